@@ -1,0 +1,639 @@
+//! A key and its value, in one allocation where they are small.
+//!
+//! A million small strings are a million times what one entry costs, so an entry has no field that
+//! most keys do not use. Key and value lie side by side in one box; a deadline takes its eight
+//! bytes between them only if there is one:
+//!
+//! ```text
+//! Small { bytes, key_len, kind, expires }           24 bytes, in a slot of the table
+//!           │
+//!           └──▶ ┌─────┬────────────┬───────────┐   kind      payload
+//!                │ key │ deadline   │ payload   │   Int       8 bytes, little endian
+//!                └─────┴────────────┴───────────┘   Embstr    the string, put there whole
+//!                        if expires                 Raw       the string, long or edited since
+//!                                                   Listpack  a packed hash (hash.rs)
+//! ```
+//!
+//! A string over [`LARGE`] bytes and a hash that is a table are [`Large`], behind a pointer: they
+//! are moved and not copied, and may grow in place.
+//!
+//! **How Redis does it**: object.c: an `robj` header of 16 bytes with an access time, and key,
+//! header, value and deadline apart. Four allocations where we have one; in return Redis can share
+//! a value between threads of I/O and change it without touching the key.
+
+use crate::hash::{self, Field, Hash, Limits};
+use crate::resp::{Digits, LARGE, parse_integer};
+use crate::table::{Keyed, Table};
+
+pub enum Entry {
+    Small {
+        bytes: Box<[u8]>,
+        key_len: u32,
+        kind: Kind,
+        expires: bool,
+    },
+    Large(Box<Large>),
+}
+
+/// What the payload of a small entry is; the names are those of `OBJECT ENCODING`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Int,
+    Embstr,
+    Raw,
+    Listpack,
+}
+
+/// A value that is large, or that will grow.
+pub struct Large {
+    key: Box<[u8]>,
+    /// Unix time in milliseconds.
+    deadline: Option<u64>,
+    value: LargeValue,
+}
+
+pub enum LargeValue {
+    String(Vec<u8>),
+    Hash(Table<Field>),
+}
+
+/// A value to look at.
+pub enum Value<'a> {
+    String(Str<'a>),
+    Hash(Hash<'a>),
+}
+
+/// A string to read: bytes that are stored, or the digits of a number that is.
+pub enum Str<'a> {
+    Bytes(&'a [u8]),
+    Digits(Digits),
+}
+
+impl std::ops::Deref for Str<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Str::Bytes(bytes) => bytes,
+            Str::Digits(digits) => digits.as_bytes(),
+        }
+    }
+}
+
+const DEADLINE: usize = size_of::<u64>();
+
+/// Strings up to this many bytes are `embstr` in Redis, longer ones `raw` (object.c).
+const EMBSTR_LIMIT: usize = 44;
+
+impl Keyed for Entry {
+    fn key(&self) -> &[u8] {
+        match self {
+            Entry::Small { bytes, key_len, .. } => &bytes[..*key_len as usize],
+            Entry::Large(large) => &large.key,
+        }
+    }
+}
+
+impl Entry {
+    fn small(key: &[u8], kind: Kind, payload: &[u8]) -> Entry {
+        let bytes = [key, payload].concat().into_boxed_slice();
+        Entry::Small {
+            bytes,
+            key_len: key.len() as u32,
+            kind,
+            expires: false,
+        }
+    }
+
+    fn large(key: &[u8], value: LargeValue) -> Entry {
+        Entry::Large(Box::new(Large {
+            key: key.into(),
+            deadline: None,
+            value,
+        }))
+    }
+
+    /// A key with a string, stored as a number if it is one.
+    pub fn new_string(key: &[u8], value: &[u8]) -> Entry {
+        match number(value) {
+            Some(number) => Entry::small(key, Kind::Int, &number.to_le_bytes()),
+            None => Entry::new_plain_string(key, value),
+        }
+    }
+
+    /// A key with a string that is stored as the bytes it is, as Redis does with the result of
+    /// INCRBYFLOAT.
+    pub fn new_plain_string(key: &[u8], value: &[u8]) -> Entry {
+        match value.len() {
+            0..=EMBSTR_LIMIT => Entry::small(key, Kind::Embstr, value),
+            0..=LARGE => Entry::small(key, Kind::Raw, value),
+            _ => Entry::new_large_string(key, value.to_vec()),
+        }
+    }
+
+    /// A key with a string that was received in an allocation of its own, which becomes the value.
+    pub fn new_large_string(key: &[u8], mut value: Vec<u8>) -> Entry {
+        value.shrink_to_fit();
+        Entry::large(key, LargeValue::String(value))
+    }
+
+    /// A key with an empty string that SETRANGE or APPEND is about to fill.
+    pub fn new_raw_string(key: &[u8]) -> Entry {
+        Entry::small(key, Kind::Raw, b"")
+    }
+
+    /// A key with a hash that has no field yet.
+    pub fn new_hash(key: &[u8]) -> Entry {
+        Entry::small(key, Kind::Listpack, &hash::EMPTY)
+    }
+
+    /// The same value under another key, without a deadline.
+    pub fn copy_to(&self, key: &[u8]) -> Entry {
+        match self {
+            Entry::Small { kind, .. } => Entry::small(key, *kind, self.payload()),
+            Entry::Large(large) => {
+                let value = match &large.value {
+                    LargeValue::String(string) => LargeValue::String(string.clone()),
+                    LargeValue::Hash(table) => {
+                        let mut copy = Table::new();
+                        for field in table.iter() {
+                            copy.insert(copy.hash(field.name()), field.clone());
+                        }
+                        LargeValue::Hash(copy)
+                    }
+                };
+                Entry::large(key, value)
+            }
+        }
+    }
+
+    /// The same value and deadline under another key; a large value is moved.
+    pub fn renamed(self, key: &[u8]) -> Entry {
+        let deadline = self.deadline();
+        let mut entry = match self {
+            Entry::Large(mut large) => {
+                large.key = key.into();
+                Entry::Large(large)
+            }
+            small => small.copy_to(key),
+        };
+        entry.set_deadline(deadline);
+        entry
+    }
+
+    /// Where in the bytes of a small entry the payload begins.
+    fn payload_start(key_len: u32, expires: bool) -> usize {
+        key_len as usize + if expires { DEADLINE } else { 0 }
+    }
+
+    /// The payload of a small entry, with which a large one is never asked.
+    fn payload(&self) -> &[u8] {
+        match self {
+            Entry::Small {
+                bytes,
+                key_len,
+                expires,
+                ..
+            } => &bytes[Entry::payload_start(*key_len, *expires)..],
+            Entry::Large(_) => &[],
+        }
+    }
+
+    /// When the key dies, in milliseconds of Unix time.
+    pub fn deadline(&self) -> Option<u64> {
+        match self {
+            Entry::Small { expires: false, .. } => None,
+            Entry::Small { bytes, key_len, .. } => {
+                let start = *key_len as usize;
+                bytes[start..]
+                    .first_chunk()
+                    .map(|bytes| u64::from_le_bytes(*bytes))
+            }
+            Entry::Large(large) => large.deadline,
+        }
+    }
+
+    pub fn set_deadline(&mut self, deadline: Option<u64>) {
+        match self {
+            Entry::Small {
+                bytes,
+                key_len,
+                expires,
+                ..
+            } => {
+                let old = *key_len as usize..Entry::payload_start(*key_len, *expires);
+                let new = deadline.map(u64::to_le_bytes);
+                let new: &[u8] = new.as_ref().map_or(&[], |bytes| bytes);
+                if old.len() == new.len() {
+                    bytes[old].copy_from_slice(new);
+                } else {
+                    *bytes = [&bytes[..old.start], new, &bytes[old.end..]]
+                        .concat()
+                        .into();
+                    *expires = deadline.is_some();
+                }
+            }
+            Entry::Large(large) => large.deadline = deadline,
+        }
+    }
+
+    pub fn value(&self) -> Value<'_> {
+        match self {
+            Entry::Small { kind, .. } => match kind {
+                Kind::Int => Value::String(Str::Digits(Digits::new(self.stored_number()))),
+                Kind::Embstr | Kind::Raw => Value::String(Str::Bytes(self.payload())),
+                Kind::Listpack => Value::Hash(Hash::Packed(self.payload())),
+            },
+            Entry::Large(large) => match &large.value {
+                LargeValue::String(string) => Value::String(Str::Bytes(string)),
+                LargeValue::Hash(table) => Value::Hash(Hash::Table(table)),
+            },
+        }
+    }
+
+    fn stored_number(&self) -> i64 {
+        self.payload()
+            .first_chunk()
+            .map_or(0, |bytes| i64::from_le_bytes(*bytes))
+    }
+
+    /// The string, if this is one.
+    pub fn string(&self) -> Option<Str<'_>> {
+        match self.value() {
+            Value::String(string) => Some(string),
+            Value::Hash(_) => None,
+        }
+    }
+
+    /// The hash, if this is one.
+    pub fn hash(&self) -> Option<Hash<'_>> {
+        match self.value() {
+            Value::Hash(hash) => Some(hash),
+            Value::String(_) => None,
+        }
+    }
+
+    /// The number that the string is.
+    pub fn number(&self) -> Option<i64> {
+        match self {
+            Entry::Small {
+                kind: Kind::Int, ..
+            } => Some(self.stored_number()),
+            _ => self.string().and_then(|string| parse_integer(&string)),
+        }
+    }
+
+    /// As `TYPE` answers.
+    pub fn type_name(&self) -> &'static str {
+        match self.value() {
+            Value::String(_) => "string",
+            Value::Hash(_) => "hash",
+        }
+    }
+
+    /// As `OBJECT ENCODING` answers.
+    pub fn encoding(&self) -> &'static str {
+        match self {
+            Entry::Small {
+                kind: Kind::Int, ..
+            } => "int",
+            Entry::Small {
+                kind: Kind::Embstr, ..
+            } => "embstr",
+            Entry::Small {
+                kind: Kind::Raw, ..
+            } => "raw",
+            Entry::Small {
+                kind: Kind::Listpack,
+                ..
+            } => "listpack",
+            Entry::Large(large) => match large.value {
+                LargeValue::String(_) => "raw",
+                LargeValue::Hash(_) => "hashtable",
+            },
+        }
+    }
+
+    /// Bytes that the entry has allocated, with its share of the table: an estimate for
+    /// `MEMORY USAGE`.
+    pub fn memory(&self) -> usize {
+        const SHARE: usize = (size_of::<u64>() + size_of::<Entry>()) * 3 / 2;
+        SHARE
+            + match self {
+                Entry::Small { bytes, .. } => allocated(bytes.len()),
+                Entry::Large(large) => {
+                    let value = match &large.value {
+                        LargeValue::String(string) => allocated(string.capacity()),
+                        LargeValue::Hash(table) => table
+                            .iter()
+                            .map(|field| {
+                                SHARE + allocated(field.name().len() + field.value().len())
+                            })
+                            .sum(),
+                    };
+                    size_of::<Large>() + allocated(large.key.len()) + value
+                }
+            }
+    }
+
+    /// Whether freeing the entry may take so long that it is not to be done under a lock.
+    pub fn is_large(&self) -> bool {
+        matches!(self, Entry::Large(_))
+    }
+
+    /// Replaces the value by a number. The memory of a number is used again.
+    pub fn set_number(&mut self, number: i64) {
+        self.set_payload(Kind::Int, &number.to_le_bytes());
+    }
+
+    /// Replaces the value by a string; the deadline stays. Returns what is worth freeing later.
+    pub fn set_string(&mut self, value: &[u8]) -> Option<LargeValue> {
+        match number(value) {
+            Some(number) => self.set_payload(Kind::Int, &number.to_le_bytes()),
+            None => self.set_plain_string(value),
+        }
+    }
+
+    /// Replaces the value by a string that is stored as the bytes it is.
+    pub fn set_plain_string(&mut self, value: &[u8]) -> Option<LargeValue> {
+        match value.len() {
+            0..=EMBSTR_LIMIT => self.set_payload(Kind::Embstr, value),
+            0..=LARGE => self.set_payload(Kind::Raw, value),
+            _ => self.set_large_string(value.to_vec()),
+        }
+    }
+
+    /// Replaces the value by a string in an allocation of its own.
+    pub fn set_large_string(&mut self, mut value: Vec<u8>) -> Option<LargeValue> {
+        value.shrink_to_fit();
+        self.set_large(LargeValue::String(value))
+    }
+
+    fn set_large(&mut self, value: LargeValue) -> Option<LargeValue> {
+        if let Entry::Large(large) = self {
+            return Some(std::mem::replace(&mut large.value, value));
+        }
+        let deadline = self.deadline();
+        *self = Entry::large(self.key(), value);
+        self.set_deadline(deadline);
+        None
+    }
+
+    fn set_payload(&mut self, new_kind: Kind, payload: &[u8]) -> Option<LargeValue> {
+        match self {
+            Entry::Small {
+                bytes,
+                key_len,
+                kind,
+                expires,
+            } => {
+                let start = Entry::payload_start(*key_len, *expires);
+                *kind = new_kind;
+                if bytes.len() == start + payload.len() {
+                    bytes[start..].copy_from_slice(payload);
+                } else {
+                    edit(bytes, |bytes| {
+                        bytes.truncate(start);
+                        bytes.reserve_exact(payload.len());
+                        bytes.extend_from_slice(payload);
+                    });
+                }
+                None
+            }
+            Entry::Large(large) => {
+                let deadline = large.deadline;
+                let small = Entry::small(&large.key, new_kind, payload);
+                let old = std::mem::replace(self, small);
+                self.set_deadline(deadline);
+                match old {
+                    Entry::Large(large) => Some(large.value),
+                    Entry::Small { .. } => None,
+                }
+            }
+        }
+    }
+
+    /// Writes `patch` into the string at `offset`, after zero bytes if the string was shorter;
+    /// APPEND is a patch at the end. Returns the string's new length.
+    pub fn patch_string(&mut self, offset: usize, patch: &[u8]) -> usize {
+        let end = offset + patch.len();
+        if let Entry::Small {
+            kind: Kind::Int, ..
+        } = self
+        {
+            let digits = Digits::new(self.stored_number());
+            self.set_payload(Kind::Raw, digits.as_bytes());
+        }
+        let small_end = self.payload().len().max(end);
+        if !self.is_large() && small_end > LARGE {
+            self.set_large(LargeValue::String(self.payload().to_vec()));
+        }
+        match self {
+            Entry::Small {
+                bytes,
+                key_len,
+                kind,
+                expires,
+            } => {
+                *kind = Kind::Raw;
+                let start = Entry::payload_start(*key_len, *expires);
+                edit(bytes, |bytes| write_at(bytes, start, offset, patch));
+                bytes.len() - start
+            }
+            Entry::Large(large) => match &mut large.value {
+                LargeValue::String(string) => {
+                    write_at(string, 0, offset, patch);
+                    string.len()
+                }
+                LargeValue::Hash(_) => 0,
+            },
+        }
+    }
+
+    /// Sets a field of the hash, and turns a packed hash into a table when it passes a limit.
+    /// Returns whether the field is new.
+    pub fn set_field(&mut self, name: &[u8], value: &[u8], limits: Limits) -> bool {
+        if name.len() > limits.value || value.len() > limits.value {
+            self.unpack();
+        }
+        match self {
+            Entry::Small {
+                bytes,
+                key_len,
+                expires,
+                ..
+            } => {
+                let start = Entry::payload_start(*key_len, *expires);
+                let found = hash::find(&bytes[start..], name);
+                match &found {
+                    Some(found) if found.value.len() == value.len() => {
+                        let at = start + found.value.start..start + found.value.end;
+                        bytes[at].copy_from_slice(value);
+                    }
+                    Some(found) => edit(bytes, |b| hash::replace(b, start, found, value)),
+                    None => edit(bytes, |bytes| hash::push(bytes, start, name, value)),
+                }
+                if hash::count(&bytes[start..]) > limits.entries {
+                    self.unpack();
+                }
+                found.is_none()
+            }
+            Entry::Large(large) => match &mut large.value {
+                LargeValue::Hash(table) => set_table_field(table, name, value),
+                LargeValue::String(_) => false,
+            },
+        }
+    }
+
+    /// Removes a field of the hash; returns whether it was there.
+    pub fn remove_field(&mut self, name: &[u8]) -> bool {
+        match self {
+            Entry::Small {
+                bytes,
+                key_len,
+                expires,
+                ..
+            } => {
+                let start = Entry::payload_start(*key_len, *expires);
+                let found = hash::find(&bytes[start..], name);
+                if let Some(found) = &found {
+                    edit(bytes, |bytes| hash::remove(bytes, start, found));
+                }
+                found.is_some()
+            }
+            Entry::Large(large) => match &mut large.value {
+                LargeValue::Hash(table) => table.remove(table.hash(name), name).is_some(),
+                LargeValue::String(_) => false,
+            },
+        }
+    }
+
+    /// Turns a packed hash into a table, for good.
+    pub fn unpack(&mut self) {
+        if let Entry::Small {
+            kind: Kind::Listpack,
+            ..
+        } = self
+        {
+            let mut table = Table::new();
+            for (name, value) in Hash::Packed(self.payload()).iter() {
+                table.insert(table.hash(name), Field::new(name, value));
+            }
+            self.set_large(LargeValue::Hash(table));
+        }
+    }
+}
+
+fn set_table_field(table: &mut Table<Field>, name: &[u8], value: &[u8]) -> bool {
+    let hash = table.hash(name);
+    match table.get_mut(hash, name) {
+        Some(field) => {
+            field.set_value(value);
+            false
+        }
+        None => {
+            table.insert(hash, Field::new(name, value));
+            true
+        }
+    }
+}
+
+/// Changes the length of a box, which only a vector can.
+fn edit(bytes: &mut Box<[u8]>, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut vec = std::mem::take(bytes).into_vec();
+    change(&mut vec);
+    *bytes = vec.into_boxed_slice();
+}
+
+/// Writes `patch` at `start + offset`, growing `bytes` with zeros as far as that needs.
+fn write_at(bytes: &mut Vec<u8>, start: usize, offset: usize, patch: &[u8]) {
+    let at = start + offset;
+    if bytes.len() < at {
+        bytes.resize(at, 0);
+    }
+    let overlap = patch.len().min(bytes.len() - at);
+    bytes[at..at + overlap].copy_from_slice(&patch[..overlap]);
+    bytes.extend_from_slice(&patch[overlap..]);
+}
+
+/// The number as which Redis would store this string: up to twenty characters, written the one
+/// way in which it would print it.
+fn number(value: &[u8]) -> Option<i64> {
+    if value.len() <= 20 {
+        parse_integer(value)
+    } else {
+        None
+    }
+}
+
+/// What an allocator takes for `size` bytes: a header of 8, and rounded up to 16.
+fn allocated(size: usize) -> usize {
+    (size + 8).next_multiple_of(16).max(32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        entries: 2,
+        value: 8,
+    };
+
+    #[test]
+    fn an_entry_takes_24_bytes_in_its_slot() {
+        assert_eq!(size_of::<Entry>(), 24);
+    }
+
+    #[test]
+    fn a_value_and_a_deadline_do_not_disturb_each_other() {
+        for value in [&b"7"[..], b"text", &[b'x'; 100], &vec![b'y'; LARGE + 1]] {
+            let mut entry = Entry::new_string(b"key", value);
+            entry.set_deadline(Some(99));
+            assert_eq!(&*entry.string().unwrap(), value);
+            for next in [&b"12"[..], &vec![b'z'; LARGE + 5], b"short"] {
+                entry.set_string(next);
+                assert_eq!(
+                    (&*entry.string().unwrap(), entry.deadline()),
+                    (next, Some(99))
+                );
+            }
+            entry.set_deadline(None);
+            let entry = entry.renamed(b"other");
+            assert_eq!(
+                (&*entry.string().unwrap(), entry.deadline()),
+                (&b"short"[..], None)
+            );
+            assert_eq!(entry.key(), b"other");
+        }
+    }
+
+    #[test]
+    fn a_patch_past_the_end_fills_the_gap_with_zeros() {
+        let mut entry = Entry::new_string(b"key", b"12");
+        assert_eq!(entry.patch_string(4, b"ab"), 6);
+        assert_eq!(&*entry.string().unwrap(), b"12\0\0ab");
+        assert_eq!(entry.patch_string(LARGE, b"ab"), LARGE + 2);
+        assert_eq!(entry.patch_string(0, b"34"), LARGE + 2);
+        assert_eq!(entry.string().unwrap()[..6], *b"34\0\0ab");
+        assert_eq!(entry.encoding(), "raw");
+    }
+
+    #[test]
+    fn a_hash_is_unpacked_past_either_limit_and_keeps_its_fields_and_deadline() {
+        for (name, value) in [("c", "3"), ("long field name", "3"), ("c", "long value")] {
+            let mut entry = Entry::new_hash(b"key");
+            entry.set_deadline(Some(5));
+            assert!(entry.set_field(b"a", b"1", LIMITS));
+            assert!(!entry.set_field(b"a", b"11", LIMITS));
+            assert!(entry.set_field(b"b", b"2", LIMITS));
+            assert_eq!(entry.encoding(), "listpack");
+            assert!(entry.set_field(name.as_bytes(), value.as_bytes(), LIMITS));
+            assert_eq!((entry.encoding(), entry.deadline()), ("hashtable", Some(5)));
+            assert!(entry.remove_field(b"b") && !entry.remove_field(b"b"));
+            let hash = entry.hash().unwrap();
+            assert_eq!((hash.len(), hash.get(b"a")), (2, Some(&b"11"[..])));
+            assert_eq!(hash.get(name.as_bytes()), Some(value.as_bytes()));
+        }
+    }
+}

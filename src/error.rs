@@ -1,0 +1,212 @@
+//! Every error that a client is told, in Redis's exact words, and nothing else.
+//!
+//! Errors are sorted by who must act. These are for the client: its connection lives on, and
+//! client libraries look at the first word to decide what the error means. What ends a connection
+//! is [`crate::resp::Error`]; what ends the start of the server is one line on stderr.
+//!
+//! **How Redis does it**: `shared.*err` in server.c, and texts at the place of use. Here one enum
+//! holds them all, so that a text stands once and a reader can see what can go wrong.
+
+use std::io::Write;
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Error {
+    /// All the words as sent, which may be any bytes.
+    UnknownCommand(Vec<Vec<u8>>),
+    /// The container command in upper case, and what followed it.
+    UnknownSubcommand {
+        command: String,
+        subcommand: Vec<u8>,
+    },
+    /// The command's full name, `get` or `config|get`.
+    WrongArity(&'static str),
+    WrongArgumentsFor(&'static str),
+    Syntax,
+    WrongType,
+    NotInteger,
+    NotPositive,
+    NotFloat,
+    HashValueNotInteger,
+    HashValueNotFloat,
+    Overflow,
+    DecrementOverflow,
+    NanOrInfinity,
+    IncrementNanOrInfinity,
+    NoSuchKey,
+    SameObject,
+    InvalidExpire(&'static str),
+    DbIndexOutOfRange,
+    FirstDbIndex,
+    SecondDbIndex,
+    InvalidDbIndex,
+    InvalidCursor,
+    OffsetOutOfRange,
+    StringTooLong,
+    ValueOutOfRange,
+    LcsLenAndIdx,
+    LcsNotStrings,
+    NxAndOthers,
+    GtAndLt,
+    UnsupportedOption(String),
+    NoAuth,
+    WrongPassword,
+    NoPasswordSet,
+    HelloNotAuthenticated,
+    NoProto,
+    ProtocolNotInteger,
+    BadClientName,
+    ExecAbort,
+    ExecAbortBecause(Box<Error>),
+    ExecWithoutMulti,
+    DiscardWithoutMulti,
+    NestedMulti,
+    WatchInsideMulti,
+    NotInTransaction,
+    SubscribedOnly(&'static str),
+    Misconf(String),
+    Loading,
+    RewriteInProgress,
+    /// A text of one command alone, with its leading `ERR`.
+    Text(String),
+}
+
+impl Error {
+    /// An error that only one command can give.
+    pub fn text(text: impl Into<String>) -> Error {
+        Error::Text(text.into())
+    }
+}
+
+/// A text with what it is about in it; writing to a `Vec` cannot fail.
+macro_rules! compose {
+    ($out:expr, $($text:tt)*) => {{
+        let _ = write!($out, $($text)*);
+        return;
+    }};
+}
+
+impl Error {
+    /// Appends the message, without the leading `-` and the line end. Bytes, not a `String`, for
+    /// it may quote a client's bytes.
+    pub fn write_to(&self, out: &mut Vec<u8>) {
+        let text = match self {
+            Error::UnknownCommand(words) => return write_unknown_command(words, out),
+            Error::UnknownSubcommand {
+                command,
+                subcommand,
+            } => {
+                out.extend_from_slice(b"ERR unknown subcommand '");
+                out.extend_from_slice(printable(subcommand, 128));
+                compose!(out, "'. Try {command} HELP.")
+            }
+            Error::WrongArity(name) => {
+                compose!(out, "ERR wrong number of arguments for '{name}' command")
+            }
+            Error::WrongArgumentsFor(name) => {
+                compose!(out, "ERR wrong number of arguments for {name}")
+            }
+            Error::InvalidExpire(name) => {
+                compose!(out, "ERR invalid expire time in '{name}' command")
+            }
+            Error::UnsupportedOption(option) => compose!(out, "ERR Unsupported option {option}"),
+            Error::SubscribedOnly(name) => compose!(
+                out,
+                "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / \
+                 QUIT / RESET are allowed in this context"
+            ),
+            Error::Misconf(cause) => {
+                compose!(out, "MISCONF Errors writing to the AOF file: {cause}")
+            }
+            Error::ExecAbortBecause(cause) => {
+                out.extend_from_slice(b"EXECABORT Transaction discarded because of: ");
+                let mut text = Vec::new();
+                cause.write_to(&mut text);
+                out.extend_from_slice(text.strip_prefix(b"ERR ").unwrap_or(&text));
+                return;
+            }
+            Error::Text(text) => text,
+            Error::Syntax => "ERR syntax error",
+            Error::WrongType => "WRONGTYPE Operation against a key holding the wrong kind of value",
+            Error::NotInteger => "ERR value is not an integer or out of range",
+            Error::NotPositive => "ERR value is out of range, must be positive",
+            Error::NotFloat => "ERR value is not a valid float",
+            Error::HashValueNotInteger => "ERR hash value is not an integer",
+            Error::HashValueNotFloat => "ERR hash value is not a float",
+            Error::Overflow => "ERR increment or decrement would overflow",
+            Error::DecrementOverflow => "ERR decrement would overflow",
+            Error::NanOrInfinity => "ERR increment would produce NaN or Infinity",
+            Error::IncrementNanOrInfinity => "ERR value is NaN or Infinity",
+            Error::NoSuchKey => "ERR no such key",
+            Error::SameObject => "ERR source and destination objects are the same",
+            Error::DbIndexOutOfRange => "ERR DB index is out of range",
+            Error::FirstDbIndex => "ERR invalid first DB index",
+            Error::SecondDbIndex => "ERR invalid second DB index",
+            Error::InvalidDbIndex => "ERR invalid DB index",
+            Error::InvalidCursor => "ERR invalid cursor",
+            Error::OffsetOutOfRange => "ERR offset is out of range",
+            Error::StringTooLong => "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
+            Error::ValueOutOfRange => "ERR value is out of range",
+            Error::LcsLenAndIdx => {
+                "ERR If you want both the length and indexes, please just use IDX."
+            }
+            Error::LcsNotStrings => "ERR The specified keys must contain string values",
+            Error::NxAndOthers => {
+                "ERR NX and XX, GT or LT options at the same time are not compatible"
+            }
+            Error::GtAndLt => "ERR GT and LT options at the same time are not compatible",
+            Error::NoAuth => "NOAUTH Authentication required.",
+            Error::WrongPassword => "WRONGPASS invalid username-password pair or user is disabled.",
+            Error::NoPasswordSet => {
+                "ERR AUTH <password> called without any password configured for the default \
+                 user. Are you sure your configuration is correct?"
+            }
+            Error::HelloNotAuthenticated => {
+                "NOAUTH HELLO must be called with the client already authenticated, otherwise \
+                 the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the \
+                 client and select the RESP protocol version at the same time"
+            }
+            Error::NoProto => "NOPROTO unsupported protocol version",
+            Error::ProtocolNotInteger => "ERR Protocol version is not an integer or out of range",
+            Error::BadClientName => {
+                "ERR Client names cannot contain spaces, newlines or special characters."
+            }
+            Error::ExecAbort => "EXECABORT Transaction discarded because of previous errors.",
+            Error::ExecWithoutMulti => "ERR EXEC without MULTI",
+            Error::DiscardWithoutMulti => "ERR DISCARD without MULTI",
+            Error::NestedMulti => "ERR MULTI calls can not be nested",
+            Error::WatchInsideMulti => "ERR WATCH inside MULTI is not allowed",
+            Error::NotInTransaction => "ERR Command not allowed inside a transaction",
+            Error::Loading => "LOADING Redis is loading the dataset in memory",
+            Error::RewriteInProgress => {
+                "ERR Background append only file rewriting already in progress"
+            }
+        };
+        out.extend_from_slice(text.as_bytes());
+    }
+}
+
+/// The name, and as many of the words after it as fit into 128 bytes.
+fn write_unknown_command(words: &[Vec<u8>], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"ERR unknown command '");
+    out.extend_from_slice(printable(&words[0], 128));
+    out.extend_from_slice(b"', with args beginning with: ");
+    let start = out.len();
+    for word in &words[1..] {
+        let used = out.len() - start;
+        if used >= 128 {
+            break;
+        }
+        out.push(b'\'');
+        out.extend_from_slice(printable(word, 128 - used));
+        out.extend_from_slice(b"' ");
+    }
+}
+
+/// At most `most` bytes of `word`, up to its first NUL, as C prints a string.
+fn printable(word: &[u8], most: usize) -> &[u8] {
+    let end = word
+        .iter()
+        .position(|&byte| byte == 0)
+        .unwrap_or(word.len());
+    &word[..end.min(most)]
+}

@@ -1,0 +1,247 @@
+//! A hash: packed while it is small, a table when it is not.
+//!
+//! Most hashes are small objects, a user with five fields. A table for each would cost more than
+//! the fields. So up to `hash-max-listpack-entries` fields, none longer than
+//! `hash-max-listpack-value` bytes, lie one after another in one allocation, in the order in which
+//! they came, and looking one up means walking past the others:
+//!
+//! ```text
+//! count   name        value       name      value
+//! ┌──────┬──────────┬───────────┬─────────┬────────┐   the count has four bytes,
+//! │2·0·0·0│4 n a m e│3 A d a    │3 a g e  │2 3 6   │   a length one for each seven of its bits
+//! └──────┴──────────┴───────────┴─────────┴────────┘
+//! ```
+//!
+//! Past either limit the hash becomes a [`Table`] of [`Field`]s and stays one.
+//!
+//! This file knows the packed bytes and how to read either form. Who owns the bytes (the key's
+//! [`crate::entry::Entry`], which holds them behind the key), and when the form changes, stands
+//! there.
+//!
+//! **How Redis does it**: t_hash.c over listpack.c. A listpack also keeps integers in binary and
+//! can be walked backwards; ours needs neither. `OBJECT ENCODING` says `listpack` all the same:
+//! for a client it is one.
+
+use crate::table::{Keyed, Table};
+use std::ops::Range;
+
+/// How large a packed hash may become, from the configuration.
+#[derive(Clone, Copy)]
+pub struct Limits {
+    /// Most fields (`hash-max-listpack-entries`).
+    pub entries: usize,
+    /// Longest name or value, in bytes (`hash-max-listpack-value`).
+    pub value: usize,
+}
+
+/// A field of a hash that is a table: name and value in one allocation.
+#[derive(Clone)]
+pub struct Field {
+    bytes: Box<[u8]>,
+    name_len: u32,
+}
+
+impl Field {
+    pub fn new(name: &[u8], value: &[u8]) -> Field {
+        let bytes = [name, value].concat().into_boxed_slice();
+        Field {
+            bytes,
+            name_len: name.len() as u32,
+        }
+    }
+
+    pub fn name(&self) -> &[u8] {
+        &self.bytes[..self.name_len as usize]
+    }
+
+    pub fn value(&self) -> &[u8] {
+        &self.bytes[self.name_len as usize..]
+    }
+
+    pub fn set_value(&mut self, value: &[u8]) {
+        if self.value().len() == value.len() {
+            self.bytes[self.name_len as usize..].copy_from_slice(value);
+        } else {
+            *self = Field::new(self.name(), value);
+        }
+    }
+}
+
+impl Keyed for Field {
+    fn key(&self) -> &[u8] {
+        self.name()
+    }
+}
+
+/// A hash to read from, in either form.
+#[derive(Clone, Copy)]
+pub enum Hash<'a> {
+    Packed(&'a [u8]),
+    Table(&'a Table<Field>),
+}
+
+impl<'a> Hash<'a> {
+    pub fn len(self) -> usize {
+        match self {
+            Hash::Packed(packed) => count(packed),
+            Hash::Table(table) => table.len(),
+        }
+    }
+
+    pub fn get(self, name: &[u8]) -> Option<&'a [u8]> {
+        match self {
+            Hash::Packed(packed) => find(packed, name).map(|found| &packed[found.value]),
+            Hash::Table(table) => table.get(table.hash(name), name).map(Field::value),
+        }
+    }
+
+    /// Names and values, in the order of insertion while the hash is packed.
+    pub fn iter(self) -> Box<dyn Iterator<Item = (&'a [u8], &'a [u8])> + 'a> {
+        match self {
+            Hash::Packed(packed) => Box::new(pairs(packed)),
+            Hash::Table(table) => Box::new(table.iter().map(|f| (f.name(), f.value()))),
+        }
+    }
+
+    /// A field, each with the same chance. A hash is never empty: the key goes with its last field.
+    pub fn random(self) -> Option<(&'a [u8], &'a [u8])> {
+        match self {
+            Hash::Packed(packed) => pairs(packed).nth(crate::table::random_below(count(packed))),
+            Hash::Table(table) => table.random().map(|field| (field.name(), field.value())),
+        }
+    }
+}
+
+/// A packed hash without a field.
+pub const EMPTY: [u8; 4] = [0; 4];
+
+/// How many fields a packed hash has.
+pub fn count(packed: &[u8]) -> usize {
+    u32::from_le_bytes([packed[0], packed[1], packed[2], packed[3]]) as usize
+}
+
+/// Where a field stands in a packed hash.
+pub struct Found {
+    /// The whole field: both lengths, name and value.
+    pub field: Range<usize>,
+    /// The bytes of the value.
+    pub value: Range<usize>,
+}
+
+pub fn find(packed: &[u8], name: &[u8]) -> Option<Found> {
+    let mut at = EMPTY.len();
+    while at < packed.len() {
+        let (candidate, after_name) = element(packed, at);
+        let (value, end) = element(packed, after_name);
+        if &packed[candidate] == name {
+            return Some(Found {
+                field: at..end,
+                value,
+            });
+        }
+        at = end;
+    }
+    None
+}
+
+/// The range of the bytes whose length stands at `at`, and where they end.
+fn element(packed: &[u8], mut at: usize) -> (Range<usize>, usize) {
+    let mut length = 0;
+    let mut shift = 0;
+    loop {
+        let byte = packed[at];
+        at += 1;
+        length |= usize::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return (at..at + length, at + length);
+        }
+        shift += 7;
+    }
+}
+
+fn pairs(packed: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let mut at = EMPTY.len();
+    std::iter::from_fn(move || {
+        (at < packed.len()).then(|| {
+            let (name, after_name) = element(packed, at);
+            let (value, end) = element(packed, after_name);
+            at = end;
+            (&packed[name], &packed[value])
+        })
+    })
+}
+
+/// Appends a field that is not there yet to the packed hash that begins at `start` in `bytes`.
+pub fn push(bytes: &mut Vec<u8>, start: usize, name: &[u8], value: &[u8]) {
+    // No more than is needed: memory is counted in these bytes.
+    bytes.reserve_exact(name.len() + value.len() + length_size(name) + length_size(value));
+    push_element(bytes, name);
+    push_element(bytes, value);
+    add_to_count(bytes, start, 1);
+}
+
+/// Replaces the value of a field that [`find`] found in the packed hash that begins at `start`.
+pub fn replace(bytes: &mut Vec<u8>, start: usize, found: &Found, value: &[u8]) {
+    let mut encoded = Vec::with_capacity(length_size(value) + value.len());
+    push_element(&mut encoded, value);
+    // The old value's length stands before it; the field ends where the value does.
+    let old_size = found.value.len();
+    let length_at = found.value.start - size_of_length(old_size);
+    bytes.splice(start + length_at..start + found.field.end, encoded);
+}
+
+/// Takes a field out that [`find`] found in the packed hash that begins at `start`.
+pub fn remove(bytes: &mut Vec<u8>, start: usize, found: &Found) {
+    bytes.drain(start + found.field.start..start + found.field.end);
+    add_to_count(bytes, start, -1);
+}
+
+fn add_to_count(bytes: &mut [u8], start: usize, change: isize) {
+    let count = count(&bytes[start..]).wrapping_add_signed(change) as u32;
+    bytes[start..start + EMPTY.len()].copy_from_slice(&count.to_le_bytes());
+}
+
+fn push_element(bytes: &mut Vec<u8>, element: &[u8]) {
+    let mut length = element.len();
+    while length >= 0x80 {
+        bytes.push((length & 0x7f) as u8 | 0x80);
+        length >>= 7;
+    }
+    bytes.push(length as u8);
+    bytes.extend_from_slice(element);
+}
+
+fn length_size(element: &[u8]) -> usize {
+    size_of_length(element.len())
+}
+
+fn size_of_length(length: usize) -> usize {
+    (length.max(1).ilog2() / 7) as usize + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packed_hash_keeps_the_order_of_insertion_and_any_length() {
+        let mut bytes = b"key".to_vec();
+        bytes.extend_from_slice(&EMPTY);
+        let long = vec![b'x'; 20_000];
+        for (name, value) in [("a", &b"1"[..]), ("", b""), ("c", &long)] {
+            push(&mut bytes, 3, name.as_bytes(), value);
+        }
+        let found = find(&bytes[3..], b"a").unwrap();
+        replace(&mut bytes, 3, &found, &long[..128]);
+        let found = find(&bytes[3..], b"c").unwrap();
+        replace(&mut bytes, 3, &found, b"short");
+        let found = find(&bytes[3..], b"").unwrap();
+        remove(&mut bytes, 3, &found);
+        let hash = Hash::Packed(&bytes[3..]);
+        assert_eq!(hash.len(), 2);
+        let fields: Vec<_> = hash.iter().collect();
+        assert_eq!(fields, [(&b"a"[..], &long[..128]), (b"c", b"short")]);
+        assert_eq!(hash.get(b"c"), Some(&b"short"[..]));
+        assert_eq!(hash.get(b""), None);
+    }
+}

@@ -1,0 +1,112 @@
+//! What a batch of commands adds to the log, while it is being made.
+//!
+//! A command that changed something leaves a *record*: a command that replays to the same change.
+//! Usually that is the command as it was sent. Where its outcome depends on the time or on chance,
+//! or on rounding, it is the outcome: `EXPIRE k 10` becomes `PEXPIREAT k <ms>`.
+//!
+//! Three rules of form, all Redis's:
+//! 1. A *unit* is one command, or one EXEC. If it leaves more than one record, they stand between
+//!    `MULTI` and `EXEC`, so that a log that ends in the middle replays all of them or none.
+//! 2. A record applies to the database of the last `SELECT` before it. We note where the database
+//!    changes; [`crate::aof::Aof::append`] writes the first SELECT only if the log's end is in
+//!    another database.
+//! 3. Nothing here is on disk, or even in order with others, until `append`, which happens before
+//!    the exclusive lock is released: so the order of the log is the order of the changes.
+//!
+//! **How Redis does it**: server.c, `alsoPropagate` and `propagatePendingCommands`.
+
+use crate::resp::write_command;
+
+#[derive(Default)]
+pub struct Records {
+    /// Commands in wire format.
+    pub bytes: Vec<u8>,
+    /// From each of these offsets on, the records apply to this database.
+    pub selects: Vec<(usize, usize)>,
+    unit: Unit,
+}
+
+#[derive(Default, Clone, Copy)]
+struct Unit {
+    /// Where in `bytes` it starts.
+    start: usize,
+    /// How many of the selects came before it.
+    selects: usize,
+    records: usize,
+}
+
+const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
+const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
+
+impl Records {
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(64 * 1024);
+        self.selects.clear();
+    }
+
+    /// Begins a unit: what is pushed until [`Records::end`] replays whole or not at all.
+    pub fn begin(&mut self) {
+        self.unit = Unit {
+            start: self.bytes.len(),
+            selects: self.selects.len(),
+            records: 0,
+        };
+    }
+
+    /// Appends one record that applies to database `db`.
+    pub fn push<'a>(&mut self, db: usize, words: impl ExactSizeIterator<Item = &'a [u8]>) {
+        if self.selects.last().is_none_or(|&(_, last)| last != db) {
+            self.selects.push((self.bytes.len(), db));
+        }
+        write_command(&mut self.bytes, words);
+        self.unit.records += 1;
+    }
+
+    /// Ends the unit; returns how many bytes it has.
+    pub fn end(&mut self) -> usize {
+        let Unit {
+            start,
+            selects,
+            records,
+        } = self.unit;
+        if records > 1 {
+            self.bytes.splice(start..start, MULTI.iter().copied());
+            self.bytes.extend_from_slice(EXEC);
+            self.selects[selects..]
+                .iter_mut()
+                .for_each(|(offset, _)| *offset += MULTI.len());
+        }
+        self.bytes.len() - start
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_records_of_one_unit_stand_between_multi_and_exec() {
+        let mut records = Records::default();
+        let ping = [&b"PING"[..]];
+        records.begin();
+        records.push(3, ping.into_iter());
+        records.end();
+        let one = records.bytes.len();
+        records.begin();
+        records.push(4, ping.into_iter());
+        records.push(4, ping.into_iter());
+        records.end();
+        assert_eq!(records.selects, [(0, 3), (one + MULTI.len(), 4)]);
+        let text = String::from_utf8(records.bytes).unwrap();
+        let words: Vec<_> = text
+            .lines()
+            .filter(|line| !line.starts_with(['*', '$']))
+            .collect();
+        assert_eq!(words, ["PING", "MULTI", "PING", "PING", "EXEC"]);
+    }
+}

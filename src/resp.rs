@@ -1,0 +1,608 @@
+//! The wire, which is also the log format: commands in, replies out. This file knows no command.
+//!
+//! A client sends an array of bulk strings, each with its length in front, so that a value may
+//! hold any byte, and answers come back as lines that start with their type:
+//!
+//! ```text
+//! *3\r\n            three words                    +OK\r\n         a status
+//! $3\r\nSET\r\n     of three bytes                 :1\r\n          an integer
+//! $1\r\nk\r\n       of one                         $5\r\nvalue\r\n a bulk string
+//! $5\r\nvalue\r\n   of five                        $-1\r\n or _\r\n  nil, in RESP2 or RESP3
+//! ```
+//!
+//! A line that does not start with `*` is an *inline command*, words between spaces with quotes
+//! as in a shell: what a person types into telnet.
+//!
+//! **One parser, three readers.** [`read_command`] reads from anything that is a [`BufRead`]. Over
+//! the socket it blocks until the command is whole. Over the log file it replays. And a slice of
+//! bytes is a `BufRead` too: over what lies in the socket's buffer it finds out whether the next
+//! command has arrived in full, for at the end of a slice it fails with [`Error::Cut`] instead of
+//! waiting. No second function has to know what "complete" means.
+//!
+//! **No allocation per word.** The words of a command lie one after another in one buffer, which
+//! the next command uses again ([`Args`]). Only a word over 16 KiB has an allocation of its own,
+//! so that `SET` can move it into the store. A length is a promise by a stranger: what it
+//! announces is allocated as the bytes arrive, never at once.
+//!
+//! **How Redis does it**: networking.c, `processMultibulkBuffer` and `processInlineBuffer`. Its
+//! parser can stop at any byte and resume, because one thread serves all clients; ours may block,
+//! because this thread serves one. Texts and limits are the same. Like Redis we do not look at the
+//! two bytes after a bulk string. Protocol: <https://redis.io/docs/reference/protocol-spec/>.
+
+use crate::error;
+use std::io::{self, BufRead, Read};
+use std::ops::Index;
+
+/// A word longer than this many bytes has an allocation of its own.
+pub const LARGE: usize = 16 * 1024;
+
+/// A header line, or an inline command, longer than this many bytes is an attack or a mistake.
+const MAX_LINE: usize = 64 * 1024;
+
+/// What ends the reading of commands.
+#[derive(Debug)]
+pub enum Error {
+    /// The bytes are not a command: answered with `ERR Protocol error: …`, then closed.
+    Protocol(String),
+    /// The input ended inside a command.
+    Cut,
+    /// The connection or the file failed.
+    Io(io::Error),
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Error {
+        Error::Io(error)
+    }
+}
+
+/// What a client may send, which depends on who it is and on the configuration.
+#[derive(Clone, Copy)]
+pub struct Limits {
+    /// Longest word, in bytes (`proto-max-bulk-len`).
+    pub bulk: usize,
+    /// Most bytes of words in one command (`client-query-buffer-limit`).
+    pub command: usize,
+    /// Whether the client has yet to give the password: until then it may send 10 words of 16 KiB.
+    pub stranger: bool,
+}
+
+/// The log was written by us or by Redis, and may hold whatever a client was allowed to send.
+pub const TRUSTED: Limits = Limits {
+    bulk: i64::MAX as usize,
+    command: usize::MAX,
+    stranger: false,
+};
+
+/// The words of one command. Reused from command to command.
+#[derive(Default)]
+pub struct Args {
+    /// The small words, one after another.
+    bytes: Vec<u8>,
+    words: Vec<Word>,
+    large: Vec<Vec<u8>>,
+}
+
+#[derive(Clone, Copy)]
+enum Word {
+    Small { start: usize, end: usize },
+    Large(usize),
+}
+
+impl Args {
+    /// How many words there are, the command's name included.
+    pub fn len(&self) -> usize {
+        self.words.len()
+    }
+
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        (0..self.len()).map(|i| &self[i])
+    }
+
+    /// Moves out word `i` if it has an allocation of its own; the word is empty afterwards.
+    pub fn take_large(&mut self, i: usize) -> Option<Vec<u8>> {
+        match self.words[i] {
+            Word::Large(at) => Some(std::mem::take(&mut self.large[at])),
+            Word::Small { .. } => None,
+        }
+    }
+
+    /// A copy that takes no more room than it needs, for the queue of a transaction.
+    pub fn to_owned(&self) -> Args {
+        Args {
+            bytes: self.bytes.clone(),
+            words: self.words.clone(),
+            large: self.large.clone(),
+        }
+    }
+
+    pub fn push(&mut self, word: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(word);
+        self.words.push(Word::Small {
+            start,
+            end: self.bytes.len(),
+        });
+    }
+
+    /// Forgets the words, and gives memory back that only an unusual command needed.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.words.clear();
+        self.large.clear();
+        if self.bytes.capacity() > 4 * LARGE {
+            self.bytes.shrink_to(LARGE);
+        }
+        if self.words.capacity() > 1024 {
+            self.words.shrink_to(64);
+        }
+    }
+}
+
+impl Index<usize> for Args {
+    type Output = [u8];
+
+    fn index(&self, i: usize) -> &[u8] {
+        match self.words[i] {
+            Word::Small { start, end } => &self.bytes[start..end],
+            Word::Large(at) => &self.large[at],
+        }
+    }
+}
+
+/// Reads the next command into `args`. `Ok(false)` if the peer left between two commands,
+/// [`Error::Cut`] if it left inside one. Empty lines, `*0` and `*-1` are no commands.
+pub fn read_command(
+    reader: &mut impl BufRead,
+    args: &mut Args,
+    limits: Limits,
+) -> Result<bool, Error> {
+    loop {
+        args.clear();
+        match reader.fill_buf()?.first() {
+            None => return Ok(false),
+            Some(b'*') => read_array(reader, args, limits)?,
+            Some(_) => read_inline(reader, args)?,
+        }
+        if args.len() > 0 {
+            return Ok(true);
+        }
+    }
+}
+
+fn read_array(reader: &mut impl BufRead, args: &mut Args, limits: Limits) -> Result<(), Error> {
+    let (_, count) = read_header(reader, "too big mbulk count string")?;
+    let count = match count {
+        Some(count) if count <= i64::from(i32::MAX) => count,
+        _ => return protocol("invalid multibulk length"),
+    };
+    if count > 10 && limits.stranger {
+        return protocol("unauthenticated multibulk length");
+    }
+    let mut total = 0;
+    for _ in 0..count {
+        let (kind, length) = read_header(reader, "too big bulk count string")?;
+        if kind != b'$' {
+            return protocol(&format!("expected '$', got '{}'", char::from(kind)));
+        }
+        let length = match length.and_then(|length| usize::try_from(length).ok()) {
+            Some(length) if length <= limits.bulk => length,
+            _ => return protocol("invalid bulk length"),
+        };
+        if length > LARGE && limits.stranger {
+            return protocol("unauthenticated bulk length");
+        }
+        // An empty word costs us more than it costs the client to send, hence the 32.
+        total += length + 32;
+        if total > limits.command {
+            return Err(Error::Io(io::Error::other(
+                "client-query-buffer-limit reached",
+            )));
+        }
+        read_bulk(reader, args, length)?;
+    }
+    Ok(())
+}
+
+/// Reads a line such as `*3\r\n` or `$5\r\n`: its first byte and its number, if it is one. As in
+/// Redis a line ends at `\r`, whatever the byte after it is.
+fn read_header(reader: &mut impl BufRead, too_long: &str) -> Result<(u8, Option<i64>), Error> {
+    // Nearly always the whole line lies in the buffer, and need not be copied.
+    let buffer = reader.fill_buf()?;
+    let near = &buffer[..buffer.len().min(24)];
+    if let Some(end) = near.iter().position(|&byte| byte == b'\r')
+        && end + 1 < buffer.len()
+    {
+        let header = parse_header(&near[..end]);
+        reader.consume(end + 2);
+        return Ok(header);
+    }
+    let mut line = Vec::new();
+    reader
+        .take(MAX_LINE as u64 + 1)
+        .read_until(b'\r', &mut line)?;
+    if line.len() > MAX_LINE {
+        return Err(Error::Protocol(too_long.into()));
+    }
+    if line.pop() != Some(b'\r') {
+        return Err(Error::Cut);
+    }
+    skip(reader, 1)?;
+    Ok(parse_header(&line))
+}
+
+fn parse_header(line: &[u8]) -> (u8, Option<i64>) {
+    match line {
+        [kind, number @ ..] => (*kind, parse_integer(number)),
+        [] => (b'\r', None),
+    }
+}
+
+/// Reads `length` bytes and the two after them as the next word of `args`.
+fn read_bulk(reader: &mut impl BufRead, args: &mut Args, length: usize) -> Result<(), Error> {
+    if length > LARGE {
+        // `read_to_end` lets the reader fill the vector directly, past its own small buffer. What
+        // is reserved at once is what every client may have anyway; beyond it the vector grows
+        // with the bytes that have really come.
+        let mut value = Vec::with_capacity(length.min(1024 * 1024));
+        reader.take(length as u64).read_to_end(&mut value)?;
+        if value.len() < length {
+            return Err(Error::Cut);
+        }
+        args.words.push(Word::Large(args.large.len()));
+        args.large.push(value);
+        return skip(reader, 2);
+    }
+    let start = args.bytes.len();
+    let end = start + length;
+    while args.bytes.len() < end {
+        let buffer = reader.fill_buf()?;
+        if buffer.is_empty() {
+            return Err(Error::Cut);
+        }
+        let count = buffer.len().min(end - args.bytes.len());
+        args.bytes.extend_from_slice(&buffer[..count]);
+        reader.consume(count);
+    }
+    args.words.push(Word::Small { start, end });
+    skip(reader, 2)
+}
+
+fn skip(reader: &mut impl BufRead, mut count: usize) -> Result<(), Error> {
+    while count > 0 {
+        let there = reader.fill_buf()?.len().min(count);
+        if there == 0 {
+            return Err(Error::Cut);
+        }
+        reader.consume(there);
+        count -= there;
+    }
+    Ok(())
+}
+
+fn read_inline(reader: &mut impl BufRead, args: &mut Args) -> Result<(), Error> {
+    let mut line = Vec::new();
+    reader
+        .take(MAX_LINE as u64 + 1)
+        .read_until(b'\n', &mut line)?;
+    if line.len() > MAX_LINE {
+        return protocol("too big inline request");
+    }
+    if line.pop() != Some(b'\n') {
+        return Err(Error::Cut);
+    }
+    if line.last() == Some(&b'\r') {
+        line.pop();
+    }
+    match split_words(&line) {
+        Some(words) => words.iter().for_each(|word| args.push(word)),
+        None => return protocol("unbalanced quotes in request"),
+    }
+    Ok(())
+}
+
+/// Splits a line into words as Redis's `sdssplitargs` does: between white space, with `'…'` and
+/// `"…"`, where the latter knows `\n \r \t \b \a \xHH`. `None` if a quote is not closed, or not
+/// followed by a space. The configuration file is written in the same way.
+pub fn split_words(line: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let mut words = Vec::new();
+    let mut rest = line;
+    loop {
+        rest = rest.trim_ascii_start();
+        if rest.is_empty() {
+            return Some(words);
+        }
+        let mut word = Vec::new();
+        loop {
+            match rest {
+                [] => break,
+                [byte, ..] if byte.is_ascii_whitespace() || *byte == 0 => break,
+                [quote @ (b'"' | b'\''), after @ ..] => {
+                    rest = quoted(after, *quote, &mut word)?;
+                    break;
+                }
+                [byte, after @ ..] => {
+                    word.push(*byte);
+                    rest = after;
+                }
+            }
+        }
+        // A NUL ends a C string, and so the line.
+        if rest.first() == Some(&0) {
+            rest = &[];
+        }
+        words.push(word);
+    }
+}
+
+/// Appends what stands up to the closing quote, and returns what comes after it.
+fn quoted<'a>(mut rest: &'a [u8], quote: u8, word: &mut Vec<u8>) -> Option<&'a [u8]> {
+    loop {
+        let (byte, after) = match rest {
+            [b'\\', b'x', high, low, after @ ..]
+                if quote == b'"' && high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
+            {
+                (hex(*high) * 16 + hex(*low), after)
+            }
+            [b'\\', escaped, after @ ..] if quote == b'"' => (unescape(*escaped), after),
+            [b'\\', b'\'', after @ ..] if quote == b'\'' => (b'\'', after),
+            [byte, after @ ..] if *byte == quote => {
+                let ends = after.first().is_none_or(|next| next.is_ascii_whitespace());
+                return ends.then_some(after);
+            }
+            [byte, after @ ..] => (*byte, after),
+            [] => return None,
+        };
+        word.push(byte);
+        rest = after;
+    }
+}
+
+fn hex(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        _ => digit.to_ascii_lowercase() - b'a' + 10,
+    }
+}
+
+fn unescape(byte: u8) -> u8 {
+    match byte {
+        b'n' => b'\n',
+        b'r' => b'\r',
+        b't' => b'\t',
+        b'b' => 8,
+        b'a' => 7,
+        other => other,
+    }
+}
+
+fn protocol<T>(text: &str) -> Result<T, Error> {
+    Err(Error::Protocol(text.into()))
+}
+
+/// The integer that `text` is, if it is written the one way in which we would write it: no sign
+/// `+`, no leading zero, no space (Redis's `string2ll`).
+pub fn parse_integer(text: &[u8]) -> Option<i64> {
+    let (negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        digits => (false, digits),
+    };
+    match digits {
+        [b'0'] if !negative => return Some(0),
+        [b'1'..=b'9', ..] if digits.len() <= 19 => {}
+        _ => return None,
+    }
+    let mut number: u64 = 0;
+    for &digit in digits {
+        if !digit.is_ascii_digit() {
+            return None;
+        }
+        // Nineteen digits always fit.
+        number = number * 10 + u64::from(digit - b'0');
+    }
+    if negative {
+        0i64.checked_sub_unsigned(number)
+    } else {
+        i64::try_from(number).ok()
+    }
+}
+
+/// An integer as text, without an allocation.
+pub struct Digits {
+    text: [u8; 20],
+    start: usize,
+}
+
+impl Digits {
+    pub fn new(number: i64) -> Digits {
+        let mut digits = Digits {
+            text: [0; 20],
+            start: 20,
+        };
+        let mut rest = number.unsigned_abs();
+        loop {
+            digits.start -= 1;
+            digits.text[digits.start] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        if number < 0 {
+            digits.start -= 1;
+            digits.text[digits.start] = b'-';
+        }
+        digits
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.text[self.start..]
+    }
+}
+
+/// Appends a command as it stands on the wire and in the log.
+pub fn write_command<'a>(out: &mut Vec<u8>, words: impl ExactSizeIterator<Item = &'a [u8]>) {
+    write_header(out, b'*', words.len() as i64);
+    for word in words {
+        write_bulk(out, word);
+    }
+}
+
+fn write_header(out: &mut Vec<u8>, kind: u8, number: i64) {
+    out.push(kind);
+    out.extend_from_slice(Digits::new(number).as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_bulk(out: &mut Vec<u8>, bytes: &[u8]) {
+    write_header(out, b'$', bytes.len() as i64);
+    out.extend_from_slice(bytes);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Which of the two versions of the protocol a client has asked for with HELLO.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Protocol {
+    Resp2,
+    Resp3,
+}
+
+/// Writes replies over a client's output buffer, in the protocol that the client speaks.
+pub struct Reply {
+    pub out: Vec<u8>,
+    pub protocol: Protocol,
+}
+
+impl Reply {
+    pub fn new() -> Reply {
+        Reply {
+            out: Vec::new(),
+            protocol: Protocol::Resp2,
+        }
+    }
+
+    fn is_resp3(&self) -> bool {
+        self.protocol == Protocol::Resp3
+    }
+
+    pub fn ok(&mut self) {
+        self.out.extend_from_slice(b"+OK\r\n");
+    }
+
+    /// A status: a word of ours, never a client's bytes, which could hold a line end.
+    pub fn status(&mut self, text: &'static str) {
+        self.out.push(b'+');
+        self.out.extend_from_slice(text.as_bytes());
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    /// An error. It may quote what a client sent, so a line end in it becomes a space.
+    pub fn error(&mut self, error: &error::Error) {
+        self.out.push(b'-');
+        let start = self.out.len();
+        error.write_to(&mut self.out);
+        for byte in &mut self.out[start..] {
+            if matches!(byte, b'\r' | b'\n') {
+                *byte = b' ';
+            }
+        }
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    pub fn integer(&mut self, number: i64) {
+        write_header(&mut self.out, b':', number);
+    }
+
+    /// How many there are, or how long something is.
+    pub fn count(&mut self, number: usize) {
+        self.integer(number as i64);
+    }
+
+    pub fn bulk(&mut self, bytes: &[u8]) {
+        write_bulk(&mut self.out, bytes);
+    }
+
+    /// A bulk string, or nil.
+    pub fn bulk_or_nil(&mut self, bytes: Option<&[u8]>) {
+        match bytes {
+            Some(bytes) => self.bulk(bytes),
+            None => self.nil(),
+        }
+    }
+
+    pub fn nil(&mut self) {
+        self.out.extend_from_slice(if self.is_resp3() {
+            b"_\r\n"
+        } else {
+            b"$-1\r\n"
+        });
+    }
+
+    /// Nil where an array was to be expected: EXEC that did not run.
+    pub fn nil_array(&mut self) {
+        self.out.extend_from_slice(if self.is_resp3() {
+            b"_\r\n"
+        } else {
+            b"*-1\r\n"
+        });
+    }
+
+    /// The head of an array; its `length` elements are to follow.
+    pub fn array(&mut self, length: usize) {
+        write_header(&mut self.out, b'*', length as i64);
+    }
+
+    /// The head of a map of `length` pairs; a flat array in RESP2.
+    pub fn map(&mut self, length: usize) {
+        match self.protocol {
+            Protocol::Resp3 => write_header(&mut self.out, b'%', length as i64),
+            Protocol::Resp2 => self.array(2 * length),
+        }
+    }
+
+    /// The head of a set; an array in RESP2.
+    pub fn set(&mut self, length: usize) {
+        let kind = if self.is_resp3() { b'~' } else { b'*' };
+        write_header(&mut self.out, kind, length as i64);
+    }
+
+    /// The head of a message that answers no command; an array in RESP2.
+    pub fn push(&mut self, length: usize) {
+        let kind = if self.is_resp3() { b'>' } else { b'*' };
+        write_header(&mut self.out, kind, length as i64);
+    }
+
+    /// A floating-point number; a bulk string in RESP2.
+    pub fn double(&mut self, number: f64) {
+        match self.protocol {
+            Protocol::Resp3 => self
+                .out
+                .extend_from_slice(format!(",{number}\r\n").as_bytes()),
+            Protocol::Resp2 => self.bulk(number.to_string().as_bytes()),
+        }
+    }
+
+    /// A truth value; 1 or 0 in RESP2.
+    pub fn boolean(&mut self, value: bool) {
+        match self.protocol {
+            Protocol::Resp3 => {
+                self.out
+                    .extend_from_slice(if value { b"#t\r\n" } else { b"#f\r\n" })
+            }
+            Protocol::Resp2 => self.integer(value.into()),
+        }
+    }
+
+    /// Text that is meant for a person; a bulk string in RESP2.
+    pub fn verbatim(&mut self, text: &str) {
+        match self.protocol {
+            Protocol::Resp3 => {
+                write_header(&mut self.out, b'=', text.len() as i64 + 4);
+                self.out.extend_from_slice(b"txt:");
+                self.out.extend_from_slice(text.as_bytes());
+                self.out.extend_from_slice(b"\r\n");
+            }
+            Protocol::Resp2 => self.bulk(text.as_bytes()),
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! A table that grows a slot at a time, so that nobody ever waits for it to double.
+//!
+//! One `HashMap` of a million keys stops every client for a fifth of a second when it doubles,
+//! because all keys move at once. This table is a row of small HashMaps, the *slots*, of about
+//! [`FILL`] entries each. When the average passes that, one slot is added and takes half the
+//! entries of one other; when it falls far below, the last slot goes back into the one it came
+//! from (linear hashing, Litwin 1980). Each step moves some twenty entries, however large the
+//! table is.
+//!
+//! ```text
+//! 5 slots; bits of the hash, lowest last:          …000   …01   …10   …11   …100
+//! the next split divides slot 1 into …001 and …101   0      1     2     3     4
+//! ```
+//!
+//! **The hash is the key.** A slot maps an entry's 64-bit SipHash to the entry, so the hash is
+//! computed once per lookup and never again when entries move. SipHash with a random secret is
+//! what keeps a hostile client from filling one slot. Two keys with the same 64 bits may still
+//! meet by chance; the later one then lives among the [`Table::twins`], which are searched when
+//! the hash is there and the key is not the one.
+//!
+//! Slots are chosen by bits [`SLOT_BITS_FROM`] and up. The standard HashMap takes its bucket from
+//! the low ones, and sharing them would make all entries of a slot begin at one bucket.
+//!
+//! **The cursor** of SCAN. Write the slot bits of a hash from the lowest up, as digits after a
+//! point: this orders all entries, and each slot holds one interval of that order. A split cuts an
+//! interval in two, a merge joins two; nothing else moves. So a cursor is a point in that order,
+//! sent as the number of the slot that begins there: what lies before it has been returned, what
+//! lies behind it is still to come, whatever the table does in between. After a merge the joined
+//! slot is returned whole, so an entry may come twice, but none is missed.
+//!
+//! **How Redis does it**: dict.c keeps two arrays of chains while it moves entries from one to the
+//! other, a bucket with every operation, and walks them with the same cursor (`dictScan`). A write
+//! there may still allocate one array of half a gigabyte; here the largest step is one segment.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
+
+/// Entries per slot above which the table gets one more slot. HashMap gives 28 entries 32 buckets
+/// and 56 entries 64, so slots of 22, and of 44 that still wait to be split, rarely overflow them.
+const FILL: usize = 22;
+
+const SLOT_BITS_FROM: u32 = 16;
+const SLOT_BITS: u32 = 64 - SLOT_BITS_FROM;
+
+/// Slots live in segments, so that adding one never moves the others.
+const SEGMENT: usize = 1024;
+
+type Slot<E> = HashMap<u64, E, BuildHasherDefault<Identity>>;
+
+/// What a table holds: an entry that carries its key.
+pub trait Keyed {
+    fn key(&self) -> &[u8];
+}
+
+pub struct Table<E> {
+    segments: Vec<Vec<Slot<E>>>,
+    slots: usize,
+    len: usize,
+    /// The most entries that a slot has ever had.
+    longest: usize,
+    /// Entries whose whole hash was already taken by another key when they came.
+    twins: Vec<E>,
+    secret: RandomState,
+}
+
+impl<E: Keyed> Table<E> {
+    pub fn new() -> Table<E> {
+        Table {
+            segments: vec![vec![Slot::default()]],
+            slots: 1,
+            len: 0,
+            longest: 0,
+            twins: Vec::new(),
+            secret: RandomState::new(),
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// How many slots there are; for those who want to see the table grow.
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        // `Hasher::write` and not `Hash::hash`, which would hash the length as well.
+        let mut hasher = self.secret.build_hasher();
+        hasher.write(key);
+        hasher.finish()
+    }
+
+    /// The entry of `key`, whose hash the caller has from [`Table::hash`].
+    pub fn get(&self, hash: u64, key: &[u8]) -> Option<&E> {
+        match self.slot(self.index(hash)).get(&hash) {
+            Some(entry) if entry.key() == key => Some(entry),
+            _ => self.twins.iter().find(|twin| twin.key() == key),
+        }
+    }
+
+    pub fn get_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut E> {
+        let index = self.index(hash);
+        match self.segments[index / SEGMENT][index % SEGMENT].get_mut(&hash) {
+            Some(entry) if entry.key() == key => Some(entry),
+            _ => self.twins.iter_mut().find(|twin| twin.key() == key),
+        }
+    }
+
+    /// Every entry with this hash: one, or none, or by a rare chance twins.
+    pub fn with_hash(&self, hash: u64) -> impl Iterator<Item = &E> {
+        let twins = self
+            .twins
+            .iter()
+            .filter(move |twin| self.hash(twin.key()) == hash);
+        self.slot(self.index(hash))
+            .get(&hash)
+            .into_iter()
+            .chain(twins)
+    }
+
+    /// Adds an entry whose key is not in the table.
+    pub fn insert(&mut self, hash: u64, entry: E) {
+        debug_assert!(self.get(hash, entry.key()).is_none());
+        let index = self.index(hash);
+        let slot = self.slot_mut(index);
+        if slot.contains_key(&hash) {
+            self.twins.push(entry);
+        } else {
+            slot.insert(hash, entry);
+            let length = slot.len();
+            self.longest = self.longest.max(length);
+        }
+        self.len += 1;
+        if self.len > self.slots * FILL {
+            self.split();
+        }
+    }
+
+    pub fn remove(&mut self, hash: u64, key: &[u8]) -> Option<E> {
+        let index = self.index(hash);
+        let slot = self.slot_mut(index);
+        let removed = match slot.get(&hash) {
+            Some(entry) if entry.key() == key => slot.remove(&hash),
+            _ => {
+                let at = self.twins.iter().position(|twin| twin.key() == key)?;
+                Some(self.twins.swap_remove(at))
+            }
+        };
+        self.len -= 1;
+        if self.slots > 1 && self.len < self.slots * FILL / 4 {
+            self.merge();
+        }
+        removed
+    }
+
+    /// All entries, in no order that means anything.
+    pub fn iter(&self) -> impl Iterator<Item = &E> {
+        self.segments
+            .iter()
+            .flatten()
+            .flat_map(|slot| slot.values())
+            .chain(&self.twins)
+    }
+
+    /// Visits the entries of one slot, the one that holds the point `cursor`, and returns the
+    /// point where the next one begins; 0 after the last.
+    pub fn scan<'a>(&'a self, cursor: u64, mut visit: impl FnMut(&'a E)) -> u64 {
+        if cursor == 0 {
+            self.twins.iter().for_each(&mut visit);
+        }
+        let index = self.index_of_bits(cursor);
+        self.slot(index).values().for_each(visit);
+        // The interval of slot `index` has the length of one unit in the last of the digits that
+        // the slot looks at; adding it carries towards the point, that is towards lower bits.
+        let top = self.slots.next_power_of_two() as u64;
+        let split = index as u64 >= top / 2 || (index as u64 | top / 2) < self.slots as u64;
+        let digits = if split {
+            top.trailing_zeros()
+        } else {
+            top.trailing_zeros() - 1
+        };
+        if digits == 0 {
+            return 0;
+        }
+        let point = (index as u64).reverse_bits() >> (64 - digits);
+        let next = point + 1;
+        if next >> digits != 0 {
+            0
+        } else {
+            next.reverse_bits() >> (64 - digits)
+        }
+    }
+
+    /// An entry, each with the same chance: a slot and a position in it, and both again where the
+    /// slot has fewer entries than that.
+    pub fn random(&self) -> Option<&E> {
+        if self.len == 0 {
+            return None;
+        }
+        let rows = self.slots + usize::from(!self.twins.is_empty());
+        let longest = self.longest.max(self.twins.len());
+        loop {
+            let row = random_below(rows);
+            let position = random_below(longest);
+            let found = match row < self.slots {
+                true => self.slot(row).values().nth(position),
+                false => self.twins.get(position),
+            };
+            if found.is_some() {
+                return found;
+            }
+        }
+    }
+
+    fn index(&self, hash: u64) -> usize {
+        self.index_of_bits(hash >> SLOT_BITS_FROM)
+    }
+
+    /// The slot for these slot bits: as many of the low ones as name a slot that exists.
+    fn index_of_bits(&self, bits: u64) -> usize {
+        let mask = self.slots.next_power_of_two() as u64 - 1;
+        let index = (bits & mask) as usize;
+        if index < self.slots {
+            index
+        } else {
+            (bits & (mask >> 1)) as usize
+        }
+    }
+
+    fn slot(&self, index: usize) -> &Slot<E> {
+        &self.segments[index / SEGMENT][index % SEGMENT]
+    }
+
+    fn slot_mut(&mut self, index: usize) -> &mut Slot<E> {
+        &mut self.segments[index / SEGMENT][index % SEGMENT]
+    }
+
+    /// Adds slot `n`: it takes from slot `n - 2^k`, for the greatest such power, what has bit `k`.
+    fn split(&mut self) {
+        debug_assert!(self.slots.ilog2() < SLOT_BITS);
+        let added = self.slots;
+        let bit = 1 << added.ilog2();
+        let parent = self.slot_mut(added - bit);
+        let moves = |hash: &u64| (hash >> SLOT_BITS_FROM) & bit as u64 != 0;
+        let slot: Slot<E> = parent.extract_if(|hash, _| moves(hash)).collect();
+        parent.shrink_to_fit();
+        if added % SEGMENT == 0 {
+            self.segments.push(Vec::with_capacity(SEGMENT));
+        }
+        self.segments[added / SEGMENT].push(slot);
+        self.slots += 1;
+    }
+
+    /// Takes the last slot away; its entries go back to where [`Table::split`] took them from.
+    fn merge(&mut self) {
+        self.slots -= 1;
+        let last = self.slots / SEGMENT;
+        let slot = self.segments[last].pop().unwrap_or_default();
+        if self.segments[last].is_empty() {
+            self.segments.pop();
+        }
+        let parent = self.slot_mut(self.slots - (1 << self.slots.ilog2()));
+        parent.extend(slot);
+        let length = parent.len();
+        self.longest = self.longest.max(length);
+    }
+}
+
+/// A random number below `bound`, from the standard library's only source of randomness. Good
+/// enough to choose a key with; no secret should be made of it.
+pub fn random_below(bound: usize) -> usize {
+    let random = RandomState::new().build_hasher().finish();
+    (u128::from(random) * bound as u128 >> 64) as usize
+}
+
+/// The hasher for keys that are hashes already.
+#[derive(Default)]
+pub struct Identity(u64);
+
+impl Hasher for Identity {
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("the keys of a slot are u64")
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    impl Keyed for Vec<u8> {
+        fn key(&self) -> &[u8] {
+            self
+        }
+    }
+
+    fn filled(keys: std::ops::Range<u32>) -> Table<Vec<u8>> {
+        let mut table = Table::new();
+        add(&mut table, keys);
+        table
+    }
+
+    fn add(table: &mut Table<Vec<u8>>, keys: std::ops::Range<u32>) {
+        for key in keys {
+            let key = key.to_be_bytes();
+            table.insert(table.hash(&key), key.to_vec());
+        }
+    }
+
+    fn remove(table: &mut Table<Vec<u8>>, keys: std::ops::Range<u32>) {
+        for key in keys {
+            let key = key.to_be_bytes();
+            assert!(table.remove(table.hash(&key), &key).is_some());
+        }
+    }
+
+    #[test]
+    fn every_key_is_found_while_the_table_grows_and_shrinks() {
+        let mut table = filled(0..20_000);
+        assert!(table.slots() >= 20_000 / FILL);
+        remove(&mut table, 100..20_000);
+        assert!(table.slots() < 40);
+        for key in 0..20_000u32 {
+            let key = key.to_be_bytes();
+            let there = table.get(table.hash(&key), &key).is_some();
+            assert_eq!(there, u32::from_be_bytes(key) < 100);
+        }
+        assert_eq!(table.iter().count(), table.len());
+    }
+
+    #[test]
+    fn keys_with_the_same_hash_live_side_by_side() {
+        let mut table = Table::new();
+        let (a, b, c) = (b"a".to_vec(), b"b".to_vec(), b"c".to_vec());
+        for key in [&a, &b, &c] {
+            table.insert(7, key.clone());
+        }
+        assert_eq!(table.remove(7, b"a"), Some(a));
+        assert_eq!(table.get(7, b"b"), Some(&b));
+        assert_eq!(table.remove(7, b"b"), Some(b));
+        assert_eq!(table.get(7, b"c"), Some(&c));
+        assert_eq!(table.random(), Some(&c));
+        assert_eq!(table.len(), 1);
+    }
+
+    /// Keys 0..1000 stay; others come and go between the calls, so that slots split and merge.
+    #[test]
+    fn a_scan_returns_every_key_that_stays_while_the_table_changes() {
+        for stride in [1, 3, 50] {
+            let mut table = filled(0..1_000);
+            let mut seen = HashSet::new();
+            let (mut cursor, mut calls, mut grown) = (0, 0, 1_000);
+            loop {
+                cursor = table.scan(cursor, |key| {
+                    seen.insert(key.clone());
+                });
+                calls += 1;
+                assert!(cursor < table.slots() as u64, "a cursor is a small integer");
+                if cursor == 0 {
+                    break;
+                }
+                if calls / stride % 2 == 0 {
+                    add(&mut table, grown..grown + 500);
+                    grown += 500;
+                } else if grown > 1_000 {
+                    remove(&mut table, 1_000..grown);
+                    grown = 1_000;
+                }
+            }
+            for key in 0..1_000u32 {
+                assert!(
+                    seen.contains(&key.to_be_bytes()[..]),
+                    "key {key} was missed"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn random_favours_no_key() {
+        let table = filled(0..100);
+        let mut drawn = HashMap::new();
+        for _ in 0..100_000 {
+            *drawn.entry(table.random().cloned()).or_insert(0) += 1;
+        }
+        assert_eq!(drawn.len(), 100);
+        assert!(
+            drawn.values().all(|&times| (800..1_200).contains(&times)),
+            "{drawn:?}"
+        );
+    }
+}
