@@ -1,2 +1,284 @@
-//! stub
-pub struct Client;
+//! What a connection remembers, and what all connections share.
+//!
+//! ```text
+//! Arc<RwLock<Keyspace>>     the data; only a batch (handler.rs) has the key to it
+//! Arc<Server>               everything else that is shared; handlers may use it freely
+//!   ├─ config, stats        atomics
+//!   ├─ aof                  the log
+//!   ├─ clients              who is connected: a leaf mutex around one `Public` each
+//!   └─ hub                  who listens to what
+//! Client                    belongs to one thread
+//!   └─ Arc<Public>          what others may see of it: CLIENT LIST, CLIENT KILL
+//! ```
+//!
+//! A client is registered by [`Registration`], whose `Drop` takes it off the list again, so that
+//! no way of leaving can forget it.
+//!
+//! **How Redis does it**: `struct client` and `struct redisServer` in server.h.
+
+use crate::aof::Aof;
+use crate::config::Config;
+use crate::pubsub::{Hub, Kind, Outbox};
+use crate::resp::{Args, Protocol};
+use crate::stats::Stats;
+use crate::store::Garbage;
+use crate::watch::Flag;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Instant;
+
+/// What all threads share, except the data.
+pub struct Server {
+    pub config: Arc<Config>,
+    pub aof: Aof,
+    pub stats: Stats,
+    pub clients: Clients,
+    pub hub: Hub,
+    /// To the thread that frees what would take long to free under a lock.
+    pub reaper: mpsc::Sender<Garbage>,
+    pub started: Instant,
+    /// Forty random hexadecimal digits, new at every start.
+    pub run_id: String,
+    /// The port that was really bound.
+    pub port: AtomicUsize,
+    /// Whether expired keys are deleted without being asked for (`DEBUG SET-ACTIVE-EXPIRE`).
+    pub active_expire: AtomicBool,
+}
+
+impl Server {
+    pub fn is_loading(&self) -> bool {
+        self.aof.status.loading.load(Ordering::Relaxed)
+    }
+
+    /// Milliseconds since the server started; it never goes back.
+    pub fn uptime(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+}
+
+/// Everyone who is connected.
+#[derive(Default)]
+pub struct Clients {
+    all: Mutex<BTreeMap<u64, Arc<Public>>>,
+    last_id: AtomicU64,
+}
+
+impl Clients {
+    pub fn count(&self) -> usize {
+        self.all.lock().unwrap().len()
+    }
+
+    /// A copy of the list, in the order of the ids, so that nobody has to hold its mutex.
+    pub fn all(&self) -> Vec<Arc<Public>> {
+        self.all.lock().unwrap().values().cloned().collect()
+    }
+}
+
+/// What others may see of a client.
+pub struct Public {
+    pub id: u64,
+    /// None for the client that replays the log.
+    pub connection: Option<Connection>,
+    pub since: Instant,
+    /// Milliseconds since the server started.
+    pub last_interaction: AtomicU64,
+    /// Row of the command table that ran last.
+    pub last_command: AtomicUsize,
+    pub name: Mutex<Vec<u8>>,
+    pub db: AtomicUsize,
+    pub resp3: AtomicBool,
+    pub channels: AtomicUsize,
+    pub patterns: AtomicUsize,
+    /// Commands queued by MULTI; -1 outside of a transaction.
+    pub queued: AtomicI64,
+    pub watching: AtomicUsize,
+    pub monitoring: AtomicBool,
+    /// To be disconnected before its next command.
+    pub killed: AtomicBool,
+}
+
+pub struct Connection {
+    pub stream: Arc<TcpStream>,
+    pub peer: SocketAddr,
+    pub local: SocketAddr,
+}
+
+impl Public {
+    /// Ends the client from another thread: the flag keeps commands that have arrived already
+    /// from running, the shutdown wakes a thread that waits for more.
+    pub fn kill(&self) {
+        self.killed.store(true, Ordering::Release);
+        if let Some(connection) = &self.connection {
+            let _ = connection.stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    pub fn address(&self) -> String {
+        self.connection.as_ref().map_or("?:0".into(), |connection| connection.peer.to_string())
+    }
+}
+
+/// Keeps a client on the list for as long as it lives.
+struct Registration {
+    server: Arc<Server>,
+    public: Arc<Public>,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.server.clients.all.lock().unwrap().remove(&self.public.id);
+    }
+}
+
+/// One connection's memory, seen by its own thread alone.
+pub struct Client {
+    pub server: Arc<Server>,
+    pub public: Arc<Public>,
+    _registration: Option<Registration>,
+    /// The database that it has selected.
+    pub db: usize,
+    /// Whether it has given the password, or none is needed.
+    pub authenticated: bool,
+    /// What MULTI has queued so far.
+    pub transaction: Option<Transaction>,
+    /// What it watches: its flag, and database, key, and whether the key was dead already.
+    pub watch_flag: Flag,
+    pub watched: Vec<(usize, Vec<u8>, bool)>,
+    pub channels: BTreeSet<Vec<u8>>,
+    pub patterns: BTreeSet<Vec<u8>>,
+    /// From the first SUBSCRIBE or MONITOR on, all its output goes through here.
+    pub outbox: Option<Arc<Outbox>>,
+    pub replies: Replies,
+    /// What is to happen after the replies so far have left.
+    pub then: Then,
+}
+
+/// Commands that wait for EXEC.
+#[derive(Default)]
+pub struct Transaction {
+    /// Rows of the command table, and the words.
+    pub queue: Vec<(usize, Args)>,
+    /// An error while queueing; EXEC will refuse.
+    pub aborted: bool,
+    /// Whether any of them writes, so that EXEC needs the exclusive lock.
+    pub writes: bool,
+}
+
+/// CLIENT REPLY: which replies the client wants.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Replies {
+    On,
+    Off,
+    /// Not the one to the next command: SKIP has just been said.
+    SkipNext,
+    /// Not the one to this command.
+    SkipThis,
+}
+
+/// What a handler cannot do itself, for it must not block and may be running under a lock.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Then {
+    GoOn,
+    /// Close the connection.
+    Close,
+    /// Save, and end the process.
+    Shutdown,
+    /// Wait for the disk, then answer WAITAOF.
+    WaitAof { local: bool, timeout_ms: u64 },
+}
+
+impl Client {
+    /// Registers a connection that has just been accepted.
+    pub fn new(server: &Arc<Server>, connection: Connection) -> Client {
+        let id = server.clients.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut client = Client::unregistered(server, id, Some(connection));
+        let public = client.public.clone();
+        server.clients.all.lock().unwrap().insert(id, public.clone());
+        client._registration = Some(Registration { server: server.clone(), public });
+        client
+    }
+
+    /// The client that replays the log, whom nobody sees.
+    pub fn for_replay(server: &Arc<Server>) -> Client {
+        Client::unregistered(server, 0, None)
+    }
+
+    fn unregistered(server: &Arc<Server>, id: u64, connection: Option<Connection>) -> Client {
+        let authenticated = connection.is_none() || !server.config.has_password();
+        let public = Public {
+            id,
+            connection,
+            since: Instant::now(),
+            last_interaction: AtomicU64::new(server.uptime()),
+            last_command: AtomicUsize::new(usize::MAX),
+            name: Mutex::default(),
+            db: AtomicUsize::new(0),
+            resp3: AtomicBool::new(false),
+            channels: AtomicUsize::new(0),
+            patterns: AtomicUsize::new(0),
+            queued: AtomicI64::new(-1),
+            watching: AtomicUsize::new(0),
+            monitoring: AtomicBool::new(false),
+            killed: AtomicBool::new(false),
+        };
+        Client {
+            server: server.clone(),
+            public: Arc::new(public),
+            _registration: None,
+            db: 0,
+            authenticated,
+            transaction: None,
+            watch_flag: Flag::default(),
+            watched: Vec::new(),
+            channels: BTreeSet::new(),
+            patterns: BTreeSet::new(),
+            outbox: None,
+            replies: Replies::On,
+            then: Then::GoOn,
+        }
+    }
+
+    pub fn is_subscribed(&self) -> bool {
+        !self.channels.is_empty() || !self.patterns.is_empty()
+    }
+
+    pub fn names(&mut self, kind: Kind) -> &mut BTreeSet<Vec<u8>> {
+        match kind {
+            Kind::Channel => &mut self.channels,
+            Kind::Pattern => &mut self.patterns,
+        }
+    }
+
+    /// Tells the others how it stands: once per batch, for they need not know it sooner.
+    pub fn publish(&self, protocol: Protocol, last_command: Option<usize>) {
+        let public = &self.public;
+        let queued = self.transaction.as_ref().map_or(-1, |t| t.queue.len() as i64);
+        public.last_interaction.store(self.server.uptime(), Ordering::Relaxed);
+        public.db.store(self.db, Ordering::Relaxed);
+        public.resp3.store(protocol == Protocol::Resp3, Ordering::Relaxed);
+        public.channels.store(self.channels.len(), Ordering::Relaxed);
+        public.patterns.store(self.patterns.len(), Ordering::Relaxed);
+        public.queued.store(queued, Ordering::Relaxed);
+        public.watching.store(self.watched.len(), Ordering::Relaxed);
+        if let Some(index) = last_command {
+            public.last_command.store(index, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let id = self.public.id;
+        let hub = &self.server.hub;
+        self.channels.iter().for_each(|name| hub.unsubscribe(Kind::Channel, name, id));
+        self.patterns.iter().for_each(|name| hub.unsubscribe(Kind::Pattern, name, id));
+        if self.public.monitoring.load(Ordering::Relaxed) {
+            hub.remove_monitor(id);
+        }
+        if let Some(outbox) = &self.outbox {
+            outbox.close();
+        }
+    }
+}

@@ -81,10 +81,19 @@ impl Time {
 /// What readers leave for later, and counted.
 #[derive(Default)]
 pub struct Notes {
-    /// Database and key of what was found dead.
-    pub expired: RefCell<Vec<(usize, Vec<u8>)>>,
+    /// What was found dead, and not yet deleted.
+    pub expired: RefCell<Vec<Expired>>,
+    /// Counts units (propagate.rs): what one command found is deleted as one.
+    pub unit: Cell<u64>,
     pub hits: Cell<u64>,
     pub misses: Cell<u64>,
+}
+
+/// A key that a reader found dead.
+pub struct Expired {
+    pub unit: u64,
+    pub db: usize,
+    pub key: Vec<u8>,
 }
 
 /// What the configuration says about values.
@@ -229,18 +238,30 @@ impl<'a> View<'a> {
         (deadlines.len(), (sum / count.max(1)) as u64)
     }
 
+    /// All keys that are alive. The dead are passed over without a note, as KEYS does in Redis.
     pub fn living(&self) -> impl Iterator<Item = &'a Entry> {
         let entries = self.dbs(self.db).keys.iter();
-        entries.filter(|entry| self.is_alive(self.db, entry))
+        entries.filter(|entry| !entry.deadline().is_some_and(|d| self.time.is_past(d)))
     }
 
-    /// Visits the living of one slot and returns the cursor of the next (see table.rs).
-    pub fn scan(&self, cursor: u64, mut visit: impl FnMut(&'a Entry)) -> u64 {
+    /// Visits the living of one slot whose key is wanted, and returns the cursor of the next (see
+    /// table.rs). Each dead one is a unit of its own.
+    pub fn scan(
+        &self,
+        cursor: u64,
+        wanted: impl Fn(&[u8]) -> bool,
+        mut visit: impl FnMut(&'a Entry),
+    ) -> u64 {
         self.dbs(self.db).keys.scan(cursor, |entry| {
-            if self.is_alive(self.db, entry) {
+            if wanted(entry.key()) && self.is_alive_alone(entry) {
                 visit(entry);
             }
         })
+    }
+
+    fn is_alive_alone(&self, entry: &Entry) -> bool {
+        self.notes.unit.set(self.notes.unit.get() + 1);
+        self.is_alive(self.db, entry)
     }
 
     pub fn random_key(&self) -> Option<&'a [u8]> {
@@ -249,7 +270,7 @@ impl<'a> View<'a> {
         let mut tries = 0..100;
         loop {
             let entry = keys.random()?;
-            if self.is_alive(self.db, entry) || tries.next().is_none() {
+            if self.is_alive_alone(entry) || tries.next().is_none() {
                 return Some(entry.key());
             }
         }
@@ -428,10 +449,11 @@ impl<'a> ViewMut<'a> {
         existed
     }
 
-    /// Deletes the key if it is dead, and logs its DEL. Not a change of the command's own.
-    pub fn delete_if_dead(&mut self, key: &[u8]) {
+    /// Deletes the key if it is dead, and logs its DEL; returns whether it was. Not a change of
+    /// the command's own.
+    pub fn delete_if_dead(&mut self, key: &[u8]) -> bool {
         let hash = self.db().keys.hash(key);
-        self.find(hash, key);
+        self.db().keys.get(hash, key).is_some() && self.find(hash, key).is_none()
     }
 
     /// Sets or takes away the deadline of a key that is there.

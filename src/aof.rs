@@ -1,0 +1,387 @@
+//! The append-only file: what was acknowledged is there after the process dies.
+//!
+//! ```text
+//! under the exclusive lock        before replies leave          once a second
+//!   append ──▶ [ buffer ] ──────────▶ commit ──▶ file ──────────▶ sync ──▶ disk
+//!              `appended`                        `written`                 `durable`
+//! ```
+//!
+//! Three *positions* count bytes since the start. A record is appended while its writer still
+//! holds the keyspace, so the log has the order in which things happened. Before a batch's replies
+//! leave, everything appended up to the moment when its guard dropped is written: its own records,
+//! and those whose effect its reads may have seen. So `kill -9` takes back nothing that any client
+//! was told. A power cut takes at most what `appendfsync` allows.
+//!
+//! **Group commit.** Who commits takes all that is in the buffer and writes it with one call.
+//! Whoever waited for the file meanwhile finds `written` past its own position and goes. `always`
+//! shares one fsync in the same way, by a third mutex and `durable`. fsync runs on a shared handle
+//! with neither the buffer's nor the file's mutex held: a slow disk stalls nobody who writes.
+//!
+//! **Lock order**: sync, then file, then buffer; and buffer alone under the keyspace's lock.
+//!
+//! **A disk that fails.** A write that fails is cut away again, so that no half record stays in
+//! the file; its records are kept and written first when the disk recovers, which the sync thread
+//! tries ten times a second. Meanwhile writes are refused before they run. A failed fsync is worse: the
+//! kernel may have dropped the pages and will not say so twice. Writes stay refused until
+//! BGREWRITEAOF has written a new base from memory.
+//!
+//! **How Redis does it**: aof.c, `flushAppendOnlyFile`, from its one thread before it sleeps. Its
+//! everysec acknowledges the first write that fails; ours does not.
+
+pub mod check;
+pub mod load;
+pub mod manifest;
+pub mod rewrite;
+pub mod start;
+
+use crate::config::{Config, Fsync};
+use crate::propagate::Records;
+use crate::resp::{Digits, write_command};
+use crate::say;
+use manifest::Manifest;
+use std::fs::File;
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+/// A place in the log: bytes appended since the server started, over all its files.
+pub type Position = u64;
+
+pub struct Aof {
+    config: Arc<Config>,
+    /// Whether what is appended is kept.
+    enabled: AtomicBool,
+    buffer: Mutex<Buffer>,
+    target: Mutex<Option<Target>>,
+    /// Held by the one who calls fsync.
+    syncing: Mutex<()>,
+    appended: AtomicU64,
+    written: AtomicU64,
+    durable: AtomicU64,
+    failing: AtomicBool,
+    failure: Mutex<Option<Failure>>,
+    /// Those who wait for `durable` to move, with the mutex that the condition needs.
+    waiting: Mutex<()>,
+    moved: Condvar,
+    /// Whether somebody waits for an fsync and does not want to wait for the next second.
+    hurry: AtomicBool,
+    pub status: Status,
+    pub rewriter: rewrite::Requests,
+}
+
+/// What INFO tells of the log.
+#[derive(Default)]
+pub struct Status {
+    /// Bytes in all live files.
+    pub size: AtomicU64,
+    /// The same after the last rewrite, or at the start.
+    pub base_size: AtomicU64,
+    pub syncs_pending: AtomicU64,
+    pub loading: AtomicBool,
+    /// Unix time in seconds.
+    pub load_start: AtomicU64,
+    pub load_total: AtomicU64,
+    pub load_done: AtomicU64,
+    pub rewriting: AtomicBool,
+    pub rewrites: AtomicU64,
+    pub rewrite_failures: AtomicU64,
+    pub last_rewrite_failed: AtomicBool,
+    /// Duration of the last rewrite in seconds, -1 before the first.
+    pub last_rewrite_seconds: AtomicI64,
+}
+
+/// Appended, and not yet taken to be written.
+#[derive(Default)]
+struct Buffer {
+    bytes: Vec<u8>,
+    /// The database of the last SELECT in the present file; none at its beginning.
+    db: Option<usize>,
+}
+
+/// The file that is written to.
+struct Target {
+    manifest: Manifest,
+    /// Shared, so that fsync needs no lock.
+    file: Arc<File>,
+    /// Bytes in the file up to the last record that was written whole.
+    length: u64,
+    /// Taken from the buffer and not yet written, for a write failed.
+    pending: Vec<u8>,
+    /// Where the position will be when `pending` is written.
+    pending_end: Position,
+    /// Whether a failed write may have left half a record behind `length`.
+    torn: bool,
+    /// Keeps a second server out of the directory.
+    lock: File,
+}
+
+#[derive(Clone, PartialEq)]
+struct Failure {
+    cause: String,
+    /// Only a new base from memory can heal a failed fsync.
+    needs_rewrite: bool,
+}
+
+impl Aof {
+    pub fn new(config: Arc<Config>) -> Aof {
+        let status = Status { last_rewrite_seconds: AtomicI64::new(-1), ..Status::default() };
+        Aof {
+            config,
+            enabled: AtomicBool::new(false),
+            buffer: Mutex::default(),
+            target: Mutex::default(),
+            syncing: Mutex::default(),
+            appended: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            durable: AtomicU64::new(0),
+            failing: AtomicBool::new(false),
+            failure: Mutex::default(),
+            waiting: Mutex::default(),
+            moved: Condvar::new(),
+            hurry: AtomicBool::new(false),
+            status,
+            rewriter: rewrite::Requests::default(),
+        }
+    }
+
+    pub fn is_enabled(&self) -> bool {
+        self.enabled.load(Ordering::Relaxed)
+    }
+
+    /// Appends what a batch has changed. The caller still holds the keyspace exclusively, which
+    /// is what makes the order of the log the order of the changes.
+    pub fn append(&self, records: &Records) {
+        if !self.is_enabled() || records.is_empty() {
+            return;
+        }
+        let mut buffer = self.buffer.lock().unwrap();
+        let before = buffer.bytes.len();
+        let mut from = 0;
+        for &(offset, db) in &records.selects {
+            buffer.bytes.extend_from_slice(&records.bytes[from..offset]);
+            if buffer.db != Some(db) {
+                let digits = Digits::new(db as i64);
+                write_command(&mut buffer.bytes, [b"SELECT", digits.as_bytes()].into_iter());
+                buffer.db = Some(db);
+            }
+            from = offset;
+        }
+        buffer.bytes.extend_from_slice(&records.bytes[from..]);
+        let added = (buffer.bytes.len() - before) as u64;
+        self.appended.fetch_add(added, Ordering::Release);
+    }
+
+    /// Everything appended so far. Read it while holding the keyspace, or right after: what the
+    /// holder has seen is not behind it.
+    pub fn position(&self) -> Position {
+        self.appended.load(Ordering::Acquire)
+    }
+
+    /// Returns when everything up to `position` is in the kernel, and under `appendfsync always`
+    /// on the disk. The error is the cause in the operating system's words. No lock may be held.
+    pub fn commit(&self, position: Position) -> Result<(), String> {
+        if self.written.load(Ordering::Acquire) < position {
+            let mut target = self.target.lock().unwrap();
+            if self.written.load(Ordering::Acquire) < position {
+                self.write(&mut target)?;
+            }
+        }
+        if self.config.fsync() == Fsync::Always && self.durable.load(Ordering::Acquire) < position {
+            self.sync_to(position)?;
+        }
+        Ok(())
+    }
+
+    /// Why writes are refused at the moment, if they are.
+    pub fn refusal(&self) -> Option<String> {
+        if !self.failing.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.failure.lock().unwrap().as_ref().map(|failure| failure.cause.clone())
+    }
+
+    /// Takes what is in the buffer and writes it, after what an earlier failure left.
+    fn write(&self, target: &mut MutexGuard<Option<Target>>) -> Result<(), String> {
+        // Without a file there is nothing to wait for: the log was switched off meanwhile.
+        let Some(target) = target.as_mut() else { return Ok(()) };
+        {
+            let mut buffer = self.buffer.lock().unwrap();
+            if target.pending.is_empty() {
+                std::mem::swap(&mut target.pending, &mut buffer.bytes);
+            } else {
+                target.pending.append(&mut buffer.bytes);
+            }
+            target.pending_end = self.appended.load(Ordering::Acquire);
+        }
+        match target.write_pending() {
+            Ok(count) => {
+                self.status.size.fetch_add(count, Ordering::Relaxed);
+                self.written.store(target.pending_end, Ordering::Release);
+                self.recover_from_write();
+                Ok(())
+            }
+            Err(error) => Err(self.fail(&error, false)),
+        }
+    }
+
+    /// Returns when everything up to `position` is on the disk; one fsync serves all who wait.
+    fn sync_to(&self, position: Position) -> Result<(), String> {
+        let _turn = self.syncing.lock().unwrap();
+        if self.durable.load(Ordering::Acquire) >= position {
+            return Ok(());
+        }
+        // What another thread's failed fsync may have lost, ours would not notice.
+        if let Some(failure) = self.failure.lock().unwrap().as_ref().filter(|f| f.needs_rewrite) {
+            return Err(failure.cause.clone());
+        }
+        let (file, written) = {
+            let target = self.target.lock().unwrap();
+            let Some(target) = target.as_ref() else { return Ok(()) };
+            (target.file.clone(), self.written.load(Ordering::Acquire))
+        };
+        self.sync_file(&file, written)
+    }
+
+    /// Calls fsync; then everything up to `written` is durable. The caller holds `syncing`.
+    fn sync_file(&self, file: &File, written: Position) -> Result<(), String> {
+        self.status.syncs_pending.store(1, Ordering::Relaxed);
+        let result = file.sync_data();
+        self.status.syncs_pending.store(0, Ordering::Relaxed);
+        match result {
+            Ok(()) => {
+                self.advance_durable(written);
+                Ok(())
+            }
+            Err(error) => Err(self.fail(&error, true)),
+        }
+    }
+
+    fn advance_durable(&self, position: Position) {
+        self.durable.fetch_max(position, Ordering::AcqRel);
+        // Between a waiter's look at `durable` and its sleep it holds this mutex.
+        drop(self.waiting.lock().unwrap());
+        self.moved.notify_all();
+    }
+
+    /// Waits until everything up to `position` is on the disk, whatever `appendfsync` says, but
+    /// not past `deadline`; returns whether it is.
+    pub fn wait_durable(&self, position: Position, deadline: Option<Instant>) -> bool {
+        let mut waiting = self.waiting.lock().unwrap();
+        while self.durable.load(Ordering::Acquire) < position {
+            // The sync thread comes by every tenth of a second, and hurries for those who wait.
+            self.hurry.store(true, Ordering::Relaxed);
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) || !self.is_enabled() {
+                return false;
+            }
+            let pause = left.unwrap_or(TICK).min(TICK);
+            waiting = self.moved.wait_timeout(waiting, pause).unwrap().0;
+        }
+        true
+    }
+
+    /// Remembers a failure, and returns the cause in the words that follow `MISCONF Errors writing
+    /// to the AOF file: `. The sync thread tells the operator, for nothing prints under a lock.
+    fn fail(&self, error: &io::Error, needs_rewrite: bool) -> String {
+        let text = error.to_string();
+        let cause = text.split(" (os error").next().unwrap_or(&text).to_string();
+        let mut failure = self.failure.lock().unwrap();
+        if failure.as_ref().is_none_or(|old| needs_rewrite && !old.needs_rewrite) {
+            *failure = Some(Failure { cause: cause.clone(), needs_rewrite });
+            self.failing.store(true, Ordering::Release);
+        }
+        cause
+    }
+
+    fn recover_from_write(&self) {
+        if self.failing.load(Ordering::Relaxed) {
+            let mut failure = self.failure.lock().unwrap();
+            if failure.as_ref().is_some_and(|failure| !failure.needs_rewrite) {
+                *failure = None;
+                self.failing.store(false, Ordering::Release);
+            }
+        }
+    }
+
+    /// The sync thread: writes what nobody waited for, tries again what failed, and calls fsync
+    /// once a second, or at once if somebody waits in WAITAOF.
+    pub fn sync_every_second(&self) -> ! {
+        let mut last_sync = Instant::now();
+        let mut told = None;
+        loop {
+            std::thread::sleep(TICK);
+            self.tell_news(&mut told);
+            let position = self.position();
+            if self.written.load(Ordering::Acquire) < position {
+                let mut target = self.target.lock().unwrap();
+                // The operator has been told, and writers will be.
+                let _ = self.write(&mut target);
+            }
+            let hurry = self.hurry.swap(false, Ordering::Relaxed);
+            let due = self.config.fsync() == Fsync::Everysec
+                && last_sync.elapsed() >= Duration::from_secs(1);
+            let written = self.written.load(Ordering::Acquire);
+            if (due || hurry) && self.durable.load(Ordering::Acquire) < written {
+                let _ = self.sync_to(written);
+            }
+            if due {
+                last_sync = Instant::now();
+            }
+        }
+    }
+
+    /// Tells the operator when the log has begun to fail, or works again.
+    fn tell_news(&self, told: &mut Option<Failure>) {
+        let failure = self.failure.lock().unwrap().clone();
+        if failure == *told {
+            return;
+        }
+        match &failure {
+            Some(Failure { cause, needs_rewrite: true }) => say::warning(format_args!(
+                "fsync of the append-only file failed: {cause}. What was written since the last \
+                 fsync may be lost in a power cut. Writes are refused until BGREWRITEAOF has \
+                 written a new file from memory"
+            )),
+            Some(Failure { cause, .. }) => say::warning(format_args!(
+                "cannot write to the append-only file: {cause}. Writes are refused until it can \
+                 be written again; see whether the disk is full"
+            )),
+            None => say::notice(format_args!("the append-only file is being written again")),
+        }
+        *told = failure;
+    }
+
+    /// Writes and fsyncs everything, for SHUTDOWN. The error says what could not be saved.
+    pub fn finish(&self) -> Result<(), String> {
+        if !self.is_enabled() {
+            return Ok(());
+        }
+        let position = self.position();
+        self.commit(position)?;
+        self.sync_to(position)
+    }
+}
+
+/// How often the sync thread looks around: a disk that has room again is noticed within this.
+const TICK: Duration = Duration::from_millis(100);
+
+impl Target {
+    /// Writes `pending`, whole or not at all; returns how many bytes that was.
+    fn write_pending(&mut self) -> io::Result<u64> {
+        if self.torn {
+            self.file.set_len(self.length)?;
+            self.torn = false;
+        }
+        if let Err(error) = (&*self.file).write_all(&self.pending) {
+            // If this fails too, it is tried again before the next write.
+            self.torn = self.file.set_len(self.length).is_err();
+            return Err(error);
+        }
+        let count = self.pending.len() as u64;
+        self.length += count;
+        self.pending.clear();
+        self.pending.shrink_to(1024 * 1024);
+        Ok(count)
+    }
+}

@@ -1,0 +1,164 @@
+//! The list of files that together are the log: Redis 7's manifest.
+//!
+//! ```text
+//! <dir>/appendonlydir/appendonly.aof.manifest       one line a file, in the order of replay
+//!     file appendonly.aof.3.base.aof seq 3 type b   at most one base: the whole state
+//!     file appendonly.aof.7.incr.aof seq 7 type i   incr files: what happened since
+//!     file appendonly.aof.2.base.aof seq 2 type h   history: no longer needed, to be deleted
+//! ```
+//!
+//! The manifest is the only truth about which files count. It is replaced, never edited: written
+//! under a temporary name, fsynced, renamed over the old one, and the directory fsynced, so that
+//! after a power cut there is the old list or the new one.
+//!
+//! **How Redis does it**: aof.c, `aofLoadManifestFromFile` and `persistAofManifest`. The format
+//! and the names are the same, so either server starts on the other's directory.
+
+use crate::resp::split_words;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct Entry {
+    pub name: String,
+    pub seq: u64,
+}
+
+/// Where the log lives, and of which files it consists.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Manifest {
+    /// `<dir>/<appenddirname>`.
+    pub directory: PathBuf,
+    /// `appendfilename`, with which all names begin.
+    pub prefix: String,
+    pub base: Option<Entry>,
+    /// In the order of replay.
+    pub incrs: Vec<Entry>,
+    pub history: Vec<Entry>,
+}
+
+impl Manifest {
+    pub fn new(directory: PathBuf, prefix: &str) -> Manifest {
+        let prefix = prefix.to_string();
+        Manifest { directory, prefix, base: None, incrs: Vec::new(), history: Vec::new() }
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.directory.join(format!("{}.manifest", self.prefix))
+    }
+
+    /// Reads the manifest, if there is one. The error names the file and the line.
+    pub fn load(directory: PathBuf, prefix: &str) -> Result<Option<Manifest>, String> {
+        let mut manifest = Manifest::new(directory, prefix);
+        let path = manifest.path();
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
+        };
+        for (number, line) in text.split(|&byte| byte == b'\n').enumerate() {
+            if line.trim_ascii().is_empty() || line.starts_with(b"#") {
+                continue;
+            }
+            manifest.add_line(line).ok_or_else(|| {
+                format!(
+                    "{} line {}: expected `file NAME seq NUMBER type b|i|h`, found `{}`",
+                    path.display(),
+                    number + 1,
+                    String::from_utf8_lossy(line)
+                )
+            })?;
+        }
+        Ok(Some(manifest))
+    }
+
+    fn add_line(&mut self, line: &[u8]) -> Option<()> {
+        let words = split_words(line)?;
+        let words: Option<Vec<_>> = words.into_iter().map(|w| String::from_utf8(w).ok()).collect();
+        let words = words?;
+        let [file, name, seq, number, kind, letter] = &words[..] else { return None };
+        // A name with a directory in it could make us delete or write a file elsewhere.
+        let keywords = file == "file" && seq == "seq" && kind == "type";
+        if !keywords || name.is_empty() || name.contains('/') {
+            return None;
+        }
+        let entry = Entry { name: name.clone(), seq: number.parse().ok()? };
+        match letter.as_str() {
+            "b" if self.base.is_none() => self.base = Some(entry),
+            "i" => self.incrs.push(entry),
+            "h" => self.history.push(entry),
+            _ => return None,
+        }
+        Some(())
+    }
+
+    /// Replaces the manifest on disk by this one, durably.
+    pub fn save(&self) -> io::Result<()> {
+        let line = |entry: &Entry, kind| {
+            format!("file {} seq {} type {kind}\n", quoted(&entry.name), entry.seq)
+        };
+        let base = self.base.iter().map(|entry| line(entry, 'b'));
+        let history = self.history.iter().map(|entry| line(entry, 'h'));
+        let incrs = self.incrs.iter().map(|entry| line(entry, 'i'));
+        let text: String = base.chain(history).chain(incrs).collect();
+        let temporary = self.directory.join(format!("temp-{}.manifest", self.prefix));
+        let mut file = File::create(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, self.path())?;
+        sync_directory(&self.directory)
+    }
+
+    /// The live files in the order of replay.
+    pub fn live(&self) -> impl Iterator<Item = &Entry> {
+        self.base.iter().chain(&self.incrs)
+    }
+
+    pub fn path_of(&self, entry: &Entry) -> PathBuf {
+        self.directory.join(&entry.name)
+    }
+
+    /// The incr file that is to follow the last one. Its name is not in the manifest yet.
+    pub fn next_incr(&self) -> Entry {
+        let seq = self.incrs.iter().map(|entry| entry.seq).max().unwrap_or(0) + 1;
+        Entry { name: format!("{}.{seq}.incr.aof", self.prefix), seq }
+    }
+
+    /// The base file that is to replace the present one.
+    pub fn next_base(&self) -> Entry {
+        let seq = self.base.as_ref().map_or(0, |entry| entry.seq) + 1;
+        Entry { name: format!("{}.{seq}.base.aof", self.prefix), seq }
+    }
+
+    /// Deletes the files marked as history, and left-over temporary files, which nobody can need.
+    /// An incr file that is not listed is left alone: somebody may want to look into it.
+    pub fn clean(&mut self) -> io::Result<()> {
+        for entry in std::mem::take(&mut self.history) {
+            match fs::remove_file(self.path_of(&entry)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        for file in fs::read_dir(&self.directory)? {
+            let file = file?;
+            if file.file_name().to_string_lossy().starts_with("temp-") {
+                fs::remove_file(file.path())?;
+            }
+        }
+        self.save()
+    }
+}
+
+/// A rename or a new file is on disk only when its directory is.
+pub fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+fn quoted(name: &str) -> String {
+    let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\'' | '\\');
+    match name.chars().all(plain) {
+        true => name.to_string(),
+        false => format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\"")),
+    }
+}

@@ -1,0 +1,248 @@
+//! Opening the log: whose directory it is, which files it has, what they say, where to go on.
+//!
+//! 1. Lock the directory, so that no second server writes to it.
+//! 2. Find the files: the manifest; or a bare `appendonly.aof`, as servers before Redis 7 left it,
+//!    which is moved in and becomes the base; or nothing, and a manifest is made.
+//! 3. Replay them in order. A torn tail is cut, in the last file that has anything in it.
+//! 4. Delete what a rewrite left behind, and go on at the end of the last incr file.
+//!
+//! What goes wrong here goes wrong before anyone was served, so every error is one line for the
+//! operator: which file, which offset, what was expected, what to do.
+//!
+//! **How Redis does it**: aof.c, `loadAppendOnlyFiles` and `aofUpgradePrepare`.
+
+use super::load::{self, Extent, Replay, Stop};
+use super::manifest::{self, Entry, Manifest};
+use super::{Aof, Target};
+use crate::config::Config;
+use crate::say;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+/// What is added to every message about a file that cannot be replayed.
+const WHAT_TO_DO: &str = "Make a copy of the directory, then look with `simple-redis --check-aof`";
+
+impl Aof {
+    /// Replays the log and goes on writing where it ends. The error is one line for the operator.
+    pub fn start(&self, replay: &mut Replay) -> Result<(), String> {
+        let dir = PathBuf::from(self.config.text("dir"));
+        let lock = lock_directory(&dir)?;
+        let mut manifest = find_files(&self.config, &dir)?;
+        self.load(&manifest, replay)?;
+        let at = |path: &Path, error| format!("cannot write to {}: {error}", path.display());
+        let error_in_dir = |error| at(&manifest.directory.clone(), error);
+        manifest.clone().clean().map_err(error_in_dir)?;
+        manifest.history.clear();
+        if manifest.incrs.is_empty() {
+            let incr = manifest.next_incr();
+            create(&manifest.path_of(&incr)).map_err(error_in_dir)?;
+            manifest.incrs.push(incr);
+            manifest.save().map_err(error_in_dir)?;
+        }
+        let target = open_target(manifest, lock)?;
+        let size = total_size(&target.manifest);
+        self.status.size.store(size, Ordering::Relaxed);
+        self.status.base_size.store(size, Ordering::Relaxed);
+        *self.target.lock().unwrap() = Some(target);
+        self.enabled.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn load(&self, manifest: &Manifest, replay: &mut Replay) -> Result<(), String> {
+        let status = &self.status;
+        let since_epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        status.load_start.store(since_epoch.as_secs(), Ordering::Relaxed);
+        status.load_total.store(total_size(manifest), Ordering::Relaxed);
+        let files: Vec<&Entry> = manifest.live().collect();
+        let length = |entry: &&Entry| fs::metadata(manifest.path_of(entry)).map_or(0, |m| m.len());
+        // A kill between the two halves of a rewrite's switch leaves an empty file at the end.
+        let last = files.iter().rposition(|entry| length(entry) > 0);
+        let begin = Instant::now();
+        let mut last_line = begin;
+        let mut done = Extent::default();
+        for (index, entry) in files.iter().enumerate() {
+            let path = manifest.path_of(entry);
+            let mut progress = |bytes| {
+                let bytes = done.bytes + bytes;
+                status.load_done.store(bytes, Ordering::Relaxed);
+                if last_line.elapsed() >= Duration::from_secs(2) {
+                    last_line = Instant::now();
+                    let percent = bytes * 100 / status.load_total.load(Ordering::Relaxed).max(1);
+                    say::notice(format_args!("loading: {percent}% of the log replayed"));
+                }
+            };
+            let (extent, result) = load::replay(&path, replay, &mut progress);
+            if let Err(stop) = result {
+                self.cut_tail(&path, &stop, Some(index) == last)?;
+            }
+            done.commands += extent.commands;
+            done.bytes += extent.bytes;
+        }
+        if done.commands > 0 {
+            say::notice(format_args!(
+                "replayed {} commands, {} bytes, in {} ms",
+                done.commands,
+                done.bytes,
+                begin.elapsed().as_millis()
+            ));
+        }
+        Ok(())
+    }
+
+    /// Cuts a torn tail away, if it is one and the configuration lets us.
+    fn cut_tail(&self, path: &Path, stop: &Stop, is_last: bool) -> Result<(), String> {
+        let file = path.display();
+        let offset = match stop {
+            Stop::Torn { offset, .. } | Stop::Corrupt { offset, .. } => *offset,
+            Stop::Unsupported { offset, reason } => {
+                return Err(format!("{reason}, at offset {offset} of {file}"));
+            }
+            Stop::Io(error) => return Err(format!("cannot read {file}: {error}")),
+        };
+        let most_garbage = self.config.number("aof-load-corrupt-tail-max-size") as u64;
+        let verdict = load::judge_tail(path, stop, most_garbage);
+        let tail = match verdict {
+            Ok(tail) if is_last => tail,
+            Ok(_) => {
+                return Err(format!(
+                    "{file} is damaged at offset {offset}: it ends inside a record, and it is not \
+                     the last file of the log. {WHAT_TO_DO}"
+                ));
+            }
+            Err(reason) => {
+                return Err(format!("{file} is damaged at offset {offset}: {reason}. {WHAT_TO_DO}"));
+            }
+        };
+        if !self.config.flag("aof-load-truncated") {
+            return Err(format!(
+                "{file} is torn at offset {offset}, and aof-load-truncated is no. Start with \
+                 `--aof-load-truncated yes` to cut {} bytes, or use `--check-aof --fix`",
+                tail.len()
+            ));
+        }
+        let kept = cut(path, offset, &tail)?;
+        say::warning(format_args!(
+            "{file}: cut a torn tail of {} bytes at offset {offset}; it is kept as {}",
+            tail.len(),
+            kept.display()
+        ));
+        Ok(())
+    }
+}
+
+/// Cuts the file at `offset`, where `tail` begins, and keeps the tail beside it.
+pub fn cut(path: &Path, offset: u64, tail: &[u8]) -> Result<PathBuf, String> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".tail-at-{offset}"));
+    let kept = PathBuf::from(name);
+    let write = || {
+        // The copy is on disk before the original is cut.
+        let mut copy = File::create(&kept)?;
+        copy.write_all(tail)?;
+        copy.sync_all()?;
+        let file = OpenOptions::new().write(true).open(path)?;
+        file.set_len(offset)?;
+        file.sync_all()?;
+        manifest::sync_directory(path.parent().unwrap_or(Path::new(".")))
+    };
+    write().map_err(|error| format!("cannot cut {} at {offset}: {error}", path.display()))?;
+    Ok(kept)
+}
+
+/// Locks the directory's handle. The lock goes with the process, however it ends.
+pub fn lock_directory(dir: &Path) -> Result<File, String> {
+    let handle = File::open(dir).map_err(|error| {
+        format!("cannot open the directory {}: {error}. Name another with --dir", dir.display())
+    })?;
+    handle.try_lock().map_err(|error| match error {
+        fs::TryLockError::WouldBlock => format!(
+            "another server is using the directory {}. Stop it, or name another with --dir",
+            dir.display()
+        ),
+        fs::TryLockError::Error(error) => format!("cannot lock {}: {error}", dir.display()),
+    })?;
+    Ok(handle)
+}
+
+/// Finds the files of the log, or makes an empty log.
+pub fn find_files(config: &Config, dir: &Path) -> Result<Manifest, String> {
+    let directory = dir.join(config.text("appenddirname"));
+    let prefix = config.text("appendfilename");
+    let error = |error| format!("cannot write to {}: {error}", directory.display());
+    fs::create_dir_all(&directory).map_err(error)?;
+    let bare = dir.join(&prefix);
+    let mut manifest = match Manifest::load(directory.clone(), &prefix)? {
+        Some(manifest) => manifest,
+        None => {
+            let mut manifest = Manifest::new(directory.clone(), &prefix);
+            if bare.exists() {
+                manifest.base = Some(Entry { name: prefix.clone(), seq: 1 });
+            } else {
+                let incr = manifest.next_incr();
+                create(&manifest.path_of(&incr)).map_err(error)?;
+                manifest.incrs.push(incr);
+            }
+            manifest.save().map_err(error)?;
+            manifest::sync_directory(dir).map_err(error)?;
+            manifest
+        }
+    };
+    // The bare file is moved after the manifest that names it was saved, so a kill in between
+    // leaves a manifest whose base is still outside: also found here.
+    if let Some(base) = manifest.base.as_ref().filter(|base| base.name == prefix) {
+        let inside = manifest.path_of(base);
+        if bare.exists() && !inside.exists() {
+            fs::rename(&bare, &inside).map_err(error)?;
+            manifest::sync_directory(&directory).map_err(error)?;
+            manifest::sync_directory(dir).map_err(error)?;
+            say::notice(format_args!("adopted {} as the base of the log", bare.display()));
+        }
+    }
+    manifest.incrs.sort_by_key(|entry| entry.seq);
+    for entry in manifest.live() {
+        let path = manifest.path_of(entry);
+        if !path.exists() {
+            return Err(format!(
+                "{} names {}, which does not exist. Restore it from a copy; without it the data \
+                 in it is lost",
+                manifest.path().display(),
+                path.display()
+            ));
+        }
+    }
+    Ok(manifest)
+}
+
+/// Opens the last incr file to go on at its end.
+pub fn open_target(manifest: Manifest, lock: File) -> Result<Target, String> {
+    let last = manifest.incrs.last().ok_or("the manifest has no incr file")?;
+    let path = manifest.path_of(last);
+    let error = |error| format!("cannot write to {}: {error}", path.display());
+    let file = OpenOptions::new().append(true).open(&path).map_err(error)?;
+    let length = file.metadata().map_err(error)?.len();
+    Ok(Target {
+        manifest,
+        file: Arc::new(file),
+        length,
+        pending: Vec::new(),
+        pending_end: 0,
+        torn: false,
+        lock,
+    })
+}
+
+pub fn create(path: &Path) -> std::io::Result<File> {
+    let file = OpenOptions::new().append(true).create_new(true).open(path)?;
+    file.sync_all()?;
+    Ok(file)
+}
+
+/// Bytes in all live files.
+pub fn total_size(manifest: &Manifest) -> u64 {
+    let length = |entry| fs::metadata(manifest.path_of(entry)).map_or(0, |m| m.len());
+    manifest.live().map(length).sum()
+}

@@ -1,0 +1,240 @@
+//! The configuration while the server runs.
+//!
+//! ```text
+//! command line ─┐                      ┌─▶ CONFIG GET, text(), number(), flag()
+//! redis.conf ───┼─▶ checked ─▶ values ─┤
+//! CONFIG SET ───┘                      └─▶ warm(): the few that every command looks at
+//! ```
+//!
+//! A value is kept as the text that CONFIG GET answers, in a list beside the table of options,
+//! under a lock that only CONFIG and rare events take. What the path of every command looks at is
+//! copied from there into atomics, the fields of [`Config`].
+//!
+//! Two rooms beside this one: `options.rs` has the table, one row for each option; `start.rs`
+//! reads the command line and the file.
+//!
+//! **How Redis does it**: config.c. There CONFIG SET changes the variables one by one, and puts
+//! them back if one is refused; here all values are checked on a copy, which then takes the place
+//! of the old ones. There is no CONFIG REWRITE.
+
+mod options;
+mod start;
+
+pub use options::describe;
+pub use start::help;
+
+use crate::error::Error;
+use crate::{glob, say};
+use options::{Change, Kind, OPTIONS, Row, find, target};
+use std::path::PathBuf;
+use std::sync::RwLock;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize};
+
+/// What the command line asks for.
+pub enum Start {
+    /// To serve, after these warnings.
+    Serve(Config, Vec<String>),
+    Help,
+    Version,
+    /// To look at a log, which is a file or a directory, and to repair it if `fix`.
+    CheckAof {
+        path: PathBuf,
+        fix: bool,
+    },
+}
+
+/// When the log must be on disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fsync {
+    Everysec,
+    Always,
+    No,
+}
+
+/// How much a client may leave unread; zero is no limit.
+#[derive(Default)]
+pub struct OutputLimit {
+    /// Bytes at which it is disconnected at once.
+    pub hard: AtomicUsize,
+    /// Bytes that it may not exceed for longer than `seconds`.
+    pub soft: AtomicUsize,
+    pub seconds: AtomicU64,
+}
+
+/// Shared by all threads.
+#[derive(Default)]
+pub struct Config {
+    /// Of each row of the table.
+    values: RwLock<Vec<String>>,
+    /// The file that was read, for INFO; empty if there was none.
+    pub file: PathBuf,
+    pub hash_entries: AtomicUsize,
+    /// In bytes, as all sizes.
+    pub hash_value: AtomicUsize,
+    pub max_bulk: AtomicUsize,
+    pub query_buffer_limit: AtomicUsize,
+    /// In microseconds; -1: no command is slow.
+    pub slowlog_slower_than: AtomicI64,
+    pub maxclients: AtomicUsize,
+    /// In seconds; 0: never.
+    pub timeout: AtomicU64,
+    pub normal_output: OutputLimit,
+    pub pubsub_output: OutputLimit,
+    has_password: AtomicBool,
+    fsync: AtomicU8,
+}
+
+impl Config {
+    fn new(values: Vec<String>, file: PathBuf) -> Config {
+        let config = Config {
+            file,
+            ..Config::default()
+        };
+        config.warm(&values);
+        *config.values.write().unwrap() = values;
+        config
+    }
+
+    /// The value of an option, as CONFIG GET answers it.
+    pub fn text(&self, name: &str) -> String {
+        let row = find(name).map(target);
+        debug_assert!(row.is_some(), "there is no option {name}");
+        row.map_or_else(String::new, |row| self.values.read().unwrap()[row].clone())
+    }
+
+    /// The value of an option that is a number, or a size in bytes.
+    pub fn number(&self, name: &str) -> i64 {
+        self.text(name).parse().unwrap_or_default()
+    }
+
+    /// Whether an option is `yes`.
+    pub fn flag(&self, name: &str) -> bool {
+        self.text(name) == "yes"
+    }
+
+    /// The password that clients must send; empty if they need none.
+    pub fn password(&self) -> String {
+        self.text("requirepass")
+    }
+
+    pub fn has_password(&self) -> bool {
+        self.has_password.load(Relaxed)
+    }
+
+    pub fn fsync(&self) -> Fsync {
+        match self.fsync.load(Relaxed) {
+            0 => Fsync::Everysec,
+            1 => Fsync::Always,
+            _ => Fsync::No,
+        }
+    }
+
+    /// The options whose names match, with their values.
+    pub fn get(&self, pattern: &[u8]) -> Vec<(&'static str, String)> {
+        let values = self.values.read().unwrap();
+        let matches = |(_, row): &(usize, &Row)| {
+            !matches!(row.kind, Kind::Refused(_))
+                && glob::matches(pattern, row.name.as_bytes(), true)
+        };
+        let rows = OPTIONS.iter().enumerate().filter(matches);
+        rows.map(|(index, row)| (row.name, values[target(index)].clone()))
+            .collect()
+    }
+
+    /// Changes all of these options or, if one is refused, none. Returns the names of those that
+    /// have another value than before: what must follow from that is the caller's to do.
+    pub fn set(&self, pairs: &[(&[u8], &[u8])]) -> Result<Vec<&'static str>, Error> {
+        let rows = changeable(pairs)?;
+        let mut values = self.values.write().unwrap();
+        let mut new = values.clone();
+        for (row, (_, given)) in rows.into_iter().zip(pairs) {
+            let name = OPTIONS[row].name;
+            let row = target(row);
+            let option = &OPTIONS[row];
+            let given = std::str::from_utf8(given);
+            let given = given.map_err(|_| refused(name, "argument must be UTF-8"))?;
+            let checked = option.check(given, &new[row]);
+            new[row] = checked.map_err(|reason| refused(name, &reason))?;
+            if option.change == Change::Fixed && new[row] != values[row] {
+                let reason = format!("{}; it stays '{}'", option.summary, values[row]);
+                return Err(refused(name, &reason));
+            }
+        }
+        self.warm(&new);
+        let both = values.iter().zip(&new).zip(OPTIONS);
+        let changed = both.filter(|((old, new), _)| old != new);
+        let changed = changed.map(|(_, row)| row.name).collect();
+        *values = new;
+        Ok(changed)
+    }
+
+    /// Copies what every command looks at out of the values.
+    fn warm(&self, values: &[String]) {
+        let text = |name| find(name).map_or("", |row| values[row].as_str());
+        let number = |name| text(name).parse::<i64>().unwrap_or_default();
+        let size = |name| number(name) as usize;
+        for (field, name) in [
+            (&self.hash_entries, "hash-max-listpack-entries"),
+            (&self.hash_value, "hash-max-listpack-value"),
+            (&self.max_bulk, "proto-max-bulk-len"),
+            (&self.query_buffer_limit, "client-query-buffer-limit"),
+            (&self.maxclients, "maxclients"),
+        ] {
+            field.store(size(name), Relaxed);
+        }
+        let slow = number("slowlog-log-slower-than");
+        self.slowlog_slower_than.store(slow, Relaxed);
+        self.timeout.store(number("timeout") as u64, Relaxed);
+        let password = text("requirepass");
+        self.has_password.store(!password.is_empty(), Relaxed);
+        let limits = text("client-output-buffer-limit").split(' ');
+        let limits: Vec<u64> = limits
+            .map(|word| word.parse().unwrap_or_default())
+            .collect();
+        for (class, limit) in [(0, &self.normal_output), (8, &self.pubsub_output)] {
+            limit.hard.store(limits[class + 1] as usize, Relaxed);
+            limit.soft.store(limits[class + 2] as usize, Relaxed);
+            limit.seconds.store(limits[class + 3], Relaxed);
+        }
+        let fsync = match text("appendfsync") {
+            "everysec" => Fsync::Everysec,
+            "always" => Fsync::Always,
+            _ => Fsync::No,
+        };
+        self.fsync.store(fsync as u8, Relaxed);
+        say::set_level(match text("loglevel") {
+            "debug" => say::Level::Debug,
+            "verbose" => say::Level::Verbose,
+            "warning" => say::Level::Warning,
+            _ => say::Level::Notice,
+        });
+    }
+}
+
+/// The rows that CONFIG SET names, all of which may change.
+fn changeable(pairs: &[(&[u8], &[u8])]) -> Result<Vec<usize>, Error> {
+    let mut rows = Vec::new();
+    for (name, _) in pairs {
+        let name = String::from_utf8_lossy(name);
+        let row = find(&name).filter(|row| !matches!(OPTIONS[*row].kind, Kind::Refused(_)));
+        let row = row.ok_or_else(|| {
+            Error::text(format!(
+                "ERR Unknown option or number of arguments for CONFIG SET - '{name}'"
+            ))
+        })?;
+        match OPTIONS[row].change {
+            Change::AtStart => return Err(refused(&name, "can't set immutable config")),
+            Change::Protected => return Err(refused(&name, "can't set protected config")),
+            _ if rows.contains(&row) => return Err(refused(&name, "duplicate parameter")),
+            _ => rows.push(row),
+        }
+    }
+    Ok(rows)
+}
+
+fn refused(name: &str, reason: &str) -> Error {
+    Error::text(format!(
+        "ERR CONFIG SET failed (possibly related to argument '{name}') - {reason}"
+    ))
+}

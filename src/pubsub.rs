@@ -1,0 +1,285 @@
+//! The hub: who listens to which channel, and the queue in front of each listener's socket.
+//!
+//! PUBLISH must never wait for a slow subscriber, so it cannot write to sockets. Once a client has
+//! subscribed (or says MONITOR) it gets an [`Outbox`], a queue with a thread that writes it to the
+//! socket, and from then on *everything* for that client goes through it, its own replies
+//! included: a socket has one writer, and what is queued first arrives first.
+//!
+//! ```text
+//! publishers ──push──▶ ┌────────┐
+//!                      │ Outbox │ ──▶ writer thread ──▶ socket
+//! own thread ──wait──▶ └────────┘
+//! ```
+//!
+//! The owner of the queue waits for room, publishers never do: if the queue is over
+//! `client-output-buffer-limit pubsub`, the client is disconnected. Monitors are held to the same
+//! limit.
+//!
+//! The hub's mutex is a leaf of the lock order; it is what gives all subscribers the same order of
+//! messages.
+//!
+//! **How Redis does it**: pubsub.c and `addReply`, whose reply lists are such queues for every
+//! client.
+
+use crate::resp::{Protocol, Reply};
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+/// A client's id, which orders the subscribers of a channel.
+type Id = u64;
+
+/// Who has subscribed to a channel or pattern.
+type Subscribers = HashMap<Vec<u8>, BTreeMap<Id, Arc<Outbox>>>;
+
+#[derive(Default)]
+pub struct Hub {
+    state: Mutex<State>,
+    /// How many monitors there are, to be seen without the mutex.
+    monitors: AtomicUsize,
+}
+
+#[derive(Default)]
+struct State {
+    channels: Subscribers,
+    patterns: Subscribers,
+    monitors: BTreeMap<Id, Arc<Outbox>>,
+}
+
+/// Channels, or patterns of channels.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Channel,
+    Pattern,
+}
+
+impl State {
+    fn of(&mut self, kind: Kind) -> &mut Subscribers {
+        match kind {
+            Kind::Channel => &mut self.channels,
+            Kind::Pattern => &mut self.patterns,
+        }
+    }
+}
+
+impl Hub {
+    /// Adds a subscriber. `confirm` runs before any message of the channel can arrive.
+    pub fn subscribe(&self, kind: Kind, name: &[u8], id: Id, to: &Arc<Outbox>, confirm: impl FnOnce()) {
+        let mut state = self.state.lock().unwrap();
+        confirm();
+        state.of(kind).entry(name.to_vec()).or_default().insert(id, to.clone());
+    }
+
+    pub fn unsubscribe(&self, kind: Kind, name: &[u8], id: Id) {
+        let mut state = self.state.lock().unwrap();
+        let subscribers = state.of(kind);
+        if let Some(of_name) = subscribers.get_mut(name) {
+            of_name.remove(&id);
+            if of_name.is_empty() {
+                subscribers.remove(name);
+            }
+        }
+    }
+
+    /// Queues a message for everyone who listens; returns how often.
+    pub fn publish(&self, channel: &[u8], message: &[u8]) -> usize {
+        let state = self.state.lock().unwrap();
+        let mut receivers = 0;
+        let mut send = |to: &Outbox, words: &[&[u8]]| {
+            to.push(&encode(to.protocol(), words));
+            receivers += 1;
+        };
+        for to in state.channels.get(channel).into_iter().flat_map(BTreeMap::values) {
+            send(to, &[b"message", channel, message]);
+        }
+        for (pattern, subscribers) in &state.patterns {
+            if crate::glob::matches(pattern, channel, false) {
+                for to in subscribers.values() {
+                    send(to, &[b"pmessage", pattern, channel, message]);
+                }
+            }
+        }
+        receivers
+    }
+
+    /// The channels with a subscriber that match the pattern.
+    pub fn channels(&self, pattern: Option<&[u8]>) -> Vec<Vec<u8>> {
+        let state = self.state.lock().unwrap();
+        let wanted = |name: &&Vec<u8>| pattern.is_none_or(|p| crate::glob::matches(p, name, false));
+        state.channels.keys().filter(wanted).cloned().collect()
+    }
+
+    /// How many clients have subscribed to the channel, not counting patterns.
+    pub fn subscribers(&self, channel: &[u8]) -> usize {
+        self.state.lock().unwrap().channels.get(channel).map_or(0, BTreeMap::len)
+    }
+
+    /// How many channels, and how many different patterns, have a subscriber.
+    pub fn counts(&self) -> (usize, usize) {
+        let state = self.state.lock().unwrap();
+        (state.channels.len(), state.patterns.len())
+    }
+
+    pub fn add_monitor(&self, id: Id, to: &Arc<Outbox>) {
+        let mut state = self.state.lock().unwrap();
+        state.monitors.insert(id, to.clone());
+        self.monitors.store(state.monitors.len(), Ordering::Relaxed);
+    }
+
+    pub fn remove_monitor(&self, id: Id) {
+        let mut state = self.state.lock().unwrap();
+        state.monitors.remove(&id);
+        self.monitors.store(state.monitors.len(), Ordering::Relaxed);
+    }
+
+    pub fn has_monitors(&self) -> bool {
+        self.monitors.load(Ordering::Relaxed) > 0
+    }
+
+    /// Queues a line for every monitor.
+    pub fn show_monitors(&self, line: &[u8]) {
+        self.state.lock().unwrap().monitors.values().for_each(|to| to.push(line));
+    }
+}
+
+fn encode(protocol: Protocol, words: &[&[u8]]) -> Vec<u8> {
+    let mut reply = Reply::new();
+    reply.protocol = protocol;
+    reply.push(words.len());
+    words.iter().for_each(|word| reply.bulk(word));
+    reply.out
+}
+
+/// The queue of bytes in front of one client's socket.
+pub struct Outbox {
+    stream: Arc<TcpStream>,
+    queue: Mutex<Queue>,
+    /// There is something to write, or nothing will come any more.
+    filled: Condvar,
+    /// There is room again for the owner.
+    drained: Condvar,
+    resp3: AtomicBool,
+    limit: Limit,
+}
+
+/// `client-output-buffer-limit`: bytes at once, or bytes for a time.
+#[derive(Clone, Copy)]
+pub struct Limit {
+    /// Bytes; 0 for none.
+    pub hard: usize,
+    /// Bytes; 0 for none.
+    pub soft: usize,
+    pub soft_seconds: u64,
+}
+
+#[derive(Default)]
+struct Queue {
+    bytes: Vec<u8>,
+    over_soft_since: Option<Instant>,
+    /// No more is accepted; what is there is still written.
+    closed: bool,
+}
+
+/// The owner waits while more than this many bytes are queued.
+const ROOM: usize = 64 * 1024;
+
+impl Outbox {
+    pub fn new(stream: Arc<TcpStream>, protocol: Protocol, limit: Limit) -> Arc<Outbox> {
+        let outbox = Outbox {
+            stream,
+            queue: Mutex::default(),
+            filled: Condvar::new(),
+            drained: Condvar::new(),
+            resp3: AtomicBool::new(false),
+            limit,
+        };
+        outbox.set_protocol(protocol);
+        Arc::new(outbox)
+    }
+
+    pub fn set_protocol(&self, protocol: Protocol) {
+        self.resp3.store(protocol == Protocol::Resp3, Ordering::Relaxed);
+    }
+
+    fn protocol(&self) -> Protocol {
+        if self.resp3.load(Ordering::Relaxed) { Protocol::Resp3 } else { Protocol::Resp2 }
+    }
+
+    /// Queues bytes without waiting. A client whose queue is over the limit is disconnected.
+    pub fn push(&self, bytes: &[u8]) {
+        let mut queue = self.queue.lock().unwrap();
+        if queue.closed {
+            return;
+        }
+        queue.bytes.extend_from_slice(bytes);
+        if self.is_over_limit(&mut queue) {
+            queue.closed = true;
+            queue.bytes = Vec::new();
+            // Its own thread wakes up, finds the connection at its end, and cleans up.
+            let _ = self.stream.shutdown(Shutdown::Both);
+        }
+        self.filled.notify_one();
+    }
+
+    fn is_over_limit(&self, queue: &mut Queue) -> bool {
+        let length = queue.bytes.len();
+        if self.limit.soft == 0 || length <= self.limit.soft {
+            queue.over_soft_since = None;
+        } else {
+            let since = *queue.over_soft_since.get_or_insert_with(Instant::now);
+            if since.elapsed() >= Duration::from_secs(self.limit.soft_seconds) {
+                return true;
+            }
+        }
+        self.limit.hard > 0 && length > self.limit.hard
+    }
+
+    /// Waits for room, for the owner of the queue, but at most `pause`; returns whether there is.
+    pub fn wait_for_room(&self, pause: Duration) -> bool {
+        let queue = self.queue.lock().unwrap();
+        let full = |queue: &mut Queue| queue.bytes.len() > ROOM && !queue.closed;
+        let (_, timeout) = self.drained.wait_timeout_while(queue, pause, full).unwrap();
+        !timeout.timed_out()
+    }
+
+    /// Nothing more will come; the writer ends when what is queued is written.
+    pub fn close(&self) {
+        self.queue.lock().unwrap().closed = true;
+        self.filled.notify_one();
+        self.drained.notify_one();
+    }
+
+    /// The writer thread: writes what is queued until the queue is closed or the client is gone.
+    pub fn write_until_closed(&self) {
+        loop {
+            let bytes = {
+                let queue = self.queue.lock().unwrap();
+                let idle = |queue: &mut Queue| queue.bytes.is_empty() && !queue.closed;
+                let mut queue = self.filled.wait_while(queue, idle).unwrap();
+                std::mem::take(&mut queue.bytes)
+            };
+            self.drained.notify_one();
+            if bytes.is_empty() || self.write_all(&bytes).is_err() {
+                break;
+            }
+        }
+        self.close();
+    }
+
+    /// The socket's write timeout is short, for its reader's sake (serve.rs); here one waits on.
+    fn write_all(&self, mut bytes: &[u8]) -> std::io::Result<()> {
+        use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock, WriteZero};
+        while !bytes.is_empty() {
+            match (&*self.stream).write(bytes) {
+                Ok(0) => return Err(WriteZero.into()),
+                Ok(count) => bytes = &bytes[count..],
+                Err(error) if matches!(error.kind(), Interrupted | TimedOut | WouldBlock) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}

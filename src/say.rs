@@ -1,0 +1,132 @@
+//! What the operator reads: one line per event, on stdout or in `logfile`.
+//!
+//! ```text
+//! 4711:M 23 Nov 2026 07:07:51.123 * Ready to accept connections
+//! pid   role  when, in UTC       level: . debug  - verbose  * notice  # warning
+//! ```
+//!
+//! A log that cannot be written must not take the server with it: `println!` panics when the
+//! pipe that it writes to is closed, so nothing in this program uses it but through here, where
+//! a failed write is ignored. Writing may block, when that pipe is full for instance: nothing may
+//! be said while a lock is held.
+//!
+//! A line that the level suppresses costs one load of an atomic. The arguments are taken as
+//! [`Arguments`], which are formatted when they are written and not before.
+//!
+//! **How Redis does it**: `serverLogRaw` in server.c, the same line in local time. std knows no
+//! time zones, so ours is in UTC. Redis opens the file anew for every line, so that it can be moved
+//! away while the server runs; we keep it open, and it is rotated by copying and truncating.
+
+use std::fmt::Arguments;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Level {
+    Debug,
+    Verbose,
+    Notice,
+    Warning,
+}
+
+/// The least level that is said; [`crate::config`] sets it.
+static LEVEL: AtomicU8 = AtomicU8::new(Level::Notice as u8);
+
+/// Where lines go if not to stdout.
+static FILE: OnceLock<File> = OnceLock::new();
+
+pub fn set_level(level: Level) {
+    LEVEL.store(level as u8, Ordering::Relaxed);
+}
+
+/// Says everything in this file from now on; called once, at start.
+pub fn into_file(path: &Path) -> io::Result<()> {
+    let file = File::options().append(true).create(true).open(path)?;
+    // A second call would change nothing; there is none.
+    let _ = FILE.set(file);
+    Ok(())
+}
+
+pub fn debug(text: Arguments) {
+    line(Level::Debug, text);
+}
+
+pub fn verbose(text: Arguments) {
+    line(Level::Verbose, text);
+}
+
+pub fn notice(text: Arguments) {
+    line(Level::Notice, text);
+}
+
+pub fn warning(text: Arguments) {
+    line(Level::Warning, text);
+}
+
+pub fn line(level: Level, text: Arguments) {
+    if (level as u8) < LEVEL.load(Ordering::Relaxed) {
+        return;
+    }
+    let since_1970 = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let pid = std::process::id();
+    let sign = [".", "-", "*", "#"][level as usize];
+    // What a client sent may be part of the text, and must not look like lines of ours.
+    let text = text.to_string().replace(['\r', '\n'], " ");
+    let when = date(since_1970.as_millis() as u64);
+    // In one write, so that lines of several threads do not mix.
+    let line = format!("{pid}:M {when} {sign} {text}\n");
+    let _ = match FILE.get() {
+        Some(mut file) => file.write_all(line.as_bytes()),
+        None => io::stdout().write_all(line.as_bytes()),
+    };
+}
+
+/// Milliseconds since 1970 as `23 Nov 2026 07:07:51.123`, in UTC.
+fn date(millis: u64) -> String {
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    let (seconds, millis) = (millis / 1000, millis % 1000);
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    // Years that begin in March end with the leap day, so that no month before it moves. The
+    // calendar repeats every 400 years, which have 146,097 days; 719,468 days lie between March of
+    // the year 0 and 1970.
+    let days = seconds / 86_400 + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    // From March on, months have 31 30 31 30 31 days, again and again: 153 in five.
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = MONTHS[(month_from_march as usize + 2) % 12];
+    let year = era * 400 + year_of_era + u64::from(month_from_march >= 10);
+    format!("{day:02} {month} {year} {hour:02}:{minute:02}:{second:02}.{millis:03}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_is_that_of_the_calendar() {
+        for (seconds, expected) in [
+            (0, "01 Jan 1970 00:00:00.000"),
+            (951_782_399, "28 Feb 2000 23:59:59.000"),
+            (951_782_400, "29 Feb 2000 00:00:00.000"),
+            (951_868_800, "01 Mar 2000 00:00:00.000"),
+            (1_735_689_599, "31 Dec 2024 23:59:59.000"),
+            (1_795_417_671, "23 Nov 2026 07:07:51.000"),
+            (4_107_542_400, "01 Mar 2100 00:00:00.000"),
+        ] {
+            assert_eq!(date(seconds * 1000), expected);
+        }
+        assert_eq!(date(1_709_164_800_042), "29 Feb 2024 00:00:00.042");
+    }
+}
