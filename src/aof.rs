@@ -264,11 +264,16 @@ impl Aof {
         self.moved.notify_all();
     }
 
+    /// Whether everything up to `position` is on the disk.
+    pub fn is_durable(&self, position: Position) -> bool {
+        self.durable.load(Ordering::Acquire) >= position
+    }
+
     /// Waits until everything up to `position` is on the disk, whatever `appendfsync` says, but
     /// not past `deadline`; returns whether it is.
     pub fn wait_durable(&self, position: Position, deadline: Option<Instant>) -> bool {
         let mut waiting = self.waiting.lock().unwrap();
-        while self.durable.load(Ordering::Acquire) < position {
+        while !self.is_durable(position) {
             // The sync thread comes by every tenth of a second, and hurries for those who wait.
             self.hurry.store(true, Ordering::Relaxed);
             let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));

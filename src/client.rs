@@ -18,6 +18,7 @@
 
 use crate::aof::Aof;
 use crate::config::Config;
+use crate::error::Error;
 use crate::pubsub::{Hub, Kind, Outbox};
 use crate::resp::{Args, Protocol};
 use crate::stats::Stats;
@@ -50,6 +51,18 @@ pub struct Server {
 impl Server {
     pub fn is_loading(&self) -> bool {
         self.aof.status.loading.load(Ordering::Relaxed)
+    }
+
+    /// Puts to work what CONFIG SET has changed.
+    pub fn config_changed(&self, changed: &[&'static str]) -> Result<(), Error> {
+        if changed.contains(&"appendonly") {
+            if self.config.flag("appendonly") {
+                self.aof.request_enable();
+            } else {
+                self.aof.disable().map_err(Error::Misconf)?;
+            }
+        }
+        Ok(())
     }
 
     /// Milliseconds since the server started; it never goes back.
@@ -87,6 +100,8 @@ pub struct Public {
     /// Row of the command table that ran last.
     pub last_command: AtomicUsize,
     pub name: Mutex<Vec<u8>>,
+    pub lib_name: Mutex<Vec<u8>>,
+    pub lib_ver: Mutex<Vec<u8>>,
     pub db: AtomicUsize,
     pub resp3: AtomicBool,
     pub channels: AtomicUsize,
@@ -113,6 +128,13 @@ impl Public {
         if let Some(connection) = &self.connection {
             let _ = connection.stream.shutdown(Shutdown::Both);
         }
+    }
+
+    /// Whether it waits for messages rather than for answers.
+    pub fn is_listening(&self) -> bool {
+        let subscriptions = &[&self.channels, &self.patterns];
+        self.monitoring.load(Ordering::Relaxed)
+            || subscriptions.iter().any(|count| count.load(Ordering::Relaxed) > 0)
     }
 
     pub fn address(&self) -> String {
@@ -143,6 +165,8 @@ pub struct Client {
     pub authenticated: bool,
     /// What MULTI has queued so far.
     pub transaction: Option<Transaction>,
+    /// Whether EXEC runs its commands, so that none of them may wait for anything.
+    pub in_exec: bool,
     /// What it watches: its flag, and database, key, and whether the key was dead already.
     pub watch_flag: Flag,
     pub watched: Vec<(usize, Vec<u8>, bool)>,
@@ -164,6 +188,8 @@ pub struct Transaction {
     pub aborted: bool,
     /// Whether any of them writes, so that EXEC needs the exclusive lock.
     pub writes: bool,
+    /// Whether any of them is of the pub/sub group.
+    pub subscribes: bool,
 }
 
 /// CLIENT REPLY: which replies the client wants.
@@ -185,8 +211,10 @@ pub enum Then {
     Close,
     /// Save, and end the process.
     Shutdown,
-    /// Wait for the disk, then answer WAITAOF.
-    WaitAof { local: bool, timeout_ms: u64 },
+    /// Wait for replicas, which never come, then answer WAIT.
+    Wait { timeout_ms: u64 },
+    /// Wait for the disk, and for replicas if they are wanted, then answer WAITAOF.
+    WaitAof { local: bool, replicas: bool, timeout_ms: u64 },
 }
 
 impl Client {
@@ -214,6 +242,8 @@ impl Client {
             last_interaction: AtomicU64::new(server.uptime()),
             last_command: AtomicUsize::new(usize::MAX),
             name: Mutex::default(),
+            lib_name: Mutex::default(),
+            lib_ver: Mutex::default(),
             db: AtomicUsize::new(0),
             resp3: AtomicBool::new(false),
             channels: AtomicUsize::new(0),
@@ -230,6 +260,7 @@ impl Client {
             db: 0,
             authenticated,
             transaction: None,
+            in_exec: false,
             watch_flag: Flag::default(),
             watched: Vec::new(),
             channels: BTreeSet::new(),

@@ -18,6 +18,8 @@ pub enum Error {
         command: String,
         subcommand: Vec<u8>,
     },
+    /// A container that does not know what to do with so many words.
+    WrongArgumentsOrSubcommand(&'static str, Vec<u8>),
     /// The command's full name, `get` or `config|get`.
     WrongArity(&'static str),
     WrongArgumentsFor(&'static str),
@@ -96,6 +98,11 @@ impl Error {
                 subcommand,
             } => {
                 out.extend_from_slice(b"ERR unknown subcommand '");
+                out.extend_from_slice(printable(subcommand, 128));
+                compose!(out, "'. Try {command} HELP.")
+            }
+            Error::WrongArgumentsOrSubcommand(command, subcommand) => {
+                out.extend_from_slice(b"ERR Unknown subcommand or wrong number of arguments for '");
                 out.extend_from_slice(printable(subcommand, 128));
                 compose!(out, "'. Try {command} HELP.")
             }

@@ -32,6 +32,7 @@
 //! thread; `call` is its one place too.
 
 pub mod args;
+pub mod client;
 pub mod config;
 pub mod connection;
 pub mod expiry;
@@ -58,6 +59,12 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{LazyLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::SystemTime;
+
+/// The version of Redis whose behaviour this server follows, which it reports to clients.
+pub const REDIS_VERSION: &str = "7.0.15";
+
+/// The version of this server.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What a handler may touch, which is also the lock that it runs under.
 #[derive(Clone, Copy)]
@@ -120,7 +127,7 @@ const GROUPS: [(&str, &[&[Command]]); 6] = [
     ("string", &[string::COMMANDS, lcs::COMMANDS]),
     ("hash", &[hash::COMMANDS]),
     ("generic", &[generic::COMMANDS, expiry::COMMANDS]),
-    ("connection", &[connection::COMMANDS]),
+    ("connection", &[connection::COMMANDS, client::COMMANDS]),
     ("transactions", &[transactions::COMMANDS]),
     ("pubsub", &[pubsub::COMMANDS]),
 ];
@@ -269,6 +276,7 @@ impl<'a> Batch<'a> {
             Ok(row) => match &mut client.transaction {
                 Some(transaction) if is_queued(row) => {
                     transaction.writes |= matches!(row.command.run, Run::Write(_));
+                    transaction.subscribes |= row.group == "pubsub";
                     transaction.queue.push((row.index, args.to_owned()));
                     reply.status("QUEUED");
                 }
@@ -425,7 +433,7 @@ impl<'a> Batch<'a> {
 
     fn exec(&mut self, client: &mut Client, reply: &mut Reply) -> Result<(), Error> {
         let begin = reply.out.len();
-        let Transaction { queue, aborted, writes } =
+        let Transaction { queue, aborted, writes, .. } =
             client.transaction.take().ok_or(Error::ExecWithoutMulti)?;
         if writes {
             self.exclude();
@@ -446,11 +454,13 @@ impl<'a> Batch<'a> {
         }
         self.records.begin();
         self.in_exec = true;
+        client.in_exec = true;
         reply.array(queue.len());
         for (index, mut args) in queue {
             self.call(&TABLE.rows[index], client, &mut args, reply);
         }
         self.in_exec = false;
+        client.in_exec = false;
         if self.records.end() > 0 {
             self.logged.push(begin..reply.out.len());
         }
@@ -630,12 +640,12 @@ impl<'a> Batch<'a> {
         tally.calls += 1;
         tally.microseconds += took;
         tally.failed += u64::from(failed);
-        let slower_than = self.server.config.slowlog_slower_than();
+        let slower_than = self.server.config.slowlog_slower_than.load(Ordering::Relaxed);
         if slower_than >= 0 && took as i64 >= slower_than && row.command.name != "exec" {
             self.add_to_slow_log(client, args, took);
         }
         if self.server.hub.has_monitors() {
-            connection::show_monitors(client, row, args, now);
+            server::show_monitors(client, row, args, now);
         }
     }
 
@@ -686,7 +696,11 @@ fn works_while_subscribed(name: &str) -> bool {
 
 fn limits(server: &Server) -> Limits {
     let config = &server.config;
-    Limits { hash: config.hash_limits(), string: config.max_bulk() }
+    let hash = crate::hash::Limits {
+        entries: config.hash_entries.load(Ordering::Relaxed),
+        value: config.hash_value.load(Ordering::Relaxed),
+    };
+    Limits { hash, string: config.max_bulk.load(Ordering::Relaxed) }
 }
 
 /// Unix time in microseconds.
@@ -708,6 +722,6 @@ pub fn help(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error>
         lines.push(format!("    {summary}."));
     }
     reply.array(lines.len());
-    lines.iter().for_each(|line| reply.bulk(line.as_bytes()));
+    lines.iter().for_each(|line| reply.status(line));
     Ok(())
 }

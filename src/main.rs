@@ -1,15 +1,296 @@
-//! stub
+//! (essay to come)
 #![forbid(unsafe_code)]
-#![allow(dead_code)]
+
+mod serve;
+
+mod resp;
+
+mod handler;
+
 mod client;
+
+mod store;
+
+mod table;
+
+mod aof;
+
+mod config;
 mod entry;
 mod error;
+mod expire;
 mod glob;
-mod handler;
 mod hash;
 mod propagate;
-mod resp;
-mod store;
-mod table;
+mod pubsub;
+mod say;
+mod stats;
 mod watch;
-fn main() {}
+
+use aof::rewrite::replay_sealed;
+use client::{Client, Connection, Server};
+use config::{Config, Start};
+use handler::Batch;
+use resp::{Args, Reply};
+use stats::{Stats, add};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, RwLock, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+use store::Keyspace;
+
+/// The stack of a client's thread, in bytes. Only what is touched takes memory.
+pub const STACK: usize = 256 * 1024;
+
+/// Descriptors that are not clients: listeners, the log, and some to spare (Redis's number).
+const RESERVED_DESCRIPTORS: usize = 32;
+
+fn main() -> ExitCode {
+    let started = match Config::from_args(std::env::args_os().skip(1)) {
+        Ok(Start::Serve(config, warnings)) => serve_for_ever(config, &warnings),
+        Ok(Start::Help) => return print(&config::help()),
+        Ok(Start::Version) => return print(&format!("simple-redis {}", handler::VERSION)),
+        Ok(Start::CheckAof { path, fix }) => return aof::check::run(&path, fix),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = started {
+        let _ = writeln!(std::io::stderr(), "simple-redis: {error}");
+    }
+    ExitCode::FAILURE
+}
+
+fn print(text: &str) -> ExitCode {
+    match writeln!(std::io::stdout(), "{text}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Binds, loads, serves. Returns only if it cannot start, with one line for the operator.
+fn serve_for_ever(config: Config, warnings: &[String]) -> Result<(), String> {
+    let logfile = config.text("logfile");
+    if !logfile.is_empty() {
+        say::into_file(logfile.as_ref())
+            .map_err(|error| format!("cannot write to the logfile {logfile}: {error}"))?;
+    }
+    warnings.iter().for_each(|warning| say::warning(format_args!("{warning}")));
+    let config = Arc::new(config);
+    fit_maxclients(&config);
+    // A taken port is found before the log is read, which may take long.
+    let (listeners, port) = bind(&config)?;
+    let (reaper, garbage) = mpsc::channel();
+    let server = Arc::new(Server {
+        aof: aof::Aof::new(config.clone()),
+        stats: Stats::new(handler::TABLE.rows.len()),
+        clients: Default::default(),
+        hub: Default::default(),
+        reaper,
+        started: Instant::now(),
+        run_id: run_id(),
+        port: AtomicUsize::new(port.into()),
+        active_expire: AtomicBool::new(true),
+        config,
+    });
+    let databases = server.config.number("databases") as usize;
+    let store = Arc::new(RwLock::new(Keyspace::new(databases)));
+    spawn("reaper", move || garbage.iter().for_each(drop))?;
+    server.aof.status.loading.store(true, Ordering::Relaxed);
+    for listener in listeners {
+        let (server, store) = (server.clone(), store.clone());
+        spawn("accept", move || accept_for_ever(&listener, &server, &store))?;
+    }
+    if server.config.flag("appendonly") {
+        let keyspace = replay(&server, |replay| server.aof.start(replay))?;
+        *store.write().unwrap() = keyspace;
+    }
+    server.aof.status.loading.store(false, Ordering::Relaxed);
+    say::notice(format_args!("ready to accept connections on port {port}"));
+    start_background_threads(&server, &store)?;
+    disconnect_idle_clients(&server)
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), String> {
+    let thread = thread::Builder::new().name(name.into()).spawn(work);
+    thread.map(|_| ()).map_err(|error| format!("cannot start the thread '{name}': {error}"))
+}
+
+fn start_background_threads(
+    server: &Arc<Server>,
+    store: &Arc<RwLock<Keyspace>>,
+) -> Result<(), String> {
+    let sync = server.clone();
+    spawn("sync", move || sync.aof.sync_every_second())?;
+    let (sweep, keyspace) = (server.clone(), store.clone());
+    spawn("sweep", move || expire::sweep_for_ever(&sweep, &keyspace))?;
+    let (rewrite, keyspace) = (server.clone(), store.clone());
+    spawn("rewrite", move || {
+        let replay_all = |manifest: &_| replay(&rewrite, |replay| replay_sealed(manifest, replay));
+        rewrite.aof.rewrite_when_asked(&keyspace, &replay_all)
+    })
+}
+
+/// Replays into a keyspace of its own, which nobody else can see: `read` is told how to replay a
+/// command, and calls that for each.
+fn replay(
+    server: &Arc<Server>,
+    read: impl FnOnce(&mut aof::load::Replay) -> Result<(), String>,
+) -> Result<Keyspace, String> {
+    let store = RwLock::new(Keyspace::new(server.config.number("databases") as usize));
+    let mut batch = Batch::for_replay(server, &store);
+    let mut client = Client::for_replay(server);
+    let mut reply = Reply::new();
+    read(&mut |args: &mut Args| batch.replay(&mut client, args, &mut reply))?;
+    drop(batch);
+    store.into_inner().map_err(|_| "the replay was interrupted".into())
+}
+
+/// Opens a listener for each address of `bind`; those marked with `-` may fail.
+fn bind(config: &Config) -> Result<(Vec<TcpListener>, u16), String> {
+    let mut port = config.number("port") as u16;
+    let mut listeners = Vec::new();
+    for word in config.text("bind").split_whitespace() {
+        let (address, optional) = match word.strip_prefix('-') {
+            Some(address) => (address, true),
+            None => (word, false),
+        };
+        let address = match address {
+            "*" => "0.0.0.0",
+            "::*" => "::",
+            address => address,
+        };
+        match listen(address, port) {
+            Ok(listener) => {
+                // The first listener chooses the port if it is 0, and the others follow.
+                port = listener.local_addr().map_or(port, |address| address.port());
+                listeners.push(listener);
+            }
+            Err(_) if optional => {}
+            Err(error) => {
+                return Err(format!(
+                    "cannot listen on {address} port {port}: {error}. Is another server running? \
+                     Choose another port with --port"
+                ));
+            }
+        }
+    }
+    if listeners.is_empty() {
+        return Err("no address to listen on; name one with --bind".into());
+    }
+    Ok((listeners, port))
+}
+
+fn listen(address: &str, port: u16) -> std::io::Result<TcpListener> {
+    let addresses: Vec<SocketAddr> = (address, port).to_socket_addrs()?.collect();
+    TcpListener::bind(&addresses[..])
+}
+
+/// Lowers `maxclients` if the process may not open so many files, as Redis does; std cannot raise
+/// the limit.
+fn fit_maxclients(config: &Config) {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let limit = line.and_then(|line| line.split_whitespace().next()?.parse::<usize>().ok());
+    let wanted = config.maxclients.load(Ordering::Relaxed);
+    if let Some(limit) = limit.filter(|limit| wanted + RESERVED_DESCRIPTORS > *limit) {
+        let fitting = limit.saturating_sub(RESERVED_DESCRIPTORS).max(1).to_string();
+        let _ = config.set(&[(b"maxclients", fitting.as_bytes())]);
+        say::warning(format_args!(
+            "maxclients is {fitting} instead of {wanted}, for this process may open {limit} files; \
+             raise that with `ulimit -n`"
+        ));
+    }
+}
+
+/// Gives each client that comes a thread of its own.
+fn accept_for_ever(listener: &TcpListener, server: &Arc<Server>, store: &Arc<RwLock<Keyspace>>) {
+    loop {
+        match listener.accept() {
+            Ok((stream, peer)) => admit(stream, peer, server, store),
+            Err(error) => {
+                // Usually there are no descriptors left. Trying again at once would burn a core.
+                say::warning(format_args!("cannot accept a client: {error}"));
+                thread::sleep(Duration::from_millis(100));
+            }
+        }
+    }
+}
+
+fn admit(
+    stream: TcpStream,
+    peer: SocketAddr,
+    server: &Arc<Server>,
+    store: &Arc<RwLock<Keyspace>>,
+) {
+    add(&server.stats.connections, 1);
+    if server.clients.count() >= server.config.maxclients.load(Ordering::Relaxed) {
+        add(&server.stats.rejected_connections, 1);
+        let _ = (&stream).write_all(b"-ERR max number of clients reached\r\n");
+        return;
+    }
+    if is_stranger(&server.config, peer.ip()) {
+        add(&server.stats.rejected_connections, 1);
+        let _ = (&stream).write_all(PROTECTED.as_bytes());
+        return;
+    }
+    let Ok(local) = stream.local_addr() else { return };
+    let connection = Connection { stream: Arc::new(stream), peer, local };
+    let client = Client::new(server, connection);
+    let (owner, store) = (server.clone(), store.clone());
+    let thread = thread::Builder::new().stack_size(STACK);
+    if let Err(error) = thread.spawn(move || serve::serve(&owner, &store, client)) {
+        add(&server.stats.rejected_connections, 1);
+        say::warning(format_args!("cannot start a thread for a client: {error}"));
+    }
+}
+
+/// Protected mode: without a password, only this machine is served.
+fn is_stranger(config: &Config, peer: IpAddr) -> bool {
+    let loopback = match peer {
+        IpAddr::V6(address) => address.to_canonical().is_loopback(),
+        IpAddr::V4(address) => address.is_loopback(),
+    };
+    !loopback && !config.has_password() && config.flag("protected-mode")
+}
+
+/// Redis's words.
+const PROTECTED: &str = "-DENIED Redis is running in protected mode because protected mode is \
+    enabled and no password is set for the default user. In this mode connections are only \
+    accepted from the loopback interface. If you want to connect from external computers to Redis \
+    you may adopt one of the following solutions: 1) Just disable protected mode sending the \
+    command 'CONFIG SET protected-mode no' from the loopback interface by connecting to Redis from \
+    the same host the server is running, however MAKE SURE Redis is not publicly accessible from \
+    internet if you do so. Use CONFIG REWRITE to make this change permanent. 2) Alternatively you \
+    can just disable the protected mode by editing the Redis configuration file, and setting the \
+    protected mode option to 'no', and then restarting the server. 3) If you started the server \
+    manually just for testing, restart it with the '--protected-mode no' option. 4) Setup a an \
+    authentication password for the default user. NOTE: You only need to do one of the above \
+    things in order for the server to start accepting connections from the outside.\r\n";
+
+/// Ends clients that have been silent for longer than `timeout` seconds. Subscribers and monitors
+/// wait for others, so their silence is no sign.
+fn disconnect_idle_clients(server: &Server) -> ! {
+    loop {
+        thread::sleep(Duration::from_millis(250));
+        let timeout = server.config.timeout.load(Ordering::Relaxed) * 1000;
+        if timeout == 0 {
+            continue;
+        }
+        let now = server.uptime();
+        for client in server.clients.all() {
+            let idle = now.saturating_sub(client.last_interaction.load(Ordering::Relaxed));
+            if idle > timeout && !client.is_listening() {
+                client.kill();
+            }
+        }
+    }
+}
+
+/// Forty random hexadecimal digits.
+fn run_id() -> String {
+    let random = || RandomState::new().build_hasher().finish();
+    format!("{:016x}{:016x}{:08x}", random(), random(), random() as u32)
+}

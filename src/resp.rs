@@ -500,7 +500,7 @@ impl Reply {
     }
 
     /// A status: a word of ours, never a client's bytes, which could hold a line end.
-    pub fn status(&mut self, text: &'static str) {
+    pub fn status(&mut self, text: &str) {
         self.out.push(b'+');
         self.out.extend_from_slice(text.as_bytes());
         self.out.extend_from_slice(b"\r\n");

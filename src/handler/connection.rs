@@ -1,1 +1,197 @@
-//! stub
+//! Who a client is, and how it speaks: PING, HELLO, AUTH, SELECT, RESET, QUIT.
+//!
+//! A connection starts in database 0, in RESP2, and unauthenticated if there is a password. HELLO
+//! changes all of that at once; RESET takes it back. None of this touches the data, so none of it
+//! takes a lock, but for RESET, which ends the watches.
+//!
+//! There is one user, `default`. **How Redis does it**: connection commands in networking.c and
+//! acl.c, which has users and what each may do.
+
+use super::{Command, NO_KEY, Run, command, transactions};
+use crate::client::{Client, Replies, Then};
+use crate::error::Error;
+use crate::handler::args::Cursor;
+use crate::resp::{Args, Protocol, Reply, parse_integer};
+use crate::store::View;
+
+#[rustfmt::skip]
+pub const COMMANDS: &[Command] = &[
+    command("ping",       -1, Run::Client(ping),   NO_KEY, "1.0.0", "[message]", "Ping the server"),
+    command("echo",       2,  Run::Client(echo),   NO_KEY, "1.0.0", "message",   "Echo the given string"),
+    command("select",     2,  Run::Client(select), NO_KEY, "1.0.0", "index",     "Change the selected database for the current connection"),
+    command("hello",      -1, Run::Client(hello),  NO_KEY, "6.0.0", "[protover [AUTH username password] [SETNAME clientname]]", "Handshake with Redis"),
+    command("auth",       -2, Run::Client(auth),   NO_KEY, "1.0.0", "[username] password", "Authenticate to the server"),
+    command("reset",      1,  Run::Mixed(reset),   NO_KEY, "6.2.0", "",          "Reset the connection"),
+    command("quit",       -1, Run::Client(quit),   NO_KEY, "1.0.0", "",          "Close the connection"),
+    command("acl",        -2, Run::Container,      NO_KEY, "6.0.0", "",          "A container for Access List Control commands"),
+    command("acl|whoami", 2,  Run::Client(whoami), NO_KEY, "6.0.0", "",          "Return the name of the user associated to the current connection"),
+];
+
+fn ping(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    if args.len() > 2 {
+        return Err(Error::WrongArity("ping"));
+    }
+    let message = (args.len() == 2).then(|| &args[1]);
+    if client.is_subscribed() && reply.protocol == Protocol::Resp2 {
+        // In this mode a client expects nothing but messages, so the answer looks like one.
+        reply.array(2);
+        reply.bulk(b"pong");
+        reply.bulk(message.unwrap_or_default());
+    } else {
+        match message {
+            Some(message) => reply.bulk(message),
+            None => reply.status("PONG"),
+        }
+    }
+    Ok(())
+}
+
+fn echo(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    reply.bulk(&args[1]);
+    Ok(())
+}
+
+fn select(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let index = Cursor::new(args).int()?;
+    let databases = client.server.config.number("databases");
+    if !(0..databases).contains(&index) {
+        return Err(Error::DbIndexOutOfRange);
+    }
+    client.db = index as usize;
+    reply.ok();
+    Ok(())
+}
+
+fn hello(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let mut cursor = Cursor::new(args);
+    let mut protocol = None;
+    if cursor.left() > 0 {
+        protocol = Some(match parse_integer(cursor.next()) {
+            Some(2) => Protocol::Resp2,
+            Some(3) => Protocol::Resp3,
+            Some(_) => return Err(Error::NoProto),
+            None => return Err(Error::ProtocolNotInteger),
+        });
+    }
+    let mut credentials = None;
+    let mut name = None;
+    while cursor.left() > 0 {
+        let option = cursor.next();
+        match option.to_ascii_uppercase().as_slice() {
+            b"AUTH" if cursor.left() >= 2 => credentials = Some((cursor.next(), cursor.next())),
+            b"SETNAME" if cursor.left() >= 1 => {
+                let given = cursor.next();
+                check_name(given, Error::BadClientName)?;
+                name = Some(given);
+            }
+            _ => {
+                let option = String::from_utf8_lossy(option);
+                return Err(Error::text(format!("ERR Syntax error in HELLO option '{option}'")));
+            }
+        }
+    }
+    if let Some((user, password)) = credentials {
+        authenticate(client, user, password)?;
+    }
+    if !client.authenticated {
+        return Err(Error::HelloNotAuthenticated);
+    }
+    if let Some(name) = name {
+        *client.public.name.lock().unwrap() = name.to_vec();
+    }
+    if let Some(protocol) = protocol {
+        set_protocol(client, reply, protocol);
+    }
+    greet(client, reply);
+    Ok(())
+}
+
+fn greet(client: &Client, reply: &mut Reply) {
+    reply.map(7);
+    for (field, value) in [("server", "redis"), ("version", super::REDIS_VERSION)] {
+        reply.bulk(field.as_bytes());
+        reply.bulk(value.as_bytes());
+    }
+    reply.bulk(b"proto");
+    reply.integer(if reply.protocol == Protocol::Resp3 { 3 } else { 2 });
+    reply.bulk(b"id");
+    reply.integer(client.public.id as i64);
+    for (field, value) in [("mode", "standalone"), ("role", "master")] {
+        reply.bulk(field.as_bytes());
+        reply.bulk(value.as_bytes());
+    }
+    reply.bulk(b"modules");
+    reply.array(0);
+}
+
+/// From here on, in the middle of a reply if need be, the client speaks this protocol.
+fn set_protocol(client: &mut Client, reply: &mut Reply, protocol: Protocol) {
+    reply.protocol = protocol;
+    client.public.resp3.store(protocol == Protocol::Resp3, std::sync::atomic::Ordering::Relaxed);
+    if let Some(outbox) = &client.outbox {
+        outbox.set_protocol(protocol);
+    }
+}
+
+/// A client's name, or a library's: visible characters without spaces, so that CLIENT LIST can be
+/// split at spaces.
+pub fn check_name(name: &[u8], error: Error) -> Result<(), Error> {
+    if name.iter().all(u8::is_ascii_graphic) { Ok(()) } else { Err(error) }
+}
+
+fn auth(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    match args.len() {
+        2 if !client.server.config.has_password() => return Err(Error::NoPasswordSet),
+        2 => authenticate(client, b"default", &args[1])?,
+        3 => authenticate(client, &args[1], &args[2])?,
+        _ => return Err(Error::Syntax),
+    }
+    reply.ok();
+    Ok(())
+}
+
+fn authenticate(client: &mut Client, user: &[u8], password: &[u8]) -> Result<(), Error> {
+    let config = &client.server.config;
+    let accepted = !config.has_password() || is_same(config.password().as_bytes(), password);
+    if user != b"default" || !accepted {
+        return Err(Error::WrongPassword);
+    }
+    client.authenticated = true;
+    Ok(())
+}
+
+/// Compares in a time that depends on the length of `given` alone, so that a stranger cannot find
+/// the secret byte by byte.
+fn is_same(secret: &[u8], given: &[u8]) -> bool {
+    let mut differences = secret.len() ^ given.len();
+    for (index, byte) in given.iter().enumerate() {
+        let expected = secret.get(index % secret.len().max(1)).copied().unwrap_or_default();
+        differences |= usize::from(byte ^ expected);
+    }
+    differences == 0
+}
+
+fn reset(client: &mut Client, view: &View, _: &Args, reply: &mut Reply) -> Result<(), Error> {
+    client.transaction = None;
+    transactions::unwatch_all(client, view);
+    super::pubsub::unsubscribe_all(client);
+    super::server::stop_monitoring(client);
+    set_protocol(client, reply, Protocol::Resp2);
+    client.public.name.lock().unwrap().clear();
+    client.db = 0;
+    client.replies = Replies::On;
+    client.authenticated = !client.server.config.has_password();
+    reply.status("RESET");
+    Ok(())
+}
+
+fn quit(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
+    client.then = Then::Close;
+    reply.ok();
+    Ok(())
+}
+
+fn whoami(_: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
+    reply.bulk(b"default");
+    Ok(())
+}

@@ -1,0 +1,504 @@
+//! The table of all options, and what a value may be.
+//!
+//! To add an option, add a row, and ask for its value by its name:
+//!
+//! ```text
+//!     name               default kind            change summary
+//! row("slowlog-max-len", "128",  Number(0, BIG), Live,  "entries that the slow log keeps"),
+//!
+//! config.number("slowlog-max-len")
+//! ```
+//!
+//! **A file written for Redis must start this server, or be refused for a reason.** So the table
+//! also has options of features that are not here. Those that only tune something are accepted at
+//! any value, for there is nothing to tune (`no effect here`). Those that ask for a feature are
+//! accepted at the values that ask for nothing, and refused by name at any other ([`Only`]): a
+//! server that accepts `maxmemory 100mb` and then grows and grows would lie. The stock redis.conf
+//! is a test below.
+//!
+//! **How Redis does it**: config.c, `static_configs`: the same rows with a pointer to a variable
+//! in each, and the same error texts. Its stock file and its built-in defaults differ in `bind`
+//! and `save`; ours are those of the stock file, but for `appendonly yes`.
+
+use crate::resp::parse_integer;
+use std::path::PathBuf;
+
+use Change::*;
+use Kind::*;
+
+/// What a value may be.
+pub enum Kind {
+    /// One word.
+    Text,
+    /// Any number of words, joined by spaces.
+    Words,
+    /// The name of a file, without a directory.
+    FileName,
+    /// A directory; kept as an absolute path.
+    Directory,
+    /// A whole number, from and to.
+    Number(i64, i64),
+    /// Bytes, from and to: `64mb`. Kept as the number of bytes.
+    Memory(i64, i64),
+    YesNo,
+    OneOf(&'static [&'static str]),
+    /// Any number of `class hard soft seconds`. Kept as all three classes, in Redis's order.
+    OutputLimits,
+    /// Asks for a feature that is not here, except at these values; and why.
+    Only(&'static [&'static str], &'static str),
+    /// An old name of another option.
+    Alias(&'static str),
+    /// Asks for a feature that is not here, at any value, and no option to CONFIG; and why.
+    Refused(&'static str),
+}
+
+/// When a value may change.
+#[derive(PartialEq)]
+pub enum Change {
+    /// At run time too, by CONFIG SET.
+    Live,
+    AtStart,
+    /// At start only, since a client that can choose where we write files can take the machine.
+    Protected,
+    /// Never: a file may say what it likes, the default is what holds.
+    Fixed,
+}
+
+pub struct Row {
+    pub name: &'static str,
+    pub default: &'static str,
+    pub kind: Kind,
+    pub change: Change,
+    pub summary: &'static str,
+}
+
+/// A row, in one line.
+const fn row(
+    name: &'static str,
+    default: &'static str,
+    kind: Kind,
+    change: Change,
+    summary: &'static str,
+) -> Row {
+    Row {
+        name,
+        default,
+        kind,
+        change,
+        summary,
+    }
+}
+
+const BIG: i64 = i64::MAX;
+const INT: i64 = i32::MAX as i64;
+const MB: i64 = 1024 * 1024;
+const NO: &[&str] = &["no"];
+const NONE: &[&str] = &[""];
+const ZERO: &[&str] = &["0"];
+const REPLICAS: &str = "this server has no replicas";
+const TLS: &str = "this server has no TLS";
+const NO_EFFECT: &str = "no effect here";
+
+#[rustfmt::skip]
+pub static OPTIONS: &[Row] = &[
+    // Network and process.
+    row("bind", "127.0.0.1 -::1", Words, AtStart, "addresses to listen on; one with a '-' may be missing"),
+    row("protected-mode", "yes", YesNo, Live, "without a password, serve clients of this machine only"),
+    row("port", "6379", Number(0, 65535), AtStart, "TCP port; 0 picks a free one"),
+    row("timeout", "0", Number(0, INT), Live, "close a client that is idle for so many seconds; 0: never"),
+    row("tcp-keepalive", "0", Number(0, INT), Fixed, "std cannot set it"),
+    row("tcp-backlog", "128", Number(0, INT), Fixed, "std's own"),
+    row("dir", "./", Directory, Protected, "where the log's directory is"),
+    row("databases", "16", Number(1, INT), AtStart, "how many there are to SELECT"),
+    row("logfile", "", Text, AtStart, "what the server says goes here; empty: to stdout"),
+    row("loglevel", "notice", OneOf(&["debug", "verbose", "notice", "warning"]), Live, "how much it says"),
+    row("enable-debug-command", "local", OneOf(&["no", "yes", "local"]), AtStart, "who may use DEBUG"),
+    // The append-only file.
+    row("appendonly", "yes", YesNo, Live, "keep every change in the log"),
+    row("appendfilename", "appendonly.aof", FileName, AtStart, "what the log's files begin with"),
+    row("appenddirname", "appendonlydir", FileName, AtStart, "the log's directory, in dir"),
+    row("appendfsync", "everysec", OneOf(&["everysec", "always", "no"]), Live, "when the disk is told to keep the log"),
+    row("auto-aof-rewrite-percentage", "100", Number(0, INT), Live, "rewrite the log when it has grown so much; 0: never"),
+    row("auto-aof-rewrite-min-size", "67108864", Memory(0, BIG), Live, "but not before it has this size"),
+    row("aof-load-truncated", "yes", YesNo, Live, "start from a log whose last record is cut short"),
+    row("aof-load-corrupt-tail-max-size", "0", Memory(0, BIG), Live, "bytes of garbage to cut from the log's end"),
+    row("aof-use-rdb-preamble", "no", YesNo, Fixed, "the log is always commands"),
+    row("aof-timestamp-enabled", "no", Only(NO, "this server writes no timestamps into its log"), Live, ""),
+    row("aof-rewrite-incremental-fsync", "yes", YesNo, Live, NO_EFFECT),
+    row("no-appendfsync-on-rewrite", "no", YesNo, Live, NO_EFFECT),
+    row("save", "", Words, Fixed, "there are no RDB snapshots"),
+    // Limits.
+    row("requirepass", "", Text, Live, "the password that clients must send"),
+    row("maxclients", "10000", Number(1, u32::MAX as i64), Live, "how many clients at a time"),
+    row("client-query-buffer-limit", "1073741824", Memory(MB, BIG), Live, "bytes that one client may send ahead"),
+    row("proto-max-bulk-len", "536870912", Memory(MB, BIG), Live, "longest string"),
+    row("client-output-buffer-limit", "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60", OutputLimits, Live, "bytes a client may leave unread"),
+    row("slowlog-log-slower-than", "10000", Number(-1, BIG), Live, "microseconds that make a command slow; -1: none is"),
+    row("slowlog-max-len", "128", Number(0, BIG), Live, "entries that the slow log keeps"),
+    row("hash-max-listpack-entries", "512", Number(0, BIG), Live, "a hash of up to so many fields is packed"),
+    row("hash-max-listpack-value", "64", Memory(0, BIG), Live, "if none of them is longer than this"),
+    row("hash-max-ziplist-entries", "", Alias("hash-max-listpack-entries"), Live, ""),
+    row("hash-max-ziplist-value", "", Alias("hash-max-listpack-value"), Live, ""),
+    // What would ask for something that is not here.
+    row("daemonize", "no", Only(NO, "this server stays in the foreground; start it with '&' or from a service manager"), AtStart, ""),
+    row("supervised", "no", Only(&["no", "auto"], "this server does not talk to a service manager"), AtStart, ""),
+    row("pidfile", "", Only(&["", "/var/run/redis_6379.pid"], "this server writes no pid file"), AtStart, ""),
+    row("syslog-enabled", "no", Only(NO, "this server does not write to syslog"), AtStart, ""),
+    row("unixsocket", "", Only(NONE, "this server listens on TCP ports alone"), AtStart, ""),
+    row("tls-port", "0", Only(ZERO, TLS), AtStart, ""),
+    row("tls-cert-file", "", Only(NONE, TLS), AtStart, ""),
+    row("tls-key-file", "", Only(NONE, TLS), AtStart, ""),
+    row("tls-ca-cert-file", "", Only(NONE, TLS), AtStart, ""),
+    row("tls-replication", "no", Only(NO, TLS), AtStart, ""),
+    row("tls-cluster", "no", Only(NO, TLS), AtStart, ""),
+    row("replicaof", "", Only(NONE, REPLICAS), AtStart, ""),
+    row("slaveof", "", Only(NONE, REPLICAS), AtStart, ""),
+    row("masterauth", "", Only(NONE, REPLICAS), AtStart, ""),
+    row("masteruser", "", Only(NONE, REPLICAS), AtStart, ""),
+    row("min-replicas-to-write", "0", Only(ZERO, REPLICAS), Live, ""),
+    row("cluster-enabled", "no", Only(NO, "this server is no cluster node"), AtStart, ""),
+    row("maxmemory", "0", Only(ZERO, "this server has no eviction"), Live, ""),
+    row("maxmemory-clients", "0", Only(ZERO, "this server does not count its clients' memory"), Live, ""),
+    row("notify-keyspace-events", "", Only(NONE, "this server has no keyspace notifications"), Live, ""),
+    row("aclfile", "", Only(NONE, "this server has one user; use requirepass"), AtStart, ""),
+    row("io-threads", "1", Only(&["1"], "every client has a thread of its own already"), AtStart, ""),
+    row("activedefrag", "no", Only(NO, "this server does not defragment its memory"), Live, ""),
+    row("latency-monitor-threshold", "0", Only(ZERO, "this server has no latency monitor"), Live, ""),
+    row("enable-module-command", "no", Only(NO, "this server has no modules"), AtStart, ""),
+    row("enable-protected-configs", "no", Only(NO, "this server protects them always"), AtStart, ""),
+    row("oom-score-adj", "no", Only(NO, "this server leaves its OOM score alone"), Live, ""),
+    row("rename-command", "", Refused("this server cannot rename commands"), AtStart, ""),
+    row("user", "", Refused("this server has one user; use requirepass"), AtStart, ""),
+    row("loadmodule", "", Refused("this server has no modules"), AtStart, ""),
+    row("sentinel", "", Refused("this server is no sentinel"), AtStart, ""),
+    // What tunes something that is not here.
+    row("always-show-logo", "no", YesNo, AtStart, NO_EFFECT),
+    row("set-proc-title", "yes", YesNo, AtStart, NO_EFFECT),
+    row("proc-title-template", "{title} {listen-addr} {server-mode}", Text, Live, NO_EFFECT),
+    row("locale-collate", "", Text, Live, NO_EFFECT),
+    row("stop-writes-on-bgsave-error", "yes", YesNo, Live, NO_EFFECT),
+    row("rdbcompression", "yes", YesNo, Live, NO_EFFECT),
+    row("rdbchecksum", "yes", YesNo, AtStart, NO_EFFECT),
+    row("dbfilename", "dump.rdb", FileName, Protected, NO_EFFECT),
+    row("rdb-del-sync-files", "no", YesNo, Live, NO_EFFECT),
+    row("rdb-save-incremental-fsync", "yes", YesNo, Live, NO_EFFECT),
+    row("replica-serve-stale-data", "yes", YesNo, Live, NO_EFFECT),
+    row("replica-read-only", "yes", YesNo, Live, NO_EFFECT),
+    row("replica-priority", "100", Number(0, INT), Live, NO_EFFECT),
+    row("replica-lazy-flush", "no", YesNo, Live, NO_EFFECT),
+    row("repl-diskless-sync", "yes", YesNo, Live, NO_EFFECT),
+    row("repl-diskless-sync-delay", "5", Number(0, INT), Live, NO_EFFECT),
+    row("repl-diskless-sync-max-replicas", "0", Number(0, INT), Live, NO_EFFECT),
+    row("repl-diskless-load", "disabled", OneOf(&["disabled", "on-empty-db", "swapdb"]), Live, NO_EFFECT),
+    row("repl-disable-tcp-nodelay", "no", YesNo, Live, NO_EFFECT),
+    row("repl-backlog-size", "1048576", Memory(1, BIG), Live, NO_EFFECT),
+    row("repl-timeout", "60", Number(1, INT), Live, NO_EFFECT),
+    row("acllog-max-len", "128", Number(0, BIG), Live, NO_EFFECT),
+    row("maxmemory-policy", "noeviction", Text, Live, NO_EFFECT),
+    row("maxmemory-samples", "5", Number(1, INT), Live, NO_EFFECT),
+    row("lazyfree-lazy-eviction", "no", YesNo, Live, NO_EFFECT),
+    row("lazyfree-lazy-expire", "no", YesNo, Live, NO_EFFECT),
+    row("lazyfree-lazy-server-del", "no", YesNo, Live, NO_EFFECT),
+    row("lazyfree-lazy-user-del", "no", YesNo, Live, NO_EFFECT),
+    row("lazyfree-lazy-user-flush", "no", YesNo, Live, NO_EFFECT),
+    row("io-threads-do-reads", "no", YesNo, AtStart, NO_EFFECT),
+    row("oom-score-adj-values", "0 200 800", Words, Live, NO_EFFECT),
+    row("disable-thp", "yes", YesNo, AtStart, NO_EFFECT),
+    row("shutdown-timeout", "10", Number(0, INT), Live, NO_EFFECT),
+    row("lua-time-limit", "5000", Number(0, BIG), Live, NO_EFFECT),
+    row("busy-reply-threshold", "", Alias("lua-time-limit"), Live, ""),
+    row("latency-tracking", "yes", YesNo, Live, NO_EFFECT),
+    row("list-max-listpack-size", "-2", Number(-INT, INT), Live, NO_EFFECT),
+    row("list-max-ziplist-size", "", Alias("list-max-listpack-size"), Live, ""),
+    row("list-compress-depth", "0", Number(0, INT), Live, NO_EFFECT),
+    row("set-max-intset-entries", "512", Number(0, BIG), Live, NO_EFFECT),
+    row("set-max-listpack-entries", "128", Number(0, BIG), Live, NO_EFFECT),
+    row("set-max-listpack-value", "64", Memory(0, BIG), Live, NO_EFFECT),
+    row("zset-max-listpack-entries", "128", Number(0, BIG), Live, NO_EFFECT),
+    row("zset-max-listpack-value", "64", Memory(0, BIG), Live, NO_EFFECT),
+    row("zset-max-ziplist-entries", "", Alias("zset-max-listpack-entries"), Live, ""),
+    row("zset-max-ziplist-value", "", Alias("zset-max-listpack-value"), Live, ""),
+    row("hll-sparse-max-bytes", "3000", Memory(0, BIG), Live, NO_EFFECT),
+    row("stream-node-max-bytes", "4096", Memory(0, BIG), Live, NO_EFFECT),
+    row("stream-node-max-entries", "100", Number(0, BIG), Live, NO_EFFECT),
+    row("activerehashing", "yes", YesNo, Live, NO_EFFECT),
+    row("hz", "10", Number(0, INT), Live, NO_EFFECT),
+    row("dynamic-hz", "yes", YesNo, Live, NO_EFFECT),
+    row("jemalloc-bg-thread", "yes", YesNo, Live, NO_EFFECT),
+];
+
+/// The index of an option's row; names are compared without regard to case.
+pub fn find(name: &str) -> Option<usize> {
+    OPTIONS
+        .iter()
+        .position(|row| row.name.eq_ignore_ascii_case(name))
+}
+
+/// The row that holds the value of this one: itself, unless it is an old name.
+pub fn target(row: usize) -> usize {
+    match OPTIONS[row].kind {
+        Alias(name) => find(name).unwrap_or(row),
+        _ => row,
+    }
+}
+
+/// The value of each row before anybody has said anything.
+pub fn defaults() -> Vec<String> {
+    let default = |row: &Row| match row.kind {
+        // What it is depends on where the process was started.
+        Directory => row.check(row.default, "").unwrap_or_default(),
+        _ => row.default.to_string(),
+    };
+    OPTIONS.iter().map(default).collect()
+}
+
+/// A line for each option, for CONFIG HELP: its default, when it may change, what it is for.
+pub fn describe() -> impl Iterator<Item = String> {
+    OPTIONS.iter().filter_map(|row| {
+        let summary = match row.kind {
+            Refused(_) => return None,
+            Alias(name) => format!("another name of {name}"),
+            Only(_, why) => why.to_string(),
+            _ => row.summary.to_string(),
+        };
+        let change = match row.change {
+            Live => "at run time",
+            AtStart | Protected => "at start",
+            Fixed => "fixed",
+        };
+        let Row { name, default, .. } = row;
+        Some(format!("{name} \"{default}\" ({change}): {summary}"))
+    })
+}
+
+impl Row {
+    /// The text to keep for a value that was given, or why it is refused, in Redis's words.
+    /// `current` is what the option's value has been.
+    pub fn check(&self, given: &str, current: &str) -> Result<String, String> {
+        let name = self.name;
+        match &self.kind {
+            Text | Words | Alias(_) => Ok(given.to_string()),
+            FileName if given.is_empty() => Err(format!("{name} can't be empty")),
+            FileName if given.contains('/') => {
+                Err(format!("{name} can't be a path, just a filename"))
+            }
+            FileName => Ok(given.to_string()),
+            Directory => absolute(given),
+            Number(min, max) => match parse_integer(given.as_bytes()) {
+                Some(number) => between(number.into(), *min, *max),
+                None => Err("argument couldn't be parsed into an integer".to_string()),
+            },
+            Memory(min, max) => match memory(given) {
+                Some(bytes) => between(bytes.into(), *min, *max),
+                None => Err("argument must be a memory value".to_string()),
+            },
+            YesNo => one_of(given, &["yes", "no"])
+                .ok_or_else(|| "argument must be 'yes' or 'no'".to_string()),
+            OneOf(words) => one_of(given, words).ok_or_else(|| {
+                let words = words.join(", ");
+                format!("argument(s) must be one of the following: {words}")
+            }),
+            OutputLimits => output_limits(given, current).map_err(str::to_string),
+            Only(values, why) => one_of(given, values).ok_or_else(|| {
+                let values = values.join("' or '");
+                format!("{why}; only '{values}' is accepted")
+            }),
+            Refused(why) => Err(format!("{why}; leave it out")),
+        }
+    }
+}
+
+fn absolute(path: &str) -> Result<String, String> {
+    let path = std::path::absolute(path).map_err(|error| error.to_string())?;
+    // Put together again from its parts, it has no slash at the end.
+    let path: PathBuf = path.components().collect();
+    path.into_os_string()
+        .into_string()
+        .map_err(|_| "its full path is not UTF-8".to_string())
+}
+
+fn between(number: i128, min: i64, max: i64) -> Result<String, String> {
+    if (min.into()..=max.into()).contains(&number) {
+        Ok(number.to_string())
+    } else {
+        Err(format!(
+            "argument must be between {min} and {max} inclusive"
+        ))
+    }
+}
+
+fn one_of(given: &str, words: &[&str]) -> Option<String> {
+    let found = words.iter().find(|word| word.eq_ignore_ascii_case(given))?;
+    Some(found.to_string())
+}
+
+/// A size in bytes: `1k` is a thousand of them, `1kb` is 1,024.
+fn memory(text: &str) -> Option<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit.to_ascii_lowercase().as_str() {
+        _ if digits == 0 => return None,
+        "" | "b" => 1,
+        "k" => 1_000,
+        "kb" => 1 << 10,
+        "m" => 1_000_000,
+        "mb" => 1 << 20,
+        "g" => 1_000_000_000,
+        "gb" => 1 << 30,
+        _ => return None,
+    };
+    // Digits that do not fit are a size over every limit.
+    let number: u64 = number.parse().unwrap_or(u64::MAX);
+    Some(number.saturating_mul(unit))
+}
+
+/// Puts the classes that `given` names into `current`, which holds all three.
+fn output_limits(given: &str, current: &str) -> Result<String, &'static str> {
+    let mut limits: Vec<String> = current.split(' ').map(String::from).collect();
+    let given: Vec<&str> = given.split_whitespace().collect();
+    if !given.len().is_multiple_of(4) {
+        return Err("Wrong number of arguments in buffer limit configuration.");
+    }
+    for class in given.chunks_exact(4) {
+        let at = match class[0].to_ascii_lowercase().as_str() {
+            "normal" => 0,
+            "slave" | "replica" => 4,
+            "pubsub" => 8,
+            _ => return Err("Invalid client class specified in buffer limit configuration."),
+        };
+        let seconds = parse_integer(class[3].as_bytes()).and_then(|number| number.try_into().ok());
+        let numbers = [memory(class[1]), memory(class[2]), seconds];
+        for (limit, number) in limits[at + 1..].iter_mut().zip(numbers) {
+            *limit = number
+                .ok_or(
+                    "Error in hard, soft or soft_seconds setting in buffer limit configuration.",
+                )?
+                .to_string();
+        }
+    }
+    Ok(limits.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(name: &str, given: &str) -> Result<String, String> {
+        let row = find(name).unwrap();
+        OPTIONS[row].check(given, &defaults()[row])
+    }
+
+    #[test]
+    fn every_default_is_accepted_as_a_value() {
+        for (index, row) in OPTIONS.iter().enumerate() {
+            assert_eq!(find(row.name), Some(index), "{} stands twice", row.name);
+            match row.kind {
+                Refused(_) => {}
+                Alias(name) => assert!(find(name).is_some() && target(index) != index),
+                Directory => assert!(row.check(row.default, "").unwrap().starts_with('/')),
+                _ => assert_eq!(
+                    row.check(row.default, row.default),
+                    Ok(row.default.to_string())
+                ),
+            }
+        }
+    }
+
+    #[test]
+    fn a_size_has_a_unit_of_a_thousand_or_of_1024() {
+        for (text, bytes) in [
+            ("0", Some(0)),
+            ("12b", Some(12)),
+            ("1k", Some(1000)),
+            ("1kb", Some(1024)),
+            ("2M", Some(2_000_000)),
+            ("64mb", Some(67_108_864)),
+            ("1g", Some(1_000_000_000)),
+            ("1GB", Some(1_073_741_824)),
+            ("99999999999999999999999gb", Some(u64::MAX)),
+            ("", None),
+            ("kb", None),
+            ("-1", None),
+            ("1tb", None),
+            ("1 kb", None),
+            ("1é", None),
+        ] {
+            assert_eq!(memory(text), bytes, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_refused_gets_the_words_of_redis() {
+        let integer = "argument couldn't be parsed into an integer";
+        let limits = "Error in hard, soft or soft_seconds setting in buffer limit configuration.";
+        for (name, given, reason) in [
+            ("port", "abc", integer),
+            (
+                "port",
+                "99999",
+                "argument must be between 0 and 65535 inclusive",
+            ),
+            ("timeout", " 5", integer),
+            (
+                "timeout",
+                "-1",
+                "argument must be between 0 and 2147483647 inclusive",
+            ),
+            ("hash-max-listpack-entries", "1k", integer),
+            (
+                "auto-aof-rewrite-min-size",
+                "1x",
+                "argument must be a memory value",
+            ),
+            (
+                "proto-max-bulk-len",
+                "99999999999gb",
+                "argument must be between 1048576 and 9223372036854775807 inclusive",
+            ),
+            ("appendonly", "maybe", "argument must be 'yes' or 'no'"),
+            (
+                "appendfsync",
+                "foo",
+                "argument(s) must be one of the following: everysec, always, no",
+            ),
+            (
+                "appendfilename",
+                "a/b",
+                "appendfilename can't be a path, just a filename",
+            ),
+            (
+                "client-output-buffer-limit",
+                "pubsub 1 2",
+                "Wrong number of arguments in buffer limit configuration.",
+            ),
+            (
+                "client-output-buffer-limit",
+                "master 1 2 3",
+                "Invalid client class specified in buffer limit configuration.",
+            ),
+            ("client-output-buffer-limit", "pubsub 1 2 -3", limits),
+            (
+                "maxmemory",
+                "100mb",
+                "this server has no eviction; only '0' is accepted",
+            ),
+        ] {
+            assert_eq!(
+                check(name, given),
+                Err(reason.to_string()),
+                "{name} {given}"
+            );
+        }
+    }
+
+    #[test]
+    fn output_limits_change_the_classes_that_are_named() {
+        assert_eq!(
+            check(
+                "client-output-buffer-limit",
+                "pubsub 1kb 1k 3 Replica 1 2 3"
+            ),
+            Ok("normal 0 0 0 slave 1 2 3 pubsub 1024 1000 3".to_string())
+        );
+    }
+}

@@ -1,0 +1,479 @@
+//! What the command line and the configuration file say.
+//!
+//! ```text
+//! simple-redis redis.conf --port 7000 --client-output-buffer-limit pubsub 1mb 1mb 60
+//!              └ a file, if the first word is no option    └ an option and its words
+//! ```
+//!
+//! An option on the command line is a line of the file: first the file's lines are taken, then
+//! these, and what comes later wins. Anything that cannot be meant ends the start with one line
+//! that says what, where, and what would do; a server that starts with half of what it was told is
+//! worse than none.
+//!
+//! **How Redis does it**: server.c, `main`, pastes the options behind the file's text and reads
+//! that: an error on the command line is one "at line 2" of a file that does not exist.
+
+use super::options::{self, Change, Kind, OPTIONS, find, target};
+use super::{Config, Start};
+use crate::resp::split_words;
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+impl Config {
+    /// What a command line asks for, its first word (the program) left out. An error is one line,
+    /// ready to be printed.
+    pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Start, String> {
+        let mut args = args.into_iter().peekable();
+        let mut loader = Loader {
+            values: options::defaults(),
+            file: PathBuf::new(),
+            save: None,
+        };
+        if let Some(path) = args.next_if(|word| !word.as_bytes().starts_with(b"-")) {
+            loader.file(Path::new(&path), 0)?;
+            loader.file = std::path::absolute(&path).unwrap_or_default();
+        }
+        while let Some(word) = args.next() {
+            let option = match word.as_bytes() {
+                b"-h" | b"--help" => return Ok(Start::Help),
+                b"-v" | b"--version" => return Ok(Start::Version),
+                b"--check-aof" => return check_aof(args),
+                option => option.strip_prefix(b"--").ok_or_else(|| {
+                    refused(
+                        &word.to_string_lossy(),
+                        "command line",
+                        "an option begins with '--'",
+                    )
+                })?,
+            };
+            // One argument may hold both: `"--port 7000"`.
+            let mut words = split_words(option).unwrap_or_default();
+            if words.len() == 1 {
+                // What follows is the value even if it begins with `--`, for it may be a password;
+                // but `--save` may come without, which means none. Both as in Redis.
+                let bare =
+                    words[0].eq_ignore_ascii_case(b"save") && args.peek().is_none_or(is_option);
+                let value = if bare {
+                    Some(OsString::new())
+                } else {
+                    args.next()
+                };
+                words.extend(value.map(OsString::into_vec));
+            }
+            while let Some(more) = args.next_if(|word| !is_option(word)) {
+                words.push(more.into_vec());
+            }
+            loader.line(words, "command line", 0)?;
+        }
+        Ok(loader.finish())
+    }
+}
+
+fn is_option(word: &OsString) -> bool {
+    word.as_bytes().starts_with(b"--")
+}
+
+fn check_aof(args: impl Iterator<Item = OsString>) -> Result<Start, String> {
+    let (fix, mut paths): (Vec<_>, Vec<_>) = args.partition(|word| word == "--fix");
+    match (paths.pop(), paths.is_empty()) {
+        (Some(path), true) => Ok(Start::CheckAof {
+            path: path.into(),
+            fix: !fix.is_empty(),
+        }),
+        _ => Err(refused(
+            "--check-aof",
+            "command line",
+            "it takes one directory or file, and --fix if it is to be repaired",
+        )),
+    }
+}
+
+fn refused(what: &str, place: &str, reason: &str) -> String {
+    let what = what.escape_debug();
+    format!("simple-redis: cannot use '{what}' ({place}): {reason}")
+}
+
+/// Collects what is said.
+struct Loader {
+    /// Of each row of the table.
+    values: Vec<String>,
+    /// The file that was named first.
+    file: PathBuf,
+    /// What the last `save` asked for.
+    save: Option<String>,
+}
+
+impl Loader {
+    fn file(&mut self, path: &Path, depth: usize) -> Result<(), String> {
+        let shown = path.display();
+        let cannot = |why: &str| format!("simple-redis: cannot read the options in {shown}: {why}");
+        if depth > 8 {
+            return Err(cannot("its files include each other"));
+        }
+        let text = std::fs::read(path).map_err(|error| cannot(&error.to_string()))?;
+        for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
+            let line = line.trim_ascii();
+            if line.is_empty() || line.starts_with(b"#") {
+                continue;
+            }
+            let place = format!("{shown}, line {}", index + 1);
+            let words = split_words(line).ok_or_else(|| {
+                let line = String::from_utf8_lossy(line);
+                refused(&line, &place, "a quote is not closed")
+            })?;
+            self.line(words, &place, depth)?;
+        }
+        Ok(())
+    }
+
+    /// Takes an option and its values, which stand in `place`.
+    fn line(&mut self, words: Vec<Vec<u8>>, place: &str, depth: usize) -> Result<(), String> {
+        // A path that is not UTF-8 would name another file if it were made text by force.
+        let text: Vec<_> = words
+            .iter()
+            .map(|word| String::from_utf8_lossy(word))
+            .collect();
+        let line = text.join(" ");
+        let refused = |reason: &str| refused(&line, place, reason);
+        if words.iter().any(|word| std::str::from_utf8(word).is_err()) {
+            return Err(refused("it is not UTF-8"));
+        }
+        let Some((name, given)) = text.split_first() else {
+            return Ok(());
+        };
+        if name.eq_ignore_ascii_case("include") {
+            return match given {
+                [path] => self.file(Path::new(&**path), depth + 1),
+                _ => Err(refused("it takes one file")),
+            };
+        }
+        let Some(row) = find(name).map(target) else {
+            return Err(refused(
+                "no such option; `redis-cli CONFIG HELP` lists those there are",
+            ));
+        };
+        let option = &OPTIONS[row];
+        let many = matches!(
+            option.kind,
+            Kind::Words | Kind::OutputLimits | Kind::Only(..) | Kind::Refused(_)
+        );
+        match given.len() {
+            0 => return Err(refused("its value is missing")),
+            count if count > 1 && !many => return Err(refused("it takes one value")),
+            _ => {}
+        }
+        let given = given.join(" ");
+        let value = option.check(&given, &self.values[row]);
+        let value = value.map_err(|reason| refused(&reason))?;
+        if option.change != Change::Fixed {
+            self.values[row] = value;
+        }
+        if option.name == "save" {
+            self.save = Some(given);
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Start {
+        let logs = find("appendonly").is_some_and(|row| self.values[row] == "yes");
+        let warning = match (self.save.as_deref(), logs) {
+            (Some(""), _) | (None, true) => None,
+            (Some(_), true) => Some(
+                "The option 'save' has no effect: there are no RDB snapshots, the append-only \
+                 file keeps every change.",
+            ),
+            // A file written for Redis may count on snapshots without a word, as the stock one.
+            (_, false) => Some(
+                "Nothing will be kept on disk, for appendonly is 'no' and there are no RDB \
+                 snapshots: set appendonly to yes, or save to \"\" if that is what you want.",
+            ),
+        };
+        let config = Config::new(self.values, self.file);
+        Start::Serve(config, warning.map(String::from).into_iter().collect())
+    }
+}
+
+/// What `--help` prints: one screen.
+pub fn help() -> String {
+    "\
+Usage: simple-redis [/path/to/redis.conf] [--option value]...
+       simple-redis --check-aof DIRECTORY|FILE [--fix]
+       simple-redis --help | --version
+
+A Redis server: strings, hashes, transactions, pub/sub, and a log that Redis
+can read. It takes the options of redis-server. With their defaults, the most
+important are:
+
+  --port 6379              0 picks a free one and says which
+  --bind 127.0.0.1 -::1    addresses to listen on; '*' is all of IPv4
+  --requirepass \"\"         the password that clients must send
+  --dir ./                 where the data is, in appendonlydir/
+  --appendonly yes         no: nothing is kept on disk
+  --appendfsync everysec   when it must be on disk: everysec, always or no
+  --maxclients 10000       how many at a time; each has a thread
+  --databases 16           how many there are to SELECT
+  --logfile \"\"             where messages go; empty: to stdout
+  --loglevel notice        debug, verbose, notice or warning
+
+Examples: simple-redis --port 7000 --dir /data
+          simple-redis redis.conf --loglevel verbose
+All options: redis-cli CONFIG HELP. To read on: README.md, then src/main.rs.
+"
+    .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The active lines of the redis.conf that Redis 7.0 comes with.
+    const STOCK: &str = r#"
+bind 127.0.0.1 -::1
+protected-mode yes
+port 6379
+tcp-backlog 511
+timeout 0
+tcp-keepalive 300
+daemonize no
+pidfile /var/run/redis_6379.pid
+loglevel notice
+logfile ""
+databases 16
+always-show-logo no
+set-proc-title yes
+proc-title-template "{title} {listen-addr} {server-mode}"
+stop-writes-on-bgsave-error yes
+rdbcompression yes
+rdbchecksum yes
+dbfilename dump.rdb
+rdb-del-sync-files no
+dir ./
+replica-serve-stale-data yes
+replica-read-only yes
+repl-diskless-sync yes
+repl-diskless-sync-delay 5
+repl-diskless-sync-max-replicas 0
+repl-diskless-load disabled
+repl-disable-tcp-nodelay no
+replica-priority 100
+acllog-max-len 128
+lazyfree-lazy-eviction no
+lazyfree-lazy-expire no
+lazyfree-lazy-server-del no
+replica-lazy-flush no
+lazyfree-lazy-user-del no
+lazyfree-lazy-user-flush no
+oom-score-adj no
+oom-score-adj-values 0 200 800
+disable-thp yes
+appendonly no
+appendfilename "appendonly.aof"
+appenddirname "appendonlydir"
+appendfsync everysec
+no-appendfsync-on-rewrite no
+auto-aof-rewrite-percentage 100
+auto-aof-rewrite-min-size 64mb
+aof-load-truncated yes
+aof-use-rdb-preamble yes
+aof-timestamp-enabled no
+slowlog-log-slower-than 10000
+slowlog-max-len 128
+latency-monitor-threshold 0
+notify-keyspace-events ""
+hash-max-listpack-entries 512
+hash-max-listpack-value 64
+list-max-listpack-size -2
+list-compress-depth 0
+set-max-intset-entries 512
+zset-max-listpack-entries 128
+zset-max-listpack-value 64
+hll-sparse-max-bytes 3000
+stream-node-max-bytes 4096
+stream-node-max-entries 100
+activerehashing yes
+client-output-buffer-limit normal 0 0 0
+client-output-buffer-limit replica 256mb 64mb 60
+client-output-buffer-limit pubsub 32mb 8mb 60
+hz 10
+dynamic-hz yes
+aof-rewrite-incremental-fsync yes
+rdb-save-incremental-fsync yes
+jemalloc-bg-thread yes
+"#;
+
+    fn start(words: &[&str]) -> Result<(Config, Vec<String>), String> {
+        match Config::from_args(words.iter().map(OsString::from))? {
+            Start::Serve(config, warnings) => Ok((config, warnings)),
+            _ => Err("it does not serve".to_string()),
+        }
+    }
+
+    fn error(words: &[&str]) -> String {
+        start(words).err().unwrap()
+    }
+
+    /// A file that is deleted when the test ends.
+    struct File(PathBuf);
+
+    impl File {
+        fn new(name: &str, text: &[u8]) -> File {
+            let name = format!("simple-redis-{}-{name}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            std::fs::write(&path, text).unwrap();
+            File(path)
+        }
+
+        fn path(&self) -> &str {
+            self.0.to_str().unwrap()
+        }
+    }
+
+    impl Drop for File {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    #[test]
+    fn the_stock_file_starts_and_changes_nothing_but_appendonly() {
+        assert_eq!(STOCK.trim().lines().count(), 71);
+        let file = File::new("stock", STOCK.as_bytes());
+        let (stock, warnings) = start(&[file.path()]).unwrap();
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].starts_with("Nothing will be kept on disk"));
+        let (ours, warnings) = start(&[]).unwrap();
+        assert!(warnings.is_empty());
+        let differ: Vec<_> = std::iter::zip(stock.get(b"*"), ours.get(b"*"))
+            .filter(|(stock, ours)| stock != ours)
+            .map(|(stock, _)| stock.0)
+            .collect();
+        assert_eq!(differ, ["appendonly", "pidfile"]);
+    }
+
+    #[test]
+    fn what_cannot_change_is_answered_as_it_is() {
+        let words = ["--tcp-keepalive", "300", "--aof-use-rdb-preamble", "yes"];
+        let (config, _) = start(&words).unwrap();
+        assert_eq!(config.text("tcp-keepalive"), "0");
+        assert_eq!(config.text("aof-use-rdb-preamble"), "no");
+        assert_eq!(config.text("tcp-backlog"), "128");
+    }
+
+    #[test]
+    fn the_command_line_comes_after_the_file() {
+        let included = File::new("included", b"timeout 7\nrequirepass \"a b\"\n");
+        let text = format!(
+            "# ours\r\nPort 7000\r\n\r\n  include {}\r\n",
+            included.path()
+        );
+        let file = File::new("main", text.as_bytes());
+        let (config, _) = start(&[file.path(), "--port", "7001", "--bind", "::1", "-::2"]).unwrap();
+        assert_eq!(config.number("port"), 7001);
+        assert_eq!(config.text("bind"), "::1 -::2");
+        assert_eq!(config.password(), "a b");
+        assert!(config.has_password());
+        assert_eq!(config.timeout.load(std::sync::atomic::Ordering::Relaxed), 7);
+        assert_eq!(config.file, file.0);
+    }
+
+    #[test]
+    fn words_of_the_command_line_are_taken_as_redis_takes_them() {
+        let (config, _) = start(&["--requirepass", "--x", "--timeout 4", "--hz", "5"]).unwrap();
+        assert_eq!(config.password(), "--x");
+        assert_eq!(config.number("timeout"), 4);
+        for words in [&["--save"][..], &["--save", "--hz", "5"], &["--save", ""]] {
+            let (config, warnings) = start(words).unwrap();
+            assert_eq!(config.text("save"), "");
+            assert!(warnings.is_empty());
+        }
+        let (_, warnings) = start(&["--save", "900", "1", "--save", "60 1000"]).unwrap();
+        assert_eq!(warnings.len(), 1);
+        let (_, warnings) = start(&["--appendonly", "no", "--save", ""]).unwrap();
+        assert!(warnings.is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_one_line_that_says_where() {
+        let line = "simple-redis: cannot use";
+        for (words, expected) in [
+            (
+                &["--port", "x"][..],
+                "'port x' (command line): argument couldn't be parsed into",
+            ),
+            (&["--port"], "'port' (command line): its value is missing"),
+            (
+                &["--port", "1", "2"],
+                "'port 1 2' (command line): it takes one value",
+            ),
+            (
+                &["--foo", "a\nb"],
+                "'foo a\\nb' (command line): no such option",
+            ),
+            (
+                &["-p", "1"],
+                "'-p' (command line): an option begins with '--'",
+            ),
+            (
+                &["--maxmemory", "1gb"],
+                "'maxmemory 1gb' (command line): this server has no eviction",
+            ),
+            (
+                &["--replicaof", "h", "1"],
+                "'replicaof h 1' (command line): this server has no repl",
+            ),
+            (
+                &["--daemonize", "yes"],
+                "'daemonize yes' (command line): this server stays in the",
+            ),
+            (
+                &["--io-threads", "4"],
+                "'io-threads 4' (command line): every client has a thread",
+            ),
+            (
+                &["--loadmodule", "x.so"],
+                "'loadmodule x.so' (command line): this server has no mod",
+            ),
+            (
+                &["--check-aof"],
+                "'--check-aof' (command line): it takes one directory or file",
+            ),
+        ] {
+            let error = error(words);
+            assert!(error.starts_with(&format!("{line} {expected}")), "{error}");
+            assert_eq!(error.lines().count(), 1);
+        }
+        let file = File::new("bad", b"port 1\n\n# c\nlogfile \"x\n");
+        let expected = format!("'logfile \\\"x' ({}, line 4): a quote", file.path());
+        let error = error(&[file.path()]);
+        assert!(error.starts_with(&format!("{line} {expected}")), "{error}");
+    }
+
+    #[test]
+    fn files_that_cannot_be_read_are_named() {
+        assert!(
+            error(&["/no/such"]).starts_with("simple-redis: cannot read the options in /no/su")
+        );
+        let file = File::new("loop", b"");
+        std::fs::write(&file.0, format!("include {}", file.path())).unwrap();
+        assert!(error(&[file.path()]).ends_with("its files include each other"));
+        let file = File::new("bytes", b"dir /tmp/\xff\n");
+        assert!(error(&[file.path()]).ends_with("it is not UTF-8"));
+    }
+
+    #[test]
+    fn a_check_of_the_log_can_repair() {
+        for words in [["--check-aof", "d", "--fix"], ["--check-aof", "--fix", "d"]] {
+            let start = Config::from_args(words.iter().map(OsString::from)).unwrap();
+            assert!(matches!(start, Start::CheckAof { path, fix: true } if path == Path::new("d")));
+        }
+        let start = Config::from_args(["--port", "1", "--help"].map(OsString::from)).unwrap();
+        assert!(matches!(start, Start::Help));
+    }
+
+    #[test]
+    fn help_fits_on_a_screen() {
+        assert!(help().lines().count() < 24);
+        assert!(help().lines().all(|line| line.len() <= 80));
+    }
+}

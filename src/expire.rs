@@ -1,0 +1,55 @@
+//! Two ways for a key to die: when it is looked at, and when it is swept.
+//!
+//! A key whose deadline has passed is gone for everybody at that millisecond, whether or not it
+//! still takes memory: no view returns it, and whoever meets it deletes it (store.rs). That alone
+//! would keep for ever what nobody asks for again, so a thread sweeps:
+//!
+//! ```text
+//! every 100 ms:  for each database   lock ─ delete up to BATCH of the dead ─ unlock, log, commit
+//!                                     └── pause three times as long as that took ──┘ until none is left
+//! ```
+//!
+//! The dead are found through the index of deadlines, the earliest first, so nothing living is
+//! looked at. A million keys that die at once are deleted in thousands of short steps, and the
+//! pauses leave three quarters of the time to clients, as Redis's `ACTIVE_EXPIRE_CYCLE_SLOW`.
+//!
+//! **How Redis does it**: expire.c, `activeExpireCycle`: it has no order of deadlines and samples
+//! twenty keys at random, again and again while many of them are dead; so up to a tenth may stay.
+
+use crate::client::{Client, Server};
+use crate::handler::Batch;
+use crate::resp::Reply;
+use crate::store::Keyspace;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
+
+/// Keys that are deleted under one lock: some tens of microseconds.
+const BATCH: usize = 64;
+
+const TICK: Duration = Duration::from_millis(100);
+
+/// The sweeping thread.
+pub fn sweep_for_ever(server: &Arc<Server>, store: &RwLock<Keyspace>) -> ! {
+    let client = Client::for_replay(server);
+    let mut reply = Reply::new();
+    loop {
+        std::thread::sleep(TICK);
+        let mut db = 0;
+        while db < server.config.number("databases") as usize {
+            if !server.active_expire.load(Ordering::Relaxed) || server.is_loading() {
+                break;
+            }
+            let begin = Instant::now();
+            let mut batch = Batch::new(server, store);
+            let deleted = batch.sweep(db, BATCH);
+            batch.finish(&client, &mut reply);
+            if deleted < BATCH {
+                db += 1;
+            }
+            if deleted > 0 {
+                std::thread::sleep(begin.elapsed() * 3);
+            }
+        }
+    }
+}

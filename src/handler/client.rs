@@ -1,0 +1,269 @@
+//! The CLIENT command: who is connected, and getting rid of them.
+//!
+//! A thread cannot look into another's `Client`. What CLIENT LIST shows is each client's `Public`,
+//! which its thread brings up to date once a batch. A client is killed by a flag that its thread
+//! looks at before every command, and by shutting its socket down, which wakes a thread that waits
+//! in a read or write.
+//!
+//! **How Redis does it**: networking.c, `clientCommand`. The fields that count bytes of its
+//! buffers are left out here.
+
+use super::{Command, NO_KEY, Run, TABLE, command};
+use crate::client::{Client, Public, Replies, Then};
+use crate::error::Error;
+use crate::handler::args::Cursor;
+use crate::handler::connection::check_name;
+use crate::resp::{Args, Reply, parse_integer};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+#[rustfmt::skip]
+pub const COMMANDS: &[Command] = &[
+    command("client",         -2, Run::Container,            NO_KEY, "2.4.0", "", "A container for client connection commands"),
+    command("client|id",      2,  Run::Client(id),           NO_KEY, "5.0.0", "", "Returns the client ID for the current connection"),
+    command("client|getname", 2,  Run::Client(getname),      NO_KEY, "2.6.9", "", "Get the current connection name"),
+    command("client|setname", 3,  Run::Client(setname),      NO_KEY, "2.6.9", "connection-name", "Set the current connection name"),
+    command("client|setinfo", 4,  Run::Client(setinfo),      NO_KEY, "7.2.0", "LIB-NAME libname|LIB-VER libver", "Set client or connection specific info"),
+    command("client|info",    2,  Run::Client(info),         NO_KEY, "6.2.0", "", "Returns information about the current client connection."),
+    command("client|list",    -2, Run::Client(list),         NO_KEY, "2.4.0", "[TYPE NORMAL|MASTER|REPLICA|PUBSUB] [ID client-id [client-id ...]]", "Get the list of client connections"),
+    command("client|kill",    -3, Run::Client(kill),         NO_KEY, "2.4.0", "ip:port|[ID client-id] [TYPE NORMAL|MASTER|SLAVE|REPLICA|PUBSUB] [USER username] [ADDR ip:port] [LADDR ip:port] [SKIPME YES|NO]", "Kill the connection of a client"),
+    command("client|reply",   3,  Run::Client(reply_mode),   NO_KEY, "3.2.0", "ON|OFF|SKIP", "Instruct the server whether to reply to commands"),
+    command("client|help",    2,  Run::Client(super::help),  NO_KEY, "5.0.0", "", "Show helpful text about the different subcommands"),
+];
+
+fn id(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
+    reply.integer(client.public.id as i64);
+    Ok(())
+}
+
+fn getname(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let name = client.public.name.lock().unwrap();
+    reply.bulk_or_nil((!name.is_empty()).then_some(&name));
+    Ok(())
+}
+
+fn setname(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    check_name(&args[2], Error::BadClientName)?;
+    *client.public.name.lock().unwrap() = args[2].to_vec();
+    reply.ok();
+    Ok(())
+}
+
+/// Libraries tell their name and version. Redis 7.0 does not know this yet and they bear it, but
+/// there is no reason to make them.
+fn setinfo(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let (option, field) = match args[2].to_ascii_uppercase().as_slice() {
+        b"LIB-NAME" => ("lib-name", &client.public.lib_name),
+        b"LIB-VER" => ("lib-ver", &client.public.lib_ver),
+        _ => {
+            let option = String::from_utf8_lossy(&args[2]);
+            return Err(Error::text(format!("ERR Unrecognized option '{option}'")));
+        }
+    };
+    let text = format!("ERR {option} cannot contain spaces, newlines or special characters.");
+    check_name(&args[3], Error::Text(text))?;
+    *field.lock().unwrap() = args[3].to_vec();
+    reply.ok();
+    Ok(())
+}
+
+fn info(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    bring_up_to_date(client, args, reply);
+    reply.verbatim(&(describe(&client.public, client) + "\n"));
+    Ok(())
+}
+
+/// What a client is, for LIST and KILL.
+#[derive(Clone, Copy, PartialEq)]
+enum Type {
+    Normal,
+    PubSub,
+    /// A master or a replica, which nobody is.
+    Other,
+}
+
+impl Type {
+    fn parse(name: &[u8]) -> Result<Type, Error> {
+        match name.to_ascii_lowercase().as_slice() {
+            b"normal" => Ok(Type::Normal),
+            b"pubsub" => Ok(Type::PubSub),
+            b"master" | b"replica" | b"slave" => Ok(Type::Other),
+            _ => {
+                let name = String::from_utf8_lossy(name);
+                Err(Error::text(format!("ERR Unknown client type '{name}'")))
+            }
+        }
+    }
+
+    fn of(public: &Public) -> Type {
+        let subscribed = public.channels.load(Relaxed) + public.patterns.load(Relaxed) > 0;
+        if subscribed { Type::PubSub } else { Type::Normal }
+    }
+}
+
+fn list(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let mut wanted_type = None;
+    let mut wanted_ids = None;
+    let mut cursor = Cursor::at(args, 2);
+    match cursor.option().as_deref() {
+        None => {}
+        Some(b"TYPE") if cursor.left() == 1 => wanted_type = Some(Type::parse(cursor.next())?),
+        Some(b"ID") if cursor.left() >= 1 => {
+            let ids = cursor.rest().map(|id| match parse_integer(id) {
+                Some(id) => Ok(id as u64),
+                None => Err(Error::text("ERR Invalid client ID")),
+            });
+            wanted_ids = Some(ids.collect::<Result<Vec<u64>, Error>>()?);
+        }
+        Some(_) => return Err(Error::Syntax),
+    }
+    bring_up_to_date(client, args, reply);
+    let all = client.server.clients.all();
+    let listed: Vec<&Arc<Public>> = match &wanted_ids {
+        // In the order in which they were asked for.
+        Some(ids) => ids.iter().flat_map(|id| all.iter().find(|c| c.id == *id)).collect(),
+        None => all.iter().filter(|c| wanted_type.is_none_or(|t| t == Type::of(c))).collect(),
+    };
+    let lines: String = listed.iter().map(|other| describe(other, client) + "\n").collect();
+    reply.verbatim(&lines);
+    Ok(())
+}
+
+/// The client itself must not be listed as it was a batch ago.
+fn bring_up_to_date(client: &Client, args: &Args, reply: &Reply) {
+    let name = [&args[0], b"|", &args[1]].concat();
+    client.publish(reply.protocol, TABLE.find(&name).map(|row| row.index));
+}
+
+/// A line of CLIENT LIST.
+fn describe(public: &Public, viewer: &Client) -> String {
+    let text = |field: &std::sync::Mutex<Vec<u8>>| {
+        String::from_utf8_lossy(&field.lock().unwrap()).into_owned()
+    };
+    let (local, fd) = public.connection.as_ref().map_or(("?:0".into(), -1), |connection| {
+        (connection.local.to_string(), connection.stream.as_raw_fd())
+    });
+    let idle = viewer.server.uptime().saturating_sub(public.last_interaction.load(Relaxed));
+    let queued = public.queued.load(Relaxed);
+    let mut flags = String::new();
+    let states = [
+        (public.monitoring.load(Relaxed), 'O'),
+        (Type::of(public) == Type::PubSub, 'P'),
+        (queued >= 0, 'x'),
+    ];
+    flags.extend(states.iter().filter(|(on, _)| *on).map(|(_, letter)| letter));
+    if flags.is_empty() {
+        flags.push('N');
+    }
+    let command = TABLE.rows.get(public.last_command.load(Relaxed));
+    format!(
+        "id={} addr={} laddr={local} fd={fd} name={} age={} idle={} flags={flags} db={} sub={} \
+         psub={} ssub=0 multi={queued} watch={} cmd={} user=default redir=-1 resp={} lib-name={} \
+         lib-ver={}",
+        public.id,
+        public.address(),
+        text(&public.name),
+        public.since.elapsed().as_secs(),
+        idle / 1000,
+        public.db.load(Relaxed),
+        public.channels.load(Relaxed),
+        public.patterns.load(Relaxed),
+        public.watching.load(Relaxed),
+        command.map_or("NULL", |row| row.command.name),
+        if public.resp3.load(Relaxed) { 3 } else { 2 },
+        text(&public.lib_name),
+        text(&public.lib_ver),
+    )
+}
+
+/// Which clients KILL means: all that fit everything that was said.
+#[derive(Default)]
+struct Filter {
+    id: Option<u64>,
+    kind: Option<Type>,
+    addr: Option<Vec<u8>>,
+    local: Option<Vec<u8>>,
+    skip_me: bool,
+}
+
+impl Filter {
+    /// The old form `CLIENT KILL ip:port`, or pairs of an option and its value.
+    fn parse(args: &Args) -> Result<Filter, Error> {
+        if args.len() == 3 {
+            return Ok(Filter { addr: Some(args[2].to_vec()), ..Filter::default() });
+        }
+        let mut filter = Filter { skip_me: true, ..Filter::default() };
+        let mut cursor = Cursor::at(args, 2);
+        while let Some(option) = cursor.option() {
+            let value = cursor.operand()?;
+            match option.as_slice() {
+                b"ID" => match parse_integer(value) {
+                    Some(id @ 1..) => filter.id = Some(id as u64),
+                    _ => return Err(Error::text("ERR client-id should be greater than 0")),
+                },
+                b"TYPE" => filter.kind = Some(Type::parse(value)?),
+                b"ADDR" => filter.addr = Some(value.to_vec()),
+                b"LADDR" => filter.local = Some(value.to_vec()),
+                b"USER" if value == b"default" => {}
+                b"USER" => {
+                    let user = String::from_utf8_lossy(value);
+                    return Err(Error::text(format!("ERR No such user '{user}'")));
+                }
+                b"SKIPME" => match value.to_ascii_lowercase().as_slice() {
+                    b"yes" => filter.skip_me = true,
+                    b"no" => filter.skip_me = false,
+                    _ => return Err(Error::Syntax),
+                },
+                _ => return Err(Error::Syntax),
+            }
+        }
+        Ok(filter)
+    }
+
+    fn fits(&self, public: &Public) -> bool {
+        let local = || public.connection.as_ref().map(|c| c.local.to_string().into_bytes());
+        self.id.is_none_or(|id| id == public.id)
+            && self.kind.is_none_or(|kind| kind == Type::of(public))
+            && self.addr.as_ref().is_none_or(|addr| addr == public.address().as_bytes())
+            && self.local.as_ref().is_none_or(|wanted| Some(wanted) == local().as_ref())
+    }
+}
+
+fn kill(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let filter = Filter::parse(args)?;
+    let old_form = args.len() == 3;
+    let mut killed = 0;
+    for other in client.server.clients.all().iter().filter(|other| filter.fits(other)) {
+        if other.id != client.public.id {
+            other.kill();
+        } else if filter.skip_me {
+            continue;
+        } else {
+            // It shall still get its answer.
+            client.then = Then::Close;
+        }
+        killed += 1;
+    }
+    match (old_form, killed) {
+        (true, 0) => return Err(Error::text("ERR No such client")),
+        (true, _) => reply.ok(),
+        (false, _) => reply.integer(killed),
+    }
+    Ok(())
+}
+
+/// Named `reply` in Redis; here that is where replies are written to.
+fn reply_mode(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    match args[2].to_ascii_uppercase().as_slice() {
+        b"ON" => {
+            client.replies = Replies::On;
+            reply.ok();
+        }
+        b"OFF" => client.replies = Replies::Off,
+        b"SKIP" if client.replies != Replies::Off => client.replies = Replies::SkipNext,
+        b"SKIP" => {}
+        _ => return Err(Error::Syntax),
+    }
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! The CONFIG command: options while the server runs. What they are is in [`crate::config`].
+//!
+//! What was changed and has consequences, as `appendonly yes` has, is put to work by
+//! `config_changed`. If that fails, the old values come back, so that CONFIG GET never claims what
+//! is not so.
+//!
+//! **How Redis does it**: config.c, `configSetCommand`, with a function to apply in each row. Our
+//! HELP also lists the options, each with its default and whether it can change at run time.
+
+use super::args::Cursor;
+use super::{Command, NO_KEY, Run, command};
+use crate::client::Client;
+use crate::config;
+use crate::error::Error;
+use crate::resp::{Args, Reply};
+
+#[rustfmt::skip]
+pub const COMMANDS: &[Command] = &[
+    command("config", -2, Run::Container, NO_KEY, "2.0.0", "", "A container for server configuration commands"),
+    command("config|get", -3, Run::Client(get), NO_KEY, "2.0.0", "parameter [parameter ...]", "Get the values of configuration parameters"),
+    command("config|help", 2, Run::Client(help), NO_KEY, "5.0.0", "", "Show helpful text about the different subcommands"),
+    command("config|resetstat", 2, Run::Client(resetstat), NO_KEY, "2.0.0", "", "Reset the stats returned by INFO"),
+    command("config|set", -4, Run::Client(set), NO_KEY, "2.0.0", "parameter value [parameter value ...]", "Set configuration parameters to the given values"),
+];
+
+fn get(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let mut found: Vec<(&[u8], String)> = Vec::new();
+    for pattern in Cursor::at(args, 2).rest() {
+        let is_name = !pattern.iter().any(|byte| b"*?[".contains(byte));
+        for (name, value) in client.server.config.get(pattern) {
+            let name = name.as_bytes();
+            if !found
+                .iter()
+                .any(|(seen, _)| seen.eq_ignore_ascii_case(name))
+            {
+                // A client looks its answer up under the name that it has sent.
+                found.push((if is_name { pattern } else { name }, value));
+            }
+        }
+    }
+    reply.map(found.len());
+    for (name, value) in found {
+        reply.bulk(name);
+        reply.bulk(value.as_bytes());
+    }
+    Ok(())
+}
+
+fn set(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let pairs: Vec<_> = Cursor::at(args, 2).pairs().ok_or(Error::Syntax)?.collect();
+    let server = &client.server;
+    let before: Vec<_> = pairs
+        .iter()
+        .flat_map(|(name, _)| server.config.get(name))
+        .collect();
+    let changed = server.config.set(&pairs)?;
+    if let Err(error) = server.config_changed(&changed) {
+        let before: Vec<_> = before
+            .iter()
+            .map(|(name, value)| (name.as_bytes(), value.as_bytes()))
+            .collect();
+        server.config.set(&before)?;
+        return Err(error);
+    }
+    reply.ok();
+    Ok(())
+}
+
+fn resetstat(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
+    client.server.stats.reset();
+    reply.ok();
+    Ok(())
+}
+
+fn help(_: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
+    const HEAD: &str = "\
+CONFIG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:
+GET <pattern>
+    Return parameters matching the glob-like <pattern> and their values.
+SET <directive> <value>
+    Set the configuration <directive> to <value>.
+RESETSTAT
+    Reset statistics reported by the INFO command.
+HELP
+    Prints this help.
+Directives, with their defaults, and when they can change:";
+    let head = HEAD.lines().map(String::from);
+    let options = config::describe().map(|line| format!("    {line}"));
+    let lines: Vec<String> = head.chain(options).collect();
+    reply.array(lines.len());
+    for line in lines {
+        // A status each, as Redis has it, for redis-cli shows that without quotes.
+        reply
+            .out
+            .extend_from_slice(format!("+{line}\r\n").as_bytes());
+    }
+    Ok(())
+}

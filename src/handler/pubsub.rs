@@ -1,0 +1,159 @@
+//! Publish and subscribe: messages that nobody keeps.
+//!
+//! The hub and the queues in front of the sockets are in `crate::pubsub`; here are the commands.
+//! Each name is confirmed by a message of its own. The confirmation is in the client's queue
+//! before the hub knows the subscriber, so no message can overtake it.
+//!
+//! **How Redis does it**: pubsub.c.
+
+use super::{Command, NO_KEY, Run, command};
+use crate::client::Client;
+use crate::error::Error;
+use crate::handler::args::Cursor;
+use crate::pubsub::{Kind, Limit, Outbox};
+use crate::resp::{Args, Reply};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+#[rustfmt::skip]
+pub const COMMANDS: &[Command] = &[
+    command("subscribe",       -2, Run::Client(subscribe),    NO_KEY, "2.0.0", "channel [channel ...]",     "Listen for messages published to the given channels"),
+    command("unsubscribe",     -1, Run::Client(unsubscribe),  NO_KEY, "2.0.0", "[channel [channel ...]]",   "Stop listening for messages posted to the given channels"),
+    command("psubscribe",      -2, Run::Client(psubscribe),   NO_KEY, "2.0.0", "pattern [pattern ...]",     "Listen for messages published to channels matching the given patterns"),
+    command("punsubscribe",    -1, Run::Client(punsubscribe), NO_KEY, "2.0.0", "[pattern [pattern ...]]",   "Stop listening for messages posted to channels matching the given patterns"),
+    command("publish",         3,  Run::Client(publish),      NO_KEY, "2.0.0", "channel message",           "Post a message to a channel"),
+    command("pubsub",          -2, Run::Container,            NO_KEY, "2.8.0", "",                          "A container for Pub/Sub commands"),
+    command("pubsub|channels", -2, Run::Client(channels),     NO_KEY, "2.8.0", "[pattern]",                 "List active channels"),
+    command("pubsub|numsub",   -2, Run::Client(numsub),       NO_KEY, "2.8.0", "[channel [channel ...]]",   "Get the count of subscribers for channels"),
+    command("pubsub|numpat",   2,  Run::Client(numpat),       NO_KEY, "2.8.0", "",                          "Get the count of unique patterns pattern subscriptions"),
+    command("pubsub|help",     2,  Run::Client(super::help),  NO_KEY, "6.2.0", "",                          "Show helpful text about the different subcommands"),
+];
+
+fn subscribe(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    add(client, Kind::Channel, "subscribe", args, reply)
+}
+
+fn psubscribe(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    add(client, Kind::Pattern, "psubscribe", args, reply)
+}
+
+fn unsubscribe(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    remove(client, Kind::Channel, "unsubscribe", args, reply)
+}
+
+fn punsubscribe(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    remove(client, Kind::Pattern, "punsubscribe", args, reply)
+}
+
+fn add(
+    client: &mut Client,
+    kind: Kind,
+    word: &str,
+    args: &Args,
+    reply: &mut Reply,
+) -> Result<(), Error> {
+    let outbox = outbox(client, reply)?;
+    // Inside EXEC the reply is an array that has only begun; there it must wait for its end.
+    let at_once = reply.out.is_empty();
+    for name in Cursor::new(args).rest() {
+        let is_new = client.names(kind).insert(name.to_vec());
+        confirm(client, word, Some(name), reply);
+        let queue_it = || {
+            if at_once {
+                outbox.push(&std::mem::take(&mut reply.out));
+            }
+        };
+        if is_new {
+            let server = client.server.clone();
+            server.hub.subscribe(kind, name, client.public.id, &outbox, queue_it);
+        } else {
+            queue_it();
+        }
+    }
+    Ok(())
+}
+
+fn remove(
+    client: &mut Client,
+    kind: Kind,
+    word: &str,
+    args: &Args,
+    reply: &mut Reply,
+) -> Result<(), Error> {
+    let named: Vec<Vec<u8>> = Cursor::new(args).rest().map(<[u8]>::to_vec).collect();
+    let names = if named.is_empty() { client.names(kind).iter().cloned().collect() } else { named };
+    if names.is_empty() {
+        confirm(client, word, None, reply);
+    }
+    for name in names {
+        client.server.hub.unsubscribe(kind, &name, client.public.id);
+        client.names(kind).remove(&name);
+        confirm(client, word, Some(&name), reply);
+    }
+    Ok(())
+}
+
+/// Ends all subscriptions without a word, for RESET.
+pub fn unsubscribe_all(client: &mut Client) {
+    for kind in [Kind::Channel, Kind::Pattern] {
+        for name in std::mem::take(client.names(kind)) {
+            client.server.hub.unsubscribe(kind, &name, client.public.id);
+        }
+    }
+}
+
+fn confirm(client: &Client, word: &str, name: Option<&[u8]>, reply: &mut Reply) {
+    reply.push(3);
+    reply.bulk(word.as_bytes());
+    reply.bulk_or_nil(name);
+    reply.count(client.channels.len() + client.patterns.len());
+}
+
+/// The client's queue; from now on all its output goes through it.
+pub fn outbox(client: &mut Client, reply: &Reply) -> Result<Arc<Outbox>, Error> {
+    if let Some(outbox) = &client.outbox {
+        return Ok(outbox.clone());
+    }
+    let connection = client.public.connection.as_ref().ok_or(Error::Syntax)?;
+    let config = &client.server.config.pubsub_output;
+    let limit = Limit {
+        hard: config.hard.load(Ordering::Relaxed),
+        soft: config.soft.load(Ordering::Relaxed),
+        soft_seconds: config.seconds.load(Ordering::Relaxed),
+    };
+    let outbox = Outbox::new(connection.stream.clone(), reply.protocol, limit);
+    client.outbox = Some(outbox.clone());
+    Ok(outbox)
+}
+
+fn publish(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    reply.count(client.server.hub.publish(&args[1], &args[2]));
+    Ok(())
+}
+
+fn channels(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let pattern = match args.len() {
+        2 => None,
+        3 => Some(&args[2]),
+        _ => return Err(Error::WrongArgumentsOrSubcommand("PUBSUB", args[1].to_vec())),
+    };
+    let channels = client.server.hub.channels(pattern);
+    reply.array(channels.len());
+    channels.iter().for_each(|name| reply.bulk(name));
+    Ok(())
+}
+
+fn numsub(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let names = Cursor::at(args, 2).rest();
+    reply.array(2 * names.len());
+    for name in names {
+        reply.bulk(name);
+        reply.count(client.server.hub.subscribers(name));
+    }
+    Ok(())
+}
+
+fn numpat(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
+    reply.count(client.server.hub.counts().1);
+    Ok(())
+}

@@ -1,0 +1,184 @@
+//! The server as a whole: its time and role, its log, its end, and MONITOR.
+//!
+//! What would block (SHUTDOWN waits for the disk, WAIT for replicas that never come) is not done
+//! here, for a handler may be running under a lock: it leaves a [`Then`] for serve.rs.
+//!
+//! **How Redis does it**: server.c, replication.c.
+
+use super::{Command, NO_KEY, Row, Run, command, microseconds};
+use crate::client::{Client, Then};
+use crate::error::Error;
+use crate::handler::args::Cursor;
+use crate::resp::{Args, Digits, Reply};
+use std::sync::atomic::Ordering;
+
+#[rustfmt::skip]
+pub const COMMANDS: &[Command] = &[
+    command("time",         1,  Run::Client(time),         NO_KEY, "2.6.0", "", "Return the current server time"),
+    command("role",         1,  Run::Client(role),         NO_KEY, "2.8.12", "", "Return the role of the instance in the context of replication"),
+    command("monitor",      1,  Run::Client(monitor),      NO_KEY, "1.0.0", "", "Listen for all requests received by the server in real time"),
+    command("bgrewriteaof", 1,  Run::Client(bgrewriteaof), NO_KEY, "1.0.0", "", "Asynchronously rewrite the append-only file"),
+    command("shutdown",     -1, Run::Client(shutdown),     NO_KEY, "1.0.0", "[NOSAVE|SAVE] [NOW] [FORCE] [ABORT]", "Synchronously save the dataset to disk and then shut down the server"),
+    command("wait",         3,  Run::Client(wait),         NO_KEY, "3.0.0", "numreplicas timeout", "Wait for the synchronous replication of all the write commands sent in the context of the current connection"),
+    command("waitaof",      4,  Run::Client(waitaof),      NO_KEY, "7.2.0", "numlocal numreplicas timeout", "Wait for all write commands sent in the context of the current connection to be synced to the append-only file"),
+];
+
+fn time(_: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let now = microseconds();
+    reply.array(2);
+    for part in [now / 1_000_000, now % 1_000_000] {
+        reply.bulk(Digits::new(part as i64).as_bytes());
+    }
+    Ok(())
+}
+
+fn role(_: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
+    reply.array(3);
+    reply.bulk(b"master");
+    // The replication offset, and no replicas.
+    reply.integer(0);
+    reply.array(0);
+    Ok(())
+}
+
+fn bgrewriteaof(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
+    if !client.server.aof.is_enabled() {
+        let text = "ERR The append only file is switched off. Try CONFIG SET appendonly yes.";
+        return Err(Error::text(text));
+    }
+    if !client.server.aof.request_rewrite() {
+        return Err(Error::RewriteInProgress);
+    }
+    reply.status("Background append only file rewriting started");
+    Ok(())
+}
+
+fn shutdown(client: &mut Client, args: &Args, _: &mut Reply) -> Result<(), Error> {
+    let mut cursor = Cursor::new(args);
+    let mut save = None;
+    while let Some(option) = cursor.option() {
+        match option.as_slice() {
+            b"SAVE" if save != Some(false) => save = Some(true),
+            b"NOSAVE" if save != Some(true) => save = Some(false),
+            b"NOW" | b"FORCE" => {}
+            b"ABORT" if args.len() == 2 => {
+                return Err(Error::text("ERR No shutdown in progress."));
+            }
+            _ => return Err(Error::Syntax),
+        }
+    }
+    client.then = Then::Shutdown;
+    Ok(())
+}
+
+fn wait(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let mut cursor = Cursor::new(args);
+    let replicas = cursor.integer()? > 0;
+    let timeout_ms = timeout(&mut cursor)?;
+    if client.in_exec || !replicas {
+        reply.integer(0);
+    } else {
+        client.then = Then::Wait { timeout_ms };
+    }
+    Ok(())
+}
+
+fn waitaof(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let mut cursor = Cursor::new(args);
+    let local = cursor.integer()?;
+    if !(0..=1).contains(&local) {
+        return Err(Error::text("ERR value is out of range, value must between 0 and 1"));
+    }
+    let replicas = cursor.integer()?;
+    if replicas < 0 {
+        return Err(Error::NotPositive);
+    }
+    let timeout_ms = timeout(&mut cursor)?;
+    let aof = &client.server.aof;
+    if local > 0 && !aof.is_enabled() {
+        let text = "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.";
+        return Err(Error::text(text));
+    }
+    if client.in_exec {
+        reply.array(2);
+        reply.integer(aof.is_durable(aof.position()).into());
+        reply.integer(0);
+    } else {
+        client.then = Then::WaitAof { local: local > 0, replicas: replicas > 0, timeout_ms };
+    }
+    Ok(())
+}
+
+/// Milliseconds; 0 waits for ever.
+fn timeout(cursor: &mut Cursor) -> Result<u64, Error> {
+    let timeout = cursor.integer().map_err(|_| {
+        Error::text("ERR timeout is not an integer or out of range")
+    })?;
+    u64::try_from(timeout).map_err(|_| Error::text("ERR timeout is negative"))
+}
+
+fn monitor(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
+    if client.in_exec {
+        return Err(Error::text("ERR MONITOR isn't allowed for DENY BLOCKING client"));
+    }
+    let outbox = super::pubsub::outbox(client, reply)?;
+    reply.ok();
+    outbox.push(&std::mem::take(&mut reply.out));
+    client.public.monitoring.store(true, Ordering::Relaxed);
+    client.server.hub.add_monitor(client.public.id, &outbox);
+    Ok(())
+}
+
+pub fn stop_monitoring(client: &Client) {
+    if client.public.monitoring.swap(false, Ordering::Relaxed) {
+        client.server.hub.remove_monitor(client.public.id);
+    }
+}
+
+/// Shows a command that has just run to all monitors, but for those that could harm the server
+/// and those that hold a secret.
+pub fn show_monitors(client: &Client, row: &Row, args: &Args, now: u64) {
+    let name = row.command.name;
+    let group = name.split('|').next().unwrap_or(name);
+    let hidden = matches!(group, "config" | "monitor" | "shutdown" | "slowlog" | "debug" | "acl")
+        || matches!(name, "client|kill" | "client|list" | "bgrewriteaof" | "role");
+    if hidden {
+        return;
+    }
+    let (seconds, rest) = (now / 1_000_000, now % 1_000_000);
+    let head = format!("+{seconds}.{rest:06} [{} {}]", client.db, client.public.address());
+    let mut line = head.into_bytes();
+    let mut secrets = 0..0;
+    for (index, word) in args.iter().enumerate() {
+        if index == 0 && name == "auth" {
+            secrets = 1..args.len();
+        } else if name == "hello" && word.eq_ignore_ascii_case(b"auth") {
+            secrets = index + 1..index + 3;
+        }
+        line.push(b' ');
+        match secrets.contains(&index) {
+            true => line.extend_from_slice(b"\"(redacted)\""),
+            false => quote(word, &mut line),
+        }
+    }
+    line.extend_from_slice(b"\r\n");
+    client.server.hub.show_monitors(&line);
+}
+
+/// Redis's `sdscatrepr`.
+fn quote(word: &[u8], line: &mut Vec<u8>) {
+    line.push(b'"');
+    for &byte in word {
+        match byte {
+            b'\\' | b'"' => line.extend_from_slice(&[b'\\', byte]),
+            b'\n' => line.extend_from_slice(b"\\n"),
+            b'\r' => line.extend_from_slice(b"\\r"),
+            b'\t' => line.extend_from_slice(b"\\t"),
+            7 => line.extend_from_slice(b"\\a"),
+            8 => line.extend_from_slice(b"\\b"),
+            b' '..=b'~' => line.push(byte),
+            _ => line.extend_from_slice(format!("\\x{byte:02x}").as_bytes()),
+        }
+    }
+    line.push(b'"');
+}

@@ -1,0 +1,74 @@
+//! Transactions: MULTI queues, EXEC runs the queue while nobody else can.
+//!
+//! After MULTI a command that could run is queued instead (handler.rs, `execute`); one that could
+//! not, for it is unknown or its arity is wrong, spoils the transaction, and EXEC refuses. EXEC
+//! itself is `Batch::exec`: a transaction is nothing but a lock held longer. It takes the shared
+//! one if no queued command writes, looks whether a watched key has changed, and runs them all at
+//! one time. What they changed is one unit of the log (propagate.rs). A command that fails while
+//! EXEC runs does not undo the others.
+//!
+//! WATCH makes this a compare-and-set: see watch.rs.
+//!
+//! **How Redis does it**: multi.c, with the same rules.
+
+use super::{ALL_KEYS, Command, NO_KEY, Run, command};
+use crate::client::{Client, Transaction};
+use crate::error::Error;
+use crate::handler::args::Cursor;
+use crate::resp::{Args, Reply};
+use crate::store::View;
+use std::sync::atomic::Ordering;
+
+#[rustfmt::skip]
+pub const COMMANDS: &[Command] = &[
+    command("multi",   1,  Run::Client(multi),   NO_KEY,   "1.2.0", "",              "Mark the start of a transaction block"),
+    command("exec",    1,  Run::Exec,            NO_KEY,   "1.2.0", "",              "Execute all commands issued after MULTI"),
+    command("discard", 1,  Run::Mixed(discard),  NO_KEY,   "2.0.0", "",              "Discard all commands issued after MULTI"),
+    command("watch",   -2, Run::Mixed(watch),    ALL_KEYS, "2.2.0", "key [key ...]", "Watch the given keys to determine execution of the MULTI/EXEC block"),
+    command("unwatch", 1,  Run::Mixed(unwatch),  NO_KEY,   "2.2.0", "",              "Forget about all watched keys"),
+];
+
+fn multi(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
+    if client.transaction.is_some() {
+        return Err(Error::NestedMulti);
+    }
+    client.transaction = Some(Transaction::default());
+    reply.ok();
+    Ok(())
+}
+
+fn discard(client: &mut Client, view: &View, _: &Args, reply: &mut Reply) -> Result<(), Error> {
+    client.transaction.take().ok_or(Error::DiscardWithoutMulti)?;
+    unwatch_all(client, view);
+    reply.ok();
+    Ok(())
+}
+
+fn watch(client: &mut Client, view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    if client.transaction.is_some() {
+        return Err(Error::WatchInsideMulti);
+    }
+    for key in Cursor::new(args).rest() {
+        let watched = client.watched.iter().any(|(db, other, _)| *db == view.db && other == key);
+        if !watched {
+            let expired = view.watch(key, &client.watch_flag);
+            client.watched.push((view.db, key.to_vec(), expired));
+        }
+    }
+    reply.ok();
+    Ok(())
+}
+
+fn unwatch(client: &mut Client, view: &View, _: &Args, reply: &mut Reply) -> Result<(), Error> {
+    unwatch_all(client, view);
+    reply.ok();
+    Ok(())
+}
+
+/// Ends all watches of the client, and lowers its flag.
+pub fn unwatch_all(client: &mut Client, view: &View) {
+    for (db, key, _) in client.watched.drain(..) {
+        view.unwatch(db, &key, &client.watch_flag);
+    }
+    client.watch_flag.store(false, Ordering::Relaxed);
+}
