@@ -26,6 +26,8 @@ pub enum Error {
     Syntax,
     WrongType,
     NotInteger,
+    /// Not a C `int`.
+    OutsideOfInt,
     NotPositive,
     NotFloat,
     HashValueNotInteger,
@@ -49,7 +51,7 @@ pub enum Error {
     LcsNotStrings,
     NxAndOthers,
     GtAndLt,
-    UnsupportedOption(String),
+    UnsupportedOption(Vec<u8>),
     NoAuth,
     WrongPassword,
     NoPasswordSet,
@@ -115,7 +117,10 @@ impl Error {
             Error::InvalidExpire(name) => {
                 compose!(out, "ERR invalid expire time in '{name}' command")
             }
-            Error::UnsupportedOption(option) => compose!(out, "ERR Unsupported option {option}"),
+            Error::UnsupportedOption(option) => {
+                out.extend_from_slice(b"ERR Unsupported option ");
+                return out.extend_from_slice(printable(option, option.len()));
+            }
             Error::SubscribedOnly(name) => compose!(
                 out,
                 "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / \
@@ -135,6 +140,9 @@ impl Error {
             Error::Syntax => "ERR syntax error",
             Error::WrongType => "WRONGTYPE Operation against a key holding the wrong kind of value",
             Error::NotInteger => "ERR value is not an integer or out of range",
+            Error::OutsideOfInt => {
+                "ERR value is out of range, value must between -2147483648 and 2147483647"
+            }
             Error::NotPositive => "ERR value is out of range, must be positive",
             Error::NotFloat => "ERR value is not a valid float",
             Error::HashValueNotInteger => "ERR hash value is not an integer",

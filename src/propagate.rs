@@ -77,8 +77,10 @@ impl Records {
         if records > 1 {
             self.bytes.splice(start..start, MULTI.iter().copied());
             self.bytes.extend_from_slice(EXEC);
+            // The first SELECT stays before the MULTI, as in Redis.
             self.selects[selects..]
                 .iter_mut()
+                .filter(|(offset, _)| *offset > start)
                 .for_each(|(offset, _)| *offset += MULTI.len());
         }
         self.bytes.len() - start

@@ -265,15 +265,15 @@ impl<'a> View<'a> {
     }
 
     pub fn random_key(&self) -> Option<&'a [u8]> {
-        // Among the dead one may search for long, so at last a dead one will do, as in Redis.
         let keys = &self.dbs(self.db).keys;
-        let mut tries = 0..100;
-        loop {
+        for _ in 0..100 {
             let entry = keys.random()?;
-            if self.is_alive_alone(entry) || tries.next().is_none() {
+            if self.is_alive_alone(entry) {
                 return Some(entry.key());
             }
         }
+        // Hardly any is alive, so the first that is will do.
+        self.living().next().map(Entry::key)
     }
 
     /// Begins to watch a key of the view's database for the client with this flag.
@@ -307,10 +307,9 @@ impl<'a> View<'a> {
             .deadline()
             .is_some_and(|deadline| self.time.is_past(deadline));
         if dead {
-            self.notes
-                .expired
-                .borrow_mut()
-                .push((db, entry.key().to_vec()));
+            let (unit, key) = (self.notes.unit.get(), entry.key().to_vec());
+            let mut expired = self.notes.expired.borrow_mut();
+            expired.push(Expired { unit, db, key });
         }
         !dead
     }

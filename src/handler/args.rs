@@ -73,3 +73,21 @@ impl<'a> Cursor<'a> {
 pub fn integer(text: &[u8]) -> Result<i64, Error> {
     parse_integer(text).ok_or(Error::NotInteger)
 }
+
+/// A whole number that C's `int` holds, as Redis reads the number of a database.
+pub fn index(text: &[u8]) -> Result<i32, Error> {
+    i32::try_from(integer(text)?).map_err(|_| Error::OutsideOfInt)
+}
+
+/// The same number if there is such a database among `count`.
+pub fn within(index: i32, count: usize) -> Result<usize, Error> {
+    let index = usize::try_from(index).ok();
+    index
+        .filter(|&index| index < count)
+        .ok_or(Error::DbIndexOutOfRange)
+}
+
+/// One of `count` databases.
+pub fn database(text: &[u8], count: usize) -> Result<usize, Error> {
+    within(index(text)?, count)
+}

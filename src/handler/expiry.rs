@@ -1,1 +1,265 @@
-//! stub
+//! Keys that die: EXPIRE and its family, TTL and its family, PERSIST.
+//!
+//! A client says *when* in four ways, seconds or milliseconds, from now or since 1970. The store
+//! knows one, the *deadline*: milliseconds since 1970, the last one in which the key lives.
+//!
+//! ```text
+//! EXPIRE k 10      ─┐
+//! PEXPIRE k 10000  ─┤ deadline()                         ┌─▶ the entry, and the index (store.rs)
+//! EXPIREAT k 17…   ─┼───────────▶ 1735689600000 ─▶ log ──┤
+//! PEXPIREAT k 17…  ─┘                                    └─▶ PEXPIREAT k 1735689600000
+//! ```
+//!
+//! The log gets the deadline too. `EXPIRE k 10` replayed an hour later would give the key ten more
+//! seconds, and every restart would give them again.
+//!
+//! A deadline that has come already deletes the key at once, and the log says DEL: then replay,
+//! where time stands still, needs no rule of its own for it. For the same reason replay sets a
+//! deadline however long it is past. The key is dead as soon as the server looks at a clock.
+//!
+//! How keys with a deadline are found and deleted when it comes is the store's business.
+//!
+//! **How Redis does it**: expire.c, `expireGenericCommand` and `ttlGenericCommand`. Texts, limits
+//! and the order of checks are the same: options before the number, the number before the key.
+
+use super::{Command, ONE_KEY, Run, args, command};
+use crate::entry::Entry;
+use crate::error::Error;
+use crate::resp::{Args, Digits, Reply};
+use crate::store::{View, ViewMut};
+
+#[rustfmt::skip]
+pub const COMMANDS: &[Command] = &[
+    command("expire",      -3, Run::Write(expire),     ONE_KEY, "1.0.0", "key seconds [NX|XX|GT|LT]",                "Set a key's time to live in seconds"),
+    command("pexpire",     -3, Run::Write(pexpire),    ONE_KEY, "2.6.0", "key milliseconds [NX|XX|GT|LT]",           "Set a key's time to live in milliseconds"),
+    command("expireat",    -3, Run::Write(expireat),   ONE_KEY, "1.2.0", "key unix-time-seconds [NX|XX|GT|LT]",      "Set the expiration for a key as a UNIX timestamp"),
+    command("pexpireat",   -3, Run::Write(pexpireat),  ONE_KEY, "2.6.0", "key unix-time-milliseconds [NX|XX|GT|LT]", "Set the expiration for a key as a UNIX timestamp specified in milliseconds"),
+    command("persist",      2, Run::Write(persist),    ONE_KEY, "2.2.0", "key",                                      "Remove the expiration from a key"),
+    command("ttl",          2, Run::Read(ttl),         ONE_KEY, "1.0.0", "key",                                      "Get the time to live for a key in seconds"),
+    command("pttl",         2, Run::Read(pttl),        ONE_KEY, "2.6.0", "key",                                      "Get the time to live for a key in milliseconds"),
+    command("expiretime",   2, Run::Read(expiretime),  ONE_KEY, "7.0.0", "key",                                      "Get the expiration Unix timestamp for a key"),
+    command("pexpiretime",  2, Run::Read(pexpiretime), ONE_KEY, "7.0.0", "key",                                      "Get the expiration Unix timestamp for a key in milliseconds"),
+];
+
+/// Milliseconds in the unit of an argument.
+pub const SECONDS: i64 = 1_000;
+pub const MILLISECONDS: i64 = 1;
+
+fn expire(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+    let now = Some(view.time.now);
+    give_deadline(view, args, reply, |at| deadline(at, SECONDS, now, "expire"))
+}
+
+fn pexpire(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+    let now = Some(view.time.now);
+    give_deadline(view, args, reply, |at| {
+        deadline(at, MILLISECONDS, now, "pexpire")
+    })
+}
+
+fn expireat(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+    give_deadline(view, args, reply, |at| {
+        deadline(at, SECONDS, None, "expireat")
+    })
+}
+
+fn pexpireat(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+    give_deadline(view, args, reply, Ok)
+}
+
+fn persist(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+    let key = &args[1];
+    let mortal = view.get(key).and_then(|entry| entry.deadline()).is_some();
+    if mortal {
+        view.set_deadline(key, None);
+        view.changed(key);
+    }
+    reply.integer(mortal.into());
+    Ok(())
+}
+
+fn ttl(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let now = view.time.now;
+    tell_deadline(view, args, reply, |at| in_seconds(at.saturating_sub(now)))
+}
+
+fn pttl(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let now = view.time.now;
+    tell_deadline(view, args, reply, |at| at.saturating_sub(now))
+}
+
+fn expiretime(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    tell_deadline(view, args, reply, in_seconds)
+}
+
+fn pexpiretime(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    tell_deadline(view, args, reply, |at| at)
+}
+
+/// The deadline in milliseconds of Unix time that an argument `value` means. Its unit has
+/// `unit_ms` milliseconds, and it counts from `relative_to`, or from 1970. What 64 bits cannot
+/// hold is an error that bears the command's name. It may be negative: EXPIRE allows that, and SET
+/// has to refuse it.
+pub fn deadline(
+    value: i64,
+    unit_ms: i64,
+    relative_to: Option<u64>,
+    name: &'static str,
+) -> Result<i64, Error> {
+    let start = relative_to.unwrap_or(0);
+    value
+        .checked_mul(unit_ms)
+        .and_then(|milliseconds| milliseconds.checked_add_unsigned(start))
+        .ok_or(Error::InvalidExpire(name))
+}
+
+/// What the four EXPIREs have in common; `to_deadline` is in what they differ.
+fn give_deadline(
+    view: &mut ViewMut,
+    args: &Args,
+    reply: &mut Reply,
+    to_deadline: impl FnOnce(i64) -> Result<i64, Error>,
+) -> Result<(), Error> {
+    let conditions = Conditions::parse(args)?;
+    let value = args::integer(&args[2])?;
+    let new = to_deadline(value)?;
+    let key = &args[1];
+    let old = view.get(key).map(|entry| entry.deadline());
+    let allowed = old.is_some_and(|old| conditions.allow(old, new));
+    if allowed && view.time.has_come(new) {
+        view.delete(key);
+        view.propagate([b"DEL", key]);
+    } else if allowed {
+        // Negative only in a replay of a log that is not ours; dead either way.
+        view.set_deadline(key, Some(new.max(0) as u64));
+        view.changed(key);
+        propagate_pexpireat(view, args, new);
+    }
+    reply.integer(allowed.into());
+    Ok(())
+}
+
+/// Logs the outcome. As in Redis the conditions stay, which hold again when it is replayed, and a
+/// PEXPIREAT is logged in the very words in which it came.
+fn propagate_pexpireat(view: &mut ViewMut, args: &Args, deadline: i64) {
+    let digits = Digits::new(deadline);
+    if !args[0].eq_ignore_ascii_case(b"pexpireat") {
+        let mut words = vec![b"PEXPIREAT", &args[1], digits.as_bytes()];
+        words.extend(args.iter().skip(3));
+        view.propagate_words(words.into_iter());
+    }
+}
+
+/// NX, XX, GT and LT: only if the key has no deadline, has one, has an earlier one, a later one.
+#[derive(Default)]
+struct Conditions {
+    nx: bool,
+    xx: bool,
+    gt: bool,
+    lt: bool,
+}
+
+impl Conditions {
+    fn parse(args: &Args) -> Result<Conditions, Error> {
+        let mut conditions = Conditions::default();
+        for option in args.iter().skip(3) {
+            match option.to_ascii_uppercase().as_slice() {
+                b"NX" => conditions.nx = true,
+                b"XX" => conditions.xx = true,
+                b"GT" => conditions.gt = true,
+                b"LT" => conditions.lt = true,
+                _ => return Err(Error::UnsupportedOption(option.to_vec())),
+            }
+        }
+        let Conditions { nx, xx, gt, lt } = conditions;
+        if nx && (xx || gt || lt) {
+            Err(Error::NxAndOthers)
+        } else if gt && lt {
+            Err(Error::GtAndLt)
+        } else {
+            Ok(conditions)
+        }
+    }
+
+    /// A key without a deadline counts as one that lives for ever.
+    fn allow(&self, old: Option<u64>, new: i64) -> bool {
+        match old.map(|old| old as i64) {
+            None => !self.xx && !self.gt,
+            Some(old) => !self.nx && (!self.gt || new > old) && (!self.lt || new < old),
+        }
+    }
+}
+
+/// What the four TTLs have in common; `answer` makes theirs out of the deadline.
+fn tell_deadline(
+    view: &View,
+    args: &Args,
+    reply: &mut Reply,
+    answer: impl FnOnce(u64) -> u64,
+) -> Result<(), Error> {
+    match view.get(&args[1]).map(Entry::deadline) {
+        None => reply.integer(-2),
+        Some(None) => reply.integer(-1),
+        Some(Some(deadline)) => reply.integer(answer(deadline) as i64),
+    }
+    Ok(())
+}
+
+/// To the nearest second: a key that has just been given ten seconds says 10, not 9.
+fn in_seconds(milliseconds: u64) -> u64 {
+    (milliseconds + 500) / 1_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_fits_into_64_bits_or_is_an_error() {
+        let error = Err(Error::InvalidExpire("set"));
+        let now = Some(5);
+        assert_eq!(deadline(7, SECONDS, None, "set"), Ok(7_000));
+        assert_eq!(deadline(7, SECONDS, now, "set"), Ok(7_005));
+        assert_eq!(deadline(-7, MILLISECONDS, now, "set"), Ok(-2));
+        let most = i64::MAX / 1_000;
+        assert_eq!(deadline(most, SECONDS, now, "set"), Ok(most * 1_000 + 5));
+        assert_eq!(deadline(most, SECONDS, Some(1_000), "set"), error);
+        assert_eq!(deadline(most + 1, SECONDS, None, "set"), error);
+        assert_eq!(deadline(-most - 1, SECONDS, now, "set"), error);
+        assert_eq!(deadline(i64::MAX, MILLISECONDS, now, "set"), error);
+        assert_eq!(
+            deadline(i64::MIN, MILLISECONDS, now, "set"),
+            Ok(i64::MIN + 5)
+        );
+    }
+
+    #[test]
+    fn no_deadline_is_later_than_any() {
+        let allow = |options: &str, old, new| {
+            let mut args = Args::default();
+            let words = ["EXPIRE", "key", "1"].into_iter();
+            words
+                .chain(options.split_whitespace())
+                .for_each(|word| args.push(word.as_bytes()));
+            Conditions::parse(&args).map(|conditions| conditions.allow(old, new))
+        };
+        for (options, without, earlier, same, later) in [
+            ("", true, true, true, true),
+            ("nx", true, false, false, false),
+            ("XX", false, true, true, true),
+            ("gt", false, true, false, false),
+            ("LT", true, false, false, true),
+            ("XX lt", false, false, false, true),
+            ("xx GT xx", false, true, false, false),
+        ] {
+            assert_eq!(allow(options, None, 5), Ok(without), "{options}");
+            assert_eq!(allow(options, Some(4), 5), Ok(earlier), "{options}");
+            assert_eq!(allow(options, Some(5), 5), Ok(same), "{options}");
+            assert_eq!(allow(options, Some(6), 5), Ok(later), "{options}");
+        }
+        assert_eq!(allow("gt lt nx", None, 5), Err(Error::NxAndOthers));
+        assert_eq!(allow("lt gt", None, 5), Err(Error::GtAndLt));
+        let unsupported = Error::UnsupportedOption(b"Foo".to_vec());
+        assert_eq!(allow("gt lt Foo", None, 5), Err(unsupported));
+    }
+}

@@ -1,1 +1,273 @@
-//! stub
+//! Keys, whatever they hold: to count and list them, rename, move, copy and delete them, and to
+//! ask what they are; and whole databases: DBSIZE, SWAPDB and the two FLUSHes.
+//!
+//! Few of these commands look at a value. They move *entries*, key, value and deadline in one
+//! piece, from one name to another:
+//!
+//! ```text
+//! RENAME a b     db 0: a ──▶ b      the entry leaves, and whatever b was goes
+//! MOVE a 1       db 0: a ──▶ db 1: a, if there is none
+//! COPY a b DB 1  db 0: a ──▶ db 1: b, if there is none; a stays
+//! ```
+//!
+//! Before an entry arrives, the handler looks for one that is in its place, even if it would be
+//! replaced without a question: looking is what deletes a dead key and leaves its DEL for the log.
+//!
+//! **KEYS and SCAN** list the keyspace. KEYS does so at once, and holds the shared lock for as
+//! long as that takes: readers go on, writers wait. SCAN returns a few keys and a cursor with
+//! which the next call goes on. Its work follows COUNT, not the size of the keyspace or of what it
+//! finds; a call may well find nothing. Any key that is there from the first call to the last is
+//! returned at least once. What makes that hold while the table grows stands in table.rs.
+//!
+//! **How Redis does it**: db.c and object.c. There, DEL frees a value on the spot and UNLINK and
+//! ASYNC hand it to another thread. Here every large value and every database is freed by another
+//! thread, so DEL and UNLINK are the same, and ASYNC and SYNC are only words to check.
+
+use super::args::{self, Cursor};
+use super::scan;
+use super::{ALL_KEYS, Command, NO_KEY, ONE_KEY, Run, SUBCOMMAND_KEY, TWO_KEYS, command};
+use crate::error::Error;
+use crate::glob;
+use crate::resp::{Args, Reply};
+use crate::store::{View, ViewMut};
+use crate::table::Keyed;
+use std::cell::Cell;
+
+#[rustfmt::skip]
+pub const COMMANDS: &[Command] = &[
+    command("copy",            -3, Run::Write(copy),           TWO_KEYS,       "6.2.0", "source destination [DB destination-db] [REPLACE]", "Copy a key"),
+    command("del",             -2, Run::Write(del),            ALL_KEYS,       "1.0.0", "key [key ...]",                                    "Delete a key"),
+    command("exists",          -2, Run::Read(exists),          ALL_KEYS,       "1.0.0", "key [key ...]",                                    "Determine if a key exists"),
+    command("keys",             2, Run::Read(keys),            NO_KEY,         "1.0.0", "pattern",                                          "Find all keys matching the given pattern"),
+    command("move",             3, Run::Write(r#move),         ONE_KEY,        "1.0.0", "key db",                                           "Move a key to another database"),
+    command("object",          -2, Run::Container,             NO_KEY,         "2.2.3", "",                                                 "A container for object introspection commands"),
+    command("object|encoding",  3, Run::Read(object_encoding), SUBCOMMAND_KEY, "2.2.3", "key",                                              "Inspect the internal encoding of a Redis object"),
+    command("object|help",      2, Run::Client(super::help),   NO_KEY,         "6.2.0", "",                                                 "Show helpful text about the different subcommands"),
+    command("object|refcount",  3, Run::Read(object_refcount), SUBCOMMAND_KEY, "2.2.3", "key",                                              "Get the number of references to the value of the key"),
+    command("randomkey",        1, Run::Read(randomkey),       NO_KEY,         "1.0.0", "",                                                 "Return a random key from the keyspace"),
+    command("rename",           3, Run::Write(rename),         TWO_KEYS,       "1.0.0", "key newkey",                                       "Rename a key"),
+    command("renamenx",         3, Run::Write(renamenx),       TWO_KEYS,       "1.0.0", "key newkey",                                       "Rename a key, only if the new key does not exist"),
+    command("scan",            -2, Run::Read(scan),            NO_KEY,         "2.8.0", "cursor [MATCH pattern] [COUNT count] [TYPE type]", "Incrementally iterate the keys space"),
+    command("touch",           -2, Run::Read(touch),           ALL_KEYS,       "3.2.1", "key [key ...]",                                    "Alters the last access time of a key(s). Returns the number of existing keys specified."),
+    command("type",             2, Run::Read(r#type),          ONE_KEY,        "1.0.0", "key",                                              "Determine the type stored at key"),
+    command("unlink",          -2, Run::Write(unlink),         ALL_KEYS,       "4.0.0", "key [key ...]",                                    "Delete a key asynchronously in another thread. Otherwise it is just as DEL, but non blocking."),
+    command("dbsize",           1, Run::Read(dbsize),          NO_KEY,         "1.0.0", "",                                                 "Return the number of keys in the selected database"),
+    command("flushall",        -1, Run::Write(flushall),       NO_KEY,         "1.0.0", "[ASYNC|SYNC]",                                     "Remove all keys from all databases"),
+    command("flushdb",         -1, Run::Write(flushdb),        NO_KEY,         "1.0.0", "[ASYNC|SYNC]",                                     "Remove all keys from the current database"),
+    command("swapdb",           3, Run::Write(swapdb),         NO_KEY,         "4.0.0", "index1 index2",                                    "Swaps two Redis databases"),
+];
+
+fn copy(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+    let mut words = Cursor::new(args);
+    let (source, destination) = (words.next(), words.next());
+    let (mut db, mut replace) = (view.db, false);
+    while let Some(option) = words.option() {
+        match option.as_slice() {
+            b"REPLACE" => replace = true,
+            b"DB" => db = args::database(words.operand()?, view.databases())?,
+            _ => return Err(Error::Syntax),
+        }
+    }
+    if db == view.db && source == destination {
+        return Err(Error::SameObject);
+    }
+    let copies = view.get(source).is_some() && (is_free(view, db, destination) || replace);
+    if copies && let Some(entry) = view.get(source) {
+        let mut copy = entry.copy_to(destination);
+        copy.set_deadline(entry.deadline());
+        view.in_db(db, |view| view.insert(destination, copy));
+    }
+    reply.integer(copies.into());
+    Ok(())
+}
+
+fn r#move(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+    let key = &args[1];
+    let db = args::database(&args[2], view.databases())?;
+    if db == view.db {
+        return Err(Error::SameObject);
+    }
+    let moves = view.get(key).is_some() && is_free(view, db, key);
+    if moves && let Some(entry) = view.remove(key) {
+        view.in_db(db, |view| view.insert(key, entry));
+    }
+    reply.integer(moves.into());
+    Ok(())
+}
+
+fn rename(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+    let (key, newkey) = (&args[1], &args[2]);
+    view.get(key).ok_or(Error::NoSuchKey)?;
+    if key != newkey {
+        view.delete_if_dead(newkey);
+        give_name(view, key, newkey);
+    }
+    reply.ok();
+    Ok(())
+}
+
+fn renamenx(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+    let (key, newkey) = (&args[1], &args[2]);
+    view.get(key).ok_or(Error::NoSuchKey)?;
+    let renames = is_free(view, view.db, newkey);
+    if renames {
+        give_name(view, key, newkey);
+    }
+    reply.integer(renames.into());
+    Ok(())
+}
+
+/// Whether a database has no such key, or only a dead one, which is then deleted.
+fn is_free(view: &mut ViewMut, db: usize, key: &[u8]) -> bool {
+    view.in_db(db, |view| view.get(key).is_none())
+}
+
+fn give_name(view: &mut ViewMut, key: &[u8], newkey: &[u8]) {
+    if let Some(entry) = view.remove(key) {
+        view.insert(newkey, entry.renamed(newkey));
+    }
+}
+
+fn del(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+    let deleted = Cursor::new(args).rest().filter(|key| view.delete(key));
+    reply.count(deleted.count());
+    Ok(())
+}
+
+/// As DEL, which frees nothing large under the lock either.
+fn unlink(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+    del(view, args, reply)
+}
+
+/// A key that is named twice counts twice.
+fn exists(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let found = Cursor::new(args)
+        .rest()
+        .filter(|key| view.get(key).is_some());
+    reply.count(found.count());
+    Ok(())
+}
+
+/// As EXISTS: we keep no access times, so there is nothing to touch.
+fn touch(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    exists(view, args, reply)
+}
+
+fn r#type(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    reply.status(view.get(&args[1]).map_or("none", |entry| entry.type_name()));
+    Ok(())
+}
+
+fn randomkey(view: &View, _: &Args, reply: &mut Reply) -> Result<(), Error> {
+    reply.bulk_or_nil(view.random_key());
+    Ok(())
+}
+
+fn keys(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let pattern = &args[1];
+    // To the matcher a star alone does not fit the empty key.
+    let fits = |key: &&[u8]| pattern == b"*" || glob::matches(pattern, key, false);
+    let found: Vec<&[u8]> = view.living().map(Keyed::key).filter(fits).collect();
+    reply.array(found.len());
+    found.into_iter().for_each(|key| reply.bulk(key));
+    Ok(())
+}
+
+fn scan(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let (mut cursor, options) = scan::parse(&mut Cursor::new(args), true)?;
+    let seen = Cell::new(0);
+    let wanted = |key: &[u8]| {
+        seen.set(seen.get() + 1);
+        let fits = |pattern| glob::matches(pattern, key, false);
+        options.pattern.is_none_or(fits)
+    };
+    let mut found = Vec::new();
+    // Slots nearly always hold several keys. Where they have been emptied, that no more of them
+    // are visited than COUNT says bounds the work.
+    for _ in 0..options.count {
+        cursor = view.scan(cursor, wanted, |entry| {
+            let type_name = entry.type_name().as_bytes();
+            let is_it = |name: &[u8]| name.eq_ignore_ascii_case(type_name);
+            if options.type_name.is_none_or(is_it) {
+                found.push(entry.key());
+            }
+        });
+        if cursor == 0 || seen.get() >= options.count {
+            break;
+        }
+    }
+    reply.array(2);
+    reply.bulk(cursor.to_string().as_bytes());
+    reply.array(found.len());
+    found.into_iter().for_each(|key| reply.bulk(key));
+    Ok(())
+}
+
+fn object_encoding(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let encoding = view.get(&args[2]).map(|entry| entry.encoding().as_bytes());
+    reply.bulk_or_nil(encoding);
+    Ok(())
+}
+
+/// Redis keeps one object for each number below 10,000, which all keys share, and says `INT_MAX`
+/// for it. We share nothing and say the same. (One difference is left: what COPY makes of such a
+/// number is not shared in Redis until it changes.)
+fn object_refcount(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    match view.get(&args[2]) {
+        None => reply.nil(),
+        Some(entry) => match entry.number() {
+            Some(0..10_000) if entry.encoding() == "int" => reply.integer(i32::MAX.into()),
+            _ => reply.integer(1),
+        },
+    }
+    Ok(())
+}
+
+/// The dead that nobody has met yet are counted too, as in Redis.
+fn dbsize(view: &View, _: &Args, reply: &mut Reply) -> Result<(), Error> {
+    reply.count(view.len());
+    Ok(())
+}
+
+fn flushall(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+    flush(view, args, reply, |view| {
+        (0..view.databases()).for_each(|db| view.flush(db));
+    })
+}
+
+fn flushdb(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+    flush(view, args, reply, |view| view.flush(view.db))
+}
+
+fn flush(
+    view: &mut ViewMut,
+    args: &Args,
+    reply: &mut Reply,
+    empty: impl FnOnce(&mut ViewMut),
+) -> Result<(), Error> {
+    let mut words = Cursor::new(args);
+    let word = words.option();
+    if !matches!(word.as_deref(), None | Some(b"SYNC" | b"ASYNC")) || words.left() > 0 {
+        return Err(Error::Syntax);
+    }
+    empty(view);
+    // Redis logs a FLUSH even when there was nothing to remove.
+    view.dirty += 1;
+    reply.ok();
+    Ok(())
+}
+
+fn swapdb(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+    let a = args::index(&args[1]).map_err(|_| Error::FirstDbIndex)?;
+    let b = args::index(&args[2]).map_err(|_| Error::SecondDbIndex)?;
+    let count = view.databases();
+    let (a, b) = (args::within(a, count)?, args::within(b, count)?);
+    if a == b {
+        // Logged, though nobody's watched key has changed.
+        view.dirty += 1;
+    } else {
+        view.swap(a, b);
+    }
+    reply.ok();
+    Ok(())
+}
