@@ -3,8 +3,11 @@
 pub mod args;
 pub mod connection;
 pub mod expiry;
+pub mod float;
 pub mod generic;
 pub mod hash;
+pub mod lcs;
+pub mod scan;
 pub mod string;
 
 use crate::client::Client;
