@@ -55,6 +55,9 @@ pub const COMMANDS: &[Command] = &[
     command("hvals",         2, Run::Read(hvals),         ONE_KEY, "2.0.0", "key", "Get all the values in a hash"),
 ];
 
+/// A field's name and its value.
+type Pair<'a> = (&'a [u8], &'a [u8]);
+
 // Looking at fields.
 
 fn hget(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
@@ -149,7 +152,7 @@ fn hscan(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
 }
 
 /// About `count` fields from the cursor on, and the cursor of the next; all fields of a packed hash.
-fn scan_fields(hash: Hash<'_>, cursor: u64, count: usize) -> (u64, Vec<(&[u8], &[u8])>) {
+fn scan_fields(hash: Hash<'_>, cursor: u64, count: usize) -> (u64, Vec<Pair<'_>>) {
     let table = match hash {
         Hash::Packed(_) => return (0, hash.iter().collect()),
         Hash::Table(table) => table,
@@ -218,7 +221,7 @@ fn parse_random(args: &Args) -> Result<(i64, bool), Error> {
 }
 
 /// Up to `count` fields, none twice, each with the same chance.
-fn draw_distinct(hash: Hash<'_>, count: usize) -> Vec<(&[u8], &[u8])> {
+fn draw_distinct(hash: Hash<'_>, count: usize) -> Vec<Pair<'_>> {
     let length = hash.len();
     if count >= length / 3 {
         let mut wanted = count.min(length);
@@ -242,7 +245,7 @@ fn reply_with_length(count: usize, with_values: bool, reply: &mut Reply) {
     reply.array(if flat { 2 * count } else { count });
 }
 
-fn reply_with_field((name, value): (&[u8], &[u8]), with_values: bool, reply: &mut Reply) {
+fn reply_with_field((name, value): Pair, with_values: bool, reply: &mut Reply) {
     if with_values && reply.protocol == Protocol::Resp3 {
         reply.array(2);
     }
