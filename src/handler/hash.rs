@@ -1,1 +1,432 @@
-//! stub
+//! Hashes: fields with values under one key.
+//!
+//! A hash has two forms, packed and table (hash.rs at the top of the tree), and no command here
+//! knows which one it has before it. Readers get a [`Hash`], which looks the same in both; writers
+//! an [`Entry`], which changes its form when it passes a limit.
+//!
+//! Three rules hold for every writer:
+//! 1. **All or nothing.** `HSET k a 1 b` changes nothing, not even `a`: what can be wrong is looked
+//!    at first.
+//! 2. **No empty hash.** A new hash is filled before it is put under its key ([`edit`]), so that an
+//!    error on the way leaves no key behind; and the key goes with its last field.
+//! 3. **The log gets outcomes** where replaying could differ: HINCRBYFLOAT becomes HSET.
+//!
+//! HRANDFIELD without repetitions has two ways. For a good part of the fields it walks past all
+//! of them and takes each with the chance that is needed to end with the right number:
+//!
+//! ```text
+//! 3 wanted of 5:   a 3/5 yes    b 2/4 no    c 2/3 yes    d 1/2 no    e 1/1 yes
+//! ```
+//!
+//! For a few of many that walk would be long, so it draws, and draws again what it had already.
+//!
+//! **How Redis does it**: t_hash.c. Its HRANDFIELD has five cases; two of them are the ones here.
+
+use crate::entry::Entry;
+use crate::error::Error;
+use crate::glob;
+use crate::handler::args::{Cursor, integer};
+use crate::handler::float::Float;
+use crate::handler::scan;
+use crate::handler::{Command, ONE_KEY, Run, command};
+use crate::hash::{Hash, Limits};
+use crate::resp::{Args, Digits, Protocol, Reply, parse_integer};
+use crate::store::{View, ViewMut};
+use crate::table::random_below;
+use std::collections::HashSet;
+
+#[rustfmt::skip]
+pub const COMMANDS: &[Command] = &[
+    command("hdel",         -3, Run::Write(hdel),         ONE_KEY, "2.0.0", "key field [field ...]", "Delete one or more hash fields"),
+    command("hexists",       3, Run::Read(hexists),       ONE_KEY, "2.0.0", "key field", "Determine if a hash field exists"),
+    command("hget",          3, Run::Read(hget),          ONE_KEY, "2.0.0", "key field", "Get the value of a hash field"),
+    command("hgetall",       2, Run::Read(hgetall),       ONE_KEY, "2.0.0", "key", "Get all the fields and values in a hash"),
+    command("hincrby",       4, Run::Write(hincrby),      ONE_KEY, "2.0.0", "key field increment", "Increment the integer value of a hash field by the given number"),
+    command("hincrbyfloat",  4, Run::Write(hincrbyfloat), ONE_KEY, "2.6.0", "key field increment", "Increment the float value of a hash field by the given amount"),
+    command("hkeys",         2, Run::Read(hkeys),         ONE_KEY, "2.0.0", "key", "Get all the fields in a hash"),
+    command("hlen",          2, Run::Read(hlen),          ONE_KEY, "2.0.0", "key", "Get the number of fields in a hash"),
+    command("hmget",        -3, Run::Read(hmget),         ONE_KEY, "2.0.0", "key field [field ...]", "Get the values of all the given hash fields"),
+    command("hmset",        -4, Run::Write(hmset),        ONE_KEY, "2.0.0", "key field value [field value ...]", "Set multiple hash fields to multiple values"),
+    command("hrandfield",   -2, Run::Read(hrandfield),    ONE_KEY, "6.2.0", "key [count [WITHVALUES]]", "Get one or multiple random fields from a hash"),
+    command("hscan",        -3, Run::Read(hscan),         ONE_KEY, "2.8.0", "key cursor [MATCH pattern] [COUNT count]", "Incrementally iterate hash fields and associated values"),
+    command("hset",         -4, Run::Write(hset),         ONE_KEY, "2.0.0", "key field value [field value ...]", "Set the string value of a hash field"),
+    command("hsetnx",        4, Run::Write(hsetnx),       ONE_KEY, "2.0.0", "key field value", "Set the value of a hash field, only if the field does not exist"),
+    command("hstrlen",       3, Run::Read(hstrlen),       ONE_KEY, "3.2.0", "key field", "Get the length of the value of a hash field"),
+    command("hvals",         2, Run::Read(hvals),         ONE_KEY, "2.0.0", "key", "Get all the values in a hash"),
+];
+
+/// A field's name and its value.
+type Pair<'a> = (&'a [u8], &'a [u8]);
+
+// Looking at fields.
+
+fn hget(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    reply.bulk_or_nil(field(view, args)?);
+    Ok(())
+}
+
+fn hexists(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    reply.integer(field(view, args)?.is_some().into());
+    Ok(())
+}
+
+fn hstrlen(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    reply.count(field(view, args)?.map_or(0, <[u8]>::len));
+    Ok(())
+}
+
+/// The value of the field that the command names.
+fn field<'a>(view: &View<'a>, args: &Args) -> Result<Option<&'a [u8]>, Error> {
+    let hash = view.hash(&args[1])?;
+    Ok(hash.and_then(|hash| hash.get(&args[2])))
+}
+
+fn hmget(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let hash = view.hash(&args[1])?;
+    let fields = Cursor::at(args, 2).rest();
+    reply.array(fields.len());
+    for field in fields {
+        reply.bulk_or_nil(hash.and_then(|hash| hash.get(field)));
+    }
+    Ok(())
+}
+
+// Looking at all of it.
+
+fn hlen(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    reply.count(view.hash(&args[1])?.map_or(0, Hash::len));
+    Ok(())
+}
+
+fn hgetall(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let hash = view.hash(&args[1])?;
+    reply.map(hash.map_or(0, Hash::len));
+    for (name, value) in hash.into_iter().flat_map(Hash::iter) {
+        reply.bulk(name);
+        reply.bulk(value);
+    }
+    Ok(())
+}
+
+fn hkeys(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let hash = view.hash(&args[1])?;
+    reply.array(hash.map_or(0, Hash::len));
+    for (name, _) in hash.into_iter().flat_map(Hash::iter) {
+        reply.bulk(name);
+    }
+    Ok(())
+}
+
+fn hvals(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let hash = view.hash(&args[1])?;
+    reply.array(hash.map_or(0, Hash::len));
+    for (_, value) in hash.into_iter().flat_map(Hash::iter) {
+        reply.bulk(value);
+    }
+    Ok(())
+}
+
+fn hscan(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let mut words = Cursor::at(args, 2);
+    let cursor = scan::parse_cursor(words.next())?;
+    // Redis looks at the options only if there is something to scan.
+    let Some(hash) = view.hash(&args[1])? else {
+        reply.array(2);
+        reply.bulk(b"0");
+        reply.array(0);
+        return Ok(());
+    };
+    let options = scan::parse_options(&mut words, false)?;
+    let (next, mut fields) = scan_fields(hash, cursor, options.count);
+    if let Some(pattern) = options.pattern {
+        fields.retain(|(name, _)| glob::matches(pattern, name, false));
+    }
+    reply.array(2);
+    reply.bulk(next.to_string().as_bytes());
+    reply.array(2 * fields.len());
+    for (name, value) in fields {
+        reply.bulk(name);
+        reply.bulk(value);
+    }
+    Ok(())
+}
+
+/// About `count` fields from the cursor on, and the cursor of the next; all fields of a packed hash.
+fn scan_fields(hash: Hash<'_>, cursor: u64, count: usize) -> (u64, Vec<Pair<'_>>) {
+    let table = match hash {
+        Hash::Packed(_) => return (0, hash.iter().collect()),
+        Hash::Table(table) => table,
+    };
+    let mut fields = Vec::new();
+    let mut next = cursor;
+    // Slots may be empty after many deletions; a call may look at no more than ten for each field.
+    for _ in 0..count.saturating_mul(10) {
+        next = table.scan(next, |field| fields.push((field.name(), field.value())));
+        if next == 0 || fields.len() >= count {
+            break;
+        }
+    }
+    (next, fields)
+}
+
+// Chance.
+
+fn hrandfield(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    if args.len() == 2 {
+        let drawn = view.hash(&args[1])?.and_then(Hash::random);
+        reply.bulk_or_nil(drawn.map(|(name, _)| name));
+        return Ok(());
+    }
+    let (count, with_values) = parse_random(args)?;
+    let repeat = count < 0;
+    let count = count.unsigned_abs() as usize;
+    let Some(hash) = view.hash(&args[1])?.filter(|_| count > 0) else {
+        reply.array(0);
+        return Ok(());
+    };
+    if repeat {
+        reply_with_length(count, with_values, reply);
+        // One by one into the reply: the count may be far larger than the hash.
+        let drawn = (0..count).filter_map(|_| hash.random());
+        drawn.for_each(|field| reply_with_field(field, with_values, reply));
+    } else {
+        let drawn = draw_distinct(hash, count);
+        reply_with_length(drawn.len(), with_values, reply);
+        let drawn = drawn.into_iter();
+        drawn.for_each(|field| reply_with_field(field, with_values, reply));
+    }
+    Ok(())
+}
+
+/// The count, which says with its sign whether fields may repeat, and whether values are wanted.
+fn parse_random(args: &Args) -> Result<(i64, bool), Error> {
+    let count = integer(&args[2])?;
+    if count == i64::MIN {
+        return Err(Error::text(
+            "ERR value is out of range, value must between -9223372036854775807 and \
+             9223372036854775807",
+        ));
+    }
+    let mut cursor = Cursor::at(args, 3);
+    let with_values = match cursor.option().as_deref() {
+        None => false,
+        Some(b"WITHVALUES") if cursor.left() == 0 => true,
+        Some(_) => return Err(Error::Syntax),
+    };
+    // Twice as many words are sent then, and their number must fit.
+    if with_values && count.unsigned_abs() > i64::MAX as u64 / 2 {
+        return Err(Error::ValueOutOfRange);
+    }
+    Ok((count, with_values))
+}
+
+/// Up to `count` fields, none twice, each with the same chance.
+fn draw_distinct(hash: Hash<'_>, count: usize) -> Vec<Pair<'_>> {
+    let length = hash.len();
+    if count >= length / 3 {
+        let mut wanted = count.min(length);
+        let left = (1..=length).rev();
+        let chosen = hash.iter().zip(left).filter(|(_, left)| {
+            let take = random_below(*left) < wanted;
+            wanted -= usize::from(take);
+            take
+        });
+        return chosen.map(|(field, _)| field).collect();
+    }
+    let mut drawn = HashSet::new();
+    while drawn.len() < count {
+        drawn.extend(hash.random());
+    }
+    drawn.into_iter().collect()
+}
+
+fn reply_with_length(count: usize, with_values: bool, reply: &mut Reply) {
+    let flat = with_values && reply.protocol == Protocol::Resp2;
+    reply.array(if flat { 2 * count } else { count });
+}
+
+fn reply_with_field((name, value): Pair, with_values: bool, reply: &mut Reply) {
+    if with_values && reply.protocol == Protocol::Resp3 {
+        reply.array(2);
+    }
+    reply.bulk(name);
+    if with_values {
+        reply.bulk(value);
+    }
+}
+
+// Changing.
+
+fn hset(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+    let added = set_fields(view, args, "hset")?;
+    reply.count(added);
+    Ok(())
+}
+
+fn hmset(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+    set_fields(view, args, "hmset")?;
+    reply.ok();
+    Ok(())
+}
+
+/// Sets fields; returns how many of them are new.
+fn set_fields(view: &mut ViewMut, args: &Args, command: &'static str) -> Result<usize, Error> {
+    let pairs = Cursor::at(args, 2).pairs();
+    let pairs = pairs.ok_or(Error::WrongArity(command))?;
+    edit(view, &args[1], |entry, limits| {
+        Ok(pairs
+            .filter(|(name, value)| entry.set_field(name, value, limits))
+            .count())
+    })
+}
+
+fn hsetnx(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+    let (key, name) = (&args[1], &args[2]);
+    let exists = view
+        .hash(key)?
+        .is_some_and(|entry| value_of(entry, name).is_some());
+    if !exists {
+        edit(view, key, |entry, limits| {
+            Ok(entry.set_field(name, &args[3], limits))
+        })?;
+    }
+    reply.integer((!exists).into());
+    Ok(())
+}
+
+fn hdel(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+    let key = &args[1];
+    let Some(entry) = view.hash(key)? else {
+        reply.integer(0);
+        return Ok(());
+    };
+    let fields = Cursor::at(args, 2).rest();
+    let removed = fields.filter(|name| entry.remove_field(name)).count();
+    if entry.hash().is_some_and(|hash| hash.len() == 0) {
+        view.delete(key);
+    } else if removed > 0 {
+        view.changed(key);
+    }
+    reply.count(removed);
+    Ok(())
+}
+
+fn hincrby(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+    let (name, change) = (&args[2], integer(&args[3])?);
+    let sum = edit(view, &args[1], |entry, limits| {
+        let number = match value_of(entry, name) {
+            Some(value) => parse_integer(value).ok_or(Error::HashValueNotInteger)?,
+            None => 0,
+        };
+        let sum = number.checked_add(change).ok_or(Error::Overflow)?;
+        entry.set_field(name, Digits::new(sum).as_bytes(), limits);
+        Ok(sum)
+    })?;
+    reply.integer(sum);
+    Ok(())
+}
+
+fn hincrbyfloat(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+    let (key, name) = (&args[1], &args[2]);
+    let change = Float::parse(&args[3]).ok_or(Error::NotFloat)?;
+    if !change.is_finite() {
+        return Err(Error::IncrementNanOrInfinity);
+    }
+    let sum = edit(view, key, |entry, limits| {
+        let number = match value_of(entry, name) {
+            Some(value) => Float::parse(value).ok_or(Error::HashValueNotFloat)?,
+            None => Float::ZERO,
+        };
+        let sum = number.add(change);
+        if !sum.is_finite() {
+            return Err(Error::NanOrInfinity);
+        }
+        let sum = sum.print();
+        entry.set_field(name, &sum, limits);
+        Ok(sum)
+    })?;
+    view.propagate([b"HSET", key, name, &sum]);
+    reply.bulk(&sum);
+    Ok(())
+}
+
+/// Changes the key's hash, or a new one that gets the key only if the change succeeds.
+fn edit<T>(
+    view: &mut ViewMut,
+    key: &[u8],
+    change: impl FnOnce(&mut Entry, Limits) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let limits = view.limits.hash;
+    match view.hash(key)? {
+        Some(entry) => {
+            let result = change(entry, limits)?;
+            view.changed(key);
+            Ok(result)
+        }
+        None => {
+            let mut entry = Entry::new_hash(key);
+            let result = change(&mut entry, limits)?;
+            view.insert(key, entry);
+            Ok(result)
+        }
+    }
+}
+
+/// The value of a field of the hash that the entry is.
+fn value_of<'a>(entry: &'a Entry, name: &[u8]) -> Option<&'a [u8]> {
+    entry.hash().and_then(|hash| hash.get(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    #[test]
+    fn distinct_draws_favour_no_field() {
+        for (entries, count) in [(512, 20), (512, 3), (0, 20), (0, 3)] {
+            let mut entry = Entry::new_hash(b"key");
+            let limits = Limits { entries, value: 64 };
+            for i in 0..30u8 {
+                entry.set_field(&[i], b"", limits);
+            }
+            let mut times = HashMap::new();
+            for _ in 0..6000 {
+                let drawn = draw_distinct(entry.hash().unwrap(), count);
+                assert_eq!(drawn.len(), count);
+                for (name, _) in drawn {
+                    *times.entry(name.to_vec()).or_insert(0) += 1;
+                }
+            }
+            let expected = 6000 * count / 30;
+            let fair = expected * 3 / 4..expected * 5 / 4;
+            assert!(times.len() == 30 && times.values().all(|n| fair.contains(n)));
+        }
+    }
+
+    #[test]
+    fn a_scan_of_a_table_returns_every_field_once() {
+        let mut entry = Entry::new_hash(b"key");
+        let limits = Limits {
+            entries: 0,
+            value: 64,
+        };
+        for i in 0..1000u32 {
+            entry.set_field(&i.to_be_bytes(), b"", limits);
+        }
+        let hash = entry.hash().unwrap();
+        let (mut cursor, mut seen, mut calls) = (0, Vec::new(), 0);
+        loop {
+            let (next, fields) = scan_fields(hash, cursor, 100);
+            seen.extend(fields);
+            calls += 1;
+            cursor = next;
+            if cursor == 0 {
+                break;
+            }
+        }
+        assert_eq!(seen.len(), 1000);
+        assert_eq!(seen.iter().collect::<HashSet<_>>().len(), 1000);
+        assert!((5..=10).contains(&calls), "{calls} calls");
+    }
+}

@@ -1,1 +1,549 @@
-//! stub
+//! Strings: GET, SET, and what else can be done to a run of bytes.
+//!
+//! A string may hold anything, and commands disagree about what that is. To GET it is bytes, to
+//! INCR the digits of a 64-bit integer, to INCRBYFLOAT a number with a fraction. The type does not
+//! decide, the bytes do, at the time of the command:
+//!
+//! ```text
+//! SET k 41     stored as a number of 8 bytes, because it looks like one     (entry.rs)
+//! INCR k       42, in place
+//! APPEND k !   "42!", bytes from here on
+//! INCR k       ERR value is not an integer or out of range
+//! ```
+//!
+//! **Look, log, store.** What SET and its relatives log is often not what they were sent: a time to
+//! live that is relative (`EX 10`) has to become the moment that it means (`PXAT …`), or the key
+//! would get ten fresh seconds with every restart. They take three steps in one order. First they
+//! look at the key, and if they find it dead, its DEL is logged. Then they log their own record.
+//! And only then they store the value, for a large one is moved out of the arguments, and what has
+//! been moved can no longer be logged.
+//!
+//! **How Redis does it**: t_string.c, where the steps come last to first: it rewrites the
+//! arguments of the command after it ran, and reference counts keep the value in both places.
+//! A `Vec` has one owner; that the log comes first is the price, and one copy is what both pay.
+
+use crate::entry::Entry;
+use crate::error::Error;
+use crate::handler::args::{Cursor, integer};
+use crate::handler::float::Float;
+use crate::handler::{ALL_KEYS, Command, EVERY_OTHER, ONE_KEY, Run, command};
+use crate::resp::{Args, Digits, Reply};
+use crate::store::{View, ViewMut};
+
+#[rustfmt::skip]
+pub const COMMANDS: &[Command] = &[
+    command("append",       3, Run::Write(append),      ONE_KEY,     "2.0.0", "key value", "Append a value to a key"),
+    command("decr",         2, Run::Write(decr),        ONE_KEY,     "1.0.0", "key", "Decrement the integer value of a key by one"),
+    command("decrby",       3, Run::Write(decrby),      ONE_KEY,     "1.0.0", "key decrement", "Decrement the integer value of a key by the given number"),
+    command("get",          2, Run::Read(get),          ONE_KEY,     "1.0.0", "key", "Get the value of a key"),
+    command("getdel",       2, Run::Write(getdel),      ONE_KEY,     "6.2.0", "key", "Get the value of a key and delete the key"),
+    command("getex",       -2, Run::Write(getex),       ONE_KEY,     "6.2.0", "key [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT unix-time-milliseconds|PERSIST]", "Get the value of a key and optionally set its expiration"),
+    command("getrange",     4, Run::Read(getrange),     ONE_KEY,     "2.4.0", "key start end", "Get a substring of the string stored at a key"),
+    command("getset",       3, Run::Write(getset),      ONE_KEY,     "1.0.0", "key value", "Set the string value of a key and return its old value"),
+    command("incr",         2, Run::Write(incr),        ONE_KEY,     "1.0.0", "key", "Increment the integer value of a key by one"),
+    command("incrby",       3, Run::Write(incrby),      ONE_KEY,     "1.0.0", "key increment", "Increment the integer value of a key by the given amount"),
+    command("incrbyfloat",  3, Run::Write(incrbyfloat), ONE_KEY,     "2.6.0", "key increment", "Increment the float value of a key by the given amount"),
+    command("mget",        -2, Run::Read(mget),         ALL_KEYS,    "1.0.0", "key [key ...]", "Get the values of all the given keys"),
+    command("mset",        -3, Run::Write(mset),        EVERY_OTHER, "1.0.1", "key value [key value ...]", "Set multiple keys to multiple values"),
+    command("msetnx",      -3, Run::Write(msetnx),      EVERY_OTHER, "1.0.1", "key value [key value ...]", "Set multiple keys to multiple values, only if none of the keys exist"),
+    command("psetex",       4, Run::Write(psetex),      ONE_KEY,     "2.6.0", "key milliseconds value", "Set the value and expiration in milliseconds of a key"),
+    command("set",         -3, Run::Write(set),         ONE_KEY,     "1.0.0", "key value [NX|XX] [GET] [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT unix-time-milliseconds|KEEPTTL]", "Set the string value of a key"),
+    command("setex",        4, Run::Write(setex),       ONE_KEY,     "2.0.0", "key seconds value", "Set the value and expiration of a key"),
+    command("setnx",        3, Run::Write(setnx),       ONE_KEY,     "1.0.0", "key value", "Set the value of a key, only if the key does not exist"),
+    command("setrange",     4, Run::Write(setrange),    ONE_KEY,     "2.2.0", "key offset value", "Overwrite part of a string at key starting at the specified offset"),
+    command("strlen",       2, Run::Read(strlen),       ONE_KEY,     "2.2.0", "key", "Get the length of the value stored in a key"),
+    command("substr",       4, Run::Read(getrange),     ONE_KEY,     "1.0.0", "key start end", "Get a substring of the string stored at a key"),
+];
+
+// Looking.
+
+fn get(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    reply.bulk_or_nil(view.string(&args[1])?.as_deref());
+    Ok(())
+}
+
+fn mget(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let keys = Cursor::new(args).rest();
+    reply.array(keys.len());
+    for key in keys {
+        // A hash is nil here and not an error: the other keys want their answers.
+        let string = view.get(key).and_then(Entry::string);
+        reply.bulk_or_nil(string.as_deref());
+    }
+    Ok(())
+}
+
+fn strlen(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let string = view.string(&args[1])?;
+    reply.count(string.map_or(0, |string| string.len()));
+    Ok(())
+}
+
+fn getrange(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let (start, end) = (integer(&args[2])?, integer(&args[3])?);
+    match view.string(&args[1])? {
+        Some(string) => reply.bulk(range(&string, start, end)),
+        None => reply.bulk(b""),
+    }
+    Ok(())
+}
+
+/// The bytes from `start` to `end`, both included; negative ones count from the end of the string.
+fn range(string: &[u8], start: i64, end: i64) -> &[u8] {
+    // Both far before the beginning would otherwise become 0 and 0, the first byte.
+    if start < 0 && end < 0 && start > end {
+        return b"";
+    }
+    let length = string.len() as i64;
+    let from_front = |index: i64| match index {
+        0.. => index,
+        _ => (length + index).max(0),
+    };
+    let start = from_front(start);
+    let end = from_front(end).min(length - 1);
+    if start > end {
+        b""
+    } else {
+        &string[start as usize..=end as usize]
+    }
+}
+
+// Storing.
+
+fn set(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+    let SetOptions {
+        if_exists,
+        get,
+        lifetime,
+    } = SetOptions::parse(args)?;
+    let deadline = lifetime.deadline(view.time.now, "set")?;
+    let keep_ttl = lifetime == Lifetime::Lasting;
+    let exists = if get {
+        reply_with_string(view, &args[1], reply)?
+    } else {
+        view.get(&args[1]).is_some()
+    };
+    if if_exists.is_some_and(|wanted| wanted != exists) {
+        if !get {
+            reply.nil();
+        }
+        return Ok(());
+    }
+    match deadline {
+        Some(deadline) => store_until(view, args, 2, deadline),
+        None => {
+            if get {
+                view.propagate_words(without_get(args).into_iter());
+            } else {
+                view.propagate_words(args.iter());
+            }
+            store(view, args, 2, keep_ttl);
+        }
+    }
+    if !get {
+        reply.ok();
+    }
+    Ok(())
+}
+
+/// The options of SET.
+struct SetOptions<'a> {
+    /// `XX` is true, `NX` is false.
+    if_exists: Option<bool>,
+    get: bool,
+    lifetime: Lifetime<'a>,
+}
+
+impl<'a> SetOptions<'a> {
+    fn parse(args: &'a Args) -> Result<SetOptions<'a>, Error> {
+        let mut options = SetOptions {
+            if_exists: None,
+            get: false,
+            lifetime: Lifetime::Unsaid,
+        };
+        let mut cursor = Cursor::at(args, 3);
+        while let Some(option) = cursor.option() {
+            match &option[..] {
+                b"NX" if options.if_exists != Some(true) => options.if_exists = Some(false),
+                b"XX" if options.if_exists != Some(false) => options.if_exists = Some(true),
+                b"GET" => options.get = true,
+                option => options.lifetime.read(option, b"KEEPTTL", &mut cursor)?,
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// The words of a SET without its option GET: a log has nobody to answer.
+fn without_get(args: &Args) -> Vec<&[u8]> {
+    let words = args.iter().enumerate();
+    let kept = words.filter(|(i, word)| *i < 3 || !word.eq_ignore_ascii_case(b"GET"));
+    kept.map(|(_, word)| word).collect()
+}
+
+fn setex(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+    let deadline = Clock::Seconds.deadline(&args[2], view.time.now, "setex")?;
+    store_until(view, args, 3, deadline);
+    reply.ok();
+    Ok(())
+}
+
+fn psetex(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+    let deadline = Clock::Milliseconds.deadline(&args[2], view.time.now, "psetex")?;
+    store_until(view, args, 3, deadline);
+    reply.ok();
+    Ok(())
+}
+
+fn setnx(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+    let absent = view.get(&args[1]).is_none();
+    if absent {
+        view.propagate_words(args.iter());
+        store(view, args, 2, false);
+    }
+    reply.integer(absent.into());
+    Ok(())
+}
+
+fn getset(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+    reply_with_string(view, &args[1], reply)?;
+    view.propagate([b"SET", &args[1], &args[2]]);
+    store(view, args, 2, false);
+    Ok(())
+}
+
+fn mset(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+    let pairs = Cursor::new(args).pairs();
+    for (key, value) in pairs.ok_or(Error::WrongArity("mset"))? {
+        view.set_string(key, value, None, false);
+    }
+    reply.ok();
+    Ok(())
+}
+
+fn msetnx(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+    let pairs = Cursor::new(args)
+        .pairs()
+        .ok_or(Error::WrongArity("msetnx"))?;
+    let pairs: Vec<_> = pairs.collect();
+    let absent = pairs.iter().all(|(key, _)| view.get(key).is_none());
+    if absent {
+        for (key, value) in pairs {
+            view.set_string(key, value, None, false);
+        }
+    }
+    reply.integer(absent.into());
+    Ok(())
+}
+
+/// Gives the key the value in word `at`, which is moved if it is large, so that the command must
+/// have been logged before.
+fn store(view: &mut ViewMut, args: &mut Args, at: usize, keep_ttl: bool) {
+    let large = args.take_large(at);
+    view.set_string(&args[1], &args[at], large, keep_ttl);
+}
+
+/// The same with a deadline, logged as a SET that names the moment.
+fn store_until(view: &mut ViewMut, args: &mut Args, at: usize, deadline: u64) {
+    view.delete_if_dead(&args[1]);
+    let digits = Digits::new(deadline as i64);
+    view.propagate([b"SET", &args[1], &args[at], b"PXAT", digits.as_bytes()]);
+    store(view, args, at, true);
+    view.set_deadline(&args[1], Some(deadline));
+}
+
+/// Answers with the string that the key holds, or nil; returns whether there is one.
+fn reply_with_string(view: &mut ViewMut, key: &[u8], reply: &mut Reply) -> Result<bool, Error> {
+    let string = view.string(key)?.and_then(|entry| entry.string());
+    reply.bulk_or_nil(string.as_deref());
+    Ok(string.is_some())
+}
+
+// Looking, and doing something to the key.
+
+fn getdel(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+    if reply_with_string(view, &args[1], reply)? {
+        view.delete(&args[1]);
+        view.propagate([b"DEL", &args[1]]);
+    }
+    Ok(())
+}
+
+fn getex(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+    let key = &args[1];
+    let mut lifetime = Lifetime::Unsaid;
+    let mut cursor = Cursor::at(args, 2);
+    while let Some(option) = cursor.option() {
+        lifetime.read(&option, b"PERSIST", &mut cursor)?;
+    }
+    if !reply_with_string(view, key, reply)? {
+        return Ok(());
+    }
+    if let Some(deadline) = lifetime.deadline(view.time.now, "getex")? {
+        if view.time.has_come(deadline as i64) {
+            view.delete(key);
+            view.propagate([b"DEL", key]);
+        } else {
+            view.set_deadline(key, Some(deadline));
+            view.changed(key);
+            view.propagate([b"PEXPIREAT", key, Digits::new(deadline as i64).as_bytes()]);
+        }
+    } else if lifetime == Lifetime::Lasting
+        && view
+            .get(key)
+            .is_some_and(|entry| entry.deadline().is_some())
+    {
+        view.set_deadline(key, None);
+        view.changed(key);
+        view.propagate([b"PERSIST", key]);
+    }
+    Ok(())
+}
+
+/// How long a key shall live, as the options of SET and GETEX say it.
+#[derive(Clone, Copy, PartialEq)]
+enum Lifetime<'a> {
+    Unsaid,
+    /// SET's `KEEPTTL`, GETEX's `PERSIST`.
+    Lasting,
+    /// Until the time in this word, on this clock.
+    Until(Clock, &'a [u8]),
+}
+
+/// What the number after an option means.
+#[derive(Clone, Copy, PartialEq)]
+enum Clock {
+    Seconds,
+    Milliseconds,
+    UnixSeconds,
+    UnixMilliseconds,
+}
+
+impl<'a> Lifetime<'a> {
+    /// Reads an option and what follows it. Two that say different kinds of things are a syntax
+    /// error; the same option twice is none, and the second counts.
+    fn read(
+        &mut self,
+        option: &[u8],
+        lasting: &[u8],
+        cursor: &mut Cursor<'a>,
+    ) -> Result<(), Error> {
+        let clock = match option {
+            b"EX" => Clock::Seconds,
+            b"PX" => Clock::Milliseconds,
+            b"EXAT" => Clock::UnixSeconds,
+            b"PXAT" => Clock::UnixMilliseconds,
+            _ if option == lasting && matches!(self, Lifetime::Unsaid | Lifetime::Lasting) => {
+                *self = Lifetime::Lasting;
+                return Ok(());
+            }
+            _ => return Err(Error::Syntax),
+        };
+        match *self {
+            Lifetime::Unsaid => {}
+            Lifetime::Until(earlier, _) if earlier == clock => {}
+            _ => return Err(Error::Syntax),
+        }
+        *self = Lifetime::Until(clock, cursor.operand()?);
+        Ok(())
+    }
+
+    /// The deadline that the options ask for, if they do.
+    fn deadline(self, now: u64, command: &'static str) -> Result<Option<u64>, Error> {
+        match self {
+            Lifetime::Until(clock, time) => clock.deadline(time, now, command).map(Some),
+            _ => Ok(None),
+        }
+    }
+}
+
+impl Clock {
+    /// When it is that time on this clock, in milliseconds of Unix time. Zero and less are
+    /// refused, and what does not fit into 63 bits.
+    fn deadline(self, time: &[u8], now: u64, command: &'static str) -> Result<u64, Error> {
+        let (unit, since) = match self {
+            Clock::Seconds => (1000, now as i64),
+            Clock::Milliseconds => (1, now as i64),
+            Clock::UnixSeconds => (1000, 0),
+            Clock::UnixMilliseconds => (1, 0),
+        };
+        let positive = Some(integer(time)?).filter(|&time| time > 0);
+        let milliseconds = positive.and_then(|time| time.checked_mul(unit)?.checked_add(since));
+        let deadline = milliseconds.ok_or(Error::InvalidExpire(command))?;
+        Ok(deadline as u64)
+    }
+}
+
+// Counting.
+
+fn incr(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+    add(view, &args[1], 1, reply)
+}
+
+fn decr(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+    add(view, &args[1], -1, reply)
+}
+
+fn incrby(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+    add(view, &args[1], integer(&args[2])?, reply)
+}
+
+fn decrby(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+    let change = integer(&args[2])?.checked_neg();
+    add(
+        view,
+        &args[1],
+        change.ok_or(Error::DecrementOverflow)?,
+        reply,
+    )
+}
+
+fn add(view: &mut ViewMut, key: &[u8], change: i64, reply: &mut Reply) -> Result<(), Error> {
+    let sum = match view.string(key)? {
+        Some(entry) => {
+            let number = entry.number().ok_or(Error::NotInteger)?;
+            let sum = number.checked_add(change).ok_or(Error::Overflow)?;
+            entry.set_number(sum);
+            view.changed(key);
+            sum
+        }
+        None => {
+            view.set_string(key, Digits::new(change).as_bytes(), None, false);
+            change
+        }
+    };
+    reply.integer(sum);
+    Ok(())
+}
+
+fn incrbyfloat(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+    let key = &args[1];
+    let number = match view.string(key)?.and_then(|entry| entry.string()) {
+        Some(string) => Float::parse(&string).ok_or(Error::NotFloat)?,
+        None => Float::ZERO,
+    };
+    let sum = number.add(Float::parse(&args[2]).ok_or(Error::NotFloat)?);
+    if !sum.is_finite() {
+        return Err(Error::NanOrInfinity);
+    }
+    let sum = sum.print();
+    match view.get(key) {
+        Some(entry) => {
+            entry.set_plain_string(&sum);
+            view.changed(key);
+        }
+        None => view.insert(key, Entry::new_plain_string(key, &sum)),
+    }
+    // The sum and not the summand: whoever replays this need not round as we do.
+    view.propagate([b"SET", key, &sum, b"KEEPTTL"]);
+    reply.bulk(&sum);
+    Ok(())
+}
+
+// Editing.
+
+fn append(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+    let (key, value) = (&args[1], &args[2]);
+    let limit = view.limits.string;
+    let length = match view.string(key)? {
+        Some(entry) => {
+            let end = entry.string().map_or(0, |string| string.len());
+            check_length(end, value, limit)?;
+            let length = entry.patch_string(end, value);
+            view.changed(key);
+            length
+        }
+        None => {
+            view.set_string(key, value, None, false);
+            value.len()
+        }
+    };
+    reply.count(length);
+    Ok(())
+}
+
+fn setrange(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+    let (key, value) = (&args[1], &args[3]);
+    let offset = integer(&args[2])?;
+    let offset = usize::try_from(offset).map_err(|_| Error::OffsetOutOfRange)?;
+    let limit = view.limits.string;
+    let length = match view.string(key)? {
+        // Nothing to write: no zeros are added, no key is made.
+        found if value.is_empty() => {
+            let string = found.and_then(|entry| entry.string());
+            string.map_or(0, |string| string.len())
+        }
+        Some(entry) => {
+            check_length(offset, value, limit)?;
+            let length = entry.patch_string(offset, value);
+            view.changed(key);
+            length
+        }
+        None => {
+            check_length(offset, value, limit)?;
+            let mut entry = Entry::new_raw_string(key);
+            let length = entry.patch_string(offset, value);
+            view.insert(key, entry);
+            length
+        }
+    };
+    reply.count(length);
+    Ok(())
+}
+
+/// Refuses a string that would end past the limit.
+fn check_length(offset: usize, value: &[u8], limit: usize) -> Result<(), Error> {
+    if offset.saturating_add(value.len()) > limit {
+        Err(Error::StringTooLong)
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_cut_to_the_string() {
+        for (start, end, expected) in [
+            (0, 1, "ab"),
+            (-2, -1, "bc"),
+            (1, 99, "bc"),
+            (-99, 0, "a"),
+            (-99, -98, "a"),
+            (-98, -99, ""),
+            (3, 3, ""),
+            (i64::MIN, i64::MAX, "abc"),
+        ] {
+            assert_eq!(range(b"abc", start, end), expected.as_bytes());
+        }
+        assert_eq!(range(b"", i64::MIN, i64::MAX), b"");
+    }
+
+    #[test]
+    fn a_lifetime_is_said_in_one_way() {
+        let deadline = |words: &[&str]| {
+            let mut args = Args::default();
+            words.iter().for_each(|word| args.push(word.as_bytes()));
+            let mut cursor = Cursor::at(&args, 0);
+            let mut lifetime = Lifetime::Unsaid;
+            while let Some(option) = cursor.option() {
+                lifetime.read(&option, b"KEEPTTL", &mut cursor)?;
+            }
+            lifetime.deadline(7, "set")
+        };
+        assert_eq!(deadline(&[]), Ok(None));
+        assert_eq!(deadline(&["KEEPTTL", "keepttl"]), Ok(None));
+        assert_eq!(deadline(&["ex", "2", "Ex", "3"]), Ok(Some(3007)));
+        assert_eq!(deadline(&["PXAT", "2"]), Ok(Some(2)));
+        let invalid = Err(Error::InvalidExpire("set"));
+        assert_eq!(deadline(&["PX", "0"]), invalid);
+        assert_eq!(deadline(&["PX", "9223372036854775807"]), invalid);
+        assert_eq!(deadline(&["EX", "2", "PX", "2"]), Err(Error::Syntax));
+        assert_eq!(deadline(&["KEEPTTL", "PX", "2"]), Err(Error::Syntax));
+        assert_eq!(deadline(&["PX", "2", "KEEPTTL"]), Err(Error::Syntax));
+        assert_eq!(deadline(&["PERSIST"]), Err(Error::Syntax));
+        assert_eq!(deadline(&["PX"]), Err(Error::Syntax));
+    }
+}
