@@ -125,7 +125,10 @@ struct Failure {
 
 impl Aof {
     pub fn new(config: Arc<Config>) -> Aof {
-        let status = Status { last_rewrite_seconds: AtomicI64::new(-1), ..Status::default() };
+        let status = Status {
+            last_rewrite_seconds: AtomicI64::new(-1),
+            ..Status::default()
+        };
         Aof {
             config,
             enabled: AtomicBool::new(false),
@@ -162,7 +165,10 @@ impl Aof {
             buffer.bytes.extend_from_slice(&records.bytes[from..offset]);
             if buffer.db != Some(db) {
                 let digits = Digits::new(db as i64);
-                write_command(&mut buffer.bytes, [b"SELECT", digits.as_bytes()].into_iter());
+                write_command(
+                    &mut buffer.bytes,
+                    [b"SELECT", digits.as_bytes()].into_iter(),
+                );
                 buffer.db = Some(db);
             }
             from = offset;
@@ -198,13 +204,19 @@ impl Aof {
         if !self.failing.load(Ordering::Relaxed) {
             return None;
         }
-        self.failure.lock().unwrap().as_ref().map(|failure| failure.cause.clone())
+        self.failure
+            .lock()
+            .unwrap()
+            .as_ref()
+            .map(|failure| failure.cause.clone())
     }
 
     /// Takes what is in the buffer and writes it, after what an earlier failure left.
     fn write(&self, target: &mut MutexGuard<Option<Target>>) -> Result<(), String> {
         // Without a file there is nothing to wait for: the log was switched off meanwhile.
-        let Some(target) = target.as_mut() else { return Ok(()) };
+        let Some(target) = target.as_mut() else {
+            return Ok(());
+        };
         {
             let mut buffer = self.buffer.lock().unwrap();
             if target.pending.is_empty() {
@@ -232,12 +244,20 @@ impl Aof {
             return Ok(());
         }
         // What another thread's failed fsync may have lost, ours would not notice.
-        if let Some(failure) = self.failure.lock().unwrap().as_ref().filter(|f| f.needs_rewrite) {
+        if let Some(failure) = self
+            .failure
+            .lock()
+            .unwrap()
+            .as_ref()
+            .filter(|f| f.needs_rewrite)
+        {
             return Err(failure.cause.clone());
         }
         let (file, written) = {
             let target = self.target.lock().unwrap();
-            let Some(target) = target.as_ref() else { return Ok(()) };
+            let Some(target) = target.as_ref() else {
+                return Ok(());
+            };
             (target.file.clone(), self.written.load(Ordering::Acquire))
         };
         self.sync_file(&file, written)
@@ -292,8 +312,14 @@ impl Aof {
         let text = error.to_string();
         let cause = text.split(" (os error").next().unwrap_or(&text).to_string();
         let mut failure = self.failure.lock().unwrap();
-        if failure.as_ref().is_none_or(|old| needs_rewrite && !old.needs_rewrite) {
-            *failure = Some(Failure { cause: cause.clone(), needs_rewrite });
+        if failure
+            .as_ref()
+            .is_none_or(|old| needs_rewrite && !old.needs_rewrite)
+        {
+            *failure = Some(Failure {
+                cause: cause.clone(),
+                needs_rewrite,
+            });
             self.failing.store(true, Ordering::Release);
         }
         cause
@@ -302,7 +328,10 @@ impl Aof {
     fn recover_from_write(&self) {
         if self.failing.load(Ordering::Relaxed) {
             let mut failure = self.failure.lock().unwrap();
-            if failure.as_ref().is_some_and(|failure| !failure.needs_rewrite) {
+            if failure
+                .as_ref()
+                .is_some_and(|failure| !failure.needs_rewrite)
+            {
                 *failure = None;
                 self.failing.store(false, Ordering::Release);
             }
@@ -343,7 +372,10 @@ impl Aof {
             return;
         }
         match &failure {
-            Some(Failure { cause, needs_rewrite: true }) => say::warning(format_args!(
+            Some(Failure {
+                cause,
+                needs_rewrite: true,
+            }) => say::warning(format_args!(
                 "fsync of the append-only file failed: {cause}. What was written since the last \
                  fsync may be lost in a power cut. Writes are refused until BGREWRITEAOF has \
                  written a new file from memory"

@@ -134,11 +134,15 @@ impl Public {
     pub fn is_listening(&self) -> bool {
         let subscriptions = &[&self.channels, &self.patterns];
         self.monitoring.load(Ordering::Relaxed)
-            || subscriptions.iter().any(|count| count.load(Ordering::Relaxed) > 0)
+            || subscriptions
+                .iter()
+                .any(|count| count.load(Ordering::Relaxed) > 0)
     }
 
     pub fn address(&self) -> String {
-        self.connection.as_ref().map_or("?:0".into(), |connection| connection.peer.to_string())
+        self.connection
+            .as_ref()
+            .map_or("?:0".into(), |connection| connection.peer.to_string())
     }
 }
 
@@ -150,7 +154,12 @@ struct Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.server.clients.all.lock().unwrap().remove(&self.public.id);
+        self.server
+            .clients
+            .all
+            .lock()
+            .unwrap()
+            .remove(&self.public.id);
     }
 }
 
@@ -212,9 +221,15 @@ pub enum Then {
     /// Save, and end the process.
     Shutdown,
     /// Wait for replicas, which never come, then answer WAIT.
-    Wait { timeout_ms: u64 },
+    Wait {
+        timeout_ms: u64,
+    },
     /// Wait for the disk, and for replicas if they are wanted, then answer WAITAOF.
-    WaitAof { local: bool, replicas: bool, timeout_ms: u64 },
+    WaitAof {
+        local: bool,
+        replicas: bool,
+        timeout_ms: u64,
+    },
 }
 
 impl Client {
@@ -223,8 +238,16 @@ impl Client {
         let id = server.clients.last_id.fetch_add(1, Ordering::Relaxed) + 1;
         let mut client = Client::unregistered(server, id, Some(connection));
         let public = client.public.clone();
-        server.clients.all.lock().unwrap().insert(id, public.clone());
-        client._registration = Some(Registration { server: server.clone(), public });
+        server
+            .clients
+            .all
+            .lock()
+            .unwrap()
+            .insert(id, public.clone());
+        client._registration = Some(Registration {
+            server: server.clone(),
+            public,
+        });
         client
     }
 
@@ -285,12 +308,23 @@ impl Client {
     /// Tells the others how it stands: once per batch, for they need not know it sooner.
     pub fn publish(&self, protocol: Protocol, last_command: Option<usize>) {
         let public = &self.public;
-        let queued = self.transaction.as_ref().map_or(-1, |t| t.queue.len() as i64);
-        public.last_interaction.store(self.server.uptime(), Ordering::Relaxed);
+        let queued = self
+            .transaction
+            .as_ref()
+            .map_or(-1, |t| t.queue.len() as i64);
+        public
+            .last_interaction
+            .store(self.server.uptime(), Ordering::Relaxed);
         public.db.store(self.db, Ordering::Relaxed);
-        public.resp3.store(protocol == Protocol::Resp3, Ordering::Relaxed);
-        public.channels.store(self.channels.len(), Ordering::Relaxed);
-        public.patterns.store(self.patterns.len(), Ordering::Relaxed);
+        public
+            .resp3
+            .store(protocol == Protocol::Resp3, Ordering::Relaxed);
+        public
+            .channels
+            .store(self.channels.len(), Ordering::Relaxed);
+        public
+            .patterns
+            .store(self.patterns.len(), Ordering::Relaxed);
         public.queued.store(queued, Ordering::Relaxed);
         public.watching.store(self.watched.len(), Ordering::Relaxed);
         if let Some(index) = last_command {
@@ -303,8 +337,12 @@ impl Drop for Client {
     fn drop(&mut self) {
         let id = self.public.id;
         let hub = &self.server.hub;
-        self.channels.iter().for_each(|name| hub.unsubscribe(Kind::Channel, name, id));
-        self.patterns.iter().for_each(|name| hub.unsubscribe(Kind::Pattern, name, id));
+        self.channels
+            .iter()
+            .for_each(|name| hub.unsubscribe(Kind::Channel, name, id));
+        self.patterns
+            .iter()
+            .for_each(|name| hub.unsubscribe(Kind::Pattern, name, id));
         if self.public.monitoring.load(Ordering::Relaxed) {
             hub.remove_monitor(id);
         }

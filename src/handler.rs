@@ -119,7 +119,15 @@ pub const fn command(
     usage: &'static str,
     summary: &'static str,
 ) -> Command {
-    Command { name, arity, run, keys, since, usage, summary }
+    Command {
+        name,
+        arity,
+        run,
+        keys,
+        since,
+        usage,
+        summary,
+    }
 }
 
 /// The groups of Redis's documentation, each with the rows of its file.
@@ -133,8 +141,15 @@ const GROUPS: [(&str, &[&[Command]]); 6] = [
 ];
 
 /// The group `server` has a file for each of its large commands.
-const SERVER: (&str, &[&[Command]]) =
-    ("server", &[server::COMMANDS, info::COMMANDS, introspection::COMMANDS, config::COMMANDS]);
+const SERVER: (&str, &[&[Command]]) = (
+    "server",
+    &[
+        server::COMMANDS,
+        info::COMMANDS,
+        introspection::COMMANDS,
+        config::COMMANDS,
+    ],
+);
 
 /// A command with its place in the table, which is also its place in the statistics.
 pub struct Row {
@@ -151,13 +166,22 @@ pub struct Table {
 pub static TABLE: LazyLock<Table> = LazyLock::new(|| {
     let groups = GROUPS.iter().chain([&SERVER]);
     let commands = groups.flat_map(|(group, files)| {
-        files.iter().flat_map(move |file| file.iter().map(move |command| (*group, command)))
+        files
+            .iter()
+            .flat_map(move |file| file.iter().map(move |command| (*group, command)))
     });
     let rows: Vec<Row> = commands
         .enumerate()
-        .map(|(index, (group, command))| Row { index, command, group })
+        .map(|(index, (group, command))| Row {
+            index,
+            command,
+            group,
+        })
         .collect();
-    let by_name = rows.iter().map(|row| (row.command.name, row.index)).collect();
+    let by_name = rows
+        .iter()
+        .map(|row| (row.command.name, row.index))
+        .collect();
     Table { rows, by_name }
 });
 
@@ -176,13 +200,17 @@ impl Table {
     /// The subcommands of a container.
     pub fn subcommands(&self, container: &str) -> impl Iterator<Item = &Row> {
         let prefix = format!("{container}|");
-        self.rows.iter().filter(move |row| row.command.name.starts_with(&prefix))
+        self.rows
+            .iter()
+            .filter(move |row| row.command.name.starts_with(&prefix))
     }
 
     /// The row that these words call, if their number is right.
     fn look_up(&self, args: &Args) -> Result<&Row, Error> {
         let words = || args.iter().map(<[u8]>::to_vec).collect();
-        let mut row = self.find(&args[0]).ok_or_else(|| Error::UnknownCommand(words()))?;
+        let mut row = self
+            .find(&args[0])
+            .ok_or_else(|| Error::UnknownCommand(words()))?;
         let container = row.command;
         if let Run::Container = container.run {
             if args.len() < 2 {
@@ -248,7 +276,10 @@ impl<'a> Batch<'a> {
             store,
             guard: Guard::None,
             clock: microseconds(),
-            time: Time { now: 0, kills: true },
+            time: Time {
+                now: 0,
+                kills: true,
+            },
             in_exec: false,
             replaying: false,
             records: Records::default(),
@@ -261,7 +292,10 @@ impl<'a> Batch<'a> {
 
     /// A batch that replays the log: time kills nothing, and nothing is logged.
     pub fn for_replay(server: &'a Server, store: &'a RwLock<Keyspace>) -> Batch<'a> {
-        Batch { replaying: true, ..Batch::new(server, store) }
+        Batch {
+            replaying: true,
+            ..Batch::new(server, store)
+        }
     }
 
     /// Runs one command, or queues it inside MULTI, and appends its reply.
@@ -272,7 +306,10 @@ impl<'a> Batch<'a> {
         }
         let skipped = client.replies == Replies::SkipThis;
         self.notes.unit.set(self.notes.unit.get() + 1);
-        match TABLE.look_up(args).and_then(|row| self.admit(row, client).map(|()| row)) {
+        match TABLE
+            .look_up(args)
+            .and_then(|row| self.admit(row, client).map(|()| row))
+        {
             Ok(row) => match &mut client.transaction {
                 Some(transaction) if is_queued(row) => {
                     transaction.writes |= matches!(row.command.run, Run::Write(_));
@@ -352,7 +389,9 @@ impl<'a> Batch<'a> {
     fn reject(&mut self, error: &Error, client: &mut Client, args: &Args, reply: &mut Reply) {
         let is_exec = args[0].eq_ignore_ascii_case(b"exec");
         if let Error::UnknownCommand(words) = error
-            && [&b"post"[..], b"host:"].iter().any(|word| words[0].eq_ignore_ascii_case(word))
+            && [&b"post"[..], b"host:"]
+                .iter()
+                .any(|word| words[0].eq_ignore_ascii_case(word))
         {
             // A browser has been tricked into sending us a form: it must not get a second line in.
             client.then = crate::client::Then::Close;
@@ -417,7 +456,9 @@ impl<'a> Batch<'a> {
             self.records.begin();
         }
         let limits = limits(self.server);
-        let Guard::Exclusive(keyspace) = &mut self.guard else { return Ok(()) };
+        let Guard::Exclusive(keyspace) = &mut self.guard else {
+            return Ok(());
+        };
         let mut view = ViewMut::new(keyspace, db, self.time, limits, &mut self.records);
         let result = handler(&mut view, args, reply);
         let as_sent = view.dirty > 0 && !view.propagated;
@@ -433,17 +474,22 @@ impl<'a> Batch<'a> {
 
     fn exec(&mut self, client: &mut Client, reply: &mut Reply) -> Result<(), Error> {
         let begin = reply.out.len();
-        let Transaction { queue, aborted, writes, .. } =
-            client.transaction.take().ok_or(Error::ExecWithoutMulti)?;
+        let Transaction {
+            queue,
+            aborted,
+            writes,
+            ..
+        } = client.transaction.take().ok_or(Error::ExecWithoutMulti)?;
         if writes {
             self.exclude();
         } else {
             self.share();
         }
         let changed = client.watch_flag.load(Ordering::Relaxed)
-            || client.watched.iter().any(|(db, key, expired)| {
-                !expired && self.view(*db).has_expired(*db, key)
-            });
+            || client
+                .watched
+                .iter()
+                .any(|(db, key, expired)| !expired && self.view(*db).has_expired(*db, key));
         self.unwatch(client);
         if aborted {
             return Err(Error::ExecAbort);
@@ -506,7 +552,10 @@ impl<'a> Batch<'a> {
     /// Time is read when the lock is held: read before, two threads' clocks could cross.
     fn start_clock(&mut self) {
         self.clock = microseconds();
-        self.time = Time { now: self.clock / 1000, kills: !self.replaying };
+        self.time = Time {
+            now: self.clock / 1000,
+            kills: !self.replaying,
+        };
     }
 
     /// Hands what changed to the log, notes how far it must be written, and gives the lock back.
@@ -551,7 +600,9 @@ impl<'a> Batch<'a> {
             self.records.begin();
         }
         let limits = limits(self.server);
-        let Guard::Exclusive(keyspace) = &mut self.guard else { return 0 };
+        let Guard::Exclusive(keyspace) = &mut self.guard else {
+            return 0;
+        };
         let mut view = ViewMut::new(keyspace, 0, self.time, limits, &mut self.records);
         let mut deleted = 0;
         for Expired { db, key, .. } in keys {
@@ -568,7 +619,9 @@ impl<'a> Batch<'a> {
     /// `most` of them; returns how many.
     pub fn sweep(&mut self, db: usize, most: usize) -> usize {
         self.exclude();
-        let Guard::Exclusive(keyspace) = &self.guard else { return 0 };
+        let Guard::Exclusive(keyspace) = &self.guard else {
+            return 0;
+        };
         let dead = keyspace.dead(db, self.time, most);
         let dead = dead.into_iter().map(|key| [Expired { unit: 0, db, key }]);
         dead.map(|key| self.delete_dead(&key)).sum()
@@ -622,7 +675,10 @@ impl<'a> Batch<'a> {
         match self.tally.iter().rposition(|tally| tally.index == index) {
             Some(at) => &mut self.tally[at],
             None => {
-                self.tally.push(Tally { index, ..Tally::default() });
+                self.tally.push(Tally {
+                    index,
+                    ..Tally::default()
+                });
                 self.tally.last_mut().unwrap()
             }
         }
@@ -640,7 +696,11 @@ impl<'a> Batch<'a> {
         tally.calls += 1;
         tally.microseconds += took;
         tally.failed += u64::from(failed);
-        let slower_than = self.server.config.slowlog_slower_than.load(Ordering::Relaxed);
+        let slower_than = self
+            .server
+            .config
+            .slowlog_slower_than
+            .load(Ordering::Relaxed);
         if slower_than >= 0 && took as i64 >= slower_than && row.command.name != "exec" {
             self.add_to_slow_log(client, args, took);
         }
@@ -659,7 +719,12 @@ impl<'a> Batch<'a> {
             name: String::from_utf8_lossy(&client.public.name.lock().unwrap()).into_owned(),
         };
         let most = self.server.config.number("slowlog-max-len") as usize;
-        self.server.stats.slow_log.lock().unwrap().add(most, args.iter(), slow);
+        self.server
+            .stats
+            .slow_log
+            .lock()
+            .unwrap()
+            .add(most, args.iter(), slow);
     }
 
     fn add_to_statistics(&mut self) {
@@ -700,12 +765,18 @@ fn limits(server: &Server) -> Limits {
         entries: config.hash_entries.load(Ordering::Relaxed),
         value: config.hash_value.load(Ordering::Relaxed),
     };
-    Limits { hash, string: config.max_bulk.load(Ordering::Relaxed) }
+    Limits {
+        hash,
+        string: config.max_bulk.load(Ordering::Relaxed),
+    }
 }
 
 /// Unix time in microseconds.
 pub fn microseconds() -> u64 {
-    SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_micros() as u64
+    SystemTime::UNIX_EPOCH
+        .elapsed()
+        .unwrap_or_default()
+        .as_micros() as u64
 }
 
 /// `CONFIG HELP` and its like, from the rows of the container.
@@ -716,7 +787,12 @@ pub fn help(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error>
         container.to_ascii_uppercase()
     )];
     for row in TABLE.subcommands(&container) {
-        let Command { name, usage, summary, .. } = row.command;
+        let Command {
+            name,
+            usage,
+            summary,
+            ..
+        } = row.command;
         let subcommand = name[container.len() + 1..].to_ascii_uppercase();
         lines.push(format!("{subcommand} {usage}").trim_end().to_string());
         lines.push(format!("    {summary}."));

@@ -77,7 +77,9 @@ fn serve_for_ever(config: Config, warnings: &[String]) -> Result<(), String> {
         say::into_file(logfile.as_ref())
             .map_err(|error| format!("cannot write to the logfile {logfile}: {error}"))?;
     }
-    warnings.iter().for_each(|warning| say::warning(format_args!("{warning}")));
+    warnings
+        .iter()
+        .for_each(|warning| say::warning(format_args!("{warning}")));
     let config = Arc::new(config);
     fit_maxclients(&config);
     // A taken port is found before the log is read, which may take long.
@@ -101,7 +103,9 @@ fn serve_for_ever(config: Config, warnings: &[String]) -> Result<(), String> {
     server.aof.status.loading.store(true, Ordering::Relaxed);
     for listener in listeners {
         let (server, store) = (server.clone(), store.clone());
-        spawn("accept", move || accept_for_ever(&listener, &server, &store))?;
+        spawn("accept", move || {
+            accept_for_ever(&listener, &server, &store)
+        })?;
     }
     if server.config.flag("appendonly") {
         let keyspace = replay(&server, |replay| server.aof.start(replay))?;
@@ -115,7 +119,9 @@ fn serve_for_ever(config: Config, warnings: &[String]) -> Result<(), String> {
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), String> {
     let thread = thread::Builder::new().name(name.into()).spawn(work);
-    thread.map(|_| ()).map_err(|error| format!("cannot start the thread '{name}': {error}"))
+    thread
+        .map(|_| ())
+        .map_err(|error| format!("cannot start the thread '{name}': {error}"))
 }
 
 fn start_background_threads(
@@ -145,7 +151,9 @@ fn replay(
     let mut reply = Reply::new();
     read(&mut |args: &mut Args| batch.replay(&mut client, args, &mut reply))?;
     drop(batch);
-    store.into_inner().map_err(|_| "the replay was interrupted".into())
+    store
+        .into_inner()
+        .map_err(|_| "the replay was interrupted".into())
 }
 
 /// Opens a listener for each address of `bind`; those marked with `-` may fail.
@@ -192,11 +200,16 @@ fn listen(address: &str, port: u16) -> std::io::Result<TcpListener> {
 /// the limit.
 fn fit_maxclients(config: &Config) {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"));
     let limit = line.and_then(|line| line.split_whitespace().next()?.parse::<usize>().ok());
     let wanted = config.maxclients.load(Ordering::Relaxed);
     if let Some(limit) = limit.filter(|limit| wanted + RESERVED_DESCRIPTORS > *limit) {
-        let fitting = limit.saturating_sub(RESERVED_DESCRIPTORS).max(1).to_string();
+        let fitting = limit
+            .saturating_sub(RESERVED_DESCRIPTORS)
+            .max(1)
+            .to_string();
         let _ = config.set(&[(b"maxclients", fitting.as_bytes())]);
         say::warning(format_args!(
             "maxclients is {fitting} instead of {wanted}, for this process may open {limit} files; \
@@ -219,12 +232,7 @@ fn accept_for_ever(listener: &TcpListener, server: &Arc<Server>, store: &Arc<RwL
     }
 }
 
-fn admit(
-    stream: TcpStream,
-    peer: SocketAddr,
-    server: &Arc<Server>,
-    store: &Arc<RwLock<Keyspace>>,
-) {
+fn admit(stream: TcpStream, peer: SocketAddr, server: &Arc<Server>, store: &Arc<RwLock<Keyspace>>) {
     add(&server.stats.connections, 1);
     if server.clients.count() >= server.config.maxclients.load(Ordering::Relaxed) {
         add(&server.stats.rejected_connections, 1);
@@ -236,8 +244,14 @@ fn admit(
         let _ = (&stream).write_all(PROTECTED.as_bytes());
         return;
     }
-    let Ok(local) = stream.local_addr() else { return };
-    let connection = Connection { stream: Arc::new(stream), peer, local };
+    let Ok(local) = stream.local_addr() else {
+        return;
+    };
+    let connection = Connection {
+        stream: Arc::new(stream),
+        peer,
+        local,
+    };
     let client = Client::new(server, connection);
     let (owner, store) = (server.clone(), store.clone());
     let thread = thread::Builder::new().stack_size(STACK);

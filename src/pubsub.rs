@@ -67,10 +67,21 @@ impl State {
 
 impl Hub {
     /// Adds a subscriber. `confirm` runs before any message of the channel can arrive.
-    pub fn subscribe(&self, kind: Kind, name: &[u8], id: Id, to: &Arc<Outbox>, confirm: impl FnOnce()) {
+    pub fn subscribe(
+        &self,
+        kind: Kind,
+        name: &[u8],
+        id: Id,
+        to: &Arc<Outbox>,
+        confirm: impl FnOnce(),
+    ) {
         let mut state = self.state.lock().unwrap();
         confirm();
-        state.of(kind).entry(name.to_vec()).or_default().insert(id, to.clone());
+        state
+            .of(kind)
+            .entry(name.to_vec())
+            .or_default()
+            .insert(id, to.clone());
     }
 
     pub fn unsubscribe(&self, kind: Kind, name: &[u8], id: Id) {
@@ -92,7 +103,12 @@ impl Hub {
             to.push(&encode(to.protocol(), words));
             receivers += 1;
         };
-        for to in state.channels.get(channel).into_iter().flat_map(BTreeMap::values) {
+        for to in state
+            .channels
+            .get(channel)
+            .into_iter()
+            .flat_map(BTreeMap::values)
+        {
             send(to, &[b"message", channel, message]);
         }
         for (pattern, subscribers) in &state.patterns {
@@ -114,7 +130,12 @@ impl Hub {
 
     /// How many clients have subscribed to the channel, not counting patterns.
     pub fn subscribers(&self, channel: &[u8]) -> usize {
-        self.state.lock().unwrap().channels.get(channel).map_or(0, BTreeMap::len)
+        self.state
+            .lock()
+            .unwrap()
+            .channels
+            .get(channel)
+            .map_or(0, BTreeMap::len)
     }
 
     /// How many channels, and how many different patterns, have a subscriber.
@@ -141,7 +162,12 @@ impl Hub {
 
     /// Queues a line for every monitor.
     pub fn show_monitors(&self, line: &[u8]) {
-        self.state.lock().unwrap().monitors.values().for_each(|to| to.push(line));
+        self.state
+            .lock()
+            .unwrap()
+            .monitors
+            .values()
+            .for_each(|to| to.push(line));
     }
 }
 
@@ -201,11 +227,16 @@ impl Outbox {
     }
 
     pub fn set_protocol(&self, protocol: Protocol) {
-        self.resp3.store(protocol == Protocol::Resp3, Ordering::Relaxed);
+        self.resp3
+            .store(protocol == Protocol::Resp3, Ordering::Relaxed);
     }
 
     fn protocol(&self) -> Protocol {
-        if self.resp3.load(Ordering::Relaxed) { Protocol::Resp3 } else { Protocol::Resp2 }
+        if self.resp3.load(Ordering::Relaxed) {
+            Protocol::Resp3
+        } else {
+            Protocol::Resp2
+        }
     }
 
     /// Queues bytes without waiting. A client whose queue is over the limit is disconnected.

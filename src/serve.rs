@@ -49,12 +49,18 @@ const WRITE_TIMEOUT: Duration = Duration::from_millis(10);
 
 /// Serves a client until it leaves.
 pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Client) {
-    let Some(connection) = &client.public.connection else { return };
+    let Some(connection) = &client.public.connection else {
+        return;
+    };
     let stream = connection.stream.clone();
     // A timeout of zero is the only one that is refused.
     let _ = stream.set_write_timeout(Some(WRITE_TIMEOUT));
     let _ = stream.set_nodelay(true);
-    let inbound = Inbound { stream: stream.clone(), stash: VecDeque::new(), taken: 0 };
+    let inbound = Inbound {
+        stream: stream.clone(),
+        stash: VecDeque::new(),
+        taken: 0,
+    };
     let mut session = Session {
         reader: BufReader::with_capacity(INPUT_BUFFER, inbound),
         args: Args::default(),
@@ -66,7 +72,10 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Client) {
         store,
     };
     if let Err(error) = session.run() {
-        say::verbose(format_args!("client {} left: {error}", session.client.public.id));
+        say::verbose(format_args!(
+            "client {} left: {error}",
+            session.client.public.id
+        ));
     }
     session.close();
 }
@@ -133,7 +142,11 @@ impl Session<'_> {
                 self.wait(deadline(timeout_ms));
                 self.reply.integer(0);
             }
-            Then::WaitAof { local, replicas, timeout_ms } => {
+            Then::WaitAof {
+                local,
+                replicas,
+                timeout_ms,
+            } => {
                 self.wait_aof(local, replicas, deadline(timeout_ms));
             }
             then => self.client.then = then,
@@ -143,14 +156,21 @@ impl Session<'_> {
 
     /// Answers a protocol error; afterwards the bytes that follow mean nothing.
     fn refuse(&mut self, reason: &str) -> io::Result<()> {
-        say::verbose(format_args!("client {}: protocol error: {reason}", self.client.public.id));
-        self.reply.error(&crate::error::Error::text(format!("ERR Protocol error: {reason}")));
+        say::verbose(format_args!(
+            "client {}: protocol error: {reason}",
+            self.client.public.id
+        ));
+        self.reply.error(&crate::error::Error::text(format!(
+            "ERR Protocol error: {reason}"
+        )));
         self.flush()?;
         if self.client.outbox.is_none() {
             // Closing a socket with unread input makes the kernel throw away what we have just
             // sent. So read what is there, for a moment and up to a limit.
             let _ = self.stream.shutdown(Shutdown::Write);
-            let _ = self.stream.set_read_timeout(Some(Duration::from_millis(50)));
+            let _ = self
+                .stream
+                .set_read_timeout(Some(Duration::from_millis(50)));
             let mut rest = (&*self.stream).take(1024 * 1024);
             let _ = io::copy(&mut rest, &mut io::sink());
         }
@@ -166,7 +186,11 @@ impl Session<'_> {
         if sent == 0 {
             return Ok(());
         }
-        let limit = self.server.config.query_buffer_limit.load(Ordering::Relaxed);
+        let limit = self
+            .server
+            .config
+            .query_buffer_limit
+            .load(Ordering::Relaxed);
         if let Some(outbox) = &self.client.outbox {
             while !outbox.wait_for_room(WRITE_TIMEOUT) {
                 self.reader.get_mut().stash_arrived(limit)?;
@@ -180,7 +204,10 @@ impl Session<'_> {
         self.reply.out.clear();
         self.reply.out.shrink_to(BATCH_OUTPUT);
         add(&self.server.stats.output_bytes, sent as u64);
-        add(&self.server.stats.input_bytes, std::mem::take(&mut self.reader.get_mut().taken));
+        add(
+            &self.server.stats.input_bytes,
+            std::mem::take(&mut self.reader.get_mut().taken),
+        );
         Ok(())
     }
 
@@ -202,7 +229,8 @@ impl Session<'_> {
             self.wait(deadline);
         }
         self.reply.array(2);
-        self.reply.integer((aof.is_enabled() && aof.is_durable(position)).into());
+        self.reply
+            .integer((aof.is_enabled() && aof.is_durable(position)).into());
         self.reply.integer(0);
     }
 
@@ -210,7 +238,9 @@ impl Session<'_> {
     fn wait(&self, deadline: Option<Instant>) {
         while !is_killed(&self.client.public) {
             let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-            let pause = left.unwrap_or(Duration::MAX).min(Duration::from_millis(100));
+            let pause = left
+                .unwrap_or(Duration::MAX)
+                .min(Duration::from_millis(100));
             if pause.is_zero() {
                 break;
             }
@@ -236,7 +266,9 @@ impl Session<'_> {
                 std::process::exit(0);
             }
             Err(cause) => {
-                say::warning(format_args!("cannot shut down, the log is not saved: {cause}"));
+                say::warning(format_args!(
+                    "cannot shut down, the log is not saved: {cause}"
+                ));
                 let text = "ERR Errors trying to SHUTDOWN. Check logs.";
                 self.reply.error(&crate::error::Error::text(text));
             }
@@ -293,7 +325,11 @@ fn limits(client: &Client) -> Limits {
 
 /// When a wait of so many milliseconds ends; 0 waits for ever.
 fn deadline(timeout_ms: u64) -> Option<Instant> {
-    if timeout_ms == 0 { None } else { Instant::now().checked_add(Duration::from_millis(timeout_ms)) }
+    if timeout_ms == 0 {
+        None
+    } else {
+        Instant::now().checked_add(Duration::from_millis(timeout_ms))
+    }
 }
 
 fn is_killed(public: &Public) -> bool {
@@ -336,7 +372,8 @@ impl Inbound {
     /// over `limit` bytes, or the connection is broken.
     fn stash_arrived(&mut self, limit: usize) -> io::Result<()> {
         // The shortest timeout there is; the socket stays blocking for its writer's sake.
-        self.stream.set_read_timeout(Some(Duration::from_millis(1)))?;
+        self.stream
+            .set_read_timeout(Some(Duration::from_millis(1)))?;
         let mut chunk = [0; INPUT_BUFFER];
         // After a megabyte the write gets its turn again.
         for _ in 0..64 {

@@ -40,7 +40,10 @@ pub struct OfCommand {
 impl Stats {
     pub fn new(commands: usize) -> Stats {
         let of_commands = (0..commands).map(|_| OfCommand::default()).collect();
-        Stats { of_commands, ..Stats::default() }
+        Stats {
+            of_commands,
+            ..Stats::default()
+        }
     }
 
     pub fn reset(&self) {
@@ -56,8 +59,12 @@ impl Stats {
             &self.error_replies,
         ];
         let of_commands = self.of_commands.iter();
-        let of_commands = of_commands.flat_map(|c| [&c.calls, &c.microseconds, &c.rejected, &c.failed]);
-        counters.into_iter().chain(of_commands).for_each(|c| c.store(0, Ordering::Relaxed));
+        let of_commands =
+            of_commands.flat_map(|c| [&c.calls, &c.microseconds, &c.rejected, &c.failed]);
+        counters
+            .into_iter()
+            .chain(of_commands)
+            .for_each(|c| c.store(0, Ordering::Relaxed));
     }
 }
 
@@ -99,12 +106,20 @@ impl SlowLog {
         slow: Slow,
     ) {
         let count = words.len();
-        let shown = if count > Self::MOST_WORDS { Self::MOST_WORDS - 1 } else { count };
+        let shown = if count > Self::MOST_WORDS {
+            Self::MOST_WORDS - 1
+        } else {
+            count
+        };
         let mut copied: Vec<Vec<u8>> = words.take(shown).map(Self::shorten).collect();
         if count > shown {
             copied.push(format!("... ({} more arguments)", count - shown).into_bytes());
         }
-        self.entries.push_front(Slow { id: self.next_id, words: copied, ..slow });
+        self.entries.push_front(Slow {
+            id: self.next_id,
+            words: copied,
+            ..slow
+        });
         self.next_id += 1;
         self.entries.truncate(most);
     }

@@ -36,11 +36,20 @@ pub type Replay<'a> = dyn FnMut(&mut Args) -> Result<(), String> + 'a;
 #[derive(Debug, PartialEq)]
 pub enum Stop {
     /// From this offset on there is a tail that may be cut: a torn record, or zeros, or both.
-    Torn { offset: u64, reason: String },
+    Torn {
+        offset: u64,
+        reason: String,
+    },
     /// At this offset there is something that is no command. The tail has no known shape.
-    Corrupt { offset: u64, reason: String },
+    Corrupt {
+        offset: u64,
+        reason: String,
+    },
     /// The command at this offset is one that this server cannot replay.
-    Unsupported { offset: u64, reason: String },
+    Unsupported {
+        offset: u64,
+        reason: String,
+    },
     Io(String),
 }
 
@@ -72,11 +81,17 @@ fn replay_into(
 ) -> Result<(), Stop> {
     let io = |error: io::Error| Stop::Io(error.to_string());
     let file = File::open(path).map_err(io)?;
-    let mut reader = Counted { inner: BufReader::with_capacity(64 * 1024, file), offset: 0 };
+    let mut reader = Counted {
+        inner: BufReader::with_capacity(64 * 1024, file),
+        offset: 0,
+    };
     if reader.fill_buf().map_err(io)?.starts_with(b"REDIS") {
         let reason = "it is an RDB file, which this server does not read: on the Redis server, \
                       run `CONFIG SET aof-use-rdb-preamble no` and then `BGREWRITEAOF`";
-        return Err(Stop::Unsupported { offset: 0, reason: reason.into() });
+        return Err(Stop::Unsupported {
+            offset: 0,
+            reason: reason.into(),
+        });
     }
     let mut args = Args::default();
     // Each file begins in database 0, and outside of a transaction.
@@ -91,7 +106,10 @@ fn replay_into(
             Ok(true) => {}
             Ok(false) if open_multi => {
                 let reason = "the file ends inside MULTI".into();
-                return Err(Stop::Torn { offset: extent.bytes, reason });
+                return Err(Stop::Torn {
+                    offset: extent.bytes,
+                    reason,
+                });
             }
             Ok(false) => return Ok(()),
             // A broken record inside MULTI takes the transaction with it.
@@ -127,12 +145,14 @@ fn select_0(args: &mut Args, replay: &mut Replay) {
 
 fn stop_at(unit: u64, offset: u64, error: Error) -> Stop {
     match error {
-        Error::Cut => {
-            Stop::Torn { offset: unit, reason: format!("the record at {offset} is cut off") }
-        }
-        Error::Protocol(reason) => {
-            Stop::Corrupt { offset: unit, reason: format!("at {offset}: {reason}") }
-        }
+        Error::Cut => Stop::Torn {
+            offset: unit,
+            reason: format!("the record at {offset} is cut off"),
+        },
+        Error::Protocol(reason) => Stop::Corrupt {
+            offset: unit,
+            reason: format!("at {offset}: {reason}"),
+        },
         Error::Io(error) => Stop::Io(error.to_string()),
     }
 }
@@ -213,7 +233,8 @@ fn whole_record_in(tail: &[u8]) -> Option<usize> {
         first = rest;
     }
     let start = tail.len() - first.len();
-    let candidates = (start + 1..tail.len()).filter(|&at| tail[at] == b'*' && tail[at - 1] == b'\n');
+    let candidates =
+        (start + 1..tail.len()).filter(|&at| tail[at] == b'*' && tail[at - 1] == b'\n');
     candidates.into_iter().find(|&at| {
         let mut rest = &tail[at..];
         loop {

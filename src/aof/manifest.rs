@@ -41,7 +41,13 @@ pub struct Manifest {
 impl Manifest {
     pub fn new(directory: PathBuf, prefix: &str) -> Manifest {
         let prefix = prefix.to_string();
-        Manifest { directory, prefix, base: None, incrs: Vec::new(), history: Vec::new() }
+        Manifest {
+            directory,
+            prefix,
+            base: None,
+            incrs: Vec::new(),
+            history: Vec::new(),
+        }
     }
 
     pub fn path(&self) -> PathBuf {
@@ -75,15 +81,23 @@ impl Manifest {
 
     fn add_line(&mut self, line: &[u8]) -> Option<()> {
         let words = split_words(line)?;
-        let words: Option<Vec<_>> = words.into_iter().map(|w| String::from_utf8(w).ok()).collect();
+        let words: Option<Vec<_>> = words
+            .into_iter()
+            .map(|w| String::from_utf8(w).ok())
+            .collect();
         let words = words?;
-        let [file, name, seq, number, kind, letter] = &words[..] else { return None };
+        let [file, name, seq, number, kind, letter] = &words[..] else {
+            return None;
+        };
         // A name with a directory in it could make us delete or write a file elsewhere.
         let keywords = file == "file" && seq == "seq" && kind == "type";
         if !keywords || name.is_empty() || name.contains('/') {
             return None;
         }
-        let entry = Entry { name: name.clone(), seq: number.parse().ok()? };
+        let entry = Entry {
+            name: name.clone(),
+            seq: number.parse().ok()?,
+        };
         match letter.as_str() {
             "b" if self.base.is_none() => self.base = Some(entry),
             "i" => self.incrs.push(entry),
@@ -96,13 +110,19 @@ impl Manifest {
     /// Replaces the manifest on disk by this one, durably.
     pub fn save(&self) -> io::Result<()> {
         let line = |entry: &Entry, kind| {
-            format!("file {} seq {} type {kind}\n", quoted(&entry.name), entry.seq)
+            format!(
+                "file {} seq {} type {kind}\n",
+                quoted(&entry.name),
+                entry.seq
+            )
         };
         let base = self.base.iter().map(|entry| line(entry, 'b'));
         let history = self.history.iter().map(|entry| line(entry, 'h'));
         let incrs = self.incrs.iter().map(|entry| line(entry, 'i'));
         let text: String = base.chain(history).chain(incrs).collect();
-        let temporary = self.directory.join(format!("temp-{}.manifest", self.prefix));
+        let temporary = self
+            .directory
+            .join(format!("temp-{}.manifest", self.prefix));
         let mut file = File::create(&temporary)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
@@ -122,13 +142,19 @@ impl Manifest {
     /// The incr file that is to follow the last one. Its name is not in the manifest yet.
     pub fn next_incr(&self) -> Entry {
         let seq = self.incrs.iter().map(|entry| entry.seq).max().unwrap_or(0) + 1;
-        Entry { name: format!("{}.{seq}.incr.aof", self.prefix), seq }
+        Entry {
+            name: format!("{}.{seq}.incr.aof", self.prefix),
+            seq,
+        }
     }
 
     /// The base file that is to replace the present one.
     pub fn next_base(&self) -> Entry {
         let seq = self.base.as_ref().map_or(0, |entry| entry.seq) + 1;
-        Entry { name: format!("{}.{seq}.base.aof", self.prefix), seq }
+        Entry {
+            name: format!("{}.{seq}.base.aof", self.prefix),
+            seq,
+        }
     }
 
     /// Deletes the files marked as history, and left-over temporary files, which nobody can need.

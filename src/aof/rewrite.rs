@@ -30,10 +30,10 @@
 //! **How Redis does it**: aof.c, `rewriteAppendOnlyFileBackground`: a fork writes the base, and
 //! the kernel copies every page that changes meanwhile.
 
+use super::Aof;
 use super::load::{self, Replay, Stop};
 use super::manifest::{self, Entry as FileEntry, Manifest};
 use super::start::{self, total_size};
-use super::Aof;
 use crate::entry::{Entry, Value};
 use crate::resp::{Digits, write_command};
 use crate::say;
@@ -104,15 +104,24 @@ impl Aof {
             let automatic = !self.wait_for_request(not_before);
             let begin = Instant::now();
             let enable = self.rewriter.enable.swap(false, Ordering::AcqRel);
-            let damaged = self.failure.lock().unwrap().as_ref().is_some_and(|f| f.needs_rewrite);
+            let damaged = self
+                .failure
+                .lock()
+                .unwrap()
+                .as_ref()
+                .is_some_and(|f| f.needs_rewrite);
             let result = match enable || damaged {
                 true => self.rewrite_from_memory(store),
                 false => self.rewrite_from_log(replay_all),
             };
             let status = &self.status;
             let seconds = begin.elapsed().as_secs() as i64;
-            status.last_rewrite_seconds.store(seconds, Ordering::Relaxed);
-            status.last_rewrite_failed.store(result.is_err(), Ordering::Relaxed);
+            status
+                .last_rewrite_seconds
+                .store(seconds, Ordering::Relaxed);
+            status
+                .last_rewrite_failed
+                .store(result.is_err(), Ordering::Relaxed);
             match result {
                 Ok(()) => {
                     status.rewrites.fetch_add(1, Ordering::Relaxed);
@@ -125,7 +134,11 @@ impl Aof {
                 Err(reason) => {
                     status.rewrite_failures.fetch_add(1, Ordering::Relaxed);
                     not_before = Instant::now() + PAUSE_AFTER_FAILURE;
-                    let again = if automatic { " It will be tried again in a minute." } else { "" };
+                    let again = if automatic {
+                        " It will be tried again in a minute."
+                    } else {
+                        ""
+                    };
                     say::warning(format_args!(
                         "the rewrite of the append-only file failed, and changed nothing: \
                          {reason}.{again}"
@@ -310,7 +323,10 @@ impl Aof {
 
         // (f)
         if let Some(target) = self.target.lock().unwrap().as_mut() {
-            target.manifest = Manifest { history: Vec::new(), ..manifest.clone() };
+            target.manifest = Manifest {
+                history: Vec::new(),
+                ..manifest.clone()
+            };
         }
         let size = total_size(&manifest);
         self.status.size.store(size, Ordering::Relaxed);
@@ -322,7 +338,9 @@ impl Aof {
 
     fn manifest(&self) -> Result<Manifest, String> {
         let target = self.target.lock().unwrap();
-        let target = target.as_ref().ok_or("the append-only file is switched off")?;
+        let target = target
+            .as_ref()
+            .ok_or("the append-only file is switched off")?;
         Ok(target.manifest.clone())
     }
 

@@ -55,8 +55,12 @@ impl Aof {
     fn load(&self, manifest: &Manifest, replay: &mut Replay) -> Result<(), String> {
         let status = &self.status;
         let since_epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-        status.load_start.store(since_epoch.as_secs(), Ordering::Relaxed);
-        status.load_total.store(total_size(manifest), Ordering::Relaxed);
+        status
+            .load_start
+            .store(since_epoch.as_secs(), Ordering::Relaxed);
+        status
+            .load_total
+            .store(total_size(manifest), Ordering::Relaxed);
         let files: Vec<&Entry> = manifest.live().collect();
         let length = |entry: &&Entry| fs::metadata(manifest.path_of(entry)).map_or(0, |m| m.len());
         // A kill between the two halves of a rewrite's switch leaves an empty file at the end.
@@ -114,7 +118,9 @@ impl Aof {
                 ));
             }
             Err(reason) => {
-                return Err(format!("{file} is damaged at offset {offset}: {reason}. {WHAT_TO_DO}"));
+                return Err(format!(
+                    "{file} is damaged at offset {offset}: {reason}. {WHAT_TO_DO}"
+                ));
             }
         };
         if !self.config.flag("aof-load-truncated") {
@@ -156,7 +162,10 @@ pub fn cut(path: &Path, offset: u64, tail: &[u8]) -> Result<PathBuf, String> {
 /// Locks the directory's handle. The lock goes with the process, however it ends.
 pub fn lock_directory(dir: &Path) -> Result<File, String> {
     let handle = File::open(dir).map_err(|error| {
-        format!("cannot open the directory {}: {error}. Name another with --dir", dir.display())
+        format!(
+            "cannot open the directory {}: {error}. Name another with --dir",
+            dir.display()
+        )
     })?;
     handle.try_lock().map_err(|error| match error {
         fs::TryLockError::WouldBlock => format!(
@@ -180,7 +189,10 @@ pub fn find_files(config: &Config, dir: &Path) -> Result<Manifest, String> {
         None => {
             let mut manifest = Manifest::new(directory.clone(), &prefix);
             if bare.exists() {
-                manifest.base = Some(Entry { name: prefix.clone(), seq: 1 });
+                manifest.base = Some(Entry {
+                    name: prefix.clone(),
+                    seq: 1,
+                });
             } else {
                 let incr = manifest.next_incr();
                 create(&manifest.path_of(&incr)).map_err(error)?;
@@ -199,7 +211,10 @@ pub fn find_files(config: &Config, dir: &Path) -> Result<Manifest, String> {
             fs::rename(&bare, &inside).map_err(error)?;
             manifest::sync_directory(&directory).map_err(error)?;
             manifest::sync_directory(dir).map_err(error)?;
-            say::notice(format_args!("adopted {} as the base of the log", bare.display()));
+            say::notice(format_args!(
+                "adopted {} as the base of the log",
+                bare.display()
+            ));
         }
     }
     manifest.incrs.sort_by_key(|entry| entry.seq);
@@ -219,7 +234,10 @@ pub fn find_files(config: &Config, dir: &Path) -> Result<Manifest, String> {
 
 /// Opens the last incr file to go on at its end.
 pub fn open_target(manifest: Manifest, lock: File) -> Result<Target, String> {
-    let last = manifest.incrs.last().ok_or("the manifest has no incr file")?;
+    let last = manifest
+        .incrs
+        .last()
+        .ok_or("the manifest has no incr file")?;
     let path = manifest.path_of(last);
     let error = |error| format!("cannot write to {}: {error}", path.display());
     let file = OpenOptions::new().append(true).open(&path).map_err(error)?;
@@ -236,7 +254,10 @@ pub fn open_target(manifest: Manifest, lock: File) -> Result<Target, String> {
 }
 
 pub fn create(path: &Path) -> std::io::Result<File> {
-    let file = OpenOptions::new().append(true).create_new(true).open(path)?;
+    let file = OpenOptions::new()
+        .append(true)
+        .create_new(true)
+        .open(path)?;
     file.sync_all()?;
     Ok(file)
 }

@@ -98,7 +98,11 @@ impl Type {
 
     fn of(public: &Public) -> Type {
         let subscribed = public.channels.load(Relaxed) + public.patterns.load(Relaxed) > 0;
-        if subscribed { Type::PubSub } else { Type::Normal }
+        if subscribed {
+            Type::PubSub
+        } else {
+            Type::Normal
+        }
     }
 }
 
@@ -122,10 +126,19 @@ fn list(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
     let all = client.server.clients.all();
     let listed: Vec<&Arc<Public>> = match &wanted_ids {
         // In the order in which they were asked for.
-        Some(ids) => ids.iter().flat_map(|id| all.iter().find(|c| c.id == *id)).collect(),
-        None => all.iter().filter(|c| wanted_type.is_none_or(|t| t == Type::of(c))).collect(),
+        Some(ids) => ids
+            .iter()
+            .flat_map(|id| all.iter().find(|c| c.id == *id))
+            .collect(),
+        None => all
+            .iter()
+            .filter(|c| wanted_type.is_none_or(|t| t == Type::of(c)))
+            .collect(),
     };
-    let lines: String = listed.iter().map(|other| describe(other, client) + "\n").collect();
+    let lines: String = listed
+        .iter()
+        .map(|other| describe(other, client) + "\n")
+        .collect();
     reply.verbatim(&lines);
     Ok(())
 }
@@ -141,10 +154,16 @@ fn describe(public: &Public, viewer: &Client) -> String {
     let text = |field: &std::sync::Mutex<Vec<u8>>| {
         String::from_utf8_lossy(&field.lock().unwrap()).into_owned()
     };
-    let (local, fd) = public.connection.as_ref().map_or(("?:0".into(), -1), |connection| {
-        (connection.local.to_string(), connection.stream.as_raw_fd())
-    });
-    let idle = viewer.server.uptime().saturating_sub(public.last_interaction.load(Relaxed));
+    let (local, fd) = public
+        .connection
+        .as_ref()
+        .map_or(("?:0".into(), -1), |connection| {
+            (connection.local.to_string(), connection.stream.as_raw_fd())
+        });
+    let idle = viewer
+        .server
+        .uptime()
+        .saturating_sub(public.last_interaction.load(Relaxed));
     let queued = public.queued.load(Relaxed);
     let mut flags = String::new();
     let states = [
@@ -152,7 +171,12 @@ fn describe(public: &Public, viewer: &Client) -> String {
         (Type::of(public) == Type::PubSub, 'P'),
         (queued >= 0, 'x'),
     ];
-    flags.extend(states.iter().filter(|(on, _)| *on).map(|(_, letter)| letter));
+    flags.extend(
+        states
+            .iter()
+            .filter(|(on, _)| *on)
+            .map(|(_, letter)| letter),
+    );
     if flags.is_empty() {
         flags.push('N');
     }
@@ -191,9 +215,15 @@ impl Filter {
     /// The old form `CLIENT KILL ip:port`, or pairs of an option and its value.
     fn parse(args: &Args) -> Result<Filter, Error> {
         if args.len() == 3 {
-            return Ok(Filter { addr: Some(args[2].to_vec()), ..Filter::default() });
+            return Ok(Filter {
+                addr: Some(args[2].to_vec()),
+                ..Filter::default()
+            });
         }
-        let mut filter = Filter { skip_me: true, ..Filter::default() };
+        let mut filter = Filter {
+            skip_me: true,
+            ..Filter::default()
+        };
         let mut cursor = Cursor::at(args, 2);
         while let Some(option) = cursor.option() {
             let value = cursor.operand()?;
@@ -222,11 +252,22 @@ impl Filter {
     }
 
     fn fits(&self, public: &Public) -> bool {
-        let local = || public.connection.as_ref().map(|c| c.local.to_string().into_bytes());
+        let local = || {
+            public
+                .connection
+                .as_ref()
+                .map(|c| c.local.to_string().into_bytes())
+        };
         self.id.is_none_or(|id| id == public.id)
             && self.kind.is_none_or(|kind| kind == Type::of(public))
-            && self.addr.as_ref().is_none_or(|addr| addr == public.address().as_bytes())
-            && self.local.as_ref().is_none_or(|wanted| Some(wanted) == local().as_ref())
+            && self
+                .addr
+                .as_ref()
+                .is_none_or(|addr| addr == public.address().as_bytes())
+            && self
+                .local
+                .as_ref()
+                .is_none_or(|wanted| Some(wanted) == local().as_ref())
     }
 }
 
@@ -234,7 +275,13 @@ fn kill(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
     let filter = Filter::parse(args)?;
     let old_form = args.len() == 3;
     let mut killed = 0;
-    for other in client.server.clients.all().iter().filter(|other| filter.fits(other)) {
+    for other in client
+        .server
+        .clients
+        .all()
+        .iter()
+        .filter(|other| filter.fits(other))
+    {
         if other.id != client.public.id {
             other.kill();
         } else if filter.skip_me {

@@ -52,12 +52,8 @@ fn echo(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
 }
 
 fn select(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let index = Cursor::new(args).int()?;
-    let databases = client.server.config.number("databases");
-    if !(0..databases).contains(&index) {
-        return Err(Error::DbIndexOutOfRange);
-    }
-    client.db = index as usize;
+    let databases = client.server.config.number("databases") as usize;
+    client.db = super::args::database(&args[1], databases)?;
     reply.ok();
     Ok(())
 }
@@ -86,7 +82,9 @@ fn hello(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Erro
             }
             _ => {
                 let option = String::from_utf8_lossy(option);
-                return Err(Error::text(format!("ERR Syntax error in HELLO option '{option}'")));
+                return Err(Error::text(format!(
+                    "ERR Syntax error in HELLO option '{option}'"
+                )));
             }
         }
     }
@@ -113,7 +111,11 @@ fn greet(client: &Client, reply: &mut Reply) {
         reply.bulk(value.as_bytes());
     }
     reply.bulk(b"proto");
-    reply.integer(if reply.protocol == Protocol::Resp3 { 3 } else { 2 });
+    reply.integer(if reply.protocol == Protocol::Resp3 {
+        3
+    } else {
+        2
+    });
     reply.bulk(b"id");
     reply.integer(client.public.id as i64);
     for (field, value) in [("mode", "standalone"), ("role", "master")] {
@@ -127,7 +129,10 @@ fn greet(client: &Client, reply: &mut Reply) {
 /// From here on, in the middle of a reply if need be, the client speaks this protocol.
 fn set_protocol(client: &mut Client, reply: &mut Reply, protocol: Protocol) {
     reply.protocol = protocol;
-    client.public.resp3.store(protocol == Protocol::Resp3, std::sync::atomic::Ordering::Relaxed);
+    client.public.resp3.store(
+        protocol == Protocol::Resp3,
+        std::sync::atomic::Ordering::Relaxed,
+    );
     if let Some(outbox) = &client.outbox {
         outbox.set_protocol(protocol);
     }
@@ -136,7 +141,11 @@ fn set_protocol(client: &mut Client, reply: &mut Reply, protocol: Protocol) {
 /// A client's name, or a library's: visible characters without spaces, so that CLIENT LIST can be
 /// split at spaces.
 pub fn check_name(name: &[u8], error: Error) -> Result<(), Error> {
-    if name.iter().all(u8::is_ascii_graphic) { Ok(()) } else { Err(error) }
+    if name.iter().all(u8::is_ascii_graphic) {
+        Ok(())
+    } else {
+        Err(error)
+    }
 }
 
 fn auth(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
@@ -165,7 +174,10 @@ fn authenticate(client: &mut Client, user: &[u8], password: &[u8]) -> Result<(),
 fn is_same(secret: &[u8], given: &[u8]) -> bool {
     let mut differences = secret.len() ^ given.len();
     for (index, byte) in given.iter().enumerate() {
-        let expected = secret.get(index % secret.len().max(1)).copied().unwrap_or_default();
+        let expected = secret
+            .get(index % secret.len().max(1))
+            .copied()
+            .unwrap_or_default();
         differences |= usize::from(byte ^ expected);
     }
     differences == 0

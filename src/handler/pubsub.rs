@@ -58,14 +58,16 @@ fn add(
     for name in Cursor::new(args).rest() {
         let is_new = client.names(kind).insert(name.to_vec());
         confirm(client, word, Some(name), reply);
-        let queue_it = || {
+        let mut queue_it = || {
             if at_once {
                 outbox.push(&std::mem::take(&mut reply.out));
             }
         };
         if is_new {
             let server = client.server.clone();
-            server.hub.subscribe(kind, name, client.public.id, &outbox, queue_it);
+            server
+                .hub
+                .subscribe(kind, name, client.public.id, &outbox, queue_it);
         } else {
             queue_it();
         }
@@ -81,7 +83,11 @@ fn remove(
     reply: &mut Reply,
 ) -> Result<(), Error> {
     let named: Vec<Vec<u8>> = Cursor::new(args).rest().map(<[u8]>::to_vec).collect();
-    let names = if named.is_empty() { client.names(kind).iter().cloned().collect() } else { named };
+    let names = if named.is_empty() {
+        client.names(kind).iter().cloned().collect()
+    } else {
+        named
+    };
     if names.is_empty() {
         confirm(client, word, None, reply);
     }
@@ -135,7 +141,12 @@ fn channels(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), E
     let pattern = match args.len() {
         2 => None,
         3 => Some(&args[2]),
-        _ => return Err(Error::WrongArgumentsOrSubcommand("PUBSUB", args[1].to_vec())),
+        _ => {
+            return Err(Error::WrongArgumentsOrSubcommand(
+                "PUBSUB",
+                args[1].to_vec(),
+            ));
+        }
     };
     let channels = client.server.hub.channels(pattern);
     reply.array(channels.len());

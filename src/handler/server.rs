@@ -87,7 +87,9 @@ fn waitaof(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
     let mut cursor = Cursor::new(args);
     let local = cursor.integer()?;
     if !(0..=1).contains(&local) {
-        return Err(Error::text("ERR value is out of range, value must between 0 and 1"));
+        return Err(Error::text(
+            "ERR value is out of range, value must between 0 and 1",
+        ));
     }
     let replicas = cursor.integer()?;
     if replicas < 0 {
@@ -104,22 +106,28 @@ fn waitaof(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
         reply.integer(aof.is_durable(aof.position()).into());
         reply.integer(0);
     } else {
-        client.then = Then::WaitAof { local: local > 0, replicas: replicas > 0, timeout_ms };
+        client.then = Then::WaitAof {
+            local: local > 0,
+            replicas: replicas > 0,
+            timeout_ms,
+        };
     }
     Ok(())
 }
 
 /// Milliseconds; 0 waits for ever.
 fn timeout(cursor: &mut Cursor) -> Result<u64, Error> {
-    let timeout = cursor.integer().map_err(|_| {
-        Error::text("ERR timeout is not an integer or out of range")
-    })?;
+    let timeout = cursor
+        .integer()
+        .map_err(|_| Error::text("ERR timeout is not an integer or out of range"))?;
     u64::try_from(timeout).map_err(|_| Error::text("ERR timeout is negative"))
 }
 
 fn monitor(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
     if client.in_exec {
-        return Err(Error::text("ERR MONITOR isn't allowed for DENY BLOCKING client"));
+        return Err(Error::text(
+            "ERR MONITOR isn't allowed for DENY BLOCKING client",
+        ));
     }
     let outbox = super::pubsub::outbox(client, reply)?;
     reply.ok();
@@ -140,13 +148,22 @@ pub fn stop_monitoring(client: &Client) {
 pub fn show_monitors(client: &Client, row: &Row, args: &Args, now: u64) {
     let name = row.command.name;
     let group = name.split('|').next().unwrap_or(name);
-    let hidden = matches!(group, "config" | "monitor" | "shutdown" | "slowlog" | "debug" | "acl")
-        || matches!(name, "client|kill" | "client|list" | "bgrewriteaof" | "role");
+    let hidden = matches!(
+        group,
+        "config" | "monitor" | "shutdown" | "slowlog" | "debug" | "acl"
+    ) || matches!(
+        name,
+        "client|kill" | "client|list" | "bgrewriteaof" | "role"
+    );
     if hidden {
         return;
     }
     let (seconds, rest) = (now / 1_000_000, now % 1_000_000);
-    let head = format!("+{seconds}.{rest:06} [{} {}]", client.db, client.public.address());
+    let head = format!(
+        "+{seconds}.{rest:06} [{} {}]",
+        client.db,
+        client.public.address()
+    );
     let mut line = head.into_bytes();
     let mut secrets = 0..0;
     for (index, word) in args.iter().enumerate() {

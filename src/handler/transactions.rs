@@ -38,7 +38,10 @@ fn multi(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> 
 }
 
 fn discard(client: &mut Client, view: &View, _: &Args, reply: &mut Reply) -> Result<(), Error> {
-    client.transaction.take().ok_or(Error::DiscardWithoutMulti)?;
+    client
+        .transaction
+        .take()
+        .ok_or(Error::DiscardWithoutMulti)?;
     unwatch_all(client, view);
     reply.ok();
     Ok(())
@@ -49,7 +52,10 @@ fn watch(client: &mut Client, view: &View, args: &Args, reply: &mut Reply) -> Re
         return Err(Error::WatchInsideMulti);
     }
     for key in Cursor::new(args).rest() {
-        let watched = client.watched.iter().any(|(db, other, _)| *db == view.db && other == key);
+        let watched = client
+            .watched
+            .iter()
+            .any(|(db, other, _)| *db == view.db && other == key);
         if !watched {
             let expired = view.watch(key, &client.watch_flag);
             client.watched.push((view.db, key.to_vec(), expired));

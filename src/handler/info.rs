@@ -1,0 +1,3 @@
+//! stub
+use super::Command;
+pub const COMMANDS: &[Command] = &[];
