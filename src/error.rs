@@ -18,6 +18,11 @@ pub enum Error {
         command: String,
         subcommand: Vec<u8>,
     },
+    /// The same from a command that looks at its subcommands and their arity itself.
+    SubcommandSyntax {
+        command: String,
+        subcommand: Vec<u8>,
+    },
     /// The command's full name, `get` or `config|get`.
     WrongArity(&'static str),
     WrongArgumentsFor(&'static str),
@@ -63,6 +68,7 @@ pub enum Error {
     WatchInsideMulti,
     NotInTransaction,
     SubscribedOnly(&'static str),
+    DebugNotAllowed,
     Misconf(String),
     Loading,
     RewriteInProgress,
@@ -96,6 +102,15 @@ impl Error {
                 subcommand,
             } => {
                 out.extend_from_slice(b"ERR unknown subcommand '");
+                out.extend_from_slice(printable(subcommand, 128));
+                compose!(out, "'. Try {command} HELP.")
+            }
+            Error::SubcommandSyntax {
+                command,
+                subcommand,
+            } => {
+                let text = b"ERR unknown subcommand or wrong number of arguments for '";
+                out.extend_from_slice(text);
                 out.extend_from_slice(printable(subcommand, 128));
                 compose!(out, "'. Try {command} HELP.")
             }
@@ -176,6 +191,11 @@ impl Error {
             Error::NestedMulti => "ERR MULTI calls can not be nested",
             Error::WatchInsideMulti => "ERR WATCH inside MULTI is not allowed",
             Error::NotInTransaction => "ERR Command not allowed inside a transaction",
+            Error::DebugNotAllowed => {
+                "ERR DEBUG command not allowed. If the enable-debug-command option is set to \
+                 \"local\", you can run it from a local connection, otherwise you need to set \
+                 this option in the configuration file, and then restart the server."
+            }
             Error::Loading => "LOADING Redis is loading the dataset in memory",
             Error::RewriteInProgress => {
                 "ERR Background append only file rewriting already in progress"

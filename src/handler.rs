@@ -34,6 +34,7 @@
 pub mod args;
 pub mod config;
 pub mod connection;
+pub mod debug;
 pub mod expiry;
 pub mod float;
 pub mod generic;
@@ -74,6 +75,8 @@ pub enum Run {
     Exec,
     /// A container such as CONFIG; its subcommands have rows of their own, named `config|get`.
     Container,
+    /// A container that takes what names none of its subcommands itself: COMMAND, DEBUG.
+    OpenContainer(fn(&mut Client, &Args, &mut Reply) -> Result<(), Error>),
 }
 
 /// Which arguments are keys: the first, the last (negative: counted from the end), and the step.
@@ -126,8 +129,16 @@ const GROUPS: [(&str, &[&[Command]]); 6] = [
 ];
 
 /// The group `server` has a file for each of its large commands.
-const SERVER: (&str, &[&[Command]]) =
-    ("server", &[server::COMMANDS, info::COMMANDS, introspection::COMMANDS, config::COMMANDS]);
+const SERVER: (&str, &[&[Command]]) = (
+    "server",
+    &[
+        server::COMMANDS,
+        info::COMMANDS,
+        introspection::COMMANDS,
+        debug::COMMANDS,
+        config::COMMANDS,
+    ],
+);
 
 /// A command with its place in the table, which is also its place in the statistics.
 pub struct Row {
@@ -177,15 +188,15 @@ impl Table {
         let words = || args.iter().map(<[u8]>::to_vec).collect();
         let mut row = self.find(&args[0]).ok_or_else(|| Error::UnknownCommand(words()))?;
         let container = row.command;
-        if let Run::Container = container.run {
-            if args.len() < 2 {
-                return Err(Error::WrongArity(container.name));
-            }
+        if let Run::Container | Run::OpenContainer(_) = container.run
+            && args.len() > 1
+        {
             let name = [container.name.as_bytes(), b"|", &args[1]].concat();
-            row = self.find(&name).ok_or_else(|| Error::UnknownSubcommand {
-                command: container.name.to_ascii_uppercase(),
-                subcommand: args[1].to_vec(),
-            })?;
+            row = match (self.find(&name), container.run) {
+                (Some(subcommand), _) => subcommand,
+                (None, Run::OpenContainer(_)) => row,
+                (None, _) => return Err(unknown_subcommand(container.name, &args[1])),
+            };
         }
         let (count, arity) = (args.len() as i64, row.command.arity);
         if count == arity || (arity < 0 && count >= -arity) {
@@ -311,6 +322,9 @@ impl<'a> Batch<'a> {
     /// Whether the command may run now, for reasons that have nothing to do with its arguments.
     fn admit(&self, row: &Row, client: &Client) -> Result<(), Error> {
         let command = row.command;
+        if command.name.starts_with("debug") && !debug::is_allowed(client) {
+            return Err(Error::DebugNotAllowed);
+        }
         if !client.authenticated && !matches!(command.name, "auth" | "hello" | "quit" | "reset") {
             return Err(Error::NoAuth);
         }
@@ -331,8 +345,7 @@ impl<'a> Batch<'a> {
         {
             return Err(Error::SubscribedOnly(command.name));
         }
-        let touches_data = matches!(command.run, Run::Read(_) | Run::Write(_));
-        if (touches_data || command.name == "ping") && self.server.is_loading() {
+        if !works_while_loading(command) && self.server.is_loading() {
             return Err(Error::Loading);
         }
         if client.transaction.is_some() && command.name == "shutdown" {
@@ -381,7 +394,7 @@ impl<'a> Batch<'a> {
                 self.delete_noted_if_exclusive();
                 result
             }
-            Run::Client(handler) => handler(client, args, reply),
+            Run::Client(handler) | Run::OpenContainer(handler) => handler(client, args, reply),
             Run::Write(handler) => self.write(handler, client.db, args, reply),
             Run::Exec => self.exec(client, reply),
             Run::Container => Ok(()),
@@ -676,6 +689,12 @@ fn is_queued(row: &Row) -> bool {
     )
 }
 
+/// What needs no data works while they are still being loaded; PING does not, for it is asked to
+/// find out whether the server is ready.
+pub fn works_while_loading(command: &Command) -> bool {
+    !matches!(command.run, Run::Read(_) | Run::Write(_)) && command.name != "ping"
+}
+
 /// What a RESP2 client may say while it is subscribed: its replies cannot be told from messages.
 fn works_while_subscribed(name: &str) -> bool {
     matches!(
@@ -692,6 +711,18 @@ fn limits(server: &Server) -> Limits {
 /// Unix time in microseconds.
 pub fn microseconds() -> u64 {
     SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_micros() as u64
+}
+
+/// For a second word that names no subcommand.
+pub fn unknown_subcommand(container: &str, subcommand: &[u8]) -> Error {
+    let command = container.to_ascii_uppercase();
+    Error::UnknownSubcommand { command, subcommand: subcommand.to_vec() }
+}
+
+/// The same where a command looks at its subcommands and their arity itself.
+pub fn subcommand_syntax(args: &Args) -> Error {
+    let command = String::from_utf8_lossy(&args[0]).to_ascii_uppercase();
+    Error::SubcommandSyntax { command, subcommand: args[1].to_vec() }
 }
 
 /// `CONFIG HELP` and its like, from the rows of the container.
