@@ -78,6 +78,8 @@ pub struct Status {
     /// The same after the last rewrite, or at the start.
     pub base_size: AtomicU64,
     pub syncs_pending: AtomicU64,
+    /// Clients in WAITAOF.
+    pub waiting: AtomicU64,
     pub loading: AtomicBool,
     /// Unix time in seconds.
     pub load_start: AtomicU64,
@@ -113,7 +115,7 @@ struct Target {
     /// Whether a failed write may have left half a record behind `length`.
     torn: bool,
     /// Keeps a second server out of the directory.
-    lock: File,
+    _lock: File,
 }
 
 #[derive(Clone, PartialEq)]
@@ -182,6 +184,12 @@ impl Aof {
     /// holder has seen is not behind it.
     pub fn position(&self) -> Position {
         self.appended.load(Ordering::Acquire)
+    }
+
+    /// Bytes that are appended and not yet written to the file.
+    pub fn unwritten(&self) -> u64 {
+        let written = self.written.load(Ordering::Acquire);
+        self.position().saturating_sub(written)
     }
 
     /// Returns when everything up to `position` is in the kernel, and under `appendfsync always`
@@ -292,18 +300,23 @@ impl Aof {
     /// Waits until everything up to `position` is on the disk, whatever `appendfsync` says, but
     /// not past `deadline`; returns whether it is.
     pub fn wait_durable(&self, position: Position, deadline: Option<Instant>) -> bool {
+        self.status.waiting.fetch_add(1, Ordering::Relaxed);
         let mut waiting = self.waiting.lock().unwrap();
-        while !self.is_durable(position) {
+        let is_durable = loop {
+            if self.durable.load(Ordering::Acquire) >= position {
+                break true;
+            }
             // The sync thread comes by every tenth of a second, and hurries for those who wait.
             self.hurry.store(true, Ordering::Relaxed);
             let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) || !self.is_enabled() {
-                return false;
+                break false;
             }
             let pause = left.unwrap_or(TICK).min(TICK);
             waiting = self.moved.wait_timeout(waiting, pause).unwrap().0;
-        }
-        true
+        };
+        self.status.waiting.fetch_sub(1, Ordering::Relaxed);
+        is_durable
     }
 
     /// Remembers a failure, and returns the cause in the words that follow `MISCONF Errors writing

@@ -18,11 +18,13 @@ pub enum Error {
         command: String,
         subcommand: Vec<u8>,
     },
-    /// A container that does not know what to do with so many words.
-    WrongArgumentsOrSubcommand(&'static str, Vec<u8>),
+    /// The same from a command that looks at its subcommands and their arity itself.
+    SubcommandSyntax {
+        command: String,
+        subcommand: Vec<u8>,
+    },
     /// The command's full name, `get` or `config|get`.
     WrongArity(&'static str),
-    WrongArgumentsFor(&'static str),
     Syntax,
     WrongType,
     NotInteger,
@@ -42,7 +44,6 @@ pub enum Error {
     DbIndexOutOfRange,
     FirstDbIndex,
     SecondDbIndex,
-    InvalidDbIndex,
     InvalidCursor,
     OffsetOutOfRange,
     StringTooLong,
@@ -67,6 +68,7 @@ pub enum Error {
     WatchInsideMulti,
     NotInTransaction,
     SubscribedOnly(&'static str),
+    DebugNotAllowed,
     Misconf(String),
     Loading,
     RewriteInProgress,
@@ -103,16 +105,17 @@ impl Error {
                 out.extend_from_slice(printable(subcommand, 128));
                 compose!(out, "'. Try {command} HELP.")
             }
-            Error::WrongArgumentsOrSubcommand(command, subcommand) => {
-                out.extend_from_slice(b"ERR Unknown subcommand or wrong number of arguments for '");
+            Error::SubcommandSyntax {
+                command,
+                subcommand,
+            } => {
+                let text = b"ERR unknown subcommand or wrong number of arguments for '";
+                out.extend_from_slice(text);
                 out.extend_from_slice(printable(subcommand, 128));
                 compose!(out, "'. Try {command} HELP.")
             }
             Error::WrongArity(name) => {
                 compose!(out, "ERR wrong number of arguments for '{name}' command")
-            }
-            Error::WrongArgumentsFor(name) => {
-                compose!(out, "ERR wrong number of arguments for {name}")
             }
             Error::InvalidExpire(name) => {
                 compose!(out, "ERR invalid expire time in '{name}' command")
@@ -156,7 +159,6 @@ impl Error {
             Error::DbIndexOutOfRange => "ERR DB index is out of range",
             Error::FirstDbIndex => "ERR invalid first DB index",
             Error::SecondDbIndex => "ERR invalid second DB index",
-            Error::InvalidDbIndex => "ERR invalid DB index",
             Error::InvalidCursor => "ERR invalid cursor",
             Error::OffsetOutOfRange => "ERR offset is out of range",
             Error::StringTooLong => "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
@@ -191,6 +193,11 @@ impl Error {
             Error::NestedMulti => "ERR MULTI calls can not be nested",
             Error::WatchInsideMulti => "ERR WATCH inside MULTI is not allowed",
             Error::NotInTransaction => "ERR Command not allowed inside a transaction",
+            Error::DebugNotAllowed => {
+                "ERR DEBUG command not allowed. If the enable-debug-command option is set to \
+                 \"local\", you can run it from a local connection, otherwise you need to set \
+                 this option in the configuration file, and then restart the server."
+            }
             Error::Loading => "LOADING Redis is loading the dataset in memory",
             Error::RewriteInProgress => {
                 "ERR Background append only file rewriting already in progress"

@@ -35,6 +35,7 @@ pub mod args;
 pub mod client;
 pub mod config;
 pub mod connection;
+pub mod debug;
 pub mod expiry;
 pub mod float;
 pub mod generic;
@@ -81,6 +82,8 @@ pub enum Run {
     Exec,
     /// A container such as CONFIG; its subcommands have rows of their own, named `config|get`.
     Container,
+    /// A container that takes what names none of its subcommands itself: COMMAND, DEBUG.
+    OpenContainer(fn(&mut Client, &Args, &mut Reply) -> Result<(), Error>),
 }
 
 /// Which arguments are keys: the first, the last (negative: counted from the end), and the step.
@@ -147,6 +150,7 @@ const SERVER: (&str, &[&[Command]]) = (
         server::COMMANDS,
         info::COMMANDS,
         introspection::COMMANDS,
+        debug::COMMANDS,
         config::COMMANDS,
     ],
 );
@@ -212,15 +216,15 @@ impl Table {
             .find(&args[0])
             .ok_or_else(|| Error::UnknownCommand(words()))?;
         let container = row.command;
-        if let Run::Container = container.run {
-            if args.len() < 2 {
-                return Err(Error::WrongArity(container.name));
-            }
+        if let Run::Container | Run::OpenContainer(_) = container.run
+            && args.len() > 1
+        {
             let name = [container.name.as_bytes(), b"|", &args[1]].concat();
-            row = self.find(&name).ok_or_else(|| Error::UnknownSubcommand {
-                command: container.name.to_ascii_uppercase(),
-                subcommand: args[1].to_vec(),
-            })?;
+            row = match (self.find(&name), container.run) {
+                (Some(subcommand), _) => subcommand,
+                (None, Run::OpenContainer(_)) => row,
+                (None, _) => return Err(unknown_subcommand(container.name, &args[1])),
+            };
         }
         let (count, arity) = (args.len() as i64, row.command.arity);
         if count == arity || (arity < 0 && count >= -arity) {
@@ -356,6 +360,9 @@ impl<'a> Batch<'a> {
     /// Whether the command may run now, for reasons that have nothing to do with its arguments.
     fn admit(&self, row: &Row, client: &Client) -> Result<(), Error> {
         let command = row.command;
+        if command.name.starts_with("debug") && !debug::is_allowed(client) {
+            return Err(Error::DebugNotAllowed);
+        }
         if !client.authenticated && !matches!(command.name, "auth" | "hello" | "quit" | "reset") {
             return Err(Error::NoAuth);
         }
@@ -376,8 +383,7 @@ impl<'a> Batch<'a> {
         {
             return Err(Error::SubscribedOnly(command.name));
         }
-        let touches_data = matches!(command.run, Run::Read(_) | Run::Write(_));
-        if (touches_data || command.name == "ping") && self.server.is_loading() {
+        if !works_while_loading(command) && self.server.is_loading() {
             return Err(Error::Loading);
         }
         if client.transaction.is_some() && command.name == "shutdown" {
@@ -428,7 +434,7 @@ impl<'a> Batch<'a> {
                 self.delete_noted_if_exclusive();
                 result
             }
-            Run::Client(handler) => handler(client, args, reply),
+            Run::Client(handler) | Run::OpenContainer(handler) => handler(client, args, reply),
             Run::Write(handler) => self.write(handler, client.db, args, reply),
             Run::Exec => self.exec(client, reply),
             Run::Container => Ok(()),
@@ -751,6 +757,12 @@ fn is_queued(row: &Row) -> bool {
     )
 }
 
+/// What needs no data works while they are still being loaded; PING does not, for it is asked to
+/// find out whether the server is ready.
+pub fn works_while_loading(command: &Command) -> bool {
+    !matches!(command.run, Run::Read(_) | Run::Write(_)) && command.name != "ping"
+}
+
 /// What a RESP2 client may say while it is subscribed: its replies cannot be told from messages.
 fn works_while_subscribed(name: &str) -> bool {
     matches!(
@@ -777,6 +789,18 @@ pub fn microseconds() -> u64 {
         .elapsed()
         .unwrap_or_default()
         .as_micros() as u64
+}
+
+/// For a second word that names no subcommand.
+pub fn unknown_subcommand(container: &str, subcommand: &[u8]) -> Error {
+    let command = container.to_ascii_uppercase();
+    Error::UnknownSubcommand { command, subcommand: subcommand.to_vec() }
+}
+
+/// The same where a command looks at its subcommands and their arity itself.
+pub fn subcommand_syntax(args: &Args) -> Error {
+    let command = String::from_utf8_lossy(&args[0]).to_ascii_uppercase();
+    Error::SubcommandSyntax { command, subcommand: args[1].to_vec() }
 }
 
 /// `CONFIG HELP` and its like, from the rows of the container.

@@ -114,7 +114,7 @@ fn serve_for_ever(config: Config, warnings: &[String]) -> Result<(), String> {
     server.aof.status.loading.store(false, Ordering::Relaxed);
     say::notice(format_args!("ready to accept connections on port {port}"));
     start_background_threads(&server, &store)?;
-    disconnect_idle_clients(&server)
+    keep_house(&server)
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), String> {
@@ -284,11 +284,13 @@ const PROTECTED: &str = "-DENIED Redis is running in protected mode because prot
     authentication password for the default user. NOTE: You only need to do one of the above \
     things in order for the server to start accepting connections from the outside.\r\n";
 
-/// Ends clients that have been silent for longer than `timeout` seconds. Subscribers and monitors
-/// wait for others, so their silence is no sign.
-fn disconnect_idle_clients(server: &Server) -> ! {
+/// Ten times a second: takes the samples behind INFO's rates, and ends clients that have been
+/// silent for longer than `timeout` seconds. Subscribers and monitors wait for others, so their
+/// silence is no sign.
+fn keep_house(server: &Server) -> ! {
     loop {
-        thread::sleep(Duration::from_millis(250));
+        thread::sleep(Duration::from_millis(100));
+        server.stats.sample();
         let timeout = server.config.timeout.load(Ordering::Relaxed) * 1000;
         if timeout == 0 {
             continue;

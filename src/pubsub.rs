@@ -272,8 +272,8 @@ impl Outbox {
     pub fn wait_for_room(&self, pause: Duration) -> bool {
         let queue = self.queue.lock().unwrap();
         let full = |queue: &mut Queue| queue.bytes.len() > ROOM && !queue.closed;
-        let (_, timeout) = self.drained.wait_timeout_while(queue, pause, full).unwrap();
-        !timeout.timed_out()
+        let waited = self.drained.wait_timeout_while(queue, pause, full);
+        !waited.unwrap().1.timed_out()
     }
 
     /// Nothing more will come; the writer ends when what is queued is written.

@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 /// Counters since the start, or since CONFIG RESETSTAT.
 #[derive(Default)]
@@ -24,6 +25,18 @@ pub struct Stats {
     /// One for each row of the command table, in its order.
     pub of_commands: Vec<OfCommand>,
     pub slow_log: Mutex<SlowLog>,
+    /// When [`Stats::sample`] was called last, and what the totals were.
+    samples: Mutex<VecDeque<(Instant, Totals)>>,
+}
+
+/// Commands, bytes read, bytes written.
+type Totals = [u64; 3];
+
+/// What happens in a second, at present.
+pub struct Rates {
+    pub commands: f64,
+    pub input_bytes: f64,
+    pub output_bytes: f64,
 }
 
 /// What `INFO commandstats` says of a command.
@@ -65,6 +78,32 @@ impl Stats {
             .into_iter()
             .chain(of_commands)
             .for_each(|c| c.store(0, Ordering::Relaxed));
+        self.samples.lock().unwrap().clear();
+    }
+
+    /// Takes a sample of the totals; called ten times a second. As in Redis, the last 16 intervals
+    /// are what is "at present".
+    pub fn sample(&self) {
+        let mut samples = self.samples.lock().unwrap();
+        let totals = [&self.commands, &self.input_bytes, &self.output_bytes];
+        let totals = totals.map(|counter| counter.load(Ordering::Relaxed));
+        samples.push_back((Instant::now(), totals));
+        if samples.len() > 17 {
+            samples.pop_front();
+        }
+    }
+
+    /// The rates between the first and the last sample; none while there are not two.
+    pub fn rates(&self) -> Option<Rates> {
+        let samples = self.samples.lock().unwrap();
+        let (&(from, before), &(to, after)) = (samples.front()?, samples.back()?);
+        let seconds = (to - from).as_secs_f64();
+        let rate = |i: usize| after[i].saturating_sub(before[i]) as f64 / seconds;
+        (seconds > 0.0).then(|| Rates {
+            commands: rate(0),
+            input_bytes: rate(1),
+            output_bytes: rate(2),
+        })
     }
 }
 

@@ -233,7 +233,7 @@ pub fn find_files(config: &Config, dir: &Path) -> Result<Manifest, String> {
 }
 
 /// Opens the last incr file to go on at its end.
-pub fn open_target(manifest: Manifest, lock: File) -> Result<Target, String> {
+pub(super) fn open_target(manifest: Manifest, lock: File) -> Result<Target, String> {
     let last = manifest
         .incrs
         .last()
@@ -249,7 +249,7 @@ pub fn open_target(manifest: Manifest, lock: File) -> Result<Target, String> {
         pending: Vec::new(),
         pending_end: 0,
         torn: false,
-        lock,
+        _lock: lock,
     })
 }
 

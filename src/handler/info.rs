@@ -1,3 +1,367 @@
-//! stub
-use super::Command;
-pub const COMMANDS: &[Command] = &[];
+//! INFO: what people and dashboards ask a server, and nothing that was not measured.
+//!
+//! ```text
+//! # Clients                     a section, asked for by its name in any case
+//! connected_clients:3           a field; its name is what every monitoring tool looks for
+//! maxclients:10000
+//!                               an empty line
+//! # Memory
+//! ```
+//!
+//! Names, sections and their order are Redis 7.0's. Each number has one of three sources: counters
+//! ([`crate::stats`], the log's [`crate::aof::Status`]), the keyspace, or `/proc`, for what std
+//! cannot tell. Where there is no `/proc` those fields are missing; a monitoring tool can cope with
+//! a field that is missing, but not with one that is wrong. A constant is given only where it is
+//! true of this server for ever, such as the number of replicas.
+//!
+//! **How Redis does it**: server.c, `genRedisInfoString`. It counts every byte in its allocator,
+//! which in Rust would take `unsafe`; here the kernel is asked how much memory the process has.
+
+use super::args::Cursor;
+use super::{Command, NO_KEY, Run, TABLE, command, microseconds};
+use crate::client::{Client, Server};
+use crate::error::Error;
+use crate::resp::{Args, Reply};
+use crate::store::View;
+use std::fmt::{Display, Write};
+use std::fs;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+#[rustfmt::skip]
+pub const COMMANDS: &[Command] = &[
+    command("info", -1, Run::Mixed(info), NO_KEY, "1.0.0", "[section [section ...]]", "Get information and statistics about the server"),
+];
+
+/// Name, whether it is told without being asked for, and what writes its fields.
+type Section = (&'static str, bool, fn(&mut Info));
+
+const SECTIONS: [Section; 10] = [
+    ("Server", true, |info| info.server()),
+    ("Clients", true, |info| info.clients()),
+    ("Memory", true, |info| info.memory()),
+    ("Persistence", true, |info| info.persistence()),
+    ("Stats", true, |info| info.stats()),
+    ("Replication", true, |info| info.replication()),
+    ("CPU", true, |info| info.cpu()),
+    ("Commandstats", false, |info| info.commandstats()),
+    ("Cluster", true, |info| info.cluster()),
+    ("Keyspace", true, |info| info.keyspace()),
+];
+
+fn info(client: &mut Client, view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let wanted = |&&(name, by_default, _): &&Section| {
+        let mut words = Cursor::new(args).rest();
+        let is_asked_for = words.any(|word| match word.to_ascii_lowercase().as_slice() {
+            b"all" | b"everything" => true,
+            b"default" => by_default,
+            word => word.eq_ignore_ascii_case(name.as_bytes()),
+        });
+        is_asked_for || args.len() == 1 && by_default
+    };
+    let mut info = Info { server: &client.server, view, text: String::new() };
+    for (name, _, write_fields) in SECTIONS.iter().filter(wanted) {
+        let gap = if info.text.is_empty() { "" } else { "\r\n" };
+        info.text += &format!("{gap}# {name}\r\n");
+        write_fields(&mut info);
+    }
+    reply.verbatim(&info.text);
+    Ok(())
+}
+
+struct Info<'a> {
+    server: &'a Server,
+    view: &'a View<'a>,
+    text: String,
+}
+
+impl Info<'_> {
+    fn field(&mut self, name: &str, value: impl Display) {
+        // Writing to a String cannot fail.
+        let _ = write!(self.text, "{name}:{value}\r\n");
+    }
+
+    fn flag(&mut self, name: &str, value: bool) {
+        self.field(name, u8::from(value));
+    }
+
+    /// A number of bytes, and the same for people.
+    fn bytes(&mut self, name: &str, bytes: u64) {
+        self.field(name, bytes);
+        self.field(&format!("{name}_human"), human(bytes));
+    }
+
+    fn server(&mut self) {
+        let server = self.server;
+        let seconds = server.uptime() / 1000;
+        // The version whose behaviour this server follows: clients decide by it what they may use.
+        self.field("redis_version", "7.0.15");
+        self.field("simple_redis_version", env!("CARGO_PKG_VERSION"));
+        self.field("redis_mode", "standalone");
+        self.field("os", os());
+        self.field("arch_bits", usize::BITS);
+        self.field("process_id", std::process::id());
+        self.field("run_id", &server.run_id);
+        self.field("tcp_port", server.port.load(Ordering::Relaxed));
+        self.field("server_time_usec", microseconds());
+        self.field("uptime_in_seconds", seconds);
+        self.field("uptime_in_days", seconds / (24 * 60 * 60));
+        if let Ok(path) = std::env::current_exe() {
+            self.field("executable", path.display());
+        }
+        self.field("config_file", server.config.file.display());
+    }
+
+    fn clients(&mut self) {
+        let server = self.server;
+        self.field("connected_clients", server.clients.count());
+        self.field("maxclients", server.config.maxclients.load(Ordering::Relaxed));
+        // WAITAOF is the only command that makes a client wait.
+        self.field("blocked_clients", load(&server.aof.status.waiting));
+    }
+
+    /// What is used is the memory that the kernel has had to find for this process alone: heap and
+    /// stacks. Redis's own figure is what it has asked of its allocator, a little less.
+    fn memory(&mut self) {
+        let status = read("/proc/self/status");
+        let of = |name| kilobytes(&status, name);
+        if let (Some(used), Some(resident), Some(peak)) = (of("RssAnon"), of("VmRSS"), of("VmHWM"))
+        {
+            self.bytes("used_memory", used);
+            self.bytes("used_memory_rss", resident);
+            self.bytes("used_memory_peak", peak);
+            let percentage = used as f64 * 100.0 / peak.max(1) as f64;
+            self.field("used_memory_peak_perc", format_args!("{percentage:.2}%"));
+        }
+        if let Some(total) = kilobytes(&read("/proc/meminfo"), "MemTotal") {
+            self.bytes("total_system_memory", total);
+        }
+        self.bytes("maxmemory", 0);
+        self.field("maxmemory_policy", self.server.config.text("maxmemory-policy"));
+        // std's allocator is the C library's, whose version it does not know.
+        self.field("mem_allocator", "libc");
+    }
+
+    fn persistence(&mut self) {
+        let aof = &self.server.aof;
+        let status = &aof.status;
+        let ok_unless = |failed: bool| if failed { "err" } else { "ok" };
+        let rewrite_failed = status.last_rewrite_failed.load(Ordering::Relaxed);
+        self.flag("loading", self.server.is_loading());
+        self.flag("rdb_bgsave_in_progress", false);
+        self.flag("aof_enabled", aof.is_enabled());
+        self.flag("aof_rewrite_in_progress", status.rewriting.load(Ordering::Relaxed));
+        // A rewrite waits for nothing, so none is ever scheduled.
+        self.flag("aof_rewrite_scheduled", false);
+        let seconds = status.last_rewrite_seconds.load(Ordering::Relaxed);
+        self.field("aof_last_rewrite_time_sec", seconds);
+        self.field("aof_last_bgrewrite_status", ok_unless(rewrite_failed));
+        self.field("aof_rewrites", load(&status.rewrites));
+        self.field("aof_last_write_status", ok_unless(aof.refusal().is_some()));
+        if aof.is_enabled() {
+            self.field("aof_current_size", load(&status.size));
+            self.field("aof_base_size", load(&status.base_size));
+            self.flag("aof_pending_rewrite", false);
+            self.field("aof_buffer_length", aof.unwritten());
+            self.field("aof_pending_bio_fsync", load(&status.syncs_pending));
+        }
+        if self.server.is_loading() {
+            self.loading();
+        }
+    }
+
+    fn loading(&mut self) {
+        let status = &self.server.aof.status;
+        let start = load(&status.load_start);
+        let done = load(&status.load_done);
+        let total = load(&status.load_total).max(done);
+        let elapsed = (microseconds() / 1_000_000).saturating_sub(start);
+        // As fast as until now; in the first second nobody knows.
+        let left = match elapsed {
+            0 => 1,
+            _ => elapsed * (total - done) / (done + 1),
+        };
+        let percentage = done as f64 * 100.0 / total.max(1) as f64;
+        self.field("loading_start_time", start);
+        self.field("loading_total_bytes", total);
+        self.field("loading_loaded_bytes", done);
+        self.field("loading_loaded_perc", format_args!("{percentage:.2}"));
+        self.field("loading_eta_seconds", left);
+    }
+
+    fn stats(&mut self) {
+        let stats = &self.server.stats;
+        let (channels, patterns) = self.server.hub.counts();
+        let rates = stats.rates();
+        self.field("total_connections_received", load(&stats.connections));
+        self.field("total_commands_processed", load(&stats.commands));
+        if let Some(rates) = &rates {
+            self.field("instantaneous_ops_per_sec", format_args!("{:.0}", rates.commands));
+        }
+        self.field("total_net_input_bytes", load(&stats.input_bytes));
+        self.field("total_net_output_bytes", load(&stats.output_bytes));
+        if let Some(rates) = &rates {
+            let [input, output] = [rates.input_bytes, rates.output_bytes].map(|rate| rate / 1024.0);
+            self.field("instantaneous_input_kbps", format_args!("{input:.2}"));
+            self.field("instantaneous_output_kbps", format_args!("{output:.2}"));
+        }
+        self.field("rejected_connections", load(&stats.rejected_connections));
+        self.field("expired_keys", load(&stats.expired_keys));
+        self.field("evicted_keys", 0);
+        self.field("keyspace_hits", load(&stats.hits));
+        self.field("keyspace_misses", load(&stats.misses));
+        self.field("pubsub_channels", channels);
+        self.field("pubsub_patterns", patterns);
+        self.field("total_error_replies", load(&stats.error_replies));
+    }
+
+    /// There are no replicas. The id and the backlog that they would need are left out.
+    fn replication(&mut self) {
+        self.field("role", "master");
+        self.field("connected_slaves", 0);
+        self.field("master_failover_state", "no-failover");
+        self.field("master_repl_offset", 0);
+        self.flag("repl_backlog_active", false);
+    }
+
+    /// All threads together.
+    fn cpu(&mut self) {
+        let stat = read("/proc/self/stat");
+        for (name, ticks) in processor_ticks(&stat) {
+            // The kernel shows ticks of 1/100 second to programs, whatever its own are.
+            let (seconds, rest) = (ticks / 100, ticks % 100);
+            self.field(name, format_args!("{seconds}.{rest:02}0000"));
+        }
+    }
+
+    fn commandstats(&mut self) {
+        for row in &TABLE.rows {
+            let counters = &self.server.stats.of_commands[row.index];
+            let counters =
+                [&counters.calls, &counters.microseconds, &counters.rejected, &counters.failed];
+            let [calls, took, rejected, failed] = counters.map(load);
+            if calls + rejected + failed > 0 {
+                let each = took as f64 / calls.max(1) as f64;
+                let name = format!("cmdstat_{}", row.command.name);
+                let values = format_args!(
+                    "calls={calls},usec={took},usec_per_call={each:.2},\
+                     rejected_calls={rejected},failed_calls={failed}"
+                );
+                self.field(&name, values);
+            }
+        }
+    }
+
+    fn cluster(&mut self) {
+        self.flag("cluster_enabled", false);
+    }
+
+    fn keyspace(&mut self) {
+        for db in 0..self.view.databases() {
+            let view = self.view.in_db(db);
+            let (expires, average) = view.deadlines();
+            if view.len() > 0 {
+                let keys = view.len();
+                let values = format_args!("keys={keys},expires={expires},avg_ttl={average}");
+                self.field(&format!("db{db}"), values);
+            }
+        }
+    }
+}
+
+fn load(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+/// A file of `/proc`; empty where there is none.
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+/// What `uname` prints; without `/proc`, what the program was compiled for.
+fn os() -> String {
+    let kernel = read("/proc/sys/kernel/ostype");
+    let release = read("/proc/sys/kernel/osrelease");
+    let arch = std::env::consts::ARCH;
+    match (kernel.trim(), release.trim()) {
+        ("", _) | (_, "") => format!("{} {arch}", std::env::consts::OS),
+        (kernel, release) => format!("{kernel} {release} {arch}"),
+    }
+}
+
+/// The bytes of a line such as `VmRSS:     1234 kB`.
+fn kilobytes(text: &str, name: &str) -> Option<u64> {
+    let mut values = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let number = values.next()?.trim().strip_suffix("kB")?;
+    Some(number.trim().parse::<u64>().ok()? * 1024)
+}
+
+/// Processor time from `/proc/self/stat`: `pid (name) state …`, where the name may hold anything,
+/// a `)` included, and the user's and the system's ticks are the 14th and 15th field.
+fn processor_ticks(stat: &str) -> Vec<(&'static str, u64)> {
+    let behind_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let fields: Vec<&str> = behind_name.split_ascii_whitespace().collect();
+    let names = [
+        ("used_cpu_sys", 12),
+        ("used_cpu_user", 11),
+        ("used_cpu_sys_children", 14),
+        ("used_cpu_user_children", 13),
+    ];
+    let ticks = |index: usize| fields.get(index)?.parse().ok();
+    names.into_iter().filter_map(|(name, index)| Some((name, ticks(index)?))).collect()
+}
+
+/// A number of bytes for people, as Redis writes it.
+fn human(bytes: u64) -> String {
+    if bytes < 1024 {
+        return format!("{bytes}B");
+    }
+    let mut amount = bytes as f64;
+    for unit in ["K", "M", "G"] {
+        amount /= 1024.0;
+        if amount < 1024.0 {
+            return format!("{amount:.2}{unit}");
+        }
+    }
+    format!("{:.2}T", amount / 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_written_for_people_as_redis_does() {
+        for (bytes, expected) in [
+            (0, "0B"),
+            (1023, "1023B"),
+            (1024, "1.00K"),
+            (1534728, "1.46M"),
+            (13103104, "12.50M"),
+            (25276063744, "23.54G"),
+            (1 << 52, "4096.00T"),
+        ] {
+            assert_eq!(human(bytes), expected);
+        }
+    }
+
+    #[test]
+    fn the_name_of_the_program_does_not_confuse_its_processor_time() {
+        let stat = "1 (a) b) S 0 1 1 0 -1 4194560 2 3 4 5 123 45 6 7 20 0 9 0 100";
+        let expected = [
+            ("used_cpu_sys", 45),
+            ("used_cpu_user", 123),
+            ("used_cpu_sys_children", 7),
+            ("used_cpu_user_children", 6),
+        ];
+        assert_eq!(processor_ticks(stat), expected);
+        assert_eq!(processor_ticks(""), []);
+    }
+
+    #[test]
+    fn a_line_of_proc_is_found_by_its_whole_name() {
+        let text = "VmHWMx:\t 1 kB\nVmHWM:\t    7 kB\nThreads:\t3\n";
+        assert_eq!(kilobytes(text, "VmHWM"), Some(7 * 1024));
+        assert_eq!(kilobytes(text, "Threads"), None);
+        assert_eq!(kilobytes("", "VmHWM"), None);
+    }
+}

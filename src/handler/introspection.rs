@@ -1,3 +1,270 @@
-//! stub
-use super::Command;
-pub const COMMANDS: &[Command] = &[];
+//! What the server tells about its commands: COMMAND, SLOWLOG and MEMORY.
+//!
+//! COMMAND reads the table that `execute` reads ([`super::TABLE`]), so what it says of a command is
+//! what happens:
+//!
+//! ```text
+//! command("get", 2, Run::Read(get), ONE_KEY, "1.0.0", "key", "Get the value of a key")
+//!          │     │       │            │         │       │             │
+//!        name  arity  readonly    first, last  since  arguments    summary
+//!                                 key, step
+//! ```
+//!
+//! redis-cli asks for COMMAND DOCS when it starts, and shows what it is told while one types. Redis
+//! describes each argument with its name, type and token, in a tree, from which redis-cli builds
+//! the line that a person reads; we send that line, as one argument whose name is all of it.
+//!
+//! The slow log is kept by [`crate::stats`]; MEMORY USAGE asks the entry what it has allocated.
+//!
+//! **How Redis does it**: server.c, where a script makes the table out of a JSON file for each
+//! command. Its ACL categories, key specifications and tips serve users, modules and cluster
+//! clients; there are none of these here, and those places are empty. COMMAND GETKEYS is left out,
+//! and of MEMORY what asks an allocator that std does not let us ask.
+
+use super::args::Cursor;
+use super::{
+    Command, Keys, NO_KEY, Row, Run, SUBCOMMAND_KEY, TABLE, command, subcommand_syntax,
+    unknown_subcommand, works_while_loading,
+};
+use crate::client::Client;
+use crate::error::Error;
+use crate::glob;
+use crate::resp::{Args, Reply, parse_integer};
+use crate::store::View;
+
+const HELP: &str = "Show helpful text about the different subcommands";
+
+#[rustfmt::skip]
+pub const COMMANDS: &[Command] = &[
+    command("command",       -1, Run::OpenContainer(all_commands), NO_KEY,         "2.8.13", "",                                                                               "Get array of Redis command details"),
+    command("command|count",  2, Run::Client(command_count),       NO_KEY,         "2.8.13", "",                                                                               "Get total number of Redis commands"),
+    command("command|docs",  -2, Run::Client(command_docs),        NO_KEY,         "7.0.0",  "[command-name [command-name ...]]",                                              "Get array of specific Redis command documentation"),
+    command("command|help",   2, Run::Client(super::help),         NO_KEY,         "5.0.0",  "",                                                                               HELP),
+    command("command|info",  -2, Run::Client(command_info),        NO_KEY,         "2.8.13", "[command-name [command-name ...]]",                                              "Get array of specific Redis command details, or all when no argument is given."),
+    command("command|list",  -2, Run::Client(command_list),        NO_KEY,         "7.0.0",  "[FILTERBY <MODULE module-name | ACLCAT category | PATTERN pattern>]",            "Get an array of Redis command names"),
+    command("memory",        -2, Run::Container,                   NO_KEY,         "4.0.0",  "",                                                                               "A container for memory diagnostics commands"),
+    command("memory|help",    2, Run::Client(super::help),         NO_KEY,         "4.0.0",  "",                                                                               HELP),
+    command("memory|usage",  -3, Run::Read(memory_usage),          SUBCOMMAND_KEY, "4.0.0",  "key [SAMPLES count]",                                                            "Estimate the memory usage of a key"),
+    command("slowlog",       -2, Run::Container,                   NO_KEY,         "2.2.12", "",                                                                               "A container for slow log commands"),
+    command("slowlog|get",   -2, Run::Client(slowlog_get),         NO_KEY,         "2.2.12", "[count]",                                                                        "Get the slow log's entries"),
+    command("slowlog|help",   2, Run::Client(super::help),         NO_KEY,         "6.2.0",  "",                                                                               HELP),
+    command("slowlog|len",    2, Run::Client(slowlog_len),         NO_KEY,         "2.2.12", "",                                                                               "Get the slow log's length"),
+    command("slowlog|reset",  2, Run::Client(slowlog_reset),       NO_KEY,         "2.2.12", "",                                                                               "Clear all entries from the slow log"),
+];
+
+/// The rows that are not of a subcommand.
+fn commands() -> impl Iterator<Item = &'static Row> {
+    let is_subcommand = |row: &&Row| row.command.name.contains('|');
+    TABLE.rows.iter().filter(move |row| !is_subcommand(row))
+}
+
+/// COMMAND without a subcommand.
+fn all_commands(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    if args.len() > 1 {
+        return Err(unknown_subcommand("command", &args[1]));
+    }
+    reply.array(commands().count());
+    commands().for_each(|row| describe(row, reply));
+    Ok(())
+}
+
+fn command_count(_: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
+    reply.count(commands().count());
+    Ok(())
+}
+
+fn command_info(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let names = Cursor::at(args, 2).rest();
+    if names.len() == 0 {
+        let mut all = Args::default();
+        all.push(b"command");
+        return all_commands(client, &all, reply);
+    }
+    reply.array(names.len());
+    for name in names {
+        match TABLE.find(name) {
+            Some(row) => describe(row, reply),
+            None => reply.nil(),
+        }
+    }
+    Ok(())
+}
+
+fn command_docs(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let names = Cursor::at(args, 2).rest();
+    let rows: Vec<&Row> = match names.len() {
+        0 => commands().collect(),
+        _ => names.filter_map(|name| TABLE.find(name)).collect(),
+    };
+    reply.map(rows.len());
+    rows.into_iter().for_each(|row| document(row, reply));
+    Ok(())
+}
+
+fn command_list(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let mut words = Cursor::at(args, 2);
+    let filter = match words.left() {
+        0 => None,
+        3 if words.next().eq_ignore_ascii_case(b"filterby") => {
+            Some((words.next().to_ascii_lowercase(), words.next()))
+        }
+        _ => return Err(Error::Syntax),
+    };
+    let pattern = match &filter {
+        None => &b"*"[..],
+        Some((kind, pattern)) if kind == b"pattern" => pattern,
+        // No command is of a module or in a category, and nothing has an empty name.
+        Some((kind, _)) if kind == b"module" || kind == b"aclcat" => b"",
+        Some(_) => return Err(Error::Syntax),
+    };
+    let names = TABLE.rows.iter().map(|row| row.command.name.as_bytes());
+    let names: Vec<_> = names.filter(|name| glob::matches(pattern, name, true)).collect();
+    reply.array(names.len());
+    names.into_iter().for_each(|name| reply.bulk(name));
+    Ok(())
+}
+
+/// What COMMAND and COMMAND INFO say of a command.
+fn describe(row: &Row, reply: &mut Reply) {
+    let &Command { name, arity, keys: Keys(first, last, step), .. } = row.command;
+    reply.array(10);
+    reply.bulk(name.as_bytes());
+    reply.integer(arity);
+    let flags = flags(row.command);
+    reply.set(flags.len());
+    flags.into_iter().for_each(|flag| reply.status(flag));
+    [first, last, step].into_iter().for_each(|number| reply.integer(number));
+    // ACL categories, tips, key specifications.
+    (0..3).for_each(|_| reply.set(0));
+    let subcommands: Vec<&Row> = TABLE.subcommands(name).collect();
+    match subcommands.len() {
+        // In Redis too, the empty one is a set.
+        0 => reply.set(0),
+        count => reply.array(count),
+    }
+    subcommands.into_iter().for_each(|row| describe(row, reply));
+}
+
+/// What follows from the type of the handler: nobody has to keep a list.
+fn flags(command: &Command) -> Vec<&'static str> {
+    let lock = match command.run {
+        Run::Read(_) => Some("readonly"),
+        Run::Write(_) => Some("write"),
+        _ => None,
+    };
+    let loading = works_while_loading(command).then_some("loading");
+    lock.into_iter().chain(loading).collect()
+}
+
+/// What COMMAND DOCS says of a command.
+fn document(row: &Row, reply: &mut Reply) {
+    let &Command { name, since, usage, summary, .. } = row.command;
+    let subcommands: Vec<&Row> = TABLE.subcommands(name).collect();
+    reply.bulk(name.as_bytes());
+    reply.map(3 + usize::from(!usage.is_empty()) + usize::from(!subcommands.is_empty()));
+    for (key, text) in [("summary", summary), ("since", since), ("group", row.group)] {
+        reply.bulk(key.as_bytes());
+        reply.bulk(text.as_bytes());
+    }
+    if !usage.is_empty() {
+        reply.bulk(b"arguments");
+        reply.array(1);
+        reply.map(2);
+        for word in [b"name", usage.as_bytes(), b"type", b"string"] {
+            reply.bulk(word);
+        }
+    }
+    if !subcommands.is_empty() {
+        reply.bulk(b"subcommands");
+        reply.map(subcommands.len());
+        subcommands.into_iter().for_each(|row| document(row, reply));
+    }
+}
+
+/// SAMPLES says how many fields of a hash Redis looks at for its estimate; we look at all.
+fn memory_usage(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let mut words = Cursor::at(args, 2);
+    let key = words.next();
+    while let Some(option) = words.option() {
+        if option != b"SAMPLES" {
+            return Err(Error::Syntax);
+        }
+        let samples = words.operand()?;
+        if parse_integer(samples).ok_or(Error::NotInteger)? < 0 {
+            return Err(Error::Syntax);
+        }
+    }
+    match view.peek(key) {
+        Some(entry) => reply.count(entry.memory()),
+        None => reply.nil(),
+    }
+    Ok(())
+}
+
+fn slowlog_get(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let most = match args.len() {
+        2 => Some(10),
+        3 => parse_integer(&args[2]),
+        _ => return Err(subcommand_syntax(args)),
+    };
+    let bad_count = || Error::text("ERR count should be greater than or equal to -1");
+    let most = most.filter(|&most| most >= -1).ok_or_else(bad_count)?;
+    let log = client.server.stats.slow_log.lock().unwrap();
+    // What is no usize is -1: all.
+    let count = log.entries.len().min(usize::try_from(most).unwrap_or(usize::MAX));
+    reply.array(count);
+    for slow in log.entries.iter().take(count) {
+        reply.array(6);
+        reply.integer(slow.id as i64);
+        reply.integer(slow.time as i64);
+        reply.integer(slow.microseconds as i64);
+        reply.array(slow.words.len());
+        slow.words.iter().for_each(|word| reply.bulk(word));
+        reply.bulk(slow.addr.as_bytes());
+        reply.bulk(slow.name.as_bytes());
+    }
+    Ok(())
+}
+
+fn slowlog_len(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
+    reply.count(client.server.stats.slow_log.lock().unwrap().entries.len());
+    Ok(())
+}
+
+fn slowlog_reset(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
+    client.server.stats.slow_log.lock().unwrap().entries.clear();
+    reply.ok();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn no_two_commands_have_the_same_name() {
+        let names: BTreeSet<_> = TABLE.rows.iter().map(|row| row.command.name).collect();
+        assert_eq!(names.len(), TABLE.rows.len());
+    }
+
+    #[test]
+    fn a_container_cannot_be_called_without_a_subcommand() {
+        for Row { command, .. } in &TABLE.rows {
+            if let Run::Container = command.run {
+                assert_eq!(command.arity, -2, "{}", command.name);
+                assert!(TABLE.subcommands(command.name).count() > 0, "{}", command.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_command_is_described_in_resp3() {
+        let mut reply = Reply::new();
+        reply.protocol = crate::resp::Protocol::Resp3;
+        describe(TABLE.find(b"Memory|USAGE").unwrap(), &mut reply);
+        let expected = "*10\r\n$12\r\nmemory|usage\r\n:-3\r\n~1\r\n+readonly\r\n:2\r\n:2\r\n:1\r\n\
+                        ~0\r\n~0\r\n~0\r\n~0\r\n";
+        assert_eq!(String::from_utf8(reply.out).unwrap(), expected);
+    }
+}

@@ -141,12 +141,7 @@ fn channels(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), E
     let pattern = match args.len() {
         2 => None,
         3 => Some(&args[2]),
-        _ => {
-            return Err(Error::WrongArgumentsOrSubcommand(
-                "PUBSUB",
-                args[1].to_vec(),
-            ));
-        }
+        _ => return Err(super::subcommand_syntax(args)),
     };
     let channels = client.server.hub.channels(pattern);
     reply.array(channels.len());
