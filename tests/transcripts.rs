@@ -320,6 +320,7 @@ impl Session {
             Action::Restart => self.start_over(Server::restart),
             Action::Crash => self.start_over(Server::crash),
             Action::Log => {
+                self.server().settle();
                 let mut records = self.server().log();
                 let fresh = records.split_off(self.shown.min(records.len()));
                 self.shown += fresh.len();

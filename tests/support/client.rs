@@ -57,7 +57,12 @@ impl Client {
 
     pub fn try_read(&mut self) -> io::Result<Value> {
         self.wire.clear();
-        Value::read(&mut self.reader, &mut self.wire)
+        Value::read(&mut self.reader, &mut self.wire).map_err(|error| match error.kind() {
+            // What the system calls a read that timed out means little to the reader of a test.
+            ErrorKind::WouldBlock => io::Error::new(ErrorKind::TimedOut, "no reply in time"),
+            ErrorKind::UnexpectedEof => io::Error::new(error.kind(), "the connection was closed"),
+            _ => error,
+        })
     }
 
     /// The bytes of the value read last.

@@ -97,6 +97,31 @@ impl Server {
         self.process.id()
     }
 
+    /// Waits until redis-server has written its log to the file. It holds it back for up to two
+    /// seconds while an fsync is running, replies or not; ours never does, which is a promise and
+    /// so must not be waited for.
+    pub fn settle(&self) {
+        if let Program::Ours = self.program {
+            return;
+        }
+        let mut client = self.client();
+        self.log_in(&mut client);
+        let deadline = Instant::now() + LIMIT;
+        while !client
+            .run("INFO persistence")
+            .contains("aof_buffer_length:0\\r")
+        {
+            assert!(Instant::now() < deadline, "the log is not written");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn log_in(&self, client: &mut Client) {
+        if let Some(at) = self.flags.iter().position(|flag| flag == "--requirepass") {
+            client.call(&["AUTH", &self.flags[at + 1]]);
+        }
+    }
+
     /// Kills the process at once, as a crash would (SIGKILL), and leaves the directory.
     pub fn kill(&mut self) {
         // An error means that it is dead already, which is what was asked for.
@@ -107,9 +132,7 @@ impl Server {
     /// Asks for SHUTDOWN and waits for the process to end.
     pub fn shut_down(&mut self) -> ExitStatus {
         let mut client = self.client();
-        if let Some(at) = self.flags.iter().position(|flag| flag == "--requirepass") {
-            client.call(&["AUTH", &self.flags[at + 1]]);
-        }
+        self.log_in(&mut client);
         client.send(&["SHUTDOWN"]);
         self.wait_for_end()
     }
@@ -150,6 +173,7 @@ impl Server {
 
     /// A crash and a new start.
     pub fn crash(&mut self) {
+        self.settle();
         self.kill();
         self.start_again();
     }
