@@ -172,6 +172,19 @@ fn not_for(
     }
 }
 
+/// Empties a running server, and waits a moment for it to notice that the last file's clients are
+/// gone. Others may be connected, so that what CLIENT LIST shows is not certain there.
+fn make_fresh(address: SocketAddr) {
+    let mut client = Client::connect(address).expect("the server at REDIS answers");
+    client.run("FLUSHALL");
+    let deadline = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < deadline && !client.run("INFO clients").contains("clients:1\\r") {
+        thread::sleep(Duration::from_millis(5));
+    }
+    client.run("QUIT");
+    client.is_closed();
+}
+
 struct Peer {
     client: Client,
     /// Whether it said HELLO 3: then a push is told from a reply by its type.
@@ -198,8 +211,7 @@ impl Session {
                 Some(Server::start_in(Directory::new(), program.clone(), &flags))
             }
             Target::Running(address) => {
-                let mut client = Client::connect(*address).expect("the server at REDIS answers");
-                client.run("FLUSHALL");
+                make_fresh(*address);
                 None
             }
         };
