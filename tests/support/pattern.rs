@@ -19,76 +19,100 @@ pub fn unix_ms() -> i64 {
 
 /// Whether the printed lines are the expected ones, where `...` is any number of lines.
 pub fn lines_match(expected: &[String], actual: &[String], began: i64) -> bool {
-    match expected.split_first() {
-        None => actual.is_empty(),
-        Some((dots, rest)) if dots == "..." => {
-            (0..=actual.len()).any(|skipped| lines_match(rest, &actual[skipped..], began))
-        }
-        Some((pattern, rest)) => actual.split_first().is_some_and(|(line, others)| {
-            line_matches(pattern, line, began) && lines_match(rest, others, began)
-        }),
+    // How many of the actual lines the patterns so far can account for. Following all
+    // possibilities at once, here and below, keeps the time linear in the number of patterns.
+    let mut used = vec![0];
+    for pattern in expected {
+        used = match (pattern.as_str(), used.first()) {
+            ("...", Some(&first)) => (first..=actual.len()).collect(),
+            _ => used
+                .into_iter()
+                .filter(|&at| at < actual.len() && line_matches(pattern, &actual[at], began))
+                .map(|at| at + 1)
+                .collect(),
+        };
     }
+    used.contains(&actual.len())
 }
 
-enum Hole {
+pub fn line_matches(pattern: &str, text: &str, began: i64) -> bool {
+    let text = text.as_bytes();
+    // Where in the text the pieces so far can end, in ascending order.
+    let mut ends = vec![0];
+    for piece in pieces(pattern, began) {
+        ends = match (piece, ends.first()) {
+            (Piece::Any, Some(&first)) => (first..=text.len()).collect(),
+            (piece, _) => ends
+                .into_iter()
+                .filter_map(|at| Some(at + piece.length_at(&text[at..])?))
+                .collect(),
+        };
+    }
+    ends.contains(&text.len())
+}
+
+enum Piece<'a> {
+    Text(&'a str),
     Any,
     Number(i64, i64),
 }
 
-pub fn line_matches(pattern: &str, text: &str, began: i64) -> bool {
-    let Some((before, hole, after)) = first_hole(pattern, began) else {
-        return pattern == text;
-    };
-    let Some(text) = text.strip_prefix(before) else {
-        return false;
-    };
-    match hole {
-        Hole::Any => text
-            .char_indices()
-            .map(|(at, _)| at)
-            .chain([text.len()])
-            .any(|at| line_matches(after, &text[at..], began)),
-        Hole::Number(low, high) => {
-            let digits = |c: char| !c.is_ascii_digit() && c != '-';
-            let (number, rest) = text.split_at(text.find(digits).unwrap_or(text.len()));
-            number.parse().is_ok_and(|n: i64| low <= n && n <= high)
-                && line_matches(after, rest, began)
+impl Piece<'_> {
+    /// How much of the text this piece takes from its start, if it can stand there.
+    fn length_at(&self, text: &[u8]) -> Option<usize> {
+        match self {
+            Piece::Text(literal) => text
+                .starts_with(literal.as_bytes())
+                .then_some(literal.len()),
+            Piece::Any => Some(text.len()),
+            Piece::Number(low, high) => {
+                let in_number = |byte: &u8| byte.is_ascii_digit() || *byte == b'-';
+                let length = text.iter().take_while(|byte| in_number(byte)).count();
+                let number: i64 = str::from_utf8(&text[..length]).ok()?.parse().ok()?;
+                (*low..=*high).contains(&number).then_some(length)
+            }
         }
     }
 }
 
-/// The text before the first placeholder, what it stands for, and the text after it.
-fn first_hole(pattern: &str, began: i64) -> Option<(&str, Hole, &str)> {
+fn pieces(pattern: &str, began: i64) -> Vec<Piece<'_>> {
+    let mut pieces = Vec::new();
+    let mut taken = 0;
     for (at, _) in pattern.match_indices('<') {
         let Some(length) = pattern[at..].find('>') else {
             break;
         };
-        let (before, after) = (&pattern[..at], &pattern[at + length + 1..]);
         if let Some(hole) = parse_hole(&pattern[at + 1..at + length], began) {
-            return Some((before, hole, after));
+            pieces.push(Piece::Text(&pattern[taken..at]));
+            pieces.push(hole);
+            taken = at + length + 1;
         }
     }
-    None
+    pieces.push(Piece::Text(&pattern[taken..]));
+    pieces
 }
 
-fn parse_hole(name: &str, began: i64) -> Option<Hole> {
+fn parse_hole(name: &str, began: i64) -> Option<Piece<'static>> {
     let now = unix_ms();
-    Some(match name {
-        "any" => Hole::Any,
-        "int" => Hole::Number(i64::MIN, i64::MAX),
+    if let Some(offset) = name.strip_prefix("ms+") {
+        let offset: i64 = offset.parse().ok()?;
+        return Some(Piece::Number(began + offset, now + offset));
+    }
+    if let Some(offset) = name.strip_prefix("s+") {
+        let offset: i64 = offset.parse().ok()?;
+        return Some(Piece::Number(
+            began / 1000 + offset,
+            now / 1000 + 1 + offset,
+        ));
+    }
+    match name {
+        "any" => Some(Piece::Any),
+        "int" => Some(Piece::Number(i64::MIN, i64::MAX)),
         _ => {
-            if let Some(offset) = name.strip_prefix("ms+") {
-                let offset: i64 = offset.parse().ok()?;
-                Hole::Number(began + offset, now + offset)
-            } else if let Some(offset) = name.strip_prefix("s+") {
-                let offset: i64 = offset.parse().ok()?;
-                Hole::Number(began / 1000 + offset, now / 1000 + 1 + offset)
-            } else {
-                let (low, high) = name.split_once("..")?;
-                Hole::Number(low.parse().ok()?, high.parse().ok()?)
-            }
+            let (low, high) = name.split_once("..")?;
+            Some(Piece::Number(low.parse().ok()?, high.parse().ok()?))
         }
-    })
+    }
 }
 
 /// For UPDATE: a number that is a time within ten days of now becomes `<ms+N>`, in whole seconds.
