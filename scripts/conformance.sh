@@ -1,0 +1,30 @@
+#!/bin/sh
+# Does this server answer as Redis does? Three runs say so, each against the program that ships:
+#   1. the transcripts against our server;
+#   2. the same transcripts against redis-server, which shows that they are true;
+#   3. the differential fuzz: random commands to both, replies compared byte for byte.
+# A transcript that shows a newer Redis than the one installed, or a deliberate difference, is
+# listed as not run. Needs cargo and redis-server; REDIS_SERVER names another executable.
+set -eu
+cd "$(dirname "$0")/.."
+
+REDIS_SERVER=${REDIS_SERVER:-redis-server}
+for program in cargo "$REDIS_SERVER" redis-cli; do
+    if ! command -v "$program" >/dev/null; then
+        echo "conformance: $program is missing." >&2
+        echo "  On Debian or Ubuntu: apt-get install cargo redis-server redis-tools" >&2
+        echo "  Elsewhere: https://rustup.rs and https://redis.io/docs/latest/get-started" >&2
+        exit 1
+    fi
+done
+"$REDIS_SERVER" --version
+
+echo "== transcripts against simple-redis"
+env -u REDIS_SERVER -u REDIS cargo test --quiet --test transcripts
+
+echo "== transcripts against $REDIS_SERVER"
+env -u REDIS REDIS_SERVER="$REDIS_SERVER" cargo test --quiet --test transcripts -- --nocapture
+
+# == HERE: the differential fuzz (cargo test --test differential)
+
+echo "conformance: no difference in $(ls tests/transcripts/*.txt | wc -l) transcripts, apart from those listed as not run."

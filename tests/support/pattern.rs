@@ -1,0 +1,128 @@
+//! Expected lines with holes in them, for what differs from run to run.
+//!
+//! ```text
+//! <int>        a number                    <ms+5000>   a Unix time in milliseconds, 5000 from now
+//! <1..100>     a number in this range      <s+5>       a Unix time in seconds, 5 from now
+//! <any>        any text, or none           ...         as a line: any number of lines
+//! ```
+//! "Now" is the moment when the command ran, which is only known to lie between the start of the
+//! test (`began`, Unix milliseconds) and the comparison: the time must lie between those two.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+pub fn unix_ms() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_millis() as i64
+}
+
+/// Whether the printed lines are the expected ones, where `...` is any number of lines.
+pub fn lines_match(expected: &[String], actual: &[String], began: i64) -> bool {
+    // How many of the actual lines the patterns so far can account for. Following all
+    // possibilities at once, here and below, keeps the time linear in the number of patterns.
+    let mut used = vec![0];
+    for pattern in expected {
+        used = match (pattern.as_str(), used.first()) {
+            ("...", Some(&first)) => (first..=actual.len()).collect(),
+            _ => used
+                .into_iter()
+                .filter(|&at| at < actual.len() && line_matches(pattern, &actual[at], began))
+                .map(|at| at + 1)
+                .collect(),
+        };
+    }
+    used.contains(&actual.len())
+}
+
+pub fn line_matches(pattern: &str, text: &str, began: i64) -> bool {
+    let text = text.as_bytes();
+    // Where in the text the pieces so far can end, in ascending order.
+    let mut ends = vec![0];
+    for piece in pieces(pattern, began) {
+        ends = match (piece, ends.first()) {
+            (Piece::Any, Some(&first)) => (first..=text.len()).collect(),
+            (piece, _) => ends
+                .into_iter()
+                .filter_map(|at| Some(at + piece.length_at(&text[at..])?))
+                .collect(),
+        };
+    }
+    ends.contains(&text.len())
+}
+
+enum Piece<'a> {
+    Text(&'a str),
+    Any,
+    Number(i64, i64),
+}
+
+impl Piece<'_> {
+    /// How much of the text this piece takes from its start, if it can stand there.
+    fn length_at(&self, text: &[u8]) -> Option<usize> {
+        match self {
+            Piece::Text(literal) => text
+                .starts_with(literal.as_bytes())
+                .then_some(literal.len()),
+            Piece::Any => Some(text.len()),
+            Piece::Number(low, high) => {
+                let in_number = |byte: &u8| byte.is_ascii_digit() || *byte == b'-';
+                let length = text.iter().take_while(|byte| in_number(byte)).count();
+                let number: i64 = str::from_utf8(&text[..length]).ok()?.parse().ok()?;
+                (*low..=*high).contains(&number).then_some(length)
+            }
+        }
+    }
+}
+
+fn pieces(pattern: &str, began: i64) -> Vec<Piece<'_>> {
+    let mut pieces = Vec::new();
+    let mut taken = 0;
+    for (at, _) in pattern.match_indices('<') {
+        let Some(length) = pattern[at..].find('>') else {
+            break;
+        };
+        if let Some(hole) = parse_hole(&pattern[at + 1..at + length], began) {
+            pieces.push(Piece::Text(&pattern[taken..at]));
+            pieces.push(hole);
+            taken = at + length + 1;
+        }
+    }
+    pieces.push(Piece::Text(&pattern[taken..]));
+    pieces
+}
+
+fn parse_hole(name: &str, began: i64) -> Option<Piece<'static>> {
+    let now = unix_ms();
+    if let Some(offset) = name.strip_prefix("ms+") {
+        let offset: i64 = offset.parse().ok()?;
+        return Some(Piece::Number(began + offset, now + offset));
+    }
+    if let Some(offset) = name.strip_prefix("s+") {
+        let offset: i64 = offset.parse().ok()?;
+        return Some(Piece::Number(
+            began / 1000 + offset,
+            now / 1000 + 1 + offset,
+        ));
+    }
+    match name {
+        "any" => Some(Piece::Any),
+        "int" => Some(Piece::Number(i64::MIN, i64::MAX)),
+        _ => {
+            let (low, high) = name.split_once("..")?;
+            Some(Piece::Number(low.parse().ok()?, high.parse().ok()?))
+        }
+    }
+}
+
+/// For UPDATE: a number that is a time within ten days of now becomes `<ms+N>`, in whole seconds.
+pub fn mask_times(line: &str, began: i64) -> String {
+    const TEN_DAYS: i64 = 10 * 24 * 3600 * 1000;
+    let mask = |word: &str| match word.parse::<i64>() {
+        Ok(n) if n > began && n - began < TEN_DAYS => {
+            format!("<ms+{}>", (n - began) / 1000 * 1000)
+        }
+        _ => word.to_string(),
+    };
+    line.split(' ').map(mask).collect::<Vec<_>>().join(" ")
+}
