@@ -6,9 +6,8 @@
 //! ones are never equal, or which is greater would depend on the millisecond.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::iter::Peekable;
-use std::str::SplitWhitespace;
 
+use crate::grammar::{Node, Shape, grammar};
 use crate::random::Random;
 use crate::wire::{Command, number, upper};
 
@@ -26,8 +25,12 @@ pub enum Step {
     },
     /// SCAN or HSCAN from cursor 0 to the end.
     Iterate { db: usize, command: Command },
+    /// All databases are compared.
+    Look,
     /// A pipeline on the connection that may subscribe or fall silent; `reset` ends that.
     Aside { units: Vec<Unit>, reset: bool },
+    /// Bytes that are no longer commands, on a connection that is opened for them.
+    Hostile { bytes: Vec<u8> },
     /// Commands with the same near deadline, which has passed when the step is done.
     Deadline { connection: usize, units: Vec<Unit> },
 }
@@ -35,70 +38,7 @@ pub enum Step {
 /// Stands for the deadline of a `Step::Deadline` until that step is run.
 pub const SOON: &[u8] = b"<soon>";
 
-enum Node {
-    Word(&'static str),
-    Slot(&'static str),
-    One(Vec<Vec<Node>>),
-    Subset(Vec<Vec<Node>>),
-    Many(Vec<Node>),
-    /// `;`, between two commands.
-    Next,
-}
-
-struct Shape {
-    weight: usize,
-    nodes: Vec<Node>,
-}
-
-type Tokens = Peekable<SplitWhitespace<'static>>;
-
-fn parse(tokens: &mut Tokens) -> Vec<Node> {
-    let mut nodes = Vec::new();
-    while let Some(token) = tokens.next_if(|token| !["|", ")", "}", ">"].contains(token)) {
-        nodes.push(match token {
-            "(" => Node::One(alternatives(tokens)),
-            "{" => Node::Subset(alternatives(tokens)),
-            "<" => Node::Many(alternatives(tokens).remove(0)),
-            ";" => Node::Next,
-            word if SLOTS.contains(&word) => Node::Slot(word),
-            word => Node::Word(word),
-        });
-    }
-    nodes
-}
-
-fn alternatives(tokens: &mut Tokens) -> Vec<Vec<Node>> {
-    let mut all = vec![parse(tokens)];
-    while tokens.next() == Some("|") {
-        all.push(parse(tokens));
-    }
-    all
-}
-
-fn grammar() -> BTreeMap<&'static str, Vec<Shape>> {
-    let mut sections = BTreeMap::new();
-    let mut section = "";
-    for line in include_str!("commands.txt").lines() {
-        if let Some(name) = line
-            .strip_prefix('[')
-            .and_then(|line| line.strip_suffix(']'))
-        {
-            section = name;
-        } else if !line.is_empty() && !line.starts_with('#') {
-            let mut tokens = line.split_whitespace().peekable();
-            let weight = tokens.next().and_then(|weight| weight.parse().ok());
-            let weight = weight.expect("a line of commands.txt begins with its weight");
-            let shape = Shape {
-                weight,
-                nodes: parse(&mut tokens),
-            };
-            sections.entry(section).or_insert_with(Vec::new).push(shape);
-        }
-    }
-    sections
-}
-
-const SLOTS: [&str; 26] = [
+pub const SLOTS: [&str; 26] = [
     "any", "at", "atms", "channel", "cursor", "db", "f", "h", "i", "k", "lcs", "lcs2", "ms", "n",
     "offset", "past", "pattern", "s", "small", "soon", "text", "type", "unknown", "v", "word", "x",
 ];
@@ -126,7 +66,7 @@ const INTEGERS: &str = "\
     -9223372036854775808,-9223372036854775809,18446744073709551615,18446744073709551616,\
     123456789012345678901234567890,9223372036854775,9223372036854776,+5, 5,5 ,05,-0,,3.0,abc";
 const FLOATS: &str = "\
-    0.1,0.2,-0.1,1.5,3.0e3,5.0e-10,1e17,1e-17,1e18,1e19,1e20,3.,.5,-.5,1e,e1,1e5,1e+5,1E5,inf,\
+    0.1,0.2,-0.1,1.5,3.0e3,5.0e-10,1e17,1e-17,1e18,1e19,1e20,1e400,1e5000,3.,.5,-.5,1e,e1,1e5,1e+5,1E5,inf,\
     -inf,+inf,infinity,INF,nan,-nan,0x10,0x1p3,-0,-0.0,0.0,00.1, 1,1 ,1.1.1,3.14159265358979,\
     123456789012345678,99999999999999999999,0.000000000000000001,0.00000000000000001,\
     1000000000000000000000000000000,0.3333333333333333333333,17179869184.125";
@@ -134,6 +74,29 @@ const FLOATS: &str = "\
 const LENGTHS: [usize; 12] = [7, 8, 9, 15, 16, 17, 43, 44, 45, 63, 64, 65];
 const CURSORS: &str = "0,0,5,17,00,,-1,x,18446744073709551615,18446744073709551616";
 const GLOB: &str = "*,*,*,?,k,h,f,0,1,[0-3],[^0],[hk],[3-0],[,],-,^,\\,\\*,[\\]]";
+
+/// What a parser may stumble over.
+const PIECES: &[&[u8]] = &[
+    b"\r\n",
+    b"\n",
+    b"*0\r\n",
+    b"*-1\r\n",
+    b"*-2\r\n",
+    b"$-1\r\n",
+    b"*1\r\n",
+    b"*2147483648\r\n",
+    b"*1\r\n$536870913\r\n",
+    b"*1\r\n:1\r\n",
+    b"+PING\r\n",
+    b"POST / HTTP/1.1\r\n",
+    b"Host: here\r\n",
+    b"\"",
+    b"'",
+    b"\\x4",
+    b"\\x41\\n\"",
+    b" ",
+    b"\0",
+];
 
 /// How the words of one command are written.
 #[derive(Clone, Copy)]
@@ -191,7 +154,12 @@ impl Generator {
                     let units = self.units("quiet", 12);
                     steps.push(Step::Aside { units, reset: true });
                 }
-                2..=4 => {
+                2 => steps.push(Step::Look),
+                5..=6 => {
+                    let bytes = self.hostile();
+                    steps.push(Step::Hostile { bytes });
+                }
+                3..=4 => {
                     let db = self.random.below(3);
                     let command = self.unit("iterate").remove(0);
                     steps.push(Step::Iterate { db, command });
@@ -259,6 +227,31 @@ impl Generator {
                 reset: true,
             },
         ]
+    }
+
+    /// A few commands, and a few blows of the hammer.
+    fn hostile(&mut self) -> Vec<u8> {
+        let mut commands: Vec<Command> = self.units("hostile", 6).into_iter().flatten().collect();
+        for command in &mut commands {
+            command.inline = self.random.percent(30);
+        }
+        let mut bytes: Vec<u8> = commands.iter().flat_map(Command::encode).collect();
+        for _ in 0..self.random.below(4) {
+            if bytes.is_empty() {
+                break;
+            }
+            let at = self.random.below(bytes.len());
+            match self.random.below(4) {
+                0 => bytes[at] = b"\r\n*$-:+09\0 \"'"[self.random.below(13)],
+                1 => bytes[at] ^= 1 << self.random.below(8),
+                2 => drop(bytes.drain(at..(at + 1 + self.random.below(4)).min(bytes.len()))),
+                _ => {
+                    let piece = self.random.pick(PIECES);
+                    bytes.splice(at..at, piece.iter().copied());
+                }
+            }
+        }
+        bytes
     }
 
     fn units(&mut self, section: &'static str, most: usize) -> Vec<Unit> {

@@ -132,6 +132,8 @@ impl Round {
                 cuts,
             } => self.send(*connection, units, *cuts)?,
             Step::Aside { units, reset } => self.aside(units, *reset)?,
+            Step::Hostile { bytes } => self.attack(bytes)?,
+            Step::Look => drop(self.look()?),
             Step::Iterate { db, command } => {
                 let replies = self.each(|session| {
                     let observer = &mut session.connections[OBSERVER];
@@ -163,6 +165,19 @@ impl Round {
             }
         }
         Ok(End::Agreed)
+    }
+
+    /// What each server holds, once that has been compared.
+    fn look(&mut self) -> Result<Vec<Vec<Entry>>, String> {
+        let dumps = self.each(Session::dump)?;
+        if let [ours, theirs] = &dumps[..]
+            && let Some(what) = state::difference(ours, theirs, Entry::same)
+        {
+            return Err(format!(
+                "the states differ (one: ours, other: theirs)\n{what}"
+            ));
+        }
+        Ok(dumps)
     }
 
     /// A pipeline of which every command has one reply.
@@ -254,6 +269,25 @@ impl Round {
         Ok(())
     }
 
+    /// Sends bytes, hangs up, and reads until the server does. What it answers before that must
+    /// be the same.
+    fn attack(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let what = format!("the bytes \"{}\"", bytes.escape_ascii());
+        let replies = self
+            .each(|session| {
+                let mut connection = Connection::open(&session.server.address)?;
+                connection.send(bytes)?;
+                connection.read_to_end()
+            })
+            .map_err(|error| format!("{what}\n{error}"))?;
+        let all = |items| Frame {
+            kind: b'*',
+            text: Vec::new(),
+            items,
+        };
+        equal(&what, &replies.into_iter().map(all).collect::<Vec<_>>())
+    }
+
     /// After the last step: what the servers hold, what they logged, and what is left of it when
     /// they are killed.
     fn finish(&mut self, setting: &Setting) -> Result<(), String> {
@@ -266,14 +300,7 @@ impl Round {
             })?;
             equal(&format!("DBSIZE of database {db}"), &sizes)?;
         }
-        let dumps = self.each(Session::dump)?;
-        if let [ours, theirs] = &dumps[..]
-            && let Some(what) = state::difference(ours, theirs, Entry::same)
-        {
-            return Err(format!(
-                "the states differ (one: ours, other: theirs):\n{what}"
-            ));
-        }
+        let dumps = self.look()?;
         self.each(|session| {
             let observer = &mut session.connections[OBSERVER];
             let entries = state::dump(observer)?;

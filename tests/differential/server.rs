@@ -102,6 +102,7 @@ impl Server {
     pub fn start(program: &Program, flags: &[String]) -> io::Result<Server> {
         if let Program::Running(address) = program {
             let mut connection = Connection::open(address)?;
+            stop_the_sweep(&mut connection)?;
             connection.ask(&[b"FLUSHALL"])?;
             for option in flags.chunks(2) {
                 let name = option[0].trim_start_matches('-');
@@ -195,15 +196,7 @@ impl Server {
         self.child = Some(child);
         let port = self.await_ready(port)?;
         self.address = format!("127.0.0.1:{port}");
-        // Keys expire when they are looked at and at no other time, so both expire the same.
-        let answer =
-            Connection::open(&self.address)?.ask(&[b"DEBUG", b"SET-ACTIVE-EXPIRE", b"0"])?;
-        if answer.is_error() {
-            return Err(io::Error::other(format!(
-                "DEBUG SET-ACTIVE-EXPIRE 0: {answer}"
-            )));
-        }
-        Ok(())
+        stop_the_sweep(&mut Connection::open(&self.address)?)
     }
 
     /// Waits for the line that both servers print, and returns the port if the line names one.
@@ -235,6 +228,17 @@ impl Server {
             }
             thread::sleep(Duration::from_millis(2));
         }
+    }
+}
+
+/// From now on keys expire when they are looked at and at no other time, so in both servers at
+/// the same command.
+fn stop_the_sweep(connection: &mut Connection) -> io::Result<()> {
+    match connection.ask(&[b"DEBUG", b"SET-ACTIVE-EXPIRE", b"0"])? {
+        answer if answer.is_error() => Err(io::Error::other(format!(
+            "DEBUG SET-ACTIVE-EXPIRE 0: {answer}"
+        ))),
+        _ => Ok(()),
     }
 }
 

@@ -7,11 +7,11 @@
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 /// A server that needs longer than this for one reply hangs.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One reply. `kind` is RESP's type byte, except that the nils `$-1`, `*-1` and `_` are all of
 /// kind `_`, with the line they were sent as in `text`.
@@ -222,6 +222,16 @@ impl Connection {
             io::ErrorKind::UnexpectedEof => io::Error::other("the connection was closed"),
             _ => error,
         })
+    }
+
+    /// Says that nothing more will be sent, and reads all replies that still come.
+    pub fn read_to_end(mut self) -> io::Result<Vec<Frame>> {
+        self.0.get_ref().shutdown(Shutdown::Write)?;
+        let mut frames = Vec::new();
+        while !self.0.fill_buf()?.is_empty() {
+            frames.push(self.read()?);
+        }
+        Ok(frames)
     }
 
     pub fn ask(&mut self, args: &[&[u8]]) -> io::Result<Frame> {
