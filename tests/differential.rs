@@ -7,13 +7,15 @@
 //! byte for byte, except what is different each time by nature: `compare.rs` lists that. At the
 //! end of a round both servers are killed and started on their logs, and on each other's.
 //!
-//! | variable | meaning |
-//! |---|---|
-//! | `REDIS_SERVER` | the program to compare with, a redis-server 7.0. Without it our server runs alone: it has to stay alive, to answer every command with one well-formed reply, and to find its state again in its log |
-//! | `FUZZ_OPS` | how many commands, 100,000 if unset |
-//! | `FUZZ_SEED` | where chance begins; by default where the clock stands |
-//! | `OURS` | another program (or `host:port`) to test in place of ours: with redis-server here too there must be no difference, or the fuzzer is wrong |
-//! | `OURS_FLAGS` | more flags for it: `--hash-max-listpack-value 9` plants a difference, which must be found |
+//! - `REDIS_SERVER`: the program to compare with, a redis-server 7.0. Without it our server runs
+//!   alone: it has to stay alive, to answer every command with one well-formed reply, and to find
+//!   its state again in its log.
+//! - `FUZZ_OPS`: how many commands; 100,000 if unset.
+//! - `FUZZ_SEED`: where chance begins; by default where the clock stands.
+//! - `OURS`: another program, or `host:port`, to test in place of ours. With redis-server here too
+//!   there must be no difference, or the fuzzer is wrong.
+//! - `OURS_FLAGS`: more flags for it. `--hash-max-listpack-value 9` plants a difference, which must
+//!   be found.
 //!
 //! A failure prints the line that repeats it, the last commands, and then the few that are left
 //! after shrinking.

@@ -66,8 +66,9 @@ const INTEGERS: &str = "\
     -9223372036854775808,-9223372036854775809,18446744073709551615,18446744073709551616,\
     123456789012345678901234567890,9223372036854775,9223372036854776,+5, 5,5 ,05,-0,,3.0,abc";
 const FLOATS: &str = "\
-    0.1,0.2,-0.1,1.5,3.0e3,5.0e-10,1e17,1e-17,1e18,1e19,1e20,1e400,1e5000,3.,.5,-.5,1e,e1,1e5,1e+5,1E5,inf,\
-    -inf,+inf,infinity,INF,nan,-nan,0x10,0x1p3,-0,-0.0,0.0,00.1, 1,1 ,1.1.1,3.14159265358979,\
+    0.1,0.2,-0.1,1.5,3.0e3,5.0e-10,1e17,1e-17,1e18,1e19,1e20,1e400,1e5000,1e-5000,\
+    3.,.5,-.5,1e,e1,1e5,1e+5,1E5,inf,-inf,+inf,infinity,INF,nan,-nan,\
+    0x10,0x1p3,-0,-0.0,0.0,00.1, 1,1 ,1.1.1,3.14159265358979,\
     123456789012345678,99999999999999999999,0.000000000000000001,0.00000000000000001,\
     1000000000000000000000000000000,0.3333333333333333333333,17179869184.125";
 /// The sizes at which an encoding changes, and their neighbours.
@@ -236,6 +237,9 @@ impl Generator {
             command.inline = self.random.percent(30);
         }
         let mut bytes: Vec<u8> = commands.iter().flat_map(Command::encode).collect();
+        // A server that closes with input unread resets the connection, and replies are lost on
+        // the way: all of it has to fit into its first read.
+        bytes.truncate(4000);
         for _ in 0..self.random.below(4) {
             if bytes.is_empty() {
                 break;
