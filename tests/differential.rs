@@ -1,0 +1,260 @@
+//! Random commands to our server and to redis-server: the same replies, the same state, the same
+//! log.
+//!
+//! Transcripts say what somebody thought of; this asks what nobody did. Rounds of a few thousand
+//! random commands, valid and not, go to both servers over two ordinary connections, a third one
+//! that subscribes and falls silent, and a fourth that iterates and looks. Everything is compared
+//! byte for byte, except what is different each time by nature: `compare.rs` lists that. At the
+//! end of a round both servers are killed and started on their logs, and on each other's.
+//!
+//! - `REDIS_SERVER`: the program to compare with, a redis-server 7.0. Without it our server runs
+//!   alone: it has to stay alive, to answer every command with one well-formed reply, and to find
+//!   its state again in its log.
+//! - `FUZZ_OPS`: how many commands; 100,000 if unset.
+//! - `FUZZ_SEED`: where chance begins; by default where the clock stands.
+//! - `OURS`: another program, or `host:port`, to test in place of ours. With redis-server here too
+//!   there must be no difference, or the fuzzer is wrong.
+//! - `OURS_FLAGS`: more flags for it. `--hash-max-listpack-value 9` plants a difference, which must
+//!   be found.
+//!
+//! A failure prints the line that repeats it, the last commands, and then the few that are left
+//! after shrinking.
+
+// Progress and reproduction lines belong on stderr; a test has no other place for them.
+#![allow(clippy::print_stderr)]
+
+#[path = "differential/compare.rs"]
+mod compare;
+#[path = "differential/generate.rs"]
+mod generate;
+#[path = "differential/grammar.rs"]
+mod grammar;
+#[path = "differential/log.rs"]
+mod log;
+#[path = "differential/random.rs"]
+mod random;
+#[path = "differential/round.rs"]
+mod round;
+#[path = "differential/server.rs"]
+mod server;
+#[path = "differential/shrink.rs"]
+mod shrink;
+#[path = "differential/state.rs"]
+mod state;
+#[path = "differential/wire.rs"]
+mod wire;
+
+use std::env;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use generate::{Generator, Step};
+use round::{End, Failure, Setting};
+use server::Program;
+use wire::{Command, Frame};
+
+/// Commands in a round: long enough for states to grow, short enough to shrink.
+const ROUND: usize = 5_000;
+
+#[test]
+fn random_commands_are_answered_and_logged_as_redis_server_does() {
+    let operations = variable("FUZZ_OPS").unwrap_or(100_000) as usize;
+    let seed = variable("FUZZ_SEED").unwrap_or_else(|| {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .expect("the clock is past 1970");
+        now.as_millis() as u64
+    });
+    let reference = Program::reference();
+    match &reference {
+        Some(program) => eprintln!("comparing {} with {program}", Program::ours()),
+        None => eprintln!(
+            "REDIS_SERVER is not set, so nothing is compared: {} only has to survive, and to \
+             find its state again in its log",
+            Program::ours()
+        ),
+    }
+    eprintln!("FUZZ_SEED={seed} FUZZ_OPS={operations}");
+
+    let mut slow = 0;
+    // A round's seed is all there is to it, so a failing round repeats alone.
+    for (index, start) in (0..operations).step_by(ROUND).enumerate() {
+        let seed = seed.wrapping_add(index as u64);
+        let length = ROUND.min(operations - start);
+        let setting = setting(seed, reference.clone());
+        let steps = Generator::new(seed).round(length);
+        match round::run(&setting, &steps) {
+            Ok(End::Agreed) => {}
+            Ok(End::TooSlow) => slow += 1,
+            Err(failure) => panic!("{}", report(&setting, seed, length, steps, &failure)),
+        }
+    }
+    eprintln!("no failure; {slow} rounds were cut short because the machine stood still");
+}
+
+/// Both protocols, and small hashes that stay small or become tables at once, in turn.
+fn setting(seed: u64, reference: Option<Program>) -> Setting {
+    let limits = [["512", "64"], ["6", "64"], ["512", "16"]][(seed / 2 % 3) as usize];
+    let names = ["--hash-max-listpack-entries", "--hash-max-listpack-value"];
+    let planted = env::var("OURS_FLAGS").unwrap_or_default();
+    Setting {
+        ours: Program::ours(),
+        planted: planted.split_whitespace().map(str::to_string).collect(),
+        reference,
+        protocol: if seed.is_multiple_of(2) { "2" } else { "3" },
+        flags: names
+            .iter()
+            .zip(limits)
+            .flat_map(|(n, l)| [n.to_string(), l.to_string()])
+            .collect(),
+    }
+}
+
+fn variable(name: &str) -> Option<u64> {
+    let text = env::var(name).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} is a number, not {text}")),
+    )
+}
+
+/// Everything that somebody who reads a red build needs.
+fn report(
+    setting: &Setting,
+    seed: u64,
+    length: usize,
+    steps: Vec<Step>,
+    failure: &Failure,
+) -> String {
+    let mut text = format!(
+        "\n{}\n\nTo repeat it: FUZZ_SEED={seed} FUZZ_OPS={length}\n(RESP{}, {})\n\nThe last \
+         commands:\n",
+        failure.what,
+        setting.protocol,
+        setting.flags.join(" ")
+    );
+    // What came after the step that failed has not been sent.
+    let steps = steps[..failure.step.map_or(steps.len(), |step| step + 1)].to_vec();
+    let mut lines: Vec<String> = steps.iter().rev().take(3).rev().flat_map(lines).collect();
+    lines.drain(..lines.len().saturating_sub(40));
+    text += &lines.join("\n");
+
+    let mut last = None;
+    let steps = shrink::shrink(steps, |steps| match round::run(setting, steps) {
+        Err(failure) => {
+            last = Some(failure.what);
+            true
+        }
+        Ok(_) => false,
+    });
+    match last {
+        Some(what) => {
+            let lines: Vec<String> = steps.iter().flat_map(self::lines).collect();
+            text + &format!("\n\nShrunk to:\n{}\n\n{what}\n", lines.join("\n"))
+        }
+        None => text + "\n\nIt did not happen again when the same commands were sent again.\n",
+    }
+}
+
+/// A step as a transcript would have it: who says what.
+fn lines(step: &Step) -> Vec<String> {
+    let (who, units) = match step {
+        Step::Send {
+            connection: 0,
+            units,
+            ..
+        } => ("a", units),
+        Step::Send { units, .. } => ("b", units),
+        Step::Aside { units, .. } => ("aside", units),
+        Step::Deadline {
+            units,
+            connection: 0,
+        } => ("a, <soon> is 200 ms away and then past", units),
+        Step::Deadline { units, .. } => ("b, <soon> is 200 ms away and then past", units),
+        Step::Hostile { bytes } => return vec![format!("bytes> {}", bytes.escape_ascii())],
+        Step::Look => return vec!["(compare the states)".to_string()],
+        Step::Iterate { db, command } => {
+            return vec![format!("db {db}> {command} (to its end)")];
+        }
+    };
+    let mut lines: Vec<String> = units
+        .iter()
+        .flatten()
+        .map(|command| format!("{who}> {command}"))
+        .collect();
+    if let Step::Aside { reset: true, .. } = step {
+        lines.push("aside> RESET".to_string());
+    }
+    lines
+}
+
+#[test]
+fn a_reply_in_another_order_is_the_same_only_where_a_table_decides() {
+    let parse = |mut bytes: &[u8]| Frame::read(&mut bytes).expect("well-formed");
+    let (one, other) = (
+        parse(b"*2\r\n$1\r\na\r\n$1\r\nb\r\n"),
+        parse(b"*2\r\n$1\r\nb\r\n$1\r\na\r\n"),
+    );
+    assert!(compare::same(
+        &Command::new(&["keys", "*"]),
+        &[],
+        &one,
+        &other
+    ));
+    assert!(!compare::same(
+        &Command::new(&["MGET", "x", "y"]),
+        &[],
+        &one,
+        &other
+    ));
+    // Inside a transaction the queued command decides.
+    let [one, other] = [one, other].map(|reply| Frame {
+        items: vec![reply.clone()],
+        ..reply
+    });
+    let (exec, keys) = (Command::new(&["EXEC"]), Command::new(&["KEYS", "*"]));
+    assert!(compare::same(&exec, &[keys], &one, &other));
+    assert!(!compare::same(
+        &exec,
+        &[Command::new(&["MGET", "x", "y"])],
+        &one,
+        &other
+    ));
+}
+
+#[test]
+fn replies_that_no_server_writes_are_refused_and_the_three_nils_differ() {
+    for bytes in [
+        "$+1\r\na\r\n",
+        "$1\r\nab\r\n",
+        "*01\r\n",
+        "\r\n",
+        "+OK\n",
+        "hello\r\n",
+        "$-2\r\n",
+    ] {
+        assert!(Frame::read(&mut bytes.as_bytes()).is_err(), "{bytes:?}");
+    }
+    let nils = ["$-1\r\n", "*-1\r\n", "_\r\n"].map(|nil| Frame::read(&mut nil.as_bytes()).ok());
+    assert!(nils[0] != nils[1] && nils[1] != nils[2] && nils[0] != nils[2]);
+}
+
+#[test]
+fn shrinking_leaves_the_commands_that_fail_together() {
+    let one = |number: usize| vec![Command::new(&["ECHO", &number.to_string()])];
+    let send = |units| Step::Send {
+        connection: 0,
+        units,
+        cuts: 0,
+    };
+    let steps = (0..20)
+        .map(|step| send((step * 5..step * 5 + 5).map(one).collect()))
+        .collect();
+    let left = shrink::shrink(steps, |steps| {
+        let said: Vec<String> = steps.iter().flat_map(lines).collect();
+        ["a> ECHO 13", "a> ECHO 87"]
+            .iter()
+            .all(|line| said.iter().any(|said| said == line))
+    });
+    let said: Vec<String> = left.iter().flat_map(lines).collect();
+    assert_eq!(said, ["a> ECHO 13", "a> ECHO 87"]);
+}

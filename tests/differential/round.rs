@@ -1,0 +1,401 @@
+//! One round: fresh servers, the steps one after the other, then everything compared.
+//!
+//! ```text
+//!   steps ──▶ ours ───▶ replies ─┐                 ┌─ dump ─┐
+//!        └──▶ Redis ──▶ replies ─┴─ equal? … then: ├─ log ──┴─ equal?
+//!                                                  └─ dump after kill -9 and restart: equal?
+//! ```
+//!
+//! A pipeline goes out to both servers before the first reply is read, so they work at the same
+//! time, and 100,000 commands are a few thousand round trips. Which of two connections' commands
+//! comes first would be chance, so a pipeline's replies are read before the other connection's
+//! turn.
+
+use std::io;
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::compare;
+use crate::generate::{SOON, Step, Unit};
+use crate::log;
+use crate::random::Random;
+use crate::server::{Program, Server};
+use crate::state::{self, Entry};
+use crate::wire::{Command, Connection, Frame};
+
+/// What all rounds have in common and what makes this one different.
+#[derive(Clone)]
+pub struct Setting {
+    pub ours: Program,
+    /// Flags that only our server gets: a difference that is planted.
+    pub planted: Vec<String>,
+    /// Without it there is nothing to compare with, only promises to check.
+    pub reference: Option<Program>,
+    /// "2" or "3".
+    pub protocol: &'static str,
+    pub flags: Vec<String>,
+}
+
+/// How a round failed: at which step, or None after the last, and what happened.
+pub struct Failure {
+    pub step: Option<usize>,
+    pub what: String,
+}
+
+pub enum End {
+    Agreed,
+    /// The machine stood still for so long that a near deadline passed before it was set.
+    TooSlow,
+}
+
+const NAMES: [&str; 2] = ["our server", "the reference"];
+
+/// Connections 0 and 1 are ordinary ones.
+const ASIDE: usize = 2;
+const OBSERVER: usize = 3;
+
+/// How far ahead a near deadline is, and what must be left of it when it has been set.
+const NEAR: Duration = Duration::from_millis(200);
+const MARGIN: Duration = Duration::from_millis(5);
+
+struct Session {
+    server: Server,
+    connections: Vec<Connection>,
+}
+
+impl Session {
+    fn start(program: &Program, planted: &[String], setting: &Setting) -> io::Result<Session> {
+        let flags = [&setting.flags, planted].concat();
+        let mut session = Session {
+            server: Server::start(program, &flags)?,
+            connections: vec![],
+        };
+        session.connect()?;
+        for connection in &mut session.connections[..ASIDE] {
+            connection.ask(&[b"HELLO", setting.protocol.as_bytes()])?;
+        }
+        Ok(session)
+    }
+
+    fn connect(&mut self) -> io::Result<()> {
+        let open = |_| Connection::open(&self.server.address);
+        self.connections = (0..4).map(open).collect::<io::Result<_>>()?;
+        Ok(())
+    }
+
+    fn dump(&mut self) -> io::Result<Vec<Entry>> {
+        state::dump(&mut self.connections[OBSERVER])
+    }
+}
+
+/// The sessions, ours first, and what the commands so far have led to.
+struct Round {
+    sessions: Vec<Session>,
+    /// What each ordinary connection has queued since MULTI.
+    queues: [Vec<Command>; 2],
+    sentinels: usize,
+}
+
+pub fn run(setting: &Setting, steps: &[Step]) -> Result<End, Failure> {
+    let failed = |step, what| Failure { step, what };
+    let mut sessions = Vec::new();
+    let ours = Some((&setting.ours, &setting.planted[..]));
+    let reference = setting.reference.as_ref().map(|program| (program, &[][..]));
+    for (program, planted) in [ours, reference].into_iter().flatten() {
+        let session = Session::start(program, planted, setting);
+        sessions.push(session.map_err(|error| failed(None, format!("{program}: {error}")))?);
+    }
+    let mut round = Round {
+        sessions,
+        queues: [vec![], vec![]],
+        sentinels: 0,
+    };
+    for (index, step) in steps.iter().enumerate() {
+        match round.step(step) {
+            Ok(End::Agreed) => {}
+            Ok(End::TooSlow) => return Ok(End::TooSlow),
+            Err(what) => return Err(failed(Some(index), round.with_last_words(what))),
+        }
+    }
+    match round.finish(setting) {
+        Ok(()) => Ok(End::Agreed),
+        Err(what) => Err(failed(None, round.with_last_words(what))),
+    }
+}
+
+impl Round {
+    fn step(&mut self, step: &Step) -> Result<End, String> {
+        match step {
+            Step::Send {
+                connection,
+                units,
+                cuts,
+            } => self.send(*connection, units, *cuts)?,
+            Step::Aside { units, reset } => self.aside(units, *reset)?,
+            Step::Hostile { bytes } => self.attack(bytes)?,
+            Step::Look => drop(self.look()?),
+            Step::Iterate { db, command } => {
+                let replies = self.each(|session| {
+                    let observer = &mut session.connections[OBSERVER];
+                    observer.ask(&[b"SELECT", db.to_string().as_bytes()])?;
+                    state::iterate(observer, command)
+                })?;
+                equal(
+                    &format!("db {db}, {command}, followed to its end"),
+                    &replies,
+                )?;
+            }
+            Step::Deadline { connection, units } => {
+                let soon = now() + NEAR;
+                let mut units = units.clone();
+                for arg in units
+                    .iter_mut()
+                    .flatten()
+                    .flat_map(|command| &mut command.args)
+                {
+                    if arg == SOON {
+                        *arg = soon.as_millis().to_string().into_bytes();
+                    }
+                }
+                self.send(*connection, &units, 0)?;
+                if now() + MARGIN > soon {
+                    return Ok(End::TooSlow);
+                }
+                thread::sleep((soon + MARGIN).saturating_sub(now()));
+            }
+        }
+        Ok(End::Agreed)
+    }
+
+    /// What each server holds, once that has been compared.
+    fn look(&mut self) -> Result<Vec<Vec<Entry>>, String> {
+        let dumps = self.each(Session::dump)?;
+        if let [ours, theirs] = &dumps[..]
+            && let Some(what) = state::difference(ours, theirs, Entry::same)
+        {
+            return Err(format!(
+                "the states differ (one: ours, other: theirs)\n{what}"
+            ));
+        }
+        Ok(dumps)
+    }
+
+    /// A pipeline of which every command has one reply.
+    fn send(&mut self, connection: usize, units: &[Unit], cuts: u64) -> Result<(), String> {
+        let bytes: Vec<u8> = units.iter().flatten().flat_map(Command::encode).collect();
+        let packets = cut(&bytes, cuts);
+        self.each(|session| {
+            packets
+                .iter()
+                .try_for_each(|packet| session.connections[connection].send(packet))
+        })?;
+        for command in units
+            .iter()
+            .flatten()
+            .filter(|command| !command.args.is_empty())
+        {
+            let replies = self
+                .each(|session| session.connections[connection].read())
+                .map_err(|what| format!("{command}\n{what}"))?;
+            self.judge(connection, command, &replies)?;
+        }
+        Ok(())
+    }
+
+    /// Compares the replies to one command, and keeps account of the transaction it is part of.
+    fn judge(
+        &mut self,
+        connection: usize,
+        command: &Command,
+        replies: &[Frame],
+    ) -> Result<(), String> {
+        let queue = match command.name().as_str() {
+            "EXEC" if !replies[0].is_error() => std::mem::take(&mut self.queues[connection]),
+            _ => Vec::new(),
+        };
+        if let [ours, theirs] = replies
+            && !compare::same(command, &queue, ours, theirs)
+        {
+            return Err(parted(&command.to_string(), ours, theirs));
+        }
+        match (command.name().as_str(), &replies[0]) {
+            ("MULTI" | "DISCARD" | "RESET" | "EXEC", reply) if !reply.is_error() => {
+                self.queues[connection].clear();
+            }
+            (_, reply) if *reply == Frame::scalar(b'+', b"QUEUED") => {
+                self.queues[connection].push(command.clone());
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A pipeline whose replies nobody has counted: a sentinel at its end says where they end.
+    fn aside(&mut self, units: &[Unit], reset: bool) -> Result<(), String> {
+        self.sentinels += 1;
+        let sentinel = format!("sentinel-{}", self.sentinels);
+        let mut bytes: Vec<u8> = units.iter().flatten().flat_map(Command::encode).collect();
+        if reset {
+            bytes.extend(Command::new(&["RESET"]).encode());
+        }
+        // A client of RESP2 that has subscribed may PING but not ECHO; the answer is an array.
+        bytes.extend(Command::new(&["PING", &sentinel]).encode());
+        let mut replies = self.each(|session| {
+            let connection = &mut session.connections[ASIDE];
+            connection.send(&bytes)?;
+            let mut frames = Vec::new();
+            loop {
+                let frame = connection.read()?;
+                let last = frame.items.last().unwrap_or(&frame).text == sentinel.as_bytes();
+                frames.push(compare::without_id(&frame));
+                if last {
+                    compare::settle(&mut frames);
+                    return Ok(frames);
+                }
+            }
+        })?;
+        if let [ours, theirs] = &mut replies[..]
+            && ours != theirs
+        {
+            let longer = ours.len().max(theirs.len());
+            let at = (0..longer)
+                .find(|&at| ours.get(at) != theirs.get(at))
+                .unwrap_or(0);
+            let what = format!("reply {at} of: {}", list(units));
+            let nothing = Frame::scalar(b'-', b"(nothing)");
+            let [ours, theirs] = [ours, theirs].map(|all| all.get(at).unwrap_or(&nothing).clone());
+            return Err(parted(&what, &ours, &theirs));
+        }
+        Ok(())
+    }
+
+    /// Sends bytes, hangs up, and reads until the server does. What it answers before that must
+    /// be the same.
+    fn attack(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let what = format!("the bytes \"{}\"", bytes.escape_ascii());
+        let replies = self
+            .each(|session| {
+                let mut connection = Connection::open(&session.server.address)?;
+                connection.send(bytes)?;
+                connection.read_to_end()
+            })
+            .map_err(|error| format!("{what}\n{error}"))?;
+        let all = |items| Frame {
+            kind: b'*',
+            text: Vec::new(),
+            items,
+        };
+        equal(&what, &replies.into_iter().map(all).collect::<Vec<_>>())
+    }
+
+    /// After the last step: what the servers hold, what they logged, and what is left of it when
+    /// they are killed.
+    fn finish(&mut self, setting: &Setting) -> Result<(), String> {
+        for db in 0..state::DATABASES {
+            // First of all: DBSIZE counts the expired keys that nobody has met yet.
+            let sizes = self.each(|session| {
+                let observer = &mut session.connections[OBSERVER];
+                observer.ask(&[b"SELECT", db.to_string().as_bytes()])?;
+                observer.ask(&[b"DBSIZE"])
+            })?;
+            equal(&format!("DBSIZE of database {db}"), &sizes)?;
+        }
+        let dumps = self.look()?;
+        self.each(|session| {
+            let observer = &mut session.connections[OBSERVER];
+            let entries = state::dump(observer)?;
+            state::check_chance(observer, &entries)
+        })?;
+        if !self.sessions[0].server.restartable() {
+            return Ok(());
+        }
+        self.compare_logs()?;
+        // Our log brings our state back, Redis can read it, and we can read Redis's.
+        self.replay(0, &setting.ours, &dumps[0])?;
+        if let Some(reference) = &setting.reference {
+            self.replay(0, reference, &dumps[0])?;
+            self.replay(1, &setting.ours, &dumps[1])?;
+        }
+        Ok(())
+    }
+
+    fn compare_logs(&mut self) -> Result<(), String> {
+        let logs = self.each(|session| match &session.server.directory {
+            Some(directory) => log::read(&directory.0),
+            None => Ok(Vec::new()),
+        })?;
+        match &logs[..] {
+            [ours, theirs] => log::difference(ours, theirs).map_or(Ok(()), Err),
+            _ => Ok(()),
+        }
+    }
+
+    /// Starts a program on the log of a session that is killed, and compares what it holds then.
+    fn replay(&mut self, index: usize, program: &Program, before: &[Entry]) -> Result<(), String> {
+        let session = &mut self.sessions[index];
+        let after = session.server.restart_as(program).and_then(|()| {
+            session.connect()?;
+            session.dump()
+        });
+        let who = format!("{}, restarted as {program}", NAMES[index]);
+        let after = after.map_err(|error| format!("{who}: {error}"))?;
+        state::difference(before, &after, Entry::survives_as).map_or(Ok(()), |what| {
+            Err(format!("{who}: the log replays to another state\n{what}"))
+        })
+    }
+
+    /// If our server is dead, what it printed says why.
+    fn with_last_words(&self, what: String) -> String {
+        let printed = self.sessions[0].server.printed();
+        match printed.lines().rev().find(|line| line.contains("panicked")) {
+            Some(line) => format!("{what}\n{line}"),
+            None => what,
+        }
+    }
+
+    /// Does the same with each session; the error says whose it is.
+    fn each<T>(
+        &mut self,
+        mut action: impl FnMut(&mut Session) -> io::Result<T>,
+    ) -> Result<Vec<T>, String> {
+        let each = self.sessions.iter_mut().zip(NAMES);
+        each.map(|(session, name)| action(session).map_err(|error| format!("{name}: {error}")))
+            .collect()
+    }
+}
+
+fn equal(what: &str, replies: &[Frame]) -> Result<(), String> {
+    match replies {
+        [ours, theirs] if ours != theirs => Err(parted(what, ours, theirs)),
+        _ => Ok(()),
+    }
+}
+
+fn parted(what: &str, ours: &Frame, theirs: &Frame) -> String {
+    format!("{what}\n  ours:  {ours}\n  Redis: {theirs}")
+}
+
+pub fn list(units: &[Unit]) -> String {
+    let commands: Vec<String> = units.iter().flatten().map(Command::to_string).collect();
+    commands.join("; ")
+}
+
+/// Cuts a pipeline into packets, at places where nobody would cut.
+fn cut(bytes: &[u8], seed: u64) -> Vec<&[u8]> {
+    let mut random = Random::new(seed);
+    let mut packets = vec![bytes];
+    // Most pipelines stay whole: that is how clients send them.
+    while random.percent(35) {
+        let last = packets.pop().unwrap_or_default();
+        let (head, tail) = last.split_at(random.below(last.len() + 1));
+        packets.extend([head, tail]);
+    }
+    packets
+}
+
+/// Unix time.
+fn now() -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+}
