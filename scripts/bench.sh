@@ -10,12 +10,17 @@
 #
 #   scripts/bench.sh [--runs N] [--quick] [--only PATTERN]
 #
-#   --runs N         rounds for every row; default 5. The whole takes about 6 minutes a round
+#   --runs N         rounds for every row; default 5. The whole takes about 5 minutes a round
 #   --quick          one short round of everything, about a minute: does it run? Judges no figure
 #   --only PATTERN   only rows whose "heading: title" matches this bash regular expression,
-#                    such as 'SET, 50', '^Pauses', 'no log.*32 B: (GET|SET), 50 clients, pipeline 64'
-#   OURS=PATH        measure this binary instead of building target/release/simple-redis;
+#                    such as '^Pauses' or 'no log.*32 B: (GET|SET), 50 clients, pipeline 64'; the
+#                    rows on the floor, CPU and 99th percentile come with the rates they belong to
+#   OURS=PATH        measure this binary, an absolute path or a command, and build nothing;
 #                    OURS=redis-server shows how much of a ratio is the machine's noise
+#
+# One client with one command in flight has two speeds, several times apart, as the kernel happens
+# to put it and the server on one core or on two. `taskset -c 0 scripts/bench.sh --only '1 client'`
+# puts them on one and takes that luck away.
 #
 # The report, in Markdown for the README, goes to stdout, progress to stderr. Data go to a
 # directory under TMPDIR (default /tmp), which needs about 2 GB and is removed at the end.
@@ -107,7 +112,7 @@ cpu_of() {
     awk -v hz="$(getconf CLK_TCK)" '{ sub(/.*\) /, ""); print ($12 + $13) / hz }' "/proc/${pid[$1]}/stat"
 }
 
-calculate() { awk "BEGIN { printf \"%.6f\", $* }"; }
+calculate() { awk "BEGIN { printf \"%.6f\", ($*) }"; }
 
 # ---- rows ----------------------------------------------------------------------------------
 
@@ -215,7 +220,8 @@ rates() {
     case "$log $test $size" in "no get 32" | "no set 32") sides+=" pong" ;; esac
     wanted "$heading: $title" || return 0
 
-    # A short run first, which warms both sides up and says how many commands a good second takes.
+    # A short run first, which warms both sides up and says how many commands the faster one
+    # answers in a second. All sides get the same number.
     case $pipeline in 1) n=4000 ;; 16) n=40000 ;; 64) n=80000 ;; esac
     case $size in 16384) n=$((n / 10)) ;; 1048576) n=100 ;; esac
     arguments=(-t "$test" -c "$clients" -P "$pipeline" -r "$keyspace" -d "$size")
@@ -223,9 +229,9 @@ rates() {
         local fastest=0
         for side in $sides; do
             rate_once "$side" || { fail "$heading: $title ($side)"; stop "$side"; continue; }
-            fastest=$(calculate "$rate > $fastest ? $rate : $fastest")
+            if [[ $side != pong ]]; then fastest=$(calculate "$rate > $fastest ? $rate : $fastest"); fi
         done
-        fastest=$(calculate "int($fastest * 1.2 / 1000 + 1) * 1000")
+        fastest=$(calculate "int($fastest / 1000 + 1) * 1000")
         n=${fastest%.*}
         # No log of a single run over half a gigabyte.
         if [[ $log == yes ]] && ((n > 500000000 / size)); then n=$((500000000 / size)); fi
@@ -310,7 +316,7 @@ connect() { # SIDE COUNT
 idle() {
     local heading=$1 round side before n=1000000 rate p99 cpu beside
     local arguments=(-t get -c 50 -P 16 -r 100000 -d 32)
-    local memory="$idle_clients idle connections, memory each"
+    local memory="$(count $idle_clients) idle connections, memory each"
     local share="GET, 50 clients, pipeline 16, beside them: share of the rate alone"
     wanted "$heading: $memory; $share" || return 0
     if [[ $quick ]]; then n=40000; fi
@@ -335,7 +341,8 @@ idle_once() {
     # Busy alone and busy beside others on two new servers, or one would inherit the other's memory.
     start "$side" no && probe strings "${port[$side]}" 100000 32 || return
     before=$(rss_of "$side")
-    "$tmp/probe" idle "${port[$side]}" "$idle_clients" >"$tmp/idle.out" &
+    : >"$tmp/idle.out" # here, not by the child: what the last one said must be gone before we look
+    "$tmp/probe" idle "${port[$side]}" "$idle_clients" >>"$tmp/idle.out" &
     pid[idle]=$!
     until [[ -s $tmp/idle.out ]]; do
         kill -0 "${pid[idle]}" 2>/dev/null || return
