@@ -83,9 +83,14 @@ impl Clients {
         self.all.lock().unwrap().len()
     }
 
-    /// A copy of the list, in the order of the ids, so that nobody has to hold its mutex.
+    /// A copy of the list, in the order of the ids, so that nobody has to hold its mutex;
+    /// without those who have been killed and are only still leaving.
     pub fn all(&self) -> Vec<Arc<Public>> {
-        self.all.lock().unwrap().values().cloned().collect()
+        let all = self.all.lock().unwrap();
+        let here = all
+            .values()
+            .filter(|client| !client.killed.load(Ordering::Acquire));
+        here.cloned().collect()
     }
 }
 
@@ -216,8 +221,10 @@ pub enum Replies {
 #[derive(Clone, Copy, PartialEq)]
 pub enum Then {
     GoOn,
-    /// Close the connection.
+    /// Send the replies and close the connection.
     Close,
+    /// Close it without another word.
+    Drop,
     /// Save, and end the process.
     Shutdown,
     /// Wait for replicas, which never come, then answer WAIT.

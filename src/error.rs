@@ -73,13 +73,25 @@ pub enum Error {
     Loading,
     RewriteInProgress,
     /// A text of one command alone, with its leading `ERR`.
-    Text(String),
+    Text(Vec<u8>),
 }
 
 impl Error {
     /// An error that only one command can give.
-    pub fn text(text: impl Into<String>) -> Error {
+    pub fn text(text: impl Into<Vec<u8>>) -> Error {
         Error::Text(text.into())
+    }
+
+    /// The same with a client's word in the middle.
+    pub fn quoting(before: &str, word: &[u8], after: &str) -> Error {
+        Error::Text(
+            [
+                before.as_bytes(),
+                printable(word, usize::MAX),
+                after.as_bytes(),
+            ]
+            .concat(),
+        )
     }
 }
 
@@ -139,7 +151,7 @@ impl Error {
                 out.extend_from_slice(text.strip_prefix(b"ERR ").unwrap_or(&text));
                 return;
             }
-            Error::Text(text) => text,
+            Error::Text(text) => return out.extend_from_slice(text),
             Error::Syntax => "ERR syntax error",
             Error::WrongType => "WRONGTYPE Operation against a key holding the wrong kind of value",
             Error::NotInteger => "ERR value is not an integer or out of range",
@@ -179,7 +191,7 @@ impl Error {
             }
             Error::HelloNotAuthenticated => {
                 "NOAUTH HELLO must be called with the client already authenticated, otherwise \
-                 the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the \
+                 the HELLO AUTH <user> <pass> option can be used to authenticate the \
                  client and select the RESP protocol version at the same time"
             }
             Error::NoProto => "NOPROTO unsupported protocol version",

@@ -212,9 +212,9 @@ impl Table {
     /// The row that these words call, if their number is right.
     fn look_up(&self, args: &Args) -> Result<&Row, Error> {
         let words = || args.iter().map(<[u8]>::to_vec).collect();
-        let mut row = self
-            .find(&args[0])
-            .ok_or_else(|| Error::UnknownCommand(words()))?;
+        // A subcommand's row is reached through its container only.
+        let found = self.find(&args[0]).filter(|_| !args[0].contains(&b'|'));
+        let mut row = found.ok_or_else(|| Error::UnknownCommand(words()))?;
         let container = row.command;
         if let Run::Container | Run::OpenContainer(_) = container.run
             && args.len() > 1
@@ -260,6 +260,8 @@ pub struct Batch<'a> {
     notes: Notes,
     /// How far the log must be written before the replies leave.
     position: u64,
+    /// The row that ran or was queued last, for CLIENT LIST.
+    last_row: Option<usize>,
     tally: Vec<Tally>,
 }
 
@@ -290,6 +292,7 @@ impl<'a> Batch<'a> {
             logged: Vec::new(),
             notes: Notes::default(),
             position: 0,
+            last_row: None,
             tally: Vec::new(),
         }
     }
@@ -308,7 +311,6 @@ impl<'a> Batch<'a> {
         if client.replies == Replies::SkipNext {
             client.replies = Replies::SkipThis;
         }
-        let skipped = client.replies == Replies::SkipThis;
         self.notes.unit.set(self.notes.unit.get() + 1);
         match TABLE
             .look_up(args)
@@ -319,13 +321,14 @@ impl<'a> Batch<'a> {
                     transaction.writes |= matches!(row.command.run, Run::Write(_));
                     transaction.subscribes |= row.group == "pubsub";
                     transaction.queue.push((row.index, args.to_owned()));
+                    self.last_row = Some(row.index);
                     reply.status("QUEUED");
                 }
                 _ => self.call(row, client, args, reply),
             },
             Err(error) => self.reject(&error, client, args, reply),
         }
-        if skipped || client.replies == Replies::Off {
+        if matches!(client.replies, Replies::Off | Replies::SkipThis) {
             reply.out.truncate(begin);
         }
         if client.replies == Replies::SkipThis {
@@ -400,7 +403,7 @@ impl<'a> Batch<'a> {
                 .any(|word| words[0].eq_ignore_ascii_case(word))
         {
             // A browser has been tricked into sending us a form: it must not get a second line in.
-            client.then = crate::client::Then::Close;
+            client.then = crate::client::Then::Drop;
             return;
         }
         if let Some(row) = TABLE.find(&args[0]) {
@@ -445,7 +448,7 @@ impl<'a> Batch<'a> {
             reply.error(&error);
         }
         if !self.replaying {
-            self.account(row, client, args, failed);
+            self.account(row, client, args, failed, reply);
         }
     }
 
@@ -657,8 +660,7 @@ impl<'a> Batch<'a> {
             self.retract(&Error::Misconf(cause), reply);
         }
         self.logged.clear();
-        let last = self.tally.last().map(|tally| tally.index);
-        client.publish(reply.protocol, last);
+        client.publish(reply.protocol, self.last_row);
         self.add_to_statistics();
     }
 
@@ -691,13 +693,21 @@ impl<'a> Batch<'a> {
     }
 
     /// Reads the clock, and counts the command.
-    fn account(&mut self, row: &Row, client: &Client, args: &Args, failed: bool) {
+    fn account(
+        &mut self,
+        row: &Row,
+        client: &Client,
+        args: &Args,
+        failed: bool,
+        reply: &mut Reply,
+    ) {
         let now = microseconds();
         let took = now.saturating_sub(self.clock);
         self.clock = now;
         if !self.in_exec {
             self.time.now = now / 1000;
         }
+        self.last_row = Some(row.index);
         let tally = self.tally_of(row.index);
         tally.calls += 1;
         tally.microseconds += took;
@@ -711,7 +721,7 @@ impl<'a> Batch<'a> {
             self.add_to_slow_log(client, args, took);
         }
         if self.server.hub.has_monitors() {
-            server::show_monitors(client, row, args, now);
+            server::show_monitors(client, row, args, now, reply);
         }
     }
 
@@ -794,13 +804,19 @@ pub fn microseconds() -> u64 {
 /// For a second word that names no subcommand.
 pub fn unknown_subcommand(container: &str, subcommand: &[u8]) -> Error {
     let command = container.to_ascii_uppercase();
-    Error::UnknownSubcommand { command, subcommand: subcommand.to_vec() }
+    Error::UnknownSubcommand {
+        command,
+        subcommand: subcommand.to_vec(),
+    }
 }
 
 /// The same where a command looks at its subcommands and their arity itself.
 pub fn subcommand_syntax(args: &Args) -> Error {
     let command = String::from_utf8_lossy(&args[0]).to_ascii_uppercase();
-    Error::SubcommandSyntax { command, subcommand: args[1].to_vec() }
+    Error::SubcommandSyntax {
+        command,
+        subcommand: args[1].to_vec(),
+    }
 }
 
 /// `CONFIG HELP` and its like, from the rows of the container.

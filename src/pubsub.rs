@@ -160,14 +160,11 @@ impl Hub {
         self.monitors.load(Ordering::Relaxed) > 0
     }
 
-    /// Queues a line for every monitor.
-    pub fn show_monitors(&self, line: &[u8]) {
-        self.state
-            .lock()
-            .unwrap()
-            .monitors
-            .values()
-            .for_each(|to| to.push(line));
+    /// Queues a line for every monitor but this one.
+    pub fn show_monitors(&self, line: &[u8], except: Id) {
+        let state = self.state.lock().unwrap();
+        let others = state.monitors.iter().filter(|(id, _)| **id != except);
+        others.for_each(|(_, to)| to.push(line));
     }
 }
 

@@ -218,25 +218,35 @@ fn read_header(reader: &mut impl BufRead, too_long: &str) -> Result<(u8, Option<
     // Nearly always the whole line lies in the buffer, and need not be copied.
     let buffer = reader.fill_buf()?;
     let near = &buffer[..buffer.len().min(24)];
-    if let Some(end) = near.iter().position(|&byte| byte == b'\r')
+    if let Some(end) = near.iter().position(|&byte| byte == b'\r' || byte == 0)
+        && near[end] == b'\r'
         && end + 1 < buffer.len()
     {
         let header = parse_header(&near[..end]);
         reader.consume(end + 2);
         return Ok(header);
     }
-    let mut line = Vec::new();
-    reader
-        .take(MAX_LINE as u64 + 1)
-        .read_until(b'\r', &mut line)?;
-    if line.len() > MAX_LINE {
-        return Err(Error::Protocol(too_long.into()));
-    }
-    if line.pop() != Some(b'\r') {
-        return Err(Error::Cut);
-    }
+    let line = read_line(reader, b'\r', too_long)?;
     one_byte(reader)?;
     Ok(parse_header(&line))
+}
+
+/// Reads up to the byte `end`, and returns what is before it. As in Redis, which looks for the end
+/// with C's `strchr`, a line with a zero byte in it has no end, and only gets too long at last.
+fn read_line(reader: &mut impl BufRead, end: u8, too_long: &str) -> Result<Vec<u8>, Error> {
+    let mut line = Vec::new();
+    let mut rest = reader.take(MAX_LINE as u64 + 1);
+    rest.read_until(end, &mut line)?;
+    if line.contains(&0) {
+        rest.read_to_end(&mut line)?;
+    }
+    if line.len() > MAX_LINE {
+        return protocol(too_long);
+    }
+    match line.pop() {
+        Some(last) if last == end && !line.contains(&0) => Ok(line),
+        _ => Err(Error::Cut),
+    }
 }
 
 fn parse_header(line: &[u8]) -> (u8, Option<i64>) {
@@ -291,16 +301,7 @@ fn one_byte(reader: &mut impl BufRead) -> Result<u8, Error> {
 }
 
 fn read_inline(reader: &mut impl BufRead, args: &mut Args) -> Result<(), Error> {
-    let mut line = Vec::new();
-    reader
-        .take(MAX_LINE as u64 + 1)
-        .read_until(b'\n', &mut line)?;
-    if line.len() > MAX_LINE {
-        return protocol("too big inline request");
-    }
-    if line.pop() != Some(b'\n') {
-        return Err(Error::Cut);
-    }
+    let mut line = read_line(reader, b'\n', "too big inline request")?;
     if line.last() == Some(&b'\r') {
         line.pop();
     }
@@ -326,7 +327,7 @@ pub fn split_words(line: &[u8]) -> Option<Vec<Vec<u8>>> {
         loop {
             match rest {
                 [] => break,
-                [byte, ..] if byte.is_ascii_whitespace() || *byte == 0 => break,
+                [byte, ..] if byte.is_ascii_whitespace() => break,
                 [quote @ (b'"' | b'\''), after @ ..] => {
                     rest = quoted(after, *quote, &mut word)?;
                     break;
@@ -336,10 +337,6 @@ pub fn split_words(line: &[u8]) -> Option<Vec<Vec<u8>>> {
                     rest = after;
                 }
             }
-        }
-        // A NUL ends a C string, and so the line.
-        if rest.first() == Some(&0) {
-            rest = &[];
         }
         words.push(word);
     }

@@ -102,7 +102,7 @@ impl Session<'_> {
                 Err(resp::Error::Io(error)) => return Err(error),
                 Err(resp::Error::Protocol(reason)) => return self.refuse(&reason),
             }
-            if self.client.then == Then::Close || is_killed(&self.client.public) {
+            if self.client.then != Then::GoOn || is_killed(&self.client.public) {
                 return Ok(());
             }
         }
@@ -137,6 +137,9 @@ impl Session<'_> {
         }
         batch.finish(&self.client, &mut self.reply);
         drop(batch);
+        if self.client.then == Then::Drop {
+            self.reply.out.clear();
+        }
         match std::mem::replace(&mut self.client.then, Then::GoOn) {
             Then::Wait { timeout_ms } => {
                 self.wait(deadline(timeout_ms));

@@ -112,7 +112,7 @@ pub static OPTIONS: &[Row] = &[
     row("databases", "16", Number(1, INT), AtStart, "how many there are to SELECT"),
     row("logfile", "", Text, AtStart, "what the server says goes here; empty: to stdout"),
     row("loglevel", "notice", OneOf(&["debug", "verbose", "notice", "warning"]), Live, "how much it says"),
-    row("enable-debug-command", "local", OneOf(&["no", "yes", "local"]), AtStart, "who may use DEBUG"),
+    row("enable-debug-command", "no", OneOf(&["no", "yes", "local"]), AtStart, "who may use DEBUG"),
     // The append-only file.
     row("appendonly", "yes", YesNo, Live, "keep every change in the log"),
     row("appendfilename", "appendonly.aof", FileName, AtStart, "what the log's files begin with"),

@@ -57,12 +57,11 @@ fn setinfo(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
         b"LIB-NAME" => ("lib-name", &client.public.lib_name),
         b"LIB-VER" => ("lib-ver", &client.public.lib_ver),
         _ => {
-            let option = String::from_utf8_lossy(&args[2]);
-            return Err(Error::text(format!("ERR Unrecognized option '{option}'")));
+            return Err(Error::quoting("ERR Unrecognized option '", &args[2], "'"));
         }
     };
     let text = format!("ERR {option} cannot contain spaces, newlines or special characters.");
-    check_name(&args[3], Error::Text(text))?;
+    check_name(&args[3], Error::text(text))?;
     *field.lock().unwrap() = args[3].to_vec();
     reply.ok();
     Ok(())
@@ -89,10 +88,7 @@ impl Type {
             b"normal" => Ok(Type::Normal),
             b"pubsub" => Ok(Type::PubSub),
             b"master" | b"replica" | b"slave" => Ok(Type::Other),
-            _ => {
-                let name = String::from_utf8_lossy(name);
-                Err(Error::text(format!("ERR Unknown client type '{name}'")))
-            }
+            _ => Err(Error::quoting("ERR Unknown client type '", name, "'")),
         }
     }
 
@@ -237,8 +233,7 @@ impl Filter {
                 b"LADDR" => filter.local = Some(value.to_vec()),
                 b"USER" if value == b"default" => {}
                 b"USER" => {
-                    let user = String::from_utf8_lossy(value);
-                    return Err(Error::text(format!("ERR No such user '{user}'")));
+                    return Err(Error::quoting("ERR No such user '", value, "'"));
                 }
                 b"SKIPME" => match value.to_ascii_lowercase().as_slice() {
                     b"yes" => filter.skip_me = true,

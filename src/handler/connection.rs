@@ -69,33 +69,26 @@ fn hello(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Erro
             None => return Err(Error::ProtocolNotInteger),
         });
     }
-    let mut credentials = None;
-    let mut name = None;
     while cursor.left() > 0 {
         let option = cursor.next();
         match option.to_ascii_uppercase().as_slice() {
-            b"AUTH" if cursor.left() >= 2 => credentials = Some((cursor.next(), cursor.next())),
+            b"AUTH" if cursor.left() >= 2 => authenticate(client, cursor.next(), cursor.next())?,
             b"SETNAME" if cursor.left() >= 1 => {
-                let given = cursor.next();
-                check_name(given, Error::BadClientName)?;
-                name = Some(given);
+                let name = cursor.next();
+                check_name(name, Error::BadClientName)?;
+                *client.public.name.lock().unwrap() = name.to_vec();
             }
             _ => {
-                let option = String::from_utf8_lossy(option);
-                return Err(Error::text(format!(
-                    "ERR Syntax error in HELLO option '{option}'"
-                )));
+                return Err(Error::quoting(
+                    "ERR Syntax error in HELLO option '",
+                    option,
+                    "'",
+                ));
             }
         }
     }
-    if let Some((user, password)) = credentials {
-        authenticate(client, user, password)?;
-    }
     if !client.authenticated {
         return Err(Error::HelloNotAuthenticated);
-    }
-    if let Some(name) = name {
-        *client.public.name.lock().unwrap() = name.to_vec();
     }
     if let Some(protocol) = protocol {
         set_protocol(client, reply, protocol);
@@ -191,7 +184,9 @@ fn reset(client: &mut Client, view: &View, _: &Args, reply: &mut Reply) -> Resul
     set_protocol(client, reply, Protocol::Resp2);
     client.public.name.lock().unwrap().clear();
     client.db = 0;
-    client.replies = Replies::On;
+    if client.replies != Replies::SkipThis {
+        client.replies = Replies::On;
+    }
     client.authenticated = !client.server.config.has_password();
     reply.status("RESET");
     Ok(())

@@ -145,7 +145,7 @@ pub fn stop_monitoring(client: &Client) {
 
 /// Shows a command that has just run to all monitors, but for those that could harm the server
 /// and those that hold a secret.
-pub fn show_monitors(client: &Client, row: &Row, args: &Args, now: u64) {
+pub fn show_monitors(client: &Client, row: &Row, args: &Args, now: u64, reply: &mut Reply) {
     let name = row.command.name;
     let group = name.split('|').next().unwrap_or(name);
     let hidden = matches!(
@@ -179,7 +179,11 @@ pub fn show_monitors(client: &Client, row: &Row, args: &Args, now: u64) {
         }
     }
     line.extend_from_slice(b"\r\n");
-    client.server.hub.show_monitors(&line);
+    client.server.hub.show_monitors(&line, client.public.id);
+    // A monitor sees its own command behind the reply, which has not left yet.
+    if client.public.monitoring.load(Ordering::Relaxed) {
+        reply.out.extend_from_slice(&line);
+    }
 }
 
 /// Redis's `sdscatrepr`.
