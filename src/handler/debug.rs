@@ -79,6 +79,7 @@ fn set_active_expire(client: &mut Client, args: &Args, reply: &mut Reply) -> Res
 
 /// One reply of each kind, with Redis's values. Attributes and big numbers are left out, for no
 /// command of this server answers with them.
+#[allow(clippy::approx_constant, reason = "these are Redis's digits")]
 fn protocol(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     match argument(args)?.to_ascii_lowercase().as_slice() {
         b"string" => reply.bulk(b"Hello World"),

@@ -58,7 +58,11 @@ fn info(client: &mut Client, view: &View, args: &Args, reply: &mut Reply) -> Res
         });
         is_asked_for || args.len() == 1 && by_default
     };
-    let mut info = Info { server: &client.server, view, text: String::new() };
+    let mut info = Info {
+        server: &client.server,
+        view,
+        text: String::new(),
+    };
     for (name, _, write_fields) in SECTIONS.iter().filter(wanted) {
         let gap = if info.text.is_empty() { "" } else { "\r\n" };
         info.text += &format!("{gap}# {name}\r\n");
@@ -114,7 +118,10 @@ impl Info<'_> {
     fn clients(&mut self) {
         let server = self.server;
         self.field("connected_clients", server.clients.count());
-        self.field("maxclients", server.config.maxclients.load(Ordering::Relaxed));
+        self.field(
+            "maxclients",
+            server.config.maxclients.load(Ordering::Relaxed),
+        );
         // WAITAOF is the only command that makes a client wait.
         self.field("blocked_clients", load(&server.aof.status.waiting));
     }
@@ -135,7 +142,10 @@ impl Info<'_> {
             self.bytes("total_system_memory", total);
         }
         self.bytes("maxmemory", 0);
-        self.field("maxmemory_policy", self.server.config.text("maxmemory-policy"));
+        self.field(
+            "maxmemory_policy",
+            self.server.config.text("maxmemory-policy"),
+        );
         // std's allocator is the C library's, whose version it does not know.
         self.field("mem_allocator", "libc");
     }
@@ -148,7 +158,10 @@ impl Info<'_> {
         self.flag("loading", self.server.is_loading());
         self.flag("rdb_bgsave_in_progress", false);
         self.flag("aof_enabled", aof.is_enabled());
-        self.flag("aof_rewrite_in_progress", status.rewriting.load(Ordering::Relaxed));
+        self.flag(
+            "aof_rewrite_in_progress",
+            status.rewriting.load(Ordering::Relaxed),
+        );
         // A rewrite waits for nothing, so none is ever scheduled.
         self.flag("aof_rewrite_scheduled", false);
         let seconds = status.last_rewrite_seconds.load(Ordering::Relaxed);
@@ -194,7 +207,10 @@ impl Info<'_> {
         self.field("total_connections_received", load(&stats.connections));
         self.field("total_commands_processed", load(&stats.commands));
         if let Some(rates) = &rates {
-            self.field("instantaneous_ops_per_sec", format_args!("{:.0}", rates.commands));
+            self.field(
+                "instantaneous_ops_per_sec",
+                format_args!("{:.0}", rates.commands),
+            );
         }
         self.field("total_net_input_bytes", load(&stats.input_bytes));
         self.field("total_net_output_bytes", load(&stats.output_bytes));
@@ -235,8 +251,12 @@ impl Info<'_> {
     fn commandstats(&mut self) {
         for row in &TABLE.rows {
             let counters = &self.server.stats.of_commands[row.index];
-            let counters =
-                [&counters.calls, &counters.microseconds, &counters.rejected, &counters.failed];
+            let counters = [
+                &counters.calls,
+                &counters.microseconds,
+                &counters.rejected,
+                &counters.failed,
+            ];
             let [calls, took, rejected, failed] = counters.map(load);
             if calls + rejected + failed > 0 {
                 let each = took as f64 / calls.max(1) as f64;
@@ -289,7 +309,9 @@ fn os() -> String {
 
 /// The bytes of a line such as `VmRSS:     1234 kB`.
 fn kilobytes(text: &str, name: &str) -> Option<u64> {
-    let mut values = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let mut values = text
+        .lines()
+        .filter_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     let number = values.next()?.trim().strip_suffix("kB")?;
     Some(number.trim().parse::<u64>().ok()? * 1024)
 }
@@ -306,7 +328,10 @@ fn processor_ticks(stat: &str) -> Vec<(&'static str, u64)> {
         ("used_cpu_user_children", 13),
     ];
     let ticks = |index: usize| fields.get(index)?.parse().ok();
-    names.into_iter().filter_map(|(name, index)| Some((name, ticks(index)?))).collect()
+    names
+        .into_iter()
+        .filter_map(|(name, index)| Some((name, ticks(index)?)))
+        .collect()
 }
 
 /// A number of bytes for people, as Redis writes it.

@@ -118,7 +118,9 @@ fn command_list(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
         Some(_) => return Err(Error::Syntax),
     };
     let names = TABLE.rows.iter().map(|row| row.command.name.as_bytes());
-    let names: Vec<_> = names.filter(|name| glob::matches(pattern, name, true)).collect();
+    let names: Vec<_> = names
+        .filter(|name| glob::matches(pattern, name, true))
+        .collect();
     reply.array(names.len());
     names.into_iter().for_each(|name| reply.bulk(name));
     Ok(())
@@ -126,14 +128,21 @@ fn command_list(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
 
 /// What COMMAND and COMMAND INFO say of a command.
 fn describe(row: &Row, reply: &mut Reply) {
-    let &Command { name, arity, keys: Keys(first, last, step), .. } = row.command;
+    let &Command {
+        name,
+        arity,
+        keys: Keys(first, last, step),
+        ..
+    } = row.command;
     reply.array(10);
     reply.bulk(name.as_bytes());
     reply.integer(arity);
     let flags = flags(row.command);
     reply.set(flags.len());
     flags.into_iter().for_each(|flag| reply.status(flag));
-    [first, last, step].into_iter().for_each(|number| reply.integer(number));
+    [first, last, step]
+        .into_iter()
+        .for_each(|number| reply.integer(number));
     // ACL categories, tips, key specifications.
     (0..3).for_each(|_| reply.set(0));
     let subcommands: Vec<&Row> = TABLE.subcommands(name).collect();
@@ -158,7 +167,13 @@ fn flags(command: &Command) -> Vec<&'static str> {
 
 /// What COMMAND DOCS says of a command.
 fn document(row: &Row, reply: &mut Reply) {
-    let &Command { name, since, usage, summary, .. } = row.command;
+    let &Command {
+        name,
+        since,
+        usage,
+        summary,
+        ..
+    } = row.command;
     let subcommands: Vec<&Row> = TABLE.subcommands(name).collect();
     reply.bulk(name.as_bytes());
     reply.map(3 + usize::from(!usage.is_empty()) + usize::from(!subcommands.is_empty()));
@@ -211,7 +226,10 @@ fn slowlog_get(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<()
     let most = most.filter(|&most| most >= -1).ok_or_else(bad_count)?;
     let log = client.server.stats.slow_log.lock().unwrap();
     // What is no usize is -1: all.
-    let count = log.entries.len().min(usize::try_from(most).unwrap_or(usize::MAX));
+    let count = log
+        .entries
+        .len()
+        .min(usize::try_from(most).unwrap_or(usize::MAX));
     reply.array(count);
     for slow in log.entries.iter().take(count) {
         reply.array(6);
@@ -253,7 +271,11 @@ mod tests {
         for Row { command, .. } in &TABLE.rows {
             if let Run::Container = command.run {
                 assert_eq!(command.arity, -2, "{}", command.name);
-                assert!(TABLE.subcommands(command.name).count() > 0, "{}", command.name);
+                assert!(
+                    TABLE.subcommands(command.name).count() > 0,
+                    "{}",
+                    command.name
+                );
             }
         }
     }
