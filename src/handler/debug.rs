@@ -17,7 +17,7 @@
 use super::{Command, NO_KEY, Run, command, subcommand_syntax};
 use crate::client::Client;
 use crate::error::Error;
-use crate::resp::{Args, Protocol, Reply};
+use crate::resp::{Args, Protocol, Reply, parse_integer};
 use crate::store::ViewMut;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use std::time::Duration;
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
     command("debug",                   -2, Run::OpenContainer(unknown),    NO_KEY, "1.0.0", "",        "A container for debugging commands"),
-    command("debug|help",               2, Run::Client(super::help),       NO_KEY, "1.0.0", "",        "Show helpful text about the different subcommands"),
+    command("debug|help",              -2, Run::Client(help),              NO_KEY, "1.0.0", "",        "Show helpful text about the different subcommands"),
     command("debug|protocol",          -2, Run::Client(protocol),          NO_KEY, "1.0.0", "type",    "Reply with a test value of the specified type"),
     command("debug|set-active-expire", -2, Run::Client(set_active_expire), NO_KEY, "1.0.0", "0|1",     "Setting it to 0 disables expiring keys in background when they are not accessed"),
     command("debug|sleep",             -2, Run::Write(sleep),              NO_KEY, "1.0.0", "seconds", "Stop the server for so many seconds. Decimals allowed"),
@@ -43,6 +43,13 @@ pub fn is_allowed(client: &Client) -> bool {
 
 fn unknown(_: &mut Client, args: &Args, _: &mut Reply) -> Result<(), Error> {
     Err(subcommand_syntax(args))
+}
+
+fn help(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    match args.len() {
+        2 => super::help(client, args, reply),
+        _ => Err(subcommand_syntax(args)),
+    }
 }
 
 /// The one argument behind the subcommand.
@@ -64,7 +71,7 @@ fn sleep(_: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Erro
 }
 
 fn set_active_expire(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let active = crate::resp::parse_integer(argument(args)?).unwrap_or_default() != 0;
+    let active = parse_integer(argument(args)?).unwrap_or_default() != 0;
     client.server.active_expire.store(active, Ordering::Relaxed);
     reply.ok();
     Ok(())
@@ -72,6 +79,7 @@ fn set_active_expire(client: &mut Client, args: &Args, reply: &mut Reply) -> Res
 
 /// One reply of each kind, with Redis's values. Attributes and big numbers are left out, for no
 /// command of this server answers with them.
+#[allow(clippy::approx_constant, reason = "these are Redis's digits")]
 fn protocol(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     match argument(args)?.to_ascii_lowercase().as_slice() {
         b"string" => reply.bulk(b"Hello World"),

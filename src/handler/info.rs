@@ -18,7 +18,7 @@
 //! which in Rust would take `unsafe`; here the kernel is asked how much memory the process has.
 
 use super::args::Cursor;
-use super::{Command, NO_KEY, Run, TABLE, command, microseconds};
+use super::{Command, NO_KEY, REDIS_VERSION, Run, TABLE, VERSION, command, microseconds};
 use crate::client::{Client, Server};
 use crate::error::Error;
 use crate::resp::{Args, Reply};
@@ -98,8 +98,8 @@ impl Info<'_> {
         let server = self.server;
         let seconds = server.uptime() / 1000;
         // The version whose behaviour this server follows: clients decide by it what they may use.
-        self.field("redis_version", "7.0.15");
-        self.field("simple_redis_version", env!("CARGO_PKG_VERSION"));
+        self.field("redis_version", REDIS_VERSION);
+        self.field("simple_redis_version", VERSION);
         self.field("redis_mode", "standalone");
         self.field("os", os());
         self.field("arch_bits", usize::BITS);
@@ -127,7 +127,8 @@ impl Info<'_> {
     }
 
     /// What is used is the memory that the kernel has had to find for this process alone: heap and
-    /// stacks. Redis's own figure is what it has asked of its allocator, a little less.
+    /// stacks. Redis's own figure is what it has asked of its allocator, a little less. The
+    /// peak is known only of all that was resident, the program itself included.
     fn memory(&mut self) {
         let status = read("/proc/self/status");
         let of = |name| kilobytes(&status, name);
@@ -136,8 +137,6 @@ impl Info<'_> {
             self.bytes("used_memory", used);
             self.bytes("used_memory_rss", resident);
             self.bytes("used_memory_peak", peak);
-            let percentage = used as f64 * 100.0 / peak.max(1) as f64;
-            self.field("used_memory_peak_perc", format_args!("{percentage:.2}%"));
         }
         if let Some(total) = kilobytes(&read("/proc/meminfo"), "MemTotal") {
             self.bytes("total_system_memory", total);
