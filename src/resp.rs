@@ -43,7 +43,7 @@ const MAX_LINE: usize = 64 * 1024;
 #[derive(Debug)]
 pub enum Error {
     /// The bytes are not a command: answered with `ERR Protocol error: …`, then closed.
-    Protocol(String),
+    Protocol(Vec<u8>),
     /// The input ended inside a command.
     Cut,
     /// The connection or the file failed.
@@ -187,7 +187,7 @@ fn read_array(reader: &mut impl BufRead, args: &mut Args, limits: Limits) -> Res
     for _ in 0..count {
         let (kind, length) = read_header(reader, "too big bulk count string")?;
         if kind != b'$' {
-            return protocol(&format!("expected '$', got '{}'", char::from(kind)));
+            return protocol([b"expected '$', got '", &[kind][..], b"'"].concat());
         }
         let length = match length.and_then(|length| usize::try_from(length).ok()) {
             Some(length) if length <= limits.bulk => length,
@@ -383,7 +383,7 @@ fn unescape(byte: u8) -> u8 {
     }
 }
 
-fn protocol<T>(text: &str) -> Result<T, Error> {
+fn protocol<T>(text: impl Into<Vec<u8>>) -> Result<T, Error> {
     Err(Error::Protocol(text.into()))
 }
 

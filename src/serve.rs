@@ -25,6 +25,7 @@
 //! cannot be written waits in the client's reply list.
 
 use crate::client::{Client, Public, Server, Then};
+use crate::error::Error;
 use crate::handler::Batch;
 use crate::resp::{self, Args, Limits, Reply, read_command};
 use crate::say;
@@ -158,14 +159,14 @@ impl Session<'_> {
     }
 
     /// Answers a protocol error; afterwards the bytes that follow mean nothing.
-    fn refuse(&mut self, reason: &str) -> io::Result<()> {
+    fn refuse(&mut self, reason: &[u8]) -> io::Result<()> {
         say::verbose(format_args!(
-            "client {}: protocol error: {reason}",
-            self.client.public.id
+            "client {}: protocol error: {}",
+            self.client.public.id,
+            reason.escape_ascii()
         ));
-        self.reply.error(&crate::error::Error::text(format!(
-            "ERR Protocol error: {reason}"
-        )));
+        let error = Error::quoting("ERR Protocol error: ", reason, "");
+        self.reply.error(&error);
         self.flush()?;
         if self.client.outbox.is_none() {
             // Closing a socket with unread input makes the kernel throw away what we have just
@@ -273,7 +274,7 @@ impl Session<'_> {
                     "cannot shut down, the log is not saved: {cause}"
                 ));
                 let text = "ERR Errors trying to SHUTDOWN. Check logs.";
-                self.reply.error(&crate::error::Error::text(text));
+                self.reply.error(&Error::text(text));
             }
         }
     }

@@ -151,7 +151,7 @@ fn stop_at(unit: u64, offset: u64, error: Error) -> Stop {
         },
         Error::Protocol(reason) => Stop::Corrupt {
             offset: unit,
-            reason: format!("at {offset}: {reason}"),
+            reason: format!("at {offset}: {}", String::from_utf8_lossy(&reason)),
         },
         Error::Io(error) => Stop::Io(error.to_string()),
     }
@@ -173,7 +173,9 @@ fn read_record(reader: &mut impl BufRead, args: &mut Args) -> Result<bool, Error
             }
             Some(&byte) => {
                 let found = byte.escape_ascii();
-                return Err(Error::Protocol(format!("expected '*', found '{found}'")));
+                return Err(Error::Protocol(
+                    format!("expected '*', found '{found}'").into(),
+                ));
             }
         }
     }
