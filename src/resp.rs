@@ -319,7 +319,8 @@ pub fn split_words(line: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut words = Vec::new();
     let mut rest = line;
     loop {
-        rest = rest.trim_ascii_start();
+        let spaces = rest.iter().take_while(|byte| is_space(byte)).count();
+        rest = &rest[spaces..];
         if rest.is_empty() {
             return Some(words);
         }
@@ -327,7 +328,7 @@ pub fn split_words(line: &[u8]) -> Option<Vec<Vec<u8>>> {
         loop {
             match rest {
                 [] => break,
-                [byte, ..] if byte.is_ascii_whitespace() => break,
+                [b' ' | b'\t' | b'\r' | b'\n', ..] => break,
                 [quote @ (b'"' | b'\''), after @ ..] => {
                     rest = quoted(after, *quote, &mut word)?;
                     break;
@@ -342,6 +343,11 @@ pub fn split_words(line: &[u8]) -> Option<Vec<Vec<u8>>> {
     }
 }
 
+/// What C's `isspace` takes for a space.
+fn is_space(byte: &u8) -> bool {
+    matches!(byte, b' ' | b'\t'..=b'\r')
+}
+
 /// Appends what stands up to the closing quote, and returns what comes after it.
 fn quoted<'a>(mut rest: &'a [u8], quote: u8, word: &mut Vec<u8>) -> Option<&'a [u8]> {
     loop {
@@ -354,7 +360,7 @@ fn quoted<'a>(mut rest: &'a [u8], quote: u8, word: &mut Vec<u8>) -> Option<&'a [
             [b'\\', escaped, after @ ..] if quote == b'"' => (unescape(*escaped), after),
             [b'\\', b'\'', after @ ..] if quote == b'\'' => (b'\'', after),
             [byte, after @ ..] if *byte == quote => {
-                let ends = after.first().is_none_or(|next| next.is_ascii_whitespace());
+                let ends = after.first().is_none_or(is_space);
                 return ends.then_some(after);
             }
             [byte, after @ ..] => (*byte, after),
