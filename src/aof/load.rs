@@ -99,7 +99,7 @@ fn replay_into(
     let mut open_multi = false;
     loop {
         let offset = reader.offset;
-        if extent.commands % 1024 == 0 {
+        if extent.commands.is_multiple_of(1024) {
             progress(offset);
         }
         match read_record(&mut reader, &mut args) {
