@@ -21,14 +21,14 @@ command -v cargo >/dev/null || {
 }
 
 echo "== the server: cargo test"
-cargo test
+cargo test --no-fail-fast
 
 echo "== the redis crate: cargo test --manifest-path $clients"
 # Cargo's home first, since it answers at once; then the network, without cargo's long patience.
 if cargo fetch --locked --offline --manifest-path $clients >"$log" 2>&1 ||
     CARGO_NET_RETRY=1 CARGO_HTTP_TIMEOUT=10 cargo fetch --locked --manifest-path $clients >"$log" 2>&1
 then
-    cargo test --locked --manifest-path $clients
+    cargo test --no-fail-fast --locked --manifest-path $clients
     echo "test.sh: the tests of the server and those with the redis crate pass."
     exit
 fi

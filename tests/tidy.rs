@@ -21,15 +21,16 @@ use support::{Server, Value};
 
 /// The files of the evening, in the order in which to read them; those that are only for looking
 /// up follow in the order of the alphabet.
-const EVENING: [&str; 7] = [
-    "serve", "resp", "handler", "client", "store", "table", "aof",
+const EVENING: [&str; 8] = [
+    "serve", "batch", "resp", "handler", "client", "store", "table", "aof",
 ];
 
 /// Imports run one way: a file may use what stands in a later line of this list, and nothing of
 /// its own line or an earlier one. `aof` cannot know a command, and `resp` knows error texts only.
-const LAYERS: [&[&str]; 10] = [
+const LAYERS: [&[&str]; 11] = [
     &["main"],
     &["serve", "expire"],
+    &["batch"],
     &["handler"],
     &["client"],
     &["aof", "pubsub"],
