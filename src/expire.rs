@@ -16,8 +16,8 @@
 //! **How Redis does it**: expire.c, `activeExpireCycle`: it has no order of deadlines and samples
 //! twenty keys at random, again and again while many of them are dead; so up to a tenth may stay.
 
+use crate::batch::Batch;
 use crate::client::{Client, Server};
-use crate::handler::Batch;
 use crate::resp::Reply;
 use crate::store::Keyspace;
 use std::sync::atomic::Ordering;

@@ -3,6 +3,8 @@
 
 mod serve;
 
+mod batch;
+
 mod resp;
 
 mod handler;
@@ -28,9 +30,9 @@ mod stats;
 mod watch;
 
 use aof::rewrite::replay_sealed;
+use batch::Batch;
 use client::{Client, Connection, Server};
 use config::{Config, Start};
-use handler::Batch;
 use resp::{Args, Reply};
 use stats::{Stats, add};
 use std::hash::{BuildHasher, Hasher, RandomState};

@@ -24,9 +24,9 @@
 //! **How Redis does it**: networking.c. One thread waits for all sockets at once (epoll), and what
 //! cannot be written waits in the client's reply list.
 
+use crate::batch::{Arrived, Batch};
 use crate::client::{Client, Public, Server, Then, Wait};
 use crate::error::Error;
-use crate::handler::Batch;
 use crate::resp::{self, Args, Limits, Reply, read_command};
 use crate::say;
 use crate::stats::add;
@@ -44,6 +44,9 @@ const INPUT_BUFFER: usize = 16 * 1024;
 
 /// A batch ends when its replies are this long, in bytes.
 const BATCH_OUTPUT: usize = 64 * 1024;
+
+/// A batch has at most so many commands: those that wait for its lock should not wait for long.
+const BATCH_COMMANDS: usize = 64;
 
 /// After this long a write that makes no progress lets the reading go on.
 const WRITE_TIMEOUT: Duration = Duration::from_millis(10);
@@ -72,7 +75,9 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Client) {
     };
     let mut session = Session {
         reader: BufReader::with_capacity(INPUT_BUFFER, inbound),
-        args: Args::default(),
+        arrived: vec![Arrived::default()],
+        arrived_count: 0,
+        ran: 0,
         reply: Reply::new(),
         stream: stream.clone(),
         writer: None,
@@ -98,7 +103,11 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Client) {
 struct Session<'a> {
     client: Client,
     reader: BufReader<Inbound>,
-    args: Args,
+    /// Commands that were read and looked up; those before `ran` have run. The places are used
+    /// again and again.
+    arrived: Vec<Arrived>,
+    arrived_count: usize,
+    ran: usize,
     reply: Reply,
     stream: Arc<TcpStream>,
     /// The thread that empties the client's outbox, if it has one.
@@ -110,13 +119,20 @@ struct Session<'a> {
 impl Session<'_> {
     fn run(&mut self) -> io::Result<()> {
         loop {
-            match read_command(&mut self.reader, &mut self.args, limits(&self.client)) {
-                Ok(true) => self.batch()?,
-                Ok(false) => return Ok(()),
-                Err(resp::Error::Cut) => return Err(ErrorKind::UnexpectedEof.into()),
-                Err(resp::Error::Io(error)) => return Err(error),
-                Err(resp::Error::Protocol(reason)) => return self.refuse(&reason),
+            if self.ran == self.arrived_count {
+                // Nothing is left to be run: wait for the next command, with nothing held.
+                let first = &mut self.arrived[0];
+                match read_command(&mut self.reader, &mut first.args, limits(&self.client)) {
+                    Ok(true) => first.look_up(),
+                    Ok(false) => return Ok(()),
+                    Err(resp::Error::Cut) => return Err(ErrorKind::UnexpectedEof.into()),
+                    Err(resp::Error::Io(error)) => return Err(error),
+                    Err(resp::Error::Protocol(reason)) => return self.refuse(&reason),
+                }
+                (self.ran, self.arrived_count) = (0, 1);
+                self.take_arrived();
             }
+            self.batch()?;
             if self.client.then != Then::GoOn || self.is_killed() {
                 return Ok(());
             }
@@ -130,27 +146,54 @@ impl Session<'_> {
         self.client.public.killed.load(Ordering::Acquire) || outbox.is_some_and(|o| o.is_closed())
     }
 
-    /// Runs the command that has just been read and those that have arrived whole behind it, then
-    /// sends the replies.
-    fn batch(&mut self) -> io::Result<()> {
-        let mut batch = Batch::new(self.server, self.store);
-        loop {
-            if self.is_killed() {
+    /// Takes the commands that lie whole in the buffer. What does not is left untouched, and so
+    /// is what is wrong: the blocking read will find the same, when the replies have left.
+    fn take_arrived(&mut self) {
+        // What a stranger may send is decided by the AUTH before it.
+        let most = if self.client.authenticated {
+            BATCH_COMMANDS
+        } else {
+            1
+        };
+        while self.arrived_count < most {
+            if self.arrived_count == self.arrived.len() {
+                self.arrived.push(Arrived::default());
+            }
+            let next = &mut self.arrived[self.arrived_count];
+            let buffered = self.reader.buffer();
+            let mut rest = buffered;
+            if !matches!(
+                read_command(&mut rest, &mut next.args, limits(&self.client)),
+                Ok(true)
+            ) {
                 break;
             }
-            batch.execute(&mut self.client, &mut self.args, &mut self.reply);
+            let used = buffered.len() - rest.len();
+            self.reader.consume(used);
+            next.look_up();
+            self.arrived_count += 1;
+        }
+    }
+
+    /// Runs the commands that have arrived, then sends the replies.
+    fn batch(&mut self) -> io::Result<()> {
+        let mut batch = Batch::new(self.server, self.store);
+        batch.warm(self.client.db, &self.arrived[self.ran..self.arrived_count]);
+        while self.ran < self.arrived_count && !self.is_killed() {
+            if self.ran > 0 && starts_outbox(&self.client, &self.arrived[self.ran].args) {
+                // What has been answered so far leaves before the first message can come.
+                batch.finish(&self.client, &mut self.reply);
+                self.flush()?;
+            }
+            let Arrived { row, args } = &mut self.arrived[self.ran];
+            batch.execute(*row, &mut self.client, args, &mut self.reply);
+            self.ran += 1;
             // A subscriber's replies must leave one by one: messages come in between.
             if self.client.then != Then::GoOn
                 || self.client.outbox.is_some()
                 || self.reply.out.len() >= BATCH_OUTPUT
-                || !next_is_whole(&mut self.reader, &mut self.args, limits(&self.client))
             {
                 break;
-            }
-            if starts_outbox(&self.client, &self.args) {
-                // What has been answered so far leaves before the first message can come.
-                batch.finish(&self.client, &mut self.reply);
-                self.flush()?;
             }
         }
         if self.client.then == Then::Shutdown {
@@ -344,19 +387,6 @@ fn linger(mut stream: &TcpStream) {
             return;
         }
     }
-}
-
-/// Reads the next command if all of it lies in the buffer. What does not is left untouched, and
-/// so is what is wrong: the blocking read will find the same, when the replies have left.
-fn next_is_whole(reader: &mut BufReader<Inbound>, args: &mut Args, limits: Limits) -> bool {
-    let buffered = reader.buffer();
-    let mut rest = buffered;
-    let whole = matches!(read_command(&mut rest, args, limits), Ok(true));
-    if whole {
-        let used = buffered.len() - rest.len();
-        reader.consume(used);
-    }
-    whole
 }
 
 /// Whether the command gives the client an outbox.

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 /// Counters since the start, or since CONFIG RESETSTAT.
 #[derive(Default)]
@@ -105,6 +105,12 @@ impl Stats {
             output_bytes: rate(2),
         })
     }
+}
+
+/// Unix time in microseconds.
+pub fn microseconds() -> u64 {
+    let since_epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    since_epoch.as_micros() as u64
 }
 
 /// Adds to a counter that others may be adding to.

@@ -33,6 +33,7 @@
 //! there may still allocate one array of half a gigabyte; here the largest step is one segment.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry as Place;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 
 /// Entries per slot above which the table gets one more slot. HashMap gives 28 entries 32 buckets
@@ -124,12 +125,13 @@ impl<E: Keyed> Table<E> {
         debug_assert!(self.get(hash, entry.key()).is_none());
         let index = self.index(hash);
         let slot = self.slot_mut(index);
-        if slot.contains_key(&hash) {
-            self.twins.push(entry);
-        } else {
-            slot.insert(hash, entry);
-            let length = slot.len();
-            self.longest = self.longest.max(length);
+        match slot.entry(hash) {
+            Place::Vacant(place) => {
+                place.insert(entry);
+                let length = slot.len();
+                self.longest = self.longest.max(length);
+            }
+            Place::Occupied(_) => self.twins.push(entry),
         }
         self.len += 1;
         if self.len > self.slots * FILL {

@@ -5,11 +5,12 @@
 //!
 //! **How Redis does it**: server.c, replication.c.
 
-use super::{Command, NO_KEY, Row, Run, command, microseconds};
+use super::{Command, NO_KEY, Row, Run, command};
 use crate::client::{Client, Replies, Then, Wait};
 use crate::error::Error;
 use crate::handler::args::Cursor;
 use crate::resp::{Args, Digits, Reply};
+use crate::stats::microseconds;
 use std::sync::atomic::Ordering;
 
 #[rustfmt::skip]
