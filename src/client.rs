@@ -59,7 +59,7 @@ impl Server {
             if self.config.flag("appendonly") {
                 self.aof.request_enable();
             } else {
-                self.aof.disable().map_err(Error::Misconf)?;
+                self.aof.disable();
             }
         }
         Ok(())
@@ -225,8 +225,10 @@ pub enum Then {
     Close,
     /// Close it without another word.
     Drop,
-    /// Save, and end the process.
-    Shutdown,
+    /// Save, and end the process; with `force` also if it cannot be saved.
+    Shutdown {
+        force: bool,
+    },
     /// Wait for replicas, which never come, then answer WAIT.
     Wait {
         timeout_ms: u64,

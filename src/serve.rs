@@ -27,6 +27,7 @@
 use crate::client::{Client, Public, Server, Then};
 use crate::error::Error;
 use crate::handler::Batch;
+use crate::handler::server::waitaof_without_log;
 use crate::resp::{self, Args, Limits, Reply, read_command};
 use crate::say;
 use crate::stats::add;
@@ -132,12 +133,18 @@ impl Session<'_> {
                 self.flush()?;
             }
         }
-        if self.client.then == Then::Shutdown {
-            batch.hold_everything();
-            self.shut_down();
+        let mut unsaved = None;
+        if let Then::Shutdown { force } = self.client.then {
+            self.client.then = Then::GoOn;
+            unsaved = Some(self.shut_down(&mut batch, force));
         }
         batch.finish(&self.client, &mut self.reply);
         drop(batch);
+        if let Some(cause) = unsaved {
+            say::warning(format_args!(
+                "cannot shut down, the log is not saved: {cause}"
+            ));
+        }
         if self.client.then == Then::Drop {
             self.reply.out.clear();
         }
@@ -227,7 +234,18 @@ impl Session<'_> {
         let aof = &self.server.aof;
         let position = aof.position();
         if local {
-            aof.wait_durable(position, deadline);
+            aof.status.waiting.fetch_add(1, Ordering::Relaxed);
+            while !is_killed(&self.client.public) && aof.is_enabled() {
+                let pause = pause_until(deadline);
+                let is_over = pause.is_zero() || aof.wait_durable(position, pause);
+                if is_over || self.has_left(Duration::from_millis(1)) {
+                    break;
+                }
+            }
+            aof.status.waiting.fetch_sub(1, Ordering::Relaxed);
+            if !aof.is_enabled() {
+                return self.reply.error(&waitaof_without_log());
+            }
         }
         if replicas {
             self.wait(deadline);
@@ -241,41 +259,42 @@ impl Session<'_> {
     /// Waits until the deadline, or until the client has left.
     fn wait(&self, deadline: Option<Instant>) {
         while !is_killed(&self.client.public) {
-            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-            let pause = left
-                .unwrap_or(Duration::MAX)
-                .min(Duration::from_millis(100));
-            if pause.is_zero() {
+            let pause = pause_until(deadline);
+            if pause.is_zero() || self.has_left(pause) {
                 break;
             }
-            // Looking at the input without taking it shows whether the peer is still there.
-            let _ = self.stream.set_read_timeout(Some(pause));
-            match self.stream.peek(&mut [0]) {
-                Ok(0) => break,
-                Ok(_) => std::thread::sleep(pause),
-                Err(error) if is_timeout(&error) => {}
-                Err(_) => break,
-            }
         }
+    }
+
+    /// Whether the peer leaves within `pause`.
+    fn has_left(&self, pause: Duration) -> bool {
+        // Looking at the input without taking it shows whether the peer is still there.
+        let _ = self.stream.set_read_timeout(Some(pause));
+        let left = match self.stream.peek(&mut [0]) {
+            Ok(0) => true,
+            Ok(_) => {
+                std::thread::sleep(pause);
+                false
+            }
+            Err(error) => !is_timeout(&error),
+        };
         let _ = self.stream.set_read_timeout(None);
+        left
     }
 
     /// Ends the process while everybody else is kept from the data. If the log cannot be saved,
-    /// the operator should know and the client may try again, as in Redis.
-    fn shut_down(&mut self) {
-        self.client.then = Then::GoOn;
+    /// the operator should know and the client may try again, unless it said FORCE, as in Redis.
+    /// Returns why, to be told when the lock is free again.
+    fn shut_down(&mut self, batch: &mut Batch, force: bool) -> String {
+        say::notice(format_args!("SHUTDOWN: saving the log, then good bye"));
+        batch.hold_everything();
         match self.server.aof.finish() {
-            Ok(()) => {
-                say::notice(format_args!("the log is saved; good bye"));
-                std::process::exit(0);
-            }
-            Err(cause) => {
-                say::warning(format_args!(
-                    "cannot shut down, the log is not saved: {cause}"
-                ));
+            Err(cause) if !force => {
                 let text = "ERR Errors trying to SHUTDOWN. Check logs.";
                 self.reply.error(&Error::text(text));
+                cause
             }
+            _ => std::process::exit(0),
         }
     }
 
@@ -334,6 +353,13 @@ fn deadline(timeout_ms: u64) -> Option<Instant> {
     } else {
         Instant::now().checked_add(Duration::from_millis(timeout_ms))
     }
+}
+
+/// How long to sleep before looking around again; zero when the deadline has passed.
+fn pause_until(deadline: Option<Instant>) -> Duration {
+    let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+    left.unwrap_or(Duration::MAX)
+        .min(Duration::from_millis(100))
 }
 
 fn is_killed(public: &Public) -> bool {
