@@ -5,6 +5,8 @@ mod serve;
 
 mod batch;
 
+mod account;
+
 mod resp;
 
 mod handler;

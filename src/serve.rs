@@ -83,7 +83,7 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Client) {
         writer: None,
         client,
         server,
-        store,
+        batch: Batch::new(server, store),
     };
     let end = session.run();
     if let Err(error) = &end {
@@ -113,7 +113,7 @@ struct Session<'a> {
     /// The thread that empties the client's outbox, if it has one.
     writer: Option<JoinHandle<()>>,
     server: &'a Arc<Server>,
-    store: &'a RwLock<Keyspace>,
+    batch: Batch<'a>,
 }
 
 impl Session<'_> {
@@ -132,7 +132,7 @@ impl Session<'_> {
                 (self.ran, self.arrived_count) = (0, 1);
                 self.take_arrived();
             }
-            self.batch()?;
+            self.run_batch()?;
             if self.client.then != Then::GoOn || self.is_killed() {
                 return Ok(());
             }
@@ -176,17 +176,19 @@ impl Session<'_> {
     }
 
     /// Runs the commands that have arrived, then sends the replies.
-    fn batch(&mut self) -> io::Result<()> {
-        let mut batch = Batch::new(self.server, self.store);
-        batch.warm(self.client.db, &self.arrived[self.ran..self.arrived_count]);
+    fn run_batch(&mut self) -> io::Result<()> {
+        self.batch.begin();
+        self.batch
+            .warm(self.client.db, &self.arrived[self.ran..self.arrived_count]);
         while self.ran < self.arrived_count && !self.is_killed() {
             if self.ran > 0 && starts_outbox(&self.client, &self.arrived[self.ran].args) {
                 // What has been answered so far leaves before the first message can come.
-                batch.finish(&self.client, &mut self.reply);
+                self.batch.finish(&self.client, &mut self.reply);
                 self.flush()?;
             }
             let Arrived { row, args } = &mut self.arrived[self.ran];
-            batch.execute(*row, &mut self.client, args, &mut self.reply);
+            self.batch
+                .execute(*row, &mut self.client, args, &mut self.reply);
             self.ran += 1;
             // A subscriber's replies must leave one by one: messages come in between.
             if self.client.then != Then::GoOn
@@ -199,10 +201,9 @@ impl Session<'_> {
         let mut unsaved = None;
         if let Then::Shutdown { force } = self.client.then {
             self.client.then = Then::GoOn;
-            unsaved = Some(self.shut_down(&mut batch, force));
+            unsaved = Some(self.shut_down(force));
         }
-        batch.finish(&self.client, &mut self.reply);
-        drop(batch);
+        self.batch.finish(&self.client, &mut self.reply);
         if let Some(cause) = unsaved {
             say::warning(format_args!(
                 "cannot shut down, the log is not saved: {cause}"
@@ -348,9 +349,9 @@ impl Session<'_> {
     /// Ends the process while everybody else is kept from the data. If the log cannot be saved,
     /// the operator should know and the client may try again, unless it said FORCE, as in Redis.
     /// Returns why, to be told when the lock is free again.
-    fn shut_down(&mut self, batch: &mut Batch, force: bool) -> String {
+    fn shut_down(&mut self, force: bool) -> String {
         say::notice(format_args!("SHUTDOWN: saving the log, then good bye"));
-        batch.hold_everything();
+        self.batch.hold_everything();
         match self.server.aof.finish() {
             Err(cause) if !force => {
                 let text = "ERR Errors trying to SHUTDOWN. Check logs.";
@@ -363,9 +364,8 @@ impl Session<'_> {
 
     /// Lets the writer send what is queued, and takes the client out of every list.
     fn leave(mut self) {
-        let mut batch = Batch::new(self.server, self.store);
-        batch.unwatch(&mut self.client);
-        batch.finish(&self.client, &mut self.reply);
+        self.batch.unwatch(&mut self.client);
+        self.batch.finish(&self.client, &mut self.reply);
         if let Some(outbox) = &self.client.outbox {
             outbox.close();
         }

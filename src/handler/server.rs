@@ -6,6 +6,7 @@
 //! **How Redis does it**: server.c, replication.c.
 
 use super::{Command, NO_KEY, Row, Run, command};
+use crate::account::shown;
 use crate::client::{Client, Replies, Then, Wait};
 use crate::error::Error;
 use crate::handler::args::Cursor;
@@ -184,18 +185,9 @@ pub fn show_monitors(client: &Client, row: &Row, args: &Args, now: u64, reply: &
         client.public.address()
     );
     let mut line = head.into_bytes();
-    let mut secrets = 0..0;
-    for (index, word) in args.iter().enumerate() {
-        if index == 0 && name == "auth" {
-            secrets = 1..args.len();
-        } else if name == "hello" && word.eq_ignore_ascii_case(b"auth") {
-            secrets = index + 1..index + 3;
-        }
+    for word in shown(row, args) {
         line.push(b' ');
-        match secrets.contains(&index) {
-            true => line.extend_from_slice(b"\"(redacted)\""),
-            false => quote(word, &mut line),
-        }
+        quote(word, &mut line);
     }
     line.extend_from_slice(b"\r\n");
     client.server.hub.show_monitors(&line, client.public.id);
