@@ -21,6 +21,7 @@
 
 use crate::client::Client;
 use crate::handler::Row;
+use crate::handler::server::shown;
 use crate::resp::Args;
 use crate::say;
 use crate::stats::{Slow, Stats, add, microseconds};
@@ -204,23 +205,4 @@ pub fn add_to_slow_log(client: &Client, row: &Row, args: &Args, took: u64) {
     let words = shown(row, args);
     let mut slow_log = client.server.stats.slow_log.lock().unwrap();
     slow_log.add(most, words.iter().copied(), slow);
-}
-
-/// A command's words as others may see them: without the passwords.
-pub fn shown<'a>(row: &Row, args: &'a Args) -> Vec<&'a [u8]> {
-    let mut secrets = 0..0;
-    let mut words = Vec::with_capacity(args.len());
-    for (index, word) in args.iter().enumerate() {
-        match row.command.name {
-            "auth" if index == 0 => secrets = 1..args.len(),
-            "hello" if word.eq_ignore_ascii_case(b"auth") => secrets = index + 1..index + 3,
-            "config|set" if word.eq_ignore_ascii_case(b"requirepass") => {
-                secrets = index + 1..index + 2;
-            }
-            _ => {}
-        }
-        let secret = secrets.contains(&index);
-        words.push(if secret { b"(redacted)" } else { word });
-    }
-    words
 }

@@ -36,7 +36,7 @@ mod admit;
 use crate::account::{Account, Step, add_to_slow_log};
 use crate::client::{Client, Replies, Server, Transaction};
 use crate::error::Error;
-use crate::handler::{Row, Run, TABLE, can_replay, server, transactions, works_while_loading};
+use crate::handler::{Row, Run, TABLE, can_replay, server, transactions};
 use crate::propagate::Records;
 use crate::resp::{Args, Reply};
 use crate::say;

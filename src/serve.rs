@@ -42,6 +42,10 @@ use std::time::{Duration, Instant};
 /// What has arrived of a client's input and was not yet looked at.
 const INPUT_BUFFER: usize = 16 * 1024;
 
+/// What a client begins with, until it sends more than that at once. Most connections are idle
+/// most of the time, and a buffer is memory that has been touched.
+const FIRST_INPUT_BUFFER: usize = 1024;
+
 /// A batch ends when its replies are this long, in bytes.
 const BATCH_OUTPUT: usize = 64 * 1024;
 
@@ -72,9 +76,10 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Client) {
         public: client.public.clone(),
         stash: VecDeque::new(),
         taken: 0,
+        was_filled: false,
     };
     let mut session = Session {
-        reader: BufReader::with_capacity(INPUT_BUFFER, inbound),
+        reader: BufReader::with_capacity(FIRST_INPUT_BUFFER, inbound),
         arrived: vec![Arrived::default()],
         arrived_count: 0,
         ran: 0,
@@ -121,6 +126,7 @@ impl Session<'_> {
         loop {
             if self.ran == self.arrived_count {
                 // Nothing is left to be run: wait for the next command, with nothing held.
+                self.grow_input();
                 let first = &mut self.arrived[0];
                 match read_command(&mut self.reader, &mut first.args, limits(&self.client)) {
                     Ok(true) => first.look_up(),
@@ -144,6 +150,23 @@ impl Session<'_> {
     fn is_killed(&self) -> bool {
         let outbox = self.client.outbox.as_ref();
         self.client.public.killed.load(Ordering::Acquire) || outbox.is_some_and(|o| o.is_closed())
+    }
+
+    /// Gives a client that sends much at once the larger buffer.
+    fn grow_input(&mut self) {
+        let is_small = self.reader.capacity() < INPUT_BUFFER;
+        if is_small && self.reader.buffer().is_empty() && self.reader.get_ref().was_filled {
+            let small = self.reader.get_mut();
+            let inbound = Inbound {
+                stream: small.stream.clone(),
+                server: small.server.clone(),
+                public: small.public.clone(),
+                stash: std::mem::take(&mut small.stash),
+                taken: small.taken,
+                was_filled: false,
+            };
+            self.reader = BufReader::with_capacity(INPUT_BUFFER, inbound);
+        }
     }
 
     /// Takes the commands that lie whole in the buffer. What does not is left untouched, and so
@@ -381,7 +404,8 @@ impl Session<'_> {
 fn linger(mut stream: &TcpStream) {
     let _ = stream.shutdown(Shutdown::Write);
     let deadline = Instant::now() + LINGER;
-    let mut rest = [0; 4096];
+    // On the heap: every thread's stack would be larger by it.
+    let mut rest = vec![0; 4096];
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         // A timeout of zero is an error, and the end too.
@@ -434,6 +458,8 @@ struct Inbound {
     stash: VecDeque<u8>,
     /// Bytes that came from the socket and are not yet in the statistics.
     taken: u64,
+    /// Whether a read has ever filled the whole of the buffer above.
+    was_filled: bool,
 }
 
 impl Inbound {
@@ -443,7 +469,8 @@ impl Inbound {
         // The shortest timeout there is; the socket stays blocking for its writer's sake.
         self.stream
             .set_read_timeout(Some(Duration::from_millis(1)))?;
-        let mut chunk = [0; INPUT_BUFFER];
+        // On the heap: every thread's stack would be larger by it.
+        let mut chunk = vec![0; INPUT_BUFFER];
         let mut is_open = true;
         // After a megabyte the write gets its turn again.
         for _ in 0..64 {
@@ -482,6 +509,7 @@ impl Read for Inbound {
         }
         let count = (&*self.stream).read(buffer)?;
         self.taken += count as u64;
+        self.was_filled |= count == buffer.len();
         self.public.touch(&self.server);
         Ok(count)
     }

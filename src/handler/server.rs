@@ -6,7 +6,6 @@
 //! **How Redis does it**: server.c, replication.c.
 
 use super::{Command, NO_KEY, Row, Run, command};
-use crate::account::shown;
 use crate::client::{Client, Replies, Then, Wait};
 use crate::error::Error;
 use crate::handler::args::Cursor;
@@ -195,6 +194,25 @@ pub fn show_monitors(client: &Client, row: &Row, args: &Args, now: u64, reply: &
     if client.public.monitoring.load(Ordering::Relaxed) {
         reply.out.extend_from_slice(&line);
     }
+}
+
+/// A command's words as others may see them: without the passwords.
+pub fn shown<'a>(row: &Row, args: &'a Args) -> Vec<&'a [u8]> {
+    let mut secrets = 0..0;
+    let mut words = Vec::with_capacity(args.len());
+    for (index, word) in args.iter().enumerate() {
+        match row.command.name {
+            "auth" if index == 0 => secrets = 1..args.len(),
+            "hello" if word.eq_ignore_ascii_case(b"auth") => secrets = index + 1..index + 3,
+            "config|set" if word.eq_ignore_ascii_case(b"requirepass") => {
+                secrets = index + 1..index + 2;
+            }
+            _ => {}
+        }
+        let secret = secrets.contains(&index);
+        words.push(if secret { b"(redacted)" } else { word });
+    }
+    words
 }
 
 /// Redis's `sdscatrepr`.
