@@ -73,6 +73,10 @@ pub fn replay(
     (extent, result)
 }
 
+const RDB: &str = "it is an RDB file, which this server does not read: on the Redis server, run \
+    `CONFIG SET aof-use-rdb-preamble no` and then `BGREWRITEAOF`";
+
+/// Long because it is one loop, and each of its branches is one thing that may come next in a file.
 fn replay_into(
     path: &Path,
     replay: &mut Replay,
@@ -86,12 +90,8 @@ fn replay_into(
         offset: 0,
     };
     if reader.fill_buf().map_err(io)?.starts_with(b"REDIS") {
-        let reason = "it is an RDB file, which this server does not read: on the Redis server, \
-                      run `CONFIG SET aof-use-rdb-preamble no` and then `BGREWRITEAOF`";
-        return Err(Stop::Unsupported {
-            offset: 0,
-            reason: reason.into(),
-        });
+        let (offset, reason) = (0, RDB.into());
+        return Err(Stop::Unsupported { offset, reason });
     }
     let mut args = Args::default();
     // Each file begins in database 0, and outside of a transaction.
@@ -105,11 +105,8 @@ fn replay_into(
         match read_record(&mut reader, &mut args) {
             Ok(true) => {}
             Ok(false) if open_multi => {
-                let reason = "the file ends inside MULTI".into();
-                return Err(Stop::Torn {
-                    offset: extent.bytes,
-                    reason,
-                });
+                let (offset, reason) = (extent.bytes, "the file ends inside MULTI".into());
+                return Err(Stop::Torn { offset, reason });
             }
             Ok(false) => return Ok(()),
             // A broken record inside MULTI takes the transaction with it.

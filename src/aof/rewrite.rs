@@ -123,30 +123,35 @@ impl Aof {
                 .last_rewrite_failed
                 .store(result.is_err(), Ordering::Relaxed);
             match result {
-                Ok(()) => {
-                    status.rewrites.fetch_add(1, Ordering::Relaxed);
-                    say::notice(format_args!(
-                        "the append-only file was rewritten: {} bytes, in {} ms",
-                        status.base_size.load(Ordering::Relaxed),
-                        begin.elapsed().as_millis()
-                    ));
-                }
+                Ok(()) => self.say_rewritten(begin),
                 Err(reason) => {
-                    status.rewrite_failures.fetch_add(1, Ordering::Relaxed);
                     not_before = Instant::now() + PAUSE_AFTER_FAILURE;
-                    let again = if automatic {
-                        " It will be tried again in a minute."
-                    } else {
-                        ""
-                    };
-                    say::warning(format_args!(
-                        "the rewrite of the append-only file failed, and changed nothing: \
-                         {reason}.{again}"
-                    ));
+                    self.say_failed(&reason, automatic);
                 }
             }
             status.rewriting.store(false, Ordering::Release);
         }
+    }
+
+    fn say_rewritten(&self, begin: Instant) {
+        self.status.rewrites.fetch_add(1, Ordering::Relaxed);
+        say::notice(format_args!(
+            "the append-only file was rewritten: {} bytes, in {} ms",
+            self.status.base_size.load(Ordering::Relaxed),
+            begin.elapsed().as_millis()
+        ));
+    }
+
+    fn say_failed(&self, reason: &str, automatic: bool) {
+        self.status.rewrite_failures.fetch_add(1, Ordering::Relaxed);
+        let again = if automatic {
+            " It will be tried again in a minute."
+        } else {
+            ""
+        };
+        say::warning(format_args!(
+            "the rewrite of the append-only file failed, and changed nothing: {reason}.{again}"
+        ));
     }
 
     /// Sleeps until somebody asks (true), or until the log has grown enough (false).
@@ -244,13 +249,15 @@ impl Aof {
         self.sync_file(&sealed, end)
     }
 
+    /// Dumps the keyspace, for there is no log to be trusted. Long because it is one sequence: what
+    /// is done under the shared lock, and in which order, is all that matters here.
     fn rewrite_from_memory(&self, store: &RwLock<Keyspace>) -> Result<(), String> {
         let text = |error: io::Error| error.to_string();
-        let dir = PathBuf::from(self.config.text("dir"));
         let enabled = self.is_enabled();
         let (old, lock) = match enabled {
             true => (self.manifest()?, None),
             false => {
+                let dir = PathBuf::from(self.config.text("dir"));
                 let lock = start::lock_directory(&dir)?;
                 (start::find_files(&self.config, &dir)?, Some(lock))
             }
@@ -284,8 +291,8 @@ impl Aof {
         }
         let position = self.position();
         drop(keyspace);
-        let published =
-            self.publish_base(&temporary, old.next_base(), old.live().cloned().collect());
+        let history = old.live().cloned().collect();
+        let published = self.publish_base(&temporary, old.next_base(), history);
         if published.is_err() && !enabled {
             // The manifest does not list the file that we write to: better no log than that.
             self.enabled.store(false, Ordering::Release);
