@@ -25,7 +25,7 @@
 //! cannot be written waits in the client's reply list.
 
 use crate::batch::{Arrived, Batch};
-use crate::client::{Client, Public, Server, Then};
+use crate::client::{Client, Public, Server, Then, Wait};
 use crate::error::Error;
 use crate::resp::{self, Args, Limits, Reply, read_command};
 use crate::say;
@@ -51,6 +51,12 @@ const BATCH_COMMANDS: usize = 64;
 /// After this long a write that makes no progress lets the reading go on.
 const WRITE_TIMEOUT: Duration = Duration::from_millis(10);
 
+/// Who waits looks this often whether the client is still there.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How long the client's last words are read, so that it can read ours.
+const LINGER: Duration = Duration::from_millis(200);
+
 /// Serves a client until it leaves.
 pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Client) {
     let Some(connection) = &client.public.connection else {
@@ -62,6 +68,8 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Client) {
     let _ = stream.set_nodelay(true);
     let inbound = Inbound {
         stream: stream.clone(),
+        server: server.clone(),
+        public: client.public.clone(),
         stash: VecDeque::new(),
         taken: 0,
     };
@@ -71,19 +79,25 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Client) {
         arrived_count: 0,
         ran: 0,
         reply: Reply::new(),
-        stream,
+        stream: stream.clone(),
         writer: None,
         client,
         server,
         store,
     };
-    if let Err(error) = session.run() {
+    let end = session.run();
+    if let Err(error) = &end {
         say::verbose(format_args!(
             "client {} left: {error}",
             session.client.public.id
         ));
     }
-    session.close();
+    // When the client sees the end of the connection, its place is free for another.
+    session.leave();
+    if end.is_ok() {
+        linger(&stream);
+    }
+    let _ = stream.shutdown(Shutdown::Both);
 }
 
 struct Session<'a> {
@@ -119,10 +133,17 @@ impl Session<'_> {
                 self.take_arrived();
             }
             self.batch()?;
-            if self.client.then != Then::GoOn || is_killed(&self.client.public) {
+            if self.client.then != Then::GoOn || self.is_killed() {
                 return Ok(());
             }
         }
+    }
+
+    /// Whether another thread has ended the client: CLIENT KILL, `timeout`, or a publisher who
+    /// found its queue over the limit.
+    fn is_killed(&self) -> bool {
+        let outbox = self.client.outbox.as_ref();
+        self.client.public.killed.load(Ordering::Acquire) || outbox.is_some_and(|o| o.is_closed())
     }
 
     /// Takes the commands that lie whole in the buffer. What does not is left untouched, and so
@@ -158,7 +179,7 @@ impl Session<'_> {
     fn batch(&mut self) -> io::Result<()> {
         let mut batch = Batch::new(self.server, self.store);
         batch.warm(self.client.db, &self.arrived[self.ran..self.arrived_count]);
-        while self.ran < self.arrived_count && !is_killed(&self.client.public) {
+        while self.ran < self.arrived_count && !self.is_killed() {
             if self.ran > 0 && starts_outbox(&self.client, &self.arrived[self.ran].args) {
                 // What has been answered so far leaves before the first message can come.
                 batch.finish(&self.client, &mut self.reply);
@@ -184,21 +205,15 @@ impl Session<'_> {
         if self.client.then == Then::Drop {
             self.reply.out.clear();
         }
+        // Whatever is waited for, what has been answered so far leaves before.
+        self.flush()?;
         match std::mem::replace(&mut self.client.then, Then::GoOn) {
-            Then::Wait { timeout_ms } => {
-                self.wait(deadline(timeout_ms));
-                self.reply.integer(0);
+            Then::Wait(wait) => self.wait(wait),
+            then => {
+                self.client.then = then;
+                Ok(())
             }
-            Then::WaitAof {
-                local,
-                replicas,
-                timeout_ms,
-            } => {
-                self.wait_aof(local, replicas, deadline(timeout_ms));
-            }
-            then => self.client.then = then,
         }
-        self.flush()
     }
 
     /// Answers a protocol error; afterwards the bytes that follow mean nothing.
@@ -210,18 +225,7 @@ impl Session<'_> {
         ));
         let error = Error::quoting("ERR Protocol error: ", reason, "");
         self.reply.error(&error);
-        self.flush()?;
-        if self.client.outbox.is_none() {
-            // Closing a socket with unread input makes the kernel throw away what we have just
-            // sent. So read what is there, for a moment and up to a limit.
-            let _ = self.stream.shutdown(Shutdown::Write);
-            let _ = self
-                .stream
-                .set_read_timeout(Some(Duration::from_millis(50)));
-            let mut rest = (&*self.stream).take(1024 * 1024);
-            let _ = io::copy(&mut rest, &mut io::sink());
-        }
-        Ok(())
+        self.flush()
     }
 
     /// Sends the replies, through the outbox if the client has one.
@@ -233,20 +237,14 @@ impl Session<'_> {
         if sent == 0 {
             return Ok(());
         }
-        let limit = self
-            .server
-            .config
-            .query_buffer_limit
-            .load(Ordering::Relaxed);
+        let limit = self.stash_limit();
         if let Some(outbox) = &self.client.outbox {
             while !outbox.wait_for_room(WRITE_TIMEOUT) {
                 self.reader.get_mut().stash_arrived(limit)?;
             }
-            outbox.push(&self.reply.out);
+            outbox.push_reply(&self.reply.out);
         } else {
-            write_all(&self.stream, &self.reply.out, || {
-                self.reader.get_mut().stash_arrived(limit)
-            })?;
+            self.write_all(limit)?;
         }
         self.reply.out.clear();
         self.reply.out.shrink_to(BATCH_OUTPUT);
@@ -266,41 +264,78 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn wait_aof(&mut self, local: bool, replicas: bool, deadline: Option<Instant>) {
-        let aof = &self.server.aof;
-        let position = aof.position();
-        if local {
-            aof.wait_durable(position, deadline);
+    /// Writes all replies. Whenever the peer has not read for a while, what it has sent is read.
+    fn write_all(&mut self, limit: usize) -> io::Result<()> {
+        let mut rest = &self.reply.out[..];
+        loop {
+            match (&*self.stream).write(rest) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) if count == rest.len() => return Ok(()),
+                Ok(count) => {
+                    rest = &rest[count..];
+                    self.client.public.touch(self.server);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if is_timeout(&error) => {
+                    self.reader.get_mut().stash_arrived(limit)?;
+                }
+                Err(error) => return Err(error),
+            }
         }
-        if replicas {
-            self.wait(deadline);
-        }
-        self.reply.array(2);
-        self.reply
-            .integer((aof.is_enabled() && aof.is_durable(position)).into());
-        self.reply.integer(0);
     }
 
-    /// Waits until the deadline, or until the client has left.
-    fn wait(&self, deadline: Option<Instant>) {
-        while !is_killed(&self.client.public) {
-            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-            let pause = left
-                .unwrap_or(Duration::MAX)
-                .min(Duration::from_millis(100));
-            if pause.is_zero() {
+    fn stash_limit(&self) -> usize {
+        let limit = &self.server.config.query_buffer_limit;
+        limit.load(Ordering::Relaxed)
+    }
+
+    /// Waits for the disk, and for replicas, which never come; then answers WAIT or WAITAOF.
+    fn wait(&mut self, wait: Wait) -> io::Result<()> {
+        let aof = &self.server.aof;
+        let position = aof.position();
+        let deadline = deadline(wait.timeout_ms);
+        let on_disk = |pause| {
+            !aof.is_enabled() || aof.wait_durable(position, Instant::now().checked_add(pause))
+        };
+        if wait.local {
+            self.wait_until(deadline, on_disk)?;
+        }
+        if wait.replicas {
+            self.wait_until(deadline, |pause| {
+                std::thread::sleep(pause);
+                false
+            })?;
+        }
+        if wait.silent {
+            return Ok(());
+        }
+        if wait.is_waitaof {
+            self.reply.array(2);
+            self.reply
+                .integer((aof.is_enabled() && aof.is_durable(position)).into());
+        }
+        self.reply.integer(0);
+        self.flush()
+    }
+
+    /// Waits for what `comes_within` a time, until the deadline, or until the client has left.
+    fn wait_until(
+        &mut self,
+        deadline: Option<Instant>,
+        mut comes_within: impl FnMut(Duration) -> bool,
+    ) -> io::Result<()> {
+        let limit = self.stash_limit();
+        while !self.is_killed() {
+            let left = deadline.map_or(TICK, |at| at.saturating_duration_since(Instant::now()));
+            if comes_within(left.min(TICK)) || left.is_zero() {
                 break;
             }
-            // Looking at the input without taking it shows whether the peer is still there.
-            let _ = self.stream.set_read_timeout(Some(pause));
-            match self.stream.peek(&mut [0]) {
-                Ok(0) => break,
-                Ok(_) => std::thread::sleep(pause),
-                Err(error) if is_timeout(&error) => {}
-                Err(_) => break,
+            self.client.public.touch(self.server);
+            if !self.reader.get_mut().stash_arrived(limit)? {
+                break;
             }
         }
-        let _ = self.stream.set_read_timeout(None);
+        Ok(())
     }
 
     /// Ends the process while everybody else is kept from the data. If the log cannot be saved,
@@ -323,18 +358,34 @@ impl Session<'_> {
     }
 
     /// Lets the writer send what is queued, and takes the client out of every list.
-    fn close(mut self) {
+    fn leave(mut self) {
+        let mut batch = Batch::new(self.server, self.store);
+        batch.unwatch(&mut self.client);
+        batch.finish(&self.client, &mut self.reply);
         if let Some(outbox) = &self.client.outbox {
             outbox.close();
         }
         if let Some(writer) = self.writer.take() {
-            // It ends when the queue is empty, or with the connection.
+            // It ends when the queue is empty, with the connection, or when the peer reads no more.
             let _ = writer.join();
         }
-        let mut batch = Batch::new(self.server, self.store);
-        batch.unwatch(&mut self.client);
-        batch.finish(&self.client, &mut self.reply);
-        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+/// Closing a socket with unread input makes the kernel throw away what we have just sent. So the
+/// end is announced, and what still comes is read, for a moment.
+fn linger(mut stream: &TcpStream) {
+    let _ = stream.shutdown(Shutdown::Write);
+    let deadline = Instant::now() + LINGER;
+    let mut rest = [0; 4096];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // A timeout of zero is an error, and the end too.
+        if stream.set_read_timeout(Some(left)).is_err()
+            || !matches!(stream.read(&mut rest), Ok(1..))
+        {
+            return;
+        }
     }
 }
 
@@ -366,28 +417,6 @@ fn deadline(timeout_ms: u64) -> Option<Instant> {
     }
 }
 
-fn is_killed(public: &Public) -> bool {
-    public.killed.load(Ordering::Acquire)
-}
-
-/// Writes all bytes, and calls `meanwhile` whenever the peer has not read for a while.
-fn write_all(
-    mut stream: &TcpStream,
-    mut bytes: &[u8],
-    mut meanwhile: impl FnMut() -> io::Result<()>,
-) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match stream.write(bytes) {
-            Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Ok(count) => bytes = &bytes[count..],
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if is_timeout(&error) => meanwhile()?,
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
@@ -395,6 +424,8 @@ fn is_timeout(error: &io::Error) -> bool {
 /// The client's input: what was stashed first, then the socket.
 struct Inbound {
     stream: Arc<TcpStream>,
+    server: Arc<Server>,
+    public: Arc<Public>,
     /// Arrived while a write was blocked.
     stash: VecDeque<u8>,
     /// Bytes that came from the socket and are not yet in the statistics.
@@ -402,20 +433,25 @@ struct Inbound {
 }
 
 impl Inbound {
-    /// Moves what has arrived into the stash, without waiting for more; fails when that would be
-    /// over `limit` bytes, or the connection is broken.
-    fn stash_arrived(&mut self, limit: usize) -> io::Result<()> {
+    /// Moves what has arrived into the stash, without waiting for more; returns whether more can
+    /// come. Fails when the stash would be over `limit` bytes, or the connection is broken.
+    fn stash_arrived(&mut self, limit: usize) -> io::Result<bool> {
         // The shortest timeout there is; the socket stays blocking for its writer's sake.
         self.stream
             .set_read_timeout(Some(Duration::from_millis(1)))?;
         let mut chunk = [0; INPUT_BUFFER];
+        let mut is_open = true;
         // After a megabyte the write gets its turn again.
         for _ in 0..64 {
             match (&*self.stream).read(&mut chunk) {
                 // It has shut down its sending side, and may still be reading.
-                Ok(0) => break,
+                Ok(0) => {
+                    is_open = false;
+                    break;
+                }
                 Ok(count) => {
                     self.taken += count as u64;
+                    self.public.touch(&self.server);
                     self.stash.extend(&chunk[..count]);
                 }
                 Err(error) if is_timeout(&error) => break,
@@ -426,7 +462,8 @@ impl Inbound {
                 return Err(io::Error::other("client-query-buffer-limit reached"));
             }
         }
-        self.stream.set_read_timeout(None)
+        self.stream.set_read_timeout(None)?;
+        Ok(is_open)
     }
 }
 
@@ -441,6 +478,7 @@ impl Read for Inbound {
         }
         let count = (&*self.stream).read(buffer)?;
         self.taken += count as u64;
+        self.public.touch(&self.server);
         Ok(count)
     }
 }

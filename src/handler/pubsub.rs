@@ -65,7 +65,7 @@ fn add(
         confirm(client, word, Some(name), reply);
         let mut queue_it = || {
             if at_once {
-                outbox.push(&std::mem::take(&mut reply.out));
+                outbox.push_reply(&std::mem::take(&mut reply.out));
             }
         };
         if is_new {
@@ -87,6 +87,7 @@ fn remove(
     args: &Args,
     reply: &mut Reply,
 ) -> Result<(), Error> {
+    let at_once = reply.out.is_empty();
     let named: Vec<Vec<u8>> = Cursor::new(args).rest().map(<[u8]>::to_vec).collect();
     let names = if named.is_empty() {
         client.names(kind).iter().cloned().collect()
@@ -100,6 +101,12 @@ fn remove(
         client.server.hub.unsubscribe(kind, &name, client.public.id);
         client.names(kind).remove(&name);
         confirm(client, word, Some(&name), reply);
+    }
+    if let Some(outbox) = &client.outbox
+        && at_once
+    {
+        // As messages, confirmations come in spite of CLIENT REPLY OFF.
+        outbox.push_reply(&std::mem::take(&mut reply.out));
     }
     Ok(())
 }

@@ -12,7 +12,7 @@
 //! its one thread must go on. Here it is the client's own thread that waits.
 
 use super::{Command, NO_KEY, Row, Run, command};
-use crate::client::{Client, Then};
+use crate::client::{Client, Replies, Then, Wait};
 use crate::error::Error;
 use crate::handler::args::Cursor;
 use crate::resp::{Args, Digits, Reply};
@@ -85,7 +85,13 @@ fn wait(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
     if client.in_exec || !replicas {
         reply.integer(0);
     } else {
-        client.then = Then::Wait { timeout_ms };
+        client.then = Then::Wait(Wait {
+            local: false,
+            replicas,
+            timeout_ms,
+            is_waitaof: false,
+            silent: client.replies != Replies::On,
+        });
     }
     Ok(())
 }
@@ -113,11 +119,13 @@ fn waitaof(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
         reply.integer(aof.is_durable(aof.position()).into());
         reply.integer(0);
     } else {
-        client.then = Then::WaitAof {
+        client.then = Then::Wait(Wait {
             local: local > 0,
             replicas: replicas > 0,
             timeout_ms,
-        };
+            is_waitaof: true,
+            silent: client.replies != Replies::On,
+        });
     }
     Ok(())
 }
@@ -136,9 +144,15 @@ fn monitor(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error
             "ERR MONITOR isn't allowed for DENY BLOCKING client",
         ));
     }
+    if client.public.monitoring.load(Ordering::Relaxed) {
+        // As in Redis, which says nothing the second time.
+        return Ok(());
+    }
     let outbox = super::pubsub::outbox(client, reply)?;
-    reply.ok();
-    outbox.push(&std::mem::take(&mut reply.out));
+    if client.replies == Replies::On {
+        reply.ok();
+    }
+    outbox.push_reply(&std::mem::take(&mut reply.out));
     client.public.monitoring.store(true, Ordering::Relaxed);
     client.server.hub.add_monitor(client.public.id, &outbox);
     Ok(())

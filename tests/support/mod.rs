@@ -16,6 +16,7 @@
 
 mod client;
 pub mod pattern;
+pub mod process;
 mod quote;
 pub mod transcript;
 mod value;
@@ -44,6 +45,8 @@ pub type Record = Vec<Vec<u8>>;
 #[derive(Clone, Debug)]
 pub enum Program {
     Ours,
+    /// Ours, started by a shell behind these commands: `ulimit -n 40`.
+    Under(String),
     /// A redis-server executable, told to keep the kind of log that we keep.
     Redis(String),
 }
@@ -101,7 +104,7 @@ impl Server {
     /// seconds while an fsync is running, replies or not; ours never does, which is a promise and
     /// so must not be waited for.
     pub fn settle(&self) {
-        if let Program::Ours = self.program {
+        if let Program::Ours | Program::Under(_) = self.program {
             return;
         }
         let mut client = self.client();
@@ -253,11 +256,17 @@ fn spawn(
     // later: then another is tried.
     for _ in 0..5 {
         let port = match program {
-            Program::Ours => 0,
+            Program::Ours | Program::Under(_) => 0,
             Program::Redis(_) => free_port(),
         };
         let mut command = match program {
             Program::Ours => Command::new(ours()),
+            Program::Under(commands) => {
+                let mut shell = Command::new("sh");
+                let script = format!("{commands}; exec \"$0\" \"$@\"");
+                shell.args(["-c", &script, ours()]);
+                shell
+            }
             Program::Redis(path) => Command::new(path),
         };
         command
