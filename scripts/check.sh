@@ -37,7 +37,6 @@ step_documentation() {
 
 # A machine that has never seen a network: an empty cargo home, and nothing built before.
 step_offline() {
-    local scratch
     scratch=$(mktemp -d)
     trap 'rm -rf "$scratch"' EXIT
     CARGO_HOME=$scratch/home cargo build --offline --target-dir "$scratch/target"
@@ -53,6 +52,7 @@ step_conformance() {
 
 needs_interop="redis-server redis-cli"
 step_interop() {
+    [ -e scripts/interop.sh ] || { echo "NOT RUN: there is no scripts/interop.sh"; return; }
     scripts/interop.sh
 }
 
