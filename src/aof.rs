@@ -114,8 +114,8 @@ struct Target {
     pending_end: Position,
     /// Whether a failed write may have left half a record behind `length`.
     torn: bool,
-    /// Keeps a second server out of the directory.
-    _lock: File,
+    /// Keeps a second server out of the directory. A rewrite that is running holds it too.
+    lock: Arc<File>,
 }
 
 #[derive(Clone, PartialEq)]
@@ -232,8 +232,12 @@ impl Aof {
             } else {
                 target.pending.append(&mut buffer.bytes);
             }
-            target.pending_end = self.appended.load(Ordering::Acquire);
+            target.pending_end = self.position();
         }
+        self.write_pending(target)
+    }
+
+    fn write_pending(&self, target: &mut Target) -> Result<(), String> {
         match target.write_pending() {
             Ok(count) => {
                 self.status.size.fetch_add(count, Ordering::Relaxed);
@@ -251,16 +255,6 @@ impl Aof {
         if self.durable.load(Ordering::Acquire) >= position {
             return Ok(());
         }
-        // What another thread's failed fsync may have lost, ours would not notice.
-        if let Some(failure) = self
-            .failure
-            .lock()
-            .unwrap()
-            .as_ref()
-            .filter(|f| f.needs_rewrite)
-        {
-            return Err(failure.cause.clone());
-        }
         let (file, written) = {
             let target = self.target.lock().unwrap();
             let Some(target) = target.as_ref() else {
@@ -273,6 +267,10 @@ impl Aof {
 
     /// Calls fsync; then everything up to `written` is durable. The caller holds `syncing`.
     fn sync_file(&self, file: &File, written: Position) -> Result<(), String> {
+        // What an earlier failed fsync may have lost, ours would not notice.
+        if let Some(cause) = self.damage() {
+            return Err(cause);
+        }
         self.status.syncs_pending.store(1, Ordering::Relaxed);
         let result = file.sync_data();
         self.status.syncs_pending.store(0, Ordering::Relaxed);
@@ -283,6 +281,13 @@ impl Aof {
             }
             Err(error) => Err(self.fail(&error, true)),
         }
+    }
+
+    /// Why the log on disk may have holes, if it may.
+    fn damage(&self) -> Option<String> {
+        let failure = self.failure.lock().unwrap();
+        let failure = failure.as_ref().filter(|failure| failure.needs_rewrite);
+        failure.map(|failure| failure.cause.clone())
     }
 
     fn advance_durable(&self, position: Position) {
@@ -298,25 +303,14 @@ impl Aof {
     }
 
     /// Waits until everything up to `position` is on the disk, whatever `appendfsync` says, but
-    /// not past `deadline`; returns whether it is.
-    pub fn wait_durable(&self, position: Position, deadline: Option<Instant>) -> bool {
-        self.status.waiting.fetch_add(1, Ordering::Relaxed);
-        let mut waiting = self.waiting.lock().unwrap();
-        let is_durable = loop {
-            if self.durable.load(Ordering::Acquire) >= position {
-                break true;
-            }
-            // The sync thread comes by every tenth of a second, and hurries for those who wait.
-            self.hurry.store(true, Ordering::Relaxed);
-            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-            if left == Some(Duration::ZERO) || !self.is_enabled() {
-                break false;
-            }
-            let pause = left.unwrap_or(TICK).min(TICK);
-            waiting = self.moved.wait_timeout(waiting, pause).unwrap().0;
-        };
-        self.status.waiting.fetch_sub(1, Ordering::Relaxed);
-        is_durable
+    /// not longer than `most`; returns whether it is.
+    pub fn wait_durable(&self, position: Position, most: Duration) -> bool {
+        let waiting = self.waiting.lock().unwrap();
+        // The sync thread comes by every tenth of a second, and hurries for those who wait.
+        self.hurry.store(true, Ordering::Relaxed);
+        let absent = |(): &mut ()| !self.is_durable(position);
+        let woken = self.moved.wait_timeout_while(waiting, most, absent);
+        !woken.unwrap().1.timed_out()
     }
 
     /// Remembers a failure, and returns the cause in the words that follow `MISCONF Errors writing

@@ -33,9 +33,12 @@
 
 use crate::client::{Client, Replies, Server, Then, Transaction};
 use crate::error::Error;
-use crate::handler::{Row, Run, TABLE, debug, server, transactions, works_while_loading};
+use crate::handler::{
+    Row, Run, TABLE, can_replay, debug, server, transactions, works_while_loading,
+};
 use crate::propagate::Records;
 use crate::resp::{Args, Reply};
+use crate::say;
 use crate::stats::{Slow, add, microseconds};
 use crate::store::{Expired, Keyspace, Limits, Notes, Time, View, ViewMut};
 use std::ops::Range;
@@ -156,6 +159,8 @@ impl<'a> Batch<'a> {
         }
         if matches!(client.replies, Replies::Off | Replies::SkipThis) {
             reply.out.truncate(begin);
+            // What is not sent cannot become an error either.
+            self.logged.retain(|range| range.end <= begin);
         }
         if client.replies == Replies::SkipThis {
             client.replies = Replies::On;
@@ -196,20 +201,23 @@ impl<'a> Batch<'a> {
         args: &mut Args,
         reply: &mut Reply,
     ) -> Result<(), String> {
-        let name = String::from_utf8_lossy(&args[0]).into_owned();
-        let row = match TABLE.look_up(args) {
-            Ok(row) => row,
-            Err(Error::WrongArity(_)) => {
-                return Err(format!("wrong number of arguments for {name}"));
-            }
-            Err(_) => return Err(format!("not supported: {name}")),
-        };
-        let changes_data = matches!(row.command.run, Run::Write(_) | Run::Read(_) | Run::Exec);
-        if !changes_data && !matches!(row.command.name, "select" | "multi" | "discard") {
-            return Err(format!("not supported: {name}"));
-        }
+        let row = can_replay(args)?;
         reply.out.clear();
         self.execute(Some(row), client, args, reply);
+        // Neither a lock is given back here nor a log written, where these would be used up.
+        self.records.clear();
+        self.logged.clear();
+        if let Guard::Exclusive(keyspace) = &mut self.guard {
+            keyspace.garbage.clear();
+        }
+        if let [b'-', error @ ..] = reply.out.trim_ascii_end() {
+            // As in Redis. Nobody waits for the lock that we hold, it is of a keyspace of our own.
+            say::warning(format_args!(
+                "the log holds a command that fails, {}: {}",
+                String::from_utf8_lossy(&args[0]),
+                String::from_utf8_lossy(error)
+            ));
+        }
         Ok(())
     }
 
@@ -328,8 +336,13 @@ impl<'a> Batch<'a> {
             self.records.push(db, args.iter());
         }
         if !self.in_exec && self.records.end() > 0 {
-            // An error that is sent instead has its place here too: it ends where the reply does.
-            self.logged.push(begin..reply.out.len());
+            // The reply of a command that failed is its error, and stays that.
+            let end = if result.is_ok() {
+                reply.out.len()
+            } else {
+                begin
+            };
+            self.logged.push(begin..end);
         }
         result
     }

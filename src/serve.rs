@@ -196,12 +196,18 @@ impl Session<'_> {
                 break;
             }
         }
-        if self.client.then == Then::Shutdown {
-            batch.hold_everything();
-            self.shut_down();
+        let mut unsaved = None;
+        if let Then::Shutdown { force } = self.client.then {
+            self.client.then = Then::GoOn;
+            unsaved = Some(self.shut_down(&mut batch, force));
         }
         batch.finish(&self.client, &mut self.reply);
         drop(batch);
+        if let Some(cause) = unsaved {
+            say::warning(format_args!(
+                "cannot shut down, the log is not saved: {cause}"
+            ));
+        }
         if self.client.then == Then::Drop {
             self.reply.out.clear();
         }
@@ -294,11 +300,12 @@ impl Session<'_> {
         let aof = &self.server.aof;
         let position = aof.position();
         let deadline = deadline(wait.timeout_ms);
-        let on_disk = |pause| {
-            !aof.is_enabled() || aof.wait_durable(position, Instant::now().checked_add(pause))
-        };
+        let on_disk = |pause| !aof.is_enabled() || aof.wait_durable(position, pause);
         if wait.local {
-            self.wait_until(deadline, on_disk)?;
+            aof.status.waiting.fetch_add(1, Ordering::Relaxed);
+            let waited = self.wait_until(deadline, on_disk);
+            aof.status.waiting.fetch_sub(1, Ordering::Relaxed);
+            waited?;
         }
         if wait.replicas {
             self.wait_until(deadline, |pause| {
@@ -339,21 +346,18 @@ impl Session<'_> {
     }
 
     /// Ends the process while everybody else is kept from the data. If the log cannot be saved,
-    /// the operator should know and the client may try again, as in Redis.
-    fn shut_down(&mut self) {
-        self.client.then = Then::GoOn;
+    /// the operator should know and the client may try again, unless it said FORCE, as in Redis.
+    /// Returns why, to be told when the lock is free again.
+    fn shut_down(&mut self, batch: &mut Batch, force: bool) -> String {
+        say::notice(format_args!("SHUTDOWN: saving the log, then good bye"));
+        batch.hold_everything();
         match self.server.aof.finish() {
-            Ok(()) => {
-                say::notice(format_args!("the log is saved; good bye"));
-                std::process::exit(0);
-            }
-            Err(cause) => {
-                say::warning(format_args!(
-                    "cannot shut down, the log is not saved: {cause}"
-                ));
+            Err(cause) if !force => {
                 let text = "ERR Errors trying to SHUTDOWN. Check logs.";
                 self.reply.error(&Error::text(text));
+                cause
             }
+            _ => std::process::exit(0),
         }
     }
 

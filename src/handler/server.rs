@@ -62,19 +62,20 @@ fn bgrewriteaof(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), 
 
 fn shutdown(client: &mut Client, args: &Args, _: &mut Reply) -> Result<(), Error> {
     let mut cursor = Cursor::new(args);
-    let mut save = None;
+    let (mut save, mut force) = (None, false);
     while let Some(option) = cursor.option() {
         match option.as_slice() {
             b"SAVE" if save != Some(false) => save = Some(true),
             b"NOSAVE" if save != Some(true) => save = Some(false),
-            b"NOW" | b"FORCE" => {}
+            b"NOW" => {}
+            b"FORCE" => force = true,
             b"ABORT" if args.len() == 2 => {
                 return Err(Error::text("ERR No shutdown in progress."));
             }
             _ => return Err(Error::Syntax),
         }
     }
-    client.then = Then::Shutdown;
+    client.then = Then::Shutdown { force };
     Ok(())
 }
 
@@ -111,8 +112,7 @@ fn waitaof(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
     let timeout_ms = timeout(&mut cursor)?;
     let aof = &client.server.aof;
     if local > 0 && !aof.is_enabled() {
-        let text = "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.";
-        return Err(Error::text(text));
+        return Err(waitaof_without_log());
     }
     if client.in_exec {
         reply.array(2);
@@ -128,6 +128,10 @@ fn waitaof(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
         });
     }
     Ok(())
+}
+
+pub fn waitaof_without_log() -> Error {
+    Error::text("ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.")
 }
 
 /// Milliseconds; 0 waits for ever.
