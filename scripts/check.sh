@@ -96,7 +96,10 @@ trap 'rm -f "$log"' EXIT
 
 # The lines by which a test runner or a script says how it ended.
 closing_lines() {
-    grep -E '^test result:|NOT RUN' "$log" || tail -n 1 "$log"
+    {
+        grep -E '^test result:|NOT RUN|^not run:' "$log"
+        tail -n 1 "$log"
+    } | uniq
 }
 
 missing() {
