@@ -20,15 +20,21 @@ command -v cargo >/dev/null || {
     exit 1
 }
 
+# The second half is worth running when the first has failed.
+failed=
 echo "== the server: cargo test"
-cargo test --no-fail-fast
+cargo test --no-fail-fast || failed=yes
 
 echo "== the redis crate: cargo test --manifest-path $clients"
 # Cargo's home first, since it answers at once; then the network, without cargo's long patience.
 if cargo fetch --locked --offline --manifest-path $clients >"$log" 2>&1 ||
     CARGO_NET_RETRY=1 CARGO_HTTP_TIMEOUT=10 cargo fetch --locked --manifest-path $clients >"$log" 2>&1
 then
-    cargo test --no-fail-fast --locked --manifest-path $clients
+    cargo test --no-fail-fast --locked --manifest-path $clients || failed=yes
+    [ -z "$failed" ] || {
+        echo "test.sh: tests FAILED; they are named above."
+        exit 1
+    }
     echo "test.sh: the tests of the server and those with the redis crate pass."
     exit
 fi
@@ -37,6 +43,6 @@ if grep -q 'lock file' "$log"; then
     echo "$0: tests/clients/Cargo.lock does not fit its Cargo.toml" >&2
     exit 1
 fi
-echo "test.sh: the tests of the server pass. NOT RUN: those with the redis crate, which is neither
-in cargo's home nor to be had over the network (cargo's words are above)."
-[ -z "${CI:-}" ]
+echo "test.sh: the tests of the server ${failed:+do not }pass. NOT RUN: those with the redis crate, which
+is neither in cargo's home nor to be had over the network (cargo's words are above)."
+[ -z "$failed${CI:-}" ]

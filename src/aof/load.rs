@@ -80,6 +80,7 @@ pub fn replay(
     (extent, result)
 }
 
+/// Long because it is one loop, and each of its branches is one thing that may come next in a file.
 fn replay_into(
     path: &Path,
     replay: &mut Replay,

@@ -227,6 +227,11 @@ pub fn find_files(config: &Config, dir: &Path) -> Result<Manifest, String> {
         }
     }
     manifest.incrs.sort_by_key(|entry| entry.seq);
+    no_file_is_missing(&manifest)?;
+    Ok(manifest)
+}
+
+fn no_file_is_missing(manifest: &Manifest) -> Result<(), String> {
     for entry in manifest.live() {
         let path = manifest.path_of(entry);
         if !path.exists() {
@@ -238,7 +243,7 @@ pub fn find_files(config: &Config, dir: &Path) -> Result<Manifest, String> {
             ));
         }
     }
-    Ok(manifest)
+    Ok(())
 }
 
 /// Opens the last incr file to go on at its end.

@@ -2,9 +2,14 @@
 //!
 //! The hub and the queues in front of the sockets are in `crate::pubsub`; here are the commands.
 //! Each name is confirmed by a message of its own. The confirmation is in the client's queue
-//! before the hub knows the subscriber, so no message can overtake it.
+//! before the hub knows the subscriber, so no message can overtake it:
 //!
-//! **How Redis does it**: pubsub.c.
+//! ```text
+//! SUBSCRIBE a b      queue: "subscribe a 1" | messages of a … "subscribe b 2" | messages of a and b
+//! ```
+//!
+//! **How Redis does it**: pubsub.c. One thread does everything there, so nothing can overtake
+//! anything, and a reply is a message like any other.
 
 use super::{Command, NO_KEY, Run, command};
 use crate::client::Client;

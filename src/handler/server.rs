@@ -1,9 +1,15 @@
 //! The server as a whole: its time and role, its log, its end, and MONITOR.
 //!
-//! What would block (SHUTDOWN waits for the disk, WAIT for replicas that never come) is not done
-//! here, for a handler may be running under a lock: it leaves a [`Then`] for serve.rs.
+//! What would block is not done here, for a handler may be running under a lock: it leaves a
+//! [`Then`], and serve.rs does it when the lock is gone. SHUTDOWN waits for the disk, WAITAOF too,
+//! and WAIT for replicas that never come. Inside EXEC there is no such moment, so there the two
+//! answer what is so already.
 //!
-//! **How Redis does it**: server.c, replication.c.
+//! MONITOR shows what others do, so what it shows is written into a queue, as messages of
+//! publishers are, and a slow monitor slows nobody down; passwords are redacted.
+//!
+//! **How Redis does it**: server.c, replication.c; a blocked client is set aside (blocked.c), since
+//! its one thread must go on. Here it is the client's own thread that waits.
 
 use super::{Command, NO_KEY, Row, Run, command};
 use crate::client::{Client, Replies, Then, Wait};
