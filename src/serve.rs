@@ -42,6 +42,9 @@ use std::time::{Duration, Instant};
 /// What has arrived of a client's input and was not yet looked at.
 const INPUT_BUFFER: usize = 16 * 1024;
 
+/// The same for a client that has never sent so much at once: ten thousand of them are idle.
+const SMALL_INPUT_BUFFER: usize = 1024;
+
 /// A batch ends when its replies are this long, in bytes.
 const BATCH_OUTPUT: usize = 64 * 1024;
 
@@ -72,9 +75,10 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Client) {
         public: client.public.clone(),
         stash: VecDeque::new(),
         taken: 0,
+        overflows: false,
     };
     let mut session = Session {
-        reader: BufReader::with_capacity(INPUT_BUFFER, inbound),
+        reader: BufReader::with_capacity(SMALL_INPUT_BUFFER, inbound),
         arrived: vec![Arrived::default()],
         arrived_count: 0,
         ran: 0,
@@ -120,6 +124,9 @@ impl Session<'_> {
     fn run(&mut self) -> io::Result<()> {
         loop {
             if self.ran == self.arrived_count {
+                if self.reader.get_ref().overflows && self.reader.capacity() < INPUT_BUFFER {
+                    self.enlarge_buffer();
+                }
                 // Nothing is left to be run: wait for the next command, with nothing held.
                 let first = &mut self.arrived[0];
                 match read_command(&mut self.reader, &mut first.args, limits(&self.client)) {
@@ -137,6 +144,18 @@ impl Session<'_> {
                 return Ok(());
             }
         }
+    }
+
+    /// Exchanges the reader for one with a large buffer; what the old one holds is read first.
+    fn enlarge_buffer(&mut self) {
+        let mut stash = VecDeque::from(self.reader.buffer().to_vec());
+        let inbound = self.reader.get_mut();
+        stash.append(&mut inbound.stash);
+        let inbound = Inbound {
+            stash,
+            ..inbound.clone()
+        };
+        self.reader = BufReader::with_capacity(INPUT_BUFFER, inbound);
     }
 
     /// Whether another thread has ended the client: CLIENT KILL, `timeout`, or a publisher who
@@ -377,7 +396,7 @@ impl Session<'_> {
 fn linger(mut stream: &TcpStream) {
     let _ = stream.shutdown(Shutdown::Write);
     let deadline = Instant::now() + LINGER;
-    let mut rest = [0; 4096];
+    let mut rest = [0; 512];
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         // A timeout of zero is an error, and the end too.
@@ -422,6 +441,7 @@ fn is_timeout(error: &io::Error) -> bool {
 }
 
 /// The client's input: what was stashed first, then the socket.
+#[derive(Clone)]
 struct Inbound {
     stream: Arc<TcpStream>,
     server: Arc<Server>,
@@ -430,6 +450,8 @@ struct Inbound {
     stash: VecDeque<u8>,
     /// Bytes that came from the socket and are not yet in the statistics.
     taken: u64,
+    /// Whether a read has ever filled the reader's buffer.
+    overflows: bool,
 }
 
 impl Inbound {
@@ -478,6 +500,7 @@ impl Read for Inbound {
         }
         let count = (&*self.stream).read(buffer)?;
         self.taken += count as u64;
+        self.overflows |= count == buffer.len();
         self.public.touch(&self.server);
         Ok(count)
     }
