@@ -59,6 +59,8 @@ pub struct Aof {
     appended: AtomicU64,
     written: AtomicU64,
     durable: AtomicU64,
+    /// What to add to a position to have its offset in the present file.
+    origin: AtomicI64,
     failing: AtomicBool,
     failure: Mutex<Option<Failure>>,
     /// Those who wait for `durable` to move, with the mutex that the condition needs.
@@ -114,8 +116,8 @@ struct Target {
     pending_end: Position,
     /// Whether a failed write may have left half a record behind `length`.
     torn: bool,
-    /// Keeps a second server out of the directory.
-    _lock: File,
+    /// Keeps a second server out of the directory. A rewrite that is running holds it too.
+    lock: Arc<File>,
 }
 
 #[derive(Clone, PartialEq)]
@@ -140,6 +142,7 @@ impl Aof {
             appended: AtomicU64::new(0),
             written: AtomicU64::new(0),
             durable: AtomicU64::new(0),
+            origin: AtomicI64::new(0),
             failing: AtomicBool::new(false),
             failure: Mutex::default(),
             waiting: Mutex::default(),
@@ -156,9 +159,10 @@ impl Aof {
 
     /// Appends what a batch has changed. The caller still holds the keyspace exclusively, which
     /// is what makes the order of the log the order of the changes.
-    pub fn append(&self, records: &Records) {
+    /// Returns where in the present file the records end, for those who watch.
+    pub fn append(&self, records: &Records) -> i64 {
         if !self.is_enabled() || records.is_empty() {
-            return;
+            return 0;
         }
         let mut buffer = self.buffer.lock().unwrap();
         let before = buffer.bytes.len();
@@ -177,7 +181,8 @@ impl Aof {
         }
         buffer.bytes.extend_from_slice(&records.bytes[from..]);
         let added = (buffer.bytes.len() - before) as u64;
-        self.appended.fetch_add(added, Ordering::Release);
+        let end = self.appended.fetch_add(added, Ordering::Release) + added;
+        end as i64 + self.origin.load(Ordering::Relaxed)
     }
 
     /// Everything appended so far. Read it while holding the keyspace, or right after: what the
@@ -232,8 +237,12 @@ impl Aof {
             } else {
                 target.pending.append(&mut buffer.bytes);
             }
-            target.pending_end = self.appended.load(Ordering::Acquire);
+            target.pending_end = self.position();
         }
+        self.write_pending(target)
+    }
+
+    fn write_pending(&self, target: &mut Target) -> Result<(), String> {
         match target.write_pending() {
             Ok(count) => {
                 self.status.size.fetch_add(count, Ordering::Relaxed);
@@ -251,16 +260,6 @@ impl Aof {
         if self.durable.load(Ordering::Acquire) >= position {
             return Ok(());
         }
-        // What another thread's failed fsync may have lost, ours would not notice.
-        if let Some(failure) = self
-            .failure
-            .lock()
-            .unwrap()
-            .as_ref()
-            .filter(|f| f.needs_rewrite)
-        {
-            return Err(failure.cause.clone());
-        }
         let (file, written) = {
             let target = self.target.lock().unwrap();
             let Some(target) = target.as_ref() else {
@@ -273,6 +272,10 @@ impl Aof {
 
     /// Calls fsync; then everything up to `written` is durable. The caller holds `syncing`.
     fn sync_file(&self, file: &File, written: Position) -> Result<(), String> {
+        // What an earlier failed fsync may have lost, ours would not notice.
+        if let Some(cause) = self.damage() {
+            return Err(cause);
+        }
         self.status.syncs_pending.store(1, Ordering::Relaxed);
         let result = file.sync_data();
         self.status.syncs_pending.store(0, Ordering::Relaxed);
@@ -283,6 +286,13 @@ impl Aof {
             }
             Err(error) => Err(self.fail(&error, true)),
         }
+    }
+
+    /// Why the log on disk may have holes, if it may.
+    fn damage(&self) -> Option<String> {
+        let failure = self.failure.lock().unwrap();
+        let failure = failure.as_ref().filter(|failure| failure.needs_rewrite);
+        failure.map(|failure| failure.cause.clone())
     }
 
     fn advance_durable(&self, position: Position) {
@@ -298,25 +308,14 @@ impl Aof {
     }
 
     /// Waits until everything up to `position` is on the disk, whatever `appendfsync` says, but
-    /// not past `deadline`; returns whether it is.
-    pub fn wait_durable(&self, position: Position, deadline: Option<Instant>) -> bool {
-        self.status.waiting.fetch_add(1, Ordering::Relaxed);
-        let mut waiting = self.waiting.lock().unwrap();
-        let is_durable = loop {
-            if self.durable.load(Ordering::Acquire) >= position {
-                break true;
-            }
-            // The sync thread comes by every tenth of a second, and hurries for those who wait.
-            self.hurry.store(true, Ordering::Relaxed);
-            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-            if left == Some(Duration::ZERO) || !self.is_enabled() {
-                break false;
-            }
-            let pause = left.unwrap_or(TICK).min(TICK);
-            waiting = self.moved.wait_timeout(waiting, pause).unwrap().0;
-        };
-        self.status.waiting.fetch_sub(1, Ordering::Relaxed);
-        is_durable
+    /// not longer than `most`; returns whether it is.
+    pub fn wait_durable(&self, position: Position, most: Duration) -> bool {
+        let waiting = self.waiting.lock().unwrap();
+        // The sync thread comes by every tenth of a second, and hurries for those who wait.
+        self.hurry.store(true, Ordering::Relaxed);
+        let absent = |(): &mut ()| !self.is_durable(position);
+        let woken = self.moved.wait_timeout_while(waiting, most, absent);
+        !woken.unwrap().1.timed_out()
     }
 
     /// Remembers a failure, and returns the cause in the words that follow `MISCONF Errors writing

@@ -59,7 +59,7 @@ impl Server {
             if self.config.flag("appendonly") {
                 self.aof.request_enable();
             } else {
-                self.aof.disable().map_err(Error::Misconf)?;
+                self.aof.disable();
             }
         }
         Ok(())
@@ -231,8 +231,10 @@ pub enum Then {
     Close,
     /// Close it without another word.
     Drop,
-    /// Save, and end the process.
-    Shutdown,
+    /// Save, and end the process; with `force` also if it cannot be saved.
+    Shutdown {
+        force: bool,
+    },
     /// Wait, then answer WAIT or WAITAOF.
     Wait(Wait),
 }

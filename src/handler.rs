@@ -222,6 +222,21 @@ pub fn works_while_loading(command: &Command) -> bool {
     !matches!(command.run, Run::Read(_) | Run::Write(_)) && command.name != "ping"
 }
 
+/// Whether the log may hold this command; the error is what the operator is to be told.
+pub fn can_replay(args: &Args) -> Result<&'static Row, String> {
+    let name = String::from_utf8_lossy(&args[0]);
+    let row = match TABLE.look_up(args) {
+        Ok(row) => row,
+        Err(Error::WrongArity(_)) => return Err(format!("wrong number of arguments for {name}")),
+        Err(_) => return Err(format!("not supported: {name}")),
+    };
+    let changes_data = matches!(row.command.run, Run::Write(_) | Run::Read(_) | Run::Exec);
+    if !changes_data && !matches!(row.command.name, "select" | "multi" | "discard") {
+        return Err(format!("not supported: {name}"));
+    }
+    Ok(row)
+}
+
 /// For a second word that names no subcommand.
 pub fn unknown_subcommand(container: &str, subcommand: &[u8]) -> Error {
     let command = container.to_ascii_uppercase();

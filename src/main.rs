@@ -5,6 +5,8 @@ mod serve;
 
 mod batch;
 
+mod account;
+
 mod resp;
 
 mod handler;
@@ -56,7 +58,11 @@ fn main() -> ExitCode {
         Ok(Start::Serve(config, warnings)) => serve_for_ever(config, &warnings),
         Ok(Start::Help) => return print(&config::help()),
         Ok(Start::Version) => return print(&format!("simple-redis {}", handler::VERSION)),
-        Ok(Start::CheckAof { path, fix }) => return aof::check::run(&path, fix),
+        Ok(Start::CheckAof { path, fix }) => {
+            return aof::check::run(&path, fix, &mut |args| {
+                handler::can_replay(args).map(|_| ())
+            });
+        }
         Err(error) => Err(error),
     };
     if let Err(error) = started {

@@ -87,7 +87,7 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Client) {
         writer: None,
         client,
         server,
-        store,
+        batch: Batch::new(server, store),
     };
     let end = session.run();
     if let Err(error) = &end {
@@ -117,7 +117,7 @@ struct Session<'a> {
     /// The thread that empties the client's outbox, if it has one.
     writer: Option<JoinHandle<()>>,
     server: &'a Arc<Server>,
-    store: &'a RwLock<Keyspace>,
+    batch: Batch<'a>,
 }
 
 impl Session<'_> {
@@ -139,7 +139,7 @@ impl Session<'_> {
                 (self.ran, self.arrived_count) = (0, 1);
                 self.take_arrived();
             }
-            self.batch()?;
+            self.run_batch()?;
             if self.client.then != Then::GoOn || self.is_killed() {
                 return Ok(());
             }
@@ -195,17 +195,19 @@ impl Session<'_> {
     }
 
     /// Runs the commands that have arrived, then sends the replies.
-    fn batch(&mut self) -> io::Result<()> {
-        let mut batch = Batch::new(self.server, self.store);
-        batch.warm(self.client.db, &self.arrived[self.ran..self.arrived_count]);
+    fn run_batch(&mut self) -> io::Result<()> {
+        self.batch.begin();
+        self.batch
+            .warm(self.client.db, &self.arrived[self.ran..self.arrived_count]);
         while self.ran < self.arrived_count && !self.is_killed() {
             if self.ran > 0 && starts_outbox(&self.client, &self.arrived[self.ran].args) {
                 // What has been answered so far leaves before the first message can come.
-                batch.finish(&self.client, &mut self.reply);
+                self.batch.finish(&self.client, &mut self.reply);
                 self.flush()?;
             }
             let Arrived { row, args } = &mut self.arrived[self.ran];
-            batch.execute(*row, &mut self.client, args, &mut self.reply);
+            self.batch
+                .execute(*row, &mut self.client, args, &mut self.reply);
             self.ran += 1;
             // A subscriber's replies must leave one by one: messages come in between.
             if self.client.then != Then::GoOn
@@ -215,12 +217,17 @@ impl Session<'_> {
                 break;
             }
         }
-        if self.client.then == Then::Shutdown {
-            batch.hold_everything();
-            self.shut_down();
+        let mut unsaved = None;
+        if let Then::Shutdown { force } = self.client.then {
+            self.client.then = Then::GoOn;
+            unsaved = Some(self.shut_down(force));
         }
-        batch.finish(&self.client, &mut self.reply);
-        drop(batch);
+        self.batch.finish(&self.client, &mut self.reply);
+        if let Some(cause) = unsaved {
+            say::warning(format_args!(
+                "cannot shut down, the log is not saved: {cause}"
+            ));
+        }
         if self.client.then == Then::Drop {
             self.reply.out.clear();
         }
@@ -313,11 +320,12 @@ impl Session<'_> {
         let aof = &self.server.aof;
         let position = aof.position();
         let deadline = deadline(wait.timeout_ms);
-        let on_disk = |pause| {
-            !aof.is_enabled() || aof.wait_durable(position, Instant::now().checked_add(pause))
-        };
+        let on_disk = |pause| !aof.is_enabled() || aof.wait_durable(position, pause);
         if wait.local {
-            self.wait_until(deadline, on_disk)?;
+            aof.status.waiting.fetch_add(1, Ordering::Relaxed);
+            let waited = self.wait_until(deadline, on_disk);
+            aof.status.waiting.fetch_sub(1, Ordering::Relaxed);
+            waited?;
         }
         if wait.replicas {
             self.wait_until(deadline, |pause| {
@@ -358,29 +366,25 @@ impl Session<'_> {
     }
 
     /// Ends the process while everybody else is kept from the data. If the log cannot be saved,
-    /// the operator should know and the client may try again, as in Redis.
-    fn shut_down(&mut self) {
-        self.client.then = Then::GoOn;
+    /// the operator should know and the client may try again, unless it said FORCE, as in Redis.
+    /// Returns why, to be told when the lock is free again.
+    fn shut_down(&mut self, force: bool) -> String {
+        say::notice(format_args!("SHUTDOWN: saving the log, then good bye"));
+        self.batch.hold_everything();
         match self.server.aof.finish() {
-            Ok(()) => {
-                say::notice(format_args!("the log is saved; good bye"));
-                std::process::exit(0);
-            }
-            Err(cause) => {
-                say::warning(format_args!(
-                    "cannot shut down, the log is not saved: {cause}"
-                ));
+            Err(cause) if !force => {
                 let text = "ERR Errors trying to SHUTDOWN. Check logs.";
                 self.reply.error(&Error::text(text));
+                cause
             }
+            _ => std::process::exit(0),
         }
     }
 
     /// Lets the writer send what is queued, and takes the client out of every list.
     fn leave(mut self) {
-        let mut batch = Batch::new(self.server, self.store);
-        batch.unwatch(&mut self.client);
-        batch.finish(&self.client, &mut self.reply);
+        self.batch.unwatch(&mut self.client);
+        self.batch.finish(&self.client, &mut self.reply);
         if let Some(outbox) = &self.client.outbox {
             outbox.close();
         }

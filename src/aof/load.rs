@@ -25,6 +25,7 @@
 //! MULTI in the file (we cut it), and refuses zeros (7.0; 8.4 can cut them).
 
 use crate::resp::{self, Args, Error};
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
@@ -36,13 +37,16 @@ pub type Replay<'a> = dyn FnMut(&mut Args) -> Result<(), String> + 'a;
 #[derive(Debug, PartialEq)]
 pub enum Stop {
     /// From this offset on there is a tail that may be cut: a torn record, or zeros, or both.
+    /// The record that is broken may lie behind it, in a MULTI that is torn as a whole.
     Torn {
         offset: u64,
+        record: u64,
         reason: String,
     },
-    /// At this offset there is something that is no command. The tail has no known shape.
+    /// The same, but there is something that is no command. The tail has no known shape.
     Corrupt {
         offset: u64,
+        record: u64,
         reason: String,
     },
     /// The command at this offset is one that this server cannot replay.
@@ -52,6 +56,9 @@ pub enum Stop {
     },
     Io(String),
 }
+
+/// Progress is told every so many bytes.
+const PROGRESS: u64 = 64 * 1024;
 
 /// How far a replay came.
 #[derive(Default, Clone, Copy, PartialEq, Debug)]
@@ -97,29 +104,24 @@ fn replay_into(
     // Each file begins in database 0, and outside of a transaction.
     select_0(&mut args, replay);
     let mut open_multi = false;
+    let mut next_progress = 0;
     loop {
         let offset = reader.offset;
-        if extent.commands % 1024 == 0 {
+        if offset >= next_progress {
             progress(offset);
+            next_progress = offset + PROGRESS;
         }
         match read_record(&mut reader, &mut args) {
             Ok(true) => {}
-            Ok(false) if open_multi => {
-                let reason = "the file ends inside MULTI".into();
-                return Err(Stop::Torn {
-                    offset: extent.bytes,
-                    reason,
-                });
-            }
-            Ok(false) => return Ok(()),
-            // A broken record inside MULTI takes the transaction with it.
-            Err(error) => {
+            Ok(false) if !open_multi => return Ok(()),
+            // What is broken inside MULTI takes the transaction with it.
+            end => {
                 if open_multi {
                     args.clear();
                     args.push(b"DISCARD");
                     let _ = replay(&mut args);
                 }
-                return Err(stop_at(extent.bytes, offset, error));
+                return Err(stop_at(extent.bytes, offset, end.err()));
             }
         }
         match (&args[0], args.len()) {
@@ -143,17 +145,23 @@ fn select_0(args: &mut Args, replay: &mut Replay) {
     let _ = replay(args);
 }
 
-fn stop_at(unit: u64, offset: u64, error: Error) -> Stop {
+/// The unit that began at `offset` has something at `record` that ends it too early: nothing at
+/// all, if there is no error.
+fn stop_at(offset: u64, record: u64, error: Option<Error>) -> Stop {
+    let torn = |reason| Stop::Torn {
+        offset,
+        record,
+        reason,
+    };
     match error {
-        Error::Cut => Stop::Torn {
-            offset: unit,
-            reason: format!("the record at {offset} is cut off"),
+        None => torn("the file ends inside MULTI".into()),
+        Some(Error::Cut) => torn(format!("the record at {record} is cut off")),
+        Some(Error::Protocol(reason)) => Stop::Corrupt {
+            offset,
+            record,
+            reason: format!("at {record}: {}", String::from_utf8_lossy(&reason)),
         },
-        Error::Protocol(reason) => Stop::Corrupt {
-            offset: unit,
-            reason: format!("at {offset}: {}", String::from_utf8_lossy(&reason)),
-        },
-        Error::Io(error) => Stop::Io(error.to_string()),
+        Some(Error::Io(error)) => Stop::Io(error.to_string()),
     }
 }
 
@@ -185,7 +193,9 @@ fn read_record(reader: &mut impl BufRead, args: &mut Args) -> Result<bool, Error
 /// [`Stop::Corrupt`]. `Ok` with the tail if it may be cut, or an error that says why not.
 pub fn judge_tail(path: &Path, stop: &Stop, most_garbage: u64) -> Result<Vec<u8>, String> {
     let (&offset, reason) = match stop {
-        Stop::Torn { offset, reason } | Stop::Corrupt { offset, reason } => (offset, reason),
+        Stop::Torn { offset, reason, .. } | Stop::Corrupt { offset, reason, .. } => {
+            (offset, reason)
+        }
         Stop::Unsupported { reason, .. } | Stop::Io(reason) => return Err(reason.clone()),
     };
     let tail = read_from(path, offset).map_err(|error| error.to_string())?;
@@ -205,7 +215,8 @@ pub fn judge_tail(path: &Path, stop: &Stop, most_garbage: u64) -> Result<Vec<u8>
     }
 }
 
-fn read_from(path: &Path, offset: u64) -> io::Result<Vec<u8>> {
+/// What the file holds from `offset` on.
+pub fn read_from(path: &Path, offset: u64) -> io::Result<Vec<u8>> {
     let mut file = File::open(path)?;
     file.seek(SeekFrom::Start(offset))?;
     let mut bytes = Vec::new();
@@ -225,27 +236,29 @@ fn ends_too_early(mut bytes: &[u8]) -> bool {
     }
 }
 
-/// Where in the tail, behind its first record, a record begins from which all is whole.
+/// Where in the tail, behind its first broken record, a record begins from which all is whole.
 fn whole_record_in(tail: &[u8]) -> Option<usize> {
     let mut args = Args::default();
-    let mut first = tail;
     // The records of an open MULTI are whole, and yet part of what is torn.
-    let mut rest = tail;
+    let (mut broken, mut rest) = (tail, tail);
     while let Ok(true) = read_record(&mut rest, &mut args) {
-        first = rest;
+        broken = rest;
     }
-    let start = tail.len() - first.len();
-    let candidates =
-        (start + 1..tail.len()).filter(|&at| tail[at] == b'*' && tail[at - 1] == b'\n');
-    candidates.into_iter().find(|&at| {
+    let start = tail.len() - broken.len() + 1;
+    let begins = |at: &usize| tail[*at] == b'*' && tail[*at - 1] == b'\n';
+    // Where records begin that lead to nothing: most places lie behind others, and are looked at
+    // once and not once for each of those.
+    let mut in_vain = HashSet::new();
+    (start..tail.len()).filter(begins).find(|&at| {
         let mut rest = &tail[at..];
-        loop {
+        while in_vain.insert(tail.len() - rest.len()) {
             match read_record(&mut rest, &mut args) {
                 Ok(true) => {}
                 Ok(false) => return true,
                 Err(_) => return false,
             }
         }
+        false
     })
 }
 

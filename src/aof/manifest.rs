@@ -141,38 +141,72 @@ impl Manifest {
 
     /// The incr file that is to follow the last one. Its name is not in the manifest yet.
     pub fn next_incr(&self) -> Entry {
-        let seq = self.incrs.iter().map(|entry| entry.seq).max().unwrap_or(0) + 1;
-        Entry {
-            name: format!("{}.{seq}.incr.aof", self.prefix),
-            seq,
+        let last = self.incrs.iter().map(|entry| entry.seq).max();
+        self.unused("incr", last)
+    }
+
+    /// The manifest that is to follow: a new base, and as history all that it replaces.
+    pub fn after_rewrite(&self) -> Manifest {
+        let last = self.base.as_ref().map(|entry| entry.seq);
+        Manifest {
+            base: Some(self.unused("base", last)),
+            incrs: Vec::new(),
+            history: self.history.iter().chain(self.live()).cloned().collect(),
+            ..self.clone()
         }
     }
 
-    /// The base file that is to replace the present one.
-    pub fn next_base(&self) -> Entry {
-        let seq = self.base.as_ref().map_or(0, |entry| entry.seq) + 1;
-        Entry {
-            name: format!("{}.{seq}.base.aof", self.prefix),
-            seq,
-        }
-    }
-
-    /// Deletes the files marked as history, and left-over temporary files, which nobody can need.
-    /// An incr file that is not listed is left alone: somebody may want to look into it.
-    pub fn clean(&mut self) -> io::Result<()> {
-        for entry in std::mem::take(&mut self.history) {
-            match fs::remove_file(self.path_of(&entry)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
+    /// The first name after number `last` that no file has. One that is there and not listed is
+    /// nothing that we know of, and must not be overwritten.
+    fn unused(&self, kind: &str, last: Option<u64>) -> Entry {
+        let mut seq = last.unwrap_or(0) + 1;
+        loop {
+            let name = format!("{}.{seq}.{kind}.aof", self.prefix);
+            if !self.directory.join(&name).exists() {
+                return Entry { name, seq };
             }
+            seq += 1;
+        }
+    }
+
+    /// `base` or `incr`, if the name is one that `unused` gives.
+    fn kind_of<'a>(&self, name: &'a str) -> Option<&'a str> {
+        let rest = name.strip_prefix(&self.prefix)?.strip_prefix('.')?;
+        let (seq, kind) = rest.strip_suffix(".aof")?.split_once('.')?;
+        seq.bytes()
+            .all(|byte| byte.is_ascii_digit())
+            .then_some(kind)
+    }
+
+    /// Deletes what nobody can need: the files marked as history, temporary files, and what a
+    /// rewrite that was interrupted has left: a base that is not listed, an incr with nothing in
+    /// it. An incr that holds something is left alone: somebody may want to look into it.
+    pub fn clean(&mut self) -> io::Result<()> {
+        let had_history = !self.history.is_empty();
+        while let Some(entry) = self.history.last() {
+            match fs::remove_file(self.path_of(entry)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => self.history.pop(),
+            };
         }
         for file in fs::read_dir(&self.directory)? {
             let file = file?;
-            if file.file_name().to_string_lossy().starts_with("temp-") {
+            let name = file.file_name().to_string_lossy().into_owned();
+            let is_listed = self.live().any(|entry| entry.name == name);
+            let is_empty = file.metadata().is_ok_and(|metadata| metadata.len() == 0);
+            let is_unused = match self.kind_of(&name) {
+                Some("base") => !is_listed,
+                Some("incr") => !is_listed && is_empty,
+                _ => false,
+            };
+            if is_unused || name.starts_with("temp-") {
                 fs::remove_file(file.path())?;
             }
         }
-        self.save()
+        if had_history {
+            self.save()?;
+        }
+        Ok(())
     }
 }
 

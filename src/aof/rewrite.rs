@@ -25,15 +25,16 @@
 //!
 //! Two rewrites have no log to replay: the first one after `CONFIG SET appendonly yes`, and one
 //! that is to heal a failed fsync, whose log may have holes. These dump the live keyspace under
-//! the shared lock: readers go on, writers wait, about half a second per million small keys.
+//! the shared lock, and list base and incr before anybody may write to the incr: readers go on,
+//! writers wait, about half a second per million small keys.
 //!
 //! **How Redis does it**: aof.c, `rewriteAppendOnlyFileBackground`: a fork writes the base, and
 //! the kernel copies every page that changes meanwhile.
 
-use super::Aof;
 use super::load::{self, Replay, Stop};
-use super::manifest::{self, Entry as FileEntry, Manifest};
+use super::manifest::{self, Manifest};
 use super::start::{self, total_size};
+use super::{Aof, Buffer, Position, Target};
 use crate::entry::{Entry, Value};
 use crate::resp::{Digits, write_command};
 use crate::say;
@@ -41,9 +42,9 @@ use crate::store::Keyspace;
 use crate::table::Keyed;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, RwLock};
+use std::sync::{Arc, Condvar, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 /// Who wants a rewrite. The rewrite thread sleeps here.
@@ -55,7 +56,7 @@ pub struct Requests {
     enable: AtomicBool,
 }
 
-/// After a failed automatic rewrite the next one waits this long.
+/// After a failed rewrite the next one that nobody has asked for waits this long.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(60);
 
 /// Fields in one HMSET of a base file, as in Redis.
@@ -80,16 +81,18 @@ impl Aof {
     }
 
     /// Switches the log off. What is written of it stays, and is loaded at the next start if the
-    /// log is on then; so it is finished first.
-    pub fn disable(&self) -> Result<(), String> {
+    /// log is on then; so it is finished first, as far as the disk lets us. No promise is broken
+    /// if it does not: what could not be written was not acknowledged.
+    pub fn disable(&self) {
         self.rewriter.enable.store(false, Ordering::Release);
-        self.finish()?;
+        let _ = self.finish();
+        let mut target = self.target.lock().unwrap();
         self.enabled.store(false, Ordering::Release);
-        *self.target.lock().unwrap() = None;
-        *self.buffer.lock().unwrap() = super::Buffer::default();
+        *target = None;
+        *self.buffer.lock().unwrap() = Buffer::default();
+        self.written.store(self.position(), Ordering::Release);
         *self.failure.lock().unwrap() = None;
         self.failing.store(false, Ordering::Release);
-        Ok(())
     }
 
     /// The rewrite thread. `replay_all` makes an empty keyspace and calls [`replay_sealed`] with
@@ -99,23 +102,18 @@ impl Aof {
         store: &RwLock<Keyspace>,
         replay_all: &dyn Fn(&Manifest) -> Result<Keyspace, String>,
     ) -> ! {
+        let status = &self.status;
         let mut not_before = Instant::now();
         loop {
-            let automatic = !self.wait_for_request(not_before);
+            self.wait_for_request(not_before);
             let begin = Instant::now();
             let enable = self.rewriter.enable.swap(false, Ordering::AcqRel);
-            let damaged = self
-                .failure
-                .lock()
-                .unwrap()
-                .as_ref()
-                .is_some_and(|f| f.needs_rewrite);
-            let result = match enable || damaged {
+            let result = match enable || self.damage().is_some() {
                 true => self.rewrite_from_memory(store),
                 false => self.rewrite_from_log(replay_all),
             };
-            let status = &self.status;
-            let seconds = begin.elapsed().as_secs() as i64;
+            let took = begin.elapsed();
+            let seconds = took.as_secs() as i64;
             status
                 .last_rewrite_seconds
                 .store(seconds, Ordering::Relaxed);
@@ -128,20 +126,18 @@ impl Aof {
                     say::notice(format_args!(
                         "the append-only file was rewritten: {} bytes, in {} ms",
                         status.base_size.load(Ordering::Relaxed),
-                        begin.elapsed().as_millis()
+                        took.as_millis()
                     ));
                 }
                 Err(reason) => {
                     status.rewrite_failures.fetch_add(1, Ordering::Relaxed);
                     not_before = Instant::now() + PAUSE_AFTER_FAILURE;
-                    let again = if automatic {
-                        " It will be tried again in a minute."
-                    } else {
-                        ""
-                    };
+                    // Who switched the log on was told OK, and must get it.
+                    if enable && self.config.flag("appendonly") {
+                        self.rewriter.enable.store(true, Ordering::Release);
+                    }
                     say::warning(format_args!(
-                        "the rewrite of the append-only file failed, and changed nothing: \
-                         {reason}.{again}"
+                        "the rewrite of the append-only file failed, and changed nothing: {reason}"
                     ));
                 }
             }
@@ -149,16 +145,14 @@ impl Aof {
         }
     }
 
-    /// Sleeps until somebody asks (true), or until the log has grown enough (false).
-    fn wait_for_request(&self, not_before: Instant) -> bool {
+    /// Sleeps until somebody asks, or until the log has grown enough. Then `rewriting` is set.
+    fn wait_for_request(&self, not_before: Instant) {
         let mut wanted = self.rewriter.wanted.lock().unwrap();
-        loop {
-            if std::mem::take(&mut *wanted) {
-                return true;
-            }
-            let grown = self.has_grown() && Instant::now() >= not_before;
-            if grown && !self.status.rewriting.swap(true, Ordering::AcqRel) {
-                return false;
+        while !std::mem::take(&mut *wanted) {
+            let due = self.rewriter.enable.load(Ordering::Acquire) || self.has_grown();
+            if due && Instant::now() >= not_before {
+                self.status.rewriting.store(true, Ordering::Release);
+                return;
             }
             let pause = Duration::from_millis(100);
             wanted = self.rewriter.arrived.wait_timeout(wanted, pause).unwrap().0;
@@ -180,28 +174,22 @@ impl Aof {
         &self,
         replay_all: &dyn Fn(&Manifest) -> Result<Keyspace, String>,
     ) -> Result<(), String> {
-        let text = |error: io::Error| error.to_string();
         // So that little is left to be fsynced in step (b).
         let position = self.position();
         self.commit(position)?;
         self.sync_to(position)?;
 
         // (a)
-        let old = self.manifest()?;
-        let mut listed = old.clone();
+        let (old, _lock) = self.listed().ok_or("it is switched off")?;
         let incr = old.next_incr();
+        let mut listed = old.clone();
         listed.incrs.push(incr.clone());
-        let _ = fs::remove_file(listed.path_of(&incr));
-        let file = start::create(&listed.path_of(&incr)).map_err(text)?;
-        listed.save().map_err(text)?;
+        let file = start::create(&old.path_of(&incr)).map_err(in_words)?;
+        listed.save().map_err(in_words)?;
         crash_point("a");
 
         // (b)
-        if let Err(reason) = self.switch_to(file, listed.clone()) {
-            old.save().map_err(text)?;
-            let _ = fs::remove_file(listed.path_of(&incr));
-            return Err(reason);
-        }
+        self.switch(file, &old, &listed)?;
         crash_point("b");
 
         // (c)
@@ -209,161 +197,177 @@ impl Aof {
         crash_point("c");
 
         // (d)
-        let base = old.next_base();
-        let temporary = self.write_base(&listed, &keyspace).map_err(text)?;
+        let temporary = self.write_base(&old, &keyspace).map_err(in_words)?;
         crash_point("d");
-        self.publish_base(&temporary, base, old.live().cloned().collect())
+        let mut new = old.after_rewrite();
+        new.incrs.push(incr);
+        publish(&temporary, &new).map_err(in_words)?;
+        self.clean_up(new);
+        Ok(())
     }
 
-    /// Step (b): seals the present file and goes on in the next.
-    fn switch_to(&self, file: File, manifest: Manifest) -> Result<(), String> {
+    /// Step (b): seals the present file and goes on in the next. If the old file cannot be
+    /// written, nothing is switched, and the new one goes off the list again.
+    fn switch(&self, file: File, old: &Manifest, listed: &Manifest) -> Result<(), String> {
         // Nobody may call the position durable before the old file has been fsynced.
         let _turn = self.syncing.lock().unwrap();
-        let (sealed, end) = {
-            let mut guard = self.target.lock().unwrap();
-            self.write(&mut guard)?;
-            let target = guard.as_mut().ok_or("the log was switched off")?;
-            // A record may have come since the write: it stays in the buffer, and will be the
-            // first of the new file, which must begin with its own SELECT. So both in one step.
+        match self.seal(file, listed) {
+            // If this fails, then so it stays: both files are listed, and the new one is in use.
+            Ok((sealed, end)) => self.sync_file(&sealed, end),
+            Err(reason) => {
+                old.save().map_err(in_words)?;
+                let added = listed.incrs.last();
+                let _ = added.map(|added| fs::remove_file(listed.path_of(added)));
+                Err(reason)
+            }
+        }
+    }
+
+    /// Writes the old file to its end, and returns it with the position of that end.
+    fn seal(&self, file: File, listed: &Manifest) -> Result<(Arc<File>, Position), String> {
+        let mut guard = self.target.lock().unwrap();
+        self.write(&mut guard)?;
+        let target = guard.as_mut().ok_or("it was switched off")?;
+        // What has come since that write still goes to the old file, and what comes after it to
+        // the new one, which must begin with a SELECT of its own. So both in one step.
+        {
             let mut buffer = self.buffer.lock().unwrap();
-            let last = std::mem::take(&mut *buffer).bytes;
-            let end = self.position();
-            drop(buffer);
-            target.pending = last;
-            target.pending_end = end;
-            let count = match target.write_pending() {
-                Ok(count) => count,
-                Err(error) => return Err(self.fail(&error, false)),
-            };
-            self.status.size.fetch_add(count, Ordering::Relaxed);
-            self.written.store(end, Ordering::Release);
-            target.manifest = manifest;
-            target.length = 0;
-            (std::mem::replace(&mut target.file, file.into()), end)
-        };
-        self.sync_file(&sealed, end)
+            target.pending = std::mem::take(&mut *buffer).bytes;
+            target.pending_end = self.position();
+        }
+        self.write_pending(target)?;
+        target.manifest = listed.clone();
+        target.length = 0;
+        self.origin
+            .store(-(target.pending_end as i64), Ordering::Relaxed);
+        let sealed = std::mem::replace(&mut target.file, file.into());
+        Ok((sealed, target.pending_end))
     }
 
     fn rewrite_from_memory(&self, store: &RwLock<Keyspace>) -> Result<(), String> {
-        let text = |error: io::Error| error.to_string();
-        let dir = PathBuf::from(self.config.text("dir"));
-        let enabled = self.is_enabled();
-        let (old, lock) = match enabled {
-            true => (self.manifest()?, None),
-            false => {
+        let (old, lock) = match self.listed() {
+            Some(listed) => listed,
+            None => {
+                let dir = PathBuf::from(self.config.text("dir"));
                 let lock = start::lock_directory(&dir)?;
-                (start::find_files(&self.config, &dir)?, Some(lock))
+                (start::find_files(&self.config, &dir)?, Arc::new(lock))
             }
         };
-        let mut manifest = old.clone();
         let incr = old.next_incr();
-        manifest.incrs.push(incr.clone());
-        let _ = fs::remove_file(manifest.path_of(&incr));
-        let file = start::create(&manifest.path_of(&incr)).map_err(text)?;
-        // Under the shared lock nobody appends, so the dump and the switch see the same state. The
-        // file's mutex is taken under it here, and nowhere else: who holds that never waits for
-        // the keyspace.
+        let mut new = old.after_rewrite();
+        new.incrs.push(incr.clone());
+        let file = start::create(&new.path_of(&incr)).map_err(in_words)?;
+        // Under the shared lock nobody appends, so base and switch see the same state. The log's
+        // mutexes are taken under it here and at SHUTDOWN alone; who holds one of them never
+        // waits for the keyspace.
         let keyspace = store.read().unwrap();
-        let temporary = self.write_base(&manifest, &keyspace).map_err(text)?;
-        {
-            let mut target = self.target.lock().unwrap();
-            match (target.as_mut(), lock) {
-                (Some(target), _) => {
-                    target.file = file.into();
-                    target.manifest = manifest.clone();
-                    target.pending.clear();
-                    target.torn = false;
-                    target.length = 0;
-                }
-                (None, Some(lock)) => *target = Some(start::open_target(manifest, lock)?),
-                (None, None) => return Err("the log was switched off".into()),
-            }
-            *self.buffer.lock().unwrap() = super::Buffer::default();
-            self.written.store(self.position(), Ordering::Release);
-            self.enabled.store(true, Ordering::Release);
+        let temporary = self.write_base(&new, &keyspace).map_err(in_words)?;
+        crash_point("d");
+        publish(&temporary, &new).map_err(in_words)?;
+        self.go_on_in(file, new.clone(), lock)?;
+        drop(keyspace);
+        self.clean_up(new);
+        Ok(())
+    }
+
+    /// Writes to the new incr file from now on. What was not yet written is in its base.
+    fn go_on_in(&self, file: File, manifest: Manifest, lock: Arc<File>) -> Result<(), String> {
+        // No fsync of the old file may fail from now on, for it would count against the new one.
+        let _turn = self.syncing.lock().unwrap();
+        let mut target = self.target.lock().unwrap();
+        if !self.config.flag("appendonly") {
+            return Err("it was switched off".into());
         }
         let position = self.position();
-        drop(keyspace);
-        let published =
-            self.publish_base(&temporary, old.next_base(), old.live().cloned().collect());
-        if published.is_err() && !enabled {
-            // The manifest does not list the file that we write to: better no log than that.
-            self.enabled.store(false, Ordering::Release);
-            *self.target.lock().unwrap() = None;
-        }
-        published?;
+        *target = Some(Target {
+            manifest,
+            file: file.into(),
+            length: 0,
+            pending: Vec::new(),
+            pending_end: position,
+            torn: false,
+            lock,
+        });
+        *self.buffer.lock().unwrap() = Buffer::default();
+        self.written.store(position, Ordering::Release);
         self.advance_durable(position);
         *self.failure.lock().unwrap() = None;
         self.failing.store(false, Ordering::Release);
+        self.enabled.store(true, Ordering::Release);
         Ok(())
     }
 
-    /// Steps (d), second half, to (f).
-    fn publish_base(
-        &self,
-        temporary: &PathBuf,
-        base: FileEntry,
-        history: Vec<FileEntry>,
-    ) -> Result<(), String> {
-        let text = |error: io::Error| error.to_string();
-        let mut guard = self.target.lock().unwrap();
-        let target = guard.as_mut().ok_or("the log was switched off")?;
-        let mut manifest = target.manifest.clone();
-        drop(guard);
-        fs::rename(temporary, manifest.path_of(&base)).map_err(text)?;
-        manifest::sync_directory(&manifest.directory).map_err(text)?;
-        crash_point("rename");
-
-        // (e)
-        manifest.base = Some(base);
-        manifest.incrs.retain(|incr| !history.contains(incr));
-        manifest.history = history;
-        manifest.save().map_err(text)?;
-        crash_point("e");
-
-        // (f)
-        if let Some(target) = self.target.lock().unwrap().as_mut() {
-            target.manifest = Manifest {
-                history: Vec::new(),
-                ..manifest.clone()
-            };
+    /// Step (f), and the new sizes. Nothing depends on it: what stays is deleted at the next start.
+    fn clean_up(&self, mut manifest: Manifest) {
+        if let Err(error) = manifest.clean() {
+            say::warning(format_args!(
+                "cannot delete the files before the rewrite: {error}"
+            ));
         }
-        let size = total_size(&manifest);
-        self.status.size.store(size, Ordering::Relaxed);
-        self.status.base_size.store(size, Ordering::Relaxed);
-        manifest.clean().map_err(text)?;
         crash_point("f");
-        Ok(())
+        // Writers wait for this mutex, so the size is that of a moment.
+        if let Some(target) = self.target.lock().unwrap().as_mut() {
+            let size = total_size(&manifest);
+            self.status.size.store(size, Ordering::Relaxed);
+            self.status.base_size.store(size, Ordering::Relaxed);
+            target.manifest = manifest;
+        }
     }
 
-    fn manifest(&self) -> Result<Manifest, String> {
+    /// The files in use and the directory's lock, if the log is on.
+    fn listed(&self) -> Option<(Manifest, Arc<File>)> {
         let target = self.target.lock().unwrap();
-        let target = target
-            .as_ref()
-            .ok_or("the append-only file is switched off")?;
-        Ok(target.manifest.clone())
+        let target = target.as_ref()?;
+        Some((target.manifest.clone(), target.lock.clone()))
     }
 
     /// Writes the keyspace to a temporary file and fsyncs it; returns its path.
     fn write_base(&self, manifest: &Manifest, keyspace: &Keyspace) -> io::Result<PathBuf> {
         let name = format!("temp-rewriteaof-{}.aof", std::process::id());
         let path = manifest.directory.join(name);
-        let mut out = BufWriter::with_capacity(256 * 1024, File::create(&path)?);
-        let mut bytes = Vec::new();
-        for db in 0..keyspace.databases() {
-            for (index, entry) in keyspace.entries(db).enumerate() {
-                bytes.clear();
-                if index == 0 {
-                    let digits = Digits::new(db as i64);
-                    write_command(&mut bytes, [b"SELECT", digits.as_bytes()].into_iter());
-                }
-                write_entry(&mut bytes, entry);
-                out.write_all(&bytes)?;
-            }
+        let written = write_keyspace(&path, keyspace);
+        if written.is_err() {
+            // On a full disk it would take what the log needs.
+            let _ = fs::remove_file(&path);
         }
-        out.into_inner()?.sync_all()?;
-        Ok(path)
+        written.map(|()| path)
     }
+}
+
+fn write_keyspace(path: &Path, keyspace: &Keyspace) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(256 * 1024, File::create(path)?);
+    let mut bytes = Vec::new();
+    for db in 0..keyspace.databases() {
+        for (index, entry) in keyspace.entries(db).enumerate() {
+            bytes.clear();
+            if index == 0 {
+                let digits = Digits::new(db as i64);
+                write_command(&mut bytes, [b"SELECT", digits.as_bytes()].into_iter());
+            }
+            write_entry(&mut bytes, entry);
+            out.write_all(&bytes)?;
+        }
+    }
+    out.into_inner()?.sync_all()
+}
+
+/// Steps (d), second half, and (e): from now on the new manifest counts.
+fn publish(temporary: &Path, manifest: &Manifest) -> io::Result<()> {
+    if let Some(base) = &manifest.base {
+        if let Err(error) = fs::rename(temporary, manifest.path_of(base)) {
+            let _ = fs::remove_file(temporary);
+            return Err(error);
+        }
+        manifest::sync_directory(&manifest.directory)?;
+    }
+    crash_point("rename");
+    manifest.save()?;
+    crash_point("e");
+    Ok(())
+}
+
+fn in_words(error: io::Error) -> String {
+    error.to_string()
 }
 
 /// Replays files that nobody writes to any more.
@@ -372,8 +376,8 @@ pub fn replay_sealed(manifest: &Manifest, replay: &mut Replay) -> Result<(), Str
         let path = manifest.path_of(entry);
         let (_, result) = load::replay(&path, replay, &mut |_| {});
         result.map_err(|stop| match stop {
-            Stop::Torn { offset, reason }
-            | Stop::Corrupt { offset, reason }
+            Stop::Torn { offset, reason, .. }
+            | Stop::Corrupt { offset, reason, .. }
             | Stop::Unsupported { offset, reason } => {
                 format!("{} at offset {offset}: {reason}", path.display())
             }

@@ -34,9 +34,9 @@ impl Aof {
         let mut manifest = find_files(&self.config, &dir)?;
         self.load(&manifest, replay)?;
         let at = |path: &Path, error| format!("cannot write to {}: {error}", path.display());
-        let error_in_dir = |error| at(&manifest.directory.clone(), error);
-        manifest.clone().clean().map_err(error_in_dir)?;
-        manifest.history.clear();
+        let directory = manifest.directory.clone();
+        let error_in_dir = |error| at(&directory, error);
+        manifest.clean().map_err(error_in_dir)?;
         if manifest.incrs.is_empty() {
             let incr = manifest.next_incr();
             create(&manifest.path_of(&incr)).map_err(error_in_dir)?;
@@ -47,8 +47,12 @@ impl Aof {
         let size = total_size(&target.manifest);
         self.status.size.store(size, Ordering::Relaxed);
         self.status.base_size.store(size, Ordering::Relaxed);
-        *self.target.lock().unwrap() = Some(target);
-        self.enabled.store(true, Ordering::Release);
+        let mut guard = self.target.lock().unwrap();
+        // CONFIG SET works while the log loads.
+        if self.config.flag("appendonly") {
+            *guard = Some(target);
+            self.enabled.store(true, Ordering::Release);
+        }
         Ok(())
     }
 
@@ -142,9 +146,7 @@ impl Aof {
 
 /// Cuts the file at `offset`, where `tail` begins, and keeps the tail beside it.
 pub fn cut(path: &Path, offset: u64, tail: &[u8]) -> Result<PathBuf, String> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".tail-at-{offset}"));
-    let kept = PathBuf::from(name);
+    let kept = kept_as(path, offset);
     let write = || {
         // The copy is on disk before the original is cut.
         let mut copy = File::create(&kept)?;
@@ -157,6 +159,13 @@ pub fn cut(path: &Path, offset: u64, tail: &[u8]) -> Result<PathBuf, String> {
     };
     write().map_err(|error| format!("cannot cut {} at {offset}: {error}", path.display()))?;
     Ok(kept)
+}
+
+/// The name of the copy.
+pub fn kept_as(path: &Path, offset: u64) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".tail-at-{offset}"));
+    PathBuf::from(name)
 }
 
 /// Locks the directory's handle. The lock goes with the process, however it ends.
@@ -249,7 +258,7 @@ pub(super) fn open_target(manifest: Manifest, lock: File) -> Result<Target, Stri
         pending: Vec::new(),
         pending_end: 0,
         torn: false,
-        _lock: lock,
+        lock: Arc::new(lock),
     })
 }
 

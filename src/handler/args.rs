@@ -61,7 +61,7 @@ impl<'a> Cursor<'a> {
 
     /// The arguments that are left, two by two; `None` if one would be left over.
     pub fn pairs(self) -> Option<impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])>> {
-        let even = self.left() % 2 == 0;
+        let even = self.left().is_multiple_of(2);
         even.then(|| {
             (0..self.left() / 2)
                 .map(move |i| (&self.args[self.at + 2 * i], &self.args[self.at + 2 * i + 1]))

@@ -6,6 +6,7 @@
 //! **How Redis does it**: server.c, replication.c.
 
 use super::{Command, NO_KEY, Row, Run, command};
+use crate::account::shown;
 use crate::client::{Client, Replies, Then, Wait};
 use crate::error::Error;
 use crate::handler::args::Cursor;
@@ -56,19 +57,20 @@ fn bgrewriteaof(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), 
 
 fn shutdown(client: &mut Client, args: &Args, _: &mut Reply) -> Result<(), Error> {
     let mut cursor = Cursor::new(args);
-    let mut save = None;
+    let (mut save, mut force) = (None, false);
     while let Some(option) = cursor.option() {
         match option.as_slice() {
             b"SAVE" if save != Some(false) => save = Some(true),
             b"NOSAVE" if save != Some(true) => save = Some(false),
-            b"NOW" | b"FORCE" => {}
+            b"NOW" => {}
+            b"FORCE" => force = true,
             b"ABORT" if args.len() == 2 => {
                 return Err(Error::text("ERR No shutdown in progress."));
             }
             _ => return Err(Error::Syntax),
         }
     }
-    client.then = Then::Shutdown;
+    client.then = Then::Shutdown { force };
     Ok(())
 }
 
@@ -105,8 +107,7 @@ fn waitaof(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
     let timeout_ms = timeout(&mut cursor)?;
     let aof = &client.server.aof;
     if local > 0 && !aof.is_enabled() {
-        let text = "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.";
-        return Err(Error::text(text));
+        return Err(waitaof_without_log());
     }
     if client.in_exec {
         reply.array(2);
@@ -122,6 +123,10 @@ fn waitaof(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
         });
     }
     Ok(())
+}
+
+pub fn waitaof_without_log() -> Error {
+    Error::text("ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.")
 }
 
 /// Milliseconds; 0 waits for ever.
@@ -180,18 +185,9 @@ pub fn show_monitors(client: &Client, row: &Row, args: &Args, now: u64, reply: &
         client.public.address()
     );
     let mut line = head.into_bytes();
-    let mut secrets = 0..0;
-    for (index, word) in args.iter().enumerate() {
-        if index == 0 && name == "auth" {
-            secrets = 1..args.len();
-        } else if name == "hello" && word.eq_ignore_ascii_case(b"auth") {
-            secrets = index + 1..index + 3;
-        }
+    for word in shown(row, args) {
         line.push(b' ');
-        match secrets.contains(&index) {
-            true => line.extend_from_slice(b"\"(redacted)\""),
-            false => quote(word, &mut line),
-        }
+        quote(word, &mut line);
     }
     line.extend_from_slice(b"\r\n");
     client.server.hub.show_monitors(&line, client.public.id);
