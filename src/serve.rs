@@ -450,6 +450,7 @@ fn is_timeout(error: &io::Error) -> bool {
 }
 
 /// The client's input: what was stashed first, then the socket.
+#[derive(Clone)]
 struct Inbound {
     stream: Arc<TcpStream>,
     server: Arc<Server>,
