@@ -152,18 +152,16 @@ impl Session<'_> {
         self.client.public.killed.load(Ordering::Acquire) || outbox.is_some_and(|o| o.is_closed())
     }
 
-    /// Gives a client that sends much at once the larger buffer.
+    /// Gives a client that sends much at once the larger buffer. What lies in the small one goes
+    /// where it will be read first.
     fn grow_input(&mut self) {
-        let is_small = self.reader.capacity() < INPUT_BUFFER;
-        if is_small && self.reader.buffer().is_empty() && self.reader.get_ref().was_filled {
-            let small = self.reader.get_mut();
+        if self.reader.capacity() < INPUT_BUFFER && self.reader.get_ref().was_filled {
+            let mut stash = VecDeque::from(self.reader.buffer().to_vec());
+            let inbound = self.reader.get_mut();
+            stash.append(&mut inbound.stash);
             let inbound = Inbound {
-                stream: small.stream.clone(),
-                server: small.server.clone(),
-                public: small.public.clone(),
-                stash: std::mem::take(&mut small.stash),
-                taken: small.taken,
-                was_filled: false,
+                stash,
+                ..inbound.clone()
             };
             self.reader = BufReader::with_capacity(INPUT_BUFFER, inbound);
         }
