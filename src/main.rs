@@ -5,8 +5,6 @@ mod serve;
 
 mod batch;
 
-mod account;
-
 mod resp;
 
 mod handler;
@@ -19,6 +17,8 @@ mod table;
 
 mod aof;
 
+// For looking up.
+mod account;
 mod config;
 mod entry;
 mod error;
