@@ -44,6 +44,8 @@ pub type Record = Vec<Vec<u8>>;
 #[derive(Clone, Debug)]
 pub enum Program {
     Ours,
+    /// Ours, as a shell starts it: after these words, which may set a variable or a limit.
+    Under(String),
     /// A redis-server executable, told to keep the kind of log that we keep.
     Redis(String),
 }
@@ -52,7 +54,8 @@ pub enum Program {
 pub struct Server {
     /// Another one after each restart: the system picks it.
     pub port: u16,
-    program: Program,
+    /// What the next start starts.
+    pub program: Program,
     flags: Vec<String>,
     process: Child,
     output: Arc<Output>,
@@ -101,7 +104,7 @@ impl Server {
     /// seconds while an fsync is running, replies or not; ours never does, which is a promise and
     /// so must not be waited for.
     pub fn settle(&self) {
-        if let Program::Ours = self.program {
+        if !matches!(self.program, Program::Redis(_)) {
             return;
         }
         let mut client = self.client();
@@ -204,7 +207,12 @@ impl Drop for Server {
 
 /// Runs our server with these flags, expecting it to refuse: its exit status and what it printed.
 pub fn refused(directory: &Directory, flags: &[&str]) -> (ExitStatus, String) {
-    let mut process = launch(Command::new(ours()).args(flags).current_dir(&directory.0));
+    run_to_end(Command::new(ours()).args(flags).current_dir(&directory.0))
+}
+
+/// Runs a command that ends by itself, bounded: its exit status and what it printed.
+pub fn run_to_end(command: &mut Command) -> (ExitStatus, String) {
+    let mut process = launch(command);
     let output = Output::drain(&mut process);
     let lines = match output.wait_for("\0") {
         Ok(_) => unreachable!("no line contains a zero byte"),
@@ -239,7 +247,7 @@ impl Drop for Directory {
     }
 }
 
-fn ours() -> &'static str {
+pub fn ours() -> &'static str {
     env!("CARGO_BIN_EXE_simple-redis")
 }
 
@@ -253,11 +261,16 @@ fn spawn(
     // later: then another is tried.
     for _ in 0..5 {
         let port = match program {
-            Program::Ours => 0,
+            Program::Ours | Program::Under(_) => 0,
             Program::Redis(_) => free_port(),
         };
         let mut command = match program {
             Program::Ours => Command::new(ours()),
+            Program::Under(words) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("{words} exec \"$0\" \"$@\""), ours()]);
+                shell
+            }
             Program::Redis(path) => Command::new(path),
         };
         command
