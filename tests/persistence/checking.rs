@@ -75,7 +75,7 @@ fn check_aof_says_when_more_than_a_tail_would_be_cut() {
     let damaged = encode(&["SET", "k", "v"]);
     let damaged = String::from_utf8(damaged)
         .unwrap()
-        .replace("$1\r\nv", "$9\r\nv");
+        .replace("$1\r\nv", "$7\r\nv");
     let log = [damaged.as_bytes(), &record("SET a 1"), &record("SET b 2")].concat();
     let (status, said) = check(&log_of("i", &[&log]), &["."]);
     assert_eq!(status, 1);

@@ -96,7 +96,10 @@ fn write_until_closed(
     mut history: History,
     done: &AtomicU64,
 ) -> History {
-    client.call(&["SELECT", &db.to_string()]);
+    client.send(&["SELECT", &db.to_string()]);
+    if client.try_read().is_err() {
+        return history;
+    }
     loop {
         let first = history.sent + 1;
         let last = history.sent + 1 + history.sent % 6;

@@ -9,7 +9,12 @@ use std::time::{Duration, Instant};
 
 #[test]
 fn while_a_long_log_loads_clients_are_told_so_and_info_shows_how_far_it_is() {
-    let count = 400_000;
+    // Long enough to be seen, and no longer.
+    let count = if cfg!(debug_assertions) {
+        100_000
+    } else {
+        1_000_000
+    };
     let records = (0..count).map(|n| crate::record(&format!("SET key:{n} value:{n}")));
     let log: Vec<u8> = records.flatten().collect();
     let total = log.len().to_string();
@@ -49,11 +54,7 @@ fn while_a_long_log_loads_clients_are_told_so_and_info_shows_how_far_it_is() {
     });
     assert!(second < log.len() as u64);
     let server = starting.join().unwrap();
-    let line = server.wait_for_line("replayed");
-    assert!(
-        line.contains(&format!("replayed {count} commands, {total} bytes")),
-        "{line}"
-    );
+    server.wait_for_line(&format!("replayed {count} commands, {total} bytes"));
     assert_eq!(server.client().run("DBSIZE"), format!("(integer) {count}"));
     assert_eq!(info(&mut client, "loading"), "0");
 }

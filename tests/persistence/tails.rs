@@ -1,10 +1,11 @@
 //! What a crash leaves at the end of the file is cut, and shown, and kept. What no crash can have
 //! done is refused.
 
-use crate::support::{Directory, Program, Server, refused};
-use crate::{Random, dump, encode, file_of, info, log_of, record};
+use crate::support::{self, Directory, Program, Server, ours, run_to_end};
+use crate::{Random, dump, encode, file_of, log_of, record};
 use std::collections::BTreeMap;
 use std::fs;
+use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -36,6 +37,11 @@ fn units() -> Vec<(Vec<u8>, Vec<&'static str>)> {
 
 fn start(directory: Directory, flags: &[&str]) -> Server {
     Server::start_in(directory, Program::Ours, flags)
+}
+
+/// Expects a start to fail: its exit status and what it printed.
+fn refused(directory: &Directory, flags: &[&str]) -> (ExitStatus, String) {
+    support::refused(directory, &[&["--port", "0"], flags].concat())
 }
 
 /// All keys of database 0 with their values, as `units` writes them.
@@ -104,7 +110,7 @@ fn look_at_cut(units: &[(Vec<u8>, Vec<&'static str>)], log: &[u8]) {
         assert_eq!(fs::read(kept).unwrap(), log[end..], "cut at {at}");
     }
     // What is written now must stand behind a whole record, or the next start would lose it.
-    if at % 8 == 0 {
+    if at.is_multiple_of(8) {
         assert_eq!(server.client().run("SET after 1"), "OK");
         server.crash();
         expected.insert("after".into(), "\"1\"".into());
@@ -208,7 +214,7 @@ fn a_flipped_bit_in_a_length_is_refused_and_costs_no_good_record() {
         log[at].is_ascii_digit() && matches!(log[line], b'*' | b'$') && at < log.len() - 60
     };
     let places: Vec<usize> = (0..log.len()).filter(is_length).collect();
-    assert!(places.len() > 50);
+    assert!(places.len() > 30);
     let directory = log_of("i", &[&log]);
     let file = file_of(&directory.0, 0);
     for (number, at) in places.into_iter().enumerate() {
@@ -229,45 +235,35 @@ fn a_flipped_bit_in_a_length_is_refused_and_costs_no_good_record() {
 
 #[test]
 fn a_flipped_bit_anywhere_else_is_refused_or_harms_one_record_at_most() {
-    let log = ten(&record("SET last v"));
+    let last = record("SET last v");
+    let log = ten(&last);
+    let last_begins = (log.len() - last.len()) as u64;
     let mut random = Random::new();
     let mut refusals = 0;
-    for _ in 0..60 {
+    for _ in 0..80 {
         let (at, bit) = (random.below(log.len() as u64) as usize, random.below(8));
         let mut flipped = log.clone();
         flipped[at] ^= 1 << bit;
         let directory = log_of("i", &[&flipped]);
-        let (status, said) = crate::support::run_to_end(
-            std::process::Command::new(crate::support::ours())
-                .args(["--check-aof", "appendonlydir"])
-                .current_dir(&directory.0),
-        );
-        if !status.success() && !said.contains("--fix would cut") {
-            refusals += 1;
-            continue;
-        }
-        if said.contains("whole records up to the end") || said.contains("expected") {
+        let mut check = Command::new(ours());
+        let check = check.args(["--check-aof", "."]).current_dir(&directory.0);
+        let (status, said) = run_to_end(check);
+        let offset = said.split_once("damaged at offset ");
+        let offset = offset.map(|(_, rest)| rest.lines().next().unwrap().parse::<u64>().unwrap());
+        // A last record that became longer looks as if it had been cut off, and may be cut.
+        if !status.success() && offset.is_none_or(|offset| offset < last_begins) {
             let (status, said) = refused(&directory, &[]);
             assert_eq!(status.code(), Some(1), "byte {at}, bit {bit}: {said}");
+            assert_eq!(fs::read(file_of(&directory.0, 0)).unwrap(), flipped);
             refusals += 1;
-            continue;
+        } else if status.success() {
+            // A letter of a key or a value is another one. Only a checksum could tell.
+            let server = start(directory, &["--databases", "256"]);
+            let keys = dump(&mut server.client(), 256).len();
+            assert!((8..=9).contains(&keys), "byte {at}, bit {bit}: {keys} keys");
         }
-        let server = start(directory, &["--databases", "256"]);
-        let mut client = server.client();
-        let keys: usize = (0..256)
-            .map(|db| {
-                client.call(&["SELECT", &db.to_string()]);
-                let size = client.run("DBSIZE");
-                size.strip_prefix("(integer) ")
-                    .unwrap()
-                    .parse::<usize>()
-                    .unwrap()
-            })
-            .sum();
-        assert!(keys >= 8, "byte {at}, bit {bit}: {keys} keys");
-        assert_eq!(info(&mut client, "loading"), "0");
     }
-    eprintln!("60 flipped bits: {refusals} refused, the others harmed one record at most");
+    eprintln!("80 flipped bits: {refusals} refused, the others harmed one record at most");
 }
 
 #[test]
