@@ -131,7 +131,10 @@ impl Aof {
                 }
                 Err(reason) => {
                     status.rewrite_failures.fetch_add(1, Ordering::Relaxed);
-                    not_before = Instant::now() + PAUSE_AFTER_FAILURE;
+                    // Unless it failed because the log was switched off, and on again.
+                    if !self.rewriter.enable.load(Ordering::Acquire) {
+                        not_before = Instant::now() + PAUSE_AFTER_FAILURE;
+                    }
                     // Who switched the log on was told OK, and must get it.
                     if enable && self.config.flag("appendonly") {
                         self.rewriter.enable.store(true, Ordering::Release);

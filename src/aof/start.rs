@@ -107,7 +107,7 @@ impl Aof {
         let offset = match stop {
             Stop::Torn { offset, .. } | Stop::Corrupt { offset, .. } => *offset,
             Stop::Unsupported { offset, reason } => {
-                return Err(format!("{reason}, at offset {offset} of {file}"));
+                return Err(format!("{reason} at offset {offset} of {file}"));
             }
             Stop::Io(error) => return Err(format!("cannot read {file}: {error}")),
         };

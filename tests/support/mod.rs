@@ -45,7 +45,7 @@ pub type Record = Vec<Vec<u8>>;
 #[derive(Clone, Debug)]
 pub enum Program {
     Ours,
-    /// Ours, started by a shell behind these commands: `ulimit -n 40`.
+    /// Ours, as a shell starts it: after these words, which may set a variable or a limit.
     Under(String),
     /// A redis-server executable, told to keep the kind of log that we keep.
     Redis(String),
@@ -55,7 +55,8 @@ pub enum Program {
 pub struct Server {
     /// Another one after each restart: the system picks it.
     pub port: u16,
-    program: Program,
+    /// What the next start starts.
+    pub program: Program,
     flags: Vec<String>,
     process: Child,
     output: Arc<Output>,
@@ -104,7 +105,7 @@ impl Server {
     /// seconds while an fsync is running, replies or not; ours never does, which is a promise and
     /// so must not be waited for.
     pub fn settle(&self) {
-        if let Program::Ours | Program::Under(_) = self.program {
+        if !matches!(self.program, Program::Redis(_)) {
             return;
         }
         let mut client = self.client();
@@ -207,7 +208,12 @@ impl Drop for Server {
 
 /// Runs our server with these flags, expecting it to refuse: its exit status and what it printed.
 pub fn refused(directory: &Directory, flags: &[&str]) -> (ExitStatus, String) {
-    let mut process = launch(Command::new(ours()).args(flags).current_dir(&directory.0));
+    run_to_end(Command::new(ours()).args(flags).current_dir(&directory.0))
+}
+
+/// Runs a command that ends by itself, bounded: its exit status and what it printed.
+pub fn run_to_end(command: &mut Command) -> (ExitStatus, String) {
+    let mut process = launch(command);
     let output = Output::drain(&mut process);
     let lines = match output.wait_for("\0") {
         Ok(_) => unreachable!("no line contains a zero byte"),
@@ -242,7 +248,7 @@ impl Drop for Directory {
     }
 }
 
-fn ours() -> &'static str {
+pub fn ours() -> &'static str {
     env!("CARGO_BIN_EXE_simple-redis")
 }
 
@@ -261,10 +267,9 @@ fn spawn(
         };
         let mut command = match program {
             Program::Ours => Command::new(ours()),
-            Program::Under(commands) => {
+            Program::Under(words) => {
                 let mut shell = Command::new("sh");
-                let script = format!("{commands}; exec \"$0\" \"$@\"");
-                shell.args(["-c", &script, ours()]);
+                shell.args(["-c", &format!("{words} exec \"$0\" \"$@\""), ours()]);
                 shell
             }
             Program::Redis(path) => Command::new(path),
