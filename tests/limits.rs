@@ -274,7 +274,7 @@ fn ten_thousand_idle_clients_and_five_hundred_busy_ones() {
     let mut holding: Vec<_> = (0..holders)
         .map(|_| {
             Command::new("sh")
-                .args(["-c", &format!("{limit}; exec \"$0\" \"$@\"")])
+                .args(["-c", &format!("{limit} exec \"$0\" \"$@\"")])
                 .arg(std::env::current_exe().unwrap())
                 .args(["--exact", test, "--nocapture"])
                 .env(IDLE, &address)
