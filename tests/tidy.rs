@@ -536,7 +536,8 @@ fn everything() -> Vec<Source> {
     found
 }
 
-/// The files of a folder and those inside it, but for what Git and Cargo keep for themselves.
+/// The files of a folder and those inside it, but for what Git and Cargo keep for themselves, and
+/// the log of a server that was started here.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{folder:?}: {error}"));
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -544,7 +545,10 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for path in paths {
         let name = path.file_name().unwrap_or_default();
-        if path.is_dir() && name != "target" && name != ".git" {
+        let is_ours = !["target", ".git", "appendonlydir"]
+            .iter()
+            .any(|other| name == *other);
+        if path.is_dir() && is_ours {
             found.extend(files(&path));
         } else if path.is_file() {
             found.push(path);
