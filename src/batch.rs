@@ -31,15 +31,16 @@
 //! **How Redis does it**: server.c, `processCommand` and `call`. It needs no locks, for it has one
 //! thread; `call` is its one place too. Looking ahead came with Redis 8 and Valkey 8.
 
-use crate::client::{Client, Replies, Server, Then, Transaction};
+mod admit;
+
+use crate::account::{Account, Step, add_to_slow_log};
+use crate::client::{Client, Replies, Server, Transaction};
 use crate::error::Error;
-use crate::handler::{
-    Row, Run, TABLE, can_replay, debug, server, transactions, works_while_loading,
-};
+use crate::handler::{Row, Run, TABLE, can_replay, server, transactions};
 use crate::propagate::Records;
 use crate::resp::{Args, Reply};
 use crate::say;
-use crate::stats::{Slow, add, microseconds};
+use crate::stats::add;
 use crate::store::{Expired, Keyspace, Limits, Notes, Time, View, ViewMut};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -66,37 +67,46 @@ enum Guard<'a> {
     Exclusive(RwLockWriteGuard<'a, Keyspace>),
 }
 
-/// The commands that one client has sent at once, while they run.
+impl Guard<'_> {
+    fn name(&self) -> &'static str {
+        match self {
+            Guard::None => "no lock",
+            Guard::Shared(_) => "shared lock",
+            Guard::Exclusive(_) => "exclusive lock",
+        }
+    }
+}
+
+/// What a command has done, for those who count.
+struct Done {
+    failed: bool,
+    dirty: u64,
+    /// How long the batch's records and the output were when it began.
+    records_before: usize,
+    reply_before: usize,
+}
+
+/// The commands that one client has sent at once, while they run. Used again for the next ones.
 pub struct Batch<'a> {
     server: &'a Server,
     store: &'a RwLock<Keyspace>,
     guard: Guard<'a>,
-    /// Unix time in microseconds: the end of one command is the start of the next.
-    clock: u64,
+    account: Account,
     /// Of the command, or of all commands of the EXEC, that runs now.
     time: Time,
     in_exec: bool,
     /// Whether the log replays, and nothing is to be logged or counted.
     replaying: bool,
+    /// How much the command that ran last has changed.
+    dirty: u64,
     records: Records,
     /// Where in the output the replies of logged commands are.
     logged: Vec<Range<usize>>,
     notes: Notes,
     /// How far the log must be written before the replies leave.
     position: u64,
-    /// The row that ran or was queued last, for CLIENT LIST.
-    last_row: Option<usize>,
-    tally: Vec<Tally>,
-}
-
-/// What a batch counts of one command, until it adds it to the server's statistics.
-#[derive(Default)]
-struct Tally {
-    index: usize,
-    calls: u64,
-    microseconds: u64,
-    rejected: u64,
-    failed: u64,
+    /// Where in the log file the first record of this batch is.
+    offset: i64,
 }
 
 impl<'a> Batch<'a> {
@@ -105,20 +115,26 @@ impl<'a> Batch<'a> {
             server,
             store,
             guard: Guard::None,
-            clock: microseconds(),
+            account: Account::default(),
             time: Time {
                 now: 0,
                 kills: true,
             },
             in_exec: false,
             replaying: false,
+            dirty: 0,
             records: Records::default(),
             logged: Vec::new(),
             notes: Notes::default(),
             position: 0,
-            last_row: None,
-            tally: Vec::new(),
+            offset: 0,
         }
+    }
+
+    /// Begins to run commands that have arrived. Nothing is locked yet.
+    pub fn begin(&mut self) {
+        self.account.begin();
+        self.position = 0;
     }
 
     /// A batch that replays the log: time kills nothing, and nothing is logged.
@@ -150,7 +166,7 @@ impl<'a> Batch<'a> {
                     transaction.writes |= matches!(row.command.run, Run::Write(_));
                     transaction.subscribes |= row.group == "pubsub";
                     transaction.queue.push((row.index, args.to_owned()));
-                    self.last_row = Some(row.index);
+                    self.account.last_row = Some(row.index);
                     reply.status("QUEUED");
                 }
                 _ => self.call(row, client, args, reply),
@@ -221,70 +237,11 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// Whether the command may run now, for reasons that have nothing to do with its arguments.
-    fn admit(&self, row: &Row, client: &Client) -> Result<(), Error> {
-        let command = row.command;
-        if command.name.starts_with("debug") && !debug::is_allowed(client) {
-            return Err(Error::DebugNotAllowed);
-        }
-        if !client.authenticated && !matches!(command.name, "auth" | "hello" | "quit" | "reset") {
-            return Err(Error::NoAuth);
-        }
-        if self.replaying {
-            return Ok(());
-        }
-        let writes = match command.run {
-            Run::Write(_) => true,
-            Run::Exec => client.transaction.as_ref().is_some_and(|t| t.writes),
-            _ => command.name == "ping",
-        };
-        if writes && let Some(cause) = self.server.aof.refusal() {
-            return Err(Error::Misconf(cause));
-        }
-        if client.is_subscribed()
-            && !client.public.resp3.load(Ordering::Relaxed)
-            && !works_while_subscribed(command.name)
-        {
-            return Err(Error::SubscribedOnly(command.name));
-        }
-        if !works_while_loading(command) && self.server.is_loading() {
-            return Err(Error::Loading);
-        }
-        if client.transaction.is_some() && command.name == "shutdown" {
-            return Err(Error::NotInTransaction);
-        }
-        Ok(())
-    }
-
-    fn reject(&mut self, error: &Error, client: &mut Client, args: &Args, reply: &mut Reply) {
-        let is_exec = args[0].eq_ignore_ascii_case(b"exec");
-        if let Error::UnknownCommand(words) = error
-            && [&b"post"[..], b"host:"]
-                .iter()
-                .any(|word| words[0].eq_ignore_ascii_case(word))
-        {
-            // A browser has been tricked into sending us a form: it must not get a second line in.
-            client.then = Then::Drop;
-            return;
-        }
-        if let Some(row) = TABLE.find(&args[0]) {
-            self.tally_of(row.index).rejected += 1;
-        }
-        add(&self.server.stats.error_replies, 1);
-        if is_exec {
-            client.transaction = None;
-            self.unwatch(client);
-            return reply.error(&Error::ExecAbortBecause(Box::new(error.clone())));
-        }
-        if let Some(transaction) = &mut client.transaction {
-            transaction.aborted = true;
-        }
-        reply.error(error);
-    }
-
     /// Runs a command that has been admitted, and accounts for it.
     fn call(&mut self, row: &'static Row, client: &mut Client, args: &mut Args, reply: &mut Reply) {
         let begin = reply.out.len();
+        let records_before = self.records.bytes.len();
+        self.dirty = 0;
         let result = match row.command.run {
             Run::Read(handler) => {
                 self.share();
@@ -309,7 +266,13 @@ impl<'a> Batch<'a> {
             reply.error(&error);
         }
         if !self.replaying {
-            self.account(row, client, args, failed, reply);
+            let done = Done {
+                failed,
+                dirty: self.dirty,
+                records_before,
+                reply_before: begin,
+            };
+            self.account(row, client, args, reply, done);
         }
     }
 
@@ -331,6 +294,7 @@ impl<'a> Batch<'a> {
         };
         let mut view = ViewMut::new(keyspace, db, self.time, limits, &mut self.records);
         let result = handler(&mut view, args, reply);
+        self.dirty = view.dirty;
         let as_sent = view.dirty > 0 && !view.propagated;
         if as_sent && !self.replaying {
             self.records.push(db, args.iter());
@@ -411,6 +375,7 @@ impl<'a> Batch<'a> {
     /// Makes sure that the keyspace can be read.
     fn share(&mut self) {
         if let Guard::None = self.guard {
+            self.account.ask_for_lock();
             self.guard = Guard::Shared(self.store.read().unwrap());
             self.start_clock();
         }
@@ -420,6 +385,7 @@ impl<'a> Batch<'a> {
     fn exclude(&mut self) {
         if !matches!(self.guard, Guard::Exclusive(_)) {
             self.release();
+            self.account.ask_for_lock();
             self.guard = Guard::Exclusive(self.store.write().unwrap());
             self.start_clock();
             // What this batch's reads found dead goes before what its writes do.
@@ -429,9 +395,9 @@ impl<'a> Batch<'a> {
 
     /// Time is read when the lock is held: read before, two threads' clocks could cross.
     fn start_clock(&mut self) {
-        self.clock = microseconds();
+        self.account.lock_taken();
         self.time = Time {
-            now: self.clock / 1000,
+            now: self.account.clock / 1000,
             kills: !self.replaying,
         };
     }
@@ -440,7 +406,8 @@ impl<'a> Batch<'a> {
     fn release(&mut self) {
         if let Guard::Exclusive(keyspace) = &mut self.guard {
             if !self.replaying {
-                self.server.aof.append(&self.records);
+                let end = self.server.aof.append(&self.records);
+                self.offset = end - self.records.bytes.len() as i64;
             }
             self.records.clear();
             for garbage in keyspace.garbage.drain(..) {
@@ -451,6 +418,7 @@ impl<'a> Batch<'a> {
         if !matches!(self.guard, Guard::None) {
             self.position = self.server.aof.position();
             self.guard = Guard::None;
+            self.account.lock_released();
         }
     }
 
@@ -529,8 +497,11 @@ impl<'a> Batch<'a> {
             self.retract(&Error::Misconf(cause), reply);
         }
         self.logged.clear();
-        client.publish(reply.protocol, self.last_row);
-        self.add_to_statistics();
+        client.publish(reply.protocol, self.account.last_row);
+        self.account.settle(&self.server.stats);
+        add(&self.server.stats.hits, self.notes.hits.take());
+        add(&self.server.stats.misses, self.notes.misses.take());
+        self.account.tell_journey(client, self.offset);
     }
 
     /// Replaces the replies of all commands that are in the log by the error.
@@ -547,84 +518,44 @@ impl<'a> Batch<'a> {
         reply.out.extend_from_slice(&replies[from..]);
     }
 
-    fn tally_of(&mut self, index: usize) -> &mut Tally {
-        // A batch rarely has more than two different commands, and often the last one again.
-        match self.tally.iter().rposition(|tally| tally.index == index) {
-            Some(at) => &mut self.tally[at],
-            None => {
-                self.tally.push(Tally {
-                    index,
-                    ..Tally::default()
-                });
-                self.tally.last_mut().unwrap()
-            }
-        }
-    }
-
-    /// Reads the clock, and counts the command.
+    /// Counts a command that has just ended, for all who want to know.
     fn account(
         &mut self,
-        row: &Row,
+        row: &'static Row,
         client: &Client,
         args: &Args,
-        failed: bool,
         reply: &mut Reply,
+        done: Done,
     ) {
-        let now = microseconds();
-        let took = now.saturating_sub(self.clock);
-        self.clock = now;
+        let took = self.account.count(row.index, done.failed);
         if !self.in_exec {
-            self.time.now = now / 1000;
+            self.time.now = self.account.clock / 1000;
         }
-        self.last_row = Some(row.index);
-        let tally = self.tally_of(row.index);
-        tally.calls += 1;
-        tally.microseconds += took;
-        tally.failed += u64::from(failed);
+        let (lock, logged) = (
+            self.guard.name(),
+            self.records.bytes.len() - done.records_before,
+        );
+        self.account.note_step(|| Step {
+            row,
+            size: args.iter().map(<[u8]>::len).sum(),
+            lock,
+            dirty: done.dirty,
+            logged,
+            logged_before: done.records_before,
+            reply: reply.out.len() - done.reply_before,
+            took,
+        });
         let slower_than = self
             .server
             .config
             .slowlog_slower_than
             .load(Ordering::Relaxed);
         if slower_than >= 0 && took as i64 >= slower_than && row.command.name != "exec" {
-            self.add_to_slow_log(client, args, took);
+            add_to_slow_log(client, row, args, took);
         }
         if self.server.hub.has_monitors() {
-            server::show_monitors(client, row, args, now, reply);
+            server::show_monitors(client, row, args, self.account.clock, reply);
         }
-    }
-
-    fn add_to_slow_log(&self, client: &Client, args: &Args, took: u64) {
-        let slow = Slow {
-            id: 0,
-            time: self.clock / 1_000_000,
-            microseconds: took,
-            words: Vec::new(),
-            addr: client.public.address(),
-            name: String::from_utf8_lossy(&client.public.name.lock().unwrap()).into_owned(),
-        };
-        let most = self.server.config.number("slowlog-max-len") as usize;
-        self.server
-            .stats
-            .slow_log
-            .lock()
-            .unwrap()
-            .add(most, args.iter(), slow);
-    }
-
-    fn add_to_statistics(&mut self) {
-        let stats = &self.server.stats;
-        for tally in self.tally.drain(..) {
-            let command = &stats.of_commands[tally.index];
-            add(&stats.commands, tally.calls);
-            add(&stats.error_replies, tally.failed);
-            add(&command.calls, tally.calls);
-            add(&command.microseconds, tally.microseconds);
-            add(&command.rejected, tally.rejected);
-            add(&command.failed, tally.failed);
-        }
-        add(&stats.hits, self.notes.hits.take());
-        add(&stats.misses, self.notes.misses.take());
     }
 }
 
@@ -633,14 +564,6 @@ fn is_queued(row: &Row) -> bool {
     !matches!(
         row.command.name,
         "exec" | "discard" | "multi" | "watch" | "quit" | "reset"
-    )
-}
-
-/// What a RESP2 client may say while it is subscribed: its replies cannot be told from messages.
-fn works_while_subscribed(name: &str) -> bool {
-    matches!(
-        name,
-        "subscribe" | "unsubscribe" | "psubscribe" | "punsubscribe" | "ping" | "quit" | "reset"
     )
 }
 

@@ -42,6 +42,7 @@ pub fn sweep_for_ever(server: &Arc<Server>, store: &RwLock<Keyspace>) -> ! {
             }
             let begin = Instant::now();
             let mut batch = Batch::new(server, store);
+            batch.begin();
             let deleted = batch.sweep(db, BATCH);
             batch.finish(&client, &mut reply);
             if deleted < BATCH {

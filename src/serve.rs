@@ -42,6 +42,10 @@ use std::time::{Duration, Instant};
 /// What has arrived of a client's input and was not yet looked at.
 const INPUT_BUFFER: usize = 16 * 1024;
 
+/// What a client begins with, until it sends more than that at once. Most connections are idle
+/// most of the time, and a buffer is memory that has been touched.
+const FIRST_INPUT_BUFFER: usize = 1024;
+
 /// A batch ends when its replies are this long, in bytes.
 const BATCH_OUTPUT: usize = 64 * 1024;
 
@@ -72,9 +76,10 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Client) {
         public: client.public.clone(),
         stash: VecDeque::new(),
         taken: 0,
+        was_filled: false,
     };
     let mut session = Session {
-        reader: BufReader::with_capacity(INPUT_BUFFER, inbound),
+        reader: BufReader::with_capacity(FIRST_INPUT_BUFFER, inbound),
         arrived: vec![Arrived::default()],
         arrived_count: 0,
         ran: 0,
@@ -83,7 +88,7 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Client) {
         writer: None,
         client,
         server,
-        store,
+        batch: Batch::new(server, store),
     };
     let end = session.run();
     if let Err(error) = &end {
@@ -113,7 +118,7 @@ struct Session<'a> {
     /// The thread that empties the client's outbox, if it has one.
     writer: Option<JoinHandle<()>>,
     server: &'a Arc<Server>,
-    store: &'a RwLock<Keyspace>,
+    batch: Batch<'a>,
 }
 
 impl Session<'_> {
@@ -121,6 +126,7 @@ impl Session<'_> {
         loop {
             if self.ran == self.arrived_count {
                 // Nothing is left to be run: wait for the next command, with nothing held.
+                self.grow_input();
                 let first = &mut self.arrived[0];
                 match read_command(&mut self.reader, &mut first.args, limits(&self.client)) {
                     Ok(true) => first.look_up(),
@@ -132,7 +138,7 @@ impl Session<'_> {
                 (self.ran, self.arrived_count) = (0, 1);
                 self.take_arrived();
             }
-            self.batch()?;
+            self.run_batch()?;
             if self.client.then != Then::GoOn || self.is_killed() {
                 return Ok(());
             }
@@ -144,6 +150,21 @@ impl Session<'_> {
     fn is_killed(&self) -> bool {
         let outbox = self.client.outbox.as_ref();
         self.client.public.killed.load(Ordering::Acquire) || outbox.is_some_and(|o| o.is_closed())
+    }
+
+    /// Gives a client that sends much at once the larger buffer. What lies in the small one goes
+    /// where it will be read first.
+    fn grow_input(&mut self) {
+        if self.reader.capacity() < INPUT_BUFFER && self.reader.get_ref().was_filled {
+            let mut stash = VecDeque::from(self.reader.buffer().to_vec());
+            let inbound = self.reader.get_mut();
+            stash.append(&mut inbound.stash);
+            let inbound = Inbound {
+                stash,
+                ..inbound.clone()
+            };
+            self.reader = BufReader::with_capacity(INPUT_BUFFER, inbound);
+        }
     }
 
     /// Takes the commands that lie whole in the buffer. What does not is left untouched, and so
@@ -176,17 +197,19 @@ impl Session<'_> {
     }
 
     /// Runs the commands that have arrived, then sends the replies.
-    fn batch(&mut self) -> io::Result<()> {
-        let mut batch = Batch::new(self.server, self.store);
-        batch.warm(self.client.db, &self.arrived[self.ran..self.arrived_count]);
+    fn run_batch(&mut self) -> io::Result<()> {
+        self.batch.begin();
+        self.batch
+            .warm(self.client.db, &self.arrived[self.ran..self.arrived_count]);
         while self.ran < self.arrived_count && !self.is_killed() {
             if self.ran > 0 && starts_outbox(&self.client, &self.arrived[self.ran].args) {
                 // What has been answered so far leaves before the first message can come.
-                batch.finish(&self.client, &mut self.reply);
+                self.batch.finish(&self.client, &mut self.reply);
                 self.flush()?;
             }
             let Arrived { row, args } = &mut self.arrived[self.ran];
-            batch.execute(*row, &mut self.client, args, &mut self.reply);
+            self.batch
+                .execute(*row, &mut self.client, args, &mut self.reply);
             self.ran += 1;
             // A subscriber's replies must leave one by one: messages come in between.
             if self.client.then != Then::GoOn
@@ -199,10 +222,9 @@ impl Session<'_> {
         let mut unsaved = None;
         if let Then::Shutdown { force } = self.client.then {
             self.client.then = Then::GoOn;
-            unsaved = Some(self.shut_down(&mut batch, force));
+            unsaved = Some(self.shut_down(force));
         }
-        batch.finish(&self.client, &mut self.reply);
-        drop(batch);
+        self.batch.finish(&self.client, &mut self.reply);
         if let Some(cause) = unsaved {
             say::warning(format_args!(
                 "cannot shut down, the log is not saved: {cause}"
@@ -348,9 +370,9 @@ impl Session<'_> {
     /// Ends the process while everybody else is kept from the data. If the log cannot be saved,
     /// the operator should know and the client may try again, unless it said FORCE, as in Redis.
     /// Returns why, to be told when the lock is free again.
-    fn shut_down(&mut self, batch: &mut Batch, force: bool) -> String {
+    fn shut_down(&mut self, force: bool) -> String {
         say::notice(format_args!("SHUTDOWN: saving the log, then good bye"));
-        batch.hold_everything();
+        self.batch.hold_everything();
         match self.server.aof.finish() {
             Err(cause) if !force => {
                 let text = "ERR Errors trying to SHUTDOWN. Check logs.";
@@ -363,9 +385,8 @@ impl Session<'_> {
 
     /// Lets the writer send what is queued, and takes the client out of every list.
     fn leave(mut self) {
-        let mut batch = Batch::new(self.server, self.store);
-        batch.unwatch(&mut self.client);
-        batch.finish(&self.client, &mut self.reply);
+        self.batch.unwatch(&mut self.client);
+        self.batch.finish(&self.client, &mut self.reply);
         if let Some(outbox) = &self.client.outbox {
             outbox.close();
         }
@@ -381,7 +402,8 @@ impl Session<'_> {
 fn linger(mut stream: &TcpStream) {
     let _ = stream.shutdown(Shutdown::Write);
     let deadline = Instant::now() + LINGER;
-    let mut rest = [0; 4096];
+    // On the heap: every thread's stack would be larger by it.
+    let mut rest = vec![0; 4096];
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         // A timeout of zero is an error, and the end too.
@@ -426,6 +448,7 @@ fn is_timeout(error: &io::Error) -> bool {
 }
 
 /// The client's input: what was stashed first, then the socket.
+#[derive(Clone)]
 struct Inbound {
     stream: Arc<TcpStream>,
     server: Arc<Server>,
@@ -434,6 +457,8 @@ struct Inbound {
     stash: VecDeque<u8>,
     /// Bytes that came from the socket and are not yet in the statistics.
     taken: u64,
+    /// Whether a read has ever filled the whole of the buffer above.
+    was_filled: bool,
 }
 
 impl Inbound {
@@ -443,7 +468,8 @@ impl Inbound {
         // The shortest timeout there is; the socket stays blocking for its writer's sake.
         self.stream
             .set_read_timeout(Some(Duration::from_millis(1)))?;
-        let mut chunk = [0; INPUT_BUFFER];
+        // On the heap: every thread's stack would be larger by it.
+        let mut chunk = vec![0; INPUT_BUFFER];
         let mut is_open = true;
         // After a megabyte the write gets its turn again.
         for _ in 0..64 {
@@ -482,6 +508,7 @@ impl Read for Inbound {
         }
         let count = (&*self.stream).read(buffer)?;
         self.taken += count as u64;
+        self.was_filled |= count == buffer.len();
         self.public.touch(&self.server);
         Ok(count)
     }

@@ -139,7 +139,7 @@ pub struct Slow {
     pub microseconds: u64,
     pub words: Vec<Vec<u8>>,
     pub addr: String,
-    pub name: String,
+    pub name: Vec<u8>,
 }
 
 impl SlowLog {

@@ -27,10 +27,11 @@ const EVENING: [&str; 8] = [
 
 /// Imports run one way: a file may use what stands in a later line of this list, and nothing of
 /// its own line or an earlier one. `aof` cannot know a command, and `resp` knows error texts only.
-const LAYERS: [&[&str]; 11] = [
+const LAYERS: [&[&str]; 12] = [
     &["main"],
     &["serve", "expire"],
     &["batch"],
+    &["account"],
     &["handler"],
     &["client"],
     &["aof", "pubsub"],

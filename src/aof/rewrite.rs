@@ -238,6 +238,8 @@ impl Aof {
         self.write_pending(target)?;
         target.manifest = listed.clone();
         target.length = 0;
+        self.origin
+            .store(-(target.pending_end as i64), Ordering::Relaxed);
         let sealed = std::mem::replace(&mut target.file, file.into());
         Ok((sealed, target.pending_end))
     }

@@ -190,18 +190,9 @@ pub fn show_monitors(client: &Client, row: &Row, args: &Args, now: u64, reply: &
         client.public.address()
     );
     let mut line = head.into_bytes();
-    let mut secrets = 0..0;
-    for (index, word) in args.iter().enumerate() {
-        if index == 0 && name == "auth" {
-            secrets = 1..args.len();
-        } else if name == "hello" && word.eq_ignore_ascii_case(b"auth") {
-            secrets = index + 1..index + 3;
-        }
+    for word in shown(row, args) {
         line.push(b' ');
-        match secrets.contains(&index) {
-            true => line.extend_from_slice(b"\"(redacted)\""),
-            false => quote(word, &mut line),
-        }
+        quote(word, &mut line);
     }
     line.extend_from_slice(b"\r\n");
     client.server.hub.show_monitors(&line, client.public.id);
@@ -209,6 +200,25 @@ pub fn show_monitors(client: &Client, row: &Row, args: &Args, now: u64, reply: &
     if client.public.monitoring.load(Ordering::Relaxed) {
         reply.out.extend_from_slice(&line);
     }
+}
+
+/// A command's words as others may see them: without the passwords.
+pub fn shown<'a>(row: &Row, args: &'a Args) -> Vec<&'a [u8]> {
+    let mut secrets = 0..0;
+    let mut words = Vec::with_capacity(args.len());
+    for (index, word) in args.iter().enumerate() {
+        match row.command.name {
+            "auth" if index == 0 => secrets = 1..args.len(),
+            "hello" if word.eq_ignore_ascii_case(b"auth") => secrets = index + 1..index + 3,
+            "config|set" if word.eq_ignore_ascii_case(b"requirepass") => {
+                secrets = index + 1..index + 2;
+            }
+            _ => {}
+        }
+        let secret = secrets.contains(&index);
+        words.push(if secret { b"(redacted)" } else { word });
+    }
+    words
 }
 
 /// Redis's `sdscatrepr`.
