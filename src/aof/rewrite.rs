@@ -213,10 +213,10 @@ impl Aof {
     /// written, nothing is switched, and the new one goes off the list again.
     fn switch(&self, file: File, old: &Manifest, listed: &Manifest) -> Result<(), String> {
         // Nobody may call the position durable before the old file has been fsynced.
-        let _turn = self.syncing.lock().unwrap();
+        let turn = self.turn();
         match self.seal(file, listed) {
             // If this fails, then so it stays: both files are listed, and the new one is in use.
-            Ok((sealed, end)) => self.sync_file(&sealed, end),
+            Ok((sealed, end)) => self.sync_file(&sealed, end, &turn),
             Err(reason) => {
                 old.save().map_err(in_words)?;
                 let added = listed.incrs.last();
@@ -274,7 +274,7 @@ impl Aof {
     /// Writes to the new incr file from now on. What was not yet written is in its base.
     fn go_on_in(&self, file: File, manifest: Manifest, lock: Arc<File>) -> Result<(), String> {
         // No fsync of the old file may fail from now on, for it would count against the new one.
-        let _turn = self.syncing.lock().unwrap();
+        let _turn = self.turn();
         let mut target = self.target.lock().unwrap();
         if !self.config.flag("appendonly") {
             return Err("it was switched off".into());
@@ -291,7 +291,7 @@ impl Aof {
         });
         *self.buffer.lock().unwrap() = Buffer::default();
         self.written.store(position, Ordering::Release);
-        self.advance_durable(position);
+        self.durable.store(position, Ordering::Release);
         *self.failure.lock().unwrap() = None;
         self.failing.store(false, Ordering::Release);
         self.enabled.store(true, Ordering::Release);
