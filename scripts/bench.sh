@@ -452,3 +452,4 @@ if ((${#failures[@]})); then
     printf -- '- %s\n' "${failures[@]}" | sort -u
     exit 1
 fi
+printf '\nbench: every row was measured, %s round(s) each.\n' "$runs" >&2

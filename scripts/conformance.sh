@@ -2,7 +2,9 @@
 # Does this server answer as Redis does? Three runs say so, each against the program that ships:
 #   1. the transcripts against our server;
 #   2. the same transcripts against redis-server, which shows that they are true;
-#   3. the differential fuzz: random commands to both, replies compared byte for byte.
+#   3. the differential fuzz: random commands to both, replies compared byte for byte; 100,000 of
+#      them to the release build, and FUZZ_DEBUG_OPS (10,000) to the debug build, which has more
+#      assertions. FUZZ_OPS and FUZZ_SEED (tests/differential.rs) change that.
 # A transcript that shows a newer Redis than the one installed, or a deliberate difference, is
 # listed as not run. Needs cargo and redis-server; REDIS_SERVER names another executable.
 set -eu
@@ -25,6 +27,12 @@ env -u REDIS_SERVER -u REDIS cargo test --quiet --test transcripts
 echo "== transcripts against $REDIS_SERVER"
 env -u REDIS REDIS_SERVER="$REDIS_SERVER" cargo test --quiet --test transcripts -- --nocapture
 
-# == HERE: the differential fuzz (cargo test --test differential)
+for profile in release dev; do
+    operations=${FUZZ_OPS:-100000}
+    [ $profile = release ] || operations=${FUZZ_DEBUG_OPS:-10000}
+    echo "== $operations random commands, profile $profile"
+    env -u OURS REDIS_SERVER="$REDIS_SERVER" FUZZ_OPS="$operations" \
+        cargo test --quiet --profile $profile --test differential -- --nocapture
+done
 
 echo "conformance: no difference in $(ls tests/transcripts/*.txt | wc -l) transcripts, apart from those listed as not run."

@@ -3,7 +3,8 @@
 #
 #     . "$(dirname "$0")/support.sh"
 #     need python3           one line and exit 1 if a program is missing
-#     start_server           sets $host and $port
+#     start_server [FLAG…]   sets $server, $host and $port; once more, after a kill, it starts a
+#                            server on the same data
 #
 # REDIS=host:port names a server that runs already; it must be empty, since the scripts fill it
 # and empty it again. Otherwise SIMPLE_REDIS is the binary to start, by default the release build,
@@ -45,8 +46,10 @@ start_server() {
         cargo build --quiet --release --manifest-path "$root/Cargo.toml" --target-dir "$root/target"
         binary=$root/target/release/simple-redis
     fi
-    mkdir "$scratch/data"
-    "$binary" --port 0 --dir "$scratch/data" >"$scratch/log" 2>&1 &
+    mkdir -p "$scratch/data"
+    # Empty before it is read below: the port of the last server stands in it.
+    : >"$scratch/log"
+    "$binary" --port 0 --dir "$scratch/data" "$@" >>"$scratch/log" 2>&1 &
     server=$!
     host=127.0.0.1 port= tries=0
     while [ -z "$port" ]; do

@@ -62,6 +62,8 @@ pub struct Aof {
     appended: AtomicU64,
     written: AtomicU64,
     durable: AtomicU64,
+    /// What to add to a position to have its offset in the present file.
+    origin: AtomicI64,
     failing: AtomicBool,
     failure: Mutex<Option<Failure>>,
     /// Whether somebody waits for an fsync and does not want to wait for the next second.
@@ -141,6 +143,7 @@ impl Aof {
             appended: AtomicU64::new(0),
             written: AtomicU64::new(0),
             durable: AtomicU64::new(0),
+            origin: AtomicI64::new(0),
             failing: AtomicBool::new(false),
             failure: Mutex::default(),
             hurry: AtomicBool::new(false),
@@ -155,9 +158,10 @@ impl Aof {
 
     /// Appends what a batch has changed. The caller still holds the keyspace exclusively, which
     /// is what makes the order of the log the order of the changes.
-    pub fn append(&self, records: &Records) {
+    /// Returns where in the present file the records end, for those who watch.
+    pub fn append(&self, records: &Records) -> i64 {
         if !self.is_enabled() || records.is_empty() {
-            return;
+            return 0;
         }
         let mut buffer = self.buffer.lock().unwrap();
         let before = buffer.bytes.len();
@@ -176,7 +180,8 @@ impl Aof {
         }
         buffer.bytes.extend_from_slice(&records.bytes[from..]);
         let added = (buffer.bytes.len() - before) as u64;
-        self.appended.fetch_add(added, Ordering::Release);
+        let end = self.appended.fetch_add(added, Ordering::Release) + added;
+        end as i64 + self.origin.load(Ordering::Relaxed)
     }
 
     /// Everything appended so far. Read it while holding the keyspace, or right after: what the

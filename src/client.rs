@@ -100,7 +100,7 @@ pub struct Public {
     /// None for the client that replays the log.
     pub connection: Option<Connection>,
     pub since: Instant,
-    /// Milliseconds since the server started.
+    /// When bytes last moved to or from it, in milliseconds since the server started.
     pub last_interaction: AtomicU64,
     /// Row of the command table that ran last.
     pub last_command: AtomicUsize,
@@ -133,6 +133,12 @@ impl Public {
         if let Some(connection) = &self.connection {
             let _ = connection.stream.shutdown(Shutdown::Both);
         }
+    }
+
+    /// Notes that bytes have moved: `timeout` and CLIENT LIST count from here.
+    pub fn touch(&self, server: &Server) {
+        self.last_interaction
+            .store(server.uptime(), Ordering::Relaxed);
     }
 
     /// Whether it waits for messages rather than for answers.
@@ -229,16 +235,23 @@ pub enum Then {
     Shutdown {
         force: bool,
     },
-    /// Wait for replicas, which never come, then answer WAIT.
-    Wait {
-        timeout_ms: u64,
-    },
-    /// Wait for the disk, and for replicas if they are wanted, then answer WAITAOF.
-    WaitAof {
-        local: bool,
-        replicas: bool,
-        timeout_ms: u64,
-    },
+    /// Wait, then answer WAIT or WAITAOF.
+    Wait(Wait),
+}
+
+/// What WAIT and WAITAOF wait for.
+#[derive(Clone, Copy, PartialEq)]
+pub struct Wait {
+    /// Our own disk.
+    pub local: bool,
+    /// Replicas, which never come.
+    pub replicas: bool,
+    /// Milliseconds; 0 waits for ever.
+    pub timeout_ms: u64,
+    /// WAITAOF's answer says of the disk too whether it came.
+    pub is_waitaof: bool,
+    /// CLIENT REPLY keeps the answer back.
+    pub silent: bool,
 }
 
 impl Client {
@@ -321,9 +334,6 @@ impl Client {
             .transaction
             .as_ref()
             .map_or(-1, |t| t.queue.len() as i64);
-        public
-            .last_interaction
-            .store(self.server.uptime(), Ordering::Relaxed);
         public.db.store(self.db, Ordering::Relaxed);
         public
             .resp3

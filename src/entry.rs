@@ -124,10 +124,9 @@ impl Entry {
     /// A key with a string that is stored as the bytes it is, as Redis does with the result of
     /// INCRBYFLOAT.
     pub fn new_plain_string(key: &[u8], value: &[u8]) -> Entry {
-        match value.len() {
-            0..=EMBSTR_LIMIT => Entry::small(key, Kind::Embstr, value),
-            0..=LARGE => Entry::small(key, Kind::Raw, value),
-            _ => Entry::new_large_string(key, value.to_vec()),
+        match plain_kind(value) {
+            Some(kind) => Entry::small(key, kind, value),
+            None => Entry::new_large_string(key, value.to_vec()),
         }
     }
 
@@ -356,10 +355,9 @@ impl Entry {
 
     /// Replaces the value by a string that is stored as the bytes it is.
     pub fn set_plain_string(&mut self, value: &[u8]) -> Option<LargeValue> {
-        match value.len() {
-            0..=EMBSTR_LIMIT => self.set_payload(Kind::Embstr, value),
-            0..=LARGE => self.set_payload(Kind::Raw, value),
-            _ => self.set_large_string(value.to_vec()),
+        match plain_kind(value) {
+            Some(kind) => self.set_payload(kind, value),
+            None => self.set_large_string(value.to_vec()),
         }
     }
 
@@ -561,6 +559,18 @@ fn write_at(bytes: &mut Vec<u8>, start: usize, offset: usize, patch: &[u8]) {
 fn number(value: &[u8]) -> Option<i64> {
     if value.len() <= 20 {
         parse_integer(value)
+    } else {
+        None
+    }
+}
+
+/// How a string is stored that is the bytes it is: in a small entry of this kind, or, if `None`,
+/// in an allocation of its own.
+fn plain_kind(value: &[u8]) -> Option<Kind> {
+    if value.len() <= EMBSTR_LIMIT {
+        Some(Kind::Embstr)
+    } else if value.len() <= LARGE {
+        Some(Kind::Raw)
     } else {
         None
     }

@@ -4,6 +4,10 @@
 //! client libraries look at the first word to decide what the error means. What ends a connection
 //! is [`crate::resp::Error`]; what ends the start of the server is one line on stderr.
 //!
+//! ```text
+//! -WRONGTYPE Operation against a key …      the first word is for programs, the rest for people
+//! ```
+//!
 //! **How Redis does it**: `shared.*err` in server.c, and texts at the place of use. Here one enum
 //! holds them all, so that a text stands once and a reader can see what can go wrong.
 
@@ -105,7 +109,7 @@ macro_rules! compose {
 
 impl Error {
     /// Appends the message, without the leading `-` and the line end. Bytes, not a `String`, for
-    /// it may quote a client's bytes.
+    /// it may quote a client's bytes. Long because each message has an arm.
     pub fn write_to(&self, out: &mut Vec<u8>) {
         let text = match self {
             Error::UnknownCommand(words) => return write_unknown_command(words, out),

@@ -16,8 +16,8 @@
 //! **How Redis does it**: expire.c, `activeExpireCycle`: it has no order of deadlines and samples
 //! twenty keys at random, again and again while many of them are dead; so up to a tenth may stay.
 
+use crate::batch::Batch;
 use crate::client::{Client, Server};
-use crate::handler::Batch;
 use crate::resp::Reply;
 use crate::store::Keyspace;
 use std::sync::atomic::Ordering;
@@ -42,6 +42,7 @@ pub fn sweep_for_ever(server: &Arc<Server>, store: &RwLock<Keyspace>) -> ! {
             }
             let begin = Instant::now();
             let mut batch = Batch::new(server, store);
+            batch.begin();
             let deleted = batch.sweep(db, BATCH);
             batch.finish(&client, &mut reply);
             if deleted < BATCH {

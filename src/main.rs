@@ -3,6 +3,8 @@
 
 mod serve;
 
+mod batch;
+
 mod resp;
 
 mod handler;
@@ -15,6 +17,8 @@ mod table;
 
 mod aof;
 
+// For looking up.
+mod account;
 mod config;
 mod entry;
 mod error;
@@ -28,9 +32,9 @@ mod stats;
 mod watch;
 
 use aof::rewrite::replay_sealed;
+use batch::Batch;
 use client::{Client, Connection, Server};
 use config::{Config, Start};
-use handler::Batch;
 use resp::{Args, Reply};
 use stats::{Stats, add};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -55,7 +59,9 @@ fn main() -> ExitCode {
         Ok(Start::Help) => return print(&config::help()),
         Ok(Start::Version) => return print(&format!("simple-redis {}", handler::VERSION)),
         Ok(Start::CheckAof { path, fix }) => {
-            return aof::check::run(&path, fix, &mut |args| handler::can_replay(args));
+            return aof::check::run(&path, fix, &mut |args| {
+                handler::can_replay(args).map(|_| ())
+            });
         }
         Err(error) => Err(error),
     };
@@ -311,4 +317,28 @@ fn keep_house(server: &Server) -> ! {
 fn run_id() -> String {
     let random = || RandomState::new().build_hasher().finish();
     format!("{:016x}{:016x}{:08x}", random(), random(), random() as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_password_only_this_machine_is_served() {
+        let config = |flags: &[&str]| match Config::from_args(flags.iter().map(|flag| flag.into()))
+        {
+            Ok(Start::Serve(config, _)) => config,
+            _ => panic!("{flags:?} are flags"),
+        };
+        let is_stranger = |config: &Config, peer: &str| is_stranger(config, peer.parse().unwrap());
+        let default = config(&[]);
+        for peer in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            assert!(!is_stranger(&default, peer), "{peer}");
+        }
+        for peer in ["192.0.2.1", "0.0.0.0", "2001:db8::1", "::ffff:192.0.2.1"] {
+            assert!(is_stranger(&default, peer), "{peer}");
+            assert!(!is_stranger(&config(&["--requirepass", "sesame"]), peer));
+            assert!(!is_stranger(&config(&["--protected-mode", "no"]), peer));
+        }
+    }
 }

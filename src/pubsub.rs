@@ -201,13 +201,25 @@ pub struct Limit {
 #[derive(Default)]
 struct Queue {
     bytes: Vec<u8>,
+    /// How many bytes the writer has taken out and not yet written: they count as queued.
+    writing: usize,
     over_soft_since: Option<Instant>,
     /// No more is accepted; what is there is still written.
     closed: bool,
 }
 
+impl Queue {
+    fn len(&self) -> usize {
+        self.bytes.len() + self.writing
+    }
+}
+
 /// The owner waits while more than this many bytes are queued.
 const ROOM: usize = 64 * 1024;
+
+/// When the client has been told to go, it may read what is queued for as long as it makes some
+/// progress every so often.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Outbox {
     pub fn new(stream: Arc<TcpStream>, protocol: Protocol, limit: Limit) -> Arc<Outbox> {
@@ -236,6 +248,16 @@ impl Outbox {
         }
     }
 
+    /// Queues a reply of the owner, who has waited for room. However long it is, the client has
+    /// asked for it.
+    pub fn push_reply(&self, bytes: &[u8]) {
+        let mut queue = self.queue.lock().unwrap();
+        if !queue.closed {
+            queue.bytes.extend_from_slice(bytes);
+            self.filled.notify_one();
+        }
+    }
+
     /// Queues bytes without waiting. A client whose queue is over the limit is disconnected.
     pub fn push(&self, bytes: &[u8]) {
         let mut queue = self.queue.lock().unwrap();
@@ -253,7 +275,7 @@ impl Outbox {
     }
 
     fn is_over_limit(&self, queue: &mut Queue) -> bool {
-        let length = queue.bytes.len();
+        let length = queue.len();
         if self.limit.soft == 0 || length <= self.limit.soft {
             queue.over_soft_since = None;
         } else {
@@ -268,9 +290,14 @@ impl Outbox {
     /// Waits for room, for the owner of the queue, but at most `pause`; returns whether there is.
     pub fn wait_for_room(&self, pause: Duration) -> bool {
         let queue = self.queue.lock().unwrap();
-        let full = |queue: &mut Queue| queue.bytes.len() > ROOM && !queue.closed;
+        let full = |queue: &mut Queue| queue.len() > ROOM && !queue.closed;
         let waited = self.drained.wait_timeout_while(queue, pause, full);
         !waited.unwrap().1.timed_out()
+    }
+
+    /// Whether nothing more is accepted. If the owner has not closed it, the client is gone.
+    pub fn is_closed(&self) -> bool {
+        self.queue.lock().unwrap().closed
     }
 
     /// Nothing more will come; the writer ends when what is queued is written.
@@ -287,9 +314,9 @@ impl Outbox {
                 let queue = self.queue.lock().unwrap();
                 let idle = |queue: &mut Queue| queue.bytes.is_empty() && !queue.closed;
                 let mut queue = self.filled.wait_while(queue, idle).unwrap();
+                queue.writing = queue.bytes.len();
                 std::mem::take(&mut queue.bytes)
             };
-            self.drained.notify_one();
             if bytes.is_empty() || self.write_all(&bytes).is_err() {
                 break;
             }
@@ -297,14 +324,25 @@ impl Outbox {
         self.close();
     }
 
-    /// The socket's write timeout is short, for its reader's sake (serve.rs); here one waits on.
+    /// The socket's write timeout is short, for its reader's sake (serve.rs); here one waits on,
+    /// but not for ever when the client is to go.
     fn write_all(&self, mut bytes: &[u8]) -> std::io::Result<()> {
         use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock, WriteZero};
+        let mut progress = Instant::now();
         while !bytes.is_empty() {
             match (&*self.stream).write(bytes) {
                 Ok(0) => return Err(WriteZero.into()),
-                Ok(count) => bytes = &bytes[count..],
-                Err(error) if matches!(error.kind(), Interrupted | TimedOut | WouldBlock) => {}
+                Ok(count) => {
+                    bytes = &bytes[count..];
+                    progress = Instant::now();
+                    self.queue.lock().unwrap().writing = bytes.len();
+                    self.drained.notify_one();
+                }
+                Err(error) if matches!(error.kind(), Interrupted | TimedOut | WouldBlock) => {
+                    if self.is_closed() && progress.elapsed() > PATIENCE {
+                        return Err(error);
+                    }
+                }
                 Err(error) => return Err(error),
             }
         }

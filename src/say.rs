@@ -51,6 +51,11 @@ pub fn into_file(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether [`debug`] would say anything; for who would have to prepare what it says.
+pub fn is_debug() -> bool {
+    LEVEL.load(Ordering::Relaxed) == Level::Debug as u8
+}
+
 pub fn debug(text: Arguments) {
     line(Level::Debug, text);
 }

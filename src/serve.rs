@@ -24,10 +24,9 @@
 //! **How Redis does it**: networking.c. One thread waits for all sockets at once (epoll), and what
 //! cannot be written waits in the client's reply list.
 
-use crate::client::{Client, Public, Server, Then};
+use crate::batch::{Arrived, Batch};
+use crate::client::{Client, Public, Server, Then, Wait};
 use crate::error::Error;
-use crate::handler::Batch;
-use crate::handler::server::waitaof_without_log;
 use crate::resp::{self, Args, Limits, Reply, read_command};
 use crate::say;
 use crate::stats::add;
@@ -43,11 +42,24 @@ use std::time::{Duration, Instant};
 /// What has arrived of a client's input and was not yet looked at.
 const INPUT_BUFFER: usize = 16 * 1024;
 
+/// What a client begins with, until it sends more than that at once. Most connections are idle
+/// most of the time, and a buffer is memory that has been touched.
+const FIRST_INPUT_BUFFER: usize = 1024;
+
 /// A batch ends when its replies are this long, in bytes.
 const BATCH_OUTPUT: usize = 64 * 1024;
 
+/// A batch has at most so many commands: those that wait for its lock should not wait for long.
+const BATCH_COMMANDS: usize = 64;
+
 /// After this long a write that makes no progress lets the reading go on.
 const WRITE_TIMEOUT: Duration = Duration::from_millis(10);
+
+/// Who waits looks this often whether the client is still there.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How long the client's last words are read, so that it can read ours.
+const LINGER: Duration = Duration::from_millis(200);
 
 /// Serves a client until it leaves.
 pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Client) {
@@ -60,86 +72,159 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Client) {
     let _ = stream.set_nodelay(true);
     let inbound = Inbound {
         stream: stream.clone(),
+        server: server.clone(),
+        public: client.public.clone(),
         stash: VecDeque::new(),
         taken: 0,
+        was_filled: false,
     };
     let mut session = Session {
-        reader: BufReader::with_capacity(INPUT_BUFFER, inbound),
-        args: Args::default(),
+        reader: BufReader::with_capacity(FIRST_INPUT_BUFFER, inbound),
+        arrived: vec![Arrived::default()],
+        arrived_count: 0,
+        ran: 0,
         reply: Reply::new(),
-        stream,
+        stream: stream.clone(),
         writer: None,
         client,
         server,
-        store,
+        batch: Batch::new(server, store),
     };
-    if let Err(error) = session.run() {
+    let end = session.run();
+    if let Err(error) = &end {
         say::verbose(format_args!(
             "client {} left: {error}",
             session.client.public.id
         ));
     }
-    session.close();
+    // When the client sees the end of the connection, its place is free for another.
+    session.leave();
+    if end.is_ok() {
+        linger(&stream);
+    }
+    let _ = stream.shutdown(Shutdown::Both);
 }
 
 struct Session<'a> {
     client: Client,
     reader: BufReader<Inbound>,
-    args: Args,
+    /// Commands that were read and looked up; those before `ran` have run. The places are used
+    /// again and again.
+    arrived: Vec<Arrived>,
+    arrived_count: usize,
+    ran: usize,
     reply: Reply,
     stream: Arc<TcpStream>,
     /// The thread that empties the client's outbox, if it has one.
     writer: Option<JoinHandle<()>>,
     server: &'a Arc<Server>,
-    store: &'a RwLock<Keyspace>,
+    batch: Batch<'a>,
 }
 
 impl Session<'_> {
     fn run(&mut self) -> io::Result<()> {
         loop {
-            match read_command(&mut self.reader, &mut self.args, limits(&self.client)) {
-                Ok(true) => self.batch()?,
-                Ok(false) => return Ok(()),
-                Err(resp::Error::Cut) => return Err(ErrorKind::UnexpectedEof.into()),
-                Err(resp::Error::Io(error)) => return Err(error),
-                Err(resp::Error::Protocol(reason)) => return self.refuse(&reason),
+            if self.ran == self.arrived_count {
+                // Nothing is left to be run: wait for the next command, with nothing held.
+                self.grow_input();
+                let first = &mut self.arrived[0];
+                match read_command(&mut self.reader, &mut first.args, limits(&self.client)) {
+                    Ok(true) => first.look_up(),
+                    Ok(false) => return Ok(()),
+                    Err(resp::Error::Cut) => return Err(ErrorKind::UnexpectedEof.into()),
+                    Err(resp::Error::Io(error)) => return Err(error),
+                    Err(resp::Error::Protocol(reason)) => return self.refuse(&reason),
+                }
+                (self.ran, self.arrived_count) = (0, 1);
+                self.take_arrived();
             }
-            if self.client.then != Then::GoOn || is_killed(&self.client.public) {
+            self.run_batch()?;
+            if self.client.then != Then::GoOn || self.is_killed() {
                 return Ok(());
             }
         }
     }
 
-    /// Runs the command that has just been read and those that have arrived whole behind it, then
-    /// sends the replies.
-    fn batch(&mut self) -> io::Result<()> {
-        let mut batch = Batch::new(self.server, self.store);
-        loop {
-            if is_killed(&self.client.public) {
+    /// Whether another thread has ended the client: CLIENT KILL, `timeout`, or a publisher who
+    /// found its queue over the limit.
+    fn is_killed(&self) -> bool {
+        let outbox = self.client.outbox.as_ref();
+        self.client.public.killed.load(Ordering::Acquire) || outbox.is_some_and(|o| o.is_closed())
+    }
+
+    /// Gives a client that sends much at once the larger buffer. What lies in the small one goes
+    /// where it will be read first.
+    fn grow_input(&mut self) {
+        if self.reader.capacity() < INPUT_BUFFER && self.reader.get_ref().was_filled {
+            let mut stash = VecDeque::from(self.reader.buffer().to_vec());
+            let inbound = self.reader.get_mut();
+            stash.append(&mut inbound.stash);
+            let inbound = Inbound {
+                stash,
+                ..inbound.clone()
+            };
+            self.reader = BufReader::with_capacity(INPUT_BUFFER, inbound);
+        }
+    }
+
+    /// Takes the commands that lie whole in the buffer. What does not is left untouched, and so
+    /// is what is wrong: the blocking read will find the same, when the replies have left.
+    fn take_arrived(&mut self) {
+        // What a stranger may send is decided by the AUTH before it.
+        let most = if self.client.authenticated {
+            BATCH_COMMANDS
+        } else {
+            1
+        };
+        while self.arrived_count < most {
+            if self.arrived_count == self.arrived.len() {
+                self.arrived.push(Arrived::default());
+            }
+            let next = &mut self.arrived[self.arrived_count];
+            let buffered = self.reader.buffer();
+            let mut rest = buffered;
+            if !matches!(
+                read_command(&mut rest, &mut next.args, limits(&self.client)),
+                Ok(true)
+            ) {
                 break;
             }
-            batch.execute(&mut self.client, &mut self.args, &mut self.reply);
+            let used = buffered.len() - rest.len();
+            self.reader.consume(used);
+            next.look_up();
+            self.arrived_count += 1;
+        }
+    }
+
+    /// Runs the commands that have arrived, then sends the replies.
+    fn run_batch(&mut self) -> io::Result<()> {
+        self.batch.begin();
+        self.batch
+            .warm(self.client.db, &self.arrived[self.ran..self.arrived_count]);
+        while self.ran < self.arrived_count && !self.is_killed() {
+            if self.ran > 0 && starts_outbox(&self.client, &self.arrived[self.ran].args) {
+                // What has been answered so far leaves before the first message can come.
+                self.batch.finish(&self.client, &mut self.reply);
+                self.flush()?;
+            }
+            let Arrived { row, args } = &mut self.arrived[self.ran];
+            self.batch
+                .execute(*row, &mut self.client, args, &mut self.reply);
+            self.ran += 1;
             // A subscriber's replies must leave one by one: messages come in between.
             if self.client.then != Then::GoOn
                 || self.client.outbox.is_some()
                 || self.reply.out.len() >= BATCH_OUTPUT
-                || !next_is_whole(&mut self.reader, &mut self.args, limits(&self.client))
             {
                 break;
-            }
-            if starts_outbox(&self.client, &self.args) {
-                // What has been answered so far leaves before the first message can come.
-                batch.finish(&self.client, &mut self.reply);
-                self.flush()?;
             }
         }
         let mut unsaved = None;
         if let Then::Shutdown { force } = self.client.then {
             self.client.then = Then::GoOn;
-            unsaved = Some(self.shut_down(&mut batch, force));
+            unsaved = Some(self.shut_down(force));
         }
-        batch.finish(&self.client, &mut self.reply);
-        drop(batch);
+        self.batch.finish(&self.client, &mut self.reply);
         if let Some(cause) = unsaved {
             say::warning(format_args!(
                 "cannot shut down, the log is not saved: {cause}"
@@ -148,21 +233,15 @@ impl Session<'_> {
         if self.client.then == Then::Drop {
             self.reply.out.clear();
         }
+        // Whatever is waited for, what has been answered so far leaves before.
+        self.flush()?;
         match std::mem::replace(&mut self.client.then, Then::GoOn) {
-            Then::Wait { timeout_ms } => {
-                self.wait(deadline(timeout_ms));
-                self.reply.integer(0);
+            Then::Wait(wait) => self.wait(wait),
+            then => {
+                self.client.then = then;
+                Ok(())
             }
-            Then::WaitAof {
-                local,
-                replicas,
-                timeout_ms,
-            } => {
-                self.wait_aof(local, replicas, deadline(timeout_ms));
-            }
-            then => self.client.then = then,
         }
-        self.flush()
     }
 
     /// Answers a protocol error; afterwards the bytes that follow mean nothing.
@@ -174,18 +253,7 @@ impl Session<'_> {
         ));
         let error = Error::quoting("ERR Protocol error: ", reason, "");
         self.reply.error(&error);
-        self.flush()?;
-        if self.client.outbox.is_none() {
-            // Closing a socket with unread input makes the kernel throw away what we have just
-            // sent. So read what is there, for a moment and up to a limit.
-            let _ = self.stream.shutdown(Shutdown::Write);
-            let _ = self
-                .stream
-                .set_read_timeout(Some(Duration::from_millis(50)));
-            let mut rest = (&*self.stream).take(1024 * 1024);
-            let _ = io::copy(&mut rest, &mut io::sink());
-        }
-        Ok(())
+        self.flush()
     }
 
     /// Sends the replies, through the outbox if the client has one.
@@ -197,20 +265,14 @@ impl Session<'_> {
         if sent == 0 {
             return Ok(());
         }
-        let limit = self
-            .server
-            .config
-            .query_buffer_limit
-            .load(Ordering::Relaxed);
+        let limit = self.stash_limit();
         if let Some(outbox) = &self.client.outbox {
             while !outbox.wait_for_room(WRITE_TIMEOUT) {
                 self.reader.get_mut().stash_arrived(limit)?;
             }
-            outbox.push(&self.reply.out);
+            outbox.push_reply(&self.reply.out);
         } else {
-            write_all(&self.stream, &self.reply.out, || {
-                self.reader.get_mut().stash_arrived(limit)
-            })?;
+            self.write_all(limit)?;
         }
         self.reply.out.clear();
         self.reply.out.shrink_to(BATCH_OUTPUT);
@@ -230,64 +292,87 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn wait_aof(&mut self, local: bool, replicas: bool, deadline: Option<Instant>) {
-        let aof = &self.server.aof;
-        let position = aof.position();
-        if local {
-            aof.status.waiting.fetch_add(1, Ordering::Relaxed);
-            while !is_killed(&self.client.public) && aof.is_enabled() {
-                let pause = pause_until(deadline);
-                let is_over = pause.is_zero() || aof.wait_durable(position, pause);
-                if is_over || self.has_left(Duration::from_millis(1)) {
-                    break;
+    /// Writes all replies. Whenever the peer has not read for a while, what it has sent is read.
+    fn write_all(&mut self, limit: usize) -> io::Result<()> {
+        let mut rest = &self.reply.out[..];
+        loop {
+            match (&*self.stream).write(rest) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) if count == rest.len() => return Ok(()),
+                Ok(count) => {
+                    rest = &rest[count..];
+                    self.client.public.touch(self.server);
                 }
-            }
-            aof.status.waiting.fetch_sub(1, Ordering::Relaxed);
-            if !aof.is_enabled() {
-                return self.reply.error(&waitaof_without_log());
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if is_timeout(&error) => {
+                    self.reader.get_mut().stash_arrived(limit)?;
+                }
+                Err(error) => return Err(error),
             }
         }
-        if replicas {
-            self.wait(deadline);
-        }
-        self.reply.array(2);
-        self.reply
-            .integer((aof.is_enabled() && aof.is_durable(position)).into());
-        self.reply.integer(0);
     }
 
-    /// Waits until the deadline, or until the client has left.
-    fn wait(&self, deadline: Option<Instant>) {
-        while !is_killed(&self.client.public) {
-            let pause = pause_until(deadline);
-            if pause.is_zero() || self.has_left(pause) {
+    fn stash_limit(&self) -> usize {
+        let limit = &self.server.config.query_buffer_limit;
+        limit.load(Ordering::Relaxed)
+    }
+
+    /// Waits for the disk, and for replicas, which never come; then answers WAIT or WAITAOF.
+    fn wait(&mut self, wait: Wait) -> io::Result<()> {
+        let aof = &self.server.aof;
+        let position = aof.position();
+        let deadline = deadline(wait.timeout_ms);
+        let on_disk = |pause| !aof.is_enabled() || aof.wait_durable(position, pause);
+        if wait.local {
+            aof.status.waiting.fetch_add(1, Ordering::Relaxed);
+            let waited = self.wait_until(deadline, on_disk);
+            aof.status.waiting.fetch_sub(1, Ordering::Relaxed);
+            waited?;
+        }
+        if wait.replicas {
+            self.wait_until(deadline, |pause| {
+                std::thread::sleep(pause);
+                false
+            })?;
+        }
+        if wait.silent {
+            return Ok(());
+        }
+        if wait.is_waitaof {
+            self.reply.array(2);
+            self.reply
+                .integer((aof.is_enabled() && aof.is_durable(position)).into());
+        }
+        self.reply.integer(0);
+        self.flush()
+    }
+
+    /// Waits for what `comes_within` a time, until the deadline, or until the client has left.
+    fn wait_until(
+        &mut self,
+        deadline: Option<Instant>,
+        mut comes_within: impl FnMut(Duration) -> bool,
+    ) -> io::Result<()> {
+        let limit = self.stash_limit();
+        while !self.is_killed() {
+            let left = deadline.map_or(TICK, |at| at.saturating_duration_since(Instant::now()));
+            if comes_within(left.min(TICK)) || left.is_zero() {
+                break;
+            }
+            self.client.public.touch(self.server);
+            if !self.reader.get_mut().stash_arrived(limit)? {
                 break;
             }
         }
-    }
-
-    /// Whether the peer leaves within `pause`.
-    fn has_left(&self, pause: Duration) -> bool {
-        // Looking at the input without taking it shows whether the peer is still there.
-        let _ = self.stream.set_read_timeout(Some(pause));
-        let left = match self.stream.peek(&mut [0]) {
-            Ok(0) => true,
-            Ok(_) => {
-                std::thread::sleep(pause);
-                false
-            }
-            Err(error) => !is_timeout(&error),
-        };
-        let _ = self.stream.set_read_timeout(None);
-        left
+        Ok(())
     }
 
     /// Ends the process while everybody else is kept from the data. If the log cannot be saved,
     /// the operator should know and the client may try again, unless it said FORCE, as in Redis.
     /// Returns why, to be told when the lock is free again.
-    fn shut_down(&mut self, batch: &mut Batch, force: bool) -> String {
+    fn shut_down(&mut self, force: bool) -> String {
         say::notice(format_args!("SHUTDOWN: saving the log, then good bye"));
-        batch.hold_everything();
+        self.batch.hold_everything();
         match self.server.aof.finish() {
             Err(cause) if !force => {
                 let text = "ERR Errors trying to SHUTDOWN. Check logs.";
@@ -299,32 +384,35 @@ impl Session<'_> {
     }
 
     /// Lets the writer send what is queued, and takes the client out of every list.
-    fn close(mut self) {
+    fn leave(mut self) {
+        self.batch.unwatch(&mut self.client);
+        self.batch.finish(&self.client, &mut self.reply);
         if let Some(outbox) = &self.client.outbox {
             outbox.close();
         }
         if let Some(writer) = self.writer.take() {
-            // It ends when the queue is empty, or with the connection.
+            // It ends when the queue is empty, with the connection, or when the peer reads no more.
             let _ = writer.join();
         }
-        let mut batch = Batch::new(self.server, self.store);
-        batch.unwatch(&mut self.client);
-        batch.finish(&self.client, &mut self.reply);
-        let _ = self.stream.shutdown(Shutdown::Both);
     }
 }
 
-/// Reads the next command if all of it lies in the buffer. What does not is left untouched, and
-/// so is what is wrong: the blocking read will find the same, when the replies have left.
-fn next_is_whole(reader: &mut BufReader<Inbound>, args: &mut Args, limits: Limits) -> bool {
-    let buffered = reader.buffer();
-    let mut rest = buffered;
-    let whole = matches!(read_command(&mut rest, args, limits), Ok(true));
-    if whole {
-        let used = buffered.len() - rest.len();
-        reader.consume(used);
+/// Closing a socket with unread input makes the kernel throw away what we have just sent. So the
+/// end is announced, and what still comes is read, for a moment.
+fn linger(mut stream: &TcpStream) {
+    let _ = stream.shutdown(Shutdown::Write);
+    let deadline = Instant::now() + LINGER;
+    // On the heap: every thread's stack would be larger by it.
+    let mut rest = vec![0; 4096];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // A timeout of zero is an error, and the end too.
+        if stream.set_read_timeout(Some(left)).is_err()
+            || !matches!(stream.read(&mut rest), Ok(1..))
+        {
+            return;
+        }
     }
-    whole
 }
 
 /// Whether the command gives the client an outbox.
@@ -355,63 +443,45 @@ fn deadline(timeout_ms: u64) -> Option<Instant> {
     }
 }
 
-/// How long to sleep before looking around again; zero when the deadline has passed.
-fn pause_until(deadline: Option<Instant>) -> Duration {
-    let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-    left.unwrap_or(Duration::MAX)
-        .min(Duration::from_millis(100))
-}
-
-fn is_killed(public: &Public) -> bool {
-    public.killed.load(Ordering::Acquire)
-}
-
-/// Writes all bytes, and calls `meanwhile` whenever the peer has not read for a while.
-fn write_all(
-    mut stream: &TcpStream,
-    mut bytes: &[u8],
-    mut meanwhile: impl FnMut() -> io::Result<()>,
-) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match stream.write(bytes) {
-            Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Ok(count) => bytes = &bytes[count..],
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if is_timeout(&error) => meanwhile()?,
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
 /// The client's input: what was stashed first, then the socket.
+#[derive(Clone)]
 struct Inbound {
     stream: Arc<TcpStream>,
+    server: Arc<Server>,
+    public: Arc<Public>,
     /// Arrived while a write was blocked.
     stash: VecDeque<u8>,
     /// Bytes that came from the socket and are not yet in the statistics.
     taken: u64,
+    /// Whether a read has ever filled the whole of the buffer above.
+    was_filled: bool,
 }
 
 impl Inbound {
-    /// Moves what has arrived into the stash, without waiting for more; fails when that would be
-    /// over `limit` bytes, or the connection is broken.
-    fn stash_arrived(&mut self, limit: usize) -> io::Result<()> {
+    /// Moves what has arrived into the stash, without waiting for more; returns whether more can
+    /// come. Fails when the stash would be over `limit` bytes, or the connection is broken.
+    fn stash_arrived(&mut self, limit: usize) -> io::Result<bool> {
         // The shortest timeout there is; the socket stays blocking for its writer's sake.
         self.stream
             .set_read_timeout(Some(Duration::from_millis(1)))?;
-        let mut chunk = [0; INPUT_BUFFER];
+        // On the heap: every thread's stack would be larger by it.
+        let mut chunk = vec![0; INPUT_BUFFER];
+        let mut is_open = true;
         // After a megabyte the write gets its turn again.
         for _ in 0..64 {
             match (&*self.stream).read(&mut chunk) {
                 // It has shut down its sending side, and may still be reading.
-                Ok(0) => break,
+                Ok(0) => {
+                    is_open = false;
+                    break;
+                }
                 Ok(count) => {
                     self.taken += count as u64;
+                    self.public.touch(&self.server);
                     self.stash.extend(&chunk[..count]);
                 }
                 Err(error) if is_timeout(&error) => break,
@@ -422,7 +492,8 @@ impl Inbound {
                 return Err(io::Error::other("client-query-buffer-limit reached"));
             }
         }
-        self.stream.set_read_timeout(None)
+        self.stream.set_read_timeout(None)?;
+        Ok(is_open)
     }
 }
 
@@ -437,6 +508,8 @@ impl Read for Inbound {
         }
         let count = (&*self.stream).read(buffer)?;
         self.taken += count as u64;
+        self.was_filled |= count == buffer.len();
+        self.public.touch(&self.server);
         Ok(count)
     }
 }

@@ -3,12 +3,16 @@
 //! A counter that every command raises is a cache line that every core wants. So a batch counts
 //! for itself and adds the sums when it ends; what is read here is at most a batch behind.
 //!
+//! Totals grow until CONFIG RESETSTAT. What happens in a second is the difference of two samples of them, which are
+//! taken ten times a second. The slow log keeps the newest entries, with no more of a command than
+//! a reader wants to see: 32 words of 128 bytes.
+//!
 //! **How Redis does it**: plain integers, for there is one thread; slowlog.c.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 /// Counters since the start, or since CONFIG RESETSTAT.
 #[derive(Default)]
@@ -107,6 +111,12 @@ impl Stats {
     }
 }
 
+/// Unix time in microseconds.
+pub fn microseconds() -> u64 {
+    let since_epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    since_epoch.as_micros() as u64
+}
+
 /// Adds to a counter that others may be adding to.
 pub fn add(counter: &AtomicU64, amount: u64) {
     if amount > 0 {
@@ -129,7 +139,7 @@ pub struct Slow {
     pub microseconds: u64,
     pub words: Vec<Vec<u8>>,
     pub addr: String,
-    pub name: String,
+    pub name: Vec<u8>,
 }
 
 impl SlowLog {

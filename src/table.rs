@@ -33,6 +33,7 @@
 //! there may still allocate one array of half a gigabyte; here the largest step is one segment.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry::Vacant;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 
 /// Entries per slot above which the table gets one more slot. HashMap gives 28 entries 32 buckets
@@ -79,11 +80,6 @@ impl<E: Keyed> Table<E> {
         self.len
     }
 
-    /// How many slots there are; for those who want to see the table grow.
-    pub fn slots(&self) -> usize {
-        self.slots
-    }
-
     pub fn hash(&self, key: &[u8]) -> u64 {
         // `Hasher::write` and not `Hash::hash`, which would hash the length as well.
         let mut hasher = self.secret.build_hasher();
@@ -124,12 +120,12 @@ impl<E: Keyed> Table<E> {
         debug_assert!(self.get(hash, entry.key()).is_none());
         let index = self.index(hash);
         let slot = self.slot_mut(index);
-        if slot.contains_key(&hash) {
-            self.twins.push(entry);
-        } else {
-            slot.insert(hash, entry);
+        if let Vacant(place) = slot.entry(hash) {
+            place.insert(entry);
             let length = slot.len();
             self.longest = self.longest.max(length);
+        } else {
+            self.twins.push(entry);
         }
         self.len += 1;
         if self.len > self.slots * FILL {
@@ -174,7 +170,7 @@ impl<E: Keyed> Table<E> {
         // The interval of slot `index` has the length of one unit in the last of the digits that
         // the slot looks at; adding it carries towards the point, that is towards lower bits.
         let top = self.slots.next_power_of_two() as u64;
-        let split = index as u64 >= top / 2 || (index as u64 | top / 2) < self.slots as u64;
+        let split = index as u64 >= top / 2 || (index as u64 | (top / 2)) < self.slots as u64;
         let digits = if split {
             top.trailing_zeros()
         } else {
@@ -245,7 +241,7 @@ impl<E: Keyed> Table<E> {
         let moves = |hash: &u64| (hash >> SLOT_BITS_FROM) & bit as u64 != 0;
         let slot: Slot<E> = parent.extract_if(|hash, _| moves(hash)).collect();
         parent.shrink_to_fit();
-        if added % SEGMENT == 0 {
+        if added.is_multiple_of(SEGMENT) {
             self.segments.push(Vec::with_capacity(SEGMENT));
         }
         self.segments[added / SEGMENT].push(slot);
@@ -271,7 +267,7 @@ impl<E: Keyed> Table<E> {
 /// enough to choose a key with; no secret should be made of it.
 pub fn random_below(bound: usize) -> usize {
     let random = RandomState::new().build_hasher().finish();
-    (u128::from(random) * bound as u128 >> 64) as usize
+    ((u128::from(random) * bound as u128) >> 64) as usize
 }
 
 /// The hasher for keys that are hashes already.
@@ -326,9 +322,9 @@ mod tests {
     #[test]
     fn every_key_is_found_while_the_table_grows_and_shrinks() {
         let mut table = filled(0..20_000);
-        assert!(table.slots() >= 20_000 / FILL);
+        assert!(table.slots >= 20_000 / FILL);
         remove(&mut table, 100..20_000);
-        assert!(table.slots() < 40);
+        assert!(table.slots < 40);
         for key in 0..20_000u32 {
             let key = key.to_be_bytes();
             let there = table.get(table.hash(&key), &key).is_some();
@@ -364,7 +360,7 @@ mod tests {
                     seen.insert(key.clone());
                 });
                 calls += 1;
-                assert!(cursor < table.slots() as u64, "a cursor is a small integer");
+                assert!(cursor < table.slots as u64, "a cursor is a small integer");
                 if cursor == 0 {
                     break;
                 }

@@ -58,6 +58,9 @@ impl Watchers {
     /// Raises the flags of those who watch a key that has just changed; `exists` says whether the
     /// key is there now.
     pub fn touch(&mut self, db: usize, key: &[u8], exists: bool) {
+        if self.keys.is_empty() {
+            return;
+        }
         for watcher in self.keys.get_mut(&(db, key.to_vec())).into_iter().flatten() {
             if watcher.expired && !exists {
                 watcher.expired = false;

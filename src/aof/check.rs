@@ -131,7 +131,8 @@ fn is_manifest(path: &Path) -> bool {
     name.ends_with(".manifest") && !name.starts_with("temp-")
 }
 
-/// Checks one file, and cuts it if it may be; returns whether it is valid now.
+/// Checks one file, and cuts it if it may be; returns whether it is valid now. Long because each
+/// way in which a file can be wrong is told in words of its own.
 fn check_file(
     path: &Path,
     is_last: bool,
@@ -152,7 +153,7 @@ fn check_file(
         Stop::Torn { offset, record, .. } | Stop::Corrupt { offset, record, .. } => {
             (*offset, *record)
         }
-        Stop::Io(error) => return Err(format!("cannot read {shown}: {error}")),
+        Stop::Unreadable(error) => return Err(format!("cannot read {shown}: {error}")),
         Stop::Unsupported { offset, reason } => {
             note(report, format_args!("{line}, then"));
             note(

@@ -241,6 +241,8 @@ impl Aof {
         self.write_pending(target)?;
         target.manifest = listed.clone();
         target.length = 0;
+        self.origin
+            .store(-(target.pending_end as i64), Ordering::Relaxed);
         let sealed = std::mem::replace(&mut target.file, file.into());
         Ok((sealed, target.pending_end))
     }
@@ -382,7 +384,7 @@ pub fn replay_sealed(manifest: &Manifest, replay: &mut Replay) -> Result<(), Str
             | Stop::Unsupported { offset, reason } => {
                 format!("{} at offset {offset}: {reason}", path.display())
             }
-            Stop::Io(error) => format!("cannot read {}: {error}", path.display()),
+            Stop::Unreadable(error) => format!("cannot read {}: {error}", path.display()),
         })?;
     }
     Ok(())

@@ -109,7 +109,7 @@ impl Aof {
             Stop::Unsupported { offset, reason } => {
                 return Err(format!("{reason} at offset {offset} of {file}"));
             }
-            Stop::Io(error) => return Err(format!("cannot read {file}: {error}")),
+            Stop::Unreadable(error) => return Err(format!("cannot read {file}: {error}")),
         };
         let most_garbage = self.config.number("aof-load-corrupt-tail-max-size") as u64;
         let verdict = load::judge_tail(path, stop, most_garbage);
@@ -227,6 +227,11 @@ pub fn find_files(config: &Config, dir: &Path) -> Result<Manifest, String> {
         }
     }
     manifest.incrs.sort_by_key(|entry| entry.seq);
+    no_file_is_missing(&manifest)?;
+    Ok(manifest)
+}
+
+fn no_file_is_missing(manifest: &Manifest) -> Result<(), String> {
     for entry in manifest.live() {
         let path = manifest.path_of(entry);
         if !path.exists() {
@@ -238,7 +243,7 @@ pub fn find_files(config: &Config, dir: &Path) -> Result<Manifest, String> {
             ));
         }
     }
-    Ok(manifest)
+    Ok(())
 }
 
 /// Opens the last incr file to go on at its end.

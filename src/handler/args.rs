@@ -4,6 +4,15 @@
 //! they run, so [`Cursor::next`] is for what is sure to be there. Options are read with
 //! [`Cursor::option`] until there are none left, and what follows an option with
 //! [`Cursor::operand`], whose absence is a syntax error.
+//!
+//! ```text
+//! GETEX key EX 100      arity -2: `next` is sure of `key`; `option` gives EX, `operand` gives 100
+//! GETEX key EX          the same row; `operand` gives "ERR syntax error"
+//! ```
+//!
+//! **How Redis does it**: each command counts in `c->argv` for itself, with functions of object.c
+//! that reply the error on the way, such as `getLongLongFromObjectOrReply`. Here an error is a
+//! value, and `?` passes it up to where the command was called.
 
 use crate::error::Error;
 use crate::resp::{Args, parse_integer};
@@ -61,7 +70,7 @@ impl<'a> Cursor<'a> {
 
     /// The arguments that are left, two by two; `None` if one would be left over.
     pub fn pairs(self) -> Option<impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])>> {
-        let even = self.left() % 2 == 0;
+        let even = self.left().is_multiple_of(2);
         even.then(|| {
             (0..self.left() / 2)
                 .map(move |i| (&self.args[self.at + 2 * i], &self.args[self.at + 2 * i + 1]))

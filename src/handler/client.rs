@@ -3,7 +3,8 @@
 //! A thread cannot look into another's `Client`. What CLIENT LIST shows is each client's `Public`,
 //! which its thread brings up to date once a batch. A client is killed by a flag that its thread
 //! looks at before every command, and by shutting its socket down, which wakes a thread that waits
-//! in a read or write.
+//! in a read or write. The flag alone would leave a waiting thread waiting; the socket alone would
+//! let it finish the commands that it has read already.
 //!
 //! **How Redis does it**: networking.c, `clientCommand`. The fields that count bytes of its
 //! buffers are left out here.

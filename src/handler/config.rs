@@ -2,10 +2,12 @@
 //!
 //! What was changed and has consequences, as `appendonly yes` has, is put to work by
 //! `config_changed`. If that fails, the old values come back, so that CONFIG GET never claims what
-//! is not so.
+//! is not so. CONFIG SET takes several options and changes all of them or none.
 //!
 //! **How Redis does it**: config.c, `configSetCommand`, with a function to apply in each row. Our
 //! HELP also lists the options, each with its default and whether it can change at run time.
+//! CONFIG REWRITE is left out: the file that the server was started with belongs to whoever wrote
+//! it.
 
 use super::args::Cursor;
 use super::{Command, NO_KEY, Run, command};

@@ -1,11 +1,14 @@
 //! Who a client is, and how it speaks: PING, HELLO, AUTH, SELECT, RESET, QUIT.
 //!
 //! A connection starts in database 0, in RESP2, and unauthenticated if there is a password. HELLO
-//! changes all of that at once; RESET takes it back. None of this touches the data, so none of it
-//! takes a lock, but for RESET, which ends the watches.
+//! can change its protocol, name and rights at once; RESET takes everything back. None of this
+//! touches the data, so none of it takes a lock, but for RESET, which ends the watches.
 //!
-//! There is one user, `default`. **How Redis does it**: connection commands in networking.c and
-//! acl.c, which has users and what each may do.
+//! There is one user, `default`. A password is compared in a time that does not tell how much of it
+//! was right.
+//!
+//! **How Redis does it**: connection commands in networking.c and acl.c, which has users and what
+//! each may do.
 
 use super::{Command, NO_KEY, Run, command, transactions};
 use crate::client::{Client, Replies, Then};

@@ -1,8 +1,8 @@
 //! Hashes: fields with values under one key.
 //!
 //! A hash has two forms, packed and table (hash.rs at the top of the tree), and no command here
-//! knows which one it has before it. Readers get a [`Hash`], which looks the same in both; writers
-//! an [`Entry`], which changes its form when it passes a limit.
+//! knows which one it has before it. Readers get a [`crate::hash::Hash`], which looks the same in
+//! both; writers an [`Entry`], which changes its form when it passes a limit.
 //!
 //! Three rules hold for every writer:
 //! 1. **All or nothing.** `HSET k a 1 b` changes nothing, not even `a`: what can be wrong is looked

@@ -18,10 +18,11 @@
 //! which in Rust would take `unsafe`; here the kernel is asked how much memory the process has.
 
 use super::args::Cursor;
-use super::{Command, NO_KEY, REDIS_VERSION, Run, TABLE, VERSION, command, microseconds};
+use super::{Command, NO_KEY, REDIS_VERSION, Run, TABLE, VERSION, command};
 use crate::client::{Client, Server};
 use crate::error::Error;
 use crate::resp::{Args, Reply};
+use crate::stats::microseconds;
 use crate::store::View;
 use std::fmt::{Display, Write};
 use std::fs;

@@ -239,7 +239,7 @@ fn slowlog_get(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<()
         reply.array(slow.words.len());
         slow.words.iter().for_each(|word| reply.bulk(word));
         reply.bulk(slow.addr.as_bytes());
-        reply.bulk(slow.name.as_bytes());
+        reply.bulk(&slow.name);
     }
     Ok(())
 }

@@ -2,9 +2,14 @@
 //!
 //! The hub and the queues in front of the sockets are in `crate::pubsub`; here are the commands.
 //! Each name is confirmed by a message of its own. The confirmation is in the client's queue
-//! before the hub knows the subscriber, so no message can overtake it.
+//! before the hub knows the subscriber, so no message can overtake it:
 //!
-//! **How Redis does it**: pubsub.c.
+//! ```text
+//! SUBSCRIBE a b      queue: "subscribe a 1" | messages of a … "subscribe b 2" | messages of a and b
+//! ```
+//!
+//! **How Redis does it**: pubsub.c. One thread does everything there, so nothing can overtake
+//! anything, and a reply is a message like any other.
 
 use super::{Command, NO_KEY, Run, command};
 use crate::client::Client;
@@ -60,7 +65,7 @@ fn add(
         confirm(client, word, Some(name), reply);
         let mut queue_it = || {
             if at_once {
-                outbox.push(&std::mem::take(&mut reply.out));
+                outbox.push_reply(&std::mem::take(&mut reply.out));
             }
         };
         if is_new {
@@ -82,6 +87,7 @@ fn remove(
     args: &Args,
     reply: &mut Reply,
 ) -> Result<(), Error> {
+    let at_once = reply.out.is_empty();
     let named: Vec<Vec<u8>> = Cursor::new(args).rest().map(<[u8]>::to_vec).collect();
     let names = if named.is_empty() {
         client.names(kind).iter().cloned().collect()
@@ -95,6 +101,12 @@ fn remove(
         client.server.hub.unsubscribe(kind, &name, client.public.id);
         client.names(kind).remove(&name);
         confirm(client, word, Some(&name), reply);
+    }
+    if let Some(outbox) = &client.outbox
+        && at_once
+    {
+        // As messages, confirmations come in spite of CLIENT REPLY OFF.
+        outbox.push_reply(&std::mem::take(&mut reply.out));
     }
     Ok(())
 }

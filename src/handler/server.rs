@@ -1,15 +1,22 @@
 //! The server as a whole: its time and role, its log, its end, and MONITOR.
 //!
-//! What would block (SHUTDOWN waits for the disk, WAIT for replicas that never come) is not done
-//! here, for a handler may be running under a lock: it leaves a [`Then`] for serve.rs.
+//! What would block is not done here, for a handler may be running under a lock: it leaves a
+//! [`Then`], and serve.rs does it when the lock is gone. SHUTDOWN waits for the disk, WAITAOF too,
+//! and WAIT for replicas that never come. Inside EXEC there is no such moment, so there the two
+//! answer what is so already.
 //!
-//! **How Redis does it**: server.c, replication.c.
+//! MONITOR shows what others do, so what it shows is written into a queue, as messages of
+//! publishers are, and a slow monitor slows nobody down; passwords are redacted.
+//!
+//! **How Redis does it**: server.c, replication.c; a blocked client is set aside (blocked.c), since
+//! its one thread must go on. Here it is the client's own thread that waits.
 
-use super::{Command, NO_KEY, Row, Run, command, microseconds};
-use crate::client::{Client, Then};
+use super::{Command, NO_KEY, Row, Run, command};
+use crate::client::{Client, Replies, Then, Wait};
 use crate::error::Error;
 use crate::handler::args::Cursor;
 use crate::resp::{Args, Digits, Reply};
+use crate::stats::microseconds;
 use std::sync::atomic::Ordering;
 
 #[rustfmt::skip]
@@ -79,7 +86,13 @@ fn wait(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
     if client.in_exec || !replicas {
         reply.integer(0);
     } else {
-        client.then = Then::Wait { timeout_ms };
+        client.then = Then::Wait(Wait {
+            local: false,
+            replicas,
+            timeout_ms,
+            is_waitaof: false,
+            silent: client.replies != Replies::On,
+        });
     }
     Ok(())
 }
@@ -106,11 +119,13 @@ fn waitaof(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
         reply.integer(aof.is_durable(aof.position()).into());
         reply.integer(0);
     } else {
-        client.then = Then::WaitAof {
+        client.then = Then::Wait(Wait {
             local: local > 0,
             replicas: replicas > 0,
             timeout_ms,
-        };
+            is_waitaof: true,
+            silent: client.replies != Replies::On,
+        });
     }
     Ok(())
 }
@@ -133,9 +148,15 @@ fn monitor(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error
             "ERR MONITOR isn't allowed for DENY BLOCKING client",
         ));
     }
+    if client.public.monitoring.load(Ordering::Relaxed) {
+        // As in Redis, which says nothing the second time.
+        return Ok(());
+    }
     let outbox = super::pubsub::outbox(client, reply)?;
-    reply.ok();
-    outbox.push(&std::mem::take(&mut reply.out));
+    if client.replies == Replies::On {
+        reply.ok();
+    }
+    outbox.push_reply(&std::mem::take(&mut reply.out));
     client.public.monitoring.store(true, Ordering::Relaxed);
     client.server.hub.add_monitor(client.public.id, &outbox);
     Ok(())
@@ -169,18 +190,9 @@ pub fn show_monitors(client: &Client, row: &Row, args: &Args, now: u64, reply: &
         client.public.address()
     );
     let mut line = head.into_bytes();
-    let mut secrets = 0..0;
-    for (index, word) in args.iter().enumerate() {
-        if index == 0 && name == "auth" {
-            secrets = 1..args.len();
-        } else if name == "hello" && word.eq_ignore_ascii_case(b"auth") {
-            secrets = index + 1..index + 3;
-        }
+    for word in shown(row, args) {
         line.push(b' ');
-        match secrets.contains(&index) {
-            true => line.extend_from_slice(b"\"(redacted)\""),
-            false => quote(word, &mut line),
-        }
+        quote(word, &mut line);
     }
     line.extend_from_slice(b"\r\n");
     client.server.hub.show_monitors(&line, client.public.id);
@@ -188,6 +200,25 @@ pub fn show_monitors(client: &Client, row: &Row, args: &Args, now: u64, reply: &
     if client.public.monitoring.load(Ordering::Relaxed) {
         reply.out.extend_from_slice(&line);
     }
+}
+
+/// A command's words as others may see them: without the passwords.
+pub fn shown<'a>(row: &Row, args: &'a Args) -> Vec<&'a [u8]> {
+    let mut secrets = 0..0;
+    let mut words = Vec::with_capacity(args.len());
+    for (index, word) in args.iter().enumerate() {
+        match row.command.name {
+            "auth" if index == 0 => secrets = 1..args.len(),
+            "hello" if word.eq_ignore_ascii_case(b"auth") => secrets = index + 1..index + 3,
+            "config|set" if word.eq_ignore_ascii_case(b"requirepass") => {
+                secrets = index + 1..index + 2;
+            }
+            _ => {}
+        }
+        let secret = secrets.contains(&index);
+        words.push(if secret { b"(redacted)" } else { word });
+    }
+    words
 }
 
 /// Redis's `sdscatrepr`.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 fn crashing(step: &str) -> Program {
-    Program::Under(format!("SIMPLE_REDIS_CRASH_AFTER={step}"))
+    Program::Under(format!("export SIMPLE_REDIS_CRASH_AFTER={step}"))
 }
 
 /// Some of everything, in two databases.

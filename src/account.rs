@@ -1,0 +1,208 @@
+//! What a batch keeps of the commands that it runs: how many, how long, how slow, and the journey
+//! of each for who wants to watch.
+//!
+//! **One clock.** The clock is read once a command: the end of one is the start of the next. It
+//! is read again when a lock has been waited for, so that nobody's waiting counts as somebody's
+//! work.
+//!
+//! **The glass box.** With `--loglevel debug` every command leaves a line about its journey:
+//!
+//! ```text
+//! client 3: SET, 2 of 3 in its batch · 29 bytes · exclusive lock, waited 4 µs, held 18 µs by the
+//! batch · dirty 1 · 33 bytes to the log at offset 1204 · reply 5 bytes · took 3 µs
+//! ```
+//!
+//! The lines are written when the batch has released its lock and its records are in the file;
+//! nothing prints under a lock. Without `debug` all of it costs one look at a level per batch, and
+//! one at an `Option` per command.
+//!
+//! **How Redis does it**: `call` in server.c reads the clock twice a command and counts at once;
+//! what we call a journey is spread over its `DEBUG`-level lines, `MONITOR` and `SLOWLOG`.
+
+use crate::client::Client;
+use crate::handler::Row;
+use crate::handler::server::shown;
+use crate::resp::Args;
+use crate::say;
+use crate::stats::{Slow, Stats, add, microseconds};
+
+/// The counters of one batch, which are added to the server's when it ends.
+#[derive(Default)]
+pub struct Account {
+    /// Unix time in microseconds: when the command that runs began.
+    pub clock: u64,
+    /// The row that ran or was queued last, for CLIENT LIST.
+    pub last_row: Option<usize>,
+    tally: Vec<Tally>,
+    journey: Option<Box<Journey>>,
+}
+
+/// What is counted of one command.
+#[derive(Default)]
+struct Tally {
+    index: usize,
+    calls: u64,
+    microseconds: u64,
+    rejected: u64,
+    failed: u64,
+}
+
+/// What happened to the commands of a batch, for the log level `debug`.
+#[derive(Default)]
+struct Journey {
+    steps: Vec<Step>,
+    /// Microseconds that the batch waited for its locks, and held them.
+    waited: u64,
+    held: u64,
+    /// When the lock was asked for, and got.
+    asked: u64,
+    locked: u64,
+}
+
+/// One command's part of the journey.
+pub struct Step {
+    pub row: &'static Row,
+    /// Bytes of its words.
+    pub size: usize,
+    pub lock: &'static str,
+    pub dirty: u64,
+    /// Bytes of its records, and how many of the batch's records were there before.
+    pub logged: usize,
+    pub logged_before: usize,
+    pub reply: usize,
+    pub took: u64,
+}
+
+impl Account {
+    /// Begins a batch.
+    pub fn begin(&mut self) {
+        self.clock = microseconds();
+        self.last_row = None;
+        self.journey = say::is_debug().then(Box::default);
+    }
+
+    /// A lock is about to be waited for.
+    pub fn ask_for_lock(&mut self) {
+        if let Some(journey) = &mut self.journey {
+            journey.asked = microseconds();
+        }
+    }
+
+    /// The lock is held: from here on time counts as work.
+    pub fn lock_taken(&mut self) {
+        self.clock = microseconds();
+        if let Some(journey) = &mut self.journey {
+            journey.locked = self.clock;
+            journey.waited += self.clock.saturating_sub(journey.asked);
+        }
+    }
+
+    /// The lock is about to be released.
+    pub fn lock_released(&mut self) {
+        if let Some(journey) = &mut self.journey {
+            journey.held += microseconds().saturating_sub(journey.locked);
+        }
+    }
+
+    /// Counts a command that has just ended; returns how long it took, in microseconds.
+    pub fn count(&mut self, index: usize, failed: bool) -> u64 {
+        let now = microseconds();
+        let took = now.saturating_sub(self.clock);
+        self.clock = now;
+        self.last_row = Some(index);
+        let tally = self.tally_of(index);
+        tally.calls += 1;
+        tally.microseconds += took;
+        tally.failed += u64::from(failed);
+        took
+    }
+
+    /// Counts a command that was refused before it ran.
+    pub fn count_rejected(&mut self, index: usize) {
+        self.tally_of(index).rejected += 1;
+    }
+
+    /// Notes a step of the journey, if somebody watches; `step` is not called otherwise.
+    pub fn note_step(&mut self, step: impl FnOnce() -> Step) {
+        if let Some(journey) = &mut self.journey {
+            journey.steps.push(step());
+        }
+    }
+
+    fn tally_of(&mut self, index: usize) -> &mut Tally {
+        // A batch rarely has more than two different commands, and often the last one again.
+        let known = self.tally.iter().rposition(|tally| tally.index == index);
+        let at = known.unwrap_or_else(|| {
+            self.tally.push(Tally {
+                index,
+                ..Tally::default()
+            });
+            self.tally.len() - 1
+        });
+        &mut self.tally[at]
+    }
+
+    /// Adds everything to the server's counters.
+    pub fn settle(&mut self, stats: &Stats) {
+        for tally in self.tally.drain(..) {
+            let command = &stats.of_commands[tally.index];
+            add(&stats.commands, tally.calls);
+            add(&stats.error_replies, tally.failed + tally.rejected);
+            add(&command.calls, tally.calls);
+            add(&command.microseconds, tally.microseconds);
+            add(&command.rejected, tally.rejected);
+            add(&command.failed, tally.failed);
+        }
+    }
+
+    /// Prints the journeys of the batch. `offset` is where in the log file its first record is.
+    pub fn tell_journey(&mut self, client: &Client, offset: i64) {
+        let Some(journey) = self.journey.take() else {
+            return;
+        };
+        let Journey {
+            steps,
+            waited,
+            held,
+            ..
+        } = *journey;
+        for (index, step) in steps.iter().enumerate() {
+            let name = step.row.command.name.to_ascii_uppercase();
+            let logged = match step.logged {
+                0 => "nothing to the log".to_string(),
+                bytes => {
+                    let at = offset + step.logged_before as i64;
+                    format!("{bytes} bytes to the log at offset {at}")
+                }
+            };
+            say::debug(format_args!(
+                "client {}: {name}, {} of {} in its batch · {} bytes · {}, waited {waited} µs, \
+                 held {held} µs by the batch · dirty {} · {logged} · reply {} bytes · took {} µs",
+                client.public.id,
+                index + 1,
+                steps.len(),
+                step.size,
+                step.lock,
+                step.dirty,
+                step.reply,
+                step.took,
+            ));
+        }
+    }
+}
+
+/// Adds a command to the slow log.
+pub fn add_to_slow_log(client: &Client, row: &Row, args: &Args, took: u64) {
+    let slow = Slow {
+        id: 0,
+        time: microseconds() / 1_000_000,
+        microseconds: took,
+        words: Vec::new(),
+        addr: client.public.address(),
+        name: client.public.name.lock().unwrap().clone(),
+    };
+    let most = client.server.config.number("slowlog-max-len") as usize;
+    let words = shown(row, args);
+    let mut slow_log = client.server.stats.slow_log.lock().unwrap();
+    slow_log.add(most, words.iter().copied(), slow);
+}

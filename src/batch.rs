@@ -1,0 +1,580 @@
+//! Where a command meets its lock, its time and the log.
+//!
+//! A [`Batch`] runs the commands that one client has sent at once. It takes a lock when the first
+//! of them needs one, keeps it for those that follow, and exchanges it only to go from reading to
+//! writing:
+//!
+//! ```text
+//! GET a   GET b   PING   SET c 1   GET a   │  finish
+//! └───── shared ──────┘ └── exclusive ───┘ │  1. append what changed to the log's buffer
+//!                                          │     (still under the lock: order of the log)
+//!                                          │  2. note the log's position, release the lock
+//!                                          │  3. delete what readers found dead (nearly never)
+//!                                          │  4. wait until the log is written so far
+//!                                          ▼  the replies may leave
+//! ```
+//!
+//! What all handlers need is done here, once: is the client allowed to, is it queued by MULTI,
+//! which lock, what time is it, has it changed something, how long did it take. No handler can lock
+//! anything: the keyspace's lock is known to the batch alone. EXEC runs its queue in the same way,
+//! under the lock that the most demanding of them needs.
+//!
+//! If the log cannot be written, the replies of those commands that are in it, and only those,
+//! become the error MISCONF: their outcome is unknown.
+//!
+//! **Looking ahead** ([`Batch::warm`]). What a command on a large keyspace mostly does is wait for
+//! memory, four times one after the other: slot, bucket, entry, bytes. Sixty-four commands wait
+//! sixty-four times as long. So when a batch has taken its lock it first looks at all keys that
+//! it is going to use, in a loop with nothing else in it, in which the processor can wait for many
+//! of them at once.
+//!
+//! **How Redis does it**: server.c, `processCommand` and `call`. It needs no locks, for it has one
+//! thread; `call` is its one place too. Looking ahead came with Redis 8 and Valkey 8.
+
+mod admit;
+
+use crate::account::{Account, Step, add_to_slow_log};
+use crate::client::{Client, Replies, Server, Transaction};
+use crate::error::Error;
+use crate::handler::{Row, Run, TABLE, can_replay, server, transactions};
+use crate::propagate::Records;
+use crate::resp::{Args, Reply};
+use crate::say;
+use crate::stats::add;
+use crate::store::{Expired, Keyspace, Limits, Notes, Time, View, ViewMut};
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// A command that has arrived, and the row that it calls; none if it is unknown or its arity is
+/// wrong. Both are found out before there is a lock to be held.
+#[derive(Default)]
+pub struct Arrived {
+    pub args: Args,
+    pub row: Option<&'static Row>,
+}
+
+impl Arrived {
+    pub fn look_up(&mut self) {
+        self.row = TABLE.look_up(&self.args).ok();
+    }
+}
+
+/// The lock that a batch holds.
+enum Guard<'a> {
+    None,
+    Shared(RwLockReadGuard<'a, Keyspace>),
+    Exclusive(RwLockWriteGuard<'a, Keyspace>),
+}
+
+impl Guard<'_> {
+    fn name(&self) -> &'static str {
+        match self {
+            Guard::None => "no lock",
+            Guard::Shared(_) => "shared lock",
+            Guard::Exclusive(_) => "exclusive lock",
+        }
+    }
+}
+
+/// What a command has done, for those who count.
+struct Done {
+    failed: bool,
+    dirty: u64,
+    /// How long the batch's records and the output were when it began.
+    records_before: usize,
+    reply_before: usize,
+}
+
+/// The commands that one client has sent at once, while they run. Used again for the next ones.
+pub struct Batch<'a> {
+    server: &'a Server,
+    store: &'a RwLock<Keyspace>,
+    guard: Guard<'a>,
+    account: Account,
+    /// Of the command, or of all commands of the EXEC, that runs now.
+    time: Time,
+    in_exec: bool,
+    /// Whether the log replays, and nothing is to be logged or counted.
+    replaying: bool,
+    /// How much the command that ran last has changed.
+    dirty: u64,
+    records: Records,
+    /// Where in the output the replies of logged commands are.
+    logged: Vec<Range<usize>>,
+    notes: Notes,
+    /// How far the log must be written before the replies leave.
+    position: u64,
+    /// Where in the log file the first record of this batch is.
+    offset: i64,
+}
+
+impl<'a> Batch<'a> {
+    pub fn new(server: &'a Server, store: &'a RwLock<Keyspace>) -> Batch<'a> {
+        Batch {
+            server,
+            store,
+            guard: Guard::None,
+            account: Account::default(),
+            time: Time {
+                now: 0,
+                kills: true,
+            },
+            in_exec: false,
+            replaying: false,
+            dirty: 0,
+            records: Records::default(),
+            logged: Vec::new(),
+            notes: Notes::default(),
+            position: 0,
+            offset: 0,
+        }
+    }
+
+    /// Begins to run commands that have arrived. Nothing is locked yet.
+    pub fn begin(&mut self) {
+        self.account.begin();
+        self.position = 0;
+    }
+
+    /// A batch that replays the log: time kills nothing, and nothing is logged.
+    pub fn for_replay(server: &'a Server, store: &'a RwLock<Keyspace>) -> Batch<'a> {
+        Batch {
+            replaying: true,
+            ..Batch::new(server, store)
+        }
+    }
+
+    /// Runs one command, or queues it inside MULTI, and appends its reply.
+    /// `row` is what [`crate::handler::Table::look_up`] found; without one it is looked up here.
+    pub fn execute(
+        &mut self,
+        row: Option<&'static Row>,
+        client: &mut Client,
+        args: &mut Args,
+        reply: &mut Reply,
+    ) {
+        let begin = reply.out.len();
+        if client.replies == Replies::SkipNext {
+            client.replies = Replies::SkipThis;
+        }
+        self.notes.unit.set(self.notes.unit.get() + 1);
+        let row = row.map_or_else(|| TABLE.look_up(args), Ok);
+        match row.and_then(|row| self.admit(row, client).map(|()| row)) {
+            Ok(row) => match &mut client.transaction {
+                Some(transaction) if is_queued(row) => {
+                    transaction.writes |= matches!(row.command.run, Run::Write(_));
+                    transaction.subscribes |= row.group == "pubsub";
+                    transaction.queue.push((row.index, args.to_owned()));
+                    self.account.last_row = Some(row.index);
+                    reply.status("QUEUED");
+                }
+                _ => self.call(row, client, args, reply),
+            },
+            Err(error) => self.reject(&error, client, args, reply),
+        }
+        if matches!(client.replies, Replies::Off | Replies::SkipThis) {
+            reply.out.truncate(begin);
+            // What is not sent cannot become an error either.
+            self.logged.retain(|range| range.end <= begin);
+        }
+        if client.replies == Replies::SkipThis {
+            client.replies = Replies::On;
+        }
+    }
+
+    /// Takes the lock that the first of these commands needs, and looks at all their keys.
+    pub fn warm(&mut self, db: usize, arrived: &[Arrived]) {
+        // Fewer than four have nothing to gain.
+        let [
+            Arrived {
+                row: Some(first), ..
+            },
+            _,
+            _,
+            _,
+            ..,
+        ] = arrived
+        else {
+            return;
+        };
+        match first.command.run {
+            Run::Read(_) => self.share(),
+            Run::Write(_) => self.exclude(),
+            _ => return,
+        }
+        let keys = arrived.iter().filter_map(|arrived| {
+            let first = arrived.row?.command.keys.0 as usize;
+            (first > 0).then(|| &arrived.args[first])
+        });
+        self.keyspace().warm(db, keys);
+    }
+
+    /// Replays a command of the log; the error is what the operator is to be told.
+    pub fn replay(
+        &mut self,
+        client: &mut Client,
+        args: &mut Args,
+        reply: &mut Reply,
+    ) -> Result<(), String> {
+        let row = can_replay(args)?;
+        reply.out.clear();
+        self.execute(Some(row), client, args, reply);
+        // Neither a lock is given back here nor a log written, where these would be used up.
+        self.records.clear();
+        self.logged.clear();
+        if let Guard::Exclusive(keyspace) = &mut self.guard {
+            keyspace.garbage.clear();
+        }
+        if let [b'-', error @ ..] = reply.out.trim_ascii_end() {
+            // As in Redis. Nobody waits for the lock that we hold, it is of a keyspace of our own.
+            say::warning(format_args!(
+                "the log holds a command that fails, {}: {}",
+                String::from_utf8_lossy(&args[0]),
+                String::from_utf8_lossy(error)
+            ));
+        }
+        Ok(())
+    }
+
+    /// Runs a command that has been admitted, and accounts for it.
+    fn call(&mut self, row: &'static Row, client: &mut Client, args: &mut Args, reply: &mut Reply) {
+        let begin = reply.out.len();
+        let records_before = self.records.bytes.len();
+        self.dirty = 0;
+        let result = match row.command.run {
+            Run::Read(handler) => {
+                self.share();
+                let result = handler(&self.view(client.db), args, reply);
+                self.delete_noted_if_exclusive();
+                result
+            }
+            Run::Mixed(handler) => {
+                self.share();
+                let result = handler(client, &self.view(client.db), args, reply);
+                self.delete_noted_if_exclusive();
+                result
+            }
+            Run::Client(handler) | Run::OpenContainer(handler) => handler(client, args, reply),
+            Run::Write(handler) => self.write(handler, client.db, args, reply),
+            Run::Exec => self.exec(client, reply),
+            Run::Container => Ok(()),
+        };
+        let failed = result.is_err();
+        if let Err(error) = result {
+            reply.out.truncate(begin);
+            reply.error(&error);
+        }
+        if !self.replaying {
+            let done = Done {
+                failed,
+                dirty: self.dirty,
+                records_before,
+                reply_before: begin,
+            };
+            self.account(row, client, args, reply, done);
+        }
+    }
+
+    fn write(
+        &mut self,
+        handler: fn(&mut ViewMut, &mut Args, &mut Reply) -> Result<(), Error>,
+        db: usize,
+        args: &mut Args,
+        reply: &mut Reply,
+    ) -> Result<(), Error> {
+        let begin = reply.out.len();
+        self.exclude();
+        if !self.in_exec {
+            self.records.begin();
+        }
+        let limits = limits(self.server);
+        let Guard::Exclusive(keyspace) = &mut self.guard else {
+            return Ok(());
+        };
+        let mut view = ViewMut::new(keyspace, db, self.time, limits, &mut self.records);
+        let result = handler(&mut view, args, reply);
+        self.dirty = view.dirty;
+        let as_sent = view.dirty > 0 && !view.propagated;
+        if as_sent && !self.replaying {
+            self.records.push(db, args.iter());
+        }
+        if !self.in_exec && self.records.end() > 0 {
+            // The reply of a command that failed is its error, and stays that.
+            let end = if result.is_ok() {
+                reply.out.len()
+            } else {
+                begin
+            };
+            self.logged.push(begin..end);
+        }
+        result
+    }
+
+    fn exec(&mut self, client: &mut Client, reply: &mut Reply) -> Result<(), Error> {
+        let begin = reply.out.len();
+        let Transaction {
+            queue,
+            aborted,
+            writes,
+            ..
+        } = client.transaction.take().ok_or(Error::ExecWithoutMulti)?;
+        if writes {
+            self.exclude();
+        } else {
+            self.share();
+        }
+        let changed = client.watch_flag.load(Ordering::Relaxed)
+            || client
+                .watched
+                .iter()
+                .any(|(db, key, expired)| !expired && self.view(*db).has_expired(*db, key));
+        self.unwatch(client);
+        if aborted {
+            return Err(Error::ExecAbort);
+        }
+        if changed {
+            reply.nil_array();
+            return Ok(());
+        }
+        self.records.begin();
+        self.in_exec = true;
+        client.in_exec = true;
+        reply.array(queue.len());
+        for (index, mut args) in queue {
+            self.call(&TABLE.rows[index], client, &mut args, reply);
+        }
+        self.in_exec = false;
+        client.in_exec = false;
+        if self.records.end() > 0 {
+            self.logged.push(begin..reply.out.len());
+        }
+        Ok(())
+    }
+
+    /// Ends all watches of the client; takes the shared lock if there are any.
+    pub fn unwatch(&mut self, client: &mut Client) {
+        if !client.watched.is_empty() {
+            self.share();
+            transactions::unwatch_all(client, &self.view(client.db));
+        }
+    }
+
+    fn keyspace(&self) -> &Keyspace {
+        match &self.guard {
+            Guard::Shared(keyspace) => keyspace,
+            Guard::Exclusive(keyspace) => keyspace,
+            Guard::None => unreachable!("the keyspace is looked at when the lock was taken"),
+        }
+    }
+
+    fn view(&self, db: usize) -> View<'_> {
+        View::new(self.keyspace(), db, self.time, &self.notes)
+    }
+
+    /// Makes sure that the keyspace can be read.
+    fn share(&mut self) {
+        if let Guard::None = self.guard {
+            self.account.ask_for_lock();
+            self.guard = Guard::Shared(self.store.read().unwrap());
+            self.start_clock();
+        }
+    }
+
+    /// Makes sure that the keyspace can be written.
+    fn exclude(&mut self) {
+        if !matches!(self.guard, Guard::Exclusive(_)) {
+            self.release();
+            self.account.ask_for_lock();
+            self.guard = Guard::Exclusive(self.store.write().unwrap());
+            self.start_clock();
+            // What this batch's reads found dead goes before what its writes do.
+            self.delete_noted();
+        }
+    }
+
+    /// Time is read when the lock is held: read before, two threads' clocks could cross.
+    fn start_clock(&mut self) {
+        self.account.lock_taken();
+        self.time = Time {
+            now: self.account.clock / 1000,
+            kills: !self.replaying,
+        };
+    }
+
+    /// Hands what changed to the log, notes how far it must be written, and gives the lock back.
+    fn release(&mut self) {
+        if let Guard::Exclusive(keyspace) = &mut self.guard {
+            if !self.replaying {
+                let end = self.server.aof.append(&self.records);
+                self.offset = end - self.records.bytes.len() as i64;
+            }
+            self.records.clear();
+            for garbage in keyspace.garbage.drain(..) {
+                // If the reaper is gone the process is ending.
+                let _ = self.server.reaper.send(garbage);
+            }
+        }
+        if !matches!(self.guard, Guard::None) {
+            self.position = self.server.aof.position();
+            self.guard = Guard::None;
+            self.account.lock_released();
+        }
+    }
+
+    fn delete_noted_if_exclusive(&mut self) {
+        if matches!(self.guard, Guard::Exclusive(_)) {
+            self.delete_noted();
+        }
+    }
+
+    /// Deletes what readers found dead, if it still is. The exclusive lock is held.
+    fn delete_noted(&mut self) {
+        let noted = self.notes.take();
+        if noted.is_empty() {
+            return;
+        }
+        for unit in noted.chunk_by(|a, b| a.unit == b.unit) {
+            self.delete_dead(unit);
+        }
+    }
+
+    /// Deletes keys as one unit if they are dead; returns how many were. The exclusive lock is
+    /// held.
+    pub fn delete_dead(&mut self, keys: &[Expired]) -> usize {
+        if !self.in_exec {
+            self.records.begin();
+        }
+        let limits = limits(self.server);
+        let Guard::Exclusive(keyspace) = &mut self.guard else {
+            return 0;
+        };
+        let mut view = ViewMut::new(keyspace, 0, self.time, limits, &mut self.records);
+        let mut deleted = 0;
+        for Expired { db, key, .. } in keys {
+            deleted += usize::from(view.in_db(*db, |view| view.delete_if_dead(key)));
+        }
+        if !self.in_exec {
+            self.records.end();
+        }
+        add(&self.server.stats.expired_keys, deleted as u64);
+        deleted
+    }
+
+    /// Looks for keys of database `db` that are dead, under the exclusive lock, and deletes up to
+    /// `most` of them; returns how many.
+    pub fn sweep(&mut self, db: usize, most: usize) -> usize {
+        self.exclude();
+        let Guard::Exclusive(keyspace) = &self.guard else {
+            return 0;
+        };
+        let dead = keyspace.dead(db, self.time, most);
+        let dead = dead.into_iter().map(|key| [Expired { unit: 0, db, key }]);
+        dead.map(|key| self.delete_dead(&key)).sum()
+    }
+
+    /// Takes the exclusive lock and keeps it, so that nothing changes any more: for SHUTDOWN.
+    pub fn hold_everything(&mut self) {
+        self.exclude();
+        self.server.aof.append(&self.records);
+        self.records.clear();
+    }
+
+    /// Releases the lock and waits until the log holds what the replies say. Afterwards no lock
+    /// is held, and the replies may leave.
+    pub fn finish(&mut self, client: &Client, reply: &mut Reply) {
+        self.release();
+        if !self.notes.expired.borrow().is_empty() {
+            self.exclude();
+            self.release();
+        }
+        let committed = match self.server.aof.refusal() {
+            // Readers go on. What they see of a write whose outcome is unknown is as unknown.
+            Some(_) if self.logged.is_empty() => Ok(()),
+            _ => self.server.aof.commit(self.position),
+        };
+        if let Err(cause) = committed {
+            self.retract(&Error::Misconf(cause), reply);
+        }
+        self.logged.clear();
+        client.publish(reply.protocol, self.account.last_row);
+        self.account.settle(&self.server.stats);
+        add(&self.server.stats.hits, self.notes.hits.take());
+        add(&self.server.stats.misses, self.notes.misses.take());
+        self.account.tell_journey(client, self.offset);
+    }
+
+    /// Replaces the replies of all commands that are in the log by the error.
+    fn retract(&mut self, error: &Error, reply: &mut Reply) {
+        let replies = std::mem::take(&mut reply.out);
+        let mut from = 0;
+        for range in &self.logged {
+            reply.out.extend_from_slice(&replies[from..range.start]);
+            if !range.is_empty() {
+                reply.error(error);
+            }
+            from = range.end;
+        }
+        reply.out.extend_from_slice(&replies[from..]);
+    }
+
+    /// Counts a command that has just ended, for all who want to know.
+    fn account(
+        &mut self,
+        row: &'static Row,
+        client: &Client,
+        args: &Args,
+        reply: &mut Reply,
+        done: Done,
+    ) {
+        let took = self.account.count(row.index, done.failed);
+        if !self.in_exec {
+            self.time.now = self.account.clock / 1000;
+        }
+        let (lock, logged) = (
+            self.guard.name(),
+            self.records.bytes.len() - done.records_before,
+        );
+        self.account.note_step(|| Step {
+            row,
+            size: args.iter().map(<[u8]>::len).sum(),
+            lock,
+            dirty: done.dirty,
+            logged,
+            logged_before: done.records_before,
+            reply: reply.out.len() - done.reply_before,
+            took,
+        });
+        let slower_than = self
+            .server
+            .config
+            .slowlog_slower_than
+            .load(Ordering::Relaxed);
+        if slower_than >= 0 && took as i64 >= slower_than && row.command.name != "exec" {
+            add_to_slow_log(client, row, args, took);
+        }
+        if self.server.hub.has_monitors() {
+            server::show_monitors(client, row, args, self.account.clock, reply);
+        }
+    }
+}
+
+/// Whether MULTI makes the command wait for EXEC.
+fn is_queued(row: &Row) -> bool {
+    !matches!(
+        row.command.name,
+        "exec" | "discard" | "multi" | "watch" | "quit" | "reset"
+    )
+}
+
+fn limits(server: &Server) -> Limits {
+    let config = &server.config;
+    let hash = crate::hash::Limits {
+        entries: config.hash_entries.load(Ordering::Relaxed),
+        value: config.hash_value.load(Ordering::Relaxed),
+    };
+    Limits {
+        hash,
+        string: config.max_bulk.load(Ordering::Relaxed),
+    }
+}

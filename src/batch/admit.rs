@@ -1,0 +1,97 @@
+//! At the door of a batch: whether a command may run now, and what happens if not.
+//!
+//! The reasons have nothing to do with the command's arguments, which its handler looks at, nor
+//! with its arity, which [`crate::handler::Table::look_up`] has checked. In Redis's order:
+//!
+//! 1. DEBUG is not allowed; the client has not given the password.
+//! 2. The log cannot be written, and the command would write.
+//! 3. The client has subscribed in RESP2, where a reply looks like a message.
+//! 4. The log is still being loaded.
+//!
+//! A command that is refused inside MULTI spoils the transaction: EXEC will refuse the rest of it.
+//!
+//! **How Redis does it**: the first two hundred lines of `processCommand` in server.c, which also
+//! look after memory limits, cluster slots and replicas.
+
+use super::Batch;
+use crate::client::{Client, Then};
+use crate::error::Error;
+use crate::handler::{Row, Run, TABLE, debug, works_while_loading};
+use crate::resp::{Args, Reply};
+use std::sync::atomic::Ordering;
+
+impl Batch<'_> {
+    /// Whether the command may run now, for reasons that have nothing to do with its arguments.
+    pub(super) fn admit(&self, row: &Row, client: &Client) -> Result<(), Error> {
+        let command = row.command;
+        if command.name.starts_with("debug") && !debug::is_allowed(client) {
+            return Err(Error::DebugNotAllowed);
+        }
+        if !client.authenticated && !matches!(command.name, "auth" | "hello" | "quit" | "reset") {
+            return Err(Error::NoAuth);
+        }
+        if self.replaying {
+            return Ok(());
+        }
+        let writes = match command.run {
+            Run::Write(_) => true,
+            Run::Exec => client.transaction.as_ref().is_some_and(|t| t.writes),
+            _ => command.name == "ping",
+        };
+        if writes && let Some(cause) = self.server.aof.refusal() {
+            return Err(Error::Misconf(cause));
+        }
+        if client.is_subscribed()
+            && !client.public.resp3.load(Ordering::Relaxed)
+            && !works_while_subscribed(command.name)
+        {
+            return Err(Error::SubscribedOnly(command.name));
+        }
+        if !works_while_loading(command) && self.server.is_loading() {
+            return Err(Error::Loading);
+        }
+        if client.transaction.is_some() && command.name == "shutdown" {
+            return Err(Error::NotInTransaction);
+        }
+        Ok(())
+    }
+
+    pub(super) fn reject(
+        &mut self,
+        error: &Error,
+        client: &mut Client,
+        args: &Args,
+        reply: &mut Reply,
+    ) {
+        let is_exec = args[0].eq_ignore_ascii_case(b"exec");
+        if let Error::UnknownCommand(words) = error
+            && [&b"post"[..], b"host:"]
+                .iter()
+                .any(|word| words[0].eq_ignore_ascii_case(word))
+        {
+            // A browser has been tricked into sending us a form: it must not get a second line in.
+            client.then = Then::Drop;
+            return;
+        }
+        if let Some(row) = TABLE.find(&args[0]) {
+            self.account.count_rejected(row.index);
+        }
+        if is_exec {
+            client.transaction = None;
+            self.unwatch(client);
+            return reply.error(&Error::ExecAbortBecause(Box::new(error.clone())));
+        }
+        if let Some(transaction) = &mut client.transaction {
+            transaction.aborted = true;
+        }
+        reply.error(error);
+    }
+}
+
+/// What a RESP2 client may say while it is subscribed: its replies cannot be told from messages.
+fn works_while_subscribed(name: &str) -> bool {
+    matches!(
+        name,
+        "subscribe" | "unsubscribe" | "psubscribe" | "punsubscribe" | "ping" | "quit" | "reset"
+    )
+}

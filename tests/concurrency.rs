@@ -1,0 +1,379 @@
+//! Many clients at once: nothing is lost, nothing is torn, nobody waits for a stranger.
+//!
+//! Locks are where a threaded server fails, and it fails rarely. So each test here makes the
+//! contended thing happen often, and asks for a sum, an order or an end that only holds if every
+//! single one went right. Clients that do not read, or leave in the middle, are part of the crowd.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use support::process::{descriptors, eventually, memory, threads};
+use support::{Client, Server, Value, encode};
+
+fn integer(value: Value) -> i64 {
+    match value {
+        Value::Integer(number) => number,
+        other => panic!("{other:?} is no integer"),
+    }
+}
+
+#[test]
+fn increments_from_sixteen_threads_add_up() {
+    let mut server = Server::start(&[]);
+    thread::scope(|scope| {
+        for thread in 0..16 {
+            let mut client = server.client();
+            scope.spawn(move || {
+                for _ in 0..25 {
+                    client.raw(&encode(&["INCR", "n"]).repeat(10));
+                    client.raw(&encode(&["HINCRBY", "h", &format!("{thread}"), "1"]));
+                    (0..11).for_each(|_| drop(integer(client.read())));
+                }
+            });
+        }
+    });
+    for _ in 0..2 {
+        let mut client = server.client();
+        assert_eq!(client.run("GET n"), r#""4000""#);
+        for thread in 0..16 {
+            assert_eq!(client.run(&format!("HGET h {thread}")), r#""25""#);
+        }
+        server.crash();
+    }
+}
+
+#[test]
+fn readers_see_a_transaction_whole_or_not_at_all() {
+    let server = Server::start(&[]);
+    server.client().run("MSET a 0 b 0 c 0");
+    let done = &AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            let mut reader = server.client();
+            scope.spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    let Value::Array(seen) = reader.call(&["MGET", "a", "b", "c"]) else {
+                        panic!("no array");
+                    };
+                    assert!(seen.iter().all(|one| *one == seen[0]), "{seen:?}");
+                }
+            });
+        }
+        let writers: Vec<_> = (0..2)
+            .map(|_| {
+                let mut writer = server.client();
+                scope.spawn(move || {
+                    let commands = ["MULTI", "INCR a", "INCR b", "INCR c", "EXEC", ""].join("\r\n");
+                    for _ in 0..500 {
+                        writer.raw(commands.as_bytes());
+                        let last = (0..5).map(|_| writer.read()).last();
+                        assert!(matches!(last, Some(Value::Array(_))));
+                    }
+                })
+            })
+            .collect();
+        let ends: Vec<_> = writers.into_iter().map(|writer| writer.join()).collect();
+        done.store(true, Ordering::Relaxed);
+        assert!(ends.iter().all(Result::is_ok));
+    });
+    assert_eq!(server.client().run("GET c"), r#""1000""#);
+}
+
+#[test]
+fn of_those_who_watch_a_key_one_wins_each_time() {
+    let server = Server::start(&[]);
+    server.client().run("SET balance 0");
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            let mut client = server.client();
+            scope.spawn(move || {
+                let mut deposits = 0;
+                while deposits < 50 {
+                    client.run("WATCH balance");
+                    let Value::Bulk(old) = client.call(&["GET", "balance"]) else {
+                        panic!("the balance is gone");
+                    };
+                    let new: i64 = String::from_utf8(old).unwrap().parse::<i64>().unwrap() + 1;
+                    client.raw(format!("MULTI\r\nSET balance {new}\r\nEXEC\r\n").as_bytes());
+                    (0..2).for_each(|_| drop(client.read()));
+                    deposits += usize::from(client.read() != Value::NilArray);
+                }
+            });
+        }
+    });
+    assert_eq!(server.client().run("GET balance"), r#""400""#);
+}
+
+/// Sends GETs of values of 1 kB before it reads the first reply, then expects them in order.
+fn pipeline_before_reading(client: &mut Client, count: usize) {
+    let value = |n: usize| format!("{n:0>1000}");
+    for n in 0..100 {
+        client.call(&["SET", &n.to_string(), &value(n)]);
+    }
+    let hundred: Vec<u8> = (0..100)
+        .flat_map(|n| encode(&["GET", &n.to_string()]))
+        .collect();
+    client.raw(&hundred.repeat(count / 100));
+    let hundred: Vec<u8> = (0..100)
+        .flat_map(|n| format!("$1000\r\n{}\r\n", value(n)).into_bytes())
+        .collect();
+    let mut got = vec![0; hundred.len()];
+    for round in 0..count / 100 {
+        client.socket().read_exact(&mut got).expect("the replies");
+        assert!(got == hundred, "round {round} differs");
+    }
+}
+
+#[test]
+fn two_hundred_thousand_commands_may_come_before_one_reply_is_read() {
+    let server = Server::start(&[]);
+    pipeline_before_reading(&mut server.client(), 200_000);
+}
+
+#[test]
+fn a_subscriber_may_send_a_large_pipeline_too() {
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    client.run("SUBSCRIBE c");
+    client.run("UNSUBSCRIBE c");
+    pipeline_before_reading(&mut client, 50_000);
+}
+
+/// A client that has asked for 200 MB and reads nothing.
+fn who_never_reads(server: &Server) -> Client {
+    let mut client = server.client();
+    client.call(&["SET", "big", &"x".repeat(1_000_000)]);
+    client.raw(&encode(&["GET", "big"]).repeat(200));
+    client
+}
+
+#[test]
+fn who_never_reads_holds_no_lock_and_little_memory() {
+    let server = Server::start(&[]);
+    let silent: Vec<Client> = (0..5).map(|_| who_never_reads(&server)).collect();
+    let mut other = server.client();
+    for n in 0..200 {
+        assert_eq!(other.run("INCR n"), format!("(integer) {}", n + 1));
+        assert_eq!(other.run("STRLEN big"), "(integer) 1000000");
+    }
+    let megabytes = memory(server.pid(), "VmHWM") / 1024 / 1024;
+    assert!(megabytes < 100, "{megabytes} MB");
+    // When it reads at last, all is there.
+    let mut first = silent.into_iter().next().expect("five");
+    for _ in 0..200 {
+        assert!(matches!(first.read(), Value::Bulk(big) if big.len() == 1_000_000));
+    }
+}
+
+#[test]
+fn publishers_go_on_while_a_subscriber_that_does_not_read_is_dropped() {
+    let limit = "pubsub 1mb 512kb 60";
+    let server = Server::start(&["--client-output-buffer-limit", limit]);
+    let (mut deaf, mut listening) = (server.client(), server.client());
+    deaf.run("SUBSCRIBE c");
+    listening.run("SUBSCRIBE c");
+    let mut publisher = server.client();
+    let message = "x".repeat(100_000);
+    let mut sent = 0;
+    // The socket buffers of this system take some megabytes before the queue begins to grow.
+    while integer(publisher.call(&["PUBLISH", "c", &message])) == 2 {
+        assert!(matches!(listening.read(), Value::Array(_)));
+        sent += 1;
+        assert!(sent < 1_000, "100 MB are queued");
+    }
+    assert!(matches!(listening.read(), Value::Array(_)));
+    assert_eq!(publisher.run("PUBSUB NUMSUB c"), "1) \"c\"\n2) (integer) 1");
+    // What had left before may still arrive; then comes the end.
+    while deaf.try_read().is_ok() {}
+    assert!(deaf.is_closed());
+}
+
+#[test]
+fn two_subscribers_see_the_messages_in_the_same_order() {
+    let server = Server::start(&[]);
+    let (mut first, mut second) = (server.client(), server.client());
+    first.run("SUBSCRIBE c");
+    second.run("PSUBSCRIBE c*");
+    thread::scope(|scope| {
+        for publisher in 0..4 {
+            let mut client = server.client();
+            scope.spawn(move || {
+                let publish = |n| encode(&["PUBLISH", "c", &format!("{publisher}:{n}")]);
+                client.raw(&(0..500).flat_map(publish).collect::<Vec<u8>>());
+                (0..500).for_each(|_| assert_eq!(client.read(), Value::Integer(2)));
+            });
+        }
+    });
+    let message = |client: &mut Client| match client.read() {
+        Value::Array(mut words) => words.pop().expect("a message"),
+        other => panic!("{other:?}"),
+    };
+    for n in 0..2_000 {
+        assert_eq!(message(&mut first), message(&mut second), "message {n}");
+    }
+}
+
+#[test]
+fn a_confirmation_comes_before_the_first_message() {
+    let server = Server::start(&[]);
+    let done = &AtomicBool::new(false);
+    thread::scope(|scope| {
+        let mut publisher = server.client();
+        scope.spawn(move || {
+            while !done.load(Ordering::Relaxed) {
+                publisher.run("PUBLISH c m");
+            }
+        });
+        for _ in 0..100 {
+            let mut client = server.client();
+            client.raw(b"SUBSCRIBE c\r\nUNSUBSCRIBE c\r\nPING\r\n");
+            let expected = "1) \"subscribe\"\n2) \"c\"\n3) (integer) 1";
+            assert_eq!(client.read().to_string(), expected);
+            let mut next = client.read().to_string();
+            while next.contains("message") {
+                next = client.read().to_string();
+            }
+            assert!(next.contains("unsubscribe"), "{next}");
+            assert_eq!(
+                client.read(),
+                Value::Simple(b"PONG".into()),
+                "and then no message"
+            );
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_killed_client_runs_nothing_more_though_it_has_sent_it() {
+    let server = Server::start(&[]);
+    let mut watcher = server.client();
+    let mut client = who_never_reads(&server);
+    // Behind what cannot be answered.
+    client.raw(&encode(&["SET", "after", "the kill"]));
+    let address = client.socket().local_addr().unwrap().to_string();
+    assert_eq!(watcher.run(&format!("CLIENT KILL {address}")), "OK");
+    eventually("it is gone", || {
+        !watcher.run("CLIENT LIST").contains(&address)
+    });
+    eventually("its thread too", || threads(server.pid()) < 12);
+    assert_eq!(watcher.run("EXISTS after"), "(integer) 0");
+    while client.try_read().is_ok() {}
+    assert!(client.is_closed());
+}
+
+#[test]
+fn killed_subscribers_and_monitors_end_with_both_their_threads() {
+    let server = Server::start(&[]);
+    let mut watcher = server.client();
+    watcher.run("PING");
+    // The log's own threads may still be on their way; none of the others may stay.
+    let most = threads(server.pid()) + 5;
+    let open = descriptors(server.pid());
+    let mut ended: Vec<Client> = Vec::new();
+    for _ in 0..20 {
+        let (mut subscriber, mut monitor) = (server.client(), server.client());
+        subscriber.run("SUBSCRIBE c");
+        monitor.run("MONITOR");
+        ended.extend([subscriber, monitor]);
+    }
+    let message = "x".repeat(500_000);
+    // Their writers wait for a socket that nobody reads.
+    (0..20).for_each(|_| drop(watcher.call(&["PUBLISH", "c", &message])));
+    assert_eq!(watcher.run("CLIENT KILL TYPE pubsub"), "(integer) 20");
+    assert_eq!(watcher.run("CLIENT KILL TYPE normal"), "(integer) 20");
+    eventually("threads and descriptors are few again", || {
+        threads(server.pid()) <= most && descriptors(server.pid()) <= open + 2
+    });
+    assert_eq!(watcher.run("PUBLISH c m"), "(integer) 0");
+}
+
+#[test]
+fn a_slow_monitor_is_dropped_and_slows_nobody() {
+    let limit = "pubsub 1mb 0 0";
+    let server = Server::start(&["--client-output-buffer-limit", limit]);
+    let mut monitor = server.client();
+    monitor.run("MONITOR");
+    let mut client = server.client();
+    let echo = encode(&["ECHO", &"x".repeat(10_000)]).repeat(10);
+    for round in 0.. {
+        client.raw(&echo);
+        (0..10).for_each(|_| drop(client.read()));
+        if !client.run("CLIENT LIST").contains("flags=O") {
+            break;
+        }
+        assert!(round < 1_000, "100 MB were queued");
+    }
+    while monitor.try_read().is_ok() {}
+    assert!(monitor.is_closed());
+}
+
+#[test]
+fn quit_is_answered_behind_everything_that_is_queued() {
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    client.run("SUBSCRIBE c");
+    let message = "x".repeat(100_000);
+    let mut publisher = server.client();
+    (0..50).for_each(|_| drop(publisher.call(&["PUBLISH", "c", &message])));
+    client.raw(b"QUIT\r\nPING\r\n");
+    for _ in 0..50 {
+        assert!(matches!(client.read(), Value::Array(_)));
+    }
+    assert_eq!(client.read(), Value::Simple(b"OK".into()));
+    assert!(client.is_closed());
+}
+
+#[test]
+fn shutdown_ends_the_server_though_others_are_busy() {
+    let mut server = Server::start(&[]);
+    let _silent = who_never_reads(&server);
+    let mut waiting = server.client();
+    waiting.raw(b"WAIT 1 0\r\n");
+    let mut subscriber = server.client();
+    subscriber.run("SUBSCRIBE c");
+    let address = server.address();
+    let writers: Vec<_> = (0..4)
+        .map(|writer| {
+            let mut client = Client::connect(address).unwrap();
+            thread::spawn(move || {
+                // Until the server leaves: how many were acknowledged.
+                let set = |n: usize| encode(&["SET", &format!("{writer}:{n}"), "v"]);
+                (0..).find(|n| client.try_raw(&set(*n)).is_err() || client.try_read().is_err())
+            })
+        })
+        .collect();
+    let mut watcher = server.client();
+    eventually("they are busy", || integer(watcher.call(&["DBSIZE"])) > 500);
+    assert!(server.shut_down().success());
+    server.start_again();
+    let mut client = server.client();
+    for (writer, acknowledged) in writers.into_iter().enumerate() {
+        let acknowledged = acknowledged.join().unwrap().expect("an end");
+        let keys: Vec<String> = (0..acknowledged).map(|n| format!("{writer}:{n}")).collect();
+        let mut exists = vec!["EXISTS".to_string()];
+        exists.extend(keys);
+        assert_eq!(client.call(&exists), Value::Integer(acknowledged as i64));
+    }
+}
+
+#[test]
+fn replies_leave_while_a_huge_pipeline_is_still_coming() {
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    let mut socket = client.socket().try_clone().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            for _ in 0..200 {
+                socket
+                    .write_all(&encode(&["INCR", "n"]).repeat(100))
+                    .unwrap();
+            }
+        });
+        for n in 1..=20_000 {
+            assert_eq!(integer(client.read()), n);
+        }
+    });
+}

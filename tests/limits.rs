@@ -1,0 +1,330 @@
+//! Limits, and those who come up against them: too many clients, too much input, too few
+//! descriptors, silence, slowness, strangers.
+//!
+//! What a limit refuses is refused in Redis's words, and whatever happens the others go on. The
+//! figures come from the system (`/proc`), so these tests need Linux.
+
+mod support;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+use support::process::{cpu, descriptors, eventually, memory, threads};
+use support::{Client, Directory, Program, Server, Value, encode};
+
+const FULL: &str = "(error) ERR max number of clients reached";
+
+#[test]
+fn one_client_too_many_is_told_so() {
+    let server = Server::start(&["--maxclients", "3"]);
+    let mut inside: Vec<Client> = (0..3).map(|_| server.client()).collect();
+    inside
+        .iter_mut()
+        .for_each(|client| drop(client.run("PING")));
+    let mut refused = server.client();
+    assert_eq!(refused.read().to_string(), FULL);
+    assert!(refused.is_closed());
+    // A place is free at the moment in which its client sees the end.
+    for _ in 0..20 {
+        let mut leaving = inside.pop().expect("a client");
+        leaving.run("QUIT");
+        assert!(leaving.is_closed());
+        let mut next = server.client();
+        assert_eq!(next.run("PING"), "PONG");
+        inside.push(next);
+    }
+    assert_eq!(inside[0].run("CONFIG SET maxclients 4"), "OK");
+    assert_eq!(server.client().run("PING"), "PONG");
+    let info = inside[0].run("INFO stats");
+    assert!(info.contains("rejected_connections:1\\r"), "{info}");
+}
+
+#[test]
+fn who_is_silent_too_long_must_leave_but_not_listeners_or_slow_senders() {
+    let server = Server::start(&["--timeout", "1"]);
+    let (mut silent, mut listening, mut slow) = (server.client(), server.client(), server.client());
+    silent.run("PING");
+    listening.run("SUBSCRIBE c");
+    let command = encode(&["SET", "k", "sent in five seconds or so"]);
+    let start = Instant::now();
+    let (first, last) = command.split_at(command.len() - 8);
+    slow.raw(first);
+    for byte in last {
+        thread::sleep(Duration::from_millis(300));
+        slow.raw(&[*byte]);
+    }
+    assert_eq!(slow.read(), Value::Simple(b"OK".into()));
+    assert!(silent.is_closed());
+    assert!(start.elapsed() > Duration::from_secs(1));
+    assert_eq!(
+        slow.call(&["PUBLISH", "c", "still there"]),
+        Value::Integer(1)
+    );
+}
+
+#[test]
+fn a_command_over_the_query_buffer_limit_ends_its_client() {
+    let server = Server::start(&["--client-query-buffer-limit", "1mb"]);
+    let mut client = server.client();
+    assert_eq!(
+        client.call(&["SET", "k", &"x".repeat(900_000)]).to_string(),
+        "OK"
+    );
+    let _ = client.try_raw(&encode(&["SET", "k", &"x".repeat(1_100_000)]));
+    assert!(client.is_closed());
+    // The same for many small words, and for what is stashed of one who does not read.
+    let mut client = server.client();
+    let _ = client.try_raw(&encode(&vec!["DEL"; 100_000]));
+    assert!(client.is_closed());
+    let mut client = server.client();
+    let pipeline = encode(&["GET", "k"]).repeat(1_000);
+    assert!(
+        (0..1_000).any(|_| client.try_raw(&pipeline).is_err()),
+        "22 MB were taken"
+    );
+    assert_eq!(server.client().run("STRLEN k"), "(integer) 900000");
+}
+
+#[test]
+fn no_word_and_no_string_may_be_longer_than_proto_max_bulk_len() {
+    let server = Server::start(&["--proto-max-bulk-len", "1mb"]);
+    let mut client = server.client();
+    let longest = "x".repeat(1024 * 1024);
+    assert_eq!(client.call(&["SET", "k", &longest]).to_string(), "OK");
+    let too_long = "(error) ERR string exceeds maximum allowed size (proto-max-bulk-len)";
+    assert_eq!(client.run("APPEND k x"), too_long);
+    assert_eq!(client.run("SETRANGE k 1048576 x"), too_long);
+    client.raw(b"*2\r\n$4\r\nECHO\r\n$1048577\r\n");
+    let answer = client.read().to_string();
+    assert_eq!(answer, "(error) ERR Protocol error: invalid bulk length");
+}
+
+#[test]
+fn who_sends_a_byte_now_and_then_holds_one_thread_and_nothing_else() {
+    let server = Server::start(&[]);
+    let mut other = server.client();
+    other.run("PING");
+    let (before, spent) = (threads(server.pid()), cpu(server.pid()));
+    let mut slow: Vec<Client> = (0..10).map(|_| server.client()).collect();
+    for byte in encode(&["SET", "k", "slow"]) {
+        slow.iter_mut().for_each(|client| client.raw(&[byte]));
+        for _ in 0..5 {
+            assert!(matches!(other.call(&["INCR", "n"]), Value::Integer(_)));
+            assert_eq!(other.run("SET k fast"), "OK");
+        }
+        assert!(threads(server.pid()) <= before + 10 + 5);
+    }
+    slow.iter_mut()
+        .for_each(|client| assert_eq!(client.read().to_string(), "OK"));
+    assert!(cpu(server.pid()) - spent < Duration::from_secs(2));
+}
+
+#[test]
+fn who_never_reads_costs_hardly_any_processor_time() {
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    client.call(&["SET", "big", &"x".repeat(1_000_000)]);
+    let silent: Vec<Client> = (0..20)
+        .map(|_| {
+            let mut silent = server.client();
+            silent.raw(&encode(&["GET", "big"]).repeat(20));
+            silent
+        })
+        .collect();
+    // Until all of them have filled their sockets.
+    let mut last = cpu(server.pid());
+    eventually("the server is at rest", || {
+        thread::sleep(Duration::from_millis(200));
+        let now = cpu(server.pid());
+        let spent = now - std::mem::replace(&mut last, now);
+        spent < Duration::from_millis(40)
+    });
+    drop(silent);
+}
+
+#[test]
+fn few_descriptors_lower_maxclients_with_a_message() {
+    let under = Program::Under("ulimit -n 40".into());
+    let server = Server::start_in(Directory::new(), under, &[]);
+    server.wait_for_line("maxclients is 8 instead of 10000");
+    let mut inside: Vec<Client> = (0..8).map(|_| server.client()).collect();
+    inside
+        .iter_mut()
+        .for_each(|client| assert_eq!(client.run("PING"), "PONG"));
+    assert_eq!(server.client().read().to_string(), FULL);
+}
+
+#[test]
+fn without_descriptors_the_server_neither_spins_nor_ends() {
+    // As many as it needs for itself, and three more.
+    let needed = descriptors(Server::start(&[]).pid());
+    let under = Program::Under(format!("ulimit -n {}", needed + 3));
+    let server = Server::start_in(Directory::new(), under, &[]);
+    let mut inside = server.client();
+    assert_eq!(inside.run("CONFIG SET maxclients 100"), "OK");
+    // The kernel accepts them for the server, which cannot.
+    let mut outside: Vec<Client> = (0..10).map(|_| server.client()).collect();
+    server.wait_for_line("cannot accept a client");
+    let (start, spent) = (Instant::now(), cpu(server.pid()));
+    while start.elapsed() < Duration::from_secs(1) {
+        assert_eq!(inside.run("PING"), "PONG");
+        thread::sleep(Duration::from_millis(20));
+    }
+    let spent = cpu(server.pid()) - spent;
+    assert!(spent < Duration::from_millis(300), "{spent:?} in a second");
+    // When some leave, those who wait get in.
+    let mut last = outside.pop().expect("ten");
+    last.raw(b"PING\r\n");
+    drop(outside);
+    assert_eq!(last.read().to_string(), "PONG");
+    assert_eq!(inside.run("SET k v"), "OK");
+}
+
+/// An address of this machine that is not its loopback. Connecting a UDP socket sends nothing.
+fn outer_address() -> Option<std::net::IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    let address = socket.local_addr().ok()?.ip();
+    (!address.is_loopback() && !address.is_unspecified()).then_some(address)
+}
+
+#[test]
+fn protected_mode_refuses_strangers_with_an_explanation() {
+    let Some(ip) = outer_address() else {
+        // main.rs has a unit test of the decision itself.
+        return say("this machine has no address but its loopback: nothing to connect to");
+    };
+    let server = Server::start(&["--bind", "0.0.0.0"]);
+    let outside = || Client::connect(SocketAddr::new(ip, server.port)).expect("a connection");
+    let mut stranger = outside();
+    let answer = stranger.read().to_string();
+    assert!(
+        answer.starts_with("(error) DENIED Redis is running in protected mode"),
+        "{answer}"
+    );
+    assert!(stranger.is_closed());
+    let mut inside = server.client();
+    assert_eq!(inside.run("CONFIG SET protected-mode no"), "OK");
+    assert_eq!(outside().run("PING"), "PONG");
+    assert_eq!(
+        inside.run("CONFIG SET protected-mode yes requirepass sesame"),
+        "OK"
+    );
+    let mut stranger = outside();
+    assert_eq!(
+        stranger.run("PING"),
+        "(error) NOAUTH Authentication required."
+    );
+    assert_eq!(stranger.run("AUTH sesame"), "OK");
+}
+
+/// Told to the person who reads the test's output.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Names the address to which this process, a copy of the test, is to hold idle connections.
+const IDLE: &str = "SIMPLE_REDIS_TEST_IDLE";
+
+/// In the copy: opens connections to the address, each of which says PING once; tells how many
+/// there are, and holds them until its standard input ends.
+fn hold_idle_clients(address: &str) {
+    let mut clients = Vec::new();
+    for _ in 0..IDLE_EACH {
+        let Ok(mut socket) = TcpStream::connect(address) else {
+            break;
+        };
+        let mut pong = [0; 7];
+        if socket.write_all(b"PING\r\n").is_err() || socket.read_exact(&mut pong).is_err() {
+            break;
+        }
+        clients.push(socket);
+    }
+    // The test harness may have begun the line with the name of the test.
+    let _ = writeln!(std::io::stdout(), "\nholding {}", clients.len());
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
+const IDLE_EACH: usize = 2_500;
+const HOLDERS: usize = 4;
+const BUSY: usize = 500;
+
+#[test]
+fn ten_thousand_idle_clients_and_five_hundred_busy_ones() {
+    if let Ok(address) = std::env::var(IDLE) {
+        return hold_idle_clients(&address);
+    }
+    let limit = "ulimit -n $(ulimit -H -n)";
+    let under = Program::Under(limit.into());
+    let server = Server::start_in(Directory::new(), under, &["--maxclients", "10600"]);
+    let mut watcher = server.client();
+    let maxclients = watcher.run("CONFIG GET maxclients");
+    let maxclients: usize = maxclients.rsplit('"').nth(1).unwrap().parse().unwrap();
+    let holders = HOLDERS.min((maxclients - BUSY - 1) / IDLE_EACH);
+    if holders < HOLDERS {
+        say(&format!(
+            "only {maxclients} clients fit the limit on open files of this machine"
+        ));
+    }
+    let before = memory(server.pid(), "VmRSS");
+    let address = server.address().to_string();
+    let test = "ten_thousand_idle_clients_and_five_hundred_busy_ones";
+    let mut holding: Vec<_> = (0..holders)
+        .map(|_| {
+            Command::new("sh")
+                .args(["-c", &format!("{limit}; exec \"$0\" \"$@\"")])
+                .arg(std::env::current_exe().unwrap())
+                .args(["--exact", test, "--nocapture"])
+                .env(IDLE, &address)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .expect("a copy of the test")
+        })
+        .collect();
+    for process in &mut holding {
+        let lines = BufReader::new(process.stdout.as_mut().unwrap()).lines();
+        let held = lines
+            .map_while(Result::ok)
+            .find(|line| line.starts_with("holding"));
+        assert_eq!(held, Some(format!("holding {IDLE_EACH}")));
+    }
+    let idle = holders * IDLE_EACH;
+    let each = (memory(server.pid(), "VmRSS") - before) / idle as u64;
+    // Frames that were not optimized take a page or two more of each stack.
+    let most = if cfg!(debug_assertions) { 24 } else { 16 };
+    assert!(each < most * 1024, "{each} bytes for an idle client");
+    busy_clients(&server);
+    let expected = format!("connected_clients:{}\\r", idle + 1);
+    eventually("the idle ones are all still there", || {
+        watcher.run("INFO clients").contains(&expected)
+    });
+    for process in &mut holding {
+        drop(process.stdin.take());
+        let _ = process.wait();
+    }
+    eventually("and then gone", || threads(server.pid()) < 20);
+}
+
+/// Five hundred clients that work at the same time, from four threads.
+fn busy_clients(server: &Server) {
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            let clients = (0..BUSY / 4).map(|_| server.client());
+            let mut clients: Vec<Client> = clients.collect();
+            scope.spawn(move || {
+                for _ in 0..20 {
+                    clients
+                        .iter_mut()
+                        .for_each(|client| client.send(&["INCR", "n"]));
+                    for client in &mut clients {
+                        assert!(matches!(client.read(), Value::Integer(_)));
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(server.client().run("GET n"), format!("\"{}\"", BUSY * 20));
+}

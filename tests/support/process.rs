@@ -1,0 +1,51 @@
+//! What the system knows about a server's process, from `/proc/PID`: Linux only, as the tests
+//! that ask are.
+
+use super::LIMIT;
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A figure of `/proc/PID/status` in bytes: `VmRSS` is the memory in use, `VmHWM` the most that
+/// ever was, `VmPeak` the most that was ever asked for.
+pub fn memory(pid: u32, name: &str) -> u64 {
+    status(pid, name) * 1024
+}
+
+pub fn threads(pid: u32) -> u64 {
+    status(pid, "Threads")
+}
+
+fn status(pid: u32, name: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process lives");
+    let line = status.lines().find(|line| line.starts_with(name));
+    let number = line.and_then(|line| line.split_whitespace().nth(1));
+    number
+        .and_then(|number| number.parse().ok())
+        .expect("a number")
+}
+
+/// How many descriptors are open.
+pub fn descriptors(pid: u32) -> usize {
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process lives");
+    open.count()
+}
+
+/// Processor time spent so far by all threads, to a hundredth of a second.
+pub fn cpu(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process lives");
+    // The name in brackets may hold spaces. Behind it, `utime` and `stime` are 12th and 13th.
+    let behind = stat.rsplit(')').next().unwrap_or_default();
+    let fields: Vec<&str> = behind.split_whitespace().collect();
+    let ticks = |at: usize| fields[at].parse::<u64>().expect("a number");
+    Duration::from_millis((ticks(11) + ticks(12)) * 10)
+}
+
+/// Waits, bounded, until the condition holds.
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    while !condition() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}

@@ -1,0 +1,555 @@
+//! House rules, kept by a machine so that they cannot rot.
+//!
+//! Each test is one rule, and a failure lists every place that breaks it. The rules look at the
+//! text of the sources as rustfmt leaves it, not at its syntax tree: a line that opens a function
+//! is followed, at the same indentation, by the line that closes it. That is enough for this tree
+//! and takes no parser.
+//!
+//! The list of commands in the README is made from what the server says of itself:
+//!
+//! ```text
+//! UPDATE=1 cargo test --test tidy        writes the list again
+//! ```
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use support::transcript::{Action, Transcript};
+use support::{Server, Value};
+
+/// The files of the evening, in the order in which to read them; those that are only for looking
+/// up follow in the order of the alphabet.
+const EVENING: [&str; 8] = [
+    "serve", "batch", "resp", "handler", "client", "store", "table", "aof",
+];
+
+/// Imports run one way: a file may use what stands in a later line of this list, and nothing of
+/// its own line or an earlier one. `aof` cannot know a command, and `resp` knows error texts only.
+const LAYERS: [&[&str]; 12] = [
+    &["main"],
+    &["serve", "expire"],
+    &["batch"],
+    &["account"],
+    &["handler"],
+    &["client"],
+    &["aof", "pubsub"],
+    &["store", "stats"],
+    &["config", "entry", "propagate", "watch"],
+    &["hash"],
+    &["glob", "resp", "say", "table"],
+    &["error"],
+];
+
+/// Lines in a file before its tests, and in a function unless its comment says `Long because`.
+const FILE_LIMIT: usize = 600;
+const FUNCTION_LIMIT: usize = 50;
+
+const LIST_BEGINS: &str = "<!-- commands -->\n";
+const LIST_ENDS: &str = "<!-- /commands -->";
+
+/// A text file of this project.
+struct Source {
+    /// From the root of the project, with `/`.
+    path: String,
+    text: String,
+}
+
+impl Source {
+    /// What is compiled into the server: everything before the tests at the end.
+    fn code(&self) -> Vec<&str> {
+        let lines = self.text.lines();
+        lines
+            .take_while(|line| !line.starts_with("#[cfg(test)]"))
+            .collect()
+    }
+
+    /// `handler` for src/handler.rs and src/handler/string.rs.
+    fn module(&self) -> &str {
+        let inside = self.path.strip_prefix("src/").unwrap_or(&self.path);
+        let end = inside.find(['/', '.']).unwrap_or(inside.len());
+        &inside[..end]
+    }
+}
+
+#[test]
+fn every_source_file_opens_with_a_chapter_of_10_to_40_lines() {
+    let mut faults = Vec::new();
+    for source in sources("src", "rs") {
+        let lines = source.text.lines();
+        let chapter = lines.take_while(|line| line.starts_with("//!")).count();
+        if !(10..=40).contains(&chapter) {
+            faults.push(format!("{}: {chapter} lines of chapter", source.path));
+        }
+    }
+    for source in sources("tests", "rs") {
+        if !source.text.starts_with("//! ") {
+            faults.push(format!("{}: does not say what it is", source.path));
+        }
+    }
+    none(&faults);
+}
+
+#[test]
+fn no_source_file_is_longer_than_600_lines() {
+    let mut faults = Vec::new();
+    for source in sources("src", "rs") {
+        let length = source.code().len();
+        if length > FILE_LIMIT {
+            faults.push(format!("{}: {length} lines without tests", source.path));
+        }
+    }
+    none(&faults);
+}
+
+#[test]
+fn no_function_is_longer_than_50_lines_without_a_reason() {
+    let mut faults = Vec::new();
+    for source in sources("src", "rs") {
+        let lines = source.code();
+        for (at, name, length) in functions(&lines) {
+            if length > FUNCTION_LIMIT && !comment_above(&lines, at).contains("Long because") {
+                faults.push(format!(
+                    "{}:{}: {name} has {length} lines, and its comment has no `Long because`",
+                    source.path,
+                    at + 1
+                ));
+            }
+        }
+    }
+    none(&faults);
+}
+
+/// The functions among these lines: where each begins, its name, how many lines it has.
+fn functions<'a>(lines: &[&'a str]) -> Vec<(usize, &'a str, usize)> {
+    let mut found = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let start = line.trim_start();
+        let mut words = start.split(' ').skip_while(|word| {
+            word.starts_with("pub") || ["const", "async", "extern"].contains(word)
+        });
+        if words.next() != Some("fn") || line.ends_with(['}', ';']) {
+            continue;
+        }
+        let name = words.next().unwrap_or_default();
+        let name = name.split(['(', '<']).next().unwrap_or_default();
+        let close = format!("{}}}", &line[..line.len() - start.len()]);
+        let end = lines[at..].iter().position(|line| *line == close);
+        found.push((at, name, end.expect("rustfmt closes what it opens") + 1));
+    }
+    found
+}
+
+/// The doc comment and attributes above line `at`.
+fn comment_above(lines: &[&str], at: usize) -> String {
+    let above = lines[..at].iter().rev().map(|line| line.trim_start());
+    let mut comment: Vec<&str> = above
+        .take_while(|line| line.starts_with("///") || line.starts_with("#["))
+        .collect();
+    comment.reverse();
+    comment.join(" ").replace("/// ", "")
+}
+
+#[test]
+fn modules_stand_in_reading_order() {
+    let main = read("src/main.rs");
+    let lines = main.lines().filter_map(|line| line.strip_prefix("mod "));
+    let declared: Vec<&str> = lines.map(|line| line.trim_end_matches(';')).collect();
+    let mut expected = EVENING.to_vec();
+    let mut others: Vec<&str> = declared.clone();
+    others.retain(|name| !EVENING.contains(name));
+    others.sort_unstable();
+    expected.extend(others);
+    assert_eq!(declared, expected);
+}
+
+#[test]
+fn imports_run_one_way() {
+    let layer = |module: &str| LAYERS.iter().position(|layer| layer.contains(&module));
+    let mut faults = Vec::new();
+    for source in sources("src", "rs") {
+        let module = source.module();
+        let Some(own) = layer(module) else {
+            faults.push(format!("{}: in no layer of tests/tidy.rs", source.path));
+            continue;
+        };
+        for name in imports(&source) {
+            if name != module && layer(&name).is_none_or(|other| other <= own) {
+                faults.push(format!(
+                    "{} uses {name}, which stands above it",
+                    source.path
+                ));
+            }
+        }
+    }
+    none(&faults);
+}
+
+/// The modules of this crate that a file names outside of comments: after `crate::`, or after
+/// `super::` where that is the same.
+fn imports(source: &Source) -> Vec<String> {
+    let mut code = String::new();
+    for line in source.code() {
+        if !line.trim_start().starts_with("//") {
+            code += line;
+            code += "\n";
+        }
+    }
+    let is_top = source.path.matches('/').count() == 1;
+    let mut names = Vec::new();
+    for prefix in ["crate::", "super::"] {
+        if prefix == "super::" && !is_top {
+            continue;
+        }
+        for (at, _) in code.match_indices(prefix) {
+            let rest = &code[at + prefix.len()..];
+            let several = rest.strip_prefix('{');
+            let end = several.and_then(|list| list.find("};")).unwrap_or(0);
+            let list = several.map_or(rest, |list| &list[..end]);
+            let list = list.split(',').take(if end > 0 { usize::MAX } else { 1 });
+            names.extend(list.map(|path| word(path.trim()).to_string()));
+        }
+    }
+    names.retain(|name| !name.is_empty() && !name.starts_with(char::is_uppercase));
+    names
+}
+
+#[test]
+fn the_store_reaches_neither_a_socket_nor_a_file() {
+    let mut faults = Vec::new();
+    for source in sources("src", "rs") {
+        if ["store", "entry", "table", "hash", "watch"].contains(&source.module()) {
+            for name in ["std::net", "std::fs", "std::io"] {
+                if source.code().iter().any(|line| line.contains(name)) {
+                    faults.push(format!("{} names {name}", source.path));
+                }
+            }
+        }
+    }
+    none(&faults);
+}
+
+#[test]
+fn the_root_package_has_no_dependency() {
+    let manifest = read("Cargo.toml");
+    let mut section = "";
+    for line in manifest.lines().map(str::trim) {
+        if line.starts_with('[') {
+            section = line;
+        } else if section.contains("dependencies") && !line.is_empty() && !line.starts_with('#') {
+            panic!("{section} in Cargo.toml has the line {line:?}");
+        }
+    }
+    let lock = read("Cargo.lock");
+    assert_eq!(lock.matches("[[package]]").count(), 1, "Cargo.lock");
+}
+
+#[test]
+fn nothing_is_unsafe_ignored_allowed_without_a_reason_or_left_for_later() {
+    // Written in two halves, so that this file does not find itself.
+    let marks = ["TO DO", "FIX ME", "XX X", "HA CK", "WI P"].map(|mark| mark.replace(' ', ""));
+    let (ignored, allowed) = (["#[", "ignore"].concat(), ["allow", "("].concat());
+    let mut faults = Vec::new();
+    for source in everything() {
+        let lines: Vec<&str> = source.text.lines().collect();
+        for (at, line) in lines.iter().enumerate() {
+            let mut fault = |what: &str| faults.push(format!("{}:{}: {what}", source.path, at + 1));
+            let mut words = line.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+            if let Some(mark) = words
+                .clone()
+                .find(|word| marks.iter().any(|mark| mark == word))
+            {
+                fault(mark);
+            }
+            let code = !line.trim_start().starts_with("//") && source.path.ends_with(".rs");
+            if code && source.path.starts_with("src/") && words.any(|word| word == "unsafe") {
+                fault("unsafe");
+            }
+            if code && line.contains(&ignored) {
+                fault("an ignored test");
+            }
+            let attribute = code && line.trim_start().starts_with('#') && line.contains(&allowed);
+            if attribute && !(at > 0 && lines[at - 1].trim_start().starts_with("//")) {
+                fault("a lint is allowed, and no comment says why");
+            }
+        }
+    }
+    none(&faults);
+    assert!(read("src/main.rs").contains("#![forbid(unsafe_code)]"));
+}
+
+#[test]
+fn scripts_say_what_they_do_and_what_they_found() {
+    let mut faults = Vec::new();
+    let mut scripts = all(everything(), "scripts/");
+    scripts.extend(all(everything(), ".ci/"));
+    for script in scripts {
+        let mut lines = script.text.lines();
+        let first = lines.find(|line| !line.starts_with("#!")).unwrap_or("");
+        if !(first.starts_with("# ") || first.starts_with("//! ")) {
+            faults.push(format!("{}: opens without a word", script.path));
+        }
+        // What is sourced or run by another ends with the other's last line.
+        let is_run = script.path.ends_with(".sh") && !script.text.contains("Sourced, never run");
+        let mut end = script.text.lines().rev().take(10);
+        if is_run && !end.any(|line| line.contains("echo ") || line.contains("printf ")) {
+            faults.push(format!("{}: ends without a word", script.path));
+        }
+    }
+    none(&faults);
+}
+
+#[test]
+fn every_command_stands_in_a_transcript() {
+    let mut seen: Vec<String> = Vec::new();
+    for path in files(&root().join("tests/transcripts")) {
+        for step in Transcript::read(&path).steps {
+            if let Action::Command { modes, words, .. } = step.action
+                && !modes.iter().any(|mode| mode == "send")
+            {
+                let mut words = words.iter().map(|word| String::from_utf8_lossy(word));
+                let name = words.next().unwrap_or_default().to_lowercase();
+                if let Some(second) = words.next() {
+                    seen.push(format!("{name}|{}", second.to_lowercase()));
+                }
+                seen.push(name);
+            }
+        }
+    }
+    let mut faults = Vec::new();
+    for name in commands().into_values().flatten().map(|command| command.0) {
+        if !seen.contains(&name) {
+            faults.push(format!("{name} stands in no transcript"));
+        }
+    }
+    none(&faults);
+}
+
+#[test]
+fn the_readme_lists_every_command_and_no_other() {
+    let readme = read("README.md");
+    let begin = readme.find(LIST_BEGINS).expect("the mark where it begins") + LIST_BEGINS.len();
+    let end = readme.find(LIST_ENDS).expect("the mark where it ends");
+    let list = command_list();
+    if readme[begin..end] == list {
+        return;
+    }
+    assert!(
+        std::env::var("UPDATE").is_ok(),
+        "README.md lists other commands than the server has: run UPDATE=1 cargo test --test tidy"
+    );
+    let readme = [&readme[..begin], &list, &readme[end..]].concat();
+    fs::write(root().join("README.md"), readme).expect("README.md can be written");
+}
+
+/// The commands as the README shows them: a heading for each group, a line for each command.
+fn command_list() -> String {
+    let mut list = String::new();
+    for (group, commands) in commands() {
+        list += &format!("\n**{group}**\n\n");
+        for (name, summary, arguments) in commands {
+            let name = name.replace('|', " ").to_uppercase();
+            let usage = format!("{name} {arguments}");
+            list += &format!("- `{}`: {summary}\n", usage.trim_end());
+        }
+    }
+    list + "\n"
+}
+
+/// What the running server says of its commands, by group: name, summary, arguments.
+fn commands() -> BTreeMap<String, Vec<(String, String, String)>> {
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    client.run("HELLO 3");
+    let mut groups = BTreeMap::new();
+    add_commands(&client.call(&["COMMAND", "DOCS"]), &mut groups);
+    let listed: usize = groups.values().map(Vec::len).sum();
+    let Value::Array(names) = client.call(&["COMMAND", "LIST"]) else {
+        panic!("COMMAND LIST answers a list");
+    };
+    assert_eq!(
+        listed,
+        names.len(),
+        "COMMAND DOCS and COMMAND LIST disagree"
+    );
+    groups.values_mut().for_each(|group| group.sort());
+    groups
+}
+
+fn add_commands(docs: &Value, groups: &mut BTreeMap<String, Vec<(String, String, String)>>) {
+    for (name, about) in pairs(docs) {
+        let mut fields = BTreeMap::new();
+        for (field, value) in pairs(about) {
+            fields.insert(text(field), value);
+        }
+        let arguments = match fields.get("arguments") {
+            Some(Value::Array(arguments)) => arguments.iter().map(argument).collect(),
+            _ => Vec::new(),
+        };
+        let command = (text(name), text(fields["summary"]), arguments.join(" "));
+        groups
+            .entry(text(fields["group"]))
+            .or_default()
+            .push(command);
+        if let Some(subcommands) = fields.get("subcommands") {
+            add_commands(subcommands, groups);
+        }
+    }
+}
+
+fn argument(about: &Value) -> String {
+    let name = pairs(about).iter().find(|(field, _)| text(field) == "name");
+    name.map_or_else(String::new, |(_, name)| text(name))
+}
+
+fn pairs(value: &Value) -> &[(Value, Value)] {
+    match value {
+        Value::Map(pairs) => pairs,
+        other => panic!("expected a map, got {other}"),
+    }
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Bulk(text) | Value::Simple(text) => String::from_utf8_lossy(text).into_owned(),
+        other => panic!("expected a text, got {other}"),
+    }
+}
+
+#[test]
+fn every_function_that_the_readme_names_exists() {
+    let readme = read("README.md");
+    let mut sources = sources("src", "rs");
+    sources.extend(self::sources("tests", "rs"));
+    let mut faults = Vec::new();
+    for (at, _) in readme.match_indices(".rs::") {
+        let file = [path_before(&readme, at), ".rs"].concat();
+        let name = path_of(&readme[at + 5..]);
+        let last = name.rsplit("::").next().unwrap_or_default();
+        let defined = |source: &Source| {
+            let kinds = [
+                "fn", "struct", "enum", "const", "static", "type", "trait", "mod",
+            ];
+            kinds.iter().any(|kind| {
+                let start = format!("{kind} {last}");
+                let mut found = source.text.match_indices(&start);
+                found.any(|(at, _)| word(&source.text[at + kind.len() + 1..]) == last)
+            })
+        };
+        let mut candidates = sources
+            .iter()
+            .filter(|source| is_called(&source.path, &file));
+        if !candidates.any(defined) {
+            faults.push(format!("{file}::{name} does not exist"));
+        }
+    }
+    none(&faults);
+}
+
+#[test]
+fn every_file_that_the_readme_names_exists() {
+    let readme = read("README.md");
+    let existing: Vec<String> = everything().into_iter().map(|file| file.path).collect();
+    // A lesson may tell the reader to make a file: `<!-- not yet: src/handler/list.rs -->`.
+    let not_yet: Vec<&str> = readme
+        .split("<!-- not yet: ")
+        .skip(1)
+        .flat_map(|rest| rest.split("-->").next().unwrap_or("").split_whitespace())
+        .collect();
+    let mut faults = Vec::new();
+    for ending in [".rs", ".sh", ".toml", ".txt", ".py", ".mjs", ".awk"] {
+        for (at, _) in readme.match_indices(ending) {
+            let name = path_before(&readme, at);
+            let path = [name, ending].concat();
+            let goes_on = readme[at + ending.len()..].starts_with(|c: char| c.is_alphanumeric());
+            let known = existing.iter().any(|file| is_called(file, &path))
+                || not_yet.iter().any(|file| is_called(file, &path));
+            // Without a name before it, it is talk of an ending: `*.txt`.
+            if !goes_on && !name.is_empty() && !name.ends_with('/') && !known {
+                faults.push(format!("{path} does not exist"));
+            }
+        }
+    }
+    none(&faults);
+}
+
+/// Whether a file may be called this: its path, or the end of it.
+fn is_called(path: &str, name: &str) -> bool {
+    let rest = path.strip_suffix(name.trim_start_matches("./"));
+    rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('/'))
+}
+
+/// The part of a path that ends at byte `at`.
+fn path_before(text: &str, at: usize) -> &str {
+    let part = |c: char| c.is_alphanumeric() || "_-./".contains(c);
+    let start = text[..at].trim_end_matches(part).len();
+    &text[start..at]
+}
+
+/// The identifiers, joined by `::`, that a text begins with.
+fn path_of(text: &str) -> &str {
+    let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'));
+    text[..end.unwrap_or(text.len())].trim_end_matches(':')
+}
+
+/// The identifier that a text begins with.
+fn word(text: &str) -> &str {
+    let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_'));
+    &text[..end.unwrap_or(text.len())]
+}
+
+fn none(faults: &[String]) {
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The files under one folder of the project, with this ending.
+fn sources(folder: &str, ending: &str) -> Vec<Source> {
+    let mut sources = all(everything(), &format!("{folder}/"));
+    sources.retain(|source| source.path.ends_with(&format!(".{ending}")));
+    assert!(!sources.is_empty(), "{folder} has no .{ending}");
+    sources
+}
+
+fn all(mut sources: Vec<Source>, prefix: &str) -> Vec<Source> {
+    sources.retain(|source| source.path.starts_with(prefix));
+    sources
+}
+
+/// All text that belongs to the project, in the order of the paths.
+fn everything() -> Vec<Source> {
+    let mut found = Vec::new();
+    for path in files(root()) {
+        let relative = path.strip_prefix(root()).expect("a file under the root");
+        if let Ok(text) = fs::read_to_string(&path) {
+            let path = relative.to_string_lossy().replace('\\', "/");
+            found.push(Source { path, text });
+        }
+    }
+    found
+}
+
+/// The files of a folder and those inside it, but for what Git and Cargo keep for themselves.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{folder:?}: {error}"));
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    let mut found = Vec::new();
+    for path in paths {
+        let name = path.file_name().unwrap_or_default();
+        if path.is_dir() && name != "target" && name != ".git" {
+            found.extend(files(&path));
+        } else if path.is_file() {
+            found.push(path);
+        }
+    }
+    found
+}
