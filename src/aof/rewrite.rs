@@ -45,7 +45,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, RwLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Who wants a rewrite. The rewrite thread sleeps here.
 #[derive(Default)]
@@ -107,6 +107,10 @@ impl Aof {
         loop {
             self.wait_for_request(not_before);
             let begin = Instant::now();
+            let since_epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+            status
+                .rewrite_start
+                .store(since_epoch.as_secs(), Ordering::Relaxed);
             let enable = self.rewriter.enable.swap(false, Ordering::AcqRel);
             let result = match enable || self.damage().is_some() {
                 true => self.rewrite_from_memory(store),
@@ -123,6 +127,7 @@ impl Aof {
             match result {
                 Ok(()) => {
                     status.rewrites.fetch_add(1, Ordering::Relaxed);
+                    status.rewrite_failures.store(0, Ordering::Relaxed);
                     say::notice(format_args!(
                         "the append-only file was rewritten: {} bytes, in {} ms",
                         status.base_size.load(Ordering::Relaxed),
