@@ -45,7 +45,7 @@ pub type Record = Vec<Vec<u8>>;
 #[derive(Clone, Debug)]
 pub enum Program {
     Ours,
-    /// Ours, started by a shell behind these commands: `ulimit -n 40`.
+    /// Ours, started by a shell behind these commands: `ulimit -n 40`, `export NAME=value`.
     Under(String),
     /// A redis-server executable, told to keep the kind of log that we keep.
     Redis(String),
@@ -269,7 +269,7 @@ fn spawn(
             Program::Ours => Command::new(ours()),
             Program::Under(commands) => {
                 let mut shell = Command::new("sh");
-                let script = format!("{commands}; exec \"$0\" \"$@\"");
+                let script = format!("{commands}\nexec \"$0\" \"$@\"");
                 shell.args(["-c", &script, ours()]);
                 shell
             }
