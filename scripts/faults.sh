@@ -10,6 +10,7 @@
 #   half a record     written before the error: it is cut away again
 #   EIO on fsync      writes are refused until BGREWRITEAOF, even when fsync works again
 #   the same, always  and the first MISCONF comes at once
+#   ... in a rewrite  when the old file is sealed: the new one is in use, and must stay listed
 #   slow fsync        500 ms each: SET does not wait for it under everysec
 #   shared fsync      under always, many clients need few of them
 #
@@ -69,7 +70,9 @@ ssize_t write(int fd, const void *bytes, size_t size) {
 static int sync_with(int (*real)(int), int fd) {
     long number = 0;
     count("syncs");
-    if (fault(fd, "fsync-fails", &number)) { errno = EIO; return -1; }
+    /* With a number: after so many that succeed. */
+    static long passed;
+    if (fault(fd, "fsync-fails", &number) && passed++ >= number) { errno = EIO; return -1; }
     if (fault(fd, "fsync-slow", &number)) {
         struct timespec pause = { number / 1000, number % 1000 * 1000000 };
         nanosleep(&pause, NULL);
@@ -241,6 +244,22 @@ equal "$name: the second write" "$misconf" "$(cli SET later 1)"
 equal "$name: a read" 1 "$(cli GET before)"
 fault none
 equal "$name: fsync works again, but" "$misconf" "$(cli SET later 1)"
+equal "$name: BGREWRITEAOF" '*started' "$(cli BGREWRITEAOF)"
+soon "$name: healed" OK SET after 1
+end before 1 after 1 later ''
+
+begin 'fsync-fails, in a rewrite' --appendfsync no
+equal "$name" OK "$(cli SET before 1)"
+equal "$name: WAITAOF" '1
+0' "$(cli WAITAOF 1 0 5000)"
+# The new incr file and the manifest that lists it; the third is the old file's last.
+fault fsync-fails 2
+equal "$name: BGREWRITEAOF" '*started' "$(cli BGREWRITEAOF)"
+soon "$name: it fails" '*aof_last_bgrewrite_status:err*' INFO persistence
+equal "$name: the file in use is listed" '*2.incr.aof*' \
+    "$(cat "$scratch/data/appendonlydir/appendonly.aof.manifest")"
+equal "$name: a write" "$misconf" "$(cli SET later 1)"
+fault none
 equal "$name: BGREWRITEAOF" '*started' "$(cli BGREWRITEAOF)"
 soon "$name: healed" OK SET after 1
 end before 1 after 1 later ''

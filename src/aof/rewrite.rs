@@ -116,40 +116,46 @@ impl Aof {
                 true => self.rewrite_from_memory(store),
                 false => self.rewrite_from_log(replay_all),
             };
-            let took = begin.elapsed();
-            let seconds = took.as_secs() as i64;
-            status
-                .last_rewrite_seconds
-                .store(seconds, Ordering::Relaxed);
-            status
-                .last_rewrite_failed
-                .store(result.is_err(), Ordering::Relaxed);
-            match result {
-                Ok(()) => {
-                    status.rewrites.fetch_add(1, Ordering::Relaxed);
-                    status.rewrite_failures.store(0, Ordering::Relaxed);
-                    say::notice(format_args!(
-                        "the append-only file was rewritten: {} bytes, in {} ms",
-                        status.base_size.load(Ordering::Relaxed),
-                        took.as_millis()
-                    ));
-                }
-                Err(reason) => {
-                    status.rewrite_failures.fetch_add(1, Ordering::Relaxed);
-                    // Unless it failed because the log was switched off, and on again.
-                    if !self.rewriter.enable.load(Ordering::Acquire) {
-                        not_before = Instant::now() + PAUSE_AFTER_FAILURE;
-                    }
-                    // Who switched the log on was told OK, and must get it.
-                    if enable && self.config.flag("appendonly") {
-                        self.rewriter.enable.store(true, Ordering::Release);
-                    }
-                    say::warning(format_args!(
-                        "the rewrite of the append-only file failed, and changed nothing: {reason}"
-                    ));
-                }
+            // Unless it failed because the log was switched off, and on again.
+            let may_wait = !self.rewriter.enable.load(Ordering::Acquire);
+            if result.is_err() && may_wait {
+                not_before = Instant::now() + PAUSE_AFTER_FAILURE;
             }
+            // Who switched the log on was told OK, and must get it.
+            if result.is_err() && enable && self.config.flag("appendonly") {
+                self.rewriter.enable.store(true, Ordering::Release);
+            }
+            self.tell(&result, begin.elapsed());
             status.rewriting.store(false, Ordering::Release);
+        }
+    }
+
+    /// Tells the operator, and INFO, how a rewrite has ended.
+    fn tell(&self, result: &Result<(), String>, took: Duration) {
+        let status = &self.status;
+        let seconds = took.as_secs() as i64;
+        status
+            .last_rewrite_seconds
+            .store(seconds, Ordering::Relaxed);
+        status
+            .last_rewrite_failed
+            .store(result.is_err(), Ordering::Relaxed);
+        match result {
+            Ok(()) => {
+                status.rewrites.fetch_add(1, Ordering::Relaxed);
+                status.rewrite_failures.store(0, Ordering::Relaxed);
+                say::notice(format_args!(
+                    "the append-only file was rewritten: {} bytes, in {} ms",
+                    status.base_size.load(Ordering::Relaxed),
+                    took.as_millis()
+                ));
+            }
+            Err(reason) => {
+                status.rewrite_failures.fetch_add(1, Ordering::Relaxed);
+                say::warning(format_args!(
+                    "the rewrite of the append-only file failed, and changed nothing: {reason}"
+                ));
+            }
         }
     }
 
