@@ -146,7 +146,7 @@ fn what_was_refused_is_not_in_the_log() {
 /// A full disk still answered `+OK`. Here the disk is full at 64 blocks.
 #[test]
 fn what_could_not_be_logged_is_not_acknowledged() {
-    let under = Program::Under("trap '' XFSZ; ulimit -f 64".into());
+    let under = Program::Under("trap '' XFSZ; ulimit -f 64;".into());
     let mut server = Server::start_in(Directory::new(), under, &[]);
     let mut client = server.client();
     let value = "x".repeat(1_000);

@@ -146,7 +146,7 @@ fn who_never_reads_costs_hardly_any_processor_time() {
 
 #[test]
 fn few_descriptors_lower_maxclients_with_a_message() {
-    let under = Program::Under("ulimit -n 40".into());
+    let under = Program::Under("ulimit -n 40;".into());
     let server = Server::start_in(Directory::new(), under, &[]);
     server.wait_for_line("maxclients is 8 instead of 10000");
     let mut inside: Vec<Client> = (0..8).map(|_| server.client()).collect();
@@ -160,7 +160,7 @@ fn few_descriptors_lower_maxclients_with_a_message() {
 fn without_descriptors_the_server_neither_spins_nor_ends() {
     // As many as it needs for itself, and three more.
     let needed = descriptors(Server::start(&[]).pid());
-    let under = Program::Under(format!("ulimit -n {}", needed + 3));
+    let under = Program::Under(format!("ulimit -n {};", needed + 3));
     let server = Server::start_in(Directory::new(), under, &[]);
     let mut inside = server.client();
     assert_eq!(inside.run("CONFIG SET maxclients 100"), "OK");
@@ -258,7 +258,7 @@ fn ten_thousand_idle_clients_and_five_hundred_busy_ones() {
     if let Ok(order) = std::env::var(ORDER) {
         return hold_idle_clients(&order);
     }
-    let limit = "ulimit -n $(ulimit -H -n)";
+    let limit = "ulimit -n $(ulimit -H -n);";
     let under = Program::Under(limit.into());
     let server = Server::start_in(Directory::new(), under, &["--maxclients", "10600"]);
     let mut watcher = server.client();
@@ -281,7 +281,7 @@ fn ten_thousand_idle_clients_and_five_hundred_busy_ones() {
     let mut holding: Vec<_> = (0..HOLDERS)
         .map(|_| {
             Command::new("sh")
-                .args(["-c", &format!("{limit}; exec \"$0\" \"$@\"")])
+                .args(["-c", &format!("{limit} exec \"$0\" \"$@\"")])
                 .arg(std::env::current_exe().unwrap())
                 .args(["--exact", test, "--nocapture"])
                 .env(ORDER, &order)

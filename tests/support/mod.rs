@@ -45,7 +45,7 @@ pub type Record = Vec<Vec<u8>>;
 #[derive(Clone, Debug)]
 pub enum Program {
     Ours,
-    /// Ours, started by a shell behind these commands: `ulimit -n 40`.
+    /// Ours, started by a shell behind these commands: `ulimit -n 40`, `export NAME=value`.
     Under(String),
     /// A redis-server executable, told to keep the kind of log that we keep.
     Redis(String),
@@ -55,7 +55,8 @@ pub enum Program {
 pub struct Server {
     /// Another one after each restart: the system picks it.
     pub port: u16,
-    program: Program,
+    /// What the next start starts.
+    pub program: Program,
     flags: Vec<String>,
     process: Child,
     output: Arc<Output>,
@@ -207,7 +208,12 @@ impl Drop for Server {
 
 /// Runs our server with these flags, expecting it to refuse: its exit status and what it printed.
 pub fn refused(directory: &Directory, flags: &[&str]) -> (ExitStatus, String) {
-    let mut process = launch(Command::new(ours()).args(flags).current_dir(&directory.0));
+    run_to_end(Command::new(ours()).args(flags).current_dir(&directory.0))
+}
+
+/// Runs a command that ends by itself, bounded: its exit status and what it printed.
+pub fn run_to_end(command: &mut Command) -> (ExitStatus, String) {
+    let mut process = launch(command);
     let output = Output::drain(&mut process);
     let lines = match output.wait_for("\0") {
         Ok(_) => unreachable!("no line contains a zero byte"),
@@ -242,7 +248,7 @@ impl Drop for Directory {
     }
 }
 
-fn ours() -> &'static str {
+pub fn ours() -> &'static str {
     env!("CARGO_BIN_EXE_simple-redis")
 }
 
@@ -263,7 +269,7 @@ fn spawn(
             Program::Ours => Command::new(ours()),
             Program::Under(commands) => {
                 let mut shell = Command::new("sh");
-                let script = format!("{commands}; exec \"$0\" \"$@\"");
+                let script = format!("{commands}\nexec \"$0\" \"$@\"");
                 shell.args(["-c", &script, ours()]);
                 shell
             }

@@ -1,0 +1,172 @@
+//! The promise of the log, tested by breaking things: what was acknowledged is there after
+//! `kill -9`; a start cuts what a crash has torn and refuses what it cannot explain; a disk that
+//! fails stops the writers, not the readers, and takes nothing back.
+//!
+//! | room         | what is broken                                                  |
+//! |--------------|-----------------------------------------------------------------|
+//! | `kills`      | the process, at any moment, under load                          |
+//! | `tails`      | the file: cut anywhere, zeros, garbage, flipped bits            |
+//! | `rewriting`  | the process between two steps of a rewrite; writers meanwhile   |
+//! | `disk`       | the disk: full, and then not                                    |
+//! | `loading`    | nothing: what clients see while a long log loads, and INFO      |
+//! | `checking`   | the file again, as `--check-aof` sees it                        |
+//!
+//! What needs a library under the server (EIO, short writes, failing and slow fsync) is in
+//! `scripts/faults.sh`.
+
+// What a machine did not allow to be tested must be said.
+#![allow(clippy::print_stderr)]
+
+#[path = "persistence/checking.rs"]
+mod checking;
+#[path = "persistence/disk.rs"]
+mod disk;
+#[path = "persistence/kills.rs"]
+mod kills;
+#[path = "persistence/loading.rs"]
+mod loading;
+#[path = "persistence/rewriting.rs"]
+mod rewriting;
+mod support;
+#[path = "persistence/tails.rs"]
+mod tails;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use support::{Client, Directory, LIMIT, Value, encode};
+
+/// Database and key, and all that can be asked about it.
+type Dump = BTreeMap<(usize, Vec<u8>), String>;
+
+/// Everything in the first `databases` databases: types, values, and deadlines.
+fn dump(client: &mut Client, databases: usize) -> Dump {
+    let mut dump = Dump::new();
+    for db in 0..databases {
+        client.call(&["SELECT", &db.to_string()]);
+        let Value::Array(keys) = client.call(&["KEYS", "*"]) else {
+            panic!("KEYS does not answer with an array");
+        };
+        for key in keys {
+            let Value::Bulk(key) = key else {
+                panic!("a key is {key}");
+            };
+            let get: &[u8] = match client.call(&[b"TYPE", &key[..]]).to_string().as_str() {
+                "hash" => b"HGETALL",
+                _ => b"GET",
+            };
+            let mut value = client.call(&[get, &key]);
+            if get == b"HGETALL" {
+                value = pairs(value);
+            }
+            let deadline = client.call(&[b"PEXPIRETIME", &key[..]]);
+            dump.insert((db, key), format!("{value} until {deadline}"));
+        }
+    }
+    dump
+}
+
+/// The fields of a hash in order.
+fn pairs(reply: Value) -> Value {
+    let Value::Array(items) = reply else {
+        return reply;
+    };
+    let both = |pair: &[Value]| Value::Array(pair.to_vec());
+    Value::Array(items.chunks(2).map(both).collect()).sorted()
+}
+
+/// One field of INFO persistence.
+fn info(client: &mut Client, field: &str) -> String {
+    let text = match client.call(&["INFO", "persistence"]) {
+        Value::Bulk(text) => String::from_utf8(text).unwrap(),
+        other => panic!("INFO answers {other}"),
+    };
+    let mut lines = text.lines();
+    let line = lines.find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("no {field} in {text}"))
+        .to_string()
+}
+
+/// Asks again until `condition` holds, bounded; returns how long that took.
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) -> Duration {
+    let begin = Instant::now();
+    while !condition() {
+        assert!(begin.elapsed() < LIMIT, "never: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    begin.elapsed()
+}
+
+/// Asks for a rewrite and waits for its end, which must be a good one.
+fn rewrite(client: &mut Client) {
+    let reply = client.run("BGREWRITEAOF");
+    assert_eq!(reply, "Background append only file rewriting started");
+    wait_for_rewrite(client);
+}
+
+fn wait_for_rewrite(client: &mut Client) {
+    wait_until("the end of the rewrite", || {
+        info(client, "aof_rewrite_in_progress") == "0"
+    });
+    assert_eq!(info(client, "aof_last_bgrewrite_status"), "ok");
+}
+
+/// A directory whose log consists of these files, the first of them of type `kinds[0]`, and so on.
+fn log_of(kinds: &str, files: &[&[u8]]) -> Directory {
+    let directory = Directory::new();
+    let folder = directory.0.join("appendonlydir");
+    fs::create_dir(&folder).unwrap();
+    let mut manifest = String::new();
+    for (index, (kind, bytes)) in kinds.chars().zip(files).enumerate() {
+        let path = file_of(&directory.0, index);
+        fs::write(&path, bytes).unwrap();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        manifest += &format!("file {name} seq {} type {kind}\n", index + 1);
+    }
+    fs::write(folder.join("appendonly.aof.manifest"), manifest).unwrap();
+    directory
+}
+
+/// The path of file number `index` of such a log.
+fn file_of(dir: &Path, index: usize) -> PathBuf {
+    let folder = dir.join("appendonlydir");
+    folder.join(format!("appendonly.aof.{}.incr.aof", index + 1))
+}
+
+/// The files in the log's directory, by name.
+fn listing(dir: &Path) -> Vec<String> {
+    let files = fs::read_dir(dir.join("appendonlydir")).unwrap();
+    let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
+}
+
+/// A record, from a line of plain words.
+fn record(line: &str) -> Vec<u8> {
+    encode(&line.split(' ').collect::<Vec<_>>())
+}
+
+/// A generator that is random enough, and says its seed so that a failure can be had again
+/// (`SEED=…`).
+struct Random(u64);
+
+impl Random {
+    fn new() -> Random {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let given = std::env::var("SEED").ok();
+        let seed = given.map_or(now.as_nanos() as u64, |seed| seed.parse().unwrap());
+        eprintln!("SEED={seed}");
+        Random(seed | 1)
+    }
+
+    /// A number below `bound`.
+    fn below(&mut self, bound: u64) -> u64 {
+        // Marsaglia's xorshift.
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 16) % bound
+    }
+}

@@ -1,0 +1,226 @@
+//! A disk that is full: the first write that fails is not acknowledged, readers go on, and when
+//! there is room again so do the writers, by themselves.
+//!
+//! The disk is a tmpfs of one megabyte where the machine lets us mount one. Where it does not, a
+//! limit on the size of the process's files takes its place, which `prlimit` lifts; the error is
+//! then another, `File too large`. Where neither works, a line says that and why.
+
+use crate::support::{Client, Directory, Program, Server, encode, read_log};
+use crate::{info, wait_until};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+/// How a test makes the disk full, and takes that back.
+enum Disk {
+    /// The mount, on which a file keeps the room that is to be given back.
+    Tmpfs(Mount),
+    Limit,
+}
+
+struct Mount(PathBuf);
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+fn run(program: &str, args: &[&str]) -> Result<(), String> {
+    let output = Command::new(program).args(args).output();
+    let output = output.map_err(|error| format!("{program}: {error}"))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&output.stderr).trim().to_string()),
+    }
+}
+
+/// A server whose disk will be full after about 500 kB, or None if this machine has no way.
+fn server_on_a_small_disk(flags: &[&str]) -> Option<(Server, Disk)> {
+    let directory = Directory::new();
+    let path = directory.0.to_str().unwrap();
+    let mounted = run("mount", &["-t", "tmpfs", "-o", "size=1m", "tmpfs", path]);
+    let why = match mounted {
+        Ok(()) => {
+            let mount = Mount(directory.0.clone());
+            fs::write(directory.0.join("ballast"), vec![1; 500_000]).unwrap();
+            let server = Server::start_in(directory, Program::Ours, flags);
+            return Some((server, Disk::Tmpfs(mount)));
+        }
+        Err(why) => why,
+    };
+    eprintln!("no tmpfs can be mounted ({why}): a limit on file sizes takes its place");
+    if let Err(why) = run("prlimit", &["--version"]) {
+        eprintln!("NOT TESTED, a full disk: nor is there a prlimit ({why})");
+        return None;
+    }
+    // In units of 512 bytes. The signal would end the process, were it not ignored.
+    let limited = Program::Under("trap '' XFSZ; ulimit -S -f 1000".into());
+    Some((Server::start_in(directory, limited, flags), Disk::Limit))
+}
+
+impl Disk {
+    fn give_room(&self, server: &Server) {
+        match self {
+            Disk::Tmpfs(mount) => fs::remove_file(mount.0.join("ballast")).unwrap(),
+            Disk::Limit => {
+                let pid = server.pid().to_string();
+                run("prlimit", &["--pid", &pid, "--fsize=unlimited"]).unwrap();
+            }
+        }
+    }
+}
+
+/// Writes until a write is refused; returns what was acknowledged, and the key of the first that
+/// was not.
+fn fill(client: &mut Client) -> (BTreeMap<String, String>, String) {
+    let mut acknowledged = BTreeMap::new();
+    for n in 0..2000 {
+        let (key, value) = (format!("key{n}"), format!("{n}").repeat(500));
+        let reply = client.call(&["SET", &key, &value]).to_string();
+        if reply != "OK" {
+            let expected = "(error) MISCONF Errors writing to the AOF file: ";
+            let cause = reply
+                .strip_prefix(expected)
+                .unwrap_or_else(|| panic!("{reply}"));
+            let known = ["No space left on device", "File too large"];
+            assert!(known.contains(&cause), "{cause}");
+            return (acknowledged, key);
+        }
+        acknowledged.insert(key, value);
+    }
+    panic!("the disk was never full");
+}
+
+#[test]
+fn a_full_disk_stops_writers_and_not_readers_and_they_go_on_when_there_is_room() {
+    for fsync in ["everysec", "always"] {
+        let flags = ["--appendfsync", fsync];
+        let Some((server, disk)) = server_on_a_small_disk(&flags) else {
+            return;
+        };
+        look_at_full_disk(server, disk);
+    }
+}
+
+fn look_at_full_disk(mut server: Server, disk: Disk) {
+    let mut client = server.client();
+    let (mut acknowledged, first_refused) = fill(&mut client);
+    // Readers go on, and INFO says it.
+    let mut reader = server.client();
+    let (key, value) = acknowledged.last_key_value().unwrap();
+    assert_eq!(reader.call(&["GET", key]), crate::Value::bulk(value));
+    assert_eq!(info(&mut reader, "aof_last_write_status"), "err");
+    server.wait_for_line("cannot write to the append-only file");
+    // Later writes are refused before they run.
+    let reply = client.run("SET late 1");
+    assert!(reply.starts_with("(error) MISCONF"), "{reply}");
+    assert_eq!(client.run("GET late"), "(nil)");
+    let reply = client.run("PING");
+    assert!(reply.starts_with("(error) MISCONF"), "{reply}");
+    assert_eq!(client.run("MULTI"), "OK");
+    assert!(client.run("SET late 2").starts_with("(error) MISCONF"));
+    assert!(client.run("EXEC").starts_with("(error) EXECABORT"));
+    // No half record stays in the file, and a rewrite changes nothing.
+    read_log(server.dir()).expect("whole records");
+    reader.run("BGREWRITEAOF");
+    wait_until("the rewrite fails", || {
+        info(&mut reader, "aof_last_bgrewrite_status") == "err"
+    });
+    // The limit is on the size of a file alone, so there is a rewrite for which there is room.
+    read_log(server.dir()).expect("whole records");
+    disk.give_room(&server);
+    let took = wait_until("writes work again", || client.run("SET again 1") == "OK");
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert_eq!(info(&mut reader, "aof_last_write_status"), "ok");
+    server.wait_for_line("is being written again");
+    acknowledged.insert("again".into(), "1".into());
+    server.program = Program::Ours;
+    server.crash();
+    let mut client = server.client();
+    for (key, value) in &acknowledged {
+        assert_eq!(
+            client.call(&["GET", key]),
+            crate::Value::bulk(value),
+            "{key}"
+        );
+    }
+    // The outcome of the first was unknown; that of the others is not.
+    let reply = client.run(&format!("EXISTS {first_refused} late"));
+    assert!(
+        matches!(reply.as_str(), "(integer) 0" | "(integer) 1"),
+        "{reply}"
+    );
+    assert_eq!(client.run("GET late"), "(nil)");
+    drop(server);
+}
+
+#[test]
+fn of_a_pipeline_on_a_full_disk_the_replies_of_writes_and_only_those_become_errors() {
+    let Some((server, _disk)) = server_on_a_small_disk(&[]) else {
+        return;
+    };
+    let mut client = server.client();
+    client.run("SET small 1");
+    // One batch that does not fit: the first failure of this server.
+    let value = vec![b'x'; 700_000];
+    let large = encode(&[&b"SET"[..], b"large", &value]);
+    let commands = [
+        crate::record("GET small"),
+        crate::record("CLIENT REPLY SKIP"),
+        crate::record("SET silent 1"),
+        crate::record("SET loud 1"),
+        crate::record("GET loud"),
+        crate::record("MULTI"),
+        crate::record("INCR small"),
+        crate::record("EXEC"),
+        crate::record("HSET small f v"),
+        crate::record("SET nobody 1 XX"),
+        large,
+        crate::record("EXISTS small"),
+    ];
+    client.raw(&commands.concat());
+    let replies: Vec<String> = (0..10).map(|_| client.read().to_string()).collect();
+    let misconf = |reply: &String| reply.starts_with("(error) MISCONF");
+    assert_eq!(replies[0], "\"1\"");
+    // The large value comes in pieces, so the batch may end before it. Then those before it are
+    // acknowledged, and it alone is not.
+    assert!(misconf(&replies[8]), "{replies:?}");
+    assert_eq!(replies[2], "\"1\"");
+    assert_eq!(replies[3], "OK");
+    assert_eq!(replies[4], "QUEUED");
+    assert!(replies[6].starts_with("(error) WRONGTYPE"), "{replies:?}");
+    assert_eq!(replies[7], "(nil)");
+    assert_eq!(misconf(&replies[1]), misconf(&replies[5]), "{replies:?}");
+    assert_eq!(replies[9], "(integer) 1");
+    assert_eq!(client.run("GET small"), "\"2\"");
+}
+
+#[test]
+fn on_a_full_disk_the_log_can_be_switched_off_and_the_server_ended() {
+    let Some((mut server, _disk)) = server_on_a_small_disk(&[]) else {
+        return;
+    };
+    let mut client = server.client();
+    let (acknowledged, _) = fill(&mut client);
+    let reply = server.client().run("SHUTDOWN");
+    assert_eq!(reply, "(error) ERR Errors trying to SHUTDOWN. Check logs.");
+    server.wait_for_line("cannot shut down, the log is not saved");
+    assert_eq!(client.run("CONFIG SET appendonly no"), "OK");
+    assert_eq!(client.run("SET unlogged 1"), "OK");
+    assert!(server.shut_down().success());
+    server.start_again();
+    let count = acknowledged.len();
+    let size = server.client().run("DBSIZE");
+    let size: usize = size.strip_prefix("(integer) ").unwrap().parse().unwrap();
+    assert_eq!(
+        size, count,
+        "a record that could not be written is not there"
+    );
+    // And once more, with FORCE.
+    fill(&mut server.client());
+    server.client().send(&["SHUTDOWN", "FORCE"]);
+    assert!(server.wait_for_end().success());
+}

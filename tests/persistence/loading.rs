@@ -1,0 +1,153 @@
+//! What clients see of the log: replies while it loads, the fields of INFO, and WAITAOF.
+
+use crate::support::{Client, Directory, Program, Server};
+use crate::{file_of, info, log_of, rewrite, wait_until};
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
+use std::thread;
+use std::time::{Duration, Instant};
+
+#[test]
+fn while_a_long_log_loads_clients_are_told_so_and_info_shows_how_far_it_is() {
+    // Long enough to be seen, and no longer.
+    let count = if cfg!(debug_assertions) {
+        100_000
+    } else {
+        1_000_000
+    };
+    let records = (0..count).map(|n| crate::record(&format!("SET key:{n} value:{n}")));
+    let log: Vec<u8> = records.flatten().collect();
+    let total = log.len().to_string();
+    let directory = log_of("i", &[&log]);
+    // The start-up line with the port comes too late here.
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let port = address.port().to_string();
+    let starting =
+        thread::spawn(move || Server::start_in(directory, Program::Ours, &["--port", &port]));
+    let mut connected = None;
+    wait_until("the port is bound", || {
+        connected = Client::connect(address).ok();
+        connected.is_some()
+    });
+    let mut client = connected.unwrap();
+    let reply = client.run("GET key:1");
+    assert_eq!(
+        reply,
+        "(error) LOADING Redis is loading the dataset in memory"
+    );
+    assert_eq!(client.run("PING"), reply);
+    assert!(client.run("BGREWRITEAOF").starts_with("(error)"));
+    assert_eq!(
+        client.run("CONFIG GET appendonly"),
+        "1) \"appendonly\"\n2) \"yes\""
+    );
+    assert_eq!(info(&mut client, "loading"), "1");
+    assert_eq!(info(&mut client, "loading_total_bytes"), total);
+    let loaded =
+        |client: &mut Client| -> u64 { info(client, "loading_loaded_bytes").parse().unwrap() };
+    let (first, mut second) = (loaded(&mut client), 0);
+    wait_until("some progress", || {
+        second = loaded(&mut client);
+        second > first
+    });
+    assert!(second < log.len() as u64);
+    let server = starting.join().unwrap();
+    server.wait_for_line(&format!("replayed {count} commands, {total} bytes"));
+    assert_eq!(server.client().run("DBSIZE"), format!("(integer) {count}"));
+    assert_eq!(info(&mut client, "loading"), "0");
+}
+
+#[test]
+fn info_tells_the_true_sizes() {
+    let mut server = Server::start(&[]);
+    let mut client = server.client();
+    let on_disk = |server: &Server| -> String {
+        let files = crate::support::log_files(server.dir()).unwrap();
+        let sizes = files.iter().map(|path| fs::metadata(path).unwrap().len());
+        sizes.sum::<u64>().to_string()
+    };
+    assert_eq!(info(&mut client, "aof_current_size"), "0");
+    client.run("SET a 1");
+    assert_eq!(info(&mut client, "aof_current_size"), on_disk(&server));
+    assert_eq!(info(&mut client, "aof_base_size"), "0");
+    assert_eq!(info(&mut client, "aof_buffer_length"), "0");
+    assert_eq!(info(&mut client, "aof_last_write_status"), "ok");
+    assert_eq!(info(&mut client, "aof_last_rewrite_time_sec"), "-1");
+    rewrite(&mut client);
+    let base = info(&mut client, "aof_base_size");
+    assert_eq!(base, on_disk(&server));
+    assert_ne!(info(&mut client, "aof_last_rewrite_time_sec"), "-1");
+    client.run("SET a 2");
+    assert_eq!(info(&mut client, "aof_current_size"), on_disk(&server));
+    assert_eq!(info(&mut client, "aof_base_size"), base);
+    server.restart();
+    let mut client = server.client();
+    assert_eq!(info(&mut client, "aof_base_size"), on_disk(&server));
+}
+
+#[test]
+fn waitaof_answers_when_the_disk_has_it() {
+    for fsync in ["everysec", "always", "no"] {
+        let server = Server::start(&["--appendfsync", fsync]);
+        let mut client = server.client();
+        let begin = Instant::now();
+        client.raw(b"SET a 1\r\nWAITAOF 1 0 0\r\n");
+        assert_eq!(client.read().to_string(), "OK");
+        assert_eq!(client.read().to_string(), "1) (integer) 1\n2) (integer) 0");
+        assert!(begin.elapsed() < Duration::from_secs(2), "{fsync}");
+        assert_eq!(
+            client.run("WAITAOF 0 0 0"),
+            "1) (integer) 1\n2) (integer) 0"
+        );
+        // Replicas never come.
+        assert_eq!(
+            client.run("WAITAOF 1 1 20"),
+            "1) (integer) 1\n2) (integer) 0"
+        );
+    }
+}
+
+#[test]
+fn who_waits_in_waitaof_learns_that_the_log_was_switched_off() {
+    let server = Server::start(&["--appendonly", "no"]);
+    let expected = "(error) ERR WAITAOF cannot be used when numlocal is set but appendonly is \
+                    disabled.";
+    assert_eq!(server.client().run("WAITAOF 1 0 0"), expected);
+    assert_eq!(
+        server.client().run("WAITAOF 0 0 0"),
+        "1) (integer) 0\n2) (integer) 0"
+    );
+}
+
+#[test]
+fn a_bare_appendonly_file_becomes_the_base() {
+    let directory = Directory::new();
+    fs::write(
+        directory.0.join("appendonly.aof"),
+        crate::record("SET old 1"),
+    )
+    .unwrap();
+    let mut server = Server::start_in(directory, Program::Ours, &[]);
+    assert_eq!(server.client().run("GET old"), "\"1\"");
+    server.client().run("SET new 2");
+    server.crash();
+    assert_eq!(server.client().run("MGET old new"), "1) \"1\"\n2) \"2\"");
+    assert!(!server.dir().join("appendonly.aof").exists());
+    rewrite(&mut server.client());
+    assert!(!server.dir().join("appendonlydir/appendonly.aof").exists());
+    server.crash();
+    assert_eq!(server.client().run("MGET old new"), "1) \"1\"\n2) \"2\"");
+}
+
+#[test]
+fn a_command_that_fails_when_replayed_is_told_and_the_load_goes_on() {
+    let log = ["SET a 1", "HSET a f v", "SET b 2"]
+        .map(crate::record)
+        .concat();
+    let server = Server::start_in(log_of("i", &[&log]), Program::Ours, &[]);
+    server.wait_for_line("the log holds a command that fails, HSET: WRONGTYPE");
+    assert_eq!(server.client().run("GET b"), "\"2\"");
+    assert_eq!(fs::read(file_of(server.dir(), 0)).unwrap(), log);
+}

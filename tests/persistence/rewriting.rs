@@ -1,0 +1,268 @@
+//! The rewrite: killed between any two steps, with writers meanwhile, by itself, and after the log
+//! was switched off and on. Whatever happens, a start finds what was there before it.
+
+use crate::support::{Directory, Program, Server, log_files, refused};
+use crate::{dump, info, listing, rewrite, wait_for_rewrite, wait_until};
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+fn crashing(step: &str) -> Program {
+    Program::Under(format!("export SIMPLE_REDIS_CRASH_AFTER={step}"))
+}
+
+/// Some of everything, in two databases.
+fn fill(server: &Server) {
+    let mut client = server.client();
+    for n in 0..40 {
+        client.run(&format!("SELECT {}", n % 2));
+        client.run(&format!("SET key{n} value{n}"));
+        client.run(&format!("HSET hash{} field{n} {n}", n % 3));
+        client.run(&format!("INCR counter{}", n % 2));
+    }
+    client.run("PEXPIREAT key1 4102444800000");
+    client.run("DEL key2");
+}
+
+/// Nothing lies in the log's directory but the manifest and the files that it names.
+fn assert_tidy(dir: &Path) {
+    let live = log_files(dir).unwrap();
+    let names = live
+        .iter()
+        .map(|path| path.file_name().unwrap().to_str().unwrap().to_string());
+    let mut expected: Vec<String> = names.chain(["appendonly.aof.manifest".into()]).collect();
+    expected.sort();
+    assert_eq!(listing(dir), expected);
+}
+
+#[test]
+fn a_kill_after_any_step_of_a_rewrite_leaves_the_same_state() {
+    thread::scope(|scope| {
+        for steps in [["a", "b", "c", "d"].as_slice(), &["rename", "e", "f"]] {
+            scope.spawn(|| steps.iter().for_each(|step| kill_after(step)));
+        }
+    });
+}
+
+fn kill_after(step: &str) {
+    let mut server = Server::start_in(Directory::new(), crashing(step), &[]);
+    fill(&server);
+    let before = dump(&mut server.client(), 2);
+    server.client().send(&["BGREWRITEAOF"]);
+    server.wait_for_end();
+    server.program = Program::Ours;
+    // A second start finds the same: nothing is replayed twice.
+    for _ in 0..2 {
+        server.start_again();
+        assert_eq!(
+            dump(&mut server.client(), 2),
+            before,
+            "killed after step {step}"
+        );
+        assert_tidy(server.dir());
+        server.kill();
+    }
+    server.start_again();
+    server.client().run("INCR counter0");
+    rewrite(&mut server.client());
+    assert_tidy(server.dir());
+    let before = dump(&mut server.client(), 2);
+    server.crash();
+    assert_eq!(
+        dump(&mut server.client(), 2),
+        before,
+        "after step {step} and a rewrite"
+    );
+}
+
+#[test]
+fn a_kill_while_the_log_is_being_switched_on_leaves_the_old_state_or_the_new() {
+    for (step, is_new) in [("d", false), ("rename", false), ("e", true), ("f", true)] {
+        let mut server = Server::start_in(Directory::new(), crashing(step), &[]);
+        fill(&server);
+        let mut client = server.client();
+        let old = dump(&mut client, 2);
+        assert_eq!(client.run("CONFIG SET appendonly no"), "OK");
+        client.run("SET unlogged 1");
+        let new = dump(&mut client, 2);
+        client.send(&["CONFIG", "SET", "appendonly", "yes"]);
+        server.wait_for_end();
+        server.program = Program::Ours;
+        server.start_again();
+        let expected = if is_new { new } else { old };
+        assert_eq!(
+            dump(&mut server.client(), 2),
+            expected,
+            "killed after step {step}"
+        );
+        assert_tidy(server.dir());
+    }
+}
+
+#[test]
+fn switching_the_log_off_and_on_again_begins_with_what_is_there() {
+    let mut server = Server::start(&[]);
+    fill(&server);
+    let mut client = server.client();
+    assert_eq!(client.run("CONFIG SET appendonly no"), "OK");
+    assert_eq!(info(&mut client, "aof_enabled"), "0");
+    client.run("FLUSHALL");
+    client.run("SET unlogged 1");
+    assert_eq!(client.run("CONFIG SET appendonly yes"), "OK");
+    wait_until("the log is on", || info(&mut client, "aof_enabled") == "1");
+    wait_for_rewrite(&mut client);
+    client.run("SET logged 2");
+    let before = dump(&mut client, 2);
+    server.crash();
+    assert_eq!(dump(&mut server.client(), 2), before);
+    assert_tidy(server.dir());
+}
+
+#[test]
+fn a_log_that_was_switched_off_is_as_it_was() {
+    let mut server = Server::start(&["--appendfsync", "no"]);
+    server.client().run("SET logged 1");
+    assert_eq!(server.client().run("CONFIG SET appendonly no"), "OK");
+    server.client().run("SET unlogged 1");
+    server.crash();
+    assert_eq!(server.client().run("KEYS *"), "1) \"logged\"");
+}
+
+#[test]
+fn switching_on_while_a_rewrite_runs_is_not_forgotten() {
+    let mut server = Server::start(&[]);
+    fill(&server);
+    let mut client = server.client();
+    // All in one packet, so that the rewrite has hardly begun.
+    client.raw(b"BGREWRITEAOF\r\nCONFIG SET appendonly no\r\nCONFIG SET appendonly yes\r\n");
+    (0..3).for_each(|_| drop(client.read()));
+    wait_until("the log is on", || info(&mut client, "aof_enabled") == "1");
+    client.run("SET logged 2");
+    let before = dump(&mut client, 2);
+    server.crash();
+    assert_eq!(dump(&mut server.client(), 2), before);
+}
+
+#[test]
+fn conflicting_writers_leave_a_log_that_replays_to_what_they_saw() {
+    let mut server = Server::start(&["--auto-aof-rewrite-min-size", "40kb"]);
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for writer in 0..4 {
+            let (server, stop) = (&server, &stop);
+            scope.spawn(move || quarrel(server, writer, stop));
+        }
+        let mut client = server.client();
+        for _ in 0..3 {
+            // One may be running already, for the log grows fast.
+            client.run("BGREWRITEAOF");
+            wait_for_rewrite(&mut client);
+        }
+        wait_until("a rewrite that nobody asked for", || {
+            info(&mut client, "aof_rewrites").parse::<u32>().unwrap() > 3
+        });
+        stop.store(true, Ordering::Relaxed);
+    });
+    wait_for_rewrite(&mut server.client());
+    let before = dump(&mut server.client(), 3);
+    assert!(before.len() > 10);
+    for _ in 0..2 {
+        server.crash();
+        assert_eq!(dump(&mut server.client(), 3), before);
+    }
+}
+
+/// Writes to few keys in few databases, which others write to at the same time.
+fn quarrel(server: &Server, writer: usize, stop: &AtomicBool) {
+    let mut client = server.client();
+    let mut step = writer;
+    while !stop.load(Ordering::Relaxed) {
+        step += 1;
+        let key = step % 5;
+        let lines = [
+            format!("SELECT {}", step % 3),
+            format!("APPEND string{key} {writer}"),
+            format!("SET other{key} {writer}-{step} GET"),
+            format!("HINCRBYFLOAT hash{key} field{} 0.1", step % 7),
+            format!("RENAME other{key} other{}", key + 1),
+            format!("COPY other{} copy{key} REPLACE", key + 1),
+            "MULTI".into(),
+            format!("INCR left{key}"),
+            format!("INCRBYFLOAT right{key} 1.5"),
+            "EXEC".into(),
+            format!("SET string{} short{} EX 1000", step % 11, writer),
+            format!("HDEL hash{key} field{}", step % 3),
+            // It lives for a millisecond or two, and dies in one of three ways.
+            format!("INCR fleeting{key}"),
+            format!("PEXPIRE fleeting{key} {}", step % 3),
+            format!("GET fleeting{}", step % 7),
+            format!("{} 1 2", if step % 97 == 0 { "SWAPDB" } else { "MGET" }),
+        ];
+        let bytes = lines
+            .iter()
+            .map(|line| crate::record(line))
+            .collect::<Vec<_>>();
+        client.raw(&bytes.concat());
+        lines.iter().for_each(|_| drop(client.read()));
+    }
+}
+
+#[test]
+fn the_log_is_rewritten_by_itself_when_it_has_doubled() {
+    let server = Server::start(&["--auto-aof-rewrite-min-size", "20kb"]);
+    let mut client = server.client();
+    let line = crate::record(&format!("SET same {}", "x".repeat(100)));
+    let mut written = 0;
+    wait_until("the log is rewritten", || {
+        written += 50 * line.len() as u64;
+        client.raw(&line.repeat(50));
+        (0..50).for_each(|_| drop(client.read()));
+        info(&mut client, "aof_rewrites") != "0"
+    });
+    wait_for_rewrite(&mut client);
+    let size: u64 = info(&mut client, "aof_current_size").parse().unwrap();
+    let base: u64 = info(&mut client, "aof_base_size").parse().unwrap();
+    assert!(base <= size && size < written, "{base} {size} {written}");
+    let files = log_files(server.dir()).unwrap();
+    let on_disk: u64 = files
+        .iter()
+        .map(|path| fs::metadata(path).unwrap().len())
+        .sum();
+    assert_eq!(on_disk, size);
+    assert_tidy(server.dir());
+}
+
+#[test]
+fn files_that_are_not_listed_are_left_alone_if_somebody_could_need_them() {
+    let mut server = Server::start(&[]);
+    fill(&server);
+    server.kill();
+    let folder = server.dir().join("appendonlydir");
+    let theirs = [
+        "appendonly.aof.2.incr.aof",
+        "appendonly.aof.old.1.base.aof",
+        "notes.txt",
+    ];
+    for name in theirs {
+        fs::write(folder.join(name), "something").unwrap();
+    }
+    server.start_again();
+    rewrite(&mut server.client());
+    for name in theirs {
+        assert_eq!(fs::read(folder.join(name)).unwrap(), b"something", "{name}");
+    }
+}
+
+#[test]
+fn a_second_server_on_the_same_directory_is_refused() {
+    let server = Server::start(&[]);
+    let dir = server.dir().to_str().unwrap();
+    let (status, said) = refused(&Directory::new(), &["--port", "0", "--dir", dir]);
+    assert_eq!(status.code(), Some(1));
+    assert!(
+        said.contains("another server is using the directory"),
+        "{said}"
+    );
+    assert_eq!(server.client().run("PING"), "PONG");
+}

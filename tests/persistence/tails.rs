@@ -1,0 +1,304 @@
+//! What a crash leaves at the end of the file is cut, and shown, and kept. What no crash can have
+//! done is refused.
+
+use crate::support::{self, Directory, Program, Server, ours, run_to_end};
+use crate::{Random, dump, encode, file_of, log_of, record};
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::{Command, ExitStatus};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+/// A line that redis-server writes, which is no record.
+const COMMENT: &[u8] = b"#TS:1700000000\r\n";
+
+/// A log of all kinds of records: its units, and after each of them what `dump` shows.
+fn units() -> Vec<(Vec<u8>, Vec<&'static str>)> {
+    let binary = encode(&[&b"SET"[..], b"bin\r\n", b"\0\r\n*1\r\n$4\r\n\xff"]);
+    let transaction = ["MULTI", "SET a 2", "HSET h f w g x", "DEL c", "EXEC"].map(record);
+    vec![
+        (record("SELECT 0"), vec![]),
+        (record("SET a 1"), vec!["a=\"1\""]),
+        (binary, vec!["bin\r\n=\"\\x00\\r\\n*1\\r\\n$4\\r\\n\\xff\""]),
+        (record("hset h f v"), vec!["h=1) 1) \"f\"\n   2) \"v\""]),
+        ([COMMENT, &record("SET c 3")].concat(), vec!["c=\"3\""]),
+        (
+            transaction.concat(),
+            vec![
+                "a=\"2\"",
+                "h=1) 1) \"f\"\n   2) \"w\"\n2) 1) \"g\"\n   2) \"x\"",
+                "c",
+            ],
+        ),
+        (record("SET e "), vec!["e=\"\""]),
+        (record("DEL e"), vec!["e"]),
+    ]
+}
+
+fn start(directory: Directory, flags: &[&str]) -> Server {
+    Server::start_in(directory, Program::Ours, flags)
+}
+
+/// Expects a start to fail: its exit status and what it printed.
+fn refused(directory: &Directory, flags: &[&str]) -> (ExitStatus, String) {
+    support::refused(directory, &[&["--port", "0"], flags].concat())
+}
+
+/// All keys of database 0 with their values, as `units` writes them.
+fn contents(server: &Server) -> BTreeMap<String, String> {
+    let dump = dump(&mut server.client(), 1);
+    let tidy = |text: String| {
+        text.strip_suffix(" until (integer) -1")
+            .unwrap()
+            .to_string()
+    };
+    dump.into_iter()
+        .map(|((_, key), value)| (String::from_utf8(key).unwrap(), tidy(value)))
+        .collect()
+}
+
+#[test]
+fn a_log_cut_at_any_byte_starts_with_exactly_the_units_that_are_whole() {
+    let units = units();
+    let whole: Vec<u8> = units.iter().flat_map(|(bytes, _)| bytes.clone()).collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        loop {
+            let cut = next.fetch_add(1, Ordering::Relaxed);
+            if cut > whole.len() {
+                return;
+            }
+            look_at_cut(&units, &whole[..cut]);
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(work);
+        scope.spawn(work);
+    });
+}
+
+fn look_at_cut(units: &[(Vec<u8>, Vec<&'static str>)], log: &[u8]) {
+    let (mut end, mut expected) = (0, BTreeMap::new());
+    for (bytes, effects) in units {
+        if end + bytes.len() > log.len() {
+            break;
+        }
+        end += bytes.len();
+        for effect in effects {
+            match effect.split_once('=') {
+                Some((key, value)) => drop(expected.insert(key.into(), value.into())),
+                None => drop(expected.remove(*effect)),
+            }
+        }
+    }
+    if &log[end..] == COMMENT {
+        end = log.len();
+    }
+    let mut server = start(log_of("i", &[log]), &[]);
+    let at = log.len();
+    assert_eq!(contents(&server), expected, "cut at {at}");
+    let file = file_of(server.dir(), 0);
+    assert_eq!(fs::read(&file).unwrap(), log[..end], "cut at {at}");
+    let said = server.lines().join("\n");
+    if end == log.len() {
+        assert!(!said.contains("cut a torn tail"), "{said}");
+    } else {
+        let tail = log.len() - end;
+        let line = format!("cut a torn tail of {tail} bytes at offset {end}");
+        assert!(said.contains(&line), "cut at {at}: {said}");
+        let kept = format!("{}.tail-at-{end}", file.display());
+        assert_eq!(fs::read(kept).unwrap(), log[end..], "cut at {at}");
+    }
+    // What is written now must stand behind a whole record, or the next start would lose it.
+    if at.is_multiple_of(8) {
+        assert_eq!(server.client().run("SET after 1"), "OK");
+        server.crash();
+        expected.insert("after".into(), "\"1\"".into());
+        assert_eq!(contents(&server), expected, "after a cut at {at}");
+    }
+}
+
+/// Ten records, of which the last is `last`.
+fn ten(last: &[u8]) -> Vec<u8> {
+    let mut log = record("SELECT 0");
+    (1..9).for_each(|n| log.extend(record(&format!("SET k{n} v{n}"))));
+    log.extend(last);
+    log
+}
+
+#[test]
+fn zeros_to_the_end_are_cut_at_any_length() {
+    let torn = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$100000\r\nabc";
+    let in_multi = [record("MULTI"), record("SET k 1")].concat();
+    for last in [&b""[..], b"*", torn, &in_multi] {
+        for zeros in [1, 2, 4096, 200_000] {
+            let log = ten(&[last, &vec![0; zeros]].concat());
+            let server = start(log_of("i", &[&log]), &[]);
+            assert_eq!(server.client().run("DBSIZE"), "(integer) 8");
+            let length = last.len() + zeros;
+            server.wait_for_line(&format!("cut a torn tail of {length} bytes"));
+        }
+    }
+}
+
+#[test]
+fn garbage_at_the_end_is_cut_only_up_to_the_size_that_was_allowed() {
+    let log = ten(b"one does not write this");
+    let directory = log_of("i", &[&log]);
+    for flags in [&[][..], &["--aof-load-corrupt-tail-max-size", "22"]] {
+        let (status, said) = refused(&directory, flags);
+        assert_eq!(status.code(), Some(1));
+        let offset = log.len() - 23;
+        assert!(
+            said.contains("appendonly.aof.1.incr.aof is damaged at offset"),
+            "{said}"
+        );
+        assert!(
+            said.contains(&format!("at {offset}: expected '*', found 'o'")),
+            "{said}"
+        );
+        assert!(said.contains("--check-aof"), "{said}");
+    }
+    assert_eq!(fs::read(file_of(&directory.0, 0)).unwrap(), log);
+    let server = start(directory, &["--aof-load-corrupt-tail-max-size", "23"]);
+    assert_eq!(server.client().run("DBSIZE"), "(integer) 8");
+    server.wait_for_line("cut a torn tail of 23 bytes");
+}
+
+#[test]
+fn garbage_that_hides_good_records_is_refused_whatever_size_was_allowed() {
+    let log = ten(&[&b"oops\r\n"[..], &record("SET k v")].concat());
+    let flags = ["--aof-load-corrupt-tail-max-size", "1mb"];
+    let (status, said) = refused(&log_of("i", &[&log]), &flags);
+    assert_eq!(status.code(), Some(1));
+    assert!(
+        said.contains("there are whole records up to the end"),
+        "{said}"
+    );
+}
+
+#[test]
+fn aof_load_truncated_no_refuses_a_torn_tail() {
+    let log = ten(b"*3\r\n$3\r\nSET");
+    let directory = log_of("i", &[&log]);
+    let (status, said) = refused(&directory, &["--aof-load-truncated", "no"]);
+    assert_eq!(status.code(), Some(1));
+    assert!(said.contains("aof-load-truncated is no"), "{said}");
+    assert_eq!(fs::read(file_of(&directory.0, 0)).unwrap(), log);
+}
+
+#[test]
+fn a_torn_file_that_is_not_the_last_is_refused_unless_those_behind_it_are_empty() {
+    let torn = ten(b"*3\r\n$3\r\nSET");
+    let directory = log_of("ii", &[&torn, &record("SET b 1")]);
+    let (status, said) = refused(&directory, &[]);
+    assert_eq!(status.code(), Some(1));
+    assert!(
+        said.contains("1.incr.aof is damaged") && said.contains("not the last"),
+        "{said}"
+    );
+    // As a kill leaves it between listing the new file and writing to it.
+    let server = start(log_of("ii", &[&torn, b""]), &[]);
+    assert_eq!(server.client().run("DBSIZE"), "(integer) 8");
+    assert_eq!(fs::read(file_of(server.dir(), 0)).unwrap(), ten(b""));
+}
+
+#[test]
+fn a_flipped_bit_in_a_length_is_refused_and_costs_no_good_record() {
+    let log = ten(&record("SET last v"));
+    let is_length = |&at: &usize| {
+        let line = log[..at]
+            .iter()
+            .rposition(|&byte| byte == b'\n')
+            .map_or(0, |end| end + 1);
+        log[at].is_ascii_digit() && matches!(log[line], b'*' | b'$') && at < log.len() - 60
+    };
+    let places: Vec<usize> = (0..log.len()).filter(is_length).collect();
+    assert!(places.len() > 30);
+    let directory = log_of("i", &[&log]);
+    let file = file_of(&directory.0, 0);
+    for (number, at) in places.into_iter().enumerate() {
+        let mut flipped = log.clone();
+        flipped[at] ^= 1 << (number % 8);
+        fs::write(&file, &flipped).unwrap();
+        let (status, said) = refused(&directory, &[]);
+        assert_eq!(
+            status.code(),
+            Some(1),
+            "byte {at}, bit {}: {said}",
+            number % 8
+        );
+        assert!(said.contains("1.incr.aof"), "{said}");
+        assert_eq!(fs::read(&file).unwrap(), flipped, "byte {at}");
+    }
+}
+
+#[test]
+fn a_flipped_bit_anywhere_else_is_refused_or_harms_one_record_at_most() {
+    let last = record("SET last v");
+    let log = ten(&last);
+    let last_begins = (log.len() - last.len()) as u64;
+    let mut random = Random::new();
+    let mut refusals = 0;
+    for _ in 0..80 {
+        let (at, bit) = (random.below(log.len() as u64) as usize, random.below(8));
+        let mut flipped = log.clone();
+        flipped[at] ^= 1 << bit;
+        let directory = log_of("i", &[&flipped]);
+        let mut check = Command::new(ours());
+        let check = check.args(["--check-aof", "."]).current_dir(&directory.0);
+        let (status, said) = run_to_end(check);
+        let offset = said.split_once("damaged at offset ");
+        let offset = offset.map(|(_, rest)| rest.lines().next().unwrap().parse::<u64>().unwrap());
+        // A last record that became longer looks as if it had been cut off, and may be cut.
+        if !status.success() && offset.is_none_or(|offset| offset < last_begins) {
+            let (status, said) = refused(&directory, &[]);
+            assert_eq!(status.code(), Some(1), "byte {at}, bit {bit}: {said}");
+            assert_eq!(fs::read(file_of(&directory.0, 0)).unwrap(), flipped);
+            refusals += 1;
+        } else if status.success() {
+            // A letter of a key or a value is another one. Only a checksum could tell.
+            let server = start(directory, &["--databases", "256"]);
+            let keys = dump(&mut server.client(), 256).len();
+            assert!((8..=9).contains(&keys), "byte {at}, bit {bit}: {keys} keys");
+        }
+    }
+    eprintln!("80 flipped bits: {refusals} refused, the others harmed one record at most");
+}
+
+#[test]
+fn a_command_that_we_do_not_have_is_not_called_corruption() {
+    let log = ten(&record("RPUSH list a b"));
+    let offset = log.len() - record("RPUSH list a b").len();
+    let (status, said) = refused(&log_of("i", &[&log]), &[]);
+    assert_eq!(status.code(), Some(1));
+    let expected = format!("not supported: RPUSH at offset {offset} of ");
+    assert!(
+        said.contains(&expected) && said.contains("1.incr.aof"),
+        "{said}"
+    );
+}
+
+#[test]
+fn an_rdb_base_is_refused_with_the_name_of_the_option() {
+    let (status, said) = refused(&log_of("bi", &[b"REDIS0010\xfa\x09redis-ver", b""]), &[]);
+    assert_eq!(status.code(), Some(1));
+    assert!(said.contains("aof-use-rdb-preamble no"), "{said}");
+}
+
+#[test]
+fn a_manifest_that_names_a_missing_file_or_says_nonsense_is_refused() {
+    let directory = log_of("ii", &[b"", b""]);
+    fs::remove_file(file_of(&directory.0, 1)).unwrap();
+    let (status, said) = refused(&directory, &[]);
+    assert_eq!(status.code(), Some(1));
+    assert!(said.contains("2.incr.aof, which does not exist"), "{said}");
+    let manifest = directory.0.join("appendonlydir/appendonly.aof.manifest");
+    fs::write(manifest, "file a seq 1 type i\nfile ../b seq 2 type i\n").unwrap();
+    let (status, said) = refused(&directory, &[]);
+    assert_eq!(status.code(), Some(1));
+    assert!(
+        said.contains("line 2: expected `file NAME seq NUMBER"),
+        "{said}"
+    );
+}
