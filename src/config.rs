@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A value is kept as the text that CONFIG GET answers, in a list beside the table of options,
-//! under a lock that only CONFIG and rare events take. What the path of every command looks at is
-//! copied from there into atomics, the fields of [`Config`].
+//! under a lock that is taken by CONFIG, and by what is not done all the time, such as SELECT. What
+//! the path of every command looks at is copied from there into atomics, the fields of [`Config`].
 //!
 //! Two rooms beside this one: `options.rs` has the table, one row for each option; `start.rs`
 //! reads the command line and the file.

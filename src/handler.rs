@@ -13,10 +13,14 @@
 //! | `Client`  | `&mut Client`       | none needed     | never             |
 //! | `Mixed`   | both, read-only     | shared          | never             |
 //!
-//! What happens around the handler, the same for all, is in batch.rs.
+//! EXEC has a variant of its own, for it runs others, and so have containers such as CONFIG, whose
+//! subcommands are rows (`config|get`). What happens around the handler, the same for all, is in
+//! batch.rs.
 //!
 //! **How Redis does it**: server.c, `populateCommandTable`, from a file in JSON for each command.
-//! Its handlers all have the same type, and a flag in the table says whether they write.
+//! Its handlers all have the same type, and a flag in the table says whether they write: a wrong
+//! flag there is a bug that shows late, a wrong type here does not compile. The rows have fewer
+//! columns, since there are no replicas, users or cluster to be told of a command.
 
 pub mod args;
 pub mod client;
