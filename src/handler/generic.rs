@@ -195,8 +195,7 @@ fn scan(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
             break;
         }
     }
-    reply.array(2);
-    reply.bulk(cursor.to_string().as_bytes());
+    scan::reply_with_cursor(cursor, reply);
     reply.bulks(&found);
     Ok(())
 }

@@ -289,13 +289,7 @@ fn getex(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), E
             view.changed(key);
             view.propagate([b"PEXPIREAT", key, Digits::new(deadline as i64).as_bytes()]);
         }
-    } else if lifetime == Lifetime::Lasting
-        && view
-            .get(key)
-            .is_some_and(|entry| entry.deadline().is_some())
-    {
-        view.set_deadline(key, None);
-        view.changed(key);
+    } else if lifetime == Lifetime::Lasting && expiry::end_deadline(view, key) {
         view.propagate([b"PERSIST", key]);
     }
     Ok(())
