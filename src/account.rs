@@ -24,7 +24,7 @@ use crate::handler::Row;
 use crate::handler::server::shown;
 use crate::resp::Args;
 use crate::say;
-use crate::stats::{Slow, Stats, add, microseconds};
+use crate::stats::{Count, Counters, Slow, Stats, add, microseconds};
 
 /// The counters of one batch, which are added to the server's when it ends.
 #[derive(Default)]
@@ -142,16 +142,16 @@ impl Account {
         &mut self.tally[at]
     }
 
-    /// Adds everything to the server's counters.
-    pub fn settle(&mut self, stats: &Stats) {
+    /// Adds everything to the counters of the server and of the client.
+    pub fn settle(&mut self, stats: &Stats, own: &Counters) {
         for tally in self.tally.drain(..) {
             let command = &stats.of_commands[tally.index];
-            add(&stats.commands, tally.calls);
-            add(&stats.error_replies, tally.failed + tally.rejected);
             add(&command.calls, tally.calls);
             add(&command.microseconds, tally.microseconds);
             add(&command.rejected, tally.rejected);
             add(&command.failed, tally.failed);
+            own.add(Count::Commands, tally.calls);
+            own.add(Count::ErrorReplies, tally.failed + tally.rejected);
         }
     }
 

@@ -40,7 +40,7 @@ use crate::handler::{Row, Run, TABLE, can_replay, server, transactions};
 use crate::propagate::Records;
 use crate::resp::{Args, Reply};
 use crate::say;
-use crate::stats::add;
+use crate::stats::{Count, add};
 use crate::store::{Expired, Keyspace, Limits, Notes, Time, View, ViewMut};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -498,9 +498,10 @@ impl<'a> Batch<'a> {
         }
         self.logged.clear();
         client.publish(reply.protocol, self.account.last_row);
-        self.account.settle(&self.server.stats);
-        add(&self.server.stats.hits, self.notes.hits.take());
-        add(&self.server.stats.misses, self.notes.misses.take());
+        let counters = &client.public.counters;
+        self.account.settle(&self.server.stats, counters);
+        counters.add(Count::Hits, self.notes.hits.take());
+        counters.add(Count::Misses, self.notes.misses.take());
         self.account.tell_journey(client, self.offset);
     }
 

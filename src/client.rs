@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::pubsub::{Hub, Kind, Outbox};
 use crate::resp::{Args, Protocol};
-use crate::stats::Stats;
+use crate::stats::{Counters, Stats, Totals};
 use crate::store::Garbage;
 use crate::watch::Flag;
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,6 +51,20 @@ pub struct Server {
 impl Server {
     pub fn is_loading(&self) -> bool {
         self.aof.status.loading.load(Ordering::Relaxed)
+    }
+
+    /// What all clients have counted since the last CONFIG RESETSTAT.
+    pub fn totals(&self) -> Totals {
+        let all = self.clients.all.lock().unwrap();
+        self.stats
+            .totals(all.values().map(|client| &client.counters))
+    }
+
+    /// CONFIG RESETSTAT.
+    pub fn reset_stats(&self) {
+        let all = self.clients.all.lock().unwrap();
+        self.stats
+            .reset(all.values().map(|client| &client.counters));
     }
 
     /// Puts to work what CONFIG SET has changed.
@@ -114,6 +128,7 @@ pub struct Public {
     /// Commands queued by MULTI; -1 outside of a transaction.
     pub queued: AtomicI64,
     pub watching: AtomicUsize,
+    pub counters: Counters,
     pub monitoring: AtomicBool,
     /// To be disconnected before its next command.
     pub killed: AtomicBool,
@@ -165,12 +180,10 @@ struct Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.server
-            .clients
-            .all
-            .lock()
-            .unwrap()
-            .remove(&self.public.id);
+        let mut all = self.server.clients.all.lock().unwrap();
+        all.remove(&self.public.id);
+        // Under the same mutex, so that nobody counts it twice or not at all.
+        self.server.stats.keep(&self.public.counters);
     }
 }
 
@@ -295,6 +308,7 @@ impl Client {
             patterns: AtomicUsize::new(0),
             queued: AtomicI64::new(-1),
             watching: AtomicUsize::new(0),
+            counters: Counters::default(),
             monitoring: AtomicBool::new(false),
             killed: AtomicBool::new(false),
         };

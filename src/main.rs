@@ -298,7 +298,7 @@ const PROTECTED: &str = "-DENIED Redis is running in protected mode because prot
 fn keep_house(server: &Server) -> ! {
     loop {
         thread::sleep(Duration::from_millis(100));
-        server.stats.sample();
+        server.stats.sample(server.totals());
         let timeout = server.config.timeout.load(Ordering::Relaxed) * 1000;
         if timeout == 0 {
             continue;
