@@ -325,10 +325,10 @@ impl<'a> Batch<'a> {
             self.share();
         }
         let changed = client.watch_flag.load(Ordering::Relaxed)
-            || client
-                .watched
-                .iter()
-                .any(|(db, key, expired)| !expired && self.view(*db).has_expired(*db, key));
+            || client.watched.iter().any(|(db, key)| {
+                self.view(*db)
+                    .has_expired_watched(*db, key, &client.watch_flag)
+            });
         self.unwatch(client);
         if aborted {
             return Err(Error::ExecAbort);

@@ -187,9 +187,9 @@ pub struct Client {
     pub transaction: Option<Transaction>,
     /// Whether EXEC runs its commands, so that none of them may wait for anything.
     pub in_exec: bool,
-    /// What it watches: its flag, and database, key, and whether the key was dead already.
+    /// What it watches: its flag, and database and key of each.
     pub watch_flag: Flag,
-    pub watched: Vec<(usize, Vec<u8>, bool)>,
+    pub watched: Vec<(usize, Vec<u8>)>,
     pub channels: BTreeSet<Vec<u8>>,
     pub patterns: BTreeSet<Vec<u8>>,
     /// From the first SUBSCRIBE or MONITOR on, all its output goes through here.

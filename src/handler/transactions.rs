@@ -55,10 +55,10 @@ fn watch(client: &mut Client, view: &View, args: &Args, reply: &mut Reply) -> Re
         let watched = client
             .watched
             .iter()
-            .any(|(db, other, _)| *db == view.db && other == key);
+            .any(|(db, other)| *db == view.db && other == key);
         if !watched {
-            let expired = view.watch(key, &client.watch_flag);
-            client.watched.push((view.db, key.to_vec(), expired));
+            view.watch(key, &client.watch_flag);
+            client.watched.push((view.db, key.to_vec()));
         }
     }
     reply.ok();
@@ -73,7 +73,7 @@ fn unwatch(client: &mut Client, view: &View, _: &Args, reply: &mut Reply) -> Res
 
 /// Ends all watches of the client, and lowers its flag.
 pub fn unwatch_all(client: &mut Client, view: &View) {
-    for (db, key, _) in client.watched.drain(..) {
+    for (db, key) in client.watched.drain(..) {
         view.unwatch(db, &key, &client.watch_flag);
     }
     client.watch_flag.store(false, Ordering::Relaxed);
