@@ -14,10 +14,11 @@
 //!
 //! **Group commit.** Who commits takes all that is in the buffer and writes it with one call.
 //! Whoever waited for the file meanwhile finds `written` past its own position and goes. `always`
-//! shares one fsync in the same way, by a third mutex and `durable`. fsync runs on a shared handle
-//! with neither the buffer's nor the file's mutex held: a slow disk stalls nobody who writes.
+//! shares one fsync in the same way, by a turn that one thread has at a time ([`Turn`]) and
+//! `durable`. fsync runs on a shared handle with no mutex held: a slow disk stalls nobody who
+//! writes, and who has to wait for an fsync need not wait for the next one too.
 //!
-//! **Lock order**: sync, then file, then buffer; and buffer alone under the keyspace's lock.
+//! **Lock order**: the turn, then file, then buffer; and buffer alone under the keyspace's lock.
 //!
 //! **A disk that fails.** A write that fails is cut away again, so that no half record stays in
 //! the file; its records are kept and written first when the disk recovers, which the sync thread
@@ -54,8 +55,10 @@ pub struct Aof {
     enabled: AtomicBool,
     buffer: Mutex<Buffer>,
     target: Mutex<Option<Target>>,
-    /// Held by the one who calls fsync.
-    syncing: Mutex<()>,
+    /// Whether somebody has the turn to call fsync.
+    syncing: Mutex<bool>,
+    /// A turn has ended: `durable` may have moved.
+    synced: Condvar,
     appended: AtomicU64,
     written: AtomicU64,
     durable: AtomicU64,
@@ -63,9 +66,6 @@ pub struct Aof {
     origin: AtomicI64,
     failing: AtomicBool,
     failure: Mutex<Option<Failure>>,
-    /// Those who wait for `durable` to move, with the mutex that the condition needs.
-    waiting: Mutex<()>,
-    moved: Condvar,
     /// Whether somebody waits for an fsync and does not want to wait for the next second.
     hurry: AtomicBool,
     pub status: Status,
@@ -89,7 +89,10 @@ pub struct Status {
     pub load_done: AtomicU64,
     pub rewriting: AtomicBool,
     pub rewrites: AtomicU64,
+    /// Since the last rewrite that worked.
     pub rewrite_failures: AtomicU64,
+    /// Unix time in seconds at which the present rewrite began.
+    pub rewrite_start: AtomicU64,
     pub last_rewrite_failed: AtomicBool,
     /// Duration of the last rewrite in seconds, -1 before the first.
     pub last_rewrite_seconds: AtomicI64,
@@ -139,14 +142,13 @@ impl Aof {
             buffer: Mutex::default(),
             target: Mutex::default(),
             syncing: Mutex::default(),
+            synced: Condvar::new(),
             appended: AtomicU64::new(0),
             written: AtomicU64::new(0),
             durable: AtomicU64::new(0),
             origin: AtomicI64::new(0),
             failing: AtomicBool::new(false),
             failure: Mutex::default(),
-            waiting: Mutex::default(),
-            moved: Condvar::new(),
             hurry: AtomicBool::new(false),
             status,
             rewriter: rewrite::Requests::default(),
@@ -256,10 +258,9 @@ impl Aof {
 
     /// Returns when everything up to `position` is on the disk; one fsync serves all who wait.
     fn sync_to(&self, position: Position) -> Result<(), String> {
-        let _turn = self.syncing.lock().unwrap();
-        if self.durable.load(Ordering::Acquire) >= position {
+        let Some(turn) = self.turn_for(position) else {
             return Ok(());
-        }
+        };
         let (file, written) = {
             let target = self.target.lock().unwrap();
             let Some(target) = target.as_ref() else {
@@ -267,11 +268,33 @@ impl Aof {
             };
             (target.file.clone(), self.written.load(Ordering::Acquire))
         };
-        self.sync_file(&file, written)
+        self.sync_file(&file, written, &turn)
     }
 
-    /// Calls fsync; then everything up to `written` is durable. The caller holds `syncing`.
-    fn sync_file(&self, file: &File, written: Position) -> Result<(), String> {
+    /// Waits for the turn to call fsync; None if it is no longer needed, since `position` is on
+    /// the disk.
+    fn turn_for(&self, position: Position) -> Option<Turn<'_>> {
+        let mut syncing = self.syncing.lock().unwrap();
+        while !self.is_durable(position) {
+            if !*syncing {
+                *syncing = true;
+                return Some(Turn(self));
+            }
+            syncing = self.synced.wait(syncing).unwrap();
+        }
+        None
+    }
+
+    /// Waits for the turn to exchange the file, during which nobody calls fsync.
+    fn turn(&self) -> Turn<'_> {
+        let syncing = self.syncing.lock().unwrap();
+        let mut syncing = self.synced.wait_while(syncing, |syncing| *syncing).unwrap();
+        *syncing = true;
+        Turn(self)
+    }
+
+    /// Calls fsync; then everything up to `written` is durable.
+    fn sync_file(&self, file: &File, written: Position, _: &Turn) -> Result<(), String> {
         // What an earlier failed fsync may have lost, ours would not notice.
         if let Some(cause) = self.damage() {
             return Err(cause);
@@ -281,7 +304,7 @@ impl Aof {
         self.status.syncs_pending.store(0, Ordering::Relaxed);
         match result {
             Ok(()) => {
-                self.advance_durable(written);
+                self.durable.fetch_max(written, Ordering::AcqRel);
                 Ok(())
             }
             Err(error) => Err(self.fail(&error, true)),
@@ -295,13 +318,6 @@ impl Aof {
         failure.map(|failure| failure.cause.clone())
     }
 
-    fn advance_durable(&self, position: Position) {
-        self.durable.fetch_max(position, Ordering::AcqRel);
-        // Between a waiter's look at `durable` and its sleep it holds this mutex.
-        drop(self.waiting.lock().unwrap());
-        self.moved.notify_all();
-    }
-
     /// Whether everything up to `position` is on the disk.
     pub fn is_durable(&self, position: Position) -> bool {
         self.durable.load(Ordering::Acquire) >= position
@@ -310,11 +326,11 @@ impl Aof {
     /// Waits until everything up to `position` is on the disk, whatever `appendfsync` says, but
     /// not longer than `most`; returns whether it is.
     pub fn wait_durable(&self, position: Position, most: Duration) -> bool {
-        let waiting = self.waiting.lock().unwrap();
+        let syncing = self.syncing.lock().unwrap();
         // The sync thread comes by every tenth of a second, and hurries for those who wait.
         self.hurry.store(true, Ordering::Relaxed);
-        let absent = |(): &mut ()| !self.is_durable(position);
-        let woken = self.moved.wait_timeout_while(waiting, most, absent);
+        let absent = |_: &mut bool| !self.is_durable(position);
+        let woken = self.synced.wait_timeout_while(syncing, most, absent);
         !woken.unwrap().1.timed_out()
     }
 
@@ -414,6 +430,18 @@ impl Aof {
 
 /// How often the sync thread looks around: a disk that has room again is noticed within this.
 const TICK: Duration = Duration::from_millis(100);
+
+/// The right to call fsync, or to exchange the file. It is no mutex, for those who wait are many,
+/// and when it ends most of them find that nothing is left to do: they must all be free to look at
+/// once, while the next turn has already begun.
+struct Turn<'a>(&'a Aof);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *self.0.syncing.lock().unwrap() = false;
+        self.0.synced.notify_all();
+    }
+}
 
 impl Target {
     /// Writes `pending`, whole or not at all; returns how many bytes that was.

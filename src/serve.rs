@@ -97,9 +97,10 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Client) {
             session.client.public.id
         ));
     }
+    let lingers = end.is_ok() && !session.is_killed();
     // When the client sees the end of the connection, its place is free for another.
     session.leave();
-    if end.is_ok() {
+    if lingers {
         linger(&stream);
     }
     let _ = stream.shutdown(Shutdown::Both);

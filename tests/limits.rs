@@ -225,14 +225,15 @@ fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// Names the address to which this process, a copy of the test, is to hold idle connections.
-const IDLE: &str = "SIMPLE_REDIS_TEST_IDLE";
+/// Tells a copy of this test to which address, and how many, idle connections it is to hold.
+const ORDER: &str = "SIMPLE_REDIS_TEST_IDLE";
 
 /// In the copy: opens connections to the address, each of which says PING once; tells how many
 /// there are, and holds them until its standard input ends.
-fn hold_idle_clients(address: &str) {
+fn hold_idle_clients(order: &str) {
+    let (address, count) = order.split_once(' ').expect("address and number");
     let mut clients = Vec::new();
-    for _ in 0..IDLE_EACH {
+    for _ in 0..count.parse().expect("a number") {
         let Ok(mut socket) = TcpStream::connect(address) else {
             break;
         };
@@ -247,14 +248,15 @@ fn hold_idle_clients(address: &str) {
     let _ = std::io::stdin().read(&mut [0]);
 }
 
-const IDLE_EACH: usize = 2_500;
+/// Four processes hold the idle clients, for one may not have so many open files.
 const HOLDERS: usize = 4;
+const IDLE: usize = 10_000;
 const BUSY: usize = 500;
 
 #[test]
 fn ten_thousand_idle_clients_and_five_hundred_busy_ones() {
-    if let Ok(address) = std::env::var(IDLE) {
-        return hold_idle_clients(&address);
+    if let Ok(order) = std::env::var(ORDER) {
+        return hold_idle_clients(&order);
     }
     let limit = "ulimit -n $(ulimit -H -n);";
     let under = Program::Under(limit.into());
@@ -262,22 +264,27 @@ fn ten_thousand_idle_clients_and_five_hundred_busy_ones() {
     let mut watcher = server.client();
     let maxclients = watcher.run("CONFIG GET maxclients");
     let maxclients: usize = maxclients.rsplit('"').nth(1).unwrap().parse().unwrap();
-    let holders = HOLDERS.min((maxclients - BUSY - 1) / IDLE_EACH);
-    if holders < HOLDERS {
+    let each_holds = IDLE.min(maxclients.saturating_sub(BUSY + 1)) / HOLDERS;
+    let idle = each_holds * HOLDERS;
+    assert!(
+        idle > 0,
+        "this machine's limit on open files is too low for {BUSY} clients"
+    );
+    if idle < IDLE {
         say(&format!(
             "only {maxclients} clients fit the limit on open files of this machine"
         ));
     }
     let before = memory(server.pid(), "VmRSS");
-    let address = server.address().to_string();
+    let order = format!("{} {each_holds}", server.address());
     let test = "ten_thousand_idle_clients_and_five_hundred_busy_ones";
-    let mut holding: Vec<_> = (0..holders)
+    let mut holding: Vec<_> = (0..HOLDERS)
         .map(|_| {
             Command::new("sh")
                 .args(["-c", &format!("{limit} exec \"$0\" \"$@\"")])
                 .arg(std::env::current_exe().unwrap())
                 .args(["--exact", test, "--nocapture"])
-                .env(IDLE, &address)
+                .env(ORDER, &order)
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .spawn()
@@ -289,9 +296,8 @@ fn ten_thousand_idle_clients_and_five_hundred_busy_ones() {
         let held = lines
             .map_while(Result::ok)
             .find(|line| line.starts_with("holding"));
-        assert_eq!(held, Some(format!("holding {IDLE_EACH}")));
+        assert_eq!(held, Some(format!("holding {each_holds}")));
     }
-    let idle = holders * IDLE_EACH;
     let each = (memory(server.pid(), "VmRSS") - before) / idle as u64;
     // Frames that were not optimized take a page or two more of each stack.
     let most = if cfg!(debug_assertions) { 24 } else { 16 };

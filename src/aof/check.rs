@@ -153,7 +153,7 @@ fn check_file(
         Stop::Torn { offset, record, .. } | Stop::Corrupt { offset, record, .. } => {
             (*offset, *record)
         }
-        Stop::Io(error) => return Err(format!("cannot read {shown}: {error}")),
+        Stop::Unreadable(error) => return Err(format!("cannot read {shown}: {error}")),
         Stop::Unsupported { offset, reason } => {
             note(report, format_args!("{line}, then"));
             note(

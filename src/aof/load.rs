@@ -50,11 +50,9 @@ pub enum Stop {
         reason: String,
     },
     /// The command at this offset is one that this server cannot replay.
-    Unsupported {
-        offset: u64,
-        reason: String,
-    },
-    Io(String),
+    Unsupported { offset: u64, reason: String },
+    /// The file failed, or is of a kind that we do not read.
+    Unreadable(String),
 }
 
 /// Progress is told every so many bytes.
@@ -87,7 +85,7 @@ fn replay_into(
     progress: &mut dyn FnMut(u64),
     extent: &mut Extent,
 ) -> Result<(), Stop> {
-    let io = |error: io::Error| Stop::Io(error.to_string());
+    let io = |error: io::Error| Stop::Unreadable(error.to_string());
     let file = File::open(path).map_err(io)?;
     let mut reader = Counted {
         inner: BufReader::with_capacity(64 * 1024, file),
@@ -96,10 +94,7 @@ fn replay_into(
     if reader.fill_buf().map_err(io)?.starts_with(b"REDIS") {
         let reason = "it is an RDB file, which this server does not read: on the Redis server, \
                       run `CONFIG SET aof-use-rdb-preamble no` and then `BGREWRITEAOF`";
-        return Err(Stop::Unsupported {
-            offset: 0,
-            reason: reason.into(),
-        });
+        return Err(Stop::Unreadable(reason.into()));
     }
     let mut args = Args::default();
     // Each file begins in database 0, and outside of a transaction.
@@ -162,7 +157,7 @@ fn stop_at(offset: u64, record: u64, error: Option<Error>) -> Stop {
             record,
             reason: format!("at {record}: {}", String::from_utf8_lossy(&reason)),
         },
-        Some(Error::Io(error)) => Stop::Io(error.to_string()),
+        Some(Error::Io(error)) => Stop::Unreadable(error.to_string()),
     }
 }
 
@@ -197,7 +192,7 @@ pub fn judge_tail(path: &Path, stop: &Stop, most_garbage: u64) -> Result<Vec<u8>
         Stop::Torn { offset, reason, .. } | Stop::Corrupt { offset, reason, .. } => {
             (offset, reason)
         }
-        Stop::Unsupported { reason, .. } | Stop::Io(reason) => return Err(reason.clone()),
+        Stop::Unsupported { reason, .. } | Stop::Unreadable(reason) => return Err(reason.clone()),
     };
     let tail = read_from(path, offset).map_err(|error| error.to_string())?;
     let zeros = tail.iter().rev().take_while(|&&byte| byte == 0).count();

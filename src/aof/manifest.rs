@@ -192,6 +192,9 @@ impl Manifest {
         for file in fs::read_dir(&self.directory)? {
             let file = file?;
             let name = file.file_name().to_string_lossy().into_owned();
+            if !file.file_type()?.is_file() {
+                continue;
+            }
             let is_listed = self.live().any(|entry| entry.name == name);
             let is_empty = file.metadata().is_ok_and(|metadata| metadata.len() == 0);
             let is_unused = match self.kind_of(&name) {

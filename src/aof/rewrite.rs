@@ -45,7 +45,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, RwLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Who wants a rewrite. The rewrite thread sleeps here.
 #[derive(Default)]
@@ -107,44 +107,55 @@ impl Aof {
         loop {
             self.wait_for_request(not_before);
             let begin = Instant::now();
+            let since_epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+            status
+                .rewrite_start
+                .store(since_epoch.as_secs(), Ordering::Relaxed);
             let enable = self.rewriter.enable.swap(false, Ordering::AcqRel);
             let result = match enable || self.damage().is_some() {
                 true => self.rewrite_from_memory(store),
                 false => self.rewrite_from_log(replay_all),
             };
-            let took = begin.elapsed();
-            let seconds = took.as_secs() as i64;
-            status
-                .last_rewrite_seconds
-                .store(seconds, Ordering::Relaxed);
-            status
-                .last_rewrite_failed
-                .store(result.is_err(), Ordering::Relaxed);
-            match result {
-                Ok(()) => {
-                    status.rewrites.fetch_add(1, Ordering::Relaxed);
-                    say::notice(format_args!(
-                        "the append-only file was rewritten: {} bytes, in {} ms",
-                        status.base_size.load(Ordering::Relaxed),
-                        took.as_millis()
-                    ));
-                }
-                Err(reason) => {
-                    status.rewrite_failures.fetch_add(1, Ordering::Relaxed);
-                    // Unless it failed because the log was switched off, and on again.
-                    if !self.rewriter.enable.load(Ordering::Acquire) {
-                        not_before = Instant::now() + PAUSE_AFTER_FAILURE;
-                    }
-                    // Who switched the log on was told OK, and must get it.
-                    if enable && self.config.flag("appendonly") {
-                        self.rewriter.enable.store(true, Ordering::Release);
-                    }
-                    say::warning(format_args!(
-                        "the rewrite of the append-only file failed, and changed nothing: {reason}"
-                    ));
-                }
+            // Unless it failed because the log was switched off, and on again.
+            let may_wait = !self.rewriter.enable.load(Ordering::Acquire);
+            if result.is_err() && may_wait {
+                not_before = Instant::now() + PAUSE_AFTER_FAILURE;
             }
+            // Who switched the log on was told OK, and must get it.
+            if result.is_err() && enable && self.config.flag("appendonly") {
+                self.rewriter.enable.store(true, Ordering::Release);
+            }
+            self.tell(&result, begin.elapsed());
             status.rewriting.store(false, Ordering::Release);
+        }
+    }
+
+    /// Tells the operator, and INFO, how a rewrite has ended.
+    fn tell(&self, result: &Result<(), String>, took: Duration) {
+        let status = &self.status;
+        let seconds = took.as_secs() as i64;
+        status
+            .last_rewrite_seconds
+            .store(seconds, Ordering::Relaxed);
+        status
+            .last_rewrite_failed
+            .store(result.is_err(), Ordering::Relaxed);
+        match result {
+            Ok(()) => {
+                status.rewrites.fetch_add(1, Ordering::Relaxed);
+                status.rewrite_failures.store(0, Ordering::Relaxed);
+                say::notice(format_args!(
+                    "the append-only file was rewritten: {} bytes, in {} ms",
+                    status.base_size.load(Ordering::Relaxed),
+                    took.as_millis()
+                ));
+            }
+            Err(reason) => {
+                status.rewrite_failures.fetch_add(1, Ordering::Relaxed);
+                say::warning(format_args!(
+                    "the rewrite of the append-only file failed, and changed nothing: {reason}"
+                ));
+            }
         }
     }
 
@@ -213,10 +224,10 @@ impl Aof {
     /// written, nothing is switched, and the new one goes off the list again.
     fn switch(&self, file: File, old: &Manifest, listed: &Manifest) -> Result<(), String> {
         // Nobody may call the position durable before the old file has been fsynced.
-        let _turn = self.syncing.lock().unwrap();
+        let turn = self.turn();
         match self.seal(file, listed) {
             // If this fails, then so it stays: both files are listed, and the new one is in use.
-            Ok((sealed, end)) => self.sync_file(&sealed, end),
+            Ok((sealed, end)) => self.sync_file(&sealed, end, &turn),
             Err(reason) => {
                 old.save().map_err(in_words)?;
                 let added = listed.incrs.last();
@@ -276,7 +287,7 @@ impl Aof {
     /// Writes to the new incr file from now on. What was not yet written is in its base.
     fn go_on_in(&self, file: File, manifest: Manifest, lock: Arc<File>) -> Result<(), String> {
         // No fsync of the old file may fail from now on, for it would count against the new one.
-        let _turn = self.syncing.lock().unwrap();
+        let _turn = self.turn();
         let mut target = self.target.lock().unwrap();
         if !self.config.flag("appendonly") {
             return Err("it was switched off".into());
@@ -293,7 +304,7 @@ impl Aof {
         });
         *self.buffer.lock().unwrap() = Buffer::default();
         self.written.store(position, Ordering::Release);
-        self.advance_durable(position);
+        self.durable.store(position, Ordering::Release);
         *self.failure.lock().unwrap() = None;
         self.failing.store(false, Ordering::Release);
         self.enabled.store(true, Ordering::Release);
@@ -384,7 +395,7 @@ pub fn replay_sealed(manifest: &Manifest, replay: &mut Replay) -> Result<(), Str
             | Stop::Unsupported { offset, reason } => {
                 format!("{} at offset {offset}: {reason}", path.display())
             }
-            Stop::Io(error) => format!("cannot read {}: {error}", path.display()),
+            Stop::Unreadable(error) => format!("cannot read {}: {error}", path.display()),
         })?;
     }
     Ok(())

@@ -109,7 +109,7 @@ impl Aof {
             Stop::Unsupported { offset, reason } => {
                 return Err(format!("{reason} at offset {offset} of {file}"));
             }
-            Stop::Io(error) => return Err(format!("cannot read {file}: {error}")),
+            Stop::Unreadable(error) => return Err(format!("cannot read {file}: {error}")),
         };
         let most_garbage = self.config.number("aof-load-corrupt-tail-max-size") as u64;
         let verdict = load::judge_tail(path, stop, most_garbage);

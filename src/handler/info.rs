@@ -167,8 +167,15 @@ impl Info<'_> {
         self.flag("aof_rewrite_scheduled", false);
         let seconds = status.last_rewrite_seconds.load(Ordering::Relaxed);
         self.field("aof_last_rewrite_time_sec", seconds);
+        let seconds = match status.rewriting.load(Ordering::Relaxed) {
+            true => (microseconds() / 1_000_000).saturating_sub(load(&status.rewrite_start)) as i64,
+            false => -1,
+        };
+        self.field("aof_current_rewrite_time_sec", seconds);
         self.field("aof_last_bgrewrite_status", ok_unless(rewrite_failed));
         self.field("aof_rewrites", load(&status.rewrites));
+        let failures = load(&status.rewrite_failures);
+        self.field("aof_rewrites_consecutive_failures", failures);
         self.field("aof_last_write_status", ok_unless(aof.refusal().is_some()));
         if aof.is_enabled() {
             self.field("aof_current_size", load(&status.size));

@@ -57,7 +57,7 @@ fn server_on_a_small_disk(flags: &[&str]) -> Option<(Server, Disk)> {
         return None;
     }
     // In units of 512 bytes. The signal would end the process, were it not ignored.
-    let limited = Program::Under("trap '' XFSZ; ulimit -S -f 1000;".into());
+    let limited = Program::Under("trap '' XFSZ; ulimit -S -f 1000".into());
     Some((Server::start_in(directory, limited, flags), Disk::Limit))
 }
 

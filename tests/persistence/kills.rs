@@ -3,6 +3,7 @@
 //! what is found after the kill must be what the script leaves after some step between the two.
 //! Less would be lost, more or other would be invented; and since the steps are of all kinds
 //! (SET, HSET, DEL, MULTI…EXEC), so would be half a transaction or two steps in the wrong order.
+//! With `KILLS=500` each test kills as often as that.
 
 use crate::support::{Client, Server, encode};
 use crate::{Dump, Random, dump, record};
@@ -35,6 +36,8 @@ struct History {
 }
 
 fn kill_and_look(rounds: usize, flags: &[&str]) {
+    let wanted = std::env::var("KILLS").map(|kills| kills.parse().unwrap());
+    let rounds = wanted.unwrap_or(rounds);
     let mut random = Random::new();
     let mut server = Server::start(flags);
     let mut histories = [History::default(); CLIENTS];

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 fn crashing(step: &str) -> Program {
-    Program::Under(format!("SIMPLE_REDIS_CRASH_AFTER={step}"))
+    Program::Under(format!("export SIMPLE_REDIS_CRASH_AFTER={step}"))
 }
 
 /// Some of everything, in two databases.
@@ -193,6 +193,11 @@ fn quarrel(server: &Server, writer: usize, stop: &AtomicBool) {
             "EXEC".into(),
             format!("SET string{} short{} EX 1000", step % 11, writer),
             format!("HDEL hash{key} field{}", step % 3),
+            // It lives for a millisecond or two, and dies in one of three ways.
+            format!("INCR fleeting{key}"),
+            format!("PEXPIRE fleeting{key} {}", step % 3),
+            format!("GET fleeting{}", step % 7),
+            format!("{} 1 2", if step % 97 == 0 { "SWAPDB" } else { "MGET" }),
         ];
         let bytes = lines
             .iter()

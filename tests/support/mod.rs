@@ -45,7 +45,7 @@ pub type Record = Vec<Vec<u8>>;
 #[derive(Clone, Debug)]
 pub enum Program {
     Ours,
-    /// Ours, as a shell starts it: after these words, which may set a variable or a limit.
+    /// Ours, started by a shell behind these commands: `ulimit -n 40`, `export NAME=value`.
     Under(String),
     /// A redis-server executable, told to keep the kind of log that we keep.
     Redis(String),
@@ -105,7 +105,7 @@ impl Server {
     /// seconds while an fsync is running, replies or not; ours never does, which is a promise and
     /// so must not be waited for.
     pub fn settle(&self) {
-        if !matches!(self.program, Program::Redis(_)) {
+        if let Program::Ours | Program::Under(_) = self.program {
             return;
         }
         let mut client = self.client();
@@ -267,9 +267,10 @@ fn spawn(
         };
         let mut command = match program {
             Program::Ours => Command::new(ours()),
-            Program::Under(words) => {
+            Program::Under(commands) => {
                 let mut shell = Command::new("sh");
-                shell.args(["-c", &format!("{words} exec \"$0\" \"$@\""), ours()]);
+                let script = format!("{commands}\nexec \"$0\" \"$@\"");
+                shell.args(["-c", &script, ours()]);
                 shell
             }
             Program::Redis(path) => Command::new(path),

@@ -1,0 +1,247 @@
+#!/bin/sh
+# Can a directory go from this server to redis-server, and back?
+#
+# Whoever outgrows this server must be able to take the data along, and whoever comes from Redis
+# must be able to bring them. So the log is exchanged in all directions, and after each exchange
+# both servers are asked for everything: types, values, deadlines to the millisecond.
+#
+#   1. our directory, after writes of every kind  → redis-check-aof says valid, redis-server starts
+#   2. Redis goes on writing in it                → we start on it
+#   3. Redis rewrites it (RESP base and incr)     → we start on it, and rewrite it → Redis starts
+#   4. a bare appendonly.aof, as before Redis 7   → we adopt it → Redis starts
+#   5. an RDB base                                → we refuse, and name the option
+#   6. redis-cli --pipe < our incr file           → into a Redis that is running
+#
+# Needs redis-server, redis-cli and redis-check-aof (Debian: redis-server redis-tools), and cargo
+# to build the server.
+set -eu
+. "$(dirname "$0")/support.sh"
+need redis-server redis-cli redis-check-aof sort cmp
+
+binary=${SIMPLE_REDIS:-}
+if [ -z "$binary" ]; then
+    need cargo
+    cargo build --quiet --release --manifest-path "$root/Cargo.toml" --target-dir "$root/target"
+    binary=$root/target/release/simple-redis
+fi
+data=$scratch/data aof=$scratch/data/appendonlydir
+redis-server --version
+
+cli() {
+    redis-cli -p "$port" "$@"
+}
+
+# until_ready: the server in $server answers, or the script ends.
+until_ready() {
+    tries=0
+    until [ "$(cli PING 2>/dev/null)" = PONG ]; do
+        kill -0 "$server" 2>/dev/null || fail "the server ended before it was ready"
+        tries=$((tries + 1))
+        [ "$tries" -lt 200 ] || fail "the server was not ready after ten seconds"
+        sleep 0.05
+    done
+}
+
+ours() {
+    "$binary" --port 0 --dir "$data" "$@" >"$scratch/log" 2>&1 &
+    server=$! tries=0 port=
+    while [ -z "$port" ]; do
+        kill -0 "$server" 2>/dev/null || fail "our server ended before it was ready"
+        tries=$((tries + 1))
+        [ "$tries" -lt 200 ] || fail "our server was not ready after ten seconds"
+        sleep 0.05
+        port=$(sed -n 's/.*ready to accept connections on port \([0-9][0-9]*\).*/\1/p' "$scratch/log")
+    done
+}
+
+# redis DIRECTORY FLAGS…: redis-server cannot pick a port, so we try some.
+redis() {
+    directory=$1
+    shift
+    for port in $(seq $((20000 + $$ % 20000)) $((20020 + $$ % 20000))); do
+        redis-server --port "$port" --dir "$directory" --save '' --appendonly yes \
+            --aof-use-rdb-preamble no "$@" >"$scratch/log" 2>&1 &
+        server=$!
+        until grep -qi 'ready to accept\|address already in use' "$scratch/log"; do
+            kill -0 "$server" 2>/dev/null || break
+            sleep 0.02
+        done
+        ! grep -qi 'address already in use' "$scratch/log" || continue
+        until_ready
+        return
+    done
+    fail "no free port for redis-server"
+}
+
+# As a crash ends it, so that what counts is on disk already.
+stop() {
+    # redis-server may hold its log back while an fsync runs.
+    until cli INFO persistence | grep -q 'aof_buffer_length:0'; do sleep 0.02; done
+    kill -9 "$server"
+    wait "$server" 2>/dev/null || :
+    server=
+}
+
+# dump FILE: everything, in an order that does not depend on the server.
+dump() {
+    for db in 0 1 9; do
+        cli -n "$db" --scan | sort | while read -r key; do
+            type=$(cli -n "$db" TYPE "$key")
+            printf '%s %s %s until %s\n' "$db" "$key" "$type" "$(cli -n "$db" PEXPIRETIME "$key")"
+            case $type in
+            string) cli -n "$db" --no-raw GET "$key" ;;
+            # A field and its value in one line.
+            hash) cli -n "$db" --no-raw HGETALL "$key" | sed 's/^ *[0-9]*) //' | paste - - | sort ;;
+            esac
+        done
+    done >"$1"
+    [ -s "$1" ] || fail "$1: nothing was found"
+}
+
+same() {
+    checks=$((checks + 1))
+    dump "$scratch/now"
+    diff "$scratch/expected" "$scratch/now" >&2 || fail "$1: the data differ"
+    echo "ok: $1 ($(wc -l <"$scratch/now") lines)"
+}
+
+# Every kind of record that the log knows, three times, from three databases.
+write() {
+    for db in 0 1 9; do
+        cli -n "$db" >/dev/null <<-'COMMANDS'
+			SET plain "two words"
+			SET binary "\x00\r\n*1\r\n\xff\xfe"
+			SET empty ""
+			SET volatile v EX 1000
+			SETEX setex 2000 v
+			GETEX volatile PX 5000000
+			INCRBYFLOAT float 3.25
+			INCRBY counter 41
+			APPEND counter 7
+			SETRANGE range 5 x
+			MSET m1 1 m2 2 m3 3
+			RENAME m3 m4
+			COPY m1 m5
+			DEL m2
+			GETDEL m1
+			HSET hash f1 v1 f2 "v 2" f3 "\x01\r\n"
+			HINCRBY hash n 5
+			HINCRBYFLOAT hash x 1.5
+			HDEL hash f1
+			HSET gone f v
+			HDEL gone f
+			PEXPIREAT hash 4102444800123
+			EXPIRE plain 3000
+			PERSIST plain
+			MULTI
+			INCR in-transaction
+			HSET large a b
+			EXEC
+		COMMANDS
+        # More fields than one command of a base holds, and a value of many pages.
+        fields=$(seq 1 200 | sed 's/.*/field& value&/')
+        # shellcheck disable=SC2086
+        cli -n "$db" HSET large $fields >/dev/null
+        head -c 200000 /dev/zero | tr '\0' x | cli -n "$db" -x SET long >/dev/null
+        cli -n "$db" SET "late-${1:-1}" 1 PX 7000000 >/dev/null
+    done
+}
+
+rewrite() {
+    cli BGREWRITEAOF >/dev/null
+    tries=0
+    until cli INFO persistence | tr -d '\r' | grep -c 'aof_rewrite_in_progress:0\|aof_rewrite_scheduled:0\|aof_last_bgrewrite_status:ok' | grep -q 3; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 500 ] || fail "the rewrite does not end"
+        sleep 0.02
+    done
+}
+
+valid() {
+    checks=$((checks + 1))
+    redis-check-aof "$aof/appendonly.aof.manifest" >"$scratch/check" 2>&1 || fail "$(cat "$scratch/check")"
+    grep -q 'All AOF files and manifest are valid' "$scratch/check" || fail "$(cat "$scratch/check")"
+    "$binary" --check-aof "$data" >"$scratch/check" || fail "$(cat "$scratch/check")"
+    echo "ok: redis-check-aof and --check-aof call it valid, $1"
+}
+
+checks=0
+mkdir "$data"
+
+echo "== 1. from us to Redis"
+ours
+write
+dump "$scratch/expected"
+stop
+valid "as we wrote it"
+cp "$aof/appendonly.aof.1.incr.aof" "$scratch/ours.incr"
+redis "$data"
+same "redis-server on our directory"
+
+echo "== 2. Redis goes on writing, and back to us"
+write 2
+dump "$scratch/expected"
+stop
+ours
+same "we on the directory in which Redis has written"
+stop
+
+echo "== 3. rewritten by Redis, then by us"
+redis "$data"
+rewrite
+write 3
+dump "$scratch/expected"
+stop
+ls "$aof" | grep -q base || fail "Redis has left no base"
+ours
+same "we on a base and an incr of Redis"
+rewrite
+write 4
+dump "$scratch/expected"
+stop
+valid "as we rewrote it"
+redis "$data"
+same "redis-server on our base and incr"
+stop
+
+echo "== 4. a bare appendonly.aof"
+cat "$aof"/*.base.aof "$aof"/*.incr.aof >"$scratch/bare"
+rm -r "$aof"
+cp "$scratch/bare" "$data/appendonly.aof"
+ours
+same "we on a bare file"
+stop
+[ ! -e "$data/appendonly.aof" ] || fail "the bare file was not moved"
+valid "as we adopted it"
+redis "$data"
+same "redis-server on what we adopted"
+stop
+
+echo "== 5. an RDB base"
+mkdir "$scratch/rdb"
+redis "$scratch/rdb" --aof-use-rdb-preamble yes
+cli SET a 1 >/dev/null
+rewrite
+stop
+checks=$((checks + 1))
+if "$binary" --port 0 --dir "$scratch/rdb" >"$scratch/log" 2>&1; then
+    fail "an RDB base was not refused"
+fi
+grep -q 'aof-use-rdb-preamble no' "$scratch/log" || fail "the option is not named"
+grep 'aof-use-rdb-preamble no' "$scratch/log" | sed 's/^/ok: /'
+
+echo "== 6. redis-cli --pipe into a Redis that is running"
+mkdir "$scratch/empty"
+rm -r "$data"
+mkdir "$data"
+ours
+write
+dump "$scratch/expected"
+stop
+redis "$scratch/empty"
+cli --pipe <"$aof/appendonly.aof.1.incr.aof" | tail -1
+same "redis-server after redis-cli --pipe"
+stop
+
+: >"$scratch/log"
+echo "interop: $checks exchanges; the data were the same on both sides each time."
