@@ -23,17 +23,17 @@
 //! so the log has the order in which things happened. And no reply leaves before the log is written
 //! as far as its client has seen: what was acknowledged survives `kill -9`.
 //!
-//! **Reading order** is the order of the `mod` lines: [`serve`] one client's thread, [`batch`] where
-//! a command meets its lock, [`resp`] the wire, [`handler`] the command table, [`client`] what a
-//! connection remembers, [`store`] the keyspace, [`table`] the hash table under it, [`aof`] the log.
-//! Those are the evening. The others are for looking up.
+//! **Reading order** is the order of the `mod` lines: [`serve`], one client's thread; [`batch`],
+//! where a command meets its lock; [`resp`], the wire; [`handler`], the command table; [`client`],
+//! what a connection remembers; [`store`], the keyspace; [`table`], the hash table under it;
+//! [`aof`], the log. Those are the evening. The others are for looking up.
 //!
 //! **How to read a file.** Each opens with a chapter like this one: the idea, a drawing or an
 //! example, and *How Redis does it*, with what is simpler here and what that costs. README.md has a
 //! question to each, to be answered before reading, and the test that knows.
 //!
-//! **How Redis does it**: server.c, `main`. One thread waits for all sockets at once, and needs none
-//! of the locks above; a second core helps it only with I/O and with freeing memory.
+//! **How Redis does it**: server.c, `main`. One thread waits for all sockets at once, and needs
+//! none of the locks above; a second core helps it only with I/O and with freeing memory.
 #![forbid(unsafe_code)]
 
 mod serve;

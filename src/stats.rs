@@ -3,11 +3,17 @@
 //! A counter that every command raises is a cache line that every core wants. So a batch counts
 //! for itself and adds the sums when it ends; what is read here is at most a batch behind.
 //!
-//! Totals grow until CONFIG RESETSTAT. What happens in a second is the difference of two samples of them, which are
-//! taken ten times a second. The slow log keeps the newest entries, with no more of a command than
-//! a reader wants to see: 32 words of 128 bytes.
+//! ```text
+//! command ─▶ the batch's own tally (account.rs) ─▶ atomics, once a batch ─▶ INFO
+//!                                                     └─▶ a sample ten times a second ─▶ …_per_sec
+//! ```
 //!
-//! **How Redis does it**: plain integers, for there is one thread; slowlog.c.
+//! Totals grow until CONFIG RESETSTAT. What happens in a second is the difference between the
+//! oldest and the newest of 17 samples. The slow log keeps the newest entries, with no more of a
+//! command than a reader wants to see: 32 words of 128 bytes.
+//!
+//! **How Redis does it**: plain integers, for there is one thread; slowlog.c. Ours may be read
+//! while they change, so two totals of one INFO may differ by the batches in between.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
