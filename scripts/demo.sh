@@ -51,9 +51,13 @@ everything() {
     reply DBSIZE
 }
 
-crash_and_restart() {
+crash() {
     kill -9 "$server"
     wait "$server" 2>/dev/null || :
+}
+
+crash_and_restart() {
+    crash
     start_server "$@"
 }
 
@@ -92,6 +96,50 @@ after=$(everything)
 
 # ---- part 2: the glass box -----------------------------------------------------------------------
 
+# send BYTES: one write on a connection of its own, as a pipelining client makes it; the replies.
+send() {
+    exec 3<>"/dev/tcp/$host/$port"
+    printf '%b' "$1" >&3
+    tr -d '\r' <&3
+    exec 3>&-
+}
+
+# journeys TEXT: the lines of the log about commands since the last call, without date and pid.
+journeys() {
+    tail -n +"$((seen + 1))" "$scratch/log" | sed -n 's/^[^.]*\.[0-9]* \. //p' | grep "$1" || :
+    seen=$(wc -l <"$scratch/log")
+}
+
+tell 'The same server with --loglevel debug: each command leaves a line about its journey.'
+crash_and_restart --loglevel debug
+seen=$(wc -l <"$scratch/log")
+
+tell 'A pipeline: four commands in one write are one batch. It takes the lock once, and goes from' \
+    'reading to writing once; its records are written before the first reply leaves.'
+send 'GET visits\r\nINCR visits\r\nINCR visits\r\nGET visits\r\nQUIT\r\n'
+journeys 'client'
+
+tell 'Two clients race for one counter, a thousand times each. Whoever comes second waits for the' \
+    'lock, and the log has the order in which it was taken: no increment is lost. Some lines:'
+thousand=$(for _ in {1..1000}; do printf 'INCR race\\r\\n'; done)
+send "${thousand}QUIT\r\n" >"$scratch/one" &
+send "${thousand}QUIT\r\n" >"$scratch/two"
+wait $!
+journeys 'INCR, 1 of' >"$scratch/journeys"
+sort -t, -k3.9nr "$scratch/journeys" | head -n 4
+run GET race
+[ "$(reply GET race | tr -dc 0-9)" = 2000 ] || fail "an increment was lost"
+
+tell 'A power cut may leave half a record at the end of the log. Here we write one ourselves:'
+crash
+last=$(cd "$scratch/data/appendonlydir" && ls ./*.incr.aof | tail -n 1)
+printf '*3\r\n$3\r\nSET\r\n$4\r\nhalf\r\n$100\r\nof a val' >>"$scratch/data/appendonlydir/$last"
+tell 'Nobody was told OK for it. It is cut away, and kept beside the log for who wants to look.'
+start_server
+grep -v 'ready to accept' "$scratch/log"
+run EXISTS half
+run GET race
+
 # ---- the end: the log ----------------------------------------------------------------------------
 
 tell 'This is how it was done. One file lists the files of the log:'
@@ -101,8 +149,8 @@ cat appendonly.aof.manifest
 tell 'And the log is what clients send: an array of strings, each with its length before it.' \
     'EX 600 has become a moment, since in an hour 600 seconds would mean another one; what was' \
     'refused is not in it, nor is what was only read. Redis itself starts on this directory.'
-printf '$ cat appendonly.aof.1.incr.aof\n'
-cat appendonly.aof.1.incr.aof
+printf '$ head -n 66 appendonly.aof.1.incr.aof\n'
+head -n 66 appendonly.aof.1.incr.aof
 
 printf '\ndemo.sh: after kill -9 all %s keys were there, from a log of %s bytes.\n' \
     "$(cd "$root" && reply DBSIZE | tr -dc 0-9)" "$(wc -c <appendonly.aof.1.incr.aof | tr -d ' ')"

@@ -313,6 +313,17 @@ fn the_replies_before_a_wait_do_not_wait() {
     });
 }
 
+#[test]
+fn client_reply_off_silences_answers_but_not_messages() {
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    client.raw(b"CLIENT REPLY SKIP\r\nWAIT 1 10\r\nCLIENT REPLY OFF\r\nWAIT 1 10\r\nGET k\r\n");
+    client.raw(b"SUBSCRIBE c\r\nUNSUBSCRIBE c\r\nPING\r\nCLIENT REPLY ON\r\n");
+    assert!(client.read().to_string().starts_with("1) \"subscribe\""));
+    assert!(client.read().to_string().starts_with("1) \"unsubscribe\""));
+    assert_eq!(client.read(), Value::Simple(b"OK".into()));
+}
+
 /// Marsaglia's xorshift: the same numbers in every run.
 struct Random(u64);
 

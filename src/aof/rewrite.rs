@@ -303,6 +303,7 @@ impl Aof {
             lock,
         });
         *self.buffer.lock().unwrap() = Buffer::default();
+        self.origin.store(-(position as i64), Ordering::Relaxed);
         self.written.store(position, Ordering::Release);
         self.durable.store(position, Ordering::Release);
         *self.failure.lock().unwrap() = None;
