@@ -197,7 +197,14 @@ fn quarrel(server: &Server, writer: usize, stop: &AtomicBool) {
             format!("INCR fleeting{key}"),
             format!("PEXPIRE fleeting{key} {}", step % 3),
             format!("GET fleeting{}", step % 7),
-            format!("{} 1 2", if step.is_multiple_of(97) { "SWAPDB" } else { "MGET" }),
+            format!(
+                "{} 1 2",
+                if step.is_multiple_of(97) {
+                    "SWAPDB"
+                } else {
+                    "MGET"
+                }
+            ),
         ];
         let bytes = lines
             .iter()
