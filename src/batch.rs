@@ -105,8 +105,8 @@ pub struct Batch<'a> {
     notes: Notes,
     /// How far the log must be written before the replies leave.
     position: u64,
-    /// Where in the log file the first record of this batch is.
-    offset: i64,
+    /// Where in the log file the records of this batch are.
+    logged_at: Range<i64>,
 }
 
 impl<'a> Batch<'a> {
@@ -127,7 +127,7 @@ impl<'a> Batch<'a> {
             logged: Vec::new(),
             notes: Notes::default(),
             position: 0,
-            offset: 0,
+            logged_at: 0..0,
         }
     }
 
@@ -341,9 +341,12 @@ impl<'a> Batch<'a> {
         self.in_exec = true;
         client.in_exec = true;
         reply.array(queue.len());
+        let mut dirty = 0;
         for (index, mut args) in queue {
             self.call(&TABLE.rows[index], client, &mut args, reply);
+            dirty += self.dirty;
         }
+        self.dirty = dirty;
         self.in_exec = false;
         client.in_exec = false;
         if self.records.end() > 0 {
@@ -406,8 +409,7 @@ impl<'a> Batch<'a> {
     fn release(&mut self) {
         if let Guard::Exclusive(keyspace) = &mut self.guard {
             if !self.replaying {
-                let end = self.server.aof.append(&self.records);
-                self.offset = end - self.records.bytes.len() as i64;
+                self.logged_at = self.server.aof.append(&self.records);
             }
             self.records.clear();
             for garbage in keyspace.garbage.drain(..) {
@@ -502,7 +504,7 @@ impl<'a> Batch<'a> {
         self.account.settle(&self.server.stats, counters);
         counters.add(Count::Hits, self.notes.hits.take());
         counters.add(Count::Misses, self.notes.misses.take());
-        self.account.tell_journey(client, self.offset);
+        self.account.tell_journey(client, &self.logged_at);
     }
 
     /// Replaces the replies of all commands that are in the log by the error.
@@ -542,7 +544,6 @@ impl<'a> Batch<'a> {
             lock,
             dirty: done.dirty,
             logged,
-            logged_before: done.records_before,
             reply: reply.out.len() - done.reply_before,
             took,
         });

@@ -1,7 +1,7 @@
 //! What a connection remembers, and what all connections share.
 //!
 //! ```text
-//! Arc<RwLock<Keyspace>>     the data; only a batch (handler.rs) has the key to it
+//! Arc<RwLock<Keyspace>>     the data; only a batch (batch.rs) has the key to it
 //! Arc<Server>               everything else that is shared; handlers may use it freely
 //!   ├─ config, stats        atomics
 //!   ├─ aof                  the log

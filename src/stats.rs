@@ -5,11 +5,17 @@
 //! those of the clients that have left. Only the counters for each command of the table, of which
 //! there are many, are shared.
 //!
-//! Totals grow until CONFIG RESETSTAT. What happens in a second is the difference of two samples
-//! of them, which are taken ten times a second. The slow log keeps the newest entries, with no
-//! more of a command than a reader wants to see: 32 words of 128 bytes.
+//! ```text
+//! command ─▶ the batch's tally (account.rs) ─▶ the client's counters, once a batch ─▶ INFO
+//!                                                └─▶ a sample ten times a second ─▶ …_per_sec
+//! ```
 //!
-//! **How Redis does it**: plain integers, for there is one thread; slowlog.c.
+//! Totals grow until CONFIG RESETSTAT. What happens in a second is the difference between the
+//! oldest and the newest of 17 samples. The slow log keeps the newest entries, with no more of a
+//! command than a reader wants to see: 32 words of 128 bytes.
+//!
+//! **How Redis does it**: plain integers, for there is one thread; slowlog.c. Ours may be read
+//! while they change, so two totals of one INFO may differ by the batches in between.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;

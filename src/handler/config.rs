@@ -1,8 +1,13 @@
 //! The CONFIG command: options while the server runs. What they are is in [`crate::config`].
 //!
+//! ```text
+//! CONFIG SET a 1 b 2   check both on a copy ─▶ the copy takes the place ─▶ put to work
+//!                        └─ refused: nothing has changed                    └─ failed: back again
+//! ```
+//!
 //! What was changed and has consequences, as `appendonly yes` has, is put to work by
 //! `config_changed`. If that fails, the old values come back, so that CONFIG GET never claims what
-//! is not so. CONFIG SET takes several options and changes all of them or none.
+//! is not so.
 //!
 //! **How Redis does it**: config.c, `configSetCommand`, with a function to apply in each row. Our
 //! HELP also lists the options, each with its default and whether it can change at run time.
