@@ -24,7 +24,7 @@ use crate::handler::Row;
 use crate::handler::server::shown;
 use crate::resp::Args;
 use crate::say;
-use crate::stats::{Count, Counters, Slow, Stats, add, microseconds};
+use crate::stats::{Count, Counters, Slow, Stats, add, microseconds, shorten_words};
 use std::ops::Range;
 
 /// The counters of one batch, which are added to the server's when it ends.
@@ -69,7 +69,9 @@ pub struct Step {
     pub dirty: u64,
     /// Bytes of its records.
     pub logged: usize,
+    /// Bytes of its reply.
     pub reply: usize,
+    /// Microseconds.
     pub took: u64,
 }
 
@@ -194,12 +196,11 @@ pub fn add_to_slow_log(client: &Client, row: &Row, args: &Args, took: u64) {
         id: 0,
         time: microseconds() / 1_000_000,
         microseconds: took,
-        words: Vec::new(),
+        words: shorten_words(&shown(row, args)),
         addr: client.public.address(),
         name: client.public.name.lock().unwrap().clone(),
     };
     let most = client.server.config.number("slowlog-max-len") as usize;
-    let words = shown(row, args);
     let mut slow_log = client.server.stats.slow_log.lock().unwrap();
-    slow_log.add(most, words.iter().copied(), slow);
+    slow_log.add(most, slow);
 }

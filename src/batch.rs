@@ -16,7 +16,7 @@
 //!
 //! What all handlers need is done here, once: is the client allowed to, is it queued by MULTI,
 //! which lock, what time is it, has it changed something, how long did it take. No handler can lock
-//! anything: the keyspace's lock is known to the batch alone. EXEC runs its queue in the same way,
+//! anything: it is given a view of the keyspace, and only the batch has the lock. EXEC runs its queue in the same way,
 //! under the lock that the most demanding of them needs.
 //!
 //! If the log cannot be written, the replies of those commands that are in it, and only those,
@@ -55,6 +55,7 @@ pub struct Arrived {
 }
 
 impl Arrived {
+    /// Finds the row. Where there is none, [`Batch::execute`] looks again, for the error.
     pub fn look_up(&mut self) {
         self.row = TABLE.look_up(&self.args).ok();
     }
@@ -99,9 +100,11 @@ pub struct Batch<'a> {
     replaying: bool,
     /// How much the command that ran last has changed.
     dirty: u64,
+    /// What the commands under the present lock have changed, to be appended when it is released.
     records: Records,
     /// Where in the output the replies of logged commands are.
     logged: Vec<Range<usize>>,
+    /// What readers found dead, and counted.
     notes: Notes,
     /// How far the log must be written before the replies leave.
     position: u64,
@@ -131,18 +134,18 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Begins to run commands that have arrived. Nothing is locked yet.
-    pub fn begin(&mut self) {
-        self.account.begin();
-        self.position = 0;
-    }
-
     /// A batch that replays the log: time kills nothing, and nothing is logged.
     pub fn for_replay(server: &'a Server, store: &'a RwLock<Keyspace>) -> Batch<'a> {
         Batch {
             replaying: true,
             ..Batch::new(server, store)
         }
+    }
+
+    /// Begins to run commands that have arrived. Nothing is locked yet.
+    pub fn begin(&mut self) {
+        self.account.begin();
+        self.position = 0;
     }
 
     /// Runs one command, or queues it inside MULTI, and appends its reply.
@@ -276,6 +279,7 @@ impl<'a> Batch<'a> {
         }
     }
 
+    /// Runs a writing handler and keeps its records. Under EXEC they join EXEC's unit.
     fn write(
         &mut self,
         handler: fn(&mut ViewMut, &mut Args, &mut Reply) -> Result<(), Error>,
@@ -311,6 +315,7 @@ impl<'a> Batch<'a> {
         result
     }
 
+    /// Runs the queue. Its lock is taken once, so its commands see nothing of others between them.
     fn exec(&mut self, client: &mut Client, reply: &mut Reply) -> Result<(), Error> {
         let begin = reply.out.len();
         let Transaction {
@@ -325,10 +330,10 @@ impl<'a> Batch<'a> {
             self.share();
         }
         let changed = client.watch_flag.load(Ordering::Relaxed)
-            || client.watched.iter().any(|(db, key)| {
-                self.view(*db)
-                    .has_expired_watched(*db, key, &client.watch_flag)
-            });
+            || client
+                .watched
+                .iter()
+                .any(|(db, key)| self.view(*db).has_expired_watched(key, &client.watch_flag));
         self.unwatch(client);
         if aborted {
             return Err(Error::ExecAbort);
@@ -363,6 +368,7 @@ impl<'a> Batch<'a> {
         }
     }
 
+    /// The keyspace under the lock that is held.
     fn keyspace(&self) -> &Keyspace {
         match &self.guard {
             Guard::Shared(keyspace) => keyspace,
@@ -424,6 +430,7 @@ impl<'a> Batch<'a> {
         }
     }
 
+    /// After a read under a lock that is exclusive already, as in EXEC, there is nothing to wait for.
     fn delete_noted_if_exclusive(&mut self) {
         if matches!(self.guard, Guard::Exclusive(_)) {
             self.delete_noted();
@@ -552,6 +559,7 @@ impl<'a> Batch<'a> {
             .config
             .slowlog_slower_than
             .load(Ordering::Relaxed);
+        // EXEC's commands are listed one by one.
         if slower_than >= 0 && took as i64 >= slower_than && row.command.name != "exec" {
             add_to_slow_log(client, row, args, took);
         }
@@ -569,6 +577,7 @@ fn is_queued(row: &Row) -> bool {
     )
 }
 
+/// What a value may be at present: CONFIG SET changes it.
 fn limits(server: &Server) -> Limits {
     let config = &server.config;
     let hash = crate::hash::Limits {

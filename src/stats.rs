@@ -25,6 +25,7 @@ use std::time::{Instant, SystemTime};
 /// Counters since the start, or since CONFIG RESETSTAT.
 #[derive(Default)]
 pub struct Stats {
+    /// Accepted, those that were then rejected included.
     pub connections: AtomicU64,
     pub rejected_connections: AtomicU64,
     pub expired_keys: AtomicU64,
@@ -84,6 +85,7 @@ pub struct Rates {
 #[derive(Default)]
 pub struct OfCommand {
     pub calls: AtomicU64,
+    /// That all of them together took.
     pub microseconds: AtomicU64,
     /// Refused before it ran: wrong arity, no password, loading, ….
     pub rejected: AtomicU64,
@@ -92,6 +94,7 @@ pub struct OfCommand {
 }
 
 impl Stats {
+    /// `commands` is how many rows the command table has.
     pub fn new(commands: usize) -> Stats {
         let of_commands = (0..commands).map(|_| OfCommand::default()).collect();
         Stats {
@@ -185,53 +188,53 @@ pub struct SlowLog {
 }
 
 pub struct Slow {
+    /// Counted from 0 since the start; [`SlowLog::add`] gives it.
     pub id: u64,
     /// Unix time in seconds.
     pub time: u64,
+    /// That it took.
     pub microseconds: u64,
+    /// See [`shorten_words`].
     pub words: Vec<Vec<u8>>,
+    /// The client's address and name.
     pub addr: String,
     pub name: Vec<u8>,
 }
 
 impl SlowLog {
-    const MOST_WORDS: usize = 32;
-    const MOST_BYTES: usize = 128;
-
-    /// Adds a command, with no more of its words than a reader wants to see, and keeps the newest
-    /// `most`.
-    pub fn add<'a>(
-        &mut self,
-        most: usize,
-        words: impl ExactSizeIterator<Item = &'a [u8]>,
-        slow: Slow,
-    ) {
-        let count = words.len();
-        let shown = if count > Self::MOST_WORDS {
-            Self::MOST_WORDS - 1
-        } else {
-            count
-        };
-        let mut copied: Vec<Vec<u8>> = words.take(shown).map(Self::shorten).collect();
-        if count > shown {
-            copied.push(format!("... ({} more arguments)", count - shown).into_bytes());
-        }
-        self.entries.push_front(Slow {
-            id: self.next_id,
-            words: copied,
-            ..slow
-        });
+    /// Adds a command, and keeps the newest `most`.
+    pub fn add(&mut self, most: usize, mut slow: Slow) {
+        slow.id = self.next_id;
         self.next_id += 1;
+        self.entries.push_front(slow);
         self.entries.truncate(most);
     }
+}
 
-    fn shorten(word: &[u8]) -> Vec<u8> {
-        if word.len() <= Self::MOST_BYTES {
-            return word.to_vec();
+/// The slow log keeps this many words of a command, and so many bytes of each (slowlog.h).
+const MOST_WORDS: usize = 32;
+const MOST_BYTES: usize = 128;
+
+/// As much of a command as the slow log keeps.
+pub fn shorten_words(words: &[&[u8]]) -> Vec<Vec<u8>> {
+    // The last place is then for saying how many are left out.
+    let shown = match words.len() {
+        count @ ..=MOST_WORDS => count,
+        _ => MOST_WORDS - 1,
+    };
+    let (shown, rest) = words.split_at(shown);
+    let mut kept: Vec<Vec<u8>> = shown.iter().map(|word| shorten(word)).collect();
+    if !rest.is_empty() {
+        kept.push(format!("... ({} more arguments)", rest.len()).into_bytes());
+    }
+    kept
+}
+
+fn shorten(word: &[u8]) -> Vec<u8> {
+    match word.split_at_checked(MOST_BYTES) {
+        Some((shown, rest)) if !rest.is_empty() => {
+            [shown, format!("... ({} more bytes)", rest.len()).as_bytes()].concat()
         }
-        let mut short = word[..Self::MOST_BYTES].to_vec();
-        let rest = word.len() - Self::MOST_BYTES;
-        short.extend_from_slice(format!("... ({rest} more bytes)").as_bytes());
-        short
+        _ => word.to_vec(),
     }
 }

@@ -7,6 +7,7 @@
 //! 2. The log cannot be written, and the command would write.
 //! 3. The client has subscribed in RESP2, where a reply looks like a message.
 //! 4. The log is still being loaded.
+//! 5. SHUTDOWN is to be queued by MULTI.
 //!
 //! A command that is refused inside MULTI spoils the transaction: EXEC will refuse the rest of it.
 //!
@@ -33,6 +34,7 @@ impl Batch<'_> {
         if self.replaying {
             return Ok(());
         }
+        // PING is how people ask whether all is well, so it too says what is not; as in Redis.
         let writes = match command.run {
             Run::Write(_) => true,
             Run::Exec => client.transaction.as_ref().is_some_and(|t| t.writes),
@@ -56,6 +58,7 @@ impl Batch<'_> {
         Ok(())
     }
 
+    /// Answers with the error; a transaction that is open is spoilt by it, or, by EXEC's own, over.
     pub(super) fn reject(
         &mut self,
         error: &Error,

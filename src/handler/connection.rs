@@ -182,8 +182,8 @@ fn is_same(secret: &[u8], given: &[u8]) -> bool {
 fn reset(client: &mut Client, view: &View, _: &Args, reply: &mut Reply) -> Result<(), Error> {
     client.transaction = None;
     transactions::unwatch_all(client, view);
-    super::pubsub::unsubscribe_all(client);
-    super::server::stop_monitoring(client);
+    client.unsubscribe_all();
+    client.stop_monitoring();
     set_protocol(client, reply, Protocol::Resp2);
     client.public.name.lock().unwrap().clear();
     client.db = 0;

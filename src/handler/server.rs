@@ -112,7 +112,9 @@ fn waitaof(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
     let timeout_ms = timeout(&mut cursor)?;
     let aof = &client.server.aof;
     if local > 0 && !aof.is_enabled() {
-        return Err(waitaof_without_log());
+        return Err(Error::text(
+            "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.",
+        ));
     }
     if client.in_exec {
         reply.array(2);
@@ -128,10 +130,6 @@ fn waitaof(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
         });
     }
     Ok(())
-}
-
-pub fn waitaof_without_log() -> Error {
-    Error::text("ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.")
 }
 
 /// Milliseconds; 0 waits for ever.
@@ -160,12 +158,6 @@ fn monitor(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error
     client.public.monitoring.store(true, Ordering::Relaxed);
     client.server.hub.add_monitor(client.public.id, &outbox);
     Ok(())
-}
-
-pub fn stop_monitoring(client: &Client) {
-    if client.public.monitoring.swap(false, Ordering::Relaxed) {
-        client.server.hub.remove_monitor(client.public.id);
-    }
 }
 
 /// Shows a command that has just run to all monitors, but for those that could harm the server

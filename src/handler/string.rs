@@ -25,6 +25,7 @@
 use crate::entry::Entry;
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
+use crate::handler::expiry::{self, MILLISECONDS, SECONDS};
 use crate::handler::float::Float;
 use crate::handler::{ALL_KEYS, Command, EVERY_OTHER, ONE_KEY, Run, command};
 use crate::resp::{Args, Digits, Reply};
@@ -362,15 +363,16 @@ impl Clock {
     /// refused, and what does not fit into 63 bits.
     fn deadline(self, time: &[u8], now: u64, command: &'static str) -> Result<u64, Error> {
         let (unit, since) = match self {
-            Clock::Seconds => (1000, now as i64),
-            Clock::Milliseconds => (1, now as i64),
-            Clock::UnixSeconds => (1000, 0),
-            Clock::UnixMilliseconds => (1, 0),
+            Clock::Seconds => (SECONDS, Some(now)),
+            Clock::Milliseconds => (MILLISECONDS, Some(now)),
+            Clock::UnixSeconds => (SECONDS, None),
+            Clock::UnixMilliseconds => (MILLISECONDS, None),
         };
-        let positive = Some(integer(time)?).filter(|&time| time > 0);
-        let milliseconds = positive.and_then(|time| time.checked_mul(unit)?.checked_add(since));
-        let deadline = milliseconds.ok_or(Error::InvalidExpire(command))?;
-        Ok(deadline as u64)
+        let time = integer(time)?;
+        if time <= 0 {
+            return Err(Error::InvalidExpire(command));
+        }
+        Ok(expiry::deadline(time, unit, since, command)? as u64)
     }
 }
 
