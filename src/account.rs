@@ -9,7 +9,7 @@
 //!
 //! ```text
 //! client 3: SET, 2 of 3 in its batch · 29 bytes · exclusive lock, waited 4 µs, held 18 µs by the
-//! batch · dirty 1 · 33 bytes to the log at offset 1204 · reply 5 bytes · took 3 µs
+//! batch · dirty 1 · 33 of the batch's bytes at 1204..1300 of the log · reply 5 bytes · took 3 µs
 //! ```
 //!
 //! The lines are written when the batch has released its lock and its records are in the file;
@@ -24,7 +24,8 @@ use crate::handler::Row;
 use crate::handler::server::shown;
 use crate::resp::Args;
 use crate::say;
-use crate::stats::{Slow, Stats, add, microseconds, shorten_words};
+use crate::stats::{Count, Counters, Slow, Stats, add, microseconds, shorten_words};
+use std::ops::Range;
 
 /// The counters of one batch, which are added to the server's when it ends.
 #[derive(Default)]
@@ -66,9 +67,8 @@ pub struct Step {
     pub size: usize,
     pub lock: &'static str,
     pub dirty: u64,
-    /// Bytes of its records, and how many of the batch's records were there before.
+    /// Bytes of its records.
     pub logged: usize,
-    pub logged_before: usize,
     /// Bytes of its reply.
     pub reply: usize,
     /// Microseconds.
@@ -144,21 +144,21 @@ impl Account {
         &mut self.tally[at]
     }
 
-    /// Adds everything to the server's counters.
-    pub fn settle(&mut self, stats: &Stats) {
+    /// Adds everything to the counters of the server and of the client.
+    pub fn settle(&mut self, stats: &Stats, own: &Counters) {
         for tally in self.tally.drain(..) {
             let command = &stats.of_commands[tally.index];
-            add(&stats.commands, tally.calls);
-            add(&stats.error_replies, tally.failed + tally.rejected);
             add(&command.calls, tally.calls);
             add(&command.microseconds, tally.microseconds);
             add(&command.rejected, tally.rejected);
             add(&command.failed, tally.failed);
+            own.add(Count::Commands, tally.calls);
+            own.add(Count::ErrorReplies, tally.failed + tally.rejected);
         }
     }
 
-    /// Prints the journeys of the batch. `offset` is where in the log file its first record is.
-    pub fn tell_journey(&mut self, client: &Client, offset: i64) {
+    /// Prints the journeys of the batch. `log` is where in the log file its records are.
+    pub fn tell_journey(&mut self, client: &Client, log: &Range<i64>) {
         let Some(journey) = self.journey.take() else {
             return;
         };
@@ -172,10 +172,7 @@ impl Account {
             let name = step.row.command.name.to_ascii_uppercase();
             let logged = match step.logged {
                 0 => "nothing to the log".to_string(),
-                bytes => {
-                    let at = offset + step.logged_before as i64;
-                    format!("{bytes} bytes to the log at offset {at}")
-                }
+                bytes => format!("{bytes} of the batch's bytes at {log:?} of the log"),
             };
             say::debug(format_args!(
                 "client {}: {name}, {} of {} in its batch · {} bytes · {}, waited {waited} µs, \

@@ -40,7 +40,7 @@ use crate::handler::{Row, Run, TABLE, can_replay, server, transactions};
 use crate::propagate::Records;
 use crate::resp::{Args, Reply};
 use crate::say;
-use crate::stats::add;
+use crate::stats::{Count, add};
 use crate::store::{Expired, Keyspace, Limits, Notes, Time, View, ViewMut};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -108,8 +108,8 @@ pub struct Batch<'a> {
     notes: Notes,
     /// How far the log must be written before the replies leave.
     position: u64,
-    /// Where in the log file the first record of this batch is.
-    offset: i64,
+    /// Where in the log file the records of this batch are.
+    logged_at: Range<i64>,
 }
 
 impl<'a> Batch<'a> {
@@ -130,7 +130,7 @@ impl<'a> Batch<'a> {
             logged: Vec::new(),
             notes: Notes::default(),
             position: 0,
-            offset: 0,
+            logged_at: 0..0,
         }
     }
 
@@ -346,9 +346,12 @@ impl<'a> Batch<'a> {
         self.in_exec = true;
         client.in_exec = true;
         reply.array(queue.len());
+        let mut dirty = 0;
         for (index, mut args) in queue {
             self.call(&TABLE.rows[index], client, &mut args, reply);
+            dirty += self.dirty;
         }
+        self.dirty = dirty;
         self.in_exec = false;
         client.in_exec = false;
         if self.records.end() > 0 {
@@ -412,8 +415,7 @@ impl<'a> Batch<'a> {
     fn release(&mut self) {
         if let Guard::Exclusive(keyspace) = &mut self.guard {
             if !self.replaying {
-                let end = self.server.aof.append(&self.records);
-                self.offset = end - self.records.bytes.len() as i64;
+                self.logged_at = self.server.aof.append(&self.records);
             }
             self.records.clear();
             for garbage in keyspace.garbage.drain(..) {
@@ -505,10 +507,11 @@ impl<'a> Batch<'a> {
         }
         self.logged.clear();
         client.publish(reply.protocol, self.account.last_row);
-        self.account.settle(&self.server.stats);
-        add(&self.server.stats.hits, self.notes.hits.take());
-        add(&self.server.stats.misses, self.notes.misses.take());
-        self.account.tell_journey(client, self.offset);
+        let counters = &client.public.counters;
+        self.account.settle(&self.server.stats, counters);
+        counters.add(Count::Hits, self.notes.hits.take());
+        counters.add(Count::Misses, self.notes.misses.take());
+        self.account.tell_journey(client, &self.logged_at);
     }
 
     /// Replaces the replies of all commands that are in the log by the error.
@@ -548,7 +551,6 @@ impl<'a> Batch<'a> {
             lock,
             dirty: done.dirty,
             logged,
-            logged_before: done.records_before,
             reply: reply.out.len() - done.reply_before,
             took,
         });

@@ -22,7 +22,7 @@ use crate::aof::Aof;
 use crate::config::Config;
 use crate::pubsub::{Hub, Kind, Outbox};
 use crate::resp::{Args, Protocol};
-use crate::stats::Stats;
+use crate::stats::{Counters, Stats, Totals};
 use crate::store::Garbage;
 use crate::watch::Flag;
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,6 +53,20 @@ impl Server {
     /// Whether the log is being replayed, so that there is no data yet.
     pub fn is_loading(&self) -> bool {
         self.aof.status.loading.load(Ordering::Relaxed)
+    }
+
+    /// What all clients have counted since the last CONFIG RESETSTAT.
+    pub fn totals(&self) -> Totals {
+        let all = self.clients.all.lock().unwrap();
+        self.stats
+            .totals(all.values().map(|client| &client.counters))
+    }
+
+    /// Sets all counters to zero, for CONFIG RESETSTAT; the slow log has a reset of its own.
+    pub fn reset_stats(&self) {
+        let all = self.clients.all.lock().unwrap();
+        self.stats
+            .reset(all.values().map(|client| &client.counters));
     }
 
     /// Puts to work what CONFIG SET has changed, where a new value alone does not: these are the
@@ -122,6 +136,7 @@ pub struct Public {
     pub queued: AtomicI64,
     /// Keys that it watches.
     pub watching: AtomicUsize,
+    pub counters: Counters,
     /// Set by MONITOR at once.
     pub monitoring: AtomicBool,
     /// To be disconnected before its next command.
@@ -176,12 +191,10 @@ struct Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.server
-            .clients
-            .all
-            .lock()
-            .unwrap()
-            .remove(&self.public.id);
+        let mut all = self.server.clients.all.lock().unwrap();
+        all.remove(&self.public.id);
+        // Under the same mutex, so that nobody counts it twice or not at all.
+        self.server.stats.keep(&self.public.counters);
     }
 }
 
@@ -307,6 +320,7 @@ impl Client {
             patterns: AtomicUsize::new(0),
             queued: AtomicI64::new(-1),
             watching: AtomicUsize::new(0),
+            counters: Counters::default(),
             monitoring: AtomicBool::new(false),
             killed: AtomicBool::new(false),
         };

@@ -31,7 +31,7 @@ use crate::client::{Client, Public, Server, Then, Wait};
 use crate::error::Error;
 use crate::resp::{self, Args, Limits, Reply, read_command};
 use crate::say;
-use crate::stats::add;
+use crate::stats::Count;
 use crate::store::Keyspace;
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
@@ -199,6 +199,8 @@ impl Session<'_> {
             next.look_up();
             self.arrived_count += 1;
         }
+        // Places that a burst has needed, and nobody since.
+        self.arrived.truncate(4 * self.arrived_count);
     }
 
     /// Runs the commands that have arrived, then sends the replies.
@@ -279,11 +281,10 @@ impl Session<'_> {
         }
         self.reply.out.clear();
         self.reply.out.shrink_to(BATCH_OUTPUT);
-        add(&self.server.stats.output_bytes, sent as u64);
-        add(
-            &self.server.stats.input_bytes,
-            std::mem::take(&mut self.reader.get_mut().taken),
-        );
+        let counters = &self.client.public.counters;
+        counters.add(Count::OutputBytes, sent as u64);
+        let taken = std::mem::take(&mut self.reader.get_mut().taken);
+        counters.add(Count::InputBytes, taken);
         Ok(())
     }
 

@@ -1,14 +1,21 @@
 //! Counters for INFO, and the slow log.
 //!
-//! A counter that every command raises is a cache line that every core wants. So a batch counts
-//! for itself and adds the sums when it ends; what is read here is at most a batch behind.
+//! A counter that every command raises is a cache line that every core wants. So each client has
+//! [`Counters`] of its own, which its thread alone writes, once a batch; INFO adds them up, and
+//! those of the clients that have left. Only the counters for each command of the table, of which
+//! there are many, are shared.
 //!
-//! Totals grow until CONFIG RESETSTAT. What happens in a second is the difference of two samples of
-//! them, which are taken ten times a second. The slow log keeps the newest entries, with no more of
-//! a command than a reader wants to see: 32 words of 128 bytes.
+//! ```text
+//! command ─▶ the batch's tally (account.rs) ─▶ the client's counters, once a batch ─▶ INFO
+//!                                                └─▶ a sample ten times a second ─▶ …_per_sec
+//! ```
 //!
-//! **How Redis does it**: fields of `redisServer`, plain integers, for there is one thread; and
-//! slowlog.c. Its latencies of each command in percentiles (`INFO latencystats`) are left out.
+//! Totals grow until CONFIG RESETSTAT. What happens in a second is the difference between the
+//! oldest and the newest of 17 samples. The slow log keeps the newest entries, with no more of a
+//! command than a reader wants to see: 32 words of 128 bytes.
+//!
+//! **How Redis does it**: plain integers, for there is one thread; slowlog.c. Ours may be read
+//! while they change, so two totals of one INFO may differ by the batches in between.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -21,15 +28,11 @@ pub struct Stats {
     /// Accepted, those that were then rejected included.
     pub connections: AtomicU64,
     pub rejected_connections: AtomicU64,
-    /// Run, whether they failed or not; not those that were refused.
-    pub commands: AtomicU64,
-    pub input_bytes: AtomicU64,
-    pub output_bytes: AtomicU64,
     pub expired_keys: AtomicU64,
-    /// Keys that reads looked for, and found or not.
-    pub hits: AtomicU64,
-    pub misses: AtomicU64,
-    pub error_replies: AtomicU64,
+    /// What the clients that have left had counted.
+    left: Counters,
+    /// What all clients had counted at the last CONFIG RESETSTAT.
+    zero: Mutex<Totals>,
     /// One for each row of the command table, in its order.
     pub of_commands: Vec<OfCommand>,
     pub slow_log: Mutex<SlowLog>,
@@ -37,8 +40,39 @@ pub struct Stats {
     samples: Mutex<VecDeque<(Instant, Totals)>>,
 }
 
-/// Commands, bytes read, bytes written.
-type Totals = [u64; 3];
+/// What one client counts.
+#[derive(Default)]
+pub struct Counters([AtomicU64; KINDS]);
+
+/// What is counted, and where in [`Counters`] and [`Totals`].
+#[derive(Clone, Copy)]
+pub enum Count {
+    Commands,
+    InputBytes,
+    OutputBytes,
+    Hits,
+    Misses,
+    ErrorReplies,
+}
+
+const KINDS: usize = Count::ErrorReplies as usize + 1;
+
+/// Sums over clients.
+pub type Totals = [u64; KINDS];
+
+impl Counters {
+    /// Adds to a counter that only the caller writes to: that needs no turn at the cache line.
+    pub fn add(&self, count: Count, amount: u64) {
+        let counter = &self.0[count as usize];
+        counter.store(counter.load(Ordering::Relaxed) + amount, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> Totals {
+        self.0
+            .each_ref()
+            .map(|counter| counter.load(Ordering::Relaxed))
+    }
+}
 
 /// What happens in a second, at present.
 pub struct Rates {
@@ -69,35 +103,41 @@ impl Stats {
         }
     }
 
-    /// Sets all counters to zero, for CONFIG RESETSTAT; the slow log has a reset of its own.
-    pub fn reset(&self) {
+    /// Sums over all clients since the last reset; `here` are the counters of those who have not
+    /// left.
+    pub fn totals<'a>(&self, here: impl Iterator<Item = &'a Counters>) -> Totals {
+        let zero = *self.zero.lock().unwrap();
+        let sum = sum(here.map(Counters::read).chain([self.left.read()]));
+        std::array::from_fn(|kind| sum[kind].saturating_sub(zero[kind]))
+    }
+
+    /// Keeps what a client has counted that is leaving.
+    pub fn keep(&self, leaving: &Counters) {
+        for (counter, amount) in self.left.0.iter().zip(leaving.read()) {
+            add(counter, amount);
+        }
+    }
+
+    /// CONFIG RESETSTAT.
+    pub fn reset<'a>(&self, here: impl Iterator<Item = &'a Counters>) {
+        *self.zero.lock().unwrap() = sum(here.map(Counters::read).chain([self.left.read()]));
         let counters = [
             &self.connections,
             &self.rejected_connections,
-            &self.commands,
-            &self.input_bytes,
-            &self.output_bytes,
             &self.expired_keys,
-            &self.hits,
-            &self.misses,
-            &self.error_replies,
         ];
         let of_commands = self.of_commands.iter();
         let of_commands =
             of_commands.flat_map(|c| [&c.calls, &c.microseconds, &c.rejected, &c.failed]);
-        counters
-            .into_iter()
-            .chain(of_commands)
-            .for_each(|c| c.store(0, Ordering::Relaxed));
+        let all = counters.into_iter().chain(of_commands);
+        all.for_each(|counter| counter.store(0, Ordering::Relaxed));
         self.samples.lock().unwrap().clear();
     }
 
     /// Takes a sample of the totals; called ten times a second. As in Redis, the last 16 intervals
     /// are what is "at present".
-    pub fn sample(&self) {
+    pub fn sample(&self, totals: Totals) {
         let mut samples = self.samples.lock().unwrap();
-        let totals = [&self.commands, &self.input_bytes, &self.output_bytes];
-        let totals = totals.map(|counter| counter.load(Ordering::Relaxed));
         samples.push_back((Instant::now(), totals));
         if samples.len() > 17 {
             samples.pop_front();
@@ -109,13 +149,21 @@ impl Stats {
         let samples = self.samples.lock().unwrap();
         let (&(from, before), &(to, after)) = (samples.front()?, samples.back()?);
         let seconds = (to - from).as_secs_f64();
-        let rate = |i: usize| after[i].saturating_sub(before[i]) as f64 / seconds;
+        let rate = |count: Count| {
+            after[count as usize].saturating_sub(before[count as usize]) as f64 / seconds
+        };
         (seconds > 0.0).then(|| Rates {
-            commands: rate(0),
-            input_bytes: rate(1),
-            output_bytes: rate(2),
+            commands: rate(Count::Commands),
+            input_bytes: rate(Count::InputBytes),
+            output_bytes: rate(Count::OutputBytes),
         })
     }
+}
+
+fn sum(all: impl Iterator<Item = Totals>) -> Totals {
+    all.fold(Totals::default(), |sum, one| {
+        std::array::from_fn(|kind| sum[kind] + one[kind])
+    })
 }
 
 /// Unix time in microseconds.

@@ -6,8 +6,16 @@
 //! in a read or write. The flag alone would leave a waiting thread waiting; the socket alone would
 //! let it finish the commands that it has read already.
 //!
-//! **How Redis does it**: networking.c, `clientCommand`. The fields that count bytes of its
-//! buffers are left out here.
+//! ```text
+//! CLIENT KILL ID 7     ─▶ Public::killed = true ─▶ looked at before each command (serve.rs)
+//!                      └▶ shutdown(Both) ───────▶ its read returns 0, its write fails
+//! ```
+//!
+//! Whoever kills itself still gets its answer: that client is closed, not cut off.
+//!
+//! **How Redis does it**: networking.c, `clientCommand`. Its fields that count the bytes of buffers
+//! are left out here, for nobody but the client's own thread could count them; so are PAUSE,
+//! TRACKING, NO-EVICT and NO-TOUCH, which belong to features that are not here.
 
 use super::{Command, NO_KEY, Run, TABLE, command};
 use crate::client::{Client, Public, Replies, Then};

@@ -58,7 +58,7 @@ fn set(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error>
 }
 
 fn resetstat(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
-    client.server.stats.reset();
+    client.server.reset_stats();
     reply.ok();
     Ok(())
 }

@@ -22,7 +22,7 @@ use super::{Command, NO_KEY, REDIS_VERSION, Run, TABLE, VERSION, command};
 use crate::client::{Client, Server};
 use crate::error::Error;
 use crate::resp::{Args, Reply};
-use crate::stats::microseconds;
+use crate::stats::{Count, microseconds};
 use crate::store::View;
 use std::fmt::{Display, Write};
 use std::fs;
@@ -212,16 +212,18 @@ impl Info<'_> {
         let stats = &self.server.stats;
         let (channels, patterns) = self.server.hub.counts();
         let rates = stats.rates();
+        let totals = self.server.totals();
+        let total = |count: Count| totals[count as usize];
         self.field("total_connections_received", load(&stats.connections));
-        self.field("total_commands_processed", load(&stats.commands));
+        self.field("total_commands_processed", total(Count::Commands));
         if let Some(rates) = &rates {
             self.field(
                 "instantaneous_ops_per_sec",
                 format_args!("{:.0}", rates.commands),
             );
         }
-        self.field("total_net_input_bytes", load(&stats.input_bytes));
-        self.field("total_net_output_bytes", load(&stats.output_bytes));
+        self.field("total_net_input_bytes", total(Count::InputBytes));
+        self.field("total_net_output_bytes", total(Count::OutputBytes));
         if let Some(rates) = &rates {
             let [input, output] = [rates.input_bytes, rates.output_bytes].map(|rate| rate / 1024.0);
             self.field("instantaneous_input_kbps", format_args!("{input:.2}"));
@@ -230,11 +232,11 @@ impl Info<'_> {
         self.field("rejected_connections", load(&stats.rejected_connections));
         self.field("expired_keys", load(&stats.expired_keys));
         self.field("evicted_keys", 0);
-        self.field("keyspace_hits", load(&stats.hits));
-        self.field("keyspace_misses", load(&stats.misses));
+        self.field("keyspace_hits", total(Count::Hits));
+        self.field("keyspace_misses", total(Count::Misses));
         self.field("pubsub_channels", channels);
         self.field("pubsub_patterns", patterns);
-        self.field("total_error_replies", load(&stats.error_replies));
+        self.field("total_error_replies", total(Count::ErrorReplies));
     }
 
     /// There are no replicas. The id and the backlog that they would need are left out.

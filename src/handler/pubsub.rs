@@ -5,7 +5,7 @@
 //! before the hub knows the subscriber, so no message can overtake it:
 //!
 //! ```text
-//! SUBSCRIBE a b      queue: "subscribe a 1" | messages of a … "subscribe b 2" | messages of a and b
+//! SUBSCRIBE a b   queue: "subscribe a 1" | messages of a … "subscribe b 2" | messages of both
 //! ```
 //!
 //! **How Redis does it**: pubsub.c. One thread does everything there, so nothing can overtake

@@ -205,7 +205,9 @@ fn a_torn_file_that_is_not_the_last_is_refused_unless_those_behind_it_are_empty(
 
 #[test]
 fn a_flipped_bit_in_a_length_is_refused_and_costs_no_good_record() {
-    let log = ten(&record("SET last v"));
+    // A length of three digits can be made to reach behind the end of the file.
+    let long = record(&format!("SET long {}", "x".repeat(150)));
+    let log = [long, ten(&record("SET last v"))].concat();
     let is_length = |&at: &usize| {
         let line = log[..at]
             .iter()
@@ -217,19 +219,17 @@ fn a_flipped_bit_in_a_length_is_refused_and_costs_no_good_record() {
     assert!(places.len() > 30);
     let directory = log_of("i", &[&log]);
     let file = file_of(&directory.0, 0);
-    for (number, at) in places.into_iter().enumerate() {
+    for (at, bit) in places
+        .iter()
+        .flat_map(|&at| (0..8).map(move |bit| (at, bit)))
+    {
         let mut flipped = log.clone();
-        flipped[at] ^= 1 << (number % 8);
+        flipped[at] ^= 1 << bit;
         fs::write(&file, &flipped).unwrap();
         let (status, said) = refused(&directory, &[]);
-        assert_eq!(
-            status.code(),
-            Some(1),
-            "byte {at}, bit {}: {said}",
-            number % 8
-        );
+        assert_eq!(status.code(), Some(1), "byte {at}, bit {bit}: {said}");
         assert!(said.contains("1.incr.aof"), "{said}");
-        assert_eq!(fs::read(&file).unwrap(), flipped, "byte {at}");
+        assert_eq!(fs::read(&file).unwrap(), flipped, "byte {at}, bit {bit}");
     }
 }
 
