@@ -24,7 +24,7 @@ use crate::handler::Row;
 use crate::handler::server::shown;
 use crate::resp::Args;
 use crate::say;
-use crate::stats::{Count, Counters, Slow, Stats, add, microseconds, shorten_words};
+use crate::stats::{Count, Counters, Slow, Stats, add, shorten_words, unix_microseconds};
 use std::ops::Range;
 
 /// The counters of one batch, which are added to the server's when it ends.
@@ -78,7 +78,7 @@ pub struct Step {
 impl Account {
     /// Begins a batch.
     pub fn begin(&mut self) {
-        self.clock = microseconds();
+        self.clock = unix_microseconds();
         self.last_row = None;
         self.journey = say::is_debug().then(Box::default);
     }
@@ -86,13 +86,13 @@ impl Account {
     /// A lock is about to be waited for.
     pub fn ask_for_lock(&mut self) {
         if let Some(journey) = &mut self.journey {
-            journey.asked = microseconds();
+            journey.asked = unix_microseconds();
         }
     }
 
     /// The lock is held: from here on time counts as work.
     pub fn lock_taken(&mut self) {
-        self.clock = microseconds();
+        self.clock = unix_microseconds();
         if let Some(journey) = &mut self.journey {
             journey.locked = self.clock;
             journey.waited += self.clock.saturating_sub(journey.asked);
@@ -102,13 +102,13 @@ impl Account {
     /// The lock is about to be released.
     pub fn lock_released(&mut self) {
         if let Some(journey) = &mut self.journey {
-            journey.held += microseconds().saturating_sub(journey.locked);
+            journey.held += unix_microseconds().saturating_sub(journey.locked);
         }
     }
 
     /// Counts a command that has just ended; returns how long it took, in microseconds.
     pub fn count(&mut self, index: usize, failed: bool) -> u64 {
-        let now = microseconds();
+        let now = unix_microseconds();
         let took = now.saturating_sub(self.clock);
         self.clock = now;
         self.last_row = Some(index);
@@ -129,19 +129,6 @@ impl Account {
         if let Some(journey) = &mut self.journey {
             journey.steps.push(step());
         }
-    }
-
-    fn tally_of(&mut self, index: usize) -> &mut Tally {
-        // A batch rarely has more than two different commands, and often the last one again.
-        let known = self.tally.iter().rposition(|tally| tally.index == index);
-        let at = known.unwrap_or_else(|| {
-            self.tally.push(Tally {
-                index,
-                ..Tally::default()
-            });
-            self.tally.len() - 1
-        });
-        &mut self.tally[at]
     }
 
     /// Adds everything to the counters of the server and of the client.
@@ -188,13 +175,27 @@ impl Account {
             ));
         }
     }
+
+    /// The counters of a row, made when it first comes up.
+    fn tally_of(&mut self, index: usize) -> &mut Tally {
+        // A batch rarely has more than two different commands, and often the last one again.
+        let known = self.tally.iter().rposition(|tally| tally.index == index);
+        let at = known.unwrap_or_else(|| {
+            self.tally.push(Tally {
+                index,
+                ..Tally::default()
+            });
+            self.tally.len() - 1
+        });
+        &mut self.tally[at]
+    }
 }
 
 /// Adds a command to the slow log.
 pub fn add_to_slow_log(client: &Client, row: &Row, args: &Args, took: u64) {
     let slow = Slow {
         id: 0,
-        time: microseconds() / 1_000_000,
+        time: unix_microseconds() / 1_000_000,
         microseconds: took,
         words: shorten_words(&shown(row, args)),
         addr: client.public.address(),

@@ -275,7 +275,7 @@ impl<'a> Batch<'a> {
                 records_before,
                 reply_before: begin,
             };
-            self.account(row, client, args, reply, done);
+            self.note_end(row, client, args, reply, done);
         }
     }
 
@@ -529,7 +529,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Counts a command that has just ended, for all who want to know.
-    fn account(
+    fn note_end(
         &mut self,
         row: &'static Row,
         client: &Client,

@@ -114,7 +114,7 @@ impl Clients {
 /// What others may see of a client.
 pub struct Public {
     pub id: u64,
-    /// None for the client that replays the log.
+    /// None for a fake client.
     pub connection: Option<Connection>,
     /// When it connected.
     pub since: Instant,
@@ -298,8 +298,9 @@ impl Client {
         client
     }
 
-    /// The client that replays the log, whom nobody sees.
-    pub fn for_replay(server: &Arc<Server>) -> Client {
+    /// A client without a connection, whom nobody sees: it replays the log, or stands for the sweep.
+    /// Redis calls the same a fake client.
+    pub fn fake(server: &Arc<Server>) -> Client {
         Client::unregistered(server, 0, None)
     }
 

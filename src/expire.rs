@@ -31,7 +31,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// The sweeping thread.
 pub fn sweep_for_ever(server: &Arc<Server>, store: &RwLock<Keyspace>) -> ! {
-    let client = Client::for_replay(server);
+    let client = Client::fake(server);
     let mut reply = Reply::new();
     loop {
         std::thread::sleep(TICK);

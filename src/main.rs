@@ -190,7 +190,7 @@ fn replay(
 ) -> Result<Keyspace, String> {
     let store = RwLock::new(Keyspace::new(server.config.number("databases") as usize));
     let mut batch = Batch::for_replay(server, &store);
-    let mut client = Client::for_replay(server);
+    let mut client = Client::fake(server);
     let mut reply = Reply::new();
     read(&mut |args: &mut Args| batch.replay(&mut client, args, &mut reply))?;
     drop(batch);

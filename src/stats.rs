@@ -167,7 +167,7 @@ fn sum(all: impl Iterator<Item = Totals>) -> Totals {
 }
 
 /// Unix time in microseconds.
-pub fn microseconds() -> u64 {
+pub fn unix_microseconds() -> u64 {
     let since_epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     since_epoch.as_micros() as u64
 }

@@ -22,7 +22,7 @@ use super::{Command, NO_KEY, REDIS_VERSION, Run, TABLE, VERSION, command};
 use crate::client::{Client, Server};
 use crate::error::Error;
 use crate::resp::{Args, Reply};
-use crate::stats::{Count, microseconds};
+use crate::stats::{Count, unix_microseconds};
 use crate::store::View;
 use std::fmt::{Display, Write};
 use std::fs;
@@ -107,7 +107,7 @@ impl Info<'_> {
         self.field("process_id", std::process::id());
         self.field("run_id", &server.run_id);
         self.field("tcp_port", server.port.load(Ordering::Relaxed));
-        self.field("server_time_usec", microseconds());
+        self.field("server_time_usec", unix_microseconds());
         self.field("uptime_in_seconds", seconds);
         self.field("uptime_in_days", seconds / (24 * 60 * 60));
         if let Ok(path) = std::env::current_exe() {
@@ -168,7 +168,9 @@ impl Info<'_> {
         let seconds = status.last_rewrite_seconds.load(Ordering::Relaxed);
         self.field("aof_last_rewrite_time_sec", seconds);
         let seconds = match status.rewriting.load(Ordering::Relaxed) {
-            true => (microseconds() / 1_000_000).saturating_sub(load(&status.rewrite_start)) as i64,
+            true => {
+                (unix_microseconds() / 1_000_000).saturating_sub(load(&status.rewrite_start)) as i64
+            }
             false => -1,
         };
         self.field("aof_current_rewrite_time_sec", seconds);
@@ -194,7 +196,7 @@ impl Info<'_> {
         let start = load(&status.load_start);
         let done = load(&status.load_done);
         let total = load(&status.load_total).max(done);
-        let elapsed = (microseconds() / 1_000_000).saturating_sub(start);
+        let elapsed = (unix_microseconds() / 1_000_000).saturating_sub(start);
         // As fast as until now; in the first second nobody knows.
         let left = match elapsed {
             0 => 1,

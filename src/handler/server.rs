@@ -16,7 +16,7 @@ use crate::client::{Client, Replies, Then, Wait};
 use crate::error::Error;
 use crate::handler::args::Cursor;
 use crate::resp::{Args, Digits, Reply};
-use crate::stats::microseconds;
+use crate::stats::unix_microseconds;
 use std::sync::atomic::Ordering;
 
 #[rustfmt::skip]
@@ -31,7 +31,7 @@ pub const COMMANDS: &[Command] = &[
 ];
 
 fn time(_: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let now = microseconds();
+    let now = unix_microseconds();
     reply.array(2);
     for part in [now / 1_000_000, now % 1_000_000] {
         reply.bulk(Digits::new(part as i64).as_bytes());
@@ -164,9 +164,9 @@ fn monitor(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error
 /// and those that hold a secret.
 pub fn show_monitors(client: &Client, row: &Row, args: &Args, now: u64, reply: &mut Reply) {
     let name = row.command.name;
-    let group = name.split('|').next().unwrap_or(name);
+    let container = name.split('|').next().unwrap_or(name);
     let hidden = matches!(
-        group,
+        container,
         "config" | "monitor" | "shutdown" | "slowlog" | "debug" | "acl"
     ) || matches!(
         name,
