@@ -506,7 +506,7 @@ impl<'a> Batch<'a> {
             self.retract(&Error::Misconf(cause), reply);
         }
         self.logged.clear();
-        client.publish(reply.protocol, self.account.last_row);
+        client.update_public(reply.protocol, self.account.last_row);
         let counters = &client.public.counters;
         self.account.settle(&self.server.stats, counters);
         counters.add(Count::Hits, self.notes.hits.take());

@@ -126,7 +126,7 @@ pub struct Public {
     pub name: Mutex<Vec<u8>>,
     pub lib_name: Mutex<Vec<u8>>,
     pub lib_ver: Mutex<Vec<u8>>,
-    /// From here on, what [`Client::publish`] has told last.
+    /// From here on, what [`Client::update_public`] has told last.
     pub db: AtomicUsize,
     pub resp3: AtomicBool,
     /// How many channels it has subscribed to, and how many patterns.
@@ -373,7 +373,7 @@ impl Client {
     }
 
     /// Tells the others how it stands: once per batch, for they need not know it sooner.
-    pub fn publish(&self, protocol: Protocol, last_command: Option<usize>) {
+    pub fn update_public(&self, protocol: Protocol, last_command: Option<usize>) {
         let public = &self.public;
         let queued = self
             .transaction

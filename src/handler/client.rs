@@ -151,7 +151,7 @@ fn list(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
 /// The client itself must not be listed as it was a batch ago.
 fn bring_up_to_date(client: &Client, args: &Args, reply: &Reply) {
     let name = [&args[0], b"|", &args[1]].concat();
-    client.publish(reply.protocol, TABLE.find(&name).map(|row| row.index));
+    client.update_public(reply.protocol, TABLE.find(&name).map(|row| row.index));
 }
 
 /// A line of CLIENT LIST.
