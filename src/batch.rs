@@ -36,6 +36,7 @@ mod admit;
 use crate::account::{Account, Step, add_to_slow_log};
 use crate::client::{Client, Replies, Server, Transaction};
 use crate::error::Error;
+use crate::handler::args::database;
 use crate::handler::{Row, Run, TABLE, can_replay, server, transactions};
 use crate::propagate::Records;
 use crate::resp::{Args, Reply};
@@ -218,6 +219,14 @@ impl<'a> Batch<'a> {
         reply: &mut Reply,
     ) -> Result<(), String> {
         let row = can_replay(args)?;
+        if row.command.name == "select" {
+            // If it failed, what follows would go to the database before.
+            let databases = self.server.config.number("databases") as usize;
+            database(&args[1], databases).map_err(|_| {
+                let index = String::from_utf8_lossy(&args[1]);
+                format!("`--databases {databases}` is too few for the SELECT {index}")
+            })?;
+        }
         reply.out.clear();
         self.execute(Some(row), client, args, reply);
         // Neither a lock is given back here nor a log written, where these would be used up.
@@ -239,6 +248,9 @@ impl<'a> Batch<'a> {
 
     /// Runs a command that has been admitted, and accounts for it.
     fn call(&mut self, row: &'static Row, client: &mut Client, args: &mut Args, reply: &mut Reply) {
+        if matches!(row.command.run, Run::Unlocked(_)) && !self.in_exec {
+            self.release();
+        }
         let begin = reply.out.len();
         let records_before = self.records.bytes.len();
         self.dirty = 0;
@@ -255,7 +267,9 @@ impl<'a> Batch<'a> {
                 self.delete_noted_if_exclusive();
                 result
             }
-            Run::Client(handler) | Run::OpenContainer(handler) => handler(client, args, reply),
+            Run::Client(handler) | Run::OpenContainer(handler) | Run::Unlocked(handler) => {
+                handler(client, args, reply)
+            }
             Run::Write(handler) => self.write(handler, client.db, args, reply),
             Run::Exec => self.exec(client, reply),
             Run::Container => Ok(()),
@@ -288,7 +302,7 @@ impl<'a> Batch<'a> {
         if !self.in_exec {
             self.records.begin();
         }
-        let limits = limits(self.server);
+        let limits = limits(self.server, self.replaying);
         let Guard::Exclusive(keyspace) = &mut self.guard else {
             return Ok(());
         };
@@ -445,7 +459,7 @@ impl<'a> Batch<'a> {
         if !self.in_exec {
             self.records.begin();
         }
-        let limits = limits(self.server);
+        let limits = limits(self.server, self.replaying);
         let Guard::Exclusive(keyspace) = &mut self.guard else {
             return 0;
         };
@@ -567,7 +581,8 @@ fn is_queued(row: &Row) -> bool {
     )
 }
 
-fn limits(server: &Server) -> Limits {
+/// What the configuration says about values. What the log says was within the limits of its time.
+fn limits(server: &Server, replaying: bool) -> Limits {
     let config = &server.config;
     let hash = crate::hash::Limits {
         entries: config.hash_entries.load(Ordering::Relaxed),
@@ -575,6 +590,10 @@ fn limits(server: &Server) -> Limits {
     };
     Limits {
         hash,
-        string: config.max_bulk.load(Ordering::Relaxed),
+        string: if replaying {
+            usize::MAX
+        } else {
+            config.max_bulk.load(Ordering::Relaxed)
+        },
     }
 }
