@@ -32,16 +32,18 @@
 //! thread; `call` is its one place too. Looking ahead came with Redis 8 and Valkey 8.
 
 mod admit;
+mod dead;
 
 use crate::account::{Account, Step, add_to_slow_log};
 use crate::client::{Client, Replies, Server, Transaction};
 use crate::error::Error;
+use crate::handler::args::database;
 use crate::handler::{Row, Run, TABLE, can_replay, server, transactions};
 use crate::propagate::Records;
 use crate::resp::{Args, Reply};
 use crate::say;
-use crate::stats::{Count, add};
-use crate::store::{Expired, Keyspace, Limits, Notes, Time, View, ViewMut};
+use crate::stats::Count;
+use crate::store::{Keyspace, Limits, Notes, Time, View, ViewMut};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -221,6 +223,14 @@ impl<'a> Batch<'a> {
         reply: &mut Reply,
     ) -> Result<(), String> {
         let row = can_replay(args)?;
+        if row.command.name == "select" {
+            // If it failed, what follows would go to the database before.
+            let databases = self.server.config.number("databases") as usize;
+            database(&args[1], databases).map_err(|_| {
+                let index = String::from_utf8_lossy(&args[1]);
+                format!("`--databases {databases}` is too few for the SELECT {index}")
+            })?;
+        }
         reply.out.clear();
         self.execute(Some(row), client, args, reply);
         // Neither a lock is given back here nor a log written, where these would be used up.
@@ -242,6 +252,9 @@ impl<'a> Batch<'a> {
 
     /// Runs a command that has been admitted, and accounts for it.
     fn call(&mut self, row: &'static Row, client: &mut Client, args: &mut Args, reply: &mut Reply) {
+        if matches!(row.command.run, Run::Unlocked(_)) && !self.in_exec {
+            self.release();
+        }
         let begin = reply.out.len();
         let records_before = self.records.bytes.len();
         self.dirty = 0;
@@ -258,7 +271,9 @@ impl<'a> Batch<'a> {
                 self.delete_noted_if_exclusive();
                 result
             }
-            Run::Client(handler) | Run::OpenContainer(handler) => handler(client, args, reply),
+            Run::Client(handler) | Run::OpenContainer(handler) | Run::Unlocked(handler) => {
+                handler(client, args, reply)
+            }
             Run::Write(handler) => self.write(handler, client.db, args, reply),
             Run::Exec => self.exec(client, reply),
             Run::Container => Ok(()),
@@ -292,7 +307,7 @@ impl<'a> Batch<'a> {
         if !self.in_exec {
             self.records.begin();
         }
-        let limits = limits(self.server);
+        let limits = limits(self.server, self.replaying);
         let Guard::Exclusive(keyspace) = &mut self.guard else {
             return Ok(());
         };
@@ -430,58 +445,6 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// After a read under a lock that is exclusive already, as in EXEC, there is nothing to wait for.
-    fn delete_noted_if_exclusive(&mut self) {
-        if matches!(self.guard, Guard::Exclusive(_)) {
-            self.delete_noted();
-        }
-    }
-
-    /// Deletes what readers found dead, if it still is. The exclusive lock is held.
-    fn delete_noted(&mut self) {
-        let noted = self.notes.take();
-        if noted.is_empty() {
-            return;
-        }
-        for unit in noted.chunk_by(|a, b| a.unit == b.unit) {
-            self.delete_dead(unit);
-        }
-    }
-
-    /// Deletes keys as one unit if they are dead; returns how many were. The exclusive lock is
-    /// held.
-    pub fn delete_dead(&mut self, keys: &[Expired]) -> usize {
-        if !self.in_exec {
-            self.records.begin();
-        }
-        let limits = limits(self.server);
-        let Guard::Exclusive(keyspace) = &mut self.guard else {
-            return 0;
-        };
-        let mut view = ViewMut::new(keyspace, 0, self.time, limits, &mut self.records);
-        let mut deleted = 0;
-        for Expired { db, key, .. } in keys {
-            deleted += usize::from(view.in_db(*db, |view| view.delete_if_dead(key)));
-        }
-        if !self.in_exec {
-            self.records.end();
-        }
-        add(&self.server.stats.expired_keys, deleted as u64);
-        deleted
-    }
-
-    /// Looks for keys of database `db` that are dead, under the exclusive lock, and deletes up to
-    /// `most` of them; returns how many.
-    pub fn sweep(&mut self, db: usize, most: usize) -> usize {
-        self.exclude();
-        let Guard::Exclusive(keyspace) = &self.guard else {
-            return 0;
-        };
-        let dead = keyspace.dead(db, self.time, most);
-        let dead = dead.into_iter().map(|key| [Expired { unit: 0, db, key }]);
-        dead.map(|key| self.delete_dead(&key)).sum()
-    }
-
     /// Takes the exclusive lock and keeps it, so that nothing changes any more: for SHUTDOWN.
     pub fn hold_everything(&mut self) {
         self.exclude();
@@ -577,8 +540,9 @@ fn is_queued(row: &Row) -> bool {
     )
 }
 
-/// What a value may be at present: CONFIG SET changes it.
-fn limits(server: &Server) -> Limits {
+/// What a value may be at present: CONFIG SET changes it. What the log says was within the limits
+/// of its time.
+fn limits(server: &Server, replaying: bool) -> Limits {
     let config = &server.config;
     let hash = crate::hash::Limits {
         entries: config.hash_entries.load(Ordering::Relaxed),
@@ -586,6 +550,10 @@ fn limits(server: &Server) -> Limits {
     };
     Limits {
         hash,
-        string: config.max_bulk.load(Ordering::Relaxed),
+        string: if replaying {
+            usize::MAX
+        } else {
+            config.max_bulk.load(Ordering::Relaxed)
+        },
     }
 }

@@ -205,7 +205,7 @@ pub struct Client {
     _registration: Option<Registration>,
     /// The database that it has selected.
     pub db: usize,
-    /// Whether it has given the password, or none is needed.
+    /// Whether it has given the password, or none was needed when it came.
     pub authenticated: bool,
     /// What MULTI has queued so far.
     pub transaction: Option<Transaction>,
@@ -341,6 +341,12 @@ impl Client {
             replies: Replies::On,
             then: Then::GoOn,
         }
+    }
+
+    /// Whether it must give the password before it is served. One who came while there was one need
+    /// not once it is taken away.
+    pub fn owes_password(&self) -> bool {
+        !self.authenticated && self.server.config.has_password()
     }
 
     /// Whether it has subscribed to anything.

@@ -72,6 +72,7 @@ pub enum Error {
     NestedMulti,
     WatchInsideMulti,
     NotInTransaction,
+    NotForMonitors,
     SubscribedOnly(&'static str),
     DebugNotAllowed,
     Misconf(String),
@@ -210,6 +211,7 @@ impl Error {
             Error::NestedMulti => "ERR MULTI calls can not be nested",
             Error::WatchInsideMulti => "ERR WATCH inside MULTI is not allowed",
             Error::NotInTransaction => "ERR Command not allowed inside a transaction",
+            Error::NotForMonitors => "ERR Replica can't interact with the keyspace",
             Error::DebugNotAllowed => {
                 "ERR DEBUG command not allowed. If the enable-debug-command option is set to \
                  \"local\", you can run it from a local connection, otherwise you need to set \

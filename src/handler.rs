@@ -62,6 +62,9 @@ pub enum Run {
     Write(fn(&mut ViewMut, &mut Args, &mut Reply) -> Result<(), Error>),
     /// Without a lock, or under whichever is held: it sees its client alone, and must not block.
     Client(fn(&mut Client, &Args, &mut Reply) -> Result<(), Error>),
+    /// Without a lock: what is held is given back before, and what it guarded is handed to the log.
+    /// For what acts upon the log itself. Only EXEC keeps its lock.
+    Unlocked(fn(&mut Client, &Args, &mut Reply) -> Result<(), Error>),
     /// Under the shared lock, and with its client.
     Mixed(fn(&mut Client, &View, &Args, &mut Reply) -> Result<(), Error>),
     /// EXEC, which runs others and holds the lock that the most demanding of them needs.

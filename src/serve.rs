@@ -176,10 +176,10 @@ impl Session<'_> {
     /// is what is wrong: the blocking read will find the same, when the replies have left.
     fn take_arrived(&mut self) {
         // What a stranger may send is decided by the AUTH before it.
-        let most = if self.client.authenticated {
-            BATCH_COMMANDS
-        } else {
+        let most = if self.client.owes_password() {
             1
+        } else {
+            BATCH_COMMANDS
         };
         while self.arrived_count < most {
             if self.arrived_count == self.arrived.len() {
@@ -436,7 +436,7 @@ fn limits(client: &Client) -> Limits {
     Limits {
         bulk: config.max_bulk.load(Ordering::Relaxed),
         command: config.query_buffer_limit.load(Ordering::Relaxed),
-        stranger: !client.authenticated,
+        stranger: client.owes_password(),
         strict: false,
     }
 }

@@ -76,6 +76,10 @@ impl Manifest {
                 )
             })?;
         }
+        if manifest.live().next().is_none() {
+            // Nobody writes such a manifest. To begin with nothing would lose what it has named.
+            return Err(format!("{} names no file of a log", path.display()));
+        }
         Ok(Some(manifest))
     }
 
@@ -176,6 +180,20 @@ impl Manifest {
         seq.bytes()
             .all(|byte| byte.is_ascii_digit())
             .then_some(kind)
+    }
+
+    /// The name of a file in the directory that holds a part of a log and is not listed.
+    pub fn unlisted(&self) -> io::Result<Option<String>> {
+        for file in fs::read_dir(&self.directory)? {
+            let file = file?;
+            let name = file.file_name().to_string_lossy().into_owned();
+            let is_listed = self.live().any(|entry| entry.name == name);
+            let is_ours = matches!(self.kind_of(&name), Some("base" | "incr"));
+            if is_ours && !is_listed && file.metadata()?.len() > 0 {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
     }
 
     /// Deletes what nobody can need: the files marked as history, temporary files, and what a

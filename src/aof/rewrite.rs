@@ -74,10 +74,14 @@ impl Aof {
         true
     }
 
-    /// Asks for the log to be switched on, which begins with a rewrite from memory.
+    /// Asks for the log to be switched on, which begins with a rewrite from memory. If a rewrite
+    /// is running, another one follows it at once.
     pub fn request_enable(&self) {
+        let mut wanted = self.rewriter.wanted.lock().unwrap();
         self.rewriter.enable.store(true, Ordering::Release);
-        self.request_rewrite();
+        self.status.rewriting.store(true, Ordering::Release);
+        *wanted = true;
+        self.rewriter.arrived.notify_one();
     }
 
     /// Switches the log off. What is written of it stays, and is loaded at the next start if the
@@ -116,9 +120,7 @@ impl Aof {
                 true => self.rewrite_from_memory(store),
                 false => self.rewrite_from_log(replay_all),
             };
-            // Unless it failed because the log was switched off, and on again.
-            let may_wait = !self.rewriter.enable.load(Ordering::Acquire);
-            if result.is_err() && may_wait {
+            if result.is_err() {
                 not_before = Instant::now() + PAUSE_AFTER_FAILURE;
             }
             // Who switched the log on was told OK, and must get it.
@@ -126,7 +128,8 @@ impl Aof {
                 self.rewriter.enable.store(true, Ordering::Release);
             }
             self.tell(&result, begin.elapsed());
-            status.rewriting.store(false, Ordering::Release);
+            let wanted = self.rewriter.wanted.lock().unwrap();
+            status.rewriting.store(*wanted, Ordering::Release);
         }
     }
 

@@ -31,6 +31,7 @@ impl Aof {
     pub fn start(&self, replay: &mut Replay) -> Result<(), String> {
         let dir = PathBuf::from(self.config.text("dir"));
         let lock = lock_directory(&dir)?;
+        adopt_bare_file(&self.config, &dir)?;
         let mut manifest = find_files(&self.config, &dir)?;
         self.load(&manifest, replay)?;
         let at = |path: &Path, error| format!("cannot write to {}: {error}", path.display());
@@ -189,47 +190,83 @@ pub fn lock_directory(dir: &Path) -> Result<File, String> {
 
 /// Finds the files of the log, or makes an empty log.
 pub fn find_files(config: &Config, dir: &Path) -> Result<Manifest, String> {
-    let directory = dir.join(config.text("appenddirname"));
     let prefix = config.text("appendfilename");
-    let error = |error| format!("cannot write to {}: {error}", directory.display());
-    fs::create_dir_all(&directory).map_err(error)?;
-    let bare = dir.join(&prefix);
-    let mut manifest = match Manifest::load(directory.clone(), &prefix)? {
+    let mut manifest = match manifest_or_none(config, dir)? {
         Some(manifest) => manifest,
         None => {
-            let mut manifest = Manifest::new(directory.clone(), &prefix);
-            if bare.exists() {
-                manifest.base = Some(Entry {
-                    name: prefix.clone(),
-                    seq: 1,
-                });
-            } else {
-                let incr = manifest.next_incr();
-                create(&manifest.path_of(&incr)).map_err(error)?;
-                manifest.incrs.push(incr);
-            }
-            manifest.save().map_err(error)?;
-            manifest::sync_directory(dir).map_err(error)?;
+            let mut manifest = Manifest::new(dir.join(config.text("appenddirname")), &prefix);
+            let error = cannot_write(&manifest.directory);
+            let incr = manifest.next_incr();
+            create(&manifest.path_of(&incr)).map_err(&error)?;
+            manifest.incrs.push(incr);
+            manifest.save().map_err(&error)?;
+            manifest::sync_directory(dir).map_err(&error)?;
             manifest
         }
     };
-    // The bare file is moved after the manifest that names it was saved, so a kill in between
-    // leaves a manifest whose base is still outside: also found here.
-    if let Some(base) = manifest.base.as_ref().filter(|base| base.name == prefix) {
-        let inside = manifest.path_of(base);
-        if bare.exists() && !inside.exists() {
-            fs::rename(&bare, &inside).map_err(error)?;
-            manifest::sync_directory(&directory).map_err(error)?;
-            manifest::sync_directory(dir).map_err(error)?;
-            say::notice(format_args!(
-                "adopted {} as the base of the log",
-                bare.display()
-            ));
-        }
-    }
     manifest.incrs.sort_by_key(|entry| entry.seq);
     no_file_is_missing(&manifest)?;
     Ok(manifest)
+}
+
+/// The manifest. Where there is none, the directory is made, and there must be no files of a log:
+/// a new manifest would not name them, and what a log does not name is not loaded.
+fn manifest_or_none(config: &Config, dir: &Path) -> Result<Option<Manifest>, String> {
+    let directory = dir.join(config.text("appenddirname"));
+    let prefix = config.text("appendfilename");
+    if let Some(manifest) = Manifest::load(directory.clone(), &prefix)? {
+        return Ok(Some(manifest));
+    }
+    let error = cannot_write(&directory);
+    fs::create_dir_all(&directory).map_err(&error)?;
+    let none = Manifest::new(directory.clone(), &prefix);
+    match none.unlisted().map_err(&error)? {
+        None => Ok(None),
+        Some(name) => Err(format!(
+            "{} does not exist, but {name} beside it holds a part of a log. Restore it from a \
+             copy, or move the files elsewhere to begin with nothing",
+            none.path().display()
+        )),
+    }
+}
+
+/// Makes a bare `appendonly.aof` the base of the log. It is moved after the manifest that names it
+/// was saved, so a kill in between leaves a manifest whose base is still outside: that is moved
+/// too. Only a start does this, which loads what it has moved.
+fn adopt_bare_file(config: &Config, dir: &Path) -> Result<(), String> {
+    let prefix = config.text("appendfilename");
+    let bare = dir.join(&prefix);
+    if !bare.exists() {
+        return Ok(());
+    }
+    let error = cannot_write(dir);
+    let manifest = match manifest_or_none(config, dir)? {
+        Some(manifest) => manifest,
+        None => {
+            let mut manifest = Manifest::new(dir.join(config.text("appenddirname")), &prefix);
+            manifest.base = Some(Entry {
+                name: prefix.clone(),
+                seq: 1,
+            });
+            manifest.save().map_err(&error)?;
+            manifest::sync_directory(dir).map_err(&error)?;
+            manifest
+        }
+    };
+    let inside = manifest.directory.join(&prefix);
+    if manifest.base.is_some_and(|base| base.name == prefix) && !inside.exists() {
+        fs::rename(&bare, &inside).map_err(&error)?;
+        manifest::sync_directory(&manifest.directory).map_err(&error)?;
+        manifest::sync_directory(dir).map_err(&error)?;
+        let bare = bare.display();
+        say::notice(format_args!("adopted {bare} as the base of the log"));
+    }
+    Ok(())
+}
+
+fn cannot_write(directory: &Path) -> impl Fn(std::io::Error) -> String + use<> {
+    let directory = directory.to_path_buf();
+    move |error| format!("cannot write to {}: {error}", directory.display())
 }
 
 fn no_file_is_missing(manifest: &Manifest) -> Result<(), String> {

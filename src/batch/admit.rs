@@ -7,7 +7,8 @@
 //! 2. The log cannot be written, and the command would write.
 //! 3. The client has subscribed in RESP2, where a reply looks like a message.
 //! 4. The log is still being loaded.
-//! 5. SHUTDOWN is to be queued by MULTI.
+//! 5. The client is a monitor, and the command would look at the data.
+//! 6. SHUTDOWN is to be queued by MULTI.
 //!
 //! A command that is refused inside MULTI spoils the transaction: EXEC will refuse the rest of it.
 //!
@@ -17,7 +18,7 @@
 use super::Batch;
 use crate::client::{Client, Then};
 use crate::error::Error;
-use crate::handler::{Row, Run, TABLE, debug, works_while_loading};
+use crate::handler::{Command, Row, Run, TABLE, debug, works_while_loading};
 use crate::resp::{Args, Reply};
 use std::sync::atomic::Ordering;
 
@@ -28,7 +29,7 @@ impl Batch<'_> {
         if command.name.starts_with("debug") && !debug::is_allowed(client) {
             return Err(Error::DebugNotAllowed);
         }
-        if !client.authenticated && !matches!(command.name, "auth" | "hello" | "quit" | "reset") {
+        if client.owes_password() && !matches!(command.name, "auth" | "hello" | "quit" | "reset") {
             return Err(Error::NoAuth);
         }
         if self.replaying {
@@ -51,6 +52,9 @@ impl Batch<'_> {
         }
         if !works_while_loading(command) && self.server.is_loading() {
             return Err(Error::Loading);
+        }
+        if client.public.monitoring.load(Ordering::Relaxed) && uses_data(command) {
+            return Err(Error::NotForMonitors);
         }
         if client.transaction.is_some() && command.name == "shutdown" {
             return Err(Error::NotInTransaction);
@@ -89,6 +93,11 @@ impl Batch<'_> {
         }
         reply.error(error);
     }
+}
+
+/// What a client may not say that has become a monitor, which in Redis is a kind of replica.
+fn uses_data(command: &Command) -> bool {
+    matches!(command.run, Run::Read(_) | Run::Write(_)) || command.name == "publish"
 }
 
 /// What a RESP2 client may say while it is subscribed: its replies cannot be told from messages.

@@ -91,7 +91,7 @@ fn check_aof(args: impl Iterator<Item = OsString>) -> Result<Start, String> {
 
 fn refused(what: &str, place: &str, reason: &str) -> String {
     let what = what.escape_debug();
-    format!("simple-redis: cannot use '{what}' ({place}): {reason}")
+    format!("cannot use '{what}' ({place}): {reason}")
 }
 
 /// Collects what is said.
@@ -108,7 +108,7 @@ impl Loader {
     /// Takes the lines of a file; `depth` is how many files include it.
     fn read_file(&mut self, path: &Path, depth: usize) -> Result<(), String> {
         let shown = path.display();
-        let cannot = |why: &str| format!("simple-redis: cannot read the options in {shown}: {why}");
+        let cannot = |why: &str| format!("cannot read the options in {shown}: {why}");
         if depth > 8 {
             return Err(cannot("its files include each other"));
         }
@@ -396,7 +396,7 @@ jemalloc-bg-thread yes
 
     #[test]
     fn what_cannot_be_meant_is_one_line_that_says_where() {
-        let line = "simple-redis: cannot use";
+        let line = "cannot use";
         for (words, expected) in [
             (
                 &["--port", "x"][..],
@@ -452,9 +452,7 @@ jemalloc-bg-thread yes
 
     #[test]
     fn files_that_cannot_be_read_are_named() {
-        assert!(
-            error(&["/no/such"]).starts_with("simple-redis: cannot read the options in /no/su")
-        );
+        assert!(error(&["/no/such"]).starts_with("cannot read the options in /no/su"));
         let file = File::new("loop", b"");
         std::fs::write(&file.0, format!("include {}", file.path())).unwrap();
         assert!(error(&[file.path()]).ends_with("its files include each other"));

@@ -1,6 +1,6 @@
 //! What clients see of the log: replies while it loads, the fields of INFO, and WAITAOF.
 
-use crate::support::{Client, Directory, Program, Server};
+use crate::support::{Client, Directory, Program, Server, refused};
 use crate::{file_of, info, log_of, rewrite, wait_until};
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -139,6 +139,52 @@ fn a_bare_appendonly_file_becomes_the_base() {
     assert!(!server.dir().join("appendonlydir/appendonly.aof").exists());
     server.crash();
     assert_eq!(server.client().run("MGET old new"), "1) \"1\"\n2) \"2\"");
+}
+
+#[test]
+fn a_bare_file_that_was_never_loaded_stays_where_it_is() {
+    let directory = Directory::new();
+    let bare = directory.0.join("appendonly.aof");
+    fs::write(&bare, crate::record("SET old 1")).unwrap();
+    let mut server = Server::start_in(directory, Program::Ours, &["--appendonly", "no"]);
+    let mut client = server.client();
+    client.run("SET new 2");
+    client.run("CONFIG SET appendonly yes");
+    wait_until("the log is on", || info(&mut client, "aof_enabled") == "1");
+    crate::wait_for_rewrite(&mut client);
+    server.kill();
+    assert_eq!(fs::read(bare).unwrap(), crate::record("SET old 1"));
+}
+
+#[test]
+fn a_lower_limit_of_strings_takes_nothing_back() {
+    let mut server = Server::start(&["--proto-max-bulk-len", "1mb"]);
+    let mut client = server.client();
+    client.run("CONFIG SET proto-max-bulk-len 2mb");
+    client.run("SETRANGE k 1500000 x");
+    client.run("APPEND k y");
+    client.run("CONFIG SET proto-max-bulk-len 1mb");
+    // The rewrite replays the log too, and what it forgot would be gone for good.
+    rewrite(&mut client);
+    client.run("APPEND other z");
+    server.crash();
+    assert_eq!(server.client().run("STRLEN k"), "(integer) 1500002");
+    assert_eq!(server.client().run("STRLEN other"), "(integer) 1");
+}
+
+#[test]
+fn a_log_of_more_databases_than_there_are_is_refused() {
+    let log = ["SELECT 9", "SET a 1"].map(crate::record).concat();
+    let directory = log_of("i", &[&log]);
+    let (status, said) = refused(&directory, &["--databases", "4"]);
+    assert_eq!(status.code(), Some(1));
+    assert!(
+        said.contains("is too few for the SELECT 9 at offset 0 of"),
+        "{said}"
+    );
+    let server = Server::start_in(directory, Program::Ours, &["--databases", "10"]);
+    server.client().run("SELECT 9");
+    assert_eq!(server.client().run("DBSIZE"), "(integer) 0");
 }
 
 #[test]

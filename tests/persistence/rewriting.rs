@@ -130,10 +130,30 @@ fn a_log_that_was_switched_off_is_as_it_was() {
 }
 
 #[test]
+fn what_came_in_one_packet_with_the_switching_off_is_in_the_log() {
+    let mut server = Server::start(&[]);
+    let mut client = server.client();
+    client.raw(b"SET logged 1\r\nCONFIG SET appendonly no\r\nSET unlogged 1\r\n");
+    (0..3).for_each(|_| drop(client.read()));
+    server.crash();
+    assert_eq!(server.client().run("KEYS *"), "1) \"logged\"");
+}
+
+#[test]
 fn switching_on_while_a_rewrite_runs_is_not_forgotten() {
     let mut server = Server::start(&[]);
     fill(&server);
     let mut client = server.client();
+    // After a rewrite that failed, as this one most likely does, the next waits for a minute, but
+    // not if it is asked for.
+    client.raw(b"BGREWRITEAOF\r\nCONFIG SET appendonly no\r\n");
+    (0..2).for_each(|_| drop(client.read()));
+    wait_until("the end of the rewrite", || {
+        info(&mut client, "aof_rewrite_in_progress") == "0"
+    });
+    client.run("CONFIG SET appendonly yes");
+    wait_until("the log is on", || info(&mut client, "aof_enabled") == "1");
+    wait_for_rewrite(&mut client);
     // All in one packet, so that the rewrite has hardly begun.
     client.raw(b"BGREWRITEAOF\r\nCONFIG SET appendonly no\r\nCONFIG SET appendonly yes\r\n");
     (0..3).for_each(|_| drop(client.read()));

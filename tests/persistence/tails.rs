@@ -294,11 +294,30 @@ fn a_manifest_that_names_a_missing_file_or_says_nonsense_is_refused() {
     assert_eq!(status.code(), Some(1));
     assert!(said.contains("2.incr.aof, which does not exist"), "{said}");
     let manifest = directory.0.join("appendonlydir/appendonly.aof.manifest");
-    fs::write(manifest, "file a seq 1 type i\nfile ../b seq 2 type i\n").unwrap();
+    fs::write(&manifest, "file a seq 1 type i\nfile ../b seq 2 type i\n").unwrap();
     let (status, said) = refused(&directory, &[]);
     assert_eq!(status.code(), Some(1));
     assert!(
         said.contains("line 2: expected `file NAME seq NUMBER"),
         "{said}"
     );
+}
+
+#[test]
+fn a_log_whose_manifest_is_lost_is_refused_and_left_alone() {
+    let log = record("SET k v");
+    let directory = log_of("bi", &[&log, b""]);
+    let folder = directory.0.join("appendonlydir");
+    let manifest = folder.join("appendonly.aof.manifest");
+    let base = folder.join("appendonly.aof.1.base.aof");
+    fs::rename(file_of(&directory.0, 0), &base).unwrap();
+    fs::write(&manifest, "").unwrap();
+    let (status, said) = refused(&directory, &[]);
+    assert_eq!(status.code(), Some(1));
+    assert!(said.contains("names no file of a log"), "{said}");
+    fs::remove_file(&manifest).unwrap();
+    let (status, said) = refused(&directory, &[]);
+    assert_eq!(status.code(), Some(1));
+    assert!(said.contains("1.base.aof beside it holds a part"), "{said}");
+    assert_eq!(fs::read(base).unwrap(), log);
 }
