@@ -50,9 +50,13 @@ step_conformance() {
     scripts/conformance.sh
 }
 
+needs_faults="cc redis-cli redis-benchmark"
+step_faults() {
+    scripts/faults.sh
+}
+
 needs_interop="redis-server redis-cli"
 step_interop() {
-    [ -e scripts/interop.sh ] || { echo "NOT RUN: there is no scripts/interop.sh"; return; }
     scripts/interop.sh
 }
 
@@ -86,7 +90,7 @@ step_benchmark() {
     echo "redis-benchmark -P 16 ends: $(wc -l <"$scratch/rates") tests."
 }
 
-steps=(format lints documentation offline tests conformance interop redis_cli clients demo benchmark bench)
+steps=(format lints documentation offline tests conformance interop faults redis_cli clients demo benchmark bench)
 
 # ---- running them ----
 
