@@ -9,7 +9,7 @@
 //!
 //! ```text
 //! client 3: SET, 2 of 3 in its batch · 29 bytes · exclusive lock, waited 4 µs, held 18 µs by the
-//! batch · dirty 1 · 33 bytes to the log at offset 1204 · reply 5 bytes · took 3 µs
+//! batch · dirty 1 · 33 of the batch's bytes at 1204..1300 of the log · reply 5 bytes · took 3 µs
 //! ```
 //!
 //! The lines are written when the batch has released its lock and its records are in the file;
@@ -24,7 +24,8 @@ use crate::handler::Row;
 use crate::handler::server::shown;
 use crate::resp::Args;
 use crate::say;
-use crate::stats::{Slow, Stats, add, microseconds};
+use crate::stats::{Count, Counters, Slow, Stats, add, shorten_words, unix_microseconds};
+use std::ops::Range;
 
 /// The counters of one batch, which are added to the server's when it ends.
 #[derive(Default)]
@@ -66,17 +67,18 @@ pub struct Step {
     pub size: usize,
     pub lock: &'static str,
     pub dirty: u64,
-    /// Bytes of its records, and how many of the batch's records were there before.
+    /// Bytes of its records.
     pub logged: usize,
-    pub logged_before: usize,
+    /// Bytes of its reply.
     pub reply: usize,
+    /// Microseconds.
     pub took: u64,
 }
 
 impl Account {
     /// Begins a batch.
     pub fn begin(&mut self) {
-        self.clock = microseconds();
+        self.clock = unix_microseconds();
         self.last_row = None;
         self.journey = say::is_debug().then(Box::default);
     }
@@ -84,13 +86,13 @@ impl Account {
     /// A lock is about to be waited for.
     pub fn ask_for_lock(&mut self) {
         if let Some(journey) = &mut self.journey {
-            journey.asked = microseconds();
+            journey.asked = unix_microseconds();
         }
     }
 
     /// The lock is held: from here on time counts as work.
     pub fn lock_taken(&mut self) {
-        self.clock = microseconds();
+        self.clock = unix_microseconds();
         if let Some(journey) = &mut self.journey {
             journey.locked = self.clock;
             journey.waited += self.clock.saturating_sub(journey.asked);
@@ -100,13 +102,13 @@ impl Account {
     /// The lock is about to be released.
     pub fn lock_released(&mut self) {
         if let Some(journey) = &mut self.journey {
-            journey.held += microseconds().saturating_sub(journey.locked);
+            journey.held += unix_microseconds().saturating_sub(journey.locked);
         }
     }
 
     /// Counts a command that has just ended; returns how long it took, in microseconds.
     pub fn count(&mut self, index: usize, failed: bool) -> u64 {
-        let now = microseconds();
+        let now = unix_microseconds();
         let took = now.saturating_sub(self.clock);
         self.clock = now;
         self.last_row = Some(index);
@@ -129,34 +131,21 @@ impl Account {
         }
     }
 
-    fn tally_of(&mut self, index: usize) -> &mut Tally {
-        // A batch rarely has more than two different commands, and often the last one again.
-        let known = self.tally.iter().rposition(|tally| tally.index == index);
-        let at = known.unwrap_or_else(|| {
-            self.tally.push(Tally {
-                index,
-                ..Tally::default()
-            });
-            self.tally.len() - 1
-        });
-        &mut self.tally[at]
-    }
-
-    /// Adds everything to the server's counters.
-    pub fn settle(&mut self, stats: &Stats) {
+    /// Adds everything to the counters of the server and of the client.
+    pub fn settle(&mut self, stats: &Stats, own: &Counters) {
         for tally in self.tally.drain(..) {
             let command = &stats.of_commands[tally.index];
-            add(&stats.commands, tally.calls);
-            add(&stats.error_replies, tally.failed + tally.rejected);
             add(&command.calls, tally.calls);
             add(&command.microseconds, tally.microseconds);
             add(&command.rejected, tally.rejected);
             add(&command.failed, tally.failed);
+            own.add(Count::Commands, tally.calls);
+            own.add(Count::ErrorReplies, tally.failed + tally.rejected);
         }
     }
 
-    /// Prints the journeys of the batch. `offset` is where in the log file its first record is.
-    pub fn tell_journey(&mut self, client: &Client, offset: i64) {
+    /// Prints the journeys of the batch. `log` is where in the log file its records are.
+    pub fn tell_journey(&mut self, client: &Client, log: &Range<i64>) {
         let Some(journey) = self.journey.take() else {
             return;
         };
@@ -170,10 +159,7 @@ impl Account {
             let name = step.row.command.name.to_ascii_uppercase();
             let logged = match step.logged {
                 0 => "nothing to the log".to_string(),
-                bytes => {
-                    let at = offset + step.logged_before as i64;
-                    format!("{bytes} bytes to the log at offset {at}")
-                }
+                bytes => format!("{bytes} of the batch's bytes at {log:?} of the log"),
             };
             say::debug(format_args!(
                 "client {}: {name}, {} of {} in its batch · {} bytes · {}, waited {waited} µs, \
@@ -189,20 +175,33 @@ impl Account {
             ));
         }
     }
+
+    /// The counters of a row, made when it first comes up.
+    fn tally_of(&mut self, index: usize) -> &mut Tally {
+        // A batch rarely has more than two different commands, and often the last one again.
+        let known = self.tally.iter().rposition(|tally| tally.index == index);
+        let at = known.unwrap_or_else(|| {
+            self.tally.push(Tally {
+                index,
+                ..Tally::default()
+            });
+            self.tally.len() - 1
+        });
+        &mut self.tally[at]
+    }
 }
 
 /// Adds a command to the slow log.
 pub fn add_to_slow_log(client: &Client, row: &Row, args: &Args, took: u64) {
     let slow = Slow {
         id: 0,
-        time: microseconds() / 1_000_000,
+        time: unix_microseconds() / 1_000_000,
         microseconds: took,
-        words: Vec::new(),
+        words: shorten_words(&shown(row, args)),
         addr: client.public.address(),
         name: client.public.name.lock().unwrap().clone(),
     };
     let most = client.server.config.number("slowlog-max-len") as usize;
-    let words = shown(row, args);
     let mut slow_log = client.server.stats.slow_log.lock().unwrap();
-    slow_log.add(most, words.iter().copied(), slow);
+    slow_log.add(most, slow);
 }

@@ -42,6 +42,7 @@ use crate::say;
 use manifest::Manifest;
 use std::fs::File;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -161,10 +162,10 @@ impl Aof {
 
     /// Appends what a batch has changed. The caller still holds the keyspace exclusively, which
     /// is what makes the order of the log the order of the changes.
-    /// Returns where in the present file the records end, for those who watch.
-    pub fn append(&self, records: &Records) -> i64 {
+    /// Returns where in the present file the records are, for those who watch.
+    pub fn append(&self, records: &Records) -> Range<i64> {
         if !self.is_enabled() || records.is_empty() {
-            return 0;
+            return 0..0;
         }
         let mut buffer = self.buffer.lock().unwrap();
         let before = buffer.bytes.len();
@@ -183,8 +184,9 @@ impl Aof {
         }
         buffer.bytes.extend_from_slice(&records.bytes[from..]);
         let added = (buffer.bytes.len() - before) as u64;
-        let end = self.appended.fetch_add(added, Ordering::Release) + added;
-        end as i64 + self.origin.load(Ordering::Relaxed)
+        let start = self.appended.fetch_add(added, Ordering::Release) as i64;
+        let start = start + self.origin.load(Ordering::Relaxed);
+        start..start + added as i64
     }
 
     /// Everything appended so far. Read it while holding the keyspace, or right after: what the

@@ -16,7 +16,7 @@
 //!
 //! What all handlers need is done here, once: is the client allowed to, is it queued by MULTI,
 //! which lock, what time is it, has it changed something, how long did it take. No handler can lock
-//! anything: the keyspace's lock is known to the batch alone. EXEC runs its queue in the same way,
+//! anything: it is given a view of the keyspace, and only the batch has the lock. EXEC runs its queue in the same way,
 //! under the lock that the most demanding of them needs.
 //!
 //! If the log cannot be written, the replies of those commands that are in it, and only those,
@@ -32,6 +32,7 @@
 //! thread; `call` is its one place too. Looking ahead came with Redis 8 and Valkey 8.
 
 mod admit;
+mod dead;
 
 use crate::account::{Account, Step, add_to_slow_log};
 use crate::client::{Client, Replies, Server, Transaction};
@@ -41,8 +42,8 @@ use crate::handler::{Row, Run, TABLE, can_replay, server, transactions};
 use crate::propagate::Records;
 use crate::resp::{Args, Reply};
 use crate::say;
-use crate::stats::add;
-use crate::store::{Expired, Keyspace, Limits, Notes, Time, View, ViewMut};
+use crate::stats::Count;
+use crate::store::{Keyspace, Limits, Notes, Time, View, ViewMut};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -56,6 +57,7 @@ pub struct Arrived {
 }
 
 impl Arrived {
+    /// Finds the row. Where there is none, [`Batch::execute`] looks again, for the error.
     pub fn look_up(&mut self) {
         self.row = TABLE.look_up(&self.args).ok();
     }
@@ -100,14 +102,16 @@ pub struct Batch<'a> {
     replaying: bool,
     /// How much the command that ran last has changed.
     dirty: u64,
+    /// What the commands under the present lock have changed, to be appended when it is released.
     records: Records,
     /// Where in the output the replies of logged commands are.
     logged: Vec<Range<usize>>,
+    /// What readers found dead, and counted.
     notes: Notes,
     /// How far the log must be written before the replies leave.
     position: u64,
-    /// Where in the log file the first record of this batch is.
-    offset: i64,
+    /// Where in the log file the records of this batch are.
+    logged_at: Range<i64>,
 }
 
 impl<'a> Batch<'a> {
@@ -128,14 +132,8 @@ impl<'a> Batch<'a> {
             logged: Vec::new(),
             notes: Notes::default(),
             position: 0,
-            offset: 0,
+            logged_at: 0..0,
         }
-    }
-
-    /// Begins to run commands that have arrived. Nothing is locked yet.
-    pub fn begin(&mut self) {
-        self.account.begin();
-        self.position = 0;
     }
 
     /// A batch that replays the log: time kills nothing, and nothing is logged.
@@ -144,6 +142,12 @@ impl<'a> Batch<'a> {
             replaying: true,
             ..Batch::new(server, store)
         }
+    }
+
+    /// Begins to run commands that have arrived. Nothing is locked yet.
+    pub fn begin(&mut self) {
+        self.account.begin();
+        self.position = 0;
     }
 
     /// Runs one command, or queues it inside MULTI, and appends its reply.
@@ -286,10 +290,11 @@ impl<'a> Batch<'a> {
                 records_before,
                 reply_before: begin,
             };
-            self.account(row, client, args, reply, done);
+            self.note_end(row, client, args, reply, done);
         }
     }
 
+    /// Runs a writing handler and keeps its records. Under EXEC they join EXEC's unit.
     fn write(
         &mut self,
         handler: fn(&mut ViewMut, &mut Args, &mut Reply) -> Result<(), Error>,
@@ -325,6 +330,7 @@ impl<'a> Batch<'a> {
         result
     }
 
+    /// Runs the queue. Its lock is taken once, so its commands see nothing of others between them.
     fn exec(&mut self, client: &mut Client, reply: &mut Reply) -> Result<(), Error> {
         let begin = reply.out.len();
         let Transaction {
@@ -339,10 +345,10 @@ impl<'a> Batch<'a> {
             self.share();
         }
         let changed = client.watch_flag.load(Ordering::Relaxed)
-            || client.watched.iter().any(|(db, key)| {
-                self.view(*db)
-                    .has_expired_watched(*db, key, &client.watch_flag)
-            });
+            || client
+                .watched
+                .iter()
+                .any(|(db, key)| self.view(*db).has_expired_watched(key, &client.watch_flag));
         self.unwatch(client);
         if aborted {
             return Err(Error::ExecAbort);
@@ -355,9 +361,12 @@ impl<'a> Batch<'a> {
         self.in_exec = true;
         client.in_exec = true;
         reply.array(queue.len());
+        let mut dirty = 0;
         for (index, mut args) in queue {
             self.call(&TABLE.rows[index], client, &mut args, reply);
+            dirty += self.dirty;
         }
+        self.dirty = dirty;
         self.in_exec = false;
         client.in_exec = false;
         if self.records.end() > 0 {
@@ -374,6 +383,7 @@ impl<'a> Batch<'a> {
         }
     }
 
+    /// The keyspace under the lock that is held.
     fn keyspace(&self) -> &Keyspace {
         match &self.guard {
             Guard::Shared(keyspace) => keyspace,
@@ -420,8 +430,7 @@ impl<'a> Batch<'a> {
     fn release(&mut self) {
         if let Guard::Exclusive(keyspace) = &mut self.guard {
             if !self.replaying {
-                let end = self.server.aof.append(&self.records);
-                self.offset = end - self.records.bytes.len() as i64;
+                self.logged_at = self.server.aof.append(&self.records);
             }
             self.records.clear();
             for garbage in keyspace.garbage.drain(..) {
@@ -434,57 +443,6 @@ impl<'a> Batch<'a> {
             self.guard = Guard::None;
             self.account.lock_released();
         }
-    }
-
-    fn delete_noted_if_exclusive(&mut self) {
-        if matches!(self.guard, Guard::Exclusive(_)) {
-            self.delete_noted();
-        }
-    }
-
-    /// Deletes what readers found dead, if it still is. The exclusive lock is held.
-    fn delete_noted(&mut self) {
-        let noted = self.notes.take();
-        if noted.is_empty() {
-            return;
-        }
-        for unit in noted.chunk_by(|a, b| a.unit == b.unit) {
-            self.delete_dead(unit);
-        }
-    }
-
-    /// Deletes keys as one unit if they are dead; returns how many were. The exclusive lock is
-    /// held.
-    pub fn delete_dead(&mut self, keys: &[Expired]) -> usize {
-        if !self.in_exec {
-            self.records.begin();
-        }
-        let limits = limits(self.server, self.replaying);
-        let Guard::Exclusive(keyspace) = &mut self.guard else {
-            return 0;
-        };
-        let mut view = ViewMut::new(keyspace, 0, self.time, limits, &mut self.records);
-        let mut deleted = 0;
-        for Expired { db, key, .. } in keys {
-            deleted += usize::from(view.in_db(*db, |view| view.delete_if_dead(key)));
-        }
-        if !self.in_exec {
-            self.records.end();
-        }
-        add(&self.server.stats.expired_keys, deleted as u64);
-        deleted
-    }
-
-    /// Looks for keys of database `db` that are dead, under the exclusive lock, and deletes up to
-    /// `most` of them; returns how many.
-    pub fn sweep(&mut self, db: usize, most: usize) -> usize {
-        self.exclude();
-        let Guard::Exclusive(keyspace) = &self.guard else {
-            return 0;
-        };
-        let dead = keyspace.dead(db, self.time, most);
-        let dead = dead.into_iter().map(|key| [Expired { unit: 0, db, key }]);
-        dead.map(|key| self.delete_dead(&key)).sum()
     }
 
     /// Takes the exclusive lock and keeps it, so that nothing changes any more: for SHUTDOWN.
@@ -511,11 +469,12 @@ impl<'a> Batch<'a> {
             self.retract(&Error::Misconf(cause), reply);
         }
         self.logged.clear();
-        client.publish(reply.protocol, self.account.last_row);
-        self.account.settle(&self.server.stats);
-        add(&self.server.stats.hits, self.notes.hits.take());
-        add(&self.server.stats.misses, self.notes.misses.take());
-        self.account.tell_journey(client, self.offset);
+        client.update_public(reply.protocol, self.account.last_row);
+        let counters = &client.public.counters;
+        self.account.settle(&self.server.stats, counters);
+        counters.add(Count::Hits, self.notes.hits.take());
+        counters.add(Count::Misses, self.notes.misses.take());
+        self.account.tell_journey(client, &self.logged_at);
     }
 
     /// Replaces the replies of all commands that are in the log by the error.
@@ -533,7 +492,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Counts a command that has just ended, for all who want to know.
-    fn account(
+    fn note_end(
         &mut self,
         row: &'static Row,
         client: &Client,
@@ -555,7 +514,6 @@ impl<'a> Batch<'a> {
             lock,
             dirty: done.dirty,
             logged,
-            logged_before: done.records_before,
             reply: reply.out.len() - done.reply_before,
             took,
         });
@@ -564,6 +522,7 @@ impl<'a> Batch<'a> {
             .config
             .slowlog_slower_than
             .load(Ordering::Relaxed);
+        // EXEC's commands are listed one by one.
         if slower_than >= 0 && took as i64 >= slower_than && row.command.name != "exec" {
             add_to_slow_log(client, row, args, took);
         }
@@ -581,7 +540,8 @@ fn is_queued(row: &Row) -> bool {
     )
 }
 
-/// What the configuration says about values. What the log says was within the limits of its time.
+/// What a value may be at present: CONFIG SET changes it. What the log says was within the limits
+/// of its time.
 fn limits(server: &Server, replaying: bool) -> Limits {
     let config = &server.config;
     let hash = crate::hash::Limits {

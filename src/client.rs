@@ -1,9 +1,9 @@
 //! What a connection remembers, and what all connections share.
 //!
 //! ```text
-//! Arc<RwLock<Keyspace>>     the data; only a batch (handler.rs) has the key to it
+//! Arc<RwLock<Keyspace>>     the data; batch.rs has the key to it, and no handler
 //! Arc<Server>               everything else that is shared; handlers may use it freely
-//!   ├─ config, stats        atomics
+//!   ├─ config, stats        options and counters, the hot ones atomics
 //!   ├─ aof                  the log
 //!   ├─ clients              who is connected: a leaf mutex around one `Public` each
 //!   └─ hub                  who listens to what
@@ -14,14 +14,15 @@
 //! A client is registered by [`Registration`], whose `Drop` takes it off the list again, so that
 //! no way of leaving can forget it.
 //!
-//! **How Redis does it**: `struct client` and `struct redisServer` in server.h.
+//! **How Redis does it**: `struct client` and `struct redisServer` in server.h. One thread runs all
+//! commands and may look into every client. Here what others may see of a client is a copy, which
+//! its thread brings up to date once a batch; so CLIENT LIST may be a batch behind.
 
 use crate::aof::Aof;
 use crate::config::Config;
-use crate::error::Error;
 use crate::pubsub::{Hub, Kind, Outbox};
 use crate::resp::{Args, Protocol};
-use crate::stats::Stats;
+use crate::stats::{Counters, Stats, Totals};
 use crate::store::Garbage;
 use crate::watch::Flag;
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,12 +50,28 @@ pub struct Server {
 }
 
 impl Server {
+    /// Whether the log is being replayed, so that there is no data yet.
     pub fn is_loading(&self) -> bool {
         self.aof.status.loading.load(Ordering::Relaxed)
     }
 
-    /// Puts to work what CONFIG SET has changed.
-    pub fn config_changed(&self, changed: &[&'static str]) -> Result<(), Error> {
+    /// What all clients have counted since the last CONFIG RESETSTAT.
+    pub fn totals(&self) -> Totals {
+        let all = self.clients.all.lock().unwrap();
+        self.stats
+            .totals(all.values().map(|client| &client.counters))
+    }
+
+    /// Sets all counters to zero, for CONFIG RESETSTAT; the slow log has a reset of its own.
+    pub fn reset_stats(&self) {
+        let all = self.clients.all.lock().unwrap();
+        self.stats
+            .reset(all.values().map(|client| &client.counters));
+    }
+
+    /// Puts to work what CONFIG SET has changed, where a new value alone does not: these are the
+    /// names of the options that have one.
+    pub fn config_changed(&self, changed: &[&'static str]) {
         if changed.contains(&"appendonly") {
             if self.config.flag("appendonly") {
                 self.aof.request_enable();
@@ -62,7 +79,6 @@ impl Server {
                 self.aof.disable();
             }
         }
-        Ok(())
     }
 
     /// Milliseconds since the server started; it never goes back.
@@ -79,6 +95,7 @@ pub struct Clients {
 }
 
 impl Clients {
+    /// How many there are, those who are only still leaving included.
     pub fn count(&self) -> usize {
         self.all.lock().unwrap().len()
     }
@@ -97,28 +114,36 @@ impl Clients {
 /// What others may see of a client.
 pub struct Public {
     pub id: u64,
-    /// None for the client that replays the log.
+    /// None for a fake client.
     pub connection: Option<Connection>,
+    /// When it connected.
     pub since: Instant,
     /// When bytes last moved to or from it, in milliseconds since the server started.
     pub last_interaction: AtomicU64,
     /// Row of the command table that ran last.
     pub last_command: AtomicUsize,
+    /// What CLIENT SETNAME and SETINFO said; empty if nothing.
     pub name: Mutex<Vec<u8>>,
     pub lib_name: Mutex<Vec<u8>>,
     pub lib_ver: Mutex<Vec<u8>>,
+    /// From here on, what [`Client::update_public`] has told last.
     pub db: AtomicUsize,
     pub resp3: AtomicBool,
+    /// How many channels it has subscribed to, and how many patterns.
     pub channels: AtomicUsize,
     pub patterns: AtomicUsize,
     /// Commands queued by MULTI; -1 outside of a transaction.
     pub queued: AtomicI64,
+    /// Keys that it watches.
     pub watching: AtomicUsize,
+    pub counters: Counters,
+    /// Set by MONITOR at once.
     pub monitoring: AtomicBool,
     /// To be disconnected before its next command.
     pub killed: AtomicBool,
 }
 
+/// The socket and its two ends. Whoever needs the socket shares this handle (serve.rs).
 pub struct Connection {
     pub stream: Arc<TcpStream>,
     pub peer: SocketAddr,
@@ -150,6 +175,7 @@ impl Public {
                 .any(|count| count.load(Ordering::Relaxed) > 0)
     }
 
+    /// The peer as CLIENT LIST shows it.
     pub fn address(&self) -> String {
         self.connection
             .as_ref()
@@ -165,12 +191,10 @@ struct Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.server
-            .clients
-            .all
-            .lock()
-            .unwrap()
-            .remove(&self.public.id);
+        let mut all = self.server.clients.all.lock().unwrap();
+        all.remove(&self.public.id);
+        // Under the same mutex, so that nobody counts it twice or not at all.
+        self.server.stats.keep(&self.public.counters);
     }
 }
 
@@ -190,6 +214,7 @@ pub struct Client {
     /// What it watches: its flag, and database and key of each.
     pub watch_flag: Flag,
     pub watched: Vec<(usize, Vec<u8>)>,
+    /// What it has subscribed to; the hub knows the same.
     pub channels: BTreeSet<Vec<u8>>,
     pub patterns: BTreeSet<Vec<u8>>,
     /// From the first SUBSCRIBE or MONITOR on, all its output goes through here.
@@ -273,8 +298,9 @@ impl Client {
         client
     }
 
-    /// The client that replays the log, whom nobody sees.
-    pub fn for_replay(server: &Arc<Server>) -> Client {
+    /// A client without a connection, whom nobody sees: it replays the log, or stands for the sweep.
+    /// Redis calls the same a fake client.
+    pub fn fake(server: &Arc<Server>) -> Client {
         Client::unregistered(server, 0, None)
     }
 
@@ -295,6 +321,7 @@ impl Client {
             patterns: AtomicUsize::new(0),
             queued: AtomicI64::new(-1),
             watching: AtomicUsize::new(0),
+            counters: Counters::default(),
             monitoring: AtomicBool::new(false),
             killed: AtomicBool::new(false),
         };
@@ -322,10 +349,12 @@ impl Client {
         !self.authenticated && self.server.config.has_password()
     }
 
+    /// Whether it has subscribed to anything.
     pub fn is_subscribed(&self) -> bool {
         !self.channels.is_empty() || !self.patterns.is_empty()
     }
 
+    /// What it has subscribed to, of one kind.
     pub fn names(&mut self, kind: Kind) -> &mut BTreeSet<Vec<u8>> {
         match kind {
             Kind::Channel => &mut self.channels,
@@ -333,8 +362,24 @@ impl Client {
         }
     }
 
+    /// Ends all its subscriptions without a word.
+    pub fn unsubscribe_all(&mut self) {
+        for kind in [Kind::Channel, Kind::Pattern] {
+            for name in std::mem::take(self.names(kind)) {
+                self.server.hub.unsubscribe(kind, &name, self.public.id);
+            }
+        }
+    }
+
+    /// Ends MONITOR, if it was on.
+    pub fn stop_monitoring(&self) {
+        if self.public.monitoring.swap(false, Ordering::Relaxed) {
+            self.server.hub.remove_monitor(self.public.id);
+        }
+    }
+
     /// Tells the others how it stands: once per batch, for they need not know it sooner.
-    pub fn publish(&self, protocol: Protocol, last_command: Option<usize>) {
+    pub fn update_public(&self, protocol: Protocol, last_command: Option<usize>) {
         let public = &self.public;
         let queued = self
             .transaction
@@ -360,17 +405,8 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        let id = self.public.id;
-        let hub = &self.server.hub;
-        self.channels
-            .iter()
-            .for_each(|name| hub.unsubscribe(Kind::Channel, name, id));
-        self.patterns
-            .iter()
-            .for_each(|name| hub.unsubscribe(Kind::Pattern, name, id));
-        if self.public.monitoring.load(Ordering::Relaxed) {
-            hub.remove_monitor(id);
-        }
+        self.unsubscribe_all();
+        self.stop_monitoring();
         if let Some(outbox) = &self.outbox {
             outbox.close();
         }

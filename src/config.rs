@@ -3,12 +3,12 @@
 //! ```text
 //! command line ─┐                      ┌─▶ CONFIG GET, text(), number(), flag()
 //! redis.conf ───┼─▶ checked ─▶ values ─┤
-//! CONFIG SET ───┘                      └─▶ warm(): the few that every command looks at
+//! CONFIG SET ───┘                      └─▶ spread(): the few that every command looks at
 //! ```
 //!
 //! A value is kept as the text that CONFIG GET answers, in a list beside the table of options,
-//! under a lock that only CONFIG and rare events take. What the path of every command looks at is
-//! copied from there into atomics, the fields of [`Config`].
+//! under a lock that is taken by CONFIG, and by what is not done all the time, such as SELECT. What
+//! the path of every command looks at is copied from there into atomics, the fields of [`Config`].
 //!
 //! Two rooms beside this one: `options.rs` has the table, one row for each option; `start.rs`
 //! reads the command line and the file.
@@ -52,7 +52,9 @@ pub enum Fsync {
     No,
 }
 
-/// How much a client may leave unread; zero is no limit.
+/// How much a subscriber may leave unread; zero is no limit. Of `client-output-buffer-limit` only
+/// the class `pubsub` has an effect: whoever else does not read makes its own thread wait, and no
+/// replies pile up.
 #[derive(Default)]
 pub struct OutputLimit {
     /// Bytes at which it is disconnected at once.
@@ -69,9 +71,11 @@ pub struct Config {
     values: RwLock<Vec<String>>,
     /// The file that was read, for INFO; empty if there was none.
     pub file: PathBuf,
+    /// Fields of a hash that may still be packed.
     pub hash_entries: AtomicUsize,
-    /// In bytes, as all sizes.
+    /// In bytes, as all sizes: the longest field or value of such a hash.
     pub hash_value: AtomicUsize,
+    /// `proto-max-bulk-len`, and what one client may send ahead.
     pub max_bulk: AtomicUsize,
     pub query_buffer_limit: AtomicUsize,
     /// In microseconds; -1: no command is slow.
@@ -79,7 +83,6 @@ pub struct Config {
     pub maxclients: AtomicUsize,
     /// In seconds; 0: never.
     pub timeout: AtomicU64,
-    pub normal_output: OutputLimit,
     pub pubsub_output: OutputLimit,
     has_password: AtomicBool,
     fsync: AtomicU8,
@@ -91,7 +94,7 @@ impl Config {
             file,
             ..Config::default()
         };
-        config.warm(&values);
+        config.spread(&values);
         *config.values.write().unwrap() = values;
         config
     }
@@ -118,10 +121,12 @@ impl Config {
         self.text("requirepass")
     }
 
+    /// Whether clients must send a password.
     pub fn has_password(&self) -> bool {
         self.has_password.load(Relaxed)
     }
 
+    /// `appendfsync`.
     pub fn fsync(&self) -> Fsync {
         match self.fsync.load(Relaxed) {
             0 => Fsync::Everysec,
@@ -161,7 +166,7 @@ impl Config {
                 return Err(refused(name, &reason));
             }
         }
-        self.warm(&new);
+        self.spread(&new);
         let both = values.iter().zip(&new).zip(OPTIONS);
         let changed = both.filter(|((old, new), _)| old != new);
         let changed = changed.map(|(_, row)| row.name).collect();
@@ -170,7 +175,7 @@ impl Config {
     }
 
     /// Copies what every command looks at out of the values.
-    fn warm(&self, values: &[String]) {
+    fn spread(&self, values: &[String]) {
         let text = |name| find(name).map_or("", |row| values[row].as_str());
         let number = |name| text(name).parse::<i64>().unwrap_or_default();
         let size = |name| number(name) as usize;
@@ -192,11 +197,11 @@ impl Config {
         let limits: Vec<u64> = limits
             .map(|word| word.parse().unwrap_or_default())
             .collect();
-        for (class, limit) in [(0, &self.normal_output), (8, &self.pubsub_output)] {
-            limit.hard.store(limits[class + 1] as usize, Relaxed);
-            limit.soft.store(limits[class + 2] as usize, Relaxed);
-            limit.seconds.store(limits[class + 3], Relaxed);
-        }
+        // All three classes are there, `pubsub hard soft seconds` last.
+        let pubsub = &self.pubsub_output;
+        pubsub.hard.store(limits[9] as usize, Relaxed);
+        pubsub.soft.store(limits[10] as usize, Relaxed);
+        pubsub.seconds.store(limits[11], Relaxed);
         let fsync = match text("appendfsync") {
             "everysec" => Fsync::Everysec,
             "always" => Fsync::Always,

@@ -25,6 +25,7 @@ use crate::hash::{self, Field, Hash, Limits};
 use crate::resp::{Digits, LARGE, parse_integer};
 use crate::table::{Keyed, Table};
 
+/// A key, its value, and its deadline if it has one.
 pub enum Entry {
     Small {
         bytes: Box<[u8]>,
@@ -212,6 +213,7 @@ impl Entry {
         }
     }
 
+    /// Sets the deadline or takes it away. The store's index of them is the caller's to follow.
     pub fn set_deadline(&mut self, deadline: Option<u64>) {
         match self {
             Entry::Small {
@@ -236,6 +238,7 @@ impl Entry {
         }
     }
 
+    /// The value, whatever its type and form.
     pub fn value(&self) -> Value<'_> {
         match self {
             Entry::Small { kind, .. } => match kind {
@@ -293,19 +296,12 @@ impl Entry {
     /// As `OBJECT ENCODING` answers.
     pub fn encoding(&self) -> &'static str {
         match self {
-            Entry::Small {
-                kind: Kind::Int, ..
-            } => "int",
-            Entry::Small {
-                kind: Kind::Embstr, ..
-            } => "embstr",
-            Entry::Small {
-                kind: Kind::Raw, ..
-            } => "raw",
-            Entry::Small {
-                kind: Kind::Listpack,
-                ..
-            } => "listpack",
+            Entry::Small { kind, .. } => match kind {
+                Kind::Int => "int",
+                Kind::Embstr => "embstr",
+                Kind::Raw => "raw",
+                Kind::Listpack => "listpack",
+            },
             Entry::Large(large) => match large.value {
                 LargeValue::String(_) => "raw",
                 LargeValue::Hash(_) => "hashtable",

@@ -13,6 +13,7 @@
 
 use std::io::Write;
 
+/// A message to a client, named for what is wrong; what it holds is what the message quotes.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Error {
     /// All the words as sent, which may be any bytes.
@@ -139,7 +140,7 @@ impl Error {
             }
             Error::UnsupportedOption(option) => {
                 out.extend_from_slice(b"ERR Unsupported option ");
-                return out.extend_from_slice(printable(option, option.len()));
+                return out.extend_from_slice(printable(option, usize::MAX));
             }
             Error::SubscribedOnly(name) => compose!(
                 out,

@@ -1,12 +1,12 @@
-//! Two ways for a key to die: when it is looked at, and when it is swept.
+//! Two ways for a key to die: when it is looked at (lazy expiry), and when it is swept (active).
 //!
 //! A key whose deadline has passed is gone for everybody at that millisecond, whether or not it
 //! still takes memory: no view returns it, and whoever meets it deletes it (store.rs). That alone
 //! would keep for ever what nobody asks for again, so a thread sweeps:
 //!
 //! ```text
-//! every 100 ms:  for each database   lock ─ delete up to BATCH of the dead ─ unlock, log, commit
-//!                                     └── pause three times as long as that took ──┘ until none is left
+//! every 100 ms:  for each database   lock ─ delete up to BATCH of the dead ─ log, unlock, commit
+//!                                     └─ pause three times as long as that took ─┘ until none is left
 //! ```
 //!
 //! The dead are found through the index of deadlines, the earliest first, so nothing living is
@@ -31,7 +31,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// The sweeping thread.
 pub fn sweep_for_ever(server: &Arc<Server>, store: &RwLock<Keyspace>) -> ! {
-    let client = Client::for_replay(server);
+    let client = Client::fake(server);
     let mut reply = Reply::new();
     loop {
         std::thread::sleep(TICK);

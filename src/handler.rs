@@ -13,10 +13,14 @@
 //! | `Client`  | `&mut Client`       | none needed     | never             |
 //! | `Mixed`   | both, read-only     | shared          | never             |
 //!
-//! What happens around the handler, the same for all, is in batch.rs.
+//! EXEC has a variant of its own, for it runs others, and so have containers such as CONFIG, whose
+//! subcommands are rows (`config|get`). What happens around the handler, the same for all, is in
+//! batch.rs.
 //!
 //! **How Redis does it**: server.c, `populateCommandTable`, from a file in JSON for each command.
-//! Its handlers all have the same type, and a flag in the table says whether they write.
+//! Its handlers all have the same type, and a flag in the table says whether they write: a wrong
+//! flag there is a bug that shows late, a wrong type here does not compile. The rows have fewer
+//! columns, since there are no replicas, users or cluster to be told of a command.
 
 pub mod args;
 pub mod client;
@@ -75,6 +79,7 @@ pub enum Run {
 #[derive(Clone, Copy)]
 pub struct Keys(pub i64, pub i64, pub i64);
 
+// The shapes that Redis's commands have.
 pub const NO_KEY: Keys = Keys(0, 0, 0);
 pub const ONE_KEY: Keys = Keys(1, 1, 1);
 pub const TWO_KEYS: Keys = Keys(1, 2, 1);
@@ -88,12 +93,14 @@ pub struct Command {
     pub name: &'static str,
     /// Number of words, the name included; negative if it is the least number.
     pub arity: i64,
+    /// The handler, and with it the lock.
     pub run: Run,
     pub keys: Keys,
     /// The version of Redis that brought the command.
     pub since: &'static str,
     /// The arguments as Redis's documentation writes them.
     pub usage: &'static str,
+    /// One line, in the words of Redis's documentation.
     pub summary: &'static str,
 }
 
@@ -119,26 +126,24 @@ pub const fn command(
 }
 
 /// The groups of Redis's documentation, each with the rows of its file.
-const GROUPS: [(&str, &[&[Command]]); 6] = [
+const GROUPS: [(&str, &[&[Command]]); 7] = [
     ("string", &[string::COMMANDS, lcs::COMMANDS]),
     ("hash", &[hash::COMMANDS]),
     ("generic", &[generic::COMMANDS, expiry::COMMANDS]),
     ("connection", &[connection::COMMANDS, client::COMMANDS]),
     ("transactions", &[transactions::COMMANDS]),
     ("pubsub", &[pubsub::COMMANDS]),
+    ("server", SERVER),
 ];
 
 /// The group `server` has a file for each of its large commands.
-const SERVER: (&str, &[&[Command]]) = (
-    "server",
-    &[
-        server::COMMANDS,
-        info::COMMANDS,
-        introspection::COMMANDS,
-        debug::COMMANDS,
-        config::COMMANDS,
-    ],
-);
+const SERVER: &[&[Command]] = &[
+    server::COMMANDS,
+    info::COMMANDS,
+    introspection::COMMANDS,
+    debug::COMMANDS,
+    config::COMMANDS,
+];
 
 /// A command with its place in the table, which is also its place in the statistics.
 pub struct Row {
@@ -147,14 +152,16 @@ pub struct Row {
     pub group: &'static str,
 }
 
+/// All rows, and where each name is.
 pub struct Table {
+    /// In the order of [`GROUPS`], which is also that of COMMAND.
     pub rows: Vec<Row>,
     by_name: HashMap<&'static str, usize>,
 }
 
+/// Made when it is looked at first, before there is a client.
 pub static TABLE: LazyLock<Table> = LazyLock::new(|| {
-    let groups = GROUPS.iter().chain([&SERVER]);
-    let commands = groups.flat_map(|(group, files)| {
+    let commands = GROUPS.iter().flat_map(|(group, files)| {
         files
             .iter()
             .flat_map(move |file| file.iter().map(move |command| (*group, command)))
@@ -177,7 +184,7 @@ pub static TABLE: LazyLock<Table> = LazyLock::new(|| {
 impl Table {
     /// The row with this name, in any case; `config|get` for a subcommand.
     pub fn find(&self, name: &[u8]) -> Option<&Row> {
-        // No name is longer than this.
+        // No name is longer than this, and nothing is allocated to look one up.
         let mut lower = [0; 32];
         let lower = lower.get_mut(..name.len())?;
         lower.copy_from_slice(name);
@@ -220,7 +227,8 @@ impl Table {
     }
 }
 
-/// Whether the command is answered while the log replays.
+/// Whether the command is answered while the log replays: if it needs no data. PING is refused so
+/// that who asks whether the server is ready is told.
 pub fn works_while_loading(command: &Command) -> bool {
     !matches!(command.run, Run::Read(_) | Run::Write(_)) && command.name != "ping"
 }
@@ -280,7 +288,6 @@ pub fn help(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error>
         lines.push(format!("{subcommand} {usage}").trim_end().to_string());
         lines.push(format!("    {summary}."));
     }
-    reply.array(lines.len());
-    lines.iter().for_each(|line| reply.status(line));
+    reply.statuses(&lines);
     Ok(())
 }

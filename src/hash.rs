@@ -81,6 +81,7 @@ pub enum Hash<'a> {
 }
 
 impl<'a> Hash<'a> {
+    /// How many fields there are.
     pub fn len(self) -> usize {
         match self {
             Hash::Packed(packed) => count(packed),
@@ -88,6 +89,7 @@ impl<'a> Hash<'a> {
         }
     }
 
+    /// The value of a field.
     pub fn get(self, name: &[u8]) -> Option<&'a [u8]> {
         match self {
             Hash::Packed(packed) => find(packed, name).map(|found| &packed[found.value]),
@@ -128,6 +130,7 @@ pub struct Found {
     pub value: Range<usize>,
 }
 
+/// Looks for a field, from the first to the last: few and short, or the hash were a table.
 pub fn find(packed: &[u8], name: &[u8]) -> Option<Found> {
     let mut at = EMPTY.len();
     while at < packed.len() {
@@ -174,7 +177,9 @@ fn pairs(packed: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
 /// Appends a field that is not there yet to the packed hash that begins at `start` in `bytes`.
 pub fn push(bytes: &mut Vec<u8>, start: usize, name: &[u8], value: &[u8]) {
     // No more than is needed: memory is counted in these bytes.
-    bytes.reserve_exact(name.len() + value.len() + length_size(name) + length_size(value));
+    bytes.reserve_exact(
+        name.len() + value.len() + length_size(name.len()) + length_size(value.len()),
+    );
     push_element(bytes, name);
     push_element(bytes, value);
     add_to_count(bytes, start, 1);
@@ -182,11 +187,10 @@ pub fn push(bytes: &mut Vec<u8>, start: usize, name: &[u8], value: &[u8]) {
 
 /// Replaces the value of a field that [`find`] found in the packed hash that begins at `start`.
 pub fn replace(bytes: &mut Vec<u8>, start: usize, found: &Found, value: &[u8]) {
-    let mut encoded = Vec::with_capacity(length_size(value) + value.len());
+    let mut encoded = Vec::with_capacity(length_size(value.len()) + value.len());
     push_element(&mut encoded, value);
     // The old value's length stands before it; the field ends where the value does.
-    let old_size = found.value.len();
-    let length_at = found.value.start - size_of_length(old_size);
+    let length_at = found.value.start - length_size(found.value.len());
     bytes.splice(start + length_at..start + found.field.end, encoded);
 }
 
@@ -211,11 +215,8 @@ fn push_element(bytes: &mut Vec<u8>, element: &[u8]) {
     bytes.extend_from_slice(element);
 }
 
-fn length_size(element: &[u8]) -> usize {
-    size_of_length(element.len())
-}
-
-fn size_of_length(length: usize) -> usize {
+/// How many bytes the length takes that stands before an element.
+fn length_size(length: usize) -> usize {
     (length.max(1).ilog2() / 7) as usize + 1
 }
 

@@ -1,4 +1,39 @@
-//! (essay to come)
+//! simple-redis: a Redis server to read in an evening and to use the same night.
+//!
+//! This is the front door. It reads the configuration, binds the port, replays the log, and then
+//! gives every client that knocks a thread of its own. Double frames are locks:
+//!
+//! ```text
+//! accept ─▶ one thread per client
+//!           serve ─▶ batch ─▶ handler ────▶ ╔═ the keyspace: many readers, or one writer ═╗
+//! sweep     deletes what has expired ─────▶ ║                                             ║
+//!                                           ╚═══════════════════════╤═════════════════════╝
+//!           still under the writer's lock: what changed, in order   ▼ append
+//!                                           ╔═ the log's buffer ═══════════════╗ a leaf
+//!           the keyspace is free again,     ╚═══════════════════════╤══════════╝
+//!           the reply has not left yet                              ▼ commit
+//! sync      fsync, once a second ─────────▶ ╔═ the log's file ═════════════════╗
+//! rewrite   makes the log short again ────▶ ╚══════════════════════════════════╝
+//! reaper    frees what is large, so that nobody holds a lock for it
+//! main      starts all these, takes samples for INFO, ends clients that sleep too long
+//! ```
+//!
+//! Three rules explain most of the rest. A handler's type is its lock: who is given a
+//! [`store::View`] can only look. What changes is appended to the log before the lock is released,
+//! so the log has the order in which things happened. And no reply leaves before the log is written
+//! as far as its client has seen: what was acknowledged survives `kill -9`.
+//!
+//! **Reading order** is the order of the `mod` lines: [`serve`], one client's thread; [`batch`],
+//! where a command meets its lock; [`resp`], the wire; [`handler`], the command table; [`client`],
+//! what a connection remembers; [`store`], the keyspace; [`table`], the hash table under it;
+//! [`aof`], the log. Those are the evening. The others are for looking up.
+//!
+//! **How to read a file.** Each opens with a chapter like this one: the idea, a drawing or an
+//! example, and *How Redis does it*, with what is simpler here and what that costs. README.md has a
+//! question to each, to be answered before reading, and the test that knows.
+//!
+//! **How Redis does it**: server.c, `main`. One thread waits for all sockets at once, and needs
+//! none of the locks above; a second core helps it only with I/O and with freeing memory.
 #![forbid(unsafe_code)]
 
 mod serve;
@@ -155,7 +190,7 @@ fn replay(
 ) -> Result<Keyspace, String> {
     let store = RwLock::new(Keyspace::new(server.config.number("databases") as usize));
     let mut batch = Batch::for_replay(server, &store);
-    let mut client = Client::for_replay(server);
+    let mut client = Client::fake(server);
     let mut reply = Reply::new();
     read(&mut |args: &mut Args| batch.replay(&mut client, args, &mut reply))?;
     drop(batch);
@@ -298,7 +333,7 @@ const PROTECTED: &str = "-DENIED Redis is running in protected mode because prot
 fn keep_house(server: &Server) -> ! {
     loop {
         thread::sleep(Duration::from_millis(100));
-        server.stats.sample();
+        server.stats.sample(server.totals());
         let timeout = server.config.timeout.load(Ordering::Relaxed) * 1000;
         if timeout == 0 {
             continue;

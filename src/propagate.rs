@@ -13,10 +13,13 @@
 //! 3. Nothing here is on disk, or even in order with others, until `append`, which happens before
 //!    the exclusive lock is released: so the order of the log is the order of the changes.
 //!
-//! **How Redis does it**: server.c, `alsoPropagate` and `propagatePendingCommands`.
+//! **How Redis does it**: server.c, `alsoPropagate` and `propagatePendingCommands`. It keeps the
+//! commands as objects, for replicas get them too; with the log alone, bytes will do. What costs us
+//! something is the MULTI, which is put in front when the second record shows that it is needed.
 
 use crate::resp::write_command;
 
+/// The records of one hold of the exclusive lock.
 #[derive(Default)]
 pub struct Records {
     /// Commands in wire format.
@@ -39,10 +42,12 @@ const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
 const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
 
 impl Records {
+    /// Whether nothing has changed.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
+    /// Forgets the records, which were appended, and memory that only an unusual batch needed.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.bytes.shrink_to(64 * 1024);

@@ -19,7 +19,8 @@
 //! messages.
 //!
 //! **How Redis does it**: pubsub.c and `addReply`, whose reply lists are such queues for every
-//! client.
+//! client. A subscriber here costs a second thread; in return whoever does not subscribe has no
+//! queue at all.
 
 use crate::resp::{Protocol, Reply};
 use std::collections::{BTreeMap, HashMap};
@@ -35,6 +36,7 @@ type Id = u64;
 /// Who has subscribed to a channel or pattern.
 type Subscribers = HashMap<Vec<u8>, BTreeMap<Id, Arc<Outbox>>>;
 
+/// Who listens to what. Shared by all clients.
 #[derive(Default)]
 pub struct Hub {
     state: Mutex<State>,
@@ -84,6 +86,7 @@ impl Hub {
             .insert(id, to.clone());
     }
 
+    /// Takes a subscriber off; no message of the name reaches its queue afterwards.
     pub fn unsubscribe(&self, kind: Kind, name: &[u8], id: Id) {
         let mut state = self.state.lock().unwrap();
         let subscribers = state.of(kind);
@@ -144,18 +147,21 @@ impl Hub {
         (state.channels.len(), state.patterns.len())
     }
 
+    /// From here on the client sees every command that is run.
     pub fn add_monitor(&self, id: Id, to: &Arc<Outbox>) {
         let mut state = self.state.lock().unwrap();
         state.monitors.insert(id, to.clone());
         self.monitors.store(state.monitors.len(), Ordering::Relaxed);
     }
 
+    /// Ends that.
     pub fn remove_monitor(&self, id: Id) {
         let mut state = self.state.lock().unwrap();
         state.monitors.remove(&id);
         self.monitors.store(state.monitors.len(), Ordering::Relaxed);
     }
 
+    /// Whether anybody watches, which every command asks.
     pub fn has_monitors(&self) -> bool {
         self.monitors.load(Ordering::Relaxed) > 0
     }
@@ -195,6 +201,7 @@ pub struct Limit {
     pub hard: usize,
     /// Bytes; 0 for none.
     pub soft: usize,
+    /// How long the queue may be over `soft`.
     pub soft_seconds: u64,
 }
 
@@ -222,6 +229,7 @@ const ROOM: usize = 64 * 1024;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Outbox {
+    /// An empty queue, whose writer is yet to be started ([`Outbox::write_until_closed`]).
     pub fn new(stream: Arc<TcpStream>, protocol: Protocol, limit: Limit) -> Arc<Outbox> {
         let outbox = Outbox {
             stream,
@@ -235,6 +243,7 @@ impl Outbox {
         Arc::new(outbox)
     }
 
+    /// The protocol that messages are written in; replies come in theirs already.
     pub fn set_protocol(&self, protocol: Protocol) {
         self.resp3
             .store(protocol == Protocol::Resp3, Ordering::Relaxed);

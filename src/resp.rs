@@ -101,6 +101,7 @@ impl Args {
         self.words.len()
     }
 
+    /// The words, the command's name first.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         (0..self.len()).map(|i| &self[i])
     }
@@ -122,6 +123,7 @@ impl Args {
         }
     }
 
+    /// Adds a word: for commands that are not read from anywhere, and inline ones.
     pub fn push(&mut self, word: &[u8]) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(word);

@@ -1,7 +1,7 @@
 //! What the operator reads: one line per event, on stdout or in `logfile`.
 //!
 //! ```text
-//! 4711:M 23 Nov 2026 07:07:51.123 * Ready to accept connections
+//! 4711:M 23 Nov 2026 07:07:51.123 * ready to accept connections on port 6379
 //! pid   role  when, in UTC       level: . debug  - verbose  * notice  # warning
 //! ```
 //!
@@ -25,6 +25,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// How much an event matters, from the least on; the names are those of `loglevel`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Level {
     Debug,
@@ -39,6 +40,7 @@ static LEVEL: AtomicU8 = AtomicU8::new(Level::Notice as u8);
 /// Where lines go if not to stdout.
 static FILE: OnceLock<File> = OnceLock::new();
 
+/// Says nothing below this level from now on.
 pub fn set_level(level: Level) {
     LEVEL.store(level as u8, Ordering::Relaxed);
 }
@@ -56,23 +58,28 @@ pub fn is_debug() -> bool {
     LEVEL.load(Ordering::Relaxed) == Level::Debug as u8
 }
 
+/// For who looks into the glass box: the journey of every command (account.rs).
 pub fn debug(text: Arguments) {
     line(Level::Debug, text);
 }
 
+/// Clients that come to an end.
 pub fn verbose(text: Arguments) {
     line(Level::Verbose, text);
 }
 
+/// What the operator should see once: started, replayed, rewritten.
 pub fn notice(text: Arguments) {
     line(Level::Notice, text);
 }
 
+/// What the operator should do something about.
 pub fn warning(text: Arguments) {
     line(Level::Warning, text);
 }
 
-pub fn line(level: Level, text: Arguments) {
+/// Writes the line, in Redis's form.
+fn line(level: Level, text: Arguments) {
     if (level as u8) < LEVEL.load(Ordering::Relaxed) {
         return;
     }

@@ -9,8 +9,9 @@
 //!
 //! Pipelining is a decision about when to flush: not after each command, but when no whole command
 //! is left in the buffer. A command of which only half has come is waited for with no lock held
-//! and no reply held back. A batch also ends at [`BATCH_OUTPUT`] bytes of replies, so that neither
-//! the lock nor the memory of a client that asks for much is held for long.
+//! and no reply held back. A batch also ends at [`BATCH_COMMANDS`] commands or [`BATCH_OUTPUT`]
+//! bytes of replies, so that neither the lock nor the memory of a client that asks for much is held
+//! for long.
 //!
 //! **A blocked write must not stop the reading.** A client may send two hundred thousand commands
 //! before it reads the first reply (redis-py's pipelines do). If we wait for it to read, and it
@@ -22,14 +23,15 @@
 //! `try_clone` would double the descriptors, of which there are few.
 //!
 //! **How Redis does it**: networking.c. One thread waits for all sockets at once (epoll), and what
-//! cannot be written waits in the client's reply list.
+//! cannot be written waits in the client's reply list. A thread for each client costs memory that
+//! its stack touches, and the kernel's time to wake it; it lets this file be read from the top down.
 
 use crate::batch::{Arrived, Batch};
 use crate::client::{Client, Public, Server, Then, Wait};
 use crate::error::Error;
 use crate::resp::{self, Args, Limits, Reply, read_command};
 use crate::say;
-use crate::stats::add;
+use crate::stats::Count;
 use crate::store::Keyspace;
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
@@ -39,11 +41,11 @@ use std::sync::{Arc, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// What has arrived of a client's input and was not yet looked at.
+/// Bytes of a client's input that are read at once.
 const INPUT_BUFFER: usize = 16 * 1024;
 
-/// What a client begins with, until it sends more than that at once. Most connections are idle
-/// most of the time, and a buffer is memory that has been touched.
+/// Bytes that a client begins with, until it sends more than that at once. Most connections are
+/// idle most of the time, and a buffer is memory that has been touched.
 const FIRST_INPUT_BUFFER: usize = 1024;
 
 /// A batch ends when its replies are this long, in bytes.
@@ -52,10 +54,10 @@ const BATCH_OUTPUT: usize = 64 * 1024;
 /// A batch has at most so many commands: those that wait for its lock should not wait for long.
 const BATCH_COMMANDS: usize = 64;
 
-/// After this long a write that makes no progress lets the reading go on.
+/// After this long a write that makes no progress lets the reading go on (`stash_arrived`).
 const WRITE_TIMEOUT: Duration = Duration::from_millis(10);
 
-/// Who waits looks this often whether the client is still there.
+/// WAIT and WAITAOF look this often whether the client is still there.
 const TICK: Duration = Duration::from_millis(100);
 
 /// How long the client's last words are read, so that it can read ours.
@@ -106,14 +108,16 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Client) {
     let _ = stream.shutdown(Shutdown::Both);
 }
 
+/// A client while it is served: what it has sent, what it is to be told, and the batch between.
 struct Session<'a> {
     client: Client,
     reader: BufReader<Inbound>,
-    /// Commands that were read and looked up; those before `ran` have run. The places are used
-    /// again and again.
+    /// The first `arrived_count` are commands that were read and looked up, and the first `ran` of
+    /// those have run. The places are used again and again, for their buffers' sake.
     arrived: Vec<Arrived>,
     arrived_count: usize,
     ran: usize,
+    /// Replies that have not left yet.
     reply: Reply,
     stream: Arc<TcpStream>,
     /// The thread that empties the client's outbox, if it has one.
@@ -195,6 +199,8 @@ impl Session<'_> {
             next.look_up();
             self.arrived_count += 1;
         }
+        // Places that a burst has needed, and nobody since.
+        self.arrived.truncate(4 * self.arrived_count);
     }
 
     /// Runs the commands that have arrived, then sends the replies.
@@ -236,13 +242,11 @@ impl Session<'_> {
         }
         // Whatever is waited for, what has been answered so far leaves before.
         self.flush()?;
-        match std::mem::replace(&mut self.client.then, Then::GoOn) {
-            Then::Wait(wait) => self.wait(wait),
-            then => {
-                self.client.then = then;
-                Ok(())
-            }
+        if let Then::Wait(wait) = self.client.then {
+            self.client.then = Then::GoOn;
+            self.wait(wait)?;
         }
+        Ok(())
     }
 
     /// Answers a protocol error; afterwards the bytes that follow mean nothing.
@@ -277,14 +281,14 @@ impl Session<'_> {
         }
         self.reply.out.clear();
         self.reply.out.shrink_to(BATCH_OUTPUT);
-        add(&self.server.stats.output_bytes, sent as u64);
-        add(
-            &self.server.stats.input_bytes,
-            std::mem::take(&mut self.reader.get_mut().taken),
-        );
+        let counters = &self.client.public.counters;
+        counters.add(Count::OutputBytes, sent as u64);
+        let taken = std::mem::take(&mut self.reader.get_mut().taken);
+        counters.add(Count::InputBytes, taken);
         Ok(())
     }
 
+    /// Starts the thread that is from now on the socket's only writer (pubsub.rs).
     fn start_writer(&mut self) -> io::Result<()> {
         if let Some(outbox) = self.client.outbox.clone() {
             let thread = std::thread::Builder::new().stack_size(crate::STACK);
@@ -313,6 +317,7 @@ impl Session<'_> {
         }
     }
 
+    /// Bytes (`client-query-buffer-limit`).
     fn stash_limit(&self) -> usize {
         let limit = &self.server.config.query_buffer_limit;
         limit.load(Ordering::Relaxed)
@@ -416,7 +421,7 @@ fn linger(mut stream: &TcpStream) {
     }
 }
 
-/// Whether the command gives the client an outbox.
+/// Whether the command is about to give the client an outbox: what EXEC runs may do so too.
 fn starts_outbox(client: &Client, args: &Args) -> bool {
     let is = |name: &[u8]| args[0].eq_ignore_ascii_case(name);
     match &client.transaction {
@@ -425,6 +430,7 @@ fn starts_outbox(client: &Client, args: &Args) -> bool {
     }
 }
 
+/// What this client may send at present: AUTH and CONFIG SET change it.
 fn limits(client: &Client) -> Limits {
     let config = &client.server.config;
     Limits {

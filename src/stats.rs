@@ -1,13 +1,21 @@
 //! Counters for INFO, and the slow log.
 //!
-//! A counter that every command raises is a cache line that every core wants. So a batch counts
-//! for itself and adds the sums when it ends; what is read here is at most a batch behind.
+//! A counter that every command raises is a cache line that every core wants. So each client has
+//! [`Counters`] of its own, which its thread alone writes, once a batch; INFO adds them up, and
+//! those of the clients that have left. Only the counters for each command of the table, of which
+//! there are many, are shared.
 //!
-//! Totals grow until CONFIG RESETSTAT. What happens in a second is the difference of two samples of them, which are
-//! taken ten times a second. The slow log keeps the newest entries, with no more of a command than
-//! a reader wants to see: 32 words of 128 bytes.
+//! ```text
+//! command ─▶ the batch's tally (account.rs) ─▶ the client's counters, once a batch ─▶ INFO
+//!                                                └─▶ a sample ten times a second ─▶ …_per_sec
+//! ```
 //!
-//! **How Redis does it**: plain integers, for there is one thread; slowlog.c.
+//! Totals grow until CONFIG RESETSTAT. What happens in a second is the difference between the
+//! oldest and the newest of 17 samples. The slow log keeps the newest entries, with no more of a
+//! command than a reader wants to see: 32 words of 128 bytes.
+//!
+//! **How Redis does it**: plain integers, for there is one thread; slowlog.c. Ours may be read
+//! while they change, so two totals of one INFO may differ by the batches in between.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -17,15 +25,14 @@ use std::time::{Instant, SystemTime};
 /// Counters since the start, or since CONFIG RESETSTAT.
 #[derive(Default)]
 pub struct Stats {
+    /// Accepted, those that were then rejected included.
     pub connections: AtomicU64,
     pub rejected_connections: AtomicU64,
-    pub commands: AtomicU64,
-    pub input_bytes: AtomicU64,
-    pub output_bytes: AtomicU64,
     pub expired_keys: AtomicU64,
-    pub hits: AtomicU64,
-    pub misses: AtomicU64,
-    pub error_replies: AtomicU64,
+    /// What the clients that have left had counted.
+    left: Counters,
+    /// What all clients had counted at the last CONFIG RESETSTAT.
+    zero: Mutex<Totals>,
     /// One for each row of the command table, in its order.
     pub of_commands: Vec<OfCommand>,
     pub slow_log: Mutex<SlowLog>,
@@ -33,8 +40,39 @@ pub struct Stats {
     samples: Mutex<VecDeque<(Instant, Totals)>>,
 }
 
-/// Commands, bytes read, bytes written.
-type Totals = [u64; 3];
+/// What one client counts.
+#[derive(Default)]
+pub struct Counters([AtomicU64; KINDS]);
+
+/// What is counted, and where in [`Counters`] and [`Totals`].
+#[derive(Clone, Copy)]
+pub enum Count {
+    Commands,
+    InputBytes,
+    OutputBytes,
+    Hits,
+    Misses,
+    ErrorReplies,
+}
+
+const KINDS: usize = Count::ErrorReplies as usize + 1;
+
+/// Sums over clients.
+pub type Totals = [u64; KINDS];
+
+impl Counters {
+    /// Adds to a counter that only the caller writes to: that needs no turn at the cache line.
+    pub fn add(&self, count: Count, amount: u64) {
+        let counter = &self.0[count as usize];
+        counter.store(counter.load(Ordering::Relaxed) + amount, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> Totals {
+        self.0
+            .each_ref()
+            .map(|counter| counter.load(Ordering::Relaxed))
+    }
+}
 
 /// What happens in a second, at present.
 pub struct Rates {
@@ -47,6 +85,7 @@ pub struct Rates {
 #[derive(Default)]
 pub struct OfCommand {
     pub calls: AtomicU64,
+    /// That all of them together took.
     pub microseconds: AtomicU64,
     /// Refused before it ran: wrong arity, no password, loading, ….
     pub rejected: AtomicU64,
@@ -55,6 +94,7 @@ pub struct OfCommand {
 }
 
 impl Stats {
+    /// `commands` is how many rows the command table has.
     pub fn new(commands: usize) -> Stats {
         let of_commands = (0..commands).map(|_| OfCommand::default()).collect();
         Stats {
@@ -63,34 +103,41 @@ impl Stats {
         }
     }
 
-    pub fn reset(&self) {
+    /// Sums over all clients since the last reset; `here` are the counters of those who have not
+    /// left.
+    pub fn totals<'a>(&self, here: impl Iterator<Item = &'a Counters>) -> Totals {
+        let zero = *self.zero.lock().unwrap();
+        let sum = sum(here.map(Counters::read).chain([self.left.read()]));
+        std::array::from_fn(|kind| sum[kind].saturating_sub(zero[kind]))
+    }
+
+    /// Keeps what a client has counted that is leaving.
+    pub fn keep(&self, leaving: &Counters) {
+        for (counter, amount) in self.left.0.iter().zip(leaving.read()) {
+            add(counter, amount);
+        }
+    }
+
+    /// CONFIG RESETSTAT.
+    pub fn reset<'a>(&self, here: impl Iterator<Item = &'a Counters>) {
+        *self.zero.lock().unwrap() = sum(here.map(Counters::read).chain([self.left.read()]));
         let counters = [
             &self.connections,
             &self.rejected_connections,
-            &self.commands,
-            &self.input_bytes,
-            &self.output_bytes,
             &self.expired_keys,
-            &self.hits,
-            &self.misses,
-            &self.error_replies,
         ];
         let of_commands = self.of_commands.iter();
         let of_commands =
             of_commands.flat_map(|c| [&c.calls, &c.microseconds, &c.rejected, &c.failed]);
-        counters
-            .into_iter()
-            .chain(of_commands)
-            .for_each(|c| c.store(0, Ordering::Relaxed));
+        let all = counters.into_iter().chain(of_commands);
+        all.for_each(|counter| counter.store(0, Ordering::Relaxed));
         self.samples.lock().unwrap().clear();
     }
 
     /// Takes a sample of the totals; called ten times a second. As in Redis, the last 16 intervals
     /// are what is "at present".
-    pub fn sample(&self) {
+    pub fn sample(&self, totals: Totals) {
         let mut samples = self.samples.lock().unwrap();
-        let totals = [&self.commands, &self.input_bytes, &self.output_bytes];
-        let totals = totals.map(|counter| counter.load(Ordering::Relaxed));
         samples.push_back((Instant::now(), totals));
         if samples.len() > 17 {
             samples.pop_front();
@@ -102,17 +149,25 @@ impl Stats {
         let samples = self.samples.lock().unwrap();
         let (&(from, before), &(to, after)) = (samples.front()?, samples.back()?);
         let seconds = (to - from).as_secs_f64();
-        let rate = |i: usize| after[i].saturating_sub(before[i]) as f64 / seconds;
+        let rate = |count: Count| {
+            after[count as usize].saturating_sub(before[count as usize]) as f64 / seconds
+        };
         (seconds > 0.0).then(|| Rates {
-            commands: rate(0),
-            input_bytes: rate(1),
-            output_bytes: rate(2),
+            commands: rate(Count::Commands),
+            input_bytes: rate(Count::InputBytes),
+            output_bytes: rate(Count::OutputBytes),
         })
     }
 }
 
+fn sum(all: impl Iterator<Item = Totals>) -> Totals {
+    all.fold(Totals::default(), |sum, one| {
+        std::array::from_fn(|kind| sum[kind] + one[kind])
+    })
+}
+
 /// Unix time in microseconds.
-pub fn microseconds() -> u64 {
+pub fn unix_microseconds() -> u64 {
     let since_epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     since_epoch.as_micros() as u64
 }
@@ -133,53 +188,53 @@ pub struct SlowLog {
 }
 
 pub struct Slow {
+    /// Counted from 0 since the start; [`SlowLog::add`] gives it.
     pub id: u64,
     /// Unix time in seconds.
     pub time: u64,
+    /// That it took.
     pub microseconds: u64,
+    /// See [`shorten_words`].
     pub words: Vec<Vec<u8>>,
+    /// The client's address and name.
     pub addr: String,
     pub name: Vec<u8>,
 }
 
 impl SlowLog {
-    const MOST_WORDS: usize = 32;
-    const MOST_BYTES: usize = 128;
-
-    /// Adds a command, with no more of its words than a reader wants to see, and keeps the newest
-    /// `most`.
-    pub fn add<'a>(
-        &mut self,
-        most: usize,
-        words: impl ExactSizeIterator<Item = &'a [u8]>,
-        slow: Slow,
-    ) {
-        let count = words.len();
-        let shown = if count > Self::MOST_WORDS {
-            Self::MOST_WORDS - 1
-        } else {
-            count
-        };
-        let mut copied: Vec<Vec<u8>> = words.take(shown).map(Self::shorten).collect();
-        if count > shown {
-            copied.push(format!("... ({} more arguments)", count - shown).into_bytes());
-        }
-        self.entries.push_front(Slow {
-            id: self.next_id,
-            words: copied,
-            ..slow
-        });
+    /// Adds a command, and keeps the newest `most`.
+    pub fn add(&mut self, most: usize, mut slow: Slow) {
+        slow.id = self.next_id;
         self.next_id += 1;
+        self.entries.push_front(slow);
         self.entries.truncate(most);
     }
+}
 
-    fn shorten(word: &[u8]) -> Vec<u8> {
-        if word.len() <= Self::MOST_BYTES {
-            return word.to_vec();
+/// The slow log keeps this many words of a command, and so many bytes of each (slowlog.h).
+const MOST_WORDS: usize = 32;
+const MOST_BYTES: usize = 128;
+
+/// As much of a command as the slow log keeps.
+pub fn shorten_words(words: &[&[u8]]) -> Vec<Vec<u8>> {
+    // The last place is then for saying how many are left out.
+    let shown = match words.len() {
+        count @ ..=MOST_WORDS => count,
+        _ => MOST_WORDS - 1,
+    };
+    let (shown, rest) = words.split_at(shown);
+    let mut kept: Vec<Vec<u8>> = shown.iter().map(|word| shorten(word)).collect();
+    if !rest.is_empty() {
+        kept.push(format!("... ({} more arguments)", rest.len()).into_bytes());
+    }
+    kept
+}
+
+fn shorten(word: &[u8]) -> Vec<u8> {
+    match word.split_at_checked(MOST_BYTES) {
+        Some((shown, rest)) if !rest.is_empty() => {
+            [shown, format!("... ({} more bytes)", rest.len()).as_bytes()].concat()
         }
-        let mut short = word[..Self::MOST_BYTES].to_vec();
-        let rest = word.len() - Self::MOST_BYTES;
-        short.extend_from_slice(format!("... ({rest} more bytes)").as_bytes());
-        short
+        _ => word.to_vec(),
     }
 }

@@ -1,4 +1,4 @@
-//! The keyspace: sixteen databases of keys, and every rule about keys in one place.
+//! The keyspace: databases of keys, and every rule about keys in one place.
 //!
 //! Nobody reaches a key but through a *view*, and the view is the lock:
 //!
@@ -27,7 +27,7 @@
 //! [`Keyspace::garbage`], for a thread that has time.
 //!
 //! **How Redis does it**: db.c. There a second table maps keys to deadlines; here the deadline is
-//! in the entry, and the index exists for the sweep alone.
+//! in the entry, and the index, whose order makes each EXPIRE a little dearer, is for the sweep.
 
 use crate::entry::{Entry, Str};
 use crate::error::Error;
@@ -39,7 +39,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Mutex;
 
-/// All databases. It lives in an `Arc<RwLock<Keyspace>>` that only a batch of commands can lock.
+/// All databases. It lives in an `Arc<RwLock<Keyspace>>`. While the server serves, batches lock
+/// it, and the rewrite that reads the log from memory (aof/rewrite.rs); no handler can.
 pub struct Keyspace {
     dbs: Vec<Db>,
     /// Shared by readers, hence the mutex; a leaf of the lock order.
@@ -68,8 +69,13 @@ pub struct Time {
 
 impl Time {
     /// Whether a key with this deadline is dead: it lives through its last millisecond.
-    pub fn is_past(self, deadline: u64) -> bool {
+    fn is_past(self, deadline: u64) -> bool {
         self.kills && self.now > deadline
+    }
+
+    /// Whether the key is there but dead.
+    fn is_over(self, entry: &Entry) -> bool {
+        entry.deadline().is_some_and(|at| self.is_past(at))
     }
 
     /// Whether a deadline that is being set has come already.
@@ -83,6 +89,7 @@ impl Time {
 pub struct Notes {
     /// What was found dead, and not yet deleted.
     pub expired: RefCell<Vec<Expired>>,
+    /// The same to be looked up, for a key that is read again is noted once.
     known: RefCell<HashSet<(usize, Vec<u8>)>>,
     /// Counts units (propagate.rs): what one command found is deleted as one.
     pub unit: Cell<u64>,
@@ -91,7 +98,6 @@ pub struct Notes {
 }
 
 impl Notes {
-    /// Notes a key that was found dead, once.
     fn note(&self, db: usize, key: &[u8]) {
         if self.known.borrow_mut().insert((db, key.to_vec())) {
             let (unit, key) = (self.unit.get(), key.to_vec());
@@ -108,6 +114,7 @@ impl Notes {
 
 /// A key that a reader found dead.
 pub struct Expired {
+    /// Those with the same number were found by one command.
     pub unit: u64,
     pub db: usize,
     pub key: Vec<u8>,
@@ -183,7 +190,7 @@ impl Keyspace {
         let hinted = past
             .take(most)
             .flat_map(|(_, hash)| db.keys.with_hash(*hash));
-        let dead = hinted.filter(|entry| entry.deadline().is_some_and(|d| time.is_past(d)));
+        let dead = hinted.filter(|entry| time.is_over(entry));
         dead.map(|entry| entry.key().to_vec()).collect()
     }
 }
@@ -220,23 +227,19 @@ impl<'a> View<'a> {
 
     /// The same without being counted.
     pub fn peek(&self, key: &[u8]) -> Option<&'a Entry> {
-        self.dbs(self.db)
-            .find(key)
-            .filter(|entry| self.is_alive(self.db, entry))
+        self.db().find(key).filter(|entry| self.is_alive(entry))
     }
 
     /// The key's string; WRONGTYPE if it is a hash.
     pub fn string(&self, key: &[u8]) -> Result<Option<Str<'a>>, Error> {
-        self.get(key)
-            .map(|entry| entry.string().ok_or(Error::WrongType))
-            .transpose()
+        let string = |entry: &'a Entry| entry.string().ok_or(Error::WrongType);
+        self.get(key).map(string).transpose()
     }
 
     /// The key's hash; WRONGTYPE if it is a string.
     pub fn hash(&self, key: &[u8]) -> Result<Option<Hash<'a>>, Error> {
-        self.get(key)
-            .map(|entry| entry.hash().ok_or(Error::WrongType))
-            .transpose()
+        let hash = |entry: &'a Entry| entry.hash().ok_or(Error::WrongType);
+        self.get(key).map(hash).transpose()
     }
 
     /// How many keys the database has, the dead that nobody has met yet included, as in Redis.
@@ -244,7 +247,7 @@ impl<'a> View<'a> {
     pub fn len(&self) -> usize {
         let noted = self.notes.expired.borrow();
         let noted = noted.iter().filter(|expired| expired.db == self.db);
-        self.dbs(self.db).keys.len() - noted.count()
+        self.db().keys.len() - noted.count()
     }
 
     pub fn databases(&self) -> usize {
@@ -259,7 +262,7 @@ impl<'a> View<'a> {
     /// How many keys have a deadline, and how long the next of them live on average, in
     /// milliseconds. A sample of the first hundred: an average over all would walk all.
     pub fn deadlines(&self) -> (usize, u64) {
-        let deadlines = &self.dbs(self.db).deadlines;
+        let deadlines = &self.db().deadlines;
         let sample = deadlines.iter().take(100);
         let (sum, count) = sample.fold((0, 0), |(sum, count), (deadline, _)| {
             (
@@ -272,8 +275,8 @@ impl<'a> View<'a> {
 
     /// All keys that are alive. The dead are passed over without a note, as KEYS does in Redis.
     pub fn living(&self) -> impl Iterator<Item = &'a Entry> {
-        let entries = self.dbs(self.db).keys.iter();
-        entries.filter(|entry| !entry.deadline().is_some_and(|d| self.time.is_past(d)))
+        let entries = self.db().keys.iter();
+        entries.filter(|entry| !self.time.is_over(entry))
     }
 
     /// Visits the living of one slot whose key is wanted, and returns the cursor of the next (see
@@ -284,20 +287,17 @@ impl<'a> View<'a> {
         wanted: impl Fn(&[u8]) -> bool,
         mut visit: impl FnMut(&'a Entry),
     ) -> u64 {
-        self.dbs(self.db).keys.scan(cursor, |entry| {
+        self.db().keys.scan(cursor, |entry| {
             if wanted(entry.key()) && self.is_alive_alone(entry) {
                 visit(entry);
             }
         })
     }
 
-    fn is_alive_alone(&self, entry: &Entry) -> bool {
-        self.notes.unit.set(self.notes.unit.get() + 1);
-        self.is_alive(self.db, entry)
-    }
-
+    /// Any key that is alive, each with the same chance unless hardly any is. The dead that are
+    /// drawn before it are noted.
     pub fn random_key(&self) -> Option<&'a [u8]> {
-        let keys = &self.dbs(self.db).keys;
+        let keys = &self.db().keys;
         for _ in 0..100 {
             let entry = keys.random()?;
             if self.is_alive_alone(entry) {
@@ -310,40 +310,46 @@ impl<'a> View<'a> {
 
     /// Begins to watch a key of the view's database for the client with this flag.
     pub fn watch(&self, key: &[u8], flag: &Flag) {
-        let expired = self.has_expired(self.db, key);
+        let expired = self.has_expired(key);
         let mut watchers = self.keyspace.watchers.lock().unwrap();
         watchers.watch(self.db, key, flag, expired);
     }
 
-    pub fn unwatch(&self, db: usize, key: &[u8], flag: &Flag) {
+    /// Ends what [`View::watch`] began, in the same database.
+    pub fn unwatch(&self, key: &[u8], flag: &Flag) {
         let mut watchers = self.keyspace.watchers.lock().unwrap();
-        watchers.unwatch(db, key, flag);
+        watchers.unwatch(self.db, key, flag);
     }
 
     /// Whether a watched key has died since the client with this flag began to watch it.
-    pub fn has_expired_watched(&self, db: usize, key: &[u8], flag: &Flag) -> bool {
+    pub fn has_expired_watched(&self, key: &[u8], flag: &Flag) -> bool {
         let watchers = self.keyspace.watchers.lock().unwrap();
-        self.has_expired(db, key) && !watchers.was_dead(db, key, flag)
+        self.has_expired(key) && !watchers.was_dead(self.db, key, flag)
     }
 
     /// Whether a key is there but dead.
-    fn has_expired(&self, db: usize, key: &[u8]) -> bool {
-        let deadline = self.dbs(db).find(key).and_then(Entry::deadline);
-        deadline.is_some_and(|deadline| self.time.is_past(deadline))
+    fn has_expired(&self, key: &[u8]) -> bool {
+        let found = self.db().find(key);
+        found.is_some_and(|entry| self.time.is_over(entry))
     }
 
-    fn is_alive(&self, db: usize, entry: &Entry) -> bool {
-        let dead = entry
-            .deadline()
-            .is_some_and(|deadline| self.time.is_past(deadline));
+    /// Notes the key if it is dead.
+    fn is_alive(&self, entry: &Entry) -> bool {
+        let dead = self.time.is_over(entry);
         if dead {
-            self.notes.note(db, entry.key());
+            self.notes.note(self.db, entry.key());
         }
         !dead
     }
 
-    fn dbs(&self, db: usize) -> &'a Db {
-        &self.keyspace.dbs[db]
+    /// The same where a dead key is a unit of its own: its DEL depends on no other.
+    fn is_alive_alone(&self, entry: &Entry) -> bool {
+        self.notes.unit.set(self.notes.unit.get() + 1);
+        self.is_alive(entry)
+    }
+
+    fn db(&self) -> &'a Db {
+        &self.keyspace.dbs[self.db]
     }
 }
 
@@ -381,8 +387,7 @@ impl<'a> ViewMut<'a> {
 
     /// Logs this command in place of the one that was sent.
     pub fn propagate<const N: usize>(&mut self, words: [&[u8]; N]) {
-        self.records.push(self.db, words.into_iter());
-        self.propagated = true;
+        self.propagate_words(words.into_iter());
     }
 
     /// Logs these words in place of the ones that were sent.
@@ -535,9 +540,9 @@ impl<'a> ViewMut<'a> {
         for (db, other) in [(a, b), (b, a)] {
             for key in watchers.keys_of(db) {
                 let existed = dbs[other].find(&key).is_some();
-                let now = match dbs[db].find(&key).map(Entry::deadline) {
+                let now = match dbs[db].find(&key) {
                     None => Now::Gone,
-                    Some(Some(deadline)) if time.is_past(deadline) => Now::Dead,
+                    Some(entry) if time.is_over(entry) => Now::Dead,
                     Some(_) => Now::Alive,
                 };
                 if existed || now != Now::Gone {
@@ -566,12 +571,11 @@ impl<'a> ViewMut<'a> {
         }
     }
 
+    /// Rule 2: the entry if it is alive; if it is dead, it goes, and its DEL into the log.
     fn find(&mut self, hash: u64, key: &[u8]) -> Option<&mut Entry> {
         // Most databases have no deadlines, and need not look twice.
-        let is_dead = !self.db().deadlines.is_empty() && {
-            let deadline = self.db().keys.get(hash, key)?.deadline();
-            deadline.is_some_and(|deadline| self.time.is_past(deadline))
-        };
+        let is_dead =
+            !self.db().deadlines.is_empty() && self.time.is_over(self.db().keys.get(hash, key)?);
         if is_dead {
             if let Some(entry) = self.db_mut().remove(hash, key) {
                 self.discard(entry);

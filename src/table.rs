@@ -53,6 +53,8 @@ pub trait Keyed {
     fn key(&self) -> &[u8];
 }
 
+/// Entries by their keys. Most functions take the hash of the key too, which the caller has from
+/// [`Table::hash`], so that it is computed once for several steps.
 pub struct Table<E> {
     segments: Vec<Vec<Slot<E>>>,
     slots: usize,
@@ -80,6 +82,7 @@ impl<E: Keyed> Table<E> {
         self.len
     }
 
+    /// The key's hash in this table; no other table has the same secret.
     pub fn hash(&self, key: &[u8]) -> u64 {
         // `Hasher::write` and not `Hash::hash`, which would hash the length as well.
         let mut hasher = self.secret.build_hasher();
@@ -87,7 +90,7 @@ impl<E: Keyed> Table<E> {
         hasher.finish()
     }
 
-    /// The entry of `key`, whose hash the caller has from [`Table::hash`].
+    /// The entry of `key`.
     pub fn get(&self, hash: u64, key: &[u8]) -> Option<&E> {
         match self.slot(self.index(hash)).get(&hash) {
             Some(entry) if entry.key() == key => Some(entry),
@@ -95,6 +98,7 @@ impl<E: Keyed> Table<E> {
         }
     }
 
+    /// The entry of `key`, to be changed in everything but its key.
     pub fn get_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut E> {
         let index = self.index(hash);
         match self.segments[index / SEGMENT][index % SEGMENT].get_mut(&hash) {
@@ -133,6 +137,7 @@ impl<E: Keyed> Table<E> {
         }
     }
 
+    /// Takes the entry of `key` out, and a slot away when the table has become too roomy.
     pub fn remove(&mut self, hash: u64, key: &[u8]) -> Option<E> {
         let index = self.index(hash);
         let slot = self.slot_mut(index);

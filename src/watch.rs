@@ -36,16 +36,19 @@ pub enum Now {
     Alive,
 }
 
+/// Who watches what: database and key, and all who watch it.
 #[derive(Default)]
 pub struct Watchers {
     keys: HashMap<(usize, Vec<u8>), Vec<Watcher>>,
 }
 
 impl Watchers {
+    /// Whether nobody watches anything, as nearly always.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
+    /// Adds a watcher that is not there yet; `expired` if the key is there, but dead.
     pub fn watch(&mut self, db: usize, key: &[u8], flag: &Flag, expired: bool) {
         let watchers = self.keys.entry((db, key.to_vec())).or_default();
         watchers.push(Watcher {
@@ -54,6 +57,7 @@ impl Watchers {
         });
     }
 
+    /// Takes the client with this flag off the key.
     pub fn unwatch(&mut self, db: usize, key: &[u8], flag: &Flag) {
         let place = (db, key.to_vec());
         if let Some(watchers) = self.keys.get_mut(&place) {

@@ -31,7 +31,7 @@ mod generate;
 mod grammar;
 #[path = "differential/log.rs"]
 mod log;
-#[path = "differential/random.rs"]
+#[path = "support/random.rs"]
 mod random;
 #[path = "differential/round.rs"]
 mod round;

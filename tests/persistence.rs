@@ -35,6 +35,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use support::random::Random;
 use support::{Client, Directory, LIMIT, Value, encode};
 
 /// Database and key, and all that can be asked about it.
@@ -148,25 +149,11 @@ fn record(line: &str) -> Vec<u8> {
     encode(&line.split(' ').collect::<Vec<_>>())
 }
 
-/// A generator that is random enough, and says its seed so that a failure can be had again
-/// (`SEED=…`).
-struct Random(u64);
-
-impl Random {
-    fn new() -> Random {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let given = std::env::var("SEED").ok();
-        let seed = given.map_or(now.as_nanos() as u64, |seed| seed.parse().unwrap());
-        eprintln!("SEED={seed}");
-        Random(seed | 1)
-    }
-
-    /// A number below `bound`.
-    fn below(&mut self, bound: u64) -> u64 {
-        // Marsaglia's xorshift.
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 16) % bound
-    }
+/// Chance, which says its seed so that a failure can be had again (`SEED=…`).
+fn random() -> Random {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let given = std::env::var("SEED").ok();
+    let seed = given.map_or(now.as_nanos() as u64, |seed| seed.parse().unwrap());
+    eprintln!("SEED={seed}");
+    Random::new(seed)
 }

@@ -12,6 +12,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 use support::process::{eventually, memory};
+use support::random::Random;
 use support::{Client, LIMIT, Server, Value, encode};
 
 /// A stream with every kind of thing in it, and what is to come back for it.
@@ -324,18 +325,6 @@ fn client_reply_off_silences_answers_but_not_messages() {
     assert_eq!(client.read(), Value::Simple(b"OK".into()));
 }
 
-/// Marsaglia's xorshift: the same numbers in every run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % bound as u64) as usize
-    }
-}
-
 /// Changes, inserts, removes or doubles some bytes.
 fn mutate(stream: &[u8], random: &mut Random) -> Vec<u8> {
     let telling = b"*$:-+\r\n\0 \"'\\x0129\xff";
@@ -397,7 +386,7 @@ fn the_server_survives_streams_with_changed_bytes() {
         for seed in 1..=4 {
             let (server, stream) = (&server, &stream);
             scope.spawn(move || {
-                let mut random = Random(0x9E37_79B9_7F4A_7C15 >> seed);
+                let mut random = Random::new(seed);
                 for _ in 0..1_000 {
                     send_and_drain(server, &mutate(stream, &mut random));
                 }

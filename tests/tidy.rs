@@ -21,8 +21,8 @@ use support::{Server, Value};
 
 /// The files of the evening, in the order in which to read them; those that are only for looking
 /// up follow in the order of the alphabet.
-const EVENING: [&str; 9] = [
-    "serve", "batch", "account", "resp", "handler", "client", "store", "table", "aof",
+const EVENING: [&str; 8] = [
+    "serve", "batch", "resp", "handler", "client", "store", "table", "aof",
 ];
 
 /// Imports run one way: a file may use what stands in a later line of this list, and nothing of

@@ -8,6 +8,7 @@
 //! 3. The client has subscribed in RESP2, where a reply looks like a message.
 //! 4. The log is still being loaded.
 //! 5. The client is a monitor, and the command would look at the data.
+//! 6. SHUTDOWN is to be queued by MULTI.
 //!
 //! A command that is refused inside MULTI spoils the transaction: EXEC will refuse the rest of it.
 //!
@@ -34,6 +35,7 @@ impl Batch<'_> {
         if self.replaying {
             return Ok(());
         }
+        // PING is how people ask whether all is well, so it too says what is not; as in Redis.
         let writes = match command.run {
             Run::Write(_) => true,
             Run::Exec => client.transaction.as_ref().is_some_and(|t| t.writes),
@@ -60,6 +62,7 @@ impl Batch<'_> {
         Ok(())
     }
 
+    /// Answers with the error; a transaction that is open is spoilt by it, or, by EXEC's own, over.
     pub(super) fn reject(
         &mut self,
         error: &Error,

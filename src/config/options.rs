@@ -64,11 +64,14 @@ pub enum Change {
     Fixed,
 }
 
+/// An option.
 pub struct Row {
     pub name: &'static str,
+    /// As it would be given; empty for an alias, whose value is another's.
     pub default: &'static str,
     pub kind: Kind,
     pub change: Change,
+    /// What it is for, in CONFIG HELP.
     pub summary: &'static str,
 }
 
@@ -99,6 +102,7 @@ const REPLICAS: &str = "this server has no replicas";
 const TLS: &str = "this server has no TLS";
 const NO_EFFECT: &str = "no effect here";
 
+/// In the order of CONFIG GET.
 #[rustfmt::skip]
 pub static OPTIONS: &[Row] = &[
     // Network and process.

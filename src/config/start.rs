@@ -31,7 +31,7 @@ impl Config {
             save: None,
         };
         if let Some(path) = args.next_if(|word| !word.as_bytes().starts_with(b"-")) {
-            loader.file(Path::new(&path), 0)?;
+            loader.read_file(Path::new(&path), 0)?;
             loader.file = std::path::absolute(&path).unwrap_or_default();
         }
         while let Some(word) = args.next() {
@@ -64,7 +64,7 @@ impl Config {
             while let Some(more) = args.next_if(|word| !is_option(word)) {
                 words.push(more.into_vec());
             }
-            loader.line(words, "command line", 0)?;
+            loader.take_line(words, "command line", 0)?;
         }
         Ok(loader.finish())
     }
@@ -105,7 +105,8 @@ struct Loader {
 }
 
 impl Loader {
-    fn file(&mut self, path: &Path, depth: usize) -> Result<(), String> {
+    /// Takes the lines of a file; `depth` is how many files include it.
+    fn read_file(&mut self, path: &Path, depth: usize) -> Result<(), String> {
         let shown = path.display();
         let cannot = |why: &str| format!("cannot read the options in {shown}: {why}");
         if depth > 8 {
@@ -122,13 +123,13 @@ impl Loader {
                 let line = String::from_utf8_lossy(line);
                 refused(&line, &place, "a quote is not closed")
             })?;
-            self.line(words, &place, depth)?;
+            self.take_line(words, &place, depth)?;
         }
         Ok(())
     }
 
     /// Takes an option and its values, which stand in `place`.
-    fn line(&mut self, words: Vec<Vec<u8>>, place: &str, depth: usize) -> Result<(), String> {
+    fn take_line(&mut self, words: Vec<Vec<u8>>, place: &str, depth: usize) -> Result<(), String> {
         // A path that is not UTF-8 would name another file if it were made text by force.
         let text: Vec<_> = words
             .iter()
@@ -144,7 +145,7 @@ impl Loader {
         };
         if name.eq_ignore_ascii_case("include") {
             return match given {
-                [path] => self.file(Path::new(&**path), depth + 1),
+                [path] => self.read_file(Path::new(&**path), depth + 1),
                 _ => Err(refused("it takes one file")),
             };
         }

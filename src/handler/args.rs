@@ -17,6 +17,7 @@
 use crate::error::Error;
 use crate::resp::{Args, parse_integer};
 
+/// A command's arguments and the place of the next one to be read.
 pub struct Cursor<'a> {
     args: &'a Args,
     at: usize,

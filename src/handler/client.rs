@@ -6,8 +6,16 @@
 //! in a read or write. The flag alone would leave a waiting thread waiting; the socket alone would
 //! let it finish the commands that it has read already.
 //!
-//! **How Redis does it**: networking.c, `clientCommand`. The fields that count bytes of its
-//! buffers are left out here.
+//! ```text
+//! CLIENT KILL ID 7     ─▶ Public::killed = true ─▶ looked at before each command (serve.rs)
+//!                      └▶ shutdown(Both) ───────▶ its read returns 0, its write fails
+//! ```
+//!
+//! Whoever kills itself still gets its answer: that client is closed, not cut off.
+//!
+//! **How Redis does it**: networking.c, `clientCommand`. Its fields that count the bytes of buffers
+//! are left out here, for nobody but the client's own thread could count them; so are PAUSE,
+//! TRACKING, NO-EVICT and NO-TOUCH, which belong to features that are not here.
 
 use super::{Command, NO_KEY, Run, TABLE, command};
 use crate::client::{Client, Public, Replies, Then};
@@ -143,7 +151,7 @@ fn list(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
 /// The client itself must not be listed as it was a batch ago.
 fn bring_up_to_date(client: &Client, args: &Args, reply: &Reply) {
     let name = [&args[0], b"|", &args[1]].concat();
-    client.publish(reply.protocol, TABLE.find(&name).map(|row| row.index));
+    client.update_public(reply.protocol, TABLE.find(&name).map(|row| row.index));
 }
 
 /// A line of CLIENT LIST.

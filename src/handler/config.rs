@@ -1,8 +1,8 @@
 //! The CONFIG command: options while the server runs. What they are is in [`crate::config`].
 //!
-//! What was changed and has consequences, as `appendonly yes` has, is put to work by
-//! `config_changed`. If that fails, the old values come back, so that CONFIG GET never claims what
-//! is not so. CONFIG SET takes several options and changes all of them or none.
+//! CONFIG SET takes several options and changes all of them or none. Most of what it changes is
+//! looked up when it is needed, and so has its effect at once; what has to be begun or ended, the
+//! log by `appendonly`, is left to [`crate::client::Server::config_changed`].
 //!
 //! **How Redis does it**: config.c, `configSetCommand`, with a function to apply in each row. Our
 //! HELP also lists the options, each with its default and whether it can change at run time.
@@ -51,25 +51,14 @@ fn get(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error>
 fn set(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let pairs: Vec<_> = Cursor::at(args, 2).pairs().ok_or(Error::Syntax)?.collect();
     let server = &client.server;
-    let before: Vec<_> = pairs
-        .iter()
-        .flat_map(|(name, _)| server.config.get(name))
-        .collect();
     let changed = server.config.set(&pairs)?;
-    if let Err(error) = server.config_changed(&changed) {
-        let before: Vec<_> = before
-            .iter()
-            .map(|(name, value)| (name.as_bytes(), value.as_bytes()))
-            .collect();
-        server.config.set(&before)?;
-        return Err(error);
-    }
+    server.config_changed(&changed);
     reply.ok();
     Ok(())
 }
 
 fn resetstat(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
-    client.server.stats.reset();
+    client.server.reset_stats();
     reply.ok();
     Ok(())
 }
@@ -89,12 +78,6 @@ Directives, with their defaults, and when they can change:";
     let head = HEAD.lines().map(String::from);
     let options = config::describe().map(|line| format!("    {line}"));
     let lines: Vec<String> = head.chain(options).collect();
-    reply.array(lines.len());
-    for line in lines {
-        // A status each, as Redis has it, for redis-cli shows that without quotes.
-        reply
-            .out
-            .extend_from_slice(format!("+{line}\r\n").as_bytes());
-    }
+    reply.statuses(&lines);
     Ok(())
 }

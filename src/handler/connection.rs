@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::handler::args::Cursor;
 use crate::resp::{Args, Protocol, Reply, parse_integer};
 use crate::store::View;
+use std::sync::atomic::Ordering;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
@@ -125,10 +126,8 @@ fn greet(client: &Client, reply: &mut Reply) {
 /// From here on, in the middle of a reply if need be, the client speaks this protocol.
 fn set_protocol(client: &mut Client, reply: &mut Reply, protocol: Protocol) {
     reply.protocol = protocol;
-    client.public.resp3.store(
-        protocol == Protocol::Resp3,
-        std::sync::atomic::Ordering::Relaxed,
-    );
+    let resp3 = protocol == Protocol::Resp3;
+    client.public.resp3.store(resp3, Ordering::Relaxed);
     if let Some(outbox) = &client.outbox {
         outbox.set_protocol(protocol);
     }
@@ -182,8 +181,8 @@ fn is_same(secret: &[u8], given: &[u8]) -> bool {
 fn reset(client: &mut Client, view: &View, _: &Args, reply: &mut Reply) -> Result<(), Error> {
     client.transaction = None;
     transactions::unwatch_all(client, view);
-    super::pubsub::unsubscribe_all(client);
-    super::server::stop_monitoring(client);
+    client.unsubscribe_all();
+    client.stop_monitoring();
     set_protocol(client, reply, Protocol::Resp2);
     client.public.name.lock().unwrap().clear();
     client.db = 0;

@@ -68,14 +68,18 @@ fn pexpireat(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(
 }
 
 fn persist(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
-    let key = &args[1];
-    let mortal = view.get(key).and_then(|entry| entry.deadline()).is_some();
-    if mortal {
+    reply.integer(end_deadline(view, &args[1]).into());
+    Ok(())
+}
+
+/// Lets a key live for ever; returns whether it would have died.
+pub fn end_deadline(view: &mut ViewMut, key: &[u8]) -> bool {
+    let had_one = view.get(key).and_then(|entry| entry.deadline()).is_some();
+    if had_one {
         view.set_deadline(key, None);
         view.changed(key);
     }
-    reply.integer(mortal.into());
-    Ok(())
+    had_one
 }
 
 fn ttl(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {

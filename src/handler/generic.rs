@@ -168,8 +168,7 @@ fn keys(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     // To the matcher a star alone does not fit the empty key.
     let fits = |key: &&[u8]| pattern == b"*" || glob::matches(pattern, key, false);
     let found: Vec<&[u8]> = view.living().map(Keyed::key).filter(fits).collect();
-    reply.array(found.len());
-    found.into_iter().for_each(|key| reply.bulk(key));
+    reply.bulks(&found);
     Ok(())
 }
 
@@ -196,10 +195,8 @@ fn scan(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
             break;
         }
     }
-    reply.array(2);
-    reply.bulk(cursor.to_string().as_bytes());
-    reply.array(found.len());
-    found.into_iter().for_each(|key| reply.bulk(key));
+    scan::reply_with_cursor(cursor, reply);
+    reply.bulks(&found);
     Ok(())
 }
 

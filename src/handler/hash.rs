@@ -131,8 +131,7 @@ fn hscan(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let cursor = scan::parse_cursor(words.next())?;
     // Redis looks at the options only if there is something to scan.
     let Some(hash) = view.hash(&args[1])? else {
-        reply.array(2);
-        reply.bulk(b"0");
+        scan::reply_with_cursor(0, reply);
         reply.array(0);
         return Ok(());
     };
@@ -141,8 +140,7 @@ fn hscan(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     if let Some(pattern) = options.pattern {
         fields.retain(|(name, _)| glob::matches(pattern, name, false));
     }
-    reply.array(2);
-    reply.bulk(next.to_string().as_bytes());
+    scan::reply_with_cursor(next, reply);
     reply.array(2 * fields.len());
     for (name, value) in fields {
         reply.bulk(name);

@@ -22,7 +22,7 @@ use super::{Command, NO_KEY, REDIS_VERSION, Run, TABLE, VERSION, command};
 use crate::client::{Client, Server};
 use crate::error::Error;
 use crate::resp::{Args, Reply};
-use crate::stats::microseconds;
+use crate::stats::{Count, unix_microseconds};
 use crate::store::View;
 use std::fmt::{Display, Write};
 use std::fs;
@@ -107,7 +107,7 @@ impl Info<'_> {
         self.field("process_id", std::process::id());
         self.field("run_id", &server.run_id);
         self.field("tcp_port", server.port.load(Ordering::Relaxed));
-        self.field("server_time_usec", microseconds());
+        self.field("server_time_usec", unix_microseconds());
         self.field("uptime_in_seconds", seconds);
         self.field("uptime_in_days", seconds / (24 * 60 * 60));
         if let Ok(path) = std::env::current_exe() {
@@ -168,7 +168,9 @@ impl Info<'_> {
         let seconds = status.last_rewrite_seconds.load(Ordering::Relaxed);
         self.field("aof_last_rewrite_time_sec", seconds);
         let seconds = match status.rewriting.load(Ordering::Relaxed) {
-            true => (microseconds() / 1_000_000).saturating_sub(load(&status.rewrite_start)) as i64,
+            true => {
+                (unix_microseconds() / 1_000_000).saturating_sub(load(&status.rewrite_start)) as i64
+            }
             false => -1,
         };
         self.field("aof_current_rewrite_time_sec", seconds);
@@ -194,7 +196,7 @@ impl Info<'_> {
         let start = load(&status.load_start);
         let done = load(&status.load_done);
         let total = load(&status.load_total).max(done);
-        let elapsed = (microseconds() / 1_000_000).saturating_sub(start);
+        let elapsed = (unix_microseconds() / 1_000_000).saturating_sub(start);
         // As fast as until now; in the first second nobody knows.
         let left = match elapsed {
             0 => 1,
@@ -212,16 +214,18 @@ impl Info<'_> {
         let stats = &self.server.stats;
         let (channels, patterns) = self.server.hub.counts();
         let rates = stats.rates();
+        let totals = self.server.totals();
+        let total = |count: Count| totals[count as usize];
         self.field("total_connections_received", load(&stats.connections));
-        self.field("total_commands_processed", load(&stats.commands));
+        self.field("total_commands_processed", total(Count::Commands));
         if let Some(rates) = &rates {
             self.field(
                 "instantaneous_ops_per_sec",
                 format_args!("{:.0}", rates.commands),
             );
         }
-        self.field("total_net_input_bytes", load(&stats.input_bytes));
-        self.field("total_net_output_bytes", load(&stats.output_bytes));
+        self.field("total_net_input_bytes", total(Count::InputBytes));
+        self.field("total_net_output_bytes", total(Count::OutputBytes));
         if let Some(rates) = &rates {
             let [input, output] = [rates.input_bytes, rates.output_bytes].map(|rate| rate / 1024.0);
             self.field("instantaneous_input_kbps", format_args!("{input:.2}"));
@@ -230,11 +234,11 @@ impl Info<'_> {
         self.field("rejected_connections", load(&stats.rejected_connections));
         self.field("expired_keys", load(&stats.expired_keys));
         self.field("evicted_keys", 0);
-        self.field("keyspace_hits", load(&stats.hits));
-        self.field("keyspace_misses", load(&stats.misses));
+        self.field("keyspace_hits", total(Count::Hits));
+        self.field("keyspace_misses", total(Count::Misses));
         self.field("pubsub_channels", channels);
         self.field("pubsub_patterns", patterns);
-        self.field("total_error_replies", load(&stats.error_replies));
+        self.field("total_error_replies", total(Count::ErrorReplies));
     }
 
     /// There are no replicas. The id and the backlog that they would need are left out.

@@ -1,6 +1,6 @@
 //! What the server tells about its commands: COMMAND, SLOWLOG and MEMORY.
 //!
-//! COMMAND reads the table that `execute` reads ([`super::TABLE`]), so what it says of a command is
+//! COMMAND reads the table that the batch reads ([`super::TABLE`]), so what it says of a command is
 //! what happens:
 //!
 //! ```text
@@ -21,7 +21,7 @@
 //! clients; there are none of these here, and those places are empty. COMMAND GETKEYS is left out,
 //! and of MEMORY what asks an allocator that std does not let us ask.
 
-use super::args::Cursor;
+use super::args::{Cursor, integer};
 use super::{
     Command, Keys, NO_KEY, Row, Run, SUBCOMMAND_KEY, TABLE, command, subcommand_syntax,
     unknown_subcommand, works_while_loading,
@@ -121,8 +121,7 @@ fn command_list(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
     let names: Vec<_> = names
         .filter(|name| glob::matches(pattern, name, true))
         .collect();
-    reply.array(names.len());
-    names.into_iter().for_each(|name| reply.bulk(name));
+    reply.bulks(&names);
     Ok(())
 }
 
@@ -204,8 +203,7 @@ fn memory_usage(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error
         if option != b"SAMPLES" {
             return Err(Error::Syntax);
         }
-        let samples = words.operand()?;
-        if parse_integer(samples).ok_or(Error::NotInteger)? < 0 {
+        if integer(words.operand()?)? < 0 {
             return Err(Error::Syntax);
         }
     }
@@ -236,8 +234,7 @@ fn slowlog_get(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<()
         reply.integer(slow.id as i64);
         reply.integer(slow.time as i64);
         reply.integer(slow.microseconds as i64);
-        reply.array(slow.words.len());
-        slow.words.iter().for_each(|word| reply.bulk(word));
+        reply.bulks(&slow.words);
         reply.bulk(slow.addr.as_bytes());
         reply.bulk(&slow.name);
     }

@@ -16,8 +16,8 @@
 //!   t  0  0  0  1  2  3  4
 //! ```
 //!
-//! Time and memory are the product of both lengths, so two strings of 12 KB take half a gigabyte
-//! and more is refused. Meanwhile other readers go on; writers wait.
+//! Time and memory are the product of both lengths: two strings of 11 KB take half a gigabyte, and
+//! hardly more is allowed. Meanwhile other readers go on; writers wait.
 //!
 //! **How Redis does it**: t_string.c, `lcsCommand`, the same table. Its bound is
 //! `proto-max-bulk-len`; a reader does not see the configuration here, so the bound is that

@@ -5,7 +5,7 @@
 //! before the hub knows the subscriber, so no message can overtake it:
 //!
 //! ```text
-//! SUBSCRIBE a b      queue: "subscribe a 1" | messages of a … "subscribe b 2" | messages of a and b
+//! SUBSCRIBE a b   queue: "subscribe a 1" | messages of a … "subscribe b 2" | messages of both
 //! ```
 //!
 //! **How Redis does it**: pubsub.c. One thread does everything there, so nothing can overtake
@@ -69,10 +69,8 @@ fn add(
             }
         };
         if is_new {
-            let server = client.server.clone();
-            server
-                .hub
-                .subscribe(kind, name, client.public.id, &outbox, queue_it);
+            let hub = &client.server.hub;
+            hub.subscribe(kind, name, client.public.id, &outbox, queue_it);
         } else {
             queue_it();
         }
@@ -111,15 +109,6 @@ fn remove(
     Ok(())
 }
 
-/// Ends all subscriptions without a word, for RESET.
-pub fn unsubscribe_all(client: &mut Client) {
-    for kind in [Kind::Channel, Kind::Pattern] {
-        for name in std::mem::take(client.names(kind)) {
-            client.server.hub.unsubscribe(kind, &name, client.public.id);
-        }
-    }
-}
-
 fn confirm(client: &Client, word: &str, name: Option<&[u8]>, reply: &mut Reply) {
     reply.push(3);
     reply.bulk(word.as_bytes());
@@ -132,6 +121,7 @@ pub fn outbox(client: &mut Client, reply: &Reply) -> Result<Arc<Outbox>, Error> 
     if let Some(outbox) = &client.outbox {
         return Ok(outbox.clone());
     }
+    // Only the client that replays has none, and no log may hold a SUBSCRIBE.
     let connection = client.public.connection.as_ref().ok_or(Error::Syntax)?;
     let config = &client.server.config.pubsub_output;
     let limit = Limit {
@@ -156,8 +146,7 @@ fn channels(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), E
         _ => return Err(super::subcommand_syntax(args)),
     };
     let channels = client.server.hub.channels(pattern);
-    reply.array(channels.len());
-    channels.iter().for_each(|name| reply.bulk(name));
+    reply.bulks(&channels);
     Ok(())
 }
 

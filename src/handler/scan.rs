@@ -1,4 +1,4 @@
-//! The words that SCAN and HSCAN have in common: a cursor and its options.
+//! What SCAN and HSCAN have in common: a cursor, its options, and how the answer begins.
 //!
 //! ```text
 //! SCAN        cursor [MATCH pattern] [COUNT count] [TYPE type]
@@ -15,6 +15,7 @@
 
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
+use crate::resp::Reply;
 
 /// What a client may say about the elements that it wants.
 pub struct Options<'a> {
@@ -72,6 +73,13 @@ pub fn parse_options<'a>(args: &mut Cursor<'a>, accepts_type: bool) -> Result<Op
         }
     }
     Ok(options)
+}
+
+/// Begins the answer: the cursor with which to go on, 0 if that was all. The array of the elements
+/// is to follow.
+pub fn reply_with_cursor(next: u64, reply: &mut Reply) {
+    reply.array(2);
+    reply.bulk(next.to_string().as_bytes());
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::client::{Client, Replies, Then, Wait};
 use crate::error::Error;
 use crate::handler::args::Cursor;
 use crate::resp::{Args, Digits, Reply};
-use crate::stats::microseconds;
+use crate::stats::unix_microseconds;
 use std::sync::atomic::Ordering;
 
 #[rustfmt::skip]
@@ -31,7 +31,7 @@ pub const COMMANDS: &[Command] = &[
 ];
 
 fn time(_: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let now = microseconds();
+    let now = unix_microseconds();
     reply.array(2);
     for part in [now / 1_000_000, now % 1_000_000] {
         reply.bulk(Digits::new(part as i64).as_bytes());
@@ -112,7 +112,9 @@ fn waitaof(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
     let timeout_ms = timeout(&mut cursor)?;
     let aof = &client.server.aof;
     if local > 0 && !aof.is_enabled() {
-        return Err(waitaof_without_log());
+        return Err(Error::text(
+            "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.",
+        ));
     }
     if client.in_exec {
         reply.array(2);
@@ -128,10 +130,6 @@ fn waitaof(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
         });
     }
     Ok(())
-}
-
-pub fn waitaof_without_log() -> Error {
-    Error::text("ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.")
 }
 
 /// Milliseconds; 0 waits for ever.
@@ -162,19 +160,13 @@ fn monitor(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error
     Ok(())
 }
 
-pub fn stop_monitoring(client: &Client) {
-    if client.public.monitoring.swap(false, Ordering::Relaxed) {
-        client.server.hub.remove_monitor(client.public.id);
-    }
-}
-
 /// Shows a command that has just run to all monitors, but for those that could harm the server
 /// and those that hold a secret.
 pub fn show_monitors(client: &Client, row: &Row, args: &Args, now: u64, reply: &mut Reply) {
     let name = row.command.name;
-    let group = name.split('|').next().unwrap_or(name);
+    let container = name.split('|').next().unwrap_or(name);
     let hidden = matches!(
-        group,
+        container,
         "config" | "monitor" | "shutdown" | "slowlog" | "debug" | "acl"
     ) || matches!(
         name,

@@ -25,6 +25,7 @@
 use crate::entry::Entry;
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
+use crate::handler::expiry::{self, MILLISECONDS, SECONDS};
 use crate::handler::float::Float;
 use crate::handler::{ALL_KEYS, Command, EVERY_OTHER, ONE_KEY, Run, command};
 use crate::resp::{Args, Digits, Reply};
@@ -288,13 +289,7 @@ fn getex(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), E
             view.changed(key);
             view.propagate([b"PEXPIREAT", key, Digits::new(deadline as i64).as_bytes()]);
         }
-    } else if lifetime == Lifetime::Lasting
-        && view
-            .get(key)
-            .is_some_and(|entry| entry.deadline().is_some())
-    {
-        view.set_deadline(key, None);
-        view.changed(key);
+    } else if lifetime == Lifetime::Lasting && expiry::end_deadline(view, key) {
         view.propagate([b"PERSIST", key]);
     }
     Ok(())
@@ -362,15 +357,16 @@ impl Clock {
     /// refused, and what does not fit into 63 bits.
     fn deadline(self, time: &[u8], now: u64, command: &'static str) -> Result<u64, Error> {
         let (unit, since) = match self {
-            Clock::Seconds => (1000, now as i64),
-            Clock::Milliseconds => (1, now as i64),
-            Clock::UnixSeconds => (1000, 0),
-            Clock::UnixMilliseconds => (1, 0),
+            Clock::Seconds => (SECONDS, Some(now)),
+            Clock::Milliseconds => (MILLISECONDS, Some(now)),
+            Clock::UnixSeconds => (SECONDS, None),
+            Clock::UnixMilliseconds => (MILLISECONDS, None),
         };
-        let positive = Some(integer(time)?).filter(|&time| time > 0);
-        let milliseconds = positive.and_then(|time| time.checked_mul(unit)?.checked_add(since));
-        let deadline = milliseconds.ok_or(Error::InvalidExpire(command))?;
-        Ok(deadline as u64)
+        let time = integer(time)?;
+        if time <= 0 {
+            return Err(Error::InvalidExpire(command));
+        }
+        Ok(expiry::deadline(time, unit, since, command)? as u64)
     }
 }
 

@@ -32,11 +32,13 @@ pub enum Protocol {
 
 /// Writes replies over a client's output buffer, in the protocol that the client speaks.
 pub struct Reply {
+    /// What was written and has not left yet; the batch cuts it back where a command failed.
     pub out: Vec<u8>,
     pub protocol: Protocol,
 }
 
 impl Reply {
+    /// An empty one, in RESP2, which every client speaks until it says HELLO 3.
     pub fn new() -> Reply {
         Reply {
             out: Vec::new(),
@@ -48,6 +50,7 @@ impl Reply {
         self.protocol == Protocol::Resp3
     }
 
+    /// The status `OK`.
     pub fn ok(&mut self) {
         self.out.extend_from_slice(b"+OK\r\n");
     }
@@ -72,6 +75,7 @@ impl Reply {
         self.out.extend_from_slice(b"\r\n");
     }
 
+    /// An integer.
     pub fn integer(&mut self, number: i64) {
         write_header(&mut self.out, b':', number);
     }
@@ -81,6 +85,7 @@ impl Reply {
         self.integer(number as i64);
     }
 
+    /// A bulk string: any bytes, of any length.
     pub fn bulk(&mut self, bytes: &[u8]) {
         write_bulk(&mut self.out, bytes);
     }
@@ -93,6 +98,7 @@ impl Reply {
         }
     }
 
+    /// Nil where a bulk string was to be expected: no such key, no such field.
     pub fn nil(&mut self) {
         self.out.extend_from_slice(if self.is_resp3() {
             b"_\r\n"
@@ -113,6 +119,18 @@ impl Reply {
     /// The head of an array; its `length` elements are to follow.
     pub fn array(&mut self, length: usize) {
         write_header(&mut self.out, b'*', length as i64);
+    }
+
+    /// An array of bulk strings.
+    pub fn bulks(&mut self, all: &[impl AsRef<[u8]>]) {
+        self.array(all.len());
+        all.iter().for_each(|bytes| self.bulk(bytes.as_ref()));
+    }
+
+    /// An array of statuses, which redis-cli shows without quotes: the lines of a HELP.
+    pub fn statuses(&mut self, all: &[impl AsRef<str>]) {
+        self.array(all.len());
+        all.iter().for_each(|text| self.status(text.as_ref()));
     }
 
     /// The head of a map of `length` pairs; a flat array in RESP2.

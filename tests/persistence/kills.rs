@@ -6,10 +6,10 @@
 //! With `KILLS=500` each test kills as often as that.
 
 use crate::support::{Client, Server, encode};
-use crate::{Dump, Random, dump, record};
+use crate::{Dump, dump, random, record};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 const CLIENTS: usize = 4;
@@ -38,7 +38,7 @@ struct History {
 fn kill_and_look(rounds: usize, flags: &[&str]) {
     let wanted = std::env::var("KILLS").map(|kills| kills.parse().unwrap());
     let rounds = wanted.unwrap_or(rounds);
-    let mut random = Random::new();
+    let mut random = random();
     let mut server = Server::start(flags);
     let mut histories = [History::default(); CLIENTS];
     for round in 0..rounds {
@@ -69,10 +69,10 @@ fn kill_and_look(rounds: usize, flags: &[&str]) {
 fn load_until_killed(
     server: &mut Server,
     histories: [History; CLIENTS],
-    target: u64,
+    target: usize,
     with_rewrite: bool,
 ) -> [History; CLIENTS] {
-    let done = AtomicU64::new(0);
+    let done = AtomicUsize::new(0);
     let results = Mutex::new(histories);
     thread::scope(|scope| {
         for (db, &history) in histories.iter().enumerate() {
@@ -97,7 +97,7 @@ fn write_until_closed(
     mut client: Client,
     db: usize,
     mut history: History,
-    done: &AtomicU64,
+    done: &AtomicUsize,
 ) -> History {
     client.send(&["SELECT", &db.to_string()]);
     if client.try_read().is_err() {

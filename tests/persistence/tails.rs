@@ -2,7 +2,7 @@
 //! done is refused.
 
 use crate::support::{self, Directory, Program, Server, ours, run_to_end};
-use crate::{Random, dump, encode, file_of, log_of, record};
+use crate::{dump, encode, file_of, log_of, random, record};
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::{Command, ExitStatus};
@@ -238,10 +238,10 @@ fn a_flipped_bit_anywhere_else_is_refused_or_harms_one_record_at_most() {
     let last = record("SET last v");
     let log = ten(&last);
     let last_begins = (log.len() - last.len()) as u64;
-    let mut random = Random::new();
+    let mut random = random();
     let mut refusals = 0;
     for _ in 0..80 {
-        let (at, bit) = (random.below(log.len() as u64) as usize, random.below(8));
+        let (at, bit) = (random.below(log.len()), random.below(8));
         let mut flipped = log.clone();
         flipped[at] ^= 1 << bit;
         let directory = log_of("i", &[&flipped]);

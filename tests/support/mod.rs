@@ -18,6 +18,7 @@ mod client;
 pub mod pattern;
 pub mod process;
 mod quote;
+pub mod random;
 pub mod transcript;
 mod value;
 

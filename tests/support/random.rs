@@ -1,6 +1,7 @@
 //! Chance that repeats: SplitMix64, twenty lines, because a failure is worth nothing unless the
 //! seed printed with it brings it back. std has no generator, and `RandomState` cannot be seeded.
 
+/// The same numbers in every run that begins with the same seed.
 pub struct Random(u64);
 
 impl Random {
@@ -16,7 +17,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number in `0..bound`; the bias of the remainder does not matter to a fuzzer.
+    /// A number in `0..bound`; the bias of the remainder does not matter to a test.
     pub fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
     }

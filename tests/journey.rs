@@ -1,0 +1,52 @@
+//! The glass box: what `--loglevel debug` says of a command is what happened to it.
+
+mod support;
+
+use std::fs;
+use support::{Server, encode, log_files};
+
+#[test]
+fn a_journey_tells_where_in_the_log_the_batch_is() {
+    let server = Server::start(&["--loglevel", "debug"]);
+    let mut client = server.client();
+    let commands = ["a", "b", "c"].map(|key| encode(&["SET", key, "value"]));
+    // In one packet, so that they are one batch.
+    client.raw(&commands.concat());
+    commands.iter().for_each(|_| drop(client.read()));
+    let log = fs::read(log_files(server.dir()).unwrap().last().unwrap()).unwrap();
+    for (index, record) in commands.iter().enumerate() {
+        let journey = server.wait_for_line(&format!("SET, {} of 3 in its batch", index + 1));
+        assert!(journey.contains(" · exclusive lock, "), "{journey}");
+        let logged = format!(" · dirty 1 · {} of the batch's bytes at ", record.len());
+        let (_, place) = journey.split_once(&logged).expect(&journey);
+        let place = place.split(' ').next().unwrap().split_once("..").unwrap();
+        let place = place.0.parse::<usize>().unwrap()..place.1.parse().unwrap();
+        let found = log[place]
+            .windows(record.len())
+            .any(|bytes| bytes == record);
+        assert!(found, "{journey}");
+    }
+}
+
+#[test]
+fn commands_that_only_look_share_a_lock_and_leave_nothing_in_the_log() {
+    let server = Server::start(&["--loglevel", "debug"]);
+    let mut client = server.client();
+    client.raw(
+        &[
+            encode(&["GET", "a"]),
+            encode(&["PING"]),
+            encode(&["EXISTS", "b"]),
+        ]
+        .concat(),
+    );
+    (0..3).for_each(|_| drop(client.read()));
+    for (index, name) in ["GET", "PING", "EXISTS"].into_iter().enumerate() {
+        let journey = server.wait_for_line(&format!("{name}, {} of 3", index + 1));
+        assert!(journey.contains(" · shared lock, "), "{journey}");
+        assert!(
+            journey.contains(" · dirty 0 · nothing to the log · "),
+            "{journey}"
+        );
+    }
+}
