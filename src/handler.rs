@@ -245,6 +245,10 @@ pub fn can_replay(args: &Args) -> Result<&'static Row, String> {
     if !changes_data && !matches!(row.command.name, "select" | "multi" | "discard") {
         return Err(format!("not supported: {name}"));
     }
+    if row.command.name == "select" && args::database(&args[1], i32::MAX as usize).is_err() {
+        let index = String::from_utf8_lossy(&args[1]);
+        return Err(format!("not supported: {name} {index}"));
+    }
     Ok(row)
 }
 

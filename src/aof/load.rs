@@ -123,6 +123,7 @@ fn replay_into(
         match (&args[0], args.len()) {
             (word, 1) if word.eq_ignore_ascii_case(b"multi") => open_multi = true,
             (word, 1) if word.eq_ignore_ascii_case(b"exec") => open_multi = false,
+            (word, 1) if word.eq_ignore_ascii_case(b"discard") => open_multi = false,
             _ => {}
         }
         replay(&mut args).map_err(|reason| Stop::Unsupported { offset, reason })?;

@@ -44,7 +44,9 @@ fn while_a_long_log_loads_clients_are_told_so_and_info_shows_how_far_it_is() {
         "1) \"appendonly\"\n2) \"yes\""
     );
     assert_eq!(info(&mut client, "loading"), "1");
-    assert_eq!(info(&mut client, "loading_total_bytes"), total);
+    wait_until("the total is known", || {
+        info(&mut client, "loading_total_bytes") == total
+    });
     let loaded =
         |client: &mut Client| -> u64 { info(client, "loading_loaded_bytes").parse().unwrap() };
     let (first, mut second) = (loaded(&mut client), 0);
@@ -195,5 +197,14 @@ fn a_command_that_fails_when_replayed_is_told_and_the_load_goes_on() {
     let server = Server::start_in(log_of("i", &[&log]), Program::Ours, &[]);
     server.wait_for_line("the log holds a command that fails, HSET: WRONGTYPE");
     assert_eq!(server.client().run("GET b"), "\"2\"");
+    assert_eq!(fs::read(file_of(server.dir(), 0)).unwrap(), log);
+}
+
+#[test]
+fn a_transaction_that_the_log_discards_ends_there() {
+    let log = ["SET a 1", "MULTI", "SET a 2", "DISCARD", "SET b 1"];
+    let log = log.map(crate::record).concat();
+    let server = Server::start_in(log_of("i", &[&log]), Program::Ours, &[]);
+    assert_eq!(server.client().run("MGET a b"), "1) \"1\"\n2) \"1\"");
     assert_eq!(fs::read(file_of(server.dir(), 0)).unwrap(), log);
 }
