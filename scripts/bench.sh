@@ -55,7 +55,7 @@ need rustc "see https://rustup.rs"
 # ---- servers -------------------------------------------------------------------------------
 
 declare -A pid=() port=()
-tmp=$(mktemp -d "${TMPDIR:-/tmp}/bench.XXXXXX")
+tmp=$(mktemp -d)
 trap 'for side in "${!pid[@]}"; do stop "$side"; done; rm -rf "$tmp"' EXIT
 trap 'exit 130' INT TERM
 
