@@ -24,9 +24,9 @@
 //!
 //! **Looking ahead** ([`Batch::warm`]). What a command on a large keyspace mostly does is wait for
 //! memory, four times one after the other: slot, bucket, entry, bytes. Sixty-four commands wait
-//! sixty-four times as long. So when a batch has taken its lock it first looks at all keys that
-//! it is going to use, in a loop with nothing else in it, in which the processor can wait for many
-//! of them at once.
+//! sixty-four times as long. So when a batch has taken its lock it first looks at all the keys that
+//! it is going to use, step by step for all of them, so that the processor waits for many at once
+//! ([`crate::table::Table::warm`]).
 //!
 //! **How Redis does it**: server.c, `processCommand` and `call`. It needs no locks, for it has one
 //! thread; `call` is its one place too. Looking ahead came with Redis 8 and Valkey 8.
@@ -57,9 +57,11 @@ pub struct Arrived {
 }
 
 impl Arrived {
-    /// Finds the row. Where there is none, [`Batch::execute`] looks again, for the error.
-    pub fn look_up(&mut self) {
-        self.row = TABLE.look_up(&self.args).ok();
+    /// Finds the row. Where there is none, [`Batch::execute`] looks again, for the error. The row
+    /// of the command `before` is tried first: most pipelines repeat one command.
+    pub fn look_up(&mut self, before: Option<&'static Row>) {
+        let again = before.filter(|row| row.command.is_called_by(&self.args));
+        self.row = again.or_else(|| TABLE.look_up(&self.args).ok());
     }
 }
 

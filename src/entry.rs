@@ -93,6 +93,16 @@ impl Keyed for Entry {
             Entry::Large(large) => &large.key,
         }
     }
+
+    fn touch(&self) -> u8 {
+        match self {
+            Entry::Small { bytes, .. } => match &**bytes {
+                [first, .., last] => first ^ last,
+                short => short.len() as u8,
+            },
+            Entry::Large(large) => large.key.first().copied().unwrap_or_default(),
+        }
+    }
 }
 
 impl Entry {

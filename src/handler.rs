@@ -125,6 +125,23 @@ pub const fn command(
     }
 }
 
+impl Command {
+    /// Whether so many words are right, the name included.
+    fn takes(&self, count: usize) -> bool {
+        let (count, arity) = (count as i64, self.arity);
+        count == arity || (arity < 0 && count >= -arity)
+    }
+
+    /// Whether these words call this command. A container and its subcommands do not know.
+    pub fn is_called_by(&self, args: &Args) -> bool {
+        let is_container = matches!(self.run, Run::Container | Run::OpenContainer(_));
+        args[0].eq_ignore_ascii_case(self.name.as_bytes())
+            && self.takes(args.len())
+            && !is_container
+            && !self.name.contains('|')
+    }
+}
+
 /// The groups of Redis's documentation, each with the rows of its file.
 const GROUPS: [(&str, &[&[Command]]); 7] = [
     ("string", &[string::COMMANDS, lcs::COMMANDS]),
@@ -218,8 +235,7 @@ impl Table {
                 (None, _) => return Err(unknown_subcommand(container.name, &args[1])),
             };
         }
-        let (count, arity) = (args.len() as i64, row.command.arity);
-        if count == arity || (arity < 0 && count >= -arity) {
+        if row.command.takes(args.len()) {
             Ok(row)
         } else {
             Err(Error::WrongArity(row.command.name))

@@ -219,20 +219,35 @@ fn read_array(reader: &mut impl BufRead, args: &mut Args, limits: Limits) -> Res
 /// Reads a line such as `*3\r\n` or `$5\r\n`: its first byte and its number, if it is one. As in
 /// Redis a line ends at `\r`, whatever the byte after it is.
 fn read_header(reader: &mut impl BufRead, too_long: &str) -> Result<(u8, Option<i64>), Error> {
-    // Nearly always the whole line lies in the buffer, and need not be copied.
-    let buffer = reader.fill_buf()?;
-    let near = &buffer[..buffer.len().min(24)];
-    if let Some(end) = near.iter().position(|&byte| byte == b'\r' || byte == 0)
-        && near[end] == b'\r'
-        && end + 1 < buffer.len()
-    {
-        let header = parse_header(&near[..end]);
-        reader.consume(end + 2);
-        return Ok(header);
+    // Nearly always the whole line lies in the buffer, and is plain.
+    if let Some((kind, number, length)) = plain_header(reader.fill_buf()?) {
+        reader.consume(length);
+        return Ok((kind, Some(number)));
     }
     let line = read_line(reader, b'\r', too_long)?;
     one_byte(reader)?;
     Ok(parse_header(&line))
+}
+
+/// The header that `buffer` begins with, and how many bytes it has, if it is of the plainest form:
+/// up to nine digits, no sign, the line end there. All others take the longer way.
+fn plain_header(buffer: &[u8]) -> Option<(u8, i64, usize)> {
+    let (&kind, rest) = buffer.split_first()?;
+    if !matches!(kind, b'*' | b'$') {
+        return None;
+    }
+    let mut number = 0;
+    for (at, &byte) in rest.iter().enumerate().take(10) {
+        match byte {
+            b'0'..=b'9' if at < 9 => number = number * 10 + i64::from(byte - b'0'),
+            b'\r' if at > 0 && rest.len() > at + 1 => {
+                let is_plain = at == 1 || rest[0] != b'0';
+                return is_plain.then_some((kind, number, at + 3));
+            }
+            _ => return None,
+        }
+    }
+    None
 }
 
 /// Reads up to the byte `end`, and returns what is before it. As in Redis, which looks for the end

@@ -134,7 +134,7 @@ impl Session<'_> {
                 self.grow_input();
                 let first = &mut self.arrived[0];
                 match read_command(&mut self.reader, &mut first.args, limits(&self.client)) {
-                    Ok(true) => first.look_up(),
+                    Ok(true) => first.look_up(first.row),
                     Ok(false) => return Ok(()),
                     Err(resp::Error::Cut) => return Err(ErrorKind::UnexpectedEof.into()),
                     Err(resp::Error::Io(error)) => return Err(error),
@@ -181,6 +181,7 @@ impl Session<'_> {
         } else {
             BATCH_COMMANDS
         };
+        let mut before = self.arrived[0].row;
         while self.arrived_count < most {
             if self.arrived_count == self.arrived.len() {
                 self.arrived.push(Arrived::default());
@@ -196,7 +197,8 @@ impl Session<'_> {
             }
             let used = buffered.len() - rest.len();
             self.reader.consume(used);
-            next.look_up();
+            next.look_up(before);
+            before = next.row;
             self.arrived_count += 1;
         }
         // Places that a burst has needed, and nobody since.

@@ -33,7 +33,7 @@ use crate::entry::{Entry, Str};
 use crate::error::Error;
 use crate::hash::{self, Hash};
 use crate::propagate::Records;
-use crate::table::{Keyed, Table};
+use crate::table::{Keyed, Table, WARM};
 use crate::watch::{Flag, Now, Watchers};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashSet};
@@ -168,16 +168,16 @@ impl Keyspace {
         self.dbs[db].keys.iter()
     }
 
-    /// Looks at keys, for no result: it brings into the processor's caches what commands on these
-    /// keys are about to look at. Hashes first, so that the second loop is short enough for the
-    /// processor to be in many of its rounds at once.
+    /// Looks at keys, up to [`WARM`] of them, for no result: see [`Table::warm`].
     pub fn warm<'k>(&self, db: usize, keys: impl Iterator<Item = &'k [u8]>) {
         let table = &self.dbs[db].keys;
-        let hashed: Vec<(u64, &[u8])> = keys.map(|key| (table.hash(key), key)).collect();
-        let found = hashed
-            .iter()
-            .filter(|(hash, key)| table.get(*hash, key).is_some());
-        std::hint::black_box(found.count());
+        let mut hashes = [0; WARM];
+        let mut count = 0;
+        for (hash, key) in hashes.iter_mut().zip(keys) {
+            *hash = table.hash(key);
+            count += 1;
+        }
+        table.warm(&hashes[..count]);
     }
 
     /// Up to `most` keys of database `db` that are dead.

@@ -34,10 +34,14 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry::Vacant;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
+use std::hint::black_box;
 
 /// Entries per slot above which the table gets one more slot. More would save a byte or two of
 /// memory per entry, and make [`SEGMENT`]'s entries more.
 const FILL: usize = 7;
+
+/// As many as [`Table::warm`] looks for at once.
+pub const WARM: usize = 64;
 
 const SLOT_BITS_FROM: u32 = 16;
 const SLOT_BITS: u32 = 64 - SLOT_BITS_FROM;
@@ -54,6 +58,11 @@ type Slot<E> = HashMap<u64, E, BuildHasherDefault<Identity>>;
 /// What a table holds: an entry that carries its key.
 pub trait Keyed {
     fn key(&self) -> &[u8];
+
+    /// Reads a little of every line of memory that a reader of the entry is going to read.
+    fn touch(&self) -> u8 {
+        self.key().first().copied().unwrap_or_default()
+    }
 }
 
 /// Entries by their keys. Most functions take the hash of the key too, which the caller has from
@@ -108,6 +117,25 @@ impl<E: Keyed> Table<E> {
             Some(entry) if entry.key() == key => Some(entry),
             _ => self.twins.iter_mut().find(|twin| twin.key() == key),
         }
+    }
+
+    /// Looks for up to [`WARM`] hashes, for no result: it brings what a lookup of them needs into
+    /// the processor's caches. A lookup waits for memory four times, and each time for what it has
+    /// found there to know where to look next. So all of them go a step together: in a loop with
+    /// nothing else in it, the processor waits for many at once.
+    pub fn warm(&self, hashes: &[u64]) {
+        let slots = hashes.iter().map(|hash| self.slot(self.index(*hash)).len());
+        black_box(slots.sum::<usize>());
+        let mut found = [None; WARM];
+        for (found, hash) in found.iter_mut().zip(hashes) {
+            *found = self.slot(self.index(*hash)).get(hash);
+        }
+        black_box(
+            found
+                .iter()
+                .flatten()
+                .fold(0, |all, e: &&E| all ^ e.touch()),
+        );
     }
 
     /// Every entry with this hash: one, or none, or by a rare chance twins.
