@@ -295,7 +295,8 @@ fn admit(stream: TcpStream, peer: SocketAddr, server: &Arc<Server>, store: &Arc<
         peer,
         local,
     };
-    let client = Client::new(server, connection);
+    // Boxed, or each call on its way into the thread would have a copy of it on the stack.
+    let client = Box::new(Client::new(server, connection));
     let (owner, store) = (server.clone(), store.clone());
     let thread = thread::Builder::new().stack_size(STACK);
     if let Err(error) = thread.spawn(move || serve::serve(&owner, &store, client)) {

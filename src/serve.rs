@@ -64,7 +64,7 @@ const TICK: Duration = Duration::from_millis(100);
 const LINGER: Duration = Duration::from_millis(200);
 
 /// Serves a client until it leaves.
-pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Client) {
+pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Box<Client>) {
     let Some(connection) = &client.public.connection else {
         return;
     };
@@ -80,7 +80,8 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Client) {
         taken: 0,
         was_filled: false,
     };
-    let mut session = Session {
+    // On the heap, so that the stack of a thread that waits fits into two pages.
+    let mut session = Box::new(Session {
         reader: BufReader::with_capacity(FIRST_INPUT_BUFFER, inbound),
         arrived: vec![Arrived::default()],
         arrived_count: 0,
@@ -91,7 +92,7 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Client) {
         client,
         server,
         batch: Batch::new(server, store),
-    };
+    });
     let end = session.run();
     if let Err(error) = &end {
         say::verbose(format_args!(
@@ -110,7 +111,7 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Client) {
 
 /// A client while it is served: what it has sent, what it is to be told, and the batch between.
 struct Session<'a> {
-    client: Client,
+    client: Box<Client>,
     reader: BufReader<Inbound>,
     /// The first `arrived_count` are commands that were read and looked up, and the first `ran` of
     /// those have run. The places are used again and again, for their buffers' sake.

@@ -169,6 +169,8 @@ impl Keyspace {
     }
 
     /// Looks at keys, up to [`WARM`] of them, for no result: see [`Table::warm`].
+    // Not inlined, or its arrays would be in the stack of every thread that waits for a client.
+    #[inline(never)]
     pub fn warm<'k>(&self, db: usize, keys: impl Iterator<Item = &'k [u8]>) {
         let table = &self.dbs[db].keys;
         let mut hashes = [0; WARM];
