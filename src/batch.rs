@@ -232,9 +232,7 @@ impl<'a> Batch<'a> {
         }
         reply.out.clear();
         self.execute(Some(row), client, args, reply);
-        // Neither a lock is given back here nor a log written, where these would be used up.
-        self.records.clear();
-        self.logged.clear();
+        // No lock is given back here, where this would be done.
         if let Guard::Exclusive(keyspace) = &mut self.guard {
             keyspace.garbage.clear();
         }
@@ -313,8 +311,13 @@ impl<'a> Batch<'a> {
         let mut view = ViewMut::new(keyspace, db, self.time, limits, &mut self.records);
         let result = handler(&mut view, args, reply);
         self.dirty = view.dirty;
-        let as_sent = view.dirty > 0 && !view.propagated;
-        if as_sent && !self.replaying {
+        if self.in_exec
+            && let Some(old) = args.take_spare()
+        {
+            // These words do not come back, and are not to be freed under the lock.
+            view.free_later(Box::new(old));
+        }
+        if view.dirty > 0 && !view.propagated {
             self.records.push(db, args.iter());
         }
         if !self.in_exec && self.records.end() > 0 {
@@ -411,6 +414,7 @@ impl<'a> Batch<'a> {
             self.account.ask_for_lock();
             self.guard = Guard::Exclusive(write_lock(self.store, self.yields));
             self.start_clock();
+            self.records.wanted = self.server.aof.is_enabled() && !self.replaying;
             // What this batch's reads found dead goes before what its writes do.
             self.delete_noted();
         }
@@ -428,9 +432,7 @@ impl<'a> Batch<'a> {
     /// Hands what changed to the log, notes how far it must be written, and gives the lock back.
     fn release(&mut self) {
         if let Guard::Exclusive(keyspace) = &mut self.guard {
-            if !self.replaying {
-                self.logged_at = self.server.aof.append(&self.records);
-            }
+            self.logged_at = self.server.aof.append(&self.records);
             self.records.clear();
             for garbage in keyspace.garbage.drain(..) {
                 // If the reaper is gone the process is ending.

@@ -363,14 +363,24 @@ impl Entry {
     pub fn set_plain_string(&mut self, value: &[u8]) -> Option<LargeValue> {
         match plain_kind(value) {
             Some(kind) => self.set_payload(kind, value),
-            None => self.set_large_string(value.to_vec()),
+            None => self.set_large(LargeValue::String(value.to_vec())),
         }
     }
 
-    /// Replaces the value by a string in an allocation of its own.
-    pub fn set_large_string(&mut self, mut value: Vec<u8>) -> Option<LargeValue> {
-        value.shrink_to_fit();
-        self.set_large(LargeValue::String(value))
+    /// Replaces the value by a string that was received in an allocation of its own. If the old
+    /// value was about as long, `value` has its allocation in exchange, to be used again; otherwise
+    /// what is worth freeing later is returned.
+    pub fn set_large_string(&mut self, value: &mut Vec<u8>) -> Option<LargeValue> {
+        let mut new = std::mem::take(value);
+        new.shrink_to_fit();
+        let about_as_long = new.len() / 2..=2 * new.len();
+        match self.set_large(LargeValue::String(new)) {
+            Some(LargeValue::String(old)) if about_as_long.contains(&old.len()) => {
+                *value = old;
+                None
+            }
+            old => old,
+        }
     }
 
     fn set_large(&mut self, value: LargeValue) -> Option<LargeValue> {

@@ -26,6 +26,9 @@ pub struct Records {
     pub bytes: Vec<u8>,
     /// From each of these offsets on, the records apply to this database.
     pub selects: Vec<(usize, usize)>,
+    /// Whether there is a log to make them for. It cannot be switched on while the exclusive lock
+    /// is held: that needs the shared one (aof/rewrite.rs).
+    pub wanted: bool,
     unit: Unit,
 }
 
@@ -65,6 +68,9 @@ impl Records {
 
     /// Appends one record that applies to database `db`.
     pub fn push<'a>(&mut self, db: usize, words: impl ExactSizeIterator<Item = &'a [u8]>) {
+        if !self.wanted {
+            return;
+        }
         if self.selects.last().is_none_or(|&(_, last)| last != db) {
             self.selects.push((self.bytes.len(), db));
         }
@@ -98,7 +104,10 @@ mod tests {
 
     #[test]
     fn two_records_of_one_unit_stand_between_multi_and_exec() {
-        let mut records = Records::default();
+        let mut records = Records {
+            wanted: true,
+            ..Records::default()
+        };
         let ping = [&b"PING"[..]];
         records.begin();
         records.push(3, ping.into_iter());

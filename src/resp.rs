@@ -54,7 +54,10 @@ pub enum Error {
 
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Error {
-        Error::Io(error)
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Error::Cut,
+            _ => Error::Io(error),
+        }
     }
 }
 
@@ -87,6 +90,8 @@ pub struct Args {
     bytes: Vec<u8>,
     words: Vec<Word>,
     large: Vec<Vec<u8>>,
+    /// Memory that a large word of the next command or the one after may use ([`Args::recycle`]).
+    spare: Vec<u8>,
 }
 
 #[derive(Clone, Copy)]
@@ -114,12 +119,30 @@ impl Args {
         }
     }
 
+    /// Keeps the memory of a value that a large word has just taken the place of: whoever
+    /// overwrites a large value often does so again. For the kernel to take memory back and give
+    /// it again costs more than all else that is done for a value of 1 MiB.
+    pub fn recycle(&mut self, old: Vec<u8>) {
+        self.spare = old;
+    }
+
+    /// Whether [`Args::recycle`] has kept anything.
+    pub fn has_spare(&self) -> bool {
+        self.spare.capacity() > 0
+    }
+
+    /// Hands over what [`Args::recycle`] has kept, if anything.
+    pub fn take_spare(&mut self) -> Option<Vec<u8>> {
+        self.has_spare().then(|| std::mem::take(&mut self.spare))
+    }
+
     /// A copy that takes no more room than it needs, for the queue of a transaction.
     pub fn to_owned(&self) -> Args {
         Args {
             bytes: self.bytes.clone(),
             words: self.words.clone(),
             large: self.large.clone(),
+            spare: Vec::new(),
         }
     }
 
@@ -137,6 +160,9 @@ impl Args {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.words.clear();
+        if self.large.is_empty() {
+            self.spare = Vec::new();
+        }
         self.large.clear();
         if self.bytes.capacity() > 4 * LARGE {
             self.bytes.shrink_to(LARGE);
@@ -278,14 +304,14 @@ fn parse_header(line: &[u8]) -> (u8, Option<i64>) {
 /// Reads `length` bytes as the next word of `args`.
 fn read_bulk(reader: &mut impl BufRead, args: &mut Args, length: usize) -> Result<(), Error> {
     if length > LARGE {
-        // `read_to_end` lets the reader fill the vector directly, past its own small buffer. What
-        // is reserved at once is what every client may have anyway; beyond it the vector grows
-        // with the bytes that have really come.
-        let mut value = Vec::with_capacity(length.min(1024 * 1024));
-        reader.take(length as u64).read_to_end(&mut value)?;
-        if value.len() < length {
-            return Err(Error::Cut);
-        }
+        let value = match args.take_spare() {
+            Some(mut spare) if (length..=2 * length).contains(&spare.len()) => {
+                spare.truncate(length);
+                reader.read_exact(&mut spare)?;
+                spare
+            }
+            _ => read_large(reader, length)?,
+        };
         args.words.push(Word::Large(args.large.len()));
         args.large.push(value);
         return Ok(());
@@ -303,6 +329,19 @@ fn read_bulk(reader: &mut impl BufRead, args: &mut Args, length: usize) -> Resul
     }
     args.words.push(Word::Small { start, end });
     Ok(())
+}
+
+/// Reads a large word into an allocation of its own.
+fn read_large(reader: &mut impl BufRead, length: usize) -> Result<Vec<u8>, Error> {
+    // `read_to_end` lets the reader fill the vector directly, past its own small buffer. What is
+    // reserved at once is what every client may have anyway; beyond it the vector grows with the
+    // bytes that have really come.
+    let mut value = Vec::with_capacity(length.min(1024 * 1024));
+    reader.take(length as u64).read_to_end(&mut value)?;
+    if value.len() < length {
+        return Err(Error::Cut);
+    }
+    Ok(value)
 }
 
 fn two_bytes(reader: &mut impl BufRead) -> Result<[u8; 2], Error> {

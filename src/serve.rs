@@ -57,7 +57,8 @@ const BATCH_COMMANDS: usize = 64;
 /// After this long a write that makes no progress lets the reading go on (`stash_arrived`).
 const WRITE_TIMEOUT: Duration = Duration::from_millis(10);
 
-/// WAIT and WAITAOF look this often whether the client is still there.
+/// WAIT and WAITAOF look this often whether the client is still there; and for so long a client
+/// that rests keeps large memory.
 const TICK: Duration = Duration::from_millis(100);
 
 /// How long the client's last words are read, so that it can read ours.
@@ -133,6 +134,7 @@ impl Session<'_> {
             if self.ran == self.arrived_count {
                 // Nothing is left to be run: wait for the next command, with nothing held.
                 self.grow_input();
+                self.rest()?;
                 let first = &mut self.arrived[0];
                 match read_command(&mut self.reader, &mut first.args, limits(&self.client)) {
                     Ok(true) => first.look_up(first.row),
@@ -171,6 +173,26 @@ impl Session<'_> {
             };
             self.reader = BufReader::with_capacity(INPUT_BUFFER, inbound);
         }
+    }
+
+    /// Waits for input. Who has sent or received much keeps the memory for more of it, but not for
+    /// long if nothing comes.
+    fn rest(&mut self) -> io::Result<()> {
+        let args = &mut self.arrived[0].args;
+        if self.reply.out.capacity() <= BATCH_OUTPUT && !args.has_spare() {
+            return Ok(());
+        }
+        self.stream.set_read_timeout(Some(TICK))?;
+        if self
+            .reader
+            .fill_buf()
+            .is_err_and(|error| is_timeout(&error))
+        {
+            args.take_spare();
+            self.reply.out = Vec::new();
+        }
+        // Another error will come again.
+        self.stream.set_read_timeout(None)
     }
 
     /// Takes the commands that lie whole in the buffer. What does not is left untouched, and so
@@ -283,7 +305,7 @@ impl Session<'_> {
             self.write_all(limit)?;
         }
         self.reply.out.clear();
-        self.reply.out.shrink_to(BATCH_OUTPUT);
+        self.reply.out.shrink_to(BATCH_OUTPUT.max(2 * sent));
         let counters = &self.client.public.counters;
         counters.add(Count::OutputBytes, sent as u64);
         let taken = std::mem::take(&mut self.reader.get_mut().taken);

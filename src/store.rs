@@ -29,15 +29,18 @@
 //! **How Redis does it**: db.c. There a second table maps keys to deadlines; here the deadline is
 //! in the entry, and the index, whose order makes each EXPIRE a little dearer, is for the sweep.
 
+mod notes;
+
 use crate::entry::{Entry, Str};
 use crate::error::Error;
 use crate::hash::{self, Hash};
 use crate::propagate::Records;
 use crate::table::{Keyed, Table, WARM};
 use crate::watch::{Flag, Now, Watchers};
-use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Mutex;
+
+pub use notes::{Expired, Notes};
 
 /// All databases. It lives in an `Arc<RwLock<Keyspace>>`. While the server serves, batches lock
 /// it, and the rewrite that reads the log from memory (aof/rewrite.rs); no handler can.
@@ -82,42 +85,6 @@ impl Time {
     pub fn has_come(self, deadline: i64) -> bool {
         self.kills && deadline <= self.now as i64
     }
-}
-
-/// What readers leave for later, and counted.
-#[derive(Default)]
-pub struct Notes {
-    /// What was found dead, and not yet deleted.
-    pub expired: RefCell<Vec<Expired>>,
-    /// The same to be looked up, for a key that is read again is noted once.
-    known: RefCell<HashSet<(usize, Vec<u8>)>>,
-    /// Counts units (propagate.rs): what one command found is deleted as one.
-    pub unit: Cell<u64>,
-    pub hits: Cell<u64>,
-    pub misses: Cell<u64>,
-}
-
-impl Notes {
-    fn note(&self, db: usize, key: &[u8]) {
-        if self.known.borrow_mut().insert((db, key.to_vec())) {
-            let (unit, key) = (self.unit.get(), key.to_vec());
-            self.expired.borrow_mut().push(Expired { unit, db, key });
-        }
-    }
-
-    /// Hands over what was noted, to be deleted.
-    pub fn take(&self) -> Vec<Expired> {
-        self.known.take();
-        self.expired.take()
-    }
-}
-
-/// A key that a reader found dead.
-pub struct Expired {
-    /// Those with the same number were found by one command.
-    pub unit: u64,
-    pub db: usize,
-    pub key: Vec<u8>,
 }
 
 /// What the configuration says about values.
@@ -421,8 +388,15 @@ impl<'a> ViewMut<'a> {
     }
 
     /// Gives `key` a string, whatever it was before. `owned` is the value's allocation if it has
-    /// one. The deadline goes unless `keep_ttl`.
-    pub fn set_string(&mut self, key: &[u8], value: &[u8], owned: Option<Vec<u8>>, keep_ttl: bool) {
+    /// one; it is taken, perhaps in exchange (see [`Entry::set_large_string`]). The deadline goes
+    /// unless `keep_ttl`.
+    pub fn set_string(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        owned: Option<&mut Vec<u8>>,
+        keep_ttl: bool,
+    ) {
         let hash = self.db().keys.hash(key);
         match self.find(hash, key) {
             Some(entry) => {
@@ -440,7 +414,7 @@ impl<'a> ViewMut<'a> {
             }
             None => {
                 let entry = match owned {
-                    Some(owned) => Entry::new_large_string(key, owned),
+                    Some(owned) => Entry::new_large_string(key, std::mem::take(owned)),
                     None => Entry::new_string(key, value),
                 };
                 self.db_mut().keys.insert(hash, entry);
@@ -569,8 +543,13 @@ impl<'a> ViewMut<'a> {
     /// Frees an entry, later if that may take long.
     pub fn discard(&mut self, entry: Entry) {
         if entry.is_large() {
-            self.keyspace.garbage.push(Box::new(entry));
+            self.free_later(Box::new(entry));
         }
+    }
+
+    /// Frees what may take long to be freed, when the lock has been released.
+    pub fn free_later(&mut self, garbage: Garbage) {
+        self.keyspace.garbage.push(garbage);
     }
 
     /// Rule 2: the entry if it is alive; if it is dead, it goes, and its DEL into the log.

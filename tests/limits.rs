@@ -87,6 +87,54 @@ fn a_command_over_the_query_buffer_limit_ends_its_client() {
     assert_eq!(server.client().run("STRLEN k"), "(integer) 900000");
 }
 
+/// The memory of a large value is used again for the next one (resp.rs), which must show in nothing
+/// but speed: each is overwritten by one a little longer, shorter, much shorter, and in EXEC.
+#[test]
+fn a_large_value_that_is_overwritten_again_and_again_is_always_the_last_one() {
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    let lengths = [
+        50_000, 50_000, 30_000, 60_000, 17_000, 3, 1_000_000, 900_000,
+    ];
+    for (round, length) in lengths.iter().cycle().take(40).enumerate() {
+        let value = format!("{round},").repeat(length / 2);
+        for key in ["a", "b"] {
+            assert_eq!(client.call(&["SET", key, &value]).to_string(), "OK");
+        }
+        if round % 3 == 0 {
+            client.run("MULTI");
+            client.call(&["SET", "a", &format!("x{value}")]);
+            client.call(&["SET", "a", &value]);
+            client.run("EXEC");
+        }
+        for key in ["a", "b"] {
+            let expected = Value::Bulk(value.clone().into_bytes());
+            assert!(client.call(&["GET", key]) == expected, "{key} in {round}");
+        }
+    }
+}
+
+#[test]
+fn a_client_that_rests_gives_large_memory_back() {
+    let server = Server::start(&[]);
+    let value = "x".repeat(4_000_000);
+    let mut clients: Vec<Client> = (0..10).map(|_| server.client()).collect();
+    server.client().call(&["SET", "k", &value]);
+    for client in &mut clients {
+        client.call(&["SET", "k", &value]);
+        client.call(&["GET", "k"]);
+    }
+    // One value remains, where ten clients have had two copies each.
+    eventually("what they used is given back", || {
+        memory(server.pid(), "VmRSS") < 30_000_000
+    });
+    assert!(
+        clients
+            .iter_mut()
+            .all(|client| client.run("PING") == "PONG")
+    );
+}
+
 #[test]
 fn no_word_and_no_string_may_be_longer_than_proto_max_bulk_len() {
     let server = Server::start(&["--proto-max-bulk-len", "1mb"]);

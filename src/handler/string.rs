@@ -240,8 +240,11 @@ fn msetnx(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), 
 /// Gives the key the value in word `at`, which is moved if it is large, so that the command must
 /// have been logged before.
 fn store(view: &mut ViewMut, args: &mut Args, at: usize, keep_ttl: bool) {
-    let large = args.take_large(at);
-    view.set_string(&args[1], &args[at], large, keep_ttl);
+    let mut large = args.take_large(at);
+    view.set_string(&args[1], &args[at], large.as_mut(), keep_ttl);
+    if let Some(old) = large {
+        args.recycle(old);
+    }
 }
 
 /// The same with a deadline, logged as a SET that names the moment.

@@ -1,0 +1,51 @@
+//! What readers leave behind, who may not change anything: notes.
+//!
+//! A `View` that meets a dead key answers as if it were gone, but under the shared lock it cannot
+//! delete it. It writes it down here, and the batch deletes what is written down as soon as it
+//! holds the exclusive lock (batch/dead.rs), before its replies leave. Hits and misses are counted
+//! here too, so that no reader has to touch what other readers count in.
+//!
+//! The notes belong to one batch, so they need no lock of their own; but a view is shared by
+//! reference, and that is what the cells are for: they may be changed through a `&`.
+//!
+//! **How Redis does it**: `expireIfNeeded` in db.c deletes at once, since a reader there is alone.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+
+/// What the readers of one batch leave behind.
+#[derive(Default)]
+pub struct Notes {
+    /// What was found dead, and not yet deleted.
+    pub expired: RefCell<Vec<Expired>>,
+    /// The same to be looked up, for a key that is read again is noted once.
+    known: RefCell<HashSet<(usize, Vec<u8>)>>,
+    /// Counts units (propagate.rs): what one command found is deleted as one.
+    pub unit: Cell<u64>,
+    pub hits: Cell<u64>,
+    pub misses: Cell<u64>,
+}
+
+impl Notes {
+    /// Notes a dead key.
+    pub(super) fn note(&self, db: usize, key: &[u8]) {
+        if self.known.borrow_mut().insert((db, key.to_vec())) {
+            let (unit, key) = (self.unit.get(), key.to_vec());
+            self.expired.borrow_mut().push(Expired { unit, db, key });
+        }
+    }
+
+    /// Hands over what was noted, to be deleted.
+    pub fn take(&self) -> Vec<Expired> {
+        self.known.take();
+        self.expired.take()
+    }
+}
+
+/// A key that a reader found dead.
+pub struct Expired {
+    /// Those with the same number were found by one command.
+    pub unit: u64,
+    pub db: usize,
+    pub key: Vec<u8>,
+}
