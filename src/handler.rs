@@ -132,7 +132,8 @@ impl Command {
         count == arity || (arity < 0 && count >= -arity)
     }
 
-    /// Whether these words call this command. A container and its subcommands do not know.
+    /// Whether these words call this command. Never of a container, whose second word decides, nor
+    /// of a subcommand, whose name (`config|get`) is no word that a client may say.
     pub fn is_called_by(&self, args: &Args) -> bool {
         let is_container = matches!(self.run, Run::Container | Run::OpenContainer(_));
         args[0].eq_ignore_ascii_case(self.name.as_bytes())
