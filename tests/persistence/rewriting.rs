@@ -184,8 +184,15 @@ fn conflicting_writers_leave_a_log_that_replays_to_what_they_saw() {
         });
         stop.store(true, Ordering::Relaxed);
     });
-    wait_for_rewrite(&mut server.client());
-    let before = dump(&mut server.client(), 3);
+    let mut client = server.client();
+    wait_for_rewrite(&mut client);
+    wait_until("the last fleeting key is dead", || {
+        (0..3).all(|db| {
+            client.run(&format!("SELECT {db}"));
+            client.run("KEYS fleeting*") == "(empty array)"
+        })
+    });
+    let before = dump(&mut client, 3);
     assert!(before.len() > 10);
     for _ in 0..2 {
         server.crash();
