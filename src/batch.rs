@@ -26,42 +26,52 @@
 //! memory, four times one after the other: slot, bucket, entry, bytes. Sixty-four commands wait
 //! sixty-four times as long. So when a batch has taken its lock it first looks at all the keys that
 //! it is going to use, step by step for all of them, so that the processor waits for many at once
-//! ([`crate::table::Table::warm`]).
+//! ([`crate::table::Table::warm`]). Replay does the same with the records of the log.
 //!
 //! **How Redis does it**: server.c, `processCommand` and `call`. It needs no locks, for it has one
 //! thread; `call` is its one place too. Looking ahead came with Redis 8 and Valkey 8.
 
 mod admit;
 mod dead;
+mod replay;
+
+pub use replay::Replayer;
 
 use crate::account::{Account, Step, add_to_slow_log};
 use crate::client::{Client, Replies, Server, Transaction};
 use crate::error::Error;
-use crate::handler::args::database;
-use crate::handler::{Row, Run, TABLE, can_replay, server, transactions};
+use crate::handler::{Row, Run, TABLE, server, transactions};
 use crate::propagate::Records;
 use crate::resp::{Args, Reply};
-use crate::say;
 use crate::stats::Count;
 use crate::store::{Keyspace, Limits, Notes, Time, View, ViewMut};
+use crate::table::{self, Known};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// A command that has arrived, and the row that it calls; none if it is unknown or its arity is
-/// wrong. Both are found out before there is a lock to be held.
+/// A command that has arrived, and what is found out about it before there is a lock to be held.
 #[derive(Default)]
 pub struct Arrived {
     pub args: Args,
+    /// The row that it calls; none if it is unknown or its arity is wrong.
     pub row: Option<&'static Row>,
+    /// The hash of its first key, if it has one.
+    hash: Option<u64>,
 }
 
 impl Arrived {
     /// Finds the row. Where there is none, [`Batch::execute`] looks again, for the error. The row
     /// of the command `before` is tried first: most pipelines repeat one command.
     pub fn look_up(&mut self, before: Option<&'static Row>) {
-        let again = before.filter(|row| row.command.is_called_by(&self.args));
+        let again = before.filter(|row| row.is_called_by(&self.args));
         self.row = again.or_else(|| TABLE.look_up(&self.args).ok());
+        self.hash = self.key().map(table::hash);
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        let first = self.row?.command.keys.0 as usize;
+        (first > 0).then(|| &self.args[first])
     }
 }
 
@@ -97,6 +107,8 @@ pub struct Batch<'a> {
     store: &'a RwLock<Keyspace>,
     guard: Guard<'a>,
     account: Account,
+    /// The first key of the command that runs now.
+    known: Known,
     /// Of the command, or of all commands of the EXEC, that runs now.
     time: Time,
     in_exec: bool,
@@ -123,6 +135,7 @@ impl<'a> Batch<'a> {
             store,
             guard: Guard::None,
             account: Account::default(),
+            known: Known::new(),
             time: Time {
                 now: 0,
                 kills: true,
@@ -138,14 +151,6 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// A batch that replays the log: time kills nothing, and nothing is logged.
-    pub fn for_replay(server: &'a Server, store: &'a RwLock<Keyspace>) -> Batch<'a> {
-        Batch {
-            replaying: true,
-            ..Batch::new(server, store)
-        }
-    }
-
     /// Begins to run commands that have arrived. Nothing is locked yet.
     pub fn begin(&mut self) {
         self.account.begin();
@@ -153,14 +158,11 @@ impl<'a> Batch<'a> {
     }
 
     /// Runs one command, or queues it inside MULTI, and appends its reply.
-    /// `row` is what [`crate::handler::Table::look_up`] found; without one it is looked up here.
-    pub fn execute(
-        &mut self,
-        row: Option<&'static Row>,
-        client: &mut Client,
-        args: &mut Args,
-        reply: &mut Reply,
-    ) {
+    pub fn execute(&mut self, arrived: &mut Arrived, client: &mut Client, reply: &mut Reply) {
+        if let (Some(key), Some(hash)) = (arrived.key(), arrived.hash) {
+            self.known.remember(key, hash);
+        }
+        let Arrived { args, row, .. } = arrived;
         let begin = reply.out.len();
         if client.replies == Replies::SkipNext {
             client.replies = Replies::SkipThis;
@@ -203,44 +205,8 @@ impl<'a> Batch<'a> {
             Run::Write(_) => self.exclude(),
             _ => return,
         }
-        let keys = arrived.iter().filter_map(|arrived| {
-            let first = arrived.row?.command.keys.0 as usize;
-            (first > 0).then(|| &arrived.args[first])
-        });
-        self.keyspace().warm(db, keys);
-    }
-
-    /// Replays a command of the log; the error is what the operator is to be told.
-    pub fn replay(
-        &mut self,
-        client: &mut Client,
-        args: &mut Args,
-        reply: &mut Reply,
-    ) -> Result<(), String> {
-        let row = can_replay(args)?;
-        if row.command.name == "select" {
-            // If it failed, what follows would go to the database before.
-            let databases = self.server.config.number("databases") as usize;
-            database(&args[1], databases).map_err(|_| {
-                let index = String::from_utf8_lossy(&args[1]);
-                format!("`--databases {databases}` is too few for the SELECT {index}")
-            })?;
-        }
-        reply.out.clear();
-        self.execute(Some(row), client, args, reply);
-        // No lock is given back here, where this would be done.
-        if let Guard::Exclusive(keyspace) = &mut self.guard {
-            keyspace.garbage.clear();
-        }
-        if let [b'-', error @ ..] = reply.out.trim_ascii_end() {
-            // As in Redis. Nobody waits for the lock that we hold, it is of a keyspace of our own.
-            say::warning(format_args!(
-                "the log holds a command that fails, {}: {}",
-                String::from_utf8_lossy(&args[0]),
-                String::from_utf8_lossy(error)
-            ));
-        }
-        Ok(())
+        let hashes = arrived.iter().filter_map(|arrived| arrived.hash);
+        self.keyspace().warm(db, hashes);
     }
 
     /// Runs a command that has been admitted, and accounts for it.
@@ -304,7 +270,14 @@ impl<'a> Batch<'a> {
         let Guard::Exclusive(keyspace) = &mut self.guard else {
             return Ok(());
         };
-        let mut view = ViewMut::new(keyspace, db, self.time, limits, &mut self.records);
+        let mut view = ViewMut::new(
+            keyspace,
+            &self.known,
+            db,
+            self.time,
+            limits,
+            &mut self.records,
+        );
         let result = handler(&mut view, args, reply);
         self.dirty = view.dirty;
         if self.in_exec
@@ -314,7 +287,7 @@ impl<'a> Batch<'a> {
             view.free_later(Box::new(old));
         }
         if view.dirty > 0 && !view.propagated {
-            self.records.push(db, args.iter());
+            self.records.push_as_sent(db, args);
         }
         if !self.in_exec && self.records.end() > 0 {
             // The reply of a command that failed is its error, and stays that.
@@ -391,7 +364,7 @@ impl<'a> Batch<'a> {
     }
 
     fn view(&self, db: usize) -> View<'_> {
-        View::new(self.keyspace(), db, self.time, &self.notes)
+        View::new(self.keyspace(), &self.known, db, self.time, &self.notes)
     }
 
     /// Makes sure that the keyspace can be read.

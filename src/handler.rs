@@ -132,14 +132,8 @@ impl Command {
         count == arity || (arity < 0 && count >= -arity)
     }
 
-    /// Whether these words call this command. Never of a container, whose second word decides, nor
-    /// of a subcommand, whose name (`config|get`) is no word that a client may say.
-    pub fn is_called_by(&self, args: &Args) -> bool {
-        let is_container = matches!(self.run, Run::Container | Run::OpenContainer(_));
-        args[0].eq_ignore_ascii_case(self.name.as_bytes())
-            && self.takes(args.len())
-            && !is_container
-            && !self.name.contains('|')
+    fn is_container(&self) -> bool {
+        matches!(self.run, Run::Container | Run::OpenContainer(_))
     }
 }
 
@@ -168,6 +162,18 @@ pub struct Row {
     pub index: usize,
     pub command: &'static Command,
     pub group: &'static str,
+    /// Whether its name alone calls it. Not so for a container, whose second word decides, nor for
+    /// a subcommand, whose name (`config|get`) is no word that a client may say.
+    by_name_alone: bool,
+}
+
+impl Row {
+    /// Whether these words call this command. False where only [`Table::look_up`] can tell.
+    pub fn is_called_by(&self, args: &Args) -> bool {
+        self.by_name_alone
+            && args[0].eq_ignore_ascii_case(self.command.name.as_bytes())
+            && self.command.takes(args.len())
+    }
 }
 
 /// All rows, and where each name is.
@@ -190,6 +196,7 @@ pub static TABLE: LazyLock<Table> = LazyLock::new(|| {
             index,
             command,
             group,
+            by_name_alone: !command.is_container() && !command.name.contains('|'),
         })
         .collect();
     let by_name = rows
@@ -226,9 +233,7 @@ impl Table {
         let found = self.find(&args[0]).filter(|_| !args[0].contains(&b'|'));
         let mut row = found.ok_or_else(|| Error::UnknownCommand(words()))?;
         let container = row.command;
-        if let Run::Container | Run::OpenContainer(_) = container.run
-            && args.len() > 1
-        {
+        if container.is_container() && args.len() > 1 {
             let name = [container.name.as_bytes(), b"|", &args[1]].concat();
             row = match (self.find(&name), container.run) {
                 (Some(subcommand), _) => subcommand,

@@ -22,7 +22,7 @@
 //! can be walked backwards; ours needs neither. `OBJECT ENCODING` says `listpack` all the same:
 //! for a client it is one.
 
-use crate::table::{Keyed, Table};
+use crate::table::{self, Keyed, Table};
 use std::ops::Range;
 
 /// How large a packed hash may become, from the configuration.
@@ -93,7 +93,7 @@ impl<'a> Hash<'a> {
     pub fn get(self, name: &[u8]) -> Option<&'a [u8]> {
         match self {
             Hash::Packed(packed) => find(packed, name).map(|found| &packed[found.value]),
-            Hash::Table(table) => table.get(table.hash(name), name).map(Field::value),
+            Hash::Table(table) => table.get(table::hash(name), name).map(Field::value),
         }
     }
 

@@ -67,10 +67,9 @@ mod stats;
 mod watch;
 
 use aof::rewrite::replay_sealed;
-use batch::Batch;
+use batch::Replayer;
 use client::{Client, Connection, Server};
 use config::{Config, Start};
-use resp::{Args, Reply};
 use stats::{Stats, add};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write;
@@ -94,8 +93,12 @@ fn main() -> ExitCode {
         Ok(Start::Help) => return print(&config::help()),
         Ok(Start::Version) => return print(&format!("simple-redis {}", handler::VERSION)),
         Ok(Start::CheckAof { path, fix }) => {
-            return aof::check::run(&path, fix, &mut |args| {
-                handler::can_replay(args).map(|_| ())
+            return aof::check::run(&path, fix, &mut |records| {
+                let mut each = records.iter().enumerate();
+                each.try_for_each(|(index, args)| {
+                    let row = handler::can_replay(args);
+                    row.map(|_| ()).map_err(|reason| (index, reason))
+                })
             });
         }
         Err(error) => Err(error),
@@ -182,18 +185,16 @@ fn start_background_threads(
     })
 }
 
-/// Replays into a keyspace of its own, which nobody else can see: `read` is told how to replay a
-/// command, and calls that for each.
+/// Replays into a keyspace of its own, which nobody else can see: `read` is told how to replay
+/// commands, and calls that for a few at a time.
 fn replay(
     server: &Arc<Server>,
     read: impl FnOnce(&mut aof::load::Replay) -> Result<(), String>,
 ) -> Result<Keyspace, String> {
     let store = RwLock::new(Keyspace::new(server.config.number("databases") as usize));
-    let mut batch = Batch::for_replay(server, &store);
-    let mut client = Client::fake(server);
-    let mut reply = Reply::new();
-    read(&mut |args: &mut Args| batch.replay(&mut client, args, &mut reply))?;
-    drop(batch);
+    let mut replayer = Replayer::new(server, &store);
+    read(&mut |records| replayer.replay(records))?;
+    drop(replayer);
     store
         .into_inner()
         .map_err(|_| "the replay was interrupted".into())

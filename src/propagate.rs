@@ -17,7 +17,7 @@
 //! commands as objects, for replicas get them too; with the log alone, bytes will do. What costs us
 //! something is the MULTI, which is put in front when the second record shows that it is needed.
 
-use crate::resp::write_command;
+use crate::resp::{Args, write_command};
 
 /// The records of one hold of the exclusive lock.
 #[derive(Default)]
@@ -68,13 +68,27 @@ impl Records {
 
     /// Appends one record that applies to database `db`.
     pub fn push<'a>(&mut self, db: usize, words: impl ExactSizeIterator<Item = &'a [u8]>) {
-        if !self.wanted {
-            return;
+        if self.wanted {
+            self.count_record(db);
+            write_command(&mut self.bytes, words);
         }
+    }
+
+    /// The same for a command as it was sent, whose bytes are what we would write.
+    pub fn push_as_sent(&mut self, db: usize, args: &Args) {
+        match args.as_sent() {
+            Some(bytes) if self.wanted => {
+                self.count_record(db);
+                self.bytes.extend_from_slice(bytes);
+            }
+            _ => self.push(db, args.iter()),
+        }
+    }
+
+    fn count_record(&mut self, db: usize) {
         if self.selects.last().is_none_or(|&(_, last)| last != db) {
             self.selects.push((self.bytes.len(), db));
         }
-        write_command(&mut self.bytes, words);
         self.unit.records += 1;
     }
 

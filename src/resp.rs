@@ -19,10 +19,15 @@
 //! command has arrived in full, for at the end of a slice it fails with [`Error::Cut`] instead of
 //! waiting. No second function has to know what "complete" means.
 //!
-//! **No allocation per word.** The words of a command lie one after another in one buffer, which
-//! the next command uses again ([`Args`]). Only a word over 16 KiB has an allocation of its own,
-//! so that `SET` can move it into the store. A length is a promise by a stranger: what it
-//! announces is allocated as the bytes arrive, never at once.
+//! **No allocation per word.** The words of a command lie in one buffer, which the next command
+//! uses again ([`Args`]). Only a word over 16 KiB has an allocation of its own, so that `SET` can
+//! move it into the store. A length is a promise by a stranger: what it announces is allocated as
+//! the bytes arrive, never at once.
+//!
+//! **The plain way.** Nearly every command is small, has arrived whole, and is written in the one
+//! way in which we would write it. [`plain_command`] finds the words of such a command without
+//! looking at any byte twice, and it is then copied in one piece, which is also its record in the
+//! log. It knows no rule of its own: whatever it does not like takes the long way from the start.
 //!
 //! **How Redis does it**: networking.c, `processMultibulkBuffer` and `processInlineBuffer`. Its
 //! parser can stop at any byte and resume, because one thread serves all clients; ours may block,
@@ -87,8 +92,10 @@ pub const LOG: Limits = Limits {
 /// The words of one command. Reused from command to command.
 #[derive(Default)]
 pub struct Args {
-    /// The small words, one after another.
+    /// The small words, one after another; of a [`plain_command`] the whole of it, lengths and
+    /// line ends included.
     bytes: Vec<u8>,
+    is_plain: bool,
     words: Vec<Word>,
     large: Vec<Vec<u8>>,
     /// Memory that a large word of the next command or the one after may use ([`Args::recycle`]).
@@ -141,14 +148,21 @@ impl Args {
     pub fn to_owned(&self) -> Args {
         Args {
             bytes: self.bytes.clone(),
+            is_plain: self.is_plain,
             words: self.words.clone(),
             large: self.large.clone(),
             spare: Vec::new(),
         }
     }
 
+    /// The command as it stands on the wire, if it came in the form in which we would write it.
+    pub fn as_sent(&self) -> Option<&[u8]> {
+        self.is_plain.then_some(&self.bytes)
+    }
+
     /// Adds a word: for commands that are not read from anywhere, and inline ones.
     pub fn push(&mut self, word: &[u8]) {
+        self.is_plain = false;
         let start = self.bytes.len();
         self.bytes.extend_from_slice(word);
         self.words.push(Word::Small {
@@ -157,9 +171,25 @@ impl Args {
         });
     }
 
+    /// Takes a [`plain_command`] from the front of `buffer`, if there is one; returns its length.
+    fn take_plain(&mut self, buffer: &[u8]) -> Option<usize> {
+        match plain_command(buffer, &mut self.words) {
+            Some(length) if self.len() > 0 => {
+                self.bytes.extend_from_slice(&buffer[..length]);
+                self.is_plain = true;
+                Some(length)
+            }
+            _ => {
+                self.words.clear();
+                None
+            }
+        }
+    }
+
     /// Forgets the words, and gives memory back that only an unusual command needed.
     pub fn clear(&mut self) {
         self.bytes.clear();
+        self.is_plain = false;
         self.words.clear();
         if self.large.is_empty() {
             self.spare = Vec::new();
@@ -194,7 +224,14 @@ pub fn read_command(
 ) -> Result<bool, Error> {
     loop {
         args.clear();
-        match reader.fill_buf()?.first() {
+        let buffer = reader.fill_buf()?;
+        if !limits.stranger
+            && let Some(length) = args.take_plain(buffer)
+        {
+            reader.consume(length);
+            return Ok(true);
+        }
+        match buffer.first() {
             None => return Ok(false),
             Some(b'*') => read_array(reader, args, limits)?,
             Some(_) => read_inline(reader, args)?,
@@ -243,38 +280,55 @@ fn read_array(reader: &mut impl BufRead, args: &mut Args, limits: Limits) -> Res
     Ok(())
 }
 
+/// Finds the words of a command that lies whole in `buffer`, in the form in which we would write it
+/// and with no word of a thousand bytes; returns how many bytes it has. It is here for speed alone:
+/// without it a GET in a pipeline takes a fifth more instructions, and a logged SET a third.
+fn plain_command(buffer: &[u8], words: &mut Vec<Word>) -> Option<usize> {
+    let (count, mut at) = plain_line(buffer, b'*', 0)?;
+    for _ in 0..count {
+        let (length, start) = plain_line(buffer, b'$', at)?;
+        let end = start + length;
+        if buffer.get(end..end + 2)? != b"\r\n" {
+            return None;
+        }
+        words.push(Word::Small { start, end });
+        at = end + 2;
+    }
+    Some(at)
+}
+
+/// The number of the line that begins at `at`, if the line is of this kind and has one to three
+/// digits, and where the next line begins.
+fn plain_line(buffer: &[u8], kind: u8, at: usize) -> Option<(usize, usize)> {
+    let digit = |byte: u8| usize::from(byte - b'0');
+    let line = buffer.get(at..)?;
+    match *line {
+        [first, a @ b'0'..=b'9', b'\r', b'\n', ..] if first == kind => Some((digit(a), at + 4)),
+        [first, a @ b'1'..=b'9', b @ b'0'..=b'9', b'\r', b'\n', ..] if first == kind => {
+            Some((10 * digit(a) + digit(b), at + 5))
+        }
+        [
+            first,
+            a @ b'1'..=b'9',
+            b @ b'0'..=b'9',
+            c @ b'0'..=b'9',
+            b'\r',
+            b'\n',
+            ..,
+        ] if first == kind => Some((100 * digit(a) + 10 * digit(b) + digit(c), at + 6)),
+        _ => None,
+    }
+}
+
 /// Reads a line such as `*3\r\n` or `$5\r\n`: its first byte and its number, if it is one. As in
 /// Redis a line ends at `\r`, whatever the byte after it is.
 fn read_header(reader: &mut impl BufRead, too_long: &str) -> Result<(u8, Option<i64>), Error> {
-    // Nearly always the whole line lies in the buffer, and is plain.
-    if let Some((kind, number, length)) = plain_header(reader.fill_buf()?) {
-        reader.consume(length);
-        return Ok((kind, Some(number)));
-    }
     let line = read_line(reader, b'\r', too_long)?;
     one_byte(reader)?;
-    Ok(parse_header(&line))
-}
-
-/// The header that `buffer` begins with, and how many bytes it has, if it is of the plainest form:
-/// up to nine digits, no sign, the line end there. All others take the longer way.
-fn plain_header(buffer: &[u8]) -> Option<(u8, i64, usize)> {
-    let (&kind, rest) = buffer.split_first()?;
-    if !matches!(kind, b'*' | b'$') {
-        return None;
+    match &line[..] {
+        [kind, number @ ..] => Ok((*kind, parse_integer(number))),
+        [] => Ok((b'\r', None)),
     }
-    let mut number = 0;
-    for (at, &byte) in rest.iter().enumerate().take(10) {
-        match byte {
-            b'0'..=b'9' if at < 9 => number = number * 10 + i64::from(byte - b'0'),
-            b'\r' if at > 0 && rest.len() > at + 1 => {
-                let is_plain = at == 1 || rest[0] != b'0';
-                return is_plain.then_some((kind, number, at + 3));
-            }
-            _ => return None,
-        }
-    }
-    None
 }
 
 /// Reads up to the byte `end`, and returns what is before it. As in Redis, which looks for the end
@@ -292,13 +346,6 @@ fn read_line(reader: &mut impl BufRead, end: u8, too_long: &str) -> Result<Vec<u
     match line.pop() {
         Some(last) if last == end && !line.contains(&0) => Ok(line),
         _ => Err(Error::Cut),
-    }
-}
-
-fn parse_header(line: &[u8]) -> (u8, Option<i64>) {
-    match line {
-        [kind, number @ ..] => (*kind, parse_integer(number)),
-        [] => (b'\r', None),
     }
 }
 
@@ -521,9 +568,20 @@ pub fn write_command<'a>(out: &mut Vec<u8>, words: impl ExactSizeIterator<Item =
 }
 
 fn write_header(out: &mut Vec<u8>, kind: u8, number: i64) {
-    out.push(kind);
-    out.extend_from_slice(Digits::new(number).as_bytes());
-    out.extend_from_slice(b"\r\n");
+    let digit = |digit: i64| b'0' + digit as u8;
+    match number {
+        // Nearly all are so small, and then the line is written in one piece.
+        0..=9 => out.extend_from_slice(&[kind, digit(number), b'\r', b'\n']),
+        10..=99 => {
+            let (tens, ones) = (digit(number / 10), digit(number % 10));
+            out.extend_from_slice(&[kind, tens, ones, b'\r', b'\n']);
+        }
+        _ => {
+            out.push(kind);
+            out.extend_from_slice(Digits::new(number).as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+    }
 }
 
 fn write_bulk(out: &mut Vec<u8>, bytes: &[u8]) {

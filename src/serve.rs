@@ -239,9 +239,9 @@ impl Session<'_> {
                 self.batch.finish(&self.client, &mut self.reply);
                 self.flush()?;
             }
-            let Arrived { row, args } = &mut self.arrived[self.ran];
+            let arrived = &mut self.arrived[self.ran];
             self.batch
-                .execute(*row, &mut self.client, args, &mut self.reply);
+                .execute(arrived, &mut self.client, &mut self.reply);
             self.ran += 1;
             // A subscriber's replies must leave one by one: messages come in between.
             if self.client.then != Then::GoOn

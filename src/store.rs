@@ -35,7 +35,8 @@ use crate::entry::{Entry, Str};
 use crate::error::Error;
 use crate::hash::{self, Hash};
 use crate::propagate::Records;
-use crate::table::{Keyed, Table, WARM};
+use crate::resp::Args;
+use crate::table::{self, Keyed, Known, Table, WARM};
 use crate::watch::{Flag, Now, Watchers};
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -104,7 +105,7 @@ impl Db {
     }
 
     fn find(&self, key: &[u8]) -> Option<&Entry> {
-        self.keys.get(self.keys.hash(key), key)
+        self.keys.get(table::hash(key), key)
     }
 
     fn remove(&mut self, hash: u64, key: &[u8]) -> Option<Entry> {
@@ -135,18 +136,15 @@ impl Keyspace {
         self.dbs[db].keys.iter()
     }
 
-    /// Looks at keys, up to [`WARM`] of them, for no result: see [`Table::warm`].
-    // Not inlined, or its arrays would be in the stack of every thread that waits for a client.
+    /// Looks at the keys with these hashes, up to [`WARM`] of them, for no result: see
+    /// [`Table::warm`].
+    // Not inlined, or its array would be in the stack of every thread that waits for a client.
     #[inline(never)]
-    pub fn warm<'k>(&self, db: usize, keys: impl Iterator<Item = &'k [u8]>) {
-        let table = &self.dbs[db].keys;
-        let mut hashes = [0; WARM];
-        let mut count = 0;
-        for (hash, key) in hashes.iter_mut().zip(keys) {
-            *hash = table.hash(key);
-            count += 1;
-        }
-        table.warm(&hashes[..count]);
+    pub fn warm(&self, db: usize, hashes: impl Iterator<Item = u64>) {
+        let mut all = [0; WARM];
+        let places = all.iter_mut().zip(hashes);
+        let count = places.map(|(place, hash)| *place = hash).count();
+        self.dbs[db].keys.warm(&all[..count]);
     }
 
     /// Up to `most` keys of database `db` that are dead.
@@ -167,15 +165,23 @@ impl Keyspace {
 /// The keyspace under the shared lock, as one client sees it at one time.
 pub struct View<'a> {
     keyspace: &'a Keyspace,
+    known: &'a Known,
     pub db: usize,
     pub time: Time,
     notes: &'a Notes,
 }
 
 impl<'a> View<'a> {
-    pub fn new(keyspace: &'a Keyspace, db: usize, time: Time, notes: &'a Notes) -> View<'a> {
+    pub fn new(
+        keyspace: &'a Keyspace,
+        known: &'a Known,
+        db: usize,
+        time: Time,
+        notes: &'a Notes,
+    ) -> View<'a> {
         View {
             keyspace,
+            known,
             db,
             time,
             notes,
@@ -196,7 +202,8 @@ impl<'a> View<'a> {
 
     /// The same without being counted.
     pub fn peek(&self, key: &[u8]) -> Option<&'a Entry> {
-        self.db().find(key).filter(|entry| self.is_alive(entry))
+        let found = self.db().keys.get(self.known.hash(key), key);
+        found.filter(|entry| self.is_alive(entry))
     }
 
     /// The key's string; WRONGTYPE if it is a hash.
@@ -325,6 +332,7 @@ impl<'a> View<'a> {
 /// The keyspace under the exclusive lock, for one command.
 pub struct ViewMut<'a> {
     keyspace: &'a mut Keyspace,
+    known: &'a Known,
     pub db: usize,
     pub time: Time,
     pub limits: Limits,
@@ -338,6 +346,7 @@ pub struct ViewMut<'a> {
 impl<'a> ViewMut<'a> {
     pub fn new(
         keyspace: &'a mut Keyspace,
+        known: &'a Known,
         db: usize,
         time: Time,
         limits: Limits,
@@ -345,6 +354,7 @@ impl<'a> ViewMut<'a> {
     ) -> ViewMut<'a> {
         ViewMut {
             keyspace,
+            known,
             db,
             time,
             limits,
@@ -365,9 +375,16 @@ impl<'a> ViewMut<'a> {
         self.propagated = true;
     }
 
+    /// Logs the command as it was sent, before a large word is moved out of it. Who does not call
+    /// this gets the same when the handler is done.
+    pub fn propagate_as_sent(&mut self, args: &Args) {
+        self.records.push_as_sent(self.db, args);
+        self.propagated = true;
+    }
+
     /// The key's entry if it is alive; a dead one is deleted and its DEL logged.
     pub fn get(&mut self, key: &[u8]) -> Option<&mut Entry> {
-        let hash = self.db().keys.hash(key);
+        let hash = self.known.hash(key);
         self.find(hash, key)
     }
 
@@ -397,7 +414,7 @@ impl<'a> ViewMut<'a> {
         owned: Option<&mut Vec<u8>>,
         keep_ttl: bool,
     ) {
-        let hash = self.db().keys.hash(key);
+        let hash = self.known.hash(key);
         match self.find(hash, key) {
             Some(entry) => {
                 let old = match owned {
@@ -425,8 +442,8 @@ impl<'a> ViewMut<'a> {
 
     /// Gives `key` this entry, which must carry that key, in place of the one that it may have had.
     pub fn insert(&mut self, key: &[u8], entry: Entry) {
+        let hash = self.known.hash(key);
         let db = self.db_mut();
-        let hash = db.keys.hash(key);
         let old = db.remove(hash, key);
         if let Some(deadline) = entry.deadline() {
             db.deadlines.insert((deadline, hash));
@@ -440,7 +457,7 @@ impl<'a> ViewMut<'a> {
 
     /// Takes the key out of the database, if it is alive.
     pub fn remove(&mut self, key: &[u8]) -> Option<Entry> {
-        let hash = self.db().keys.hash(key);
+        let hash = self.known.hash(key);
         self.find(hash, key)?;
         let entry = self.db_mut().remove(hash, key);
         self.changed(key);
@@ -460,14 +477,17 @@ impl<'a> ViewMut<'a> {
     /// Deletes the key if it is dead, and logs its DEL; returns whether it was. Not a change of
     /// the command's own.
     pub fn delete_if_dead(&mut self, key: &[u8]) -> bool {
-        let hash = self.db().keys.hash(key);
+        if self.db().deadlines.is_empty() {
+            return false;
+        }
+        let hash = self.known.hash(key);
         self.db().keys.get(hash, key).is_some() && self.find(hash, key).is_none()
     }
 
     /// Sets or takes away the deadline of a key that is there.
     pub fn set_deadline(&mut self, key: &[u8], deadline: Option<u64>) {
+        let hash = self.known.hash(key);
         let db = self.db_mut();
-        let hash = db.keys.hash(key);
         let Some(entry) = db.keys.get_mut(hash, key) else {
             return;
         };

@@ -12,10 +12,10 @@
 //! ```
 //!
 //! **The hash is the key.** A slot maps an entry's 64-bit SipHash to the entry, so the hash is
-//! computed once per lookup and never again when entries move. SipHash with a random secret is
-//! what keeps a hostile client from filling one slot. Two keys with the same 64 bits may still
-//! meet by chance; the later one then lives among the [`Table::twins`], which are searched when
-//! the hash is there and the key is not the one.
+//! computed once, before there is a lock to be held, and never again when entries move. SipHash with
+//! a random secret is what keeps a hostile client from filling one slot. Two keys with the same 64
+//! bits may still meet by chance; the later one then lives among the [`Table::twins`], which are
+//! searched when the hash is there and the key is not the one.
 //!
 //! Slots are chosen by bits [`SLOT_BITS_FROM`] and up. The standard HashMap takes its bucket from
 //! the low ones, and sharing them would make all entries of a slot begin at one bucket.
@@ -35,6 +35,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry::Vacant;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::hint::black_box;
+use std::sync::LazyLock;
 
 /// Entries per slot above which the table gets one more slot. HashMap gives 7 entries 8 buckets,
 /// and 14 entries, as in a slot that still waits to be split, 16. With 22 an entry would take two
@@ -66,8 +67,8 @@ pub trait Keyed {
     }
 }
 
-/// Entries by their keys. Most functions take the hash of the key too, which the caller has from
-/// [`Table::hash`], so that it is computed once for several steps.
+/// Entries by their keys. Most functions take the key's [`hash`] too, which the caller has already,
+/// so that it is computed once for several steps.
 pub struct Table<E> {
     segments: Vec<Vec<Slot<E>>>,
     slots: usize,
@@ -76,7 +77,18 @@ pub struct Table<E> {
     longest: usize,
     /// Entries whose whole hash was already taken by another key when they came.
     twins: Vec<E>,
-    secret: RandomState,
+}
+
+/// What makes the hashes of this process unlike those of any other.
+static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// The hash of a key, or of a field's name: the same in all tables, so it may be computed before
+/// it is known in which of them, and before there is a lock to be held.
+pub fn hash(key: &[u8]) -> u64 {
+    // `Hasher::write` and not `Hash::hash`, which would hash the length as well.
+    let mut hasher = SECRET.build_hasher();
+    hasher.write(key);
+    hasher.finish()
 }
 
 impl<E: Keyed> Table<E> {
@@ -87,20 +99,11 @@ impl<E: Keyed> Table<E> {
             len: 0,
             longest: 0,
             twins: Vec::new(),
-            secret: RandomState::new(),
         }
     }
 
     pub fn len(&self) -> usize {
         self.len
-    }
-
-    /// The key's hash in this table; no other table has the same secret.
-    pub fn hash(&self, key: &[u8]) -> u64 {
-        // `Hasher::write` and not `Hash::hash`, which would hash the length as well.
-        let mut hasher = self.secret.build_hasher();
-        hasher.write(key);
-        hasher.finish()
     }
 
     /// The entry of `key`.
@@ -144,7 +147,7 @@ impl<E: Keyed> Table<E> {
         let twins = self
             .twins
             .iter()
-            .filter(move |twin| self.hash(twin.key()) == hash);
+            .filter(move |twin| self::hash(twin.key()) == hash);
         self.slot(self.index(hash))
             .get(&hash)
             .into_iter()
@@ -301,6 +304,41 @@ impl<E: Keyed> Table<E> {
     }
 }
 
+/// A key and its hash: the key that a command is about, hashed before there was a lock to be held.
+/// A view is asked for it once or twice, and need not hash it again.
+pub struct Known {
+    key: Vec<u8>,
+    hash: u64,
+}
+
+impl Known {
+    /// The hash of a key that nobody will ask for.
+    pub fn new() -> Known {
+        Known {
+            key: Vec::new(),
+            hash: hash(b""),
+        }
+    }
+
+    /// Remembers `hash`, which is that of `key`. To copy a long key would be no gain.
+    pub fn remember(&mut self, key: &[u8], hash: u64) {
+        if key.len() <= 128 {
+            self.key.clear();
+            self.key.extend_from_slice(key);
+            self.hash = hash;
+        }
+    }
+
+    /// The hash of a key, which is computed if it is not the one that is known.
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        if key == self.key {
+            self.hash
+        } else {
+            hash(key)
+        }
+    }
+}
+
 /// A random number below `bound`, from the standard library's only source of randomness. Good
 /// enough to choose a key with; no secret should be made of it.
 pub fn random_below(bound: usize) -> usize {
@@ -346,14 +384,14 @@ mod tests {
     fn add(table: &mut Table<Vec<u8>>, keys: std::ops::Range<u32>) {
         for key in keys {
             let key = key.to_be_bytes();
-            table.insert(table.hash(&key), key.to_vec());
+            table.insert(hash(&key), key.to_vec());
         }
     }
 
     fn remove(table: &mut Table<Vec<u8>>, keys: std::ops::Range<u32>) {
         for key in keys {
             let key = key.to_be_bytes();
-            assert!(table.remove(table.hash(&key), &key).is_some());
+            assert!(table.remove(hash(&key), &key).is_some());
         }
     }
 
@@ -365,7 +403,7 @@ mod tests {
         assert!(table.slots < 40);
         for key in 0..20_000u32 {
             let key = key.to_be_bytes();
-            let there = table.get(table.hash(&key), &key).is_some();
+            let there = table.get(hash(&key), &key).is_some();
             assert_eq!(there, u32::from_be_bytes(key) < 100);
         }
         assert_eq!(table.iter().count(), table.len());

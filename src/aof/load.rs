@@ -3,6 +3,9 @@
 //! The file format is the wire format, so the parser is the one that reads from clients. What
 //! replaying a command means is the caller's business: a function that it passes.
 //!
+//! Records are read some sixty at a time and then replayed together, so that the replay can look
+//! ahead as a batch of a client does (batch.rs). Most of loading is waiting for memory.
+//!
 //! A server that dies in the middle of a write leaves a record cut off at the end of the last
 //! file, and a power cut may leave zeros where the file system had made room. Nobody was told
 //! `OK` for such a record, so it is cut away, and a copy of the cut bytes is kept beside the log.
@@ -30,8 +33,9 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// What replays one command; the error says why it cannot be.
-pub type Replay<'a> = dyn FnMut(&mut Args) -> Result<(), String> + 'a;
+/// What replays some commands in their order. The error says which of them cannot be, and why; those
+/// before it have been.
+pub type Replay<'a> = dyn FnMut(&mut [Args]) -> Result<(), (usize, String)> + 'a;
 
 /// Why a file did not replay to its end.
 #[derive(Debug, PartialEq)]
@@ -66,6 +70,10 @@ pub struct Extent {
     pub bytes: u64,
 }
 
+/// So many records are read before they are replayed, but no more once they have this many bytes.
+const AHEAD: usize = 64;
+const AHEAD_BYTES: u64 = 64 * 1024;
+
 /// Replays the file at `path`, and calls `progress` from time to time with the number of bytes
 /// done. The extent is told also when the replay stops early.
 pub fn replay(
@@ -78,7 +86,6 @@ pub fn replay(
     (extent, result)
 }
 
-/// Long because it is one loop, and each of its branches is one thing that may come next in a file.
 fn replay_into(
     path: &Path,
     replay: &mut Replay,
@@ -96,50 +103,102 @@ fn replay_into(
                       run `CONFIG SET aof-use-rdb-preamble no` and then `BGREWRITEAOF`";
         return Err(Stop::Unreadable(reason.into()));
     }
-    let mut args = Args::default();
-    // Each file begins in database 0, and outside of a transaction.
-    select_0(&mut args, replay);
-    let mut open_multi = false;
+    // Each file begins in database 0, and outside of a transaction. Database 0 exists.
+    let _ = replay_words(&[b"SELECT", b"0"], replay);
+    let mut ahead = Ahead::default();
     let mut next_progress = 0;
     loop {
-        let offset = reader.offset;
-        if offset >= next_progress {
-            progress(offset);
-            next_progress = offset + PROGRESS;
-        }
-        match read_record(&mut reader, &mut args) {
-            Ok(true) => {}
-            Ok(false) if !open_multi => return Ok(()),
-            // What is broken inside MULTI takes the transaction with it.
-            end => {
-                if open_multi {
-                    args.clear();
-                    args.push(b"DISCARD");
-                    let _ = replay(&mut args);
+        let end = ahead.read(&mut reader);
+        ahead.replay(replay, extent)?;
+        let (offset, error) = match end {
+            Ok(true) => {
+                if extent.bytes >= next_progress {
+                    progress(extent.bytes);
+                    next_progress = extent.bytes + PROGRESS;
                 }
-                return Err(stop_at(extent.bytes, offset, end.err()));
+                continue;
             }
+            Ok(false) if !ahead.in_multi => return Ok(()),
+            Ok(false) => (reader.offset, None),
+            Err((offset, error)) => (offset, Some(error)),
+        };
+        // What is broken inside MULTI takes the transaction with it.
+        if ahead.in_multi {
+            let _ = replay_words(&[b"DISCARD"], replay);
         }
-        match (&args[0], args.len()) {
-            (word, 1) if word.eq_ignore_ascii_case(b"multi") => open_multi = true,
-            (word, 1) if word.eq_ignore_ascii_case(b"exec") => open_multi = false,
-            (word, 1) if word.eq_ignore_ascii_case(b"discard") => open_multi = false,
-            _ => {}
-        }
-        replay(&mut args).map_err(|reason| Stop::Unsupported { offset, reason })?;
-        extent.commands += 1;
-        if !open_multi {
-            extent.bytes = reader.offset;
-        }
+        return Err(stop_at(extent.bytes, offset, error));
     }
 }
 
-fn select_0(args: &mut Args, replay: &mut Replay) {
-    args.clear();
-    args.push(b"SELECT");
-    args.push(b"0");
-    // Database 0 exists.
-    let _ = replay(args);
+/// Replays a command that is in no file.
+fn replay_words(words: &[&[u8]], replay: &mut Replay) -> Result<(), (usize, String)> {
+    let mut args = Args::default();
+    words.iter().for_each(|word| args.push(word));
+    replay(std::slice::from_mut(&mut args))
+}
+
+/// Records that have been read, to be replayed together. The places are used again and again.
+#[derive(Default)]
+struct Ahead {
+    records: Vec<Args>,
+    /// Of the records that were read last.
+    places: Vec<Place>,
+    /// Whether a transaction is open where the reading goes on.
+    in_multi: bool,
+}
+
+/// Where a record is in the file.
+struct Place {
+    start: u64,
+    end: u64,
+    /// Whether a transaction is open behind it.
+    in_multi: bool,
+}
+
+impl Ahead {
+    /// Reads the next records. False at the end of the file; an error with the offset of the record
+    /// that cannot be read. Either way those that were read before it are there.
+    fn read(&mut self, reader: &mut Counted<impl BufRead>) -> Result<bool, (u64, Error)> {
+        self.places.clear();
+        let end = reader.offset + AHEAD_BYTES;
+        while self.places.len() < AHEAD && reader.offset < end {
+            let (start, index) = (reader.offset, self.places.len());
+            if index == self.records.len() {
+                self.records.push(Args::default());
+            }
+            let args = &mut self.records[index];
+            if !read_record(reader, args).map_err(|error| (start, error))? {
+                return Ok(false);
+            }
+            if args.len() == 1 {
+                let is = |name: &[u8]| args[0].eq_ignore_ascii_case(name);
+                self.in_multi = is(b"multi") || self.in_multi && !is(b"exec") && !is(b"discard");
+            }
+            self.places.push(Place {
+                start,
+                end: reader.offset,
+                in_multi: self.in_multi,
+            });
+        }
+        Ok(true)
+    }
+
+    /// Replays what was read, and adds to `extent` how far that came.
+    fn replay(&mut self, replay: &mut Replay, extent: &mut Extent) -> Result<(), Stop> {
+        let replayed = replay(&mut self.records[..self.places.len()]);
+        let done = match &replayed {
+            Ok(()) => &self.places[..],
+            Err((index, _)) => &self.places[..*index],
+        };
+        extent.commands += done.len() as u64;
+        if let Some(whole) = done.iter().rfind(|place| !place.in_multi) {
+            extent.bytes = whole.end;
+        }
+        replayed.map_err(|(index, reason)| Stop::Unsupported {
+            offset: self.places[index].start,
+            reason,
+        })
+    }
 }
 
 /// The unit that began at `offset` has something at `record` that ends it too early: nothing at

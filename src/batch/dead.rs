@@ -43,7 +43,14 @@ impl Batch<'_> {
         let Guard::Exclusive(keyspace) = &mut self.guard else {
             return 0;
         };
-        let mut view = ViewMut::new(keyspace, 0, self.time, limits, &mut self.records);
+        let mut view = ViewMut::new(
+            keyspace,
+            &self.known,
+            0,
+            self.time,
+            limits,
+            &mut self.records,
+        );
         let mut deleted = 0;
         for Expired { db, key, .. } in keys {
             deleted += usize::from(view.in_db(*db, |view| view.delete_if_dead(key)));

@@ -119,10 +119,14 @@ fn set(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Err
     } = SetOptions::parse(args)?;
     let deadline = lifetime.deadline(view.time.now, "set")?;
     let keep_ttl = lifetime == Lifetime::Lasting;
-    let exists = if get {
-        reply_with_string(view, &args[1], reply)?
-    } else {
-        view.get(&args[1]).is_some()
+    let exists = match (get, if_exists) {
+        (true, _) => reply_with_string(view, &args[1], reply)?,
+        (false, Some(_)) => view.get(&args[1]).is_some(),
+        (false, None) => {
+            // Nobody asks, but the DEL of a dead key comes before our own record.
+            view.delete_if_dead(&args[1]);
+            false
+        }
     };
     if if_exists.is_some_and(|wanted| wanted != exists) {
         if !get {
@@ -136,7 +140,7 @@ fn set(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Err
             if get {
                 view.propagate_words(without_get(args).into_iter());
             } else {
-                view.propagate_words(args.iter());
+                view.propagate_as_sent(args);
             }
             store(view, args, 2, keep_ttl);
         }
@@ -199,7 +203,7 @@ fn psetex(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), 
 fn setnx(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
     let absent = view.get(&args[1]).is_none();
     if absent {
-        view.propagate_words(args.iter());
+        view.propagate_as_sent(args);
         store(view, args, 2, false);
     }
     reply.integer(absent.into());
