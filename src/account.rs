@@ -1,9 +1,9 @@
 //! What a batch keeps of the commands that it runs: how many, how long, how slow, and the journey
 //! of each for who wants to watch.
 //!
-//! **One clock.** The clock is read once a command: the end of one is the start of the next. It
-//! is read again when a lock has been waited for, so that nobody's waiting counts as somebody's
-//! work.
+//! **One clock.** The clock is read once a command: the end of one is the start of the next. For
+//! the first of a batch it is read when the lock is there, so that nobody's waiting counts as
+//! somebody's work.
 //!
 //! **The glass box.** With `--loglevel debug` every command leaves a line about its journey:
 //!
@@ -30,7 +30,7 @@ use std::ops::Range;
 /// The counters of one batch, which are added to the server's when it ends.
 #[derive(Default)]
 pub struct Account {
-    /// Unix time in microseconds: when the command that runs began.
+    /// Unix time in microseconds: when the command that runs began. 0 if none has yet.
     pub clock: u64,
     /// The row that ran or was queued last, for CLIENT LIST.
     pub last_row: Option<usize>,
@@ -78,9 +78,16 @@ pub struct Step {
 impl Account {
     /// Begins a batch.
     pub fn begin(&mut self) {
-        self.clock = unix_microseconds();
+        self.clock = 0;
         self.last_row = None;
         self.journey = say::is_debug().then(Box::default);
+    }
+
+    /// A command begins that takes no lock.
+    pub fn start_unlocked(&mut self) {
+        if self.clock == 0 {
+            self.clock = unix_microseconds();
+        }
     }
 
     /// A lock is about to be waited for.

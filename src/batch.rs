@@ -69,6 +69,7 @@ impl Arrived {
         self.hash = self.key().map(table::hash);
     }
 
+    #[inline]
     fn key(&self) -> Option<&[u8]> {
         let first = self.row?.command.keys.0 as usize;
         (first > 0).then(|| &self.args[first])
@@ -211,8 +212,13 @@ impl<'a> Batch<'a> {
 
     /// Runs a command that has been admitted, and accounts for it.
     fn call(&mut self, row: &'static Row, client: &mut Client, args: &mut Args, reply: &mut Reply) {
-        if matches!(row.command.run, Run::Unlocked(_)) && !self.in_exec {
-            self.release();
+        match row.command.run {
+            Run::Read(_) | Run::Mixed(_) | Run::Write(_) => {}
+            Run::Unlocked(_) if !self.in_exec => {
+                self.release();
+                self.account.start_unlocked();
+            }
+            _ => self.account.start_unlocked(),
         }
         let begin = reply.out.len();
         let records_before = self.records.bytes.len();

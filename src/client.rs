@@ -41,6 +41,9 @@ pub struct Server {
     /// To the thread that frees what would take long to free under a lock.
     pub reaper: mpsc::Sender<Garbage>,
     pub started: Instant,
+    /// What [`Server::uptime`] was a tenth of a second ago at most (`keep_house` in main.rs), for
+    /// what happens so often that it should not look at a clock.
+    pub ticks: AtomicU64,
     /// Forty random hexadecimal digits, new at every start.
     pub run_id: String,
     /// The port that was really bound.
@@ -52,7 +55,7 @@ pub struct Server {
 impl Server {
     /// Whether the log is being replayed, so that there is no data yet.
     pub fn is_loading(&self) -> bool {
-        self.aof.status.loading.load(Ordering::Relaxed)
+        self.aof.status.loading.load(Ordering::Acquire)
     }
 
     /// What all clients have counted since the last CONFIG RESETSTAT.
@@ -162,8 +165,12 @@ impl Public {
 
     /// Notes that bytes have moved: `timeout` and CLIENT LIST count from here.
     pub fn touch(&self, server: &Server) {
-        self.last_interaction
-            .store(server.uptime(), Ordering::Relaxed);
+        // While the log loads nobody brings the ticks up to date.
+        let now = match server.is_loading() {
+            true => server.uptime(),
+            false => server.ticks.load(Ordering::Relaxed),
+        };
+        self.last_interaction.store(now, Ordering::Relaxed);
     }
 
     /// Whether it waits for messages rather than for answers.

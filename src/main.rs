@@ -75,7 +75,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -138,6 +138,7 @@ fn serve_for_ever(config: Config, warnings: &[String]) -> Result<(), String> {
         hub: Default::default(),
         reaper,
         started: Instant::now(),
+        ticks: AtomicU64::new(0),
         run_id: run_id(),
         port: AtomicUsize::new(port.into()),
         active_expire: AtomicBool::new(true),
@@ -157,7 +158,8 @@ fn serve_for_ever(config: Config, warnings: &[String]) -> Result<(), String> {
         let keyspace = replay(&server, |replay| server.aof.start(replay))?;
         *store.write().unwrap() = keyspace;
     }
-    server.aof.status.loading.store(false, Ordering::Relaxed);
+    server.ticks.store(server.uptime(), Ordering::Relaxed);
+    server.aof.status.loading.store(false, Ordering::Release);
     say::notice(format_args!("ready to accept connections on port {port}"));
     start_background_threads(&server, &store)?;
     keep_house(&server)
@@ -329,18 +331,19 @@ const PROTECTED: &str = "-DENIED Redis is running in protected mode because prot
     authentication password for the default user. NOTE: You only need to do one of the above \
     things in order for the server to start accepting connections from the outside.\r\n";
 
-/// Ten times a second: takes the samples behind INFO's rates, and ends clients that have been
-/// silent for longer than `timeout` seconds. Subscribers and monitors wait for others, so their
-/// silence is no sign.
+/// Ten times a second: brings the ticks up to date, takes the samples behind INFO's rates, and ends
+/// clients that have been silent for longer than `timeout` seconds. Subscribers and monitors wait
+/// for others, so their silence is no sign.
 fn keep_house(server: &Server) -> ! {
     loop {
         thread::sleep(Duration::from_millis(100));
+        let now = server.uptime();
+        server.ticks.store(now, Ordering::Relaxed);
         server.stats.sample(server.totals());
         let timeout = server.config.timeout.load(Ordering::Relaxed) * 1000;
         if timeout == 0 {
             continue;
         }
-        let now = server.uptime();
         for client in server.clients.all() {
             let idle = now.saturating_sub(client.last_interaction.load(Ordering::Relaxed));
             if idle > timeout && !client.is_listening() {

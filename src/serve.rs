@@ -204,6 +204,7 @@ impl Session<'_> {
         } else {
             BATCH_COMMANDS
         };
+        let limits = limits(&self.client);
         let mut before = self.arrived[0].row;
         while self.arrived_count < most {
             if self.arrived_count == self.arrived.len() {
@@ -212,10 +213,7 @@ impl Session<'_> {
             let next = &mut self.arrived[self.arrived_count];
             let buffered = self.reader.buffer();
             let mut rest = buffered;
-            if !matches!(
-                read_command(&mut rest, &mut next.args, limits(&self.client)),
-                Ok(true)
-            ) {
+            if !matches!(read_command(&mut rest, &mut next.args, limits), Ok(true)) {
                 break;
             }
             let used = buffered.len() - rest.len();
