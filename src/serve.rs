@@ -206,7 +206,7 @@ impl Session<'_> {
         };
         let limits = limits(&self.client);
         let mut before = self.arrived[0].row;
-        while self.arrived_count < most {
+        while self.arrived_count < most && !self.reader.buffer().is_empty() {
             if self.arrived_count == self.arrived.len() {
                 self.arrived.push(Arrived::default());
             }
