@@ -589,3 +589,100 @@ fn write_bulk(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
     out.extend_from_slice(b"\r\n");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::random_below;
+    use std::io::BufReader;
+
+    const WIRE: Limits = Limits {
+        strict: false,
+        ..LOG
+    };
+
+    /// What a reader gives for a command: its words, if there is one, or what is wrong.
+    fn outcome(reader: &mut impl BufRead, limits: Limits) -> String {
+        let mut args = Args::default();
+        let read = read_command(reader, &mut args, limits);
+        let words: Vec<Vec<u8>> = args.iter().map(<[u8]>::to_vec).collect();
+        match read {
+            Ok(more) => format!("{more} {words:?}"),
+            Err(error) => format!("{error:?}"),
+        }
+    }
+
+    /// A reader with a buffer of one byte never has a whole command to be taken the plain way.
+    #[test]
+    fn the_plain_way_and_the_long_way_give_the_same() {
+        let pieces: [&[u8]; 17] = [
+            b"*1\r\n",
+            b"*2\r\n",
+            b"*3\r\n",
+            b"*0\r\n",
+            b"*-1\r\n",
+            b"*03\r\n",
+            b"$3\r\n",
+            b"$1\r\n",
+            b"$12\r\n",
+            b"$0\r\n",
+            b"$03\r\n",
+            b"$3\rx",
+            b"SET\r\n",
+            b"k\r\n",
+            b"twelve bytes\r\n",
+            b"\r\n",
+            b"x",
+        ];
+        let mut plain = 0;
+        for round in 0..200_000 {
+            let limits = [WIRE, LOG][round % 2];
+            // Half of the time mostly what belongs together.
+            let mut bytes = match round % 4 {
+                0 | 1 => Vec::new(),
+                _ => b"*2\r\n$3\r\nSET\r\n$1\r\nk\r\n".to_vec(),
+            };
+            for _ in 0..random_below(6) {
+                bytes.extend_from_slice(pieces[random_below(pieces.len())]);
+            }
+            let mut whole = &bytes[..];
+            let mut each = BufReader::with_capacity(1, &bytes[..]);
+            loop {
+                plain += usize::from(plain_command(whole, &mut Vec::new()).is_some());
+                let found = outcome(&mut whole, limits);
+                let shown = bytes.escape_ascii();
+                assert_eq!(found, outcome(&mut each, limits), "in {shown}");
+                if !found.starts_with("true") {
+                    break;
+                }
+                let left = each.get_ref().len() + each.buffer().len();
+                assert_eq!(whole.len(), left, "bytes left of {shown}");
+            }
+        }
+        assert!(plain > 100_000, "{plain}");
+    }
+
+    #[test]
+    fn a_command_that_came_the_plain_way_is_logged_as_it_came() {
+        for (sent, is_plain) in [
+            (&b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n"[..], true),
+            (b"*1\r\n$0\r\n\r\n", true),
+            (b"*2\r\n$3\r\nGET\r\n$1\r\nk??", false),
+            (b"GET k\r\n", false),
+        ] {
+            let mut args = Args::default();
+            assert!(matches!(
+                read_command(&mut &sent[..], &mut args, WIRE),
+                Ok(true)
+            ));
+            assert_eq!(args.as_sent().is_some(), is_plain);
+            let mut written = Vec::new();
+            write_command(&mut written, args.iter());
+            assert_eq!(args.as_sent().unwrap_or(&written), written);
+            // It is the same in the queue of a transaction.
+            assert_eq!(args.to_owned().as_sent(), args.as_sent());
+            args.push(b"more");
+            assert_eq!(args.as_sent(), None);
+        }
+    }
+}

@@ -469,6 +469,18 @@ mod tests {
     }
 
     #[test]
+    fn a_hash_is_known_for_one_key_and_right_for_all() {
+        let mut known = Known::new();
+        let long = [b'l'; 1000];
+        for key in [&b"a"[..], b"", b"b", &long, b"a"] {
+            known.remember(key, hash(key));
+            for asked in [&b""[..], b"a", b"b", &long] {
+                assert_eq!(known.hash(asked), hash(asked));
+            }
+        }
+    }
+
+    #[test]
     fn random_favours_no_key() {
         let table = filled(0..100);
         let mut drawn = HashMap::new();
