@@ -93,6 +93,9 @@ impl Guard<'_> {
     }
 }
 
+/// A reply of so many bytes took some time to make.
+const QUICK_REPLY: usize = 1024;
+
 /// What a command has done, for those who count.
 struct Done {
     failed: bool,
@@ -212,6 +215,9 @@ impl<'a> Batch<'a> {
 
     /// Runs a command that has been admitted, and accounts for it.
     fn call(&mut self, row: &'static Row, client: &mut Client, args: &mut Args, reply: &mut Reply) {
+        if self.account.start(row.index) && !self.in_exec {
+            self.time.now = self.account.clock / 1000;
+        }
         match row.command.run {
             Run::Read(_) | Run::Mixed(_) | Run::Write(_) => {}
             Run::Unlocked(_) if !self.in_exec => {
@@ -476,6 +482,18 @@ impl<'a> Batch<'a> {
         reply: &mut Reply,
         done: Done,
     ) {
+        let slower_than = self
+            .server
+            .config
+            .slowlog_slower_than
+            .load(Ordering::Relaxed);
+        let reply_length = reply.out.len() - done.reply_before;
+        let is_watched = self.account.is_watched()
+            || (0..1000).contains(&slower_than)
+            || self.server.hub.has_monitors();
+        if row.is_quick && reply_length < QUICK_REPLY && !is_watched {
+            return self.account.count_untimed(row.index, done.failed);
+        }
         let took = self.account.count(row.index, done.failed);
         if !self.in_exec {
             self.time.now = self.account.clock / 1000;
@@ -490,14 +508,9 @@ impl<'a> Batch<'a> {
             lock,
             dirty: done.dirty,
             logged,
-            reply: reply.out.len() - done.reply_before,
+            reply: reply_length,
             took,
         });
-        let slower_than = self
-            .server
-            .config
-            .slowlog_slower_than
-            .load(Ordering::Relaxed);
         // EXEC's commands are listed one by one.
         if slower_than >= 0 && took as i64 >= slower_than && row.command.name != "exec" {
             add_to_slow_log(client, row, args, took);
