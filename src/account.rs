@@ -251,3 +251,37 @@ pub fn add_to_slow_log(client: &Client, row: &Row, args: &Args, took: u64) {
     let mut slow_log = client.server.stats.slow_log.lock().unwrap();
     slow_log.add(most, slow);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quick_commands_in_a_row_share_their_time_and_no_others_pay_for_them() {
+        const GET: usize = 1;
+        const SET: usize = 2;
+        const EXEC: usize = 3;
+        const SECOND: u64 = 1_000_000;
+        let mut account = Account::default();
+        account.begin();
+        account.start_unlocked();
+        account.count_untimed(GET, false);
+        assert!(!account.start(GET), "one more of them shares the time");
+        account.count_untimed(GET, true);
+        account.clock -= SECOND;
+        assert!(account.start(SET), "another begins when they have ended");
+        account.count(SET, false);
+        account.count_untimed(GET, false);
+        account.clock -= SECOND;
+        account.count(EXEC, false);
+        account.clock -= SECOND;
+        account.lock_released();
+        let mut counted = |row| {
+            let tally = account.tally_of(row);
+            (tally.calls, tally.failed, tally.microseconds / SECOND)
+        };
+        assert_eq!(counted(GET), (3, 1, 2));
+        assert_eq!(counted(SET), (1, 0, 0));
+        assert_eq!(counted(EXEC), (1, 0, 0));
+    }
+}
