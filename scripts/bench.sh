@@ -265,7 +265,11 @@ record_rate() {
         "no get 32 50/16/ours" | "no get 32 50/64/ours" | "no get 32 50/16/redis" | "no get 32 50/64/redis")
             record "Server CPU per million commands" "$title" s "ratio<=1.0" "$side" "$round" "$cpu" ;;
         "yes set 32 50/"*)
-            record "99th percentile, appendonly yes, everysec" "$title" ms "ratio<=1.0" "$side" "$round" "$p99" ;;
+            # With one command in flight there is no target of its own: fifty clients that each wait
+            # for one answer wait as long as the rate says.
+            local goal="ratio<=1.0"
+            if ((pipeline == 1)); then goal=; fi
+            record "99th percentile, appendonly yes, everysec" "$title" ms "$goal" "$side" "$round" "$p99" ;;
     esac
 }
 
