@@ -4,9 +4,11 @@
 //! **One clock.** The clock is read once a command: the end of one is the start of the next. For
 //! the first of a batch it is read when the lock is there, so that nobody's waiting counts as
 //! somebody's work. To read a clock is dear, for the processor finishes all that it is doing first.
-//! So quick commands, which read one key and answer little, share one reading with those of the
-//! same name that follow. In a pipeline of GETs that is a tenth of the server's time. The price: none
-//! of them is in the slow log alone, unless it logs what takes less than a millisecond.
+//! So quick commands share one reading with those of the same name that follow: commands such as GET
+//! and TTL, which are a name and a key to be read, if the key is short and the answer too. In a
+//! pipeline of GETs that is a tenth of the server's time. The price: none of them gets into the slow
+//! log, unless that is to hold what takes less than a millisecond; and all of them see the time at
+//! which the first began.
 //!
 //! **The glass box.** With `--loglevel debug` every command leaves a line about its journey:
 //!
@@ -23,8 +25,8 @@
 //! what we call a journey is spread over its `DEBUG`-level lines, `MONITOR` and `SLOWLOG`.
 
 use crate::client::Client;
-use crate::handler::Row;
 use crate::handler::server::shown;
+use crate::handler::{Command, Row, Run};
 use crate::resp::Args;
 use crate::say;
 use crate::stats::{Count, Counters, Slow, Stats, add, shorten_words, unix_microseconds};
@@ -88,22 +90,19 @@ impl Account {
         self.journey = say::is_debug().then(Box::default);
     }
 
-    /// A command of this row begins: quick ones before it are timed, unless it is one more of them.
-    /// Returns whether they were.
-    pub fn start(&mut self, index: usize) -> bool {
-        self.untimed != Some(index) && self.time_untimed()
+    /// A command of this row begins. Quick ones of another row are timed first.
+    pub fn start(&mut self, index: usize) {
+        if self.untimed != Some(index) {
+            self.time_untimed();
+        }
     }
 
-    /// Times the quick commands that have run since the clock was read; returns whether there were
-    /// any.
-    fn time_untimed(&mut self) -> bool {
-        let untimed = self.untimed.take();
-        untimed.map(|index| self.time(index)).is_some()
-    }
-
-    /// Reads the clock; returns the time since it was read last, in microseconds, as a command of
-    /// this row has taken it.
-    fn time(&mut self, index: usize) -> u64 {
+    /// Reads the clock if commands have run since it was read last. What has passed, in
+    /// microseconds, counts as theirs, and is returned.
+    pub fn time_untimed(&mut self) -> u64 {
+        let Some(index) = self.untimed.take() else {
+            return 0;
+        };
         let now = unix_microseconds();
         let took = now.saturating_sub(self.clock);
         self.clock = now;
@@ -134,21 +133,20 @@ impl Account {
         }
     }
 
-    /// The lock is about to be released.
+    /// The lock was released.
     pub fn lock_released(&mut self) {
-        self.time_untimed();
         if let Some(journey) = &mut self.journey {
             journey.held += unix_microseconds().saturating_sub(journey.locked);
         }
     }
 
-    /// Counts a command that has just ended; returns how long it took, in microseconds.
+    /// Counts a command that has just ended; returns how long it took, in microseconds, with the
+    /// quick ones of its own row that ran just before it.
     pub fn count(&mut self, index: usize, failed: bool) -> u64 {
         // In an EXEC quick commands may have run since it began.
         self.start(index);
         self.count_untimed(index, failed);
-        self.untimed = None;
-        self.time(index)
+        self.time_untimed()
     }
 
     /// Counts a quick command, which will be timed with those that follow.
@@ -160,8 +158,8 @@ impl Account {
         tally.failed += u64::from(failed);
     }
 
-    /// Whether somebody watches how long each command takes.
-    pub fn is_watched(&self) -> bool {
+    /// Whether the journey of each command is told, with the time that it took.
+    pub fn has_journey(&self) -> bool {
         self.journey.is_some()
     }
 
@@ -237,6 +235,21 @@ impl Account {
     }
 }
 
+/// Whether a command may share the reading of the clock with others: it is a name and a key to be
+/// read, and neither the key nor the answer is long, so there is nothing that could take longer than
+/// a microsecond. `slower_than` is what the slow log is for, in microseconds, or less than 0.
+pub fn is_quick(command: &Command, args: &Args, reply_length: usize, slower_than: i64) -> bool {
+    matches!(command.run, Run::Read(_))
+        && command.keys.0 == 1
+        && command.arity == 2
+        && args[1].len() < QUICK
+        && reply_length < QUICK
+        && !(0..1000).contains(&slower_than)
+}
+
+/// Bytes from which on a key or an answer is long.
+const QUICK: usize = 1024;
+
 /// Adds a command to the slow log.
 pub fn add_to_slow_log(client: &Client, row: &Row, args: &Args, took: u64) {
     let slow = Slow {
@@ -255,6 +268,40 @@ pub fn add_to_slow_log(client: &Client, row: &Row, args: &Args, took: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::handler::TABLE;
+
+    /// Who adds a command to this list should know that it is in no slow log.
+    #[test]
+    fn quick_are_these_commands_and_no_others() {
+        let mut args = Args::default();
+        args.push(b"GET");
+        args.push(b"key");
+        let rows = TABLE.rows.iter().map(|row| row.command);
+        let quick = rows.filter(|command| is_quick(command, &args, 0, 10_000));
+        let names: Vec<_> = quick.map(|command| command.name).collect();
+        let of_strings = ["get", "strlen"];
+        let of_hashes = ["hgetall", "hkeys", "hlen", "hvals"];
+        let of_all = ["type", "expiretime", "pexpiretime", "pttl", "ttl"];
+        let mut expected = [&of_strings[..], &of_hashes, &of_all].concat();
+        expected.sort();
+        let mut names = names;
+        names.sort();
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn nothing_long_is_quick_nor_anything_while_the_slow_log_is_for_microseconds() {
+        let get = TABLE.find(b"get").unwrap().command;
+        let quick = |key: usize, reply, slower_than| {
+            let mut args = Args::default();
+            args.push(b"GET");
+            args.push(&vec![b'k'; key]);
+            is_quick(get, &args, reply, slower_than)
+        };
+        assert!(quick(1023, 1023, 1000) && quick(1, 1, -1));
+        assert!(!quick(1024, 1, 1000) && !quick(1, 1024, 1000));
+        assert!(!quick(1, 1, 999) && !quick(1, 1, 0));
+    }
 
     #[test]
     fn quick_commands_in_a_row_share_their_time_and_no_others_pay_for_them() {
@@ -266,16 +313,16 @@ mod tests {
         account.begin();
         account.start_unlocked();
         account.count_untimed(GET, false);
-        assert!(!account.start(GET), "one more of them shares the time");
+        account.start(GET);
         account.count_untimed(GET, true);
         account.clock -= SECOND;
-        assert!(account.start(SET), "another begins when they have ended");
+        account.start(SET);
         account.count(SET, false);
         account.count_untimed(GET, false);
         account.clock -= SECOND;
         account.count(EXEC, false);
         account.clock -= SECOND;
-        account.lock_released();
+        account.time_untimed();
         let mut counted = |row| {
             let tally = account.tally_of(row);
             (tally.calls, tally.failed, tally.microseconds / SECOND)

@@ -24,8 +24,8 @@
 //!
 //! **Looking ahead** ([`Batch::warm`]). What a command on a large keyspace mostly does is wait for
 //! memory, four times one after the other: slot, bucket, entry, bytes. Sixty-four commands wait
-//! sixty-four times as long. So when a batch has taken its lock it first looks at all the keys that
-//! it is going to use, step by step for all of them, so that the processor waits for many at once
+//! sixty-four times as long. So when a batch has taken its lock it first looks at the first key of
+//! each of them, step by step for all, so that the processor waits for many at once
 //! ([`crate::table::Table::warm`]). Replay does the same with the records of the log.
 //!
 //! **How Redis does it**: server.c, `processCommand` and `call`. It needs no locks, for it has one
@@ -37,7 +37,7 @@ mod replay;
 
 pub use replay::Replayer;
 
-use crate::account::{Account, Step, add_to_slow_log};
+use crate::account::{Account, Step, add_to_slow_log, is_quick};
 use crate::client::{Client, Replies, Server, Transaction};
 use crate::error::Error;
 use crate::handler::{Row, Run, TABLE, server, transactions};
@@ -45,7 +45,7 @@ use crate::propagate::Records;
 use crate::resp::{Args, Reply};
 use crate::stats::Count;
 use crate::store::{Keyspace, Limits, Notes, Time, View, ViewMut};
-use crate::table::{self, Known};
+use crate::table::{self, KnownHash};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -66,7 +66,7 @@ impl Arrived {
     pub fn look_up(&mut self, before: Option<&'static Row>) {
         let again = before.filter(|row| row.is_called_by(&self.args));
         self.row = again.or_else(|| TABLE.look_up(&self.args).ok());
-        self.hash = self.key().map(table::hash);
+        self.hash = self.key().map(table::hash_of);
     }
 
     #[inline]
@@ -93,9 +93,6 @@ impl Guard<'_> {
     }
 }
 
-/// A reply of so many bytes took some time to make.
-const QUICK_REPLY: usize = 1024;
-
 /// What a command has done, for those who count.
 struct Done {
     failed: bool,
@@ -111,8 +108,8 @@ pub struct Batch<'a> {
     store: &'a RwLock<Keyspace>,
     guard: Guard<'a>,
     account: Account,
-    /// The first key of the command that runs now.
-    known: Known,
+    /// The first key of a command that arrived lately, mostly of the one that runs now.
+    known: KnownHash,
     /// Of the command, or of all commands of the EXEC, that runs now.
     time: Time,
     in_exec: bool,
@@ -139,7 +136,7 @@ impl<'a> Batch<'a> {
             store,
             guard: Guard::None,
             account: Account::default(),
-            known: Known::new(),
+            known: KnownHash::new(),
             time: Time {
                 now: 0,
                 kills: true,
@@ -196,7 +193,8 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Takes the lock that the first of these commands needs, and looks at all their keys.
+    /// Takes the lock that the first of these commands needs, and looks at the first key of each.
+    /// Does nothing for a few, or if the first needs no lock.
     pub fn warm(&mut self, db: usize, arrived: &[Arrived]) {
         // Fewer than four have nothing to gain.
         let is_worth_it = arrived.len() >= 4;
@@ -215,17 +213,7 @@ impl<'a> Batch<'a> {
 
     /// Runs a command that has been admitted, and accounts for it.
     fn call(&mut self, row: &'static Row, client: &mut Client, args: &mut Args, reply: &mut Reply) {
-        if self.account.start(row.index) && !self.in_exec {
-            self.time.now = self.account.clock / 1000;
-        }
-        match row.command.run {
-            Run::Read(_) | Run::Mixed(_) | Run::Write(_) => {}
-            Run::Unlocked(_) if !self.in_exec => {
-                self.release();
-                self.account.start_unlocked();
-            }
-            _ => self.account.start_unlocked(),
-        }
+        self.start(row);
         let begin = reply.out.len();
         let records_before = self.records.bytes.len();
         self.dirty = 0;
@@ -265,6 +253,23 @@ impl<'a> Batch<'a> {
         }
     }
 
+    /// Begins a command, at the time at which the one before it has ended. If it takes no lock,
+    /// where the clock is read, and is the first of its batch, the clock is read here.
+    fn start(&mut self, row: &Row) {
+        self.account.start(row.index);
+        if !self.in_exec {
+            self.time.now = self.account.clock / 1000;
+        }
+        match row.command.run {
+            Run::Read(_) | Run::Mixed(_) | Run::Write(_) => {}
+            Run::Unlocked(_) if !self.in_exec => {
+                self.release();
+                self.account.start_unlocked();
+            }
+            _ => self.account.start_unlocked(),
+        }
+    }
+
     /// Runs a writing handler and keeps its records. Under EXEC they join EXEC's unit.
     fn write(
         &mut self,
@@ -299,7 +304,7 @@ impl<'a> Batch<'a> {
             view.free_later(Box::new(old));
         }
         if view.dirty > 0 && !view.propagated {
-            self.records.push_as_sent(db, args);
+            self.records.push_command(db, args);
         }
         if !self.in_exec && self.records.end() > 0 {
             // The reply of a command that failed is its error, and stays that.
@@ -412,6 +417,8 @@ impl<'a> Batch<'a> {
 
     /// Hands what changed to the log, notes how far it must be written, and gives the lock back.
     fn release(&mut self) {
+        // Quick commands do not pay for what is handed to the log here.
+        self.account.time_untimed();
         if let Guard::Exclusive(keyspace) = &mut self.guard {
             self.logged_at = self.server.aof.append(&self.records);
             self.records.clear();
@@ -488,16 +495,11 @@ impl<'a> Batch<'a> {
             .slowlog_slower_than
             .load(Ordering::Relaxed);
         let reply_length = reply.out.len() - done.reply_before;
-        let is_watched = self.account.is_watched()
-            || (0..1000).contains(&slower_than)
-            || self.server.hub.has_monitors();
-        if row.is_quick && reply_length < QUICK_REPLY && !is_watched {
+        let each_is_shown = self.account.has_journey() || self.server.hub.has_monitors();
+        if !each_is_shown && is_quick(row.command, args, reply_length, slower_than) {
             return self.account.count_untimed(row.index, done.failed);
         }
         let took = self.account.count(row.index, done.failed);
-        if !self.in_exec {
-            self.time.now = self.account.clock / 1000;
-        }
         let (lock, logged) = (
             self.guard.name(),
             self.records.bytes.len() - done.records_before,

@@ -41,9 +41,10 @@ pub struct Server {
     /// To the thread that frees what would take long to free under a lock.
     pub reaper: mpsc::Sender<Garbage>,
     pub started: Instant,
-    /// What [`Server::uptime`] was a tenth of a second ago at most (`keep_house` in main.rs), for
-    /// what happens so often that it should not look at a clock.
-    pub ticks: AtomicU64,
+    /// What the idle are judged by: milliseconds, of which `keep_house` (main.rs) counts a hundred
+    /// ten times a second. To look at it costs nothing, and it stands still when the process does,
+    /// so that nobody is idle for that.
+    pub idle_clock: AtomicU64,
     /// Forty random hexadecimal digits, new at every start.
     pub run_id: String,
     /// The port that was really bound.
@@ -55,7 +56,7 @@ pub struct Server {
 impl Server {
     /// Whether the log is being replayed, so that there is no data yet.
     pub fn is_loading(&self) -> bool {
-        self.aof.status.loading.load(Ordering::Acquire)
+        self.aof.status.loading.load(Ordering::Relaxed)
     }
 
     /// What all clients have counted since the last CONFIG RESETSTAT.
@@ -121,7 +122,7 @@ pub struct Public {
     pub connection: Option<Connection>,
     /// When it connected.
     pub since: Instant,
-    /// When bytes last moved to or from it, in milliseconds since the server started.
+    /// When bytes last moved to or from it, on [`Server::idle_clock`].
     pub last_interaction: AtomicU64,
     /// Row of the command table that ran last.
     pub last_command: AtomicUsize,
@@ -165,12 +166,14 @@ impl Public {
 
     /// Notes that bytes have moved: `timeout` and CLIENT LIST count from here.
     pub fn touch(&self, server: &Server) {
-        // While the log loads nobody brings the ticks up to date.
-        let now = match server.is_loading() {
-            true => server.uptime(),
-            false => server.ticks.load(Ordering::Relaxed),
-        };
+        let now = server.idle_clock.load(Ordering::Relaxed);
         self.last_interaction.store(now, Ordering::Relaxed);
+    }
+
+    /// For how long no bytes have moved, in milliseconds, and rather less than too much.
+    pub fn idle(&self, server: &Server) -> u64 {
+        let now = server.idle_clock.load(Ordering::Relaxed);
+        now.saturating_sub(self.last_interaction.load(Ordering::Relaxed))
     }
 
     /// Whether it waits for messages rather than for answers.
@@ -317,7 +320,7 @@ impl Client {
             id,
             connection,
             since: Instant::now(),
-            last_interaction: AtomicU64::new(server.uptime()),
+            last_interaction: AtomicU64::new(server.idle_clock.load(Ordering::Relaxed)),
             last_command: AtomicUsize::new(usize::MAX),
             name: Mutex::default(),
             lib_name: Mutex::default(),

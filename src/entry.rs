@@ -167,7 +167,7 @@ impl Entry {
                     LargeValue::Hash(table) => {
                         let mut copy = Table::new();
                         for field in table.iter() {
-                            copy.insert(table::hash(field.name()), field.clone());
+                            copy.insert(table::hash_of(field.name()), field.clone());
                         }
                         LargeValue::Hash(copy)
                     }
@@ -516,7 +516,7 @@ impl Entry {
                 found.is_some()
             }
             Entry::Large(large) => match &mut large.value {
-                LargeValue::Hash(table) => table.remove(table::hash(name), name).is_some(),
+                LargeValue::Hash(table) => table.remove(table::hash_of(name), name).is_some(),
                 LargeValue::String(_) => false,
             },
         }
@@ -531,7 +531,7 @@ impl Entry {
         {
             let mut table = Table::new();
             for (name, value) in Hash::Packed(self.payload()).iter() {
-                table.insert(table::hash(name), Field::new(name, value));
+                table.insert(table::hash_of(name), Field::new(name, value));
             }
             self.set_large(LargeValue::Hash(table));
         }
@@ -539,7 +539,7 @@ impl Entry {
 }
 
 fn set_table_field(table: &mut Table<Field>, name: &[u8], value: &[u8]) -> bool {
-    let hash = table::hash(name);
+    let hash = table::hash_of(name);
     match table.get_mut(hash, name) {
         Some(field) => {
             field.set_value(value);

@@ -11,6 +11,7 @@
 //! | `Read`    | `&View`             | shared          | never             |
 //! | `Write`   | `&mut ViewMut`      | exclusive       | if it changed something |
 //! | `Client`  | `&mut Client`       | none needed     | never             |
+//! | `Unlocked` | the same           | given back before | never           |
 //! | `Mixed`   | both, read-only     | shared          | never             |
 //!
 //! EXEC has a variant of its own, for it runs others, and so have containers such as CONFIG, whose
@@ -165,9 +166,6 @@ pub struct Row {
     /// Whether its name alone calls it. Not so for a container, whose second word decides, nor for
     /// a subcommand, whose name (`config|get`) is no word that a client may say.
     by_name_alone: bool,
-    /// Whether it reads one key, with a fixed number of words: then what it does is bounded by what
-    /// it answers, and where that is little it takes a microsecond at most (account.rs).
-    pub is_quick: bool,
 }
 
 impl Row {
@@ -200,10 +198,6 @@ pub static TABLE: LazyLock<Table> = LazyLock::new(|| {
             command,
             group,
             by_name_alone: !command.is_container() && !command.name.contains('|'),
-            is_quick: matches!(
-                (command.run, command.keys, command.arity),
-                (Run::Read(_), Keys(1, 1, _), 1..)
-            ),
         })
         .collect();
     let by_name = rows

@@ -138,7 +138,7 @@ fn serve_for_ever(config: Config, warnings: &[String]) -> Result<(), String> {
         hub: Default::default(),
         reaper,
         started: Instant::now(),
-        ticks: AtomicU64::new(0),
+        idle_clock: AtomicU64::new(0),
         run_id: run_id(),
         port: AtomicUsize::new(port.into()),
         active_expire: AtomicBool::new(true),
@@ -158,8 +158,7 @@ fn serve_for_ever(config: Config, warnings: &[String]) -> Result<(), String> {
         let keyspace = replay(&server, |replay| server.aof.start(replay))?;
         *store.write().unwrap() = keyspace;
     }
-    server.ticks.store(server.uptime(), Ordering::Relaxed);
-    server.aof.status.loading.store(false, Ordering::Release);
+    server.aof.status.loading.store(false, Ordering::Relaxed);
     say::notice(format_args!("ready to accept connections on port {port}"));
     start_background_threads(&server, &store)?;
     keep_house(&server)
@@ -331,25 +330,24 @@ const PROTECTED: &str = "-DENIED Redis is running in protected mode because prot
     authentication password for the default user. NOTE: You only need to do one of the above \
     things in order for the server to start accepting connections from the outside.\r\n";
 
-/// Ten times a second: brings the ticks up to date, takes the samples behind INFO's rates, and ends
+/// Ten times a second: counts the time of the idle, takes the samples behind INFO's rates, and ends
 /// clients that have been silent for longer than `timeout` seconds. Subscribers and monitors wait
 /// for others, so their silence is no sign.
 fn keep_house(server: &Server) -> ! {
     loop {
         thread::sleep(Duration::from_millis(100));
-        let now = server.uptime();
-        server.ticks.store(now, Ordering::Relaxed);
         server.stats.sample(server.totals());
         let timeout = server.config.timeout.load(Ordering::Relaxed) * 1000;
-        if timeout == 0 {
-            continue;
+        if timeout > 0 {
+            let clients = server.clients.all();
+            let silent = clients
+                .iter()
+                .filter(|client| client.idle(server) > timeout);
+            let over = silent.filter(|client| !client.is_listening());
+            over.for_each(|client| client.kill());
         }
-        for client in server.clients.all() {
-            let idle = now.saturating_sub(client.last_interaction.load(Ordering::Relaxed));
-            if idle > timeout && !client.is_listening() {
-                client.kill();
-            }
-        }
+        // Afterwards, so that who was heard during this round is not idle for it.
+        server.idle_clock.fetch_add(100, Ordering::Relaxed);
     }
 }
 

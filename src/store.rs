@@ -36,7 +36,7 @@ use crate::error::Error;
 use crate::hash::{self, Hash};
 use crate::propagate::Records;
 use crate::resp::Args;
-use crate::table::{self, Keyed, Known, Table, WARM};
+use crate::table::{self, Keyed, KnownHash, Table};
 use crate::watch::{Flag, Now, Watchers};
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -105,7 +105,7 @@ impl Db {
     }
 
     fn find(&self, key: &[u8]) -> Option<&Entry> {
-        self.keys.get(table::hash(key), key)
+        self.keys.get(table::hash_of(key), key)
     }
 
     fn remove(&mut self, hash: u64, key: &[u8]) -> Option<Entry> {
@@ -136,15 +136,11 @@ impl Keyspace {
         self.dbs[db].keys.iter()
     }
 
-    /// Looks at the keys with these hashes, up to [`WARM`] of them, for no result: see
-    /// [`Table::warm`].
+    /// Looks at the keys with these hashes for no result: see [`Table::warm`].
     // Not inlined, or its array would be in the stack of every thread that waits for a client.
     #[inline(never)]
-    pub fn warm(&self, db: usize, hashes: impl Iterator<Item = u64>) {
-        let mut all = [0; WARM];
-        let places = all.iter_mut().zip(hashes);
-        let count = places.map(|(place, hash)| *place = hash).count();
-        self.dbs[db].keys.warm(&all[..count]);
+    pub fn warm(&self, db: usize, hashes: impl Iterator<Item = u64> + Clone) {
+        self.dbs[db].keys.warm(hashes);
     }
 
     /// Up to `most` keys of database `db` that are dead.
@@ -165,7 +161,7 @@ impl Keyspace {
 /// The keyspace under the shared lock, as one client sees it at one time.
 pub struct View<'a> {
     keyspace: &'a Keyspace,
-    known: &'a Known,
+    known: &'a KnownHash,
     pub db: usize,
     pub time: Time,
     notes: &'a Notes,
@@ -174,7 +170,7 @@ pub struct View<'a> {
 impl<'a> View<'a> {
     pub fn new(
         keyspace: &'a Keyspace,
-        known: &'a Known,
+        known: &'a KnownHash,
         db: usize,
         time: Time,
         notes: &'a Notes,
@@ -332,7 +328,7 @@ impl<'a> View<'a> {
 /// The keyspace under the exclusive lock, for one command.
 pub struct ViewMut<'a> {
     keyspace: &'a mut Keyspace,
-    known: &'a Known,
+    known: &'a KnownHash,
     pub db: usize,
     pub time: Time,
     pub limits: Limits,
@@ -346,7 +342,7 @@ pub struct ViewMut<'a> {
 impl<'a> ViewMut<'a> {
     pub fn new(
         keyspace: &'a mut Keyspace,
-        known: &'a Known,
+        known: &'a KnownHash,
         db: usize,
         time: Time,
         limits: Limits,
@@ -375,10 +371,10 @@ impl<'a> ViewMut<'a> {
         self.propagated = true;
     }
 
-    /// Logs the command as it was sent, before a large word is moved out of it. Who does not call
-    /// this gets the same when the handler is done.
-    pub fn propagate_as_sent(&mut self, args: &Args) {
-        self.records.push_as_sent(self.db, args);
+    /// Logs the command itself. A handler that moves a word out of it says so before; for the others
+    /// it is done at the end, if they have changed something.
+    pub fn propagate_command(&mut self, args: &Args) {
+        self.records.push_command(self.db, args);
         self.propagated = true;
     }
 
@@ -477,6 +473,7 @@ impl<'a> ViewMut<'a> {
     /// Deletes the key if it is dead, and logs its DEL; returns whether it was. Not a change of
     /// the command's own.
     pub fn delete_if_dead(&mut self, key: &[u8]) -> bool {
+        // As most databases are, and then the key need not be looked for.
         if self.db().deadlines.is_empty() {
             return false;
         }

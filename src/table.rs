@@ -11,13 +11,13 @@
 //! the next split divides slot 1 into …001 and …101   0      1     2     3     4
 //! ```
 //!
-//! **The hash is the key.** A slot maps an entry's 64-bit SipHash to the entry, so the hash is
-//! computed once, before there is a lock to be held, and never again when entries move. SipHash with
-//! a random secret is what keeps a hostile client from filling one slot. Two keys with the same 64
-//! bits may still meet by chance; the later one then lives among the [`Table::twins`], which are
-//! searched when the hash is there and the key is not the one.
+//! **The hash is the key.** A slot maps an entry's 64-bit SipHash to the entry, so it is not computed
+//! again when entries move. For the first key of a command it is computed before there is a lock to
+//! be held ([`KnownHash`]). SipHash with a random secret is what keeps a hostile client from filling
+//! one slot. Two keys with the same 64 bits may still meet by chance; the later one then lives among
+//! the [`Table::twins`], which are searched when the hash is there and the key is not the one.
 //!
-//! Slots are chosen by bits [`SLOT_BITS_FROM`] and up. The standard HashMap takes its bucket from
+//! Slots are chosen by bits [`SLOT_BITS_FROM`] and up of the hash, mixed with the table's salt. The standard HashMap takes its bucket from
 //! the low ones, and sharing them would make all entries of a slot begin at one bucket.
 //!
 //! **The cursor** of SCAN. Write the slot bits of a hash from the lowest up, as digits after a
@@ -67,7 +67,7 @@ pub trait Keyed {
     }
 }
 
-/// Entries by their keys. Most functions take the key's [`hash`] too, which the caller has already,
+/// Entries by their keys. Most functions take the key's [`hash_of`] too, which the caller computes,
 /// so that it is computed once for several steps.
 pub struct Table<E> {
     segments: Vec<Vec<Slot<E>>>,
@@ -77,6 +77,9 @@ pub struct Table<E> {
     longest: usize,
     /// Entries whose whole hash was already taken by another key when they came.
     twins: Vec<E>,
+    /// An odd number that makes the slots of this table unlike those of others. If all tables had
+    /// one order, who copies keys in the order of SCAN would fill one slot of the new table first.
+    salt: u64,
 }
 
 /// What makes the hashes of this process unlike those of any other.
@@ -84,7 +87,7 @@ static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 /// The hash of a key, or of a field's name: the same in all tables, so it may be computed before
 /// it is known in which of them, and before there is a lock to be held.
-pub fn hash(key: &[u8]) -> u64 {
+pub fn hash_of(key: &[u8]) -> u64 {
     // `Hasher::write` and not `Hash::hash`, which would hash the length as well.
     let mut hasher = SECRET.build_hasher();
     hasher.write(key);
@@ -99,6 +102,7 @@ impl<E: Keyed> Table<E> {
             len: 0,
             longest: 0,
             twins: Vec::new(),
+            salt: random() | 1,
         }
     }
 
@@ -127,19 +131,15 @@ impl<E: Keyed> Table<E> {
     /// the processor's caches. A lookup waits for memory four times, and each time for what it has
     /// found there to know where to look next. So all of them go a step together: in a loop with
     /// nothing else in it, the processor waits for many at once.
-    pub fn warm(&self, hashes: &[u64]) {
-        let slots = hashes.iter().map(|hash| self.slot(self.index(*hash)).len());
-        black_box(slots.sum::<usize>());
+    pub fn warm(&self, hashes: impl Iterator<Item = u64> + Clone) {
+        let lengths = hashes.clone().map(|hash| self.slot(self.index(hash)).len());
+        black_box(lengths.sum::<usize>());
         let mut found = [None; WARM];
         for (found, hash) in found.iter_mut().zip(hashes) {
-            *found = self.slot(self.index(*hash)).get(hash);
+            *found = self.slot(self.index(hash)).get(&hash);
         }
-        black_box(
-            found
-                .iter()
-                .flatten()
-                .fold(0, |all, e: &&E| all ^ e.touch()),
-        );
+        let touched = found.iter().flatten().map(|entry: &&E| entry.touch());
+        black_box(touched.fold(0, |all, byte| all ^ byte));
     }
 
     /// Every entry with this hash: one, or none, or by a rare chance twins.
@@ -147,7 +147,7 @@ impl<E: Keyed> Table<E> {
         let twins = self
             .twins
             .iter()
-            .filter(move |twin| self::hash(twin.key()) == hash);
+            .filter(move |twin| hash_of(twin.key()) == hash);
         self.slot(self.index(hash))
             .get(&hash)
             .into_iter()
@@ -251,7 +251,7 @@ impl<E: Keyed> Table<E> {
     }
 
     fn index(&self, hash: u64) -> usize {
-        self.index_of_bits(hash >> SLOT_BITS_FROM)
+        self.index_of_bits(slot_bits(hash, self.salt))
     }
 
     /// The slot for these slot bits: as many of the low ones as name a slot that exists.
@@ -277,9 +277,9 @@ impl<E: Keyed> Table<E> {
     fn split(&mut self) {
         debug_assert!(self.slots.ilog2() < SLOT_BITS);
         let added = self.slots;
-        let bit = 1 << added.ilog2();
+        let (bit, salt) = (1 << added.ilog2(), self.salt);
         let parent = self.slot_mut(added - bit);
-        let moves = |hash: &u64| (hash >> SLOT_BITS_FROM) & bit as u64 != 0;
+        let moves = |hash: &u64| slot_bits(*hash, salt) & bit as u64 != 0;
         let slot: Slot<E> = parent.extract_if(|hash, _| moves(hash)).collect();
         parent.shrink_to_fit();
         if added.is_multiple_of(SEGMENT) {
@@ -304,25 +304,29 @@ impl<E: Keyed> Table<E> {
     }
 }
 
+/// Bytes of the longest key that is copied to have its hash.
+const LONGEST_KNOWN: usize = 128;
+
 /// A key and its hash: the key that a command is about, hashed before there was a lock to be held.
 /// A view is asked for it once or twice, and need not hash it again.
-pub struct Known {
+pub struct KnownHash {
     key: Vec<u8>,
     hash: u64,
 }
 
-impl Known {
-    /// The hash of a key that nobody will ask for.
-    pub fn new() -> Known {
-        Known {
+impl KnownHash {
+    /// Knows the empty key, until there is another.
+    pub fn new() -> KnownHash {
+        KnownHash {
             key: Vec::new(),
-            hash: hash(b""),
+            hash: hash_of(b""),
         }
     }
 
-    /// Remembers `hash`, which is that of `key`. To copy a long key would be no gain.
+    /// Remembers `hash`, which is that of `key`. The key is copied, for a handler that writes may move
+    /// words out of the arguments; a long one is not worth it.
     pub fn remember(&mut self, key: &[u8], hash: u64) {
-        if key.len() <= 128 {
+        if key.len() <= LONGEST_KNOWN {
             self.key.clear();
             self.key.extend_from_slice(key);
             self.hash = hash;
@@ -334,16 +338,25 @@ impl Known {
         if key == self.key {
             self.hash
         } else {
-            hash(key)
+            hash_of(key)
         }
     }
 }
 
-/// A random number below `bound`, from the standard library's only source of randomness. Good
-/// enough to choose a key with; no secret should be made of it.
+/// The bits that choose an entry's slot.
+fn slot_bits(hash: u64, salt: u64) -> u64 {
+    hash.wrapping_mul(salt) >> SLOT_BITS_FROM
+}
+
+/// A random number below `bound`.
 pub fn random_below(bound: usize) -> usize {
-    let random = RandomState::new().build_hasher().finish();
-    ((u128::from(random) * bound as u128) >> 64) as usize
+    ((u128::from(random()) * bound as u128) >> 64) as usize
+}
+
+/// A random number, from the standard library's only source of randomness. Good enough to choose a
+/// key with; no secret should be made of it.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 /// The hasher for keys that are hashes already.
@@ -384,14 +397,14 @@ mod tests {
     fn add(table: &mut Table<Vec<u8>>, keys: std::ops::Range<u32>) {
         for key in keys {
             let key = key.to_be_bytes();
-            table.insert(hash(&key), key.to_vec());
+            table.insert(hash_of(&key), key.to_vec());
         }
     }
 
     fn remove(table: &mut Table<Vec<u8>>, keys: std::ops::Range<u32>) {
         for key in keys {
             let key = key.to_be_bytes();
-            assert!(table.remove(hash(&key), &key).is_some());
+            assert!(table.remove(hash_of(&key), &key).is_some());
         }
     }
 
@@ -403,7 +416,7 @@ mod tests {
         assert!(table.slots < 40);
         for key in 0..20_000u32 {
             let key = key.to_be_bytes();
-            let there = table.get(hash(&key), &key).is_some();
+            let there = table.get(hash_of(&key), &key).is_some();
             assert_eq!(there, u32::from_be_bytes(key) < 100);
         }
         assert_eq!(table.iter().count(), table.len());
@@ -470,14 +483,29 @@ mod tests {
 
     #[test]
     fn a_hash_is_known_for_one_key_and_right_for_all() {
-        let mut known = Known::new();
+        let mut known = KnownHash::new();
         let long = [b'l'; 1000];
         for key in [&b"a"[..], b"", b"b", &long, b"a"] {
-            known.remember(key, hash(key));
+            known.remember(key, hash_of(key));
             for asked in [&b""[..], b"a", b"b", &long] {
-                assert_eq!(known.hash(asked), hash(asked));
+                assert_eq!(known.hash(asked), hash_of(asked));
             }
         }
+    }
+
+    #[test]
+    fn a_table_that_is_filled_in_the_order_of_another_has_no_long_slot() {
+        let from = filled(0..30_000);
+        let mut to = Table::new();
+        let mut cursor = 0;
+        loop {
+            cursor = from.scan(cursor, |key| to.insert(hash_of(key), key.clone()));
+            if cursor == 0 {
+                break;
+            }
+        }
+        assert_eq!(to.len(), 30_000);
+        assert!(to.longest < 100, "{}", to.longest);
     }
 
     #[test]

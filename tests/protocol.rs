@@ -84,6 +84,33 @@ fn a_pipeline_is_answered_in_order_whatever_fails_in_it() {
     }
 }
 
+/// Of a command that is like the one before it, the row is not looked up again.
+#[test]
+fn a_command_that_follows_one_of_the_same_name_is_itself() {
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    let commands: [&[&str]; 7] = [
+        &["COMMAND"],
+        &["COMMAND", "COUNT"],
+        &["CONFIG", "GET", "port"],
+        &["CONFIG|GET", "port"],
+        &["GET", "k"],
+        &["GET", "k", "v"],
+        &["get", "k"],
+    ];
+    client.raw(&commands.map(encode).concat());
+    let answers = commands.map(|_| client.read());
+    assert!(matches!(&answers[0], Value::Array(rows) if rows.len() > 50));
+    assert!(matches!(answers[1], Value::Integer(50..)));
+    assert!(matches!(&answers[2], Value::Array(pair) if pair.len() == 2));
+    let unknown = "(error) ERR unknown command 'CONFIG|GET', with args beginning with: 'port' ";
+    assert_eq!(answers[3].to_string(), unknown);
+    assert_eq!(answers[4].to_string(), "(nil)");
+    let arity = "(error) ERR wrong number of arguments for 'get' command";
+    assert_eq!(answers[5].to_string(), arity);
+    assert_eq!(answers[6].to_string(), "(nil)");
+}
+
 #[test]
 fn keys_and_values_may_hold_any_byte() {
     let server = Server::start(&[]);
@@ -210,6 +237,8 @@ fn a_stranger_may_say_little_before_the_password() {
     let refused = "(error) ERR Protocol error: unauthenticated";
     let text = format!("{refused} multibulk length");
     assert_eq!(error(b"*11\r\n"), text);
+    // Nor may he if all of it comes at once.
+    assert_eq!(error(&encode(&["AUTH"; 11])), text);
     let text = format!("{refused} bulk length");
     assert_eq!(error(b"*1\r\n$16385\r\n"), text);
     let mut client = server.client();

@@ -31,7 +31,7 @@ use std::process::ExitCode;
 /// Of a broken record so many bytes are shown.
 const SHOWN: usize = 200;
 
-/// Checks, tells, and with `fix` repairs. `can_replay` says whether a command is one of ours.
+/// Checks, tells, and with `fix` repairs. `can_replay` says whether commands are ours.
 pub fn run(path: &Path, fix: bool, can_replay: &mut Replay) -> ExitCode {
     let mut report = String::new();
     let verdict = match check(path, fix, can_replay, &mut report) {

@@ -71,7 +71,7 @@ pub struct Extent {
 }
 
 /// So many records are read before they are replayed, but no more once they have this many bytes.
-const AHEAD: usize = 64;
+const AHEAD: usize = crate::table::WARM;
 const AHEAD_BYTES: u64 = 64 * 1024;
 
 /// Replays the file at `path`, and calls `progress` from time to time with the number of bytes
@@ -88,7 +88,7 @@ pub fn replay(
 
 fn replay_into(
     path: &Path,
-    replay: &mut Replay,
+    run: &mut Replay,
     progress: &mut dyn FnMut(u64),
     extent: &mut Extent,
 ) -> Result<(), Stop> {
@@ -103,38 +103,38 @@ fn replay_into(
                       run `CONFIG SET aof-use-rdb-preamble no` and then `BGREWRITEAOF`";
         return Err(Stop::Unreadable(reason.into()));
     }
-    // Each file begins in database 0, and outside of a transaction. Database 0 exists.
-    let _ = replay_words(&[b"SELECT", b"0"], replay);
+    // Each file begins in database 0, and outside of a transaction. There is a database 0.
+    let _ = run_words(&[b"SELECT", b"0"], run);
     let mut ahead = Ahead::default();
     let mut next_progress = 0;
     loop {
         let end = ahead.read(&mut reader);
-        ahead.replay(replay, extent)?;
+        ahead.replay(run, extent)?;
         let (offset, error) = match end {
             Ok(true) => {
-                if extent.bytes >= next_progress {
-                    progress(extent.bytes);
-                    next_progress = extent.bytes + PROGRESS;
+                if reader.offset >= next_progress {
+                    progress(reader.offset);
+                    next_progress = reader.offset + PROGRESS;
                 }
                 continue;
             }
             Ok(false) if !ahead.in_multi => return Ok(()),
-            Ok(false) => (reader.offset, None),
-            Err((offset, error)) => (offset, Some(error)),
+            Ok(false) => (ahead.reached, None),
+            Err(error) => (ahead.reached, Some(error)),
         };
         // What is broken inside MULTI takes the transaction with it.
         if ahead.in_multi {
-            let _ = replay_words(&[b"DISCARD"], replay);
+            let _ = run_words(&[b"DISCARD"], run);
         }
         return Err(stop_at(extent.bytes, offset, error));
     }
 }
 
 /// Replays a command that is in no file.
-fn replay_words(words: &[&[u8]], replay: &mut Replay) -> Result<(), (usize, String)> {
+fn run_words(words: &[&[u8]], run: &mut Replay) -> Result<(), (usize, String)> {
     let mut args = Args::default();
     words.iter().for_each(|word| args.push(word));
-    replay(std::slice::from_mut(&mut args))
+    run(std::slice::from_mut(&mut args))
 }
 
 /// Records that have been read, to be replayed together. The places are used again and again.
@@ -145,6 +145,8 @@ struct Ahead {
     places: Vec<Place>,
     /// Whether a transaction is open where the reading goes on.
     in_multi: bool,
+    /// Where the reading has begun last: where the record is that cannot be read.
+    reached: u64,
 }
 
 /// Where a record is in the file.
@@ -156,9 +158,16 @@ struct Place {
 }
 
 impl Ahead {
-    /// Reads the next records. False at the end of the file; an error with the offset of the record
-    /// that cannot be read. Either way those that were read before it are there.
-    fn read(&mut self, reader: &mut Counted<impl BufRead>) -> Result<bool, (u64, Error)> {
+    /// Reads the next records. False at the end of the file, an error if one cannot be read; either
+    /// way those that were read before are there.
+    fn read(&mut self, reader: &mut Counted<impl BufRead>) -> Result<bool, Error> {
+        let more = self.read_some(reader);
+        // What is left of the time before may hold large words.
+        self.records.truncate(self.places.len());
+        more
+    }
+
+    fn read_some(&mut self, reader: &mut Counted<impl BufRead>) -> Result<bool, Error> {
         self.places.clear();
         let end = reader.offset + AHEAD_BYTES;
         while self.places.len() < AHEAD && reader.offset < end {
@@ -167,12 +176,17 @@ impl Ahead {
                 self.records.push(Args::default());
             }
             let args = &mut self.records[index];
-            if !read_record(reader, args).map_err(|error| (start, error))? {
+            self.reached = start;
+            if !read_record(reader, args)? {
                 return Ok(false);
             }
             if args.len() == 1 {
                 let is = |name: &[u8]| args[0].eq_ignore_ascii_case(name);
-                self.in_multi = is(b"multi") || self.in_multi && !is(b"exec") && !is(b"discard");
+                if is(b"multi") {
+                    self.in_multi = true;
+                } else if is(b"exec") || is(b"discard") {
+                    self.in_multi = false;
+                }
             }
             self.places.push(Place {
                 start,
@@ -184,8 +198,8 @@ impl Ahead {
     }
 
     /// Replays what was read, and adds to `extent` how far that came.
-    fn replay(&mut self, replay: &mut Replay, extent: &mut Extent) -> Result<(), Stop> {
-        let replayed = replay(&mut self.records[..self.places.len()]);
+    fn replay(&mut self, run: &mut Replay, extent: &mut Extent) -> Result<(), Stop> {
+        let replayed = run(&mut self.records);
         let done = match &replayed {
             Ok(()) => &self.places[..],
             Err((index, _)) => &self.places[..*index],

@@ -1,9 +1,9 @@
 //! Replay: a batch that runs what the log says, into a keyspace that nobody else can see.
 //!
-//! It is the batch that serves clients, with the same handlers, and three differences. Nothing is
-//! logged or counted. Time kills nothing: what was alive when it was written must be alive when it
-//! is read. And the exclusive lock, once taken, is kept to the end, for there is nobody to share
-//! with. The records come some sixty at a time (aof/load.rs), so that the keys of all of them can be
+//! It is the batch that serves clients, with the same handlers. What differs: nothing is logged or
+//! counted; nobody is refused, and no value is too long; time kills nothing, for what was alive when
+//! it was written must be alive when it is read; and the exclusive lock, once taken, is kept to the
+//! end, for there is nobody to share with. The records come some sixty at a time (aof/load.rs), so that the keys of all of them can be
 //! looked at together.
 //!
 //! **How Redis does it**: `loadSingleAppendOnlyFile` in aof.c has a loop of its own, which looks a
@@ -63,7 +63,7 @@ impl<'a> Replayer<'a> {
 
     fn replay_one(&mut self, arrived: &mut Arrived) -> Result<(), String> {
         let row = match arrived.row {
-            // As nearly always, and then there is nothing to ask.
+            // What writes may stand in a log, so the table is not asked a second time.
             Some(row) if matches!(row.command.run, Run::Write(_)) => row,
             _ => can_replay(&arrived.args)?,
         };

@@ -165,10 +165,7 @@ fn describe(public: &Public, viewer: &Client) -> String {
         .map_or(("?:0".into(), -1), |connection| {
             (connection.local.to_string(), connection.stream.as_raw_fd())
         });
-    let idle = viewer
-        .server
-        .uptime()
-        .saturating_sub(public.last_interaction.load(Relaxed));
+    let idle = public.idle(&viewer.server);
     let queued = public.queued.load(Relaxed);
     let mut flags = String::new();
     let states = [

@@ -263,6 +263,14 @@ mod tests {
         assert_eq!(names.len(), TABLE.rows.len());
     }
 
+    /// A batch looks at the first key of whatever has the right number of words.
+    #[test]
+    fn a_command_with_a_key_has_a_word_for_it() {
+        for Row { command, .. } in &TABLE.rows {
+            assert!(command.keys.0 < command.arity.abs(), "{}", command.name);
+        }
+    }
+
     #[test]
     fn a_container_cannot_be_called_without_a_subcommand() {
         for Row { command, .. } in &TABLE.rows {

@@ -119,28 +119,28 @@ fn set(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Err
     } = SetOptions::parse(args)?;
     let deadline = lifetime.deadline(view.time.now, "set")?;
     let keep_ttl = lifetime == Lifetime::Lasting;
-    let exists = match (get, if_exists) {
-        (true, _) => reply_with_string(view, &args[1], reply)?,
-        (false, Some(_)) => view.get(&args[1]).is_some(),
-        (false, None) => {
-            // Nobody asks, but the DEL of a dead key comes before our own record.
-            view.delete_if_dead(&args[1]);
-            false
+    if get || if_exists.is_some() {
+        let exists = if get {
+            reply_with_string(view, &args[1], reply)?
+        } else {
+            view.get(&args[1]).is_some()
+        };
+        if if_exists.is_some_and(|wanted| wanted != exists) {
+            if !get {
+                reply.nil();
+            }
+            return Ok(());
         }
-    };
-    if if_exists.is_some_and(|wanted| wanted != exists) {
-        if !get {
-            reply.nil();
-        }
-        return Ok(());
     }
     match deadline {
         Some(deadline) => store_until(view, args, 2, deadline),
         None => {
+            // The DEL of a dead key comes before our own record.
+            view.delete_if_dead(&args[1]);
             if get {
                 view.propagate_words(without_get(args).into_iter());
             } else {
-                view.propagate_as_sent(args);
+                view.propagate_command(args);
             }
             store(view, args, 2, keep_ttl);
         }
@@ -203,7 +203,7 @@ fn psetex(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), 
 fn setnx(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
     let absent = view.get(&args[1]).is_none();
     if absent {
-        view.propagate_as_sent(args);
+        view.propagate_command(args);
         store(view, args, 2, false);
     }
     reply.integer(absent.into());
