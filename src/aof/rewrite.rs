@@ -59,6 +59,11 @@ pub struct Requests {
 /// After a failed rewrite the next one that nobody has asked for waits this long.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(60);
 
+/// Bytes of a base after which they are brought to the disk, as in Redis
+/// (`aof-rewrite-incremental-fsync`). All of them at the end would make the disk busy for so long
+/// that those wait who write to the log.
+const SYNC_EVERY: usize = 4 * 1024 * 1024;
+
 /// Fields in one HMSET of a base file, as in Redis.
 const FIELDS_PER_COMMAND: usize = 64;
 
@@ -355,6 +360,7 @@ impl Aof {
 fn write_keyspace(path: &Path, keyspace: &Keyspace) -> io::Result<()> {
     let mut out = BufWriter::with_capacity(256 * 1024, File::create(path)?);
     let mut bytes = Vec::new();
+    let mut unsynced = 0;
     for db in 0..keyspace.databases() {
         for (index, entry) in keyspace.entries(db).enumerate() {
             bytes.clear();
@@ -364,6 +370,12 @@ fn write_keyspace(path: &Path, keyspace: &Keyspace) -> io::Result<()> {
             }
             write_entry(&mut bytes, entry);
             out.write_all(&bytes)?;
+            unsynced += bytes.len();
+            if unsynced > SYNC_EVERY {
+                out.flush()?;
+                out.get_ref().sync_data()?;
+                unsynced = 0;
+            }
         }
     }
     out.into_inner()?.sync_all()
