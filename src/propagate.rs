@@ -75,7 +75,7 @@ impl Records {
     }
 
     /// The same for a whole command. If it came in the form in which we would write it, its bytes
-    /// are copied: a fifth of the instructions of a logged SET went into writing them anew.
+    /// are copied: an eighth of the instructions of a logged SET went into writing them anew.
     pub fn push_command(&mut self, db: usize, args: &Args) {
         let Some(bytes) = args.as_sent() else {
             return self.push(db, args.iter());
