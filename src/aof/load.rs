@@ -356,3 +356,27 @@ impl<R: BufRead> BufRead for Counted<R> {
         self.offset += count as u64;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A place that held a large word is not kept for a record that may never come.
+    #[test]
+    fn no_more_places_are_kept_than_were_read_last() {
+        let small = b"*1\r\n$4\r\nPING\r\n".repeat(AHEAD);
+        let large = [b"*1\r\n$100000\r\n", &[b'x'; 100_000][..], b"\r\n"].concat();
+        let log = [&small[..], &large, &large].concat();
+        let mut reader = Counted {
+            inner: &log[..],
+            offset: 0,
+        };
+        let mut ahead = Ahead::default();
+        for expected in [AHEAD, 1, 1, 0] {
+            let more = ahead.read(&mut reader);
+            assert!(matches!(more, Ok(more) if more == (expected > 0)));
+            assert_eq!(ahead.places.len(), expected);
+            assert_eq!(ahead.records.len(), expected);
+        }
+    }
+}
