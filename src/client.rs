@@ -45,6 +45,10 @@ pub struct Server {
     /// ten times a second. To look at it costs nothing, and it stands still when the process does,
     /// so that nobody is idle for that.
     pub idle_clock: AtomicU64,
+    /// Id of the client that has run a batch last (serve/inbound.rs).
+    pub last_served: AtomicU64,
+    /// Whether there is a core for a thread that waits awake, beside the one that it waits for.
+    pub may_wait_awake: bool,
     /// Forty random hexadecimal digits, new at every start.
     pub run_id: String,
     /// The port that was really bound.

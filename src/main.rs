@@ -139,6 +139,8 @@ fn serve_for_ever(config: Config, warnings: &[String]) -> Result<(), String> {
         reaper,
         started: Instant::now(),
         idle_clock: AtomicU64::new(0),
+        last_served: AtomicU64::new(0),
+        may_wait_awake: std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1),
         run_id: run_id(),
         port: AtomicUsize::new(port.into()),
         active_expire: AtomicBool::new(true),

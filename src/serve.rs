@@ -26,14 +26,16 @@
 //! cannot be written waits in the client's reply list. A thread for each client costs memory that
 //! its stack touches, and the kernel's time to wake it; it lets this file be read from the top down.
 
+mod inbound;
+
 use crate::batch::{Arrived, Batch};
-use crate::client::{Client, Public, Server, Then, Wait};
+use crate::client::{Client, Server, Then, Wait};
 use crate::error::Error;
 use crate::resp::{self, Args, Limits, Reply, read_command};
 use crate::say;
 use crate::stats::Count;
 use crate::store::Keyspace;
-use std::collections::VecDeque;
+use inbound::Inbound;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::Ordering;
@@ -73,14 +75,7 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Box<Client>
     // A timeout of zero is the only one that is refused.
     let _ = stream.set_write_timeout(Some(WRITE_TIMEOUT));
     let _ = stream.set_nodelay(true);
-    let inbound = Inbound {
-        stream: stream.clone(),
-        server: server.clone(),
-        public: client.public.clone(),
-        stash: VecDeque::new(),
-        taken: 0,
-        was_filled: false,
-    };
+    let inbound = Inbound::new(&stream, server, &client.public);
     // On the heap, so that the stack of a thread that waits fits into two pages.
     let mut session = Box::new(Session {
         reader: BufReader::with_capacity(FIRST_INPUT_BUFFER, inbound),
@@ -164,13 +159,7 @@ impl Session<'_> {
     /// where it will be read first.
     fn grow_input(&mut self) {
         if self.reader.capacity() < INPUT_BUFFER && self.reader.get_ref().was_filled {
-            let mut stash = VecDeque::from(self.reader.buffer().to_vec());
-            let inbound = self.reader.get_mut();
-            stash.append(&mut inbound.stash);
-            let inbound = Inbound {
-                stash,
-                ..inbound.clone()
-            };
+            let inbound = self.reader.get_ref().preceded_by(self.reader.buffer());
             self.reader = BufReader::with_capacity(INPUT_BUFFER, inbound);
         }
     }
@@ -229,6 +218,7 @@ impl Session<'_> {
 
     /// Runs the commands that have arrived, then sends the replies.
     fn run_batch(&mut self) -> io::Result<()> {
+        self.reader.get_mut().begin_batch();
         self.batch.begin();
         self.batch
             .warm(self.client.db, &self.arrived[self.ran..self.arrived_count]);
@@ -307,7 +297,7 @@ impl Session<'_> {
         self.reply.out.shrink_to(BATCH_OUTPUT.max(2 * sent));
         let counters = &self.client.public.counters;
         counters.add(Count::OutputBytes, sent as u64);
-        let taken = std::mem::take(&mut self.reader.get_mut().taken);
+        let taken = self.reader.get_mut().take_count();
         counters.add(Count::InputBytes, taken);
         Ok(())
     }
@@ -476,71 +466,4 @@ fn deadline(timeout_ms: u64) -> Option<Instant> {
 
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
-}
-
-/// The client's input: what was stashed first, then the socket.
-#[derive(Clone)]
-struct Inbound {
-    stream: Arc<TcpStream>,
-    server: Arc<Server>,
-    public: Arc<Public>,
-    /// Arrived while a write was blocked.
-    stash: VecDeque<u8>,
-    /// Bytes that came from the socket and are not yet in the statistics.
-    taken: u64,
-    /// Whether a read has ever filled the whole of the buffer above.
-    was_filled: bool,
-}
-
-impl Inbound {
-    /// Moves what has arrived into the stash, without waiting for more; returns whether more can
-    /// come. Fails when the stash would be over `limit` bytes, or the connection is broken.
-    fn stash_arrived(&mut self, limit: usize) -> io::Result<bool> {
-        // The shortest timeout there is; the socket stays blocking for its writer's sake.
-        self.stream
-            .set_read_timeout(Some(Duration::from_millis(1)))?;
-        // On the heap: every thread's stack would be larger by it.
-        let mut chunk = vec![0; INPUT_BUFFER];
-        let mut is_open = true;
-        // After a megabyte the write gets its turn again.
-        for _ in 0..64 {
-            match (&*self.stream).read(&mut chunk) {
-                // It has shut down its sending side, and may still be reading.
-                Ok(0) => {
-                    is_open = false;
-                    break;
-                }
-                Ok(count) => {
-                    self.taken += count as u64;
-                    self.public.touch(&self.server);
-                    self.stash.extend(&chunk[..count]);
-                }
-                Err(error) if is_timeout(&error) => break,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-            if self.stash.len() > limit {
-                return Err(io::Error::other("client-query-buffer-limit reached"));
-            }
-        }
-        self.stream.set_read_timeout(None)?;
-        Ok(is_open)
-    }
-}
-
-impl Read for Inbound {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if !self.stash.is_empty() {
-            let count = self.stash.read(buffer)?;
-            if self.stash.is_empty() {
-                self.stash = VecDeque::new();
-            }
-            return Ok(count);
-        }
-        let count = (&*self.stream).read(buffer)?;
-        self.taken += count as u64;
-        self.was_filled |= count == buffer.len();
-        self.public.touch(&self.server);
-        Ok(count)
-    }
 }
