@@ -97,7 +97,7 @@ impl Guard<'_> {
 struct Done {
     failed: bool,
     dirty: u64,
-    /// How long the batch's records and the output were when it began.
+    /// How long the batch's records and the output were when it began, in bytes.
     records_before: usize,
     reply_before: usize,
 }
@@ -164,7 +164,7 @@ impl<'a> Batch<'a> {
             self.known.remember(key, hash);
         }
         let Arrived { args, row, .. } = arrived;
-        let begin = reply.out.len();
+        let begin = reply.out.position();
         if client.replies == Replies::SkipNext {
             client.replies = Replies::SkipThis;
         }
@@ -214,7 +214,7 @@ impl<'a> Batch<'a> {
     /// Runs a command that has been admitted, and accounts for it.
     fn call(&mut self, row: &'static Row, client: &mut Client, args: &mut Args, reply: &mut Reply) {
         self.start(row);
-        let begin = reply.out.len();
+        let (begin, reply_before) = (reply.out.position(), reply.out.len());
         let records_before = self.records.bytes.len();
         self.dirty = 0;
         let result = match row.command.run {
@@ -247,7 +247,7 @@ impl<'a> Batch<'a> {
                 failed,
                 dirty: self.dirty,
                 records_before,
-                reply_before: begin,
+                reply_before,
             };
             self.note_end(row, client, args, reply, done);
         }
@@ -278,7 +278,7 @@ impl<'a> Batch<'a> {
         args: &mut Args,
         reply: &mut Reply,
     ) -> Result<(), Error> {
-        let begin = reply.out.len();
+        let begin = reply.out.position();
         self.exclude();
         if !self.in_exec {
             self.records.begin();
@@ -309,7 +309,7 @@ impl<'a> Batch<'a> {
         if !self.in_exec && self.records.end() > 0 {
             // The reply of a command that failed is its error, and stays that.
             let end = if result.is_ok() {
-                reply.out.len()
+                reply.out.position()
             } else {
                 begin
             };
@@ -320,7 +320,7 @@ impl<'a> Batch<'a> {
 
     /// Runs the queue. Its lock is taken once, so its commands see nothing of others between them.
     fn exec(&mut self, client: &mut Client, reply: &mut Reply) -> Result<(), Error> {
-        let begin = reply.out.len();
+        let begin = reply.out.position();
         let Transaction {
             queue,
             aborted,
@@ -358,7 +358,7 @@ impl<'a> Batch<'a> {
         self.in_exec = false;
         client.in_exec = false;
         if self.records.end() > 0 {
-            self.logged.push(begin..reply.out.len());
+            self.logged.push(begin..reply.out.position());
         }
         Ok(())
     }
@@ -471,13 +471,13 @@ impl<'a> Batch<'a> {
         let replies = std::mem::take(&mut reply.out);
         let mut from = 0;
         for range in &self.logged {
-            reply.out.extend_from_slice(&replies[from..range.start]);
+            reply.out.append(&replies, from..range.start);
             if !range.is_empty() {
                 reply.error(error);
             }
             from = range.end;
         }
-        reply.out.extend_from_slice(&replies[from..]);
+        reply.out.append(&replies, from..replies.position());
     }
 
     /// Counts a command that has just ended, for all who want to know.

@@ -14,8 +14,9 @@
 //!                                                   Listpack  a packed hash (hash.rs)
 //! ```
 //!
-//! A string over [`LARGE`] bytes and a hash that is a table are [`Large`], behind a pointer: they
-//! are moved and not copied, and may grow in place.
+//! A string over [`LARGE`] bytes and a hash that is a table are [`Large`], behind a pointer:
+//! they are moved and not copied, and may grow in place. The string may be shared with replies that
+//! have not left yet (resp/reply.rs), which keep what it was: who would change it copies it first.
 //!
 //! **How Redis does it**: object.c: an `robj` header of 16 bytes with an access time, and key,
 //! header, value and deadline apart. Four allocations where we have one; in return Redis can share
@@ -24,6 +25,7 @@
 use crate::hash::{self, Field, Hash, Limits};
 use crate::resp::{Digits, LARGE, parse_integer};
 use crate::table::{self, Keyed, Table};
+use std::sync::Arc;
 
 /// A key, its value, and its deadline if it has one.
 pub enum Entry {
@@ -54,7 +56,7 @@ pub struct Large {
 }
 
 pub enum LargeValue {
-    String(Vec<u8>),
+    String(Arc<Vec<u8>>),
     Hash(Table<Field>),
 }
 
@@ -67,6 +69,8 @@ pub enum Value<'a> {
 /// A string to read: bytes that are stored, or the digits of a number that is.
 pub enum Str<'a> {
     Bytes(&'a [u8]),
+    /// A large one, which may be kept.
+    Shared(&'a Arc<Vec<u8>>),
     Digits(Digits),
 }
 
@@ -76,6 +80,7 @@ impl std::ops::Deref for Str<'_> {
     fn deref(&self) -> &[u8] {
         match self {
             Str::Bytes(bytes) => bytes,
+            Str::Shared(bytes) => bytes,
             Str::Digits(digits) => digits.as_bytes(),
         }
     }
@@ -144,7 +149,7 @@ impl Entry {
     /// A key with a string that was received in an allocation of its own, which becomes the value.
     pub fn new_large_string(key: &[u8], mut value: Vec<u8>) -> Entry {
         value.shrink_to_fit();
-        Entry::large(key, LargeValue::String(value))
+        Entry::large(key, LargeValue::String(value.into()))
     }
 
     /// A key with an empty string that SETRANGE or APPEND is about to fill.
@@ -257,7 +262,7 @@ impl Entry {
                 Kind::Listpack => Value::Hash(Hash::Packed(self.payload())),
             },
             Entry::Large(large) => match &large.value {
-                LargeValue::String(string) => Value::String(Str::Bytes(string)),
+                LargeValue::String(string) => Value::String(Str::Shared(string)),
                 LargeValue::Hash(table) => Value::Hash(Hash::Table(table)),
             },
         }
@@ -363,7 +368,7 @@ impl Entry {
     pub fn set_plain_string(&mut self, value: &[u8]) -> Option<LargeValue> {
         match plain_kind(value) {
             Some(kind) => self.set_payload(kind, value),
-            None => self.set_large(LargeValue::String(value.to_vec())),
+            None => self.set_large(LargeValue::String(value.to_vec().into())),
         }
     }
 
@@ -371,16 +376,17 @@ impl Entry {
     /// value was about as long, `value` has its allocation in exchange, to be used again; otherwise
     /// what is worth freeing later is returned.
     pub fn set_large_string(&mut self, value: &mut Vec<u8>) -> Option<LargeValue> {
-        let mut new = std::mem::take(value);
-        new.shrink_to_fit();
-        let about_as_long = new.len() / 2..=2 * new.len();
-        match self.set_large(LargeValue::String(new)) {
-            Some(LargeValue::String(old)) if about_as_long.contains(&old.len()) => {
-                *value = old;
-                None
-            }
-            old => old,
+        let about_as_long = value.len() / 2..=2 * value.len();
+        value.shrink_to_fit();
+        if let Entry::Large(large) = self
+            && let LargeValue::String(old) = &mut large.value
+            && about_as_long.contains(&old.len())
+            && let Some(old) = Arc::get_mut(old)
+        {
+            std::mem::swap(old, value);
+            return None;
         }
+        self.set_large(LargeValue::String(std::mem::take(value).into()))
     }
 
     fn set_large(&mut self, value: LargeValue) -> Option<LargeValue> {
@@ -430,17 +436,12 @@ impl Entry {
     /// Writes `patch` into the string at `offset`, after zero bytes if the string was shorter;
     /// APPEND is a patch at the end. Returns the string's new length.
     pub fn patch_string(&mut self, offset: usize, patch: &[u8]) -> usize {
-        let end = offset + patch.len();
-        if let Entry::Small {
-            kind: Kind::Int, ..
-        } = self
-        {
+        if self.encoding() == "int" {
             let digits = Digits::new(self.stored_number());
             self.set_payload(Kind::Raw, digits.as_bytes());
         }
-        let small_end = self.payload().len().max(end);
-        if !self.is_large() && small_end > LARGE {
-            self.set_large(LargeValue::String(self.payload().to_vec()));
+        if !self.is_large() && self.payload().len().max(offset + patch.len()) > LARGE {
+            self.set_large(LargeValue::String(self.payload().to_vec().into()));
         }
         match self {
             Entry::Small {
@@ -456,7 +457,7 @@ impl Entry {
             }
             Entry::Large(large) => match &mut large.value {
                 LargeValue::String(string) => {
-                    write_at(string, 0, offset, patch);
+                    write_at(Arc::make_mut(string), 0, offset, patch);
                     string.len()
                 }
                 LargeValue::Hash(_) => 0,

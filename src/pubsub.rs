@@ -179,7 +179,7 @@ fn encode(protocol: Protocol, words: &[&[u8]]) -> Vec<u8> {
     reply.protocol = protocol;
     reply.push(words.len());
     words.iter().for_each(|word| reply.bulk(word));
-    reply.out
+    reply.out.take()
 }
 
 /// The queue of bytes in front of one client's socket.

@@ -37,7 +37,7 @@
 
 pub mod reply;
 
-pub use reply::{Protocol, Reply};
+pub use reply::{Output, Protocol, Reply};
 use std::io::{self, BufRead, Read};
 use std::ops::Index;
 

@@ -31,12 +31,12 @@ mod inbound;
 use crate::batch::{Arrived, Batch};
 use crate::client::{Client, Server, Then, Wait};
 use crate::error::Error;
-use crate::resp::{self, Args, Limits, Reply, read_command};
+use crate::resp::{self, Args, Limits, Output, Reply, read_command};
 use crate::say;
 use crate::stats::Count;
 use crate::store::Keyspace;
 use inbound::Inbound;
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, RwLock};
@@ -178,7 +178,7 @@ impl Session<'_> {
             .is_err_and(|error| is_timeout(&error))
         {
             args.take_spare();
-            self.reply.out = Vec::new();
+            self.reply.out = Output::default();
         }
         // Another error will come again.
         self.stream.set_read_timeout(None)
@@ -252,7 +252,7 @@ impl Session<'_> {
             ));
         }
         if self.client.then == Then::Drop {
-            self.reply.out.clear();
+            self.reply.out.truncate(0);
         }
         // Whatever is waited for, what has been answered so far leaves before.
         self.flush()?;
@@ -289,12 +289,11 @@ impl Session<'_> {
             while !outbox.wait_for_room(WRITE_TIMEOUT) {
                 self.reader.get_mut().stash_arrived(limit)?;
             }
-            outbox.push_reply(&self.reply.out);
+            outbox.push_reply(&self.reply.out.take());
         } else {
             self.write_all(limit)?;
         }
-        self.reply.out.clear();
-        self.reply.out.shrink_to(BATCH_OUTPUT.max(2 * sent));
+        self.reply.out.clear(BATCH_OUTPUT);
         let counters = &self.client.public.counters;
         counters.add(Count::OutputBytes, sent as u64);
         let taken = self.reader.get_mut().take_count();
@@ -313,13 +312,13 @@ impl Session<'_> {
 
     /// Writes all replies. Whenever the peer has not read for a while, what it has sent is read.
     fn write_all(&mut self, limit: usize) -> io::Result<()> {
-        let mut rest = &self.reply.out[..];
-        loop {
-            match (&*self.stream).write(rest) {
+        let mut pieces: Vec<IoSlice> = self.reply.out.pieces().map(IoSlice::new).collect();
+        let mut rest = &mut pieces[..];
+        while !rest.is_empty() {
+            match (&*self.stream).write_vectored(rest) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(count) if count == rest.len() => return Ok(()),
                 Ok(count) => {
-                    rest = &rest[count..];
+                    IoSlice::advance_slices(&mut rest, count);
                     self.client.public.touch(self.server);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -329,6 +328,7 @@ impl Session<'_> {
                 Err(error) => return Err(error),
             }
         }
+        Ok(())
     }
 
     /// Bytes (`client-query-buffer-limit`).

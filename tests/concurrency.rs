@@ -143,6 +143,41 @@ fn a_subscriber_may_send_a_large_pipeline_too() {
     pipeline_before_reading(&mut client, 50_000);
 }
 
+/// The reply and the keyspace share a large value; 20 MB are more than a socket takes at once.
+#[test]
+fn a_large_reply_under_way_stays_what_it_was_when_the_value_changes() {
+    let (old, new) = ("x".repeat(20_000_000), "y".repeat(20_000_000));
+    let changes: [&[&str]; 6] = [
+        &["SETRANGE", "big", "10000000", "y"],
+        &["APPEND", "big", "y"],
+        &["SET", "big", &new],
+        &["SET", "big", "y"],
+        &["DEL", "big"],
+        &["FLUSHALL"],
+    ];
+    let server = Server::start(&[]);
+    let mut other = server.client();
+    for change in changes {
+        other.run("CONFIG RESETSTAT");
+        other.call(&["SET", "big", &old]);
+        let mut slow = server.client();
+        slow.send(&["MGET", "big", "none", "big"]);
+        eventually("MGET has run", || {
+            let stats = other.run("INFO commandstats");
+            stats.contains("cmdstat_mget:calls=1,")
+        });
+        let answer = other.call(change);
+        assert!(!matches!(answer, Value::Error(_)), "{answer:?}");
+        let big = Value::bulk(&old);
+        let expected = Value::Array(vec![big.clone(), Value::Nil, big]);
+        assert!(slow.read() == expected, "after {}", change[0]);
+    }
+    // What was changed was changed, too.
+    other.call(&["SET", "big", &old]);
+    other.run("SETRANGE big 0 y");
+    assert_eq!(other.run("GETRANGE big 0 1"), "\"yx\"");
+}
+
 /// A client that has asked for 200 MB and reads nothing.
 fn who_never_reads(server: &Server) -> Client {
     let mut client = server.client();

@@ -75,14 +75,15 @@ impl<'a> Replayer<'a> {
                 format!("`--databases {databases}` is too few for the SELECT {index}")
             })?;
         }
-        self.reply.out.clear();
+        self.reply.out.truncate(0);
         self.batch
             .execute(arrived, &mut self.client, &mut self.reply);
         // No lock is given back here, where this would be done.
         if let Guard::Exclusive(keyspace) = &mut self.batch.guard {
             keyspace.garbage.clear();
         }
-        if let [b'-', error @ ..] = self.reply.out.trim_ascii_end() {
+        let said = self.reply.out.pieces().next().unwrap_or_default();
+        if let [b'-', error @ ..] = said.trim_ascii_end() {
             // As in Redis. Nobody waits for the lock that we hold, it is of a keyspace of our own.
             say::warning(format_args!(
                 "the log holds a command that fails, {}: {}",

@@ -65,7 +65,7 @@ fn add(
         confirm(client, word, Some(name), reply);
         let mut queue_it = || {
             if at_once {
-                outbox.push_reply(&std::mem::take(&mut reply.out));
+                outbox.push_reply(&reply.out.take());
             }
         };
         if is_new {
@@ -104,7 +104,7 @@ fn remove(
         && at_once
     {
         // As messages, confirmations come in spite of CLIENT REPLY OFF.
-        outbox.push_reply(&std::mem::take(&mut reply.out));
+        outbox.push_reply(&reply.out.take());
     }
     Ok(())
 }

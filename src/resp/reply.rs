@@ -12,16 +12,27 @@
 //! text for people  a bulk string            =…txt:…
 //! ```
 //!
-//! A reply is written as it is made, straight into the client's output buffer: no value in
+//! A reply is written as it is made, straight into the client's [`Output`]: no value in
 //! between, nothing to be freed. An array's length is written before its elements, so who writes
 //! one must know how many will follow; where a handler fails in the middle, the batch cuts the
 //! output back to where the command began.
+//!
+//! A large value is not copied, for a megabyte takes a tenth of a millisecond, and who waits for the
+//! lock would wait for that. The output shares it with the keyspace, and it goes to the socket from
+//! where it lies:
+//!
+//! ```text
+//! written   $1048576\r\n ┊ \r\n +OK\r\n              at the ┊ the socket is given
+//! shared                 └▶ Arc ──▶ a megabyte       what the keyspace has, or had
+//! ```
 //!
 //! **How Redis does it**: the `addReply…` functions of networking.c, with a list of blocks behind
 //! the buffer; it can also come back later to fill in a length (`addReplyDeferredLen`).
 
 use super::{write_bulk, write_header};
 use crate::error;
+use std::ops::Range;
+use std::sync::Arc;
 
 /// Which of the two versions of the protocol a client has asked for with HELLO.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,8 +43,8 @@ pub enum Protocol {
 
 /// Writes replies over a client's output buffer, in the protocol that the client speaks.
 pub struct Reply {
-    /// What was written and has not left yet; the batch cuts it back where a command failed.
-    pub out: Vec<u8>,
+    /// What has not left yet; the batch cuts it back where a command failed.
+    pub out: Output,
     pub protocol: Protocol,
 }
 
@@ -41,7 +52,7 @@ impl Reply {
     /// An empty one, in RESP2, which every client speaks until it says HELLO 3.
     pub fn new() -> Reply {
         Reply {
-            out: Vec::new(),
+            out: Output::default(),
             protocol: Protocol::Resp2,
         }
     }
@@ -52,32 +63,32 @@ impl Reply {
 
     /// The status `OK`.
     pub fn ok(&mut self) {
-        self.out.extend_from_slice(b"+OK\r\n");
+        self.out.written.extend_from_slice(b"+OK\r\n");
     }
 
     /// A status: a word of ours, never a client's bytes, which could hold a line end.
     pub fn status(&mut self, text: &str) {
-        self.out.push(b'+');
-        self.out.extend_from_slice(text.as_bytes());
-        self.out.extend_from_slice(b"\r\n");
+        self.out.written.push(b'+');
+        self.out.written.extend_from_slice(text.as_bytes());
+        self.out.written.extend_from_slice(b"\r\n");
     }
 
     /// An error. It may quote what a client sent, so a line end in it becomes a space.
     pub fn error(&mut self, error: &error::Error) {
-        self.out.push(b'-');
-        let start = self.out.len();
-        error.write_to(&mut self.out);
-        for byte in &mut self.out[start..] {
+        self.out.written.push(b'-');
+        let start = self.out.written.len();
+        error.write_to(&mut self.out.written);
+        for byte in &mut self.out.written[start..] {
             if matches!(byte, b'\r' | b'\n') {
                 *byte = b' ';
             }
         }
-        self.out.extend_from_slice(b"\r\n");
+        self.out.written.extend_from_slice(b"\r\n");
     }
 
     /// An integer.
     pub fn integer(&mut self, number: i64) {
-        write_header(&mut self.out, b':', number);
+        write_header(&mut self.out.written, b':', number);
     }
 
     /// How many there are, or how long something is.
@@ -87,7 +98,19 @@ impl Reply {
 
     /// A bulk string: any bytes, of any length.
     pub fn bulk(&mut self, bytes: &[u8]) {
-        write_bulk(&mut self.out, bytes);
+        write_bulk(&mut self.out.written, bytes);
+    }
+
+    /// A bulk string that is shared with the keyspace.
+    pub fn shared_bulk(&mut self, value: &Arc<Vec<u8>>) {
+        write_header(&mut self.out.written, b'$', value.len() as i64);
+        self.out.share(self.out.position(), value);
+        self.out.written.extend_from_slice(b"\r\n");
+    }
+
+    /// A monitor's line, which is complete.
+    pub fn line(&mut self, line: &[u8]) {
+        self.out.written.extend_from_slice(line);
     }
 
     /// A bulk string, or nil.
@@ -100,7 +123,7 @@ impl Reply {
 
     /// Nil where a bulk string was to be expected: no such key, no such field.
     pub fn nil(&mut self) {
-        self.out.extend_from_slice(if self.is_resp3() {
+        self.out.written.extend_from_slice(if self.is_resp3() {
             b"_\r\n"
         } else {
             b"$-1\r\n"
@@ -109,7 +132,7 @@ impl Reply {
 
     /// Nil where an array was to be expected: EXEC that did not run.
     pub fn nil_array(&mut self) {
-        self.out.extend_from_slice(if self.is_resp3() {
+        self.out.written.extend_from_slice(if self.is_resp3() {
             b"_\r\n"
         } else {
             b"*-1\r\n"
@@ -118,7 +141,7 @@ impl Reply {
 
     /// The head of an array; its `length` elements are to follow.
     pub fn array(&mut self, length: usize) {
-        write_header(&mut self.out, b'*', length as i64);
+        write_header(&mut self.out.written, b'*', length as i64);
     }
 
     /// An array of bulk strings.
@@ -136,7 +159,7 @@ impl Reply {
     /// The head of a map of `length` pairs; a flat array in RESP2.
     pub fn map(&mut self, length: usize) {
         match self.protocol {
-            Protocol::Resp3 => write_header(&mut self.out, b'%', length as i64),
+            Protocol::Resp3 => write_header(&mut self.out.written, b'%', length as i64),
             Protocol::Resp2 => self.array(2 * length),
         }
     }
@@ -144,13 +167,13 @@ impl Reply {
     /// The head of a set; an array in RESP2.
     pub fn set(&mut self, length: usize) {
         let kind = if self.is_resp3() { b'~' } else { b'*' };
-        write_header(&mut self.out, kind, length as i64);
+        write_header(&mut self.out.written, kind, length as i64);
     }
 
     /// The head of a message that answers no command; an array in RESP2.
     pub fn push(&mut self, length: usize) {
         let kind = if self.is_resp3() { b'>' } else { b'*' };
-        write_header(&mut self.out, kind, length as i64);
+        write_header(&mut self.out.written, kind, length as i64);
     }
 
     /// A floating-point number; a bulk string in RESP2.
@@ -158,6 +181,7 @@ impl Reply {
         match self.protocol {
             Protocol::Resp3 => self
                 .out
+                .written
                 .extend_from_slice(format!(",{number}\r\n").as_bytes()),
             Protocol::Resp2 => self.bulk(number.to_string().as_bytes()),
         }
@@ -168,6 +192,7 @@ impl Reply {
         match self.protocol {
             Protocol::Resp3 => {
                 self.out
+                    .written
                     .extend_from_slice(if value { b"#t\r\n" } else { b"#f\r\n" })
             }
             Protocol::Resp2 => self.integer(value.into()),
@@ -178,12 +203,138 @@ impl Reply {
     pub fn verbatim(&mut self, text: &str) {
         match self.protocol {
             Protocol::Resp3 => {
-                write_header(&mut self.out, b'=', text.len() as i64 + 4);
-                self.out.extend_from_slice(b"txt:");
-                self.out.extend_from_slice(text.as_bytes());
-                self.out.extend_from_slice(b"\r\n");
+                write_header(&mut self.out.written, b'=', text.len() as i64 + 4);
+                self.out.written.extend_from_slice(b"txt:");
+                self.out.written.extend_from_slice(text.as_bytes());
+                self.out.written.extend_from_slice(b"\r\n");
             }
             Protocol::Resp2 => self.bulk(text.as_bytes()),
         }
+    }
+}
+
+/// Bytes that wait to be sent: those that were written, and between them the large values.
+#[derive(Default)]
+pub struct Output {
+    written: Vec<u8>,
+    /// The values, and before which of the written bytes each belongs; in order. Behind each comes
+    /// at least its line end, so none is at the place where a command begins.
+    shared: Vec<(usize, Arc<Vec<u8>>)>,
+    /// How many bytes these have together.
+    shared_length: usize,
+}
+
+impl Output {
+    /// A place in it, counted in written bytes alone, to which it can be cut back.
+    pub fn position(&self) -> usize {
+        self.written.len()
+    }
+
+    /// How many bytes it has in all.
+    pub fn len(&self) -> usize {
+        self.written.len() + self.shared_length
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.written.is_empty()
+    }
+
+    /// Cuts off what came after a position.
+    pub fn truncate(&mut self, position: usize) {
+        self.written.truncate(position);
+        while let Some((_, value)) = self.shared.pop_if(|(at, _)| *at >= position) {
+            self.shared_length -= value.len();
+        }
+    }
+
+    fn share(&mut self, at: usize, value: &Arc<Vec<u8>>) {
+        self.shared.push((at, value.clone()));
+        self.shared_length += value.len();
+    }
+
+    /// Empties it. Keeps memory for as much as has been written, and for at least so many bytes.
+    pub fn clear(&mut self, least: usize) {
+        let used = self.position();
+        self.truncate(0);
+        self.written.shrink_to(least.max(2 * used));
+    }
+
+    /// How much memory it keeps, in bytes.
+    pub fn capacity(&self) -> usize {
+        self.written.capacity()
+    }
+
+    /// Adds what another has between two positions.
+    pub fn append(&mut self, other: &Output, range: Range<usize>) {
+        let begin = self.position();
+        let within = other.shared.iter().filter(|(at, _)| range.contains(at));
+        within.for_each(|(at, value)| self.share(begin + at - range.start, value));
+        self.written.extend_from_slice(&other.written[range]);
+    }
+
+    /// All of it, piece by piece as it lies in memory.
+    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        let mut from = 0;
+        let end = (self.position(), &[][..]);
+        let shared = self.shared.iter().map(|(at, value)| (*at, &value[..]));
+        let pieces = shared.chain([end]).flat_map(move |(at, value)| {
+            let written = &self.written[from..at];
+            from = at;
+            [written, value]
+        });
+        pieces.filter(|piece| !piece.is_empty())
+    }
+
+    /// Takes all of it out, in one piece.
+    pub fn take(&mut self) -> Vec<u8> {
+        let taken = std::mem::take(self);
+        if taken.shared.is_empty() {
+            return taken.written;
+        }
+        taken.pieces().flatten().copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(out: &Output) -> String {
+        let bytes = out.pieces().collect::<Vec<_>>().concat();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_shared_value_is_where_it_was_put_whatever_is_cut_off_or_exchanged() {
+        let (one, two) = (Arc::new(b"one".to_vec()), Arc::new(b"two!".to_vec()));
+        let mut reply = Reply::new();
+        reply.ok();
+        let first = reply.out.position();
+        reply.shared_bulk(&one);
+        let second = reply.out.position();
+        reply.array(2);
+        reply.shared_bulk(&two);
+        reply.shared_bulk(&one);
+        let end = reply.out.position();
+        let whole = "+OK\r\n$3\r\none\r\n*2\r\n$4\r\ntwo!\r\n$3\r\none\r\n";
+        assert_eq!(text(&reply.out), whole);
+        assert_eq!(reply.out.len(), whole.len());
+
+        let mut other = Output::default();
+        other.append(&reply.out, 0..first);
+        other.append(&reply.out, second..end);
+        assert_eq!(text(&other), whole.replacen("$3\r\none\r\n", "", 1));
+
+        reply.out.truncate(second);
+        assert_eq!(text(&reply.out), "+OK\r\n$3\r\none\r\n");
+        reply.out.truncate(first);
+        assert_eq!(text(&reply.out), "+OK\r\n");
+        assert_eq!(Arc::strong_count(&one), 2, "the other's is left");
+        assert_eq!(
+            other.take(),
+            whole.replacen("$3\r\none\r\n", "", 1).into_bytes()
+        );
+        assert!(other.is_empty());
+        assert_eq!(Arc::strong_count(&one), 1);
     }
 }

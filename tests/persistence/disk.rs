@@ -179,6 +179,9 @@ fn of_a_pipeline_on_a_full_disk_the_replies_of_writes_and_only_those_become_erro
     };
     let mut client = server.client();
     client.run("SET small 1");
+    // So large that the reply shares it with the keyspace.
+    let large = "x".repeat(20_000);
+    client.call(&["SET", "large", &large]);
     // A client that sends much at once is read in larger pieces from then on.
     client.raw(&crate::record("PING").repeat(5000));
     (0..5000).for_each(|_| drop(client.read()));
@@ -186,6 +189,7 @@ fn of_a_pipeline_on_a_full_disk_the_replies_of_writes_and_only_those_become_erro
     // One batch, longer than a page: it fails as a whole.
     let commands = [
         "GET small".into(),
+        "GET large".into(),
         "CLIENT REPLY SKIP".into(),
         "SET silent 1".into(),
         format!("SET loud {}", "x".repeat(5000)),
@@ -195,17 +199,20 @@ fn of_a_pipeline_on_a_full_disk_the_replies_of_writes_and_only_those_become_erro
         "EXEC".into(),
         "HSET small f v".into(),
         "SET nobody 1 XX".into(),
+        "GET large".into(),
         "EXISTS small".into(),
     ];
     client.raw(&commands.map(|line| crate::record(&line)).concat());
-    let replies: Vec<String> = (0..9).map(|_| client.read().to_string()).collect();
+    let replies: Vec<String> = (0..11).map(|_| client.read().to_string()).collect();
     let misconf = |reply: &String| reply.starts_with("(error) MISCONF");
     assert_eq!(replies[0], "\"1\"");
-    assert!(misconf(&replies[1]), "{replies:?}");
-    assert_eq!(replies[2..5], ["(integer) 5000", "OK", "QUEUED"]);
-    assert!(misconf(&replies[5]), "{replies:?}");
-    assert!(replies[6].starts_with("(error) WRONGTYPE"), "{replies:?}");
-    assert_eq!(replies[7..], ["(nil)", "(integer) 1"]);
+    assert_eq!(replies[1], format!("\"{large}\""));
+    assert!(misconf(&replies[2]), "{replies:?}");
+    assert_eq!(replies[3..6], ["(integer) 5000", "OK", "QUEUED"]);
+    assert!(misconf(&replies[6]), "{replies:?}");
+    assert!(replies[7].starts_with("(error) WRONGTYPE"), "{replies:?}");
+    assert_eq!(replies[8], "(nil)");
+    assert_eq!(replies[9..], [&replies[1], "(integer) 1"]);
     assert_eq!(client.run("GET small"), "\"2\"");
 }
 
