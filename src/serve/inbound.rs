@@ -44,7 +44,7 @@ pub struct Inbound {
     stash: VecDeque<u8>,
     /// Bytes that came from the socket and are not yet in the statistics.
     taken: u64,
-    /// Whether a read has ever filled the whole of the buffer above.
+    /// Whether a read has filled the whole of the buffer above.
     pub was_filled: bool,
     /// Whether nobody else has run a batch between the client's last two.
     is_alone: bool,
@@ -70,6 +70,7 @@ impl Inbound {
     /// The same with these bytes to be read before all others.
     pub fn preceded_by(&self, bytes: &[u8]) -> Inbound {
         let mut inbound = self.clone();
+        inbound.was_filled = false;
         inbound.stash = bytes.iter().chain(&self.stash).copied().collect();
         inbound
     }
@@ -132,7 +133,7 @@ impl Inbound {
         let mut chunk = vec![0; INPUT_BUFFER];
         let mut is_open = true;
         // After a megabyte the write gets its turn again.
-        for _ in 0..64 {
+        for _ in 0..1024 * 1024 / INPUT_BUFFER {
             match (&*self.stream).read(&mut chunk) {
                 // It has shut down its sending side, and may still be reading.
                 Ok(0) => {
