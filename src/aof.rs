@@ -1,7 +1,7 @@
 //! The append-only file: what was acknowledged is there after the process dies.
 //!
 //! ```text
-//! under the exclusive lock        before replies leave          once a second
+//! under the exclusive lock        before replies leave          once a second, or sooner
 //!   append ──▶ [ buffer ] ──────────▶ commit ──▶ file ──────────▶ sync ──▶ disk
 //!              `appended`                        `written`                 `durable`
 //! ```
@@ -15,8 +15,13 @@
 //! **Group commit.** Who commits takes all that is in the buffer and writes it with one call.
 //! Whoever waited for the file meanwhile finds `written` past its own position and goes. `always`
 //! shares one fsync in the same way, by a turn that one thread has at a time ([`Turn`]) and
-//! `durable`. fsync runs on a shared handle with no mutex held: a slow disk stalls nobody who
-//! writes, and who has to wait for an fsync need not wait for the next one too.
+//! `durable`. fsync runs on a shared handle with no mutex held: we make nobody who writes wait for
+//! a slow disk, and who has to wait for an fsync need not wait for the next one too.
+//!
+//! **Little at a time.** The file system may make them wait all the same: a `write` to a file that is
+//! being fsynced can take half as long as that does, and the fsync of 30 MB, which are soon written,
+//! takes 25 ms. So under `everysec` the sync thread does not let the second pass when [`SYNC_EVERY`]
+//! bytes are to be synced: then both take a few milliseconds.
 //!
 //! **Lock order**: the turn, then file, then buffer; and buffer alone under the keyspace's lock.
 //!
@@ -44,7 +49,8 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 /// A place in the log: bytes appended since the server started, over all its files.
@@ -67,6 +73,8 @@ pub struct Aof {
     origin: AtomicI64,
     failing: AtomicBool,
     failure: Mutex<Option<Failure>>,
+    /// The sync thread, which sleeps between its rounds.
+    syncer: OnceLock<Thread>,
     /// Whether somebody waits for an fsync and does not want to wait for the next second.
     hurry: AtomicBool,
     pub status: Status,
@@ -150,6 +158,7 @@ impl Aof {
             origin: AtomicI64::new(0),
             failing: AtomicBool::new(false),
             failure: Mutex::default(),
+            syncer: OnceLock::new(),
             hurry: AtomicBool::new(false),
             status,
             rewriter: rewrite::Requests::default(),
@@ -252,6 +261,9 @@ impl Aof {
                 self.status.size.fetch_add(count, Ordering::Relaxed);
                 self.written.store(target.pending_end, Ordering::Release);
                 self.recover_from_write();
+                if self.has_much_to_sync() {
+                    self.wake_syncer();
+                }
                 Ok(())
             }
             Err(error) => Err(self.fail(&error, false)),
@@ -329,8 +341,8 @@ impl Aof {
     /// not longer than `most`; returns whether it is.
     pub fn wait_durable(&self, position: Position, most: Duration) -> bool {
         let syncing = self.syncing.lock().unwrap();
-        // The sync thread comes by every tenth of a second, and hurries for those who wait.
         self.hurry.store(true, Ordering::Relaxed);
+        self.wake_syncer();
         let absent = |_: &mut bool| !self.is_durable(position);
         let woken = self.synced.wait_timeout_while(syncing, most, absent);
         !woken.unwrap().1.timed_out()
@@ -368,13 +380,28 @@ impl Aof {
         }
     }
 
+    /// Whether so much is written and not on the disk that one should not wait for the next second.
+    fn has_much_to_sync(&self) -> bool {
+        let written = self.written.load(Ordering::Acquire);
+        let durable = self.durable.load(Ordering::Acquire);
+        self.config.fsync() == Fsync::Everysec && written.saturating_sub(durable) > SYNC_EVERY
+    }
+
+    /// Begins the next round of the sync thread at once.
+    fn wake_syncer(&self) {
+        if let Some(syncer) = self.syncer.get() {
+            syncer.unpark();
+        }
+    }
+
     /// The sync thread: writes what nobody waited for, tries again what failed, and calls fsync
-    /// once a second, or at once if somebody waits in WAITAOF.
+    /// once a second, or at once if somebody waits in WAITAOF or there is much to be synced.
     pub fn sync_every_second(&self) -> ! {
+        let _ = self.syncer.set(std::thread::current());
         let mut last_sync = Instant::now();
         let mut told = None;
         loop {
-            std::thread::sleep(TICK);
+            std::thread::park_timeout(TICK);
             self.tell_news(&mut told);
             let position = self.position();
             if self.written.load(Ordering::Acquire) < position {
@@ -386,7 +413,8 @@ impl Aof {
             let due = self.config.fsync() == Fsync::Everysec
                 && last_sync.elapsed() >= Duration::from_secs(1);
             let written = self.written.load(Ordering::Acquire);
-            if (due || hurry) && self.durable.load(Ordering::Acquire) < written {
+            let now = due || hurry || self.has_much_to_sync();
+            if now && self.durable.load(Ordering::Acquire) < written {
                 let _ = self.sync_to(written);
             }
             if due {
@@ -429,6 +457,11 @@ impl Aof {
         self.sync_to(position)
     }
 }
+
+/// So many bytes of the log under `everysec`, and of a base, are left to one fsync; Redis does the like
+/// with a base (`aof-rewrite-incremental-fsync`). The price: SETs of 16 KiB in a pipeline, which write
+/// 700 MB a second, become a quarter fewer. Small ones lose nothing.
+const SYNC_EVERY: u64 = 8 * 1024 * 1024;
 
 /// How often the sync thread looks around: a disk that has room again is noticed within this.
 const TICK: Duration = Duration::from_millis(100);

@@ -34,7 +34,7 @@
 use super::load::{self, Replay, Stop};
 use super::manifest::{self, Manifest};
 use super::start::{self, total_size};
-use super::{Aof, Buffer, Position, Target};
+use super::{Aof, Buffer, Position, SYNC_EVERY, Target};
 use crate::entry::{Entry, Value};
 use crate::resp::{Digits, write_command};
 use crate::say;
@@ -58,11 +58,6 @@ pub struct Requests {
 
 /// After a failed rewrite the next one that nobody has asked for waits this long.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(60);
-
-/// Bytes of a base after which they are brought to the disk, as in Redis
-/// (`aof-rewrite-incremental-fsync`). All of them at the end would make the disk busy for so long
-/// that those wait who write to the log.
-const SYNC_EVERY: usize = 4 * 1024 * 1024;
 
 /// Fields in one HMSET of a base file, as in Redis.
 const FIELDS_PER_COMMAND: usize = 64;
@@ -370,7 +365,7 @@ fn write_keyspace(path: &Path, keyspace: &Keyspace) -> io::Result<()> {
             }
             write_entry(&mut bytes, entry);
             out.write_all(&bytes)?;
-            unsynced += bytes.len();
+            unsynced += bytes.len() as u64;
             if unsynced > SYNC_EVERY {
                 out.flush()?;
                 out.get_ref().sync_data()?;
