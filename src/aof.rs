@@ -19,9 +19,9 @@
 //! a slow disk, and who has to wait for an fsync need not wait for the next one too.
 //!
 //! **Little at a time.** The file system may make them wait all the same: a `write` to a file that is
-//! being fsynced can take half as long as that does, and the fsync of 30 MB, which are soon written,
-//! takes 25 ms. So under `everysec` the sync thread does not let the second pass when [`SYNC_EVERY`]
-//! bytes are to be synced: then both take a few milliseconds.
+//! being fsynced may wait for half as long as the fsync takes, and for 30 MB, half a second's work,
+//! that takes 25 ms. So under `everysec` the sync thread begins as soon as [`SYNC_EVERY`] bytes are
+//! not synced: then both take a few milliseconds.
 //!
 //! **Lock order**: the turn, then file, then buffer; and buffer alone under the keyspace's lock.
 //!
@@ -211,7 +211,8 @@ impl Aof {
     }
 
     /// Returns when everything up to `position` is in the kernel, and under `appendfsync always`
-    /// on the disk. The error is the cause in the operating system's words. No lock may be held.
+    /// on the disk. The error is the cause in the operating system's words. It waits for the file, so
+    /// nobody calls it with the keyspace's lock but SHUTDOWN, which wants everybody to wait.
     pub fn commit(&self, position: Position) -> Result<(), String> {
         if self.written.load(Ordering::Acquire) < position {
             let mut target = self.target.lock().unwrap();
@@ -458,8 +459,8 @@ impl Aof {
     }
 }
 
-/// So many bytes of the log under `everysec`, and of a base, are left to one fsync; Redis does the like
-/// with a base (`aof-rewrite-incremental-fsync`). The price: SETs of 16 KiB in a pipeline, which write
+/// So many bytes of the log under `everysec`, and of a base, are left to one fsync. Redis does the like
+/// with a base, at every 4 MB (`aof-rewrite-incremental-fsync`). The price: SETs of 16 KiB in a pipeline, which write
 /// 700 MB a second, become a quarter fewer. Small ones lose nothing.
 const SYNC_EVERY: u64 = 8 * 1024 * 1024;
 

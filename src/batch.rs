@@ -9,8 +9,9 @@
 //! └───── shared ──────┘ └── exclusive ───┘ │  1. append what changed to the log's buffer
 //!                                          │     (still under the lock: order of the log)
 //!                                          │  2. note the log's position, release the lock
-//!                                          │  3. delete what readers found dead (nearly never)
-//!                                          │  4. wait until the log is written so far
+//!                                          │  3. delete what readers found dead (nearly never;
+//!                                          │     under the exclusive lock, and then 1 and 2)
+//!                                          │  4. wait until the log is written to that position
 //!                                          ▼  the replies may leave
 //! ```
 //!
@@ -164,7 +165,7 @@ impl<'a> Batch<'a> {
             self.known.remember(key, hash);
         }
         let Arrived { args, row, .. } = arrived;
-        let begin = reply.out.position();
+        let begin = reply.out.mark();
         if client.replies == Replies::SkipNext {
             client.replies = Replies::SkipThis;
         }
@@ -214,7 +215,7 @@ impl<'a> Batch<'a> {
     /// Runs a command that has been admitted, and accounts for it.
     fn call(&mut self, row: &'static Row, client: &mut Client, args: &mut Args, reply: &mut Reply) {
         self.start(row);
-        let (begin, reply_before) = (reply.out.position(), reply.out.len());
+        let (begin, reply_before) = (reply.out.mark(), reply.out.len());
         let records_before = self.records.bytes.len();
         self.dirty = 0;
         let result = match row.command.run {
@@ -253,8 +254,8 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Begins a command, at the time at which the one before it has ended. If it takes no lock,
-    /// where the clock is read, and is the first of its batch, the clock is read here.
+    /// Begins a command, at the time at which the one before it has ended. For the first of a batch
+    /// the clock is read when its lock is taken, or here if it takes none.
     fn start(&mut self, row: &Row) {
         self.account.start(row.index);
         if !self.in_exec {
@@ -278,7 +279,7 @@ impl<'a> Batch<'a> {
         args: &mut Args,
         reply: &mut Reply,
     ) -> Result<(), Error> {
-        let begin = reply.out.position();
+        let begin = reply.out.mark();
         self.exclude();
         if !self.in_exec {
             self.records.begin();
@@ -309,7 +310,7 @@ impl<'a> Batch<'a> {
         if !self.in_exec && self.records.end() > 0 {
             // The reply of a command that failed is its error, and stays that.
             let end = if result.is_ok() {
-                reply.out.position()
+                reply.out.mark()
             } else {
                 begin
             };
@@ -320,7 +321,7 @@ impl<'a> Batch<'a> {
 
     /// Runs the queue. Its lock is taken once, so its commands see nothing of others between them.
     fn exec(&mut self, client: &mut Client, reply: &mut Reply) -> Result<(), Error> {
-        let begin = reply.out.position();
+        let begin = reply.out.mark();
         let Transaction {
             queue,
             aborted,
@@ -358,7 +359,7 @@ impl<'a> Batch<'a> {
         self.in_exec = false;
         client.in_exec = false;
         if self.records.end() > 0 {
-            self.logged.push(begin..reply.out.position());
+            self.logged.push(begin..reply.out.mark());
         }
         Ok(())
     }
@@ -393,7 +394,8 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Makes sure that the keyspace can be written.
+    /// Makes sure that the keyspace can be written. A shared lock is given back first, so others may
+    /// write between a command that reads and the one behind it that writes.
     fn exclude(&mut self) {
         if !matches!(self.guard, Guard::Exclusive(_)) {
             self.release();
@@ -477,7 +479,7 @@ impl<'a> Batch<'a> {
             }
             from = range.end;
         }
-        reply.out.append(&replies, from..replies.position());
+        reply.out.append(&replies, from..replies.mark());
     }
 
     /// Counts a command that has just ended, for all who want to know.

@@ -14,13 +14,13 @@
 //!                                                   Listpack  a packed hash (hash.rs)
 //! ```
 //!
-//! A string over [`LARGE`] bytes and a hash that is a table are [`Large`], behind a pointer:
-//! they are moved and not copied, and may grow in place. The string may be shared with replies that
-//! have not left yet (resp/reply.rs), which keep what it was: who would change it copies it first.
+//! A string over [`LARGE`] bytes and a hash that is a table are [`Large`], behind a pointer: moved,
+//! not copied, and growing in place. Such a string may be shared, with replies that have not left yet
+//! (resp/reply.rs) and after COPY; who changes a shared one copies it first, under the exclusive lock.
 //!
-//! **How Redis does it**: object.c: an `robj` header of 16 bytes with an access time, and key,
-//! header, value and deadline apart. Four allocations where we have one; in return Redis can share
-//! a value between threads of I/O and change it without touching the key.
+//! **How Redis does it**: object.c: an `robj` header of 16 bytes with an access time, and key, header,
+//! value and deadline apart: four allocations where a small entry has one. It copies a string for
+//! COPY and into each reply, and so can always change it where it lies.
 
 use crate::hash::{self, Field, Hash, Limits};
 use crate::resp::{Digits, LARGE, parse_integer};
@@ -69,7 +69,7 @@ pub enum Value<'a> {
 /// A string to read: bytes that are stored, or the digits of a number that is.
 pub enum Str<'a> {
     Bytes(&'a [u8]),
-    /// A large one, which may be kept.
+    /// A large one, which a reply may share.
     Shared(&'a Arc<Vec<u8>>),
     Digits(Digits),
 }
@@ -333,7 +333,7 @@ impl Entry {
                 Entry::Small { bytes, .. } => allocated(bytes.len()),
                 Entry::Large(large) => {
                     let value = match &large.value {
-                        LargeValue::String(string) => allocated(string.capacity()),
+                        LargeValue::String(string) => allocated(40) + allocated(string.capacity()),
                         LargeValue::Hash(table) => table
                             .iter()
                             .map(|field| {
@@ -373,8 +373,8 @@ impl Entry {
     }
 
     /// Replaces the value by a string that was received in an allocation of its own. If the old
-    /// value was about as long, `value` has its allocation in exchange, to be used again; otherwise
-    /// what is worth freeing later is returned.
+    /// value was about as long, and nobody shares it, `value` has its allocation in exchange, to be
+    /// used again; otherwise what is worth freeing later is returned.
     pub fn set_large_string(&mut self, value: &mut Vec<u8>) -> Option<LargeValue> {
         let about_as_long = value.len() / 2..=2 * value.len();
         value.shrink_to_fit();

@@ -172,10 +172,12 @@ fn a_large_reply_under_way_stays_what_it_was_when_the_value_changes() {
         let expected = Value::Array(vec![big.clone(), Value::Nil, big]);
         assert!(slow.read() == expected, "after {}", change[0]);
     }
-    // What was changed was changed, too.
+    // What was changed was changed, too, and not what had been copied from it.
     other.call(&["SET", "big", &old]);
+    other.run("COPY big copy");
     other.run("SETRANGE big 0 y");
     assert_eq!(other.run("GETRANGE big 0 1"), "\"yx\"");
+    assert_eq!(other.run("GETRANGE copy 0 1"), "\"xx\"");
 }
 
 /// A client that has asked for 200 MB and reads nothing.

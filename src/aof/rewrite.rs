@@ -366,6 +366,7 @@ fn write_keyspace(path: &Path, keyspace: &Keyspace) -> io::Result<()> {
             write_entry(&mut bytes, entry);
             out.write_all(&bytes)?;
             unsynced += bytes.len() as u64;
+            // Not all at the end: those who write to the log would wait for it.
             if unsynced > SYNC_EVERY {
                 out.flush()?;
                 out.get_ref().sync_data()?;

@@ -268,8 +268,8 @@ fn reply_with_string(view: &mut ViewMut, key: &[u8], reply: &mut Reply) -> Resul
     Ok(exists)
 }
 
-/// Answers with a string, or nil. A large one is shared with the reply, and not copied. (Inlined by
-/// hand, it costs a GET one instruction of a hundred; as a call, three.)
+/// Answers with a string, or nil. A large one is shared with the reply, and not copied. (Inlined,
+/// the look at which it is costs a GET one instruction in a hundred; as a call, three.)
 #[inline(always)]
 fn reply_with(string: Option<Str>, reply: &mut Reply) {
     match &string {

@@ -17,17 +17,21 @@
 //! one must know how many will follow; where a handler fails in the middle, the batch cuts the
 //! output back to where the command began.
 //!
-//! A large value is not copied, for a megabyte takes a tenth of a millisecond, and who waits for the
-//! lock would wait for that. The output shares it with the keyspace, and it goes to the socket from
-//! where it lies:
+//! A string of more than [`LARGE`](super::LARGE) bytes that is asked for whole is not copied, for a
+//! megabyte takes a tenth of a millisecond, and who waits for the lock would wait for that. The output
+//! shares it with the keyspace, and it goes to the socket from where it lies:
 //!
 //! ```text
 //! written   $1048576\r\n ┊ \r\n +OK\r\n              at the ┊ the socket is given
 //! shared                 └▶ Arc ──▶ a megabyte       what the keyspace has, or had
 //! ```
 //!
+//! The prices: APPEND and SETRANGE copy a value that some reply still shares, under the exclusive lock;
+//! and a client that reads slowly keeps a value in memory that the keyspace no longer has. Before, it
+//! kept its own copy of it anyway. Fields of a hash are copied, and so is what goes to an outbox.
+//!
 //! **How Redis does it**: the `addReply…` functions of networking.c, with a list of blocks behind
-//! the buffer; it can also come back later to fill in a length (`addReplyDeferredLen`).
+//! the buffer; it can also come back later to fill in a length (`addReplyDeferredLen`). It copies.
 
 use super::{write_bulk, write_header};
 use crate::error;
@@ -104,11 +108,11 @@ impl Reply {
     /// A bulk string that is shared with the keyspace.
     pub fn shared_bulk(&mut self, value: &Arc<Vec<u8>>) {
         write_header(&mut self.out.written, b'$', value.len() as i64);
-        self.out.share(self.out.position(), value);
+        self.out.share(self.out.mark(), value);
         self.out.written.extend_from_slice(b"\r\n");
     }
 
-    /// A monitor's line, which is complete.
+    /// A line for a monitor, as it goes over the wire.
     pub fn line(&mut self, line: &[u8]) {
         self.out.written.extend_from_slice(line);
     }
@@ -217,16 +221,16 @@ impl Reply {
 #[derive(Default)]
 pub struct Output {
     written: Vec<u8>,
-    /// The values, and before which of the written bytes each belongs; in order. Behind each comes
-    /// at least its line end, so none is at the place where a command begins.
+    /// The values, and before which of the written bytes each belongs; in order. Its header is before
+    /// it and its line end behind it, so no value is at the mark where a command begins.
     shared: Vec<(usize, Arc<Vec<u8>>)>,
     /// How many bytes these have together.
     shared_length: usize,
 }
 
 impl Output {
-    /// A place in it, counted in written bytes alone, to which it can be cut back.
-    pub fn position(&self) -> usize {
+    /// Where it ends now, in written bytes alone: a place to which it can be cut back.
+    pub fn mark(&self) -> usize {
         self.written.len()
     }
 
@@ -239,10 +243,10 @@ impl Output {
         self.written.is_empty()
     }
 
-    /// Cuts off what came after a position.
-    pub fn truncate(&mut self, position: usize) {
-        self.written.truncate(position);
-        while let Some((_, value)) = self.shared.pop_if(|(at, _)| *at >= position) {
+    /// Cuts off what came after a mark.
+    pub fn truncate(&mut self, mark: usize) {
+        self.written.truncate(mark);
+        while let Some((_, value)) = self.shared.pop_if(|(at, _)| *at >= mark) {
             self.shared_length -= value.len();
         }
     }
@@ -252,11 +256,12 @@ impl Output {
         self.shared_length += value.len();
     }
 
-    /// Empties it. Keeps memory for as much as has been written, and for at least so many bytes.
-    pub fn clear(&mut self, least: usize) {
-        let used = self.position();
+    /// Empties it, and gives memory back beyond twice what was written, or `keep` bytes if that is
+    /// more.
+    pub fn clear(&mut self, keep: usize) {
+        let used = self.mark();
         self.truncate(0);
-        self.written.shrink_to(least.max(2 * used));
+        self.written.shrink_to(keep.max(2 * used));
     }
 
     /// How much memory it keeps, in bytes.
@@ -264,9 +269,9 @@ impl Output {
         self.written.capacity()
     }
 
-    /// Adds what another has between two positions.
+    /// Adds what another has between two marks.
     pub fn append(&mut self, other: &Output, range: Range<usize>) {
-        let begin = self.position();
+        let begin = self.mark();
         let within = other.shared.iter().filter(|(at, _)| range.contains(at));
         within.for_each(|(at, value)| self.share(begin + at - range.start, value));
         self.written.extend_from_slice(&other.written[range]);
@@ -275,7 +280,7 @@ impl Output {
     /// All of it, piece by piece as it lies in memory.
     pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         let mut from = 0;
-        let end = (self.position(), &[][..]);
+        let end = (self.mark(), &[][..]);
         let shared = self.shared.iter().map(|(at, value)| (*at, &value[..]));
         let pieces = shared.chain([end]).flat_map(move |(at, value)| {
             let written = &self.written[from..at];
@@ -309,13 +314,13 @@ mod tests {
         let (one, two) = (Arc::new(b"one".to_vec()), Arc::new(b"two!".to_vec()));
         let mut reply = Reply::new();
         reply.ok();
-        let first = reply.out.position();
+        let first = reply.out.mark();
         reply.shared_bulk(&one);
-        let second = reply.out.position();
+        let second = reply.out.mark();
         reply.array(2);
         reply.shared_bulk(&two);
         reply.shared_bulk(&one);
-        let end = reply.out.position();
+        let end = reply.out.mark();
         let whole = "+OK\r\n$3\r\none\r\n*2\r\n$4\r\ntwo!\r\n$3\r\none\r\n";
         assert_eq!(text(&reply.out), whole);
         assert_eq!(reply.out.len(), whole.len());
