@@ -436,8 +436,7 @@ impl Entry {
     /// Writes `patch` into the string at `offset`, after zero bytes if the string was shorter;
     /// APPEND is a patch at the end. Returns the string's new length.
     pub fn patch_string(&mut self, offset: usize, patch: &[u8]) -> usize {
-        if self.encoding() == "int" {
-            let digits = Digits::new(self.stored_number());
+        if let Some(Str::Digits(digits)) = self.string() {
             self.set_payload(Kind::Raw, digits.as_bytes());
         }
         if !self.is_large() && self.payload().len().max(offset + patch.len()) > LARGE {

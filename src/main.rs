@@ -12,7 +12,7 @@
 //!                                           ╔═ the log's buffer ═══════════════╗ a leaf
 //!           the keyspace is free again,     ╚═══════════════════════╤══════════╝
 //!           the reply has not left yet                              ▼ commit
-//! sync      fsync, once a second ─────────▶ ╔═ the log's file ═════════════════╗
+//! sync      fsync, each second or sooner ─▶ ╔═ the log's file ═════════════════╗
 //! rewrite   makes the log short again ────▶ ╚══════════════════════════════════╝
 //! reaper    frees what is large, so that nobody holds a lock for it
 //! main      starts all these, takes samples for INFO, ends clients that sleep too long

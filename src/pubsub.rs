@@ -22,7 +22,7 @@
 //! client. A subscriber here costs a second thread; in return whoever does not subscribe has no
 //! queue at all.
 
-use crate::resp::{Protocol, Reply};
+use crate::resp::{Output, Protocol, Reply};
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
@@ -179,7 +179,7 @@ fn encode(protocol: Protocol, words: &[&[u8]]) -> Vec<u8> {
     reply.protocol = protocol;
     reply.push(words.len());
     words.iter().for_each(|word| reply.bulk(word));
-    reply.out.take()
+    reply.out.to_vec()
 }
 
 /// The queue of bytes in front of one client's socket.
@@ -259,10 +259,13 @@ impl Outbox {
 
     /// Queues a reply of the owner, who has waited for room. However long it is, the client has
     /// asked for it.
-    pub fn push_reply(&self, bytes: &[u8]) {
+    pub fn push_reply(&self, reply: &Output) {
         let mut queue = self.queue.lock().unwrap();
         if !queue.closed {
-            queue.bytes.extend_from_slice(bytes);
+            // Whole under the mutex, so that no message comes between its pieces.
+            for piece in reply.pieces() {
+                queue.bytes.extend_from_slice(piece);
+            }
             self.filled.notify_one();
         }
     }

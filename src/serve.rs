@@ -48,8 +48,8 @@ use std::time::{Duration, Instant};
 const INPUT_BUFFER: usize = 64 * 1024;
 
 /// Bytes that a client begins with, and eight times as many whenever it has sent as much at once, up
-/// to [`INPUT_BUFFER`]; it keeps them. Most connections are idle most of the time and send little, and
-/// a buffer costs the memory that has been touched.
+/// to [`INPUT_BUFFER`]. Most connections are idle most of the time and send little, and a buffer costs
+/// the memory that has been touched.
 const FIRST_INPUT_BUFFER: usize = 1024;
 
 /// A batch ends when its replies are this long, in bytes.
@@ -162,17 +162,23 @@ impl Session<'_> {
     /// where it will be read first.
     fn grow_input(&mut self) {
         if self.reader.capacity() < INPUT_BUFFER && self.reader.get_ref().was_filled {
-            let inbound = self.reader.get_ref().preceded_by(self.reader.buffer());
-            let capacity = (8 * self.reader.capacity()).min(INPUT_BUFFER);
-            self.reader = BufReader::with_capacity(capacity, inbound);
+            self.exchange_reader((8 * self.reader.capacity()).min(INPUT_BUFFER));
         }
+    }
+
+    fn exchange_reader(&mut self, capacity: usize) {
+        let buffered = self.reader.buffer().to_vec();
+        let inbound = self.reader.get_mut().move_behind(buffered);
+        self.reader = BufReader::with_capacity(capacity, inbound);
     }
 
     /// Waits for input. Who has sent or received much keeps the memory for more of it, but not for
     /// long if nothing comes.
     fn rest(&mut self) -> io::Result<()> {
-        let args = &mut self.arrived[0].args;
-        if self.reply.out.capacity() <= BATCH_OUTPUT && !args.has_spare() {
+        let has_much = self.reply.out.capacity() > BATCH_OUTPUT
+            || self.reader.capacity() == INPUT_BUFFER
+            || self.arrived[0].args.has_spare();
+        if !has_much {
             return Ok(());
         }
         self.stream.set_read_timeout(Some(TICK))?;
@@ -181,8 +187,9 @@ impl Session<'_> {
             .fill_buf()
             .is_err_and(|error| is_timeout(&error))
         {
-            args.take_spare();
+            self.arrived = vec![Arrived::default()];
             self.reply.out = Output::default();
+            self.exchange_reader(FIRST_INPUT_BUFFER);
         }
         // Another error will come again.
         self.stream.set_read_timeout(None)
@@ -293,7 +300,7 @@ impl Session<'_> {
             while !outbox.wait_for_room(WRITE_TIMEOUT) {
                 self.reader.get_mut().stash_arrived(limit)?;
             }
-            outbox.push_reply(&self.reply.out.take());
+            outbox.push_reply(&self.reply.out);
         } else {
             self.write_all(limit)?;
         }

@@ -292,6 +292,6 @@ mod tests {
         describe(TABLE.find(b"Memory|USAGE").unwrap(), &mut reply);
         let expected = "*10\r\n$12\r\nmemory|usage\r\n:-3\r\n~1\r\n+readonly\r\n:2\r\n:2\r\n:1\r\n\
                         ~0\r\n~0\r\n~0\r\n~0\r\n";
-        assert_eq!(String::from_utf8(reply.out.take()).unwrap(), expected);
+        assert_eq!(String::from_utf8(reply.out.to_vec()).unwrap(), expected);
     }
 }

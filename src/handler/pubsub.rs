@@ -65,7 +65,8 @@ fn add(
         confirm(client, word, Some(name), reply);
         let mut queue_it = || {
             if at_once {
-                outbox.push_reply(&reply.out.take());
+                outbox.push_reply(&reply.out);
+                reply.out.truncate(0);
             }
         };
         if is_new {
@@ -104,7 +105,8 @@ fn remove(
         && at_once
     {
         // As messages, confirmations come in spite of CLIENT REPLY OFF.
-        outbox.push_reply(&reply.out.take());
+        outbox.push_reply(&reply.out);
+        reply.out.truncate(0);
     }
     Ok(())
 }

@@ -154,7 +154,8 @@ fn monitor(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error
     if client.replies == Replies::On {
         reply.ok();
     }
-    outbox.push_reply(&reply.out.take());
+    outbox.push_reply(&reply.out);
+    reply.out.truncate(0);
     client.public.monitoring.store(true, Ordering::Relaxed);
     client.server.hub.add_monitor(client.public.id, &outbox);
     Ok(())
@@ -190,7 +191,7 @@ pub fn show_monitors(client: &Client, row: &Row, args: &Args, now: u64, reply: &
     client.server.hub.show_monitors(&line, client.public.id);
     // A monitor sees its own command behind the reply, which has not left yet.
     if client.public.monitoring.load(Ordering::Relaxed) {
-        reply.line(&line);
+        reply.monitor_line(&line);
     }
 }
 

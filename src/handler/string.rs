@@ -19,8 +19,8 @@
 //! been moved can no longer be logged.
 //!
 //! **How Redis does it**: t_string.c, where the steps come last to first: it rewrites the
-//! arguments of the command after it ran, and reference counts keep the value in both places.
-//! A `Vec` has one owner; that the log comes first is the price, and one copy is what both pay.
+//! arguments of the command after it ran, and reference counts keep the value in both places. A word
+//! of ours has one owner until it is stored; both copy it once, into the log.
 
 use crate::entry::{Entry, Str};
 use crate::error::Error;
@@ -121,7 +121,7 @@ fn set(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Err
     let keep_ttl = lifetime == Lifetime::Lasting;
     if get || if_exists.is_some() {
         let exists = if get {
-            reply_with_string(view, &args[1], reply)?
+            reply_with_value_of(view, &args[1], reply)?
         } else {
             view.get(&args[1]).is_some()
         };
@@ -211,7 +211,7 @@ fn setnx(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), E
 }
 
 fn getset(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
-    reply_with_string(view, &args[1], reply)?;
+    reply_with_value_of(view, &args[1], reply)?;
     view.propagate([b"SET", &args[1], &args[2]]);
     store(view, args, 2, false);
     Ok(())
@@ -261,7 +261,7 @@ fn store_until(view: &mut ViewMut, args: &mut Args, at: usize, deadline: u64) {
 }
 
 /// Answers with the string that the key holds, or nil; returns whether there is one.
-fn reply_with_string(view: &mut ViewMut, key: &[u8], reply: &mut Reply) -> Result<bool, Error> {
+fn reply_with_value_of(view: &mut ViewMut, key: &[u8], reply: &mut Reply) -> Result<bool, Error> {
     let string = view.string(key)?.and_then(|entry| entry.string());
     let exists = string.is_some();
     reply_with(string, reply);
@@ -281,7 +281,7 @@ fn reply_with(string: Option<Str>, reply: &mut Reply) {
 // Looking, and doing something to the key.
 
 fn getdel(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
-    if reply_with_string(view, &args[1], reply)? {
+    if reply_with_value_of(view, &args[1], reply)? {
         view.delete(&args[1]);
         view.propagate([b"DEL", &args[1]]);
     }
@@ -295,7 +295,7 @@ fn getex(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), E
     while let Some(option) = cursor.option() {
         lifetime.read(&option, b"PERSIST", &mut cursor)?;
     }
-    if !reply_with_string(view, key, reply)? {
+    if !reply_with_value_of(view, key, reply)? {
         return Ok(());
     }
     if let Some(deadline) = lifetime.deadline(view.time.now, "getex")? {
