@@ -120,6 +120,7 @@ impl Aof {
                 true => self.rewrite_from_memory(store),
                 false => self.rewrite_from_log(replay_all),
             };
+            self.little_at_a_time.store(false, Ordering::Relaxed);
             if result.is_err() {
                 not_before = Instant::now() + PAUSE_AFTER_FAILURE;
             }
@@ -191,11 +192,6 @@ impl Aof {
         &self,
         replay_all: &dyn Fn(&Manifest) -> Result<Keyspace, String>,
     ) -> Result<(), String> {
-        // So that little is left to be fsynced in step (b).
-        let position = self.position();
-        self.commit(position)?;
-        self.sync_to(position)?;
-
         // (a)
         let (old, _lock) = self.listed().ok_or("it is switched off")?;
         let incr = old.next_incr();
@@ -207,6 +203,7 @@ impl Aof {
 
         // (b)
         self.switch(file, &old, &listed)?;
+        self.little_at_a_time.store(true, Ordering::Relaxed);
         crash_point("b");
 
         // (c)
