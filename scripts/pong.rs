@@ -1,9 +1,10 @@
 //! A server with a thread per client that answers `+PONG` to every complete command, and does
 //! nothing else: no lookup, no lock, no log.
 //!
-//! `bench.sh` measures it beside the real ones. With one command in flight per client it is the
-//! most that this design (a thread per client, blocking I/O) can reach on the machine at hand:
-//! whatever lies between it and an event loop is the kernel waking threads. With deep pipelines
+//! `bench.sh` measures it beside the real ones. With one command in flight for each of many clients
+//! it is the most that this design (a thread per client, blocking I/O) can reach on the machine at
+//! hand: whatever lies between it and an event loop is the kernel waking threads. (A client that is
+//! alone our server waits for awake, and this one does not.) With deep pipelines
 //! it shows how much of the time the sockets and the parsing take, whatever a command does.
 //!
 //! Usage: `pong PORT`

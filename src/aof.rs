@@ -22,9 +22,9 @@
 //! being fsynced may wait for half as long as the fsync takes, and for 30 MB, half a second's work,
 //! that takes 25 ms. While a rewrite keeps the disk busy, that is what makes a client wait longest. So
 //! until it ends the sync thread begins, under `everysec`, as soon as [`SYNC_EVERY`] bytes of the new
-//! file are not synced: then both take a few milliseconds. At other times one fsync a second is better: it makes
-//! one wait longer, but hits fewer (with it the 99th percentile of SET at pipeline 64 is 0.8 of
-//! Redis's, with one every 8 MB 1.2).
+//! file are not synced: then both take a few milliseconds. At other times one fsync a second is
+//! better: it makes one wait longer, but hits fewer (with it the 99th percentile of SET at pipeline 64
+//! was 0.4 to 0.8 of Redis's, with one every 8 MB 1.0 to 1.2).
 //!
 //! **Lock order**: the turn, then file, then buffer; and buffer alone under the keyspace's lock.
 //!

@@ -166,6 +166,7 @@ impl Session<'_> {
         }
     }
 
+    /// A `BufReader` keeps the capacity that it has, so another one takes over what is unread.
     fn exchange_reader(&mut self, capacity: usize) {
         let buffered = self.reader.buffer().to_vec();
         let inbound = self.reader.get_mut().move_behind(buffered);

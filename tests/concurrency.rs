@@ -180,6 +180,35 @@ fn a_large_reply_under_way_stays_what_it_was_when_the_value_changes() {
     assert_eq!(other.run("GETRANGE copy 0 1"), "\"xx\"");
 }
 
+/// An outbox queues a reply in pieces; a message that came between them would be in the value.
+#[test]
+fn a_large_reply_comes_whole_through_an_outbox_while_messages_come_too() {
+    let server = Server::start(&[]);
+    let big = "x".repeat(100_000);
+    let mut publisher = server.client();
+    publisher.call(&["SET", "big", &big]);
+    let mut client = server.client();
+    client.call(&["HELLO", "3"]);
+    client.run("SUBSCRIBE c");
+    let asked = 200;
+    let sender = thread::spawn(move || {
+        (0..2000).for_each(|_| drop(publisher.call(&["PUBLISH", "c", "message"])));
+    });
+    client.raw(&encode(&["GET", "big"]).repeat(asked));
+    let (mut replies, mut messages) = (0, 0);
+    while replies < asked || messages < 2000 {
+        match client.read() {
+            Value::Push(_) => messages += 1,
+            reply => {
+                assert!(reply == Value::bulk(&big), "reply {replies}");
+                replies += 1;
+            }
+        }
+    }
+    assert_eq!((replies, messages), (asked, 2000));
+    sender.join().unwrap();
+}
+
 /// A client that has asked for 200 MB and reads nothing.
 fn who_never_reads(server: &Server) -> Client {
     let mut client = server.client();

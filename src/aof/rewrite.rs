@@ -14,9 +14,10 @@
 //!
 //! (a) Create the next incr file, fsync it, and list it behind the others.
 //! (b) Under the file's mutex, for as long as one write takes: write what is in the buffer to the
-//!     old file, forget which database the log's end is in, and go on in the new file.
+//!     old file, forget which database the log's end is in, and go on in the new file. Then fsync
+//!     the old one, to which nobody writes any more: who did would wait for that.
 //! (c) Replay the sealed files into a private keyspace, with the code that replays at start.
-//! (d) Write that as a base under a temporary name, fsync, rename.
+//! (d) Write that as a base under a temporary name, fsync it bit by bit, rename.
 //! (e) Replace the manifest: the new base, the new incr, and the rest as history.
 //! (f) Delete the history.
 //!

@@ -3,8 +3,8 @@
 //! It is the batch that serves clients, with the same handlers. What differs: nothing is logged or
 //! counted; nobody is refused, and no value is too long; time kills nothing, for what was alive when
 //! it was written must be alive when it is read; and the exclusive lock, once taken, is kept to the
-//! end, for there is nobody to share with. The records come some sixty at a time (aof/load.rs), so that the keys of all of them can be
-//! looked at together.
+//! end, for there is nobody to share with. The records come some sixty at a time (aof/load.rs), so
+//! that the keys of all of them can be looked at together.
 //!
 //! **How Redis does it**: `loadSingleAppendOnlyFile` in aof.c has a loop of its own, which looks a
 //! command up and calls its function with a fake client.

@@ -27,8 +27,8 @@
 //! ```
 //!
 //! The prices: APPEND and SETRANGE copy a value that some reply still shares, under the exclusive lock;
-//! and a client that reads slowly keeps a value in memory that the keyspace no longer has. Before, it
-//! kept its own copy of it anyway. Fields of a hash are copied, and so is what goes to an outbox.
+//! and a client that reads slowly keeps a value in memory that the keyspace no longer has, as it would
+//! keep a copy. Fields of a hash are copied, and so is what goes to an outbox.
 //!
 //! **How Redis does it**: the `addReply…` functions of networking.c, with a list of blocks behind
 //! the buffer; it can also come back later to fill in a length (`addReplyDeferredLen`). It copies.
