@@ -508,7 +508,7 @@ impl<'a> Batch<'a> {
         );
         self.account.note_step(|| Step {
             row,
-            size: args.iter().map(<[u8]>::len).sum(),
+            size: args.size(),
             lock,
             dirty: done.dirty,
             logged,

@@ -121,6 +121,11 @@ impl Args {
         (0..self.len()).map(|i| &self[i])
     }
 
+    /// How many bytes the words have together.
+    pub fn size(&self) -> usize {
+        self.iter().map(<[u8]>::len).sum()
+    }
+
     /// Moves out word `i` if it has an allocation of its own; the word is empty afterwards.
     pub fn take_large(&mut self, i: usize) -> Option<Vec<u8>> {
         match self.words[i] {

@@ -47,8 +47,8 @@ use std::time::{Duration, Instant};
 /// for one, each of them was a batch of its own, and SETs of that size took 1.5 times as long.
 const INPUT_BUFFER: usize = 64 * 1024;
 
-/// Bytes that a client begins with, and eight times as many whenever it has sent as much at once, up
-/// to [`INPUT_BUFFER`]. Most connections are idle most of the time and send little, and a buffer costs
+/// Bytes that a client begins with, and eight times as many whenever it has sent as much at once in
+/// commands that are not long, up to [`INPUT_BUFFER`]. Most connections are idle most of the time and send little, and a buffer costs
 /// the memory that has been touched.
 const FIRST_INPUT_BUFFER: usize = 1024;
 
@@ -131,7 +131,6 @@ impl Session<'_> {
         loop {
             if self.ran == self.arrived_count {
                 // Nothing is left to be run: wait for the next command, with nothing held.
-                self.grow_input();
                 self.rest()?;
                 let first = &mut self.arrived[0];
                 match read_command(&mut self.reader, &mut first.args, limits(&self.client)) {
@@ -143,6 +142,7 @@ impl Session<'_> {
                 }
                 (self.ran, self.arrived_count) = (0, 1);
                 self.take_arrived();
+                self.grow_input();
             }
             self.run_batch()?;
             if self.client.then != Then::GoOn || self.is_killed() {
@@ -158,10 +158,15 @@ impl Session<'_> {
         self.client.public.killed.load(Ordering::Acquire) || outbox.is_some_and(|o| o.is_closed())
     }
 
-    /// Gives a client that sends much at once a larger buffer. What lies in the small one goes
-    /// where it will be read first.
+    /// Gives a client that sends much at once a larger buffer, if that could hold more than one of its
+    /// commands: what of a long value goes through a buffer is copied twice. What lies in the small one
+    /// goes where it will be read first.
     fn grow_input(&mut self) {
-        if self.reader.capacity() < INPUT_BUFFER && self.reader.get_ref().was_filled {
+        let was_filled = std::mem::take(&mut self.reader.get_mut().was_filled);
+        if was_filled
+            && self.reader.capacity() < INPUT_BUFFER
+            && self.arrived[0].args.size() < INPUT_BUFFER / 2
+        {
             self.exchange_reader((8 * self.reader.capacity()).min(INPUT_BUFFER));
         }
     }
