@@ -23,14 +23,12 @@
 //! If the log cannot be written, the replies of those commands that are in it, and only those,
 //! become the error MISCONF: their outcome is unknown.
 //!
-//! **Looking ahead** ([`Batch::warm`]). What a command on a large keyspace mostly does is wait for
-//! memory, four times one after the other: slot, bucket, entry, bytes. Sixty-four commands wait
-//! sixty-four times as long. So when a batch has taken its lock it first looks at the first key of
-//! each of them, step by step for all, so that the processor waits for many at once
-//! ([`crate::table::Table::warm`]). Replay does the same with the records of the log.
+//! **Looking ahead** ([`Batch::warm`]): when a batch has taken its lock it first looks at the key of each
+//! of its commands, so that the processor waits for the memory of many at once (store/ahead.rs). Replay
+//! does the same with the records of the log.
 //!
 //! **How Redis does it**: server.c, `processCommand` and `call`. It needs no locks, for it has one
-//! thread; `call` is its one place too. Looking ahead came with Redis 8 and Valkey 8.
+//! thread; `call` is its one place too.
 
 mod admit;
 mod dead;
@@ -208,8 +206,16 @@ impl<'a> Batch<'a> {
             Run::Write(_) => self.exclude(),
             _ => return,
         }
-        let hashes = arrived.iter().filter_map(|arrived| arrived.hash);
-        self.keyspace().warm(db, hashes);
+        let keyspace = self.keyspace();
+        let keyed = arrived
+            .iter()
+            .filter_map(|arrived| Some((arrived.hash?, &arrived.args)));
+        if first.group == "hash" {
+            // The word behind the key is the field, but for commands that see nothing of this anyway.
+            keyspace.warm_fields(db, keyed.map(|(hash, args)| (hash, args.iter().nth(2))));
+        } else {
+            keyspace.warm(db, keyed.map(|(hash, _)| hash));
+        }
     }
 
     /// Runs a command that has been admitted, and accounts for it.

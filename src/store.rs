@@ -29,6 +29,7 @@
 //! **How Redis does it**: db.c. There a second table maps keys to deadlines; here the deadline is
 //! in the entry, and the index, whose order makes each EXPIRE a little dearer, is for the sweep.
 
+mod ahead;
 mod notes;
 
 use crate::entry::{Entry, Str};
@@ -134,13 +135,6 @@ impl Keyspace {
     /// deleted.
     pub fn entries(&self, db: usize) -> impl Iterator<Item = &Entry> {
         self.dbs[db].keys.iter()
-    }
-
-    /// Looks at the keys with these hashes for no result: see [`Table::warm`].
-    // Not inlined, or its array would be in the stack of every thread that waits for a client.
-    #[inline(never)]
-    pub fn warm(&self, db: usize, hashes: impl Iterator<Item = u64> + Clone) {
-        self.dbs[db].keys.warm(hashes);
     }
 
     /// Up to `most` keys of database `db` that are dead.

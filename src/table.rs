@@ -42,7 +42,7 @@ use std::sync::LazyLock;
 /// bytes less, and a segment would have three times the entries, which [`SEGMENT`] says the cost of.
 const FILL: usize = 7;
 
-/// As many as [`Table::warm`] looks for at once.
+/// As many as [`warm`] looks for at once.
 pub const WARM: usize = 64;
 
 const SLOT_BITS_FROM: u32 = 16;
@@ -125,21 +125,6 @@ impl<E: Keyed> Table<E> {
             Some(entry) if entry.key() == key => Some(entry),
             _ => self.twins.iter_mut().find(|twin| twin.key() == key),
         }
-    }
-
-    /// Looks for up to [`WARM`] hashes, for no result: it brings what a lookup of them needs into
-    /// the processor's caches. A lookup waits for memory four times, and each time for what it has
-    /// found there to know where to look next. So all of them go a step together: in a loop with
-    /// nothing else in it, the processor waits for many at once.
-    pub fn warm(&self, hashes: impl Iterator<Item = u64> + Clone) {
-        let lengths = hashes.clone().map(|hash| self.slot(self.index(hash)).len());
-        black_box(lengths.sum::<usize>());
-        let mut found = [None; WARM];
-        for (found, hash) in found.iter_mut().zip(hashes) {
-            *found = self.slot(self.index(hash)).get(&hash);
-        }
-        let touched = found.iter().flatten().map(|entry: &&E| entry.touch());
-        black_box(touched.fold(0, |all, byte| all ^ byte));
     }
 
     /// Every entry with this hash: one, or none, or by a rare chance twins.
@@ -302,6 +287,24 @@ impl<E: Keyed> Table<E> {
         let length = parent.len();
         self.longest = self.longest.max(length);
     }
+}
+
+/// Looks for up to [`WARM`] hashes, each in a table: it brings what a lookup of them needs into the
+/// processor's caches. A lookup waits for memory four times, and each time for what it has found there
+/// to know where to look next. So all of them go a step together: in a loop with nothing else in it,
+/// the processor waits for many at once. What is found may have another key of the same hash.
+pub fn warm<'a, E: Keyed>(
+    lookups: impl Iterator<Item = (&'a Table<E>, u64)> + Clone,
+) -> [Option<&'a E>; WARM] {
+    let slots = lookups.map(|(table, hash)| (table.slot(table.index(hash)), hash));
+    black_box(slots.clone().map(|(slot, _)| slot.len()).sum::<usize>());
+    let mut found = [None; WARM];
+    for (found, (slot, hash)) in found.iter_mut().zip(slots) {
+        *found = slot.get(&hash);
+    }
+    let touched = found.iter().flatten().map(|entry: &&E| entry.touch());
+    black_box(touched.fold(0, |all, byte| all ^ byte));
+    found
 }
 
 /// Bytes of the longest key that is copied to have its hash.
@@ -491,6 +494,19 @@ mod tests {
                 assert_eq!(known.hash(asked), hash_of(asked));
             }
         }
+    }
+
+    #[test]
+    fn to_look_ahead_is_to_find_in_each_table_what_is_there() {
+        let (small, large) = (filled(0..10), filled(0..1_000));
+        let keys = [5, 500, 5_000].map(u32::to_be_bytes);
+        let lookups = keys.iter().flat_map(|key| {
+            let hash = hash_of(key);
+            [(&small, hash), (&large, hash)]
+        });
+        let found = warm(lookups).map(|found| found.map(Vec::as_slice));
+        let [few, much, _] = keys.each_ref().map(|key| Some(&key[..]));
+        assert_eq!(found[..7], [few, few, None, much, None, None, None]);
     }
 
     #[test]
