@@ -161,6 +161,17 @@ impl Config {
             let given = given.map_err(|_| refused(name, "argument must be UTF-8"))?;
             let checked = option.check(given, &new[row]);
             new[row] = checked.map_err(|reason| refused(name, &reason))?;
+            if name == "maxclients"
+                && new[row] != values[row]
+                && let Some(most) = most_clients()
+                && new[row].parse().is_ok_and(|wanted: usize| wanted > most)
+            {
+                let reason = format!(
+                    "The operating system is not able to handle the specified number of clients, \
+                     try with {most}"
+                );
+                return Err(refused(name, &reason));
+            }
             if option.change == Change::Fixed && new[row] != values[row] {
                 let reason = format!("{}; it stays '{}'", option.summary, values[row]);
                 return Err(refused(name, &reason));
@@ -215,6 +226,18 @@ impl Config {
             _ => say::Level::Notice,
         });
     }
+}
+
+/// Descriptors that are not clients: listeners, the log, and some to spare (Redis's number).
+const RESERVED_DESCRIPTORS: usize = 32;
+
+/// How many clients the process has descriptors for, if the system tells; std cannot ask for more.
+pub fn most_clients() -> Option<usize> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let mut lines = limits.lines();
+    let files = lines.find_map(|line| line.strip_prefix("Max open files"))?;
+    let soft: usize = files.split_whitespace().next()?.parse().ok()?;
+    Some(soft.saturating_sub(RESERVED_DESCRIPTORS).max(1))
 }
 
 /// The rows that CONFIG SET names, all of which may change.

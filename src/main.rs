@@ -84,9 +84,6 @@ use store::Keyspace;
 /// The stack of a client's thread, in bytes. Only what is touched takes memory.
 pub const STACK: usize = 256 * 1024;
 
-/// Descriptors that are not clients: listeners, the log, and some to spare (Redis's number).
-const RESERVED_DESCRIPTORS: usize = 32;
-
 fn main() -> ExitCode {
     let started = match Config::from_args(std::env::args_os().skip(1)) {
         Ok(Start::Serve(config, warnings)) => serve_for_ever(config, &warnings),
@@ -243,23 +240,13 @@ fn listen(address: &str, port: u16) -> std::io::Result<TcpListener> {
     TcpListener::bind(&addresses[..])
 }
 
-/// Lowers `maxclients` if the process may not open so many files, as Redis does; std cannot raise
-/// the limit.
+/// Lowers `maxclients` if the process may not open so many files, as Redis does.
 fn fit_maxclients(config: &Config) {
-    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let line = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"));
-    let limit = line.and_then(|line| line.split_whitespace().next()?.parse::<usize>().ok());
     let wanted = config.maxclients.load(Ordering::Relaxed);
-    if let Some(limit) = limit.filter(|limit| wanted + RESERVED_DESCRIPTORS > *limit) {
-        let fitting = limit
-            .saturating_sub(RESERVED_DESCRIPTORS)
-            .max(1)
-            .to_string();
-        let _ = config.set(&[(b"maxclients", fitting.as_bytes())]);
+    if let Some(most) = config::most_clients().filter(|most| wanted > *most) {
+        let _ = config.set(&[(b"maxclients", most.to_string().as_bytes())]);
         say::warning(format_args!(
-            "maxclients is {fitting} instead of {wanted}, for this process may open {limit} files; \
+            "maxclients is {most} instead of {wanted}, for this process may not open more files; \
              raise that with `ulimit -n`"
         ));
     }

@@ -203,16 +203,22 @@ fn few_descriptors_lower_maxclients_with_a_message() {
         .iter_mut()
         .for_each(|client| assert_eq!(client.run("PING"), "PONG"));
     assert_eq!(server.client().read().to_string(), FULL);
+    let refused = "(error) ERR CONFIG SET failed (possibly related to argument 'maxclients') - The \
+                   operating system is not able to handle the specified number of clients, try with 8";
+    assert_eq!(inside[0].run("CONFIG SET maxclients 9"), refused);
+    assert_eq!(inside[0].run("CONFIG SET maxclients 8"), "OK");
 }
 
 #[test]
 fn without_descriptors_the_server_neither_spins_nor_ends() {
-    // As many as it needs for itself, and three more.
-    let needed = descriptors(Server::start(&[]).pid());
-    let under = Program::Under(format!("ulimit -n {};", needed + 3));
-    let server = Server::start_in(Directory::new(), under, &[]);
+    let server = Server::start(&[]);
     let mut inside = server.client();
-    assert_eq!(inside.run("CONFIG SET maxclients 100"), "OK");
+    assert_eq!(inside.run("PING"), "PONG");
+    // As many as it has, and three more; `maxclients` knows nothing of that.
+    let few = format!("--nofile={}", descriptors(server.pid()) + 3);
+    let mut limit = Command::new("prlimit");
+    limit.args(["--pid", &server.pid().to_string(), &few]);
+    assert!(limit.status().expect("prlimit starts").success());
     // The kernel accepts them for the server, which cannot.
     let mut outside: Vec<Client> = (0..10).map(|_| server.client()).collect();
     server.wait_for_line("cannot accept a client");
