@@ -193,7 +193,9 @@ impl<'a> Batch<'a> {
     }
 
     /// Takes the lock that the first of these commands needs, and looks at the first key of each.
-    /// Does nothing for a few, or if the first needs no lock.
+    /// Does nothing for a few, or if the first needs no lock. If there are commands on hashes, the word
+    /// behind each key is looked at too: it is a field, and where it is not (HSCAN's cursor) the look is
+    /// in vain.
     pub fn warm(&mut self, db: usize, arrived: &[Arrived]) {
         // Fewer than four have nothing to gain.
         let is_worth_it = arrived.len() >= 4;
@@ -210,8 +212,8 @@ impl<'a> Batch<'a> {
         let keyed = arrived
             .iter()
             .filter_map(|arrived| Some((arrived.hash?, &arrived.args)));
-        if first.group == "hash" {
-            // The word behind the key is the field, but for commands that see nothing of this anyway.
+        let mut rows = arrived.iter().filter_map(|arrived| arrived.row);
+        if rows.any(|row| row.group == "hash") {
             keyspace.warm_fields(db, keyed.map(|(hash, args)| (hash, args.iter().nth(2))));
         } else {
             keyspace.warm(db, keyed.map(|(hash, _)| hash));
@@ -514,7 +516,7 @@ impl<'a> Batch<'a> {
         );
         self.account.note_step(|| Step {
             row,
-            size: args.size(),
+            size: args.iter().map(<[u8]>::len).sum(),
             lock,
             dirty: done.dirty,
             logged,

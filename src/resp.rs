@@ -121,9 +121,9 @@ impl Args {
         (0..self.len()).map(|i| &self[i])
     }
 
-    /// How many bytes the words have together.
-    pub fn size(&self) -> usize {
-        self.iter().map(<[u8]>::len).sum()
+    /// How many bytes the words have together that have an allocation of their own.
+    pub fn large_size(&self) -> usize {
+        self.large.iter().map(Vec::len).sum()
     }
 
     /// Moves out word `i` if it has an allocation of its own; the word is empty afterwards.

@@ -61,7 +61,7 @@ type Slot<E> = HashMap<u64, E, BuildHasherDefault<Identity>>;
 pub trait Keyed {
     fn key(&self) -> &[u8];
 
-    /// Reads a little of every line of memory that a reader of the entry is going to read.
+    /// Reads a little of the memory that a reader of the entry is going to read.
     fn touch(&self) -> u8 {
         self.key().first().copied().unwrap_or_default()
     }
@@ -289,10 +289,9 @@ impl<E: Keyed> Table<E> {
     }
 }
 
-/// Looks for up to [`WARM`] hashes, each in a table: it brings what a lookup of them needs into the
-/// processor's caches. A lookup waits for memory four times, and each time for what it has found there
-/// to know where to look next. So all of them go a step together: in a loop with nothing else in it,
-/// the processor waits for many at once. What is found may have another key of the same hash.
+/// Looks for up to [`WARM`] hashes, each in a table, to have in the processor's caches what a lookup of
+/// them needs (store/ahead.rs). All of them go a step together: in a loop with nothing else in it, the
+/// processor waits for many at once. What is found may have another key of the same hash.
 pub fn warm<'a, E: Keyed>(
     lookups: impl Iterator<Item = (&'a Table<E>, u64)> + Clone,
 ) -> [Option<&'a E>; WARM] {
@@ -307,8 +306,9 @@ pub fn warm<'a, E: Keyed>(
     found
 }
 
-/// Bytes of the longest key that is copied to have its hash.
-const LONGEST_KNOWN: usize = 128;
+/// Bytes of the longest key that is copied to have its hash; to look ahead to a longer field would cost
+/// more to compute its hash than it gains.
+pub const LONGEST_KNOWN: usize = 128;
 
 /// A key and its hash: the key that a command is about, hashed before there was a lock to be held.
 /// A view is asked for it once or twice, and need not hash it again.

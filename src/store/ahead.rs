@@ -1,16 +1,16 @@
-//! Looking ahead: what a batch is going to look for, looked at once before.
+//! Looking ahead: before a batch runs, it looks at all that its commands will look for.
 //!
 //! What a command on a large keyspace mostly does is wait for memory, four times one after the
-//! other: slot, bucket, entry, bytes. Sixty-four commands wait sixty-four times as long. So when a
-//! batch has taken its lock it first looks at the first key of each of them, step by step for all, so
-//! that the processor waits for many at once ([`table::warm`]). Commands on large hashes wait a second
-//! time, for the field, and for these the same is done again:
+//! other: slot, bucket, entry, bytes. Each time it waits for what tells it where to look next.
+//! Sixty-four commands wait sixty-four times as long. So when a batch has taken its lock it first
+//! looks at the first key of each of them, step by step for all, so that the processor waits for many
+//! at once. A command on a large hash waits a second time, for its field, so if there are commands on
+//! hashes the same is done for the fields:
 //!
 //! ```text
-//! HSET h f 1   HSET h g 2   HGET k f  …        64 of them
-//!      │            │            │
-//!      └─ slots ────┴─ buckets ──┴─ entries     of their keys, together;
-//!        └─ slots ────┴─ buckets ──┴─ entries   of the fields, where the key is a hash that is a table
+//!                HSET h f 1   HSET h g 2   HGET k f  …         64 of them
+//! first, keys         h            h            k              slots, then buckets, then entries
+//! then, fields        f            g            f              the same, in the tables of h and k
 //! ```
 //!
 //! Nothing is changed and nothing returned, so it need not be exact: a key that is not there, or a
@@ -20,18 +20,19 @@
 
 use super::Keyspace;
 use crate::hash::Hash;
-use crate::table::{self, WARM};
+use crate::table::{self, LONGEST_KNOWN, WARM};
 
+// Neither is inlined, or its arrays would be in the stack of every thread that waits for a client.
 impl Keyspace {
     /// Looks at the keys with these hashes, in database `db`.
-    // Not inlined, or its array would be in the stack of every thread that waits for a client.
     #[inline(never)]
     pub fn warm(&self, db: usize, hashes: impl Iterator<Item = u64> + Clone) {
         let keys = &self.dbs[db].keys;
         table::warm(hashes.map(|hash| (keys, hash)));
     }
 
-    /// The same, and in those that are tables at the field with this name, if there is one.
+    /// The same; then, in each of these that is a hash in the form of a table, looks at the field
+    /// that is named beside it.
     #[inline(never)]
     pub fn warm_fields<'a>(
         &self,
@@ -44,10 +45,11 @@ impl Keyspace {
         for (field, (entry, (_, name))) in fields.iter_mut().zip(entries.iter().zip(named)) {
             if let (Some(entry), Some(name)) = (entry, name)
                 && let Some(Hash::Table(table)) = entry.hash()
+                && name.len() <= LONGEST_KNOWN
             {
                 *field = Some((table, table::hash_of(name)));
             }
         }
-        table::warm(fields.into_iter().flatten());
+        table::warm(fields.iter().flatten().copied());
     }
 }
