@@ -18,13 +18,13 @@
 //! `durable`. fsync runs on a shared handle with no mutex held: we make nobody who writes wait for
 //! a slow disk, and who has to wait for an fsync need not wait for the next one too.
 //!
-//! **Little at a time.** The file system may make them wait all the same: a `write` to a file that is
-//! being fsynced may wait for half as long as the fsync takes, and for 30 MB, half a second's work,
-//! that takes 25 ms. While a rewrite keeps the disk busy, that is what makes a client wait longest. So
-//! until it ends the sync thread begins, under `everysec`, as soon as [`SYNC_EVERY`] bytes of the new
-//! file are not synced: then both take a few milliseconds. At other times one fsync a second is
-//! better: it makes one wait longer, but hits fewer (with it the 99th percentile of SET at pipeline 64
-//! was 0.4 to 0.8 of Redis's, with one every 8 MB 1.0 to 1.2).
+//! **Little at a time.** The file system may make writers wait all the same: a `write` to a file that is
+//! being fsynced may wait half as long as the fsync takes, and an fsync of 30 MB, half a second's work,
+//! takes 25 ms. While a rewrite keeps the disk busy, nothing makes a client wait longer. So under
+//! `everysec` the sync thread then calls fsync as soon as [`SYNC_EVERY`] bytes of the new file are not
+//! on disk, and fsync and write both take a few milliseconds. At other times one fsync a second is
+//! better: the wait is longer, but fewer clients meet it (the 99th percentile of SET at pipeline 64 was
+//! 0.4 to 0.8 of Redis's with one a second, 1.0 to 1.2 with one every 8 MB).
 //!
 //! **Lock order**: the turn, then file, then buffer; and buffer alone under the keyspace's lock.
 //!

@@ -1,8 +1,8 @@
 //! Where a command meets its lock, its time and the log.
 //!
 //! A [`Batch`] runs the commands that one client has sent at once. It takes a lock when the first
-//! of them needs one, keeps it for those that follow, and exchanges it only to go from reading to
-//! writing:
+//! of them needs one and keeps it for those that follow. It exchanges it to go from reading to writing,
+//! and gives it back early for CONFIG SET and before a SUBSCRIBE:
 //!
 //! ```text
 //! GET a   GET b   PING   SET c 1   GET a   │  finish
@@ -167,6 +167,7 @@ impl<'a> Batch<'a> {
         if client.replies == Replies::SkipNext {
             client.replies = Replies::SkipThis;
         }
+        // What one command finds dead is deleted as a unit.
         self.notes.unit.set(self.notes.unit.get() + 1);
         let row = row.map_or_else(|| TABLE.look_up(args), Ok);
         match row.and_then(|row| self.admit(row, client).map(|()| row)) {
@@ -292,29 +293,18 @@ impl<'a> Batch<'a> {
         if !self.in_exec {
             self.records.begin();
         }
-        let limits = limits(self.server, self.replaying);
-        let Guard::Exclusive(keyspace) = &mut self.guard else {
-            return Ok(());
-        };
-        let mut view = ViewMut::new(
-            keyspace,
-            &self.known,
-            db,
-            self.time,
-            limits,
-            &mut self.records,
-        );
+        let in_exec = self.in_exec;
+        let mut view = self.view_mut(db);
         let result = handler(&mut view, args, reply);
-        self.dirty = view.dirty;
-        if self.in_exec
-            && let Some(old) = args.take_spare()
-        {
+        if in_exec && let Some(old) = args.take_spare() {
             // These words do not come back, and are not to be freed under the lock.
             view.free_later(Box::new(old));
         }
-        if view.dirty > 0 && !view.propagated {
+        let (dirty, propagated) = (view.dirty, view.propagated);
+        if dirty > 0 && !propagated {
             self.records.push_command(db, args);
         }
+        self.dirty = dirty;
         if !self.in_exec && self.records.end() > 0 {
             // The reply of a command that failed is its error, and stays that.
             let end = if result.is_ok() {
@@ -393,6 +383,16 @@ impl<'a> Batch<'a> {
         View::new(self.keyspace(), &self.known, db, self.time, &self.notes)
     }
 
+    /// The keyspace under the exclusive lock.
+    fn view_mut(&mut self, db: usize) -> ViewMut<'_> {
+        let limits = limits(self.server, self.replaying);
+        let Guard::Exclusive(keyspace) = &mut self.guard else {
+            unreachable!("the keyspace is changed when the exclusive lock was taken")
+        };
+        let (known, records) = (&self.known, &mut self.records);
+        ViewMut::new(keyspace, known, db, self.time, limits, records)
+    }
+
     /// Makes sure that the keyspace can be read.
     fn share(&mut self) {
         if let Guard::None = self.guard {
@@ -460,7 +460,7 @@ impl<'a> Batch<'a> {
             self.release();
         }
         let committed = match self.server.aof.refusal() {
-            // Readers go on. What they see of a write whose outcome is unknown is as unknown.
+            // Readers go on. What they see of a write is as uncertain as the write.
             Some(_) if self.logged.is_empty() => Ok(()),
             _ => self.server.aof.commit(self.position),
         };

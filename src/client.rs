@@ -41,8 +41,8 @@ pub struct Server {
     /// To the thread that frees what would take long to free under a lock.
     pub reaper: mpsc::Sender<Garbage>,
     pub started: Instant,
-    /// What the idle are judged by: milliseconds, of which `keep_house` (main.rs) counts a hundred
-    /// ten times a second. To look at it costs nothing, and it stands still when the process does,
+    /// What the idle are judged by: milliseconds, to which `keep_house` (main.rs) adds a hundred ten
+    /// times a second. To look at it costs nothing, and it stands still when the process does,
     /// so that nobody is idle for that.
     pub idle_clock: AtomicU64,
     /// Id of the client that has run a batch last (serve/inbound.rs).
@@ -134,7 +134,7 @@ pub struct Public {
     pub name: Mutex<Vec<u8>>,
     pub lib_name: Mutex<Vec<u8>>,
     pub lib_ver: Mutex<Vec<u8>>,
-    /// From here on, what [`Client::update_public`] has told last.
+    /// From here to `watching`, what [`Client::update_public`] has told last.
     pub db: AtomicUsize,
     pub resp3: AtomicBool,
     /// How many channels it has subscribed to, and how many patterns.
@@ -287,7 +287,7 @@ pub struct Wait {
     pub replicas: bool,
     /// Milliseconds; 0 waits for ever.
     pub timeout_ms: u64,
-    /// WAITAOF's answer says of the disk too whether it came.
+    /// Whether to answer as WAITAOF: of our own disk first, then of replicas.
     pub is_waitaof: bool,
     /// CLIENT REPLY keeps the answer back.
     pub silent: bool,
@@ -421,8 +421,5 @@ impl Drop for Client {
     fn drop(&mut self) {
         self.unsubscribe_all();
         self.stop_monitoring();
-        if let Some(outbox) = &self.outbox {
-            outbox.close();
-        }
     }
 }

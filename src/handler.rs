@@ -64,7 +64,7 @@ pub enum Run {
     /// Without a lock, or under whichever is held: it sees its client alone, and must not block.
     Client(fn(&mut Client, &Args, &mut Reply) -> Result<(), Error>),
     /// Without a lock: what is held is given back before, and what it guarded is handed to the log.
-    /// For what acts upon the log itself. Only EXEC keeps its lock.
+    /// For CONFIG SET, which may switch the log. Only EXEC keeps its lock.
     Unlocked(fn(&mut Client, &Args, &mut Reply) -> Result<(), Error>),
     /// Under the shared lock, and with its client.
     Mixed(fn(&mut Client, &View, &Args, &mut Reply) -> Result<(), Error>),
@@ -250,8 +250,9 @@ impl Table {
     }
 }
 
-/// Whether the command is answered while the log replays: if it needs no data. PING is refused so
-/// that who asks whether the server is ready is told.
+/// Whether the command is answered while the log replays: if it neither reads nor writes data (INFO
+/// and WATCH look at what there is). PING is refused so that who asks whether the server is ready is
+/// told.
 pub fn works_while_loading(command: &Command) -> bool {
     !matches!(command.run, Run::Read(_) | Run::Write(_)) && command.name != "ping"
 }
@@ -264,8 +265,8 @@ pub fn can_replay(args: &Args) -> Result<&'static Row, String> {
         Err(Error::WrongArity(_)) => return Err(format!("wrong number of arguments for {name}")),
         Err(_) => return Err(format!("not supported: {name}")),
     };
-    let changes_data = matches!(row.command.run, Run::Write(_) | Run::Read(_) | Run::Exec);
-    if !changes_data && !matches!(row.command.name, "select" | "multi" | "discard") {
+    let is_about_data = matches!(row.command.run, Run::Write(_) | Run::Read(_) | Run::Exec);
+    if !is_about_data && !matches!(row.command.name, "select" | "multi" | "discard") {
         return Err(format!("not supported: {name}"));
     }
     if row.command.name == "select" && args::database(&args[1], i32::MAX as usize).is_err() {

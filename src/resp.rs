@@ -19,7 +19,7 @@
 //! command has arrived in full, for at the end of a slice it fails with [`Error::Cut`] instead of
 //! waiting. No second function has to know what "complete" means.
 //!
-//! **No allocation per word.** The words of a command lie in one buffer, which the next command
+//! **No allocation to keep a word.** The words of a command lie in one buffer, which the next command
 //! uses again ([`Args`]). Only a word over 16 KiB has an allocation of its own, so that `SET` can
 //! move it into the store. A length is a promise by a stranger: what it announces is allocated as
 //! the bytes arrive, never at once.
@@ -100,7 +100,7 @@ pub struct Args {
     is_plain: bool,
     words: Vec<Word>,
     large: Vec<Vec<u8>>,
-    /// Memory that a large word of the next command or the one after may use ([`Args::recycle`]).
+    /// Memory that a large word of the next command may use ([`Args::recycle`]).
     spare: Vec<u8>,
 }
 

@@ -59,8 +59,8 @@ const LONG: usize = 40 * 1024;
 /// A batch ends when its replies are this long, in bytes.
 const BATCH_OUTPUT: usize = 64 * 1024;
 
-/// A batch has at most so many commands, as many as [`Batch::warm`] looks ahead to: those that wait
-/// for its lock should not wait for long.
+/// A batch has at most so many commands, as many as [`Batch::warm`] can look ahead to. With more,
+/// others would wait too long for its lock.
 const BATCH_COMMANDS: usize = crate::table::WARM;
 
 /// After this long a write that makes no progress lets the reading go on (`stash_arrived`).
@@ -201,7 +201,7 @@ impl Session<'_> {
             self.reply.out = Output::default();
             self.exchange_reader(FIRST_INPUT_BUFFER);
         }
-        // Another error will come again.
+        // Any other error is met again by the read that follows.
         self.stream.set_read_timeout(None)
     }
 
@@ -233,7 +233,7 @@ impl Session<'_> {
             before = next.row;
             self.arrived_count += 1;
         }
-        // Places that a burst has needed, and nobody since.
+        // Places that only a burst has needed are given back.
         self.arrived.truncate(4 * self.arrived_count);
     }
 

@@ -14,7 +14,7 @@
 //! 2. **A dead key is gone.** No view returns a key whose deadline has passed. A `ViewMut` deletes
 //!    it on the way and leaves a DEL for the log. A `View` cannot, so it makes a [`Notes`] entry,
 //!    and the batch deletes what is noted before its replies leave.
-//! 3. **A hash is never empty.** The key goes with its last field.
+//! 3. **A hash is never empty.** The key goes with its last field (handler/hash.rs sees to that).
 //! 4. **A change is counted** ([`ViewMut::changed`]): the count decides whether the command is
 //!    logged, and those who WATCH the key are told.
 //! 5. **Deadlines have an index**, ordered by time, so that the sweep (expire.rs) finds the dead
@@ -45,7 +45,7 @@ use std::sync::Mutex;
 pub use notes::{Expired, Notes};
 
 /// All databases. It lives in an `Arc<RwLock<Keyspace>>`. While the server serves, batches lock
-/// it, and the rewrite that reads the log from memory (aof/rewrite.rs); no handler can.
+/// it, and a rewrite that writes its base from memory (aof/rewrite.rs); no handler can.
 pub struct Keyspace {
     dbs: Vec<Db>,
     /// Shared by readers, hence the mutex; a leaf of the lock order.
@@ -457,17 +457,13 @@ impl<'a> ViewMut<'a> {
     /// Deletes the key; returns whether it was there and alive.
     pub fn delete(&mut self, key: &[u8]) -> bool {
         let removed = self.remove(key);
-        let existed = removed.is_some();
-        if let Some(entry) = removed {
-            self.discard(entry);
-        }
-        existed
+        removed.map(|entry| self.discard(entry)).is_some()
     }
 
-    /// Deletes the key if it is dead, and logs its DEL; returns whether it was. Not a change of
-    /// the command's own.
+    /// Deletes the key if it is dead, and logs its DEL; returns whether it was. It does not count as a
+    /// change by the command.
     pub fn delete_if_dead(&mut self, key: &[u8]) -> bool {
-        // As most databases are, and then the key need not be looked for.
+        // Most databases have no deadlines, and then nothing need be looked for.
         if self.db().deadlines.is_empty() {
             return false;
         }

@@ -7,8 +7,9 @@
 //! (linear hashing, Litwin 1980). Each step moves some seven entries, however large the table is.
 //!
 //! ```text
-//! 5 slots; bits of the hash, lowest last:          …000   …01   …10   …11   …100
-//! the next split divides slot 1 into …001 and …101   0      1     2     3     4
+//! 5 slots                      0      1      2      3      4
+//! bits of the hash, lowest last …000   …01    …10    …11    …100
+//! the next split                     …001 stays, …101 becomes slot 5
 //! ```
 //!
 //! **The hash is the key.** A slot maps an entry's 64-bit SipHash to the entry, so it is not computed
@@ -17,8 +18,9 @@
 //! one slot. Two keys with the same 64 bits may still meet by chance; the later one then lives among
 //! the [`Table::twins`], which are searched when the hash is there and the key is not the one.
 //!
-//! Slots are chosen by bits [`SLOT_BITS_FROM`] and up of the hash, mixed with the table's salt. The standard HashMap takes its bucket from
-//! the low ones, and sharing them would make all entries of a slot begin at one bucket.
+//! Slots are chosen by bits [`SLOT_BITS_FROM`] and up of the hash, mixed with the table's salt. The
+//! standard HashMap takes its bucket from the low ones, and sharing them would make all entries of a
+//! slot begin at one bucket.
 //!
 //! **The cursor** of SCAN. Write the slot bits of a hash from the lowest up, as digits after a
 //! point: this orders all entries, and each slot holds one interval of that order. A split cuts an
@@ -39,7 +41,7 @@ use std::sync::LazyLock;
 
 /// Entries per slot above which the table gets one more slot. HashMap gives 7 entries 8 buckets,
 /// and 14 entries, as in a slot that still waits to be split, 16. With 22 an entry would take two
-/// bytes less, and a segment would have three times the entries, which [`SEGMENT`] says the cost of.
+/// bytes less, and a segment three times the entries: see [`SEGMENT`] for what that costs.
 const FILL: usize = 7;
 
 /// As many as [`warm`] looks for at once.
@@ -157,8 +159,8 @@ impl<E: Keyed> Table<E> {
         }
     }
 
-    /// Takes the entry of `key` out, and a slot away when there are entries for two fewer: not for
-    /// one, or a key that comes and goes would split and merge each time.
+    /// Takes the entry of `key` out, and a slot away when two fewer would do: at one fewer, a key that
+    /// comes and goes would split and merge each time.
     pub fn remove(&mut self, hash: u64, key: &[u8]) -> Option<E> {
         let index = self.index(hash);
         let slot = self.slot_mut(index);
@@ -306,8 +308,8 @@ pub fn warm<'a, E: Keyed>(
     found
 }
 
-/// Bytes of the longest key that is copied to have its hash; to look ahead to a longer field would cost
-/// more to compute its hash than it gains.
+/// Bytes of the longest key that [`KnownHash`] copies. Fields with longer names are not looked ahead to:
+/// to compute their hashes twice costs more than it gains.
 pub const LONGEST_KNOWN: usize = 128;
 
 /// A key and its hash: the key that a command is about, hashed before there was a lock to be held.

@@ -10,9 +10,9 @@
 //! **How Redis does it**: `expireIfNeeded` in db.c deletes at once, for every command has the data
 //! to itself; `propagateDeletion` logs it.
 
-use super::{Batch, Guard, limits};
+use super::{Batch, Guard};
 use crate::stats::add;
-use crate::store::{Expired, ViewMut};
+use crate::store::Expired;
 
 impl Batch<'_> {
     /// After a read under a lock that is exclusive already, as in EXEC, there is nothing to wait for.
@@ -39,18 +39,7 @@ impl Batch<'_> {
         if !self.in_exec {
             self.records.begin();
         }
-        let limits = limits(self.server, self.replaying);
-        let Guard::Exclusive(keyspace) = &mut self.guard else {
-            return 0;
-        };
-        let mut view = ViewMut::new(
-            keyspace,
-            &self.known,
-            0,
-            self.time,
-            limits,
-            &mut self.records,
-        );
+        let mut view = self.view_mut(0);
         let mut deleted = 0;
         for Expired { db, key, .. } in keys {
             deleted += usize::from(view.in_db(*db, |view| view.delete_if_dead(key)));
@@ -66,10 +55,7 @@ impl Batch<'_> {
     /// `most` of them; returns how many.
     pub fn sweep(&mut self, db: usize, most: usize) -> usize {
         self.exclude();
-        let Guard::Exclusive(keyspace) = &self.guard else {
-            return 0;
-        };
-        let dead = keyspace.dead(db, self.time, most);
+        let dead = self.keyspace().dead(db, self.time, most);
         let dead = dead.into_iter().map(|key| [Expired { unit: 0, db, key }]);
         dead.map(|key| self.delete_dead(&key)).sum()
     }
