@@ -15,8 +15,9 @@
 //!
 //! A client is alone if no other has run a batch since the one before its latest; so where the cores
 //! have other clients to serve nobody waits awake, and with one core nobody ever does. If nothing came
-//! within that time, the next [`NAPS`] waits begin asleep: a client that asks now and then costs one
-//! wait in vain out of seventeen.
+//! within that time, the next [`NAPS`] waits begin asleep, and if it was in vain again twice as many,
+//! up to [`MOST_NAPS`]. For a client that asks now and then pays for each wait in vain, and so does one
+//! that the kernel has put on the same core: it cannot ask while we wait awake.
 //!
 //! **How Redis does it**: networking.c, `readQueryFromClient`, when epoll says that there is
 //! something to be read; it always sleeps.
@@ -33,8 +34,10 @@ use std::time::{Duration, Instant};
 /// So long a client that is alone is waited for awake.
 const AWAKE: Duration = Duration::from_micros(50);
 
-/// So many times a client is waited for asleep, after it was waited for awake in vain.
+/// So many times a client is waited for asleep, after it was waited for awake in vain once, and at
+/// most, after many times in a row.
 const NAPS: u32 = 16;
+const MOST_NAPS: u32 = 1024;
 
 /// The client's input: what was stashed first, then the socket.
 pub struct Inbound {
@@ -50,8 +53,9 @@ pub struct Inbound {
     pub was_filled: bool,
     /// Whether nobody else has run a batch between the client's last two.
     is_alone: bool,
-    /// How many times it is to be waited for asleep.
+    /// How many times it is to be waited for asleep, and how many after the next time in vain.
     naps: u32,
+    next_naps: u32,
 }
 
 impl Inbound {
@@ -66,6 +70,7 @@ impl Inbound {
             was_filled: false,
             is_alone: false,
             naps: 0,
+            next_naps: NAPS,
         }
     }
 
@@ -75,7 +80,7 @@ impl Inbound {
         inbound.stash = bytes.into();
         inbound.stash.append(&mut self.stash);
         inbound.taken = self.take_count();
-        inbound.naps = self.naps;
+        (inbound.naps, inbound.next_naps) = (self.naps, self.next_naps);
         inbound
     }
 
@@ -123,7 +128,10 @@ impl Inbound {
         }
         self.stream.set_nonblocking(false)?;
         if let Ok(None) = found {
-            self.naps = NAPS;
+            self.naps = self.next_naps;
+            self.next_naps = MOST_NAPS.min(2 * self.next_naps);
+        } else {
+            self.next_naps = NAPS;
         }
         found
     }
