@@ -161,19 +161,9 @@ impl Config {
             let given = given.map_err(|_| refused(name, "argument must be UTF-8"))?;
             let checked = option.check(given, &new[row]);
             new[row] = checked.map_err(|reason| refused(name, &reason))?;
-            if name == "maxclients"
-                && new[row] != values[row]
-                && let Some(most) = most_clients()
-                && new[row].parse().is_ok_and(|wanted: usize| wanted > most)
+            if new[row] != values[row]
+                && let Some(reason) = obstacle(option, &values[row], &new[row])
             {
-                let reason = format!(
-                    "The operating system is not able to handle the specified number of clients, \
-                     try with {most}"
-                );
-                return Err(refused(name, &reason));
-            }
-            if option.change == Change::Fixed && new[row] != values[row] {
-                let reason = format!("{}; it stays '{}'", option.summary, values[row]);
                 return Err(refused(name, &reason));
             }
         }
@@ -259,6 +249,21 @@ fn changeable(pairs: &[(&[u8], &[u8])]) -> Result<Vec<usize>, Error> {
         }
     }
     Ok(rows)
+}
+
+/// Why an option cannot have another value while the server runs, though the value as such is right.
+fn obstacle(option: &Row, value: &str, wanted: &str) -> Option<String> {
+    if option.change == Change::Fixed {
+        return Some(format!("{}; it stays '{value}'", option.summary));
+    }
+    let most = most_clients().filter(|_| option.name == "maxclients")?;
+    let is_too_many = wanted.parse().is_ok_and(|wanted: usize| wanted > most);
+    is_too_many.then(|| {
+        format!(
+            "The operating system is not able to handle the specified number of clients, try with \
+             {most}"
+        )
+    })
 }
 
 fn refused(name: &str, reason: &str) -> Error {

@@ -66,9 +66,11 @@ const BATCH_COMMANDS: usize = crate::table::WARM;
 /// After this long a write that makes no progress lets the reading go on (`stash_arrived`).
 const WRITE_TIMEOUT: Duration = Duration::from_millis(10);
 
-/// WAIT and WAITAOF look this often whether the client is still there; and for so long a client
-/// that rests keeps large memory.
+/// WAIT and WAITAOF look this often whether the client is still there.
 const TICK: Duration = Duration::from_millis(100);
+
+/// For so long a client that sends nothing keeps large memory.
+const REST: Duration = Duration::from_millis(100);
 
 /// How long the client's last words are read, so that it can read ours.
 const LINGER: Duration = Duration::from_millis(200);
@@ -191,7 +193,7 @@ impl Session<'_> {
         if !has_much {
             return Ok(());
         }
-        self.stream.set_read_timeout(Some(TICK))?;
+        self.stream.set_read_timeout(Some(REST))?;
         if self
             .reader
             .fill_buf()
