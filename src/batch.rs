@@ -408,9 +408,13 @@ impl<'a> Batch<'a> {
         if !matches!(self.guard, Guard::Exclusive(_)) {
             self.release();
             self.account.ask_for_lock();
-            self.guard = Guard::Exclusive(write_lock(self.store, !self.server.aof.is_enabled()));
+            let has_log = self.server.aof.is_enabled();
+            // With a log all meet again at the file, and those who hurry here wait longer there. With one
+            // core, whoever holds the lock cannot go on while we look.
+            let may_look = !has_log && self.server.may_wait_awake;
+            self.guard = Guard::Exclusive(write_lock(self.store, if may_look { LOOKS } else { 0 }));
             self.start_clock();
-            self.records.wanted = self.server.aof.is_enabled() && !self.replaying;
+            self.records.wanted = has_log && !self.replaying;
             // What this batch's reads found dead goes before what its writes do.
             self.delete_noted();
         }
@@ -559,17 +563,20 @@ fn limits(server: &Server, replaying: bool) -> Limits {
     }
 }
 
-/// Takes the exclusive lock. Who finds it taken and `gives_way` lets others run once before he goes
-/// to sleep: the lock is held for some ten microseconds, and to be put to sleep and woken takes as
-/// long. Measured with 50 clients, SETs without a log: a fifth more a second. The price is order,
-/// for who comes later may be first. With a log, where he has to wait again for the file, that
-/// would double the 99th percentile of how long a SET takes.
-fn write_lock(store: &RwLock<Keyspace>, gives_way: bool) -> RwLockWriteGuard<'_, Keyspace> {
-    if gives_way {
+/// So many times the exclusive lock is looked for awake: here 14 µs, as long as it is held at most.
+const LOOKS: usize = 1000;
+
+/// Takes the exclusive lock, and looks for it `looks` times before it goes to sleep: to be put to
+/// sleep and woken takes as long as the lock is held. (std's lock looks too, but not while somebody
+/// sleeps at it: after the first all would sleep.) Measured with 50 clients, SETs without a log,
+/// pipelines of 64: 1.15 times as many a second. To give the core away between two looks brings
+/// another tenth, and makes the 99th percentile seven times as long.
+fn write_lock(store: &RwLock<Keyspace>, looks: usize) -> RwLockWriteGuard<'_, Keyspace> {
+    for _ in 0..looks {
         if let Ok(guard) = store.try_write() {
             return guard;
         }
-        std::thread::yield_now();
+        std::hint::spin_loop();
     }
     store.write().unwrap()
 }
