@@ -11,6 +11,8 @@
 #   EIO on fsync      writes are refused until BGREWRITEAOF, even when fsync works again
 #   the same, always  and the first MISCONF comes at once
 #   ... in a rewrite  when the old file is sealed: the new one is in use, and must stay listed
+#   ... of the manifest that names a new base: the base, which nobody names, does not stay
+#   ... at a start    what the process before may not have fsynced is, or the start is refused
 #   slow fsync        500 ms each: SET does not wait for it under everysec
 #   shared fsync      under always, many clients need few of them
 #
@@ -263,6 +265,32 @@ fault none
 equal "$name: BGREWRITEAOF" '*started' "$(cli BGREWRITEAOF)"
 soon "$name: healed" OK SET after 1
 end before 1 after 1 later ''
+
+begin 'fsync-fails, of the manifest that names a new base' --appendfsync no
+equal "$name" OK "$(cli SET before 1)"
+equal "$name: WAITAOF" '1
+0' "$(cli WAITAOF 1 0 5000)"
+# The new incr file, the manifest that lists it, the old file's last, and the base itself.
+fault fsync-fails 4
+equal "$name: BGREWRITEAOF" '*started' "$(cli BGREWRITEAOF)"
+soon "$name: it fails" '*aof_last_bgrewrite_status:err*' INFO persistence
+equal "$name: no base stays" 'appendonly.aof.1.incr.aof appendonly.aof.2.incr.aof appendonly.aof.manifest*' \
+    "$(cd "$scratch/data/appendonlydir" && echo *)"
+equal "$name: a write" OK "$(cli SET after 1)"
+fault none
+end before 1 after 1
+
+begin 'fsync-fails, at a start' --appendfsync no
+equal "$name" OK "$(cli SET before 1)"
+kill -9 "$server"
+wait "$server" 2>/dev/null || :
+fault fsync-fails
+# shellcheck disable=SC2086
+LD_PRELOAD="$scratch/faults.so" "$binary" --port 0 --dir "$scratch/data" $flags >"$scratch/log" 2>&1 || :
+equal "$name: it is refused" '*cannot fsync *1.incr.aof: Input/output error*' "$(cat "$scratch/log")"
+fault none
+launch
+end before 1
 
 # The time in milliseconds within which 99.9 % of SETs were answered.
 slowest() {

@@ -25,11 +25,10 @@
 //! what we call a journey is spread over its `DEBUG`-level lines, `MONITOR` and `SLOWLOG`.
 
 use crate::client::Client;
-use crate::handler::server::shown;
 use crate::handler::{Command, Row, Run};
 use crate::resp::Args;
 use crate::say;
-use crate::stats::{Count, Counters, Slow, Stats, add, shorten_words, unix_microseconds};
+use crate::stats::{Count, Counters, Slow, Stats, add, unix_microseconds};
 use std::ops::Range;
 
 /// The counters of one batch, which are added to the server's when it ends.
@@ -253,13 +252,13 @@ pub fn is_quick(command: &Command, args: &Args, reply_length: usize, slower_than
 /// Bytes from which on a word or an answer is long.
 const QUICK: usize = 1024;
 
-/// Adds a command to the slow log.
-pub fn add_to_slow_log(client: &Client, row: &Row, args: &Args, took: u64) {
+/// Adds a command to the slow log; `words` are as [`crate::stats::shorten_words`] leaves them.
+pub fn add_to_slow_log(client: &Client, words: Vec<Vec<u8>>, took: u64) {
     let slow = Slow {
         id: 0,
         time: unix_microseconds() / 1_000_000,
         microseconds: took,
-        words: shorten_words(&shown(row, args)),
+        words,
         addr: client.public.address(),
         name: client.public.name.lock().unwrap().clone(),
     };

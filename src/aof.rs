@@ -56,6 +56,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
+/// So many bytes of a base, and of the log meanwhile, are left to one fsync. Redis does the like with a
+/// base, at every 4 MB (`aof-rewrite-incremental-fsync`).
+const SYNC_EVERY: u64 = 8 * 1024 * 1024;
+
+/// How often the sync thread looks around: a disk that has room again is noticed within this.
+const TICK: Duration = Duration::from_millis(100);
+
 /// A place in the log: bytes appended since the server started, over all its files.
 pub type Position = u64;
 
@@ -468,13 +475,6 @@ impl Aof {
         self.sync_to(position)
     }
 }
-
-/// So many bytes of a base, and of the log meanwhile, are left to one fsync. Redis does the like with a
-/// base, at every 4 MB (`aof-rewrite-incremental-fsync`).
-const SYNC_EVERY: u64 = 8 * 1024 * 1024;
-
-/// How often the sync thread looks around: a disk that has room again is noticed within this.
-const TICK: Duration = Duration::from_millis(100);
 
 /// The right to call fsync, or to exchange the file. It is no mutex, for those who wait are many,
 /// and when it ends most of them find that nothing is left to do: they must all be free to look at

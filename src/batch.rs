@@ -32,6 +32,7 @@
 
 mod admit;
 mod dead;
+mod lock;
 mod replay;
 
 pub use replay::Replayer;
@@ -39,15 +40,17 @@ pub use replay::Replayer;
 use crate::account::{Account, Step, add_to_slow_log, is_quick};
 use crate::client::{Client, Replies, Server, Transaction};
 use crate::error::Error;
-use crate::handler::{Row, Run, TABLE, server, transactions};
+use crate::handler::server::{self, shown};
+use crate::handler::{Row, Run, TABLE, transactions};
 use crate::propagate::Records;
 use crate::resp::{Args, Reply};
-use crate::stats::Count;
+use crate::stats::{Count, shorten_words};
 use crate::store::{Keyspace, Limits, Notes, Time, View, ViewMut};
 use crate::table::{self, KnownHash};
+use lock::Guard;
 use std::ops::Range;
+use std::sync::RwLock;
 use std::sync::atomic::Ordering;
-use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// A command that has arrived, and what is found out about it before there is a lock to be held.
 #[derive(Default)]
@@ -75,23 +78,6 @@ impl Arrived {
     }
 }
 
-/// The lock that a batch holds.
-enum Guard<'a> {
-    None,
-    Shared(RwLockReadGuard<'a, Keyspace>),
-    Exclusive(RwLockWriteGuard<'a, Keyspace>),
-}
-
-impl Guard<'_> {
-    fn name(&self) -> &'static str {
-        match self {
-            Guard::None => "no lock",
-            Guard::Shared(_) => "shared lock",
-            Guard::Exclusive(_) => "exclusive lock",
-        }
-    }
-}
-
 /// What a command has done, for those who count.
 struct Done {
     failed: bool,
@@ -99,6 +85,8 @@ struct Done {
     /// How long the batch's records and the output were when it began, in bytes.
     records_before: usize,
     reply_before: usize,
+    /// Its words for the slow log, if it had large ones.
+    short: Option<Vec<Vec<u8>>>,
 }
 
 /// The commands that one client has sent at once, while they run. Used again for the next ones.
@@ -227,6 +215,10 @@ impl<'a> Batch<'a> {
         let (begin, reply_before) = (reply.out.mark(), reply.out.len());
         let records_before = self.records.bytes.len();
         self.dirty = 0;
+        // A handler may move a large value out of the words. Who shows them wants them whole, and the
+        // slow log their beginnings.
+        args.keeps_large = self.each_is_shown();
+        let short = (args.large_size() > 0).then(|| shorten_words(&shown(row, args)));
         let result = match row.command.run {
             Run::Read(handler) => {
                 self.share();
@@ -258,6 +250,7 @@ impl<'a> Batch<'a> {
                 dirty: self.dirty,
                 records_before,
                 reply_before,
+                short,
             };
             self.note_end(row, client, args, reply, done);
         }
@@ -273,7 +266,7 @@ impl<'a> Batch<'a> {
         match row.command.run {
             Run::Read(_) | Run::Mixed(_) | Run::Write(_) => {}
             Run::Unlocked(_) if !self.in_exec => {
-                self.release();
+                self.give_back();
                 self.account.start_unlocked();
             }
             _ => self.account.start_unlocked(),
@@ -393,83 +386,25 @@ impl<'a> Batch<'a> {
         ViewMut::new(keyspace, known, db, self.time, limits, records)
     }
 
-    /// Makes sure that the keyspace can be read.
-    fn share(&mut self) {
-        if let Guard::None = self.guard {
-            self.account.ask_for_lock();
-            self.guard = Guard::Shared(self.store.read().unwrap());
-            self.start_clock();
-        }
-    }
-
-    /// Makes sure that the keyspace can be written. A shared lock is given back first, so others may
-    /// write between a command that reads and the one behind it that writes.
-    fn exclude(&mut self) {
-        if !matches!(self.guard, Guard::Exclusive(_)) {
-            self.release();
-            self.account.ask_for_lock();
-            let has_log = self.server.aof.is_enabled();
-            // With a log all meet again at the file, and those who hurry here wait longer there. With one
-            // core, whoever holds the lock cannot go on while we look.
-            let may_look = !has_log && self.server.may_wait_awake;
-            self.guard = Guard::Exclusive(write_lock(self.store, if may_look { LOOKS } else { 0 }));
-            self.start_clock();
-            self.records.wanted = has_log && !self.replaying;
-            // What this batch's reads found dead goes before what its writes do.
-            self.delete_noted();
-        }
-    }
-
-    /// Time is read when the lock is held: read before, two threads' clocks could cross.
-    fn start_clock(&mut self) {
-        self.account.lock_taken();
-        self.time = Time {
-            now: self.account.clock / 1000,
-            kills: !self.replaying,
-        };
-    }
-
-    /// Hands what changed to the log, notes how far it must be written, and gives the lock back.
-    fn release(&mut self) {
-        // Quick commands do not pay for what is handed to the log here.
-        self.account.time_untimed();
-        if let Guard::Exclusive(keyspace) = &mut self.guard {
-            self.logged_at = self.server.aof.append(&self.records);
-            self.records.clear();
-            for garbage in keyspace.garbage.drain(..) {
-                // If the reaper is gone the process is ending.
-                let _ = self.server.reaper.send(garbage);
-            }
-        }
-        if !matches!(self.guard, Guard::None) {
-            self.position = self.server.aof.position();
-            self.guard = Guard::None;
-            self.account.lock_released();
-        }
-    }
-
-    /// Takes the exclusive lock and keeps it, so that nothing changes any more: for SHUTDOWN.
-    pub fn hold_everything(&mut self) {
-        self.exclude();
-        self.server.aof.append(&self.records);
-        self.records.clear();
-    }
-
     /// Releases the lock and waits until the log holds what the replies say. Afterwards no lock
-    /// is held, and the replies may leave.
-    pub fn finish(&mut self, client: &Client, reply: &mut Reply) {
-        self.release();
-        if !self.notes.expired.borrow().is_empty() {
-            self.exclude();
-            self.release();
-        }
+    /// is held, what was published is on its way, and the replies may leave.
+    pub fn finish(&mut self, client: &mut Client, reply: &mut Reply) {
+        self.give_back();
         let committed = match self.server.aof.refusal() {
             // Readers go on. What they see of a write is as uncertain as the write.
             Some(_) if self.logged.is_empty() => Ok(()),
             _ => self.server.aof.commit(self.position),
         };
-        if let Err(cause) = committed {
-            self.retract(&Error::Misconf(cause), reply);
+        let announcements = client.announcements.drain(..);
+        match committed {
+            Ok(()) => announcements.for_each(|(channel, message)| {
+                self.server.hub.publish(&channel, &message);
+            }),
+            // Nobody hears of what may not have been done.
+            Err(cause) => {
+                drop(announcements);
+                self.retract(&Error::Misconf(cause), reply);
+            }
         }
         self.logged.clear();
         client.update_public(reply.protocol, self.account.last_row);
@@ -494,6 +429,11 @@ impl<'a> Batch<'a> {
         reply.out.append(&replies, from..replies.mark());
     }
 
+    /// Whether the words of each command are shown to somebody.
+    fn each_is_shown(&self) -> bool {
+        self.account.has_journey() || self.server.hub.has_monitors()
+    }
+
     /// Counts a command that has just ended, for all who want to know.
     fn note_end(
         &mut self,
@@ -509,8 +449,8 @@ impl<'a> Batch<'a> {
             .slowlog_slower_than
             .load(Ordering::Relaxed);
         let reply_length = reply.out.len() - done.reply_before;
-        let each_is_shown = self.account.has_journey() || self.server.hub.has_monitors();
-        if !each_is_shown && is_quick(row.command, args, reply_length, slower_than) {
+        let may_be_quick = done.short.is_none() && !self.each_is_shown();
+        if may_be_quick && is_quick(row.command, args, reply_length, slower_than) {
             return self.account.count_untimed(row.index, done.failed);
         }
         let took = self.account.count(row.index, done.failed);
@@ -529,7 +469,9 @@ impl<'a> Batch<'a> {
         });
         // EXEC's commands are listed one by one.
         if slower_than >= 0 && took as i64 >= slower_than && row.command.name != "exec" {
-            add_to_slow_log(client, row, args, took);
+            let words = done.short;
+            let words = words.unwrap_or_else(|| shorten_words(&shown(row, args)));
+            add_to_slow_log(client, words, took);
         }
         if self.server.hub.has_monitors() {
             server::show_monitors(client, row, args, self.account.clock, reply);
@@ -561,22 +503,4 @@ fn limits(server: &Server, replaying: bool) -> Limits {
             config.max_bulk.load(Ordering::Relaxed)
         },
     }
-}
-
-/// So many times the exclusive lock is looked for awake: here 14 µs, as long as it is held at most.
-const LOOKS: usize = 1000;
-
-/// Takes the exclusive lock, and looks for it `looks` times before it goes to sleep: to be put to
-/// sleep and woken takes as long as the lock is held. (std's lock looks too, but not while somebody
-/// sleeps at it: after the first all would sleep.) Measured with 50 clients, SETs without a log,
-/// pipelines of 64: 1.15 times as many a second. To give the core away between two looks brings
-/// another tenth, and makes the 99th percentile seven times as long.
-fn write_lock(store: &RwLock<Keyspace>, looks: usize) -> RwLockWriteGuard<'_, Keyspace> {
-    for _ in 0..looks {
-        if let Ok(guard) = store.try_write() {
-            return guard;
-        }
-        std::hint::spin_loop();
-    }
-    store.write().unwrap()
 }

@@ -20,6 +20,7 @@
 
 use crate::aof::Aof;
 use crate::config::Config;
+use crate::error::Error;
 use crate::pubsub::{Hub, Kind, Outbox};
 use crate::resp::{Args, Protocol};
 use crate::stats::{Counters, Stats, Totals};
@@ -34,6 +35,8 @@ use std::time::Instant;
 /// What all threads share, except the data.
 pub struct Server {
     pub config: Arc<Config>,
+    /// Held by who changes them ([`Server::change_config`]).
+    pub config_changes: Mutex<()>,
     pub aof: Aof,
     pub stats: Stats,
     pub clients: Clients,
@@ -77,9 +80,11 @@ impl Server {
             .reset(all.values().map(|client| &client.counters));
     }
 
-    /// Puts to work what CONFIG SET has changed, where a new value alone does not: these are the
-    /// names of the options that have one.
-    pub fn config_changed(&self, changed: &[&'static str]) {
+    /// CONFIG SET: changes options, and puts to work what they say where a new value alone does not.
+    /// One client at a time: between `appendonly no` and its effect nobody may say yes.
+    pub fn change_config(&self, pairs: &[(&[u8], &[u8])]) -> Result<(), Error> {
+        let _one_at_a_time = self.config_changes.lock().unwrap();
+        let changed = self.config.set(pairs)?;
         if changed.contains(&"appendonly") {
             if self.config.flag("appendonly") {
                 self.aof.request_enable();
@@ -87,6 +92,7 @@ impl Server {
                 self.aof.disable();
             }
         }
+        Ok(())
     }
 
     /// Milliseconds since the server started; it never goes back.
@@ -231,6 +237,9 @@ pub struct Client {
     /// What it has subscribed to; the hub knows the same.
     pub channels: BTreeSet<Vec<u8>>,
     pub patterns: BTreeSet<Vec<u8>>,
+    /// What it has published, channel and message, and what must not be heard before the log holds
+    /// all that was done before it.
+    pub announcements: Vec<(Vec<u8>, Vec<u8>)>,
     /// From the first SUBSCRIBE or MONITOR on, all its output goes through here.
     pub outbox: Option<Arc<Outbox>>,
     pub replies: Replies,
@@ -351,6 +360,7 @@ impl Client {
             watched: Vec::new(),
             channels: BTreeSet::new(),
             patterns: BTreeSet::new(),
+            announcements: Vec::new(),
             outbox: None,
             replies: Replies::On,
             then: Then::GoOn,

@@ -31,7 +31,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// The sweeping thread.
 pub fn sweep_for_ever(server: &Arc<Server>, store: &RwLock<Keyspace>) -> ! {
-    let client = Client::fake(server);
+    let mut client = Client::fake(server);
     let mut reply = Reply::new();
     loop {
         std::thread::sleep(TICK);
@@ -44,7 +44,7 @@ pub fn sweep_for_ever(server: &Arc<Server>, store: &RwLock<Keyspace>) -> ! {
             let mut batch = Batch::new(server, store);
             batch.begin();
             let deleted = batch.sweep(db, BATCH);
-            batch.finish(&client, &mut reply);
+            batch.finish(&mut client, &mut reply);
             if deleted < BATCH {
                 db += 1;
             }

@@ -76,7 +76,7 @@ use std::io::Write;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, RwLock, mpsc};
+use std::sync::{Arc, Mutex, RwLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 use store::Keyspace;
@@ -142,6 +142,7 @@ fn serve_for_ever(config: Config, warnings: &[String]) -> Result<(), String> {
         port: AtomicUsize::new(port.into()),
         active_expire: AtomicBool::new(true),
         config,
+        config_changes: Mutex::default(),
     });
     let databases = server.config.number("databases") as usize;
     let store = Arc::new(RwLock::new(Keyspace::new(databases)));
@@ -155,7 +156,7 @@ fn serve_for_ever(config: Config, warnings: &[String]) -> Result<(), String> {
     }
     if server.config.flag("appendonly") {
         let keyspace = replay(&server, |replay| server.aof.start(replay))?;
-        *store.write().unwrap() = keyspace;
+        store.write().unwrap().take_over(keyspace);
     }
     server.aof.status.loading.store(false, Ordering::Relaxed);
     say::notice(format_args!("ready to accept connections on port {port}"));

@@ -98,30 +98,36 @@ impl Hub {
         }
     }
 
-    /// Queues a message for everyone who listens; returns how often.
-    pub fn publish(&self, channel: &[u8], message: &[u8]) -> usize {
+    /// Queues a message for everyone who listens.
+    pub fn publish(&self, channel: &[u8], message: &[u8]) {
+        let send = |to: &Outbox, words: &[&[u8]]| to.push(&encode(to.protocol(), words));
+        self.for_receivers(channel, |pattern, to| match pattern {
+            None => send(to, &[b"message", channel, message]),
+            Some(pattern) => send(to, &[b"pmessage", pattern, channel, message]),
+        });
+    }
+
+    /// How many messages a PUBLISH to the channel sends: one for each of its subscribers, and one for
+    /// each of those to a pattern that it matches.
+    pub fn receivers(&self, channel: &[u8]) -> usize {
+        let mut count = 0;
+        self.for_receivers(channel, |_, _| count += 1);
+        count
+    }
+
+    /// Calls `each` for the subscribers of a channel, in their order: first those who have named it,
+    /// then, with the pattern, those whose pattern it matches.
+    fn for_receivers(&self, channel: &[u8], mut each: impl FnMut(Option<&[u8]>, &Outbox)) {
         let state = self.state.lock().unwrap();
-        let mut receivers = 0;
-        let mut send = |to: &Outbox, words: &[&[u8]]| {
-            to.push(&encode(to.protocol(), words));
-            receivers += 1;
-        };
-        for to in state
-            .channels
-            .get(channel)
-            .into_iter()
+        let named = state.channels.get(channel).into_iter();
+        named
             .flat_map(BTreeMap::values)
-        {
-            send(to, &[b"message", channel, message]);
-        }
+            .for_each(|to| each(None, to));
         for (pattern, subscribers) in &state.patterns {
             if crate::glob::matches(pattern, channel, false) {
-                for to in subscribers.values() {
-                    send(to, &[b"pmessage", pattern, channel, message]);
-                }
+                subscribers.values().for_each(|to| each(Some(pattern), to));
             }
         }
-        receivers
     }
 
     /// The channels with a subscriber that match the pattern.
@@ -211,13 +217,15 @@ struct Queue {
     /// How many bytes the writer has taken out and not yet written: they count as queued.
     writing: usize,
     over_soft_since: Option<Instant>,
+    /// While the owner's EXEC subscribes: messages, which must not come before its answer.
+    held: Option<Vec<u8>>,
     /// No more is accepted; what is there is still written.
     closed: bool,
 }
 
 impl Queue {
     fn len(&self) -> usize {
-        self.bytes.len() + self.writing
+        self.bytes.len() + self.writing + self.held.as_ref().map_or(0, Vec::len)
     }
 }
 
@@ -266,8 +274,16 @@ impl Outbox {
             for piece in reply.pieces() {
                 queue.bytes.extend_from_slice(piece);
             }
+            let held = queue.held.take().unwrap_or_default();
+            queue.bytes.extend_from_slice(&held);
             self.filled.notify_one();
         }
+    }
+
+    /// Holds messages back until the owner's next reply is queued.
+    pub fn hold(&self) {
+        let mut queue = self.queue.lock().unwrap();
+        queue.held.get_or_insert_default();
     }
 
     /// Queues bytes without waiting. A client whose queue is over the limit is disconnected.
@@ -276,8 +292,10 @@ impl Outbox {
         if queue.closed {
             return;
         }
-        queue.bytes.extend_from_slice(bytes);
-        if self.is_over_limit(&mut queue) {
+        let queue = &mut *queue;
+        let end = queue.held.as_mut().unwrap_or(&mut queue.bytes);
+        end.extend_from_slice(bytes);
+        if self.is_over_limit(queue) {
             queue.closed = true;
             queue.bytes = Vec::new();
             // Its own thread wakes up, finds the connection at its end, and cleans up.

@@ -100,6 +100,8 @@ pub struct Args {
     is_plain: bool,
     words: Vec<Word>,
     large: Vec<Vec<u8>>,
+    /// Whether somebody wants to see all words when the command has run.
+    pub keeps_large: bool,
     /// Memory that a large word of the next command may use ([`Args::recycle`]).
     spare: Vec<u8>,
 }
@@ -126,11 +128,11 @@ impl Args {
         self.large.iter().map(Vec::len).sum()
     }
 
-    /// Moves out word `i` if it has an allocation of its own; the word is empty afterwards.
+    /// Moves out word `i`, and leaves it empty, if it has an allocation of its own and may go.
     pub fn take_large(&mut self, i: usize) -> Option<Vec<u8>> {
         match self.words[i] {
-            Word::Large(at) => Some(std::mem::take(&mut self.large[at])),
-            Word::Small { .. } => None,
+            Word::Large(at) if !self.keeps_large => Some(std::mem::take(&mut self.large[at])),
+            _ => None,
         }
     }
 
@@ -158,7 +160,7 @@ impl Args {
             is_plain: self.is_plain,
             words: self.words.clone(),
             large: self.large.clone(),
-            spare: Vec::new(),
+            ..Args::default()
         }
     }
 

@@ -66,6 +66,9 @@ const BATCH_COMMANDS: usize = crate::table::WARM;
 /// After this long a write that makes no progress lets the reading go on (`stash_arrived`).
 const WRITE_TIMEOUT: Duration = Duration::from_millis(10);
 
+/// Bytes that are taken from a client without a password, while it does not read what it is told.
+const STRANGERS_STASH: usize = 1024 * 1024;
+
 /// WAIT and WAITAOF look this often whether the client is still there.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -248,7 +251,7 @@ impl Session<'_> {
         while self.ran < self.arrived_count && !self.is_killed() {
             if self.ran > 0 && starts_outbox(&self.client, &self.arrived[self.ran].args) {
                 // What has been answered so far leaves before the first message can come.
-                self.batch.finish(&self.client, &mut self.reply);
+                self.batch.finish(&mut self.client, &mut self.reply);
                 self.flush()?;
             }
             let arrived = &mut self.arrived[self.ran];
@@ -268,7 +271,7 @@ impl Session<'_> {
             self.client.then = Then::GoOn;
             unsaved = Some(self.shut_down(force));
         }
-        self.batch.finish(&self.client, &mut self.reply);
+        self.batch.finish(&mut self.client, &mut self.reply);
         if let Some(cause) = unsaved {
             say::warning(format_args!(
                 "cannot shut down, the log is not saved: {cause}"
@@ -304,15 +307,16 @@ impl Session<'_> {
             self.start_writer()?;
         }
         let sent = self.reply.out.len();
-        if sent == 0 {
-            return Ok(());
-        }
         let limit = self.stash_limit();
         if let Some(outbox) = &self.client.outbox {
+            // Without a reply too: confirmations are in the queue already, and who does not read them
+            // must not go on asking for more.
             while !outbox.wait_for_room(WRITE_TIMEOUT) {
                 self.reader.get_mut().stash_arrived(limit)?;
             }
             outbox.push_reply(&self.reply.out);
+        } else if sent == 0 {
+            return Ok(());
         } else {
             self.write_all(limit)?;
         }
@@ -354,9 +358,12 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Bytes (`client-query-buffer-limit`).
+    /// Bytes (`client-query-buffer-limit`), but few for one who has yet to give the password.
     fn stash_limit(&self) -> usize {
         let limit = &self.server.config.query_buffer_limit;
+        if self.client.owes_password() {
+            return STRANGERS_STASH;
+        }
         limit.load(Ordering::Relaxed)
     }
 
@@ -415,7 +422,7 @@ impl Session<'_> {
     /// Returns why, to be told when the lock is free again.
     fn shut_down(&mut self, force: bool) -> String {
         // Nothing prints under a lock, and the commands before this one may have left one.
-        self.batch.finish(&self.client, &mut self.reply);
+        self.batch.finish(&mut self.client, &mut self.reply);
         say::notice(format_args!("SHUTDOWN: saving the log, then good bye"));
         self.batch.hold_everything();
         match self.server.aof.finish() {
@@ -431,7 +438,7 @@ impl Session<'_> {
     /// Lets the writer send what is queued, and takes the client out of every list.
     fn leave(mut self) {
         self.batch.unwatch(&mut self.client);
-        self.batch.finish(&self.client, &mut self.reply);
+        self.batch.finish(&mut self.client, &mut self.reply);
         if let Some(outbox) = &self.client.outbox {
             outbox.close();
         }

@@ -127,6 +127,12 @@ impl Keyspace {
         }
     }
 
+    /// Takes the data of another, which the log has filled. Any key may be new, so WATCH has failed.
+    pub fn take_over(&mut self, loaded: Keyspace) {
+        self.dbs = loaded.dbs;
+        self.watchers.get_mut().unwrap().touch_all();
+    }
+
     pub fn databases(&self) -> usize {
         self.dbs.len()
     }

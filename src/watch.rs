@@ -91,6 +91,12 @@ impl Watchers {
         }
     }
 
+    /// Raises the flags of all.
+    pub fn touch_all(&self) {
+        let watchers = self.keys.values().flatten();
+        watchers.for_each(|watcher| watcher.flag.store(true, Ordering::Relaxed));
+    }
+
     /// The watched keys of a database.
     pub fn keys_of(&self, db: usize) -> Vec<Vec<u8>> {
         let here = self.keys.keys().filter(|place| place.0 == db);

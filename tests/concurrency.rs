@@ -9,6 +9,7 @@ mod support;
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 use support::process::{descriptors, eventually, memory, threads};
 use support::{Client, Server, Value, encode};
 
@@ -480,4 +481,103 @@ fn replies_leave_while_a_huge_pipeline_is_still_coming() {
             assert_eq!(integer(client.read()), n);
         }
     });
+}
+
+/// What EXEC has answered so far is an array that has only begun: a message in it would be taken for
+/// an answer.
+#[test]
+fn no_message_comes_before_the_answer_of_an_exec_that_subscribes() {
+    let server = Server::start(&[]);
+    let done = &AtomicBool::new(false);
+    thread::scope(|scope| {
+        let mut publisher = server.client();
+        scope.spawn(move || {
+            while !done.load(Ordering::Relaxed) {
+                publisher.run("PUBLISH c other");
+            }
+        });
+        for _ in 0..100 {
+            let mut client = server.client();
+            client.raw(b"MULTI\r\nSET k v\r\nSUBSCRIBE c\r\nPUBLISH c own\r\nEXEC\r\n");
+            (0..4).for_each(|_| drop(client.read()));
+            let Value::Array(answer) = client.read() else {
+                panic!("EXEC answers with an array");
+            };
+            assert_eq!(answer[0], Value::Simple(b"OK".into()));
+            let confirmation = "1) \"subscribe\"\n2) \"c\"\n3) (integer) 1";
+            assert_eq!(answer[1].to_string(), confirmation);
+            assert!(matches!(answer[2], Value::Integer(1..)));
+            // Its own comes too, among those of the other.
+            while !client.read().to_string().contains("own") {}
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}
+
+/// A reader may not delete a dead key, so it notes it, and DBSIZE leaves out what is noted. CONFIG SET
+/// gives the lock back in between, and whoever waits for it deletes.
+#[test]
+fn a_dead_key_that_others_delete_in_between_is_not_counted_twice() {
+    let server = Server::start(&["--enable-debug-command", "yes"]);
+    let (mut client, mut other) = (server.client(), server.client());
+    client.run("DEBUG SET-ACTIVE-EXPIRE 0");
+    // LCS takes long enough for the other to come.
+    let look = b"GET dead\r\nLCS a b LEN\r\nCONFIG SET hz 10\r\nDBSIZE\r\n";
+    for _ in 0..10 {
+        client.call(&["SET", "a", &"ab".repeat(1000)]);
+        client.call(&["SET", "b", &"ba".repeat(1000)]);
+        client.run("SET dead v PX 1");
+        thread::sleep(Duration::from_millis(2));
+        client.raw(look);
+        assert_eq!(other.run("FLUSHALL"), "OK");
+        let size = (0..4).map(|_| client.read()).last().unwrap();
+        assert!(matches!(integer(size), 0 | 2));
+    }
+}
+
+/// Who waits for the exclusive lock keeps new readers out, so nobody may wait for it without need.
+#[test]
+fn readers_go_on_while_one_reads_for_long_and_nobody_writes() {
+    let server = Server::start(&[]);
+    let mut slow = server.client();
+    slow.call(&["SET", "a", &"ab".repeat(2500)]);
+    slow.call(&["SET", "b", &"ba".repeat(2500)]);
+    // All in one batch, under one lock; longer than the sweep sleeps.
+    let (began, count) = (Instant::now(), 20);
+    slow.raw(&encode(&["LCS", "a", "b", "LEN"]).repeat(count));
+    let done = &AtomicBool::new(false);
+    let (whole, longest) = thread::scope(|scope| {
+        let mut quick = server.client();
+        let reading = scope.spawn(move || {
+            let mut longest = Duration::ZERO;
+            while !done.load(Ordering::Relaxed) {
+                let began = Instant::now();
+                quick.run("GET nothing");
+                longest = longest.max(began.elapsed());
+            }
+            longest
+        });
+        (0..count).for_each(|_| drop(slow.read()));
+        done.store(true, Ordering::Relaxed);
+        (began.elapsed(), reading.join().unwrap())
+    });
+    assert!(whole > Duration::from_millis(300), "too short: {whole:?}");
+    assert!(longest < whole / 3, "{longest:?} of {whole:?}");
+}
+
+/// SET moves a large value out of the words of its command.
+#[test]
+fn monitors_and_the_slow_log_show_large_values() {
+    let server = Server::start(&["--slowlog-log-slower-than", "0"]);
+    let (mut monitor, mut client) = (server.client(), server.client());
+    let value = "v".repeat(20_000);
+    client.call(&["SET", "unwatched", &value]);
+    monitor.run("MONITOR");
+    client.call(&["SET", "watched", &value]);
+    let line = monitor.read().to_string();
+    assert!(line.ends_with(&format!("\"SET\" \"watched\" \"{value}\"")));
+    let log = client.run("SLOWLOG GET 3");
+    let shown = format!("\"{}... (19872 more bytes)\"", "v".repeat(128));
+    assert_eq!(log.matches(&shown).count(), 2, "{log}");
+    assert_eq!(client.run("GET watched"), client.run("GET unwatched"));
 }

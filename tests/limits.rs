@@ -136,6 +136,35 @@ fn a_client_that_rests_gives_large_memory_back() {
     );
 }
 
+/// Sends this again and again and reads nothing; returns after how many bytes the server has had enough.
+fn send_without_reading(client: &mut Client, line: &[u8]) -> usize {
+    let mut sent = 0;
+    while client.try_raw(line).is_ok() {
+        sent += line.len();
+        assert!(sent < 100_000_000, "the server takes everything");
+    }
+    sent
+}
+
+#[test]
+fn who_subscribes_and_does_not_read_the_confirmations_is_not_listened_to() {
+    let server = Server::start(&["--client-query-buffer-limit", "1mb"]);
+    let mut deaf = server.client();
+    // Thirty bytes of confirmations for every two.
+    let line = format!("SUBSCRIBE{}\r\n", " x".repeat(30_000));
+    send_without_reading(&mut deaf, line.as_bytes());
+    assert!(memory(server.pid(), "VmHWM") < 50_000_000);
+    assert_eq!(server.client().run("PING"), "PONG");
+}
+
+#[test]
+fn who_has_not_given_the_password_cannot_fill_the_memory() {
+    let server = Server::start(&["--requirepass", "secret"]);
+    let mut stranger = server.client();
+    send_without_reading(&mut stranger, &b"GET k\r\n".repeat(1000));
+    assert!(memory(server.pid(), "VmHWM") < 50_000_000);
+}
+
 #[test]
 fn no_word_and_no_string_may_be_longer_than_proto_max_bulk_len() {
     let server = Server::start(&["--proto-max-bulk-len", "1mb"]);

@@ -26,8 +26,8 @@
 //!
 //! Two rewrites have no log to replay: the first one after `CONFIG SET appendonly yes`, and one
 //! that is to heal a failed fsync, whose log may have holes. These dump the live keyspace under
-//! the shared lock, and list base and incr before anybody may write to the incr: readers go on,
-//! writers wait, about half a second per million small keys.
+//! the shared lock, and list base and incr before anybody may write to the incr: readers go on until
+//! somebody wants to write, and then all wait, about half a second per million small keys.
 //!
 //! **How Redis does it**: aof.c, `rewriteAppendOnlyFileBackground`: a fork writes the base, and
 //! the kernel copies every page that changes meanwhile.
@@ -91,6 +91,8 @@ impl Aof {
     pub fn disable(&self) {
         self.rewriter.enable.store(false, Ordering::Release);
         let _ = self.finish();
+        // No fsync may fail any more, for it would count against a log that is off.
+        let _turn = self.turn();
         let mut target = self.target.lock().unwrap();
         self.enabled.store(false, Ordering::Release);
         *target = None;
@@ -377,17 +379,24 @@ fn write_keyspace(path: &Path, keyspace: &Keyspace) -> io::Result<()> {
 
 /// Steps (d), second half, and (e): from now on the new manifest counts.
 fn publish(temporary: &Path, manifest: &Manifest) -> io::Result<()> {
-    if let Some(base) = &manifest.base {
-        if let Err(error) = fs::rename(temporary, manifest.path_of(base)) {
-            let _ = fs::remove_file(temporary);
-            return Err(error);
-        }
-        manifest::sync_directory(&manifest.directory)?;
+    let Some(base) = &manifest.base else {
+        return manifest.save();
+    };
+    let path = manifest.path_of(base);
+    if let Err(error) = fs::rename(temporary, &path) {
+        let _ = fs::remove_file(temporary);
+        return Err(error);
     }
-    crash_point("rename");
-    manifest.save()?;
+    let saved = manifest::sync_directory(&manifest.directory).and_then(|()| {
+        crash_point("rename");
+        manifest.save()
+    });
+    if saved.is_err() && !manifest.is_in_place() {
+        // On a full disk it would take what the log needs.
+        let _ = fs::remove_file(&path);
+    }
     crash_point("e");
-    Ok(())
+    saved
 }
 
 fn in_words(error: io::Error) -> String {

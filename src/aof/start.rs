@@ -89,6 +89,9 @@ impl Aof {
             if let Err(stop) = result {
                 self.cut_tail(&path, &stop, Some(index) == last)?;
             }
+            // Whoever wrote this may have died before an fsync. From now on it counts as durable.
+            let synced = File::open(&path).and_then(|file| file.sync_data());
+            synced.map_err(|error| format!("cannot fsync {}: {error}", path.display()))?;
             done.commands += extent.commands;
             done.bytes += extent.bytes;
         }

@@ -10,7 +10,8 @@
 //! **How Redis does it**: `expireIfNeeded` in db.c deletes at once, for every command has the data
 //! to itself; `propagateDeletion` logs it.
 
-use super::{Batch, Guard};
+use super::Batch;
+use super::lock::Guard;
 use crate::stats::add;
 use crate::store::Expired;
 
@@ -51,11 +52,16 @@ impl Batch<'_> {
         deleted
     }
 
-    /// Looks for keys of database `db` that are dead, under the exclusive lock, and deletes up to
-    /// `most` of them; returns how many.
+    /// Looks for keys of database `db` that are dead, and deletes up to `most` of them; returns how
+    /// many. It looks under the shared lock: who waits for the exclusive one keeps all readers waiting,
+    /// and there is mostly nothing to delete.
     pub fn sweep(&mut self, db: usize, most: usize) -> usize {
-        self.exclude();
+        self.share();
         let dead = self.keyspace().dead(db, self.time, most);
+        if dead.is_empty() {
+            return 0;
+        }
+        self.exclude();
         let dead = dead.into_iter().map(|key| [Expired { unit: 0, db, key }]);
         dead.map(|key| self.delete_dead(&key)).sum()
     }

@@ -2,7 +2,7 @@
 //!
 //! CONFIG SET takes several options and changes all of them or none. Most of what it changes is
 //! looked up when it is needed, and so has its effect at once; what has to be begun or ended, the
-//! log by `appendonly`, is left to [`crate::client::Server::config_changed`].
+//! log by `appendonly`, is left to [`crate::client::Server::change_config`].
 //!
 //! **How Redis does it**: config.c, `configSetCommand`, with a function to apply in each row. Our
 //! HELP also lists the options, each with its default and whether it can change at run time.
@@ -50,9 +50,7 @@ fn get(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error>
 
 fn set(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let pairs: Vec<_> = Cursor::at(args, 2).pairs().ok_or(Error::Syntax)?.collect();
-    let server = &client.server;
-    let changed = server.config.set(&pairs)?;
-    server.config_changed(&changed);
+    client.server.change_config(&pairs)?;
     reply.ok();
     Ok(())
 }

@@ -14,7 +14,8 @@
 //! replaced without a question: looking is what deletes a dead key and leaves its DEL for the log.
 //!
 //! **KEYS and SCAN** list the keyspace. KEYS does so at once, and holds the shared lock for as
-//! long as that takes: readers go on, writers wait. SCAN returns a few keys and a cursor with
+//! long as that takes: readers go on until somebody wants to write, for the lock lets no new reader
+//! in before a writer who waits. SCAN returns a few keys and a cursor with
 //! which the next call goes on. Its work follows COUNT, not the size of the keyspace or of what it
 //! finds; a call may well find nothing. Any key that is there from the first call to the last is
 //! returned at least once. What makes that hold while the table grows stands in table.rs.

@@ -17,7 +17,7 @@
 //! ```
 //!
 //! Time and memory are the product of both lengths: two strings of 11 KB take half a gigabyte, and
-//! hardly more is allowed. Meanwhile other readers go on; writers wait.
+//! hardly more is allowed. Meanwhile other readers go on, until somebody wants to write.
 //!
 //! **How Redis does it**: t_string.c, `lcsCommand`, the same table. Its bound is
 //! `proto-max-bulk-len`; a reader does not see the configuration here, so the bound is that

@@ -58,8 +58,12 @@ fn add(
     reply: &mut Reply,
 ) -> Result<(), Error> {
     let outbox = outbox(client, reply)?;
-    // Inside EXEC the reply is an array that has only begun; there it must wait for its end.
+    // Inside EXEC the reply is an array that has only begun; there it must wait for its end, and
+    // messages for it.
     let at_once = reply.out.is_empty();
+    if !at_once {
+        outbox.hold();
+    }
     for name in Cursor::new(args).rest() {
         let is_new = client.names(kind).insert(name.to_vec());
         confirm(client, word, Some(name), reply);
@@ -137,7 +141,12 @@ pub fn outbox(client: &mut Client, reply: &Reply) -> Result<Arc<Outbox>, Error> 
 }
 
 fn publish(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    reply.count(client.server.hub.publish(&args[1], &args[2]));
+    let (channel, message) = (&args[1], &args[2]);
+    reply.count(client.server.hub.receivers(channel));
+    // Whoever hears of it may look for what was done before it, and is told when that is in the log.
+    client
+        .announcements
+        .push((channel.to_vec(), message.to_vec()));
     Ok(())
 }
 

@@ -43,6 +43,9 @@ fn while_a_long_log_loads_clients_are_told_so_and_info_shows_how_far_it_is() {
         client.run("CONFIG GET appendonly"),
         "1) \"appendonly\"\n2) \"yes\""
     );
+    // What the log brings has changed since then.
+    let mut watching = Client::connect(address).unwrap();
+    assert_eq!(watching.run("WATCH key:1"), "OK");
     assert_eq!(info(&mut client, "loading"), "1");
     wait_until("the total is known", || {
         info(&mut client, "loading_total_bytes") == total
@@ -59,6 +62,9 @@ fn while_a_long_log_loads_clients_are_told_so_and_info_shows_how_far_it_is() {
     server.wait_for_line(&format!("replayed {count} commands, {total} bytes"));
     assert_eq!(server.client().run("DBSIZE"), format!("(integer) {count}"));
     assert_eq!(info(&mut client, "loading"), "0");
+    watching.run("MULTI");
+    watching.run("SET key:1 late");
+    assert_eq!(watching.run("EXEC"), "(nil)");
 }
 
 #[test]

@@ -164,6 +164,75 @@ fn switching_on_while_a_rewrite_runs_is_not_forgotten() {
     assert_eq!(dump(&mut server.client(), 2), before);
 }
 
+/// Writers who wait for the keyspace while it is dumped have found the log off, and get the keyspace
+/// when it is on.
+#[test]
+fn who_waits_to_write_while_the_log_is_switched_on_is_in_it() {
+    let mut server = Server::start(&[]);
+    let mut client = server.client();
+    assert_eq!(client.run("CONFIG SET appendonly no"), "OK");
+    // Enough for the dump to take a while.
+    for thousand in 0..100 {
+        let pairs = (0..1000).flat_map(|n| [format!("key{thousand}:{n}"), "value".into()]);
+        client.call(
+            &["MSET".to_string()]
+                .into_iter()
+                .chain(pairs)
+                .collect::<Vec<_>>(),
+        );
+    }
+    let stop = AtomicBool::new(false);
+    let counted: Vec<String> = thread::scope(|scope| {
+        let writers: Vec<_> = (0..4)
+            .map(|writer| {
+                let (mut client, stop) = (server.client(), &stop);
+                scope.spawn(move || {
+                    let mut last = client.run(&format!("INCR counter{writer}"));
+                    while !stop.load(Ordering::Relaxed) {
+                        last = client.run(&format!("INCR counter{writer}"));
+                    }
+                    last
+                })
+            })
+            .collect();
+        assert_eq!(client.run("CONFIG SET appendonly yes"), "OK");
+        wait_until("the log is on", || info(&mut client, "aof_enabled") == "1");
+        stop.store(true, Ordering::Relaxed);
+        writers
+            .into_iter()
+            .map(|writer| writer.join().unwrap())
+            .collect()
+    });
+    server.crash();
+    let mut client = server.client();
+    for (writer, last) in counted.iter().enumerate() {
+        let found = client.run(&format!("GET counter{writer}"));
+        assert_eq!(found, last.replace("(integer) ", "\"") + "\"");
+    }
+}
+
+#[test]
+fn clients_who_switch_the_log_on_and_off_at_once_leave_it_as_config_says() {
+    let server = Server::start(&[]);
+    for _ in 0..20 {
+        thread::scope(|scope| {
+            for value in ["no", "yes", "no", "yes"] {
+                let mut client = server.client();
+                scope.spawn(move || {
+                    let reply = client.run(&format!("CONFIG SET appendonly {value}"));
+                    assert_eq!(reply, "OK");
+                });
+            }
+        });
+        let mut client = server.client();
+        let is_on = client.run("CONFIG GET appendonly").contains("yes");
+        wait_until("the log is as it should be", || {
+            info(&mut client, "aof_rewrite_in_progress") == "0"
+                && (info(&mut client, "aof_enabled") == "1") == is_on
+        });
+    }
+}
+
 #[test]
 fn conflicting_writers_leave_a_log_that_replays_to_what_they_saw() {
     let mut server = Server::start(&["--auto-aof-rewrite-min-size", "40kb"]);
