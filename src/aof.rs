@@ -101,7 +101,7 @@ pub struct Status {
     /// The same after the last rewrite, or at the start.
     pub base_size: AtomicU64,
     pub syncs_pending: AtomicU64,
-    /// Clients in WAITAOF.
+    /// Clients in WAIT and WAITAOF.
     pub waiting: AtomicU64,
     pub loading: AtomicBool,
     /// Unix time in seconds.

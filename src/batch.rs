@@ -44,7 +44,7 @@ use crate::handler::server::{self, shown};
 use crate::handler::{Row, Run, TABLE, transactions};
 use crate::propagate::Records;
 use crate::resp::{Args, Reply};
-use crate::stats::{Count, shorten_words};
+use crate::stats::{Count, add, shorten_words};
 use crate::store::{Keyspace, Limits, Notes, Time, View, ViewMut};
 use crate::table::{self, KnownHash};
 use lock::Guard;
@@ -382,8 +382,8 @@ impl<'a> Batch<'a> {
         let Guard::Exclusive(keyspace) = &mut self.guard else {
             unreachable!("the keyspace is changed when the exclusive lock was taken")
         };
-        let (known, records) = (&self.known, &mut self.records);
-        ViewMut::new(keyspace, known, db, self.time, limits, records)
+        let (known, records, notes) = (&self.known, &mut self.records, &self.notes);
+        ViewMut::new(keyspace, known, db, self.time, limits, records, notes)
     }
 
     /// Releases the lock and waits until the log holds what the replies say. Afterwards no lock
@@ -412,6 +412,7 @@ impl<'a> Batch<'a> {
         self.account.settle(&self.server.stats, counters);
         counters.add(Count::Hits, self.notes.hits.take());
         counters.add(Count::Misses, self.notes.misses.take());
+        add(&self.server.stats.expired_keys, self.notes.deleted.take());
         self.account.tell_journey(client, &self.logged_at);
     }
 

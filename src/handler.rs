@@ -252,9 +252,10 @@ impl Table {
 
 /// Whether the command is answered while the log replays: if it neither reads nor writes data (INFO
 /// and WATCH look at what there is). PING is refused so that who asks whether the server is ready is
-/// told.
+/// told; the others because there is nothing yet to be waited for, or rewritten.
 pub fn works_while_loading(command: &Command) -> bool {
-    !matches!(command.run, Run::Read(_) | Run::Write(_)) && command.name != "ping"
+    let refused = ["ping", "wait", "waitaof", "bgrewriteaof"];
+    !matches!(command.run, Run::Read(_) | Run::Write(_)) && !refused.contains(&command.name)
 }
 
 /// Whether the log may hold this command; the error is what the operator is to be told.

@@ -298,6 +298,7 @@ impl Session<'_> {
         ));
         let error = Error::quoting("ERR Protocol error: ", reason, "");
         self.reply.error(&error);
+        self.client.public.counters.add(Count::ErrorReplies, 1);
         self.flush()
     }
 
@@ -373,18 +374,19 @@ impl Session<'_> {
         let position = aof.position();
         let deadline = deadline(wait.timeout_ms);
         let on_disk = |pause| !aof.is_enabled() || aof.wait_durable(position, pause);
+        aof.status.waiting.fetch_add(1, Ordering::Relaxed);
+        let mut waited = Ok(());
         if wait.local {
-            aof.status.waiting.fetch_add(1, Ordering::Relaxed);
-            let waited = self.wait_until(deadline, on_disk);
-            aof.status.waiting.fetch_sub(1, Ordering::Relaxed);
-            waited?;
+            waited = self.wait_until(deadline, on_disk);
         }
-        if wait.replicas {
-            self.wait_until(deadline, |pause| {
+        if wait.replicas && waited.is_ok() {
+            waited = self.wait_until(deadline, |pause| {
                 std::thread::sleep(pause);
                 false
-            })?;
+            });
         }
+        aof.status.waiting.fetch_sub(1, Ordering::Relaxed);
+        waited?;
         if wait.silent {
             return Ok(());
         }

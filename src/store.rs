@@ -187,12 +187,7 @@ impl<'a> View<'a> {
     /// The key's entry if it is alive, counted as a hit or a miss.
     pub fn get(&self, key: &[u8]) -> Option<&'a Entry> {
         let found = self.peek(key);
-        let counter = if found.is_some() {
-            &self.notes.hits
-        } else {
-            &self.notes.misses
-        };
-        counter.set(counter.get() + 1);
+        self.notes.count(found.is_some());
         found
     }
 
@@ -333,6 +328,7 @@ pub struct ViewMut<'a> {
     pub time: Time,
     pub limits: Limits,
     records: &'a mut Records,
+    pub notes: &'a Notes,
     /// How much the command has changed. If it stays 0, nothing is logged.
     pub dirty: u64,
     /// Whether the command has said itself what is to be logged.
@@ -347,6 +343,7 @@ impl<'a> ViewMut<'a> {
         time: Time,
         limits: Limits,
         records: &'a mut Records,
+        notes: &'a Notes,
     ) -> ViewMut<'a> {
         ViewMut {
             keyspace,
@@ -355,6 +352,7 @@ impl<'a> ViewMut<'a> {
             time,
             limits,
             records,
+            notes,
             dirty: 0,
             propagated: false,
         }
@@ -577,6 +575,7 @@ impl<'a> ViewMut<'a> {
             self.records.push(self.db, [&b"DEL"[..], key].into_iter());
             let watchers = self.keyspace.watchers.get_mut().unwrap();
             watchers.touch(self.db, key, true, Now::Gone);
+            self.notes.deleted.set(self.notes.deleted.get() + 1);
             return None;
         }
         self.db_mut().keys.get_mut(hash, key)

@@ -20,6 +20,7 @@ use crate::client::{Client, Then};
 use crate::error::Error;
 use crate::handler::{Command, Row, Run, TABLE, debug, works_while_loading};
 use crate::resp::{Args, Reply};
+use crate::stats::Count;
 use std::sync::atomic::Ordering;
 
 impl Batch<'_> {
@@ -80,8 +81,9 @@ impl Batch<'_> {
             client.then = Then::Drop;
             return;
         }
-        if let Some(row) = TABLE.find(&args[0]) {
-            self.account.count_rejected(row.index);
+        match TABLE.find(&args[0]) {
+            Some(row) => self.account.count_rejected(row.index),
+            None => client.public.counters.add(Count::ErrorReplies, 1),
         }
         if is_exec {
             client.transaction = None;

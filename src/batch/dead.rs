@@ -12,7 +12,6 @@
 
 use super::Batch;
 use super::lock::Guard;
-use crate::stats::add;
 use crate::store::Expired;
 
 impl Batch<'_> {
@@ -48,7 +47,6 @@ impl Batch<'_> {
         if !self.in_exec {
             self.records.end();
         }
-        add(&self.server.stats.expired_keys, deleted as u64);
         deleted
     }
 

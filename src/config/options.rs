@@ -98,6 +98,16 @@ const MB: i64 = 1024 * 1024;
 const NO: &[&str] = &["no"];
 const NONE: &[&str] = &[""];
 const ZERO: &[&str] = &["0"];
+const POLICIES: &[&str] = &[
+    "volatile-lru",
+    "volatile-lfu",
+    "volatile-random",
+    "volatile-ttl",
+    "allkeys-lru",
+    "allkeys-lfu",
+    "allkeys-random",
+    "noeviction",
+];
 const REPLICAS: &str = "this server has no replicas";
 const TLS: &str = "this server has no TLS";
 const NO_EFFECT: &str = "no effect here";
@@ -160,6 +170,7 @@ pub static OPTIONS: &[Row] = &[
     row("masterauth", "", Only(NONE, REPLICAS), AtStart, ""),
     row("masteruser", "", Only(NONE, REPLICAS), AtStart, ""),
     row("min-replicas-to-write", "0", Only(ZERO, REPLICAS), Live, ""),
+    row("min-slaves-to-write", "", Alias("min-replicas-to-write"), Live, ""),
     row("cluster-enabled", "no", Only(NO, "this server is no cluster node"), AtStart, ""),
     row("maxmemory", "0", Only(ZERO, "this server has no eviction"), Live, ""),
     row("maxmemory-clients", "0", Only(ZERO, "this server does not count its clients' memory"), Live, ""),
@@ -190,6 +201,17 @@ pub static OPTIONS: &[Row] = &[
     row("replica-read-only", "yes", YesNo, Live, NO_EFFECT),
     row("replica-priority", "100", Number(0, INT), Live, NO_EFFECT),
     row("replica-lazy-flush", "no", YesNo, Live, NO_EFFECT),
+    row("replica-ignore-maxmemory", "yes", YesNo, Live, NO_EFFECT),
+    row("min-replicas-max-lag", "10", Number(0, INT), Live, NO_EFFECT),
+    row("repl-ping-replica-period", "10", Number(1, INT), Live, NO_EFFECT),
+    row("repl-backlog-ttl", "3600", Number(0, BIG), Live, NO_EFFECT),
+    row("slave-serve-stale-data", "", Alias("replica-serve-stale-data"), Live, ""),
+    row("slave-read-only", "", Alias("replica-read-only"), Live, ""),
+    row("slave-priority", "", Alias("replica-priority"), Live, ""),
+    row("slave-lazy-flush", "", Alias("replica-lazy-flush"), Live, ""),
+    row("slave-ignore-maxmemory", "", Alias("replica-ignore-maxmemory"), Live, ""),
+    row("min-slaves-max-lag", "", Alias("min-replicas-max-lag"), Live, ""),
+    row("repl-ping-slave-period", "", Alias("repl-ping-replica-period"), Live, ""),
     row("repl-diskless-sync", "yes", YesNo, Live, NO_EFFECT),
     row("repl-diskless-sync-delay", "5", Number(0, INT), Live, NO_EFFECT),
     row("repl-diskless-sync-max-replicas", "0", Number(0, INT), Live, NO_EFFECT),
@@ -198,7 +220,18 @@ pub static OPTIONS: &[Row] = &[
     row("repl-backlog-size", "1048576", Memory(1, BIG), Live, NO_EFFECT),
     row("repl-timeout", "60", Number(1, INT), Live, NO_EFFECT),
     row("acllog-max-len", "128", Number(0, BIG), Live, NO_EFFECT),
-    row("maxmemory-policy", "noeviction", Text, Live, NO_EFFECT),
+    row("maxmemory-policy", "noeviction", OneOf(POLICIES), Live, NO_EFFECT),
+    row("maxmemory-eviction-tenacity", "10", Number(0, 100), Live, NO_EFFECT),
+    row("lfu-log-factor", "10", Number(0, INT), Live, NO_EFFECT),
+    row("lfu-decay-time", "1", Number(0, INT), Live, NO_EFFECT),
+    row("active-expire-effort", "1", Number(1, 10), Live, NO_EFFECT),
+    row("tracking-table-max-keys", "1000000", Number(0, BIG), Live, NO_EFFECT),
+    row("acl-pubsub-default", "resetchannels", OneOf(&["allchannels", "resetchannels"]), Live, NO_EFFECT),
+    row("crash-log-enabled", "yes", YesNo, Live, NO_EFFECT),
+    row("crash-memcheck-enabled", "yes", YesNo, Live, NO_EFFECT),
+    row("syslog-ident", "redis", Text, AtStart, NO_EFFECT),
+    row("unixsocketperm", "0", Text, AtStart, NO_EFFECT),
+    row("sanitize-dump-payload", "no", OneOf(&["no", "yes", "clients"]), Live, NO_EFFECT),
     row("maxmemory-samples", "5", Number(1, INT), Live, NO_EFFECT),
     row("lazyfree-lazy-eviction", "no", YesNo, Live, NO_EFFECT),
     row("lazyfree-lazy-expire", "no", YesNo, Live, NO_EFFECT),

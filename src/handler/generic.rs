@@ -72,7 +72,9 @@ fn copy(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Er
     if db == view.db && source == destination {
         return Err(Error::SameObject);
     }
-    let copies = view.get(source).is_some() && (is_free(view, db, destination) || replace);
+    let exists = view.get(source).is_some();
+    view.notes.count(exists);
+    let copies = exists && (is_free(view, db, destination) || replace);
     if copies && let Some(entry) = view.get(source) {
         let mut copy = entry.copy_to(destination);
         copy.set_deadline(entry.deadline());

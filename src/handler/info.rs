@@ -123,7 +123,7 @@ impl Info<'_> {
             "maxclients",
             server.config.maxclients.load(Ordering::Relaxed),
         );
-        // WAITAOF is the only command that makes a client wait.
+        // Only WAIT and WAITAOF make a client wait.
         self.field("blocked_clients", load(&server.aof.status.waiting));
     }
 

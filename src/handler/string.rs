@@ -262,7 +262,10 @@ fn store_until(view: &mut ViewMut, args: &mut Args, at: usize, deadline: u64) {
 
 /// Answers with the string that the key holds, or nil; returns whether there is one.
 fn reply_with_value_of(view: &mut ViewMut, key: &[u8], reply: &mut Reply) -> Result<bool, Error> {
-    let string = view.string(key)?.and_then(|entry| entry.string());
+    let notes = view.notes;
+    let found = view.string(key);
+    notes.count(!matches!(found, Ok(None)));
+    let string = found?.and_then(|entry| entry.string());
     let exists = string.is_some();
     reply_with(string, reply);
     Ok(exists)

@@ -24,6 +24,8 @@ pub struct Notes {
     pub unit: Cell<u64>,
     pub hits: Cell<u64>,
     pub misses: Cell<u64>,
+    /// How many dead keys were deleted, by whomever.
+    pub deleted: Cell<u64>,
 }
 
 impl Notes {
@@ -33,6 +35,13 @@ impl Notes {
             let (unit, key) = (self.unit.get(), key.to_vec());
             self.expired.borrow_mut().push(Expired { unit, db, key });
         }
+    }
+
+    /// Counts a lookup, as Redis's `lookupKeyRead` does: those of a command that answers with what is
+    /// there, and of no other that writes.
+    pub fn count(&self, is_there: bool) {
+        let counter = if is_there { &self.hits } else { &self.misses };
+        counter.set(counter.get() + 1);
     }
 
     /// Hands over what was noted, to be deleted.
