@@ -229,6 +229,16 @@ impl Table {
 
     /// The row that these words call, if their number is right.
     pub fn look_up(&self, args: &Args) -> Result<&Row, Error> {
+        let row = self.named_by(args)?;
+        if row.command.takes(args.len()) {
+            Ok(row)
+        } else {
+            Err(Error::WrongArity(row.command.name))
+        }
+    }
+
+    /// The row that these words name, however many they are.
+    pub fn named_by(&self, args: &Args) -> Result<&Row, Error> {
         let words = || args.iter().map(<[u8]>::to_vec).collect();
         // A subcommand's row is reached through its container only.
         let found = self.find(&args[0]).filter(|_| !args[0].contains(&b'|'));
@@ -242,11 +252,7 @@ impl Table {
                 (None, _) => return Err(unknown_subcommand(container.name, &args[1])),
             };
         }
-        if row.command.takes(args.len()) {
-            Ok(row)
-        } else {
-            Err(Error::WrongArity(row.command.name))
-        }
+        Ok(row)
     }
 }
 

@@ -81,9 +81,9 @@ impl Batch<'_> {
             client.then = Then::Drop;
             return;
         }
-        match TABLE.find(&args[0]) {
-            Some(row) => self.account.count_rejected(row.index),
-            None => client.public.counters.add(Count::ErrorReplies, 1),
+        match TABLE.named_by(args) {
+            Ok(row) => self.account.count_rejected(row.index),
+            Err(_) => client.public.counters.add(Count::ErrorReplies, 1),
         }
         if is_exec {
             client.transaction = None;
