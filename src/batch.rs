@@ -41,7 +41,7 @@ use crate::account::{Account, Step, add_to_slow_log, is_quick};
 use crate::client::{Client, Replies, Server, Transaction};
 use crate::error::Error;
 use crate::handler::server::{self, shown};
-use crate::handler::{Row, Run, TABLE, transactions};
+use crate::handler::{Keys, Row, Run, TABLE, transactions};
 use crate::propagate::Records;
 use crate::resp::{Args, Reply};
 use crate::stats::{Count, add, shorten_words};
@@ -209,6 +209,16 @@ impl<'a> Batch<'a> {
         }
     }
 
+    /// Looks at all keys of a command that has many, when it has its lock.
+    fn warm_keys(&self, row: &Row, db: usize, args: &Args) {
+        let Keys(first, last, step) = row.command.keys;
+        // Fewer than four have nothing to gain.
+        if last < 0 && args.len() as i64 > 4 * step {
+            let keys = args.iter().skip(first as usize).step_by(step as usize);
+            self.keyspace().warm_keys(db, keys);
+        }
+    }
+
     /// Runs a command that has been admitted, and accounts for it.
     fn call(&mut self, row: &'static Row, client: &mut Client, args: &mut Args, reply: &mut Reply) {
         self.start(row);
@@ -222,6 +232,7 @@ impl<'a> Batch<'a> {
         let result = match row.command.run {
             Run::Read(handler) => {
                 self.share();
+                self.warm_keys(row, client.db, args);
                 let result = handler(&self.view(client.db), args, reply);
                 self.delete_noted_if_exclusive();
                 result
@@ -235,7 +246,11 @@ impl<'a> Batch<'a> {
             Run::Client(handler) | Run::OpenContainer(handler) | Run::Unlocked(handler) => {
                 handler(client, args, reply)
             }
-            Run::Write(handler) => self.write(handler, client.db, args, reply),
+            Run::Write(handler) => {
+                self.exclude();
+                self.warm_keys(row, client.db, args);
+                self.write(handler, client.db, args, reply)
+            }
             Run::Exec => self.exec(client, reply),
             Run::Container => Ok(()),
         };
@@ -273,7 +288,8 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Runs a writing handler and keeps its records. Under EXEC they join EXEC's unit.
+    /// Runs a writing handler under the exclusive lock and keeps its records. Under EXEC they join EXEC's
+    /// unit.
     fn write(
         &mut self,
         handler: fn(&mut ViewMut, &mut Args, &mut Reply) -> Result<(), Error>,
@@ -282,7 +298,6 @@ impl<'a> Batch<'a> {
         reply: &mut Reply,
     ) -> Result<(), Error> {
         let begin = reply.out.mark();
-        self.exclude();
         if !self.in_exec {
             self.records.begin();
         }
