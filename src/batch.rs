@@ -410,16 +410,12 @@ impl<'a> Batch<'a> {
             Some(_) if self.logged.is_empty() => Ok(()),
             _ => self.server.aof.commit(self.position),
         };
-        let announcements = client.announcements.drain(..);
-        match committed {
-            Ok(()) => announcements.for_each(|(channel, message)| {
-                self.server.hub.publish(&channel, &message);
-            }),
-            // Nobody hears of what may not have been done.
-            Err(cause) => {
-                drop(announcements);
-                self.retract(&Error::Misconf(cause), reply);
-            }
+        if let Err(cause) = committed {
+            self.retract(&Error::Misconf(cause), reply);
+        }
+        // What others hear of a write that was refused is as uncertain as the write.
+        for announcement in client.announcements.drain(..) {
+            self.server.hub.publish(&announcement);
         }
         self.logged.clear();
         client.update_public(reply.protocol, self.account.last_row);

@@ -21,7 +21,7 @@
 use crate::aof::Aof;
 use crate::config::Config;
 use crate::error::Error;
-use crate::pubsub::{Hub, Kind, Outbox};
+use crate::pubsub::{Announcement, Hub, Kind, Outbox};
 use crate::resp::{Args, Protocol};
 use crate::stats::{Counters, Stats, Totals};
 use crate::store::Garbage;
@@ -237,9 +237,9 @@ pub struct Client {
     /// What it has subscribed to; the hub knows the same.
     pub channels: BTreeSet<Vec<u8>>,
     pub patterns: BTreeSet<Vec<u8>>,
-    /// What it has published, channel and message, and what must not be heard before the log holds
-    /// all that was done before it.
-    pub announcements: Vec<(Vec<u8>, Vec<u8>)>,
+    /// What it has published, and what must not be heard before the log holds all that was done before
+    /// it.
+    pub announcements: Vec<Announcement>,
     /// From the first SUBSCRIBE or MONITOR on, all its output goes through here.
     pub outbox: Option<Arc<Outbox>>,
     pub replies: Replies,

@@ -51,6 +51,14 @@ struct State {
     monitors: BTreeMap<Id, Arc<Outbox>>,
 }
 
+/// A message that waits until the log holds what was done before it.
+pub struct Announcement {
+    channel: Vec<u8>,
+    message: Vec<u8>,
+    /// Who is to hear it, and by which pattern, if not by the channel's name.
+    pub receivers: Vec<(Option<Vec<u8>>, Id)>,
+}
+
 /// Channels, or patterns of channels.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -98,34 +106,41 @@ impl Hub {
         }
     }
 
-    /// Queues a message for everyone who listens.
-    pub fn publish(&self, channel: &[u8], message: &[u8]) {
-        let send = |to: &Outbox, words: &[&[u8]]| to.push(&encode(to.protocol(), words));
-        self.for_receivers(channel, |pattern, to| match pattern {
-            None => send(to, &[b"message", channel, message]),
-            Some(pattern) => send(to, &[b"pmessage", pattern, channel, message]),
-        });
-    }
-
-    /// How many messages a PUBLISH to the channel sends: one for each of its subscribers, and one for
-    /// each of those to a pattern that it matches.
-    pub fn receivers(&self, channel: &[u8]) -> usize {
-        let mut count = 0;
-        self.for_receivers(channel, |_, _| count += 1);
-        count
-    }
-
-    /// Calls `each` for the subscribers of a channel, in their order: first those who have named it,
-    /// then, with the pattern, those whose pattern it matches.
-    fn for_receivers(&self, channel: &[u8], mut each: impl FnMut(Option<&[u8]>, &Outbox)) {
+    /// A message for all who listen to the channel now: each of its subscribers, and each of those to a
+    /// pattern that it matches.
+    pub fn announce(&self, channel: &[u8], message: &[u8]) -> Announcement {
         let state = self.state.lock().unwrap();
         let named = state.channels.get(channel).into_iter();
-        named
-            .flat_map(BTreeMap::values)
-            .for_each(|to| each(None, to));
+        let named = named.flat_map(BTreeMap::keys).map(|id| (None, *id));
+        let mut receivers: Vec<_> = named.collect();
         for (pattern, subscribers) in &state.patterns {
             if crate::glob::matches(pattern, channel, false) {
-                subscribers.values().for_each(|to| each(Some(pattern), to));
+                let matching = subscribers.keys().map(|id| (Some(pattern.clone()), *id));
+                receivers.extend(matching);
+            }
+        }
+        Announcement {
+            channel: channel.to_vec(),
+            message: message.to_vec(),
+            receivers,
+        }
+    }
+
+    /// Queues a message for those to whom it was announced, but for whoever has unsubscribed since.
+    pub fn publish(&self, announcement: &Announcement) {
+        let state = self.state.lock().unwrap();
+        let (channel, message) = (&announcement.channel[..], &announcement.message[..]);
+        for (pattern, id) in &announcement.receivers {
+            let subscribers = match pattern {
+                None => state.channels.get(channel),
+                Some(pattern) => state.patterns.get(pattern),
+            };
+            if let Some(to) = subscribers.and_then(|subscribers| subscribers.get(id)) {
+                let words: &[&[u8]] = match pattern {
+                    None => &[b"message", channel, message],
+                    Some(pattern) => &[b"pmessage", pattern, channel, message],
+                };
+                to.push(&encode(to.protocol(), words));
             }
         }
     }
@@ -320,7 +335,8 @@ impl Outbox {
     /// Waits for room, for the owner of the queue, but at most `pause`; returns whether there is.
     pub fn wait_for_room(&self, pause: Duration) -> bool {
         let queue = self.queue.lock().unwrap();
-        let full = |queue: &mut Queue| queue.len() > ROOM && !queue.closed;
+        // Not what is held: that waits for the owner.
+        let full = |queue: &mut Queue| queue.bytes.len() + queue.writing > ROOM && !queue.closed;
         let waited = self.drained.wait_timeout_while(queue, pause, full);
         !waited.unwrap().1.timed_out()
     }

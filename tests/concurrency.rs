@@ -514,6 +514,32 @@ fn no_message_comes_before_the_answer_of_an_exec_that_subscribes() {
     });
 }
 
+/// Messages are held until EXEC has answered, however long they are; and nobody hears what was published
+/// before he listened.
+#[test]
+fn an_exec_that_publishes_much_and_subscribes_is_answered() {
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    let long = "x".repeat(1_000_000);
+    for words in [
+        &["MULTI"][..],
+        &["PUBLISH", "c", "early"],
+        &["SUBSCRIBE", "c"],
+    ] {
+        client.call(words);
+    }
+    client.call(&["PUBLISH", "c", &long]);
+    let Value::Array(answer) = client.call(&["EXEC"]) else {
+        panic!("EXEC answers with an array");
+    };
+    assert_eq!(
+        (&answer[0], &answer[2]),
+        (&Value::Integer(0), &Value::Integer(1))
+    );
+    let message = ["message", "c", &long].map(Value::bulk);
+    assert_eq!(client.read(), Value::Array(message.into()));
+}
+
 /// A reader may not delete a dead key, so it notes it, and DBSIZE leaves out what is noted. CONFIG SET
 /// gives the lock back in between, and whoever waits for it deletes.
 #[test]

@@ -275,8 +275,8 @@ impl Aof {
         new.incrs.push(incr.clone());
         let file = start::create(&new.path_of(&incr)).map_err(in_words)?;
         // Under the shared lock nobody appends, so base and switch see the same state. The log's
-        // mutexes are taken under it here and at SHUTDOWN alone; who holds one of them never
-        // waits for the keyspace.
+        // mutexes are taken under it here, at SHUTDOWN, and by CONFIG SET in an EXEC; who holds one
+        // of them never waits for the keyspace.
         let keyspace = store.read().unwrap();
         let temporary = self.write_base(&new, &keyspace).map_err(in_words)?;
         crash_point("d");

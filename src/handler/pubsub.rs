@@ -141,12 +141,10 @@ pub fn outbox(client: &mut Client, reply: &Reply) -> Result<Arc<Outbox>, Error> 
 }
 
 fn publish(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let (channel, message) = (&args[1], &args[2]);
-    reply.count(client.server.hub.receivers(channel));
     // Whoever hears of it may look for what was done before it, and is told when that is in the log.
-    client
-        .announcements
-        .push((channel.to_vec(), message.to_vec()));
+    let announcement = client.server.hub.announce(&args[1], &args[2]);
+    reply.count(announcement.receivers.len());
+    client.announcements.push(announcement);
     Ok(())
 }
 

@@ -215,3 +215,26 @@ fn a_transaction_that_the_log_discards_ends_there() {
     assert_eq!(server.client().run("MGET a b"), "1) \"1\"\n2) \"1\"");
     assert_eq!(fs::read(file_of(server.dir(), 0)).unwrap(), log);
 }
+
+#[test]
+fn a_message_is_heard_when_the_log_holds_what_was_done_before_it() {
+    let server = Server::start(&[]);
+    let (mut client, mut listening) = (server.client(), server.client());
+    listening.run("SUBSCRIBE news");
+    client.call(&["SET", "a", &"ab".repeat(2000)]);
+    client.call(&["SET", "b", &"ba".repeat(2000)]);
+    // The batch that publishes has much to do before it ends.
+    let slow = crate::record("LCS a b LEN").repeat(5);
+    client.raw(
+        &[
+            crate::record("SET announced 1"),
+            crate::record("PUBLISH news x"),
+            slow,
+        ]
+        .concat(),
+    );
+    assert!(listening.read().to_string().contains("\"x\""));
+    let files = crate::support::log_files(server.dir()).unwrap();
+    let log = fs::read(files.last().unwrap()).unwrap();
+    assert!(log.windows(9).any(|bytes| bytes == b"announced"));
+}
