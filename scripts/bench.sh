@@ -6,7 +6,7 @@
 # counts is the ratio within a round, and of those the median. Measured are rates with
 # redis-benchmark, and beside each rate the CPU time the server took for it, which does not depend
 # on how fast the generator is; the floor of the design (pong.rs: a thread per client that answers
-# only +PONG); memory; the worst pauses; loading; many connections (all with probe.rs).
+# only +PONG); a few of them again where the generator has a core of its own; memory; the worst pauses; loading; many connections (all with probe.rs).
 #
 #   scripts/bench.sh [--runs N] [--quick] [--only PATTERN]
 #
@@ -200,9 +200,10 @@ rate_once() {
 # rates LOG TEST SIZE CLIENTS PIPELINE
 rates() {
     local log=$1 test=$2 size=$3 clients=$4 pipeline=$5
-    local sides="ours redis" heading title target= keyspace n rate p99 cpu round side arguments
+    local sides="ours redis" logging heading title target= keyspace n rate p99 cpu round side arguments
 
-    case $log in no) heading="no log" ;; yes) heading="appendonly yes, everysec" ;; esac
+    case $log in no) logging="no log" ;; yes) logging=everysec ;; esac
+    heading=${logging/everysec/appendonly yes, everysec}
     case $size in
         32) keyspace=100000 heading+=", values of 32 B" ;;
         16384) keyspace=1000 heading+=", values of 16 KiB" ;;
@@ -278,8 +279,7 @@ record_rate() {
             # for one answer wait as long as the rate says.
             local goal=
             if [[ $log == yes ]] && ((pipeline > 1)); then goal="ratio<=1.0"; fi
-            record "99th percentile, values of 32 B" "$title, $(case $log in no) echo "no log" ;; yes) echo everysec ;; esac)" \
-                ms "$goal" "$side" "$round" "$p99" ;;
+            record "99th percentile, values of 32 B" "$title, $logging" ms "$goal" "$side" "$round" "$p99" ;;
     esac
 }
 

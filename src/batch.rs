@@ -25,7 +25,7 @@
 //!
 //! **Looking ahead** ([`Batch::warm`]): when a batch has taken its lock it first looks at the key of each
 //! of its commands, so that the processor waits for the memory of many at once (store/ahead.rs). Replay
-//! does the same with the records of the log.
+//! does the same with the records of the log, and a command with many keys with those.
 //!
 //! **How Redis does it**: server.c, `processCommand` and `call`. It needs no locks, for it has one
 //! thread; `call` is its one place too.
@@ -51,6 +51,9 @@ use lock::Guard;
 use std::ops::Range;
 use std::sync::RwLock;
 use std::sync::atomic::Ordering;
+
+/// Fewer keys than these have nothing to gain from being looked ahead to.
+const WORTH_IT: usize = 4;
 
 /// A command that has arrived, and what is found out about it before there is a lock to be held.
 #[derive(Default)]
@@ -186,8 +189,7 @@ impl<'a> Batch<'a> {
     /// behind each key is looked at too: it is a field, and where it is not (HSCAN's cursor) the look is
     /// in vain.
     pub fn warm(&mut self, db: usize, arrived: &[Arrived]) {
-        // Fewer than four have nothing to gain.
-        let is_worth_it = arrived.len() >= 4;
+        let is_worth_it = arrived.len() >= WORTH_IT;
         let first = arrived.first().and_then(|arrived| arrived.row);
         let Some(first) = first.filter(|_| is_worth_it) else {
             return;
@@ -212,8 +214,7 @@ impl<'a> Batch<'a> {
     /// Looks at all keys of a command that has many, when it has its lock.
     fn warm_keys(&self, row: &Row, db: usize, args: &Args) {
         let Keys(first, last, step) = row.command.keys;
-        // Fewer than four have nothing to gain.
-        if last < 0 && args.len() as i64 > 4 * step {
+        if last < 0 && args.len() > WORTH_IT * step as usize {
             let keys = args.iter().skip(first as usize).step_by(step as usize);
             self.keyspace().warm_keys(db, keys);
         }
@@ -406,14 +407,14 @@ impl<'a> Batch<'a> {
     pub fn finish(&mut self, client: &mut Client, reply: &mut Reply) {
         self.give_back();
         let committed = match self.server.aof.refusal() {
-            // Readers go on. What they see of a write is as uncertain as the write.
+            // Readers go on. What they see of a write is as uncertain as the write, and so is what others
+            // hear of it below.
             Some(_) if self.logged.is_empty() => Ok(()),
             _ => self.server.aof.commit(self.position),
         };
         if let Err(cause) = committed {
             self.retract(&Error::Misconf(cause), reply);
         }
-        // What others hear of a write that was refused is as uncertain as the write.
         for announcement in client.announcements.drain(..) {
             self.server.hub.publish(&announcement);
         }

@@ -168,11 +168,13 @@ impl Hub {
         (state.channels.len(), state.patterns.len())
     }
 
-    /// From here on the client sees every command that is run.
-    pub fn add_monitor(&self, id: Id, to: &Arc<Outbox>) {
+    /// From here on the client sees every command that is run. `confirm` runs before any line can
+    /// arrive, and when no command is missed any more.
+    pub fn add_monitor(&self, id: Id, to: &Arc<Outbox>, confirm: impl FnOnce()) {
         let mut state = self.state.lock().unwrap();
         state.monitors.insert(id, to.clone());
         self.monitors.store(state.monitors.len(), Ordering::Relaxed);
+        confirm();
     }
 
     /// Ends that.

@@ -361,10 +361,10 @@ impl Session<'_> {
 
     /// Bytes (`client-query-buffer-limit`), but few for one who has yet to give the password.
     fn stash_limit(&self) -> usize {
-        let limit = &self.server.config.query_buffer_limit;
         if self.client.owes_password() {
             return STRANGERS_STASH;
         }
+        let limit = &self.server.config.query_buffer_limit;
         limit.load(Ordering::Relaxed)
     }
 

@@ -223,7 +223,7 @@ fn who_never_reads_holds_no_lock_and_little_memory() {
     let server = Server::start(&[]);
     let silent: Vec<Client> = (0..5).map(|_| who_never_reads(&server)).collect();
     let mut other = server.client();
-    for n in 0..200 {
+    for n in 0..5000 {
         assert_eq!(other.run("INCR n"), format!("(integer) {}", n + 1));
         assert_eq!(other.run("STRLEN big"), "(integer) 1000000");
     }
@@ -284,34 +284,38 @@ fn two_subscribers_see_the_messages_in_the_same_order() {
     }
 }
 
-#[test]
-fn a_confirmation_comes_before_the_first_message() {
+/// Has a hundred new clients do something, one after the other, while another publishes without end.
+fn while_somebody_publishes(each: impl Fn(&mut Client)) {
     let server = Server::start(&[]);
     let done = &AtomicBool::new(false);
     thread::scope(|scope| {
         let mut publisher = server.client();
         scope.spawn(move || {
             while !done.load(Ordering::Relaxed) {
-                publisher.run("PUBLISH c m");
+                publisher.run("PUBLISH c other");
             }
         });
-        for _ in 0..100 {
-            let mut client = server.client();
-            client.raw(b"SUBSCRIBE c\r\nUNSUBSCRIBE c\r\nPING\r\n");
-            let expected = "1) \"subscribe\"\n2) \"c\"\n3) (integer) 1";
-            assert_eq!(client.read().to_string(), expected);
-            let mut next = client.read().to_string();
-            while next.contains("message") {
-                next = client.read().to_string();
-            }
-            assert!(next.contains("unsubscribe"), "{next}");
-            assert_eq!(
-                client.read(),
-                Value::Simple(b"PONG".into()),
-                "and then no message"
-            );
-        }
+        (0..100).for_each(|_| each(&mut server.client()));
         done.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_confirmation_comes_before_the_first_message() {
+    while_somebody_publishes(|client| {
+        client.raw(b"SUBSCRIBE c\r\nUNSUBSCRIBE c\r\nPING\r\n");
+        let expected = "1) \"subscribe\"\n2) \"c\"\n3) (integer) 1";
+        assert_eq!(client.read().to_string(), expected);
+        let mut next = client.read().to_string();
+        while next.contains("message") {
+            next = client.read().to_string();
+        }
+        assert!(next.contains("unsubscribe"), "{next}");
+        assert_eq!(
+            client.read(),
+            Value::Simple(b"PONG".into()),
+            "and then no message"
+        );
     });
 }
 
@@ -487,30 +491,18 @@ fn replies_leave_while_a_huge_pipeline_is_still_coming() {
 /// an answer.
 #[test]
 fn no_message_comes_before_the_answer_of_an_exec_that_subscribes() {
-    let server = Server::start(&[]);
-    let done = &AtomicBool::new(false);
-    thread::scope(|scope| {
-        let mut publisher = server.client();
-        scope.spawn(move || {
-            while !done.load(Ordering::Relaxed) {
-                publisher.run("PUBLISH c other");
-            }
-        });
-        for _ in 0..100 {
-            let mut client = server.client();
-            client.raw(b"MULTI\r\nSET k v\r\nSUBSCRIBE c\r\nPUBLISH c own\r\nEXEC\r\n");
-            (0..4).for_each(|_| drop(client.read()));
-            let Value::Array(answer) = client.read() else {
-                panic!("EXEC answers with an array");
-            };
-            assert_eq!(answer[0], Value::Simple(b"OK".into()));
-            let confirmation = "1) \"subscribe\"\n2) \"c\"\n3) (integer) 1";
-            assert_eq!(answer[1].to_string(), confirmation);
-            assert!(matches!(answer[2], Value::Integer(1..)));
-            // Its own comes too, among those of the other.
-            while !client.read().to_string().contains("own") {}
-        }
-        done.store(true, Ordering::Relaxed);
+    while_somebody_publishes(|client| {
+        client.raw(b"MULTI\r\nSET k v\r\nSUBSCRIBE c\r\nPUBLISH c own\r\nEXEC\r\n");
+        (0..4).for_each(|_| drop(client.read()));
+        let Value::Array(answer) = client.read() else {
+            panic!("EXEC answers with an array");
+        };
+        assert_eq!(answer[0], Value::Simple(b"OK".into()));
+        let confirmation = "1) \"subscribe\"\n2) \"c\"\n3) (integer) 1";
+        assert_eq!(answer[1].to_string(), confirmation);
+        assert!(matches!(answer[2], Value::Integer(1..)));
+        // Its own comes too, among those of the other.
+        while !client.read().to_string().contains("own") {}
     });
 }
 
@@ -589,6 +581,20 @@ fn readers_go_on_while_one_reads_for_long_and_nobody_writes() {
     });
     assert!(whole > Duration::from_millis(300), "too short: {whole:?}");
     assert!(longest < whole / 3, "{longest:?} of {whole:?}");
+}
+
+/// The second time it has a writer already, which sends the answer at once.
+#[test]
+fn who_is_told_that_he_monitors_misses_no_command() {
+    let server = Server::start(&[]);
+    let (mut monitor, mut client) = (server.client(), server.client());
+    for n in 0..5000 {
+        assert_eq!(monitor.run("MONITOR"), "OK");
+        client.run(&format!("ECHO {n}"));
+        let line = monitor.read().to_string();
+        assert!(line.ends_with(&format!("\"ECHO\" \"{n}\"")), "{line}");
+        assert_eq!(monitor.run("RESET"), "RESET");
+    }
 }
 
 /// SET moves a large value out of the words of its command.

@@ -383,20 +383,21 @@ fn publish(temporary: &Path, manifest: &Manifest) -> io::Result<()> {
         return manifest.save();
     };
     let path = manifest.path_of(base);
-    if let Err(error) = fs::rename(temporary, &path) {
-        let _ = fs::remove_file(temporary);
-        return Err(error);
-    }
-    let saved = manifest::sync_directory(&manifest.directory).and_then(|()| {
+    let replace = || {
+        fs::rename(temporary, &path)?;
+        manifest::sync_directory(&manifest.directory)?;
         crash_point("rename");
-        manifest.save()
-    });
-    if saved.is_err() && !manifest.is_in_place() {
-        // On a full disk it would take what the log needs.
+        manifest.save()?;
+        crash_point("e");
+        Ok(())
+    };
+    let replaced = replace();
+    if replaced.is_err() && !manifest.is_in_place() {
+        // On a full disk the base would take what the log needs, under whichever name it is.
+        let _ = fs::remove_file(temporary);
         let _ = fs::remove_file(&path);
     }
-    crash_point("e");
-    saved
+    replaced
 }
 
 fn in_words(error: io::Error) -> String {

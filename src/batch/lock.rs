@@ -4,12 +4,13 @@
 //!             share()              exclude()
 //! no lock ──────────────▶ shared ──────────────▶ exclusive
 //!    ▲                      │      gives it back    │
-//!    └──────────────────────┴───────────────────────┘  release(): what changed goes to the log
+//!    └──────────────────────┴───────────────────────┘  give_back(): what changed goes to the log
 //! ```
 //!
-//! There is no way from shared to exclusive that lets nobody in between, and two who waited for each
-//! other to give up the shared lock would wait for ever. A writer who waits keeps new readers out: so
-//! it is std's lock that lets writers have their turn, and nobody may wait for it without need.
+//! From shared to exclusive others come in between: two readers who each kept the shared lock until
+//! they had the exclusive one would wait for each other for ever. And who waits for the exclusive one
+//! keeps new readers out (std's RwLock sees to that, or writers would never have their turn), so nobody
+//! may wait for it without need.
 //!
 //! **How Redis does it**: it has one thread, and this file has no counterpart.
 
@@ -72,7 +73,7 @@ impl Batch<'_> {
     }
 
     /// Hands what changed to the log, notes how far it must be written, and gives the lock back.
-    pub(super) fn release(&mut self) {
+    fn release(&mut self) {
         // Quick commands do not pay for what is handed to the log here.
         self.account.time_untimed();
         if let Guard::Exclusive(keyspace) = &mut self.guard {
@@ -107,7 +108,8 @@ impl Batch<'_> {
     }
 }
 
-/// So many times the exclusive lock is looked for awake: here 14 µs, about as long as a batch of SETs holds it.
+/// So many times the exclusive lock is looked for awake: here 14 µs, about as long as a batch of SETs
+/// holds it.
 const LOOKS: usize = 1000;
 
 /// Takes the exclusive lock, and looks for it `looks` times before it goes to sleep: to be put to

@@ -8,6 +8,10 @@
 //! SUBSCRIBE a b   queue: "subscribe a 1" | messages of a … "subscribe b 2" | messages of both
 //! ```
 //!
+//! Inside EXEC both are part of one answer, so messages are held back until that is queued. PUBLISH
+//! only says who is to hear: the batch sends its messages when the log holds what was done before them
+//! ([`crate::batch::Batch::finish`]), for who hears of it may look, after a crash too.
+//!
 //! **How Redis does it**: pubsub.c. One thread does everything there, so nothing can overtake
 //! anything, and a reply is a message like any other.
 
@@ -141,7 +145,6 @@ pub fn outbox(client: &mut Client, reply: &Reply) -> Result<Arc<Outbox>, Error> 
 }
 
 fn publish(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    // Whoever hears of it may look for what was done before it, and is told when that is in the log.
     let announcement = client.server.hub.announce(&args[1], &args[2]);
     reply.count(announcement.receivers.len());
     client.announcements.push(announcement);

@@ -160,10 +160,10 @@ fn monitor(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error
     if client.replies == Replies::On {
         reply.ok();
     }
-    outbox.push_reply(&reply.out);
-    reply.out.truncate(0);
     client.public.monitoring.store(true, Ordering::Relaxed);
-    client.server.hub.add_monitor(client.public.id, &outbox);
+    let hub = &client.server.hub;
+    hub.add_monitor(client.public.id, &outbox, || outbox.push_reply(&reply.out));
+    reply.out.truncate(0);
     Ok(())
 }
 
@@ -172,15 +172,12 @@ fn monitor(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error
 pub fn show_monitors(client: &Client, row: &Row, args: &Args, now: u64, reply: &mut Reply) {
     let name = row.command.name;
     let container = name.split('|').next().unwrap_or(name);
-    let harmless = matches!(
-        name,
-        "config|help" | "slowlog|help" | "acl|help" | "acl|whoami"
-    );
-    let hidden = matches!(
-        container,
-        "config" | "monitor" | "shutdown" | "slowlog" | "debug" | "acl"
-    ) || matches!(name, "client|kill" | "client|list" | "bgrewriteaof");
-    if hidden && !harmless {
+    let hidden = match container {
+        "config" | "slowlog" => !name.ends_with("|help"),
+        "monitor" | "shutdown" | "debug" | "bgrewriteaof" => true,
+        _ => matches!(name, "client|kill" | "client|list"),
+    };
+    if hidden {
         return;
     }
     let (seconds, rest) = (now / 1_000_000, now % 1_000_000);

@@ -1,9 +1,10 @@
-//! What readers leave behind, who may not change anything: notes.
+//! What readers leave behind, who may not change anything: notes; and what a batch counts.
 //!
 //! A `View` that meets a dead key answers as if it were gone, but under the shared lock it cannot
 //! delete it. It writes it down here, and the batch deletes what is written down as soon as it
-//! holds the exclusive lock (batch/dead.rs), before its replies leave. Hits and misses are counted
-//! here too, so that no reader has to touch what other readers count in.
+//! holds the exclusive lock (batch/dead.rs), before its replies leave. Hits, misses and what was
+//! deleted are counted here too, by readers and writers, so that nobody has to touch what others count
+//! in.
 //!
 //! The notes belong to one batch, so they need no lock of their own; but a view is shared by
 //! reference, and that is what the cells are for: they may be changed through a `&`.

@@ -177,7 +177,8 @@ fn of_a_pipeline_on_a_full_disk_the_replies_of_writes_and_only_those_become_erro
     let Some((server, disk)) = server_on_a_small_disk(&[]) else {
         return;
     };
-    let mut client = server.client();
+    let (mut client, mut listening) = (server.client(), server.client());
+    listening.run("SUBSCRIBE news");
     client.run("SET small 1");
     // So large that the reply shares it with the keyspace.
     let large = "x".repeat(20_000);
@@ -201,9 +202,10 @@ fn of_a_pipeline_on_a_full_disk_the_replies_of_writes_and_only_those_become_erro
         "SET nobody 1 XX".into(),
         "GET large".into(),
         "EXISTS small".into(),
+        "PUBLISH news small".into(),
     ];
     client.raw(&commands.map(|line| crate::record(&line)).concat());
-    let replies: Vec<String> = (0..11).map(|_| client.read().to_string()).collect();
+    let replies: Vec<String> = (0..12).map(|_| client.read().to_string()).collect();
     let misconf = |reply: &String| reply.starts_with("(error) MISCONF");
     assert_eq!(replies[0], "\"1\"");
     assert_eq!(replies[1], format!("\"{large}\""));
@@ -212,8 +214,10 @@ fn of_a_pipeline_on_a_full_disk_the_replies_of_writes_and_only_those_become_erro
     assert!(misconf(&replies[6]), "{replies:?}");
     assert!(replies[7].starts_with("(error) WRONGTYPE"), "{replies:?}");
     assert_eq!(replies[8], "(nil)");
-    assert_eq!(replies[9..], [&replies[1], "(integer) 1"]);
+    assert_eq!(replies[9..], [&replies[1], "(integer) 1", "(integer) 1"]);
     assert_eq!(client.run("GET small"), "\"2\"");
+    // PUBLISH was answered, so it is heard.
+    assert!(listening.read().to_string().contains("small"));
 }
 
 #[test]
