@@ -51,8 +51,9 @@ use manifest::Manifest;
 use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, Weak};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
@@ -83,6 +84,10 @@ pub struct Aof {
     origin: AtomicI64,
     failing: AtomicBool,
     failure: Mutex<Option<Failure>>,
+    /// Why the log could not be switched on, until the operator has been told.
+    refused: Mutex<Option<String>>,
+    /// The lock of the directory, while anybody holds it.
+    directory_lock: Mutex<Weak<File>>,
     /// The sync thread, which sleeps between its rounds.
     syncer: OnceLock<Thread>,
     /// Whether the log is not left alone for a second, but fsynced every [`SYNC_EVERY`] bytes.
@@ -152,6 +157,23 @@ struct Failure {
 }
 
 impl Aof {
+    /// The lock of the directory, which keeps a second server out: that of whoever holds it, or a new
+    /// one. The error is for the operator.
+    fn lock_directory(&self) -> Result<Arc<File>, String> {
+        let mut held = self.directory_lock.lock().unwrap();
+        if let Some(lock) = held.upgrade() {
+            return Ok(lock);
+        }
+        let lock = Arc::new(start::lock_directory(&self.directory())?);
+        *held = Arc::downgrade(&lock);
+        Ok(lock)
+    }
+
+    /// `dir`.
+    fn directory(&self) -> PathBuf {
+        self.config.text("dir").into()
+    }
+
     pub fn new(config: Arc<Config>) -> Aof {
         let status = Status {
             last_rewrite_seconds: AtomicI64::new(-1),
@@ -170,6 +192,8 @@ impl Aof {
             origin: AtomicI64::new(0),
             failing: AtomicBool::new(false),
             failure: Mutex::default(),
+            refused: Mutex::default(),
+            directory_lock: Mutex::default(),
             syncer: OnceLock::new(),
             little_at_a_time: AtomicBool::new(false),
             hurry: AtomicBool::new(false),
@@ -441,8 +465,14 @@ impl Aof {
         }
     }
 
-    /// Tells the operator when the log has begun to fail, or works again.
+    /// Tells the operator when the log has begun to fail, or works again, or was not switched on.
     fn tell_news(&self, told: &mut Option<Failure>) {
+        let refused = self.refused.lock().unwrap().take();
+        if let Some(reason) = refused {
+            say::warning(format_args!(
+                "cannot switch the append-only file on: {reason}"
+            ));
+        }
         let failure = self.failure.lock().unwrap().clone();
         if failure == *told {
             return;
@@ -468,7 +498,12 @@ impl Aof {
     /// Writes and fsyncs everything, for SHUTDOWN. The error says what could not be saved.
     pub fn finish(&self) -> Result<(), String> {
         if !self.is_enabled() {
-            return Ok(());
+            // Who switched it on was told OK.
+            let will_be = self.config.flag("appendonly");
+            return match will_be && !self.status.loading.load(Ordering::Relaxed) {
+                true => Err("the first file of the log is not written yet".into()),
+                false => Ok(()),
+            };
         }
         let position = self.position();
         self.commit(position)?;

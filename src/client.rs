@@ -85,12 +85,17 @@ impl Server {
     pub fn change_config(&self, pairs: &[(&[u8], &[u8])]) -> Result<(), Error> {
         let _one_at_a_time = self.config_changes.lock().unwrap();
         let changed = self.config.set(pairs)?;
-        if changed.contains(&"appendonly") {
-            if self.config.flag("appendonly") {
-                self.aof.request_enable();
-            } else {
-                self.aof.disable();
-            }
+        if !changed.names.contains(&"appendonly") {
+            return Ok(());
+        }
+        if !self.config.flag("appendonly") {
+            self.aof.disable();
+        } else if !self.aof.request_enable() {
+            self.config.undo(changed);
+            return Err(Error::text(
+                "ERR CONFIG SET failed (possibly related to argument 'appendonly') - Unable to turn \
+                 on AOF. Check server logs.",
+            ));
         }
         Ok(())
     }

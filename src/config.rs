@@ -88,6 +88,13 @@ pub struct Config {
     fsync: AtomicU8,
 }
 
+/// What [`Config::set`] has changed.
+pub struct Changed {
+    /// The options that have another value than before.
+    pub names: Vec<&'static str>,
+    before: Vec<String>,
+}
+
 impl Config {
     fn new(values: Vec<String>, file: PathBuf) -> Config {
         let config = Config {
@@ -147,9 +154,9 @@ impl Config {
             .collect()
     }
 
-    /// Changes all of these options or, if one is refused, none. Returns the names of those that
-    /// have another value than before: what must follow from that is the caller's to do.
-    pub fn set(&self, pairs: &[(&[u8], &[u8])]) -> Result<Vec<&'static str>, Error> {
+    /// Changes all of these options or, if one is refused, none. What must follow from that is the
+    /// caller's to do.
+    pub fn set(&self, pairs: &[(&[u8], &[u8])]) -> Result<Changed, Error> {
         let rows = changeable(pairs)?;
         let mut values = self.values.write().unwrap();
         let mut new = values.clone();
@@ -170,9 +177,16 @@ impl Config {
         self.spread(&new);
         let both = values.iter().zip(&new).zip(OPTIONS);
         let changed = both.filter(|((old, new), _)| old != new);
-        let changed = changed.map(|(_, row)| row.name).collect();
-        *values = new;
-        Ok(changed)
+        let names = changed.map(|(_, row)| row.name).collect();
+        let before = std::mem::replace(&mut *values, new);
+        Ok(Changed { names, before })
+    }
+
+    /// Takes a change back, for what must follow from it has failed. Nobody else may have changed
+    /// anything meanwhile.
+    pub fn undo(&self, changed: Changed) {
+        self.spread(&changed.before);
+        *self.values.write().unwrap() = changed.before;
     }
 
     /// Copies what every command looks at out of the values.
@@ -285,7 +299,8 @@ mod tests {
             .iter()
             .map(|(name, value)| (name.as_bytes(), value.as_bytes()))
             .collect();
-        config.set(&pairs).map_err(|error| {
+        let names = config.set(&pairs).map(|changed| changed.names);
+        names.map_err(|error| {
             let mut text = Vec::new();
             error.write_to(&mut text);
             String::from_utf8(text).unwrap()

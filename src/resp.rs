@@ -36,10 +36,12 @@
 //! two bytes after a bulk string. Protocol: <https://redis.io/docs/reference/protocol-spec/>.
 
 pub mod reply;
+pub mod words;
 
 pub use reply::{Output, Protocol, Reply};
 use std::io::{self, BufRead, Read};
 use std::ops::Index;
+use words::split_words;
 
 /// A word longer than this many bytes has an allocation of its own.
 pub const LARGE: usize = 16 * 1024;
@@ -252,9 +254,9 @@ pub fn read_command(
 }
 
 fn read_array(reader: &mut impl BufRead, args: &mut Args, limits: Limits) -> Result<(), Error> {
-    let (_, count) = read_header(reader, "too big mbulk count string")?;
+    let (_, count) = read_header(reader, limits, "too big mbulk count string")?;
     let count = match count {
-        Some(count) if count <= i64::from(i32::MAX) => count,
+        Some(count) if count <= i64::from(i32::MAX) && (count > 0 || !limits.strict) => count,
         _ => return protocol("invalid multibulk length"),
     };
     if count > 10 && limits.stranger {
@@ -262,7 +264,7 @@ fn read_array(reader: &mut impl BufRead, args: &mut Args, limits: Limits) -> Res
     }
     let mut total: usize = 0;
     for _ in 0..count {
-        let (kind, length) = read_header(reader, "too big bulk count string")?;
+        let (kind, length) = read_header(reader, limits, "too big bulk count string")?;
         if kind != b'$' {
             return protocol([b"expected '$', got '", &[kind][..], b"'"].concat());
         }
@@ -328,10 +330,16 @@ fn plain_line(buffer: &[u8], kind: u8, at: usize) -> Option<(usize, usize)> {
 }
 
 /// Reads a line such as `*3\r\n` or `$5\r\n`: its first byte and its number, if it is one. As in
-/// Redis a line ends at `\r`, whatever the byte after it is.
-fn read_header(reader: &mut impl BufRead, too_long: &str) -> Result<(u8, Option<i64>), Error> {
+/// Redis a client's line ends at `\r`, whatever the byte after it is.
+fn read_header(
+    reader: &mut impl BufRead,
+    limits: Limits,
+    too_long: &str,
+) -> Result<(u8, Option<i64>), Error> {
     let line = read_line(reader, b'\r', too_long)?;
-    one_byte(reader)?;
+    if one_byte(reader)? != b'\n' && limits.strict {
+        return protocol("expected a line end behind the number");
+    }
     match &line[..] {
         [kind, number @ ..] => Ok((*kind, parse_integer(number))),
         [] => Ok((b'\r', None)),
@@ -423,83 +431,6 @@ fn read_inline(reader: &mut impl BufRead, args: &mut Args) -> Result<(), Error> 
         None => return protocol("unbalanced quotes in request"),
     }
     Ok(())
-}
-
-/// Splits a line into words as Redis's `sdssplitargs` does: between white space, with `'…'` and
-/// `"…"`, where the latter knows `\n \r \t \b \a \xHH`. `None` if a quote is not closed, or not
-/// followed by a space. The configuration file is written in the same way.
-pub fn split_words(line: &[u8]) -> Option<Vec<Vec<u8>>> {
-    let mut words = Vec::new();
-    let mut rest = line;
-    loop {
-        let spaces = rest.iter().take_while(|byte| is_space(byte)).count();
-        rest = &rest[spaces..];
-        if rest.is_empty() {
-            return Some(words);
-        }
-        let mut word = Vec::new();
-        loop {
-            match rest {
-                [] => break,
-                [b' ' | b'\t' | b'\r' | b'\n', ..] => break,
-                [quote @ (b'"' | b'\''), after @ ..] => {
-                    rest = quoted(after, *quote, &mut word)?;
-                    break;
-                }
-                [byte, after @ ..] => {
-                    word.push(*byte);
-                    rest = after;
-                }
-            }
-        }
-        words.push(word);
-    }
-}
-
-/// What C's `isspace` takes for a space.
-fn is_space(byte: &u8) -> bool {
-    matches!(byte, b' ' | b'\t'..=b'\r')
-}
-
-/// Appends what stands up to the closing quote, and returns what comes after it.
-fn quoted<'a>(mut rest: &'a [u8], quote: u8, word: &mut Vec<u8>) -> Option<&'a [u8]> {
-    loop {
-        let (byte, after) = match rest {
-            [b'\\', b'x', high, low, after @ ..]
-                if quote == b'"' && high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
-            {
-                (hex(*high) * 16 + hex(*low), after)
-            }
-            [b'\\', escaped, after @ ..] if quote == b'"' => (unescape(*escaped), after),
-            [b'\\', b'\'', after @ ..] if quote == b'\'' => (b'\'', after),
-            [byte, after @ ..] if *byte == quote => {
-                let ends = after.first().is_none_or(is_space);
-                return ends.then_some(after);
-            }
-            [byte, after @ ..] => (*byte, after),
-            [] => return None,
-        };
-        word.push(byte);
-        rest = after;
-    }
-}
-
-fn hex(digit: u8) -> u8 {
-    match digit {
-        b'0'..=b'9' => digit - b'0',
-        _ => digit.to_ascii_lowercase() - b'a' + 10,
-    }
-}
-
-fn unescape(byte: u8) -> u8 {
-    match byte {
-        b'n' => b'\n',
-        b'r' => b'\r',
-        b't' => b'\t',
-        b'b' => 8,
-        b'a' => 7,
-        other => other,
-    }
 }
 
 fn protocol<T>(text: impl Into<Vec<u8>>) -> Result<T, Error> {
@@ -691,6 +622,19 @@ mod tests {
             assert_eq!(args.to_owned().as_sent(), args.as_sent());
             args.push(b"more");
             assert_eq!(args.as_sent(), None);
+        }
+    }
+
+    #[test]
+    fn the_log_must_be_what_we_would_have_written_and_the_wire_need_not() {
+        for sent in [
+            "*1\r\n$1\r?k\r\n",
+            "*1\r?$1\r\nk\r\n",
+            "*1\r\n$1\r\nk??",
+            "*0\r\n",
+        ] {
+            let refuses = |limits| outcome(&mut sent.as_bytes(), limits).starts_with("Protocol");
+            assert!(refuses(LOG) && !refuses(WIRE), "{sent}");
         }
     }
 }

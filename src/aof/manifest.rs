@@ -14,7 +14,7 @@
 //! **How Redis does it**: aof.c, `aofLoadManifestFromFile` and `persistAofManifest`. The format
 //! and the names are the same, so either server starts on the other's directory.
 
-use crate::resp::split_words;
+use crate::resp::words::{quote, split_words};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -33,6 +33,8 @@ pub struct Manifest {
     /// `appendfilename`, with which all names begin.
     pub prefix: String,
     pub base: Option<Entry>,
+    /// Where the base is, as long as it has not been moved to the others.
+    pub bare: Option<PathBuf>,
     /// In the order of replay.
     pub incrs: Vec<Entry>,
     pub history: Vec<Entry>,
@@ -45,6 +47,7 @@ impl Manifest {
             directory,
             prefix,
             base: None,
+            bare: None,
             incrs: Vec::new(),
             history: Vec::new(),
         }
@@ -63,56 +66,80 @@ impl Manifest {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
         };
-        for (number, line) in text.split(|&byte| byte == b'\n').enumerate() {
-            if line.trim_ascii().is_empty() || line.starts_with(b"#") {
+        manifest.read(&text)?;
+        Ok(Some(manifest))
+    }
+
+    fn read(&mut self, text: &[u8]) -> Result<(), String> {
+        let lines = text.strip_suffix(b"\n").unwrap_or(text);
+        for (number, line) in lines.split(|&byte| byte == b'\n').enumerate() {
+            if lines.is_empty() || line.starts_with(b"#") {
                 continue;
             }
-            manifest.add_line(line).ok_or_else(|| {
+            self.add_line(line).map_err(|expected| {
                 format!(
-                    "{} line {}: expected `file NAME seq NUMBER type b|i|h`, found `{}`",
-                    path.display(),
+                    "{} line {}: expected {expected}, found `{}`",
+                    self.path().display(),
                     number + 1,
                     String::from_utf8_lossy(line)
                 )
             })?;
         }
-        if manifest.live().next().is_none() {
+        if self.live().next().is_none() {
             // Nobody writes such a manifest. To begin with nothing would lose what it has named.
-            return Err(format!("{} names no file of a log", path.display()));
+            return Err(format!("{} names no file of a log", self.path().display()));
         }
-        Ok(Some(manifest))
+        Ok(())
     }
 
-    fn add_line(&mut self, line: &[u8]) -> Option<()> {
-        let words = split_words(line)?;
-        let words: Option<Vec<_>> = words
-            .into_iter()
-            .map(|w| String::from_utf8(w).ok())
-            .collect();
-        let words = words?;
-        let [file, name, seq, number, kind, letter] = &words[..] else {
-            return None;
+    /// Takes a line as Redis does: names and values in any order, and those that it does not know are
+    /// for a server to come. The error is what was expected.
+    fn add_line(&mut self, line: &[u8]) -> Result<(), &'static str> {
+        let form = "`file NAME seq NUMBER type b|i|h`";
+        let words = split_words(line).ok_or(form)?.into_iter();
+        let words: Result<Vec<_>, _> = words.map(String::from_utf8).collect();
+        let words = words.map_err(|_| form)?;
+        let (mut name, mut seq, mut kind) = (None, None::<u64>, None);
+        let mut pairs = words.chunks_exact(2);
+        for pair in pairs.by_ref() {
+            let value = &pair[1];
+            match pair[0].to_ascii_lowercase().as_str() {
+                "file" => name = Some(value.clone()),
+                "seq" => seq = value.parse().ok(),
+                "type" => kind = value.chars().next(),
+                _ => {}
+            }
+        }
+        let (Some(name), Some(seq @ 1..), Some(kind), []) = (name, seq, kind, pairs.remainder())
+        else {
+            return Err(form);
         };
         // A name with a directory in it could make us delete or write a file elsewhere.
-        let keywords = file == "file" && seq == "seq" && kind == "type";
-        if !keywords || name.is_empty() || name.contains('/') {
-            return None;
+        if name.is_empty() || name.contains(['/', '\\']) {
+            return Err("a name without a directory");
         }
-        let entry = Entry {
-            name: name.clone(),
-            seq: number.parse().ok()?,
-        };
-        match letter.as_str() {
-            "b" if self.base.is_none() => self.base = Some(entry),
-            "i" => self.incrs.push(entry),
-            "h" => self.history.push(entry),
-            _ => return None,
+        let last = self.incrs.last().map_or(0, |entry| entry.seq);
+        let entry = Entry { name, seq };
+        match kind {
+            'b' if self.base.is_none() => self.base = Some(entry),
+            'i' if seq > last => self.incrs.push(entry),
+            'h' => self.history.push(entry),
+            'b' => return Err("one base, not two"),
+            'i' => return Err("a higher seq than that of the incr file before it"),
+            _ => return Err(form),
         }
-        Some(())
+        Ok(())
     }
 
     /// Replaces the manifest on disk by this one, durably.
     pub fn save(&self) -> io::Result<()> {
+        self.prepare()?;
+        self.put_in_place()?;
+        sync_directory(&self.directory)
+    }
+
+    /// The first half of that: writes it under a temporary name.
+    pub fn prepare(&self) -> io::Result<()> {
         let line = |entry: &Entry, kind| {
             format!(
                 "file {} seq {} type {kind}\n",
@@ -124,14 +151,19 @@ impl Manifest {
         let history = self.history.iter().map(|entry| line(entry, 'h'));
         let incrs = self.incrs.iter().map(|entry| line(entry, 'i'));
         let text: String = base.chain(history).chain(incrs).collect();
-        let temporary = self
-            .directory
-            .join(format!("temp-{}.manifest", self.prefix));
-        let mut file = File::create(&temporary)?;
+        let mut file = File::create(self.temporary())?;
         file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&temporary, self.path())?;
-        sync_directory(&self.directory)
+        file.sync_all()
+    }
+
+    /// The second half, which is durable when the directory has been fsynced.
+    pub fn put_in_place(&self) -> io::Result<()> {
+        fs::rename(self.temporary(), self.path())
+    }
+
+    pub fn temporary(&self) -> PathBuf {
+        self.directory
+            .join(format!("temp-{}.manifest", self.prefix))
     }
 
     /// Whether the manifest on disk names this one's base. If it cannot be read nobody knows, and the
@@ -149,7 +181,10 @@ impl Manifest {
     }
 
     pub fn path_of(&self, entry: &Entry) -> PathBuf {
-        self.directory.join(&entry.name)
+        match &self.bare {
+            Some(bare) if self.base.as_ref() == Some(entry) => bare.clone(),
+            _ => self.directory.join(&entry.name),
+        }
     }
 
     /// The incr file that is to follow the last one. Its name is not in the manifest yet.
@@ -245,10 +280,78 @@ pub fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
+/// The name as it stands in the manifest: as it is, if a word is all that it could be.
 fn quoted(name: &str) -> String {
-    let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\'' | '\\');
+    let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\'' | '\\' | '#');
+    let mut bytes = Vec::new();
     match name.chars().all(plain) {
-        true => name.to_string(),
-        false => format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\"")),
+        true => bytes.extend_from_slice(name.as_bytes()),
+        false => quote(name.as_bytes(), &mut bytes),
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Manifest, String> {
+        let mut manifest = Manifest::new("log".into(), "a");
+        manifest.read(text.as_bytes()).map(|()| manifest)
+    }
+
+    /// redis-server agrees about each of these.
+    #[test]
+    fn a_manifest_says_names_and_values_in_any_order() {
+        for text in [
+            "file b seq 1 type b\nfile i seq 1 type i\n",
+            "# a word to the reader\nfile b seq 1 type b\nfile i seq 1 type i\n",
+            "TYPE b seq 01 FILE b\r\n  type incr file i seq 1 startoffset 0\n",
+        ] {
+            let manifest = read(text).unwrap();
+            assert_eq!(manifest.base.unwrap().name, "b", "{text}");
+            assert_eq!((manifest.incrs[0].seq, manifest.incrs.len()), (1, 1));
+        }
+        for (text, expected) in [
+            ("file b seq 1\n", "line 1: expected `file NAME"),
+            ("file b seq 0 type b\n", "line 1: expected `file NAME"),
+            ("file b seq x type b\n", "line 1: expected `file NAME"),
+            ("file b seq 1 type q\n", "line 1: expected `file NAME"),
+            ("file b seq 1 type b odd\n", "line 1: expected `file NAME"),
+            (
+                "file b seq 1 type b\n\nfile i seq 1 type i\n",
+                "line 2: expected `file NAME",
+            ),
+            (
+                "file ../b seq 1 type b\n",
+                "line 1: expected a name without a directory",
+            ),
+            (
+                "file b seq 1 type b\nfile c seq 2 type b\n",
+                "line 2: expected one base",
+            ),
+            (
+                "file i seq 2 type i\nfile j seq 2 type i\n",
+                "line 2: expected a higher seq",
+            ),
+            ("", "names no file of a log"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_name_of_any_characters_comes_back_from_the_manifest() {
+        for name in [
+            "plain.1.incr.aof",
+            "with space",
+            "line\nend",
+            "quote\"s'",
+            "\u{e9}",
+        ] {
+            let line = format!("file {} seq 1 type i\n", quoted(name));
+            assert_eq!(read(&line).unwrap().incrs[0].name, name);
+        }
     }
 }

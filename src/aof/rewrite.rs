@@ -12,20 +12,23 @@
 //!     (f)        the history is deleted
 //! ```
 //!
-//! (a) Create the next incr file, fsync it, and list it behind the others.
+//! (a) Create the next incr file, fsync it, and write the manifest that lists it behind the others,
+//!     under a temporary name.
 //! (b) Under the file's mutex, for as long as one write takes: write what is in the buffer to the
-//!     old file, forget which database the log's end is in, and go on in the new file. Then fsync
-//!     the old one, to which nobody writes any more: who did would wait for that.
+//!     old file, forget which database the log's end is in, rename the manifest, and go on in the new
+//!     file. Then fsync directory and old file, to which nobody writes any more: who did would wait.
 //! (c) Replay the sealed files into a private keyspace, with the code that replays at start.
 //! (d) Write that as a base under a temporary name, fsync it bit by bit, rename.
 //! (e) Replace the manifest: the new base, the new incr, and the rest as history.
 //! (f) Delete the history.
 //!
-//! A kill between any two steps leaves a manifest whose files say the same. Nobody waits, but for
-//! a second copy of the data in memory meanwhile; that is the price.
+//! A kill between any two steps leaves a manifest whose files say the same, and of which only the last
+//! that holds anything may be torn, as redis-server wants it. Nobody waits, but for a second copy of the
+//! data in memory meanwhile; that is the price.
 //!
-//! Two rewrites have no log to replay: the first one after `CONFIG SET appendonly yes`, and one
-//! that is to heal a failed fsync, whose log may have holes. These dump the live keyspace under
+//! Two rewrites have no log to replay: the first one after `CONFIG SET appendonly yes`, and one that
+//! is to heal a log with holes: an fsync has failed, a file was deleted, or step (c) finds it damaged.
+//! These dump the live keyspace under
 //! the shared lock, and list base and incr before anybody may write to the incr: readers go on until
 //! somebody wants to write, and then all wait, about half a second per million small keys.
 //!
@@ -43,18 +46,24 @@ use crate::store::Keyspace;
 use crate::table::Keyed;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Who wants a rewrite. The rewrite thread sleeps here.
 #[derive(Default)]
 pub struct Requests {
-    wanted: Mutex<bool>,
+    wanted: Mutex<Wanted>,
     arrived: Condvar,
-    /// The log is to be switched on when its first base is being written.
-    enable: AtomicBool,
+}
+
+#[derive(Default)]
+struct Wanted {
+    rewrite: bool,
+    /// The log is to be switched on when its first base is written; with the lock of its directory.
+    enable: Option<Arc<File>>,
 }
 
 /// After a failed rewrite the next one that nobody has asked for waits this long.
@@ -70,26 +79,37 @@ impl Aof {
         if self.status.rewriting.swap(true, Ordering::AcqRel) {
             return false;
         }
-        *wanted = true;
+        wanted.rewrite = true;
         self.rewriter.arrived.notify_one();
         true
     }
 
     /// Asks for the log to be switched on, which begins with a rewrite from memory. If a rewrite
-    /// is running, another one follows it at once.
-    pub fn request_enable(&self) {
-        let mut wanted = self.rewriter.wanted.lock().unwrap();
-        self.rewriter.enable.store(true, Ordering::Release);
-        self.status.rewriting.store(true, Ordering::Release);
-        *wanted = true;
-        self.rewriter.arrived.notify_one();
+    /// is running, another one follows it at once. False if the log cannot be opened; the operator
+    /// will be told why.
+    pub fn request_enable(&self) -> bool {
+        let find = |lock| start::find_files(&self.config, &self.directory()).map(|_| lock);
+        match self.lock_directory().and_then(find) {
+            Ok(lock) => {
+                let mut wanted = self.rewriter.wanted.lock().unwrap();
+                wanted.enable = Some(lock);
+                wanted.rewrite = true;
+                self.status.rewriting.store(true, Ordering::Release);
+                self.rewriter.arrived.notify_one();
+                true
+            }
+            Err(reason) => {
+                *self.refused.lock().unwrap() = Some(reason);
+                false
+            }
+        }
     }
 
     /// Switches the log off. What is written of it stays, and is loaded at the next start if the
     /// log is on then; so it is finished first, as far as the disk lets us. No promise is broken
     /// if it does not: what could not be written was not acknowledged.
     pub fn disable(&self) {
-        self.rewriter.enable.store(false, Ordering::Release);
+        self.rewriter.wanted.lock().unwrap().enable = None;
         let _ = self.finish();
         // No fsync may fail any more, for it would count against a log that is off.
         let _turn = self.turn();
@@ -118,22 +138,22 @@ impl Aof {
             status
                 .rewrite_start
                 .store(since_epoch.as_secs(), Ordering::Relaxed);
-            let enable = self.rewriter.enable.swap(false, Ordering::AcqRel);
-            let result = match enable || self.damage().is_some() {
-                true => self.rewrite_from_memory(store),
-                false => self.rewrite_from_log(replay_all),
+            let enable = self.rewriter.wanted.lock().unwrap().enable.take();
+            let result = match enable.is_some() || self.damage().is_some() || !self.is_in_place() {
+                true => self.rewrite_from_memory(store, enable.clone()),
+                false => self.rewrite_from_log(store, replay_all),
             };
             self.little_at_a_time.store(false, Ordering::Relaxed);
             if result.is_err() {
                 not_before = Instant::now() + PAUSE_AFTER_FAILURE;
             }
-            // Who switched the log on was told OK, and must get it.
-            if result.is_err() && enable && self.config.flag("appendonly") {
-                self.rewriter.enable.store(true, Ordering::Release);
-            }
             self.tell(&result, begin.elapsed());
-            let wanted = self.rewriter.wanted.lock().unwrap();
-            status.rewriting.store(*wanted, Ordering::Release);
+            let mut wanted = self.rewriter.wanted.lock().unwrap();
+            // Who switched the log on was told OK, and must get it.
+            if result.is_err() && wanted.enable.is_none() && self.config.flag("appendonly") {
+                wanted.enable = enable;
+            }
+            status.rewriting.store(wanted.rewrite, Ordering::Release);
         }
     }
 
@@ -160,7 +180,7 @@ impl Aof {
             Err(reason) => {
                 status.rewrite_failures.fetch_add(1, Ordering::Relaxed);
                 say::warning(format_args!(
-                    "the rewrite of the append-only file failed, and changed nothing: {reason}"
+                    "the rewrite of the append-only file failed: {reason}. The log goes on as it was"
                 ));
             }
         }
@@ -169,8 +189,8 @@ impl Aof {
     /// Sleeps until somebody asks, or until the log has grown enough. Then `rewriting` is set.
     fn wait_for_request(&self, not_before: Instant) {
         let mut wanted = self.rewriter.wanted.lock().unwrap();
-        while !std::mem::take(&mut *wanted) {
-            let due = self.rewriter.enable.load(Ordering::Acquire) || self.has_grown();
+        while !std::mem::take(&mut wanted.rewrite) {
+            let due = wanted.enable.is_some() || self.has_grown();
             if due && Instant::now() >= not_before {
                 self.status.rewriting.store(true, Ordering::Release);
                 return;
@@ -191,8 +211,24 @@ impl Aof {
             && size.saturating_sub(base) / base.div_ceil(100).max(1) >= percentage
     }
 
+    /// Whether the log on disk is what was written: its files are there, and the last of them is the one
+    /// that is written to. Somebody may have deleted them.
+    fn is_in_place(&self) -> bool {
+        let ours = match &*self.target.lock().unwrap() {
+            Some(target) => (target.manifest.clone(), target.file.clone()),
+            None => return true,
+        };
+        let (manifest, file) = ours;
+        let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        let last = manifest.incrs.last().map(|last| manifest.path_of(last));
+        let there = last.and_then(|path| fs::metadata(path).ok());
+        start::no_file_is_missing(&manifest).is_ok()
+            && there.map(identity) == file.metadata().ok().map(identity)
+    }
+
     fn rewrite_from_log(
         &self,
+        store: &RwLock<Keyspace>,
         replay_all: &dyn Fn(&Manifest) -> Result<Keyspace, String>,
     ) -> Result<(), String> {
         // (a)
@@ -201,16 +237,24 @@ impl Aof {
         let mut listed = old.clone();
         listed.incrs.push(incr.clone());
         let file = start::create(&old.path_of(&incr)).map_err(in_words)?;
-        listed.save().map_err(in_words)?;
+        listed.prepare().map_err(in_words)?;
         crash_point("a");
 
         // (b)
-        self.switch(file, &old, &listed)?;
+        self.switch(file, &listed)?;
         self.little_at_a_time.store(true, Ordering::Relaxed);
         crash_point("b");
 
         // (c)
-        let keyspace = replay_all(&old)?;
+        let keyspace = match replay_all(&old) {
+            Ok(keyspace) => keyspace,
+            Err(reason) => {
+                say::warning(format_args!(
+                    "the log cannot be replayed: {reason}. It is written anew from memory"
+                ));
+                return self.rewrite_from_memory(store, None);
+            }
+        };
         crash_point("c");
 
         // (d)
@@ -224,23 +268,28 @@ impl Aof {
     }
 
     /// Step (b): seals the present file and goes on in the next. If the old file cannot be
-    /// written, nothing is switched, and the new one goes off the list again.
-    fn switch(&self, file: File, old: &Manifest, listed: &Manifest) -> Result<(), String> {
-        // Nobody may call the position durable before the old file has been fsynced.
+    /// written, or the list not replaced, nothing is switched, and the new file is deleted.
+    fn switch(&self, file: File, listed: &Manifest) -> Result<(), String> {
+        // Nobody may call anything durable before the old file and the list have been fsynced.
         let turn = self.turn();
         match self.seal(file, listed) {
             // If this fails, then so it stays: both files are listed, and the new one is in use.
-            Ok((sealed, end)) => self.sync_file(&sealed, end, &turn),
+            Ok((sealed, end)) => {
+                let synced = manifest::sync_directory(&listed.directory);
+                synced.map_err(|error| self.fail(&error, true))?;
+                self.sync_file(&sealed, end, &turn)
+            }
             Err(reason) => {
-                old.save().map_err(in_words)?;
                 let added = listed.incrs.last();
                 let _ = added.map(|added| fs::remove_file(listed.path_of(added)));
+                let _ = fs::remove_file(listed.temporary());
                 Err(reason)
             }
         }
     }
 
-    /// Writes the old file to its end, and returns it with the position of that end.
+    /// Writes the old file to its end, and lists the new one behind it, in which nobody has written yet;
+    /// returns the old one with the position of that end.
     fn seal(&self, file: File, listed: &Manifest) -> Result<(Arc<File>, Position), String> {
         let mut guard = self.target.lock().unwrap();
         self.write(&mut guard)?;
@@ -253,6 +302,8 @@ impl Aof {
             target.pending_end = self.position();
         }
         self.write_pending(target)?;
+        listed.put_in_place().map_err(in_words)?;
+        crash_point("listed");
         target.manifest = listed.clone();
         target.length = 0;
         self.origin
@@ -261,15 +312,20 @@ impl Aof {
         Ok((sealed, target.pending_end))
     }
 
-    fn rewrite_from_memory(&self, store: &RwLock<Keyspace>) -> Result<(), String> {
-        let (old, lock) = match self.listed() {
-            Some(listed) => listed,
-            None => {
-                let dir = PathBuf::from(self.config.text("dir"));
-                let lock = start::lock_directory(&dir)?;
-                (start::find_files(&self.config, &dir)?, Arc::new(lock))
-            }
+    /// Replaces the whole log, whatever is left of it. If it is off, `enable` is the lock of its
+    /// directory, and it is on afterwards.
+    fn rewrite_from_memory(
+        &self,
+        store: &RwLock<Keyspace>,
+        enable: Option<Arc<File>>,
+    ) -> Result<(), String> {
+        let (old, lock) = match (self.listed(), enable) {
+            (Some(listed), _) => listed,
+            (None, Some(lock)) => (start::find_files(&self.config, &self.directory())?, lock),
+            (None, None) => return Err("it is switched off".into()),
         };
+        // It may have been deleted.
+        fs::create_dir_all(&old.directory).map_err(in_words)?;
         let incr = old.next_incr();
         let mut new = old.after_rewrite();
         new.incrs.push(incr.clone());

@@ -1,9 +1,10 @@
 //! Opening the log: whose directory it is, which files it has, what they say, where to go on.
 //!
 //! 1. Lock the directory, so that no second server writes to it.
-//! 2. Find the files: the manifest; or a bare `appendonly.aof`, as servers before Redis 7 left it,
-//!    which is moved in and becomes the base; or nothing, and a manifest is made.
-//! 3. Replay them in order. A torn tail is cut, in the last file that has anything in it.
+//! 2. Find the files: the manifest; or a bare `appendonly.aof`, as servers before Redis 7 left it;
+//!    or nothing, and a manifest is made.
+//! 3. Replay them in order. A torn tail is cut, in the last file that has anything in it. A bare file
+//!    that was replayed is moved in and becomes the base.
 //! 4. Delete what a rewrite left behind, and go on at the end of the last incr file.
 //!
 //! What goes wrong here goes wrong before anyone was served, so every error is one line for the
@@ -29,14 +30,20 @@ const WHAT_TO_DO: &str = "Make a copy of the directory, then look with `simple-r
 impl Aof {
     /// Replays the log and goes on writing where it ends. The error is one line for the operator.
     pub fn start(&self, replay: &mut Replay) -> Result<(), String> {
-        let dir = PathBuf::from(self.config.text("dir"));
-        let lock = lock_directory(&dir)?;
-        adopt_bare_file(&self.config, &dir)?;
-        let mut manifest = find_files(&self.config, &dir)?;
+        let dir = self.directory();
+        let lock = self.lock_directory()?;
+        let mut manifest = match with_bare_file(&self.config, &dir)? {
+            Some(manifest) => manifest,
+            None => find_files(&self.config, &dir)?,
+        };
+        no_file_is_missing(&manifest)?;
         self.load(&manifest, replay)?;
+        adopt_bare_file(&mut manifest, &dir)?;
         let at = |path: &Path, error| format!("cannot write to {}: {error}", path.display());
         let directory = manifest.directory.clone();
         let error_in_dir = |error| at(&directory, error);
+        // As the files: what renamed the manifest may have died before this.
+        manifest::sync_directory(&directory).map_err(error_in_dir)?;
         manifest.clean().map_err(error_in_dir)?;
         if manifest.incrs.is_empty() {
             let incr = manifest.next_incr();
@@ -151,26 +158,45 @@ impl Aof {
 
 /// Cuts the file at `offset`, where `tail` begins, and keeps the tail beside it.
 pub fn cut(path: &Path, offset: u64, tail: &[u8]) -> Result<PathBuf, String> {
-    let kept = kept_as(path, offset);
-    let write = || {
-        // The copy is on disk before the original is cut.
-        let mut copy = File::create(&kept)?;
+    let (kept, file) = (kept_as(path, offset), path.display());
+    // The copy is on disk before the original is cut.
+    let copied = File::create_new(&kept).and_then(|mut copy| {
         copy.write_all(tail)?;
-        copy.sync_all()?;
+        copy.sync_all()
+    });
+    copied.map_err(|error| {
+        let _ = fs::remove_file(&kept);
+        format!(
+            "cannot keep the {} bytes at {offset} of {file}, which are to be cut, as {}: {error}. \
+             Make room for them, or take them away yourself: `truncate -s {offset} FILE`",
+            tail.len(),
+            kept.display()
+        )
+    })?;
+    let cut = || {
         let file = OpenOptions::new().write(true).open(path)?;
         file.set_len(offset)?;
         file.sync_all()?;
         manifest::sync_directory(path.parent().unwrap_or(Path::new(".")))
     };
-    write().map_err(|error| format!("cannot cut {} at {offset}: {error}", path.display()))?;
+    cut().map_err(|error| format!("cannot cut {file} at {offset}: {error}"))?;
     Ok(kept)
 }
 
-/// The name of the copy.
+/// The name of the copy: one that no earlier copy has.
 pub fn kept_as(path: &Path, offset: u64) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".tail-at-{offset}"));
-    PathBuf::from(name)
+    let named = |number: String| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".tail-at-{offset}{number}"));
+        PathBuf::from(name)
+    };
+    let mut kept = named(String::new());
+    let mut copies = 0;
+    while kept.exists() {
+        copies += 1;
+        kept = named(format!(".{copies}"));
+    }
+    kept
 }
 
 /// Locks the directory's handle. The lock goes with the process, however it ends.
@@ -191,24 +217,19 @@ pub fn lock_directory(dir: &Path) -> Result<File, String> {
     Ok(handle)
 }
 
-/// Finds the files of the log, or makes an empty log.
+/// Finds the files of the log, or makes an empty log. Whether they are all there is not looked at.
 pub fn find_files(config: &Config, dir: &Path) -> Result<Manifest, String> {
-    let prefix = config.text("appendfilename");
-    let mut manifest = match manifest_or_none(config, dir)? {
-        Some(manifest) => manifest,
-        None => {
-            let mut manifest = Manifest::new(dir.join(config.text("appenddirname")), &prefix);
-            let error = cannot_write(&manifest.directory);
-            let incr = manifest.next_incr();
-            create(&manifest.path_of(&incr)).map_err(&error)?;
-            manifest.incrs.push(incr);
-            manifest.save().map_err(&error)?;
-            manifest::sync_directory(dir).map_err(&error)?;
-            manifest
-        }
-    };
-    manifest.incrs.sort_by_key(|entry| entry.seq);
-    no_file_is_missing(&manifest)?;
+    if let Some(manifest) = manifest_or_none(config, dir)? {
+        return Ok(manifest);
+    }
+    let directory = dir.join(config.text("appenddirname"));
+    let mut manifest = Manifest::new(directory, &config.text("appendfilename"));
+    let error = cannot_write(&manifest.directory);
+    let incr = manifest.next_incr();
+    create(&manifest.path_of(&incr)).map_err(&error)?;
+    manifest.incrs.push(incr);
+    manifest.save().map_err(&error)?;
+    manifest::sync_directory(dir).map_err(&error)?;
     Ok(manifest)
 }
 
@@ -233,37 +254,56 @@ fn manifest_or_none(config: &Config, dir: &Path) -> Result<Option<Manifest>, Str
     }
 }
 
-/// Makes a bare `appendonly.aof` the base of the log. It is moved after the manifest that names it
-/// was saved, so a kill in between leaves a manifest whose base is still outside: that is moved
-/// too. Only a start does this, which loads what it has moved.
-fn adopt_bare_file(config: &Config, dir: &Path) -> Result<(), String> {
+/// The manifest that makes a bare `appendonly.aof` the base of the log, if there is one to be adopted.
+/// A kill in [`adopt_bare_file`] leaves the manifest and the file still outside, which is this too.
+fn with_bare_file(config: &Config, dir: &Path) -> Result<Option<Manifest>, String> {
     let prefix = config.text("appendfilename");
     let bare = dir.join(&prefix);
     if !bare.exists() {
-        return Ok(());
+        return Ok(None);
     }
-    let error = cannot_write(dir);
+    let base = Entry {
+        name: prefix.clone(),
+        seq: 1,
+    };
     let manifest = match manifest_or_none(config, dir)? {
         Some(manifest) => manifest,
-        None => {
-            let mut manifest = Manifest::new(dir.join(config.text("appenddirname")), &prefix);
-            manifest.base = Some(Entry {
-                name: prefix.clone(),
-                seq: 1,
-            });
-            manifest.save().map_err(&error)?;
-            manifest::sync_directory(dir).map_err(&error)?;
-            manifest
-        }
+        None => Manifest {
+            base: Some(base),
+            ..Manifest::new(dir.join(config.text("appenddirname")), &prefix)
+        },
     };
     let inside = manifest.directory.join(&prefix);
-    if manifest.base.is_some_and(|base| base.name == prefix) && !inside.exists() {
-        fs::rename(&bare, &inside).map_err(&error)?;
-        manifest::sync_directory(&manifest.directory).map_err(&error)?;
-        manifest::sync_directory(dir).map_err(&error)?;
-        let bare = bare.display();
-        say::notice(format_args!("adopted {bare} as the base of the log"));
+    let is_base = manifest
+        .base
+        .as_ref()
+        .is_some_and(|base| base.name == prefix);
+    if !is_base || inside.exists() {
+        return Ok(None);
     }
+    Ok(Some(Manifest {
+        bare: Some(bare),
+        ..manifest
+    }))
+}
+
+/// Moves the bare file to the others, now that it has been replayed: a file that is refused stays where
+/// its server will look for it.
+fn adopt_bare_file(manifest: &mut Manifest, dir: &Path) -> Result<(), String> {
+    let (Some(bare), Some(base)) = (manifest.bare.take(), &manifest.base) else {
+        return Ok(());
+    };
+    let inside = manifest.path_of(base);
+    let adopt = || {
+        manifest.save()?;
+        manifest::sync_directory(dir)?;
+        fs::rename(&bare, &inside)?;
+        manifest::sync_directory(&manifest.directory)?;
+        manifest::sync_directory(dir)
+    };
+    adopt().map_err(cannot_write(dir))?;
+    let bare = bare.display();
+    say::notice(format_args!("adopted {bare} as the base of the log"));
     Ok(())
 }
 
@@ -272,7 +312,8 @@ fn cannot_write(directory: &Path) -> impl Fn(std::io::Error) -> String + use<> {
     move |error| format!("cannot write to {}: {error}", directory.display())
 }
 
-fn no_file_is_missing(manifest: &Manifest) -> Result<(), String> {
+/// The error says which, and what to do.
+pub fn no_file_is_missing(manifest: &Manifest) -> Result<(), String> {
     for entry in manifest.live() {
         let path = manifest.path_of(entry);
         if !path.exists() {
@@ -288,7 +329,7 @@ fn no_file_is_missing(manifest: &Manifest) -> Result<(), String> {
 }
 
 /// Opens the last incr file to go on at its end.
-pub(super) fn open_target(manifest: Manifest, lock: File) -> Result<Target, String> {
+pub(super) fn open_target(manifest: Manifest, lock: Arc<File>) -> Result<Target, String> {
     let last = manifest
         .incrs
         .last()
@@ -304,7 +345,7 @@ pub(super) fn open_target(manifest: Manifest, lock: File) -> Result<Target, Stri
         pending: Vec::new(),
         pending_end: 0,
         torn: false,
-        lock: Arc::new(lock),
+        lock,
     })
 }
 

@@ -316,7 +316,7 @@ impl Row {
         match &self.kind {
             Text | Words | Alias(_) => Ok(given.to_string()),
             FileName if given.is_empty() => Err(format!("{name} can't be empty")),
-            FileName if given.contains('/') => {
+            FileName if given.contains(['/', '\\']) => {
                 Err(format!("{name} can't be a path, just a filename"))
             }
             FileName => Ok(given.to_string()),

@@ -15,7 +15,7 @@
 
 use super::options::{self, Change, Kind, OPTIONS, find, target};
 use super::{Config, Start};
-use crate::resp::split_words;
+use crate::resp::words::split_words;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};

@@ -15,6 +15,7 @@ use super::{Command, NO_KEY, Row, Run, command};
 use crate::client::{Client, Replies, Then, Wait};
 use crate::error::Error;
 use crate::handler::args::Cursor;
+use crate::resp::words::quote;
 use crate::resp::{Args, Digits, Reply};
 use crate::stats::unix_microseconds;
 use std::sync::atomic::Ordering;
@@ -216,22 +217,4 @@ pub fn shown<'a>(row: &Row, args: &'a Args) -> Vec<&'a [u8]> {
         words.push(if secret { b"(redacted)" } else { word });
     }
     words
-}
-
-/// Redis's `sdscatrepr`.
-fn quote(word: &[u8], line: &mut Vec<u8>) {
-    line.push(b'"');
-    for &byte in word {
-        match byte {
-            b'\\' | b'"' => line.extend_from_slice(&[b'\\', byte]),
-            b'\n' => line.extend_from_slice(b"\\n"),
-            b'\r' => line.extend_from_slice(b"\\r"),
-            b'\t' => line.extend_from_slice(b"\\t"),
-            7 => line.extend_from_slice(b"\\a"),
-            8 => line.extend_from_slice(b"\\b"),
-            b' '..=b'~' => line.push(byte),
-            _ => line.extend_from_slice(format!("\\x{byte:02x}").as_bytes()),
-        }
-    }
-    line.push(b'"');
 }

@@ -65,9 +65,13 @@ fn check_aof_shows_what_is_broken_and_cuts_it_when_told_to() {
     let file = file_of(&directory.0, 0);
     assert_eq!(fs::read(&file).unwrap(), whole);
     let kept = format!("{}.tail-at-{offset}", file.display());
-    assert_eq!(fs::read(kept).unwrap(), [&multi[..], torn].concat());
+    assert_eq!(fs::read(&kept).unwrap(), [&multi[..], torn].concat());
+    // Another tail in the same place does not take that of the first.
+    fs::write(&file, [&whole[..], b"*1\r\n"].concat()).unwrap();
     let server = Server::start_in(directory, Program::Ours, &[]);
     assert_eq!(server.client().run("KEYS *"), "1) \"a\"");
+    assert_eq!(fs::read(&kept).unwrap(), [&multi[..], torn].concat());
+    assert_eq!(fs::read(format!("{kept}.1")).unwrap(), b"*1\r\n");
 }
 
 #[test]

@@ -151,6 +151,29 @@ fn a_bare_appendonly_file_becomes_the_base() {
 }
 
 #[test]
+fn a_bare_file_that_is_refused_stays_where_its_server_looks_for_it() {
+    let directory = Directory::new();
+    let bare = directory.0.join("appendonly.aof");
+    let torn = [&crate::record("SET k v")[..], b"*3\r\n"].concat();
+    for (content, flags, expected) in [
+        (&b"REDIS0009"[..], &[][..], "aof-use-rdb-preamble no"),
+        (&crate::record("RPUSH list a"), &[], "not supported: RPUSH"),
+        (&torn, &["--aof-load-truncated", "no"], "is torn at offset"),
+    ] {
+        fs::write(&bare, content).unwrap();
+        let (status, said) = refused(&directory, flags);
+        assert_eq!(status.code(), Some(1));
+        assert!(said.contains(expected), "{said}");
+        assert_eq!(fs::read(&bare).unwrap(), content);
+    }
+    let mut server = Server::start_in(directory, Program::Ours, &[]);
+    assert_eq!(server.client().run("GET k"), "\"v\"");
+    assert!(!bare.exists());
+    server.crash();
+    assert_eq!(server.client().run("GET k"), "\"v\"");
+}
+
+#[test]
 fn a_bare_file_that_was_never_loaded_stays_where_it_is() {
     let directory = Directory::new();
     let bare = directory.0.join("appendonly.aof");

@@ -39,8 +39,8 @@ fn assert_tidy(dir: &Path) {
 #[test]
 fn a_kill_after_any_step_of_a_rewrite_leaves_the_same_state() {
     thread::scope(|scope| {
-        for steps in [["a", "b", "c", "d"].as_slice(), &["rename", "e", "f"]] {
-            scope.spawn(|| steps.iter().for_each(|step| kill_after(step)));
+        for steps in [["a", "listed", "b", "c"], ["d", "rename", "e", "f"]] {
+            scope.spawn(move || steps.into_iter().for_each(kill_after));
         }
     });
 }
@@ -51,6 +51,10 @@ fn kill_after(step: &str) {
     let before = dump(&mut server.client(), 2);
     server.client().send(&["BGREWRITEAOF"]);
     server.wait_for_end();
+    // As long as somebody may write to the old file it is the last: redis-server refuses to start if
+    // another one is torn.
+    let listed = log_files(server.dir()).unwrap().len();
+    assert_eq!(listed == 1, step == "a", "{listed} files after step {step}");
     server.program = Program::Ours;
     // A second start finds the same: nothing is replayed twice.
     for _ in 0..2 {
@@ -230,6 +234,84 @@ fn clients_who_switch_the_log_on_and_off_at_once_leave_it_as_config_says() {
             info(&mut client, "aof_rewrite_in_progress") == "0"
                 && (info(&mut client, "aof_enabled") == "1") == is_on
         });
+    }
+}
+
+#[test]
+fn a_log_that_cannot_be_opened_is_not_switched_on() {
+    let taken = Server::start(&[]);
+    let dir = taken.dir().to_str().unwrap().to_string();
+    for flags in [vec![], vec!["--dir", dir.as_str()]] {
+        let directory = Directory::new();
+        fs::write(directory.0.join("appendonlydir"), "in the way").unwrap();
+        let flags = [&["--appendonly", "no"], &flags[..]].concat();
+        let mut server = Server::start_in(directory, Program::Ours, &flags);
+        let mut client = server.client();
+        assert_eq!(
+            client.run("CONFIG SET timeout 5 appendonly yes"),
+            "(error) ERR CONFIG SET failed (possibly related to argument 'appendonly') - Unable to \
+             turn on AOF. Check server logs."
+        );
+        let options = "1) \"appendonly\"\n2) \"no\"\n3) \"timeout\"\n4) \"0\"";
+        assert_eq!(client.run("CONFIG GET appendonly timeout"), options);
+        assert_eq!(client.run("SET k 1"), "OK");
+        wait_until("the operator is told", || {
+            server
+                .lines()
+                .join("\n")
+                .contains("cannot switch the append-only file on: ")
+        });
+        server.kill();
+    }
+}
+
+/// The first file cannot be written, for there is a directory in its place.
+#[test]
+fn what_was_promised_a_log_is_not_shut_down_without_one() {
+    let mut server = Server::start(&["--appendonly", "no"]);
+    let mut client = server.client();
+    let name = format!("appendonlydir/temp-rewriteaof-{}.aof", server.pid());
+    fs::create_dir_all(server.dir().join(name)).unwrap();
+    assert_eq!(client.run("SET k 1"), "OK");
+    assert_eq!(client.run("CONFIG SET appendonly yes"), "OK");
+    assert_eq!(
+        client.run("SHUTDOWN"),
+        "(error) ERR Errors trying to SHUTDOWN. Check logs."
+    );
+    assert_eq!(client.run("CONFIG SET appendonly no"), "OK");
+    client.send(&["SHUTDOWN"]);
+    server.wait_for_end();
+}
+
+#[test]
+fn a_log_that_somebody_has_damaged_or_deleted_is_written_anew_from_memory() {
+    let file = |server: &Server| log_files(server.dir()).unwrap().pop().unwrap();
+    let harms: [&dyn Fn(&Server); 4] = [
+        &|server| fs::remove_file(file(server)).unwrap(),
+        &|server| fs::remove_dir_all(server.dir().join("appendonlydir")).unwrap(),
+        &|server| {
+            // It looks the same, but what is written now goes to the one that is gone.
+            let path = file(server);
+            let content = fs::read(&path).unwrap();
+            fs::remove_file(&path).unwrap();
+            fs::write(&path, content).unwrap();
+            server.client().run("SET after 1");
+        },
+        &|server| {
+            let mut content = fs::read(file(server)).unwrap();
+            content[0] = b'?';
+            fs::write(file(server), content).unwrap();
+        },
+    ];
+    for harm in harms {
+        let mut server = Server::start(&[]);
+        fill(&server);
+        harm(&server);
+        let before = dump(&mut server.client(), 2);
+        rewrite(&mut server.client());
+        assert_tidy(server.dir());
+        server.crash();
+        assert_eq!(dump(&mut server.client(), 2), before);
     }
 }
 

@@ -298,7 +298,7 @@ fn a_manifest_that_names_a_missing_file_or_says_nonsense_is_refused() {
     let (status, said) = refused(&directory, &[]);
     assert_eq!(status.code(), Some(1));
     assert!(
-        said.contains("line 2: expected `file NAME seq NUMBER"),
+        said.contains("line 2: expected a name without a directory"),
         "{said}"
     );
 }
