@@ -102,7 +102,6 @@ pub struct Batch<'a> {
     known: KnownHash,
     /// Of the command, or of all commands of the EXEC, that runs now.
     time: Time,
-    in_exec: bool,
     /// Whether the log replays, and nothing is to be logged or counted.
     replaying: bool,
     /// How much the command that ran last has changed.
@@ -131,7 +130,6 @@ impl<'a> Batch<'a> {
                 now: 0,
                 kills: true,
             },
-            in_exec: false,
             replaying: false,
             dirty: 0,
             records: Records::default(),
@@ -222,7 +220,7 @@ impl<'a> Batch<'a> {
 
     /// Runs a command that has been admitted, and accounts for it.
     fn call(&mut self, row: &'static Row, client: &mut Client, args: &mut Args, reply: &mut Reply) {
-        self.start(row);
+        self.start(row, client.in_exec);
         let (begin, reply_before) = (reply.out.mark(), reply.out.len());
         let records_before = self.records.bytes.len();
         self.dirty = 0;
@@ -250,7 +248,7 @@ impl<'a> Batch<'a> {
             Run::Write(handler) => {
                 self.exclude();
                 self.warm_keys(row, client.db, args);
-                self.write(handler, client.db, args, reply)
+                self.write(handler, client, args, reply)
             }
             Run::Exec => self.exec(client, reply),
             Run::Container => Ok(()),
@@ -274,14 +272,14 @@ impl<'a> Batch<'a> {
 
     /// Begins a command, at the time at which the one before it has ended. For the first of a batch
     /// the clock is read when its lock is taken, or here if it takes none.
-    fn start(&mut self, row: &Row) {
+    fn start(&mut self, row: &Row, in_exec: bool) {
         self.account.start(row.index);
-        if !self.in_exec {
+        if !in_exec {
             self.time.now = self.account.clock / 1000;
         }
         match row.command.run {
             Run::Read(_) | Run::Mixed(_) | Run::Write(_) => {}
-            Run::Unlocked(_) if !self.in_exec => {
+            Run::Unlocked(_) if !in_exec => {
                 self.give_back();
                 self.account.start_unlocked();
             }
@@ -294,27 +292,22 @@ impl<'a> Batch<'a> {
     fn write(
         &mut self,
         handler: fn(&mut ViewMut, &mut Args, &mut Reply) -> Result<(), Error>,
-        db: usize,
+        client: &Client,
         args: &mut Args,
         reply: &mut Reply,
     ) -> Result<(), Error> {
         let begin = reply.out.mark();
-        if !self.in_exec {
-            self.records.begin();
-        }
-        let in_exec = self.in_exec;
-        let mut view = self.view_mut(db);
+        self.records.begin();
+        let mut view = self.view_mut(client.db);
         let result = handler(&mut view, args, reply);
-        if in_exec && let Some(old) = args.take_spare() {
+        if client.in_exec
+            && let Some(old) = args.take_spare()
+        {
             // These words do not come back, and are not to be freed under the lock.
             view.free_later(Box::new(old));
         }
-        let (dirty, propagated) = (view.dirty, view.propagated);
-        if dirty > 0 && !propagated {
-            self.records.push_command(db, args);
-        }
-        self.dirty = dirty;
-        if !self.in_exec && self.records.end() > 0 {
+        self.dirty = view.end(args);
+        if self.records.end() > 0 {
             // The reply of a command that failed is its error, and stays that.
             let end = if result.is_ok() {
                 reply.out.mark()
@@ -354,7 +347,6 @@ impl<'a> Batch<'a> {
             return Ok(());
         }
         self.records.begin();
-        self.in_exec = true;
         client.in_exec = true;
         reply.array(queue.len());
         let mut dirty = 0;
@@ -363,7 +355,6 @@ impl<'a> Batch<'a> {
             dirty += self.dirty;
         }
         self.dirty = dirty;
-        self.in_exec = false;
         client.in_exec = false;
         if self.records.end() > 0 {
             self.logged.push(begin..reply.out.mark());

@@ -22,10 +22,14 @@
 //! value and deadline apart: four allocations where a small entry has one. It copies a string for
 //! COPY and into each reply, and so can always change it where it lies.
 
-use crate::hash::{self, Field, Hash, Limits};
+use crate::hash::{self, Field, Hash};
 use crate::resp::{Digits, LARGE, parse_integer};
 use crate::table::{self, Keyed, Table};
 use std::sync::Arc;
+
+mod edit;
+
+pub use edit::{HashMut, StringMut};
 
 /// A key, its value, and its deadline if it has one.
 pub enum Entry {
@@ -351,11 +355,6 @@ impl Entry {
         matches!(self, Entry::Large(_))
     }
 
-    /// Replaces the value by a number. The memory of a number is used again.
-    pub fn set_number(&mut self, number: i64) {
-        self.set_payload(Kind::Int, &number.to_le_bytes());
-    }
-
     /// Replaces the value by a string; the deadline stays. Returns what is worth freeing later.
     pub fn set_string(&mut self, value: &[u8]) -> Option<LargeValue> {
         match number(value) {
@@ -365,7 +364,7 @@ impl Entry {
     }
 
     /// Replaces the value by a string that is stored as the bytes it is.
-    pub fn set_plain_string(&mut self, value: &[u8]) -> Option<LargeValue> {
+    fn set_plain_string(&mut self, value: &[u8]) -> Option<LargeValue> {
         match plain_kind(value) {
             Some(kind) => self.set_payload(kind, value),
             None => self.set_large(LargeValue::String(value.to_vec().into())),
@@ -432,124 +431,6 @@ impl Entry {
             }
         }
     }
-
-    /// Writes `patch` into the string at `offset`, after zero bytes if the string was shorter;
-    /// APPEND is a patch at the end. Returns the string's new length.
-    pub fn patch_string(&mut self, offset: usize, patch: &[u8]) -> usize {
-        if let Some(Str::Digits(digits)) = self.string() {
-            self.set_payload(Kind::Raw, digits.as_bytes());
-        }
-        if !self.is_large() && self.payload().len().max(offset + patch.len()) > LARGE {
-            self.set_large(LargeValue::String(self.payload().to_vec().into()));
-        }
-        match self {
-            Entry::Small {
-                bytes,
-                key_len,
-                kind,
-                expires,
-            } => {
-                *kind = Kind::Raw;
-                let start = Entry::payload_start(*key_len, *expires);
-                edit(bytes, |bytes| write_at(bytes, start, offset, patch));
-                bytes.len() - start
-            }
-            Entry::Large(large) => match &mut large.value {
-                LargeValue::String(string) => {
-                    write_at(Arc::make_mut(string), 0, offset, patch);
-                    string.len()
-                }
-                LargeValue::Hash(_) => 0,
-            },
-        }
-    }
-
-    /// Sets a field of the hash, and turns a packed hash into a table when it passes a limit.
-    /// Returns whether the field is new.
-    pub fn set_field(&mut self, name: &[u8], value: &[u8], limits: Limits) -> bool {
-        if name.len() > limits.value || value.len() > limits.value {
-            self.unpack();
-        }
-        match self {
-            Entry::Small {
-                bytes,
-                key_len,
-                expires,
-                ..
-            } => {
-                let start = Entry::payload_start(*key_len, *expires);
-                let found = hash::find(&bytes[start..], name);
-                match &found {
-                    Some(found) if found.value.len() == value.len() => {
-                        let at = start + found.value.start..start + found.value.end;
-                        bytes[at].copy_from_slice(value);
-                    }
-                    Some(found) => edit(bytes, |b| hash::replace(b, start, found, value)),
-                    None => edit(bytes, |bytes| hash::push(bytes, start, name, value)),
-                }
-                if hash::count(&bytes[start..]) > limits.entries {
-                    self.unpack();
-                }
-                found.is_none()
-            }
-            Entry::Large(large) => match &mut large.value {
-                LargeValue::Hash(table) => set_table_field(table, name, value),
-                LargeValue::String(_) => false,
-            },
-        }
-    }
-
-    /// Removes a field of the hash; returns whether it was there.
-    pub fn remove_field(&mut self, name: &[u8]) -> bool {
-        match self {
-            Entry::Small {
-                bytes,
-                key_len,
-                expires,
-                ..
-            } => {
-                let start = Entry::payload_start(*key_len, *expires);
-                let found = hash::find(&bytes[start..], name);
-                if let Some(found) = &found {
-                    edit(bytes, |bytes| hash::remove(bytes, start, found));
-                }
-                found.is_some()
-            }
-            Entry::Large(large) => match &mut large.value {
-                LargeValue::Hash(table) => table.remove(table::hash_of(name), name).is_some(),
-                LargeValue::String(_) => false,
-            },
-        }
-    }
-
-    /// Turns a packed hash into a table, for good.
-    pub fn unpack(&mut self) {
-        if let Entry::Small {
-            kind: Kind::Listpack,
-            ..
-        } = self
-        {
-            let mut table = Table::new();
-            for (name, value) in Hash::Packed(self.payload()).iter() {
-                table.insert(table::hash_of(name), Field::new(name, value));
-            }
-            self.set_large(LargeValue::Hash(table));
-        }
-    }
-}
-
-fn set_table_field(table: &mut Table<Field>, name: &[u8], value: &[u8]) -> bool {
-    let hash = table::hash_of(name);
-    match table.get_mut(hash, name) {
-        Some(field) => {
-            field.set_value(value);
-            false
-        }
-        None => {
-            table.insert(hash, Field::new(name, value));
-            true
-        }
-    }
 }
 
 /// Changes the length of a box, which only a vector can.
@@ -557,17 +438,6 @@ fn edit(bytes: &mut Box<[u8]>, change: impl FnOnce(&mut Vec<u8>)) {
     let mut vec = std::mem::take(bytes).into_vec();
     change(&mut vec);
     *bytes = vec.into_boxed_slice();
-}
-
-/// Writes `patch` at `start + offset`, growing `bytes` with zeros as far as that needs.
-fn write_at(bytes: &mut Vec<u8>, start: usize, offset: usize, patch: &[u8]) {
-    let at = start + offset;
-    if bytes.len() < at {
-        bytes.resize(at, 0);
-    }
-    let overlap = patch.len().min(bytes.len() - at);
-    bytes[at..at + overlap].copy_from_slice(&patch[..overlap]);
-    bytes.extend_from_slice(&patch[overlap..]);
 }
 
 /// The number as which Redis would store this string: up to twenty characters, written the one
@@ -601,11 +471,6 @@ fn allocated(size: usize) -> usize {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits {
-        entries: 2,
-        value: 8,
-    };
-
     #[test]
     fn an_entry_takes_24_bytes_in_its_slot() {
         assert_eq!(size_of::<Entry>(), 24);
@@ -631,35 +496,6 @@ mod tests {
                 (&b"short"[..], None)
             );
             assert_eq!(entry.key(), b"other");
-        }
-    }
-
-    #[test]
-    fn a_patch_past_the_end_fills_the_gap_with_zeros() {
-        let mut entry = Entry::new_string(b"key", b"12");
-        assert_eq!(entry.patch_string(4, b"ab"), 6);
-        assert_eq!(&*entry.string().unwrap(), b"12\0\0ab");
-        assert_eq!(entry.patch_string(LARGE, b"ab"), LARGE + 2);
-        assert_eq!(entry.patch_string(0, b"34"), LARGE + 2);
-        assert_eq!(entry.string().unwrap()[..6], *b"34\0\0ab");
-        assert_eq!(entry.encoding(), "raw");
-    }
-
-    #[test]
-    fn a_hash_is_unpacked_past_either_limit_and_keeps_its_fields_and_deadline() {
-        for (name, value) in [("c", "3"), ("long field name", "3"), ("c", "long value")] {
-            let mut entry = Entry::new_hash(b"key");
-            entry.set_deadline(Some(5));
-            assert!(entry.set_field(b"a", b"1", LIMITS));
-            assert!(!entry.set_field(b"a", b"11", LIMITS));
-            assert!(entry.set_field(b"b", b"2", LIMITS));
-            assert_eq!(entry.encoding(), "listpack");
-            assert!(entry.set_field(name.as_bytes(), value.as_bytes(), LIMITS));
-            assert_eq!((entry.encoding(), entry.deadline()), ("hashtable", Some(5)));
-            assert!(entry.remove_field(b"b") && !entry.remove_field(b"b"));
-            let hash = entry.hash().unwrap();
-            assert_eq!((hash.len(), hash.get(b"a")), (2, Some(&b"11"[..])));
-            assert_eq!(hash.get(name.as_bytes()), Some(value.as_bytes()));
         }
     }
 }

@@ -30,6 +30,8 @@ pub struct Records {
     /// is held: that needs the shared one (aof/rewrite.rs).
     pub wanted: bool,
     unit: Unit,
+    /// How many units have begun and not ended, each inside the one before.
+    depth: usize,
 }
 
 #[derive(Default, Clone, Copy)]
@@ -57,8 +59,13 @@ impl Records {
         self.selects.clear();
     }
 
-    /// Begins a unit: what is pushed until [`Records::end`] replays whole or not at all.
+    /// Begins a unit: what is pushed until [`Records::end`] replays whole or not at all. Inside another
+    /// one, as in EXEC, it is part of that.
     pub fn begin(&mut self) {
+        self.depth += 1;
+        if self.depth > 1 {
+            return;
+        }
         self.unit = Unit {
             start: self.bytes.len(),
             selects: self.selects.len(),
@@ -93,8 +100,12 @@ impl Records {
         self.unit.records += 1;
     }
 
-    /// Ends the unit; returns how many bytes it has.
+    /// Ends the unit; returns how many bytes it has, which is told for the outermost alone.
     pub fn end(&mut self) -> usize {
+        self.depth -= 1;
+        if self.depth > 0 {
+            return 0;
+        }
         let Unit {
             start,
             selects,
@@ -129,9 +140,12 @@ mod tests {
         records.end();
         let one = records.bytes.len();
         records.begin();
-        records.push(4, ping.into_iter());
-        records.push(4, ping.into_iter());
-        records.end();
+        for _ in 0..2 {
+            records.begin();
+            records.push(4, ping.into_iter());
+            assert_eq!(records.end(), 0);
+        }
+        assert_eq!(records.end(), records.bytes.len() - one);
         assert_eq!(records.selects, [(0, 3), (one, 4)]);
         let text = String::from_utf8(records.bytes).unwrap();
         let words: Vec<_> = text

@@ -36,17 +36,13 @@ impl Batch<'_> {
     /// Deletes keys as one unit if they are dead; returns how many were. The exclusive lock is
     /// held.
     fn delete_dead(&mut self, keys: &[Expired]) -> usize {
-        if !self.in_exec {
-            self.records.begin();
-        }
+        self.records.begin();
         let mut view = self.view_mut(0);
         let mut deleted = 0;
         for Expired { db, key, .. } in keys {
             deleted += usize::from(view.in_db(*db, |view| view.delete_if_dead(key)));
         }
-        if !self.in_exec {
-            self.records.end();
-        }
+        self.records.end();
         deleted
     }
 

@@ -22,7 +22,7 @@
 //!
 //! **How Redis does it**: t_hash.c. Its HRANDFIELD has five cases; two of them are the ones here.
 
-use crate::entry::Entry;
+use crate::entry::{Entry, HashMut};
 use crate::error::Error;
 use crate::glob;
 use crate::handler::args::{Cursor, integer};
@@ -271,21 +271,19 @@ fn hmset(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), E
 fn set_fields(view: &mut ViewMut, args: &Args, command: &'static str) -> Result<usize, Error> {
     let pairs = Cursor::at(args, 2).pairs();
     let pairs = pairs.ok_or(Error::WrongArity(command))?;
-    edit(view, &args[1], |entry, limits| {
+    edit(view, &args[1], |hash, limits| {
         Ok(pairs
-            .filter(|(name, value)| entry.set_field(name, value, limits))
+            .filter(|(name, value)| hash.set(name, value, limits))
             .count())
     })
 }
 
 fn hsetnx(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
     let (key, name) = (&args[1], &args[2]);
-    let exists = view
-        .hash(key)?
-        .is_some_and(|entry| value_of(entry, name).is_some());
+    let exists = view.hash(key)?.is_some_and(|hash| hash.get(name).is_some());
     if !exists {
-        edit(view, key, |entry, limits| {
-            Ok(entry.set_field(name, &args[3], limits))
+        edit(view, key, |hash, limits| {
+            Ok(hash.set(name, &args[3], limits))
         })?;
     }
     reply.integer((!exists).into());
@@ -294,13 +292,13 @@ fn hsetnx(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), 
 
 fn hdel(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
     let key = &args[1];
-    let Some(entry) = view.hash(key)? else {
+    let Some(mut hash) = view.hash(key)? else {
         reply.integer(0);
         return Ok(());
     };
     let fields = Cursor::at(args, 2).rest();
-    let removed = fields.filter(|name| entry.remove_field(name)).count();
-    if entry.hash().is_some_and(|hash| hash.len() == 0) {
+    let removed = fields.filter(|name| hash.remove(name)).count();
+    if hash.len() == 0 {
         view.delete(key);
     } else if removed > 0 {
         view.changed(key);
@@ -311,13 +309,13 @@ fn hdel(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Er
 
 fn hincrby(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
     let (name, change) = (&args[2], integer(&args[3])?);
-    let sum = edit(view, &args[1], |entry, limits| {
-        let number = match value_of(entry, name) {
+    let sum = edit(view, &args[1], |hash, limits| {
+        let number = match hash.get(name) {
             Some(value) => parse_integer(value).ok_or(Error::HashValueNotInteger)?,
             None => 0,
         };
         let sum = number.checked_add(change).ok_or(Error::Overflow)?;
-        entry.set_field(name, Digits::new(sum).as_bytes(), limits);
+        hash.set(name, Digits::new(sum).as_bytes(), limits);
         Ok(sum)
     })?;
     reply.integer(sum);
@@ -330,8 +328,8 @@ fn hincrbyfloat(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Resul
     if !change.is_finite() {
         return Err(Error::IncrementNanOrInfinity);
     }
-    let sum = edit(view, key, |entry, limits| {
-        let number = match value_of(entry, name) {
+    let sum = edit(view, key, |hash, limits| {
+        let number = match hash.get(name) {
             Some(value) => Float::parse(value).ok_or(Error::HashValueNotFloat)?,
             None => Float::ZERO,
         };
@@ -340,7 +338,7 @@ fn hincrbyfloat(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Resul
             return Err(Error::NanOrInfinity);
         }
         let sum = sum.print();
-        entry.set_field(name, &sum, limits);
+        hash.set(name, &sum, limits);
         Ok(sum)
     })?;
     view.propagate([b"HSET", key, name, &sum]);
@@ -352,27 +350,23 @@ fn hincrbyfloat(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Resul
 fn edit<T>(
     view: &mut ViewMut,
     key: &[u8],
-    change: impl FnOnce(&mut Entry, Limits) -> Result<T, Error>,
+    change: impl FnOnce(&mut HashMut, Limits) -> Result<T, Error>,
 ) -> Result<T, Error> {
     let limits = view.limits.hash;
     match view.hash(key)? {
-        Some(entry) => {
-            let result = change(entry, limits)?;
+        Some(mut hash) => {
+            let result = change(&mut hash, limits)?;
             view.changed(key);
             Ok(result)
         }
         None => {
             let mut entry = Entry::new_hash(key);
-            let result = change(&mut entry, limits)?;
+            let mut hash = entry.hash_mut().ok_or(Error::WrongType)?;
+            let result = change(&mut hash, limits)?;
             view.insert(key, entry);
             Ok(result)
         }
     }
-}
-
-/// The value of a field of the hash that the entry is.
-fn value_of<'a>(entry: &'a Entry, name: &[u8]) -> Option<&'a [u8]> {
-    entry.hash().and_then(|hash| hash.get(name))
 }
 
 #[cfg(test)]
@@ -386,7 +380,7 @@ mod tests {
             let mut entry = Entry::new_hash(b"key");
             let limits = Limits { entries, value: 64 };
             for i in 0..30u8 {
-                entry.set_field(&[i], b"", limits);
+                entry.hash_mut().unwrap().set(&[i], b"", limits);
             }
             let mut times = HashMap::new();
             for _ in 0..6000 {
@@ -410,7 +404,7 @@ mod tests {
             value: 64,
         };
         for i in 0..1000u32 {
-            entry.set_field(&i.to_be_bytes(), b"", limits);
+            entry.hash_mut().unwrap().set(&i.to_be_bytes(), b"", limits);
         }
         let hash = entry.hash().unwrap();
         let (mut cursor, mut seen, mut calls) = (0, Vec::new(), 0);

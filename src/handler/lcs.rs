@@ -42,7 +42,8 @@ const MOST_MEMORY: usize = 512 * 1024 * 1024;
 
 fn lcs(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let entries = [view.get(&args[1]), view.get(&args[2])];
-    if entries.iter().flatten().any(|entry| entry.hash().is_some()) {
+    let mut found = entries.iter().flatten();
+    if found.any(|entry| entry.string().is_none()) {
         return Err(Error::LcsNotStrings);
     }
     let [a, b] = entries.map(|entry| entry.and_then(Entry::string));

@@ -22,7 +22,7 @@
 //! arguments of the command after it ran, and reference counts keep the value in both places. A word
 //! of ours has one owner until it is stored; both copy it once, into the log.
 
-use crate::entry::{Entry, Str};
+use crate::entry::{Entry, Str, StringMut};
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
 use crate::handler::expiry::{self, MILLISECONDS, SECONDS};
@@ -265,7 +265,7 @@ fn reply_with_value_of(view: &mut ViewMut, key: &[u8], reply: &mut Reply) -> Res
     let notes = view.notes;
     let found = view.string(key);
     notes.count(!matches!(found, Ok(None)));
-    let string = found?.and_then(|entry| entry.string());
+    let string = found?.and_then(StringMut::read);
     let exists = string.is_some();
     reply_with(string, reply);
     Ok(exists)
@@ -417,10 +417,10 @@ fn decrby(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), 
 
 fn add(view: &mut ViewMut, key: &[u8], change: i64, reply: &mut Reply) -> Result<(), Error> {
     let sum = match view.string(key)? {
-        Some(entry) => {
-            let number = entry.number().ok_or(Error::NotInteger)?;
+        Some(mut string) => {
+            let number = string.number().ok_or(Error::NotInteger)?;
             let sum = number.checked_add(change).ok_or(Error::Overflow)?;
-            entry.set_number(sum);
+            string.set_number(sum);
             view.changed(key);
             sum
         }
@@ -435,7 +435,7 @@ fn add(view: &mut ViewMut, key: &[u8], change: i64, reply: &mut Reply) -> Result
 
 fn incrbyfloat(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
     let key = &args[1];
-    let number = match view.string(key)?.and_then(|entry| entry.string()) {
+    let number = match view.string(key)?.and_then(StringMut::read) {
         Some(string) => Float::parse(&string).ok_or(Error::NotFloat)?,
         None => Float::ZERO,
     };
@@ -444,9 +444,9 @@ fn incrbyfloat(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result
         return Err(Error::NanOrInfinity);
     }
     let sum = sum.print();
-    match view.get(key) {
-        Some(entry) => {
-            entry.set_plain_string(&sum);
+    match view.string(key)? {
+        Some(mut string) => {
+            string.set_plain(&sum);
             view.changed(key);
         }
         None => view.insert(key, Entry::new_plain_string(key, &sum)),
@@ -463,10 +463,9 @@ fn append(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), 
     let (key, value) = (&args[1], &args[2]);
     let limit = view.limits.string;
     let length = match view.string(key)? {
-        Some(entry) => {
-            let end = entry.string().map_or(0, |string| string.len());
-            check_length(end, value, limit)?;
-            let length = entry.patch_string(end, value);
+        Some(mut string) => {
+            check_length(string.len(), value, limit)?;
+            let length = string.patch(string.len(), value);
             view.changed(key);
             length
         }
@@ -486,22 +485,21 @@ fn setrange(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<()
     let limit = view.limits.string;
     let length = match view.string(key)? {
         // Nothing to write: no zeros are added, no key is made.
-        found if value.is_empty() => {
-            let string = found.and_then(|entry| entry.string());
-            string.map_or(0, |string| string.len())
-        }
-        Some(entry) => {
+        found if value.is_empty() => found.map_or(0, |string| string.len()),
+        Some(mut string) => {
             check_length(offset, value, limit)?;
-            let length = entry.patch_string(offset, value);
+            let length = string.patch(offset, value);
             view.changed(key);
             length
         }
         None => {
             check_length(offset, value, limit)?;
             let mut entry = Entry::new_raw_string(key);
-            let length = entry.patch_string(offset, value);
+            let length = entry
+                .string_mut()
+                .map(|mut string| string.patch(offset, value));
             view.insert(key, entry);
-            length
+            length.unwrap_or_default()
         }
     };
     reply.count(length);

@@ -1,0 +1,319 @@
+//! The keyspace under the exclusive lock: what a handler that writes is given.
+//!
+//! What it does here is counted and logged here. A handler owes three things, and nobody can do them
+//! for it:
+//!
+//! 1. It looks at its keys ([`ViewMut::get`], [`ViewMut::string`], [`ViewMut::hash`],
+//!    [`ViewMut::delete_if_dead`]) before it propagates, so that the DEL of a dead key comes first.
+//! 2. After it has changed something by itself (a [`StringMut`], a [`HashMut`], a deadline) it says so
+//!    ([`ViewMut::changed`]).
+//! 3. If running the command twice could give two outcomes, it says what is to be logged
+//!    ([`ViewMut::propagate`]).
+//!
+//! ```text
+//! APPEND k x      string(k) ──▶ patch ──▶ changed(k)                     logged as it was sent
+//! GETDEL k        string(k) ──▶ delete(k) ──▶ propagate(DEL k)           logged as DEL
+//! SET k v EX 9    delete_if_dead(k) ──▶ propagate(SET … PXAT …) ──▶ set_string(k), which moves v
+//! ```
+//!
+//! **How Redis does it**: `setKey`, `dbDelete`, `signalModifiedKey` and `server.dirty++`, of which each
+//! command must remember all.
+
+use super::{Db, Garbage, Keyspace, Limits, Notes, Time};
+use crate::entry::{Entry, HashMut, StringMut};
+use crate::error::Error;
+use crate::propagate::Records;
+use crate::resp::Args;
+use crate::table::KnownHash;
+use crate::watch::Now;
+
+/// The keyspace under the exclusive lock, for one command.
+pub struct ViewMut<'a> {
+    keyspace: &'a mut Keyspace,
+    known: &'a KnownHash,
+    pub db: usize,
+    pub time: Time,
+    pub limits: Limits,
+    records: &'a mut Records,
+    pub notes: &'a Notes,
+    /// How much the command has changed. If it stays 0, nothing is logged.
+    dirty: u64,
+    /// Whether the command has said itself what is to be logged.
+    propagated: bool,
+}
+
+impl<'a> ViewMut<'a> {
+    pub fn new(
+        keyspace: &'a mut Keyspace,
+        known: &'a KnownHash,
+        db: usize,
+        time: Time,
+        limits: Limits,
+        records: &'a mut Records,
+        notes: &'a Notes,
+    ) -> ViewMut<'a> {
+        ViewMut {
+            keyspace,
+            known,
+            db,
+            time,
+            limits,
+            records,
+            notes,
+            dirty: 0,
+            propagated: false,
+        }
+    }
+
+    /// Ends the command, of which these are the words: logs it if it has changed something and has not
+    /// said what else is to be logged. Returns how much it has changed.
+    pub fn end(self, args: &Args) -> u64 {
+        if self.dirty > 0 && !self.propagated {
+            self.records.push_command(self.db, args);
+        }
+        self.dirty
+    }
+
+    /// Logs this command in place of the one that was sent.
+    pub fn propagate<const N: usize>(&mut self, words: [&[u8]; N]) {
+        self.propagate_words(words.into_iter());
+    }
+
+    /// Logs these words in place of the ones that were sent.
+    pub fn propagate_words<'w>(&mut self, words: impl ExactSizeIterator<Item = &'w [u8]>) {
+        self.records.push(self.db, words);
+        self.propagated = true;
+    }
+
+    /// Logs the command itself. A handler that moves a word out of it says so before; for the others
+    /// it is done at the end, if they have changed something.
+    pub fn propagate_command(&mut self, args: &Args) {
+        self.records.push_command(self.db, args);
+        self.propagated = true;
+    }
+
+    /// The key's entry if it is alive; a dead one is deleted and its DEL logged.
+    pub fn get(&mut self, key: &[u8]) -> Option<&Entry> {
+        let hash = self.known.hash(key);
+        self.find(hash, key).map(|entry| &*entry)
+    }
+
+    /// The key's string, to be changed; WRONGTYPE if it is a hash.
+    pub fn string(&mut self, key: &[u8]) -> Result<Option<StringMut<'_>>, Error> {
+        let hash = self.known.hash(key);
+        match self.find(hash, key) {
+            Some(entry) => entry.string_mut().map(Some).ok_or(Error::WrongType),
+            None => Ok(None),
+        }
+    }
+
+    /// The key's hash, to be changed; WRONGTYPE if it is a string.
+    pub fn hash(&mut self, key: &[u8]) -> Result<Option<HashMut<'_>>, Error> {
+        let hash = self.known.hash(key);
+        match self.find(hash, key) {
+            Some(entry) => entry.hash_mut().map(Some).ok_or(Error::WrongType),
+            None => Ok(None),
+        }
+    }
+
+    /// Gives `key` a string, whatever it was before. `owned` is the value's allocation if it has
+    /// one; it is taken, perhaps in exchange (see [`Entry::set_large_string`]). The deadline goes
+    /// unless `keep_ttl`.
+    pub fn set_string(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        owned: Option<&mut Vec<u8>>,
+        keep_ttl: bool,
+    ) {
+        let hash = self.known.hash(key);
+        match self.find(hash, key) {
+            Some(entry) => {
+                let old = match owned {
+                    Some(owned) => entry.set_large_string(owned),
+                    None => entry.set_string(value),
+                };
+                let has_deadline = entry.deadline().is_some();
+                if let Some(old) = old {
+                    self.keyspace.garbage.push(Box::new(old));
+                }
+                if has_deadline && !keep_ttl {
+                    self.set_deadline(key, None);
+                }
+            }
+            None => {
+                let entry = match owned {
+                    Some(owned) => Entry::new_large_string(key, std::mem::take(owned)),
+                    None => Entry::new_string(key, value),
+                };
+                self.db_mut().keys.insert(hash, entry);
+            }
+        }
+        self.changed(key);
+    }
+
+    /// Gives `key` this entry, which must carry that key, in place of the one that it may have had.
+    pub fn insert(&mut self, key: &[u8], entry: Entry) {
+        let hash = self.known.hash(key);
+        let db = self.db_mut();
+        let old = db.remove(hash, key);
+        if let Some(deadline) = entry.deadline() {
+            db.deadlines.insert((deadline, hash));
+        }
+        db.keys.insert(hash, entry);
+        if let Some(old) = old {
+            self.discard(old);
+        }
+        self.changed(key);
+    }
+
+    /// Takes the key out of the database, if it is alive.
+    pub fn remove(&mut self, key: &[u8]) -> Option<Entry> {
+        let hash = self.known.hash(key);
+        self.find(hash, key)?;
+        let entry = self.db_mut().remove(hash, key);
+        self.changed(key);
+        entry
+    }
+
+    /// Deletes the key; returns whether it was there and alive.
+    pub fn delete(&mut self, key: &[u8]) -> bool {
+        let removed = self.remove(key);
+        removed.map(|entry| self.discard(entry)).is_some()
+    }
+
+    /// Deletes the key if it is dead, and logs its DEL; returns whether it was. It does not count as a
+    /// change by the command.
+    pub fn delete_if_dead(&mut self, key: &[u8]) -> bool {
+        // Most databases have no deadlines, and then nothing need be looked for.
+        if self.db().deadlines.is_empty() {
+            return false;
+        }
+        let hash = self.known.hash(key);
+        self.db().keys.get(hash, key).is_some() && self.find(hash, key).is_none()
+    }
+
+    /// Sets or takes away the deadline of a key that is there.
+    pub fn set_deadline(&mut self, key: &[u8], deadline: Option<u64>) {
+        let hash = self.known.hash(key);
+        let db = self.db_mut();
+        let Some(entry) = db.keys.get_mut(hash, key) else {
+            return;
+        };
+        let old = entry.deadline();
+        entry.set_deadline(deadline);
+        if let Some(old) = old {
+            db.deadlines.remove(&(old, hash));
+        }
+        if let Some(deadline) = deadline {
+            db.deadlines.insert((deadline, hash));
+        }
+    }
+
+    /// Says that the command has changed the key: it will be logged, and watchers know.
+    pub fn changed(&mut self, key: &[u8]) {
+        self.dirty += 1;
+        let Keyspace { dbs, watchers, .. } = &mut *self.keyspace;
+        let watchers = watchers.get_mut().unwrap();
+        if !watchers.is_empty() {
+            let exists = dbs[self.db].find(key).is_some();
+            let now = if exists { Now::Alive } else { Now::Gone };
+            watchers.touch(self.db, key, true, now);
+        }
+    }
+
+    /// Says that the command is to be logged though it may have changed no key, as Redis does with FLUSHALL
+    /// and SWAPDB.
+    pub fn log_anyway(&mut self) {
+        self.dirty += 1;
+    }
+
+    /// Empties one database.
+    pub fn flush(&mut self, db: usize) {
+        let old = std::mem::replace(&mut self.keyspace.dbs[db], Db::new());
+        let watchers = self.keyspace.watchers.get_mut().unwrap();
+        for key in watchers.keys_of(db) {
+            if old.find(&key).is_some() {
+                watchers.touch(db, &key, true, Now::Gone);
+            }
+        }
+        self.dirty += old.keys.len() as u64;
+        self.keyspace.garbage.push(Box::new(old));
+    }
+
+    /// Exchanges two databases. Their watched keys change where either has them.
+    pub fn swap(&mut self, a: usize, b: usize) {
+        self.keyspace.dbs.swap(a, b);
+        self.dirty += 1;
+        let time = self.time;
+        let Keyspace { dbs, watchers, .. } = &mut *self.keyspace;
+        let watchers = watchers.get_mut().unwrap();
+        for (db, other) in [(a, b), (b, a)] {
+            for key in watchers.keys_of(db) {
+                let existed = dbs[other].find(&key).is_some();
+                let now = match dbs[db].find(&key) {
+                    None => Now::Gone,
+                    Some(entry) if time.is_over(entry) => Now::Dead,
+                    Some(_) => Now::Alive,
+                };
+                if existed || now != Now::Gone {
+                    watchers.touch(db, &key, existed, now);
+                }
+            }
+        }
+    }
+
+    pub fn databases(&self) -> usize {
+        self.keyspace.databases()
+    }
+
+    /// Runs `work` in another database of the same keyspace, as the same command.
+    pub fn in_db<T>(&mut self, db: usize, work: impl FnOnce(&mut Self) -> T) -> T {
+        let home = std::mem::replace(&mut self.db, db);
+        let result = work(self);
+        self.db = home;
+        result
+    }
+
+    /// Frees an entry, later if that may take long.
+    pub fn discard(&mut self, entry: Entry) {
+        if entry.is_large() {
+            self.free_later(Box::new(entry));
+        }
+    }
+
+    /// Frees what may take long to be freed, when the lock has been released.
+    pub fn free_later(&mut self, garbage: Garbage) {
+        self.keyspace.garbage.push(garbage);
+    }
+
+    /// Rule 2: the entry if it is alive; if it is dead, it goes, and its DEL into the log.
+    fn find(&mut self, hash: u64, key: &[u8]) -> Option<&mut Entry> {
+        // Most databases have no deadlines, and need not look twice.
+        let is_dead =
+            !self.db().deadlines.is_empty() && self.time.is_over(self.db().keys.get(hash, key)?);
+        if is_dead {
+            debug_assert!(
+                !self.propagated,
+                "the DEL of a dead key belongs before what its command logs"
+            );
+            if let Some(entry) = self.db_mut().remove(hash, key) {
+                self.discard(entry);
+            }
+            self.records.push(self.db, [&b"DEL"[..], key].into_iter());
+            let watchers = self.keyspace.watchers.get_mut().unwrap();
+            watchers.touch(self.db, key, true, Now::Gone);
+            self.notes.deleted.set(self.notes.deleted.get() + 1);
+            return None;
+        }
+        self.db_mut().keys.get_mut(hash, key)
+    }
+
+    fn db(&self) -> &Db {
+        &self.keyspace.dbs[self.db]
+    }
+
+    fn db_mut(&mut self) -> &mut Db {
+        &mut self.keyspace.dbs[self.db]
+    }
+}
