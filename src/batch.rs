@@ -406,8 +406,8 @@ impl<'a> Batch<'a> {
         if let Err(cause) = committed {
             self.retract(&Error::Misconf(cause), reply);
         }
-        for announcement in client.announcements.drain(..) {
-            self.server.hub.publish(&announcement);
+        if !client.published.is_empty() {
+            self.server.hub.send(client.published.drain(..));
         }
         self.logged.clear();
         client.update_public(reply.protocol, self.account.last_row);

@@ -21,7 +21,7 @@
 use crate::aof::Aof;
 use crate::config::Config;
 use crate::error::Error;
-use crate::pubsub::{Announcement, Hub, Kind, Outbox};
+use crate::pubsub::{Hub, Kind, Outbox};
 use crate::resp::{Args, Protocol};
 use crate::stats::{Counters, Stats, Totals};
 use crate::store::Garbage;
@@ -185,6 +185,11 @@ impl Public {
         self.last_interaction.store(now, Ordering::Relaxed);
     }
 
+    /// Until it is touched again the server is at work for it, and it is not idle, however long that takes.
+    pub fn is_served(&self) {
+        self.last_interaction.store(u64::MAX, Ordering::Relaxed);
+    }
+
     /// For how long no bytes have moved, in milliseconds, and rather less than too much.
     pub fn idle(&self, server: &Server) -> u64 {
         let now = server.idle_clock.load(Ordering::Relaxed);
@@ -242,9 +247,9 @@ pub struct Client {
     /// What it has subscribed to; the hub knows the same.
     pub channels: BTreeSet<Vec<u8>>,
     pub patterns: BTreeSet<Vec<u8>>,
-    /// What it has published, and what must not be heard before the log holds all that was done before
-    /// it.
-    pub announcements: Vec<Announcement>,
+    /// The numbers of the messages that it has published, and that must not be heard before the log holds
+    /// all that was done before them.
+    pub published: Vec<u64>,
     /// From the first SUBSCRIBE or MONITOR on, all its output goes through here.
     pub outbox: Option<Arc<Outbox>>,
     pub replies: Replies,
@@ -365,7 +370,7 @@ impl Client {
             watched: Vec::new(),
             channels: BTreeSet::new(),
             patterns: BTreeSet::new(),
-            announcements: Vec::new(),
+            published: Vec::new(),
             outbox: None,
             replies: Replies::On,
             then: Then::GoOn,

@@ -15,15 +15,25 @@
 //! `client-output-buffer-limit pubsub`, the client is disconnected. Monitors are held to the same
 //! limit.
 //!
-//! The hub's mutex is a leaf of the lock order; it is what gives all subscribers the same order of
-//! messages.
+//! What is published waits in the hub until the log holds what was done before it. It is queued there
+//! in the order in which it was published, under the lock that the publisher holds, and leaves in that
+//! order for all subscribers, though one publisher may wait longer for the log than another:
+//!
+//! ```text
+//! A: MULTI, INCR v, PUBLISH c 5, EXEC     ┌─────────────────────┐
+//! B: MULTI, INCR v, PUBLISH c 6, EXEC     │ 5 of A │ 6 of B  ✓  │ ──▶ nothing leaves yet: A still waits
+//!                                         └─────────────────────┘
+//! ```
+//!
+//! The hub's mutex is a leaf of the lock order.
 //!
 //! **How Redis does it**: pubsub.c and `addReply`, whose reply lists are such queues for every
 //! client. A subscriber here costs a second thread; in return whoever does not subscribe has no
 //! queue at all.
 
+use crate::config::Config;
 use crate::resp::{Output, Protocol, Reply};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -49,15 +59,24 @@ struct State {
     channels: Subscribers,
     patterns: Subscribers,
     monitors: BTreeMap<Id, Arc<Outbox>>,
+    /// What was published and has not left yet, in that order.
+    waiting: VecDeque<Message>,
+    /// How many messages have left.
+    sent: u64,
 }
 
 /// A message that waits until the log holds what was done before it.
-pub struct Announcement {
+struct Message {
     channel: Vec<u8>,
-    message: Vec<u8>,
+    text: Vec<u8>,
     /// Who is to hear it, and by which pattern, if not by the channel's name.
-    pub receivers: Vec<(Option<Vec<u8>>, Id)>,
+    receivers: Vec<(Option<Vec<u8>>, Id)>,
+    /// Whether its publisher waits for the log no more.
+    may_leave: bool,
 }
+
+/// Messages for one client are handed over together, but not more than so many bytes for all.
+const BUNDLE: usize = 64 * 1024;
 
 /// Channels, or patterns of channels.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -106,10 +125,11 @@ impl Hub {
         }
     }
 
-    /// A message for all who listen to the channel now: each of its subscribers, and each of those to a
-    /// pattern that it matches.
-    pub fn announce(&self, channel: &[u8], message: &[u8]) -> Announcement {
-        let state = self.state.lock().unwrap();
+    /// Queues a message for all who listen to the channel now: each of its subscribers, and each of those
+    /// to a pattern that it matches. Returns how many these are, and, if there are any, the message's
+    /// number, with which its publisher owes a call of [`Hub::send`].
+    pub fn publish(&self, channel: &[u8], text: &[u8]) -> (usize, Option<u64>) {
+        let mut state = self.state.lock().unwrap();
         let named = state.channels.get(channel).into_iter();
         let named = named.flat_map(BTreeMap::keys).map(|id| (None, *id));
         let mut receivers: Vec<_> = named.collect();
@@ -119,30 +139,35 @@ impl Hub {
                 receivers.extend(matching);
             }
         }
-        Announcement {
-            channel: channel.to_vec(),
-            message: message.to_vec(),
-            receivers,
+        let count = receivers.len();
+        if count == 0 {
+            return (0, None);
         }
+        state.waiting.push_back(Message {
+            channel: channel.to_vec(),
+            text: text.to_vec(),
+            receivers,
+            may_leave: false,
+        });
+        (count, Some(state.sent + state.waiting.len() as u64 - 1))
     }
 
-    /// Queues a message for those to whom it was announced, but for whoever has unsubscribed since.
-    pub fn publish(&self, announcement: &Announcement) {
-        let state = self.state.lock().unwrap();
-        let (channel, message) = (&announcement.channel[..], &announcement.message[..]);
-        for (pattern, id) in &announcement.receivers {
-            let subscribers = match pattern {
-                None => state.channels.get(channel),
-                Some(pattern) => state.patterns.get(pattern),
-            };
-            if let Some(to) = subscribers.and_then(|subscribers| subscribers.get(id)) {
-                let words: &[&[u8]] = match pattern {
-                    None => &[b"message", channel, message],
-                    Some(pattern) => &[b"pmessage", pattern, channel, message],
-                };
-                to.push(&encode(to.protocol(), words));
-            }
+    /// Lets the messages with these numbers leave, each when those before it have left.
+    pub fn send(&self, numbers: impl Iterator<Item = u64>) {
+        let mut state = self.state.lock().unwrap();
+        for number in numbers {
+            let index = (number - state.sent) as usize;
+            state.waiting[index].may_leave = true;
         }
+        let mut bundles = Bundles::default();
+        while state.waiting.front().is_some_and(|first| first.may_leave) {
+            let first = state.waiting.pop_front();
+            state.sent += 1;
+            first
+                .iter()
+                .for_each(|message| bundles.add(message, &state));
+        }
+        bundles.hand_over();
     }
 
     /// The channels with a subscriber that match the pattern.
@@ -197,11 +222,67 @@ impl Hub {
     }
 }
 
-fn encode(protocol: Protocol, words: &[&[u8]]) -> Vec<u8> {
+/// Messages on their way to the queues: each is encoded once for all who hear it in the same form, and
+/// each queue is asked for once for several messages.
+#[derive(Default)]
+struct Bundles {
+    of: BTreeMap<Id, (Arc<Outbox>, Vec<u8>)>,
+    length: usize,
+}
+
+impl Bundles {
+    /// Adds a message for those of its receivers who have not unsubscribed meanwhile.
+    fn add(&mut self, message: &Message, state: &State) {
+        for receivers in message.receivers.chunk_by(|a, b| a.0 == b.0) {
+            let pattern = receivers[0].0.as_deref();
+            let subscribers = match pattern {
+                None => state.channels.get(&message.channel),
+                Some(pattern) => state.patterns.get(pattern),
+            };
+            let listens = |(_, id): &(_, Id)| Some((*id, subscribers?.get(id)?));
+            let mut forms = [None, None];
+            for (id, outbox) in receivers.iter().filter_map(listens) {
+                let protocol = outbox.protocol();
+                let form = &mut forms[usize::from(protocol == Protocol::Resp3)];
+                let form = form.get_or_insert_with(|| encode(message, pattern, protocol));
+                let bundle = self
+                    .of
+                    .entry(id)
+                    .or_insert_with(|| (outbox.clone(), Vec::new()));
+                bundle.1.extend_from_slice(form);
+                self.length += form.len();
+            }
+        }
+        if self.length > BUNDLE {
+            self.hand_over();
+        }
+    }
+
+    fn hand_over(&mut self) {
+        self.length = 0;
+        for (outbox, bytes) in std::mem::take(&mut self.of).into_values() {
+            outbox.push(&bytes);
+        }
+    }
+}
+
+fn encode(message: &Message, pattern: Option<&[u8]>, protocol: Protocol) -> Vec<u8> {
+    let Message { channel, text, .. } = message;
     let mut reply = Reply::new();
     reply.protocol = protocol;
-    reply.push(words.len());
-    words.iter().for_each(|word| reply.bulk(word));
+    match pattern {
+        None => {
+            reply.push(3);
+            reply.bulk(b"message");
+        }
+        Some(pattern) => {
+            reply.push(4);
+            reply.bulk(b"pmessage");
+            reply.bulk(pattern);
+        }
+    }
+    reply.bulk(channel);
+    reply.bulk(text);
     reply.out.to_vec()
 }
 
@@ -214,18 +295,7 @@ pub struct Outbox {
     /// There is room again for the owner.
     drained: Condvar,
     resp3: AtomicBool,
-    limit: Limit,
-}
-
-/// `client-output-buffer-limit`: bytes at once, or bytes for a time.
-#[derive(Clone, Copy)]
-pub struct Limit {
-    /// Bytes; 0 for none.
-    pub hard: usize,
-    /// Bytes; 0 for none.
-    pub soft: usize,
-    /// How long the queue may be over `soft`.
-    pub soft_seconds: u64,
+    config: Arc<Config>,
 }
 
 #[derive(Default)]
@@ -255,14 +325,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Outbox {
     /// An empty queue, whose writer is yet to be started ([`Outbox::write_until_closed`]).
-    pub fn new(stream: Arc<TcpStream>, protocol: Protocol, limit: Limit) -> Arc<Outbox> {
+    pub fn new(stream: Arc<TcpStream>, protocol: Protocol, config: Arc<Config>) -> Arc<Outbox> {
         let outbox = Outbox {
             stream,
             queue: Mutex::default(),
             filled: Condvar::new(),
             drained: Condvar::new(),
             resp3: AtomicBool::new(false),
-            limit,
+            config,
         };
         outbox.set_protocol(protocol);
         Arc::new(outbox)
@@ -312,26 +382,33 @@ impl Outbox {
         let queue = &mut *queue;
         let end = queue.held.as_mut().unwrap_or(&mut queue.bytes);
         end.extend_from_slice(bytes);
-        if self.is_over_limit(queue) {
+        self.close_if_over_limit(queue);
+        self.filled.notify_one();
+    }
+
+    /// Looks at `client-output-buffer-limit pubsub`: so many bytes at once, or so many for so long.
+    fn close_if_over_limit(&self, queue: &mut Queue) {
+        let limit = &self.config.pubsub_output;
+        let (hard, soft) = (
+            limit.hard.load(Ordering::Relaxed),
+            limit.soft.load(Ordering::Relaxed),
+        );
+        let patience = Duration::from_secs(limit.seconds.load(Ordering::Relaxed));
+        let length = queue.len();
+        if soft == 0 || length <= soft {
+            queue.over_soft_since = None;
+        } else {
+            queue.over_soft_since.get_or_insert_with(Instant::now);
+        }
+        let too_long = queue
+            .over_soft_since
+            .is_some_and(|since| since.elapsed() >= patience);
+        if too_long || (hard > 0 && length > hard) {
             queue.closed = true;
             queue.bytes = Vec::new();
             // Its own thread wakes up, finds the connection at its end, and cleans up.
             let _ = self.stream.shutdown(Shutdown::Both);
         }
-        self.filled.notify_one();
-    }
-
-    fn is_over_limit(&self, queue: &mut Queue) -> bool {
-        let length = queue.len();
-        if self.limit.soft == 0 || length <= self.limit.soft {
-            queue.over_soft_since = None;
-        } else {
-            let since = *queue.over_soft_since.get_or_insert_with(Instant::now);
-            if since.elapsed() >= Duration::from_secs(self.limit.soft_seconds) {
-                return true;
-            }
-        }
-        self.limit.hard > 0 && length > self.limit.hard
     }
 
     /// Waits for room, for the owner of the queue, but at most `pause`; returns whether there is.
@@ -383,11 +460,16 @@ impl Outbox {
                 Ok(count) => {
                     bytes = &bytes[count..];
                     progress = Instant::now();
-                    self.queue.lock().unwrap().writing = bytes.len();
+                    let mut queue = self.queue.lock().unwrap();
+                    queue.writing = bytes.len();
+                    self.close_if_over_limit(&mut queue);
                     self.drained.notify_one();
                 }
                 Err(error) if matches!(error.kind(), Interrupted | TimedOut | WouldBlock) => {
-                    if self.is_closed() && progress.elapsed() > PATIENCE {
+                    let mut queue = self.queue.lock().unwrap();
+                    if !queue.closed {
+                        self.close_if_over_limit(&mut queue);
+                    } else if progress.elapsed() > PATIENCE {
                         return Err(error);
                     }
                 }

@@ -245,6 +245,7 @@ impl Session<'_> {
     /// Runs the commands that have arrived, then sends the replies.
     fn run_batch(&mut self) -> io::Result<()> {
         self.reader.get_mut().begin_batch();
+        self.client.public.is_served();
         self.batch.begin();
         self.batch
             .warm(self.client.db, &self.arrived[self.ran..self.arrived_count]);
@@ -266,19 +267,17 @@ impl Session<'_> {
                 break;
             }
         }
-        let mut unsaved = None;
-        if let Then::Shutdown { force } = self.client.then {
-            self.client.then = Then::GoOn;
-            unsaved = Some(self.shut_down(force));
-        }
         self.batch.finish(&mut self.client, &mut self.reply);
-        if let Some(cause) = unsaved {
-            say::warning(format_args!(
-                "cannot shut down, the log is not saved: {cause}"
-            ));
-        }
-        if self.client.then == Then::Drop {
-            self.reply.out.truncate(0);
+        self.client.public.touch(self.server);
+        self.follow_up()
+    }
+
+    /// Sends the replies, and does what a handler could not, for it must not wait.
+    fn follow_up(&mut self) -> io::Result<()> {
+        match self.client.then {
+            Then::Shutdown { force } => self.shut_down(force),
+            Then::Drop => self.reply.out.truncate(0),
+            Then::GoOn | Then::Close | Then::Wait(_) => {}
         }
         // Whatever is waited for, what has been answered so far leaves before.
         self.flush()?;
@@ -421,17 +420,19 @@ impl Session<'_> {
 
     /// Ends the process while everybody else is kept from the data. If the log cannot be saved,
     /// the operator should know and the client may try again, unless it said FORCE, as in Redis.
-    /// Returns why, to be told when the lock is free again.
-    fn shut_down(&mut self, force: bool) -> String {
-        // Nothing prints under a lock, and the commands before this one may have left one.
-        self.batch.finish(&mut self.client, &mut self.reply);
+    fn shut_down(&mut self, force: bool) {
+        self.client.then = Then::GoOn;
         say::notice(format_args!("SHUTDOWN: saving the log, then good bye"));
         self.batch.hold_everything();
         match self.server.aof.finish() {
             Err(cause) if !force => {
                 let text = "ERR Errors trying to SHUTDOWN. Check logs.";
                 self.reply.error(&Error::text(text));
-                cause
+                self.batch.finish(&mut self.client, &mut self.reply);
+                // Only now, for nothing prints under a lock.
+                say::warning(format_args!(
+                    "cannot shut down, the log is not saved: {cause}"
+                ));
             }
             _ => std::process::exit(0),
         }

@@ -238,25 +238,97 @@ fn who_never_reads_holds_no_lock_and_little_memory() {
 
 #[test]
 fn publishers_go_on_while_a_subscriber_that_does_not_read_is_dropped() {
-    let limit = "pubsub 1mb 512kb 60";
-    let server = Server::start(&["--client-output-buffer-limit", limit]);
+    let server = Server::start(&[]);
     let (mut deaf, mut listening) = (server.client(), server.client());
     deaf.run("SUBSCRIBE c");
     listening.run("SUBSCRIBE c");
     let mut publisher = server.client();
+    // It holds for those too who have subscribed already.
+    let limit = "CONFIG SET client-output-buffer-limit 'pubsub 1mb 512kb 60'";
+    assert_eq!(publisher.run(limit), "OK");
     let message = "x".repeat(100_000);
     let mut sent = 0;
     // The socket buffers of this system take some megabytes before the queue begins to grow.
     while integer(publisher.call(&["PUBLISH", "c", &message])) == 2 {
         assert!(matches!(listening.read(), Value::Array(_)));
         sent += 1;
-        assert!(sent < 1_000, "100 MB are queued");
+        assert!(sent < 250, "25 MB are queued");
     }
     assert!(matches!(listening.read(), Value::Array(_)));
     assert_eq!(publisher.run("PUBSUB NUMSUB c"), "1) \"c\"\n2) (integer) 1");
     // What had left before may still arrive; then comes the end.
     while deaf.try_read().is_ok() {}
     assert!(deaf.is_closed());
+}
+
+/// The soft limit counts while the queue is over it, whether or not more is published.
+#[test]
+fn a_subscriber_may_have_much_unread_for_a_while_and_not_for_longer() {
+    let limit = "pubsub 0 100kb 1";
+    let server = Server::start(&["--client-output-buffer-limit", limit]);
+    let (mut deaf, mut listening) = (server.client(), server.client());
+    listening.run("SUBSCRIBE c");
+    let mut publisher = server.client();
+    let message = "x".repeat(20_000_000);
+    for _ in 0..2 {
+        assert_eq!(
+            publisher.call(&["PUBLISH", "c", &message]),
+            Value::Integer(1)
+        );
+        assert!(matches!(listening.read(), Value::Array(_)));
+        thread::sleep(Duration::from_millis(1100));
+    }
+    deaf.run("SUBSCRIBE d");
+    assert_eq!(
+        publisher.call(&["PUBLISH", "d", &message]),
+        Value::Integer(1)
+    );
+    eventually("the deaf one is dropped", || {
+        publisher.run("PUBSUB NUMSUB d") == "1) \"d\"\n2) (integer) 0"
+    });
+    assert_eq!(publisher.run("PUBSUB NUMSUB c"), "1) \"c\"\n2) (integer) 1");
+}
+
+/// Also where they wait for the disk, and one may be woken before another.
+#[test]
+fn messages_come_in_the_order_in_which_they_were_published() {
+    let server = Server::start(&["--appendfsync", "always"]);
+    let mut subscriber = server.client();
+    subscriber.run("SUBSCRIBE c");
+    let published: Vec<(i64, String)> = thread::scope(|scope| {
+        let publishers = (0..8).map(|publisher| {
+            let mut client = server.client();
+            scope.spawn(move || {
+                let publish = |n| {
+                    let text = format!("{publisher}:{n}");
+                    client.run("MULTI");
+                    client.run("INCR order");
+                    client.call(&["PUBLISH", "c", &text]);
+                    match client.call(&["EXEC"]) {
+                        Value::Array(results) => (integer(results[0].clone()), text),
+                        other => panic!("{other:?}"),
+                    }
+                };
+                (0..100).map(publish).collect::<Vec<_>>()
+            })
+        });
+        let publishers: Vec<_> = publishers.collect();
+        publishers
+            .into_iter()
+            .flat_map(|each| each.join().unwrap())
+            .collect()
+    });
+    let mut in_order = published;
+    in_order.sort();
+    for (order, text) in in_order {
+        let message =
+            [&b"message"[..], b"c", text.as_bytes()].map(|word| Value::Bulk(word.to_vec()));
+        assert_eq!(
+            subscriber.read(),
+            Value::Array(message.into()),
+            "message {order}"
+        );
+    }
 }
 
 #[test]

@@ -19,10 +19,9 @@ use super::{Command, NO_KEY, Run, command};
 use crate::client::Client;
 use crate::error::Error;
 use crate::handler::args::Cursor;
-use crate::pubsub::{Kind, Limit, Outbox};
+use crate::pubsub::{Kind, Outbox};
 use crate::resp::{Args, Reply};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
@@ -133,21 +132,16 @@ pub fn outbox(client: &mut Client, reply: &Reply) -> Result<Arc<Outbox>, Error> 
     }
     // Only the client that replays has none, and no log may hold a SUBSCRIBE.
     let connection = client.public.connection.as_ref().ok_or(Error::Syntax)?;
-    let config = &client.server.config.pubsub_output;
-    let limit = Limit {
-        hard: config.hard.load(Ordering::Relaxed),
-        soft: config.soft.load(Ordering::Relaxed),
-        soft_seconds: config.seconds.load(Ordering::Relaxed),
-    };
-    let outbox = Outbox::new(connection.stream.clone(), reply.protocol, limit);
+    let config = client.server.config.clone();
+    let outbox = Outbox::new(connection.stream.clone(), reply.protocol, config);
     client.outbox = Some(outbox.clone());
     Ok(outbox)
 }
 
 fn publish(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let announcement = client.server.hub.announce(&args[1], &args[2]);
-    reply.count(announcement.receivers.len());
-    client.announcements.push(announcement);
+    let (receivers, number) = client.server.hub.publish(&args[1], &args[2]);
+    client.published.extend(number);
+    reply.count(receivers);
     Ok(())
 }
 
