@@ -84,6 +84,8 @@ pub struct Aof {
     origin: AtomicI64,
     failing: AtomicBool,
     failure: Mutex<Option<Failure>>,
+    /// What the operator has been told of it last.
+    told: Mutex<Option<Failure>>,
     /// Why the log could not be switched on, until the operator has been told.
     refused: Mutex<Option<String>>,
     /// The lock of the directory, while anybody holds it.
@@ -192,6 +194,7 @@ impl Aof {
             origin: AtomicI64::new(0),
             failing: AtomicBool::new(false),
             failure: Mutex::default(),
+            told: Mutex::default(),
             refused: Mutex::default(),
             directory_lock: Mutex::default(),
             syncer: OnceLock::new(),
@@ -214,6 +217,10 @@ impl Aof {
             return 0..0;
         }
         let mut buffer = self.buffer.lock().unwrap();
+        // Asked again: it is switched off under this mutex, which without a rewrite nobody writes out.
+        if !self.is_enabled() {
+            return 0..0;
+        }
         let before = buffer.bytes.len();
         let mut from = 0;
         for &(offset, db) in &records.selects {
@@ -387,7 +394,7 @@ impl Aof {
     }
 
     /// Remembers a failure, and returns the cause in the words that follow `MISCONF Errors writing
-    /// to the AOF file: `. The sync thread tells the operator, for nothing prints under a lock.
+    /// to the AOF file: `. Another thread tells the operator, for nothing prints under a lock.
     fn fail(&self, error: &io::Error, needs_rewrite: bool) -> String {
         let text = error.to_string();
         let cause = text.split(" (os error").next().unwrap_or(&text).to_string();
@@ -441,10 +448,8 @@ impl Aof {
     pub fn sync_every_second(&self) -> ! {
         let _ = self.syncer.set(std::thread::current());
         let mut last_sync = Instant::now();
-        let mut told = None;
         loop {
             std::thread::park_timeout(TICK);
-            self.tell_news(&mut told);
             let position = self.position();
             if self.written.load(Ordering::Acquire) < position {
                 let mut target = self.target.lock().unwrap();
@@ -465,8 +470,9 @@ impl Aof {
         }
     }
 
-    /// Tells the operator when the log has begun to fail, or works again, or was not switched on.
-    fn tell_news(&self, told: &mut Option<Failure>) {
+    /// Tells the operator when the log has begun to fail, or works again, or was not switched on. For a
+    /// thread that may wait for whoever reads what we print.
+    pub fn tell_news(&self) {
         let refused = self.refused.lock().unwrap().take();
         if let Some(reason) = refused {
             say::warning(format_args!(
@@ -474,7 +480,8 @@ impl Aof {
             ));
         }
         let failure = self.failure.lock().unwrap().clone();
-        if failure == *told {
+        let before = std::mem::replace(&mut *self.told.lock().unwrap(), failure.clone());
+        if failure == before {
             return;
         }
         match &failure {
@@ -492,7 +499,6 @@ impl Aof {
             )),
             None => say::notice(format_args!("the append-only file is being written again")),
         }
-        *told = failure;
     }
 
     /// Writes and fsyncs everything, for SHUTDOWN. The error says what could not be saved.

@@ -232,27 +232,27 @@ impl<'a> Batch<'a> {
             Run::Read(handler) => {
                 self.share();
                 self.warm_keys(row, client.db, args);
-                let result = handler(&self.view(client.db), args, reply);
-                self.delete_noted_if_exclusive();
-                result
+                handler(&self.view(client.db), args, reply)
             }
             Run::Mixed(handler) => {
                 self.share();
-                let result = handler(client, &self.view(client.db), args, reply);
-                self.delete_noted_if_exclusive();
-                result
+                handler(client, &self.view(client.db), args, reply)
             }
-            Run::Client(handler) | Run::OpenContainer(handler) | Run::Unlocked(handler) => {
-                handler(client, args, reply)
-            }
+            Run::Client(handler)
+            | Run::Unlocked(handler)
+            | Run::OpenContainer(handler)
+            | Run::Container(Some(handler)) => handler(client, args, reply),
             Run::Write(handler) => {
                 self.exclude();
                 self.warm_keys(row, client.db, args);
                 self.write(handler, client, args, reply)
             }
             Run::Exec => self.exec(client, reply),
-            Run::Container => Ok(()),
+            Run::Container(None) => Ok(()),
         };
+        if matches!(row.command.run, Run::Read(_) | Run::Mixed(_)) {
+            self.delete_noted_if_exclusive();
+        }
         let failed = result.is_err();
         if let Err(error) = result {
             reply.out.truncate(begin);

@@ -83,6 +83,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// Nothing is kept that is not shown: the words may be many and large.
+    pub fn unknown_command<'a>(words: impl Iterator<Item = &'a [u8]>) -> Error {
+        let shown = words.map(|word| word[..word.len().min(SHOWN)].to_vec());
+        Error::UnknownCommand(shown.take(1 + SHOWN).collect())
+    }
+
     /// An error that only one command can give.
     pub fn text(text: impl Into<Vec<u8>>) -> Error {
         Error::Text(text.into())
@@ -227,18 +233,21 @@ impl Error {
 }
 
 /// The name, and as many of the words after it as fit into 128 bytes.
+/// So many bytes are shown of an unknown command's name, and so many of its arguments together.
+const SHOWN: usize = 128;
+
 fn write_unknown_command(words: &[Vec<u8>], out: &mut Vec<u8>) {
     out.extend_from_slice(b"ERR unknown command '");
-    out.extend_from_slice(printable(&words[0], 128));
+    out.extend_from_slice(printable(&words[0], SHOWN));
     out.extend_from_slice(b"', with args beginning with: ");
     let start = out.len();
     for word in &words[1..] {
         let used = out.len() - start;
-        if used >= 128 {
+        if used >= SHOWN {
             break;
         }
         out.push(b'\'');
-        out.extend_from_slice(printable(word, 128 - used));
+        out.extend_from_slice(printable(word, SHOWN - used));
         out.extend_from_slice(b"' ");
     }
 }

@@ -62,19 +62,23 @@ pub enum Run {
     /// Under the exclusive lock; logged if it changed something.
     Write(fn(&mut ViewMut, &mut Args, &mut Reply) -> Result<(), Error>),
     /// Without a lock, or under whichever is held: it sees its client alone, and must not block.
-    Client(fn(&mut Client, &Args, &mut Reply) -> Result<(), Error>),
+    Client(ClientHandler),
     /// Without a lock: what is held is given back before, and what it guarded is handed to the log.
     /// For CONFIG SET, which may switch the log. Only EXEC keeps its lock.
-    Unlocked(fn(&mut Client, &Args, &mut Reply) -> Result<(), Error>),
+    Unlocked(ClientHandler),
     /// Under the shared lock, and with its client.
     Mixed(fn(&mut Client, &View, &Args, &mut Reply) -> Result<(), Error>),
     /// EXEC, which runs others and holds the lock that the most demanding of them needs.
     Exec,
-    /// A container such as CONFIG; its subcommands have rows of their own, named `config|get`.
-    Container,
-    /// A container that takes what names none of its subcommands itself: COMMAND, DEBUG.
-    OpenContainer(fn(&mut Client, &Args, &mut Reply) -> Result<(), Error>),
+    /// A container such as CONFIG; its subcommands have rows of their own, named `config|get`. COMMAND
+    /// may also stand alone.
+    Container(Option<ClientHandler>),
+    /// A container that takes what names none of its subcommands itself: DEBUG.
+    OpenContainer(ClientHandler),
 }
+
+/// What needs no keyspace is given its client.
+pub type ClientHandler = fn(&mut Client, &Args, &mut Reply) -> Result<(), Error>;
 
 /// Which arguments are keys: the first, the last (negative: counted from the end), and the step.
 #[derive(Clone, Copy)]
@@ -134,7 +138,7 @@ impl Command {
     }
 
     fn is_container(&self) -> bool {
-        matches!(self.run, Run::Container | Run::OpenContainer(_))
+        matches!(self.run, Run::Container(_) | Run::OpenContainer(_))
     }
 }
 
@@ -239,10 +243,9 @@ impl Table {
 
     /// The row that these words name, however many they are.
     pub fn named_by(&self, args: &Args) -> Result<&Row, Error> {
-        let words = || args.iter().map(<[u8]>::to_vec).collect();
         // A subcommand's row is reached through its container only.
         let found = self.find(&args[0]).filter(|_| !args[0].contains(&b'|'));
-        let mut row = found.ok_or_else(|| Error::UnknownCommand(words()))?;
+        let mut row = found.ok_or_else(|| Error::unknown_command(args.iter()))?;
         let container = row.command;
         if container.is_container() && args.len() > 1 {
             let name = [container.name.as_bytes(), b"|", &args[1]].concat();
@@ -261,7 +264,10 @@ impl Table {
 /// told; the others because there is nothing yet to be waited for, or rewritten.
 pub fn works_while_loading(command: &Command) -> bool {
     let refused = ["ping", "wait", "waitaof", "bgrewriteaof"];
-    !matches!(command.run, Run::Read(_) | Run::Write(_)) && !refused.contains(&command.name)
+    !matches!(
+        command.run,
+        Run::Read(_) | Run::Write(_) | Run::Container(None)
+    ) && !refused.contains(&command.name)
 }
 
 /// Whether the log may hold this command; the error is what the operator is to be told.

@@ -21,7 +21,8 @@
 //! Three rules explain most of the rest. A handler's type is its lock: who is given a
 //! [`store::View`] can only look. What changes is appended to the log before the lock is released,
 //! so the log has the order in which things happened. And no reply leaves before the log is written
-//! as far as its client has seen: what was acknowledged survives `kill -9`.
+//! as far as its client has seen: what was acknowledged survives `kill -9`. (A panic ends the process,
+//! see Cargo.toml, so no lock is ever poisoned: hence `lock().unwrap()` everywhere.)
 //!
 //! **Reading order** is the order of the `mod` lines: [`serve`], one client's thread; [`batch`],
 //! where a command meets its lock; [`resp`], the wire; [`handler`], the command table; [`client`],
@@ -71,6 +72,7 @@ use batch::Replayer;
 use client::{Client, Connection, Server};
 use config::{Config, Start};
 use stats::{Stats, add};
+use std::convert::Infallible;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
@@ -100,9 +102,8 @@ fn main() -> ExitCode {
         }
         Err(error) => Err(error),
     };
-    if let Err(error) = started {
-        let _ = writeln!(std::io::stderr(), "simple-redis: {error}");
-    }
+    let Err(error) = started;
+    let _ = writeln!(std::io::stderr(), "simple-redis: {error}");
     ExitCode::FAILURE
 }
 
@@ -113,8 +114,8 @@ fn print(text: &str) -> ExitCode {
     }
 }
 
-/// Binds, loads, serves. Returns only if it cannot start, with one line for the operator.
-fn serve_for_ever(config: Config, warnings: &[String]) -> Result<(), String> {
+/// Binds, loads, serves. If it cannot start, the error is one line for the operator.
+fn serve_for_ever(config: Config, warnings: &[String]) -> Result<Infallible, String> {
     let logfile = config.text("logfile");
     if !logfile.is_empty() {
         say::into_file(logfile.as_ref())
@@ -123,6 +124,10 @@ fn serve_for_ever(config: Config, warnings: &[String]) -> Result<(), String> {
     warnings
         .iter()
         .for_each(|warning| say::warning(format_args!("{warning}")));
+    let dir = config.text("dir");
+    std::fs::read_dir(&dir).map_err(|error| {
+        format!("cannot open the directory {dir}: {error}. Name another with --dir")
+    })?;
     let config = Arc::new(config);
     fit_maxclients(&config);
     // A taken port is found before the log is read, which may take long.
@@ -148,13 +153,10 @@ fn serve_for_ever(config: Config, warnings: &[String]) -> Result<(), String> {
     let store = Arc::new(RwLock::new(Keyspace::new(databases)));
     spawn("reaper", move || garbage.iter().for_each(drop))?;
     server.aof.status.loading.store(true, Ordering::Relaxed);
-    for listener in listeners {
-        let (server, store) = (server.clone(), store.clone());
-        spawn("accept", move || {
-            accept_for_ever(&listener, &server, &store)
-        })?;
-    }
-    if server.config.flag("appendonly") {
+    // Asked before there is a client who could change it.
+    let has_log = server.config.flag("appendonly");
+    start_accepting(listeners, &server, &store)?;
+    if has_log {
         let keyspace = replay(&server, |replay| server.aof.start(replay))?;
         store.write().unwrap().take_over(keyspace);
     }
@@ -169,6 +171,20 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), String>
     thread
         .map(|_| ())
         .map_err(|error| format!("cannot start the thread '{name}': {error}"))
+}
+
+fn start_accepting(
+    listeners: Vec<TcpListener>,
+    server: &Arc<Server>,
+    store: &Arc<RwLock<Keyspace>>,
+) -> Result<(), String> {
+    for listener in listeners {
+        let (server, store) = (server.clone(), store.clone());
+        spawn("accept", move || {
+            accept_for_ever(&listener, &server, &store)
+        })?;
+    }
+    Ok(())
 }
 
 fn start_background_threads(
@@ -196,9 +212,7 @@ fn replay(
     let mut replayer = Replayer::new(server, &store);
     read(&mut |records| replayer.replay(records))?;
     drop(replayer);
-    store
-        .into_inner()
-        .map_err(|_| "the replay was interrupted".into())
+    Ok(store.into_inner().unwrap())
 }
 
 /// Opens a listener for each address of `bind`; those marked with `-` may fail.
@@ -257,7 +271,7 @@ fn fit_maxclients(config: &Config) {
 fn accept_for_ever(listener: &TcpListener, server: &Arc<Server>, store: &Arc<RwLock<Keyspace>>) {
     loop {
         match listener.accept() {
-            Ok((stream, peer)) => admit(stream, peer, server, store),
+            Ok((stream, peer)) => welcome(stream, peer, server, store),
             Err(error) => {
                 // Usually there are no descriptors left. Trying again at once would burn a core.
                 say::warning(format_args!("cannot accept a client: {error}"));
@@ -267,7 +281,12 @@ fn accept_for_ever(listener: &TcpListener, server: &Arc<Server>, store: &Arc<RwL
     }
 }
 
-fn admit(stream: TcpStream, peer: SocketAddr, server: &Arc<Server>, store: &Arc<RwLock<Keyspace>>) {
+fn welcome(
+    stream: TcpStream,
+    peer: SocketAddr,
+    server: &Arc<Server>,
+    store: &Arc<RwLock<Keyspace>>,
+) {
     add(&server.stats.connections, 1);
     if server.clients.count() >= server.config.maxclients.load(Ordering::Relaxed) {
         add(&server.stats.rejected_connections, 1);
@@ -320,13 +339,14 @@ const PROTECTED: &str = "-DENIED Redis is running in protected mode because prot
     authentication password for the default user. NOTE: You only need to do one of the above \
     things in order for the server to start accepting connections from the outside.\r\n";
 
-/// Ten times a second: counts the time of the idle, takes the samples behind INFO's rates, and ends
-/// clients that have been silent for longer than `timeout` seconds. Subscribers and monitors wait
+/// Ten times a second: counts the time of the idle, takes the samples behind INFO's rates, tells what
+/// there is to tell of the log, and ends clients that have been silent for longer than `timeout` seconds. Subscribers and monitors wait
 /// for others, so their silence is no sign.
 fn keep_house(server: &Server) -> ! {
     loop {
         thread::sleep(Duration::from_millis(100));
         server.stats.sample(server.totals());
+        server.aof.tell_news();
         let timeout = server.config.timeout.load(Ordering::Relaxed) * 1000;
         if timeout > 0 {
             let clients = server.clients.all();

@@ -31,7 +31,8 @@ mod inbound;
 use crate::batch::{Arrived, Batch};
 use crate::client::{Client, Server, Then, Wait};
 use crate::error::Error;
-use crate::resp::{self, Args, Limits, Output, Reply, read_command};
+use crate::handler::Row;
+use crate::resp::{self, Limits, Output, Reply, read_command};
 use crate::say;
 use crate::stats::Count;
 use crate::store::Keyspace;
@@ -250,7 +251,7 @@ impl Session<'_> {
         self.batch
             .warm(self.client.db, &self.arrived[self.ran..self.arrived_count]);
         while self.ran < self.arrived_count && !self.is_killed() {
-            if self.ran > 0 && starts_outbox(&self.client, &self.arrived[self.ran].args) {
+            if self.ran > 0 && starts_outbox(&self.client, self.arrived[self.ran].row) {
                 // What has been answered so far leaves before the first message can come.
                 self.batch.finish(&mut self.client, &mut self.reply);
                 self.flush()?;
@@ -471,11 +472,11 @@ fn linger(mut stream: &TcpStream) {
 }
 
 /// Whether the command is about to give the client an outbox: what EXEC runs may do so too.
-fn starts_outbox(client: &Client, args: &Args) -> bool {
-    let is = |name: &[u8]| args[0].eq_ignore_ascii_case(name);
+fn starts_outbox(client: &Client, row: Option<&Row>) -> bool {
+    let name = row.map_or("", |row| row.command.name);
     match &client.transaction {
-        Some(transaction) => transaction.subscribes && is(b"exec"),
-        None => is(b"subscribe") || is(b"psubscribe") || is(b"monitor"),
+        Some(transaction) => transaction.subscribes && name == "exec",
+        None => matches!(name, "subscribe" | "psubscribe" | "monitor"),
     }
 }
 

@@ -73,6 +73,7 @@ fn every_transcript_says_what_the_server_answers() {
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "txt"));
     paths.retain(|path| path.file_name().unwrap().to_string_lossy().contains(&only));
     paths.sort();
+    assert!(!paths.is_empty(), "no transcript has {only:?} in its name");
 
     let version = match &target {
         Target::Started(Program::Ours) => None,

@@ -66,8 +66,14 @@ struct Wanted {
     enable: Option<Arc<File>>,
 }
 
-/// After a failed rewrite the next one that nobody has asked for waits this long.
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(60);
+/// How long a rewrite that nobody has asked for waits after so many failed ones: a minute after the
+/// first, and twice as long after each, up to an hour. Each may leave a file.
+fn pause_after(failures: u64) -> Duration {
+    match failures {
+        0 => Duration::ZERO,
+        _ => Duration::from_secs(60 << (failures - 1).min(6)).min(Duration::from_secs(3600)),
+    }
+}
 
 /// Fields in one HMSET of a base file, as in Redis.
 const FIELDS_PER_COMMAND: usize = 64;
@@ -114,9 +120,11 @@ impl Aof {
         // No fsync may fail any more, for it would count against a log that is off.
         let _turn = self.turn();
         let mut target = self.target.lock().unwrap();
+        let _ = self.write(&mut target);
+        let mut buffer = self.buffer.lock().unwrap();
         self.enabled.store(false, Ordering::Release);
         *target = None;
-        *self.buffer.lock().unwrap() = Buffer::default();
+        *buffer = Buffer::default();
         self.written.store(self.position(), Ordering::Release);
         *self.failure.lock().unwrap() = None;
         self.failing.store(false, Ordering::Release);
@@ -144,10 +152,9 @@ impl Aof {
                 false => self.rewrite_from_log(store, replay_all),
             };
             self.little_at_a_time.store(false, Ordering::Relaxed);
-            if result.is_err() {
-                not_before = Instant::now() + PAUSE_AFTER_FAILURE;
-            }
             self.tell(&result, begin.elapsed());
+            let failures = status.rewrite_failures.load(Ordering::Relaxed);
+            not_before = Instant::now() + pause_after(failures);
             let mut wanted = self.rewriter.wanted.lock().unwrap();
             // Who switched the log on was told OK, and must get it.
             if result.is_err() && wanted.enable.is_none() && self.config.flag("appendonly") {
@@ -237,11 +244,16 @@ impl Aof {
         let mut listed = old.clone();
         listed.incrs.push(incr.clone());
         let file = start::create(&old.path_of(&incr)).map_err(in_words)?;
-        listed.prepare().map_err(in_words)?;
+        // Opened before it is needed: that there are no descriptors left says nothing of the disk.
+        let prepared = listed.prepare().and_then(|()| File::open(&old.directory));
+        let directory = prepared.map_err(|error| {
+            discard_incr(&listed);
+            in_words(error)
+        })?;
         crash_point("a");
 
         // (b)
-        self.switch(file, &listed)?;
+        self.switch(file, &listed, &directory)?;
         self.little_at_a_time.store(true, Ordering::Relaxed);
         crash_point("b");
 
@@ -269,20 +281,18 @@ impl Aof {
 
     /// Step (b): seals the present file and goes on in the next. If the old file cannot be
     /// written, or the list not replaced, nothing is switched, and the new file is deleted.
-    fn switch(&self, file: File, listed: &Manifest) -> Result<(), String> {
+    fn switch(&self, file: File, listed: &Manifest, directory: &File) -> Result<(), String> {
         // Nobody may call anything durable before the old file and the list have been fsynced.
         let turn = self.turn();
         match self.seal(file, listed) {
             // If this fails, then so it stays: both files are listed, and the new one is in use.
             Ok((sealed, end)) => {
-                let synced = manifest::sync_directory(&listed.directory);
+                let synced = directory.sync_all();
                 synced.map_err(|error| self.fail(&error, true))?;
                 self.sync_file(&sealed, end, &turn)
             }
             Err(reason) => {
-                let added = listed.incrs.last();
-                let _ = added.map(|added| fs::remove_file(listed.path_of(added)));
-                let _ = fs::remove_file(listed.temporary());
+                discard_incr(listed);
                 Err(reason)
             }
         }
@@ -326,6 +336,7 @@ impl Aof {
         };
         // It may have been deleted.
         fs::create_dir_all(&old.directory).map_err(in_words)?;
+        manifest::sync_directory(&self.directory()).map_err(in_words)?;
         let incr = old.next_incr();
         let mut new = old.after_rewrite();
         new.incrs.push(incr.clone());
@@ -334,11 +345,19 @@ impl Aof {
         // mutexes are taken under it here, at SHUTDOWN, and by CONFIG SET in an EXEC; who holds one
         // of them never waits for the keyspace.
         let keyspace = store.read().unwrap();
-        let temporary = self.write_base(&new, &keyspace).map_err(in_words)?;
+        let temporary = self.write_base(&new, &keyspace);
         crash_point("d");
-        publish(&temporary, &new).map_err(in_words)?;
+        let published = temporary.and_then(|temporary| publish(&temporary, &new));
+        if let Err(error) = &published
+            && !new.is_in_place()
+        {
+            discard_incr(&new);
+            return Err(in_words(error));
+        }
         self.go_on_in(file, new.clone(), lock)?;
         drop(keyspace);
+        // The new list counts, and so what is written goes to its file; but it may not be on disk.
+        published.map_err(|error| self.fail(&error, true))?;
         self.clean_up(new);
         Ok(())
     }
@@ -456,7 +475,14 @@ fn publish(temporary: &Path, manifest: &Manifest) -> io::Result<()> {
     replaced
 }
 
-fn in_words(error: io::Error) -> String {
+/// Deletes the last file of a list that has not come into use, and the list.
+fn discard_incr(unused: &Manifest) {
+    let last = unused.incrs.last();
+    let _ = last.map(|incr| fs::remove_file(unused.path_of(incr)));
+    let _ = fs::remove_file(unused.temporary());
+}
+
+fn in_words(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 

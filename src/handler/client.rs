@@ -29,7 +29,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("client",         -2, Run::Container,            NO_KEY, "2.4.0", "", "A container for client connection commands"),
+    command("client",         -2, Run::Container(None),      NO_KEY, "2.4.0", "", "A container for client connection commands"),
     command("client|id",      2,  Run::Client(id),           NO_KEY, "5.0.0", "", "Returns the client ID for the current connection"),
     command("client|getname", 2,  Run::Client(getname),      NO_KEY, "2.6.9", "", "Get the current connection name"),
     command("client|setname", 3,  Run::Client(setname),      NO_KEY, "2.6.9", "connection-name", "Set the current connection name"),
@@ -133,7 +133,8 @@ fn list(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
         // In the order in which they were asked for.
         Some(ids) => ids
             .iter()
-            .flat_map(|id| all.iter().find(|c| c.id == *id))
+            .flat_map(|id| all.binary_search_by_key(id, |client| client.id))
+            .map(|at| &all[at])
             .collect(),
         None => all
             .iter()

@@ -27,7 +27,7 @@ pub const COMMANDS: &[Command] = &[
     command("auth",       -2, Run::Client(auth),   NO_KEY, "1.0.0", "[username] password", "Authenticate to the server"),
     command("reset",      1,  Run::Mixed(reset),   NO_KEY, "6.2.0", "",          "Reset the connection"),
     command("quit",       -1, Run::Client(quit),   NO_KEY, "1.0.0", "",          "Close the connection"),
-    command("acl",        -2, Run::Container,      NO_KEY, "6.0.0", "",          "A container for Access List Control commands"),
+    command("acl",        -2, Run::Container(None), NO_KEY, "6.0.0", "",          "A container for Access List Control commands"),
     command("acl|whoami", 2,  Run::Client(whoami), NO_KEY, "6.0.0", "",          "Return the name of the user associated to the current connection"),
 ];
 

@@ -41,7 +41,7 @@ pub const COMMANDS: &[Command] = &[
     command("exists",          -2, Run::Read(exists),          ALL_KEYS,       "1.0.0", "key [key ...]",                                    "Determine if a key exists"),
     command("keys",             2, Run::Read(keys),            NO_KEY,         "1.0.0", "pattern",                                          "Find all keys matching the given pattern"),
     command("move",             3, Run::Write(r#move),         ONE_KEY,        "1.0.0", "key db",                                           "Move a key to another database"),
-    command("object",          -2, Run::Container,             NO_KEY,         "2.2.3", "",                                                 "A container for object introspection commands"),
+    command("object",          -2, Run::Container(None),       NO_KEY,         "2.2.3", "",                                                 "A container for object introspection commands"),
     command("object|encoding",  3, Run::Read(object_encoding), SUBCOMMAND_KEY, "2.2.3", "key",                                              "Inspect the internal encoding of a Redis object"),
     command("object|help",      2, Run::Client(super::help),   NO_KEY,         "6.2.0", "",                                                 "Show helpful text about the different subcommands"),
     command("object|refcount",  3, Run::Read(object_refcount), SUBCOMMAND_KEY, "2.2.3", "key",                                              "Get the number of references to the value of the key"),

@@ -200,7 +200,7 @@ impl Info<'_> {
         // As fast as until now; in the first second nobody knows.
         let left = match elapsed {
             0 => 1,
-            _ => elapsed * (total - done) / (done + 1),
+            _ => elapsed.saturating_mul(total - done) / (done + 1),
         };
         let percentage = done as f64 * 100.0 / total.max(1) as f64;
         self.field("loading_start_time", start);

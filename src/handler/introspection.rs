@@ -24,7 +24,7 @@
 use super::args::{Cursor, integer};
 use super::{
     Command, Keys, NO_KEY, Row, Run, SUBCOMMAND_KEY, TABLE, command, subcommand_syntax,
-    unknown_subcommand, works_while_loading,
+    works_while_loading,
 };
 use crate::client::Client;
 use crate::error::Error;
@@ -36,16 +36,16 @@ const HELP: &str = "Show helpful text about the different subcommands";
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("command",       -1, Run::OpenContainer(all_commands), NO_KEY,         "2.8.13", "",                                                                               "Get array of Redis command details"),
+    command("command",       -1, Run::Container(Some(all_commands)), NO_KEY,         "2.8.13", "",                                                                               "Get array of Redis command details"),
     command("command|count",  2, Run::Client(command_count),       NO_KEY,         "2.8.13", "",                                                                               "Get total number of Redis commands"),
     command("command|docs",  -2, Run::Client(command_docs),        NO_KEY,         "7.0.0",  "[command-name [command-name ...]]",                                              "Get array of specific Redis command documentation"),
     command("command|help",   2, Run::Client(super::help),         NO_KEY,         "5.0.0",  "",                                                                               HELP),
     command("command|info",  -2, Run::Client(command_info),        NO_KEY,         "2.8.13", "[command-name [command-name ...]]",                                              "Get array of specific Redis command details, or all when no argument is given"),
     command("command|list",  -2, Run::Client(command_list),        NO_KEY,         "7.0.0",  "[FILTERBY <MODULE module-name | ACLCAT category | PATTERN pattern>]",            "Get an array of Redis command names"),
-    command("memory",        -2, Run::Container,                   NO_KEY,         "4.0.0",  "",                                                                               "A container for memory diagnostics commands"),
+    command("memory",        -2, Run::Container(None),             NO_KEY,         "4.0.0",  "",                                                                               "A container for memory diagnostics commands"),
     command("memory|help",    2, Run::Client(super::help),         NO_KEY,         "4.0.0",  "",                                                                               HELP),
     command("memory|usage",  -3, Run::Read(memory_usage),          SUBCOMMAND_KEY, "4.0.0",  "key [SAMPLES count]",                                                            "Estimate the memory usage of a key"),
-    command("slowlog",       -2, Run::Container,                   NO_KEY,         "2.2.12", "",                                                                               "A container for slow log commands"),
+    command("slowlog",       -2, Run::Container(None),             NO_KEY,         "2.2.12", "",                                                                               "A container for slow log commands"),
     command("slowlog|get",   -2, Run::Client(slowlog_get),         NO_KEY,         "2.2.12", "[count]",                                                                        "Get the slow log's entries"),
     command("slowlog|help",   2, Run::Client(super::help),         NO_KEY,         "6.2.0",  "",                                                                               HELP),
     command("slowlog|len",    2, Run::Client(slowlog_len),         NO_KEY,         "2.2.12", "",                                                                               "Get the slow log's length"),
@@ -59,10 +59,7 @@ fn commands() -> impl Iterator<Item = &'static Row> {
 }
 
 /// COMMAND without a subcommand.
-fn all_commands(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    if args.len() > 1 {
-        return Err(unknown_subcommand("command", &args[1]));
-    }
+fn all_commands(_: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
     reply.array(commands().count());
     commands().for_each(|row| describe(row, reply));
     Ok(())
@@ -76,9 +73,7 @@ fn command_count(_: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Erro
 fn command_info(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let names = Cursor::at(args, 2).rest();
     if names.len() == 0 {
-        let mut all = Args::default();
-        all.push(b"command");
-        return all_commands(client, &all, reply);
+        return all_commands(client, args, reply);
     }
     reply.array(names.len());
     for name in names {
@@ -274,7 +269,7 @@ mod tests {
     #[test]
     fn a_container_cannot_be_called_without_a_subcommand() {
         for Row { command, .. } in &TABLE.rows {
-            if let Run::Container = command.run {
+            if let Run::Container(None) = command.run {
                 assert_eq!(command.arity, -2, "{}", command.name);
                 assert!(
                     TABLE.subcommands(command.name).count() > 0,

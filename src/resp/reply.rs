@@ -82,6 +82,9 @@ impl Reply {
         self.out.written.push(b'-');
         let start = self.out.written.len();
         error.write_to(&mut self.out.written);
+        while self.out.written.ends_with(b"\r") || self.out.written.ends_with(b"\n") {
+            self.out.written.pop();
+        }
         for byte in &mut self.out.written[start..] {
             if matches!(byte, b'\r' | b'\n') {
                 *byte = b' ';

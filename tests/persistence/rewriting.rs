@@ -440,6 +440,19 @@ fn files_that_are_not_listed_are_left_alone_if_somebody_could_need_them() {
 }
 
 #[test]
+fn a_directory_that_is_not_there_is_refused_with_and_without_a_log() {
+    for log in ["yes", "no"] {
+        let flags = ["--port", "0", "--dir", "missing", "--appendonly", log];
+        let (status, said) = refused(&Directory::new(), &flags);
+        assert_eq!(status.code(), Some(1));
+        assert!(
+            said.contains("missing: No such file or directory"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn a_second_server_on_the_same_directory_is_refused() {
     let server = Server::start(&[]);
     let dir = server.dir().to_str().unwrap();
