@@ -31,7 +31,7 @@ END {
 }
 
 function direction(heading) {
-    if (heading ~ /^(Rates|The floor|Replay)/) return " (more is better)"
+    if (heading ~ /^(Rates|The floor|Messages|Replay)/) return " (more is better)"
     if (heading ~ /^(Server|99th|Memory|Pauses)/) return " (less is better)"
 }
 

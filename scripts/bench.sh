@@ -6,7 +6,8 @@
 # counts is the ratio within a round, and of those the median. Measured are rates with
 # redis-benchmark, and beside each rate the CPU time the server took for it, which does not depend
 # on how fast the generator is; the floor of the design (pong.rs: a thread per client that answers
-# only +PONG); a few of them again where the generator has a core of its own; memory; the worst pauses; loading; many connections (all with probe.rs).
+# only +PONG); a few of them again where the generator has a core of its own; messages; memory; the
+# worst pauses; loading; many connections (all with probe.rs).
 #
 #   scripts/bench.sh [--runs N] [--quick] [--only PATTERN]
 #
@@ -168,7 +169,7 @@ bench() {
     local side=$1 n=$2 before after out
     shift 2
     before=$(cpu_of "$side")
-    out=$(timeout --foreground 180 "${generator_core[@]}" redis-benchmark -p "${port[$side]}" -n "$n" "$@" --csv 2>"$tmp/stderr") || {
+    out=$(timeout --foreground 180 "${generator_core[@]}" redis-benchmark -p "${port[$side]}" -n "$n" --csv "$@" 2>"$tmp/stderr") || {
         cat "$tmp/stderr" >&2
         return 1
     }
@@ -181,7 +182,7 @@ bench() {
 # command_line HEADING N ARGS...: for the report.
 command_line() {
     if ! grep -sqxF "# $1" "$tmp/commands"; then printf '# %s\n' "$1" >>"$tmp/commands"; fi
-    printf '%sredis-benchmark -p PORT -n %s --csv\n' "${generator_core[*]:+${generator_core[*]} }" "${*:2}" >>"$tmp/commands"
+    printf '%sredis-benchmark -p PORT -n %s --csv %s\n' "${generator_core[*]:+${generator_core[*]} }" "$2" "${*:3}" >>"$tmp/commands"
 }
 
 # One run of the row described by the caller's variables, on a new server if there is none.
@@ -321,6 +322,16 @@ replay() { # SIDE COUNT KEYS
     [[ $(cli "$side" DBSIZE) == "$3" ]]
 }
 
+# Messages per second, each to 10 subscribers.
+publish() { # SIDE COUNT CLIENTS PIPELINE
+    local side=$1 rate p99
+    start "$side" no || return
+    helper listen "${port[$side]}" 10 || return
+    bench "$side" "$2" -c "$3" -P "$4" PUBLISH c "$(printf 'x%.0s' {1..100})" || return
+    stop helper
+    value=$rate
+}
+
 connect() { # SIDE COUNT
     start "$1" no && value=$(probe connect "${port[$1]}" "$2")
 }
@@ -345,9 +356,20 @@ idle() {
             else
                 fail "$heading: $memory ($side)"
             fi
-            stop idle
+            stop helper
             stop "$side"
         done
+    done
+}
+
+# helper ARGS...: a probe in the background that goes on until it is stopped; returns when it is ready.
+helper() {
+    : >"$tmp/helper.out" # here, not by the child: what the last one said must be gone before we look
+    "$tmp/probe" "$@" >>"$tmp/helper.out" &
+    pid[helper]=$!
+    until [[ -s $tmp/helper.out ]]; do
+        kill -0 "${pid[helper]}" 2>/dev/null || return
+        sleep 0.05
     done
 }
 
@@ -355,17 +377,11 @@ idle_once() {
     # Busy alone and busy beside others on two new servers, or one would inherit the other's memory.
     start "$side" no && probe strings "${port[$side]}" 100000 32 || return
     before=$(rss_of "$side")
-    : >"$tmp/idle.out" # here, not by the child: what the last one said must be gone before we look
-    "$tmp/probe" idle "${port[$side]}" "$idle_clients" >>"$tmp/idle.out" &
-    pid[idle]=$!
-    until [[ -s $tmp/idle.out ]]; do
-        kill -0 "${pid[idle]}" 2>/dev/null || return
-        sleep 0.05
-    done
+    helper idle "${port[$side]}" "$idle_clients" || return
     during=$(rss_of "$side")
     bench "$side" "$n" "${arguments[@]}" || return
     beside=$rate
-    stop idle
+    stop helper
     stop "$side"
     start "$side" no && probe strings "${port[$side]}" 100000 32 || return
     bench "$side" "$n" "${arguments[@]}"
@@ -444,6 +460,14 @@ fi
 
 million=$((1000000 / scale))
 both="ours redis"
+heading="Messages of 100 B, each to 10 subscribers"
+for pipeline in 1 16 64; do
+    clients=50
+    if ((pipeline == 64)); then clients=1; fi
+    n=$((pipeline == 1 ? 50000 / scale : 200000 / scale))
+    title="PUBLISH, $clients client$( ((clients == 1)) || echo s), pipeline $pipeline"
+    alternate "$heading" "$title" /s "" "$both" publish $n $clients $pipeline
+done
 heading="Memory"
 alternate "$heading" "$(count $million) strings (key 16 B, value 32 B), each" B "ratio<=0.97" "$both" memory strings $million
 alternate "$heading" "$(count $million) hashes of 5 small fields, each" B "ratio<=0.95" "$both" memory hashes $million

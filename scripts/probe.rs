@@ -1,6 +1,7 @@
 //! What `bench.sh` needs and neither the shell nor redis-benchmark can do: fill a server with
 //! known keys, find the worst moment of one client while something heavy happens, overwrite with
-//! many clients, open a thousand connections at once, hold thousands idle, write a log to replay.
+//! many clients, open a thousand connections at once, hold thousands idle, listen to a channel, write
+//! a log to replay.
 //!
 //! It knows nothing of the server's inside: everything goes through the socket, so both servers
 //! are measured by the same code. Each subcommand does one thing and prints one figure, or
@@ -24,7 +25,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const USAGE: &str =
     "usage: probe free-port | wait PORT PID | strings PORT COUNT SIZE | hashes PORT COUNT
      | pause PORT grow|expire|flushall|del|rewrite COUNT | churn PORT KEYS WRITES CLIENTS
-     | connect PORT COUNT | idle PORT COUNT | log DIR COUNT";
+     | connect PORT COUNT | idle PORT COUNT | listen PORT COUNT | log DIR COUNT";
 
 /// Commands in flight on one connection when the purpose is to fill a server.
 const DEPTH: usize = 64;
@@ -63,6 +64,7 @@ fn run(args: &[&str]) -> Result<(), Box<dyn Error>> {
             );
         }
         ["idle", port, count] => idle(port.parse()?, count.parse()?)?,
+        ["listen", port, count] => listen(port.parse()?, count.parse()?)?,
         ["log", dir, count] => log(Path::new(dir), count.parse()?)?,
         _ => return Err(USAGE.into()),
     }
@@ -351,6 +353,21 @@ fn idle(port: u16, count: usize) -> io::Result<()> {
         let mut client = Client::connect(port)?;
         client.call(&["PING"])?;
         clients.push(client.stream.into_inner()); // without its buffer
+    }
+    println!("ready");
+    loop {
+        thread::park();
+    }
+}
+
+/// Subscribes `count` connections to the channel `c`, says so, and reads what comes until killed.
+fn listen(port: u16, count: usize) -> io::Result<()> {
+    for _ in 0..count {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.write_all(b"SUBSCRIBE c\r\n")?;
+        // The confirmation, or its first byte: from then on nothing is missed.
+        stream.read_exact(&mut [0])?;
+        thread::spawn(move || io::copy(&mut stream, &mut io::sink()));
     }
     println!("ready");
     loop {
