@@ -125,7 +125,7 @@ thousand=$(for _ in {1..1000}; do printf 'INCR race\\r\\n'; done)
 send "${thousand}QUIT\r\n" >"$scratch/one" &
 send "${thousand}QUIT\r\n" >"$scratch/two"
 wait $!
-journeys 'INCR, 1 of' >"$scratch/journeys"
+journeys 'INCR, step 1 of' >"$scratch/journeys"
 # Not `head`, which would leave `sort` with nobody to write to.
 sort -t, -k3.9nr "$scratch/journeys" | sed -n 1,4p
 run GET race

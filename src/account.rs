@@ -13,7 +13,7 @@
 //! **The glass box.** With `--loglevel debug` every command leaves a line about its journey:
 //!
 //! ```text
-//! client 3: SET, 2 of 3 in its batch · 29 bytes · exclusive lock, waited 4 µs, held 18 µs by the
+//! client 3: SET, step 2 of 3 of its batch · 29 bytes · exclusive lock, waited 4 µs, held 18 µs by the
 //! batch · dirty 1 · 33 of the batch's bytes at 1204..1300 of the log · reply 5 bytes · took 3 µs
 //! ```
 //!
@@ -205,7 +205,7 @@ impl Account {
                 bytes => format!("{bytes} of the batch's bytes at {log:?} of the log"),
             };
             say::debug(format_args!(
-                "client {}: {name}, {} of {} in its batch · {} bytes · {}, waited {waited} µs, \
+                "client {}: {name}, step {} of {} of its batch · {} bytes · {}, waited {waited} µs, \
                  held {held} µs by the batch · dirty {} · {logged} · reply {} bytes · took {} µs",
                 client.public.id,
                 index + 1,

@@ -12,11 +12,11 @@
 //! and those whose effect its reads may have seen. So `kill -9` takes back nothing that any client
 //! was told. A power cut takes at most what `appendfsync` allows.
 //!
-//! **Group commit.** Who commits takes all that is in the buffer and writes it with one call.
+//! **Group commit.** A thread that commits takes all that is in the buffer and writes it with one call.
 //! Whoever waited for the file meanwhile finds `written` past its own position and goes. `always`
 //! shares one fsync in the same way, by a turn that one thread has at a time ([`Turn`]) and
-//! `durable`. fsync runs on a shared handle with no mutex held: we make nobody who writes wait for
-//! a slow disk, and who has to wait for an fsync need not wait for the next one too.
+//! `durable`. fsync runs on a shared handle with no mutex held, so a slow disk holds up no writer,
+//! and a thread that needs an fsync waits for one, not for two.
 //!
 //! **Little at a time.** The file system may make writers wait all the same: a `write` to a file that is
 //! being fsynced may wait half as long as the fsync takes, and an fsync of 30 MB, half a second's work,
@@ -217,7 +217,7 @@ impl Aof {
             return 0..0;
         }
         let mut buffer = self.buffer.lock().unwrap();
-        // Asked again: it is switched off under this mutex, which without a rewrite nobody writes out.
+        // Asked again under the mutex: what is appended to a log that is off nobody writes out.
         if !self.is_enabled() {
             return 0..0;
         }
@@ -256,7 +256,8 @@ impl Aof {
 
     /// Returns when everything up to `position` is in the kernel, and under `appendfsync always`
     /// on the disk. The error is the cause in the operating system's words. It waits for the file, so
-    /// nobody calls it with the keyspace's lock but SHUTDOWN, which wants everybody to wait.
+    /// nobody calls it with the keyspace's lock but SHUTDOWN, which wants everybody to wait, and CONFIG SET
+    /// inside an EXEC.
     pub fn commit(&self, position: Position) -> Result<(), String> {
         if self.written.load(Ordering::Acquire) < position {
             let mut target = self.target.lock().unwrap();

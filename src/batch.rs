@@ -17,7 +17,7 @@
 //!
 //! What all handlers need is done here, once: is the client allowed to, is it queued by MULTI,
 //! which lock, what time is it, has it changed something, how long did it take. No handler can lock
-//! anything: it is given a view of the keyspace, and only the batch has the lock. EXEC runs its
+//! the keyspace: it is given a view of the keyspace, and only the batch has the lock. EXEC runs its
 //! queue in the same way, under the lock that the most demanding of them needs.
 //!
 //! If the log cannot be written, the replies of those commands that are in it, and only those,

@@ -26,8 +26,9 @@
 //!
 //! **Reading order** is the order of the `mod` lines: [`serve`], one client's thread; [`batch`],
 //! where a command meets its lock; [`resp`], the wire; [`handler`], the command table; [`client`],
-//! what a connection remembers; [`store`], the keyspace; [`table`], the hash table under it;
-//! [`aof`], the log. Those are the evening. The others are for looking up.
+//! what a connection remembers; [`store`], the keyspace; [`propagate`], what is to be logged; [`aof`],
+//! the log. Those, with `batch/lock.rs` and `store/view_mut.rs`, are the evening. The others are for
+//! looking up.
 //!
 //! **How to read a file.** Each opens with a chapter like this one: the idea, a drawing or an
 //! example, and *How Redis does it*, with what is simpler here and what that costs. README.md has a
@@ -49,7 +50,7 @@ mod client;
 
 mod store;
 
-mod table;
+mod propagate;
 
 mod aof;
 
@@ -61,10 +62,10 @@ mod error;
 mod expire;
 mod glob;
 mod hash;
-mod propagate;
 mod pubsub;
 mod say;
 mod stats;
+mod table;
 mod watch;
 
 use aof::rewrite::replay_sealed;

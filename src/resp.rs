@@ -61,7 +61,7 @@ pub enum Error {
 }
 
 impl From<io::Error> for Error {
-    /// `read_exact` says in its own way that the input ended: for us that is the same as any other.
+    /// `read_exact` reports the end of the input as `UnexpectedEof`: to us a cut like any other.
     fn from(error: io::Error) -> Error {
         match error.kind() {
             io::ErrorKind::UnexpectedEof => Error::Cut,

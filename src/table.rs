@@ -79,8 +79,8 @@ pub struct Table<E> {
     longest: usize,
     /// Entries whose whole hash was already taken by another key when they came.
     twins: Vec<E>,
-    /// An odd number that makes the slots of this table unlike those of others. If all tables had
-    /// one order, who copies keys in the order of SCAN would fill one slot of the new table first.
+    /// An odd number that makes the slots of this table unlike those of others. With one order for
+    /// all tables, copying keys in the order of SCAN would fill one slot of the new table first.
     salt: u64,
 }
 

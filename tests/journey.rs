@@ -15,7 +15,7 @@ fn a_journey_tells_where_in_the_log_the_batch_is() {
     commands.iter().for_each(|_| drop(client.read()));
     let log = fs::read(log_files(server.dir()).unwrap().last().unwrap()).unwrap();
     for (index, record) in commands.iter().enumerate() {
-        let journey = server.wait_for_line(&format!("SET, {} of 3 in its batch", index + 1));
+        let journey = server.wait_for_line(&format!("SET, step {} of 3 of its batch", index + 1));
         assert!(journey.contains(" · exclusive lock, "), "{journey}");
         let logged = format!(" · dirty 1 · {} of the batch's bytes at ", record.len());
         let (_, place) = journey.split_once(&logged).expect(&journey);
@@ -42,7 +42,7 @@ fn commands_that_only_look_share_a_lock_and_leave_nothing_in_the_log() {
     );
     (0..3).for_each(|_| drop(client.read()));
     for (index, name) in ["GET", "PING", "EXISTS"].into_iter().enumerate() {
-        let journey = server.wait_for_line(&format!("{name}, {} of 3", index + 1));
+        let journey = server.wait_for_line(&format!("{name}, step {} of 3", index + 1));
         assert!(journey.contains(" · shared lock, "), "{journey}");
         assert!(
             journey.contains(" · dirty 0 · nothing to the log · "),

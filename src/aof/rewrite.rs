@@ -16,7 +16,7 @@
 //!     under a temporary name.
 //! (b) Under the file's mutex, for as long as one write takes: write what is in the buffer to the
 //!     old file, forget which database the log's end is in, rename the manifest, and go on in the new
-//!     file. Then fsync directory and old file, to which nobody writes any more: who did would wait.
+//!     file. Then fsync the directory and the old file, to which nobody writes any more, so nobody waits.
 //! (c) Replay the sealed files into a private keyspace, with the code that replays at start.
 //! (d) Write that as a base under a temporary name, fsync it bit by bit, rename.
 //! (e) Replace the manifest: the new base, the new incr, and the rest as history.

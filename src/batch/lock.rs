@@ -8,9 +8,9 @@
 //! ```
 //!
 //! From shared to exclusive others come in between: two readers who each kept the shared lock until
-//! they had the exclusive one would wait for each other for ever. And who waits for the exclusive one
-//! keeps new readers out (std's RwLock sees to that, or writers would never have their turn), so nobody
-//! may wait for it without need.
+//! they had the exclusive one would wait for each other for ever. And a thread that waits for the
+//! exclusive one keeps new readers out (std's RwLock sees to that, or writers would never have their turn),
+//! so none may wait for it without need.
 //!
 //! **How Redis does it**: it has one thread, and this file has no counterpart.
 
@@ -56,7 +56,7 @@ impl Batch<'_> {
             let may_look = self.server.may_wait_awake && !self.server.aof.is_enabled();
             self.guard = Guard::Exclusive(write_lock(self.store, if may_look { LOOKS } else { 0 }));
             self.start_clock();
-            // Asked under the lock, for whom we waited for may have switched the log on.
+            // Asked under the lock: the thread that held it may have switched the log on.
             self.records.wanted = self.server.aof.is_enabled() && !self.replaying;
             // What this batch's reads found dead goes before what its writes do.
             self.delete_noted();

@@ -11,7 +11,7 @@
 //!
 //! **A file written for Redis must start this server, or be refused for a reason.** So the table
 //! also has options of features that are not here. Those that only tune something are accepted at
-//! any value, for there is nothing to tune (`no effect here`). Those that ask for a feature are
+//! any value that Redis accepts, for there is nothing to tune (`no effect here`). Those that ask for a feature are
 //! accepted at the values that ask for nothing, and refused by name at any other ([`Only`]): a
 //! server that accepts `maxmemory 100mb` and then grows and grows would lie. The stock redis.conf
 //! is a test below.

@@ -1,7 +1,7 @@
 //! A cursor over a command's arguments that gives Redis's errors.
 //!
-//! Handlers read their arguments from left to right and never count: arity has been checked before
-//! they run, so [`Cursor::next`] is for what is sure to be there. Options are read with
+//! Handlers with options read their arguments from left to right and do not count: arity has been checked
+//! before they run, so [`Cursor::next`] is for what is sure to be there. Options are read with
 //! [`Cursor::option`] until there are none left, and what follows an option with
 //! [`Cursor::operand`], whose absence is a syntax error.
 //!
