@@ -407,7 +407,8 @@ impl<'a> Batch<'a> {
             self.retract(&Error::Misconf(cause), reply);
         }
         if !client.published.is_empty() {
-            self.server.hub.send(client.published.drain(..));
+            self.server.hub.send(&client.published);
+            client.published.clear();
         }
         self.logged.clear();
         client.update_public(reply.protocol, self.account.last_row);

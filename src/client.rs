@@ -21,7 +21,7 @@
 use crate::aof::Aof;
 use crate::config::Config;
 use crate::error::Error;
-use crate::pubsub::{Hub, Kind, Outbox};
+use crate::pubsub::{Hub, Kind, Message, Outbox};
 use crate::resp::{Args, Protocol};
 use crate::stats::{Counters, Stats, Totals};
 use crate::store::Garbage;
@@ -92,6 +92,8 @@ impl Server {
             self.aof.disable();
         } else if !self.aof.request_enable() {
             self.config.undo(changed);
+            // A dump that an earlier yes has begun must not end in a log that is on.
+            self.aof.disable();
             return Err(Error::text(
                 "ERR CONFIG SET failed (possibly related to argument 'appendonly') - Unable to turn \
                  on AOF. Check server logs.",
@@ -247,9 +249,9 @@ pub struct Client {
     /// What it has subscribed to; the hub knows the same.
     pub channels: BTreeSet<Vec<u8>>,
     pub patterns: BTreeSet<Vec<u8>>,
-    /// The numbers of the messages that it has published, and that must not be heard before the log holds
-    /// all that was done before them.
-    pub published: Vec<u64>,
+    /// What it has published, and what must not be heard before the log holds all that was done before
+    /// it.
+    pub published: Vec<Message>,
     /// From the first SUBSCRIBE or MONITOR on, all its output goes through here.
     pub outbox: Option<Arc<Outbox>>,
     pub replies: Replies,

@@ -15,17 +15,9 @@
 //! `client-output-buffer-limit pubsub`, the client is disconnected. Monitors are held to the same
 //! limit.
 //!
-//! What is published waits in the hub until the log holds what was done before it. It is queued there
-//! in the order in which it was published, under the lock that the publisher holds, and leaves in that
-//! order for all subscribers, though one publisher may wait longer for the log than another:
-//!
-//! ```text
-//! A: MULTI, INCR v, PUBLISH c 5, EXEC     ┌─────────────────────┐
-//! B: MULTI, INCR v, PUBLISH c 6, EXEC     │ 5 of A │ 6 of B  ✓  │ ──▶ nothing leaves yet: A still waits
-//!                                         └─────────────────────┘
-//! ```
-//!
-//! The hub's mutex is a leaf of the lock order.
+//! What is published leaves when the log holds what was done before it, the messages of a batch together.
+//! The hub's mutex is a leaf of the lock order; it is what gives all subscribers the same order of
+//! messages.
 //!
 //! **How Redis does it**: pubsub.c and `addReply`, whose reply lists are such queues for every
 //! client. A subscriber here costs a second thread; in return whoever does not subscribe has no
@@ -33,7 +25,7 @@
 
 use crate::config::Config;
 use crate::resp::{Output, Protocol, Reply};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -59,20 +51,14 @@ struct State {
     channels: Subscribers,
     patterns: Subscribers,
     monitors: BTreeMap<Id, Arc<Outbox>>,
-    /// What was published and has not left yet, in that order.
-    waiting: VecDeque<Message>,
-    /// How many messages have left.
-    sent: u64,
 }
 
 /// A message that waits until the log holds what was done before it.
-struct Message {
+pub struct Message {
     channel: Vec<u8>,
     text: Vec<u8>,
     /// Who is to hear it, and by which pattern, if not by the channel's name.
-    receivers: Vec<(Option<Vec<u8>>, Id)>,
-    /// Whether its publisher waits for the log no more.
-    may_leave: bool,
+    pub receivers: Vec<(Option<Vec<u8>>, Id)>,
 }
 
 /// Messages for one client are handed over together, but not more than so many bytes for all.
@@ -125,11 +111,10 @@ impl Hub {
         }
     }
 
-    /// Queues a message for all who listen to the channel now: each of its subscribers, and each of those
-    /// to a pattern that it matches. Returns how many these are, and, if there are any, the message's
-    /// number, with which its publisher owes a call of [`Hub::send`].
-    pub fn publish(&self, channel: &[u8], text: &[u8]) -> (usize, Option<u64>) {
-        let mut state = self.state.lock().unwrap();
+    /// A message for all who listen to the channel now: each of its subscribers, and each of those to a
+    /// pattern that it matches.
+    pub fn message(&self, channel: &[u8], text: &[u8]) -> Message {
+        let state = self.state.lock().unwrap();
         let named = state.channels.get(channel).into_iter();
         let named = named.flat_map(BTreeMap::keys).map(|id| (None, *id));
         let mut receivers: Vec<_> = named.collect();
@@ -139,33 +124,19 @@ impl Hub {
                 receivers.extend(matching);
             }
         }
-        let count = receivers.len();
-        if count == 0 {
-            return (0, None);
-        }
-        state.waiting.push_back(Message {
+        Message {
             channel: channel.to_vec(),
             text: text.to_vec(),
             receivers,
-            may_leave: false,
-        });
-        (count, Some(state.sent + state.waiting.len() as u64 - 1))
+        }
     }
 
-    /// Lets the messages with these numbers leave, each when those before it have left.
-    pub fn send(&self, numbers: impl Iterator<Item = u64>) {
-        let mut state = self.state.lock().unwrap();
-        for number in numbers {
-            let index = (number - state.sent) as usize;
-            state.waiting[index].may_leave = true;
-        }
+    /// Queues messages for those for whom they were made, but for whoever has unsubscribed since.
+    pub fn send(&self, messages: &[Message]) {
+        let state = self.state.lock().unwrap();
         let mut bundles = Bundles::default();
-        while state.waiting.front().is_some_and(|first| first.may_leave) {
-            let first = state.waiting.pop_front();
-            state.sent += 1;
-            first
-                .iter()
-                .for_each(|message| bundles.add(message, &state));
+        for message in messages {
+            bundles.add(message, &state);
         }
         bundles.hand_over();
     }
@@ -251,10 +222,10 @@ impl Bundles {
                     .or_insert_with(|| (outbox.clone(), Vec::new()));
                 bundle.1.extend_from_slice(form);
                 self.length += form.len();
+                if self.length > BUNDLE {
+                    self.hand_over();
+                }
             }
-        }
-        if self.length > BUNDLE {
-            self.hand_over();
         }
     }
 
@@ -386,29 +357,38 @@ impl Outbox {
         self.filled.notify_one();
     }
 
-    /// Looks at `client-output-buffer-limit pubsub`: so many bytes at once, or so many for so long.
+    /// `client-output-buffer-limit pubsub`: so many bytes at once, or so many for so long.
     fn close_if_over_limit(&self, queue: &mut Queue) {
         let limit = &self.config.pubsub_output;
         let (hard, soft) = (
             limit.hard.load(Ordering::Relaxed),
             limit.soft.load(Ordering::Relaxed),
         );
-        let patience = Duration::from_secs(limit.seconds.load(Ordering::Relaxed));
         let length = queue.len();
-        if soft == 0 || length <= soft {
-            queue.over_soft_since = None;
-        } else {
+        if soft > 0 && length > soft {
             queue.over_soft_since.get_or_insert_with(Instant::now);
         }
-        let too_long = queue
-            .over_soft_since
-            .is_some_and(|since| since.elapsed() >= patience);
-        if too_long || (hard > 0 && length > hard) {
-            queue.closed = true;
-            queue.bytes = Vec::new();
-            // Its own thread wakes up, finds the connection at its end, and cleans up.
-            let _ = self.stream.shutdown(Shutdown::Both);
+        if self.look_at_soft_limit(queue) || (hard > 0 && length > hard) {
+            self.disconnect(queue);
         }
+    }
+
+    /// Whether a message has come over the soft limit, and the queue has been over it since, for too long.
+    fn look_at_soft_limit(&self, queue: &mut Queue) -> bool {
+        let limit = &self.config.pubsub_output;
+        if queue.len() <= limit.soft.load(Ordering::Relaxed) {
+            queue.over_soft_since = None;
+        }
+        let patience = Duration::from_secs(limit.seconds.load(Ordering::Relaxed));
+        let since = queue.over_soft_since;
+        since.is_some_and(|since| since.elapsed() >= patience)
+    }
+
+    fn disconnect(&self, queue: &mut Queue) {
+        queue.closed = true;
+        queue.bytes = Vec::new();
+        // Its own thread wakes up, finds the connection at its end, and cleans up.
+        let _ = self.stream.shutdown(Shutdown::Both);
     }
 
     /// Waits for room, for the owner of the queue, but at most `pause`; returns whether there is.
@@ -462,13 +442,15 @@ impl Outbox {
                     progress = Instant::now();
                     let mut queue = self.queue.lock().unwrap();
                     queue.writing = bytes.len();
-                    self.close_if_over_limit(&mut queue);
+                    self.look_at_soft_limit(&mut queue);
                     self.drained.notify_one();
                 }
                 Err(error) if matches!(error.kind(), Interrupted | TimedOut | WouldBlock) => {
                     let mut queue = self.queue.lock().unwrap();
                     if !queue.closed {
-                        self.close_if_over_limit(&mut queue);
+                        if self.look_at_soft_limit(&mut queue) {
+                            self.disconnect(&mut queue);
+                        }
                     } else if progress.elapsed() > PATIENCE {
                         return Err(error);
                     }

@@ -289,48 +289,6 @@ fn a_subscriber_may_have_much_unread_for_a_while_and_not_for_longer() {
     assert_eq!(publisher.run("PUBSUB NUMSUB c"), "1) \"c\"\n2) (integer) 1");
 }
 
-/// Also where they wait for the disk, and one may be woken before another.
-#[test]
-fn messages_come_in_the_order_in_which_they_were_published() {
-    let server = Server::start(&["--appendfsync", "always"]);
-    let mut subscriber = server.client();
-    subscriber.run("SUBSCRIBE c");
-    let published: Vec<(i64, String)> = thread::scope(|scope| {
-        let publishers = (0..8).map(|publisher| {
-            let mut client = server.client();
-            scope.spawn(move || {
-                let publish = |n| {
-                    let text = format!("{publisher}:{n}");
-                    client.run("MULTI");
-                    client.run("INCR order");
-                    client.call(&["PUBLISH", "c", &text]);
-                    match client.call(&["EXEC"]) {
-                        Value::Array(results) => (integer(results[0].clone()), text),
-                        other => panic!("{other:?}"),
-                    }
-                };
-                (0..100).map(publish).collect::<Vec<_>>()
-            })
-        });
-        let publishers: Vec<_> = publishers.collect();
-        publishers
-            .into_iter()
-            .flat_map(|each| each.join().unwrap())
-            .collect()
-    });
-    let mut in_order = published;
-    in_order.sort();
-    for (order, text) in in_order {
-        let message =
-            [&b"message"[..], b"c", text.as_bytes()].map(|word| Value::Bulk(word.to_vec()));
-        assert_eq!(
-            subscriber.read(),
-            Value::Array(message.into()),
-            "message {order}"
-        );
-    }
-}
-
 #[test]
 fn two_subscribers_see_the_messages_in_the_same_order() {
     let server = Server::start(&[]);

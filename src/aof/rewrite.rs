@@ -66,6 +66,9 @@ struct Wanted {
     enable: Option<Arc<File>>,
 }
 
+/// How long after it has failed the log is tried to be switched on again: who asked for it was told OK.
+const RETRY_ENABLE: Duration = Duration::from_secs(10);
+
 /// How long a rewrite that nobody has asked for waits after so many failed ones: a minute after the
 /// first, and twice as long after each, up to an hour. Each may leave a file.
 fn pause_after(failures: u64) -> Duration {
@@ -94,7 +97,13 @@ impl Aof {
     /// is running, another one follows it at once. False if the log cannot be opened; the operator
     /// will be told why.
     pub fn request_enable(&self) -> bool {
-        let find = |lock| start::find_files(&self.config, &self.directory()).map(|_| lock);
+        let find = |lock| {
+            // While the log loads there may be a bare file, which no manifest names yet.
+            if !self.status.loading.load(Ordering::Relaxed) {
+                start::find_files(&self.config, &self.directory())?;
+            }
+            Ok(lock)
+        };
         match self.lock_directory().and_then(find) {
             Ok(lock) => {
                 let mut wanted = self.rewriter.wanted.lock().unwrap();
@@ -138,9 +147,9 @@ impl Aof {
         replay_all: &dyn Fn(&Manifest) -> Result<Keyspace, String>,
     ) -> ! {
         let status = &self.status;
-        let mut not_before = Instant::now();
+        let mut ended = Instant::now();
         loop {
-            self.wait_for_request(not_before);
+            self.wait_for_request(ended);
             let begin = Instant::now();
             let since_epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
             status
@@ -153,8 +162,7 @@ impl Aof {
             };
             self.little_at_a_time.store(false, Ordering::Relaxed);
             self.tell(&result, begin.elapsed());
-            let failures = status.rewrite_failures.load(Ordering::Relaxed);
-            not_before = Instant::now() + pause_after(failures);
+            ended = Instant::now();
             let mut wanted = self.rewriter.wanted.lock().unwrap();
             // Who switched the log on was told OK, and must get it.
             if result.is_err() && wanted.enable.is_none() && self.config.flag("appendonly") {
@@ -194,11 +202,15 @@ impl Aof {
     }
 
     /// Sleeps until somebody asks, or until the log has grown enough. Then `rewriting` is set.
-    fn wait_for_request(&self, not_before: Instant) {
+    fn wait_for_request(&self, last: Instant) {
+        let failures = self.status.rewrite_failures.load(Ordering::Relaxed);
+        let may_retry = last + pause_after(failures);
+        let must_retry = last + RETRY_ENABLE;
         let mut wanted = self.rewriter.wanted.lock().unwrap();
         while !std::mem::take(&mut wanted.rewrite) {
-            let due = wanted.enable.is_some() || self.has_grown();
-            if due && Instant::now() >= not_before {
+            let now = Instant::now();
+            let is_promised = wanted.enable.is_some() && now >= must_retry;
+            if is_promised || (now >= may_retry && self.has_grown()) {
                 self.status.rewriting.store(true, Ordering::Release);
                 return;
             }
@@ -354,7 +366,7 @@ impl Aof {
             discard_incr(&new);
             return Err(in_words(error));
         }
-        self.go_on_in(file, new.clone(), lock)?;
+        self.go_on_in(file, new.clone(), lock.clone())?;
         drop(keyspace);
         // The new list counts, and so what is written goes to its file; but it may not be on disk.
         published.map_err(|error| self.fail(&error, true))?;

@@ -31,7 +31,6 @@ use crate::handler::{Command, Run, TWO_KEYS, command};
 use crate::resp::{Args, Reply};
 use crate::store::View;
 use std::ops::Range;
-use std::sync::Mutex;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
@@ -40,9 +39,6 @@ pub const COMMANDS: &[Command] = &[
 
 /// The table may take this many bytes.
 const MOST_MEMORY: usize = 512 * 1024 * 1024;
-
-/// Readers may be many at a time, and their tables would be too.
-static TABLES: Mutex<()> = Mutex::new(());
 
 fn lcs(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let entries = [view.get(&args[1]), view.get(&args[2])];
@@ -53,7 +49,6 @@ fn lcs(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let [a, b] = entries.map(|entry| entry.and_then(Entry::string));
     let (a, b) = (a.as_deref().unwrap_or(b""), b.as_deref().unwrap_or(b""));
     let options = Options::parse(args)?;
-    let _alone = TABLES.lock().unwrap();
     let table = Table::new(a, b)?;
     if options.idx {
         reply_with_matches(&table, &options, reply);

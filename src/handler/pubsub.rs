@@ -139,9 +139,9 @@ pub fn outbox(client: &mut Client, reply: &Reply) -> Result<Arc<Outbox>, Error> 
 }
 
 fn publish(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let (receivers, number) = client.server.hub.publish(&args[1], &args[2]);
-    client.published.extend(number);
-    reply.count(receivers);
+    let message = client.server.hub.message(&args[1], &args[2]);
+    reply.count(message.receivers.len());
+    client.published.push(message);
     Ok(())
 }
 
