@@ -232,10 +232,10 @@ impl Error {
     }
 }
 
-/// The name, and as many of the words after it as fit into 128 bytes.
 /// So many bytes are shown of an unknown command's name, and so many of its arguments together.
 const SHOWN: usize = 128;
 
+/// The name, and as many of the words after it as fit.
 fn write_unknown_command(words: &[Vec<u8>], out: &mut Vec<u8>) {
     out.extend_from_slice(b"ERR unknown command '");
     out.extend_from_slice(printable(&words[0], SHOWN));

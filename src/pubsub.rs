@@ -368,13 +368,13 @@ impl Outbox {
         if soft > 0 && length > soft {
             queue.over_soft_since.get_or_insert_with(Instant::now);
         }
-        if self.look_at_soft_limit(queue) || (hard > 0 && length > hard) {
+        if self.is_over_soft_limit(queue) || (hard > 0 && length > hard) {
             self.disconnect(queue);
         }
     }
 
     /// Whether a message has come over the soft limit, and the queue has been over it since, for too long.
-    fn look_at_soft_limit(&self, queue: &mut Queue) -> bool {
+    fn is_over_soft_limit(&self, queue: &mut Queue) -> bool {
         let limit = &self.config.pubsub_output;
         if queue.len() <= limit.soft.load(Ordering::Relaxed) {
             queue.over_soft_since = None;
@@ -442,13 +442,13 @@ impl Outbox {
                     progress = Instant::now();
                     let mut queue = self.queue.lock().unwrap();
                     queue.writing = bytes.len();
-                    self.look_at_soft_limit(&mut queue);
+                    self.is_over_soft_limit(&mut queue);
                     self.drained.notify_one();
                 }
                 Err(error) if matches!(error.kind(), Interrupted | TimedOut | WouldBlock) => {
                     let mut queue = self.queue.lock().unwrap();
                     if !queue.closed {
-                        if self.look_at_soft_limit(&mut queue) {
+                        if self.is_over_soft_limit(&mut queue) {
                             self.disconnect(&mut queue);
                         }
                     } else if progress.elapsed() > PATIENCE {

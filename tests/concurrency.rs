@@ -289,6 +289,33 @@ fn a_subscriber_may_have_much_unread_for_a_while_and_not_for_longer() {
     assert_eq!(publisher.run("PUBSUB NUMSUB c"), "1) \"c\"\n2) (integer) 1");
 }
 
+/// Each of their queues passes the limit and is given up before the next one is filled.
+#[test]
+fn a_large_message_is_not_copied_for_all_subscribers_at_once() {
+    let server = Server::start(&[]);
+    let mut deaf: Vec<Client> = (0..20).map(|_| server.client()).collect();
+    deaf.iter_mut()
+        .for_each(|client| drop(client.run("SUBSCRIBE c")));
+    let message = "x".repeat(40_000_000);
+    let heard = server.client().call(&["PUBLISH", "c", &message]);
+    assert_eq!(heard, Value::Integer(20));
+    let peak = memory(server.pid(), "VmHWM");
+    assert!(peak < 400_000_000, "{peak} bytes for 20 subscribers");
+}
+
+/// The limit of subscribers is for messages, which nobody has asked for.
+#[test]
+fn who_has_subscribed_may_ask_for_a_value_over_the_limit() {
+    let limit = "pubsub 1mb 0 0";
+    let server = Server::start(&["--client-output-buffer-limit", limit]);
+    let mut client = server.client();
+    let value = "x".repeat(20_000_000);
+    client.call(&["SET", "k", &value]);
+    client.run("SUBSCRIBE c");
+    client.run("UNSUBSCRIBE c");
+    assert_eq!(client.call(&["GET", "k"]), Value::Bulk(value.into_bytes()));
+}
+
 #[test]
 fn two_subscribers_see_the_messages_in_the_same_order() {
     let server = Server::start(&[]);

@@ -166,15 +166,6 @@ impl Manifest {
             .join(format!("temp-{}.manifest", self.prefix))
     }
 
-    /// Whether the manifest on disk names this one's base. If it cannot be read nobody knows, and the
-    /// answer is yes.
-    pub fn is_in_place(&self) -> bool {
-        match Manifest::load(self.directory.clone(), &self.prefix) {
-            Ok(found) => found.is_some_and(|found| found.base == self.base),
-            Err(_) => true,
-        }
-    }
-
     /// The live files in the order of replay.
     pub fn live(&self) -> impl Iterator<Item = &Entry> {
         self.base.iter().chain(&self.incrs)

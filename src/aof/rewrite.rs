@@ -287,6 +287,7 @@ impl Aof {
         let mut new = old.after_rewrite();
         new.incrs.push(incr);
         publish(&temporary, &new).map_err(in_words)?;
+        manifest::sync_directory(&new.directory).map_err(in_words)?;
         self.clean_up(new);
         Ok(())
     }
@@ -360,16 +361,15 @@ impl Aof {
         let temporary = self.write_base(&new, &keyspace);
         crash_point("d");
         let published = temporary.and_then(|temporary| publish(&temporary, &new));
-        if let Err(error) = &published
-            && !new.is_in_place()
-        {
+        published.map_err(|error| {
             discard_incr(&new);
-            return Err(in_words(error));
-        }
+            in_words(error)
+        })?;
+        // The new list counts, so what is written goes to its file, even if the list is not on disk.
+        let synced = manifest::sync_directory(&new.directory);
         self.go_on_in(file, new.clone(), lock.clone())?;
+        synced.map_err(|error| self.fail(&error, true))?;
         drop(keyspace);
-        // The new list counts, and so what is written goes to its file; but it may not be on disk.
-        published.map_err(|error| self.fail(&error, true))?;
         self.clean_up(new);
         Ok(())
     }
@@ -464,25 +464,25 @@ fn write_keyspace(path: &Path, keyspace: &Keyspace) -> io::Result<()> {
     out.into_inner()?.sync_all()
 }
 
-/// Steps (d), second half, and (e): from now on the new manifest counts.
+/// Steps (d), second half, and (e): from now on the new manifest counts. It is durable when its directory
+/// has been fsynced, which is the caller's to do.
 fn publish(temporary: &Path, manifest: &Manifest) -> io::Result<()> {
-    let Some(base) = &manifest.base else {
-        return manifest.save();
-    };
-    let path = manifest.path_of(base);
+    let path = manifest.base.as_ref().map(|base| manifest.path_of(base));
+    let path = path.as_deref().unwrap_or(temporary);
     let replace = || {
-        fs::rename(temporary, &path)?;
+        fs::rename(temporary, path)?;
         manifest::sync_directory(&manifest.directory)?;
         crash_point("rename");
-        manifest.save()?;
+        manifest.prepare()?;
+        manifest.put_in_place()?;
         crash_point("e");
         Ok(())
     };
     let replaced = replace();
-    if replaced.is_err() && !manifest.is_in_place() {
+    if replaced.is_err() {
         // On a full disk the base would take what the log needs, under whichever name it is.
         let _ = fs::remove_file(temporary);
-        let _ = fs::remove_file(&path);
+        let _ = fs::remove_file(path);
     }
     replaced
 }

@@ -23,7 +23,25 @@ pub struct StringMut<'a>(&'a mut Entry);
 /// An entry that is a hash, to be changed.
 pub struct HashMut<'a>(&'a mut Entry);
 
+/// A value where it lies: the bytes of a small entry and where in them it begins, or a large one.
+enum Lying<'a> {
+    Small(&'a mut Box<[u8]>, usize),
+    Large(&'a mut LargeValue),
+}
+
 impl Entry {
+    fn lying(&mut self) -> Lying<'_> {
+        match self {
+            Entry::Small {
+                bytes,
+                key_len,
+                expires,
+                ..
+            } => Lying::Small(bytes, Entry::payload_start(*key_len, *expires)),
+            Entry::Large(large) => Lying::Large(&mut large.value),
+        }
+    }
+
     /// The string to be changed, if this is one.
     pub fn string_mut(&mut self) -> Option<StringMut<'_>> {
         self.string().is_some().then_some(StringMut(self))
@@ -61,8 +79,8 @@ impl<'a> StringMut<'a> {
         self.0.set_plain_string(value);
     }
 
-    /// Writes `patch` at `offset`, after zero bytes if it was shorter;
-    /// APPEND is a patch at the end. Returns the new length.
+    /// Writes `patch` at `offset`, after zero bytes if the string was shorter; APPEND is a patch at the
+    /// end. Returns the new length.
     pub fn patch(&mut self, offset: usize, patch: &[u8]) -> usize {
         let entry = &mut *self.0;
         if let Some(Str::Digits(digits)) = entry.string() {
@@ -71,25 +89,19 @@ impl<'a> StringMut<'a> {
         if !entry.is_large() && entry.payload().len().max(offset + patch.len()) > LARGE {
             entry.set_large(LargeValue::String(entry.payload().to_vec().into()));
         }
-        match entry {
-            Entry::Small {
-                bytes,
-                key_len,
-                kind,
-                expires,
-            } => {
-                *kind = Kind::Raw;
-                let start = Entry::payload_start(*key_len, *expires);
+        if let Entry::Small { kind, .. } = entry {
+            *kind = Kind::Raw;
+        }
+        match entry.lying() {
+            Lying::Small(bytes, start) => {
                 edit(bytes, |bytes| write_at(bytes, start, offset, patch));
                 bytes.len() - start
             }
-            Entry::Large(large) => match &mut large.value {
-                LargeValue::String(string) => {
-                    write_at(Arc::make_mut(string), 0, offset, patch);
-                    string.len()
-                }
-                LargeValue::Hash(_) => unreachable!("a string"),
-            },
+            Lying::Large(LargeValue::String(string)) => {
+                write_at(Arc::make_mut(string), 0, offset, patch);
+                string.len()
+            }
+            Lying::Large(LargeValue::Hash(_)) => unreachable!("a string"),
         }
     }
 }
@@ -105,20 +117,14 @@ impl HashMut<'_> {
         self.0.hash().map_or(0, Hash::len)
     }
 
-    /// Sets a field, and turns a packed hash into a table when it passes a limit.
-    /// Returns whether the field is new.
+    /// Sets a field, and turns a packed hash into a table when it passes a limit. Returns whether the
+    /// field is new.
     pub fn set(&mut self, name: &[u8], value: &[u8], limits: Limits) -> bool {
         if name.len() > limits.value || value.len() > limits.value {
             self.unpack();
         }
-        match &mut *self.0 {
-            Entry::Small {
-                bytes,
-                key_len,
-                expires,
-                ..
-            } => {
-                let start = Entry::payload_start(*key_len, *expires);
+        match self.0.lying() {
+            Lying::Small(bytes, start) => {
                 let found = hash::find(&bytes[start..], name);
                 match &found {
                     Some(found) if found.value.len() == value.len() => {
@@ -133,33 +139,25 @@ impl HashMut<'_> {
                 }
                 found.is_none()
             }
-            Entry::Large(large) => match &mut large.value {
-                LargeValue::Hash(table) => set_table_field(table, name, value),
-                LargeValue::String(_) => unreachable!("a hash"),
-            },
+            Lying::Large(LargeValue::Hash(table)) => set_table_field(table, name, value),
+            Lying::Large(LargeValue::String(_)) => unreachable!("a hash"),
         }
     }
 
     /// Removes a field; returns whether it was there.
     pub fn remove(&mut self, name: &[u8]) -> bool {
-        match &mut *self.0 {
-            Entry::Small {
-                bytes,
-                key_len,
-                expires,
-                ..
-            } => {
-                let start = Entry::payload_start(*key_len, *expires);
+        match self.0.lying() {
+            Lying::Small(bytes, start) => {
                 let found = hash::find(&bytes[start..], name);
                 if let Some(found) = &found {
                     edit(bytes, |bytes| hash::remove(bytes, start, found));
                 }
                 found.is_some()
             }
-            Entry::Large(large) => match &mut large.value {
-                LargeValue::Hash(table) => table.remove(table::hash_of(name), name).is_some(),
-                LargeValue::String(_) => unreachable!("a hash"),
-            },
+            Lying::Large(LargeValue::Hash(table)) => {
+                table.remove(table::hash_of(name), name).is_some()
+            }
+            Lying::Large(LargeValue::String(_)) => unreachable!("a hash"),
         }
     }
 

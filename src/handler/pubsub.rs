@@ -141,7 +141,9 @@ pub fn outbox(client: &mut Client, reply: &Reply) -> Result<Arc<Outbox>, Error> 
 fn publish(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let message = client.server.hub.message(&args[1], &args[2]);
     reply.count(message.receivers.len());
-    client.published.push(message);
+    if !message.receivers.is_empty() {
+        client.published.push(message);
+    }
     Ok(())
 }
 
