@@ -21,7 +21,7 @@
 #
 # One client with one command in flight has two speeds, several times apart, as the kernel happens
 # to put it and the server on one core or on two. `taskset -c 0 scripts/bench.sh --only '1 client'`
-# puts them on one and takes that luck away; but on one core our server waits for nobody awake
+# puts them on one and takes that luck away; but on one core our server never spins
 # (src/serve/inbound.rs), which is most of what it gains there on two.
 #
 # The report, in Markdown for the README, goes to stdout, progress to stderr. Data go to a

@@ -3,8 +3,8 @@
 //!
 //! `bench.sh` measures it beside the real ones. With one command in flight for each of many clients
 //! it is the most that this design (a thread per client, blocking I/O) can reach on the machine at
-//! hand: whatever lies between it and an event loop is the kernel waking threads. (A client that is
-//! alone our server waits for awake, and this one does not.) With deep pipelines
+//! hand: whatever lies between it and an event loop is the kernel waking threads. (For a
+//! client that is alone our server spins, and this one does not.) With deep pipelines
 //! it shows how much of the time the sockets and the parsing take, whatever a command does.
 //!
 //! Usage: `pong PORT`

@@ -28,16 +28,13 @@
 //!
 //! **Lock order**: the turn, then file, then buffer; and buffer alone under the keyspace's lock.
 //!
-//! **A disk that fails.** A write that fails is cut away again, so that no half record stays in
-//! the file; its records are kept and written first when the disk recovers, which the sync thread
-//! tries ten times a second. Meanwhile writes are refused before they run. A failed fsync is worse: the
-//! kernel may have dropped the pages and will not say so twice. Writes stay refused until
-//! BGREWRITEAOF has written a new base from memory.
+//! What happens if the disk fails is in aof/failure.rs.
 //!
 //! **How Redis does it**: aof.c, `flushAppendOnlyFile`, from its one thread before it sleeps. Its
 //! everysec acknowledges the first write that fails; ours does not.
 
 pub mod check;
+mod failure;
 pub mod load;
 pub mod manifest;
 pub mod rewrite;
@@ -46,12 +43,11 @@ pub mod start;
 use crate::config::{Config, Fsync};
 use crate::propagate::Records;
 use crate::resp::{Digits, write_command};
-use crate::say;
+use failure::Failures;
 use manifest::Manifest;
 use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, Weak};
 use std::thread::Thread;
@@ -77,17 +73,14 @@ pub struct Aof {
     syncing: Mutex<bool>,
     /// A turn has ended: `durable` may have moved.
     synced: Condvar,
+    /// How much is in the buffer, or was; in the kernel; on the disk.
     appended: AtomicU64,
     written: AtomicU64,
     durable: AtomicU64,
     /// What to add to a position to have its offset in the present file.
     origin: AtomicI64,
-    failing: AtomicBool,
-    failure: Mutex<Option<Failure>>,
-    /// What the operator has been told of it last.
-    told: Mutex<Option<Failure>>,
-    /// Why the log could not be switched on, until the operator has been told.
-    refused: Mutex<Option<String>>,
+    /// Why writes are refused, if they are.
+    failures: Failures,
     /// The lock of the directory, while anybody holds it.
     directory_lock: Mutex<Weak<File>>,
     /// The sync thread, which sleeps between its rounds.
@@ -151,31 +144,7 @@ struct Target {
     lock: Arc<File>,
 }
 
-#[derive(Clone, PartialEq)]
-struct Failure {
-    cause: String,
-    /// Only a new base from memory can heal a failed fsync.
-    needs_rewrite: bool,
-}
-
 impl Aof {
-    /// The lock of the directory, which keeps a second server out: that of whoever holds it, or a new
-    /// one. The error is for the operator.
-    fn lock_directory(&self) -> Result<Arc<File>, String> {
-        let mut held = self.directory_lock.lock().unwrap();
-        if let Some(lock) = held.upgrade() {
-            return Ok(lock);
-        }
-        let lock = Arc::new(start::lock_directory(&self.directory())?);
-        *held = Arc::downgrade(&lock);
-        Ok(lock)
-    }
-
-    /// `dir`.
-    fn directory(&self) -> PathBuf {
-        self.config.text("dir").into()
-    }
-
     pub fn new(config: Arc<Config>) -> Aof {
         let status = Status {
             last_rewrite_seconds: AtomicI64::new(-1),
@@ -192,10 +161,7 @@ impl Aof {
             written: AtomicU64::new(0),
             durable: AtomicU64::new(0),
             origin: AtomicI64::new(0),
-            failing: AtomicBool::new(false),
-            failure: Mutex::default(),
-            told: Mutex::default(),
-            refused: Mutex::default(),
+            failures: Failures::default(),
             directory_lock: Mutex::default(),
             syncer: OnceLock::new(),
             little_at_a_time: AtomicBool::new(false),
@@ -273,14 +239,7 @@ impl Aof {
 
     /// Why writes are refused at the moment, if they are.
     pub fn refusal(&self) -> Option<String> {
-        if !self.failing.load(Ordering::Relaxed) {
-            return None;
-        }
-        self.failure
-            .lock()
-            .unwrap()
-            .as_ref()
-            .map(|failure| failure.cause.clone())
+        self.failures.refusal()
     }
 
     /// Takes what is in the buffer and writes it, after what an earlier failure left.
@@ -306,13 +265,13 @@ impl Aof {
             Ok(count) => {
                 self.status.size.fetch_add(count, Ordering::Relaxed);
                 self.written.store(target.pending_end, Ordering::Release);
-                self.recover_from_write();
+                self.failures.write_worked();
                 if self.has_much_to_sync() {
                     self.wake_syncer();
                 }
                 Ok(())
             }
-            Err(error) => Err(self.fail(&error, false)),
+            Err(error) => Err(self.failures.write_failed(&error)),
         }
     }
 
@@ -356,7 +315,7 @@ impl Aof {
     /// Calls fsync; then everything up to `written` is durable.
     fn sync_file(&self, file: &File, written: Position, _: &Turn) -> Result<(), String> {
         // What an earlier failed fsync may have lost, ours would not notice.
-        if let Some(cause) = self.damage() {
+        if let Some(cause) = self.failures.damage() {
             return Err(cause);
         }
         self.status.syncs_pending.store(1, Ordering::Relaxed);
@@ -367,15 +326,8 @@ impl Aof {
                 self.durable.fetch_max(written, Ordering::AcqRel);
                 Ok(())
             }
-            Err(error) => Err(self.fail(&error, true)),
+            Err(error) => Err(self.failures.fsync_failed(&error)),
         }
-    }
-
-    /// Why the log on disk may have holes, if it may.
-    fn damage(&self) -> Option<String> {
-        let failure = self.failure.lock().unwrap();
-        let failure = failure.as_ref().filter(|failure| failure.needs_rewrite);
-        failure.map(|failure| failure.cause.clone())
     }
 
     /// Whether everything up to `position` is on the disk.
@@ -392,38 +344,6 @@ impl Aof {
         let absent = |_: &mut bool| !self.is_durable(position);
         let woken = self.synced.wait_timeout_while(syncing, most, absent);
         !woken.unwrap().1.timed_out()
-    }
-
-    /// Remembers a failure, and returns the cause in the words that follow `MISCONF Errors writing
-    /// to the AOF file: `. Another thread tells the operator, for nothing prints under a lock.
-    fn fail(&self, error: &io::Error, needs_rewrite: bool) -> String {
-        let text = error.to_string();
-        let cause = text.split(" (os error").next().unwrap_or(&text).to_string();
-        let mut failure = self.failure.lock().unwrap();
-        if failure
-            .as_ref()
-            .is_none_or(|old| needs_rewrite && !old.needs_rewrite)
-        {
-            *failure = Some(Failure {
-                cause: cause.clone(),
-                needs_rewrite,
-            });
-            self.failing.store(true, Ordering::Release);
-        }
-        cause
-    }
-
-    fn recover_from_write(&self) {
-        if self.failing.load(Ordering::Relaxed) {
-            let mut failure = self.failure.lock().unwrap();
-            if failure
-                .as_ref()
-                .is_some_and(|failure| !failure.needs_rewrite)
-            {
-                *failure = None;
-                self.failing.store(false, Ordering::Release);
-            }
-        }
     }
 
     /// Whether so much is written and not on the disk that, in a rewrite, one should not wait for the
@@ -471,35 +391,9 @@ impl Aof {
         }
     }
 
-    /// Tells the operator when the log has begun to fail, or works again, or was not switched on. For a
-    /// thread that may wait for whoever reads what we print.
+    /// Tells the operator what there is to tell. For a thread that may wait for whoever reads what we print.
     pub fn tell_news(&self) {
-        let refused = self.refused.lock().unwrap().take();
-        if let Some(reason) = refused {
-            say::warning(format_args!(
-                "cannot switch the append-only file on: {reason}"
-            ));
-        }
-        let failure = self.failure.lock().unwrap().clone();
-        let before = std::mem::replace(&mut *self.told.lock().unwrap(), failure.clone());
-        if failure == before {
-            return;
-        }
-        match &failure {
-            Some(Failure {
-                cause,
-                needs_rewrite: true,
-            }) => say::warning(format_args!(
-                "fsync of the append-only file failed: {cause}. What was written since the last \
-                 fsync may be lost in a power cut. Writes are refused until BGREWRITEAOF has \
-                 written a new file from memory"
-            )),
-            Some(Failure { cause, .. }) => say::warning(format_args!(
-                "cannot write to the append-only file: {cause}. Writes are refused until it can \
-                 be written again; see whether the disk is full"
-            )),
-            None => say::notice(format_args!("the append-only file is being written again")),
-        }
+        self.failures.tell_news();
     }
 
     /// Writes and fsyncs everything, for SHUTDOWN. The error says what could not be saved.
@@ -514,7 +408,9 @@ impl Aof {
         }
         let position = self.position();
         self.commit(position)?;
-        self.sync_to(position)
+        self.sync_to(position)?;
+        // The list of files may be what is not on disk.
+        self.failures.damage().map_or(Ok(()), Err)
     }
 }
 

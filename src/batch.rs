@@ -35,13 +35,13 @@ mod dead;
 mod lock;
 mod replay;
 
-pub use replay::Replayer;
+pub use replay::{Replayer, can_replay};
 
 use crate::account::{Account, Step, add_to_slow_log, is_quick};
 use crate::client::{Client, Replies, Server, Transaction};
 use crate::error::Error;
 use crate::handler::server::{self, shown};
-use crate::handler::{Keys, Row, Run, TABLE, transactions};
+use crate::handler::{Flag, Keys, Row, Run, TABLE, transactions};
 use crate::propagate::Records;
 use crate::resp::{Args, Reply};
 use crate::stats::{Count, add, shorten_words};
@@ -76,7 +76,7 @@ impl Arrived {
 
     #[inline]
     fn key(&self) -> Option<&[u8]> {
-        let first = self.row?.command.keys.0 as usize;
+        let first = self.row?.command.keys.first as usize;
         (first > 0).then(|| &self.args[first])
     }
 }
@@ -104,6 +104,8 @@ pub struct Batch<'a> {
     time: Time,
     /// Whether the log replays, and nothing is to be logged or counted.
     replaying: bool,
+    /// What failed last in a replay: the words of the command, and its error.
+    failure: Option<(Vec<Vec<u8>>, Error)>,
     /// How much the command that ran last has changed.
     dirty: u64,
     /// What the commands under the present lock have changed, to be appended when it is released.
@@ -131,6 +133,7 @@ impl<'a> Batch<'a> {
                 kills: true,
             },
             replaying: false,
+            failure: None,
             dirty: 0,
             records: Records::default(),
             logged: Vec::new(),
@@ -161,9 +164,9 @@ impl<'a> Batch<'a> {
         let row = row.map_or_else(|| TABLE.look_up(args), Ok);
         match row.and_then(|row| self.admit(row, client).map(|()| row)) {
             Ok(row) => match &mut client.transaction {
-                Some(transaction) if is_queued(row) => {
+                Some(transaction) if !row.command.is(Flag::NotQueued) => {
                     transaction.writes |= matches!(row.command.run, Run::Write(_));
-                    transaction.subscribes |= row.group == "pubsub";
+                    transaction.listens |= row.command.is(Flag::Listens);
                     transaction.queue.push((row.index, args.to_owned()));
                     self.account.last_row = Some(row.index);
                     reply.status("QUEUED");
@@ -211,7 +214,7 @@ impl<'a> Batch<'a> {
 
     /// Looks at all keys of a command that has many, when it has its lock.
     fn warm_keys(&self, row: &Row, db: usize, args: &Args) {
-        let Keys(first, last, step) = row.command.keys;
+        let Keys { first, last, step } = row.command.keys;
         if last < 0 && args.len() > WORTH_IT * step as usize {
             let keys = args.iter().skip(first as usize).step_by(step as usize);
             self.keyspace().warm_keys(db, keys);
@@ -228,6 +231,35 @@ impl<'a> Batch<'a> {
         // slow log their beginnings.
         args.keeps_large = self.each_is_shown();
         let short = (args.large_size() > 0).then(|| shorten_words(&shown(row, args)));
+        let result = self.run_handler(row, client, args, reply);
+        let failed = result.is_err();
+        if let Err(error) = result {
+            reply.out.truncate(begin);
+            reply.error(&error);
+            if self.replaying {
+                self.failure = Some((shorten_words(&shown(row, args)), error));
+            }
+        }
+        if !self.replaying {
+            let done = Done {
+                failed,
+                dirty: self.dirty,
+                records_before,
+                reply_before,
+                short,
+            };
+            self.note_end(row, client, args, reply, done);
+        }
+    }
+
+    /// Runs the handler under the lock that its type asks for.
+    fn run_handler(
+        &mut self,
+        row: &'static Row,
+        client: &mut Client,
+        args: &mut Args,
+        reply: &mut Reply,
+    ) -> Result<(), Error> {
         let result = match row.command.run {
             Run::Read(handler) => {
                 self.share();
@@ -248,26 +280,12 @@ impl<'a> Batch<'a> {
                 self.write(handler, client, args, reply)
             }
             Run::Exec => self.exec(client, reply),
-            Run::Container(None) => Ok(()),
+            Run::Container(None) => unreachable!("arity -2: there is a subcommand, or an error"),
         };
         if matches!(row.command.run, Run::Read(_) | Run::Mixed(_)) {
             self.delete_noted_if_exclusive();
         }
-        let failed = result.is_err();
-        if let Err(error) = result {
-            reply.out.truncate(begin);
-            reply.error(&error);
-        }
-        if !self.replaying {
-            let done = Done {
-                failed,
-                dirty: self.dirty,
-                records_before,
-                reply_before,
-                short,
-            };
-            self.note_end(row, client, args, reply, done);
-        }
+        result
     }
 
     /// Begins a command, at the time at which the one before it has ended. For the first of a batch
@@ -473,7 +491,7 @@ impl<'a> Batch<'a> {
             took,
         });
         // EXEC's commands are listed one by one.
-        if slower_than >= 0 && took as i64 >= slower_than && row.command.name != "exec" {
+        if slower_than >= 0 && took as i64 >= slower_than && !row.command.is(Flag::SkipSlowlog) {
             let words = done.short;
             let words = words.unwrap_or_else(|| shorten_words(&shown(row, args)));
             add_to_slow_log(client, words, took);
@@ -482,14 +500,6 @@ impl<'a> Batch<'a> {
             server::show_monitors(client, row, args, self.account.clock, reply);
         }
     }
-}
-
-/// Whether MULTI makes the command wait for EXEC.
-fn is_queued(row: &Row) -> bool {
-    !matches!(
-        row.command.name,
-        "exec" | "discard" | "multi" | "watch" | "quit" | "reset"
-    )
 }
 
 /// What a value may be at present: CONFIG SET changes it. What the log says was within the limits

@@ -20,7 +20,6 @@
 
 use crate::aof::Aof;
 use crate::config::Config;
-use crate::error::Error;
 use crate::pubsub::{Hub, Kind, Message, Outbox};
 use crate::resp::{Args, Protocol};
 use crate::stats::{Counters, Stats, Totals};
@@ -35,7 +34,7 @@ use std::time::Instant;
 /// What all threads share, except the data.
 pub struct Server {
     pub config: Arc<Config>,
-    /// Held by who changes them ([`Server::change_config`]).
+    /// Held by whoever changes them (handler/config.rs).
     pub config_changes: Mutex<()>,
     pub aof: Aof,
     pub stats: Stats,
@@ -50,8 +49,8 @@ pub struct Server {
     pub idle_clock: AtomicU64,
     /// Id of the client that has run a batch last (serve/inbound.rs).
     pub last_served: AtomicU64,
-    /// Whether there is a core for a thread that waits awake, beside the one that it waits for.
-    pub may_wait_awake: bool,
+    /// Whether there is a core for a thread that spins, beside that of the one that it waits for.
+    pub may_spin: bool,
     /// Forty random hexadecimal digits, new at every start.
     pub run_id: String,
     /// The port that was really bound.
@@ -78,28 +77,6 @@ impl Server {
         let all = self.clients.all.lock().unwrap();
         self.stats
             .reset(all.values().map(|client| &client.counters));
-    }
-
-    /// CONFIG SET: changes options, and puts to work what they say where a new value alone does not.
-    /// One client at a time: between `appendonly no` and its effect nobody may say yes.
-    pub fn change_config(&self, pairs: &[(&[u8], &[u8])]) -> Result<(), Error> {
-        let _one_at_a_time = self.config_changes.lock().unwrap();
-        let changed = self.config.set(pairs)?;
-        if !changed.names.contains(&"appendonly") {
-            return Ok(());
-        }
-        if !self.config.flag("appendonly") {
-            self.aof.disable();
-        } else if !self.aof.request_enable() {
-            self.config.undo(changed);
-            // A dump that an earlier yes has begun must not end in a log that is on.
-            self.aof.disable();
-            return Err(Error::text(
-                "ERR CONFIG SET failed (possibly related to argument 'appendonly') - Unable to turn \
-                 on AOF. Check server logs.",
-            ));
-        }
-        Ok(())
     }
 
     /// Milliseconds since the server started; it never goes back.
@@ -132,6 +109,9 @@ impl Clients {
     }
 }
 
+/// For [`Public::last_command`]: there was none, or its name is unknown.
+pub const NO_ROW: usize = usize::MAX;
+
 /// What others may see of a client.
 pub struct Public {
     pub id: u64,
@@ -141,7 +121,7 @@ pub struct Public {
     pub since: Instant,
     /// When bytes last moved to or from it, on [`Server::idle_clock`].
     pub last_interaction: AtomicU64,
-    /// Row of the command table that ran last.
+    /// Row of the command table that was called last, or [`NO_ROW`].
     pub last_command: AtomicUsize,
     /// What CLIENT SETNAME and SETINFO said; empty if nothing.
     pub name: Mutex<Vec<u8>>,
@@ -187,8 +167,14 @@ impl Public {
         self.last_interaction.store(now, Ordering::Relaxed);
     }
 
+    /// The same from the thread that writes for it, which does not know whether it is being served.
+    pub fn note_output(&self, server: &Server) {
+        let now = server.idle_clock.load(Ordering::Relaxed);
+        self.last_interaction.fetch_max(now, Ordering::Relaxed);
+    }
+
     /// Until it is touched again the server is at work for it, and it is not idle, however long that takes.
-    pub fn is_served(&self) {
+    pub fn begin_service(&self) {
         self.last_interaction.store(u64::MAX, Ordering::Relaxed);
     }
 
@@ -268,8 +254,8 @@ pub struct Transaction {
     pub aborted: bool,
     /// Whether any of them writes, so that EXEC needs the exclusive lock.
     pub writes: bool,
-    /// Whether any of them is of the pub/sub group.
-    pub subscribes: bool,
+    /// Whether any of them makes the client a listener, so that EXEC may.
+    pub listens: bool,
 }
 
 /// CLIENT REPLY: which replies the client wants.
@@ -346,7 +332,7 @@ impl Client {
             connection,
             since: Instant::now(),
             last_interaction: AtomicU64::new(server.idle_clock.load(Ordering::Relaxed)),
-            last_command: AtomicUsize::new(usize::MAX),
+            last_command: AtomicUsize::new(NO_ROW),
             name: Mutex::default(),
             lib_name: Mutex::default(),
             lib_ver: Mutex::default(),

@@ -53,8 +53,8 @@ pub enum Fsync {
 }
 
 /// How much a subscriber may leave unread; zero is no limit. Of `client-output-buffer-limit` only
-/// the class `pubsub` has an effect: whoever else does not read makes its own thread wait, and no
-/// replies pile up.
+/// the class `pubsub` has an effect: whoever else does not read makes its own thread wait, and the
+/// replies of one batch are all that piles up.
 #[derive(Default)]
 pub struct OutputLimit {
     /// Bytes at which it is disconnected at once.
@@ -116,6 +116,11 @@ impl Config {
     /// The value of an option that is a number, or a size in bytes.
     pub fn number(&self, name: &str) -> i64 {
         self.text(name).parse().unwrap_or_default()
+    }
+
+    /// How many databases there are.
+    pub fn databases(&self) -> usize {
+        self.number("databases") as usize
     }
 
     /// Whether an option is `yes`.

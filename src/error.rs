@@ -8,8 +8,9 @@
 //! -WRONGTYPE Operation against a key …      the first word is for programs, the rest for people
 //! ```
 //!
-//! **How Redis does it**: `shared.*err` in server.c, and texts at the place of use. Here one enum
-//! holds them all, so that a text stands once and a reader can see what can go wrong.
+//! **How Redis does it**: `shared.*err` in server.c, and texts at the place of use. Here one enum holds
+//! what is said of data, of connections and of transactions, so that a reader can see what can go wrong;
+//! what is said of one option or subcommand alone stands where it is said ([`Error::text`]).
 
 use std::io::Write;
 

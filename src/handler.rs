@@ -1,8 +1,9 @@
 //! The command table: one row for each command, and what its handler may touch.
 //!
 //! Each command is one row ([`Command`]) in the file of its group: name, arity, handler, key
-//! positions, and what the documentation says. The row is all there is: arity errors, `COMMAND`,
-//! the statistics and the README's list are read from it.
+//! positions, what the documentation says, and for few of them a [`Flag`]. The row is all there is:
+//! arity errors, `COMMAND`, the statistics and the README's list are read from it, and so is what the
+//! batch and the connection must know (only PING is known to them by its name).
 //!
 //! What a handler may do follows from the type of its function, which is its lock:
 //!
@@ -21,7 +22,8 @@
 //! **How Redis does it**: server.c, `populateCommandTable`, from a file in JSON for each command.
 //! Its handlers all have the same type, and a flag in the table says whether they write: a wrong
 //! flag there is a bug that shows late, a wrong type here does not compile. The rows have fewer
-//! columns, since there are no replicas, users or cluster to be told of a command.
+//! columns and flags, since there are no replicas, users or cluster to be told of a command; what it
+//! asks of a command's function (`cmd->proc == multiCommand`) is a flag here.
 
 pub mod args;
 pub mod client;
@@ -80,17 +82,59 @@ pub enum Run {
 /// What needs no keyspace is given its client.
 pub type ClientHandler = fn(&mut Client, &Args, &mut Reply) -> Result<(), Error>;
 
-/// Which arguments are keys: the first, the last (negative: counted from the end), and the step.
+/// Which words are keys.
 #[derive(Clone, Copy)]
-pub struct Keys(pub i64, pub i64, pub i64);
+pub struct Keys {
+    /// 0 if there is none.
+    pub first: i64,
+    /// Negative: counted from the end.
+    pub last: i64,
+    pub step: i64,
+}
+
+const fn keys(first: i64, last: i64, step: i64) -> Keys {
+    Keys { first, last, step }
+}
 
 // The shapes that Redis's commands have.
-pub const NO_KEY: Keys = Keys(0, 0, 0);
-pub const ONE_KEY: Keys = Keys(1, 1, 1);
-pub const TWO_KEYS: Keys = Keys(1, 2, 1);
-pub const ALL_KEYS: Keys = Keys(1, -1, 1);
-pub const EVERY_OTHER: Keys = Keys(1, -1, 2);
-pub const SUBCOMMAND_KEY: Keys = Keys(2, 2, 1);
+pub const NO_KEY: Keys = keys(0, 0, 0);
+pub const ONE_KEY: Keys = keys(1, 1, 1);
+pub const TWO_KEYS: Keys = keys(1, 2, 1);
+pub const ALL_KEYS: Keys = keys(1, -1, 1);
+pub const EVERY_OTHER: Keys = keys(1, -1, 2);
+/// One, behind the name of a subcommand.
+pub const SUBCOMMAND_KEY: Keys = keys(2, 2, 1);
+
+/// What the batch and the connection must know of a command, besides its lock. The first six are
+/// Redis's, and COMMAND shows four of them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Flag {
+    /// It is about the server, and not shown to monitors.
+    Admin,
+    /// It is not in the slow log.
+    SkipSlowlog,
+    /// It may be said before the password.
+    NoAuth,
+    /// It may not be said inside MULTI.
+    NoMulti,
+    /// Others than its client may notice it, so it is not for monitors, who are a kind of replica.
+    MayReplicate,
+    /// DEBUG: refused unless `enable-debug-command` allows it.
+    Protected,
+    /// MULTI does not make it wait for EXEC.
+    NotQueued,
+    /// It may stand in the log, though it changes no data.
+    InLog,
+    /// It is refused while the log loads, though it needs no data.
+    NotLoading,
+    /// Afterwards the client may be sent what it has not asked for.
+    Listens,
+    /// A RESP2 client may say it while it is subscribed, when replies cannot be told from messages.
+    WhileSubscribed,
+    /// With no more than two arguments it never takes longer than a microsecond, if they and the
+    /// answer are short (account.rs, `is_quick`).
+    Quick,
+}
 
 /// A row of the command table.
 pub struct Command {
@@ -101,6 +145,8 @@ pub struct Command {
     /// The handler, and with it the lock.
     pub run: Run,
     pub keys: Keys,
+    /// Few commands have any ([`Command::with`]).
+    pub flags: &'static [Flag],
     /// The version of Redis that brought the command.
     pub since: &'static str,
     /// The arguments as Redis's documentation writes them.
@@ -124,6 +170,7 @@ pub const fn command(
         arity,
         run,
         keys,
+        flags: &[],
         since,
         usage,
         summary,
@@ -131,6 +178,24 @@ pub const fn command(
 }
 
 impl Command {
+    pub const fn with(self, flags: &'static [Flag]) -> Command {
+        Command { flags, ..self }
+    }
+
+    pub fn is(&self, flag: Flag) -> bool {
+        self.flags.contains(&flag)
+    }
+
+    /// Whether it is answered while the log loads: if it neither reads nor writes data (INFO and WATCH
+    /// look at what there is).
+    pub fn works_while_loading(&self) -> bool {
+        let needs_data = matches!(
+            self.run,
+            Run::Read(_) | Run::Write(_) | Run::Container(None)
+        );
+        !needs_data && !self.is(Flag::NotLoading)
+    }
+
     /// Whether so many words are right, the name included.
     fn takes(&self, count: usize) -> bool {
         let (count, arity) = (count as i64, self.arity);
@@ -146,16 +211,21 @@ impl Command {
 const GROUPS: [(&str, &[&[Command]]); 7] = [
     ("string", &[string::COMMANDS, lcs::COMMANDS]),
     ("hash", &[hash::COMMANDS]),
-    ("generic", &[generic::COMMANDS, expiry::COMMANDS]),
+    (
+        "generic",
+        &[generic::COMMANDS, expiry::COMMANDS, server::WAITING],
+    ),
     ("connection", &[connection::COMMANDS, client::COMMANDS]),
     ("transactions", &[transactions::COMMANDS]),
     ("pubsub", &[pubsub::COMMANDS]),
     ("server", SERVER),
 ];
 
-/// The group `server` has a file for each of its large commands.
+/// The group `server` has a file for each of its large commands, and rows in files of other groups.
 const SERVER: &[&[Command]] = &[
     server::COMMANDS,
+    generic::DATABASES,
+    connection::ACL,
     info::COMMANDS,
     introspection::COMMANDS,
     debug::COMMANDS,
@@ -257,36 +327,6 @@ impl Table {
         }
         Ok(row)
     }
-}
-
-/// Whether the command is answered while the log replays: if it neither reads nor writes data (INFO
-/// and WATCH look at what there is). PING is refused so that who asks whether the server is ready is
-/// told; the others because there is nothing yet to be waited for, or rewritten.
-pub fn works_while_loading(command: &Command) -> bool {
-    let refused = ["ping", "wait", "waitaof", "bgrewriteaof"];
-    !matches!(
-        command.run,
-        Run::Read(_) | Run::Write(_) | Run::Container(None)
-    ) && !refused.contains(&command.name)
-}
-
-/// Whether the log may hold this command; the error is what the operator is to be told.
-pub fn can_replay(args: &Args) -> Result<&'static Row, String> {
-    let name = String::from_utf8_lossy(&args[0]);
-    let row = match TABLE.look_up(args) {
-        Ok(row) => row,
-        Err(Error::WrongArity(_)) => return Err(format!("wrong number of arguments for {name}")),
-        Err(_) => return Err(format!("not supported: {name}")),
-    };
-    let is_about_data = matches!(row.command.run, Run::Write(_) | Run::Read(_) | Run::Exec);
-    if !is_about_data && !matches!(row.command.name, "select" | "multi" | "discard") {
-        return Err(format!("not supported: {name}"));
-    }
-    if row.command.name == "select" && args::database(&args[1], i32::MAX as usize).is_err() {
-        let index = String::from_utf8_lossy(&args[1]);
-        return Err(format!("not supported: {name} {index}"));
-    }
-    Ok(row)
 }
 
 /// For a second word that names no subcommand.

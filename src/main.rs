@@ -1,7 +1,8 @@
 //! simple-redis: a Redis server to read in an evening and to use the same night.
 //!
-//! This is the front door. It reads the configuration, binds the port, replays the log, and then
-//! gives every client that knocks a thread of its own. Double frames are locks:
+//! This is the front door. It reads the configuration, binds the port, and gives every client that
+//! knocks a thread of its own, which answers LOADING until the log has been replayed. Double frames are
+//! locks; a leaf is one under which no other is taken:
 //!
 //! ```text
 //! accept ─▶ one thread per client
@@ -30,14 +31,16 @@
 //! the log. Those, with `batch/lock.rs` and `store/view_mut.rs`, are the evening. The others are for
 //! looking up.
 //!
-//! **How to read a file.** Each opens with a chapter like this one: the idea, a drawing or an
-//! example, and *How Redis does it*, with what is simpler here and what that costs. README.md has a
-//! question to each, to be answered before reading, and the test that knows.
+//! **How to read a file.** Each opens with a chapter like this one: the idea, often a drawing or an
+//! example, and *How Redis does it*, with what is simpler here and what that costs. README.md explains
+//! the words, and has a question to each file but the handlers', to be answered before reading, with
+//! the test that knows.
 //!
 //! **How Redis does it**: server.c, `main`. One thread waits for all sockets at once, and needs
 //! none of the locks above; a second core helps it only with I/O and with freeing memory.
 #![forbid(unsafe_code)]
 
+// In reading order. (The blank lines keep rustfmt from sorting them.)
 mod serve;
 
 mod batch;
@@ -96,7 +99,7 @@ fn main() -> ExitCode {
             return aof::check::run(&path, fix, &mut |records| {
                 let mut each = records.iter().enumerate();
                 each.try_for_each(|(index, args)| {
-                    let row = handler::can_replay(args);
+                    let row = batch::can_replay(args);
                     row.map(|_| ()).map_err(|reason| (index, reason))
                 })
             });
@@ -115,7 +118,7 @@ fn print(text: &str) -> ExitCode {
     }
 }
 
-/// Binds, loads, serves. If it cannot start, the error is one line for the operator.
+/// Binds, accepts, loads, starts the other threads. If it cannot start, the error is one line for the operator.
 fn serve_for_ever(config: Config, warnings: &[String]) -> Result<Infallible, String> {
     let logfile = config.text("logfile");
     if !logfile.is_empty() {
@@ -143,14 +146,14 @@ fn serve_for_ever(config: Config, warnings: &[String]) -> Result<Infallible, Str
         started: Instant::now(),
         idle_clock: AtomicU64::new(0),
         last_served: AtomicU64::new(0),
-        may_wait_awake: std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1),
+        may_spin: std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1),
         run_id: run_id(),
         port: AtomicUsize::new(port.into()),
         active_expire: AtomicBool::new(true),
         config,
         config_changes: Mutex::default(),
     });
-    let databases = server.config.number("databases") as usize;
+    let databases = server.config.databases();
     let store = Arc::new(RwLock::new(Keyspace::new(databases)));
     spawn("reaper", move || garbage.iter().for_each(drop))?;
     server.aof.status.loading.store(true, Ordering::Relaxed);
@@ -209,7 +212,7 @@ fn replay(
     server: &Arc<Server>,
     read: impl FnOnce(&mut aof::load::Replay) -> Result<(), String>,
 ) -> Result<Keyspace, String> {
-    let store = RwLock::new(Keyspace::new(server.config.number("databases") as usize));
+    let store = RwLock::new(Keyspace::new(server.config.databases()));
     let mut replayer = Replayer::new(server, &store);
     read(&mut |records| replayer.replay(records))?;
     drop(replayer);
@@ -341,8 +344,8 @@ const PROTECTED: &str = "-DENIED Redis is running in protected mode because prot
     things in order for the server to start accepting connections from the outside.\r\n";
 
 /// Ten times a second: counts the time of the idle, takes the samples behind INFO's rates, tells what
-/// there is to tell of the log, and ends clients that have been silent for longer than `timeout` seconds. Subscribers and monitors wait
-/// for others, so their silence is no sign.
+/// there is to tell of the log, and ends clients that have been silent for longer than `timeout`
+/// seconds. Subscribers and monitors wait for others, so their silence is no sign.
 fn keep_house(server: &Server) -> ! {
     loop {
         thread::sleep(Duration::from_millis(100));
@@ -373,7 +376,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_a_password_only_this_machine_is_served() {
+    fn without_a_password_only_this_machine_begin_service() {
         let config = |flags: &[&str]| match Config::from_args(flags.iter().map(|flag| flag.into()))
         {
             Ok(Start::Serve(config, _)) => config,

@@ -141,6 +141,12 @@ impl Hub {
         bundles.hand_over();
     }
 
+    /// Runs `work` while no message is on its way.
+    pub fn between_messages(&self, work: impl FnOnce()) {
+        let _state = self.state.lock().unwrap();
+        work();
+    }
+
     /// The channels with a subscriber that match the pattern.
     pub fn channels(&self, pattern: Option<&[u8]>) -> Vec<Vec<u8>> {
         let state = self.state.lock().unwrap();
@@ -326,11 +332,14 @@ impl Outbox {
     /// Queues a reply of the owner, who has waited for room. However long it is, the client has
     /// asked for it.
     pub fn push_reply(&self, reply: &Output) {
+        // Whole, so that no message comes between its pieces; before there is a mutex at which publishers
+        // wait, for it may be long.
+        let mut bytes = reply.to_vec();
         let mut queue = self.queue.lock().unwrap();
         if !queue.closed {
-            // Whole under the mutex, so that no message comes between its pieces.
-            for piece in reply.pieces() {
-                queue.bytes.extend_from_slice(piece);
+            match queue.bytes.is_empty() {
+                true => queue.bytes = bytes,
+                false => queue.bytes.append(&mut bytes),
             }
             let held = queue.held.take().unwrap_or_default();
             queue.bytes.extend_from_slice(&held);
@@ -376,7 +385,9 @@ impl Outbox {
     /// Whether a message has come over the soft limit, and the queue has been over it since, for too long.
     fn is_over_soft_limit(&self, queue: &mut Queue) -> bool {
         let limit = &self.config.pubsub_output;
-        if queue.len() <= limit.soft.load(Ordering::Relaxed) {
+        let soft = limit.soft.load(Ordering::Relaxed);
+        // CONFIG SET may have taken the limit away.
+        if soft == 0 || queue.len() <= soft {
             queue.over_soft_since = None;
         }
         let patience = Duration::from_secs(limit.seconds.load(Ordering::Relaxed));
@@ -412,8 +423,9 @@ impl Outbox {
         self.drained.notify_one();
     }
 
-    /// The writer thread: writes what is queued until the queue is closed or the client is gone.
-    pub fn write_until_closed(&self) {
+    /// The writer thread: writes what is queued until the queue is closed or the client is gone. Calls
+    /// `moved` whenever the client has taken something.
+    pub fn write_until_closed(&self, moved: impl Fn()) {
         loop {
             let bytes = {
                 let queue = self.queue.lock().unwrap();
@@ -422,7 +434,7 @@ impl Outbox {
                 queue.writing = queue.bytes.len();
                 std::mem::take(&mut queue.bytes)
             };
-            if bytes.is_empty() || self.write_all(&bytes).is_err() {
+            if bytes.is_empty() || self.write_all(&bytes, &moved).is_err() {
                 break;
             }
         }
@@ -431,7 +443,7 @@ impl Outbox {
 
     /// The socket's write timeout is short, for its reader's sake (serve.rs); here one waits on,
     /// but not for ever when the client is to go.
-    fn write_all(&self, mut bytes: &[u8]) -> std::io::Result<()> {
+    fn write_all(&self, mut bytes: &[u8], moved: &impl Fn()) -> std::io::Result<()> {
         use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock, WriteZero};
         let mut progress = Instant::now();
         while !bytes.is_empty() {
@@ -440,6 +452,7 @@ impl Outbox {
                 Ok(count) => {
                     bytes = &bytes[count..];
                     progress = Instant::now();
+                    moved();
                     let mut queue = self.queue.lock().unwrap();
                     queue.writing = bytes.len();
                     self.is_over_soft_limit(&mut queue);

@@ -27,35 +27,29 @@
 //! its stack touches, and the kernel's time to wake it; it lets this file be read from the top down.
 
 mod inbound;
+mod memory;
+mod waiting;
 
 use crate::batch::{Arrived, Batch};
-use crate::client::{Client, Server, Then, Wait};
+use crate::client::{Client, Server, Then};
 use crate::error::Error;
-use crate::handler::Row;
-use crate::resp::{self, Limits, Output, Reply, read_command};
+use crate::handler::{Flag, Row, Run};
+use crate::resp::{self, Limits, Reply, read_command};
 use crate::say;
 use crate::stats::Count;
 use crate::store::Keyspace;
 use inbound::Inbound;
-use std::io::{self, BufRead, BufReader, ErrorKind, IoSlice, Read, Write};
+use memory::FIRST_INPUT_BUFFER;
+use std::io::{self, BufRead, BufReader, ErrorKind, IoSlice, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, RwLock};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Bytes of a client's input that are read at once, at most. Four values of 16 KiB: with a buffer
 /// for one, each of them was a batch of its own, and SETs of that size took 1.5 times as long.
 const INPUT_BUFFER: usize = 64 * 1024;
-
-/// Bytes that a client's buffer begins with. It becomes eight times as large, up to [`INPUT_BUFFER`],
-/// whenever a read has filled it. Most connections are idle most of the time and send little, and a
-/// buffer costs the memory that has been touched.
-const FIRST_INPUT_BUFFER: usize = 1024;
-
-/// A command with so many bytes in large words needs no larger buffer. Measured: a client that sends
-/// values of 33 KiB is faster with one, of 40 KiB as fast, of 48 KiB slower.
-const LONG: usize = 40 * 1024;
 
 /// A batch ends when its replies are this long, in bytes.
 const BATCH_OUTPUT: usize = 64 * 1024;
@@ -69,15 +63,6 @@ const WRITE_TIMEOUT: Duration = Duration::from_millis(10);
 
 /// Bytes that are taken from a client without a password, while it does not read what it is told.
 const STRANGERS_STASH: usize = 1024 * 1024;
-
-/// WAIT and WAITAOF look this often whether the client is still there.
-const TICK: Duration = Duration::from_millis(100);
-
-/// For so long a client that sends nothing keeps large memory.
-const REST: Duration = Duration::from_millis(100);
-
-/// How long the client's last words are read, so that it can read ours.
-const LINGER: Duration = Duration::from_millis(200);
 
 /// Serves a client until it leaves.
 pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Box<Client>) {
@@ -113,7 +98,7 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Box<Client>
     // When the client sees the end of the connection, its place is free for another.
     session.leave();
     if lingers {
-        linger(&stream);
+        waiting::linger(&stream);
     }
     let _ = stream.shutdown(Shutdown::Both);
 }
@@ -144,6 +129,7 @@ impl Session<'_> {
                 self.rest()?;
                 let first = &mut self.arrived[0];
                 match read_command(&mut self.reader, &mut first.args, limits(&self.client)) {
+                    // Its place still has the row of the first command before: mostly the same again.
                     Ok(true) => first.look_up(first.row),
                     Ok(false) => return Ok(()),
                     Err(resp::Error::Cut) => return Err(ErrorKind::UnexpectedEof.into()),
@@ -166,49 +152,6 @@ impl Session<'_> {
     fn is_killed(&self) -> bool {
         let outbox = self.client.outbox.as_ref();
         self.client.public.killed.load(Ordering::Acquire) || outbox.is_some_and(|o| o.is_closed())
-    }
-
-    /// Gives a client that fills its buffer a larger one, but not for [`LONG`] bytes of large words:
-    /// these are read straight to their place, and what a buffer catches of them is copied once more.
-    /// What lies in the old buffer will be read first.
-    fn grow_input(&mut self) {
-        let was_filled = std::mem::take(&mut self.reader.get_mut().was_filled);
-        if was_filled
-            && self.reader.capacity() < INPUT_BUFFER
-            && self.arrived[0].args.large_size() < LONG
-        {
-            self.exchange_reader((8 * self.reader.capacity()).min(INPUT_BUFFER));
-        }
-    }
-
-    /// A `BufReader` keeps the capacity that it has, so another one takes over what is unread.
-    fn exchange_reader(&mut self, capacity: usize) {
-        let buffered = self.reader.buffer().to_vec();
-        let inbound = self.reader.get_mut().move_behind(buffered);
-        self.reader = BufReader::with_capacity(capacity, inbound);
-    }
-
-    /// Waits for input. Who has sent or received much keeps the memory for more of it, but not for
-    /// long if nothing comes.
-    fn rest(&mut self) -> io::Result<()> {
-        let has_much = self.reply.out.capacity() > BATCH_OUTPUT
-            || self.reader.capacity() == INPUT_BUFFER
-            || self.arrived[0].args.has_spare();
-        if !has_much {
-            return Ok(());
-        }
-        self.stream.set_read_timeout(Some(REST))?;
-        if self
-            .reader
-            .fill_buf()
-            .is_err_and(|error| is_timeout(&error))
-        {
-            self.arrived = vec![Arrived::default()];
-            self.reply.out = Output::default();
-            self.exchange_reader(FIRST_INPUT_BUFFER);
-        }
-        // Any other error is met again by the read that follows.
-        self.stream.set_read_timeout(None)
     }
 
     /// Takes the commands that lie whole in the buffer. What does not is left untouched, and so
@@ -246,7 +189,7 @@ impl Session<'_> {
     /// Runs the commands that have arrived, then sends the replies.
     fn run_batch(&mut self) -> io::Result<()> {
         self.reader.get_mut().begin_batch();
-        self.client.public.is_served();
+        self.client.public.begin_service();
         self.batch.begin();
         self.batch
             .warm(self.client.db, &self.arrived[self.ran..self.arrived_count]);
@@ -333,7 +276,9 @@ impl Session<'_> {
     fn start_writer(&mut self) -> io::Result<()> {
         if let Some(outbox) = self.client.outbox.clone() {
             let thread = std::thread::Builder::new().stack_size(crate::STACK);
-            self.writer = Some(thread.spawn(move || outbox.write_until_closed())?);
+            let (public, server) = (self.client.public.clone(), self.server.clone());
+            let write = move || outbox.write_until_closed(|| public.note_output(&server));
+            self.writer = Some(thread.spawn(write)?);
         }
         Ok(())
     }
@@ -368,77 +313,6 @@ impl Session<'_> {
         limit.load(Ordering::Relaxed)
     }
 
-    /// Waits for the disk, and for replicas, which never come; then answers WAIT or WAITAOF.
-    fn wait(&mut self, wait: Wait) -> io::Result<()> {
-        let aof = &self.server.aof;
-        let position = aof.position();
-        let deadline = deadline(wait.timeout_ms);
-        let on_disk = |pause| !aof.is_enabled() || aof.wait_durable(position, pause);
-        aof.status.waiting.fetch_add(1, Ordering::Relaxed);
-        let mut waited = Ok(());
-        if wait.local {
-            waited = self.wait_until(deadline, on_disk);
-        }
-        if wait.replicas && waited.is_ok() {
-            waited = self.wait_until(deadline, |pause| {
-                std::thread::sleep(pause);
-                false
-            });
-        }
-        aof.status.waiting.fetch_sub(1, Ordering::Relaxed);
-        waited?;
-        if wait.silent {
-            return Ok(());
-        }
-        if wait.is_waitaof {
-            self.reply.array(2);
-            self.reply
-                .integer((aof.is_enabled() && aof.is_durable(position)).into());
-        }
-        self.reply.integer(0);
-        self.flush()
-    }
-
-    /// Waits for what `comes_within` a time, until the deadline, or until the client has left.
-    fn wait_until(
-        &mut self,
-        deadline: Option<Instant>,
-        mut comes_within: impl FnMut(Duration) -> bool,
-    ) -> io::Result<()> {
-        let limit = self.stash_limit();
-        while !self.is_killed() {
-            let left = deadline.map_or(TICK, |at| at.saturating_duration_since(Instant::now()));
-            if comes_within(left.min(TICK)) || left.is_zero() {
-                break;
-            }
-            self.client.public.touch(self.server);
-            if !self.reader.get_mut().stash_arrived(limit)? {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends the process while everybody else is kept from the data. If the log cannot be saved,
-    /// the operator should know and the client may try again, unless it said FORCE, as in Redis.
-    fn shut_down(&mut self, force: bool) {
-        self.client.then = Then::GoOn;
-        say::notice(format_args!("SHUTDOWN: saving the log, then good bye"));
-        self.batch.hold_everything();
-        match self.server.aof.finish() {
-            Err(cause) if !force => {
-                let text = "ERR Errors trying to SHUTDOWN. Check logs.";
-                self.reply.error(&Error::text(text));
-                self.batch.finish(&mut self.client, &mut self.reply);
-                // Only now, for nothing prints under a lock.
-                say::warning(format_args!(
-                    "cannot shut down, the log is not saved: {cause}"
-                ));
-            }
-            _ => std::process::exit(0),
-        }
-    }
-
     /// Lets the writer send what is queued, and takes the client out of every list.
     fn leave(mut self) {
         self.batch.unwatch(&mut self.client);
@@ -453,31 +327,12 @@ impl Session<'_> {
     }
 }
 
-/// Closing a socket with unread input makes the kernel throw away what we have just sent. So the
-/// end is announced, and what still comes is read, for a moment.
-fn linger(mut stream: &TcpStream) {
-    let _ = stream.shutdown(Shutdown::Write);
-    let deadline = Instant::now() + LINGER;
-    // On the heap: every thread's stack would be larger by it.
-    let mut rest = vec![0; 4096];
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        // A timeout of zero is an error, and the end too.
-        if stream.set_read_timeout(Some(left)).is_err()
-            || !matches!(stream.read(&mut rest), Ok(1..))
-        {
-            return;
-        }
-    }
-}
-
 /// Whether the command is about to give the client an outbox: what EXEC runs may do so too.
 fn starts_outbox(client: &Client, row: Option<&Row>) -> bool {
-    let name = row.map_or("", |row| row.command.name);
-    match &client.transaction {
-        Some(transaction) => transaction.subscribes && name == "exec",
-        None => matches!(name, "subscribe" | "psubscribe" | "monitor"),
-    }
+    row.is_some_and(|row| match &client.transaction {
+        Some(transaction) => transaction.listens && matches!(row.command.run, Run::Exec),
+        None => row.command.is(Flag::Listens),
+    })
 }
 
 /// What this client may send at present: AUTH and CONFIG SET change it.
@@ -488,15 +343,6 @@ fn limits(client: &Client) -> Limits {
         command: config.query_buffer_limit.load(Ordering::Relaxed),
         stranger: client.owes_password(),
         strict: false,
-    }
-}
-
-/// When a wait of so many milliseconds ends; 0 waits for ever.
-fn deadline(timeout_ms: u64) -> Option<Instant> {
-    if timeout_ms == 0 {
-        None
-    } else {
-        Instant::now().checked_add(Duration::from_millis(timeout_ms))
     }
 }
 

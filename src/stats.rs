@@ -2,8 +2,8 @@
 //!
 //! A counter that every command raises is a cache line that every core wants. So each client has
 //! [`Counters`] of its own, which its thread alone writes, once a batch; INFO adds them up, and
-//! those of the clients that have left. Only the counters for each command of the table, of which
-//! there are many, are shared.
+//! those of the clients that have left. Shared are the counters for each command of the table, of
+//! which there are many, and what is counted rarely or once a batch.
 //!
 //! ```text
 //! command ─▶ the batch's tally (account.rs) ─▶ the client's counters, once a batch ─▶ INFO

@@ -44,8 +44,9 @@ use std::sync::Mutex;
 pub use notes::{Expired, Notes};
 pub use view_mut::ViewMut;
 
-/// All databases. It lives in an `Arc<RwLock<Keyspace>>`. While the server serves, batches lock
-/// it, and a rewrite that writes its base from memory (aof/rewrite.rs); no handler can.
+/// All databases. It lives in an `Arc<RwLock<Keyspace>>`. Batches lock it; a rewrite that writes its
+/// base from memory (aof/rewrite.rs); and main.rs once, to put what was replayed into its place. No
+/// handler can.
 pub struct Keyspace {
     dbs: Vec<Db>,
     /// Shared by readers, hence the mutex; a leaf of the lock order.

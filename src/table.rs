@@ -293,7 +293,8 @@ impl<E: Keyed> Table<E> {
 
 /// Looks for up to [`WARM`] hashes, each in a table, to have in the processor's caches what a lookup of
 /// them needs (store/ahead.rs). All of them go a step together: in a loop with nothing else in it, the
-/// processor waits for many at once. What is found may have another key of the same hash.
+/// processor waits for many at once. What is found may have another key of the same hash. (Nobody wants the
+/// sums; `black_box` is there because a compiler leaves out what nobody wants.)
 pub fn warm<'a, E: Keyed>(
     lookups: impl Iterator<Item = (&'a Table<E>, u64)> + Clone,
 ) -> [Option<&'a E>; WARM] {

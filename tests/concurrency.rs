@@ -289,6 +289,35 @@ fn a_subscriber_may_have_much_unread_for_a_while_and_not_for_longer() {
     assert_eq!(publisher.run("PUBSUB NUMSUB c"), "1) \"c\"\n2) (integer) 1");
 }
 
+#[test]
+fn who_is_over_a_soft_limit_is_spared_when_the_limit_is_taken_away() {
+    let limit = "pubsub 0 100kb 60";
+    let server = Server::start(&["--client-output-buffer-limit", limit]);
+    let (mut slow, mut publisher) = (server.client(), server.client());
+    slow.run("SUBSCRIBE c");
+    let message = "x".repeat(20_000_000);
+    let publish = |client: &mut Client| client.call(&["PUBLISH", "c", &message]);
+    assert_eq!(publish(&mut publisher), Value::Integer(1));
+    let limit = "CONFIG SET client-output-buffer-limit 'pubsub 0 0 0'";
+    assert_eq!(publisher.run(limit), "OK");
+    assert_eq!(publish(&mut publisher), Value::Integer(1));
+    for _ in 0..2 {
+        assert!(slow.read().to_string().ends_with("xxx\""));
+    }
+}
+
+#[test]
+fn who_is_sent_messages_is_not_idle() {
+    let server = Server::start(&[]);
+    let (mut listening, mut other) = (server.client(), server.client());
+    listening.run("SUBSCRIBE c");
+    let mut idle = || other.run("CLIENT LIST TYPE pubsub").contains("idle=0");
+    eventually("a silent subscriber is idle", || !idle());
+    server.client().run("PUBLISH c x");
+    listening.read();
+    eventually("one that has heard is not", idle);
+}
+
 /// Each of their queues passes the limit and is given up before the next one is filled.
 #[test]
 fn a_large_message_is_not_copied_for_all_subscribers_at_once() {

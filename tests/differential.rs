@@ -41,6 +41,8 @@ mod server;
 mod shrink;
 #[path = "differential/state.rs"]
 mod state;
+#[path = "differential/table.rs"]
+mod table;
 #[path = "differential/wire.rs"]
 mod wire;
 
@@ -89,6 +91,32 @@ fn random_commands_are_answered_and_logged_as_redis_server_does() {
         }
     }
     eprintln!("no failure; {slow} rounds were cut short because the machine stood still");
+}
+
+/// Without a redis-server it still reads all of our table, and each command must be in both answers.
+#[test]
+fn the_command_table_says_of_each_command_what_that_of_redis_server_says() {
+    let read = |program| {
+        let server = server::Server::start(&program, &[]).expect("the server starts");
+        table::read(&server.address).expect("COMMAND is answered")
+    };
+    let ours = read(Program::ours());
+    let theirs = Program::reference().map(read);
+    let mut differences = Vec::new();
+    for (name, said) in &ours {
+        let said_of_both = said.contains("; group: ") && !said.starts_with(';');
+        assert!(
+            said_of_both,
+            "{name}: COMMAND or COMMAND DOCS does not know it"
+        );
+        // To Redis 7.0 the words behind DEBUG are arguments, and the other two are of 7.2.
+        let is_alone = name.starts_with("debug|") || said.contains("since: 7.2");
+        let expected = theirs.as_ref().map_or(Some(said), |table| table.get(name));
+        if expected != Some(said) && !is_alone {
+            differences.push(format!("{name}\n  ours:  {said}\n  Redis: {expected:?}"));
+        }
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
 /// Both protocols, and small hashes that stay small or become tables at once, in turn.

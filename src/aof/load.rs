@@ -276,12 +276,15 @@ pub fn judge_tail(path: &Path, stop: &Stop, most_garbage: u64) -> Result<Vec<u8>
         return Err(reason.clone());
     }
     match whole_record_in(written) {
-        Some(at) => Err(format!(
+        Err(()) => Err(format!(
+            "{reason}; and what follows looks like records in too many ways to be judged"
+        )),
+        Ok(Some(at)) => Err(format!(
             "{reason}; but from {} on there are whole records up to the end of the file, so this \
              is no torn tail: a length before them is damaged",
             offset + at as u64
         )),
-        None => Ok(tail),
+        Ok(None) => Ok(tail),
     }
 }
 
@@ -306,8 +309,12 @@ fn ends_too_early(mut bytes: &[u8]) -> bool {
     }
 }
 
-/// Where in the tail, behind its first broken record, a record begins from which all is whole.
-fn whole_record_in(tail: &[u8]) -> Option<usize> {
+/// How often, on the average, a byte of a tail may be read while it is judged.
+const PATIENCE: usize = 64;
+
+/// Where in the tail, behind its first broken record, a record begins from which all is whole. An
+/// error if somebody has made the tail so that to find out would take for ever.
+fn whole_record_in(tail: &[u8]) -> Result<Option<usize>, ()> {
     let mut args = Args::default();
     // The records of an open MULTI are whole, and yet part of what is torn.
     let (mut broken, mut rest) = (tail, tail);
@@ -319,17 +326,21 @@ fn whole_record_in(tail: &[u8]) -> Option<usize> {
     // Where records begin that lead to nothing: most places lie behind others, and are looked at
     // once and not once for each of those.
     let mut in_vain = HashSet::new();
-    (start..tail.len()).filter(begins).find(|&at| {
+    let mut may_read = PATIENCE * tail.len();
+    for at in (start..tail.len()).filter(begins) {
         let mut rest = &tail[at..];
         while in_vain.insert(tail.len() - rest.len()) {
-            match read_record(&mut rest, &mut args) {
+            let before = rest.len();
+            let more = read_record(&mut rest, &mut args);
+            may_read = may_read.checked_sub(before - rest.len()).ok_or(())?;
+            match more {
                 Ok(true) => {}
-                Ok(false) => return true,
-                Err(_) => return false,
+                Ok(false) => return Ok(Some(at)),
+                Err(_) => break,
             }
         }
-        false
-    })
+    }
+    Ok(None)
 }
 
 /// A reader that knows how many bytes were taken from it.
@@ -360,6 +371,18 @@ impl<R: BufRead> BufRead for Counted<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A value that some client has sent, and in the middle of which the process was killed. Each
+    /// of these lengths seems to reach to the end.
+    #[test]
+    fn a_tail_that_could_be_read_in_too_many_ways_is_not_judged() {
+        let tail = |count: usize| {
+            let word = format!("\n*1\r\n${}\r\n", 10 * count);
+            [b"*1\r\n$536870912\r\n", word.repeat(count).as_bytes()].concat()
+        };
+        assert_eq!(whole_record_in(&tail(10)), Ok(None));
+        assert_eq!(whole_record_in(&tail(100_000)), Err(()));
+    }
 
     /// A place that held a large word is not kept for a record that may never come.
     #[test]

@@ -19,6 +19,9 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+/// With what the name of a base begins while it is being written; Redis's too.
+pub const TEMPORARY_BASE: &str = "temp-rewriteaof-";
+
 #[derive(Clone, PartialEq, Debug)]
 pub struct Entry {
     pub name: String,
@@ -110,8 +113,9 @@ impl Manifest {
                 _ => {}
             }
         }
-        let (Some(name), Some(seq @ 1..), Some(kind), []) = (name, seq, kind, pairs.remainder())
-        else {
+        // Redis's are signed. There is a next one to each.
+        let seq = seq.filter(|seq| (1..i64::MAX as u64).contains(seq));
+        let (Some(name), Some(seq), Some(kind), []) = (name, seq, kind, pairs.remainder()) else {
             return Err(form);
         };
         // A name with a directory in it could make us delete or write a file elsewhere.
@@ -208,13 +212,20 @@ impl Manifest {
         }
     }
 
-    /// `base` or `incr`, if the name is one that `unused` gives.
+    /// What follows the number in a name like those that `unused` gives: `base.aof`, `incr.aof`, and
+    /// `base.rdb` if it is Redis's.
     fn kind_of<'a>(&self, name: &'a str) -> Option<&'a str> {
         let rest = name.strip_prefix(&self.prefix)?.strip_prefix('.')?;
-        let (seq, kind) = rest.strip_suffix(".aof")?.split_once('.')?;
+        let (seq, kind) = rest.split_once('.')?;
         seq.bytes()
             .all(|byte| byte.is_ascii_digit())
             .then_some(kind)
+    }
+
+    /// Whether the name is one under which something is written before it is renamed.
+    fn is_temporary(&self, name: &str) -> bool {
+        let is_base = name.starts_with(TEMPORARY_BASE) && name.ends_with(".aof");
+        is_base || self.temporary().ends_with(name)
     }
 
     /// The name of a file in the directory that holds a part of a log and is not listed.
@@ -223,7 +234,8 @@ impl Manifest {
             let file = file?;
             let name = file.file_name().to_string_lossy().into_owned();
             let is_listed = self.live().any(|entry| entry.name == name);
-            let is_ours = matches!(self.kind_of(&name), Some("base" | "incr"));
+            let kind = self.kind_of(&name);
+            let is_ours = matches!(kind, Some("base.aof" | "incr.aof" | "base.rdb"));
             if is_ours && !is_listed && file.metadata()?.len() > 0 {
                 return Ok(Some(name));
             }
@@ -251,11 +263,11 @@ impl Manifest {
             let is_listed = self.live().any(|entry| entry.name == name);
             let is_empty = file.metadata().is_ok_and(|metadata| metadata.len() == 0);
             let is_unused = match self.kind_of(&name) {
-                Some("base") => !is_listed,
-                Some("incr") => !is_listed && is_empty,
-                _ => false,
+                Some("base.aof") => true,
+                Some("incr.aof") => is_empty,
+                _ => self.is_temporary(&name),
             };
-            if is_unused || name.starts_with("temp-") {
+            if is_unused && !is_listed {
                 fs::remove_file(file.path())?;
             }
         }
@@ -324,6 +336,10 @@ mod tests {
             (
                 "file i seq 2 type i\nfile j seq 2 type i\n",
                 "line 2: expected a higher seq",
+            ),
+            (
+                "file i seq 9223372036854775807 type i\n",
+                "line 1: expected `file NAME seq NUMBER",
             ),
             ("", "names no file of a log"),
         ] {

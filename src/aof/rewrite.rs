@@ -36,7 +36,7 @@
 //! the kernel copies every page that changes meanwhile.
 
 use super::load::{self, Replay, Stop};
-use super::manifest::{self, Manifest};
+use super::manifest::{self, Manifest, TEMPORARY_BASE};
 use super::start::{self, total_size};
 use super::{Aof, Buffer, Position, SYNC_EVERY, Target};
 use crate::entry::{Entry, Value};
@@ -114,7 +114,7 @@ impl Aof {
                 true
             }
             Err(reason) => {
-                *self.refused.lock().unwrap() = Some(reason);
+                self.failures.not_enabled(reason);
                 false
             }
         }
@@ -135,8 +135,7 @@ impl Aof {
         *target = None;
         *buffer = Buffer::default();
         self.written.store(self.position(), Ordering::Release);
-        *self.failure.lock().unwrap() = None;
-        self.failing.store(false, Ordering::Release);
+        self.failures.forget();
     }
 
     /// The rewrite thread. `replay_all` makes an empty keyspace and calls [`replay_sealed`] with
@@ -156,10 +155,11 @@ impl Aof {
                 .rewrite_start
                 .store(since_epoch.as_secs(), Ordering::Relaxed);
             let enable = self.rewriter.wanted.lock().unwrap().enable.take();
-            let result = match enable.is_some() || self.damage().is_some() || !self.is_in_place() {
-                true => self.rewrite_from_memory(store, enable.clone()),
-                false => self.rewrite_from_log(store, replay_all),
-            };
+            let result =
+                match enable.is_some() || self.failures.damage().is_some() || !self.is_in_place() {
+                    true => self.rewrite_from_memory(store, enable.clone()),
+                    false => self.rewrite_from_log(store, replay_all),
+                };
             self.little_at_a_time.store(false, Ordering::Relaxed);
             self.tell(&result, begin.elapsed());
             ended = Instant::now();
@@ -298,11 +298,15 @@ impl Aof {
         // Nobody may call anything durable before the old file and the list have been fsynced.
         let turn = self.turn();
         match self.seal(file, listed) {
-            // If this fails, then so it stays: both files are listed, and the new one is in use.
+            // If this fails, then so it stays: both files are listed, and the new one is in use. The old file
+            // comes first, or a power cut could leave both listed and the old one torn. (The file system may
+            // write the list by itself while we wait for that; a start says then what is torn. To have the
+            // old file on the disk before the list is replaced, all writers would have to wait.)
             Ok((sealed, end)) => {
-                let synced = directory.sync_all();
-                synced.map_err(|error| self.fail(&error, true))?;
-                self.sync_file(&sealed, end, &turn)
+                let synced = self.sync_file(&sealed, end, &turn);
+                let listed = directory.sync_all();
+                listed.map_err(|error| self.failures.fsync_failed(&error))?;
+                synced
             }
             Err(reason) => {
                 discard_incr(listed);
@@ -354,6 +358,8 @@ impl Aof {
         let mut new = old.after_rewrite();
         new.incrs.push(incr.clone());
         let file = start::create(&new.path_of(&incr)).map_err(in_words)?;
+        // Before it is needed, as above.
+        let directory = File::open(&new.directory).map_err(in_words)?;
         // Under the shared lock nobody appends, so base and switch see the same state. The log's
         // mutexes are taken under it here, at SHUTDOWN, and by CONFIG SET in an EXEC; who holds one
         // of them never waits for the keyspace.
@@ -366,16 +372,22 @@ impl Aof {
             in_words(error)
         })?;
         // The new list counts, so what is written goes to its file, even if the list is not on disk.
-        let synced = manifest::sync_directory(&new.directory);
-        self.go_on_in(file, new.clone(), lock.clone())?;
-        synced.map_err(|error| self.fail(&error, true))?;
+        let synced = directory.sync_all();
+        self.go_on_in(file, new.clone(), lock.clone(), synced)?;
         drop(keyspace);
         self.clean_up(new);
         Ok(())
     }
 
-    /// Writes to the new incr file from now on. What was not yet written is in its base.
-    fn go_on_in(&self, file: File, manifest: Manifest, lock: Arc<File>) -> Result<(), String> {
+    /// Writes to the new incr file from now on. What was not yet written is in its base. `synced` says
+    /// whether the list that names them is on the disk.
+    fn go_on_in(
+        &self,
+        file: File,
+        manifest: Manifest,
+        lock: Arc<File>,
+        synced: io::Result<()>,
+    ) -> Result<(), String> {
         // No fsync of the old file may fail from now on, for it would count against the new one.
         let _turn = self.turn();
         let mut target = self.target.lock().unwrap();
@@ -396,10 +408,9 @@ impl Aof {
         self.origin.store(-(position as i64), Ordering::Relaxed);
         self.written.store(position, Ordering::Release);
         self.durable.store(position, Ordering::Release);
-        *self.failure.lock().unwrap() = None;
-        self.failing.store(false, Ordering::Release);
+        self.failures.forget();
         self.enabled.store(true, Ordering::Release);
-        Ok(())
+        synced.map_err(|error| self.failures.fsync_failed(&error))
     }
 
     /// Step (f), and the new sizes. Nothing depends on it: what stays is deleted at the next start.
@@ -428,7 +439,7 @@ impl Aof {
 
     /// Writes the keyspace to a temporary file and fsyncs it; returns its path.
     fn write_base(&self, manifest: &Manifest, keyspace: &Keyspace) -> io::Result<PathBuf> {
-        let name = format!("temp-rewriteaof-{}.aof", std::process::id());
+        let name = format!("{TEMPORARY_BASE}{}.aof", std::process::id());
         let path = manifest.directory.join(name);
         let written = write_keyspace(&path, keyspace);
         if written.is_err() {

@@ -7,8 +7,8 @@
 //!    that was replayed is moved in and becomes the base.
 //! 4. Delete what a rewrite left behind, and go on at the end of the last incr file.
 //!
-//! What goes wrong here goes wrong before anyone was served, so every error is one line for the
-//! operator: which file, which offset, what was expected, what to do.
+//! What goes wrong here goes wrong before anybody has seen data (clients are told LOADING), so every
+//! error is one line for the operator: which file, which offset, what was expected, what to do.
 //!
 //! **How Redis does it**: aof.c, `loadAppendOnlyFiles` and `aofUpgradePrepare`.
 
@@ -63,6 +63,23 @@ impl Aof {
             self.enabled.store(true, Ordering::Release);
         }
         Ok(())
+    }
+
+    /// The lock of the directory, which keeps a second server out: that of whoever holds it, or a new
+    /// one. The error is for the operator.
+    pub(super) fn lock_directory(&self) -> Result<Arc<File>, String> {
+        let mut held = self.directory_lock.lock().unwrap();
+        if let Some(lock) = held.upgrade() {
+            return Ok(lock);
+        }
+        let lock = Arc::new(lock_directory(&self.directory())?);
+        *held = Arc::downgrade(&lock);
+        Ok(lock)
+    }
+
+    /// `dir`.
+    pub(super) fn directory(&self) -> PathBuf {
+        self.config.text("dir").into()
     }
 
     fn load(&self, manifest: &Manifest, replay: &mut Replay) -> Result<(), String> {

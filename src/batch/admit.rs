@@ -4,11 +4,11 @@
 //! with its arity, which [`crate::handler::Table::look_up`] has checked. In Redis's order:
 //!
 //! 1. DEBUG is not allowed; the client has not given the password.
-//! 2. The log cannot be written, and the command would write.
-//! 3. The client has subscribed in RESP2, where a reply looks like a message.
-//! 4. The log is still being loaded.
-//! 5. The client is a monitor, and the command would look at the data.
-//! 6. SHUTDOWN is to be queued by MULTI.
+//! 2. SHUTDOWN is to be queued by MULTI.
+//! 3. The log cannot be written, and the command would write.
+//! 4. The client has subscribed in RESP2, where a reply looks like a message.
+//! 5. The log is still being loaded.
+//! 6. The client is a monitor, and the command would look at the data.
 //!
 //! A command that is refused inside MULTI spoils the transaction: EXEC will refuse the rest of it.
 //!
@@ -16,9 +16,9 @@
 //! look after memory limits, cluster slots and replicas.
 
 use super::Batch;
-use crate::client::{Client, Then};
+use crate::client::{Client, NO_ROW, Then};
 use crate::error::Error;
-use crate::handler::{Command, Row, Run, TABLE, debug, works_while_loading};
+use crate::handler::{Flag, Row, Run, TABLE, debug};
 use crate::resp::{Args, Reply};
 use crate::stats::Count;
 use std::sync::atomic::Ordering;
@@ -27,14 +27,17 @@ impl Batch<'_> {
     /// Whether the command may run now, for reasons that have nothing to do with its arguments.
     pub(super) fn admit(&self, row: &Row, client: &Client) -> Result<(), Error> {
         let command = row.command;
-        if command.name.starts_with("debug") && !debug::is_allowed(client) {
+        if command.is(Flag::Protected) && !debug::is_allowed(client) {
             return Err(Error::DebugNotAllowed);
         }
-        if client.owes_password() && !matches!(command.name, "auth" | "hello" | "quit" | "reset") {
+        if client.owes_password() && !command.is(Flag::NoAuth) {
             return Err(Error::NoAuth);
         }
         if self.replaying {
             return Ok(());
+        }
+        if client.transaction.is_some() && command.is(Flag::NoMulti) {
+            return Err(Error::NotInTransaction);
         }
         // PING is how people ask whether all is well, so it too says what is not; as in Redis.
         let writes = match command.run {
@@ -47,18 +50,18 @@ impl Batch<'_> {
         }
         if client.is_subscribed()
             && !client.public.resp3.load(Ordering::Relaxed)
-            && !works_while_subscribed(command.name)
+            && !command.is(Flag::WhileSubscribed)
         {
             return Err(Error::SubscribedOnly(command.name));
         }
-        if !works_while_loading(command) && self.server.is_loading() {
+        if !command.works_while_loading() && self.server.is_loading() {
             return Err(Error::Loading);
         }
-        if client.public.monitoring.load(Ordering::Relaxed) && uses_data(command) {
+        let uses_data = matches!(command.run, Run::Read(_) | Run::Write(_));
+        if client.public.monitoring.load(Ordering::Relaxed)
+            && (uses_data || command.is(Flag::MayReplicate))
+        {
             return Err(Error::NotForMonitors);
-        }
-        if client.transaction.is_some() && command.name == "shutdown" {
-            return Err(Error::NotInTransaction);
         }
         Ok(())
     }
@@ -71,7 +74,6 @@ impl Batch<'_> {
         args: &Args,
         reply: &mut Reply,
     ) {
-        let is_exec = args[0].eq_ignore_ascii_case(b"exec");
         if let Error::UnknownCommand(words) = error
             && [&b"post"[..], b"host:"]
                 .iter()
@@ -81,11 +83,15 @@ impl Batch<'_> {
             client.then = Then::Drop;
             return;
         }
-        match TABLE.named_by(args) {
+        let row = TABLE.named_by(args);
+        match row {
             Ok(row) => self.account.count_rejected(row.index),
-            Err(_) => client.public.counters.add(Count::ErrorReplies, 1),
+            Err(_) => {
+                self.account.last_row = Some(NO_ROW);
+                client.public.counters.add(Count::ErrorReplies, 1);
+            }
         }
-        if is_exec {
+        if row.is_ok_and(|row| matches!(row.command.run, Run::Exec)) {
             client.transaction = None;
             self.unwatch(client);
             return reply.error(&Error::ExecAbortBecause(Box::new(error.clone())));
@@ -95,17 +101,4 @@ impl Batch<'_> {
         }
         reply.error(error);
     }
-}
-
-/// What a client may not say that has become a monitor, which in Redis is a kind of replica.
-fn uses_data(command: &Command) -> bool {
-    matches!(command.run, Run::Read(_) | Run::Write(_)) || command.name == "publish"
-}
-
-/// What a RESP2 client may say while it is subscribed: its replies cannot be told from messages.
-fn works_while_subscribed(name: &str) -> bool {
-    matches!(
-        name,
-        "subscribe" | "unsubscribe" | "psubscribe" | "punsubscribe" | "ping" | "quit" | "reset"
-    )
 }

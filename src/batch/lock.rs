@@ -1,10 +1,11 @@
 //! Which lock a batch holds: when it is taken, and what is done before it is given back.
 //!
 //! ```text
-//!             share()              exclude()
-//! no lock ──────────────▶ shared ──────────────▶ exclusive
-//!    ▲                      │      gives it back    │
-//!    └──────────────────────┴───────────────────────┘  give_back(): what changed goes to the log
+//!              share()              exclude(), which
+//! no lock ───────────────▶ shared ── gives it back ──▶ exclusive
+//!    │                                                     ▲
+//!    └───────────────────── exclude() ─────────────────────┘
+//! give_back(), from either: what readers found dead is deleted, what changed goes to the log
 //! ```
 //!
 //! From shared to exclusive others come in between: two readers who each kept the shared lock until
@@ -53,7 +54,7 @@ impl Batch<'_> {
             self.account.ask_for_lock();
             // With a log all meet again at the file, and those who hurry here wait longer there. With one
             // core, whoever holds the lock cannot go on while we look.
-            let may_look = self.server.may_wait_awake && !self.server.aof.is_enabled();
+            let may_look = self.server.may_spin && !self.server.aof.is_enabled();
             self.guard = Guard::Exclusive(write_lock(self.store, if may_look { LOOKS } else { 0 }));
             self.start_clock();
             // Asked under the lock: the thread that held it may have switched the log on.
@@ -108,8 +109,8 @@ impl Batch<'_> {
     }
 }
 
-/// So many times the exclusive lock is looked for awake: here 14 µs, about as long as a batch of SETs
-/// holds it.
+/// How many times the exclusive lock is tried before the thread sleeps: here 14 µs, about as long as a
+/// batch of SETs holds it.
 const LOOKS: usize = 1000;
 
 /// Takes the exclusive lock, and looks for it `looks` times before it goes to sleep: to be put to

@@ -11,12 +11,32 @@
 
 use super::{Arrived, Batch, Guard};
 use crate::client::{Client, Server};
+use crate::error::Error;
 use crate::handler::args::database;
-use crate::handler::{Run, can_replay};
+use crate::handler::{Flag, Row, Run, TABLE};
 use crate::resp::{Args, Reply};
 use crate::say;
 use crate::store::Keyspace;
 use std::sync::{Arc, RwLock};
+
+/// Whether the log may hold this command; the error is what the operator is to be told.
+pub fn can_replay(args: &Args) -> Result<&'static Row, String> {
+    let name = String::from_utf8_lossy(&args[0]);
+    let row = match TABLE.look_up(args) {
+        Ok(row) => row,
+        Err(Error::WrongArity(_)) => return Err(format!("wrong number of arguments for {name}")),
+        Err(_) => return Err(format!("not supported: {name}")),
+    };
+    let is_about_data = matches!(row.command.run, Run::Write(_) | Run::Read(_) | Run::Exec);
+    if !is_about_data && !row.command.is(Flag::InLog) {
+        return Err(format!("not supported: {name}"));
+    }
+    if row.command.name == "select" && database(&args[1], i32::MAX as usize).is_err() {
+        let index = String::from_utf8_lossy(&args[1]);
+        return Err(format!("not supported: {name} {index}"));
+    }
+    Ok(row)
+}
 
 /// Replays records, in the order of the log.
 pub struct Replayer<'a> {
@@ -62,18 +82,10 @@ impl<'a> Replayer<'a> {
     }
 
     fn replay_one(&mut self, arrived: &mut Arrived) -> Result<(), String> {
-        let row = match arrived.row {
-            // What writes may stand in a log, so the table is not asked a second time.
-            Some(row) if matches!(row.command.run, Run::Write(_)) => row,
-            _ => can_replay(&arrived.args)?,
-        };
-        if row.command.name == "select" {
-            // If it failed, what follows would go to the database before.
-            let databases = self.batch.server.config.number("databases") as usize;
-            database(&arrived.args[1], databases).map_err(|_| {
-                let index = String::from_utf8_lossy(&arrived.args[1]);
-                format!("`--databases {databases}` is too few for the SELECT {index}")
-            })?;
+        // What writes may stand in a log, so the table is not asked a second time.
+        let writes = |row: &&Row| matches!(row.command.run, Run::Write(_));
+        if arrived.row.filter(writes).is_none() {
+            can_replay(&arrived.args)?;
         }
         self.reply.out.truncate(0);
         self.batch
@@ -82,15 +94,26 @@ impl<'a> Replayer<'a> {
         if let Guard::Exclusive(keyspace) = &mut self.batch.guard {
             keyspace.garbage.clear();
         }
-        let said = self.reply.out.pieces().next().unwrap_or_default();
-        if let [b'-', error @ ..] = said.trim_ascii_end() {
-            // As in Redis. Nobody waits for the lock that we hold, it is of a keyspace of our own.
-            say::warning(format_args!(
-                "the log holds a command that fails, {}: {}",
-                String::from_utf8_lossy(&arrived.args[0]),
-                String::from_utf8_lossy(error)
+        let Some((words, error)) = self.batch.failure.take() else {
+            return Ok(());
+        };
+        if let Error::DbIndexOutOfRange | Error::FirstDbIndex | Error::SecondDbIndex = error {
+            // What follows would go to another database, and stay there.
+            let databases = self.batch.server.config.databases();
+            let command = words.join(&b' ');
+            return Err(format!(
+                "`--databases {databases}` is too few for the {}",
+                command.escape_ascii()
             ));
         }
+        let mut text = Vec::new();
+        error.write_to(&mut text);
+        // As in Redis. Nobody waits for the lock that we hold, it is of a keyspace of our own.
+        say::warning(format_args!(
+            "the log holds a command that fails, {}: {}",
+            words[0].escape_ascii(),
+            String::from_utf8_lossy(&text)
+        ));
         Ok(())
     }
 }

@@ -10,11 +10,11 @@
 //! ```
 //!
 //! **A file written for Redis must start this server, or be refused for a reason.** So the table
-//! also has options of features that are not here. Those that only tune something are accepted at
-//! any value that Redis accepts, for there is nothing to tune (`no effect here`). Those that ask for a feature are
-//! accepted at the values that ask for nothing, and refused by name at any other ([`Only`]): a
-//! server that accepts `maxmemory 100mb` and then grows and grows would lie. The stock redis.conf
-//! is a test below.
+//! also has options of features that are not here. Those that only tune something are accepted at any
+//! value that Redis accepts, for there is nothing to tune (`no effect here`). Those that ask for a
+//! feature are accepted at the values that ask for nothing, and refused by name at any other ([`Only`]):
+//! a server that accepts `maxmemory 100mb` and then grows and grows would lie. The stock redis.conf is
+//! a test in start.rs.
 //!
 //! **How Redis does it**: config.c, `static_configs`: the same rows with a pointer to a variable
 //! in each, and the same error texts. Its stock file and its built-in defaults differ in `bind`
@@ -316,8 +316,14 @@ impl Row {
         match &self.kind {
             Text | Words | Alias(_) => Ok(given.to_string()),
             FileName if given.is_empty() => Err(format!("{name} can't be empty")),
-            FileName if given.contains(['/', '\\']) => {
-                Err(format!("{name} can't be a path, just a filename"))
+            // Redis takes the two dots' names too, and then mixes its files with others'.
+            FileName if given.contains(['/', '\\']) || matches!(given, "." | "..") => {
+                let what = if name == "appenddirname" {
+                    "dirname"
+                } else {
+                    "filename"
+                };
+                Err(format!("{name} can't be a path, just a {what}"))
             }
             FileName => Ok(given.to_string()),
             Directory => absolute(given),
@@ -502,6 +508,11 @@ mod tests {
                 "appendfilename",
                 "a/b",
                 "appendfilename can't be a path, just a filename",
+            ),
+            (
+                "appenddirname",
+                "..",
+                "appenddirname can't be a path, just a dirname",
             ),
             (
                 "client-output-buffer-limit",

@@ -24,21 +24,21 @@ pub struct StringMut<'a>(&'a mut Entry);
 pub struct HashMut<'a>(&'a mut Entry);
 
 /// A value where it lies: the bytes of a small entry and where in them it begins, or a large one.
-enum Lying<'a> {
+enum InPlace<'a> {
     Small(&'a mut Box<[u8]>, usize),
     Large(&'a mut LargeValue),
 }
 
 impl Entry {
-    fn lying(&mut self) -> Lying<'_> {
+    fn in_place(&mut self) -> InPlace<'_> {
         match self {
             Entry::Small {
                 bytes,
                 key_len,
                 expires,
                 ..
-            } => Lying::Small(bytes, Entry::payload_start(*key_len, *expires)),
-            Entry::Large(large) => Lying::Large(&mut large.value),
+            } => InPlace::Small(bytes, Entry::payload_start(*key_len, *expires)),
+            Entry::Large(large) => InPlace::Large(&mut large.value),
         }
     }
 
@@ -92,16 +92,16 @@ impl<'a> StringMut<'a> {
         if let Entry::Small { kind, .. } = entry {
             *kind = Kind::Raw;
         }
-        match entry.lying() {
-            Lying::Small(bytes, start) => {
+        match entry.in_place() {
+            InPlace::Small(bytes, start) => {
                 edit(bytes, |bytes| write_at(bytes, start, offset, patch));
                 bytes.len() - start
             }
-            Lying::Large(LargeValue::String(string)) => {
+            InPlace::Large(LargeValue::String(string)) => {
                 write_at(Arc::make_mut(string), 0, offset, patch);
                 string.len()
             }
-            Lying::Large(LargeValue::Hash(_)) => unreachable!("a string"),
+            InPlace::Large(LargeValue::Hash(_)) => unreachable!("a string"),
         }
     }
 }
@@ -123,8 +123,8 @@ impl HashMut<'_> {
         if name.len() > limits.value || value.len() > limits.value {
             self.unpack();
         }
-        match self.0.lying() {
-            Lying::Small(bytes, start) => {
+        match self.0.in_place() {
+            InPlace::Small(bytes, start) => {
                 let found = hash::find(&bytes[start..], name);
                 match &found {
                     Some(found) if found.value.len() == value.len() => {
@@ -139,25 +139,25 @@ impl HashMut<'_> {
                 }
                 found.is_none()
             }
-            Lying::Large(LargeValue::Hash(table)) => set_table_field(table, name, value),
-            Lying::Large(LargeValue::String(_)) => unreachable!("a hash"),
+            InPlace::Large(LargeValue::Hash(table)) => set_table_field(table, name, value),
+            InPlace::Large(LargeValue::String(_)) => unreachable!("a hash"),
         }
     }
 
     /// Removes a field; returns whether it was there.
     pub fn remove(&mut self, name: &[u8]) -> bool {
-        match self.0.lying() {
-            Lying::Small(bytes, start) => {
+        match self.0.in_place() {
+            InPlace::Small(bytes, start) => {
                 let found = hash::find(&bytes[start..], name);
                 if let Some(found) = &found {
                     edit(bytes, |bytes| hash::remove(bytes, start, found));
                 }
                 found.is_some()
             }
-            Lying::Large(LargeValue::Hash(table)) => {
+            InPlace::Large(LargeValue::Hash(table)) => {
                 table.remove(table::hash_of(name), name).is_some()
             }
-            Lying::Large(LargeValue::String(_)) => unreachable!("a hash"),
+            InPlace::Large(LargeValue::String(_)) => unreachable!("a hash"),
         }
     }
 

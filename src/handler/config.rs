@@ -1,8 +1,8 @@
 //! The CONFIG command: options while the server runs. What they are is in [`crate::config`].
 //!
 //! CONFIG SET takes several options and changes all of them or none. Most of what it changes is
-//! looked up when it is needed, and so has its effect at once; what has to be begun or ended, the
-//! log by `appendonly`, is left to [`crate::client::Server::change_config`].
+//! looked up when it is needed, and so has its effect at once; the log has to be begun or ended, when
+//! `appendonly` changes.
 //!
 //! **How Redis does it**: config.c, `configSetCommand`, with a function to apply in each row. Our
 //! HELP also lists the options, each with its default and whether it can change at run time.
@@ -10,8 +10,8 @@
 //! it.
 
 use super::args::Cursor;
-use super::{Command, NO_KEY, Run, command};
-use crate::client::Client;
+use super::{Command, Flag, NO_KEY, Run, command};
+use crate::client::{Client, Server};
 use crate::config;
 use crate::error::Error;
 use crate::resp::{Args, Reply};
@@ -19,10 +19,10 @@ use crate::resp::{Args, Reply};
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
     command("config", -2, Run::Container(None), NO_KEY, "2.0.0", "", "A container for server configuration commands"),
-    command("config|get", -3, Run::Client(get), NO_KEY, "2.0.0", "parameter [parameter ...]", "Get the values of configuration parameters"),
+    command("config|get", -3, Run::Client(get), NO_KEY, "2.0.0", "parameter [parameter ...]", "Get the values of configuration parameters").with(&[Flag::Admin]),
     command("config|help", 2, Run::Client(help), NO_KEY, "5.0.0", "", "Show helpful text about the different subcommands"),
-    command("config|resetstat", 2, Run::Client(resetstat), NO_KEY, "2.0.0", "", "Reset the stats returned by INFO"),
-    command("config|set", -4, Run::Unlocked(set), NO_KEY, "2.0.0", "parameter value [parameter value ...]", "Set configuration parameters to the given values"),
+    command("config|resetstat", 2, Run::Client(resetstat), NO_KEY, "2.0.0", "", "Reset the stats returned by INFO").with(&[Flag::Admin]),
+    command("config|set", -4, Run::Unlocked(set), NO_KEY, "2.0.0", "parameter value [parameter value ...]", "Set configuration parameters to the given values").with(&[Flag::Admin]),
 ];
 
 fn get(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
@@ -50,8 +50,30 @@ fn get(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error>
 
 fn set(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let pairs: Vec<_> = Cursor::at(args, 2).pairs().ok_or(Error::Syntax)?.collect();
-    client.server.change_config(&pairs)?;
+    change(&client.server, &pairs)?;
     reply.ok();
+    Ok(())
+}
+
+/// Changes options, and puts to work what they say where a new value alone does not. One client at a
+/// time: between `appendonly no` and its effect nobody may say yes.
+fn change(server: &Server, pairs: &[(&[u8], &[u8])]) -> Result<(), Error> {
+    let _one_at_a_time = server.config_changes.lock().unwrap();
+    let changed = server.config.set(pairs)?;
+    if !changed.names.contains(&"appendonly") {
+        return Ok(());
+    }
+    if !server.config.flag("appendonly") {
+        server.aof.disable();
+    } else if !server.aof.request_enable() {
+        server.config.undo(changed);
+        // A dump that an earlier yes has begun must not end in a log that is on.
+        server.aof.disable();
+        return Err(Error::text(
+            "ERR CONFIG SET failed (possibly related to argument 'appendonly') - Unable to turn on AOF. \
+             Check server logs.",
+        ));
+    }
     Ok(())
 }
 

@@ -10,7 +10,7 @@
 //! **How Redis does it**: connection commands in networking.c and acl.c, which has users and what
 //! each may do.
 
-use super::{Command, NO_KEY, Run, command, transactions};
+use super::{Command, Flag, NO_KEY, Run, command, transactions};
 use crate::client::{Client, Replies, Then};
 use crate::error::Error;
 use crate::handler::args::Cursor;
@@ -20,13 +20,18 @@ use std::sync::atomic::Ordering;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("ping",       -1, Run::Client(ping),   NO_KEY, "1.0.0", "[message]", "Ping the server"),
+    command("ping",       -1, Run::Client(ping),   NO_KEY, "1.0.0", "[message]", "Ping the server").with(&[Flag::NotLoading, Flag::WhileSubscribed]),
     command("echo",       2,  Run::Client(echo),   NO_KEY, "1.0.0", "message",   "Echo the given string"),
-    command("select",     2,  Run::Client(select), NO_KEY, "1.0.0", "index",     "Change the selected database for the current connection"),
-    command("hello",      -1, Run::Client(hello),  NO_KEY, "6.0.0", "[protover [AUTH username password] [SETNAME clientname]]", "Handshake with Redis"),
-    command("auth",       -2, Run::Client(auth),   NO_KEY, "1.0.0", "[username] password", "Authenticate to the server"),
-    command("reset",      1,  Run::Mixed(reset),   NO_KEY, "6.2.0", "",          "Reset the connection"),
-    command("quit",       -1, Run::Client(quit),   NO_KEY, "1.0.0", "",          "Close the connection"),
+    command("select",     2,  Run::Client(select), NO_KEY, "1.0.0", "index",     "Change the selected database for the current connection").with(&[Flag::InLog]),
+    command("hello",      -1, Run::Client(hello),  NO_KEY, "6.0.0", "[protover [AUTH username password] [SETNAME clientname]]", "Handshake with Redis").with(&[Flag::NoAuth]),
+    command("auth",       -2, Run::Client(auth),   NO_KEY, "1.0.0", "[username] password", "Authenticate to the server").with(&[Flag::NoAuth]),
+    command("reset",      1,  Run::Mixed(reset),   NO_KEY, "6.2.0", "",          "Reset the connection").with(&[Flag::NoAuth, Flag::NotQueued, Flag::WhileSubscribed]),
+    command("quit",       -1, Run::Client(quit),   NO_KEY, "1.0.0", "",          "Close the connection").with(&[Flag::NoAuth, Flag::NotQueued, Flag::WhileSubscribed]),
+];
+
+/// Of the server, says Redis's documentation.
+#[rustfmt::skip]
+pub const ACL: &[Command] = &[
     command("acl",        -2, Run::Container(None), NO_KEY, "6.0.0", "",          "A container for Access List Control commands"),
     command("acl|whoami", 2,  Run::Client(whoami), NO_KEY, "6.0.0", "",          "Return the name of the user associated to the current connection"),
 ];
@@ -56,7 +61,7 @@ fn echo(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
 }
 
 fn select(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let databases = client.server.config.number("databases") as usize;
+    let databases = client.server.config.databases();
     client.db = super::args::database(&args[1], databases)?;
     reply.ok();
     Ok(())
@@ -129,7 +134,11 @@ fn set_protocol(client: &mut Client, reply: &mut Reply, protocol: Protocol) {
     let resp3 = protocol == Protocol::Resp3;
     client.public.resp3.store(resp3, Ordering::Relaxed);
     if let Some(outbox) = &client.outbox {
-        outbox.set_protocol(protocol);
+        // A message is in the old protocol before the reply that is being made, or in the new one behind it.
+        client.server.hub.between_messages(|| {
+            outbox.set_protocol(protocol);
+            outbox.hold();
+        });
     }
 }
 

@@ -14,7 +14,7 @@
 //! these words are no subcommands but arguments that DEBUG looks at itself, which shows in the
 //! error when one of them is unknown or has too many arguments; the texts here are the same.
 
-use super::{Command, NO_KEY, Run, command, subcommand_syntax};
+use super::{Command, Flag, NO_KEY, Run, command, subcommand_syntax};
 use crate::client::Client;
 use crate::error::Error;
 use crate::resp::{Args, Protocol, Reply, parse_integer};
@@ -24,11 +24,11 @@ use std::time::Duration;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("debug",                   -2, Run::OpenContainer(unknown),    NO_KEY, "1.0.0", "",        "A container for debugging commands"),
-    command("debug|help",              -2, Run::Client(help),              NO_KEY, "1.0.0", "",        "Show helpful text about the different subcommands"),
-    command("debug|protocol",          -2, Run::Client(protocol),          NO_KEY, "1.0.0", "type",    "Reply with a test value of the specified type"),
-    command("debug|set-active-expire", -2, Run::Client(set_active_expire), NO_KEY, "1.0.0", "0|1",     "Setting it to 0 disables expiring keys in background when they are not accessed"),
-    command("debug|sleep",             -2, Run::Write(sleep),              NO_KEY, "1.0.0", "seconds", "Stop the server for so many seconds. Decimals allowed"),
+    command("debug",                   -2, Run::OpenContainer(unknown),    NO_KEY, "1.0.0", "",        "A container for debugging commands").with(&[Flag::Admin, Flag::Protected]),
+    command("debug|help",              -2, Run::Client(help),              NO_KEY, "1.0.0", "",        "Show helpful text about the different subcommands").with(&[Flag::Admin, Flag::Protected]),
+    command("debug|protocol",          -2, Run::Client(protocol),          NO_KEY, "1.0.0", "type",    "Reply with a test value of the specified type").with(&[Flag::Admin, Flag::Protected]),
+    command("debug|set-active-expire", -2, Run::Client(set_active_expire), NO_KEY, "1.0.0", "0|1",     "Setting it to 0 disables expiring keys in background when they are not accessed").with(&[Flag::Admin, Flag::Protected]),
+    command("debug|sleep",             -2, Run::Write(sleep),              NO_KEY, "1.0.0", "seconds", "Stop the server for so many seconds. Decimals allowed").with(&[Flag::Admin, Flag::Protected]),
 ];
 
 /// Whether this client may use DEBUG.

@@ -22,7 +22,7 @@
 //! **How Redis does it**: expire.c, `expireGenericCommand` and `ttlGenericCommand`. Texts, limits
 //! and the order of checks are the same: options before the number, the number before the key.
 
-use super::{Command, ONE_KEY, Run, args, command};
+use super::{Command, Flag, ONE_KEY, Run, args, command};
 use crate::entry::Entry;
 use crate::error::Error;
 use crate::resp::{Args, Digits, Reply};
@@ -35,10 +35,10 @@ pub const COMMANDS: &[Command] = &[
     command("expireat",    -3, Run::Write(expireat),   ONE_KEY, "1.2.0", "key unix-time-seconds [NX|XX|GT|LT]",      "Set the expiration for a key as a UNIX timestamp"),
     command("pexpireat",   -3, Run::Write(pexpireat),  ONE_KEY, "2.6.0", "key unix-time-milliseconds [NX|XX|GT|LT]", "Set the expiration for a key as a UNIX timestamp specified in milliseconds"),
     command("persist",      2, Run::Write(persist),    ONE_KEY, "2.2.0", "key",                                      "Remove the expiration from a key"),
-    command("ttl",          2, Run::Read(ttl),         ONE_KEY, "1.0.0", "key",                                      "Get the time to live for a key in seconds"),
-    command("pttl",         2, Run::Read(pttl),        ONE_KEY, "2.6.0", "key",                                      "Get the time to live for a key in milliseconds"),
-    command("expiretime",   2, Run::Read(expiretime),  ONE_KEY, "7.0.0", "key",                                      "Get the expiration Unix timestamp for a key"),
-    command("pexpiretime",  2, Run::Read(pexpiretime), ONE_KEY, "7.0.0", "key",                                      "Get the expiration Unix timestamp for a key in milliseconds"),
+    command("ttl",          2, Run::Read(ttl),         ONE_KEY, "1.0.0", "key",                                      "Get the time to live for a key in seconds").with(&[Flag::Quick]),
+    command("pttl",         2, Run::Read(pttl),        ONE_KEY, "2.6.0", "key",                                      "Get the time to live for a key in milliseconds").with(&[Flag::Quick]),
+    command("expiretime",   2, Run::Read(expiretime),  ONE_KEY, "7.0.0", "key",                                      "Get the expiration Unix timestamp for a key").with(&[Flag::Quick]),
+    command("pexpiretime",  2, Run::Read(pexpiretime), ONE_KEY, "7.0.0", "key",                                      "Get the expiration Unix timestamp for a key in milliseconds").with(&[Flag::Quick]),
 ];
 
 /// Milliseconds in the unit of an argument.

@@ -22,11 +22,12 @@
 //!
 //! **How Redis does it**: db.c and object.c. There, DEL frees a value on the spot and UNLINK and
 //! ASYNC hand it to another thread. Here every large value and every database is freed by another
-//! thread, so DEL and UNLINK are the same, and ASYNC and SYNC are only words to check.
+//! thread, so DEL and UNLINK are the same, and ASYNC and SYNC are only words to check. TOUCH is EXISTS,
+//! for we keep no access times.
 
 use super::args::{self, Cursor};
 use super::scan;
-use super::{ALL_KEYS, Command, NO_KEY, ONE_KEY, Run, SUBCOMMAND_KEY, TWO_KEYS, command};
+use super::{ALL_KEYS, Command, Flag, NO_KEY, ONE_KEY, Run, SUBCOMMAND_KEY, TWO_KEYS, command};
 use crate::error::Error;
 use crate::glob;
 use crate::resp::{Args, Reply};
@@ -49,13 +50,19 @@ pub const COMMANDS: &[Command] = &[
     command("rename",           3, Run::Write(rename),         TWO_KEYS,       "1.0.0", "key newkey",                                       "Rename a key"),
     command("renamenx",         3, Run::Write(renamenx),       TWO_KEYS,       "1.0.0", "key newkey",                                       "Rename a key, only if the new key does not exist"),
     command("scan",            -2, Run::Read(scan),            NO_KEY,         "2.8.0", "cursor [MATCH pattern] [COUNT count] [TYPE type]", "Incrementally iterate the keys space"),
-    command("touch",           -2, Run::Read(touch),           ALL_KEYS,       "3.2.1", "key [key ...]",                                    "Alters the last access time of a key(s). Returns the number of existing keys specified."),
-    command("type",             2, Run::Read(r#type),          ONE_KEY,        "1.0.0", "key",                                              "Determine the type stored at key"),
-    command("unlink",          -2, Run::Write(unlink),         ALL_KEYS,       "4.0.0", "key [key ...]",                                    "Delete a key asynchronously in another thread. Otherwise it is just as DEL, but non blocking."),
-    command("dbsize",           1, Run::Read(dbsize),          NO_KEY,         "1.0.0", "",                                                 "Return the number of keys in the selected database"),
-    command("flushall",        -1, Run::Write(flushall),       NO_KEY,         "1.0.0", "[ASYNC|SYNC]",                                     "Remove all keys from all databases"),
-    command("flushdb",         -1, Run::Write(flushdb),        NO_KEY,         "1.0.0", "[ASYNC|SYNC]",                                     "Remove all keys from the current database"),
-    command("swapdb",           3, Run::Write(swapdb),         NO_KEY,         "4.0.0", "index1 index2",                                    "Swaps two Redis databases"),
+    command("touch",           -2, Run::Read(exists),          ALL_KEYS,       "3.2.1", "key [key ...]",                                    "Alters the last access time of a key(s). Returns the number of existing keys specified."),
+    command("type",             2, Run::Read(r#type),          ONE_KEY,        "1.0.0", "key",                                              "Determine the type stored at key").with(&[Flag::Quick]),
+    command("unlink",          -2, Run::Write(del),            ALL_KEYS,       "4.0.0", "key [key ...]",                                    "Delete a key asynchronously in another thread. Otherwise it is just as DEL, but non blocking."),
+];
+
+/// About whole databases. In Redis too their functions are in db.c, and its documentation counts them
+/// among the server's.
+#[rustfmt::skip]
+pub const DATABASES: &[Command] = &[
+    command("dbsize",    1, Run::Read(dbsize),    NO_KEY, "1.0.0", "",               "Return the number of keys in the selected database"),
+    command("flushall", -1, Run::Write(flushall), NO_KEY, "1.0.0", "[ASYNC|SYNC]",   "Remove all keys from all databases"),
+    command("flushdb",  -1, Run::Write(flushdb),  NO_KEY, "1.0.0", "[ASYNC|SYNC]",   "Remove all keys from the current database"),
+    command("swapdb",    3, Run::Write(swapdb),   NO_KEY, "4.0.0", "index1 index2",  "Swaps two Redis databases"),
 ];
 
 fn copy(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
@@ -137,11 +144,6 @@ fn del(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Err
     Ok(())
 }
 
-/// As DEL, which frees nothing large under the lock either.
-fn unlink(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
-    del(view, args, reply)
-}
-
 /// A key that is named twice counts twice.
 fn exists(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let found = Cursor::new(args)
@@ -149,11 +151,6 @@ fn exists(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
         .filter(|key| view.get(key).is_some());
     reply.count(found.count());
     Ok(())
-}
-
-/// As EXISTS: we keep no access times, so there is nothing to touch.
-fn touch(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    exists(view, args, reply)
 }
 
 fn r#type(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {

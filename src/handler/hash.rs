@@ -2,7 +2,7 @@
 //!
 //! A hash has two forms, packed and table (hash.rs at the top of the tree), and no command here
 //! knows which one it has before it. Readers get a [`crate::hash::Hash`], which looks the same in
-//! both; writers an [`Entry`], which changes its form when it passes a limit.
+//! both; writers a [`HashMut`], which changes its form when it passes a limit.
 //!
 //! Three rules hold for every writer:
 //! 1. **All or nothing.** `HSET k a 1 b` changes nothing, not even `a`: what can be wrong is looked
@@ -28,7 +28,7 @@ use crate::glob;
 use crate::handler::args::{Cursor, integer};
 use crate::handler::float::Float;
 use crate::handler::scan;
-use crate::handler::{Command, ONE_KEY, Run, command};
+use crate::handler::{Command, Flag, ONE_KEY, Run, command};
 use crate::hash::{Hash, Limits};
 use crate::resp::{Args, Digits, Protocol, Reply, parse_integer};
 use crate::store::{View, ViewMut};
@@ -40,11 +40,11 @@ pub const COMMANDS: &[Command] = &[
     command("hdel",         -3, Run::Write(hdel),         ONE_KEY, "2.0.0", "key field [field ...]", "Delete one or more hash fields"),
     command("hexists",       3, Run::Read(hexists),       ONE_KEY, "2.0.0", "key field", "Determine if a hash field exists"),
     command("hget",          3, Run::Read(hget),          ONE_KEY, "2.0.0", "key field", "Get the value of a hash field"),
-    command("hgetall",       2, Run::Read(hgetall),       ONE_KEY, "2.0.0", "key", "Get all the fields and values in a hash"),
+    command("hgetall",       2, Run::Read(hgetall),       ONE_KEY, "2.0.0", "key", "Get all the fields and values in a hash").with(&[Flag::Quick]),
     command("hincrby",       4, Run::Write(hincrby),      ONE_KEY, "2.0.0", "key field increment", "Increment the integer value of a hash field by the given number"),
     command("hincrbyfloat",  4, Run::Write(hincrbyfloat), ONE_KEY, "2.6.0", "key field increment", "Increment the float value of a hash field by the given amount"),
-    command("hkeys",         2, Run::Read(hkeys),         ONE_KEY, "2.0.0", "key", "Get all the fields in a hash"),
-    command("hlen",          2, Run::Read(hlen),          ONE_KEY, "2.0.0", "key", "Get the number of fields in a hash"),
+    command("hkeys",         2, Run::Read(hkeys),         ONE_KEY, "2.0.0", "key", "Get all the fields in a hash").with(&[Flag::Quick]),
+    command("hlen",          2, Run::Read(hlen),          ONE_KEY, "2.0.0", "key", "Get the number of fields in a hash").with(&[Flag::Quick]),
     command("hmget",        -3, Run::Read(hmget),         ONE_KEY, "2.0.0", "key field [field ...]", "Get the values of all the given hash fields"),
     command("hmset",        -4, Run::Write(hmset),        ONE_KEY, "2.0.0", "key field value [field value ...]", "Set multiple hash fields to multiple values"),
     command("hrandfield",   -2, Run::Read(hrandfield),    ONE_KEY, "6.2.0", "key [count [WITHVALUES]]", "Get one or multiple random fields from a hash"),
@@ -52,7 +52,7 @@ pub const COMMANDS: &[Command] = &[
     command("hset",         -4, Run::Write(hset),         ONE_KEY, "2.0.0", "key field value [field value ...]", "Set the string value of a hash field"),
     command("hsetnx",        4, Run::Write(hsetnx),       ONE_KEY, "2.0.0", "key field value", "Set the value of a hash field, only if the field does not exist"),
     command("hstrlen",       3, Run::Read(hstrlen),       ONE_KEY, "3.2.0", "key field", "Get the length of the value of a hash field"),
-    command("hvals",         2, Run::Read(hvals),         ONE_KEY, "2.0.0", "key", "Get all the values in a hash"),
+    command("hvals",         2, Run::Read(hvals),         ONE_KEY, "2.0.0", "key", "Get all the values in a hash").with(&[Flag::Quick]),
 ];
 
 /// A field's name and its value.

@@ -163,7 +163,7 @@ impl Info<'_> {
             "aof_rewrite_in_progress",
             status.rewriting.load(Ordering::Relaxed),
         );
-        // A rewrite waits for nothing, so none is ever scheduled.
+        // Nobody is told that a rewrite is scheduled: BGREWRITEAOF starts one, or is refused.
         self.flag("aof_rewrite_scheduled", false);
         let seconds = status.last_rewrite_seconds.load(Ordering::Relaxed);
         self.field("aof_last_rewrite_time_sec", seconds);

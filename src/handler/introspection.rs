@@ -23,8 +23,7 @@
 
 use super::args::{Cursor, integer};
 use super::{
-    Command, Keys, NO_KEY, Row, Run, SUBCOMMAND_KEY, TABLE, command, subcommand_syntax,
-    works_while_loading,
+    Command, Flag, Keys, NO_KEY, Row, Run, SUBCOMMAND_KEY, TABLE, command, subcommand_syntax,
 };
 use crate::client::Client;
 use crate::error::Error;
@@ -46,10 +45,10 @@ pub const COMMANDS: &[Command] = &[
     command("memory|help",    2, Run::Client(super::help),         NO_KEY,         "4.0.0",  "",                                                                               HELP),
     command("memory|usage",  -3, Run::Read(memory_usage),          SUBCOMMAND_KEY, "4.0.0",  "key [SAMPLES count]",                                                            "Estimate the memory usage of a key"),
     command("slowlog",       -2, Run::Container(None),             NO_KEY,         "2.2.12", "",                                                                               "A container for slow log commands"),
-    command("slowlog|get",   -2, Run::Client(slowlog_get),         NO_KEY,         "2.2.12", "[count]",                                                                        "Get the slow log's entries"),
+    command("slowlog|get",   -2, Run::Client(slowlog_get),         NO_KEY,         "2.2.12", "[count]",                                                                        "Get the slow log's entries").with(&[Flag::Admin]),
     command("slowlog|help",   2, Run::Client(super::help),         NO_KEY,         "6.2.0",  "",                                                                               HELP),
-    command("slowlog|len",    2, Run::Client(slowlog_len),         NO_KEY,         "2.2.12", "",                                                                               "Get the slow log's length"),
-    command("slowlog|reset",  2, Run::Client(slowlog_reset),       NO_KEY,         "2.2.12", "",                                                                               "Clear all entries from the slow log"),
+    command("slowlog|len",    2, Run::Client(slowlog_len),         NO_KEY,         "2.2.12", "",                                                                               "Get the slow log's length").with(&[Flag::Admin]),
+    command("slowlog|reset",  2, Run::Client(slowlog_reset),       NO_KEY,         "2.2.12", "",                                                                               "Clear all entries from the slow log").with(&[Flag::Admin]),
 ];
 
 /// The rows that are not of a subcommand.
@@ -125,7 +124,7 @@ fn describe(row: &Row, reply: &mut Reply) {
     let &Command {
         name,
         arity,
-        keys: Keys(first, last, step),
+        keys: Keys { first, last, step },
         ..
     } = row.command;
     reply.array(10);
@@ -148,15 +147,21 @@ fn describe(row: &Row, reply: &mut Reply) {
     subcommands.into_iter().for_each(|row| describe(row, reply));
 }
 
-/// What follows from the type of the handler: nobody has to keep a list.
+/// Those of Redis's flags that mean something here, in its order. What follows from the type of the
+/// handler nobody has to write down.
 fn flags(command: &Command) -> Vec<&'static str> {
-    let lock = match command.run {
-        Run::Read(_) => Some("readonly"),
-        Run::Write(_) => Some("write"),
-        _ => None,
-    };
-    let loading = works_while_loading(command).then_some("loading");
-    lock.into_iter().chain(loading).collect()
+    let has = |flag| command.is(flag);
+    let all = [
+        (matches!(command.run, Run::Write(_)), "write"),
+        (matches!(command.run, Run::Read(_)), "readonly"),
+        (has(Flag::Admin), "admin"),
+        (command.works_while_loading(), "loading"),
+        (has(Flag::SkipSlowlog), "skip_slowlog"),
+        (has(Flag::NoAuth), "no_auth"),
+        (has(Flag::NoMulti), "no_multi"),
+    ];
+    let said = all.into_iter().filter(|(said, _)| *said);
+    said.map(|(_, name)| name).collect()
 }
 
 /// What COMMAND DOCS says of a command.
@@ -262,7 +267,7 @@ mod tests {
     #[test]
     fn a_command_with_a_key_has_a_word_for_it() {
         for Row { command, .. } in &TABLE.rows {
-            assert!(command.keys.0 < command.arity.abs(), "{}", command.name);
+            assert!(command.keys.first < command.arity.abs(), "{}", command.name);
         }
     }
 

@@ -15,7 +15,7 @@
 //! **How Redis does it**: pubsub.c. One thread does everything there, so nothing can overtake
 //! anything, and a reply is a message like any other.
 
-use super::{Command, NO_KEY, Run, command};
+use super::{Command, Flag, NO_KEY, Run, command};
 use crate::client::Client;
 use crate::error::Error;
 use crate::handler::args::Cursor;
@@ -25,11 +25,11 @@ use std::sync::Arc;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("subscribe",       -2, Run::Client(subscribe),    NO_KEY, "2.0.0", "channel [channel ...]",     "Listen for messages published to the given channels"),
-    command("unsubscribe",     -1, Run::Client(unsubscribe),  NO_KEY, "2.0.0", "[channel [channel ...]]",   "Stop listening for messages posted to the given channels"),
-    command("psubscribe",      -2, Run::Client(psubscribe),   NO_KEY, "2.0.0", "pattern [pattern ...]",     "Listen for messages published to channels matching the given patterns"),
-    command("punsubscribe",    -1, Run::Client(punsubscribe), NO_KEY, "2.0.0", "[pattern [pattern ...]]",   "Stop listening for messages posted to channels matching the given patterns"),
-    command("publish",         3,  Run::Client(publish),      NO_KEY, "2.0.0", "channel message",           "Post a message to a channel"),
+    command("subscribe",       -2, Run::Client(subscribe),    NO_KEY, "2.0.0", "channel [channel ...]",     "Listen for messages published to the given channels").with(&[Flag::Listens, Flag::WhileSubscribed]),
+    command("unsubscribe",     -1, Run::Client(unsubscribe),  NO_KEY, "2.0.0", "[channel [channel ...]]",   "Stop listening for messages posted to the given channels").with(&[Flag::WhileSubscribed]),
+    command("psubscribe",      -2, Run::Client(psubscribe),   NO_KEY, "2.0.0", "pattern [pattern ...]",     "Listen for messages published to channels matching the given patterns").with(&[Flag::Listens, Flag::WhileSubscribed]),
+    command("punsubscribe",    -1, Run::Client(punsubscribe), NO_KEY, "2.0.0", "[pattern [pattern ...]]",   "Stop listening for messages posted to channels matching the given patterns").with(&[Flag::WhileSubscribed]),
+    command("publish",         3,  Run::Client(publish),      NO_KEY, "2.0.0", "channel message",           "Post a message to a channel").with(&[Flag::MayReplicate]),
     command("pubsub",          -2, Run::Container(None),      NO_KEY, "2.8.0", "",                          "A container for Pub/Sub commands"),
     command("pubsub|channels", -2, Run::Client(channels),     NO_KEY, "2.8.0", "[pattern]",                 "List active channels"),
     command("pubsub|numsub",   -2, Run::Client(numsub),       NO_KEY, "2.8.0", "[channel [channel ...]]",   "Get the count of subscribers for channels"),

@@ -11,7 +11,7 @@
 //! **How Redis does it**: server.c, replication.c; a blocked client is set aside (blocked.c), since
 //! its one thread must go on. Here it is the client's own thread that waits.
 
-use super::{Command, NO_KEY, Row, Run, command};
+use super::{Command, Flag, NO_KEY, Row, Run, command};
 use crate::client::{Client, Replies, Then, Wait};
 use crate::error::Error;
 use crate::handler::args::Cursor;
@@ -24,11 +24,16 @@ use std::sync::atomic::Ordering;
 pub const COMMANDS: &[Command] = &[
     command("time",         1,  Run::Client(time),         NO_KEY, "2.6.0", "", "Return the current server time"),
     command("role",         1,  Run::Client(role),         NO_KEY, "2.8.12", "", "Return the role of the instance in the context of replication"),
-    command("monitor",      1,  Run::Client(monitor),      NO_KEY, "1.0.0", "", "Listen for all requests received by the server in real time"),
-    command("bgrewriteaof", 1,  Run::Client(bgrewriteaof), NO_KEY, "1.0.0", "", "Asynchronously rewrite the append-only file"),
-    command("shutdown",     -1, Run::Client(shutdown),     NO_KEY, "1.0.0", "[NOSAVE|SAVE] [NOW] [FORCE] [ABORT]", "Synchronously save the dataset to disk and then shut down the server"),
-    command("wait",         3,  Run::Client(wait),         NO_KEY, "3.0.0", "numreplicas timeout", "Wait for the synchronous replication of all the write commands sent in the context of the current connection"),
-    command("waitaof",      4,  Run::Client(waitaof),      NO_KEY, "7.2.0", "numlocal numreplicas timeout", "Wait for all write commands sent in the context of the current connection to be synced to the append-only file"),
+    command("monitor",      1,  Run::Client(monitor),      NO_KEY, "1.0.0", "", "Listen for all requests received by the server in real time").with(&[Flag::Admin, Flag::Listens]),
+    command("bgrewriteaof", 1,  Run::Client(bgrewriteaof), NO_KEY, "1.0.0", "", "Asynchronously rewrite the append-only file").with(&[Flag::Admin, Flag::NotLoading]),
+    command("shutdown",     -1, Run::Client(shutdown),     NO_KEY, "1.0.0", "[NOSAVE|SAVE] [NOW] [FORCE] [ABORT]", "Synchronously save the dataset to disk and then shut down the server").with(&[Flag::Admin, Flag::NoMulti]),
+];
+
+/// Generic, says Redis's documentation.
+#[rustfmt::skip]
+pub const WAITING: &[Command] = &[
+    command("wait",    3, Run::Client(wait),    NO_KEY, "3.0.0", "numreplicas timeout", "Wait for the synchronous replication of all the write commands sent in the context of the current connection").with(&[Flag::NotLoading]),
+    command("waitaof", 4, Run::Client(waitaof), NO_KEY, "7.2.0", "numlocal numreplicas timeout", "Wait for all write commands sent in the context of the current connection to be synced to the append-only file").with(&[Flag::NotLoading]),
 ];
 
 fn time(_: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
@@ -69,18 +74,22 @@ fn bgrewriteaof(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), 
 
 fn shutdown(client: &mut Client, args: &Args, _: &mut Reply) -> Result<(), Error> {
     let mut cursor = Cursor::new(args);
-    let (mut save, mut force) = (None, false);
+    let (mut save, mut force, mut abort, mut other) = (None, false, false, false);
     while let Some(option) = cursor.option() {
         match option.as_slice() {
             b"SAVE" if save != Some(false) => save = Some(true),
             b"NOSAVE" if save != Some(true) => save = Some(false),
             b"NOW" => {}
             b"FORCE" => force = true,
-            b"ABORT" if args.len() == 2 => {
-                return Err(Error::text("ERR No shutdown in progress."));
-            }
+            b"ABORT" => abort = true,
             _ => return Err(Error::Syntax),
         }
+        other |= option != b"ABORT";
+    }
+    match (abort, other) {
+        (true, true) => return Err(Error::Syntax),
+        (true, false) => return Err(Error::text("ERR No shutdown in progress.")),
+        (false, _) => {}
     }
     client.then = Then::Shutdown { force };
     Ok(())
@@ -171,14 +180,7 @@ fn monitor(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error
 /// Shows a command that has just run to all monitors, but for those that could harm the server
 /// and those that hold a secret.
 pub fn show_monitors(client: &Client, row: &Row, args: &Args, now: u64, reply: &mut Reply) {
-    let name = row.command.name;
-    let container = name.split('|').next().unwrap_or(name);
-    let hidden = match container {
-        "config" | "slowlog" => !name.ends_with("|help"),
-        "monitor" | "shutdown" | "debug" | "bgrewriteaof" => true,
-        _ => matches!(name, "client|kill" | "client|list"),
-    };
-    if hidden {
+    if row.command.is(Flag::Admin) {
         return;
     }
     let (seconds, rest) = (now / 1_000_000, now % 1_000_000);

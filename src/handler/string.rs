@@ -27,7 +27,7 @@ use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
 use crate::handler::expiry::{self, MILLISECONDS, SECONDS};
 use crate::handler::float::Float;
-use crate::handler::{ALL_KEYS, Command, EVERY_OTHER, ONE_KEY, Run, command};
+use crate::handler::{ALL_KEYS, Command, EVERY_OTHER, Flag, ONE_KEY, Run, command};
 use crate::resp::{Args, Digits, Reply};
 use crate::store::{View, ViewMut};
 
@@ -36,7 +36,7 @@ pub const COMMANDS: &[Command] = &[
     command("append",       3, Run::Write(append),      ONE_KEY,     "2.0.0", "key value", "Append a value to a key"),
     command("decr",         2, Run::Write(decr),        ONE_KEY,     "1.0.0", "key", "Decrement the integer value of a key by one"),
     command("decrby",       3, Run::Write(decrby),      ONE_KEY,     "1.0.0", "key decrement", "Decrement the integer value of a key by the given number"),
-    command("get",          2, Run::Read(get),          ONE_KEY,     "1.0.0", "key", "Get the value of a key"),
+    command("get",          2, Run::Read(get),          ONE_KEY,     "1.0.0", "key", "Get the value of a key").with(&[Flag::Quick]),
     command("getdel",       2, Run::Write(getdel),      ONE_KEY,     "6.2.0", "key", "Get the value of a key and delete the key"),
     command("getex",       -2, Run::Write(getex),       ONE_KEY,     "6.2.0", "key [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT unix-time-milliseconds|PERSIST]", "Get the value of a key and optionally set its expiration"),
     command("getrange",     4, Run::Read(getrange),     ONE_KEY,     "2.4.0", "key start end", "Get a substring of the string stored at a key"),
@@ -48,11 +48,11 @@ pub const COMMANDS: &[Command] = &[
     command("mset",        -3, Run::Write(mset),        EVERY_OTHER, "1.0.1", "key value [key value ...]", "Set multiple keys to multiple values"),
     command("msetnx",      -3, Run::Write(msetnx),      EVERY_OTHER, "1.0.1", "key value [key value ...]", "Set multiple keys to multiple values, only if none of the keys exist"),
     command("psetex",       4, Run::Write(psetex),      ONE_KEY,     "2.6.0", "key milliseconds value", "Set the value and expiration in milliseconds of a key"),
-    command("set",         -3, Run::Write(set),         ONE_KEY,     "1.0.0", "key value [NX|XX] [GET] [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT unix-time-milliseconds|KEEPTTL]", "Set the string value of a key"),
+    command("set",         -3, Run::Write(set),         ONE_KEY,     "1.0.0", "key value [NX|XX] [GET] [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT unix-time-milliseconds|KEEPTTL]", "Set the string value of a key").with(&[Flag::Quick]),
     command("setex",        4, Run::Write(setex),       ONE_KEY,     "2.0.0", "key seconds value", "Set the value and expiration of a key"),
     command("setnx",        3, Run::Write(setnx),       ONE_KEY,     "1.0.0", "key value", "Set the value of a key, only if the key does not exist"),
     command("setrange",     4, Run::Write(setrange),    ONE_KEY,     "2.2.0", "key offset value", "Overwrite part of a string at key starting at the specified offset"),
-    command("strlen",       2, Run::Read(strlen),       ONE_KEY,     "2.2.0", "key", "Get the length of the value stored in a key"),
+    command("strlen",       2, Run::Read(strlen),       ONE_KEY,     "2.2.0", "key", "Get the length of the value stored in a key").with(&[Flag::Quick]),
     command("substr",       4, Run::Read(getrange),     ONE_KEY,     "1.0.0", "key start end", "Get a substring of the string stored at a key"),
 ];
 

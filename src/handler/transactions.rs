@@ -11,7 +11,7 @@
 //!
 //! **How Redis does it**: multi.c, with the same rules.
 
-use super::{ALL_KEYS, Command, NO_KEY, Run, command};
+use super::{ALL_KEYS, Command, Flag, NO_KEY, Run, command};
 use crate::client::{Client, Transaction};
 use crate::error::Error;
 use crate::handler::args::Cursor;
@@ -21,10 +21,10 @@ use std::sync::atomic::Ordering;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("multi",   1,  Run::Client(multi),   NO_KEY,   "1.2.0", "",              "Mark the start of a transaction block"),
-    command("exec",    1,  Run::Exec,            NO_KEY,   "1.2.0", "",              "Execute all commands issued after MULTI"),
-    command("discard", 1,  Run::Mixed(discard),  NO_KEY,   "2.0.0", "",              "Discard all commands issued after MULTI"),
-    command("watch",   -2, Run::Mixed(watch),    ALL_KEYS, "2.2.0", "key [key ...]", "Watch the given keys to determine execution of the MULTI/EXEC block"),
+    command("multi",   1,  Run::Client(multi),   NO_KEY,   "1.2.0", "",              "Mark the start of a transaction block").with(&[Flag::NotQueued, Flag::InLog]),
+    command("exec",    1,  Run::Exec,            NO_KEY,   "1.2.0", "",              "Execute all commands issued after MULTI").with(&[Flag::SkipSlowlog, Flag::NotQueued]),
+    command("discard", 1,  Run::Mixed(discard),  NO_KEY,   "2.0.0", "",              "Discard all commands issued after MULTI").with(&[Flag::NotQueued, Flag::InLog]),
+    command("watch",   -2, Run::Mixed(watch),    ALL_KEYS, "2.2.0", "key [key ...]", "Watch the given keys to determine execution of the MULTI/EXEC block").with(&[Flag::NotQueued]),
     command("unwatch", 1,  Run::Mixed(unwatch),  NO_KEY,   "2.2.0", "",              "Forget about all watched keys"),
 ];
 

@@ -6,16 +6,16 @@
 //!    └───────────────────────────────────────┘
 //! ```
 //!
-//! **Waiting awake.** To put a thread to sleep and to wake it up takes longer than a command does,
+//! **Spinning**, which is to wait awake. To put a thread to sleep and to wake it up takes longer than a command does,
 //! and a client that waits for each answer has it done for each. So when a client is alone, its
-//! thread first looks for input again and again, for [`AWAKE`], and only then goes to sleep: the
+//! thread first looks for input again and again, for [`SPIN`], and only then goes to sleep: the
 //! next command finds it running. Between two looks it yields, or another thread on its core would wait
 //! for a whole tick of the kernel's, 4 ms; and that may be the client. Measured with one client that sends
 //! one command at a time: 1.7 times as many commands a second, each at 1.2 to 1.4 times the CPU time. (A
 //! client that takes 30 µs to think pays the CPU time and gains little.)
 //!
 //! A client is alone if no other has run a batch since the one before its latest; so where the cores
-//! have other clients to serve nobody waits awake, and with one core nobody ever does. If nothing came
+//! have other clients to serve nobody spins, and with one core nobody ever does. If nothing came
 //! within that time, the next [`NAPS`] waits begin asleep: a client that asks now and then costs one
 //! wait in vain out of seventeen.
 //!
@@ -31,10 +31,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// So long a client that is alone is waited for awake.
-const AWAKE: Duration = Duration::from_micros(50);
+/// For this long the thread of a client that is alone spins.
+const SPIN: Duration = Duration::from_micros(50);
 
-/// So many times a client is waited for asleep, after it was waited for awake in vain.
+/// How many waits begin asleep after one that spun in vain.
 const NAPS: u32 = 16;
 
 /// The client's input: what was stashed first, then the socket.
@@ -99,9 +99,9 @@ impl Inbound {
         self.server.last_served.load(Ordering::Relaxed) == self.public.id
     }
 
-    /// Waits for input awake, if that may be worth it; None if none has come.
-    fn read_awake(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        if !self.is_alone || !self.server.may_wait_awake {
+    /// Spins until there is input, if that may be worth it; None if none has come.
+    fn read_spinning(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        if !self.is_alone || !self.server.may_spin {
             return Ok(None);
         }
         if self.naps > 0 {
@@ -113,7 +113,7 @@ impl Inbound {
         // An outbox's writer sees this too: its write fails at once instead of after 10 ms, and it tries
         // again, as always.
         self.stream.set_nonblocking(true)?;
-        while self.was_served_last() && begin.elapsed() < AWAKE {
+        while self.was_served_last() && begin.elapsed() < SPIN {
             match (&*self.stream).read(buffer) {
                 Err(error) if is_timeout(&error) => std::thread::yield_now(),
                 read => {
@@ -173,7 +173,7 @@ impl Read for Inbound {
             }
             return Ok(count);
         }
-        let count = match self.read_awake(buffer)? {
+        let count = match self.read_spinning(buffer)? {
             Some(count) => count,
             None => (&*self.stream).read(buffer)?,
         };

@@ -1,6 +1,6 @@
 //! The keyspace under the exclusive lock: what a handler that writes is given.
 //!
-//! What it does here is counted and logged here. A handler owes three things, and nobody can do them
+//! What it does here is counted and logged here. A handler owes four things, and nobody can do them
 //! for it:
 //!
 //! 1. It looks at its keys ([`ViewMut::get`], [`ViewMut::string`], [`ViewMut::hash`],
@@ -9,6 +9,7 @@
 //!    ([`ViewMut::changed`]).
 //! 3. If running the command twice could give two outcomes, it says what is to be logged
 //!    ([`ViewMut::propagate`]).
+//! 4. If it answers with what was there, as GETDEL does, it counts a hit or a miss ([`Notes::count`]).
 //!
 //! ```text
 //! APPEND k x      string(k) ──▶ patch ──▶ changed(k)                     logged as it was sent

@@ -9,6 +9,7 @@ use crate::support::{Client, Directory, Program, Server, read_log};
 use crate::{info, wait_until};
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -53,7 +54,11 @@ fn server_on_a_small_disk(flags: &[&str]) -> Option<(Server, Disk)> {
     };
     eprintln!("no tmpfs can be mounted ({why}): a limit on file sizes takes its place");
     if let Err(why) = run("prlimit", &["--version"]) {
-        eprintln!("NOT TESTED, a full disk: nor is there a prlimit ({why})");
+        // Not `eprintln!`, which is swallowed where a test passes.
+        let line = format!(
+            "NOT RUN: a full disk, for no tmpfs can be mounted, nor is there a prlimit ({why})"
+        );
+        let _ = writeln!(std::io::stderr(), "{line}");
         return None;
     }
     // In units of 512 bytes. The signal would end the process, were it not ignored.

@@ -4,8 +4,27 @@ use crate::support::{Client, Directory, Program, Server, refused};
 use crate::{file_of, info, log_of, rewrite, wait_until};
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+/// Connects to a server that is still loading its log: the start-up line with the port comes too late
+/// for that. The thread returns when it has loaded.
+fn start_and_connect(directory: Directory, flags: &'static [&str]) -> (Client, JoinHandle<Server>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let starting = thread::spawn(move || {
+        let port = address.port().to_string();
+        let flags = [flags, &["--port", &port]].concat();
+        Server::start_in(directory, Program::Ours, &flags)
+    });
+    let mut connected = None;
+    wait_until("the port is bound", || {
+        connected = Client::connect(address).ok();
+        connected.is_some()
+    });
+    (connected.unwrap(), starting)
+}
 
 #[test]
 fn while_a_long_log_loads_clients_are_told_so_and_info_shows_how_far_it_is() {
@@ -19,19 +38,8 @@ fn while_a_long_log_loads_clients_are_told_so_and_info_shows_how_far_it_is() {
     let log: Vec<u8> = records.flatten().collect();
     let total = log.len().to_string();
     let directory = log_of("i", &[&log]);
-    // The start-up line with the port comes too late here.
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
-    let port = address.port().to_string();
-    let starting =
-        thread::spawn(move || Server::start_in(directory, Program::Ours, &["--port", &port]));
-    let mut connected = None;
-    wait_until("the port is bound", || {
-        connected = Client::connect(address).ok();
-        connected.is_some()
-    });
-    let mut client = connected.unwrap();
+    let (mut client, starting) = start_and_connect(directory, &[]);
+    let address = client.socket().peer_addr().unwrap();
     let reply = client.run("GET key:1");
     assert_eq!(
         reply,
@@ -174,6 +182,29 @@ fn a_bare_file_that_is_refused_stays_where_its_server_looks_for_it() {
 }
 
 #[test]
+fn a_bare_file_is_not_forgotten_when_the_log_is_switched_off_and_on_while_it_loads() {
+    let directory = Directory::new();
+    let bare = directory.0.join("appendonly.aof");
+    let slow = ["SET old 1", "DEBUG SLEEP 1", "SET last 2"];
+    fs::write(&bare, slow.map(crate::record).concat()).unwrap();
+    let manifest = directory.0.join("appendonlydir/appendonly.aof.manifest");
+    let (mut client, starting) = start_and_connect(directory, &["--enable-debug-command", "yes"]);
+    assert_eq!(info(&mut client, "loading"), "1");
+    assert_eq!(client.run("CONFIG SET appendonly no"), "OK");
+    assert_eq!(client.run("CONFIG SET appendonly yes"), "OK");
+    // A start after a kill at this moment would believe a list that does not name it.
+    assert!(bare.exists() && !manifest.exists());
+    assert_eq!(info(&mut client, "loading"), "1");
+    let mut server = starting.join().unwrap();
+    wait_until("the log is on", || info(&mut client, "aof_enabled") == "1");
+    crate::wait_for_rewrite(&mut client);
+    assert_eq!(client.run("SET new 3"), "OK");
+    server.crash();
+    let values = server.client().run("MGET old last new");
+    assert_eq!(values, "1) \"1\"\n2) \"2\"\n3) \"3\"");
+}
+
+#[test]
 fn a_bare_file_that_was_never_loaded_stays_where_it_is() {
     let directory = Directory::new();
     let bare = directory.0.join("appendonly.aof");
@@ -217,6 +248,25 @@ fn a_log_of_more_databases_than_there_are_is_refused() {
     let server = Server::start_in(directory, Program::Ours, &["--databases", "10"]);
     server.client().run("SELECT 9");
     assert_eq!(server.client().run("DBSIZE"), "(integer) 0");
+}
+
+#[test]
+fn so_is_a_log_that_moves_a_key_there() {
+    for command in ["MOVE a 9", "COPY a b DB 9", "SWAPDB 0 9"] {
+        let transaction = ["SET a 1", "MULTI", command, "EXEC"]
+            .map(crate::record)
+            .concat();
+        for log in [
+            transaction,
+            ["SET a 1", command].map(crate::record).concat(),
+        ] {
+            let directory = log_of("i", &[&log]);
+            let (status, said) = refused(&directory, &["--databases", "4"]);
+            assert_eq!(status.code(), Some(1));
+            let expected = format!("is too few for the {command} at offset");
+            assert!(said.contains(&expected), "{said}");
+        }
+    }
 }
 
 #[test]

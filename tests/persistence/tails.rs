@@ -2,7 +2,7 @@
 //! done is refused.
 
 use crate::support::{self, Directory, Program, Server, ours, run_to_end};
-use crate::{dump, encode, file_of, log_of, random, record};
+use crate::{dump, encode, file_of, log_of, random, record, rewrite};
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::{Command, ExitStatus};
@@ -320,4 +320,28 @@ fn a_log_whose_manifest_is_lost_is_refused_and_left_alone() {
     assert_eq!(status.code(), Some(1));
     assert!(said.contains("1.base.aof beside it holds a part"), "{said}");
     assert_eq!(fs::read(base).unwrap(), log);
+}
+
+#[test]
+fn a_redis_base_whose_manifest_is_lost_is_refused_and_not_passed_over() {
+    let directory = log_of("bi", &[b"REDIS0010", b""]);
+    let folder = directory.0.join("appendonlydir");
+    let base = folder.join("appendonly.aof.1.base.rdb");
+    fs::rename(file_of(&directory.0, 0), &base).unwrap();
+    fs::remove_file(folder.join("appendonly.aof.manifest")).unwrap();
+    let (status, said) = refused(&directory, &[]);
+    assert_eq!(status.code(), Some(1));
+    assert!(said.contains("1.base.rdb beside it holds a part"), "{said}");
+}
+
+#[test]
+fn a_log_whose_files_are_named_like_temporary_ones_is_no_rubbish() {
+    let flags = &["--appendfilename", "temp-cache.aof"];
+    let mut server = Server::start(flags);
+    server.client().run("SET k v");
+    rewrite(&mut server.client());
+    for _ in 0..2 {
+        server.crash();
+        assert_eq!(server.client().run("GET k"), "\"v\"");
+    }
 }

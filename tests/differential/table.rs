@@ -1,0 +1,70 @@
+//! What a server says of its commands, as one line for each, so that two servers can be compared.
+//!
+//! Of the flags only those that this server has; of the arguments nothing, for it gives them as one
+//! line of text (README, "Differences from Redis").
+
+use std::collections::BTreeMap;
+use std::io;
+
+use crate::wire::{Connection, Frame};
+
+/// In the order in which Redis has them.
+const FLAGS: [&str; 7] = [
+    "write",
+    "readonly",
+    "admin",
+    "loading",
+    "skip_slowlog",
+    "no_auth",
+    "no_multi",
+];
+
+/// Of each command its name, and then what COMMAND and COMMAND DOCS say of it.
+pub type Table = BTreeMap<String, String>;
+
+pub fn read(address: &str) -> io::Result<Table> {
+    let mut connection = Connection::open(address)?;
+    let mut table = Table::new();
+    for command in &connection.ask(&[b"COMMAND"])?.items {
+        add_info(command, &mut table);
+    }
+    add_docs(&connection.ask(&[b"COMMAND", b"DOCS"])?, &mut table);
+    Ok(table)
+}
+
+/// `[name, arity, flags, first key, last key, step, …, subcommands]`
+fn add_info(command: &Frame, table: &mut Table) {
+    let [name, arity, flags, first, last, step, .., subcommands] = &command.items[..] else {
+        panic!("COMMAND says of each command what Redis 7 does, not {command}");
+    };
+    let mut flags: Vec<_> = flags.items.iter().map(text).collect();
+    flags.retain(|flag| FLAGS.contains(&flag.as_str()));
+    let numbers: Vec<_> = [arity, first, last, step].map(text).into();
+    let said = format!("{} {}", numbers.join(" "), flags.join(" "));
+    table.insert(text(name), said);
+    for subcommand in &subcommands.items {
+        add_info(subcommand, table);
+    }
+}
+
+/// `name, [field, value, field, value …]`, and so on.
+fn add_docs(docs: &Frame, table: &mut Table) {
+    for pair in docs.items.chunks(2) {
+        for about in pair[1].items.chunks(2) {
+            match text(&about[0]).as_str() {
+                // Some of Redis's end in a period, and one in a space.
+                field @ ("summary" | "since" | "group") => {
+                    let said = table.entry(text(&pair[0])).or_default();
+                    let value = text(&about[1]);
+                    *said += &format!("; {field}: {}", value.trim_end_matches(['.', ' ']));
+                }
+                "subcommands" => add_docs(&about[1], table),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn text(frame: &Frame) -> String {
+    String::from_utf8_lossy(&frame.text).into_owned()
+}
