@@ -1,4 +1,5 @@
-# Turns the samples of bench.sh into the Markdown tables of the README.
+# Turns the samples of bench.sh into the Markdown tables of the README: first the rows that have a
+# target, then, folded up, all of them.
 #
 # In, one measurement a line, separated by tabs: heading, title, unit, target, side, round, value,
 # CPU seconds. A heading and a title make a row; what is measured beside ours is Redis, or the
@@ -22,12 +23,27 @@ BEGIN { FS = "\t" }
 
 END {
     for (s = 1; s <= sections; s++) {
-        printf "\n#### %s%s\n\n", headings[s], direction(headings[s])
-        printf "| what | ours | %s | ratio | | target |\n|---|--:|--:|--:|---|---|\n", other[headings[s]]
-        for (r = 1; r <= rows; r++) if (heading[order[r]] == headings[s]) print_row(order[r])
+        some = 0
+        for (r = 1; r <= rows; r++) {
+            if (heading[order[r]] != headings[s] || target[order[r]] == "") continue
+            if (!some++) open_table(headings[s], " target |")
+            print_row(order[r], " " judge(order[r]) " |")
+        }
     }
     if (quick != "") print "\nOne short run of each: that it runs is all this says."
     else if (judged) printf "\n%d of %d targets are met.%s\n", met, judged, missed == "" ? "" : " Missed:\n" missed
+    print "\n<details><summary>All that was measured</summary>"
+    for (s = 1; s <= sections; s++) {
+        open_table(headings[s], "")
+        for (r = 1; r <= rows; r++) if (heading[order[r]] == headings[s]) print_row(order[r], "")
+    }
+    print "\n</details>"
+}
+
+function open_table(heading, last) {
+    printf "\n#### %s%s\n\n", heading, direction(heading)
+    printf "| what | ours | %s | ratio | |%s\n|---|--:|--:|--:|---|%s\n", other[heading], last,
+        last == "" ? "" : "---|"
 }
 
 function direction(heading) {
@@ -35,20 +51,22 @@ function direction(heading) {
     if (heading ~ /^(Server|99th|Memory|Pauses)/) return " (less is better)"
 }
 
-function print_row(row,    i, ratio, text, lengthy) {
-    # A ratio is taken within a round, where both had the same weather.
+# `last` is what comes behind the bar.
+function print_row(row, last,    ratio, lengthy) {
+    ratio = ratio_of(row)
+    lengthy = ratio == "" ? "–" : "**" ratio "**" (size > 1 ? sprintf(" (%.2f–%.2f)", low, high) : "")
+    printf "| %s | %s | %s | %s | %s |%s\n", title[row], cell(row, "ours"), cell(row, "other"),
+        lengthy, bar(ratio), last
+}
+
+# As it is printed, and so it is judged: what is shown as 1.00 must not fail for being 0.998. A ratio
+# is taken within a round, where both had the same weather. Sets size, low and high.
+function ratio_of(row,    i, ratio) {
     for (i = 1; i <= rounds; i++)
         if (value[row, "ours", i] != "" && value[row, "other", i] > 0)
             ratios[row, "of", i] = value[row, "ours", i] / value[row, "other", i]
     ratio = median(ratios, row, "of")
-    text = lengthy = "–"
-    if (size) {
-        # Judged as printed: what is shown as 1.00 must not fail for being 0.998.
-        ratio = text = sprintf("%.2f", ratio)
-        lengthy = "**" text "**" (size > 1 ? sprintf(" (%.2f–%.2f)", low, high) : "")
-    }
-    printf "| %s | %s | %s | %s | %s | %s |\n", title[row], cell(row, "ours"), cell(row, "other"),
-        lengthy, bar(ratio), judge(row, ratio)
+    return ratio == "" ? "" : sprintf("%.2f", ratio)
 }
 
 # The median of samples[row, side, 1..rounds], or ""; sets size, low and high.
@@ -90,8 +108,8 @@ function bar(x,    blocks, text) {
     return text (blocks > 0 ? "…" : "")
 }
 
-function judge(row, ratio,    what, sign, goal, x, text, good) {
-    if (target[row] == "") return ""
+function judge(row,    ratio, what, sign, goal, x, text, good) {
+    ratio = ratio_of(row)
     what = target[row] ~ /^ours/ ? "ours" : "ratio"
     sign = target[row] ~ />=/ ? "≥" : "≤"
     goal = substr(target[row], length(what) + 3)

@@ -22,8 +22,9 @@ use std::path::{Path, PathBuf};
 /// With what the name of a base begins while it is being written; Redis's too.
 pub const TEMPORARY_BASE: &str = "temp-rewriteaof-";
 
+/// One file of the log, and one line of the manifest.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Entry {
+pub struct LogFile {
     pub name: String,
     pub seq: u64,
 }
@@ -35,12 +36,12 @@ pub struct Manifest {
     pub directory: PathBuf,
     /// `appendfilename`, with which all names begin.
     pub prefix: String,
-    pub base: Option<Entry>,
+    pub base: Option<LogFile>,
     /// Where the base is, as long as it has not been moved to the others.
     pub bare: Option<PathBuf>,
     /// In the order of replay.
-    pub incrs: Vec<Entry>,
-    pub history: Vec<Entry>,
+    pub incrs: Vec<LogFile>,
+    pub history: Vec<LogFile>,
 }
 
 impl Manifest {
@@ -123,7 +124,7 @@ impl Manifest {
             return Err("a name without a directory");
         }
         let last = self.incrs.last().map_or(0, |entry| entry.seq);
-        let entry = Entry { name, seq };
+        let entry = LogFile { name, seq };
         match kind {
             'b' if self.base.is_none() => self.base = Some(entry),
             'i' if seq > last => self.incrs.push(entry),
@@ -144,7 +145,7 @@ impl Manifest {
 
     /// The first half of that: writes it under a temporary name.
     pub fn prepare(&self) -> io::Result<()> {
-        let line = |entry: &Entry, kind| {
+        let line = |entry: &LogFile, kind| {
             format!(
                 "file {} seq {} type {kind}\n",
                 quoted(&entry.name),
@@ -171,11 +172,11 @@ impl Manifest {
     }
 
     /// The live files in the order of replay.
-    pub fn live(&self) -> impl Iterator<Item = &Entry> {
+    pub fn live(&self) -> impl Iterator<Item = &LogFile> {
         self.base.iter().chain(&self.incrs)
     }
 
-    pub fn path_of(&self, entry: &Entry) -> PathBuf {
+    pub fn path_of(&self, entry: &LogFile) -> PathBuf {
         match &self.bare {
             Some(bare) if self.base.as_ref() == Some(entry) => bare.clone(),
             _ => self.directory.join(&entry.name),
@@ -183,7 +184,7 @@ impl Manifest {
     }
 
     /// The incr file that is to follow the last one. Its name is not in the manifest yet.
-    pub fn next_incr(&self) -> Entry {
+    pub fn next_incr(&self) -> LogFile {
         let last = self.incrs.iter().map(|entry| entry.seq).max();
         self.unused("incr", last)
     }
@@ -201,12 +202,12 @@ impl Manifest {
 
     /// The first name after number `last` that no file has. One that is there and not listed is
     /// nothing that we know of, and must not be overwritten.
-    fn unused(&self, kind: &str, last: Option<u64>) -> Entry {
+    fn unused(&self, kind: &str, last: Option<u64>) -> LogFile {
         let mut seq = last.unwrap_or(0) + 1;
         loop {
             let name = format!("{}.{seq}.{kind}.aof", self.prefix);
             if !self.directory.join(&name).exists() {
-                return Entry { name, seq };
+                return LogFile { name, seq };
             }
             seq += 1;
         }

@@ -13,7 +13,7 @@
 //! **How Redis does it**: aof.c, `loadAppendOnlyFiles` and `aofUpgradePrepare`.
 
 use super::load::{self, Extent, Replay, Stop};
-use super::manifest::{self, Entry, Manifest};
+use super::manifest::{self, LogFile, Manifest};
 use super::{Aof, Target};
 use crate::config::Config;
 use crate::say;
@@ -91,8 +91,9 @@ impl Aof {
         status
             .load_total
             .store(total_size(manifest), Ordering::Relaxed);
-        let files: Vec<&Entry> = manifest.live().collect();
-        let length = |entry: &&Entry| fs::metadata(manifest.path_of(entry)).map_or(0, |m| m.len());
+        let files: Vec<&LogFile> = manifest.live().collect();
+        let length =
+            |entry: &&LogFile| fs::metadata(manifest.path_of(entry)).map_or(0, |m| m.len());
         // A kill between the two halves of a rewrite's switch leaves an empty file at the end.
         let last = files.iter().rposition(|entry| length(entry) > 0);
         let begin = Instant::now();
@@ -279,7 +280,7 @@ fn with_bare_file(config: &Config, dir: &Path) -> Result<Option<Manifest>, Strin
     if !bare.exists() {
         return Ok(None);
     }
-    let base = Entry {
+    let base = LogFile {
         name: prefix.clone(),
         seq: 1,
     };
