@@ -20,7 +20,16 @@ const FLAGS: [&str; 7] = [
 ];
 
 /// Of each command its name, and then what COMMAND and COMMAND DOCS say of it.
-pub type Table = BTreeMap<String, String>;
+pub type Table = BTreeMap<String, Said>;
+
+#[derive(Default, Debug)]
+pub struct Said {
+    /// By COMMAND: arity, keys, flags.
+    pub info: String,
+    /// By COMMAND DOCS: summary, and since when.
+    pub docs: String,
+    pub group: String,
+}
 
 pub fn read(address: &str) -> io::Result<Table> {
     let mut connection = Connection::open(address)?;
@@ -40,8 +49,8 @@ fn add_info(command: &Frame, table: &mut Table) {
     let mut flags: Vec<_> = flags.items.iter().map(text).collect();
     flags.retain(|flag| FLAGS.contains(&flag.as_str()));
     let numbers: Vec<_> = [arity, first, last, step].map(text).into();
-    let said = format!("{} {}", numbers.join(" "), flags.join(" "));
-    table.insert(text(name), said);
+    let said = table.entry(text(name)).or_default();
+    said.info = format!("{} {}", numbers.join(" "), flags.join(" "));
     for subcommand in &subcommands.items {
         add_info(subcommand, table);
     }
@@ -51,13 +60,13 @@ fn add_info(command: &Frame, table: &mut Table) {
 fn add_docs(docs: &Frame, table: &mut Table) {
     for pair in docs.items.chunks(2) {
         for about in pair[1].items.chunks(2) {
+            let said = table.entry(text(&pair[0])).or_default();
+            let value = text(&about[1]);
             match text(&about[0]).as_str() {
-                // Some of Redis's end in a period, and one in a space.
-                field @ ("summary" | "since" | "group") => {
-                    let said = table.entry(text(&pair[0])).or_default();
-                    let value = text(&about[1]);
-                    *said += &format!("; {field}: {}", value.trim_end_matches(['.', ' ']));
-                }
+                // Some of Redis's summaries end in a period, and one in a space.
+                "summary" => said.docs += value.trim_end_matches(['.', ' ']),
+                "since" => said.docs += &format!("; since {value}"),
+                "group" => said.group = value,
                 "subcommands" => add_docs(&about[1], table),
                 _ => {}
             }
