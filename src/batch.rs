@@ -104,7 +104,8 @@ pub struct Batch<'a> {
     time: Time,
     /// Whether the log replays, and nothing is to be logged or counted.
     replaying: bool,
-    /// What failed last in a replay: the words of the command, and its error.
+    /// What has failed in the record that replays, its words and its error: a database that is not there,
+    /// or else what failed last.
     failure: Option<(Vec<Vec<u8>>, Error)>,
     /// How much the command that ran last has changed.
     dirty: u64,
@@ -167,7 +168,10 @@ impl<'a> Batch<'a> {
                 Some(transaction) if !row.command.is(Flag::NotQueued) => {
                     transaction.writes |= matches!(row.command.run, Run::Write(_));
                     transaction.listens |= row.command.is(Flag::Listens);
-                    transaction.queue.push((row.index, args.to_owned()));
+                    // As in Redis: what EXEC will refuse need not be kept.
+                    if !transaction.aborted && !client.watch_flag.load(Ordering::Relaxed) {
+                        transaction.queue.push((row.index, args.to_owned()));
+                    }
                     self.account.last_row = Some(row.index);
                     reply.status("QUEUED");
                 }
@@ -231,12 +235,17 @@ impl<'a> Batch<'a> {
         // slow log their beginnings.
         args.keeps_large = self.each_is_shown();
         let short = (args.large_size() > 0).then(|| shorten_words(&shown(row, args)));
+        if row.command.is(Flag::ShowsCounters) {
+            self.account.time_untimed();
+            self.settle(client);
+        }
         let result = self.run_handler(row, client, args, reply);
         let failed = result.is_err();
         if let Err(error) = result {
             reply.out.truncate(begin);
             reply.error(&error);
-            if self.replaying {
+            let outweighs = matches!(self.failure, Some((_, Error::DbIndexOutOfRange)));
+            if self.replaying && !outweighs {
                 self.failure = Some((shorten_words(&shown(row, args)), error));
             }
         }
@@ -366,7 +375,9 @@ impl<'a> Batch<'a> {
         }
         self.records.begin();
         client.in_exec = true;
-        reply.array(queue.len());
+        let queued = queue.len();
+        client.public.queued.store(queued as i64, Ordering::Relaxed);
+        reply.array(queued);
         let mut dirty = 0;
         for (index, mut args) in queue {
             self.call(&TABLE.rows[index], client, &mut args, reply);
@@ -430,12 +441,18 @@ impl<'a> Batch<'a> {
         }
         self.logged.clear();
         client.update_public(reply.protocol, self.account.last_row);
+        self.settle(client);
+        self.account.tell_journey(client, &self.logged_at);
+    }
+
+    /// Adds what has been counted to what all may see: at the end of a batch, and before a command that
+    /// shows it.
+    fn settle(&mut self, client: &Client) {
         let counters = &client.public.counters;
         self.account.settle(&self.server.stats, counters);
         counters.add(Count::Hits, self.notes.hits.take());
         counters.add(Count::Misses, self.notes.misses.take());
         add(&self.server.stats.expired_keys, self.notes.deleted.take());
-        self.account.tell_journey(client, &self.logged_at);
     }
 
     /// Replaces the replies of all commands that are in the log by the error.

@@ -417,7 +417,10 @@ impl Client {
         public
             .patterns
             .store(self.patterns.len(), Ordering::Relaxed);
-        public.queued.store(queued, Ordering::Relaxed);
+        // EXEC has said how many it runs.
+        if !self.in_exec {
+            public.queued.store(queued, Ordering::Relaxed);
+        }
         public.watching.store(self.watched.len(), Ordering::Relaxed);
         if let Some(index) = last_command {
             public.last_command.store(index, Ordering::Relaxed);

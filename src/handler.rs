@@ -3,7 +3,7 @@
 //! Each command is one row ([`Command`]) in the file of its group: name, arity, handler, key
 //! positions, what the documentation says, and for few of them a [`Flag`]. The row is all there is:
 //! arity errors, `COMMAND`, the statistics and the README's list are read from it, and so is what the
-//! batch and the connection must know (only PING is known to them by its name).
+//! batch and the connection must know (only PING and SELECT are known to them by name).
 //!
 //! What a handler may do follows from the type of its function, which is its lock:
 //!
@@ -109,7 +109,7 @@ pub const SUBCOMMAND_KEY: Keys = keys(2, 2, 1);
 /// Redis's, and COMMAND shows four of them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Flag {
-    /// It is about the server, and not shown to monitors.
+    /// For the operator; monitors are not shown it.
     Admin,
     /// It is not in the slow log.
     SkipSlowlog,
@@ -117,7 +117,8 @@ pub enum Flag {
     NoAuth,
     /// It may not be said inside MULTI.
     NoMulti,
-    /// Others than its client may notice it, so it is not for monitors, who are a kind of replica.
+    /// PUBLISH: it changes no key, but Redis sends it to replicas, of which it takes monitors for a kind;
+    /// so these may not say it.
     MayReplicate,
     /// DEBUG: refused unless `enable-debug-command` allows it.
     Protected,
@@ -131,6 +132,8 @@ pub enum Flag {
     Listens,
     /// A RESP2 client may say it while it is subscribed, when replies cannot be told from messages.
     WhileSubscribed,
+    /// It shows or resets what is counted, so what its batch has counted so far must be there.
+    ShowsCounters,
     /// With no more than two arguments it never takes longer than a microsecond, if they and the
     /// answer are short (account.rs, `is_quick`).
     Quick,

@@ -376,7 +376,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_a_password_only_this_machine_begin_service() {
+    fn without_a_password_only_this_machine_is_served() {
         let config = |flags: &[&str]| match Config::from_args(flags.iter().map(|flag| flag.into()))
         {
             Ok(Start::Serve(config, _)) => config,

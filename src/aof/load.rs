@@ -277,7 +277,8 @@ pub fn judge_tail(path: &Path, stop: &Stop, most_garbage: u64) -> Result<Vec<u8>
     }
     match whole_record_in(written) {
         Err(()) => Err(format!(
-            "{reason}; and what follows looks like records in too many ways to be judged"
+            "{reason}; and what follows looks like records in too many ways to be judged. If it is no \
+             loss, `--check-aof --fix` cuts it"
         )),
         Ok(Some(at)) => Err(format!(
             "{reason}; but from {} on there are whole records up to the end of the file, so this \
@@ -309,11 +310,12 @@ fn ends_too_early(mut bytes: &[u8]) -> bool {
     }
 }
 
-/// How often, on the average, a byte of a tail may be read while it is judged.
-const PATIENCE: usize = 64;
+/// Bytes that may be read of any tail while it is judged, about a second's work; and how many times a
+/// long one may be read over. A tail that needs more was made to.
+const PATIENCE: (usize, usize) = (1 << 30, 64);
 
 /// Where in the tail, behind its first broken record, a record begins from which all is whole. An
-/// error if somebody has made the tail so that to find out would take for ever.
+/// error if to find out takes more than [`PATIENCE`].
 fn whole_record_in(tail: &[u8]) -> Result<Option<usize>, ()> {
     let mut args = Args::default();
     // The records of an open MULTI are whole, and yet part of what is torn.
@@ -326,7 +328,7 @@ fn whole_record_in(tail: &[u8]) -> Result<Option<usize>, ()> {
     // Where records begin that lead to nothing: most places lie behind others, and are looked at
     // once and not once for each of those.
     let mut in_vain = HashSet::new();
-    let mut may_read = PATIENCE * tail.len();
+    let mut may_read = PATIENCE.0.max(PATIENCE.1 * tail.len());
     for at in (start..tail.len()).filter(begins) {
         let mut rest = &tail[at..];
         while in_vain.insert(tail.len() - rest.len()) {

@@ -27,14 +27,14 @@ impl Batch<'_> {
     /// Whether the command may run now, for reasons that have nothing to do with its arguments.
     pub(super) fn admit(&self, row: &Row, client: &Client) -> Result<(), Error> {
         let command = row.command;
+        if self.replaying {
+            return Ok(());
+        }
         if command.is(Flag::Protected) && !debug::is_allowed(client) {
             return Err(Error::DebugNotAllowed);
         }
         if client.owes_password() && !command.is(Flag::NoAuth) {
             return Err(Error::NoAuth);
-        }
-        if self.replaying {
-            return Ok(());
         }
         if client.transaction.is_some() && command.is(Flag::NoMulti) {
             return Err(Error::NotInTransaction);

@@ -97,7 +97,7 @@ impl<'a> Replayer<'a> {
         let Some((words, error)) = self.batch.failure.take() else {
             return Ok(());
         };
-        if let Error::DbIndexOutOfRange | Error::FirstDbIndex | Error::SecondDbIndex = error {
+        if error == Error::DbIndexOutOfRange {
             // What follows would go to another database, and stay there.
             let databases = self.batch.server.config.databases();
             let command = words.join(&b' ');

@@ -151,7 +151,10 @@ fn list(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
 
 /// The client itself must not be listed as it was a batch ago.
 fn bring_up_to_date(client: &Client, args: &Args, reply: &Reply) {
-    let name = [&args[0], b"|", &args[1]].concat();
+    let name = match client.in_exec {
+        true => b"exec".to_vec(),
+        false => [&args[0], b"|", &args[1]].concat(),
+    };
     client.update_public(reply.protocol, TABLE.find(&name).map(|row| row.index));
 }
 

@@ -33,6 +33,7 @@ pub const COMMANDS: &[Command] = &[
 #[rustfmt::skip]
 pub const ACL: &[Command] = &[
     command("acl",        -2, Run::Container(None), NO_KEY, "6.0.0", "",          "A container for Access List Control commands"),
+    command("acl|help",   2,  Run::Client(super::help), NO_KEY, "6.0.0", "",     "Show helpful text about the different subcommands"),
     command("acl|whoami", 2,  Run::Client(whoami), NO_KEY, "6.0.0", "",          "Return the name of the user associated to the current connection"),
 ];
 

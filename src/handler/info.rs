@@ -18,7 +18,7 @@
 //! which in Rust would take `unsafe`; here the kernel is asked how much memory the process has.
 
 use super::args::Cursor;
-use super::{Command, NO_KEY, REDIS_VERSION, Run, TABLE, VERSION, command};
+use super::{Command, Flag, NO_KEY, REDIS_VERSION, Run, TABLE, VERSION, command};
 use crate::client::{Client, Server};
 use crate::error::Error;
 use crate::resp::{Args, Reply};
@@ -30,7 +30,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("info", -1, Run::Mixed(info), NO_KEY, "1.0.0", "[section [section ...]]", "Get information and statistics about the server"),
+    command("info", -1, Run::Mixed(info), NO_KEY, "1.0.0", "[section [section ...]]", "Get information and statistics about the server").with(&[Flag::ShowsCounters]),
 ];
 
 /// Name, whether it is told without being asked for, and what writes its fields.

@@ -16,7 +16,7 @@
 //! anything, and a reply is a message like any other.
 
 use super::{Command, Flag, NO_KEY, Run, command};
-use crate::client::Client;
+use crate::client::{Client, Replies};
 use crate::error::Error;
 use crate::handler::args::Cursor;
 use crate::pubsub::{Kind, Outbox};
@@ -26,9 +26,9 @@ use std::sync::Arc;
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
     command("subscribe",       -2, Run::Client(subscribe),    NO_KEY, "2.0.0", "channel [channel ...]",     "Listen for messages published to the given channels").with(&[Flag::Listens, Flag::WhileSubscribed]),
-    command("unsubscribe",     -1, Run::Client(unsubscribe),  NO_KEY, "2.0.0", "[channel [channel ...]]",   "Stop listening for messages posted to the given channels").with(&[Flag::WhileSubscribed]),
+    command("unsubscribe",     -1, Run::Client(unsubscribe),  NO_KEY, "2.0.0", "[channel [channel ...]]",   "Stop listening for messages posted to the given channels").with(&[Flag::Listens, Flag::WhileSubscribed]),
     command("psubscribe",      -2, Run::Client(psubscribe),   NO_KEY, "2.0.0", "pattern [pattern ...]",     "Listen for messages published to channels matching the given patterns").with(&[Flag::Listens, Flag::WhileSubscribed]),
-    command("punsubscribe",    -1, Run::Client(punsubscribe), NO_KEY, "2.0.0", "[pattern [pattern ...]]",   "Stop listening for messages posted to channels matching the given patterns").with(&[Flag::WhileSubscribed]),
+    command("punsubscribe",    -1, Run::Client(punsubscribe), NO_KEY, "2.0.0", "[pattern [pattern ...]]",   "Stop listening for messages posted to channels matching the given patterns").with(&[Flag::Listens, Flag::WhileSubscribed]),
     command("publish",         3,  Run::Client(publish),      NO_KEY, "2.0.0", "channel message",           "Post a message to a channel").with(&[Flag::MayReplicate]),
     command("pubsub",          -2, Run::Container(None),      NO_KEY, "2.8.0", "",                          "A container for Pub/Sub commands"),
     command("pubsub|channels", -2, Run::Client(channels),     NO_KEY, "2.8.0", "[pattern]",                 "List active channels"),
@@ -93,6 +93,10 @@ fn remove(
     args: &Args,
     reply: &mut Reply,
 ) -> Result<(), Error> {
+    // As messages, confirmations come in spite of CLIENT REPLY OFF, and those go through the queue.
+    if client.replies != Replies::On {
+        outbox(client, reply)?;
+    }
     let at_once = reply.out.is_empty();
     let named: Vec<Vec<u8>> = Cursor::new(args).rest().map(<[u8]>::to_vec).collect();
     let names = if named.is_empty() {
@@ -111,7 +115,6 @@ fn remove(
     if let Some(outbox) = &client.outbox
         && at_once
     {
-        // As messages, confirmations come in spite of CLIENT REPLY OFF.
         outbox.push_reply(&reply.out);
         reply.out.truncate(0);
     }

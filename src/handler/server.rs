@@ -202,6 +202,15 @@ pub fn show_monitors(client: &Client, row: &Row, args: &Args, now: u64, reply: &
     }
 }
 
+/// Options whose values nobody is shown. All but the first are refused, but may be a secret all the same.
+const SECRETS: [&[u8]; 5] = [
+    b"requirepass",
+    b"masterauth",
+    b"masteruser",
+    b"tls-key-file-pass",
+    b"tls-client-key-file-pass",
+];
+
 /// A command's words as others may see them: without the passwords.
 pub fn shown<'a>(row: &Row, args: &'a Args) -> Vec<&'a [u8]> {
     let mut secrets = 0..0;
@@ -210,7 +219,7 @@ pub fn shown<'a>(row: &Row, args: &'a Args) -> Vec<&'a [u8]> {
         match row.command.name {
             "auth" if index == 0 => secrets = 1..args.len(),
             "hello" if word.eq_ignore_ascii_case(b"auth") => secrets = index + 1..index + 3,
-            "config|set" if word.eq_ignore_ascii_case(b"requirepass") => {
+            "config|set" if SECRETS.iter().any(|name| word.eq_ignore_ascii_case(name)) => {
                 secrets = index + 1..index + 2;
             }
             _ => {}

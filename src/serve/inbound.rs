@@ -6,8 +6,8 @@
 //!    └───────────────────────────────────────┘
 //! ```
 //!
-//! **Spinning**, which is to wait awake. To put a thread to sleep and to wake it up takes longer than a command does,
-//! and a client that waits for each answer has it done for each. So when a client is alone, its
+//! **Spinning** is to wait without sleeping. To put a thread to sleep and to wake it up takes longer than
+//! a command does, and a client that waits for each answer has it done for each. So when a client is alone, its
 //! thread first looks for input again and again, for [`SPIN`], and only then goes to sleep: the
 //! next command finds it running. Between two looks it yields, or another thread on its core would wait
 //! for a whole tick of the kernel's, 4 ms; and that may be the client. Measured with one client that sends

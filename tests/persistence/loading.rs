@@ -252,10 +252,10 @@ fn a_log_of_more_databases_than_there_are_is_refused() {
 
 #[test]
 fn so_is_a_log_that_moves_a_key_there() {
-    for command in ["MOVE a 9", "COPY a b DB 9", "SWAPDB 0 9"] {
-        let transaction = ["SET a 1", "MULTI", command, "EXEC"]
-            .map(crate::record)
-            .concat();
+    for command in ["SELECT 9", "MOVE a 9", "COPY a b DB 9", "SWAPDB 0 9"] {
+        // What fails behind it in the same transaction must not hide it.
+        let transaction = ["SET a 1", "MULTI", command, "INCRBY a x", "EXEC"];
+        let transaction = transaction.map(crate::record).concat();
         for log in [
             transaction,
             ["SET a 1", command].map(crate::record).concat(),

@@ -345,3 +345,25 @@ fn a_log_whose_files_are_named_like_temporary_ones_is_no_rubbish() {
         assert_eq!(server.client().run("GET k"), "\"v\"");
     }
 }
+
+/// What a value looks like inside is its owner's business, as long as it does not take for ever.
+#[test]
+fn a_torn_value_full_of_what_looks_like_records_is_cut() {
+    let value = "\n*1\r\n$65000\r\n".repeat(5000);
+    let torn = [
+        &b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$99999\r\n"[..],
+        value.as_bytes(),
+    ]
+    .concat();
+    let server = start(log_of("i", &[&[record("SET good 1"), torn].concat()]), &[]);
+    assert_eq!(server.client().run("DBSIZE"), "(integer) 1");
+}
+
+#[test]
+fn what_no_client_may_say_may_stand_in_a_log() {
+    let log = ["MULTI", "DEBUG SLEEP 0", "SET x 1", "EXEC"]
+        .map(record)
+        .concat();
+    let server = start(log_of("i", &[&log]), &[]);
+    assert_eq!(server.client().run("GET x"), "\"1\"");
+}
