@@ -167,7 +167,7 @@ impl<'a> Batch<'a> {
             Ok(row) => match &mut client.transaction {
                 Some(transaction) if !row.command.is(Flag::NotQueued) => {
                     transaction.writes |= matches!(row.command.run, Run::Write(_));
-                    transaction.listens |= row.command.is(Flag::Listens);
+                    transaction.opens_outbox |= row.command.is(Flag::OpensOutbox);
                     // As in Redis: what EXEC will refuse need not be kept.
                     if !transaction.aborted && !client.watch_flag.load(Ordering::Relaxed) {
                         transaction.queue.push((row.index, args.to_owned()));
@@ -236,7 +236,6 @@ impl<'a> Batch<'a> {
         args.keeps_large = self.each_is_shown();
         let short = (args.large_size() > 0).then(|| shorten_words(&shown(row, args)));
         if row.command.is(Flag::ShowsCounters) {
-            self.account.time_untimed();
             self.settle(client);
         }
         let result = self.run_handler(row, client, args, reply);

@@ -254,8 +254,8 @@ pub struct Transaction {
     pub aborted: bool,
     /// Whether any of them writes, so that EXEC needs the exclusive lock.
     pub writes: bool,
-    /// Whether any of them makes the client a listener, so that EXEC may.
-    pub listens: bool,
+    /// Whether any of them may give the client an outbox, so that EXEC may.
+    pub opens_outbox: bool,
 }
 
 /// CLIENT REPLY: which replies the client wants.

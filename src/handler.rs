@@ -3,7 +3,7 @@
 //! Each command is one row ([`Command`]) in the file of its group: name, arity, handler, key
 //! positions, what the documentation says, and for few of them a [`Flag`]. The row is all there is:
 //! arity errors, `COMMAND`, the statistics and the README's list are read from it, and so is what the
-//! batch and the connection must know (only PING and SELECT are known to them by name).
+//! batch and the connection must know (known by name are PING, SELECT, and those that carry a password).
 //!
 //! What a handler may do follows from the type of its function, which is its lock:
 //!
@@ -128,8 +128,8 @@ pub enum Flag {
     InLog,
     /// It is refused while the log loads, though it needs no data.
     NotLoading,
-    /// Afterwards the client may be sent what it has not asked for.
-    Listens,
+    /// It may give the client an outbox (pubsub.rs), so what was answered before must have left.
+    OpensOutbox,
     /// A RESP2 client may say it while it is subscribed, when replies cannot be told from messages.
     WhileSubscribed,
     /// It shows or resets what is counted, so what its batch has counted so far must be there.

@@ -330,8 +330,8 @@ impl Session<'_> {
 /// Whether the command is about to give the client an outbox: what EXEC runs may do so too.
 fn starts_outbox(client: &Client, row: Option<&Row>) -> bool {
     row.is_some_and(|row| match &client.transaction {
-        Some(transaction) => transaction.listens && matches!(row.command.run, Run::Exec),
-        None => row.command.is(Flag::Listens),
+        Some(transaction) => transaction.opens_outbox && matches!(row.command.run, Run::Exec),
+        None => row.command.is(Flag::OpensOutbox),
     })
 }
 

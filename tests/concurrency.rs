@@ -306,6 +306,42 @@ fn who_is_over_a_soft_limit_is_spared_when_the_limit_is_taken_away() {
     }
 }
 
+/// The one who reads must know where the one protocol ends and the other begins.
+#[test]
+fn messages_before_the_reply_to_hello_are_in_the_old_protocol_and_those_behind_it_in_the_new() {
+    let server = Server::start(&[]);
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            let mut publisher = server.client();
+            let stop = &stop;
+            scope.spawn(move || {
+                // Not for ever, or a failure below would wait for it.
+                for _ in 0..300_000 {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    publisher.run("PUBLISH c x");
+                }
+            });
+        }
+        let in_order = (0..1000).all(|_| {
+            let mut client = server.client();
+            client.run("HELLO 3");
+            client.run("SUBSCRIBE c");
+            client.raw(b"HELLO 2\r\n");
+            let mut read = || client.read();
+            let mut all = std::iter::repeat_with(&mut read);
+            let reply = all.find(|value| !matches!(value, Value::Push(_)));
+            let is_reply = matches!(&reply, Some(Value::Array(fields)) if fields.len() == 14);
+            let mut behind = (0..3).map(|_| read());
+            is_reply && behind.all(|value| matches!(&value, Value::Array(m) if m.len() == 3))
+        });
+        stop.store(true, Ordering::Relaxed);
+        assert!(in_order);
+    });
+}
+
 #[test]
 fn who_is_sent_messages_is_not_idle() {
     let server = Server::start(&[]);

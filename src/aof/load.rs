@@ -310,12 +310,14 @@ fn ends_too_early(mut bytes: &[u8]) -> bool {
     }
 }
 
-/// Bytes that may be read of any tail while it is judged, about a second's work; and how many times a
-/// long one may be read over. A tail that needs more was made to.
-const PATIENCE: (usize, usize) = (1 << 30, 64);
+/// So many bytes of any tail may be read while it is judged, over and over: about a second's work.
+const MOST_READ: usize = 1 << 30;
+
+/// A long tail may be read so many times over. One that needs more was made to.
+const MOST_TIMES: usize = 64;
 
 /// Where in the tail, behind its first broken record, a record begins from which all is whole. An
-/// error if to find out takes more than [`PATIENCE`].
+/// error if to find out takes more than [`MOST_READ`] and [`MOST_TIMES`] allow.
 fn whole_record_in(tail: &[u8]) -> Result<Option<usize>, ()> {
     let mut args = Args::default();
     // The records of an open MULTI are whole, and yet part of what is torn.
@@ -328,7 +330,7 @@ fn whole_record_in(tail: &[u8]) -> Result<Option<usize>, ()> {
     // Where records begin that lead to nothing: most places lie behind others, and are looked at
     // once and not once for each of those.
     let mut in_vain = HashSet::new();
-    let mut may_read = PATIENCE.0.max(PATIENCE.1 * tail.len());
+    let mut may_read = MOST_READ.max(MOST_TIMES * tail.len());
     for at in (start..tail.len()).filter(begins) {
         let mut rest = &tail[at..];
         while in_vain.insert(tail.len() - rest.len()) {

@@ -6,13 +6,13 @@
 //!    └───────────────────────────────────────┘
 //! ```
 //!
-//! **Spinning** is to wait without sleeping. To put a thread to sleep and to wake it up takes longer than
-//! a command does, and a client that waits for each answer has it done for each. So when a client is alone, its
-//! thread first looks for input again and again, for [`SPIN`], and only then goes to sleep: the
-//! next command finds it running. Between two looks it yields, or another thread on its core would wait
-//! for a whole tick of the kernel's, 4 ms; and that may be the client. Measured with one client that sends
-//! one command at a time: 1.7 times as many commands a second, each at 1.2 to 1.4 times the CPU time. (A
-//! client that takes 30 µs to think pays the CPU time and gains little.)
+//! **Spinning** is to wait without sleeping. To put a thread to sleep and to wake it up takes longer
+//! than a command does, and a client that waits for each answer has it done for each. So when a client
+//! is alone, its thread first looks for input again and again, for [`SPIN`], and only then goes to
+//! sleep: the next command finds it running. Between two looks it yields, or another thread on its core
+//! would wait for a whole tick of the kernel's, 4 ms; and that may be the client. Measured with one
+//! client that sends one command at a time: 1.7 times as many commands a second, each at 1.2 to 1.4
+//! times the CPU time. (A client that takes 30 µs to think pays the CPU time and gains little.)
 //!
 //! A client is alone if no other has run a batch since the one before its latest; so where the cores
 //! have other clients to serve nobody spins, and with one core nobody ever does. If nothing came

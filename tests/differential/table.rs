@@ -1,4 +1,4 @@
-//! What a server says of its commands, as one line for each, so that two servers can be compared.
+//! What a server says of each of its commands, so that two servers can be compared.
 //!
 //! Of the flags only those that this server has; of the arguments nothing, for it gives them as one
 //! line of text (README, "Differences from Redis").
