@@ -4,7 +4,7 @@
 #   2. the same transcripts against redis-server, which shows that they are true;
 #   3. the differential fuzz: random commands to both, replies compared byte for byte; 100,000 of
 #      them to the release build, and FUZZ_DEBUG_OPS (10,000) to the debug build, which has more
-#      assertions. FUZZ_OPS and FUZZ_SEED (tests/differential.rs) change that.
+#      assertions. FUZZ_OPS and FUZZ_SEED (tests/differential/main.rs) change that.
 # A transcript that shows a newer Redis than the one installed, or a deliberate difference, is
 # listed as not run. Needs cargo and redis-server; REDIS_SERVER names another executable.
 set -eu
@@ -35,4 +35,4 @@ for profile in release dev; do
         cargo test --quiet --profile $profile --test differential -- --nocapture
 done
 
-echo "conformance: no difference in $(ls tests/transcripts/*.txt | wc -l) transcripts, apart from those listed as not run."
+echo "conformance: no difference in $(ls tests/transcripts/*/*.txt | wc -l) transcripts, apart from those listed as not run."

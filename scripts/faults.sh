@@ -3,7 +3,7 @@
 #
 # A small library, made here by the C compiler and preloaded under the server, makes write and fsync
 # of the log's files fail, stop short, or take long, as a file says that the script changes while
-# the server runs. (tests/persistence.rs has what can be had without it: a full disk.) Looked at:
+# the server runs. (tests/persistence/ has what can be had without it: a full disk.) Looked at:
 #
 #   EIO on write      the write is not acknowledged, readers go on, recovery by itself
 #   short writes      nothing is to be seen of them

@@ -16,7 +16,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use support::transcript::{Action, Transcript};
+use support::transcript::{self, Action, Transcript};
 use support::{Server, Value};
 
 /// The files of the evening, in the order in which to read them; those that are only for looking
@@ -310,8 +310,8 @@ fn scripts_say_what_they_do_and_what_they_found() {
 #[test]
 fn every_command_stands_in_a_transcript() {
     let mut seen: Vec<String> = Vec::new();
-    for path in files(&root().join("tests/transcripts")) {
-        for step in Transcript::read(&path).steps {
+    for name in transcript::all() {
+        for step in Transcript::read(&name).steps {
             if let Action::Command { modes, words, .. } = step.action
                 && !modes.iter().any(|mode| mode == "send")
             {

@@ -1,4 +1,5 @@
-//! Runs `tests/transcripts/*.txt`: what a person would type at redis-cli and what it would print.
+//! Runs `tests/transcripts/GROUP/NAME.txt`: what a person would type at redis-cli and what it
+//! would print.
 //!
 //! ```text
 //! a> SET k "two words"       the client's name, then the command as at redis-cli
@@ -33,7 +34,7 @@
 //! Every file has a server of its own. The same files run, and must agree, against a redis-server
 //! that is started here (`REDIS_SERVER=redis-server`), or against an empty one that is running
 //! (`REDIS=127.0.0.1:6379`), where files that need flags, restarts or the log are passed over.
-//! `ONLY=hash-` takes the files whose names contain that; `UPDATE=1` writes what the server says
+//! `ONLY=hash/` takes the files whose names contain that; `UPDATE=1` writes what the server says
 //! into the files, `<ms+…>` for times near now, and leaves alone what agrees.
 
 // A list of what was not run is for the person who asked for the comparison.
@@ -42,17 +43,16 @@
 mod support;
 
 use std::collections::HashMap;
-use std::fs;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
+use support::patience::Patience;
 use support::pattern::{line_matches, lines_match, mask_times, unix_ms};
-use support::transcript::{Action, Step, Transcript, parse_version};
-use support::{Client, Directory, LIMIT, Program, Record, Server, Value, bare, quoted};
+use support::transcript::{self, Action, Step, Transcript, parse_version};
+use support::{Client, Directory, Program, Record, Server, Value, bare, quoted};
 
 /// What the transcripts are held against.
 #[derive(Clone)]
@@ -65,29 +65,23 @@ enum Target {
 fn every_transcript_says_what_the_server_answers() {
     let target = target();
     let only = std::env::var("ONLY").unwrap_or_default();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts");
-    let mut paths: Vec<PathBuf> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "txt"));
-    paths.retain(|path| path.file_name().unwrap().to_string_lossy().contains(&only));
-    paths.sort();
-    assert!(!paths.is_empty(), "no transcript has {only:?} in its name");
+    let mut names = transcript::all();
+    names.retain(|name| name.contains(&only));
+    assert!(!names.is_empty(), "no transcript has {only:?} in its name");
 
     let version = match &target {
         Target::Started(Program::Ours) => None,
         _ => Some(version(&target)),
     };
-    let queue = Mutex::new(paths.into_iter());
+    let queue = Mutex::new(names.into_iter());
     let outcomes = Mutex::new((Vec::new(), Vec::new()));
     // A server that is already running is shared by all files, so they take turns.
     let alone = matches!(target, Target::Running(_));
     let work = || {
-        while let Some(path) = next(&queue) {
-            let transcript = Transcript::read(&path);
+        while let Some(name) = next(&queue) {
+            let transcript = Transcript::read(&name);
             if let Some(reason) = not_for(&transcript, &target, version.as_deref()) {
-                let line = format!("{}: {reason}", transcript.short());
+                let line = format!("{name}: {reason}");
                 outcomes.lock().unwrap().1.push(line);
                 continue;
             }
@@ -114,7 +108,7 @@ fn every_transcript_says_what_the_server_answers() {
 }
 
 /// A function of its own so that the lock is free again while the file runs.
-fn next(queue: &Mutex<std::vec::IntoIter<PathBuf>>) -> Option<PathBuf> {
+fn next(queue: &Mutex<std::vec::IntoIter<String>>) -> Option<String> {
     queue.lock().unwrap().next()
 }
 
@@ -282,10 +276,10 @@ impl Session {
                 if !has("wait") {
                     return self.command(client, words, &has);
                 }
-                let deadline = Instant::now() + LIMIT;
+                let mut patience = Patience::new(self.server.as_ref().map(Server::pid));
                 loop {
                     let actual = self.command(client, words, &has)?;
-                    if lines_match(expected, &actual, self.began) || Instant::now() > deadline {
+                    if lines_match(expected, &actual, self.began) || patience.is_over() {
                         return Ok(actual);
                     }
                     thread::sleep(Duration::from_millis(5));
@@ -365,7 +359,8 @@ impl Session {
     /// The client of that name, connected at its first use.
     fn peer(&mut self, name: &str) -> io::Result<&mut Peer> {
         if !self.peers.contains_key(name) {
-            let client = Client::connect(self.address)?;
+            let server = self.server.as_ref().map(Server::pid);
+            let client = Client::connect_to(self.address, server)?;
             self.peers.insert(
                 name.to_string(),
                 Peer {

@@ -1,4 +1,4 @@
-//! A transcript file, parsed and written back; what the lines mean stands in `transcripts.rs`.
+//! A transcript file, parsed and written back; what the lines mean stands in `tests/transcripts.rs`.
 //!
 //! A line is a comment (`#`), a directive (`!`), a prompt (`name mode mode> command`), or output
 //! that is expected of the prompt or directive above it, up to a blank line. Directives for the
@@ -9,11 +9,14 @@ use super::{Record, split};
 use std::collections::HashMap;
 use std::fs;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+const FOLDER: &str = "tests/transcripts";
 
 /// A transcript, parsed. Line numbers count from zero; people are shown them from one.
 pub struct Transcript {
-    pub path: PathBuf,
+    /// `tests/transcripts/string/set.txt`
+    pub name: String,
     pub lines: Vec<String>,
     pub steps: Vec<Step>,
     pub flags: Vec<String>,
@@ -46,11 +49,11 @@ pub enum Action {
 }
 
 impl Transcript {
-    pub fn read(path: &Path) -> Transcript {
-        let text = fs::read_to_string(path).unwrap();
+    pub fn read(name: &str) -> Transcript {
+        let text = fs::read_to_string(root().join(name)).unwrap();
         let lines: Vec<String> = text.lines().map(str::to_string).collect();
         let mut transcript = Transcript {
-            path: path.to_path_buf(),
+            name: name.to_string(),
             lines: lines.clone(),
             steps: Vec::new(),
             flags: Vec::new(),
@@ -128,14 +131,9 @@ impl Transcript {
         })
     }
 
-    pub fn short(&self) -> String {
-        let name = self.path.file_name().unwrap().to_string_lossy();
-        format!("tests/transcripts/{name}")
-    }
-
     /// Where a person finds this line.
     pub fn place(&self, line: usize) -> String {
-        format!("{}:{}", self.short(), line + 1)
+        format!("{}:{}", self.name, line + 1)
     }
 
     /// Writes new expectations in place of the old ones.
@@ -151,8 +149,40 @@ impl Transcript {
             next = step.expected.end;
         }
         out.extend_from_slice(&self.lines[next..]);
-        fs::write(&self.path, out.join("\n") + "\n").unwrap();
+        fs::write(root().join(&self.name), out.join("\n") + "\n").unwrap();
     }
+}
+
+/// The names of all transcripts: each in the folder of its group.
+pub fn all() -> Vec<String> {
+    let mut names = Vec::new();
+    for group in files(FOLDER) {
+        let inside = root().join(&group);
+        assert!(
+            inside.is_dir(),
+            "{group} stands in no folder of a group, such as {FOLDER}/string"
+        );
+        names.extend(files(&group));
+    }
+    let is_text = |name: &String| name.ends_with(".txt");
+    assert!(
+        names.iter().all(is_text),
+        "not all of {names:?} are transcripts"
+    );
+    names
+}
+
+/// What is in a folder, in order, by names that begin at the project's root.
+fn files(folder: &str) -> Vec<String> {
+    let entries = fs::read_dir(root().join(folder)).unwrap();
+    let name = |entry: fs::DirEntry| format!("{folder}/{}", entry.file_name().to_string_lossy());
+    let mut names: Vec<String> = entries.map(|entry| name(entry.unwrap())).collect();
+    names.sort();
+    names
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 pub fn parse_version(text: &str) -> Vec<u32> {
