@@ -7,8 +7,8 @@ mod support;
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use support::process::{descriptors, eventually, threads};
-use support::{Client, Directory, Program, Server, Value, encode, log_files};
+use support::process::{descriptors, threads};
+use support::{Client, Directory, Program, Server, Value, encode, eventually, log_files};
 
 /// It served one connection at a time, and ended when that left.
 #[test]
@@ -202,8 +202,8 @@ fn hset_answers_how_many_fields_are_new() {
 #[test]
 fn an_unknown_command_is_an_error() {
     let server = Server::start(&[]);
-    let expected = "(error) ERR unknown command 'LPUSH', with args beginning with: 'k' 'v' ";
-    assert_eq!(server.client().run("LPUSH k v"), expected);
+    let expected = "(error) ERR unknown command 'NOSUCH', with args beginning with: 'k' 'v' ";
+    assert_eq!(server.client().run("NOSUCH k v"), expected);
 }
 
 /// A key could be a string and a hash at once.

@@ -11,8 +11,8 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
-use support::process::{cpu, descriptors, eventually, memory, threads};
-use support::{Client, Directory, Program, Server, Value, encode};
+use support::process::{cpu, descriptors, memory, threads};
+use support::{Client, Directory, Program, Server, Value, encode, eventually};
 
 const FULL: &str = "(error) ERR max number of clients reached";
 

@@ -4,7 +4,10 @@
 //! its reason: replies whose order is that of a hash table, replies that chance decides, and
 //! replies that hold a clock's reading.
 
-use crate::wire::{Command, Frame, upper};
+use std::mem::discriminant;
+
+use crate::command::{Command, upper};
+use crate::support::Value;
 
 /// Two servers that compute "now + 100 s" read their clocks at two moments. Milliseconds.
 const SKEW: i64 = 5_000;
@@ -22,11 +25,11 @@ pub fn close(ours: i64, theirs: i64) -> bool {
 
 /// Whether our reply to a command is as good as Redis's. `queue` holds the commands of the
 /// transaction that EXEC ended.
-pub fn same(command: &Command, queue: &[Command], ours: &Frame, theirs: &Frame) -> bool {
+pub fn same(command: &Command, queue: &[Command], ours: &Value, theirs: &Value) -> bool {
     if ours == theirs {
         return true;
     }
-    if ours.kind != theirs.kind || ours.is_error() {
+    if discriminant(ours) != discriminant(theirs) || ours.is_error() {
         return false;
     }
     let subcommand = command
@@ -35,12 +38,11 @@ pub fn same(command: &Command, queue: &[Command], ours: &Frame, theirs: &Frame) 
         .map_or(String::new(), |name| upper(name));
     match (command.name().as_str(), subcommand.as_str()) {
         ("EXEC", _) => {
-            let results = ours.items.iter().zip(&theirs.items).zip(queue);
-            ours.items.len() == theirs.items.len()
-                && ours.items.len() == queue.len()
-                && results
-                    .into_iter()
-                    .all(|((a, b), command)| same(command, &[], a, b))
+            let (ours, theirs) = (ours.items(), theirs.items());
+            let mut results = ours.iter().zip(&theirs).zip(queue);
+            ours.len() == theirs.len()
+                && ours.len() == queue.len()
+                && results.all(|((a, b), command)| same(command, &[], a, b))
         }
         // The order of a table, or of a hash that has become one; the dump at the end of a round
         // knows which hashes are small, and compares their order too.
@@ -49,16 +51,18 @@ pub fn same(command: &Command, queue: &[Command], ours: &Frame, theirs: &Frame) 
         }
         ("HGETALL", _) | ("CONFIG", "GET") => sorted(ours, 2) == sorted(theirs, 2),
         // Chance. The end of a round asks again, where it knows what may be answered.
-        ("RANDOMKEY", _) => ours.kind == b'$',
-        ("HRANDFIELD", _) => shape(ours) == shape(theirs) && distinct(command, ours),
+        ("RANDOMKEY", _) => matches!(ours, Value::Bulk(_)),
+        ("HRANDFIELD", _) => same_shape(ours, theirs) && distinct(command, ours),
         // Cursors are each server's own; `Step::Iterate` follows them to the end.
         ("SCAN" | "HSCAN", _) => is_scan_reply(ours) && is_scan_reply(theirs),
         // A clock.
-        ("TIME", _) => shape(ours) == shape(theirs),
+        ("TIME", _) => same_shape(ours, theirs),
         ("TTL" | "EXPIRETIME", _) => near(ours, theirs, 1000, &command.name()),
         ("PTTL" | "PEXPIRETIME", _) => near(ours, theirs, 1, &command.name()),
         // An implementation's own business: any number will do.
-        ("CLIENT", "ID") | ("OBJECT", "REFCOUNT") | ("MEMORY", "USAGE") => ours.kind == b':',
+        ("CLIENT", "ID") | ("OBJECT", "REFCOUNT") | ("MEMORY", "USAGE") => {
+            matches!(ours, Value::Integer(_))
+        }
         ("CLIENT", "INFO") => true,
         ("HELLO", _) => without_id(ours) == without_id(theirs),
         _ => false,
@@ -67,8 +71,8 @@ pub fn same(command: &Command, queue: &[Command], ours: &Frame, theirs: &Frame) 
 
 /// TTL and its kin: `unit` is how many milliseconds one of the command's units has. How long a
 /// key has left is a clock's reading; when it ends is one only if it was computed from now.
-fn near(ours: &Frame, theirs: &Frame, unit: i64, name: &str) -> bool {
-    let (Some(a), Some(b)) = (ours.integer(), theirs.integer()) else {
+fn near(ours: &Value, theirs: &Value, unit: i64, name: &str) -> bool {
+    let (&Value::Integer(a), &Value::Integer(b)) = (ours, theirs) else {
         return false;
     };
     let exact = a < 0 || (name.ends_with("TIME") && ABSOLUTE.contains(&a.saturating_mul(unit)));
@@ -76,57 +80,59 @@ fn near(ours: &Frame, theirs: &Frame, unit: i64, name: &str) -> bool {
 }
 
 /// The items of an aggregate in order, taken `width` at a time.
-pub fn sorted(frame: &Frame, width: usize) -> Vec<Vec<Frame>> {
-    let mut items: Vec<Vec<Frame>> = frame.items.chunks(width).map(<[Frame]>::to_vec).collect();
-    items.sort();
-    items
+pub fn sorted(reply: &Value, width: usize) -> Vec<Vec<&Value>> {
+    let items = reply.items();
+    let mut groups: Vec<Vec<&Value>> = items.chunks(width).map(<[&Value]>::to_vec).collect();
+    groups.sort();
+    groups
 }
 
-/// The types of a reply without its contents.
-fn shape(frame: &Frame) -> (u8, Vec<Frame>) {
-    let bare = |item: &Frame| {
-        let (kind, items) = shape(item);
-        Frame {
-            kind,
-            text: Vec::new(),
-            items,
-        }
-    };
-    (frame.kind, frame.items.iter().map(bare).collect())
+/// Whether the types are the same, whatever the contents.
+fn same_shape(one: &Value, other: &Value) -> bool {
+    let (items, others) = (one.items(), other.items());
+    discriminant(one) == discriminant(other)
+        && items.len() == others.len()
+        && items.iter().zip(others).all(|(a, b)| same_shape(a, b))
 }
 
 /// HRANDFIELD with a positive count never repeats a field.
-fn distinct(command: &Command, reply: &Frame) -> bool {
-    let negative = command
-        .args
-        .get(2)
-        .is_none_or(|count| count.starts_with(b"-"));
-    let nested = reply.items.first().is_some_and(|item| item.kind == b'*');
-    let width = if command.args.len() > 3 && !nested {
-        2
-    } else {
-        1
-    };
-    let mut fields = sorted(reply, width);
+fn distinct(command: &Command, reply: &Value) -> bool {
+    let count = command.args.get(2);
+    let negative = count.is_none_or(|count| count.starts_with(b"-"));
+    let nested = matches!(reply.items().first(), Some(Value::Array(_)));
+    let with_values = command.args.len() > 3 && !nested;
+    let mut fields = sorted(reply, if with_values { 2 } else { 1 });
     let count = fields.len();
     fields.dedup_by(|a, b| a[0] == b[0]);
     negative || fields.len() == count
 }
 
-fn is_scan_reply(reply: &Frame) -> bool {
+fn is_scan_reply(reply: &Value) -> bool {
     let number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-    matches!(&reply.items[..], [cursor, items]
-        if cursor.kind == b'$' && number(&cursor.text)
-            && items.kind == b'*' && items.items.iter().all(|item| item.kind == b'$'))
+    matches!(&reply.items()[..], [Value::Bulk(cursor), Value::Array(items)]
+        if number(cursor) && items.iter().all(|item| matches!(item, Value::Bulk(_))))
 }
 
 /// HELLO says the client's number, which is each server's own.
-pub fn without_id(reply: &Frame) -> Frame {
+pub fn without_id(reply: &Value) -> Value {
     let mut reply = reply.clone();
-    for index in 1..reply.items.len() {
-        if reply.items[index - 1].text == b"id" && reply.items[index].kind == b':' {
-            reply.items[index].text.clear();
+    let blank = |name: &Value, value: &mut Value| {
+        if name.text() == b"id" && matches!(value, Value::Integer(_)) {
+            *value = Value::Integer(0);
         }
+    };
+    match &mut reply {
+        Value::Map(pairs) => pairs
+            .iter_mut()
+            .for_each(|(name, value)| blank(name, value)),
+        Value::Array(items) => {
+            for pair in items.chunks_mut(2) {
+                if let [name, value] = pair {
+                    blank(name, value);
+                }
+            }
+        }
+        _ => {}
     }
     reply
 }
@@ -135,21 +141,25 @@ pub fn without_id(reply: &Frame) -> Frame {
 /// patterns gets a message first, and in which order UNSUBSCRIBE without names takes its
 /// channels, are the order of a table. Runs of those are sorted here; the counts that stand
 /// beside the channels stay where they are.
-pub fn settle(frames: &mut [Frame]) {
-    let kind = |frame: &Frame| match &frame.items[..] {
-        [kind, _, _] if kind.text.ends_with(b"unsubscribe") => Some(kind.text.clone()),
-        [kind, _, _, _] if kind.text == b"pmessage" => Some(kind.text.clone()),
+pub fn settle(replies: &mut [Value]) {
+    let kind = |reply: &Value| match &reply.items()[..] {
+        [kind, _, _] if kind.text().ends_with(b"unsubscribe") => Some(kind.text().to_vec()),
+        [kind, _, _, _] if kind.text() == b"pmessage" => Some(kind.text().to_vec()),
         _ => None,
     };
-    for run in frames.chunk_by_mut(|a, b| kind(a).is_some() && kind(a) == kind(b)) {
-        if run[0].items.len() == 4 && kind(&run[0]).is_some() {
-            run.sort();
-        } else if kind(&run[0]).is_some() {
-            let mut names: Vec<Frame> = run.iter().map(|frame| frame.items[1].clone()).collect();
-            names.sort();
-            for (frame, name) in run.iter_mut().zip(names) {
-                frame.items[1] = name;
+    for run in replies.chunk_by_mut(|a, b| kind(a).is_some() && kind(a) == kind(b)) {
+        match kind(&run[0]) {
+            Some(kind) if kind == b"pmessage" => run.sort(),
+            Some(_) => {
+                let mut names: Vec<Value> = run.iter().map(|one| one.items()[1].clone()).collect();
+                names.sort();
+                for (reply, name) in run.iter_mut().zip(names) {
+                    if let Value::Array(items) | Value::Push(items) = reply {
+                        items[1] = name;
+                    }
+                }
             }
+            None => {}
         }
     }
 }

@@ -7,7 +7,11 @@ use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::str::SplitWhitespace;
 
-use crate::generate::SLOTS;
+/// The words of a shape that are not sent as they stand.
+const SLOTS: [&str; 26] = [
+    "any", "at", "atms", "channel", "cursor", "db", "f", "h", "i", "k", "lcs", "lcs2", "ms", "n",
+    "offset", "past", "pattern", "s", "small", "soon", "text", "type", "unknown", "v", "word", "x",
+];
 
 /// A shape, or part of one.
 pub enum Node {

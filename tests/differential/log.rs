@@ -1,43 +1,8 @@
 //! The append-only logs of the two servers, record by record.
-//!
-//! The log is RESP, so reading it is the reader of replies once more; the manifest says which
-//! files there are, the base (type `b`) first, then the increments in order.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::io::{self, BufRead, BufReader};
-use std::path::Path;
-
+use crate::command::{Command, upper};
 use crate::compare::close;
-use crate::wire::{Command, Frame, number, upper};
-
-type Record = Vec<Vec<u8>>;
-
-/// Every record of the log in a server's directory.
-///
-/// # Errors
-/// A file that is missing, or holds anything but whole commands.
-pub fn read(directory: &Path) -> io::Result<Vec<Record>> {
-    let directory = directory.join("appendonlydir");
-    let manifest = fs::read_to_string(directory.join("appendonly.aof.manifest"))?;
-    let mut files = BTreeMap::new();
-    for line in manifest.lines() {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        if let ["file", name, "seq", sequence, "type", kind @ ("b" | "i")] = words[..] {
-            let sequence: u64 = sequence.parse().map_err(io::Error::other)?;
-            files.insert((kind, sequence), name.to_string());
-        }
-    }
-    let mut records = Vec::new();
-    for name in files.values() {
-        let mut reader = BufReader::new(fs::File::open(directory.join(name))?);
-        while !reader.fill_buf()?.is_empty() {
-            let frame = Frame::read(&mut reader)?;
-            records.push(frame.items.into_iter().map(|item| item.text).collect());
-        }
-    }
-    Ok(records)
-}
+use crate::support::{Record, number};
 
 /// Where the logs part, told with a few records around it; `None` if they say the same.
 pub fn difference(ours: &[Record], theirs: &[Record]) -> Option<String> {
@@ -85,10 +50,7 @@ fn excerpt(ours: &[Record], theirs: &[Record], at: usize) -> String {
             .skip(at.saturating_sub(4))
         {
             let mark = if index == at { '>' } else { ' ' };
-            let command = Command {
-                args: record.clone(),
-                inline: false,
-            };
+            let command = Command::of(record.clone());
             text += &format!("  {mark} {index}: {command}\n");
         }
         text

@@ -12,8 +12,8 @@
 //!   its state again in its log.
 //! - `FUZZ_OPS`: how many commands; 100,000 if unset.
 //! - `FUZZ_SEED`: where chance begins; by default where the clock stands.
-//! - `OURS`: another program, or `host:port`, to test in place of ours. With redis-server here too
-//!   there must be no difference, or the fuzzer is wrong.
+//! - `OURS`: another program to test in place of ours. With redis-server here too there must be no
+//!   difference, or the fuzzer is wrong.
 //! - `OURS_FLAGS`: more flags for it. `--hash-max-listpack-value 9` plants a difference, which must
 //!   be found.
 //!
@@ -23,36 +23,26 @@
 // Progress and reproduction lines belong on stderr; a test has no other place for them.
 #![allow(clippy::print_stderr)]
 
-#[path = "differential/compare.rs"]
+mod command;
 mod compare;
-#[path = "differential/generate.rs"]
 mod generate;
-#[path = "differential/grammar.rs"]
 mod grammar;
-#[path = "differential/log.rs"]
 mod log;
-#[path = "support/random.rs"]
-mod random;
-#[path = "differential/round.rs"]
 mod round;
-#[path = "differential/server.rs"]
 mod server;
-#[path = "differential/shrink.rs"]
 mod shrink;
-#[path = "differential/state.rs"]
 mod state;
-#[path = "differential/table.rs"]
+#[path = "../support/mod.rs"]
+mod support;
 mod table;
-#[path = "differential/wire.rs"]
-mod wire;
 
 use std::env;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use command::Command;
 use generate::{Generator, Step};
 use round::{End, Failure, Setting};
-use server::Program;
-use wire::{Command, Frame};
+use support::{Program, Value};
 
 /// Commands in a round: long enough for states to grow, short enough to shrink.
 const ROUND: usize = 5_000;
@@ -66,13 +56,13 @@ fn random_commands_are_answered_and_logged_as_redis_server_does() {
             .expect("the clock is past 1970");
         now.as_millis() as u64
     });
-    let reference = Program::reference();
+    let reference = server::reference();
     match &reference {
-        Some(program) => eprintln!("comparing {} with {program}", Program::ours()),
+        Some(program) => eprintln!("comparing {} with {program}", server::ours()),
         None => eprintln!(
             "REDIS_SERVER is not set, so nothing is compared: {} only has to survive, and to \
              find its state again in its log",
-            Program::ours()
+            server::ours()
         ),
     }
     eprintln!("FUZZ_SEED={seed} FUZZ_OPS={operations}");
@@ -97,10 +87,10 @@ fn random_commands_are_answered_and_logged_as_redis_server_does() {
 #[test]
 fn the_command_table_says_of_each_command_what_that_of_redis_server_says() {
     let read = |program| {
-        let server = server::Server::start(&program, &[]).expect("the server starts");
-        table::read(&server.address).expect("COMMAND is answered")
+        let server = server::start(&program, &[]).expect("the server starts");
+        table::read(&mut server.client()).expect("COMMAND is answered")
     };
-    let ours = read(Program::ours());
+    let ours = read(server::ours());
     for (name, said) in &ours {
         let is_whole = !said.info.is_empty() && !said.docs.is_empty() && !said.group.is_empty();
         assert!(
@@ -108,7 +98,7 @@ fn the_command_table_says_of_each_command_what_that_of_redis_server_says() {
             "{name}: COMMAND or COMMAND DOCS does not know it: {said:?}"
         );
     }
-    let Some(theirs) = Program::reference().map(read) else {
+    let Some(theirs) = server::reference().map(read) else {
         eprintln!("not run: our command table beside that of redis-server");
         return;
     };
@@ -140,7 +130,7 @@ fn setting(seed: u64, reference: Option<Program>) -> Setting {
     let names = ["--hash-max-listpack-entries", "--hash-max-listpack-value"];
     let planted = env::var("OURS_FLAGS").unwrap_or_default();
     Setting {
-        ours: Program::ours(),
+        ours: server::ours(),
         planted: planted.split_whitespace().map(str::to_string).collect(),
         reference,
         protocol: if seed.is_multiple_of(2) { "2" } else { "3" },
@@ -232,7 +222,7 @@ fn lines(step: &Step) -> Vec<String> {
 
 #[test]
 fn a_reply_in_another_order_is_the_same_only_where_a_table_decides() {
-    let parse = |mut bytes: &[u8]| Frame::read(&mut bytes).expect("well-formed");
+    let parse = |bytes: &[u8]| Value::read(&mut &bytes[..], &mut vec![]).expect("well-formed");
     let (one, other) = (
         parse(b"*2\r\n$1\r\na\r\n$1\r\nb\r\n"),
         parse(b"*2\r\n$1\r\nb\r\n$1\r\na\r\n"),
@@ -250,10 +240,7 @@ fn a_reply_in_another_order_is_the_same_only_where_a_table_decides() {
         &other
     ));
     // Inside a transaction the queued command decides.
-    let [one, other] = [one, other].map(|reply| Frame {
-        items: vec![reply.clone()],
-        ..reply
-    });
+    let [one, other] = [one, other].map(|reply| Value::Array(vec![reply]));
     let (exec, keys) = (Command::new(&["EXEC"]), Command::new(&["KEYS", "*"]));
     assert!(compare::same(&exec, &[keys], &one, &other));
     assert!(!compare::same(
@@ -266,18 +253,23 @@ fn a_reply_in_another_order_is_the_same_only_where_a_table_decides() {
 
 #[test]
 fn replies_that_no_server_writes_are_refused_and_the_three_nils_differ() {
+    let read = |text: &str| Value::read(&mut text.as_bytes(), &mut vec![]);
     for bytes in [
         "$+1\r\na\r\n",
         "$1\r\nab\r\n",
         "*01\r\n",
+        ":-0\r\n",
         "\r\n",
         "+OK\n",
         "hello\r\n",
         "$-2\r\n",
+        "#x\r\n",
+        "_0\r\n",
+        "=2\r\nab\r\n",
     ] {
-        assert!(Frame::read(&mut bytes.as_bytes()).is_err(), "{bytes:?}");
+        assert!(read(bytes).is_err(), "{bytes:?}");
     }
-    let nils = ["$-1\r\n", "*-1\r\n", "_\r\n"].map(|nil| Frame::read(&mut nil.as_bytes()).ok());
+    let nils = ["$-1\r\n", "*-1\r\n", "_\r\n"].map(|nil| read(nil).unwrap());
     assert!(nils[0] != nils[1] && nils[1] != nils[2] && nils[0] != nils[2]);
 }
 

@@ -15,13 +15,15 @@ use std::io;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::command::Command;
 use crate::compare;
 use crate::generate::{SOON, Step, Unit};
 use crate::log;
-use crate::random::Random;
-use crate::server::{Program, Server};
-use crate::state::{self, Entry};
-use crate::wire::{Command, Connection, Frame};
+use crate::server;
+use crate::state;
+use crate::support::random::Random;
+use crate::support::state::{Entry, dump};
+use crate::support::{Client, Program, Server, Value, read_log};
 
 /// What all rounds have in common and what makes this one different.
 #[derive(Clone)]
@@ -60,31 +62,31 @@ const MARGIN: Duration = Duration::from_millis(5);
 
 struct Session {
     server: Server,
-    connections: Vec<Connection>,
+    connections: Vec<Client>,
 }
 
 impl Session {
     fn start(program: &Program, planted: &[String], setting: &Setting) -> io::Result<Session> {
         let flags = [&setting.flags, planted].concat();
         let mut session = Session {
-            server: Server::start(program, &flags)?,
+            server: server::start(program, &flags)?,
             connections: vec![],
         };
         session.connect()?;
         for connection in &mut session.connections[..ASIDE] {
-            connection.ask(&[b"HELLO", setting.protocol.as_bytes()])?;
+            connection.try_call(&["HELLO", setting.protocol])?;
         }
         Ok(session)
     }
 
     fn connect(&mut self) -> io::Result<()> {
-        let open = |_| Connection::open(&self.server.address);
+        let open = |_| self.server.try_client();
         self.connections = (0..4).map(open).collect::<io::Result<_>>()?;
         Ok(())
     }
 
     fn dump(&mut self) -> io::Result<Vec<Entry>> {
-        state::dump(&mut self.connections[OBSERVER])
+        dump(&mut self.connections[OBSERVER], state::DATABASES)
     }
 }
 
@@ -137,7 +139,7 @@ impl Round {
             Step::Iterate { db, command } => {
                 let replies = self.each(|session| {
                     let observer = &mut session.connections[OBSERVER];
-                    observer.ask(&[b"SELECT", db.to_string().as_bytes()])?;
+                    observer.try_call(&["SELECT", &db.to_string()])?;
                     state::iterate(observer, command)
                 })?;
                 equal(
@@ -171,7 +173,7 @@ impl Round {
     fn look(&mut self) -> Result<Vec<Vec<Entry>>, String> {
         let dumps = self.each(Session::dump)?;
         if let [ours, theirs] = &dumps[..]
-            && let Some(what) = state::difference(ours, theirs, Entry::same)
+            && let Some(what) = state::difference(ours, theirs, state::same)
         {
             return Err(format!(
                 "the states differ (one: ours, other: theirs)\n{what}"
@@ -187,7 +189,7 @@ impl Round {
         self.each(|session| {
             packets
                 .iter()
-                .try_for_each(|packet| session.connections[connection].send(packet))
+                .try_for_each(|packet| session.connections[connection].try_raw(packet))
         })?;
         for command in units
             .iter()
@@ -195,7 +197,7 @@ impl Round {
             .filter(|command| !command.args.is_empty())
         {
             let replies = self
-                .each(|session| session.connections[connection].read())
+                .each(|session| session.connections[connection].try_read())
                 .map_err(|what| format!("{command}\n{what}"))?;
             self.judge(connection, command, &replies)?;
         }
@@ -207,7 +209,7 @@ impl Round {
         &mut self,
         connection: usize,
         command: &Command,
-        replies: &[Frame],
+        replies: &[Value],
     ) -> Result<(), String> {
         let queue = match command.name().as_str() {
             "EXEC" if !replies[0].is_error() => std::mem::take(&mut self.queues[connection]),
@@ -222,7 +224,7 @@ impl Round {
             ("MULTI" | "DISCARD" | "RESET" | "EXEC", reply) if !reply.is_error() => {
                 self.queues[connection].clear();
             }
-            (_, reply) if *reply == Frame::scalar(b'+', b"QUEUED") => {
+            (_, Value::Simple(text)) if text == b"QUEUED" => {
                 self.queues[connection].push(command.clone());
             }
             _ => {}
@@ -242,15 +244,17 @@ impl Round {
         bytes.extend(Command::new(&["PING", &sentinel]).encode());
         let mut replies = self.each(|session| {
             let connection = &mut session.connections[ASIDE];
-            connection.send(&bytes)?;
-            let mut frames = Vec::new();
+            connection.try_raw(&bytes)?;
+            let mut replies = Vec::new();
             loop {
-                let frame = connection.read()?;
-                let last = frame.items.last().unwrap_or(&frame).text == sentinel.as_bytes();
-                frames.push(compare::without_id(&frame));
-                if last {
-                    compare::settle(&mut frames);
-                    return Ok(frames);
+                let reply = connection.try_read()?;
+                let items = reply.items();
+                let last = *items.last().unwrap_or(&&reply);
+                let is_last = last.text() == sentinel.as_bytes();
+                replies.push(compare::without_id(&reply));
+                if is_last {
+                    compare::settle(&mut replies);
+                    return Ok(replies);
                 }
             }
         })?;
@@ -262,7 +266,7 @@ impl Round {
                 .find(|&at| ours.get(at) != theirs.get(at))
                 .unwrap_or(0);
             let what = format!("reply {at} of: {}", list(units));
-            let nothing = Frame::scalar(b'-', b"(nothing)");
+            let nothing = Value::Error(b"(nothing)".into());
             let [ours, theirs] = [ours, theirs].map(|all| all.get(at).unwrap_or(&nothing).clone());
             return Err(parted(&what, &ours, &theirs));
         }
@@ -275,17 +279,12 @@ impl Round {
         let what = format!("the bytes \"{}\"", bytes.escape_ascii());
         let replies = self
             .each(|session| {
-                let mut connection = Connection::open(&session.server.address)?;
-                connection.send(bytes)?;
-                connection.read_to_end()
+                let mut connection = session.server.try_client()?;
+                connection.try_raw(bytes)?;
+                connection.read_to_end().map(Value::Array)
             })
             .map_err(|error| format!("{what}\n{error}"))?;
-        let all = |items| Frame {
-            kind: b'*',
-            text: Vec::new(),
-            items,
-        };
-        equal(&what, &replies.into_iter().map(all).collect::<Vec<_>>())
+        equal(&what, &replies)
     }
 
     /// After the last step: what the servers hold, what they logged, and what is left of it when
@@ -295,20 +294,16 @@ impl Round {
             // First of all: DBSIZE counts the expired keys that nobody has met yet.
             let sizes = self.each(|session| {
                 let observer = &mut session.connections[OBSERVER];
-                observer.ask(&[b"SELECT", db.to_string().as_bytes()])?;
-                observer.ask(&[b"DBSIZE"])
+                observer.try_call(&["SELECT", &db.to_string()])?;
+                observer.try_call(&["DBSIZE"])
             })?;
             equal(&format!("DBSIZE of database {db}"), &sizes)?;
         }
         let dumps = self.look()?;
         self.each(|session| {
-            let observer = &mut session.connections[OBSERVER];
-            let entries = state::dump(observer)?;
-            state::check_chance(observer, &entries)
+            let entries = session.dump()?;
+            state::check_chance(&mut session.connections[OBSERVER], &entries)
         })?;
-        if !self.sessions[0].server.restartable() {
-            return Ok(());
-        }
         self.compare_logs()?;
         // Our log brings our state back, Redis can read it, and we can read Redis's.
         self.replay(0, &setting.ours, &dumps[0])?;
@@ -320,10 +315,7 @@ impl Round {
     }
 
     fn compare_logs(&mut self) -> Result<(), String> {
-        let logs = self.each(|session| match &session.server.directory {
-            Some(directory) => log::read(&directory.0),
-            None => Ok(Vec::new()),
-        })?;
+        let logs = self.each(|session| read_log(session.server.dir()))?;
         match &logs[..] {
             [ours, theirs] => log::difference(ours, theirs).map_or(Ok(()), Err),
             _ => Ok(()),
@@ -333,21 +325,21 @@ impl Round {
     /// Starts a program on the log of a session that is killed, and compares what it holds then.
     fn replay(&mut self, index: usize, program: &Program, before: &[Entry]) -> Result<(), String> {
         let session = &mut self.sessions[index];
-        let after = session.server.restart_as(program).and_then(|()| {
+        let after = server::restart_as(&mut session.server, program).and_then(|()| {
             session.connect()?;
             session.dump()
         });
         let who = format!("{}, restarted as {program}", NAMES[index]);
         let after = after.map_err(|error| format!("{who}: {error}"))?;
-        state::difference(before, &after, Entry::survives_as).map_or(Ok(()), |what| {
+        state::difference(before, &after, state::survives_as).map_or(Ok(()), |what| {
             Err(format!("{who}: the log replays to another state\n{what}"))
         })
     }
 
     /// If our server is dead, what it printed says why.
     fn with_last_words(&self, what: String) -> String {
-        let printed = self.sessions[0].server.printed();
-        match printed.lines().rev().find(|line| line.contains("panicked")) {
+        let printed = self.sessions[0].server.lines();
+        match printed.iter().rev().find(|line| line.contains("panicked")) {
             Some(line) => format!("{what}\n{line}"),
             None => what,
         }
@@ -364,15 +356,15 @@ impl Round {
     }
 }
 
-fn equal(what: &str, replies: &[Frame]) -> Result<(), String> {
+fn equal(what: &str, replies: &[Value]) -> Result<(), String> {
     match replies {
         [ours, theirs] if ours != theirs => Err(parted(what, ours, theirs)),
         _ => Ok(()),
     }
 }
 
-fn parted(what: &str, ours: &Frame, theirs: &Frame) -> String {
-    format!("{what}\n  ours:  {ours}\n  Redis: {theirs}")
+fn parted(what: &str, ours: &Value, theirs: &Value) -> String {
+    format!("{what}\n  ours:  {ours:?}\n  Redis: {theirs:?}")
 }
 
 pub fn list(units: &[Unit]) -> String {

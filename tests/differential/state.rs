@@ -1,110 +1,39 @@
-//! Everything a server holds, written down; and what chance may answer, given what it holds.
+//! Are two states the same? And what may chance answer, given what is there?
 
 use std::collections::BTreeSet;
 use std::io;
 
+use crate::command::Command;
 use crate::compare::close;
-use crate::wire::{Command, Connection, Frame};
+use crate::support::state::{Entry, texts};
+use crate::support::{Client, Value};
 
 pub const DATABASES: usize = 16;
 
-/// One key. A hash has its fields and values in turn: in order while it is small, since then the
-/// order is that of insertion; sorted by field when it is a table.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Entry {
-    pub db: usize,
-    pub key: Vec<u8>,
-    pub kind: Vec<u8>,
-    pub encoding: Vec<u8>,
-    /// Unix time in milliseconds, or -1.
-    pub deadline: i64,
-    pub value: Vec<Vec<u8>>,
+/// As the same entry in another server.
+pub fn same(one: &Entry, other: &Entry) -> bool {
+    let deadline = one.deadline;
+    let there = Entry {
+        deadline,
+        ..other.clone()
+    };
+    *one == there && close(deadline, other.deadline)
 }
 
-impl Entry {
-    /// As the same entry in another server.
-    pub fn same(&self, other: &Entry) -> bool {
-        let deadline = self.deadline;
-        *self
-            == Entry {
-                deadline,
-                ..other.clone()
-            }
-            && close(deadline, other.deadline)
+/// As the same entry after a restart.
+pub fn survives_as(one: &Entry, other: &Entry) -> bool {
+    let mut there = other.clone();
+    if !one.kind.keeps_encoding {
+        there.encoding = one.encoding.clone();
     }
-
-    /// As the same entry after a restart. How a string is stored depends on how it came to be,
-    /// and the log keeps only what it is: INCRBYFLOAT is logged as SET, in Redis too.
-    pub fn survives_as(&self, other: &Entry) -> bool {
-        let encoding = if self.kind == b"string" {
-            self.encoding.clone()
-        } else {
-            other.encoding.clone()
-        };
-        *self
-            == Entry {
-                encoding,
-                ..other.clone()
-            }
-    }
+    *one == there
 }
 
-impl std::fmt::Display for Entry {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        let value = Command {
-            args: self.value.clone(),
-            inline: false,
-        };
-        let (kind, encoding) = (self.kind.escape_ascii(), self.encoding.escape_ascii());
-        let (key, db, deadline) = (self.key.escape_ascii(), self.db, self.deadline);
-        write!(
-            f,
-            "db {db}, \"{key}\": {kind} ({encoding}), expires {deadline}: {value}"
-        )
-    }
-}
-
-/// Reads all databases. Expired keys are not in it, and stay where they are: KEYS does not
-/// delete them.
-pub fn dump(connection: &mut Connection) -> io::Result<Vec<Entry>> {
-    let mut entries = Vec::new();
-    for db in 0..DATABASES {
-        connection.ask(&[b"SELECT", db.to_string().as_bytes()])?;
-        let mut keys = texts(connection.ask(&[b"KEYS", b"*"])?);
-        keys.sort();
-        let questions: Vec<Vec<Vec<u8>>> = keys
-            .iter()
-            .flat_map(|key| {
-                [&["TYPE"][..], &["OBJECT", "ENCODING"], &["PEXPIRETIME"]].map(|words| {
-                    let words = words.iter().map(|word| word.as_bytes().to_vec());
-                    words.chain([key.clone()]).collect()
-                })
-            })
-            .collect();
-        let answers = connection.ask_all(&questions)?;
-        for (key, answer) in keys.into_iter().zip(answers.chunks(3)) {
-            let [kind, encoding] = [0, 1].map(|index| answer[index].text.clone());
-            let mut value = match &kind[..] {
-                b"hash" => texts(connection.ask(&[b"HGETALL", &key])?),
-                _ => vec![connection.ask(&[b"GET", &key])?.text],
-            };
-            if encoding == b"hashtable" {
-                let mut pairs: Vec<&[Vec<u8>]> = value.chunks(2).collect();
-                pairs.sort();
-                value = pairs.concat();
-            }
-            let deadline = answer[2].integer().unwrap_or(i64::MIN);
-            entries.push(Entry {
-                db,
-                key,
-                kind,
-                encoding,
-                deadline,
-                value,
-            });
-        }
-    }
-    Ok(entries)
+fn show(entry: &Entry) -> String {
+    let (key, encoding) = (entry.key.escape_ascii(), entry.encoding.escape_ascii());
+    let (db, kind, deadline) = (entry.db, entry.kind.name, entry.deadline);
+    let value = Command::of(entry.value.clone());
+    format!("db {db}, \"{key}\": {kind} ({encoding}), expires {deadline}: {value}")
 }
 
 /// Where two dumps part, if they do.
@@ -117,9 +46,7 @@ pub fn difference(
         match (ours.get(index), theirs.get(index)) {
             (Some(a), Some(b)) if same(a, b) => {}
             (a, b) => {
-                let show = |entry: Option<&Entry>| {
-                    entry.map_or("nothing".to_string(), |entry| entry.to_string())
-                };
+                let show = |entry: Option<&Entry>| entry.map_or("nothing".to_string(), show);
                 return Some(format!("  one: {}\n  other: {}", show(a), show(b)));
             }
         }
@@ -131,47 +58,39 @@ pub fn difference(
 ///
 /// # Errors
 /// `Other`, with the answer that cannot be.
-pub fn check_chance(connection: &mut Connection, entries: &[Entry]) -> io::Result<()> {
+pub fn check_chance(client: &mut Client, entries: &[Entry]) -> io::Result<()> {
     for db in 0..DATABASES {
-        connection.ask(&[b"SELECT", db.to_string().as_bytes()])?;
+        client.try_call(&["SELECT", &db.to_string()])?;
         // Expired keys go first: RANDOMKEY would delete those that it meets, and log it.
-        iterate(connection, &Command::new(&["SCAN", "0"]))?;
+        iterate(client, &Command::new(&["SCAN", "0"]))?;
         let keys: Vec<&Entry> = entries.iter().filter(|entry| entry.db == db).collect();
         for _ in 0..5 {
-            let key = connection.ask(&[b"RANDOMKEY"])?;
-            let known = keys.iter().any(|entry| entry.key == key.text);
-            ensure(
-                if keys.is_empty() { key.is_nil() } else { known },
-                "RANDOMKEY",
-                &key,
-            )?;
+            let key = client.try_call(&["RANDOMKEY"])?;
+            let known = keys.iter().any(|entry| entry.key == key.text());
+            let nothing = keys.is_empty() && key == Value::Nil;
+            ensure(known || nothing, "RANDOMKEY", &key)?;
         }
-        for hash in keys.iter().filter(|entry| entry.kind == b"hash") {
+        for hash in keys.iter().filter(|entry| entry.kind.name == "hash") {
             let size = hash.value.len() / 2;
             for (count, expected) in [("3", size.min(3)), ("-5", 5), ("1000", size)] {
                 let question: [&[u8]; 4] =
                     [b"HRANDFIELD", &hash.key, count.as_bytes(), b"WITHVALUES"];
-                let answer = connection.ask(&question)?;
-                let pairs: Vec<&[Frame]> = answer.items.chunks(2).collect();
-                let known = |pair: &&[Frame]| {
-                    hash.value
-                        .chunks(2)
-                        .any(|p| p[0] == pair[0].text && p[1] == pair[1].text)
-                };
-                let distinct = pairs
-                    .iter()
-                    .map(|pair| &pair[0])
-                    .collect::<BTreeSet<_>>()
-                    .len();
+                let answer = client.try_call(&question)?;
+                let answered = texts(&answer);
+                let pairs: Vec<&[Vec<u8>]> = answered.chunks(2).collect();
+                let known = |pair: &&[Vec<u8>]| hash.value.chunks(2).any(|held| held == *pair);
+                let distinct = pairs.iter().map(|pair| &pair[0]).collect::<BTreeSet<_>>();
+                let distinct = distinct.len();
                 let repeats = count.starts_with('-') || distinct == expected;
                 let fine = pairs.len() == expected && pairs.iter().all(known) && repeats;
                 ensure(fine, "HRANDFIELD", &answer)?;
             }
             // A small hash comes whole and in order, whatever the count.
             if hash.encoding == b"listpack" {
-                let answer = connection.ask(&[b"HSCAN", &hash.key, b"0", b"COUNT", b"1"])?;
-                let whole =
-                    answer.items[0].text == b"0" && texts(answer.items[1].clone()) == hash.value;
+                let question: [&[u8]; 5] = [b"HSCAN", &hash.key, b"0", b"COUNT", b"1"];
+                let answer = client.try_call(&question)?;
+                let whole = matches!(&answer.items()[..], [cursor, fields]
+                    if cursor.text() == b"0" && texts(fields) == hash.value);
                 ensure(whole, "HSCAN of a small hash", &answer)?;
             }
         }
@@ -183,30 +102,25 @@ pub fn check_chance(connection: &mut Connection, entries: &[Entry]) -> io::Resul
 ///
 /// # Errors
 /// `Other` if there is no end.
-pub fn iterate(connection: &mut Connection, command: &Command) -> io::Result<Frame> {
+pub fn iterate(client: &mut Client, command: &Command) -> io::Result<Value> {
     let mut args = command.args.clone();
-    let (position, width) = if command.name() == "SCAN" {
-        (1, 1)
-    } else {
-        (2, 2)
+    let (position, width) = match command.name().as_str() {
+        "SCAN" => (1, 1),
+        "HSCAN" => (2, 2),
+        name => panic!("where {name} has its cursor, and how its elements pair, is not said here"),
     };
     args[position] = b"0".to_vec();
     let mut found = BTreeSet::new();
     for _ in 0..10_000 {
-        let mut reply = connection.ask_all(std::slice::from_ref(&args))?.remove(0);
-        if reply.items.len() != 2 {
+        let reply = client.try_call(&args)?;
+        let [cursor, items] = reply.items()[..] else {
             return Ok(reply);
-        }
-        let items = reply.items.remove(1).items;
-        found.extend(items.chunks(width).map(<[Frame]>::to_vec));
-        args[position] = reply.items.remove(0).text;
+        };
+        found.extend(texts(items).chunks(width).map(<[Vec<u8>]>::to_vec));
+        args[position] = cursor.text().to_vec();
         if args[position] == b"0" {
-            let items = found.into_iter().flatten().collect();
-            return Ok(Frame {
-                kind: b'*',
-                text: Vec::new(),
-                items,
-            });
+            let items = found.into_iter().flatten().map(Value::Bulk);
+            return Ok(Value::Array(items.collect()));
         }
     }
     Err(io::Error::other(format!(
@@ -214,14 +128,10 @@ pub fn iterate(connection: &mut Connection, command: &Command) -> io::Result<Fra
     )))
 }
 
-fn ensure(fine: bool, what: &str, answer: &Frame) -> io::Result<()> {
+fn ensure(fine: bool, what: &str, answer: &Value) -> io::Result<()> {
     if fine {
         Ok(())
     } else {
-        Err(io::Error::other(format!("{what} answered {answer}")))
+        Err(io::Error::other(format!("{what} answered {answer:?}")))
     }
-}
-
-fn texts(frame: Frame) -> Vec<Vec<u8>> {
-    frame.items.into_iter().map(|item| item.text).collect()
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use crate::wire::{Connection, Frame};
+use crate::support::{Client, Value};
 
 /// In the order in which Redis has them.
 const FLAGS: [&str; 7] = [
@@ -31,49 +31,52 @@ pub struct Said {
     pub group: String,
 }
 
-pub fn read(address: &str) -> io::Result<Table> {
-    let mut connection = Connection::open(address)?;
+pub fn read(client: &mut Client) -> io::Result<Table> {
     let mut table = Table::new();
-    for command in &connection.ask(&[b"COMMAND"])?.items {
+    for command in client.try_call(&["COMMAND"])?.items() {
         add_info(command, &mut table);
     }
-    add_docs(&connection.ask(&[b"COMMAND", b"DOCS"])?, &mut table);
+    add_docs(&client.try_call(&["COMMAND", "DOCS"])?, &mut table);
     Ok(table)
 }
 
 /// `[name, arity, flags, first key, last key, step, …, subcommands]`
-fn add_info(command: &Frame, table: &mut Table) {
-    let [name, arity, flags, first, last, step, .., subcommands] = &command.items[..] else {
-        panic!("COMMAND says of each command what Redis 7 does, not {command}");
+fn add_info(command: &Value, table: &mut Table) {
+    let [name, arity, flags, first, last, step, .., subcommands] = command.items()[..] else {
+        panic!("COMMAND says of each command what Redis 7 does, not {command:?}");
     };
-    let mut flags: Vec<_> = flags.items.iter().map(text).collect();
+    let mut flags: Vec<_> = flags.items().into_iter().map(text).collect();
     flags.retain(|flag| FLAGS.contains(&flag.as_str()));
     let numbers: Vec<_> = [arity, first, last, step].map(text).into();
     let said = table.entry(text(name)).or_default();
     said.info = format!("{} {}", numbers.join(" "), flags.join(" "));
-    for subcommand in &subcommands.items {
+    for subcommand in subcommands.items() {
         add_info(subcommand, table);
     }
 }
 
 /// `name, [field, value, field, value …]`, and so on.
-fn add_docs(docs: &Frame, table: &mut Table) {
-    for pair in docs.items.chunks(2) {
-        for about in pair[1].items.chunks(2) {
-            let said = table.entry(text(&pair[0])).or_default();
-            let value = text(&about[1]);
-            match text(&about[0]).as_str() {
+fn add_docs(docs: &Value, table: &mut Table) {
+    for pair in docs.items().chunks(2) {
+        for about in pair[1].items().chunks(2) {
+            let said = table.entry(text(pair[0])).or_default();
+            let value = text(about[1]);
+            match text(about[0]).as_str() {
                 // Some of Redis's summaries end in a period, and one in a space.
                 "summary" => said.docs += value.trim_end_matches(['.', ' ']),
                 "since" => said.docs += &format!("; since {value}"),
                 "group" => said.group = value,
-                "subcommands" => add_docs(&about[1], table),
+                "subcommands" => add_docs(about[1], table),
                 _ => {}
             }
         }
     }
 }
 
-fn text(frame: &Frame) -> String {
-    String::from_utf8_lossy(&frame.text).into_owned()
+/// A number too.
+fn text(value: &Value) -> String {
+    match value {
+        Value::Integer(number) => number.to_string(),
+        other => String::from_utf8_lossy(other.text()).into_owned(),
+    }
 }

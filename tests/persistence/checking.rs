@@ -96,12 +96,12 @@ fn check_aof_says_when_more_than_a_tail_would_be_cut() {
 #[test]
 fn check_aof_never_cuts_what_later_files_build_upon_nor_what_it_does_not_know() {
     let torn = [record("SET a 1"), b"*3\r\n".to_vec()].concat();
-    let directory = log_of("ii", &[&torn, &record("RPUSH list a")]);
+    let directory = log_of("ii", &[&torn, &record("NOSUCH list a")]);
     let (status, said) = check(&directory, &[".", "--fix"]);
     assert_eq!(status, 1);
     assert!(said.contains("the files after it build upon it"), "{said}");
     assert!(
-        said.contains("not supported: RPUSH at offset 0 of"),
+        said.contains("not supported: NOSUCH at offset 0 of"),
         "{said}"
     );
     assert_eq!(fs::read(file_of(&directory.0, 0)).unwrap(), torn);

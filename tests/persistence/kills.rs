@@ -5,7 +5,7 @@
 //! (SET, HSET, DEL, MULTI…EXEC), so would be half a transaction or two steps in the wrong order.
 //! With `KILLS=500` each test kills as often as that.
 
-use crate::support::{Client, Server, encode};
+use crate::support::{Client, Server, encode, eventually};
 use crate::{Dump, dump, random, record};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -86,7 +86,7 @@ fn load_until_killed(
         if with_rewrite {
             server.client().send(&["BGREWRITEAOF"]);
         }
-        crate::wait_until("enough writes", || done.load(Ordering::Relaxed) >= target);
+        eventually("enough writes", || done.load(Ordering::Relaxed) >= target);
         server.kill();
     });
     results.into_inner().unwrap()

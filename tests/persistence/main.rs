@@ -17,64 +17,44 @@
 // What a machine did not allow to be tested must be said.
 #![allow(clippy::print_stderr)]
 
-#[path = "persistence/checking.rs"]
 mod checking;
-#[path = "persistence/disk.rs"]
 mod disk;
-#[path = "persistence/kills.rs"]
 mod kills;
-#[path = "persistence/loading.rs"]
 mod loading;
-#[path = "persistence/rewriting.rs"]
 mod rewriting;
+#[path = "../support/mod.rs"]
 mod support;
-#[path = "persistence/tails.rs"]
 mod tails;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 use support::random::Random;
-use support::{Client, Directory, LIMIT, Value, encode};
+use support::{Client, Directory, Value, encode, eventually, state};
 
 /// Database and key, and all that can be asked about it.
 type Dump = BTreeMap<(usize, Vec<u8>), String>;
 
-/// Everything in the first `databases` databases: types, values, and deadlines.
+/// Everything in the first `databases` databases: values and deadlines.
 fn dump(client: &mut Client, databases: usize) -> Dump {
-    let mut dump = Dump::new();
-    for db in 0..databases {
-        client.call(&["SELECT", &db.to_string()]);
-        let Value::Array(keys) = client.call(&["KEYS", "*"]) else {
-            panic!("KEYS does not answer with an array");
+    let entries = state::dump(client, databases).expect("what the server holds");
+    let shown = entries.into_iter().map(|entry| {
+        let value = match entry.kind.name {
+            "string" => Value::bulk(&entry.value[0]),
+            "hash" => pairs(&entry.value),
+            other => panic!("how a {other} is shown is not said here"),
         };
-        for key in keys {
-            let Value::Bulk(key) = key else {
-                panic!("a key is {key}");
-            };
-            let get: &[u8] = match client.call(&[b"TYPE", &key[..]]).to_string().as_str() {
-                "hash" => b"HGETALL",
-                _ => b"GET",
-            };
-            let mut value = client.call(&[get, &key]);
-            if get == b"HGETALL" {
-                value = pairs(value);
-            }
-            let deadline = client.call(&[b"PEXPIRETIME", &key[..]]);
-            dump.insert((db, key), format!("{value} until {deadline}"));
-        }
-    }
-    dump
+        let deadline = Value::Integer(entry.deadline);
+        ((entry.db, entry.key), format!("{value} until {deadline}"))
+    });
+    shown.collect()
 }
 
 /// The fields of a hash in order.
-fn pairs(reply: Value) -> Value {
-    let Value::Array(items) = reply else {
-        return reply;
-    };
-    let both = |pair: &[Value]| Value::Array(pair.to_vec());
-    Value::Array(items.chunks(2).map(both).collect()).sorted()
+fn pairs(fields: &[Vec<u8>]) -> Value {
+    let both = |pair: &[Vec<u8>]| Value::Array(pair.iter().map(Value::bulk).collect());
+    Value::Array(fields.chunks(2).map(both).collect()).sorted()
 }
 
 /// One field of INFO persistence.
@@ -89,16 +69,6 @@ fn info(client: &mut Client, field: &str) -> String {
         .to_string()
 }
 
-/// Asks again until `condition` holds, bounded; returns how long that took.
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) -> Duration {
-    let begin = Instant::now();
-    while !condition() {
-        assert!(begin.elapsed() < LIMIT, "never: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    begin.elapsed()
-}
-
 /// Asks for a rewrite and waits for its end, which must be a good one.
 fn rewrite(client: &mut Client) {
     let reply = client.run("BGREWRITEAOF");
@@ -107,7 +77,7 @@ fn rewrite(client: &mut Client) {
 }
 
 fn wait_for_rewrite(client: &mut Client) {
-    wait_until("the end of the rewrite", || {
+    eventually("the end of the rewrite", || {
         info(client, "aof_rewrite_in_progress") == "0"
     });
     assert_eq!(info(client, "aof_last_bgrewrite_status"), "ok");

@@ -1,8 +1,8 @@
 //! The rewrite: killed between any two steps, with writers meanwhile, by itself, and after the log
 //! was switched off and on. Whatever happens, a start finds what was there before it.
 
-use crate::support::{Directory, Program, Server, log_files, refused};
-use crate::{dump, info, listing, rewrite, wait_for_rewrite, wait_until};
+use crate::support::{Directory, Program, Server, eventually, log_files, refused};
+use crate::{dump, info, listing, rewrite, wait_for_rewrite};
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -114,7 +114,7 @@ fn switching_the_log_off_and_on_again_begins_with_what_is_there() {
     client.run("FLUSHALL");
     client.run("SET unlogged 1");
     assert_eq!(client.run("CONFIG SET appendonly yes"), "OK");
-    wait_until("the log is on", || info(&mut client, "aof_enabled") == "1");
+    eventually("the log is on", || info(&mut client, "aof_enabled") == "1");
     wait_for_rewrite(&mut client);
     client.run("SET logged 2");
     let before = dump(&mut client, 2);
@@ -152,16 +152,16 @@ fn switching_on_while_a_rewrite_runs_is_not_forgotten() {
     // not if it is asked for.
     client.raw(b"BGREWRITEAOF\r\nCONFIG SET appendonly no\r\n");
     (0..2).for_each(|_| drop(client.read()));
-    wait_until("the end of the rewrite", || {
+    eventually("the end of the rewrite", || {
         info(&mut client, "aof_rewrite_in_progress") == "0"
     });
     client.run("CONFIG SET appendonly yes");
-    wait_until("the log is on", || info(&mut client, "aof_enabled") == "1");
+    eventually("the log is on", || info(&mut client, "aof_enabled") == "1");
     wait_for_rewrite(&mut client);
     // All in one packet, so that the rewrite has hardly begun.
     client.raw(b"BGREWRITEAOF\r\nCONFIG SET appendonly no\r\nCONFIG SET appendonly yes\r\n");
     (0..3).for_each(|_| drop(client.read()));
-    wait_until("the log is on", || info(&mut client, "aof_enabled") == "1");
+    eventually("the log is on", || info(&mut client, "aof_enabled") == "1");
     client.run("SET logged 2");
     let before = dump(&mut client, 2);
     server.crash();
@@ -200,7 +200,7 @@ fn who_waits_to_write_while_the_log_is_switched_on_is_in_it() {
             })
             .collect();
         assert_eq!(client.run("CONFIG SET appendonly yes"), "OK");
-        wait_until("the log is on", || info(&mut client, "aof_enabled") == "1");
+        eventually("the log is on", || info(&mut client, "aof_enabled") == "1");
         stop.store(true, Ordering::Relaxed);
         writers
             .into_iter()
@@ -230,7 +230,7 @@ fn clients_who_switch_the_log_on_and_off_at_once_leave_it_as_config_says() {
         });
         let mut client = server.client();
         let is_on = client.run("CONFIG GET appendonly").contains("yes");
-        wait_until("the log is as it should be", || {
+        eventually("the log is as it should be", || {
             info(&mut client, "aof_rewrite_in_progress") == "0"
                 && (info(&mut client, "aof_enabled") == "1") == is_on
         });
@@ -255,12 +255,7 @@ fn a_log_that_cannot_be_opened_is_not_switched_on() {
         let options = "1) \"appendonly\"\n2) \"no\"\n3) \"timeout\"\n4) \"0\"";
         assert_eq!(client.run("CONFIG GET appendonly timeout"), options);
         assert_eq!(client.run("SET k 1"), "OK");
-        wait_until("the operator is told", || {
-            server
-                .lines()
-                .join("\n")
-                .contains("cannot switch the append-only file on: ")
-        });
+        server.wait_for_line("cannot switch the append-only file on: ");
         server.kill();
     }
 }
@@ -330,14 +325,14 @@ fn conflicting_writers_leave_a_log_that_replays_to_what_they_saw() {
             client.run("BGREWRITEAOF");
             wait_for_rewrite(&mut client);
         }
-        wait_until("a rewrite that nobody asked for", || {
+        eventually("a rewrite that nobody asked for", || {
             info(&mut client, "aof_rewrites").parse::<u32>().unwrap() > 3
         });
         stop.store(true, Ordering::Relaxed);
     });
     let mut client = server.client();
     wait_for_rewrite(&mut client);
-    wait_until("the last fleeting key is dead", || {
+    eventually("the last fleeting key is dead", || {
         (0..3).all(|db| {
             client.run(&format!("SELECT {db}"));
             client.run("KEYS fleeting*") == "(empty array)"
@@ -399,7 +394,7 @@ fn the_log_is_rewritten_by_itself_when_it_has_doubled() {
     let mut client = server.client();
     let line = crate::record(&format!("SET same {}", "x".repeat(100)));
     let mut written = 0;
-    wait_until("the log is rewritten", || {
+    eventually("the log is rewritten", || {
         written += 50 * line.len() as u64;
         client.raw(&line.repeat(50));
         (0..50).for_each(|_| drop(client.read()));

@@ -268,11 +268,11 @@ fn a_flipped_bit_anywhere_else_is_refused_or_harms_one_record_at_most() {
 
 #[test]
 fn a_command_that_we_do_not_have_is_not_called_corruption() {
-    let log = ten(&record("RPUSH list a b"));
-    let offset = log.len() - record("RPUSH list a b").len();
+    let log = ten(&record("NOSUCH list a b"));
+    let offset = log.len() - record("NOSUCH list a b").len();
     let (status, said) = refused(&log_of("i", &[&log]), &[]);
     assert_eq!(status.code(), Some(1));
-    let expected = format!("not supported: RPUSH at offset {offset} of ");
+    let expected = format!("not supported: NOSUCH at offset {offset} of ");
     assert!(
         said.contains(&expected) && said.contains("1.incr.aof"),
         "{said}"

@@ -7,31 +7,35 @@
 //! client.raw(b"PING\r\nPING\r\n");                           as the wire sees it
 //! ```
 
-use super::{LIMIT, Value, split};
-use std::io::{self, BufReader, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use super::patience::{GUARD, Patience};
+use super::{Value, split};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
 
 pub struct Client {
-    /// Reads time out after `LIMIT`: a server that does not answer fails the test.
-    reader: BufReader<TcpStream>,
+    reader: BufReader<Socket>,
     /// The bytes of the value read last.
     wire: Vec<u8>,
 }
 
 impl Client {
+    /// Connects to a server of which no process is known. `Server::client` is more impatient with
+    /// one that rests.
     pub fn connect(address: SocketAddr) -> io::Result<Client> {
-        let socket = TcpStream::connect_timeout(&address, LIMIT)?;
-        socket.set_read_timeout(Some(LIMIT))?;
-        socket.set_write_timeout(Some(LIMIT))?;
-        socket.set_nodelay(true)?;
+        Client::connect_to(address, None)
+    }
+
+    /// Connects to the server that this process is.
+    pub fn connect_to(address: SocketAddr, server: Option<u32>) -> io::Result<Client> {
         Ok(Client {
-            reader: BufReader::new(socket),
+            reader: BufReader::new(Socket::connect(address, server)?),
             wire: Vec::new(),
         })
     }
 
-    /// The socket itself, for tests that shut it down or change its timeouts.
-    pub fn socket(&self) -> &TcpStream {
+    /// The socket itself, for tests that read and write it without a client's manners.
+    pub fn socket(&self) -> &Socket {
         self.reader.get_ref()
     }
 
@@ -58,8 +62,6 @@ impl Client {
     pub fn try_read(&mut self) -> io::Result<Value> {
         self.wire.clear();
         Value::read(&mut self.reader, &mut self.wire).map_err(|error| match error.kind() {
-            // What the system calls a read that timed out means little to the reader of a test.
-            ErrorKind::WouldBlock => io::Error::new(ErrorKind::TimedOut, "no reply in time"),
             ErrorKind::UnexpectedEof => io::Error::new(error.kind(), "the connection was closed"),
             _ => error,
         })
@@ -76,6 +78,30 @@ impl Client {
         self.read()
     }
 
+    /// Like `call`, for a test that reports the error itself.
+    pub fn try_call<W: AsRef<[u8]>>(&mut self, words: &[W]) -> io::Result<Value> {
+        self.try_raw(&encode(words))?;
+        self.try_read()
+    }
+
+    /// Sends all the commands before it reads the first reply.
+    pub fn try_call_all(&mut self, commands: &[Vec<Vec<u8>>]) -> io::Result<Vec<Value>> {
+        let bytes: Vec<u8> = commands.iter().flat_map(|words| encode(words)).collect();
+        self.try_raw(&bytes)?;
+        commands.iter().map(|_| self.try_read()).collect()
+    }
+
+    /// Says that nothing more will be sent, and reads all that still comes.
+    pub fn read_to_end(mut self) -> io::Result<Vec<Value>> {
+        // An error means that the server has hung up already.
+        let _ = self.socket().shutdown(Shutdown::Write);
+        let mut values = Vec::new();
+        while !self.reader.fill_buf()?.is_empty() {
+            values.push(self.try_read()?);
+        }
+        Ok(values)
+    }
+
     /// Runs a line as redis-cli would and returns what it would print.
     pub fn run(&mut self, line: &str) -> String {
         let words = split(line).expect("balanced quotes");
@@ -88,6 +114,95 @@ impl Client {
             Ok(count) => count == 0,
             Err(error) => error.kind() == ErrorKind::ConnectionReset,
         }
+    }
+}
+
+/// A connection whose reads and writes wait as long as it is of use.
+pub struct Socket {
+    stream: TcpStream,
+    /// The process at the other end.
+    server: Option<u32>,
+}
+
+impl Socket {
+    fn connect(address: SocketAddr, server: Option<u32>) -> io::Result<Socket> {
+        let stream = TcpStream::connect_timeout(&address, GUARD)?;
+        // After that much without a byte, `patiently` decides whether to go on.
+        let now_and_then = Some(Duration::from_millis(500));
+        stream.set_read_timeout(now_and_then)?;
+        stream.set_write_timeout(now_and_then)?;
+        stream.set_nodelay(true)?;
+        Ok(Socket { stream, server })
+    }
+
+    /// The same connection once more, for another thread.
+    pub fn try_clone(&self) -> io::Result<Socket> {
+        let (stream, server) = (self.stream.try_clone()?, self.server);
+        Ok(Socket { stream, server })
+    }
+
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.stream.local_addr()
+    }
+
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.stream.peer_addr()
+    }
+
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.stream.shutdown(how)
+    }
+
+    fn patiently(&self, mut act: impl FnMut(&TcpStream) -> io::Result<usize>) -> io::Result<usize> {
+        let mut patience = None;
+        loop {
+            match act(&self.stream) {
+                Err(error)
+                    if [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind()) =>
+                {
+                    let patience = patience.get_or_insert_with(|| Patience::new(self.server));
+                    if patience.is_over() {
+                        return Err(io::Error::new(
+                            ErrorKind::TimedOut,
+                            "the server rests, and says nothing",
+                        ));
+                    }
+                }
+                result => return result,
+            }
+        }
+    }
+}
+
+impl Read for &Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.patiently(|mut stream| stream.read(buffer))
+    }
+}
+
+impl Write for &Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.patiently(|mut stream| stream.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&*self).read(buffer)
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (&*self).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -9,36 +9,41 @@
 //! ```
 //! The binary that ships is what runs, on a port that the system picks. A real redis-server can
 //! take its place (`Program::Redis`), which is how the transcripts are known to be true. Nothing
-//! here sleeps for luck: every wait has a condition and a bound, `LIMIT`.
+//! here sleeps for luck: every wait has a condition, and a bound that no slow machine breaks
+//! (`patience.rs`). `SIMPLE_REDIS=path` names another binary than the one that Cargo has built.
 
 // Each test file compiles this module for itself and uses only a part of it.
 #![allow(dead_code, unused_imports)]
+// What a server has said belongs into the report of a test that fails.
+#![allow(clippy::print_stderr)]
 
 mod client;
+pub mod patience;
 pub mod pattern;
 pub mod process;
 mod quote;
 pub mod random;
+pub mod state;
 pub mod transcript;
 mod value;
 
 pub use client::{Client, encode};
+pub use patience::eventually;
 pub use quote::{bare, quoted, split};
-pub use value::Value;
+pub use value::{Value, number};
 
+use patience::Patience;
+use std::env;
+use std::fmt;
 use std::fs;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread;
-use std::time::{Duration, Instant};
-
-/// How long any single wait may take before the test fails. Generous, because a busy machine is
-/// not a bug, and only ever used up by a failing test.
-pub const LIMIT: Duration = Duration::from_secs(10);
+use std::time::Duration;
 
 /// One command of the log: its words.
 pub type Record = Vec<Vec<u8>>;
@@ -50,6 +55,15 @@ pub enum Program {
     Under(String),
     /// A redis-server executable, told to keep the kind of log that we keep.
     Redis(String),
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Program::Ours | Program::Under(_) => f.write_str("simple-redis"),
+            Program::Redis(path) => f.write_str(path.rsplit('/').next().unwrap_or(path)),
+        }
+    }
 }
 
 /// A running server. Dropping it kills the process and removes its directory.
@@ -72,21 +86,37 @@ impl Server {
 
     /// Starts either server in a directory that a test has prepared.
     pub fn start_in(directory: Directory, program: Program, flags: &[&str]) -> Server {
+        Server::try_start_in(directory, program.clone(), flags)
+            .unwrap_or_else(|lines| panic!("{program:?} {flags:?} did not start:\n{lines}"))
+    }
+
+    /// The same, for a test that reports the failure itself.
+    ///
+    /// # Errors
+    /// What the program has printed.
+    pub fn try_start_in(
+        directory: Directory,
+        program: Program,
+        flags: &[&str],
+    ) -> Result<Server, String> {
         let flags: Vec<String> = flags.iter().map(|flag| flag.to_string()).collect();
-        let (process, output, port) = spawn(&program, &directory, &flags)
-            .unwrap_or_else(|lines| panic!("{program:?} {flags:?} did not start:\n{lines}"));
-        Server {
+        let (process, output, port) = spawn(&program, &directory, &flags)?;
+        Ok(Server {
             port,
             program,
             flags,
             process,
             output,
             directory,
-        }
+        })
     }
 
     pub fn client(&self) -> Client {
-        Client::connect(self.address()).expect("the server accepts a connection")
+        self.try_client().expect("the server accepts a connection")
+    }
+
+    pub fn try_client(&self) -> io::Result<Client> {
+        Client::connect_to(self.address(), Some(self.pid()))
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -111,14 +141,10 @@ impl Server {
         }
         let mut client = self.client();
         self.log_in(&mut client);
-        let deadline = Instant::now() + LIMIT;
-        while !client
-            .run("INFO persistence")
-            .contains("aof_buffer_length:0\\r")
-        {
-            assert!(Instant::now() < deadline, "the log is not written");
-            thread::sleep(Duration::from_millis(20));
-        }
+        eventually("the log is written", || {
+            let info = client.run("INFO persistence");
+            info.contains("aof_buffer_length:0\\r")
+        });
     }
 
     fn log_in(&self, client: &mut Client) {
@@ -132,6 +158,7 @@ impl Server {
         // An error means that it is dead already, which is what was asked for.
         let _ = self.process.kill();
         self.process.wait().expect("the process can be waited for");
+        patience::has_ended(self.pid());
     }
 
     /// Asks for SHUTDOWN and waits for the process to end.
@@ -144,30 +171,29 @@ impl Server {
 
     /// Waits, bounded, for the process to end by itself.
     pub fn wait_for_end(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + LIMIT;
-        loop {
-            if let Some(status) = self
-                .process
-                .try_wait()
-                .expect("the process can be waited for")
-            {
-                return status;
-            }
-            assert!(
-                Instant::now() < deadline,
-                "still running:\n{}",
-                self.output.text()
-            );
-            thread::sleep(Duration::from_millis(2));
-        }
+        let mut ended = None;
+        eventually("the server ends", || {
+            ended = self.process.try_wait().expect("it can be waited for");
+            ended.is_some()
+        });
+        patience::has_ended(self.pid());
+        ended.expect("an end")
     }
 
     /// Starts the dead server again on the same directory, with the same flags.
     pub fn start_again(&mut self) {
-        let started = spawn(&self.program, &self.directory, &self.flags);
-        let (process, output, port) =
-            started.unwrap_or_else(|lines| panic!("did not start again:\n{lines}"));
-        (self.process, self.output, self.port) = (process, output, port);
+        self.try_start_again()
+            .unwrap_or_else(|lines| panic!("did not start again:\n{lines}"));
+    }
+
+    /// The same, for a test that reports the failure itself.
+    ///
+    /// # Errors
+    /// What the program has printed.
+    pub fn try_start_again(&mut self) -> Result<(), String> {
+        let started = spawn(&self.program, &self.directory, &self.flags)?;
+        (self.process, self.output, self.port) = started;
+        Ok(())
     }
 
     /// A clean stop and a new start.
@@ -191,7 +217,7 @@ impl Server {
     /// Waits, bounded, for a printed line that contains `text`, and returns it.
     pub fn wait_for_line(&self, text: &str) -> String {
         self.output
-            .wait_for(text)
+            .wait_for(text, self.pid())
             .unwrap_or_else(|lines| panic!("no {text:?} in:\n{lines}"))
     }
 
@@ -204,6 +230,13 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
+        if thread::panicking() {
+            eprintln!(
+                "the server at port {} has said:\n{}",
+                self.port,
+                self.output.text()
+            );
+        }
     }
 }
 
@@ -216,7 +249,7 @@ pub fn refused(directory: &Directory, flags: &[&str]) -> (ExitStatus, String) {
 pub fn run_to_end(command: &mut Command) -> (ExitStatus, String) {
     let mut process = launch(command);
     let output = Output::drain(&mut process);
-    let lines = match output.wait_for("\0") {
+    let lines = match output.wait_for("\0", process.id()) {
         Ok(_) => unreachable!("no line contains a zero byte"),
         Err(lines) => lines,
     };
@@ -257,8 +290,28 @@ impl Drop for Directory {
     }
 }
 
-pub fn ours() -> &'static str {
-    env!("CARGO_BIN_EXE_simple-redis")
+/// The binary under test: Cargo has built it beside these tests, unless `SIMPLE_REDIS` names another
+/// one (an absolute path). For the clients' tests, a package of their own, it is built here; that
+/// is quick when there is nothing to do.
+pub fn ours() -> &'static Path {
+    static OURS: OnceLock<PathBuf> = OnceLock::new();
+    OURS.get_or_init(|| {
+        if let Some(path) = env::var_os("SIMPLE_REDIS") {
+            return path.into();
+        }
+        if let Some(path) = option_env!("CARGO_BIN_EXE_simple-redis") {
+            return path.into();
+        }
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let target = root.join("target");
+        let mut build = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        build.args(["build", "--quiet", "--manifest-path"]);
+        build.arg(root.join("Cargo.toml"));
+        build.arg("--target-dir").arg(&target);
+        let status = build.status().expect("cargo runs");
+        assert!(status.success(), "the server does not build");
+        target.join("debug/simple-redis")
+    })
 }
 
 /// Starts the program and waits for its start-up line; on failure, returns what it printed.
@@ -279,7 +332,7 @@ fn spawn(
             Program::Under(commands) => {
                 let mut shell = Command::new("sh");
                 let script = format!("{commands}\nexec \"$0\" \"$@\"");
-                shell.args(["-c", &script, ours()]);
+                shell.args(["-c", &script]).arg(ours());
                 shell
             }
             Program::Redis(path) => Command::new(path),
@@ -293,9 +346,16 @@ fn spawn(
         }
         let mut process = launch(command.args(flags).current_dir(&directory.0));
         let output = Output::drain(&mut process);
-        match output.wait_for("eady to accept connections") {
-            Ok(line) if port == 0 => return Ok((process, output, announced_port(&line))),
-            Ok(_) => return Ok((process, output, port)),
+        match output.wait_for("eady to accept connections", process.id()) {
+            Ok(line) => {
+                patience::has_started(process.id());
+                let port = if port == 0 {
+                    announced_port(&line)
+                } else {
+                    port
+                };
+                return Ok((process, output, port));
+            }
             Err(lines) => {
                 let _ = process.kill();
                 let _ = process.wait();
@@ -373,17 +433,21 @@ impl Output {
     }
 
     /// The first line with `text` in it, or all lines if it never comes.
-    fn wait_for(&self, text: &str) -> Result<String, String> {
-        let absent = |printed: &mut Printed| {
-            printed.open > 0 && !printed.lines.iter().any(|line| line.contains(text))
-        };
-        let state = self.state.lock().unwrap();
-        let (state, _) = self
-            .changed
-            .wait_timeout_while(state, LIMIT, absent)
-            .unwrap();
-        let found = state.lines.iter().find(|line| line.contains(text));
-        found.cloned().ok_or_else(|| state.lines.join("\n"))
+    fn wait_for(&self, text: &str, pid: u32) -> Result<String, String> {
+        let mut patience = Patience::new(Some(pid));
+        let mut state = self.state.lock().unwrap();
+        loop {
+            // First, because a process that has ended says nothing later.
+            let is_last = state.open == 0 || patience.is_over();
+            if let Some(line) = state.lines.iter().find(|line| line.contains(text)) {
+                return Ok(line.clone());
+            }
+            if is_last {
+                return Err(state.lines.join("\n"));
+            }
+            let now_and_then = Duration::from_millis(500);
+            (state, _) = self.changed.wait_timeout(state, now_and_then).unwrap();
+        }
     }
 
     fn text(&self) -> String {

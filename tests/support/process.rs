@@ -1,10 +1,8 @@
 //! What the system knows about a server's process, from `/proc/PID`: Linux only, as the tests
 //! that ask are.
 
-use super::LIMIT;
 use std::fs;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A figure of `/proc/PID/status` in bytes: `VmRSS` is the memory in use, `VmHWM` the most that
 /// ever was, `VmPeak` the most that was ever asked for.
@@ -39,13 +37,4 @@ pub fn cpu(pid: u32) -> Duration {
     let fields: Vec<&str> = behind.split_whitespace().collect();
     let ticks = |at: usize| fields[at].parse::<u64>().expect("a number");
     Duration::from_millis((ticks(11) + ticks(12)) * 10)
-}
-
-/// Waits, bounded, until the condition holds.
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LIMIT;
-    while !condition() {
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
 }
