@@ -5,8 +5,7 @@
 //! and a server that stops reading while its replies find no room, both wait for ever.
 
 use redis::{Client, Commands, RedisResult, pipe};
-use simple_redis_clients::Server;
-use std::time::Duration;
+use simple_redis_clients::{GUARD, Server};
 
 #[test]
 fn a_pipeline_is_answered_in_order() -> RedisResult<()> {
@@ -68,8 +67,8 @@ fn two_hundred_thousand_gets_may_be_sent_before_a_reply_is_read() -> RedisResult
     const GETS: usize = 200_000;
     let server = Server::start();
     let mut client = Client::open(server.url())?.get_connection()?;
-    client.set_write_timeout(Some(Duration::from_secs(30)))?;
-    client.set_read_timeout(Some(Duration::from_secs(30)))?;
+    client.set_write_timeout(Some(GUARD))?;
+    client.set_read_timeout(Some(GUARD))?;
     let key = |n: usize| format!("{:064}", n % 10);
     let value = |n: usize| format!("{:0200}", n % 10);
     for n in 0..10 {

@@ -7,11 +7,8 @@
 //! and then reads needs no sleep; the read timeout only bounds what would be a failure anyway.
 
 use redis::{Client, Commands, Msg, PushInfo, PushKind, RedisResult, cmd};
-use simple_redis_clients::Server;
+use simple_redis_clients::{GUARD, Server};
 use std::sync::mpsc::channel;
-use std::time::Duration;
-
-const PATIENCE: Option<Duration> = Some(Duration::from_secs(10));
 
 fn text(message: &Msg) -> RedisResult<(String, String)> {
     Ok((
@@ -29,7 +26,7 @@ fn a_subscriber_gets_every_message_in_order() -> RedisResult<()> {
     let server = Server::start();
     let client = Client::open(server.url())?;
     let (mut subscriber, mut publisher) = (client.get_connection()?, client.get_connection()?);
-    subscriber.set_read_timeout(PATIENCE)?;
+    subscriber.set_read_timeout(Some(GUARD))?;
     let mut subscriber = subscriber.as_pubsub();
     subscriber.subscribe("in order")?;
     assert_eq!(publisher.publish::<_, _, i64>("nobody listens", "x")?, 0);
@@ -47,7 +44,7 @@ fn patterns_and_channels_each_get_their_own_message() -> RedisResult<()> {
     let server = Server::start();
     let client = Client::open(server.url())?;
     let (mut subscriber, mut publisher) = (client.get_connection()?, client.get_connection()?);
-    subscriber.set_read_timeout(PATIENCE)?;
+    subscriber.set_read_timeout(Some(GUARD))?;
     let mut subscriber = subscriber.as_pubsub();
     // One by one: for a list of channels the crate waits for the first confirmation only, so what
     // follows could overtake the rest.
@@ -90,7 +87,7 @@ fn a_connection_that_has_left_its_channels_serves_commands_again() -> RedisResul
     for url in [server.url(), server.url_resp3()] {
         let client = Client::open(url)?;
         let (mut one, mut other) = (client.get_connection()?, client.get_connection()?);
-        one.set_read_timeout(PATIENCE)?;
+        one.set_read_timeout(Some(GUARD))?;
         let mut subscriber = one.as_pubsub();
         subscriber.subscribe("left 1")?;
         subscriber.subscribe("left 2")?;
@@ -108,7 +105,7 @@ fn a_subscriber_of_resp3_goes_on_with_commands() -> RedisResult<()> {
     let server = Server::start();
     let mut one = Client::open(server.url_resp3())?.get_connection()?;
     let mut other = Client::open(server.url())?.get_connection()?;
-    one.set_read_timeout(PATIENCE)?;
+    one.set_read_timeout(Some(GUARD))?;
     let (sender, pushes) = channel();
     one.set_push_sender(sender);
     one.subscribe_resp3("resp3")?;
@@ -151,7 +148,7 @@ fn messages_published_in_a_transaction_arrive_when_it_runs() -> RedisResult<()> 
     let server = Server::start();
     let client = Client::open(server.url())?;
     let (mut subscriber, mut publisher) = (client.get_connection()?, client.get_connection()?);
-    subscriber.set_read_timeout(PATIENCE)?;
+    subscriber.set_read_timeout(Some(GUARD))?;
     let mut subscriber = subscriber.as_pubsub();
     subscriber.subscribe("atomic")?;
     let mut pipe = redis::pipe();
