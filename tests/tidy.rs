@@ -11,9 +11,13 @@
 //! UPDATE=1 cargo test --test tidy        writes the list again
 //! ```
 
+// Each of the two that use this module uses another part of it.
+#[allow(dead_code)]
+#[path = "differential/grammar.rs"]
+mod grammar;
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use support::transcript::{self, Action, Transcript};
@@ -328,6 +332,54 @@ fn every_command_stands_in_a_transcript() {
     for name in commands().into_values().flatten().map(|command| command.0) {
         if !seen.contains(&name) {
             faults.push(format!("{name} stands in no transcript"));
+        }
+    }
+    none(&faults);
+}
+
+/// What the fuzzer does not know, nobody compares with Redis but where somebody thought of it.
+#[test]
+fn every_command_is_sent_by_the_fuzzer_or_said_there_why_not() {
+    let commands = commands().into_values().flatten().map(|command| command.0);
+    let commands: Vec<String> = commands.collect();
+    let mut sent = BTreeSet::new();
+    let mut faults = Vec::new();
+    for words in grammar::sent() {
+        let words: Vec<String> = words.iter().map(|word| word.to_lowercase()).collect();
+        let name = words.first().cloned().unwrap_or_default();
+        let whole = words.join("|");
+        if !commands.contains(&name) && name != "…" {
+            faults.push(format!("commands.txt: {name} is sent, and is no command"));
+        }
+        sent.extend([name, whole]);
+    }
+    let mut unsent = Vec::new();
+    for (name, reason) in grammar::unsent() {
+        let name = name.to_lowercase().replace(' ', "|");
+        let below = format!("{name}|");
+        let names = |command: &&String| **command == name || command.starts_with(&below);
+        let covered: Vec<String> = commands.iter().filter(names).cloned().collect();
+        if reason.is_empty() {
+            faults.push(format!("commands.txt: no reason why {name} is not sent"));
+        }
+        if covered.is_empty() {
+            faults.push(format!(
+                "commands.txt: {name} is in [unsent], and is no command: delete it"
+            ));
+        }
+        if let Some(both) = covered.iter().find(|command| sent.contains(*command)) {
+            faults.push(format!(
+                "commands.txt: {both} is sent, so delete it from [unsent]"
+            ));
+        }
+        unsent.extend(covered);
+    }
+    for name in commands {
+        if !sent.contains(&name) && !unsent.contains(&name) {
+            faults.push(format!(
+                "{name} is not sent: add a line for it to tests/differential/commands.txt (its \
+                 first lines say how), or one with the reason to [unsent] there"
+            ));
         }
     }
     none(&faults);

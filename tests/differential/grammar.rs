@@ -1,9 +1,10 @@
 //! The grammar of `commands.txt`, whose first lines say what it looks like, read into trees.
+//! `tests/tidy.rs` reads it too, and asks that no command is forgotten there.
 //!
 //! Written down as text because a line there is a command's usage as the documentation has it,
 //! only with weights; and a new command is one more line.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::iter::Peekable;
 use std::str::SplitWhitespace;
 
@@ -55,26 +56,84 @@ fn alternatives(tokens: &mut Tokens) -> Vec<Vec<Node>> {
     all
 }
 
+/// The section of `commands.txt` that names what is not sent, and why.
+const UNSENT: &str = "unsent";
+
+/// Each line of `commands.txt` that says something, with its section.
+fn lines() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let mut section = "";
+    include_str!("commands.txt")
+        .lines()
+        .filter_map(move |line| {
+            let heading = line
+                .strip_prefix('[')
+                .and_then(|line| line.strip_suffix(']'));
+            section = heading.unwrap_or(section);
+            let says = heading.is_none() && !line.is_empty() && !line.starts_with('#');
+            says.then_some((section, line))
+        })
+}
+
 /// The shapes of each section.
 pub fn grammar() -> BTreeMap<&'static str, Vec<Shape>> {
     let mut sections = BTreeMap::new();
-    let mut section = "";
-    for line in include_str!("commands.txt").lines() {
-        if let Some(name) = line
-            .strip_prefix('[')
-            .and_then(|line| line.strip_suffix(']'))
-        {
-            section = name;
-        } else if !line.is_empty() && !line.starts_with('#') {
-            let mut tokens = line.split_whitespace().peekable();
-            let weight = tokens.next().and_then(|weight| weight.parse().ok());
-            let weight = weight.expect("a line of commands.txt begins with its weight");
-            let shape = Shape {
-                weight,
-                nodes: parse(&mut tokens),
-            };
-            sections.entry(section).or_insert_with(Vec::new).push(shape);
-        }
+    for (section, line) in lines().filter(|(section, _)| *section != UNSENT) {
+        let mut tokens = line.split_whitespace().peekable();
+        let weight = tokens.next().and_then(|weight| weight.parse().ok());
+        let weight = weight.expect("a line of commands.txt begins with its weight");
+        let shape = Shape {
+            weight,
+            nodes: parse(&mut tokens),
+        };
+        sections.entry(section).or_insert_with(Vec::new).push(shape);
     }
     sections
+}
+
+/// The commands that are not sent, each with the reason.
+pub fn unsent() -> Vec<(&'static str, &'static str)> {
+    let unsent = lines().filter(|(section, _)| *section == UNSENT);
+    let split = |(_, line): (_, &'static str)| {
+        let (name, reason) = line.split_once(": ").unwrap_or((line, ""));
+        (name, reason.trim())
+    };
+    unsent.map(split).collect()
+}
+
+/// The first two words of each command that the shapes can make, a slot as `…`.
+pub fn sent() -> BTreeSet<Vec<&'static str>> {
+    let mut sent = BTreeSet::new();
+    for shape in grammar().values().flatten() {
+        for command in shape.nodes.split(|node| matches!(node, Node::Next)) {
+            sent.extend(beginnings(command));
+        }
+    }
+    sent
+}
+
+/// What these nodes can begin with, two words at the most.
+fn beginnings(nodes: &[Node]) -> BTreeSet<Vec<&'static str>> {
+    let mut all = BTreeSet::from([vec![]]);
+    for node in nodes {
+        let choices: BTreeSet<Vec<&str>> = match node {
+            Node::Word(word) => [vec![*word]].into(),
+            Node::Slot(_) => [vec!["…"]].into(),
+            Node::One(choices) => choices.iter().flat_map(|one| beginnings(one)).collect(),
+            Node::Subset(choices) => {
+                let some = choices.iter().flat_map(|one| beginnings(one));
+                some.chain([vec![]]).collect()
+            }
+            Node::Many(nodes) => beginnings(nodes),
+            Node::Next => unreachable!("between commands"),
+        };
+        let join = |before: &Vec<&'static str>| {
+            let before = before.clone();
+            let joined = choices
+                .iter()
+                .map(move |choice| [&before[..], choice].concat());
+            joined.map(|words| words.into_iter().take(2).collect::<Vec<_>>())
+        };
+        all = all.iter().flat_map(join).collect();
+    }
+    all
 }

@@ -274,6 +274,12 @@ fn replies_that_no_server_writes_are_refused_and_the_three_nils_differ() {
 }
 
 #[test]
+#[should_panic(expected = "add there how such a value is read and compared")]
+fn a_value_of_a_type_that_nobody_has_described_is_not_passed_over() {
+    support::state::kind_of(b"no such type");
+}
+
+#[test]
 fn shrinking_leaves_the_commands_that_fail_together() {
     let one = |number: usize| vec![Command::new(&["ECHO", &number.to_string()])];
     let send = |units| Step::Send {

@@ -50,7 +50,9 @@ const KINDS: [Kind; 2] = [
     },
 ];
 
-fn kind_of(name: &[u8]) -> &'static Kind {
+/// # Panics
+/// If nobody has said how such values are compared.
+pub fn kind_of(name: &[u8]) -> &'static Kind {
     KINDS
         .iter()
         .find(|kind| kind.name.as_bytes() == name)
