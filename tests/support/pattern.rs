@@ -3,10 +3,13 @@
 //! ```text
 //! <int>        a number                    <ms+5000>   a Unix time in milliseconds, 5000 from now
 //! <1..100>     a number in this range      <s+5>       a Unix time in seconds, 5 from now
-//! <any>        any text, or none           ...         as a line: any number of lines
+//! <any>        any text, or none           <5000ms>    what is left of 5000 milliseconds
+//! ...          as a line: any number       <5s>        what is left of 5 seconds
+//!              of lines
 //! ```
 //! "Now" is the moment when the command ran, which is only known to lie between the start of the
-//! test (`began`, Unix milliseconds) and the comparison: the time must lie between those two.
+//! test (`began`, Unix milliseconds) and the comparison: the time must lie between those two, and
+//! of what is left at most as much is missing as has passed.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -105,6 +108,15 @@ fn parse_hole(name: &str, began: i64) -> Option<Piece<'static>> {
             now / 1000 + 1 + offset,
         ));
     }
+    // TTL rounds to the nearest second, so half of one may be missing more.
+    let units = [("ms", 1), ("s", 1000)];
+    if let Some((whole, unit)) = units.iter().find_map(|(unit, ms)| {
+        let whole: i64 = name.strip_suffix(unit)?.parse().ok()?;
+        Some((whole, ms))
+    }) {
+        let passed = (now - began + unit / 2) / unit;
+        return Some(Piece::Number((whole - passed).max(0), whole));
+    }
     match name {
         "any" => Some(Piece::Any),
         "int" => Some(Piece::Number(i64::MIN, i64::MAX)),
@@ -115,14 +127,56 @@ fn parse_hole(name: &str, began: i64) -> Option<Piece<'static>> {
     }
 }
 
-/// For UPDATE: a number that is a time within ten days of now becomes `<ms+N>`, in whole seconds.
-pub fn mask_times(line: &str, began: i64) -> String {
-    const TEN_DAYS: i64 = 10 * 24 * 3600 * 1000;
-    let mask = |word: &str| match word.parse::<i64>() {
-        Ok(n) if n > began && n - began < TEN_DAYS => {
-            format!("<ms+{}>", (n - began) / 1000 * 1000)
+/// For UPDATE: in a line that the server has printed, the times near now as holes, so that the
+/// line holds tomorrow too. `unit` is how many milliseconds one has of what the command says is
+/// left, if it is one of those that do (TTL, PTTL).
+pub fn mask_times(line: &str, began: i64, unit: Option<i64>) -> String {
+    let now = unix_ms();
+    if let Some(unit) = unit
+        && let Some(left) = line.strip_prefix("(integer) ").and_then(|n| n.parse().ok())
+        && left > 0
+    {
+        let name = if unit == 1 { "ms" } else { "s" };
+        let whole = roundest(left, left + (now - began) / unit);
+        return format!("(integer) <{whole}{name}>");
+    }
+    let mut out = String::new();
+    let mut rest = line;
+    while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
+        let digits = &rest[start..];
+        let length = digits.find(|c: char| !c.is_ascii_digit());
+        let (digits, behind) = digits.split_at(length.unwrap_or(digits.len()));
+        out += &rest[..start];
+        // Part of a word or of a fraction is no time.
+        let alone = !out.ends_with(|c: char| c.is_alphanumeric() || c == '.' || c == '-');
+        let time = digits.parse().ok().filter(|_| alone);
+        out += &time
+            .and_then(|time| mask(time, began, now))
+            .unwrap_or(digits.to_string());
+        rest = behind;
+    }
+    out + rest
+}
+
+/// A time that lies up to ten days from when it was made.
+fn mask(time: i64, began: i64, now: i64) -> Option<String> {
+    for (name, unit) in [("ms", 1), ("s", 1000)] {
+        // It was made between these two. EXPIRETIME rounds to the nearest second.
+        let (began, now) = (began / unit, (now + unit / 2) / unit);
+        let ten_days = 10 * 24 * 3_600_000 / unit;
+        if (began..began + ten_days).contains(&time) {
+            let offset = roundest((time - now).max(0), time - began);
+            return Some(format!("<{name}+{offset}>"));
         }
-        _ => word.to_string(),
-    };
-    line.split(' ').map(mask).collect::<Vec<_>>().join(" ")
+    }
+    None
+}
+
+/// The number in a range that has the most zeros at its end: what somebody will have typed, unless
+/// it is smaller than the range.
+fn roundest(low: i64, high: i64) -> i64 {
+    let next = |step: i64| (low + step - 1) / step * step;
+    let steps = (0..15).rev().map(|zeros| 10_i64.pow(zeros));
+    let mut numbers = steps.map(next).filter(|number| *number <= high);
+    numbers.next().unwrap_or(high)
 }
