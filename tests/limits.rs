@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 use support::process::{cpu, descriptors, memory, threads};
-use support::{Client, Directory, Program, Server, Value, encode, eventually};
+use support::{Client, Directory, Program, Server, Value, encode, eventually, with_more_and_more};
 
 const FULL: &str = "(error) ERR max number of clients reached";
 
@@ -43,25 +43,29 @@ fn one_client_too_many_is_told_so() {
 
 #[test]
 fn who_is_silent_too_long_must_leave_but_not_listeners_or_slow_senders() {
-    let server = Server::start(&["--timeout", "1"]);
-    let (mut silent, mut listening, mut slow) = (server.client(), server.client(), server.client());
-    silent.run("PING");
-    listening.run("SUBSCRIBE c");
-    let command = encode(&["SET", "k", "sent in five seconds or so"]);
-    let start = Instant::now();
-    let (first, last) = command.split_at(command.len() - 8);
-    slow.raw(first);
-    for byte in last {
-        thread::sleep(Duration::from_millis(300));
-        slow.raw(&[*byte]);
-    }
-    assert_eq!(slow.read(), Value::Simple(b"OK".into()));
-    assert!(silent.is_closed());
-    assert!(start.elapsed() > Duration::from_secs(1));
-    assert_eq!(
-        slow.call(&["PUBLISH", "c", "still there"]),
-        Value::Integer(1)
-    );
+    // On a machine that stands still for as long, the sender is silent too.
+    with_more_and_more(1, |seconds| {
+        let server = Server::start(&["--timeout", &seconds.to_string()]);
+        let mut silent = server.client();
+        let (mut listening, mut slow) = (server.client(), server.client());
+        silent.run("PING");
+        listening.run("SUBSCRIBE c");
+        let command = encode(&["SET", "k", "sent in several times the timeout"]);
+        let start = Instant::now();
+        let (first, last) = command.split_at(command.len() - 8);
+        slow.raw(first);
+        for byte in last {
+            thread::sleep(Duration::from_millis(seconds * 300));
+            slow.try_raw(&[*byte]).map_err(|error| error.to_string())?;
+        }
+        let answer = slow.try_read().map_err(|error| error.to_string())?;
+        assert_eq!(answer, Value::Simple(b"OK".into()));
+        assert!(silent.is_closed());
+        assert!(start.elapsed() > Duration::from_secs(seconds));
+        let heard = slow.try_call(&["PUBLISH", "c", "still there"]);
+        assert_eq!(heard.map_err(|error| error.to_string())?, Value::Integer(1));
+        Ok(())
+    });
 }
 
 #[test]
@@ -256,8 +260,8 @@ fn without_descriptors_the_server_neither_spins_nor_ends() {
         assert_eq!(inside.run("PING"), "PONG");
         thread::sleep(Duration::from_millis(20));
     }
-    let spent = cpu(server.pid()) - spent;
-    assert!(spent < Duration::from_millis(300), "{spent:?} in a second");
+    let (spent, passed) = (cpu(server.pid()) - spent, start.elapsed());
+    assert!(spent < passed * 3 / 10, "{spent:?} in {passed:?}");
     // When some leave, those who wait get in.
     let mut last = outside.pop().expect("ten");
     last.raw(b"PING\r\n");

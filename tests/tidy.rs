@@ -11,8 +11,6 @@
 //! UPDATE=1 cargo test --test tidy        writes the list again
 //! ```
 
-// Each of the two that use this module uses another part of it.
-#[allow(dead_code)]
 #[path = "differential/grammar.rs"]
 mod grammar;
 mod support;

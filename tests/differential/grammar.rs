@@ -4,6 +4,9 @@
 //! Written down as text because a line there is a command's usage as the documentation has it,
 //! only with weights; and a new command is one more line.
 
+// The fuzzer uses one part of this, `tests/tidy.rs` another.
+#![allow(dead_code)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter::Peekable;
 use std::str::SplitWhitespace;

@@ -58,15 +58,19 @@ fn pairs(fields: &[Vec<u8>]) -> Value {
 }
 
 /// One field of INFO persistence.
-fn info(client: &mut Client, field: &str) -> String {
+fn info(client: &mut Client, name: &str) -> String {
+    field(client, name).unwrap_or_else(|| panic!("INFO has no {name}"))
+}
+
+/// The same, if it is there.
+fn field(client: &mut Client, name: &str) -> Option<String> {
     let text = match client.call(&["INFO", "persistence"]) {
         Value::Bulk(text) => String::from_utf8(text).unwrap(),
         other => panic!("INFO answers {other}"),
     };
     let mut lines = text.lines();
-    let line = lines.find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-    line.unwrap_or_else(|| panic!("no {field} in {text}"))
-        .to_string()
+    let found = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    found.map(str::to_string)
 }
 
 /// Asks for a rewrite and waits for its end, which must be a good one.

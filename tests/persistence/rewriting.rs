@@ -1,7 +1,7 @@
 //! The rewrite: killed between any two steps, with writers meanwhile, by itself, and after the log
 //! was switched off and on. Whatever happens, a start finds what was there before it.
 
-use crate::support::{Directory, Program, Server, eventually, log_files, refused};
+use crate::support::{Directory, Program, Server, Stop, eventually, log_files, refused};
 use crate::{dump, info, listing, rewrite, wait_for_rewrite};
 use std::fs;
 use std::path::Path;
@@ -185,14 +185,15 @@ fn who_waits_to_write_while_the_log_is_switched_on_is_in_it() {
                 .collect::<Vec<_>>(),
         );
     }
-    let stop = AtomicBool::new(false);
+    let done = &AtomicBool::new(false);
     let counted: Vec<String> = thread::scope(|scope| {
+        let stop = Stop(done);
         let writers: Vec<_> = (0..4)
             .map(|writer| {
-                let (mut client, stop) = (server.client(), &stop);
+                let mut client = server.client();
                 scope.spawn(move || {
                     let mut last = client.run(&format!("INCR counter{writer}"));
-                    while !stop.load(Ordering::Relaxed) {
+                    while !done.load(Ordering::Relaxed) {
                         last = client.run(&format!("INCR counter{writer}"));
                     }
                     last
@@ -201,7 +202,7 @@ fn who_waits_to_write_while_the_log_is_switched_on_is_in_it() {
             .collect();
         assert_eq!(client.run("CONFIG SET appendonly yes"), "OK");
         eventually("the log is on", || info(&mut client, "aof_enabled") == "1");
-        stop.store(true, Ordering::Relaxed);
+        drop(stop);
         writers
             .into_iter()
             .map(|writer| writer.join().unwrap())
@@ -313,11 +314,12 @@ fn a_log_that_somebody_has_damaged_or_deleted_is_written_anew_from_memory() {
 #[test]
 fn conflicting_writers_leave_a_log_that_replays_to_what_they_saw() {
     let mut server = Server::start(&["--auto-aof-rewrite-min-size", "40kb"]);
-    let stop = AtomicBool::new(false);
+    let done = &AtomicBool::new(false);
     thread::scope(|scope| {
+        let _stop = Stop(done);
         for writer in 0..4 {
-            let (server, stop) = (&server, &stop);
-            scope.spawn(move || quarrel(server, writer, stop));
+            let server = &server;
+            scope.spawn(move || quarrel(server, writer, done));
         }
         let mut client = server.client();
         for _ in 0..3 {
@@ -328,7 +330,6 @@ fn conflicting_writers_leave_a_log_that_replays_to_what_they_saw() {
         eventually("a rewrite that nobody asked for", || {
             info(&mut client, "aof_rewrites").parse::<u32>().unwrap() > 3
         });
-        stop.store(true, Ordering::Relaxed);
     });
     let mut client = server.client();
     wait_for_rewrite(&mut client);
@@ -347,10 +348,10 @@ fn conflicting_writers_leave_a_log_that_replays_to_what_they_saw() {
 }
 
 /// Writes to few keys in few databases, which others write to at the same time.
-fn quarrel(server: &Server, writer: usize, stop: &AtomicBool) {
+fn quarrel(server: &Server, writer: usize, done: &AtomicBool) {
     let mut client = server.client();
     let mut step = writer;
-    while !stop.load(Ordering::Relaxed) {
+    while !done.load(Ordering::Relaxed) {
         step += 1;
         let key = step % 5;
         let lines = [

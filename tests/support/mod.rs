@@ -28,7 +28,7 @@ pub mod transcript;
 mod value;
 
 pub use client::{Client, encode};
-pub use patience::eventually;
+pub use patience::{Stop, eventually, with_more_and_more};
 pub use quote::{bare, quoted, split};
 pub use value::{Value, number};
 

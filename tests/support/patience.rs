@@ -14,6 +14,7 @@
 
 use std::fs;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -73,6 +74,29 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     while !condition() {
         assert!(!patience.is_over(), "waited in vain: {what}");
         thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Tries what needs a quick enough machine, or a slow enough one, with a number that doubles: of
+/// seconds, of commands. What is wrong for another reason fails with every one of them.
+pub fn with_more_and_more(first: u64, mut attempt: impl FnMut(u64) -> Result<(), String>) {
+    let mut failures = Vec::new();
+    for doubled in 0..6 {
+        let number = first << doubled;
+        match attempt(number) {
+            Ok(()) => return,
+            Err(why) => failures.push(format!("with {number}: {why}")),
+        }
+    }
+    panic!("{}", failures.join("\n"));
+}
+
+/// Tells threads that they may end, also when the test fails before it has told them.
+pub struct Stop<'a>(pub &'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
