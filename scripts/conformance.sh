@@ -22,7 +22,7 @@ done
 "$REDIS_SERVER" --version
 
 echo "== transcripts against simple-redis"
-env -u REDIS_SERVER -u REDIS cargo test --quiet --test transcripts
+env -u REDIS_SERVER -u REDIS -u SIMPLE_REDIS cargo test --quiet --test transcripts
 
 echo "== transcripts against $REDIS_SERVER"
 env -u REDIS REDIS_SERVER="$REDIS_SERVER" cargo test --quiet --test transcripts -- --nocapture
@@ -31,7 +31,7 @@ for profile in release dev; do
     operations=${FUZZ_OPS:-100000}
     [ $profile = release ] || operations=${FUZZ_DEBUG_OPS:-10000}
     echo "== $operations random commands, profile $profile"
-    env -u OURS REDIS_SERVER="$REDIS_SERVER" FUZZ_OPS="$operations" \
+    env -u OURS -u SIMPLE_REDIS REDIS_SERVER="$REDIS_SERVER" FUZZ_OPS="$operations" \
         cargo test --quiet --profile $profile --test differential -- --nocapture
 done
 

@@ -470,11 +470,7 @@ fn a_killed_client_runs_nothing_more_though_it_has_sent_it() {
             panic!("n is gone");
         };
         // It may have been between its look at the flag and the command.
-        eventually("it is gone", || {
-            watcher
-                .run("INFO clients")
-                .contains("connected_clients:1\\r")
-        });
+        watcher.wait_until_alone();
         let at_end = watcher.call(&["INCRBY", "n", "0"]);
         let at_kill: i64 = String::from_utf8(at_kill).unwrap().parse().unwrap();
         assert!(integer(at_end) <= at_kill + 1);
@@ -490,11 +486,7 @@ fn a_killed_client_that_never_reads_is_gone_at_once() {
     let address = client.socket().local_addr().unwrap().to_string();
     assert_eq!(watcher.run(&format!("CLIENT KILL {address}")), "OK");
     assert!(!watcher.run("CLIENT LIST").contains(&address));
-    eventually("it is gone", || {
-        watcher
-            .run("INFO clients")
-            .contains("connected_clients:1\\r")
-    });
+    watcher.wait_until_alone();
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use support::process::memory;
 use support::random::Random;
-use support::{Client, Server, Value, encode, eventually};
+use support::{Client, Server, Value, encode};
 
 /// A stream with every kind of thing in it, and what is to come back for it.
 fn a_stream() -> (Vec<u8>, Vec<u8>) {
@@ -285,11 +285,7 @@ fn a_length_that_is_announced_is_not_allocated() {
         // Its thread can see the end only behind the header.
         socket.shutdown(Shutdown::Write).unwrap();
     }
-    eventually("the clients are gone", || {
-        watcher
-            .run("INFO clients")
-            .contains("connected_clients:1\\r")
-    });
+    watcher.wait_until_alone();
     let megabyte = 1024 * 1024;
     let grown = memory(server.pid(), "VmHWM") - most;
     assert!(grown < 8 * megabyte, "resident memory grew by {grown}");
@@ -336,11 +332,7 @@ fn the_replies_before_a_wait_do_not_wait() {
     // It waits for a replica, for ever. A client that leaves ends that too.
     client.socket().shutdown(Shutdown::Both).unwrap();
     let mut watcher = server.client();
-    eventually("the waiting client is gone", || {
-        watcher
-            .run("INFO clients")
-            .contains("connected_clients:1\\r")
-    });
+    watcher.wait_until_alone();
 }
 
 #[test]
@@ -424,11 +416,7 @@ fn the_server_survives_streams_with_changed_bytes() {
     });
     assert_eq!(server.client().run("PING"), "PONG");
     let mut watcher = server.client();
-    eventually("all threads have ended", || {
-        watcher
-            .run("INFO clients")
-            .contains("connected_clients:1\\r")
-    });
+    watcher.wait_until_alone();
     assert!(memory(server.pid(), "VmRSS") < 64 * 1024 * 1024);
 }
 

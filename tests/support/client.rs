@@ -7,7 +7,7 @@
 //! client.raw(b"PING\r\nPING\r\n");                           as the wire sees it
 //! ```
 
-use super::patience::{GUARD, Patience};
+use super::patience::{GUARD, Patience, eventually};
 use super::{Value, split};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -106,6 +106,13 @@ impl Client {
     pub fn run(&mut self, line: &str) -> String {
         let words = split(line).expect("balanced quotes");
         self.call(&words).to_string()
+    }
+
+    /// Waits until the server has seen that all other clients are gone.
+    pub fn wait_until_alone(&mut self) {
+        eventually("all other clients are gone", || {
+            self.run("INFO clients").contains("connected_clients:1\\r")
+        });
     }
 
     /// Whether the server has closed the connection with nothing left to read; waits for it.
