@@ -50,7 +50,7 @@ ours() {
         tries=$((tries + 1))
         [ "$tries" -lt 200 ] || fail "our server was not ready after ten seconds"
         sleep 0.05
-        port=$(sed -n 's/.*ready to accept connections on port \([0-9][0-9]*\).*/\1/p' "$scratch/log")
+        port=$(sed -n 's/.*Ready to accept connections on port \([0-9][0-9]*\).*/\1/p' "$scratch/log")
     done
 }
 
@@ -62,7 +62,7 @@ redis() {
         redis-server --port "$port" --dir "$directory" --save '' --appendonly yes \
             --aof-use-rdb-preamble no "$@" >"$scratch/log" 2>&1 &
         server=$!
-        until grep -qi 'ready to accept\|address already in use' "$scratch/log"; do
+        until grep -qi 'Ready to accept\|address already in use' "$scratch/log"; do
             kill -0 "$server" 2>/dev/null || break
             sleep 0.02
         done

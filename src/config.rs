@@ -194,6 +194,18 @@ impl Config {
         *self.values.write().unwrap() = changed.before;
     }
 
+    /// Lowers `maxclients` if the process may not open so many files, as Redis does.
+    pub fn fit_maxclients(&self) {
+        let wanted = self.maxclients.load(Relaxed);
+        if let Some(most) = most_clients().filter(|most| wanted > *most) {
+            let _ = self.set(&[(b"maxclients", most.to_string().as_bytes())]);
+            say::warning(format_args!(
+                "maxclients is {most} instead of {wanted}, for this process may not open more \
+                 files; raise that with `ulimit -n`"
+            ));
+        }
+    }
+
     /// Copies what every command looks at out of the values.
     fn spread(&self, values: &[String]) {
         let text = |name| find(name).map_or("", |row| values[row].as_str());
@@ -241,7 +253,7 @@ impl Config {
 const RESERVED_DESCRIPTORS: usize = 32;
 
 /// How many clients the process has descriptors for, if the system tells; std cannot ask for more.
-pub fn most_clients() -> Option<usize> {
+fn most_clients() -> Option<usize> {
     let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
     let mut lines = limits.lines();
     let files = lines.find_map(|line| line.strip_prefix("Max open files"))?;

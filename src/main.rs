@@ -65,6 +65,7 @@ mod error;
 mod expire;
 mod glob;
 mod hash;
+mod listen;
 mod pubsub;
 mod say;
 mod stats;
@@ -75,11 +76,12 @@ use aof::rewrite::replay_sealed;
 use batch::Replayer;
 use client::{Client, Connection, Server};
 use config::{Config, Start};
+use listen::Listener;
 use stats::{Stats, add};
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock, mpsc};
@@ -133,9 +135,9 @@ fn serve_for_ever(config: Config, warnings: &[String]) -> Result<Infallible, Str
         format!("cannot open the directory {dir}: {error}. Name another with --dir")
     })?;
     let config = Arc::new(config);
-    fit_maxclients(&config);
+    config.fit_maxclients();
     // A taken port is found before the log is read, which may take long.
-    let (listeners, port) = bind(&config)?;
+    let (listeners, port) = listen::open(&config)?;
     let (reaper, garbage) = mpsc::channel();
     let server = Arc::new(Server {
         aof: aof::Aof::new(config.clone()),
@@ -165,7 +167,7 @@ fn serve_for_ever(config: Config, warnings: &[String]) -> Result<Infallible, Str
         store.write().unwrap().take_over(keyspace);
     }
     server.aof.status.loading.store(false, Ordering::Relaxed);
-    say::notice(format_args!("ready to accept connections on port {port}"));
+    say::notice(format_args!("Ready to accept connections on port {port}"));
     start_background_threads(&server, &store)?;
     keep_house(&server)
 }
@@ -178,7 +180,7 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), String>
 }
 
 fn start_accepting(
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     server: &Arc<Server>,
     store: &Arc<RwLock<Keyspace>>,
 ) -> Result<(), String> {
@@ -219,60 +221,8 @@ fn replay(
     Ok(store.into_inner().unwrap())
 }
 
-/// Opens a listener for each address of `bind`; those marked with `-` may fail.
-fn bind(config: &Config) -> Result<(Vec<TcpListener>, u16), String> {
-    let mut port = config.number("port") as u16;
-    let mut listeners = Vec::new();
-    for word in config.text("bind").split_whitespace() {
-        let (address, optional) = match word.strip_prefix('-') {
-            Some(address) => (address, true),
-            None => (word, false),
-        };
-        let address = match address {
-            "*" => "0.0.0.0",
-            "::*" => "::",
-            address => address,
-        };
-        match listen(address, port) {
-            Ok(listener) => {
-                // The first listener chooses the port if it is 0, and the others follow.
-                port = listener.local_addr().map_or(port, |address| address.port());
-                listeners.push(listener);
-            }
-            Err(_) if optional => {}
-            Err(error) => {
-                return Err(format!(
-                    "cannot listen on {address} port {port}: {error}. Is another server running? \
-                     Choose another port with --port"
-                ));
-            }
-        }
-    }
-    if listeners.is_empty() {
-        return Err("no address to listen on; name one with --bind".into());
-    }
-    Ok((listeners, port))
-}
-
-fn listen(address: &str, port: u16) -> std::io::Result<TcpListener> {
-    let addresses: Vec<SocketAddr> = (address, port).to_socket_addrs()?.collect();
-    TcpListener::bind(&addresses[..])
-}
-
-/// Lowers `maxclients` if the process may not open so many files, as Redis does.
-fn fit_maxclients(config: &Config) {
-    let wanted = config.maxclients.load(Ordering::Relaxed);
-    if let Some(most) = config::most_clients().filter(|most| wanted > *most) {
-        let _ = config.set(&[(b"maxclients", most.to_string().as_bytes())]);
-        say::warning(format_args!(
-            "maxclients is {most} instead of {wanted}, for this process may not open more files; \
-             raise that with `ulimit -n`"
-        ));
-    }
-}
-
 /// Gives each client that comes a thread of its own.
-fn accept_for_ever(listener: &TcpListener, server: &Arc<Server>, store: &Arc<RwLock<Keyspace>>) {
+fn accept_for_ever(listener: &Listener, server: &Arc<Server>, store: &Arc<RwLock<Keyspace>>) {
     loop {
         match listener.accept() {
             Ok((stream, peer)) => welcome(stream, peer, server, store),
@@ -297,12 +247,12 @@ fn welcome(
         let _ = (&stream).write_all(b"-ERR max number of clients reached\r\n");
         return;
     }
-    if is_stranger(&server.config, peer.ip()) {
+    if listen::is_stranger(&server.config, peer.ip()) {
         add(&server.stats.rejected_connections, 1);
-        let _ = (&stream).write_all(PROTECTED.as_bytes());
+        let _ = (&stream).write_all(listen::PROTECTED.as_bytes());
         return;
     }
-    let Ok(local) = stream.local_addr() else {
+    let Ok(local) = listen::local_address(&stream) else {
         return;
     };
     let connection = Connection {
@@ -319,29 +269,6 @@ fn welcome(
         say::warning(format_args!("cannot start a thread for a client: {error}"));
     }
 }
-
-/// Protected mode: without a password, only this machine is served.
-fn is_stranger(config: &Config, peer: IpAddr) -> bool {
-    let loopback = match peer {
-        IpAddr::V6(address) => address.to_canonical().is_loopback(),
-        IpAddr::V4(address) => address.is_loopback(),
-    };
-    !loopback && !config.has_password() && config.flag("protected-mode")
-}
-
-/// Redis's words.
-const PROTECTED: &str = "-DENIED Redis is running in protected mode because protected mode is \
-    enabled and no password is set for the default user. In this mode connections are only \
-    accepted from the loopback interface. If you want to connect from external computers to Redis \
-    you may adopt one of the following solutions: 1) Just disable protected mode sending the \
-    command 'CONFIG SET protected-mode no' from the loopback interface by connecting to Redis from \
-    the same host the server is running, however MAKE SURE Redis is not publicly accessible from \
-    internet if you do so. Use CONFIG REWRITE to make this change permanent. 2) Alternatively you \
-    can just disable the protected mode by editing the Redis configuration file, and setting the \
-    protected mode option to 'no', and then restarting the server. 3) If you started the server \
-    manually just for testing, restart it with the '--protected-mode no' option. 4) Setup a an \
-    authentication password for the default user. NOTE: You only need to do one of the above \
-    things in order for the server to start accepting connections from the outside.\r\n";
 
 /// Ten times a second: counts the time of the idle, takes the samples behind INFO's rates, tells what
 /// there is to tell of the log, and ends clients that have been silent for longer than `timeout`
@@ -369,28 +296,4 @@ fn keep_house(server: &Server) -> ! {
 fn run_id() -> String {
     let random = || RandomState::new().build_hasher().finish();
     format!("{:016x}{:016x}{:08x}", random(), random(), random() as u32)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn without_a_password_only_this_machine_is_served() {
-        let config = |flags: &[&str]| match Config::from_args(flags.iter().map(|flag| flag.into()))
-        {
-            Ok(Start::Serve(config, _)) => config,
-            _ => panic!("{flags:?} are flags"),
-        };
-        let is_stranger = |config: &Config, peer: &str| is_stranger(config, peer.parse().unwrap());
-        let default = config(&[]);
-        for peer in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
-            assert!(!is_stranger(&default, peer), "{peer}");
-        }
-        for peer in ["192.0.2.1", "0.0.0.0", "2001:db8::1", "::ffff:192.0.2.1"] {
-            assert!(is_stranger(&default, peer), "{peer}");
-            assert!(!is_stranger(&config(&["--requirepass", "sesame"]), peer));
-            assert!(!is_stranger(&config(&["--protected-mode", "no"]), peer));
-        }
-    }
 }

@@ -277,7 +277,7 @@ fn outer_address() -> Option<std::net::IpAddr> {
 #[test]
 fn protected_mode_refuses_strangers_with_an_explanation() {
     let Some(ip) = outer_address() else {
-        // main.rs has a unit test of the decision itself.
+        // listen.rs has a unit test of the decision itself.
         return say("this machine has no address but its loopback: nothing to connect to");
     };
     let server = Server::start(&["--bind", "0.0.0.0"]);

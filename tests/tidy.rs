@@ -42,7 +42,7 @@ const LAYERS: [&[&str]; 12] = [
     &["handler"],
     &["client"],
     &["aof", "pubsub"],
-    &["store", "stats"],
+    &["listen", "store", "stats"],
     &["config", "entry", "propagate", "watch"],
     &["hash"],
     &["glob", "resp", "say", "table"],

@@ -147,7 +147,7 @@ impl Process {
             let Ok(line) = process.log.recv_timeout(START) else {
                 panic!("the server ended, or is not ready after {START:?}; it said:\n{seen}");
             };
-            if let Some((_, port)) = line.split_once("ready to accept connections on port ") {
+            if let Some((_, port)) = line.split_once("Ready to accept connections on port ") {
                 let digits = port
                     .chars()
                     .take_while(char::is_ascii_digit)
