@@ -122,16 +122,19 @@ fn print(text: &str) -> ExitCode {
 
 /// Binds, accepts, loads, starts the other threads. If it cannot start, the error is one line for the operator.
 fn serve_for_ever(config: Config, warnings: &[String]) -> Result<Infallible, String> {
-    let logfile = config.text("logfile");
-    if !logfile.is_empty() {
-        say::into_file(logfile.as_ref())
-            .map_err(|error| format!("cannot write to the logfile {logfile}: {error}"))?;
+    if !config.text("logfile").is_empty() {
+        let logfile = config.path("logfile");
+        say::into_file(&logfile).map_err(|error| {
+            let logfile = logfile.display();
+            format!("cannot write to the logfile {logfile}: {error}")
+        })?;
     }
     warnings
         .iter()
         .for_each(|warning| say::warning(format_args!("{warning}")));
-    let dir = config.text("dir");
+    let dir = config.path("dir");
     std::fs::read_dir(&dir).map_err(|error| {
+        let dir = dir.display();
         format!("cannot open the directory {dir}: {error}. Name another with --dir")
     })?;
     let config = Arc::new(config);

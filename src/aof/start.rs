@@ -79,7 +79,7 @@ impl Aof {
 
     /// `dir`.
     pub(super) fn directory(&self) -> PathBuf {
-        self.config.text("dir").into()
+        self.config.path("dir")
     }
 
     fn load(&self, manifest: &Manifest, replay: &mut Replay) -> Result<(), String> {

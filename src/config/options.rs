@@ -21,18 +21,20 @@
 //! and `save`; ours are those of the stock file, but for `appendonly yes`.
 
 use crate::resp::parse_integer;
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 
 use Change::*;
 use Kind::*;
 
 /// What a value may be.
 pub enum Kind {
-    /// One word.
+    /// One word, of any bytes.
     Text,
     /// Any number of words, joined by spaces.
     Words,
-    /// The name of a file, without a directory.
+    /// The name of a file, without a directory. It is text, for it stands in the manifest.
     FileName,
     /// A directory; kept as an absolute path.
     Directory,
@@ -108,8 +110,12 @@ const POLICIES: &[&str] = &[
     "allkeys-random",
     "noeviction",
 ];
+const FACILITIES: &[&str] = &[
+    "user", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
+];
 const REPLICAS: &str = "this server has no replicas";
 const TLS: &str = "this server has no TLS";
+const PROCESSORS: &str = "std cannot choose processors for a thread";
 const NO_EFFECT: &str = "no effect here";
 
 /// In the order of CONFIG GET.
@@ -184,6 +190,18 @@ pub static OPTIONS: &[Row] = &[
     row("oom-score-adj", "no", Only(NO, "this server leaves its OOM score alone"), Live, ""),
     row("shutdown-on-sigint", "default", Only(&["default"], "std catches no signals"), Live, ""),
     row("shutdown-on-sigterm", "default", Only(&["default"], "std catches no signals"), Live, ""),
+    row("socket-mark-id", "0", Only(ZERO, "std cannot mark a socket"), AtStart, ""),
+    row("server_cpulist", "", Only(NONE, PROCESSORS), AtStart, ""),
+    row("bio_cpulist", "", Only(NONE, PROCESSORS), AtStart, ""),
+    row("aof_rewrite_cpulist", "", Only(NONE, PROCESSORS), AtStart, ""),
+    row("bgsave_cpulist", "", Only(NONE, PROCESSORS), AtStart, ""),
+    row("aof-disable-auto-gc", "no", Only(NO, "this server deletes the files that a rewrite has replaced"), Live, ""),
+    row("tls-key-file-pass", "", Only(NONE, TLS), Live, ""),
+    row("tls-client-cert-file", "", Only(NONE, TLS), Live, ""),
+    row("tls-client-key-file", "", Only(NONE, TLS), Live, ""),
+    row("tls-client-key-file-pass", "", Only(NONE, TLS), Live, ""),
+    row("tls-dh-params-file", "", Only(NONE, TLS), Live, ""),
+    row("tls-ca-cert-dir", "", Only(NONE, TLS), Live, ""),
     row("rename-command", "", Refused("this server cannot rename commands"), AtStart, ""),
     row("user", "", Refused("this server has one user; use requirepass"), AtStart, ""),
     row("loadmodule", "", Refused("this server has no modules"), AtStart, ""),
@@ -267,6 +285,47 @@ pub static OPTIONS: &[Row] = &[
     row("hz", "10", Number(0, INT), Live, NO_EFFECT),
     row("dynamic-hz", "yes", YesNo, Live, NO_EFFECT),
     row("jemalloc-bg-thread", "yes", YesNo, Live, NO_EFFECT),
+    row("active-defrag-cycle-max", "25", Number(1, 99), Live, NO_EFFECT),
+    row("active-defrag-cycle-min", "1", Number(1, 99), Live, NO_EFFECT),
+    row("active-defrag-ignore-bytes", "104857600", Memory(1, BIG), Live, NO_EFFECT),
+    row("active-defrag-max-scan-fields", "1000", Number(1, BIG), Live, NO_EFFECT),
+    row("active-defrag-threshold-lower", "10", Number(0, 1000), Live, NO_EFFECT),
+    row("active-defrag-threshold-upper", "100", Number(0, 1000), Live, NO_EFFECT),
+    row("bind-source-addr", "", Text, Live, NO_EFFECT),
+    row("replica-announce-ip", "", Text, Live, NO_EFFECT),
+    row("replica-announce-port", "0", Number(0, 65535), Live, NO_EFFECT),
+    row("replica-ignore-disk-write-errors", "no", YesNo, Live, NO_EFFECT),
+    row("slave-announce-ip", "", Alias("replica-announce-ip"), Live, ""),
+    row("slave-announce-port", "", Alias("replica-announce-port"), Live, ""),
+    row("propagation-error-behavior", "ignore", OneOf(&["ignore", "panic", "panic-on-replicas"]), Live, NO_EFFECT),
+    row("syslog-facility", "local0", OneOf(FACILITIES), AtStart, NO_EFFECT),
+    row("cluster-config-file", "nodes.conf", FileName, AtStart, NO_EFFECT),
+    row("cluster-node-timeout", "15000", Number(0, BIG), Live, NO_EFFECT),
+    row("cluster-port", "0", Number(0, 65535), AtStart, NO_EFFECT),
+    row("cluster-announce-ip", "", Text, Live, NO_EFFECT),
+    row("cluster-announce-hostname", "", Text, Live, NO_EFFECT),
+    row("cluster-announce-port", "0", Number(0, 65535), Live, NO_EFFECT),
+    row("cluster-announce-bus-port", "0", Number(0, 65535), Live, NO_EFFECT),
+    row("cluster-announce-tls-port", "0", Number(0, 65535), Live, NO_EFFECT),
+    row("cluster-link-sendbuf-limit", "0", Memory(0, BIG), Live, NO_EFFECT),
+    row("cluster-migration-barrier", "1", Number(0, INT), Live, NO_EFFECT),
+    row("cluster-replica-validity-factor", "10", Number(0, INT), Live, NO_EFFECT),
+    row("cluster-slave-validity-factor", "", Alias("cluster-replica-validity-factor"), Live, ""),
+    row("cluster-replica-no-failover", "no", YesNo, Live, NO_EFFECT),
+    row("cluster-slave-no-failover", "", Alias("cluster-replica-no-failover"), Live, ""),
+    row("cluster-require-full-coverage", "yes", YesNo, Live, NO_EFFECT),
+    row("cluster-allow-replica-migration", "yes", YesNo, Live, NO_EFFECT),
+    row("cluster-allow-pubsubshard-when-down", "yes", YesNo, Live, NO_EFFECT),
+    row("cluster-allow-reads-when-down", "no", YesNo, Live, NO_EFFECT),
+    row("cluster-preferred-endpoint-type", "ip", OneOf(&["ip", "hostname", "unknown-endpoint"]), Live, NO_EFFECT),
+    row("tls-auth-clients", "yes", OneOf(&["no", "yes", "optional"]), Live, NO_EFFECT),
+    row("tls-protocols", "", Text, Live, NO_EFFECT),
+    row("tls-ciphers", "", Text, Live, NO_EFFECT),
+    row("tls-ciphersuites", "", Text, Live, NO_EFFECT),
+    row("tls-prefer-server-ciphers", "no", YesNo, Live, NO_EFFECT),
+    row("tls-session-caching", "yes", YesNo, Live, NO_EFFECT),
+    row("tls-session-cache-size", "20480", Number(0, INT), Live, NO_EFFECT),
+    row("tls-session-cache-timeout", "300", Number(0, INT), Live, NO_EFFECT),
 ];
 
 /// The index of an option's row; names are compared without regard to case.
@@ -285,11 +344,11 @@ pub fn target(row: usize) -> usize {
 }
 
 /// The value of each row before anybody has said anything.
-pub fn defaults() -> Vec<String> {
+pub fn defaults() -> Vec<Vec<u8>> {
     let default = |row: &Row| match row.kind {
         // What it is depends on where the process was started.
-        Directory => row.check(row.default, "").unwrap_or_default(),
-        _ => row.default.to_string(),
+        Directory => row.check(row.default.as_bytes(), b"").unwrap_or_default(),
+        _ => row.default.into(),
     };
     OPTIONS.iter().map(default).collect()
 }
@@ -316,10 +375,24 @@ pub fn describe() -> impl Iterator<Item = String> {
 impl Row {
     /// The text to keep for a value that was given, or why it is refused, in Redis's words.
     /// `current` is what the option's value has been.
-    pub fn check(&self, given: &str, current: &str) -> Result<String, String> {
+    pub fn check(&self, given: &[u8], current: &[u8]) -> Result<Vec<u8>, String> {
+        match (&self.kind, std::str::from_utf8(given)) {
+            (Text | Words | Alias(_), _) => Ok(given.to_vec()),
+            (Directory, _) if given.is_empty() => Err("No such file or directory".to_string()),
+            (Directory, _) => absolute(given, current),
+            (FileName, Err(_)) => Err(format!("{} must be UTF-8", self.name)),
+            // What is not text is no number and no word that is known, and is refused as such.
+            _ => {
+                let [given, current] = [given, current].map(String::from_utf8_lossy);
+                self.check_text(&given, &current).map(String::into_bytes)
+            }
+        }
+    }
+
+    fn check_text(&self, given: &str, current: &str) -> Result<String, String> {
         let name = self.name;
         match &self.kind {
-            Text | Words | Alias(_) => Ok(given.to_string()),
+            Text | Words | Alias(_) | Directory => Ok(given.to_string()),
             FileName if given.is_empty() => Err(format!("{name} can't be empty")),
             // Redis takes the two dots' names too, and then mixes its files with others'.
             FileName if given.contains(['/', '\\']) || matches!(given, "." | "..") => {
@@ -331,7 +404,6 @@ impl Row {
                 Err(format!("{name} can't be a path, just a {what}"))
             }
             FileName => Ok(given.to_string()),
-            Directory => absolute(given),
             Number(min, max) => match parse_integer(given.as_bytes()) {
                 Some(number) => between(number.into(), *min, *max),
                 None => Err("argument couldn't be parsed into an integer".to_string()),
@@ -356,13 +428,15 @@ impl Row {
     }
 }
 
-fn absolute(path: &str) -> Result<String, String> {
-    let path = std::path::absolute(path).map_err(|error| error.to_string())?;
-    // Put together again from its parts, it has no slash at the end.
-    let path: PathBuf = path.components().collect();
-    path.into_os_string()
-        .into_string()
-        .map_err(|_| "its full path is not UTF-8".to_string())
+/// As Redis, which changes into each `dir` that it reads: from the one before on, without symlinks.
+fn absolute(given: &[u8], current: &[u8]) -> Result<Vec<u8>, String> {
+    let [given, current] = [given, current].map(OsStr::from_bytes);
+    let path = std::path::absolute(Path::new(current).join(given));
+    let path = path.map_err(|error| error.to_string())?;
+    // What does not exist is told when it is opened. Put together again from its parts, it has no
+    // slash at the end.
+    let path = std::fs::canonicalize(&path).unwrap_or_else(|_| path.components().collect());
+    Ok(path.into_os_string().into_vec())
 }
 
 fn between(number: i128, min: i64, max: i64) -> Result<String, String> {
@@ -433,7 +507,8 @@ mod tests {
 
     fn check(name: &str, given: &str) -> Result<String, String> {
         let row = find(name).unwrap();
-        OPTIONS[row].check(given, &defaults()[row])
+        let checked = OPTIONS[row].check(given.as_bytes(), &defaults()[row]);
+        checked.map(|value| String::from_utf8(value).unwrap())
     }
 
     #[test]
@@ -443,10 +518,10 @@ mod tests {
             match row.kind {
                 Refused(_) => {}
                 Alias(name) => assert!(find(name).is_some() && target(index) != index),
-                Directory => assert!(row.check(row.default, "").unwrap().starts_with('/')),
+                Directory => assert!(row.check(b"./", b"").unwrap().starts_with(b"/")),
                 _ => assert_eq!(
-                    row.check(row.default, row.default),
-                    Ok(row.default.to_string())
+                    row.check(row.default.as_bytes(), row.default.as_bytes()),
+                    Ok(row.default.into())
                 ),
             }
         }

@@ -26,7 +26,7 @@ pub const COMMANDS: &[Command] = &[
 ];
 
 fn get(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let mut found: Vec<(&[u8], String)> = Vec::new();
+    let mut found: Vec<(&[u8], Vec<u8>)> = Vec::new();
     for pattern in Cursor::at(args, 2).rest() {
         let is_name = !pattern.iter().any(|byte| b"*?[".contains(byte));
         for (name, value) in client.server.config.get(pattern) {
@@ -43,7 +43,7 @@ fn get(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error>
     reply.map(found.len());
     for (name, value) in found {
         reply.bulk(name);
-        reply.bulk(value.as_bytes());
+        reply.bulk(&value);
     }
     Ok(())
 }

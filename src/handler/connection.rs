@@ -166,7 +166,7 @@ fn auth(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
 
 fn authenticate(client: &mut Client, user: &[u8], password: &[u8]) -> Result<(), Error> {
     let config = &client.server.config;
-    let accepted = !config.has_password() || is_same(config.password().as_bytes(), password);
+    let accepted = !config.has_password() || is_same(&config.password(), password);
     if user != b"default" || !accepted {
         return Err(Error::WrongPassword);
     }
