@@ -25,6 +25,8 @@ use std::time::{Instant, SystemTime};
 /// Counters since the start, or since CONFIG RESETSTAT.
 #[derive(Default)]
 pub struct Stats {
+    /// Unix time in seconds.
+    pub started: u64,
     /// Accepted, those that were then rejected included.
     pub connections: AtomicU64,
     pub rejected_connections: AtomicU64,
@@ -98,6 +100,7 @@ impl Stats {
     pub fn new(commands: usize) -> Stats {
         let of_commands = (0..commands).map(|_| OfCommand::default()).collect();
         Stats {
+            started: unix_microseconds() / 1_000_000,
             of_commands,
             ..Stats::default()
         }

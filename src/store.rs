@@ -53,6 +53,8 @@ pub struct Keyspace {
     pub watchers: Mutex<Watchers>,
     /// What is to be freed after the lock is released.
     pub garbage: Vec<Garbage>,
+    /// How much has been changed, for INFO; what was replayed counts too, as in Redis.
+    pub changes: u64,
 }
 
 /// Something that may take long to free.
@@ -125,12 +127,14 @@ impl Keyspace {
             dbs: (0..databases).map(|_| Db::new()).collect(),
             watchers: Mutex::default(),
             garbage: Vec::new(),
+            changes: 0,
         }
     }
 
     /// Takes the data of another, which the log has filled. Any key may be new, so WATCH has failed.
     pub fn take_over(&mut self, loaded: Keyspace) {
         self.dbs = loaded.dbs;
+        self.changes += loaded.changes;
         self.watchers.get_mut().unwrap().touch_all();
     }
 
@@ -220,6 +224,11 @@ impl<'a> View<'a> {
 
     pub fn databases(&self) -> usize {
         self.keyspace.databases()
+    }
+
+    /// How much has been changed since the start.
+    pub fn changes(&self) -> u64 {
+        self.keyspace.changes
     }
 
     /// The same keyspace seen from another database.

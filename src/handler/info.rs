@@ -85,6 +85,11 @@ impl Info<'_> {
         let _ = write!(self.text, "{name}:{value}\r\n");
     }
 
+    /// Fields whose value is so for ever, since what they tell of is not here.
+    fn absent(&mut self, names: &[&str], value: &str) {
+        names.iter().for_each(|name| self.field(name, value));
+    }
+
     fn flag(&mut self, name: &str, value: bool) {
         self.field(name, u8::from(value));
     }
@@ -105,6 +110,7 @@ impl Info<'_> {
         self.field("os", os());
         self.field("arch_bits", usize::BITS);
         self.field("process_id", std::process::id());
+        self.field("process_supervised", "no");
         self.field("run_id", &server.run_id);
         self.field("tcp_port", server.port.load(Ordering::Relaxed));
         self.field("server_time_usec", unix_microseconds());
@@ -114,6 +120,7 @@ impl Info<'_> {
             self.field("executable", path.display());
         }
         self.field("config_file", server.config.file.display());
+        self.flag("io_threads_active", false);
     }
 
     fn clients(&mut self) {
@@ -123,6 +130,7 @@ impl Info<'_> {
             "maxclients",
             server.config.maxclients.load(Ordering::Relaxed),
         );
+        self.absent(&["cluster_connections", "tracking_clients"], "0");
         // Only WAIT and WAITAOF make a client wait.
         self.field("blocked_clients", load(&server.aof.status.waiting));
     }
@@ -138,6 +146,9 @@ impl Info<'_> {
             self.bytes("used_memory", used);
             self.bytes("used_memory_rss", resident);
             self.bytes("used_memory_peak", peak);
+            let ratio = resident as f64 / used.max(1) as f64;
+            self.field("mem_fragmentation_ratio", format_args!("{ratio:.2}"));
+            self.field("mem_fragmentation_bytes", resident as i64 - used as i64);
         }
         if let Some(total) = kilobytes(&read("/proc/meminfo"), "MemTotal") {
             self.bytes("total_system_memory", total);
@@ -146,6 +157,20 @@ impl Info<'_> {
         self.field(
             "maxmemory_policy",
             self.server.config.text("maxmemory-policy"),
+        );
+        self.absent(
+            &[
+                "used_memory_lua",
+                "number_of_cached_scripts",
+                "number_of_functions",
+                "number_of_libraries",
+                "mem_replication_backlog",
+                "mem_total_replication_buffers",
+                "mem_clients_slaves",
+                "mem_cluster_links",
+                "active_defrag_running",
+            ],
+            "0",
         );
         // std's allocator is the C library's, whose version it does not know.
         self.field("mem_allocator", "libc");
@@ -157,7 +182,16 @@ impl Info<'_> {
         let ok_unless = |failed: bool| if failed { "err" } else { "ok" };
         let rewrite_failed = status.last_rewrite_failed.load(Ordering::Relaxed);
         self.flag("loading", self.server.is_loading());
+        self.absent(&["async_loading", "current_cow_size"], "0");
+        // There was no snapshot, so all that has changed has changed since; and Redis takes the start
+        // for the last one.
+        self.field("rdb_changes_since_last_save", self.view.changes());
         self.flag("rdb_bgsave_in_progress", false);
+        self.field("rdb_last_save_time", self.server.stats.started);
+        self.field("rdb_last_bgsave_status", "ok");
+        self.field("rdb_last_bgsave_time_sec", -1);
+        self.field("rdb_current_bgsave_time_sec", -1);
+        self.absent(&["rdb_saves", "rdb_last_cow_size"], "0");
         self.flag("aof_enabled", aof.is_enabled());
         self.flag(
             "aof_rewrite_in_progress",
@@ -179,6 +213,7 @@ impl Info<'_> {
         let failures = load(&status.rewrite_failures);
         self.field("aof_rewrites_consecutive_failures", failures);
         self.field("aof_last_write_status", ok_unless(aof.refusal().is_some()));
+        self.absent(&["aof_last_cow_size"], "0");
         if aof.is_enabled() {
             self.field("aof_current_size", load(&status.size));
             self.field("aof_base_size", load(&status.base_size));
@@ -239,6 +274,28 @@ impl Info<'_> {
         self.field("pubsub_channels", channels);
         self.field("pubsub_patterns", patterns);
         self.field("total_error_replies", total(Count::ErrorReplies));
+        self.absent(
+            &[
+                "sync_full",
+                "sync_partial_ok",
+                "sync_partial_err",
+                "total_net_repl_input_bytes",
+                "total_net_repl_output_bytes",
+                "pubsubshard_channels",
+                "latest_fork_usec",
+                "total_forks",
+                "migrate_cached_sockets",
+                "slave_expires_tracked_keys",
+                "active_defrag_hits",
+                "active_defrag_misses",
+                "tracking_total_keys",
+                "tracking_total_items",
+                "tracking_total_prefixes",
+                "io_threaded_reads_processed",
+                "io_threaded_writes_processed",
+            ],
+            "0",
+        );
     }
 
     /// There are no replicas. The id and the backlog that they would need are left out.

@@ -72,6 +72,7 @@ impl<'a> ViewMut<'a> {
         if self.dirty > 0 && !self.propagated {
             self.records.push_command(self.db, args);
         }
+        self.keyspace.changes += self.dirty;
         self.dirty
     }
 
