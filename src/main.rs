@@ -122,21 +122,7 @@ fn print(text: &str) -> ExitCode {
 
 /// Binds, accepts, loads, starts the other threads. If it cannot start, the error is one line for the operator.
 fn serve_for_ever(config: Config, warnings: &[String]) -> Result<Infallible, String> {
-    if !config.text("logfile").is_empty() {
-        let logfile = config.path("logfile");
-        say::into_file(&logfile).map_err(|error| {
-            let logfile = logfile.display();
-            format!("cannot write to the logfile {logfile}: {error}")
-        })?;
-    }
-    warnings
-        .iter()
-        .for_each(|warning| say::warning(format_args!("{warning}")));
-    let dir = config.path("dir");
-    std::fs::read_dir(&dir).map_err(|error| {
-        let dir = dir.display();
-        format!("cannot open the directory {dir}: {error}. Name another with --dir")
-    })?;
+    open_files(&config, warnings)?;
     let config = Arc::new(config);
     config.fit_maxclients();
     // A taken port is found before the log is read, which may take long.
@@ -173,6 +159,26 @@ fn serve_for_ever(config: Config, warnings: &[String]) -> Result<Infallible, Str
     say::notice(format_args!("Ready to accept connections on port {port}"));
     start_background_threads(&server, &store)?;
     keep_house(&server)
+}
+
+/// Opens the logfile, says what is to be said first, and looks whether `dir` is there.
+fn open_files(config: &Config, warnings: &[String]) -> Result<(), String> {
+    if !config.text("logfile").is_empty() {
+        let logfile = config.path("logfile");
+        say::into_file(&logfile).map_err(|error| {
+            let logfile = logfile.display();
+            format!("cannot write to the logfile {logfile}: {error}")
+        })?;
+    }
+    warnings
+        .iter()
+        .for_each(|warning| say::warning(format_args!("{warning}")));
+    let dir = config.path("dir");
+    let opened = std::fs::read_dir(&dir).map_err(|error| {
+        let dir = dir.display();
+        format!("cannot open the directory {dir}: {error}. Name another with --dir")
+    });
+    opened.map(|_| ())
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), String> {

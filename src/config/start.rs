@@ -190,15 +190,7 @@ impl Loader {
             ));
         };
         let option = &OPTIONS[row];
-        let many = matches!(
-            option.kind,
-            Kind::Words | Kind::OutputLimits | Kind::Only(..) | Kind::Refused(_)
-        );
-        match given.len() {
-            0 => return Err(refused("its value is missing")),
-            count if count > 1 && !many => return Err(refused("it takes one value")),
-            _ => {}
-        }
+        check_count(&option.kind, given.len()).map_err(refused)?;
         let given = given.join(&b' ');
         let checked = option.check(&given, &self.values[row]);
         let checked = checked.map_err(|reason| refused(&reason));
@@ -214,9 +206,7 @@ impl Loader {
             self.values[row] = value;
         }
         if option.name == "save" {
-            if !is_save(&given) {
-                return Err(refused("Invalid save parameters"));
-            }
+            check_save(&given).map_err(refused)?;
             self.save = Some(given);
         }
         Ok(())
@@ -252,14 +242,29 @@ const FORGOTTEN: [&str; 3] = [
     "lua-replicate-commands",
 ];
 
-/// Whether a `save` is nothing, or pairs of seconds and changes.
-fn is_save(given: &[u8]) -> bool {
+/// Whether an option takes so many values.
+fn check_count(kind: &Kind, count: usize) -> Result<(), &'static str> {
+    let many = matches!(
+        kind,
+        Kind::Words | Kind::OutputLimits | Kind::Only(..) | Kind::Refused(_)
+    );
+    match count {
+        0 => Err("its value is missing"),
+        1 => Ok(()),
+        _ if many => Ok(()),
+        _ => Err("it takes one value"),
+    }
+}
+
+/// A `save` is nothing, or pairs of seconds and changes.
+fn check_save(given: &[u8]) -> Result<(), &'static str> {
     let words = split_words(given).unwrap_or_default();
     let is_pair = |pair: &[Vec<u8>]| {
         let [seconds, changes] = [0, 1].map(|at| pair.get(at).and_then(|word| parse_integer(word)));
         seconds.is_some_and(|seconds| seconds >= 1) && changes.is_some_and(|changes| changes >= 0)
     };
-    words.chunks(2).all(is_pair)
+    let fits = words.chunks(2).all(is_pair);
+    fits.then_some(()).ok_or("Invalid save parameters")
 }
 
 /// A warning if there is a snapshot and no log. (Redis reads the log alone where there is one.)

@@ -49,6 +49,27 @@ const SECTIONS: [Section; 10] = [
     ("Keyspace", true, |info| info.keyspace()),
 ];
 
+/// What there is to count in Redis only with replicas, forks, tracking or threads for I/O.
+const NEVER_COUNTED: [&str; 17] = [
+    "sync_full",
+    "sync_partial_ok",
+    "sync_partial_err",
+    "total_net_repl_input_bytes",
+    "total_net_repl_output_bytes",
+    "pubsubshard_channels",
+    "latest_fork_usec",
+    "total_forks",
+    "migrate_cached_sockets",
+    "slave_expires_tracked_keys",
+    "active_defrag_hits",
+    "active_defrag_misses",
+    "tracking_total_keys",
+    "tracking_total_items",
+    "tracking_total_prefixes",
+    "io_threaded_reads_processed",
+    "io_threaded_writes_processed",
+];
+
 fn info(client: &mut Client, view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let wanted = |&&(name, by_default, _): &&Section| {
         let mut words = Cursor::new(args).rest();
@@ -274,28 +295,7 @@ impl Info<'_> {
         self.field("pubsub_channels", channels);
         self.field("pubsub_patterns", patterns);
         self.field("total_error_replies", total(Count::ErrorReplies));
-        self.absent(
-            &[
-                "sync_full",
-                "sync_partial_ok",
-                "sync_partial_err",
-                "total_net_repl_input_bytes",
-                "total_net_repl_output_bytes",
-                "pubsubshard_channels",
-                "latest_fork_usec",
-                "total_forks",
-                "migrate_cached_sockets",
-                "slave_expires_tracked_keys",
-                "active_defrag_hits",
-                "active_defrag_misses",
-                "tracking_total_keys",
-                "tracking_total_items",
-                "tracking_total_prefixes",
-                "io_threaded_reads_processed",
-                "io_threaded_writes_processed",
-            ],
-            "0",
-        );
+        self.absent(&NEVER_COUNTED, "0");
     }
 
     /// There are no replicas. The id and the backlog that they would need are left out.
