@@ -484,6 +484,30 @@ jemalloc-bg-thread yes
         assert!(warnings.is_empty());
     }
 
+    /// Redis changes into each of them in turn.
+    #[test]
+    fn a_relative_dir_begins_at_the_one_before() {
+        for (words, dir) in [
+            (&["--dir", "/usr/", "--dir", "lib"][..], "/usr/lib"),
+            (&["--dir", "/usr/lib/.."], "/usr"),
+            (&["--dir", "/usr", "--dir", "/"], "/"),
+        ] {
+            let (config, _) = start(words).unwrap();
+            assert_eq!(config.text("dir"), dir);
+        }
+        let file = File::new("in-dir", b"timeout 7\n");
+        let (parent, name) = (file.0.parent().unwrap(), file.0.file_name().unwrap());
+        let [parent, name] = [parent.as_os_str(), name].map(|part| part.to_str().unwrap());
+        let (config, _) = start(&["--dir", parent, "--include", name]).unwrap();
+        assert_eq!(config.number("timeout"), 7);
+    }
+
+    #[test]
+    fn options_that_redis_has_forgotten_are_passed_over() {
+        assert!(start(&["--list-max-ziplist-entries", "512"]).is_ok());
+        assert!(start(&["--list-max-ziplist-entries"]).is_err());
+    }
+
     #[test]
     fn what_cannot_be_meant_is_one_line_that_says_where() {
         let line = "cannot use";

@@ -1,10 +1,12 @@
 //! What the operator says when the server starts, and where it then listens: addresses, files, standard
 //! input, bytes that are no text, and what it answers if it cannot do what it was told.
 //!
+//! One test compares with the redis-server that REDIS_SERVER names (scripts/conformance.sh).
 //! `src/listen.rs` has unit tests of every rule of `bind`; here the system's own sockets decide.
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};
@@ -12,7 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
 use support::{Client, Directory, Program, Server, Value, ours, refused, run_to_end};
 
-/// All of this machine's IPv6, if it has any: the address that clients here use.
+/// Where clients here look for a server that listens to IPv6.
 fn ipv6(port: u16) -> SocketAddr {
     (Ipv6Addr::LOCALHOST, port).into()
 }
@@ -115,7 +117,7 @@ fn include_takes_all_files_that_match_and_none_is_no_error() {
         ("conf.d/.hidden.conf", b"timeout 3\n"),
         ("all.conf", b"include conf.d/*.conf\ninclude nothing.d/*\n"),
     ]);
-    let flags = ["--include", "all.con[f]", "--include", "no?"];
+    let flags = ["--include", "all.con[!x]", "--include", "no?/*"];
     let server = Server::start_in(directory, Program::Ours, &flags);
     let mut client = server.client();
     assert_eq!(client.run("CONFIG GET timeout"), "1) \"timeout\"\n2) \"2\"");
@@ -137,6 +139,26 @@ fn with_input(directory: &Directory, words: &str) -> String {
     let mut shell = Command::new("sh");
     shell.args(["-c", &script]).current_dir(&directory.0);
     run_to_end(&mut shell).1
+}
+
+/// A file that was written for Redis must start this server, or be refused for a reason.
+#[test]
+fn every_option_that_redis_has_is_known_here() {
+    let Ok(redis) = std::env::var("REDIS_SERVER") else {
+        let _ = writeln!(std::io::stderr(), "REDIS_SERVER is not set");
+        return;
+    };
+    let names = |program| {
+        let server = Server::start_in(Directory::new(), program, &[]);
+        let Value::Array(values) = server.client().call(&["CONFIG", "GET", "*"]) else {
+            panic!("CONFIG GET answers with an array");
+        };
+        let names = values.iter().step_by(2).map(Value::to_string);
+        names.collect::<BTreeSet<String>>()
+    };
+    let (theirs, ours) = (names(Program::Redis(redis)), names(Program::Ours));
+    let unknown: Vec<_> = theirs.difference(&ours).collect();
+    assert!(unknown.is_empty() && theirs.len() > 100, "{unknown:?}");
 }
 
 #[test]
