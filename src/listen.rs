@@ -27,7 +27,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAdd
 /// A socket that clients connect to.
 #[derive(Debug)]
 pub struct Listener {
-    socket: TcpListener,
+    pub socket: TcpListener,
     /// If it takes IPv4 too, though its own address is all of IPv6: which addresses of it are served.
     ipv4: Option<Vec<Ipv4Addr>>,
 }
