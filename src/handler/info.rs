@@ -106,9 +106,9 @@ impl Info<'_> {
         let _ = write!(self.text, "{name}:{value}\r\n");
     }
 
-    /// Fields whose value is so for ever, since what they tell of is not here.
-    fn absent(&mut self, names: &[&str], value: &str) {
-        names.iter().for_each(|name| self.field(name, value));
+    /// Fields that are 0 for ever, since what they tell of is not here.
+    fn absent(&mut self, names: &[&str]) {
+        names.iter().for_each(|name| self.field(name, 0));
     }
 
     fn flag(&mut self, name: &str, value: bool) {
@@ -151,7 +151,7 @@ impl Info<'_> {
             "maxclients",
             server.config.maxclients.load(Ordering::Relaxed),
         );
-        self.absent(&["cluster_connections", "tracking_clients"], "0");
+        self.absent(&["cluster_connections", "tracking_clients"]);
         // Only WAIT and WAITAOF make a client wait.
         self.field("blocked_clients", load(&server.aof.status.waiting));
     }
@@ -179,20 +179,17 @@ impl Info<'_> {
             "maxmemory_policy",
             self.server.config.text("maxmemory-policy"),
         );
-        self.absent(
-            &[
-                "used_memory_lua",
-                "number_of_cached_scripts",
-                "number_of_functions",
-                "number_of_libraries",
-                "mem_replication_backlog",
-                "mem_total_replication_buffers",
-                "mem_clients_slaves",
-                "mem_cluster_links",
-                "active_defrag_running",
-            ],
-            "0",
-        );
+        self.absent(&[
+            "used_memory_lua",
+            "number_of_cached_scripts",
+            "number_of_functions",
+            "number_of_libraries",
+            "mem_replication_backlog",
+            "mem_total_replication_buffers",
+            "mem_clients_slaves",
+            "mem_cluster_links",
+            "active_defrag_running",
+        ]);
         // std's allocator is the C library's, whose version it does not know.
         self.field("mem_allocator", "libc");
     }
@@ -203,7 +200,7 @@ impl Info<'_> {
         let ok_unless = |failed: bool| if failed { "err" } else { "ok" };
         let rewrite_failed = status.last_rewrite_failed.load(Ordering::Relaxed);
         self.flag("loading", self.server.is_loading());
-        self.absent(&["async_loading", "current_cow_size"], "0");
+        self.absent(&["async_loading", "current_cow_size"]);
         // There was no snapshot, so all that has changed has changed since; and Redis takes the start
         // for the last one.
         self.field("rdb_changes_since_last_save", self.view.changes());
@@ -212,7 +209,7 @@ impl Info<'_> {
         self.field("rdb_last_bgsave_status", "ok");
         self.field("rdb_last_bgsave_time_sec", -1);
         self.field("rdb_current_bgsave_time_sec", -1);
-        self.absent(&["rdb_saves", "rdb_last_cow_size"], "0");
+        self.absent(&["rdb_saves", "rdb_last_cow_size"]);
         self.flag("aof_enabled", aof.is_enabled());
         self.flag(
             "aof_rewrite_in_progress",
@@ -234,7 +231,7 @@ impl Info<'_> {
         let failures = load(&status.rewrite_failures);
         self.field("aof_rewrites_consecutive_failures", failures);
         self.field("aof_last_write_status", ok_unless(aof.refusal().is_some()));
-        self.absent(&["aof_last_cow_size"], "0");
+        self.absent(&["aof_last_cow_size"]);
         if aof.is_enabled() {
             self.field("aof_current_size", load(&status.size));
             self.field("aof_base_size", load(&status.base_size));
@@ -295,7 +292,7 @@ impl Info<'_> {
         self.field("pubsub_channels", channels);
         self.field("pubsub_patterns", patterns);
         self.field("total_error_replies", total(Count::ErrorReplies));
-        self.absent(&NEVER_COUNTED, "0");
+        self.absent(&NEVER_COUNTED);
     }
 
     /// There are no replicas. The id and the backlog that they would need are left out.
