@@ -1,13 +1,13 @@
 //! Power cuts, some thousand of them: the log is started on whatever a cut may have left.
 //!
 //! A history is some dozen steps: writes, fsyncs, rewrites, failed ones, the log switched off and on, kills,
-//! cuts. At any call that the log makes of the simulated disk (disk/simulated.rs) other clients may write, and the
-//! power may fail. Of each cut one possible outcome is looked at:
+//! cuts. At any call that the log makes of the simulated disk (disk/simulated.rs) other clients may write, the
+//! process may be killed, and the power may fail. Of each cut one possible outcome is looked at:
 //!
 //! 1. the start is not refused;
 //! 2. what it finds is a moment of the history: nothing is missing in the middle;
 //! 3. that moment is not before what was promised: under `always` what was acknowledged, and always what the log
-//!    has called durable (which is what WAITAOF tells);
+//!    has called durable (which is what WAITAOF tells); after a kill, whatever was acknowledged;
 //! 4. what is written then, and fsynced, survives the next cut.
 //!
 //! All happens in one thread, so a seed brings a failure back: `SEED=…` runs that history alone.
@@ -23,7 +23,7 @@ use crate::store::{Keyspace, Limits, Notes, Time, ViewMut};
 use crate::table::KnownHash;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::io::{self, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, RwLock};
@@ -54,8 +54,10 @@ struct World {
     aof: RefCell<Rc<Aof>>,
     store: RwLock<Keyspace>,
     history: RefCell<Vec<Write>>,
-    /// So many writes of the history were promised, whatever the log says now.
+    /// So many writes of the history must survive a power cut, whatever the log says now.
     floor: Cell<usize>,
+    /// So many must survive a kill.
+    acknowledged: Cell<usize>,
     serial: Cell<u64>,
     /// Of a thousand calls so many fail.
     faults: Cell<usize>,
@@ -149,7 +151,7 @@ impl World {
         let (disk, other) = (Disk::new(), Disk::new());
         let config = config(&disk, fsync);
         let world = Rc::new(World {
-            faults: [0, 0, 20][random.below(3)].into(),
+            faults: [0, 0, 20, 100][random.below(4)].into(),
             random: random.into(),
             disk: disk.clone(),
             other,
@@ -159,6 +161,7 @@ impl World {
             store: Keyspace::new(1).into(),
             history: RefCell::default(),
             floor: Cell::default(),
+            acknowledged: Cell::default(),
             serial: Cell::default(),
             quiet: Cell::default(),
             cuts: Cell::default(),
@@ -182,14 +185,10 @@ impl World {
 
     /// What happens between two calls of the log, and becomes of the next.
     fn meanwhile(&self, call: Call, path: &Path) -> Fate {
-        if self.below(8) == 0 {
-            let state = self.cut_off();
-            let floor = self.promised();
-            let what = || format!("a cut before {call:?} of {}", path.display());
-            self.look_at(state, floor, 2, &what);
-        }
+        self.perhaps_look(call, path);
         if !self.quiet.get() && self.below(4) == 0 {
             self.write();
+            self.perhaps_look(call, path);
         }
         if self.below(1000) >= self.faults.get() {
             return Fate::Works;
@@ -197,10 +196,24 @@ impl World {
         match call {
             Call::Write => match self.below(2) {
                 0 => Fate::Short(self.below(40)),
-                _ => Fate::Fails(io::ErrorKind::StorageFull.into()),
+                _ => Fate::Fails(ErrorKind::StorageFull.into()),
             },
+            Call::Rename if self.below(2) == 0 => Fate::SaysItFailed(ErrorKind::NotFound.into()),
             // EIO.
             _ => Fate::Fails(io::Error::from_raw_os_error(5)),
+        }
+    }
+
+    /// The power may fail now, or somebody may kill the process.
+    fn perhaps_look(&self, call: Call, path: &Path) {
+        let what = |event: &str| format!("a {event} before {call:?} of {}", path.display());
+        match self.below(10) {
+            0 => self.look_at(self.cut_off(), self.promised(), 2, &|| what("cut")),
+            1 => {
+                let floor = self.promised().max(self.acknowledged.get());
+                self.look_at(self.disk.as_it_is(), floor, 2, &|| what("kill"));
+            }
+            _ => {}
         }
     }
 
@@ -231,9 +244,13 @@ impl World {
         let count = self.history.borrow().len();
         drop(keyspace);
         let is_free = aof.target.try_lock().is_ok() && !*aof.syncing.lock().unwrap();
-        if is_free && aof.commit(aof.position()).is_ok() && self.fsync == "always" && end.is_some()
-        {
-            self.floor.set(self.floor.get().max(count));
+        // Some wait a little.
+        let commits = is_free && end.is_some() && self.below(4) > 0;
+        if commits && aof.commit(aof.position()).is_ok() {
+            self.acknowledged.set(self.acknowledged.get().max(count));
+            if self.fsync == "always" {
+                self.floor.set(self.floor.get().max(count));
+            }
         }
     }
 
@@ -248,6 +265,7 @@ impl World {
 
     /// Starts a log on what a cut has left, and says what is wrong with what it finds.
     fn look_at(&self, state: State, floor: usize, depth: usize, what: &dyn Fn() -> String) {
+        let promised = self.promised();
         self.cuts.set(self.cuts.get() + 1);
         let seed = self.random.borrow().0;
         self.other.put(state);
@@ -291,7 +309,7 @@ impl World {
             assert_eq!(again, contents, "after {}", what());
         }
         if let Some(state) = again.take() {
-            self.look_at(state, floor, depth - 1, &|| {
+            self.look_at(state, promised, depth - 1, &|| {
                 format!("another cut, in the start after {}", what())
             });
         }
@@ -331,7 +349,7 @@ impl World {
         self.quiet.set(false);
         let (aof, contents) = started.unwrap_or_else(|error| panic!("refused: {error}"));
         let count = self.moment(&contents, &|| "a kill".into());
-        assert!(count >= self.floor.get());
+        assert!(count >= self.acknowledged.get().max(self.floor.get()));
         *self.config.borrow_mut() = config;
         *self.aof.borrow_mut() = Rc::new(aof);
         *self.store.write().unwrap() = keyspace(&contents);
@@ -339,6 +357,7 @@ impl World {
         history.truncate(count);
         history.iter_mut().for_each(|write| write.end = None);
         self.floor.set(count);
+        self.acknowledged.set(count);
     }
 
     fn step(&self) {
@@ -352,12 +371,13 @@ impl World {
             9..12 if self.aof().is_enabled() => self.rewrite(),
             12 => self.switch(),
             13 => {
-                // A kill. What is promised must be seen by the next process.
+                // A kill.
                 self.floor.set(self.promised());
                 self.start();
             }
             14 => {
                 self.floor.set(self.promised());
+                self.acknowledged.set(self.floor.get());
                 self.disk.put(self.cut_off());
                 self.start();
             }

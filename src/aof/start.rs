@@ -283,7 +283,6 @@ pub fn find_files(config: &Config, dir: &Path) -> Result<Manifest, String> {
     create(&manifest.path_of(&incr)).map_err(&error)?;
     manifest.incrs.push(incr);
     manifest.save().map_err(&error)?;
-    disk::sync_directory(dir).map_err(&error)?;
     Ok(manifest)
 }
 

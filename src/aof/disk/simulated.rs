@@ -48,6 +48,8 @@ pub enum Call {
 pub enum Fate {
     Works,
     Fails(io::Error),
+    /// It works, and says that it has failed: a rename on a network may.
+    SaysItFailed(io::Error),
     /// Of a write so many bytes are taken.
     Short(usize),
 }
@@ -141,6 +143,11 @@ impl Disk {
         self.state.borrow().after_power_cut(below, holes)
     }
 
+    /// What a process finds that is started now.
+    pub fn as_it_is(&self) -> State {
+        self.state.borrow().clone()
+    }
+
     /// Replaces what is on the disk.
     pub fn put(&self, state: State) {
         *self.state.borrow_mut() = state;
@@ -169,8 +176,8 @@ impl Disk {
 
     fn may(&self, call: Call, path: &Path) -> io::Result<()> {
         match self.fate(call, path) {
-            Fate::Fails(error) => Err(error),
-            _ => Ok(()),
+            Fate::Fails(error) | Fate::SaysItFailed(error) => Err(error),
+            Fate::Works | Fate::Short(_) => Ok(()),
         }
     }
 
@@ -212,7 +219,12 @@ impl Disk {
     }
 
     pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.may(Call::Rename, to)?;
+        let (fate, says) = match self.fate(Call::Rename, to) {
+            Fate::SaysItFailed(error) => (Ok(()), Err(error)),
+            Fate::Fails(error) => (Err(error), Ok(())),
+            Fate::Works | Fate::Short(_) => (Ok(()), Ok(())),
+        };
+        fate?;
         let mut state = self.state.borrow_mut();
         let inode = self.find(&state, from)?;
         let (old, new) = (
@@ -220,7 +232,7 @@ impl Disk {
             self.find_around(&state, to)?,
         );
         state.change(vec![(old.0, old.1, None), (new.0, new.1, Some(inode))]);
-        Ok(())
+        says
     }
 
     pub fn remove_file(&self, path: &Path) -> io::Result<()> {
@@ -481,7 +493,7 @@ impl Handle {
         let count = match disk.fate(Call::Write, &self.path) {
             Fate::Works => new.len(),
             Fate::Short(count) => new.len().min(count),
-            Fate::Fails(error) => return Err(error),
+            Fate::Fails(error) | Fate::SaysItFailed(error) => return Err(error),
         };
         let mut state = disk.state.borrow_mut();
         let Inode::File { bytes, changes, .. } = &mut state.inodes[self.inode] else {
