@@ -391,7 +391,7 @@ impl World {
     }
 
     fn rewrite(&self) {
-        let cannot = self.below(6) == 0;
+        let cannot = self.below(3) == 0;
         let replay_all = |manifest: &_| {
             let mut contents = Contents::new();
             replay_sealed(manifest, &mut into(&mut contents))?;
