@@ -316,3 +316,96 @@ impl From<fs::Metadata> for Metadata {
 
 #[cfg(test)]
 pub mod simulated;
+
+#[cfg(test)]
+mod tests {
+    use super::super::power_cuts::{config, hush, keyspace, record, replay_all, start_on};
+    use super::simulated::{Call, Disk, Fate};
+    use super::*;
+    use std::sync::RwLock;
+
+    /// Each call of this kind fails with this error.
+    fn failing(wanted: Call, errno: i32) -> std::rc::Rc<Disk> {
+        let disk = Disk::new();
+        disk.ask(move |call, _| match call == wanted {
+            true => Fate::Fails(io::Error::from_raw_os_error(errno)),
+            false => Fate::Works,
+        });
+        disk
+    }
+
+    const EIO: i32 = 5;
+    const EBADF: i32 = 9;
+    const EAGAIN: i32 = 11;
+    const EINVAL: i32 = 22;
+    const ENOLCK: i32 = 37;
+    const ENOSYS: i32 = 38;
+    const ENOTSUP: i32 = 95;
+
+    #[test]
+    fn a_file_system_that_cannot_fsync_or_lock_directories_is_told_once_and_serves() {
+        hush();
+        let unable = [
+            (Call::SyncDirectory, &[EINVAL, EBADF, ENOTSUP, ENOSYS][..]),
+            (Call::Lock, &[ENOTSUP, ENOSYS, ENOLCK]),
+        ];
+        for (call, errors) in unable {
+            for &errno in errors {
+                let disk = failing(call, errno);
+                let (aof, _) = start_on(&config(&disk, "always")).expect("a start");
+                let store = RwLock::new(keyspace(&Default::default()));
+                for serial in 0..3 {
+                    aof.append(&record(b"key", serial));
+                    assert_eq!(aof.commit(aof.position()), Ok(()));
+                    let rewritten = aof.rewrite(None, &store, &replay_all);
+                    assert_eq!((rewritten, aof.refusal()), (Ok(()), None));
+                }
+                assert_eq!(aof.finish(), Ok(()));
+                drop(aof);
+                let (_, contents) = start_on(&config(&disk, "always")).expect("a start");
+                assert_eq!(contents[&b"key"[..]], 2);
+            }
+            let told: Vec<String> = news().collect();
+            assert_eq!(told.len(), 1, "{told:?}");
+        }
+        assert_eq!(news().next(), None);
+    }
+
+    #[test]
+    fn a_directory_whose_fsync_fails_or_that_another_has_locked_is_refused() {
+        hush();
+        for (call, errno, expected) in [
+            (Call::SyncDirectory, EIO, "cannot write to "),
+            (Call::Lock, EAGAIN, "another server is using the directory"),
+        ] {
+            let disk = failing(call, errno);
+            let error = start_on(&config(&disk, "always")).err().expect("a refusal");
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    /// The disk takes no new file, and has room for nothing.
+    #[test]
+    fn a_torn_tail_that_cannot_be_kept_is_cut_all_the_same() {
+        hush();
+        let disk = Disk::new();
+        let (aof, _) = start_on(&config(&disk, "always")).expect("a start");
+        aof.append(&record(b"key", 1));
+        aof.commit(aof.position()).expect("a disk that works");
+        drop(aof);
+        let path = disk.root.join("appendonlydir/appendonly.aof.1.incr.aof");
+        let whole = length(&path);
+        let mut file = open(&path, Opening::Append).expect("a file");
+        file.write_all(b"*3\r\n$3\r\nSET\r\n$1").expect("room");
+        disk.ask(|call, _| match call {
+            Call::Create | Call::Write => Fate::Fails(io::ErrorKind::StorageFull.into()),
+            _ => Fate::Works,
+        });
+        let (aof, contents) = start_on(&config(&disk, "always")).expect("a start");
+        assert_eq!(contents[&b"key"[..]], 1);
+        assert_eq!(length(&path), whole);
+        disk.ask_nobody();
+        aof.append(&record(b"key", 2));
+        assert_eq!(aof.commit(aof.position()), Ok(()));
+    }
+}

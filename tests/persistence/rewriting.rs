@@ -1,5 +1,6 @@
-//! The rewrite: killed between any two steps, with writers meanwhile, by itself, and after the log
-//! was switched off and on. Whatever happens, a start finds what was there before it.
+//! The rewrite: with writers meanwhile, by itself, and after the log was switched off and on; and files that
+//! somebody has deleted, moved or changed. Whatever happens, a start finds what was there before it.
+//! (Kills and power cuts between any two steps are in src/aof/power_cuts.rs.)
 
 use crate::support::{Directory, Program, Server, log_files, refused};
 use crate::{dump, info, listing, rewrite, wait_for_rewrite, wait_until};
@@ -7,10 +8,6 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-
-fn crashing(step: &str) -> Program {
-    Program::Under(format!("export SIMPLE_REDIS_CRASH_AFTER={step}"))
-}
 
 /// Some of everything, in two databases.
 fn fill(server: &Server) {
@@ -34,74 +31,6 @@ fn assert_tidy(dir: &Path) {
     let mut expected: Vec<String> = names.chain(["appendonly.aof.manifest".into()]).collect();
     expected.sort();
     assert_eq!(listing(dir), expected);
-}
-
-#[test]
-fn a_kill_after_any_step_of_a_rewrite_leaves_the_same_state() {
-    thread::scope(|scope| {
-        for steps in [["a", "listed", "b", "c"], ["d", "rename", "e", "f"]] {
-            scope.spawn(move || steps.into_iter().for_each(kill_after));
-        }
-    });
-}
-
-fn kill_after(step: &str) {
-    let mut server = Server::start_in(Directory::new(), crashing(step), &[]);
-    fill(&server);
-    let before = dump(&mut server.client(), 2);
-    server.client().send(&["BGREWRITEAOF"]);
-    server.wait_for_end();
-    // As long as somebody may write to the old file it is the last: redis-server refuses to start if
-    // another one is torn.
-    let listed = log_files(server.dir()).unwrap().len();
-    assert_eq!(listed == 1, step == "a", "{listed} files after step {step}");
-    server.program = Program::Ours;
-    // A second start finds the same: nothing is replayed twice.
-    for _ in 0..2 {
-        server.start_again();
-        assert_eq!(
-            dump(&mut server.client(), 2),
-            before,
-            "killed after step {step}"
-        );
-        assert_tidy(server.dir());
-        server.kill();
-    }
-    server.start_again();
-    server.client().run("INCR counter0");
-    rewrite(&mut server.client());
-    assert_tidy(server.dir());
-    let before = dump(&mut server.client(), 2);
-    server.crash();
-    assert_eq!(
-        dump(&mut server.client(), 2),
-        before,
-        "after step {step} and a rewrite"
-    );
-}
-
-#[test]
-fn a_kill_while_the_log_is_being_switched_on_leaves_the_old_state_or_the_new() {
-    for (step, is_new) in [("d", false), ("rename", false), ("e", true), ("f", true)] {
-        let mut server = Server::start_in(Directory::new(), crashing(step), &[]);
-        fill(&server);
-        let mut client = server.client();
-        let old = dump(&mut client, 2);
-        assert_eq!(client.run("CONFIG SET appendonly no"), "OK");
-        client.run("SET unlogged 1");
-        let new = dump(&mut client, 2);
-        client.send(&["CONFIG", "SET", "appendonly", "yes"]);
-        server.wait_for_end();
-        server.program = Program::Ours;
-        server.start_again();
-        let expected = if is_new { new } else { old };
-        assert_eq!(
-            dump(&mut server.client(), 2),
-            expected,
-            "killed after step {step}"
-        );
-        assert_tidy(server.dir());
-    }
 }
 
 #[test]
