@@ -191,7 +191,7 @@ impl Manifest {
     }
 
     /// The live files in the order of replay.
-    pub fn live(&self) -> impl Iterator<Item = &LogFile> {
+    pub fn live(&self) -> impl Iterator<Item = &LogFile> + Clone {
         self.base.iter().chain(&self.incrs)
     }
 

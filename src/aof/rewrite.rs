@@ -284,7 +284,11 @@ impl Aof {
         let mut new = old.after_rewrite();
         new.incrs.push(incr);
         publish(&temporary, &new).map_err(in_words)?;
-        disk::sync_directory(&new.directory).map_err(in_words)?;
+        if let Some(target) = self.target.lock().unwrap().as_mut() {
+            // What it names as history may be missing from now on.
+            target.manifest = new.clone();
+        }
+        directory.sync().map_err(in_words)?;
         self.clean_up(new);
         Ok(())
     }
@@ -416,10 +420,6 @@ impl Aof {
 
     /// Step (f), and the new sizes. Nothing depends on it: what stays is deleted at the next start.
     fn clean_up(&self, mut manifest: Manifest) {
-        if let Some(target) = self.target.lock().unwrap().as_mut() {
-            // Who looks for the files must not miss those that are deleted now.
-            target.manifest = manifest.clone();
-        }
         if let Err(error) = manifest.clean() {
             say::warning(format_args!(
                 "cannot delete the files before the rewrite: {error}"

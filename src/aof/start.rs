@@ -404,7 +404,8 @@ pub(super) fn open_target(manifest: Manifest, lock: Arc<Directory>) -> Result<Ta
 
 pub fn create(path: &Path) -> std::io::Result<File> {
     let file = disk::open(path, Opening::New)?;
-    file.sync_all()?;
+    file.sync_all()
+        .inspect_err(|_| drop(disk::remove_file(path)))?;
     Ok(file)
 }
 

@@ -7,7 +7,7 @@ use super::super::disk::{self, Opening};
 use super::{Contents, Random, config, hush, keyspace, record, replay_all, start_on};
 use crate::config::Config;
 use std::cell::RefCell;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::rc::Rc;
 use std::sync::{Arc, RwLock};
 
@@ -33,7 +33,8 @@ fn rubbish(aof: &Aof) -> Vec<String> {
     let manifest = &target.as_ref().expect("the log is on").manifest;
     let files = disk::list(&manifest.directory).expect("a directory");
     let names = files.into_iter().map(|file| file.name);
-    let is_listed = |name: &String| manifest.live().any(|entry| entry.name == *name);
+    let listed = manifest.live().chain(&manifest.history);
+    let is_listed = |name: &String| listed.clone().any(|entry| entry.name == *name);
     names
         .filter(|name| !is_listed(name) && !name.ends_with(".manifest"))
         .collect()
@@ -135,4 +136,75 @@ fn a_kill_while_a_bare_file_is_moved_in_leaves_what_it_holds() {
     kill_before_each_call(&disk, &contents, &contents, || {
         start_on(&config).expect("a start");
     });
+}
+
+/// The disk fails once, at the call of this number; returns which that is, or None if there is none.
+fn fail_at(disk: &Rc<Disk>, number: usize) -> Rc<RefCell<Option<String>>> {
+    let failed: Rc<RefCell<Option<String>>> = Rc::default();
+    let (told, mut count) = (failed.clone(), 0);
+    disk.ask(move |call, path| {
+        count += 1;
+        if count != number {
+            return Fate::Works;
+        }
+        let name = path.file_name().unwrap_or_default().display();
+        *told.borrow_mut() = Some(format!("{call:?} {name}"));
+        Fate::Fails(ErrorKind::StorageFull.into())
+    });
+    failed
+}
+
+#[test]
+fn a_rewrite_that_fails_at_any_call_leaves_nothing_behind_and_takes_nothing_away() {
+    hush();
+    for number in 1.. {
+        let disk = Disk::new();
+        let (aof, config, mut contents) = filled(&disk);
+        let store = RwLock::new(keyspace(&contents));
+        let failed = fail_at(&disk, number);
+        let rewritten = aof.rewrite(None, &store, &replay_all);
+        disk.ask_nobody();
+        let Some(call) = failed.take() else {
+            assert_eq!(rewritten, Ok(()));
+            assert!(number > 15, "{number} calls");
+            break;
+        };
+        assert_eq!(rubbish(&aof), [""; 0], "{call} failed");
+        // Either the log goes on, or a rewrite from memory makes it whole.
+        if aof.refusal().is_none() {
+            aof.append(&record(b"after", 30));
+            assert_eq!(aof.commit(aof.position()), Ok(()), "{call} failed");
+            contents.insert(b"after".to_vec(), 30);
+        } else {
+            assert!(rewritten.is_err(), "{call} failed");
+            let healed = aof.rewrite(None, &store, &replay_all);
+            assert_eq!((healed, aof.refusal()), (Ok(()), None), "{call} failed");
+            assert_eq!(rubbish(&aof), [""; 0], "{call} failed");
+        }
+        drop(aof);
+        let (aof, found) = start_on(&config).expect("a start");
+        assert_eq!(found, contents, "{call} failed");
+        assert_eq!(rubbish(&aof), [""; 0], "{call} failed, and a start");
+    }
+}
+
+#[test]
+fn a_start_that_fails_at_any_call_takes_nothing_away() {
+    hush();
+    for number in 1.. {
+        let disk = Disk::new();
+        let (aof, config, contents) = filled(&disk);
+        drop(aof);
+        let failed = fail_at(&disk, number);
+        let started = start_on(&config).map(|(_, found)| found);
+        disk.ask_nobody();
+        let Some(call) = failed.take() else {
+            assert!(number > 5, "{number} calls");
+            break;
+        };
+        // An fsync that fails is no start: what it may have lost the next one would not notice.
+        assert!(started.is_err() || !call.starts_with("Sync"), "{call}");
+        let (_, found) = start_on(&config).expect("a start");
+        assert_eq!(found, contents, "{call} failed");
+    }
 }
