@@ -253,19 +253,17 @@ impl Aof {
         listed.incrs.push(incr.clone());
         let file = start::create(&old.path_of(&incr)).map_err(in_words)?;
         // Opened before it is needed: that there are no descriptors left says nothing of the disk.
-        let prepared = listed
-            .prepare()
-            .and_then(|()| Directory::open(&old.directory));
-        let directory = prepared.map_err(|error| {
-            discard(&listed, &incr);
-            in_words(error)
-        })?;
-
+        let prepare = || {
+            listed.prepare()?;
+            Directory::open(&old.directory)
+        };
         // (b)
-        self.switch(file, &listed, &directory).inspect_err(|_| {
-            // Not if the list counts already, and only its fsync has failed.
-            discard(&listed, &incr);
-        })?;
+        let switched = prepare().map_err(in_words).and_then(|directory| {
+            self.switch(file, &listed, &directory)?;
+            Ok(directory)
+        });
+        // If the list counts already, and only its fsync has failed, the file is kept.
+        let directory = switched.inspect_err(|_| discard(&listed, &incr))?;
         self.little_at_a_time.store(true, Ordering::Relaxed);
 
         // (c)

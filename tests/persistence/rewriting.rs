@@ -292,6 +292,9 @@ fn wait_for_refusal(client: &mut Client) -> String {
     cause.expect("MISCONF")
 }
 
+/// What somebody does to the log's directory, and what is said of it.
+type Harm<'a> = (&'a dyn Fn(&Path), &'a str);
+
 #[test]
 fn what_no_start_would_find_is_not_acknowledged_for_longer_than_a_moment() {
     let base = |folder: &Path| folder.join("appendonly.aof.1.base.aof");
@@ -300,7 +303,7 @@ fn what_no_start_would_find_is_not_acknowledged_for_longer_than_a_moment() {
     let away = |folder: &Path| fs::rename(folder, folder.with_file_name("away")).unwrap();
     let moved = "was deleted, moved or replaced";
     let changed = "was changed by somebody else";
-    let harms: [(&dyn Fn(&Path), &str); 9] = [
+    let harms: [Harm; 9] = [
         (&|folder| fs::remove_dir_all(folder).unwrap(), moved),
         (&away, moved),
         (
