@@ -22,7 +22,6 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,8 +48,6 @@ pub enum Opening {
 pub struct Metadata {
     pub length: u64,
     pub is_file: bool,
-    /// Device and inode: two paths with the same one lead to the same file.
-    pub identity: (u64, u64),
 }
 
 /// One file of a directory.
@@ -268,19 +265,13 @@ impl Write for &File {
     }
 }
 
-impl Read for &File {
+impl Read for File {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         match self {
-            File::Real(file) => (&*file).read(bytes),
+            File::Real(file) => file.read(bytes),
             #[cfg(test)]
             File::Simulated(file) => file.read(bytes),
         }
-    }
-}
-
-impl Read for File {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        (&*self).read(bytes)
     }
 }
 
@@ -309,7 +300,6 @@ impl From<fs::Metadata> for Metadata {
         Metadata {
             length: metadata.len(),
             is_file: metadata.is_file(),
-            identity: (metadata.dev(), metadata.ino()),
         }
     }
 }

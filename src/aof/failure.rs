@@ -27,7 +27,6 @@ use super::Aof;
 use super::disk;
 use crate::say;
 use std::io;
-use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -77,25 +76,17 @@ impl Aof {
         let target = self.target.lock().unwrap();
         let target = target.as_ref()?;
         let manifest = &target.manifest;
+        let live = manifest.live().map(|entry| manifest.path_of(entry));
+        let mut needed = live.chain([manifest.path()]);
+        if let Some(missing) = needed.find(|path| !disk::exists(path)) {
+            return Some(format!("{} was deleted or moved", missing.display()));
+        }
+        // Another file in its place does not grow as ours does. (Its inode would tell before anything is
+        // written; but some network file systems make these up.)
         let path = manifest.path_of(manifest.incrs.last()?);
-        let found = disk::metadata(&path).ok();
-        let ours = target.file.metadata().ok().map(|ours| ours.identity);
-        if found.as_ref().map(|found| found.identity) != ours {
-            return Some(moved(&path));
-        }
-        if !target.torn && found.is_some_and(|found| found.length != target.length) {
-            let path = path.display();
-            return Some(format!("{path} was changed by somebody else"));
-        }
-        let others = manifest.live().map(|entry| manifest.path_of(entry));
-        let mut others = others.chain([manifest.path()]);
-        let missing = others.find(|path| !disk::exists(path));
-        missing.map(|path| moved(&path))
+        let is_other = !target.torn && disk::length(&path) != target.length;
+        is_other.then(|| format!("{} was changed or replaced by somebody", path.display()))
     }
-}
-
-fn moved(path: &Path) -> String {
-    format!("{} was deleted, moved or replaced", path.display())
 }
 
 impl Failures {

@@ -301,8 +301,8 @@ fn what_no_start_would_find_is_not_acknowledged_for_longer_than_a_moment() {
     let incr = |folder: &Path| folder.join("appendonly.aof.2.incr.aof");
     let list = |folder: &Path| folder.join("appendonly.aof.manifest");
     let away = |folder: &Path| fs::rename(folder, folder.with_file_name("away")).unwrap();
-    let moved = "was deleted, moved or replaced";
-    let changed = "was changed by somebody else";
+    let moved = "was deleted or moved";
+    let changed = "was changed or replaced";
     let harms: [Harm; 9] = [
         (&|folder| fs::remove_dir_all(folder).unwrap(), moved),
         (&away, moved),
@@ -318,7 +318,7 @@ fn what_no_start_would_find_is_not_acknowledged_for_longer_than_a_moment() {
                 away(folder);
                 copy_files(&folder.with_file_name("away"), folder);
             },
-            moved,
+            changed,
         ),
         (&|folder| fs::remove_file(incr(folder)).unwrap(), moved),
         (&|folder| fs::remove_file(base(folder)).unwrap(), moved),

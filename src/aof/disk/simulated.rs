@@ -264,7 +264,7 @@ impl Disk {
 
     pub fn metadata(&self, path: &Path) -> io::Result<Metadata> {
         let state = self.state.borrow();
-        Ok(state.metadata(self.number, self.find(&state, path)?))
+        Ok(state.metadata(self.find(&state, path)?))
     }
 
     pub fn list(&self, directory: &Path) -> io::Result<Vec<Listed>> {
@@ -273,7 +273,7 @@ impl Disk {
         let listed = |(name, &inode): (&String, &usize)| Listed {
             name: name.clone(),
             path: directory.join(name),
-            metadata: state.metadata(self.number, inode),
+            metadata: state.metadata(inode),
         };
         match &state.inodes[inode] {
             Inode::Directory { names, .. } => Ok(names.iter().map(listed).collect()),
@@ -352,16 +352,12 @@ impl State {
         }
     }
 
-    fn metadata(&self, disk: usize, inode: usize) -> Metadata {
+    fn metadata(&self, inode: usize) -> Metadata {
         let (length, is_file) = match &self.inodes[inode] {
             Inode::File { bytes, .. } => (bytes.len() as u64, true),
             Inode::Directory { .. } => (0, false),
         };
-        Metadata {
-            length,
-            is_file,
-            identity: (disk as u64, inode as u64),
-        }
+        Metadata { length, is_file }
     }
 
     fn after_power_cut(&self, below: &mut dyn FnMut(usize) -> usize, holes: bool) -> State {
@@ -477,7 +473,7 @@ impl Handle {
     pub fn metadata(&self) -> io::Result<Metadata> {
         let disk = self.disk();
         let state = disk.state.borrow();
-        Ok(state.metadata(self.disk, self.inode))
+        Ok(state.metadata(self.inode))
     }
 
     pub fn try_lock(&self) -> Result<(), fs::TryLockError> {
