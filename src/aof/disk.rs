@@ -1,4 +1,5 @@
-//! The few calls that the log makes of the file system: all of them, and nothing else of std does.
+//! The few calls that the log makes of the file system, all of them. (`--check-aof`, which finds files as an
+//! operator names them, asks std for some more.)
 //!
 //! ```text
 //! aof.rs, manifest, load, start, rewrite ──▶ disk ──▶ the kernel

@@ -408,7 +408,8 @@ fn a_copy_that_was_put_in_the_place_of_the_log_is_not_deleted_by_its_rewrite() {
     let content = fs::read(&incr).unwrap();
     let list = fs::read(folder.join("appendonly.aof.manifest")).unwrap();
     wait_for_refusal(&mut client);
-    // It has grown enough, but nobody has asked.
+    // It has grown enough, but nobody has asked. The rewrite thread rests for a tenth of a second. (On a
+    // machine that is slower than this, the test would see less, and fail nothing.)
     client.run("CONFIG SET auto-aof-rewrite-percentage 1");
     thread::sleep(Duration::from_millis(300));
     assert_eq!(
