@@ -34,18 +34,21 @@
 //! everysec acknowledges the first write that fails; ours does not.
 
 pub mod check;
+mod disk;
 mod failure;
 pub mod load;
 pub mod manifest;
+#[cfg(test)]
+mod power_cuts;
 pub mod rewrite;
 pub mod start;
 
 use crate::config::{Config, Fsync};
 use crate::propagate::Records;
 use crate::resp::{Digits, write_command};
+use disk::{Directory, File};
 use failure::Failures;
 use manifest::Manifest;
-use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -59,6 +62,9 @@ const SYNC_EVERY: u64 = 8 * 1024 * 1024;
 
 /// How often the sync thread looks around: a disk that has room again is noticed within this.
 const TICK: Duration = Duration::from_millis(100);
+
+/// How often it looks whether the log's files are where they were.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A place in the log: bytes appended since the server started, over all its files.
 pub type Position = u64;
@@ -82,7 +88,7 @@ pub struct Aof {
     /// Why writes are refused, if they are.
     failures: Failures,
     /// The lock of the directory, while anybody holds it.
-    directory_lock: Mutex<Weak<File>>,
+    directory_lock: Mutex<Weak<Directory>>,
     /// The sync thread, which sleeps between its rounds.
     syncer: OnceLock<Thread>,
     /// Whether the log is not left alone for a second, but fsynced every [`SYNC_EVERY`] bytes.
@@ -141,7 +147,7 @@ struct Target {
     /// Whether a failed write may have left half a record behind `length`.
     torn: bool,
     /// Keeps a second server out of the directory. A rewrite that is running holds it too.
-    lock: Arc<File>,
+    lock: Arc<Directory>,
 }
 
 impl Aof {
@@ -369,8 +375,13 @@ impl Aof {
     pub fn sync_every_second(&self) -> ! {
         let _ = self.syncer.set(std::thread::current());
         let mut last_sync = Instant::now();
+        let mut last_look = Instant::now();
         loop {
             std::thread::park_timeout(TICK);
+            if last_look.elapsed() >= LOOK_EVERY {
+                self.look_for_files();
+                last_look = Instant::now();
+            }
             let position = self.position();
             if self.written.load(Ordering::Acquire) < position {
                 let mut target = self.target.lock().unwrap();
@@ -394,6 +405,7 @@ impl Aof {
     /// Tells the operator what there is to tell. For a thread that may wait for whoever reads what we print.
     pub fn tell_news(&self) {
         self.failures.tell_news();
+        disk::news().for_each(|text| crate::say::warning(format_args!("{text}")));
     }
 
     /// Writes and fsyncs everything, for SHUTDOWN. The error says what could not be saved.
@@ -409,8 +421,9 @@ impl Aof {
         let position = self.position();
         self.commit(position)?;
         self.sync_to(position)?;
-        // The list of files may be what is not on disk.
-        self.failures.damage().map_or(Ok(()), Err)
+        // The list of files may be what is not on disk, or the files where no start looks for them.
+        self.look_for_files();
+        self.failures.refusal().map_or(Ok(()), Err)
     }
 }
 

@@ -28,9 +28,6 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Of a broken record so many bytes are shown.
-const SHOWN: usize = 200;
-
 /// Checks, tells, and with `fix` repairs. `can_replay` says whether commands are ours.
 pub fn run(path: &Path, fix: bool, can_replay: &mut Replay) -> ExitCode {
     let mut report = String::new();
@@ -183,7 +180,15 @@ fn check_file(
         );
         return Ok(false);
     }
-    let kept = start::cut(path, offset, &tail)?.display().to_string();
+    // Unlike a start's, what this cuts may have been acknowledged: not without a copy.
+    let kept = start::keep(path, offset, &tail).map_err(|error| {
+        format!(
+            "cannot cut {shown} at {offset}, because {error}. Make room for the {count} bytes, or take them \
+             away yourself: `truncate -s {offset} FILE`"
+        )
+    })?;
+    start::cut(path, offset)?;
+    let kept = kept.display();
     note(report, format_args!("  cut {count} bytes, kept as {kept}"));
     Ok(true)
 }
@@ -197,8 +202,7 @@ fn describe(path: &Path, stop: &Stop, broken: &[u8], report: &mut String) {
         (Ok(_), _) => String::new(),
     };
     note(report, format_args!("  {reason}. There it says"));
-    let dots = if broken.len() > SHOWN { "…" } else { "" };
-    let text = broken[..broken.len().min(SHOWN)].escape_ascii();
+    let (text, dots) = start::excerpt(broken);
     note(report, format_args!("    {text}{dots}"));
 }
 

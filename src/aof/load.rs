@@ -27,9 +27,9 @@
 //! when one flipped bit in a length hides thousands of good records (we refuse), leaves an open
 //! MULTI in the file (we cut it), and refuses zeros (7.0; 8.4 can cut them).
 
+use super::disk::{self, Opening};
 use crate::resp::{self, Args, Error};
 use std::collections::HashSet;
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
@@ -93,7 +93,7 @@ fn replay_into(
     extent: &mut Extent,
 ) -> Result<(), Stop> {
     let io = |error: io::Error| Stop::Unreadable(error.to_string());
-    let file = File::open(path).map_err(io)?;
+    let file = disk::open(path, Opening::Read).map_err(io)?;
     let mut reader = Counted {
         inner: BufReader::with_capacity(64 * 1024, file),
         offset: 0,
@@ -291,7 +291,7 @@ pub fn judge_tail(path: &Path, stop: &Stop, most_garbage: u64) -> Result<Vec<u8>
 
 /// What the file holds from `offset` on.
 pub fn read_from(path: &Path, offset: u64) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
+    let mut file = disk::open(path, Opening::Read)?;
     file.seek(SeekFrom::Start(offset))?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;

@@ -209,7 +209,13 @@ impl Drop for Server {
 
 /// Runs our server with these flags, expecting it to refuse: its exit status and what it printed.
 pub fn refused(directory: &Directory, flags: &[&str]) -> (ExitStatus, String) {
-    run_to_end(Command::new(ours()).args(flags).current_dir(&directory.0))
+    let mut command = Command::new(ours());
+    run_to_end(
+        command
+            .args(["--port", "0"])
+            .args(flags)
+            .current_dir(&directory.0),
+    )
 }
 
 /// Runs a command that ends by itself, bounded: its exit status and what it printed.
