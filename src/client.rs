@@ -231,7 +231,7 @@ pub struct Client {
     pub in_exec: bool,
     /// What it watches: its flag, and database and key of each.
     pub watch_flag: Flag,
-    pub watched: Vec<(usize, Vec<u8>)>,
+    pub watched: BTreeSet<(usize, Vec<u8>)>,
     /// What it has subscribed to; the hub knows the same.
     pub channels: BTreeSet<Vec<u8>>,
     pub patterns: BTreeSet<Vec<u8>>,
@@ -355,7 +355,7 @@ impl Client {
             transaction: None,
             in_exec: false,
             watch_flag: Flag::default(),
-            watched: Vec::new(),
+            watched: BTreeSet::new(),
             channels: BTreeSet::new(),
             patterns: BTreeSet::new(),
             published: Vec::new(),
