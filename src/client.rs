@@ -20,6 +20,7 @@
 
 use crate::aof::Aof;
 use crate::config::Config;
+use crate::gate::Gate;
 use crate::pubsub::{Hub, Kind, Message, Outbox};
 use crate::resp::{Args, Protocol};
 use crate::stats::{Counters, Stats, Totals};
@@ -59,6 +60,18 @@ pub struct Server {
     pub active_expire: AtomicBool,
 }
 
+/// One at a time of the commands that take long (batch/long.rs).
+#[derive(Default)]
+pub struct Gates {
+    /// Those that have all that they need. Who has passed waits for no lock, so one may wait here under
+    /// any.
+    pub computing: Gate,
+    /// Those that look at the keyspace. Who waits here holds no lock.
+    pub looking: Gate,
+    /// How many wait for the exclusive lock: who looks on lets them in first.
+    pub writers: AtomicUsize,
+}
+
 impl Server {
     /// Whether the log is being replayed, so that there is no data yet.
     pub fn is_loading(&self) -> bool {
@@ -88,6 +101,8 @@ impl Server {
 /// Everyone who is connected.
 #[derive(Default)]
 pub struct Clients {
+    /// Where they wait for one another.
+    pub gates: Gates,
     all: Mutex<BTreeMap<u64, Arc<Public>>>,
     last_id: AtomicU64,
 }

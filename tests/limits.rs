@@ -165,6 +165,32 @@ fn who_has_not_given_the_password_cannot_fill_the_memory() {
     assert!(memory(server.pid(), "VmHWM") < 50_000_000);
 }
 
+/// A table for each of them would take 36 MB; they are made one at a time, inside EXEC too.
+#[test]
+fn twelve_clients_that_compare_strings_at_once_need_memory_for_one() {
+    let server = Server::start(&["--appendonly", "no"]);
+    let mut clients: Vec<Client> = (0..12).map(|_| server.client()).collect();
+    for (key, part) in [("a", "ab"), ("b", "ba")] {
+        clients[0].call(&["SET", key, &part.repeat(1_500)]);
+    }
+    let before = memory(server.pid(), "VmHWM");
+    for (i, client) in clients.iter_mut().enumerate() {
+        client.raw(match i % 2 {
+            0 => b"LCS a b LEN\r\n",
+            _ => b"MULTI\r\nLCS a b LEN\r\nEXEC\r\n",
+        });
+    }
+    for (i, client) in clients.iter_mut().enumerate() {
+        let answer = match i % 2 {
+            0 => client.read(),
+            _ => (0..3).map(|_| client.read()).last().expect("three"),
+        };
+        assert!(answer.to_string().ends_with("(integer) 2999"), "{answer:?}");
+    }
+    let grown = memory(server.pid(), "VmHWM") - before;
+    assert!(grown < 100 << 20, "{grown} bytes for twelve");
+}
+
 #[test]
 fn no_word_and_no_string_may_be_longer_than_proto_max_bulk_len() {
     let server = Server::start(&["--proto-max-bulk-len", "1mb"]);

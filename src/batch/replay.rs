@@ -27,7 +27,7 @@ pub fn can_replay(args: &Args) -> Result<&'static Row, String> {
         Err(Error::WrongArity(_)) => return Err(format!("wrong number of arguments for {name}")),
         Err(_) => return Err(format!("not supported: {name}")),
     };
-    let is_about_data = matches!(row.command.run, Run::Write(_) | Run::Read(_) | Run::Exec);
+    let is_about_data = row.command.reads() || matches!(row.command.run, Run::Write(_) | Run::Exec);
     if !is_about_data && !row.command.is(Flag::InLog) {
         return Err(format!("not supported: {name}"));
     }

@@ -153,7 +153,7 @@ fn flags(command: &Command) -> Vec<&'static str> {
     let has = |flag| command.is(flag);
     let all = [
         (matches!(command.run, Run::Write(_)), "write"),
-        (matches!(command.run, Run::Read(_)), "readonly"),
+        (command.reads(), "readonly"),
         (has(Flag::Admin), "admin"),
         (command.works_while_loading(), "loading"),
         (has(Flag::SkipSlowlog), "skip_slowlog"),
