@@ -44,7 +44,7 @@ use crate::error::Error;
 use crate::handler::server::{self, shown};
 use crate::handler::{Flag, Keys, Row, Run, TABLE, transactions};
 use crate::propagate::Records;
-use crate::resp::{Args, Reply};
+use crate::resp::{Args, LONGEST, Reply};
 use crate::stats::{Count, add, shorten_words};
 use crate::store::{Keyspace, Limits, Notes, Time, View, ViewMut};
 use crate::table::{self, KnownHash};
@@ -525,13 +525,17 @@ impl<'a> Batch<'a> {
 fn limits(server: &Server, replaying: bool) -> Limits {
     let config = &server.config;
     let hash = crate::hash::Limits {
-        entries: config.hash_entries.load(Ordering::Relaxed),
+        // A packed hash counts its fields with 32 bits.
+        entries: config
+            .hash_entries
+            .load(Ordering::Relaxed)
+            .min(u32::MAX as usize - 1),
         value: config.hash_value.load(Ordering::Relaxed),
     };
     Limits {
         hash,
         string: if replaying {
-            usize::MAX
+            LONGEST
         } else {
             config.max_bulk.load(Ordering::Relaxed)
         },
