@@ -495,10 +495,10 @@ impl<'a> Batch<'a> {
             return self.account.count_untimed(row.index, done.failed);
         }
         let took = self.account.count(row.index, done.failed);
-        let (lock, logged) = (
-            self.guard.name(),
-            self.records.bytes.len() - done.records_before,
-        );
+        // Who has given the lock back meanwhile has handed over what was there before.
+        let logged = self.records.bytes.len();
+        let logged = logged.saturating_sub(done.records_before);
+        let lock = self.guard.name();
         self.account.note_step(|| Step {
             row,
             size: args.iter().map(<[u8]>::len).sum(),

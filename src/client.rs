@@ -68,8 +68,10 @@ pub struct Gates {
     pub computing: Gate,
     /// Those that look at the keyspace. Who waits here holds no lock.
     pub looking: Gate,
-    /// How many wait for the exclusive lock: who looks on lets them in first.
+    /// How many wait for the exclusive lock, and how many had to wait and have it since: who looks on
+    /// lets them in first.
     pub writers: AtomicUsize,
+    pub let_in: AtomicUsize,
 }
 
 impl Server {

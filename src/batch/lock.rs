@@ -69,10 +69,11 @@ impl<'a> Batch<'a> {
 
     /// Sleeps until the exclusive lock is free.
     fn wait_for_lock(&self) -> RwLockWriteGuard<'a, Keyspace> {
-        let waiting = &self.server.clients.gates.writers;
-        waiting.fetch_add(1, Ordering::Relaxed);
+        let gates = &self.server.clients.gates;
+        gates.writers.fetch_add(1, Ordering::Relaxed);
         let guard = self.store.write().unwrap();
-        waiting.fetch_sub(1, Ordering::Relaxed);
+        gates.writers.fetch_sub(1, Ordering::Relaxed);
+        gates.let_in.fetch_add(1, Ordering::Relaxed);
         guard
     }
 

@@ -29,9 +29,10 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-/// How long one who looks on stays away from the lock if a writer waits for it: it takes a writer a
-/// tenth of that to wake up.
-const TO_LET_IN: Duration = Duration::from_micros(300);
+/// How often one who looks on looks whether a writer that waits has come in, and how many times: it takes
+/// a writer a tenth of that to wake up, but perhaps others read for long, and it cannot come in.
+const LOOK_EVERY: Duration = Duration::from_micros(300);
+const LOOKS: usize = 30;
 
 impl Batch<'_> {
     /// Runs a handler and what it leaves to be done.
@@ -64,15 +65,12 @@ impl Batch<'_> {
                 // What it has gathered is freed before the next one may begin.
                 let mut look = look;
                 while !client.public.killed.load(Ordering::Acquire) {
+                    self.let_writers_in();
                     self.share();
                     if look(&self.view(client.db), &stretch(), reply) {
                         break;
                     }
                     self.pause();
-                    // The lock goes to whoever takes it first, and who is yet to be woken is late.
-                    if gates.writers.load(Ordering::Relaxed) > 0 {
-                        thread::sleep(TO_LET_IN);
-                    }
                 }
             }
         }
@@ -89,6 +87,20 @@ impl Batch<'_> {
             self.account.go_on();
         }
         passage
+    }
+
+    /// The lock goes to whoever takes it first, and a writer that is yet to be woken is late. So who is
+    /// about to look for long waits for one of them. No lock is held.
+    fn let_writers_in(&self) {
+        let gates = &self.server.clients.gates;
+        let before = gates.let_in.load(Ordering::Relaxed);
+        for _ in 0..LOOKS {
+            let nobody_waits = gates.writers.load(Ordering::Relaxed) == 0;
+            if nobody_waits || gates.let_in.load(Ordering::Relaxed) != before {
+                break;
+            }
+            thread::sleep(LOOK_EVERY);
+        }
     }
 
     /// Gives the lock back in the middle of a command.

@@ -502,7 +502,7 @@ mod tests {
             (
                 "proto-max-bulk-len",
                 "99999999999gb",
-                "argument must be between 1048576 and 9223372036854775807 inclusive",
+                "argument must be between 1048576 and 2147483647 inclusive",
             ),
             ("appendonly", "maybe", "argument must be 'yes' or 'no'"),
             (
