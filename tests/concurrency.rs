@@ -852,6 +852,20 @@ fn keys_and_a_transaction_that_scans_see_one_moment() {
     });
 }
 
+/// In one packet: the lock is given back between the two, and the record of the first goes to the log then.
+#[test]
+fn what_stands_before_a_long_look_is_seen_by_it_and_kept() {
+    let mut server = Server::start(&[]);
+    let mut client = server.client();
+    fill(&mut client, 2_000);
+    let packet = [encode(&["SET", "here", "1"]), encode(&["KEYS", "here"])].concat();
+    client.raw(&[packet, encode(&["GET", "here"])].concat());
+    let answers = [(); 3].map(|()| client.read().to_string());
+    assert_eq!(answers, ["OK", r#"1) "here""#, r#""1""#]);
+    server.crash();
+    assert_eq!(server.client().run("GET here"), r#""1""#);
+}
+
 /// While it has given the lock back, the table may grow and shrink.
 #[test]
 fn a_scan_of_everything_misses_no_key_that_stays_while_others_come_and_go() {
