@@ -2,7 +2,7 @@
 //!
 //! A [`Batch`] runs the commands that one client has sent at once. It takes a lock when the first
 //! of them needs one and keeps it for those that follow. It exchanges it to go from reading to writing,
-//! and gives it back early for CONFIG SET and before a SUBSCRIBE:
+//! and gives it back early for CONFIG SET, before a SUBSCRIBE, and in commands that take long (long.rs):
 //!
 //! ```text
 //! GET a   GET b   PING   SET c 1   GET a   │  finish
@@ -33,6 +33,7 @@
 mod admit;
 mod dead;
 mod lock;
+mod long;
 mod replay;
 
 pub use replay::{Replayer, can_replay};
@@ -43,7 +44,7 @@ use crate::error::Error;
 use crate::handler::server::{self, shown};
 use crate::handler::{Flag, Keys, Row, Run, TABLE, transactions};
 use crate::propagate::Records;
-use crate::resp::{Args, Reply};
+use crate::resp::{Args, LONGEST, Reply};
 use crate::stats::{Count, add, shorten_words};
 use crate::store::{Keyspace, Limits, Notes, Time, View, ViewMut};
 use crate::table::{self, KnownHash};
@@ -274,6 +275,7 @@ impl<'a> Batch<'a> {
                 self.warm_keys(row, client.db, args);
                 handler(&self.view(client.db), args, reply)
             }
+            Run::Long(handler) => self.run_long(handler, client, args, reply),
             Run::Mixed(handler) => {
                 self.share();
                 handler(client, &self.view(client.db), args, reply)
@@ -290,7 +292,7 @@ impl<'a> Batch<'a> {
             Run::Exec => self.exec(client, reply),
             Run::Container(None) => unreachable!("arity -2: there is a subcommand, or an error"),
         };
-        if matches!(row.command.run, Run::Read(_) | Run::Mixed(_)) {
+        if row.command.reads() || matches!(row.command.run, Run::Mixed(_)) {
             self.delete_noted_if_exclusive();
         }
         result
@@ -304,7 +306,7 @@ impl<'a> Batch<'a> {
             self.time.now = self.account.clock / 1000;
         }
         match row.command.run {
-            Run::Read(_) | Run::Mixed(_) | Run::Write(_) => {}
+            Run::Read(_) | Run::Long(_) | Run::Mixed(_) | Run::Write(_) => {}
             Run::Unlocked(_) if !in_exec => {
                 self.give_back();
                 self.account.start_unlocked();
@@ -493,10 +495,10 @@ impl<'a> Batch<'a> {
             return self.account.count_untimed(row.index, done.failed);
         }
         let took = self.account.count(row.index, done.failed);
-        let (lock, logged) = (
-            self.guard.name(),
-            self.records.bytes.len() - done.records_before,
-        );
+        // Who has given the lock back meanwhile has handed over what was there before.
+        let logged = self.records.bytes.len();
+        let logged = logged.saturating_sub(done.records_before);
+        let lock = self.guard.name();
         self.account.note_step(|| Step {
             row,
             size: args.iter().map(<[u8]>::len).sum(),
@@ -523,13 +525,17 @@ impl<'a> Batch<'a> {
 fn limits(server: &Server, replaying: bool) -> Limits {
     let config = &server.config;
     let hash = crate::hash::Limits {
-        entries: config.hash_entries.load(Ordering::Relaxed),
+        // A packed hash counts its fields with 32 bits.
+        entries: config
+            .hash_entries
+            .load(Ordering::Relaxed)
+            .min(u32::MAX as usize - 1),
         value: config.hash_value.load(Ordering::Relaxed),
     };
     Limits {
         hash,
         string: if replaying {
-            usize::MAX
+            LONGEST
         } else {
             config.max_bulk.load(Ordering::Relaxed)
         },

@@ -20,6 +20,7 @@
 
 use crate::aof::Aof;
 use crate::config::Config;
+use crate::gate::Gate;
 use crate::pubsub::{Hub, Kind, Message, Outbox};
 use crate::resp::{Args, Protocol};
 use crate::stats::{Counters, Stats, Totals};
@@ -59,6 +60,20 @@ pub struct Server {
     pub active_expire: AtomicBool,
 }
 
+/// One at a time of the commands that take long (batch/long.rs).
+#[derive(Default)]
+pub struct Gates {
+    /// Those that have all that they need. Who has passed waits for no lock, so one may wait here under
+    /// any.
+    pub computing: Gate,
+    /// Those that look at the keyspace. Who waits here holds no lock.
+    pub looking: Gate,
+    /// How many wait for the exclusive lock, and how many had to wait and have it since: who looks on
+    /// lets them in first.
+    pub writers: AtomicUsize,
+    pub let_in: AtomicUsize,
+}
+
 impl Server {
     /// Whether the log is being replayed, so that there is no data yet.
     pub fn is_loading(&self) -> bool {
@@ -88,6 +103,8 @@ impl Server {
 /// Everyone who is connected.
 #[derive(Default)]
 pub struct Clients {
+    /// Where they wait for one another.
+    pub gates: Gates,
     all: Mutex<BTreeMap<u64, Arc<Public>>>,
     last_id: AtomicU64,
 }
@@ -231,7 +248,7 @@ pub struct Client {
     pub in_exec: bool,
     /// What it watches: its flag, and database and key of each.
     pub watch_flag: Flag,
-    pub watched: Vec<(usize, Vec<u8>)>,
+    pub watched: BTreeSet<(usize, Vec<u8>)>,
     /// What it has subscribed to; the hub knows the same.
     pub channels: BTreeSet<Vec<u8>>,
     pub patterns: BTreeSet<Vec<u8>>,
@@ -355,7 +372,7 @@ impl Client {
             transaction: None,
             in_exec: false,
             watch_flag: Flag::default(),
-            watched: Vec::new(),
+            watched: BTreeSet::new(),
             channels: BTreeSet::new(),
             patterns: BTreeSet::new(),
             published: Vec::new(),

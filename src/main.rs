@@ -63,6 +63,7 @@ mod config;
 mod entry;
 mod error;
 mod expire;
+mod gate;
 mod glob;
 mod hash;
 mod listen;

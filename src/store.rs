@@ -217,9 +217,7 @@ impl<'a> View<'a> {
     /// How many keys the database has, the dead that nobody has met yet included, as in Redis.
     /// What this batch has met is as good as deleted.
     pub fn len(&self) -> usize {
-        let noted = self.notes.expired.borrow();
-        let noted = noted.iter().filter(|expired| expired.db == self.db);
-        self.db().keys.len() - noted.count()
+        self.db().keys.len() - self.notes.noted_in(self.db)
     }
 
     pub fn databases(&self) -> usize {

@@ -165,6 +165,32 @@ fn who_has_not_given_the_password_cannot_fill_the_memory() {
     assert!(memory(server.pid(), "VmHWM") < 50_000_000);
 }
 
+/// A table for each of them would take 36 MB; they are made one at a time, inside EXEC too.
+#[test]
+fn twelve_clients_that_compare_strings_at_once_need_memory_for_one() {
+    let server = Server::start(&["--appendonly", "no"]);
+    let mut clients: Vec<Client> = (0..12).map(|_| server.client()).collect();
+    for (key, part) in [("a", "ab"), ("b", "ba")] {
+        clients[0].call(&["SET", key, &part.repeat(1_500)]);
+    }
+    let before = memory(server.pid(), "VmHWM");
+    for (i, client) in clients.iter_mut().enumerate() {
+        client.raw(match i % 2 {
+            0 => b"LCS a b LEN\r\n",
+            _ => b"MULTI\r\nLCS a b LEN\r\nEXEC\r\n",
+        });
+    }
+    for (i, client) in clients.iter_mut().enumerate() {
+        let answer = match i % 2 {
+            0 => client.read(),
+            _ => (0..3).map(|_| client.read()).last().expect("three"),
+        };
+        assert!(answer.to_string().ends_with("(integer) 2999"), "{answer:?}");
+    }
+    let grown = memory(server.pid(), "VmHWM") - before;
+    assert!(grown < 100 << 20, "{grown} bytes for twelve");
+}
+
 #[test]
 fn no_word_and_no_string_may_be_longer_than_proto_max_bulk_len() {
     let server = Server::start(&["--proto-max-bulk-len", "1mb"]);
@@ -177,6 +203,41 @@ fn no_word_and_no_string_may_be_longer_than_proto_max_bulk_len() {
     client.raw(b"*2\r\n$4\r\nECHO\r\n$1048577\r\n");
     let answer = client.read().to_string();
     assert_eq!(answer, "(error) ERR Protocol error: invalid bulk length");
+}
+
+/// The length of a key would be cut to 32 bits.
+#[test]
+fn proto_max_bulk_len_stays_within_what_a_length_in_memory_can_say() {
+    let server = Server::start(&["--proto-max-bulk-len", "2147483647"]);
+    let mut client = server.client();
+    for size in ["2147483648", "5gb", "9223372036854775807"] {
+        let answer = client.run(&format!("CONFIG SET proto-max-bulk-len {size}"));
+        let words = "between 1048576 and 2147483647 inclusive";
+        assert!(answer.contains(words), "{size}: {answer}");
+    }
+    client.raw(b"*2\r\n$4\r\nECHO\r\n$2147483648\r\n");
+    let answer = client.read().to_string();
+    assert_eq!(answer, "(error) ERR Protocol error: invalid bulk length");
+    // Nor does a log make one, word by word or in one piece.
+    let setrange = encode(&["SETRANGE", "k", "2147483647", "x"]);
+    let set = b"*3\r\n$3\r\nSET\r\n$4294967300\r\nk".to_vec();
+    for (log, reason) in [
+        (
+            setrange,
+            "a SETRANGE makes a string of more than 2147483647 bytes",
+        ),
+        (set, "a word is longer than 2147483647 bytes"),
+    ] {
+        let directory = Directory::new();
+        std::fs::write(directory.0.join("appendonly.aof"), log).unwrap();
+        let started = Command::new(env!("CARGO_BIN_EXE_simple-redis"))
+            .args(["--port", "0", "--dir"])
+            .arg(&directory.0)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&started.stderr).into_owned();
+        assert!(!started.status.success() && said.contains(reason), "{said}");
+    }
 }
 
 #[test]

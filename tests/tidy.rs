@@ -45,7 +45,7 @@ const LAYERS: [&[&str]; 12] = [
     &["listen", "store", "stats"],
     &["config", "entry", "propagate", "watch"],
     &["hash"],
-    &["glob", "resp", "say", "table"],
+    &["gate", "glob", "resp", "say", "table"],
     &["error"],
 ];
 

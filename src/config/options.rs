@@ -96,6 +96,7 @@ const fn row(
 
 const BIG: i64 = i64::MAX;
 const INT: i64 = i32::MAX as i64;
+const LONGEST: i64 = crate::resp::LONGEST as i64;
 const MB: i64 = 1024 * 1024;
 const NO: &[&str] = &["no"];
 const NONE: &[&str] = &[""];
@@ -151,7 +152,7 @@ pub static OPTIONS: &[Row] = &[
     row("requirepass", "", Text, Live, "the password that clients must send"),
     row("maxclients", "10000", Number(1, u32::MAX as i64), Live, "how many clients at a time"),
     row("client-query-buffer-limit", "1073741824", Memory(MB, BIG), Live, "bytes that one client may send ahead"),
-    row("proto-max-bulk-len", "536870912", Memory(MB, BIG), Live, "longest string"),
+    row("proto-max-bulk-len", "536870912", Memory(MB, LONGEST), Live, "longest string"),
     row("client-output-buffer-limit", "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60", OutputLimits, Live, "bytes a client may leave unread"),
     row("slowlog-log-slower-than", "10000", Number(-1, BIG), Live, "microseconds that make a command slow; -1: none is"),
     row("slowlog-max-len", "128", Number(0, BIG), Live, "entries that the slow log keeps"),
@@ -576,7 +577,7 @@ mod tests {
             (
                 "proto-max-bulk-len",
                 "99999999999gb",
-                "argument must be between 1048576 and 9223372036854775807 inclusive",
+                "argument must be between 1048576 and 2147483647 inclusive",
             ),
             ("appendonly", "maybe", "argument must be 'yes' or 'no'"),
             (

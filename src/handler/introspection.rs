@@ -156,7 +156,7 @@ fn flags(row: &Row) -> Vec<&'static str> {
     let has = |flag| command.is(flag);
     let all = [
         (matches!(command.run, Run::Write(_)), "write"),
-        (matches!(command.run, Run::Read(_)), "readonly"),
+        (command.reads(), "readonly"),
         (has(Flag::Admin), "admin"),
         (is_of_pubsub(row), "pubsub"),
         (command.works_while_loading(), "loading"),

@@ -52,13 +52,8 @@ fn watch(client: &mut Client, view: &View, args: &Args, reply: &mut Reply) -> Re
         return Err(Error::WatchInsideMulti);
     }
     for key in Cursor::new(args).rest() {
-        let watched = client
-            .watched
-            .iter()
-            .any(|(db, other)| *db == view.db && other == key);
-        if !watched {
+        if client.watched.insert((view.db, key.to_vec())) {
             view.watch(key, &client.watch_flag);
-            client.watched.push((view.db, key.to_vec()));
         }
     }
     reply.ok();
@@ -73,7 +68,7 @@ fn unwatch(client: &mut Client, view: &View, _: &Args, reply: &mut Reply) -> Res
 
 /// Ends all watches of the client, and lowers its flag.
 pub fn unwatch_all(client: &mut Client, view: &View) {
-    for (db, key) in client.watched.drain(..) {
+    for (db, key) in std::mem::take(&mut client.watched) {
         view.in_db(db).unwatch(&key, &client.watch_flag);
     }
     client.watch_flag.store(false, Ordering::Relaxed);
