@@ -19,7 +19,7 @@
 //!
 //! **How Redis does it**: redis-check-aof.c, which asks for `y` and keeps nothing.
 
-use super::load::{self, Replay, Stop};
+use super::load::{self, Extent, Replay, Stop};
 use super::manifest::Manifest;
 use super::start;
 use std::fmt::Write as _;
@@ -144,6 +144,10 @@ fn check_file(
     let unreadable = |error: io::Error| format!("cannot read {shown}: {error}");
     let size = fs::metadata(path).map_err(unreadable)?.len();
     let (extent, result) = load::replay(path, can_replay, &mut |_| {});
+    let result = result.and_then(|open| match is_last {
+        true => Ok(()),
+        false => load::expect_seal(path, &extent, &open),
+    });
     let line = format!("{shown}: {size} bytes, {} commands", extent.commands);
     let Err(stop) = result else {
         note(report, format_args!("{line}, valid"));
@@ -153,6 +157,7 @@ fn check_file(
         Stop::Torn { offset, record, .. } | Stop::Corrupt { offset, record, .. } => {
             (*offset, *record)
         }
+        Stop::Changed { from, .. } => (*from, *from),
         Stop::Unreadable(error) => return Err(format!("cannot read {shown}: {error}")),
         Stop::Unsupported { offset, reason } => {
             note(report, format_args!("{line}, then"));
@@ -167,7 +172,7 @@ fn check_file(
     let tail = load::read_from(path, offset).map_err(unreadable)?;
     // Under a running server the file may have become shorter meanwhile.
     let broken = tail.get((record - offset) as usize..).unwrap_or_default();
-    describe(path, &stop, broken, report);
+    describe(path, &extent, &stop, broken, report);
     let count = tail.len();
     if !is_last {
         let why = "the files after it build upon it. Restore it from a copy";
@@ -189,8 +194,8 @@ fn check_file(
 }
 
 /// Says what is wrong, and shows the bytes from the first broken record on.
-fn describe(path: &Path, stop: &Stop, broken: &[u8], report: &mut String) {
-    let reason = match (load::judge_tail(path, stop, u64::MAX), stop) {
+fn describe(path: &Path, extent: &Extent, stop: &Stop, broken: &[u8], report: &mut String) {
+    let reason = match (load::judge_tail(path, extent, stop, u64::MAX), stop) {
         // It has looked into what follows.
         (Err(reason), _) => reason,
         (Ok(_), Stop::Torn { reason, .. } | Stop::Corrupt { reason, .. }) => reason.clone(),

@@ -11,16 +11,22 @@
 //! fsync fails ──▶ writes are refused ──▶ BGREWRITEAOF works, from memory ──▶ all is well
 //! ```
 //!
+//! A *slow* disk loses nothing by itself, but under `everysec` more may be lost with it (aof.rs). So an
+//! fsync that takes longer than a second is counted (`aof_delayed_fsync`) and told while it still runs.
+//!
 //! What fails, fails under locks, and nothing prints under a lock: the operator is told by `keep_house`
 //! (main.rs), within a tenth of a second.
 //!
 //! **How Redis does it**: `aof_last_write_status` and `aof_last_write_err`. Its everysec tries a failed
-//! fsync again, and goes on when that works.
+//! fsync again, and goes on when that works. It counts as delayed the writes that have waited two
+//! seconds for an fsync, in the same words; here no write waits.
 
+use super::SYNC_WITHIN;
 use crate::say;
 use std::io;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
 /// Why writes are refused, if they are; and why the log was not switched on.
 #[derive(Default)]
@@ -33,6 +39,12 @@ pub struct Failures {
     told: Mutex<Option<Failure>>,
     /// Why the log could not be switched on, until the operator has been told.
     not_enabled: Mutex<Option<String>>,
+    /// When the fsync began that is running, until it has been counted as slow.
+    fsync_began: Mutex<Option<Instant>>,
+    /// How many were slow.
+    pub delayed_syncs: AtomicU64,
+    /// Whether one has been since the operator was told.
+    is_slow: AtomicBool,
 }
 
 #[derive(Clone, PartialEq)]
@@ -107,6 +119,25 @@ impl Failures {
         self.failing.store(false, Ordering::Release);
     }
 
+    pub fn fsync_begins(&self) {
+        *self.fsync_began.lock().unwrap() = Some(Instant::now());
+    }
+
+    pub fn fsync_ends(&self) {
+        self.count_if_slow();
+        *self.fsync_began.lock().unwrap() = None;
+    }
+
+    /// Counts the fsync that is running, once, if it makes the next one late.
+    fn count_if_slow(&self) {
+        let mut began = self.fsync_began.lock().unwrap();
+        if began.is_some_and(|began| began.elapsed() > SYNC_WITHIN) {
+            *began = None;
+            self.delayed_syncs.fetch_add(1, Ordering::Relaxed);
+            self.is_slow.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Notes why the log could not be switched on.
     pub fn not_enabled(&self, reason: String) {
         *self.not_enabled.lock().unwrap() = Some(reason);
@@ -118,6 +149,13 @@ impl Failures {
         if let Some(reason) = not_enabled {
             say::warning(format_args!(
                 "cannot switch the append-only file on: {reason}"
+            ));
+        }
+        self.count_if_slow();
+        if self.is_slow.swap(false, Ordering::Relaxed) {
+            say::warning(format_args!(
+                "Asynchronous AOF fsync is taking too long (disk is busy?). What was written since the \
+                 fsync before it is not safe from a power cut yet"
             ));
         }
         let failure = self.failure.lock().unwrap().clone();

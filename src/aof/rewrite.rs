@@ -35,10 +35,11 @@
 //! **How Redis does it**: aof.c, `rewriteAppendOnlyFileBackground`: a fork writes the base, and
 //! the kernel copies every page that changes meanwhile.
 
+use super::checksum::{self, Stretch};
 use super::load::{self, Replay, Stop};
 use super::manifest::{self, Manifest, TEMPORARY_BASE};
 use super::start::{self, total_size};
-use super::{Aof, Buffer, Position, SYNC_EVERY, Target};
+use super::{Aof, Buffer, Position, SYNC_EVERY, Seal, Target};
 use crate::entry::{Entry, Value};
 use crate::resp::{Digits, write_command};
 use crate::say;
@@ -125,16 +126,36 @@ impl Aof {
     /// if it does not: what could not be written was not acknowledged.
     pub fn disable(&self) {
         self.rewriter.wanted.lock().unwrap().enable = None;
+        // Most of it while others go on.
         let _ = self.finish();
+        self.let_go();
+    }
+
+    /// The rest of it, and the file. Whoever has appended up to here, and waits in `commit`, waits until
+    /// that is written; and under `always`, for whoever has the turn, until it is on the disk: the
+    /// fsync comes before the turn ends.
+    fn let_go(&self) {
         // No fsync may fail any more, for it would count against a log that is off.
-        let _turn = self.turn();
-        let mut target = self.target.lock().unwrap();
-        let _ = self.write(&mut target);
-        let mut buffer = self.buffer.lock().unwrap();
-        self.enabled.store(false, Ordering::Release);
-        *target = None;
-        *buffer = Buffer::default();
-        self.written.store(self.position(), Ordering::Release);
+        let turn = self.turn();
+        let mut guard = self.target.lock().unwrap();
+        let Some(mut target) = guard.take() else {
+            return;
+        };
+        {
+            let mut buffer = self.buffer.lock().unwrap();
+            self.enabled.store(false, Ordering::Release);
+            let taken = self.take(&mut target, &mut buffer, Seal::Now);
+            *buffer = Buffer::default();
+            drop(buffer);
+            target.annotate(taken);
+        }
+        let written = self.write_pending(&mut target);
+        let end = self.position();
+        self.written.store(end, Ordering::Release);
+        drop(guard);
+        if written.is_ok() && !self.is_durable(end) {
+            let _ = self.sync_file(&target.file, end, &turn);
+        }
         self.failures.forget();
     }
 
@@ -319,20 +340,24 @@ impl Aof {
     /// returns the old one with the position of that end.
     fn seal(&self, file: File, listed: &Manifest) -> Result<(Arc<File>, Position), String> {
         let mut guard = self.target.lock().unwrap();
-        self.write(&mut guard)?;
+        self.write(&mut guard, Seal::IfMuch)?;
         let target = guard.as_mut().ok_or("it was switched off")?;
         // What has come since that write still goes to the old file, and what comes after it to
         // the new one, which must begin with a SELECT of its own. So both in one step.
         {
             let mut buffer = self.buffer.lock().unwrap();
-            target.pending = std::mem::take(&mut *buffer).bytes;
-            target.pending_end = self.position();
+            let taken = self.take(target, &mut buffer, Seal::Now);
+            *buffer = Buffer::default();
+            drop(buffer);
+            target.annotate(taken);
         }
         self.write_pending(target)?;
         listed.put_in_place().map_err(in_words)?;
         crash_point("listed");
         target.manifest = listed.clone();
         target.length = 0;
+        target.open = Stretch::default();
+        target.has_grown = false;
         self.origin
             .store(-(target.pending_end as i64), Ordering::Relaxed);
         let sealed = std::mem::replace(&mut target.file, file.into());
@@ -402,12 +427,17 @@ impl Aof {
             pending: Vec::new(),
             pending_end: position,
             torn: false,
+            open: Stretch::default(),
+            has_grown: false,
             lock,
         });
         *self.buffer.lock().unwrap() = Buffer::default();
         self.origin.store(-(position as i64), Ordering::Relaxed);
         self.written.store(position, Ordering::Release);
-        self.durable.store(position, Ordering::Release);
+        // If the list is not on the disk, what it names may be lost with it.
+        if synced.is_ok() {
+            self.durable.store(position, Ordering::Release);
+        }
         self.failures.forget();
         self.enabled.store(true, Ordering::Release);
         synced.map_err(|error| self.failures.fsync_failed(&error))
@@ -441,7 +471,8 @@ impl Aof {
     fn write_base(&self, manifest: &Manifest, keyspace: &Keyspace) -> io::Result<PathBuf> {
         let name = format!("{TEMPORARY_BASE}{}.aof", std::process::id());
         let path = manifest.directory.join(name);
-        let written = write_keyspace(&path, keyspace);
+        let annotate = self.config.flag("aof-checksum");
+        let written = write_keyspace(&path, keyspace, annotate);
         if written.is_err() {
             // On a full disk it would take what the log needs.
             let _ = fs::remove_file(&path);
@@ -450,9 +481,10 @@ impl Aof {
     }
 }
 
-fn write_keyspace(path: &Path, keyspace: &Keyspace) -> io::Result<()> {
+fn write_keyspace(path: &Path, keyspace: &Keyspace, annotate: bool) -> io::Result<()> {
     let mut out = BufWriter::with_capacity(256 * 1024, File::create(path)?);
     let mut bytes = Vec::new();
+    let mut open = Stretch::default();
     let mut unsynced = 0;
     for db in 0..keyspace.databases() {
         for (index, entry) in keyspace.entries(db).enumerate() {
@@ -462,6 +494,10 @@ fn write_keyspace(path: &Path, keyspace: &Keyspace) -> io::Result<()> {
                 write_command(&mut bytes, [b"SELECT", digits.as_bytes()].into_iter());
             }
             write_entry(&mut bytes, entry);
+            open.add(&bytes);
+            if annotate && open.length >= checksum::EVERY {
+                open.close(&mut bytes);
+            }
             out.write_all(&bytes)?;
             unsynced += bytes.len() as u64;
             // Not all at the end: those who write to the log would wait for it.
@@ -471,6 +507,9 @@ fn write_keyspace(path: &Path, keyspace: &Keyspace) -> io::Result<()> {
                 unsynced = 0;
             }
         }
+    }
+    if annotate && open.length > 0 {
+        out.write_all(&open.annotation())?;
     }
     out.into_inner()?.sync_all()
 }
@@ -513,12 +552,16 @@ fn in_words(error: impl std::fmt::Display) -> String {
 pub fn replay_sealed(manifest: &Manifest, replay: &mut Replay) -> Result<(), String> {
     for entry in manifest.live() {
         let path = manifest.path_of(entry);
-        let (_, result) = load::replay(&path, replay, &mut |_| {});
+        let (extent, result) = load::replay(&path, replay, &mut |_| {});
+        let result = result.and_then(|open| load::expect_seal(&path, &extent, &open));
         result.map_err(|stop| match stop {
             Stop::Torn { offset, reason, .. }
             | Stop::Corrupt { offset, reason, .. }
             | Stop::Unsupported { offset, reason } => {
                 format!("{} at offset {offset}: {reason}", path.display())
+            }
+            Stop::Changed { from, to, reason } => {
+                format!("{} from offset {from} to {to}: {reason}", path.display())
             }
             Stop::Unreadable(error) => format!("cannot read {}: {error}", path.display()),
         })?;
