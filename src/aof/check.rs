@@ -19,7 +19,7 @@
 //!
 //! **How Redis does it**: redis-check-aof.c, which asks for `y` and keeps nothing.
 
-use super::load::{self, Extent, Replay, Stop};
+use super::load::{self, Replay, Stop};
 use super::manifest::Manifest;
 use super::start;
 use std::fmt::Write as _;
@@ -172,7 +172,7 @@ fn check_file(
     let tail = load::read_from(path, offset).map_err(unreadable)?;
     // Under a running server the file may have become shorter meanwhile.
     let broken = tail.get((record - offset) as usize..).unwrap_or_default();
-    describe(path, &extent, &stop, broken, report);
+    describe(path, &stop, broken, report);
     let count = tail.len();
     if !is_last {
         let why = "the files after it build upon it. Restore it from a copy";
@@ -194,8 +194,8 @@ fn check_file(
 }
 
 /// Says what is wrong, and shows the bytes from the first broken record on.
-fn describe(path: &Path, extent: &Extent, stop: &Stop, broken: &[u8], report: &mut String) {
-    let reason = match (load::judge_tail(path, extent, stop, u64::MAX), stop) {
+fn describe(path: &Path, stop: &Stop, broken: &[u8], report: &mut String) {
+    let reason = match (load::judge_tail(path, stop, u64::MAX), stop) {
         // It has looked into what follows.
         (Err(reason), _) => reason,
         (Ok(_), Stop::Torn { reason, .. } | Stop::Corrupt { reason, .. }) => reason.clone(),

@@ -22,8 +22,8 @@
 //!    annotation covers all of it. So there are never bytes between two stretches.
 //!
 //! Replay, and so a start, a rewrite and `--check-aof`, compares (aof/load.rs). What differs is damage and
-//! is refused. It is never taken for a torn tail: a tail in which an annotation stands that vouches
-//! for it was whole once ([`vouched_for`]).
+//! is refused. It is never taken for a torn tail: a tail in which an annotation stands that claims
+//! it was whole once ([`next_claim`]).
 //!
 //! With `aof-checksum no` nothing is written and all stays open; what stands in a file is compared all the
 //! same. A digest is kept in any case, so that `yes` may come at any time.
@@ -36,7 +36,7 @@
 
 use crate::crc64::crc64;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 /// An annotation is written when so many bytes are open. At 28 bytes each they make the log longer
@@ -118,19 +118,30 @@ pub fn read_line(line: &[u8]) -> Line {
     }
 }
 
-/// Where in `tail`, which begins at `offset`, an annotation stands that vouches for everything
-/// from `open` on, where the last one that was read has ended. Those bytes were whole once.
-pub fn vouched_for(tail: &[u8], offset: u64, open: u64) -> Option<u64> {
-    let mut at = offset;
-    tail.split_inclusive(|&byte| byte == b'\n')
-        .find_map(|line| {
-            let start = at;
-            at += line.len() as u64;
-            match read_line(line) {
-                Line::Ours(stretch) if open + stretch.length == start => Some(start),
-                _ => None,
-            }
-        })
+/// The first annotation from `behind` on that claims to be about everything from `open` on, where the last
+/// one that was read has ended: what it says of those bytes, and what they are. `most` bytes are
+/// looked at.
+pub fn next_claim(
+    path: &Path,
+    open: u64,
+    behind: u64,
+    most: u64,
+) -> io::Result<Option<(Stretch, Stretch)>> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(open))?;
+    let mut reader = BufReader::with_capacity(64 * 1024, file.take(most));
+    let (mut found, mut line) = (Stretch::default(), Vec::new());
+    while reader.read_until(b'\n', &mut line)? > 0 {
+        if let Line::Ours(written) = read_line(&line)
+            && open + found.length >= behind
+            && written.length == found.length
+        {
+            return Ok(Some((written, found)));
+        }
+        found.add(&line);
+        line.clear();
+    }
+    Ok(None)
 }
 
 /// Whether the file's last line is an annotation of ours: where it begins.

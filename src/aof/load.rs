@@ -90,6 +90,7 @@ pub fn replay(
 ) -> (Extent, Result<Stretch, Stop>) {
     let mut extent = Extent::default();
     let result = replay_into(path, replay, progress, &mut extent);
+    let result = result.map_err(|stop| was_whole(path, &extent, &stop).unwrap_or(stop));
     (extent, result)
 }
 
@@ -290,12 +291,7 @@ fn read_record(reader: &mut impl BufRead, args: &mut Args) -> Result<bool, Error
 
 /// Judges the bytes from `offset` on, where a replay stopped with [`Stop::Torn`] or
 /// [`Stop::Corrupt`]. `Ok` with the tail if it may be cut, or an error that says why not.
-pub fn judge_tail(
-    path: &Path,
-    extent: &Extent,
-    stop: &Stop,
-    most_garbage: u64,
-) -> Result<Vec<u8>, String> {
+pub fn judge_tail(path: &Path, stop: &Stop, most_garbage: u64) -> Result<Vec<u8>, String> {
     let (&offset, reason) = match stop {
         Stop::Torn { offset, reason, .. } | Stop::Corrupt { offset, reason, .. } => {
             (offset, reason)
@@ -310,13 +306,6 @@ pub fn judge_tail(
     let garbage = matches!(stop, Stop::Corrupt { .. }) && !ends_too_early(written);
     if garbage && tail.len() as u64 > most_garbage {
         return Err(reason.clone());
-    }
-    if let Some(at) = checksum::vouched_for(written, offset, extent.covered) {
-        return Err(format!(
-            "{reason}; but the annotation at {at} says that everything from {} on was whole when it \
-             was written, so this is no torn tail",
-            extent.covered
-        ));
     }
     match whole_record_in(written) {
         Err(()) => Err(format!(
@@ -390,6 +379,41 @@ fn whole_record_in(tail: &[u8]) -> Result<Option<usize>, ()> {
     Ok(None)
 }
 
+/// A log that holds a command of another server may be long, and have no annotation.
+const LOOK_FOR_ANNOTATION: u64 = 64 * 1024 * 1024;
+
+/// A record that cannot be read, or not be replayed, was damaged if an annotation behind it vouches
+/// for everything from the last one on, and is not true.
+fn was_whole(path: &Path, extent: &Extent, stop: &Stop) -> Option<Stop> {
+    let (behind, most) = match stop {
+        Stop::Torn { record, .. } | Stop::Corrupt { record, .. } => (*record, u64::MAX),
+        Stop::Unsupported { offset, .. } => (*offset, LOOK_FOR_ANNOTATION),
+        Stop::Changed { .. } | Stop::Unreadable(_) => return None,
+    };
+    let from = extent.covered;
+    let (written, found) = checksum::next_claim(path, from, behind, most).ok()??;
+    let reason = differ(&written, &found)?;
+    let to = from + found.length;
+    Some(Stop::Changed { from, to, reason })
+}
+
+/// In which words an annotation says that what was written is not what is there.
+fn differ(written: &Stretch, found: &Stretch) -> Option<String> {
+    if written.length != found.length {
+        Some(format!(
+            "these are {} bytes, and the annotation behind them is about {}",
+            found.length, written.length
+        ))
+    } else if written.digest != found.digest {
+        Some(format!(
+            "the digest of these bytes is {:016x}, and when they were written it was {:016x}",
+            found.digest, written.digest
+        ))
+    } else {
+        None
+    }
+}
+
 /// A sealed file whose end no annotation covers was written to by another server, or without
 /// annotations; or a damaged length makes its last value reach over them, to the end.
 pub fn expect_seal(path: &Path, extent: &Extent, open: &Stretch) -> Result<(), Stop> {
@@ -455,20 +479,15 @@ impl<R: Read> Counted<R> {
             Line::Ours(_) if in_multi => {
                 "an annotation stands inside MULTI, where we write none".into()
             }
-            Line::Ours(written) if written == found => {
-                self.open();
-                self.stretch = Stretch::default();
-                self.covered = self.offset;
-                return Ok(());
-            }
-            Line::Ours(written) if written.length == found.length => format!(
-                "the digest of these bytes is {:016x}, and when they were written it was {:016x}",
-                found.digest, written.digest
-            ),
-            Line::Ours(written) => format!(
-                "these are {} bytes, and the annotation behind them is about {}",
-                found.length, written.length
-            ),
+            Line::Ours(written) => match differ(&written, &found) {
+                Some(reason) => reason,
+                None => {
+                    self.open();
+                    self.stretch = Stretch::default();
+                    self.covered = self.offset;
+                    return Ok(());
+                }
+            },
             Line::Damaged => "the annotation behind these bytes is damaged".into(),
         };
         let from = self.covered;

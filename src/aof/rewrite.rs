@@ -595,3 +595,6 @@ fn crash_point(step: &str) {
         std::process::abort();
     }
 }
+
+#[cfg(test)]
+mod tests;

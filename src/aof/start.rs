@@ -126,7 +126,7 @@ impl Aof {
             open = Some(match result {
                 Ok(open) => open,
                 Err(stop) => {
-                    self.cut_tail(&path, &extent, &stop, is_last)?;
+                    self.cut_tail(&path, &stop, is_last)?;
                     // What was cut had been read, and counted.
                     Stretch::of_file(&path, extent.covered)
                         .map_err(|error| format!("cannot read {}: {error}", path.display()))?
@@ -150,13 +150,7 @@ impl Aof {
     }
 
     /// Cuts a torn tail away, if it is one and the configuration lets us.
-    fn cut_tail(
-        &self,
-        path: &Path,
-        extent: &Extent,
-        stop: &Stop,
-        is_last: bool,
-    ) -> Result<(), String> {
+    fn cut_tail(&self, path: &Path, stop: &Stop, is_last: bool) -> Result<(), String> {
         let file = path.display();
         let offset = match stop {
             Stop::Torn { offset, .. } | Stop::Corrupt { offset, .. } => *offset,
@@ -171,7 +165,7 @@ impl Aof {
             Stop::Unreadable(error) => return Err(format!("cannot read {file}: {error}")),
         };
         let most_garbage = self.config.number("aof-load-corrupt-tail-max-size") as u64;
-        let verdict = load::judge_tail(path, extent, stop, most_garbage);
+        let verdict = load::judge_tail(path, stop, most_garbage);
         let tail = match verdict {
             Ok(tail) if is_last => tail,
             Ok(_) => {
