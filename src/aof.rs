@@ -44,7 +44,7 @@ pub mod start;
 use crate::config::{Config, Fsync};
 use crate::propagate::Records;
 use crate::resp::{Digits, write_command};
-use checksum::Stretch;
+use checksum::{Claim, Stretch};
 use failure::Failures;
 use manifest::Manifest;
 use std::fs::File;
@@ -279,7 +279,7 @@ impl Aof {
         let annotate = is_due && self.config.flag("aof-checksum");
         if annotate {
             let digest = 0;
-            let line = Stretch { digest, length }.annotation();
+            let line = Claim { digest, length }.annotation();
             self.origin.fetch_add(line.len() as i64, Ordering::Relaxed);
         }
         Taken { from, annotate }
@@ -492,7 +492,7 @@ impl Target {
     fn annotate(&mut self, taken: Taken) {
         self.open.add(&self.pending[taken.from..]);
         if taken.annotate {
-            self.open.close(&mut self.pending);
+            checksum::close(&mut self.open, &mut self.pending);
             self.has_grown = false;
         }
     }

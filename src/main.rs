@@ -60,7 +60,7 @@ mod aof;
 // For looking up.
 mod account;
 mod config;
-mod crc64;
+mod digest;
 mod entry;
 mod error;
 mod expire;

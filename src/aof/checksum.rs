@@ -8,8 +8,8 @@
 //! └─── a stretch ──┘  its digest, its length        └─ the next ────┘                            └ open
 //! ```
 //!
-//! 1. The digest is the CRC-64 of the stretch ([`crate::crc64`]), the length its bytes. One flipped bit
-//!    in a stretch changes its digest, and so does one in the annotation.
+//! 1. The digest is of all bytes of the stretch ([`crate::digest`]), the length is their number. A flipped bit
+//!    in the stretch changes the one, and in the annotation either of them.
 //! 2. *A stretch begins where the annotation before it ends*, or at the file's beginning. So an annotation
 //!    that can no longer be read, or that a damaged length has swallowed, is missed at the next
 //!    one, whose length does not reach back far enough.
@@ -28,13 +28,13 @@
 //! With `aof-checksum no` nothing is written and all stays open; what stands in a file is compared all the
 //! same. A digest is kept in any case, so that `yes` may come at any time.
 //!
-//! What goes unseen: damage in the open stretch that leaves valid records; more than one flipped bit,
-//! once in 2⁶⁴; and a length whose one flipped bit makes a value reach over the last annotation exactly to
+//! What goes unseen: damage in the open stretch that leaves valid records; other damage once in 2⁶⁴; and a
+//! length whose one flipped bit makes a value reach over the last annotation exactly to
 //! the end of a record in the open stretch behind it.
 //!
-//! **How Redis does it**: not at all. Its RDB files end with the same CRC; its log has no check.
+//! **How Redis does it**: not at all. Its RDB files end with a CRC; its log has no check.
 
-use crate::crc64::crc64;
+use crate::digest::Digest;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
@@ -46,9 +46,12 @@ pub const EVERY: u64 = 4096;
 /// With what an annotation of ours begins.
 const NAME: &[u8; 5] = b"#CRC:";
 
-/// Bytes of a file that follow each other, told by their digest.
-#[derive(Clone, Copy, Default, PartialEq, Debug)]
-pub struct Stretch {
+/// Bytes of a file that follow each other, from the end of an annotation on.
+pub type Stretch = Digest;
+
+/// What an annotation says of its stretch.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Claim {
     pub digest: u64,
     pub length: u64,
 }
@@ -57,43 +60,46 @@ pub struct Stretch {
 #[derive(PartialEq, Debug)]
 pub enum Line {
     /// The stretch before it must be this.
-    Ours(Stretch),
+    Ours(Claim),
     /// One of ours, but for some bytes of it.
     Damaged,
     /// Somebody else's, such as `#TS:1700000000`. It is a part of the stretch.
     Other,
 }
 
-impl Stretch {
-    pub fn add(&mut self, bytes: &[u8]) {
-        self.digest = crc64(self.digest, bytes);
-        self.length += bytes.len() as u64;
-    }
-
-    /// Appends the annotation that ends it, and begins the next.
-    pub fn close(&mut self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&std::mem::take(self).annotation());
+impl Claim {
+    pub fn of(stretch: &Stretch) -> Claim {
+        Claim {
+            digest: stretch.value(),
+            length: stretch.length,
+        }
     }
 
     pub fn annotation(&self) -> Vec<u8> {
         format!("#CRC:{:016x} {}\r\n", self.digest, self.length).into_bytes()
     }
+}
 
-    /// The stretch of all that the file holds from `offset` on.
-    pub fn of_file(path: &Path, offset: u64) -> io::Result<Stretch> {
-        let mut file = File::open(path)?;
-        file.seek(SeekFrom::Start(offset))?;
-        let mut reader = BufReader::with_capacity(64 * 1024, file);
-        let mut stretch = Stretch::default();
-        loop {
-            let bytes = reader.fill_buf()?;
-            if bytes.is_empty() {
-                return Ok(stretch);
-            }
-            stretch.add(bytes);
-            let count = bytes.len();
-            reader.consume(count);
+/// Appends the annotation that ends a stretch, and begins the next.
+pub fn close(stretch: &mut Stretch, out: &mut Vec<u8>) {
+    out.extend_from_slice(&Claim::of(stretch).annotation());
+    *stretch = Stretch::default();
+}
+
+/// The stretch of all that the file holds from `offset` on.
+pub fn stretch_of(path: &Path, offset: u64) -> io::Result<Stretch> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(offset))?;
+    let mut reader = BufReader::with_capacity(64 * 1024, file);
+    let mut stretch = Stretch::default();
+    loop {
+        let bytes = reader.fill_buf()?;
+        if bytes.is_empty() {
+            return Ok(stretch);
         }
+        stretch.add(bytes);
+        let count = bytes.len();
+        reader.consume(count);
     }
 }
 
@@ -107,11 +113,11 @@ pub fn read_line(line: &[u8]) -> Line {
         let (digest, length) = text.split_once(' ')?;
         let digest = u64::from_str_radix(digest, 16).ok()?;
         let length = length.parse().ok()?;
-        Some(Stretch { digest, length })
+        Some(Claim { digest, length })
     });
-    let same = |stretch: &Stretch| stretch.annotation()[NAME.len()..] == line[NAME.len()..];
+    let same = |claim: &Claim| claim.annotation()[NAME.len()..] == line[NAME.len()..];
     match (wrong, numbers.filter(same)) {
-        (0, Some(stretch)) => Line::Ours(stretch),
+        (0, Some(claim)) => Line::Ours(claim),
         (0, None) if line.len() >= NAME.len() => Line::Damaged,
         (1, Some(_)) => Line::Damaged,
         _ => Line::Other,
@@ -126,7 +132,7 @@ pub fn next_claim(
     open: u64,
     behind: u64,
     most: u64,
-) -> io::Result<Option<(Stretch, Stretch)>> {
+) -> io::Result<Option<(Claim, Claim)>> {
     let mut file = File::open(path)?;
     file.seek(SeekFrom::Start(open))?;
     let mut reader = BufReader::with_capacity(64 * 1024, file.take(most));
@@ -136,7 +142,7 @@ pub fn next_claim(
             && open + found.length >= behind
             && written.length == found.length
         {
-            return Ok(Some((written, found)));
+            return Ok(Some((written, Claim::of(&found))));
         }
         found.add(&line);
         line.clear();
@@ -165,12 +171,13 @@ mod tests {
     fn an_annotation_is_read_as_it_was_written_and_one_flipped_bit_makes_it_damaged_or_another() {
         let mut stretch = Stretch::default();
         stretch.add(b"*1\r\n$4\r\nPING\r\n");
-        let mut line = stretch.annotation();
-        assert_eq!(read_line(&line), Line::Ours(stretch));
+        let claim = Claim::of(&stretch);
+        let mut line = claim.annotation();
+        assert_eq!(read_line(&line), Line::Ours(claim));
         for bit in 8..8 * line.len() {
             line[bit / 8] ^= 1 << (bit % 8);
             let read = read_line(&line);
-            assert!(read != Line::Other && read != Line::Ours(stretch), "{bit}");
+            assert!(read != Line::Other && read != Line::Ours(claim), "{bit}");
             line[bit / 8] ^= 1 << (bit % 8);
         }
     }

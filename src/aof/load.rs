@@ -27,7 +27,7 @@
 //! when one flipped bit in a length hides thousands of good records (we refuse), leaves an open
 //! MULTI in the file (we cut it), and refuses zeros (7.0; 8.4 can cut them).
 
-use super::checksum::{self, Line, Stretch};
+use super::checksum::{self, Claim, Line, Stretch};
 use crate::resp::{self, Args, Error};
 use std::collections::HashSet;
 use std::fs::File;
@@ -398,7 +398,7 @@ fn was_whole(path: &Path, extent: &Extent, stop: &Stop) -> Option<Stop> {
 }
 
 /// In which words an annotation says that what was written is not what is there.
-fn differ(written: &Stretch, found: &Stretch) -> Option<String> {
+fn differ(written: &Claim, found: &Claim) -> Option<String> {
     if written.length != found.length {
         Some(format!(
             "these are {} bytes, and the annotation behind them is about {}",
@@ -467,7 +467,7 @@ impl<R: Read> Counted<R> {
 
     /// Takes an annotation, which is what comes next. If it is ours, it must be true.
     fn compare_annotation(&mut self, in_multi: bool) -> Result<(), Broken> {
-        let (found, at) = (self.open(), self.offset);
+        let (found, at) = (Claim::of(&self.open()), self.offset);
         let mut line = Vec::new();
         self.read_until(b'\n', &mut line)?;
         if line.last() != Some(&b'\n') {

@@ -17,7 +17,7 @@
 //! **How Redis does it**: aof.c, `aofLoadManifestFromFile` and `persistAofManifest`. The format
 //! and the names are the same, so either server starts on the other's directory.
 
-use super::checksum::{self, Line, Stretch};
+use super::checksum::{self, Claim, Line, Stretch};
 use crate::resp::words::{quote, split_words};
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -107,7 +107,7 @@ impl Manifest {
         for line in text.split_inclusive(|&byte| byte == b'\n') {
             match checksum::read_line(line) {
                 Line::Other => open.add(line),
-                Line::Ours(written) if written == open => open = Stretch::default(),
+                Line::Ours(written) if written == Claim::of(&open) => open = Stretch::default(),
                 _ => {
                     return Err(format!(
                         "{} is damaged: it is not what was written, as its last line says. Restore it \
@@ -183,7 +183,7 @@ impl Manifest {
         let mut text = text.into_bytes();
         let mut all = Stretch::default();
         all.add(&text);
-        all.close(&mut text);
+        checksum::close(&mut all, &mut text);
         let mut file = File::create(self.temporary())?;
         file.write_all(&text)?;
         file.sync_all()

@@ -35,7 +35,7 @@
 //! **How Redis does it**: aof.c, `rewriteAppendOnlyFileBackground`: a fork writes the base, and
 //! the kernel copies every page that changes meanwhile.
 
-use super::checksum::{self, Stretch};
+use super::checksum::{self, Claim, Stretch};
 use super::load::{self, Replay, Stop};
 use super::manifest::{self, Manifest, TEMPORARY_BASE};
 use super::start::{self, total_size};
@@ -496,7 +496,7 @@ fn write_keyspace(path: &Path, keyspace: &Keyspace, annotate: bool) -> io::Resul
             write_entry(&mut bytes, entry);
             open.add(&bytes);
             if annotate && open.length >= checksum::EVERY {
-                open.close(&mut bytes);
+                checksum::close(&mut open, &mut bytes);
             }
             out.write_all(&bytes)?;
             unsynced += bytes.len() as u64;
@@ -509,7 +509,7 @@ fn write_keyspace(path: &Path, keyspace: &Keyspace, annotate: bool) -> io::Resul
         }
     }
     if annotate && open.length > 0 {
-        out.write_all(&open.annotation())?;
+        out.write_all(&Claim::of(&open).annotation())?;
     }
     out.into_inner()?.sync_all()
 }

@@ -12,7 +12,7 @@
 //!
 //! **How Redis does it**: aof.c, `loadAppendOnlyFiles` and `aofUpgradePrepare`.
 
-use super::checksum::Stretch;
+use super::checksum::{self, Stretch};
 use super::load::{self, Extent, Replay, Stop};
 use super::manifest::{self, LogFile, Manifest};
 use super::{Aof, Target};
@@ -128,7 +128,7 @@ impl Aof {
                 Err(stop) => {
                     self.cut_tail(&path, &stop, is_last)?;
                     // What was cut had been read, and counted.
-                    Stretch::of_file(&path, extent.covered)
+                    checksum::stretch_of(&path, extent.covered)
                         .map_err(|error| format!("cannot read {}: {error}", path.display()))?
                 }
             });
