@@ -83,13 +83,20 @@ const AHEAD_BYTES: u64 = 64 * 1024;
 
 /// Replays the file at `path`, and calls `progress` from time to time with the number of bytes
 /// done. Returns the bytes behind the last annotation; the extent is told also when the replay stops early.
+///
+/// Nobody writes any more to one that is `sealed`: it is not the last of the log, or a newer one is in use.
 pub fn replay(
     path: &Path,
+    sealed: bool,
     replay: &mut Replay,
     progress: &mut dyn FnMut(u64),
 ) -> (Extent, Result<Stretch, Stop>) {
     let mut extent = Extent::default();
     let result = replay_into(path, replay, progress, &mut extent);
+    let result = match result {
+        Ok(open) if sealed => expect_seal(path, &extent, open),
+        result => result,
+    };
     let result = result.map_err(|stop| was_whole(path, &extent, &stop).unwrap_or(stop));
     (extent, result)
 }
@@ -416,7 +423,7 @@ fn differ(written: &Claim, found: &Claim) -> Option<String> {
 
 /// A sealed file whose end no annotation covers was written to by another server, or without
 /// annotations; or a damaged length makes its last value reach over them, to the end.
-pub fn expect_seal(path: &Path, extent: &Extent, open: &Stretch) -> Result<(), Stop> {
+fn expect_seal(path: &Path, extent: &Extent, open: Stretch) -> Result<Stretch, Stop> {
     let io = |error: io::Error| Stop::Unreadable(error.to_string());
     match checksum::last_line(path).map_err(io)? {
         Some(to) if open.length > 0 => Err(Stop::Changed {
@@ -426,7 +433,7 @@ pub fn expect_seal(path: &Path, extent: &Extent, open: &Stretch) -> Result<(), S
                      before it is damaged"
                 .into(),
         }),
-        _ => Ok(()),
+        _ => Ok(open),
     }
 }
 

@@ -552,8 +552,7 @@ fn in_words(error: impl std::fmt::Display) -> String {
 pub fn replay_sealed(manifest: &Manifest, replay: &mut Replay) -> Result<(), String> {
     for entry in manifest.live() {
         let path = manifest.path_of(entry);
-        let (extent, result) = load::replay(&path, replay, &mut |_| {});
-        let result = result.and_then(|open| load::expect_seal(&path, &extent, &open));
+        let (_, result) = load::replay(&path, true, replay, &mut |_| {});
         result.map_err(|stop| match stop {
             Stop::Torn { offset, reason, .. }
             | Stop::Corrupt { offset, reason, .. }

@@ -85,7 +85,7 @@ impl Aof {
         self.config.text("dir").into()
     }
 
-    /// Replays all files; returns what no annotation covers at the end of the last one, if there is one.
+    /// Long because it also tells how far it is. Replays all files; returns what no annotation covers at the end of the last one, if there is one.
     fn load(&self, manifest: &Manifest, replay: &mut Replay) -> Result<Option<Stretch>, String> {
         let status = &self.status;
         let since_epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
@@ -115,19 +115,12 @@ impl Aof {
                     say::notice(format_args!("loading: {percent}% of the log replayed"));
                 }
             };
-            let (extent, mut result) = load::replay(&path, replay, &mut progress);
             let is_last = last.is_none_or(|last| index >= last);
-            if !is_last {
-                result = result.and_then(|open| {
-                    load::expect_seal(&path, &extent, &open)?;
-                    Ok(open)
-                });
-            }
+            let (extent, result) = load::replay(&path, !is_last, replay, &mut progress);
             open = Some(match result {
                 Ok(open) => open,
                 Err(stop) => {
                     self.cut_tail(&path, &stop, is_last)?;
-                    // What was cut had been read, and counted.
                     checksum::stretch_of(&path, extent.covered)
                         .map_err(|error| format!("cannot read {}: {error}", path.display()))?
                 }
