@@ -44,7 +44,7 @@ pub mod start;
 use crate::config::{Config, Fsync};
 use crate::propagate::Records;
 use crate::resp::{Digits, write_command};
-use checksum::{Claim, Stretch};
+use checksum::Stretch;
 use failure::Failures;
 use manifest::Manifest;
 use std::fs::File;
@@ -276,11 +276,10 @@ impl Aof {
         target.has_grown |= added > 0;
         let length = target.open.length + added;
         let is_due = target.has_grown && (seal == Seal::Now || length >= checksum::EVERY);
-        let annotate = is_due && self.config.flag("aof-checksum");
+        let annotate = is_due && self.config.aof_checksum.load(Ordering::Relaxed);
         if annotate {
-            let digest = 0;
-            let line = Claim { digest, length }.annotation();
-            self.origin.fetch_add(line.len() as i64, Ordering::Relaxed);
+            let size = checksum::size_of_annotation(length);
+            self.origin.fetch_add(size as i64, Ordering::Relaxed);
         }
         Taken { from, annotate }
     }

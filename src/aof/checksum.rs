@@ -80,6 +80,12 @@ impl Claim {
     }
 }
 
+/// Bytes of the annotation of a stretch of this length, which is known before its digest.
+pub fn size_of_annotation(length: u64) -> usize {
+    let digits = length.checked_ilog10().unwrap_or(0) as usize + 1;
+    NAME.len() + 16 + 1 + digits + 2
+}
+
 /// Appends the annotation that ends a stretch, and begins the next.
 pub fn close(stretch: &mut Stretch, out: &mut Vec<u8>) {
     out.extend_from_slice(&Claim::of(stretch).annotation());
@@ -170,9 +176,10 @@ mod tests {
     #[test]
     fn an_annotation_is_read_as_it_was_written_and_one_flipped_bit_makes_it_damaged_or_another() {
         let mut stretch = Stretch::default();
-        stretch.add(b"*1\r\n$4\r\nPING\r\n");
+        stretch.add(&[0; 1000]);
         let claim = Claim::of(&stretch);
         let mut line = claim.annotation();
+        assert_eq!(line.len(), size_of_annotation(claim.length));
         assert_eq!(read_line(&line), Line::Ours(claim));
         for bit in 8..8 * line.len() {
             line[bit / 8] ^= 1 << (bit % 8);

@@ -471,7 +471,7 @@ impl Aof {
     fn write_base(&self, manifest: &Manifest, keyspace: &Keyspace) -> io::Result<PathBuf> {
         let name = format!("{TEMPORARY_BASE}{}.aof", std::process::id());
         let path = manifest.directory.join(name);
-        let annotate = self.config.flag("aof-checksum");
+        let annotate = self.config.aof_checksum.load(Ordering::Relaxed);
         let written = write_keyspace(&path, keyspace, annotate);
         if written.is_err() {
             // On a full disk it would take what the log needs.
