@@ -164,7 +164,11 @@ fn check_file(
             return Ok(false);
         }
     };
-    note(report, format_args!("{line}, damaged at offset {offset}"));
+    let place = match &stop {
+        Stop::Changed { from, to, .. } => format!("between offset {from} and {to}"),
+        _ => format!("at offset {offset}"),
+    };
+    note(report, format_args!("{line}, damaged {place}"));
     let tail = load::read_from(path, offset).map_err(unreadable)?;
     // Under a running server the file may have become shorter meanwhile.
     let broken = tail.get((record - offset) as usize..).unwrap_or_default();

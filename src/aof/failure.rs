@@ -180,3 +180,25 @@ impl Failures {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn an_fsync_that_makes_the_next_one_late_is_counted_once_while_it_runs() {
+        let failures = Failures::default();
+        let delayed = || failures.delayed_syncs.load(Ordering::Relaxed);
+        failures.fsync_begins();
+        failures.fsync_ends();
+        assert_eq!(delayed(), 0);
+        failures.fsync_begins();
+        std::thread::sleep(SYNC_WITHIN + Duration::from_millis(1));
+        failures.tell_news();
+        assert_eq!(delayed(), 1);
+        failures.tell_news();
+        failures.fsync_ends();
+        assert_eq!(delayed(), 1);
+    }
+}

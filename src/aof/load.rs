@@ -408,12 +408,12 @@ fn was_whole(path: &Path, extent: &Extent, stop: &Stop) -> Option<Stop> {
 fn differ(written: &Claim, found: &Claim) -> Option<String> {
     if written.length != found.length {
         Some(format!(
-            "these are {} bytes, and the annotation behind them is about {}",
+            "they are {} bytes, and the annotation behind them is about {}",
             found.length, written.length
         ))
     } else if written.digest != found.digest {
         Some(format!(
-            "the digest of these bytes is {:016x}, and when they were written it was {:016x}",
+            "their digest is {:016x}, and when they were written it was {:016x}",
             found.digest, written.digest
         ))
     } else {
@@ -495,7 +495,7 @@ impl<R: Read> Counted<R> {
                     return Ok(());
                 }
             },
-            Line::Damaged => "the annotation behind these bytes is damaged".into(),
+            Line::Damaged => "the annotation behind them is damaged".into(),
         };
         let from = self.covered;
         Err(Broken::Stretch(Stop::Changed {
