@@ -110,7 +110,9 @@ fn replay_into(
     let io = |error: io::Error| Stop::Unreadable(error.to_string());
     let file = File::open(path).map_err(io)?;
     let mut reader = Counted::new(file);
-    if reader.fill_buf().map_err(io)?.starts_with(b"REDIS") {
+    let begin = reader.fill_buf().map_err(io)?;
+    // Valkey 9 writes its own name.
+    if begin.starts_with(b"REDIS") || begin.starts_with(b"VALKEY") {
         let reason = "it is an RDB file, which this server does not read: on the Redis server, \
                       run `CONFIG SET aof-use-rdb-preamble no` and then `BGREWRITEAOF`";
         return Err(Stop::Unreadable(reason.into()));
