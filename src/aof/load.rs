@@ -21,7 +21,8 @@
 //! 4. else                                       → refuse, and say where and why
 //! ```
 //!
-//! A MULTI whose EXEC is missing is torn as a whole, from the MULTI on.
+//! A MULTI whose EXEC is missing is torn as a whole, from the MULTI on. What an annotation vouches for
+//! was whole when it was written, and so is never a tail (aof/checksum.rs).
 //!
 //! **How Redis does it**: aof.c, `loadSingleAppendOnlyFile`. It cuts whatever ends too early, even
 //! when one flipped bit in a length hides thousands of good records (we refuse), leaves an open

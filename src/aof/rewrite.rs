@@ -14,8 +14,8 @@
 //!
 //! (a) Create the next incr file, fsync it, and write the manifest that lists it behind the others,
 //!     under a temporary name.
-//! (b) Under the file's mutex, for as long as one write takes: write what is in the buffer to the
-//!     old file, forget which database the log's end is in, rename the manifest, and go on in the new
+//! (b) Under the file's mutex, for as long as one write takes: write what is in the buffer, and an
+//!     annotation of what is open (aof/checksum.rs), to the old file, forget which database the log's end is in, rename the manifest, and go on in the new
 //!     file. Then fsync the directory and the old file, to which nobody writes any more, so nobody waits.
 //! (c) Replay the sealed files into a private keyspace, with the code that replays at start.
 //! (d) Write that as a base under a temporary name, fsync it bit by bit, rename.
@@ -139,7 +139,7 @@ impl Aof {
         let turn = self.turn();
         let mut guard = self.target.lock().unwrap();
         let Some(mut target) = guard.take() else {
-            return;
+            return self.failures.forget();
         };
         {
             let mut buffer = self.buffer.lock().unwrap();
