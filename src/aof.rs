@@ -10,7 +10,9 @@
 //! holds the keyspace, so the log has the order in which things happened. Before a batch's replies
 //! leave, everything appended up to the moment when its guard dropped is written: its own records,
 //! and those whose effect its reads may have seen. So `kill -9` takes back nothing that any client
-//! was told. A power cut takes at most what `appendfsync` allows.
+//! was told. A power cut takes at most what `appendfsync` allows: under `everysec`, where an fsync
+//! begins a second after the one before has begun, or when that ends, what was written within
+//! the duration of one fsync and a second, or of two fsyncs if they are longer.
 //!
 //! **Group commit.** A thread that commits takes all that is in the buffer and writes it with one call.
 //! Whoever waited for the file meanwhile finds `written` past its own position and goes. `always`
@@ -28,7 +30,7 @@
 //!
 //! **Lock order**: the turn, then file, then buffer; and buffer alone under the keyspace's lock.
 //!
-//! What happens if the disk fails is in aof/failure.rs.
+//! What happens if the disk fails is in aof/failure.rs; how a flipped bit is seen, in aof/checksum.rs.
 //!
 //! **How Redis does it**: aof.c, `flushAppendOnlyFile`, from its one thread before it sleeps. Its
 //! everysec acknowledges the first write that fails; ours does not.

@@ -21,7 +21,8 @@
 //! 4. else                                       → refuse, and say where and why
 //! ```
 //!
-//! A MULTI whose EXEC is missing is torn as a whole, from the MULTI on.
+//! A MULTI whose EXEC is missing is torn as a whole, from the MULTI on. What an annotation vouches for
+//! was whole when it was written, and so is never a tail (aof/checksum.rs).
 //!
 //! **How Redis does it**: aof.c, `loadSingleAppendOnlyFile`. It cuts whatever ends too early, even
 //! when one flipped bit in a length hides thousands of good records (we refuse), leaves an open
@@ -110,7 +111,9 @@ fn replay_into(
     let io = |error: io::Error| Stop::Unreadable(error.to_string());
     let file = disk::open(path, Opening::Read).map_err(io)?;
     let mut reader = Counted::new(file);
-    if reader.fill_buf().map_err(io)?.starts_with(b"REDIS") {
+    let begin = reader.fill_buf().map_err(io)?;
+    // Valkey 9 writes its own name.
+    if begin.starts_with(b"REDIS") || begin.starts_with(b"VALKEY") {
         let reason = "it is an RDB file, which this server does not read: on the Redis server, \
                       run `CONFIG SET aof-use-rdb-preamble no` and then `BGREWRITEAOF`";
         return Err(Stop::Unreadable(reason.into()));

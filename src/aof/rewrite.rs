@@ -14,9 +14,10 @@
 //!
 //! (a) Create the next incr file, fsync it, and write the manifest that lists it behind the others,
 //!     under a temporary name; fsync the old file, so that little is left, and the directory.
-//! (b) Under the file's mutex: write what is in the buffer to the old file, fsync it, forget which database
-//!     the log's end is in, rename the manifest, and go on in the new file. So all wait once for an fsync
-//!     of what came during the one before. Then fsync the directory, for which nobody waits.
+//! (b) Under the file's mutex: write what is in the buffer, and an annotation of what is open
+//!     (aof/checksum.rs), to the old file, fsync it, forget which database the log's end is in, rename the
+//!     manifest, and go on in the new file. So all wait once for an fsync of what came during the one
+//!     before. Then fsync the directory, for which nobody waits.
 //! (c) Replay the sealed files into a private keyspace, with the code that replays at start.
 //! (d) Write that as a base under a temporary name, fsync it bit by bit, rename.
 //! (e) Replace the manifest: the new base, the new incr, and the rest as history.
@@ -139,7 +140,7 @@ impl Aof {
         let turn = self.turn();
         let mut guard = self.target.lock().unwrap();
         let Some(mut target) = guard.take() else {
-            return;
+            return self.failures.forget();
         };
         {
             let mut buffer = self.buffer.lock().unwrap();

@@ -146,6 +146,7 @@ impl Aof {
     }
 
     /// Cuts a torn tail away, if it is one and the configuration lets us.
+    /// Long because each way in which a file can be wrong is told in words of its own.
     fn cut_tail(&self, path: &Path, stop: &Stop, is_last: bool) -> Result<(), String> {
         let file = path.display();
         let offset = match stop {

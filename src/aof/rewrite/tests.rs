@@ -531,3 +531,17 @@ fn what_comes_while_the_log_is_switched_off_is_on_the_disk_before_the_file_is_le
     let (_, state) = start(&dir, &[]).unwrap();
     assert_eq!(state.len(), 2);
 }
+
+/// Under `always` nobody may be told OK for what a power cut could still take.
+#[test]
+fn what_a_new_base_holds_is_not_durable_while_the_list_that_names_it_is_not() {
+    let dir = Scratch::new();
+    let (aof, _) = start(&dir, &["--appendfsync", "always"]).unwrap();
+    append(&aof, &["SET a 1"]);
+    let position = aof.position();
+    let (manifest, lock) = aof.listed().unwrap();
+    let file = disk::open(&dir.incr(), Opening::Append).unwrap();
+    let synced = Err(io::Error::other("the disk is gone"));
+    aof.go_on_in(file, manifest, lock, synced).unwrap_err();
+    assert_eq!(aof.commit(position), Err("the disk is gone".into()));
+}
