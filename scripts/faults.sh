@@ -12,6 +12,7 @@
 #   the same, always  and the first MISCONF comes at once
 #   unable            no fsync of directories, no flock: the operator is told once, and all works
 #   slow fsync        500 ms each: SET does not wait for it under everysec
+#   ... of 2 s each   the next begins when it ends, and the operator is told
 #   shared fsync      under always, many clients need few of them
 #
 # Each case ends with kill -9, a new start, and the question whether all that was acknowledged is
@@ -281,6 +282,19 @@ echo "SET, 99.9 % within $slow ms with an fsync of 500 ms every second, and $fas
 verdict=$(awk "BEGIN { print ($slow < 5 || $slow < 2 * $fast) ? \"yes\" : \"$slow ms\" }")
 equal "$name: p99.9 under 5 ms" yes "$verdict"
 end
+
+begin 'fsync-slow, 2 s each'
+fault fsync-slow 2000
+: >"$FAULTS.syncs"
+# They begin after 1, 3, 5, 7 and 9 seconds at the latest; with a second's pause behind each it would
+# be after 0, 3, 6 and 9 at the earliest.
+redis-cli -h "$host" -p "$port" -r 105 -i 0.1 INCR n >"$scratch/increments"
+syncs=$(wc -c <"$FAULTS.syncs")
+equal "$name: in ten seconds five of them or more" yes "$([ "$syncs" -ge 5 ] && echo yes || echo "$syncs")"
+told 'Asynchronous AOF fsync is taking too long (disk is busy?)'
+equal "$name: INFO" '[1-9]*' "$(info aof_delayed_fsync)"
+cli CONFIG RESETSTAT >"$scratch/reset"
+end n 105
 
 begin 'shared fsync, always' --appendfsync always
 fault fsync-slow 5

@@ -92,6 +92,7 @@ impl Server {
         let all = self.clients.all.lock().unwrap();
         self.stats
             .reset(all.values().map(|client| &client.counters));
+        self.aof.delayed_syncs().store(0, Ordering::Relaxed);
     }
 
     /// Milliseconds since the server started; it never goes back.

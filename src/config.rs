@@ -90,6 +90,8 @@ pub struct Config {
     pub pubsub_output: OutputLimit,
     has_password: AtomicBool,
     fsync: AtomicU8,
+    /// `aof-checksum`.
+    pub aof_checksum: AtomicBool,
 }
 
 /// What [`Config::set`] has changed.
@@ -257,6 +259,8 @@ impl Config {
             _ => Fsync::No,
         };
         self.fsync.store(fsync as u8, Relaxed);
+        self.aof_checksum
+            .store(text("aof-checksum") == "yes", Relaxed);
         say::set_level(match text("loglevel") {
             "debug" => say::Level::Debug,
             "verbose" => say::Level::Verbose,

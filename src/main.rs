@@ -60,6 +60,7 @@ mod aof;
 // For looking up.
 mod account;
 mod config;
+mod digest;
 mod entry;
 mod error;
 mod expire;

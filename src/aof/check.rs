@@ -140,7 +140,7 @@ fn check_file(
     let shown = path.display();
     let unreadable = |error: io::Error| format!("cannot read {shown}: {error}");
     let size = fs::metadata(path).map_err(unreadable)?.len();
-    let (extent, result) = load::replay(path, can_replay, &mut |_| {});
+    let (extent, result) = load::replay(path, !is_last, can_replay, &mut |_| {});
     let line = format!("{shown}: {size} bytes, {} commands", extent.commands);
     let Err(stop) = result else {
         note(report, format_args!("{line}, valid"));
@@ -150,6 +150,7 @@ fn check_file(
         Stop::Torn { offset, record, .. } | Stop::Corrupt { offset, record, .. } => {
             (*offset, *record)
         }
+        Stop::Changed { from, .. } => (*from, *from),
         Stop::Unreadable(error) => return Err(format!("cannot read {shown}: {error}")),
         Stop::Unsupported { offset, reason } => {
             note(report, format_args!("{line}, then"));
@@ -160,7 +161,11 @@ fn check_file(
             return Ok(false);
         }
     };
-    note(report, format_args!("{line}, damaged at offset {offset}"));
+    let place = match &stop {
+        Stop::Changed { from, to, .. } => format!("between offset {from} and {to}"),
+        _ => format!("at offset {offset}"),
+    };
+    note(report, format_args!("{line}, damaged {place}"));
     let tail = load::read_from(path, offset).map_err(unreadable)?;
     // Under a running server the file may have become shorter meanwhile.
     let broken = tail.get((record - offset) as usize..).unwrap_or_default();

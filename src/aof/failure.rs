@@ -17,18 +17,23 @@
 //! That rewrite is not begun by itself: what has taken the place of the files may be a copy that somebody
 //! is just putting back.
 //!
+//! A *slow* disk loses nothing by itself, but under `everysec` more may be lost with it (aof.rs). So an
+//! fsync that takes longer than a second is counted (`aof_delayed_fsync`) and told while it still runs.
+//!
 //! What fails, fails under locks, and nothing prints under a lock: the operator is told by `keep_house`
 //! (main.rs), within a tenth of a second.
 //!
 //! **How Redis does it**: `aof_last_write_status` and `aof_last_write_err`. Its everysec tries a failed
-//! fsync again, and goes on when that works. It never looks for its files.
+//! fsync again, and goes on when that works. It counts as delayed the writes that have waited two
+//! seconds for an fsync, in the same words; here no write waits. It never looks for its files.
 
-use super::Aof;
 use super::disk;
+use super::{Aof, SYNC_WITHIN};
 use crate::say;
 use std::io;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::Instant;
 
 /// Why writes are refused, if they are; and why the log was not switched on.
 #[derive(Default)]
@@ -41,6 +46,12 @@ pub struct Failures {
     told: Mutex<Option<Failure>>,
     /// Why the log could not be switched on, until the operator has been told.
     not_enabled: Mutex<Option<String>>,
+    /// When the fsync began that is running, until it has been counted as slow.
+    fsync_began: Mutex<Option<Instant>>,
+    /// How many were slow.
+    pub delayed_syncs: AtomicU64,
+    /// Whether one has been since the operator was told.
+    is_slow: AtomicBool,
 }
 
 #[derive(Clone, PartialEq)]
@@ -162,6 +173,25 @@ impl Failures {
         self.failing.store(0, Ordering::Release);
     }
 
+    pub fn fsync_begins(&self) {
+        *self.fsync_began.lock().unwrap() = Some(Instant::now());
+    }
+
+    pub fn fsync_ends(&self) {
+        self.count_if_slow();
+        *self.fsync_began.lock().unwrap() = None;
+    }
+
+    /// Counts the fsync that is running, once, if it makes the next one late.
+    fn count_if_slow(&self) {
+        let mut began = self.fsync_began.lock().unwrap();
+        if began.is_some_and(|began| began.elapsed() > SYNC_WITHIN) {
+            *began = None;
+            self.delayed_syncs.fetch_add(1, Ordering::Relaxed);
+            self.is_slow.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Notes why the log could not be switched on.
     pub fn not_enabled(&self, reason: String) {
         *self.not_enabled.lock().unwrap() = Some(reason);
@@ -173,6 +203,13 @@ impl Failures {
         if let Some(reason) = not_enabled {
             say::warning(format_args!(
                 "cannot switch the append-only file on: {reason}"
+            ));
+        }
+        self.count_if_slow();
+        if self.is_slow.swap(false, Ordering::Relaxed) {
+            say::warning(format_args!(
+                "Asynchronous AOF fsync is taking too long (disk is busy?). What was written since the \
+                 fsync before it is not safe from a power cut yet"
             ));
         }
         let failure = self.failure.lock().unwrap().clone();
@@ -211,4 +248,26 @@ impl Failures {
 fn in_words(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or(&text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn an_fsync_that_makes_the_next_one_late_is_counted_once_while_it_runs() {
+        let failures = Failures::default();
+        let delayed = || failures.delayed_syncs.load(Ordering::Relaxed);
+        failures.fsync_begins();
+        failures.fsync_ends();
+        assert_eq!(delayed(), 0);
+        failures.fsync_begins();
+        std::thread::sleep(SYNC_WITHIN + Duration::from_millis(1));
+        failures.tell_news();
+        assert_eq!(delayed(), 1);
+        failures.tell_news();
+        failures.fsync_ends();
+        assert_eq!(delayed(), 1);
+    }
 }

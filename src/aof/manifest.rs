@@ -17,10 +17,14 @@
 //! which, so it stays, and the operator is told. Rubbish is what the list itself calls history, what
 //! has a temporary name, and what is empty.
 //!
+//! One flipped bit makes a file history (`i` and `h`), which is deleted; so the last line is an annotation
+//! (aof/checksum.rs), which Redis takes for a comment. A manifest without one is read as before.
+//!
 //! **How Redis does it**: aof.c, `aofLoadManifestFromFile` and `persistAofManifest`. The format
 //! and the names are the same, so either server starts on the other's directory. Redis too deletes the
 //! history and leaves alone what is not listed, but does not say so, and its next rewrite may overwrite it.
 
+use super::checksum::{self, Claim, Line, Stretch};
 use super::disk::{self, Opening};
 use crate::resp::words::{quote, split_words};
 use std::io::{self, Write};
@@ -82,6 +86,7 @@ impl Manifest {
     }
 
     fn read(&mut self, text: &[u8]) -> Result<(), String> {
+        self.compare(text)?;
         let lines = text.strip_suffix(b"\n").unwrap_or(text);
         for (number, line) in lines.split(|&byte| byte == b'\n').enumerate() {
             if lines.is_empty() || line.starts_with(b"#") {
@@ -99,6 +104,25 @@ impl Manifest {
         if self.live().next().is_none() {
             // Nobody writes such a manifest. To begin with nothing would lose what it has named.
             return Err(format!("{} names no file of a log", self.path().display()));
+        }
+        Ok(())
+    }
+
+    /// Compares what annotations say of the lines before them, as in the log's files.
+    fn compare(&self, text: &[u8]) -> Result<(), String> {
+        let mut open = Stretch::default();
+        for line in text.split_inclusive(|&byte| byte == b'\n') {
+            match checksum::read_line(line) {
+                Line::Other => open.add(line),
+                Line::Ours(written) if written == Claim::of(&open) => open = Stretch::default(),
+                _ => {
+                    return Err(format!(
+                        "{} is damaged: it is not what was written, as its last line says. Restore it \
+                         from a copy. (If you have changed it yourself, delete that line.)",
+                        self.path().display()
+                    ));
+                }
+            }
         }
         Ok(())
     }
@@ -164,8 +188,12 @@ impl Manifest {
         let history = self.history.iter().map(|entry| line(entry, 'h'));
         let incrs = self.incrs.iter().map(|entry| line(entry, 'i'));
         let text: String = base.chain(history).chain(incrs).collect();
+        let mut text = text.into_bytes();
+        let mut all = Stretch::default();
+        all.add(&text);
+        checksum::close(&mut all, &mut text);
         let mut file = disk::open(&self.temporary(), Opening::Empty)?;
-        file.write_all(text.as_bytes())?;
+        file.write_all(&text)?;
         file.sync_all()?;
         disk::sync_directory(&self.directory)
     }

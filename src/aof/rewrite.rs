@@ -14,9 +14,10 @@
 //!
 //! (a) Create the next incr file, fsync it, and write the manifest that lists it behind the others,
 //!     under a temporary name; fsync the old file, so that little is left, and the directory.
-//! (b) Under the file's mutex: write what is in the buffer to the old file, fsync it, forget which database
-//!     the log's end is in, rename the manifest, and go on in the new file. So all wait once for an fsync
-//!     of what came during the one before. Then fsync the directory, for which nobody waits.
+//! (b) Under the file's mutex: write what is in the buffer, and an annotation of what is open
+//!     (aof/checksum.rs), to the old file, fsync it, forget which database the log's end is in, rename the
+//!     manifest, and go on in the new file. So all wait once for an fsync of what came during the one
+//!     before. Then fsync the directory, for which nobody waits.
 //! (c) Replay the sealed files into a private keyspace, with the code that replays at start.
 //! (d) Write that as a base under a temporary name, fsync it bit by bit, rename.
 //! (e) Replace the manifest: the new base, the new incr, and the rest as history.
@@ -36,11 +37,12 @@
 //! **How Redis does it**: aof.c, `rewriteAppendOnlyFileBackground`: a fork writes the base, and
 //! the kernel copies every page that changes meanwhile.
 
+use super::checksum::{self, Claim, Stretch};
 use super::disk::{self, Directory, File, Opening};
 use super::load::{self, Replay, Stop};
 use super::manifest::{LogFile, Manifest, TEMPORARY_BASE};
 use super::start::{self, total_size};
-use super::{Aof, Buffer, SYNC_EVERY, Target, Turn};
+use super::{Aof, Buffer, SYNC_EVERY, Seal, Target, Turn};
 use crate::entry::{Entry, Value};
 use crate::resp::{Digits, write_command};
 use crate::say;
@@ -125,16 +127,36 @@ impl Aof {
     /// if it does not: what could not be written was not acknowledged.
     pub fn disable(&self) {
         self.rewriter.wanted.lock().unwrap().enable = None;
+        // Most of it while others go on.
         let _ = self.finish();
+        self.let_go();
+    }
+
+    /// The rest of it, and the file. Whoever has appended up to here, and waits in `commit`, waits until
+    /// that is written; and under `always`, for whoever has the turn, until it is on the disk: the
+    /// fsync comes before the turn ends.
+    fn let_go(&self) {
         // No fsync may fail any more, for it would count against a log that is off.
-        let _turn = self.turn();
-        let mut target = self.target.lock().unwrap();
-        let _ = self.write(&mut target);
-        let mut buffer = self.buffer.lock().unwrap();
-        self.enabled.store(false, Ordering::Release);
-        *target = None;
-        *buffer = Buffer::default();
-        self.written.store(self.position(), Ordering::Release);
+        let turn = self.turn();
+        let mut guard = self.target.lock().unwrap();
+        let Some(mut target) = guard.take() else {
+            return self.failures.forget();
+        };
+        {
+            let mut buffer = self.buffer.lock().unwrap();
+            self.enabled.store(false, Ordering::Release);
+            let taken = self.take(&mut target, &mut buffer, Seal::Now);
+            *buffer = Buffer::default();
+            drop(buffer);
+            target.annotate(taken);
+        }
+        let written = self.write_pending(&mut target);
+        let end = self.position();
+        self.written.store(end, Ordering::Release);
+        drop(guard);
+        if written.is_ok() && !self.is_durable(end) {
+            let _ = self.sync_file(&target.file, end, &turn);
+        }
         self.failures.forget();
     }
 
@@ -310,14 +332,16 @@ impl Aof {
     /// written yet.
     fn seal(&self, file: File, listed: &Manifest, turn: &Turn) -> Result<(), String> {
         let mut guard = self.target.lock().unwrap();
-        self.write(&mut guard)?;
+        self.write(&mut guard, Seal::IfMuch)?;
         let target = guard.as_mut().ok_or("it was switched off")?;
         // What has come since that write still goes to the old file, and what comes after it to
         // the new one, which must begin with a SELECT of its own. So both in one step.
         {
             let mut buffer = self.buffer.lock().unwrap();
-            target.pending = std::mem::take(&mut *buffer).bytes;
-            target.pending_end = self.position();
+            let taken = self.take(target, &mut buffer, Seal::Now);
+            *buffer = Buffer::default();
+            drop(buffer);
+            target.annotate(taken);
         }
         self.write_pending(target)?;
         // Before the list. A power cut could else leave the list, and the new file, and of the old one not
@@ -327,6 +351,8 @@ impl Aof {
         listed.put_in_place().map_err(in_words)?;
         target.manifest = listed.clone();
         target.length = 0;
+        target.open = Stretch::default();
+        target.has_grown = false;
         self.origin
             .store(-(target.pending_end as i64), Ordering::Relaxed);
         target.file = file.into();
@@ -404,6 +430,8 @@ impl Aof {
             pending: Vec::new(),
             pending_end: position,
             torn: false,
+            open: Stretch::default(),
+            has_grown: false,
             lock,
         });
         *self.buffer.lock().unwrap() = Buffer::default();
@@ -443,7 +471,8 @@ impl Aof {
     fn write_base(&self, manifest: &Manifest, keyspace: &Keyspace) -> io::Result<PathBuf> {
         let name = format!("{TEMPORARY_BASE}{}.aof", std::process::id());
         let path = manifest.directory.join(name);
-        let written = write_keyspace(&path, keyspace);
+        let annotate = self.config.aof_checksum.load(Ordering::Relaxed);
+        let written = write_keyspace(&path, keyspace, annotate);
         if written.is_err() {
             // On a full disk it would take what the log needs.
             let _ = disk::remove_file(&path);
@@ -452,9 +481,10 @@ impl Aof {
     }
 }
 
-fn write_keyspace(path: &Path, keyspace: &Keyspace) -> io::Result<()> {
+fn write_keyspace(path: &Path, keyspace: &Keyspace, annotate: bool) -> io::Result<()> {
     let mut out = BufWriter::with_capacity(256 * 1024, disk::open(path, Opening::Empty)?);
     let mut bytes = Vec::new();
+    let mut open = Stretch::default();
     let mut unsynced = 0;
     for db in 0..keyspace.databases() {
         for (index, entry) in keyspace.entries(db).enumerate() {
@@ -464,6 +494,10 @@ fn write_keyspace(path: &Path, keyspace: &Keyspace) -> io::Result<()> {
                 write_command(&mut bytes, [b"SELECT", digits.as_bytes()].into_iter());
             }
             write_entry(&mut bytes, entry);
+            open.add(&bytes);
+            if annotate && open.length >= checksum::EVERY {
+                checksum::close(&mut open, &mut bytes);
+            }
             out.write_all(&bytes)?;
             unsynced += bytes.len() as u64;
             // Not all at the end: those who write to the log would wait for it.
@@ -473,6 +507,9 @@ fn write_keyspace(path: &Path, keyspace: &Keyspace) -> io::Result<()> {
                 unsynced = 0;
             }
         }
+    }
+    if annotate && open.length > 0 {
+        out.write_all(&Claim::of(&open).annotation())?;
     }
     out.into_inner()?.sync_all()
 }
@@ -515,12 +552,15 @@ fn in_words(error: impl std::fmt::Display) -> String {
 pub fn replay_sealed(manifest: &Manifest, replay: &mut Replay) -> Result<(), String> {
     for entry in manifest.live() {
         let path = manifest.path_of(entry);
-        let (_, result) = load::replay(&path, replay, &mut |_| {});
+        let (_, result) = load::replay(&path, true, replay, &mut |_| {});
         result.map_err(|stop| match stop {
             Stop::Torn { offset, reason, .. }
             | Stop::Corrupt { offset, reason, .. }
             | Stop::Unsupported { offset, reason } => {
                 format!("{} at offset {offset}: {reason}", path.display())
+            }
+            Stop::Changed { from, to, reason } => {
+                format!("{} from offset {from} to {to}: {reason}", path.display())
             }
             Stop::Unreadable(error) => format!("cannot read {}: {error}", path.display()),
         })?;
@@ -547,3 +587,6 @@ fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
         write_command(out, [b"PEXPIREAT", key, digits.as_bytes()].into_iter());
     }
 }
+
+#[cfg(test)]
+mod tests;

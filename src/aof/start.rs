@@ -12,6 +12,7 @@
 //!
 //! **How Redis does it**: aof.c, `loadAppendOnlyFiles` and `aofUpgradePrepare`.
 
+use super::checksum::{self, Stretch};
 use super::disk::{self, Directory, File, Opening};
 use super::load::{self, Extent, Replay, Stop};
 use super::manifest::{LogFile, Manifest};
@@ -40,7 +41,9 @@ impl Aof {
             None => find_files(&self.config, &dir)?,
         };
         no_file_is_missing(&manifest)?;
-        self.load(&manifest, replay)?;
+        let open = self.load(&manifest, replay)?;
+        // A new file is created if the last one is a base.
+        let open = open.filter(|_| !manifest.incrs.is_empty());
         adopt_bare_file(&mut manifest, &dir)?;
         let at = |path: &Path, error| format!("cannot write to {}: {error}", path.display());
         let directory = manifest.directory.clone();
@@ -55,7 +58,7 @@ impl Aof {
             manifest.incrs.push(incr);
             manifest.save().map_err(error_in_dir)?;
         }
-        let target = open_target(manifest, lock)?;
+        let target = open_target(manifest, open.unwrap_or_default(), lock)?;
         let size = total_size(&target.manifest);
         self.status.size.store(size, Ordering::Relaxed);
         self.status.base_size.store(size, Ordering::Relaxed);
@@ -86,7 +89,8 @@ impl Aof {
         self.config.path("dir")
     }
 
-    fn load(&self, manifest: &Manifest, replay: &mut Replay) -> Result<(), String> {
+    /// Long because it also tells how far it is. Replays all files; returns what no annotation covers at the end of the last one, if there is one.
+    fn load(&self, manifest: &Manifest, replay: &mut Replay) -> Result<Option<Stretch>, String> {
         let status = &self.status;
         let since_epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         status
@@ -102,6 +106,7 @@ impl Aof {
         let begin = Instant::now();
         let mut last_line = begin;
         let mut done = Extent::default();
+        let mut open = None;
         for (index, entry) in files.iter().enumerate() {
             let path = manifest.path_of(entry);
             let mut progress = |bytes| {
@@ -113,10 +118,16 @@ impl Aof {
                     say::notice(format_args!("loading: {percent}% of the log replayed"));
                 }
             };
-            let (extent, result) = load::replay(&path, replay, &mut progress);
-            if let Err(stop) = result {
-                self.cut_tail(&path, &stop, Some(index) == last)?;
-            }
+            let is_last = last.is_none_or(|last| index >= last);
+            let (extent, result) = load::replay(&path, !is_last, replay, &mut progress);
+            open = Some(match result {
+                Ok(open) => open,
+                Err(stop) => {
+                    self.cut_tail(&path, &stop, is_last)?;
+                    checksum::stretch_of(&path, extent.covered)
+                        .map_err(|error| format!("cannot read {}: {error}", path.display()))?
+                }
+            });
             // Whoever wrote this may have died before an fsync. From now on it counts as durable.
             let synced = disk::open(&path, Opening::Read).and_then(|file| file.sync_data());
             synced.map_err(|error| format!("cannot fsync {}: {error}", path.display()))?;
@@ -131,16 +142,22 @@ impl Aof {
                 begin.elapsed().as_millis()
             ));
         }
-        Ok(())
+        Ok(open)
     }
 
     /// Cuts a torn tail away, if it is one and the configuration lets us.
+    /// Long because each way in which a file can be wrong is told in words of its own.
     fn cut_tail(&self, path: &Path, stop: &Stop, is_last: bool) -> Result<(), String> {
         let file = path.display();
         let offset = match stop {
             Stop::Torn { offset, .. } | Stop::Corrupt { offset, .. } => *offset,
             Stop::Unsupported { offset, reason } => {
                 return Err(format!("{reason} at offset {offset} of {file}"));
+            }
+            Stop::Changed { from, to, reason } => {
+                return Err(format!(
+                    "{file} is damaged between offset {from} and {to}: {reason}. {WHAT_TO_DO}"
+                ));
             }
             Stop::Unreadable(error) => return Err(format!("cannot read {file}: {error}")),
         };
@@ -382,7 +399,12 @@ pub fn no_file_is_missing(manifest: &Manifest) -> Result<(), String> {
 }
 
 /// Opens the last incr file to go on at its end.
-pub(super) fn open_target(manifest: Manifest, lock: Arc<Directory>) -> Result<Target, String> {
+/// `open` is what no annotation covers there.
+pub(super) fn open_target(
+    manifest: Manifest,
+    open: Stretch,
+    lock: Arc<Directory>,
+) -> Result<Target, String> {
     let last = manifest
         .incrs
         .last()
@@ -398,6 +420,8 @@ pub(super) fn open_target(manifest: Manifest, lock: Arc<Directory>) -> Result<Ta
         pending: Vec::new(),
         pending_end: 0,
         torn: false,
+        open,
+        has_grown: false,
         lock,
     })
 }

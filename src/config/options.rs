@@ -143,6 +143,7 @@ pub static OPTIONS: &[Row] = &[
     row("auto-aof-rewrite-min-size", "67108864", Memory(0, BIG), Live, "but not before it has this size"),
     row("aof-load-truncated", "yes", YesNo, Live, "start from a log whose last record is cut short"),
     row("aof-load-corrupt-tail-max-size", "0", Memory(0, BIG), Live, "bytes of garbage to cut from the log's end"),
+    row("aof-checksum", "yes", YesNo, Live, "write checksums into the log; what stands there is compared in any case. Not in Redis"),
     row("aof-use-rdb-preamble", "no", YesNo, Fixed, "the log is always commands"),
     row("aof-timestamp-enabled", "no", Only(NO, "this server writes no timestamps into its log"), Live, ""),
     row("aof-rewrite-incremental-fsync", "yes", YesNo, Live, NO_EFFECT),

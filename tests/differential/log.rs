@@ -31,7 +31,12 @@ pub fn read(directory: &Path) -> io::Result<Vec<Record>> {
     let mut records = Vec::new();
     for name in files.values() {
         let mut reader = BufReader::new(fs::File::open(directory.join(name))?);
-        while !reader.fill_buf()?.is_empty() {
+        while let Some(first) = reader.fill_buf()?.first() {
+            // An annotation, which is no record.
+            if *first == b'#' {
+                reader.skip_until(b'\n')?;
+                continue;
+            }
             let frame = Frame::read(&mut reader)?;
             records.push(frame.items.into_iter().map(|item| item.text).collect());
         }

@@ -428,7 +428,7 @@ pub fn log_files(dir: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// One record, or `None` at the end. A record is a command as clients send it; `#` lines are
-/// redis-server's timestamps.
+/// annotations: our checksums, and redis-server's timestamps.
 fn read_record(file: &mut impl BufRead) -> io::Result<Option<Record>> {
     while file.fill_buf()?.first() == Some(&b'#') {
         file.skip_until(b'\n')?;
