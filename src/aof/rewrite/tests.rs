@@ -11,6 +11,7 @@ use crate::resp::Args;
 use crate::store::{Limits, Notes, Time, ViewMut};
 use crate::table::KnownHash;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::AtomicUsize;
 
 /// A directory that goes with the test.
@@ -136,8 +137,8 @@ fn start(dir: &Scratch, flags: &[&str]) -> Result<(Aof, State), String> {
     Ok((aof, model.state))
 }
 
-/// The records of one batch, each a line of words.
-fn append(aof: &Aof, lines: &[&str]) {
+/// The records of one batch, each a line of words; where in the file they are to stand.
+fn append(aof: &Aof, lines: &[&str]) -> Range<i64> {
     let mut records = Records::default();
     records.selects.push((0, 0));
     for line in lines {
@@ -149,7 +150,7 @@ fn append(aof: &Aof, lines: &[&str]) {
                 .into_iter(),
         );
     }
-    aof.append(&records);
+    aof.append(&records)
 }
 
 fn write(aof: &Aof, lines: &[&str]) {
@@ -543,4 +544,30 @@ fn what_a_new_base_holds_is_not_durable_while_the_list_that_names_it_is_not() {
     let synced = Err(io::Error::other("the disk is gone"));
     aof.go_on_in(file, manifest, lock, synced).unwrap_err();
     assert_eq!(aof.commit(position), Err("the disk is gone".into()));
+}
+
+#[test]
+fn an_annotation_moves_what_is_appended_behind_it_and_the_trace_knows() {
+    let dir = Scratch::new();
+    let (aof, _) = start(&dir, &[]).unwrap();
+    let mut places = Vec::new();
+    for n in 0..500 {
+        let value = format!("value:{n}");
+        places.push((append(&aof, &[&format!("SET key {value}")]), value));
+        if n % 3 == 0 {
+            aof.commit(aof.position()).unwrap();
+        }
+        if n % 50 == 0 {
+            tick(&aof);
+        }
+    }
+    aof.finish().unwrap();
+    let log = String::from_utf8(fs::read(dir.incr()).unwrap()).unwrap();
+    for (place, value) in places {
+        let record = &log[place.start as usize..place.end as usize];
+        assert!(
+            record.ends_with(&format!("{value}\r\n")),
+            "{value}: {record}"
+        );
+    }
 }
