@@ -337,25 +337,43 @@ fn a_stretch_that_was_whole_is_no_torn_tail() {
     assert!(reason.contains("between offset 0 and 100"), "{reason}");
 }
 
+/// Two files, of which the second is in use.
+fn sealed(base: &[u8]) -> Scratch {
+    let manifest = b"file b seq 1 type b\nfile i seq 1 type i\n";
+    let files = [
+        ("b", base),
+        ("i", b"*1\r\n$4\r\nEXEC\r\n"),
+        ("appendonly.aof.manifest", manifest),
+    ];
+    let files = files.map(|(name, bytes)| (name.into(), bytes.to_vec()));
+    Scratch::holding(&Files::from(files))
+}
+
 #[test]
 fn a_length_that_makes_a_value_reach_to_the_end_of_a_sealed_file_is_seen() {
-    let (files, _) = directory_in_a_rewrite();
-    let name = "appendonly.aof.1.base.aof";
-    let base = &files[name];
-    // From the last record on, everything is one value.
-    let last = base
-        .windows(5)
-        .rposition(|bytes| bytes == b"*3\r\n$")
-        .unwrap();
-    let (head, tail) = base.split_at(last);
-    let head_of_value = b"*3\r\n$3\r\nSET\r\n$5\r\nkey:1\r\n";
-    let length = tail.len() - 2;
-    let value = [format!("${length}\r\n").as_bytes(), tail].concat();
-    let damaged = [head, head_of_value, &value].concat();
-    let dir = Scratch::holding(&files);
-    fs::write(dir.log().join(name), damaged).unwrap();
-    let reason = start(&dir, &[]).map(|_| ()).unwrap_err();
-    assert!(reason.contains("is read as a part of a value"), "{reason}");
+    let records = "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$10\r\n0123456789\r\n*1\r\n$4\r\nEXEC\r\n";
+    let mut open = Stretch::default();
+    open.add(records.as_bytes());
+    let good = [records.as_bytes(), &Claim::of(&open).annotation()].concat();
+    let (_, state) = start(&sealed(&good), &[]).unwrap();
+    assert_eq!(state.len(), 1);
+    // One bit makes 5 of 1, and the value ends where the file does.
+    let flipped = String::from_utf8(good).unwrap().replace("$10", "$50");
+    let reason = start(&sealed(flipped.as_bytes()), &[])
+        .map(|_| ())
+        .unwrap_err();
+    assert!(reason.contains("between offset 0 and 51"), "{reason}");
+}
+
+#[test]
+fn a_value_that_ends_like_an_annotation_is_none() {
+    let value = "x\n#CRC:0000000000000000 7";
+    let log = format!(
+        "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${}\r\n{value}\r\n",
+        value.len()
+    );
+    let (_, state) = start(&sealed(log.as_bytes()), &[]).unwrap();
+    assert_eq!(state.values().next().map(String::as_str), Some(value));
 }
 
 /// As redis-server or a server before this one leaves it.
