@@ -465,6 +465,34 @@ impl Aof {
         self.look_for_files();
         self.failures.refusal().map_or(Ok(()), Err)
     }
+
+    /// The end of the log, for `CONFIG SET appendonly no`. Whoever has appended up to here and waits in
+    /// `commit` waits for the file until all is written, and under `always` also for the turn, which does
+    /// not end before all is on the disk.
+    fn let_go(&self) {
+        // No fsync may fail any more, for it would count against a log that is off.
+        let turn = self.turn();
+        let mut guard = self.target.lock().unwrap();
+        let Some(mut target) = guard.take() else {
+            return self.failures.forget();
+        };
+        {
+            let mut buffer = self.buffer.lock().unwrap();
+            self.enabled.store(false, Ordering::Release);
+            let taken = self.take(&mut target, &mut buffer, Seal::Now);
+            *buffer = Buffer::default();
+            drop(buffer);
+            target.annotate(taken);
+        }
+        let written = self.write_pending(&mut target);
+        let end = self.position();
+        self.written.store(end, Ordering::Release);
+        drop(guard);
+        if written.is_ok() && !self.is_durable(end) {
+            let _ = self.sync_file(&target.file, end, &turn);
+        }
+        self.failures.forget();
+    }
 }
 
 /// The right to call fsync, or to exchange the file. It is no mutex, for those who wait are many,

@@ -156,17 +156,14 @@ pub fn next_claim(
     Ok(None)
 }
 
-/// Whether the file's last line is an annotation of ours: where it begins.
-pub fn last_line(path: &Path) -> io::Result<Option<u64>> {
+/// Whether the file's last line looks like an annotation of ours.
+pub fn ends_with_annotation(path: &Path) -> io::Result<bool> {
     // No annotation is longer than with twenty digits.
     const MOST: u64 = 5 + 16 + 1 + 20 + 2;
     let length = disk::metadata(path)?.length;
     let end = super::load::read_from(path, length.saturating_sub(MOST))?;
-    let before = end.len().saturating_sub(1);
-    let start = end[..before].iter().rposition(|&byte| byte == b'\n');
-    let line = &end[start.map_or(0, |at| at + 1)..];
-    let is_ours = matches!(read_line(line), Line::Ours(_));
-    Ok(is_ours.then(|| length - line.len() as u64))
+    let line = end.split_inclusive(|&byte| byte == b'\n').next_back();
+    Ok(line.is_some_and(|line| matches!(read_line(line), Line::Ours(_))))
 }
 
 #[cfg(test)]

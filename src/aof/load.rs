@@ -425,18 +425,21 @@ fn differ(written: &Claim, found: &Claim) -> Option<String> {
 }
 
 /// A sealed file whose end no annotation covers was written to by another server, or without
-/// annotations; or a damaged length makes its last value reach over them, to the end.
+/// annotations; or a damaged length makes its last value reach over them, to the end. Then the first of
+/// them stands where it was, and is not true. (A value may end with what only looks like one.)
 fn expect_seal(path: &Path, extent: &Extent, open: Stretch) -> Result<Stretch, Stop> {
     let io = |error: io::Error| Stop::Unreadable(error.to_string());
-    match checksum::last_line(path).map_err(io)? {
-        Some(to) if open.length > 0 => Err(Stop::Changed {
-            from: extent.covered,
-            to,
-            reason: "an annotation stands there and is read as a part of a value, so a length \
-                     before it is damaged"
-                .into(),
-        }),
-        _ => Ok(open),
+    if open.length == 0 || !checksum::ends_with_annotation(path).map_err(io)? {
+        return Ok(open);
+    }
+    let from = extent.covered;
+    let claim = checksum::next_claim(path, from, from, u64::MAX).map_err(io)?;
+    match claim.and_then(|(written, found)| Some((differ(&written, &found)?, found.length))) {
+        Some((reason, length)) => {
+            let to = from + length;
+            Err(Stop::Changed { from, to, reason })
+        }
+        None => Ok(open),
     }
 }
 

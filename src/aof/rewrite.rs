@@ -132,34 +132,6 @@ impl Aof {
         self.let_go();
     }
 
-    /// The rest of it, and the file. Whoever has appended up to here, and waits in `commit`, waits until
-    /// that is written; and under `always`, for whoever has the turn, until it is on the disk: the
-    /// fsync comes before the turn ends.
-    fn let_go(&self) {
-        // No fsync may fail any more, for it would count against a log that is off.
-        let turn = self.turn();
-        let mut guard = self.target.lock().unwrap();
-        let Some(mut target) = guard.take() else {
-            return self.failures.forget();
-        };
-        {
-            let mut buffer = self.buffer.lock().unwrap();
-            self.enabled.store(false, Ordering::Release);
-            let taken = self.take(&mut target, &mut buffer, Seal::Now);
-            *buffer = Buffer::default();
-            drop(buffer);
-            target.annotate(taken);
-        }
-        let written = self.write_pending(&mut target);
-        let end = self.position();
-        self.written.store(end, Ordering::Release);
-        drop(guard);
-        if written.is_ok() && !self.is_durable(end) {
-            let _ = self.sync_file(&target.file, end, &turn);
-        }
-        self.failures.forget();
-    }
-
     /// The rewrite thread. `replay_all` makes an empty keyspace and calls [`replay_sealed`] with
     /// what replays a command into it.
     pub fn rewrite_when_asked(

@@ -12,6 +12,7 @@ use std::fs;
 use crate::store::{Limits, Notes, Time, ViewMut};
 use crate::table::KnownHash;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::AtomicUsize;
 
 /// A directory that goes with the test.
@@ -137,8 +138,8 @@ fn start(dir: &Scratch, flags: &[&str]) -> Result<(Aof, State), String> {
     Ok((aof, model.state))
 }
 
-/// The records of one batch, each a line of words.
-fn append(aof: &Aof, lines: &[&str]) {
+/// The records of one batch, each a line of words; where in the file they are to stand.
+fn append(aof: &Aof, lines: &[&str]) -> Range<i64> {
     let mut records = Records::default();
     records.selects.push((0, 0));
     for line in lines {
@@ -150,7 +151,7 @@ fn append(aof: &Aof, lines: &[&str]) {
                 .into_iter(),
         );
     }
-    aof.append(&records);
+    aof.append(&records)
 }
 
 fn write(aof: &Aof, lines: &[&str]) {
@@ -337,25 +338,43 @@ fn a_stretch_that_was_whole_is_no_torn_tail() {
     assert!(reason.contains("between offset 0 and 100"), "{reason}");
 }
 
+/// Two files, of which the second is in use.
+fn sealed(base: &[u8]) -> Scratch {
+    let manifest = b"file b seq 1 type b\nfile i seq 1 type i\n";
+    let files = [
+        ("b", base),
+        ("i", b"*1\r\n$4\r\nEXEC\r\n"),
+        ("appendonly.aof.manifest", manifest),
+    ];
+    let files = files.map(|(name, bytes)| (name.into(), bytes.to_vec()));
+    Scratch::holding(&Files::from(files))
+}
+
 #[test]
 fn a_length_that_makes_a_value_reach_to_the_end_of_a_sealed_file_is_seen() {
-    let (files, _) = directory_in_a_rewrite();
-    let name = "appendonly.aof.1.base.aof";
-    let base = &files[name];
-    // From the last record on, everything is one value.
-    let last = base
-        .windows(5)
-        .rposition(|bytes| bytes == b"*3\r\n$")
-        .unwrap();
-    let (head, tail) = base.split_at(last);
-    let head_of_value = b"*3\r\n$3\r\nSET\r\n$5\r\nkey:1\r\n";
-    let length = tail.len() - 2;
-    let value = [format!("${length}\r\n").as_bytes(), tail].concat();
-    let damaged = [head, head_of_value, &value].concat();
-    let dir = Scratch::holding(&files);
-    fs::write(dir.log().join(name), damaged).unwrap();
-    let reason = start(&dir, &[]).map(|_| ()).unwrap_err();
-    assert!(reason.contains("is read as a part of a value"), "{reason}");
+    let records = "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$10\r\n0123456789\r\n*1\r\n$4\r\nEXEC\r\n";
+    let mut open = Stretch::default();
+    open.add(records.as_bytes());
+    let good = [records.as_bytes(), &Claim::of(&open).annotation()].concat();
+    let (_, state) = start(&sealed(&good), &[]).unwrap();
+    assert_eq!(state.len(), 1);
+    // One bit makes 5 of 1, and the value ends where the file does.
+    let flipped = String::from_utf8(good).unwrap().replace("$10", "$50");
+    let reason = start(&sealed(flipped.as_bytes()), &[])
+        .map(|_| ())
+        .unwrap_err();
+    assert!(reason.contains("between offset 0 and 51"), "{reason}");
+}
+
+#[test]
+fn a_value_that_ends_like_an_annotation_is_none() {
+    let value = "x\n#CRC:0000000000000000 7";
+    let log = format!(
+        "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${}\r\n{value}\r\n",
+        value.len()
+    );
+    let (_, state) = start(&sealed(log.as_bytes()), &[]).unwrap();
+    assert_eq!(state.values().next().map(String::as_str), Some(value));
 }
 
 /// As redis-server or a server before this one leaves it.
@@ -544,4 +563,30 @@ fn what_a_new_base_holds_is_not_durable_while_the_list_that_names_it_is_not() {
     let synced = Err(io::Error::other("the disk is gone"));
     aof.go_on_in(file, manifest, lock, synced).unwrap_err();
     assert_eq!(aof.commit(position), Err("the disk is gone".into()));
+}
+
+#[test]
+fn an_annotation_moves_what_is_appended_behind_it_and_the_trace_knows() {
+    let dir = Scratch::new();
+    let (aof, _) = start(&dir, &[]).unwrap();
+    let mut places = Vec::new();
+    for n in 0..500 {
+        let value = format!("value:{n}");
+        places.push((append(&aof, &[&format!("SET key {value}")]), value));
+        if n % 3 == 0 {
+            aof.commit(aof.position()).unwrap();
+        }
+        if n % 50 == 0 {
+            tick(&aof);
+        }
+    }
+    aof.finish().unwrap();
+    let log = String::from_utf8(fs::read(dir.incr()).unwrap()).unwrap();
+    for (place, value) in places {
+        let record = &log[place.start as usize..place.end as usize];
+        assert!(
+            record.ends_with(&format!("{value}\r\n")),
+            "{value}: {record}"
+        );
+    }
 }
