@@ -16,6 +16,7 @@
 //! sync      fsync, each second or sooner ─▶ ╔═ the log's file ═════════════════╗
 //! rewrite   makes the log short again ────▶ ╚══════════════════════════════════╝
 //! reaper    frees what is large, so that nobody holds a lock for it
+//! evict     ends who holds the most, when all clients together hold too much
 //! main      starts all these, takes samples for INFO, ends clients that sleep too long
 //! ```
 //!
@@ -65,6 +66,7 @@ mod error;
 mod expire;
 mod glob;
 mod hash;
+mod held;
 mod pubsub;
 mod say;
 mod stats;
@@ -75,6 +77,7 @@ use aof::rewrite::replay_sealed;
 use batch::Replayer;
 use client::{Client, Connection, Server};
 use config::{Config, Start};
+use held::End;
 use stats::{Stats, add};
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -156,6 +159,8 @@ fn serve_for_ever(config: Config, warnings: &[String]) -> Result<Infallible, Str
     let databases = server.config.databases();
     let store = Arc::new(RwLock::new(Keyspace::new(databases)));
     spawn("reaper", move || garbage.iter().for_each(drop))?;
+    let evict = server.clone();
+    spawn("evict", move || evict.evict_for_ever())?;
     server.aof.status.loading.store(true, Ordering::Relaxed);
     // Asked before there is a client who could change it.
     let has_log = server.config.flag("appendonly");
@@ -358,7 +363,7 @@ fn keep_house(server: &Server) -> ! {
                 .iter()
                 .filter(|client| client.idle(server) > timeout);
             let over = silent.filter(|client| !client.is_listening());
-            over.for_each(|client| client.kill());
+            over.for_each(|client| client.kill(End::Killed));
         }
         // Afterwards, so that who was heard during this round is not idle for it.
         server.idle_clock.fetch_add(100, Ordering::Relaxed);

@@ -29,6 +29,8 @@ pub struct Stats {
     pub connections: AtomicU64,
     pub rejected_connections: AtomicU64,
     pub expired_keys: AtomicU64,
+    /// Clients that were ended because all together held too much.
+    pub evicted_clients: AtomicU64,
     /// What the clients that have left had counted.
     left: Counters,
     /// What all clients had counted at the last CONFIG RESETSTAT.
@@ -125,6 +127,7 @@ impl Stats {
             &self.connections,
             &self.rejected_connections,
             &self.expired_keys,
+            &self.evicted_clients,
         ];
         let of_commands = self.of_commands.iter();
         let of_commands =

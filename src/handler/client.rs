@@ -7,8 +7,9 @@
 //! let it finish the commands that it has read already.
 //!
 //! ```text
-//! CLIENT KILL ID 7     ─▶ Public::killed = true ─▶ looked at before each command (serve.rs)
-//!                      └▶ shutdown(Both) ───────▶ its read returns 0, its write fails
+//! CLIENT KILL ID 7     ─▶ Held::end ──────▶ looked at before each command (serve.rs), and while a
+//!                      │                    reply grows (resp/reply.rs)
+//!                      └▶ shutdown(Both) ─▶ its read returns 0, its write fails
 //! ```
 //!
 //! Whoever kills itself still gets its answer: that client is closed, not cut off.
@@ -22,6 +23,7 @@ use crate::client::{Client, Public, Replies, Then};
 use crate::error::Error;
 use crate::handler::args::Cursor;
 use crate::handler::connection::check_name;
+use crate::held::End;
 use crate::resp::{Args, Reply, parse_integer};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -158,8 +160,8 @@ fn bring_up_to_date(client: &Client, args: &Args, reply: &Reply) {
     client.update_public(reply.protocol, TABLE.find(&name).map(|row| row.index));
 }
 
-/// A line of CLIENT LIST.
-fn describe(public: &Public, viewer: &Client) -> String {
+/// A line of CLIENT LIST, or of the server's log.
+pub fn describe(public: &Public, viewer: &Client) -> String {
     let text = |field: &std::sync::Mutex<Vec<u8>>| {
         String::from_utf8_lossy(&field.lock().unwrap()).into_owned()
     };
@@ -288,7 +290,7 @@ fn kill(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
         .filter(|other| filter.fits(other))
     {
         if other.id != client.public.id {
-            other.kill();
+            other.kill(End::Killed);
         } else if filter.skip_me {
             continue;
         } else {

@@ -85,9 +85,9 @@ fn hmget(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let hash = view.hash(&args[1])?;
     let fields = Cursor::at(args, 2).rest();
     reply.array(fields.len());
-    for field in fields {
+    reply.each(fields, |reply, field| {
         reply.bulk_or_nil(hash.and_then(|hash| hash.get(field)));
-    }
+    });
     Ok(())
 }
 
@@ -101,28 +101,23 @@ fn hlen(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
 fn hgetall(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let hash = view.hash(&args[1])?;
     reply.map(hash.map_or(0, Hash::len));
-    for (name, value) in hash.into_iter().flat_map(Hash::iter) {
-        reply.bulk(name);
-        reply.bulk(value);
-    }
+    reply.each(hash.into_iter().flat_map(Hash::iter), reply_with_pair);
     Ok(())
 }
 
 fn hkeys(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let hash = view.hash(&args[1])?;
     reply.array(hash.map_or(0, Hash::len));
-    for (name, _) in hash.into_iter().flat_map(Hash::iter) {
-        reply.bulk(name);
-    }
+    let fields = hash.into_iter().flat_map(Hash::iter);
+    reply.each(fields, |reply, (name, _)| reply.bulk(name));
     Ok(())
 }
 
 fn hvals(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let hash = view.hash(&args[1])?;
     reply.array(hash.map_or(0, Hash::len));
-    for (_, value) in hash.into_iter().flat_map(Hash::iter) {
-        reply.bulk(value);
-    }
+    let fields = hash.into_iter().flat_map(Hash::iter);
+    reply.each(fields, |reply, (_, value)| reply.bulk(value));
     Ok(())
 }
 
@@ -142,11 +137,13 @@ fn hscan(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     }
     scan::reply_with_cursor(next, reply);
     reply.array(2 * fields.len());
-    for (name, value) in fields {
-        reply.bulk(name);
-        reply.bulk(value);
-    }
+    reply.each(fields, reply_with_pair);
     Ok(())
+}
+
+fn reply_with_pair(reply: &mut Reply, (name, value): Pair) {
+    reply.bulk(name);
+    reply.bulk(value);
 }
 
 /// About `count` fields from the cursor on, and the cursor of the next; all fields of a packed hash.
@@ -186,12 +183,15 @@ fn hrandfield(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> 
         reply_with_length(count, with_values, reply);
         // One by one into the reply: the count may be far larger than the hash.
         let drawn = (0..count).filter_map(|_| hash.random());
-        drawn.for_each(|field| reply_with_field(field, with_values, reply));
+        reply.each(drawn, |reply, field| {
+            reply_with_field(field, with_values, reply)
+        });
     } else {
         let drawn = draw_distinct(hash, count);
         reply_with_length(drawn.len(), with_values, reply);
-        let drawn = drawn.into_iter();
-        drawn.for_each(|field| reply_with_field(field, with_values, reply));
+        reply.each(drawn, |reply, field| {
+            reply_with_field(field, with_values, reply)
+        });
     }
     Ok(())
 }
