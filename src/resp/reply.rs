@@ -141,7 +141,10 @@ impl Reply {
 
     /// A bulk string that is shared with the keyspace.
     pub fn shared_bulk(&mut self, value: &Arc<Vec<u8>>) {
-        if !self.out.takes(value.len()) {
+        // In memory it is there already: it has grown when the output is looked at next.
+        if self.out.len().saturating_add(value.len()) >= self.out.look_at
+            && !self.out.look(value.len(), 0)
+        {
             return;
         }
         write_header(&mut self.out.written, b'$', value.len() as i64);
@@ -295,14 +298,15 @@ impl Output {
     /// without asking. They go when it is asked next.)
     #[inline]
     pub fn takes(&mut self, more: usize) -> bool {
-        self.len().saturating_add(more) < self.look_at || self.look(more)
+        self.len().saturating_add(more) < self.look_at || self.look(more, more)
     }
 
-    /// Counts what is there, and so many bytes that are to come. Throws all away if it is too much.
+    /// Counts what is there, and what is to come: `more` bytes, for which `written` are to be written.
+    /// Throws all away if it is too much.
     #[cold]
-    fn look(&mut self, more: usize) -> bool {
+    fn look(&mut self, more: usize, written: usize) -> bool {
         let length = self.len().saturating_add(more);
-        let held = self.held(more);
+        let held = self.held(written);
         let Some(charge) = &mut self.charge else {
             return true;
         };
