@@ -316,11 +316,13 @@ fn a_subscriber_is_sent_a_long_reply_without_a_second_copy_of_it() {
     client.run("SUBSCRIBE c");
     let before = memory(server.pid(), "VmHWM");
     client.send(&[&["MGET"], &vec!["big"; 200][..]].concat());
-    thread::sleep(Duration::from_millis(50));
     assert_eq!(publisher.run("PUBLISH c message"), "(integer) 1");
-    // The message is behind the reply, and not within it.
-    assert_eq!(client.read(), Value::Array(vec![Value::bulk(&big); 200]));
-    assert!(matches!(client.read(), Value::Push(_)));
+    // The message is before the reply or behind it, and not within it.
+    let mut both = [client.read(), client.read()];
+    both.sort_by_key(|value| matches!(value, Value::Push(_)));
+    let [reply, message] = both;
+    assert!(reply == Value::Array(vec![Value::bulk(&big); 200]));
+    assert!(matches!(message, Value::Push(_)));
     let grown = memory(server.pid(), "VmHWM") - before;
     assert!(grown < 50 * MB, "{} MB", grown / MB);
 }
