@@ -262,7 +262,7 @@ pub struct Client {
     /// What it has subscribed to; the hub knows the same.
     pub channels: BTreeSet<Vec<u8>>,
     pub patterns: BTreeSet<Vec<u8>>,
-    /// What these names hold, and the keys that it watches.
+    /// What these names hold, its own, and those of the keys that it watches.
     pub names: Charge,
     /// What it has published, and what must not be heard before the log holds all that was done before
     /// it.
@@ -432,6 +432,14 @@ impl Client {
             Kind::Channel => &mut self.channels,
             Kind::Pattern => &mut self.patterns,
         }
+    }
+
+    /// Gives the client a name, or what its library says of itself.
+    pub fn set_text(&mut self, field: impl Fn(&Public) -> &Mutex<Vec<u8>>, text: &[u8]) {
+        let mut field = field(&self.public).lock().unwrap();
+        let old = std::mem::replace(&mut *field, text.to_vec());
+        self.names.subtract(old.len());
+        self.names.add(text.len());
     }
 
     /// Ends all its subscriptions without a word.

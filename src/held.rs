@@ -126,8 +126,9 @@ pub enum End {
 pub struct Held {
     total: Arc<Total>,
     bytes: AtomicUsize,
-    /// An [`End`], or 0.
+    /// An [`End`], or 0, and what it held then.
     end: AtomicU8,
+    at_end: AtomicUsize,
     /// None for a fake client, which nobody ends.
     stream: Option<Arc<TcpStream>>,
 }
@@ -139,6 +140,7 @@ impl Held {
             total: total.clone(),
             bytes: AtomicUsize::new(0),
             end: AtomicU8::new(0),
+            at_end: AtomicUsize::new(0),
             stream,
         })
     }
@@ -146,6 +148,11 @@ impl Held {
     /// In bytes.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The same, but of a client that is ended no less than it held then: for who is told why.
+    pub fn most(&self) -> usize {
+        self.bytes().max(self.at_end.load(Ordering::Relaxed))
     }
 
     /// The limit on what it may leave unread, if it has not subscribed to anything.
@@ -158,6 +165,7 @@ impl Held {
     /// is the one that is told.
     pub fn kill(&self, end: End) {
         if let Some(stream) = &self.stream {
+            self.at_end.fetch_max(self.bytes(), Ordering::Relaxed);
             let (new, old) = (end as u8, Ordering::Relaxed);
             let _ = self.end.compare_exchange(0, new, Ordering::Release, old);
             let _ = stream.shutdown(Shutdown::Both);

@@ -29,8 +29,7 @@
 //! **Reading order** is the order of the `mod` lines: [`serve`], one client's thread; [`batch`],
 //! where a command meets its lock; [`resp`], the wire; [`handler`], the command table; [`client`],
 //! what a connection remembers; [`store`], the keyspace; [`propagate`], what is to be logged; [`aof`],
-//! the log. Those, with `batch/lock.rs` and `store/view_mut.rs`, are the evening. The others are for
-//! looking up.
+//! the log. Those, with `batch/lock.rs` and `store/view_mut.rs`, are the evening.
 //!
 //! **How to read a file.** Each opens with a chapter like this one: the idea, often a drawing or an
 //! example, and *How Redis does it*, with what is simpler here and what that costs. README.md explains
@@ -159,8 +158,6 @@ fn serve_for_ever(config: Config, warnings: &[String]) -> Result<Infallible, Str
     let databases = server.config.databases();
     let store = Arc::new(RwLock::new(Keyspace::new(databases)));
     spawn("reaper", move || garbage.iter().for_each(drop))?;
-    let evict = server.clone();
-    spawn("evict", move || evict.evict_for_ever())?;
     server.aof.status.loading.store(true, Ordering::Relaxed);
     // Asked before there is a client who could change it.
     let has_log = server.config.flag("appendonly");
@@ -182,11 +179,14 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), String>
         .map_err(|error| format!("cannot start the thread '{name}': {error}"))
 }
 
+/// From here on there are clients, and somebody who sees to it that they do not hold too much.
 fn start_accepting(
     listeners: Vec<TcpListener>,
     server: &Arc<Server>,
     store: &Arc<RwLock<Keyspace>>,
 ) -> Result<(), String> {
+    let evict = server.clone();
+    spawn("evict", move || evict.evict_for_ever())?;
     for listener in listeners {
         let (server, store) = (server.clone(), store.clone());
         spawn("accept", move || {

@@ -199,7 +199,7 @@ pub struct Slow {
     pub microseconds: u64,
     /// See [`shorten_words`].
     pub words: Vec<Vec<u8>>,
-    /// The client's address and name.
+    /// The client's address, and as much of its name as of a word.
     pub addr: String,
     pub name: Vec<u8>,
 }
@@ -233,7 +233,8 @@ pub fn shorten_words(words: &[&[u8]]) -> Vec<Vec<u8>> {
     kept
 }
 
-fn shorten(word: &[u8]) -> Vec<u8> {
+/// As much of a word, or of a client's name.
+pub fn shorten(word: &[u8]) -> Vec<u8> {
     match word.split_at_checked(MOST_BYTES) {
         Some((shown, rest)) if !rest.is_empty() => {
             [shown, format!("... ({} more bytes)", rest.len()).as_bytes()].concat()

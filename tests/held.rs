@@ -188,7 +188,15 @@ fn whoever_holds_the_most_is_ended_when_all_hold_too_much_whatever_it_is() {
         assert_eq!(modest.call(&["SET", "k", &big]).to_string(), "QUEUED");
     }
     let words: Vec<String> = (0..40_000).map(|n| format!("{n:0400}")).collect();
-    let kinds: [(&str, Box<dyn Fn(&mut Client)>); 8] = [
+    type Hold<'a> = Box<dyn Fn(&mut Client) + 'a>;
+    let kinds: [(&str, Hold); 9] = [
+        (
+            "its name",
+            Box::new(|client| {
+                let name = big.repeat(30);
+                send(client, &encode(&["CLIENT", "SETNAME", &name]));
+            }),
+        ),
         (
             "a reply",
             Box::new(|client| send(client, b"HGETALL table\r\n")),

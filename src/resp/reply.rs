@@ -450,9 +450,41 @@ fn part_of(value: &Arc<Vec<u8>>) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::held::{Held, Total};
+    use std::sync::atomic::Ordering;
 
     fn text(out: &Output) -> String {
         String::from_utf8(out.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_reply_that_is_too_long_is_thrown_away_and_no_more_of_it_is_made() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let total = Arc::new(Total::default());
+        let held = Held::new(&total, Some(Arc::new(stream)));
+        let mut reply = Reply::watched(Charge::new(&held));
+        let word = [b'x'; 1000];
+        reply.each(0..1000, |reply, _| reply.bulk(&word));
+        assert!(
+            reply.out.len() > 1_000_000,
+            "without a limit it may be of any length"
+        );
+        assert!((1_000_000..3_000_000).contains(&held.bytes()));
+        reply.out.give_back();
+        assert_eq!(held.bytes(), 0);
+
+        total.normal.hard.store(100_000, Ordering::Relaxed);
+        let mut made = 0;
+        reply.each(0..1_000_000, |reply, _| {
+            made += 1;
+            reply.bulk(&word);
+        });
+        assert!((100..150).contains(&made), "{made}");
+        assert_eq!(held.end(), Some(End::Output));
+        reply.bulk(&vec![b'x'; 1_000_000]);
+        reply.shared_bulk(&Arc::new(word.to_vec()));
+        assert!(reply.out.len() < 100 && held.bytes() == 0);
     }
 
     #[test]
