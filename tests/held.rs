@@ -66,6 +66,12 @@ fn a_reply_without_end_ends_when_its_client_is_killed() {
     eventually("its memory is given back", || {
         info(&mut other, "mem_clients_normal") == 0
     });
+    // What can never be told to its end is not begun.
+    other.run("CONFIG SET maxmemory-clients 2gb");
+    let before = memory(server.pid(), "VmHWM");
+    asking.raw(b"HRANDFIELD h -2000000000\r\n");
+    assert!(asking.is_closed());
+    assert!(memory(server.pid(), "VmHWM") < before + 8 * MB);
 }
 
 #[test]

@@ -180,6 +180,11 @@ fn hrandfield(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> 
         return Ok(());
     };
     if repeat {
+        // Each takes six bytes at least. What can never be told to its end is not begun: it would take
+        // minutes, and all who write would wait.
+        if !reply.out.takes(count.saturating_mul(6).min(1 << 50)) {
+            return Ok(());
+        }
         reply_with_length(count, with_values, reply);
         // One by one into the reply: the count may be far larger than the hash.
         let drawn = (0..count).filter_map(|_| hash.random());
