@@ -43,7 +43,7 @@ fn read_to_the_end(client: &mut Client) -> u64 {
 
 #[test]
 fn a_reply_without_end_ends_when_its_client_is_killed() {
-    let server = Server::start(&["--appendonly", "no"]);
+    let server = Server::start(&["--appendonly", "no", "--maxmemory-clients", "0"]);
     let (mut asking, mut other) = (server.client(), server.client());
     other.run("HSET h field value");
     for command in [
