@@ -317,7 +317,8 @@ impl Output {
                 client.kill(End::Output);
             }
             self.is_over = client.is_ended();
-            self.look_at = length.saturating_add(STEP);
+            // Not behind what is to come, of which little may come at a time.
+            self.look_at = self.len() + STEP;
         }
         if self.is_over {
             self.look_at = 0;
