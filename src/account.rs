@@ -28,7 +28,7 @@ use crate::client::Client;
 use crate::handler::{Command, Flag, Row};
 use crate::resp::Args;
 use crate::say;
-use crate::stats::{Count, Counters, Slow, Stats, add, unix_microseconds};
+use crate::stats::{Count, Counters, Slow, Stats, add, shorten, unix_microseconds};
 use std::ops::Range;
 
 /// The counters of one batch, which are added to the server's when it ends.
@@ -273,7 +273,7 @@ pub fn add_to_slow_log(client: &Client, words: Vec<Vec<u8>>, took: u64) {
         microseconds: took,
         words,
         addr: client.public.address(),
-        name: client.public.name.lock().unwrap().clone(),
+        name: shorten(&client.public.name.lock().unwrap()),
     };
     let most = client.server.config.number("slowlog-max-len") as usize;
     let mut slow_log = client.server.stats.slow_log.lock().unwrap();

@@ -171,7 +171,9 @@ impl<'a> Batch<'a> {
                     transaction.opens_outbox |= row.command.is(Flag::OpensOutbox);
                     // As in Redis: what EXEC will refuse need not be kept.
                     if !transaction.aborted && !client.watch_flag.load(Ordering::Relaxed) {
-                        transaction.queue.push((row.index, args.to_owned()));
+                        let args = args.to_owned();
+                        transaction.charge.add(args.memory());
+                        transaction.queue.push((row.index, args));
                     }
                     self.account.last_row = Some(row.index);
                     reply.status("QUEUED");
@@ -354,6 +356,8 @@ impl<'a> Batch<'a> {
             queue,
             aborted,
             writes,
+            // It counts the queue until this has run.
+            charge: _charge,
             ..
         } = client.transaction.take().ok_or(Error::ExecWithoutMulti)?;
         if writes {
@@ -381,7 +385,12 @@ impl<'a> Batch<'a> {
         reply.array(queued);
         let mut dirty = 0;
         for (index, mut args) in queue {
-            self.call(&TABLE.rows[index], client, &mut args, reply);
+            let row = &TABLE.rows[index];
+            // All that it changes is done, but nobody will read what it only asks.
+            if !reply.out.takes(0) && row.command.reads() {
+                continue;
+            }
+            self.call(row, client, &mut args, reply);
             dirty += self.dirty;
         }
         self.dirty = dirty;
@@ -438,7 +447,8 @@ impl<'a> Batch<'a> {
         }
         if !client.published.is_empty() {
             self.server.hub.send(&client.published);
-            client.published.clear();
+            client.published = Vec::new();
+            client.publishing.set(0);
         }
         self.logged.clear();
         client.update_public(reply.protocol, self.account.last_row);
@@ -458,7 +468,11 @@ impl<'a> Batch<'a> {
 
     /// Replaces the replies of all commands that are in the log by the error.
     fn retract(&mut self, error: &Error, reply: &mut Reply) {
-        let replies = std::mem::take(&mut reply.out);
+        if reply.out.is_over() {
+            // Nobody will read them.
+            return;
+        }
+        let replies = reply.out.take();
         let mut from = 0;
         for range in &self.logged {
             reply.out.append(&replies, from..range.start);
@@ -489,7 +503,8 @@ impl<'a> Batch<'a> {
             .config
             .slowlog_slower_than
             .load(Ordering::Relaxed);
-        let reply_length = reply.out.len() - done.reply_before;
+        // It may have been thrown away.
+        let reply_length = reply.out.len().saturating_sub(done.reply_before);
         let may_be_quick = done.short.is_none() && !self.each_is_shown();
         if may_be_quick && is_quick(row.command, args, reply_length, slower_than) {
             return self.account.count_untimed(row.index, done.failed);

@@ -25,15 +25,16 @@ pub use options::describe;
 pub use start::help;
 
 use crate::error::Error;
+use crate::held::{self, OutputLimit, Total};
 use crate::resp::parse_integer;
 use crate::{glob, say};
 use options::{Change, Kind, OPTIONS, Row, find, target};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
-use std::sync::RwLock;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize};
+use std::sync::{Arc, RwLock};
 
 /// What the command line asks for.
 pub enum Start {
@@ -56,18 +57,6 @@ pub enum Fsync {
     No,
 }
 
-/// How much a subscriber may leave unread; zero is no limit. Of `client-output-buffer-limit` only
-/// the class `pubsub` has an effect: whoever else does not read makes its own thread wait, and the
-/// replies of one batch are all that piles up.
-#[derive(Default)]
-pub struct OutputLimit {
-    /// Bytes at which it is disconnected at once.
-    pub hard: AtomicUsize,
-    /// Bytes that it may not exceed for longer than `seconds`.
-    pub soft: AtomicUsize,
-    pub seconds: AtomicU64,
-}
-
 /// Shared by all threads.
 #[derive(Default)]
 pub struct Config {
@@ -87,7 +76,10 @@ pub struct Config {
     pub maxclients: AtomicUsize,
     /// In seconds; 0: never.
     pub timeout: AtomicU64,
+    /// What a subscriber or monitor may leave unread.
     pub pubsub_output: OutputLimit,
+    /// What all clients hold, and may.
+    pub clients: Arc<Total>,
     has_password: AtomicBool,
     fsync: AtomicU8,
     /// `aof-checksum`.
@@ -248,11 +240,14 @@ impl Config {
         let limits: Vec<u64> = limits
             .map(|word| word.parse().unwrap_or_default())
             .collect();
-        // All three classes are there, `pubsub hard soft seconds` last.
-        let pubsub = &self.pubsub_output;
-        pubsub.hard.store(limits[9] as usize, Relaxed);
-        pubsub.soft.store(limits[10] as usize, Relaxed);
-        pubsub.seconds.store(limits[11], Relaxed);
+        // All three classes are there: normal, slave, pubsub.
+        for (class, at) in [(&self.clients.normal, 1), (&self.pubsub_output, 9)] {
+            class.hard.store(limits[at] as usize, Relaxed);
+            class.soft.store(limits[at + 1] as usize, Relaxed);
+            class.seconds.store(limits[at + 2], Relaxed);
+        }
+        let most = clients_memory(text("maxmemory-clients"));
+        self.clients.limit.store(most, Relaxed);
         let fsync = match text("appendfsync") {
             "everysec" => Fsync::Everysec,
             "always" => Fsync::Always,
@@ -267,6 +262,18 @@ impl Config {
             "warning" => say::Level::Warning,
             _ => say::Level::Notice,
         });
+    }
+}
+
+/// Bytes of a value of `maxmemory-clients`: a percentage is one of what the process may use, or of 4 GiB
+/// where nobody tells how much that is.
+fn clients_memory(value: &str) -> usize {
+    match value.strip_suffix('%') {
+        Some(percent) => {
+            let machine = held::of_machine().unwrap_or(4 << 30) as usize;
+            machine / 100 * percent.parse::<usize>().unwrap_or_default()
+        }
+        None => value.parse().unwrap_or_default(),
     }
 }
 

@@ -16,6 +16,7 @@
 //! sync      fsync, each second or sooner ─▶ ╔═ the log's file ═════════════════╗
 //! rewrite   makes the log short again ────▶ ╚══════════════════════════════════╝
 //! reaper    frees what is large, so that nobody holds a lock for it
+//! evict     ends who holds the most, when all clients together hold too much
 //! main      starts all these, takes samples for INFO, ends clients that sleep too long
 //! ```
 //!
@@ -28,8 +29,7 @@
 //! **Reading order** is the order of the `mod` lines: [`serve`], one client's thread; [`batch`],
 //! where a command meets its lock; [`resp`], the wire; [`handler`], the command table; [`client`],
 //! what a connection remembers; [`store`], the keyspace; [`propagate`], what is to be logged; [`aof`],
-//! the log. Those, with `batch/lock.rs` and `store/view_mut.rs`, are the evening. The others are for
-//! looking up.
+//! the log. Those, with `batch/lock.rs` and `store/view_mut.rs`, are the evening.
 //!
 //! **How to read a file.** Each opens with a chapter like this one: the idea, often a drawing or an
 //! example, and *How Redis does it*, with what is simpler here and what that costs. README.md explains
@@ -67,6 +67,7 @@ mod expire;
 mod gate;
 mod glob;
 mod hash;
+mod held;
 mod listen;
 mod pubsub;
 mod say;
@@ -78,6 +79,7 @@ use aof::rewrite::replay_sealed;
 use batch::Replayer;
 use client::{Client, Connection, Server};
 use config::{Config, Start};
+use held::End;
 use listen::Listener;
 use stats::{Stats, add};
 use std::convert::Infallible;
@@ -190,11 +192,14 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), String>
         .map_err(|error| format!("cannot start the thread '{name}': {error}"))
 }
 
+/// From here on there are clients, and somebody who sees to it that they do not hold too much.
 fn start_accepting(
     listeners: Vec<Listener>,
     server: &Arc<Server>,
     store: &Arc<RwLock<Keyspace>>,
 ) -> Result<(), String> {
+    let evict = server.clone();
+    spawn("evict", move || evict.evict_for_ever())?;
     for listener in listeners {
         let (server, store) = (server.clone(), store.clone());
         spawn("accept", move || {
@@ -296,7 +301,7 @@ fn keep_house(server: &Server) -> ! {
                 .iter()
                 .filter(|client| client.idle(server) > timeout);
             let over = silent.filter(|client| !client.is_listening());
-            over.for_each(|client| client.kill());
+            over.for_each(|client| client.kill(End::Killed));
         }
         // Afterwards, so that who was heard during this round is not idle for it.
         server.idle_clock.fetch_add(100, Ordering::Relaxed);

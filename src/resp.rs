@@ -159,6 +159,15 @@ impl Args {
         self.has_spare().then(|| std::mem::take(&mut self.spare))
     }
 
+    /// Bytes of memory that such a copy takes ([`Args::to_owned`]).
+    pub fn memory(&self) -> usize {
+        size_of::<Args>()
+            + self.bytes.len()
+            + size_of_val(&self.words[..])
+            + size_of_val(&self.large[..])
+            + self.large_size()
+    }
+
     /// A copy that takes no more room than it needs, for the queue of a transaction.
     pub fn to_owned(&self) -> Args {
         Args {

@@ -64,7 +64,7 @@ impl Batch<'_> {
                 let _passage = self.pass(&gates.looking, false);
                 // What it has gathered is freed before the next one may begin.
                 let mut look = look;
-                while !client.public.killed.load(Ordering::Acquire) {
+                while !client.public.held.is_ended() {
                     self.let_writers_in();
                     self.share();
                     if look(&self.view(client.db), &stretch(), reply) {

@@ -42,6 +42,8 @@ pub enum Kind {
     Number(i64, i64),
     /// Bytes, from and to: `64mb`. Kept as the number of bytes.
     Memory(i64, i64),
+    /// Bytes, or a percentage.
+    MemoryOrPercent,
     YesNo,
     OneOf(&'static [&'static str]),
     /// Any number of `class hard soft seconds`. Kept as all three classes, in Redis's order.
@@ -154,6 +156,7 @@ pub static OPTIONS: &[Row] = &[
     row("maxclients", "10000", Number(1, u32::MAX as i64), Live, "how many clients at a time"),
     row("client-query-buffer-limit", "1073741824", Memory(MB, BIG), Live, "bytes that one client may send ahead"),
     row("proto-max-bulk-len", "536870912", Memory(MB, LONGEST), Live, "longest string"),
+    row("maxmemory-clients", "25%", MemoryOrPercent, Live, "bytes that all clients may hold, or a percentage of the machine's memory; 0: any"),
     row("client-output-buffer-limit", "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60", OutputLimits, Live, "bytes a client may leave unread"),
     row("slowlog-log-slower-than", "10000", Number(-1, BIG), Live, "microseconds that make a command slow; -1: none is"),
     row("slowlog-max-len", "128", Number(0, BIG), Live, "entries that the slow log keeps"),
@@ -181,7 +184,6 @@ pub static OPTIONS: &[Row] = &[
     row("min-slaves-to-write", "", Alias("min-replicas-to-write"), Live, ""),
     row("cluster-enabled", "no", Only(NO, "this server is no cluster node"), AtStart, ""),
     row("maxmemory", "0", Only(ZERO, "this server has no eviction"), Live, ""),
-    row("maxmemory-clients", "0", Only(ZERO, "this server does not count its clients' memory"), Live, ""),
     row("notify-keyspace-events", "", Only(NONE, "this server has no keyspace notifications"), Live, ""),
     row("aclfile", "", Only(NONE, "this server has one user; use requirepass"), AtStart, ""),
     row("io-threads", "1", Only(&["1"], "every client has a thread of its own already"), AtStart, ""),
@@ -414,6 +416,7 @@ impl Row {
                 Some(bytes) => between(bytes.into(), *min, *max),
                 None => Err("argument must be a memory value".to_string()),
             },
+            MemoryOrPercent => memory_or_percent(given),
             YesNo => one_of(given, &["yes", "no"])
                 .ok_or_else(|| "argument must be 'yes' or 'no'".to_string()),
             OneOf(words) => one_of(given, words).ok_or_else(|| {
@@ -474,6 +477,22 @@ fn memory(text: &str) -> Option<u64> {
     // Digits that do not fit are a size over every limit.
     let number: u64 = number.parse().unwrap_or(u64::MAX);
     Some(number.saturating_mul(unit))
+}
+
+fn memory_or_percent(given: &str) -> Result<String, String> {
+    let percent = given.strip_suffix('%');
+    let number = match percent {
+        Some(percent) => percent.parse().ok(),
+        None => memory(given),
+    };
+    match number.ok_or("argument must be a memory or percent value")? {
+        0 => Ok("0".to_string()),
+        101.. if percent.is_some() => {
+            Err("percentage argument must be less or equal to 100".into())
+        }
+        _ if percent.is_some() => Ok(given.to_string()),
+        bytes => between(bytes.into(), 0, BIG),
+    }
 }
 
 /// Puts the classes that `given` names into `current`, which holds all three.
@@ -607,6 +626,16 @@ mod tests {
                 "Invalid client class specified in buffer limit configuration.",
             ),
             ("client-output-buffer-limit", "pubsub 1 2 -3", limits),
+            (
+                "maxmemory-clients",
+                "101%",
+                "percentage argument must be less or equal to 100",
+            ),
+            (
+                "maxmemory-clients",
+                "-5%",
+                "argument must be a memory or percent value",
+            ),
             (
                 "maxmemory",
                 "100mb",

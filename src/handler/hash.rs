@@ -85,9 +85,9 @@ fn hmget(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let hash = view.hash(&args[1])?;
     let fields = Cursor::at(args, 2).rest();
     reply.array(fields.len());
-    for field in fields {
+    reply.each(fields, |reply, field| {
         reply.bulk_or_nil(hash.and_then(|hash| hash.get(field)));
-    }
+    });
     Ok(())
 }
 
@@ -101,28 +101,23 @@ fn hlen(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
 fn hgetall(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let hash = view.hash(&args[1])?;
     reply.map(hash.map_or(0, Hash::len));
-    for (name, value) in hash.into_iter().flat_map(Hash::iter) {
-        reply.bulk(name);
-        reply.bulk(value);
-    }
+    reply.each(hash.into_iter().flat_map(Hash::iter), reply_with_pair);
     Ok(())
 }
 
 fn hkeys(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let hash = view.hash(&args[1])?;
     reply.array(hash.map_or(0, Hash::len));
-    for (name, _) in hash.into_iter().flat_map(Hash::iter) {
-        reply.bulk(name);
-    }
+    let fields = hash.into_iter().flat_map(Hash::iter);
+    reply.each(fields, |reply, (name, _)| reply.bulk(name));
     Ok(())
 }
 
 fn hvals(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let hash = view.hash(&args[1])?;
     reply.array(hash.map_or(0, Hash::len));
-    for (_, value) in hash.into_iter().flat_map(Hash::iter) {
-        reply.bulk(value);
-    }
+    let fields = hash.into_iter().flat_map(Hash::iter);
+    reply.each(fields, |reply, (_, value)| reply.bulk(value));
     Ok(())
 }
 
@@ -169,6 +164,11 @@ fn hscan<'a>(
     Ok(Some(Rest::Look(Box::new(look))))
 }
 
+fn reply_with_pair(reply: &mut Reply, (name, value): Pair) {
+    reply.bulk(name);
+    reply.bulk(value);
+}
+
 /// Visits the fields of one slot, or all fields of a packed hash; returns the cursor of the next.
 fn scan_slot<'a>(hash: Hash<'a>, cursor: u64, mut visit: impl FnMut(Pair<'a>)) -> u64 {
     match hash {
@@ -196,15 +196,23 @@ fn hrandfield(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> 
         return Ok(());
     };
     if repeat {
+        // Each takes six bytes at least. What can never be told to its end is not begun: it would take
+        // minutes, and all who write would wait.
+        if !reply.out.takes(count.saturating_mul(6).min(1 << 50)) {
+            return Ok(());
+        }
         reply_with_length(count, with_values, reply);
         // One by one into the reply: the count may be far larger than the hash.
         let drawn = (0..count).filter_map(|_| hash.random());
-        drawn.for_each(|field| reply_with_field(field, with_values, reply));
+        reply.each(drawn, |reply, field| {
+            reply_with_field(field, with_values, reply)
+        });
     } else {
         let drawn = draw_distinct(hash, count);
         reply_with_length(drawn.len(), with_values, reply);
-        let drawn = drawn.into_iter();
-        drawn.for_each(|field| reply_with_field(field, with_values, reply));
+        reply.each(drawn, |reply, field| {
+            reply_with_field(field, with_values, reply)
+        });
     }
     Ok(())
 }

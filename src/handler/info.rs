@@ -190,6 +190,10 @@ impl Info<'_> {
             "mem_cluster_links",
             "active_defrag_running",
         ]);
+        // What clients hold beyond what each may have uncounted (held.rs), and may hold; 0: any.
+        let clients = &self.server.config.clients;
+        self.field("mem_clients_normal", clients.bytes());
+        self.field("mem_clients_limit", clients.limit.load(Ordering::Relaxed));
         // std's allocator is the C library's, whose version it does not know.
         self.field("mem_allocator", "libc");
     }
@@ -288,6 +292,7 @@ impl Info<'_> {
         self.field("rejected_connections", load(&stats.rejected_connections));
         self.field("expired_keys", load(&stats.expired_keys));
         self.field("evicted_keys", 0);
+        self.field("evicted_clients", load(&stats.evicted_clients));
         self.field("keyspace_hits", total(Count::Hits));
         self.field("keyspace_misses", total(Count::Misses));
         self.field("pubsub_channels", channels);

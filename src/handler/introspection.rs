@@ -77,12 +77,10 @@ fn command_info(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(
         return all_commands(client, args, reply);
     }
     reply.array(names.len());
-    for name in names {
-        match TABLE.find(name) {
-            Some(row) => describe(row, reply),
-            None => reply.nil(),
-        }
-    }
+    reply.each(names, |reply, name| match TABLE.find(name) {
+        Some(row) => describe(row, reply),
+        None => reply.nil(),
+    });
     Ok(())
 }
 
@@ -93,7 +91,7 @@ fn command_docs(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
         _ => names.filter_map(|name| TABLE.find(name)).collect(),
     };
     reply.map(rows.len());
-    rows.into_iter().for_each(|row| document(row, reply));
+    reply.each(rows, |reply, row| document(row, reply));
     Ok(())
 }
 

@@ -132,7 +132,7 @@ fn reply_with_matches(table: &Table, options: &Options, reply: &mut Reply) {
     reply.map(2);
     reply.bulk(b"matches");
     reply.array(matches.len());
-    for found in &matches {
+    reply.each(&matches, |reply, found| {
         reply.array(if options.with_match_len { 3 } else { 2 });
         for start in [found.a, found.b] {
             reply.array(2);
@@ -142,7 +142,7 @@ fn reply_with_matches(table: &Table, options: &Options, reply: &mut Reply) {
         if options.with_match_len {
             reply.count(found.length);
         }
-    }
+    });
     reply.bulk(b"len");
     reply.count(table.length);
 }

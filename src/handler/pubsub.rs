@@ -16,7 +16,7 @@
 //! anything, and a reply is a message like any other.
 
 use super::{Command, Flag, NO_KEY, Run, command};
-use crate::client::{Client, Replies};
+use crate::client::{Client, Replies, memory_of};
 use crate::error::Error;
 use crate::handler::args::Cursor;
 use crate::pubsub::{Kind, Outbox};
@@ -68,7 +68,7 @@ fn add(
         outbox.hold();
     }
     for name in Cursor::new(args).rest() {
-        let is_new = client.names(kind).insert(name.to_vec());
+        let is_new = client.subscribed(kind).insert(name.to_vec());
         confirm(client, word, Some(name), reply);
         let mut queue_it = || {
             if at_once {
@@ -77,6 +77,7 @@ fn add(
             }
         };
         if is_new {
+            client.names.add(memory_of(name));
             let hub = &client.server.hub;
             hub.subscribe(kind, name, client.public.id, &outbox, queue_it);
         } else {
@@ -100,7 +101,7 @@ fn remove(
     let at_once = reply.out.is_empty();
     let named: Vec<Vec<u8>> = Cursor::new(args).rest().map(<[u8]>::to_vec).collect();
     let names = if named.is_empty() {
-        client.names(kind).iter().cloned().collect()
+        client.subscribed(kind).iter().cloned().collect()
     } else {
         named
     };
@@ -109,7 +110,9 @@ fn remove(
     }
     for name in names {
         client.server.hub.unsubscribe(kind, &name, client.public.id);
-        client.names(kind).remove(&name);
+        if client.subscribed(kind).remove(&name) {
+            client.names.subtract(memory_of(&name));
+        }
         confirm(client, word, Some(&name), reply);
     }
     if let Some(outbox) = &client.outbox
@@ -136,15 +139,19 @@ pub fn outbox(client: &mut Client, reply: &Reply) -> Result<Arc<Outbox>, Error> 
     // Only the client that replays has none, and no log may hold a SUBSCRIBE.
     let connection = client.public.connection.as_ref().ok_or(Error::Syntax)?;
     let config = client.server.config.clone();
-    let outbox = Outbox::new(connection.stream.clone(), reply.protocol, config);
+    let (stream, held) = (connection.stream.clone(), client.public.held.clone());
+    let outbox = Outbox::new(stream, reply.protocol, config, held);
     client.outbox = Some(outbox.clone());
     Ok(outbox)
 }
 
 fn publish(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let message = client.server.hub.message(&args[1], &args[2]);
-    reply.count(message.receivers.len());
-    if !message.receivers.is_empty() {
+    let receivers = message.receivers();
+    reply.count(receivers);
+    // Whoever is ended for what it holds adds no more to it: its EXEC goes on to the end.
+    if receivers > 0 && !client.public.held.is_ended() {
+        client.publishing.add(message.memory());
         client.published.push(message);
     }
     Ok(())
@@ -164,10 +171,10 @@ fn channels(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), E
 fn numsub(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let names = Cursor::at(args, 2).rest();
     reply.array(2 * names.len());
-    for name in names {
+    reply.each(names, |reply, name| {
         reply.bulk(name);
         reply.count(client.server.hub.subscribers(name));
-    }
+    });
     Ok(())
 }
 

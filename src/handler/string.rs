@@ -66,11 +66,11 @@ fn get(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
 fn mget(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let keys = Cursor::new(args).rest();
     reply.array(keys.len());
-    for key in keys {
+    reply.each(keys, |reply, key| {
         // A hash is nil here and not an error: the other keys want their answers.
         let string = view.get(key).and_then(Entry::string);
         reply_with(string, reply);
-    }
+    });
     Ok(())
 }
 

@@ -73,7 +73,7 @@ impl Session<'_> {
                 break;
             }
             self.client.public.touch(self.server);
-            if !self.reader.get_mut().stash_arrived(limit)? {
+            if self.reader.get_mut().stash_arrived(limit)?.is_none() {
                 break;
             }
         }

@@ -212,8 +212,8 @@ pub fn refused(directory: &Directory, flags: &[&str]) -> (ExitStatus, String) {
     let mut command = Command::new(ours());
     run_to_end(
         command
-            .args(["--port", "0"])
             .args(flags)
+            .args(["--port", "0"])
             .current_dir(&directory.0),
     )
 }

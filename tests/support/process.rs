@@ -16,6 +16,19 @@ pub fn threads(pid: u32) -> u64 {
     status(pid, "Threads")
 }
 
+/// How many times its threads have gone to sleep of their own accord, all together.
+pub fn sleeps(pid: u32) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the process lives");
+    let of_task = |task: std::io::Result<fs::DirEntry>| {
+        // It may have ended since it was listed.
+        let status = fs::read_to_string(task.ok()?.path().join("status")).ok()?;
+        let mut lines = status.lines();
+        let number = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        number.trim().parse::<u64>().ok()
+    };
+    tasks.filter_map(of_task).sum()
+}
+
 fn status(pid: u32, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process lives");
     let line = status.lines().find(|line| line.starts_with(name));
