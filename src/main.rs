@@ -1,8 +1,8 @@
 //! simple-redis: a Redis server to read in an evening and to use the same night.
 //!
 //! This is the front door. It reads the configuration, binds the port, and gives every client that
-//! knocks a thread of its own, which answers LOADING until the log has been replayed. Double frames are
-//! locks; a leaf is one under which no other is taken:
+//! knocks a thread of its own, when the log has been replayed; a replay that takes longer than [`MOMENT`]
+//! lets them in, to be told LOADING. Double frames are locks; a leaf is one under which no other is taken:
 //!
 //! ```text
 //! accept ─▶ one thread per client
@@ -76,9 +76,10 @@ use batch::Replayer;
 use client::{Client, Connection, Server};
 use config::{Config, Start};
 use stats::{Stats, add};
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -118,7 +119,11 @@ fn print(text: &str) -> ExitCode {
     }
 }
 
-/// Binds, accepts, loads, starts the other threads. If it cannot start, the error is one line for the operator.
+/// For so long those who knock while the log is being loaded are left waiting in the kernel's queue. Most
+/// logs are loaded by then, and a health check or a test's first command is answered, not refused.
+const MOMENT: Duration = Duration::from_millis(500);
+
+/// Binds, loads, accepts, starts the other threads. If it cannot start, the error is one line for the operator.
 fn serve_for_ever(config: Config, warnings: &[String]) -> Result<Infallible, String> {
     let logfile = config.text("logfile");
     if !logfile.is_empty() {
@@ -136,6 +141,7 @@ fn serve_for_ever(config: Config, warnings: &[String]) -> Result<Infallible, Str
     fit_maxclients(&config);
     // A taken port is found before the log is read, which may take long.
     let (listeners, port) = bind(&config)?;
+    open_all_descriptors(&listeners[0], &config);
     let (reaper, garbage) = mpsc::channel();
     let server = Arc::new(Server {
         aof: aof::Aof::new(config.clone()),
@@ -159,12 +165,13 @@ fn serve_for_ever(config: Config, warnings: &[String]) -> Result<Infallible, Str
     server.aof.status.loading.store(true, Ordering::Relaxed);
     // Asked before there is a client who could change it.
     let has_log = server.config.flag("appendonly");
-    start_accepting(listeners, &server, &store)?;
+    let loading = start_accepting(listeners, &server, &store)?;
     if has_log {
         let keyspace = replay(&server, |replay| server.aof.start(replay))?;
         store.write().unwrap().take_over(keyspace);
     }
     server.aof.status.loading.store(false, Ordering::Relaxed);
+    drop(loading);
     say::notice(format_args!("ready to accept connections on port {port}"));
     start_background_threads(&server, &store)?;
     keep_house(&server)
@@ -177,18 +184,23 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), String>
         .map_err(|error| format!("cannot start the thread '{name}': {error}"))
 }
 
+/// Starts to accept when what it returns is dropped, which says that the log is loaded, or after
+/// [`MOMENT`].
 fn start_accepting(
     listeners: Vec<TcpListener>,
     server: &Arc<Server>,
     store: &Arc<RwLock<Keyspace>>,
-) -> Result<(), String> {
-    for listener in listeners {
+) -> Result<Vec<mpsc::Sender<Infallible>>, String> {
+    let start = |listener| {
+        let (loading, loaded) = mpsc::channel();
         let (server, store) = (server.clone(), store.clone());
         spawn("accept", move || {
+            let _ = loaded.recv_timeout(MOMENT);
             accept_for_ever(&listener, &server, &store)
         })?;
-    }
-    Ok(())
+        Ok(loading)
+    };
+    listeners.into_iter().map(start).collect()
 }
 
 fn start_background_threads(
@@ -271,47 +283,73 @@ fn fit_maxclients(config: &Config) {
     }
 }
 
-/// Gives each client that comes a thread of its own.
+/// Opens as many descriptors as there may be clients, and closes them again. The kernel's table of them
+/// is large enough then. As it grows, accept waits for all processors to take note, up to 25 ms each time
+/// it doubles; only while the process has a single thread it need not.
+fn open_all_descriptors(listener: &TcpListener, config: &Config) {
+    let most = config.maxclients.load(Ordering::Relaxed);
+    let _all: Vec<TcpListener> = (0..most).map_while(|_| listener.try_clone().ok()).collect();
+}
+
+/// Gives each client that comes a thread of its own. To start a thread takes ten times as long as to
+/// accept a client, and the kernel lets only 128 knock (std's backlog); whom it turns away knocks again
+/// after a second, then after two, four, eight. So whoever knocks is let in first, and while nobody does
+/// one thread is started.
 fn accept_for_ever(listener: &TcpListener, server: &Arc<Server>, store: &Arc<RwLock<Keyspace>>) {
+    let mut waiting = VecDeque::new();
     loop {
         match listener.accept() {
-            Ok((stream, peer)) => welcome(stream, peer, server, store),
-            Err(error) => {
+            Ok((stream, peer)) => {
+                let was_empty = waiting.is_empty();
+                waiting.extend(welcome(stream, peer, server));
+                // From now on accept does not wait.
+                if !was_empty || listener.set_nonblocking(true).is_ok() {
+                    continue;
+                }
+            }
+            Err(error) if waiting.is_empty() && error.kind() != ErrorKind::WouldBlock => {
                 // Usually there are no descriptors left. Trying again at once would burn a core.
                 say::warning(format_args!("cannot accept a client: {error}"));
                 thread::sleep(Duration::from_millis(100));
             }
+            Err(_) => {}
+        }
+        if let Some(client) = waiting.pop_front() {
+            start_serving(client, server, store);
+        }
+        if waiting.is_empty() {
+            // The only error is that of a closed socket.
+            let _ = listener.set_nonblocking(false);
         }
     }
 }
 
-fn welcome(
-    stream: TcpStream,
-    peer: SocketAddr,
-    server: &Arc<Server>,
-    store: &Arc<RwLock<Keyspace>>,
-) {
+/// Puts a newcomer on the list of clients, or tells it why not.
+fn welcome(stream: TcpStream, peer: SocketAddr, server: &Arc<Server>) -> Option<Box<Client>> {
     add(&server.stats.connections, 1);
-    if server.clients.count() >= server.config.maxclients.load(Ordering::Relaxed) {
-        add(&server.stats.rejected_connections, 1);
-        let _ = (&stream).write_all(b"-ERR max number of clients reached\r\n");
-        return;
-    }
-    if is_stranger(&server.config, peer.ip()) {
-        add(&server.stats.rejected_connections, 1);
-        let _ = (&stream).write_all(PROTECTED.as_bytes());
-        return;
-    }
-    let Ok(local) = stream.local_addr() else {
-        return;
+    let maxclients = server.config.maxclients.load(Ordering::Relaxed);
+    let refusal = if server.clients.count() >= maxclients {
+        Some("-ERR max number of clients reached\r\n")
+    } else if is_stranger(&server.config, peer.ip()) {
+        Some(PROTECTED)
+    } else {
+        None
     };
+    if let Some(refusal) = refusal {
+        add(&server.stats.rejected_connections, 1);
+        let _ = (&stream).write_all(refusal.as_bytes());
+        return None;
+    }
     let connection = Connection {
+        local: stream.local_addr().ok()?,
         stream: Arc::new(stream),
         peer,
-        local,
     };
     // Boxed, or each call on its way into the thread would have a copy of it on the stack.
-    let client = Box::new(Client::new(server, connection));
+    Some(Box::new(Client::new(server, connection)))
+}
+
+fn start_serving(client: Box<Client>, server: &Arc<Server>, store: &Arc<RwLock<Keyspace>>) {
     let (owner, store) = (server.clone(), store.clone());
     let thread = thread::Builder::new().stack_size(STACK);
     if let Err(error) = thread.spawn(move || serve::serve(&owner, &store, client)) {

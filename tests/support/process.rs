@@ -16,6 +16,11 @@ pub fn threads(pid: u32) -> u64 {
     status(pid, "Threads")
 }
 
+/// Places in the kernel's table of its descriptors.
+pub fn descriptor_places(pid: u32) -> u64 {
+    status(pid, "FDSize")
+}
+
 fn status(pid: u32, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process lives");
     let line = status.lines().find(|line| line.starts_with(name));
