@@ -20,6 +20,7 @@
 
 use crate::aof::Aof;
 use crate::config::Config;
+use crate::order::{self, Turns};
 use crate::pubsub::{Hub, Kind, Message, Outbox};
 use crate::resp::{Args, Protocol};
 use crate::stats::{Counters, Stats, Totals};
@@ -72,6 +73,15 @@ impl Server {
             .totals(all.values().map(|client| &client.counters))
     }
 
+    /// Waits until the others have done what they have sent, or those who listen.
+    pub fn hear_out(&self, asker: &Public, listeners: bool) {
+        let others = match listeners {
+            true => self.clients.those(self.hub.listeners().into_iter()),
+            false => self.clients.everyone(),
+        };
+        order::hear_out(&others, Some(asker));
+    }
+
     /// Sets all counters to zero, for CONFIG RESETSTAT; the slow log has a reset of its own.
     pub fn reset_stats(&self) {
         let all = self.clients.all.lock().unwrap();
@@ -106,6 +116,17 @@ impl Clients {
             .values()
             .filter(|client| !client.killed.load(Ordering::Acquire));
         here.cloned().collect()
+    }
+
+    /// The same with those who have been killed.
+    pub fn everyone(&self) -> Vec<Arc<Public>> {
+        self.all.lock().unwrap().values().cloned().collect()
+    }
+
+    /// Those of the ids who are still on it.
+    pub fn those(&self, ids: impl Iterator<Item = u64>) -> Vec<Arc<Public>> {
+        let all = self.all.lock().unwrap();
+        ids.filter_map(|id| all.get(&id).cloned()).collect()
     }
 }
 
@@ -142,6 +163,8 @@ pub struct Public {
     pub monitoring: AtomicBool,
     /// To be disconnected before its next command.
     pub killed: AtomicBool,
+    /// Whether it has done what it was sent.
+    pub turns: Turns,
 }
 
 /// The socket and its two ends. Whoever needs the socket shares this handle (serve.rs).
@@ -213,6 +236,7 @@ impl Drop for Registration {
         all.remove(&self.public.id);
         // Under the same mutex, so that nobody counts it twice or not at all.
         self.server.stats.keep(&self.public.counters);
+        self.public.turns.leave();
     }
 }
 
@@ -238,6 +262,8 @@ pub struct Client {
     /// What it has published, and what must not be heard before the log holds all that was done before
     /// it.
     pub published: Vec<Message>,
+    /// The receivers of its last message, who in this batch have been heard out (order.rs).
+    pub heard: Vec<u64>,
     /// From the first SUBSCRIBE or MONITOR on, all its output goes through here.
     pub outbox: Option<Arc<Outbox>>,
     pub replies: Replies,
@@ -345,6 +371,7 @@ impl Client {
             counters: Counters::default(),
             monitoring: AtomicBool::new(false),
             killed: AtomicBool::new(false),
+            turns: Turns::default(),
         };
         Client {
             server: server.clone(),
@@ -359,6 +386,7 @@ impl Client {
             channels: BTreeSet::new(),
             patterns: BTreeSet::new(),
             published: Vec::new(),
+            heard: Vec::new(),
             outbox: None,
             replies: Replies::On,
             then: Then::GoOn,

@@ -65,6 +65,7 @@ mod error;
 mod expire;
 mod glob;
 mod hash;
+mod order;
 mod pubsub;
 mod say;
 mod stats;
@@ -78,6 +79,7 @@ use config::{Config, Start};
 use stats::{Stats, add};
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{ErrorKind, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
@@ -141,7 +143,6 @@ fn serve_for_ever(config: Config, warnings: &[String]) -> Result<Infallible, Str
     fit_maxclients(&config);
     // A taken port is found before the log is read, which may take long.
     let (listeners, port) = bind(&config)?;
-    open_all_descriptors(&listeners[0], &config);
     let (reaper, garbage) = mpsc::channel();
     let server = Arc::new(Server {
         aof: aof::Aof::new(config.clone()),
@@ -159,8 +160,7 @@ fn serve_for_ever(config: Config, warnings: &[String]) -> Result<Infallible, Str
         config,
         config_changes: Mutex::default(),
     });
-    let databases = server.config.databases();
-    let store = Arc::new(RwLock::new(Keyspace::new(databases)));
+    let store = Arc::new(RwLock::new(Keyspace::new(server.config.databases())));
     spawn("reaper", move || garbage.iter().for_each(drop))?;
     server.aof.status.loading.store(true, Ordering::Relaxed);
     // Asked before there is a client who could change it.
@@ -281,14 +281,17 @@ fn fit_maxclients(config: &Config) {
              raise that with `ulimit -n`"
         ));
     }
+    open_all_descriptors(config);
 }
 
 /// Opens as many descriptors as there may be clients, and closes them again. The kernel's table of them
 /// is large enough then. As it grows, accept waits for all processors to take note, up to 25 ms each time
 /// it doubles; only while the process has a single thread it need not.
-fn open_all_descriptors(listener: &TcpListener, config: &Config) {
-    let most = config.maxclients.load(Ordering::Relaxed);
-    let _all: Vec<TcpListener> = (0..most).map_while(|_| listener.try_clone().ok()).collect();
+fn open_all_descriptors(config: &Config) {
+    if let Ok(null) = File::open("/dev/null") {
+        let most = config.maxclients.load(Ordering::Relaxed);
+        let _all: Vec<File> = (0..most).map_while(|_| null.try_clone().ok()).collect();
+    }
 }
 
 /// Gives each client that comes a thread of its own. To start a thread takes ten times as long as to
@@ -327,8 +330,14 @@ fn accept_for_ever(listener: &TcpListener, server: &Arc<Server>, store: &Arc<RwL
 /// Puts a newcomer on the list of clients, or tells it why not.
 fn welcome(stream: TcpStream, peer: SocketAddr, server: &Arc<Server>) -> Option<Box<Client>> {
     add(&server.stats.connections, 1);
-    let maxclients = server.config.maxclients.load(Ordering::Relaxed);
-    let refusal = if server.clients.count() >= maxclients {
+    let is_full = || server.clients.count() >= server.config.maxclients.load(Ordering::Relaxed);
+    let mut is_refused = is_full();
+    if is_refused {
+        // Who has hung up is not in the way.
+        order::hear_out(&server.clients.everyone(), None);
+        is_refused = is_full();
+    }
+    let refusal = if is_refused {
         Some("-ERR max number of clients reached\r\n")
     } else if is_stranger(&server.config, peer.ip()) {
         Some(PROTECTED)

@@ -25,7 +25,7 @@
 
 use crate::config::Config;
 use crate::resp::{Output, Protocol, Reply};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -162,6 +162,13 @@ impl Hub {
             .channels
             .get(channel)
             .map_or(0, BTreeMap::len)
+    }
+
+    /// Who has subscribed to anything.
+    pub fn listeners(&self) -> BTreeSet<Id> {
+        let state = self.state.lock().unwrap();
+        let all = state.channels.values().chain(state.patterns.values());
+        all.flat_map(BTreeMap::keys).copied().collect()
     }
 
     /// How many channels, and how many different patterns, have a subscriber.

@@ -60,6 +60,7 @@ impl Session<'_> {
             return Ok(());
         }
         self.stream.set_read_timeout(Some(REST))?;
+        self.reader.get_mut().may_time_out = true;
         if self
             .reader
             .fill_buf()
@@ -69,6 +70,7 @@ impl Session<'_> {
             self.reply.out = Output::default();
             self.exchange_reader(FIRST_INPUT_BUFFER);
         }
+        self.reader.get_mut().may_time_out = false;
         // Any other error is met again by the read that follows.
         self.stream.set_read_timeout(None)
     }
