@@ -18,14 +18,16 @@
 //! commands and may look into every client. Here what others may see of a client is a copy, which
 //! its thread brings up to date once a batch; so CLIENT LIST may be a batch behind.
 
+pub mod order;
+
 use crate::aof::Aof;
 use crate::config::Config;
-use crate::order::{self, Turns};
 use crate::pubsub::{Hub, Kind, Message, Outbox};
 use crate::resp::{Args, Protocol};
 use crate::stats::{Counters, Stats, Totals};
 use crate::store::Garbage;
 use crate::watch::Flag;
+use order::Turns;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
@@ -262,7 +264,7 @@ pub struct Client {
     /// What it has published, and what must not be heard before the log holds all that was done before
     /// it.
     pub published: Vec<Message>,
-    /// The receivers of its last message, who in this batch have been heard out (order.rs).
+    /// The receivers of its last message, who in this batch have been heard out (client/order.rs).
     pub heard: Vec<u64>,
     /// From the first SUBSCRIBE or MONITOR on, all its output goes through here.
     pub outbox: Option<Arc<Outbox>>,

@@ -65,7 +65,6 @@ mod error;
 mod expire;
 mod glob;
 mod hash;
-mod order;
 mod pubsub;
 mod say;
 mod stats;
@@ -334,7 +333,7 @@ fn welcome(stream: TcpStream, peer: SocketAddr, server: &Arc<Server>) -> Option<
     let mut is_refused = is_full();
     if is_refused {
         // Who has hung up is not in the way.
-        order::hear_out(&server.clients.everyone(), None);
+        client::order::hear_out(&server.clients.everyone(), None);
         is_refused = is_full();
     }
     let refusal = if is_refused {

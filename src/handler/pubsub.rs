@@ -16,10 +16,9 @@
 //! anything, and a reply is a message like any other.
 
 use super::{Command, Flag, NO_KEY, Run, command};
-use crate::client::{Client, Replies};
+use crate::client::{Client, Replies, order};
 use crate::error::Error;
 use crate::handler::args::Cursor;
-use crate::order;
 use crate::pubsub::{Kind, Message, Outbox};
 use crate::resp::{Args, Reply};
 use std::sync::Arc;

@@ -144,7 +144,7 @@ impl Inbound {
                 false => (&*self.stream).read(buffer),
             };
             match read {
-                // Somebody has looked for input (order.rs); when that is over this waits again.
+                // Somebody has looked for input (client/order.rs); when that is over this waits again.
                 Err(error) if is_timeout(&error) && !self.may_time_out => {
                     drop(self.public.turns.mode());
                 }

@@ -24,7 +24,7 @@
 //! **How Redis does it**: one thread; the order in which epoll reports sockets is the order of all.
 //! What is not had here is in the README's differences.
 
-use crate::client::Public;
+use super::Public;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -132,7 +132,7 @@ fn is_quiet(client: &Public) -> bool {
     let Some(connection) = &client.connection else {
         return true;
     };
-    count % 2 == 0 && !has_arrived(&connection.stream, turns)
+    count.is_multiple_of(2) && !has_arrived(&connection.stream, turns)
 }
 
 /// Whether there is unread input, or the connection is at its end.
