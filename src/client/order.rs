@@ -132,7 +132,10 @@ fn is_quiet(client: &Public) -> bool {
     let Some(connection) = &client.connection else {
         return true;
     };
-    count.is_multiple_of(2) && !has_arrived(&connection.stream, turns)
+    // Asked again: what its thread has taken from the socket while we looked belongs to a turn.
+    count.is_multiple_of(2)
+        && !has_arrived(&connection.stream, turns)
+        && turns.count.load(Ordering::Acquire) == count
 }
 
 /// Whether there is unread input, or the connection is at its end.
