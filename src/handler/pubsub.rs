@@ -145,7 +145,9 @@ fn publish(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
     let mut message = client.server.hub.message(&args[1], &args[2]);
     if has_to_hear_out(client, &message) {
         let receivers = client.server.clients.those(client.heard.iter().copied());
-        if order::hear_out(&receivers, Some(&client.public)) {
+        // Who has left the list since has left the hub before.
+        let some_left = receivers.len() < client.heard.len();
+        if order::hear_out(&receivers, Some(&client.public)) || some_left {
             message = client.server.hub.message(&args[1], &args[2]);
         }
     }
