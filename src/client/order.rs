@@ -94,9 +94,12 @@ pub fn hear_out(clients: &[Arc<Public>], asker: Option<&Public>) -> bool {
     let begin = Instant::now();
     let mut waits = false;
     for client in clients {
-        // It has left since the list was made.
-        waits |= client.turns.count.load(Ordering::Acquire) == GONE;
-        if asker.is_some_and(|asker| asker.id == client.id) || is_quiet(client) {
+        if asker.is_some_and(|asker| asker.id == client.id) {
+            continue;
+        }
+        if is_quiet(client) {
+            // It may have left since the list was made.
+            waits |= client.turns.count.load(Ordering::Acquire) == GONE;
             continue;
         }
         let turn = client.turns.count.load(Ordering::Acquire);
