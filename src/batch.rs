@@ -230,6 +230,10 @@ impl<'a> Batch<'a> {
 
     /// Runs a command that has been admitted, and accounts for it.
     fn call(&mut self, row: &'static Row, client: &mut Client, args: &mut Args, reply: &mut Reply) {
+        if row.command.is(Flag::CountsClients) && !client.in_exec {
+            self.give_back();
+            self.server.hear_out(&client.public, row.group == "pubsub");
+        }
         self.start(row, client.in_exec);
         let (begin, reply_before) = (reply.out.mark(), reply.out.len());
         let records_before = self.records.bytes.len();
@@ -450,6 +454,7 @@ impl<'a> Batch<'a> {
             client.published = Vec::new();
             client.publishing.set(0);
         }
+        client.heard.clear();
         self.logged.clear();
         client.update_public(reply.protocol, self.account.last_row);
         self.settle(client);

@@ -18,6 +18,8 @@
 //! commands and may look into every client. Here what others may see of a client is a copy, which
 //! its thread brings up to date once a batch; so CLIENT LIST may be a batch behind.
 
+pub mod order;
+
 use crate::aof::Aof;
 use crate::config::Config;
 use crate::gate::Gate;
@@ -27,6 +29,7 @@ use crate::resp::{Args, Protocol};
 use crate::stats::{Counters, Stats, Totals};
 use crate::store::Garbage;
 use crate::watch::Flag;
+use order::Turns;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
@@ -86,6 +89,15 @@ impl Server {
         let all = self.clients.all.lock().unwrap();
         self.stats
             .totals(all.values().map(|client| &client.counters))
+    }
+
+    /// Waits until the others have done what they have sent, or those who listen.
+    pub fn hear_out(&self, asker: &Public, listeners: bool) {
+        let others = match listeners {
+            true => self.clients.those(self.hub.listeners().into_iter()),
+            false => self.clients.everyone(),
+        };
+        order::hear_out(&others, Some(asker));
     }
 
     /// Sets all counters to zero, for CONFIG RESETSTAT; the slow log has a reset of its own.
@@ -156,6 +168,17 @@ impl Clients {
         let here = all.values().filter(|client| !client.held.is_ended());
         here.cloned().collect()
     }
+
+    /// The same with those who have been killed.
+    pub fn everyone(&self) -> Vec<Arc<Public>> {
+        self.all.lock().unwrap().values().cloned().collect()
+    }
+
+    /// Those of the ids who are still on it.
+    pub fn those(&self, ids: impl Iterator<Item = u64>) -> Vec<Arc<Public>> {
+        let all = self.all.lock().unwrap();
+        ids.filter_map(|id| all.get(&id).cloned()).collect()
+    }
 }
 
 /// For [`Public::last_command`]: there was none, or its name is unknown.
@@ -191,6 +214,8 @@ pub struct Public {
     pub monitoring: AtomicBool,
     /// What it holds of the server's memory, and whether it is to be disconnected.
     pub held: Arc<Held>,
+    /// Whether it has done what it was sent.
+    pub turns: Turns,
 }
 
 /// The socket and its two ends. Whoever needs the socket shares this handle (serve.rs).
@@ -258,6 +283,7 @@ impl Drop for Registration {
         all.remove(&self.public.id);
         // Under the same mutex, so that nobody counts it twice or not at all.
         self.server.stats.keep(&self.public.counters);
+        self.public.turns.leave();
     }
 }
 
@@ -287,6 +313,8 @@ pub struct Client {
     pub published: Vec<Message>,
     /// What these hold.
     pub publishing: Charge,
+    /// The receivers of its last message, who in this batch have been heard out (client/order.rs).
+    pub heard: Vec<u64>,
     /// From the first SUBSCRIBE or MONITOR on, all its output goes through here.
     pub outbox: Option<Arc<Outbox>>,
     pub replies: Replies,
@@ -411,6 +439,7 @@ impl Client {
             counters: Counters::default(),
             monitoring: AtomicBool::new(false),
             held,
+            turns: Turns::default(),
         };
         Client {
             server: server.clone(),
@@ -427,6 +456,7 @@ impl Client {
             names,
             published: Vec::new(),
             publishing,
+            heard: Vec::new(),
             outbox: None,
             replies: Replies::On,
             then: Then::GoOn,

@@ -211,6 +211,7 @@ impl Config {
                  files; raise that with `ulimit -n`"
             ));
         }
+        open_all_descriptors(self.maxclients.load(Relaxed));
     }
 
     /// Copies what every command looks at out of the values.
@@ -287,6 +288,15 @@ fn most_clients() -> Option<usize> {
     let files = lines.find_map(|line| line.strip_prefix("Max open files"))?;
     let soft: usize = files.split_whitespace().next()?.parse().ok()?;
     Some(soft.saturating_sub(RESERVED_DESCRIPTORS).max(1))
+}
+
+/// Opens as many descriptors as there may be clients, and closes them again. The kernel's table of them
+/// is large enough then. As it grows, accept waits for all processors to take note, up to 25 ms each time
+/// it doubles; only while the process has a single thread it need not.
+fn open_all_descriptors(most: usize) {
+    if let Ok(null) = std::fs::File::open("/dev/null") {
+        let _all: Vec<std::fs::File> = (0..most).map_while(|_| null.try_clone().ok()).collect();
+    }
 }
 
 /// The rows that CONFIG SET names, all of which may change.

@@ -1,8 +1,8 @@
 //! simple-redis: a Redis server to read in an evening and to use the same night.
 //!
 //! This is the front door. It reads the configuration, binds the port, and gives every client that
-//! knocks a thread of its own, which answers LOADING until the log has been replayed. Double frames are
-//! locks; a leaf is one under which no other is taken:
+//! knocks a thread of its own, when the log has been replayed; a replay that takes longer than [`MOMENT`]
+//! lets them in, to be told LOADING. Double frames are locks; a leaf is one under which no other is taken:
 //!
 //! ```text
 //! accept ─▶ one thread per client
@@ -82,9 +82,10 @@ use config::{Config, Start};
 use held::End;
 use listen::Listener;
 use stats::{Stats, add};
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -124,7 +125,11 @@ fn print(text: &str) -> ExitCode {
     }
 }
 
-/// Binds, accepts, loads, starts the other threads. If it cannot start, the error is one line for the operator.
+/// For so long those who knock while the log is being loaded are left waiting in the kernel's queue. Most
+/// logs are loaded by then, and a health check or a test's first command is answered, not refused.
+const MOMENT: Duration = Duration::from_millis(500);
+
+/// Binds, loads, accepts, starts the other threads. If it cannot start, the error is one line for the operator.
 fn serve_for_ever(config: Config, warnings: &[String]) -> Result<Infallible, String> {
     open_files(&config, warnings)?;
     let config = Arc::new(config);
@@ -148,18 +153,18 @@ fn serve_for_ever(config: Config, warnings: &[String]) -> Result<Infallible, Str
         config,
         config_changes: Mutex::default(),
     });
-    let databases = server.config.databases();
-    let store = Arc::new(RwLock::new(Keyspace::new(databases)));
+    let store = Arc::new(RwLock::new(Keyspace::new(server.config.databases())));
     spawn("reaper", move || garbage.iter().for_each(drop))?;
     server.aof.status.loading.store(true, Ordering::Relaxed);
     // Asked before there is a client who could change it.
     let has_log = server.config.flag("appendonly");
-    start_accepting(listeners, &server, &store)?;
+    let loading = start_accepting(listeners, &server, &store)?;
     if has_log {
         let keyspace = replay(&server, |replay| server.aof.start(replay))?;
         store.write().unwrap().take_over(keyspace);
     }
     server.aof.status.loading.store(false, Ordering::Relaxed);
+    drop(loading);
     say::notice(format_args!("Ready to accept connections on port {port}"));
     start_background_threads(&server, &store)?;
     keep_house(&server)
@@ -192,21 +197,25 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), String>
         .map_err(|error| format!("cannot start the thread '{name}': {error}"))
 }
 
-/// From here on there are clients, and somebody who sees to it that they do not hold too much.
+/// From here on there are clients, and somebody who sees to it that they do not hold too much. But they
+/// are let in when what it returns is dropped, which says that the log is loaded, or after [`MOMENT`].
 fn start_accepting(
     listeners: Vec<Listener>,
     server: &Arc<Server>,
     store: &Arc<RwLock<Keyspace>>,
-) -> Result<(), String> {
+) -> Result<Vec<mpsc::Sender<Infallible>>, String> {
     let evict = server.clone();
     spawn("evict", move || evict.evict_for_ever())?;
-    for listener in listeners {
+    let start = |listener| {
+        let (loading, loaded) = mpsc::channel();
         let (server, store) = (server.clone(), store.clone());
         spawn("accept", move || {
+            let _ = loaded.recv_timeout(MOMENT);
             accept_for_ever(&listener, &server, &store)
         })?;
-    }
-    Ok(())
+        Ok(loading)
+    };
+    listeners.into_iter().map(start).collect()
 }
 
 fn start_background_threads(
@@ -237,47 +246,71 @@ fn replay(
     Ok(store.into_inner().unwrap())
 }
 
-/// Gives each client that comes a thread of its own.
+/// Gives each client that comes a thread of its own. To start a thread takes ten times as long as to
+/// accept a client, and the kernel lets only 128 knock (std's backlog); whom it turns away knocks again
+/// after a second, then after two, four, eight. So whoever knocks is let in first, and while nobody does
+/// one thread is started.
 fn accept_for_ever(listener: &Listener, server: &Arc<Server>, store: &Arc<RwLock<Keyspace>>) {
+    let mut waiting = VecDeque::new();
     loop {
         match listener.accept() {
-            Ok((stream, peer)) => welcome(stream, peer, server, store),
-            Err(error) => {
+            Ok((stream, peer)) => {
+                let was_empty = waiting.is_empty();
+                waiting.extend(welcome(stream, peer, server));
+                // From now on accept does not wait.
+                if !was_empty || listener.socket.set_nonblocking(true).is_ok() {
+                    continue;
+                }
+            }
+            Err(error) if waiting.is_empty() && error.kind() != ErrorKind::WouldBlock => {
                 // Usually there are no descriptors left. Trying again at once would burn a core.
                 say::warning(format_args!("cannot accept a client: {error}"));
                 thread::sleep(Duration::from_millis(100));
             }
+            Err(_) => {}
+        }
+        if let Some(client) = waiting.pop_front() {
+            start_serving(client, server, store);
+        }
+        if waiting.is_empty() {
+            // The only error is that of a closed socket.
+            let _ = listener.socket.set_nonblocking(false);
         }
     }
 }
 
-fn welcome(
-    stream: TcpStream,
-    peer: SocketAddr,
-    server: &Arc<Server>,
-    store: &Arc<RwLock<Keyspace>>,
-) {
+/// Puts a newcomer on the list of clients, or tells it why not.
+fn welcome(stream: TcpStream, peer: SocketAddr, server: &Arc<Server>) -> Option<Box<Client>> {
     add(&server.stats.connections, 1);
-    if server.clients.count() >= server.config.maxclients.load(Ordering::Relaxed) {
-        add(&server.stats.rejected_connections, 1);
-        let _ = (&stream).write_all(b"-ERR max number of clients reached\r\n");
-        return;
+    let is_full = || server.clients.count() >= server.config.maxclients.load(Ordering::Relaxed);
+    let mut is_refused = is_full();
+    if is_refused {
+        // Who has hung up is not in the way.
+        client::order::hear_out(&server.clients.everyone(), None);
+        is_refused = is_full();
     }
-    if listen::is_stranger(&server.config, peer.ip()) {
-        add(&server.stats.rejected_connections, 1);
-        let _ = (&stream).write_all(listen::PROTECTED.as_bytes());
-        return;
-    }
-    let Ok(local) = listen::local_address(&stream) else {
-        return;
+    let refusal = if is_refused {
+        Some("-ERR max number of clients reached\r\n")
+    } else if listen::is_stranger(&server.config, peer.ip()) {
+        Some(listen::PROTECTED)
+    } else {
+        None
     };
+    if let Some(refusal) = refusal {
+        add(&server.stats.rejected_connections, 1);
+        let _ = (&stream).write_all(refusal.as_bytes());
+        return None;
+    }
     let connection = Connection {
+        local: listen::local_address(&stream).ok()?,
         stream: Arc::new(stream),
         peer,
-        local,
     };
     // Boxed, or each call on its way into the thread would have a copy of it on the stack.
-    let client = Box::new(Client::new(server, connection));
+    Some(Box::new(Client::new(server, connection)))
+}
+
+fn start_serving(client: Box<Client>, server: &Arc<Server>, store: &Arc<RwLock<Keyspace>>) {
     let (owner, store) = (server.clone(), store.clone());
     let thread = thread::Builder::new().stack_size(STACK);
     if let Err(error) = thread.spawn(move || serve::serve(&owner, &store, client)) {

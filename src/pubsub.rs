@@ -26,7 +26,7 @@
 use crate::config::Config;
 use crate::held::{Charge, End, Held};
 use crate::resp::{Output, Protocol, Reply};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -84,6 +84,13 @@ impl Message {
     /// How many are to hear it; whoever hears it twice counts twice.
     pub fn receivers(&self) -> usize {
         self.audiences.iter().map(|(_, ids)| ids.len()).sum()
+    }
+
+    /// Who they are.
+    pub fn ids(&self) -> impl Iterator<Item = Id> {
+        self.audiences
+            .iter()
+            .flat_map(|(_, ids)| ids.iter().copied())
     }
 
     /// Bytes of memory that it takes, without what it shares.
@@ -193,6 +200,15 @@ impl Hub {
             .channels
             .get(channel)
             .map_or(0, |audience| audience.of.len())
+    }
+
+    /// Who has subscribed to anything.
+    pub fn listeners(&self) -> BTreeSet<Id> {
+        let state = self.state.lock().unwrap();
+        let all = state.channels.values().chain(state.patterns.values());
+        all.flat_map(|audience| audience.of.keys())
+            .copied()
+            .collect()
     }
 
     /// How many channels, and how many different patterns, have a subscriber.

@@ -47,6 +47,148 @@ fn increments_from_sixteen_threads_add_up() {
     }
 }
 
+/// Asks what others must not spoil. Only after a tenth of a second it may answer without having waited for
+/// them, which a machine with too much to do needs now and then.
+fn ask(asking: &mut Client, question: &str, is_right: impl Fn(&str) -> bool) {
+    let begin = Instant::now();
+    let answer = asking.run(question);
+    let gave_up = begin.elapsed() >= Duration::from_millis(100);
+    assert!(is_right(&answer) || gave_up, "{question}: {answer}");
+}
+
+fn is_none(answer: &str) -> bool {
+    answer.ends_with("(integer) 0") || answer == "(empty array)"
+}
+
+fn is_one(answer: &str) -> bool {
+    answer.matches(" addr=").count() == 1 || answer.contains("connected_clients:1\\r")
+}
+
+/// Two hundred times: somebody comes, says what is said `before`, then `act`s and does not wait. The question
+/// comes a moment later from another, and its answer must know.
+fn each_time(
+    before: &str,
+    act: impl Fn(Client) -> Option<Client>,
+    question: &str,
+    is_right: impl Fn(&str) -> bool,
+) {
+    let server = Server::start(&[]);
+    let mut asking = server.client();
+    asking.run("PING");
+    for _ in 0..200 {
+        let mut client = server.client();
+        client.run(before);
+        let kept = act(client);
+        ask(&mut asking, question, &is_right);
+        drop(kept);
+        eventually("only who asks is left", || {
+            asking
+                .run("INFO clients")
+                .contains("connected_clients:1\\r")
+        });
+    }
+}
+
+#[test]
+fn who_has_hung_up_is_not_counted() {
+    let hang_up = |_: Client| None;
+    for before in ["SUBSCRIBE c", "PSUBSCRIBE c*"] {
+        each_time(before, hang_up, "PUBLISH c x", is_none);
+        each_time(before, hang_up, "CLIENT KILL TYPE pubsub", is_none);
+    }
+    each_time("SUBSCRIBE c", hang_up, "PUBSUB CHANNELS", is_none);
+    each_time("PSUBSCRIBE c", hang_up, "PUBSUB NUMPAT", is_none);
+    each_time("PING", hang_up, "CLIENT LIST", is_one);
+    each_time("PING", hang_up, "INFO clients", is_one);
+}
+
+#[test]
+fn who_has_said_unsubscribe_or_quit_is_not_counted() {
+    for word in ["UNSUBSCRIBE c\r\n", "QUIT\r\n"] {
+        // It does not read the answer, and stays.
+        let say = |mut client: Client| {
+            client.raw(word.as_bytes());
+            Some(client)
+        };
+        each_time("SUBSCRIBE c", say, "PUBLISH c x", is_none);
+        each_time("SUBSCRIBE c", say, "PUBSUB NUMSUB c", is_none);
+    }
+}
+
+#[test]
+fn who_has_been_killed_is_not_counted() {
+    let server = Server::start(&[]);
+    let mut asking = server.client();
+    for question in ["PUBLISH c x", "PUBSUB NUMSUB c", "INFO clients"] {
+        for _ in 0..200 {
+            let mut client = server.client();
+            let id = integer(client.call(&["CLIENT", "ID"]));
+            client.run("SUBSCRIBE c");
+            assert_eq!(asking.run(&format!("CLIENT KILL ID {id}")), "(integer) 1");
+            ask(&mut asking, question, |answer| {
+                is_none(answer) || is_one(answer)
+            });
+            eventually("it has left", || is_one(&asking.run("INFO clients")));
+        }
+    }
+}
+
+#[test]
+fn who_is_held_up_does_not_hold_up_those_who_count() {
+    let server = Server::start(&[]);
+    let mut asking = server.client();
+    let mut waiting: Vec<Client> = (0..20).map(|_| server.client()).collect();
+    for client in &mut waiting {
+        client.run("HELLO 3");
+        client.run("SUBSCRIBE c");
+        // For ever; what is behind it has arrived, and is not done.
+        client.raw(b"WAIT 1 0\r\nUNSUBSCRIBE c\r\n");
+    }
+    eventually("all wait", || {
+        asking.run("INFO clients").contains("blocked_clients:20\\r")
+    });
+    let begin = Instant::now();
+    for _ in 0..1000 {
+        assert_eq!(asking.run("PUBSUB NUMSUB c"), "1) \"c\"\n2) (integer) 20");
+    }
+    // They are waited for once, a tenth of a second; each time, it would be a hundred seconds.
+    assert!(begin.elapsed() < Duration::from_secs(50));
+}
+
+#[test]
+fn two_who_listen_to_each_other_do_not_wait_for_each_other() {
+    let server = Server::start(&[]);
+    let done = |mut client: Client| {
+        for _ in 0..300 {
+            client.send(&["PUBLISH", "c", "x"]);
+            while !matches!(client.read(), Value::Integer(2)) {}
+        }
+        client
+    };
+    let clients: Vec<Client> = (0..2)
+        .map(|_| {
+            let mut client = server.client();
+            client.run("HELLO 3");
+            client.run("SUBSCRIBE c");
+            client
+        })
+        .collect();
+    let begin = Instant::now();
+    let kept: Vec<Client> = thread::scope(|scope| {
+        let threads: Vec<_> = clients
+            .into_iter()
+            .map(|client| scope.spawn(move || done(client)))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    // A tenth of a second for each message would be thirty seconds.
+    assert!(begin.elapsed() < Duration::from_secs(20));
+    drop(kept);
+}
+
 #[test]
 fn readers_see_a_transaction_whole_or_not_at_all() {
     let server = Server::start(&[]);

@@ -11,7 +11,7 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
-use support::process::{cpu, descriptors, eventually, memory, threads};
+use support::process::{cpu, descriptor_places, descriptors, eventually, memory, threads};
 use support::{Client, Directory, Program, Server, Value, encode};
 
 const FULL: &str = "(error) ERR max number of clients reached";
@@ -39,6 +39,38 @@ fn one_client_too_many_is_told_so() {
     assert_eq!(server.client().run("PING"), "PONG");
     let info = inside[0].run("INFO stats");
     assert!(info.contains("rejected_connections:1\\r"), "{info}");
+}
+
+#[test]
+fn who_has_hung_up_does_not_keep_the_next_one_out() {
+    let server = Server::start(&["--maxclients", "2"]);
+    let mut inside = server.client();
+    inside.run("PING");
+    let mut other = server.client();
+    other.run("PING");
+    for _ in 0..200 {
+        drop(inside);
+        let begin = Instant::now();
+        inside = server.client();
+        // On a machine with too much to do, who has hung up is waited for in vain.
+        while inside.try_raw(b"PING\r\n").is_err()
+            || inside.try_read().ok() != Some(Value::Simple(b"PONG".into()))
+        {
+            assert!(begin.elapsed() >= Duration::from_millis(100), "refused");
+            inside = server.client();
+        }
+    }
+}
+
+#[test]
+fn the_table_of_descriptors_has_its_size_before_anybody_comes() {
+    let server = Server::start(&["--maxclients", "900"]);
+    let size = descriptor_places(server.pid());
+    assert!(
+        size >= 900,
+        "{size}: accept would have to wait while it grows"
+    );
+    assert!(descriptors(server.pid()) < 40);
 }
 
 #[test]

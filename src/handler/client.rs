@@ -37,8 +37,8 @@ pub const COMMANDS: &[Command] = &[
     command("client|setname", 3,  Run::Client(setname),      NO_KEY, "2.6.9", "connection-name", "Set the current connection name"),
     command("client|setinfo", 4,  Run::Client(setinfo),      NO_KEY, "7.2.0", "LIB-NAME libname|LIB-VER libver", "Set client or connection specific info"),
     command("client|info",    2,  Run::Client(info),         NO_KEY, "6.2.0", "", "Returns information about the current client connection."),
-    command("client|list",    -2, Run::Client(list),         NO_KEY, "2.4.0", "[TYPE NORMAL|MASTER|REPLICA|PUBSUB] [ID client-id [client-id ...]]", "Get the list of client connections").with(&[Flag::Admin]),
-    command("client|kill",    -3, Run::Client(kill),         NO_KEY, "2.4.0", "ip:port|[ID client-id] [TYPE NORMAL|MASTER|SLAVE|REPLICA|PUBSUB] [USER username] [ADDR ip:port] [LADDR ip:port] [SKIPME YES|NO]", "Kill the connection of a client").with(&[Flag::Admin]),
+    command("client|list",    -2, Run::Client(list),         NO_KEY, "2.4.0", "[TYPE NORMAL|MASTER|REPLICA|PUBSUB] [ID client-id [client-id ...]]", "Get the list of client connections").with(&[Flag::Admin, Flag::CountsClients]),
+    command("client|kill",    -3, Run::Client(kill),         NO_KEY, "2.4.0", "ip:port|[ID client-id] [TYPE NORMAL|MASTER|SLAVE|REPLICA|PUBSUB] [USER username] [ADDR ip:port] [LADDR ip:port] [SKIPME YES|NO]", "Kill the connection of a client").with(&[Flag::Admin, Flag::CountsClients]),
     command("client|reply",   3,  Run::Client(reply_mode),   NO_KEY, "3.2.0", "ON|OFF|SKIP", "Instruct the server whether to reply to commands"),
     command("client|help",    2,  Run::Client(super::help),  NO_KEY, "5.0.0", "", "Show helpful text about the different subcommands"),
 ];

@@ -30,7 +30,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("info", -1, Run::Mixed(info), NO_KEY, "1.0.0", "[section [section ...]]", "Get information and statistics about the server").with(&[Flag::ShowsCounters]),
+    command("info", -1, Run::Mixed(info), NO_KEY, "1.0.0", "[section [section ...]]", "Get information and statistics about the server").with(&[Flag::ShowsCounters, Flag::CountsClients]),
 ];
 
 /// Name, whether it is told without being asked for, and what writes its fields.

@@ -16,10 +16,10 @@
 //! anything, and a reply is a message like any other.
 
 use super::{Command, Flag, NO_KEY, Run, command};
-use crate::client::{Client, Replies, memory_of};
+use crate::client::{Client, Replies, memory_of, order};
 use crate::error::Error;
 use crate::handler::args::Cursor;
-use crate::pubsub::{Kind, Outbox};
+use crate::pubsub::{Kind, Message, Outbox};
 use crate::resp::{Args, Reply};
 use std::sync::Arc;
 
@@ -29,11 +29,11 @@ pub const COMMANDS: &[Command] = &[
     command("unsubscribe",     -1, Run::Client(unsubscribe),  NO_KEY, "2.0.0", "[channel [channel ...]]",   "Stop listening for messages posted to the given channels").with(&[Flag::OpensOutbox, Flag::WhileSubscribed]),
     command("psubscribe",      -2, Run::Client(psubscribe),   NO_KEY, "2.0.0", "pattern [pattern ...]",     "Listen for messages published to channels matching the given patterns").with(&[Flag::OpensOutbox, Flag::WhileSubscribed]),
     command("punsubscribe",    -1, Run::Client(punsubscribe), NO_KEY, "2.0.0", "[pattern [pattern ...]]",   "Stop listening for messages posted to channels matching the given patterns").with(&[Flag::OpensOutbox, Flag::WhileSubscribed]),
-    command("publish",         3,  Run::Client(publish),      NO_KEY, "2.0.0", "channel message",           "Post a message to a channel").with(&[Flag::MayReplicate]),
+    command("publish",         3,  Run::Unlocked(publish),    NO_KEY, "2.0.0", "channel message",           "Post a message to a channel").with(&[Flag::MayReplicate]),
     command("pubsub",          -2, Run::Container(None),      NO_KEY, "2.8.0", "",                          "A container for Pub/Sub commands"),
-    command("pubsub|channels", -2, Run::Client(channels),     NO_KEY, "2.8.0", "[pattern]",                 "List active channels"),
-    command("pubsub|numsub",   -2, Run::Client(numsub),       NO_KEY, "2.8.0", "[channel [channel ...]]",   "Get the count of subscribers for channels"),
-    command("pubsub|numpat",   2,  Run::Client(numpat),       NO_KEY, "2.8.0", "",                          "Get the count of unique patterns pattern subscriptions"),
+    command("pubsub|channels", -2, Run::Client(channels),     NO_KEY, "2.8.0", "[pattern]",                 "List active channels").with(&[Flag::CountsClients]),
+    command("pubsub|numsub",   -2, Run::Client(numsub),       NO_KEY, "2.8.0", "[channel [channel ...]]",   "Get the count of subscribers for channels").with(&[Flag::CountsClients]),
+    command("pubsub|numpat",   2,  Run::Client(numpat),       NO_KEY, "2.8.0", "",                          "Get the count of unique patterns pattern subscriptions").with(&[Flag::CountsClients]),
     command("pubsub|help",     2,  Run::Client(super::help),  NO_KEY, "6.2.0", "",                          "Show helpful text about the different subcommands"),
 ];
 
@@ -146,7 +146,15 @@ pub fn outbox(client: &mut Client, reply: &Reply) -> Result<Arc<Outbox>, Error> 
 }
 
 fn publish(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let message = client.server.hub.message(&args[1], &args[2]);
+    let mut message = client.server.hub.message(&args[1], &args[2]);
+    if has_to_hear_out(client, &message) {
+        let receivers = client.server.clients.those(client.heard.iter().copied());
+        // Who has left the list since has left the hub before.
+        let some_left = receivers.len() < client.heard.len();
+        if order::hear_out(&receivers, Some(&client.public)) || some_left {
+            message = client.server.hub.message(&args[1], &args[2]);
+        }
+    }
     let receivers = message.receivers();
     reply.count(receivers);
     // Whoever is ended for what it holds adds no more to it: its EXEC goes on to the end.
@@ -155,6 +163,22 @@ fn publish(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
         client.published.push(message);
     }
     Ok(())
+}
+
+/// Receivers who are looked at before they are counted. It takes half a microsecond each, which is a
+/// twentieth of what a message costs.
+const FEW: usize = 16;
+
+/// Whether what the receivers have sent may have to be done before they are counted: not if the batch has
+/// just asked that for the same ones.
+fn has_to_hear_out(client: &mut Client, message: &Message) -> bool {
+    let is_heard = || message.ids().eq(client.heard.iter().copied());
+    if client.in_exec || message.receivers() > FEW || is_heard() {
+        return false;
+    }
+    client.heard.clear();
+    client.heard.extend(message.ids());
+    true
 }
 
 fn channels(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {

@@ -59,6 +59,8 @@ pub struct Inbound {
     is_alone: bool,
     /// How many times it is to be waited for asleep.
     naps: u32,
+    /// Whether the socket has a read timeout, and who reads knows.
+    pub may_time_out: bool,
 }
 
 impl Inbound {
@@ -75,6 +77,7 @@ impl Inbound {
             was_filled: false,
             is_alone: false,
             naps: 0,
+            may_time_out: false,
         }
     }
 
@@ -141,6 +144,7 @@ impl Inbound {
         }
         let begin = Instant::now();
         let mut found = Ok(None);
+        let _mode = self.public.turns.mode();
         // An outbox's writer sees this too: its write fails at once instead of after 10 ms, and it tries
         // again, as always.
         self.stream.set_nonblocking(true)?;
@@ -148,6 +152,7 @@ impl Inbound {
             match (&*self.stream).read(buffer) {
                 Err(error) if is_timeout(&error) => std::thread::yield_now(),
                 read => {
+                    self.public.turns.begin();
                     found = read.map(Some);
                     break;
                 }
@@ -160,10 +165,35 @@ impl Inbound {
         found
     }
 
+    /// Waits for input. Whoever listens is counted by others, so its turn begins before its input is taken
+    /// from where they look for it; one call more, which nobody else pays.
+    fn read_waiting(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut listens = self.public.is_listening() && !self.may_time_out;
+        loop {
+            let read = match listens {
+                true => self.stream.peek(&mut [0]),
+                false => (&*self.stream).read(buffer),
+            };
+            match read {
+                // Somebody has looked for input (client/order.rs); when that is over this waits again.
+                Err(error) if is_timeout(&error) && !self.may_time_out => {
+                    drop(self.public.turns.mode());
+                }
+                Ok(_) if listens => {
+                    self.public.turns.begin();
+                    listens = false;
+                }
+                read => return read,
+            }
+        }
+    }
+
     /// Moves what has arrived into the stash, without waiting for more; returns how many bytes, or None
     /// if no more can come. Fails when the stash would be over `limit` bytes, the client is to end, or the
     /// connection is broken.
     pub fn stash_arrived(&mut self, limit: usize) -> io::Result<Option<usize>> {
+        let public = self.public.clone();
+        let _mode = public.turns.mode();
         // An outbox's writer bears that (see above).
         self.stream.set_nonblocking(true)?;
         let moved = self.stash_what_is_there(limit);
@@ -210,10 +240,12 @@ impl Read for Inbound {
             self.settle();
             return Ok(count);
         }
+        self.public.turns.end();
         let count = match self.read_spinning(buffer)? {
             Some(count) => count,
-            None => (&*self.stream).read(buffer)?,
+            None => self.read_waiting(buffer)?,
         };
+        self.public.turns.begin();
         self.taken += count as u64;
         self.handed_up += count;
         self.settle();

@@ -70,6 +70,7 @@ impl Session<'_> {
             return Ok(());
         }
         self.stream.set_read_timeout(Some(REST))?;
+        self.reader.get_mut().may_time_out = true;
         if self
             .reader
             .fill_buf()
@@ -79,6 +80,7 @@ impl Session<'_> {
             self.reply.out.give_back();
             self.exchange_reader(FIRST_INPUT_BUFFER);
         }
+        self.reader.get_mut().may_time_out = false;
         // Any other error is met again by the read that follows.
         self.stream.set_read_timeout(None)
     }
