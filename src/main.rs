@@ -65,6 +65,7 @@ mod error;
 mod expire;
 mod glob;
 mod hash;
+mod heap;
 mod pubsub;
 mod say;
 mod stats;

@@ -33,10 +33,10 @@ mod ahead;
 mod notes;
 mod view_mut;
 
-use crate::entry::{Entry, Str};
+use crate::entry::{Entry, Large, Loose, Str, Stored};
 use crate::error::Error;
 use crate::hash::{self, Hash};
-use crate::table::{self, Keyed, KnownHash, Table};
+use crate::table::{self, KnownHash, Table};
 use crate::watch::{Flag, Watchers};
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -59,7 +59,7 @@ pub struct Keyspace {
 pub type Garbage = Box<dyn Send + Sync>;
 
 struct Db {
-    keys: Table<Entry>,
+    keys: Table<Stored>,
     /// Deadline (Unix time in milliseconds) and hash of every key that has one.
     deadlines: BTreeSet<(u64, u64)>,
 }
@@ -80,7 +80,7 @@ impl Time {
     }
 
     /// Whether the key is there but dead.
-    fn is_over(self, entry: &Entry) -> bool {
+    fn is_over(self, entry: Entry) -> bool {
         entry.deadline().is_some_and(|at| self.is_past(at))
     }
 
@@ -106,16 +106,27 @@ impl Db {
         }
     }
 
-    fn find(&self, key: &[u8]) -> Option<&Entry> {
+    fn find(&self, key: &[u8]) -> Option<Entry<'_>> {
         self.keys.get(table::hash_of(key), key)
     }
 
-    fn remove(&mut self, hash: u64, key: &[u8]) -> Option<Entry> {
-        let entry = self.keys.remove(hash, key)?;
-        if let Some(deadline) = entry.deadline() {
+    /// Takes an entry out that is to live on elsewhere.
+    fn remove(&mut self, hash: u64, key: &[u8]) -> Option<Loose> {
+        let loose = self.keys.remove(hash, key, Stored::loosen)?;
+        if let Some(deadline) = loose.look().deadline() {
             self.deadlines.remove(&(deadline, hash));
         }
-        Some(entry)
+        Some(loose)
+    }
+
+    /// Frees an entry; None if there was none. What is not small is returned, to be freed later.
+    fn delete(&mut self, hash: u64, key: &[u8]) -> Option<Option<Box<Large>>> {
+        if !self.deadlines.is_empty()
+            && let Some(deadline) = self.keys.get(hash, key)?.deadline()
+        {
+            self.deadlines.remove(&(deadline, hash));
+        }
+        self.keys.remove(hash, key, Stored::free)
     }
 }
 
@@ -140,7 +151,7 @@ impl Keyspace {
 
     /// Every key of a database, dead ones included: for dumps, which keep what time has not yet
     /// deleted.
-    pub fn entries(&self, db: usize) -> impl Iterator<Item = &Entry> {
+    pub fn entries(&self, db: usize) -> impl Iterator<Item = Entry<'_>> {
         self.dbs[db].keys.iter()
     }
 
@@ -154,7 +165,7 @@ impl Keyspace {
         let hinted = past
             .take(most)
             .flat_map(|(_, hash)| db.keys.with_hash(*hash));
-        let dead = hinted.filter(|entry| time.is_over(entry));
+        let dead = hinted.filter(|entry| time.is_over(*entry));
         dead.map(|entry| entry.key().to_vec()).collect()
     }
 }
@@ -186,27 +197,27 @@ impl<'a> View<'a> {
     }
 
     /// The key's entry if it is alive, counted as a hit or a miss.
-    pub fn get(&self, key: &[u8]) -> Option<&'a Entry> {
+    pub fn get(&self, key: &[u8]) -> Option<Entry<'a>> {
         let found = self.peek(key);
         self.notes.count(found.is_some());
         found
     }
 
     /// The same without being counted.
-    pub fn peek(&self, key: &[u8]) -> Option<&'a Entry> {
+    pub fn peek(&self, key: &[u8]) -> Option<Entry<'a>> {
         let found = self.db().keys.get(self.known.hash(key), key);
-        found.filter(|entry| self.is_alive(entry))
+        found.filter(|entry| self.is_alive(*entry))
     }
 
     /// The key's string; WRONGTYPE if it is a hash.
     pub fn string(&self, key: &[u8]) -> Result<Option<Str<'a>>, Error> {
-        let string = |entry: &'a Entry| entry.string().ok_or(Error::WrongType);
+        let string = |entry: Entry<'a>| entry.string().ok_or(Error::WrongType);
         self.get(key).map(string).transpose()
     }
 
     /// The key's hash; WRONGTYPE if it is a string.
     pub fn hash(&self, key: &[u8]) -> Result<Option<Hash<'a>>, Error> {
-        let hash = |entry: &'a Entry| entry.hash().ok_or(Error::WrongType);
+        let hash = |entry: Entry<'a>| entry.hash().ok_or(Error::WrongType);
         self.get(key).map(hash).transpose()
     }
 
@@ -242,9 +253,9 @@ impl<'a> View<'a> {
     }
 
     /// All keys that are alive. The dead are passed over without a note, as KEYS does in Redis.
-    pub fn living(&self) -> impl Iterator<Item = &'a Entry> {
+    pub fn living(&self) -> impl Iterator<Item = Entry<'a>> {
         let entries = self.db().keys.iter();
-        entries.filter(|entry| !self.time.is_over(entry))
+        entries.filter(|entry| !self.time.is_over(*entry))
     }
 
     /// Visits the living of one slot whose key is wanted, and returns the cursor of the next (see
@@ -253,7 +264,7 @@ impl<'a> View<'a> {
         &self,
         cursor: u64,
         wanted: impl Fn(&[u8]) -> bool,
-        mut visit: impl FnMut(&'a Entry),
+        mut visit: impl FnMut(Entry<'a>),
     ) -> u64 {
         self.db().keys.scan(cursor, |entry| {
             if wanted(entry.key()) && self.is_alive_alone(entry) {
@@ -302,7 +313,7 @@ impl<'a> View<'a> {
     }
 
     /// Notes the key if it is dead.
-    fn is_alive(&self, entry: &Entry) -> bool {
+    fn is_alive(&self, entry: Entry) -> bool {
         let dead = self.time.is_over(entry);
         if dead {
             self.notes.note(self.db, entry.key());
@@ -311,7 +322,7 @@ impl<'a> View<'a> {
     }
 
     /// The same where a dead key is a unit of its own: its DEL depends on no other.
-    fn is_alive_alone(&self, entry: &Entry) -> bool {
+    fn is_alive_alone(&self, entry: Entry) -> bool {
         self.notes.unit.set(self.notes.unit.get() + 1);
         self.is_alive(entry)
     }

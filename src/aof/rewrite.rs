@@ -43,7 +43,6 @@ use crate::entry::{Entry, Value};
 use crate::resp::{Digits, write_command};
 use crate::say;
 use crate::store::Keyspace;
-use crate::table::Keyed;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::MetadataExt;
@@ -527,7 +526,7 @@ pub fn replay_sealed(manifest: &Manifest, replay: &mut Replay) -> Result<(), Str
 }
 
 /// Appends the commands that make this key.
-fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
+fn write_entry(out: &mut Vec<u8>, entry: Entry) {
     let key = entry.key();
     match entry.value() {
         Value::String(string) => write_command(out, [b"SET", key, &string].into_iter()),

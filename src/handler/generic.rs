@@ -28,11 +28,11 @@
 use super::args::{self, Cursor};
 use super::scan;
 use super::{ALL_KEYS, Command, Flag, NO_KEY, ONE_KEY, Run, SUBCOMMAND_KEY, TWO_KEYS, command};
+use crate::entry::Entry;
 use crate::error::Error;
 use crate::glob;
 use crate::resp::{Args, Reply};
 use crate::store::{View, ViewMut};
-use crate::table::Keyed;
 use std::cell::Cell;
 
 #[rustfmt::skip]
@@ -84,7 +84,7 @@ fn copy(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Er
     let copies = exists && (is_free(view, db, destination) || replace);
     if copies && let Some(entry) = view.get(source) {
         let mut copy = entry.copy_to(destination);
-        copy.set_deadline(entry.deadline());
+        copy.edit().set_deadline(entry.deadline());
         view.in_db(db, |view| view.insert(destination, copy));
     }
     reply.integer(copies.into());
@@ -167,7 +167,7 @@ fn keys(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let pattern = &args[1];
     // To the matcher a star alone does not fit the empty key.
     let fits = |key: &&[u8]| pattern == b"*" || glob::matches(pattern, key, false);
-    let found: Vec<&[u8]> = view.living().map(Keyed::key).filter(fits).collect();
+    let found: Vec<&[u8]> = view.living().map(Entry::key).filter(fits).collect();
     reply.bulks(&found);
     Ok(())
 }
