@@ -480,6 +480,7 @@ fn allocated(size: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::HashMap;
 
     #[test]
     fn an_entry_takes_24_bytes_in_its_slot() {
@@ -508,5 +509,107 @@ mod tests {
             );
             assert_eq!(loose.look().key(), b"other");
         }
+    }
+
+    /// What a table of entries should hold: strings, and hashes by field.
+    #[derive(Default)]
+    struct Model {
+        strings: HashMap<u32, Vec<u8>>,
+        hashes: HashMap<u32, HashMap<u32, Vec<u8>>>,
+    }
+
+    impl Model {
+        fn check(&self, table: &Table<Stored>) {
+            let counted = table.iter().map(Entry::memory).sum::<usize>();
+            assert_eq!(counted, table.memory());
+            assert_eq!(table.len(), self.strings.len() + self.hashes.len());
+            for entry in table.iter() {
+                let key = u32::from_be_bytes(entry.key().try_into().unwrap());
+                match entry.value() {
+                    Value::String(string) => assert_eq!(&*string, &self.strings[&key][..]),
+                    Value::Hash(hash) => {
+                        assert_eq!(hash.len(), self.hashes[&key].len());
+                        for (name, value) in hash.iter() {
+                            let name = u32::from_be_bytes(name.try_into().unwrap());
+                            assert_eq!(value, self.hashes[&key][&name]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn set(table: &mut Table<Stored>, key: u32, value: &[u8]) {
+        let name = key.to_be_bytes();
+        let hash = table::hash_of(&name);
+        match table.get_mut(hash, &name) {
+            Some(mut entry) => drop(entry.set_string(value, None)),
+            None => table.insert(hash, |heap| Stored::new_string(&name, value, None, heap)),
+        }
+    }
+
+    fn delete(table: &mut Table<Stored>, key: u32) {
+        let name = key.to_be_bytes();
+        table.remove(table::hash_of(&name), &name, Stored::free);
+    }
+
+    fn mixed_value() -> Vec<u8> {
+        let magnitude = 1 << table::random_below(14);
+        vec![b'a' + table::random_below(26) as u8; magnitude + table::random_below(magnitude)]
+    }
+
+    #[test]
+    fn what_is_used_is_what_a_count_finds_and_nothing_is_lost_in_moving() {
+        let mut table = Table::new();
+        let mut model = Model::default();
+        for round in 0..60_000 {
+            let key = table::random_below(600) as u32;
+            // Times of growth and times of leaving blocks.
+            let goes = if round / 10_000 % 2 == 0 { 2 } else { 8 };
+            if table::random_below(10) < goes {
+                delete(&mut table, key);
+                model.strings.remove(&key);
+                model.hashes.remove(&key);
+            } else if key % 20 > 0 {
+                let value = mixed_value();
+                set(&mut table, key, &value);
+                model.strings.insert(key, value);
+                if key % 3 == 0 {
+                    let (name, patch) = (key.to_be_bytes(), mixed_value());
+                    let entry = table.get_mut(table::hash_of(&name), &name).unwrap();
+                    let mut string = entry.string_mut().unwrap();
+                    let at = string.len() / 2;
+                    string.patch(at, &patch);
+                    let string = model.strings.get_mut(&key).unwrap();
+                    string.resize(string.len().max(at + patch.len()), 0);
+                    string[at..at + patch.len()].copy_from_slice(&patch);
+                }
+            } else {
+                let name = key.to_be_bytes();
+                let hash = table::hash_of(&name);
+                if table.get(hash, &name).is_none() {
+                    table.insert(hash, |heap| Loose::new_hash(&name).fasten(heap));
+                }
+                let limits = hash::Limits {
+                    entries: 100,
+                    value: 2_000,
+                };
+                let (field, value) = (table::random_below(200) as u32, mixed_value());
+                let entry = table.get_mut(hash, &name).unwrap();
+                let mut fields = entry.hash_mut().unwrap();
+                fields.set(&field.to_be_bytes(), &value, limits);
+                let fields = model.hashes.entry(key).or_default();
+                fields.insert(field, value);
+            }
+            if round % 5_000 == 4_999 {
+                model.check(&table);
+            }
+        }
+        while table.leave_blocks().is_some() {}
+        model.check(&table);
+        for key in 0..600 {
+            delete(&mut table, key);
+        }
+        assert_eq!(table.memory(), 0);
     }
 }

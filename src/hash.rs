@@ -113,7 +113,9 @@ impl<'a> Hash<'a> {
     pub fn get(self, name: &[u8]) -> Option<&'a [u8]> {
         match self {
             Hash::Packed(packed) => find(packed, name).map(|found| &packed[found.value]),
-            Hash::Table(table) => table.get(table::hash_of(name), name).map(Held::<Field>::value),
+            Hash::Table(table) => table
+                .get(table::hash_of(name), name)
+                .map(Held::<Field>::value),
         }
     }
 

@@ -27,8 +27,15 @@
 /// memory for itself.
 const BLOCK: usize = 33 * 1024 * 1024;
 
-/// Bytes of a heap's first block.
+/// A heap of fewer bytes has smaller blocks: from [`FIRST_BLOCK`] up, as many as it has, to
+/// [`MIDDLE_BLOCK`]. Each of the others is a mapping of its own, of which a process may have 65,530.
+const LARGE: usize = 4 * 1024 * 1024;
+
 const FIRST_BLOCK: usize = 1024;
+
+/// Nothing between this and [`BLOCK`]: whenever glibc unmaps what is larger, it takes that size for the one
+/// from which on it maps at all, and keeps twice as much at the end of each arena.
+const MIDDLE_BLOCK: usize = 96 * 1024;
 
 /// A longer piece has a block of its own.
 const LONG: usize = 256 * 1024;
@@ -249,16 +256,17 @@ impl Heap {
                 return filling;
             }
         }
-        let capacity = match size {
-            ..=LONG => self.filled.clamp(FIRST_BLOCK, BLOCK).max(size),
-            _ => size,
+        let capacity = match (size, self.filled) {
+            (LONG.., _) => size,
+            (_, LARGE..) => BLOCK,
+            (_, filled) => filled.clamp(FIRST_BLOCK, MIDDLE_BLOCK).max(size),
         };
         let number = self.dropped.pop().unwrap_or_else(|| {
             self.blocks.push(Block::default());
             (self.blocks.len() - 1) as u32
         });
         self.blocks[number as usize].bytes = Vec::with_capacity(capacity);
-        if size <= LONG {
+        if size < LONG {
             self.filling = Some(number);
         }
         number
@@ -273,7 +281,7 @@ impl Heap {
         }
         if block.leaving {
             self.leaving -= 1;
-        } else if block.bytes.len() <= LONG || block.bytes.capacity() == BLOCK {
+        } else if block.bytes.len() < LONG || block.bytes.capacity() >= BLOCK {
             self.forget_holes(|block| block.bytes.is_empty());
         }
     }

@@ -33,7 +33,7 @@ mod ahead;
 mod notes;
 mod view_mut;
 
-use crate::entry::{Entry, Large, Loose, Str, Stored};
+use crate::entry::{Entry, Large, Loose, Stored, Str};
 use crate::error::Error;
 use crate::hash::{self, Hash};
 use crate::table::{self, KnownHash, Table};
@@ -45,8 +45,8 @@ pub use notes::{Expired, Notes};
 pub use view_mut::ViewMut;
 
 /// All databases. It lives in an `Arc<RwLock<Keyspace>>`. Batches lock it; a rewrite that writes its
-/// base from memory (aof/rewrite.rs); and main.rs once, to put what was replayed into its place. No
-/// handler can.
+/// base from memory (aof/rewrite.rs); the sweep, to give memory back (expire.rs); and main.rs once, to put
+/// what was replayed into its place. No handler can.
 pub struct Keyspace {
     dbs: Vec<Db>,
     /// Shared by readers, hence the mutex; a leaf of the lock order.
@@ -98,7 +98,18 @@ pub struct Limits {
     pub string: usize,
 }
 
+/// So much of [`Keyspace::leave_blocks`] is done under one lock: some tens of microseconds.
+const SLOTS_AT_ONCE: usize = 64;
+const BYTES_AT_ONCE: usize = 128 * 1024;
+
+/// Bytes that a deadline takes in the index.
+const DEADLINE: usize = 24;
+
 impl Db {
+    fn memory(&self) -> usize {
+        self.keys.memory() + self.deadlines.len() * DEADLINE
+    }
+
     fn new() -> Db {
         Db {
             keys: Table::new(),
@@ -147,6 +158,30 @@ impl Keyspace {
 
     pub fn databases(&self) -> usize {
         self.dbs.len()
+    }
+
+    /// Bytes that all keys, values and deadlines take, with their places in tables.
+    pub fn memory(&self) -> usize {
+        self.dbs.iter().map(Db::memory).sum()
+    }
+
+    /// Whether there is work for [`Keyspace::leave_blocks`].
+    pub fn wants_to_leave(&self) -> bool {
+        self.dbs.iter().any(|db| db.keys.wants_to_leave())
+    }
+
+    /// Moves some entries out of blocks of memory that are to be given back (heap.rs).
+    pub fn leave_blocks(&mut self) {
+        let Some(db) = self.dbs.iter_mut().find(|db| db.keys.wants_to_leave()) else {
+            return;
+        };
+        let mut moved = 0;
+        for _ in 0..SLOTS_AT_ONCE {
+            match db.keys.leave_blocks() {
+                Some(bytes) if moved + bytes < BYTES_AT_ONCE => moved += bytes,
+                _ => break,
+            }
+        }
     }
 
     /// Every key of a database, dead ones included: for dumps, which keep what time has not yet
@@ -231,6 +266,11 @@ impl<'a> View<'a> {
 
     pub fn databases(&self) -> usize {
         self.keyspace.databases()
+    }
+
+    /// Bytes that the keys of all databases take.
+    pub fn memory(&self) -> usize {
+        self.keyspace.memory()
     }
 
     /// The same keyspace seen from another database.

@@ -194,7 +194,10 @@ impl<E: Keyed> Table<E> {
         let twins = self.twins();
         let twins = twins.filter(move |twin| hash_of(twin.key()) == hash);
         let found = self.slot(self.index(hash)).and_then(|slot| slot.get(&hash));
-        found.map(|entry| self.found(entry)).into_iter().chain(twins)
+        found
+            .map(|entry| self.found(entry))
+            .into_iter()
+            .chain(twins)
     }
 
     /// Adds an entry, which is made in the table's heap, and whose key is not in the table.
@@ -268,6 +271,11 @@ impl<E: Keyed> Table<E> {
         if self.heap.wants_to_leave() {
             self.leave_blocks();
         }
+    }
+
+    /// Whether there is work for [`Table::leave_blocks`].
+    pub fn wants_to_leave(&self) -> bool {
+        self.heap.wants_to_leave()
     }
 
     /// Moves the entries of one slot out of the blocks that are to be left. Returns how many bytes were
@@ -353,9 +361,7 @@ impl<E: Keyed> Table<E> {
             let row = random_below(rows);
             let position = random_below(longest);
             let found = match row < self.slots {
-                true => self
-                    .slot(row)
-                    .and_then(|slot| slot.values().nth(position)),
+                true => self.slot(row).and_then(|slot| slot.values().nth(position)),
                 false => self.twins.get(position),
             };
             if let Some(entry) = found {
@@ -428,11 +434,15 @@ pub fn warm<'a, E: Keyed>(
     lookups: impl Iterator<Item = (&'a Table<E>, u64)> + Clone,
 ) -> [Option<Held<'a, E>>; WARM] {
     let slots = lookups.map(|(table, hash)| (table, table.slot(table.index(hash)), hash));
-    let lengths = slots.clone().filter_map(|(_, slot, _)| slot.map(HashMap::len));
+    let lengths = slots
+        .clone()
+        .filter_map(|(_, slot, _)| slot.map(HashMap::len));
     black_box(lengths.sum::<usize>());
     let mut found = [None; WARM];
     for (found, (table, slot, hash)) in found.iter_mut().zip(slots) {
-        *found = slot.and_then(|slot| slot.get(&hash)).map(|entry| table.found(entry));
+        *found = slot
+            .and_then(|slot| slot.get(&hash))
+            .map(|entry| table.found(entry));
     }
     let touched = found.iter().flatten();
     let touched = touched.map(|found: &Held<E>| found.entry.touch(found.heap));

@@ -11,7 +11,7 @@
 //! **How Redis does it**: t_string.c and t_hash.c change an `robj`, whose type each command checks
 //! (`checkType`), and assert that it is what they take it for.
 
-use super::{DEADLINE, Entry, EntryMut, Kind, LARGE, LargeValue, Str, Stored, number, plain_kind};
+use super::{DEADLINE, Entry, EntryMut, Kind, LARGE, LargeValue, Stored, Str, number, plain_kind};
 use crate::hash::{self, Field, Hash, Limits};
 use crate::heap::{Heap, Piece};
 use crate::table::{self, Keyed, Table};
@@ -291,9 +291,9 @@ impl HashMut<'_> {
                 }
                 found.is_some()
             }
-            InPlace::Large(LargeValue::Hash(table)) => {
-                table.remove(table::hash_of(name), name, Field::free).is_some()
-            }
+            InPlace::Large(LargeValue::Hash(table)) => table
+                .remove(table::hash_of(name), name, Field::free)
+                .is_some(),
             InPlace::Large(LargeValue::String(_)) => unreachable!("a hash"),
         })
     }
@@ -373,7 +373,10 @@ mod tests {
             let mut hash = entry.edit().hash_mut().unwrap();
             assert!(hash.set(name.as_bytes(), value.as_bytes(), LIMITS));
             assert!(hash.remove(b"b") && !hash.remove(b"b"));
-            assert_eq!((entry.look().encoding(), entry.look().deadline()), ("hashtable", Some(5)));
+            assert_eq!(
+                (entry.look().encoding(), entry.look().deadline()),
+                ("hashtable", Some(5))
+            );
             let hash = entry.look().hash().unwrap();
             assert_eq!((hash.len(), hash.get(b"a")), (2, Some(&b"11"[..])));
             assert_eq!(hash.get(name.as_bytes()), Some(value.as_bytes()));

@@ -404,7 +404,11 @@ mod tests {
             value: 64,
         };
         for i in 0..1000u32 {
-            entry.edit().hash_mut().unwrap().set(&i.to_be_bytes(), b"", limits);
+            entry
+                .edit()
+                .hash_mut()
+                .unwrap()
+                .set(&i.to_be_bytes(), b"", limits);
         }
         let hash = entry.look().hash().unwrap();
         let (mut cursor, mut seen, mut calls) = (0, Vec::new(), 0);
