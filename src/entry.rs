@@ -1,11 +1,11 @@
-//! A key and its value, in one allocation where they are small.
+//! A key and its value, in one piece of memory where they are small.
 //!
 //! A million small strings are a million times what one entry costs, so an entry has no field that
-//! most keys do not use. Key and value lie side by side in one box; a deadline takes its eight
-//! bytes between them only if there is one:
+//! most keys do not use. Key and value lie side by side in one piece of the table's heap (heap.rs);
+//! a deadline takes its eight bytes between them only if there is one:
 //!
 //! ```text
-//! Small { bytes, key_len, kind, expires }           24 bytes, in a slot of the table
+//! Small { piece, key_len, kind, expires }           24 bytes, in a slot of the table
 //!           │
 //!           └──▶ ┌─────┬────────────┬───────────┐   kind      payload
 //!                │ key │ deadline   │ payload   │   Int       8 bytes, little endian
@@ -17,6 +17,10 @@
 //! A string over [`LARGE`] bytes and a hash that is a table are [`Large`], behind a pointer: moved,
 //! not copied, and growing in place. Such a string may be shared, with replies that have not left yet
 //! (resp/reply.rs) and after COPY; who changes a shared one copies it first, under the exclusive lock.
+//!
+//! A [`Stored`] means nothing without the heap that has its piece, so whoever looks at one is given both,
+//! as an [`Entry`], and whoever changes one an [`EntryMut`]. One that is in no table has a heap of
+//! its own: [`Loose`].
 //!
 //! **How Redis does it**: object.c: an `robj` header of 16 bytes with an access time, and key, header,
 //! value and deadline apart: four allocations where a small entry has one. It copies a string for
@@ -78,7 +82,7 @@ pub struct Large {
 
 pub enum LargeValue {
     String(Arc<Vec<u8>>),
-    Hash(Table<Field>),
+    Hash(Box<Table<Field>>),
 }
 
 /// A value to look at.
@@ -133,7 +137,9 @@ impl Keyed for Stored {
             Stored::Large(large) => {
                 let value = match &large.value {
                     LargeValue::String(string) => allocated(40) + allocated(string.capacity()),
-                    LargeValue::Hash(table) => table.memory(),
+                    LargeValue::Hash(table) => {
+                        allocated(size_of::<Table<Field>>()) + table.memory()
+                    }
                 };
                 allocated(size_of::<Large>()) + allocated(large.key.len()) + value
             }
@@ -208,7 +214,7 @@ impl Stored {
 
     /// Takes the entry out of its heap.
     pub fn loosen(self, heap: &mut Heap) -> Loose {
-        let loose = match self {
+        match self {
             Stored::Small {
                 piece,
                 key_len,
@@ -230,8 +236,7 @@ impl Stored {
                 entry: large,
                 heap: Heap::default(),
             },
-        };
-        loose
+        }
     }
 
     /// Where in the bytes of a small entry the payload begins.
@@ -333,7 +338,7 @@ impl<'a> Entry<'a> {
                                 Field::new(field.name(), field.value(), heap)
                             });
                         }
-                        LargeValue::Hash(copy)
+                        LargeValue::Hash(Box::new(copy))
                     }
                 };
                 Stored::large(key, value)
@@ -570,11 +575,11 @@ mod tests {
                 delete(&mut table, key);
                 model.strings.remove(&key);
                 model.hashes.remove(&key);
-            } else if key % 20 > 0 {
+            } else if !key.is_multiple_of(20) {
                 let value = mixed_value();
                 set(&mut table, key, &value);
                 model.strings.insert(key, value);
-                if key % 3 == 0 {
+                if key.is_multiple_of(3) {
                     let (name, patch) = (key.to_be_bytes(), mixed_value());
                     let entry = table.get_mut(table::hash_of(&name), &name).unwrap();
                     let mut string = entry.string_mut().unwrap();

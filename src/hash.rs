@@ -15,7 +15,7 @@
 //! Past either limit the hash becomes a [`Table`] of [`Field`]s and stays one.
 //!
 //! This file knows the packed bytes and how to read either form. Who owns the bytes (the key's
-//! [`crate::entry::Entry`], which holds them behind the key), and when the form changes, stands
+//! [`crate::entry::Stored`], which holds them behind the key), and when the form changes, stands
 //! there.
 //!
 //! **How Redis does it**: t_hash.c over listpack.c. A listpack also keeps integers in binary and

@@ -29,6 +29,10 @@
 //! lies behind it is still to come, whatever the table does in between. After a merge the joined
 //! slot is returned whole, so an entry may come twice, but none is missed.
 //!
+//! **The heap** (heap.rs) has the bytes of the entries, in blocks that are given back when they are left.
+//! Only the table knows where entries lie, so it moves them: with each change those of one slot, in
+//! the order of the cursor, so that none is missed.
+//!
 //! **How Redis does it**: dict.c keeps two arrays of chains while it moves entries from one to the
 //! other, a bucket with every operation, and walks them with the same cursor (`dictScan`). A write
 //! there may still allocate one array of half a gigabyte; here the largest step is one segment.

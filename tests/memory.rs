@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::io::Write;
 use std::path::Path;
 use support::process::{eventually, memory};
 use support::random::Random;
@@ -12,7 +13,7 @@ use support::{Client, Directory, Program, Server, Value, encode};
 /// Resident memory, in bytes, or None with a word about it.
 fn resident(server: &Server) -> Option<u64> {
     if !Path::new("/proc/self/status").exists() {
-        eprintln!("skipped: there is no /proc");
+        let _ = writeln!(std::io::stderr(), "skipped: there is no /proc");
         return None;
     }
     Some(memory(server.pid(), "VmRSS"))

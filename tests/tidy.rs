@@ -46,7 +46,7 @@ const LAYERS: [&[&str]; 12] = [
     &["config", "entry", "propagate", "watch"],
     &["hash"],
     &["glob", "resp", "say", "table"],
-    &["error"],
+    &["error", "heap", "malloc"],
 ];
 
 /// Lines in a file before its tests, and in a function unless its comment says `Long because`.

@@ -309,7 +309,7 @@ impl HashMut<'_> {
             for (name, value) in Hash::Packed(self.0.look().payload()).iter() {
                 table.insert(table::hash_of(name), |heap| Field::new(name, value, heap));
             }
-            self.0.set_large(LargeValue::Hash(table));
+            self.0.set_large(LargeValue::Hash(Box::new(table)));
         }
     }
 }

@@ -137,10 +137,7 @@ impl Info<'_> {
     fn memory(&mut self) {
         let clients = self.server.clients.count() * IDLE_CLIENT;
         let used = self.view.memory() + clients;
-        self.bytes(
-            "used_memory",
-            used as u64 + self.server.aof.unwritten() as u64,
-        );
+        self.bytes("used_memory", used as u64 + self.server.aof.unwritten());
         let status = read("/proc/self/status");
         let of = |name| kilobytes(&status, name);
         if let (Some(resident), Some(peak)) = (of("VmRSS"), of("VmHWM")) {
