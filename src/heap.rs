@@ -43,6 +43,9 @@ const LONG: usize = 256 * 1024;
 /// A heap with fewer bytes keeps its holes.
 const SMALL: usize = 32 * 1024;
 
+/// So many holes are looked through under the lock, at most: a tenth of a millisecond.
+const MANY_HOLES: usize = 50_000;
+
 /// Blocks, and what of them is free.
 #[derive(Default)]
 pub struct Heap {
@@ -160,6 +163,15 @@ impl Heap {
         if bytes.capacity() <= SMALL {
             self.scratch = bytes;
         }
+    }
+
+    /// Gives a piece so many bytes where it lies, if there is room; what the new ones are must be written.
+    pub fn grow(&mut self, piece: &mut Piece, len: usize) -> bool {
+        let fits = size(len) == piece.size();
+        if fits {
+            piece.len = len as u32;
+        }
+        fits
     }
 
     pub fn free(&mut self, piece: Piece) {
@@ -286,8 +298,12 @@ impl Heap {
         }
     }
 
-    /// Forgets the holes of some blocks.
+    /// Forgets the holes of some blocks; if it would take long, of all.
     fn forget_holes(&mut self, of: impl Fn(&Block) -> bool) {
+        if self.holes.iter().map(Vec::len).sum::<usize>() > MANY_HOLES {
+            self.holes = Vec::new();
+            return;
+        }
         let blocks = &self.blocks;
         for holes in &mut self.holes {
             holes.retain(|(block, _)| !of(&blocks[*block as usize]));

@@ -225,9 +225,12 @@ impl<'a> StringMut<'a> {
         }
         entry.in_place(|value| match value {
             InPlace::Small(heap, piece, start) => {
-                let len = heap.bytes(piece).len();
-                if start + offset + patch.len() <= len {
-                    heap.bytes_mut(piece)[start + offset..][..patch.len()].copy_from_slice(patch);
+                let (len, at) = (heap.bytes(piece).len(), start + offset);
+                let end = at + patch.len();
+                if end <= len || heap.grow(piece, end) {
+                    let bytes = heap.bytes_mut(piece);
+                    bytes[len.min(at)..at].fill(0);
+                    bytes[at..end].copy_from_slice(patch);
                 } else {
                     heap.edit(piece, |bytes| write_at(bytes, start, offset, patch));
                 }
