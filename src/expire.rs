@@ -62,7 +62,9 @@ pub fn sweep_for_ever(server: &Arc<Server>, store: &RwLock<Keyspace>) -> ! {
 fn give_memory_back(store: &RwLock<Keyspace>) {
     while store.read().unwrap().wants_to_leave() {
         let begin = Instant::now();
-        store.write().unwrap().leave_blocks();
+        if !store.write().unwrap().leave_blocks() {
+            break;
+        }
         std::thread::sleep(begin.elapsed() * 3);
     }
 }

@@ -170,18 +170,21 @@ impl Keyspace {
         self.dbs.iter().any(|db| db.keys.wants_to_leave())
     }
 
-    /// Moves some entries out of blocks of memory that are to be given back (heap.rs).
-    pub fn leave_blocks(&mut self) {
+    /// Moves some entries out of blocks of memory that are to be given back (heap.rs). Returns whether
+    /// there may be more to be done.
+    pub fn leave_blocks(&mut self) -> bool {
         let Some(db) = self.dbs.iter_mut().find(|db| db.keys.wants_to_leave()) else {
-            return;
+            return false;
         };
         let mut moved = 0;
         for _ in 0..SLOTS_AT_ONCE {
             match db.keys.leave_blocks() {
                 Some(bytes) if moved + bytes < BYTES_AT_ONCE => moved += bytes,
-                _ => break,
+                Some(_) => break,
+                None => return false,
             }
         }
+        true
     }
 
     /// Every key of a database, dead ones included: for dumps, which keep what time has not yet
