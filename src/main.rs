@@ -67,8 +67,10 @@ mod expire;
 mod gate;
 mod glob;
 mod hash;
+mod heap;
 mod held;
 mod listen;
+mod malloc;
 mod pubsub;
 mod say;
 mod stats;
@@ -98,6 +100,7 @@ use store::Keyspace;
 pub const STACK: usize = 256 * 1024;
 
 fn main() -> ExitCode {
+    malloc::set_up();
     let started = match Config::from_args(std::env::args_os().skip(1)) {
         Ok(Start::Serve(config, warnings)) => serve_for_ever(config, &warnings),
         Ok(Start::Help) => return print(&config::help()),

@@ -46,7 +46,7 @@ const LAYERS: [&[&str]; 12] = [
     &["config", "entry", "propagate", "watch"],
     &["hash"],
     &["gate", "glob", "resp", "say", "table"],
-    &["digest", "error", "held"],
+    &["digest", "error", "heap", "held", "malloc"],
 ];
 
 /// Lines in a file before its tests, and in a function unless its comment says `Long because`.

@@ -47,7 +47,6 @@ use crate::entry::{Entry, Value};
 use crate::resp::{Digits, write_command};
 use crate::say;
 use crate::store::Keyspace;
-use crate::table::Keyed;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -541,7 +540,7 @@ pub fn replay_sealed(manifest: &Manifest, replay: &mut Replay) -> Result<(), Str
 }
 
 /// Appends the commands that make this key.
-fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
+fn write_entry(out: &mut Vec<u8>, entry: Entry) {
     let key = entry.key();
     match entry.value() {
         Value::String(string) => write_command(out, [b"SET", key, &string].into_iter()),

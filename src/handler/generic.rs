@@ -30,11 +30,11 @@ use super::scan;
 use super::{
     ALL_KEYS, Command, Flag, NO_KEY, ONE_KEY, Rest, Run, SUBCOMMAND_KEY, Stretch, TWO_KEYS, command,
 };
+use crate::entry::Entry;
 use crate::error::Error;
 use crate::glob;
 use crate::resp::{Args, Reply};
 use crate::store::{View, ViewMut};
-use crate::table::Keyed;
 use std::cell::Cell;
 
 #[rustfmt::skip]
@@ -86,7 +86,7 @@ fn copy(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Er
     let copies = exists && (is_free(view, db, destination) || replace);
     if copies && let Some(entry) = view.get(source) {
         let mut copy = entry.copy_to(destination);
-        copy.set_deadline(entry.deadline());
+        copy.edit().set_deadline(entry.deadline());
         view.in_db(db, |view| view.insert(destination, copy));
     }
     reply.integer(copies.into());
@@ -180,7 +180,7 @@ fn keys<'a>(
     let list = move |view: &View, _: &Stretch, reply: &mut Reply| {
         // To the matcher a star alone does not fit the empty key.
         let fits = |key: &&[u8]| pattern == b"*" || glob::matches(pattern, key, false);
-        let found: Vec<&[u8]> = view.living().map(Keyed::key).filter(fits).collect();
+        let found: Vec<&[u8]> = view.living().map(Entry::key).filter(fits).collect();
         reply.bulks(&found);
         true
     };

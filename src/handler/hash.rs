@@ -22,7 +22,7 @@
 //!
 //! **How Redis does it**: t_hash.c. Its HRANDFIELD has five cases; two of them are the ones here.
 
-use crate::entry::{Entry, HashMut};
+use crate::entry::{Entry, HashMut, Loose};
 use crate::error::Error;
 use crate::glob;
 use crate::handler::args::{Cursor, integer};
@@ -381,8 +381,8 @@ fn edit<T>(
             Ok(result)
         }
         None => {
-            let mut entry = Entry::new_hash(key);
-            let mut hash = entry.hash_mut().ok_or(Error::WrongType)?;
+            let mut entry = Loose::new_hash(key);
+            let mut hash = entry.edit().hash_mut().ok_or(Error::WrongType)?;
             let result = change(&mut hash, limits)?;
             view.insert(key, entry);
             Ok(result)
@@ -398,14 +398,14 @@ mod tests {
     #[test]
     fn distinct_draws_favour_no_field() {
         for (entries, count) in [(512, 20), (512, 3), (0, 20), (0, 3)] {
-            let mut entry = Entry::new_hash(b"key");
+            let mut entry = Loose::new_hash(b"key");
             let limits = Limits { entries, value: 64 };
             for i in 0..30u8 {
-                entry.hash_mut().unwrap().set(&[i], b"", limits);
+                entry.edit().hash_mut().unwrap().set(&[i], b"", limits);
             }
             let mut times = HashMap::new();
             for _ in 0..6000 {
-                let drawn = draw_distinct(entry.hash().unwrap(), count);
+                let drawn = draw_distinct(entry.look().hash().unwrap(), count);
                 assert_eq!(drawn.len(), count);
                 for (name, _) in drawn {
                     *times.entry(name.to_vec()).or_insert(0) += 1;
@@ -419,15 +419,19 @@ mod tests {
 
     #[test]
     fn a_scan_of_a_table_returns_every_field_once() {
-        let mut entry = Entry::new_hash(b"key");
+        let mut entry = Loose::new_hash(b"key");
         let limits = Limits {
             entries: 0,
             value: 64,
         };
         for i in 0..1000u32 {
-            entry.hash_mut().unwrap().set(&i.to_be_bytes(), b"", limits);
+            entry
+                .edit()
+                .hash_mut()
+                .unwrap()
+                .set(&i.to_be_bytes(), b"", limits);
         }
-        let hash = entry.hash().unwrap();
+        let hash = entry.look().hash().unwrap();
         let (mut cursor, mut seen, mut calls) = (0, Vec::new(), 0);
         loop {
             let mut walk = scan::Walk::new(cursor, 100, 1_000);

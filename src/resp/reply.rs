@@ -17,7 +17,7 @@
 //! one must know how many will follow; where a handler fails in the middle, the batch cuts the
 //! output back to where the command began.
 //!
-//! A string of more than [`LARGE`](super::LARGE) bytes that is asked for whole is not copied, for a
+//! A string of more than 64 KiB that is asked for whole is not copied, for a
 //! megabyte takes a tenth of a millisecond, and who waits for the lock would wait for that. The output
 //! shares it with the keyspace, and it goes to the socket from where it lies:
 //!
