@@ -2,6 +2,7 @@
 # Does this server answer as Redis does? Three runs say so, each against the program that ships:
 #   1. the transcripts against our server;
 #   2. the same transcripts against redis-server, which shows that they are true;
+#      and the names of its options, all of which must be known here;
 #   3. the differential fuzz: random commands to both, replies compared byte for byte; 100,000 of
 #      them to the release build, and FUZZ_DEBUG_OPS (10,000) to the debug build, which has more
 #      assertions. FUZZ_OPS and FUZZ_SEED (tests/differential/main.rs) change that.
@@ -26,6 +27,7 @@ env -u REDIS_SERVER -u REDIS -u SIMPLE_REDIS cargo test --quiet --test transcrip
 
 echo "== transcripts against $REDIS_SERVER"
 env -u REDIS REDIS_SERVER="$REDIS_SERVER" cargo test --quiet --test transcripts -- --nocapture
+env -u REDIS REDIS_SERVER="$REDIS_SERVER" cargo test --quiet --test starting every_option
 
 for profile in release dev; do
     operations=${FUZZ_OPS:-100000}

@@ -137,7 +137,7 @@ last=$(cd "$scratch/data/appendonlydir" && ls ./*.incr.aof | tail -n 1)
 printf '*3\r\n$3\r\nSET\r\n$4\r\nhalf\r\n$100\r\nof a val' >>"$scratch/data/appendonlydir/$last"
 tell 'Nobody was told OK for it. It is cut away, and kept beside the log for who wants to look.'
 start_server
-grep -v 'ready to accept' "$scratch/log"
+grep -v 'Ready to accept' "$scratch/log"
 run EXISTS half
 run GET race
 

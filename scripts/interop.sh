@@ -12,11 +12,17 @@
 #   5. an RDB base                                → we refuse, and name the option
 #   6. redis-cli --pipe < our incr file           → into a Redis that is running
 #
+# Our files hold annotations (`#CRC:`), which the other side must pass over; and what it has appended without
+# them must be covered by our next one.
+#
+# REDIS_SERVER=path/to/valkey-server puts another server in the place of redis-server.
+#
 # Needs redis-server, redis-cli and redis-check-aof (Debian: redis-server redis-tools), and cargo
 # to build the server.
 set -eu
 . "$(dirname "$0")/support.sh"
-need redis-server redis-cli redis-check-aof sort cmp
+other=${REDIS_SERVER:-redis-server}
+need "$other" redis-cli redis-check-aof sort cmp
 
 binary=${SIMPLE_REDIS:-}
 if [ -z "$binary" ]; then
@@ -25,7 +31,7 @@ if [ -z "$binary" ]; then
     binary=$root/target/release/simple-redis
 fi
 data=$scratch/data aof=$scratch/data/appendonlydir
-redis-server --version
+"$other" --version
 
 cli() {
     redis-cli -p "$port" "$@"
@@ -50,7 +56,7 @@ ours() {
         tries=$((tries + 1))
         [ "$tries" -lt 200 ] || fail "our server was not ready after ten seconds"
         sleep 0.05
-        port=$(sed -n 's/.*ready to accept connections on port \([0-9][0-9]*\).*/\1/p' "$scratch/log")
+        port=$(sed -n 's/.*Ready to accept connections on port \([0-9][0-9]*\).*/\1/p' "$scratch/log")
     done
 }
 
@@ -59,10 +65,10 @@ redis() {
     directory=$1
     shift
     for port in $(seq $((20000 + $$ % 20000)) $((20020 + $$ % 20000))); do
-        redis-server --port "$port" --dir "$directory" --save '' --appendonly yes \
+        "$other" --port "$port" --dir "$directory" --save '' --appendonly yes \
             --aof-use-rdb-preamble no "$@" >"$scratch/log" 2>&1 &
         server=$!
-        until grep -qi 'ready to accept\|address already in use' "$scratch/log"; do
+        until grep -qi 'Ready to accept\|address already in use' "$scratch/log"; do
             kill -0 "$server" 2>/dev/null || break
             sleep 0.02
         done
@@ -165,6 +171,20 @@ valid() {
     echo "ok: redis-check-aof and --check-aof call it valid, $1"
 }
 
+# annotated FILE: it has annotations of ours, and the last of them is its last line.
+annotated() {
+    checks=$((checks + 1))
+    tail -n 1 "$1" | grep -q '^#CRC:' || fail "$1 does not end with an annotation"
+    echo "ok: $(grep -ac '^#CRC:' "$1") annotations in ${1##*/}"
+}
+
+# After which all is fsynced, and sealed.
+shutdown() {
+    cli SHUTDOWN >/dev/null
+    wait "$server" || fail "SHUTDOWN ends with an error"
+    server=
+}
+
 checks=0
 mkdir "$data"
 
@@ -172,7 +192,8 @@ echo "== 1. from us to Redis"
 ours
 write
 dump "$scratch/expected"
-stop
+shutdown
+annotated "$aof/appendonly.aof.1.incr.aof"
 valid "as we wrote it"
 cp "$aof/appendonly.aof.1.incr.aof" "$scratch/ours.incr"
 redis "$data"
@@ -184,6 +205,22 @@ dump "$scratch/expected"
 stop
 ours
 same "we on the directory in which Redis has written"
+cli SET ours again >/dev/null
+dump "$scratch/expected"
+shutdown
+annotated "$aof/appendonly.aof.1.incr.aof"
+valid "as both wrote it"
+# One bit of what Redis has written.
+checks=$((checks + 1))
+cp "$aof/appendonly.aof.1.incr.aof" "$scratch/good"
+sed 's/^late-2/mate-2/' "$scratch/good" >"$aof/appendonly.aof.1.incr.aof"
+! cmp -s "$scratch/good" "$aof/appendonly.aof.1.incr.aof" || fail "nothing of Redis's was found to be changed"
+if "$binary" --check-aof "$data" >"$scratch/check"; then fail "a flipped bit goes unseen"; fi
+grep -q 'damaged between offset' "$scratch/check" || fail "$(cat "$scratch/check")"
+cp "$scratch/good" "$aof/appendonly.aof.1.incr.aof"
+echo "ok: a flipped bit in what Redis has written is seen"
+redis "$data"
+same "redis-server on what both wrote"
 stop
 
 echo "== 3. rewritten by Redis, then by us"
@@ -198,7 +235,8 @@ same "we on a base and an incr of Redis"
 rewrite
 write 4
 dump "$scratch/expected"
-stop
+shutdown
+annotated "$aof"/*.base.aof
 valid "as we rewrote it"
 redis "$data"
 same "redis-server on our base and incr"
@@ -239,7 +277,8 @@ write
 dump "$scratch/expected"
 stop
 redis "$scratch/empty"
-cli --pipe <"$aof/appendonly.aof.1.incr.aof" | tail -1
+# An annotation is answered with an error, and changes nothing.
+cli --pipe <"$aof/appendonly.aof.1.incr.aof" 2>&1 | tail -1
 same "redis-server after redis-cli --pipe"
 stop
 

@@ -57,6 +57,6 @@ start_server() {
         tries=$((tries + 1))
         [ "$tries" -lt 200 ] || fail "the server was not ready after ten seconds"
         sleep 0.05
-        port=$(sed -n 's/.*ready to accept connections on port \([0-9][0-9]*\).*/\1/p' "$scratch/log")
+        port=$(sed -n 's/.*Ready to accept connections on port \([0-9][0-9]*\).*/\1/p' "$scratch/log")
     done
 }

@@ -28,7 +28,7 @@ use crate::client::Client;
 use crate::handler::{Command, Flag, Row};
 use crate::resp::Args;
 use crate::say;
-use crate::stats::{Count, Counters, Slow, Stats, add, unix_microseconds};
+use crate::stats::{Count, Counters, Slow, Stats, add, shorten, unix_microseconds};
 use std::ops::Range;
 
 /// The counters of one batch, which are added to the server's when it ends.
@@ -42,6 +42,8 @@ pub struct Account {
     tally: Vec<Tally>,
     /// The row of the quick commands that have run since the clock was read.
     untimed: Option<usize>,
+    /// Microseconds that the command that runs has taken before it last gave its lock back.
+    aside: u64,
     journey: Option<Box<Journey>>,
 }
 
@@ -104,7 +106,7 @@ impl Account {
             return 0;
         };
         let now = unix_microseconds();
-        let took = now.saturating_sub(self.clock);
+        let took = now.saturating_sub(self.clock) + std::mem::take(&mut self.aside);
         self.clock = now;
         self.tally_of(index).microseconds += took;
         took
@@ -138,6 +140,18 @@ impl Account {
         if let Some(journey) = &mut self.journey {
             journey.held += unix_microseconds().saturating_sub(journey.locked);
         }
+    }
+
+    /// The command that runs gives its lock back and will go on: what it has taken so far is kept.
+    pub fn set_aside(&mut self) {
+        let now = unix_microseconds();
+        self.aside += now.saturating_sub(self.clock);
+        self.clock = now;
+    }
+
+    /// It goes on without a lock; what it has waited for does not count.
+    pub fn go_on(&mut self) {
+        self.clock = unix_microseconds();
     }
 
     /// Counts a command that has just ended; returns how long it took, in microseconds, with the
@@ -259,7 +273,7 @@ pub fn add_to_slow_log(client: &Client, words: Vec<Vec<u8>>, took: u64) {
         microseconds: took,
         words,
         addr: client.public.address(),
-        name: client.public.name.lock().unwrap().clone(),
+        name: shorten(&client.public.name.lock().unwrap()),
     };
     let most = client.server.config.number("slowlog-max-len") as usize;
     let mut slow_log = client.server.stats.slow_log.lock().unwrap();

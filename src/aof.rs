@@ -10,7 +10,9 @@
 //! holds the keyspace, so the log has the order in which things happened. Before a batch's replies
 //! leave, everything appended up to the moment when its guard dropped is written: its own records,
 //! and those whose effect its reads may have seen. So `kill -9` takes back nothing that any client
-//! was told. A power cut takes at most what `appendfsync` allows.
+//! was told. A power cut takes at most what `appendfsync` allows: under `everysec`, where an fsync
+//! begins a second after the one before has begun, or when that ends, what was written within
+//! the duration of one fsync and a second, or of two fsyncs if they are longer.
 //!
 //! **Group commit.** A thread that commits takes all that is in the buffer and writes it with one call.
 //! Whoever waited for the file meanwhile finds `written` past its own position and goes. `always`
@@ -28,24 +30,29 @@
 //!
 //! **Lock order**: the turn, then file, then buffer; and buffer alone under the keyspace's lock.
 //!
-//! What happens if the disk fails is in aof/failure.rs.
+//! What happens if the disk fails is in aof/failure.rs; how a flipped bit is seen, in aof/checksum.rs.
 //!
 //! **How Redis does it**: aof.c, `flushAppendOnlyFile`, from its one thread before it sleeps. Its
 //! everysec acknowledges the first write that fails; ours does not.
 
 pub mod check;
+mod checksum;
+mod disk;
 mod failure;
 pub mod load;
 pub mod manifest;
+#[cfg(test)]
+mod power_cuts;
 pub mod rewrite;
 pub mod start;
 
 use crate::config::{Config, Fsync};
 use crate::propagate::Records;
 use crate::resp::{Digits, write_command};
+use checksum::Stretch;
+use disk::{Directory, File};
 use failure::Failures;
 use manifest::Manifest;
-use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -57,8 +64,14 @@ use std::time::{Duration, Instant};
 /// base, at every 4 MB (`aof-rewrite-incremental-fsync`).
 const SYNC_EVERY: u64 = 8 * 1024 * 1024;
 
+/// Under `everysec`, from one fsync's beginning to the next one's. One that takes longer is told.
+const SYNC_WITHIN: Duration = Duration::from_secs(1);
+
 /// How often the sync thread looks around: a disk that has room again is noticed within this.
 const TICK: Duration = Duration::from_millis(100);
+
+/// How often it looks whether the log's files are where they were.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A place in the log: bytes appended since the server started, over all its files.
 pub type Position = u64;
@@ -82,7 +95,7 @@ pub struct Aof {
     /// Why writes are refused, if they are.
     failures: Failures,
     /// The lock of the directory, while anybody holds it.
-    directory_lock: Mutex<Weak<File>>,
+    directory_lock: Mutex<Weak<Directory>>,
     /// The sync thread, which sleeps between its rounds.
     syncer: OnceLock<Thread>,
     /// Whether the log is not left alone for a second, but fsynced every [`SYNC_EVERY`] bytes.
@@ -140,8 +153,12 @@ struct Target {
     pending_end: Position,
     /// Whether a failed write may have left half a record behind `length`.
     torn: bool,
+    /// What no annotation covers yet, up to the end of `pending` (aof/checksum.rs).
+    open: Stretch,
+    /// Whether any of that is ours: what another server has left open is left as it is until then.
+    has_grown: bool,
     /// Keeps a second server out of the directory. A rewrite that is running holds it too.
-    lock: Arc<File>,
+    lock: Arc<Directory>,
 }
 
 impl Aof {
@@ -228,7 +245,7 @@ impl Aof {
         if self.written.load(Ordering::Acquire) < position {
             let mut target = self.target.lock().unwrap();
             if self.written.load(Ordering::Acquire) < position {
-                self.write(&mut target)?;
+                self.write(&mut target, Seal::IfMuch)?;
             }
         }
         if self.config.fsync() == Fsync::Always && self.durable.load(Ordering::Acquire) < position {
@@ -243,21 +260,36 @@ impl Aof {
     }
 
     /// Takes what is in the buffer and writes it, after what an earlier failure left.
-    fn write(&self, target: &mut MutexGuard<Option<Target>>) -> Result<(), String> {
+    fn write(&self, target: &mut MutexGuard<Option<Target>>, seal: Seal) -> Result<(), String> {
         // Without a file there is nothing to wait for: the log was switched off meanwhile.
         let Some(target) = target.as_mut() else {
             return Ok(());
         };
-        {
-            let mut buffer = self.buffer.lock().unwrap();
-            if target.pending.is_empty() {
-                std::mem::swap(&mut target.pending, &mut buffer.bytes);
-            } else {
-                target.pending.append(&mut buffer.bytes);
-            }
-            target.pending_end = self.position();
-        }
+        let taken = self.take(target, &mut self.buffer.lock().unwrap(), seal);
+        target.annotate(taken);
         self.write_pending(target)
+    }
+
+    /// Takes what is in the buffer, and says whether an annotation is to follow it. That is decided here,
+    /// for what is appended when the buffer is free again stands behind the annotation.
+    fn take(&self, target: &mut Target, buffer: &mut Buffer, seal: Seal) -> Taken {
+        let from = target.pending.len();
+        if from == 0 {
+            std::mem::swap(&mut target.pending, &mut buffer.bytes);
+        } else {
+            target.pending.append(&mut buffer.bytes);
+        }
+        target.pending_end = self.position();
+        let added = (target.pending.len() - from) as u64;
+        target.has_grown |= added > 0;
+        let length = target.open.length + added;
+        let is_due = target.has_grown && (seal == Seal::Now || length >= checksum::EVERY);
+        let annotate = is_due && self.config.aof_checksum.load(Ordering::Relaxed);
+        if annotate {
+            let size = checksum::size_of_annotation(length);
+            self.origin.fetch_add(size as i64, Ordering::Relaxed);
+        }
+        Taken { from, annotate }
     }
 
     fn write_pending(&self, target: &mut Target) -> Result<(), String> {
@@ -319,7 +351,9 @@ impl Aof {
             return Err(cause);
         }
         self.status.syncs_pending.store(1, Ordering::Relaxed);
+        self.failures.fsync_begins();
         let result = file.sync_data();
+        self.failures.fsync_ends();
         self.status.syncs_pending.store(0, Ordering::Relaxed);
         match result {
             Ok(()) => {
@@ -368,32 +402,47 @@ impl Aof {
     /// once a second, or at once if somebody waits in WAITAOF or a rewrite runs and there is much.
     pub fn sync_every_second(&self) -> ! {
         let _ = self.syncer.set(std::thread::current());
-        let mut last_sync = Instant::now();
+        let mut last_round = Instant::now();
+        let mut last_look = Instant::now();
         loop {
-            std::thread::park_timeout(TICK);
-            let position = self.position();
-            if self.written.load(Ordering::Acquire) < position {
+            // After an fsync that took long the next one begins at once.
+            let rest = SYNC_WITHIN.saturating_sub(last_round.elapsed());
+            std::thread::park_timeout(rest.min(TICK));
+            if last_look.elapsed() >= LOOK_EVERY {
+                self.look_for_files();
+                last_look = Instant::now();
+            }
+            let is_due = last_round.elapsed() >= SYNC_WITHIN;
+            let is_behind = self.written.load(Ordering::Acquire) < self.position();
+            // An annotation that could not be written is no record, and nobody waits for it.
+            if is_due || is_behind || self.refusal().is_some() {
                 let mut target = self.target.lock().unwrap();
                 // The operator has been told, and writers will be.
-                let _ = self.write(&mut target);
+                let _ = self.write(&mut target, Seal::when(is_due));
+            }
+            if is_due {
+                // Not when the fsync ends, or the next would be late by as much as this one takes.
+                last_round = Instant::now();
             }
             let hurry = self.hurry.swap(false, Ordering::Relaxed);
-            let due = self.config.fsync() == Fsync::Everysec
-                && last_sync.elapsed() >= Duration::from_secs(1);
+            let is_due = is_due && self.config.fsync() == Fsync::Everysec;
             let written = self.written.load(Ordering::Acquire);
-            let now = due || hurry || self.has_much_to_sync();
+            let now = is_due || hurry || self.has_much_to_sync();
             if now && self.durable.load(Ordering::Acquire) < written {
                 let _ = self.sync_to(written);
             }
-            if due {
-                last_sync = Instant::now();
-            }
         }
+    }
+
+    /// How many fsyncs took longer than a second, since CONFIG RESETSTAT.
+    pub fn delayed_syncs(&self) -> &AtomicU64 {
+        &self.failures.delayed_syncs
     }
 
     /// Tells the operator what there is to tell. For a thread that may wait for whoever reads what we print.
     pub fn tell_news(&self) {
         self.failures.tell_news();
+        disk::news().for_each(|text| crate::say::warning(format_args!("{text}")));
     }
 
     /// Writes and fsyncs everything, for SHUTDOWN. The error says what could not be saved.
@@ -406,11 +455,43 @@ impl Aof {
                 false => Ok(()),
             };
         }
-        let position = self.position();
-        self.commit(position)?;
+        let position = {
+            let mut target = self.target.lock().unwrap();
+            self.write(&mut target, Seal::Now)?;
+            self.written.load(Ordering::Acquire)
+        };
         self.sync_to(position)?;
-        // The list of files may be what is not on disk.
-        self.failures.damage().map_or(Ok(()), Err)
+        // The list of files may be what is not on disk, or the files where no start looks for them.
+        self.look_for_files();
+        self.failures.refusal().map_or(Ok(()), Err)
+    }
+
+    /// The end of the log, for `CONFIG SET appendonly no`. Whoever has appended up to here and waits in
+    /// `commit` waits for the file until all is written, and under `always` also for the turn, which does
+    /// not end before all is on the disk.
+    fn let_go(&self) {
+        // No fsync may fail any more, for it would count against a log that is off.
+        let turn = self.turn();
+        let mut guard = self.target.lock().unwrap();
+        let Some(mut target) = guard.take() else {
+            return self.failures.forget();
+        };
+        {
+            let mut buffer = self.buffer.lock().unwrap();
+            self.enabled.store(false, Ordering::Release);
+            let taken = self.take(&mut target, &mut buffer, Seal::Now);
+            *buffer = Buffer::default();
+            drop(buffer);
+            target.annotate(taken);
+        }
+        let written = self.write_pending(&mut target);
+        let end = self.position();
+        self.written.store(end, Ordering::Release);
+        drop(guard);
+        if written.is_ok() && !self.is_durable(end) {
+            let _ = self.sync_file(&target.file, end, &turn);
+        }
+        self.failures.forget();
     }
 }
 
@@ -426,7 +507,38 @@ impl Drop for Turn<'_> {
     }
 }
 
+/// Whether an annotation follows what is taken from the buffer.
+#[derive(Clone, Copy, PartialEq)]
+enum Seal {
+    /// If there is anything that none covers.
+    Now,
+    /// If that is much.
+    IfMuch,
+}
+
+impl Seal {
+    fn when(now: bool) -> Seal {
+        if now { Seal::Now } else { Seal::IfMuch }
+    }
+}
+
+/// What was taken from the buffer and has no digest yet: `pending` from here on.
+struct Taken {
+    from: usize,
+    annotate: bool,
+}
+
 impl Target {
+    /// Adds what was taken to the open stretch, and closes that if it is to be. Here and not in
+    /// [`Aof::take`], for it takes a while, and who holds the keyspace waits for the buffer.
+    fn annotate(&mut self, taken: Taken) {
+        self.open.add(&self.pending[taken.from..]);
+        if taken.annotate {
+            checksum::close(&mut self.open, &mut self.pending);
+            self.has_grown = false;
+        }
+    }
+
     /// Writes `pending`, whole or not at all; returns how many bytes that was.
     fn write_pending(&mut self) -> io::Result<u64> {
         if self.torn {

@@ -2,7 +2,7 @@
 //!
 //! A [`Batch`] runs the commands that one client has sent at once. It takes a lock when the first
 //! of them needs one and keeps it for those that follow. It exchanges it to go from reading to writing,
-//! and gives it back early for CONFIG SET and before a SUBSCRIBE:
+//! and gives it back early for CONFIG SET, before a SUBSCRIBE, and in commands that take long (long.rs):
 //!
 //! ```text
 //! GET a   GET b   PING   SET c 1   GET a   │  finish
@@ -33,6 +33,7 @@
 mod admit;
 mod dead;
 mod lock;
+mod long;
 mod replay;
 
 pub use replay::{Replayer, can_replay};
@@ -43,7 +44,7 @@ use crate::error::Error;
 use crate::handler::server::{self, shown};
 use crate::handler::{Flag, Keys, Row, Run, TABLE, transactions};
 use crate::propagate::Records;
-use crate::resp::{Args, Reply};
+use crate::resp::{Args, LONGEST, Reply};
 use crate::stats::{Count, add, shorten_words};
 use crate::store::{Keyspace, Limits, Notes, Time, View, ViewMut};
 use crate::table::{self, KnownHash};
@@ -170,7 +171,9 @@ impl<'a> Batch<'a> {
                     transaction.opens_outbox |= row.command.is(Flag::OpensOutbox);
                     // As in Redis: what EXEC will refuse need not be kept.
                     if !transaction.aborted && !client.watch_flag.load(Ordering::Relaxed) {
-                        transaction.queue.push((row.index, args.to_owned()));
+                        let args = args.to_owned();
+                        transaction.charge.add(args.memory());
+                        transaction.queue.push((row.index, args));
                     }
                     self.account.last_row = Some(row.index);
                     reply.status("QUEUED");
@@ -227,6 +230,10 @@ impl<'a> Batch<'a> {
 
     /// Runs a command that has been admitted, and accounts for it.
     fn call(&mut self, row: &'static Row, client: &mut Client, args: &mut Args, reply: &mut Reply) {
+        if row.command.is(Flag::CountsClients) && !client.in_exec {
+            self.give_back();
+            self.server.hear_out(&client.public, row.group == "pubsub");
+        }
         self.start(row, client.in_exec);
         let (begin, reply_before) = (reply.out.mark(), reply.out.len());
         let records_before = self.records.bytes.len();
@@ -274,6 +281,7 @@ impl<'a> Batch<'a> {
                 self.warm_keys(row, client.db, args);
                 handler(&self.view(client.db), args, reply)
             }
+            Run::Long(handler) => self.run_long(handler, client, args, reply),
             Run::Mixed(handler) => {
                 self.share();
                 handler(client, &self.view(client.db), args, reply)
@@ -290,7 +298,7 @@ impl<'a> Batch<'a> {
             Run::Exec => self.exec(client, reply),
             Run::Container(None) => unreachable!("arity -2: there is a subcommand, or an error"),
         };
-        if matches!(row.command.run, Run::Read(_) | Run::Mixed(_)) {
+        if row.command.reads() || matches!(row.command.run, Run::Mixed(_)) {
             self.delete_noted_if_exclusive();
         }
         result
@@ -304,7 +312,7 @@ impl<'a> Batch<'a> {
             self.time.now = self.account.clock / 1000;
         }
         match row.command.run {
-            Run::Read(_) | Run::Mixed(_) | Run::Write(_) => {}
+            Run::Read(_) | Run::Long(_) | Run::Mixed(_) | Run::Write(_) => {}
             Run::Unlocked(_) if !in_exec => {
                 self.give_back();
                 self.account.start_unlocked();
@@ -352,6 +360,8 @@ impl<'a> Batch<'a> {
             queue,
             aborted,
             writes,
+            // It counts the queue until this has run.
+            charge: _charge,
             ..
         } = client.transaction.take().ok_or(Error::ExecWithoutMulti)?;
         if writes {
@@ -379,7 +389,12 @@ impl<'a> Batch<'a> {
         reply.array(queued);
         let mut dirty = 0;
         for (index, mut args) in queue {
-            self.call(&TABLE.rows[index], client, &mut args, reply);
+            let row = &TABLE.rows[index];
+            // All that it changes is done, but nobody will read what it only asks.
+            if !reply.out.takes(0) && row.command.reads() {
+                continue;
+            }
+            self.call(row, client, &mut args, reply);
             dirty += self.dirty;
         }
         self.dirty = dirty;
@@ -436,8 +451,10 @@ impl<'a> Batch<'a> {
         }
         if !client.published.is_empty() {
             self.server.hub.send(&client.published);
-            client.published.clear();
+            client.published = Vec::new();
+            client.publishing.set(0);
         }
+        client.heard.clear();
         self.logged.clear();
         client.update_public(reply.protocol, self.account.last_row);
         self.settle(client);
@@ -456,7 +473,11 @@ impl<'a> Batch<'a> {
 
     /// Replaces the replies of all commands that are in the log by the error.
     fn retract(&mut self, error: &Error, reply: &mut Reply) {
-        let replies = std::mem::take(&mut reply.out);
+        if reply.out.is_over() {
+            // Nobody will read them.
+            return;
+        }
+        let replies = reply.out.take();
         let mut from = 0;
         for range in &self.logged {
             reply.out.append(&replies, from..range.start);
@@ -487,16 +508,17 @@ impl<'a> Batch<'a> {
             .config
             .slowlog_slower_than
             .load(Ordering::Relaxed);
-        let reply_length = reply.out.len() - done.reply_before;
+        // It may have been thrown away.
+        let reply_length = reply.out.len().saturating_sub(done.reply_before);
         let may_be_quick = done.short.is_none() && !self.each_is_shown();
         if may_be_quick && is_quick(row.command, args, reply_length, slower_than) {
             return self.account.count_untimed(row.index, done.failed);
         }
         let took = self.account.count(row.index, done.failed);
-        let (lock, logged) = (
-            self.guard.name(),
-            self.records.bytes.len() - done.records_before,
-        );
+        // Who has given the lock back meanwhile has handed over what was there before.
+        let logged = self.records.bytes.len();
+        let logged = logged.saturating_sub(done.records_before);
+        let lock = self.guard.name();
         self.account.note_step(|| Step {
             row,
             size: args.iter().map(<[u8]>::len).sum(),
@@ -523,13 +545,17 @@ impl<'a> Batch<'a> {
 fn limits(server: &Server, replaying: bool) -> Limits {
     let config = &server.config;
     let hash = crate::hash::Limits {
-        entries: config.hash_entries.load(Ordering::Relaxed),
+        // A packed hash counts its fields with 32 bits.
+        entries: config
+            .hash_entries
+            .load(Ordering::Relaxed)
+            .min(u32::MAX as usize - 1),
         value: config.hash_value.load(Ordering::Relaxed),
     };
     Limits {
         hash,
         string: if replaying {
-            usize::MAX
+            LONGEST
         } else {
             config.max_bulk.load(Ordering::Relaxed)
         },

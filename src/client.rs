@@ -18,18 +18,23 @@
 //! commands and may look into every client. Here what others may see of a client is a copy, which
 //! its thread brings up to date once a batch; so CLIENT LIST may be a batch behind.
 
+pub mod order;
+
 use crate::aof::Aof;
 use crate::config::Config;
+use crate::gate::Gate;
+use crate::held::{Charge, End, Held};
 use crate::pubsub::{Hub, Kind, Message, Outbox};
 use crate::resp::{Args, Protocol};
 use crate::stats::{Counters, Stats, Totals};
 use crate::store::Garbage;
 use crate::watch::Flag;
+use order::Turns;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What all threads share, except the data.
 pub struct Server {
@@ -59,6 +64,20 @@ pub struct Server {
     pub active_expire: AtomicBool,
 }
 
+/// One at a time of the commands that take long (batch/long.rs).
+#[derive(Default)]
+pub struct Gates {
+    /// Those that have all that they need. Who has passed waits for no lock, so one may wait here under
+    /// any.
+    pub computing: Gate,
+    /// Those that look at the keyspace. Who waits here holds no lock.
+    pub looking: Gate,
+    /// How many wait for the exclusive lock, and how many had to wait and have it since: who looks on
+    /// lets them in first.
+    pub writers: AtomicUsize,
+    pub let_in: AtomicUsize,
+}
+
 impl Server {
     /// Whether the log is being replayed, so that there is no data yet.
     pub fn is_loading(&self) -> bool {
@@ -72,11 +91,53 @@ impl Server {
             .totals(all.values().map(|client| &client.counters))
     }
 
+    /// Waits until the others have done what they have sent, or those who listen.
+    pub fn hear_out(&self, asker: &Public, listeners: bool) {
+        let others = match listeners {
+            true => self.clients.those(self.hub.listeners().into_iter()),
+            false => self.clients.everyone(),
+        };
+        order::hear_out(&others, Some(asker));
+    }
+
     /// Sets all counters to zero, for CONFIG RESETSTAT; the slow log has a reset of its own.
     pub fn reset_stats(&self) {
         let all = self.clients.all.lock().unwrap();
         self.stats
             .reset(all.values().map(|client| &client.counters));
+        self.aof.delayed_syncs().store(0, Ordering::Relaxed);
+    }
+
+    /// The work of the thread that evicts. It looks each second too, because CONFIG SET may have changed
+    /// the limit.
+    pub fn evict_for_ever(&self) -> ! {
+        self.config.clients.wake_me();
+        loop {
+            std::thread::park_timeout(Duration::from_secs(1));
+            self.evict();
+        }
+    }
+
+    /// Ends the clients that hold the most, until what the others hold is within `maxmemory-clients`.
+    fn evict(&self) {
+        let total = &self.config.clients;
+        if !total.is_over(total.bytes()) {
+            return;
+        }
+        // Without those who are leaving already: what they hold is on its way back.
+        let all = self.clients.all();
+        let mut all: Vec<(usize, Arc<Public>)> = all
+            .into_iter()
+            .map(|client| (client.held.bytes(), client))
+            .collect();
+        all.sort_unstable_by_key(|(bytes, _)| *bytes);
+        let mut sum: usize = all.iter().map(|(bytes, _)| bytes).sum();
+        while total.is_over(sum)
+            && let Some((bytes, client)) = all.pop()
+        {
+            client.kill(End::Evicted);
+            sum -= bytes;
+        }
     }
 
     /// Milliseconds since the server started; it never goes back.
@@ -88,6 +149,8 @@ impl Server {
 /// Everyone who is connected.
 #[derive(Default)]
 pub struct Clients {
+    /// Where they wait for one another.
+    pub gates: Gates,
     all: Mutex<BTreeMap<u64, Arc<Public>>>,
     last_id: AtomicU64,
 }
@@ -102,10 +165,19 @@ impl Clients {
     /// without those who have been killed and are only still leaving.
     pub fn all(&self) -> Vec<Arc<Public>> {
         let all = self.all.lock().unwrap();
-        let here = all
-            .values()
-            .filter(|client| !client.killed.load(Ordering::Acquire));
+        let here = all.values().filter(|client| !client.held.is_ended());
         here.cloned().collect()
+    }
+
+    /// The same with those who have been killed.
+    pub fn everyone(&self) -> Vec<Arc<Public>> {
+        self.all.lock().unwrap().values().cloned().collect()
+    }
+
+    /// Those of the ids who are still on it.
+    pub fn those(&self, ids: impl Iterator<Item = u64>) -> Vec<Arc<Public>> {
+        let all = self.all.lock().unwrap();
+        ids.filter_map(|id| all.get(&id).cloned()).collect()
     }
 }
 
@@ -140,8 +212,10 @@ pub struct Public {
     pub counters: Counters,
     /// Set by MONITOR at once.
     pub monitoring: AtomicBool,
-    /// To be disconnected before its next command.
-    pub killed: AtomicBool,
+    /// What it holds of the server's memory, and whether it is to be disconnected.
+    pub held: Arc<Held>,
+    /// Whether it has done what it was sent.
+    pub turns: Turns,
 }
 
 /// The socket and its two ends. Whoever needs the socket shares this handle (serve.rs).
@@ -152,13 +226,9 @@ pub struct Connection {
 }
 
 impl Public {
-    /// Ends the client from another thread: the flag keeps commands that have arrived already
-    /// from running, the shutdown wakes a thread that waits for more.
-    pub fn kill(&self) {
-        self.killed.store(true, Ordering::Release);
-        if let Some(connection) = &self.connection {
-            let _ = connection.stream.shutdown(Shutdown::Both);
-        }
+    /// Ends the client from another thread.
+    pub fn kill(&self, end: End) {
+        self.held.kill(end);
     }
 
     /// Notes that bytes have moved: `timeout` and CLIENT LIST count from here.
@@ -213,6 +283,7 @@ impl Drop for Registration {
         all.remove(&self.public.id);
         // Under the same mutex, so that nobody counts it twice or not at all.
         self.server.stats.keep(&self.public.counters);
+        self.public.turns.leave();
     }
 }
 
@@ -231,13 +302,19 @@ pub struct Client {
     pub in_exec: bool,
     /// What it watches: its flag, and database and key of each.
     pub watch_flag: Flag,
-    pub watched: Vec<(usize, Vec<u8>)>,
+    pub watched: BTreeSet<(usize, Vec<u8>)>,
     /// What it has subscribed to; the hub knows the same.
     pub channels: BTreeSet<Vec<u8>>,
     pub patterns: BTreeSet<Vec<u8>>,
+    /// What these names hold, its own, and those of the keys that it watches.
+    pub names: Charge,
     /// What it has published, and what must not be heard before the log holds all that was done before
     /// it.
     pub published: Vec<Message>,
+    /// What these hold.
+    pub publishing: Charge,
+    /// The receivers of its last message, who in this batch have been heard out (client/order.rs).
+    pub heard: Vec<u64>,
     /// From the first SUBSCRIBE or MONITOR on, all its output goes through here.
     pub outbox: Option<Arc<Outbox>>,
     pub replies: Replies,
@@ -246,7 +323,6 @@ pub struct Client {
 }
 
 /// Commands that wait for EXEC.
-#[derive(Default)]
 pub struct Transaction {
     /// Rows of the command table, and the words.
     pub queue: Vec<(usize, Args)>,
@@ -256,6 +332,21 @@ pub struct Transaction {
     pub writes: bool,
     /// Whether any of them may give the client an outbox, so that EXEC may.
     pub opens_outbox: bool,
+    /// What the queue holds.
+    pub charge: Charge,
+}
+
+impl Transaction {
+    /// With nothing in its queue yet.
+    pub fn new(held: &Arc<Held>) -> Transaction {
+        Transaction {
+            queue: Vec::new(),
+            aborted: false,
+            writes: false,
+            opens_outbox: false,
+            charge: Charge::new(held),
+        }
+    }
 }
 
 /// CLIENT REPLY: which replies the client wants.
@@ -327,6 +418,9 @@ impl Client {
 
     fn unregistered(server: &Arc<Server>, id: u64, connection: Option<Connection>) -> Client {
         let authenticated = connection.is_none() || !server.config.has_password();
+        let stream = connection.as_ref().map(|c| c.stream.clone());
+        let held = Held::new(&server.config.clients, stream);
+        let (names, publishing) = (Charge::new(&held), Charge::new(&held));
         let public = Public {
             id,
             connection,
@@ -344,7 +438,8 @@ impl Client {
             watching: AtomicUsize::new(0),
             counters: Counters::default(),
             monitoring: AtomicBool::new(false),
-            killed: AtomicBool::new(false),
+            held,
+            turns: Turns::default(),
         };
         Client {
             server: server.clone(),
@@ -355,10 +450,13 @@ impl Client {
             transaction: None,
             in_exec: false,
             watch_flag: Flag::default(),
-            watched: Vec::new(),
+            watched: BTreeSet::new(),
             channels: BTreeSet::new(),
             patterns: BTreeSet::new(),
+            names,
             published: Vec::new(),
+            publishing,
+            heard: Vec::new(),
             outbox: None,
             replies: Replies::On,
             then: Then::GoOn,
@@ -377,18 +475,27 @@ impl Client {
     }
 
     /// What it has subscribed to, of one kind.
-    pub fn names(&mut self, kind: Kind) -> &mut BTreeSet<Vec<u8>> {
+    pub fn subscribed(&mut self, kind: Kind) -> &mut BTreeSet<Vec<u8>> {
         match kind {
             Kind::Channel => &mut self.channels,
             Kind::Pattern => &mut self.patterns,
         }
     }
 
+    /// Gives the client a name, or what its library says of itself.
+    pub fn set_text(&mut self, field: impl Fn(&Public) -> &Mutex<Vec<u8>>, text: &[u8]) {
+        let mut field = field(&self.public).lock().unwrap();
+        let old = std::mem::replace(&mut *field, text.to_vec());
+        self.names.subtract(old.len());
+        self.names.add(text.len());
+    }
+
     /// Ends all its subscriptions without a word.
     pub fn unsubscribe_all(&mut self) {
         for kind in [Kind::Channel, Kind::Pattern] {
-            for name in std::mem::take(self.names(kind)) {
+            for name in std::mem::take(self.subscribed(kind)) {
                 self.server.hub.unsubscribe(kind, &name, self.public.id);
+                self.names.subtract(memory_of(&name));
             }
         }
     }
@@ -426,6 +533,12 @@ impl Client {
             public.last_command.store(index, Ordering::Relaxed);
         }
     }
+}
+
+/// Bytes of memory that a name takes that a client has subscribed to or watches: here, in the hub or in
+/// the table of those who watch, and what keeps it there.
+pub fn memory_of(name: &[u8]) -> usize {
+    2 * name.len() + 200
 }
 
 impl Drop for Client {

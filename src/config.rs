@@ -6,17 +6,18 @@
 //! CONFIG SET ───┘                      └─▶ spread(): the few that every command looks at
 //! ```
 //!
-//! A value is kept as the text that CONFIG GET answers, in a list beside the table of options,
+//! A value is kept as the bytes that CONFIG GET answers, in a list beside the table of options,
 //! under a lock that is taken by CONFIG, and by what is not done all the time, such as SELECT. What
 //! the path of every command looks at is copied from there into atomics, the fields of [`Config`].
 //!
-//! Two rooms beside this one: `options.rs` has the table, one row for each option; `start.rs`
-//! reads the command line and the file.
+//! Three rooms beside this one: `options.rs` has the table, one row for each option; `start.rs`
+//! reads the command line and the file; `include.rs` finds the files that a pattern means.
 //!
 //! **How Redis does it**: config.c. There CONFIG SET changes the variables one by one, and puts
 //! them back if one is refused; here all values are checked on a copy, which then takes the place
 //! of the old ones. There is no CONFIG REWRITE.
 
+mod include;
 mod options;
 mod start;
 
@@ -24,12 +25,16 @@ pub use options::describe;
 pub use start::help;
 
 use crate::error::Error;
+use crate::held::{self, OutputLimit, Total};
+use crate::resp::parse_integer;
 use crate::{glob, say};
 use options::{Change, Kind, OPTIONS, Row, find, target};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
-use std::sync::RwLock;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize};
+use std::sync::{Arc, RwLock};
 
 /// What the command line asks for.
 pub enum Start {
@@ -52,23 +57,11 @@ pub enum Fsync {
     No,
 }
 
-/// How much a subscriber may leave unread; zero is no limit. Of `client-output-buffer-limit` only
-/// the class `pubsub` has an effect: whoever else does not read makes its own thread wait, and the
-/// replies of one batch are all that piles up.
-#[derive(Default)]
-pub struct OutputLimit {
-    /// Bytes at which it is disconnected at once.
-    pub hard: AtomicUsize,
-    /// Bytes that it may not exceed for longer than `seconds`.
-    pub soft: AtomicUsize,
-    pub seconds: AtomicU64,
-}
-
 /// Shared by all threads.
 #[derive(Default)]
 pub struct Config {
-    /// Of each row of the table.
-    values: RwLock<Vec<String>>,
+    /// Of each row of the table. Bytes: a password or a path need not be text.
+    values: RwLock<Vec<Vec<u8>>>,
     /// The file that was read, for INFO; empty if there was none.
     pub file: PathBuf,
     /// Fields of a hash that may still be packed.
@@ -83,20 +76,25 @@ pub struct Config {
     pub maxclients: AtomicUsize,
     /// In seconds; 0: never.
     pub timeout: AtomicU64,
+    /// What a subscriber or monitor may leave unread.
     pub pubsub_output: OutputLimit,
+    /// What all clients hold, and may.
+    pub clients: Arc<Total>,
     has_password: AtomicBool,
     fsync: AtomicU8,
+    /// `aof-checksum`.
+    pub aof_checksum: AtomicBool,
 }
 
 /// What [`Config::set`] has changed.
 pub struct Changed {
     /// The options that have another value than before.
     pub names: Vec<&'static str>,
-    before: Vec<String>,
+    before: Vec<Vec<u8>>,
 }
 
 impl Config {
-    fn new(values: Vec<String>, file: PathBuf) -> Config {
+    fn new(values: Vec<Vec<u8>>, file: PathBuf) -> Config {
         let config = Config {
             file,
             ..Config::default()
@@ -107,10 +105,21 @@ impl Config {
     }
 
     /// The value of an option, as CONFIG GET answers it.
-    pub fn text(&self, name: &str) -> String {
+    fn bytes(&self, name: &str) -> Vec<u8> {
         let row = find(name).map(target);
         debug_assert!(row.is_some(), "there is no option {name}");
-        row.map_or_else(String::new, |row| self.values.read().unwrap()[row].clone())
+        row.map_or_else(Vec::new, |row| self.values.read().unwrap()[row].clone())
+    }
+
+    /// The value of an option that is text, or is only shown.
+    pub fn text(&self, name: &str) -> String {
+        String::from_utf8_lossy(&self.bytes(name)).into_owned()
+    }
+
+    /// The value of an option that is a path: `dir`, or what is in it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        let path = |name| PathBuf::from(OsString::from_vec(self.bytes(name)));
+        path("dir").join(path(name))
     }
 
     /// The value of an option that is a number, or a size in bytes.
@@ -129,8 +138,8 @@ impl Config {
     }
 
     /// The password that clients must send; empty if they need none.
-    pub fn password(&self) -> String {
-        self.text("requirepass")
+    pub fn password(&self) -> Vec<u8> {
+        self.bytes("requirepass")
     }
 
     /// Whether clients must send a password.
@@ -148,7 +157,7 @@ impl Config {
     }
 
     /// The options whose names match, with their values.
-    pub fn get(&self, pattern: &[u8]) -> Vec<(&'static str, String)> {
+    pub fn get(&self, pattern: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
         let values = self.values.read().unwrap();
         let matches = |(_, row): &(usize, &Row)| {
             !matches!(row.kind, Kind::Refused(_))
@@ -169,8 +178,6 @@ impl Config {
             let name = OPTIONS[row].name;
             let row = target(row);
             let option = &OPTIONS[row];
-            let given = std::str::from_utf8(given);
-            let given = given.map_err(|_| refused(name, "argument must be UTF-8"))?;
             let checked = option.check(given, &new[row]);
             new[row] = checked.map_err(|reason| refused(name, &reason))?;
             if new[row] != values[row]
@@ -194,9 +201,26 @@ impl Config {
         *self.values.write().unwrap() = changed.before;
     }
 
+    /// Lowers `maxclients` if the process may not open so many files, as Redis does.
+    pub fn fit_maxclients(&self) {
+        let wanted = self.maxclients.load(Relaxed);
+        if let Some(most) = most_clients().filter(|most| wanted > *most) {
+            let _ = self.set(&[(b"maxclients", most.to_string().as_bytes())]);
+            say::warning(format_args!(
+                "maxclients is {most} instead of {wanted}, for this process may not open more \
+                 files; raise that with `ulimit -n`"
+            ));
+        }
+        open_all_descriptors(self.maxclients.load(Relaxed));
+    }
+
     /// Copies what every command looks at out of the values.
-    fn spread(&self, values: &[String]) {
-        let text = |name| find(name).map_or("", |row| values[row].as_str());
+    fn spread(&self, values: &[Vec<u8>]) {
+        let text = |name| {
+            let value = find(name).map_or(&b""[..], |row| &values[row]);
+            // What is looked at as text here was checked to be text.
+            std::str::from_utf8(value).unwrap_or_default()
+        };
         let number = |name| text(name).parse::<i64>().unwrap_or_default();
         let size = |name| number(name) as usize;
         for (field, name) in [
@@ -211,23 +235,28 @@ impl Config {
         let slow = number("slowlog-log-slower-than");
         self.slowlog_slower_than.store(slow, Relaxed);
         self.timeout.store(number("timeout") as u64, Relaxed);
-        let password = text("requirepass");
-        self.has_password.store(!password.is_empty(), Relaxed);
+        let has_password = find("requirepass").is_some_and(|row| !values[row].is_empty());
+        self.has_password.store(has_password, Relaxed);
         let limits = text("client-output-buffer-limit").split(' ');
         let limits: Vec<u64> = limits
             .map(|word| word.parse().unwrap_or_default())
             .collect();
-        // All three classes are there, `pubsub hard soft seconds` last.
-        let pubsub = &self.pubsub_output;
-        pubsub.hard.store(limits[9] as usize, Relaxed);
-        pubsub.soft.store(limits[10] as usize, Relaxed);
-        pubsub.seconds.store(limits[11], Relaxed);
+        // All three classes are there: normal, slave, pubsub.
+        for (class, at) in [(&self.clients.normal, 1), (&self.pubsub_output, 9)] {
+            class.hard.store(limits[at] as usize, Relaxed);
+            class.soft.store(limits[at + 1] as usize, Relaxed);
+            class.seconds.store(limits[at + 2], Relaxed);
+        }
+        let most = clients_memory(text("maxmemory-clients"));
+        self.clients.limit.store(most, Relaxed);
         let fsync = match text("appendfsync") {
             "everysec" => Fsync::Everysec,
             "always" => Fsync::Always,
             _ => Fsync::No,
         };
         self.fsync.store(fsync as u8, Relaxed);
+        self.aof_checksum
+            .store(text("aof-checksum") == "yes", Relaxed);
         say::set_level(match text("loglevel") {
             "debug" => say::Level::Debug,
             "verbose" => say::Level::Verbose,
@@ -237,16 +266,37 @@ impl Config {
     }
 }
 
+/// Bytes of a value of `maxmemory-clients`: a percentage is one of what the process may use, or of 4 GiB
+/// where nobody tells how much that is.
+fn clients_memory(value: &str) -> usize {
+    match value.strip_suffix('%') {
+        Some(percent) => {
+            let machine = held::of_machine().unwrap_or(4 << 30) as usize;
+            machine / 100 * percent.parse::<usize>().unwrap_or_default()
+        }
+        None => value.parse().unwrap_or_default(),
+    }
+}
+
 /// Descriptors that are not clients: listeners, the log, and some to spare (Redis's number).
 const RESERVED_DESCRIPTORS: usize = 32;
 
 /// How many clients the process has descriptors for, if the system tells; std cannot ask for more.
-pub fn most_clients() -> Option<usize> {
+fn most_clients() -> Option<usize> {
     let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
     let mut lines = limits.lines();
     let files = lines.find_map(|line| line.strip_prefix("Max open files"))?;
     let soft: usize = files.split_whitespace().next()?.parse().ok()?;
     Some(soft.saturating_sub(RESERVED_DESCRIPTORS).max(1))
+}
+
+/// Opens as many descriptors as there may be clients, and closes them again. The kernel's table of them
+/// is large enough then. As it grows, accept waits for all processors to take note, up to 25 ms each time
+/// it doubles; only while the process has a single thread it need not.
+fn open_all_descriptors(most: usize) {
+    if let Ok(null) = std::fs::File::open("/dev/null") {
+        let _all: Vec<std::fs::File> = (0..most).map_while(|_| null.try_clone().ok()).collect();
+    }
 }
 
 /// The rows that CONFIG SET names, all of which may change.
@@ -271,12 +321,13 @@ fn changeable(pairs: &[(&[u8], &[u8])]) -> Result<Vec<usize>, Error> {
 }
 
 /// Why an option cannot have another value while the server runs, though the value as such is right.
-fn obstacle(option: &Row, value: &str, wanted: &str) -> Option<String> {
+fn obstacle(option: &Row, value: &[u8], wanted: &[u8]) -> Option<String> {
     if option.change == Change::Fixed {
+        let value = String::from_utf8_lossy(value);
         return Some(format!("{}; it stays '{value}'", option.summary));
     }
     let most = most_clients().filter(|_| option.name == "maxclients")?;
-    let is_too_many = wanted.parse().is_ok_and(|wanted: usize| wanted > most);
+    let is_too_many = parse_integer(wanted).is_some_and(|wanted| wanted > most as i64);
     is_too_many.then(|| {
         format!(
             "The operating system is not able to handle the specified number of clients, try with \
@@ -380,7 +431,7 @@ mod tests {
         assert_eq!(changed, Ok(vec!["hash-max-listpack-entries"]));
         assert_eq!(config.hash_entries.load(Relaxed), 6);
         let names: Vec<_> = config.get(b"Hash-max-*-entries");
-        let six = || "6".to_string();
+        let six = || b"6".to_vec();
         assert_eq!(
             names,
             [

@@ -1,11 +1,11 @@
-//! A key and its value, in one allocation where they are small.
+//! A key and its value, in one piece of memory where they are small.
 //!
 //! A million small strings are a million times what one entry costs, so an entry has no field that
-//! most keys do not use. Key and value lie side by side in one box; a deadline takes its eight
-//! bytes between them only if there is one:
+//! most keys do not use. Key and value lie side by side in one piece of the table's heap (heap.rs);
+//! a deadline takes its eight bytes between them only if there is one:
 //!
 //! ```text
-//! Small { bytes, key_len, kind, expires }           24 bytes, in a slot of the table
+//! Small { piece, key_len, kind, expires }           24 bytes, in a slot of the table
 //!           │
 //!           └──▶ ┌─────┬────────────┬───────────┐   kind      payload
 //!                │ key │ deadline   │ payload   │   Int       8 bytes, little endian
@@ -18,29 +18,50 @@
 //! not copied, and growing in place. Such a string may be shared, with replies that have not left yet
 //! (resp/reply.rs) and after COPY; who changes a shared one copies it first, under the exclusive lock.
 //!
+//! A [`Stored`] means nothing without the heap that has its piece, so whoever looks at one is given both,
+//! as an [`Entry`], and whoever changes one an [`EntryMut`]. One that is in no table has a heap of
+//! its own: [`Loose`].
+//!
 //! **How Redis does it**: object.c: an `robj` header of 16 bytes with an access time, and key, header,
 //! value and deadline apart: four allocations where a small entry has one. It copies a string for
 //! COPY and into each reply, and so can always change it where it lies.
 
 use crate::hash::{self, Field, Hash};
-use crate::resp::{Digits, LARGE, parse_integer};
-use crate::table::{self, Keyed, Table};
+use crate::heap::{Heap, Piece};
+use crate::resp::{Digits, parse_integer};
+use crate::table::{self, Held, HeldMut, Keyed, Table};
 use std::sync::Arc;
 
 mod edit;
 
 pub use edit::{HashMut, StringMut};
 
-/// A key, its value, and its deadline if it has one.
-pub enum Entry {
+/// A key, its value, and its deadline if it has one, as the table holds them.
+pub enum Stored {
     Small {
-        bytes: Box<[u8]>,
+        piece: Piece,
         key_len: u32,
         kind: Kind,
         expires: bool,
     },
     Large(Box<Large>),
 }
+
+/// An entry of the keyspace to look at.
+pub type Entry<'a> = Held<'a, Stored>;
+
+/// An entry of the keyspace to be changed.
+pub type EntryMut<'a> = HeldMut<'a, Stored>;
+
+/// An entry that is in no table: a new one that must be filled first, or one that moves.
+pub struct Loose {
+    entry: Stored,
+    heap: Heap,
+}
+
+/// Strings up to this many bytes lie in their entry's piece. A longer one has an allocation of its own
+/// that is so large that the allocator gives it back to the system when it is freed.
+const LARGE: usize = 64 * 1024;
 
 /// What the payload of a small entry is; the names are those of `OBJECT ENCODING`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,7 +82,7 @@ pub struct Large {
 
 pub enum LargeValue {
     String(Arc<Vec<u8>>),
-    Hash(Table<Field>),
+    Hash(Box<Table<Field>>),
 }
 
 /// A value to look at.
@@ -95,191 +116,287 @@ const DEADLINE: usize = size_of::<u64>();
 /// Strings up to this many bytes are `embstr` in Redis, longer ones `raw` (object.c).
 const EMBSTR_LIMIT: usize = 44;
 
-impl Keyed for Entry {
-    fn key(&self) -> &[u8] {
+impl Keyed for Stored {
+    fn key<'a>(&'a self, heap: &'a Heap) -> &'a [u8] {
         match self {
-            Entry::Small { bytes, key_len, .. } => &bytes[..*key_len as usize],
-            Entry::Large(large) => &large.key,
+            Stored::Small { piece, key_len, .. } => &heap.bytes(piece)[..*key_len as usize],
+            Stored::Large(large) => &large.key,
         }
     }
 
-    fn touch(&self) -> u8 {
+    fn piece_mut(&mut self) -> Option<&mut Piece> {
         match self {
-            Entry::Small { bytes, .. } => match &**bytes {
+            Stored::Small { piece, .. } => Some(piece),
+            Stored::Large(_) => None,
+        }
+    }
+
+    fn outside(&self) -> usize {
+        match self {
+            Stored::Small { .. } => 0,
+            Stored::Large(large) => {
+                let value = match &large.value {
+                    LargeValue::String(string) => allocated(40) + allocated(string.capacity()),
+                    LargeValue::Hash(table) => {
+                        allocated(size_of::<Table<Field>>()) + table.memory()
+                    }
+                };
+                allocated(size_of::<Large>()) + allocated(large.key.len()) + value
+            }
+        }
+    }
+
+    fn touch(&self, heap: &Heap) -> u8 {
+        match self {
+            Stored::Small { piece, .. } => match heap.bytes(piece) {
                 [first, .., last] => first ^ last,
                 short => short.len() as u8,
             },
-            Entry::Large(large) => large.key.first().copied().unwrap_or_default(),
+            Stored::Large(large) => large.key.first().copied().unwrap_or_default(),
         }
     }
 }
 
-impl Entry {
-    fn small(key: &[u8], kind: Kind, payload: &[u8]) -> Entry {
-        let bytes = [key, payload].concat().into_boxed_slice();
-        Entry::Small {
-            bytes,
+impl Stored {
+    fn small(key: &[u8], kind: Kind, payload: &[u8], heap: &mut Heap) -> Stored {
+        Stored::Small {
+            piece: heap.add(&[key, payload]),
             key_len: key.len() as u32,
             kind,
             expires: false,
         }
     }
 
-    fn large(key: &[u8], value: LargeValue) -> Entry {
-        Entry::Large(Box::new(Large {
+    fn large(key: &[u8], value: LargeValue) -> Stored {
+        Stored::Large(Box::new(Large {
             key: key.into(),
             deadline: None,
             value,
         }))
     }
 
-    /// A key with a string, stored as a number if it is one.
-    pub fn new_string(key: &[u8], value: &[u8]) -> Entry {
-        match number(value) {
-            Some(number) => Entry::small(key, Kind::Int, &number.to_le_bytes()),
-            None => Entry::new_plain_string(key, value),
+    /// A key with a string, stored as a number if it is one. If the string has an allocation of its own it
+    /// is `owned` instead of `value`, and taken if it is large.
+    pub fn new_string(
+        key: &[u8],
+        value: &[u8],
+        owned: Option<&mut Vec<u8>>,
+        heap: &mut Heap,
+    ) -> Stored {
+        match (owned, number(value)) {
+            (Some(owned), _) if owned.len() > LARGE => {
+                owned.shrink_to_fit();
+                Stored::large(key, LargeValue::String(std::mem::take(owned).into()))
+            }
+            (Some(owned), _) => Stored::new_plain_string(key, owned, heap),
+            (None, Some(number)) => Stored::small(key, Kind::Int, &number.to_le_bytes(), heap),
+            (None, None) => Stored::new_plain_string(key, value, heap),
         }
     }
 
-    /// A key with a string that is stored as the bytes it is, as Redis does with the result of
-    /// INCRBYFLOAT.
-    pub fn new_plain_string(key: &[u8], value: &[u8]) -> Entry {
+    fn new_plain_string(key: &[u8], value: &[u8], heap: &mut Heap) -> Stored {
         match plain_kind(value) {
-            Some(kind) => Entry::small(key, kind, value),
-            None => Entry::new_large_string(key, value.to_vec()),
+            Some(kind) => Stored::small(key, kind, value, heap),
+            None => Stored::large(key, LargeValue::String(value.to_vec().into())),
         }
     }
 
-    /// A key with a string that was received in an allocation of its own, which becomes the value.
-    pub fn new_large_string(key: &[u8], mut value: Vec<u8>) -> Entry {
-        value.shrink_to_fit();
-        Entry::large(key, LargeValue::String(value.into()))
-    }
-
-    /// A key with an empty string that SETRANGE or APPEND is about to fill.
-    pub fn new_raw_string(key: &[u8]) -> Entry {
-        Entry::small(key, Kind::Raw, b"")
-    }
-
-    /// A key with a hash that has no field yet.
-    pub fn new_hash(key: &[u8]) -> Entry {
-        Entry::small(key, Kind::Listpack, &hash::EMPTY)
-    }
-
-    /// The same value under another key, without a deadline.
-    pub fn copy_to(&self, key: &[u8]) -> Entry {
+    /// Frees the piece. Returns what is not small, to be freed later.
+    pub fn free(self, heap: &mut Heap) -> Option<Box<Large>> {
         match self {
-            Entry::Small { kind, .. } => Entry::small(key, *kind, self.payload()),
-            Entry::Large(large) => {
-                let value = match &large.value {
-                    LargeValue::String(string) => LargeValue::String(string.clone()),
-                    LargeValue::Hash(table) => {
-                        let mut copy = Table::new();
-                        for field in table.iter() {
-                            copy.insert(table::hash_of(field.name()), field.clone());
-                        }
-                        LargeValue::Hash(copy)
-                    }
-                };
-                Entry::large(key, value)
+            Stored::Small { piece, .. } => {
+                heap.free(piece);
+                None
             }
+            Stored::Large(large) => Some(large),
         }
     }
 
-    /// The same value and deadline under another key; a large value is moved.
-    pub fn renamed(self, key: &[u8]) -> Entry {
-        let deadline = self.deadline();
-        let mut entry = match self {
-            Entry::Large(mut large) => {
-                large.key = key.into();
-                Entry::Large(large)
+    /// Takes the entry out of its heap.
+    pub fn loosen(self, heap: &mut Heap) -> Loose {
+        match self {
+            Stored::Small {
+                piece,
+                key_len,
+                kind,
+                expires,
+            } => {
+                let mut own = Heap::default();
+                let moved = own.add(&[heap.bytes(&piece)]);
+                heap.free(piece);
+                let entry = Stored::Small {
+                    piece: moved,
+                    key_len,
+                    kind,
+                    expires,
+                };
+                Loose { entry, heap: own }
             }
-            small => small.copy_to(key),
-        };
-        entry.set_deadline(deadline);
-        entry
+            large => Loose {
+                entry: large,
+                heap: Heap::default(),
+            },
+        }
     }
 
     /// Where in the bytes of a small entry the payload begins.
     fn payload_start(key_len: u32, expires: bool) -> usize {
         key_len as usize + if expires { DEADLINE } else { 0 }
     }
+}
+
+impl Loose {
+    /// A key with a string that is stored as the bytes it is, as Redis does with the result of
+    /// INCRBYFLOAT.
+    pub fn new_plain_string(key: &[u8], value: &[u8]) -> Loose {
+        let mut heap = Heap::default();
+        let entry = Stored::new_plain_string(key, value, &mut heap);
+        Loose { entry, heap }
+    }
+
+    /// A key with an empty string that SETRANGE is about to fill.
+    pub fn new_raw_string(key: &[u8]) -> Loose {
+        let mut heap = Heap::default();
+        let entry = Stored::small(key, Kind::Raw, b"", &mut heap);
+        Loose { entry, heap }
+    }
+
+    /// A key with a hash that has no field yet.
+    pub fn new_hash(key: &[u8]) -> Loose {
+        let mut heap = Heap::default();
+        let entry = Stored::small(key, Kind::Listpack, &hash::EMPTY, &mut heap);
+        Loose { entry, heap }
+    }
+
+    pub fn look(&self) -> Entry<'_> {
+        Entry {
+            entry: &self.entry,
+            heap: &self.heap,
+        }
+    }
+
+    pub fn edit(&mut self) -> EntryMut<'_> {
+        EntryMut {
+            entry: &mut self.entry,
+            heap: &mut self.heap,
+        }
+    }
+
+    /// Puts it into the heap of a table.
+    pub fn fasten(self, heap: &mut Heap) -> Stored {
+        match self.entry {
+            Stored::Small {
+                piece,
+                key_len,
+                kind,
+                expires,
+            } => Stored::Small {
+                piece: heap.add(&[self.heap.bytes(&piece)]),
+                key_len,
+                kind,
+                expires,
+            },
+            large => large,
+        }
+    }
+
+    /// The same value and deadline under another key; a large value is moved.
+    pub fn renamed(self, key: &[u8]) -> Loose {
+        let deadline = self.look().deadline();
+        let mut loose = match self.entry {
+            Stored::Large(mut large) => {
+                large.key = key.into();
+                Loose {
+                    entry: Stored::Large(large),
+                    heap: self.heap,
+                }
+            }
+            small => Entry {
+                entry: &small,
+                heap: &self.heap,
+            }
+            .copy_to(key),
+        };
+        loose.edit().set_deadline(deadline);
+        loose
+    }
+}
+
+impl<'a> Entry<'a> {
+    /// The same value under another key, without a deadline.
+    pub fn copy_to(self, key: &[u8]) -> Loose {
+        let mut heap = Heap::default();
+        let entry = match self.entry {
+            Stored::Small { kind, .. } => Stored::small(key, *kind, self.payload(), &mut heap),
+            Stored::Large(large) => {
+                let value = match &large.value {
+                    LargeValue::String(string) => LargeValue::String(string.clone()),
+                    LargeValue::Hash(table) => {
+                        let mut copy = Table::new();
+                        for field in table.iter() {
+                            copy.insert(table::hash_of(field.name()), |heap| {
+                                Field::new(field.name(), field.value(), heap)
+                            });
+                        }
+                        LargeValue::Hash(Box::new(copy))
+                    }
+                };
+                Stored::large(key, value)
+            }
+        };
+        Loose { entry, heap }
+    }
 
     /// The payload of a small entry, with which a large one is never asked.
-    fn payload(&self) -> &[u8] {
-        match self {
-            Entry::Small {
-                bytes,
+    fn payload(self) -> &'a [u8] {
+        match self.entry {
+            Stored::Small {
+                piece,
                 key_len,
                 expires,
                 ..
-            } => &bytes[Entry::payload_start(*key_len, *expires)..],
-            Entry::Large(_) => &[],
+            } => &self.heap.bytes(piece)[Stored::payload_start(*key_len, *expires)..],
+            Stored::Large(_) => &[],
         }
     }
 
     /// When the key dies, in milliseconds of Unix time.
-    pub fn deadline(&self) -> Option<u64> {
-        match self {
-            Entry::Small { expires: false, .. } => None,
-            Entry::Small { bytes, key_len, .. } => {
+    pub fn deadline(self) -> Option<u64> {
+        match self.entry {
+            Stored::Small { expires: false, .. } => None,
+            Stored::Small { piece, key_len, .. } => {
                 let start = *key_len as usize;
-                bytes[start..]
+                self.heap.bytes(piece)[start..]
                     .first_chunk()
                     .map(|bytes| u64::from_le_bytes(*bytes))
             }
-            Entry::Large(large) => large.deadline,
-        }
-    }
-
-    /// Sets the deadline or takes it away. The store's index of them is the caller's to follow.
-    pub fn set_deadline(&mut self, deadline: Option<u64>) {
-        match self {
-            Entry::Small {
-                bytes,
-                key_len,
-                expires,
-                ..
-            } => {
-                let old = *key_len as usize..Entry::payload_start(*key_len, *expires);
-                let new = deadline.map(u64::to_le_bytes);
-                let new: &[u8] = new.as_ref().map_or(&[], |bytes| bytes);
-                if old.len() == new.len() {
-                    bytes[old].copy_from_slice(new);
-                } else {
-                    *bytes = [&bytes[..old.start], new, &bytes[old.end..]]
-                        .concat()
-                        .into();
-                    *expires = deadline.is_some();
-                }
-            }
-            Entry::Large(large) => large.deadline = deadline,
+            Stored::Large(large) => large.deadline,
         }
     }
 
     /// The value, whatever its type and form.
-    pub fn value(&self) -> Value<'_> {
-        match self {
-            Entry::Small { kind, .. } => match kind {
+    pub fn value(self) -> Value<'a> {
+        match self.entry {
+            Stored::Small { kind, .. } => match kind {
                 Kind::Int => Value::String(Str::Digits(Digits::new(self.stored_number()))),
                 Kind::Embstr | Kind::Raw => Value::String(Str::Bytes(self.payload())),
                 Kind::Listpack => Value::Hash(Hash::Packed(self.payload())),
             },
-            Entry::Large(large) => match &large.value {
+            Stored::Large(large) => match &large.value {
                 LargeValue::String(string) => Value::String(Str::Shared(string)),
                 LargeValue::Hash(table) => Value::Hash(Hash::Table(table)),
             },
         }
     }
 
-    fn stored_number(&self) -> i64 {
+    fn stored_number(self) -> i64 {
         self.payload()
             .first_chunk()
             .map_or(0, |bytes| i64::from_le_bytes(*bytes))
     }
 
     /// The string, if this is one.
-    pub fn string(&self) -> Option<Str<'_>> {
+    pub fn string(self) -> Option<Str<'a>> {
         match self.value() {
             Value::String(string) => Some(string),
             Value::Hash(_) => None,
@@ -287,7 +404,7 @@ impl Entry {
     }
 
     /// The hash, if this is one.
-    pub fn hash(&self) -> Option<Hash<'_>> {
+    pub fn hash(self) -> Option<Hash<'a>> {
         match self.value() {
             Value::Hash(hash) => Some(hash),
             Value::String(_) => None,
@@ -295,9 +412,9 @@ impl Entry {
     }
 
     /// The number that the string is.
-    pub fn number(&self) -> Option<i64> {
-        match self {
-            Entry::Small {
+    pub fn number(self) -> Option<i64> {
+        match self.entry {
+            Stored::Small {
                 kind: Kind::Int, ..
             } => Some(self.stored_number()),
             _ => self.string().and_then(|string| parse_integer(&string)),
@@ -305,7 +422,7 @@ impl Entry {
     }
 
     /// As `TYPE` answers.
-    pub fn type_name(&self) -> &'static str {
+    pub fn type_name(self) -> &'static str {
         match self.value() {
             Value::String(_) => "string",
             Value::Hash(_) => "hash",
@@ -313,131 +430,29 @@ impl Entry {
     }
 
     /// As `OBJECT ENCODING` answers.
-    pub fn encoding(&self) -> &'static str {
-        match self {
-            Entry::Small { kind, .. } => match kind {
+    pub fn encoding(self) -> &'static str {
+        match self.entry {
+            Stored::Small { kind, .. } => match kind {
                 Kind::Int => "int",
                 Kind::Embstr => "embstr",
                 Kind::Raw => "raw",
                 Kind::Listpack => "listpack",
             },
-            Entry::Large(large) => match large.value {
+            Stored::Large(large) => match large.value {
                 LargeValue::String(_) => "raw",
                 LargeValue::Hash(_) => "hashtable",
             },
         }
     }
 
-    /// Bytes that the entry has allocated, with its share of the table: an estimate for
-    /// `MEMORY USAGE`.
-    pub fn memory(&self) -> usize {
-        const SHARE: usize = (size_of::<u64>() + size_of::<Entry>()) * 3 / 2;
-        SHARE
-            + match self {
-                Entry::Small { bytes, .. } => allocated(bytes.len()),
-                Entry::Large(large) => {
-                    let value = match &large.value {
-                        LargeValue::String(string) => allocated(40) + allocated(string.capacity()),
-                        LargeValue::Hash(table) => table
-                            .iter()
-                            .map(|field| {
-                                SHARE + allocated(field.name().len() + field.value().len())
-                            })
-                            .sum(),
-                    };
-                    size_of::<Large>() + allocated(large.key.len()) + value
-                }
+    /// Bytes that the entry takes, with its share of the table.
+    pub fn memory(self) -> usize {
+        table::share::<Stored>()
+            + match self.entry {
+                Stored::Small { piece, .. } => piece.size(),
+                Stored::Large(_) => self.entry.outside(),
             }
     }
-
-    /// Whether freeing the entry may take so long that it is not to be done under a lock.
-    pub fn is_large(&self) -> bool {
-        matches!(self, Entry::Large(_))
-    }
-
-    /// Replaces the value by a string; the deadline stays. Returns what is worth freeing later.
-    pub fn set_string(&mut self, value: &[u8]) -> Option<LargeValue> {
-        match number(value) {
-            Some(number) => self.set_payload(Kind::Int, &number.to_le_bytes()),
-            None => self.set_plain_string(value),
-        }
-    }
-
-    /// Replaces the value by a string that is stored as the bytes it is.
-    fn set_plain_string(&mut self, value: &[u8]) -> Option<LargeValue> {
-        match plain_kind(value) {
-            Some(kind) => self.set_payload(kind, value),
-            None => self.set_large(LargeValue::String(value.to_vec().into())),
-        }
-    }
-
-    /// Replaces the value by a string that was received in an allocation of its own. If the old
-    /// value was about as long, and nobody shares it, `value` has its allocation in exchange, to be
-    /// used again; otherwise what is worth freeing later is returned.
-    pub fn set_large_string(&mut self, value: &mut Vec<u8>) -> Option<LargeValue> {
-        let about_as_long = value.len() / 2..=2 * value.len();
-        value.shrink_to_fit();
-        if let Entry::Large(large) = self
-            && let LargeValue::String(old) = &mut large.value
-            && about_as_long.contains(&old.len())
-            && let Some(old) = Arc::get_mut(old)
-        {
-            std::mem::swap(old, value);
-            return None;
-        }
-        self.set_large(LargeValue::String(std::mem::take(value).into()))
-    }
-
-    fn set_large(&mut self, value: LargeValue) -> Option<LargeValue> {
-        if let Entry::Large(large) = self {
-            return Some(std::mem::replace(&mut large.value, value));
-        }
-        let deadline = self.deadline();
-        *self = Entry::large(self.key(), value);
-        self.set_deadline(deadline);
-        None
-    }
-
-    fn set_payload(&mut self, new_kind: Kind, payload: &[u8]) -> Option<LargeValue> {
-        match self {
-            Entry::Small {
-                bytes,
-                key_len,
-                kind,
-                expires,
-            } => {
-                let start = Entry::payload_start(*key_len, *expires);
-                *kind = new_kind;
-                if bytes.len() == start + payload.len() {
-                    bytes[start..].copy_from_slice(payload);
-                } else {
-                    edit(bytes, |bytes| {
-                        bytes.truncate(start);
-                        bytes.reserve_exact(payload.len());
-                        bytes.extend_from_slice(payload);
-                    });
-                }
-                None
-            }
-            Entry::Large(large) => {
-                let deadline = large.deadline;
-                let small = Entry::small(&large.key, new_kind, payload);
-                let old = std::mem::replace(self, small);
-                self.set_deadline(deadline);
-                match old {
-                    Entry::Large(large) => Some(large.value),
-                    Entry::Small { .. } => None,
-                }
-            }
-        }
-    }
-}
-
-/// Changes the length of a box, which only a vector can.
-fn edit(bytes: &mut Box<[u8]>, change: impl FnOnce(&mut Vec<u8>)) {
-    let mut vec = std::mem::take(bytes).into_vec();
-    change(&mut vec);
-    *bytes = vec.into_boxed_slice();
 }
 
 /// The number as which Redis would store this string: up to twenty characters, written the one
@@ -470,32 +485,136 @@ fn allocated(size: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::HashMap;
 
     #[test]
     fn an_entry_takes_24_bytes_in_its_slot() {
-        assert_eq!(size_of::<Entry>(), 24);
+        assert_eq!(size_of::<Stored>(), 24);
     }
 
     #[test]
     fn a_value_and_a_deadline_do_not_disturb_each_other() {
         for value in [&b"7"[..], b"text", &[b'x'; 100], &vec![b'y'; LARGE + 1]] {
-            let mut entry = Entry::new_string(b"key", value);
-            entry.set_deadline(Some(99));
-            assert_eq!(&*entry.string().unwrap(), value);
+            let mut loose = Loose::new_raw_string(b"key");
+            loose.edit().set_string(value, None);
+            loose.edit().set_deadline(Some(99));
+            assert_eq!(&*loose.look().string().unwrap(), value);
             for next in [&b"12"[..], &vec![b'z'; LARGE + 5], b"short"] {
-                entry.set_string(next);
+                loose.edit().set_string(next, None);
                 assert_eq!(
-                    (&*entry.string().unwrap(), entry.deadline()),
+                    (&*loose.look().string().unwrap(), loose.look().deadline()),
                     (next, Some(99))
                 );
             }
-            entry.set_deadline(None);
-            let entry = entry.renamed(b"other");
+            loose.edit().set_deadline(None);
+            let loose = loose.renamed(b"other");
             assert_eq!(
-                (&*entry.string().unwrap(), entry.deadline()),
+                (&*loose.look().string().unwrap(), loose.look().deadline()),
                 (&b"short"[..], None)
             );
-            assert_eq!(entry.key(), b"other");
+            assert_eq!(loose.look().key(), b"other");
         }
+    }
+
+    /// What a table of entries should hold: strings, and hashes by field.
+    #[derive(Default)]
+    struct Model {
+        strings: HashMap<u32, Vec<u8>>,
+        hashes: HashMap<u32, HashMap<u32, Vec<u8>>>,
+    }
+
+    impl Model {
+        fn check(&self, table: &Table<Stored>) {
+            let counted = table.iter().map(Entry::memory).sum::<usize>();
+            assert_eq!(counted, table.memory());
+            assert_eq!(table.len(), self.strings.len() + self.hashes.len());
+            for entry in table.iter() {
+                let key = u32::from_be_bytes(entry.key().try_into().unwrap());
+                match entry.value() {
+                    Value::String(string) => assert_eq!(&*string, &self.strings[&key][..]),
+                    Value::Hash(hash) => {
+                        assert_eq!(hash.len(), self.hashes[&key].len());
+                        for (name, value) in hash.iter() {
+                            let name = u32::from_be_bytes(name.try_into().unwrap());
+                            assert_eq!(value, self.hashes[&key][&name]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn set(table: &mut Table<Stored>, key: u32, value: &[u8]) {
+        let name = key.to_be_bytes();
+        let hash = table::hash_of(&name);
+        match table.get_mut(hash, &name) {
+            Some(mut entry) => drop(entry.set_string(value, None)),
+            None => table.insert(hash, |heap| Stored::new_string(&name, value, None, heap)),
+        }
+    }
+
+    fn delete(table: &mut Table<Stored>, key: u32) {
+        let name = key.to_be_bytes();
+        table.remove(table::hash_of(&name), &name, Stored::free);
+    }
+
+    fn mixed_value() -> Vec<u8> {
+        let magnitude = 1 << table::random_below(14);
+        vec![b'a' + table::random_below(26) as u8; magnitude + table::random_below(magnitude)]
+    }
+
+    #[test]
+    fn what_is_used_is_what_a_count_finds_and_nothing_is_lost_in_moving() {
+        let mut table = Table::new();
+        let mut model = Model::default();
+        for round in 0..60_000 {
+            let key = table::random_below(600) as u32;
+            // Times of growth and times of leaving blocks.
+            let goes = if round / 10_000 % 2 == 0 { 2 } else { 8 };
+            if table::random_below(10) < goes {
+                delete(&mut table, key);
+                model.strings.remove(&key);
+                model.hashes.remove(&key);
+            } else if !key.is_multiple_of(20) {
+                let value = mixed_value();
+                set(&mut table, key, &value);
+                model.strings.insert(key, value);
+                if key.is_multiple_of(3) {
+                    let (name, patch) = (key.to_be_bytes(), mixed_value());
+                    let entry = table.get_mut(table::hash_of(&name), &name).unwrap();
+                    let mut string = entry.string_mut().unwrap();
+                    let at = string.len() / 2;
+                    string.patch(at, &patch);
+                    let string = model.strings.get_mut(&key).unwrap();
+                    string.resize(string.len().max(at + patch.len()), 0);
+                    string[at..at + patch.len()].copy_from_slice(&patch);
+                }
+            } else {
+                let name = key.to_be_bytes();
+                let hash = table::hash_of(&name);
+                if table.get(hash, &name).is_none() {
+                    table.insert(hash, |heap| Loose::new_hash(&name).fasten(heap));
+                }
+                let limits = hash::Limits {
+                    entries: 100,
+                    value: 2_000,
+                };
+                let (field, value) = (table::random_below(200) as u32, mixed_value());
+                let entry = table.get_mut(hash, &name).unwrap();
+                let mut fields = entry.hash_mut().unwrap();
+                fields.set(&field.to_be_bytes(), &value, limits);
+                let fields = model.hashes.entry(key).or_default();
+                fields.insert(field, value);
+            }
+            if round % 5_000 == 4_999 {
+                model.check(&table);
+            }
+        }
+        while table.leave_blocks().is_some() {}
+        model.check(&table);
+        for key in 0..600 {
+            delete(&mut table, key);
+        }
+        assert_eq!(table.memory(), 0);
     }
 }

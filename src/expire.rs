@@ -13,6 +13,8 @@
 //! looked at. A million keys that die at once are deleted in thousands of short steps, and the
 //! pauses leave three quarters of the time to clients, as Redis's `ACTIVE_EXPIRE_CYCLE_SLOW`.
 //!
+//! The same thread gives back memory that deleted keys have left behind, a few slots under one lock.
+//!
 //! **How Redis does it**: expire.c, `activeExpireCycle`: it has no order of deadlines and samples
 //! twenty keys at random, again and again while many of them are dead; so up to a tenth may stay.
 
@@ -52,5 +54,17 @@ pub fn sweep_for_ever(server: &Arc<Server>, store: &RwLock<Keyspace>) -> ! {
                 std::thread::sleep(begin.elapsed() * 3);
             }
         }
+        give_memory_back(store);
+    }
+}
+
+/// Finishes what changes have begun: the blocks that have become half empty are left (heap.rs).
+fn give_memory_back(store: &RwLock<Keyspace>) {
+    while store.read().unwrap().wants_to_leave() {
+        let begin = Instant::now();
+        if !store.write().unwrap().leave_blocks() {
+            break;
+        }
+        std::thread::sleep(begin.elapsed() * 3);
     }
 }

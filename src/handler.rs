@@ -10,6 +10,7 @@
 //! | [`Run`]   | gets                | lock            | logged            |
 //! |-----------|---------------------|-----------------|-------------------|
 //! | `Read`    | `&View`             | shared          | never             |
+//! | `Long`    | `&View`, again and again | shared, given back between | never |
 //! | `Write`   | `&mut ViewMut`      | exclusive       | if it changed something |
 //! | `Client`  | `&mut Client`       | none needed     | never             |
 //! | `Unlocked` | the same           | given back before | never           |
@@ -49,6 +50,7 @@ use crate::resp::{Args, Reply};
 use crate::store::{View, ViewMut};
 use std::collections::HashMap;
 use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 /// The version of Redis whose behaviour this server follows, which it reports to clients.
 pub const REDIS_VERSION: &str = "7.0.15";
@@ -61,6 +63,9 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub enum Run {
     /// Under the shared lock. It cannot change anything: `View` has no way to.
     Read(fn(&View, &Args, &mut Reply) -> Result<(), Error>),
+    /// The same, but it may take long: what it returns is done afterwards (batch/long.rs), with the lock
+    /// given back in between.
+    Long(LongHandler),
     /// Under the exclusive lock; logged if it changed something.
     Write(fn(&mut ViewMut, &mut Args, &mut Reply) -> Result<(), Error>),
     /// Without a lock, or under whichever is held: it sees its client alone, and must not block.
@@ -77,6 +82,39 @@ pub enum Run {
     Container(Option<ClientHandler>),
     /// A container that takes what names none of its subcommands itself: DEBUG.
     OpenContainer(ClientHandler),
+}
+
+/// A handler that may leave something to be done.
+pub type LongHandler =
+    for<'a> fn(&View, &'a Args, &Stretch, &mut Reply) -> Result<Option<Rest<'a>>, Error>;
+
+/// What a command that takes long has still to do.
+pub enum Rest<'a> {
+    /// To compute the reply from what it has taken out of the keyspace. It takes no lock.
+    Compute(Box<dyn FnOnce(&mut Reply) + 'a>),
+    /// To look at the keyspace, with a new view each time, until it returns true: it has replied.
+    Look(Box<Look<'a>>),
+}
+
+type Look<'a> = dyn FnMut(&View, &Stretch, &mut Reply) -> bool + 'a;
+
+/// For how long a reader looks before it gives the lock back.
+pub struct Stretch(Option<Instant>);
+
+impl Stretch {
+    /// Half a millisecond: a thousand keys or so, and no more than who waits is delayed by anyhow.
+    pub fn begin() -> Stretch {
+        Stretch(Some(Instant::now() + Duration::from_micros(500)))
+    }
+
+    /// For whoever may not give it back.
+    pub fn endless() -> Stretch {
+        Stretch(None)
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.0.is_some_and(|end| Instant::now() >= end)
+    }
 }
 
 /// What needs no keyspace is given its client.
@@ -134,6 +172,8 @@ pub enum Flag {
     WhileSubscribed,
     /// It shows or resets what is counted, so what its batch has counted so far must be there.
     ShowsCounters,
+    /// It counts or lists other clients, so what they have sent before must have been done (client/order.rs).
+    CountsClients,
     /// With no more than two arguments it never takes longer than a microsecond, if they and the
     /// answer are short (account.rs, `is_quick`).
     Quick,
@@ -192,11 +232,13 @@ impl Command {
     /// Whether it is answered while the log loads: if it neither reads nor writes data (INFO and WATCH
     /// look at what there is).
     pub fn works_while_loading(&self) -> bool {
-        let needs_data = matches!(
-            self.run,
-            Run::Read(_) | Run::Write(_) | Run::Container(None)
-        );
+        let needs_data = self.reads() || matches!(self.run, Run::Write(_) | Run::Container(None));
         !needs_data && !self.is(Flag::NotLoading)
+    }
+
+    /// Whether it looks at the data and changes nothing.
+    pub fn reads(&self) -> bool {
+        matches!(self.run, Run::Read(_) | Run::Long(_))
     }
 
     /// Whether so many words are right, the name included.

@@ -15,14 +15,15 @@
 //! Past either limit the hash becomes a [`Table`] of [`Field`]s and stays one.
 //!
 //! This file knows the packed bytes and how to read either form. Who owns the bytes (the key's
-//! [`crate::entry::Entry`], which holds them behind the key), and when the form changes, stands
+//! [`crate::entry::Stored`], which holds them behind the key), and when the form changes, stands
 //! there.
 //!
 //! **How Redis does it**: t_hash.c over listpack.c. A listpack also keeps integers in binary and
 //! can be walked backwards; ours needs neither. `OBJECT ENCODING` says `listpack` all the same:
 //! for a client it is one.
 
-use crate::table::{self, Keyed, Table};
+use crate::heap::{Heap, Piece};
+use crate::table::{self, Held, HeldMut, Keyed, Table};
 use std::ops::Range;
 
 /// How large a packed hash may become, from the configuration.
@@ -34,42 +35,61 @@ pub struct Limits {
     pub value: usize,
 }
 
-/// A field of a hash that is a table: name and value in one allocation.
-#[derive(Clone)]
+/// A field of a hash that is a table: name and value in one piece of its heap.
 pub struct Field {
-    bytes: Box<[u8]>,
+    piece: Piece,
     name_len: u32,
 }
 
 impl Field {
-    pub fn new(name: &[u8], value: &[u8]) -> Field {
-        let bytes = [name, value].concat().into_boxed_slice();
+    pub fn new(name: &[u8], value: &[u8], heap: &mut Heap) -> Field {
         Field {
-            bytes,
+            piece: heap.add(&[name, value]),
             name_len: name.len() as u32,
         }
     }
 
-    pub fn name(&self) -> &[u8] {
-        &self.bytes[..self.name_len as usize]
+    pub fn free(self, heap: &mut Heap) {
+        heap.free(self.piece);
+    }
+}
+
+impl<'a> Held<'a, Field> {
+    pub fn name(self) -> &'a [u8] {
+        self.key()
     }
 
-    pub fn value(&self) -> &[u8] {
-        &self.bytes[self.name_len as usize..]
+    pub fn value(self) -> &'a [u8] {
+        &self.heap.bytes(&self.entry.piece)[self.entry.name_len as usize..]
     }
+}
 
-    pub fn set_value(&mut self, value: &[u8]) {
-        if self.value().len() == value.len() {
-            self.bytes[self.name_len as usize..].copy_from_slice(value);
+impl HeldMut<'_, Field> {
+    pub fn set_value(self, value: &[u8]) {
+        let HeldMut { entry, heap } = self;
+        let name_len = entry.name_len as usize;
+        if heap.bytes(&entry.piece).len() - name_len == value.len() {
+            heap.bytes_mut(&entry.piece)[name_len..].copy_from_slice(value);
         } else {
-            *self = Field::new(self.name(), value);
+            heap.edit(&mut entry.piece, |bytes| {
+                bytes.truncate(name_len);
+                bytes.extend_from_slice(value);
+            });
         }
     }
 }
 
 impl Keyed for Field {
-    fn key(&self) -> &[u8] {
-        self.name()
+    fn key<'a>(&'a self, heap: &'a Heap) -> &'a [u8] {
+        &heap.bytes(&self.piece)[..self.name_len as usize]
+    }
+
+    fn piece_mut(&mut self) -> Option<&mut Piece> {
+        Some(&mut self.piece)
+    }
+
+    fn outside(&self) -> usize {
+        0
     }
 }
 
@@ -93,7 +113,9 @@ impl<'a> Hash<'a> {
     pub fn get(self, name: &[u8]) -> Option<&'a [u8]> {
         match self {
             Hash::Packed(packed) => find(packed, name).map(|found| &packed[found.value]),
-            Hash::Table(table) => table.get(table::hash_of(name), name).map(Field::value),
+            Hash::Table(table) => table
+                .get(table::hash_of(name), name)
+                .map(Held::<Field>::value),
         }
     }
 

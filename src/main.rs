@@ -1,8 +1,8 @@
 //! simple-redis: a Redis server to read in an evening and to use the same night.
 //!
 //! This is the front door. It reads the configuration, binds the port, and gives every client that
-//! knocks a thread of its own, which answers LOADING until the log has been replayed. Double frames are
-//! locks; a leaf is one under which no other is taken:
+//! knocks a thread of its own, when the log has been replayed; a replay that takes longer than [`MOMENT`]
+//! lets them in, to be told LOADING. Double frames are locks; a leaf is one under which no other is taken:
 //!
 //! ```text
 //! accept ─▶ one thread per client
@@ -16,6 +16,7 @@
 //! sync      fsync, each second or sooner ─▶ ╔═ the log's file ═════════════════╗
 //! rewrite   makes the log short again ────▶ ╚══════════════════════════════════╝
 //! reaper    frees what is large, so that nobody holds a lock for it
+//! evict     ends who holds the most, when all clients together hold too much
 //! main      starts all these, takes samples for INFO, ends clients that sleep too long
 //! ```
 //!
@@ -28,8 +29,7 @@
 //! **Reading order** is the order of the `mod` lines: [`serve`], one client's thread; [`batch`],
 //! where a command meets its lock; [`resp`], the wire; [`handler`], the command table; [`client`],
 //! what a connection remembers; [`store`], the keyspace; [`propagate`], what is to be logged; [`aof`],
-//! the log. Those, with `batch/lock.rs` and `store/view_mut.rs`, are the evening. The others are for
-//! looking up.
+//! the log. Those, with `batch/lock.rs` and `store/view_mut.rs`, are the evening.
 //!
 //! **How to read a file.** Each opens with a chapter like this one: the idea, often a drawing or an
 //! example, and *How Redis does it*, with what is simpler here and what that costs. README.md explains
@@ -60,11 +60,17 @@ mod aof;
 // For looking up.
 mod account;
 mod config;
+mod digest;
 mod entry;
 mod error;
 mod expire;
+mod gate;
 mod glob;
 mod hash;
+mod heap;
+mod held;
+mod listen;
+mod malloc;
 mod pubsub;
 mod say;
 mod stats;
@@ -75,11 +81,14 @@ use aof::rewrite::replay_sealed;
 use batch::Replayer;
 use client::{Client, Connection, Server};
 use config::{Config, Start};
+use held::End;
+use listen::Listener;
 use stats::{Stats, add};
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::Write;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::io::{ErrorKind, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock, mpsc};
@@ -91,6 +100,7 @@ use store::Keyspace;
 pub const STACK: usize = 256 * 1024;
 
 fn main() -> ExitCode {
+    malloc::set_up();
     let started = match Config::from_args(std::env::args_os().skip(1)) {
         Ok(Start::Serve(config, warnings)) => serve_for_ever(config, &warnings),
         Ok(Start::Help) => return print(&config::help()),
@@ -118,24 +128,17 @@ fn print(text: &str) -> ExitCode {
     }
 }
 
-/// Binds, accepts, loads, starts the other threads. If it cannot start, the error is one line for the operator.
+/// For so long those who knock while the log is being loaded are left waiting in the kernel's queue. Most
+/// logs are loaded by then, and a health check or a test's first command is answered, not refused.
+const MOMENT: Duration = Duration::from_millis(500);
+
+/// Binds, loads, accepts, starts the other threads. If it cannot start, the error is one line for the operator.
 fn serve_for_ever(config: Config, warnings: &[String]) -> Result<Infallible, String> {
-    let logfile = config.text("logfile");
-    if !logfile.is_empty() {
-        say::into_file(logfile.as_ref())
-            .map_err(|error| format!("cannot write to the logfile {logfile}: {error}"))?;
-    }
-    warnings
-        .iter()
-        .for_each(|warning| say::warning(format_args!("{warning}")));
-    let dir = config.text("dir");
-    std::fs::read_dir(&dir).map_err(|error| {
-        format!("cannot open the directory {dir}: {error}. Name another with --dir")
-    })?;
+    open_files(&config, warnings)?;
     let config = Arc::new(config);
-    fit_maxclients(&config);
+    config.fit_maxclients();
     // A taken port is found before the log is read, which may take long.
-    let (listeners, port) = bind(&config)?;
+    let (listeners, port) = listen::open(&config)?;
     let (reaper, garbage) = mpsc::channel();
     let server = Arc::new(Server {
         aof: aof::Aof::new(config.clone()),
@@ -153,21 +156,41 @@ fn serve_for_ever(config: Config, warnings: &[String]) -> Result<Infallible, Str
         config,
         config_changes: Mutex::default(),
     });
-    let databases = server.config.databases();
-    let store = Arc::new(RwLock::new(Keyspace::new(databases)));
+    let store = Arc::new(RwLock::new(Keyspace::new(server.config.databases())));
     spawn("reaper", move || garbage.iter().for_each(drop))?;
     server.aof.status.loading.store(true, Ordering::Relaxed);
     // Asked before there is a client who could change it.
     let has_log = server.config.flag("appendonly");
-    start_accepting(listeners, &server, &store)?;
+    let loading = start_accepting(listeners, &server, &store)?;
     if has_log {
         let keyspace = replay(&server, |replay| server.aof.start(replay))?;
         store.write().unwrap().take_over(keyspace);
     }
     server.aof.status.loading.store(false, Ordering::Relaxed);
-    say::notice(format_args!("ready to accept connections on port {port}"));
+    drop(loading);
+    say::notice(format_args!("Ready to accept connections on port {port}"));
     start_background_threads(&server, &store)?;
     keep_house(&server)
+}
+
+/// Opens the logfile, says what is to be said first, and looks whether `dir` is there.
+fn open_files(config: &Config, warnings: &[String]) -> Result<(), String> {
+    if !config.text("logfile").is_empty() {
+        let logfile = config.path("logfile");
+        say::into_file(&logfile).map_err(|error| {
+            let logfile = logfile.display();
+            format!("cannot write to the logfile {logfile}: {error}")
+        })?;
+    }
+    warnings
+        .iter()
+        .for_each(|warning| say::warning(format_args!("{warning}")));
+    let dir = config.path("dir");
+    let opened = std::fs::read_dir(&dir).map_err(|error| {
+        let dir = dir.display();
+        format!("cannot open the directory {dir}: {error}. Name another with --dir")
+    });
+    opened.map(|_| ())
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), String> {
@@ -177,18 +200,25 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), String>
         .map_err(|error| format!("cannot start the thread '{name}': {error}"))
 }
 
+/// From here on there are clients, and somebody who sees to it that they do not hold too much. But they
+/// are let in when what it returns is dropped, which says that the log is loaded, or after [`MOMENT`].
 fn start_accepting(
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     server: &Arc<Server>,
     store: &Arc<RwLock<Keyspace>>,
-) -> Result<(), String> {
-    for listener in listeners {
+) -> Result<Vec<mpsc::Sender<Infallible>>, String> {
+    let evict = server.clone();
+    spawn("evict", move || evict.evict_for_ever())?;
+    let start = |listener| {
+        let (loading, loaded) = mpsc::channel();
         let (server, store) = (server.clone(), store.clone());
         spawn("accept", move || {
+            let _ = loaded.recv_timeout(MOMENT);
             accept_for_ever(&listener, &server, &store)
         })?;
-    }
-    Ok(())
+        Ok(loading)
+    };
+    listeners.into_iter().map(start).collect()
 }
 
 fn start_background_threads(
@@ -219,99 +249,71 @@ fn replay(
     Ok(store.into_inner().unwrap())
 }
 
-/// Opens a listener for each address of `bind`; those marked with `-` may fail.
-fn bind(config: &Config) -> Result<(Vec<TcpListener>, u16), String> {
-    let mut port = config.number("port") as u16;
-    let mut listeners = Vec::new();
-    for word in config.text("bind").split_whitespace() {
-        let (address, optional) = match word.strip_prefix('-') {
-            Some(address) => (address, true),
-            None => (word, false),
-        };
-        let address = match address {
-            "*" => "0.0.0.0",
-            "::*" => "::",
-            address => address,
-        };
-        match listen(address, port) {
-            Ok(listener) => {
-                // The first listener chooses the port if it is 0, and the others follow.
-                port = listener.local_addr().map_or(port, |address| address.port());
-                listeners.push(listener);
-            }
-            Err(_) if optional => {}
-            Err(error) => {
-                return Err(format!(
-                    "cannot listen on {address} port {port}: {error}. Is another server running? \
-                     Choose another port with --port"
-                ));
-            }
-        }
-    }
-    if listeners.is_empty() {
-        return Err("no address to listen on; name one with --bind".into());
-    }
-    Ok((listeners, port))
-}
-
-fn listen(address: &str, port: u16) -> std::io::Result<TcpListener> {
-    let addresses: Vec<SocketAddr> = (address, port).to_socket_addrs()?.collect();
-    TcpListener::bind(&addresses[..])
-}
-
-/// Lowers `maxclients` if the process may not open so many files, as Redis does.
-fn fit_maxclients(config: &Config) {
-    let wanted = config.maxclients.load(Ordering::Relaxed);
-    if let Some(most) = config::most_clients().filter(|most| wanted > *most) {
-        let _ = config.set(&[(b"maxclients", most.to_string().as_bytes())]);
-        say::warning(format_args!(
-            "maxclients is {most} instead of {wanted}, for this process may not open more files; \
-             raise that with `ulimit -n`"
-        ));
-    }
-}
-
-/// Gives each client that comes a thread of its own.
-fn accept_for_ever(listener: &TcpListener, server: &Arc<Server>, store: &Arc<RwLock<Keyspace>>) {
+/// Gives each client that comes a thread of its own. To start a thread takes ten times as long as to
+/// accept a client, and the kernel lets only 128 knock (std's backlog); whom it turns away knocks again
+/// after a second, then after two, four, eight. So whoever knocks is let in first, and while nobody does
+/// one thread is started.
+fn accept_for_ever(listener: &Listener, server: &Arc<Server>, store: &Arc<RwLock<Keyspace>>) {
+    let mut waiting = VecDeque::new();
     loop {
         match listener.accept() {
-            Ok((stream, peer)) => welcome(stream, peer, server, store),
-            Err(error) => {
+            Ok((stream, peer)) => {
+                let was_empty = waiting.is_empty();
+                waiting.extend(welcome(stream, peer, server));
+                // From now on accept does not wait.
+                if !was_empty || listener.socket.set_nonblocking(true).is_ok() {
+                    continue;
+                }
+            }
+            Err(error) if waiting.is_empty() && error.kind() != ErrorKind::WouldBlock => {
                 // Usually there are no descriptors left. Trying again at once would burn a core.
                 say::warning(format_args!("cannot accept a client: {error}"));
                 thread::sleep(Duration::from_millis(100));
             }
+            Err(_) => {}
+        }
+        if let Some(client) = waiting.pop_front() {
+            start_serving(client, server, store);
+        }
+        if waiting.is_empty() {
+            // The only error is that of a closed socket.
+            let _ = listener.socket.set_nonblocking(false);
         }
     }
 }
 
-fn welcome(
-    stream: TcpStream,
-    peer: SocketAddr,
-    server: &Arc<Server>,
-    store: &Arc<RwLock<Keyspace>>,
-) {
+/// Puts a newcomer on the list of clients, or tells it why not.
+fn welcome(stream: TcpStream, peer: SocketAddr, server: &Arc<Server>) -> Option<Box<Client>> {
     add(&server.stats.connections, 1);
-    if server.clients.count() >= server.config.maxclients.load(Ordering::Relaxed) {
-        add(&server.stats.rejected_connections, 1);
-        let _ = (&stream).write_all(b"-ERR max number of clients reached\r\n");
-        return;
+    let is_full = || server.clients.count() >= server.config.maxclients.load(Ordering::Relaxed);
+    let mut is_refused = is_full();
+    if is_refused {
+        // Who has hung up is not in the way.
+        client::order::hear_out(&server.clients.everyone(), None);
+        is_refused = is_full();
     }
-    if is_stranger(&server.config, peer.ip()) {
-        add(&server.stats.rejected_connections, 1);
-        let _ = (&stream).write_all(PROTECTED.as_bytes());
-        return;
-    }
-    let Ok(local) = stream.local_addr() else {
-        return;
+    let refusal = if is_refused {
+        Some("-ERR max number of clients reached\r\n")
+    } else if listen::is_stranger(&server.config, peer.ip()) {
+        Some(listen::PROTECTED)
+    } else {
+        None
     };
+    if let Some(refusal) = refusal {
+        add(&server.stats.rejected_connections, 1);
+        let _ = (&stream).write_all(refusal.as_bytes());
+        return None;
+    }
     let connection = Connection {
+        local: listen::local_address(&stream).ok()?,
         stream: Arc::new(stream),
         peer,
-        local,
     };
     // Boxed, or each call on its way into the thread would have a copy of it on the stack.
-    let client = Box::new(Client::new(server, connection));
+    Some(Box::new(Client::new(server, connection)))
+}
+
+fn start_serving(client: Box<Client>, server: &Arc<Server>, store: &Arc<RwLock<Keyspace>>) {
     let (owner, store) = (server.clone(), store.clone());
     let thread = thread::Builder::new().stack_size(STACK);
     if let Err(error) = thread.spawn(move || serve::serve(&owner, &store, client)) {
@@ -319,29 +321,6 @@ fn welcome(
         say::warning(format_args!("cannot start a thread for a client: {error}"));
     }
 }
-
-/// Protected mode: without a password, only this machine is served.
-fn is_stranger(config: &Config, peer: IpAddr) -> bool {
-    let loopback = match peer {
-        IpAddr::V6(address) => address.to_canonical().is_loopback(),
-        IpAddr::V4(address) => address.is_loopback(),
-    };
-    !loopback && !config.has_password() && config.flag("protected-mode")
-}
-
-/// Redis's words.
-const PROTECTED: &str = "-DENIED Redis is running in protected mode because protected mode is \
-    enabled and no password is set for the default user. In this mode connections are only \
-    accepted from the loopback interface. If you want to connect from external computers to Redis \
-    you may adopt one of the following solutions: 1) Just disable protected mode sending the \
-    command 'CONFIG SET protected-mode no' from the loopback interface by connecting to Redis from \
-    the same host the server is running, however MAKE SURE Redis is not publicly accessible from \
-    internet if you do so. Use CONFIG REWRITE to make this change permanent. 2) Alternatively you \
-    can just disable the protected mode by editing the Redis configuration file, and setting the \
-    protected mode option to 'no', and then restarting the server. 3) If you started the server \
-    manually just for testing, restart it with the '--protected-mode no' option. 4) Setup a an \
-    authentication password for the default user. NOTE: You only need to do one of the above \
-    things in order for the server to start accepting connections from the outside.\r\n";
 
 /// Ten times a second: counts the time of the idle, takes the samples behind INFO's rates, tells what
 /// there is to tell of the log, and ends clients that have been silent for longer than `timeout`
@@ -358,7 +337,7 @@ fn keep_house(server: &Server) -> ! {
                 .iter()
                 .filter(|client| client.idle(server) > timeout);
             let over = silent.filter(|client| !client.is_listening());
-            over.for_each(|client| client.kill());
+            over.for_each(|client| client.kill(End::Killed));
         }
         // Afterwards, so that who was heard during this round is not idle for it.
         server.idle_clock.fetch_add(100, Ordering::Relaxed);
@@ -369,28 +348,4 @@ fn keep_house(server: &Server) -> ! {
 fn run_id() -> String {
     let random = || RandomState::new().build_hasher().finish();
     format!("{:016x}{:016x}{:08x}", random(), random(), random() as u32)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn without_a_password_only_this_machine_is_served() {
-        let config = |flags: &[&str]| match Config::from_args(flags.iter().map(|flag| flag.into()))
-        {
-            Ok(Start::Serve(config, _)) => config,
-            _ => panic!("{flags:?} are flags"),
-        };
-        let is_stranger = |config: &Config, peer: &str| is_stranger(config, peer.parse().unwrap());
-        let default = config(&[]);
-        for peer in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
-            assert!(!is_stranger(&default, peer), "{peer}");
-        }
-        for peer in ["192.0.2.1", "0.0.0.0", "2001:db8::1", "::ffff:192.0.2.1"] {
-            assert!(is_stranger(&default, peer), "{peer}");
-            assert!(!is_stranger(&config(&["--requirepass", "sesame"]), peer));
-            assert!(!is_stranger(&config(&["--protected-mode", "no"]), peer));
-        }
-    }
 }

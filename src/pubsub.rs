@@ -24,10 +24,11 @@
 //! queue at all.
 
 use crate::config::Config;
+use crate::held::{Charge, End, Held};
 use crate::resp::{Output, Protocol, Reply};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write;
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -35,8 +36,26 @@ use std::time::{Duration, Instant};
 /// A client's id, which orders the subscribers of a channel.
 type Id = u64;
 
+/// The name of a channel, or a pattern. Messages on their way share it.
+type Name = Arc<[u8]>;
+
 /// Who has subscribed to a channel or pattern.
-type Subscribers = HashMap<Vec<u8>, BTreeMap<Id, Arc<Outbox>>>;
+type Subscribers = HashMap<Name, Audience>;
+
+#[derive(Default)]
+struct Audience {
+    of: BTreeMap<Id, Arc<Outbox>>,
+    /// Their ids, once somebody has asked. Messages share it until the next one comes or goes: a thousand
+    /// PUBLISH in one EXEC, to ten thousand subscribers, are not ten million ids.
+    ids: Option<Arc<[Id]>>,
+}
+
+impl Audience {
+    fn ids(&mut self) -> Arc<[Id]> {
+        let ids = || self.of.keys().copied().collect();
+        self.ids.get_or_insert_with(ids).clone()
+    }
+}
 
 /// Who listens to what. Shared by all clients.
 #[derive(Default)]
@@ -55,10 +74,30 @@ struct State {
 
 /// A message that waits until the log holds what was done before it.
 pub struct Message {
-    channel: Vec<u8>,
+    channel: Name,
     text: Vec<u8>,
     /// Who is to hear it, and by which pattern, if not by the channel's name.
-    pub receivers: Vec<(Option<Vec<u8>>, Id)>,
+    audiences: Vec<(Option<Name>, Arc<[Id]>)>,
+}
+
+impl Message {
+    /// How many are to hear it; whoever hears it twice counts twice.
+    pub fn receivers(&self) -> usize {
+        self.audiences.iter().map(|(_, ids)| ids.len()).sum()
+    }
+
+    /// Who they are.
+    pub fn ids(&self) -> impl Iterator<Item = Id> {
+        self.audiences
+            .iter()
+            .flat_map(|(_, ids)| ids.iter().copied())
+    }
+
+    /// Bytes of memory that it takes, without what it shares.
+    pub fn memory(&self) -> usize {
+        let audiences = size_of_val(&self.audiences[..]);
+        size_of::<Message>() + self.channel.len() + self.text.len() + audiences
+    }
 }
 
 /// Messages for one client are handed over together, but not more than so many bytes for all.
@@ -92,20 +131,19 @@ impl Hub {
     ) {
         let mut state = self.state.lock().unwrap();
         confirm();
-        state
-            .of(kind)
-            .entry(name.to_vec())
-            .or_default()
-            .insert(id, to.clone());
+        let audience = state.of(kind).entry(name.into()).or_default();
+        audience.of.insert(id, to.clone());
+        audience.ids = None;
     }
 
     /// Takes a subscriber off; no message of the name reaches its queue afterwards.
     pub fn unsubscribe(&self, kind: Kind, name: &[u8], id: Id) {
         let mut state = self.state.lock().unwrap();
         let subscribers = state.of(kind);
-        if let Some(of_name) = subscribers.get_mut(name) {
-            of_name.remove(&id);
-            if of_name.is_empty() {
+        if let Some(audience) = subscribers.get_mut(name) {
+            audience.of.remove(&id);
+            audience.ids = None;
+            if audience.of.is_empty() {
                 subscribers.remove(name);
             }
         }
@@ -114,20 +152,19 @@ impl Hub {
     /// A message for all who listen to the channel now: each of its subscribers, and each of those to a
     /// pattern that it matches.
     pub fn message(&self, channel: &[u8], text: &[u8]) -> Message {
-        let state = self.state.lock().unwrap();
-        let named = state.channels.get(channel).into_iter();
-        let named = named.flat_map(BTreeMap::keys).map(|id| (None, *id));
-        let mut receivers: Vec<_> = named.collect();
-        for (pattern, subscribers) in &state.patterns {
+        let mut state = self.state.lock().unwrap();
+        let named = state.channels.get_mut(channel).into_iter();
+        let mut audiences: Vec<_> = named.map(|audience| (None, audience.ids())).collect();
+        for (pattern, audience) in &mut state.patterns {
             if crate::glob::matches(pattern, channel, false) {
-                let matching = subscribers.keys().map(|id| (Some(pattern.clone()), *id));
-                receivers.extend(matching);
+                audiences.push((Some(pattern.clone()), audience.ids()));
             }
         }
+        let known = state.channels.get_key_value(channel);
         Message {
-            channel: channel.to_vec(),
+            channel: known.map_or_else(|| channel.into(), |(name, _)| name.clone()),
             text: text.to_vec(),
-            receivers,
+            audiences,
         }
     }
 
@@ -151,7 +188,8 @@ impl Hub {
     pub fn channels(&self, pattern: Option<&[u8]>) -> Vec<Vec<u8>> {
         let state = self.state.lock().unwrap();
         let wanted = |name: &&Vec<u8>| pattern.is_none_or(|p| crate::glob::matches(p, name, false));
-        state.channels.keys().filter(wanted).cloned().collect()
+        let names = state.channels.keys().map(|name| name.to_vec());
+        names.filter(|name| wanted(&name)).collect()
     }
 
     /// How many clients have subscribed to the channel, not counting patterns.
@@ -161,7 +199,16 @@ impl Hub {
             .unwrap()
             .channels
             .get(channel)
-            .map_or(0, BTreeMap::len)
+            .map_or(0, |audience| audience.of.len())
+    }
+
+    /// Who has subscribed to anything.
+    pub fn listeners(&self) -> BTreeSet<Id> {
+        let state = self.state.lock().unwrap();
+        let all = state.channels.values().chain(state.patterns.values());
+        all.flat_map(|audience| audience.of.keys())
+            .copied()
+            .collect()
     }
 
     /// How many channels, and how many different patterns, have a subscriber.
@@ -210,18 +257,24 @@ struct Bundles {
 impl Bundles {
     /// Adds a message for those of its receivers who have not unsubscribed meanwhile.
     fn add(&mut self, message: &Message, state: &State) {
-        for receivers in message.receivers.chunk_by(|a, b| a.0 == b.0) {
-            let pattern = receivers[0].0.as_deref();
-            let subscribers = match pattern {
+        for (pattern, ids) in &message.audiences {
+            let pattern = pattern.as_deref();
+            let audience = match pattern {
                 None => state.channels.get(&message.channel),
                 Some(pattern) => state.patterns.get(pattern),
             };
-            let listens = |(_, id): &(_, Id)| Some((*id, subscribers?.get(id)?));
+            let listens = |id: &Id| Some((*id, audience?.of.get(id)?));
             let mut forms = [None, None];
-            for (id, outbox) in receivers.iter().filter_map(listens) {
+            for (id, outbox) in ids.iter().filter_map(listens) {
                 let protocol = outbox.protocol();
                 let form = &mut forms[usize::from(protocol == Protocol::Resp3)];
                 let form = form.get_or_insert_with(|| encode(message, pattern, protocol));
+                if form.len() > BUNDLE {
+                    // To put it into a bundle would be to copy it once more.
+                    self.hand_over();
+                    outbox.push(form);
+                    continue;
+                }
                 let bundle = self
                     .of
                     .entry(id)
@@ -273,13 +326,16 @@ pub struct Outbox {
     drained: Condvar,
     resp3: AtomicBool,
     config: Arc<Config>,
+    held: Arc<Held>,
 }
 
-#[derive(Default)]
 struct Queue {
     bytes: Vec<u8>,
     /// How many bytes the writer has taken out and not yet written: they count as queued.
     writing: usize,
+    /// How many it has taken out, written or not: until all are, their memory is held.
+    taken: usize,
+    charge: Charge,
     over_soft_since: Option<Instant>,
     /// While the owner's EXEC subscribes: messages, which must not come before its answer.
     held: Option<Vec<u8>>,
@@ -290,6 +346,22 @@ struct Queue {
 impl Queue {
     fn len(&self) -> usize {
         self.bytes.len() + self.writing + self.held.as_ref().map_or(0, Vec::len)
+    }
+
+    /// Lets messages in again, behind the owner's reply.
+    fn release(&mut self) {
+        let held = self.held.take().unwrap_or_default();
+        match self.bytes.is_empty() {
+            true => self.bytes = held,
+            false => self.bytes.extend_from_slice(&held),
+        }
+        self.settle();
+    }
+
+    /// Counts what it holds: to be called when that has changed.
+    fn settle(&mut self) {
+        let held = self.held.as_ref().map_or(0, Vec::capacity);
+        self.charge.set(self.bytes.capacity() + self.taken + held);
     }
 }
 
@@ -302,14 +374,29 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Outbox {
     /// An empty queue, whose writer is yet to be started ([`Outbox::write_until_closed`]).
-    pub fn new(stream: Arc<TcpStream>, protocol: Protocol, config: Arc<Config>) -> Arc<Outbox> {
+    pub fn new(
+        stream: Arc<TcpStream>,
+        protocol: Protocol,
+        config: Arc<Config>,
+        held: Arc<Held>,
+    ) -> Arc<Outbox> {
+        let queue = Queue {
+            bytes: Vec::new(),
+            writing: 0,
+            taken: 0,
+            charge: Charge::new(&held),
+            over_soft_since: None,
+            held: None,
+            closed: false,
+        };
         let outbox = Outbox {
             stream,
-            queue: Mutex::default(),
+            queue: Mutex::new(queue),
             filled: Condvar::new(),
             drained: Condvar::new(),
             resp3: AtomicBool::new(false),
             config,
+            held,
         };
         outbox.set_protocol(protocol);
         Arc::new(outbox)
@@ -341,10 +428,25 @@ impl Outbox {
                 true => queue.bytes = bytes,
                 false => queue.bytes.append(&mut bytes),
             }
-            let held = queue.held.take().unwrap_or_default();
-            queue.bytes.extend_from_slice(&held);
+            queue.release();
             self.filled.notify_one();
         }
+    }
+
+    /// Queues a part of a reply of the owner, who has called [`Outbox::hold`] and waited for room.
+    pub fn push_part(&self, part: &[u8]) {
+        let mut queue = self.queue.lock().unwrap();
+        if !queue.closed {
+            queue.bytes.extend_from_slice(part);
+            queue.settle();
+            self.filled.notify_one();
+        }
+    }
+
+    /// The reply is queued, of which the owner has pushed the parts.
+    pub fn end_reply(&self) {
+        self.queue.lock().unwrap().release();
+        self.filled.notify_one();
     }
 
     /// Holds messages back until the owner's next reply is queued.
@@ -353,53 +455,47 @@ impl Outbox {
         queue.held.get_or_insert_default();
     }
 
-    /// Queues bytes without waiting. A client whose queue is over the limit is disconnected.
+    /// Queues bytes without waiting. A client whose queue would be over the limit is disconnected.
     pub fn push(&self, bytes: &[u8]) {
         let mut queue = self.queue.lock().unwrap();
         if queue.closed {
             return;
         }
         let queue = &mut *queue;
+        let limit = &self.config.pubsub_output;
+        // Looked at first: a message of half a gigabyte is not to be copied for each who may not have it.
+        if limit.is_over_hard(queue.len() + bytes.len()) {
+            return self.disconnect(queue, End::Output);
+        }
         let end = queue.held.as_mut().unwrap_or(&mut queue.bytes);
         end.extend_from_slice(bytes);
-        self.close_if_over_limit(queue);
+        queue.settle();
+        if limit.is_over_soft(queue.len()) {
+            queue.over_soft_since.get_or_insert_with(Instant::now);
+        }
+        self.disconnect_if_over_soft_limit(queue);
         self.filled.notify_one();
     }
 
-    /// `client-output-buffer-limit pubsub`: so many bytes at once, or so many for so long.
-    fn close_if_over_limit(&self, queue: &mut Queue) {
-        let limit = &self.config.pubsub_output;
-        let (hard, soft) = (
-            limit.hard.load(Ordering::Relaxed),
-            limit.soft.load(Ordering::Relaxed),
-        );
-        let length = queue.len();
-        if soft > 0 && length > soft {
-            queue.over_soft_since.get_or_insert_with(Instant::now);
-        }
-        if self.is_over_soft_limit(queue) || (hard > 0 && length > hard) {
-            self.disconnect(queue);
+    /// Disconnects the client if a message has come over the soft limit, and the queue has been over it
+    /// since, for too long.
+    fn disconnect_if_over_soft_limit(&self, queue: &mut Queue) {
+        let (length, limit) = (queue.len(), &self.config.pubsub_output);
+        if queue.over_soft_since.is_some()
+            && limit.is_over_soft_for_long(length, &mut queue.over_soft_since)
+        {
+            self.disconnect(queue, End::Output);
         }
     }
 
-    /// Whether a message has come over the soft limit, and the queue has been over it since, for too long.
-    fn is_over_soft_limit(&self, queue: &mut Queue) -> bool {
-        let limit = &self.config.pubsub_output;
-        let soft = limit.soft.load(Ordering::Relaxed);
-        // CONFIG SET may have taken the limit away.
-        if soft == 0 || queue.len() <= soft {
-            queue.over_soft_since = None;
-        }
-        let patience = Duration::from_secs(limit.seconds.load(Ordering::Relaxed));
-        let since = queue.over_soft_since;
-        since.is_some_and(|since| since.elapsed() >= patience)
-    }
-
-    fn disconnect(&self, queue: &mut Queue) {
+    /// Ends the client. Its own thread wakes up, finds the connection at its end, and cleans up.
+    fn disconnect(&self, queue: &mut Queue, end: End) {
         queue.closed = true;
         queue.bytes = Vec::new();
-        // Its own thread wakes up, finds the connection at its end, and cleans up.
-        let _ = self.stream.shutdown(Shutdown::Both);
+        queue.held = None;
+        queue.settle();
+        self.held.kill(end);
+        self.drained.notify_one();
     }
 
     /// Waits for room, for the owner of the queue, but at most `pause`; returns whether there is.
@@ -432,11 +528,16 @@ impl Outbox {
                 let idle = |queue: &mut Queue| queue.bytes.is_empty() && !queue.closed;
                 let mut queue = self.filled.wait_while(queue, idle).unwrap();
                 queue.writing = queue.bytes.len();
+                queue.taken = queue.bytes.capacity();
                 std::mem::take(&mut queue.bytes)
             };
             if bytes.is_empty() || self.write_all(&bytes, &moved).is_err() {
                 break;
             }
+            drop(bytes);
+            let mut queue = self.queue.lock().unwrap();
+            queue.taken = 0;
+            queue.settle();
         }
         self.close();
     }
@@ -455,15 +556,16 @@ impl Outbox {
                     moved();
                     let mut queue = self.queue.lock().unwrap();
                     queue.writing = bytes.len();
-                    self.is_over_soft_limit(&mut queue);
+                    // Back under the soft limit, its time begins anew.
+                    if !self.config.pubsub_output.is_over_soft(queue.len()) {
+                        queue.over_soft_since = None;
+                    }
                     self.drained.notify_one();
                 }
                 Err(error) if matches!(error.kind(), Interrupted | TimedOut | WouldBlock) => {
                     let mut queue = self.queue.lock().unwrap();
                     if !queue.closed {
-                        if self.is_over_soft_limit(&mut queue) {
-                            self.disconnect(&mut queue);
-                        }
+                        self.disconnect_if_over_soft_limit(&mut queue);
                     } else if progress.elapsed() > PATIENCE {
                         return Err(error);
                     }

@@ -46,6 +46,10 @@ use words::split_words;
 /// A word longer than this many bytes has an allocation of its own.
 pub const LARGE: usize = 16 * 1024;
 
+/// No word and no string is longer than this many bytes, whatever the configuration and the log say:
+/// where the length of a key or of a field's name is kept, there is room for 32 bits.
+pub const LONGEST: usize = i32::MAX as usize;
+
 /// A header line, or an inline command, longer than this many bytes is an attack or a mistake.
 const MAX_LINE: usize = 64 * 1024;
 
@@ -153,6 +157,15 @@ impl Args {
     /// Hands over what [`Args::recycle`] has kept, if anything.
     pub fn take_spare(&mut self) -> Option<Vec<u8>> {
         self.has_spare().then(|| std::mem::take(&mut self.spare))
+    }
+
+    /// Bytes of memory that such a copy takes ([`Args::to_owned`]).
+    pub fn memory(&self) -> usize {
+        size_of::<Args>()
+            + self.bytes.len()
+            + size_of_val(&self.words[..])
+            + size_of_val(&self.large[..])
+            + self.large_size()
     }
 
     /// A copy that takes no more room than it needs, for the queue of a transaction.
@@ -269,7 +282,12 @@ fn read_array(reader: &mut impl BufRead, args: &mut Args, limits: Limits) -> Res
             return protocol([b"expected '$', got '", &[kind][..], b"'"].concat());
         }
         let length = match length.and_then(|length| usize::try_from(length).ok()) {
-            Some(length) if length <= limits.bulk => length,
+            Some(length) if length <= limits.bulk.min(LONGEST) => length,
+            Some(LONGEST..) if limits.strict => {
+                return protocol(
+                    "a word is longer than 2147483647 bytes, the most that this server holds",
+                );
+            }
             _ => return protocol("invalid bulk length"),
         };
         if length > LARGE && limits.stranger {
@@ -635,6 +653,31 @@ mod tests {
         ] {
             let refuses = |limits| outcome(&mut sent.as_bytes(), limits).starts_with("Protocol");
             assert!(refuses(LOG) && !refuses(WIRE), "{sent}");
+        }
+    }
+
+    /// Its length would be cut to 32 bits where it is a key.
+    #[test]
+    fn no_word_is_longer_than_there_is_room_for_its_length() {
+        let endless = Limits {
+            bulk: usize::MAX,
+            command: usize::MAX,
+            ..WIRE
+        };
+        for (length, is_refused) in [(LONGEST, false), (LONGEST + 1, true), (1 << 32, true)] {
+            let sent = format!("*2\r\n$3\r\nGET\r\n${length}\r\nk");
+            let found = outcome(&mut sent.as_bytes(), endless);
+            assert_eq!(
+                found.starts_with("Protocol"),
+                is_refused,
+                "{length}: {found}"
+            );
+            let found = outcome(&mut sent.as_bytes(), LOG);
+            assert_eq!(
+                found.starts_with("Protocol"),
+                is_refused,
+                "{length}: {found}"
+            );
         }
     }
 }

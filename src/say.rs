@@ -1,7 +1,7 @@
 //! What the operator reads: one line per event, on stdout or in `logfile`.
 //!
 //! ```text
-//! 4711:M 23 Nov 2026 07:07:51.123 * ready to accept connections on port 6379
+//! 4711:M 23 Nov 2026 07:07:51.123 * Ready to accept connections on port 6379
 //! pid   role  when, in UTC       level: . debug  - verbose  * notice  # warning
 //! ```
 //!

@@ -17,7 +17,9 @@
 //! before it reads the first reply (redis-py's pipelines do). If we wait for it to read, and it
 //! for us to read, both wait for ever. So the socket has a short write timeout, and each time it
 //! fires, what has arrived is moved into the [`Inbound`] stash, unexecuted, below the `BufReader`,
-//! up to `client-query-buffer-limit`.
+//! up to `client-query-buffer-limit`. While nothing moves in either direction each timeout is twice as
+//! long as the one before, up to [`LONGEST_PAUSE`]: a thousand clients that have stopped reading wake a
+//! thousand threads a second and not a hundred thousand. After the first byte that moves it is short again.
 //!
 //! **One socket, one handle.** Everybody who needs the socket shares an `Arc<TcpStream>`; a
 //! `try_clone` would double the descriptors, of which there are few.
@@ -33,10 +35,12 @@ mod waiting;
 use crate::batch::{Arrived, Batch};
 use crate::client::{Client, Server, Then};
 use crate::error::Error;
+use crate::handler::client::describe;
 use crate::handler::{Flag, Row, Run};
+use crate::held::{Charge, End};
 use crate::resp::{self, Limits, Reply, read_command};
 use crate::say;
-use crate::stats::Count;
+use crate::stats::{Count, add};
 use crate::store::Keyspace;
 use inbound::Inbound;
 use memory::FIRST_INPUT_BUFFER;
@@ -58,8 +62,10 @@ const BATCH_OUTPUT: usize = 64 * 1024;
 /// others would wait too long for its lock.
 const BATCH_COMMANDS: usize = crate::table::WARM;
 
-/// After this long a write that makes no progress lets the reading go on (`stash_arrived`).
-const WRITE_TIMEOUT: Duration = Duration::from_millis(10);
+/// After this long a write that makes no progress lets the reading go on (`stash_arrived`), and after
+/// this long at most, when nothing has moved for a while.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Bytes that are taken from a client without a password, while it does not read what it is told.
 const STRANGERS_STASH: usize = 1024 * 1024;
@@ -71,7 +77,7 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Box<Client>
     };
     let stream = connection.stream.clone();
     // A timeout of zero is the only one that is refused.
-    let _ = stream.set_write_timeout(Some(WRITE_TIMEOUT));
+    let _ = stream.set_write_timeout(Some(SHORTEST_PAUSE));
     let _ = stream.set_nodelay(true);
     let inbound = Inbound::new(&stream, server, &client.public);
     // On the heap, so that the stack of a thread that waits fits into two pages.
@@ -80,8 +86,9 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Box<Client>
         arrived: vec![Arrived::default()],
         arrived_count: 0,
         ran: 0,
-        reply: Reply::new(),
+        reply: Reply::watched(Charge::new(&client.public.held)),
         stream: stream.clone(),
+        pause: SHORTEST_PAUSE,
         writer: None,
         client,
         server,
@@ -95,6 +102,7 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Box<Client>
         ));
     }
     let lingers = end.is_ok() && !session.is_killed();
+    session.tell_end();
     // When the client sees the end of the connection, its place is free for another.
     session.leave();
     if lingers {
@@ -115,6 +123,8 @@ struct Session<'a> {
     /// Replies that have not left yet.
     reply: Reply,
     stream: Arc<TcpStream>,
+    /// The socket's write timeout.
+    pause: Duration,
     /// The thread that empties the client's outbox, if it has one.
     writer: Option<JoinHandle<()>>,
     server: &'a Arc<Server>,
@@ -127,6 +137,7 @@ impl Session<'_> {
             if self.ran == self.arrived_count {
                 // Nothing is left to be run: wait for the next command, with nothing held.
                 self.rest()?;
+                self.reader.get_mut().forget_handed_up();
                 let first = &mut self.arrived[0];
                 match read_command(&mut self.reader, &mut first.args, limits(&self.client)) {
                     // Its place still has the row of the first command before: mostly the same again.
@@ -151,7 +162,23 @@ impl Session<'_> {
     /// found its queue over the limit.
     fn is_killed(&self) -> bool {
         let outbox = self.client.outbox.as_ref();
-        self.client.public.killed.load(Ordering::Acquire) || outbox.is_some_and(|o| o.is_closed())
+        self.client.public.held.is_ended() || outbox.is_some_and(|o| o.is_closed())
+    }
+
+    /// Tells the operator of a client that was ended for what it held, in Redis's words.
+    fn tell_end(&self) {
+        let text = || describe(&self.client.public, &self.client);
+        match self.client.public.held.end() {
+            Some(End::Output) => say::warning(format_args!(
+                "Client {} scheduled to be closed ASAP for overcoming of output buffer limits.",
+                text()
+            )),
+            Some(End::Evicted) => {
+                add(&self.server.stats.evicted_clients, 1);
+                say::notice(format_args!("Evicting client: {}", text()));
+            }
+            Some(End::Killed) | None => {}
+        }
     }
 
     /// Takes the commands that lie whole in the buffer. What does not is left untouched, and so
@@ -255,10 +282,23 @@ impl Session<'_> {
         if let Some(outbox) = &self.client.outbox {
             // Without a reply too: confirmations are in the queue already, and who does not read them
             // must not go on asking for more.
-            while !outbox.wait_for_room(WRITE_TIMEOUT) {
-                self.reader.get_mut().stash_arrived(limit)?;
+            self.reader.get_mut().wait_for_room(outbox, limit)?;
+            if sent <= BATCH_OUTPUT {
+                outbox.push_reply(&self.reply.out);
+            } else {
+                // Piece by piece, or its memory would be needed twice, and that of shared values at all.
+                outbox.hold();
+                for part in self
+                    .reply
+                    .out
+                    .pieces()
+                    .flat_map(|piece| piece.chunks(BATCH_OUTPUT))
+                {
+                    self.reader.get_mut().wait_for_room(outbox, limit)?;
+                    outbox.push_part(part);
+                }
+                outbox.end_reply();
             }
-            outbox.push_reply(&self.reply.out);
         } else if sent == 0 {
             return Ok(());
         } else {
@@ -277,6 +317,8 @@ impl Session<'_> {
         if let Some(outbox) = self.client.outbox.clone() {
             let thread = std::thread::Builder::new().stack_size(crate::STACK);
             let (public, server) = (self.client.public.clone(), self.server.clone());
+            // The owner's reading waits for no write from now on, and the writer need not wake for it.
+            let _ = self.stream.set_write_timeout(Some(LONGEST_PAUSE));
             let write = move || outbox.write_until_closed(|| public.note_output(&server));
             self.writer = Some(thread.spawn(write)?);
         }
@@ -285,21 +327,53 @@ impl Session<'_> {
 
     /// Writes all replies. Whenever the peer has not read for a while, what it has sent is read.
     fn write_all(&mut self, limit: usize) -> io::Result<()> {
+        let mut sent = 0;
+        let mut over_since = None;
+        while !self.write_on(&mut sent)? {
+            self.give_back_what_has_run();
+            self.reply.out.count_again();
+            let (held, unread) = (&self.client.public.held, self.reply.out.len() - sent);
+            let normal = held.normal();
+            if normal.is_over_hard(unread) || normal.is_over_soft_for_long(unread, &mut over_since)
+            {
+                held.kill(End::Output);
+            }
+            let moved = self.reader.get_mut().stash_arrived(limit)?;
+            self.set_pause(next_pause(self.pause, moved))?;
+        }
+        Ok(())
+    }
+
+    /// Writes the replies from byte `sent` on, until all have left, or the peer has read nothing for a
+    /// while; returns whether all have.
+    fn write_on(&mut self, sent: &mut usize) -> io::Result<bool> {
         let mut pieces: Vec<IoSlice> = self.reply.out.pieces().map(IoSlice::new).collect();
         let mut rest = &mut pieces[..];
+        IoSlice::advance_slices(&mut rest, *sent);
         while !rest.is_empty() {
             match (&*self.stream).write_vectored(rest) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(count) => {
                     IoSlice::advance_slices(&mut rest, count);
+                    *sent += count;
                     self.client.public.touch(self.server);
+                    if self.pause != SHORTEST_PAUSE {
+                        self.pause = SHORTEST_PAUSE;
+                        self.stream.set_write_timeout(Some(self.pause))?;
+                    }
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if is_timeout(&error) => {
-                    self.reader.get_mut().stash_arrived(limit)?;
-                }
+                Err(error) if is_timeout(&error) => return Ok(false),
                 Err(error) => return Err(error),
             }
+        }
+        Ok(true)
+    }
+
+    fn set_pause(&mut self, pause: Duration) -> io::Result<()> {
+        if self.pause != pause {
+            self.pause = pause;
+            self.stream.set_write_timeout(Some(pause))?;
         }
         Ok(())
     }
@@ -343,6 +417,15 @@ fn limits(client: &Client) -> Limits {
         command: config.query_buffer_limit.load(Ordering::Relaxed),
         stranger: client.owes_password(),
         strict: false,
+    }
+}
+
+/// How long to wait for the peer the next time, when so many bytes have come from it this time, and it
+/// has read nothing.
+fn next_pause(pause: Duration, moved: Option<usize>) -> Duration {
+    match moved {
+        Some(1..) => SHORTEST_PAUSE,
+        _ => LONGEST_PAUSE.min(2 * pause),
     }
 }
 

@@ -25,10 +25,14 @@ use std::time::{Instant, SystemTime};
 /// Counters since the start, or since CONFIG RESETSTAT.
 #[derive(Default)]
 pub struct Stats {
+    /// Unix time in seconds.
+    pub started: u64,
     /// Accepted, those that were then rejected included.
     pub connections: AtomicU64,
     pub rejected_connections: AtomicU64,
     pub expired_keys: AtomicU64,
+    /// Clients that were ended because all together held too much.
+    pub evicted_clients: AtomicU64,
     /// What the clients that have left had counted.
     left: Counters,
     /// What all clients had counted at the last CONFIG RESETSTAT.
@@ -98,6 +102,7 @@ impl Stats {
     pub fn new(commands: usize) -> Stats {
         let of_commands = (0..commands).map(|_| OfCommand::default()).collect();
         Stats {
+            started: unix_microseconds() / 1_000_000,
             of_commands,
             ..Stats::default()
         }
@@ -125,6 +130,7 @@ impl Stats {
             &self.connections,
             &self.rejected_connections,
             &self.expired_keys,
+            &self.evicted_clients,
         ];
         let of_commands = self.of_commands.iter();
         let of_commands =
@@ -196,7 +202,7 @@ pub struct Slow {
     pub microseconds: u64,
     /// See [`shorten_words`].
     pub words: Vec<Vec<u8>>,
-    /// The client's address and name.
+    /// The client's address, and as much of its name as of a word.
     pub addr: String,
     pub name: Vec<u8>,
 }
@@ -230,7 +236,8 @@ pub fn shorten_words(words: &[&[u8]]) -> Vec<Vec<u8>> {
     kept
 }
 
-fn shorten(word: &[u8]) -> Vec<u8> {
+/// As much of a word, or of a client's name.
+pub fn shorten(word: &[u8]) -> Vec<u8> {
     match word.split_at_checked(MOST_BYTES) {
         Some((shown, rest)) if !rest.is_empty() => {
             [shown, format!("... ({} more bytes)", rest.len()).as_bytes()].concat()

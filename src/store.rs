@@ -33,10 +33,10 @@ mod ahead;
 mod notes;
 mod view_mut;
 
-use crate::entry::{Entry, Str};
+use crate::entry::{Entry, Large, Loose, Stored, Str};
 use crate::error::Error;
 use crate::hash::{self, Hash};
-use crate::table::{self, Keyed, KnownHash, Table};
+use crate::table::{self, KnownHash, Table};
 use crate::watch::{Flag, Watchers};
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -45,21 +45,23 @@ pub use notes::{Expired, Notes};
 pub use view_mut::ViewMut;
 
 /// All databases. It lives in an `Arc<RwLock<Keyspace>>`. Batches lock it; a rewrite that writes its
-/// base from memory (aof/rewrite.rs); and main.rs once, to put what was replayed into its place. No
-/// handler can.
+/// base from memory (aof/rewrite.rs); the sweep, to give memory back (expire.rs); and main.rs once, to put
+/// what was replayed into its place. No handler can.
 pub struct Keyspace {
     dbs: Vec<Db>,
     /// Shared by readers, hence the mutex; a leaf of the lock order.
     pub watchers: Mutex<Watchers>,
     /// What is to be freed after the lock is released.
     pub garbage: Vec<Garbage>,
+    /// How much has been changed, for INFO; what was replayed counts too, as in Redis.
+    pub changes: u64,
 }
 
 /// Something that may take long to free.
 pub type Garbage = Box<dyn Send + Sync>;
 
 struct Db {
-    keys: Table<Entry>,
+    keys: Table<Stored>,
     /// Deadline (Unix time in milliseconds) and hash of every key that has one.
     deadlines: BTreeSet<(u64, u64)>,
 }
@@ -80,7 +82,7 @@ impl Time {
     }
 
     /// Whether the key is there but dead.
-    fn is_over(self, entry: &Entry) -> bool {
+    fn is_over(self, entry: Entry) -> bool {
         entry.deadline().is_some_and(|at| self.is_past(at))
     }
 
@@ -98,7 +100,18 @@ pub struct Limits {
     pub string: usize,
 }
 
+/// So much of [`Keyspace::leave_blocks`] is done under one lock: some tens of microseconds.
+const SLOTS_AT_ONCE: usize = 64;
+const BYTES_AT_ONCE: usize = 128 * 1024;
+
+/// Bytes that a deadline takes in the index.
+const DEADLINE: usize = 24;
+
 impl Db {
+    fn memory(&self) -> usize {
+        self.keys.memory() + self.deadlines.len() * DEADLINE
+    }
+
     fn new() -> Db {
         Db {
             keys: Table::new(),
@@ -106,16 +119,27 @@ impl Db {
         }
     }
 
-    fn find(&self, key: &[u8]) -> Option<&Entry> {
+    fn find(&self, key: &[u8]) -> Option<Entry<'_>> {
         self.keys.get(table::hash_of(key), key)
     }
 
-    fn remove(&mut self, hash: u64, key: &[u8]) -> Option<Entry> {
-        let entry = self.keys.remove(hash, key)?;
-        if let Some(deadline) = entry.deadline() {
+    /// Takes an entry out that is to live on elsewhere.
+    fn remove(&mut self, hash: u64, key: &[u8]) -> Option<Loose> {
+        let loose = self.keys.remove(hash, key, Stored::loosen)?;
+        if let Some(deadline) = loose.look().deadline() {
             self.deadlines.remove(&(deadline, hash));
         }
-        Some(entry)
+        Some(loose)
+    }
+
+    /// Frees an entry; None if there was none. What is not small is returned, to be freed later.
+    fn delete(&mut self, hash: u64, key: &[u8]) -> Option<Option<Box<Large>>> {
+        if !self.deadlines.is_empty()
+            && let Some(deadline) = self.keys.get(hash, key)?.deadline()
+        {
+            self.deadlines.remove(&(deadline, hash));
+        }
+        self.keys.remove(hash, key, Stored::free)
     }
 }
 
@@ -125,12 +149,14 @@ impl Keyspace {
             dbs: (0..databases).map(|_| Db::new()).collect(),
             watchers: Mutex::default(),
             garbage: Vec::new(),
+            changes: 0,
         }
     }
 
     /// Takes the data of another, which the log has filled. Any key may be new, so WATCH has failed.
     pub fn take_over(&mut self, loaded: Keyspace) {
         self.dbs = loaded.dbs;
+        self.changes += loaded.changes;
         self.watchers.get_mut().unwrap().touch_all();
     }
 
@@ -138,9 +164,36 @@ impl Keyspace {
         self.dbs.len()
     }
 
+    /// Bytes that all keys, values and deadlines take, with their places in tables.
+    pub fn memory(&self) -> usize {
+        self.dbs.iter().map(Db::memory).sum()
+    }
+
+    /// Whether there is work for [`Keyspace::leave_blocks`].
+    pub fn wants_to_leave(&self) -> bool {
+        self.dbs.iter().any(|db| db.keys.wants_to_leave())
+    }
+
+    /// Moves some entries out of blocks of memory that are to be given back (heap.rs). Returns whether
+    /// there may be more to be done.
+    pub fn leave_blocks(&mut self) -> bool {
+        let Some(db) = self.dbs.iter_mut().find(|db| db.keys.wants_to_leave()) else {
+            return false;
+        };
+        let mut moved = 0;
+        for _ in 0..SLOTS_AT_ONCE {
+            match db.keys.leave_blocks() {
+                Some(bytes) if moved + bytes < BYTES_AT_ONCE => moved += bytes,
+                Some(_) => break,
+                None => return false,
+            }
+        }
+        true
+    }
+
     /// Every key of a database, dead ones included: for dumps, which keep what time has not yet
     /// deleted.
-    pub fn entries(&self, db: usize) -> impl Iterator<Item = &Entry> {
+    pub fn entries(&self, db: usize) -> impl Iterator<Item = Entry<'_>> {
         self.dbs[db].keys.iter()
     }
 
@@ -154,7 +207,7 @@ impl Keyspace {
         let hinted = past
             .take(most)
             .flat_map(|(_, hash)| db.keys.with_hash(*hash));
-        let dead = hinted.filter(|entry| time.is_over(entry));
+        let dead = hinted.filter(|entry| time.is_over(*entry));
         dead.map(|entry| entry.key().to_vec()).collect()
     }
 }
@@ -186,40 +239,48 @@ impl<'a> View<'a> {
     }
 
     /// The key's entry if it is alive, counted as a hit or a miss.
-    pub fn get(&self, key: &[u8]) -> Option<&'a Entry> {
+    pub fn get(&self, key: &[u8]) -> Option<Entry<'a>> {
         let found = self.peek(key);
         self.notes.count(found.is_some());
         found
     }
 
     /// The same without being counted.
-    pub fn peek(&self, key: &[u8]) -> Option<&'a Entry> {
+    pub fn peek(&self, key: &[u8]) -> Option<Entry<'a>> {
         let found = self.db().keys.get(self.known.hash(key), key);
-        found.filter(|entry| self.is_alive(entry))
+        found.filter(|entry| self.is_alive(*entry))
     }
 
     /// The key's string; WRONGTYPE if it is a hash.
     pub fn string(&self, key: &[u8]) -> Result<Option<Str<'a>>, Error> {
-        let string = |entry: &'a Entry| entry.string().ok_or(Error::WrongType);
+        let string = |entry: Entry<'a>| entry.string().ok_or(Error::WrongType);
         self.get(key).map(string).transpose()
     }
 
     /// The key's hash; WRONGTYPE if it is a string.
     pub fn hash(&self, key: &[u8]) -> Result<Option<Hash<'a>>, Error> {
-        let hash = |entry: &'a Entry| entry.hash().ok_or(Error::WrongType);
+        let hash = |entry: Entry<'a>| entry.hash().ok_or(Error::WrongType);
         self.get(key).map(hash).transpose()
     }
 
     /// How many keys the database has, the dead that nobody has met yet included, as in Redis.
     /// What this batch has met is as good as deleted.
     pub fn len(&self) -> usize {
-        let noted = self.notes.expired.borrow();
-        let noted = noted.iter().filter(|expired| expired.db == self.db);
-        self.db().keys.len() - noted.count()
+        self.db().keys.len() - self.notes.noted_in(self.db)
     }
 
     pub fn databases(&self) -> usize {
         self.keyspace.databases()
+    }
+
+    /// How much has been changed since the start.
+    pub fn changes(&self) -> u64 {
+        self.keyspace.changes
+    }
+
+    /// Bytes that the keys of all databases take.
+    pub fn memory(&self) -> usize {
+        self.keyspace.memory()
     }
 
     /// The same keyspace seen from another database.
@@ -242,9 +303,9 @@ impl<'a> View<'a> {
     }
 
     /// All keys that are alive. The dead are passed over without a note, as KEYS does in Redis.
-    pub fn living(&self) -> impl Iterator<Item = &'a Entry> {
+    pub fn living(&self) -> impl Iterator<Item = Entry<'a>> {
         let entries = self.db().keys.iter();
-        entries.filter(|entry| !self.time.is_over(entry))
+        entries.filter(|entry| !self.time.is_over(*entry))
     }
 
     /// Visits the living of one slot whose key is wanted, and returns the cursor of the next (see
@@ -253,7 +314,7 @@ impl<'a> View<'a> {
         &self,
         cursor: u64,
         wanted: impl Fn(&[u8]) -> bool,
-        mut visit: impl FnMut(&'a Entry),
+        mut visit: impl FnMut(Entry<'a>),
     ) -> u64 {
         self.db().keys.scan(cursor, |entry| {
             if wanted(entry.key()) && self.is_alive_alone(entry) {
@@ -302,7 +363,7 @@ impl<'a> View<'a> {
     }
 
     /// Notes the key if it is dead.
-    fn is_alive(&self, entry: &Entry) -> bool {
+    fn is_alive(&self, entry: Entry) -> bool {
         let dead = self.time.is_over(entry);
         if dead {
             self.notes.note(self.db, entry.key());
@@ -311,7 +372,7 @@ impl<'a> View<'a> {
     }
 
     /// The same where a dead key is a unit of its own: its DEL depends on no other.
-    fn is_alive_alone(&self, entry: &Entry) -> bool {
+    fn is_alive_alone(&self, entry: Entry) -> bool {
         self.notes.unit.set(self.notes.unit.get() + 1);
         self.is_alive(entry)
     }

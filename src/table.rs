@@ -29,10 +29,15 @@
 //! lies behind it is still to come, whatever the table does in between. After a merge the joined
 //! slot is returned whole, so an entry may come twice, but none is missed.
 //!
+//! **The heap** (heap.rs) has the bytes of the entries, in blocks that are given back when they are left.
+//! Only the table knows where entries lie, so it moves them: with each change those of one slot, in
+//! the order of the cursor, so that none is missed.
+//!
 //! **How Redis does it**: dict.c keeps two arrays of chains while it moves entries from one to the
 //! other, a bucket with every operation, and walks them with the same cursor (`dictScan`). A write
 //! there may still allocate one array of half a gigabyte; here the largest step is one segment.
 
+use crate::heap::{Heap, Piece};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry::Vacant;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
@@ -59,19 +64,62 @@ const SEGMENT: usize = 64 * 1024 / size_of::<Slot<()>>();
 
 type Slot<E> = HashMap<u64, E, BuildHasherDefault<Identity>>;
 
-/// What a table holds: an entry that carries its key.
+/// What a table holds: an entry that carries its key, in a piece of the table's heap or elsewhere.
 pub trait Keyed {
-    fn key(&self) -> &[u8];
+    fn key<'a>(&'a self, heap: &'a Heap) -> &'a [u8];
+
+    /// The piece, if the entry has one.
+    fn piece_mut(&mut self) -> Option<&mut Piece>;
+
+    /// Bytes that the entry has elsewhere.
+    fn outside(&self) -> usize;
 
     /// Reads a little of the memory that a reader of the entry is going to read.
-    fn touch(&self) -> u8 {
-        self.key().first().copied().unwrap_or_default()
+    fn touch(&self, heap: &Heap) -> u8 {
+        self.key(heap).first().copied().unwrap_or_default()
+    }
+}
+
+/// An entry to look at, with the heap that has its bytes.
+pub struct Held<'a, E> {
+    pub entry: &'a E,
+    pub heap: &'a Heap,
+}
+
+impl<E> Clone for Held<'_, E> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<E> Copy for Held<'_, E> {}
+
+impl<'a, E: Keyed> Held<'a, E> {
+    pub fn key(self) -> &'a [u8] {
+        self.entry.key(self.heap)
+    }
+}
+
+/// An entry to be changed, in everything but its key.
+pub struct HeldMut<'a, E> {
+    pub entry: &'a mut E,
+    pub heap: &'a mut Heap,
+}
+
+impl<E> HeldMut<'_, E> {
+    /// The same, only to look at.
+    pub fn look(&self) -> Held<'_, E> {
+        Held {
+            entry: self.entry,
+            heap: self.heap,
+        }
     }
 }
 
 /// Entries by their keys. Most functions take the key's [`hash_of`] too, which the caller computes,
 /// so that it is computed once for several steps.
 pub struct Table<E> {
+    /// None as long as there is no entry: what is empty takes no memory.
     segments: Vec<Vec<Slot<E>>>,
     slots: usize,
     len: usize,
@@ -82,6 +130,9 @@ pub struct Table<E> {
     /// An odd number that makes the slots of this table unlike those of others. With one order for
     /// all tables, copying keys in the order of SCAN would fill one slot of the new table first.
     salt: u64,
+    heap: Heap,
+    /// The cursor of the next slot whose entries leave the blocks that are to be left (heap.rs).
+    leaving: u64,
 }
 
 /// What makes the hashes of this process unlike those of any other.
@@ -99,12 +150,14 @@ pub fn hash_of(key: &[u8]) -> u64 {
 impl<E: Keyed> Table<E> {
     pub fn new() -> Table<E> {
         Table {
-            segments: vec![vec![Slot::default()]],
+            segments: Vec::new(),
             slots: 1,
             len: 0,
             longest: 0,
             twins: Vec::new(),
             salt: random() | 1,
+            heap: Heap::default(),
+            leaving: 0,
         }
     }
 
@@ -112,38 +165,54 @@ impl<E: Keyed> Table<E> {
         self.len
     }
 
+    /// Bytes that the entries and their places take. Known at any time, and what all entries by
+    /// themselves take together.
+    pub fn memory(&self) -> usize {
+        self.len * share::<E>() + self.heap.used()
+    }
+
     /// The entry of `key`.
-    pub fn get(&self, hash: u64, key: &[u8]) -> Option<&E> {
-        match self.slot(self.index(hash)).get(&hash) {
-            Some(entry) if entry.key() == key => Some(entry),
-            _ => self.twins.iter().find(|twin| twin.key() == key),
+    pub fn get(&self, hash: u64, key: &[u8]) -> Option<Held<'_, E>> {
+        let found = self.slot(self.index(hash)).and_then(|slot| slot.get(&hash));
+        match found.map(|entry| self.found(entry)) {
+            Some(found) if found.key() == key => Some(found),
+            _ => self.twins().find(|twin| twin.key() == key),
         }
     }
 
     /// The entry of `key`, to be changed in everything but its key.
-    pub fn get_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut E> {
+    pub fn get_mut(&mut self, hash: u64, key: &[u8]) -> Option<HeldMut<'_, E>> {
+        self.leave_some();
         let index = self.index(hash);
-        match self.segments[index / SEGMENT][index % SEGMENT].get_mut(&hash) {
-            Some(entry) if entry.key() == key => Some(entry),
-            _ => self.twins.iter_mut().find(|twin| twin.key() == key),
-        }
+        let heap = &mut self.heap;
+        let slot = self.segments.get_mut(index / SEGMENT)?;
+        let entry = match slot[index % SEGMENT].get_mut(&hash) {
+            Some(entry) if entry.key(heap) == key => entry,
+            _ => self.twins.iter_mut().find(|twin| twin.key(heap) == key)?,
+        };
+        Some(HeldMut { entry, heap })
     }
 
     /// Every entry with this hash: one, or none, or by a rare chance twins.
-    pub fn with_hash(&self, hash: u64) -> impl Iterator<Item = &E> {
-        let twins = self
-            .twins
-            .iter()
-            .filter(move |twin| hash_of(twin.key()) == hash);
-        self.slot(self.index(hash))
-            .get(&hash)
+    pub fn with_hash(&self, hash: u64) -> impl Iterator<Item = Held<'_, E>> {
+        let twins = self.twins();
+        let twins = twins.filter(move |twin| hash_of(twin.key()) == hash);
+        let found = self.slot(self.index(hash)).and_then(|slot| slot.get(&hash));
+        found
+            .map(|entry| self.found(entry))
             .into_iter()
             .chain(twins)
     }
 
-    /// Adds an entry whose key is not in the table.
-    pub fn insert(&mut self, hash: u64, entry: E) {
-        debug_assert!(self.get(hash, entry.key()).is_none());
+    /// Adds an entry, which is made in the table's heap, and whose key is not in the table.
+    pub fn insert(&mut self, hash: u64, make: impl FnOnce(&mut Heap) -> E) {
+        self.leave_some();
+        let entry = make(&mut self.heap);
+        debug_assert!(self.get(hash, entry.key(&self.heap)).is_none());
+        self.heap.count_outside(0, entry.outside());
+        if self.segments.is_empty() {
+            self.segments.push(vec![Slot::default()]);
+        }
         let index = self.index(hash);
         let slot = self.slot_mut(index);
         if let Vacant(place) = slot.entry(hash) {
@@ -160,41 +229,109 @@ impl<E: Keyed> Table<E> {
     }
 
     /// Takes the entry of `key` out, and a slot away when two fewer would do: at one fewer, a key that
-    /// comes and goes would split and merge each time.
-    pub fn remove(&mut self, hash: u64, key: &[u8]) -> Option<E> {
+    /// comes and goes would split and merge each time. `free` is given the entry and the heap that has its
+    /// piece.
+    pub fn remove<T>(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        free: impl FnOnce(E, &mut Heap) -> T,
+    ) -> Option<T> {
+        self.leave_some();
         let index = self.index(hash);
-        let slot = self.slot_mut(index);
+        let heap = &self.heap;
+        let slot = self.segments.get_mut(index / SEGMENT)?;
+        let slot = &mut slot[index % SEGMENT];
         let removed = match slot.get(&hash) {
-            Some(entry) if entry.key() == key => slot.remove(&hash),
+            Some(entry) if entry.key(heap) == key => slot.remove(&hash)?,
             _ => {
-                let at = self.twins.iter().position(|twin| twin.key() == key)?;
-                Some(self.twins.swap_remove(at))
+                let at = self.twins.iter().position(|twin| twin.key(heap) == key)?;
+                self.twins.swap_remove(at)
             }
         };
+        self.heap.count_outside(removed.outside(), 0);
+        let freed = free(removed, &mut self.heap);
         self.len -= 1;
-        if self.len < self.slots.saturating_sub(2) * FILL {
+        if self.len == 0 {
+            self.segments = Vec::new();
+            self.slots = 1;
+        } else if self.len < self.slots.saturating_sub(2) * FILL {
             self.merge();
         }
-        removed
+        Some(freed)
+    }
+
+    fn found<'a>(&'a self, entry: &'a E) -> Held<'a, E> {
+        let heap = &self.heap;
+        Held { entry, heap }
+    }
+
+    fn twins(&self) -> impl Iterator<Item = Held<'_, E>> {
+        self.twins.iter().map(|entry| self.found(entry))
+    }
+
+    /// With each change: if the heap has blocks that are to be left, moves the entries of one slot.
+    fn leave_some(&mut self) {
+        if self.heap.wants_to_leave() {
+            self.leave_blocks();
+        }
+    }
+
+    /// Whether there is work for [`Table::leave_blocks`].
+    pub fn wants_to_leave(&self) -> bool {
+        self.heap.wants_to_leave()
+    }
+
+    /// Moves the entries of one slot out of the blocks that are to be left. Returns how many bytes were
+    /// moved, or None if there is nothing to be left.
+    #[inline(never)]
+    pub fn leave_blocks(&mut self) -> Option<usize> {
+        if !self.heap.is_leaving() {
+            self.leaving = 0;
+            if !self.heap.begin_leaving() {
+                return None;
+            }
+        }
+        let mut moved = 0;
+        let cursor = self.leaving;
+        let index = self.index_of_bits(cursor);
+        let heap = &mut self.heap;
+        let mut relocate = |entry: &mut E| {
+            if let Some(piece) = entry.piece_mut() {
+                moved += heap.relocate(piece);
+            }
+        };
+        if cursor == 0 {
+            self.twins.iter_mut().for_each(&mut relocate);
+        }
+        if let Some(segment) = self.segments.get_mut(index / SEGMENT) {
+            segment[index % SEGMENT].values_mut().for_each(relocate);
+        }
+        self.leaving = self.next_cursor(index);
+        Some(moved)
     }
 
     /// All entries, in no order that means anything.
-    pub fn iter(&self) -> impl Iterator<Item = &E> {
-        self.segments
-            .iter()
-            .flatten()
-            .flat_map(|slot| slot.values())
-            .chain(&self.twins)
+    pub fn iter(&self) -> impl Iterator<Item = Held<'_, E>> {
+        let slots = self.segments.iter().flatten();
+        let entries = slots.flat_map(|slot| slot.values()).chain(&self.twins);
+        entries.map(|entry| self.found(entry))
     }
 
     /// Visits the entries of one slot, the one that holds the point `cursor`, and returns the
     /// point where the next one begins; 0 after the last.
-    pub fn scan<'a>(&'a self, cursor: u64, mut visit: impl FnMut(&'a E)) -> u64 {
+    pub fn scan<'a>(&'a self, cursor: u64, mut visit: impl FnMut(Held<'a, E>)) -> u64 {
         if cursor == 0 {
-            self.twins.iter().for_each(&mut visit);
+            self.twins().for_each(&mut visit);
         }
         let index = self.index_of_bits(cursor);
-        self.slot(index).values().for_each(visit);
+        let entries = self.slot(index).into_iter().flat_map(|slot| slot.values());
+        entries.for_each(|entry| visit(self.found(entry)));
+        self.next_cursor(index)
+    }
+
+    /// The point where the interval of this slot ends.
+    fn next_cursor(&self, index: usize) -> u64 {
         // The interval of slot `index` has the length of one unit in the last of the digits that
         // the slot looks at; adding it carries towards the point, that is towards lower bits.
         let top = self.slots.next_power_of_two() as u64;
@@ -218,7 +355,7 @@ impl<E: Keyed> Table<E> {
 
     /// An entry, each with the same chance: a slot and a position in it, and both again where the
     /// slot has fewer entries than that.
-    pub fn random(&self) -> Option<&E> {
+    pub fn random(&self) -> Option<Held<'_, E>> {
         if self.len == 0 {
             return None;
         }
@@ -228,11 +365,11 @@ impl<E: Keyed> Table<E> {
             let row = random_below(rows);
             let position = random_below(longest);
             let found = match row < self.slots {
-                true => self.slot(row).values().nth(position),
+                true => self.slot(row).and_then(|slot| slot.values().nth(position)),
                 false => self.twins.get(position),
             };
-            if found.is_some() {
-                return found;
+            if let Some(entry) = found {
+                return Some(self.found(entry));
             }
         }
     }
@@ -252,8 +389,10 @@ impl<E: Keyed> Table<E> {
         }
     }
 
-    fn slot(&self, index: usize) -> &Slot<E> {
-        &self.segments[index / SEGMENT][index % SEGMENT]
+    /// A slot; an empty table has none.
+    fn slot(&self, index: usize) -> Option<&Slot<E>> {
+        let segment = self.segments.get(index / SEGMENT)?;
+        segment.get(index % SEGMENT)
     }
 
     fn slot_mut(&mut self, index: usize) -> &mut Slot<E> {
@@ -297,14 +436,20 @@ impl<E: Keyed> Table<E> {
 /// sums; `black_box` is there because a compiler leaves out what nobody wants.)
 pub fn warm<'a, E: Keyed>(
     lookups: impl Iterator<Item = (&'a Table<E>, u64)> + Clone,
-) -> [Option<&'a E>; WARM] {
-    let slots = lookups.map(|(table, hash)| (table.slot(table.index(hash)), hash));
-    black_box(slots.clone().map(|(slot, _)| slot.len()).sum::<usize>());
+) -> [Option<Held<'a, E>>; WARM] {
+    let slots = lookups.map(|(table, hash)| (table, table.slot(table.index(hash)), hash));
+    let lengths = slots
+        .clone()
+        .filter_map(|(_, slot, _)| slot.map(HashMap::len));
+    black_box(lengths.sum::<usize>());
     let mut found = [None; WARM];
-    for (found, (slot, hash)) in found.iter_mut().zip(slots) {
-        *found = slot.get(&hash);
+    for (found, (table, slot, hash)) in found.iter_mut().zip(slots) {
+        *found = slot
+            .and_then(|slot| slot.get(&hash))
+            .map(|entry| table.found(entry));
     }
-    let touched = found.iter().flatten().map(|entry: &&E| entry.touch());
+    let touched = found.iter().flatten();
+    let touched = touched.map(|found: &Held<E>| found.entry.touch(found.heap));
     black_box(touched.fold(0, |all, byte| all ^ byte));
     found
 }
@@ -349,6 +494,11 @@ impl KnownHash {
     }
 }
 
+/// Bytes that an entry takes in its slot, with its part of what is free there.
+pub fn share<E>() -> usize {
+    (size_of::<u64>() + size_of::<E>()) * 3 / 2
+}
+
 /// The bits that choose an entry's slot.
 fn slot_bits(hash: u64, salt: u64) -> u64 {
     hash.wrapping_mul(salt) >> SLOT_BITS_FROM
@@ -389,8 +539,16 @@ mod tests {
     use std::collections::HashSet;
 
     impl Keyed for Vec<u8> {
-        fn key(&self) -> &[u8] {
+        fn key<'a>(&'a self, _: &'a Heap) -> &'a [u8] {
             self
+        }
+
+        fn piece_mut(&mut self) -> Option<&mut Piece> {
+            None
+        }
+
+        fn outside(&self) -> usize {
+            0
         }
     }
 
@@ -403,14 +561,14 @@ mod tests {
     fn add(table: &mut Table<Vec<u8>>, keys: std::ops::Range<u32>) {
         for key in keys {
             let key = key.to_be_bytes();
-            table.insert(hash_of(&key), key.to_vec());
+            table.insert(hash_of(&key), |_| key.to_vec());
         }
     }
 
     fn remove(table: &mut Table<Vec<u8>>, keys: std::ops::Range<u32>) {
         for key in keys {
             let key = key.to_be_bytes();
-            assert!(table.remove(hash_of(&key), &key).is_some());
+            assert!(table.remove(hash_of(&key), &key, |_, _| ()).is_some());
         }
     }
 
@@ -435,7 +593,7 @@ mod tests {
         for rest in (0..100_000).rev() {
             remove(&mut table, rest..rest + 1);
             assert!(table.segments.len() <= table.len() / (FILL * SEGMENT) + 2);
-            assert!(table.segments.last().is_some_and(|last| !last.is_empty()));
+            assert!(table.segments.last().is_none_or(|last| !last.is_empty()));
         }
     }
 
@@ -444,13 +602,13 @@ mod tests {
         let mut table = Table::new();
         let (a, b, c) = (b"a".to_vec(), b"b".to_vec(), b"c".to_vec());
         for key in [&a, &b, &c] {
-            table.insert(7, key.clone());
+            table.insert(7, |_| key.clone());
         }
-        assert_eq!(table.remove(7, b"a"), Some(a));
-        assert_eq!(table.get(7, b"b"), Some(&b));
-        assert_eq!(table.remove(7, b"b"), Some(b));
-        assert_eq!(table.get(7, b"c"), Some(&c));
-        assert_eq!(table.random(), Some(&c));
+        assert_eq!(table.remove(7, b"a", |a, _| a), Some(a));
+        assert_eq!(table.get(7, b"b").map(Held::key), Some(&b[..]));
+        assert_eq!(table.remove(7, b"b", |b, _| b), Some(b));
+        assert_eq!(table.get(7, b"c").map(Held::key), Some(&c[..]));
+        assert_eq!(table.random().map(Held::key), Some(&c[..]));
         assert_eq!(table.len(), 1);
     }
 
@@ -463,7 +621,7 @@ mod tests {
             let (mut cursor, mut calls, mut grown) = (0, 0, 1_000);
             loop {
                 cursor = table.scan(cursor, |key| {
-                    seen.insert(key.clone());
+                    seen.insert(key.key().to_vec());
                 });
                 calls += 1;
                 assert!(cursor < table.slots as u64, "a cursor is a small integer");
@@ -507,7 +665,7 @@ mod tests {
             let hash = hash_of(key);
             [(&small, hash), (&large, hash)]
         });
-        let found = warm(lookups).map(|found| found.map(Vec::as_slice));
+        let found = warm(lookups).map(|found| found.map(Held::key));
         let [few, much, _] = keys.each_ref().map(|key| Some(&key[..]));
         assert_eq!(found[..7], [few, few, None, much, None, None, None]);
     }
@@ -518,7 +676,9 @@ mod tests {
         let mut to = Table::new();
         let mut cursor = 0;
         loop {
-            cursor = from.scan(cursor, |key| to.insert(hash_of(key), key.clone()));
+            cursor = from.scan(cursor, |key| {
+                to.insert(hash_of(key.key()), |_| key.entry.clone())
+            });
             if cursor == 0 {
                 break;
             }
@@ -532,7 +692,7 @@ mod tests {
         let table = filled(0..100);
         let mut drawn = HashMap::new();
         for _ in 0..100_000 {
-            *drawn.entry(table.random().cloned()).or_insert(0) += 1;
+            *drawn.entry(table.random().map(Held::key)).or_insert(0) += 1;
         }
         assert_eq!(drawn.len(), 100);
         assert!(

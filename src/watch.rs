@@ -10,10 +10,13 @@
 //! anyone yet, so EXEC asks for each key whether it has expired since. A key that was already dead
 //! when it was watched may be deleted without a flag going up: for the client nothing changes.
 //!
+//! Nothing here looks at all that a client watches, nor at all who watch a key, but for what must be
+//! told to all of them: ten thousand clients may each watch the same sixty thousand keys.
+//!
 //! **How Redis does it**: multi.c, `touchWatchedKey` and `isWatchedKeyExpired`, with the same
-//! table per database.
+//! table per database. There WATCH looks through the list of what the client watches already.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -36,52 +39,62 @@ pub enum Now {
     Alive,
 }
 
-/// Who watches what: database and key, and all who watch it.
+/// All who watch one key, each under its [`name`].
+type OfKey = BTreeMap<usize, Watcher>;
+
+/// Who watches what: the keys of each database, and all who watch each.
 #[derive(Default)]
 pub struct Watchers {
-    keys: HashMap<(usize, Vec<u8>), Vec<Watcher>>,
+    dbs: HashMap<usize, HashMap<Vec<u8>, OfKey>>,
+}
+
+/// What a client is found by: where its flag lies, for each has a flag of its own.
+fn name(flag: &Flag) -> usize {
+    Arc::as_ptr(flag).addr()
 }
 
 impl Watchers {
     /// Whether nobody watches anything, as nearly always.
     pub fn is_empty(&self) -> bool {
-        self.keys.is_empty()
+        self.dbs.is_empty()
     }
 
     /// Adds a watcher that is not there yet; `expired` if the key is there, but dead.
     pub fn watch(&mut self, db: usize, key: &[u8], flag: &Flag, expired: bool) {
-        let watchers = self.keys.entry((db, key.to_vec())).or_default();
-        watchers.push(Watcher {
-            flag: flag.clone(),
-            expired,
-        });
+        let watchers = self.dbs.entry(db).or_default();
+        let watchers = watchers.entry(key.to_vec()).or_default();
+        let flag = flag.clone();
+        watchers.insert(name(&flag), Watcher { flag, expired });
     }
 
     /// Takes the client with this flag off the key.
     pub fn unwatch(&mut self, db: usize, key: &[u8], flag: &Flag) {
-        let place = (db, key.to_vec());
-        if let Some(watchers) = self.keys.get_mut(&place) {
-            watchers.retain(|watcher| !Arc::ptr_eq(&watcher.flag, flag));
+        let Some(keys) = self.dbs.get_mut(&db) else {
+            return;
+        };
+        if let Some(watchers) = keys.get_mut(key) {
+            watchers.remove(&name(flag));
             if watchers.is_empty() {
-                self.keys.remove(&place);
+                keys.remove(key);
             }
+        }
+        if keys.is_empty() {
+            self.dbs.remove(&db);
         }
     }
 
     /// Whether the key was there, but dead, all the time that this client has watched it.
     pub fn was_dead(&self, db: usize, key: &[u8], flag: &Flag) -> bool {
-        let watchers = self.keys.get(&(db, key.to_vec())).into_iter().flatten();
-        let mut own = watchers.filter(|watcher| Arc::ptr_eq(&watcher.flag, flag));
-        own.any(|watcher| watcher.expired)
+        let watchers = self.dbs.get(&db).and_then(|keys| keys.get(key));
+        let own = watchers.and_then(|watchers| watchers.get(&name(flag)));
+        own.is_some_and(|watcher| watcher.expired)
     }
 
     /// Raises the flags of those who watch a key that has just changed: whether it `existed`, and
     /// what it is `now`. To be dead and to be gone are the same to a client.
     pub fn touch(&mut self, db: usize, key: &[u8], existed: bool, now: Now) {
-        if self.keys.is_empty() {
-            return;
-        }
-        for watcher in self.keys.get_mut(&(db, key.to_vec())).into_iter().flatten() {
+        let watchers = self.dbs.get_mut(&db).and_then(|keys| keys.get_mut(key));
+        for watcher in watchers.into_iter().flat_map(OfKey::values_mut) {
             match now {
                 Now::Gone if watcher.expired => watcher.expired = false,
                 Now::Dead if watcher.expired => {}
@@ -93,13 +106,14 @@ impl Watchers {
 
     /// Raises the flags of all.
     pub fn touch_all(&self) {
-        let watchers = self.keys.values().flatten();
+        let watchers = self.dbs.values().flat_map(HashMap::values);
+        let watchers = watchers.flat_map(OfKey::values);
         watchers.for_each(|watcher| watcher.flag.store(true, Ordering::Relaxed));
     }
 
     /// The watched keys of a database.
     pub fn keys_of(&self, db: usize) -> Vec<Vec<u8>> {
-        let here = self.keys.keys().filter(|place| place.0 == db);
-        here.map(|(_, key)| key.clone()).collect()
+        let keys = self.dbs.get(&db).into_iter().flat_map(HashMap::keys);
+        keys.cloned().collect()
     }
 }

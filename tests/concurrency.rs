@@ -10,6 +10,7 @@ use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+use support::patience::Resting;
 use support::process::{descriptors, memory, threads};
 use support::{Client, Server, Stop, Value, encode, eventually, with_more_and_more};
 
@@ -45,6 +46,156 @@ fn increments_from_sixteen_threads_add_up() {
         }
         server.crash();
     }
+}
+
+/// Asks what others must not spoil. Only after a tenth of a second it may answer without having waited for
+/// them, which a machine with too much to do needs now and then.
+fn ask(asking: &mut Client, question: &str, is_right: impl Fn(&str) -> bool) {
+    let begin = Instant::now();
+    let answer = asking.run(question);
+    let gave_up = begin.elapsed() >= Duration::from_millis(100);
+    assert!(is_right(&answer) || gave_up, "{question}: {answer}");
+}
+
+fn is_none(answer: &str) -> bool {
+    answer.ends_with("(integer) 0") || answer == "(empty array)"
+}
+
+fn is_one(answer: &str) -> bool {
+    answer.matches(" addr=").count() == 1 || answer.contains("connected_clients:1\\r")
+}
+
+/// Two hundred times: somebody comes, says what is said `before`, then `act`s and does not wait. The question
+/// comes a moment later from another, and its answer must know.
+fn each_time(
+    before: &str,
+    act: impl Fn(Client) -> Option<Client>,
+    question: &str,
+    is_right: impl Fn(&str) -> bool,
+) {
+    let server = Server::start(&[]);
+    let mut asking = server.client();
+    asking.run("PING");
+    for _ in 0..200 {
+        let mut client = server.client();
+        client.run(before);
+        let kept = act(client);
+        ask(&mut asking, question, &is_right);
+        drop(kept);
+        asking.wait_until_alone();
+    }
+}
+
+#[test]
+fn who_has_hung_up_is_not_counted() {
+    let hang_up = |_: Client| None;
+    for before in ["SUBSCRIBE c", "PSUBSCRIBE c*"] {
+        each_time(before, hang_up, "PUBLISH c x", is_none);
+        each_time(before, hang_up, "CLIENT KILL TYPE pubsub", is_none);
+    }
+    each_time("SUBSCRIBE c", hang_up, "PUBSUB CHANNELS", is_none);
+    each_time("PSUBSCRIBE c", hang_up, "PUBSUB NUMPAT", is_none);
+    each_time("PING", hang_up, "CLIENT LIST", is_one);
+    each_time("PING", hang_up, "INFO clients", is_one);
+}
+
+#[test]
+fn who_has_said_unsubscribe_or_quit_is_not_counted() {
+    for word in ["UNSUBSCRIBE c\r\n", "QUIT\r\n"] {
+        // It does not read the answer, and stays.
+        let say = |mut client: Client| {
+            client.raw(word.as_bytes());
+            Some(client)
+        };
+        each_time("SUBSCRIBE c", say, "PUBLISH c x", is_none);
+        each_time("SUBSCRIBE c", say, "PUBSUB NUMSUB c", is_none);
+    }
+}
+
+#[test]
+fn who_has_been_killed_is_not_counted() {
+    let server = Server::start(&[]);
+    let mut asking = server.client();
+    for question in ["PUBLISH c x", "PUBSUB NUMSUB c", "INFO clients"] {
+        for _ in 0..200 {
+            let mut client = server.client();
+            let id = integer(client.call(&["CLIENT", "ID"]));
+            client.run("SUBSCRIBE c");
+            assert_eq!(asking.run(&format!("CLIENT KILL ID {id}")), "(integer) 1");
+            ask(&mut asking, question, |answer| {
+                is_none(answer) || is_one(answer)
+            });
+            asking.wait_until_alone();
+        }
+    }
+}
+
+/// Whether the server, and who asks, rest for a tenth of a second while this is done.
+fn rests(server: &Server, mut act: impl FnMut()) -> bool {
+    let mut resting = Resting::new(Some(server.pid()));
+    let began = Instant::now();
+    act();
+    let passed = began.elapsed();
+    let tenth = Duration::from_millis(100);
+    passed >= tenth && resting.elapsed().unwrap_or(passed) >= tenth
+}
+
+#[test]
+fn who_is_held_up_does_not_hold_up_those_who_count() {
+    let server = Server::start(&[]);
+    let mut asking = server.client();
+    let mut waiting: Vec<Client> = (0..20).map(|_| server.client()).collect();
+    for client in &mut waiting {
+        client.run("HELLO 3");
+        client.run("SUBSCRIBE c");
+        // For ever; what is behind it has arrived, and is not done.
+        client.raw(b"WAIT 1 0\r\nUNSUBSCRIBE c\r\n");
+    }
+    eventually("all wait", || {
+        asking.run("INFO clients").contains("blocked_clients:20\\r")
+    });
+    // They are waited for once, a tenth of a second, and not each time.
+    let waits = (0..1000).filter(|_| {
+        rests(&server, || {
+            assert_eq!(asking.run("PUBSUB NUMSUB c"), "1) \"c\"\n2) (integer) 20");
+        })
+    });
+    assert!(waits.count() < 500);
+}
+
+#[test]
+fn two_who_listen_to_each_other_do_not_wait_for_each_other() {
+    let server = Server::start(&[]);
+    // How often it waits.
+    let talk = |client: &mut Client| {
+        let waits = (0..300).filter(|_| {
+            rests(&server, || {
+                client.send(&["PUBLISH", "c", "x"]);
+                while !matches!(client.read(), Value::Integer(2)) {}
+            })
+        });
+        waits.count()
+    };
+    let mut clients: Vec<Client> = (0..2)
+        .map(|_| {
+            let mut client = server.client();
+            client.run("HELLO 3");
+            client.run("SUBSCRIBE c");
+            client
+        })
+        .collect();
+    let waits: Vec<usize> = thread::scope(|scope| {
+        let threads: Vec<_> = clients
+            .iter_mut()
+            .map(|client| scope.spawn(|| talk(client)))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    // It would be a tenth of a second for each message.
+    assert!(waits.iter().all(|&count| count < 200), "{waits:?} of 300");
 }
 
 #[test]
@@ -682,11 +833,13 @@ fn readers_go_on_while_one_reads_for_long_and_nobody_writes() {
     let mut slow = server.client();
     slow.call(&["SET", "a", &"ab".repeat(2500)]);
     slow.call(&["SET", "b", &"ba".repeat(2500)]);
-    // All in one batch, under one lock. It has to take longer than the sweep sleeps, and much
+    // All in one EXEC, under one lock. It has to take longer than the sweep sleeps, and much
     // longer than a busy machine lets anybody wait.
     with_more_and_more(2, |count| {
         let began = Instant::now();
+        slow.raw(&encode(&["MULTI"]));
         slow.raw(&encode(&["LCS", "a", "b", "LEN"]).repeat(count as usize));
+        slow.raw(&encode(&["EXEC"]));
         let done = &AtomicBool::new(false);
         let (whole, longest) = thread::scope(|scope| {
             let _stop = Stop(done);
@@ -700,13 +853,199 @@ fn readers_go_on_while_one_reads_for_long_and_nobody_writes() {
                 }
                 longest
             });
-            (0..count).for_each(|_| drop(slow.read()));
+            (0..count + 2).for_each(|_| drop(slow.read()));
             done.store(true, Ordering::Relaxed);
             (began.elapsed(), reading.join().unwrap())
         });
         let is_long = whole > Duration::from_millis(300);
         let waited = format!("of {whole:?}, a reader has waited for {longest:?}");
         (is_long && longest < whole / 3).then_some(()).ok_or(waited)
+    });
+}
+
+/// Fills a database with keys, and a hash with fields, that a nasty pattern takes long to compare with.
+fn fill(client: &mut Client, count: usize) {
+    let name = |i: usize| format!("{}{i}", "a".repeat(20));
+    for from in (0..count).step_by(1_000) {
+        let (mut mset, mut hset) = (vec!["MSET".to_string()], vec!["HSET".into(), "hash".into()]);
+        for i in from..from + 1_000 {
+            mset.extend([name(i), i.to_string()]);
+            hset.extend([name(i), i.to_string()]);
+        }
+        assert_eq!(client.call(&mset).to_string(), "OK");
+        assert_eq!(client.call(&hset), Value::Integer(1_000));
+    }
+}
+
+const NASTY: &str = "*a*a*a*a*a*a*b";
+
+/// A SCAN that keeps its lock sees what was written up to some moment, and nothing that was written
+/// after anything that it misses.
+#[test]
+fn writers_go_on_while_one_scans_everything() {
+    let server = Server::start(&["--appendonly", "no"]);
+    let mut reader = server.client();
+    fill(&mut reader, 30_000);
+    let everything = "1000000000000000";
+    for (scan, write) in [
+        (&["SCAN", "0"][..], &["SET"][..]),
+        (&["HSCAN", "hash", "0"], &["HSET", "hash"]),
+    ] {
+        // So a new one is found, and all others take long to be compared.
+        let pattern = format!("{NASTY}{}", scan[0]);
+        let scan = [scan, &["MATCH", &pattern, "COUNT", everything]].concat();
+        let done = &AtomicBool::new(false);
+        thread::scope(|scope| {
+            let _stop = Stop(done);
+            let mut writer = server.client();
+            scope.spawn(move || {
+                for number in 1.. {
+                    if done.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let name = format!("{number}:aaaaaaaab{}", scan_name(write));
+                    writer.call(&[write, &[name.as_str(), "v"]].concat());
+                }
+            });
+            eventually(&format!("{scan:?} lets others write"), || {
+                let found = reader.call(&scan).to_string();
+                let numbers = found.split('"').filter_map(|word| word.split_once(':'));
+                let numbers = numbers.filter_map(|(number, _)| number.parse::<usize>().ok());
+                let numbers: std::collections::HashSet<usize> = numbers.collect();
+                let last = numbers.iter().max().copied().unwrap_or_default();
+                numbers.len() < last
+            });
+        });
+    }
+    // All stretches are timed, and not the last alone.
+    let stats = reader.run("INFO commandstats");
+    let rest = stats.split_once("cmdstat_scan:calls=").expect("SCAN").1;
+    let each = rest.split_once("usec_per_call=").expect("a time").1;
+    let each = each
+        .split('.')
+        .next()
+        .and_then(|number| number.parse().ok());
+    let each: u64 = each.expect("a number");
+    assert!(each > 5_000, "{each} µs for a SCAN");
+}
+
+/// As [`NASTY`] wants it at the end of a name.
+fn scan_name(write: &[&str]) -> &'static str {
+    match write {
+        ["SET"] => "SCAN",
+        _ => "HSCAN",
+    }
+}
+
+/// LCS has what it needs when it has looked at its two keys.
+#[test]
+fn writers_go_on_while_one_compares_long_strings() {
+    let server = Server::start(&["--appendonly", "no"]);
+    let mut slow = server.client();
+    slow.call(&["SET", "a", &"ab".repeat(4_500)]);
+    slow.call(&["SET", "b", &"ba".repeat(4_500)]);
+    let mut writer = server.client();
+    // A busy machine may stop who writes, and not who compares.
+    eventually("more than 300 SETs beside one LCS", || {
+        slow.send(&["LCS", "a", "b", "LEN"]);
+        let mut written = 0;
+        while !slow.has_arrived() {
+            writer.run("SET k v");
+            written += 1;
+        }
+        assert_eq!(slow.read(), Value::Integer(8_999));
+        written > 300
+    });
+}
+
+/// A key that is renamed to and fro is there once, whoever lists the keys at one time.
+#[test]
+fn keys_and_a_transaction_that_scans_see_one_moment() {
+    let server = Server::start(&["--appendonly", "no"]);
+    let mut reader = server.client();
+    fill(&mut reader, 3_000);
+    reader.run("SET here 1");
+    let done = &AtomicBool::new(false);
+    thread::scope(|scope| {
+        let stop = Stop(done);
+        let mut writer = server.client();
+        let renaming = scope.spawn(move || {
+            while !done.load(Ordering::Relaxed) {
+                writer.run("RENAME here there");
+                writer.run("RENAME there here");
+            }
+        });
+        let counts: Vec<usize> = (0..60)
+            .map(|round| {
+                let keys = if round % 2 == 0 {
+                    reader.call(&["KEYS", "*here"]).to_string()
+                } else {
+                    reader.run("MULTI");
+                    reader.run("SCAN 0 MATCH *here COUNT 1000000");
+                    reader.run("EXEC")
+                };
+                keys.matches("here\"").count()
+            })
+            .collect();
+        drop(stop);
+        renaming.join().unwrap();
+        assert!(counts.iter().all(|&count| count == 1), "{counts:?}");
+    });
+}
+
+/// In one packet: the lock is given back between the two, and the record of the first goes to the log then.
+#[test]
+fn what_stands_before_a_long_look_is_seen_by_it_and_kept() {
+    let mut server = Server::start(&[]);
+    let mut client = server.client();
+    fill(&mut client, 2_000);
+    let packet = [encode(&["SET", "here", "1"]), encode(&["KEYS", "here"])].concat();
+    client.raw(&[packet, encode(&["GET", "here"])].concat());
+    let answers = [(); 3].map(|()| client.read().to_string());
+    assert_eq!(answers, ["OK", r#"1) "here""#, r#""1""#]);
+    server.crash();
+    assert_eq!(server.client().run("GET here"), r#""1""#);
+}
+
+/// While it has given the lock back, the table may grow and shrink.
+#[test]
+fn a_scan_of_everything_misses_no_key_that_stays_while_others_come_and_go() {
+    let server = Server::start(&["--appendonly", "no"]);
+    let mut reader = server.client();
+    fill(&mut reader, 10_000);
+    let done = &AtomicBool::new(false);
+    thread::scope(|scope| {
+        let stop = Stop(done);
+        let mut writer = server.client();
+        let writing = scope.spawn(move || {
+            let others = (0..5_000).map(|i| format!("other:{i}"));
+            let others: Vec<String> = others.collect();
+            while !done.load(Ordering::Relaxed) {
+                for some in others.chunks(500) {
+                    let pairs = some.iter().flat_map(|key| [key.as_str(), "v"]);
+                    writer.call(&["MSET"].into_iter().chain(pairs).collect::<Vec<_>>());
+                }
+                let all = others.iter().map(String::as_str);
+                writer.call(&["DEL"].into_iter().chain(all).collect::<Vec<_>>());
+            }
+        });
+        let scans: Vec<Value> = (0..5)
+            .map(|_| reader.call(&["SCAN", "0", "MATCH", "a*", "COUNT", "1000000000"]))
+            .collect();
+        drop(stop);
+        writing.join().unwrap();
+        for scan in scans {
+            let Value::Array(answer) = scan else {
+                panic!("{scan:?}");
+            };
+            assert_eq!(answer[0].to_string(), r#""0""#);
+            let Value::Array(keys) = &answer[1] else {
+                panic!("no keys");
+            };
+            let keys: std::collections::HashSet<String> =
+                keys.iter().map(Value::to_string).collect();
+            assert_eq!(keys.len(), 10_000);
+        }
     });
 }
 

@@ -11,8 +11,10 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
-use support::process::{cpu, descriptors, memory, threads};
-use support::{Client, Directory, Program, Server, Value, encode, eventually, with_more_and_more};
+use support::process::{cpu, descriptor_places, descriptors, memory, threads};
+use support::{
+    Client, Directory, Program, Server, Value, encode, eventually, refused, with_more_and_more,
+};
 
 const FULL: &str = "(error) ERR max number of clients reached";
 
@@ -39,6 +41,38 @@ fn one_client_too_many_is_told_so() {
     assert_eq!(server.client().run("PING"), "PONG");
     let info = inside[0].run("INFO stats");
     assert!(info.contains("rejected_connections:1\\r"), "{info}");
+}
+
+#[test]
+fn who_has_hung_up_does_not_keep_the_next_one_out() {
+    let server = Server::start(&["--maxclients", "2"]);
+    let mut inside = server.client();
+    inside.run("PING");
+    let mut other = server.client();
+    other.run("PING");
+    for _ in 0..200 {
+        drop(inside);
+        let begin = Instant::now();
+        inside = server.client();
+        // On a machine with too much to do, who has hung up is waited for in vain.
+        while inside.try_raw(b"PING\r\n").is_err()
+            || inside.try_read().ok() != Some(Value::Simple(b"PONG".into()))
+        {
+            assert!(begin.elapsed() >= Duration::from_millis(100), "refused");
+            inside = server.client();
+        }
+    }
+}
+
+#[test]
+fn the_table_of_descriptors_has_its_size_before_anybody_comes() {
+    let server = Server::start(&["--maxclients", "900"]);
+    let size = descriptor_places(server.pid());
+    assert!(
+        size >= 900,
+        "{size}: accept would have to wait while it grows"
+    );
+    assert!(descriptors(server.pid()) < 40);
 }
 
 #[test]
@@ -169,6 +203,32 @@ fn who_has_not_given_the_password_cannot_fill_the_memory() {
     assert!(memory(server.pid(), "VmHWM") < 50_000_000);
 }
 
+/// A table for each of them would take 36 MB; they are made one at a time, inside EXEC too.
+#[test]
+fn twelve_clients_that_compare_strings_at_once_need_memory_for_one() {
+    let server = Server::start(&["--appendonly", "no"]);
+    let mut clients: Vec<Client> = (0..12).map(|_| server.client()).collect();
+    for (key, part) in [("a", "ab"), ("b", "ba")] {
+        clients[0].call(&["SET", key, &part.repeat(1_500)]);
+    }
+    let before = memory(server.pid(), "VmHWM");
+    for (i, client) in clients.iter_mut().enumerate() {
+        client.raw(match i % 2 {
+            0 => b"LCS a b LEN\r\n",
+            _ => b"MULTI\r\nLCS a b LEN\r\nEXEC\r\n",
+        });
+    }
+    for (i, client) in clients.iter_mut().enumerate() {
+        let answer = match i % 2 {
+            0 => client.read(),
+            _ => (0..3).map(|_| client.read()).last().expect("three"),
+        };
+        assert!(answer.to_string().ends_with("(integer) 2999"), "{answer:?}");
+    }
+    let grown = memory(server.pid(), "VmHWM") - before;
+    assert!(grown < 100 << 20, "{grown} bytes for twelve");
+}
+
 #[test]
 fn no_word_and_no_string_may_be_longer_than_proto_max_bulk_len() {
     let server = Server::start(&["--proto-max-bulk-len", "1mb"]);
@@ -181,6 +241,36 @@ fn no_word_and_no_string_may_be_longer_than_proto_max_bulk_len() {
     client.raw(b"*2\r\n$4\r\nECHO\r\n$1048577\r\n");
     let answer = client.read().to_string();
     assert_eq!(answer, "(error) ERR Protocol error: invalid bulk length");
+}
+
+/// The length of a key would be cut to 32 bits.
+#[test]
+fn proto_max_bulk_len_stays_within_what_a_length_in_memory_can_say() {
+    let server = Server::start(&["--proto-max-bulk-len", "2147483647"]);
+    let mut client = server.client();
+    for size in ["2147483648", "5gb", "9223372036854775807"] {
+        let answer = client.run(&format!("CONFIG SET proto-max-bulk-len {size}"));
+        let words = "between 1048576 and 2147483647 inclusive";
+        assert!(answer.contains(words), "{size}: {answer}");
+    }
+    client.raw(b"*2\r\n$4\r\nECHO\r\n$2147483648\r\n");
+    let answer = client.read().to_string();
+    assert_eq!(answer, "(error) ERR Protocol error: invalid bulk length");
+    // Nor does a log make one, word by word or in one piece.
+    let setrange = encode(&["SETRANGE", "k", "2147483647", "x"]);
+    let set = b"*3\r\n$3\r\nSET\r\n$4294967300\r\nk".to_vec();
+    for (log, reason) in [
+        (
+            setrange,
+            "a SETRANGE makes a string of more than 2147483647 bytes",
+        ),
+        (set, "a word is longer than 2147483647 bytes"),
+    ] {
+        let directory = Directory::new();
+        std::fs::write(directory.0.join("appendonly.aof"), log).unwrap();
+        let (status, said) = refused(&directory, &[]);
+        assert!(!status.success() && said.contains(reason), "{said}");
+    }
 }
 
 #[test]
@@ -281,7 +371,7 @@ fn outer_address() -> Option<std::net::IpAddr> {
 #[test]
 fn protected_mode_refuses_strangers_with_an_explanation() {
     let Some(ip) = outer_address() else {
-        // main.rs has a unit test of the decision itself.
+        // listen.rs has a unit test of the decision itself.
         return say("this machine has no address but its loopback: nothing to connect to");
     };
     let server = Server::start(&["--bind", "0.0.0.0"]);

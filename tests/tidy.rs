@@ -44,11 +44,11 @@ const LAYERS: [&[&str]; 12] = [
     &["handler"],
     &["client"],
     &["aof", "pubsub"],
-    &["store", "stats"],
+    &["listen", "store", "stats"],
     &["config", "entry", "propagate", "watch"],
     &["hash"],
-    &["glob", "resp", "say", "table"],
-    &["error"],
+    &["gate", "glob", "resp", "say", "table"],
+    &["digest", "error", "heap", "held", "malloc"],
 ];
 
 /// Lines in a file before its tests, and in a function unless its comment says `Long because`.

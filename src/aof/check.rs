@@ -28,9 +28,6 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Of a broken record so many bytes are shown.
-const SHOWN: usize = 200;
-
 /// Checks, tells, and with `fix` repairs. `can_replay` says whether commands are ours.
 pub fn run(path: &Path, fix: bool, can_replay: &mut Replay) -> ExitCode {
     let mut report = String::new();
@@ -143,7 +140,7 @@ fn check_file(
     let shown = path.display();
     let unreadable = |error: io::Error| format!("cannot read {shown}: {error}");
     let size = fs::metadata(path).map_err(unreadable)?.len();
-    let (extent, result) = load::replay(path, can_replay, &mut |_| {});
+    let (extent, result) = load::replay(path, !is_last, can_replay, &mut |_| {});
     let line = format!("{shown}: {size} bytes, {} commands", extent.commands);
     let Err(stop) = result else {
         note(report, format_args!("{line}, valid"));
@@ -153,6 +150,7 @@ fn check_file(
         Stop::Torn { offset, record, .. } | Stop::Corrupt { offset, record, .. } => {
             (*offset, *record)
         }
+        Stop::Changed { from, .. } => (*from, *from),
         Stop::Unreadable(error) => return Err(format!("cannot read {shown}: {error}")),
         Stop::Unsupported { offset, reason } => {
             note(report, format_args!("{line}, then"));
@@ -163,7 +161,11 @@ fn check_file(
             return Ok(false);
         }
     };
-    note(report, format_args!("{line}, damaged at offset {offset}"));
+    let place = match &stop {
+        Stop::Changed { from, to, .. } => format!("between offset {from} and {to}"),
+        _ => format!("at offset {offset}"),
+    };
+    note(report, format_args!("{line}, damaged {place}"));
     let tail = load::read_from(path, offset).map_err(unreadable)?;
     // Under a running server the file may have become shorter meanwhile.
     let broken = tail.get((record - offset) as usize..).unwrap_or_default();
@@ -183,7 +185,15 @@ fn check_file(
         );
         return Ok(false);
     }
-    let kept = start::cut(path, offset, &tail)?.display().to_string();
+    // Unlike a start's, what this cuts may have been acknowledged: not without a copy.
+    let kept = start::keep(path, offset, &tail).map_err(|error| {
+        format!(
+            "cannot cut {shown} at {offset}, because {error}. Make room for the {count} bytes, or take them \
+             away yourself: `truncate -s {offset} FILE`"
+        )
+    })?;
+    start::cut(path, offset)?;
+    let kept = kept.display();
     note(report, format_args!("  cut {count} bytes, kept as {kept}"));
     Ok(true)
 }
@@ -197,8 +207,7 @@ fn describe(path: &Path, stop: &Stop, broken: &[u8], report: &mut String) {
         (Ok(_), _) => String::new(),
     };
     note(report, format_args!("  {reason}. There it says"));
-    let dots = if broken.len() > SHOWN { "…" } else { "" };
-    let text = broken[..broken.len().min(SHOWN)].escape_ascii();
+    let (text, dots) = start::excerpt(broken);
     note(report, format_args!("    {text}{dots}"));
 }
 

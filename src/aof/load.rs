@@ -21,15 +21,17 @@
 //! 4. else                                       → refuse, and say where and why
 //! ```
 //!
-//! A MULTI whose EXEC is missing is torn as a whole, from the MULTI on.
+//! A MULTI whose EXEC is missing is torn as a whole, from the MULTI on. What an annotation vouches for
+//! was whole when it was written, and so is never a tail (aof/checksum.rs).
 //!
 //! **How Redis does it**: aof.c, `loadSingleAppendOnlyFile`. It cuts whatever ends too early, even
 //! when one flipped bit in a length hides thousands of good records (we refuse), leaves an open
 //! MULTI in the file (we cut it), and refuses zeros (7.0; 8.4 can cut them).
 
+use super::checksum::{self, Claim, Line, Stretch};
+use super::disk::{self, Opening};
 use crate::resp::{self, Args, Error};
 use std::collections::HashSet;
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
@@ -53,6 +55,9 @@ pub enum Stop {
         record: u64,
         reason: String,
     },
+    /// Every record can be read, but these bytes are not those that were written: their annotation says
+    /// so (aof/checksum.rs).
+    Changed { from: u64, to: u64, reason: String },
     /// The command at this offset is one that this server cannot replay.
     Unsupported { offset: u64, reason: String },
     /// The file failed, or is of a kind that we do not read.
@@ -66,8 +71,11 @@ const PROGRESS: u64 = 64 * 1024;
 #[derive(Default, Clone, Copy, PartialEq, Debug)]
 pub struct Extent {
     pub commands: u64,
-    /// Bytes up to the end of the last whole unit, where a tail would begin.
+    /// Bytes up to the end of the last whole unit, and of the annotation behind it, where a tail would
+    /// begin.
     pub bytes: u64,
+    /// Where the last annotation of ours ends that was found true.
+    pub covered: u64,
 }
 
 /// So many records are read before they are replayed, but no more once they have this many bytes.
@@ -75,14 +83,22 @@ const AHEAD: usize = crate::table::WARM;
 const AHEAD_BYTES: u64 = 64 * 1024;
 
 /// Replays the file at `path`, and calls `progress` from time to time with the number of bytes
-/// done. The extent is told also when the replay stops early.
+/// done. Returns the bytes behind the last annotation; the extent is told also when the replay stops early.
+///
+/// Nobody writes any more to one that is `sealed`: it is not the last of the log, or a newer one is in use.
 pub fn replay(
     path: &Path,
+    sealed: bool,
     replay: &mut Replay,
     progress: &mut dyn FnMut(u64),
-) -> (Extent, Result<(), Stop>) {
+) -> (Extent, Result<Stretch, Stop>) {
     let mut extent = Extent::default();
     let result = replay_into(path, replay, progress, &mut extent);
+    let result = match result {
+        Ok(open) if sealed => expect_seal(path, &extent, open),
+        result => result,
+    };
+    let result = result.map_err(|stop| was_whole(path, &extent, &stop).unwrap_or(stop));
     (extent, result)
 }
 
@@ -91,14 +107,13 @@ fn replay_into(
     run: &mut Replay,
     progress: &mut dyn FnMut(u64),
     extent: &mut Extent,
-) -> Result<(), Stop> {
+) -> Result<Stretch, Stop> {
     let io = |error: io::Error| Stop::Unreadable(error.to_string());
-    let file = File::open(path).map_err(io)?;
-    let mut reader = Counted {
-        inner: BufReader::with_capacity(64 * 1024, file),
-        offset: 0,
-    };
-    if reader.fill_buf().map_err(io)?.starts_with(b"REDIS") {
+    let file = disk::open(path, Opening::Read).map_err(io)?;
+    let mut reader = Counted::new(file);
+    let begin = reader.fill_buf().map_err(io)?;
+    // Valkey 9 writes its own name.
+    if begin.starts_with(b"REDIS") || begin.starts_with(b"VALKEY") {
         let reason = "it is an RDB file, which this server does not read: on the Redis server, \
                       run `CONFIG SET aof-use-rdb-preamble no` and then `BGREWRITEAOF`";
         return Err(Stop::Unreadable(reason.into()));
@@ -109,7 +124,9 @@ fn replay_into(
     let mut next_progress = 0;
     loop {
         let end = ahead.read(&mut reader);
+        extent.covered = reader.covered;
         ahead.replay(run, extent)?;
+        extent.bytes = extent.bytes.max(extent.covered);
         let (offset, error) = match end {
             Ok(true) => {
                 if reader.offset >= next_progress {
@@ -118,9 +135,10 @@ fn replay_into(
                 }
                 continue;
             }
-            Ok(false) if !ahead.in_multi => return Ok(()),
+            Ok(false) if !ahead.in_multi => return Ok(reader.open()),
             Ok(false) => (ahead.reached, None),
-            Err(error) => (ahead.reached, Some(error)),
+            Err(Broken::Record(error)) => (ahead.reached, Some(error)),
+            Err(Broken::Stretch(stop)) => return Err(stop),
         };
         // What is broken inside MULTI takes the transaction with it.
         if ahead.in_multi {
@@ -160,14 +178,14 @@ struct Place {
 impl Ahead {
     /// Reads the next records. False at the end of the file, an error if one cannot be read; either
     /// way those that were read before are there.
-    fn read(&mut self, reader: &mut Counted<impl BufRead>) -> Result<bool, Error> {
+    fn read(&mut self, reader: &mut Counted<impl Read>) -> Result<bool, Broken> {
         let more = self.read_some(reader);
         // What is left of the time before may hold large words.
         self.records.truncate(self.places.len());
         more
     }
 
-    fn read_some(&mut self, reader: &mut Counted<impl BufRead>) -> Result<bool, Error> {
+    fn read_some(&mut self, reader: &mut Counted<impl Read>) -> Result<bool, Broken> {
         self.places.clear();
         let end = reader.offset + AHEAD_BYTES;
         while self.places.len() < AHEAD && reader.offset < end {
@@ -175,8 +193,12 @@ impl Ahead {
             if index == self.records.len() {
                 self.records.push(Args::default());
             }
-            let args = &mut self.records[index];
             self.reached = start;
+            while reader.fill_buf()?.first() == Some(&b'#') {
+                reader.compare_annotation(self.in_multi)?;
+                self.reached = reader.offset;
+            }
+            let args = &mut self.records[index];
             if !read_record(reader, args)? {
                 return Ok(false);
             }
@@ -212,6 +234,24 @@ impl Ahead {
             offset: self.places[index].start,
             reason,
         })
+    }
+}
+
+/// Why no more records can be read.
+enum Broken {
+    Record(Error),
+    Stretch(Stop),
+}
+
+impl From<Error> for Broken {
+    fn from(error: Error) -> Broken {
+        Broken::Record(error)
+    }
+}
+
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Broken {
+        Broken::Record(error.into())
     }
 }
 
@@ -266,7 +306,9 @@ pub fn judge_tail(path: &Path, stop: &Stop, most_garbage: u64) -> Result<Vec<u8>
         Stop::Torn { offset, reason, .. } | Stop::Corrupt { offset, reason, .. } => {
             (offset, reason)
         }
-        Stop::Unsupported { reason, .. } | Stop::Unreadable(reason) => return Err(reason.clone()),
+        Stop::Unsupported { reason, .. }
+        | Stop::Changed { reason, .. }
+        | Stop::Unreadable(reason) => return Err(reason.clone()),
     };
     let tail = read_from(path, offset).map_err(|error| error.to_string())?;
     let zeros = tail.iter().rev().take_while(|&&byte| byte == 0).count();
@@ -291,7 +333,7 @@ pub fn judge_tail(path: &Path, stop: &Stop, most_garbage: u64) -> Result<Vec<u8>
 
 /// What the file holds from `offset` on.
 pub fn read_from(path: &Path, offset: u64) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
+    let mut file = disk::open(path, Opening::Read)?;
     file.seek(SeekFrom::Start(offset))?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
@@ -347,23 +389,155 @@ fn whole_record_in(tail: &[u8]) -> Result<Option<usize>, ()> {
     Ok(None)
 }
 
-/// A reader that knows how many bytes were taken from it.
-struct Counted<R> {
-    inner: R,
-    offset: u64,
+/// A log that holds a command of another server may be long, and have no annotation.
+const LOOK_FOR_ANNOTATION: u64 = 64 * 1024 * 1024;
+
+/// A record that cannot be read, or not be replayed, was damaged if an annotation behind it vouches
+/// for everything from the last one on, and is not true.
+fn was_whole(path: &Path, extent: &Extent, stop: &Stop) -> Option<Stop> {
+    let (behind, most) = match stop {
+        Stop::Torn { record, .. } | Stop::Corrupt { record, .. } => (*record, u64::MAX),
+        Stop::Unsupported { offset, .. } => (*offset, LOOK_FOR_ANNOTATION),
+        Stop::Changed { .. } | Stop::Unreadable(_) => return None,
+    };
+    let from = extent.covered;
+    let (written, found) = checksum::next_claim(path, from, behind, most).ok()??;
+    let reason = differ(&written, &found)?;
+    let to = from + found.length;
+    Some(Stop::Changed { from, to, reason })
 }
 
-impl<R: BufRead> Read for Counted<R> {
+/// In which words an annotation says that what was written is not what is there.
+fn differ(written: &Claim, found: &Claim) -> Option<String> {
+    if written.length != found.length {
+        Some(format!(
+            "they are {} bytes, and the annotation behind them is about {}",
+            found.length, written.length
+        ))
+    } else if written.digest != found.digest {
+        Some(format!(
+            "their digest is {:016x}, and when they were written it was {:016x}",
+            found.digest, written.digest
+        ))
+    } else {
+        None
+    }
+}
+
+/// A sealed file whose end no annotation covers was written to by another server, or without
+/// annotations; or a damaged length makes its last value reach over them, to the end. Then the first of
+/// them stands where it was, and is not true. (A value may end with what only looks like one.)
+fn expect_seal(path: &Path, extent: &Extent, open: Stretch) -> Result<Stretch, Stop> {
+    let io = |error: io::Error| Stop::Unreadable(error.to_string());
+    if open.length == 0 || !checksum::ends_with_annotation(path).map_err(io)? {
+        return Ok(open);
+    }
+    let from = extent.covered;
+    let claim = checksum::next_claim(path, from, from, u64::MAX).map_err(io)?;
+    match claim.and_then(|(written, found)| Some((differ(&written, &found)?, found.length))) {
+        Some((reason, length)) => {
+            let to = from + length;
+            Err(Stop::Changed { from, to, reason })
+        }
+        None => Ok(open),
+    }
+}
+
+/// A reader that knows how many bytes were taken from it, and the digest of those that no
+/// annotation has covered so far.
+struct Counted<R> {
+    inner: BufReader<R>,
+    offset: u64,
+    /// Where the last annotation ended that was found true.
+    covered: u64,
+    /// From there on, up to `digested`.
+    stretch: Stretch,
+    /// What `inner` has in its buffer, and had before some was taken: to have the digest of much at once.
+    chunk: Vec<u8>,
+    /// How much of that is in the stretch.
+    digested: usize,
+}
+
+impl<R: Read> Counted<R> {
+    fn new(inner: R) -> Counted<R> {
+        Counted {
+            inner: BufReader::with_capacity(64 * 1024, inner),
+            offset: 0,
+            covered: 0,
+            stretch: Stretch::default(),
+            chunk: Vec::new(),
+            digested: 0,
+        }
+    }
+
+    /// The stretch from the last annotation to what was taken last.
+    fn open(&mut self) -> Stretch {
+        let taken = self.chunk.len() - self.inner.buffer().len();
+        self.stretch.add(&self.chunk[self.digested..taken]);
+        self.digested = taken;
+        self.stretch
+    }
+
+    /// Takes an annotation, which is what comes next. If it is ours, it must be true.
+    fn compare_annotation(&mut self, in_multi: bool) -> Result<(), Broken> {
+        let (found, at) = (Claim::of(&self.open()), self.offset);
+        let mut line = Vec::new();
+        self.read_until(b'\n', &mut line)?;
+        if line.last() != Some(&b'\n') {
+            return Err(Error::Cut.into());
+        }
+        let reason = match checksum::read_line(&line) {
+            Line::Other => return Ok(()),
+            // To cut the transaction would be to cut into what it covers.
+            Line::Ours(_) if in_multi => {
+                "an annotation stands inside MULTI, where we write none".into()
+            }
+            Line::Ours(written) => match differ(&written, &found) {
+                Some(reason) => reason,
+                None => {
+                    self.open();
+                    self.stretch = Stretch::default();
+                    self.covered = self.offset;
+                    return Ok(());
+                }
+            },
+            Line::Damaged => "the annotation behind them is damaged".into(),
+        };
+        let from = self.covered;
+        Err(Broken::Stretch(Stop::Changed {
+            from,
+            to: at,
+            reason,
+        }))
+    }
+}
+
+impl<R: Read> Read for Counted<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.offset += count as u64;
+        // A large value passes the buffer by.
+        if self.inner.buffer().is_empty() && buffer.len() >= self.inner.capacity() {
+            self.open();
+            let count = self.inner.read(buffer)?;
+            self.stretch.add(&buffer[..count]);
+            self.offset += count as u64;
+            return Ok(count);
+        }
+        let count = self.fill_buf()?.read(buffer)?;
+        self.consume(count);
         Ok(count)
     }
 }
 
-impl<R: BufRead> BufRead for Counted<R> {
+impl<R: Read> BufRead for Counted<R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.inner.fill_buf()
+        if self.inner.buffer().is_empty() {
+            self.open();
+            let bytes = self.inner.fill_buf()?;
+            self.chunk.clear();
+            self.chunk.extend_from_slice(bytes);
+            self.digested = 0;
+        }
+        Ok(self.inner.buffer())
     }
 
     fn consume(&mut self, count: usize) {
@@ -394,10 +568,7 @@ mod tests {
         let small = b"*1\r\n$4\r\nPING\r\n".repeat(AHEAD);
         let large = [b"*1\r\n$100000\r\n", &[b'x'; 100_000][..], b"\r\n"].concat();
         let log = [&small[..], &large, &large].concat();
-        let mut reader = Counted {
-            inner: &log[..],
-            offset: 0,
-        };
+        let mut reader = Counted::new(&log[..]);
         let mut ahead = Ahead::default();
         for expected in [AHEAD, 1, 1, 0] {
             let more = ahead.read(&mut reader);

@@ -9,15 +9,26 @@
 //!
 //! The manifest is the only truth about which files count. It is replaced, never edited: written
 //! under a temporary name, fsynced, renamed over the old one, and the directory fsynced, so that
-//! after a power cut there is the old list or the new one.
+//! after a power cut there is the old list or the new one. The directory is fsynced before the rename too,
+//! or a power cut could leave a list and not the files that it names.
+//!
+//! Nothing is deleted that may be the only copy of something. A file that the list does not name was left by
+//! a rewrite that was interrupted; or it is data, and somebody has put an older list back. Nothing tells
+//! which, so it stays, and the operator is told. Rubbish is what the list itself calls history, what
+//! has a temporary name, and what is empty.
+//!
+//! One flipped bit makes a file history (`i` and `h`), which is deleted; so the last line is an annotation
+//! (aof/checksum.rs), which Redis takes for a comment. A manifest without one is read as before.
 //!
 //! **How Redis does it**: aof.c, `aofLoadManifestFromFile` and `persistAofManifest`. The format
-//! and the names are the same, so either server starts on the other's directory.
+//! and the names are the same, so either server starts on the other's directory. Redis too deletes the
+//! history and leaves alone what is not listed, but does not say so, and its next rewrite may overwrite it.
 
+use super::checksum::{self, Claim, Line, Stretch};
+use super::disk::{self, Opening};
 use crate::resp::words::{quote, split_words};
-use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// With what the name of a base begins while it is being written; Redis's too.
 pub const TEMPORARY_BASE: &str = "temp-rewriteaof-";
@@ -65,7 +76,7 @@ impl Manifest {
     pub fn load(directory: PathBuf, prefix: &str) -> Result<Option<Manifest>, String> {
         let mut manifest = Manifest::new(directory, prefix);
         let path = manifest.path();
-        let text = match fs::read(&path) {
+        let text = match disk::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
@@ -75,6 +86,7 @@ impl Manifest {
     }
 
     fn read(&mut self, text: &[u8]) -> Result<(), String> {
+        self.compare(text)?;
         let lines = text.strip_suffix(b"\n").unwrap_or(text);
         for (number, line) in lines.split(|&byte| byte == b'\n').enumerate() {
             if lines.is_empty() || line.starts_with(b"#") {
@@ -92,6 +104,25 @@ impl Manifest {
         if self.live().next().is_none() {
             // Nobody writes such a manifest. To begin with nothing would lose what it has named.
             return Err(format!("{} names no file of a log", self.path().display()));
+        }
+        Ok(())
+    }
+
+    /// Compares what annotations say of the lines before them, as in the log's files.
+    fn compare(&self, text: &[u8]) -> Result<(), String> {
+        let mut open = Stretch::default();
+        for line in text.split_inclusive(|&byte| byte == b'\n') {
+            match checksum::read_line(line) {
+                Line::Other => open.add(line),
+                Line::Ours(written) if written == Claim::of(&open) => open = Stretch::default(),
+                _ => {
+                    return Err(format!(
+                        "{} is damaged: it is not what was written, as its last line says. Restore it \
+                         from a copy. (If you have changed it yourself, delete that line.)",
+                        self.path().display()
+                    ));
+                }
+            }
         }
         Ok(())
     }
@@ -140,10 +171,11 @@ impl Manifest {
     pub fn save(&self) -> io::Result<()> {
         self.prepare()?;
         self.put_in_place()?;
-        sync_directory(&self.directory)
+        disk::sync_directory(&self.directory)
     }
 
-    /// The first half of that: writes it under a temporary name.
+    /// The first half of that: writes it under a temporary name. The files that it names are there, and from
+    /// now on their names are on the disk.
     pub fn prepare(&self) -> io::Result<()> {
         let line = |entry: &LogFile, kind| {
             format!(
@@ -156,14 +188,29 @@ impl Manifest {
         let history = self.history.iter().map(|entry| line(entry, 'h'));
         let incrs = self.incrs.iter().map(|entry| line(entry, 'i'));
         let text: String = base.chain(history).chain(incrs).collect();
-        let mut file = File::create(self.temporary())?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
+        let mut text = text.into_bytes();
+        let mut all = Stretch::default();
+        all.add(&text);
+        checksum::close(&mut all, &mut text);
+        let mut file = disk::open(&self.temporary(), Opening::Empty)?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        disk::sync_directory(&self.directory)
     }
 
-    /// The second half, which is durable when the directory has been fsynced.
+    /// The second half, which is durable when the directory has been fsynced. After an error the old
+    /// manifest is in place: a network file system may report one though the rename has worked.
     pub fn put_in_place(&self) -> io::Result<()> {
-        fs::rename(self.temporary(), self.path())
+        match disk::rename(&self.temporary(), &self.path()) {
+            Err(_) if self.is_in_place() => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Whether the manifest on disk is this one.
+    pub fn is_in_place(&self) -> bool {
+        let found = Manifest::load(self.directory.clone(), &self.prefix);
+        found.is_ok_and(|found| found.as_ref() == Some(self))
     }
 
     pub fn temporary(&self) -> PathBuf {
@@ -172,7 +219,7 @@ impl Manifest {
     }
 
     /// The live files in the order of replay.
-    pub fn live(&self) -> impl Iterator<Item = &LogFile> {
+    pub fn live(&self) -> impl Iterator<Item = &LogFile> + Clone {
         self.base.iter().chain(&self.incrs)
     }
 
@@ -206,7 +253,7 @@ impl Manifest {
         let mut seq = last.unwrap_or(0) + 1;
         loop {
             let name = format!("{}.{seq}.{kind}.aof", self.prefix);
-            if !self.directory.join(&name).exists() {
+            if !disk::exists(&self.directory.join(&name)) {
                 return LogFile { name, seq };
             }
             seq += 1;
@@ -229,59 +276,58 @@ impl Manifest {
         is_base || self.temporary().ends_with(name)
     }
 
-    /// The name of a file in the directory that holds a part of a log and is not listed.
-    pub fn unlisted(&self) -> io::Result<Option<String>> {
-        for file in fs::read_dir(&self.directory)? {
-            let file = file?;
-            let name = file.file_name().to_string_lossy().into_owned();
-            let is_listed = self.live().any(|entry| entry.name == name);
-            let kind = self.kind_of(&name);
-            let is_ours = matches!(kind, Some("base.aof" | "incr.aof" | "base.rdb"));
-            if is_ours && !is_listed && file.metadata()?.len() > 0 {
-                return Ok(Some(name));
-            }
-        }
-        Ok(None)
+    /// The names of files in the directory that may hold a part of a log and are not listed.
+    pub fn unlisted(&self) -> io::Result<Vec<String>> {
+        let mut files = disk::list(&self.directory)?;
+        files.retain(|file| {
+            self.is_unlisted_part(&file.name) && file.metadata.is_file && file.metadata.length > 0
+        });
+        Ok(files.into_iter().map(|file| file.name).collect())
     }
 
-    /// Deletes what nobody can need: the files marked as history, temporary files, and what a
-    /// rewrite that was interrupted has left: a base that is not listed, an incr with nothing in
-    /// it. An incr that holds something is left alone: somebody may want to look into it.
+    fn is_unlisted_part(&self, name: &str) -> bool {
+        let is_part = matches!(
+            self.kind_of(name),
+            Some("base.aof" | "incr.aof" | "base.rdb")
+        );
+        is_part && !self.is_live(name)
+    }
+
+    fn is_live(&self, name: &str) -> bool {
+        self.live().any(|entry| entry.name == name)
+    }
+
+    /// Deletes what nobody can need: the files marked as history, temporary files, and empty ones that are
+    /// not listed. The manifest must be on the disk.
     pub fn clean(&mut self) -> io::Result<()> {
-        let had_history = !self.history.is_empty();
-        while let Some(entry) = self.history.last() {
-            match fs::remove_file(self.path_of(entry)) {
+        for entry in self
+            .history
+            .iter()
+            .filter(|entry| !self.is_live(&entry.name))
+        {
+            match disk::remove_file(&self.path_of(entry)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => self.history.pop(),
-            };
-        }
-        for file in fs::read_dir(&self.directory)? {
-            let file = file?;
-            let name = file.file_name().to_string_lossy().into_owned();
-            if !file.file_type()?.is_file() {
-                continue;
-            }
-            let is_listed = self.live().any(|entry| entry.name == name);
-            let is_empty = file.metadata().is_ok_and(|metadata| metadata.len() == 0);
-            let is_unused = match self.kind_of(&name) {
-                Some("base.aof") => true,
-                Some("incr.aof") => is_empty,
-                _ => self.is_temporary(&name),
-            };
-            if is_unused && !is_listed {
-                fs::remove_file(file.path())?;
+                _ => {}
             }
         }
-        if had_history {
-            self.save()?;
+        for file in disk::list(&self.directory)? {
+            let is_empty = file.metadata.length == 0 && self.is_unlisted_part(&file.name);
+            let is_temporary = self.is_temporary(&file.name) && !self.is_live(&file.name);
+            if file.metadata.is_file && (is_empty || is_temporary) {
+                disk::remove_file(&file.path)?;
+            }
+        }
+        if !self.history.is_empty() {
+            // Deleted before nothing says any more that they may be. (Its first half calls fsync.)
+            let cleaned = Manifest {
+                history: Vec::new(),
+                ..self.clone()
+            };
+            cleaned.save()?;
+            *self = cleaned;
         }
         Ok(())
     }
-}
-
-/// A rename or a new file is on disk only when its directory is.
-pub fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
 }
 
 /// The name as it stands in the manifest: as it is, if a word is all that it could be.

@@ -13,18 +13,20 @@
 //! ```
 //!
 //! (a) Create the next incr file, fsync it, and write the manifest that lists it behind the others,
-//!     under a temporary name.
-//! (b) Under the file's mutex, for as long as one write takes: write what is in the buffer to the
-//!     old file, forget which database the log's end is in, rename the manifest, and go on in the new
-//!     file. Then fsync the directory and the old file, to which nobody writes any more, so nobody waits.
+//!     under a temporary name; fsync the old file, so that little is left, and the directory.
+//! (b) Under the file's mutex: write what is in the buffer, and an annotation of what is open
+//!     (aof/checksum.rs), to the old file, fsync it, forget which database the log's end is in, rename the
+//!     manifest, and go on in the new file. So all wait once for an fsync of what came during the one
+//!     before. Then fsync the directory, for which nobody waits.
 //! (c) Replay the sealed files into a private keyspace, with the code that replays at start.
 //! (d) Write that as a base under a temporary name, fsync it bit by bit, rename.
 //! (e) Replace the manifest: the new base, the new incr, and the rest as history.
 //! (f) Delete the history.
 //!
 //! A kill between any two steps leaves a manifest whose files say the same, and of which only the last
-//! that holds anything may be torn, as redis-server wants it. Nobody waits, but for a second copy of the
-//! data in memory meanwhile; that is the price.
+//! that holds anything may be torn, as redis-server wants it. So does a power cut: whatever the list names
+//! is on the disk before the list, and nothing is deleted before the list that no longer names it is
+//! there. The price is a second copy of the data in memory meanwhile.
 //!
 //! Two rewrites have no log to replay: the first one after `CONFIG SET appendonly yes`, and one that
 //! is to heal a log with holes: an fsync has failed, a file was deleted, or step (c) finds it damaged.
@@ -35,18 +37,17 @@
 //! **How Redis does it**: aof.c, `rewriteAppendOnlyFileBackground`: a fork writes the base, and
 //! the kernel copies every page that changes meanwhile.
 
+use super::checksum::{self, Claim, Stretch};
+use super::disk::{self, Directory, File, Opening};
 use super::load::{self, Replay, Stop};
-use super::manifest::{self, Manifest, TEMPORARY_BASE};
+use super::manifest::{LogFile, Manifest, TEMPORARY_BASE};
 use super::start::{self, total_size};
-use super::{Aof, Buffer, Position, SYNC_EVERY, Target};
+use super::{Aof, Buffer, SYNC_EVERY, Seal, Target, Turn};
 use crate::entry::{Entry, Value};
 use crate::resp::{Digits, write_command};
 use crate::say;
 use crate::store::Keyspace;
-use crate::table::Keyed;
-use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, RwLock};
@@ -63,7 +64,7 @@ pub struct Requests {
 struct Wanted {
     rewrite: bool,
     /// The log is to be switched on when its first base is written; with the lock of its directory.
-    enable: Option<Arc<File>>,
+    enable: Option<Arc<Directory>>,
 }
 
 /// How long after it has failed the log is tried to be switched on again: who asked for it was told OK.
@@ -125,17 +126,9 @@ impl Aof {
     /// if it does not: what could not be written was not acknowledged.
     pub fn disable(&self) {
         self.rewriter.wanted.lock().unwrap().enable = None;
+        // Most of it while others go on.
         let _ = self.finish();
-        // No fsync may fail any more, for it would count against a log that is off.
-        let _turn = self.turn();
-        let mut target = self.target.lock().unwrap();
-        let _ = self.write(&mut target);
-        let mut buffer = self.buffer.lock().unwrap();
-        self.enabled.store(false, Ordering::Release);
-        *target = None;
-        *buffer = Buffer::default();
-        self.written.store(self.position(), Ordering::Release);
-        self.failures.forget();
+        self.let_go();
     }
 
     /// The rewrite thread. `replay_all` makes an empty keyspace and calls [`replay_sealed`] with
@@ -155,11 +148,7 @@ impl Aof {
                 .rewrite_start
                 .store(since_epoch.as_secs(), Ordering::Relaxed);
             let enable = self.rewriter.wanted.lock().unwrap().enable.take();
-            let result =
-                match enable.is_some() || self.failures.damage().is_some() || !self.is_in_place() {
-                    true => self.rewrite_from_memory(store, enable.clone()),
-                    false => self.rewrite_from_log(store, replay_all),
-                };
+            let result = self.rewrite(enable.clone(), store, replay_all);
             self.little_at_a_time.store(false, Ordering::Relaxed);
             self.tell(&result, begin.elapsed());
             ended = Instant::now();
@@ -169,6 +158,19 @@ impl Aof {
                 wanted.enable = enable;
             }
             status.rewriting.store(wanted.rewrite, Ordering::Release);
+        }
+    }
+
+    /// One rewrite. With `enable` the log is off, and on afterwards.
+    pub(super) fn rewrite(
+        &self,
+        enable: Option<Arc<Directory>>,
+        store: &RwLock<Keyspace>,
+        replay_all: &dyn Fn(&Manifest) -> Result<Keyspace, String>,
+    ) -> Result<(), String> {
+        match enable.is_some() || self.failures.damage().is_some() || self.lost().is_some() {
+            true => self.rewrite_from_memory(store, enable),
+            false => self.rewrite_from_log(store, replay_all),
         }
     }
 
@@ -226,23 +228,10 @@ impl Aof {
         let base = self.status.base_size.load(Ordering::Relaxed).max(1);
         percentage > 0
             && self.is_enabled()
+            // Who has put other files there is to say whether they may be replaced.
+            && !self.failures.are_files_lost()
             && size > least
             && size.saturating_sub(base) / base.div_ceil(100).max(1) >= percentage
-    }
-
-    /// Whether the log on disk is what was written: its files are there, and the last of them is the one
-    /// that is written to. Somebody may have deleted them.
-    fn is_in_place(&self) -> bool {
-        let ours = match &*self.target.lock().unwrap() {
-            Some(target) => (target.manifest.clone(), target.file.clone()),
-            None => return true,
-        };
-        let (manifest, file) = ours;
-        let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-        let last = manifest.incrs.last().map(|last| manifest.path_of(last));
-        let there = last.and_then(|path| fs::metadata(path).ok());
-        start::no_file_is_missing(&manifest).is_ok()
-            && there.map(identity) == file.metadata().ok().map(identity)
     }
 
     fn rewrite_from_log(
@@ -257,17 +246,18 @@ impl Aof {
         listed.incrs.push(incr.clone());
         let file = start::create(&old.path_of(&incr)).map_err(in_words)?;
         // Opened before it is needed: that there are no descriptors left says nothing of the disk.
-        let prepared = listed.prepare().and_then(|()| File::open(&old.directory));
-        let directory = prepared.map_err(|error| {
-            discard_incr(&listed);
-            in_words(error)
-        })?;
-        crash_point("a");
-
+        let prepare = || {
+            listed.prepare()?;
+            Directory::open(&old.directory)
+        };
         // (b)
-        self.switch(file, &listed, &directory)?;
+        let switched = prepare().map_err(in_words).and_then(|directory| {
+            self.switch(file, &listed, &directory)?;
+            Ok(directory)
+        });
+        // If the list counts already, and only its fsync has failed, the file is kept.
+        let directory = switched.inspect_err(|_| discard(&listed, &incr))?;
         self.little_at_a_time.store(true, Ordering::Relaxed);
-        crash_point("b");
 
         // (c)
         let keyspace = match replay_all(&old) {
@@ -279,64 +269,65 @@ impl Aof {
                 return self.rewrite_from_memory(store, None);
             }
         };
-        crash_point("c");
 
         // (d)
         let temporary = self.write_base(&old, &keyspace).map_err(in_words)?;
-        crash_point("d");
         let mut new = old.after_rewrite();
         new.incrs.push(incr);
         publish(&temporary, &new).map_err(in_words)?;
-        manifest::sync_directory(&new.directory).map_err(in_words)?;
+        if let Some(target) = self.target.lock().unwrap().as_mut() {
+            // What it names as history may be missing from now on.
+            target.manifest = new.clone();
+        }
+        directory.sync().map_err(in_words)?;
         self.clean_up(new);
         Ok(())
     }
 
-    /// Step (b): seals the present file and goes on in the next. If the old file cannot be
-    /// written, or the list not replaced, nothing is switched, and the new file is deleted.
-    fn switch(&self, file: File, listed: &Manifest, directory: &File) -> Result<(), String> {
-        // Nobody may call anything durable before the old file and the list have been fsynced.
-        let turn = self.turn();
-        match self.seal(file, listed) {
-            // If this fails, then so it stays: both files are listed, and the new one is in use. The old file
-            // comes first, or a power cut could leave both listed and the old one torn. (The file system may
-            // write the list by itself while we wait for that; a start says then what is torn. To have the
-            // old file on the disk before the list is replaced, all writers would have to wait.)
-            Ok((sealed, end)) => {
-                let synced = self.sync_file(&sealed, end, &turn);
-                let listed = directory.sync_all();
-                listed.map_err(|error| self.failures.fsync_failed(&error))?;
-                synced
-            }
-            Err(reason) => {
-                discard_incr(listed);
-                Err(reason)
-            }
+    /// Step (b): seals the present file and goes on in the next. If the old file cannot be written, or the
+    /// list not replaced, nothing is switched.
+    fn switch(&self, file: File, listed: &Manifest, directory: &Directory) -> Result<(), String> {
+        // Writers will wait for the fsync of what is left. The second leaves only what came during the first.
+        for _ in 0..2 {
+            self.sync_to(self.written.load(Ordering::Acquire))?;
         }
+        // Nobody may call anything durable before the list has been fsynced.
+        let turn = self.turn();
+        self.seal(file, listed, &turn)?;
+        // If this fails, then so it stays: both files are listed, and the new one is in use.
+        let synced = directory.sync();
+        synced.map_err(|error| self.failures.fsync_failed(&error))
     }
 
-    /// Writes the old file to its end, and lists the new one behind it, in which nobody has written yet;
-    /// returns the old one with the position of that end.
-    fn seal(&self, file: File, listed: &Manifest) -> Result<(Arc<File>, Position), String> {
+    /// Writes the old file to its end, fsyncs it, and lists the new one behind it, in which nobody has
+    /// written yet.
+    fn seal(&self, file: File, listed: &Manifest, turn: &Turn) -> Result<(), String> {
         let mut guard = self.target.lock().unwrap();
-        self.write(&mut guard)?;
+        self.write(&mut guard, Seal::IfMuch)?;
         let target = guard.as_mut().ok_or("it was switched off")?;
         // What has come since that write still goes to the old file, and what comes after it to
         // the new one, which must begin with a SELECT of its own. So both in one step.
         {
             let mut buffer = self.buffer.lock().unwrap();
-            target.pending = std::mem::take(&mut *buffer).bytes;
-            target.pending_end = self.position();
+            let taken = self.take(target, &mut buffer, Seal::Now);
+            *buffer = Buffer::default();
+            drop(buffer);
+            target.annotate(taken);
         }
         self.write_pending(target)?;
+        // Before the list. A power cut could else leave the list, and the new file, and of the old one not
+        // its end: a log with a hole.
+        let old = target.file.clone();
+        self.sync_file(&old, target.pending_end, turn)?;
         listed.put_in_place().map_err(in_words)?;
-        crash_point("listed");
         target.manifest = listed.clone();
         target.length = 0;
+        target.open = Stretch::default();
+        target.has_grown = false;
         self.origin
             .store(-(target.pending_end as i64), Ordering::Relaxed);
-        let sealed = std::mem::replace(&mut target.file, file.into());
-        Ok((sealed, target.pending_end))
+        target.file = file.into();
+        Ok(())
     }
 
     /// Replaces the whole log, whatever is left of it. If it is off, `enable` is the lock of its
@@ -344,7 +335,7 @@ impl Aof {
     fn rewrite_from_memory(
         &self,
         store: &RwLock<Keyspace>,
-        enable: Option<Arc<File>>,
+        enable: Option<Arc<Directory>>,
     ) -> Result<(), String> {
         let (old, lock) = match (self.listed(), enable) {
             (Some(listed), _) => listed,
@@ -352,27 +343,35 @@ impl Aof {
             (None, None) => return Err("it is switched off".into()),
         };
         // It may have been deleted.
-        fs::create_dir_all(&old.directory).map_err(in_words)?;
-        manifest::sync_directory(&self.directory()).map_err(in_words)?;
+        disk::create_directory(&old.directory).map_err(|error| {
+            format!(
+                "cannot make the directory {}: {error}. Move away what is in its place, then BGREWRITEAOF",
+                old.directory.display()
+            )
+        })?;
+        disk::sync_directory(&self.directory()).map_err(in_words)?;
         let incr = old.next_incr();
         let mut new = old.after_rewrite();
+        if !old.is_in_place() {
+            // Somebody has put another log there: what has the names of our files is not ours to delete.
+            new.history.clear();
+        }
         new.incrs.push(incr.clone());
         let file = start::create(&new.path_of(&incr)).map_err(in_words)?;
         // Before it is needed, as above.
-        let directory = File::open(&new.directory).map_err(in_words)?;
+        let directory = Directory::open(&new.directory).map_err(in_words)?;
         // Under the shared lock nobody appends, so base and switch see the same state. The log's
         // mutexes are taken under it here, at SHUTDOWN, and by CONFIG SET in an EXEC; who holds one
         // of them never waits for the keyspace.
         let keyspace = store.read().unwrap();
         let temporary = self.write_base(&new, &keyspace);
-        crash_point("d");
         let published = temporary.and_then(|temporary| publish(&temporary, &new));
         published.map_err(|error| {
-            discard_incr(&new);
+            discard(&new, &incr);
             in_words(error)
         })?;
         // The new list counts, so what is written goes to its file, even if the list is not on disk.
-        let synced = directory.sync_all();
+        let synced = directory.sync();
         self.go_on_in(file, new.clone(), lock.clone(), synced)?;
         drop(keyspace);
         self.clean_up(new);
@@ -385,7 +384,7 @@ impl Aof {
         &self,
         file: File,
         manifest: Manifest,
-        lock: Arc<File>,
+        lock: Arc<Directory>,
         synced: io::Result<()>,
     ) -> Result<(), String> {
         // No fsync of the old file may fail from now on, for it would count against the new one.
@@ -402,15 +401,18 @@ impl Aof {
             pending: Vec::new(),
             pending_end: position,
             torn: false,
+            open: Stretch::default(),
+            has_grown: false,
             lock,
         });
         *self.buffer.lock().unwrap() = Buffer::default();
         self.origin.store(-(position as i64), Ordering::Relaxed);
         self.written.store(position, Ordering::Release);
-        self.durable.store(position, Ordering::Release);
         self.failures.forget();
         self.enabled.store(true, Ordering::Release);
-        synced.map_err(|error| self.failures.fsync_failed(&error))
+        synced.map_err(|error| self.failures.fsync_failed(&error))?;
+        self.durable.store(position, Ordering::Release);
+        Ok(())
     }
 
     /// Step (f), and the new sizes. Nothing depends on it: what stays is deleted at the next start.
@@ -420,7 +422,6 @@ impl Aof {
                 "cannot delete the files before the rewrite: {error}"
             ));
         }
-        crash_point("f");
         // Writers wait for this mutex, so the size is that of a moment.
         if let Some(target) = self.target.lock().unwrap().as_mut() {
             let size = total_size(&manifest);
@@ -431,7 +432,7 @@ impl Aof {
     }
 
     /// The files in use and the directory's lock, if the log is on.
-    fn listed(&self) -> Option<(Manifest, Arc<File>)> {
+    fn listed(&self) -> Option<(Manifest, Arc<Directory>)> {
         let target = self.target.lock().unwrap();
         let target = target.as_ref()?;
         Some((target.manifest.clone(), target.lock.clone()))
@@ -441,18 +442,20 @@ impl Aof {
     fn write_base(&self, manifest: &Manifest, keyspace: &Keyspace) -> io::Result<PathBuf> {
         let name = format!("{TEMPORARY_BASE}{}.aof", std::process::id());
         let path = manifest.directory.join(name);
-        let written = write_keyspace(&path, keyspace);
+        let annotate = self.config.aof_checksum.load(Ordering::Relaxed);
+        let written = write_keyspace(&path, keyspace, annotate);
         if written.is_err() {
             // On a full disk it would take what the log needs.
-            let _ = fs::remove_file(&path);
+            let _ = disk::remove_file(&path);
         }
         written.map(|()| path)
     }
 }
 
-fn write_keyspace(path: &Path, keyspace: &Keyspace) -> io::Result<()> {
-    let mut out = BufWriter::with_capacity(256 * 1024, File::create(path)?);
+fn write_keyspace(path: &Path, keyspace: &Keyspace, annotate: bool) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(256 * 1024, disk::open(path, Opening::Empty)?);
     let mut bytes = Vec::new();
+    let mut open = Stretch::default();
     let mut unsynced = 0;
     for db in 0..keyspace.databases() {
         for (index, entry) in keyspace.entries(db).enumerate() {
@@ -462,6 +465,10 @@ fn write_keyspace(path: &Path, keyspace: &Keyspace) -> io::Result<()> {
                 write_command(&mut bytes, [b"SELECT", digits.as_bytes()].into_iter());
             }
             write_entry(&mut bytes, entry);
+            open.add(&bytes);
+            if annotate && open.length >= checksum::EVERY {
+                checksum::close(&mut open, &mut bytes);
+            }
             out.write_all(&bytes)?;
             unsynced += bytes.len() as u64;
             // Not all at the end: those who write to the log would wait for it.
@@ -472,37 +479,40 @@ fn write_keyspace(path: &Path, keyspace: &Keyspace) -> io::Result<()> {
             }
         }
     }
+    if annotate && open.length > 0 {
+        out.write_all(&Claim::of(&open).annotation())?;
+    }
     out.into_inner()?.sync_all()
 }
 
 /// Steps (d), second half, and (e): from now on the new manifest counts. It is durable when its directory
 /// has been fsynced, which is the caller's to do.
 fn publish(temporary: &Path, manifest: &Manifest) -> io::Result<()> {
-    let path = manifest.base.as_ref().map(|base| manifest.path_of(base));
-    let path = path.as_deref().unwrap_or(temporary);
+    let base = manifest.base.as_ref().expect("a rewrite makes a base");
     let replace = || {
-        fs::rename(temporary, path)?;
-        manifest::sync_directory(&manifest.directory)?;
-        crash_point("rename");
+        disk::rename(temporary, &manifest.path_of(base))?;
         manifest.prepare()?;
-        manifest.put_in_place()?;
-        crash_point("e");
-        Ok(())
+        manifest.put_in_place()
     };
     let replaced = replace();
     if replaced.is_err() {
         // On a full disk the base would take what the log needs, under whichever name it is.
-        let _ = fs::remove_file(temporary);
-        let _ = fs::remove_file(path);
+        let _ = disk::remove_file(temporary);
+        discard(manifest, base);
     }
     replaced
 }
 
-/// Deletes the last file of a list that has not come into use, and the list.
-fn discard_incr(unused: &Manifest) {
-    let last = unused.incrs.last();
-    let _ = last.map(|incr| fs::remove_file(unused.path_of(incr)));
-    let _ = fs::remove_file(unused.temporary());
+/// Deletes a list that has not come into use, and this file of it, which nobody has used either. Only if the
+/// list on disk, which can be read, does not name it.
+fn discard(unused: &Manifest, file: &LogFile) {
+    let _ = disk::remove_file(&unused.temporary());
+    let listed = Manifest::load(unused.directory.clone(), &unused.prefix);
+    if let Ok(listed) = listed
+        && !listed.is_some_and(|listed| listed.live().any(|entry| entry == file))
+    {
+        let _ = disk::remove_file(&unused.path_of(file));
+    }
 }
 
 fn in_words(error: impl std::fmt::Display) -> String {
@@ -513,12 +523,15 @@ fn in_words(error: impl std::fmt::Display) -> String {
 pub fn replay_sealed(manifest: &Manifest, replay: &mut Replay) -> Result<(), String> {
     for entry in manifest.live() {
         let path = manifest.path_of(entry);
-        let (_, result) = load::replay(&path, replay, &mut |_| {});
+        let (_, result) = load::replay(&path, true, replay, &mut |_| {});
         result.map_err(|stop| match stop {
             Stop::Torn { offset, reason, .. }
             | Stop::Corrupt { offset, reason, .. }
             | Stop::Unsupported { offset, reason } => {
                 format!("{} at offset {offset}: {reason}", path.display())
+            }
+            Stop::Changed { from, to, reason } => {
+                format!("{} from offset {from} to {to}: {reason}", path.display())
             }
             Stop::Unreadable(error) => format!("cannot read {}: {error}", path.display()),
         })?;
@@ -527,7 +540,7 @@ pub fn replay_sealed(manifest: &Manifest, replay: &mut Replay) -> Result<(), Str
 }
 
 /// Appends the commands that make this key.
-fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
+fn write_entry(out: &mut Vec<u8>, entry: Entry) {
     let key = entry.key();
     match entry.value() {
         Value::String(string) => write_command(out, [b"SET", key, &string].into_iter()),
@@ -546,9 +559,5 @@ fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
     }
 }
 
-/// For the tests that kill the server between two steps: aborts if the environment says so.
-fn crash_point(step: &str) {
-    if std::env::var_os("SIMPLE_REDIS_CRASH_AFTER").is_some_and(|wanted| wanted == step) {
-        std::process::abort();
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -12,12 +12,13 @@
 //!
 //! **How Redis does it**: aof.c, `loadAppendOnlyFiles` and `aofUpgradePrepare`.
 
+use super::checksum::{self, Stretch};
+use super::disk::{self, Directory, File, Opening};
 use super::load::{self, Extent, Replay, Stop};
-use super::manifest::{self, LogFile, Manifest};
+use super::manifest::{LogFile, Manifest};
 use super::{Aof, Target};
 use crate::config::Config;
 use crate::say;
-use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,6 +27,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// What is added to every message about a file that cannot be replayed.
 const WHAT_TO_DO: &str = "Make a copy of the directory, then look with `simple-redis --check-aof`";
+
+/// Of bytes that are no records so many are shown.
+const SHOWN: usize = 200;
 
 impl Aof {
     /// Replays the log and goes on writing where it ends. The error is one line for the operator.
@@ -37,21 +41,24 @@ impl Aof {
             None => find_files(&self.config, &dir)?,
         };
         no_file_is_missing(&manifest)?;
-        self.load(&manifest, replay)?;
+        let open = self.load(&manifest, replay)?;
+        // A new file is created if the last one is a base.
+        let open = open.filter(|_| !manifest.incrs.is_empty());
         adopt_bare_file(&mut manifest, &dir)?;
         let at = |path: &Path, error| format!("cannot write to {}: {error}", path.display());
         let directory = manifest.directory.clone();
         let error_in_dir = |error| at(&directory, error);
-        // As the files: what renamed the manifest may have died before this.
-        manifest::sync_directory(&directory).map_err(error_in_dir)?;
-        manifest.clean().map_err(error_in_dir)?;
+        // As the files: who made the directory or renamed the manifest may have died before this.
+        disk::sync_directory(&dir).map_err(|error| at(&dir, error))?;
+        disk::sync_directory(&directory).map_err(error_in_dir)?;
+        tidy_up(&mut manifest);
         if manifest.incrs.is_empty() {
             let incr = manifest.next_incr();
             create(&manifest.path_of(&incr)).map_err(error_in_dir)?;
             manifest.incrs.push(incr);
             manifest.save().map_err(error_in_dir)?;
         }
-        let target = open_target(manifest, lock)?;
+        let target = open_target(manifest, open.unwrap_or_default(), lock)?;
         let size = total_size(&target.manifest);
         self.status.size.store(size, Ordering::Relaxed);
         self.status.base_size.store(size, Ordering::Relaxed);
@@ -67,7 +74,7 @@ impl Aof {
 
     /// The lock of the directory, which keeps a second server out: that of whoever holds it, or a new
     /// one. The error is for the operator.
-    pub(super) fn lock_directory(&self) -> Result<Arc<File>, String> {
+    pub(super) fn lock_directory(&self) -> Result<Arc<Directory>, String> {
         let mut held = self.directory_lock.lock().unwrap();
         if let Some(lock) = held.upgrade() {
             return Ok(lock);
@@ -79,10 +86,11 @@ impl Aof {
 
     /// `dir`.
     pub(super) fn directory(&self) -> PathBuf {
-        self.config.text("dir").into()
+        self.config.path("dir")
     }
 
-    fn load(&self, manifest: &Manifest, replay: &mut Replay) -> Result<(), String> {
+    /// Long because it also tells how far it is. Replays all files; returns what no annotation covers at the end of the last one, if there is one.
+    fn load(&self, manifest: &Manifest, replay: &mut Replay) -> Result<Option<Stretch>, String> {
         let status = &self.status;
         let since_epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         status
@@ -92,13 +100,13 @@ impl Aof {
             .load_total
             .store(total_size(manifest), Ordering::Relaxed);
         let files: Vec<&LogFile> = manifest.live().collect();
-        let length =
-            |entry: &&LogFile| fs::metadata(manifest.path_of(entry)).map_or(0, |m| m.len());
+        let length = |entry: &&LogFile| disk::length(&manifest.path_of(entry));
         // A kill between the two halves of a rewrite's switch leaves an empty file at the end.
         let last = files.iter().rposition(|entry| length(entry) > 0);
         let begin = Instant::now();
         let mut last_line = begin;
         let mut done = Extent::default();
+        let mut open = None;
         for (index, entry) in files.iter().enumerate() {
             let path = manifest.path_of(entry);
             let mut progress = |bytes| {
@@ -110,12 +118,18 @@ impl Aof {
                     say::notice(format_args!("loading: {percent}% of the log replayed"));
                 }
             };
-            let (extent, result) = load::replay(&path, replay, &mut progress);
-            if let Err(stop) = result {
-                self.cut_tail(&path, &stop, Some(index) == last)?;
-            }
+            let is_last = last.is_none_or(|last| index >= last);
+            let (extent, result) = load::replay(&path, !is_last, replay, &mut progress);
+            open = Some(match result {
+                Ok(open) => open,
+                Err(stop) => {
+                    self.cut_tail(&path, &stop, is_last)?;
+                    checksum::stretch_of(&path, extent.covered)
+                        .map_err(|error| format!("cannot read {}: {error}", path.display()))?
+                }
+            });
             // Whoever wrote this may have died before an fsync. From now on it counts as durable.
-            let synced = File::open(&path).and_then(|file| file.sync_data());
+            let synced = disk::open(&path, Opening::Read).and_then(|file| file.sync_data());
             synced.map_err(|error| format!("cannot fsync {}: {error}", path.display()))?;
             done.commands += extent.commands;
             done.bytes += extent.bytes;
@@ -128,16 +142,22 @@ impl Aof {
                 begin.elapsed().as_millis()
             ));
         }
-        Ok(())
+        Ok(open)
     }
 
     /// Cuts a torn tail away, if it is one and the configuration lets us.
+    /// Long because each way in which a file can be wrong is told in words of its own.
     fn cut_tail(&self, path: &Path, stop: &Stop, is_last: bool) -> Result<(), String> {
         let file = path.display();
         let offset = match stop {
             Stop::Torn { offset, .. } | Stop::Corrupt { offset, .. } => *offset,
             Stop::Unsupported { offset, reason } => {
                 return Err(format!("{reason} at offset {offset} of {file}"));
+            }
+            Stop::Changed { from, to, reason } => {
+                return Err(format!(
+                    "{file} is damaged between offset {from} and {to}: {reason}. {WHAT_TO_DO}"
+                ));
             }
             Stop::Unreadable(error) => return Err(format!("cannot read {file}: {error}")),
         };
@@ -164,41 +184,75 @@ impl Aof {
                 tail.len()
             ));
         }
-        let kept = cut(path, offset, &tail)?;
+        // On a full disk nobody could start otherwise, and nobody was told OK for what is in the tail.
+        let kept = match keep(path, offset, &tail) {
+            Ok(kept) => format!("it is kept as {}", kept.display()),
+            Err(error) => {
+                let (shown, dots) = excerpt(&tail);
+                format!("it is lost, because {error}. It began with {shown}{dots}")
+            }
+        };
+        cut(path, offset)?;
         say::warning(format_args!(
-            "{file}: cut a torn tail of {} bytes at offset {offset}; it is kept as {}",
-            tail.len(),
-            kept.display()
+            "{file}: cut a torn tail of {} bytes at offset {offset}; {kept}",
+            tail.len()
         ));
         Ok(())
     }
 }
 
-/// Cuts the file at `offset`, where `tail` begins, and keeps the tail beside it.
-pub fn cut(path: &Path, offset: u64, tail: &[u8]) -> Result<PathBuf, String> {
-    let (kept, file) = (kept_as(path, offset), path.display());
-    // The copy is on disk before the original is cut.
-    let copied = File::create_new(&kept).and_then(|mut copy| {
+/// Deletes what the processes before have left, and tells of what may not be deleted. Nothing depends on
+/// it: a disk that is full or slow to obey is no reason not to start.
+fn tidy_up(manifest: &mut Manifest) {
+    let directory = manifest.directory.clone();
+    let directory = directory.display();
+    if let Err(error) = manifest.clean() {
+        say::warning(format_args!(
+            "cannot delete in {directory} what is no longer needed: {error}"
+        ));
+    }
+    for name in manifest.unlisted().unwrap_or_default() {
+        say::warning(format_args!(
+            "{directory}/{name} holds a part of a log, but the manifest does not name it, so it is neither \
+             loaded nor deleted. Either a rewrite was interrupted, and you may delete it; or an older \
+             manifest was put back, and what was written later is in there"
+        ));
+    }
+}
+
+/// Keeps the bytes from `offset` on, which are to be cut, in a file beside the other; returns its path.
+pub fn keep(path: &Path, offset: u64, tail: &[u8]) -> Result<PathBuf, String> {
+    let kept = kept_as(path, offset);
+    let copied = disk::open(&kept, Opening::New).and_then(|mut copy| {
         copy.write_all(tail)?;
-        copy.sync_all()
+        copy.sync_all()?;
+        // All of the copy is on the disk before the original is cut.
+        disk::sync_directory(path.parent().unwrap_or(Path::new(".")))
     });
     copied.map_err(|error| {
-        let _ = fs::remove_file(&kept);
-        format!(
-            "cannot keep the {} bytes at {offset} of {file}, which are to be cut, as {}: {error}. \
-             Make room for them, or take them away yourself: `truncate -s {offset} FILE`",
-            tail.len(),
-            kept.display()
-        )
+        let _ = disk::remove_file(&kept);
+        format!("{} cannot be written: {error}", kept.display())
     })?;
-    let cut = || {
-        let file = OpenOptions::new().write(true).open(path)?;
-        file.set_len(offset)?;
-        file.sync_all()?;
-        manifest::sync_directory(path.parent().unwrap_or(Path::new(".")))
-    };
-    cut().map_err(|error| format!("cannot cut {file} at {offset}: {error}"))?;
     Ok(kept)
+}
+
+/// Cuts the file at `offset`.
+pub fn cut(path: &Path, offset: u64) -> Result<(), String> {
+    let cut = || {
+        let file = disk::open(path, Opening::Append)?;
+        file.set_len(offset)?;
+        file.sync_all()
+    };
+    cut().map_err(|error: std::io::Error| {
+        format!("cannot cut {} at {offset}: {error}", path.display())
+    })
+}
+
+/// The beginning of some bytes, so that one can read it, and dots if there is more.
+pub fn excerpt(bytes: &[u8]) -> (impl std::fmt::Display, &'static str) {
+    let shown = &bytes[..bytes.len().min(SHOWN)];
+    let dots = if bytes.len() > SHOWN { "…" } else { "" };
+    (shown.escape_ascii(), dots)
 }
 
 /// The name of the copy: one that no earlier copy has.
@@ -210,29 +264,28 @@ pub fn kept_as(path: &Path, offset: u64) -> PathBuf {
     };
     let mut kept = named(String::new());
     let mut copies = 0;
-    while kept.exists() {
+    while disk::exists(&kept) {
         copies += 1;
         kept = named(format!(".{copies}"));
     }
     kept
 }
 
-/// Locks the directory's handle. The lock goes with the process, however it ends.
-pub fn lock_directory(dir: &Path) -> Result<File, String> {
-    let handle = File::open(dir).map_err(|error| {
+/// Locks the directory. The lock goes with the process, however it ends.
+pub fn lock_directory(dir: &Path) -> Result<Directory, String> {
+    let directory = Directory::open(dir).map_err(|error| {
         format!(
             "cannot open the directory {}: {error}. Name another with --dir",
             dir.display()
         )
     })?;
-    handle.try_lock().map_err(|error| match error {
-        fs::TryLockError::WouldBlock => format!(
+    match directory.lock(dir) {
+        true => Ok(directory),
+        false => Err(format!(
             "another server is using the directory {}. Stop it, or name another with --dir",
             dir.display()
-        ),
-        fs::TryLockError::Error(error) => format!("cannot lock {}: {error}", dir.display()),
-    })?;
-    Ok(handle)
+        )),
+    }
 }
 
 /// Finds the files of the log, or makes an empty log. Whether they are all there is not looked at.
@@ -247,7 +300,6 @@ pub fn find_files(config: &Config, dir: &Path) -> Result<Manifest, String> {
     create(&manifest.path_of(&incr)).map_err(&error)?;
     manifest.incrs.push(incr);
     manifest.save().map_err(&error)?;
-    manifest::sync_directory(dir).map_err(&error)?;
     Ok(manifest)
 }
 
@@ -260,9 +312,9 @@ fn manifest_or_none(config: &Config, dir: &Path) -> Result<Option<Manifest>, Str
         return Ok(Some(manifest));
     }
     let error = cannot_write(&directory);
-    fs::create_dir_all(&directory).map_err(&error)?;
+    disk::create_directory(&directory).map_err(&error)?;
     let none = Manifest::new(directory.clone(), &prefix);
-    match none.unlisted().map_err(&error)? {
+    match none.unlisted().map_err(&error)?.first() {
         None => Ok(None),
         Some(name) => Err(format!(
             "{} does not exist, but {name} beside it holds a part of a log. Restore it from a \
@@ -277,7 +329,7 @@ fn manifest_or_none(config: &Config, dir: &Path) -> Result<Option<Manifest>, Str
 fn with_bare_file(config: &Config, dir: &Path) -> Result<Option<Manifest>, String> {
     let prefix = config.text("appendfilename");
     let bare = dir.join(&prefix);
-    if !bare.exists() {
+    if !disk::exists(&bare) {
         return Ok(None);
     }
     let base = LogFile {
@@ -296,7 +348,7 @@ fn with_bare_file(config: &Config, dir: &Path) -> Result<Option<Manifest>, Strin
         .base
         .as_ref()
         .is_some_and(|base| base.name == prefix);
-    if !is_base || inside.exists() {
+    if !is_base || disk::exists(&inside) {
         return Ok(None);
     }
     Ok(Some(Manifest {
@@ -314,10 +366,10 @@ fn adopt_bare_file(manifest: &mut Manifest, dir: &Path) -> Result<(), String> {
     let inside = manifest.path_of(base);
     let adopt = || {
         manifest.save()?;
-        manifest::sync_directory(dir)?;
-        fs::rename(&bare, &inside)?;
-        manifest::sync_directory(&manifest.directory)?;
-        manifest::sync_directory(dir)
+        disk::sync_directory(dir)?;
+        disk::rename(&bare, &inside)?;
+        disk::sync_directory(&manifest.directory)?;
+        disk::sync_directory(dir)
     };
     adopt().map_err(cannot_write(dir))?;
     let bare = bare.display();
@@ -334,7 +386,7 @@ fn cannot_write(directory: &Path) -> impl Fn(std::io::Error) -> String + use<> {
 pub fn no_file_is_missing(manifest: &Manifest) -> Result<(), String> {
     for entry in manifest.live() {
         let path = manifest.path_of(entry);
-        if !path.exists() {
+        if !disk::exists(&path) {
             return Err(format!(
                 "{} names {}, which does not exist. Restore it from a copy; without it the data \
                  in it is lost",
@@ -347,15 +399,20 @@ pub fn no_file_is_missing(manifest: &Manifest) -> Result<(), String> {
 }
 
 /// Opens the last incr file to go on at its end.
-pub(super) fn open_target(manifest: Manifest, lock: Arc<File>) -> Result<Target, String> {
+/// `open` is what no annotation covers there.
+pub(super) fn open_target(
+    manifest: Manifest,
+    open: Stretch,
+    lock: Arc<Directory>,
+) -> Result<Target, String> {
     let last = manifest
         .incrs
         .last()
         .ok_or("the manifest has no incr file")?;
     let path = manifest.path_of(last);
     let error = |error| format!("cannot write to {}: {error}", path.display());
-    let file = OpenOptions::new().append(true).open(&path).map_err(error)?;
-    let length = file.metadata().map_err(error)?.len();
+    let file = disk::open(&path, Opening::Append).map_err(error)?;
+    let length = file.metadata().map_err(error)?.length;
     Ok(Target {
         manifest,
         file: Arc::new(file),
@@ -363,21 +420,21 @@ pub(super) fn open_target(manifest: Manifest, lock: Arc<File>) -> Result<Target,
         pending: Vec::new(),
         pending_end: 0,
         torn: false,
+        open,
+        has_grown: false,
         lock,
     })
 }
 
 pub fn create(path: &Path) -> std::io::Result<File> {
-    let file = OpenOptions::new()
-        .append(true)
-        .create_new(true)
-        .open(path)?;
-    file.sync_all()?;
+    let file = disk::open(path, Opening::New)?;
+    file.sync_all()
+        .inspect_err(|_| drop(disk::remove_file(path)))?;
     Ok(file)
 }
 
 /// Bytes in all live files.
 pub fn total_size(manifest: &Manifest) -> u64 {
-    let length = |entry| fs::metadata(manifest.path_of(entry)).map_or(0, |m| m.len());
+    let length = |entry| disk::length(&manifest.path_of(entry));
     manifest.live().map(length).sum()
 }

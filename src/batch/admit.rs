@@ -57,7 +57,7 @@ impl Batch<'_> {
         if !command.works_while_loading() && self.server.is_loading() {
             return Err(Error::Loading);
         }
-        let uses_data = matches!(command.run, Run::Read(_) | Run::Write(_));
+        let uses_data = command.reads() || matches!(command.run, Run::Write(_));
         if client.public.monitoring.load(Ordering::Relaxed)
             && (uses_data || command.is(Flag::MayReplicate))
         {

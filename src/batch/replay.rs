@@ -1,7 +1,7 @@
 //! Replay: a batch that runs what the log says, into a keyspace that nobody else can see.
 //!
 //! It is the batch that serves clients, with the same handlers. What differs: nothing is logged or
-//! counted; nobody is refused, and no value is too long; time kills nothing, for what was alive when
+//! counted; nobody is refused, and no value is too long for the option; time kills nothing, for what was alive when
 //! it was written must be alive when it is read; and the exclusive lock, once taken, is kept to the
 //! end, for there is nobody to share with. The records come some sixty at a time (aof/load.rs), so
 //! that the keys of all of them can be looked at together.
@@ -14,7 +14,7 @@ use crate::client::{Client, Server};
 use crate::error::Error;
 use crate::handler::args::database;
 use crate::handler::{Flag, Row, Run, TABLE};
-use crate::resp::{Args, Reply};
+use crate::resp::{Args, LONGEST, Reply};
 use crate::say;
 use crate::store::Keyspace;
 use std::sync::{Arc, RwLock};
@@ -27,7 +27,7 @@ pub fn can_replay(args: &Args) -> Result<&'static Row, String> {
         Err(Error::WrongArity(_)) => return Err(format!("wrong number of arguments for {name}")),
         Err(_) => return Err(format!("not supported: {name}")),
     };
-    let is_about_data = matches!(row.command.run, Run::Write(_) | Run::Read(_) | Run::Exec);
+    let is_about_data = row.command.reads() || matches!(row.command.run, Run::Write(_) | Run::Exec);
     if !is_about_data && !row.command.is(Flag::InLog) {
         return Err(format!("not supported: {name}"));
     }
@@ -104,6 +104,13 @@ impl<'a> Replayer<'a> {
             return Err(format!(
                 "`--databases {databases}` is too few for the {}",
                 command.escape_ascii()
+            ));
+        }
+        if error == Error::StringTooLong {
+            // It would be missing, and what follows may build upon it.
+            let command = words[0].escape_ascii();
+            return Err(format!(
+                "a {command} makes a string of more than {LONGEST} bytes"
             ));
         }
         let mut text = Vec::new();

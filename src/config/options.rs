@@ -21,18 +21,20 @@
 //! and `save`; ours are those of the stock file, but for `appendonly yes`.
 
 use crate::resp::parse_integer;
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 
 use Change::*;
 use Kind::*;
 
 /// What a value may be.
 pub enum Kind {
-    /// One word.
+    /// One word, of any bytes.
     Text,
     /// Any number of words, joined by spaces.
     Words,
-    /// The name of a file, without a directory.
+    /// The name of a file, without a directory. It is text, for it stands in the manifest.
     FileName,
     /// A directory; kept as an absolute path.
     Directory,
@@ -40,6 +42,8 @@ pub enum Kind {
     Number(i64, i64),
     /// Bytes, from and to: `64mb`. Kept as the number of bytes.
     Memory(i64, i64),
+    /// Bytes, or a percentage.
+    MemoryOrPercent,
     YesNo,
     OneOf(&'static [&'static str]),
     /// Any number of `class hard soft seconds`. Kept as all three classes, in Redis's order.
@@ -94,6 +98,7 @@ const fn row(
 
 const BIG: i64 = i64::MAX;
 const INT: i64 = i32::MAX as i64;
+const LONGEST: i64 = crate::resp::LONGEST as i64;
 const MB: i64 = 1024 * 1024;
 const NO: &[&str] = &["no"];
 const NONE: &[&str] = &[""];
@@ -108,8 +113,12 @@ const POLICIES: &[&str] = &[
     "allkeys-random",
     "noeviction",
 ];
+const FACILITIES: &[&str] = &[
+    "user", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
+];
 const REPLICAS: &str = "this server has no replicas";
 const TLS: &str = "this server has no TLS";
+const PROCESSORS: &str = "std cannot choose processors for a thread";
 const NO_EFFECT: &str = "no effect here";
 
 /// In the order of CONFIG GET.
@@ -136,6 +145,7 @@ pub static OPTIONS: &[Row] = &[
     row("auto-aof-rewrite-min-size", "67108864", Memory(0, BIG), Live, "but not before it has this size"),
     row("aof-load-truncated", "yes", YesNo, Live, "start from a log whose last record is cut short"),
     row("aof-load-corrupt-tail-max-size", "0", Memory(0, BIG), Live, "bytes of garbage to cut from the log's end"),
+    row("aof-checksum", "yes", YesNo, Live, "write checksums into the log; what stands there is compared in any case. Not in Redis"),
     row("aof-use-rdb-preamble", "no", YesNo, Fixed, "the log is always commands"),
     row("aof-timestamp-enabled", "no", Only(NO, "this server writes no timestamps into its log"), Live, ""),
     row("aof-rewrite-incremental-fsync", "yes", YesNo, Live, NO_EFFECT),
@@ -145,7 +155,8 @@ pub static OPTIONS: &[Row] = &[
     row("requirepass", "", Text, Live, "the password that clients must send"),
     row("maxclients", "10000", Number(1, u32::MAX as i64), Live, "how many clients at a time"),
     row("client-query-buffer-limit", "1073741824", Memory(MB, BIG), Live, "bytes that one client may send ahead"),
-    row("proto-max-bulk-len", "536870912", Memory(MB, BIG), Live, "longest string"),
+    row("proto-max-bulk-len", "536870912", Memory(MB, LONGEST), Live, "longest string"),
+    row("maxmemory-clients", "25%", MemoryOrPercent, Live, "bytes that all clients may hold, or a percentage of the machine's memory; 0: any"),
     row("client-output-buffer-limit", "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60", OutputLimits, Live, "bytes a client may leave unread"),
     row("slowlog-log-slower-than", "10000", Number(-1, BIG), Live, "microseconds that make a command slow; -1: none is"),
     row("slowlog-max-len", "128", Number(0, BIG), Live, "entries that the slow log keeps"),
@@ -173,7 +184,6 @@ pub static OPTIONS: &[Row] = &[
     row("min-slaves-to-write", "", Alias("min-replicas-to-write"), Live, ""),
     row("cluster-enabled", "no", Only(NO, "this server is no cluster node"), AtStart, ""),
     row("maxmemory", "0", Only(ZERO, "this server has no eviction"), Live, ""),
-    row("maxmemory-clients", "0", Only(ZERO, "this server does not count its clients' memory"), Live, ""),
     row("notify-keyspace-events", "", Only(NONE, "this server has no keyspace notifications"), Live, ""),
     row("aclfile", "", Only(NONE, "this server has one user; use requirepass"), AtStart, ""),
     row("io-threads", "1", Only(&["1"], "every client has a thread of its own already"), AtStart, ""),
@@ -184,6 +194,18 @@ pub static OPTIONS: &[Row] = &[
     row("oom-score-adj", "no", Only(NO, "this server leaves its OOM score alone"), Live, ""),
     row("shutdown-on-sigint", "default", Only(&["default"], "std catches no signals"), Live, ""),
     row("shutdown-on-sigterm", "default", Only(&["default"], "std catches no signals"), Live, ""),
+    row("socket-mark-id", "0", Only(ZERO, "std cannot mark a socket"), AtStart, ""),
+    row("server_cpulist", "", Only(NONE, PROCESSORS), AtStart, ""),
+    row("bio_cpulist", "", Only(NONE, PROCESSORS), AtStart, ""),
+    row("aof_rewrite_cpulist", "", Only(NONE, PROCESSORS), AtStart, ""),
+    row("bgsave_cpulist", "", Only(NONE, PROCESSORS), AtStart, ""),
+    row("aof-disable-auto-gc", "no", Only(NO, "this server deletes the files that a rewrite has replaced"), Live, ""),
+    row("tls-key-file-pass", "", Only(NONE, TLS), Live, ""),
+    row("tls-client-cert-file", "", Only(NONE, TLS), Live, ""),
+    row("tls-client-key-file", "", Only(NONE, TLS), Live, ""),
+    row("tls-client-key-file-pass", "", Only(NONE, TLS), Live, ""),
+    row("tls-dh-params-file", "", Only(NONE, TLS), Live, ""),
+    row("tls-ca-cert-dir", "", Only(NONE, TLS), Live, ""),
     row("rename-command", "", Refused("this server cannot rename commands"), AtStart, ""),
     row("user", "", Refused("this server has one user; use requirepass"), AtStart, ""),
     row("loadmodule", "", Refused("this server has no modules"), AtStart, ""),
@@ -267,6 +289,47 @@ pub static OPTIONS: &[Row] = &[
     row("hz", "10", Number(0, INT), Live, NO_EFFECT),
     row("dynamic-hz", "yes", YesNo, Live, NO_EFFECT),
     row("jemalloc-bg-thread", "yes", YesNo, Live, NO_EFFECT),
+    row("active-defrag-cycle-max", "25", Number(1, 99), Live, NO_EFFECT),
+    row("active-defrag-cycle-min", "1", Number(1, 99), Live, NO_EFFECT),
+    row("active-defrag-ignore-bytes", "104857600", Memory(1, BIG), Live, NO_EFFECT),
+    row("active-defrag-max-scan-fields", "1000", Number(1, BIG), Live, NO_EFFECT),
+    row("active-defrag-threshold-lower", "10", Number(0, 1000), Live, NO_EFFECT),
+    row("active-defrag-threshold-upper", "100", Number(0, 1000), Live, NO_EFFECT),
+    row("bind-source-addr", "", Text, Live, NO_EFFECT),
+    row("replica-announce-ip", "", Text, Live, NO_EFFECT),
+    row("replica-announce-port", "0", Number(0, 65535), Live, NO_EFFECT),
+    row("replica-ignore-disk-write-errors", "no", YesNo, Live, NO_EFFECT),
+    row("slave-announce-ip", "", Alias("replica-announce-ip"), Live, ""),
+    row("slave-announce-port", "", Alias("replica-announce-port"), Live, ""),
+    row("propagation-error-behavior", "ignore", OneOf(&["ignore", "panic", "panic-on-replicas"]), Live, NO_EFFECT),
+    row("syslog-facility", "local0", OneOf(FACILITIES), AtStart, NO_EFFECT),
+    row("cluster-config-file", "nodes.conf", FileName, AtStart, NO_EFFECT),
+    row("cluster-node-timeout", "15000", Number(0, BIG), Live, NO_EFFECT),
+    row("cluster-port", "0", Number(0, 65535), AtStart, NO_EFFECT),
+    row("cluster-announce-ip", "", Text, Live, NO_EFFECT),
+    row("cluster-announce-hostname", "", Text, Live, NO_EFFECT),
+    row("cluster-announce-port", "0", Number(0, 65535), Live, NO_EFFECT),
+    row("cluster-announce-bus-port", "0", Number(0, 65535), Live, NO_EFFECT),
+    row("cluster-announce-tls-port", "0", Number(0, 65535), Live, NO_EFFECT),
+    row("cluster-link-sendbuf-limit", "0", Memory(0, BIG), Live, NO_EFFECT),
+    row("cluster-migration-barrier", "1", Number(0, INT), Live, NO_EFFECT),
+    row("cluster-replica-validity-factor", "10", Number(0, INT), Live, NO_EFFECT),
+    row("cluster-slave-validity-factor", "", Alias("cluster-replica-validity-factor"), Live, ""),
+    row("cluster-replica-no-failover", "no", YesNo, Live, NO_EFFECT),
+    row("cluster-slave-no-failover", "", Alias("cluster-replica-no-failover"), Live, ""),
+    row("cluster-require-full-coverage", "yes", YesNo, Live, NO_EFFECT),
+    row("cluster-allow-replica-migration", "yes", YesNo, Live, NO_EFFECT),
+    row("cluster-allow-pubsubshard-when-down", "yes", YesNo, Live, NO_EFFECT),
+    row("cluster-allow-reads-when-down", "no", YesNo, Live, NO_EFFECT),
+    row("cluster-preferred-endpoint-type", "ip", OneOf(&["ip", "hostname", "unknown-endpoint"]), Live, NO_EFFECT),
+    row("tls-auth-clients", "yes", OneOf(&["no", "yes", "optional"]), Live, NO_EFFECT),
+    row("tls-protocols", "", Text, Live, NO_EFFECT),
+    row("tls-ciphers", "", Text, Live, NO_EFFECT),
+    row("tls-ciphersuites", "", Text, Live, NO_EFFECT),
+    row("tls-prefer-server-ciphers", "no", YesNo, Live, NO_EFFECT),
+    row("tls-session-caching", "yes", YesNo, Live, NO_EFFECT),
+    row("tls-session-cache-size", "20480", Number(0, INT), Live, NO_EFFECT),
+    row("tls-session-cache-timeout", "300", Number(0, INT), Live, NO_EFFECT),
 ];
 
 /// The index of an option's row; names are compared without regard to case.
@@ -285,11 +348,11 @@ pub fn target(row: usize) -> usize {
 }
 
 /// The value of each row before anybody has said anything.
-pub fn defaults() -> Vec<String> {
+pub fn defaults() -> Vec<Vec<u8>> {
     let default = |row: &Row| match row.kind {
         // What it is depends on where the process was started.
-        Directory => row.check(row.default, "").unwrap_or_default(),
-        _ => row.default.to_string(),
+        Directory => row.check(row.default.as_bytes(), b"").unwrap_or_default(),
+        _ => row.default.into(),
     };
     OPTIONS.iter().map(default).collect()
 }
@@ -316,10 +379,24 @@ pub fn describe() -> impl Iterator<Item = String> {
 impl Row {
     /// The text to keep for a value that was given, or why it is refused, in Redis's words.
     /// `current` is what the option's value has been.
-    pub fn check(&self, given: &str, current: &str) -> Result<String, String> {
+    pub fn check(&self, given: &[u8], current: &[u8]) -> Result<Vec<u8>, String> {
+        match (&self.kind, std::str::from_utf8(given)) {
+            (Text | Words | Alias(_), _) => Ok(given.to_vec()),
+            (Directory, _) if given.is_empty() => Err("No such file or directory".to_string()),
+            (Directory, _) => absolute(given, current),
+            (FileName, Err(_)) => Err(format!("{} must be UTF-8", self.name)),
+            // What is not text is no number and no word that is known, and is refused as such.
+            _ => {
+                let [given, current] = [given, current].map(String::from_utf8_lossy);
+                self.check_text(&given, &current).map(String::into_bytes)
+            }
+        }
+    }
+
+    fn check_text(&self, given: &str, current: &str) -> Result<String, String> {
         let name = self.name;
         match &self.kind {
-            Text | Words | Alias(_) => Ok(given.to_string()),
+            Text | Words | Alias(_) | Directory => Ok(given.to_string()),
             FileName if given.is_empty() => Err(format!("{name} can't be empty")),
             // Redis takes the two dots' names too, and then mixes its files with others'.
             FileName if given.contains(['/', '\\']) || matches!(given, "." | "..") => {
@@ -331,7 +408,6 @@ impl Row {
                 Err(format!("{name} can't be a path, just a {what}"))
             }
             FileName => Ok(given.to_string()),
-            Directory => absolute(given),
             Number(min, max) => match parse_integer(given.as_bytes()) {
                 Some(number) => between(number.into(), *min, *max),
                 None => Err("argument couldn't be parsed into an integer".to_string()),
@@ -340,6 +416,7 @@ impl Row {
                 Some(bytes) => between(bytes.into(), *min, *max),
                 None => Err("argument must be a memory value".to_string()),
             },
+            MemoryOrPercent => memory_or_percent(given),
             YesNo => one_of(given, &["yes", "no"])
                 .ok_or_else(|| "argument must be 'yes' or 'no'".to_string()),
             OneOf(words) => one_of(given, words).ok_or_else(|| {
@@ -356,13 +433,15 @@ impl Row {
     }
 }
 
-fn absolute(path: &str) -> Result<String, String> {
-    let path = std::path::absolute(path).map_err(|error| error.to_string())?;
-    // Put together again from its parts, it has no slash at the end.
-    let path: PathBuf = path.components().collect();
-    path.into_os_string()
-        .into_string()
-        .map_err(|_| "its full path is not UTF-8".to_string())
+/// As Redis, which changes into each `dir` that it reads: from the one before on, without symlinks.
+fn absolute(given: &[u8], current: &[u8]) -> Result<Vec<u8>, String> {
+    let [given, current] = [given, current].map(OsStr::from_bytes);
+    let path = std::path::absolute(Path::new(current).join(given));
+    let path = path.map_err(|error| error.to_string())?;
+    // What does not exist is told when it is opened. Put together again from its parts, it has no
+    // slash at the end.
+    let path = std::fs::canonicalize(&path).unwrap_or_else(|_| path.components().collect());
+    Ok(path.into_os_string().into_vec())
 }
 
 fn between(number: i128, min: i64, max: i64) -> Result<String, String> {
@@ -400,6 +479,22 @@ fn memory(text: &str) -> Option<u64> {
     Some(number.saturating_mul(unit))
 }
 
+fn memory_or_percent(given: &str) -> Result<String, String> {
+    let percent = given.strip_suffix('%');
+    let number = match percent {
+        Some(percent) => percent.parse().ok(),
+        None => memory(given),
+    };
+    match number.ok_or("argument must be a memory or percent value")? {
+        0 => Ok("0".to_string()),
+        101.. if percent.is_some() => {
+            Err("percentage argument must be less or equal to 100".into())
+        }
+        _ if percent.is_some() => Ok(given.to_string()),
+        bytes => between(bytes.into(), 0, BIG),
+    }
+}
+
 /// Puts the classes that `given` names into `current`, which holds all three.
 fn output_limits(given: &str, current: &str) -> Result<String, &'static str> {
     let mut limits: Vec<String> = current.split(' ').map(String::from).collect();
@@ -433,7 +528,8 @@ mod tests {
 
     fn check(name: &str, given: &str) -> Result<String, String> {
         let row = find(name).unwrap();
-        OPTIONS[row].check(given, &defaults()[row])
+        let checked = OPTIONS[row].check(given.as_bytes(), &defaults()[row]);
+        checked.map(|value| String::from_utf8(value).unwrap())
     }
 
     #[test]
@@ -443,10 +539,10 @@ mod tests {
             match row.kind {
                 Refused(_) => {}
                 Alias(name) => assert!(find(name).is_some() && target(index) != index),
-                Directory => assert!(row.check(row.default, "").unwrap().starts_with('/')),
+                Directory => assert!(row.check(b"./", b"").unwrap().starts_with(b"/")),
                 _ => assert_eq!(
-                    row.check(row.default, row.default),
-                    Ok(row.default.to_string())
+                    row.check(row.default.as_bytes(), row.default.as_bytes()),
+                    Ok(row.default.into())
                 ),
             }
         }
@@ -501,7 +597,7 @@ mod tests {
             (
                 "proto-max-bulk-len",
                 "99999999999gb",
-                "argument must be between 1048576 and 9223372036854775807 inclusive",
+                "argument must be between 1048576 and 2147483647 inclusive",
             ),
             ("appendonly", "maybe", "argument must be 'yes' or 'no'"),
             (
@@ -530,6 +626,16 @@ mod tests {
                 "Invalid client class specified in buffer limit configuration.",
             ),
             ("client-output-buffer-limit", "pubsub 1 2 -3", limits),
+            (
+                "maxmemory-clients",
+                "101%",
+                "percentage argument must be less or equal to 100",
+            ),
+            (
+                "maxmemory-clients",
+                "-5%",
+                "argument must be a memory or percent value",
+            ),
             (
                 "maxmemory",
                 "100mb",

@@ -1,22 +1,26 @@
 //! What the command line and the configuration file say.
 //!
 //! ```text
-//! simple-redis redis.conf --port 7000 --client-output-buffer-limit pubsub 1mb 1mb 60
-//!              └ a file, if the first word is no option    └ an option and its words
+//! simple-redis redis.conf --port 7000 --client-output-buffer-limit pubsub 1mb 1mb 60 -
+//!              └ a file, if the first word is no option    └ an option and its words └ standard input
 //! ```
 //!
-//! An option on the command line is a line of the file: first the file's lines are taken, then
-//! these, and what comes later wins. Anything that cannot be meant ends the start with one line
+//! An option on the command line is a line of the file: first the file's lines are taken, then those
+//! of standard input if there is a `-`, then these, and what comes later wins. Anything that cannot be meant ends the start with one line
 //! that says what, where, and what would do; a server that starts with half of what it was told is
 //! worse than none.
 //!
 //! **How Redis does it**: server.c, `main`, pastes the options behind the file's text and reads
 //! that: an error on the command line is one "at line 2" of a file that does not exist.
 
+use super::include;
 use super::options::{self, Change, Kind, OPTIONS, find, target};
 use super::{Config, Start};
+use crate::resp::parse_integer;
 use crate::resp::words::split_words;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::io::Read;
+use std::iter::Peekable;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -24,16 +28,13 @@ impl Config {
     /// What a command line asks for, its first word (the program) left out. An error is one line,
     /// ready to be printed.
     pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Start, String> {
+        let mut args: Vec<OsString> = args.into_iter().collect();
+        // As in Redis, the last word is no value even if it could be one.
+        let mut from_stdin = args.pop_if(|word| word == "-").is_some();
         let mut args = args.into_iter().peekable();
-        let mut loader = Loader {
-            values: options::defaults(),
-            file: PathBuf::new(),
-            save: None,
-        };
-        if let Some(path) = args.next_if(|word| !word.as_bytes().starts_with(b"-")) {
-            loader.read_file(Path::new(&path), 0)?;
-            loader.file = std::path::absolute(&path).unwrap_or_default();
-        }
+        from_stdin |= args.next_if(|word| word == "-").is_some();
+        let file = args.next_if(|word| !word.as_bytes().starts_with(b"-"));
+        let mut lines = Vec::new();
         while let Some(word) = args.next() {
             let option = match word.as_bytes() {
                 b"-h" | b"--help" => return Ok(Start::Help),
@@ -47,27 +48,51 @@ impl Config {
                     )
                 })?,
             };
-            // One argument may hold both: `"--port 7000"`.
-            let mut words = split_words(option).unwrap_or_default();
-            if words.len() == 1 {
-                // What follows is the value even if it begins with `--`, for it may be a password;
-                // but `--save` may come without, which means none. Both as in Redis.
-                let bare =
-                    words[0].eq_ignore_ascii_case(b"save") && args.peek().is_none_or(is_option);
-                let value = if bare {
-                    Some(OsString::new())
-                } else {
-                    args.next()
-                };
-                words.extend(value.map(OsString::into_vec));
-            }
-            while let Some(more) = args.next_if(|word| !is_option(word)) {
-                words.push(more.into_vec());
-            }
+            lines.push(words_of(option, &mut args));
+        }
+        let mut loader = Loader {
+            values: options::defaults(),
+            file: PathBuf::new(),
+            save: None,
+            missing: Vec::new(),
+        };
+        if let Some(path) = file {
+            loader.read_files(path.as_bytes(), 0)?;
+            loader.file = std::path::absolute(&path).unwrap_or_default();
+        }
+        if from_stdin {
+            let mut text = Vec::new();
+            let read = std::io::stdin().read_to_end(&mut text);
+            read.map_err(|error| format!("cannot read the options in standard input: {error}"))?;
+            loader.take_text(&text, "standard input", 0)?;
+        }
+        for words in lines {
             loader.take_line(words, "command line", 0)?;
         }
-        Ok(loader.finish())
+        loader.finish()
     }
+}
+
+type Args = Peekable<std::vec::IntoIter<OsString>>;
+
+/// An option of the command line, and the words that are its values.
+fn words_of(option: &[u8], args: &mut Args) -> Vec<Vec<u8>> {
+    // One argument may hold both: `"--port 7000"`.
+    let mut words = split_words(option).unwrap_or_default();
+    if words.len() == 1 {
+        // What follows is the value even if it begins with `--`, for it may be a password;
+        // but `--save` may come without, which means none. Both as in Redis.
+        let bare = words[0].eq_ignore_ascii_case(b"save") && args.peek().is_none_or(is_option);
+        let value = match bare {
+            true => Some(OsString::new()),
+            false => args.next(),
+        };
+        words.extend(value.map(OsString::into_vec));
+    }
+    while let Some(more) = args.next_if(|word| !is_option(word)) {
+        words.push(more.into_vec());
+    }
+    words
 }
 
 fn is_option(word: &OsString) -> bool {
@@ -97,22 +122,36 @@ fn refused(what: &str, place: &str, reason: &str) -> String {
 /// Collects what is said.
 struct Loader {
     /// Of each row of the table.
-    values: Vec<String>,
+    values: Vec<Vec<u8>>,
     /// The file that was named first.
     file: PathBuf,
     /// What the last `save` asked for.
-    save: Option<String>,
+    save: Option<Vec<u8>>,
+    /// The rows that ask for a feature that is not here, and why each is refused: unless a later line
+    /// takes it back, as `--daemonize no` does behind a file that was written for a service.
+    missing: Vec<(usize, String)>,
 }
 
 impl Loader {
-    /// Takes the lines of a file; `depth` is how many files include it.
-    fn read_file(&mut self, path: &Path, depth: usize) -> Result<(), String> {
-        let shown = path.display();
-        let cannot = |why: &str| format!("cannot read the options in {shown}: {why}");
-        if depth > 8 {
-            return Err(cannot("its files include each other"));
+    /// Takes the lines of a file, or of all files that a pattern means; `depth` is how many files
+    /// include it.
+    fn read_files(&mut self, path: &[u8], depth: usize) -> Result<(), String> {
+        // As in Redis, which is in `dir` already if that was said before.
+        let dir = find("dir").map_or(&b""[..], |row| &self.values[row]);
+        let path = Path::new(OsStr::from_bytes(dir)).join(OsStr::from_bytes(path));
+        for path in include::files(&path) {
+            let shown = path.display().to_string();
+            let cannot = |why: &str| format!("cannot read the options in {shown}: {why}");
+            if depth > 8 {
+                return Err(cannot("its files include each other"));
+            }
+            let text = std::fs::read(&path).map_err(|error| cannot(&error.to_string()))?;
+            self.take_text(&text, &shown, depth)?;
         }
-        let text = std::fs::read(path).map_err(|error| cannot(&error.to_string()))?;
+        Ok(())
+    }
+
+    fn take_text(&mut self, text: &[u8], shown: &str, depth: usize) -> Result<(), String> {
         for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
             let line = line.trim_ascii();
             if line.is_empty() || line.starts_with(b"#") {
@@ -130,56 +169,56 @@ impl Loader {
 
     /// Takes an option and its values, which stand in `place`.
     fn take_line(&mut self, words: Vec<Vec<u8>>, place: &str, depth: usize) -> Result<(), String> {
-        // A path that is not UTF-8 would name another file if it were made text by force.
-        let text: Vec<_> = words
-            .iter()
-            .map(|word| String::from_utf8_lossy(word))
-            .collect();
-        let line = text.join(" ");
-        let refused = |reason: &str| refused(&line, place, reason);
-        if words.iter().any(|word| std::str::from_utf8(word).is_err()) {
-            return Err(refused("it is not UTF-8"));
-        }
-        let Some((name, given)) = text.split_first() else {
+        let line = words.join(&b' ');
+        let refused = |reason: &str| refused(&String::from_utf8_lossy(&line), place, reason);
+        let Some((name, given)) = words.split_first() else {
             return Ok(());
         };
-        if name.eq_ignore_ascii_case("include") {
+        if name.eq_ignore_ascii_case(b"include") {
             return match given {
-                [path] => self.read_file(Path::new(&**path), depth + 1),
-                _ => Err(refused("it takes one file")),
+                [path] => self.read_files(path, depth + 1),
+                _ => Err(refused("it takes one file, or a pattern that many match")),
             };
         }
-        let Some(row) = find(name).map(target) else {
+        let name = String::from_utf8_lossy(name);
+        if FORGOTTEN.iter().any(|old| name.eq_ignore_ascii_case(old)) && given.len() == 1 {
+            return Ok(());
+        }
+        let Some(row) = find(&name).map(target) else {
             return Err(refused(
                 "no such option; `redis-cli CONFIG HELP` lists those there are",
             ));
         };
         let option = &OPTIONS[row];
-        let many = matches!(
-            option.kind,
-            Kind::Words | Kind::OutputLimits | Kind::Only(..) | Kind::Refused(_)
-        );
-        match given.len() {
-            0 => return Err(refused("its value is missing")),
-            count if count > 1 && !many => return Err(refused("it takes one value")),
-            _ => {}
+        check_count(&option.kind, given.len()).map_err(refused)?;
+        let given = given.join(&b' ');
+        let checked = option.check(&given, &self.values[row]);
+        let checked = checked.map_err(|reason| refused(&reason));
+        if let Kind::Only(..) = option.kind {
+            self.missing.retain(|(missing, _)| *missing != row);
+            if let Err(reason) = checked {
+                self.missing.push((row, reason));
+                return Ok(());
+            }
         }
-        let given = given.join(" ");
-        let value = option.check(&given, &self.values[row]);
-        let value = value.map_err(|reason| refused(&reason))?;
+        let value = checked?;
         if option.change != Change::Fixed {
             self.values[row] = value;
         }
         if option.name == "save" {
+            check_save(&given).map_err(refused)?;
             self.save = Some(given);
         }
         Ok(())
     }
 
-    fn finish(self) -> Start {
-        let logs = find("appendonly").is_some_and(|row| self.values[row] == "yes");
-        let warning = match (self.save.as_deref(), logs) {
-            (Some(""), _) | (None, true) => None,
+    fn finish(self) -> Result<Start, String> {
+        if let Some((_, reason)) = self.missing.into_iter().next() {
+            return Err(reason);
+        }
+        let config = Config::new(self.values, self.file);
+        let warning = match (self.save.as_deref(), config.flag("appendonly")) {
+            (Some(b""), _) | (None, true) => None,
             (Some(_), true) => Some(
                 "The option 'save' has no effect: there are no RDB snapshots, the append-only \
                  file keeps every change.",
@@ -190,9 +229,60 @@ impl Loader {
                  snapshots: set appendonly to yes, or save to \"\" if that is what you want.",
             ),
         };
-        let config = Config::new(self.values, self.file);
-        Start::Serve(config, warning.map(String::from).into_iter().collect())
+        let warnings = warning.map(String::from).into_iter();
+        let warnings = warnings.chain(passed_over(&config)).collect();
+        Ok(Start::Serve(config, warnings))
     }
+}
+
+/// Options that Redis had once, and takes without a word.
+const FORGOTTEN: [&str; 3] = [
+    "list-max-ziplist-entries",
+    "list-max-ziplist-value",
+    "lua-replicate-commands",
+];
+
+/// Whether an option takes so many values.
+fn check_count(kind: &Kind, count: usize) -> Result<(), &'static str> {
+    let many = matches!(
+        kind,
+        Kind::Words | Kind::OutputLimits | Kind::Only(..) | Kind::Refused(_)
+    );
+    match count {
+        0 => Err("its value is missing"),
+        1 => Ok(()),
+        _ if many => Ok(()),
+        _ => Err("it takes one value"),
+    }
+}
+
+/// A `save` is nothing, or pairs of seconds and changes.
+fn check_save(given: &[u8]) -> Result<(), &'static str> {
+    let words = split_words(given).unwrap_or_default();
+    let is_pair = |pair: &[Vec<u8>]| {
+        let [seconds, changes] = [0, 1].map(|at| pair.get(at).and_then(|word| parse_integer(word)));
+        seconds.is_some_and(|seconds| seconds >= 1) && changes.is_some_and(|changes| changes >= 0)
+    };
+    let fits = words.chunks(2).all(is_pair);
+    fits.then_some(()).ok_or("Invalid save parameters")
+}
+
+/// A warning if there is a snapshot and no log. (Redis reads the log alone where there is one.)
+fn passed_over(config: &Config) -> Option<String> {
+    let snapshot = config.path("dbfilename");
+    let dir = config.path("dir");
+    let name = config.text("appendfilename");
+    let manifest = dir.join(config.text("appenddirname"));
+    let manifest = manifest.join(format!("{name}.manifest"));
+    let logs = config.flag("appendonly") && (manifest.exists() || dir.join(&name).exists());
+    (snapshot.exists() && !logs).then(|| {
+        format!(
+            "{} is not read, for this server does not read RDB snapshots. To bring its data: start \
+             redis-server there, run `CONFIG SET aof-use-rdb-preamble no` and then `CONFIG SET \
+             appendonly yes`, and when INFO says aof_rewrite_in_progress:0, SHUTDOWN.",
+            snapshot.display()
+        )
+    })
 }
 
 /// What `--help` prints: one screen.
@@ -372,7 +462,7 @@ jemalloc-bg-thread yes
         let (config, _) = start(&[file.path(), "--port", "7001", "--bind", "::1", "-::2"]).unwrap();
         assert_eq!(config.number("port"), 7001);
         assert_eq!(config.text("bind"), "::1 -::2");
-        assert_eq!(config.password(), "a b");
+        assert_eq!(config.password(), b"a b");
         assert!(config.has_password());
         assert_eq!(config.timeout.load(std::sync::atomic::Ordering::Relaxed), 7);
         assert_eq!(config.file, file.0);
@@ -381,7 +471,7 @@ jemalloc-bg-thread yes
     #[test]
     fn words_of_the_command_line_are_taken_as_redis_takes_them() {
         let (config, _) = start(&["--requirepass", "--x", "--timeout 4", "--hz", "5"]).unwrap();
-        assert_eq!(config.password(), "--x");
+        assert_eq!(config.password(), b"--x");
         assert_eq!(config.number("timeout"), 4);
         for words in [&["--save"][..], &["--save", "--hz", "5"], &["--save", ""]] {
             let (config, warnings) = start(words).unwrap();
@@ -392,6 +482,30 @@ jemalloc-bg-thread yes
         assert_eq!(warnings.len(), 1);
         let (_, warnings) = start(&["--appendonly", "no", "--save", ""]).unwrap();
         assert!(warnings.is_empty());
+    }
+
+    /// Redis changes into each of them in turn.
+    #[test]
+    fn a_relative_dir_begins_at_the_one_before() {
+        for (words, dir) in [
+            (&["--dir", "/usr/", "--dir", "lib"][..], "/usr/lib"),
+            (&["--dir", "/usr/lib/.."], "/usr"),
+            (&["--dir", "/usr", "--dir", "/"], "/"),
+        ] {
+            let (config, _) = start(words).unwrap();
+            assert_eq!(config.text("dir"), dir);
+        }
+        let file = File::new("in-dir", b"timeout 7\n");
+        let (parent, name) = (file.0.parent().unwrap(), file.0.file_name().unwrap());
+        let [parent, name] = [parent.as_os_str(), name].map(|part| part.to_str().unwrap());
+        let (config, _) = start(&["--dir", parent, "--include", name]).unwrap();
+        assert_eq!(config.number("timeout"), 7);
+    }
+
+    #[test]
+    fn options_that_redis_has_forgotten_are_passed_over() {
+        assert!(start(&["--list-max-ziplist-entries", "512"]).is_ok());
+        assert!(start(&["--list-max-ziplist-entries"]).is_err());
     }
 
     #[test]
@@ -428,6 +542,14 @@ jemalloc-bg-thread yes
                 "'daemonize yes' (command line): this server stays in the",
             ),
             (
+                &["--save", "60"],
+                "'save 60' (command line): Invalid save parameters",
+            ),
+            (
+                &["--dir", ""],
+                "'dir ' (command line): No such file or directory",
+            ),
+            (
                 &["--io-threads", "4"],
                 "'io-threads 4' (command line): every client has a thread",
             ),
@@ -456,8 +578,6 @@ jemalloc-bg-thread yes
         let file = File::new("loop", b"");
         std::fs::write(&file.0, format!("include {}", file.path())).unwrap();
         assert!(error(&[file.path()]).ends_with("its files include each other"));
-        let file = File::new("bytes", b"dir /tmp/\xff\n");
-        assert!(error(&[file.path()]).ends_with("it is not UTF-8"));
     }
 
     #[test]

@@ -7,14 +7,15 @@
 //! let it finish the commands that it has read already.
 //!
 //! ```text
-//! CLIENT KILL ID 7     ─▶ Public::killed = true ─▶ looked at before each command (serve.rs)
-//!                      └▶ shutdown(Both) ───────▶ its read returns 0, its write fails
+//! CLIENT KILL ID 7     ─▶ Held::end ──────▶ looked at before each command (serve.rs), and while a
+//!                      │                    reply grows (resp/reply.rs)
+//!                      └▶ shutdown(Both) ─▶ its read returns 0, its write fails
 //! ```
 //!
 //! Whoever kills itself still gets its answer: that client is closed, not cut off.
 //!
-//! **How Redis does it**: networking.c, `clientCommand`. Its fields that count the bytes of buffers
-//! are left out here, for nobody but the client's own thread could count them; so are PAUSE,
+//! **How Redis does it**: networking.c, `clientCommand`. Of its fields that count the bytes of buffers
+//! there is only their sum, `tot-mem`, in steps of 16 KiB (held.rs); left out are PAUSE,
 //! TRACKING, NO-EVICT and NO-TOUCH, which belong to features that are not here.
 
 use super::{Command, Flag, NO_KEY, Run, TABLE, command};
@@ -22,10 +23,11 @@ use crate::client::{Client, Public, Replies, Then};
 use crate::error::Error;
 use crate::handler::args::Cursor;
 use crate::handler::connection::check_name;
+use crate::held::End;
 use crate::resp::{Args, Reply, parse_integer};
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
@@ -35,8 +37,8 @@ pub const COMMANDS: &[Command] = &[
     command("client|setname", 3,  Run::Client(setname),      NO_KEY, "2.6.9", "connection-name", "Set the current connection name"),
     command("client|setinfo", 4,  Run::Client(setinfo),      NO_KEY, "7.2.0", "LIB-NAME libname|LIB-VER libver", "Set client or connection specific info"),
     command("client|info",    2,  Run::Client(info),         NO_KEY, "6.2.0", "", "Returns information about the current client connection."),
-    command("client|list",    -2, Run::Client(list),         NO_KEY, "2.4.0", "[TYPE NORMAL|MASTER|REPLICA|PUBSUB] [ID client-id [client-id ...]]", "Get the list of client connections").with(&[Flag::Admin]),
-    command("client|kill",    -3, Run::Client(kill),         NO_KEY, "2.4.0", "ip:port|[ID client-id] [TYPE NORMAL|MASTER|SLAVE|REPLICA|PUBSUB] [USER username] [ADDR ip:port] [LADDR ip:port] [SKIPME YES|NO]", "Kill the connection of a client").with(&[Flag::Admin]),
+    command("client|list",    -2, Run::Client(list),         NO_KEY, "2.4.0", "[TYPE NORMAL|MASTER|REPLICA|PUBSUB] [ID client-id [client-id ...]]", "Get the list of client connections").with(&[Flag::Admin, Flag::CountsClients]),
+    command("client|kill",    -3, Run::Client(kill),         NO_KEY, "2.4.0", "ip:port|[ID client-id] [TYPE NORMAL|MASTER|SLAVE|REPLICA|PUBSUB] [USER username] [ADDR ip:port] [LADDR ip:port] [SKIPME YES|NO]", "Kill the connection of a client").with(&[Flag::Admin, Flag::CountsClients]),
     command("client|reply",   3,  Run::Client(reply_mode),   NO_KEY, "3.2.0", "ON|OFF|SKIP", "Instruct the server whether to reply to commands"),
     command("client|help",    2,  Run::Client(super::help),  NO_KEY, "5.0.0", "", "Show helpful text about the different subcommands"),
 ];
@@ -54,7 +56,7 @@ fn getname(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error
 
 fn setname(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     check_name(&args[2], Error::BadClientName)?;
-    *client.public.name.lock().unwrap() = args[2].to_vec();
+    client.set_text(|public| &public.name, &args[2]);
     reply.ok();
     Ok(())
 }
@@ -62,16 +64,17 @@ fn setname(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
 /// Libraries tell their name and version. Redis 7.0 does not know this yet and they bear it, but
 /// there is no reason to make them.
 fn setinfo(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let (option, field) = match args[2].to_ascii_uppercase().as_slice() {
-        b"LIB-NAME" => ("lib-name", &client.public.lib_name),
-        b"LIB-VER" => ("lib-ver", &client.public.lib_ver),
+    type Field = fn(&Public) -> &Mutex<Vec<u8>>;
+    let (option, field): (_, Field) = match args[2].to_ascii_uppercase().as_slice() {
+        b"LIB-NAME" => ("lib-name", |public| &public.lib_name),
+        b"LIB-VER" => ("lib-ver", |public| &public.lib_ver),
         _ => {
             return Err(Error::quoting("ERR Unrecognized option '", &args[2], "'"));
         }
     };
     let text = format!("ERR {option} cannot contain spaces, newlines or special characters.");
     check_name(&args[3], Error::text(text))?;
-    *field.lock().unwrap() = args[3].to_vec();
+    client.set_text(field, &args[3]);
     reply.ok();
     Ok(())
 }
@@ -158,11 +161,10 @@ fn bring_up_to_date(client: &Client, args: &Args, reply: &Reply) {
     client.update_public(reply.protocol, TABLE.find(&name).map(|row| row.index));
 }
 
-/// A line of CLIENT LIST.
-fn describe(public: &Public, viewer: &Client) -> String {
-    let text = |field: &std::sync::Mutex<Vec<u8>>| {
-        String::from_utf8_lossy(&field.lock().unwrap()).into_owned()
-    };
+/// A line of CLIENT LIST, or of the server's log.
+pub fn describe(public: &Public, viewer: &Client) -> String {
+    let text =
+        |field: &Mutex<Vec<u8>>| String::from_utf8_lossy(&field.lock().unwrap()).into_owned();
     let (local, fd) = public
         .connection
         .as_ref()
@@ -189,7 +191,7 @@ fn describe(public: &Public, viewer: &Client) -> String {
     let command = TABLE.rows.get(public.last_command.load(Relaxed));
     format!(
         "id={} addr={} laddr={local} fd={fd} name={} age={} idle={} flags={flags} db={} sub={} \
-         psub={} ssub=0 multi={queued} watch={} cmd={} user=default redir=-1 resp={} lib-name={} \
+         psub={} ssub=0 multi={queued} watch={} tot-mem={} cmd={} user=default redir=-1 resp={} lib-name={} \
          lib-ver={}",
         public.id,
         public.address(),
@@ -200,6 +202,7 @@ fn describe(public: &Public, viewer: &Client) -> String {
         public.channels.load(Relaxed),
         public.patterns.load(Relaxed),
         public.watching.load(Relaxed),
+        public.held.most(),
         command.map_or("NULL", |row| row.command.name),
         if public.resp3.load(Relaxed) { 3 } else { 2 },
         text(&public.lib_name),
@@ -288,7 +291,7 @@ fn kill(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
         .filter(|other| filter.fits(other))
     {
         if other.id != client.public.id {
-            other.kill();
+            other.kill(End::Killed);
         } else if filter.skip_me {
             continue;
         } else {

@@ -15,6 +15,7 @@ use crate::client::{Client, Server};
 use crate::config;
 use crate::error::Error;
 use crate::resp::{Args, Reply};
+use std::collections::HashSet;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
@@ -26,15 +27,13 @@ pub const COMMANDS: &[Command] = &[
 ];
 
 fn get(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let mut found: Vec<(&[u8], String)> = Vec::new();
+    let mut found: Vec<(&[u8], Vec<u8>)> = Vec::new();
+    let mut seen = HashSet::new();
     for pattern in Cursor::at(args, 2).rest() {
         let is_name = !pattern.iter().any(|byte| b"*?[".contains(byte));
         for (name, value) in client.server.config.get(pattern) {
-            let name = name.as_bytes();
-            if !found
-                .iter()
-                .any(|(seen, _)| seen.eq_ignore_ascii_case(name))
-            {
+            if seen.insert(name) {
+                let name = name.as_bytes();
                 // A client looks its answer up under the name that it has sent.
                 found.push((if is_name { pattern } else { name }, value));
             }
@@ -43,7 +42,7 @@ fn get(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error>
     reply.map(found.len());
     for (name, value) in found {
         reply.bulk(name);
-        reply.bulk(value.as_bytes());
+        reply.bulk(&value);
     }
     Ok(())
 }

@@ -86,7 +86,7 @@ fn hello(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Erro
             b"SETNAME" if cursor.left() >= 1 => {
                 let name = cursor.next();
                 check_name(name, Error::BadClientName)?;
-                *client.public.name.lock().unwrap() = name.to_vec();
+                client.set_text(|public| &public.name, name);
             }
             _ => {
                 return Err(Error::quoting(
@@ -166,7 +166,7 @@ fn auth(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
 
 fn authenticate(client: &mut Client, user: &[u8], password: &[u8]) -> Result<(), Error> {
     let config = &client.server.config;
-    let accepted = !config.has_password() || is_same(config.password().as_bytes(), password);
+    let accepted = !config.has_password() || is_same(&config.password(), password);
     if user != b"default" || !accepted {
         return Err(Error::WrongPassword);
     }
@@ -194,7 +194,7 @@ fn reset(client: &mut Client, view: &View, _: &Args, reply: &mut Reply) -> Resul
     client.unsubscribe_all();
     client.stop_monitoring();
     set_protocol(client, reply, Protocol::Resp2);
-    client.public.name.lock().unwrap().clear();
+    client.set_text(|public| &public.name, b"");
     client.db = 0;
     if client.replies != Replies::SkipThis {
         client.replies = Replies::On;

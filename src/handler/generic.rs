@@ -13,10 +13,10 @@
 //! Before an entry arrives, the handler looks for one that is in its place, even if it would be
 //! replaced without a question: looking is what deletes a dead key and leaves its DEL for the log.
 //!
-//! **KEYS and SCAN** list the keyspace. KEYS does so at once, and holds the shared lock for as
+//! **KEYS and SCAN** list the keyspace. KEYS does so at one time, and holds the shared lock for as
 //! long as that takes: readers go on until somebody wants to write, for the lock lets no new reader
 //! in before a writer who waits. SCAN returns a few keys and a cursor with
-//! which the next call goes on. Its work follows COUNT, not the size of the keyspace or of what it
+//! which the next call goes on; asked for many, it gives the lock back in between (batch/long.rs). Its work follows COUNT, not the size of the keyspace or of what it
 //! finds; a call may well find nothing. Any key that is there from the first call to the last is
 //! returned at least once. What makes that hold while the table grows stands in table.rs.
 //!
@@ -27,12 +27,14 @@
 
 use super::args::{self, Cursor};
 use super::scan;
-use super::{ALL_KEYS, Command, Flag, NO_KEY, ONE_KEY, Run, SUBCOMMAND_KEY, TWO_KEYS, command};
+use super::{
+    ALL_KEYS, Command, Flag, NO_KEY, ONE_KEY, Rest, Run, SUBCOMMAND_KEY, Stretch, TWO_KEYS, command,
+};
+use crate::entry::Entry;
 use crate::error::Error;
 use crate::glob;
 use crate::resp::{Args, Reply};
 use crate::store::{View, ViewMut};
-use crate::table::Keyed;
 use std::cell::Cell;
 
 #[rustfmt::skip]
@@ -40,7 +42,7 @@ pub const COMMANDS: &[Command] = &[
     command("copy",            -3, Run::Write(copy),           TWO_KEYS,       "6.2.0", "source destination [DB destination-db] [REPLACE]", "Copy a key"),
     command("del",             -2, Run::Write(del),            ALL_KEYS,       "1.0.0", "key [key ...]",                                    "Delete a key"),
     command("exists",          -2, Run::Read(exists),          ALL_KEYS,       "1.0.0", "key [key ...]",                                    "Determine if a key exists"),
-    command("keys",             2, Run::Read(keys),            NO_KEY,         "1.0.0", "pattern",                                          "Find all keys matching the given pattern"),
+    command("keys",             2, Run::Long(keys),            NO_KEY,         "1.0.0", "pattern",                                          "Find all keys matching the given pattern"),
     command("move",             3, Run::Write(r#move),         ONE_KEY,        "1.0.0", "key db",                                           "Move a key to another database"),
     command("object",          -2, Run::Container(None),       NO_KEY,         "2.2.3", "",                                                 "A container for object introspection commands"),
     command("object|encoding",  3, Run::Read(object_encoding), SUBCOMMAND_KEY, "2.2.3", "key",                                              "Inspect the internal encoding of a Redis object"),
@@ -49,7 +51,7 @@ pub const COMMANDS: &[Command] = &[
     command("randomkey",        1, Run::Read(randomkey),       NO_KEY,         "1.0.0", "",                                                 "Return a random key from the keyspace"),
     command("rename",           3, Run::Write(rename),         TWO_KEYS,       "1.0.0", "key newkey",                                       "Rename a key"),
     command("renamenx",         3, Run::Write(renamenx),       TWO_KEYS,       "1.0.0", "key newkey",                                       "Rename a key, only if the new key does not exist"),
-    command("scan",            -2, Run::Read(scan),            NO_KEY,         "2.8.0", "cursor [MATCH pattern] [COUNT count] [TYPE type]", "Incrementally iterate the keys space"),
+    command("scan",            -2, Run::Long(scan),            NO_KEY,         "2.8.0", "cursor [MATCH pattern] [COUNT count] [TYPE type]", "Incrementally iterate the keys space"),
     command("touch",           -2, Run::Read(exists),          ALL_KEYS,       "3.2.1", "key [key ...]",                                    "Alters the last access time of a key(s). Returns the number of existing keys specified."),
     command("type",             2, Run::Read(r#type),          ONE_KEY,        "1.0.0", "key",                                              "Determine the type stored at key").with(&[Flag::Quick]),
     command("unlink",          -2, Run::Write(del),            ALL_KEYS,       "4.0.0", "key [key ...]",                                    "Delete a key asynchronously in another thread. Otherwise it is just as DEL, but non blocking."),
@@ -84,7 +86,7 @@ fn copy(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Er
     let copies = exists && (is_free(view, db, destination) || replace);
     if copies && let Some(entry) = view.get(source) {
         let mut copy = entry.copy_to(destination);
-        copy.set_deadline(entry.deadline());
+        copy.edit().set_deadline(entry.deadline());
         view.in_db(db, |view| view.insert(destination, copy));
     }
     reply.integer(copies.into());
@@ -163,41 +165,69 @@ fn randomkey(view: &View, _: &Args, reply: &mut Reply) -> Result<(), Error> {
     Ok(())
 }
 
-fn keys(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+/// So few keys are listed at once, and nobody need go out of the way for them.
+const FEW: usize = 1_000;
+
+/// All at one time, as in Redis: a key that is renamed meanwhile is there once. So this is one look,
+/// however long it takes.
+fn keys<'a>(
+    view: &View,
+    args: &'a Args,
+    stretch: &Stretch,
+    reply: &mut Reply,
+) -> Result<Option<Rest<'a>>, Error> {
     let pattern = &args[1];
-    // To the matcher a star alone does not fit the empty key.
-    let fits = |key: &&[u8]| pattern == b"*" || glob::matches(pattern, key, false);
-    let found: Vec<&[u8]> = view.living().map(Keyed::key).filter(fits).collect();
-    reply.bulks(&found);
-    Ok(())
+    let list = move |view: &View, _: &Stretch, reply: &mut Reply| {
+        // To the matcher a star alone does not fit the empty key.
+        let fits = |key: &&[u8]| pattern == b"*" || glob::matches(pattern, key, false);
+        let found: Vec<&[u8]> = view.living().map(Entry::key).filter(fits).collect();
+        reply.bulks(&found);
+        true
+    };
+    if view.len() > FEW {
+        return Ok(Some(Rest::Look(Box::new(list))));
+    }
+    list(view, stretch, reply);
+    Ok(None)
 }
 
-fn scan(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let (mut cursor, options) = scan::parse(&mut Cursor::new(args), true)?;
-    let seen = Cell::new(0);
-    let wanted = |key: &[u8]| {
-        seen.set(seen.get() + 1);
-        let fits = |pattern| glob::matches(pattern, key, false);
-        options.pattern.is_none_or(fits)
-    };
-    let mut found = Vec::new();
+fn scan<'a>(
+    view: &View,
+    args: &'a Args,
+    stretch: &Stretch,
+    reply: &mut Reply,
+) -> Result<Option<Rest<'a>>, Error> {
+    let (cursor, options) = scan::parse(&mut Cursor::new(args), true)?;
     // Slots nearly always hold several keys. Where they have been emptied, that no more of them
     // are visited than COUNT says bounds the work.
-    for _ in 0..options.count {
-        cursor = view.scan(cursor, wanted, |entry| {
-            let type_name = entry.type_name().as_bytes();
-            let is_it = |name: &[u8]| name.eq_ignore_ascii_case(type_name);
-            if options.type_name.is_none_or(is_it) {
-                found.push(entry.key());
-            }
+    let mut walk = scan::Walk::new(cursor, options.count, options.count);
+    let mut look = move |view: &View, stretch: &Stretch, reply: &mut Reply| {
+        let done = walk.go_on(stretch, |cursor, seen| {
+            let looked_at = Cell::new(0);
+            let wanted = |key: &[u8]| {
+                looked_at.set(looked_at.get() + 1);
+                let fits = |pattern| glob::matches(pattern, key, false);
+                options.pattern.is_none_or(fits)
+            };
+            let next = view.scan(cursor, wanted, |entry| {
+                let type_name = entry.type_name().as_bytes();
+                let is_it = |name: &[u8]| name.eq_ignore_ascii_case(type_name);
+                if options.type_name.is_none_or(is_it) {
+                    seen.keep(entry.key());
+                }
+            });
+            seen.looked_at += looked_at.get();
+            next
         });
-        if cursor == 0 || seen.get() >= options.count {
-            break;
+        if done {
+            walk.reply(reply);
         }
+        done
+    };
+    if look(view, stretch, reply) {
+        return Ok(None);
     }
-    scan::reply_with_cursor(cursor, reply);
-    reply.bulks(&found);
-    Ok(())
+    Ok(Some(Rest::Look(Box::new(look))))
 }
 
 fn object_encoding(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {

@@ -22,13 +22,13 @@
 //!
 //! **How Redis does it**: t_hash.c. Its HRANDFIELD has five cases; two of them are the ones here.
 
-use crate::entry::{Entry, HashMut};
+use crate::entry::{Entry, HashMut, Loose};
 use crate::error::Error;
 use crate::glob;
 use crate::handler::args::{Cursor, integer};
 use crate::handler::float::Float;
 use crate::handler::scan;
-use crate::handler::{Command, Flag, ONE_KEY, Run, command};
+use crate::handler::{Command, Flag, ONE_KEY, Rest, Run, Stretch, command};
 use crate::hash::{Hash, Limits};
 use crate::resp::{Args, Digits, Protocol, Reply, parse_integer};
 use crate::store::{View, ViewMut};
@@ -48,7 +48,7 @@ pub const COMMANDS: &[Command] = &[
     command("hmget",        -3, Run::Read(hmget),         ONE_KEY, "2.0.0", "key field [field ...]", "Get the values of all the given hash fields"),
     command("hmset",        -4, Run::Write(hmset),        ONE_KEY, "2.0.0", "key field value [field value ...]", "Set multiple hash fields to multiple values"),
     command("hrandfield",   -2, Run::Read(hrandfield),    ONE_KEY, "6.2.0", "key [count [WITHVALUES]]", "Get one or multiple random fields from a hash"),
-    command("hscan",        -3, Run::Read(hscan),         ONE_KEY, "2.8.0", "key cursor [MATCH pattern] [COUNT count]", "Incrementally iterate hash fields and associated values"),
+    command("hscan",        -3, Run::Long(hscan),         ONE_KEY, "2.8.0", "key cursor [MATCH pattern] [COUNT count]", "Incrementally iterate hash fields and associated values"),
     command("hset",         -4, Run::Write(hset),         ONE_KEY, "2.0.0", "key field value [field value ...]", "Set the string value of a hash field"),
     command("hsetnx",        4, Run::Write(hsetnx),       ONE_KEY, "2.0.0", "key field value", "Set the value of a hash field, only if the field does not exist"),
     command("hstrlen",       3, Run::Read(hstrlen),       ONE_KEY, "3.2.0", "key field", "Get the length of the value of a hash field"),
@@ -85,9 +85,9 @@ fn hmget(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let hash = view.hash(&args[1])?;
     let fields = Cursor::at(args, 2).rest();
     reply.array(fields.len());
-    for field in fields {
+    reply.each(fields, |reply, field| {
         reply.bulk_or_nil(hash.and_then(|hash| hash.get(field)));
-    }
+    });
     Ok(())
 }
 
@@ -101,70 +101,83 @@ fn hlen(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
 fn hgetall(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let hash = view.hash(&args[1])?;
     reply.map(hash.map_or(0, Hash::len));
-    for (name, value) in hash.into_iter().flat_map(Hash::iter) {
-        reply.bulk(name);
-        reply.bulk(value);
-    }
+    reply.each(hash.into_iter().flat_map(Hash::iter), reply_with_pair);
     Ok(())
 }
 
 fn hkeys(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let hash = view.hash(&args[1])?;
     reply.array(hash.map_or(0, Hash::len));
-    for (name, _) in hash.into_iter().flat_map(Hash::iter) {
-        reply.bulk(name);
-    }
+    let fields = hash.into_iter().flat_map(Hash::iter);
+    reply.each(fields, |reply, (name, _)| reply.bulk(name));
     Ok(())
 }
 
 fn hvals(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let hash = view.hash(&args[1])?;
     reply.array(hash.map_or(0, Hash::len));
-    for (_, value) in hash.into_iter().flat_map(Hash::iter) {
-        reply.bulk(value);
-    }
+    let fields = hash.into_iter().flat_map(Hash::iter);
+    reply.each(fields, |reply, (_, value)| reply.bulk(value));
     Ok(())
 }
 
-fn hscan(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+fn hscan<'a>(
+    view: &View,
+    args: &'a Args,
+    stretch: &Stretch,
+    reply: &mut Reply,
+) -> Result<Option<Rest<'a>>, Error> {
     let mut words = Cursor::at(args, 2);
     let cursor = scan::parse_cursor(words.next())?;
     // Redis looks at the options only if there is something to scan.
-    let Some(hash) = view.hash(&args[1])? else {
+    if view.hash(&args[1])?.is_none() {
         scan::reply_with_cursor(0, reply);
         reply.array(0);
-        return Ok(());
-    };
+        return Ok(None);
+    }
     let options = scan::parse_options(&mut words, false)?;
-    let (next, mut fields) = scan_fields(hash, cursor, options.count);
-    if let Some(pattern) = options.pattern {
-        fields.retain(|(name, _)| glob::matches(pattern, name, false));
+    // Slots may be empty after many deletions; a call may look at no more than ten for each field.
+    let slots = options.count.saturating_mul(10);
+    let mut walk = scan::Walk::new(cursor, options.count, slots);
+    let mut look = move |view: &View, stretch: &Stretch, reply: &mut Reply| {
+        let done = walk.go_on(stretch, |cursor, seen| {
+            let visit = |(name, value): Pair| {
+                seen.looked_at += 1;
+                let fits = |pattern| glob::matches(pattern, name, false);
+                if options.pattern.is_none_or(fits) {
+                    seen.keep(name);
+                    seen.keep(value);
+                }
+            };
+            // What is a hash no more has no more fields.
+            let hash = view.peek(&args[1]).and_then(Entry::hash);
+            hash.map_or(0, |hash| scan_slot(hash, cursor, visit))
+        });
+        if done {
+            walk.reply(reply);
+        }
+        done
+    };
+    if look(view, stretch, reply) {
+        return Ok(None);
     }
-    scan::reply_with_cursor(next, reply);
-    reply.array(2 * fields.len());
-    for (name, value) in fields {
-        reply.bulk(name);
-        reply.bulk(value);
-    }
-    Ok(())
+    Ok(Some(Rest::Look(Box::new(look))))
 }
 
-/// About `count` fields from the cursor on, and the cursor of the next; all fields of a packed hash.
-fn scan_fields(hash: Hash<'_>, cursor: u64, count: usize) -> (u64, Vec<Pair<'_>>) {
-    let table = match hash {
-        Hash::Packed(_) => return (0, hash.iter().collect()),
-        Hash::Table(table) => table,
-    };
-    let mut fields = Vec::new();
-    let mut next = cursor;
-    // Slots may be empty after many deletions; a call may look at no more than ten for each field.
-    for _ in 0..count.saturating_mul(10) {
-        next = table.scan(next, |field| fields.push((field.name(), field.value())));
-        if next == 0 || fields.len() >= count {
-            break;
+fn reply_with_pair(reply: &mut Reply, (name, value): Pair) {
+    reply.bulk(name);
+    reply.bulk(value);
+}
+
+/// Visits the fields of one slot, or all fields of a packed hash; returns the cursor of the next.
+fn scan_slot<'a>(hash: Hash<'a>, cursor: u64, mut visit: impl FnMut(Pair<'a>)) -> u64 {
+    match hash {
+        Hash::Packed(_) => {
+            hash.iter().for_each(visit);
+            0
         }
+        Hash::Table(table) => table.scan(cursor, |field| visit((field.name(), field.value()))),
     }
-    (next, fields)
 }
 
 // Chance.
@@ -183,15 +196,23 @@ fn hrandfield(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> 
         return Ok(());
     };
     if repeat {
+        // Each takes six bytes at least. What can never be told to its end is not begun: it would take
+        // minutes, and all who write would wait.
+        if !reply.out.takes(count.saturating_mul(6).min(1 << 50)) {
+            return Ok(());
+        }
         reply_with_length(count, with_values, reply);
         // One by one into the reply: the count may be far larger than the hash.
         let drawn = (0..count).filter_map(|_| hash.random());
-        drawn.for_each(|field| reply_with_field(field, with_values, reply));
+        reply.each(drawn, |reply, field| {
+            reply_with_field(field, with_values, reply)
+        });
     } else {
         let drawn = draw_distinct(hash, count);
         reply_with_length(drawn.len(), with_values, reply);
-        let drawn = drawn.into_iter();
-        drawn.for_each(|field| reply_with_field(field, with_values, reply));
+        reply.each(drawn, |reply, field| {
+            reply_with_field(field, with_values, reply)
+        });
     }
     Ok(())
 }
@@ -360,8 +381,8 @@ fn edit<T>(
             Ok(result)
         }
         None => {
-            let mut entry = Entry::new_hash(key);
-            let mut hash = entry.hash_mut().ok_or(Error::WrongType)?;
+            let mut entry = Loose::new_hash(key);
+            let mut hash = entry.edit().hash_mut().ok_or(Error::WrongType)?;
             let result = change(&mut hash, limits)?;
             view.insert(key, entry);
             Ok(result)
@@ -377,14 +398,14 @@ mod tests {
     #[test]
     fn distinct_draws_favour_no_field() {
         for (entries, count) in [(512, 20), (512, 3), (0, 20), (0, 3)] {
-            let mut entry = Entry::new_hash(b"key");
+            let mut entry = Loose::new_hash(b"key");
             let limits = Limits { entries, value: 64 };
             for i in 0..30u8 {
-                entry.hash_mut().unwrap().set(&[i], b"", limits);
+                entry.edit().hash_mut().unwrap().set(&[i], b"", limits);
             }
             let mut times = HashMap::new();
             for _ in 0..6000 {
-                let drawn = draw_distinct(entry.hash().unwrap(), count);
+                let drawn = draw_distinct(entry.look().hash().unwrap(), count);
                 assert_eq!(drawn.len(), count);
                 for (name, _) in drawn {
                     *times.entry(name.to_vec()).or_insert(0) += 1;
@@ -398,21 +419,31 @@ mod tests {
 
     #[test]
     fn a_scan_of_a_table_returns_every_field_once() {
-        let mut entry = Entry::new_hash(b"key");
+        let mut entry = Loose::new_hash(b"key");
         let limits = Limits {
             entries: 0,
             value: 64,
         };
         for i in 0..1000u32 {
-            entry.hash_mut().unwrap().set(&i.to_be_bytes(), b"", limits);
+            entry
+                .edit()
+                .hash_mut()
+                .unwrap()
+                .set(&i.to_be_bytes(), b"", limits);
         }
-        let hash = entry.hash().unwrap();
+        let hash = entry.look().hash().unwrap();
         let (mut cursor, mut seen, mut calls) = (0, Vec::new(), 0);
         loop {
-            let (next, fields) = scan_fields(hash, cursor, 100);
-            seen.extend(fields);
+            let mut walk = scan::Walk::new(cursor, 100, 1_000);
+            let done = walk.go_on(&Stretch::endless(), |cursor, found| {
+                scan_slot(hash, cursor, |field| {
+                    found.looked_at += 1;
+                    seen.push(field);
+                })
+            });
+            assert!(done);
             calls += 1;
-            cursor = next;
+            cursor = walk.cursor;
             if cursor == 0 {
                 break;
             }

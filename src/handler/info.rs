@@ -15,7 +15,8 @@
 //! true of this server for ever, such as the number of replicas.
 //!
 //! **How Redis does it**: server.c, `genRedisInfoString`. It counts every byte in its allocator,
-//! which in Rust would take `unsafe`; here the kernel is asked how much memory the process has.
+//! which in Rust would take `unsafe`; here only the keyspace is counted so (heap.rs), and the kernel is
+//! asked how much memory the process has.
 
 use super::args::Cursor;
 use super::{Command, Flag, NO_KEY, REDIS_VERSION, Run, TABLE, VERSION, command};
@@ -30,7 +31,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("info", -1, Run::Mixed(info), NO_KEY, "1.0.0", "[section [section ...]]", "Get information and statistics about the server").with(&[Flag::ShowsCounters]),
+    command("info", -1, Run::Mixed(info), NO_KEY, "1.0.0", "[section [section ...]]", "Get information and statistics about the server").with(&[Flag::ShowsCounters, Flag::CountsClients]),
 ];
 
 /// Name, whether it is told without being asked for, and what writes its fields.
@@ -47,6 +48,27 @@ const SECTIONS: [Section; 10] = [
     ("Commandstats", false, |info| info.commandstats()),
     ("Cluster", true, |info| info.cluster()),
     ("Keyspace", true, |info| info.keyspace()),
+];
+
+/// What there is to count in Redis only with replicas, forks, tracking or threads for I/O.
+const NEVER_COUNTED: [&str; 17] = [
+    "sync_full",
+    "sync_partial_ok",
+    "sync_partial_err",
+    "total_net_repl_input_bytes",
+    "total_net_repl_output_bytes",
+    "pubsubshard_channels",
+    "latest_fork_usec",
+    "total_forks",
+    "migrate_cached_sockets",
+    "slave_expires_tracked_keys",
+    "active_defrag_hits",
+    "active_defrag_misses",
+    "tracking_total_keys",
+    "tracking_total_items",
+    "tracking_total_prefixes",
+    "io_threaded_reads_processed",
+    "io_threaded_writes_processed",
 ];
 
 fn info(client: &mut Client, view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
@@ -73,6 +95,9 @@ fn info(client: &mut Client, view: &View, args: &Args, reply: &mut Reply) -> Res
     Ok(())
 }
 
+/// Bytes that a client takes who waits: most of it its thread's stack.
+const IDLE_CLIENT: usize = 12 * 1024;
+
 struct Info<'a> {
     server: &'a Server,
     view: &'a View<'a>,
@@ -83,6 +108,11 @@ impl Info<'_> {
     fn field(&mut self, name: &str, value: impl Display) {
         // Writing to a String cannot fail.
         let _ = write!(self.text, "{name}:{value}\r\n");
+    }
+
+    /// Fields that are 0 for ever, since what they tell of is not here.
+    fn absent(&mut self, names: &[&str]) {
+        names.iter().for_each(|name| self.field(name, 0));
     }
 
     fn flag(&mut self, name: &str, value: bool) {
@@ -105,6 +135,7 @@ impl Info<'_> {
         self.field("os", os());
         self.field("arch_bits", usize::BITS);
         self.field("process_id", std::process::id());
+        self.field("process_supervised", "no");
         self.field("run_id", &server.run_id);
         self.field("tcp_port", server.port.load(Ordering::Relaxed));
         self.field("server_time_usec", unix_microseconds());
@@ -114,6 +145,7 @@ impl Info<'_> {
             self.field("executable", path.display());
         }
         self.field("config_file", server.config.file.display());
+        self.flag("io_threads_active", false);
     }
 
     fn clients(&mut self) {
@@ -123,21 +155,26 @@ impl Info<'_> {
             "maxclients",
             server.config.maxclients.load(Ordering::Relaxed),
         );
+        self.absent(&["cluster_connections", "tracking_clients"]);
         // Only WAIT and WAITAOF make a client wait.
         self.field("blocked_clients", load(&server.aof.status.waiting));
     }
 
-    /// What is used is the memory that the kernel has had to find for this process alone: heap and
-    /// stacks. Redis's own figure is what it has asked of its allocator, a little less. The
-    /// peak is known only of all that was resident, the program itself included.
+    /// What is used is counted: keys and values to the byte, with their places in the tables; what waits to
+    /// be written to the log; and for each client what an idle one takes. What is resident is the kernel's
+    /// figure. The peak is known only of all that was resident, the program itself included.
     fn memory(&mut self) {
+        let clients = self.server.clients.count() * IDLE_CLIENT;
+        let used = self.view.memory() + clients;
+        self.bytes("used_memory", used as u64 + self.server.aof.unwritten());
         let status = read("/proc/self/status");
         let of = |name| kilobytes(&status, name);
-        if let (Some(used), Some(resident), Some(peak)) = (of("RssAnon"), of("VmRSS"), of("VmHWM"))
-        {
-            self.bytes("used_memory", used);
+        if let (Some(resident), Some(peak)) = (of("VmRSS"), of("VmHWM")) {
             self.bytes("used_memory_rss", resident);
             self.bytes("used_memory_peak", peak);
+            let ratio = resident as f64 / used.max(1) as f64;
+            self.field("mem_fragmentation_ratio", format_args!("{ratio:.2}"));
+            self.field("mem_fragmentation_bytes", resident as i64 - used as i64);
         }
         if let Some(total) = kilobytes(&read("/proc/meminfo"), "MemTotal") {
             self.bytes("total_system_memory", total);
@@ -147,6 +184,21 @@ impl Info<'_> {
             "maxmemory_policy",
             self.server.config.text("maxmemory-policy"),
         );
+        self.absent(&[
+            "used_memory_lua",
+            "number_of_cached_scripts",
+            "number_of_functions",
+            "number_of_libraries",
+            "mem_replication_backlog",
+            "mem_total_replication_buffers",
+            "mem_clients_slaves",
+            "mem_cluster_links",
+            "active_defrag_running",
+        ]);
+        // What clients hold beyond what each may have uncounted (held.rs), and may hold; 0: any.
+        let clients = &self.server.config.clients;
+        self.field("mem_clients_normal", clients.bytes());
+        self.field("mem_clients_limit", clients.limit.load(Ordering::Relaxed));
         // std's allocator is the C library's, whose version it does not know.
         self.field("mem_allocator", "libc");
     }
@@ -157,7 +209,16 @@ impl Info<'_> {
         let ok_unless = |failed: bool| if failed { "err" } else { "ok" };
         let rewrite_failed = status.last_rewrite_failed.load(Ordering::Relaxed);
         self.flag("loading", self.server.is_loading());
+        self.absent(&["async_loading", "current_cow_size"]);
+        // There was no snapshot, so all that has changed has changed since; and Redis takes the start
+        // for the last one.
+        self.field("rdb_changes_since_last_save", self.view.changes());
         self.flag("rdb_bgsave_in_progress", false);
+        self.field("rdb_last_save_time", self.server.stats.started);
+        self.field("rdb_last_bgsave_status", "ok");
+        self.field("rdb_last_bgsave_time_sec", -1);
+        self.field("rdb_current_bgsave_time_sec", -1);
+        self.absent(&["rdb_saves", "rdb_last_cow_size"]);
         self.flag("aof_enabled", aof.is_enabled());
         self.flag(
             "aof_rewrite_in_progress",
@@ -179,12 +240,14 @@ impl Info<'_> {
         let failures = load(&status.rewrite_failures);
         self.field("aof_rewrites_consecutive_failures", failures);
         self.field("aof_last_write_status", ok_unless(aof.refusal().is_some()));
+        self.absent(&["aof_last_cow_size"]);
         if aof.is_enabled() {
             self.field("aof_current_size", load(&status.size));
             self.field("aof_base_size", load(&status.base_size));
             self.flag("aof_pending_rewrite", false);
             self.field("aof_buffer_length", aof.unwritten());
             self.field("aof_pending_bio_fsync", load(&status.syncs_pending));
+            self.field("aof_delayed_fsync", load(aof.delayed_syncs()));
         }
         if self.server.is_loading() {
             self.loading();
@@ -234,11 +297,13 @@ impl Info<'_> {
         self.field("rejected_connections", load(&stats.rejected_connections));
         self.field("expired_keys", load(&stats.expired_keys));
         self.field("evicted_keys", 0);
+        self.field("evicted_clients", load(&stats.evicted_clients));
         self.field("keyspace_hits", total(Count::Hits));
         self.field("keyspace_misses", total(Count::Misses));
         self.field("pubsub_channels", channels);
         self.field("pubsub_patterns", patterns);
         self.field("total_error_replies", total(Count::ErrorReplies));
+        self.absent(&NEVER_COUNTED);
     }
 
     /// There are no replicas. The id and the backlog that they would need are left out.

@@ -18,7 +18,9 @@
 //!
 //! **How Redis does it**: server.c, where a script makes the table out of a JSON file for each
 //! command. Its ACL categories, key specifications and tips serve users, modules and cluster
-//! clients; there are none of these here, and those places are empty. COMMAND GETKEYS is left out,
+//! clients; there are none of these here, and those places are empty. So are the flags that serve
+//! eviction (`denyoom`), scripts (`noscript`, `allow_busy`), replicas (`stale`, `no_async_loading`) and
+//! users (`fast`). COMMAND GETKEYS is left out,
 //! and of MEMORY what asks an allocator that std does not let us ask.
 
 use super::args::{Cursor, integer};
@@ -39,7 +41,7 @@ pub const COMMANDS: &[Command] = &[
     command("command|count",  2, Run::Client(command_count),       NO_KEY,         "2.8.13", "",                                                                               "Get total number of Redis commands"),
     command("command|docs",  -2, Run::Client(command_docs),        NO_KEY,         "7.0.0",  "[command-name [command-name ...]]",                                              "Get array of specific Redis command documentation"),
     command("command|help",   2, Run::Client(super::help),         NO_KEY,         "5.0.0",  "",                                                                               HELP),
-    command("command|info",  -2, Run::Client(command_info),        NO_KEY,         "2.8.13", "[command-name [command-name ...]]",                                              "Get array of specific Redis command details, or all when no argument is given"),
+    command("command|info",  -2, Run::Client(command_info),        NO_KEY,         "2.8.13", "[command-name [command-name ...]]",                                              "Get array of specific Redis command details, or all when no argument is given."),
     command("command|list",  -2, Run::Client(command_list),        NO_KEY,         "7.0.0",  "[FILTERBY <MODULE module-name | ACLCAT category | PATTERN pattern>]",            "Get an array of Redis command names"),
     command("memory",        -2, Run::Container(None),             NO_KEY,         "4.0.0",  "",                                                                               "A container for memory diagnostics commands"),
     command("memory|help",    2, Run::Client(super::help),         NO_KEY,         "4.0.0",  "",                                                                               HELP),
@@ -75,12 +77,10 @@ fn command_info(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(
         return all_commands(client, args, reply);
     }
     reply.array(names.len());
-    for name in names {
-        match TABLE.find(name) {
-            Some(row) => describe(row, reply),
-            None => reply.nil(),
-        }
-    }
+    reply.each(names, |reply, name| match TABLE.find(name) {
+        Some(row) => describe(row, reply),
+        None => reply.nil(),
+    });
     Ok(())
 }
 
@@ -91,7 +91,7 @@ fn command_docs(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
         _ => names.filter_map(|name| TABLE.find(name)).collect(),
     };
     reply.map(rows.len());
-    rows.into_iter().for_each(|row| document(row, reply));
+    reply.each(rows, |reply, row| document(row, reply));
     Ok(())
 }
 
@@ -130,7 +130,7 @@ fn describe(row: &Row, reply: &mut Reply) {
     reply.array(10);
     reply.bulk(name.as_bytes());
     reply.integer(arity);
-    let flags = flags(row.command);
+    let flags = flags(row);
     reply.set(flags.len());
     flags.into_iter().for_each(|flag| reply.status(flag));
     [first, last, step]
@@ -149,12 +149,14 @@ fn describe(row: &Row, reply: &mut Reply) {
 
 /// Those of Redis's flags that mean something here, in its order. What follows from the type of the
 /// handler nobody has to write down.
-fn flags(command: &Command) -> Vec<&'static str> {
+fn flags(row: &Row) -> Vec<&'static str> {
+    let command = row.command;
     let has = |flag| command.is(flag);
     let all = [
         (matches!(command.run, Run::Write(_)), "write"),
-        (matches!(command.run, Run::Read(_)), "readonly"),
+        (command.reads(), "readonly"),
         (has(Flag::Admin), "admin"),
+        (is_of_pubsub(row), "pubsub"),
         (command.works_while_loading(), "loading"),
         (has(Flag::SkipSlowlog), "skip_slowlog"),
         (has(Flag::NoAuth), "no_auth"),
@@ -162,6 +164,12 @@ fn flags(command: &Command) -> Vec<&'static str> {
     ];
     let said = all.into_iter().filter(|(said, _)| *said);
     said.map(|(_, name)| name).collect()
+}
+
+/// Whether it has to do with channels: its group, but for what only talks of the group.
+fn is_of_pubsub(row: &Row) -> bool {
+    let talks = row.command.is_container() || row.command.name.ends_with("|help");
+    row.group == "pubsub" && !talks
 }
 
 /// What COMMAND DOCS says of a command.
@@ -283,6 +291,27 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// As redis-server 7.0.15 says.
+    #[test]
+    fn what_has_to_do_with_channels_says_so() {
+        let rows = TABLE.rows.iter();
+        let names: BTreeSet<_> = rows
+            .filter(|row| flags(row).contains(&"pubsub"))
+            .map(|row| row.command.name)
+            .collect();
+        let expected = [
+            "psubscribe",
+            "publish",
+            "pubsub|channels",
+            "pubsub|numpat",
+            "pubsub|numsub",
+            "punsubscribe",
+            "subscribe",
+            "unsubscribe",
+        ];
+        assert_eq!(names, BTreeSet::from(expected));
     }
 
     #[test]

@@ -16,51 +16,85 @@
 //!   t  0  0  0  1  2  3  4
 //! ```
 //!
-//! Time and memory are the product of both lengths: two strings of 11 KB take half a gigabyte, and
-//! hardly more is allowed. Meanwhile other readers go on, until somebody wants to write.
+//! Of two neighbours the walk back only asks which is the greater. So the numbers are kept of one row
+//! alone, along the shorter string, and of the rest a bit for each cell: is the one above greater? Time
+//! is the product of both lengths, and memory an eighth of that in bytes. Redis refuses what would
+//! take its table over half a gigabyte, two strings of 11 KB; so do we, and need 16 MB for it. The
+//! strings are taken out of the keyspace, and nobody waits for the rest but another LCS (batch/long.rs).
 //!
-//! **How Redis does it**: t_string.c, `lcsCommand`, the same table. Its bound is
+//! **How Redis does it**: t_string.c, `lcsCommand`, with a table of four bytes a cell. Its bound is
 //! `proto-max-bulk-len`; a reader does not see the configuration here, so the bound is that
 //! option's default. Redis prefers the left cell to the one above where they are equal, which
 //! decides between answers that are equally long, and so do we.
 
-use crate::entry::Entry;
+use crate::entry::{Entry, Str};
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
-use crate::handler::{Command, Run, TWO_KEYS, command};
+use crate::handler::{Command, Rest, Run, Stretch, TWO_KEYS, command};
 use crate::resp::{Args, Reply};
 use crate::store::View;
+use std::cmp::Ordering;
 use std::ops::Range;
+use std::sync::Arc;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("lcs", -3, Run::Read(lcs), TWO_KEYS, "7.0.0", "key1 key2 [LEN] [IDX] [MINMATCHLEN len] [WITHMATCHLEN]", "Find longest common substring"),
+    command("lcs", -3, Run::Long(lcs), TWO_KEYS, "7.0.0", "key1 key2 [LEN] [IDX] [MINMATCHLEN len] [WITHMATCHLEN]", "Find longest common substring"),
 ];
 
-/// The table may take this many bytes.
+/// Redis's table, of four bytes a cell, may take this many bytes.
 const MOST_MEMORY: usize = 512 * 1024 * 1024;
 
-fn lcs(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+/// So few cells are computed at once, and nobody need go out of the way for them.
+const FEW: usize = 64 * 1024;
+
+fn lcs<'a>(
+    view: &View,
+    args: &'a Args,
+    _: &Stretch,
+    reply: &mut Reply,
+) -> Result<Option<Rest<'a>>, Error> {
     let entries = [view.get(&args[1]), view.get(&args[2])];
     let mut found = entries.iter().flatten();
     if found.any(|entry| entry.string().is_none()) {
         return Err(Error::LcsNotStrings);
     }
-    let [a, b] = entries.map(|entry| entry.and_then(Entry::string));
-    let (a, b) = (a.as_deref().unwrap_or(b""), b.as_deref().unwrap_or(b""));
+    let [a, b] = entries.map(|entry| entry.and_then(Entry::string).map_or_else(Arc::default, own));
     let options = Options::parse(args)?;
-    let table = Table::new(a, b)?;
+    let cells = (a.len() + 1).saturating_mul(b.len() + 1);
+    if cells.saturating_mul(size_of::<u32>()) > MOST_MEMORY {
+        return Err(Error::text(
+            "ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len",
+        ));
+    }
+    let compute = move |reply: &mut Reply| answer(&a, &b, &options, reply);
+    if cells > FEW {
+        return Ok(Some(Rest::Compute(Box::new(compute))));
+    }
+    compute(reply);
+    Ok(None)
+}
+
+/// The string, to be kept when the lock is given back; a large one is shared.
+fn own(string: Str) -> Arc<Vec<u8>> {
+    match string {
+        Str::Shared(string) => string.clone(),
+        string => Arc::new(string.to_vec()),
+    }
+}
+
+fn answer(a: &[u8], b: &[u8], options: &Options, reply: &mut Reply) {
+    let table = Table::new(a, b);
     if options.idx {
-        reply_with_matches(&table, &options, reply);
+        reply_with_matches(&table, options, reply);
     } else if options.len {
-        reply.count(table.length());
+        reply.count(table.length);
     } else {
         // The walk goes backwards, and so do the matches.
         let matches = table.matches();
         let parts: Vec<&[u8]> = matches.into_iter().rev().map(|m| &a[m.in_a()]).collect();
         reply.bulk(&parts.concat());
     }
-    Ok(())
 }
 
 #[derive(Default)]
@@ -98,7 +132,7 @@ fn reply_with_matches(table: &Table, options: &Options, reply: &mut Reply) {
     reply.map(2);
     reply.bulk(b"matches");
     reply.array(matches.len());
-    for found in &matches {
+    reply.each(&matches, |reply, found| {
         reply.array(if options.with_match_len { 3 } else { 2 });
         for start in [found.a, found.b] {
             reply.array(2);
@@ -108,9 +142,9 @@ fn reply_with_matches(table: &Table, options: &Options, reply: &mut Reply) {
         if options.with_match_len {
             reply.count(found.length);
         }
-    }
+    });
     reply.bulk(b"len");
-    reply.count(table.length());
+    reply.count(table.length);
 }
 
 /// Bytes that stand in both strings without a gap.
@@ -128,42 +162,62 @@ impl Match {
     }
 }
 
-/// For each pair of beginnings of the two strings, the length of what they have in common.
+/// What the walk back must know of each pair of beginnings of the two strings.
 struct Table<'a> {
     a: &'a [u8],
     b: &'a [u8],
-    cells: Vec<u32>,
+    /// What they have in common.
+    length: usize,
+    /// A bit for each pair of bytes, along the shorter string first: whether more is in common without
+    /// that of `a` than without that of `b`. Not asked where the bytes are equal.
+    without_a: Vec<u64>,
 }
 
 impl<'a> Table<'a> {
-    fn new(a: &'a [u8], b: &'a [u8]) -> Result<Table<'a>, Error> {
-        let width = b.len() + 1;
-        let cells = (a.len() + 1).saturating_mul(width);
-        if cells.saturating_mul(size_of::<u32>()) > MOST_MEMORY {
-            return Err(Error::text(
-                "ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len",
-            ));
-        }
-        let mut cells = vec![0; cells];
-        for (i, byte) in a.iter().enumerate() {
-            let (above, row) = cells[i * width..].split_at_mut(width);
-            for (j, other) in b.iter().enumerate() {
-                row[j + 1] = if byte == other {
-                    above[j] + 1
-                } else {
-                    row[j].max(above[j + 1])
+    fn new(a: &'a [u8], b: &'a [u8]) -> Table<'a> {
+        let (long, short, wanted) = if a.len() > b.len() {
+            (a, b, Ordering::Greater)
+        } else {
+            (b, a, Ordering::Less)
+        };
+        let mut without_a = Vec::with_capacity((long.len() * short.len()).div_ceil(64));
+        let (mut word, mut bit) = (0u64, 0);
+        // In common with what of the long string has been looked at, of each beginning of the short one.
+        let mut common = vec![0u32; short.len()];
+        for byte in long {
+            let (mut diagonal, mut without_short) = (0, 0);
+            for (other, cell) in short.iter().zip(&mut common) {
+                let without_long = *cell;
+                let is_more = without_long.cmp(&without_short) == wanted;
+                *cell = match byte == other {
+                    true => diagonal + 1,
+                    false => without_long.max(without_short),
                 };
+                (diagonal, without_short) = (without_long, *cell);
+                word |= u64::from(is_more) << bit;
+                bit += 1;
+                if bit == u64::BITS {
+                    without_a.push(word);
+                    (word, bit) = (0, 0);
+                }
             }
         }
-        Ok(Table { a, b, cells })
+        without_a.push(word);
+        Table {
+            a,
+            b,
+            length: common.last().map_or(0, |length| *length as usize),
+            without_a,
+        }
     }
 
-    fn cell(&self, i: usize, j: usize) -> usize {
-        self.cells[i * (self.b.len() + 1) + j] as usize
-    }
-
-    fn length(&self) -> usize {
-        self.cell(self.a.len(), self.b.len())
+    /// Whether the walk back leaves out byte `i` of `a`, rather than byte `j` of `b`.
+    fn leaves_out_a(&self, i: usize, j: usize) -> bool {
+        let at = match self.a.len() > self.b.len() {
+            true => i * self.b.len() + j,
+            false => j * self.a.len() + i,
+        };
+        self.without_a[at / 64] >> (at % 64) & 1 == 1
     }
 
     /// The matches, the last one first.
@@ -186,7 +240,7 @@ impl<'a> Table<'a> {
                 }
                 i -= 1;
                 j -= 1;
-            } else if self.cell(i - 1, j) > self.cell(i, j - 1) {
+            } else if self.leaves_out_a(i - 1, j - 1) {
                 i -= 1;
             } else {
                 j -= 1;
@@ -202,17 +256,57 @@ mod tests {
 
     #[test]
     fn matches_are_runs_and_come_last_to_first() {
-        let table = Table::new(b"ohmytext", b"mynewtext").unwrap();
-        assert_eq!(table.length(), 6);
+        let table = Table::new(b"ohmytext", b"mynewtext");
+        assert_eq!(table.length, 6);
         let matches = table.matches();
         let found: Vec<_> = matches.iter().map(|m| (m.a, m.b, m.length)).collect();
         assert_eq!(found, [(4, 5, 4), (2, 0, 2)]);
-        assert_eq!(Table::new(b"", b"abc").unwrap().length(), 0);
+        assert_eq!(Table::new(b"", b"abc").length, 0);
+    }
+
+    /// As in the drawing above, with a number in each cell.
+    fn walk_through_numbers(a: &[u8], b: &[u8]) -> Vec<(usize, usize)> {
+        let mut cells = vec![vec![0; b.len() + 1]; a.len() + 1];
+        for i in 1..=a.len() {
+            for j in 1..=b.len() {
+                cells[i][j] = match a[i - 1] == b[j - 1] {
+                    true => cells[i - 1][j - 1] + 1,
+                    false => cells[i - 1][j].max(cells[i][j - 1]),
+                };
+            }
+        }
+        let (mut i, mut j, mut taken) = (a.len(), b.len(), Vec::new());
+        while i > 0 && j > 0 {
+            if a[i - 1] == b[j - 1] {
+                (i, j) = (i - 1, j - 1);
+                taken.push((i, j));
+            } else if cells[i - 1][j] > cells[i][j - 1] {
+                i -= 1;
+            } else {
+                j -= 1;
+            }
+        }
+        taken
     }
 
     #[test]
-    fn a_table_that_is_too_large_is_refused_before_it_is_made() {
-        let long = vec![b'x'; 12_000];
-        assert!(Table::new(&long, &long).is_err());
+    fn a_bit_for_each_cell_leads_back_the_same_way_as_the_numbers() {
+        for round in 0..3_000 {
+            let word = |longest: usize| -> Vec<u8> {
+                let length = crate::table::random_below(longest + 1);
+                let letter = |_| b'a' + crate::table::random_below(3) as u8;
+                (0..length).map(letter).collect()
+            };
+            let (a, b) = (word(5 + round % 40), word(30));
+            let table = Table::new(&a, &b);
+            let matches = table.matches();
+            let back = |m: &Match| {
+                let (a, b) = (m.a, m.b);
+                (0..m.length).rev().map(move |i| (a + i, b + i))
+            };
+            let taken: Vec<_> = matches.iter().flat_map(back).collect();
+            assert_eq!(taken, walk_through_numbers(&a, &b));
+            assert_eq!(taken.len(), table.length);
+        }
     }
 }

@@ -14,6 +14,7 @@
 //! `scanGenericCommand`.
 
 use crate::error::Error;
+use crate::handler::Stretch;
 use crate::handler::args::{Cursor, integer};
 use crate::resp::Reply;
 
@@ -80,6 +81,75 @@ pub fn parse_options<'a>(args: &mut Cursor<'a>, accepts_type: bool) -> Result<Op
 pub fn reply_with_cursor(next: u64, reply: &mut Reply) {
     reply.array(2);
     reply.bulk(next.to_string().as_bytes());
+}
+
+/// A SCAN under way. With a large COUNT it gives its lock back now and then, and others change the
+/// table; that is as good as if the client had sent several small ones.
+pub struct Walk {
+    /// Where it goes on; 0 at the end.
+    pub cursor: u64,
+    count: usize,
+    slots_left: usize,
+    seen: Seen,
+}
+
+/// What it has come across.
+pub struct Seen {
+    /// Elements that were looked at, wanted or not.
+    pub looked_at: usize,
+    words: usize,
+    /// The words of those that are wanted, as they will be sent.
+    encoded: Reply,
+}
+
+impl Seen {
+    /// Keeps a word for the answer.
+    pub fn keep(&mut self, word: &[u8]) {
+        self.encoded.bulk(word);
+        self.words += 1;
+    }
+}
+
+impl Walk {
+    /// From the cursor on until about `count` elements have been looked at, in `slots` slots at most.
+    pub fn new(cursor: u64, count: usize, slots: usize) -> Walk {
+        Walk {
+            cursor,
+            count,
+            slots_left: slots,
+            seen: Seen {
+                looked_at: 0,
+                words: 0,
+                encoded: Reply::new(),
+            },
+        }
+    }
+
+    /// Goes on until the stretch is over, which is looked at now and then, or returns true.
+    /// `visit` looks at the slot at a cursor, and returns the next cursor.
+    pub fn go_on(
+        &mut self,
+        stretch: &Stretch,
+        mut visit: impl FnMut(u64, &mut Seen) -> u64,
+    ) -> bool {
+        loop {
+            self.cursor = visit(self.cursor, &mut self.seen);
+            self.slots_left -= 1;
+            if self.cursor == 0 || self.slots_left == 0 || self.seen.looked_at >= self.count {
+                return true;
+            }
+            if self.slots_left.is_multiple_of(16) && stretch.is_over() {
+                return false;
+            }
+        }
+    }
+
+    pub fn reply(&self, reply: &mut Reply) {
+        reply_with_cursor(self.cursor, reply);
+        reply.array(self.seen.words);
+        let encoded = &self.seen.encoded.out;
+        reply.out.append(encoded, 0..encoded.mark());
+    }
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@
 //! arguments of the command after it ran, and reference counts keep the value in both places. A word
 //! of ours has one owner until it is stored; both copy it once, into the log.
 
-use crate::entry::{Entry, Str, StringMut};
+use crate::entry::{Entry, Loose, Str, StringMut};
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
 use crate::handler::expiry::{self, MILLISECONDS, SECONDS};
@@ -66,11 +66,11 @@ fn get(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
 fn mget(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let keys = Cursor::new(args).rest();
     reply.array(keys.len());
-    for key in keys {
+    reply.each(keys, |reply, key| {
         // A hash is nil here and not an error: the other keys want their answers.
         let string = view.get(key).and_then(Entry::string);
         reply_with(string, reply);
-    }
+    });
     Ok(())
 }
 
@@ -449,7 +449,7 @@ fn incrbyfloat(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result
             string.set_plain(&sum);
             view.changed(key);
         }
-        None => view.insert(key, Entry::new_plain_string(key, &sum)),
+        None => view.insert(key, Loose::new_plain_string(key, &sum)),
     }
     // The sum and not the summand: whoever replays this need not round as we do.
     view.propagate([b"SET", key, &sum, b"KEEPTTL"]);
@@ -494,8 +494,9 @@ fn setrange(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<()
         }
         None => {
             check_length(offset, value, limit)?;
-            let mut entry = Entry::new_raw_string(key);
+            let mut entry = Loose::new_raw_string(key);
             let length = entry
+                .edit()
                 .string_mut()
                 .map(|mut string| string.patch(offset, value));
             view.insert(key, entry);

@@ -12,7 +12,7 @@
 //! **How Redis does it**: multi.c, with the same rules.
 
 use super::{ALL_KEYS, Command, Flag, NO_KEY, Run, command};
-use crate::client::{Client, Transaction};
+use crate::client::{Client, Transaction, memory_of};
 use crate::error::Error;
 use crate::handler::args::Cursor;
 use crate::resp::{Args, Reply};
@@ -32,7 +32,7 @@ fn multi(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> 
     if client.transaction.is_some() {
         return Err(Error::NestedMulti);
     }
-    client.transaction = Some(Transaction::default());
+    client.transaction = Some(Transaction::new(&client.public.held));
     reply.ok();
     Ok(())
 }
@@ -52,13 +52,9 @@ fn watch(client: &mut Client, view: &View, args: &Args, reply: &mut Reply) -> Re
         return Err(Error::WatchInsideMulti);
     }
     for key in Cursor::new(args).rest() {
-        let watched = client
-            .watched
-            .iter()
-            .any(|(db, other)| *db == view.db && other == key);
-        if !watched {
+        if client.watched.insert((view.db, key.to_vec())) {
             view.watch(key, &client.watch_flag);
-            client.watched.push((view.db, key.to_vec()));
+            client.names.add(memory_of(key));
         }
     }
     reply.ok();
@@ -73,8 +69,9 @@ fn unwatch(client: &mut Client, view: &View, _: &Args, reply: &mut Reply) -> Res
 
 /// Ends all watches of the client, and lowers its flag.
 pub fn unwatch_all(client: &mut Client, view: &View) {
-    for (db, key) in client.watched.drain(..) {
+    for (db, key) in std::mem::take(&mut client.watched) {
         view.in_db(db).unwatch(&key, &client.watch_flag);
+        client.names.subtract(memory_of(&key));
     }
     client.watch_flag.store(false, Ordering::Relaxed);
 }

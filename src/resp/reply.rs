@@ -17,7 +17,7 @@
 //! one must know how many will follow; where a handler fails in the middle, the batch cuts the
 //! output back to where the command began.
 //!
-//! A string of more than [`LARGE`](super::LARGE) bytes that is asked for whole is not copied, for a
+//! A string of more than 64 KiB that is asked for whole is not copied, for a
 //! megabyte takes a tenth of a millisecond, and who waits for the lock would wait for that. The output
 //! shares it with the keyspace, and it goes to the socket from where it lies:
 //!
@@ -25,6 +25,11 @@
 //! written   $1048576\r\n ┊ \r\n +OK\r\n              at the ┊ the socket is given
 //! shared                 └▶ Arc ──▶ a megabyte       what the keyspace has, or had
 //! ```
+//!
+//! A client's output is *watched*: whenever it has grown by a step, it is counted as what its client holds
+//! (held.rs), and if the client is to end, or this is more than it may leave unread, the output is thrown
+//! away and swallows all that follows. So no reply can grow without bound, whatever its handler does; and
+//! a handler that has much to say says it by [`Reply::each`], which ends when nobody listens any more.
 //!
 //! The prices: APPEND and SETRANGE copy a value that some reply still shares, under the exclusive lock;
 //! and a client that reads slowly keeps a value in memory that the keyspace no longer has, as it would
@@ -35,6 +40,7 @@
 
 use super::{write_bulk, write_header};
 use crate::error;
+use crate::held::{Charge, End, STEP};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -56,8 +62,31 @@ impl Reply {
     /// An empty one, in RESP2, which every client speaks until it says HELLO 3.
     pub fn new() -> Reply {
         Reply {
-            out: Output::default(),
+            out: Output::new(None),
             protocol: Protocol::Resp2,
+        }
+    }
+
+    /// The same for a client: what it is told is counted, and has its limits.
+    pub fn watched(charge: Charge) -> Reply {
+        Reply {
+            out: Output::new(Some(charge)),
+            ..Reply::new()
+        }
+    }
+
+    /// Writes each of these, behind the head that says how many they are. Ends early when the output
+    /// swallows what is written: whatever may be many goes through here.
+    pub fn each<T>(
+        &mut self,
+        items: impl IntoIterator<Item = T>,
+        mut write: impl FnMut(&mut Reply, T),
+    ) {
+        for item in items {
+            if self.out.is_over() {
+                return;
+            }
+            write(self, item);
         }
     }
 
@@ -105,11 +134,19 @@ impl Reply {
 
     /// A bulk string: any bytes, of any length.
     pub fn bulk(&mut self, bytes: &[u8]) {
-        write_bulk(&mut self.out.written, bytes);
+        if self.out.takes(bytes.len()) {
+            write_bulk(&mut self.out.written, bytes);
+        }
     }
 
     /// A bulk string that is shared with the keyspace.
     pub fn shared_bulk(&mut self, value: &Arc<Vec<u8>>) {
+        // In memory it is there already: it has grown when the output is looked at next.
+        if self.out.len().saturating_add(value.len()) >= self.out.look_at
+            && !self.out.look(value.len(), 0)
+        {
+            return;
+        }
         write_header(&mut self.out.written, b'$', value.len() as i64);
         self.out.share(self.out.mark(), value);
         self.out.written.extend_from_slice(b"\r\n");
@@ -154,7 +191,7 @@ impl Reply {
     /// An array of bulk strings.
     pub fn bulks(&mut self, all: &[impl AsRef<[u8]>]) {
         self.array(all.len());
-        all.iter().for_each(|bytes| self.bulk(bytes.as_ref()));
+        self.each(all, |reply, bytes| reply.bulk(bytes.as_ref()));
     }
 
     /// An array of statuses, which redis-cli shows without quotes: the lines of a HELP.
@@ -209,29 +246,125 @@ impl Reply {
     /// Text that is meant for a person; a bulk string in RESP2.
     pub fn verbatim(&mut self, text: &str) {
         match self.protocol {
-            Protocol::Resp3 => {
+            Protocol::Resp3 if self.out.takes(text.len()) => {
                 write_header(&mut self.out.written, b'=', text.len() as i64 + 4);
                 self.out.written.extend_from_slice(b"txt:");
                 self.out.written.extend_from_slice(text.as_bytes());
                 self.out.written.extend_from_slice(b"\r\n");
             }
+            Protocol::Resp3 => {}
             Protocol::Resp2 => self.bulk(text.as_bytes()),
         }
     }
 }
 
 /// Bytes that wait to be sent: those that were written, and between them the large values.
-#[derive(Default)]
 pub struct Output {
     written: Vec<u8>,
     /// The values, and before which of the written bytes each belongs; in order. Its header is before
     /// it and its line end behind it, so no value is at the mark where a command begins.
     shared: Vec<(usize, Arc<Vec<u8>>)>,
-    /// How many bytes these have together.
+    /// How many bytes these have together, and how many of them are to be counted as held: of a value
+    /// that others share too, a part.
     shared_length: usize,
+    shared_held: usize,
+    /// What a client holds by it; none if nobody watches how it grows.
+    charge: Option<Charge>,
+    /// At which length it is looked at again.
+    look_at: usize,
+    /// Whether it swallows what is written.
+    is_over: bool,
 }
 
 impl Output {
+    fn new(charge: Option<Charge>) -> Output {
+        Output {
+            written: Vec::new(),
+            shared: Vec::new(),
+            shared_length: 0,
+            shared_held: 0,
+            look_at: if charge.is_some() { STEP } else { usize::MAX },
+            charge,
+            is_over: false,
+        }
+    }
+
+    /// Whether its client is to end, and what is written is swallowed.
+    pub fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// Whether so many bytes more can be written; what cannot need not be. (Short things are written
+    /// without asking. They go when it is asked next.)
+    #[inline]
+    pub fn takes(&mut self, more: usize) -> bool {
+        self.len().saturating_add(more) < self.look_at || self.look(more, more)
+    }
+
+    /// Counts what is there, and what is to come: `more` bytes, for which `written` are to be written.
+    /// Throws all away if it is too much.
+    #[cold]
+    fn look(&mut self, more: usize, written: usize) -> bool {
+        let length = self.len().saturating_add(more);
+        let held = self.held(written);
+        let Some(charge) = &mut self.charge else {
+            return true;
+        };
+        if !self.is_over {
+            charge.set(held);
+            let client = charge.held();
+            if client.normal().is_over_hard(length) {
+                client.kill(End::Output);
+            }
+            self.is_over = client.is_ended();
+            // Not behind what is to come, of which little may come at a time.
+            self.look_at = self.len() + STEP;
+        }
+        if self.is_over {
+            self.look_at = 0;
+            self.give_back();
+        }
+        !self.is_over
+    }
+
+    /// Bytes of memory that it takes when `more` are written.
+    fn held(&self, more: usize) -> usize {
+        let places = self.shared.capacity() * size_of::<(usize, Arc<Vec<u8>>)>();
+        let written = self.written.capacity().max(self.written.len());
+        let written = written.max(self.written.len().saturating_add(more));
+        written.saturating_add(places + self.shared_held)
+    }
+
+    /// Counts anew what is held, as others no longer share some of its values, or do now.
+    pub fn count_again(&mut self) {
+        self.shared_held = self.shared.iter().map(|(_, value)| part_of(value)).sum();
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        let held = self.held(0);
+        if let Some(charge) = &mut self.charge {
+            charge.set(held);
+        }
+    }
+
+    /// Hands over its contents, and is empty.
+    pub fn take(&mut self) -> Output {
+        let empty = Output::new(self.charge.take());
+        let mut old = std::mem::replace(self, empty);
+        self.is_over = old.is_over;
+        old.look_at = usize::MAX;
+        old
+    }
+
+    /// Empties it and gives its memory back.
+    pub fn give_back(&mut self) {
+        self.truncate(0);
+        self.written = Vec::new();
+        self.shared = Vec::new();
+        self.settle();
+    }
+
     /// Where it ends now, in written bytes alone: a place to which it can be cut back.
     pub fn mark(&self) -> usize {
         self.written.len()
@@ -251,12 +384,17 @@ impl Output {
         self.written.truncate(mark);
         while let Some((_, value)) = self.shared.pop_if(|(at, _)| *at >= mark) {
             self.shared_length -= value.len();
+            self.shared_held = self.shared_held.saturating_sub(part_of(&value));
+        }
+        if self.charge.is_some() && !self.is_over {
+            self.look_at = self.look_at.min(self.len() + STEP);
         }
     }
 
     fn share(&mut self, at: usize, value: &Arc<Vec<u8>>) {
         self.shared.push((at, value.clone()));
         self.shared_length += value.len();
+        self.shared_held += part_of(value);
     }
 
     /// Empties it, and gives memory back beyond twice what was written, or `keep` bytes if that is
@@ -265,6 +403,10 @@ impl Output {
         let used = self.mark();
         self.truncate(0);
         self.written.shrink_to(keep.max(2 * used));
+        self.shared
+            .shrink_to(keep / size_of::<(usize, Arc<Vec<u8>>)>());
+        self.shared_held = 0;
+        self.settle();
     }
 
     /// How many bytes can be written without more memory.
@@ -278,6 +420,7 @@ impl Output {
         let within = other.shared.iter().filter(|(at, _)| range.contains(at));
         within.for_each(|(at, value)| self.share(begin + at - range.start, value));
         self.written.extend_from_slice(&other.written[range]);
+        self.takes(0);
     }
 
     /// All of it, piece by piece as it lies in memory.
@@ -299,12 +442,50 @@ impl Output {
     }
 }
 
+/// Of a value that several share, the keyspace among them, each holds an equal part. So a value that a
+/// thousand clients are sent counts once, also when the keyspace no longer has it.
+fn part_of(value: &Arc<Vec<u8>>) -> usize {
+    value.len() / Arc::strong_count(value).max(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::held::{Held, Total};
+    use std::sync::atomic::Ordering;
 
     fn text(out: &Output) -> String {
         String::from_utf8(out.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_reply_that_is_too_long_is_thrown_away_and_no_more_of_it_is_made() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let total = Arc::new(Total::default());
+        let held = Held::new(&total, Some(Arc::new(stream)));
+        let mut reply = Reply::watched(Charge::new(&held));
+        let word = [b'x'; 1000];
+        reply.each(0..1000, |reply, _| reply.bulk(&word));
+        assert!(
+            reply.out.len() > 1_000_000,
+            "without a limit it may be of any length"
+        );
+        assert!((1_000_000..3_000_000).contains(&held.bytes()));
+        reply.out.give_back();
+        assert_eq!(held.bytes(), 0);
+
+        total.normal.hard.store(100_000, Ordering::Relaxed);
+        let mut made = 0;
+        reply.each(0..1_000_000, |reply, _| {
+            made += 1;
+            reply.bulk(&word);
+        });
+        assert!((100..150).contains(&made), "{made}");
+        assert_eq!(held.end(), Some(End::Output));
+        reply.bulk(&vec![b'x'; 1_000_000]);
+        reply.shared_bulk(&Arc::new(word.to_vec()));
+        assert!(reply.out.len() < 100 && held.bytes() == 0);
     }
 
     #[test]
@@ -323,7 +504,7 @@ mod tests {
         assert_eq!(text(&reply.out), whole);
         assert_eq!(reply.out.len(), whole.len());
 
-        let mut other = Output::default();
+        let mut other = Output::new(None);
         other.append(&reply.out, 0..first);
         other.append(&reply.out, second..end);
         assert_eq!(text(&other), whole.replacen("$3\r\none\r\n", "", 1));

@@ -22,8 +22,10 @@
 //! **How Redis does it**: networking.c, `readQueryFromClient`, when epoll says that there is
 //! something to be read; it always sleeps.
 
-use super::{INPUT_BUFFER, is_timeout};
+use super::{INPUT_BUFFER, SHORTEST_PAUSE, is_timeout, next_pause};
 use crate::client::{Public, Server};
+use crate::held::Charge;
+use crate::pubsub::Outbox;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read};
 use std::net::TcpStream;
@@ -45,6 +47,10 @@ pub struct Inbound {
     /// Taken from the socket already: while a write was blocked, while the client waited in WAIT, or
     /// by a smaller buffer that was exchanged.
     stash: VecDeque<u8>,
+    /// Bytes that the commands hold that are being read, or run.
+    handed_up: usize,
+    /// What the client holds by these and the stash.
+    charge: Charge,
     /// Bytes that came from the socket and are not yet in the statistics.
     taken: u64,
     /// Whether a read has filled all that it was given: the buffer above, or the place of a large word.
@@ -53,6 +59,8 @@ pub struct Inbound {
     is_alone: bool,
     /// How many times it is to be waited for asleep.
     naps: u32,
+    /// Whether the socket has a read timeout, and who reads knows.
+    pub may_time_out: bool,
 }
 
 impl Inbound {
@@ -63,10 +71,13 @@ impl Inbound {
             server: server.clone(),
             public: public.clone(),
             stash: VecDeque::new(),
+            handed_up: 0,
+            charge: Charge::new(&public.held),
             taken: 0,
             was_filled: false,
             is_alone: false,
             naps: 0,
+            may_time_out: false,
         }
     }
 
@@ -77,7 +88,30 @@ impl Inbound {
         inbound.stash.append(&mut self.stash);
         inbound.taken = self.take_count();
         inbound.naps = self.naps;
+        inbound.handed_up = self.handed_up;
+        inbound.settle();
         inbound
+    }
+
+    /// All commands that were handed up have run.
+    pub fn forget_handed_up(&mut self) {
+        self.handed_up = 0;
+        self.settle();
+    }
+
+    /// Counts what is held, but for what every client may have.
+    fn settle(&mut self) {
+        let held = self.stash.capacity().saturating_add(self.handed_up);
+        self.charge.set(held.saturating_sub(INPUT_BUFFER));
+    }
+
+    /// Waits until there is room in the client's queue, and moves meanwhile what arrives into the stash.
+    pub fn wait_for_room(&mut self, outbox: &Outbox, limit: usize) -> io::Result<()> {
+        let mut pause = SHORTEST_PAUSE;
+        while !outbox.wait_for_room(pause) {
+            pause = next_pause(pause, self.stash_arrived(limit)?);
+        }
+        Ok(())
     }
 
     /// Bytes that have come from the socket since this was asked last.
@@ -110,6 +144,7 @@ impl Inbound {
         }
         let begin = Instant::now();
         let mut found = Ok(None);
+        let _mode = self.public.turns.mode();
         // An outbox's writer sees this too: its write fails at once instead of after 10 ms, and it tries
         // again, as always.
         self.stream.set_nonblocking(true)?;
@@ -117,6 +152,7 @@ impl Inbound {
             match (&*self.stream).read(buffer) {
                 Err(error) if is_timeout(&error) => std::thread::yield_now(),
                 read => {
+                    self.public.turns.begin();
                     found = read.map(Some);
                     break;
                 }
@@ -129,27 +165,57 @@ impl Inbound {
         found
     }
 
-    /// Moves what has arrived into the stash, without waiting for more; returns whether more can
-    /// come. Fails when the stash would be over `limit` bytes, or the connection is broken.
-    pub fn stash_arrived(&mut self, limit: usize) -> io::Result<bool> {
-        // The shortest timeout there is.
-        self.stream
-            .set_read_timeout(Some(Duration::from_millis(1)))?;
+    /// Waits for input. Whoever listens is counted by others, so its turn begins before its input is taken
+    /// from where they look for it; one call more, which nobody else pays.
+    fn read_waiting(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut listens = self.public.is_listening() && !self.may_time_out;
+        loop {
+            let read = match listens {
+                true => self.stream.peek(&mut [0]),
+                false => (&*self.stream).read(buffer),
+            };
+            match read {
+                // Somebody has looked for input (client/order.rs); when that is over this waits again.
+                Err(error) if is_timeout(&error) && !self.may_time_out => {
+                    drop(self.public.turns.mode());
+                }
+                Ok(_) if listens => {
+                    self.public.turns.begin();
+                    listens = false;
+                }
+                read => return read,
+            }
+        }
+    }
+
+    /// Moves what has arrived into the stash, without waiting for more; returns how many bytes, or None
+    /// if no more can come. Fails when the stash would be over `limit` bytes, the client is to end, or the
+    /// connection is broken.
+    pub fn stash_arrived(&mut self, limit: usize) -> io::Result<Option<usize>> {
+        let public = self.public.clone();
+        let _mode = public.turns.mode();
+        // An outbox's writer bears that (see above).
+        self.stream.set_nonblocking(true)?;
+        let moved = self.stash_what_is_there(limit);
+        self.stream.set_nonblocking(false)?;
+        moved
+    }
+
+    fn stash_what_is_there(&mut self, limit: usize) -> io::Result<Option<usize>> {
         // On the heap: every thread's stack would be larger by it.
         let mut chunk = vec![0; INPUT_BUFFER];
-        let mut is_open = true;
+        let mut moved = 0;
         // After a megabyte the write gets its turn again.
         for _ in 0..1024 * 1024 / INPUT_BUFFER {
             match (&*self.stream).read(&mut chunk) {
                 // It has shut down its sending side, and may still be reading.
-                Ok(0) => {
-                    is_open = false;
-                    break;
-                }
+                Ok(0) => return Ok(None),
                 Ok(count) => {
+                    moved += count;
                     self.taken += count as u64;
                     self.public.touch(&self.server);
                     self.stash.extend(&chunk[..count]);
+                    self.settle();
                 }
                 Err(error) if is_timeout(&error) => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -159,8 +225,7 @@ impl Inbound {
                 return Err(io::Error::other("client-query-buffer-limit reached"));
             }
         }
-        self.stream.set_read_timeout(None)?;
-        Ok(is_open)
+        Ok(Some(moved))
     }
 }
 
@@ -171,13 +236,19 @@ impl Read for Inbound {
             if self.stash.is_empty() {
                 self.stash = VecDeque::new();
             }
+            self.handed_up += count;
+            self.settle();
             return Ok(count);
         }
+        self.public.turns.end();
         let count = match self.read_spinning(buffer)? {
             Some(count) => count,
-            None => (&*self.stream).read(buffer)?,
+            None => self.read_waiting(buffer)?,
         };
+        self.public.turns.begin();
         self.taken += count as u64;
+        self.handed_up += count;
+        self.settle();
         self.was_filled |= count == buffer.len();
         self.public.touch(&self.server);
         Ok(count)

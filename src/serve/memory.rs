@@ -14,7 +14,6 @@
 
 use super::{BATCH_OUTPUT, INPUT_BUFFER, Session, is_timeout};
 use crate::batch::Arrived;
-use crate::resp::Output;
 use std::io::{self, BufRead, BufReader};
 use std::time::Duration;
 
@@ -50,6 +49,17 @@ impl Session<'_> {
         self.reader = BufReader::with_capacity(capacity, inbound);
     }
 
+    /// Gives back the memory of the commands that have run: their client does not read their replies, and
+    /// may not do so for long.
+    pub(super) fn give_back_what_has_run(&mut self) {
+        for arrived in &mut self.arrived[..self.ran] {
+            *arrived = Arrived::default();
+        }
+        if self.ran == self.arrived_count {
+            self.reader.get_mut().forget_handed_up();
+        }
+    }
+
     /// Waits for input. Who has sent or received much keeps the memory for more of it, but not for
     /// long if nothing comes.
     pub(super) fn rest(&mut self) -> io::Result<()> {
@@ -60,15 +70,17 @@ impl Session<'_> {
             return Ok(());
         }
         self.stream.set_read_timeout(Some(REST))?;
+        self.reader.get_mut().may_time_out = true;
         if self
             .reader
             .fill_buf()
             .is_err_and(|error| is_timeout(&error))
         {
             self.arrived = vec![Arrived::default()];
-            self.reply.out = Output::default();
+            self.reply.out.give_back();
             self.exchange_reader(FIRST_INPUT_BUFFER);
         }
+        self.reader.get_mut().may_time_out = false;
         // Any other error is met again by the read that follows.
         self.stream.set_read_timeout(None)
     }

@@ -13,7 +13,7 @@
 //! **How Redis does it**: blocked.c sets a client aside and goes on with the others;
 //! `prepareForShutdown` in server.c.
 
-use super::Session;
+use super::{Session, is_timeout};
 use crate::client::{Then, Wait};
 use crate::error::Error;
 use crate::say;
@@ -73,7 +73,7 @@ impl Session<'_> {
                 break;
             }
             self.client.public.touch(self.server);
-            if !self.reader.get_mut().stash_arrived(limit)? {
+            if self.reader.get_mut().stash_arrived(limit)?.is_none() {
                 break;
             }
         }
@@ -120,10 +120,14 @@ pub(super) fn linger(mut stream: &TcpStream) {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         // A timeout of zero is an error, and the end too.
-        if stream.set_read_timeout(Some(left)).is_err()
-            || !matches!(stream.read(&mut rest), Ok(1..))
-        {
+        if stream.set_read_timeout(Some(left)).is_err() {
             return;
+        }
+        match stream.read(&mut rest) {
+            Ok(1..) => {}
+            // The time is over, or somebody has looked for input (client/order.rs).
+            Err(error) if is_timeout(&error) => {}
+            _ => return,
         }
     }
 }

@@ -70,7 +70,7 @@ impl Keyspace {
         let entries = table::warm(named.clone().map(|(hash, _)| (keys, hash)));
         let mut fields = [None; WARM];
         for (field, (entry, (_, name))) in fields.iter_mut().zip(entries.iter().zip(named)) {
-            if let (Some(entry), Some(name)) = (entry, name)
+            if let (Some(entry), Some(name)) = (*entry, name)
                 && let Some(Hash::Table(table)) = entry.hash()
                 && name.len() <= LONGEST_KNOWN
             {

@@ -12,15 +12,16 @@
 //! **How Redis does it**: `expireIfNeeded` in db.c deletes at once, since a reader there is alone.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// What the readers of one batch leave behind.
 #[derive(Default)]
 pub struct Notes {
     /// What was found dead, and not yet deleted.
     pub expired: RefCell<Vec<Expired>>,
-    /// The same to be looked up, for a key that is read again is noted once.
-    known: RefCell<HashSet<(usize, Vec<u8>)>>,
+    /// The same by database, for a key that is read again is noted once, and DBSIZE asks how many
+    /// there are.
+    known: RefCell<HashMap<usize, HashSet<Vec<u8>>>>,
     /// Counts units (propagate.rs): what one command found is deleted as one.
     pub unit: Cell<u64>,
     pub hits: Cell<u64>,
@@ -32,10 +33,16 @@ pub struct Notes {
 impl Notes {
     /// Notes a dead key.
     pub(super) fn note(&self, db: usize, key: &[u8]) {
-        if self.known.borrow_mut().insert((db, key.to_vec())) {
+        let mut known = self.known.borrow_mut();
+        if known.entry(db).or_default().insert(key.to_vec()) {
             let (unit, key) = (self.unit.get(), key.to_vec());
             self.expired.borrow_mut().push(Expired { unit, db, key });
         }
+    }
+
+    /// How many keys of a database are noted.
+    pub(super) fn noted_in(&self, db: usize) -> usize {
+        self.known.borrow().get(&db).map_or(0, HashSet::len)
     }
 
     /// Counts a lookup, as Redis's `lookupKeyRead` does: those of a command that answers with what is

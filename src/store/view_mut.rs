@@ -21,7 +21,7 @@
 //! command must remember all.
 
 use super::{Db, Garbage, Keyspace, Limits, Notes, Time};
-use crate::entry::{Entry, HashMut, StringMut};
+use crate::entry::{Entry, EntryMut, HashMut, Large, Loose, Stored, StringMut};
 use crate::error::Error;
 use crate::propagate::Records;
 use crate::resp::Args;
@@ -72,6 +72,7 @@ impl<'a> ViewMut<'a> {
         if self.dirty > 0 && !self.propagated {
             self.records.push_command(self.db, args);
         }
+        self.keyspace.changes += self.dirty;
         self.dirty
     }
 
@@ -94,9 +95,10 @@ impl<'a> ViewMut<'a> {
     }
 
     /// The key's entry if it is alive; a dead one is deleted and its DEL logged.
-    pub fn get(&mut self, key: &[u8]) -> Option<&Entry> {
+    pub fn get(&mut self, key: &[u8]) -> Option<Entry<'_>> {
         let hash = self.known.hash(key);
-        self.find(hash, key).map(|entry| &*entry)
+        self.find(hash, key)
+            .map(|EntryMut { entry, heap }| Entry { entry, heap })
     }
 
     /// The key's string, to be changed; WRONGTYPE if it is a hash.
@@ -118,7 +120,7 @@ impl<'a> ViewMut<'a> {
     }
 
     /// Gives `key` a string, whatever it was before. `owned` is the value's allocation if it has
-    /// one; it is taken, perhaps in exchange (see [`Entry::set_large_string`]). The deadline goes
+    /// one; it is taken, perhaps in exchange (see [`EntryMut::set_string`]). The deadline goes
     /// unless `keep_ttl`.
     pub fn set_string(
         &mut self,
@@ -129,12 +131,9 @@ impl<'a> ViewMut<'a> {
     ) {
         let hash = self.known.hash(key);
         match self.find(hash, key) {
-            Some(entry) => {
-                let old = match owned {
-                    Some(owned) => entry.set_large_string(owned),
-                    None => entry.set_string(value),
-                };
-                let has_deadline = entry.deadline().is_some();
+            Some(mut entry) => {
+                let old = entry.set_string(value, owned);
+                let has_deadline = entry.look().deadline().is_some();
                 if let Some(old) = old {
                     self.keyspace.garbage.push(Box::new(old));
                 }
@@ -143,33 +142,28 @@ impl<'a> ViewMut<'a> {
                 }
             }
             None => {
-                let entry = match owned {
-                    Some(owned) => Entry::new_large_string(key, std::mem::take(owned)),
-                    None => Entry::new_string(key, value),
-                };
-                self.db_mut().keys.insert(hash, entry);
+                let make = |heap: &mut _| Stored::new_string(key, value, owned, heap);
+                self.db_mut().keys.insert(hash, make);
             }
         }
         self.changed(key);
     }
 
     /// Gives `key` this entry, which must carry that key, in place of the one that it may have had.
-    pub fn insert(&mut self, key: &[u8], entry: Entry) {
+    pub fn insert(&mut self, key: &[u8], entry: Loose) {
         let hash = self.known.hash(key);
         let db = self.db_mut();
-        let old = db.remove(hash, key);
-        if let Some(deadline) = entry.deadline() {
+        let old = db.delete(hash, key).flatten();
+        if let Some(deadline) = entry.look().deadline() {
             db.deadlines.insert((deadline, hash));
         }
-        db.keys.insert(hash, entry);
-        if let Some(old) = old {
-            self.discard(old);
-        }
+        db.keys.insert(hash, |heap| entry.fasten(heap));
+        self.discard(old);
         self.changed(key);
     }
 
     /// Takes the key out of the database, if it is alive.
-    pub fn remove(&mut self, key: &[u8]) -> Option<Entry> {
+    pub fn remove(&mut self, key: &[u8]) -> Option<Loose> {
         let hash = self.known.hash(key);
         self.find(hash, key)?;
         let entry = self.db_mut().remove(hash, key);
@@ -179,8 +173,14 @@ impl<'a> ViewMut<'a> {
 
     /// Deletes the key; returns whether it was there and alive.
     pub fn delete(&mut self, key: &[u8]) -> bool {
-        let removed = self.remove(key);
-        removed.map(|entry| self.discard(entry)).is_some()
+        let hash = self.known.hash(key);
+        if self.find(hash, key).is_none() {
+            return false;
+        }
+        let large = self.db_mut().delete(hash, key).flatten();
+        self.discard(large);
+        self.changed(key);
+        true
     }
 
     /// Deletes the key if it is dead, and logs its DEL; returns whether it was. It does not count as a
@@ -198,10 +198,10 @@ impl<'a> ViewMut<'a> {
     pub fn set_deadline(&mut self, key: &[u8], deadline: Option<u64>) {
         let hash = self.known.hash(key);
         let db = self.db_mut();
-        let Some(entry) = db.keys.get_mut(hash, key) else {
+        let Some(mut entry) = db.keys.get_mut(hash, key) else {
             return;
         };
-        let old = entry.deadline();
+        let old = entry.look().deadline();
         entry.set_deadline(deadline);
         if let Some(old) = old {
             db.deadlines.remove(&(old, hash));
@@ -276,10 +276,10 @@ impl<'a> ViewMut<'a> {
         result
     }
 
-    /// Frees an entry, later if that may take long.
-    pub fn discard(&mut self, entry: Entry) {
-        if entry.is_large() {
-            self.free_later(Box::new(entry));
+    /// What may take long to be freed is freed when the lock has been released.
+    fn discard(&mut self, large: Option<Box<Large>>) {
+        if let Some(large) = large {
+            self.free_later(large);
         }
     }
 
@@ -289,7 +289,7 @@ impl<'a> ViewMut<'a> {
     }
 
     /// Rule 2: the entry if it is alive; if it is dead, it goes, and its DEL into the log.
-    fn find(&mut self, hash: u64, key: &[u8]) -> Option<&mut Entry> {
+    fn find(&mut self, hash: u64, key: &[u8]) -> Option<EntryMut<'_>> {
         // Most databases have no deadlines, and need not look twice.
         let is_dead =
             !self.db().deadlines.is_empty() && self.time.is_over(self.db().keys.get(hash, key)?);
@@ -298,9 +298,8 @@ impl<'a> ViewMut<'a> {
                 !self.propagated,
                 "the DEL of a dead key belongs before what its command logs"
             );
-            if let Some(entry) = self.db_mut().remove(hash, key) {
-                self.discard(entry);
-            }
+            let large = self.db_mut().delete(hash, key).flatten();
+            self.discard(large);
             self.records.push(self.db, [&b"DEL"[..], key].into_iter());
             let watchers = self.keyspace.watchers.get_mut().unwrap();
             watchers.touch(self.db, key, true, Now::Gone);

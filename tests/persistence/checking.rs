@@ -136,3 +136,36 @@ fn check_aof_does_not_repair_under_a_running_server() {
     assert_eq!(status, 1);
     assert!(said.contains("there is no append-only file in"), "{said}");
 }
+
+/// A value whose bit has flipped is a good value to whoever reads the log, but for its annotation.
+#[test]
+fn check_aof_and_a_start_say_between_which_offsets_a_bit_has_flipped() {
+    let mut server = Server::start(&[]);
+    server.client().run("SET greeting hello");
+    server.shut_down();
+    let file = file_of(server.dir(), 0);
+    let good = fs::read(&file).unwrap();
+    let to = good.windows(5).position(|bytes| bytes == b"#CRC:").unwrap();
+    let damaged = String::from_utf8(good.clone())
+        .unwrap()
+        .replace("hello", "iello");
+    fs::write(&file, damaged).unwrap();
+    let directory = Directory::new();
+    let dir = server.dir().to_str().unwrap();
+    let (status, said) = check(&directory, &[dir]);
+    assert_eq!(status, 1);
+    for expected in [
+        "1.incr.aof".into(),
+        format!("damaged between offset 0 and {to}"),
+        "their digest is ".into(),
+    ] {
+        assert!(said.contains(&expected), "no {expected:?} in\n{said}");
+    }
+    let (status, said) = run_to_end(Command::new(ours()).args(["--port", "0", "--dir", dir]));
+    assert_eq!(status.code(), Some(1));
+    let expected = format!("1.incr.aof is damaged between offset 0 and {to}: their digest is");
+    assert!(said.contains(&expected), "{said}");
+    fs::write(&file, good).unwrap();
+    server.start_again();
+    assert_eq!(server.client().run("GET greeting"), "\"hello\"");
+}

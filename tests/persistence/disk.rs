@@ -7,7 +7,7 @@
 
 use crate::info;
 use crate::support::patience::Resting;
-use crate::support::{Client, Directory, Program, Server, eventually, read_log};
+use crate::support::{Client, Directory, Program, Server, eventually, log_files, read_log};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
@@ -257,4 +257,37 @@ fn on_a_full_disk_the_log_can_be_switched_off_and_the_server_ended() {
     fill(&mut server.client());
     server.client().send(&["SHUTDOWN", "FORCE"]);
     assert!(server.wait_for_end().success());
+}
+
+#[test]
+fn on_a_full_disk_a_torn_tail_is_cut_and_not_kept_and_the_server_starts() {
+    let Some((mut server, disk)) = server_on_a_small_disk(&[]) else {
+        return;
+    };
+    let Disk::Tmpfs(mount) = disk else {
+        let line = "NOT RUN: a torn tail on a full disk, for no tmpfs can be mounted";
+        let _ = writeln!(std::io::stderr(), "{line}");
+        return;
+    };
+    assert_eq!(server.client().run("SET whole 1"), "OK");
+    server.kill();
+    let file = log_files(server.dir()).unwrap().pop().unwrap();
+    let whole = fs::metadata(&file).unwrap().len();
+    let mut log = fs::File::options().append(true).open(&file).unwrap();
+    log.write_all(b"*3\r\n$3\r\nSET\r\n$4\r\ntorn\r\n$99\r\nabc")
+        .unwrap();
+    fs::write(mount.0.join("more"), vec![1; 1_000_000]).expect_err("more than it can hold");
+    server.start_again();
+    let said = server.wait_for_line(&format!("cut a torn tail of 31 bytes at offset {whole}"));
+    assert!(
+        said.contains("it is lost, because") && said.contains("No space left"),
+        "{said}"
+    );
+    assert!(said.contains("torn\\r\\n$99\\r\\nabc"), "{said}");
+    assert_eq!(server.client().run("KEYS *"), "1) \"whole\"");
+    assert_eq!(fs::metadata(&file).unwrap().len(), whole);
+    fs::remove_file(mount.0.join("more")).unwrap();
+    server.restart();
+    assert_eq!(server.client().run("KEYS *"), "1) \"whole\"");
+    drop(server);
 }

@@ -6,13 +6,13 @@
 //! |--------------|-----------------------------------------------------------------|
 //! | `kills`      | the process, at any moment, under load                          |
 //! | `tails`      | the file: cut anywhere, zeros, garbage, flipped bits            |
-//! | `rewriting`  | the process between two steps of a rewrite; writers meanwhile   |
+//! | `rewriting`  | the log's files, under the server; writers during a rewrite     |
 //! | `disk`       | the disk: full, and then not                                    |
 //! | `loading`    | nothing: what clients see while a long log loads, and INFO      |
 //! | `checking`   | the file again, as `--check-aof` sees it                        |
 //!
-//! What needs a library under the server (EIO, short writes, failing and slow fsync) is in
-//! `scripts/faults.sh`.
+//! Kills between any two steps and power cuts are in `src/aof/power_cuts.rs`. What needs a library under
+//! the server (EIO, failing and slow fsync) is in `scripts/faults.sh`.
 
 // What a machine did not allow to be tested must be said.
 #![allow(clippy::print_stderr)]

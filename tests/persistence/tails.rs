@@ -281,9 +281,14 @@ fn a_command_that_we_do_not_have_is_not_called_corruption() {
 
 #[test]
 fn an_rdb_base_is_refused_with_the_name_of_the_option() {
-    let (status, said) = refused(&log_of("bi", &[b"REDIS0010\xfa\x09redis-ver", b""]), &[]);
-    assert_eq!(status.code(), Some(1));
-    assert!(said.contains("aof-use-rdb-preamble no"), "{said}");
+    for begin in [
+        &b"REDIS0010\xfa\x09redis-ver"[..],
+        b"VALKEY080\xfa\x0avalkey-ver",
+    ] {
+        let (status, said) = refused(&log_of("bi", &[begin, b""]), &[]);
+        assert_eq!(status.code(), Some(1));
+        assert!(said.contains("aof-use-rdb-preamble no"), "{said}");
+    }
 }
 
 #[test]

@@ -115,6 +115,15 @@ impl Client {
         });
     }
 
+    /// Whether something has come that was not read; does not wait for it.
+    pub fn has_arrived(&self) -> bool {
+        let stream = &self.socket().stream;
+        stream.set_nonblocking(true).expect("an option of sockets");
+        let peeked = stream.peek(&mut [0]);
+        stream.set_nonblocking(false).expect("an option of sockets");
+        !self.reader.buffer().is_empty() || peeked.is_ok()
+    }
+
     /// Whether the server has closed the connection with nothing left to read; waits for it.
     pub fn is_closed(&mut self) -> bool {
         match self.reader.read(&mut [0]) {

@@ -242,7 +242,13 @@ impl Drop for Server {
 
 /// Runs our server with these flags, expecting it to refuse: its exit status and what it printed.
 pub fn refused(directory: &Directory, flags: &[&str]) -> (ExitStatus, String) {
-    run_to_end(Command::new(ours()).args(flags).current_dir(&directory.0))
+    let mut command = Command::new(ours());
+    command.args(flags).current_dir(&directory.0);
+    // Should it start after all, then beside whoever has the usual port.
+    if !flags.contains(&"--port") {
+        command.args(["--port", "0"]);
+    }
+    run_to_end(&mut command)
 }
 
 /// Runs a command that ends by itself, bounded: its exit status and what it printed.
@@ -486,7 +492,7 @@ pub fn log_files(dir: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// One record, or `None` at the end. A record is a command as clients send it; `#` lines are
-/// redis-server's timestamps.
+/// annotations: our checksums, and redis-server's timestamps.
 fn read_record(file: &mut impl BufRead) -> io::Result<Option<Record>> {
     while file.fill_buf()?.first() == Some(&b'#') {
         file.skip_until(b'\n')?;

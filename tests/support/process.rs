@@ -14,6 +14,24 @@ pub fn threads(pid: u32) -> u64 {
     status(pid, "Threads")
 }
 
+/// How many times its threads have gone to sleep of their own accord, all together.
+pub fn sleeps(pid: u32) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the process lives");
+    let of_task = |task: std::io::Result<fs::DirEntry>| {
+        // It may have ended since it was listed.
+        let status = fs::read_to_string(task.ok()?.path().join("status")).ok()?;
+        let mut lines = status.lines();
+        let number = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        number.trim().parse::<u64>().ok()
+    };
+    tasks.filter_map(of_task).sum()
+}
+
+/// Places in the kernel's table of its descriptors.
+pub fn descriptor_places(pid: u32) -> u64 {
+    status(pid, "FDSize")
+}
+
 fn status(pid: u32, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process lives");
     let line = status.lines().find(|line| line.starts_with(name));

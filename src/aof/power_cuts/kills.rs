@@ -1,0 +1,210 @@
+//! A kill, or a power cut, just before each call that the log makes of the disk, one after another, in
+//! what it does seldom: a rewrite, the switching on, the moving in of a bare file.
+
+use super::super::Aof;
+use super::super::disk::simulated::{Disk, Fate, State};
+use super::super::disk::{self, Opening};
+use super::{Contents, Random, config, hush, keyspace, record, replay_all, start_on};
+use crate::config::Config;
+use std::cell::RefCell;
+use std::io::{ErrorKind, Write as _};
+use std::rc::Rc;
+use std::sync::{Arc, RwLock};
+
+/// Each moment of `work`, just before each call of the disk: what was to be done, and what a process finds
+/// that is started then.
+fn moments(disk: &Rc<Disk>, work: impl FnOnce()) -> Vec<(String, State)> {
+    let moments: Rc<RefCell<Vec<(String, State)>>> = Rc::default();
+    let (seen, owner) = (moments.clone(), Rc::downgrade(disk));
+    disk.ask(move |call, path| {
+        let state = owner.upgrade().expect("it is in use").as_it_is();
+        let name = path.file_name().unwrap_or_default().display();
+        seen.borrow_mut().push((format!("{call:?} {name}"), state));
+        Fate::Works
+    });
+    work();
+    disk.ask_nobody();
+    moments.take()
+}
+
+/// What lies in the log's directory, and is neither the manifest nor named by it.
+fn rubbish(aof: &Aof) -> Vec<String> {
+    let target = aof.target.lock().unwrap();
+    let manifest = &target.as_ref().expect("the log is on").manifest;
+    let files = disk::list(&manifest.directory).expect("a directory");
+    let names = files.into_iter().map(|file| file.name);
+    let listed = manifest.live().chain(&manifest.history);
+    let is_listed = |name: &String| listed.clone().any(|entry| entry.name == *name);
+    names
+        .filter(|name| !is_listed(name) && !name.ends_with(".manifest"))
+        .collect()
+}
+
+/// Kills, and cuts the power, before each call of `work`, by which a log with `old` in it becomes one with `new`.
+fn kill_before_each_call(disk: &Rc<Disk>, old: &Contents, new: &Contents, work: impl FnOnce()) {
+    let moments = moments(disk, work);
+    assert!(moments.len() > 15, "{} calls", moments.len());
+    let other = Disk::new();
+    let config = config(&other, "everysec");
+    let mut has_switched = false;
+    let mut random = Random(1);
+    for (call, state) in moments {
+        for _ in 0..10 {
+            other.put(state.clone());
+            let cut = other.after_power_cut(&mut |bound| random.below(bound), false);
+            other.put(cut);
+            let (_, contents) = start_on(&config).expect("a start");
+            assert!(contents == *old || contents == *new, "a cut before {call}");
+        }
+        other.put(state);
+        for _ in 0..2 {
+            let (aof, contents) = start_on(&config).expect("a start");
+            has_switched |= contents == *new;
+            let expected = if has_switched { new } else { old };
+            assert_eq!(contents, *expected, "killed before {call}");
+            // A base that is not listed yet could be one that an older list does not know.
+            let left = rubbish(&aof);
+            let may_stay = left.is_empty() || left.len() == 1 && left[0].ends_with(".base.aof");
+            assert!(may_stay, "killed before {call}: {left:?}");
+            // And a rewrite works, with what is left in its way.
+            let store = RwLock::new(keyspace(&contents));
+            aof.rewrite(None, &store, &replay_all).expect("a rewrite");
+            assert_eq!(rubbish(&aof), left, "killed before {call}, and a rewrite");
+        }
+    }
+    assert!(has_switched || old == new);
+}
+
+/// A log with some keys in it.
+fn filled(disk: &Rc<Disk>) -> (Aof, Arc<Config>, Contents) {
+    let config = config(disk, "everysec");
+    let (aof, mut contents) = start_on(&config).expect("a start");
+    for serial in 1..30 {
+        let key = format!("key{}", serial % 7).into_bytes();
+        aof.append(&record(&key, serial));
+        contents.insert(key, serial);
+    }
+    aof.commit(aof.position()).expect("a disk that works");
+    aof.sync_to(aof.position()).expect("a disk that works");
+    (aof, config, contents)
+}
+
+#[test]
+fn a_kill_before_any_call_of_a_rewrite_leaves_the_same_state() {
+    hush();
+    let disk = Disk::new();
+    let (aof, _, contents) = filled(&disk);
+    let store = RwLock::new(keyspace(&contents));
+    kill_before_each_call(&disk, &contents, &contents, || {
+        aof.rewrite(None, &store, &replay_all).expect("a rewrite");
+    });
+    assert_eq!(rubbish(&aof), [""; 0]);
+}
+
+#[test]
+fn a_kill_while_the_log_is_being_switched_on_leaves_the_old_state_or_the_new() {
+    hush();
+    let disk = Disk::new();
+    let (aof, config, old) = filled(&disk);
+    assert!(config.set(&[(b"appendonly", b"no")]).is_ok());
+    aof.disable();
+    let mut new = old.clone();
+    new.insert(b"unlogged".to_vec(), 30);
+    let store = RwLock::new(keyspace(&new));
+    assert!(config.set(&[(b"appendonly", b"yes")]).is_ok());
+    kill_before_each_call(&disk, &old, &new, || {
+        let lock = aof.lock_directory().expect("a lock");
+        aof.rewrite(Some(lock), &store, &replay_all)
+            .expect("a rewrite");
+    });
+    assert_eq!(rubbish(&aof), [""; 0]);
+}
+
+#[test]
+fn a_kill_while_a_bare_file_is_moved_in_leaves_what_it_holds() {
+    hush();
+    let disk = Disk::new();
+    let bare = disk.root.join("appendonly.aof");
+    let mut file = disk::open(&bare, Opening::New).expect("a new file");
+    let write = file.write_all(&record(b"key", 1).bytes);
+    write
+        .and_then(|()| file.sync_all())
+        .expect("a disk that works");
+    disk::sync_directory(&disk.root).expect("a disk that works");
+    let contents = Contents::from([(b"key".to_vec(), 1)]);
+    let config = config(&disk, "everysec");
+    kill_before_each_call(&disk, &contents, &contents, || {
+        start_on(&config).expect("a start");
+    });
+}
+
+/// The disk fails once, at the call of this number; returns which that is, or None if there is none.
+fn fail_at(disk: &Rc<Disk>, number: usize) -> Rc<RefCell<Option<String>>> {
+    let failed: Rc<RefCell<Option<String>>> = Rc::default();
+    let (told, mut count) = (failed.clone(), 0);
+    disk.ask(move |call, path| {
+        count += 1;
+        if count != number {
+            return Fate::Works;
+        }
+        let name = path.file_name().unwrap_or_default().display();
+        *told.borrow_mut() = Some(format!("{call:?} {name}"));
+        Fate::Fails(ErrorKind::StorageFull.into())
+    });
+    failed
+}
+
+#[test]
+fn a_rewrite_that_fails_at_any_call_leaves_nothing_behind_and_takes_nothing_away() {
+    hush();
+    for number in 1.. {
+        let disk = Disk::new();
+        let (aof, config, mut contents) = filled(&disk);
+        let store = RwLock::new(keyspace(&contents));
+        let failed = fail_at(&disk, number);
+        let rewritten = aof.rewrite(None, &store, &replay_all);
+        disk.ask_nobody();
+        let Some(call) = failed.take() else {
+            assert_eq!(rewritten, Ok(()));
+            assert!(number > 15, "{number} calls");
+            break;
+        };
+        assert_eq!(rubbish(&aof), [""; 0], "{call} failed");
+        // Either the log goes on, or a rewrite from memory makes it whole.
+        if aof.refusal().is_none() {
+            aof.append(&record(b"after", 30));
+            assert_eq!(aof.commit(aof.position()), Ok(()), "{call} failed");
+            contents.insert(b"after".to_vec(), 30);
+        } else {
+            assert!(rewritten.is_err(), "{call} failed");
+            let healed = aof.rewrite(None, &store, &replay_all);
+            assert_eq!((healed, aof.refusal()), (Ok(()), None), "{call} failed");
+            assert_eq!(rubbish(&aof), [""; 0], "{call} failed");
+        }
+        drop(aof);
+        let (aof, found) = start_on(&config).expect("a start");
+        assert_eq!(found, contents, "{call} failed");
+        assert_eq!(rubbish(&aof), [""; 0], "{call} failed, and a start");
+    }
+}
+
+#[test]
+fn a_start_that_fails_at_any_call_takes_nothing_away() {
+    hush();
+    for number in 1.. {
+        let disk = Disk::new();
+        let (aof, config, contents) = filled(&disk);
+        drop(aof);
+        let failed = fail_at(&disk, number);
+        let started = start_on(&config).map(|(_, found)| found);
+        disk.ask_nobody();
+        let Some(call) = failed.take() else {
+            assert!(number > 5, "{number} calls");
+            break;
+        };
+        // An fsync that fails is no start: what it may have lost the next one would not notice.
+        assert!(started.is_err() || !call.starts_with("Sync"), "{call}");
+        let (_, found) = start_on(&config).expect("a start");
+        assert_eq!(found, contents, "{call} failed");
+    }
+}

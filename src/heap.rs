@@ -1,0 +1,341 @@
+//! The memory of a table's entries: large blocks, of which each entry has a piece.
+//!
+//! An allocator cannot move what it has handed out, and gives memory back to the system only where
+//! much of it lies free in one place. So of a million allocations a few that stay, here and there,
+//! keep all of it. A table's entries can be moved, because nobody but the table knows where they lie:
+//!
+//! ```text
+//! block 0  │ k1 v1 │ k2 v2 │░░hole░░│ k4 v4 │            full; holes are filled again by pieces of their size
+//! block 1  │░░░░░░░░░░░░░░│ k6 v6 │░░░░░░░░░│            leaving: nothing new, what is left moves away
+//! block 2  │ k7 v7 │ k8 v8 │                             being filled; behind its end it is untouched
+//! ```
+//!
+//! **Giving back.** When less than half of what was filled is still in use, the emptiest blocks are
+//! *leaving*. With each change the table moves what one of its slots has in them ([`Heap::relocate`]),
+//! and a thread does the same when nothing changes (expire.rs). A block without a piece is dropped at once.
+//! A block of a large heap has [`BLOCK`] bytes, for which every allocator asks the system directly, and
+//! gives them back directly. Only what has been written takes memory, so that a block may be larger than
+//! what is in it.
+//!
+//! **Counting.** Who adds, changes or frees a piece does it here, so what is in use is always known
+//! ([`Heap::used`]); what an entry has outside of its piece is told to [`Heap::count_outside`].
+//!
+//! **How Redis does it**: jemalloc gives back single pages, and with `activedefrag` it is asked which
+//! allocations to move. Neither can be done from safe Rust.
+
+/// Bytes of a large heap's blocks: a little more than the 32 MiB up to which glibc may keep freed
+/// memory for itself.
+const BLOCK: usize = 33 * 1024 * 1024;
+
+/// A heap of fewer bytes has smaller blocks: from [`FIRST_BLOCK`] up, as many as it has, to
+/// [`MIDDLE_BLOCK`]. Each of the others is a mapping of its own, of which a process may have 65,530.
+const LARGE: usize = 4 * 1024 * 1024;
+
+const FIRST_BLOCK: usize = 1024;
+
+/// Nothing between this and [`BLOCK`]: whenever glibc unmaps what is larger, it takes that size for the one
+/// from which on it maps at all, and keeps twice as much at the end of each arena.
+const MIDDLE_BLOCK: usize = 96 * 1024;
+
+/// A longer piece has a block of its own.
+const LONG: usize = 256 * 1024;
+
+/// A heap with fewer bytes keeps its holes.
+const SMALL: usize = 32 * 1024;
+
+/// So many holes are looked through under the lock, at most: a tenth of a millisecond.
+const MANY_HOLES: usize = 50_000;
+
+/// Blocks, and what of them is free.
+#[derive(Default)]
+pub struct Heap {
+    /// Those that were dropped are empty, until their number is used again.
+    blocks: Vec<Block>,
+    dropped: Vec<u32>,
+    /// The block at whose end the next piece goes, if there is one.
+    filling: Option<u32>,
+    /// Where pieces were freed, by the class of their size.
+    holes: Vec<Vec<(u32, u32)>>,
+    /// Bytes in pieces.
+    live: usize,
+    /// Bytes that have been written, holes included.
+    filled: usize,
+    /// Bytes that the entries have outside.
+    outside: usize,
+    /// How many blocks are leaving.
+    leaving: usize,
+    /// For an entry while it is edited.
+    scratch: Vec<u8>,
+}
+
+#[derive(Default)]
+struct Block {
+    bytes: Vec<u8>,
+    /// Bytes in pieces.
+    live: usize,
+    /// Whether its pieces are being moved away.
+    leaving: bool,
+}
+
+/// Where the bytes of an entry lie. Valid in the heap that made it, until it is freed there.
+pub struct Piece {
+    block: u32,
+    start: u32,
+    len: u32,
+}
+
+impl Piece {
+    fn range(&self) -> std::ops::Range<usize> {
+        self.start as usize..self.start as usize + self.len as usize
+    }
+
+    /// Bytes that it takes.
+    pub fn size(&self) -> usize {
+        size(self.len as usize)
+    }
+}
+
+impl Heap {
+    pub fn bytes(&self, piece: &Piece) -> &[u8] {
+        &self.blocks[piece.block as usize].bytes[piece.range()]
+    }
+
+    /// The bytes, to be changed in everything but their number.
+    pub fn bytes_mut(&mut self, piece: &Piece) -> &mut [u8] {
+        &mut self.blocks[piece.block as usize].bytes[piece.range()]
+    }
+
+    /// A piece with these bytes, one after another.
+    pub fn add(&mut self, parts: &[&[u8]]) -> Piece {
+        let len = parts.iter().map(|part| part.len()).sum();
+        let size = size(len);
+        self.live += size;
+        let hole = match self.holes.get_mut(class(size)) {
+            Some(holes) => holes.pop(),
+            None => None,
+        };
+        if let Some((block, start)) = hole {
+            self.blocks[block as usize].live += size;
+            let piece = Piece {
+                block,
+                start,
+                len: len as u32,
+            };
+            write(self.bytes_mut(&piece), parts);
+            return piece;
+        }
+        let block = self.block_with_room(size);
+        let filled = &mut self.blocks[block as usize];
+        let start = filled.bytes.len();
+        for part in parts {
+            filled.bytes.extend_from_slice(part);
+        }
+        filled.bytes.resize(start + size, 0);
+        filled.live += size;
+        self.filled += size;
+        Piece {
+            block,
+            start: start as u32,
+            len: len as u32,
+        }
+    }
+
+    /// Gives a piece other bytes; it may move.
+    pub fn replace(&mut self, piece: &mut Piece, parts: &[&[u8]]) {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        if size(len) == piece.size() {
+            piece.len = len as u32;
+            write(self.bytes_mut(piece), parts);
+        } else {
+            let new = self.add(parts);
+            let old = std::mem::replace(piece, new);
+            self.free(old);
+        }
+    }
+
+    /// Changes the bytes of a piece and how many there are; it may move.
+    pub fn edit(&mut self, piece: &mut Piece, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut bytes = std::mem::take(&mut self.scratch);
+        bytes.extend_from_slice(self.bytes(piece));
+        change(&mut bytes);
+        self.replace(piece, &[&bytes]);
+        bytes.clear();
+        if bytes.capacity() <= SMALL {
+            self.scratch = bytes;
+        }
+    }
+
+    /// Gives a piece so many bytes where it lies, if there is room; what the new ones are must be written.
+    pub fn grow(&mut self, piece: &mut Piece, len: usize) -> bool {
+        let fits = size(len) == piece.size();
+        if fits {
+            piece.len = len as u32;
+        }
+        fits
+    }
+
+    pub fn free(&mut self, piece: Piece) {
+        let size = piece.size();
+        self.live -= size;
+        if self.live == 0 {
+            *self = Heap {
+                outside: self.outside,
+                ..Heap::default()
+            };
+            return;
+        }
+        let block = &mut self.blocks[piece.block as usize];
+        block.live -= size;
+        if block.live == 0 {
+            self.drop_block(piece.block);
+        } else if !block.leaving {
+            let class = class(size);
+            if self.holes.len() <= class {
+                self.holes.resize_with(class + 1, Vec::new);
+            }
+            self.holes[class].push((piece.block, piece.start));
+        }
+    }
+
+    /// Bytes that the entries take, in pieces and outside.
+    pub fn used(&self) -> usize {
+        self.live + self.outside
+    }
+
+    /// Notes that an entry has so many bytes outside, where it had others before.
+    pub fn count_outside(&mut self, before: usize, after: usize) {
+        self.outside = self.outside + after - before;
+    }
+
+    /// Whether pieces are being moved.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving > 0
+    }
+
+    /// Whether pieces are being moved, or so much is free that it is worth it.
+    pub fn wants_to_leave(&self) -> bool {
+        self.leaving > 0 || (self.live < self.filled / 2 && self.filled >= SMALL)
+    }
+
+    /// Chooses which blocks are to be left, if so much is free that it is worth it. Emptiest first, and no
+    /// more than what can be moved with an eighth more memory, or one.
+    pub fn begin_leaving(&mut self) -> bool {
+        if !self.wants_to_leave() {
+            return false;
+        }
+        let share = |block: &Block| block.live as f64 / block.bytes.len() as f64;
+        let mut blocks: Vec<&mut Block> = self.blocks.iter_mut().collect();
+        blocks.retain(|block| block.live > 0 && share(block) < 0.75);
+        blocks.sort_by(|a, b| share(a).total_cmp(&share(b)));
+        let mut moves = 0;
+        for block in blocks {
+            moves += block.live;
+            if self.leaving > 0 && moves > self.filled / 8 {
+                break;
+            }
+            block.leaving = true;
+            self.leaving += 1;
+        }
+        if let Some(filling) = self.filling
+            && self.blocks[filling as usize].leaving
+        {
+            self.filling = None;
+        }
+        self.forget_holes(|block| block.leaving);
+        self.is_leaving()
+    }
+
+    /// Moves a piece, if it lies in a block that is leaving. Returns how many bytes were moved.
+    pub fn relocate(&mut self, piece: &mut Piece) -> usize {
+        if !self.blocks[piece.block as usize].leaving {
+            return 0;
+        }
+        // Out of its place for a moment, so that it can be read while others are written.
+        let bytes = std::mem::take(&mut self.blocks[piece.block as usize].bytes);
+        let new = self.add(&[&bytes[piece.range()]]);
+        self.blocks[piece.block as usize].bytes = bytes;
+        let old = std::mem::replace(piece, new);
+        let size = old.size();
+        self.free(old);
+        size
+    }
+
+    /// The block at whose end there is room.
+    fn block_with_room(&mut self, size: usize) -> u32 {
+        if let Some(filling) = self.filling {
+            let bytes = &self.blocks[filling as usize].bytes;
+            if size <= bytes.capacity() - bytes.len() {
+                return filling;
+            }
+        }
+        let capacity = match (size, self.filled) {
+            (LONG.., _) => size,
+            (_, LARGE..) => BLOCK,
+            (_, filled) => filled.clamp(FIRST_BLOCK, MIDDLE_BLOCK).max(size),
+        };
+        let number = self.dropped.pop().unwrap_or_else(|| {
+            self.blocks.push(Block::default());
+            (self.blocks.len() - 1) as u32
+        });
+        self.blocks[number as usize].bytes = Vec::with_capacity(capacity);
+        if size < LONG {
+            self.filling = Some(number);
+        }
+        number
+    }
+
+    fn drop_block(&mut self, number: u32) {
+        let block = std::mem::take(&mut self.blocks[number as usize]);
+        self.filled -= block.bytes.len();
+        self.dropped.push(number);
+        if self.filling == Some(number) {
+            self.filling = None;
+        }
+        if block.leaving {
+            self.leaving -= 1;
+        } else if block.bytes.len() < LONG || block.bytes.capacity() >= BLOCK {
+            self.forget_holes(|block| block.bytes.is_empty());
+        }
+    }
+
+    /// Forgets the holes of some blocks; if it would take long, of all.
+    fn forget_holes(&mut self, of: impl Fn(&Block) -> bool) {
+        if self.holes.iter().map(Vec::len).sum::<usize>() > MANY_HOLES {
+            self.holes = Vec::new();
+            return;
+        }
+        let blocks = &self.blocks;
+        for holes in &mut self.holes {
+            holes.retain(|(block, _)| !of(&blocks[*block as usize]));
+            if holes.len() < holes.capacity() / 4 {
+                holes.shrink_to_fit();
+            }
+        }
+    }
+}
+
+fn write(mut to: &mut [u8], parts: &[&[u8]]) {
+    for part in parts {
+        let (begin, rest) = to.split_at_mut(part.len());
+        begin.copy_from_slice(part);
+        to = rest;
+    }
+}
+
+/// The unit in which pieces of this size are measured: eight bytes, or a sixteenth of the next power of
+/// two. So at most an eighth is lost, and a hole fits many.
+fn unit(len: usize) -> usize {
+    (len.next_power_of_two() / 16).max(8)
+}
+
+/// Bytes that a piece of so many takes.
+pub fn size(len: usize) -> usize {
+    let len = len.max(1);
+    len.next_multiple_of(unit(len))
+}
+
+/// The number of a size among all sizes.
+fn class(size: usize) -> usize {
+    let unit = unit(size);
+    8 * unit.ilog2() as usize + size / unit
+}

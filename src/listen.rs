@@ -1,0 +1,355 @@
+//! Where clients come in: the addresses of `bind`, and who may come.
+//!
+//! ```text
+//! bind * -::*   ─▶  [::]:6379      first, for it takes IPv4 too: ::ffff:192.0.2.7
+//!                   0.0.0.0:6379   in use, by the listener above: it is served already
+//! bind ::       ─▶  [::]:6379      who comes by IPv4 is not let in: nobody asked for IPv4
+//! bind h -::1   ─▶  192.0.2.7:6379 a name is an IPv4 address
+//!                   [::1]:6379     with a '-': passed over if this machine does not have it
+//! ```
+//!
+//! An address that is not there is one thing, an address that is *taken* another: who connects to
+//! `localhost` would then reach two servers by turns. So `-` forgives the first and never the second.
+//! A protocol that the kernel does not know is forgiven even without it. What is passed over is said.
+//!
+//! **How Redis does it**: `listenToPort` in server.c, with the same rules for what is forgiven. It sets
+//! IPV6_V6ONLY, so that its listeners for IPv6 take nothing else. std cannot: `[::]` takes both kinds
+//! unless the machine is set up otherwise (net.ipv6.bindv6only). So who comes by IPv4 to an address that
+//! `bind` does not name is accepted here and closed at once, where Redis leaves it to the kernel to
+//! refuse; and beside `bind ::` no other program can have that port of IPv4.
+
+use crate::config::Config;
+use crate::say;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+
+/// A socket that clients connect to.
+#[derive(Debug)]
+pub struct Listener {
+    pub socket: TcpListener,
+    /// If it takes IPv4 too, though its own address is all of IPv6: which addresses of it are served.
+    ipv4: Option<Vec<Ipv4Addr>>,
+}
+
+impl Listener {
+    /// Waits for a client, and tells who it is.
+    pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        loop {
+            let (stream, peer) = self.socket.accept()?;
+            let known = canonical(peer);
+            if known == peer || local_address(&stream).is_ok_and(|local| self.serves(local.ip())) {
+                return Ok((stream, known));
+            }
+        }
+    }
+
+    /// Whether somebody who came by IPv4 to a listener for IPv6 is let in, having asked for `address`.
+    fn serves(&self, address: IpAddr) -> bool {
+        let named = |ipv4: &Ipv4Addr| ipv4.is_unspecified() || IpAddr::V4(*ipv4) == address;
+        self.ipv4.iter().flatten().any(named)
+    }
+}
+
+/// The address that a client has connected to.
+pub fn local_address(stream: &TcpStream) -> io::Result<SocketAddr> {
+    stream.local_addr().map(canonical)
+}
+
+/// `192.0.2.7` for `::ffff:192.0.2.7`.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// Opens a listener for each address of `bind`. Also returns the port, which may have been left to
+/// the system.
+pub fn open(config: &Config) -> Result<(Vec<Listener>, u16), String> {
+    let opened = Opened {
+        listeners: Vec::new(),
+        port: config.number("port") as u16,
+        both: fs::read("/proc/sys/net/ipv6/bindv6only").is_ok_and(|only| only.starts_with(b"0")),
+        passed_over: Vec::new(),
+    };
+    let opened = opened.all(&config.text("bind"), &mut |address| {
+        TcpListener::bind(address)
+    })?;
+    for text in opened.passed_over {
+        say::warning(format_args!("{text}; going on without it"));
+    }
+    Ok((opened.listeners, opened.port))
+}
+
+/// What has been opened so far.
+struct Opened {
+    listeners: Vec<Listener>,
+    /// 0 until the first listener has chosen it.
+    port: u16,
+    /// Whether a listener for all of IPv6 takes IPv4 too.
+    both: bool,
+    /// What could not be had and was forgiven.
+    passed_over: Vec<String>,
+}
+
+/// Asks the system for a listener. The tests ask something else.
+type Bind<'a> = &'a mut dyn FnMut(SocketAddr) -> io::Result<TcpListener>;
+
+impl Opened {
+    fn all(mut self, words: &str, bind: Bind) -> Result<Opened, String> {
+        let mut wanted: Vec<(&str, bool)> = words
+            .split_whitespace()
+            .map(|word| match word.strip_prefix('-') {
+                Some(name) => (name, true),
+                None => (word, false),
+            })
+            .collect();
+        // All of IPv6 first: it cannot be had beside an IPv4 listener, but the other way round.
+        wanted.sort_by_key(|(name, _)| !matches!(*name, "::" | "::*"));
+        for (name, optional) in wanted {
+            let opened = address(name, self.port).and_then(|address| self.one(address, bind));
+            if let Err(error) = opened {
+                let port = self.port;
+                let text = format!("cannot listen on {name} port {port}: {error}");
+                if !forgives(optional, &error) {
+                    return Err(text + advice(&error));
+                }
+                self.passed_over.push(text);
+            }
+        }
+        match self.listeners.is_empty() {
+            true => Err("no address to listen on; name one with --bind".to_string()),
+            false => Ok(self),
+        }
+    }
+
+    fn one(&mut self, address: SocketAddr, bind: Bind) -> io::Result<()> {
+        match (bind(address), address.ip()) {
+            (Ok(socket), ip) => {
+                if self.port == 0 {
+                    self.port = socket.local_addr()?.port();
+                }
+                let takes_both = self.both && ip.is_ipv6() && ip.is_unspecified();
+                let ipv4 = takes_both.then(Vec::new);
+                self.listeners.push(Listener { socket, ipv4 });
+                Ok(())
+            }
+            (Err(error), IpAddr::V4(ip)) if error.kind() == ErrorKind::AddrInUse => {
+                // By ours: had another program had the port, all of IPv6 could not have been had.
+                let mut served = self
+                    .listeners
+                    .iter_mut()
+                    .filter_map(|one| one.ipv4.as_mut());
+                served.next().map(|ipv4| ipv4.push(ip)).ok_or(error)
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+}
+
+/// The address that a word of `bind` means. One without a colon is IPv4, as in Redis.
+fn address(name: &str, port: u16) -> io::Result<SocketAddr> {
+    let name = match name {
+        "*" => "0.0.0.0",
+        "::*" => "::",
+        name => name,
+    };
+    let mut found = (name, port).to_socket_addrs()?.map(canonical);
+    let address = found.find(|address| address.is_ipv4() || name.contains(':'));
+    address.ok_or_else(|| io::Error::other("it has no address of IPv4"))
+}
+
+/// Whether the server may start without an address that it could not have.
+fn forgives(optional: bool, error: &io::Error) -> bool {
+    // std has no names for these: ENOPROTOOPT, EPROTONOSUPPORT, ESOCKTNOSUPPORT, EPFNOSUPPORT,
+    // EAFNOSUPPORT. Elsewhere they are the numbers of BSD.
+    let unsupported = match cfg!(target_os = "linux") {
+        true => [92, 93, 94, 96, 97],
+        false => [42, 43, 44, 46, 47],
+    };
+    let code = error.raw_os_error();
+    code.is_some_and(|code| unsupported.contains(&code))
+        || optional && error.kind() == ErrorKind::AddrNotAvailable
+}
+
+/// What the operator can do.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::AddrInUse => ". Is another server running? Choose another port with --port",
+        ErrorKind::AddrNotAvailable => {
+            ". This machine does not have that address; with a '-' before it, it may be missing"
+        }
+        ErrorKind::PermissionDenied => ". Choose a port above 1023 with --port",
+        _ => ". Name other addresses with --bind",
+    }
+}
+
+/// Protected mode: without a password, only this machine is served.
+pub fn is_stranger(config: &Config, peer: IpAddr) -> bool {
+    !peer.to_canonical().is_loopback() && !config.has_password() && config.flag("protected-mode")
+}
+
+/// Redis's words.
+pub const PROTECTED: &str = "-DENIED Redis is running in protected mode because protected mode is \
+    enabled and no password is set for the default user. In this mode connections are only \
+    accepted from the loopback interface. If you want to connect from external computers to Redis \
+    you may adopt one of the following solutions: 1) Just disable protected mode sending the \
+    command 'CONFIG SET protected-mode no' from the loopback interface by connecting to Redis from \
+    the same host the server is running, however MAKE SURE Redis is not publicly accessible from \
+    internet if you do so. Use CONFIG REWRITE to make this change permanent. 2) Alternatively you \
+    can just disable the protected mode by editing the Redis configuration file, and setting the \
+    protected mode option to 'no', and then restarting the server. 3) If you started the server \
+    manually just for testing, restart it with the '--protected-mode no' option. 4) Setup a an \
+    authentication password for the default user. NOTE: You only need to do one of the above \
+    things in order for the server to start accepting connections from the outside.\r\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Start;
+
+    const IN_USE: i32 = 98;
+    const NOT_AVAILABLE: i32 = 99;
+    const NO_SUCH_FAMILY: i32 = 97;
+
+    /// What was bound, which IPv4 the first of them serves, and how much was passed over.
+    type Outcome = (Vec<String>, Option<Vec<Ipv4Addr>>, usize);
+
+    /// What `bind` leads to on a machine where these addresses answer with these errors, and where
+    /// all of IPv6 takes IPv4 too if `both`.
+    fn bind(words: &str, both: bool, errors: &[(&str, i32)]) -> Result<Outcome, String> {
+        let mut bound: Vec<SocketAddr> = Vec::new();
+        let opened = Opened {
+            listeners: Vec::new(),
+            port: 7000,
+            both,
+            passed_over: Vec::new(),
+        };
+        let opened = opened.all(words, &mut |address| {
+            let ip = address.ip().to_string();
+            let all = |address: &SocketAddr| address.to_string() == "[::]:7000";
+            let code = match errors.iter().find(|(name, _)| *name == ip) {
+                Some((_, code)) => *code,
+                None if both && address.is_ipv4() && bound.iter().any(all) => IN_USE,
+                None if both && all(&address) && bound.iter().any(SocketAddr::is_ipv4) => IN_USE,
+                None => {
+                    bound.push(address);
+                    return TcpListener::bind("127.0.0.1:0");
+                }
+            };
+            Err(io::Error::from_raw_os_error(code))
+        })?;
+        let bound = bound.iter().map(|address| address.ip().to_string());
+        let served = opened.listeners[0].ipv4.clone();
+        Ok((bound.collect(), served, opened.passed_over.len()))
+    }
+
+    fn ipv4(words: &[&str]) -> Option<Vec<Ipv4Addr>> {
+        Some(words.iter().map(|word| word.parse().unwrap()).collect())
+    }
+
+    fn strings(words: &[&str]) -> Vec<String> {
+        words.iter().map(|word| word.to_string()).collect()
+    }
+
+    #[test]
+    fn all_of_both_protocols_is_served_whatever_the_order() {
+        for words in ["* -::*", "0.0.0.0 ::", ":: 0.0.0.0", "-::* *"] {
+            let one = (strings(&["::"]), ipv4(&["0.0.0.0"]), 0);
+            assert_eq!(bind(words, true, &[]), Ok(one), "{words}");
+            let two = (strings(&["::", "0.0.0.0"]), None, 0);
+            assert_eq!(bind(words, false, &[]), Ok(two), "{words}");
+        }
+    }
+
+    #[test]
+    fn all_of_ipv6_serves_no_ipv4_that_was_not_asked_for() {
+        for (words, served) in [
+            ("::", &[][..]),
+            ("::*", &[]),
+            (":: 127.0.0.1", &["127.0.0.1"]),
+            ("127.0.0.1 ::", &["127.0.0.1"]),
+        ] {
+            let (bound, found, _) = bind(words, true, &[]).unwrap();
+            assert_eq!((bound, found), (strings(&["::"]), ipv4(served)), "{words}");
+        }
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        for (served, address, expected) in [
+            (ipv4(&[]), "127.0.0.1", false),
+            (ipv4(&["127.0.0.1"]), "127.0.0.1", true),
+            (ipv4(&["127.0.0.1"]), "192.0.2.7", false),
+            (ipv4(&["192.0.2.7", "0.0.0.0"]), "127.0.0.1", true),
+        ] {
+            let socket = socket.try_clone().unwrap();
+            let listener = Listener {
+                socket,
+                ipv4: served,
+            };
+            let address = address.parse().unwrap();
+            assert_eq!(listener.serves(address), expected, "{listener:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_taken_is_never_forgiven() {
+        for words in ["127.0.0.1 ::1", "127.0.0.1 -::1", "-::1 127.0.0.1"] {
+            let error = bind(words, true, &[("::1", IN_USE)]).unwrap_err();
+            let expected = "cannot listen on ::1 port 7000: Address already in use";
+            assert!(error.starts_with(expected), "{error}");
+        }
+        let error = bind("* ::1", true, &[("0.0.0.0", IN_USE)]).unwrap_err();
+        assert!(error.contains("on * port 7000"), "{error}");
+        let error = bind("* -::*", false, &[("0.0.0.0", IN_USE)]).unwrap_err();
+        assert!(error.contains("on * port 7000"), "{error}");
+    }
+
+    #[test]
+    fn an_address_that_is_not_there_is_forgiven_if_it_has_a_dash() {
+        let gone = [("::1", NOT_AVAILABLE)];
+        let loopback = (strings(&["127.0.0.1"]), None, 1);
+        assert_eq!(bind("127.0.0.1 -::1", true, &gone), Ok(loopback));
+        let error = bind("127.0.0.1 ::1", true, &gone).unwrap_err();
+        assert!(error.starts_with("cannot listen on ::1"), "{error}");
+        let error = bind("-::1", true, &gone).unwrap_err();
+        assert!(error.starts_with("no address to listen on"), "{error}");
+    }
+
+    #[test]
+    fn a_kernel_without_ipv6_is_forgiven() {
+        let none = [("::1", NO_SUCH_FAMILY), ("::", NO_SUCH_FAMILY)];
+        for (words, bound) in [
+            ("127.0.0.1 ::1", "127.0.0.1"),
+            ("127.0.0.1 -::1", "127.0.0.1"),
+            ("* -::*", "0.0.0.0"),
+            (":: 0.0.0.0", "0.0.0.0"),
+        ] {
+            let expected = (strings(&[bound]), None, 1);
+            assert_eq!(bind(words, false, &none), Ok(expected), "{words}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_an_ipv4_address() {
+        let found = |name| address(name, 1).map(|address| address.to_string());
+        assert_eq!(found("localhost").unwrap(), "127.0.0.1:1");
+        assert_eq!(found("::ffff:192.0.2.7").unwrap(), "192.0.2.7:1");
+        assert_eq!(found("::1").unwrap(), "[::1]:1");
+    }
+
+    #[test]
+    fn without_a_password_only_this_machine_is_served() {
+        let config = |flags: &[&str]| match Config::from_args(flags.iter().map(|flag| flag.into()))
+        {
+            Ok(Start::Serve(config, _)) => config,
+            _ => panic!("{flags:?} are flags"),
+        };
+        let is_stranger = |config: &Config, peer: &str| is_stranger(config, peer.parse().unwrap());
+        let default = config(&[]);
+        for peer in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            assert!(!is_stranger(&default, peer), "{peer}");
+        }
+        for peer in ["192.0.2.1", "0.0.0.0", "2001:db8::1", "::ffff:192.0.2.1"] {
+            assert!(is_stranger(&default, peer), "{peer}");
+            assert!(!is_stranger(&config(&["--requirepass", "sesame"]), peer));
+            assert!(!is_stranger(&config(&["--protected-mode", "no"]), peer));
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Memory that nobody needs any more goes back to the system, and `used_memory` says what is needed.
+//!
+//! The figures come from `/proc`, so these tests need Linux.
+
+mod support;
+
+use std::io::Write;
+use std::path::Path;
+use support::process::memory;
+use support::random::Random;
+use support::{Client, Directory, Program, Server, Value, encode, eventually};
+
+/// Resident memory, in bytes, or None with a word about it.
+fn resident(server: &Server) -> Option<u64> {
+    if !Path::new("/proc/self/status").exists() {
+        let _ = writeln!(std::io::stderr(), "skipped: there is no /proc");
+        return None;
+    }
+    Some(memory(server.pid(), "VmRSS"))
+}
+
+/// What INFO says is used, in bytes.
+fn used(client: &mut Client) -> u64 {
+    let info = client.run("INFO memory");
+    let (_, behind) = info.split_once("used_memory:").expect("a field");
+    let digits = behind.split(|c: char| !c.is_ascii_digit()).next();
+    digits
+        .and_then(|digits| digits.parse().ok())
+        .expect("a number")
+}
+
+/// Sends commands in pipelines, through each client in turn, and reads what they answer.
+fn run(clients: &mut [Client], commands: impl Iterator<Item = Vec<u8>>) {
+    let commands: Vec<Vec<u8>> = commands.collect();
+    for (i, some) in commands.chunks(50).enumerate() {
+        let client = i % clients.len();
+        clients[client].raw(&some.concat());
+        for _ in some {
+            let reply = clients[client].read();
+            assert!(!matches!(reply, Value::Error(_)), "{reply}");
+        }
+    }
+}
+
+/// Sixteen bytes to 64 KiB, each magnitude as often as any other: eight thousand on average.
+fn mixed_size(random: &mut Random) -> usize {
+    let magnitude = 16 << random.below(12);
+    magnitude + random.below(magnitude)
+}
+
+const KEYS: usize = 6_000;
+
+/// A server with some 45 MB in values of mixed sizes, and eight clients that stay.
+fn filled(random: &mut Random) -> (Server, Vec<Client>) {
+    let server = Server::start(&["--appendonly", "no"]);
+    let mut clients: Vec<Client> = (0..8).map(|_| server.client()).collect();
+    let sets = (0..KEYS).map(|key| {
+        let value = vec![b'v'; mixed_size(random)];
+        encode(&[b"SET", format!("key:{key}").as_bytes(), &value])
+    });
+    run(&mut clients, sets);
+    (server, clients)
+}
+
+#[test]
+fn flushall_gives_memory_back() {
+    let (server, mut clients) = filled(&mut Random::new(1));
+    let Some(full) = resident(&server) else {
+        return;
+    };
+    clients[0].run("FLUSHALL");
+    eventually("the memory is given back", || {
+        resident(&server).is_some_and(|now| now < full / 2)
+    });
+}
+
+#[test]
+fn used_memory_falls_at_once_when_keys_go() {
+    let (server, mut clients) = filled(&mut Random::new(1));
+    let Some(full) = resident(&server) else {
+        return;
+    };
+    let was_used = used(&mut clients[0]);
+    assert!(
+        was_used > 40_000_000 && was_used < full,
+        "{was_used} {full}"
+    );
+    let half = (0..KEYS / 2).map(|key| encode(&["UNLINK", &format!("key:{key}")]));
+    run(&mut clients, half);
+    let rest = used(&mut clients[0]);
+    assert!(
+        (was_used / 3..was_used / 3 * 2).contains(&rest),
+        "{rest} of {was_used}"
+    );
+    clients[0].run("FLUSHALL");
+    assert!(used(&mut clients[0]) < 1_000_000);
+}
+
+#[test]
+fn nine_of_ten_keys_of_mixed_sizes_give_their_memory_back() {
+    let mut random = Random::new(2);
+    let (server, mut clients) = filled(&mut random);
+    let Some(full) = resident(&server) else {
+        return;
+    };
+    let goes = |key: &usize| key % 10 != 3;
+    let dels = (0..KEYS).filter(goes);
+    run(
+        &mut clients,
+        dels.map(|key| encode(&["DEL", &format!("key:{key}")])),
+    );
+    // Nobody writes any more: what the deletions have begun is finished all the same.
+    eventually("the memory is given back", || {
+        resident(&server).is_some_and(|now| now < full / 2)
+    });
+    for key in (0..KEYS).filter(|key| !goes(key)) {
+        let value = clients[0].call(&["GET", &format!("key:{key}")]);
+        assert!(matches!(value, Value::Bulk(bytes) if bytes.iter().all(|byte| *byte == b'v')));
+    }
+}
+
+#[test]
+fn large_values_and_fields_give_their_memory_back_too() {
+    let mut random = Random::new(4);
+    let server = Server::start(&["--appendonly", "no"]);
+    let mut clients: Vec<Client> = (0..4).map(|_| server.client()).collect();
+    let sets = (0..120).map(|key| {
+        let value = vec![b'v'; 70_000 + random.below(700_000)];
+        encode(&[b"SET", format!("key:{key}").as_bytes(), &value])
+    });
+    run(&mut clients, sets);
+    let hsets = (0..12_000).map(|field| {
+        let value = vec![b'v'; mixed_size(&mut random) / 4];
+        let (hash, field) = (format!("h:{}", field % 10), format!("f:{field}"));
+        encode(&[b"HSET", hash.as_bytes(), field.as_bytes(), &value])
+    });
+    run(&mut clients, hsets);
+    let Some(full) = resident(&server) else {
+        return;
+    };
+    let dels = (0..120).filter(|key| key % 10 != 3);
+    run(
+        &mut clients,
+        dels.map(|key| encode(&["DEL", &format!("key:{key}")])),
+    );
+    let hdels = (0..12_000).filter(|field| field / 10 % 10 != 3);
+    run(
+        &mut clients,
+        hdels.map(|field| encode(&["HDEL", &format!("h:{}", field % 10), &format!("f:{field}")])),
+    );
+    eventually("the memory is given back", || {
+        resident(&server).is_some_and(|now| now < full / 2)
+    });
+}
+
+#[test]
+fn who_sets_up_the_allocator_himself_is_left_alone() {
+    let environment = |server: &Server| {
+        let environment = std::fs::read(format!("/proc/{}/environ", server.pid()));
+        String::from_utf8_lossy(&environment.unwrap_or_default()).into_owned()
+    };
+    let own = "GLIBC_TUNABLES=glibc.malloc.arena_max=3";
+    let under = Program::Under(format!("export {own}"));
+    let server = Server::start_in(Directory::new(), under, &[]);
+    let found = environment(&server);
+    assert!(found.is_empty() || found.contains(own), "{found}");
+    assert!(!found.contains("mmap_threshold"), "{found}");
+    let server = Server::start(&[]);
+    let found = environment(&server);
+    let is_glibc = cfg!(all(target_os = "linux", target_env = "gnu"));
+    assert!(!is_glibc || found.contains("mmap_threshold"), "{found}");
+}
+
+#[test]
+fn keys_that_come_and_go_in_all_sizes_do_not_make_the_process_grow() {
+    let mut random = Random::new(3);
+    let server = Server::start(&["--appendonly", "no"]);
+    let mut most_used = 0;
+    for _ in 0..12 {
+        // Others each time: what a thread leaves behind must be used again by the next.
+        let mut clients: Vec<Client> = (0..6).map(|_| server.client()).collect();
+        let commands = (0..4_000).map(|_| {
+            let key = format!("key:{}", random.below(1_000));
+            let value = vec![b'v'; mixed_size(&mut random)];
+            let short = &value[..value.len().min(300)];
+            match random.below(20) {
+                0..9 => encode(&[b"SET", key.as_bytes(), &value]),
+                9..14 => encode(&["DEL", &key, &format!("s:{key}")]),
+                14..17 => encode(&[b"APPEND", format!("s:{key}").as_bytes(), short]),
+                _ => {
+                    let (hash, field) = (random.below(20), random.below(200));
+                    let (hash, field) = (format!("h:{hash}"), format!("f:{field}"));
+                    encode(&[b"HSET", hash.as_bytes(), field.as_bytes(), short])
+                }
+            }
+        });
+        run(&mut clients, commands);
+        most_used = used(&mut clients[0]).max(most_used);
+    }
+    let Some(now) = resident(&server) else {
+        return;
+    };
+    assert!(
+        now < 2 * most_used + 16_000_000,
+        "{now}, used were {most_used}"
+    );
+}

@@ -1,0 +1,275 @@
+//! What the operator says when the server starts, and where it then listens: addresses, files, standard
+//! input, bytes that are no text, and what it answers if it cannot do what it was told.
+//!
+//! One test compares with the redis-server that REDIS_SERVER names (scripts/conformance.sh).
+//! `src/listen.rs` has unit tests of every rule of `bind`; here the system's own sockets decide.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write;
+use std::net::{Ipv6Addr, SocketAddr, TcpListener};
+use std::os::unix::ffi::OsStrExt;
+use std::process::Command;
+use support::{Client, Directory, Program, Server, Value, ours, refused, run_to_end};
+
+/// Where clients here look for a server that listens to IPv6.
+fn ipv6(port: u16) -> SocketAddr {
+    (Ipv6Addr::LOCALHOST, port).into()
+}
+
+fn has_ipv6() -> bool {
+    let has = TcpListener::bind(ipv6(0)).is_ok();
+    if !has {
+        // Not every container has it.
+        let _ = writeln!(std::io::stderr(), "this machine has no IPv6 to listen on");
+    }
+    has
+}
+
+#[test]
+fn all_of_both_protocols_is_served_and_clients_have_their_own_addresses() {
+    if !has_ipv6() {
+        return;
+    }
+    for words in [["*", "-::*"], ["0.0.0.0", "::"], ["::", "0.0.0.0"]] {
+        let server = Server::start(&["--bind", words[0], words[1]]);
+        let mut six = Client::connect(ipv6(server.port)).expect("IPv6 is served");
+        assert_eq!(six.run("PING"), "PONG", "{words:?}");
+        let mut four = server.client();
+        let info = four.run("CLIENT INFO");
+        assert!(info.contains(" addr=127.0.0.1:"), "{info}");
+        let local = format!(" laddr=127.0.0.1:{} ", server.port);
+        assert!(info.contains(&local), "{info}");
+        let info = six.run("CLIENT INFO");
+        assert!(info.contains(" addr=[::1]:"), "{info}");
+    }
+}
+
+#[test]
+fn all_of_ipv6_alone_does_not_let_ipv4_in() {
+    if !has_ipv6() {
+        return;
+    }
+    let server = Server::start(&["--bind", "::"]);
+    // Where the machine keeps the two apart, nobody listens there at all.
+    if let Ok(mut client) = Client::connect(server.address()) {
+        assert!(client.is_closed());
+    }
+    let mut client = Client::connect(ipv6(server.port)).expect("IPv6 is served");
+    assert_eq!(client.run("PING"), "PONG");
+    let named = Server::start(&["--bind", "::", "127.0.0.1"]);
+    assert_eq!(named.client().run("PING"), "PONG");
+}
+
+#[test]
+fn an_address_that_another_server_has_is_not_passed_over() {
+    if !has_ipv6() {
+        return;
+    }
+    let other = TcpListener::bind(ipv6(0)).expect("a free port");
+    let port = other.local_addr().expect("an address").port().to_string();
+    let flags = ["--port", &port, "--bind", "127.0.0.1", "-::1"];
+    let (status, output) = refused(&Directory::new(), &flags);
+    assert_eq!(status.code(), Some(1), "{output}");
+    let expected = format!("cannot listen on ::1 port {port}: Address already in use");
+    assert!(output.contains(&expected), "{output}");
+}
+
+#[test]
+fn an_address_that_is_missing_is_passed_over_and_said_if_it_may_be() {
+    let server = Server::start(&["--bind", "127.0.0.1", "-192.0.2.7"]);
+    server.wait_for_line("cannot listen on 192.0.2.7 port");
+    assert_eq!(server.client().run("PING"), "PONG");
+    let flags = ["--port", "0", "--bind", "127.0.0.1", "192.0.2.7"];
+    let (status, output) = refused(&Directory::new(), &flags);
+    assert_eq!(status.code(), Some(1), "{output}");
+    assert!(output.contains("does not have that address"), "{output}");
+}
+
+#[test]
+fn the_line_that_says_ready_is_the_one_of_redis() {
+    let server = Server::start(&[]);
+    let line = server.wait_for_line("* Ready to accept connections");
+    assert!(
+        line.ends_with(&format!(" on port {}", server.port)),
+        "{line}"
+    );
+}
+
+/// A directory with these files.
+fn with_files(files: &[(&str, &[u8])]) -> Directory {
+    let directory = Directory::new();
+    for (name, text) in files {
+        let path = directory.0.join(name);
+        fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
+        fs::write(path, text).expect("a file");
+    }
+    directory
+}
+
+#[test]
+fn include_takes_all_files_that_match_and_none_is_no_error() {
+    let directory = with_files(&[
+        ("conf.d/1.conf", b"timeout 1\nhz 11\n"),
+        ("conf.d/2.conf", b"timeout 2\n"),
+        ("conf.d/.hidden.conf", b"timeout 3\n"),
+        ("all.conf", b"include conf.d/*.conf\ninclude nothing.d/*\n"),
+    ]);
+    let flags = ["--include", "all.con[!x]", "--include", "no?/*"];
+    let server = Server::start_in(directory, Program::Ours, &flags);
+    let mut client = server.client();
+    assert_eq!(client.run("CONFIG GET timeout"), "1) \"timeout\"\n2) \"2\"");
+    assert_eq!(client.run("CONFIG GET hz"), "1) \"hz\"\n2) \"11\"");
+}
+
+#[test]
+fn the_first_argument_may_match_many_files() {
+    let directory = with_files(&[("1.conf", b"timeout 1\n"), ("2.conf", b"timeout x\n")]);
+    let (_, output) = refused(&directory, &["[12].conf"]);
+    assert!(output.contains("/2.conf, line 1"), "{output}");
+    let (_, output) = refused(&directory, &["[34].conf", "--port", "x"]);
+    assert!(output.contains("'port x' (command line)"), "none: {output}");
+}
+
+/// What it says if it is started with these words, with `in.conf` as its standard input.
+fn with_input(directory: &Directory, words: &str) -> String {
+    let script = format!("exec < in.conf; exec '{}' {words}", ours().display());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &script]).current_dir(&directory.0);
+    run_to_end(&mut shell).1
+}
+
+/// A file that was written for Redis must start this server, or be refused for a reason.
+#[test]
+fn every_option_that_redis_has_is_known_here() {
+    let Ok(redis) = std::env::var("REDIS_SERVER") else {
+        let _ = writeln!(std::io::stderr(), "REDIS_SERVER is not set");
+        return;
+    };
+    let names = |program| {
+        let server = Server::start_in(Directory::new(), program, &[]);
+        let Value::Array(values) = server.client().call(&["CONFIG", "GET", "*"]) else {
+            panic!("CONFIG GET answers with an array");
+        };
+        let names = values.iter().step_by(2).map(Value::to_string);
+        names.collect::<BTreeSet<String>>()
+    };
+    let (theirs, ours) = (names(Program::Redis(redis)), names(Program::Ours));
+    let unknown: Vec<_> = theirs.difference(&ours).collect();
+    assert!(unknown.is_empty() && theirs.len() > 100, "{unknown:?}");
+}
+
+#[test]
+fn standard_input_is_read_after_the_file_and_before_the_options() {
+    let bad = with_files(&[("file.conf", b"timeout x\n"), ("in.conf", b"hz x\n")]);
+    let good = with_files(&[("file.conf", b"timeout 1\n"), ("in.conf", b"hz x\n")]);
+    let best = with_files(&[("file.conf", b"timeout 1\n"), ("in.conf", b"hz 11\n")]);
+    for (directory, expected) in [
+        (bad, "file.conf, line 1"),
+        (good, "'hz x' (standard input, line 1)"),
+        (best, "'port x' (command line)"),
+    ] {
+        let output = with_input(&directory, "file.conf --port x -");
+        assert!(output.contains(expected), "{output}");
+    }
+    let input = with_files(&[("in.conf", b"hz x\n"), ("file.conf", b"")]);
+    let output = with_input(&input, "- --port 0");
+    assert!(output.contains("standard input, line 1"), "{output}");
+    // In the middle a dash is none, as in Redis.
+    let output = with_input(&input, "file.conf - --port 0");
+    assert!(output.contains("'-' (command line)"), "{output}");
+    let program = Program::Under("exec < in.conf;".into());
+    let directory = with_files(&[("in.conf", b"timeout 7\nhz 12\n")]);
+    let server = Server::start_in(directory, program, &["--hz", "13", "-"]);
+    let mut client = server.client();
+    assert_eq!(client.run("CONFIG GET timeout"), "1) \"timeout\"\n2) \"7\"");
+    assert_eq!(client.run("CONFIG GET hz"), "1) \"hz\"\n2) \"13\"");
+}
+
+#[test]
+fn a_relative_logfile_is_in_dir_wherever_dir_is_said() {
+    for flags in [
+        ["--logfile", "x.log", "--dir", "sub"],
+        ["--dir", "sub", "--logfile", "x.log"],
+    ] {
+        let directory = with_files(&[("sub/file", b"")]);
+        let flags = [&flags[..], &["--bind", "192.0.2.7"]].concat();
+        let (status, output) = refused(&directory, &flags);
+        assert_eq!(status.code(), Some(1), "{output}");
+        assert!(directory.0.join("sub/x.log").exists(), "{output}");
+        assert!(!directory.0.join("x.log").exists());
+    }
+}
+
+#[test]
+fn a_later_option_takes_back_what_is_not_here() {
+    let directory = with_files(&[("service.conf", b"daemonize yes\npidfile /run/x.pid\n")]);
+    let flags = ["--include", "service.conf", "--daemonize", "no"];
+    let (_, output) = refused(&directory, &flags);
+    assert!(output.contains("'pidfile /run/x.pid'"), "{output}");
+    let flags = [&flags[..], &["--pidfile", ""]].concat();
+    Server::start_in(directory, Program::Ours, &flags);
+}
+
+#[test]
+fn a_snapshot_that_is_passed_over_is_said_once() {
+    for (flags, name) in [
+        (&[][..], "dump.rdb"),
+        (&["--appendonly", "no"], "dump.rdb"),
+        (&["--dbfilename", "x.rdb"], "x.rdb"),
+    ] {
+        let directory = with_files(&[(name, b"REDIS0010")]);
+        let mut server = Server::start_in(directory, Program::Ours, flags);
+        server.wait_for_line(&format!("/{name} is not read"));
+        server.restart();
+        let says = |line: &String| line.contains("is not read");
+        let again = server.lines().iter().any(says);
+        assert_eq!(again, flags.contains(&"no"), "Redis reads the log alone");
+    }
+    let server = Server::start(&["--appendonly", "no"]);
+    let lines = server.lines().join("\n");
+    assert!(!lines.contains("is not read"), "there is none: {lines}");
+}
+
+#[test]
+fn a_password_may_hold_any_bytes() {
+    let bytes: Vec<u8> = (1..=255).filter(|byte| !b"\"\\\n".contains(byte)).collect();
+    let line = [b"requirepass \"", &bytes[..], b"\\x00\"\n"].concat();
+    let password = [&bytes[..], b"\0"].concat();
+    let directory = with_files(&[("secret.conf", &line)]);
+    let server = Server::start_in(directory, Program::Ours, &["--include", "secret.conf"]);
+    let mut client = server.client();
+    assert!(client.run("AUTH x").starts_with("(error) WRONGPASS"));
+    assert_eq!(client.call(&[&b"AUTH"[..], &password]).to_string(), "OK");
+    let get = [&b"CONFIG"[..], b"GET", b"requirepass"];
+    let values = |value: &[u8]| {
+        Value::Array(vec![
+            Value::bulk("requirepass"),
+            Value::Bulk(value.to_vec()),
+        ])
+    };
+    assert_eq!(client.call(&get), values(&password));
+    let set = [&b"CONFIG"[..], b"SET", b"requirepass", b"\xff\xfe"];
+    assert_eq!(client.call(&set).to_string(), "OK");
+    assert_eq!(client.call(&get), values(b"\xff\xfe"));
+    let auth = [&b"AUTH"[..], b"\xff\xfe"];
+    assert_eq!(server.client().call(&auth).to_string(), "OK");
+}
+
+#[test]
+fn dir_and_logfile_may_have_names_that_are_no_text() {
+    let directory = with_files(&[("bytes.conf", b"logfile \xff.log\nbind 192.0.2.7\n")]);
+    let (_, output) = refused(&directory, &["bytes.conf"]);
+    assert!(output.contains("cannot listen"), "{output}");
+    let names = fs::read_dir(&directory.0).expect("a directory");
+    let names: Vec<_> = names
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect();
+    let is_there = names.iter().any(|name| name.as_bytes() == b"\xff.log");
+    assert!(is_there, "{names:?}");
+    let directory = with_files(&[("bytes.conf", b"appendfilename \xff\n")]);
+    let (_, output) = refused(&directory, &["bytes.conf"]);
+    assert!(output.contains("appendfilename must be UTF-8"), "{output}");
+}
