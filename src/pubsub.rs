@@ -29,7 +29,7 @@ use crate::resp::{Output, Protocol, Reply};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write;
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -63,6 +63,8 @@ pub struct Hub {
     state: Mutex<State>,
     /// How many monitors there are, to be seen without the mutex.
     monitors: AtomicUsize,
+    /// How often somebody has subscribed or unsubscribed, likewise.
+    changes: AtomicU64,
 }
 
 #[derive(Default)]
@@ -78,6 +80,8 @@ pub struct Message {
     text: Vec<u8>,
     /// Who is to hear it, and by which pattern, if not by the channel's name.
     audiences: Vec<(Option<Name>, Arc<[Id]>)>,
+    /// [`Hub::changes`] when that was so.
+    as_of: u64,
 }
 
 impl Message {
@@ -134,6 +138,7 @@ impl Hub {
         let audience = state.of(kind).entry(name.into()).or_default();
         audience.of.insert(id, to.clone());
         audience.ids = None;
+        self.changes.fetch_add(1, Ordering::Release);
     }
 
     /// Takes a subscriber off; no message of the name reaches its queue afterwards.
@@ -143,6 +148,7 @@ impl Hub {
         if let Some(audience) = subscribers.get_mut(name) {
             audience.of.remove(&id);
             audience.ids = None;
+            self.changes.fetch_add(1, Ordering::Release);
             if audience.of.is_empty() {
                 subscribers.remove(name);
             }
@@ -165,7 +171,13 @@ impl Hub {
             channel: known.map_or_else(|| channel.into(), |(name, _)| name.clone()),
             text: text.to_vec(),
             audiences,
+            as_of: self.changes.load(Ordering::Relaxed),
         }
+    }
+
+    /// Whether somebody has subscribed or unsubscribed since the message was made.
+    pub fn has_changed_since(&self, message: &Message) -> bool {
+        self.changes.load(Ordering::Acquire) != message.as_of
     }
 
     /// Queues messages for those for whom they were made, but for whoever has unsubscribed since.

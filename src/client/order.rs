@@ -89,8 +89,8 @@ impl Turns {
 }
 
 /// Waits until those of `clients` who are not quiet have done what they have sent, but for the one who asks.
-/// Returns whether there were any, for then what was counted must be counted again.
-pub fn hear_out(clients: &[Arc<Public>], asker: Option<&Public>) -> bool {
+/// What was counted before must be counted again.
+pub fn hear_out(clients: &[Arc<Public>], asker: Option<&Public>) {
     let begin = Instant::now();
     let mut waits = false;
     for client in clients {
@@ -98,8 +98,6 @@ pub fn hear_out(clients: &[Arc<Public>], asker: Option<&Public>) -> bool {
             continue;
         }
         if is_quiet(client) {
-            // It may have left since the list was made.
-            waits |= client.turns.count.load(Ordering::Acquire) == GONE;
             continue;
         }
         let turn = client.turns.count.load(Ordering::Acquire);
@@ -124,7 +122,6 @@ pub fn hear_out(clients: &[Arc<Public>], asker: Option<&Public>) -> bool {
     if let Some(asker) = asker.filter(|_| waits) {
         asker.turns.asks.store(false, Ordering::Release);
     }
-    waits
 }
 
 /// Whether nothing of the client is to be waited for.
