@@ -10,7 +10,7 @@ use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use support::process::{descriptors, eventually, memory, threads};
+use support::process::{cpu, descriptors, eventually, memory, threads};
 use support::{Client, LIMIT, Server, Value, encode};
 
 fn integer(value: Value) -> i64 {
@@ -153,6 +153,32 @@ fn who_is_held_up_does_not_hold_up_those_who_count() {
     }
     // They are waited for once, a tenth of a second; each time, it would be a hundred seconds.
     assert!(begin.elapsed() < Duration::from_secs(50));
+}
+
+#[test]
+fn who_asks_for_one_channel_does_not_look_through_all() {
+    let server = Server::start(&[]);
+    let listening: Vec<Client> = (0..100)
+        .map(|number| {
+            let mut client = server.client();
+            let names = (0..1_000).map(|i| format!("{number}:{i}"));
+            let words: Vec<String> = ["SUBSCRIBE".to_string()].into_iter().chain(names).collect();
+            client.send(&words);
+            (0..1_000).for_each(|_| drop(client.read()));
+            client
+        })
+        .collect();
+    let mut asking = server.client();
+    let before = cpu(server.pid());
+    for _ in 0..300 {
+        assert_eq!(
+            asking.run("PUBSUB NUMSUB 0:0"),
+            "1) \"0:0\"\n2) (integer) 1"
+        );
+    }
+    // A hundred thousand names take ten milliseconds, a hundred clients a tenth of one.
+    assert!(cpu(server.pid()) - before < Duration::from_millis(1_500));
+    drop(listening);
 }
 
 #[test]
