@@ -155,6 +155,31 @@ fn who_is_held_up_does_not_hold_up_those_who_count() {
     assert!(begin.elapsed() < Duration::from_secs(50));
 }
 
+/// In Redis too, what such a client has sent has to wait.
+#[test]
+fn who_is_in_wait_again_and_again_does_not_hold_up_those_who_count() {
+    const WAITS: usize = 30;
+    let server = Server::start(&[]);
+    let (mut asking, mut waiting) = (server.client(), server.client());
+    let done = &AtomicBool::new(false);
+    let answered = thread::scope(|scope| {
+        scope.spawn(move || {
+            for _ in 0..WAITS {
+                waiting.run("WAIT 1 60");
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        let mut answered = 0;
+        while !done.load(Ordering::Relaxed) {
+            asking.run("INFO clients");
+            answered += 1;
+        }
+        answered
+    });
+    // If each question waited for the end of a WAIT, there would be one for each.
+    assert!(answered > 5 * WAITS, "{answered}");
+}
+
 #[test]
 fn who_asks_for_one_channel_does_not_look_through_all() {
     let server = Server::start(&[]);
