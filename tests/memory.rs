@@ -179,6 +179,30 @@ fn a_hash_of_three_fields_takes_no_kilobyte_more_than_in_redis() {
 }
 
 #[test]
+fn fields_whose_lengths_change_leave_little_behind() {
+    const HASHES: usize = 2_000;
+    const FIELDS: usize = 20;
+    let server = Server::start(&["--appendonly", "no"]);
+    let mut clients = [server.client()];
+    let Some(before) = resident(&server) else {
+        return;
+    };
+    for length in [100, 140, 180] {
+        let hsets = (0..HASHES).map(|i| {
+            let mut words = vec!["HSET".to_string(), format!("h:{i}")];
+            let fields = (0..FIELDS).flat_map(|f| [format!("field{f}"), "x".repeat(length)]);
+            words.extend(fields);
+            encode(&words)
+        });
+        run(&mut clients, hsets);
+    }
+    let live = (HASHES * FIELDS * 190) as u64;
+    eventually("little more than three times what is there is enough", || {
+        resident(&server).is_some_and(|now| now - before < live / 10 * 32)
+    });
+}
+
+#[test]
 fn who_sets_up_the_allocator_himself_is_left_alone() {
     let environment = |server: &Server| {
         let environment = std::fs::read(format!("/proc/{}/environ", server.pid()));
