@@ -82,6 +82,11 @@ impl Turns {
         self.count.store(GONE, Ordering::Release);
     }
 
+    /// Whether its thread has waited for input yet: at first it may not even have been started.
+    pub fn has_begun(&self) -> bool {
+        self.count.load(Ordering::Relaxed) > 1
+    }
+
     /// From now on the thread waits for something other than its client, or no longer.
     pub fn set_aside(&self, is_aside: bool) {
         self.is_aside.store(is_aside, Ordering::Release);
