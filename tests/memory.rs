@@ -197,7 +197,7 @@ fn fields_whose_lengths_change_leave_little_behind() {
         run(&mut clients, hsets);
     }
     let live = (HASHES * FIELDS * 190) as u64;
-    eventually("little more than three times what is there is enough", || {
+    eventually("three times what is there is enough", || {
         resident(&server).is_some_and(|now| now - before < live / 10 * 32)
     });
 }
