@@ -26,7 +26,7 @@
 use crate::config::Config;
 use crate::held::{Charge, End, Held};
 use crate::resp::{Output, Protocol, Reply};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -71,6 +71,8 @@ pub struct Hub {
 struct State {
     channels: Subscribers,
     patterns: Subscribers,
+    /// Who has subscribed to anything, and to how much.
+    listeners: BTreeMap<Id, usize>,
     monitors: BTreeMap<Id, Arc<Outbox>>,
 }
 
@@ -136,21 +138,30 @@ impl Hub {
         let mut state = self.state.lock().unwrap();
         confirm();
         let audience = state.of(kind).entry(name.into()).or_default();
-        audience.of.insert(id, to.clone());
         audience.ids = None;
         self.changes.fetch_add(1, Ordering::Release);
+        if audience.of.insert(id, to.clone()).is_none() {
+            *state.listeners.entry(id).or_default() += 1;
+        }
     }
 
     /// Takes a subscriber off; no message of the name reaches its queue afterwards.
     pub fn unsubscribe(&self, kind: Kind, name: &[u8], id: Id) {
         let mut state = self.state.lock().unwrap();
         let subscribers = state.of(kind);
-        if let Some(audience) = subscribers.get_mut(name) {
-            audience.of.remove(&id);
-            audience.ids = None;
-            self.changes.fetch_add(1, Ordering::Release);
-            if audience.of.is_empty() {
-                subscribers.remove(name);
+        let Some(audience) = subscribers.get_mut(name) else {
+            return;
+        };
+        let was_there = audience.of.remove(&id).is_some();
+        audience.ids = None;
+        self.changes.fetch_add(1, Ordering::Release);
+        if audience.of.is_empty() {
+            subscribers.remove(name);
+        }
+        if let Some(count) = state.listeners.get_mut(&id).filter(|_| was_there) {
+            *count -= 1;
+            if *count == 0 {
+                state.listeners.remove(&id);
             }
         }
     }
@@ -214,13 +225,10 @@ impl Hub {
             .map_or(0, |audience| audience.of.len())
     }
 
-    /// Who has subscribed to anything.
-    pub fn listeners(&self) -> BTreeSet<Id> {
+    /// Who has subscribed to anything. Not looked up in all channels: of these there may be a million.
+    pub fn listeners(&self) -> Vec<Id> {
         let state = self.state.lock().unwrap();
-        let all = state.channels.values().chain(state.patterns.values());
-        all.flat_map(|audience| audience.of.keys())
-            .copied()
-            .collect()
+        state.listeners.keys().copied().collect()
     }
 
     /// How many channels, and how many different patterns, have a subscriber.

@@ -11,7 +11,7 @@ use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use support::process::{descriptors, memory, threads};
+use support::process::{cpu, descriptors, memory, threads};
 use support::{Client, Server, Stop, Value, encode, eventually, with_more_and_more};
 
 fn integer(value: Value) -> i64 {
@@ -168,6 +168,57 @@ fn who_is_held_up_does_not_hold_up_those_who_count() {
         others += usize::from(waits(|| assert_eq!(asking.run("PING"), "PONG")));
     }
     assert!(questions < others + 500, "{questions} questions wait");
+}
+
+/// In Redis too, what such a client has sent has to wait.
+#[test]
+fn who_is_in_wait_again_and_again_does_not_hold_up_those_who_count() {
+    const WAITS: usize = 30;
+    let server = Server::start(&[]);
+    let (mut asking, mut waiting) = (server.client(), server.client());
+    let done = &AtomicBool::new(false);
+    let answered = thread::scope(|scope| {
+        scope.spawn(move || {
+            let _stop = Stop(done);
+            for _ in 0..WAITS {
+                waiting.run("WAIT 1 60");
+            }
+        });
+        let mut answered = 0;
+        while !done.load(Ordering::Relaxed) {
+            asking.run("INFO clients");
+            answered += 1;
+        }
+        answered
+    });
+    // If each question waited for the end of a WAIT, there would be one for each.
+    assert!(answered > 5 * WAITS, "{answered}");
+}
+
+#[test]
+fn who_asks_for_one_channel_does_not_look_through_all() {
+    let server = Server::start(&[]);
+    let listening: Vec<Client> = (0..100)
+        .map(|number| {
+            let mut client = server.client();
+            let names = (0..1_000).map(|i| format!("{number}:{i}"));
+            let words: Vec<String> = ["SUBSCRIBE".to_string()].into_iter().chain(names).collect();
+            client.send(&words);
+            (0..1_000).for_each(|_| drop(client.read()));
+            client
+        })
+        .collect();
+    let mut asking = server.client();
+    let before = cpu(server.pid());
+    for _ in 0..300 {
+        assert_eq!(
+            asking.run("PUBSUB NUMSUB 0:0"),
+            "1) \"0:0\"\n2) (integer) 1"
+        );
+    }
+    // A hundred thousand names take ten milliseconds, a hundred clients a tenth of one.
+    assert!(cpu(server.pid()) - before < Duration::from_millis(1_500));
+    drop(listening);
 }
 
 #[test]

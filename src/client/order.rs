@@ -14,9 +14,9 @@
 //! ```
 //!
 //! Nobody is waited for longer than [`PATIENCE`], all together, and a turn that was waited for in vain is not
-//! waited for again: a client that is held up (in WAIT, or because it does not read) costs others that once.
-//! Who waits here is not waited for, or two would wait for each other. And no lock is held meanwhile, so
-//! inside EXEC nobody is waited for.
+//! waited for again: a client that is held up (because it does not read) costs others that once.
+//! Who waits here is not waited for, or two would wait for each other; nor who is in WAIT, whose client's
+//! commands wait too, in Redis as here. And no lock is held meanwhile, so inside EXEC nobody is waited for.
 //!
 //! std looks at a socket without waiting only if its file says O_NONBLOCK, which all its users share. So
 //! who asks sets that for a moment, and a reader who meets it tries again (serve/inbound.rs).
@@ -46,8 +46,8 @@ pub struct Turns {
     count: AtomicU64,
     /// The turn that was waited for in vain.
     given_up: AtomicU64,
-    /// Whether its thread waits here for others.
-    asks: AtomicBool,
+    /// Whether its thread waits here for others, or in WAIT.
+    is_aside: AtomicBool,
     /// Held by whoever changes whether the socket's calls wait.
     mode: Mutex<()>,
 }
@@ -58,7 +58,7 @@ impl Default for Turns {
             // At work: nothing has been read yet.
             count: AtomicU64::new(1),
             given_up: AtomicU64::new(0),
-            asks: AtomicBool::new(false),
+            is_aside: AtomicBool::new(false),
             mode: Mutex::default(),
         }
     }
@@ -80,6 +80,16 @@ impl Turns {
     /// The client has left every list.
     pub fn leave(&self) {
         self.count.store(GONE, Ordering::Release);
+    }
+
+    /// Whether its thread has waited for input yet: at first it may not even have been started.
+    pub fn has_begun(&self) -> bool {
+        self.count.load(Ordering::Relaxed) > 1
+    }
+
+    /// From now on the thread waits for something other than its client, or no longer.
+    pub fn set_aside(&self, is_aside: bool) {
+        self.is_aside.store(is_aside, Ordering::Release);
     }
 
     /// Nobody else changes whether the socket's calls wait, while this is held.
@@ -105,7 +115,7 @@ pub fn hear_out(clients: &[Arc<Public>], asker: Option<&Public>) {
             continue;
         }
         if let Some(asker) = asker {
-            asker.turns.asks.store(true, Ordering::Release);
+            asker.turns.set_aside(true);
         }
         waits = true;
         // At work, it may not yet have read what has arrived: the next turn will.
@@ -120,7 +130,7 @@ pub fn hear_out(clients: &[Arc<Public>], asker: Option<&Public>) {
         }
     }
     if let Some(asker) = asker.filter(|_| waits) {
-        asker.turns.asks.store(false, Ordering::Release);
+        asker.turns.set_aside(false);
     }
 }
 
@@ -128,7 +138,7 @@ pub fn hear_out(clients: &[Arc<Public>], asker: Option<&Public>) {
 fn is_quiet(client: &Public) -> bool {
     let turns = &client.turns;
     let count = turns.count.load(Ordering::Acquire);
-    if count == GONE || turns.asks.load(Ordering::Acquire) {
+    if count == GONE || turns.is_aside.load(Ordering::Acquire) {
         return true;
     }
     let Some(connection) = &client.connection else {
