@@ -168,8 +168,8 @@ impl Heap {
         }
     }
 
-    /// Gives a piece so many bytes where it lies, if there is room; what the new ones are must be written.
-    pub fn grow(&mut self, piece: &mut Piece, len: usize) -> bool {
+    /// Gives a piece so many bytes where it lies, if it takes as much then; what new ones are must be written.
+    pub fn fit(&mut self, piece: &mut Piece, len: usize) -> bool {
         let fits = size(len) == piece.size();
         if fits {
             piece.len = len as u32;
@@ -344,12 +344,13 @@ fn unit(len: usize) -> usize {
 /// Bytes that a piece of so many takes.
 pub fn size(len: usize) -> usize {
     let len = len.max(1);
-    len.next_multiple_of(unit(len))
+    // As `next_multiple_of`, but without a division.
+    (len + unit(len) - 1) & !(unit(len) - 1)
 }
 
 /// The number of a size among all sizes.
 fn class(size: usize) -> usize {
-    let unit = unit(size);
+    let unit = unit(size).ilog2() as usize;
     // The smallest is number 0.
-    8 * unit.ilog2() as usize + size / unit - 25
+    8 * unit + (size >> unit) - 25
 }

@@ -110,7 +110,10 @@ impl<'a> EntryMut<'a> {
         {
             let start = Stored::payload_start(*key_len, *expires);
             *kind = new_kind;
-            if self.heap.bytes(piece).len() == start + payload.len() {
+            let old = &mut self.heap.bytes_mut(piece)[start..];
+            if old.len() == payload.len() {
+                old.copy_from_slice(payload);
+            } else if self.heap.fit(piece, start + payload.len()) {
                 self.heap.bytes_mut(piece)[start..].copy_from_slice(payload);
             } else {
                 self.heap.edit(piece, |bytes| {
@@ -231,7 +234,7 @@ impl<'a> StringMut<'a> {
             InPlace::Small(heap, piece, start) => {
                 let (len, at) = (heap.bytes(piece).len(), start + offset);
                 let end = at + patch.len();
-                if end <= len || heap.grow(piece, end) {
+                if end <= len || heap.fit(piece, end) {
                     let bytes = heap.bytes_mut(piece);
                     bytes[len.min(at)..at].fill(0);
                     bytes[at..end].copy_from_slice(patch);
