@@ -14,8 +14,9 @@
 //!
 //! A client is ended by [`Held::kill`], and nowhere else. Its threads find that out wherever they make
 //! something grow: they look at each [`STEP`]. Ten thousand threads may want the processor before the one
-//! that evicts: so whoever makes the sum grow over the limit by a quarter waits a moment with each step,
-//! lock or no lock, and over twice the limit is ended itself.
+//! that evicts. So whoever makes the sum grow over the limit by a quarter lets the others go first with each
+//! step (it does not sleep, because it may hold a lock), and over one and a half times the limit is ended
+//! itself.
 //!
 //! **Cheap.** What is not over [`STEP`] is not counted, and what is counted is rounded up to whole
 //! steps. So a client with short commands and short replies never touches what all threads share. The
@@ -190,10 +191,10 @@ impl Held {
     fn add(&self, bytes: usize) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let sum = self.total.add(bytes);
-        if self.total.is_over(sum - sum / 2) {
+        if self.total.is_over(sum - sum / 3) {
             self.kill(End::Evicted);
         } else if self.total.is_over(sum - sum / 5) {
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::yield_now();
         }
     }
 
