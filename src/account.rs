@@ -275,7 +275,7 @@ pub fn add_to_slow_log(client: &Client, words: Vec<Vec<u8>>, took: u64) {
         addr: client.public.address(),
         name: shorten(&client.public.name.lock().unwrap()),
     };
-    let most = client.server.config.number("slowlog-max-len") as usize;
+    let most = client.server.config.slowlog_max_len.get();
     let mut slow_log = client.server.stats.slow_log.lock().unwrap();
     slow_log.add(most, slow);
 }

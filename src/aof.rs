@@ -259,7 +259,9 @@ impl Aof {
                 self.write(&mut target, Seal::IfMuch)?;
             }
         }
-        if self.config.fsync() == Fsync::Always && self.durable.load(Ordering::Acquire) < position {
+        if self.config.appendfsync.get() == Fsync::Always
+            && self.durable.load(Ordering::Acquire) < position
+        {
             self.sync_to(position)?;
         }
         Ok(())
@@ -295,7 +297,7 @@ impl Aof {
         target.has_grown |= added > 0;
         let length = target.open.length + added;
         let is_due = target.has_grown && (seal == Seal::Now || length >= checksum::EVERY);
-        let annotate = is_due && self.config.aof_checksum.load(Ordering::Relaxed);
+        let annotate = is_due && self.config.aof_checksum.get();
         if annotate {
             let size = checksum::size_of_annotation(length);
             self.origin.fetch_add(size as i64, Ordering::Relaxed);
@@ -399,7 +401,8 @@ impl Aof {
         }
         let written = self.written.load(Ordering::Acquire);
         let durable = self.durable.load(Ordering::Acquire);
-        self.config.fsync() == Fsync::Everysec && written.saturating_sub(durable) > SYNC_EVERY
+        self.config.appendfsync.get() == Fsync::Everysec
+            && written.saturating_sub(durable) > SYNC_EVERY
     }
 
     /// Begins the next round of the sync thread at once.
@@ -436,7 +439,7 @@ impl Aof {
                 last_round = Instant::now();
             }
             let hurry = self.hurry.swap(false, Ordering::Relaxed);
-            let is_due = is_due && self.config.fsync() == Fsync::Everysec;
+            let is_due = is_due && self.config.appendfsync.get() == Fsync::Everysec;
             let written = self.written.load(Ordering::Acquire);
             let now = is_due || hurry || self.has_much_to_sync();
             if now && self.durable.load(Ordering::Acquire) < written {
@@ -460,7 +463,7 @@ impl Aof {
     pub fn finish(&self) -> Result<(), String> {
         if !self.is_enabled() {
             // Who switched it on was told OK.
-            let will_be = self.config.flag("appendonly");
+            let will_be = self.config.appendonly.get();
             return match will_be && !self.status.loading.load(Ordering::Relaxed) {
                 true => Err("the first file of the log is not written yet".into()),
                 false => Ok(()),

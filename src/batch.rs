@@ -503,11 +503,7 @@ impl<'a> Batch<'a> {
         reply: &mut Reply,
         done: Done,
     ) {
-        let slower_than = self
-            .server
-            .config
-            .slowlog_slower_than
-            .load(Ordering::Relaxed);
+        let slower_than = self.server.config.slowlog_log_slower_than.get();
         // It may have been thrown away.
         let reply_length = reply.out.len().saturating_sub(done.reply_before);
         let may_be_quick = done.short.is_none() && !self.each_is_shown();
@@ -547,17 +543,17 @@ fn limits(server: &Server, replaying: bool) -> Limits {
     let hash = crate::hash::Limits {
         // A packed hash counts its fields with 32 bits.
         entries: config
-            .hash_entries
-            .load(Ordering::Relaxed)
+            .hash_max_listpack_entries
+            .get()
             .min(u32::MAX as usize - 1),
-        value: config.hash_value.load(Ordering::Relaxed),
+        value: config.hash_max_listpack_value.get(),
     };
     Limits {
         hash,
         string: if replaying {
             LONGEST
         } else {
-            config.max_bulk.load(Ordering::Relaxed)
+            config.proto_max_bulk_len.get()
         },
     }
 }

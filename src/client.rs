@@ -417,7 +417,7 @@ impl Client {
     }
 
     fn unregistered(server: &Arc<Server>, id: u64, connection: Option<Connection>) -> Client {
-        let authenticated = connection.is_none() || !server.config.has_password();
+        let authenticated = connection.is_none() || server.config.requirepass.is_empty();
         let stream = connection.as_ref().map(|c| c.stream.clone());
         let held = Held::new(&server.config.clients, stream);
         let (names, publishing) = (Charge::new(&held), Charge::new(&held));
@@ -466,7 +466,7 @@ impl Client {
     /// Whether it must give the password before it is served. One who came while there was one need
     /// not once it is taken away.
     pub fn owes_password(&self) -> bool {
-        !self.authenticated && self.server.config.has_password()
+        !self.authenticated && !self.server.config.requirepass.is_empty()
     }
 
     /// Whether it has subscribed to anything.

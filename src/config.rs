@@ -1,24 +1,27 @@
 //! The configuration while the server runs.
 //!
 //! ```text
-//! command line ─┐                      ┌─▶ CONFIG GET, text(), number(), flag()
+//! command line ─┐                      ┌─▶ CONFIG GET
 //! redis.conf ───┼─▶ checked ─▶ values ─┤
-//! CONFIG SET ───┘                      └─▶ spread(): the few that every command looks at
+//! CONFIG SET ───┘                      └─▶ slots: config.timeout.get()
 //! ```
 //!
-//! A value is kept as the bytes that CONFIG GET answers, in a list beside the table of options,
-//! under a lock that is taken by CONFIG, and by what is not done all the time, such as SELECT. What
-//! the path of every command looks at is copied from there into atomics, the fields of [`Config`].
+//! A value is kept as the bytes that CONFIG GET answers, in a list beside the table of options. Each row
+//! of the table puts its value into a slot too, a typed field of [`Config`], which is what the server
+//! reads.
 //!
-//! Three rooms beside this one: `options.rs` has the table, one row for each option; `start.rs`
-//! reads the command line and the file; `include.rs` finds the files that a pattern means.
+//! The rooms beside this one: `options.rs` has the table, one row for each option; `ignored.rs` has the
+//! rows that Redis has and nothing here uses; `slot.rs` has the slots; `start.rs` reads the command line
+//! and the file; `include.rs` finds the files that a pattern means.
 //!
 //! **How Redis does it**: config.c. There CONFIG SET changes the variables one by one, and puts
 //! them back if one is refused; here all values are checked on a copy, which then takes the place
 //! of the old ones. There is no CONFIG REWRITE.
 
+mod ignored;
 mod include;
 mod options;
+mod slot;
 mod start;
 
 pub use options::describe;
@@ -29,17 +32,15 @@ use crate::held::{self, OutputLimit, Total};
 use crate::resp::parse_integer;
 use crate::{glob, say};
 use options::{Change, Kind, OPTIONS, Row, find, target};
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use slot::{Bytes, Slot};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize};
 use std::sync::{Arc, RwLock};
 
 /// What the command line asks for.
 pub enum Start {
     /// To serve, after these warnings.
-    Serve(Config, Vec<String>),
+    Serve(Arc<Config>, Vec<String>),
     Help,
     Version,
     /// To look at a log, which is a file or a directory, and to repair it if `fix`.
@@ -50,8 +51,9 @@ pub enum Start {
 }
 
 /// When the log must be on disk.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Fsync {
+    #[default]
     Everysec,
     Always,
     No,
@@ -60,106 +62,72 @@ pub enum Fsync {
 /// Shared by all threads.
 #[derive(Default)]
 pub struct Config {
-    /// Of each row of the table. Bytes: a password or a path need not be text.
-    values: RwLock<Vec<Vec<u8>>>,
+    values: RwLock<Values>,
     /// The file that was read, for INFO; empty if there was none.
     pub file: PathBuf,
-    /// Fields of a hash that may still be packed.
-    pub hash_entries: AtomicUsize,
-    /// In bytes, as all sizes: the longest field or value of such a hash.
-    pub hash_value: AtomicUsize,
-    /// `proto-max-bulk-len`, and what one client may send ahead.
-    pub max_bulk: AtomicUsize,
-    pub query_buffer_limit: AtomicUsize,
-    /// In microseconds; -1: no command is slow.
-    pub slowlog_slower_than: AtomicI64,
-    pub maxclients: AtomicUsize,
-    /// In seconds; 0: never.
-    pub timeout: AtomicU64,
-    /// What a subscriber or monitor may leave unread.
+    /// What a subscriber or monitor may leave unread (`client-output-buffer-limit`).
     pub pubsub_output: OutputLimit,
-    /// What all clients hold, and may.
+    /// What all clients hold, and may (`maxmemory-clients`), and what one that has not subscribed may
+    /// leave unread.
     pub clients: Arc<Total>,
-    has_password: AtomicBool,
-    fsync: AtomicU8,
-    /// `aof-checksum`.
-    pub aof_checksum: AtomicBool,
+    // The options of these names.
+    pub aof_checksum: Slot<bool>,
+    pub aof_load_corrupt_tail_max_size: Slot<usize>,
+    pub aof_load_truncated: Slot<bool>,
+    pub appenddirname: Bytes,
+    pub appendfilename: Bytes,
+    pub appendfsync: Slot<Fsync>,
+    pub appendonly: Slot<bool>,
+    pub auto_aof_rewrite_min_size: Slot<usize>,
+    pub auto_aof_rewrite_percentage: Slot<usize>,
+    pub bind: Bytes,
+    pub client_query_buffer_limit: Slot<usize>,
+    pub databases: Slot<usize>,
+    pub dbfilename: Bytes,
+    pub dir: Bytes,
+    pub enable_debug_command: Bytes,
+    pub hash_max_listpack_entries: Slot<usize>,
+    pub hash_max_listpack_value: Slot<usize>,
+    pub logfile: Bytes,
+    pub maxclients: Slot<usize>,
+    pub maxmemory_policy: Bytes,
+    pub port: Slot<usize>,
+    pub proto_max_bulk_len: Slot<usize>,
+    pub protected_mode: Slot<bool>,
+    /// The password that clients must send; empty if they need none.
+    pub requirepass: Bytes,
+    pub slowlog_log_slower_than: Slot<i64>,
+    pub slowlog_max_len: Slot<usize>,
+    pub timeout: Slot<usize>,
 }
 
-/// What [`Config::set`] has changed.
-pub struct Changed {
-    /// The options that have another value than before.
-    pub names: Vec<&'static str>,
-    before: Vec<Vec<u8>>,
-}
+/// The value of each row of the table, as CONFIG GET answers it.
+pub type Values = Vec<Vec<u8>>;
 
 impl Config {
-    fn new(values: Vec<Vec<u8>>, file: PathBuf) -> Config {
+    fn new(values: Values, file: PathBuf) -> Config {
         let config = Config {
             file,
             ..Config::default()
         };
-        config.spread(&values);
-        *config.values.write().unwrap() = values;
+        config.replace(values);
         config
     }
 
-    /// The value of an option, as CONFIG GET answers it.
-    fn bytes(&self, name: &str) -> Vec<u8> {
-        let row = find(name).map(target);
-        debug_assert!(row.is_some(), "there is no option {name}");
-        row.map_or_else(Vec::new, |row| self.values.read().unwrap()[row].clone())
-    }
-
-    /// The value of an option that is text, or is only shown.
-    pub fn text(&self, name: &str) -> String {
-        String::from_utf8_lossy(&self.bytes(name)).into_owned()
-    }
-
-    /// The value of an option that is a path: `dir`, or what is in it.
-    pub fn path(&self, name: &str) -> PathBuf {
-        let path = |name| PathBuf::from(OsString::from_vec(self.bytes(name)));
-        path("dir").join(path(name))
-    }
-
-    /// The value of an option that is a number, or a size in bytes.
-    pub fn number(&self, name: &str) -> i64 {
-        self.text(name).parse().unwrap_or_default()
-    }
-
-    /// How many databases there are.
-    pub fn databases(&self) -> usize {
-        self.number("databases") as usize
-    }
-
-    /// Whether an option is `yes`.
-    pub fn flag(&self, name: &str) -> bool {
-        self.text(name) == "yes"
-    }
-
-    /// The password that clients must send; empty if they need none.
-    pub fn password(&self) -> Vec<u8> {
-        self.bytes("requirepass")
-    }
-
-    /// Whether clients must send a password.
-    pub fn has_password(&self) -> bool {
-        self.has_password.load(Relaxed)
-    }
-
-    /// `appendfsync`.
-    pub fn fsync(&self) -> Fsync {
-        match self.fsync.load(Relaxed) {
-            0 => Fsync::Everysec,
-            1 => Fsync::Always,
-            _ => Fsync::No,
+    /// Puts these in the place of all values, and returns the old ones: with what [`Config::set`] has
+    /// returned it takes that back.
+    pub fn replace(&self, new: Values) -> Values {
+        let mut values = self.values.write().unwrap();
+        for (row, value) in OPTIONS.iter().zip(&new) {
+            (row.put)(self, value);
         }
+        std::mem::replace(&mut *values, new)
     }
 
     /// The options whose names match, with their values.
     pub fn get(&self, pattern: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
         let values = self.values.read().unwrap();
-        let matches = |(_, row): &(usize, &Row)| {
+        let matches = |(_, row): &(usize, &&Row)| {
             !matches!(row.kind, Kind::Refused(_))
                 && glob::matches(pattern, row.name.as_bytes(), true)
         };
@@ -168,16 +136,16 @@ impl Config {
             .collect()
     }
 
-    /// Changes all of these options or, if one is refused, none. What must follow from that is the
-    /// caller's to do.
-    pub fn set(&self, pairs: &[(&[u8], &[u8])]) -> Result<Changed, Error> {
+    /// Changes all of these options or, if one is refused, none, and returns all values before. What must
+    /// follow from that is the caller's to do, who lets one client at a time come here.
+    pub fn set(&self, pairs: &[(&[u8], &[u8])]) -> Result<Values, Error> {
         let rows = changeable(pairs)?;
-        let mut values = self.values.write().unwrap();
+        let values = self.values.read().unwrap().clone();
         let mut new = values.clone();
         for (row, (_, given)) in rows.into_iter().zip(pairs) {
             let name = OPTIONS[row].name;
             let row = target(row);
-            let option = &OPTIONS[row];
+            let option = OPTIONS[row];
             let checked = option.check(given, &new[row]);
             new[row] = checked.map_err(|reason| refused(name, &reason))?;
             if new[row] != values[row]
@@ -186,24 +154,12 @@ impl Config {
                 return Err(refused(name, &reason));
             }
         }
-        self.spread(&new);
-        let both = values.iter().zip(&new).zip(OPTIONS);
-        let changed = both.filter(|((old, new), _)| old != new);
-        let names = changed.map(|(_, row)| row.name).collect();
-        let before = std::mem::replace(&mut *values, new);
-        Ok(Changed { names, before })
-    }
-
-    /// Takes a change back, for what must follow from it has failed. Nobody else may have changed
-    /// anything meanwhile.
-    pub fn undo(&self, changed: Changed) {
-        self.spread(&changed.before);
-        *self.values.write().unwrap() = changed.before;
+        Ok(self.replace(new))
     }
 
     /// Lowers `maxclients` if the process may not open so many files, as Redis does.
     pub fn fit_maxclients(&self) {
-        let wanted = self.maxclients.load(Relaxed);
+        let wanted = self.maxclients.get();
         if let Some(most) = most_clients().filter(|most| wanted > *most) {
             let _ = self.set(&[(b"maxclients", most.to_string().as_bytes())]);
             say::warning(format_args!(
@@ -211,70 +167,35 @@ impl Config {
                  files; raise that with `ulimit -n`"
             ));
         }
-        open_all_descriptors(self.maxclients.load(Relaxed));
+        open_all_descriptors(self.maxclients.get());
     }
 
-    /// Copies what every command looks at out of the values.
-    fn spread(&self, values: &[Vec<u8>]) {
-        let text = |name| {
-            let value = find(name).map_or(&b""[..], |row| &values[row]);
-            // What is looked at as text here was checked to be text.
-            std::str::from_utf8(value).unwrap_or_default()
+    /// Takes a value of `maxmemory-clients`: bytes, or a percentage of what the process may use, or of
+    /// 4 GiB where nobody tells how much that is.
+    fn put_clients_memory(&self, value: &[u8]) {
+        let value = std::str::from_utf8(value).unwrap_or_default();
+        let number = |text: &str| text.parse::<usize>().unwrap_or_default();
+        let most = match value.strip_suffix('%') {
+            Some(percent) => {
+                let machine = held::of_machine().unwrap_or(4 << 30) as usize;
+                machine / 100 * number(percent)
+            }
+            None => number(value),
         };
-        let number = |name| text(name).parse::<i64>().unwrap_or_default();
-        let size = |name| number(name) as usize;
-        for (field, name) in [
-            (&self.hash_entries, "hash-max-listpack-entries"),
-            (&self.hash_value, "hash-max-listpack-value"),
-            (&self.max_bulk, "proto-max-bulk-len"),
-            (&self.query_buffer_limit, "client-query-buffer-limit"),
-            (&self.maxclients, "maxclients"),
-        ] {
-            field.store(size(name), Relaxed);
-        }
-        let slow = number("slowlog-log-slower-than");
-        self.slowlog_slower_than.store(slow, Relaxed);
-        self.timeout.store(number("timeout") as u64, Relaxed);
-        let has_password = find("requirepass").is_some_and(|row| !values[row].is_empty());
-        self.has_password.store(has_password, Relaxed);
-        let limits = text("client-output-buffer-limit").split(' ');
-        let limits: Vec<u64> = limits
-            .map(|word| word.parse().unwrap_or_default())
-            .collect();
-        // All three classes are there: normal, slave, pubsub.
-        for (class, at) in [(&self.clients.normal, 1), (&self.pubsub_output, 9)] {
-            class.hard.store(limits[at] as usize, Relaxed);
-            class.soft.store(limits[at + 1] as usize, Relaxed);
-            class.seconds.store(limits[at + 2], Relaxed);
-        }
-        let most = clients_memory(text("maxmemory-clients"));
         self.clients.limit.store(most, Relaxed);
-        let fsync = match text("appendfsync") {
-            "everysec" => Fsync::Everysec,
-            "always" => Fsync::Always,
-            _ => Fsync::No,
-        };
-        self.fsync.store(fsync as u8, Relaxed);
-        self.aof_checksum
-            .store(text("aof-checksum") == "yes", Relaxed);
-        say::set_level(match text("loglevel") {
-            "debug" => say::Level::Debug,
-            "verbose" => say::Level::Verbose,
-            "warning" => say::Level::Warning,
-            _ => say::Level::Notice,
-        });
     }
-}
 
-/// Bytes of a value of `maxmemory-clients`: a percentage is one of what the process may use, or of 4 GiB
-/// where nobody tells how much that is.
-fn clients_memory(value: &str) -> usize {
-    match value.strip_suffix('%') {
-        Some(percent) => {
-            let machine = held::of_machine().unwrap_or(4 << 30) as usize;
-            machine / 100 * percent.parse::<usize>().unwrap_or_default()
+    /// Takes a value of `client-output-buffer-limit`, in which all three classes are.
+    fn put_output_limits(&self, value: &[u8]) {
+        let words = value.split(|byte| *byte == b' ');
+        let numbers: Vec<i64> = words
+            .map(|word| parse_integer(word).unwrap_or_default())
+            .collect();
+        for (class, at) in [(&self.clients.normal, 1), (&self.pubsub_output, 9)] {
+            class.hard.store(numbers[at] as usize, Relaxed);
+            class.soft.store(numbers[at + 1] as usize, Relaxed);
+            class.seconds.store(numbers[at + 2] as u64, Relaxed);
         }
-        None => value.parse().unwrap_or_default(),
     }
 }
 
@@ -350,17 +271,25 @@ mod tests {
         Config::new(options::defaults(), PathBuf::new())
     }
 
+    /// Returns the names of the options that have changed.
     fn set(config: &Config, pairs: &[(&str, &str)]) -> Result<Vec<&'static str>, String> {
         let pairs: Vec<_> = pairs
             .iter()
             .map(|(name, value)| (name.as_bytes(), value.as_bytes()))
             .collect();
-        let names = config.set(&pairs).map(|changed| changed.names);
-        names.map_err(|error| {
-            let mut text = Vec::new();
-            error.write_to(&mut text);
-            String::from_utf8(text).unwrap()
-        })
+        match config.set(&pairs) {
+            Ok(values) => {
+                let now = config.values.read().unwrap();
+                let both = values.iter().zip(&*now).zip(OPTIONS.iter());
+                let changed = both.filter(|((old, new), _)| old != new);
+                Ok(changed.map(|(_, row)| row.name).collect())
+            }
+            Err(error) => {
+                let mut text = Vec::new();
+                error.write_to(&mut text);
+                Err(String::from_utf8(text).unwrap())
+            }
+        }
     }
 
     #[test]
@@ -372,11 +301,11 @@ mod tests {
             "ERR CONFIG SET failed (possibly related to argument 'maxclients') - argument must be \
              between 1 and 4294967295 inclusive"
         );
-        assert_eq!(config.number("timeout"), 0);
-        assert_eq!(config.timeout.load(Relaxed), 0);
+        assert_eq!(config.get(b"timeout"), [("timeout", b"0".to_vec())]);
+        assert_eq!(config.timeout.get(), 0);
         let changed = set(&config, &[("TIMEOUT", "7"), ("maxclients", "10000")]);
         assert_eq!(changed, Ok(vec!["timeout"]));
-        assert_eq!(config.timeout.load(Relaxed), 7);
+        assert_eq!(config.timeout.get(), 7);
     }
 
     #[test]
@@ -429,7 +358,7 @@ mod tests {
         let config = config();
         let changed = set(&config, &[("hash-max-ziplist-entries", "6")]);
         assert_eq!(changed, Ok(vec!["hash-max-listpack-entries"]));
-        assert_eq!(config.hash_entries.load(Relaxed), 6);
+        assert_eq!(config.hash_max_listpack_entries.get(), 6);
         let names: Vec<_> = config.get(b"Hash-max-*-entries");
         let six = || b"6".to_vec();
         assert_eq!(
@@ -443,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn what_every_command_looks_at_follows() {
+    fn what_the_server_reads_follows_and_goes_back() {
         let config = config();
         let limits = "pubsub 1mb 1k 9";
         let pairs = [
@@ -453,10 +382,16 @@ mod tests {
         set(&config, &pairs).unwrap();
         assert_eq!(config.pubsub_output.hard.load(Relaxed), 1 << 20);
         assert_eq!(config.pubsub_output.seconds.load(Relaxed), 9);
-        assert_eq!(config.fsync(), Fsync::Always);
-        assert_eq!(config.text("appendfsync"), "always");
-        assert!(!config.has_password());
-        set(&config, &[("requirepass", "secret")]).unwrap();
-        assert!(config.has_password());
+        assert_eq!(config.appendfsync.get(), Fsync::Always);
+        assert_eq!(
+            config.get(b"appendfsync"),
+            [("appendfsync", b"always".to_vec())]
+        );
+        assert!(config.requirepass.is_empty());
+        let before = config.set(&[(b"requirepass", b"secret"), (b"appendfsync", b"no")]);
+        assert_eq!(config.requirepass.get(), b"secret");
+        config.replace(before.unwrap());
+        assert!(config.requirepass.is_empty());
+        assert_eq!(config.appendfsync.get(), Fsync::Always);
     }
 }

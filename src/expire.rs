@@ -38,7 +38,7 @@ pub fn sweep_for_ever(server: &Arc<Server>, store: &RwLock<Keyspace>) -> ! {
     loop {
         std::thread::sleep(TICK);
         let mut db = 0;
-        while db < server.config.databases() {
+        while db < server.config.databases.get() {
             if !server.active_expire.load(Ordering::Relaxed) || server.is_loading() {
                 break;
             }

@@ -66,11 +66,11 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 pub fn open(config: &Config) -> Result<(Vec<Listener>, u16), String> {
     let opened = Opened {
         listeners: Vec::new(),
-        port: config.number("port") as u16,
+        port: config.port.get() as u16,
         both: fs::read("/proc/sys/net/ipv6/bindv6only").is_ok_and(|only| only.starts_with(b"0")),
         passed_over: Vec::new(),
     };
-    let opened = opened.all(&config.text("bind"), &mut |address| {
+    let opened = opened.all(&config.bind.text(), &mut |address| {
         TcpListener::bind(address)
     })?;
     for text in opened.passed_over {
@@ -184,7 +184,9 @@ fn advice(error: &io::Error) -> &'static str {
 
 /// Protected mode: without a password, only this machine is served.
 pub fn is_stranger(config: &Config, peer: IpAddr) -> bool {
-    !peer.to_canonical().is_loopback() && !config.has_password() && config.flag("protected-mode")
+    !peer.to_canonical().is_loopback()
+        && config.requirepass.is_empty()
+        && config.protected_mode.get()
 }
 
 /// Redis's words.

@@ -133,9 +133,8 @@ fn print(text: &str) -> ExitCode {
 const MOMENT: Duration = Duration::from_millis(500);
 
 /// Binds, loads, accepts, starts the other threads. If it cannot start, the error is one line for the operator.
-fn serve_for_ever(config: Config, warnings: &[String]) -> Result<Infallible, String> {
+fn serve_for_ever(config: Arc<Config>, warnings: &[String]) -> Result<Infallible, String> {
     open_files(&config, warnings)?;
-    let config = Arc::new(config);
     config.fit_maxclients();
     // A taken port is found before the log is read, which may take long.
     let (listeners, port) = listen::open(&config)?;
@@ -156,11 +155,11 @@ fn serve_for_ever(config: Config, warnings: &[String]) -> Result<Infallible, Str
         config,
         config_changes: Mutex::default(),
     });
-    let store = Arc::new(RwLock::new(Keyspace::new(server.config.databases())));
+    let store = Arc::new(RwLock::new(Keyspace::new(server.config.databases.get())));
     spawn("reaper", move || garbage.iter().for_each(drop))?;
     server.aof.status.loading.store(true, Ordering::Relaxed);
     // Asked before there is a client who could change it.
-    let has_log = server.config.flag("appendonly");
+    let has_log = server.config.appendonly.get();
     let loading = start_accepting(listeners, &server, &store)?;
     if has_log {
         let keyspace = replay(&server, |replay| server.aof.start(replay))?;
@@ -175,8 +174,8 @@ fn serve_for_ever(config: Config, warnings: &[String]) -> Result<Infallible, Str
 
 /// Opens the logfile, says what is to be said first, and looks whether `dir` is there.
 fn open_files(config: &Config, warnings: &[String]) -> Result<(), String> {
-    if !config.text("logfile").is_empty() {
-        let logfile = config.path("logfile");
+    if !config.logfile.is_empty() {
+        let logfile = config.dir.path().join(config.logfile.path());
         say::into_file(&logfile).map_err(|error| {
             let logfile = logfile.display();
             format!("cannot write to the logfile {logfile}: {error}")
@@ -185,7 +184,7 @@ fn open_files(config: &Config, warnings: &[String]) -> Result<(), String> {
     warnings
         .iter()
         .for_each(|warning| say::warning(format_args!("{warning}")));
-    let dir = config.path("dir");
+    let dir = config.dir.path();
     let opened = std::fs::read_dir(&dir).map_err(|error| {
         let dir = dir.display();
         format!("cannot open the directory {dir}: {error}. Name another with --dir")
@@ -242,7 +241,7 @@ fn replay(
     server: &Arc<Server>,
     read: impl FnOnce(&mut aof::load::Replay) -> Result<(), String>,
 ) -> Result<Keyspace, String> {
-    let store = RwLock::new(Keyspace::new(server.config.databases()));
+    let store = RwLock::new(Keyspace::new(server.config.databases.get()));
     let mut replayer = Replayer::new(server, &store);
     read(&mut |records| replayer.replay(records))?;
     drop(replayer);
@@ -285,7 +284,7 @@ fn accept_for_ever(listener: &Listener, server: &Arc<Server>, store: &Arc<RwLock
 /// Puts a newcomer on the list of clients, or tells it why not.
 fn welcome(stream: TcpStream, peer: SocketAddr, server: &Arc<Server>) -> Option<Box<Client>> {
     add(&server.stats.connections, 1);
-    let is_full = || server.clients.count() >= server.config.maxclients.load(Ordering::Relaxed);
+    let is_full = || server.clients.count() >= server.config.maxclients.get();
     let mut is_refused = is_full();
     if is_refused {
         // Who has hung up is not in the way.
@@ -333,7 +332,7 @@ fn keep_house(server: &Server) -> ! {
         thread::sleep(Duration::from_millis(100));
         server.stats.sample(server.totals());
         server.aof.tell_news();
-        let timeout = server.config.timeout.load(Ordering::Relaxed) * 1000;
+        let timeout = server.config.timeout.get() as u64 * 1000;
         if timeout > 0 {
             let clients = server.clients.all();
             let silent = clients

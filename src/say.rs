@@ -40,8 +40,14 @@ static LEVEL: AtomicU8 = AtomicU8::new(Level::Notice as u8);
 /// Where lines go if not to stdout.
 static FILE: OnceLock<File> = OnceLock::new();
 
-/// Says nothing below this level from now on.
-pub fn set_level(level: Level) {
+/// Says nothing from now on below the level that has this name in `loglevel`.
+pub fn set_level(name: &[u8]) {
+    let level = match name {
+        b"debug" => Level::Debug,
+        b"verbose" => Level::Verbose,
+        b"warning" => Level::Warning,
+        _ => Level::Notice,
+    };
     LEVEL.store(level as u8, Ordering::Relaxed);
 }
 

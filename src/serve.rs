@@ -46,7 +46,6 @@ use inbound::Inbound;
 use memory::FIRST_INPUT_BUFFER;
 use std::io::{self, BufRead, BufReader, ErrorKind, IoSlice, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -387,8 +386,7 @@ impl Session<'_> {
         if self.client.owes_password() {
             return STRANGERS_STASH;
         }
-        let limit = &self.server.config.query_buffer_limit;
-        limit.load(Ordering::Relaxed)
+        self.server.config.client_query_buffer_limit.get()
     }
 
     /// Lets the writer send what is queued, and takes the client out of every list.
@@ -417,8 +415,8 @@ fn starts_outbox(client: &Client, row: Option<&Row>) -> bool {
 fn limits(client: &Client) -> Limits {
     let config = &client.server.config;
     Limits {
-        bulk: config.max_bulk.load(Ordering::Relaxed),
-        command: config.query_buffer_limit.load(Ordering::Relaxed),
+        bulk: config.proto_max_bulk_len.get(),
+        command: config.client_query_buffer_limit.get(),
         stranger: client.owes_password(),
         strict: false,
     }

@@ -84,7 +84,7 @@ pub(super) fn config(disk: &Disk, fsync: &str) -> Arc<Config> {
     let dir = disk.root.to_str().expect("a plain name");
     let flags = ["--dir", dir, "--appendfsync", fsync];
     match Config::from_args(flags.iter().map(|flag| flag.into())) {
-        Ok(Start::Serve(config, _)) => Arc::new(config),
+        Ok(Start::Serve(config, _)) => config,
         _ => panic!("{flags:?} are flags"),
     }
 }
@@ -414,7 +414,7 @@ impl World {
     /// CONFIG SET appendonly, no and yes in turn.
     fn switch(&self) {
         let (aof, config) = (self.aof(), self.config.borrow().clone());
-        if config.flag("appendonly") {
+        if config.appendonly.get() {
             let set = config.set(&[(b"appendonly", b"no")]);
             assert!(set.is_ok());
             aof.disable();

@@ -154,7 +154,7 @@ impl Aof {
             ended = Instant::now();
             let mut wanted = self.rewriter.wanted.lock().unwrap();
             // Who switched the log on was told OK, and must get it.
-            if result.is_err() && wanted.enable.is_none() && self.config.flag("appendonly") {
+            if result.is_err() && wanted.enable.is_none() && self.config.appendonly.get() {
                 wanted.enable = enable;
             }
             status.rewriting.store(wanted.rewrite, Ordering::Release);
@@ -222,8 +222,8 @@ impl Aof {
     }
 
     fn has_grown(&self) -> bool {
-        let percentage = self.config.number("auto-aof-rewrite-percentage") as u64;
-        let least = self.config.number("auto-aof-rewrite-min-size") as u64;
+        let percentage = self.config.auto_aof_rewrite_percentage.get() as u64;
+        let least = self.config.auto_aof_rewrite_min_size.get() as u64;
         let size = self.status.size.load(Ordering::Relaxed);
         let base = self.status.base_size.load(Ordering::Relaxed).max(1);
         percentage > 0
@@ -390,7 +390,7 @@ impl Aof {
         // No fsync of the old file may fail from now on, for it would count against the new one.
         let _turn = self.turn();
         let mut target = self.target.lock().unwrap();
-        if !self.config.flag("appendonly") {
+        if !self.config.appendonly.get() {
             return Err("it was switched off".into());
         }
         let position = self.position();
@@ -442,7 +442,7 @@ impl Aof {
     fn write_base(&self, manifest: &Manifest, keyspace: &Keyspace) -> io::Result<PathBuf> {
         let name = format!("{TEMPORARY_BASE}{}.aof", std::process::id());
         let path = manifest.directory.join(name);
-        let annotate = self.config.aof_checksum.load(Ordering::Relaxed);
+        let annotate = self.config.aof_checksum.get();
         let written = write_keyspace(&path, keyspace, annotate);
         if written.is_err() {
             // On a full disk it would take what the log needs.

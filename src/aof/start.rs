@@ -65,7 +65,7 @@ impl Aof {
         self.origin.store(target.length as i64, Ordering::Relaxed);
         let mut guard = self.target.lock().unwrap();
         // CONFIG SET works while the log loads.
-        if self.config.flag("appendonly") {
+        if self.config.appendonly.get() {
             *guard = Some(target);
             self.enabled.store(true, Ordering::Release);
         }
@@ -86,7 +86,7 @@ impl Aof {
 
     /// `dir`.
     pub(super) fn directory(&self) -> PathBuf {
-        self.config.path("dir")
+        self.config.dir.path()
     }
 
     /// Long because it also tells how far it is. Replays all files; returns what no annotation covers at the end of the last one, if there is one.
@@ -161,7 +161,7 @@ impl Aof {
             }
             Stop::Unreadable(error) => return Err(format!("cannot read {file}: {error}")),
         };
-        let most_garbage = self.config.number("aof-load-corrupt-tail-max-size") as u64;
+        let most_garbage = self.config.aof_load_corrupt_tail_max_size.get() as u64;
         let verdict = load::judge_tail(path, stop, most_garbage);
         let tail = match verdict {
             Ok(tail) if is_last => tail,
@@ -177,7 +177,7 @@ impl Aof {
                 ));
             }
         };
-        if !self.config.flag("aof-load-truncated") {
+        if !self.config.aof_load_truncated.get() {
             return Err(format!(
                 "{file} is torn at offset {offset}, and aof-load-truncated is no. Start with \
                  `--aof-load-truncated yes` to cut {} bytes, or use `--check-aof --fix`",
@@ -293,8 +293,8 @@ pub fn find_files(config: &Config, dir: &Path) -> Result<Manifest, String> {
     if let Some(manifest) = manifest_or_none(config, dir)? {
         return Ok(manifest);
     }
-    let directory = dir.join(config.text("appenddirname"));
-    let mut manifest = Manifest::new(directory, &config.text("appendfilename"));
+    let directory = dir.join(config.appenddirname.text());
+    let mut manifest = Manifest::new(directory, &config.appendfilename.text());
     let error = cannot_write(&manifest.directory);
     let incr = manifest.next_incr();
     create(&manifest.path_of(&incr)).map_err(&error)?;
@@ -306,8 +306,8 @@ pub fn find_files(config: &Config, dir: &Path) -> Result<Manifest, String> {
 /// The manifest. Where there is none, the directory is made, and there must be no files of a log:
 /// a new manifest would not name them, and what a log does not name is not loaded.
 fn manifest_or_none(config: &Config, dir: &Path) -> Result<Option<Manifest>, String> {
-    let directory = dir.join(config.text("appenddirname"));
-    let prefix = config.text("appendfilename");
+    let directory = dir.join(config.appenddirname.text());
+    let prefix = config.appendfilename.text();
     if let Some(manifest) = Manifest::load(directory.clone(), &prefix)? {
         return Ok(Some(manifest));
     }
@@ -327,7 +327,7 @@ fn manifest_or_none(config: &Config, dir: &Path) -> Result<Option<Manifest>, Str
 /// The manifest that makes a bare `appendonly.aof` the base of the log, if there is one to be adopted.
 /// A kill in [`adopt_bare_file`] leaves the manifest and the file still outside, which is this too.
 fn with_bare_file(config: &Config, dir: &Path) -> Result<Option<Manifest>, String> {
-    let prefix = config.text("appendfilename");
+    let prefix = config.appendfilename.text();
     let bare = dir.join(&prefix);
     if !disk::exists(&bare) {
         return Ok(None);
@@ -340,7 +340,7 @@ fn with_bare_file(config: &Config, dir: &Path) -> Result<Option<Manifest>, Strin
         Some(manifest) => manifest,
         None => Manifest {
             base: Some(base),
-            ..Manifest::new(dir.join(config.text("appenddirname")), &prefix)
+            ..Manifest::new(dir.join(config.appenddirname.text()), &prefix)
         },
     };
     let inside = manifest.directory.join(&prefix);

@@ -99,7 +99,7 @@ impl<'a> Replayer<'a> {
         };
         if error == Error::DbIndexOutOfRange {
             // What follows would go to another database, and stay there.
-            let databases = self.batch.server.config.databases();
+            let databases = self.batch.server.config.databases.get();
             let command = words.join(&b' ');
             return Err(format!(
                 "`--databases {databases}` is too few for the {}",

@@ -1,29 +1,30 @@
 //! The table of all options, and what a value may be.
 //!
-//! To add an option, add a row, and ask for its value by its name:
+//! To add an option, add a slot to [`Config`], and a row that knows it:
 //!
 //! ```text
-//!     name               default kind            change summary
-//! row("slowlog-max-len", "128",  Number(0, BIG), Live,  "entries that the slow log keeps"),
+//! pub slowlog_max_len: Slot<usize>,
 //!
-//! config.number("slowlog-max-len")
+//!     name               default kind            change summary
+//! row("slowlog-max-len", "128",  Number(0, BIG), Live,  "entries that the slow log keeps").slot(|c, v| c.slowlog_max_len.put(v)),
+//!
+//! config.slowlog_max_len.get()
 //! ```
 //!
-//! **A file written for Redis must start this server, or be refused for a reason.** So the table
-//! also has options of features that are not here. Those that only tune something are accepted at any
-//! value that Redis accepts, for there is nothing to tune (`no effect here`). Those that ask for a
-//! feature are accepted at the values that ask for nothing, and refused by name at any other ([`Only`]):
-//! a server that accepts `maxmemory 100mb` and then grows and grows would lie. The stock redis.conf is
-//! a test in start.rs.
+//! Options that Redis has and this server does not use stand in ignored.rs.
 //!
 //! **How Redis does it**: config.c, `static_configs`: the same rows with a pointer to a variable
 //! in each, and the same error texts. Its stock file and its built-in defaults differ in `bind`
 //! and `save`; ours are those of the stock file, but for `appendonly yes`.
 
+use super::ignored::{IGNORED, NO_EFFECT};
+use super::{Config, Values};
 use crate::resp::parse_integer;
+use crate::say;
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
+use std::sync::LazyLock;
 
 use Change::*;
 use Kind::*;
@@ -77,10 +78,12 @@ pub struct Row {
     pub change: Change,
     /// What it is for, in CONFIG HELP.
     pub summary: &'static str,
+    /// Puts a value where the server reads it, if it does.
+    pub put: fn(&Config, &[u8]),
 }
 
-/// A row, in one line.
-const fn row(
+/// A row, in one line: of an option that is only shown, unless it has a [`slot`](Row::slot).
+pub const fn row(
     name: &'static str,
     default: &'static str,
     kind: Kind,
@@ -93,243 +96,55 @@ const fn row(
         kind,
         change,
         summary,
+        put: |_, _| {},
     }
 }
 
-const BIG: i64 = i64::MAX;
-const INT: i64 = i32::MAX as i64;
+pub const BIG: i64 = i64::MAX;
+pub const INT: i64 = i32::MAX as i64;
 const LONGEST: i64 = crate::resp::LONGEST as i64;
 const MB: i64 = 1024 * 1024;
-const NO: &[&str] = &["no"];
-const NONE: &[&str] = &[""];
-const ZERO: &[&str] = &["0"];
-const POLICIES: &[&str] = &[
-    "volatile-lru",
-    "volatile-lfu",
-    "volatile-random",
-    "volatile-ttl",
-    "allkeys-lru",
-    "allkeys-lfu",
-    "allkeys-random",
-    "noeviction",
-];
-const FACILITIES: &[&str] = &[
-    "user", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
-];
-const REPLICAS: &str = "this server has no replicas";
-const TLS: &str = "this server has no TLS";
-const PROCESSORS: &str = "std cannot choose processors for a thread";
-const NO_EFFECT: &str = "no effect here";
 
-/// In the order of CONFIG GET.
+/// Every option, in the order of CONFIG GET.
+pub static OPTIONS: LazyLock<Vec<&Row>> = LazyLock::new(|| USED.iter().chain(IGNORED).collect());
+
+/// The options that the server uses.
 #[rustfmt::skip]
-pub static OPTIONS: &[Row] = &[
+static USED: &[Row] = &[
     // Network and process.
-    row("bind", "127.0.0.1 -::1", Words, AtStart, "addresses to listen on; one with a '-' may be missing"),
-    row("protected-mode", "yes", YesNo, Live, "without a password, serve clients of this machine only"),
-    row("port", "6379", Number(0, 65535), AtStart, "TCP port; 0 picks a free one"),
-    row("timeout", "0", Number(0, INT), Live, "close a client that is idle for so many seconds; 0: never"),
-    row("tcp-keepalive", "0", Number(0, INT), Fixed, "std cannot set it"),
-    row("tcp-backlog", "128", Number(0, INT), Fixed, "std's own"),
-    row("dir", "./", Directory, Protected, "where the log's directory is"),
-    row("databases", "16", Number(1, INT), AtStart, "how many there are to SELECT"),
-    row("logfile", "", Text, AtStart, "what the server says goes here; empty: to stdout"),
-    row("loglevel", "notice", OneOf(&["debug", "verbose", "notice", "warning"]), Live, "how much it says"),
-    row("enable-debug-command", "no", OneOf(&["no", "yes", "local"]), AtStart, "who may use DEBUG"),
+    row("bind", "127.0.0.1 -::1", Words, AtStart, "addresses to listen on; one with a '-' may be missing").slot(|c, v| c.bind.put(v)),
+    row("protected-mode", "yes", YesNo, Live, "without a password, serve clients of this machine only").slot(|c, v| c.protected_mode.put(v)),
+    row("port", "6379", Number(0, 65535), AtStart, "TCP port; 0 picks a free one").slot(|c, v| c.port.put(v)),
+    row("timeout", "0", Number(0, INT), Live, "close a client that is idle for so many seconds; 0: never").slot(|c, v| c.timeout.put(v)),
+    row("dir", "./", Directory, Protected, "where the log's directory is").slot(|c, v| c.dir.put(v)),
+    row("databases", "16", Number(1, INT), AtStart, "how many there are to SELECT").slot(|c, v| c.databases.put(v)),
+    row("logfile", "", Text, AtStart, "what the server says goes here; empty: to stdout").slot(|c, v| c.logfile.put(v)),
+    row("loglevel", "notice", OneOf(&["debug", "verbose", "notice", "warning"]), Live, "how much it says").slot(|_, v| say::set_level(v)),
+    row("enable-debug-command", "no", OneOf(&["no", "yes", "local"]), AtStart, "who may use DEBUG").slot(|c, v| c.enable_debug_command.put(v)),
     // The append-only file.
-    row("appendonly", "yes", YesNo, Live, "keep every change in the log"),
-    row("appendfilename", "appendonly.aof", FileName, AtStart, "what the log's files begin with"),
-    row("appenddirname", "appendonlydir", FileName, AtStart, "the log's directory, in dir"),
-    row("appendfsync", "everysec", OneOf(&["everysec", "always", "no"]), Live, "when the disk is told to keep the log"),
-    row("auto-aof-rewrite-percentage", "100", Number(0, INT), Live, "rewrite the log when it has grown so much; 0: never"),
-    row("auto-aof-rewrite-min-size", "67108864", Memory(0, BIG), Live, "but not before it has this size"),
-    row("aof-load-truncated", "yes", YesNo, Live, "start from a log whose last record is cut short"),
-    row("aof-load-corrupt-tail-max-size", "0", Memory(0, BIG), Live, "bytes of garbage to cut from the log's end"),
-    row("aof-checksum", "yes", YesNo, Live, "write checksums into the log; what stands there is compared in any case. Not in Redis"),
-    row("aof-use-rdb-preamble", "no", YesNo, Fixed, "the log is always commands"),
-    row("aof-timestamp-enabled", "no", Only(NO, "this server writes no timestamps into its log"), Live, ""),
-    row("aof-rewrite-incremental-fsync", "yes", YesNo, Live, NO_EFFECT),
-    row("no-appendfsync-on-rewrite", "no", YesNo, Live, NO_EFFECT),
-    row("save", "", Words, Fixed, "there are no RDB snapshots"),
+    row("appendonly", "yes", YesNo, Live, "keep every change in the log").slot(|c, v| c.appendonly.put(v)),
+    row("appendfilename", "appendonly.aof", FileName, AtStart, "what the log's files begin with").slot(|c, v| c.appendfilename.put(v)),
+    row("appenddirname", "appendonlydir", FileName, AtStart, "the log's directory, in dir").slot(|c, v| c.appenddirname.put(v)),
+    row("appendfsync", "everysec", OneOf(&["everysec", "always", "no"]), Live, "when the disk is told to keep the log").slot(|c, v| c.appendfsync.put(v)),
+    row("auto-aof-rewrite-percentage", "100", Number(0, INT), Live, "rewrite the log when it has grown so much; 0: never").slot(|c, v| c.auto_aof_rewrite_percentage.put(v)),
+    row("auto-aof-rewrite-min-size", "67108864", Memory(0, BIG), Live, "but not before it has this size").slot(|c, v| c.auto_aof_rewrite_min_size.put(v)),
+    row("aof-load-truncated", "yes", YesNo, Live, "start from a log whose last record is cut short").slot(|c, v| c.aof_load_truncated.put(v)),
+    row("aof-load-corrupt-tail-max-size", "0", Memory(0, BIG), Live, "bytes of garbage to cut from the log's end").slot(|c, v| c.aof_load_corrupt_tail_max_size.put(v)),
+    row("aof-checksum", "yes", YesNo, Live, "write checksums into the log; what stands there is compared in any case. Not in Redis").slot(|c, v| c.aof_checksum.put(v)),
     // Limits.
-    row("requirepass", "", Text, Live, "the password that clients must send"),
-    row("maxclients", "10000", Number(1, u32::MAX as i64), Live, "how many clients at a time"),
-    row("client-query-buffer-limit", "1073741824", Memory(MB, BIG), Live, "bytes that one client may send ahead"),
-    row("proto-max-bulk-len", "536870912", Memory(MB, LONGEST), Live, "longest string"),
-    row("maxmemory-clients", "25%", MemoryOrPercent, Live, "bytes that all clients may hold, or a percentage of the machine's memory; 0: any"),
-    row("client-output-buffer-limit", "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60", OutputLimits, Live, "bytes a client may leave unread"),
-    row("slowlog-log-slower-than", "10000", Number(-1, BIG), Live, "microseconds that make a command slow; -1: none is"),
-    row("slowlog-max-len", "128", Number(0, BIG), Live, "entries that the slow log keeps"),
-    row("hash-max-listpack-entries", "512", Number(0, BIG), Live, "a hash of up to so many fields is packed"),
-    row("hash-max-listpack-value", "64", Memory(0, BIG), Live, "if none of them is longer than this"),
-    row("hash-max-ziplist-entries", "", Alias("hash-max-listpack-entries"), Live, ""),
-    row("hash-max-ziplist-value", "", Alias("hash-max-listpack-value"), Live, ""),
-    // What would ask for something that is not here.
-    row("daemonize", "no", Only(NO, "this server stays in the foreground; start it with '&' or from a service manager"), AtStart, ""),
-    row("supervised", "no", Only(&["no", "auto"], "this server does not talk to a service manager"), AtStart, ""),
-    row("pidfile", "", Only(&["", "/var/run/redis_6379.pid"], "this server writes no pid file"), AtStart, ""),
-    row("syslog-enabled", "no", Only(NO, "this server does not write to syslog"), AtStart, ""),
-    row("unixsocket", "", Only(NONE, "this server listens on TCP ports alone"), AtStart, ""),
-    row("tls-port", "0", Only(ZERO, TLS), AtStart, ""),
-    row("tls-cert-file", "", Only(NONE, TLS), AtStart, ""),
-    row("tls-key-file", "", Only(NONE, TLS), AtStart, ""),
-    row("tls-ca-cert-file", "", Only(NONE, TLS), AtStart, ""),
-    row("tls-replication", "no", Only(NO, TLS), AtStart, ""),
-    row("tls-cluster", "no", Only(NO, TLS), AtStart, ""),
-    row("replicaof", "", Only(NONE, REPLICAS), AtStart, ""),
-    row("slaveof", "", Only(NONE, REPLICAS), AtStart, ""),
-    row("masterauth", "", Only(NONE, REPLICAS), Live, ""),
-    row("masteruser", "", Only(NONE, REPLICAS), Live, ""),
-    row("min-replicas-to-write", "0", Only(ZERO, REPLICAS), Live, ""),
-    row("min-slaves-to-write", "", Alias("min-replicas-to-write"), Live, ""),
-    row("cluster-enabled", "no", Only(NO, "this server is no cluster node"), AtStart, ""),
-    row("maxmemory", "0", Only(ZERO, "this server has no eviction"), Live, ""),
-    row("notify-keyspace-events", "", Only(NONE, "this server has no keyspace notifications"), Live, ""),
-    row("aclfile", "", Only(NONE, "this server has one user; use requirepass"), AtStart, ""),
-    row("io-threads", "1", Only(&["1"], "every client has a thread of its own already"), AtStart, ""),
-    row("activedefrag", "no", Only(NO, "this server does not defragment its memory"), Live, ""),
-    row("latency-monitor-threshold", "0", Only(ZERO, "this server has no latency monitor"), Live, ""),
-    row("enable-module-command", "no", Only(NO, "this server has no modules"), AtStart, ""),
-    row("enable-protected-configs", "no", Only(NO, "this server protects them always"), AtStart, ""),
-    row("oom-score-adj", "no", Only(NO, "this server leaves its OOM score alone"), Live, ""),
-    row("shutdown-on-sigint", "default", Only(&["default"], "std catches no signals"), Live, ""),
-    row("shutdown-on-sigterm", "default", Only(&["default"], "std catches no signals"), Live, ""),
-    row("socket-mark-id", "0", Only(ZERO, "std cannot mark a socket"), AtStart, ""),
-    row("server_cpulist", "", Only(NONE, PROCESSORS), AtStart, ""),
-    row("bio_cpulist", "", Only(NONE, PROCESSORS), AtStart, ""),
-    row("aof_rewrite_cpulist", "", Only(NONE, PROCESSORS), AtStart, ""),
-    row("bgsave_cpulist", "", Only(NONE, PROCESSORS), AtStart, ""),
-    row("aof-disable-auto-gc", "no", Only(NO, "this server deletes the files that a rewrite has replaced"), Live, ""),
-    row("tls-key-file-pass", "", Only(NONE, TLS), Live, ""),
-    row("tls-client-cert-file", "", Only(NONE, TLS), Live, ""),
-    row("tls-client-key-file", "", Only(NONE, TLS), Live, ""),
-    row("tls-client-key-file-pass", "", Only(NONE, TLS), Live, ""),
-    row("tls-dh-params-file", "", Only(NONE, TLS), Live, ""),
-    row("tls-ca-cert-dir", "", Only(NONE, TLS), Live, ""),
-    row("rename-command", "", Refused("this server cannot rename commands"), AtStart, ""),
-    row("user", "", Refused("this server has one user; use requirepass"), AtStart, ""),
-    row("loadmodule", "", Refused("this server has no modules"), AtStart, ""),
-    row("sentinel", "", Refused("this server is no sentinel"), AtStart, ""),
-    // What tunes something that is not here.
-    row("always-show-logo", "no", YesNo, AtStart, NO_EFFECT),
-    row("set-proc-title", "yes", YesNo, AtStart, NO_EFFECT),
-    row("proc-title-template", "{title} {listen-addr} {server-mode}", Text, Live, NO_EFFECT),
-    row("locale-collate", "", Text, Live, NO_EFFECT),
-    row("stop-writes-on-bgsave-error", "yes", YesNo, Live, NO_EFFECT),
-    row("rdbcompression", "yes", YesNo, Live, NO_EFFECT),
-    row("rdbchecksum", "yes", YesNo, AtStart, NO_EFFECT),
-    row("dbfilename", "dump.rdb", FileName, Protected, NO_EFFECT),
-    row("rdb-del-sync-files", "no", YesNo, Live, NO_EFFECT),
-    row("rdb-save-incremental-fsync", "yes", YesNo, Live, NO_EFFECT),
-    row("replica-serve-stale-data", "yes", YesNo, Live, NO_EFFECT),
-    row("replica-read-only", "yes", YesNo, Live, NO_EFFECT),
-    row("replica-priority", "100", Number(0, INT), Live, NO_EFFECT),
-    row("replica-lazy-flush", "no", YesNo, Live, NO_EFFECT),
-    row("replica-announced", "yes", YesNo, Live, NO_EFFECT),
-    row("replica-ignore-maxmemory", "yes", YesNo, Live, NO_EFFECT),
-    row("min-replicas-max-lag", "10", Number(0, INT), Live, NO_EFFECT),
-    row("repl-ping-replica-period", "10", Number(1, INT), Live, NO_EFFECT),
-    row("repl-backlog-ttl", "3600", Number(0, BIG), Live, NO_EFFECT),
-    row("slave-serve-stale-data", "", Alias("replica-serve-stale-data"), Live, ""),
-    row("slave-read-only", "", Alias("replica-read-only"), Live, ""),
-    row("slave-priority", "", Alias("replica-priority"), Live, ""),
-    row("slave-lazy-flush", "", Alias("replica-lazy-flush"), Live, ""),
-    row("slave-ignore-maxmemory", "", Alias("replica-ignore-maxmemory"), Live, ""),
-    row("min-slaves-max-lag", "", Alias("min-replicas-max-lag"), Live, ""),
-    row("repl-ping-slave-period", "", Alias("repl-ping-replica-period"), Live, ""),
-    row("repl-diskless-sync", "yes", YesNo, Live, NO_EFFECT),
-    row("repl-diskless-sync-delay", "5", Number(0, INT), Live, NO_EFFECT),
-    row("repl-diskless-sync-max-replicas", "0", Number(0, INT), Live, NO_EFFECT),
-    row("repl-diskless-load", "disabled", OneOf(&["disabled", "on-empty-db", "swapdb"]), Live, NO_EFFECT),
-    row("repl-disable-tcp-nodelay", "no", YesNo, Live, NO_EFFECT),
-    row("repl-backlog-size", "1048576", Memory(1, BIG), Live, NO_EFFECT),
-    row("repl-timeout", "60", Number(1, INT), Live, NO_EFFECT),
-    row("acllog-max-len", "128", Number(0, BIG), Live, NO_EFFECT),
-    row("maxmemory-policy", "noeviction", OneOf(POLICIES), Live, NO_EFFECT),
-    row("maxmemory-eviction-tenacity", "10", Number(0, 100), Live, NO_EFFECT),
-    row("lfu-log-factor", "10", Number(0, INT), Live, NO_EFFECT),
-    row("lfu-decay-time", "1", Number(0, INT), Live, NO_EFFECT),
-    row("active-expire-effort", "1", Number(1, 10), Live, NO_EFFECT),
-    row("tracking-table-max-keys", "1000000", Number(0, BIG), Live, NO_EFFECT),
-    row("acl-pubsub-default", "resetchannels", OneOf(&["allchannels", "resetchannels"]), Live, NO_EFFECT),
-    row("latency-tracking-info-percentiles", "50 99 99.9", Words, Live, NO_EFFECT),
-    row("ignore-warnings", "", Text, Live, NO_EFFECT),
-    row("crash-log-enabled", "yes", YesNo, Live, NO_EFFECT),
-    row("crash-memcheck-enabled", "yes", YesNo, Live, NO_EFFECT),
-    row("syslog-ident", "redis", Text, AtStart, NO_EFFECT),
-    row("unixsocketperm", "0", Text, AtStart, NO_EFFECT),
-    row("sanitize-dump-payload", "no", OneOf(&["no", "yes", "clients"]), Live, NO_EFFECT),
-    row("maxmemory-samples", "5", Number(1, INT), Live, NO_EFFECT),
-    row("lazyfree-lazy-eviction", "no", YesNo, Live, NO_EFFECT),
-    row("lazyfree-lazy-expire", "no", YesNo, Live, NO_EFFECT),
-    row("lazyfree-lazy-server-del", "no", YesNo, Live, NO_EFFECT),
-    row("lazyfree-lazy-user-del", "no", YesNo, Live, NO_EFFECT),
-    row("lazyfree-lazy-user-flush", "no", YesNo, Live, NO_EFFECT),
-    row("io-threads-do-reads", "no", YesNo, AtStart, NO_EFFECT),
-    row("oom-score-adj-values", "0 200 800", Words, Live, NO_EFFECT),
-    row("disable-thp", "yes", YesNo, AtStart, NO_EFFECT),
-    row("shutdown-timeout", "10", Number(0, INT), Live, NO_EFFECT),
-    row("lua-time-limit", "5000", Number(0, BIG), Live, NO_EFFECT),
-    row("busy-reply-threshold", "", Alias("lua-time-limit"), Live, ""),
-    row("latency-tracking", "yes", YesNo, Live, NO_EFFECT),
-    row("list-max-listpack-size", "-2", Number(-INT, INT), Live, NO_EFFECT),
-    row("list-max-ziplist-size", "", Alias("list-max-listpack-size"), Live, ""),
-    row("list-compress-depth", "0", Number(0, INT), Live, NO_EFFECT),
-    row("set-max-intset-entries", "512", Number(0, BIG), Live, NO_EFFECT),
-    row("set-max-listpack-entries", "128", Number(0, BIG), Live, NO_EFFECT),
-    row("set-max-listpack-value", "64", Memory(0, BIG), Live, NO_EFFECT),
-    row("zset-max-listpack-entries", "128", Number(0, BIG), Live, NO_EFFECT),
-    row("zset-max-listpack-value", "64", Memory(0, BIG), Live, NO_EFFECT),
-    row("zset-max-ziplist-entries", "", Alias("zset-max-listpack-entries"), Live, ""),
-    row("zset-max-ziplist-value", "", Alias("zset-max-listpack-value"), Live, ""),
-    row("hll-sparse-max-bytes", "3000", Memory(0, BIG), Live, NO_EFFECT),
-    row("stream-node-max-bytes", "4096", Memory(0, BIG), Live, NO_EFFECT),
-    row("stream-node-max-entries", "100", Number(0, BIG), Live, NO_EFFECT),
-    row("activerehashing", "yes", YesNo, Live, NO_EFFECT),
-    row("hz", "10", Number(0, INT), Live, NO_EFFECT),
-    row("dynamic-hz", "yes", YesNo, Live, NO_EFFECT),
-    row("jemalloc-bg-thread", "yes", YesNo, Live, NO_EFFECT),
-    row("active-defrag-cycle-max", "25", Number(1, 99), Live, NO_EFFECT),
-    row("active-defrag-cycle-min", "1", Number(1, 99), Live, NO_EFFECT),
-    row("active-defrag-ignore-bytes", "104857600", Memory(1, BIG), Live, NO_EFFECT),
-    row("active-defrag-max-scan-fields", "1000", Number(1, BIG), Live, NO_EFFECT),
-    row("active-defrag-threshold-lower", "10", Number(0, 1000), Live, NO_EFFECT),
-    row("active-defrag-threshold-upper", "100", Number(0, 1000), Live, NO_EFFECT),
-    row("bind-source-addr", "", Text, Live, NO_EFFECT),
-    row("replica-announce-ip", "", Text, Live, NO_EFFECT),
-    row("replica-announce-port", "0", Number(0, 65535), Live, NO_EFFECT),
-    row("replica-ignore-disk-write-errors", "no", YesNo, Live, NO_EFFECT),
-    row("slave-announce-ip", "", Alias("replica-announce-ip"), Live, ""),
-    row("slave-announce-port", "", Alias("replica-announce-port"), Live, ""),
-    row("propagation-error-behavior", "ignore", OneOf(&["ignore", "panic", "panic-on-replicas"]), Live, NO_EFFECT),
-    row("syslog-facility", "local0", OneOf(FACILITIES), AtStart, NO_EFFECT),
-    row("cluster-config-file", "nodes.conf", FileName, AtStart, NO_EFFECT),
-    row("cluster-node-timeout", "15000", Number(0, BIG), Live, NO_EFFECT),
-    row("cluster-port", "0", Number(0, 65535), AtStart, NO_EFFECT),
-    row("cluster-announce-ip", "", Text, Live, NO_EFFECT),
-    row("cluster-announce-hostname", "", Text, Live, NO_EFFECT),
-    row("cluster-announce-port", "0", Number(0, 65535), Live, NO_EFFECT),
-    row("cluster-announce-bus-port", "0", Number(0, 65535), Live, NO_EFFECT),
-    row("cluster-announce-tls-port", "0", Number(0, 65535), Live, NO_EFFECT),
-    row("cluster-link-sendbuf-limit", "0", Memory(0, BIG), Live, NO_EFFECT),
-    row("cluster-migration-barrier", "1", Number(0, INT), Live, NO_EFFECT),
-    row("cluster-replica-validity-factor", "10", Number(0, INT), Live, NO_EFFECT),
-    row("cluster-slave-validity-factor", "", Alias("cluster-replica-validity-factor"), Live, ""),
-    row("cluster-replica-no-failover", "no", YesNo, Live, NO_EFFECT),
-    row("cluster-slave-no-failover", "", Alias("cluster-replica-no-failover"), Live, ""),
-    row("cluster-require-full-coverage", "yes", YesNo, Live, NO_EFFECT),
-    row("cluster-allow-replica-migration", "yes", YesNo, Live, NO_EFFECT),
-    row("cluster-allow-pubsubshard-when-down", "yes", YesNo, Live, NO_EFFECT),
-    row("cluster-allow-reads-when-down", "no", YesNo, Live, NO_EFFECT),
-    row("cluster-preferred-endpoint-type", "ip", OneOf(&["ip", "hostname", "unknown-endpoint"]), Live, NO_EFFECT),
-    row("tls-auth-clients", "yes", OneOf(&["no", "yes", "optional"]), Live, NO_EFFECT),
-    row("tls-protocols", "", Text, Live, NO_EFFECT),
-    row("tls-ciphers", "", Text, Live, NO_EFFECT),
-    row("tls-ciphersuites", "", Text, Live, NO_EFFECT),
-    row("tls-prefer-server-ciphers", "no", YesNo, Live, NO_EFFECT),
-    row("tls-session-caching", "yes", YesNo, Live, NO_EFFECT),
-    row("tls-session-cache-size", "20480", Number(0, INT), Live, NO_EFFECT),
-    row("tls-session-cache-timeout", "300", Number(0, INT), Live, NO_EFFECT),
+    row("requirepass", "", Text, Live, "the password that clients must send").slot(|c, v| c.requirepass.put(v)),
+    row("maxclients", "10000", Number(1, u32::MAX as i64), Live, "how many clients at a time").slot(|c, v| c.maxclients.put(v)),
+    row("client-query-buffer-limit", "1073741824", Memory(MB, BIG), Live, "bytes that one client may send ahead").slot(|c, v| c.client_query_buffer_limit.put(v)),
+    row("proto-max-bulk-len", "536870912", Memory(MB, LONGEST), Live, "longest string").slot(|c, v| c.proto_max_bulk_len.put(v)),
+    row("maxmemory-clients", "25%", MemoryOrPercent, Live, "bytes that all clients may hold, or a percentage of the machine's memory; 0: any").slot(|c, v| c.put_clients_memory(v)),
+    row("client-output-buffer-limit", "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60", OutputLimits, Live, "bytes a client may leave unread").slot(|c, v| c.put_output_limits(v)),
+    row("slowlog-log-slower-than", "10000", Number(-1, BIG), Live, "microseconds that make a command slow; -1: none is").slot(|c, v| c.slowlog_log_slower_than.put(v)),
+    row("slowlog-max-len", "128", Number(0, BIG), Live, "entries that the slow log keeps").slot(|c, v| c.slowlog_max_len.put(v)),
+    row("hash-max-listpack-entries", "512", Number(0, BIG), Live, "a hash of up to so many fields is packed").slot(|c, v| c.hash_max_listpack_entries.put(v)),
+    row("hash-max-listpack-value", "64", Memory(0, BIG), Live, "if none of them is longer than this").slot(|c, v| c.hash_max_listpack_value.put(v)),
+    // Looked at, but without effect.
+    row("dbfilename", "dump.rdb", FileName, Protected, NO_EFFECT).slot(|c, v| c.dbfilename.put(v)),
+    row("maxmemory-policy", "noeviction", OneOf(&["volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl", "allkeys-lru", "allkeys-lfu", "allkeys-random", "noeviction"]), Live, NO_EFFECT).slot(|c, v| c.maxmemory_policy.put(v)),
 ];
 
 /// The index of an option's row; names are compared without regard to case.
@@ -348,8 +163,8 @@ pub fn target(row: usize) -> usize {
 }
 
 /// The value of each row before anybody has said anything.
-pub fn defaults() -> Vec<Vec<u8>> {
-    let default = |row: &Row| match row.kind {
+pub fn defaults() -> Values {
+    let default = |row: &&Row| match row.kind {
         // What it is depends on where the process was started.
         Directory => row.check(row.default.as_bytes(), b"").unwrap_or_default(),
         _ => row.default.into(),
@@ -377,6 +192,10 @@ pub fn describe() -> impl Iterator<Item = String> {
 }
 
 impl Row {
+    const fn slot(self, put: fn(&Config, &[u8])) -> Row {
+        Row { put, ..self }
+    }
+
     /// The text to keep for a value that was given, or why it is refused, in Redis's words.
     /// `current` is what the option's value has been.
     pub fn check(&self, given: &[u8], current: &[u8]) -> Result<Vec<u8>, String> {
@@ -546,6 +365,20 @@ mod tests {
                 ),
             }
         }
+    }
+
+    #[test]
+    fn every_option_is_read_from_the_slot_of_its_name() {
+        let rows = include_str!("options.rs").lines();
+        let rows = rows.filter_map(|line| line.trim().strip_prefix("row(\"")?.split_once('"'));
+        let slots =
+            rows.filter_map(|(name, row)| Some((name, row.split_once(".slot(|c, v| c.")?.1)));
+        let mut count = 0;
+        for (name, slot) in slots.filter(|(_, slot)| !slot.starts_with("put_")) {
+            assert_eq!(slot, format!("{}.put(v)),", name.replace('-', "_")));
+            count += 1;
+        }
+        assert_eq!(count, 27);
     }
 
     #[test]

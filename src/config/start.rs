@@ -15,7 +15,7 @@
 
 use super::include;
 use super::options::{self, Change, Kind, OPTIONS, find, target};
-use super::{Config, Start};
+use super::{Config, Start, Values};
 use crate::resp::parse_integer;
 use crate::resp::words::split_words;
 use std::ffi::{OsStr, OsString};
@@ -121,8 +121,7 @@ fn refused(what: &str, place: &str, reason: &str) -> String {
 
 /// Collects what is said.
 struct Loader {
-    /// Of each row of the table.
-    values: Vec<Vec<u8>>,
+    values: Values,
     /// The file that was named first.
     file: PathBuf,
     /// What the last `save` asked for.
@@ -217,7 +216,7 @@ impl Loader {
             return Err(reason);
         }
         let config = Config::new(self.values, self.file);
-        let warning = match (self.save.as_deref(), config.flag("appendonly")) {
+        let warning = match (self.save.as_deref(), config.appendonly.get()) {
             (Some(b""), _) | (None, true) => None,
             (Some(_), true) => Some(
                 "The option 'save' has no effect: there are no RDB snapshots, the append-only \
@@ -231,7 +230,7 @@ impl Loader {
         };
         let warnings = warning.map(String::from).into_iter();
         let warnings = warnings.chain(passed_over(&config)).collect();
-        Ok(Start::Serve(config, warnings))
+        Ok(Start::Serve(config.into(), warnings))
     }
 }
 
@@ -269,12 +268,12 @@ fn check_save(given: &[u8]) -> Result<(), &'static str> {
 
 /// A warning if there is a snapshot and no log. (Redis reads the log alone where there is one.)
 fn passed_over(config: &Config) -> Option<String> {
-    let snapshot = config.path("dbfilename");
-    let dir = config.path("dir");
-    let name = config.text("appendfilename");
-    let manifest = dir.join(config.text("appenddirname"));
+    let dir = config.dir.path();
+    let snapshot = dir.join(config.dbfilename.path());
+    let name = config.appendfilename.text();
+    let manifest = dir.join(config.appenddirname.text());
     let manifest = manifest.join(format!("{name}.manifest"));
-    let logs = config.flag("appendonly") && (manifest.exists() || dir.join(&name).exists());
+    let logs = config.appendonly.get() && (manifest.exists() || dir.join(&name).exists());
     (snapshot.exists() && !logs).then(|| {
         format!(
             "{} is not read, for this server does not read RDB snapshots. To bring its data: start \
@@ -317,6 +316,7 @@ All options: redis-cli CONFIG HELP. To read on: README.md, then src/main.rs.
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     /// The active lines of the redis.conf that Redis 7.0 comes with.
     const STOCK: &str = r#"
@@ -393,11 +393,16 @@ rdb-save-incremental-fsync yes
 jemalloc-bg-thread yes
 "#;
 
-    fn start(words: &[&str]) -> Result<(Config, Vec<String>), String> {
+    fn start(words: &[&str]) -> Result<(Arc<Config>, Vec<String>), String> {
         match Config::from_args(words.iter().map(OsString::from))? {
             Start::Serve(config, warnings) => Ok((config, warnings)),
             _ => Err("it does not serve".to_string()),
         }
+    }
+
+    /// What CONFIG GET answers.
+    fn shown(config: &Config, name: &str) -> String {
+        String::from_utf8(config.get(name.as_bytes()).remove(0).1).unwrap()
     }
 
     fn error(words: &[&str]) -> String {
@@ -446,9 +451,9 @@ jemalloc-bg-thread yes
     fn what_cannot_change_is_answered_as_it_is() {
         let words = ["--tcp-keepalive", "300", "--aof-use-rdb-preamble", "yes"];
         let (config, _) = start(&words).unwrap();
-        assert_eq!(config.text("tcp-keepalive"), "0");
-        assert_eq!(config.text("aof-use-rdb-preamble"), "no");
-        assert_eq!(config.text("tcp-backlog"), "128");
+        assert_eq!(shown(&config, "tcp-keepalive"), "0");
+        assert_eq!(shown(&config, "aof-use-rdb-preamble"), "no");
+        assert_eq!(shown(&config, "tcp-backlog"), "128");
     }
 
     #[test]
@@ -460,22 +465,22 @@ jemalloc-bg-thread yes
         );
         let file = File::new("main", text.as_bytes());
         let (config, _) = start(&[file.path(), "--port", "7001", "--bind", "::1", "-::2"]).unwrap();
-        assert_eq!(config.number("port"), 7001);
-        assert_eq!(config.text("bind"), "::1 -::2");
-        assert_eq!(config.password(), b"a b");
-        assert!(config.has_password());
-        assert_eq!(config.timeout.load(std::sync::atomic::Ordering::Relaxed), 7);
+        assert_eq!(config.port.get(), 7001);
+        assert_eq!(config.bind.text(), "::1 -::2");
+        assert_eq!(config.requirepass.get(), b"a b");
+        assert!(!config.requirepass.is_empty());
+        assert_eq!(config.timeout.get(), 7);
         assert_eq!(config.file, file.0);
     }
 
     #[test]
     fn words_of_the_command_line_are_taken_as_redis_takes_them() {
         let (config, _) = start(&["--requirepass", "--x", "--timeout 4", "--hz", "5"]).unwrap();
-        assert_eq!(config.password(), b"--x");
-        assert_eq!(config.number("timeout"), 4);
+        assert_eq!(config.requirepass.get(), b"--x");
+        assert_eq!(config.timeout.get(), 4);
         for words in [&["--save"][..], &["--save", "--hz", "5"], &["--save", ""]] {
             let (config, warnings) = start(words).unwrap();
-            assert_eq!(config.text("save"), "");
+            assert_eq!(shown(&config, "save"), "");
             assert!(warnings.is_empty());
         }
         let (_, warnings) = start(&["--save", "900", "1", "--save", "60 1000"]).unwrap();
@@ -493,13 +498,13 @@ jemalloc-bg-thread yes
             (&["--dir", "/usr", "--dir", "/"], "/"),
         ] {
             let (config, _) = start(words).unwrap();
-            assert_eq!(config.text("dir"), dir);
+            assert_eq!(config.dir.text(), dir);
         }
         let file = File::new("in-dir", b"timeout 7\n");
         let (parent, name) = (file.0.parent().unwrap(), file.0.file_name().unwrap());
         let [parent, name] = [parent.as_os_str(), name].map(|part| part.to_str().unwrap());
         let (config, _) = start(&["--dir", parent, "--include", name]).unwrap();
-        assert_eq!(config.number("timeout"), 7);
+        assert_eq!(config.timeout.get(), 7);
     }
 
     #[test]

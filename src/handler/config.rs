@@ -58,14 +58,15 @@ fn set(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error>
 /// time: between `appendonly no` and its effect nobody may say yes.
 fn change(server: &Server, pairs: &[(&[u8], &[u8])]) -> Result<(), Error> {
     let _one_at_a_time = server.config_changes.lock().unwrap();
-    let changed = server.config.set(pairs)?;
-    if !changed.names.contains(&"appendonly") {
+    let was_on = server.config.appendonly.get();
+    let before = server.config.set(pairs)?;
+    if server.config.appendonly.get() == was_on {
         return Ok(());
     }
-    if !server.config.flag("appendonly") {
+    if was_on {
         server.aof.disable();
     } else if !server.aof.request_enable() {
-        server.config.undo(changed);
+        server.config.replace(before);
         // A dump that an earlier yes has begun must not end in a log that is on.
         server.aof.disable();
         return Err(Error::text(

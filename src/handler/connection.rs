@@ -62,7 +62,7 @@ fn echo(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
 }
 
 fn select(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let databases = client.server.config.databases();
+    let databases = client.server.config.databases.get();
     client.db = super::args::database(&args[1], databases)?;
     reply.ok();
     Ok(())
@@ -155,7 +155,7 @@ pub fn check_name(name: &[u8], error: Error) -> Result<(), Error> {
 
 fn auth(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     match args.len() {
-        2 if !client.server.config.has_password() => return Err(Error::NoPasswordSet),
+        2 if client.server.config.requirepass.is_empty() => return Err(Error::NoPasswordSet),
         2 => authenticate(client, b"default", &args[1])?,
         3 => authenticate(client, &args[1], &args[2])?,
         _ => return Err(Error::Syntax),
@@ -166,7 +166,8 @@ fn auth(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
 
 fn authenticate(client: &mut Client, user: &[u8], password: &[u8]) -> Result<(), Error> {
     let config = &client.server.config;
-    let accepted = !config.has_password() || is_same(&config.password(), password);
+    let wanted = config.requirepass.get();
+    let accepted = wanted.is_empty() || is_same(&wanted, password);
     if user != b"default" || !accepted {
         return Err(Error::WrongPassword);
     }
@@ -199,7 +200,7 @@ fn reset(client: &mut Client, view: &View, _: &Args, reply: &mut Reply) -> Resul
     if client.replies != Replies::SkipThis {
         client.replies = Replies::On;
     }
-    client.authenticated = !client.server.config.has_password();
+    client.authenticated = client.server.config.requirepass.is_empty();
     reply.status("RESET");
     Ok(())
 }

@@ -34,7 +34,7 @@ pub const COMMANDS: &[Command] = &[
 /// Whether this client may use DEBUG.
 pub fn is_allowed(client: &Client) -> bool {
     let connection = client.public.connection.as_ref();
-    match client.server.config.text("enable-debug-command").as_str() {
+    match client.server.config.enable_debug_command.text().as_str() {
         "yes" => true,
         "local" => connection.is_some_and(|c| c.peer.ip().to_canonical().is_loopback()),
         _ => false,

@@ -151,10 +151,7 @@ impl Info<'_> {
     fn clients(&mut self) {
         let server = self.server;
         self.field("connected_clients", server.clients.count());
-        self.field(
-            "maxclients",
-            server.config.maxclients.load(Ordering::Relaxed),
-        );
+        self.field("maxclients", server.config.maxclients.get());
         self.absent(&["cluster_connections", "tracking_clients"]);
         // Only WAIT and WAITAOF make a client wait.
         self.field("blocked_clients", load(&server.aof.status.waiting));
@@ -182,7 +179,7 @@ impl Info<'_> {
         self.bytes("maxmemory", 0);
         self.field(
             "maxmemory_policy",
-            self.server.config.text("maxmemory-policy"),
+            self.server.config.maxmemory_policy.text(),
         );
         self.absent(&[
             "used_memory_lua",

@@ -125,7 +125,7 @@ fn new_log(dir: &Scratch, flags: &[&str]) -> Aof {
     let own = ["--dir", dir, "--loglevel", "warning"];
     let all = own.iter().chain(flags).map(|flag| flag.into());
     match Config::from_args(all) {
-        Ok(Start::Serve(config, _)) => Aof::new(Arc::new(config)),
+        Ok(Start::Serve(config, _)) => Aof::new(config),
         _ => panic!("{flags:?} are flags"),
     }
 }

@@ -1,0 +1,93 @@
+//! Where the server reads its options: one slot each, typed, the fields of [`Config`](super::Config).
+//!
+//! What fits into an atomic is read with one relaxed load, so every command may look at it. What does not
+//! is copied under a lock that nobody holds for long.
+
+use super::Fsync;
+use crate::resp::parse_integer;
+use std::ffi::OsString;
+use std::marker::PhantomData;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::sync::RwLock;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+
+/// An option that fits into an atomic: a number, a size in bytes, or a word of those in [`Slot::put`].
+#[derive(Default)]
+pub struct Slot<T>(AtomicI64, PhantomData<T>);
+
+impl<T: Fits> Slot<T> {
+    pub fn get(&self) -> T {
+        T::of(self.0.load(Relaxed))
+    }
+
+    /// Takes a value that the option's row has checked.
+    pub(super) fn put(&self, value: &[u8]) {
+        let number = match value {
+            b"no" => 0,
+            b"yes" | b"everysec" => 1,
+            b"always" => 2,
+            number => parse_integer(number).unwrap_or_default(),
+        };
+        self.0.store(number, Relaxed);
+    }
+}
+
+/// What may be in a [`Slot`].
+pub trait Fits {
+    fn of(number: i64) -> Self;
+}
+
+impl Fits for i64 {
+    fn of(number: i64) -> i64 {
+        number
+    }
+}
+
+impl Fits for usize {
+    fn of(number: i64) -> usize {
+        number as usize
+    }
+}
+
+impl Fits for bool {
+    fn of(number: i64) -> bool {
+        number != 0
+    }
+}
+
+impl Fits for Fsync {
+    fn of(number: i64) -> Fsync {
+        match number {
+            0 => Fsync::No,
+            1 => Fsync::Everysec,
+            _ => Fsync::Always,
+        }
+    }
+}
+
+/// An option that is a text, a path or a password, which need not be UTF-8.
+#[derive(Default)]
+pub struct Bytes(RwLock<Vec<u8>>);
+
+impl Bytes {
+    pub fn get(&self) -> Vec<u8> {
+        self.0.read().unwrap().clone()
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.get()).into_owned()
+    }
+
+    pub fn path(&self) -> PathBuf {
+        OsString::from_vec(self.get()).into()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.read().unwrap().is_empty()
+    }
+
+    pub(super) fn put(&self, value: &[u8]) {
+        *self.0.write().unwrap() = value.to_vec();
+    }
+}
