@@ -36,7 +36,7 @@ use std::ops::Range;
 pub struct Account {
     /// Unix time in microseconds: when the command that runs began. 0 if none has yet.
     pub clock: u64,
-    /// The row that was called last, for CLIENT LIST; [`crate::client::NO_ROW`] if there is none of that
+    /// The row that was called last, for CLIENT LIST; [`crate::server::NO_ROW`] if there is none of that
     /// name.
     pub last_row: Option<usize>,
     tally: Vec<Tally>,
@@ -273,7 +273,7 @@ pub fn add_to_slow_log(client: &Client, words: Vec<Vec<u8>>, took: u64) {
         microseconds: took,
         words,
         addr: client.public.address(),
-        name: shorten(&client.public.name.lock().unwrap()),
+        name: shorten(&client.public.shown.lock().unwrap().name),
     };
     let most = client.server.config.slowlog_max_len.get();
     let mut slow_log = client.server.stats.slow_log.lock().unwrap();

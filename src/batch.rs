@@ -39,12 +39,13 @@ mod replay;
 pub use replay::{Replayer, can_replay};
 
 use crate::account::{Account, Step, add_to_slow_log, is_quick};
-use crate::client::{Client, Replies, Server, Transaction};
+use crate::client::{Client, Replies, Transaction};
 use crate::error::Error;
-use crate::handler::server::{self, shown};
+use crate::handler::server::{show_monitors, shown};
 use crate::handler::{Flag, Keys, Row, Run, TABLE, transactions};
 use crate::propagate::Records;
 use crate::resp::{Args, LONGEST, Reply};
+use crate::server::Server;
 use crate::stats::{Count, add, shorten_words};
 use crate::store::{Keyspace, Limits, Notes, Time, View, ViewMut};
 use crate::table::{self, KnownHash};
@@ -164,7 +165,7 @@ impl<'a> Batch<'a> {
         // What one command finds dead is deleted as a unit.
         self.notes.unit.set(self.notes.unit.get() + 1);
         let row = row.map_or_else(|| TABLE.look_up(args), Ok);
-        match row.and_then(|row| self.admit(row, client).map(|()| row)) {
+        match row.and_then(|row| self.admit(row, client, reply.protocol).map(|()| row)) {
             Ok(row) => match &mut client.transaction {
                 Some(transaction) if !row.command.is(Flag::NotQueued) => {
                     transaction.writes |= matches!(row.command.run, Run::Write(_));
@@ -385,7 +386,7 @@ impl<'a> Batch<'a> {
         self.records.begin();
         client.in_exec = true;
         let queued = queue.len();
-        client.public.queued.store(queued as i64, Ordering::Relaxed);
+        client.public.shown.lock().unwrap().queued = Some(queued);
         reply.array(queued);
         let mut dirty = 0;
         for (index, mut args) in queue {
@@ -531,7 +532,7 @@ impl<'a> Batch<'a> {
             add_to_slow_log(client, words, took);
         }
         if self.server.hub.has_monitors() {
-            server::show_monitors(client, row, args, self.account.clock, reply);
+            show_monitors(client, row, args, self.account.clock, reply);
         }
     }
 }

@@ -1,297 +1,20 @@
-//! What a connection remembers, and what all connections share.
+//! What a connection remembers. It belongs to one thread; what others may see of it is its
+//! [`Public`](crate::server::Public).
 //!
-//! ```text
-//! Arc<RwLock<Keyspace>>     the data; batch.rs has the key to it, and no handler
-//! Arc<Server>               everything else that is shared; handlers may use it freely
-//!   ├─ config, stats        options and counters, the hot ones atomics
-//!   ├─ aof                  the log
-//!   ├─ clients              who is connected: a leaf mutex around one `Public` each
-//!   └─ hub                  who listens to what
-//! Client                    belongs to one thread
-//!   └─ Arc<Public>          what others may see of it: CLIENT LIST, CLIENT KILL
-//! ```
-//!
-//! A client is registered by [`Registration`], whose `Drop` takes it off the list again, so that
-//! no way of leaving can forget it.
-//!
-//! **How Redis does it**: `struct client` and `struct redisServer` in server.h. One thread runs all
-//! commands and may look into every client. Here what others may see of a client is a copy, which
-//! its thread brings up to date once a batch; so CLIENT LIST may be a batch behind.
+//! **How Redis does it**: `struct client` in server.h.
 
-pub mod order;
-
-use crate::aof::Aof;
-use crate::config::Config;
-use crate::gate::Gate;
-use crate::held::{Charge, End, Held};
-use crate::pubsub::{Hub, Kind, Message, Outbox};
+use crate::held::{Charge, Held};
+use crate::pubsub::{Kind, Message, Outbox};
 use crate::resp::{Args, Protocol};
-use crate::stats::{Counters, Stats, Totals};
-use crate::store::Garbage;
+use crate::server::{Connection, Public, Server, Shown};
 use crate::watch::Flag;
-use order::Turns;
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
-use std::time::{Duration, Instant};
-
-/// What all threads share, except the data.
-pub struct Server {
-    pub config: Arc<Config>,
-    /// Held by whoever changes them (handler/config.rs).
-    pub config_changes: Mutex<()>,
-    pub aof: Aof,
-    pub stats: Stats,
-    pub clients: Clients,
-    pub hub: Hub,
-    /// To the thread that frees what would take long to free under a lock.
-    pub reaper: mpsc::Sender<Garbage>,
-    pub started: Instant,
-    /// What the idle are judged by: milliseconds, to which `keep_house` (main.rs) adds a hundred ten
-    /// times a second. To look at it costs nothing, and it stands still when the process does,
-    /// so that nobody is idle for that.
-    pub idle_clock: AtomicU64,
-    /// Id of the client that has run a batch last (serve/inbound.rs).
-    pub last_served: AtomicU64,
-    /// Whether there is a core for a thread that spins, beside that of the one that it waits for.
-    pub may_spin: bool,
-    /// Forty random hexadecimal digits, new at every start.
-    pub run_id: String,
-    /// The port that was really bound.
-    pub port: AtomicUsize,
-    /// Whether expired keys are deleted without being asked for (`DEBUG SET-ACTIVE-EXPIRE`).
-    pub active_expire: AtomicBool,
-}
-
-/// One at a time of the commands that take long (batch/long.rs).
-#[derive(Default)]
-pub struct Gates {
-    /// Those that have all that they need. Who has passed waits for no lock, so one may wait here under
-    /// any.
-    pub computing: Gate,
-    /// Those that look at the keyspace. Who waits here holds no lock.
-    pub looking: Gate,
-    /// How many wait for the exclusive lock, and how many had to wait and have it since: who looks on
-    /// lets them in first.
-    pub writers: AtomicUsize,
-    pub let_in: AtomicUsize,
-}
-
-impl Server {
-    /// Whether the log is being replayed, so that there is no data yet.
-    pub fn is_loading(&self) -> bool {
-        self.aof.status.loading.load(Ordering::Relaxed)
-    }
-
-    /// What all clients have counted since the last CONFIG RESETSTAT.
-    pub fn totals(&self) -> Totals {
-        let all = self.clients.all.lock().unwrap();
-        self.stats
-            .totals(all.values().map(|client| &client.counters))
-    }
-
-    /// Waits until the others have done what they have sent, or those who listen.
-    pub fn hear_out(&self, asker: &Public, listeners: bool) {
-        let others = match listeners {
-            true => self.clients.those(self.hub.listeners().into_iter()),
-            false => self.clients.everyone(),
-        };
-        order::hear_out(&others, Some(asker));
-    }
-
-    /// Sets all counters to zero, for CONFIG RESETSTAT; the slow log has a reset of its own.
-    pub fn reset_stats(&self) {
-        let all = self.clients.all.lock().unwrap();
-        self.stats
-            .reset(all.values().map(|client| &client.counters));
-        self.aof.delayed_syncs().store(0, Ordering::Relaxed);
-    }
-
-    /// The work of the thread that evicts. It looks each second too, because CONFIG SET may have changed
-    /// the limit.
-    pub fn evict_for_ever(&self) -> ! {
-        self.config.clients.wake_me();
-        loop {
-            std::thread::park_timeout(Duration::from_secs(1));
-            self.evict();
-        }
-    }
-
-    /// Ends the clients that hold the most, until what the others hold is within `maxmemory-clients`.
-    fn evict(&self) {
-        let total = &self.config.clients;
-        if !total.is_over(total.bytes()) {
-            return;
-        }
-        // Without those who are leaving already: what they hold is on its way back.
-        let all = self.clients.all();
-        let mut all: Vec<(usize, Arc<Public>)> = all
-            .into_iter()
-            .map(|client| (client.held.bytes(), client))
-            .collect();
-        all.sort_unstable_by_key(|(bytes, _)| *bytes);
-        let mut sum: usize = all.iter().map(|(bytes, _)| bytes).sum();
-        while total.is_over(sum)
-            && let Some((bytes, client)) = all.pop()
-        {
-            client.kill(End::Evicted);
-            sum -= bytes;
-        }
-    }
-
-    /// Milliseconds since the server started; it never goes back.
-    pub fn uptime(&self) -> u64 {
-        self.started.elapsed().as_millis() as u64
-    }
-}
-
-/// Everyone who is connected.
-#[derive(Default)]
-pub struct Clients {
-    /// Where they wait for one another.
-    pub gates: Gates,
-    all: Mutex<BTreeMap<u64, Arc<Public>>>,
-    last_id: AtomicU64,
-}
-
-impl Clients {
-    /// How many there are, those who are only still leaving included.
-    pub fn count(&self) -> usize {
-        self.all.lock().unwrap().len()
-    }
-
-    /// A copy of the list, in the order of the ids, so that nobody has to hold its mutex;
-    /// without those who have been killed and are only still leaving.
-    pub fn all(&self) -> Vec<Arc<Public>> {
-        let all = self.all.lock().unwrap();
-        let here = all.values().filter(|client| !client.held.is_ended());
-        here.cloned().collect()
-    }
-
-    /// The same with those who have been killed.
-    pub fn everyone(&self) -> Vec<Arc<Public>> {
-        self.all.lock().unwrap().values().cloned().collect()
-    }
-
-    /// Those of the ids who are still on it.
-    pub fn those(&self, ids: impl Iterator<Item = u64>) -> Vec<Arc<Public>> {
-        let all = self.all.lock().unwrap();
-        ids.filter_map(|id| all.get(&id).cloned()).collect()
-    }
-}
-
-/// For [`Public::last_command`]: there was none, or its name is unknown.
-pub const NO_ROW: usize = usize::MAX;
-
-/// What others may see of a client.
-pub struct Public {
-    pub id: u64,
-    /// None for a fake client.
-    pub connection: Option<Connection>,
-    /// When it connected.
-    pub since: Instant,
-    /// When bytes last moved to or from it, on [`Server::idle_clock`].
-    pub last_interaction: AtomicU64,
-    /// Row of the command table that was called last, or [`NO_ROW`].
-    pub last_command: AtomicUsize,
-    /// What CLIENT SETNAME and SETINFO said; empty if nothing.
-    pub name: Mutex<Vec<u8>>,
-    pub lib_name: Mutex<Vec<u8>>,
-    pub lib_ver: Mutex<Vec<u8>>,
-    /// From here to `watching`, what [`Client::update_public`] has told last.
-    pub db: AtomicUsize,
-    pub resp3: AtomicBool,
-    /// How many channels it has subscribed to, and how many patterns.
-    pub channels: AtomicUsize,
-    pub patterns: AtomicUsize,
-    /// Commands queued by MULTI; -1 outside of a transaction.
-    pub queued: AtomicI64,
-    /// Keys that it watches.
-    pub watching: AtomicUsize,
-    pub counters: Counters,
-    /// Set by MONITOR at once.
-    pub monitoring: AtomicBool,
-    /// What it holds of the server's memory, and whether it is to be disconnected.
-    pub held: Arc<Held>,
-    /// Whether it has done what it was sent.
-    pub turns: Turns,
-}
-
-/// The socket and its two ends. Whoever needs the socket shares this handle (serve.rs).
-pub struct Connection {
-    pub stream: Arc<TcpStream>,
-    pub peer: SocketAddr,
-    pub local: SocketAddr,
-}
-
-impl Public {
-    /// Ends the client from another thread.
-    pub fn kill(&self, end: End) {
-        self.held.kill(end);
-    }
-
-    /// Notes that bytes have moved: `timeout` and CLIENT LIST count from here.
-    pub fn touch(&self, server: &Server) {
-        let now = server.idle_clock.load(Ordering::Relaxed);
-        self.last_interaction.store(now, Ordering::Relaxed);
-    }
-
-    /// The same from the thread that writes for it, which does not know whether it is being served.
-    pub fn note_output(&self, server: &Server) {
-        let now = server.idle_clock.load(Ordering::Relaxed);
-        self.last_interaction.fetch_max(now, Ordering::Relaxed);
-    }
-
-    /// Until it is touched again the server is at work for it, and it is not idle, however long that takes.
-    pub fn begin_service(&self) {
-        self.last_interaction.store(u64::MAX, Ordering::Relaxed);
-    }
-
-    /// For how long no bytes have moved, in milliseconds, and rather less than too much.
-    pub fn idle(&self, server: &Server) -> u64 {
-        let now = server.idle_clock.load(Ordering::Relaxed);
-        now.saturating_sub(self.last_interaction.load(Ordering::Relaxed))
-    }
-
-    /// Whether it waits for messages rather than for answers.
-    pub fn is_listening(&self) -> bool {
-        let subscriptions = &[&self.channels, &self.patterns];
-        self.monitoring.load(Ordering::Relaxed)
-            || subscriptions
-                .iter()
-                .any(|count| count.load(Ordering::Relaxed) > 0)
-    }
-
-    /// The peer as CLIENT LIST shows it.
-    pub fn address(&self) -> String {
-        self.connection
-            .as_ref()
-            .map_or("?:0".into(), |connection| connection.peer.to_string())
-    }
-}
-
-/// Keeps a client on the list for as long as it lives.
-struct Registration {
-    server: Arc<Server>,
-    public: Arc<Public>,
-}
-
-impl Drop for Registration {
-    fn drop(&mut self) {
-        let mut all = self.server.clients.all.lock().unwrap();
-        all.remove(&self.public.id);
-        // Under the same mutex, so that nobody counts it twice or not at all.
-        self.server.stats.keep(&self.public.counters);
-        self.public.turns.leave();
-    }
-}
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// One connection's memory, seen by its own thread alone.
 pub struct Client {
     pub server: Arc<Server>,
     pub public: Arc<Public>,
-    _registration: Option<Registration>,
     /// The database that it has selected.
     pub db: usize,
     /// Whether it has given the password, or none was needed when it came.
@@ -306,6 +29,8 @@ pub struct Client {
     /// What it has subscribed to; the hub knows the same.
     pub channels: BTreeSet<Vec<u8>>,
     pub patterns: BTreeSet<Vec<u8>>,
+    /// Whether MONITOR is on.
+    pub monitoring: bool,
     /// What these names hold, its own, and those of the keys that it watches.
     pub names: Charge,
     /// What it has published, and what must not be heard before the log holds all that was done before
@@ -313,7 +38,7 @@ pub struct Client {
     pub published: Vec<Message>,
     /// What these hold.
     pub publishing: Charge,
-    /// The receivers of its last message, who in this batch have been heard out (client/order.rs).
+    /// The receivers of its last message, who in this batch have been heard out (server/order.rs).
     pub heard: Vec<u64>,
     /// From the first SUBSCRIBE or MONITOR on, all its output goes through here.
     pub outbox: Option<Arc<Outbox>>,
@@ -394,72 +119,38 @@ pub struct Wait {
 impl Client {
     /// Registers a connection that has just been accepted.
     pub fn new(server: &Arc<Server>, connection: Connection) -> Client {
-        let id = server.clients.last_id.fetch_add(1, Ordering::Relaxed) + 1;
-        let mut client = Client::unregistered(server, id, Some(connection));
-        let public = client.public.clone();
-        server
-            .clients
-            .all
-            .lock()
-            .unwrap()
-            .insert(id, public.clone());
-        client._registration = Some(Registration {
-            server: server.clone(),
-            public,
-        });
+        let id = server.clients.next_id();
+        let client = Client::of(server, Public::new(server, id, Some(connection)));
+        server.clients.add(&client.public);
         client
     }
 
     /// A client without a connection, whom nobody sees: it replays the log, or stands for the sweep.
     /// Redis calls the same a fake client.
     pub fn fake(server: &Arc<Server>) -> Client {
-        Client::unregistered(server, 0, None)
+        Client::of(server, Public::new(server, 0, None))
     }
 
-    fn unregistered(server: &Arc<Server>, id: u64, connection: Option<Connection>) -> Client {
-        let authenticated = connection.is_none() || server.config.requirepass.is_empty();
-        let stream = connection.as_ref().map(|c| c.stream.clone());
-        let held = Held::new(&server.config.clients, stream);
-        let (names, publishing) = (Charge::new(&held), Charge::new(&held));
-        let public = Public {
-            id,
-            connection,
-            since: Instant::now(),
-            last_interaction: AtomicU64::new(server.idle_clock.load(Ordering::Relaxed)),
-            last_command: AtomicUsize::new(NO_ROW),
-            name: Mutex::default(),
-            lib_name: Mutex::default(),
-            lib_ver: Mutex::default(),
-            db: AtomicUsize::new(0),
-            resp3: AtomicBool::new(false),
-            channels: AtomicUsize::new(0),
-            patterns: AtomicUsize::new(0),
-            queued: AtomicI64::new(-1),
-            watching: AtomicUsize::new(0),
-            counters: Counters::default(),
-            monitoring: AtomicBool::new(false),
-            held,
-            turns: Turns::default(),
-        };
+    fn of(server: &Arc<Server>, public: Public) -> Client {
         Client {
             server: server.clone(),
-            public: Arc::new(public),
-            _registration: None,
             db: 0,
-            authenticated,
+            authenticated: public.connection.is_none() || server.config.requirepass.is_empty(),
             transaction: None,
             in_exec: false,
             watch_flag: Flag::default(),
             watched: BTreeSet::new(),
             channels: BTreeSet::new(),
             patterns: BTreeSet::new(),
-            names,
+            monitoring: false,
+            names: Charge::new(&public.held),
             published: Vec::new(),
-            publishing,
+            publishing: Charge::new(&public.held),
             heard: Vec::new(),
             outbox: None,
             replies: Replies::On,
             then: Then::GoOn,
+            public: Arc::new(public),
         }
     }
 
@@ -483,9 +174,9 @@ impl Client {
     }
 
     /// Gives the client a name, or what its library says of itself.
-    pub fn set_text(&mut self, field: impl Fn(&Public) -> &Mutex<Vec<u8>>, text: &[u8]) {
-        let mut field = field(&self.public).lock().unwrap();
-        let old = std::mem::replace(&mut *field, text.to_vec());
+    pub fn set_text(&mut self, field: fn(&mut Shown) -> &mut Vec<u8>, text: &[u8]) {
+        let mut shown = self.public.shown.lock().unwrap();
+        let old = std::mem::replace(field(&mut shown), text.to_vec());
         self.names.subtract(old.len());
         self.names.add(text.len());
     }
@@ -501,37 +192,26 @@ impl Client {
     }
 
     /// Ends MONITOR, if it was on.
-    pub fn stop_monitoring(&self) {
-        if self.public.monitoring.swap(false, Ordering::Relaxed) {
+    pub fn stop_monitoring(&mut self) {
+        if std::mem::take(&mut self.monitoring) {
             self.server.hub.remove_monitor(self.public.id);
         }
     }
 
-    /// Tells the others how it stands: once per batch, for they need not know it sooner.
+    /// Tells the others how it stands: once per batch, because they need not know it sooner.
     pub fn update_public(&self, protocol: Protocol, last_command: Option<usize>) {
-        let public = &self.public;
-        let queued = self
-            .transaction
-            .as_ref()
-            .map_or(-1, |t| t.queue.len() as i64);
-        public.db.store(self.db, Ordering::Relaxed);
-        public
-            .resp3
-            .store(protocol == Protocol::Resp3, Ordering::Relaxed);
-        public
-            .channels
-            .store(self.channels.len(), Ordering::Relaxed);
-        public
-            .patterns
-            .store(self.patterns.len(), Ordering::Relaxed);
+        let mut shown = self.public.shown.lock().unwrap();
+        shown.last_command = last_command.or(shown.last_command);
+        shown.db = self.db;
+        shown.protocol = protocol;
+        shown.channels = self.channels.len();
+        shown.patterns = self.patterns.len();
         // EXEC has said how many it runs.
         if !self.in_exec {
-            public.queued.store(queued, Ordering::Relaxed);
+            shown.queued = self.transaction.as_ref().map(|t| t.queue.len());
         }
-        public.watching.store(self.watched.len(), Ordering::Relaxed);
-        if let Some(index) = last_command {
-            public.last_command.store(index, Ordering::Relaxed);
-        }
+        shown.watching = self.watched.len();
+        shown.monitoring = self.monitoring;
     }
 }
 
@@ -545,5 +225,6 @@ impl Drop for Client {
     fn drop(&mut self) {
         self.unsubscribe_all();
         self.stop_monitoring();
+        self.server.remove(&self.public);
     }
 }

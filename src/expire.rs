@@ -19,8 +19,9 @@
 //! twenty keys at random, again and again while many of them are dead; so up to a tenth may stay.
 
 use crate::batch::Batch;
-use crate::client::{Client, Server};
+use crate::client::Client;
 use crate::resp::Reply;
+use crate::server::Server;
 use crate::store::Keyspace;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, RwLock};

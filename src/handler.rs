@@ -172,7 +172,7 @@ pub enum Flag {
     WhileSubscribed,
     /// It shows or resets what is counted, so what its batch has counted so far must be there.
     ShowsCounters,
-    /// It counts or lists other clients, so what they have sent before must have been done (client/order.rs).
+    /// It counts or lists other clients, so what they have sent before must have been done (server/order.rs).
     CountsClients,
     /// With no more than two arguments it never takes longer than a microsecond, if they and the
     /// answer are short (account.rs, `is_quick`).

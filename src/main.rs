@@ -73,27 +73,28 @@ mod listen;
 mod malloc;
 mod pubsub;
 mod say;
+mod server;
 mod stats;
 mod table;
 mod watch;
 
 use aof::rewrite::replay_sealed;
 use batch::Replayer;
-use client::{Client, Connection, Server};
+use client::Client;
 use config::{Config, Start};
 use held::End;
 use listen::Listener;
-use stats::{Stats, add};
+use server::{Connection, Server, order};
+use stats::add;
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, RwLock, mpsc};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, RwLock, mpsc};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use store::Keyspace;
 
 /// The stack of a client's thread, in bytes. Only what is touched takes memory.
@@ -138,23 +139,8 @@ fn serve_for_ever(config: Arc<Config>, warnings: &[String]) -> Result<Infallible
     config.fit_maxclients();
     // A taken port is found before the log is read, which may take long.
     let (listeners, port) = listen::open(&config)?;
-    let (reaper, garbage) = mpsc::channel();
-    let server = Arc::new(Server {
-        aof: aof::Aof::new(config.clone()),
-        stats: Stats::new(handler::TABLE.rows.len()),
-        clients: Default::default(),
-        hub: Default::default(),
-        reaper,
-        started: Instant::now(),
-        idle_clock: AtomicU64::new(0),
-        last_served: AtomicU64::new(0),
-        may_spin: std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1),
-        run_id: run_id(),
-        port: AtomicUsize::new(port.into()),
-        active_expire: AtomicBool::new(true),
-        config,
-        config_changes: Mutex::default(),
-    });
+    let (server, garbage) = Server::new(config, port, handler::TABLE.rows.len());
+    let server = Arc::new(server);
     let store = Arc::new(RwLock::new(Keyspace::new(server.config.databases.get())));
     spawn("reaper", move || garbage.iter().for_each(drop))?;
     server.aof.status.loading.store(true, Ordering::Relaxed);
@@ -291,7 +277,7 @@ fn welcome(stream: TcpStream, peer: SocketAddr, server: &Arc<Server>) -> Option<
         let mut others = server.clients.everyone();
         // Some of them are yet to be started, by this thread.
         others.retain(|client| client.turns.has_begun());
-        client::order::hear_out(&others, None);
+        order::hear_out(&others, None);
         is_refused = is_full();
     }
     let refusal = if is_refused {
@@ -344,10 +330,4 @@ fn keep_house(server: &Server) -> ! {
         // Afterwards, so that who was heard during this round is not idle for it.
         server.idle_clock.fetch_add(100, Ordering::Relaxed);
     }
-}
-
-/// Forty random hexadecimal digits.
-fn run_id() -> String {
-    let random = || RandomState::new().build_hasher().finish();
-    format!("{:016x}{:016x}{:08x}", random(), random(), random() as u32)
 }

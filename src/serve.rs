@@ -33,13 +33,14 @@ mod memory;
 mod waiting;
 
 use crate::batch::{Arrived, Batch};
-use crate::client::{Client, Server, Then};
+use crate::client::{Client, Then};
 use crate::error::Error;
 use crate::handler::client::describe;
 use crate::handler::{Flag, Row, Run};
 use crate::held::{Charge, End};
 use crate::resp::{self, Limits, Reply, read_command};
 use crate::say;
+use crate::server::Server;
 use crate::stats::{Count, add};
 use crate::store::Keyspace;
 use inbound::Inbound;

@@ -36,13 +36,14 @@ const EVENING: [&str; 8] = [
 
 /// Imports run one way: a file may use what stands in a later line of this list, and nothing of
 /// its own line or an earlier one. `aof` cannot know a command, and `resp` knows error texts only.
-const LAYERS: [&[&str]; 12] = [
+const LAYERS: [&[&str]; 13] = [
     &["main"],
     &["serve", "expire"],
     &["batch"],
     &["account"],
     &["handler"],
     &["client"],
+    &["server"],
     &["aof", "pubsub"],
     &["listen", "store", "stats"],
     &["config", "entry", "propagate", "watch"],

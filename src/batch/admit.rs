@@ -16,16 +16,21 @@
 //! look after memory limits, cluster slots and replicas.
 
 use super::Batch;
-use crate::client::{Client, NO_ROW, Then};
+use crate::client::{Client, Then};
 use crate::error::Error;
 use crate::handler::{Flag, Row, Run, TABLE, debug};
-use crate::resp::{Args, Reply};
+use crate::resp::{Args, Protocol, Reply};
+use crate::server::NO_ROW;
 use crate::stats::Count;
-use std::sync::atomic::Ordering;
 
 impl Batch<'_> {
     /// Whether the command may run now, for reasons that have nothing to do with its arguments.
-    pub(super) fn admit(&self, row: &Row, client: &Client) -> Result<(), Error> {
+    pub(super) fn admit(
+        &self,
+        row: &Row,
+        client: &Client,
+        protocol: Protocol,
+    ) -> Result<(), Error> {
         let command = row.command;
         if self.replaying {
             return Ok(());
@@ -49,7 +54,7 @@ impl Batch<'_> {
             return Err(Error::Misconf(cause));
         }
         if client.is_subscribed()
-            && !client.public.resp3.load(Ordering::Relaxed)
+            && protocol == Protocol::Resp2
             && !command.is(Flag::WhileSubscribed)
         {
             return Err(Error::SubscribedOnly(command.name));
@@ -58,9 +63,7 @@ impl Batch<'_> {
             return Err(Error::Loading);
         }
         let uses_data = command.reads() || matches!(command.run, Run::Write(_));
-        if client.public.monitoring.load(Ordering::Relaxed)
-            && (uses_data || command.is(Flag::MayReplicate))
-        {
+        if client.monitoring && (uses_data || command.is(Flag::MayReplicate)) {
             return Err(Error::NotForMonitors);
         }
         Ok(())

@@ -10,12 +10,13 @@
 //! command up and calls its function with a fake client.
 
 use super::{Arrived, Batch, Guard};
-use crate::client::{Client, Server};
+use crate::client::Client;
 use crate::error::Error;
 use crate::handler::args::database;
 use crate::handler::{Flag, Row, Run, TABLE};
 use crate::resp::{Args, LONGEST, Reply};
 use crate::say;
+use crate::server::Server;
 use crate::store::Keyspace;
 use std::sync::{Arc, RwLock};
 

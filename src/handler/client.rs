@@ -19,15 +19,15 @@
 //! TRACKING, NO-EVICT and NO-TOUCH, which belong to features that are not here.
 
 use super::{Command, Flag, NO_KEY, Run, TABLE, command};
-use crate::client::{Client, Public, Replies, Then};
+use crate::client::{Client, Replies, Then};
 use crate::error::Error;
 use crate::handler::args::Cursor;
 use crate::handler::connection::check_name;
 use crate::held::End;
-use crate::resp::{Args, Reply, parse_integer};
+use crate::resp::{Args, Protocol, Reply, parse_integer};
+use crate::server::{Public, Shown};
 use std::os::fd::AsRawFd;
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
@@ -49,14 +49,14 @@ fn id(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
 }
 
 fn getname(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let name = client.public.name.lock().unwrap();
-    reply.bulk_or_nil((!name.is_empty()).then_some(&name));
+    let shown = client.public.shown.lock().unwrap();
+    reply.bulk_or_nil((!shown.name.is_empty()).then_some(&shown.name));
     Ok(())
 }
 
 fn setname(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     check_name(&args[2], Error::BadClientName)?;
-    client.set_text(|public| &public.name, &args[2]);
+    client.set_text(|shown| &mut shown.name, &args[2]);
     reply.ok();
     Ok(())
 }
@@ -64,10 +64,10 @@ fn setname(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
 /// Libraries tell their name and version. Redis 7.0 does not know this yet and they bear it, but
 /// there is no reason to make them.
 fn setinfo(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    type Field = fn(&Public) -> &Mutex<Vec<u8>>;
+    type Field = fn(&mut Shown) -> &mut Vec<u8>;
     let (option, field): (_, Field) = match args[2].to_ascii_uppercase().as_slice() {
-        b"LIB-NAME" => ("lib-name", |public| &public.lib_name),
-        b"LIB-VER" => ("lib-ver", |public| &public.lib_ver),
+        b"LIB-NAME" => ("lib-name", |shown| &mut shown.lib_name),
+        b"LIB-VER" => ("lib-ver", |shown| &mut shown.lib_ver),
         _ => {
             return Err(Error::quoting("ERR Unrecognized option '", &args[2], "'"));
         }
@@ -105,11 +105,9 @@ impl Type {
     }
 
     fn of(public: &Public) -> Type {
-        let subscribed = public.channels.load(Relaxed) + public.patterns.load(Relaxed) > 0;
-        if subscribed {
-            Type::PubSub
-        } else {
-            Type::Normal
+        match public.shown.lock().unwrap().is_subscribed() {
+            true => Type::PubSub,
+            false => Type::Normal,
         }
     }
 }
@@ -163,8 +161,7 @@ fn bring_up_to_date(client: &Client, args: &Args, reply: &Reply) {
 
 /// A line of CLIENT LIST, or of the server's log.
 pub fn describe(public: &Public, viewer: &Client) -> String {
-    let text =
-        |field: &Mutex<Vec<u8>>| String::from_utf8_lossy(&field.lock().unwrap()).into_owned();
+    let shown = public.shown.lock().unwrap();
     let (local, fd) = public
         .connection
         .as_ref()
@@ -172,41 +169,38 @@ pub fn describe(public: &Public, viewer: &Client) -> String {
             (connection.local.to_string(), connection.stream.as_raw_fd())
         });
     let idle = public.idle(&viewer.server);
-    let queued = public.queued.load(Relaxed);
-    let mut flags = String::new();
+    let queued = shown.queued.map_or(-1, |queued| queued as i64);
     let states = [
-        (public.monitoring.load(Relaxed), 'O'),
-        (Type::of(public) == Type::PubSub, 'P'),
-        (queued >= 0, 'x'),
+        (shown.monitoring, "O"),
+        (shown.is_subscribed(), "P"),
+        (shown.queued.is_some(), "x"),
     ];
-    flags.extend(
-        states
-            .iter()
-            .filter(|(on, _)| *on)
-            .map(|(_, letter)| letter),
-    );
-    if flags.is_empty() {
-        flags.push('N');
-    }
-    let command = TABLE.rows.get(public.last_command.load(Relaxed));
+    let flags = states.map(|(on, letter)| if on { letter } else { "" });
+    let flags = Some(flags.concat()).filter(|flags| !flags.is_empty());
+    let flags = flags.as_deref().unwrap_or("N");
+    let command = shown.last_command.and_then(|row| TABLE.rows.get(row));
     format!(
         "id={} addr={} laddr={local} fd={fd} name={} age={} idle={} flags={flags} db={} sub={} \
          psub={} ssub=0 multi={queued} watch={} tot-mem={} cmd={} user=default redir=-1 resp={} lib-name={} \
          lib-ver={}",
         public.id,
         public.address(),
-        text(&public.name),
+        String::from_utf8_lossy(&shown.name),
         public.since.elapsed().as_secs(),
         idle / 1000,
-        public.db.load(Relaxed),
-        public.channels.load(Relaxed),
-        public.patterns.load(Relaxed),
-        public.watching.load(Relaxed),
+        shown.db,
+        shown.channels,
+        shown.patterns,
+        shown.watching,
         public.held.most(),
         command.map_or("NULL", |row| row.command.name),
-        if public.resp3.load(Relaxed) { 3 } else { 2 },
-        text(&public.lib_name),
-        text(&public.lib_ver),
+        if shown.protocol == Protocol::Resp3 {
+            3
+        } else {
+            2
+        },
+        String::from_utf8_lossy(&shown.lib_name),
+        String::from_utf8_lossy(&shown.lib_ver),
     )
 }
 
@@ -283,13 +277,8 @@ fn kill(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
     let filter = Filter::parse(args)?;
     let old_form = args.len() == 3;
     let mut killed = 0;
-    for other in client
-        .server
-        .clients
-        .all()
-        .iter()
-        .filter(|other| filter.fits(other))
-    {
+    let all = client.server.clients.all();
+    for other in all.iter().filter(|other| filter.fits(other)) {
         if other.id != client.public.id {
             other.kill(End::Killed);
         } else if filter.skip_me {

@@ -11,10 +11,11 @@
 
 use super::args::Cursor;
 use super::{Command, Flag, NO_KEY, Run, command};
-use crate::client::{Client, Server};
+use crate::client::Client;
 use crate::config;
 use crate::error::Error;
 use crate::resp::{Args, Reply};
+use crate::server::Server;
 use std::collections::HashSet;
 
 #[rustfmt::skip]

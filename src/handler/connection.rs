@@ -16,7 +16,6 @@ use crate::error::Error;
 use crate::handler::args::Cursor;
 use crate::resp::{Args, Protocol, Reply, parse_integer};
 use crate::store::View;
-use std::sync::atomic::Ordering;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
@@ -86,7 +85,7 @@ fn hello(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Erro
             b"SETNAME" if cursor.left() >= 1 => {
                 let name = cursor.next();
                 check_name(name, Error::BadClientName)?;
-                client.set_text(|public| &public.name, name);
+                client.set_text(|shown| &mut shown.name, name);
             }
             _ => {
                 return Err(Error::quoting(
@@ -132,8 +131,6 @@ fn greet(client: &Client, reply: &mut Reply) {
 /// From here on, in the middle of a reply if need be, the client speaks this protocol.
 fn set_protocol(client: &mut Client, reply: &mut Reply, protocol: Protocol) {
     reply.protocol = protocol;
-    let resp3 = protocol == Protocol::Resp3;
-    client.public.resp3.store(resp3, Ordering::Relaxed);
     if let Some(outbox) = &client.outbox {
         // A message is in the old protocol before the reply that is being made, or in the new one behind it.
         client.server.hub.between_messages(|| {
@@ -195,7 +192,7 @@ fn reset(client: &mut Client, view: &View, _: &Args, reply: &mut Reply) -> Resul
     client.unsubscribe_all();
     client.stop_monitoring();
     set_protocol(client, reply, Protocol::Resp2);
-    client.set_text(|public| &public.name, b"");
+    client.set_text(|shown| &mut shown.name, b"");
     client.db = 0;
     if client.replies != Replies::SkipThis {
         client.replies = Replies::On;

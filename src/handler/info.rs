@@ -20,9 +20,10 @@
 
 use super::args::Cursor;
 use super::{Command, Flag, NO_KEY, REDIS_VERSION, Run, TABLE, VERSION, command};
-use crate::client::{Client, Server};
+use crate::client::Client;
 use crate::error::Error;
 use crate::resp::{Args, Reply};
+use crate::server::Server;
 use crate::stats::{Count, unix_microseconds};
 use crate::store::View;
 use std::fmt::{Display, Write};
@@ -127,7 +128,7 @@ impl Info<'_> {
 
     fn server(&mut self) {
         let server = self.server;
-        let seconds = server.uptime() / 1000;
+        let seconds = server.started.elapsed().as_secs();
         // The version whose behaviour this server follows: clients decide by it what they may use.
         self.field("redis_version", REDIS_VERSION);
         self.field("simple_redis_version", VERSION);
@@ -137,7 +138,7 @@ impl Info<'_> {
         self.field("process_id", std::process::id());
         self.field("process_supervised", "no");
         self.field("run_id", &server.run_id);
-        self.field("tcp_port", server.port.load(Ordering::Relaxed));
+        self.field("tcp_port", server.port);
         self.field("server_time_usec", unix_microseconds());
         self.field("uptime_in_seconds", seconds);
         self.field("uptime_in_days", seconds / (24 * 60 * 60));

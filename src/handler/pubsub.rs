@@ -16,11 +16,12 @@
 //! anything, and a reply is a message like any other.
 
 use super::{Command, Flag, NO_KEY, Run, command};
-use crate::client::{Client, Replies, memory_of, order};
+use crate::client::{Client, Replies, memory_of};
 use crate::error::Error;
 use crate::handler::args::Cursor;
 use crate::pubsub::{Kind, Message, Outbox};
 use crate::resp::{Args, Reply};
+use crate::server::order;
 use std::sync::Arc;
 
 #[rustfmt::skip]

@@ -18,7 +18,6 @@ use crate::handler::args::Cursor;
 use crate::resp::words::quote;
 use crate::resp::{Args, Digits, Reply};
 use crate::stats::unix_microseconds;
-use std::sync::atomic::Ordering;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
@@ -162,7 +161,7 @@ fn monitor(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error
             "ERR MONITOR isn't allowed for DENY BLOCKING client",
         ));
     }
-    if client.public.monitoring.load(Ordering::Relaxed) {
+    if client.monitoring {
         // As in Redis, which says nothing the second time.
         return Ok(());
     }
@@ -170,7 +169,7 @@ fn monitor(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error
     if client.replies == Replies::On {
         reply.ok();
     }
-    client.public.monitoring.store(true, Ordering::Relaxed);
+    client.monitoring = true;
     let hub = &client.server.hub;
     hub.add_monitor(client.public.id, &outbox, || outbox.push_reply(&reply.out));
     reply.out.truncate(0);
@@ -197,7 +196,7 @@ pub fn show_monitors(client: &Client, row: &Row, args: &Args, now: u64, reply: &
     line.extend_from_slice(b"\r\n");
     client.server.hub.show_monitors(&line, client.public.id);
     // A monitor sees its own command behind the reply, which has not left yet.
-    if client.public.monitoring.load(Ordering::Relaxed) {
+    if client.monitoring {
         reply.monitor_line(&line);
     }
 }

@@ -45,8 +45,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// Which of the two versions of the protocol a client has asked for with HELLO.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Protocol {
+    #[default]
     Resp2,
     Resp3,
 }

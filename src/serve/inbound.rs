@@ -23,9 +23,9 @@
 //! something to be read; it always sleeps.
 
 use super::{INPUT_BUFFER, SHORTEST_PAUSE, is_timeout, next_pause};
-use crate::client::{Public, Server};
 use crate::held::Charge;
 use crate::pubsub::Outbox;
+use crate::server::{Public, Server};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read};
 use std::net::TcpStream;
@@ -179,7 +179,7 @@ impl Inbound {
                 false => (&*self.stream).read(buffer),
             };
             match read {
-                // Somebody has looked for input (client/order.rs); when that is over this waits again.
+                // Somebody has looked for input (server/order.rs); when that is over this waits again.
                 Err(error) if is_timeout(&error) && !self.may_time_out => {
                     drop(self.public.turns.mode());
                 }

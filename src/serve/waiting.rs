@@ -127,7 +127,7 @@ pub(super) fn linger(mut stream: &TcpStream) {
         }
         match stream.read(&mut rest) {
             Ok(1..) => {}
-            // The time is over, or somebody has looked for input (client/order.rs).
+            // The time is over, or somebody has looked for input (server/order.rs).
             Err(error) if is_timeout(&error) => {}
             _ => return,
         }
