@@ -36,7 +36,7 @@ mod lock;
 mod long;
 mod replay;
 
-pub use replay::{Replayer, can_replay};
+pub use replay::{can_replay, replay};
 
 use crate::account::{Account, Step, add_to_slow_log, is_quick};
 use crate::client::{Client, Replies, Transaction};

@@ -79,7 +79,6 @@ mod table;
 mod watch;
 
 use aof::rewrite::replay_sealed;
-use batch::Replayer;
 use client::Client;
 use config::{Config, Start};
 use held::End;
@@ -87,13 +86,12 @@ use listen::Listener;
 use server::{Connection, Server, order};
 use stats::add;
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, RwLock, mpsc};
-use std::thread;
+use std::sync::{Arc, RwLock};
+use std::thread::{self, Thread};
 use std::time::Duration;
 use store::Keyspace;
 
@@ -102,22 +100,18 @@ pub const STACK: usize = 256 * 1024;
 
 fn main() -> ExitCode {
     malloc::set_up();
-    let started = match Config::from_args(std::env::args_os().skip(1)) {
-        Ok(Start::Serve(config, warnings)) => serve_for_ever(config, &warnings),
+    let error = match Config::from_args(std::env::args_os().skip(1)) {
+        Ok(Start::Serve(config, warnings)) => match start(config, &warnings) {
+            Ok(server) => cron(&server),
+            Err(error) => error,
+        },
+        Ok(Start::CheckAof { path, fix }) => {
+            return aof::check::run(&path, fix, &mut batch::can_replay);
+        }
         Ok(Start::Help) => return print(&config::help()),
         Ok(Start::Version) => return print(&format!("simple-redis {}", handler::VERSION)),
-        Ok(Start::CheckAof { path, fix }) => {
-            return aof::check::run(&path, fix, &mut |records| {
-                let mut each = records.iter().enumerate();
-                each.try_for_each(|(index, args)| {
-                    let row = batch::can_replay(args);
-                    row.map(|_| ()).map_err(|reason| (index, reason))
-                })
-            });
-        }
-        Err(error) => Err(error),
+        Err(error) => error,
     };
-    let Err(error) = started;
     let _ = writeln!(std::io::stderr(), "simple-redis: {error}");
     ExitCode::FAILURE
 }
@@ -129,109 +123,62 @@ fn print(text: &str) -> ExitCode {
     }
 }
 
-/// For so long those who knock while the log is being loaded are left waiting in the kernel's queue. Most
+/// For so long, or until the log is loaded, those who knock are left waiting in the kernel's queue. Most
 /// logs are loaded by then, and a health check or a test's first command is answered, not refused.
 const MOMENT: Duration = Duration::from_millis(500);
 
 /// Binds, loads, accepts, starts the other threads. If it cannot start, the error is one line for the operator.
-fn serve_for_ever(config: Arc<Config>, warnings: &[String]) -> Result<Infallible, String> {
-    open_files(&config, warnings)?;
+fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String> {
+    config.open_files(warnings)?;
     config.fit_maxclients();
     // A taken port is found before the log is read, which may take long.
     let (listeners, port) = listen::open(&config)?;
     let (server, garbage) = Server::new(config, port, handler::TABLE.rows.len());
     let server = Arc::new(server);
     let store = Arc::new(RwLock::new(Keyspace::new(server.config.databases.get())));
+    let background = |name, work: fn(&Arc<Server>, &RwLock<Keyspace>)| {
+        let (server, store) = (server.clone(), store.clone());
+        spawn(name, move || work(&server, &store))
+    };
     spawn("reaper", move || garbage.iter().for_each(drop))?;
+    background("evict", |server, _| server.evict_for_ever())?;
     server.aof.status.loading.store(true, Ordering::Relaxed);
     // Asked before there is a client who could change it.
     let has_log = server.config.appendonly.get();
-    let loading = start_accepting(listeners, &server, &store)?;
+    let accept = |listener| {
+        let (server, store) = (server.clone(), store.clone());
+        spawn("accept", move || {
+            thread::park_timeout(MOMENT);
+            accept_for_ever(&listener, &server, &store)
+        })
+    };
+    let accepting = listeners.into_iter().map(accept);
+    let accepting = accepting.collect::<Result<Vec<Thread>, String>>()?;
     if has_log {
-        let keyspace = replay(&server, |replay| server.aof.start(replay))?;
+        let keyspace = batch::replay(&server, |replay| server.aof.start(replay))?;
         store.write().unwrap().take_over(keyspace);
     }
     server.aof.status.loading.store(false, Ordering::Relaxed);
-    drop(loading);
+    accepting.iter().for_each(Thread::unpark);
     say::notice(format_args!("Ready to accept connections on port {port}"));
-    start_background_threads(&server, &store)?;
-    keep_house(&server)
+    background("sync", |server, _| server.aof.sync_every_second())?;
+    background("sweep", |server, store| {
+        expire::sweep_for_ever(server, store)
+    })?;
+    background("rewrite", |server, store| {
+        let replay_all =
+            |manifest: &_| batch::replay(server, |replay| replay_sealed(manifest, replay));
+        server.aof.rewrite_when_asked(store, &replay_all)
+    })?;
+    Ok(server)
 }
 
-/// Opens the logfile, says what is to be said first, and looks whether `dir` is there.
-fn open_files(config: &Config, warnings: &[String]) -> Result<(), String> {
-    if !config.logfile.is_empty() {
-        let logfile = config.dir.path().join(config.logfile.path());
-        say::into_file(&logfile).map_err(|error| {
-            let logfile = logfile.display();
-            format!("cannot write to the logfile {logfile}: {error}")
-        })?;
+/// Starts a thread of ours.
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<Thread, String> {
+    match thread::Builder::new().name(name.into()).spawn(work) {
+        Ok(handle) => Ok(handle.thread().clone()),
+        Err(error) => Err(format!("cannot start the thread '{name}': {error}")),
     }
-    warnings
-        .iter()
-        .for_each(|warning| say::warning(format_args!("{warning}")));
-    let dir = config.dir.path();
-    let opened = std::fs::read_dir(&dir).map_err(|error| {
-        let dir = dir.display();
-        format!("cannot open the directory {dir}: {error}. Name another with --dir")
-    });
-    opened.map(|_| ())
-}
-
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), String> {
-    let thread = thread::Builder::new().name(name.into()).spawn(work);
-    thread
-        .map(|_| ())
-        .map_err(|error| format!("cannot start the thread '{name}': {error}"))
-}
-
-/// From here on there are clients, and somebody who sees to it that they do not hold too much. But they
-/// are let in when what it returns is dropped, which says that the log is loaded, or after [`MOMENT`].
-fn start_accepting(
-    listeners: Vec<Listener>,
-    server: &Arc<Server>,
-    store: &Arc<RwLock<Keyspace>>,
-) -> Result<Vec<mpsc::Sender<Infallible>>, String> {
-    let evict = server.clone();
-    spawn("evict", move || evict.evict_for_ever())?;
-    let start = |listener| {
-        let (loading, loaded) = mpsc::channel();
-        let (server, store) = (server.clone(), store.clone());
-        spawn("accept", move || {
-            let _ = loaded.recv_timeout(MOMENT);
-            accept_for_ever(&listener, &server, &store)
-        })?;
-        Ok(loading)
-    };
-    listeners.into_iter().map(start).collect()
-}
-
-fn start_background_threads(
-    server: &Arc<Server>,
-    store: &Arc<RwLock<Keyspace>>,
-) -> Result<(), String> {
-    let sync = server.clone();
-    spawn("sync", move || sync.aof.sync_every_second())?;
-    let (sweep, keyspace) = (server.clone(), store.clone());
-    spawn("sweep", move || expire::sweep_for_ever(&sweep, &keyspace))?;
-    let (rewrite, keyspace) = (server.clone(), store.clone());
-    spawn("rewrite", move || {
-        let replay_all = |manifest: &_| replay(&rewrite, |replay| replay_sealed(manifest, replay));
-        rewrite.aof.rewrite_when_asked(&keyspace, &replay_all)
-    })
-}
-
-/// Replays into a keyspace of its own, which nobody else can see: `read` is told how to replay
-/// commands, and calls that for a few at a time.
-fn replay(
-    server: &Arc<Server>,
-    read: impl FnOnce(&mut aof::load::Replay) -> Result<(), String>,
-) -> Result<Keyspace, String> {
-    let store = RwLock::new(Keyspace::new(server.config.databases.get()));
-    let mut replayer = Replayer::new(server, &store);
-    read(&mut |records| replayer.replay(records))?;
-    drop(replayer);
-    Ok(store.into_inner().unwrap())
 }
 
 /// Gives each client that comes a thread of its own. To start a thread takes ten times as long as to
@@ -313,7 +260,7 @@ fn start_serving(client: Box<Client>, server: &Arc<Server>, store: &Arc<RwLock<K
 /// Ten times a second: counts the time of the idle, takes the samples behind INFO's rates, tells what
 /// there is to tell of the log, and ends clients that have been silent for longer than `timeout`
 /// seconds. Subscribers and monitors wait for others, so their silence is no sign.
-fn keep_house(server: &Server) -> ! {
+fn cron(server: &Server) -> ! {
     loop {
         thread::sleep(Duration::from_millis(100));
         server.stats.sample(server.totals());
@@ -325,7 +272,7 @@ fn keep_house(server: &Server) -> ! {
                 .iter()
                 .filter(|client| client.idle(server) > timeout);
             let over = silent.filter(|client| !client.is_listening());
-            over.for_each(|client| client.kill(End::Killed));
+            over.for_each(|client| client.held.kill(End::Killed));
         }
         // Afterwards, so that who was heard during this round is not idle for it.
         server.idle_clock.fetch_add(100, Ordering::Relaxed);

@@ -169,7 +169,7 @@ impl Server {
         while total.is_over(sum)
             && let Some((bytes, client)) = all.pop()
         {
-            client.kill(End::Evicted);
+            client.held.kill(End::Evicted);
             sum -= bytes;
         }
     }
@@ -290,11 +290,6 @@ impl Public {
             held: Held::new(&server.config.clients, stream),
             turns: Turns::default(),
         }
-    }
-
-    /// Ends the client from another thread.
-    pub fn kill(&self, end: End) {
-        self.held.kill(end);
     }
 
     /// Notes that bytes have moved: `timeout` and CLIENT LIST count from here.

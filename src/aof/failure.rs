@@ -20,7 +20,7 @@
 //! A *slow* disk loses nothing by itself, but under `everysec` more may be lost with it (aof.rs). So an
 //! fsync that takes longer than a second is counted (`aof_delayed_fsync`) and told while it still runs.
 //!
-//! What fails, fails under locks, and nothing prints under a lock: the operator is told by `keep_house`
+//! What fails, fails under locks, and nothing prints under a lock: the operator is told by `cron`
 //! (main.rs), within a tenth of a second.
 //!
 //! **How Redis does it**: `aof_last_write_status` and `aof_last_write_err`. Its everysec tries a failed

@@ -10,6 +10,7 @@
 //! command up and calls its function with a fake client.
 
 use super::{Arrived, Batch, Guard};
+use crate::aof::load::Replay;
 use crate::client::Client;
 use crate::error::Error;
 use crate::handler::args::database;
@@ -20,8 +21,35 @@ use crate::server::Server;
 use crate::store::Keyspace;
 use std::sync::{Arc, RwLock};
 
-/// Whether the log may hold this command; the error is what the operator is to be told.
-pub fn can_replay(args: &Args) -> Result<&'static Row, String> {
+/// Replays into a keyspace of its own, which nobody else can see: `read` is told how to replay
+/// commands, and calls that for a few at a time.
+pub fn replay(
+    server: &Arc<Server>,
+    read: impl FnOnce(&mut Replay) -> Result<(), String>,
+) -> Result<Keyspace, String> {
+    let store = RwLock::new(Keyspace::new(server.config.databases.get()));
+    let mut replayer = Replayer {
+        batch: Batch {
+            replaying: true,
+            ..Batch::new(server, &store)
+        },
+        client: Client::fake(server),
+        arrived: Vec::new(),
+        reply: Reply::new(),
+    };
+    read(&mut |records| replayer.replay(records))?;
+    drop(replayer);
+    Ok(store.into_inner().unwrap())
+}
+
+/// Whether the log may hold these commands. The error says which it may not, and what the operator is to
+/// be told.
+pub fn can_replay(records: &mut [Args]) -> Result<(), (usize, String)> {
+    let mut each = records.iter().enumerate();
+    each.try_for_each(|(index, args)| may_stand(args).map_err(|reason| (index, reason)))
+}
+
+fn may_stand(args: &Args) -> Result<(), String> {
     let name = String::from_utf8_lossy(&args[0]);
     let row = match TABLE.look_up(args) {
         Ok(row) => row,
@@ -36,34 +64,21 @@ pub fn can_replay(args: &Args) -> Result<&'static Row, String> {
         let index = String::from_utf8_lossy(&args[1]);
         return Err(format!("not supported: {name} {index}"));
     }
-    Ok(row)
+    Ok(())
 }
 
 /// Replays records, in the order of the log.
-pub struct Replayer<'a> {
+struct Replayer<'a> {
     batch: Batch<'a>,
     client: Client,
     arrived: Vec<Arrived>,
     reply: Reply,
 }
 
-impl<'a> Replayer<'a> {
-    pub fn new(server: &'a Arc<Server>, store: &'a RwLock<Keyspace>) -> Replayer<'a> {
-        let batch = Batch {
-            replaying: true,
-            ..Batch::new(server, store)
-        };
-        Replayer {
-            batch,
-            client: Client::fake(server),
-            arrived: Vec::new(),
-            reply: Reply::new(),
-        }
-    }
-
+impl Replayer<'_> {
     /// Replays these records; their words are taken. The error says which of them cannot be, and
     /// what the operator is to be told.
-    pub fn replay(&mut self, records: &mut [Args]) -> Result<(), (usize, String)> {
+    fn replay(&mut self, records: &mut [Args]) -> Result<(), (usize, String)> {
         let mut arrived = std::mem::take(&mut self.arrived);
         arrived.resize_with(records.len(), Arrived::default);
         let mut before = None;
@@ -86,7 +101,7 @@ impl<'a> Replayer<'a> {
         // What writes may stand in a log, so the table is not asked a second time.
         let writes = |row: &&Row| matches!(row.command.run, Run::Write(_));
         if arrived.row.filter(writes).is_none() {
-            can_replay(&arrived.args)?;
+            may_stand(&arrived.args)?;
         }
         self.reply.out.truncate(0);
         self.batch

@@ -18,6 +18,7 @@ use super::options::{self, Change, Kind, OPTIONS, find, target};
 use super::{Config, Start, Values};
 use crate::resp::parse_integer;
 use crate::resp::words::split_words;
+use crate::say;
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::iter::Peekable;
@@ -70,6 +71,26 @@ impl Config {
             loader.take_line(words, "command line", 0)?;
         }
         loader.finish()
+    }
+
+    /// Opens the logfile, says what is to be said first, and looks whether `dir` is there.
+    pub fn open_files(&self, warnings: &[String]) -> Result<(), String> {
+        let dir = self.dir.path();
+        if !self.logfile.is_empty() {
+            let logfile = dir.join(self.logfile.path());
+            say::into_file(&logfile).map_err(|error| {
+                let logfile = logfile.display();
+                format!("cannot write to the logfile {logfile}: {error}")
+            })?;
+        }
+        for warning in warnings {
+            say::warning(format_args!("{warning}"));
+        }
+        let opened = std::fs::read_dir(&dir).map_err(|error| {
+            let dir = dir.display();
+            format!("cannot open the directory {dir}: {error}. Name another with --dir")
+        });
+        opened.map(|_| ())
     }
 }
 

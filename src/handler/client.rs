@@ -280,7 +280,7 @@ fn kill(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
     let all = client.server.clients.all();
     for other in all.iter().filter(|other| filter.fits(other)) {
         if other.id != client.public.id {
-            other.kill(End::Killed);
+            other.held.kill(End::Killed);
         } else if filter.skip_me {
             continue;
         } else {
