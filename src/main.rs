@@ -106,7 +106,7 @@ fn main() -> ExitCode {
         Ok(Start::Help) => return print(&config::help()),
         Ok(Start::Version) => return print(&format!("simple-redis {}", handler::VERSION)),
         Ok(Start::CheckAof { path, fix }) => {
-            return aof::check::run(&path, fix, &mut |records| {
+            return aof::repair::check(&path, fix, &mut |records| {
                 let mut each = records.iter().enumerate();
                 each.try_for_each(|(index, args)| {
                     let row = batch::can_replay(args);
