@@ -6,36 +6,39 @@
 //!              `appended`                        `written`                 `durable`
 //! ```
 //!
-//! Three *positions* count bytes since the start. A record is appended while its writer still
-//! holds the keyspace, so the log has the order in which things happened. Before a batch's replies
-//! leave, everything appended up to the moment when its guard dropped is written: its own records,
-//! and those whose effect its reads may have seen. So `kill -9` takes back nothing that any client
-//! was told. A power cut takes at most what `appendfsync` allows: under `everysec`, where an fsync
-//! begins a second after the one before has begun, or when that ends, what was written within
-//! the duration of one fsync and a second, or of two fsyncs if they are longer.
+//! Three *positions* count bytes since the start. A record is appended while its writer still holds the
+//! keyspace, so the log has the order in which things happened. Before a batch's replies leave, everything
+//! appended up to the moment when its guard dropped is written: its own records, and those whose effect
+//! its reads may have seen. So `kill -9` takes back nothing that any client was told. A power cut takes at
+//! most what `appendfsync` allows. Under `everysec` an fsync begins a second after the one before it began,
+//! or when that one ends, so a cut takes what was written during an fsync and a second, or two fsyncs.
 //!
-//! **Group commit.** A thread that commits takes all that is in the buffer and writes it with one call.
-//! Whoever waited for the file meanwhile finds `written` past its own position and goes. `always`
-//! shares one fsync in the same way, by a turn that one thread has at a time ([`Turn`]) and
-//! `durable`. fsync runs on a shared handle with no mutex held, so a slow disk holds up no writer,
-//! and a thread that needs an fsync waits for one, not for two.
-//!
-//! **Little at a time.** The file system may make writers wait all the same: a `write` to a file that is
-//! being fsynced may wait half as long as the fsync takes, and an fsync of 30 MB, half a second's work,
-//! takes 25 ms. While a rewrite keeps the disk busy, nothing makes a client wait longer. So under
-//! `everysec` the sync thread then calls fsync as soon as [`SYNC_EVERY`] bytes of the new file are not
-//! on disk, and fsync and write both take a few milliseconds. At other times one fsync a second is
-//! better: the wait is longer, but fewer clients meet it (the 99th percentile of SET at pipeline 64 was
-//! 0.4 to 0.8 of Redis's with one a second, 1.0 to 1.2 with one every 8 MB).
+//! **Group commit.** A thread that commits writes all that is in the buffer with one call. Whoever waited
+//! for the file meanwhile finds `written` past its own position and goes. `always` shares one fsync in
+//! the same way, by a turn that one thread has at a time ([`Turn`]). fsync runs with no mutex held, so a
+//! slow disk delays no writer, and a thread that needs an fsync waits for one, not for two.
 //!
 //! **Lock order**: the turn, then file, then buffer; and buffer alone under the keyspace's lock.
 //!
-//! What happens if the disk fails is in aof/failure.rs; how a flipped bit is seen, in aof/checksum.rs.
+//! **Which orderings matter.** Bytes pass between threads only under mutexes. So an ordering matters only
+//! where a thread acts on an atomic without one:
+//! - `written` is stored with Release after the `write` has returned. `commit` loads it with Acquire, so
+//!   a reply leaves after the write that it needs.
+//! - `durable` is the same for fsync (`always`, WAITAOF). Before a thread sleeps it loads `durable` under
+//!   the mutex of the turn, and turns end under that mutex, so no thread misses an end.
+//! - `appended` is raised with the keyspace held, and loaded then or later. The keyspace's lock orders
+//!   these, so a position covers all that its reader has seen.
+//! - `enabled` is loaded with Relaxed, as a hint. `append` loads it again under the buffer's mutex, under
+//!   which it is cleared. It is set before a start or a rewrite lets writers have the keyspace.
+//!
+//! For all others a late value harms nothing.
+//!
+//! What happens if the disk fails: aof/failure.rs. How a flipped bit is seen: aof/checksum.rs. What is cut
+//! from a broken log: aof/repair.rs.
 //!
 //! **How Redis does it**: aof.c, `flushAppendOnlyFile`, from its one thread before it sleeps. Its
 //! everysec acknowledges the first write that fails; ours does not.
 
-pub mod check;
 mod checksum;
 mod disk;
 mod failure;
@@ -43,6 +46,7 @@ pub mod load;
 pub mod manifest;
 #[cfg(test)]
 mod power_cuts;
+pub mod repair;
 pub mod rewrite;
 pub mod start;
 
@@ -60,8 +64,15 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, Weak};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-/// So many bytes of a base, and of the log meanwhile, are left to one fsync. Redis does the like with a
-/// base, at every 4 MB (`aof-rewrite-incremental-fsync`).
+/// During a rewrite one fsync covers at most so many bytes of the base, and of the log. Redis does this with
+/// a base, every 4 MB (`aof-rewrite-incremental-fsync`).
+///
+/// A `write` to a file that is being fsynced may wait half as long as the fsync takes. An fsync of 30 MB,
+/// which half a second of work leaves, takes 25 ms, and longer while a rewrite keeps the disk busy. So
+/// under `everysec` the sync thread then calls fsync more often, and fsync and write both take a few
+/// milliseconds. At other times one fsync a second is better: the wait is longer, but fewer clients meet
+/// it (the 99th percentile of SET at pipeline 64 was 0.4 to 0.8 of Redis's with one a second, 1.0 to 1.2
+/// with one every 8 MB).
 const SYNC_EVERY: u64 = 8 * 1024 * 1024;
 
 /// Under `everysec`, from one fsync's beginning to the next one's. One that takes longer is told.

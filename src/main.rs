@@ -106,7 +106,7 @@ fn main() -> ExitCode {
             Err(error) => error,
         },
         Ok(Start::CheckAof { path, fix }) => {
-            return aof::check::run(&path, fix, &mut batch::can_replay);
+            return aof::repair::check(&path, fix, &mut batch::can_replay);
         }
         Ok(Start::Help) => return print(&config::help()),
         Ok(Start::Version) => return print(&format!("simple-redis {}", handler::VERSION)),

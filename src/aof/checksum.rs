@@ -21,9 +21,8 @@
 //!    an open stretch like any other: a start replays it, and what we append goes on in it. The next
 //!    annotation covers all of it. So there are never bytes between two stretches.
 //!
-//! Replay, and so a start, a rewrite and `--check-aof`, compares (aof/load.rs). What differs is damage and
-//! is refused. It is never taken for a torn tail: a tail in which an annotation stands that claims
-//! it was whole once ([`next_claim`]).
+//! Replay compares (aof/load.rs), at a start, in a rewrite and with `--check-aof`. A difference is damage,
+//! never a torn tail (aof/repair.rs): what an annotation covers was whole once ([`next_claim`]).
 //!
 //! With `aof-checksum no` nothing is written and all stays open; what stands in a file is compared all the
 //! same. A digest is kept in any case, so that `yes` may come at any time.
@@ -72,6 +71,23 @@ impl Claim {
         Claim {
             digest: stretch.value(),
             length: stretch.length,
+        }
+    }
+
+    /// In words, how what was written differs from what is found there.
+    pub fn difference(&self, found: &Claim) -> Option<String> {
+        if self.length != found.length {
+            Some(format!(
+                "they are {} bytes, and the annotation behind them is about {}",
+                found.length, self.length
+            ))
+        } else if self.digest != found.digest {
+            Some(format!(
+                "their digest is {:016x}, and when they were written it was {:016x}",
+                found.digest, self.digest
+            ))
+        } else {
+            None
         }
     }
 
@@ -161,7 +177,7 @@ pub fn ends_with_annotation(path: &Path) -> io::Result<bool> {
     // No annotation is longer than with twenty digits.
     const MOST: u64 = 5 + 16 + 1 + 20 + 2;
     let length = disk::metadata(path)?.length;
-    let end = super::load::read_from(path, length.saturating_sub(MOST))?;
+    let end = disk::read_from(path, length.saturating_sub(MOST))?;
     let line = end.split_inclusive(|&byte| byte == b'\n').next_back();
     Ok(line.is_some_and(|line| matches!(read_line(line), Line::Ours(_))))
 }

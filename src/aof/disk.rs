@@ -2,8 +2,8 @@
 //! operator names them, asks std for some more.)
 //!
 //! ```text
-//! aof.rs, manifest, load, start, rewrite ──▶ disk ──▶ the kernel
-//!                                              └────▶ a simulated disk, in tests: disk/simulated.rs
+//! aof.rs, manifest, load, repair, start, rewrite ──▶ disk ──▶ the kernel
+//!                                                     └────▶ a simulated disk, in tests: disk/simulated.rs
 //! ```
 //!
 //! The simulated disk is mounted at a path, as any other is: a path below `/simulated` leads there, and the
@@ -114,8 +114,15 @@ pub fn length(path: &Path) -> u64 {
 }
 
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    read_from(path, 0)
+}
+
+/// What the file holds from `offset` on.
+pub fn read_from(path: &Path, offset: u64) -> io::Result<Vec<u8>> {
+    let mut file = open(path, Opening::Read)?;
+    file.seek(SeekFrom::Start(offset))?;
     let mut bytes = Vec::new();
-    open(path, Opening::Read)?.read_to_end(&mut bytes)?;
+    file.read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

@@ -4,9 +4,9 @@
 //! kept and written first when the disk recovers, which the sync thread tries ten times a second
 //! (aof.rs). Meanwhile writes are refused before they run. A failed *fsync* is worse: the kernel may have
 //! dropped the pages and will not say so twice, so the log may have holes. Writes stay refused until a
-//! rewrite has written a new base from memory. And where nothing fails, the files may be *lost*: somebody has
-//! deleted, moved, replaced or truncated them, and what is written goes where no start will look for it.
-//! The sync thread looks once a second.
+//! rewrite has written a new base from memory. Even if nothing fails, the files may be *lost*: somebody has
+//! deleted, moved, replaced or truncated them, so no start would find what is written now. The sync
+//! thread looks for them once a second.
 //!
 //! ```text
 //! write fails ──▶ writes are refused ──▶ a write works ──▶ all is well
@@ -14,18 +14,18 @@
 //! fsync fails ──▶ writes are refused ──▶ BGREWRITEAOF works, from memory ──▶ all is well
 //! ```
 //!
-//! That rewrite is not begun by itself: what has taken the place of the files may be a copy that somebody
-//! is just putting back.
+//! No rewrite begins by itself then: the files that are there now may be a copy that somebody is putting
+//! back.
 //!
 //! A *slow* disk loses nothing by itself, but under `everysec` more may be lost with it (aof.rs). So an
 //! fsync that takes longer than a second is counted (`aof_delayed_fsync`) and told while it still runs.
 //!
-//! What fails, fails under locks, and nothing prints under a lock: the operator is told by `cron`
-//! (main.rs), within a tenth of a second.
+//! Calls fail under locks, and nothing prints under a lock. So `cron` (main.rs) tells the operator,
+//! within a tenth of a second.
 //!
 //! **How Redis does it**: `aof_last_write_status` and `aof_last_write_err`. Its everysec tries a failed
-//! fsync again, and goes on when that works. It counts as delayed the writes that have waited two
-//! seconds for an fsync, in the same words; here no write waits. It never looks for its files.
+//! fsync again, and goes on when that works. Its `aof_delayed_fsync` counts writes that waited two seconds
+//! for an fsync; here no write waits. It never looks for its files.
 
 use super::disk;
 use super::{Aof, SYNC_WITHIN};
@@ -76,7 +76,9 @@ impl Aof {
     /// Looks whether the log on disk is what was written, and refuses writes if it is not.
     pub(super) fn look_for_files(&self) {
         match self.lost() {
-            Some(cause) => self.failures.lost(cause),
+            Some(cause) => {
+                self.failures.remember(Kind::Lost, cause);
+            }
             None => self.failures.is_over(Kind::Lost),
         }
     }
@@ -139,21 +141,19 @@ impl Failures {
         self.failing.load(Ordering::Relaxed) == Kind::Lost as u8
     }
 
-    /// The same of files that are not where they were.
-    fn lost(&self, cause: String) {
-        self.remember(Kind::Lost, cause);
-    }
-
     fn remember(&self, kind: Kind, cause: String) -> String {
         let mut failure = self.failure.lock().unwrap();
         if failure.as_ref().is_none_or(|old| old.kind < kind) {
-            *failure = Some(Failure {
-                kind,
-                cause: cause.clone(),
-            });
-            self.failing.store(kind as u8, Ordering::Release);
+            let cause = cause.clone();
+            self.set(&mut failure, Some(Failure { kind, cause }));
         }
         cause
+    }
+
+    fn set(&self, failure: &mut Option<Failure>, new: Option<Failure>) {
+        let kind = new.as_ref().map_or(0, |failure| failure.kind as u8);
+        self.failing.store(kind, Ordering::Release);
+        *failure = new;
     }
 
     /// Forgets a failed write, but nothing worse.
@@ -167,16 +167,13 @@ impl Failures {
         }
         let mut failure = self.failure.lock().unwrap();
         if failure.as_ref().is_some_and(|failure| failure.kind == kind) {
-            *failure = None;
-            self.failing.store(0, Ordering::Release);
+            self.set(&mut failure, None);
         }
     }
 
     /// Forgets everything: the log is new, or off.
     pub fn forget(&self) {
-        let mut failure = self.failure.lock().unwrap();
-        *failure = None;
-        self.failing.store(0, Ordering::Release);
+        self.set(&mut self.failure.lock().unwrap(), None);
     }
 
     pub fn fsync_begins(&self) {

@@ -1,42 +1,27 @@
-//! Replay: reading the log back, and telling a torn tail from a broken file.
+//! Replay: reading the log back.
 //!
-//! The file format is the wire format, so the parser is the one that reads from clients. What
-//! replaying a command means is the caller's business: a function that it passes.
+//! The file format is the wire format, so the parser is the one that reads from clients. The caller passes a
+//! function that runs the commands.
 //!
-//! Records are read some sixty at a time and then replayed together, so that the replay can look
-//! ahead as a batch of a client does (batch.rs). Most of loading is waiting for memory.
+//! Up to [`AHEAD`] records are read and then replayed together, so that the replay can look ahead as a
+//! client's batch does (batch.rs). Most of the time of loading is waiting for memory.
 //!
-//! A server that dies in the middle of a write leaves a record cut off at the end of the last
-//! file, and a power cut may leave zeros where the file system had made room. Nobody was told
-//! `OK` for such a record, so it is cut away, and a copy of the cut bytes is kept beside the log.
-//! Anything else that cannot be read means that data which *was* acknowledged is damaged, and we
-//! refuse to guess. How to tell:
+//! A file that cannot be read to its end stops the replay, which says where, and at what ([`Stop`]).
+//! Whether that is a torn tail, to be cut, or damage is judged in aof/repair.rs. What an annotation says is
+//! compared with the bytes before it (aof/checksum.rs). A MULTI and all up to its EXEC are one unit:
+//! if the EXEC is missing, nothing of it is replayed.
 //!
-//! ```text
-//! ... good record | good record | *3 $3 SET $1 k $100 abcdef⏎          end of the last file
-//!                               └── the tail: from the first record that cannot be read
-//! 1. it ends too early, as above                → torn  } unless a whole record stands in it from
-//! 2. the same, once the zeros at its end go     → torn  } which the file reads to its end: then a
-//! 3. not longer than aof-load-corrupt-tail-…    → torn  } length is wrong, and data would be lost
-//! 4. else                                       → refuse, and say where and why
-//! ```
-//!
-//! A MULTI whose EXEC is missing is torn as a whole, from the MULTI on. What an annotation vouches for
-//! was whole when it was written, and so is never a tail (aof/checksum.rs).
-//!
-//! **How Redis does it**: aof.c, `loadSingleAppendOnlyFile`. It cuts whatever ends too early, even
-//! when one flipped bit in a length hides thousands of good records (we refuse), leaves an open
-//! MULTI in the file (we cut it), and refuses zeros (7.0; 8.4 can cut them).
+//! **How Redis does it**: aof.c, `loadSingleAppendOnlyFile`, one command at a time with the client's
+//! parser. It skips annotations without looking at them.
 
 use super::checksum::{self, Claim, Line, Stretch};
 use super::disk::{self, Opening};
 use crate::resp::{self, Args, Error};
-use std::collections::HashSet;
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
-/// What replays some commands in their order. The error says which of them cannot be, and why; those
-/// before it have been.
+/// Replays some commands in their order. The error says which one cannot be replayed, and why; those before
+/// it have been.
 pub type Replay<'a> = dyn FnMut(&mut [Args]) -> Result<(), (usize, String)> + 'a;
 
 /// Why a file did not replay to its end.
@@ -49,7 +34,7 @@ pub enum Stop {
         record: u64,
         reason: String,
     },
-    /// The same, but there is something that is no command. The tail has no known shape.
+    /// The same, but what is there is no command, nor the beginning of one.
     Corrupt {
         offset: u64,
         record: u64,
@@ -62,6 +47,18 @@ pub enum Stop {
     Unsupported { offset: u64, reason: String },
     /// The file failed, or is of a kind that we do not read.
     Unreadable(String),
+}
+
+impl Stop {
+    pub fn reason(&self) -> &str {
+        match self {
+            Stop::Torn { reason, .. }
+            | Stop::Corrupt { reason, .. }
+            | Stop::Changed { reason, .. }
+            | Stop::Unsupported { reason, .. }
+            | Stop::Unreadable(reason) => reason,
+        }
+    }
 }
 
 /// Progress is told every so many bytes.
@@ -119,7 +116,7 @@ fn replay_into(
         return Err(Stop::Unreadable(reason.into()));
     }
     // Each file begins in database 0, and outside of a transaction. There is a database 0.
-    let _ = run_words(&[b"SELECT", b"0"], run);
+    let _ = run_command(&[b"SELECT", b"0"], run);
     let mut ahead = Ahead::default();
     let mut next_progress = 0;
     loop {
@@ -142,16 +139,16 @@ fn replay_into(
         };
         // What is broken inside MULTI takes the transaction with it.
         if ahead.in_multi {
-            let _ = run_words(&[b"DISCARD"], run);
+            let _ = run_command(&[b"DISCARD"], run);
         }
         return Err(stop_at(extent.bytes, offset, error));
     }
 }
 
 /// Replays a command that is in no file.
-fn run_words(words: &[&[u8]], run: &mut Replay) -> Result<(), (usize, String)> {
+fn run_command(command: &[&[u8]], run: &mut Replay) -> Result<(), (usize, String)> {
     let mut args = Args::default();
-    words.iter().for_each(|word| args.push(word));
+    command.iter().for_each(|arg| args.push(arg));
     run(std::slice::from_mut(&mut args))
 }
 
@@ -180,7 +177,7 @@ impl Ahead {
     /// way those that were read before are there.
     fn read(&mut self, reader: &mut Counted<impl Read>) -> Result<bool, Broken> {
         let more = self.read_some(reader);
-        // What is left of the time before may hold large words.
+        // Records of an earlier round may hold large arguments.
         self.records.truncate(self.places.len());
         more
     }
@@ -277,7 +274,7 @@ fn stop_at(offset: u64, record: u64, error: Option<Error>) -> Stop {
 
 /// Reads one record. Stricter than the wire: an array, no inline text, and what lies between the
 /// records must be what we would have written. Annotations (`#TS:…`) are skipped.
-fn read_record(reader: &mut impl BufRead, args: &mut Args) -> Result<bool, Error> {
+pub(super) fn read_record(reader: &mut impl BufRead, args: &mut Args) -> Result<bool, Error> {
     loop {
         match reader.fill_buf()?.first() {
             None => return Ok(false),
@@ -299,129 +296,30 @@ fn read_record(reader: &mut impl BufRead, args: &mut Args) -> Result<bool, Error
     }
 }
 
-/// Judges the bytes from `offset` on, where a replay stopped with [`Stop::Torn`] or
-/// [`Stop::Corrupt`]. `Ok` with the tail if it may be cut, or an error that says why not.
-pub fn judge_tail(path: &Path, stop: &Stop, most_garbage: u64) -> Result<Vec<u8>, String> {
-    let (&offset, reason) = match stop {
-        Stop::Torn { offset, reason, .. } | Stop::Corrupt { offset, reason, .. } => {
-            (offset, reason)
-        }
-        Stop::Unsupported { reason, .. }
-        | Stop::Changed { reason, .. }
-        | Stop::Unreadable(reason) => return Err(reason.clone()),
-    };
-    let tail = read_from(path, offset).map_err(|error| error.to_string())?;
-    let zeros = tail.iter().rev().take_while(|&&byte| byte == 0).count();
-    let written = &tail[..tail.len() - zeros];
-    let garbage = matches!(stop, Stop::Corrupt { .. }) && !ends_too_early(written);
-    if garbage && tail.len() as u64 > most_garbage {
-        return Err(reason.clone());
-    }
-    match whole_record_in(written) {
-        Err(()) => Err(format!(
-            "{reason}; and what follows looks like records in too many ways to be judged. If it is no \
-             loss, `--check-aof --fix` cuts it"
-        )),
-        Ok(Some(at)) => Err(format!(
-            "{reason}; but from {} on there are whole records up to the end of the file, so this \
-             is no torn tail: a length before them is damaged",
-            offset + at as u64
-        )),
-        Ok(None) => Ok(tail),
-    }
-}
-
-/// What the file holds from `offset` on.
-pub fn read_from(path: &Path, offset: u64) -> io::Result<Vec<u8>> {
-    let mut file = disk::open(path, Opening::Read)?;
-    file.seek(SeekFrom::Start(offset))?;
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// Whether the bytes are records of which the last is cut off, or nothing at all.
-fn ends_too_early(mut bytes: &[u8]) -> bool {
-    let mut args = Args::default();
-    loop {
-        match read_record(&mut bytes, &mut args) {
-            Ok(true) => {}
-            Ok(false) | Err(Error::Cut) => return true,
-            Err(_) => return false,
-        }
-    }
-}
-
-/// So many bytes of any tail may be read while it is judged, over and over: about a second's work.
-const MOST_READ: usize = 1 << 30;
-
-/// A long tail may be read so many times over. One that needs more was made to.
-const MOST_TIMES: usize = 64;
-
-/// Where in the tail, behind its first broken record, a record begins from which all is whole. An
-/// error if to find out takes more than [`MOST_READ`] and [`MOST_TIMES`] allow.
-fn whole_record_in(tail: &[u8]) -> Result<Option<usize>, ()> {
-    let mut args = Args::default();
-    // The records of an open MULTI are whole, and yet part of what is torn.
-    let (mut broken, mut rest) = (tail, tail);
-    while let Ok(true) = read_record(&mut rest, &mut args) {
-        broken = rest;
-    }
-    let start = tail.len() - broken.len() + 1;
-    let begins = |at: &usize| tail[*at] == b'*' && tail[*at - 1] == b'\n';
-    // Where records begin that lead to nothing: most places lie behind others, and are looked at
-    // once and not once for each of those.
-    let mut in_vain = HashSet::new();
-    let mut may_read = MOST_READ.max(MOST_TIMES * tail.len());
-    for at in (start..tail.len()).filter(begins) {
-        let mut rest = &tail[at..];
-        while in_vain.insert(tail.len() - rest.len()) {
-            let before = rest.len();
-            let more = read_record(&mut rest, &mut args);
-            may_read = may_read.checked_sub(before - rest.len()).ok_or(())?;
-            match more {
-                Ok(true) => {}
-                Ok(false) => return Ok(Some(at)),
-                Err(_) => break,
-            }
-        }
-    }
-    Ok(None)
-}
-
 /// A log that holds a command of another server may be long, and have no annotation.
 const LOOK_FOR_ANNOTATION: u64 = 64 * 1024 * 1024;
 
-/// A record that cannot be read, or not be replayed, was damaged if an annotation behind it vouches
-/// for everything from the last one on, and is not true.
+/// A record that cannot be read or replayed was damaged if an annotation after it covers everything since the
+/// last one, and is not true.
 fn was_whole(path: &Path, extent: &Extent, stop: &Stop) -> Option<Stop> {
     let (behind, most) = match stop {
         Stop::Torn { record, .. } | Stop::Corrupt { record, .. } => (*record, u64::MAX),
         Stop::Unsupported { offset, .. } => (*offset, LOOK_FOR_ANNOTATION),
         Stop::Changed { .. } | Stop::Unreadable(_) => return None,
     };
-    let from = extent.covered;
-    let (written, found) = checksum::next_claim(path, from, behind, most).ok()??;
-    let reason = differ(&written, &found)?;
-    let to = from + found.length;
-    Some(Stop::Changed { from, to, reason })
+    changed(path, extent, behind, most).ok()?
 }
 
-/// In which words an annotation says that what was written is not what is there.
-fn differ(written: &Claim, found: &Claim) -> Option<String> {
-    if written.length != found.length {
-        Some(format!(
-            "they are {} bytes, and the annotation behind them is about {}",
-            found.length, written.length
-        ))
-    } else if written.digest != found.digest {
-        Some(format!(
-            "their digest is {:016x}, and when they were written it was {:016x}",
-            found.digest, written.digest
-        ))
-    } else {
-        None
-    }
+/// The bytes since the last annotation, if the next one from `behind` on is about them and is not true.
+/// `most` bytes are looked at.
+fn changed(path: &Path, extent: &Extent, behind: u64, most: u64) -> io::Result<Option<Stop>> {
+    let from = extent.covered;
+    let next = checksum::next_claim(path, from, behind, most)?;
+    Ok(next.and_then(|(written, found)| {
+        let to = from + found.length;
+        let reason = written.difference(&found)?;
+        Some(Stop::Changed { from, to, reason })
+    }))
 }
 
 /// A sealed file whose end no annotation covers was written to by another server, or without
@@ -432,13 +330,8 @@ fn expect_seal(path: &Path, extent: &Extent, open: Stretch) -> Result<Stretch, S
     if open.length == 0 || !checksum::ends_with_annotation(path).map_err(io)? {
         return Ok(open);
     }
-    let from = extent.covered;
-    let claim = checksum::next_claim(path, from, from, u64::MAX).map_err(io)?;
-    match claim.and_then(|(written, found)| Some((differ(&written, &found)?, found.length))) {
-        Some((reason, length)) => {
-            let to = from + length;
-            Err(Stop::Changed { from, to, reason })
-        }
+    match changed(path, extent, extent.covered, u64::MAX).map_err(io)? {
+        Some(stop) => Err(stop),
         None => Ok(open),
     }
 }
@@ -492,7 +385,7 @@ impl<R: Read> Counted<R> {
             Line::Ours(_) if in_multi => {
                 "an annotation stands inside MULTI, where we write none".into()
             }
-            Line::Ours(written) => match differ(&written, &found) {
+            Line::Ours(written) => match written.difference(&found) {
                 Some(reason) => reason,
                 None => {
                     self.open();
@@ -550,19 +443,7 @@ impl<R: Read> BufRead for Counted<R> {
 mod tests {
     use super::*;
 
-    /// A value that some client has sent, and in the middle of which the process was killed. Each
-    /// of these lengths seems to reach to the end.
-    #[test]
-    fn a_tail_that_could_be_read_in_too_many_ways_is_not_judged() {
-        let tail = |count: usize| {
-            let word = format!("\n*1\r\n${}\r\n", 10 * count);
-            [b"*1\r\n$536870912\r\n", word.repeat(count).as_bytes()].concat()
-        };
-        assert_eq!(whole_record_in(&tail(10)), Ok(None));
-        assert_eq!(whole_record_in(&tail(100_000)), Err(()));
-    }
-
-    /// A place that held a large word is not kept for a record that may never come.
+    /// A place that held a large argument is not kept for a record that may never come.
     #[test]
     fn no_more_places_are_kept_than_were_read_last() {
         let small = b"*1\r\n$4\r\nPING\r\n".repeat(AHEAD);

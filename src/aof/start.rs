@@ -1,35 +1,28 @@
-//! Opening the log: whose directory it is, which files it has, what they say, where to go on.
+//! Opening the log: lock the directory, find the files, replay them, go on at their end.
 //!
 //! 1. Lock the directory, so that no second server writes to it.
 //! 2. Find the files: the manifest; or a bare `appendonly.aof`, as servers before Redis 7 left it;
 //!    or nothing, and a manifest is made.
-//! 3. Replay them in order. A torn tail is cut, in the last file that has anything in it. A bare file
-//!    that was replayed is moved in and becomes the base.
+//! 3. Replay them in order (load.rs). A torn tail is cut (repair.rs). A bare file that was replayed is moved
+//!    in and becomes the base.
 //! 4. Delete what a rewrite left behind, and go on at the end of the last incr file.
 //!
-//! What goes wrong here goes wrong before anybody has seen data (clients are told LOADING), so every
-//! error is one line for the operator: which file, which offset, what was expected, what to do.
+//! Clients are told LOADING until all this is done, so no client sees an error of it. Each error is one line
+//! for the operator: which file, which offset, what was expected, what to do.
 //!
 //! **How Redis does it**: aof.c, `loadAppendOnlyFiles` and `aofUpgradePrepare`.
 
 use super::checksum::{self, Stretch};
 use super::disk::{self, Directory, File, Opening};
-use super::load::{self, Extent, Replay, Stop};
+use super::load::{self, Extent, Replay};
 use super::manifest::{LogFile, Manifest};
-use super::{Aof, Target};
+use super::{Aof, Target, repair};
 use crate::config::Config;
 use crate::say;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
-
-/// What is added to every message about a file that cannot be replayed.
-const WHAT_TO_DO: &str = "Make a copy of the directory, then look with `simple-redis --check-aof`";
-
-/// Of bytes that are no records so many are shown.
-const SHOWN: usize = 200;
 
 impl Aof {
     /// Replays the log and goes on writing where it ends. The error is one line for the operator.
@@ -89,7 +82,8 @@ impl Aof {
         self.config.dir.path()
     }
 
-    /// Long because it also tells how far it is. Replays all files; returns what no annotation covers at the end of the last one, if there is one.
+    /// Replays all files; returns what no annotation covers at the end of the last one, if there is one. Long
+    /// because it also reports its progress.
     fn load(&self, manifest: &Manifest, replay: &mut Replay) -> Result<Option<Stretch>, String> {
         let status = &self.status;
         let since_epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
@@ -99,16 +93,16 @@ impl Aof {
         status
             .load_total
             .store(total_size(manifest), Ordering::Relaxed);
-        let files: Vec<&LogFile> = manifest.live().collect();
-        let length = |entry: &&LogFile| disk::length(&manifest.path_of(entry));
-        // A kill between the two halves of a rewrite's switch leaves an empty file at the end.
-        let last = files.iter().rposition(|entry| length(entry) > 0);
+        let files: Vec<PathBuf> = manifest
+            .live()
+            .map(|entry| manifest.path_of(entry))
+            .collect();
+        let first = repair::first_that_may_be_torn(&files);
         let begin = Instant::now();
         let mut last_line = begin;
         let mut done = Extent::default();
         let mut open = None;
-        for (index, entry) in files.iter().enumerate() {
-            let path = manifest.path_of(entry);
+        for (index, path) in files.iter().enumerate() {
             let mut progress = |bytes| {
                 let bytes = done.bytes + bytes;
                 status.load_done.store(bytes, Ordering::Relaxed);
@@ -118,18 +112,18 @@ impl Aof {
                     say::notice(format_args!("loading: {percent}% of the log replayed"));
                 }
             };
-            let is_last = last.is_none_or(|last| index >= last);
-            let (extent, result) = load::replay(&path, !is_last, replay, &mut progress);
+            let is_last = index >= first;
+            let (extent, result) = load::replay(path, !is_last, replay, &mut progress);
             open = Some(match result {
                 Ok(open) => open,
                 Err(stop) => {
-                    self.cut_tail(&path, &stop, is_last)?;
-                    checksum::stretch_of(&path, extent.covered)
+                    self.cut_tail(path, &stop, is_last)?;
+                    checksum::stretch_of(path, extent.covered)
                         .map_err(|error| format!("cannot read {}: {error}", path.display()))?
                 }
             });
-            // Whoever wrote this may have died before an fsync. From now on it counts as durable.
-            let synced = disk::open(&path, Opening::Read).and_then(|file| file.sync_data());
+            // The server that wrote this may have died before an fsync. From now on it counts as durable.
+            let synced = disk::open(path, Opening::Read).and_then(|file| file.sync_data());
             synced.map_err(|error| format!("cannot fsync {}: {error}", path.display()))?;
             done.commands += extent.commands;
             done.bytes += extent.bytes;
@@ -144,65 +138,10 @@ impl Aof {
         }
         Ok(open)
     }
-
-    /// Cuts a torn tail away, if it is one and the configuration lets us.
-    /// Long because each way in which a file can be wrong is told in words of its own.
-    fn cut_tail(&self, path: &Path, stop: &Stop, is_last: bool) -> Result<(), String> {
-        let file = path.display();
-        let offset = match stop {
-            Stop::Torn { offset, .. } | Stop::Corrupt { offset, .. } => *offset,
-            Stop::Unsupported { offset, reason } => {
-                return Err(format!("{reason} at offset {offset} of {file}"));
-            }
-            Stop::Changed { from, to, reason } => {
-                return Err(format!(
-                    "{file} is damaged between offset {from} and {to}: {reason}. {WHAT_TO_DO}"
-                ));
-            }
-            Stop::Unreadable(error) => return Err(format!("cannot read {file}: {error}")),
-        };
-        let most_garbage = self.config.aof_load_corrupt_tail_max_size.get() as u64;
-        let verdict = load::judge_tail(path, stop, most_garbage);
-        let tail = match verdict {
-            Ok(tail) if is_last => tail,
-            Ok(_) => {
-                return Err(format!(
-                    "{file} is damaged at offset {offset}: it ends inside a record, and it is not \
-                     the last file of the log. {WHAT_TO_DO}"
-                ));
-            }
-            Err(reason) => {
-                return Err(format!(
-                    "{file} is damaged at offset {offset}: {reason}. {WHAT_TO_DO}"
-                ));
-            }
-        };
-        if !self.config.aof_load_truncated.get() {
-            return Err(format!(
-                "{file} is torn at offset {offset}, and aof-load-truncated is no. Start with \
-                 `--aof-load-truncated yes` to cut {} bytes, or use `--check-aof --fix`",
-                tail.len()
-            ));
-        }
-        // On a full disk nobody could start otherwise, and nobody was told OK for what is in the tail.
-        let kept = match keep(path, offset, &tail) {
-            Ok(kept) => format!("it is kept as {}", kept.display()),
-            Err(error) => {
-                let (shown, dots) = excerpt(&tail);
-                format!("it is lost, because {error}. It began with {shown}{dots}")
-            }
-        };
-        cut(path, offset)?;
-        say::warning(format_args!(
-            "{file}: cut a torn tail of {} bytes at offset {offset}; {kept}",
-            tail.len()
-        ));
-        Ok(())
-    }
 }
 
-/// Deletes what the processes before have left, and tells of what may not be deleted. Nothing depends on
-/// it: a disk that is full or slow to obey is no reason not to start.
+/// Deletes what earlier processes have left, and warns about files that it must not delete. Nothing depends
+/// on it, so a start goes on if the disk refuses.
 fn tidy_up(manifest: &mut Manifest) {
     let directory = manifest.directory.clone();
     let directory = directory.display();
@@ -218,57 +157,6 @@ fn tidy_up(manifest: &mut Manifest) {
              manifest was put back, and what was written later is in there"
         ));
     }
-}
-
-/// Keeps the bytes from `offset` on, which are to be cut, in a file beside the other; returns its path.
-pub fn keep(path: &Path, offset: u64, tail: &[u8]) -> Result<PathBuf, String> {
-    let kept = kept_as(path, offset);
-    let copied = disk::open(&kept, Opening::New).and_then(|mut copy| {
-        copy.write_all(tail)?;
-        copy.sync_all()?;
-        // All of the copy is on the disk before the original is cut.
-        disk::sync_directory(path.parent().unwrap_or(Path::new(".")))
-    });
-    copied.map_err(|error| {
-        let _ = disk::remove_file(&kept);
-        format!("{} cannot be written: {error}", kept.display())
-    })?;
-    Ok(kept)
-}
-
-/// Cuts the file at `offset`.
-pub fn cut(path: &Path, offset: u64) -> Result<(), String> {
-    let cut = || {
-        let file = disk::open(path, Opening::Append)?;
-        file.set_len(offset)?;
-        file.sync_all()
-    };
-    cut().map_err(|error: std::io::Error| {
-        format!("cannot cut {} at {offset}: {error}", path.display())
-    })
-}
-
-/// The beginning of some bytes, so that one can read it, and dots if there is more.
-pub fn excerpt(bytes: &[u8]) -> (impl std::fmt::Display, &'static str) {
-    let shown = &bytes[..bytes.len().min(SHOWN)];
-    let dots = if bytes.len() > SHOWN { "…" } else { "" };
-    (shown.escape_ascii(), dots)
-}
-
-/// The name of the copy: one that no earlier copy has.
-pub fn kept_as(path: &Path, offset: u64) -> PathBuf {
-    let named = |number: String| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".tail-at-{offset}{number}"));
-        PathBuf::from(name)
-    };
-    let mut kept = named(String::new());
-    let mut copies = 0;
-    while disk::exists(&kept) {
-        copies += 1;
-        kept = named(format!(".{copies}"));
-    }
-    kept
 }
 
 /// Locks the directory. The lock goes with the process, however it ends.
@@ -288,7 +176,7 @@ pub fn lock_directory(dir: &Path) -> Result<Directory, String> {
     }
 }
 
-/// Finds the files of the log, or makes an empty log. Whether they are all there is not looked at.
+/// Finds the files of the log, or makes an empty log. It does not check that they are all there.
 pub fn find_files(config: &Config, dir: &Path) -> Result<Manifest, String> {
     if let Some(manifest) = manifest_or_none(config, dir)? {
         return Ok(manifest);
