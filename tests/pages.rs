@@ -92,11 +92,10 @@ fn hundreds(count: usize) -> String {
 /// The files that the book numbers in its reading order.
 fn evening() -> Vec<String> {
     let book = read(BOOK);
-    let rows = book.lines().filter_map(|line| line.strip_prefix("| "));
-    let numbered = rows.filter(|row| row.starts_with(|c: char| c.is_ascii_digit()));
-    let paths = numbered.filter_map(|row| row.split('`').nth(1));
-    let files = paths.filter(|path| path.starts_with("src/") && !path.contains("::"));
-    files.map(str::to_string).collect()
+    let numbered = book.lines().filter_map(|line| line.split_once(". `src/"));
+    let numbered = numbered.filter(|(number, _)| number.parse::<usize>().is_ok());
+    let paths = numbered.filter_map(|(_, rest)| rest.split('`').next());
+    paths.map(|path| format!("src/{path}")).collect()
 }
 
 #[test]
@@ -108,7 +107,10 @@ fn the_book_says_when_to_read_every_file() {
         // A file of tests is read with the file it tests; a file of commands has no order.
         let of_its_own = source.is_test(&sources) || source.path.starts_with("src/handler/");
         if !of_its_own && !book.contains(&format!("`{}`", source.path)) {
-            faults.push(format!("{} stands in no table of {BOOK}", source.path));
+            faults.push(format!(
+                "{} has no place in the reading order of {BOOK}",
+                source.path
+            ));
         }
     }
     none(&faults);
@@ -256,6 +258,28 @@ fn anchor(heading: &str) -> String {
         .chars()
         .filter(|c| c.is_alphanumeric() || " -_".contains(*c));
     kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+/// The lock order names each mutex by its field.
+#[test]
+fn the_book_names_every_lock() {
+    let book = read(BOOK);
+    let sources = sources("src", "rs");
+    let mut faults = Vec::new();
+    for source in sources.iter().filter(|source| !source.is_test(&sources)) {
+        for line in source.code() {
+            let field = line.trim_start().trim_start_matches("pub ");
+            let Some((name, kind)) = field.split_once(": ") else {
+                continue;
+            };
+            // A field ends with a comma at once; an argument or a `let` looks otherwise.
+            let is_lock = kind.starts_with("Mutex<") || kind.starts_with("RwLock<");
+            if is_lock && kind.ends_with(">,") && !book.contains(&format!(".{name}`")) {
+                faults.push(format!("{}: {BOOK} does not name {name}", source.path));
+            }
+        }
+    }
+    none(&faults);
 }
 
 /// In a drawing `▶` is a call, and the function on its left makes it; `╌▶` is one that goes
