@@ -147,6 +147,26 @@ fn the_front_page_shows_figures_of_the_report() {
     assert_eq!(rows.len(), 9, "eight rows, and their head");
 }
 
+/// Whatever the line breaks: what is shown as code of the server is code of the server.
+#[test]
+fn the_code_on_the_front_page_is_in_the_sources() {
+    let packed = |text: &str| text.split_whitespace().collect::<String>();
+    let all: String = sources("src", "rs")
+        .iter()
+        .map(|file| packed(&file.text))
+        .collect();
+    let front = read(FRONT);
+    let mut faults = Vec::new();
+    for block in front.split("```rust\n").skip(1) {
+        let code = block.split("```").next().unwrap_or_default();
+        let missing = code
+            .split("\n\n")
+            .filter(|part| !all.contains(&packed(part)));
+        faults.extend(missing.map(|part| format!("{FRONT} shows what is not there:\n{part}")));
+    }
+    none(&faults);
+}
+
 #[test]
 fn every_script_and_every_test_is_explained() {
     let mut faults = Vec::new();
