@@ -10,7 +10,6 @@ use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use support::patience::Resting;
 use support::process::{descriptors, memory, threads};
 use support::{Client, Server, Stop, Value, encode, eventually, with_more_and_more};
 
@@ -130,14 +129,11 @@ fn who_has_been_killed_is_not_counted() {
     }
 }
 
-/// Whether the server, and who asks, rest for a tenth of a second while this is done.
-fn rests(server: &Server, mut act: impl FnMut()) -> bool {
-    let mut resting = Resting::new(Some(server.pid()));
+/// Whether this takes as long as somebody is waited for.
+fn waits(act: impl FnOnce()) -> bool {
     let began = Instant::now();
     act();
-    let passed = began.elapsed();
-    let tenth = Duration::from_millis(100);
-    passed >= tenth && resting.elapsed().unwrap_or(passed) >= tenth
+    began.elapsed() >= Duration::from_millis(100)
 }
 
 #[test]
@@ -154,27 +150,36 @@ fn who_is_held_up_does_not_hold_up_those_who_count() {
     eventually("all wait", || {
         asking.run("INFO clients").contains("blocked_clients:20\\r")
     });
-    // They are waited for once, a tenth of a second, and not each time.
-    let waits = (0..1000).filter(|_| {
-        rests(&server, || {
+    // They are waited for once, a tenth of a second, and not each time. A slow machine holds up others too.
+    let (mut questions, mut others) = (0, 0);
+    for _ in 0..1000 {
+        questions += usize::from(waits(|| {
             assert_eq!(asking.run("PUBSUB NUMSUB c"), "1) \"c\"\n2) (integer) 20");
-        })
-    });
-    assert!(waits.count() < 500);
+        }));
+        others += usize::from(waits(|| assert_eq!(asking.run("PING"), "PONG")));
+    }
+    assert!(questions < others + 500, "{questions} questions wait");
 }
 
 #[test]
 fn two_who_listen_to_each_other_do_not_wait_for_each_other() {
     let server = Server::start(&[]);
-    // How often it waits.
+    // How often it waits; and how often without a cause, on a slow machine.
     let talk = |client: &mut Client| {
-        let waits = (0..300).filter(|_| {
-            rests(&server, || {
-                client.send(&["PUBLISH", "c", "x"]);
-                while !matches!(client.read(), Value::Integer(2)) {}
-            })
-        });
-        waits.count()
+        let mut count = |command: &[&str], is_answer: fn(&Value) -> bool| {
+            let waiting = (0..300).filter(|_| {
+                waits(|| {
+                    client.send(command);
+                    while !is_answer(&client.read()) {}
+                })
+            });
+            waiting.count()
+        };
+        let publish = count(&["PUBLISH", "c", "x"], |value| *value == Value::Integer(2));
+        (
+            publish,
+            count(&["PING"], |value| matches!(value, Value::Simple(_))),
+        )
     };
     let mut clients: Vec<Client> = (0..2)
         .map(|_| {
@@ -184,7 +189,7 @@ fn two_who_listen_to_each_other_do_not_wait_for_each_other() {
             client
         })
         .collect();
-    let waits: Vec<usize> = thread::scope(|scope| {
+    let counts: Vec<(usize, usize)> = thread::scope(|scope| {
         let threads: Vec<_> = clients
             .iter_mut()
             .map(|client| scope.spawn(|| talk(client)))
@@ -195,7 +200,8 @@ fn two_who_listen_to_each_other_do_not_wait_for_each_other() {
             .collect()
     });
     // It would be a tenth of a second for each message.
-    assert!(waits.iter().all(|&count| count < 200), "{waits:?} of 300");
+    let is_quick = |&(publish, ping): &(usize, usize)| publish < ping + 200;
+    assert!(counts.iter().all(is_quick), "{counts:?} of 300 wait");
 }
 
 #[test]
@@ -946,16 +952,26 @@ fn writers_go_on_while_one_compares_long_strings() {
     slow.call(&["SET", "b", &"ba".repeat(4_500)]);
     let mut writer = server.client();
     // A busy machine may stop who writes, and not who compares.
-    eventually("more than 300 SETs beside one LCS", || {
-        slow.send(&["LCS", "a", "b", "LEN"]);
-        let mut written = 0;
-        while !slow.has_arrived() {
-            writer.run("SET k v");
-            written += 1;
-        }
-        assert_eq!(slow.read(), Value::Integer(8_999));
-        written > 300
-    });
+    let attempts: Vec<String> = (0..6)
+        .map_while(|_| {
+            let began = Instant::now();
+            slow.send(&["LCS", "a", "b", "LEN"]);
+            let (mut written, mut longest) = (0, Duration::ZERO);
+            while !slow.has_arrived() {
+                let began = Instant::now();
+                writer.run("SET k v");
+                longest = longest.max(began.elapsed());
+                written += 1;
+            }
+            let whole = began.elapsed();
+            assert_eq!(slow.read(), Value::Integer(8_999));
+            // Many may come before the LCS has begun.
+            let goes_on = written > 300 && longest < whole / 3;
+            let what = format!("{written} SETs in {whole:?}, one of them took {longest:?}");
+            (!goes_on).then_some(what)
+        })
+        .collect();
+    assert!(attempts.len() < 6, "{attempts:#?}");
 }
 
 /// A key that is renamed to and fro is there once, whoever lists the keys at one time.
