@@ -47,7 +47,7 @@ pub mod rewrite;
 pub mod start;
 
 use crate::config::{Config, Fsync};
-use crate::propagate::Records;
+use crate::propagate::{KEPT, Records};
 use crate::resp::{Digits, write_command};
 use checksum::Stretch;
 use disk::{Directory, File};
@@ -140,6 +140,31 @@ struct Buffer {
     db: Option<usize>,
 }
 
+impl Buffer {
+    /// Appends records; returns how many bytes that were. If there is nothing before them and nothing to be
+    /// put between them, they are not copied: their memory is exchanged for that of the buffer.
+    fn append(&mut self, records: &mut Records) -> usize {
+        let before = self.bytes.len();
+        if before == 0 && self.db.is_some() && self.db == records.only_db() {
+            std::mem::swap(&mut self.bytes, &mut records.bytes);
+            return self.bytes.len();
+        }
+        let mut from = 0;
+        for &(offset, db) in &records.selects {
+            self.bytes.extend_from_slice(&records.bytes[from..offset]);
+            if self.db != Some(db) {
+                let digits = Digits::new(db as i64);
+                let words = [b"SELECT", digits.as_bytes()];
+                write_command(&mut self.bytes, words.into_iter());
+                self.db = Some(db);
+            }
+            from = offset;
+        }
+        self.bytes.extend_from_slice(&records.bytes[from..]);
+        self.bytes.len() - before
+    }
+}
+
 /// The file that is written to.
 struct Target {
     manifest: Manifest,
@@ -194,35 +219,21 @@ impl Aof {
 
     /// Appends what a batch has changed. The caller still holds the keyspace exclusively, which
     /// is what makes the order of the log the order of the changes.
-    /// Returns where in the present file the records are, for those who watch.
-    pub fn append(&self, records: &Records) -> Range<i64> {
-        if !self.is_enabled() || records.is_empty() {
-            return 0..0;
-        }
-        let mut buffer = self.buffer.lock().unwrap();
-        // Asked again under the mutex: what is appended to a log that is off nobody writes out.
-        if !self.is_enabled() {
-            return 0..0;
-        }
-        let before = buffer.bytes.len();
-        let mut from = 0;
-        for &(offset, db) in &records.selects {
-            buffer.bytes.extend_from_slice(&records.bytes[from..offset]);
-            if buffer.db != Some(db) {
-                let digits = Digits::new(db as i64);
-                write_command(
-                    &mut buffer.bytes,
-                    [b"SELECT", digits.as_bytes()].into_iter(),
-                );
-                buffer.db = Some(db);
+    /// Returns where in the present file the records are, for those who watch; `records` is empty then.
+    pub fn append(&self, records: &mut Records) -> Range<i64> {
+        let mut at = 0..0;
+        if self.is_enabled() && !records.is_empty() {
+            let mut buffer = self.buffer.lock().unwrap();
+            // Asked again under the mutex: what is appended to a log that is off nobody writes out.
+            if self.is_enabled() {
+                let added = buffer.append(records) as u64;
+                let start = self.appended.fetch_add(added, Ordering::Release) as i64;
+                let start = start + self.origin.load(Ordering::Relaxed);
+                at = start..start + added as i64;
             }
-            from = offset;
         }
-        buffer.bytes.extend_from_slice(&records.bytes[from..]);
-        let added = (buffer.bytes.len() - before) as u64;
-        let start = self.appended.fetch_add(added, Ordering::Release) as i64;
-        let start = start + self.origin.load(Ordering::Relaxed);
-        start..start + added as i64
+        records.clear();
+        at
     }
 
     /// Everything appended so far. Read it while holding the keyspace, or right after: what the
@@ -553,7 +564,7 @@ impl Target {
         let count = self.pending.len() as u64;
         self.length += count;
         self.pending.clear();
-        self.pending.shrink_to(1024 * 1024);
+        self.pending.shrink_to(KEPT);
         Ok(count)
     }
 }

@@ -188,8 +188,8 @@ pub struct Command {
     /// The handler, and with it the lock.
     pub run: Run,
     pub keys: Keys,
-    /// Few commands have any ([`Command::with`]).
-    pub flags: &'static [Flag],
+    /// A bit for each [`Flag`] that it has ([`Command::with`]): a few are asked for with each command.
+    flags: u32,
     /// The version of Redis that brought the command.
     pub since: &'static str,
     /// The arguments as Redis's documentation writes them.
@@ -213,7 +213,7 @@ pub const fn command(
         arity,
         run,
         keys,
-        flags: &[],
+        flags: 0,
         since,
         usage,
         summary,
@@ -221,12 +221,17 @@ pub const fn command(
 }
 
 impl Command {
-    pub const fn with(self, flags: &'static [Flag]) -> Command {
-        Command { flags, ..self }
+    pub const fn with(mut self, flags: &[Flag]) -> Command {
+        let mut i = 0;
+        while i < flags.len() {
+            self.flags |= 1 << flags[i] as u32;
+            i += 1;
+        }
+        self
     }
 
     pub fn is(&self, flag: Flag) -> bool {
-        self.flags.contains(&flag)
+        self.flags & 1 << flag as u32 != 0
     }
 
     /// Whether it is answered while the log loads: if it neither reads nor writes data (INFO and WATCH

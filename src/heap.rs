@@ -27,10 +27,12 @@
 /// memory for itself.
 const BLOCK: usize = 33 * 1024 * 1024;
 
-/// A heap of fewer bytes has smaller blocks: from [`FIRST_BLOCK`] up, as many as it has, to
+/// A heap of fewer bytes has smaller blocks: from [`FIRST_BLOCK`] up, half of what it has, to
 /// [`MIDDLE_BLOCK`]. Each of the others is a mapping of its own, of which a process may have 65,530.
 const LARGE: usize = 4 * 1024 * 1024;
 
+/// A heap of no more bytes than this is one of a hash of a few fields, and there may be a million. So it
+/// takes no more than it needs, and keeps no list of holes, which would be as large as the heap.
 const FIRST_BLOCK: usize = 1024;
 
 /// Nothing between this and [`BLOCK`]: whenever glibc unmaps what is larger, it takes that size for the one
@@ -40,8 +42,8 @@ const MIDDLE_BLOCK: usize = 96 * 1024;
 /// A longer piece has a block of its own.
 const LONG: usize = 256 * 1024;
 
-/// A heap with fewer bytes keeps its holes.
-const SMALL: usize = 32 * 1024;
+/// Bytes that are kept to edit entries in, at most.
+const SCRATCH: usize = 32 * 1024;
 
 /// So many holes are looked through under the lock, at most: a tenth of a millisecond.
 const MANY_HOLES: usize = 50_000;
@@ -160,13 +162,14 @@ impl Heap {
         change(&mut bytes);
         self.replace(piece, &[&bytes]);
         bytes.clear();
-        if bytes.capacity() <= SMALL {
+        // A heap that is small may be one of a million.
+        if bytes.capacity() <= SCRATCH.min(self.filled / 16) {
             self.scratch = bytes;
         }
     }
 
-    /// Gives a piece so many bytes where it lies, if there is room; what the new ones are must be written.
-    pub fn grow(&mut self, piece: &mut Piece, len: usize) -> bool {
+    /// Gives a piece so many bytes where it lies, if it takes as much then; what new ones are must be written.
+    pub fn fit(&mut self, piece: &mut Piece, len: usize) -> bool {
         let fits = size(len) == piece.size();
         if fits {
             piece.len = len as u32;
@@ -188,7 +191,7 @@ impl Heap {
         block.live -= size;
         if block.live == 0 {
             self.drop_block(piece.block);
-        } else if !block.leaving {
+        } else if !block.leaving && self.filled > FIRST_BLOCK {
             let class = class(size);
             if self.holes.len() <= class {
                 self.holes.resize_with(class + 1, Vec::new);
@@ -214,7 +217,7 @@ impl Heap {
 
     /// Whether pieces are being moved, or so much is free that it is worth it.
     pub fn wants_to_leave(&self) -> bool {
-        self.leaving > 0 || (self.live < self.filled / 2 && self.filled >= SMALL)
+        self.leaving > 0 || self.live < self.filled / 2
     }
 
     /// Chooses which blocks are to be left, if so much is free that it is worth it. Emptiest first, and no
@@ -267,13 +270,23 @@ impl Heap {
             if size <= bytes.capacity() - bytes.len() {
                 return filling;
             }
+            // It grows little by little.
+            if bytes.len() + size <= FIRST_BLOCK {
+                let more = size.max(bytes.len() / 4);
+                self.blocks[filling as usize].bytes.reserve_exact(more);
+                return filling;
+            }
         }
         let capacity = match (size, self.filled) {
-            (LONG.., _) => size,
+            (LONG.., _) | (_, ..=FIRST_BLOCK) => size,
             (_, LARGE..) => BLOCK,
-            (_, filled) => filled.clamp(FIRST_BLOCK, MIDDLE_BLOCK).max(size),
+            (_, filled) => (filled / 2).clamp(FIRST_BLOCK, MIDDLE_BLOCK).max(size),
         };
         let number = self.dropped.pop().unwrap_or_else(|| {
+            if self.blocks.is_empty() {
+                // Else room for four.
+                self.blocks.reserve_exact(1);
+            }
             self.blocks.push(Block::default());
             (self.blocks.len() - 1) as u32
         });
@@ -331,11 +344,13 @@ fn unit(len: usize) -> usize {
 /// Bytes that a piece of so many takes.
 pub fn size(len: usize) -> usize {
     let len = len.max(1);
-    len.next_multiple_of(unit(len))
+    // As `next_multiple_of`, but without a division.
+    (len + unit(len) - 1) & !(unit(len) - 1)
 }
 
 /// The number of a size among all sizes.
 fn class(size: usize) -> usize {
-    let unit = unit(size);
-    8 * unit.ilog2() as usize + size / unit
+    let unit = unit(size).ilog2() as usize;
+    // The smallest is number 0.
+    8 * unit + (size >> unit) - 25
 }

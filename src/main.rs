@@ -289,7 +289,10 @@ fn welcome(stream: TcpStream, peer: SocketAddr, server: &Arc<Server>) -> Option<
     let mut is_refused = is_full();
     if is_refused {
         // Who has hung up is not in the way.
-        client::order::hear_out(&server.clients.everyone(), None);
+        let mut others = server.clients.everyone();
+        // Some of them are yet to be started, by this thread.
+        others.retain(|client| client.turns.has_begun());
+        client::order::hear_out(&others, None);
         is_refused = is_full();
     }
     let refusal = if is_refused {

@@ -12,6 +12,7 @@
 //! **How Redis does it**: it brings jemalloc along.
 
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 /// Mapped is what is longer than the buffers that are made and freed all the time, and no longer than the
@@ -34,6 +35,11 @@ pub fn set_up() {
     let Ok(program) = std::env::current_exe() else {
         return;
     };
+    // Started as `/lib64/ld-linux-x86-64.so.2 simple-redis …`, the process is the loader's, and the loader
+    // would take our first option for one of its own.
+    if is_loader(&program) {
+        return;
+    }
     let mut args = std::env::args_os();
     let mut command = Command::new(program);
     if let Some(name) = args.next() {
@@ -42,4 +48,9 @@ pub fn set_up() {
     command.args(args).env(VARIABLE, TUNABLES).env(STARTED, "1");
     // It returns only if it fails.
     let _ = command.exec();
+}
+
+fn is_loader(program: &Path) -> bool {
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with("ld") && name.contains(".so")
 }

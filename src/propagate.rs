@@ -43,6 +43,11 @@ struct Unit {
     records: usize,
 }
 
+/// Bytes that are kept of each piece of memory through which records go: here, in the log's buffer, and in
+/// what is written of it. Values of a megabyte come again, and for the kernel to take memory back
+/// and give it again costs as much as all else that is done to log one.
+pub const KEPT: usize = 8 * 1024 * 1024;
+
 const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
 const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
 
@@ -55,8 +60,16 @@ impl Records {
     /// Forgets the records, which were appended, and memory that only an unusual batch needed.
     pub fn clear(&mut self) {
         self.bytes.clear();
-        self.bytes.shrink_to(64 * 1024);
+        self.bytes.shrink_to(KEPT);
         self.selects.clear();
+    }
+
+    /// The database in which all of them apply, if there is one.
+    pub fn only_db(&self) -> Option<usize> {
+        match self.selects[..] {
+            [(_, db)] => Some(db),
+            _ => None,
+        }
     }
 
     /// Begins a unit: what is pushed until [`Records::end`] replays whole or not at all. Inside another

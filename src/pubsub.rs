@@ -26,10 +26,10 @@
 use crate::config::Config;
 use crate::held::{Charge, End, Held};
 use crate::resp::{Output, Protocol, Reply};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -63,12 +63,16 @@ pub struct Hub {
     state: Mutex<State>,
     /// How many monitors there are, to be seen without the mutex.
     monitors: AtomicUsize,
+    /// How often somebody has subscribed or unsubscribed, likewise.
+    changes: AtomicU64,
 }
 
 #[derive(Default)]
 struct State {
     channels: Subscribers,
     patterns: Subscribers,
+    /// Who has subscribed to anything, and to how much.
+    listeners: BTreeMap<Id, usize>,
     monitors: BTreeMap<Id, Arc<Outbox>>,
 }
 
@@ -78,6 +82,8 @@ pub struct Message {
     text: Vec<u8>,
     /// Who is to hear it, and by which pattern, if not by the channel's name.
     audiences: Vec<(Option<Name>, Arc<[Id]>)>,
+    /// [`Hub::changes`] when that was so.
+    as_of: u64,
 }
 
 impl Message {
@@ -132,19 +138,30 @@ impl Hub {
         let mut state = self.state.lock().unwrap();
         confirm();
         let audience = state.of(kind).entry(name.into()).or_default();
-        audience.of.insert(id, to.clone());
         audience.ids = None;
+        self.changes.fetch_add(1, Ordering::Release);
+        if audience.of.insert(id, to.clone()).is_none() {
+            *state.listeners.entry(id).or_default() += 1;
+        }
     }
 
     /// Takes a subscriber off; no message of the name reaches its queue afterwards.
     pub fn unsubscribe(&self, kind: Kind, name: &[u8], id: Id) {
         let mut state = self.state.lock().unwrap();
         let subscribers = state.of(kind);
-        if let Some(audience) = subscribers.get_mut(name) {
-            audience.of.remove(&id);
-            audience.ids = None;
-            if audience.of.is_empty() {
-                subscribers.remove(name);
+        let Some(audience) = subscribers.get_mut(name) else {
+            return;
+        };
+        let was_there = audience.of.remove(&id).is_some();
+        audience.ids = None;
+        self.changes.fetch_add(1, Ordering::Release);
+        if audience.of.is_empty() {
+            subscribers.remove(name);
+        }
+        if let Some(count) = state.listeners.get_mut(&id).filter(|_| was_there) {
+            *count -= 1;
+            if *count == 0 {
+                state.listeners.remove(&id);
             }
         }
     }
@@ -165,7 +182,13 @@ impl Hub {
             channel: known.map_or_else(|| channel.into(), |(name, _)| name.clone()),
             text: text.to_vec(),
             audiences,
+            as_of: self.changes.load(Ordering::Relaxed),
         }
+    }
+
+    /// Whether somebody has subscribed or unsubscribed since the message was made.
+    pub fn has_changed_since(&self, message: &Message) -> bool {
+        self.changes.load(Ordering::Acquire) != message.as_of
     }
 
     /// Queues messages for those for whom they were made, but for whoever has unsubscribed since.
@@ -202,13 +225,10 @@ impl Hub {
             .map_or(0, |audience| audience.of.len())
     }
 
-    /// Who has subscribed to anything.
-    pub fn listeners(&self) -> BTreeSet<Id> {
+    /// Who has subscribed to anything. Not looked up in all channels: of these there may be a million.
+    pub fn listeners(&self) -> Vec<Id> {
         let state = self.state.lock().unwrap();
-        let all = state.channels.values().chain(state.patterns.values());
-        all.flat_map(|audience| audience.of.keys())
-            .copied()
-            .collect()
+        state.listeners.keys().copied().collect()
     }
 
     /// How many channels, and how many different patterns, have a subscriber.

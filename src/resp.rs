@@ -38,6 +38,7 @@
 pub mod reply;
 pub mod words;
 
+use crate::held::Charge;
 pub use reply::{Output, Protocol, Reply};
 use std::io::{self, BufRead, Read};
 use std::ops::Index;
@@ -96,6 +97,9 @@ pub const LOG: Limits = Limits {
     strict: true,
 };
 
+/// So many words are unusual, and their places in memory are counted and given back.
+const MANY: usize = 1024;
+
 /// The words of one command. Reused from command to command.
 #[derive(Default)]
 pub struct Args {
@@ -110,6 +114,9 @@ pub struct Args {
     pub keeps_large: bool,
     /// Memory that a large word of the next command may use ([`Args::recycle`]).
     spare: Vec<u8>,
+    /// What its client holds by the places of many words: an empty one takes four times what it was on
+    /// the wire. None if nobody counts it.
+    pub charge: Option<Charge>,
 }
 
 #[derive(Clone, Copy)]
@@ -222,8 +229,21 @@ impl Args {
         if self.bytes.capacity() > 4 * LARGE {
             self.bytes.shrink_to(LARGE);
         }
-        if self.words.capacity() > 1024 {
+        if self.words.capacity() > MANY {
             self.words.shrink_to(64);
+            if let Some(charge) = &mut self.charge {
+                charge.set(0);
+            }
+        }
+    }
+
+    /// Counts the places of the words, each time that many have come.
+    fn settle(&mut self) {
+        if self.len() > MANY
+            && self.len().is_multiple_of(MANY)
+            && let Some(charge) = &mut self.charge
+        {
+            charge.set(self.words.capacity() * size_of::<Word>());
         }
     }
 }
@@ -301,6 +321,7 @@ fn read_array(reader: &mut impl BufRead, args: &mut Args, limits: Limits) -> Res
             )));
         }
         read_bulk(reader, args, length)?;
+        args.settle();
         let end = two_bytes(reader)?;
         if limits.strict && end != *b"\r\n" {
             return protocol("expected a line end behind the word");

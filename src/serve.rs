@@ -139,6 +139,10 @@ impl Session<'_> {
                 self.rest()?;
                 self.reader.get_mut().forget_handed_up();
                 let first = &mut self.arrived[0];
+                // All others are short: they lie whole in the buffer.
+                let held = &self.client.public.held;
+                let charge = &mut first.args.charge;
+                charge.get_or_insert_with(|| Charge::new(held));
                 match read_command(&mut self.reader, &mut first.args, limits(&self.client)) {
                     // Its place still has the row of the first command before: mostly the same again.
                     Ok(true) => first.look_up(first.row),

@@ -53,6 +53,9 @@ pub struct Keyspace {
     pub watchers: Mutex<Watchers>,
     /// What is to be freed after the lock is released.
     pub garbage: Vec<Garbage>,
+    /// Empty memory for the records of whoever holds the exclusive lock. There is one for all, so that
+    /// it may be large (propagate.rs).
+    pub records: Vec<u8>,
     /// How much has been changed, for INFO; what was replayed counts too, as in Redis.
     pub changes: u64,
 }
@@ -149,6 +152,7 @@ impl Keyspace {
             dbs: (0..databases).map(|_| Db::new()).collect(),
             watchers: Mutex::default(),
             garbage: Vec::new(),
+            records: Vec::new(),
             changes: 0,
         }
     }

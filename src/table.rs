@@ -211,6 +211,8 @@ impl<E: Keyed> Table<E> {
         debug_assert!(self.get(hash, entry.key(&self.heap)).is_none());
         self.heap.count_outside(0, entry.outside());
         if self.segments.is_empty() {
+            // Else room for four.
+            self.segments.reserve_exact(1);
             self.segments.push(vec![Slot::default()]);
         }
         let index = self.index(hash);

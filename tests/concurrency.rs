@@ -7,10 +7,11 @@
 mod support;
 
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use support::process::{descriptors, memory, threads};
+use support::process::{cpu, descriptors, memory, threads};
 use support::{Client, Server, Stop, Value, encode, eventually, with_more_and_more};
 
 fn integer(value: Value) -> i64 {
@@ -87,7 +88,15 @@ fn each_time(
 
 #[test]
 fn who_has_hung_up_is_not_counted() {
-    let hang_up = |_: Client| None;
+    // A server that another test starts at this moment may have a copy of the descriptor until it runs, so
+    // that to close ours ends nothing yet.
+    let hang_up = |client: Client| {
+        client
+            .socket()
+            .shutdown(Shutdown::Both)
+            .expect("it is open");
+        None
+    };
     for before in ["SUBSCRIBE c", "PSUBSCRIBE c*"] {
         each_time(before, hang_up, "PUBLISH c x", is_none);
         each_time(before, hang_up, "CLIENT KILL TYPE pubsub", is_none);
@@ -159,6 +168,57 @@ fn who_is_held_up_does_not_hold_up_those_who_count() {
         others += usize::from(waits(|| assert_eq!(asking.run("PING"), "PONG")));
     }
     assert!(questions < others + 500, "{questions} questions wait");
+}
+
+/// In Redis too, what such a client has sent has to wait.
+#[test]
+fn who_is_in_wait_again_and_again_does_not_hold_up_those_who_count() {
+    const WAITS: usize = 30;
+    let server = Server::start(&[]);
+    let (mut asking, mut waiting) = (server.client(), server.client());
+    let done = &AtomicBool::new(false);
+    let answered = thread::scope(|scope| {
+        scope.spawn(move || {
+            let _stop = Stop(done);
+            for _ in 0..WAITS {
+                waiting.run("WAIT 1 60");
+            }
+        });
+        let mut answered = 0;
+        while !done.load(Ordering::Relaxed) {
+            asking.run("INFO clients");
+            answered += 1;
+        }
+        answered
+    });
+    // If each question waited for the end of a WAIT, there would be one for each.
+    assert!(answered > 5 * WAITS, "{answered}");
+}
+
+#[test]
+fn who_asks_for_one_channel_does_not_look_through_all() {
+    let server = Server::start(&[]);
+    let listening: Vec<Client> = (0..100)
+        .map(|number| {
+            let mut client = server.client();
+            let names = (0..1_000).map(|i| format!("{number}:{i}"));
+            let words: Vec<String> = ["SUBSCRIBE".to_string()].into_iter().chain(names).collect();
+            client.send(&words);
+            (0..1_000).for_each(|_| drop(client.read()));
+            client
+        })
+        .collect();
+    let mut asking = server.client();
+    let before = cpu(server.pid());
+    for _ in 0..300 {
+        assert_eq!(
+            asking.run("PUBSUB NUMSUB 0:0"),
+            "1) \"0:0\"\n2) (integer) 1"
+        );
+    }
+    // A hundred thousand names take ten milliseconds, a hundred clients a tenth of one.
+    assert!(cpu(server.pid()) - before < Duration::from_millis(1_500));
+    drop(listening);
 }
 
 #[test]
@@ -1094,4 +1154,29 @@ fn monitors_and_the_slow_log_show_large_values() {
     let shown = format!("\"{}... (19872 more bytes)\"", "v".repeat(128));
     assert_eq!(log.matches(&shown).count(), 2, "{log}");
     assert_eq!(client.run("GET watched"), client.run("GET unwatched"));
+}
+
+/// Whoever writes waits for an EXEC, so an EXEC must not wait for all who compute.
+#[test]
+fn an_lcs_in_exec_waits_for_one_other_at_most() {
+    let server = Server::start(&["--appendonly", "no"]);
+    let mut client = server.client();
+    // The longer they compute, the fewer are done before the EXEC's answer has been read.
+    with_more_and_more(300, |length| {
+        let long = "abcdefghij".repeat(length as usize);
+        client.call(&["MSET", "a", &long, "b", &long]);
+        let mut waiting: Vec<Client> = (0..40).map(|_| server.client()).collect();
+        for other in &mut waiting {
+            other.send(&["LCS", "a", "b", "LEN"]);
+        }
+        // The first has its answer: the others are at the gate, or soon will be.
+        waiting[0].read();
+        client.raw(b"MULTI\r\nLCS a b LEN\r\nEXEC\r\n");
+        (0..3).for_each(|_| drop(client.read()));
+        let answered = waiting[1..].iter().filter(|other| other.has_arrived());
+        match answered.count() {
+            0..30 => Ok(()),
+            answered => Err(format!("{answered} of 39 were served before")),
+        }
+    });
 }

@@ -378,3 +378,19 @@ fn those_who_stop_reading_are_looked_at_once_a_second_and_served_at_once_when_th
         }
     }
 }
+
+#[test]
+fn the_words_of_half_a_command_count_as_what_they_take() {
+    let server = Server::start(&["--appendonly", "no"]);
+    let (mut asking, mut other) = (server.client(), server.client());
+    // Six bytes each on the wire, and in memory the place of a word.
+    asking.raw(b"*1000000\r\n");
+    asking.raw(&b"$0\r\n\r\n".repeat(400_000));
+    eventually("the words are counted", || {
+        info(&mut other, "mem_clients_normal") > 10 * MB
+    });
+    drop(asking);
+    eventually("and given back", || {
+        info(&mut other, "mem_clients_normal") == 0
+    });
+}

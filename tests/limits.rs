@@ -11,7 +11,7 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
-use support::process::{cpu, descriptor_places, descriptors, memory, threads};
+use support::process::{cpu, descriptor_places, descriptors, memory, sleeps, threads};
 use support::{
     Client, Directory, Program, Server, Value, encode, eventually, refused, with_more_and_more,
 };
@@ -41,6 +41,33 @@ fn one_client_too_many_is_told_so() {
     assert_eq!(server.client().run("PING"), "PONG");
     let info = inside[0].run("INFO stats");
     assert!(info.contains("rejected_connections:1\\r"), "{info}");
+}
+
+/// All knock while the server is stopped. The thread that refuses the others is the one that is to start
+/// those who were let in, and to wait for these would be in vain.
+#[test]
+fn nobody_waits_for_newcomers_who_are_yet_to_be_started() {
+    let server = Server::start(&["--maxclients", "5"]);
+    let pid = server.pid().to_string();
+    let signal = |name: &str| {
+        let sent = Command::new("kill").args([name, &pid]).status();
+        assert!(sent.is_ok_and(|status| status.success()));
+    };
+    let mut slept = 0;
+    for _ in 0..5 {
+        signal("-STOP");
+        let mut clients: Vec<Client> = (0..20).map(|_| server.client()).collect();
+        let before = sleeps(server.pid());
+        signal("-CONT");
+        for client in &mut clients[5..] {
+            assert_eq!(client.read().to_string(), FULL);
+        }
+        slept += sleeps(server.pid()) - before;
+        drop(clients);
+        eventually("they have left", || threads(server.pid()) < 10);
+    }
+    // A tenth of a second has a thousand looks at whom one waits for.
+    assert!(slept < 250, "{slept}");
 }
 
 #[test]

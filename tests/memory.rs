@@ -153,6 +153,55 @@ fn large_values_and_fields_give_their_memory_back_too() {
     });
 }
 
+/// Each is a table, for a field is longer than `hash-max-listpack-value`, and many applications keep their
+/// sessions like this. Redis takes 780 bytes for one.
+#[test]
+fn a_hash_of_three_fields_takes_no_kilobyte_more_than_in_redis() {
+    const HASHES: usize = 20_000;
+    let server = Server::start(&["--appendonly", "no"]);
+    let mut clients = [server.client()];
+    let Some(before) = resident(&server) else {
+        return;
+    };
+    // Lengths that change: what that was done in is not kept for each hash.
+    for length in [100, 5_000, 60] {
+        let hsets = (0..HASHES / (length / 60)).map(|i| {
+            let (key, value) = (format!("session:{i}"), "x".repeat(length));
+            let (name, page) = ("y".repeat(100), "z".repeat(100));
+            encode(&["HSET", &key, "data", &value, "name", &name, "page", &page])
+        });
+        run(&mut clients, hsets);
+    }
+    eventually("each takes little", || {
+        let each = (resident(&server).unwrap_or(u64::MAX) - before) / HASHES as u64;
+        each < 1_780
+    });
+}
+
+#[test]
+fn fields_whose_lengths_change_leave_little_behind() {
+    const HASHES: usize = 2_000;
+    const FIELDS: usize = 20;
+    let server = Server::start(&["--appendonly", "no"]);
+    let mut clients = [server.client()];
+    let Some(before) = resident(&server) else {
+        return;
+    };
+    for length in [100, 140, 180] {
+        let hsets = (0..HASHES).map(|i| {
+            let mut words = vec!["HSET".to_string(), format!("h:{i}")];
+            let fields = (0..FIELDS).flat_map(|f| [format!("field{f}"), "x".repeat(length)]);
+            words.extend(fields);
+            encode(&words)
+        });
+        run(&mut clients, hsets);
+    }
+    let live = (HASHES * FIELDS * 190) as u64;
+    eventually("three times what is there is enough", || {
+        resident(&server).is_some_and(|now| now - before < live / 10 * 32)
+    });
+}
+
 #[test]
 fn who_sets_up_the_allocator_himself_is_left_alone() {
     let environment = |server: &Server| {

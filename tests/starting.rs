@@ -273,3 +273,15 @@ fn dir_and_logfile_may_have_names_that_are_no_text() {
     let (_, output) = refused(&directory, &["bytes.conf"]);
     assert!(output.contains("appendfilename must be UTF-8"), "{output}");
 }
+
+#[test]
+fn the_loader_may_be_told_to_run_the_program() {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let mut files = maps.lines().filter_map(|line| line.split(' ').next_back());
+    let Some(loader) = files.find(|file| file.contains("/ld-linux")) else {
+        let _ = writeln!(std::io::stderr(), "skipped: there is no loader of glibc");
+        return;
+    };
+    let (_, printed) = run_to_end(Command::new(loader).arg(ours()).arg("--version"));
+    assert!(printed.starts_with("simple-redis "), "{printed}");
+}

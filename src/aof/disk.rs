@@ -346,7 +346,7 @@ mod tests {
                 let (aof, _) = start_on(&config(&disk, "always")).expect("a start");
                 let store = RwLock::new(keyspace(&Default::default()));
                 for serial in 0..3 {
-                    aof.append(&record(b"key", serial));
+                    aof.append(&mut record(b"key", serial));
                     assert_eq!(aof.commit(aof.position()), Ok(()));
                     let rewritten = aof.rewrite(None, &store, &replay_all);
                     assert_eq!((rewritten, aof.refusal()), (Ok(()), None));
@@ -381,7 +381,7 @@ mod tests {
         hush();
         let disk = Disk::new();
         let (aof, _) = start_on(&config(&disk, "always")).expect("a start");
-        aof.append(&record(b"key", 1));
+        aof.append(&mut record(b"key", 1));
         aof.commit(aof.position()).expect("a disk that works");
         drop(aof);
         let path = disk.root.join("appendonlydir/appendonly.aof.1.incr.aof");
@@ -396,7 +396,7 @@ mod tests {
         assert_eq!(contents[&b"key"[..]], 1);
         assert_eq!(length(&path), whole);
         disk.ask_nobody();
-        aof.append(&record(b"key", 2));
+        aof.append(&mut record(b"key", 2));
         assert_eq!(aof.commit(aof.position()), Ok(()));
     }
 }

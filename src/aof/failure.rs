@@ -103,9 +103,15 @@ impl Aof {
 impl Failures {
     /// Why writes are refused at the moment, if they are.
     pub fn refusal(&self) -> Option<String> {
-        if self.failing.load(Ordering::Relaxed) == 0 {
-            return None;
+        match self.failing.load(Ordering::Relaxed) {
+            0 => None,
+            _ => self.cause(),
         }
+    }
+
+    /// Apart from the above, which is asked with each command, and so is inlined.
+    #[cold]
+    fn cause(&self) -> Option<String> {
         let failure = self.failure.lock().unwrap();
         failure.as_ref().map(|failure| failure.cause.clone())
     }

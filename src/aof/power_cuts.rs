@@ -246,7 +246,7 @@ impl World {
         let serial = self.serial.get() + 1;
         self.serial.set(serial);
         set(&mut keyspace, &key, serial);
-        aof.append(&record(&key, serial));
+        aof.append(&mut record(&key, serial));
         let end = aof.is_enabled().then(|| aof.position());
         let write = Write { key, serial, end };
         self.history.borrow_mut().push(write);
@@ -291,7 +291,7 @@ impl World {
         );
         if depth > 0 && self.below(4) == 0 {
             // What is written from now on, and fsynced, stays, whatever else is lost.
-            aof.append(&record(b"after", 0));
+            aof.append(&mut record(b"after", 0));
             aof.commit(aof.position()).expect("a disk that works");
             aof.sync_to(aof.position()).expect("a disk that works");
             drop(aof);

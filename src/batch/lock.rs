@@ -57,7 +57,9 @@ impl<'a> Batch<'a> {
             // core, whoever holds the lock cannot go on while we look.
             let may_look = self.server.may_spin && !self.server.aof.is_enabled();
             let looks = if may_look { LOOKS } else { 1 };
-            let guard = look_for_lock(self.store, looks).unwrap_or_else(|| self.wait_for_lock());
+            let guard = look_for_lock(self.store, looks);
+            let mut guard = guard.unwrap_or_else(|| self.wait_for_lock());
+            std::mem::swap(&mut self.records.bytes, &mut guard.records);
             self.guard = Guard::Exclusive(guard);
             self.start_clock();
             // Asked under the lock: the thread that held it may have switched the log on.
@@ -91,8 +93,8 @@ impl<'a> Batch<'a> {
         // Quick commands do not pay for what is handed to the log here.
         self.account.time_untimed();
         if let Guard::Exclusive(keyspace) = &mut self.guard {
-            self.logged_at = self.server.aof.append(&self.records);
-            self.records.clear();
+            self.logged_at = self.server.aof.append(&mut self.records);
+            std::mem::swap(&mut self.records.bytes, &mut keyspace.records);
             for garbage in keyspace.garbage.drain(..) {
                 // If the reaper is gone the process is ending.
                 let _ = self.server.reaper.send(garbage);
@@ -117,8 +119,7 @@ impl<'a> Batch<'a> {
     /// Takes the exclusive lock and keeps it, so that nothing changes any more: for SHUTDOWN.
     pub fn hold_everything(&mut self) {
         self.exclude();
-        self.server.aof.append(&self.records);
-        self.records.clear();
+        self.server.aof.append(&mut self.records);
     }
 }
 

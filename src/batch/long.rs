@@ -14,8 +14,8 @@
 //! need beside their reply, a table or a list, is needed once and not once for each client.
 //!
 //! Inside EXEC nothing is given back, for nothing may come between its commands: there the rest is done
-//! under the lock, as in Redis. It passes the gate of those who compute, who want no lock, and not that
-//! of those who look, who wait for ours.
+//! under the lock, as in Redis. It passes the gate of those who compute, who want no lock, as the next one,
+//! because others wait for ours; and not that of those who look, who wait for ours too.
 //!
 //! **How Redis does it**: all of it at once, and everybody waits.
 
@@ -55,7 +55,10 @@ impl Batch<'_> {
             None => {}
             Some(Rest::Compute(work)) => {
                 let _passage = self.pass(&gates.computing, keeps_lock);
-                work(reply);
+                // Its client may have been killed while it waited.
+                if !client.public.held.is_ended() {
+                    work(reply);
+                }
             }
             Some(Rest::Look(mut look)) if keeps_lock => {
                 look(&self.view(client.db), &stretch(), reply);
@@ -79,13 +82,12 @@ impl Batch<'_> {
 
     /// Waits at the gate, without a lock unless it is to be kept.
     fn pass<'g>(&mut self, gate: &'g Gate, keeps_lock: bool) -> crate::gate::Passage<'g> {
-        if !keeps_lock {
-            self.pause();
+        if keeps_lock {
+            return gate.pass_next();
         }
+        self.pause();
         let passage = gate.pass();
-        if !keeps_lock {
-            self.account.go_on();
-        }
+        self.account.go_on();
         passage
     }
 

@@ -14,9 +14,9 @@
 //! ```
 //!
 //! Nobody is waited for longer than [`PATIENCE`], all together, and a turn that was waited for in vain is not
-//! waited for again: a client that is held up (in WAIT, or because it does not read) costs others that once.
-//! Who waits here is not waited for, or two would wait for each other. And no lock is held meanwhile, so
-//! inside EXEC nobody is waited for.
+//! waited for again: a client that is held up (because it does not read) costs others that once.
+//! Who waits here is not waited for, or two would wait for each other; nor who is in WAIT, whose client's
+//! commands wait too, in Redis as here. And no lock is held meanwhile, so inside EXEC nobody is waited for.
 //!
 //! std looks at a socket without waiting only if its file says O_NONBLOCK, which all its users share. So
 //! who asks sets that for a moment, and a reader who meets it tries again (serve/inbound.rs).
@@ -46,8 +46,8 @@ pub struct Turns {
     count: AtomicU64,
     /// The turn that was waited for in vain.
     given_up: AtomicU64,
-    /// Whether its thread waits here for others.
-    asks: AtomicBool,
+    /// Whether its thread waits here for others, or in WAIT.
+    is_aside: AtomicBool,
     /// Held by whoever changes whether the socket's calls wait.
     mode: Mutex<()>,
 }
@@ -58,7 +58,7 @@ impl Default for Turns {
             // At work: nothing has been read yet.
             count: AtomicU64::new(1),
             given_up: AtomicU64::new(0),
-            asks: AtomicBool::new(false),
+            is_aside: AtomicBool::new(false),
             mode: Mutex::default(),
         }
     }
@@ -82,6 +82,16 @@ impl Turns {
         self.count.store(GONE, Ordering::Release);
     }
 
+    /// Whether its thread has waited for input yet: at first it may not even have been started.
+    pub fn has_begun(&self) -> bool {
+        self.count.load(Ordering::Relaxed) > 1
+    }
+
+    /// From now on the thread waits for something other than its client, or no longer.
+    pub fn set_aside(&self, is_aside: bool) {
+        self.is_aside.store(is_aside, Ordering::Release);
+    }
+
     /// Nobody else changes whether the socket's calls wait, while this is held.
     pub fn mode(&self) -> MutexGuard<'_, ()> {
         self.mode.lock().unwrap()
@@ -89,8 +99,8 @@ impl Turns {
 }
 
 /// Waits until those of `clients` who are not quiet have done what they have sent, but for the one who asks.
-/// Returns whether there were any, for then what was counted must be counted again.
-pub fn hear_out(clients: &[Arc<Public>], asker: Option<&Public>) -> bool {
+/// What was counted before must be counted again.
+pub fn hear_out(clients: &[Arc<Public>], asker: Option<&Public>) {
     let begin = Instant::now();
     let mut waits = false;
     for client in clients {
@@ -98,8 +108,6 @@ pub fn hear_out(clients: &[Arc<Public>], asker: Option<&Public>) -> bool {
             continue;
         }
         if is_quiet(client) {
-            // It may have left since the list was made.
-            waits |= client.turns.count.load(Ordering::Acquire) == GONE;
             continue;
         }
         let turn = client.turns.count.load(Ordering::Acquire);
@@ -107,7 +115,7 @@ pub fn hear_out(clients: &[Arc<Public>], asker: Option<&Public>) -> bool {
             continue;
         }
         if let Some(asker) = asker {
-            asker.turns.asks.store(true, Ordering::Release);
+            asker.turns.set_aside(true);
         }
         waits = true;
         // At work, it may not yet have read what has arrived: the next turn will.
@@ -122,16 +130,15 @@ pub fn hear_out(clients: &[Arc<Public>], asker: Option<&Public>) -> bool {
         }
     }
     if let Some(asker) = asker.filter(|_| waits) {
-        asker.turns.asks.store(false, Ordering::Release);
+        asker.turns.set_aside(false);
     }
-    waits
 }
 
 /// Whether nothing of the client is to be waited for.
 fn is_quiet(client: &Public) -> bool {
     let turns = &client.turns;
     let count = turns.count.load(Ordering::Acquire);
-    if count == GONE || turns.asks.load(Ordering::Acquire) {
+    if count == GONE || turns.is_aside.load(Ordering::Acquire) {
         return true;
     }
     let Some(connection) = &client.connection else {

@@ -17,6 +17,10 @@ use crate::heap::{Heap, Piece};
 use crate::table::{self, Keyed, Table};
 use std::sync::Arc;
 
+/// Bytes that the fields of a packed hash may take, whatever the configuration says (Redis's number): a
+/// piece counts its bytes with 32 bits. (Tests have less memory.)
+const MOST_PACKED: usize = if cfg!(test) { 1 << 20 } else { 1 << 30 };
+
 /// An entry that is a string, to be changed.
 pub struct StringMut<'a>(EntryMut<'a>);
 
@@ -106,7 +110,10 @@ impl<'a> EntryMut<'a> {
         {
             let start = Stored::payload_start(*key_len, *expires);
             *kind = new_kind;
-            if self.heap.bytes(piece).len() == start + payload.len() {
+            let old = &mut self.heap.bytes_mut(piece)[start..];
+            if old.len() == payload.len() {
+                old.copy_from_slice(payload);
+            } else if self.heap.fit(piece, start + payload.len()) {
                 self.heap.bytes_mut(piece)[start..].copy_from_slice(payload);
             } else {
                 self.heap.edit(piece, |bytes| {
@@ -227,7 +234,7 @@ impl<'a> StringMut<'a> {
             InPlace::Small(heap, piece, start) => {
                 let (len, at) = (heap.bytes(piece).len(), start + offset);
                 let end = at + patch.len();
-                if end <= len || heap.grow(piece, end) {
+                if end <= len || heap.fit(piece, end) {
                     let bytes = heap.bytes_mut(piece);
                     bytes[len.min(at)..at].fill(0);
                     bytes[at..end].copy_from_slice(patch);
@@ -259,7 +266,8 @@ impl HashMut<'_> {
     /// Sets a field, and turns a packed hash into a table when it passes a limit. Returns whether the
     /// field is new.
     pub fn set(&mut self, name: &[u8], value: &[u8], limits: Limits) -> bool {
-        if name.len() > limits.value || value.len() > limits.value {
+        let packed = self.0.look().payload().len() + name.len() + value.len();
+        if name.len() > limits.value || value.len() > limits.value || packed > MOST_PACKED {
             self.unpack();
         }
         let (is_new, count) = self.0.in_place(|hash| match hash {
@@ -361,6 +369,22 @@ mod tests {
         assert_eq!(patch(0, b"34"), LARGE + 2);
         assert_eq!(entry.look().string().unwrap()[..6], *b"34\0\0ab");
         assert_eq!(entry.look().encoding(), "raw");
+    }
+
+    #[test]
+    fn a_hash_is_unpacked_before_its_bytes_are_more_than_a_piece_can_count() {
+        let mut entry = Loose::new_hash(b"key");
+        let limits = Limits {
+            entries: usize::MAX,
+            value: usize::MAX,
+        };
+        let value = vec![b'v'; MOST_PACKED / 3];
+        for (name, encoding) in [(b"a", "listpack"), (b"b", "listpack"), (b"c", "hashtable")] {
+            entry.edit().hash_mut().unwrap().set(name, &value, limits);
+            assert_eq!(entry.look().encoding(), encoding);
+        }
+        let hash = entry.look().hash().unwrap();
+        assert_eq!((hash.len(), hash.get(b"b")), (3, Some(&value[..])));
     }
 
     #[test]

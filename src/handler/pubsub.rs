@@ -149,9 +149,9 @@ fn publish(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
     let mut message = client.server.hub.message(&args[1], &args[2]);
     if has_to_hear_out(client, &message) {
         let receivers = client.server.clients.those(client.heard.iter().copied());
-        // Who has left the list since has left the hub before.
-        let some_left = receivers.len() < client.heard.len();
-        if order::hear_out(&receivers, Some(&client.public)) || some_left {
+        order::hear_out(&receivers, Some(&client.public));
+        // They may have done it before we looked at them, too.
+        if client.server.hub.has_changed_since(&message) {
             message = client.server.hub.message(&args[1], &args[2]);
         }
     }

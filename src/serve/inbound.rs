@@ -61,6 +61,8 @@ pub struct Inbound {
     naps: u32,
     /// Whether the socket has a read timeout, and who reads knows.
     pub may_time_out: bool,
+    /// Whether the peer has ended its side, and no more can come.
+    is_at_end: bool,
 }
 
 impl Inbound {
@@ -78,6 +80,7 @@ impl Inbound {
             is_alone: false,
             naps: 0,
             may_time_out: false,
+            is_at_end: false,
         }
     }
 
@@ -89,6 +92,7 @@ impl Inbound {
         inbound.taken = self.take_count();
         inbound.naps = self.naps;
         inbound.handed_up = self.handed_up;
+        inbound.is_at_end = self.is_at_end;
         inbound.settle();
         inbound
     }
@@ -240,6 +244,10 @@ impl Read for Inbound {
             self.settle();
             return Ok(count);
         }
+        // Asked again behind the end: the turn that met it goes on until the client has left every list.
+        if self.is_at_end {
+            return Ok(0);
+        }
         self.public.turns.end();
         let count = match self.read_spinning(buffer)? {
             Some(count) => count,
@@ -250,6 +258,7 @@ impl Read for Inbound {
         self.handed_up += count;
         self.settle();
         self.was_filled |= count == buffer.len();
+        self.is_at_end = count == 0;
         self.public.touch(&self.server);
         Ok(count)
     }

@@ -36,6 +36,7 @@ impl Session<'_> {
         let deadline = deadline(wait.timeout_ms);
         let on_disk = |pause| !aof.is_enabled() || aof.wait_durable(position, pause);
         aof.status.waiting.fetch_add(1, Ordering::Relaxed);
+        self.client.public.turns.set_aside(true);
         let mut waited = Ok(());
         if wait.local {
             waited = self.wait_until(deadline, on_disk);
@@ -46,6 +47,7 @@ impl Session<'_> {
                 false
             });
         }
+        self.client.public.turns.set_aside(false);
         aof.status.waiting.fetch_sub(1, Ordering::Relaxed);
         waited?;
         if wait.silent {

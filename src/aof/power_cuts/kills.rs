@@ -81,7 +81,7 @@ fn filled(disk: &Rc<Disk>) -> (Aof, Arc<Config>, Contents) {
     let (aof, mut contents) = start_on(&config).expect("a start");
     for serial in 1..30 {
         let key = format!("key{}", serial % 7).into_bytes();
-        aof.append(&record(&key, serial));
+        aof.append(&mut record(&key, serial));
         contents.insert(key, serial);
     }
     aof.commit(aof.position()).expect("a disk that works");
@@ -172,7 +172,7 @@ fn a_rewrite_that_fails_at_any_call_leaves_nothing_behind_and_takes_nothing_away
         assert_eq!(rubbish(&aof), [""; 0], "{call} failed");
         // Either the log goes on, or a rewrite from memory makes it whole.
         if aof.refusal().is_none() {
-            aof.append(&record(b"after", 30));
+            aof.append(&mut record(b"after", 30));
             assert_eq!(aof.commit(aof.position()), Ok(()), "{call} failed");
             contents.insert(b"after".to_vec(), 30);
         } else {

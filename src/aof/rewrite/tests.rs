@@ -151,7 +151,7 @@ fn append(aof: &Aof, lines: &[&str]) -> Range<i64> {
                 .into_iter(),
         );
     }
-    aof.append(&records)
+    aof.append(&mut records)
 }
 
 fn write(aof: &Aof, lines: &[&str]) {
