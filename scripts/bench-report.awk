@@ -1,4 +1,4 @@
-# Turns the samples of bench.sh into the Markdown tables of the README: first the rows that have a
+# Turns the samples of bench.sh into the Markdown tables of scripts/README.md: first the rows that have a
 # target, then, folded up, all of them.
 #
 # In, one measurement a line, separated by tabs: heading, title, unit, target, side, round, value,
@@ -42,7 +42,7 @@ END {
 
 function open_table(heading, last) {
     printf "\n#### %s%s\n\n", heading, direction(heading)
-    printf "| what | ours | %s | ratio | |%s\n|---|--:|--:|--:|---|%s\n", other[heading], last,
+    printf "| what | ours | %s | ratio |%s\n|---|--:|--:|--:|%s\n", other[heading], last,
         last == "" ? "" : "---|"
 }
 
@@ -51,12 +51,11 @@ function direction(heading) {
     if (heading ~ /^(Server|99th|Memory|Pauses)/) return " (less is better)"
 }
 
-# `last` is what comes behind the bar.
+# `last` is what comes behind the ratio.
 function print_row(row, last,    ratio, lengthy) {
     ratio = ratio_of(row)
     lengthy = ratio == "" ? "–" : "**" ratio "**" (size > 1 ? sprintf(" (%.2f–%.2f)", low, high) : "")
-    printf "| %s | %s | %s | %s | %s |%s\n", title[row], cell(row, "ours"), cell(row, "other"),
-        lengthy, bar(ratio), last
+    printf "| %s | %s | %s | %s |%s\n", title[row], cell(row, "ours"), cell(row, "other"), lengthy, last
 }
 
 # As it is printed, and so it is judged: what is shown as 1.00 must not fail for being 0.998. A ratio
@@ -99,13 +98,6 @@ function number(x, unit) {
     if (unit == "B") return x >= 1024 ? sprintf("%.1f KiB", x / 1024) : sprintf("%.0f B", x)
     if (unit == "") return sprintf("%.2f", x)
     return sprintf(x >= 100 ? "%.0f %s" : x >= 10 ? "%.1f %s" : "%.2f %s", x, unit)
-}
-
-# Ten blocks are a ratio of 1.0; after thirty it only says that there is more.
-function bar(x,    blocks, text) {
-    for (blocks = int(x * 10 + 0.5); blocks > 0 && drawn < 30; blocks--) { text = text "█"; drawn++ }
-    drawn = 0
-    return text (blocks > 0 ? "…" : "")
 }
 
 function judge(row,    ratio, what, sign, goal, x, text, good) {

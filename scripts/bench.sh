@@ -24,7 +24,8 @@
 # puts them on one and takes that luck away; but on one core our server never spins
 # (src/serve/inbound.rs), which is most of what it gains there on two.
 #
-# The report, in Markdown for the README, goes to stdout, progress to stderr. Data go to a
+# The report, in Markdown, goes to stdout, progress to stderr. It belongs between the marks of
+# scripts/README.md, from which bench-picture.awk then draws the picture. Data go to a
 # directory under TMPDIR (default /tmp), which needs about 2 GB and is removed at the end.
 
 set -euo pipefail
@@ -405,7 +406,7 @@ report() {
     printf '%s\n' "" \
         "Medians of $runs alternating runs on loopback; the generator shares the cores, except where it" \
         "is said to have one. The ratio is ours to the other's within a round, then the median, with" \
-        "the lowest and the highest in parentheses; ten blocks of its bar are 1.0. After a rate:" \
+        "the lowest and the highest in parentheses. After a rate:" \
         "seconds of CPU time the server took for a million commands. Keys are random out of 100,000" \
         "for values of 32 B, 1,000 for 16 KiB, 16 for 1 MiB; HSET writes to as many fields of one hash."
     awk -v quick="$quick" -f scripts/bench-report.awk "$tmp/samples"

@@ -32,7 +32,8 @@ step_tests() {
 
 step_documentation() {
     RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --document-private-items
-    echo "Every link in the documentation leads somewhere."
+    awk -f scripts/bench-picture.awk scripts/README.md | cmp - scripts/bench.svg
+    echo "Every link in the documentation leads somewhere, and the picture is that of the figures."
 }
 
 # A machine that has never seen a network: an empty cargo home, and nothing built before.

@@ -2,7 +2,7 @@
 //!
 //! Each command is one row ([`Command`]) in the file of its group: name, arity, handler, key
 //! positions, what the documentation says, and for few of them a [`Flag`]. The row is all there is:
-//! arity errors, `COMMAND`, the statistics and the README's list are read from it, and so is what the
+//! arity errors, `COMMAND`, the statistics and the list in src/handler/README.md are read from it, and so is what the
 //! batch and the connection must know (known by name are PING, SELECT, and those that carry a password).
 //!
 //! What a handler may do follows from the type of its function, which is its lock:

@@ -32,7 +32,7 @@
 //! the log. Those, with `batch/lock.rs` and `store/view_mut.rs`, are the evening.
 //!
 //! **How to read a file.** Each opens with a chapter like this one: the idea, often a drawing or an
-//! example, and *How Redis does it*, with what is simpler here and what that costs. README.md explains
+//! example, and *How Redis does it*, with what is simpler here and what that costs. src/README.md explains
 //! the words, and has a question to each file but the handlers', to be answered before reading, with
 //! the test that knows.
 //!

@@ -4,22 +4,16 @@
 //! text of the sources as rustfmt leaves it, not at its syntax tree: a line that opens a function
 //! is followed, at the same indentation, by the line that closes it. That is enough for this tree
 //! and takes no parser.
-//!
-//! The list of commands in the README is made from what the server says of itself:
-//!
-//! ```text
-//! UPDATE=1 cargo test --test tidy        writes the list again
-//! ```
+//! What the pages say is looked after by `tests/pages.rs`.
 
 #[path = "differential/grammar.rs"]
 mod grammar;
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use support::commands::commands;
+use support::project::{Source, all, everything, functions, none, read, sources, word};
 use support::transcript::{self, Action, Transcript};
-use support::{Server, Value};
 
 /// The files of the evening, in the order in which to read them; those that are only for looking
 /// up follow in the order of the alphabet.
@@ -55,33 +49,6 @@ const LAYERS: [&[&str]; 13] = [
 /// Lines in a file before its tests, and in a function unless its comment says `Long because`.
 const FILE_LIMIT: usize = 600;
 const FUNCTION_LIMIT: usize = 50;
-
-const LIST_BEGINS: &str = "<!-- commands -->\n";
-const LIST_ENDS: &str = "<!-- /commands -->";
-
-/// A text file of this project.
-struct Source {
-    /// From the root of the project, with `/`.
-    path: String,
-    text: String,
-}
-
-impl Source {
-    /// What is compiled into the server: everything before the tests at the end.
-    fn code(&self) -> Vec<&str> {
-        let lines = self.text.lines();
-        lines
-            .take_while(|line| !line.starts_with("#[cfg(test)]"))
-            .collect()
-    }
-
-    /// `handler` for src/handler.rs and src/handler/string.rs.
-    fn module(&self) -> &str {
-        let inside = self.path.strip_prefix("src/").unwrap_or(&self.path);
-        let end = inside.find(['/', '.']).unwrap_or(inside.len());
-        &inside[..end]
-    }
-}
 
 #[test]
 fn every_source_file_opens_with_a_chapter_of_at_most_40_lines() {
@@ -129,26 +96,6 @@ fn no_function_is_longer_than_50_lines_without_a_reason() {
         }
     }
     none(&faults);
-}
-
-/// The functions among these lines: where each begins, its name, how many lines it has.
-fn functions<'a>(lines: &[&'a str]) -> Vec<(usize, &'a str, usize)> {
-    let mut found = Vec::new();
-    for (at, line) in lines.iter().enumerate() {
-        let start = line.trim_start();
-        let mut words = start.split(' ').skip_while(|word| {
-            word.starts_with("pub") || ["const", "async", "extern"].contains(word)
-        });
-        if words.next() != Some("fn") || line.ends_with(['}', ';']) {
-            continue;
-        }
-        let name = words.next().unwrap_or_default();
-        let name = name.split(['(', '<']).next().unwrap_or_default();
-        let close = format!("{}}}", &line[..line.len() - start.len()]);
-        let end = lines[at..].iter().position(|line| *line == close);
-        found.push((at, name, end.expect("rustfmt closes what it opens") + 1));
-    }
-    found
 }
 
 /// The doc comment and attributes above line `at`.
@@ -294,6 +241,8 @@ fn scripts_say_what_they_do_and_what_they_found() {
     let mut faults = Vec::new();
     let mut scripts = all(everything(), "scripts/");
     scripts.extend(all(everything(), ".ci/"));
+    // The page of the folder, and the picture on it.
+    scripts.retain(|script| !script.path.ends_with(".md") && !script.path.ends_with(".svg"));
     for script in scripts {
         let mut lines = script.text.lines();
         let first = lines.find(|line| !line.starts_with("#!")).unwrap_or("");
@@ -382,236 +331,4 @@ fn every_command_is_sent_by_the_fuzzer_or_said_there_why_not() {
         }
     }
     none(&faults);
-}
-
-#[test]
-fn the_readme_lists_every_command_and_no_other() {
-    let readme = read("README.md");
-    let begin = readme.find(LIST_BEGINS).expect("the mark where it begins") + LIST_BEGINS.len();
-    let end = readme.find(LIST_ENDS).expect("the mark where it ends");
-    let list = command_list();
-    if readme[begin..end] == list {
-        return;
-    }
-    assert!(
-        std::env::var("UPDATE").is_ok(),
-        "README.md lists other commands than the server has: run UPDATE=1 cargo test --test tidy"
-    );
-    let readme = [&readme[..begin], &list, &readme[end..]].concat();
-    fs::write(root().join("README.md"), readme).expect("README.md can be written");
-}
-
-/// The commands as the README shows them: a heading for each group, a line for each command.
-fn command_list() -> String {
-    let mut list = String::new();
-    for (group, commands) in commands() {
-        list += &format!("\n**{group}**\n\n");
-        for (name, summary, arguments) in commands {
-            let name = name.replace('|', " ").to_uppercase();
-            let usage = format!("{name} {arguments}");
-            list += &format!("- `{}`: {summary}\n", usage.trim_end());
-        }
-    }
-    list + "\n"
-}
-
-/// What the running server says of its commands, by group: name, summary, arguments.
-fn commands() -> BTreeMap<String, Vec<(String, String, String)>> {
-    let server = Server::start(&[]);
-    let mut client = server.client();
-    client.run("HELLO 3");
-    let mut groups = BTreeMap::new();
-    add_commands(&client.call(&["COMMAND", "DOCS"]), &mut groups);
-    let listed: usize = groups.values().map(Vec::len).sum();
-    let Value::Array(names) = client.call(&["COMMAND", "LIST"]) else {
-        panic!("COMMAND LIST answers a list");
-    };
-    assert_eq!(
-        listed,
-        names.len(),
-        "COMMAND DOCS and COMMAND LIST disagree"
-    );
-    groups.values_mut().for_each(|group| group.sort());
-    groups
-}
-
-fn add_commands(docs: &Value, groups: &mut BTreeMap<String, Vec<(String, String, String)>>) {
-    for (name, about) in pairs(docs) {
-        let mut fields = BTreeMap::new();
-        for (field, value) in pairs(about) {
-            fields.insert(text(field), value);
-        }
-        let arguments = match fields.get("arguments") {
-            Some(Value::Array(arguments)) => arguments.iter().map(argument).collect(),
-            _ => Vec::new(),
-        };
-        let command = (text(name), text(fields["summary"]), arguments.join(" "));
-        groups
-            .entry(text(fields["group"]))
-            .or_default()
-            .push(command);
-        if let Some(subcommands) = fields.get("subcommands") {
-            add_commands(subcommands, groups);
-        }
-    }
-}
-
-fn argument(about: &Value) -> String {
-    let name = pairs(about).iter().find(|(field, _)| text(field) == "name");
-    name.map_or_else(String::new, |(_, name)| text(name))
-}
-
-fn pairs(value: &Value) -> &[(Value, Value)] {
-    match value {
-        Value::Map(pairs) => pairs,
-        other => panic!("expected a map, got {other}"),
-    }
-}
-
-fn text(value: &Value) -> String {
-    match value {
-        Value::Bulk(text) | Value::Simple(text) => String::from_utf8_lossy(text).into_owned(),
-        other => panic!("expected a text, got {other}"),
-    }
-}
-
-#[test]
-fn every_function_that_the_readme_names_exists() {
-    let readme = read("README.md");
-    let mut sources = sources("src", "rs");
-    sources.extend(self::sources("tests", "rs"));
-    let mut faults = Vec::new();
-    for (at, _) in readme.match_indices(".rs::") {
-        let file = [path_before(&readme, at), ".rs"].concat();
-        let name = path_of(&readme[at + 5..]);
-        let last = name.rsplit("::").next().unwrap_or_default();
-        let defined = |source: &Source| {
-            let kinds = [
-                "fn", "struct", "enum", "const", "static", "type", "trait", "mod",
-            ];
-            kinds.iter().any(|kind| {
-                let start = format!("{kind} {last}");
-                let mut found = source.text.match_indices(&start);
-                found.any(|(at, _)| word(&source.text[at + kind.len() + 1..]) == last)
-            })
-        };
-        let mut candidates = sources
-            .iter()
-            .filter(|source| is_called(&source.path, &file));
-        if !candidates.any(defined) {
-            faults.push(format!("{file}::{name} does not exist"));
-        }
-    }
-    none(&faults);
-}
-
-#[test]
-fn every_file_that_the_readme_names_exists() {
-    let readme = read("README.md");
-    let existing: Vec<String> = everything().into_iter().map(|file| file.path).collect();
-    // A lesson may tell the reader to make a file: `<!-- not yet: src/handler/list.rs -->`.
-    let not_yet: Vec<&str> = readme
-        .split("<!-- not yet: ")
-        .skip(1)
-        .flat_map(|rest| rest.split("-->").next().unwrap_or("").split_whitespace())
-        .collect();
-    let mut faults = Vec::new();
-    for ending in [".rs", ".sh", ".toml", ".txt", ".py", ".mjs", ".awk"] {
-        for (at, _) in readme.match_indices(ending) {
-            let name = path_before(&readme, at);
-            let path = [name, ending].concat();
-            let goes_on = readme[at + ending.len()..].starts_with(|c: char| c.is_alphanumeric());
-            let known = existing.iter().any(|file| is_called(file, &path))
-                || not_yet.iter().any(|file| is_called(file, &path));
-            // Without a name before it, it is talk of an ending: `*.txt`.
-            if !goes_on && !name.is_empty() && !name.ends_with('/') && !known {
-                faults.push(format!("{path} does not exist"));
-            }
-        }
-    }
-    none(&faults);
-}
-
-/// Whether a file may be called this: its path, or the end of it.
-fn is_called(path: &str, name: &str) -> bool {
-    let rest = path.strip_suffix(name.trim_start_matches("./"));
-    rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('/'))
-}
-
-/// The part of a path that ends at byte `at`.
-fn path_before(text: &str, at: usize) -> &str {
-    let part = |c: char| c.is_alphanumeric() || "_-./".contains(c);
-    let start = text[..at].trim_end_matches(part).len();
-    &text[start..at]
-}
-
-/// The identifiers, joined by `::`, that a text begins with.
-fn path_of(text: &str) -> &str {
-    let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'));
-    text[..end.unwrap_or(text.len())].trim_end_matches(':')
-}
-
-/// The identifier that a text begins with.
-fn word(text: &str) -> &str {
-    let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_'));
-    &text[..end.unwrap_or(text.len())]
-}
-
-fn none(faults: &[String]) {
-    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn read(path: &str) -> String {
-    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
-
-/// The files under one folder of the project, with this ending.
-fn sources(folder: &str, ending: &str) -> Vec<Source> {
-    let mut sources = all(everything(), &format!("{folder}/"));
-    sources.retain(|source| source.path.ends_with(&format!(".{ending}")));
-    assert!(!sources.is_empty(), "{folder} has no .{ending}");
-    sources
-}
-
-fn all(mut sources: Vec<Source>, prefix: &str) -> Vec<Source> {
-    sources.retain(|source| source.path.starts_with(prefix));
-    sources
-}
-
-/// All text that belongs to the project, in the order of the paths.
-fn everything() -> Vec<Source> {
-    let mut found = Vec::new();
-    for path in files(root()) {
-        let relative = path.strip_prefix(root()).expect("a file under the root");
-        if let Ok(text) = fs::read_to_string(&path) {
-            let path = relative.to_string_lossy().replace('\\', "/");
-            found.push(Source { path, text });
-        }
-    }
-    found
-}
-
-/// The files of a folder and those inside it, but for what Git and Cargo keep for themselves, and
-/// the log of a server that was started here.
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{folder:?}: {error}"));
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
-    paths.sort();
-    let mut found = Vec::new();
-    for path in paths {
-        let name = path.file_name().unwrap_or_default();
-        let is_ours = !["target", ".git", "appendonlydir"]
-            .iter()
-            .any(|other| name == *other);
-        if path.is_dir() && is_ours {
-            found.extend(files(&path));
-        } else if path.is_file() {
-            found.push(path);
-        }
-    }
-    found
 }

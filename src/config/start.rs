@@ -329,7 +329,7 @@ important are:
 
 Examples: simple-redis --port 7000 --dir /data
           simple-redis redis.conf --loglevel verbose
-All options: redis-cli CONFIG HELP. To read on: README.md, then src/main.rs.
+All options: redis-cli CONFIG HELP. To read on: README.md, then src/README.md.
 "
     .to_string()
 }

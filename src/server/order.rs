@@ -22,7 +22,7 @@
 //! who asks sets that for a moment, and a reader who meets it tries again (serve/inbound.rs).
 //!
 //! **How Redis does it**: one thread; the order in which epoll reports sockets is the order of all.
-//! What is not had here is in the README's differences.
+//! What is not had here is in src/handler/README.md.
 
 use super::Public;
 use std::net::TcpStream;

@@ -1,7 +1,7 @@
 //! What a server says of each of its commands, so that two servers can be compared.
 //!
 //! Of the flags only those that this server has; of the arguments nothing, for it gives them as one
-//! line of text (README, "Differences from Redis").
+//! line of text (src/handler/README.md, "Differences from Redis").
 
 use std::collections::BTreeMap;
 use std::io;

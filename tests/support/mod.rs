@@ -18,9 +18,11 @@
 #![allow(clippy::print_stderr)]
 
 mod client;
+pub mod commands;
 pub mod patience;
 pub mod pattern;
 pub mod process;
+pub mod project;
 mod quote;
 pub mod random;
 pub mod state;
