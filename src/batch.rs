@@ -424,7 +424,9 @@ impl<'a> Batch<'a> {
     }
 
     fn view(&self, db: usize) -> View<'_> {
-        View::new(self.keyspace(), &self.known, db, self.time, &self.notes)
+        let limits = limits(self.server, self.replaying);
+        let keyspace = self.keyspace();
+        View::new(keyspace, &self.known, db, self.time, limits, &self.notes)
     }
 
     /// The keyspace under the exclusive lock.

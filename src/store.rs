@@ -222,6 +222,7 @@ pub struct View<'a> {
     known: &'a KnownHash,
     pub db: usize,
     pub time: Time,
+    pub limits: Limits,
     notes: &'a Notes,
 }
 
@@ -231,6 +232,7 @@ impl<'a> View<'a> {
         known: &'a KnownHash,
         db: usize,
         time: Time,
+        limits: Limits,
         notes: &'a Notes,
     ) -> View<'a> {
         View {
@@ -238,6 +240,7 @@ impl<'a> View<'a> {
             known,
             db,
             time,
+            limits,
             notes,
         }
     }

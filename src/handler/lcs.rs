@@ -18,13 +18,11 @@
 //!
 //! Of two neighbours the walk back only asks which is the greater. So the numbers are kept of one row
 //! alone, along the shorter string, and of the rest a bit for each cell: is the one above greater? Time
-//! is the product of both lengths, and memory an eighth of that in bytes. Redis refuses what would
-//! take its table over half a gigabyte, two strings of 11 KB; so do we, and need 16 MB for it. The
-//! strings are taken out of the keyspace, and nobody waits for the rest but another LCS (batch/long.rs).
+//! is the product of both lengths, and memory an eighth of that in bytes. Redis refuses what would take
+//! its table over `proto-max-bulk-len`: half a gigabyte, for two strings of 11 KB. So do we, and need 16 MB
+//! for them. The strings are taken out of the keyspace, and nobody waits for the rest but another LCS (batch/long.rs).
 //!
-//! **How Redis does it**: t_string.c, `lcsCommand`, with a table of four bytes a cell. Its bound is
-//! `proto-max-bulk-len`; a reader does not see the configuration here, so the bound is that
-//! option's default. Redis prefers the left cell to the one above where they are equal, which
+//! **How Redis does it**: t_string.c, `lcsCommand`, with a table of four bytes a cell. Redis prefers the left cell to the one above where they are equal, which
 //! decides between answers that are equally long, and so do we.
 
 use crate::entry::{Entry, Str};
@@ -41,9 +39,6 @@ use std::sync::Arc;
 pub const COMMANDS: &[Command] = &[
     command("lcs", -3, Run::Long(lcs), TWO_KEYS, "7.0.0", "key1 key2 [LEN] [IDX] [MINMATCHLEN len] [WITHMATCHLEN]", "Find longest common substring"),
 ];
-
-/// Redis's table, of four bytes a cell, may take this many bytes.
-const MOST_MEMORY: usize = 512 * 1024 * 1024;
 
 /// So few cells are computed at once, and nobody need go out of the way for them.
 const FEW: usize = 64 * 1024;
@@ -62,7 +57,8 @@ fn lcs<'a>(
     let [a, b] = entries.map(|entry| entry.and_then(Entry::string).map_or_else(Arc::default, own));
     let options = Options::parse(args)?;
     let cells = (a.len() + 1).saturating_mul(b.len() + 1);
-    if cells.saturating_mul(size_of::<u32>()) > MOST_MEMORY {
+    // What Redis's table would take, of four bytes a cell.
+    if cells.saturating_mul(size_of::<u32>()) > view.limits.string {
         return Err(Error::text(
             "ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len",
         ));
