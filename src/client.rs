@@ -4,7 +4,8 @@
 //! **How Redis does it**: `struct client` in server.h.
 
 use crate::held::{Charge, Held};
-use crate::pubsub::{Kind, Message, Outbox};
+use crate::outbox::Outbox;
+use crate::pubsub::{Kind, Message};
 use crate::resp::{Args, Protocol};
 use crate::server::{Connection, Public, Server, Shown};
 use crate::watch::Flag;

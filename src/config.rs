@@ -28,7 +28,7 @@ pub use options::describe;
 pub use start::help;
 
 use crate::error::Error;
-use crate::held::{self, OutputLimit, Total};
+use crate::held::{self, Total};
 use crate::resp::parse_integer;
 use crate::{glob, say};
 use options::{Change, Kind, OPTIONS, Row, find, target};
@@ -65,10 +65,8 @@ pub struct Config {
     values: RwLock<Values>,
     /// The file that was read, for INFO; empty if there was none.
     pub file: PathBuf,
-    /// What a subscriber or monitor may leave unread (`client-output-buffer-limit`).
-    pub pubsub_output: OutputLimit,
-    /// What all clients hold, and may (`maxmemory-clients`), and what one that has not subscribed may
-    /// leave unread.
+    /// What all clients hold, and may (`maxmemory-clients`), and what one of them may leave unread
+    /// (`client-output-buffer-limit`).
     pub clients: Arc<Total>,
     // The options of these names.
     pub aof_checksum: Slot<bool>,
@@ -191,7 +189,7 @@ impl Config {
         let numbers: Vec<i64> = words
             .map(|word| parse_integer(word).unwrap_or_default())
             .collect();
-        for (class, at) in [(&self.clients.normal, 1), (&self.pubsub_output, 9)] {
+        for (class, at) in [(&self.clients.normal, 1), (&self.clients.pubsub, 9)] {
             class.hard.store(numbers[at] as usize, Relaxed);
             class.soft.store(numbers[at + 1] as usize, Relaxed);
             class.seconds.store(numbers[at + 2] as u64, Relaxed);
@@ -380,8 +378,8 @@ mod tests {
             ("appendfsync", "ALWAYS"),
         ];
         set(&config, &pairs).unwrap();
-        assert_eq!(config.pubsub_output.hard.load(Relaxed), 1 << 20);
-        assert_eq!(config.pubsub_output.seconds.load(Relaxed), 9);
+        assert_eq!(config.clients.pubsub.hard.load(Relaxed), 1 << 20);
+        assert_eq!(config.clients.pubsub.seconds.load(Relaxed), 9);
         assert_eq!(config.appendfsync.get(), Fsync::Always);
         assert_eq!(
             config.get(b"appendfsync"),

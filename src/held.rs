@@ -7,7 +7,7 @@
 //! ```text
 //! stash, and the command being read (serve/inbound.rs) ─▶ ┐ a Charge     ┌ Held        ┌ Total
 //! what MULTI has queued, what is published (client.rs)  ─▶ ├ each, whose ─▶ of one    ─▶ of all
-//! replies (resp/reply.rs), an outbox (pubsub.rs)        ─▶ ┘ Drop undoes └ client      └ clients
+//! replies (resp/reply.rs), an outbox (outbox.rs)        ─▶ ┘ Drop undoes └ client      └ clients
 //!                                                                    over the limit? │ wakes
 //!       whoever holds the most is ended, then the next, until it fits ◀── evict ◀────┘
 //! ```
@@ -70,14 +70,24 @@ impl OutputLimit {
     }
 }
 
+/// Whose `client-output-buffer-limit` it is.
+#[derive(Clone, Copy)]
+pub enum Class {
+    /// Replies of a client that has no outbox.
+    Normal,
+    /// The outbox of a subscriber or a monitor.
+    Pubsub,
+}
+
 /// What all clients hold together.
 #[derive(Default)]
 pub struct Total {
     bytes: AtomicUsize,
     /// `maxmemory-clients` in bytes; 0 is no limit.
     pub limit: AtomicUsize,
-    /// What a client may leave unread that has not subscribed to anything.
+    /// What one client may leave unread, by its [`Class`].
     pub normal: OutputLimit,
+    pub pubsub: OutputLimit,
     /// The thread that evicts.
     evicts: OnceLock<Thread>,
 }
@@ -156,9 +166,12 @@ impl Held {
         self.bytes().max(self.at_end.load(Ordering::Relaxed))
     }
 
-    /// The limit on what it may leave unread, if it has not subscribed to anything.
-    pub fn normal(&self) -> &OutputLimit {
-        &self.total.normal
+    /// The limit on what it may leave unread of what it is sent as one of this class.
+    pub fn output_limit(&self, class: Class) -> &OutputLimit {
+        match class {
+            Class::Normal => &self.total.normal,
+            Class::Pubsub => &self.total.pubsub,
+        }
     }
 
     /// Ends the client from any thread: the flag keeps commands that have arrived already from running,

@@ -71,6 +71,7 @@ mod heap;
 mod held;
 mod listen;
 mod malloc;
+mod outbox;
 mod pubsub;
 mod say;
 mod server;

@@ -37,7 +37,7 @@ use crate::client::{Client, Then};
 use crate::error::Error;
 use crate::handler::client::describe;
 use crate::handler::{Flag, Row, Run};
-use crate::held::{Charge, End};
+use crate::held::{Charge, Class, End};
 use crate::resp::{self, Limits, Reply, read_command};
 use crate::say;
 use crate::server::Server;
@@ -316,7 +316,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Starts the thread that is from now on the socket's only writer (pubsub.rs).
+    /// Starts the thread that is from now on the socket's only writer (outbox.rs).
     fn start_writer(&mut self) -> io::Result<()> {
         if let Some(outbox) = self.client.outbox.clone() {
             let thread = std::thread::Builder::new().stack_size(crate::STACK);
@@ -337,7 +337,7 @@ impl Session<'_> {
             self.give_back_what_has_run();
             self.reply.out.count_again();
             let (held, unread) = (&self.client.public.held, self.reply.out.len() - sent);
-            let normal = held.normal();
+            let normal = held.output_limit(Class::Normal);
             if normal.is_over_hard(unread) || normal.is_over_soft_for_long(unread, &mut over_since)
             {
                 held.kill(End::Output);

@@ -41,7 +41,7 @@ const LAYERS: [&[&str]; 13] = [
     &["aof", "pubsub"],
     &["listen", "store", "stats"],
     &["config", "entry", "propagate", "watch"],
-    &["hash"],
+    &["hash", "outbox"],
     &["gate", "glob", "resp", "say", "table"],
     &["digest", "error", "heap", "held", "malloc"],
 ];

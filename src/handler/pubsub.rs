@@ -1,6 +1,6 @@
 //! Publish and subscribe: messages that nobody keeps.
 //!
-//! The hub and the queues in front of the sockets are in `crate::pubsub`; here are the commands.
+//! The hub is in `crate::pubsub`, the queues in front of the sockets in `crate::outbox`; here are the commands.
 //! Each name is confirmed by a message of its own. The confirmation is in the client's queue
 //! before the hub knows the subscriber, so no message can overtake it:
 //!
@@ -19,7 +19,9 @@ use super::{Command, Flag, NO_KEY, Run, command};
 use crate::client::{Client, Replies, memory_of};
 use crate::error::Error;
 use crate::handler::args::Cursor;
-use crate::pubsub::{Kind, Message, Outbox};
+use crate::held::Class;
+use crate::outbox::Outbox;
+use crate::pubsub::{Kind, Message};
 use crate::resp::{Args, Reply};
 use crate::server::order;
 use std::sync::Arc;
@@ -139,9 +141,8 @@ pub fn outbox(client: &mut Client, reply: &Reply) -> Result<Arc<Outbox>, Error> 
     }
     // Only the client that replays has none, and no log may hold a SUBSCRIBE.
     let connection = client.public.connection.as_ref().ok_or(Error::Syntax)?;
-    let config = client.server.config.clone();
     let (stream, held) = (connection.stream.clone(), client.public.held.clone());
-    let outbox = Outbox::new(stream, reply.protocol, config, held);
+    let outbox = Outbox::new(stream, reply.protocol, Class::Pubsub, held);
     client.outbox = Some(outbox.clone());
     Ok(outbox)
 }

@@ -24,7 +24,7 @@
 
 use super::{INPUT_BUFFER, SHORTEST_PAUSE, is_timeout, next_pause};
 use crate::held::Charge;
-use crate::pubsub::Outbox;
+use crate::outbox::Outbox;
 use crate::server::{Public, Server};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read};
