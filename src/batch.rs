@@ -169,7 +169,6 @@ impl<'a> Batch<'a> {
             Ok(row) => match &mut client.transaction {
                 Some(transaction) if !row.command.is(Flag::NotQueued) => {
                     transaction.writes |= matches!(row.command.run, Run::Write(_));
-                    transaction.opens_outbox |= row.command.is(Flag::OpensOutbox);
                     // As in Redis: what EXEC will refuse need not be kept.
                     if !transaction.aborted && !client.watch_flag.load(Ordering::Relaxed) {
                         let args = args.to_owned();
@@ -183,7 +182,8 @@ impl<'a> Batch<'a> {
             },
             Err(error) => self.reject(&error, client, args, reply),
         }
-        if matches!(client.replies, Replies::Off | Replies::SkipThis) {
+        let is_silent = matches!(client.replies, Replies::Off | Replies::SkipThis);
+        if is_silent && !std::mem::take(&mut client.confirms) {
             reply.out.truncate(begin);
             // What is not sent cannot become an error either.
             self.logged.retain(|range| range.end <= begin);

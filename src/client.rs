@@ -44,6 +44,8 @@ pub struct Client {
     /// From the first SUBSCRIBE or MONITOR on, all its output goes through here.
     pub outbox: Option<Arc<Outbox>>,
     pub replies: Replies,
+    /// What it is told now comes whatever CLIENT REPLY says.
+    pub confirms: bool,
     /// What is to happen after the replies so far have left.
     pub then: Then,
 }
@@ -56,8 +58,6 @@ pub struct Transaction {
     pub aborted: bool,
     /// Whether any of them writes, so that EXEC needs the exclusive lock.
     pub writes: bool,
-    /// Whether any of them may give the client an outbox, so that EXEC may.
-    pub opens_outbox: bool,
     /// What the queue holds.
     pub charge: Charge,
 }
@@ -69,7 +69,6 @@ impl Transaction {
             queue: Vec::new(),
             aborted: false,
             writes: false,
-            opens_outbox: false,
             charge: Charge::new(held),
         }
     }
@@ -150,6 +149,7 @@ impl Client {
             heard: Vec::new(),
             outbox: None,
             replies: Replies::On,
+            confirms: false,
             then: Then::GoOn,
             public: Arc::new(public),
         }

@@ -166,8 +166,6 @@ pub enum Flag {
     InLog,
     /// It is refused while the log loads, though it needs no data.
     NotLoading,
-    /// It may give the client an outbox (pubsub.rs), so what was answered before must have left.
-    OpensOutbox,
     /// A RESP2 client may say it while it is subscribed, when replies cannot be told from messages.
     WhileSubscribed,
     /// It shows or resets what is counted, so what its batch has counted so far must be there.

@@ -47,7 +47,7 @@ struct Queue {
     taken: usize,
     charge: Charge,
     over_soft_since: Option<Instant>,
-    /// While the owner's EXEC subscribes: messages, which must not come before its answer.
+    /// While the owner's reply is being made: messages, which must not come before it.
     held: Option<Vec<u8>>,
     /// No more is accepted; what is there is still written.
     closed: bool,

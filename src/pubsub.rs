@@ -107,17 +107,9 @@ impl State {
 }
 
 impl Hub {
-    /// Adds a subscriber. `confirm` runs before any message of the channel can arrive.
-    pub fn subscribe(
-        &self,
-        kind: Kind,
-        name: &[u8],
-        id: Id,
-        to: &Arc<Outbox>,
-        confirm: impl FnOnce(),
-    ) {
+    /// Adds a subscriber, whose queue holds messages until it has been told.
+    pub fn subscribe(&self, kind: Kind, name: &[u8], id: Id, to: &Arc<Outbox>) {
         let mut state = self.state.lock().unwrap();
-        confirm();
         let audience = state.of(kind).entry(name.into()).or_default();
         audience.ids = None;
         self.changes.fetch_add(1, Ordering::Release);
@@ -218,13 +210,11 @@ impl Hub {
         (state.channels.len(), state.patterns.len())
     }
 
-    /// From here on the client sees every command that is run. `confirm` runs before any line can
-    /// arrive, and when no command is missed any more.
-    pub fn add_monitor(&self, id: Id, to: &Arc<Outbox>, confirm: impl FnOnce()) {
+    /// From here on the client sees every command that is run. Its queue holds them until it has been told.
+    pub fn add_monitor(&self, id: Id, to: &Arc<Outbox>) {
         let mut state = self.state.lock().unwrap();
         state.monitors.insert(id, to.clone());
         self.monitors.store(state.monitors.len(), Ordering::Relaxed);
-        confirm();
     }
 
     /// Ends that.

@@ -36,7 +36,6 @@ use crate::batch::{Arrived, Batch};
 use crate::client::{Client, Then};
 use crate::error::Error;
 use crate::handler::client::describe;
-use crate::handler::{Flag, Row, Run};
 use crate::held::{Charge, Class, End};
 use crate::resp::{self, Limits, Reply, read_command};
 use crate::say;
@@ -225,11 +224,6 @@ impl Session<'_> {
         self.batch
             .warm(self.client.db, &self.arrived[self.ran..self.arrived_count]);
         while self.ran < self.arrived_count && !self.is_killed() {
-            if self.ran > 0 && starts_outbox(&self.client, self.arrived[self.ran].row) {
-                // What has been answered so far leaves before the first message can come.
-                self.batch.finish(&mut self.client, &mut self.reply);
-                self.flush()?;
-            }
             let arrived = &mut self.arrived[self.ran];
             self.batch
                 .execute(arrived, &mut self.client, &mut self.reply);
@@ -284,8 +278,7 @@ impl Session<'_> {
         let sent = self.reply.out.len();
         let limit = self.stash_limit();
         if let Some(outbox) = &self.client.outbox {
-            // Without a reply too: confirmations are in the queue already, and who does not read them
-            // must not go on asking for more.
+            // Without a reply too: messages may be held, and who does not read must not go on asking.
             self.reader.get_mut().wait_for_room(outbox, limit)?;
             if sent <= BATCH_OUTPUT {
                 outbox.push_reply(&self.reply.out);
@@ -402,14 +395,6 @@ impl Session<'_> {
             let _ = writer.join();
         }
     }
-}
-
-/// Whether the command is about to give the client an outbox: what EXEC runs may do so too.
-fn starts_outbox(client: &Client, row: Option<&Row>) -> bool {
-    row.is_some_and(|row| match &client.transaction {
-        Some(transaction) => transaction.opens_outbox && matches!(row.command.run, Run::Exec),
-        None => row.command.is(Flag::OpensOutbox),
-    })
 }
 
 /// What this client may send at present: AUTH and CONFIG SET change it.

@@ -1,15 +1,14 @@
 //! Publish and subscribe: messages that nobody keeps.
 //!
 //! The hub is in `crate::pubsub`, the queues in front of the sockets in `crate::outbox`; here are the commands.
-//! Each name is confirmed by a message of its own. The confirmation is in the client's queue
-//! before the hub knows the subscriber, so no message can overtake it:
+//! Each name is confirmed by a message of its own. From SUBSCRIBE on the client's queue holds messages back
+//! until the reply is queued, alone or as part of EXEC's, so no message can overtake a confirmation:
 //!
 //! ```text
-//! SUBSCRIBE a b   queue: "subscribe a 1" | messages of a … "subscribe b 2" | messages of both
+//! SUBSCRIBE a b   queue: "subscribe a 1" "subscribe b 2" | messages of both
 //! ```
 //!
-//! Inside EXEC both are part of one answer, so messages are held back until that is queued. PUBLISH
-//! only says who is to hear: the batch sends its messages when the log holds what was done before them
+//! PUBLISH only says who is to hear: the batch sends its messages when the log holds what was done before them
 //! ([`crate::batch::Batch::finish`]), for who hears of it may look, after a crash too.
 //!
 //! **How Redis does it**: pubsub.c. One thread does everything there, so nothing can overtake
@@ -28,10 +27,10 @@ use std::sync::Arc;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("subscribe",       -2, Run::Client(subscribe),    NO_KEY, "2.0.0", "channel [channel ...]",     "Listen for messages published to the given channels").with(&[Flag::OpensOutbox, Flag::WhileSubscribed]),
-    command("unsubscribe",     -1, Run::Client(unsubscribe),  NO_KEY, "2.0.0", "[channel [channel ...]]",   "Stop listening for messages posted to the given channels").with(&[Flag::OpensOutbox, Flag::WhileSubscribed]),
-    command("psubscribe",      -2, Run::Client(psubscribe),   NO_KEY, "2.0.0", "pattern [pattern ...]",     "Listen for messages published to channels matching the given patterns").with(&[Flag::OpensOutbox, Flag::WhileSubscribed]),
-    command("punsubscribe",    -1, Run::Client(punsubscribe), NO_KEY, "2.0.0", "[pattern [pattern ...]]",   "Stop listening for messages posted to channels matching the given patterns").with(&[Flag::OpensOutbox, Flag::WhileSubscribed]),
+    command("subscribe",       -2, Run::Client(subscribe),    NO_KEY, "2.0.0", "channel [channel ...]",     "Listen for messages published to the given channels").with(&[Flag::WhileSubscribed]),
+    command("unsubscribe",     -1, Run::Client(unsubscribe),  NO_KEY, "2.0.0", "[channel [channel ...]]",   "Stop listening for messages posted to the given channels").with(&[Flag::WhileSubscribed]),
+    command("psubscribe",      -2, Run::Client(psubscribe),   NO_KEY, "2.0.0", "pattern [pattern ...]",     "Listen for messages published to channels matching the given patterns").with(&[Flag::WhileSubscribed]),
+    command("punsubscribe",    -1, Run::Client(punsubscribe), NO_KEY, "2.0.0", "[pattern [pattern ...]]",   "Stop listening for messages posted to channels matching the given patterns").with(&[Flag::WhileSubscribed]),
     command("publish",         3,  Run::Unlocked(publish),    NO_KEY, "2.0.0", "channel message",           "Post a message to a channel").with(&[Flag::MayReplicate]),
     command("pubsub",          -2, Run::Container(None),      NO_KEY, "2.8.0", "",                          "A container for Pub/Sub commands"),
     command("pubsub|channels", -2, Run::Client(channels),     NO_KEY, "2.8.0", "[pattern]",                 "List active channels").with(&[Flag::CountsClients]),
@@ -64,28 +63,14 @@ fn add(
     reply: &mut Reply,
 ) -> Result<(), Error> {
     let outbox = outbox(client, reply)?;
-    // Inside EXEC the reply is an array that has only begun; there it must wait for its end, and
-    // messages for it.
-    let at_once = reply.out.is_empty();
-    if !at_once {
-        outbox.hold();
-    }
     for name in Cursor::new(args).rest() {
         let is_new = client.subscribed(kind).insert(name.to_vec());
-        confirm(client, word, Some(name), reply);
-        let mut queue_it = || {
-            if at_once {
-                outbox.push_reply(&reply.out);
-                reply.out.truncate(0);
-            }
-        };
         if is_new {
             client.names.add(memory_of(name));
             let hub = &client.server.hub;
-            hub.subscribe(kind, name, client.public.id, &outbox, queue_it);
-        } else {
-            queue_it();
+            hub.subscribe(kind, name, client.public.id, &outbox);
         }
+        confirm(client, word, Some(name), reply);
     }
     Ok(())
 }
@@ -97,11 +82,6 @@ fn remove(
     args: &Args,
     reply: &mut Reply,
 ) -> Result<(), Error> {
-    // As messages, confirmations come in spite of CLIENT REPLY OFF, and those go through the queue.
-    if client.replies != Replies::On {
-        outbox(client, reply)?;
-    }
-    let at_once = reply.out.is_empty();
     let named: Vec<Vec<u8>> = Cursor::new(args).rest().map(<[u8]>::to_vec).collect();
     let names = if named.is_empty() {
         client.subscribed(kind).iter().cloned().collect()
@@ -118,31 +98,30 @@ fn remove(
         }
         confirm(client, word, Some(&name), reply);
     }
-    if let Some(outbox) = &client.outbox
-        && at_once
-    {
-        outbox.push_reply(&reply.out);
-        reply.out.truncate(0);
-    }
     Ok(())
 }
 
-fn confirm(client: &Client, word: &str, name: Option<&[u8]>, reply: &mut Reply) {
+fn confirm(client: &mut Client, word: &str, name: Option<&[u8]>, reply: &mut Reply) {
+    // As messages, confirmations come in spite of CLIENT REPLY OFF.
+    client.confirms = client.replies != Replies::On && !client.in_exec;
     reply.push(3);
     reply.bulk(word.as_bytes());
     reply.bulk_or_nil(name);
     reply.count(client.channels.len() + client.patterns.len());
 }
 
-/// The client's queue; from now on all its output goes through it.
+/// The queue of a client that is about to be sent messages: it holds them until the reply to this command
+/// is in it. From now on all output of the client goes through it.
 pub fn outbox(client: &mut Client, reply: &Reply) -> Result<Arc<Outbox>, Error> {
     if let Some(outbox) = &client.outbox {
+        outbox.hold();
         return Ok(outbox.clone());
     }
     // Only the client that replays has none, and no log may hold a SUBSCRIBE.
     let connection = client.public.connection.as_ref().ok_or(Error::Syntax)?;
     let (stream, held) = (connection.stream.clone(), client.public.held.clone());
     let outbox = Outbox::new(stream, reply.protocol, Class::Pubsub, held);
+    outbox.hold();
     client.outbox = Some(outbox.clone());
     Ok(outbox)
 }

@@ -23,7 +23,7 @@ use crate::stats::unix_microseconds;
 pub const COMMANDS: &[Command] = &[
     command("time",         1,  Run::Client(time),         NO_KEY, "2.6.0", "", "Return the current server time"),
     command("role",         1,  Run::Client(role),         NO_KEY, "2.8.12", "", "Return the role of the instance in the context of replication"),
-    command("monitor",      1,  Run::Client(monitor),      NO_KEY, "1.0.0", "", "Listen for all requests received by the server in real time").with(&[Flag::Admin, Flag::OpensOutbox]),
+    command("monitor",      1,  Run::Client(monitor),      NO_KEY, "1.0.0", "", "Listen for all requests received by the server in real time").with(&[Flag::Admin]),
     command("bgrewriteaof", 1,  Run::Client(bgrewriteaof), NO_KEY, "1.0.0", "", "Asynchronously rewrite the append-only file").with(&[Flag::Admin, Flag::NotLoading]),
     command("shutdown",     -1, Run::Client(shutdown),     NO_KEY, "1.0.0", "[NOSAVE|SAVE] [NOW] [FORCE] [ABORT]", "Synchronously save the dataset to disk and then shut down the server").with(&[Flag::Admin, Flag::NoMulti]),
 ];
@@ -166,13 +166,10 @@ fn monitor(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error
         return Ok(());
     }
     let outbox = super::pubsub::outbox(client, reply)?;
-    if client.replies == Replies::On {
-        reply.ok();
-    }
+    reply.ok();
     client.monitoring = true;
     let hub = &client.server.hub;
-    hub.add_monitor(client.public.id, &outbox, || outbox.push_reply(&reply.out));
-    reply.out.truncate(0);
+    hub.add_monitor(client.public.id, &outbox);
     Ok(())
 }
 

@@ -376,10 +376,6 @@ impl Output {
         self.written.len() + self.shared_length
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.written.is_empty()
-    }
-
     /// Cuts off what came after a mark.
     pub fn truncate(&mut self, mark: usize) {
         self.written.truncate(mark);
@@ -516,7 +512,7 @@ mod tests {
         assert_eq!(text(&reply.out), "+OK\r\n");
         assert_eq!(Arc::strong_count(&one), 2, "the other's is left");
         other.clear(0);
-        assert!(other.is_empty());
+        assert_eq!(other.len(), 0);
         assert_eq!(Arc::strong_count(&one), 1);
     }
 }
