@@ -208,12 +208,7 @@ impl Account {
         let Some(journey) = self.journey.take() else {
             return;
         };
-        let Journey {
-            steps,
-            waited,
-            held,
-            ..
-        } = *journey;
+        let Journey { steps, waited, held, .. } = *journey;
         for (index, step) in steps.iter().enumerate() {
             let name = step.row.command.name.to_ascii_uppercase();
             let logged = match step.logged {
@@ -240,10 +235,7 @@ impl Account {
         // A batch rarely has more than two different commands, and often the last one again.
         let known = self.tally.iter().rposition(|tally| tally.index == index);
         let at = known.unwrap_or_else(|| {
-            self.tally.push(Tally {
-                index,
-                ..Tally::default()
-            });
+            self.tally.push(Tally { index, ..Tally::default() });
             self.tally.len() - 1
         });
         &mut self.tally[at]
@@ -304,10 +296,7 @@ mod tests {
         let set = TABLE.find(b"set").unwrap().command;
         assert!(quick(set, &[b"SET", b"key", b"value"]));
         assert!(!quick(set, &[b"SET", b"key", b"value", b"GET"]));
-        assert!(!quick(
-            TABLE.find(b"incr").unwrap().command,
-            &[b"INCR", b"key"]
-        ));
+        assert!(!quick(TABLE.find(b"incr").unwrap().command, &[b"INCR", b"key"]));
     }
 
     #[test]

@@ -199,10 +199,7 @@ struct Target {
 
 impl Aof {
     pub fn new(config: Arc<Config>) -> Aof {
-        let status = Status {
-            last_rewrite_seconds: AtomicI64::new(-1),
-            ..Status::default()
-        };
+        let status = Status { last_rewrite_seconds: AtomicI64::new(-1), ..Status::default() };
         Aof {
             config,
             enabled: AtomicBool::new(false),

@@ -131,10 +131,7 @@ impl<'a> Batch<'a> {
             guard: Guard::None,
             account: Account::default(),
             known: KnownHash::new(),
-            time: Time {
-                now: 0,
-                kills: true,
-            },
+            time: Time { now: 0, kills: true },
             replaying: false,
             failure: None,
             dirty: 0,
@@ -209,9 +206,7 @@ impl<'a> Batch<'a> {
             _ => return,
         }
         let keyspace = self.keyspace();
-        let keyed = arrived
-            .iter()
-            .filter_map(|arrived| Some((arrived.hash?, &arrived.args)));
+        let keyed = arrived.iter().filter_map(|arrived| Some((arrived.hash?, &arrived.args)));
         let mut rows = arrived.iter().filter_map(|arrived| arrived.row);
         if rows.any(|row| row.group == "hash") {
             keyspace.warm_fields(db, keyed.map(|(hash, args)| (hash, args.iter().nth(2))));
@@ -257,13 +252,7 @@ impl<'a> Batch<'a> {
             }
         }
         if !self.replaying {
-            let done = Done {
-                failed,
-                dirty: self.dirty,
-                records_before,
-                reply_before,
-                short,
-            };
+            let done = Done { failed, dirty: self.dirty, records_before, reply_before, short };
             self.note_end(row, client, args, reply, done);
         }
     }
@@ -344,11 +333,7 @@ impl<'a> Batch<'a> {
         self.dirty = view.end(args);
         if self.records.end() > 0 {
             // The reply of a command that failed is its error, and stays that.
-            let end = if result.is_ok() {
-                reply.out.mark()
-            } else {
-                begin
-            };
+            let end = if result.is_ok() { reply.out.mark() } else { begin };
             self.logged.push(begin..end);
         }
         result
@@ -545,18 +530,8 @@ fn limits(server: &Server, replaying: bool) -> Limits {
     let config = &server.config;
     let hash = crate::hash::Limits {
         // A packed hash counts its fields with 32 bits.
-        entries: config
-            .hash_max_listpack_entries
-            .get()
-            .min(u32::MAX as usize - 1),
+        entries: config.hash_max_listpack_entries.get().min(u32::MAX as usize - 1),
         value: config.hash_max_listpack_value.get(),
     };
-    Limits {
-        hash,
-        string: if replaying {
-            LONGEST
-        } else {
-            config.proto_max_bulk_len.get()
-        },
-    }
+    Limits { hash, string: if replaying { LONGEST } else { config.proto_max_bulk_len.get() } }
 }

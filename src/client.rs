@@ -65,12 +65,7 @@ pub struct Transaction {
 impl Transaction {
     /// With nothing in its queue yet.
     pub fn new(held: &Arc<Held>) -> Transaction {
-        Transaction {
-            queue: Vec::new(),
-            aborted: false,
-            writes: false,
-            charge: Charge::new(held),
-        }
+        Transaction { queue: Vec::new(), aborted: false, writes: false, charge: Charge::new(held) }
     }
 }
 

@@ -104,10 +104,7 @@ pub type Values = Vec<Vec<u8>>;
 
 impl Config {
     fn new(values: Values, file: PathBuf) -> Config {
-        let config = Config {
-            file,
-            ..Config::default()
-        };
+        let config = Config { file, ..Config::default() };
         config.replace(values);
         config
     }
@@ -130,8 +127,7 @@ impl Config {
                 && glob::matches(pattern, row.name.as_bytes(), true)
         };
         let rows = OPTIONS.iter().enumerate().filter(matches);
-        rows.map(|(index, row)| (row.name, values[target(index)].clone()))
-            .collect()
+        rows.map(|(index, row)| (row.name, values[target(index)].clone())).collect()
     }
 
     /// Changes all of these options or, if one is refused, none, and returns all values before. What must
@@ -186,9 +182,7 @@ impl Config {
     /// Takes a value of `client-output-buffer-limit`, in which all three classes are.
     fn put_output_limits(&self, value: &[u8]) {
         let words = value.split(|byte| *byte == b' ');
-        let numbers: Vec<i64> = words
-            .map(|word| parse_integer(word).unwrap_or_default())
-            .collect();
+        let numbers: Vec<i64> = words.map(|word| parse_integer(word).unwrap_or_default()).collect();
         for (class, at) in [(&self.clients.normal, 1), (&self.clients.pubsub, 9)] {
             class.hard.store(numbers[at] as usize, Relaxed);
             class.soft.store(numbers[at + 1] as usize, Relaxed);
@@ -256,9 +250,7 @@ fn obstacle(option: &Row, value: &[u8], wanted: &[u8]) -> Option<String> {
 }
 
 fn refused(name: &str, reason: &str) -> Error {
-    Error::text(format!(
-        "ERR CONFIG SET failed (possibly related to argument '{name}') - {reason}"
-    ))
+    Error::text(format!("ERR CONFIG SET failed (possibly related to argument '{name}') - {reason}"))
 }
 
 #[cfg(test)]
@@ -271,10 +263,8 @@ mod tests {
 
     /// Returns the names of the options that have changed.
     fn set(config: &Config, pairs: &[(&str, &str)]) -> Result<Vec<&'static str>, String> {
-        let pairs: Vec<_> = pairs
-            .iter()
-            .map(|(name, value)| (name.as_bytes(), value.as_bytes()))
-            .collect();
+        let pairs: Vec<_> =
+            pairs.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
         match config.set(&pairs) {
             Ok(values) => {
                 let now = config.values.read().unwrap();
@@ -345,10 +335,7 @@ mod tests {
         ] {
             assert_eq!(set(&config, pairs), Err(expected.to_string()));
         }
-        assert_eq!(
-            set(&config, &[("save", ""), ("maxmemory", "0")]),
-            Ok(vec![])
-        );
+        assert_eq!(set(&config, &[("save", ""), ("maxmemory", "0")]), Ok(vec![]));
     }
 
     #[test]
@@ -361,10 +348,7 @@ mod tests {
         let six = || b"6".to_vec();
         assert_eq!(
             names,
-            [
-                ("hash-max-listpack-entries", six()),
-                ("hash-max-ziplist-entries", six())
-            ]
+            [("hash-max-listpack-entries", six()), ("hash-max-ziplist-entries", six())]
         );
         assert!(config.get(b"user").is_empty());
     }
@@ -373,18 +357,12 @@ mod tests {
     fn what_the_server_reads_follows_and_goes_back() {
         let config = config();
         let limits = "pubsub 1mb 1k 9";
-        let pairs = [
-            ("client-output-buffer-limit", limits),
-            ("appendfsync", "ALWAYS"),
-        ];
+        let pairs = [("client-output-buffer-limit", limits), ("appendfsync", "ALWAYS")];
         set(&config, &pairs).unwrap();
         assert_eq!(config.clients.pubsub.hard.load(Relaxed), 1 << 20);
         assert_eq!(config.clients.pubsub.seconds.load(Relaxed), 9);
         assert_eq!(config.appendfsync.get(), Fsync::Always);
-        assert_eq!(
-            config.get(b"appendfsync"),
-            [("appendfsync", b"always".to_vec())]
-        );
+        assert_eq!(config.get(b"appendfsync"), [("appendfsync", b"always".to_vec())]);
         assert!(config.requirepass.is_empty());
         let before = config.set(&[(b"requirepass", b"secret"), (b"appendfsync", b"no")]);
         assert_eq!(config.requirepass.get(), b"secret");

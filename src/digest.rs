@@ -81,9 +81,7 @@ impl Digest {
                     .wrapping_add(d.rotate_left(18));
                 let merge =
                     |value: u64, lane| (value ^ round(0, lane)).wrapping_mul(P1).wrapping_add(P4);
-                self.lanes
-                    .iter()
-                    .fold(sum, |value, lane| merge(value, *lane))
+                self.lanes.iter().fold(sum, |value, lane| merge(value, *lane))
             }
         };
         value = value.wrapping_add(self.length);

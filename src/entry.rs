@@ -38,12 +38,7 @@ pub use edit::{HashMut, StringMut};
 
 /// A key, its value, and its deadline if it has one, as the table holds them.
 pub enum Stored {
-    Small {
-        piece: Piece,
-        key_len: u32,
-        kind: Kind,
-        expires: bool,
-    },
+    Small { piece: Piece, key_len: u32, kind: Kind, expires: bool },
     Large(Box<Large>),
 }
 
@@ -168,11 +163,7 @@ impl Stored {
     }
 
     fn large(key: &[u8], value: LargeValue) -> Stored {
-        Stored::Large(Box::new(Large {
-            key: key.into(),
-            deadline: None,
-            value,
-        }))
+        Stored::Large(Box::new(Large { key: key.into(), deadline: None, value }))
     }
 
     /// A key with a string, stored as a number if it is one. If the string has an allocation of its own it
@@ -215,27 +206,14 @@ impl Stored {
     /// Takes the entry out of its heap.
     pub fn loosen(self, heap: &mut Heap) -> Loose {
         match self {
-            Stored::Small {
-                piece,
-                key_len,
-                kind,
-                expires,
-            } => {
+            Stored::Small { piece, key_len, kind, expires } => {
                 let mut own = Heap::default();
                 let moved = own.add(&[heap.bytes(&piece)]);
                 heap.free(piece);
-                let entry = Stored::Small {
-                    piece: moved,
-                    key_len,
-                    kind,
-                    expires,
-                };
+                let entry = Stored::Small { piece: moved, key_len, kind, expires };
                 Loose { entry, heap: own }
             }
-            large => Loose {
-                entry: large,
-                heap: Heap::default(),
-            },
+            large => Loose { entry: large, heap: Heap::default() },
         }
     }
 
@@ -269,28 +247,17 @@ impl Loose {
     }
 
     pub fn look(&self) -> Entry<'_> {
-        Entry {
-            entry: &self.entry,
-            heap: &self.heap,
-        }
+        Entry { entry: &self.entry, heap: &self.heap }
     }
 
     pub fn edit(&mut self) -> EntryMut<'_> {
-        EntryMut {
-            entry: &mut self.entry,
-            heap: &mut self.heap,
-        }
+        EntryMut { entry: &mut self.entry, heap: &mut self.heap }
     }
 
     /// Puts it into the heap of a table.
     pub fn fasten(self, heap: &mut Heap) -> Stored {
         match self.entry {
-            Stored::Small {
-                piece,
-                key_len,
-                kind,
-                expires,
-            } => Stored::Small {
+            Stored::Small { piece, key_len, kind, expires } => Stored::Small {
                 piece: heap.add(&[self.heap.bytes(&piece)]),
                 key_len,
                 kind,
@@ -306,16 +273,9 @@ impl Loose {
         let mut loose = match self.entry {
             Stored::Large(mut large) => {
                 large.key = key.into();
-                Loose {
-                    entry: Stored::Large(large),
-                    heap: self.heap,
-                }
+                Loose { entry: Stored::Large(large), heap: self.heap }
             }
-            small => Entry {
-                entry: &small,
-                heap: &self.heap,
-            }
-            .copy_to(key),
+            small => Entry { entry: &small, heap: &self.heap }.copy_to(key),
         };
         loose.edit().set_deadline(deadline);
         loose
@@ -350,12 +310,9 @@ impl<'a> Entry<'a> {
     /// The payload of a small entry, with which a large one is never asked.
     fn payload(self) -> &'a [u8] {
         match self.entry {
-            Stored::Small {
-                piece,
-                key_len,
-                expires,
-                ..
-            } => &self.heap.bytes(piece)[Stored::payload_start(*key_len, *expires)..],
+            Stored::Small { piece, key_len, expires, .. } => {
+                &self.heap.bytes(piece)[Stored::payload_start(*key_len, *expires)..]
+            }
             Stored::Large(_) => &[],
         }
     }
@@ -390,9 +347,7 @@ impl<'a> Entry<'a> {
     }
 
     fn stored_number(self) -> i64 {
-        self.payload()
-            .first_chunk()
-            .map_or(0, |bytes| i64::from_le_bytes(*bytes))
+        self.payload().first_chunk().map_or(0, |bytes| i64::from_le_bytes(*bytes))
     }
 
     /// The string, if this is one.
@@ -414,9 +369,7 @@ impl<'a> Entry<'a> {
     /// The number that the string is.
     pub fn number(self) -> Option<i64> {
         match self.entry {
-            Stored::Small {
-                kind: Kind::Int, ..
-            } => Some(self.stored_number()),
+            Stored::Small { kind: Kind::Int, .. } => Some(self.stored_number()),
             _ => self.string().and_then(|string| parse_integer(&string)),
         }
     }
@@ -458,11 +411,7 @@ impl<'a> Entry<'a> {
 /// The number as which Redis would store this string: up to twenty characters, written the one
 /// way in which it would print it.
 fn number(value: &[u8]) -> Option<i64> {
-    if value.len() <= 20 {
-        parse_integer(value)
-    } else {
-        None
-    }
+    if value.len() <= 20 { parse_integer(value) } else { None }
 }
 
 /// How a string is stored that is the bytes it is: in a small entry of this kind, or, if `None`,
@@ -595,10 +544,7 @@ mod tests {
                 if table.get(hash, &name).is_none() {
                     table.insert(hash, |heap| Loose::new_hash(&name).fasten(heap));
                 }
-                let limits = hash::Limits {
-                    entries: 100,
-                    value: 2_000,
-                };
+                let limits = hash::Limits { entries: 100, value: 2_000 };
                 let (field, value) = (table::random_below(200) as u32, mixed_value());
                 let entry = table.get_mut(hash, &name).unwrap();
                 let mut fields = entry.hash_mut().unwrap();

@@ -97,14 +97,7 @@ impl Error {
 
     /// The same with a client's word in the middle.
     pub fn quoting(before: &str, word: &[u8], after: &str) -> Error {
-        Error::Text(
-            [
-                before.as_bytes(),
-                printable(word, usize::MAX),
-                after.as_bytes(),
-            ]
-            .concat(),
-        )
+        Error::Text([before.as_bytes(), printable(word, usize::MAX), after.as_bytes()].concat())
     }
 }
 
@@ -122,18 +115,12 @@ impl Error {
     pub fn write_to(&self, out: &mut Vec<u8>) {
         let text = match self {
             Error::UnknownCommand(words) => return write_unknown_command(words, out),
-            Error::UnknownSubcommand {
-                command,
-                subcommand,
-            } => {
+            Error::UnknownSubcommand { command, subcommand } => {
                 out.extend_from_slice(b"ERR unknown subcommand '");
                 out.extend_from_slice(printable(subcommand, 128));
                 compose!(out, "'. Try {command} HELP.")
             }
-            Error::SubcommandSyntax {
-                command,
-                subcommand,
-            } => {
+            Error::SubcommandSyntax { command, subcommand } => {
                 let text = b"ERR unknown subcommand or wrong number of arguments for '";
                 out.extend_from_slice(text);
                 out.extend_from_slice(printable(subcommand, 128));
@@ -255,9 +242,6 @@ fn write_unknown_command(words: &[Vec<u8>], out: &mut Vec<u8>) {
 
 /// At most `most` bytes of `word`, up to its first NUL, as C prints a string.
 fn printable(word: &[u8], most: usize) -> &[u8] {
-    let end = word
-        .iter()
-        .position(|&byte| byte == 0)
-        .unwrap_or(word.len());
+    let end = word.iter().position(|&byte| byte == 0).unwrap_or(word.len());
     &word[..end.min(most)]
 }

@@ -179,11 +179,7 @@ mod tests {
     fn many_stars_take_no_exponential_time() {
         let text = [b'a'; 10_000];
         assert!(!matches(&b"a*".repeat(40), &b"b".repeat(100), false));
-        assert!(!matches(
-            &[&b"a*".repeat(40)[..], b"b"].concat(),
-            &text,
-            false
-        ));
+        assert!(!matches(&[&b"a*".repeat(40)[..], b"b"].concat(), &text, false));
         assert!(matches(&b"*a".repeat(MAX_STARS), &text, false));
         assert!(!matches(&b"*a".repeat(MAX_STARS + 1), &text, false));
     }
@@ -217,9 +213,7 @@ mod tests {
         for _ in 0..300_000 {
             let mut word = |letters: &[u8], longest: usize| -> Vec<u8> {
                 let length = random(longest + 1);
-                (0..length)
-                    .map(|_| letters[random(letters.len())])
-                    .collect()
+                (0..length).map(|_| letters[random(letters.len())]).collect()
             };
             let pattern = word(b"aab***?[]^-\\A\xff", 9);
             let text = word(b"aaabbA]\\-\xff", 7);

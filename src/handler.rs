@@ -206,16 +206,7 @@ pub const fn command(
     usage: &'static str,
     summary: &'static str,
 ) -> Command {
-    Command {
-        name,
-        arity,
-        run,
-        keys,
-        flags: 0,
-        since,
-        usage,
-        summary,
-    }
+    Command { name, arity, run, keys, flags: 0, since, usage, summary }
 }
 
 impl Command {
@@ -259,10 +250,7 @@ impl Command {
 const GROUPS: [(&str, &[&[Command]]); 7] = [
     ("string", &[string::COMMANDS, lcs::COMMANDS]),
     ("hash", &[hash::COMMANDS]),
-    (
-        "generic",
-        &[generic::COMMANDS, expiry::COMMANDS, server::WAITING],
-    ),
+    ("generic", &[generic::COMMANDS, expiry::COMMANDS, server::WAITING]),
     ("connection", &[connection::COMMANDS, client::COMMANDS]),
     ("transactions", &[transactions::COMMANDS]),
     ("pubsub", &[pubsub::COMMANDS]),
@@ -309,9 +297,7 @@ pub struct Table {
 /// Made when it is looked at first, before there is a client.
 pub static TABLE: LazyLock<Table> = LazyLock::new(|| {
     let commands = GROUPS.iter().flat_map(|(group, files)| {
-        files
-            .iter()
-            .flat_map(move |file| file.iter().map(move |command| (*group, command)))
+        files.iter().flat_map(move |file| file.iter().map(move |command| (*group, command)))
     });
     let rows: Vec<Row> = commands
         .enumerate()
@@ -322,10 +308,7 @@ pub static TABLE: LazyLock<Table> = LazyLock::new(|| {
             by_name_alone: !command.is_container() && !command.name.contains('|'),
         })
         .collect();
-    let by_name = rows
-        .iter()
-        .map(|row| (row.command.name, row.index))
-        .collect();
+    let by_name = rows.iter().map(|row| (row.command.name, row.index)).collect();
     Table { rows, by_name }
 });
 
@@ -344,9 +327,7 @@ impl Table {
     /// The subcommands of a container.
     pub fn subcommands(&self, container: &str) -> impl Iterator<Item = &Row> {
         let prefix = format!("{container}|");
-        self.rows
-            .iter()
-            .filter(move |row| row.command.name.starts_with(&prefix))
+        self.rows.iter().filter(move |row| row.command.name.starts_with(&prefix))
     }
 
     /// The row that these words call, if their number is right.
@@ -380,19 +361,13 @@ impl Table {
 /// For a second word that names no subcommand.
 pub fn unknown_subcommand(container: &str, subcommand: &[u8]) -> Error {
     let command = container.to_ascii_uppercase();
-    Error::UnknownSubcommand {
-        command,
-        subcommand: subcommand.to_vec(),
-    }
+    Error::UnknownSubcommand { command, subcommand: subcommand.to_vec() }
 }
 
 /// The same where a command looks at its subcommands and their arity itself.
 pub fn subcommand_syntax(args: &Args) -> Error {
     let command = String::from_utf8_lossy(&args[0]).to_ascii_uppercase();
-    Error::SubcommandSyntax {
-        command,
-        subcommand: args[1].to_vec(),
-    }
+    Error::SubcommandSyntax { command, subcommand: args[1].to_vec() }
 }
 
 /// `CONFIG HELP` and its like, from the rows of the container.
@@ -403,12 +378,7 @@ pub fn help(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error>
         container.to_ascii_uppercase()
     )];
     for row in TABLE.subcommands(&container) {
-        let Command {
-            name,
-            usage,
-            summary,
-            ..
-        } = row.command;
+        let Command { name, usage, summary, .. } = row.command;
         let subcommand = name[container.len() + 1..].to_ascii_uppercase();
         lines.push(format!("{subcommand} {usage}").trim_end().to_string());
         lines.push(format!("    {summary}."));

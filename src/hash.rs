@@ -43,10 +43,7 @@ pub struct Field {
 
 impl Field {
     pub fn new(name: &[u8], value: &[u8], heap: &mut Heap) -> Field {
-        Field {
-            piece: heap.add(&[name, value]),
-            name_len: name.len() as u32,
-        }
+        Field { piece: heap.add(&[name, value]), name_len: name.len() as u32 }
     }
 
     pub fn free(self, heap: &mut Heap) {
@@ -113,9 +110,7 @@ impl<'a> Hash<'a> {
     pub fn get(self, name: &[u8]) -> Option<&'a [u8]> {
         match self {
             Hash::Packed(packed) => find(packed, name).map(|found| &packed[found.value]),
-            Hash::Table(table) => table
-                .get(table::hash_of(name), name)
-                .map(Held::<Field>::value),
+            Hash::Table(table) => table.get(table::hash_of(name), name).map(Held::<Field>::value),
         }
     }
 
@@ -159,10 +154,7 @@ pub fn find(packed: &[u8], name: &[u8]) -> Option<Found> {
         let (candidate, after_name) = element(packed, at);
         let (value, end) = element(packed, after_name);
         if &packed[candidate] == name {
-            return Some(Found {
-                field: at..end,
-                value,
-            });
+            return Some(Found { field: at..end, value });
         }
         at = end;
     }

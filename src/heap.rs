@@ -118,11 +118,7 @@ impl Heap {
         };
         if let Some((block, start)) = hole {
             self.blocks[block as usize].live += size;
-            let piece = Piece {
-                block,
-                start,
-                len: len as u32,
-            };
+            let piece = Piece { block, start, len: len as u32 };
             write(self.bytes_mut(&piece), parts);
             return piece;
         }
@@ -135,11 +131,7 @@ impl Heap {
         filled.bytes.resize(start + size, 0);
         filled.live += size;
         self.filled += size;
-        Piece {
-            block,
-            start: start as u32,
-            len: len as u32,
-        }
+        Piece { block, start: start as u32, len: len as u32 }
     }
 
     /// Gives a piece other bytes; it may move.
@@ -181,10 +173,7 @@ impl Heap {
         let size = piece.size();
         self.live -= size;
         if self.live == 0 {
-            *self = Heap {
-                outside: self.outside,
-                ..Heap::default()
-            };
+            *self = Heap { outside: self.outside, ..Heap::default() };
             return;
         }
         let block = &mut self.blocks[piece.block as usize];

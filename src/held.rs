@@ -228,11 +228,7 @@ pub struct Charge {
 impl Charge {
     /// Nothing yet.
     pub fn new(held: &Arc<Held>) -> Charge {
-        Charge {
-            held: held.clone(),
-            bytes: 0,
-            counted: 0,
-        }
+        Charge { held: held.clone(), bytes: 0, counted: 0 }
     }
 
     /// Whose it is.
@@ -277,9 +273,8 @@ impl Drop for Charge {
 pub fn of_machine() -> Option<u64> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let machine = read("/proc/meminfo");
-    let machine = machine
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB"));
+    let machine =
+        machine.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB"));
     let machine = machine.and_then(|number| number.trim().parse::<u64>().ok());
     let machine = machine.map(|kilobytes| kilobytes * 1024);
     let groups = read("/proc/self/cgroup");
@@ -332,10 +327,7 @@ mod tests {
         for (line, file) in [
             ("0::/", Some("/sys/fs/cgroup//memory.max")),
             ("0::/a.slice", Some("/sys/fs/cgroup/a.slice/memory.max")),
-            (
-                "9:memory:/docker/7",
-                Some("/sys/fs/cgroup/memory/docker/7/memory.limit_in_bytes"),
-            ),
+            ("9:memory:/docker/7", Some("/sys/fs/cgroup/memory/docker/7/memory.limit_in_bytes")),
             ("4:cpu,cpuacct:/", None),
             ("", None),
         ] {

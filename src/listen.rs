@@ -70,9 +70,7 @@ pub fn open(config: &Config) -> Result<(Vec<Listener>, u16), String> {
         both: fs::read("/proc/sys/net/ipv6/bindv6only").is_ok_and(|only| only.starts_with(b"0")),
         passed_over: Vec::new(),
     };
-    let opened = opened.all(&config.bind.text(), &mut |address| {
-        TcpListener::bind(address)
-    })?;
+    let opened = opened.all(&config.bind.text(), &mut |address| TcpListener::bind(address))?;
     for text in opened.passed_over {
         say::warning(format_args!("{text}; going on without it"));
     }
@@ -134,10 +132,7 @@ impl Opened {
             }
             (Err(error), IpAddr::V4(ip)) if error.kind() == ErrorKind::AddrInUse => {
                 // By ours: had another program had the port, all of IPv6 could not have been had.
-                let mut served = self
-                    .listeners
-                    .iter_mut()
-                    .filter_map(|one| one.ipv4.as_mut());
+                let mut served = self.listeners.iter_mut().filter_map(|one| one.ipv4.as_mut());
                 served.next().map(|ipv4| ipv4.push(ip)).ok_or(error)
             }
             (Err(error), _) => Err(error),
@@ -219,12 +214,7 @@ mod tests {
     /// all of IPv6 takes IPv4 too if `both`.
     fn bind(words: &str, both: bool, errors: &[(&str, i32)]) -> Result<Outcome, String> {
         let mut bound: Vec<SocketAddr> = Vec::new();
-        let opened = Opened {
-            listeners: Vec::new(),
-            port: 7000,
-            both,
-            passed_over: Vec::new(),
-        };
+        let opened = Opened { listeners: Vec::new(), port: 7000, both, passed_over: Vec::new() };
         let opened = opened.all(words, &mut |address| {
             let ip = address.ip().to_string();
             let all = |address: &SocketAddr| address.to_string() == "[::]:7000";
@@ -281,10 +271,7 @@ mod tests {
             (ipv4(&["192.0.2.7", "0.0.0.0"]), "127.0.0.1", true),
         ] {
             let socket = socket.try_clone().unwrap();
-            let listener = Listener {
-                socket,
-                ipv4: served,
-            };
+            let listener = Listener { socket, ipv4: served };
             let address = address.parse().unwrap();
             assert_eq!(listener.serves(address), expected, "{listener:?}");
         }

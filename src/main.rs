@@ -163,9 +163,7 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
     accepting.iter().for_each(Thread::unpark);
     say::notice(format_args!("Ready to accept connections on port {port}"));
     background("sync", |server, _| server.aof.sync_every_second())?;
-    background("sweep", |server, store| {
-        expire::sweep_for_ever(server, store)
-    })?;
+    background("sweep", |server, store| expire::sweep_for_ever(server, store))?;
     background("rewrite", |server, store| {
         let replay_all =
             |manifest: &_| batch::replay(server, |replay| replay_sealed(manifest, replay));
@@ -240,11 +238,8 @@ fn welcome(stream: TcpStream, peer: SocketAddr, server: &Arc<Server>) -> Option<
         let _ = (&stream).write_all(refusal.as_bytes());
         return None;
     }
-    let connection = Connection {
-        local: listen::local_address(&stream).ok()?,
-        stream: Arc::new(stream),
-        peer,
-    };
+    let connection =
+        Connection { local: listen::local_address(&stream).ok()?, stream: Arc::new(stream), peer };
     // Boxed, or each call on its way into the thread would have a copy of it on the stack.
     Some(Box::new(Client::new(server, connection)))
 }
@@ -269,9 +264,7 @@ fn cron(server: &Server) -> ! {
         let timeout = server.config.timeout.get() as u64 * 1000;
         if timeout > 0 {
             let clients = server.clients.all();
-            let silent = clients
-                .iter()
-                .filter(|client| client.idle(server) > timeout);
+            let silent = clients.iter().filter(|client| client.idle(server) > timeout);
             let over = silent.filter(|client| !client.is_listening());
             over.for_each(|client| client.held.kill(End::Killed));
         }

@@ -114,16 +114,11 @@ impl Outbox {
 
     /// The protocol that messages are written in; replies come in theirs already.
     pub fn set_protocol(&self, protocol: Protocol) {
-        self.resp3
-            .store(protocol == Protocol::Resp3, Ordering::Relaxed);
+        self.resp3.store(protocol == Protocol::Resp3, Ordering::Relaxed);
     }
 
     pub fn protocol(&self) -> Protocol {
-        if self.resp3.load(Ordering::Relaxed) {
-            Protocol::Resp3
-        } else {
-            Protocol::Resp2
-        }
+        if self.resp3.load(Ordering::Relaxed) { Protocol::Resp3 } else { Protocol::Resp2 }
     }
 
     /// Queues a reply of the owner, who has waited for room. However long it is, the client has

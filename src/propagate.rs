@@ -79,11 +79,7 @@ impl Records {
         if self.depth > 1 {
             return;
         }
-        self.unit = Unit {
-            start: self.bytes.len(),
-            selects: self.selects.len(),
-            records: 0,
-        };
+        self.unit = Unit { start: self.bytes.len(), selects: self.selects.len(), records: 0 };
     }
 
     /// Appends one record that applies to database `db`.
@@ -119,11 +115,7 @@ impl Records {
         if self.depth > 0 {
             return 0;
         }
-        let Unit {
-            start,
-            selects,
-            records,
-        } = self.unit;
+        let Unit { start, selects, records } = self.unit;
         if records > 1 {
             self.bytes.splice(start..start, MULTI.iter().copied());
             self.bytes.extend_from_slice(EXEC);
@@ -143,10 +135,7 @@ mod tests {
 
     #[test]
     fn two_records_of_one_unit_stand_between_multi_and_exec() {
-        let mut records = Records {
-            wanted: true,
-            ..Records::default()
-        };
+        let mut records = Records { wanted: true, ..Records::default() };
         let ping = [&b"PING"[..]];
         records.begin();
         records.push(3, ping.into_iter());
@@ -161,10 +150,7 @@ mod tests {
         assert_eq!(records.end(), records.bytes.len() - one);
         assert_eq!(records.selects, [(0, 3), (one, 4)]);
         let text = String::from_utf8(records.bytes).unwrap();
-        let words: Vec<_> = text
-            .lines()
-            .filter(|line| !line.starts_with(['*', '$']))
-            .collect();
+        let words: Vec<_> = text.lines().filter(|line| !line.starts_with(['*', '$'])).collect();
         assert_eq!(words, ["PING", "MULTI", "PING", "PING", "EXEC"]);
     }
 }

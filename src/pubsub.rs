@@ -75,9 +75,7 @@ impl Message {
 
     /// Who they are.
     pub fn ids(&self) -> impl Iterator<Item = Id> {
-        self.audiences
-            .iter()
-            .flat_map(|(_, ids)| ids.iter().copied())
+        self.audiences.iter().flat_map(|(_, ids)| ids.iter().copied())
     }
 
     /// Bytes of memory that it takes, without what it shares.
@@ -190,12 +188,7 @@ impl Hub {
 
     /// How many clients have subscribed to the channel, not counting patterns.
     pub fn subscribers(&self, channel: &[u8]) -> usize {
-        self.state
-            .lock()
-            .unwrap()
-            .channels
-            .get(channel)
-            .map_or(0, |audience| audience.of.len())
+        self.state.lock().unwrap().channels.get(channel).map_or(0, |audience| audience.of.len())
     }
 
     /// Who has subscribed to anything. Not looked up in all channels: of these there may be a million.
@@ -266,10 +259,7 @@ impl Bundles {
                     outbox.push(form);
                     continue;
                 }
-                let bundle = self
-                    .of
-                    .entry(id)
-                    .or_insert_with(|| (outbox.clone(), Vec::new()));
+                let bundle = self.of.entry(id).or_insert_with(|| (outbox.clone(), Vec::new()));
                 bundle.1.extend_from_slice(form);
                 self.length += form.len();
                 if self.length > BUNDLE {

@@ -90,12 +90,8 @@ pub struct Limits {
 }
 
 /// The log holds whatever a client was once allowed to send, but nothing that we would not write.
-pub const LOG: Limits = Limits {
-    bulk: usize::MAX,
-    command: usize::MAX,
-    stranger: false,
-    strict: true,
-};
+pub const LOG: Limits =
+    Limits { bulk: usize::MAX, command: usize::MAX, stranger: false, strict: true };
 
 /// So many words are unusual, and their places in memory are counted and given back.
 const MANY: usize = 1024;
@@ -196,10 +192,7 @@ impl Args {
         self.is_plain = false;
         let start = self.bytes.len();
         self.bytes.extend_from_slice(word);
-        self.words.push(Word::Small {
-            start,
-            end: self.bytes.len(),
-        });
+        self.words.push(Word::Small { start, end: self.bytes.len() });
     }
 
     /// Takes a [`plain_command`] from the front of `buffer`, if there is one; returns its length.
@@ -316,9 +309,7 @@ fn read_array(reader: &mut impl BufRead, args: &mut Args, limits: Limits) -> Res
         // An empty word costs us more than it costs the client to send, hence the 32.
         total = length.saturating_add(total + 32);
         if total > limits.command {
-            return Err(Error::Io(io::Error::other(
-                "client-query-buffer-limit reached",
-            )));
+            return Err(Error::Io(io::Error::other("client-query-buffer-limit reached")));
         }
         read_bulk(reader, args, length)?;
         args.settle();
@@ -356,14 +347,9 @@ fn plain_line(buffer: &[u8], kind: u8, at: usize) -> Option<(usize, usize)> {
         [a @ b'1'..=b'9', b @ b'0'..=b'9', b'\r', b'\n', ..] => {
             Some((10 * digit(a) + digit(b), at + 5))
         }
-        [
-            a @ b'1'..=b'9',
-            b @ b'0'..=b'9',
-            c @ b'0'..=b'9',
-            b'\r',
-            b'\n',
-            ..,
-        ] => Some((100 * digit(a) + 10 * digit(b) + digit(c), at + 6)),
+        [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', b'\r', b'\n', ..] => {
+            Some((100 * digit(a) + 10 * digit(b) + digit(c), at + 6))
+        }
         _ => None,
     }
 }
@@ -496,11 +482,7 @@ pub fn parse_integer(text: &[u8]) -> Option<i64> {
         // Nineteen digits always fit.
         number = number * 10 + u64::from(digit - b'0');
     }
-    if negative {
-        0i64.checked_sub_unsigned(number)
-    } else {
-        i64::try_from(number).ok()
-    }
+    if negative { 0i64.checked_sub_unsigned(number) } else { i64::try_from(number).ok() }
 }
 
 /// An integer as text, without an allocation.
@@ -511,10 +493,7 @@ pub struct Digits {
 
 impl Digits {
     pub fn new(number: i64) -> Digits {
-        let mut digits = Digits {
-            text: [0; 20],
-            start: 20,
-        };
+        let mut digits = Digits { text: [0; 20], start: 20 };
         let mut rest = number.unsigned_abs();
         loop {
             digits.start -= 1;
@@ -574,10 +553,7 @@ mod tests {
     use crate::table::random_below;
     use std::io::BufReader;
 
-    const WIRE: Limits = Limits {
-        strict: false,
-        ..LOG
-    };
+    const WIRE: Limits = Limits { strict: false, ..LOG };
 
     /// What a reader gives for a command: its words, if there is one, or what is wrong.
     fn outcome(reader: &mut impl BufRead, limits: Limits) -> String {
@@ -649,10 +625,7 @@ mod tests {
             (b"GET k\r\n", false),
         ] {
             let mut args = Args::default();
-            assert!(matches!(
-                read_command(&mut &sent[..], &mut args, WIRE),
-                Ok(true)
-            ));
+            assert!(matches!(read_command(&mut &sent[..], &mut args, WIRE), Ok(true)));
             assert_eq!(args.as_sent().is_some(), is_plain);
             let mut written = Vec::new();
             write_command(&mut written, args.iter());
@@ -666,12 +639,7 @@ mod tests {
 
     #[test]
     fn the_log_must_be_what_we_would_have_written_and_the_wire_need_not() {
-        for sent in [
-            "*1\r\n$1\r?k\r\n",
-            "*1\r?$1\r\nk\r\n",
-            "*1\r\n$1\r\nk??",
-            "*0\r\n",
-        ] {
+        for sent in ["*1\r\n$1\r?k\r\n", "*1\r?$1\r\nk\r\n", "*1\r\n$1\r\nk??", "*0\r\n"] {
             let refuses = |limits| outcome(&mut sent.as_bytes(), limits).starts_with("Protocol");
             assert!(refuses(LOG) && !refuses(WIRE), "{sent}");
         }
@@ -680,25 +648,13 @@ mod tests {
     /// Its length would be cut to 32 bits where it is a key.
     #[test]
     fn no_word_is_longer_than_there_is_room_for_its_length() {
-        let endless = Limits {
-            bulk: usize::MAX,
-            command: usize::MAX,
-            ..WIRE
-        };
+        let endless = Limits { bulk: usize::MAX, command: usize::MAX, ..WIRE };
         for (length, is_refused) in [(LONGEST, false), (LONGEST + 1, true), (1 << 32, true)] {
             let sent = format!("*2\r\n$3\r\nGET\r\n${length}\r\nk");
             let found = outcome(&mut sent.as_bytes(), endless);
-            assert_eq!(
-                found.starts_with("Protocol"),
-                is_refused,
-                "{length}: {found}"
-            );
+            assert_eq!(found.starts_with("Protocol"), is_refused, "{length}: {found}");
             let found = outcome(&mut sent.as_bytes(), LOG);
-            assert_eq!(
-                found.starts_with("Protocol"),
-                is_refused,
-                "{length}: {found}"
-            );
+            assert_eq!(found.starts_with("Protocol"), is_refused, "{length}: {found}");
         }
     }
 }

@@ -89,9 +89,7 @@ fn line(level: Level, text: Arguments) {
     if (level as u8) < LEVEL.load(Ordering::Relaxed) {
         return;
     }
-    let since_1970 = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let pid = std::process::id();
     let sign = [".", "-", "*", "#"][level as usize];
     // What a client sent may be part of the text, and must not look like lines of ours.
@@ -107,9 +105,8 @@ fn line(level: Level, text: Arguments) {
 
 /// Milliseconds since 1970 as `23 Nov 2026 07:07:51.123`, in UTC.
 fn date(millis: u64) -> String {
-    const MONTHS: [&str; 12] = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let (seconds, millis) = (millis / 1000, millis % 1000);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
     // Years that begin in March end with the leap day, so that no month before it moves. The

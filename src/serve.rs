@@ -95,10 +95,7 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Box<Client>
     });
     let end = session.run();
     if let Err(error) = &end {
-        say::verbose(format_args!(
-            "client {} left: {error}",
-            session.client.public.id
-        ));
+        say::verbose(format_args!("client {} left: {error}", session.client.public.id));
     }
     let lingers = end.is_ok() && !session.is_killed();
     session.tell_end();
@@ -188,11 +185,7 @@ impl Session<'_> {
     /// is what is wrong: the blocking read will find the same, when the replies have left.
     fn take_arrived(&mut self) {
         // What a stranger may send is decided by the AUTH before it.
-        let most = if self.client.owes_password() {
-            1
-        } else {
-            BATCH_COMMANDS
-        };
+        let most = if self.client.owes_password() { 1 } else { BATCH_COMMANDS };
         let limits = limits(&self.client);
         let mut before = self.arrived[0].row;
         // An empty buffer is the rule for a client that waits for each answer, and soon told.
@@ -221,12 +214,10 @@ impl Session<'_> {
         self.reader.get_mut().begin_batch();
         self.client.public.begin_service();
         self.batch.begin();
-        self.batch
-            .warm(self.client.db, &self.arrived[self.ran..self.arrived_count]);
+        self.batch.warm(self.client.db, &self.arrived[self.ran..self.arrived_count]);
         while self.ran < self.arrived_count && !self.is_killed() {
             let arrived = &mut self.arrived[self.ran];
-            self.batch
-                .execute(arrived, &mut self.client, &mut self.reply);
+            self.batch.execute(arrived, &mut self.client, &mut self.reply);
             self.ran += 1;
             // A subscriber's replies must leave one by one: messages come in between.
             if self.client.then != Then::GoOn
@@ -285,12 +276,7 @@ impl Session<'_> {
             } else {
                 // Piece by piece, or its memory would be needed twice, and that of shared values at all.
                 outbox.hold();
-                for part in self
-                    .reply
-                    .out
-                    .pieces()
-                    .flat_map(|piece| piece.chunks(BATCH_OUTPUT))
-                {
+                for part in self.reply.out.pieces().flat_map(|piece| piece.chunks(BATCH_OUTPUT)) {
                     self.reader.get_mut().wait_for_room(outbox, limit)?;
                     outbox.push_part(part);
                 }

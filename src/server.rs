@@ -110,8 +110,7 @@ impl Server {
     /// What all clients have counted since the last CONFIG RESETSTAT.
     pub fn totals(&self) -> Totals {
         let all = self.clients.all.lock().unwrap();
-        self.stats
-            .totals(all.values().map(|client| &client.counters))
+        self.stats.totals(all.values().map(|client| &client.counters))
     }
 
     /// Takes a client that leaves off the list, and adds what it has counted to the totals.
@@ -137,8 +136,7 @@ impl Server {
     /// Sets all counters to zero, for CONFIG RESETSTAT; the slow log has a reset of its own.
     pub fn reset_stats(&self) {
         let all = self.clients.all.lock().unwrap();
-        self.stats
-            .reset(all.values().map(|client| &client.counters));
+        self.stats.reset(all.values().map(|client| &client.counters));
         self.aof.delayed_syncs().store(0, Ordering::Relaxed);
     }
 
@@ -160,10 +158,8 @@ impl Server {
         }
         // Without those who are leaving already: what they hold is on its way back.
         let all = self.clients.all();
-        let mut all: Vec<(usize, Arc<Public>)> = all
-            .into_iter()
-            .map(|client| (client.held.bytes(), client))
-            .collect();
+        let mut all: Vec<(usize, Arc<Public>)> =
+            all.into_iter().map(|client| (client.held.bytes(), client)).collect();
         all.sort_unstable_by_key(|(bytes, _)| *bytes);
         let mut sum: usize = all.iter().map(|(bytes, _)| bytes).sum();
         while total.is_over(sum)
@@ -323,8 +319,6 @@ impl Public {
 
     /// The peer as CLIENT LIST shows it.
     pub fn address(&self) -> String {
-        self.connection
-            .as_ref()
-            .map_or("?:0".into(), |connection| connection.peer.to_string())
+        self.connection.as_ref().map_or("?:0".into(), |connection| connection.peer.to_string())
     }
 }

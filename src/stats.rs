@@ -72,9 +72,7 @@ impl Counters {
     }
 
     fn read(&self) -> Totals {
-        self.0
-            .each_ref()
-            .map(|counter| counter.load(Ordering::Relaxed))
+        self.0.each_ref().map(|counter| counter.load(Ordering::Relaxed))
     }
 }
 
@@ -101,11 +99,7 @@ impl Stats {
     /// `commands` is how many rows the command table has.
     pub fn new(commands: usize) -> Stats {
         let of_commands = (0..commands).map(|_| OfCommand::default()).collect();
-        Stats {
-            started: unix_microseconds() / 1_000_000,
-            of_commands,
-            ..Stats::default()
-        }
+        Stats { started: unix_microseconds() / 1_000_000, of_commands, ..Stats::default() }
     }
 
     /// Sums over all clients since the last reset; `here` are the counters of those who have not
@@ -167,9 +161,7 @@ impl Stats {
 }
 
 fn sum(all: impl Iterator<Item = Totals>) -> Totals {
-    all.fold(Totals::default(), |sum, one| {
-        std::array::from_fn(|kind| sum[kind] + one[kind])
-    })
+    all.fold(Totals::default(), |sum, one| std::array::from_fn(|kind| sum[kind] + one[kind]))
 }
 
 /// Unix time in microseconds.

@@ -116,10 +116,7 @@ impl Db {
     }
 
     fn new() -> Db {
-        Db {
-            keys: Table::new(),
-            deadlines: BTreeSet::new(),
-        }
+        Db { keys: Table::new(), deadlines: BTreeSet::new() }
     }
 
     fn find(&self, key: &[u8]) -> Option<Entry<'_>> {
@@ -204,13 +201,8 @@ impl Keyspace {
     /// Up to `most` keys of database `db` that are dead.
     pub fn dead(&self, db: usize, time: Time, most: usize) -> Vec<Vec<u8>> {
         let db = &self.dbs[db];
-        let past = db
-            .deadlines
-            .iter()
-            .take_while(|(deadline, _)| time.is_past(*deadline));
-        let hinted = past
-            .take(most)
-            .flat_map(|(_, hash)| db.keys.with_hash(*hash));
+        let past = db.deadlines.iter().take_while(|(deadline, _)| time.is_past(*deadline));
+        let hinted = past.take(most).flat_map(|(_, hash)| db.keys.with_hash(*hash));
         let dead = hinted.filter(|entry| time.is_over(*entry));
         dead.map(|entry| entry.key().to_vec()).collect()
     }
@@ -235,14 +227,7 @@ impl<'a> View<'a> {
         limits: Limits,
         notes: &'a Notes,
     ) -> View<'a> {
-        View {
-            keyspace,
-            known,
-            db,
-            time,
-            limits,
-            notes,
-        }
+        View { keyspace, known, db, time, limits, notes }
     }
 
     /// The key's entry if it is alive, counted as a hit or a miss.
@@ -301,10 +286,7 @@ impl<'a> View<'a> {
         let deadlines = &self.db().deadlines;
         let sample = deadlines.iter().take(100);
         let (sum, count) = sample.fold((0, 0), |(sum, count), (deadline, _)| {
-            (
-                sum + u128::from(deadline.saturating_sub(self.time.now)),
-                count + 1,
-            )
+            (sum + u128::from(deadline.saturating_sub(self.time.now)), count + 1)
         });
         (deadlines.len(), (sum / count.max(1)) as u64)
     }

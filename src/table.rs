@@ -109,10 +109,7 @@ pub struct HeldMut<'a, E> {
 impl<E> HeldMut<'_, E> {
     /// The same, only to look at.
     pub fn look(&self) -> Held<'_, E> {
-        Held {
-            entry: self.entry,
-            heap: self.heap,
-        }
+        Held { entry: self.entry, heap: self.heap }
     }
 }
 
@@ -198,10 +195,7 @@ impl<E: Keyed> Table<E> {
         let twins = self.twins();
         let twins = twins.filter(move |twin| hash_of(twin.key()) == hash);
         let found = self.slot(self.index(hash)).and_then(|slot| slot.get(&hash));
-        found
-            .map(|entry| self.found(entry))
-            .into_iter()
-            .chain(twins)
+        found.map(|entry| self.found(entry)).into_iter().chain(twins)
     }
 
     /// Adds an entry, which is made in the table's heap, and whose key is not in the table.
@@ -338,21 +332,13 @@ impl<E: Keyed> Table<E> {
         // the slot looks at; adding it carries towards the point, that is towards lower bits.
         let top = self.slots.next_power_of_two() as u64;
         let split = index as u64 >= top / 2 || (index as u64 | (top / 2)) < self.slots as u64;
-        let digits = if split {
-            top.trailing_zeros()
-        } else {
-            top.trailing_zeros() - 1
-        };
+        let digits = if split { top.trailing_zeros() } else { top.trailing_zeros() - 1 };
         if digits == 0 {
             return 0;
         }
         let point = (index as u64).reverse_bits() >> (64 - digits);
         let next = point + 1;
-        if next >> digits != 0 {
-            0
-        } else {
-            next.reverse_bits() >> (64 - digits)
-        }
+        if next >> digits != 0 { 0 } else { next.reverse_bits() >> (64 - digits) }
     }
 
     /// An entry, each with the same chance: a slot and a position in it, and both again where the
@@ -384,11 +370,7 @@ impl<E: Keyed> Table<E> {
     fn index_of_bits(&self, bits: u64) -> usize {
         let mask = self.slots.next_power_of_two() as u64 - 1;
         let index = (bits & mask) as usize;
-        if index < self.slots {
-            index
-        } else {
-            (bits & (mask >> 1)) as usize
-        }
+        if index < self.slots { index } else { (bits & (mask >> 1)) as usize }
     }
 
     /// A slot; an empty table has none.
@@ -440,15 +422,11 @@ pub fn warm<'a, E: Keyed>(
     lookups: impl Iterator<Item = (&'a Table<E>, u64)> + Clone,
 ) -> [Option<Held<'a, E>>; WARM] {
     let slots = lookups.map(|(table, hash)| (table, table.slot(table.index(hash)), hash));
-    let lengths = slots
-        .clone()
-        .filter_map(|(_, slot, _)| slot.map(HashMap::len));
+    let lengths = slots.clone().filter_map(|(_, slot, _)| slot.map(HashMap::len));
     black_box(lengths.sum::<usize>());
     let mut found = [None; WARM];
     for (found, (table, slot, hash)) in found.iter_mut().zip(slots) {
-        *found = slot
-            .and_then(|slot| slot.get(&hash))
-            .map(|entry| table.found(entry));
+        *found = slot.and_then(|slot| slot.get(&hash)).map(|entry| table.found(entry));
     }
     let touched = found.iter().flatten();
     let touched = touched.map(|found: &Held<E>| found.entry.touch(found.heap));
@@ -470,10 +448,7 @@ pub struct KnownHash {
 impl KnownHash {
     /// Knows the empty key, until there is another.
     pub fn new() -> KnownHash {
-        KnownHash {
-            key: Vec::new(),
-            hash: hash_of(b""),
-        }
+        KnownHash { key: Vec::new(), hash: hash_of(b"") }
     }
 
     /// Remembers `hash`, which is that of `key`. The key is copied, for a handler that writes may move
@@ -488,11 +463,7 @@ impl KnownHash {
 
     /// The hash of a key, which is computed if it is not the one that is known.
     pub fn hash(&self, key: &[u8]) -> u64 {
-        if key == self.key {
-            self.hash
-        } else {
-            hash_of(key)
-        }
+        if key == self.key { self.hash } else { hash_of(key) }
     }
 }
 
@@ -639,10 +610,7 @@ mod tests {
                 }
             }
             for key in 0..1_000u32 {
-                assert!(
-                    seen.contains(&key.to_be_bytes()[..]),
-                    "key {key} was missed"
-                );
+                assert!(seen.contains(&key.to_be_bytes()[..]), "key {key} was missed");
             }
         }
     }
@@ -678,9 +646,7 @@ mod tests {
         let mut to = Table::new();
         let mut cursor = 0;
         loop {
-            cursor = from.scan(cursor, |key| {
-                to.insert(hash_of(key.key()), |_| key.entry.clone())
-            });
+            cursor = from.scan(cursor, |key| to.insert(hash_of(key.key()), |_| key.entry.clone()));
             if cursor == 0 {
                 break;
             }
@@ -697,9 +663,6 @@ mod tests {
             *drawn.entry(table.random().map(Held::key)).or_insert(0) += 1;
         }
         assert_eq!(drawn.len(), 100);
-        assert!(
-            drawn.values().all(|&times| (800..1_200).contains(&times)),
-            "{drawn:?}"
-        );
+        assert!(drawn.values().all(|&times| (800..1_200).contains(&times)), "{drawn:?}");
     }
 }

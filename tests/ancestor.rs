@@ -28,9 +28,7 @@ fn a_value_of_any_size_is_kept_as_it_is() {
     let sizes = [0, 1, 4_095, 4_096, 4_097, 16_384, 16_385, 65_537, 2_000_000];
     let value = |size: u32| -> Vec<u8> { (0..size).map(|n| (n % 255) as u8 + 1).collect() };
     for size in sizes {
-        let written = server
-            .client()
-            .call(&[b"SET", size.to_string().as_bytes(), &value(size)]);
+        let written = server.client().call(&[b"SET", size.to_string().as_bytes(), &value(size)]);
         assert_eq!(written, Value::Simple(b"OK".into()));
     }
     for _ in 0..2 {
@@ -50,12 +48,7 @@ fn three_hundred_values_are_the_same_after_a_crash() {
     let value = |n: usize| format!("{n}-").repeat(n * 7 % 400);
     let mut client = server.client();
     for n in 0..300 {
-        assert_eq!(
-            client
-                .call(&["SET", &format!("key:{n}"), &value(n)])
-                .to_string(),
-            "OK"
-        );
+        assert_eq!(client.call(&["SET", &format!("key:{n}"), &value(n)]).to_string(), "OK");
     }
     server.crash();
     let mut client = server.client();
@@ -71,13 +64,9 @@ fn what_is_written_behind_a_torn_tail_is_kept() {
     let mut server = Server::start(&[]);
     server.client().run("SET before 1");
     server.kill();
-    let last = log_files(server.dir())
-        .unwrap()
-        .pop()
-        .expect("a file of the log");
+    let last = log_files(server.dir()).unwrap().pop().expect("a file of the log");
     let mut file = OpenOptions::new().append(true).open(last).unwrap();
-    file.write_all(b"*3\r\n$3\r\nSET\r\n$4\r\ntorn\r\n$9\r\nhal")
-        .unwrap();
+    file.write_all(b"*3\r\n$3\r\nSET\r\n$4\r\ntorn\r\n$9\r\nhal").unwrap();
     server.start_again();
     assert_eq!(server.client().run("SET behind 2"), "OK");
     server.crash();
@@ -133,10 +122,7 @@ fn what_was_refused_is_not_in_the_log() {
         "GETEX k EX -1",
     ] {
         let answer = client.run(refused);
-        assert!(
-            answer.starts_with("(error)") || answer == "(nil)",
-            "{refused}: {answer}"
-        );
+        assert!(answer.starts_with("(error)") || answer == "(nil)", "{refused}: {answer}");
     }
     assert_eq!(server.log(), log);
     server.crash();
@@ -154,19 +140,12 @@ fn what_could_not_be_logged_is_not_acknowledged() {
     let full = (0..1_000).find(|n| set(&mut client, *n).to_string() != "OK");
     let full = full.expect("an error when the disk is full");
     let answer = set(&mut client, full).to_string();
-    assert!(
-        answer.starts_with("(error) MISCONF Errors writing to the AOF file"),
-        "{answer}"
-    );
+    assert!(answer.starts_with("(error) MISCONF Errors writing to the AOF file"), "{answer}");
     assert_eq!(client.run("STRLEN 0"), "(integer) 1000", "readers go on");
     server.crash();
     let mut client = server.client();
     for n in 0..full {
-        assert_eq!(
-            client.run(&format!("STRLEN {n}")),
-            "(integer) 1000",
-            "{n} was acknowledged"
-        );
+        assert_eq!(client.run(&format!("STRLEN {n}")), "(integer) 1000", "{n} was acknowledged");
     }
 }
 
@@ -185,9 +164,7 @@ fn an_fsync_every_second_is_not_waited_for() {
     assert!((0..20).all(|_| is_on_disk_when_answered(&mut client)));
     let server = Server::start(&["--appendfsync", "everysec"]);
     let mut client = server.client();
-    eventually("an answer comes before the fsync", || {
-        !is_on_disk_when_answered(&mut client)
-    });
+    eventually("an answer comes before the fsync", || !is_on_disk_when_answered(&mut client));
 }
 
 /// HSET answered OK.

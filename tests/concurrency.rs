@@ -91,10 +91,7 @@ fn who_has_hung_up_is_not_counted() {
     // A server that another test starts at this moment may have a copy of the descriptor until it runs, so
     // that to close ours ends nothing yet.
     let hang_up = |client: Client| {
-        client
-            .socket()
-            .shutdown(Shutdown::Both)
-            .expect("it is open");
+        client.socket().shutdown(Shutdown::Both).expect("it is open");
         None
     };
     for before in ["SUBSCRIBE c", "PSUBSCRIBE c*"] {
@@ -130,9 +127,7 @@ fn who_has_been_killed_is_not_counted() {
             let id = integer(client.call(&["CLIENT", "ID"]));
             client.run("SUBSCRIBE c");
             assert_eq!(asking.run(&format!("CLIENT KILL ID {id}")), "(integer) 1");
-            ask(&mut asking, question, |answer| {
-                is_none(answer) || is_one(answer)
-            });
+            ask(&mut asking, question, |answer| is_none(answer) || is_one(answer));
             asking.wait_until_alone();
         }
     }
@@ -156,9 +151,7 @@ fn who_is_held_up_does_not_hold_up_those_who_count() {
         // For ever; what is behind it has arrived, and is not done.
         client.raw(b"WAIT 1 0\r\nUNSUBSCRIBE c\r\n");
     }
-    eventually("all wait", || {
-        asking.run("INFO clients").contains("blocked_clients:20\\r")
-    });
+    eventually("all wait", || asking.run("INFO clients").contains("blocked_clients:20\\r"));
     // They are waited for once, a tenth of a second, and not each time. A slow machine holds up others too.
     let (mut questions, mut others) = (0, 0);
     for _ in 0..1000 {
@@ -211,10 +204,7 @@ fn who_asks_for_one_channel_does_not_look_through_all() {
     let mut asking = server.client();
     let before = cpu(server.pid());
     for _ in 0..300 {
-        assert_eq!(
-            asking.run("PUBSUB NUMSUB 0:0"),
-            "1) \"0:0\"\n2) (integer) 1"
-        );
+        assert_eq!(asking.run("PUBSUB NUMSUB 0:0"), "1) \"0:0\"\n2) (integer) 1");
     }
     // A hundred thousand names take ten milliseconds, a hundred clients a tenth of one.
     assert!(cpu(server.pid()) - before < Duration::from_millis(1_500));
@@ -236,10 +226,7 @@ fn two_who_listen_to_each_other_do_not_wait_for_each_other() {
             waiting.count()
         };
         let publish = count(&["PUBLISH", "c", "x"], |value| *value == Value::Integer(2));
-        (
-            publish,
-            count(&["PING"], |value| matches!(value, Value::Simple(_))),
-        )
+        (publish, count(&["PING"], |value| matches!(value, Value::Simple(_))))
     };
     let mut clients: Vec<Client> = (0..2)
         .map(|_| {
@@ -250,14 +237,9 @@ fn two_who_listen_to_each_other_do_not_wait_for_each_other() {
         })
         .collect();
     let counts: Vec<(usize, usize)> = thread::scope(|scope| {
-        let threads: Vec<_> = clients
-            .iter_mut()
-            .map(|client| scope.spawn(|| talk(client)))
-            .collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap())
-            .collect()
+        let threads: Vec<_> =
+            clients.iter_mut().map(|client| scope.spawn(|| talk(client))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     // It would be a tenth of a second for each message.
     let is_quick = |&(publish, ping): &(usize, usize)| publish < ping + 200;
@@ -333,13 +315,10 @@ fn pipeline_before_reading(client: &mut Client, count: usize) {
     for n in 0..100 {
         client.call(&["SET", &n.to_string(), &value(n)]);
     }
-    let hundred: Vec<u8> = (0..100)
-        .flat_map(|n| encode(&["GET", &n.to_string()]))
-        .collect();
+    let hundred: Vec<u8> = (0..100).flat_map(|n| encode(&["GET", &n.to_string()])).collect();
     client.raw(&hundred.repeat(count / 100));
-    let hundred: Vec<u8> = (0..100)
-        .flat_map(|n| format!("$1000\r\n{}\r\n", value(n)).into_bytes())
-        .collect();
+    let hundred: Vec<u8> =
+        (0..100).flat_map(|n| format!("$1000\r\n{}\r\n", value(n)).into_bytes()).collect();
     let mut got = vec![0; hundred.len()];
     for round in 0..count / 100 {
         client.socket().read_exact(&mut got).expect("the replies");
@@ -506,10 +485,7 @@ fn a_subscriber_may_have_much_unread_for_a_while_and_not_for_longer() {
 fn drop_the_deaf(server: &Server, message: &str) {
     let (mut deaf, mut publisher) = (server.client(), server.client());
     deaf.run("SUBSCRIBE d");
-    assert_eq!(
-        publisher.call(&["PUBLISH", "d", message]),
-        Value::Integer(1)
-    );
+    assert_eq!(publisher.call(&["PUBLISH", "d", message]), Value::Integer(1));
     eventually("the deaf one is dropped", || {
         publisher.run("PUBSUB NUMSUB d") == "1) \"d\"\n2) (integer) 0"
     });
@@ -584,8 +560,7 @@ fn who_is_sent_messages_is_not_idle() {
 fn a_large_message_is_not_copied_for_all_subscribers_at_once() {
     let server = Server::start(&[]);
     let mut deaf: Vec<Client> = (0..20).map(|_| server.client()).collect();
-    deaf.iter_mut()
-        .for_each(|client| drop(client.run("SUBSCRIBE c")));
+    deaf.iter_mut().for_each(|client| drop(client.run("SUBSCRIBE c")));
     let message = "x".repeat(40_000_000);
     let heard = server.client().call(&["PUBLISH", "c", &message]);
     assert_eq!(heard, Value::Integer(20));
@@ -658,11 +633,7 @@ fn a_confirmation_comes_before_the_first_message() {
             next = client.read().to_string();
         }
         assert!(next.contains("unsubscribe"), "{next}");
-        assert_eq!(
-            client.read(),
-            Value::Simple(b"PONG".into()),
-            "and then no message"
-        );
+        assert_eq!(client.read(), Value::Simple(b"PONG".into()), "and then no message");
     });
 }
 
@@ -729,9 +700,7 @@ fn killed_subscribers_and_monitors_end_with_both_their_threads() {
     eventually("threads and descriptors are few again", || {
         threads(server.pid()) <= most && descriptors(server.pid()) <= open + 2
     });
-    eventually("nobody listens", || {
-        integer(watcher.call(&["PUBLISH", "c", "m"])) == 0
-    });
+    eventually("nobody listens", || integer(watcher.call(&["PUBLISH", "c", "m"])) == 0);
 }
 
 #[test]
@@ -815,9 +784,7 @@ fn replies_leave_while_a_huge_pipeline_is_still_coming() {
     thread::scope(|scope| {
         scope.spawn(move || {
             for _ in 0..200 {
-                socket
-                    .write_all(&encode(&["INCR", "n"]).repeat(100))
-                    .unwrap();
+                socket.write_all(&encode(&["INCR", "n"]).repeat(100)).unwrap();
             }
         });
         for n in 1..=20_000 {
@@ -852,21 +819,14 @@ fn an_exec_that_publishes_much_and_subscribes_is_answered() {
     let server = Server::start(&[]);
     let mut client = server.client();
     let long = "x".repeat(1_000_000);
-    for words in [
-        &["MULTI"][..],
-        &["PUBLISH", "c", "early"],
-        &["SUBSCRIBE", "c"],
-    ] {
+    for words in [&["MULTI"][..], &["PUBLISH", "c", "early"], &["SUBSCRIBE", "c"]] {
         client.call(words);
     }
     client.call(&["PUBLISH", "c", &long]);
     let Value::Array(answer) = client.call(&["EXEC"]) else {
         panic!("EXEC answers with an array");
     };
-    assert_eq!(
-        (&answer[0], &answer[2]),
-        (&Value::Integer(0), &Value::Integer(1))
-    );
+    assert_eq!((&answer[0], &answer[2]), (&Value::Integer(0), &Value::Integer(1)));
     let message = ["message", "c", &long].map(Value::bulk);
     assert_eq!(client.read(), Value::Array(message.into()));
 }
@@ -953,10 +913,9 @@ fn writers_go_on_while_one_scans_everything() {
     let mut reader = server.client();
     fill(&mut reader, 30_000);
     let everything = "1000000000000000";
-    for (scan, write) in [
-        (&["SCAN", "0"][..], &["SET"][..]),
-        (&["HSCAN", "hash", "0"], &["HSET", "hash"]),
-    ] {
+    for (scan, write) in
+        [(&["SCAN", "0"][..], &["SET"][..]), (&["HSCAN", "hash", "0"], &["HSET", "hash"])]
+    {
         // So a new one is found, and all others take long to be compared.
         let pattern = format!("{NASTY}{}", scan[0]);
         let scan = [scan, &["MATCH", &pattern, "COUNT", everything]].concat();
@@ -987,10 +946,7 @@ fn writers_go_on_while_one_scans_everything() {
     let stats = reader.run("INFO commandstats");
     let rest = stats.split_once("cmdstat_scan:calls=").expect("SCAN").1;
     let each = rest.split_once("usec_per_call=").expect("a time").1;
-    let each = each
-        .split('.')
-        .next()
-        .and_then(|number| number.parse().ok());
+    let each = each.split('.').next().and_then(|number| number.parse().ok());
     let each: u64 = each.expect("a number");
     assert!(each > 5_000, "{each} µs for a SCAN");
 }

@@ -46,16 +46,11 @@ fn a_reply_without_end_ends_when_its_client_is_killed() {
     let server = Server::start(&["--appendonly", "no", "--maxmemory-clients", "0"]);
     let (mut asking, mut other) = (server.client(), server.client());
     other.run("HSET h field value");
-    for command in [
-        "HRANDFIELD h -2000000000 WITHVALUES",
-        "HRANDFIELD h -2000000000",
-    ] {
+    for command in ["HRANDFIELD h -2000000000 WITHVALUES", "HRANDFIELD h -2000000000"] {
         let before = memory(server.pid(), "VmRSS");
         let id = asking.run("CLIENT ID").replace("(integer) ", "");
         asking.raw(format!("{command}\r\n").as_bytes());
-        eventually("the reply grows", || {
-            memory(server.pid(), "VmRSS") > before + 8 * MB
-        });
+        eventually("the reply grows", || memory(server.pid(), "VmRSS") > before + 8 * MB);
         let kill = format!("CLIENT KILL ID {id}");
         assert_eq!(other.run(&kill), "(integer) 1");
         // Whoever would write has waited for it.
@@ -63,9 +58,7 @@ fn a_reply_without_end_ends_when_its_client_is_killed() {
         assert!(asking.is_closed());
         asking = server.client();
     }
-    eventually("its memory is given back", || {
-        info(&mut other, "mem_clients_normal") == 0
-    });
+    eventually("its memory is given back", || info(&mut other, "mem_clients_normal") == 0);
     // What can never be told to its end is not begun.
     other.run("CONFIG SET maxmemory-clients 2gb");
     let before = memory(server.pid(), "VmHWM");
@@ -96,33 +89,17 @@ fn who_asks_for_more_than_normal_clients_may_leave_unread_is_closed_while_the_re
         [&b"MULTI\r\n"[..], &queue, b"SET written yes\r\nEXEC\r\n"].concat()
     };
     for (what, wire, allowed) in [
-        (
-            "HRANDFIELD",
-            encode(&["HRANDFIELD", "h", "-2000000000"]),
-            None,
-        ),
-        (
-            "MGET",
-            repeat(&["MGET"], "big", 30),
-            Some(repeat(&["MGET"], "big", 7)),
-        ),
+        ("HRANDFIELD", encode(&["HRANDFIELD", "h", "-2000000000"]), None),
+        ("MGET", repeat(&["MGET"], "big", 30), Some(repeat(&["MGET"], "big", 7))),
         (
             "HMGET",
             repeat(&["HMGET", "wide"], "one", 30),
             Some(repeat(&["HMGET", "wide"], "one", 7)),
         ),
-        (
-            "HGETALL",
-            encode(&["HGETALL", "table"]),
-            Some(encode(&["HGETALL", "wide"])),
-        ),
+        ("HGETALL", encode(&["HGETALL", "table"]), Some(encode(&["HGETALL", "wide"]))),
         ("HVALS", encode(&["HVALS", "table"]), None),
         ("EXEC of GETs", in_exec(&["GET", "big"]), None),
-        (
-            "EXEC of GETRANGEs",
-            in_exec(&["GETRANGE", "big", "0", "-1"]),
-            None,
-        ),
+        ("EXEC of GETRANGEs", in_exec(&["GETRANGE", "big", "0", "-1"]), None),
     ] {
         let mut asking = server.client();
         if let Some(allowed) = allowed {
@@ -134,11 +111,7 @@ fn who_asks_for_more_than_normal_clients_may_leave_unread_is_closed_while_the_re
         let told = read_to_the_end(&mut asking);
         assert!(told < 2000, "{what} was answered with {told} bytes");
         // The client is closed, and not its transaction cut in two.
-        let written = if what.starts_with("EXEC") {
-            "\"yes\""
-        } else {
-            "(nil)"
-        };
+        let written = if what.starts_with("EXEC") { "\"yes\"" } else { "(nil)" };
         assert_eq!(other.run("GET written"), written, "{what}");
     }
     let grown = memory(server.pid(), "VmHWM") - before;
@@ -159,10 +132,7 @@ fn a_normal_client_may_leave_much_unread_for_a_while_and_not_for_longer() {
         other.call(&["SET", "big", &"x".repeat(40_000_000)]);
         // Who reads may have it.
         let whole = other.try_call(&["GET", "big"]);
-        assert!(matches!(
-            whole.map_err(|error| error.to_string())?,
-            Value::Bulk(_)
-        ));
+        assert!(matches!(whole.map_err(|error| error.to_string())?, Value::Bulk(_)));
         deaf.raw(&encode(&["GET", "big"]));
         server.wait_for_line("scheduled to be closed ASAP for overcoming of output buffer limits.");
         assert!(read_to_the_end(&mut deaf) < 40_000_000);
@@ -211,10 +181,7 @@ fn whoever_holds_the_most_is_ended_when_all_hold_too_much_whatever_it_is() {
                 send(client, &encode(&["CLIENT", "SETNAME", &name]));
             }),
         ),
-        (
-            "a reply",
-            Box::new(|client| send(client, b"HGETALL table\r\n")),
-        ),
+        ("a reply", Box::new(|client| send(client, b"HGETALL table\r\n"))),
         (
             "input that is stashed",
             Box::new(|client| {
@@ -283,9 +250,7 @@ fn whoever_holds_the_most_is_ended_when_all_hold_too_much_whatever_it_is() {
     }
     server.wait_for_line("Evicting client: id=");
     modest.run("EXEC");
-    eventually("all is handed back", || {
-        info(&mut other, "mem_clients_normal") == 0
-    });
+    eventually("all is handed back", || info(&mut other, "mem_clients_normal") == 0);
 }
 
 /// They hold a value together that is one in memory, so they hold it once.
@@ -295,8 +260,7 @@ fn a_large_value_that_many_are_sent_counts_once() {
     let mut other = server.client();
     other.call(&["SET", "big", &"x".repeat(20_000_000)]);
     let mut slow: Vec<Client> = (0..20).map(|_| server.client()).collect();
-    slow.iter_mut()
-        .for_each(|client| client.send(&["GET", "big"]));
+    slow.iter_mut().for_each(|client| client.send(&["GET", "big"]));
     for client in &mut slow {
         assert!(matches!(client.read(), Value::Bulk(value) if value.len() == 20_000_000));
     }
@@ -320,10 +284,7 @@ fn a_transaction_of_many_messages_holds_no_more_than_its_client_has_sent() {
         publisher.call(&["PUBLISH", "channel", "message"]);
     }
     publisher.send(&["EXEC"]);
-    assert_eq!(
-        publisher.read(),
-        Value::Array(vec![Value::Integer(40); 400])
-    );
+    assert_eq!(publisher.read(), Value::Array(vec![Value::Integer(40); 400]));
     let grown = memory(server.pid(), "VmHWM") - before;
     assert!(grown < 120 * MB, "{} MB", grown / MB);
 }
@@ -386,11 +347,7 @@ fn the_words_of_half_a_command_count_as_what_they_take() {
     // Six bytes each on the wire, and in memory the place of a word.
     asking.raw(b"*1000000\r\n");
     asking.raw(&b"$0\r\n\r\n".repeat(400_000));
-    eventually("the words are counted", || {
-        info(&mut other, "mem_clients_normal") > 10 * MB
-    });
+    eventually("the words are counted", || info(&mut other, "mem_clients_normal") > 10 * MB);
     drop(asking);
-    eventually("and given back", || {
-        info(&mut other, "mem_clients_normal") == 0
-    });
+    eventually("and given back", || info(&mut other, "mem_clients_normal") == 0);
 }

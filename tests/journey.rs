@@ -21,9 +21,7 @@ fn a_journey_tells_where_in_the_log_the_batch_is() {
         let (_, place) = journey.split_once(&logged).expect(&journey);
         let place = place.split(' ').next().unwrap().split_once("..").unwrap();
         let place = place.0.parse::<usize>().unwrap()..place.1.parse().unwrap();
-        let found = log[place]
-            .windows(record.len())
-            .any(|bytes| bytes == record);
+        let found = log[place].windows(record.len()).any(|bytes| bytes == record);
         assert!(found, "{journey}");
     }
 }
@@ -32,21 +30,11 @@ fn a_journey_tells_where_in_the_log_the_batch_is() {
 fn commands_that_only_look_share_a_lock_and_leave_nothing_in_the_log() {
     let server = Server::start(&["--loglevel", "debug"]);
     let mut client = server.client();
-    client.raw(
-        &[
-            encode(&["GET", "a"]),
-            encode(&["PING"]),
-            encode(&["EXISTS", "b"]),
-        ]
-        .concat(),
-    );
+    client.raw(&[encode(&["GET", "a"]), encode(&["PING"]), encode(&["EXISTS", "b"])].concat());
     (0..3).for_each(|_| drop(client.read()));
     for (index, name) in ["GET", "PING", "EXISTS"].into_iter().enumerate() {
         let journey = server.wait_for_line(&format!("{name}, step {} of 3", index + 1));
         assert!(journey.contains(" · shared lock, "), "{journey}");
-        assert!(
-            journey.contains(" · dirty 0 · nothing to the log · "),
-            "{journey}"
-        );
+        assert!(journey.contains(" · dirty 0 · nothing to the log · "), "{journey}");
     }
 }

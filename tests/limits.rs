@@ -22,9 +22,7 @@ const FULL: &str = "(error) ERR max number of clients reached";
 fn one_client_too_many_is_told_so() {
     let server = Server::start(&["--maxclients", "3"]);
     let mut inside: Vec<Client> = (0..3).map(|_| server.client()).collect();
-    inside
-        .iter_mut()
-        .for_each(|client| drop(client.run("PING")));
+    inside.iter_mut().for_each(|client| drop(client.run("PING")));
     let mut refused = server.client();
     assert_eq!(refused.read().to_string(), FULL);
     assert!(refused.is_closed());
@@ -95,10 +93,7 @@ fn who_has_hung_up_does_not_keep_the_next_one_out() {
 fn the_table_of_descriptors_has_its_size_before_anybody_comes() {
     let server = Server::start(&["--maxclients", "900"]);
     let size = descriptor_places(server.pid());
-    assert!(
-        size >= 900,
-        "{size}: accept would have to wait while it grows"
-    );
+    assert!(size >= 900, "{size}: accept would have to wait while it grows");
     assert!(descriptors(server.pid()) < 40);
 }
 
@@ -133,10 +128,7 @@ fn who_is_silent_too_long_must_leave_but_not_listeners_or_slow_senders() {
 fn a_command_over_the_query_buffer_limit_ends_its_client() {
     let server = Server::start(&["--client-query-buffer-limit", "1mb"]);
     let mut client = server.client();
-    assert_eq!(
-        client.call(&["SET", "k", &"x".repeat(900_000)]).to_string(),
-        "OK"
-    );
+    assert_eq!(client.call(&["SET", "k", &"x".repeat(900_000)]).to_string(), "OK");
     let _ = client.try_raw(&encode(&["SET", "k", &"x".repeat(1_100_000)]));
     assert!(client.is_closed());
     // The same for many small words, and for what is stashed of one who does not read.
@@ -145,10 +137,7 @@ fn a_command_over_the_query_buffer_limit_ends_its_client() {
     assert!(client.is_closed());
     let mut client = server.client();
     let pipeline = encode(&["GET", "k"]).repeat(1_000);
-    assert!(
-        (0..1_000).any(|_| client.try_raw(&pipeline).is_err()),
-        "22 MB were taken"
-    );
+    assert!((0..1_000).any(|_| client.try_raw(&pipeline).is_err()), "22 MB were taken");
     assert_eq!(server.client().run("STRLEN k"), "(integer) 900000");
 }
 
@@ -158,9 +147,7 @@ fn a_command_over_the_query_buffer_limit_ends_its_client() {
 fn a_large_value_that_is_overwritten_again_and_again_is_always_the_last_one() {
     let server = Server::start(&[]);
     let mut client = server.client();
-    let lengths = [
-        50_000, 50_000, 30_000, 60_000, 17_000, 3, 1_000_000, 900_000,
-    ];
+    let lengths = [50_000, 50_000, 30_000, 60_000, 17_000, 3, 1_000_000, 900_000];
     for (round, length) in lengths.iter().cycle().take(40).enumerate() {
         let value = format!("{round},").repeat(length / 2);
         for key in ["a", "b"] {
@@ -191,14 +178,8 @@ fn a_client_that_rests_gives_large_memory_back() {
         client.call(&["GET", "k"]);
     }
     // One value remains, where each client has had two copies more.
-    eventually("what they used is given back", || {
-        memory(server.pid(), "VmRSS") < 70_000_000
-    });
-    assert!(
-        clients
-            .iter_mut()
-            .all(|client| client.run("PING") == "PONG")
-    );
+    eventually("what they used is given back", || memory(server.pid(), "VmRSS") < 70_000_000);
+    assert!(clients.iter_mut().all(|client| client.run("PING") == "PONG"));
 }
 
 /// Sends this again and again and reads nothing; returns after how many bytes the server has had enough.
@@ -287,10 +268,7 @@ fn proto_max_bulk_len_stays_within_what_a_length_in_memory_can_say() {
     let setrange = encode(&["SETRANGE", "k", "2147483647", "x"]);
     let set = b"*3\r\n$3\r\nSET\r\n$4294967300\r\nk".to_vec();
     for (log, reason) in [
-        (
-            setrange,
-            "a SETRANGE makes a string of more than 2147483647 bytes",
-        ),
+        (setrange, "a SETRANGE makes a string of more than 2147483647 bytes"),
         (set, "a word is longer than 2147483647 bytes"),
     ] {
         let directory = Directory::new();
@@ -315,8 +293,7 @@ fn who_sends_a_byte_now_and_then_holds_one_thread_and_nothing_else() {
         }
         assert!(threads(server.pid()) <= before + 10 + 5);
     }
-    slow.iter_mut()
-        .for_each(|client| assert_eq!(client.read().to_string(), "OK"));
+    slow.iter_mut().for_each(|client| assert_eq!(client.read().to_string(), "OK"));
     assert!(cpu(server.pid()) - spent < Duration::from_secs(2));
 }
 
@@ -349,9 +326,7 @@ fn few_descriptors_lower_maxclients_with_a_message() {
     let server = Server::start_in(Directory::new(), under, &[]);
     server.wait_for_line("maxclients is 8 instead of 10000");
     let mut inside: Vec<Client> = (0..8).map(|_| server.client()).collect();
-    inside
-        .iter_mut()
-        .for_each(|client| assert_eq!(client.run("PING"), "PONG"));
+    inside.iter_mut().for_each(|client| assert_eq!(client.run("PING"), "PONG"));
     assert_eq!(server.client().read().to_string(), FULL);
     let refused = "(error) ERR CONFIG SET failed (possibly related to argument 'maxclients') - The \
                    operating system is not able to handle the specified number of clients, try with 8";
@@ -405,23 +380,14 @@ fn protected_mode_refuses_strangers_with_an_explanation() {
     let outside = || Client::connect(SocketAddr::new(ip, server.port)).expect("a connection");
     let mut stranger = outside();
     let answer = stranger.read().to_string();
-    assert!(
-        answer.starts_with("(error) DENIED Redis is running in protected mode"),
-        "{answer}"
-    );
+    assert!(answer.starts_with("(error) DENIED Redis is running in protected mode"), "{answer}");
     assert!(stranger.is_closed());
     let mut inside = server.client();
     assert_eq!(inside.run("CONFIG SET protected-mode no"), "OK");
     assert_eq!(outside().run("PING"), "PONG");
-    assert_eq!(
-        inside.run("CONFIG SET protected-mode yes requirepass sesame"),
-        "OK"
-    );
+    assert_eq!(inside.run("CONFIG SET protected-mode yes requirepass sesame"), "OK");
     let mut stranger = outside();
-    assert_eq!(
-        stranger.run("PING"),
-        "(error) NOAUTH Authentication required."
-    );
+    assert_eq!(stranger.run("PING"), "(error) NOAUTH Authentication required.");
     assert_eq!(stranger.run("AUTH sesame"), "OK");
 }
 
@@ -471,14 +437,9 @@ fn ten_thousand_idle_clients_and_five_hundred_busy_ones() {
     let maxclients: usize = maxclients.rsplit('"').nth(1).unwrap().parse().unwrap();
     let each_holds = IDLE.min(maxclients.saturating_sub(BUSY + 1)) / HOLDERS;
     let idle = each_holds * HOLDERS;
-    assert!(
-        idle > 0,
-        "this machine's limit on open files is too low for {BUSY} clients"
-    );
+    assert!(idle > 0, "this machine's limit on open files is too low for {BUSY} clients");
     if idle < IDLE {
-        say(&format!(
-            "only {maxclients} clients fit the limit on open files of this machine"
-        ));
+        say(&format!("only {maxclients} clients fit the limit on open files of this machine"));
     }
     let before = memory(server.pid(), "VmRSS");
     let order = format!("{} {each_holds}", server.address());
@@ -498,9 +459,7 @@ fn ten_thousand_idle_clients_and_five_hundred_busy_ones() {
         .collect();
     for process in &mut holding {
         let lines = BufReader::new(process.stdout.as_mut().unwrap()).lines();
-        let held = lines
-            .map_while(Result::ok)
-            .find(|line| line.starts_with("holding"));
+        let held = lines.map_while(Result::ok).find(|line| line.starts_with("holding"));
         assert_eq!(held, Some(format!("holding {each_holds}")));
     }
     let each = (memory(server.pid(), "VmRSS") - before) / idle as u64;
@@ -527,9 +486,7 @@ fn busy_clients(server: &Server) {
             let mut clients: Vec<Client> = clients.collect();
             scope.spawn(move || {
                 for _ in 0..20 {
-                    clients
-                        .iter_mut()
-                        .for_each(|client| client.send(&["INCR", "n"]));
+                    clients.iter_mut().for_each(|client| client.send(&["INCR", "n"]));
                     for client in &mut clients {
                         assert!(matches!(client.read(), Value::Integer(_)));
                     }

@@ -24,9 +24,7 @@ fn used(client: &mut Client) -> u64 {
     let info = client.run("INFO memory");
     let (_, behind) = info.split_once("used_memory:").expect("a field");
     let digits = behind.split(|c: char| !c.is_ascii_digit()).next();
-    digits
-        .and_then(|digits| digits.parse().ok())
-        .expect("a number")
+    digits.and_then(|digits| digits.parse().ok()).expect("a number")
 }
 
 /// Sends commands in pipelines, through each client in turn, and reads what they answer.
@@ -69,9 +67,7 @@ fn flushall_gives_memory_back() {
         return;
     };
     clients[0].run("FLUSHALL");
-    eventually("the memory is given back", || {
-        resident(&server).is_some_and(|now| now < full / 2)
-    });
+    eventually("the memory is given back", || resident(&server).is_some_and(|now| now < full / 2));
 }
 
 #[test]
@@ -81,17 +77,11 @@ fn used_memory_falls_at_once_when_keys_go() {
         return;
     };
     let was_used = used(&mut clients[0]);
-    assert!(
-        was_used > 40_000_000 && was_used < full,
-        "{was_used} {full}"
-    );
+    assert!(was_used > 40_000_000 && was_used < full, "{was_used} {full}");
     let half = (0..KEYS / 2).map(|key| encode(&["UNLINK", &format!("key:{key}")]));
     run(&mut clients, half);
     let rest = used(&mut clients[0]);
-    assert!(
-        (was_used / 3..was_used / 3 * 2).contains(&rest),
-        "{rest} of {was_used}"
-    );
+    assert!((was_used / 3..was_used / 3 * 2).contains(&rest), "{rest} of {was_used}");
     clients[0].run("FLUSHALL");
     assert!(used(&mut clients[0]) < 1_000_000);
 }
@@ -105,14 +95,9 @@ fn nine_of_ten_keys_of_mixed_sizes_give_their_memory_back() {
     };
     let goes = |key: &usize| key % 10 != 3;
     let dels = (0..KEYS).filter(goes);
-    run(
-        &mut clients,
-        dels.map(|key| encode(&["DEL", &format!("key:{key}")])),
-    );
+    run(&mut clients, dels.map(|key| encode(&["DEL", &format!("key:{key}")])));
     // Nobody writes any more: what the deletions have begun is finished all the same.
-    eventually("the memory is given back", || {
-        resident(&server).is_some_and(|now| now < full / 2)
-    });
+    eventually("the memory is given back", || resident(&server).is_some_and(|now| now < full / 2));
     for key in (0..KEYS).filter(|key| !goes(key)) {
         let value = clients[0].call(&["GET", &format!("key:{key}")]);
         assert!(matches!(value, Value::Bulk(bytes) if bytes.iter().all(|byte| *byte == b'v')));
@@ -139,18 +124,13 @@ fn large_values_and_fields_give_their_memory_back_too() {
         return;
     };
     let dels = (0..120).filter(|key| key % 10 != 3);
-    run(
-        &mut clients,
-        dels.map(|key| encode(&["DEL", &format!("key:{key}")])),
-    );
+    run(&mut clients, dels.map(|key| encode(&["DEL", &format!("key:{key}")])));
     let hdels = (0..12_000).filter(|field| field / 10 % 10 != 3);
     run(
         &mut clients,
         hdels.map(|field| encode(&["HDEL", &format!("h:{}", field % 10), &format!("f:{field}")])),
     );
-    eventually("the memory is given back", || {
-        resident(&server).is_some_and(|now| now < full / 2)
-    });
+    eventually("the memory is given back", || resident(&server).is_some_and(|now| now < full / 2));
 }
 
 /// Each is a table, for a field is longer than `hash-max-listpack-value`, and many applications keep their
@@ -249,8 +229,5 @@ fn keys_that_come_and_go_in_all_sizes_do_not_make_the_process_grow() {
     let Some(now) = resident(&server) else {
         return;
     };
-    assert!(
-        now < 2 * most_used + 16_000_000,
-        "{now}, used were {most_used}"
-    );
+    assert!(now < 2 * most_used + 16_000_000, "{now}, used were {most_used}");
 }

@@ -69,17 +69,10 @@ fn the_front_page_says_how_long_the_program_is() {
             false => source.code().len(),
         };
         whole += length;
-        first += if evening.contains(&source.path) {
-            length
-        } else {
-            0
-        };
+        first += if evening.contains(&source.path) { length } else { 0 };
     }
-    let size = format!(
-        "**{} lines are the evening, {} are the whole**",
-        hundreds(first),
-        hundreds(whole)
-    );
+    let size =
+        format!("**{} lines are the evening, {} are the whole**", hundreds(first), hundreds(whole));
     made(FRONT, "size", &size);
 }
 
@@ -107,10 +100,7 @@ fn the_book_says_when_to_read_every_file() {
         // A file of tests is read with the file it tests; a file of commands has no order.
         let of_its_own = source.is_test(&sources) || source.path.starts_with("src/handler/");
         if !of_its_own && !book.contains(&format!("`{}`", source.path)) {
-            faults.push(format!(
-                "{} has no place in the reading order of {BOOK}",
-                source.path
-            ));
+            faults.push(format!("{} has no place in the reading order of {BOOK}", source.path));
         }
     }
     none(&faults);
@@ -122,10 +112,7 @@ fn the_front_page_shows_figures_of_the_report() {
     let report = read(SCRIPTS);
     let front = read(FRONT);
     let shown = between(&front, "figures").expect("the figures");
-    let rows: Vec<&str> = shown
-        .lines()
-        .filter(|line| line.starts_with("| "))
-        .collect();
+    let rows: Vec<&str> = shown.lines().filter(|line| line.starts_with("| ")).collect();
     let mut faults = Vec::new();
     for row in rows.iter().skip(1) {
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();
@@ -151,17 +138,12 @@ fn the_front_page_shows_figures_of_the_report() {
 #[test]
 fn the_code_on_the_front_page_is_in_the_sources() {
     let packed = |text: &str| text.split_whitespace().collect::<String>();
-    let all: String = sources("src", "rs")
-        .iter()
-        .map(|file| packed(&file.text))
-        .collect();
+    let all: String = sources("src", "rs").iter().map(|file| packed(&file.text)).collect();
     let front = read(FRONT);
     let mut faults = Vec::new();
     for block in front.split("```rust\n").skip(1) {
         let code = block.split("```").next().unwrap_or_default();
-        let missing = code
-            .split("\n\n")
-            .filter(|part| !all.contains(&packed(part)));
+        let missing = code.split("\n\n").filter(|part| !all.contains(&packed(part)));
         faults.extend(missing.map(|part| format!("{FRONT} shows what is not there:\n{part}")));
     }
     none(&faults);
@@ -204,9 +186,7 @@ fn every_function_that_a_page_names_exists() {
 }
 
 fn defines(source: &Source, name: &str) -> bool {
-    let kinds = [
-        "fn", "struct", "enum", "const", "static", "type", "trait", "mod",
-    ];
+    let kinds = ["fn", "struct", "enum", "const", "static", "type", "trait", "mod"];
     kinds.iter().any(|kind| {
         let start = format!("{kind} {name}");
         let mut found = source.text.match_indices(&start);
@@ -259,10 +239,7 @@ fn every_link_between_the_pages_leads_somewhere() {
                 file => root().join(folder).join(file),
             };
             let text = fs::read_to_string(&path).unwrap_or_default();
-            let mut anchors = text
-                .lines()
-                .filter(|line| line.starts_with('#'))
-                .map(anchor);
+            let mut anchors = text.lines().filter(|line| line.starts_with('#')).map(anchor);
             if !path.exists() || !(heading.is_empty() || anchors.any(|name| name == heading)) {
                 faults.push(format!("{}: {target} leads nowhere", page.path));
             }
@@ -274,9 +251,7 @@ fn every_link_between_the_pages_leads_somewhere() {
 /// What a heading is called in a link: lower case, no punctuation, `-` for a space.
 fn anchor(heading: &str) -> String {
     let heading = heading.trim_start_matches('#').trim().to_lowercase();
-    let kept = heading
-        .chars()
-        .filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    let kept = heading.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
     kept.map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 
@@ -341,9 +316,7 @@ fn arrows_of(page: &Source) -> Vec<(String, String, bool)> {
             let sign = &line[from..start];
             from = start + name.len();
             above.retain(|(other, _)| *other < column);
-            let caller = last
-                .take()
-                .or_else(|| above.last().map(|(_, name)| name.clone()));
+            let caller = last.take().or_else(|| above.last().map(|(_, name)| name.clone()));
             if let Some(caller) = caller.filter(|_| sign.contains('▶')) {
                 found.push((caller, name.clone(), sign.contains("╌▶")));
             }
@@ -357,9 +330,7 @@ fn arrows_of(page: &Source) -> Vec<(String, String, bool)> {
 /// Whether the body of a function names another one before `(`, or hands it on by its name.
 fn calls(source: &Source, function: &str, called: &str) -> bool {
     let lines = source.code();
-    let mut bodies = functions(&lines)
-        .into_iter()
-        .filter(|found| found.1 == function);
+    let mut bodies = functions(&lines).into_iter().filter(|found| found.1 == function);
     bodies.any(|(at, _, length)| {
         lines[at + 1..at + length].iter().any(|line| {
             let mut found = line.match_indices(called);

@@ -120,10 +120,7 @@ fn keys_and_values_may_hold_any_byte() {
     assert_eq!(client.call(&[b"GET", &every[..]]), Value::bulk(&every));
     client.call(&[b"HSET", &b"\r\n"[..], &every[..], b"\0"]);
     let got = client.call(&[b"HGETALL", &b"\r\n"[..]]);
-    assert_eq!(
-        got,
-        Value::Array(vec![Value::bulk(&every), Value::bulk("\0")])
-    );
+    assert_eq!(got, Value::Array(vec![Value::bulk(&every), Value::bulk("\0")]));
     client.call(&["SET", "", ""]);
     assert_eq!(client.call(&["GET", ""]), Value::bulk(""));
 }
@@ -135,12 +132,7 @@ fn what_is_quoted_in_an_answer_cannot_break_it() {
     let sly = "a\r\n+OK\r\n$-1\r\n";
     assert_eq!(client.call(&["PING", sly]), Value::bulk(sly));
     assert_eq!(client.call(&["ECHO", sly]), Value::bulk(sly));
-    for words in [
-        &[sly][..],
-        &["x", sly],
-        &["CONFIG", sly],
-        &["SET", "k", "v", sly],
-    ] {
+    for words in [&[sly][..], &["x", sly], &["CONFIG", sly], &["SET", "k", "v", sly]] {
         let Value::Error(text) = client.call(words) else {
             panic!("{words:?} is no command");
         };
@@ -254,12 +246,7 @@ fn a_stranger_may_say_little_before_the_password() {
 #[test]
 fn a_browser_is_cut_off() {
     let server = Server::start(&[]);
-    for first in [
-        "POST / HTTP/1.1",
-        "Host: localhost:6379",
-        "post x",
-        "host: x",
-    ] {
+    for first in ["POST / HTTP/1.1", "Host: localhost:6379", "post x", "host: x"] {
         let mut client = server.client();
         client.raw(format!("{first}\r\nSET k v\r\n").as_bytes());
         assert!(client.is_closed(), "{first}");
@@ -272,16 +259,11 @@ fn a_length_that_is_announced_is_not_allocated() {
     let server = Server::start(&[]);
     let mut watcher = server.client();
     watcher.run("PING");
-    let (most, asked) = (
-        memory(server.pid(), "VmHWM"),
-        memory(server.pid(), "VmPeak"),
-    );
+    let (most, asked) = (memory(server.pid(), "VmHWM"), memory(server.pid(), "VmPeak"));
     let clients: Vec<Client> = (0..20).map(|_| server.client()).collect();
     for client in &clients {
         let mut socket = client.socket();
-        socket
-            .write_all(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$536870912\r\nand a few bytes")
-            .unwrap();
+        socket.write_all(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$536870912\r\nand a few bytes").unwrap();
         // Its thread can see the end only behind the header.
         socket.shutdown(Shutdown::Write).unwrap();
     }

@@ -92,10 +92,7 @@ fn an_address_that_is_missing_is_passed_over_and_said_if_it_may_be() {
 fn the_line_that_says_ready_is_the_one_of_redis() {
     let server = Server::start(&[]);
     let line = server.wait_for_line("* Ready to accept connections");
-    assert!(
-        line.ends_with(&format!(" on port {}", server.port)),
-        "{line}"
-    );
+    assert!(line.ends_with(&format!(" on port {}", server.port)), "{line}");
 }
 
 /// A directory with these files.
@@ -190,10 +187,7 @@ fn standard_input_is_read_after_the_file_and_before_the_options() {
 
 #[test]
 fn a_relative_logfile_is_in_dir_wherever_dir_is_said() {
-    for flags in [
-        ["--logfile", "x.log", "--dir", "sub"],
-        ["--dir", "sub", "--logfile", "x.log"],
-    ] {
+    for flags in [["--logfile", "x.log", "--dir", "sub"], ["--dir", "sub", "--logfile", "x.log"]] {
         let directory = with_files(&[("sub/file", b"")]);
         let flags = [&flags[..], &["--bind", "192.0.2.7"]].concat();
         let (status, output) = refused(&directory, &flags);
@@ -244,12 +238,8 @@ fn a_password_may_hold_any_bytes() {
     assert!(client.run("AUTH x").starts_with("(error) WRONGPASS"));
     assert_eq!(client.call(&[&b"AUTH"[..], &password]).to_string(), "OK");
     let get = [&b"CONFIG"[..], b"GET", b"requirepass"];
-    let values = |value: &[u8]| {
-        Value::Array(vec![
-            Value::bulk("requirepass"),
-            Value::Bulk(value.to_vec()),
-        ])
-    };
+    let values =
+        |value: &[u8]| Value::Array(vec![Value::bulk("requirepass"), Value::Bulk(value.to_vec())]);
     assert_eq!(client.call(&get), values(&password));
     let set = [&b"CONFIG"[..], b"SET", b"requirepass", b"\xff\xfe"];
     assert_eq!(client.call(&set).to_string(), "OK");
@@ -264,9 +254,7 @@ fn dir_and_logfile_may_have_names_that_are_no_text() {
     let (_, output) = refused(&directory, &["bytes.conf"]);
     assert!(output.contains("cannot listen"), "{output}");
     let names = fs::read_dir(&directory.0).expect("a directory");
-    let names: Vec<_> = names
-        .map(|entry| entry.expect("an entry").file_name())
-        .collect();
+    let names: Vec<_> = names.map(|entry| entry.expect("an entry").file_name()).collect();
     let is_there = names.iter().any(|name| name.as_bytes() == b"\xff.log");
     assert!(is_there, "{names:?}");
     let directory = with_files(&[("bytes.conf", b"appendfilename \xff\n")]);

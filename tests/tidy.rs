@@ -17,16 +17,8 @@ use support::transcript::{self, Action, Transcript};
 
 /// The files of the evening, in the order in which to read them; those that are only for looking
 /// up follow in the order of the alphabet.
-const EVENING: [&str; 8] = [
-    "serve",
-    "batch",
-    "resp",
-    "handler",
-    "client",
-    "store",
-    "propagate",
-    "aof",
-];
+const EVENING: [&str; 8] =
+    ["serve", "batch", "resp", "handler", "client", "store", "propagate", "aof"];
 
 /// Imports run one way: a file may use what stands in a later line of this list, and nothing of
 /// its own line or an earlier one. `aof` cannot know a command, and `resp` knows error texts only.
@@ -101,9 +93,8 @@ fn no_function_is_longer_than_50_lines_without_a_reason() {
 /// The doc comment and attributes above line `at`.
 fn comment_above(lines: &[&str], at: usize) -> String {
     let above = lines[..at].iter().rev().map(|line| line.trim_start());
-    let mut comment: Vec<&str> = above
-        .take_while(|line| line.starts_with("///") || line.starts_with("#["))
-        .collect();
+    let mut comment: Vec<&str> =
+        above.take_while(|line| line.starts_with("///") || line.starts_with("#[")).collect();
     comment.reverse();
     comment.join(" ").replace("/// ", "")
 }
@@ -133,10 +124,7 @@ fn imports_run_one_way() {
         };
         for name in imports(&source) {
             if name != module && layer(&name).is_none_or(|other| other <= own) {
-                faults.push(format!(
-                    "{} uses {name}, which stands above it",
-                    source.path
-                ));
+                faults.push(format!("{} uses {name}, which stands above it", source.path));
             }
         }
     }
@@ -213,10 +201,7 @@ fn nothing_is_unsafe_ignored_allowed_without_a_reason_or_left_for_later() {
         for (at, line) in lines.iter().enumerate() {
             let mut fault = |what: &str| faults.push(format!("{}:{}: {what}", source.path, at + 1));
             let mut words = line.split(|c: char| !(c.is_alphanumeric() || c == '_'));
-            if let Some(mark) = words
-                .clone()
-                .find(|word| marks.iter().any(|mark| mark == word))
-            {
+            if let Some(mark) = words.clone().find(|word| marks.iter().any(|mark| mark == word)) {
                 fault(mark);
             }
             let code = !line.trim_start().starts_with("//") && source.path.ends_with(".rs");
@@ -311,14 +296,11 @@ fn every_command_is_sent_by_the_fuzzer_or_said_there_why_not() {
             faults.push(format!("commands.txt: no reason why {name} is not sent"));
         }
         if covered.is_empty() {
-            faults.push(format!(
-                "commands.txt: {name} is in [unsent], and is no command: delete it"
-            ));
+            faults
+                .push(format!("commands.txt: {name} is in [unsent], and is no command: delete it"));
         }
         if let Some(both) = covered.iter().find(|command| sent.contains(*command)) {
-            faults.push(format!(
-                "commands.txt: {both} is sent, so delete it from [unsent]"
-            ));
+            faults.push(format!("commands.txt: {both} is sent, so delete it from [unsent]"));
         }
         unsent.extend(covered);
     }

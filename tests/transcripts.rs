@@ -99,12 +99,7 @@ fn every_transcript_says_what_the_server_answers() {
     for line in passed_over {
         eprintln!("not run: {line}");
     }
-    assert!(
-        faults.is_empty(),
-        "{} differences\n\n{}",
-        faults.len(),
-        faults.join("\n")
-    );
+    assert!(faults.is_empty(), "{} differences\n\n{}", faults.len(), faults.join("\n"));
 }
 
 /// A function of its own so that the lock is free again while the file runs.
@@ -119,15 +114,10 @@ fn target() -> Target {
     let Ok(address) = std::env::var("REDIS") else {
         return Target::Started(Program::Ours);
     };
-    let address = address
-        .parse()
-        .expect("REDIS is an address such as 127.0.0.1:6379");
+    let address = address.parse().expect("REDIS is an address such as 127.0.0.1:6379");
     let mut client = Client::connect(address).expect("the server at REDIS answers");
     let keyspace = client.run("INFO keyspace");
-    assert!(
-        !keyspace.contains("keys="),
-        "REDIS={address} holds keys, which FLUSHALL would delete"
-    );
+    assert!(!keyspace.contains("keys="), "REDIS={address} holds keys, which FLUSHALL would delete");
     Target::Running(address)
 }
 
@@ -135,13 +125,11 @@ fn target() -> Target {
 fn version(target: &Target) -> Vec<u32> {
     let info = match target {
         Target::Running(address) => Client::connect(*address).unwrap().run("INFO server"),
-        Target::Started(program) => Server::start_in(Directory::new(), program.clone(), &[])
-            .client()
-            .run("INFO server"),
+        Target::Started(program) => {
+            Server::start_in(Directory::new(), program.clone(), &[]).client().run("INFO server")
+        }
     };
-    let (_, rest) = info
-        .split_once("redis_version:")
-        .expect("INFO tells the version");
+    let (_, rest) = info.split_once("redis_version:").expect("INFO tells the version");
     parse_version(rest.split('\\').next().unwrap())
 }
 
@@ -266,11 +254,7 @@ impl Session {
     /// What one step prints, line by line.
     fn perform(&mut self, action: &Action, expected: &[String]) -> io::Result<Vec<String>> {
         match action {
-            Action::Command {
-                client,
-                modes,
-                words,
-            } => {
+            Action::Command { client, modes, words } => {
                 let has = |name: &str| modes.iter().any(|mode| mode == name);
                 if has("ours") && !self.is_ours {
                     return Ok(expected.to_vec());
@@ -290,11 +274,7 @@ impl Session {
             Action::Resp3(name) => {
                 let hello = [b"HELLO".to_vec(), b"3".to_vec()].to_vec();
                 let lines = self.command(name, &hello, &|_| false)?;
-                Ok(if self.peer(name)?.resp3 {
-                    vec![]
-                } else {
-                    lines
-                })
+                Ok(if self.peer(name)?.resp3 { vec![] } else { lines })
             }
             Action::More(name) => Ok(print(&self.peer(name)?.client.try_read()?)),
             Action::Push(name) => {
@@ -311,15 +291,9 @@ impl Session {
                 Ok(lines)
             }
             Action::Closed(name) => {
-                let mut peer = self
-                    .peers
-                    .remove(name)
-                    .expect("a client that was connected");
-                let lines: &[&str] = if peer.client.is_closed() {
-                    &[]
-                } else {
-                    &["it is not closed"]
-                };
+                let mut peer = self.peers.remove(name).expect("a client that was connected");
+                let lines: &[&str] =
+                    if peer.client.is_closed() { &[] } else { &["it is not closed"] };
                 Ok(lines.iter().map(|line| line.to_string()).collect())
             }
             Action::Drop(name) => {
@@ -334,11 +308,7 @@ impl Session {
                 let fresh = records.split_off(self.shown.min(records.len()));
                 self.shown += fresh.len();
                 let line = |record: &Record| {
-                    record
-                        .iter()
-                        .map(|word| bare(word))
-                        .collect::<Vec<_>>()
-                        .join(" ")
+                    record.iter().map(|word| bare(word)).collect::<Vec<_>>().join(" ")
                 };
                 Ok(fresh.iter().map(line).collect())
             }
@@ -346,9 +316,7 @@ impl Session {
     }
 
     fn server(&mut self) -> &mut Server {
-        self.server
-            .as_mut()
-            .expect("only files that need no start run elsewhere")
+        self.server.as_mut().expect("only files that need no start run elsewhere")
     }
 
     fn start_over(&mut self, how: fn(&mut Server)) -> io::Result<Vec<String>> {
@@ -363,13 +331,7 @@ impl Session {
         if !self.peers.contains_key(name) {
             let server = self.server.as_ref().map(Server::pid);
             let client = Client::connect_to(self.address, server)?;
-            self.peers.insert(
-                name.to_string(),
-                Peer {
-                    client,
-                    resp3: false,
-                },
-            );
+            self.peers.insert(name.to_string(), Peer { client, resp3: false });
         }
         Ok(self.peers.get_mut(name).unwrap())
     }
@@ -390,17 +352,11 @@ impl Session {
         if has("silent") {
             return Ok(vec![]);
         }
-        let verb = words
-            .first()
-            .map_or(vec![], |word| word.to_ascii_uppercase());
+        let verb = words.first().map_or(vec![], |word| word.to_ascii_uppercase());
         // SUBSCRIBE and its kin answer once for each channel, in RESP3 by pushes. For any other
         // command a push is a message that was on its way before, and the reply follows it.
         let subscribes = verb.ends_with(b"SUBSCRIBE");
-        let mut left = if subscribes {
-            words.len().max(2) - 1
-        } else {
-            1
-        };
+        let mut left = if subscribes { words.len().max(2) - 1 } else { 1 };
         let mut lines = Vec::new();
         while left > 0 {
             let value = peer.client.try_read()?;
@@ -463,10 +419,7 @@ fn placeholders_match_what_they_say_and_nothing_else() {
     no("(integer) <9..10>", "(integer) 11");
     yes("a<any>c<any>", "abbcd");
     no("a<any>c", "abbcd");
-    yes(
-        "SET k v PXAT <ms+0>",
-        &format!("SET k v PXAT {}", unix_ms()),
-    );
+    yes("SET k v PXAT <ms+0>", &format!("SET k v PXAT {}", unix_ms()));
     no("SET k v PXAT <ms+5000>", &format!("SET k v PXAT {began}"));
     yes("1 < 2 <x>", "1 < 2 <x>");
     yes("(integer) <100s>", "(integer) 100");
@@ -487,16 +440,8 @@ fn what_update_writes_for_times_matches_them_tomorrow_too() {
         ("(integer) 99987".into(), Some(1), "(integer) <100000ms>"),
         ("(integer) -1".into(), Some(1), "(integer) -1"),
         ("(integer) 100".into(), None, "(integer) 100"),
-        (
-            format!("SET k v PXAT {}", ms + 20_000),
-            None,
-            "SET k v PXAT <ms+20000>",
-        ),
-        (
-            format!("(integer) {}", ms + 100_000),
-            None,
-            "(integer) <ms+100000>",
-        ),
+        (format!("SET k v PXAT {}", ms + 20_000), None, "SET k v PXAT <ms+20000>"),
+        (format!("(integer) {}", ms + 100_000), None, "(integer) <ms+100000>"),
         (format!("(integer) {}", s + 100), None, "(integer) <s+100>"),
         (format!("1) \"{s}\""), None, "1) \"<s+0>\""),
         (format!("x{ms} 1.{ms}"), None, &format!("x{ms} 1.{ms}")),

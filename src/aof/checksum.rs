@@ -68,10 +68,7 @@ pub enum Line {
 
 impl Claim {
     pub fn of(stretch: &Stretch) -> Claim {
-        Claim {
-            digest: stretch.value(),
-            length: stretch.length,
-        }
+        Claim { digest: stretch.value(), length: stretch.length }
     }
 
     /// In words, how what was written differs from what is found there.
@@ -204,21 +201,12 @@ mod tests {
 
     #[test]
     fn annotations_of_others_are_passed_over() {
-        for line in [
-            "#\r\n",
-            "#\n",
-            "#TS:1700000000\r\n",
-            "#C",
-            "# CRC:00 12\r\n",
-        ] {
+        for line in ["#\r\n", "#\n", "#TS:1700000000\r\n", "#C", "# CRC:00 12\r\n"] {
             assert_eq!(read_line(line.as_bytes()), Line::Other, "{line:?}");
         }
-        for line in [
-            "#CRC:",
-            "#CRC:\r\n",
-            "#CRC:1c330fb2d66be179 +7\r\n",
-            "#CRC:1C330FB2D66BE179 7\r\n",
-        ] {
+        for line in
+            ["#CRC:", "#CRC:\r\n", "#CRC:1c330fb2d66be179 +7\r\n", "#CRC:1C330FB2D66BE179 7\r\n"]
+        {
             assert_eq!(read_line(line.as_bytes()), Line::Damaged, "{line:?}");
         }
     }

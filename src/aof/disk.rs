@@ -198,10 +198,7 @@ static NO_LOCK: Inability = Inability::new();
 
 impl Inability {
     const fn new() -> Inability {
-        Inability {
-            is_known: AtomicBool::new(false),
-            untold: Mutex::new(None),
-        }
+        Inability { is_known: AtomicBool::new(false), untold: Mutex::new(None) }
     }
 
     fn note(&self, text: String) {
@@ -305,10 +302,7 @@ impl Seek for File {
 
 impl From<fs::Metadata> for Metadata {
     fn from(metadata: fs::Metadata) -> Metadata {
-        Metadata {
-            length: metadata.len(),
-            is_file: metadata.is_file(),
-        }
+        Metadata { length: metadata.len(), is_file: metadata.is_file() }
     }
 }
 

@@ -121,9 +121,7 @@ impl Failures {
     /// Why the log on disk may have holes, if it may.
     pub fn damage(&self) -> Option<String> {
         let failure = self.failure.lock().unwrap();
-        let failure = failure
-            .as_ref()
-            .filter(|failure| failure.kind == Kind::Fsync);
+        let failure = failure.as_ref().filter(|failure| failure.kind == Kind::Fsync);
         failure.map(|failure| failure.cause.clone())
     }
 
@@ -204,9 +202,7 @@ impl Failures {
     pub fn tell_news(&self) {
         let not_enabled = self.not_enabled.lock().unwrap().take();
         if let Some(reason) = not_enabled {
-            say::warning(format_args!(
-                "cannot switch the append-only file on: {reason}"
-            ));
+            say::warning(format_args!("cannot switch the append-only file on: {reason}"));
         }
         self.count_if_slow();
         if self.is_slow.swap(false, Ordering::Relaxed) {
@@ -221,25 +217,16 @@ impl Failures {
             return;
         }
         match &failure {
-            Some(Failure {
-                kind: Kind::Fsync,
-                cause,
-            }) => say::warning(format_args!(
+            Some(Failure { kind: Kind::Fsync, cause }) => say::warning(format_args!(
                 "fsync of the append-only file failed: {cause}. What was written since the last \
                  fsync may be lost in a power cut. Writes are refused until BGREWRITEAOF has \
                  written a new file from memory"
             )),
-            Some(Failure {
-                kind: Kind::Lost,
-                cause,
-            }) => say::warning(format_args!(
+            Some(Failure { kind: Kind::Lost, cause }) => say::warning(format_args!(
                 "{cause}. A start would not find what is written now. Writes are refused until the file is \
                  back, or BGREWRITEAOF has written a new one from memory"
             )),
-            Some(Failure {
-                kind: Kind::Write,
-                cause,
-            }) => say::warning(format_args!(
+            Some(Failure { kind: Kind::Write, cause }) => say::warning(format_args!(
                 "cannot write to the append-only file: {cause}. Writes are refused until it can \
                  be written again; see whether the disk is full"
             )),

@@ -29,17 +29,9 @@ pub type Replay<'a> = dyn FnMut(&mut [Args]) -> Result<(), (usize, String)> + 'a
 pub enum Stop {
     /// From this offset on there is a tail that may be cut: a torn record, or zeros, or both.
     /// The record that is broken may lie behind it, in a MULTI that is torn as a whole.
-    Torn {
-        offset: u64,
-        record: u64,
-        reason: String,
-    },
+    Torn { offset: u64, record: u64, reason: String },
     /// The same, but what is there is no command, nor the beginning of one.
-    Corrupt {
-        offset: u64,
-        record: u64,
-        reason: String,
-    },
+    Corrupt { offset: u64, record: u64, reason: String },
     /// Every record can be read, but these bytes are not those that were written: their annotation says
     /// so (aof/checksum.rs).
     Changed { from: u64, to: u64, reason: String },
@@ -207,11 +199,7 @@ impl Ahead {
                     self.in_multi = false;
                 }
             }
-            self.places.push(Place {
-                start,
-                end: reader.offset,
-                in_multi: self.in_multi,
-            });
+            self.places.push(Place { start, end: reader.offset, in_multi: self.in_multi });
         }
         Ok(true)
     }
@@ -255,11 +243,7 @@ impl From<io::Error> for Broken {
 /// The unit that began at `offset` has something at `record` that ends it too early: nothing at
 /// all, if there is no error.
 fn stop_at(offset: u64, record: u64, error: Option<Error>) -> Stop {
-    let torn = |reason| Stop::Torn {
-        offset,
-        record,
-        reason,
-    };
+    let torn = |reason| Stop::Torn { offset, record, reason };
     match error {
         None => torn("the file ends inside MULTI".into()),
         Some(Error::Cut) => torn(format!("the record at {record} is cut off")),
@@ -288,9 +272,7 @@ pub(super) fn read_record(reader: &mut impl BufRead, args: &mut Args) -> Result<
             }
             Some(&byte) => {
                 let found = byte.escape_ascii();
-                return Err(Error::Protocol(
-                    format!("expected '*', found '{found}'").into(),
-                ));
+                return Err(Error::Protocol(format!("expected '*', found '{found}'").into()));
             }
         }
     }
@@ -397,11 +379,7 @@ impl<R: Read> Counted<R> {
             Line::Damaged => "the annotation behind them is damaged".into(),
         };
         let from = self.covered;
-        Err(Broken::Stretch(Stop::Changed {
-            from,
-            to: at,
-            reason,
-        }))
+        Err(Broken::Stretch(Stop::Changed { from, to: at, reason }))
     }
 }
 

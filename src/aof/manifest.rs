@@ -178,11 +178,7 @@ impl Manifest {
     /// now on their names are on the disk.
     pub fn prepare(&self) -> io::Result<()> {
         let line = |entry: &LogFile, kind| {
-            format!(
-                "file {} seq {} type {kind}\n",
-                quoted(&entry.name),
-                entry.seq
-            )
+            format!("file {} seq {} type {kind}\n", quoted(&entry.name), entry.seq)
         };
         let base = self.base.iter().map(|entry| line(entry, 'b'));
         let history = self.history.iter().map(|entry| line(entry, 'h'));
@@ -214,8 +210,7 @@ impl Manifest {
     }
 
     pub fn temporary(&self) -> PathBuf {
-        self.directory
-            .join(format!("temp-{}.manifest", self.prefix))
+        self.directory.join(format!("temp-{}.manifest", self.prefix))
     }
 
     /// The live files in the order of replay.
@@ -265,9 +260,7 @@ impl Manifest {
     fn kind_of<'a>(&self, name: &'a str) -> Option<&'a str> {
         let rest = name.strip_prefix(&self.prefix)?.strip_prefix('.')?;
         let (seq, kind) = rest.split_once('.')?;
-        seq.bytes()
-            .all(|byte| byte.is_ascii_digit())
-            .then_some(kind)
+        seq.bytes().all(|byte| byte.is_ascii_digit()).then_some(kind)
     }
 
     /// Whether the name is one under which something is written before it is renamed.
@@ -286,10 +279,7 @@ impl Manifest {
     }
 
     fn is_unlisted_part(&self, name: &str) -> bool {
-        let is_part = matches!(
-            self.kind_of(name),
-            Some("base.aof" | "incr.aof" | "base.rdb")
-        );
+        let is_part = matches!(self.kind_of(name), Some("base.aof" | "incr.aof" | "base.rdb"));
         is_part && !self.is_live(name)
     }
 
@@ -300,11 +290,7 @@ impl Manifest {
     /// Deletes what nobody can need: the files marked as history, temporary files, and empty ones that are
     /// not listed. The manifest must be on the disk.
     pub fn clean(&mut self) -> io::Result<()> {
-        for entry in self
-            .history
-            .iter()
-            .filter(|entry| !self.is_live(&entry.name))
-        {
+        for entry in self.history.iter().filter(|entry| !self.is_live(&entry.name)) {
             match disk::remove_file(&self.path_of(entry)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -319,10 +305,7 @@ impl Manifest {
         }
         if !self.history.is_empty() {
             // Deleted before nothing says any more that they may be. (Its first half calls fsync.)
-            let cleaned = Manifest {
-                history: Vec::new(),
-                ..self.clone()
-            };
+            let cleaned = Manifest { history: Vec::new(), ..self.clone() };
             cleaned.save()?;
             *self = cleaned;
         }
@@ -368,26 +351,11 @@ mod tests {
             ("file b seq x type b\n", "line 1: expected `file NAME"),
             ("file b seq 1 type q\n", "line 1: expected `file NAME"),
             ("file b seq 1 type b odd\n", "line 1: expected `file NAME"),
-            (
-                "file b seq 1 type b\n\nfile i seq 1 type i\n",
-                "line 2: expected `file NAME",
-            ),
-            (
-                "file ../b seq 1 type b\n",
-                "line 1: expected a name without a directory",
-            ),
-            (
-                "file b seq 1 type b\nfile c seq 2 type b\n",
-                "line 2: expected one base",
-            ),
-            (
-                "file i seq 2 type i\nfile j seq 2 type i\n",
-                "line 2: expected a higher seq",
-            ),
-            (
-                "file i seq 9223372036854775807 type i\n",
-                "line 1: expected `file NAME seq NUMBER",
-            ),
+            ("file b seq 1 type b\n\nfile i seq 1 type i\n", "line 2: expected `file NAME"),
+            ("file ../b seq 1 type b\n", "line 1: expected a name without a directory"),
+            ("file b seq 1 type b\nfile c seq 2 type b\n", "line 2: expected one base"),
+            ("file i seq 2 type i\nfile j seq 2 type i\n", "line 2: expected a higher seq"),
+            ("file i seq 9223372036854775807 type i\n", "line 1: expected `file NAME seq NUMBER"),
             ("", "names no file of a log"),
         ] {
             let error = read(text).unwrap_err();
@@ -397,13 +365,7 @@ mod tests {
 
     #[test]
     fn a_name_of_any_characters_comes_back_from_the_manifest() {
-        for name in [
-            "plain.1.incr.aof",
-            "with space",
-            "line\nend",
-            "quote\"s'",
-            "\u{e9}",
-        ] {
+        for name in ["plain.1.incr.aof", "with space", "line\nend", "quote\"s'", "\u{e9}"] {
             let line = format!("file {} seq 1 type i\n", quoted(name));
             assert_eq!(read(&line).unwrap().incrs[0].name, name);
         }

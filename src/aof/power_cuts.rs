@@ -118,25 +118,14 @@ pub(super) fn replay_all(manifest: &Manifest) -> Result<Keyspace, String> {
 
 pub(super) fn keyspace(contents: &Contents) -> Keyspace {
     let mut keyspace = Keyspace::new(1);
-    contents
-        .iter()
-        .for_each(|(key, serial)| set(&mut keyspace, key, *serial));
+    contents.iter().for_each(|(key, serial)| set(&mut keyspace, key, *serial));
     keyspace
 }
 
 fn set(keyspace: &mut Keyspace, key: &[u8], serial: u64) {
     let (known, notes) = (KnownHash::new(), Notes::default());
-    let time = Time {
-        now: 0,
-        kills: false,
-    };
-    let limits = Limits {
-        hash: crate::hash::Limits {
-            entries: 128,
-            value: 64,
-        },
-        string: 1 << 20,
-    };
+    let time = Time { now: 0, kills: false };
+    let limits = Limits { hash: crate::hash::Limits { entries: 128, value: 64 }, string: 1 << 20 };
     let mut records = Records::default();
     let mut view = ViewMut::new(keyspace, &known, 0, time, limits, &mut records, &notes);
     view.set_string(key, serial.to_string().as_bytes(), None, false);
@@ -228,8 +217,7 @@ impl World {
     /// What a power cut at this moment may leave.
     fn cut_off(&self) -> State {
         let mut random = self.random.borrow_mut();
-        self.disk
-            .after_power_cut(&mut |bound| random.below(bound), false)
+        self.disk.after_power_cut(&mut |bound| random.below(bound), false)
     }
 
     /// A client that writes; it gets its OK if nothing that this very thread does is in its way.
@@ -284,11 +272,7 @@ impl World {
         };
         self.other.ask_nobody();
         let found = self.moment(&contents, what);
-        assert!(
-            found >= floor,
-            "{floor} writes were promised, {found} are there after {}",
-            what()
-        );
+        assert!(found >= floor, "{floor} writes were promised, {found} are there after {}", what());
         if depth > 0 && self.below(4) == 0 {
             // What is written from now on, and fsynced, stays, whatever else is lost.
             aof.append(&mut record(b"after", 0));
@@ -395,9 +379,7 @@ impl World {
             }
             _ => {
                 let (_, floor) = (self.write(), self.promised());
-                self.look_at(self.cut_off(), floor, 2, &|| {
-                    "a cut between two steps".into()
-                });
+                self.look_at(self.cut_off(), floor, 2, &|| "a cut between two steps".into());
             }
         }
     }
@@ -508,9 +490,7 @@ fn a_page_that_a_power_cut_has_lost_in_the_middle_is_not_passed_over() {
         (0..30).for_each(|_| world.write());
         let state = {
             let mut random = world.random.borrow_mut();
-            world
-                .disk
-                .after_power_cut(&mut |bound| random.below(bound), true)
+            world.disk.after_power_cut(&mut |bound| random.below(bound), true)
         };
         world.other.put(state);
         match start_on(&config(&world.other, world.fsync)) {

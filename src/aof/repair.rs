@@ -270,10 +270,7 @@ fn check_log(
     let lock = start::lock_directory(&data);
     match &lock {
         Err(error) if fix => return Err(error.clone()),
-        Err(error) => note(
-            report,
-            format_args!("Its end may be in the making: {error}"),
-        ),
+        Err(error) => note(report, format_args!("Its end may be in the making: {error}")),
         Ok(_) => {}
     }
     let first = first_that_may_be_torn(&files);
@@ -329,10 +326,7 @@ fn manifest_in(directory: &Path) -> Result<Option<PathBuf>, String> {
     let mut manifests: Vec<PathBuf> = paths.filter(|path| is_manifest(path)).collect();
     match manifests.len() {
         0 | 1 => Ok(manifests.pop()),
-        _ => Err(format!(
-            "{} has several manifests: name one of them",
-            directory.display()
-        )),
+        _ => Err(format!("{} has several manifests: name one of them", directory.display())),
     }
 }
 
@@ -367,10 +361,7 @@ fn check_file(
         Stop::Unreadable(error) => return Err(format!("cannot read {shown}: {error}")),
         Stop::Unsupported { offset, reason } => {
             note(report, format_args!("{line}, then"));
-            note(
-                report,
-                format_args!("  {reason} at offset {offset} of {shown}"),
-            );
+            note(report, format_args!("  {reason} at offset {offset} of {shown}"));
             return Ok(false);
         }
     };
@@ -392,10 +383,7 @@ fn check_file(
     if !fix {
         let kept = kept_as(path, offset);
         let kept = kept.file_name().unwrap_or_default().display();
-        note(
-            report,
-            format_args!("  --fix would cut {count} bytes, and keep them as {kept}"),
-        );
+        note(report, format_args!("  --fix would cut {count} bytes, and keep them as {kept}"));
         return Ok(false);
     }
     // Never without a copy: what is cut here, unlike at a start, may have been acknowledged.

@@ -144,9 +144,7 @@ impl Aof {
             self.wait_for_request(ended);
             let begin = Instant::now();
             let since_epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-            status
-                .rewrite_start
-                .store(since_epoch.as_secs(), Ordering::Relaxed);
+            status.rewrite_start.store(since_epoch.as_secs(), Ordering::Relaxed);
             let enable = self.rewriter.wanted.lock().unwrap().enable.take();
             let result = self.rewrite(enable.clone(), store, replay_all);
             self.little_at_a_time.store(false, Ordering::Relaxed);
@@ -178,12 +176,8 @@ impl Aof {
     fn tell(&self, result: &Result<(), String>, took: Duration) {
         let status = &self.status;
         let seconds = took.as_secs() as i64;
-        status
-            .last_rewrite_seconds
-            .store(seconds, Ordering::Relaxed);
-        status
-            .last_rewrite_failed
-            .store(result.is_err(), Ordering::Relaxed);
+        status.last_rewrite_seconds.store(seconds, Ordering::Relaxed);
+        status.last_rewrite_failed.store(result.is_err(), Ordering::Relaxed);
         match result {
             Ok(()) => {
                 status.rewrites.fetch_add(1, Ordering::Relaxed);
@@ -324,8 +318,7 @@ impl Aof {
         target.length = 0;
         target.open = Stretch::default();
         target.has_grown = false;
-        self.origin
-            .store(-(target.pending_end as i64), Ordering::Relaxed);
+        self.origin.store(-(target.pending_end as i64), Ordering::Relaxed);
         target.file = file.into();
         Ok(())
     }
@@ -418,9 +411,7 @@ impl Aof {
     /// Step (f), and the new sizes. Nothing depends on it: what stays is deleted at the next start.
     fn clean_up(&self, mut manifest: Manifest) {
         if let Err(error) = manifest.clean() {
-            say::warning(format_args!(
-                "cannot delete the files before the rewrite: {error}"
-            ));
+            say::warning(format_args!("cannot delete the files before the rewrite: {error}"));
         }
         // Writers wait for this mutex, so the size is that of a moment.
         if let Some(target) = self.target.lock().unwrap().as_mut() {

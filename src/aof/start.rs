@@ -87,16 +87,9 @@ impl Aof {
     fn load(&self, manifest: &Manifest, replay: &mut Replay) -> Result<Option<Stretch>, String> {
         let status = &self.status;
         let since_epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-        status
-            .load_start
-            .store(since_epoch.as_secs(), Ordering::Relaxed);
-        status
-            .load_total
-            .store(total_size(manifest), Ordering::Relaxed);
-        let files: Vec<PathBuf> = manifest
-            .live()
-            .map(|entry| manifest.path_of(entry))
-            .collect();
+        status.load_start.store(since_epoch.as_secs(), Ordering::Relaxed);
+        status.load_total.store(total_size(manifest), Ordering::Relaxed);
+        let files: Vec<PathBuf> = manifest.live().map(|entry| manifest.path_of(entry)).collect();
         let first = repair::first_that_may_be_torn(&files);
         let begin = Instant::now();
         let mut last_line = begin;
@@ -162,10 +155,7 @@ fn tidy_up(manifest: &mut Manifest) {
 /// Locks the directory. The lock goes with the process, however it ends.
 pub fn lock_directory(dir: &Path) -> Result<Directory, String> {
     let directory = Directory::open(dir).map_err(|error| {
-        format!(
-            "cannot open the directory {}: {error}. Name another with --dir",
-            dir.display()
-        )
+        format!("cannot open the directory {}: {error}. Name another with --dir", dir.display())
     })?;
     match directory.lock(dir) {
         true => Ok(directory),
@@ -220,10 +210,7 @@ fn with_bare_file(config: &Config, dir: &Path) -> Result<Option<Manifest>, Strin
     if !disk::exists(&bare) {
         return Ok(None);
     }
-    let base = LogFile {
-        name: prefix.clone(),
-        seq: 1,
-    };
+    let base = LogFile { name: prefix.clone(), seq: 1 };
     let manifest = match manifest_or_none(config, dir)? {
         Some(manifest) => manifest,
         None => Manifest {
@@ -232,17 +219,11 @@ fn with_bare_file(config: &Config, dir: &Path) -> Result<Option<Manifest>, Strin
         },
     };
     let inside = manifest.directory.join(&prefix);
-    let is_base = manifest
-        .base
-        .as_ref()
-        .is_some_and(|base| base.name == prefix);
+    let is_base = manifest.base.as_ref().is_some_and(|base| base.name == prefix);
     if !is_base || disk::exists(&inside) {
         return Ok(None);
     }
-    Ok(Some(Manifest {
-        bare: Some(bare),
-        ..manifest
-    }))
+    Ok(Some(Manifest { bare: Some(bare), ..manifest }))
 }
 
 /// Moves the bare file to the others, now that it has been replayed: a file that is refused stays where
@@ -293,10 +274,7 @@ pub(super) fn open_target(
     open: Stretch,
     lock: Arc<Directory>,
 ) -> Result<Target, String> {
-    let last = manifest
-        .incrs
-        .last()
-        .ok_or("the manifest has no incr file")?;
+    let last = manifest.incrs.last().ok_or("the manifest has no incr file")?;
     let path = manifest.path_of(last);
     let error = |error| format!("cannot write to {}: {error}", path.display());
     let file = disk::open(&path, Opening::Append).map_err(error)?;
@@ -316,8 +294,7 @@ pub(super) fn open_target(
 
 pub fn create(path: &Path) -> std::io::Result<File> {
     let file = disk::open(path, Opening::New)?;
-    file.sync_all()
-        .inspect_err(|_| drop(disk::remove_file(path)))?;
+    file.sync_all().inspect_err(|_| drop(disk::remove_file(path)))?;
     Ok(file)
 }
 

@@ -78,9 +78,7 @@ impl Batch<'_> {
         reply: &mut Reply,
     ) {
         if let Error::UnknownCommand(words) = error
-            && [&b"post"[..], b"host:"]
-                .iter()
-                .any(|word| words[0].eq_ignore_ascii_case(word))
+            && [&b"post"[..], b"host:"].iter().any(|word| words[0].eq_ignore_ascii_case(word))
         {
             // A browser has been tricked into sending us a form: it must not get a second line in.
             client.then = Then::Drop;

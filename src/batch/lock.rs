@@ -82,10 +82,7 @@ impl<'a> Batch<'a> {
     /// Time is read when the lock is held: read before, two threads' clocks could cross.
     fn start_clock(&mut self) {
         self.account.lock_taken();
-        self.time = Time {
-            now: self.account.clock / 1000,
-            kills: !self.replaying,
-        };
+        self.time = Time { now: self.account.clock / 1000, kills: !self.replaying };
     }
 
     /// Hands what changed to the log, notes how far it must be written, and gives the lock back.

@@ -29,10 +29,7 @@ pub fn replay(
 ) -> Result<Keyspace, String> {
     let store = RwLock::new(Keyspace::new(server.config.databases.get()));
     let mut replayer = Replayer {
-        batch: Batch {
-            replaying: true,
-            ..Batch::new(server, &store)
-        },
+        batch: Batch { replaying: true, ..Batch::new(server, &store) },
         client: Client::fake(server),
         arrived: Vec::new(),
         reply: Reply::new(),
@@ -104,8 +101,7 @@ impl Replayer<'_> {
             may_stand(&arrived.args)?;
         }
         self.reply.out.truncate(0);
-        self.batch
-            .execute(arrived, &mut self.client, &mut self.reply);
+        self.batch.execute(arrived, &mut self.client, &mut self.reply);
         // No lock is given back here, where this would be done.
         if let Guard::Exclusive(keyspace) = &mut self.batch.guard {
             keyspace.garbage.clear();
@@ -125,9 +121,7 @@ impl Replayer<'_> {
         if error == Error::StringTooLong {
             // It would be missing, and what follows may build upon it.
             let command = words[0].escape_ascii();
-            return Err(format!(
-                "a {command} makes a string of more than {LONGEST} bytes"
-            ));
+            return Err(format!("a {command} makes a string of more than {LONGEST} bytes"));
         }
         let mut text = Vec::new();
         error.write_to(&mut text);

@@ -90,14 +90,7 @@ pub const fn row(
     change: Change,
     summary: &'static str,
 ) -> Row {
-    Row {
-        name,
-        default,
-        kind,
-        change,
-        summary,
-        put: |_, _| {},
-    }
+    Row { name, default, kind, change, summary, put: |_, _| {} }
 }
 
 pub const BIG: i64 = i64::MAX;
@@ -149,9 +142,7 @@ static USED: &[Row] = &[
 
 /// The index of an option's row; names are compared without regard to case.
 pub fn find(name: &str) -> Option<usize> {
-    OPTIONS
-        .iter()
-        .position(|row| row.name.eq_ignore_ascii_case(name))
+    OPTIONS.iter().position(|row| row.name.eq_ignore_ascii_case(name))
 }
 
 /// The row that holds the value of this one: itself, unless it is an old name.
@@ -219,11 +210,7 @@ impl Row {
             FileName if given.is_empty() => Err(format!("{name} can't be empty")),
             // Redis takes the two dots' names too, and then mixes its files with others'.
             FileName if given.contains(['/', '\\']) || matches!(given, "." | "..") => {
-                let what = if name == "appenddirname" {
-                    "dirname"
-                } else {
-                    "filename"
-                };
+                let what = if name == "appenddirname" { "dirname" } else { "filename" };
                 Err(format!("{name} can't be a path, just a {what}"))
             }
             FileName => Ok(given.to_string()),
@@ -267,9 +254,7 @@ fn between(number: i128, min: i64, max: i64) -> Result<String, String> {
     if (min.into()..=max.into()).contains(&number) {
         Ok(number.to_string())
     } else {
-        Err(format!(
-            "argument must be between {min} and {max} inclusive"
-        ))
+        Err(format!("argument must be between {min} and {max} inclusive"))
     }
 }
 
@@ -410,23 +395,11 @@ mod tests {
         let limits = "Error in hard, soft or soft_seconds setting in buffer limit configuration.";
         for (name, given, reason) in [
             ("port", "abc", integer),
-            (
-                "port",
-                "99999",
-                "argument must be between 0 and 65535 inclusive",
-            ),
+            ("port", "99999", "argument must be between 0 and 65535 inclusive"),
             ("timeout", " 5", integer),
-            (
-                "timeout",
-                "-1",
-                "argument must be between 0 and 2147483647 inclusive",
-            ),
+            ("timeout", "-1", "argument must be between 0 and 2147483647 inclusive"),
             ("hash-max-listpack-entries", "1k", integer),
-            (
-                "auto-aof-rewrite-min-size",
-                "1x",
-                "argument must be a memory value",
-            ),
+            ("auto-aof-rewrite-min-size", "1x", "argument must be a memory value"),
             (
                 "proto-max-bulk-len",
                 "99999999999gb",
@@ -438,16 +411,8 @@ mod tests {
                 "foo",
                 "argument(s) must be one of the following: everysec, always, no",
             ),
-            (
-                "appendfilename",
-                "a/b",
-                "appendfilename can't be a path, just a filename",
-            ),
-            (
-                "appenddirname",
-                "..",
-                "appenddirname can't be a path, just a dirname",
-            ),
+            ("appendfilename", "a/b", "appendfilename can't be a path, just a filename"),
+            ("appenddirname", "..", "appenddirname can't be a path, just a dirname"),
             (
                 "client-output-buffer-limit",
                 "pubsub 1 2",
@@ -459,37 +424,18 @@ mod tests {
                 "Invalid client class specified in buffer limit configuration.",
             ),
             ("client-output-buffer-limit", "pubsub 1 2 -3", limits),
-            (
-                "maxmemory-clients",
-                "101%",
-                "percentage argument must be less or equal to 100",
-            ),
-            (
-                "maxmemory-clients",
-                "-5%",
-                "argument must be a memory or percent value",
-            ),
-            (
-                "maxmemory",
-                "100mb",
-                "this server has no eviction; only '0' is accepted",
-            ),
+            ("maxmemory-clients", "101%", "percentage argument must be less or equal to 100"),
+            ("maxmemory-clients", "-5%", "argument must be a memory or percent value"),
+            ("maxmemory", "100mb", "this server has no eviction; only '0' is accepted"),
         ] {
-            assert_eq!(
-                check(name, given),
-                Err(reason.to_string()),
-                "{name} {given}"
-            );
+            assert_eq!(check(name, given), Err(reason.to_string()), "{name} {given}");
         }
     }
 
     #[test]
     fn output_limits_change_the_classes_that_are_named() {
         assert_eq!(
-            check(
-                "client-output-buffer-limit",
-                "pubsub 1kb 1k 3 Replica 1 2 3"
-            ),
+            check("client-output-buffer-limit", "pubsub 1kb 1k 3 Replica 1 2 3"),
             Ok("normal 0 0 0 slave 1 2 3 pubsub 1024 1000 3".to_string())
         );
     }

@@ -42,11 +42,7 @@ impl Config {
                 b"-v" | b"--version" => return Ok(Start::Version),
                 b"--check-aof" => return check_aof(args),
                 option => option.strip_prefix(b"--").ok_or_else(|| {
-                    refused(
-                        &word.to_string_lossy(),
-                        "command line",
-                        "an option begins with '--'",
-                    )
+                    refused(&word.to_string_lossy(), "command line", "an option begins with '--'")
                 })?,
             };
             lines.push(words_of(option, &mut args));
@@ -123,10 +119,7 @@ fn is_option(word: &OsString) -> bool {
 fn check_aof(args: impl Iterator<Item = OsString>) -> Result<Start, String> {
     let (fix, mut paths): (Vec<_>, Vec<_>) = args.partition(|word| word == "--fix");
     match (paths.pop(), paths.is_empty()) {
-        (Some(path), true) => Ok(Start::CheckAof {
-            path: path.into(),
-            fix: !fix.is_empty(),
-        }),
+        (Some(path), true) => Ok(Start::CheckAof { path: path.into(), fix: !fix.is_empty() }),
         _ => Err(refused(
             "--check-aof",
             "command line",
@@ -205,9 +198,7 @@ impl Loader {
             return Ok(());
         }
         let Some(row) = find(&name).map(target) else {
-            return Err(refused(
-                "no such option; `redis-cli CONFIG HELP` lists those there are",
-            ));
+            return Err(refused("no such option; `redis-cli CONFIG HELP` lists those there are"));
         };
         let option = &OPTIONS[row];
         check_count(&option.kind, given.len()).map_err(refused)?;
@@ -256,18 +247,12 @@ impl Loader {
 }
 
 /// Options that Redis had once, and takes without a word.
-const FORGOTTEN: [&str; 3] = [
-    "list-max-ziplist-entries",
-    "list-max-ziplist-value",
-    "lua-replicate-commands",
-];
+const FORGOTTEN: [&str; 3] =
+    ["list-max-ziplist-entries", "list-max-ziplist-value", "lua-replicate-commands"];
 
 /// Whether an option takes so many values.
 fn check_count(kind: &Kind, count: usize) -> Result<(), &'static str> {
-    let many = matches!(
-        kind,
-        Kind::Words | Kind::OutputLimits | Kind::Only(..) | Kind::Refused(_)
-    );
+    let many = matches!(kind, Kind::Words | Kind::OutputLimits | Kind::Only(..) | Kind::Refused(_));
     match count {
         0 => Err("its value is missing"),
         1 => Ok(()),
@@ -480,10 +465,7 @@ jemalloc-bg-thread yes
     #[test]
     fn the_command_line_comes_after_the_file() {
         let included = File::new("included", b"timeout 7\nrequirepass \"a b\"\n");
-        let text = format!(
-            "# ours\r\nPort 7000\r\n\r\n  include {}\r\n",
-            included.path()
-        );
+        let text = format!("# ours\r\nPort 7000\r\n\r\n  include {}\r\n", included.path());
         let file = File::new("main", text.as_bytes());
         let (config, _) = start(&[file.path(), "--port", "7001", "--bind", "::1", "-::2"]).unwrap();
         assert_eq!(config.port.get(), 7001);
@@ -538,55 +520,22 @@ jemalloc-bg-thread yes
     fn what_cannot_be_meant_is_one_line_that_says_where() {
         let line = "cannot use";
         for (words, expected) in [
-            (
-                &["--port", "x"][..],
-                "'port x' (command line): argument couldn't be parsed into",
-            ),
+            (&["--port", "x"][..], "'port x' (command line): argument couldn't be parsed into"),
             (&["--port"], "'port' (command line): its value is missing"),
-            (
-                &["--port", "1", "2"],
-                "'port 1 2' (command line): it takes one value",
-            ),
-            (
-                &["--foo", "a\nb"],
-                "'foo a\\nb' (command line): no such option",
-            ),
-            (
-                &["-p", "1"],
-                "'-p' (command line): an option begins with '--'",
-            ),
+            (&["--port", "1", "2"], "'port 1 2' (command line): it takes one value"),
+            (&["--foo", "a\nb"], "'foo a\\nb' (command line): no such option"),
+            (&["-p", "1"], "'-p' (command line): an option begins with '--'"),
             (
                 &["--maxmemory", "1gb"],
                 "'maxmemory 1gb' (command line): this server has no eviction",
             ),
-            (
-                &["--replicaof", "h", "1"],
-                "'replicaof h 1' (command line): this server has no repl",
-            ),
-            (
-                &["--daemonize", "yes"],
-                "'daemonize yes' (command line): this server stays in the",
-            ),
-            (
-                &["--save", "60"],
-                "'save 60' (command line): Invalid save parameters",
-            ),
-            (
-                &["--dir", ""],
-                "'dir ' (command line): No such file or directory",
-            ),
-            (
-                &["--io-threads", "4"],
-                "'io-threads 4' (command line): every client has a thread",
-            ),
-            (
-                &["--loadmodule", "x.so"],
-                "'loadmodule x.so' (command line): this server has no mod",
-            ),
-            (
-                &["--check-aof"],
-                "'--check-aof' (command line): it takes one directory or file",
-            ),
+            (&["--replicaof", "h", "1"], "'replicaof h 1' (command line): this server has no repl"),
+            (&["--daemonize", "yes"], "'daemonize yes' (command line): this server stays in the"),
+            (&["--save", "60"], "'save 60' (command line): Invalid save parameters"),
+            (&["--dir", ""], "'dir ' (command line): No such file or directory"),
+            (&["--io-threads", "4"], "'io-threads 4' (command line): every client has a thread"),
+            (&["--loadmodule", "x.so"], "'loadmodule x.so' (command line): this server has no mod"),
+            (&["--check-aof"], "'--check-aof' (command line): it takes one directory or file"),
         ] {
             let error = error(words);
             assert!(error.starts_with(&format!("{line} {expected}")), "{error}");

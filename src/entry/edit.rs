@@ -101,13 +101,7 @@ impl<'a> EntryMut<'a> {
     }
 
     fn set_payload(&mut self, new_kind: Kind, payload: &[u8]) -> Option<LargeValue> {
-        if let Stored::Small {
-            piece,
-            key_len,
-            kind,
-            expires,
-        } = self.entry
-        {
+        if let Stored::Small { piece, key_len, kind, expires } = self.entry {
             let start = Stored::payload_start(*key_len, *expires);
             *kind = new_kind;
             let old = &mut self.heap.bytes_mut(piece)[start..];
@@ -141,12 +135,7 @@ impl<'a> EntryMut<'a> {
     /// Sets the deadline or takes it away. The store's index of them is the caller's to follow.
     pub fn set_deadline(&mut self, deadline: Option<u64>) {
         match self.entry {
-            Stored::Small {
-                piece,
-                key_len,
-                expires,
-                ..
-            } => {
+            Stored::Small { piece, key_len, expires, .. } => {
                 let old = *key_len as usize..Stored::payload_start(*key_len, *expires);
                 let new = deadline.map(u64::to_le_bytes);
                 let new: &[u8] = new.as_ref().map_or(&[], |bytes: &[u8; DEADLINE]| bytes);
@@ -174,12 +163,7 @@ impl<'a> EntryMut<'a> {
     /// Changes the value where it lies, whatever its form.
     fn in_place<T>(&mut self, change: impl FnOnce(InPlace) -> T) -> T {
         self.counted(|entry, heap| match entry {
-            Stored::Small {
-                piece,
-                key_len,
-                expires,
-                ..
-            } => {
+            Stored::Small { piece, key_len, expires, .. } => {
                 let start = Stored::payload_start(*key_len, *expires);
                 change(InPlace::Small(heap, piece, start))
             }
@@ -302,20 +286,16 @@ impl HashMut<'_> {
                 }
                 found.is_some()
             }
-            InPlace::Large(LargeValue::Hash(table)) => table
-                .remove(table::hash_of(name), name, Field::free)
-                .is_some(),
+            InPlace::Large(LargeValue::Hash(table)) => {
+                table.remove(table::hash_of(name), name, Field::free).is_some()
+            }
             InPlace::Large(LargeValue::String(_)) => unreachable!("a hash"),
         })
     }
 
     /// Turns a packed hash into a table, for good.
     fn unpack(&mut self) {
-        if let Stored::Small {
-            kind: Kind::Listpack,
-            ..
-        } = self.0.entry
-        {
+        if let Stored::Small { kind: Kind::Listpack, .. } = self.0.entry {
             let mut table = Table::new();
             for (name, value) in Hash::Packed(self.0.look().payload()).iter() {
                 table.insert(table::hash_of(name), |heap| Field::new(name, value, heap));
@@ -355,10 +335,7 @@ mod tests {
     use super::super::Loose;
     use super::*;
 
-    const LIMITS: Limits = Limits {
-        entries: 2,
-        value: 8,
-    };
+    const LIMITS: Limits = Limits { entries: 2, value: 8 };
 
     #[test]
     fn a_patch_past_the_end_fills_the_gap_with_zeros() {
@@ -374,10 +351,7 @@ mod tests {
     #[test]
     fn a_hash_is_unpacked_before_its_bytes_are_more_than_a_piece_can_count() {
         let mut entry = Loose::new_hash(b"key");
-        let limits = Limits {
-            entries: usize::MAX,
-            value: usize::MAX,
-        };
+        let limits = Limits { entries: usize::MAX, value: usize::MAX };
         let value = vec![b'v'; MOST_PACKED / 3];
         for (name, encoding) in [(b"a", "listpack"), (b"b", "listpack"), (b"c", "hashtable")] {
             entry.edit().hash_mut().unwrap().set(name, &value, limits);
@@ -400,10 +374,7 @@ mod tests {
             let mut hash = entry.edit().hash_mut().unwrap();
             assert!(hash.set(name.as_bytes(), value.as_bytes(), LIMITS));
             assert!(hash.remove(b"b") && !hash.remove(b"b"));
-            assert_eq!(
-                (entry.look().encoding(), entry.look().deadline()),
-                ("hashtable", Some(5))
-            );
+            assert_eq!((entry.look().encoding(), entry.look().deadline()), ("hashtable", Some(5)));
             let hash = entry.look().hash().unwrap();
             assert_eq!((hash.len(), hash.get(b"a")), (2, Some(&b"11"[..])));
             assert_eq!(hash.get(name.as_bytes()), Some(value.as_bytes()));

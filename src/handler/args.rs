@@ -57,11 +57,7 @@ impl<'a> Cursor<'a> {
 
     /// What an option needs after it; a syntax error if it is missing.
     pub fn operand(&mut self) -> Result<&'a [u8], Error> {
-        if self.left() == 0 {
-            Err(Error::Syntax)
-        } else {
-            Ok(self.next())
-        }
+        if self.left() == 0 { Err(Error::Syntax) } else { Ok(self.next()) }
     }
 
     /// The arguments that are left, one by one.
@@ -92,9 +88,7 @@ pub fn index(text: &[u8]) -> Result<i32, Error> {
 /// The same number if there is such a database among `count`.
 pub fn within(index: i32, count: usize) -> Result<usize, Error> {
     let index = usize::try_from(index).ok();
-    index
-        .filter(|&index| index < count)
-        .ok_or(Error::DbIndexOutOfRange)
+    index.filter(|&index| index < count).ok_or(Error::DbIndexOutOfRange)
 }
 
 /// One of `count` databases.

@@ -137,15 +137,9 @@ fn list(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
             .flat_map(|id| all.binary_search_by_key(id, |client| client.id))
             .map(|at| &all[at])
             .collect(),
-        None => all
-            .iter()
-            .filter(|c| wanted_type.is_none_or(|t| t == Type::of(c)))
-            .collect(),
+        None => all.iter().filter(|c| wanted_type.is_none_or(|t| t == Type::of(c))).collect(),
     };
-    let lines: String = listed
-        .iter()
-        .map(|other| describe(other, client) + "\n")
-        .collect();
+    let lines: String = listed.iter().map(|other| describe(other, client) + "\n").collect();
     reply.verbatim(&lines);
     Ok(())
 }
@@ -162,19 +156,13 @@ fn bring_up_to_date(client: &Client, args: &Args, reply: &Reply) {
 /// A line of CLIENT LIST, or of the server's log.
 pub fn describe(public: &Public, viewer: &Client) -> String {
     let shown = public.shown.lock().unwrap();
-    let (local, fd) = public
-        .connection
-        .as_ref()
-        .map_or(("?:0".into(), -1), |connection| {
-            (connection.local.to_string(), connection.stream.as_raw_fd())
-        });
+    let (local, fd) = public.connection.as_ref().map_or(("?:0".into(), -1), |connection| {
+        (connection.local.to_string(), connection.stream.as_raw_fd())
+    });
     let idle = public.idle(&viewer.server);
     let queued = shown.queued.map_or(-1, |queued| queued as i64);
-    let states = [
-        (shown.monitoring, "O"),
-        (shown.is_subscribed(), "P"),
-        (shown.queued.is_some(), "x"),
-    ];
+    let states =
+        [(shown.monitoring, "O"), (shown.is_subscribed(), "P"), (shown.queued.is_some(), "x")];
     let flags = states.map(|(on, letter)| if on { letter } else { "" });
     let flags = Some(flags.concat()).filter(|flags| !flags.is_empty());
     let flags = flags.as_deref().unwrap_or("N");
@@ -194,11 +182,7 @@ pub fn describe(public: &Public, viewer: &Client) -> String {
         shown.watching,
         public.held.most(),
         command.map_or("NULL", |row| row.command.name),
-        if shown.protocol == Protocol::Resp3 {
-            3
-        } else {
-            2
-        },
+        if shown.protocol == Protocol::Resp3 { 3 } else { 2 },
         String::from_utf8_lossy(&shown.lib_name),
         String::from_utf8_lossy(&shown.lib_ver),
     )
@@ -218,15 +202,9 @@ impl Filter {
     /// The old form `CLIENT KILL ip:port`, or pairs of an option and its value.
     fn parse(args: &Args) -> Result<Filter, Error> {
         if args.len() == 3 {
-            return Ok(Filter {
-                addr: Some(args[2].to_vec()),
-                ..Filter::default()
-            });
+            return Ok(Filter { addr: Some(args[2].to_vec()), ..Filter::default() });
         }
-        let mut filter = Filter {
-            skip_me: true,
-            ..Filter::default()
-        };
+        let mut filter = Filter { skip_me: true, ..Filter::default() };
         let mut cursor = Cursor::at(args, 2);
         while let Some(option) = cursor.option() {
             let value = cursor.operand()?;
@@ -254,22 +232,11 @@ impl Filter {
     }
 
     fn fits(&self, public: &Public) -> bool {
-        let local = || {
-            public
-                .connection
-                .as_ref()
-                .map(|c| c.local.to_string().into_bytes())
-        };
+        let local = || public.connection.as_ref().map(|c| c.local.to_string().into_bytes());
         self.id.is_none_or(|id| id == public.id)
             && self.kind.is_none_or(|kind| kind == Type::of(public))
-            && self
-                .addr
-                .as_ref()
-                .is_none_or(|addr| addr == public.address().as_bytes())
-            && self
-                .local
-                .as_ref()
-                .is_none_or(|wanted| Some(wanted) == local().as_ref())
+            && self.addr.as_ref().is_none_or(|addr| addr == public.address().as_bytes())
+            && self.local.as_ref().is_none_or(|wanted| Some(wanted) == local().as_ref())
     }
 }
 

@@ -88,11 +88,7 @@ fn hello(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Erro
                 client.set_text(|shown| &mut shown.name, name);
             }
             _ => {
-                return Err(Error::quoting(
-                    "ERR Syntax error in HELLO option '",
-                    option,
-                    "'",
-                ));
+                return Err(Error::quoting("ERR Syntax error in HELLO option '", option, "'"));
             }
         }
     }
@@ -113,11 +109,7 @@ fn greet(client: &Client, reply: &mut Reply) {
         reply.bulk(value.as_bytes());
     }
     reply.bulk(b"proto");
-    reply.integer(if reply.protocol == Protocol::Resp3 {
-        3
-    } else {
-        2
-    });
+    reply.integer(if reply.protocol == Protocol::Resp3 { 3 } else { 2 });
     reply.bulk(b"id");
     reply.integer(client.public.id as i64);
     for (field, value) in [("mode", "standalone"), ("role", "master")] {
@@ -143,11 +135,7 @@ fn set_protocol(client: &mut Client, reply: &mut Reply, protocol: Protocol) {
 /// A client's name, or a library's: visible characters without spaces, so that CLIENT LIST can be
 /// split at spaces.
 pub fn check_name(name: &[u8], error: Error) -> Result<(), Error> {
-    if name.iter().all(u8::is_ascii_graphic) {
-        Ok(())
-    } else {
-        Err(error)
-    }
+    if name.iter().all(u8::is_ascii_graphic) { Ok(()) } else { Err(error) }
 }
 
 fn auth(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
@@ -177,10 +165,7 @@ fn authenticate(client: &mut Client, user: &[u8], password: &[u8]) -> Result<(),
 fn is_same(secret: &[u8], given: &[u8]) -> bool {
     let mut differences = secret.len() ^ given.len();
     for (index, byte) in given.iter().enumerate() {
-        let expected = secret
-            .get(index % secret.len().max(1))
-            .copied()
-            .unwrap_or_default();
+        let expected = secret.get(index % secret.len().max(1)).copied().unwrap_or_default();
         differences |= usize::from(byte ^ expected);
     }
     differences == 0

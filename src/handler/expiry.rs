@@ -52,15 +52,11 @@ fn expire(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), 
 
 fn pexpire(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
     let now = Some(view.time.now);
-    give_deadline(view, args, reply, |at| {
-        deadline(at, MILLISECONDS, now, "pexpire")
-    })
+    give_deadline(view, args, reply, |at| deadline(at, MILLISECONDS, now, "pexpire"))
 }
 
 fn expireat(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
-    give_deadline(view, args, reply, |at| {
-        deadline(at, SECONDS, None, "expireat")
-    })
+    give_deadline(view, args, reply, |at| deadline(at, SECONDS, None, "expireat"))
 }
 
 fn pexpireat(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
@@ -231,10 +227,7 @@ mod tests {
         assert_eq!(deadline(most + 1, SECONDS, None, "set"), error);
         assert_eq!(deadline(-most - 1, SECONDS, now, "set"), error);
         assert_eq!(deadline(i64::MAX, MILLISECONDS, now, "set"), error);
-        assert_eq!(
-            deadline(i64::MIN, MILLISECONDS, now, "set"),
-            Ok(i64::MIN + 5)
-        );
+        assert_eq!(deadline(i64::MIN, MILLISECONDS, now, "set"), Ok(i64::MIN + 5));
     }
 
     #[test]
@@ -242,9 +235,7 @@ mod tests {
         let allow = |options: &str, old, new| {
             let mut args = Args::default();
             let words = ["EXPIRE", "key", "1"].into_iter();
-            words
-                .chain(options.split_whitespace())
-                .for_each(|word| args.push(word.as_bytes()));
+            words.chain(options.split_whitespace()).for_each(|word| args.push(word.as_bytes()));
             Conditions::parse(&args).map(|conditions| conditions.allow(old, new))
         };
         for (options, without, earlier, same, later) in [

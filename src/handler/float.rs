@@ -49,11 +49,7 @@ const FRACTION_DIGITS: usize = 17;
 const FRACTION: u128 = 10u128.pow(FRACTION_DIGITS as u32);
 
 impl Float {
-    pub const ZERO: Float = Float {
-        negative: false,
-        mantissa: 0,
-        exponent: LEAST_EXPONENT,
-    };
+    pub const ZERO: Float = Float { negative: false, mantissa: 0, exponent: LEAST_EXPONENT };
 
     /// The number that the text is, all of it: `5`, `-.5`, `5.e3`, `0x1.8p3`, `Inf`. `None` for
     /// anything else, for NaN, and for what is too large or too small to be told from zero.
@@ -83,11 +79,7 @@ impl Float {
     }
 
     fn infinite(negative: bool) -> Float {
-        Float {
-            negative,
-            mantissa: 0,
-            exponent: INFINITE,
-        }
+        Float { negative, mantissa: 0, exponent: INFINITE }
     }
 
     /// The sum; not finite if it is too large, or if one of the two is not finite.
@@ -95,11 +87,8 @@ impl Float {
         if !self.is_finite() || !other.is_finite() {
             return Float::infinite(self.negative);
         }
-        let (high, low) = if self.exponent >= other.exponent {
-            (self, other)
-        } else {
-            (other, self)
-        };
+        let (high, low) =
+            if self.exponent >= other.exponent { (self, other) } else { (other, self) };
         // Both in units of the higher exponent, with 62 bits to spare below. What of the lower
         // number lies further down still can only tip the rounding, for which one bit is enough.
         const SPARE: u32 = 62;
@@ -132,11 +121,7 @@ impl Float {
         if exponent > GREATEST_EXPONENT {
             return Float::infinite(negative);
         }
-        Float {
-            negative,
-            mantissa: mantissa as u64,
-            exponent,
-        }
+        Float { negative, mantissa: mantissa as u64, exponent }
     }
 
     /// The number with up to 17 digits after the point and never an exponent.
@@ -152,11 +137,7 @@ impl Float {
         };
         let text = format!("{whole}.{fraction:0FRACTION_DIGITS$}");
         let text = text.trim_end_matches('0').trim_end_matches('.');
-        let sign = if self.negative && text != "0" {
-            "-"
-        } else {
-            ""
-        };
+        let sign = if self.negative && text != "0" { "-" } else { "" };
         format!("{sign}{text}").into_bytes()
     }
 }
@@ -196,11 +177,7 @@ fn decimal(text: &[u8]) -> Option<(u128, i32)> {
         return None;
     }
     let (mut dividend, mut divisor) = (digits, Big::from(1));
-    let scaled = if exponent < 0 {
-        &mut divisor
-    } else {
-        &mut dividend
-    };
+    let scaled = if exponent < 0 { &mut divisor } else { &mut dividend };
     for _ in 0..exponent.unsigned_abs() {
         scaled.multiply_add(10, 0);
     }
@@ -266,9 +243,9 @@ fn read_exponent(text: &[u8]) -> Option<i64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let number = digits.iter().fold(0, |number: i64, digit| {
-        (number * 10 + i64::from(digit - b'0')).min(1_000_000)
-    });
+    let number = digits
+        .iter()
+        .fold(0, |number: i64, digit| (number * 10 + i64::from(digit - b'0')).min(1_000_000));
     Some(sign * number)
 }
 
@@ -395,11 +372,7 @@ mod tests {
             ("1", "-1.0000000000000000001", "0"),
             ("9007199254740993", "0.5", "9007199254740993.5"),
             ("18446744073709551616", "1", "18446744073709551616"),
-            (
-                "123456789012345678",
-                "0.123456789",
-                "123456789012345678.125",
-            ),
+            ("123456789012345678", "0.123456789", "123456789012345678.125"),
             ("1e25", "1e-5", "10000000000000000000000000"),
             // A digit five and nothing behind it: to the even neighbour, down and up.
             ("0", "0x1p-18", "0.00000381469726562"),

@@ -148,9 +148,7 @@ fn del(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Err
 
 /// A key that is named twice counts twice.
 fn exists(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let found = Cursor::new(args)
-        .rest()
-        .filter(|key| view.get(key).is_some());
+    let found = Cursor::new(args).rest().filter(|key| view.get(key).is_some());
     reply.count(found.count());
     Ok(())
 }

@@ -204,15 +204,11 @@ fn hrandfield(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> 
         reply_with_length(count, with_values, reply);
         // One by one into the reply: the count may be far larger than the hash.
         let drawn = (0..count).filter_map(|_| hash.random());
-        reply.each(drawn, |reply, field| {
-            reply_with_field(field, with_values, reply)
-        });
+        reply.each(drawn, |reply, field| reply_with_field(field, with_values, reply));
     } else {
         let drawn = draw_distinct(hash, count);
         reply_with_length(drawn.len(), with_values, reply);
-        reply.each(drawn, |reply, field| {
-            reply_with_field(field, with_values, reply)
-        });
+        reply.each(drawn, |reply, field| reply_with_field(field, with_values, reply));
     }
     Ok(())
 }
@@ -293,9 +289,7 @@ fn set_fields(view: &mut ViewMut, args: &Args, command: &'static str) -> Result<
     let pairs = Cursor::at(args, 2).pairs();
     let pairs = pairs.ok_or(Error::WrongArity(command))?;
     edit(view, &args[1], |hash, limits| {
-        Ok(pairs
-            .filter(|(name, value)| hash.set(name, value, limits))
-            .count())
+        Ok(pairs.filter(|(name, value)| hash.set(name, value, limits)).count())
     })
 }
 
@@ -303,9 +297,7 @@ fn hsetnx(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), 
     let (key, name) = (&args[1], &args[2]);
     let exists = view.hash(key)?.is_some_and(|hash| hash.get(name).is_some());
     if !exists {
-        edit(view, key, |hash, limits| {
-            Ok(hash.set(name, &args[3], limits))
-        })?;
+        edit(view, key, |hash, limits| Ok(hash.set(name, &args[3], limits)))?;
     }
     reply.integer((!exists).into());
     Ok(())
@@ -420,16 +412,9 @@ mod tests {
     #[test]
     fn a_scan_of_a_table_returns_every_field_once() {
         let mut entry = Loose::new_hash(b"key");
-        let limits = Limits {
-            entries: 0,
-            value: 64,
-        };
+        let limits = Limits { entries: 0, value: 64 };
         for i in 0..1000u32 {
-            entry
-                .edit()
-                .hash_mut()
-                .unwrap()
-                .set(&i.to_be_bytes(), b"", limits);
+            entry.edit().hash_mut().unwrap().set(&i.to_be_bytes(), b"", limits);
         }
         let hash = entry.look().hash().unwrap();
         let (mut cursor, mut seen, mut calls) = (0, Vec::new(), 0);

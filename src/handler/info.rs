@@ -82,11 +82,7 @@ fn info(client: &mut Client, view: &View, args: &Args, reply: &mut Reply) -> Res
         });
         is_asked_for || args.len() == 1 && by_default
     };
-    let mut info = Info {
-        server: &client.server,
-        view,
-        text: String::new(),
-    };
+    let mut info = Info { server: &client.server, view, text: String::new() };
     for (name, _, write_fields) in SECTIONS.iter().filter(wanted) {
         let gap = if info.text.is_empty() { "" } else { "\r\n" };
         info.text += &format!("{gap}# {name}\r\n");
@@ -178,10 +174,7 @@ impl Info<'_> {
             self.bytes("total_system_memory", total);
         }
         self.bytes("maxmemory", 0);
-        self.field(
-            "maxmemory_policy",
-            self.server.config.maxmemory_policy.text(),
-        );
+        self.field("maxmemory_policy", self.server.config.maxmemory_policy.text());
         self.absent(&[
             "used_memory_lua",
             "number_of_cached_scripts",
@@ -218,10 +211,7 @@ impl Info<'_> {
         self.field("rdb_current_bgsave_time_sec", -1);
         self.absent(&["rdb_saves", "rdb_last_cow_size"]);
         self.flag("aof_enabled", aof.is_enabled());
-        self.flag(
-            "aof_rewrite_in_progress",
-            status.rewriting.load(Ordering::Relaxed),
-        );
+        self.flag("aof_rewrite_in_progress", status.rewriting.load(Ordering::Relaxed));
         // Nobody is told that a rewrite is scheduled: BGREWRITEAOF starts one, or is refused.
         self.flag("aof_rewrite_scheduled", false);
         let seconds = status.last_rewrite_seconds.load(Ordering::Relaxed);
@@ -280,10 +270,7 @@ impl Info<'_> {
         self.field("total_connections_received", load(&stats.connections));
         self.field("total_commands_processed", total(Count::Commands));
         if let Some(rates) = &rates {
-            self.field(
-                "instantaneous_ops_per_sec",
-                format_args!("{:.0}", rates.commands),
-            );
+            self.field("instantaneous_ops_per_sec", format_args!("{:.0}", rates.commands));
         }
         self.field("total_net_input_bytes", total(Count::InputBytes));
         self.field("total_net_output_bytes", total(Count::OutputBytes));
@@ -326,12 +313,8 @@ impl Info<'_> {
     fn commandstats(&mut self) {
         for row in &TABLE.rows {
             let counters = &self.server.stats.of_commands[row.index];
-            let counters = [
-                &counters.calls,
-                &counters.microseconds,
-                &counters.rejected,
-                &counters.failed,
-            ];
+            let counters =
+                [&counters.calls, &counters.microseconds, &counters.rejected, &counters.failed];
             let [calls, took, rejected, failed] = counters.map(load);
             if calls + rejected + failed > 0 {
                 let each = took as f64 / calls.max(1) as f64;
@@ -384,9 +367,7 @@ fn os() -> String {
 
 /// The bytes of a line such as `VmRSS:     1234 kB`.
 fn kilobytes(text: &str, name: &str) -> Option<u64> {
-    let mut values = text
-        .lines()
-        .filter_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let mut values = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     let number = values.next()?.trim().strip_suffix("kB")?;
     Some(number.trim().parse::<u64>().ok()? * 1024)
 }
@@ -403,10 +384,7 @@ fn processor_ticks(stat: &str) -> Vec<(&'static str, u64)> {
         ("used_cpu_user_children", 13),
     ];
     let ticks = |index: usize| fields.get(index)?.parse().ok();
-    names
-        .into_iter()
-        .filter_map(|(name, index)| Some((name, ticks(index)?)))
-        .collect()
+    names.into_iter().filter_map(|(name, index)| Some((name, ticks(index)?))).collect()
 }
 
 /// A number of bytes for people, as Redis writes it.

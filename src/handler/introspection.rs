@@ -112,30 +112,21 @@ fn command_list(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
         Some(_) => return Err(Error::Syntax),
     };
     let names = TABLE.rows.iter().map(|row| row.command.name.as_bytes());
-    let names: Vec<_> = names
-        .filter(|name| glob::matches(pattern, name, true))
-        .collect();
+    let names: Vec<_> = names.filter(|name| glob::matches(pattern, name, true)).collect();
     reply.bulks(&names);
     Ok(())
 }
 
 /// What COMMAND and COMMAND INFO say of a command.
 fn describe(row: &Row, reply: &mut Reply) {
-    let &Command {
-        name,
-        arity,
-        keys: Keys { first, last, step },
-        ..
-    } = row.command;
+    let &Command { name, arity, keys: Keys { first, last, step }, .. } = row.command;
     reply.array(10);
     reply.bulk(name.as_bytes());
     reply.integer(arity);
     let flags = flags(row);
     reply.set(flags.len());
     flags.into_iter().for_each(|flag| reply.status(flag));
-    [first, last, step]
-        .into_iter()
-        .for_each(|number| reply.integer(number));
+    [first, last, step].into_iter().for_each(|number| reply.integer(number));
     // ACL categories, tips, key specifications.
     (0..3).for_each(|_| reply.set(0));
     let subcommands: Vec<&Row> = TABLE.subcommands(name).collect();
@@ -174,13 +165,7 @@ fn is_of_pubsub(row: &Row) -> bool {
 
 /// What COMMAND DOCS says of a command.
 fn document(row: &Row, reply: &mut Reply) {
-    let &Command {
-        name,
-        since,
-        usage,
-        summary,
-        ..
-    } = row.command;
+    let &Command { name, since, usage, summary, .. } = row.command;
     let subcommands: Vec<&Row> = TABLE.subcommands(name).collect();
     reply.bulk(name.as_bytes());
     reply.map(3 + usize::from(!usage.is_empty()) + usize::from(!subcommands.is_empty()));
@@ -232,10 +217,7 @@ fn slowlog_get(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<()
     let most = most.filter(|&most| most >= -1).ok_or_else(bad_count)?;
     let log = client.server.stats.slow_log.lock().unwrap();
     // What is no usize is -1: all.
-    let count = log
-        .entries
-        .len()
-        .min(usize::try_from(most).unwrap_or(usize::MAX));
+    let count = log.entries.len().min(usize::try_from(most).unwrap_or(usize::MAX));
     reply.array(count);
     for slow in log.entries.iter().take(count) {
         reply.array(6);
@@ -284,11 +266,7 @@ mod tests {
         for Row { command, .. } in &TABLE.rows {
             if let Run::Container(None) = command.run {
                 assert_eq!(command.arity, -2, "{}", command.name);
-                assert!(
-                    TABLE.subcommands(command.name).count() > 0,
-                    "{}",
-                    command.name
-                );
+                assert!(TABLE.subcommands(command.name).count() > 0, "{}", command.name);
             }
         }
     }
@@ -297,10 +275,8 @@ mod tests {
     #[test]
     fn what_has_to_do_with_channels_says_so() {
         let rows = TABLE.rows.iter();
-        let names: BTreeSet<_> = rows
-            .filter(|row| flags(row).contains(&"pubsub"))
-            .map(|row| row.command.name)
-            .collect();
+        let names: BTreeSet<_> =
+            rows.filter(|row| flags(row).contains(&"pubsub")).map(|row| row.command.name).collect();
         let expected = [
             "psubscribe",
             "publish",

@@ -171,11 +171,8 @@ struct Table<'a> {
 
 impl<'a> Table<'a> {
     fn new(a: &'a [u8], b: &'a [u8]) -> Table<'a> {
-        let (long, short, wanted) = if a.len() > b.len() {
-            (a, b, Ordering::Greater)
-        } else {
-            (b, a, Ordering::Less)
-        };
+        let (long, short, wanted) =
+            if a.len() > b.len() { (a, b, Ordering::Greater) } else { (b, a, Ordering::Less) };
         let mut without_a = Vec::with_capacity((long.len() * short.len()).div_ceil(64));
         let (mut word, mut bit) = (0u64, 0);
         // In common with what of the long string has been looked at, of each beginning of the short one.
@@ -199,12 +196,7 @@ impl<'a> Table<'a> {
             }
         }
         without_a.push(word);
-        Table {
-            a,
-            b,
-            length: common.last().map_or(0, |length| *length as usize),
-            without_a,
-        }
+        Table { a, b, length: common.last().map_or(0, |length| *length as usize), without_a }
     }
 
     /// Whether the walk back leaves out byte `i` of `a`, rather than byte `j` of `b`.
@@ -228,11 +220,7 @@ impl<'a> Table<'a> {
                         last.b -= 1;
                         last.length += 1;
                     }
-                    _ => matches.push(Match {
-                        a: i - 1,
-                        b: j - 1,
-                        length: 1,
-                    }),
+                    _ => matches.push(Match { a: i - 1, b: j - 1, length: 1 }),
                 }
                 i -= 1;
                 j -= 1;

@@ -83,11 +83,8 @@ fn remove(
     reply: &mut Reply,
 ) -> Result<(), Error> {
     let named: Vec<Vec<u8>> = Cursor::new(args).rest().map(<[u8]>::to_vec).collect();
-    let names = if named.is_empty() {
-        client.subscribed(kind).iter().cloned().collect()
-    } else {
-        named
-    };
+    let names =
+        if named.is_empty() { client.subscribed(kind).iter().cloned().collect() } else { named };
     if names.is_empty() {
         confirm(client, word, None, reply);
     }

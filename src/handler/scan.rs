@@ -48,20 +48,12 @@ pub fn parse_cursor(text: &[u8]) -> Result<u64, Error> {
     }
     let number = str::from_utf8(digits).ok().and_then(|d| d.parse().ok());
     let number: u64 = number.ok_or(Error::InvalidCursor)?;
-    Ok(if negative {
-        number.wrapping_neg()
-    } else {
-        number
-    })
+    Ok(if negative { number.wrapping_neg() } else { number })
 }
 
 /// Reads the options, up to the end of the command.
 pub fn parse_options<'a>(args: &mut Cursor<'a>, accepts_type: bool) -> Result<Options<'a>, Error> {
-    let mut options = Options {
-        pattern: None,
-        count: 10,
-        type_name: None,
-    };
+    let mut options = Options { pattern: None, count: 10, type_name: None };
     while let Some(option) = args.option() {
         match &option[..] {
             b"MATCH" => options.pattern = Some(args.operand()?).filter(|&pattern| pattern != b"*"),
@@ -117,11 +109,7 @@ impl Walk {
             cursor,
             count,
             slots_left: slots,
-            seen: Seen {
-                looked_at: 0,
-                words: 0,
-                encoded: Reply::new(),
-            },
+            seen: Seen { looked_at: 0, words: 0, encoded: Reply::new() },
         }
     }
 

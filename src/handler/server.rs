@@ -62,11 +62,7 @@ fn bgrewriteaof(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), 
         return Err(Error::RewriteInProgress);
     }
     // It begins at once, but this is what Redis says, whose rewrites begin when the EXEC has ended.
-    let begins = if client.in_exec {
-        "scheduled"
-    } else {
-        "started"
-    };
+    let begins = if client.in_exec { "scheduled" } else { "started" };
     reply.status(&format!("Background append only file rewriting {begins}"));
     Ok(())
 }
@@ -116,9 +112,7 @@ fn waitaof(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
     let mut cursor = Cursor::new(args);
     let local = cursor.integer()?;
     if !(0..=1).contains(&local) {
-        return Err(Error::text(
-            "ERR value is out of range, value must between 0 and 1",
-        ));
+        return Err(Error::text("ERR value is out of range, value must between 0 and 1"));
     }
     let replicas = cursor.integer()?;
     if replicas < 0 {
@@ -157,9 +151,7 @@ fn timeout(cursor: &mut Cursor) -> Result<u64, Error> {
 
 fn monitor(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
     if client.in_exec {
-        return Err(Error::text(
-            "ERR MONITOR isn't allowed for DENY BLOCKING client",
-        ));
+        return Err(Error::text("ERR MONITOR isn't allowed for DENY BLOCKING client"));
     }
     if client.monitoring {
         // As in Redis, which says nothing the second time.
@@ -180,11 +172,7 @@ pub fn show_monitors(client: &Client, row: &Row, args: &Args, now: u64, reply: &
         return;
     }
     let (seconds, rest) = (now / 1_000_000, now % 1_000_000);
-    let head = format!(
-        "+{seconds}.{rest:06} [{} {}]",
-        client.db,
-        client.public.address()
-    );
+    let head = format!("+{seconds}.{rest:06} [{} {}]", client.db, client.public.address());
     let mut line = head.into_bytes();
     for word in shown(row, args) {
         line.push(b' ');

@@ -102,21 +102,13 @@ fn range(string: &[u8], start: i64, end: i64) -> &[u8] {
     };
     let start = from_front(start);
     let end = from_front(end).min(length - 1);
-    if start > end {
-        b""
-    } else {
-        &string[start as usize..=end as usize]
-    }
+    if start > end { b"" } else { &string[start as usize..=end as usize] }
 }
 
 // Storing.
 
 fn set(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
-    let SetOptions {
-        if_exists,
-        get,
-        lifetime,
-    } = SetOptions::parse(args)?;
+    let SetOptions { if_exists, get, lifetime } = SetOptions::parse(args)?;
     let deadline = lifetime.deadline(view.time.now, "set")?;
     let keep_ttl = lifetime == Lifetime::Lasting;
     if get || if_exists.is_some() {
@@ -161,11 +153,7 @@ struct SetOptions<'a> {
 
 impl<'a> SetOptions<'a> {
     fn parse(args: &'a Args) -> Result<SetOptions<'a>, Error> {
-        let mut options = SetOptions {
-            if_exists: None,
-            get: false,
-            lifetime: Lifetime::Unsaid,
-        };
+        let mut options = SetOptions { if_exists: None, get: false, lifetime: Lifetime::Unsaid };
         let mut cursor = Cursor::at(args, 3);
         while let Some(option) = cursor.option() {
             match &option[..] {
@@ -227,9 +215,7 @@ fn mset(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Er
 }
 
 fn msetnx(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
-    let pairs = Cursor::new(args)
-        .pairs()
-        .ok_or(Error::WrongArity("msetnx"))?;
+    let pairs = Cursor::new(args).pairs().ok_or(Error::WrongArity("msetnx"))?;
     let pairs: Vec<_> = pairs.collect();
     let absent = pairs.iter().all(|(key, _)| view.get(key).is_none());
     if absent {
@@ -407,12 +393,7 @@ fn incrby(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), 
 
 fn decrby(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
     let change = integer(&args[2])?.checked_neg();
-    add(
-        view,
-        &args[1],
-        change.ok_or(Error::DecrementOverflow)?,
-        reply,
-    )
+    add(view, &args[1], change.ok_or(Error::DecrementOverflow)?, reply)
 }
 
 fn add(view: &mut ViewMut, key: &[u8], change: i64, reply: &mut Reply) -> Result<(), Error> {
@@ -495,10 +476,7 @@ fn setrange(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<()
         None => {
             check_length(offset, value, limit)?;
             let mut entry = Loose::new_raw_string(key);
-            let length = entry
-                .edit()
-                .string_mut()
-                .map(|mut string| string.patch(offset, value));
+            let length = entry.edit().string_mut().map(|mut string| string.patch(offset, value));
             view.insert(key, entry);
             length.unwrap_or_default()
         }
@@ -509,11 +487,7 @@ fn setrange(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<()
 
 /// Refuses a string that would end past the limit.
 fn check_length(offset: usize, value: &[u8], limit: usize) -> Result<(), Error> {
-    if offset.saturating_add(value.len()) > limit {
-        Err(Error::StringTooLong)
-    } else {
-        Ok(())
-    }
+    if offset.saturating_add(value.len()) > limit { Err(Error::StringTooLong) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -38,10 +38,7 @@ fn multi(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> 
 }
 
 fn discard(client: &mut Client, view: &View, _: &Args, reply: &mut Reply) -> Result<(), Error> {
-    client
-        .transaction
-        .take()
-        .ok_or(Error::DiscardWithoutMulti)?;
+    client.transaction.take().ok_or(Error::DiscardWithoutMulti)?;
     unwatch_all(client, view);
     reply.ok();
     Ok(())

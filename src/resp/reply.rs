@@ -62,18 +62,12 @@ pub struct Reply {
 impl Reply {
     /// An empty one, in RESP2, which every client speaks until it says HELLO 3.
     pub fn new() -> Reply {
-        Reply {
-            out: Output::new(None),
-            protocol: Protocol::Resp2,
-        }
+        Reply { out: Output::new(None), protocol: Protocol::Resp2 }
     }
 
     /// The same for a client: what it is told is counted, and has its limits.
     pub fn watched(charge: Charge) -> Reply {
-        Reply {
-            out: Output::new(Some(charge)),
-            ..Reply::new()
-        }
+        Reply { out: Output::new(Some(charge)), ..Reply::new() }
     }
 
     /// Writes each of these, behind the head that says how many they are. Ends early when the output
@@ -168,20 +162,12 @@ impl Reply {
 
     /// Nil where a bulk string was to be expected: no such key, no such field.
     pub fn nil(&mut self) {
-        self.out.written.extend_from_slice(if self.is_resp3() {
-            b"_\r\n"
-        } else {
-            b"$-1\r\n"
-        });
+        self.out.written.extend_from_slice(if self.is_resp3() { b"_\r\n" } else { b"$-1\r\n" });
     }
 
     /// Nil where an array was to be expected: EXEC that did not run.
     pub fn nil_array(&mut self) {
-        self.out.written.extend_from_slice(if self.is_resp3() {
-            b"_\r\n"
-        } else {
-            b"*-1\r\n"
-        });
+        self.out.written.extend_from_slice(if self.is_resp3() { b"_\r\n" } else { b"*-1\r\n" });
     }
 
     /// The head of an array; its `length` elements are to follow.
@@ -224,10 +210,9 @@ impl Reply {
     /// A floating-point number; a bulk string in RESP2.
     pub fn double(&mut self, number: f64) {
         match self.protocol {
-            Protocol::Resp3 => self
-                .out
-                .written
-                .extend_from_slice(format!(",{number}\r\n").as_bytes()),
+            Protocol::Resp3 => {
+                self.out.written.extend_from_slice(format!(",{number}\r\n").as_bytes())
+            }
             Protocol::Resp2 => self.bulk(number.to_string().as_bytes()),
         }
     }
@@ -236,9 +221,7 @@ impl Reply {
     pub fn boolean(&mut self, value: bool) {
         match self.protocol {
             Protocol::Resp3 => {
-                self.out
-                    .written
-                    .extend_from_slice(if value { b"#t\r\n" } else { b"#f\r\n" })
+                self.out.written.extend_from_slice(if value { b"#t\r\n" } else { b"#f\r\n" })
             }
             Protocol::Resp2 => self.integer(value.into()),
         }
@@ -400,8 +383,7 @@ impl Output {
         let used = self.mark();
         self.truncate(0);
         self.written.shrink_to(keep.max(2 * used));
-        self.shared
-            .shrink_to(keep / size_of::<(usize, Arc<Vec<u8>>)>());
+        self.shared.shrink_to(keep / size_of::<(usize, Arc<Vec<u8>>)>());
         self.shared_held = 0;
         self.settle();
     }
@@ -464,10 +446,7 @@ mod tests {
         let mut reply = Reply::watched(Charge::new(&held));
         let word = [b'x'; 1000];
         reply.each(0..1000, |reply, _| reply.bulk(&word));
-        assert!(
-            reply.out.len() > 1_000_000,
-            "without a limit it may be of any length"
-        );
+        assert!(reply.out.len() > 1_000_000, "without a limit it may be of any length");
         assert!((1_000_000..3_000_000).contains(&held.bytes()));
         reply.out.give_back();
         assert_eq!(held.bytes(), 0);

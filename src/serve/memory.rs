@@ -71,11 +71,7 @@ impl Session<'_> {
         }
         self.stream.set_read_timeout(Some(REST))?;
         self.reader.get_mut().may_time_out = true;
-        if self
-            .reader
-            .fill_buf()
-            .is_err_and(|error| is_timeout(&error))
-        {
+        if self.reader.fill_buf().is_err_and(|error| is_timeout(&error)) {
             self.arrived = vec![Arrived::default()];
             self.reply.out.give_back();
             self.exchange_reader(FIRST_INPUT_BUFFER);

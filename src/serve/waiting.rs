@@ -55,8 +55,7 @@ impl Session<'_> {
         }
         if wait.is_waitaof {
             self.reply.array(2);
-            self.reply
-                .integer((aof.is_enabled() && aof.is_durable(position)).into());
+            self.reply.integer((aof.is_enabled() && aof.is_durable(position)).into());
         }
         self.reply.integer(0);
         self.flush()
@@ -94,9 +93,7 @@ impl Session<'_> {
                 self.reply.error(&Error::text(text));
                 self.batch.finish(&mut self.client, &mut self.reply);
                 // Only now, for nothing prints under a lock.
-                say::warning(format_args!(
-                    "cannot shut down, the log is not saved: {cause}"
-                ));
+                say::warning(format_args!("cannot shut down, the log is not saved: {cause}"));
             }
             _ => std::process::exit(0),
         }

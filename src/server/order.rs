@@ -156,9 +156,8 @@ fn has_arrived(stream: &TcpStream, turns: &Turns) -> bool {
     if stream.set_nonblocking(true).is_err() {
         return false;
     }
-    let arrived = !stream
-        .peek(&mut [0])
-        .is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
+    let arrived =
+        !stream.peek(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
     let _ = stream.set_nonblocking(false);
     arrived
 }

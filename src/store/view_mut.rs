@@ -53,17 +53,7 @@ impl<'a> ViewMut<'a> {
         records: &'a mut Records,
         notes: &'a Notes,
     ) -> ViewMut<'a> {
-        ViewMut {
-            keyspace,
-            known,
-            db,
-            time,
-            limits,
-            records,
-            notes,
-            dirty: 0,
-            propagated: false,
-        }
+        ViewMut { keyspace, known, db, time, limits, records, notes, dirty: 0, propagated: false }
     }
 
     /// Ends the command, of which these are the words: logs it if it has changed something and has not
@@ -97,8 +87,7 @@ impl<'a> ViewMut<'a> {
     /// The key's entry if it is alive; a dead one is deleted and its DEL logged.
     pub fn get(&mut self, key: &[u8]) -> Option<Entry<'_>> {
         let hash = self.known.hash(key);
-        self.find(hash, key)
-            .map(|EntryMut { entry, heap }| Entry { entry, heap })
+        self.find(hash, key).map(|EntryMut { entry, heap }| Entry { entry, heap })
     }
 
     /// The key's string, to be changed; WRONGTYPE if it is a hash.

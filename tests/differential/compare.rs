@@ -32,10 +32,7 @@ pub fn same(command: &Command, queue: &[Command], ours: &Value, theirs: &Value) 
     if discriminant(ours) != discriminant(theirs) || ours.is_error() {
         return false;
     }
-    let subcommand = command
-        .args
-        .get(1)
-        .map_or(String::new(), |name| upper(name));
+    let subcommand = command.args.get(1).map_or(String::new(), |name| upper(name));
     match (command.name().as_str(), subcommand.as_str()) {
         ("EXEC", _) => {
             let (ours, theirs) = (ours.items(), theirs.items());
@@ -122,9 +119,7 @@ pub fn without_id(reply: &Value) -> Value {
         }
     };
     match &mut reply {
-        Value::Map(pairs) => pairs
-            .iter_mut()
-            .for_each(|(name, value)| blank(name, value)),
+        Value::Map(pairs) => pairs.iter_mut().for_each(|(name, value)| blank(name, value)),
         Value::Array(items) => {
             for pair in items.chunks_mut(2) {
                 if let [name, value] = pair {

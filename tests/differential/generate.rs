@@ -19,11 +19,7 @@ pub type Unit = Vec<Command>;
 #[derive(Clone)]
 pub enum Step {
     /// One pipeline on connection 0 or 1, cut into packets where `cuts` says.
-    Send {
-        connection: usize,
-        units: Vec<Unit>,
-        cuts: u64,
-    },
+    Send { connection: usize, units: Vec<Unit>, cuts: u64 },
     /// SCAN or HSCAN from cursor 0 to the end.
     Iterate { db: usize, command: Command },
     /// All databases are compared.
@@ -41,14 +37,7 @@ pub const SOON: &[u8] = b"<soon>";
 
 const STRING_KEYS: &str = "k0,k1,k2,k3,k4,k5";
 const HASH_KEYS: &str = "h0,h1,h2,h3";
-const ODD_KEYS: [&[u8]; 6] = [
-    b"",
-    b"K0",
-    b"a*b",
-    b"with space",
-    b"nul\0cr\rlf\n",
-    b"[\xff\x80]",
-];
+const ODD_KEYS: [&[u8]; 6] = [b"", b"K0", b"a*b", b"with space", b"nul\0cr\rlf\n", b"[\xff\x80]"];
 const FIELDS: &str = "f0,f1,f2,f3,f4,f5,f6,F0,,7";
 const WORDS: &str = "foo,0,,NX,GET,two words,\u{e9},name";
 const DATABASES: &str = "0,0,0,0,0,0,1,1,1,2,15,16,-1,x,,01";
@@ -117,13 +106,7 @@ impl Generator {
     pub fn new(seed: u64) -> Generator {
         let (random, sections) = (Random::new(seed), grammar());
         let pending = [VecDeque::new(), VecDeque::new()];
-        Generator {
-            random,
-            sections,
-            deadlines: 0,
-            wide: false,
-            pending,
-        }
+        Generator { random, sections, deadlines: 0, wide: false, pending }
     }
 
     /// A round of about `operations` commands.
@@ -134,16 +117,11 @@ impl Generator {
         while sent < operations {
             let connection = self.random.below(2);
             let longest = 1 + self.random.below(60);
-            let units: Vec<Unit> = (0..=self.random.below(longest))
-                .map(|_| self.ordinary(connection))
-                .collect();
+            let units: Vec<Unit> =
+                (0..=self.random.below(longest)).map(|_| self.ordinary(connection)).collect();
             sent += units.iter().map(Vec::len).sum::<usize>();
             let cuts = self.random.next();
-            steps.push(Step::Send {
-                connection,
-                units,
-                cuts,
-            });
+            steps.push(Step::Send { connection, units, cuts });
             match self.random.below(40) {
                 0 => steps.extend(self.subscription()),
                 1 => {
@@ -175,9 +153,7 @@ impl Generator {
         if self.pending[connection].is_empty() && self.random.percent(2) {
             self.pending[connection] = self.transaction();
         }
-        self.pending[connection]
-            .pop_front()
-            .unwrap_or_else(|| self.unit("ordinary"))
+        self.pending[connection].pop_front().unwrap_or_else(|| self.unit("ordinary"))
     }
 
     /// Long enough that a pipeline often ends inside it, and the other client interferes.
@@ -190,11 +166,7 @@ impl Generator {
         }
         units.push_back(vec![Command::new(&["MULTI"])]);
         units.extend((0..self.random.below(9)).map(|_| self.unit("ordinary")));
-        let end = if self.random.percent(85) {
-            "EXEC"
-        } else {
-            "DISCARD"
-        };
+        let end = if self.random.percent(85) { "EXEC" } else { "DISCARD" };
         units.push_back(vec![Command::new(&[end])]);
         units
     }
@@ -206,19 +178,9 @@ impl Generator {
         let (connection, cuts) = (self.random.below(2), self.random.next());
         let units = self.units("publish", 4);
         [
-            Step::Aside {
-                units: first,
-                reset: false,
-            },
-            Step::Send {
-                connection,
-                units,
-                cuts,
-            },
-            Step::Aside {
-                units: self.units("subscribe", 5),
-                reset: true,
-            },
+            Step::Aside { units: first, reset: false },
+            Step::Send { connection, units, cuts },
+            Step::Aside { units: self.units("subscribe", 5), reset: true },
         ]
     }
 
@@ -251,9 +213,7 @@ impl Generator {
     }
 
     fn units(&mut self, section: &'static str, most: usize) -> Vec<Unit> {
-        (0..=self.random.below(most))
-            .map(|_| self.unit(section))
-            .collect()
+        (0..=self.random.below(most)).map(|_| self.unit(section)).collect()
     }
 
     fn unit(&mut self, section: &'static str) -> Unit {
@@ -287,9 +247,7 @@ impl Generator {
         // The grammar is lent out while `self` fills the slots.
         let sections = std::mem::take(&mut self.sections);
         let shapes = &sections[section];
-        let mut ticket = self
-            .random
-            .below(shapes.iter().map(|shape| shape.weight).sum());
+        let mut ticket = self.random.below(shapes.iter().map(|shape| shape.weight).sum());
         let shape = shapes.iter().find(|shape| {
             let found = ticket < shape.weight;
             ticket = ticket.saturating_sub(shape.weight);
@@ -301,11 +259,7 @@ impl Generator {
             _ => Letters::Mixed,
         };
         let mut unit = vec![Command::of(vec![])];
-        self.fill(
-            &shape.expect("a ticket is below the sum").nodes,
-            letters,
-            &mut unit,
-        );
+        self.fill(&shape.expect("a ticket is below the sum").nodes, letters, &mut unit);
         self.sections = sections;
         unit
     }
@@ -421,13 +375,9 @@ impl Generator {
                 continue;
             };
             // Both servers refuse what overflows; near that edge, it depends on the clock.
-            let accepted = time
-                .checked_mul(unit)
-                .is_some_and(|ms| ms < i64::MAX - (1 << 40));
+            let accepted = time.checked_mul(unit).is_some_and(|ms| ms < i64::MAX - (1 << 40));
             if time > 0 && accepted {
-                args[index] = (self.next_deadline() * 1_000_000 / unit)
-                    .to_string()
-                    .into_bytes();
+                args[index] = (self.next_deadline() * 1_000_000 / unit).to_string().into_bytes();
             }
         }
     }
@@ -469,22 +419,15 @@ impl Generator {
             "type" => self.random.word(TYPES).into(),
             "word" => self.random.word(WORDS).into(),
             "channel" => self.random.pick(&["c1", "c2", "c*", "c?", "x", ""]).into(),
-            "text" => (0..self.random.below(50))
-                .map(|_| b"abc "[self.random.below(4)])
-                .collect(),
+            "text" => (0..self.random.below(50)).map(|_| b"abc "[self.random.below(4)]).collect(),
             "pattern" if self.random.percent(20) => b"*".to_vec(),
             "pattern" => {
                 let pieces = 1 + self.random.below(4);
-                (0..pieces)
-                    .map(|_| self.random.word(GLOB))
-                    .collect::<String>()
-                    .into_bytes()
+                (0..pieces).map(|_| self.random.word(GLOB)).collect::<String>().into_bytes()
             }
             "unknown" => {
                 let long = "n".repeat(150);
-                self.random
-                    .pick(&["FOO", "", "get ", "a\r\nb", "nul\0", &long])
-                    .into()
+                self.random.pick(&["FOO", "", "get ", "a\r\nb", "nul\0", &long]).into()
             }
             "soon" => SOON.to_vec(),
             "past" => self.random.pick(&["1", "1000", "1500000000000"]).into(),
@@ -514,18 +457,13 @@ impl Generator {
 
     fn value(&mut self) -> Vec<u8> {
         match self.random.below(100) {
-            0..25 => self
-                .random
-                .pick(&["a", "b", "foo", "Hello World", "ohmytext"])
-                .into(),
+            0..25 => self.random.pick(&["a", "b", "foo", "Hello World", "ohmytext"]).into(),
             25..35 => self.random.word(INTEGERS).into(),
             35..50 => self.between(-20, 60),
             50..57 => self.random.word(FLOATS).into(),
             57..62 => self.float(),
             62..67 => Vec::new(),
-            67..72 => (0..self.random.below(12))
-                .map(|_| self.random.next() as u8)
-                .collect(),
+            67..72 => (0..self.random.below(12)).map(|_| self.random.next() as u8).collect(),
             72..75 => vec![b'L'; 100 + self.random.below(300)],
             _ => self.letters(),
         }
@@ -538,9 +476,7 @@ impl Generator {
     }
 
     fn between(&mut self, low: i64, high: i64) -> Vec<u8> {
-        (low + self.random.below((high - low) as usize) as i64)
-            .to_string()
-            .into_bytes()
+        (low + self.random.below((high - low) as usize) as i64).to_string().into_bytes()
     }
 
     fn float(&mut self) -> Vec<u8> {

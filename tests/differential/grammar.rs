@@ -65,16 +65,12 @@ const UNSENT: &str = "unsent";
 /// Each line of `commands.txt` that says something, with its section.
 fn lines() -> impl Iterator<Item = (&'static str, &'static str)> {
     let mut section = "";
-    include_str!("commands.txt")
-        .lines()
-        .filter_map(move |line| {
-            let heading = line
-                .strip_prefix('[')
-                .and_then(|line| line.strip_suffix(']'));
-            section = heading.unwrap_or(section);
-            let says = heading.is_none() && !line.is_empty() && !line.starts_with('#');
-            says.then_some((section, line))
-        })
+    include_str!("commands.txt").lines().filter_map(move |line| {
+        let heading = line.strip_prefix('[').and_then(|line| line.strip_suffix(']'));
+        section = heading.unwrap_or(section);
+        let says = heading.is_none() && !line.is_empty() && !line.starts_with('#');
+        says.then_some((section, line))
+    })
 }
 
 /// The shapes of each section.
@@ -84,10 +80,7 @@ pub fn grammar() -> BTreeMap<&'static str, Vec<Shape>> {
         let mut tokens = line.split_whitespace().peekable();
         let weight = tokens.next().and_then(|weight| weight.parse().ok());
         let weight = weight.expect("a line of commands.txt begins with its weight");
-        let shape = Shape {
-            weight,
-            nodes: parse(&mut tokens),
-        };
+        let shape = Shape { weight, nodes: parse(&mut tokens) };
         sections.entry(section).or_insert_with(Vec::new).push(shape);
     }
     sections
@@ -131,9 +124,7 @@ fn beginnings(nodes: &[Node]) -> BTreeSet<Vec<&'static str>> {
         };
         let join = |before: &Vec<&'static str>| {
             let before = before.clone();
-            let joined = choices
-                .iter()
-                .map(move |choice| [&before[..], choice].concat());
+            let joined = choices.iter().map(move |choice| [&before[..], choice].concat());
             joined.map(|words| words.into_iter().take(2).collect::<Vec<_>>())
         };
         all = all.iter().flat_map(join).collect();

@@ -43,21 +43,12 @@ fn same_deletions(ours: &[Record], theirs: &[Record]) -> Option<usize> {
 fn excerpt(ours: &[Record], theirs: &[Record], at: usize) -> String {
     let show = |records: &[Record]| {
         let mut text = String::new();
-        for (index, record) in records
-            .iter()
-            .enumerate()
-            .take(at + 4)
-            .skip(at.saturating_sub(4))
-        {
+        for (index, record) in records.iter().enumerate().take(at + 4).skip(at.saturating_sub(4)) {
             let mark = if index == at { '>' } else { ' ' };
             let command = Command::of(record.clone());
             text += &format!("  {mark} {index}: {command}\n");
         }
         text
     };
-    format!(
-        "the logs part at record {at}\n our log:\n{} their log:\n{}",
-        show(ours),
-        show(theirs)
-    )
+    format!("the logs part at record {at}\n our log:\n{} their log:\n{}", show(ours), show(theirs))
 }

@@ -51,9 +51,7 @@ const ROUND: usize = 5_000;
 fn random_commands_are_answered_and_logged_as_redis_server_does() {
     let operations = variable("FUZZ_OPS").unwrap_or(100_000) as usize;
     let seed = variable("FUZZ_SEED").unwrap_or_else(|| {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .expect("the clock is past 1970");
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
         now.as_millis() as u64
     });
     let reference = server::reference();
@@ -93,10 +91,7 @@ fn the_command_table_says_of_each_command_what_that_of_redis_server_says() {
     let ours = read(server::ours());
     for (name, said) in &ours {
         let is_whole = !said.info.is_empty() && !said.docs.is_empty() && !said.group.is_empty();
-        assert!(
-            is_whole,
-            "{name}: COMMAND or COMMAND DOCS does not know it: {said:?}"
-        );
+        assert!(is_whole, "{name}: COMMAND or COMMAND DOCS does not know it: {said:?}");
     }
     let Some(theirs) = server::reference().map(read) else {
         eprintln!("not run: our command table beside that of redis-server");
@@ -115,10 +110,7 @@ fn the_command_table_says_of_each_command_what_that_of_redis_server_says() {
             (&said.info, &said.docs) == (&expected.info, &expected.docs) && same_group
         });
         if !same {
-            differences.push(format!(
-                "{name}\n  ours:  {said:?}\n  Redis: {:?}",
-                theirs.get(name)
-            ));
+            differences.push(format!("{name}\n  ours:  {said:?}\n  Redis: {:?}", theirs.get(name)));
         }
     }
     assert!(differences.is_empty(), "{}", differences.join("\n"));
@@ -134,20 +126,13 @@ fn setting(seed: u64, reference: Option<Program>) -> Setting {
         planted: planted.split_whitespace().map(str::to_string).collect(),
         reference,
         protocol: if seed.is_multiple_of(2) { "2" } else { "3" },
-        flags: names
-            .iter()
-            .zip(limits)
-            .flat_map(|(n, l)| [n.to_string(), l.to_string()])
-            .collect(),
+        flags: names.iter().zip(limits).flat_map(|(n, l)| [n.to_string(), l.to_string()]).collect(),
     }
 }
 
 fn variable(name: &str) -> Option<u64> {
     let text = env::var(name).ok()?;
-    Some(
-        text.parse()
-            .unwrap_or_else(|_| panic!("{name} is a number, not {text}")),
-    )
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text}")))
 }
 
 /// Everything that somebody who reads a red build needs.
@@ -191,17 +176,12 @@ fn report(
 /// A step as a transcript would have it: who says what.
 fn lines(step: &Step) -> Vec<String> {
     let (who, units) = match step {
-        Step::Send {
-            connection: 0,
-            units,
-            ..
-        } => ("a", units),
+        Step::Send { connection: 0, units, .. } => ("a", units),
         Step::Send { units, .. } => ("b", units),
         Step::Aside { units, .. } => ("aside", units),
-        Step::Deadline {
-            units,
-            connection: 0,
-        } => ("a, <soon> is 200 ms away and then past", units),
+        Step::Deadline { units, connection: 0 } => {
+            ("a, <soon> is 200 ms away and then past", units)
+        }
         Step::Deadline { units, .. } => ("b, <soon> is 200 ms away and then past", units),
         Step::Hostile { bytes } => return vec![format!("bytes> {}", bytes.escape_ascii())],
         Step::Look => return vec!["(compare the states)".to_string()],
@@ -209,11 +189,8 @@ fn lines(step: &Step) -> Vec<String> {
             return vec![format!("db {db}> {command} (to its end)")];
         }
     };
-    let mut lines: Vec<String> = units
-        .iter()
-        .flatten()
-        .map(|command| format!("{who}> {command}"))
-        .collect();
+    let mut lines: Vec<String> =
+        units.iter().flatten().map(|command| format!("{who}> {command}")).collect();
     if let Step::Aside { reset: true, .. } = step {
         lines.push("aside> RESET".to_string());
     }
@@ -223,32 +200,15 @@ fn lines(step: &Step) -> Vec<String> {
 #[test]
 fn a_reply_in_another_order_is_the_same_only_where_a_table_decides() {
     let parse = |bytes: &[u8]| Value::read(&mut &bytes[..], &mut vec![]).expect("well-formed");
-    let (one, other) = (
-        parse(b"*2\r\n$1\r\na\r\n$1\r\nb\r\n"),
-        parse(b"*2\r\n$1\r\nb\r\n$1\r\na\r\n"),
-    );
-    assert!(compare::same(
-        &Command::new(&["keys", "*"]),
-        &[],
-        &one,
-        &other
-    ));
-    assert!(!compare::same(
-        &Command::new(&["MGET", "x", "y"]),
-        &[],
-        &one,
-        &other
-    ));
+    let (one, other) =
+        (parse(b"*2\r\n$1\r\na\r\n$1\r\nb\r\n"), parse(b"*2\r\n$1\r\nb\r\n$1\r\na\r\n"));
+    assert!(compare::same(&Command::new(&["keys", "*"]), &[], &one, &other));
+    assert!(!compare::same(&Command::new(&["MGET", "x", "y"]), &[], &one, &other));
     // Inside a transaction the queued command decides.
     let [one, other] = [one, other].map(|reply| Value::Array(vec![reply]));
     let (exec, keys) = (Command::new(&["EXEC"]), Command::new(&["KEYS", "*"]));
     assert!(compare::same(&exec, &[keys], &one, &other));
-    assert!(!compare::same(
-        &exec,
-        &[Command::new(&["MGET", "x", "y"])],
-        &one,
-        &other
-    ));
+    assert!(!compare::same(&exec, &[Command::new(&["MGET", "x", "y"])], &one, &other));
 }
 
 #[test]
@@ -282,19 +242,11 @@ fn a_value_of_a_type_that_nobody_has_described_is_not_passed_over() {
 #[test]
 fn shrinking_leaves_the_commands_that_fail_together() {
     let one = |number: usize| vec![Command::new(&["ECHO", &number.to_string()])];
-    let send = |units| Step::Send {
-        connection: 0,
-        units,
-        cuts: 0,
-    };
-    let steps = (0..20)
-        .map(|step| send((step * 5..step * 5 + 5).map(one).collect()))
-        .collect();
+    let send = |units| Step::Send { connection: 0, units, cuts: 0 };
+    let steps = (0..20).map(|step| send((step * 5..step * 5 + 5).map(one).collect())).collect();
     let left = shrink::shrink(steps, |steps| {
         let said: Vec<String> = steps.iter().flat_map(lines).collect();
-        ["a> ECHO 13", "a> ECHO 87"]
-            .iter()
-            .all(|line| said.iter().any(|said| said == line))
+        ["a> ECHO 13", "a> ECHO 87"].iter().all(|line| said.iter().any(|said| said == line))
     });
     let said: Vec<String> = left.iter().flat_map(lines).collect();
     assert_eq!(said, ["a> ECHO 13", "a> ECHO 87"]);

@@ -68,10 +68,7 @@ struct Session {
 impl Session {
     fn start(program: &Program, planted: &[String], setting: &Setting) -> io::Result<Session> {
         let flags = [&setting.flags, planted].concat();
-        let mut session = Session {
-            server: server::start(program, &flags)?,
-            connections: vec![],
-        };
+        let mut session = Session { server: server::start(program, &flags)?, connections: vec![] };
         session.connect()?;
         for connection in &mut session.connections[..ASIDE] {
             connection.try_call(&["HELLO", setting.protocol])?;
@@ -107,11 +104,7 @@ pub fn run(setting: &Setting, steps: &[Step]) -> Result<End, Failure> {
         let session = Session::start(program, planted, setting);
         sessions.push(session.map_err(|error| failed(None, format!("{program}: {error}")))?);
     }
-    let mut round = Round {
-        sessions,
-        queues: [vec![], vec![]],
-        sentinels: 0,
-    };
+    let mut round = Round { sessions, queues: [vec![], vec![]], sentinels: 0 };
     for (index, step) in steps.iter().enumerate() {
         match round.step(step) {
             Ok(End::Agreed) => {}
@@ -128,11 +121,7 @@ pub fn run(setting: &Setting, steps: &[Step]) -> Result<End, Failure> {
 impl Round {
     fn step(&mut self, step: &Step) -> Result<End, String> {
         match step {
-            Step::Send {
-                connection,
-                units,
-                cuts,
-            } => self.send(*connection, units, *cuts)?,
+            Step::Send { connection, units, cuts } => self.send(*connection, units, *cuts)?,
             Step::Aside { units, reset } => self.aside(units, *reset)?,
             Step::Hostile { bytes } => self.attack(bytes)?,
             Step::Look => drop(self.look()?),
@@ -142,19 +131,12 @@ impl Round {
                     observer.try_call(&["SELECT", &db.to_string()])?;
                     state::iterate(observer, command)
                 })?;
-                equal(
-                    &format!("db {db}, {command}, followed to its end"),
-                    &replies,
-                )?;
+                equal(&format!("db {db}, {command}, followed to its end"), &replies)?;
             }
             Step::Deadline { connection, units } => {
                 let soon = now() + NEAR;
                 let mut units = units.clone();
-                for arg in units
-                    .iter_mut()
-                    .flatten()
-                    .flat_map(|command| &mut command.args)
-                {
+                for arg in units.iter_mut().flatten().flat_map(|command| &mut command.args) {
                     if arg == SOON {
                         *arg = soon.as_millis().to_string().into_bytes();
                     }
@@ -175,9 +157,7 @@ impl Round {
         if let [ours, theirs] = &dumps[..]
             && let Some(what) = state::difference(ours, theirs, state::same)
         {
-            return Err(format!(
-                "the states differ (one: ours, other: theirs)\n{what}"
-            ));
+            return Err(format!("the states differ (one: ours, other: theirs)\n{what}"));
         }
         Ok(dumps)
     }
@@ -187,15 +167,9 @@ impl Round {
         let bytes: Vec<u8> = units.iter().flatten().flat_map(Command::encode).collect();
         let packets = cut(&bytes, cuts);
         self.each(|session| {
-            packets
-                .iter()
-                .try_for_each(|packet| session.connections[connection].try_raw(packet))
+            packets.iter().try_for_each(|packet| session.connections[connection].try_raw(packet))
         })?;
-        for command in units
-            .iter()
-            .flatten()
-            .filter(|command| !command.args.is_empty())
-        {
+        for command in units.iter().flatten().filter(|command| !command.args.is_empty()) {
             let replies = self
                 .each(|session| session.connections[connection].try_read())
                 .map_err(|what| format!("{command}\n{what}"))?;
@@ -262,9 +236,7 @@ impl Round {
             && ours != theirs
         {
             let longer = ours.len().max(theirs.len());
-            let at = (0..longer)
-                .find(|&at| ours.get(at) != theirs.get(at))
-                .unwrap_or(0);
+            let at = (0..longer).find(|&at| ours.get(at) != theirs.get(at)).unwrap_or(0);
             let what = format!("reply {at} of: {}", list(units));
             let nothing = Value::Error(b"(nothing)".into());
             let [ours, theirs] = [ours, theirs].map(|all| all.get(at).unwrap_or(&nothing).clone());
@@ -331,9 +303,8 @@ impl Round {
         });
         let who = format!("{}, restarted as {program}", NAMES[index]);
         let after = after.map_err(|error| format!("{who}: {error}"))?;
-        state::difference(before, &after, state::survives_as).map_or(Ok(()), |what| {
-            Err(format!("{who}: the log replays to another state\n{what}"))
-        })
+        state::difference(before, &after, state::survives_as)
+            .map_or(Ok(()), |what| Err(format!("{who}: the log replays to another state\n{what}")))
     }
 
     /// If our server is dead, what it printed says why.
@@ -387,7 +358,5 @@ fn cut(bytes: &[u8], seed: u64) -> Vec<&[u8]> {
 
 /// Unix time.
 fn now() -> Duration {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -10,14 +10,8 @@ use crate::support::{Client, Directory, Program, Server};
 /// hold it back while an fsync runs, and the logs would be compared too early. No string may be
 /// longer than a megabyte, the least that Redis allows: an offset out of the blue (a bit's is
 /// worth an eighth of a byte's) would make one of 256 MB, again and again, and LCS compare two.
-const FLAGS: [&str; 6] = [
-    "--appendfsync",
-    "no",
-    "--enable-debug-command",
-    "yes",
-    "--proto-max-bulk-len",
-    "1mb",
-];
+const FLAGS: [&str; 6] =
+    ["--appendfsync", "no", "--enable-debug-command", "yes", "--proto-max-bulk-len", "1mb"];
 
 /// The server under test: ours, unless `OURS` names another program.
 pub fn ours() -> Program {
@@ -31,10 +25,7 @@ pub fn reference() -> Option<Program> {
 }
 
 pub fn start(program: &Program, flags: &[String]) -> io::Result<Server> {
-    let flags: Vec<&str> = FLAGS
-        .into_iter()
-        .chain(flags.iter().map(String::as_str))
-        .collect();
+    let flags: Vec<&str> = FLAGS.into_iter().chain(flags.iter().map(String::as_str)).collect();
     let server = Server::try_start_in(Directory::new(), program.clone(), &flags);
     let server = server.map_err(io::Error::other)?;
     stop_the_sweep(&mut server.try_client()?)?;

@@ -18,11 +18,7 @@ pub fn shrink(steps: Vec<Step>, mut fails: impl FnMut(&[Step]) -> bool) -> Vec<S
     let steps = drop_steps(steps, &mut fails, deadline);
     // Once more with one command a step. If it takes a pipeline to fail, it stays one.
     let single: Vec<Step> = steps.iter().flat_map(split).collect();
-    if fails(&single) {
-        drop_steps(single, &mut fails, deadline)
-    } else {
-        steps
-    }
+    if fails(&single) { drop_steps(single, &mut fails, deadline) } else { steps }
 }
 
 fn drop_steps(
@@ -50,18 +46,10 @@ fn drop_steps(
 
 fn split(step: &Step) -> Vec<Step> {
     match step {
-        Step::Send {
-            connection,
-            units,
-            cuts,
-        } => {
+        Step::Send { connection, units, cuts } => {
             let one = |unit: &Vec<_>| {
                 let units = vec![unit.clone()];
-                Step::Send {
-                    connection: *connection,
-                    units,
-                    cuts: *cuts,
-                }
+                Step::Send { connection: *connection, units, cuts: *cuts }
             };
             units.iter().map(one).collect()
         }

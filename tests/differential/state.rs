@@ -13,10 +13,7 @@ pub const DATABASES: usize = 16;
 /// As the same entry in another server.
 pub fn same(one: &Entry, other: &Entry) -> bool {
     let deadline = one.deadline;
-    let there = Entry {
-        deadline,
-        ..other.clone()
-    };
+    let there = Entry { deadline, ..other.clone() };
     *one == there && close(deadline, other.deadline)
 }
 
@@ -123,15 +120,9 @@ pub fn iterate(client: &mut Client, command: &Command) -> io::Result<Value> {
             return Ok(Value::Array(items.collect()));
         }
     }
-    Err(io::Error::other(format!(
-        "{command}: ten thousand calls and no end"
-    )))
+    Err(io::Error::other(format!("{command}: ten thousand calls and no end")))
 }
 
 fn ensure(fine: bool, what: &str, answer: &Value) -> io::Result<()> {
-    if fine {
-        Ok(())
-    } else {
-        Err(io::Error::other(format!("{what} answered {answer:?}")))
-    }
+    if fine { Ok(()) } else { Err(io::Error::other(format!("{what} answered {answer:?}"))) }
 }

@@ -8,10 +8,7 @@ use std::process::Command;
 /// Runs it in the directory; its exit status, and what it printed.
 fn check(directory: &Directory, words: &[&str]) -> (i32, String) {
     let mut command = Command::new(ours());
-    command
-        .arg("--check-aof")
-        .args(words)
-        .current_dir(&directory.0);
+    command.arg("--check-aof").args(words).current_dir(&directory.0);
     let (status, said) = run_to_end(&mut command);
     (status.code().unwrap(), said)
 }
@@ -20,22 +17,12 @@ fn check(directory: &Directory, words: &[&str]) -> (i32, String) {
 fn check_aof_finds_a_good_log_valid_however_it_is_named() {
     let log = [record("SET a 1"), record("HSET h f v")].concat();
     let directory = log_of("ii", &[&log, b""]);
-    for name in [
-        ".",
-        "appendonlydir",
-        "appendonlydir/appendonly.aof.manifest",
-    ] {
+    for name in [".", "appendonlydir", "appendonlydir/appendonly.aof.manifest"] {
         let (status, said) = check(&directory, &[name]);
         assert_eq!(status, 0, "{said}");
         let size = log.len();
-        assert!(
-            said.contains(&format!("1.incr.aof: {size} bytes, 2 commands, valid")),
-            "{said}"
-        );
-        assert!(
-            said.contains("2.incr.aof: 0 bytes, 0 commands, valid"),
-            "{said}"
-        );
+        assert!(said.contains(&format!("1.incr.aof: {size} bytes, 2 commands, valid")), "{said}");
+        assert!(said.contains("2.incr.aof: 0 bytes, 0 commands, valid"), "{said}");
         assert!(said.ends_with("\nvalid"), "{said}");
     }
     let (status, said) = check(&directory, &["appendonlydir/appendonly.aof.1.incr.aof"]);
@@ -77,20 +64,12 @@ fn check_aof_shows_what_is_broken_and_cuts_it_when_told_to() {
 #[test]
 fn check_aof_says_when_more_than_a_tail_would_be_cut() {
     let damaged = encode(&["SET", "k", "v"]);
-    let damaged = String::from_utf8(damaged)
-        .unwrap()
-        .replace("$1\r\nv", "$7\r\nv");
+    let damaged = String::from_utf8(damaged).unwrap().replace("$1\r\nv", "$7\r\nv");
     let log = [damaged.as_bytes(), &record("SET a 1"), &record("SET b 2")].concat();
     let (status, said) = check(&log_of("i", &[&log]), &["."]);
     assert_eq!(status, 1);
-    assert!(
-        said.contains("there are whole records up to the end of the file"),
-        "{said}"
-    );
-    assert!(
-        said.contains(&format!("--fix would cut {} bytes", log.len())),
-        "{said}"
-    );
+    assert!(said.contains("there are whole records up to the end of the file"), "{said}");
+    assert!(said.contains(&format!("--fix would cut {} bytes", log.len())), "{said}");
 }
 
 #[test]
@@ -100,18 +79,12 @@ fn check_aof_never_cuts_what_later_files_build_upon_nor_what_it_does_not_know() 
     let (status, said) = check(&directory, &[".", "--fix"]);
     assert_eq!(status, 1);
     assert!(said.contains("the files after it build upon it"), "{said}");
-    assert!(
-        said.contains("not supported: NOSUCH at offset 0 of"),
-        "{said}"
-    );
+    assert!(said.contains("not supported: NOSUCH at offset 0 of"), "{said}");
     assert_eq!(fs::read(file_of(&directory.0, 0)).unwrap(), torn);
     let wrong = log_of("i", &[&record("GETSET a")]);
     let (status, said) = check(&wrong, &["."]);
     assert_eq!(status, 1);
-    assert!(
-        said.contains("wrong number of arguments for GETSET at offset 0"),
-        "{said}"
-    );
+    assert!(said.contains("wrong number of arguments for GETSET at offset 0"), "{said}");
 }
 
 #[test]
@@ -122,16 +95,10 @@ fn check_aof_does_not_repair_under_a_running_server() {
     let elsewhere = Directory::new();
     let (status, said) = check(&elsewhere, &[dir]);
     assert_eq!(status, 0);
-    assert!(
-        said.contains("another server is using the directory"),
-        "{said}"
-    );
+    assert!(said.contains("another server is using the directory"), "{said}");
     let (status, said) = check(&elsewhere, &[dir, "--fix"]);
     assert_eq!(status, 1);
-    assert!(
-        said.contains("another server is using the directory"),
-        "{said}"
-    );
+    assert!(said.contains("another server is using the directory"), "{said}");
     let (status, said) = check(&elsewhere, &["."]);
     assert_eq!(status, 1);
     assert!(said.contains("there is no append-only file in"), "{said}");
@@ -146,9 +113,7 @@ fn check_aof_and_a_start_say_between_which_offsets_a_bit_has_flipped() {
     let file = file_of(server.dir(), 0);
     let good = fs::read(&file).unwrap();
     let to = good.windows(5).position(|bytes| bytes == b"#CRC:").unwrap();
-    let damaged = String::from_utf8(good.clone())
-        .unwrap()
-        .replace("hello", "iello");
+    let damaged = String::from_utf8(good.clone()).unwrap().replace("hello", "iello");
     fs::write(&file, damaged).unwrap();
     let directory = Directory::new();
     let dir = server.dir().to_str().unwrap();

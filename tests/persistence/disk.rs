@@ -103,9 +103,7 @@ fn fill(client: &mut Client) -> (BTreeMap<String, String>, String) {
         let reply = client.call(&["SET", &key, &value]).to_string();
         if reply != "OK" {
             let expected = "(error) MISCONF Errors writing to the AOF file: ";
-            let cause = reply
-                .strip_prefix(expected)
-                .unwrap_or_else(|| panic!("{reply}"));
+            let cause = reply.strip_prefix(expected).unwrap_or_else(|| panic!("{reply}"));
             let known = ["No space left on device", "File too large"];
             assert!(known.contains(&cause), "{cause}");
             return (acknowledged, key);
@@ -147,9 +145,7 @@ fn look_at_full_disk(mut server: Server, disk: Disk) {
     // No half record stays in the file, and a rewrite changes nothing.
     read_log(server.dir()).expect("whole records");
     reader.run("BGREWRITEAOF");
-    eventually("the rewrite fails", || {
-        info(&mut reader, "aof_last_bgrewrite_status") == "err"
-    });
+    eventually("the rewrite fails", || info(&mut reader, "aof_last_bgrewrite_status") == "err");
     // The limit is on the size of a file alone, so there is a rewrite for which there is room.
     read_log(server.dir()).expect("whole records");
     disk.give_room(&server);
@@ -168,18 +164,11 @@ fn look_at_full_disk(mut server: Server, disk: Disk) {
     server.crash();
     let mut client = server.client();
     for (key, value) in &acknowledged {
-        assert_eq!(
-            client.call(&["GET", key]),
-            crate::Value::bulk(value),
-            "{key}"
-        );
+        assert_eq!(client.call(&["GET", key]), crate::Value::bulk(value), "{key}");
     }
     // The outcome of the first was unknown; that of the others is not.
     let reply = client.run(&format!("EXISTS {first_refused} late"));
-    assert!(
-        matches!(reply.as_str(), "(integer) 0" | "(integer) 1"),
-        "{reply}"
-    );
+    assert!(matches!(reply.as_str(), "(integer) 0" | "(integer) 1"), "{reply}");
     assert_eq!(client.run("GET late"), "(nil)");
     drop(server);
 }
@@ -249,10 +238,7 @@ fn on_a_full_disk_the_log_can_be_switched_off_and_the_server_ended() {
     let count = acknowledged.len();
     let size = server.client().run("DBSIZE");
     let size: usize = size.strip_prefix("(integer) ").unwrap().parse().unwrap();
-    assert_eq!(
-        size, count,
-        "a record that could not be written is not there"
-    );
+    assert_eq!(size, count, "a record that could not be written is not there");
     // And once more, with FORCE.
     fill(&mut server.client());
     server.client().send(&["SHUTDOWN", "FORCE"]);
@@ -274,15 +260,11 @@ fn on_a_full_disk_a_torn_tail_is_cut_and_not_kept_and_the_server_starts() {
     let file = log_files(server.dir()).unwrap().pop().unwrap();
     let whole = fs::metadata(&file).unwrap().len();
     let mut log = fs::File::options().append(true).open(&file).unwrap();
-    log.write_all(b"*3\r\n$3\r\nSET\r\n$4\r\ntorn\r\n$99\r\nabc")
-        .unwrap();
+    log.write_all(b"*3\r\n$3\r\nSET\r\n$4\r\ntorn\r\n$99\r\nabc").unwrap();
     fs::write(mount.0.join("more"), vec![1; 1_000_000]).expect_err("more than it can hold");
     server.start_again();
     let said = server.wait_for_line(&format!("cut a torn tail of 31 bytes at offset {whole}"));
-    assert!(
-        said.contains("it is lost, because") && said.contains("No space left"),
-        "{said}"
-    );
+    assert!(said.contains("it is lost, because") && said.contains("No space left"), "{said}");
     assert!(said.contains("torn\\r\\n$99\\r\\nabc"), "{said}");
     assert_eq!(server.client().run("KEYS *"), "1) \"whole\"");
     assert_eq!(fs::metadata(&file).unwrap().len(), whole);

@@ -55,10 +55,7 @@ fn kill_and_look(rounds: usize, flags: &[&str]) {
                 panic!("round {round}, client {db}: {state:?} is no state of the steps {steps:?}");
             };
             // There the client goes on: what was not acknowledged may be there or not.
-            *history = History {
-                acknowledged: step,
-                sent: step,
-            };
+            *history = History { acknowledged: step, sent: step };
         }
     }
     let steps: u64 = histories.iter().map(|history| history.acknowledged).sum();
@@ -166,10 +163,7 @@ fn script_after(db: usize, steps: u64) -> BTreeMap<Vec<u8>, String> {
             let pair = [field.clone(), step.to_string()].map(crate::Value::bulk);
             crate::Value::Array(pair.to_vec())
         });
-        format!(
-            "{} until (integer) -1",
-            crate::Value::Array(pairs.collect()).sorted()
-        )
+        format!("{} until (integer) -1", crate::Value::Array(pairs.collect()).sorted())
     };
     let mut state = BTreeMap::new();
     if let Some(left) = strings.get("left") {
@@ -187,6 +181,5 @@ fn script_after(db: usize, steps: u64) -> BTreeMap<Vec<u8>, String> {
 
 fn of_database(dump: &Dump, db: usize) -> BTreeMap<Vec<u8>, String> {
     let here = dump.iter().filter(|((of, _), _)| *of == db);
-    here.map(|((_, key), value)| (key.clone(), value.clone()))
-        .collect()
+    here.map(|((_, key), value)| (key.clone(), value.clone())).collect()
 }

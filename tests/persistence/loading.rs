@@ -148,15 +148,9 @@ fn waitaof_answers_when_the_disk_has_it() {
         let idle = resting.elapsed();
         let is_short = idle.is_none_or(|idle| idle < Duration::from_secs(2));
         assert!(is_short, "{fsync}: the server rested for {idle:?}");
-        assert_eq!(
-            client.run("WAITAOF 0 0 0"),
-            "1) (integer) 1\n2) (integer) 0"
-        );
+        assert_eq!(client.run("WAITAOF 0 0 0"), "1) (integer) 1\n2) (integer) 0");
         // Replicas never come.
-        assert_eq!(
-            client.run("WAITAOF 1 1 20"),
-            "1) (integer) 1\n2) (integer) 0"
-        );
+        assert_eq!(client.run("WAITAOF 1 1 20"), "1) (integer) 1\n2) (integer) 0");
     }
 }
 
@@ -166,20 +160,13 @@ fn who_waits_in_waitaof_learns_that_the_log_was_switched_off() {
     let expected = "(error) ERR WAITAOF cannot be used when numlocal is set but appendonly is \
                     disabled.";
     assert_eq!(server.client().run("WAITAOF 1 0 0"), expected);
-    assert_eq!(
-        server.client().run("WAITAOF 0 0 0"),
-        "1) (integer) 0\n2) (integer) 0"
-    );
+    assert_eq!(server.client().run("WAITAOF 0 0 0"), "1) (integer) 0\n2) (integer) 0");
 }
 
 #[test]
 fn a_bare_appendonly_file_becomes_the_base() {
     let directory = Directory::new();
-    fs::write(
-        directory.0.join("appendonly.aof"),
-        crate::record("SET old 1"),
-    )
-    .unwrap();
+    fs::write(directory.0.join("appendonly.aof"), crate::record("SET old 1")).unwrap();
     let mut server = Server::start_in(directory, Program::Ours, &[]);
     assert_eq!(server.client().run("GET old"), "\"1\"");
     server.client().run("SET new 2");
@@ -199,11 +186,7 @@ fn a_bare_file_that_is_refused_stays_where_its_server_looks_for_it() {
     let torn = [&crate::record("SET k v")[..], b"*3\r\n"].concat();
     for (content, flags, expected) in [
         (&b"REDIS0009"[..], &[][..], "aof-use-rdb-preamble no"),
-        (
-            &crate::record("NOSUCH list a"),
-            &[],
-            "not supported: NOSUCH",
-        ),
+        (&crate::record("NOSUCH list a"), &[], "not supported: NOSUCH"),
         (&torn, &["--aof-load-truncated", "no"], "is torn at offset"),
     ] {
         fs::write(&bare, content).unwrap();
@@ -288,10 +271,7 @@ fn a_log_of_more_databases_than_there_are_is_refused() {
     let directory = log_of("i", &[&log]);
     let (status, said) = refused(&directory, &["--databases", "4"]);
     assert_eq!(status.code(), Some(1));
-    assert!(
-        said.contains("is too few for the SELECT 9 at offset 0 of"),
-        "{said}"
-    );
+    assert!(said.contains("is too few for the SELECT 9 at offset 0 of"), "{said}");
     let server = Server::start_in(directory, Program::Ours, &["--databases", "10"]);
     server.client().run("SELECT 9");
     assert_eq!(server.client().run("DBSIZE"), "(integer) 0");
@@ -303,10 +283,7 @@ fn so_is_a_log_that_moves_a_key_there() {
         // What fails behind it in the same transaction must not hide it.
         let transaction = ["SET a 1", "MULTI", command, "INCRBY a x", "EXEC"];
         let transaction = transaction.map(crate::record).concat();
-        for log in [
-            transaction,
-            ["SET a 1", command].map(crate::record).concat(),
-        ] {
+        for log in [transaction, ["SET a 1", command].map(crate::record).concat()] {
             let directory = log_of("i", &[&log]);
             let (status, said) = refused(&directory, &["--databases", "4"]);
             assert_eq!(status.code(), Some(1));
@@ -318,9 +295,7 @@ fn so_is_a_log_that_moves_a_key_there() {
 
 #[test]
 fn a_command_that_fails_when_replayed_is_told_and_the_load_goes_on() {
-    let log = ["SET a 1", "HSET a f v", "SET b 2"]
-        .map(crate::record)
-        .concat();
+    let log = ["SET a 1", "HSET a f v", "SET b 2"].map(crate::record).concat();
     let server = Server::start_in(log_of("i", &[&log]), Program::Ours, &[]);
     server.wait_for_line("the log holds a command that fails, HSET: WRONGTYPE");
     assert_eq!(server.client().run("GET b"), "\"2\"");
@@ -345,14 +320,7 @@ fn a_message_is_heard_when_the_log_holds_what_was_done_before_it() {
     client.call(&["SET", "b", &"ba".repeat(2000)]);
     // The batch that publishes has much to do before it ends.
     let slow = crate::record("LCS a b LEN").repeat(5);
-    client.raw(
-        &[
-            crate::record("SET announced 1"),
-            crate::record("PUBLISH news x"),
-            slow,
-        ]
-        .concat(),
-    );
+    client.raw(&[crate::record("SET announced 1"), crate::record("PUBLISH news x"), slow].concat());
     assert!(listening.read().to_string().contains("\"x\""));
     let files = crate::support::log_files(server.dir()).unwrap();
     let log = fs::read(files.last().unwrap()).unwrap();

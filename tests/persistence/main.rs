@@ -81,9 +81,7 @@ fn rewrite(client: &mut Client) {
 }
 
 fn wait_for_rewrite(client: &mut Client) {
-    eventually("the end of the rewrite", || {
-        info(client, "aof_rewrite_in_progress") == "0"
-    });
+    eventually("the end of the rewrite", || info(client, "aof_rewrite_in_progress") == "0");
     assert_eq!(info(client, "aof_last_bgrewrite_status"), "ok");
 }
 

@@ -27,9 +27,7 @@ fn fill(server: &Server) {
 /// Nothing lies in the log's directory but the manifest and the files that it names.
 fn assert_tidy(dir: &Path) {
     let live = log_files(dir).unwrap();
-    let names = live
-        .iter()
-        .map(|path| path.file_name().unwrap().to_str().unwrap().to_string());
+    let names = live.iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_string());
     let mut expected: Vec<String> = names.chain(["appendonly.aof.manifest".into()]).collect();
     expected.sort();
     assert_eq!(listing(dir), expected);
@@ -83,9 +81,7 @@ fn switching_on_while_a_rewrite_runs_is_not_forgotten() {
     // not if it is asked for.
     client.raw(b"BGREWRITEAOF\r\nCONFIG SET appendonly no\r\n");
     (0..2).for_each(|_| drop(client.read()));
-    eventually("the end of the rewrite", || {
-        info(&mut client, "aof_rewrite_in_progress") == "0"
-    });
+    eventually("the end of the rewrite", || info(&mut client, "aof_rewrite_in_progress") == "0");
     client.run("CONFIG SET appendonly yes");
     eventually("the log is on", || info(&mut client, "aof_enabled") == "1");
     wait_for_rewrite(&mut client);
@@ -109,12 +105,7 @@ fn who_waits_to_write_while_the_log_is_switched_on_is_in_it() {
     // Enough for the dump to take a while.
     for thousand in 0..100 {
         let pairs = (0..1000).flat_map(|n| [format!("key{thousand}:{n}"), "value".into()]);
-        client.call(
-            &["MSET".to_string()]
-                .into_iter()
-                .chain(pairs)
-                .collect::<Vec<_>>(),
-        );
+        client.call(&["MSET".to_string()].into_iter().chain(pairs).collect::<Vec<_>>());
     }
     let done = &AtomicBool::new(false);
     let counted: Vec<String> = thread::scope(|scope| {
@@ -134,10 +125,7 @@ fn who_waits_to_write_while_the_log_is_switched_on_is_in_it() {
         assert_eq!(client.run("CONFIG SET appendonly yes"), "OK");
         eventually("the log is on", || info(&mut client, "aof_enabled") == "1");
         drop(stop);
-        writers
-            .into_iter()
-            .map(|writer| writer.join().unwrap())
-            .collect()
+        writers.into_iter().map(|writer| writer.join().unwrap()).collect()
     });
     server.crash();
     let mut client = server.client();
@@ -201,10 +189,7 @@ fn what_was_promised_a_log_is_not_shut_down_without_one() {
     fs::create_dir_all(server.dir().join(name)).unwrap();
     assert_eq!(client.run("SET k 1"), "OK");
     assert_eq!(client.run("CONFIG SET appendonly yes"), "OK");
-    assert_eq!(
-        client.run("SHUTDOWN"),
-        "(error) ERR Errors trying to SHUTDOWN. Check logs."
-    );
+    assert_eq!(client.run("SHUTDOWN"), "(error) ERR Errors trying to SHUTDOWN. Check logs.");
     assert_eq!(client.run("CONFIG SET appendonly no"), "OK");
     client.send(&["SHUTDOWN"]);
     server.wait_for_end();
@@ -395,13 +380,7 @@ fn a_copy_that_was_put_in_the_place_of_the_log_is_not_deleted_by_its_rewrite() {
     rewrite(&mut client);
     client.run("SET new 2");
     // Its second file has the name of the one that the server writes to.
-    let copy = log_of(
-        "ii",
-        &["SET a 1", "SET b 2"]
-            .map(crate::record)
-            .each_ref()
-            .map(|r| &r[..]),
-    );
+    let copy = log_of("ii", &["SET a 1", "SET b 2"].map(crate::record).each_ref().map(|r| &r[..]));
     let folder = server.dir().join("appendonlydir");
     fs::rename(&folder, server.dir().join("away")).unwrap();
     copy_files(&copy.0.join("appendonlydir"), &folder);
@@ -411,16 +390,10 @@ fn a_copy_that_was_put_in_the_place_of_the_log_is_not_deleted_by_its_rewrite() {
     // machine that is slower than this, the test would see less, and fail nothing.)
     client.run("CONFIG SET auto-aof-rewrite-percentage 1");
     thread::sleep(Duration::from_millis(300));
-    assert_eq!(
-        fs::read(folder.join("appendonly.aof.manifest")).unwrap(),
-        list
-    );
+    assert_eq!(fs::read(folder.join("appendonly.aof.manifest")).unwrap(), list);
     rewrite(&mut client);
     server.crash();
-    assert_eq!(
-        server.client().run("MGET old new a"),
-        "1) \"1\"\n2) \"2\"\n3) (nil)"
-    );
+    assert_eq!(server.client().run("MGET old new a"), "1) \"1\"\n2) \"2\"\n3) (nil)");
     for index in 0..2 {
         let theirs = fs::read(file_of(&copy.0, index)).unwrap();
         assert_eq!(fs::read(file_of(server.dir(), index)).unwrap(), theirs);
@@ -487,19 +460,9 @@ fn quarrel(server: &Server, writer: usize, done: &AtomicBool) {
             format!("INCR fleeting{key}"),
             format!("PEXPIRE fleeting{key} {}", step % 3),
             format!("GET fleeting{}", step % 7),
-            format!(
-                "{} 1 2",
-                if step.is_multiple_of(97) {
-                    "SWAPDB"
-                } else {
-                    "MGET"
-                }
-            ),
+            format!("{} 1 2", if step.is_multiple_of(97) { "SWAPDB" } else { "MGET" }),
         ];
-        let bytes = lines
-            .iter()
-            .map(|line| crate::record(line))
-            .collect::<Vec<_>>();
+        let bytes = lines.iter().map(|line| crate::record(line)).collect::<Vec<_>>();
         client.raw(&bytes.concat());
         lines.iter().for_each(|_| drop(client.read()));
     }
@@ -522,10 +485,7 @@ fn the_log_is_rewritten_by_itself_when_it_has_doubled() {
     let base: u64 = info(&mut client, "aof_base_size").parse().unwrap();
     assert!(base <= size && size < written, "{base} {size} {written}");
     let files = log_files(server.dir()).unwrap();
-    let on_disk: u64 = files
-        .iter()
-        .map(|path| fs::metadata(path).unwrap().len())
-        .sum();
+    let on_disk: u64 = files.iter().map(|path| fs::metadata(path).unwrap().len()).sum();
     assert_eq!(on_disk, size);
     assert_tidy(server.dir());
 }
@@ -536,11 +496,7 @@ fn files_that_are_not_listed_are_left_alone_if_somebody_could_need_them() {
     fill(&server);
     server.kill();
     let folder = server.dir().join("appendonlydir");
-    let theirs = [
-        "appendonly.aof.2.incr.aof",
-        "appendonly.aof.old.1.base.aof",
-        "notes.txt",
-    ];
+    let theirs = ["appendonly.aof.2.incr.aof", "appendonly.aof.old.1.base.aof", "notes.txt"];
     for name in theirs {
         fs::write(folder.join(name), "something").unwrap();
     }
@@ -557,10 +513,7 @@ fn a_directory_that_is_not_there_is_refused_with_and_without_a_log() {
         let flags = ["--port", "0", "--dir", "missing", "--appendonly", log];
         let (status, said) = refused(&Directory::new(), &flags);
         assert_eq!(status.code(), Some(1));
-        assert!(
-            said.contains("missing: No such file or directory"),
-            "{said}"
-        );
+        assert!(said.contains("missing: No such file or directory"), "{said}");
     }
 }
 
@@ -570,9 +523,6 @@ fn a_second_server_on_the_same_directory_is_refused() {
     let dir = server.dir().to_str().unwrap();
     let (status, said) = refused(&Directory::new(), &["--port", "0", "--dir", dir]);
     assert_eq!(status.code(), Some(1));
-    assert!(
-        said.contains("another server is using the directory"),
-        "{said}"
-    );
+    assert!(said.contains("another server is using the directory"), "{said}");
     assert_eq!(server.client().run("PING"), "PONG");
 }

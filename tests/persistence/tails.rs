@@ -24,11 +24,7 @@ fn units() -> Vec<(Vec<u8>, Vec<&'static str>)> {
         ([COMMENT, &record("SET c 3")].concat(), vec!["c=\"3\""]),
         (
             transaction.concat(),
-            vec![
-                "a=\"2\"",
-                "h=1) 1) \"f\"\n   2) \"w\"\n2) 1) \"g\"\n   2) \"x\"",
-                "c",
-            ],
+            vec!["a=\"2\"", "h=1) 1) \"f\"\n   2) \"w\"\n2) 1) \"g\"\n   2) \"x\"", "c"],
         ),
         (record("SET e "), vec!["e=\"\""]),
         (record("DEL e"), vec!["e"]),
@@ -47,11 +43,7 @@ fn refused(directory: &Directory, flags: &[&str]) -> (ExitStatus, String) {
 /// All keys of database 0 with their values, as `units` writes them.
 fn contents(server: &Server) -> BTreeMap<String, String> {
     let dump = dump(&mut server.client(), 1);
-    let tidy = |text: String| {
-        text.strip_suffix(" until (integer) -1")
-            .unwrap()
-            .to_string()
-    };
+    let tidy = |text: String| text.strip_suffix(" until (integer) -1").unwrap().to_string();
     dump.into_iter()
         .map(|((_, key), value)| (String::from_utf8(key).unwrap(), tidy(value)))
         .collect()
@@ -149,14 +141,8 @@ fn garbage_at_the_end_is_cut_only_up_to_the_size_that_was_allowed() {
         let (status, said) = refused(&directory, flags);
         assert_eq!(status.code(), Some(1));
         let offset = log.len() - 23;
-        assert!(
-            said.contains("appendonly.aof.1.incr.aof is damaged at offset"),
-            "{said}"
-        );
-        assert!(
-            said.contains(&format!("at {offset}: expected '*', found 'o'")),
-            "{said}"
-        );
+        assert!(said.contains("appendonly.aof.1.incr.aof is damaged at offset"), "{said}");
+        assert!(said.contains(&format!("at {offset}: expected '*', found 'o'")), "{said}");
         assert!(said.contains("--check-aof"), "{said}");
     }
     assert_eq!(fs::read(file_of(&directory.0, 0)).unwrap(), log);
@@ -171,10 +157,7 @@ fn garbage_that_hides_good_records_is_refused_whatever_size_was_allowed() {
     let flags = ["--aof-load-corrupt-tail-max-size", "1mb"];
     let (status, said) = refused(&log_of("i", &[&log]), &flags);
     assert_eq!(status.code(), Some(1));
-    assert!(
-        said.contains("there are whole records up to the end"),
-        "{said}"
-    );
+    assert!(said.contains("there are whole records up to the end"), "{said}");
 }
 
 #[test]
@@ -193,10 +176,7 @@ fn a_torn_file_that_is_not_the_last_is_refused_unless_those_behind_it_are_empty(
     let directory = log_of("ii", &[&torn, &record("SET b 1")]);
     let (status, said) = refused(&directory, &[]);
     assert_eq!(status.code(), Some(1));
-    assert!(
-        said.contains("1.incr.aof is damaged") && said.contains("not the last"),
-        "{said}"
-    );
+    assert!(said.contains("1.incr.aof is damaged") && said.contains("not the last"), "{said}");
     // As a kill leaves it between listing the new file and writing to it.
     let server = start(log_of("ii", &[&torn, b""]), &[]);
     assert_eq!(server.client().run("DBSIZE"), "(integer) 8");
@@ -209,20 +189,14 @@ fn a_flipped_bit_in_a_length_is_refused_and_costs_no_good_record() {
     let long = record(&format!("SET long {}", "x".repeat(150)));
     let log = [long, ten(&record("SET last v"))].concat();
     let is_length = |&at: &usize| {
-        let line = log[..at]
-            .iter()
-            .rposition(|&byte| byte == b'\n')
-            .map_or(0, |end| end + 1);
+        let line = log[..at].iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
         log[at].is_ascii_digit() && matches!(log[line], b'*' | b'$') && at < log.len() - 60
     };
     let places: Vec<usize> = (0..log.len()).filter(is_length).collect();
     assert!(places.len() > 30);
     let directory = log_of("i", &[&log]);
     let file = file_of(&directory.0, 0);
-    for (at, bit) in places
-        .iter()
-        .flat_map(|&at| (0..8).map(move |bit| (at, bit)))
-    {
+    for (at, bit) in places.iter().flat_map(|&at| (0..8).map(move |bit| (at, bit))) {
         let mut flipped = log.clone();
         flipped[at] ^= 1 << bit;
         fs::write(&file, &flipped).unwrap();
@@ -273,18 +247,12 @@ fn a_command_that_we_do_not_have_is_not_called_corruption() {
     let (status, said) = refused(&log_of("i", &[&log]), &[]);
     assert_eq!(status.code(), Some(1));
     let expected = format!("not supported: NOSUCH at offset {offset} of ");
-    assert!(
-        said.contains(&expected) && said.contains("1.incr.aof"),
-        "{said}"
-    );
+    assert!(said.contains(&expected) && said.contains("1.incr.aof"), "{said}");
 }
 
 #[test]
 fn an_rdb_base_is_refused_with_the_name_of_the_option() {
-    for begin in [
-        &b"REDIS0010\xfa\x09redis-ver"[..],
-        b"VALKEY080\xfa\x0avalkey-ver",
-    ] {
+    for begin in [&b"REDIS0010\xfa\x09redis-ver"[..], b"VALKEY080\xfa\x0avalkey-ver"] {
         let (status, said) = refused(&log_of("bi", &[begin, b""]), &[]);
         assert_eq!(status.code(), Some(1));
         assert!(said.contains("aof-use-rdb-preamble no"), "{said}");
@@ -302,10 +270,7 @@ fn a_manifest_that_names_a_missing_file_or_says_nonsense_is_refused() {
     fs::write(&manifest, "file a seq 1 type i\nfile ../b seq 2 type i\n").unwrap();
     let (status, said) = refused(&directory, &[]);
     assert_eq!(status.code(), Some(1));
-    assert!(
-        said.contains("line 2: expected a name without a directory"),
-        "{said}"
-    );
+    assert!(said.contains("line 2: expected a name without a directory"), "{said}");
 }
 
 #[test]
@@ -355,20 +320,14 @@ fn a_log_whose_files_are_named_like_temporary_ones_is_no_rubbish() {
 #[test]
 fn a_torn_value_full_of_what_looks_like_records_is_cut() {
     let value = "\n*1\r\n$65000\r\n".repeat(5000);
-    let torn = [
-        &b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$99999\r\n"[..],
-        value.as_bytes(),
-    ]
-    .concat();
+    let torn = [&b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$99999\r\n"[..], value.as_bytes()].concat();
     let server = start(log_of("i", &[&[record("SET good 1"), torn].concat()]), &[]);
     assert_eq!(server.client().run("DBSIZE"), "(integer) 1");
 }
 
 #[test]
 fn what_no_client_may_say_may_stand_in_a_log() {
-    let log = ["MULTI", "DEBUG SLEEP 0", "SET x 1", "EXEC"]
-        .map(record)
-        .concat();
+    let log = ["MULTI", "DEBUG SLEEP 0", "SET x 1", "EXEC"].map(record).concat();
     let server = start(log_of("i", &[&log]), &[]);
     assert_eq!(server.client().run("GET x"), "\"1\"");
 }

@@ -28,10 +28,7 @@ impl Client {
 
     /// Connects to the server that this process is.
     pub fn connect_to(address: SocketAddr, server: Option<u32>) -> io::Result<Client> {
-        Ok(Client {
-            reader: BufReader::new(Socket::connect(address, server)?),
-            wire: Vec::new(),
-        })
+        Ok(Client { reader: BufReader::new(Socket::connect(address, server)?), wire: Vec::new() })
     }
 
     /// The socket itself, for tests that read and write it without a client's manners.

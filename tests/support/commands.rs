@@ -14,11 +14,7 @@ pub fn commands() -> BTreeMap<String, Vec<(String, String, String)>> {
     let Value::Array(names) = client.call(&["COMMAND", "LIST"]) else {
         panic!("COMMAND LIST answers a list");
     };
-    assert_eq!(
-        listed,
-        names.len(),
-        "COMMAND DOCS and COMMAND LIST disagree"
-    );
+    assert_eq!(listed, names.len(), "COMMAND DOCS and COMMAND LIST disagree");
     groups.values_mut().for_each(|group| group.sort());
     groups
 }
@@ -34,10 +30,7 @@ fn add_commands(docs: &Value, groups: &mut BTreeMap<String, Vec<(String, String,
             _ => Vec::new(),
         };
         let command = (text(name), text(fields["summary"]), arguments.join(" "));
-        groups
-            .entry(text(fields["group"]))
-            .or_default()
-            .push(command);
+        groups.entry(text(fields["group"])).or_default().push(command);
         if let Some(subcommands) = fields.get("subcommands") {
             add_commands(subcommands, groups);
         }

@@ -103,14 +103,7 @@ impl Server {
     ) -> Result<Server, String> {
         let flags: Vec<String> = flags.iter().map(|flag| flag.to_string()).collect();
         let (process, output, port) = spawn(&program, &directory, &flags)?;
-        Ok(Server {
-            port,
-            program,
-            flags,
-            process,
-            output,
-            directory,
-        })
+        Ok(Server { port, program, flags, process, output, directory })
     }
 
     pub fn client(&self) -> Client {
@@ -184,8 +177,7 @@ impl Server {
 
     /// Starts the dead server again on the same directory, with the same flags.
     pub fn start_again(&mut self) {
-        self.try_start_again()
-            .unwrap_or_else(|lines| panic!("did not start again:\n{lines}"));
+        self.try_start_again().unwrap_or_else(|lines| panic!("did not start again:\n{lines}"));
     }
 
     /// The same, for a test that reports the failure itself.
@@ -233,11 +225,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
         if thread::panicking() {
-            eprintln!(
-                "the server at port {} has said:\n{}",
-                self.port,
-                self.output.text()
-            );
+            eprintln!("the server at port {} has said:\n{}", self.port, self.output.text());
         }
     }
 }
@@ -263,10 +251,7 @@ pub fn run_to_end(command: &mut Command) -> (ExitStatus, String) {
     };
     // If it is still running after the wait, it has started: kill it, so that the status shows.
     let _ = process.kill();
-    (
-        process.wait().expect("the process can be waited for"),
-        lines,
-    )
+    (process.wait().expect("the process can be waited for"), lines)
 }
 
 /// A fresh directory, removed when dropped.
@@ -345,9 +330,7 @@ fn spawn(
             }
             Program::Redis(path) => Command::new(path),
         };
-        command
-            .args(["--port", &port.to_string(), "--dir"])
-            .arg(&directory.0);
+        command.args(["--port", &port.to_string(), "--dir"]).arg(&directory.0);
         if let Program::Redis(_) = program {
             command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"]);
             command.args(["--aof-use-rdb-preamble", "no"]);
@@ -357,11 +340,7 @@ fn spawn(
         match output.wait_for("eady to accept connections", process.id()) {
             Ok(line) => {
                 patience::has_started(process.id());
-                let port = if port == 0 {
-                    announced_port(&line)
-                } else {
-                    port
-                };
+                let port = if port == 0 { announced_port(&line) } else { port };
                 return Ok((process, output, port));
             }
             Err(lines) => {
@@ -392,12 +371,8 @@ fn free_port() -> u16 {
 
 fn announced_port(line: &str) -> u16 {
     let digits = line.rsplit("port ").next().unwrap_or_default();
-    let end = digits
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(digits.len());
-    digits[..end]
-        .parse()
-        .unwrap_or_else(|_| panic!("no port in the line {line:?}"))
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    digits[..end].parse().unwrap_or_else(|_| panic!("no port in the line {line:?}"))
 }
 
 /// What a process prints, read by two threads so that a full pipe never stops it.
@@ -414,14 +389,8 @@ struct Printed {
 
 impl Output {
     fn drain(process: &mut Child) -> Arc<Output> {
-        let state = Mutex::new(Printed {
-            lines: Vec::new(),
-            open: 2,
-        });
-        let output = Arc::new(Output {
-            state,
-            changed: Condvar::new(),
-        });
+        let state = Mutex::new(Printed { lines: Vec::new(), open: 2 });
+        let output = Arc::new(Output { state, changed: Condvar::new() });
         let stdout = process.stdout.take().expect("a pipe");
         let stderr = process.stderr.take().expect("a pipe");
         let (first, second) = (Arc::clone(&output), Arc::clone(&output));
@@ -507,15 +476,7 @@ fn read_record(file: &mut impl BufRead) -> io::Result<Option<Record>> {
         return Err(torn());
     };
     let text = |word| {
-        if let Value::Bulk(text) = word {
-            Ok(text)
-        } else {
-            Err(torn())
-        }
+        if let Value::Bulk(text) = word { Ok(text) } else { Err(torn()) }
     };
-    words
-        .into_iter()
-        .map(text)
-        .collect::<io::Result<Record>>()
-        .map(Some)
+    words.into_iter().map(text).collect::<io::Result<Record>>().map(Some)
 }

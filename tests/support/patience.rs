@@ -46,11 +46,7 @@ pub struct Patience {
 
 impl Patience {
     pub fn new(pid: Option<u32>) -> Patience {
-        Patience {
-            pid,
-            began: Instant::now(),
-            resting: None,
-        }
+        Patience { pid, began: Instant::now(), resting: None }
     }
 
     /// Whether waiting longer is of no use.
@@ -112,12 +108,7 @@ pub struct Resting {
 
 impl Resting {
     pub fn new(pid: Option<u32>) -> Resting {
-        Resting {
-            pid,
-            looked: Instant::now(),
-            last: work(pid),
-            rested: Duration::ZERO,
-        }
+        Resting { pid, looked: Instant::now(), last: work(pid), rested: Duration::ZERO }
     }
 
     /// How long the server has rested, or None where the system does not say.
@@ -162,7 +153,5 @@ fn work(pid: Option<u32>) -> Option<Work> {
 /// Of a schedstat, which is `ran waited slices`, the first two together.
 fn nanoseconds(schedstat: &str) -> u64 {
     let numbers = schedstat.split_whitespace().take(2);
-    numbers
-        .filter_map(|number| number.parse::<u64>().ok())
-        .sum()
+    numbers.filter_map(|number| number.parse::<u64>().ok()).sum()
 }

@@ -14,10 +14,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub fn unix_ms() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_millis() as i64
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
 }
 
 /// Whether the printed lines are the expected ones, where `...` is any number of lines.
@@ -45,10 +42,9 @@ pub fn line_matches(pattern: &str, text: &str, began: i64) -> bool {
     for piece in pieces(pattern, began) {
         ends = match (piece, ends.first()) {
             (Piece::Any, Some(&first)) => (first..=text.len()).collect(),
-            (piece, _) => ends
-                .into_iter()
-                .filter_map(|at| Some(at + piece.length_at(&text[at..])?))
-                .collect(),
+            (piece, _) => {
+                ends.into_iter().filter_map(|at| Some(at + piece.length_at(&text[at..])?)).collect()
+            }
         };
     }
     ends.contains(&text.len())
@@ -64,9 +60,7 @@ impl Piece<'_> {
     /// How much of the text this piece takes from its start, if it can stand there.
     fn length_at(&self, text: &[u8]) -> Option<usize> {
         match self {
-            Piece::Text(literal) => text
-                .starts_with(literal.as_bytes())
-                .then_some(literal.len()),
+            Piece::Text(literal) => text.starts_with(literal.as_bytes()).then_some(literal.len()),
             Piece::Any => Some(text.len()),
             Piece::Number(low, high) => {
                 let in_number = |byte: &u8| byte.is_ascii_digit() || *byte == b'-';
@@ -103,10 +97,7 @@ fn parse_hole(name: &str, began: i64) -> Option<Piece<'static>> {
     }
     if let Some(offset) = name.strip_prefix("s+") {
         let offset: i64 = offset.parse().ok()?;
-        return Some(Piece::Number(
-            began / 1000 + offset,
-            now / 1000 + 1 + offset,
-        ));
+        return Some(Piece::Number(began / 1000 + offset, now / 1000 + 1 + offset));
     }
     // TTL rounds to the nearest second, so half of one may be missing more.
     let units = [("ms", 1), ("s", 1000)];
@@ -150,9 +141,7 @@ pub fn mask_times(line: &str, began: i64, unit: Option<i64>) -> String {
         // Part of a word or of a fraction is no time.
         let alone = !out.ends_with(|c: char| c.is_alphanumeric() || c == '.' || c == '-');
         let time = digits.parse().ok().filter(|_| alone);
-        out += &time
-            .and_then(|time| mask(time, began, now))
-            .unwrap_or(digits.to_string());
+        out += &time.and_then(|time| mask(time, began, now)).unwrap_or(digits.to_string());
         rest = behind;
     }
     out + rest

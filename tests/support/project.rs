@@ -26,16 +26,11 @@ impl Source {
         let Some((folder, name)) = path.rsplit_once('/') else {
             return false;
         };
-        let Some(above) = others
-            .iter()
-            .find(|other| other.path == format!("{folder}.rs"))
-        else {
+        let Some(above) = others.iter().find(|other| other.path == format!("{folder}.rs")) else {
             return false;
         };
-        let only_for_tests = [
-            format!("#[cfg(test)]\nmod {name};"),
-            format!("#[cfg(test)]\npub mod {name};"),
-        ];
+        let only_for_tests =
+            [format!("#[cfg(test)]\nmod {name};"), format!("#[cfg(test)]\npub mod {name};")];
         only_for_tests.iter().any(|line| above.text.contains(line)) || above.is_test(others)
     }
 
@@ -120,9 +115,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for path in paths {
         let name = path.file_name().unwrap_or_default();
-        let is_ours = !["target", ".git", "appendonlydir"]
-            .iter()
-            .any(|other| name == *other);
+        let is_ours = !["target", ".git", "appendonlydir"].iter().any(|other| name == *other);
         if path.is_dir() && is_ours {
             found.extend(files(&path));
         } else if path.is_file() {

@@ -30,9 +30,7 @@ fn take_word(line: &[u8]) -> Option<(Vec<u8>, &[u8])> {
             (None, Some(b'"' | b'\'')) => quote = Some(line[at]),
             (Some(open), Some(&byte)) if byte == open => {
                 let next = line.get(at + 1);
-                return next
-                    .is_none_or(u8::is_ascii_whitespace)
-                    .then_some((word, &line[at + 1..]));
+                return next.is_none_or(u8::is_ascii_whitespace).then_some((word, &line[at + 1..]));
             }
             (Some(b'\''), Some(b'\\')) if line.get(at + 1) == Some(&b'\'') => {
                 word.push(b'\'');

@@ -34,13 +34,7 @@ pub struct Kind {
 
 /// Every type there is. One that is not here cannot be compared, so meeting it is a failure.
 const KINDS: [Kind; 2] = [
-    Kind {
-        name: "string",
-        read: ("GET", &[]),
-        width: 1,
-        tables: &[],
-        keeps_encoding: false,
-    },
+    Kind { name: "string", read: ("GET", &[]), width: 1, tables: &[], keeps_encoding: false },
     Kind {
         name: "hash",
         read: ("HGETALL", &[]),
@@ -53,16 +47,13 @@ const KINDS: [Kind; 2] = [
 /// # Panics
 /// If nobody has said how such values are compared.
 pub fn kind_of(name: &[u8]) -> &'static Kind {
-    KINDS
-        .iter()
-        .find(|kind| kind.name.as_bytes() == name)
-        .unwrap_or_else(|| {
-            panic!(
-                "TYPE says {}, which KINDS in tests/support/state.rs does not know: add there how \
+    KINDS.iter().find(|kind| kind.name.as_bytes() == name).unwrap_or_else(|| {
+        panic!(
+            "TYPE says {}, which KINDS in tests/support/state.rs does not know: add there how \
                  such a value is read and compared",
-                name.escape_ascii()
-            )
-        })
+            name.escape_ascii()
+        )
+    })
 }
 
 /// Reads the first `databases` databases. Expired keys are not in it, and stay where they are:
@@ -86,21 +77,11 @@ pub fn dump(client: &mut Client, databases: usize) -> io::Result<Vec<Entry>> {
         let answers = client.try_call_all(&questions)?;
         for (key, answer) in keys.into_iter().zip(answers.chunks(3)) {
             let [kind, encoding, Value::Integer(deadline)] = answer else {
-                return Err(io::Error::other(format!(
-                    "PEXPIRETIME answers {:?}",
-                    answer[2]
-                )));
+                return Err(io::Error::other(format!("PEXPIRETIME answers {:?}", answer[2])));
             };
             let (kind, encoding) = (kind_of(kind.text()), encoding.text().to_vec());
             let value = read(client, &key, kind, &encoding)?;
-            entries.push(Entry {
-                db,
-                key,
-                kind,
-                encoding,
-                deadline: *deadline,
-                value,
-            });
+            entries.push(Entry { db, key, kind, encoding, deadline: *deadline, value });
         }
     }
     Ok(entries)
@@ -126,10 +107,7 @@ fn ask(client: &mut Client, words: &[&[u8]]) -> io::Result<Value> {
     match client.try_call(words)? {
         Value::Error(text) => {
             let name = words[0].escape_ascii();
-            Err(io::Error::other(format!(
-                "{name} answers {}",
-                text.escape_ascii()
-            )))
+            Err(io::Error::other(format!("{name} answers {}", text.escape_ascii())))
         }
         answer => Ok(answer),
     }

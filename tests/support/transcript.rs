@@ -33,11 +33,7 @@ pub struct Step {
 }
 
 pub enum Action {
-    Command {
-        client: String,
-        modes: Vec<String>,
-        words: Record,
-    },
+    Command { client: String, modes: Vec<String>, words: Record },
     Resp3(String),
     Push(String),
     More(String),
@@ -67,19 +63,11 @@ impl Transcript {
             } else if let Some(action) = transcript.parse(number, line) {
                 expecting = true;
                 let expected = number + 1..number + 1;
-                transcript.steps.push(Step {
-                    line: number,
-                    action,
-                    expected,
-                });
+                transcript.steps.push(Step { line: number, action, expected });
             } else if expecting {
                 transcript.steps.last_mut().unwrap().expected.end = number + 1;
             } else {
-                assert!(
-                    line.starts_with('!'),
-                    "{}: after no prompt",
-                    transcript.place(number)
-                );
+                assert!(line.starts_with('!'), "{}: after no prompt", transcript.place(number));
             }
         }
         transcript
@@ -92,10 +80,7 @@ impl Transcript {
             match name {
                 "flags" => {
                     let words = split(rest).expect("balanced quotes");
-                    self.flags = words
-                        .into_iter()
-                        .map(|w| String::from_utf8(w).unwrap())
-                        .collect();
+                    self.flags = words.into_iter().map(|w| String::from_utf8(w).unwrap()).collect();
                 }
                 "since" => self.since = parse_version(rest),
                 "ours" => self.ours_only = true,
@@ -124,11 +109,7 @@ impl Transcript {
         }
         let words = split(command)
             .unwrap_or_else(|| panic!("{}: unbalanced quotes: {line}", self.place(number)));
-        Some(Action::Command {
-            client,
-            modes,
-            words,
-        })
+        Some(Action::Command { client, modes, words })
     }
 
     /// Where a person finds this line.
@@ -158,17 +139,11 @@ pub fn all() -> Vec<String> {
     let mut names = Vec::new();
     for group in files(FOLDER) {
         let inside = root().join(&group);
-        assert!(
-            inside.is_dir(),
-            "{group} stands in no folder of a group, such as {FOLDER}/string"
-        );
+        assert!(inside.is_dir(), "{group} stands in no folder of a group, such as {FOLDER}/string");
         names.extend(files(&group));
     }
     let is_text = |name: &String| name.ends_with(".txt");
-    assert!(
-        names.iter().all(is_text),
-        "not all of {names:?} are transcripts"
-    );
+    assert!(names.iter().all(is_text), "not all of {names:?} are transcripts");
     names
 }
 
@@ -186,7 +161,5 @@ fn root() -> &'static Path {
 }
 
 pub fn parse_version(text: &str) -> Vec<u32> {
-    text.split('.')
-        .map(|part| part.parse().expect("a version such as 7.2"))
-        .collect()
+    text.split('.').map(|part| part.parse().expect("a version such as 7.2")).collect()
 }

@@ -70,11 +70,7 @@ impl Value {
             (b'=', _) => {
                 let text = read_bulk(reader, raw, length(&line)?)?;
                 let is_marked = text.get(3) == Some(&b':');
-                Value::Verbatim(
-                    is_marked
-                        .then_some(text)
-                        .ok_or_else(|| bad("no format mark"))?,
-                )
+                Value::Verbatim(is_marked.then_some(text).ok_or_else(|| bad("no format mark"))?)
             }
             (b'*', _) => Value::Array(read_many(reader, raw, length(&line)?)?),
             (b'>', _) => Value::Push(read_many(reader, raw, length(&line)?)?),
@@ -214,9 +210,7 @@ impl fmt::Debug for Value {
 }
 
 fn print_items(out: &mut String, indent: &str, name: &str, mark: char, items: &[Value]) {
-    print_list(out, indent, name, mark, items.len(), |out, inner, n| {
-        items[n].print(out, inner)
-    });
+    print_list(out, indent, name, mark, items.len(), |out, inner, n| items[n].print(out, inner));
 }
 
 /// Numbers `length` elements, right-aligned, and lets `element` print each of them.
@@ -286,8 +280,5 @@ fn strange(line: &[u8]) -> io::Error {
 }
 
 fn bad(what: &str) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidData,
-        format!("the server sent {what}"),
-    )
+    io::Error::new(io::ErrorKind::InvalidData, format!("the server sent {what}"))
 }

@@ -87,15 +87,8 @@ struct Name {
 
 #[derive(Clone)]
 enum Inode {
-    File {
-        bytes: Vec<u8>,
-        synced: Vec<u8>,
-        changes: Vec<Change>,
-    },
-    Directory {
-        names: BTreeMap<String, usize>,
-        synced: BTreeMap<String, usize>,
-    },
+    File { bytes: Vec<u8>, synced: Vec<u8>, changes: Vec<Change> },
+    Directory { names: BTreeMap<String, usize>, synced: BTreeMap<String, usize> },
 }
 
 #[derive(Clone)]
@@ -114,14 +107,8 @@ pub fn at(path: &Path) -> Option<Rc<Disk>> {
 impl Disk {
     /// Mounts an empty disk.
     pub fn new() -> Rc<Disk> {
-        let root = Inode::Directory {
-            names: BTreeMap::new(),
-            synced: BTreeMap::new(),
-        };
-        Disk::with(State {
-            inodes: vec![root],
-            renames: Vec::new(),
-        })
+        let root = Inode::Directory { names: BTreeMap::new(), synced: BTreeMap::new() };
+        Disk::with(State { inodes: vec![root], renames: Vec::new() })
     }
 
     /// Mounts a disk with this on it.
@@ -210,12 +197,7 @@ impl Disk {
             (file, Opening::Empty) => file.set_length(0),
             _ => {}
         }
-        Ok(Handle {
-            disk: self.number,
-            inode,
-            path: path.into(),
-            at: Mutex::default(),
-        })
+        Ok(Handle { disk: self.number, inode, path: path.into(), at: Mutex::default() })
     }
 
     pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -227,10 +209,7 @@ impl Disk {
         fate?;
         let mut state = self.state.borrow_mut();
         let inode = self.find(&state, from)?;
-        let (old, new) = (
-            self.find_around(&state, from)?,
-            self.find_around(&state, to)?,
-        );
+        let (old, new) = (self.find_around(&state, from)?, self.find_around(&state, to)?);
         state.change(vec![(old.0, old.1, None), (new.0, new.1, Some(inode))]);
         says
     }
@@ -254,10 +233,7 @@ impl Disk {
         }
         let (directory, name) = self.find_around(&state, path)?;
         let inode = state.inodes.len();
-        state.inodes.push(Inode::Directory {
-            names: BTreeMap::new(),
-            synced: BTreeMap::new(),
-        });
+        state.inodes.push(Inode::Directory { names: BTreeMap::new(), synced: BTreeMap::new() });
         state.change(vec![(directory, name, Some(inode))]);
         Ok(())
     }
@@ -307,11 +283,7 @@ impl Disk {
 
 impl State {
     fn change(&mut self, changes: Vec<(usize, String, Option<usize>)>) {
-        let name = |(directory, name, leads_to)| Name {
-            directory,
-            name,
-            leads_to,
-        };
+        let name = |(directory, name, leads_to)| Name { directory, name, leads_to };
         let changes: Vec<Name> = changes.into_iter().map(name).collect();
         for change in &changes {
             let Inode::Directory { names, .. } = &mut self.inodes[change.directory] else {
@@ -324,20 +296,15 @@ impl State {
 
     fn sync(&mut self, inode: usize) {
         match &mut self.inodes[inode] {
-            Inode::File {
-                bytes,
-                synced,
-                changes,
-            } => {
+            Inode::File { bytes, synced, changes } => {
                 synced.clone_from(bytes);
                 changes.clear();
             }
             Inode::Directory { .. } => {
                 let touches =
                     |change: &Vec<Name>| change.iter().any(|name| name.directory == inode);
-                let (arrived, rest) = std::mem::take(&mut self.renames)
-                    .into_iter()
-                    .partition(touches);
+                let (arrived, rest) =
+                    std::mem::take(&mut self.renames).into_iter().partition(touches);
                 self.renames = rest;
                 self.arrive(arrived);
             }
@@ -398,11 +365,7 @@ impl Inode {
     fn lose(&mut self, below: &mut dyn FnMut(usize) -> usize, holes: bool) {
         let (bytes, synced, changes) = match self {
             Inode::Directory { names, synced } => return names.clone_from(synced),
-            Inode::File {
-                bytes,
-                synced,
-                changes,
-            } => (bytes, synced, changes),
+            Inode::File { bytes, synced, changes } => (bytes, synced, changes),
         };
         if changes.is_empty() {
             return;
@@ -453,11 +416,7 @@ impl Handle {
     pub fn sync(&self) -> io::Result<()> {
         let disk = self.disk();
         let is_file = self.metadata()?.is_file;
-        let call = if is_file {
-            Call::SyncFile
-        } else {
-            Call::SyncDirectory
-        };
+        let call = if is_file { Call::SyncFile } else { Call::SyncDirectory };
         disk.may(call, &self.path)?;
         disk.state.borrow_mut().sync(self.inode);
         Ok(())

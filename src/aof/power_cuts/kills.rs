@@ -35,9 +35,7 @@ fn rubbish(aof: &Aof) -> Vec<String> {
     let names = files.into_iter().map(|file| file.name);
     let listed = manifest.live().chain(&manifest.history);
     let is_listed = |name: &String| listed.clone().any(|entry| entry.name == *name);
-    names
-        .filter(|name| !is_listed(name) && !name.ends_with(".manifest"))
-        .collect()
+    names.filter(|name| !is_listed(name) && !name.ends_with(".manifest")).collect()
 }
 
 /// Kills, and cuts the power, before each call of `work`, by which a log with `old` in it becomes one with `new`.
@@ -114,8 +112,7 @@ fn a_kill_while_the_log_is_being_switched_on_leaves_the_old_state_or_the_new() {
     assert!(config.set(&[(b"appendonly", b"yes")]).is_ok());
     kill_before_each_call(&disk, &old, &new, || {
         let lock = aof.lock_directory().expect("a lock");
-        aof.rewrite(Some(lock), &store, &replay_all)
-            .expect("a rewrite");
+        aof.rewrite(Some(lock), &store, &replay_all).expect("a rewrite");
     });
     assert_eq!(rubbish(&aof), [""; 0]);
 }
@@ -127,9 +124,7 @@ fn a_kill_while_a_bare_file_is_moved_in_leaves_what_it_holds() {
     let bare = disk.root.join("appendonly.aof");
     let mut file = disk::open(&bare, Opening::New).expect("a new file");
     let write = file.write_all(&record(b"key", 1).bytes);
-    write
-        .and_then(|()| file.sync_all())
-        .expect("a disk that works");
+    write.and_then(|()| file.sync_all()).expect("a disk that works");
     disk::sync_directory(&disk.root).expect("a disk that works");
     let contents = Contents::from([(b"key".to_vec(), 1)]);
     let config = config(&disk, "everysec");

@@ -145,10 +145,7 @@ fn append(aof: &Aof, lines: &[&str]) -> Range<i64> {
     for line in lines {
         write_command(
             &mut records.bytes,
-            line.split(' ')
-                .map(str::as_bytes)
-                .collect::<Vec<_>>()
-                .into_iter(),
+            line.split(' ').map(str::as_bytes).collect::<Vec<_>>().into_iter(),
         );
     }
     aof.append(&mut records)
@@ -161,36 +158,18 @@ fn write(aof: &Aof, lines: &[&str]) {
 
 /// What the sync thread does once a second.
 fn tick(aof: &Aof) {
-    aof.write(&mut aof.target.lock().unwrap(), Seal::Now)
-        .unwrap();
+    aof.write(&mut aof.target.lock().unwrap(), Seal::Now).unwrap();
 }
 
 fn keyspace_of(state: &State) -> Keyspace {
     let mut keyspace = Keyspace::new(16);
-    let hash = hash::Limits {
-        entries: 512,
-        value: 64,
-    };
-    let limits = Limits {
-        hash,
-        string: 1 << 29,
-    };
-    let time = Time {
-        now: 0,
-        kills: false,
-    };
+    let hash = hash::Limits { entries: 512, value: 64 };
+    let limits = Limits { hash, string: 1 << 29 };
+    let time = Time { now: 0, kills: false };
     let (known, notes, mut records) = (KnownHash::new(), Notes::default(), Records::default());
     for ((db, key), value) in state {
         let db = db.parse().unwrap();
-        let mut view = ViewMut::new(
-            &mut keyspace,
-            &known,
-            db,
-            time,
-            limits,
-            &mut records,
-            &notes,
-        );
+        let mut view = ViewMut::new(&mut keyspace, &known, db, time, limits, &mut records, &notes);
         view.set_string(key.as_bytes(), value.as_bytes(), None, false);
     }
     keyspace
@@ -264,9 +243,7 @@ fn no_flipped_bit_changes_a_value_unseen_but_in_what_is_still_open() {
     let count: usize = std::env::var("FLIPS").map_or(2000, |count| count.parse().unwrap());
     let mut chance = seed;
     let mut below = |bound: usize| {
-        chance = chance
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
+        chance = chance.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (chance >> 33) as usize % bound
     };
     let (mut refused, mut harmless, mut open) = (0, 0, 0);
@@ -289,10 +266,7 @@ fn no_flipped_bit_changes_a_value_unseen_but_in_what_is_still_open() {
             }
         }
     }
-    assert!(
-        refused > count / 2,
-        "{refused} refused, {harmless} harmless, {open} open"
-    );
+    assert!(refused > count / 2, "{refused} refused, {harmless} harmless, {open} open");
 }
 
 /// Each bit of each annotation, and all that stands around the last of them.
@@ -315,10 +289,7 @@ fn no_flipped_bit_of_an_annotation_hides_what_it_covers() {
         let is_last = bit / 8 == good.len() - 1;
         match start(&dir, &[]) {
             Ok((_, state)) => assert!(is_last && state.len() == 2, "bit {bit}: {state:?}"),
-            Err(reason) => assert!(
-                !is_last && reason.contains("damaged"),
-                "bit {bit}: {reason}"
-            ),
+            Err(reason) => assert!(!is_last && reason.contains("damaged"), "bit {bit}: {reason}"),
         }
     }
 }
@@ -341,11 +312,8 @@ fn a_stretch_that_was_whole_is_no_torn_tail() {
 /// Two files, of which the second is in use.
 fn sealed(base: &[u8]) -> Scratch {
     let manifest = b"file b seq 1 type b\nfile i seq 1 type i\n";
-    let files = [
-        ("b", base),
-        ("i", b"*1\r\n$4\r\nEXEC\r\n"),
-        ("appendonly.aof.manifest", manifest),
-    ];
+    let files =
+        [("b", base), ("i", b"*1\r\n$4\r\nEXEC\r\n"), ("appendonly.aof.manifest", manifest)];
     let files = files.map(|(name, bytes)| (name.into(), bytes.to_vec()));
     Scratch::holding(&Files::from(files))
 }
@@ -360,19 +328,14 @@ fn a_length_that_makes_a_value_reach_to_the_end_of_a_sealed_file_is_seen() {
     assert_eq!(state.len(), 1);
     // One bit makes 5 of 1, and the value ends where the file does.
     let flipped = String::from_utf8(good).unwrap().replace("$10", "$50");
-    let reason = start(&sealed(flipped.as_bytes()), &[])
-        .map(|_| ())
-        .unwrap_err();
+    let reason = start(&sealed(flipped.as_bytes()), &[]).map(|_| ()).unwrap_err();
     assert!(reason.contains("between offset 0 and 51"), "{reason}");
 }
 
 #[test]
 fn a_value_that_ends_like_an_annotation_is_none() {
     let value = "x\n#CRC:0000000000000000 7";
-    let log = format!(
-        "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${}\r\n{value}\r\n",
-        value.len()
-    );
+    let log = format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${}\r\n{value}\r\n", value.len());
     let (_, state) = start(&sealed(log.as_bytes()), &[]).unwrap();
     assert_eq!(state.values().next().map(String::as_str), Some(value));
 }
@@ -408,10 +371,7 @@ fn what_another_server_has_appended_is_loaded_and_covered_by_the_next_annotation
     let reason = start(&dir, &[]).map(|_| ()).unwrap_err();
     // The annotation has a length of two digits.
     let (from, to) = (ours.len(), all.len() - 26);
-    assert!(
-        reason.contains(&format!("between offset {from} and {to}")),
-        "{reason}"
-    );
+    assert!(reason.contains(&format!("between offset {from} and {to}")), "{reason}");
 }
 
 #[test]
@@ -452,23 +412,14 @@ fn an_annotation_stands_behind_every_4_kib_and_in_no_transaction() {
         .filter_map(|line| line.strip_prefix("#CRC:")?.split_once(' ')?.1.parse().ok())
         .collect();
     assert!(lengths.len() > 15);
-    assert!(
-        lengths
-            .iter()
-            .all(|length| (EVERY..EVERY + 100).contains(length)),
-        "{lengths:?}"
-    );
+    assert!(lengths.iter().all(|length| (EVERY..EVERY + 100).contains(length)), "{lengths:?}");
     let rest = text.split("#CRC:").skip(1);
     assert!(
         rest.clone().all(|stretch| !stretch.contains("$4\r\nEXEC")
             || stretch.find("MULTI") < stretch.find("EXEC"))
     );
     let size = 28 * lengths.len();
-    assert!(
-        size * 100 < log.len(),
-        "annotations are {size} of {} bytes",
-        log.len()
-    );
+    assert!(size * 100 < log.len(), "annotations are {size} of {} bytes", log.len());
 }
 
 /// A write that fails is cut away and tried again, and its annotation with it.
@@ -486,8 +437,7 @@ fn a_write_that_fails_and_is_tried_again_leaves_a_true_annotation() {
     append(&aof, &[&format!("SET b {}", "v".repeat(5000))]);
     aof.commit(aof.position()).unwrap_err();
     append(&aof, &["SET c 3"]);
-    aof.write(&mut aof.target.lock().unwrap(), Seal::Now)
-        .unwrap_err();
+    aof.write(&mut aof.target.lock().unwrap(), Seal::Now).unwrap_err();
     // As when half of it had arrived.
     (&*file).write_all(b"*3\r\n$3\r\n").unwrap();
     swap(file);
@@ -506,19 +456,13 @@ fn without_aof_checksum_nothing_is_written_and_what_stands_there_is_compared() {
     let (aof, _) = start(&dir, &[]).unwrap();
     write(&aof, &["SET a 1"]);
     tick(&aof);
-    assert_eq!(
-        aof.config.set(&[(b"aof-checksum", b"no")]).map(|_| ()),
-        Ok(())
-    );
+    assert_eq!(aof.config.set(&[(b"aof-checksum", b"no")]).map(|_| ()), Ok(()));
     let before = fs::metadata(dir.incr()).unwrap().len();
     write(&aof, &["SET b 2"]);
     aof.finish().unwrap();
     assert_eq!(fs::metadata(dir.incr()).unwrap().len() - before, 27);
     // And again yes: the next annotation covers what was left open.
-    assert_eq!(
-        aof.config.set(&[(b"aof-checksum", b"yes")]).map(|_| ()),
-        Ok(())
-    );
+    assert_eq!(aof.config.set(&[(b"aof-checksum", b"yes")]).map(|_| ()), Ok(()));
     tick(&aof);
     drop(aof);
     let good = fs::read(dir.incr()).unwrap();
@@ -527,9 +471,7 @@ fn without_aof_checksum_nothing_is_written_and_what_stands_there_is_compared() {
         let mut bytes = good.clone();
         bytes[at] ^= 1;
         fs::write(dir.incr(), bytes).unwrap();
-        start(&dir, &["--aof-checksum", "no"])
-            .map(|_| ())
-            .unwrap_err();
+        start(&dir, &["--aof-checksum", "no"]).map(|_| ()).unwrap_err();
     }
 }
 
@@ -584,9 +526,6 @@ fn an_annotation_moves_what_is_appended_behind_it_and_the_trace_knows() {
     let log = String::from_utf8(fs::read(dir.incr()).unwrap()).unwrap();
     for (place, value) in places {
         let record = &log[place.start as usize..place.end as usize];
-        assert!(
-            record.ends_with(&format!("{value}\r\n")),
-            "{value}: {record}"
-        );
+        assert!(record.ends_with(&format!("{value}\r\n")), "{value}: {record}");
     }
 }

@@ -11,27 +11,17 @@ use simple_redis_clients::Server;
 fn a_client_with_the_password_gets_its_database_and_others_get_nothing() -> RedisResult<()> {
     let server = Server::with_password("open-sesame");
     let address = format!("redis://{}", server.address());
-    let settings = RedisConnectionInfo::default()
-        .set_db(9)
-        .set_password("open-sesame");
+    let settings = RedisConnectionInfo::default().set_db(9).set_password("open-sesame");
     for protocol in [ProtocolVersion::RESP2, ProtocolVersion::RESP3] {
         let settings = settings.clone().set_protocol(protocol);
         let open = |settings| {
-            let info = address
-                .as_str()
-                .into_connection_info()?
-                .set_redis_settings(settings);
+            let info = address.as_str().into_connection_info()?.set_redis_settings(settings);
             Client::open(info)?.get_connection()
         };
         let mut client = open(settings.clone())?;
         () = client.set("secret", 42)?;
         assert_eq!(client.get::<_, i64>("secret")?, 42);
-        assert!(
-            cmd("CLIENT")
-                .arg("INFO")
-                .query::<String>(&mut client)?
-                .contains(" db=9 ")
-        );
+        assert!(cmd("CLIENT").arg("INFO").query::<String>(&mut client)?.contains(" db=9 "));
         () = client.del("secret")?;
 
         let mut named = open(settings.clone().set_username("default"))?;
@@ -41,17 +31,11 @@ fn a_client_with_the_password_gets_its_database_and_others_get_nothing() -> Redi
 
     // A URL says the same in one line.
     let url = format!("redis://:open-sesame@{}/9", server.address());
-    assert!(
-        !Client::open(url)?
-            .get_connection()?
-            .exists::<_, bool>("secret")?
-    );
+    assert!(!Client::open(url)?.get_connection()?.exists::<_, bool>("secret")?);
 
     // Without a password the connection stands, but every command is refused.
     let mut stranger = Client::open(address.as_str())?.get_connection()?;
-    let error = stranger
-        .get::<_, Option<i64>>("secret")
-        .expect_err("no password, no value");
+    let error = stranger.get::<_, Option<i64>>("secret").expect_err("no password, no value");
     assert_eq!(error.code(), Some("NOAUTH"));
     Ok(())
 }

@@ -39,10 +39,7 @@ fn a_pipeline_may_mix_commands_and_sizes() -> RedisResult<()> {
         .hset("hash", "field", "value")
         .hget("hash", "field")
         .query(&mut client)?;
-    assert_eq!(
-        (a, b, c.len(), d, e.as_str()),
-        (42, None, big.len(), 1, "value")
-    );
+    assert_eq!((a, b, c.len(), d, e.as_str()), (42, None, big.len(), 1, "value"));
     Ok(())
 }
 
@@ -80,11 +77,6 @@ fn two_hundred_thousand_gets_may_be_sent_before_a_reply_is_read() -> RedisResult
     }
     let replies: Vec<String> = gets.query(&mut client)?;
     assert_eq!(replies.len(), GETS);
-    assert!(
-        replies
-            .iter()
-            .enumerate()
-            .all(|(n, reply)| *reply == value(n))
-    );
+    assert!(replies.iter().enumerate().all(|(n, reply)| *reply == value(n)));
     Ok(())
 }

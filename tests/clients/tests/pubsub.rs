@@ -11,10 +11,7 @@ use simple_redis_clients::{GUARD, Server};
 use std::sync::mpsc::channel;
 
 fn text(message: &Msg) -> RedisResult<(String, String)> {
-    Ok((
-        message.get_channel_name().to_string(),
-        message.get_payload()?,
-    ))
+    Ok((message.get_channel_name().to_string(), message.get_payload()?))
 }
 
 fn pair(channel: &str, payload: &str) -> (String, String) {
@@ -56,20 +53,11 @@ fn patterns_and_channels_each_get_their_own_message() -> RedisResult<()> {
     assert_eq!(publisher.publish::<_, _, i64>("olds.art", "o")?, 0);
 
     let message = subscriber.get_message()?;
-    assert_eq!(
-        (text(&message)?, message.from_pattern()),
-        (pair("news.art", "a"), false)
-    );
+    assert_eq!((text(&message)?, message.from_pattern()), (pair("news.art", "a"), false));
     let message = subscriber.get_message()?;
-    assert_eq!(
-        (text(&message)?, message.from_pattern()),
-        (pair("news.art", "a"), true)
-    );
+    assert_eq!((text(&message)?, message.from_pattern()), (pair("news.art", "a"), true));
     let message = subscriber.get_message()?;
-    assert_eq!(
-        (text(&message)?, message.from_pattern()),
-        (pair("news.local", "l"), true)
-    );
+    assert_eq!((text(&message)?, message.from_pattern()), (pair("news.local", "l"), true));
     assert_eq!(message.get_pattern::<String>()?, "news.*");
 
     subscriber.punsubscribe("news.*")?;
@@ -121,25 +109,14 @@ fn a_subscriber_of_resp3_goes_on_with_commands() -> RedisResult<()> {
     let all: Vec<PushInfo> = pushes.try_iter().collect();
     let kinds: Vec<PushKind> = all.iter().map(|push| push.kind.clone()).collect();
     use PushKind::{Message, PMessage, PSubscribe, Subscribe, Unsubscribe};
-    let expected = [
-        Subscribe,
-        PSubscribe,
-        Message,
-        PMessage,
-        Message,
-        PMessage,
-        Unsubscribe,
-    ];
+    let expected = [Subscribe, PSubscribe, Message, PMessage, Message, PMessage, Unsubscribe];
     assert_eq!(kinds, expected);
     let payloads: Vec<String> = all
         .into_iter()
         .filter_map(Msg::from_push_info)
         .map(|message| message.get_payload())
         .collect::<RedisResult<_>>()?;
-    assert_eq!(
-        payloads,
-        ["from another", "from another", "my own", "my own"]
-    );
+    assert_eq!(payloads, ["from another", "from another", "my own", "my own"]);
     Ok(())
 }
 
@@ -152,10 +129,7 @@ fn messages_published_in_a_transaction_arrive_when_it_runs() -> RedisResult<()> 
     let mut subscriber = subscriber.as_pubsub();
     subscriber.subscribe("atomic")?;
     let mut pipe = redis::pipe();
-    pipe.atomic()
-        .set("state", "new")
-        .ignore()
-        .publish("atomic", "state");
+    pipe.atomic().set("state", "new").ignore().publish("atomic", "state");
     assert_eq!(pipe.query::<(i64,)>(&mut publisher)?, (1,));
     assert_eq!(text(&subscriber.get_message()?)?, pair("atomic", "state"));
     assert_eq!(publisher.get::<_, String>("state")?, "new");

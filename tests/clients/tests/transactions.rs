@@ -68,18 +68,9 @@ fn a_command_that_fails_when_it_runs_does_not_undo_the_others() -> RedisResult<(
     let mut client = Client::open(server.url())?.get_connection()?;
     () = client.set("word", "hello")?;
     let mut three = pipe();
-    three
-        .atomic()
-        .set("before", 1)
-        .incr("word", 1)
-        .set("after", 2);
+    three.atomic().set("before", 1).incr("word", 1).set("after", 2);
     assert!(three.query::<()>(&mut client).is_err());
-    assert_eq!(
-        client
-            .mget::<_, (i64, String, i64)>(&["before", "word", "after"])?
-            .1,
-        "hello"
-    );
+    assert_eq!(client.mget::<_, (i64, String, i64)>(&["before", "word", "after"])?.1, "hello");
     Ok(())
 }
 
@@ -112,9 +103,7 @@ fn increments_by_watch_and_exec_add_up() -> RedisResult<()> {
     let increment = |own: &mut Connection| -> RedisResult<()> {
         transaction(own, &["counter"], |own, pipe| {
             let old: Option<usize> = own.get("counter")?;
-            pipe.set("counter", old.unwrap_or(0) + 1)
-                .ignore()
-                .query(own)
+            pipe.set("counter", old.unwrap_or(0) + 1).ignore().query(own)
         })
     };
     let work = || -> RedisResult<()> {
@@ -123,13 +112,8 @@ fn increments_by_watch_and_exec_add_up() -> RedisResult<()> {
     };
     thread::scope(|scope| {
         let workers: Vec<_> = (0..THREADS).map(|_| scope.spawn(work)).collect();
-        workers
-            .into_iter()
-            .try_for_each(|worker| worker.join().expect("no panic"))
+        workers.into_iter().try_for_each(|worker| worker.join().expect("no panic"))
     })?;
-    assert_eq!(
-        client.get_connection()?.get::<_, usize>("counter")?,
-        THREADS * TIMES
-    );
+    assert_eq!(client.get_connection()?.get::<_, usize>("counter")?, THREADS * TIMES);
     Ok(())
 }

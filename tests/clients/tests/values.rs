@@ -26,10 +26,7 @@ fn a_value_set_is_the_value_got() -> RedisResult<()> {
     () = client.set("greeting", "hello")?;
     assert_eq!(client.get::<_, String>("greeting")?, "hello");
     () = client.set("greeting", "")?;
-    assert_eq!(
-        client.get::<_, Option<String>>("greeting")?,
-        Some(String::new())
-    );
+    assert_eq!(client.get::<_, Option<String>>("greeting")?, Some(String::new()));
     assert_eq!(client.get::<_, Option<String>>("nobody")?, None);
     () = client.set("number", 42)?;
     assert_eq!(client.get::<_, i64>("number")?, 42);
@@ -44,19 +41,13 @@ fn a_hash_keeps_each_field_and_counts_the_new_ones() -> RedisResult<()> {
     let mut client = Client::open(server.url())?.get_connection()?;
     let pairs = [("name", "Ada"), ("born", "1815"), ("field", "mathematics")];
     () = client.hset_multiple("person", &pairs)?;
-    assert_eq!(
-        client.hset::<_, _, _, i64>("person", "name", "Ada Lovelace")?,
-        0
-    );
+    assert_eq!(client.hset::<_, _, _, i64>("person", "name", "Ada Lovelace")?, 0);
     assert_eq!(client.hset::<_, _, _, i64>("person", "died", 1852)?, 1);
     assert_eq!(client.hlen::<_, i64>("person")?, 4);
     let person: HashMap<String, String> = client.hgetall("person")?;
     assert_eq!(person["name"], "Ada Lovelace");
     assert_eq!(person["died"], "1852");
-    assert_eq!(
-        client.hdel::<_, _, i64>("person", &["born", "died", "nothing"])?,
-        2
-    );
+    assert_eq!(client.hdel::<_, _, i64>("person", &["born", "died", "nothing"])?, 2);
     assert_eq!(client.hget::<_, _, Option<String>>("person", "born")?, None);
     Ok(())
 }
@@ -92,10 +83,7 @@ fn big_values_come_back_whole() -> RedisResult<()> {
     for length in near.chain([100_000, 10_000_000]) {
         let value = bytes(length);
         () = client.set("big", &value)?;
-        assert!(
-            client.get::<_, Vec<u8>>("big")? == value,
-            "a value of {length} bytes differs"
-        );
+        assert!(client.get::<_, Vec<u8>>("big")? == value, "a value of {length} bytes differs");
         assert_eq!(client.strlen::<_, usize>("big")?, length);
     }
     let value = bytes(10_000_000);
@@ -134,9 +122,7 @@ fn clients_at_once_do_not_disturb_each_other() -> RedisResult<()> {
     };
     thread::scope(|scope| {
         let workers = ["a", "b", "c", "d"].map(|name| scope.spawn(move || work(name)));
-        workers
-            .into_iter()
-            .try_for_each(|worker| worker.join().expect("no panic"))
+        workers.into_iter().try_for_each(|worker| worker.join().expect("no panic"))
     })?;
     let mut own = client.get_connection()?;
     assert_eq!(own.get::<_, i64>("together")?, 4 * 500);
@@ -161,34 +147,15 @@ fn scans_visit_every_key_and_every_field() -> RedisResult<()> {
     let keys = client.scan::<String>()?.collect::<RedisResult<Vec<_>>>()?;
     let keys: BTreeMap<_, _> = keys.into_iter().map(|key| (key, ())).collect();
     assert_eq!(keys.len(), 2002);
-    let keys = client
-        .scan_match::<_, String>("key:*7")?
-        .collect::<RedisResult<Vec<_>>>()?;
-    assert!(
-        keys.iter()
-            .all(|key| key.starts_with("key:") && key.ends_with('7'))
-    );
-    assert_eq!(
-        keys.into_iter()
-            .map(|key| (key, ()))
-            .collect::<BTreeMap<_, _>>()
-            .len(),
-        100
-    );
+    let keys = client.scan_match::<_, String>("key:*7")?.collect::<RedisResult<Vec<_>>>()?;
+    assert!(keys.iter().all(|key| key.starts_with("key:") && key.ends_with('7')));
+    assert_eq!(keys.into_iter().map(|key| (key, ())).collect::<BTreeMap<_, _>>().len(), 100);
 
-    let fields = client
-        .hscan::<_, (String, i64)>("fields")?
-        .collect::<RedisResult<Vec<_>>>()?;
+    let fields = client.hscan::<_, (String, i64)>("fields")?.collect::<RedisResult<Vec<_>>>()?;
     let fields: BTreeMap<_, _> = fields.into_iter().collect();
     assert_eq!(fields.len(), 1000);
-    assert!(
-        fields
-            .iter()
-            .all(|(field, n)| *field == format!("field:{n}"))
-    );
-    let fields = client
-        .hscan::<_, (i64, i64)>("few fields")?
-        .collect::<RedisResult<Vec<_>>>()?;
+    assert!(fields.iter().all(|(field, n)| *field == format!("field:{n}")));
+    let fields = client.hscan::<_, (i64, i64)>("few fields")?.collect::<RedisResult<Vec<_>>>()?;
     assert_eq!(fields.len(), 5);
     Ok(())
 }
@@ -199,14 +166,8 @@ fn a_resp3_connection_gets_the_types_of_resp3() -> RedisResult<()> {
     let mut old = Client::open(server.url())?.get_connection()?;
     let mut new = Client::open(server.url_resp3())?.get_connection()?;
     () = new.hset("hash", "field", "value")?;
-    assert_eq!(
-        old.hgetall::<_, HashMap<String, String>>("hash")?["field"],
-        "value"
-    );
-    assert_eq!(
-        new.hgetall::<_, HashMap<String, String>>("hash")?["field"],
-        "value"
-    );
+    assert_eq!(old.hgetall::<_, HashMap<String, String>>("hash")?["field"], "value");
+    assert_eq!(new.hgetall::<_, HashMap<String, String>>("hash")?["field"], "value");
 
     let types = |client: &mut Connection| -> RedisResult<[Value; 4]> {
         Ok([
@@ -218,21 +179,11 @@ fn a_resp3_connection_gets_the_types_of_resp3() -> RedisResult<()> {
     };
     assert!(matches!(
         types(&mut old)?,
-        [
-            Value::Array(_),
-            Value::Nil,
-            Value::Array(_),
-            Value::BulkString(_)
-        ]
+        [Value::Array(_), Value::Nil, Value::Array(_), Value::BulkString(_)]
     ));
     assert!(matches!(
         types(&mut new)?,
-        [
-            Value::Map(_),
-            Value::Nil,
-            Value::Map(_),
-            Value::VerbatimString { .. }
-        ]
+        [Value::Map(_), Value::Nil, Value::Map(_), Value::VerbatimString { .. }]
     ));
     Ok(())
 }
