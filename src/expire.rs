@@ -45,7 +45,7 @@ pub fn sweep_for_ever(server: &Arc<Server>, store: &RwLock<Keyspace>) -> ! {
             }
             let begin = Instant::now();
             let mut batch = Batch::new(server, store);
-            batch.begin();
+            batch.begin(false);
             let deleted = batch.sweep(db, BATCH);
             batch.finish(&mut client, &mut reply);
             if deleted < BATCH {

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Who makes others wait, as an EXEC does that holds the keyspace, goes to the head of the queue.
-//! Who waits at a gate must hold no lock that the one who has passed may ask for (batch/long.rs).
+//! Who waits at a gate must hold no lock that the one who has passed may ask for (call/long.rs).
 //!
 //! **How Redis does it**: it has one thread, and so one gate for everything.
 

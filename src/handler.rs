@@ -18,7 +18,7 @@
 //!
 //! EXEC has a variant of its own, for it runs others, and so have containers such as CONFIG, whose
 //! subcommands are rows (`config|get`). What happens around the handler, the same for all, is in
-//! batch.rs.
+//! call.rs.
 //!
 //! **How Redis does it**: server.c, `populateCommandTable`, from a file in JSON for each command.
 //! Its handlers all have the same type, and a flag in the table says whether they write: a wrong
@@ -63,11 +63,11 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub enum Run {
     /// Under the shared lock. It cannot change anything: `View` has no way to.
     Read(fn(&View, &Args, &mut Reply) -> Result<(), Error>),
-    /// The same, but it may take long: what it returns is done afterwards (batch/long.rs), with the lock
+    /// The same, but it may take long: what it returns is done afterwards (call/long.rs), with the lock
     /// given back in between.
     Long(LongHandler),
     /// Under the exclusive lock; logged if it changed something.
-    Write(fn(&mut ViewMut, &mut Args, &mut Reply) -> Result<(), Error>),
+    Write(WriteHandler),
     /// Without a lock, or under whichever is held: it sees its client alone, and must not block.
     Client(ClientHandler),
     /// Without a lock: what is held is given back before, and what it guarded is handed to the log.
@@ -83,6 +83,9 @@ pub enum Run {
     /// A container that takes what names none of its subcommands itself: DEBUG.
     OpenContainer(ClientHandler),
 }
+
+/// A handler that may change the keyspace.
+pub type WriteHandler = fn(&mut ViewMut, &mut Args, &mut Reply) -> Result<(), Error>;
 
 /// A handler that may leave something to be done.
 pub type LongHandler =
@@ -173,8 +176,10 @@ pub enum Flag {
     /// It counts or lists other clients, so what they have sent before must have been done (server/order.rs).
     CountsClients,
     /// With no more than two arguments it never takes longer than a microsecond, if they and the
-    /// answer are short (account.rs, `is_quick`).
+    /// answer are short (call/account.rs, `is_quick`).
     Quick,
+    /// Its second argument is a field of what its key holds, to be looked ahead to (call/ahead.rs).
+    ThenField,
 }
 
 /// A row of the command table.

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! accept ─▶ one thread per client
-//!           serve ─▶ batch ─▶ handler ────▶ ╔═ the keyspace: many readers, or one writer ═╗
+//!           serve ─▶ call ──▶ handler ────▶ ╔═ the keyspace: many readers, or one writer ═╗
 //! sweep     deletes what has expired ─────▶ ║                                             ║
 //!                                           ╚═══════════════════════╤═════════════════════╝
 //!           still under the writer's lock: what changed, in order   ▼ append
@@ -26,8 +26,8 @@
 //! as far as its client has seen: what was acknowledged survives `kill -9`. (A panic ends the process,
 //! see Cargo.toml, so no lock is ever poisoned: hence `lock().unwrap()` everywhere.)
 //!
-//! **Reading order** is the order of the `mod` lines: [`serve`], one client's thread; [`batch`],
-//! where a command meets its lock; [`resp`], the wire; [`handler`], the command table; [`client`],
+//! **Reading order** is the order of the `mod` lines: [`serve`], one client's thread; [`call`],
+//! how a command is called; [`batch`], its lock and its time; [`resp`], the wire; [`handler`], the command table; [`client`],
 //! what a connection remembers; [`store`], the keyspace; [`propagate`], what is to be logged; [`aof`],
 //! the log. Those, with `batch/lock.rs` and `store/view_mut.rs`, are the evening.
 //!
@@ -42,6 +42,8 @@
 
 // In reading order. (The blank lines keep rustfmt from sorting them.)
 mod serve;
+
+mod call;
 
 mod batch;
 
@@ -58,7 +60,6 @@ mod propagate;
 mod aof;
 
 // For looking up.
-mod account;
 mod config;
 mod digest;
 mod entry;
@@ -107,7 +108,7 @@ fn main() -> ExitCode {
             Err(error) => error,
         },
         Ok(Start::CheckAof { path, fix }) => {
-            return aof::repair::check(&path, fix, &mut batch::can_replay);
+            return aof::repair::check(&path, fix, &mut call::can_replay);
         }
         Ok(Start::Help) => return print(&config::help()),
         Ok(Start::Version) => return print(&format!("simple-redis {}", handler::VERSION)),
@@ -156,7 +157,7 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
     let accepting = listeners.into_iter().map(accept);
     let accepting = accepting.collect::<Result<Vec<Thread>, String>>()?;
     if has_log {
-        let keyspace = batch::replay(&server, |replay| server.aof.start(replay))?;
+        let keyspace = call::replay(&server, |replay| server.aof.start(replay))?;
         store.write().unwrap().take_over(keyspace);
     }
     server.aof.status.loading.store(false, Ordering::Relaxed);
@@ -166,7 +167,7 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
     background("sweep", |server, store| expire::sweep_for_ever(server, store))?;
     background("rewrite", |server, store| {
         let replay_all =
-            |manifest: &_| batch::replay(server, |replay| replay_sealed(manifest, replay));
+            |manifest: &_| call::replay(server, |replay| replay_sealed(manifest, replay));
         server.aof.rewrite_when_asked(store, &replay_all)
     })?;
     Ok(server)

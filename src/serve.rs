@@ -32,7 +32,7 @@ mod inbound;
 mod memory;
 mod waiting;
 
-use crate::batch::{Arrived, Batch};
+use crate::call::{Arrived, Caller};
 use crate::client::{Client, Then};
 use crate::error::Error;
 use crate::handler::client::describe;
@@ -57,7 +57,7 @@ const INPUT_BUFFER: usize = 64 * 1024;
 /// A batch ends when its replies are this long, in bytes.
 const BATCH_OUTPUT: usize = 64 * 1024;
 
-/// A batch has at most so many commands, as many as [`Batch::warm`] can look ahead to. With more,
+/// A batch has at most so many commands, as many as [`Caller::warm`] can look ahead to. With more,
 /// others would wait too long for its lock.
 const BATCH_COMMANDS: usize = crate::table::WARM;
 
@@ -91,7 +91,7 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Box<Client>
         writer: None,
         client,
         server,
-        batch: Batch::new(server, store),
+        caller: Caller::new(server, store),
     });
     let end = session.run();
     if let Err(error) = &end {
@@ -124,7 +124,7 @@ struct Session<'a> {
     /// The thread that empties the client's outbox, if it has one.
     writer: Option<JoinHandle<()>>,
     server: &'a Arc<Server>,
-    batch: Batch<'a>,
+    caller: Caller<'a>,
 }
 
 impl Session<'_> {
@@ -213,11 +213,11 @@ impl Session<'_> {
     fn run_batch(&mut self) -> io::Result<()> {
         self.reader.get_mut().begin_batch();
         self.client.public.begin_service();
-        self.batch.begin();
-        self.batch.warm(self.client.db, &self.arrived[self.ran..self.arrived_count]);
+        self.caller.begin();
+        self.caller.warm(self.client.db, &self.arrived[self.ran..self.arrived_count]);
         while self.ran < self.arrived_count && !self.is_killed() {
             let arrived = &mut self.arrived[self.ran];
-            self.batch.execute(arrived, &mut self.client, &mut self.reply);
+            self.caller.execute(arrived, &mut self.client, &mut self.reply);
             self.ran += 1;
             // A subscriber's replies must leave one by one: messages come in between.
             if self.client.then != Then::GoOn
@@ -227,7 +227,7 @@ impl Session<'_> {
                 break;
             }
         }
-        self.batch.finish(&mut self.client, &mut self.reply);
+        self.caller.finish(&mut self.client, &mut self.reply);
         self.client.public.touch(self.server);
         self.follow_up()
     }
@@ -371,8 +371,8 @@ impl Session<'_> {
 
     /// Lets the writer send what is queued, and takes the client out of every list.
     fn leave(mut self) {
-        self.batch.unwatch(&mut self.client);
-        self.batch.finish(&mut self.client, &mut self.reply);
+        self.caller.unwatch(&mut self.client);
+        self.caller.finish(&mut self.client, &mut self.reply);
         if let Some(outbox) = &self.client.outbox {
             outbox.close();
         }

@@ -64,7 +64,7 @@ pub struct Server {
     pub active_expire: AtomicBool,
 }
 
-/// One at a time of the commands that take long (batch/long.rs).
+/// One at a time of the commands that take long (call/long.rs).
 #[derive(Default)]
 pub struct Gates {
     /// Those that have all that they need. Who has passed waits for no lock, so one may wait here under

@@ -17,16 +17,16 @@ use support::transcript::{self, Action, Transcript};
 
 /// The files of the evening, in the order in which to read them; those that are only for looking
 /// up follow in the order of the alphabet.
-const EVENING: [&str; 8] =
-    ["serve", "batch", "resp", "handler", "client", "store", "propagate", "aof"];
+const EVENING: [&str; 9] =
+    ["serve", "call", "batch", "resp", "handler", "client", "store", "propagate", "aof"];
 
 /// Imports run one way: a file may use what stands in a later line of this list, and nothing of
 /// its own line or an earlier one. `aof` cannot know a command, and `resp` knows error texts only.
 const LAYERS: [&[&str]; 13] = [
     &["main"],
     &["serve", "expire"],
+    &["call"],
     &["batch"],
-    &["account"],
     &["handler"],
     &["client"],
     &["server"],

@@ -16,7 +16,7 @@ use crate::store::Expired;
 
 impl Batch<'_> {
     /// After a read under a lock that is exclusive already, as in EXEC, there is nothing to wait for.
-    pub(super) fn delete_noted_if_exclusive(&mut self) {
+    pub fn delete_noted_if_exclusive(&mut self) {
         if matches!(self.guard, Guard::Exclusive(_)) {
             self.delete_noted();
         }

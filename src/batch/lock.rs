@@ -28,7 +28,7 @@ pub(super) enum Guard<'a> {
 }
 
 impl Guard<'_> {
-    pub(super) fn name(&self) -> &'static str {
+    fn name(&self) -> &'static str {
         match self {
             Guard::None => "no lock",
             Guard::Shared(_) => "shared lock",
@@ -39,9 +39,9 @@ impl Guard<'_> {
 
 impl<'a> Batch<'a> {
     /// Makes sure that the keyspace can be read.
-    pub(super) fn share(&mut self) {
+    pub fn share(&mut self) {
         if let Guard::None = self.guard {
-            self.account.ask_for_lock();
+            self.clock.ask_for_lock();
             self.guard = Guard::Shared(self.store.read().unwrap());
             self.start_clock();
         }
@@ -49,10 +49,10 @@ impl<'a> Batch<'a> {
 
     /// Makes sure that the keyspace can be written. A shared lock is given back first, so others may
     /// write between a command that reads and the one behind it that writes.
-    pub(super) fn exclude(&mut self) {
+    pub fn exclude(&mut self) {
         if !matches!(self.guard, Guard::Exclusive(_)) {
             self.release();
-            self.account.ask_for_lock();
+            self.clock.ask_for_lock();
             // With a log all meet again at the file, and those who hurry here wait longer there. With one
             // core, whoever holds the lock cannot go on while we look.
             let may_look = self.server.may_spin && !self.server.aof.is_enabled();
@@ -81,16 +81,16 @@ impl<'a> Batch<'a> {
 
     /// Time is read when the lock is held: read before, two threads' clocks could cross.
     fn start_clock(&mut self) {
-        self.account.lock_taken();
-        self.time = Time { now: self.account.clock / 1000, kills: !self.replaying };
+        self.clock.lock_taken();
+        self.time = Time { now: self.clock.now / 1000, kills: !self.replaying };
     }
 
     /// Hands what changed to the log, notes how far it must be written, and gives the lock back.
     fn release(&mut self) {
         // Quick commands do not pay for what is handed to the log here.
-        self.account.time_untimed();
+        self.clock.catch_up();
         if let Guard::Exclusive(keyspace) = &mut self.guard {
-            self.logged_at = self.server.aof.append(&mut self.records);
+            self.in_file = self.server.aof.append(&mut self.records);
             std::mem::swap(&mut self.records.bytes, &mut keyspace.records);
             for garbage in keyspace.garbage.drain(..) {
                 // If the reaper is gone the process is ending.
@@ -100,17 +100,29 @@ impl<'a> Batch<'a> {
         if !matches!(self.guard, Guard::None) {
             self.position = self.server.aof.position();
             self.guard = Guard::None;
-            self.account.lock_released();
+            self.clock.lock_released();
         }
     }
 
     /// Gives the lock back, and first deletes what readers have found dead under it: once it is
     /// given back others may do so, and a note would be of a key that is no longer there.
-    pub(super) fn give_back(&mut self) {
+    pub fn give_back(&mut self) {
         if !self.notes.expired.borrow().is_empty() {
             self.exclude();
         }
         self.release();
+    }
+
+    /// What the lock that is held is called in the journey.
+    pub fn lock_name(&self) -> &'static str {
+        self.guard.name()
+    }
+
+    /// Frees what a replay has deleted: it keeps its lock, and nobody waits for it.
+    pub fn free_garbage(&mut self) {
+        if let Guard::Exclusive(keyspace) = &mut self.guard {
+            keyspace.garbage.clear();
+        }
     }
 
     /// Takes the exclusive lock and keeps it, so that nothing changes any more: for SHUTDOWN.

@@ -16,7 +16,7 @@
 //! **KEYS and SCAN** list the keyspace. KEYS does so at one time, and holds the shared lock for as
 //! long as that takes: readers go on until somebody wants to write, for the lock lets no new reader
 //! in before a writer who waits. SCAN returns a few keys and a cursor with
-//! which the next call goes on; asked for many, it gives the lock back in between (batch/long.rs). Its work follows COUNT, not the size of the keyspace or of what it
+//! which the next call goes on; asked for many, it gives the lock back in between (call/long.rs). Its work follows COUNT, not the size of the keyspace or of what it
 //! finds; a call may well find nothing. Any key that is there from the first call to the last is
 //! returned at least once. What makes that hold while the table grows stands in table.rs.
 //!

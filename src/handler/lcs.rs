@@ -20,7 +20,7 @@
 //! alone, along the shorter string, and of the rest a bit for each cell: is the one above greater? Time
 //! is the product of both lengths, and memory an eighth of that in bytes. Redis refuses what would take
 //! its table over `proto-max-bulk-len`: half a gigabyte, for two strings of 11 KB. So do we, and need 16 MB
-//! for them. The strings are taken out of the keyspace, and nobody waits for the rest but another LCS (batch/long.rs).
+//! for them. The strings are taken out of the keyspace, and nobody waits for the rest but another LCS (call/long.rs).
 //!
 //! **How Redis does it**: t_string.c, `lcsCommand`, with a table of four bytes a cell. Redis prefers the left cell to the one above where they are equal, which
 //! decides between answers that are equally long, and so do we.

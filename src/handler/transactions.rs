@@ -1,6 +1,6 @@
 //! Transactions: MULTI queues, EXEC runs the queue while nobody else can.
 //!
-//! After MULTI a command that could run is queued instead (batch.rs, `execute`); one that could
+//! After MULTI a command that could run is queued instead (call.rs, `execute`); one that could
 //! not, for it is unknown or its arity is wrong, spoils the transaction, and EXEC refuses. EXEC
 //! itself is `Batch::exec`: a transaction is nothing but a lock held longer. It takes the shared
 //! one if no queued command writes, looks whether a watched key has changed, and runs them all at

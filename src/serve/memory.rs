@@ -13,7 +13,7 @@
 //! server.c, once a second for some clients each.
 
 use super::{BATCH_OUTPUT, INPUT_BUFFER, Session, is_timeout};
-use crate::batch::Arrived;
+use crate::call::Arrived;
 use std::io::{self, BufRead, BufReader};
 use std::time::Duration;
 

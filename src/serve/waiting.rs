@@ -86,12 +86,12 @@ impl Session<'_> {
     pub(super) fn shut_down(&mut self, force: bool) {
         self.client.then = Then::GoOn;
         say::notice(format_args!("SHUTDOWN: saving the log, then good bye"));
-        self.batch.hold_everything();
+        self.caller.batch.hold_everything();
         match self.server.aof.finish() {
             Err(cause) if !force => {
                 let text = "ERR Errors trying to SHUTDOWN. Check logs.";
                 self.reply.error(&Error::text(text));
-                self.batch.finish(&mut self.client, &mut self.reply);
+                self.caller.finish(&mut self.client, &mut self.reply);
                 // Only now, for nothing prints under a lock.
                 say::warning(format_args!("cannot shut down, the log is not saved: {cause}"));
             }

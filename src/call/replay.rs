@@ -1,6 +1,6 @@
 //! Replay: a batch that runs what the log says, into a keyspace that nobody else can see.
 //!
-//! It is the batch that serves clients, with the same handlers. What differs: nothing is logged or
+//! It is the caller that serves clients, with the same handlers. What differs: nothing is logged or
 //! counted; nobody is refused, and no value is too long for the option; time kills nothing, for what was alive when
 //! it was written must be alive when it is read; and the exclusive lock, once taken, is kept to the
 //! end, for there is nobody to share with. The records come some sixty at a time (aof/load.rs), so
@@ -9,15 +9,17 @@
 //! **How Redis does it**: `loadSingleAppendOnlyFile` in aof.c has a loop of its own, which looks a
 //! command up and calls its function with a fake client.
 
-use super::{Arrived, Batch, Guard};
+use super::{Arrived, Caller};
 use crate::aof::load::Replay;
 use crate::client::Client;
 use crate::error::Error;
 use crate::handler::args::database;
+use crate::handler::server::shown;
 use crate::handler::{Flag, Row, Run, TABLE};
 use crate::resp::{Args, LONGEST, Reply};
 use crate::say;
 use crate::server::Server;
+use crate::stats::shorten_words;
 use crate::store::Keyspace;
 use std::sync::{Arc, RwLock};
 
@@ -29,11 +31,12 @@ pub fn replay(
 ) -> Result<Keyspace, String> {
     let store = RwLock::new(Keyspace::new(server.config.databases.get()));
     let mut replayer = Replayer {
-        batch: Batch { replaying: true, ..Batch::new(server, &store) },
+        caller: Caller::new(server, &store),
         client: Client::fake(server),
         arrived: Vec::new(),
         reply: Reply::new(),
     };
+    replayer.caller.batch.replaying = true;
     read(&mut |records| replayer.replay(records))?;
     drop(replayer);
     Ok(store.into_inner().unwrap())
@@ -64,9 +67,22 @@ fn may_stand(args: &Args) -> Result<(), String> {
     Ok(())
 }
 
+/// A command that has failed: its words and its error.
+pub(super) type Failure = (Vec<Vec<u8>>, Error);
+
+impl Caller<'_> {
+    /// Notes what has failed in the record that replays: a database that is not there, or else what
+    /// failed last.
+    pub(super) fn note_failure(&mut self, row: &Row, args: &Args, error: Error) {
+        if !matches!(self.failure, Some((_, Error::DbIndexOutOfRange))) {
+            self.failure = Some((shorten_words(&shown(row, args)), error));
+        }
+    }
+}
+
 /// Replays records, in the order of the log.
 struct Replayer<'a> {
-    batch: Batch<'a>,
+    caller: Caller<'a>,
     client: Client,
     arrived: Vec<Arrived>,
     reply: Reply,
@@ -84,7 +100,7 @@ impl Replayer<'_> {
             arrived.look_up(before);
             before = arrived.row;
         }
-        self.batch.warm(self.client.db, &arrived);
+        self.caller.warm(self.client.db, &arrived);
         let mut each = arrived.iter_mut().enumerate();
         let result = each.try_for_each(|(index, arrived)| {
             let replayed = self.replay_one(arrived);
@@ -101,17 +117,15 @@ impl Replayer<'_> {
             may_stand(&arrived.args)?;
         }
         self.reply.out.truncate(0);
-        self.batch.execute(arrived, &mut self.client, &mut self.reply);
+        self.caller.execute(arrived, &mut self.client, &mut self.reply);
         // No lock is given back here, where this would be done.
-        if let Guard::Exclusive(keyspace) = &mut self.batch.guard {
-            keyspace.garbage.clear();
-        }
-        let Some((words, error)) = self.batch.failure.take() else {
+        self.caller.batch.free_garbage();
+        let Some((words, error)) = self.caller.failure.take() else {
             return Ok(());
         };
         if error == Error::DbIndexOutOfRange {
             // What follows would go to another database, and stay there.
-            let databases = self.batch.server.config.databases.get();
+            let databases = self.caller.batch.server.config.databases.get();
             let command = words.join(&b' ');
             return Err(format!(
                 "`--databases {databases}` is too few for the {}",

@@ -1,14 +1,13 @@
 //! What a batch keeps of the commands that it runs: how many, how long, how slow, and, for anybody
 //! who wants to watch, the journey of each.
 //!
-//! **One clock.** The clock is read once a command: the end of one is the start of the next. For
-//! the first of a batch it is read when the lock is there, so that nobody's waiting counts as
-//! somebody's work. To read a clock is dear, for the processor finishes all that it is doing first.
-//! So quick commands share one reading with those of the same name that follow: commands such as GET
-//! and TTL, which are a name and a key to be read, and SET without options, if their words are short
-//! and the answer too. In a pipeline of these that is a tenth of the server's time. The price: none of
-//! them gets into the slow log, unless that is to hold what takes less than a millisecond; and all of
-//! them see the time at which the first began.
+//! Counting only listens: [`Account::before`] and [`Account::after`] each command. The time is the batch's
+//! (batch/clock.rs), and what its clock says was work since the last look is the command's.
+//!
+//! **Quick commands** share one reading of the clock with those of the same name that follow: commands such
+//! as GET and TTL, which are a name and a key to be read, and SET without options, if their words are short
+//! and the answer too. The price: none of them gets into the slow log, unless that is to hold what takes
+//! less than a millisecond.
 //!
 //! **The glass box.** With `--loglevel debug` every command leaves a line about its journey:
 //!
@@ -24,27 +23,37 @@
 //! **How Redis does it**: `call` in server.c reads the clock twice a command and counts at once;
 //! what we call a journey is spread over its `DEBUG`-level lines, `MONITOR` and `SLOWLOG`.
 
+use crate::batch::{Batch, Clock, LockTimes};
 use crate::client::Client;
+use crate::handler::server::{show_monitors, shown};
 use crate::handler::{Command, Flag, Row};
-use crate::resp::Args;
+use crate::resp::{Args, Reply};
 use crate::say;
-use crate::stats::{Count, Counters, Slow, Stats, add, shorten, unix_microseconds};
-use std::ops::Range;
+use crate::stats::{Count, Counters, Slow, Stats, add, shorten, shorten_words, unix_microseconds};
 
 /// The counters of one batch, which are added to the server's when it ends.
 #[derive(Default)]
 pub struct Account {
-    /// Unix time in microseconds: when the command that runs began. 0 if none has yet.
-    pub clock: u64,
     /// The row that was called last, for CLIENT LIST; [`crate::server::NO_ROW`] if there is none of that
     /// name.
     pub last_row: Option<usize>,
     tally: Vec<Tally>,
-    /// The row of the quick commands that have run since the clock was read.
+    /// The row of the quick commands that have run and are not charged yet.
     untimed: Option<usize>,
-    /// Microseconds that the command that runs has taken before it last gave its lock back.
-    aside: u64,
-    journey: Option<Box<Journey>>,
+    /// How much of [`Clock::worked`] has been charged to commands.
+    charged: u64,
+    /// The steps of the journey, if somebody watches.
+    journey: Option<Vec<Step>>,
+}
+
+/// What is seen of a command before it runs, for when it has ended; and whether it has failed.
+pub struct Seen {
+    pub failed: bool,
+    /// How long the batch's records and the output were, in bytes.
+    records: usize,
+    reply: usize,
+    /// Its words for the slow log, if it has large ones.
+    short: Option<Vec<Vec<u8>>>,
 }
 
 /// What is counted of one command.
@@ -57,18 +66,6 @@ struct Tally {
     failed: u64,
 }
 
-/// What happened to the commands of a batch, for the log level `debug`.
-#[derive(Default)]
-struct Journey {
-    steps: Vec<Step>,
-    /// Microseconds that the batch waited for its locks, and held them.
-    waited: u64,
-    held: u64,
-    /// When the lock was asked for, and got.
-    asked: u64,
-    locked: u64,
-}
-
 /// One command's part of the journey.
 pub struct Step {
     pub row: &'static Row,
@@ -77,7 +74,7 @@ pub struct Step {
     pub lock: &'static str,
     pub dirty: u64,
     /// Bytes of its records.
-    pub logged: usize,
+    pub records: usize,
     /// Bytes of its reply.
     pub reply: usize,
     /// Microseconds.
@@ -87,94 +84,109 @@ pub struct Step {
 impl Account {
     /// Begins a batch.
     pub fn begin(&mut self) {
-        self.clock = 0;
         self.last_row = None;
-        self.journey = say::is_debug().then(Box::default);
-    }
-
-    /// A command of this row begins. Quick ones of another row are timed first.
-    pub fn start(&mut self, index: usize) {
-        if self.untimed != Some(index) {
-            self.time_untimed();
-        }
-    }
-
-    /// Reads the clock if commands have run since it was read last. What has passed, in
-    /// microseconds, counts as theirs, and is returned.
-    pub fn time_untimed(&mut self) -> u64 {
-        let Some(index) = self.untimed.take() else {
-            return 0;
-        };
-        let now = unix_microseconds();
-        let took = now.saturating_sub(self.clock) + std::mem::take(&mut self.aside);
-        self.clock = now;
-        self.tally_of(index).microseconds += took;
-        took
-    }
-
-    /// A command begins that takes no lock.
-    pub fn start_unlocked(&mut self) {
-        if self.clock == 0 {
-            self.clock = unix_microseconds();
-        }
-    }
-
-    /// A lock is about to be waited for.
-    pub fn ask_for_lock(&mut self) {
-        if let Some(journey) = &mut self.journey {
-            journey.asked = unix_microseconds();
-        }
-    }
-
-    /// The lock is held: from here on time counts as work.
-    pub fn lock_taken(&mut self) {
-        self.clock = unix_microseconds();
-        if let Some(journey) = &mut self.journey {
-            journey.locked = self.clock;
-            journey.waited += self.clock.saturating_sub(journey.asked);
-        }
-    }
-
-    /// The lock was released.
-    pub fn lock_released(&mut self) {
-        if let Some(journey) = &mut self.journey {
-            journey.held += unix_microseconds().saturating_sub(journey.locked);
-        }
-    }
-
-    /// The command that runs gives its lock back and will go on: what it has taken so far is kept.
-    pub fn set_aside(&mut self) {
-        let now = unix_microseconds();
-        self.aside += now.saturating_sub(self.clock);
-        self.clock = now;
-    }
-
-    /// It goes on without a lock; what it has waited for does not count.
-    pub fn go_on(&mut self) {
-        self.clock = unix_microseconds();
-    }
-
-    /// Counts a command that has just ended; returns how long it took, in microseconds, with the
-    /// quick ones of its own row that ran just before it.
-    pub fn count(&mut self, index: usize, failed: bool) -> u64 {
-        // In an EXEC quick commands may have run since it began.
-        self.start(index);
-        self.count_untimed(index, failed);
-        self.time_untimed()
-    }
-
-    /// Counts a quick command, which will be timed with those that follow.
-    pub fn count_untimed(&mut self, index: usize, failed: bool) {
-        self.last_row = Some(index);
-        self.untimed = Some(index);
-        let tally = self.tally_of(index);
-        tally.calls += 1;
-        tally.failed += u64::from(failed);
+        self.journey = say::is_debug().then(Vec::new);
     }
 
     /// Whether the journey of each command is told, with the time that it took.
     pub fn has_journey(&self) -> bool {
         self.journey.is_some()
+    }
+
+    /// A command is about to run. A handler may move a large value out of the words. Who shows them wants
+    /// them whole, and the slow log their beginnings.
+    pub fn before(&mut self, row: &Row, args: &mut Args, reply: &Reply, batch: &mut Batch) -> Seen {
+        self.charge_others(row.index, &mut batch.clock);
+        args.keeps_large = self.each_is_shown(batch);
+        Seen {
+            failed: false,
+            records: batch.recorded(),
+            reply: reply.out.len(),
+            short: (args.large_size() > 0).then(|| shorten_words(&shown(row, args))),
+        }
+    }
+
+    /// A command has ended: counts it, for all who want to know.
+    pub fn after(
+        &mut self,
+        row: &'static Row,
+        client: &Client,
+        args: &Args,
+        reply: &mut Reply,
+        batch: &mut Batch,
+        seen: Seen,
+    ) {
+        let slower_than = batch.server.config.slowlog_log_slower_than.get();
+        // It may have been thrown away.
+        let reply_length = reply.out.len().saturating_sub(seen.reply);
+        let may_be_quick = seen.short.is_none() && !self.each_is_shown(batch);
+        if may_be_quick && is_quick(row.command, args, reply_length, slower_than) {
+            return self.count_untimed(row.index, seen.failed, &mut batch.clock);
+        }
+        let took = self.count(row.index, seen.failed, &mut batch.clock);
+        if let Some(journey) = &mut self.journey {
+            journey.push(Step {
+                row,
+                size: args.iter().map(<[u8]>::len).sum(),
+                lock: batch.lock_name(),
+                dirty: batch.dirty,
+                // Who has given the lock back meanwhile has handed over what was there before.
+                records: batch.recorded().saturating_sub(seen.records),
+                reply: reply_length,
+                took,
+            });
+        }
+        // EXEC's commands are listed one by one.
+        if slower_than >= 0 && took as i64 >= slower_than && !row.command.is(Flag::SkipSlowlog) {
+            let words = seen.short.unwrap_or_else(|| shorten_words(&shown(row, args)));
+            add_to_slow_log(client, words, took);
+        }
+        if batch.server.hub.has_monitors() {
+            show_monitors(client, row, args, batch.clock.now, reply);
+        }
+    }
+
+    /// Whether the words of each command are shown to somebody.
+    fn each_is_shown(&self, batch: &Batch) -> bool {
+        self.has_journey() || batch.server.hub.has_monitors()
+    }
+
+    /// Charges the quick commands of another row than this, before one of this row runs.
+    fn charge_others(&mut self, index: usize, clock: &mut Clock) {
+        if self.untimed != Some(index) {
+            self.charge_untimed(clock);
+        }
+    }
+
+    /// Charges the quick commands that have run with the work since the last charge, in microseconds, and
+    /// returns it.
+    fn charge_untimed(&mut self, clock: &mut Clock) -> u64 {
+        let Some(index) = self.untimed.take() else {
+            return 0;
+        };
+        clock.catch_up();
+        let took = clock.worked - std::mem::replace(&mut self.charged, clock.worked);
+        self.tally_of(index).microseconds += took;
+        took
+    }
+
+    /// Counts a command that has just ended; returns how long it took, in microseconds, with the
+    /// quick ones of its own row that ran just before it.
+    fn count(&mut self, index: usize, failed: bool, clock: &mut Clock) -> u64 {
+        // In an EXEC quick commands may have run since it began.
+        self.charge_others(index, clock);
+        self.count_untimed(index, failed, clock);
+        self.charge_untimed(clock)
+    }
+
+    /// Counts a quick command, which will be charged with those that follow.
+    fn count_untimed(&mut self, index: usize, failed: bool, clock: &mut Clock) {
+        clock.put_off();
+        self.last_row = Some(index);
+        self.untimed = Some(index);
+        let tally = self.tally_of(index);
+        tally.calls += 1;
+        tally.failed += u64::from(failed);
     }
 
     /// Counts a command that was refused before it ran.
@@ -183,15 +195,9 @@ impl Account {
         self.tally_of(index).rejected += 1;
     }
 
-    /// Notes a step of the journey, if somebody watches; `step` is not called otherwise.
-    pub fn note_step(&mut self, step: impl FnOnce() -> Step) {
-        if let Some(journey) = &mut self.journey {
-            journey.steps.push(step());
-        }
-    }
-
     /// Adds everything to the counters of the server and of the client.
-    pub fn settle(&mut self, stats: &Stats, own: &Counters) {
+    pub fn settle(&mut self, stats: &Stats, own: &Counters, clock: &mut Clock) {
+        self.charge_untimed(clock);
         for tally in self.tally.drain(..) {
             let command = &stats.of_commands[tally.index];
             add(&command.calls, tally.calls);
@@ -203,21 +209,21 @@ impl Account {
         }
     }
 
-    /// Prints the journeys of the batch. `log` is where in the log file its records are.
-    pub fn tell_journey(&mut self, client: &Client, log: &Range<i64>) {
-        let Some(journey) = self.journey.take() else {
+    /// Prints the journeys of the batch.
+    pub fn tell_journey(&mut self, client: &Client, batch: &Batch) {
+        let (Some(steps), Some(times)) = (self.journey.take(), &batch.clock.lock_times) else {
             return;
         };
-        let Journey { steps, waited, held, .. } = *journey;
+        let (log, LockTimes { waited, held, .. }) = (&batch.in_file, &**times);
         for (index, step) in steps.iter().enumerate() {
             let name = step.row.command.name.to_ascii_uppercase();
-            let logged = match step.logged {
+            let records = match step.records {
                 0 => "nothing to the log".to_string(),
                 bytes => format!("{bytes} of the batch's bytes at {log:?} of the log"),
             };
             say::debug(format_args!(
                 "client {}: {name}, step {} of {} of its batch · {} bytes · {}, waited {waited} µs, \
-                 held {held} µs by the batch · dirty {} · {logged} · reply {} bytes · took {} µs",
+                 held {held} µs by the batch · dirty {} · {records} · reply {} bytes · took {} µs",
                 client.public.id,
                 index + 1,
                 steps.len(),
@@ -322,20 +328,19 @@ mod tests {
         const SET: usize = 2;
         const EXEC: usize = 3;
         const SECOND: u64 = 1_000_000;
-        let mut account = Account::default();
-        account.begin();
-        account.start_unlocked();
-        account.count_untimed(GET, false);
-        account.start(GET);
-        account.count_untimed(GET, true);
-        account.clock -= SECOND;
-        account.start(SET);
-        account.count(SET, false);
-        account.count_untimed(GET, false);
-        account.clock -= SECOND;
-        account.count(EXEC, false);
-        account.clock -= SECOND;
-        account.time_untimed();
+        let (mut account, mut clock) = (Account::default(), Clock::default());
+        clock.go_on();
+        account.count_untimed(GET, false, &mut clock);
+        account.charge_others(GET, &mut clock);
+        account.count_untimed(GET, true, &mut clock);
+        clock.now -= SECOND;
+        account.charge_others(SET, &mut clock);
+        account.count(SET, false, &mut clock);
+        account.count_untimed(GET, false, &mut clock);
+        clock.now -= SECOND;
+        account.count(EXEC, false, &mut clock);
+        clock.now -= SECOND;
+        account.charge_untimed(&mut clock);
         let mut counted = |row| {
             let tally = account.tally_of(row);
             (tally.calls, tally.failed, tally.microseconds / SECOND)

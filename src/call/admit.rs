@@ -1,4 +1,4 @@
-//! At the door of a batch: whether a command may run now, and what happens if not.
+//! Whether a command may run now, and what happens if not.
 //!
 //! The reasons have nothing to do with the command's arguments, which its handler looks at, nor
 //! with its arity, which [`crate::handler::Table::look_up`] has checked. In Redis's order:
@@ -15,7 +15,7 @@
 //! **How Redis does it**: the first two hundred lines of `processCommand` in server.c, which also
 //! look after memory limits, cluster slots and replicas.
 
-use super::Batch;
+use super::Caller;
 use crate::client::{Client, Then};
 use crate::error::Error;
 use crate::handler::{Flag, Row, Run, TABLE, debug};
@@ -23,7 +23,7 @@ use crate::resp::{Args, Protocol, Reply};
 use crate::server::NO_ROW;
 use crate::stats::Count;
 
-impl Batch<'_> {
+impl Caller<'_> {
     /// Whether the command may run now, for reasons that have nothing to do with its arguments.
     pub(super) fn admit(
         &self,
@@ -32,7 +32,7 @@ impl Batch<'_> {
         protocol: Protocol,
     ) -> Result<(), Error> {
         let command = row.command;
-        if self.replaying {
+        if self.batch.replaying {
             return Ok(());
         }
         if command.is(Flag::Protected) && !debug::is_allowed(client) {
@@ -50,7 +50,7 @@ impl Batch<'_> {
             Run::Exec => client.transaction.as_ref().is_some_and(|t| t.writes),
             _ => command.name == "ping",
         };
-        if writes && let Some(cause) = self.server.aof.refusal() {
+        if writes && let Some(cause) = self.batch.server.aof.refusal() {
             return Err(Error::Misconf(cause));
         }
         if client.is_subscribed()
@@ -59,7 +59,7 @@ impl Batch<'_> {
         {
             return Err(Error::SubscribedOnly(command.name));
         }
-        if !command.works_while_loading() && self.server.is_loading() {
+        if !command.works_while_loading() && self.batch.server.is_loading() {
             return Err(Error::Loading);
         }
         let uses_data = command.reads() || matches!(command.run, Run::Write(_));

@@ -19,7 +19,7 @@
 //!
 //! **How Redis does it**: all of it at once, and everybody waits.
 
-use super::Batch;
+use super::Caller;
 use crate::client::Client;
 use crate::error::Error;
 use crate::gate::Gate;
@@ -34,7 +34,7 @@ use std::time::Duration;
 const LOOK_EVERY: Duration = Duration::from_micros(300);
 const LOOKS: usize = 30;
 
-impl Batch<'_> {
+impl Caller<'_> {
     /// Runs a handler and what it leaves to be done.
     pub(super) fn run_long(
         &mut self,
@@ -43,14 +43,14 @@ impl Batch<'_> {
         args: &Args,
         reply: &mut Reply,
     ) -> Result<(), Error> {
-        let keeps_lock = client.in_exec || self.replaying;
+        let keeps_lock = client.in_exec || self.batch.replaying;
         let stretch = || match keeps_lock {
             true => Stretch::endless(),
             false => Stretch::begin(),
         };
-        self.share();
-        let rest = handler(&self.view(client.db), args, &stretch(), reply)?;
-        let gates = &self.server.clients.gates;
+        self.batch.share();
+        let rest = handler(&self.batch.view(client.db), args, &stretch(), reply)?;
+        let gates = &self.batch.server.clients.gates;
         match rest {
             None => {}
             Some(Rest::Compute(work)) => {
@@ -61,7 +61,7 @@ impl Batch<'_> {
                 }
             }
             Some(Rest::Look(mut look)) if keeps_lock => {
-                look(&self.view(client.db), &stretch(), reply);
+                look(&self.batch.view(client.db), &stretch(), reply);
             }
             Some(Rest::Look(look)) => {
                 let _passage = self.pass(&gates.looking, false);
@@ -69,8 +69,8 @@ impl Batch<'_> {
                 let mut look = look;
                 while !client.public.held.is_ended() {
                     self.let_writers_in();
-                    self.share();
-                    if look(&self.view(client.db), &stretch(), reply) {
+                    self.batch.share();
+                    if look(&self.batch.view(client.db), &stretch(), reply) {
                         break;
                     }
                     self.pause();
@@ -87,14 +87,14 @@ impl Batch<'_> {
         }
         self.pause();
         let passage = gate.pass();
-        self.account.go_on();
+        self.batch.clock.go_on();
         passage
     }
 
     /// The lock goes to whoever takes it first, and a writer that is yet to be woken is late. So who is
     /// about to look for long waits for one of them. No lock is held.
     fn let_writers_in(&self) {
-        let gates = &self.server.clients.gates;
+        let gates = &self.batch.server.clients.gates;
         let before = gates.let_in.load(Ordering::Relaxed);
         for _ in 0..LOOKS {
             let nobody_waits = gates.writers.load(Ordering::Relaxed) == 0;
@@ -107,7 +107,7 @@ impl Batch<'_> {
 
     /// Gives the lock back in the middle of a command.
     fn pause(&mut self) {
-        self.account.set_aside();
-        self.give_back();
+        self.batch.clock.read();
+        self.batch.give_back();
     }
 }

@@ -1,0 +1,266 @@
+//! How a command is called: looked up, admitted, queued or run, and accounted for.
+//!
+//! ```text
+//! look_up ─▶ admit ─┬─▶ reject             it may not run: the error is the reply (call/admit.rs)
+//!                   ├─▶ queue              inside MULTI: EXEC will call it
+//!                   └─▶ call ─ before      the account listens (call/account.rs)
+//!                         ├─ run_handler   under the lock that the handler's type asks for
+//!                         │    └─ exec     calls each of its queue, under one lock
+//!                         └─ after         counts it; slow log, journey, monitors
+//! ```
+//!
+//! A [`Caller`] calls the commands that one client has sent at once. What all handlers need is done
+//! here, once: is the client allowed to, is it queued by MULTI, which lock, has it changed something,
+//! how long did it take. The lock, the time and the log are the [`Batch`]'s (batch.rs). No handler can
+//! lock the keyspace: it is given a view of the keyspace, and only the batch has the lock. EXEC calls
+//! its queue in the same way, under the lock that the most demanding of them needs. A replay calls the
+//! commands of the log (call/replay.rs).
+//!
+//! **How Redis does it**: server.c, `processCommand` and `call`; multi.c, `execCommand`.
+
+mod account;
+mod admit;
+mod ahead;
+mod long;
+mod replay;
+
+pub use replay::{can_replay, replay};
+
+use crate::batch::Batch;
+use crate::client::{Client, Replies, Transaction};
+use crate::error::Error;
+use crate::handler::{Flag, Row, Run, TABLE, transactions};
+use crate::resp::{Args, Reply};
+use crate::server::Server;
+use crate::store::Keyspace;
+use crate::table;
+use account::Account;
+use std::sync::RwLock;
+use std::sync::atomic::Ordering;
+
+/// A command that has arrived, and what is found out about it before there is a lock to be held.
+#[derive(Default)]
+pub struct Arrived {
+    pub args: Args,
+    /// The row that it calls; none if it is unknown or its arity is wrong.
+    pub row: Option<&'static Row>,
+    /// The hash of its first key, if it has one.
+    hash: Option<u64>,
+}
+
+impl Arrived {
+    /// Finds the row. Where there is none, [`Caller::execute`] looks again, for the error. The row
+    /// of the command `before` is tried first: most pipelines repeat one command.
+    pub fn look_up(&mut self, before: Option<&'static Row>) {
+        let again = before.filter(|row| row.is_called_by(&self.args));
+        self.row = again.or_else(|| TABLE.look_up(&self.args).ok());
+        self.hash = self.key().map(table::hash_of);
+    }
+
+    #[inline]
+    fn key(&self) -> Option<&[u8]> {
+        let first = self.row?.command.keys.first as usize;
+        (first > 0).then(|| &self.args[first])
+    }
+}
+
+/// Calls the commands that one client has sent at once. Used again for the next ones.
+pub struct Caller<'a> {
+    pub batch: Batch<'a>,
+    account: Account,
+    /// Of the record that replays: what has failed in it (call/replay.rs).
+    failure: Option<replay::Failure>,
+}
+
+impl<'a> Caller<'a> {
+    pub fn new(server: &'a Server, store: &'a RwLock<Keyspace>) -> Caller<'a> {
+        Caller { batch: Batch::new(server, store), account: Account::default(), failure: None }
+    }
+
+    /// Begins to run commands that have arrived. Nothing is locked yet.
+    pub fn begin(&mut self) {
+        self.account.begin();
+        self.batch.begin(self.account.has_journey());
+    }
+
+    /// Runs one command, or queues it inside MULTI, and appends its reply.
+    pub fn execute(&mut self, arrived: &mut Arrived, client: &mut Client, reply: &mut Reply) {
+        if let (Some(key), Some(hash)) = (arrived.key(), arrived.hash) {
+            self.batch.known.remember(key, hash);
+        }
+        let Arrived { args, row, .. } = arrived;
+        let begin = reply.out.mark();
+        if client.replies == Replies::SkipNext {
+            client.replies = Replies::SkipThis;
+        }
+        self.batch.begin_expired();
+        let row = row.map_or_else(|| TABLE.look_up(args), Ok);
+        match row.and_then(|row| self.admit(row, client, reply.protocol).map(|()| row)) {
+            Ok(row) => match &mut client.transaction {
+                Some(transaction) if !row.command.is(Flag::NotQueued) => {
+                    // As in Redis: what EXEC will refuse need not be kept.
+                    let spoilt = transaction.aborted || client.watch_flag.load(Ordering::Relaxed);
+                    queue(transaction, row, args, spoilt);
+                    self.account.last_row = Some(row.index);
+                    reply.status("QUEUED");
+                }
+                _ => self.call(row, client, args, reply),
+            },
+            Err(error) => self.reject(&error, client, args, reply),
+        }
+        let is_silent = matches!(client.replies, Replies::Off | Replies::SkipThis);
+        if is_silent && !std::mem::take(&mut client.confirms) {
+            reply.out.truncate(begin);
+            self.batch.forget_replies_from(begin);
+        }
+        if client.replies == Replies::SkipThis {
+            client.replies = Replies::On;
+        }
+    }
+
+    /// Runs a command that has been admitted; the account listens before and after.
+    fn call(&mut self, row: &'static Row, client: &mut Client, args: &mut Args, reply: &mut Reply) {
+        if row.command.is(Flag::CountsClients) && !client.in_exec {
+            self.batch.give_back();
+            self.batch.server.hear_out(&client.public, row.group == "pubsub");
+        }
+        let mut seen = self.account.before(row, args, reply, &mut self.batch);
+        self.batch.begin_command(&row.command.run, client.in_exec);
+        if row.command.is(Flag::ShowsCounters) {
+            self.settle(client);
+        }
+        let begin = reply.out.mark();
+        let result = self.run_handler(row, client, args, reply);
+        if let Err(error) = result {
+            seen.failed = true;
+            reply.out.truncate(begin);
+            reply.error(&error);
+            if self.batch.replaying {
+                self.note_failure(row, args, error);
+            }
+        }
+        if !self.batch.replaying {
+            self.account.after(row, client, args, reply, &mut self.batch, seen);
+        }
+    }
+
+    /// Runs the handler under the lock that its type asks for.
+    fn run_handler(
+        &mut self,
+        row: &'static Row,
+        client: &mut Client,
+        args: &mut Args,
+        reply: &mut Reply,
+    ) -> Result<(), Error> {
+        ahead::warm_keys(&mut self.batch, row, client.db, args);
+        let result = match row.command.run {
+            Run::Read(handler) => {
+                self.batch.share();
+                handler(&self.batch.view(client.db), args, reply)
+            }
+            Run::Long(handler) => self.run_long(handler, client, args, reply),
+            Run::Mixed(handler) => {
+                self.batch.share();
+                handler(client, &self.batch.view(client.db), args, reply)
+            }
+            Run::Client(handler)
+            | Run::Unlocked(handler)
+            | Run::OpenContainer(handler)
+            | Run::Container(Some(handler)) => handler(client, args, reply),
+            Run::Write(handler) => {
+                self.batch.exclude();
+                self.batch.write(handler, client, args, reply)
+            }
+            Run::Exec => self.exec(client, reply),
+            Run::Container(None) => unreachable!("arity -2: there is a subcommand, or an error"),
+        };
+        if row.command.reads() || matches!(row.command.run, Run::Mixed(_)) {
+            self.batch.delete_noted_if_exclusive();
+        }
+        result
+    }
+
+    /// Runs the queue. Its lock is taken once, so its commands see nothing of others between them.
+    fn exec(&mut self, client: &mut Client, reply: &mut Reply) -> Result<(), Error> {
+        let begin = reply.out.mark();
+        let Transaction {
+            queue,
+            aborted,
+            writes,
+            // It counts the queue until this has run.
+            charge: _charge,
+            ..
+        } = client.transaction.take().ok_or(Error::ExecWithoutMulti)?;
+        if writes {
+            self.batch.exclude();
+        } else {
+            self.batch.share();
+        }
+        let changed = client.watch_flag.load(Ordering::Relaxed)
+            || client
+                .watched
+                .iter()
+                .any(|(db, key)| self.batch.view(*db).has_expired_watched(key, &client.watch_flag));
+        self.unwatch(client);
+        if aborted {
+            return Err(Error::ExecAbort);
+        }
+        if changed {
+            reply.nil_array();
+            return Ok(());
+        }
+        self.batch.begin_unit();
+        client.in_exec = true;
+        let queued = queue.len();
+        client.public.shown.lock().unwrap().queued = Some(queued);
+        reply.array(queued);
+        let mut dirty = 0;
+        for (index, mut args) in queue {
+            let row = &TABLE.rows[index];
+            // All that it changes is done, but nobody will read what it only asks.
+            if !reply.out.takes(0) && row.command.reads() {
+                continue;
+            }
+            self.call(row, client, &mut args, reply);
+            dirty += self.batch.dirty;
+        }
+        self.batch.dirty = dirty;
+        client.in_exec = false;
+        self.batch.end_unit(begin..reply.out.mark());
+        Ok(())
+    }
+
+    /// Ends all watches of the client; takes the shared lock if there are any.
+    pub fn unwatch(&mut self, client: &mut Client) {
+        if !client.watched.is_empty() {
+            self.batch.share();
+            transactions::unwatch_all(client, &self.batch.view(client.db));
+        }
+    }
+
+    /// Ends the batch: its lock is given back, the log holds what the replies say, and they may leave.
+    pub fn finish(&mut self, client: &mut Client, reply: &mut Reply) {
+        self.batch.finish(client, reply);
+        client.update_public(reply.protocol, self.account.last_row);
+        self.settle(client);
+        self.account.tell_journey(client, &self.batch);
+    }
+
+    /// Adds what has been counted to what all may see: at the end of a batch, and before a command that
+    /// shows it.
+    fn settle(&mut self, client: &Client) {
+        let stats = &self.batch.server.stats;
+        self.account.settle(stats, &client.public.counters, &mut self.batch.clock);
+        self.batch.settle(client);
+    }
+}
+
+/// Queues a command inside MULTI.
+fn queue(transaction: &mut Transaction, row: &Row, args: &Args, spoilt: bool) {
+    transaction.writes |= matches!(row.command.run, Run::Write(_));
+    if !spoilt {
+        let args = args.to_owned();
+        transaction.charge.add(args.memory());
+        transaction.queue.push((row.index, args));
+    }
+}

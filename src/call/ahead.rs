@@ -1,0 +1,54 @@
+//! Looking ahead: when a batch has taken its lock it first looks at the key of each of its commands, so
+//! that the processor waits for the memory of many at once (store/ahead.rs).
+//!
+//! Replay does the same with the records of the log, and a command with many keys with those.
+//!
+//! **How Redis does it**: `prefetchCommands` in memory_prefetch.c, since version 8.
+
+use super::{Arrived, Caller};
+use crate::batch::Batch;
+use crate::handler::{Flag, Keys, Row, Run};
+use crate::resp::Args;
+
+/// Fewer keys than these have nothing to gain from being looked ahead to.
+const WORTH_IT: usize = 4;
+
+impl Caller<'_> {
+    /// Takes the lock that the first of these commands needs, and looks at the first key of each.
+    /// Does nothing for a few, or if the first needs no lock. If there are commands with a field
+    /// behind their key, the word behind each key is looked at too, and where it is none the look is in vain.
+    pub fn warm(&mut self, db: usize, arrived: &[Arrived]) {
+        let is_worth_it = arrived.len() >= WORTH_IT;
+        let first = arrived.first().and_then(|arrived| arrived.row);
+        let Some(first) = first.filter(|_| is_worth_it) else {
+            return;
+        };
+        match first.command.run {
+            Run::Read(_) => self.batch.share(),
+            Run::Write(_) => self.batch.exclude(),
+            _ => return,
+        }
+        let keyspace = self.batch.keyspace();
+        let keyed = arrived.iter().filter_map(|arrived| Some((arrived.hash?, &arrived.args)));
+        let mut rows = arrived.iter().filter_map(|arrived| arrived.row);
+        if rows.any(|row| row.command.is(Flag::ThenField)) {
+            keyspace.warm_fields(db, keyed.map(|(hash, args)| (hash, args.iter().nth(2))));
+        } else {
+            keyspace.warm(db, keyed.map(|(hash, _)| hash));
+        }
+    }
+}
+
+/// Takes the lock of a command that has many keys, and looks at all of them.
+pub(super) fn warm_keys(batch: &mut Batch, row: &Row, db: usize, args: &Args) {
+    let Keys { first, last, step } = row.command.keys;
+    if last < 0 && args.len() > WORTH_IT * step as usize {
+        match row.command.run {
+            Run::Read(_) => batch.share(),
+            Run::Write(_) => batch.exclude(),
+            _ => return,
+        }
+        let keys = args.iter().skip(first as usize).step_by(step as usize);
+        batch.keyspace().warm_keys(db, keys);
+    }
+}
