@@ -26,10 +26,10 @@
 //! as far as its client has seen: what was acknowledged survives `kill -9`. (A panic ends the process,
 //! see Cargo.toml, so no lock is ever poisoned: hence `lock().unwrap()` everywhere.)
 //!
-//! **Reading order** is the order of the `mod` lines: [`serve`], one client's thread; [`call`],
-//! how a command is called; [`batch`], its lock and its time; [`resp`], the wire; [`handler`], the command table; [`client`],
-//! what a connection remembers; [`store`], the keyspace; [`propagate`], what is to be logged; [`aof`],
-//! the log. Those, with `batch/lock.rs` and `store/view_mut.rs`, are the evening.
+//! **Reading order** is the order of the `mod` lines: [`serve`], one client's thread; [`call`], how
+//! a command is called; [`batch`], its lock, time and records; [`resp`], the wire; [`handler`], the
+//! command table; [`client`], what a connection remembers; [`store`], the keyspace; [`propagate`] and
+//! [`aof`], the log. Those, with `batch/lock.rs` and `store/view_mut.rs`, are the evening.
 //!
 //! **How to read a file.** Each opens with a chapter like this one: the idea, often a drawing or an
 //! example, and *How Redis does it*, with what is simpler here and what that costs. src/README.md explains

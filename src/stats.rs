@@ -6,8 +6,8 @@
 //! which there are many, and what is counted rarely or once a batch.
 //!
 //! ```text
-//! command ─▶ the batch's tally (account.rs) ─▶ the client's counters, once a batch ─▶ INFO
-//!                                                └─▶ a sample ten times a second ─▶ …_per_sec
+//! command ─▶ the batch's tally (call/account.rs) ─▶ the client's counters, once a batch ─▶ INFO
+//!                                                     └─▶ a sample ten times a second ─▶ …_per_sec
 //! ```
 //!
 //! Totals grow until CONFIG RESETSTAT. What happens in a second is the difference between the

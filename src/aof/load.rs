@@ -4,7 +4,7 @@
 //! function that runs the commands.
 //!
 //! Up to [`AHEAD`] records are read and then replayed together, so that the replay can look ahead as a
-//! client's batch does (batch.rs). Most of the time of loading is waiting for memory.
+//! client's batch does (call/ahead.rs). Most of the time of loading is waiting for memory.
 //!
 //! A file that cannot be read to its end stops the replay, which says where, and at what ([`Stop`]).
 //! Whether that is a torn tail, to be cut, or damage is judged in aof/repair.rs. What an annotation says is

@@ -1,4 +1,4 @@
-//! Replay: a batch that runs what the log says, into a keyspace that nobody else can see.
+//! Replay: a caller that calls what the log says, into a keyspace that nobody else can see.
 //!
 //! It is the caller that serves clients, with the same handlers. What differs: nothing is logged or
 //! counted; nobody is refused, and no value is too long for the option; time kills nothing, for what was alive when

@@ -2,7 +2,7 @@
 //!
 //! After MULTI a command that could run is queued instead (call.rs, `execute`); one that could
 //! not, for it is unknown or its arity is wrong, spoils the transaction, and EXEC refuses. EXEC
-//! itself is `Batch::exec`: a transaction is nothing but a lock held longer. It takes the shared
+//! itself is `Caller::exec`: a transaction is nothing but a lock held longer. It takes the shared
 //! one if no queued command writes, looks whether a watched key has changed, and runs them all at
 //! one time. What they changed is one unit of the log (propagate.rs). A command that fails while
 //! EXEC runs does not undo the others.
