@@ -191,8 +191,6 @@ struct Target {
     torn: bool,
     /// What no annotation covers yet, up to the end of `pending` (aof/checksum.rs).
     open: Stretch,
-    /// Whether any of that is ours: what another server has left open is left as it is until then.
-    has_grown: bool,
     /// Keeps a second server out of the directory. A rewrite that is running holds it too.
     lock: Arc<Directory>,
 }
@@ -302,9 +300,8 @@ impl Aof {
         }
         target.pending_end = self.position();
         let added = (target.pending.len() - from) as u64;
-        target.has_grown |= added > 0;
         let length = target.open.length + added;
-        let is_due = target.has_grown && (seal == Seal::Now || length >= checksum::EVERY);
+        let is_due = length > 0 && (seal == Seal::Now || length >= checksum::EVERY);
         let annotate = is_due && self.config.aof_checksum.get();
         if annotate {
             let size = checksum::size_of_annotation(length);
@@ -557,7 +554,6 @@ impl Target {
         self.open.add(&self.pending[taken.from..]);
         if taken.annotate {
             checksum::close(&mut self.open, &mut self.pending);
-            self.has_grown = false;
         }
     }
 

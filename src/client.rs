@@ -1,5 +1,5 @@
 //! What a connection remembers. It belongs to one thread; what others may see of it is its
-//! [`Public`](crate::server::Public).
+//! [`Public`].
 //!
 //! **How Redis does it**: `struct client` in server.h.
 

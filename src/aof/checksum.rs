@@ -18,8 +18,8 @@
 //!    sealed: by a rewrite, by SHUTDOWN, by `CONFIG SET appendonly no`. A base has them throughout.
 //! 4. None stands inside MULTI. It ends what one write takes from the buffer, where no unit is half done.
 //! 5. Another server may append to our file, without annotations, and a log from elsewhere has none. That is
-//!    an open stretch like any other: a start replays it, and what we append goes on in it. The next
-//!    annotation covers all of it. So there are never bytes between two stretches.
+//!    an open stretch like any other: a start replays it, and a second later an annotation covers it. The same
+//!    goes for what a killed server has left open. So there are never bytes between two stretches.
 //!
 //! Replay compares (aof/load.rs), at a start, in a rewrite and with `--check-aof`. A difference is damage,
 //! never a torn tail (aof/repair.rs): what an annotation covers was whole once ([`next_claim`]).

@@ -317,7 +317,6 @@ impl Aof {
         target.manifest = listed.clone();
         target.length = 0;
         target.open = Stretch::default();
-        target.has_grown = false;
         self.origin.store(-(target.pending_end as i64), Ordering::Relaxed);
         target.file = file.into();
         Ok(())
@@ -395,7 +394,6 @@ impl Aof {
             pending_end: position,
             torn: false,
             open: Stretch::default(),
-            has_grown: false,
             lock,
         });
         *self.buffer.lock().unwrap() = Buffer::default();

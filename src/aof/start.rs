@@ -287,7 +287,6 @@ pub(super) fn open_target(
         pending_end: 0,
         torn: false,
         open,
-        has_grown: false,
         lock,
     })
 }
