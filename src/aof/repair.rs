@@ -52,7 +52,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// What is added to every message about a file that cannot be replayed.
-const WHAT_TO_DO: &str = "Make a copy of the directory, then look with `simple-redis --check-aof DIRECTORY`";
+const WHAT_TO_DO: &str =
+    "Make a copy of the directory, then look with `simple-redis --check-aof DIRECTORY`";
 
 /// So many bytes of a tail are shown.
 const SHOWN: usize = 200;
