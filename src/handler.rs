@@ -99,6 +99,19 @@ pub enum Rest<'a> {
     Look(Box<Look<'a>>),
 }
 
+impl<'a> Rest<'a> {
+    /// Looks once, under the lock that is held; what is left is to be looked at later.
+    pub fn look(
+        mut look: impl FnMut(&View, &Stretch, &mut Reply) -> bool + 'a,
+        view: &View,
+        stretch: &Stretch,
+        reply: &mut Reply,
+    ) -> Option<Rest<'a>> {
+        let is_done = look(view, stretch, reply);
+        (!is_done).then(|| Rest::Look(Box::new(look)))
+    }
+}
+
 type Look<'a> = dyn FnMut(&View, &Stretch, &mut Reply) -> bool + 'a;
 
 /// For how long a reader looks before it gives the lock back.

@@ -199,7 +199,7 @@ fn scan<'a>(
     // Slots nearly always hold several keys. Where they have been emptied, that no more of them
     // are visited than COUNT says bounds the work.
     let mut walk = scan::Walk::new(cursor, options.count, options.count);
-    let mut look = move |view: &View, stretch: &Stretch, reply: &mut Reply| {
+    let look = move |view: &View, stretch: &Stretch, reply: &mut Reply| {
         let done = walk.go_on(stretch, |cursor, seen| {
             let looked_at = Cell::new(0);
             let wanted = |key: &[u8]| {
@@ -222,10 +222,7 @@ fn scan<'a>(
         }
         done
     };
-    if look(view, stretch, reply) {
-        return Ok(None);
-    }
-    Ok(Some(Rest::Look(Box::new(look))))
+    Ok(Rest::look(look, view, stretch, reply))
 }
 
 fn object_encoding(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {

@@ -139,7 +139,7 @@ fn hscan<'a>(
     // Slots may be empty after many deletions; a call may look at no more than ten for each field.
     let slots = options.count.saturating_mul(10);
     let mut walk = scan::Walk::new(cursor, options.count, slots);
-    let mut look = move |view: &View, stretch: &Stretch, reply: &mut Reply| {
+    let look = move |view: &View, stretch: &Stretch, reply: &mut Reply| {
         let done = walk.go_on(stretch, |cursor, seen| {
             let visit = |(name, value): Pair| {
                 seen.looked_at += 1;
@@ -158,10 +158,7 @@ fn hscan<'a>(
         }
         done
     };
-    if look(view, stretch, reply) {
-        return Ok(None);
-    }
-    Ok(Some(Rest::Look(Box::new(look))))
+    Ok(Rest::look(look, view, stretch, reply))
 }
 
 fn reply_with_pair(reply: &mut Reply, (name, value): Pair) {
