@@ -104,20 +104,20 @@ send() {
     exec 3>&-
 }
 
-# journeys TEXT: the lines of the log about commands since the last call, without date and pid.
-journeys() {
+# traces TEXT: the lines of the log about commands since the last call, without date and pid.
+traces() {
     tail -n +"$((seen + 1))" "$scratch/log" | sed -n 's/^[^.]*\.[0-9]* \. //p' | grep "$1" || :
     seen=$(wc -l <"$scratch/log")
 }
 
-tell 'The same server with --loglevel debug: each command leaves a line about its journey.'
+tell 'The same server with --loglevel debug: each command leaves a line about its trace.'
 crash_and_restart --loglevel debug
 seen=$(wc -l <"$scratch/log")
 
 tell 'A pipeline: four commands in one write are one batch. It takes the lock once, and goes from' \
     'reading to writing once; its records are written before the first reply leaves.'
 send 'GET visits\r\nINCR visits\r\nINCR visits\r\nGET visits\r\nQUIT\r\n'
-journeys 'client'
+traces 'client'
 
 tell 'Two clients race for one counter, a thousand times each. Whoever comes second waits for the' \
     'lock, and the log has the order in which it was taken: no increment is lost. Some lines:'
@@ -125,9 +125,9 @@ thousand=$(for _ in {1..1000}; do printf 'INCR race\\r\\n'; done)
 send "${thousand}QUIT\r\n" >"$scratch/one" &
 send "${thousand}QUIT\r\n" >"$scratch/two"
 wait $!
-journeys 'INCR, step 1 of' >"$scratch/journeys"
+traces 'INCR, step 1 of' >"$scratch/traces"
 # Not `head`, which would leave `sort` with nobody to write to.
-sort -t, -k3.9nr "$scratch/journeys" | sed -n 1,4p
+sort -t, -k3.9nr "$scratch/traces" | sed -n 1,4p
 run GET race
 [ "$(reply GET race | tr -dc 0-9)" = 2000 ] || fail "an increment was lost"
 

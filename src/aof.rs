@@ -461,7 +461,7 @@ impl Aof {
     /// Tells the operator what there is to tell. For a thread that may wait for whoever reads what we print.
     pub fn tell_news(&self) {
         self.failures.tell_news();
-        disk::news().for_each(|text| crate::say::warning(format_args!("{text}")));
+        disk::news().for_each(|text| crate::log::warning(format_args!("{text}")));
     }
 
     /// Writes and fsyncs everything, for SHUTDOWN. The error says what could not be saved.

@@ -6,7 +6,7 @@
 //!                   └─▶ call ─ before      the account listens (call/account.rs)
 //!                         ├─ run_handler   under the lock that the handler's type asks for
 //!                         │    └─ exec     calls each of its queue, under one lock
-//!                         └─ after         counts it; slow log, journey, monitors
+//!                         └─ after         counts it; slow log, trace, monitors
 //! ```
 //!
 //! A [`Caller`] calls the commands that one client has sent at once. What all handlers need is done
@@ -80,7 +80,7 @@ impl<'a> Caller<'a> {
     /// Begins to run commands that have arrived. Nothing is locked yet.
     pub fn begin(&mut self) {
         self.account.begin();
-        self.batch.begin(self.account.has_journey());
+        self.batch.begin(self.account.has_trace());
     }
 
     /// Runs one command, or queues it inside MULTI, and appends its reply.
@@ -243,7 +243,7 @@ impl<'a> Caller<'a> {
         self.batch.finish(client, reply);
         client.update_public(reply.protocol, self.account.last_row);
         self.settle(client);
-        self.account.tell_journey(client, &self.batch);
+        self.account.write_trace(client, &self.batch);
     }
 
     /// Adds what has been counted to what all may see: at the end of a batch, and before a command that

@@ -30,7 +30,7 @@ pub use start::help;
 use crate::error::Error;
 use crate::held::{self, Total};
 use crate::resp::parse_integer;
-use crate::{glob, say};
+use crate::{glob, log};
 use options::{Change, Kind, OPTIONS, Row, find, target};
 use slot::{Bytes, Slot};
 use std::path::PathBuf;
@@ -156,7 +156,7 @@ impl Config {
         let wanted = self.maxclients.get();
         if let Some(most) = most_clients().filter(|most| wanted > *most) {
             let _ = self.set(&[(b"maxclients", most.to_string().as_bytes())]);
-            say::warning(format_args!(
+            log::warning(format_args!(
                 "maxclients is {most} instead of {wanted}, for this process may not open more \
                  files; raise that with `ulimit -n`"
             ));

@@ -19,7 +19,7 @@
 //! refuse; and beside `bind ::` no other program can have that port of IPv4.
 
 use crate::config::Config;
-use crate::say;
+use crate::log;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
@@ -72,7 +72,7 @@ pub fn open(config: &Config) -> Result<(Vec<Listener>, u16), String> {
     };
     let opened = opened.all(&config.bind.text(), &mut |address| TcpListener::bind(address))?;
     for text in opened.passed_over {
-        say::warning(format_args!("{text}; going on without it"));
+        log::warning(format_args!("{text}; going on without it"));
     }
     Ok((opened.listeners, opened.port))
 }
@@ -178,7 +178,7 @@ fn advice(error: &io::Error) -> &'static str {
 }
 
 /// Protected mode: without a password, only this machine is served.
-pub fn is_stranger(config: &Config, peer: IpAddr) -> bool {
+pub fn protects_from(config: &Config, peer: IpAddr) -> bool {
     !peer.to_canonical().is_loopback()
         && config.requirepass.is_empty()
         && config.protected_mode.get()
@@ -330,15 +330,16 @@ mod tests {
             Ok(Start::Serve(config, _)) => config,
             _ => panic!("{flags:?} are flags"),
         };
-        let is_stranger = |config: &Config, peer: &str| is_stranger(config, peer.parse().unwrap());
+        let protects_from =
+            |config: &Config, peer: &str| protects_from(config, peer.parse().unwrap());
         let default = config(&[]);
         for peer in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
-            assert!(!is_stranger(&default, peer), "{peer}");
+            assert!(!protects_from(&default, peer), "{peer}");
         }
         for peer in ["192.0.2.1", "0.0.0.0", "2001:db8::1", "::ffff:192.0.2.1"] {
-            assert!(is_stranger(&default, peer), "{peer}");
-            assert!(!is_stranger(&config(&["--requirepass", "sesame"]), peer));
-            assert!(!is_stranger(&config(&["--protected-mode", "no"]), peer));
+            assert!(protects_from(&default, peer), "{peer}");
+            assert!(!protects_from(&config(&["--requirepass", "sesame"]), peer));
+            assert!(!protects_from(&config(&["--protected-mode", "no"]), peer));
         }
     }
 }

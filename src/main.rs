@@ -15,7 +15,7 @@
 //!           the reply has not left yet                              ▼ commit
 //! sync      fsync, each second or sooner ─▶ ╔═ the log's file ═════════════════╗
 //! rewrite   makes the log short again ────▶ ╚══════════════════════════════════╝
-//! reaper    frees what is large, so that nobody holds a lock for it
+//! lazyfree    frees what is large, so that nobody holds a lock for it
 //! evict     ends who holds the most, when all clients together hold too much
 //! main      starts all these, takes samples for INFO, ends clients that sleep too long
 //! ```
@@ -71,10 +71,10 @@ mod hash;
 mod heap;
 mod held;
 mod listen;
+mod log;
 mod malloc;
 mod outbox;
 mod pubsub;
-mod say;
 mod server;
 mod stats;
 mod table;
@@ -142,7 +142,7 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
         let (server, store) = (server.clone(), store.clone());
         spawn(name, move || work(&server, &store))
     };
-    spawn("reaper", move || garbage.iter().for_each(drop))?;
+    spawn("lazyfree", move || garbage.iter().for_each(drop))?;
     background("evict", |server, _| server.evict_for_ever())?;
     server.aof.status.loading.store(true, Ordering::Relaxed);
     // Asked before there is a client who could change it.
@@ -162,7 +162,7 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
     }
     server.aof.status.loading.store(false, Ordering::Relaxed);
     accepting.iter().for_each(Thread::unpark);
-    say::notice(format_args!("Ready to accept connections on port {port}"));
+    log::notice(format_args!("Ready to accept connections on port {port}"));
     background("sync", |server, _| server.aof.sync_every_second())?;
     background("sweep", |server, store| expire::sweep_for_ever(server, store))?;
     background("rewrite", |server, store| {
@@ -199,7 +199,7 @@ fn accept_for_ever(listener: &Listener, server: &Arc<Server>, store: &Arc<RwLock
             }
             Err(error) if waiting.is_empty() && error.kind() != ErrorKind::WouldBlock => {
                 // Usually there are no descriptors left. Trying again at once would burn a core.
-                say::warning(format_args!("cannot accept a client: {error}"));
+                log::warning(format_args!("cannot accept a client: {error}"));
                 thread::sleep(Duration::from_millis(100));
             }
             Err(_) => {}
@@ -229,7 +229,7 @@ fn welcome(stream: TcpStream, peer: SocketAddr, server: &Arc<Server>) -> Option<
     }
     let refusal = if is_refused {
         Some("-ERR max number of clients reached\r\n")
-    } else if listen::is_stranger(&server.config, peer.ip()) {
+    } else if listen::protects_from(&server.config, peer.ip()) {
         Some(listen::PROTECTED)
     } else {
         None
@@ -250,7 +250,7 @@ fn start_serving(client: Box<Client>, server: &Arc<Server>, store: &Arc<RwLock<K
     let thread = thread::Builder::new().stack_size(STACK);
     if let Err(error) = thread.spawn(move || serve::serve(&owner, &store, client)) {
         add(&server.stats.rejected_connections, 1);
-        say::warning(format_args!("cannot start a thread for a client: {error}"));
+        log::warning(format_args!("cannot start a thread for a client: {error}"));
     }
 }
 

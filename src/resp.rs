@@ -21,7 +21,7 @@
 //!
 //! **No allocation to keep a word.** The words of a command lie in one buffer, which the next command
 //! uses again ([`Args`]). Only a word over 16 KiB has an allocation of its own, so that `SET` can
-//! move it into the store. A length is a promise by a stranger: what it announces is allocated as
+//! move it into the store. A length is a promise that may be a lie: what it announces is allocated as
 //! the bytes arrive, never at once.
 //!
 //! **The plain way.** Nearly every command is small, has arrived whole, and is written in the one
@@ -83,7 +83,7 @@ pub struct Limits {
     /// Most bytes of words in one command (`client-query-buffer-limit`).
     pub command: usize,
     /// Whether the client has yet to give the password: until then it may send 10 words of 16 KiB.
-    pub stranger: bool,
+    pub unauthenticated: bool,
     /// Whether the line end behind a word is looked at. On the wire it is not, as in Redis; in the
     /// log it shows where a file is damaged.
     pub strict: bool,
@@ -91,7 +91,7 @@ pub struct Limits {
 
 /// The log holds whatever a client was once allowed to send, but nothing that we would not write.
 pub const LOG: Limits =
-    Limits { bulk: usize::MAX, command: usize::MAX, stranger: false, strict: true };
+    Limits { bulk: usize::MAX, command: usize::MAX, unauthenticated: false, strict: true };
 
 /// So many words are unusual, and their places in memory are counted and given back.
 const MANY: usize = 1024;
@@ -262,7 +262,7 @@ pub fn read_command(
     loop {
         args.clear();
         let buffer = reader.fill_buf()?;
-        if !limits.stranger
+        if !limits.unauthenticated
             && let Some(length) = args.take_plain(buffer)
         {
             reader.consume(length);
@@ -285,7 +285,7 @@ fn read_array(reader: &mut impl BufRead, args: &mut Args, limits: Limits) -> Res
         Some(count) if count <= i64::from(i32::MAX) && (count > 0 || !limits.strict) => count,
         _ => return protocol("invalid multibulk length"),
     };
-    if count > 10 && limits.stranger {
+    if count > 10 && limits.unauthenticated {
         return protocol("unauthenticated multibulk length");
     }
     let mut total: usize = 0;
@@ -303,7 +303,7 @@ fn read_array(reader: &mut impl BufRead, args: &mut Args, limits: Limits) -> Res
             }
             _ => return protocol("invalid bulk length"),
         };
-        if length > LARGE && limits.stranger {
+        if length > LARGE && limits.unauthenticated {
             return protocol("unauthenticated bulk length");
         }
         // An empty word costs us more than it costs the client to send, hence the 32.

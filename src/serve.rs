@@ -37,8 +37,8 @@ use crate::client::{Client, Then};
 use crate::error::Error;
 use crate::handler::client::describe;
 use crate::held::{Charge, Class, End};
+use crate::log;
 use crate::resp::{self, Limits, Reply, read_command};
-use crate::say;
 use crate::server::Server;
 use crate::stats::{Count, add};
 use crate::store::Keyspace;
@@ -67,7 +67,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Bytes that are taken from a client without a password, while it does not read what it is told.
-const STRANGERS_STASH: usize = 1024 * 1024;
+const UNAUTHENTICATED_STASH: usize = 1024 * 1024;
 
 /// Serves a client until it leaves.
 pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Box<Client>) {
@@ -95,7 +95,7 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Box<Client>
     });
     let end = session.run();
     if let Err(error) = &end {
-        say::verbose(format_args!("client {} left: {error}", session.client.public.id));
+        log::verbose(format_args!("client {} left: {error}", session.client.public.id));
     }
     let lingers = end.is_ok() && !session.is_killed();
     session.tell_end();
@@ -169,13 +169,13 @@ impl Session<'_> {
     fn tell_end(&self) {
         let text = || describe(&self.client.public, &self.client);
         match self.client.public.held.end() {
-            Some(End::Output) => say::warning(format_args!(
+            Some(End::Output) => log::warning(format_args!(
                 "Client {} scheduled to be closed ASAP for overcoming of output buffer limits.",
                 text()
             )),
             Some(End::Evicted) => {
                 add(&self.server.stats.evicted_clients, 1);
-                say::notice(format_args!("Evicting client: {}", text()));
+                log::notice(format_args!("Evicting client: {}", text()));
             }
             Some(End::Killed) | None => {}
         }
@@ -184,7 +184,7 @@ impl Session<'_> {
     /// Takes the commands that lie whole in the buffer. What does not is left untouched, and so
     /// is what is wrong: the blocking read will find the same, when the replies have left.
     fn take_arrived(&mut self) {
-        // What a stranger may send is decided by the AUTH before it.
+        // Before the password a client may send little, and the AUTH in front decides.
         let most = if self.client.owes_password() { 1 } else { BATCH_COMMANDS };
         let limits = limits(&self.client);
         let mut before = self.arrived[0].row;
@@ -250,7 +250,7 @@ impl Session<'_> {
 
     /// Answers a protocol error; afterwards the bytes that follow mean nothing.
     fn refuse(&mut self, reason: &[u8]) -> io::Result<()> {
-        say::verbose(format_args!(
+        log::verbose(format_args!(
             "client {}: protocol error: {}",
             self.client.public.id,
             reason.escape_ascii()
@@ -364,7 +364,7 @@ impl Session<'_> {
     /// Bytes (`client-query-buffer-limit`), but few for one who has yet to give the password.
     fn stash_limit(&self) -> usize {
         if self.client.owes_password() {
-            return STRANGERS_STASH;
+            return UNAUTHENTICATED_STASH;
         }
         self.server.config.client_query_buffer_limit.get()
     }
@@ -389,7 +389,7 @@ fn limits(client: &Client) -> Limits {
     Limits {
         bulk: config.proto_max_bulk_len.get(),
         command: config.client_query_buffer_limit.get(),
-        stranger: client.owes_password(),
+        unauthenticated: client.owes_password(),
         strict: false,
     }
 }

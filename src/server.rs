@@ -47,7 +47,7 @@ pub struct Server {
     pub clients: Clients,
     pub hub: Hub,
     /// To the thread that frees what would take long to free under a lock.
-    pub reaper: Sender<Garbage>,
+    pub lazyfree: Sender<Garbage>,
     pub started: Instant,
     /// A coarse clock in milliseconds, advanced by cron (main.rs) ten times a second. It stops while the
     /// process is suspended, so nobody looks idle because of that.
@@ -79,16 +79,16 @@ pub struct Gates {
 }
 
 impl Server {
-    /// Also returns what [`Server::reaper`] leads to.
+    /// Also returns what [`Server::lazyfree`] leads to.
     pub fn new(config: Arc<Config>, port: u16, commands: usize) -> (Server, Receiver<Garbage>) {
-        let (reaper, garbage) = mpsc::channel();
+        let (lazyfree, garbage) = mpsc::channel();
         let random = || RandomState::new().build_hasher().finish();
         let server = Server {
             aof: Aof::new(config.clone()),
             stats: Stats::new(commands),
             clients: Clients::default(),
             hub: Hub::default(),
-            reaper,
+            lazyfree,
             started: Instant::now(),
             idle_clock: AtomicU64::new(0),
             last_served: AtomicU64::new(0),

@@ -342,7 +342,7 @@ impl<'a> View<'a> {
     /// Whether a watched key has died since the client with this flag began to watch it.
     pub fn has_expired_watched(&self, key: &[u8], flag: &Flag) -> bool {
         let watchers = self.keyspace.watchers.lock().unwrap();
-        self.has_expired(key) && !watchers.was_dead(self.db, key, flag)
+        self.has_expired(key) && !watchers.was_expired(self.db, key, flag)
     }
 
     /// Whether a key is there but dead.

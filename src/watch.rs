@@ -35,7 +35,7 @@ struct Watcher {
 pub enum Now {
     Gone,
     /// There, but past its deadline; only SWAPDB brings that about.
-    Dead,
+    Expired,
     Alive,
 }
 
@@ -84,7 +84,7 @@ impl Watchers {
     }
 
     /// Whether the key was there, but dead, all the time that this client has watched it.
-    pub fn was_dead(&self, db: usize, key: &[u8], flag: &Flag) -> bool {
+    pub fn was_expired(&self, db: usize, key: &[u8], flag: &Flag) -> bool {
         let watchers = self.dbs.get(&db).and_then(|keys| keys.get(key));
         let own = watchers.and_then(|watchers| watchers.get(&name(flag)));
         own.is_some_and(|watcher| watcher.expired)
@@ -97,8 +97,8 @@ impl Watchers {
         for watcher in watchers.into_iter().flat_map(OfKey::values_mut) {
             match now {
                 Now::Gone if watcher.expired => watcher.expired = false,
-                Now::Dead if watcher.expired => {}
-                Now::Dead if !existed => watcher.expired = true,
+                Now::Expired if watcher.expired => {}
+                Now::Expired if !existed => watcher.expired = true,
                 _ => watcher.flag.store(true, Ordering::Relaxed),
             }
         }

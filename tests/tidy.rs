@@ -34,7 +34,7 @@ const LAYERS: [&[&str]; 13] = [
     &["listen", "store", "stats"],
     &["config", "entry", "propagate", "watch"],
     &["hash", "outbox"],
-    &["gate", "glob", "resp", "say", "table"],
+    &["gate", "glob", "log", "resp", "table"],
     &["digest", "error", "heap", "held", "malloc"],
 ];
 

@@ -29,7 +29,7 @@
 
 use super::disk;
 use super::{Aof, SYNC_WITHIN};
-use crate::say;
+use crate::log;
 use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -202,11 +202,11 @@ impl Failures {
     pub fn tell_news(&self) {
         let not_enabled = self.not_enabled.lock().unwrap().take();
         if let Some(reason) = not_enabled {
-            say::warning(format_args!("cannot switch the append-only file on: {reason}"));
+            log::warning(format_args!("cannot switch the append-only file on: {reason}"));
         }
         self.count_if_slow();
         if self.is_slow.swap(false, Ordering::Relaxed) {
-            say::warning(format_args!(
+            log::warning(format_args!(
                 "Asynchronous AOF fsync is taking too long (disk is busy?). What was written since the \
                  fsync before it is not safe from a power cut yet"
             ));
@@ -217,20 +217,20 @@ impl Failures {
             return;
         }
         match &failure {
-            Some(Failure { kind: Kind::Fsync, cause }) => say::warning(format_args!(
+            Some(Failure { kind: Kind::Fsync, cause }) => log::warning(format_args!(
                 "fsync of the append-only file failed: {cause}. What was written since the last \
                  fsync may be lost in a power cut. Writes are refused until BGREWRITEAOF has \
                  written a new file from memory"
             )),
-            Some(Failure { kind: Kind::Lost, cause }) => say::warning(format_args!(
+            Some(Failure { kind: Kind::Lost, cause }) => log::warning(format_args!(
                 "{cause}. A start would not find what is written now. Writes are refused until the file is \
                  back, or BGREWRITEAOF has written a new one from memory"
             )),
-            Some(Failure { kind: Kind::Write, cause }) => say::warning(format_args!(
+            Some(Failure { kind: Kind::Write, cause }) => log::warning(format_args!(
                 "cannot write to the append-only file: {cause}. Writes are refused until it can \
                  be written again; see whether the disk is full"
             )),
-            None => say::notice(format_args!("the append-only file is being written again")),
+            None => log::notice(format_args!("the append-only file is being written again")),
         }
     }
 }

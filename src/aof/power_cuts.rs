@@ -464,7 +464,7 @@ fn histories(first_seed: u64, enough: u64) -> u64 {
 
 /// What a start says of each would bury what the tests say.
 pub(super) fn hush() {
-    crate::say::into_file(Path::new("/dev/null")).expect("/dev/null can be written");
+    crate::log::into_file(Path::new("/dev/null")).expect("/dev/null can be written");
 }
 
 #[test]

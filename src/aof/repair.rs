@@ -42,8 +42,8 @@ use super::disk::{self, Opening};
 use super::load::{self, Replay, Stop, read_record};
 use super::manifest::Manifest;
 use super::{Aof, start};
+use crate::log;
 use crate::resp::{Args, Error};
-use crate::say;
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::fs;
@@ -101,7 +101,7 @@ impl Aof {
             }
         };
         cut(path, offset)?;
-        say::warning(format_args!(
+        log::warning(format_args!(
             "{file}: cut a torn tail of {} bytes at offset {offset}; {kept}",
             tail.len()
         ));

@@ -44,8 +44,8 @@ use super::manifest::{LogFile, Manifest, TEMPORARY_BASE};
 use super::start::{self, total_size};
 use super::{Aof, Buffer, SYNC_EVERY, Seal, Target, Turn};
 use crate::entry::{Entry, Value};
+use crate::log;
 use crate::resp::{Digits, write_command};
-use crate::say;
 use crate::store::Keyspace;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -182,7 +182,7 @@ impl Aof {
             Ok(()) => {
                 status.rewrites.fetch_add(1, Ordering::Relaxed);
                 status.rewrite_failures.store(0, Ordering::Relaxed);
-                say::notice(format_args!(
+                log::notice(format_args!(
                     "the append-only file was rewritten: {} bytes, in {} ms",
                     status.base_size.load(Ordering::Relaxed),
                     took.as_millis()
@@ -190,7 +190,7 @@ impl Aof {
             }
             Err(reason) => {
                 status.rewrite_failures.fetch_add(1, Ordering::Relaxed);
-                say::warning(format_args!(
+                log::warning(format_args!(
                     "the rewrite of the append-only file failed: {reason}. The log goes on as it was"
                 ));
             }
@@ -257,7 +257,7 @@ impl Aof {
         let keyspace = match replay_all(&old) {
             Ok(keyspace) => keyspace,
             Err(reason) => {
-                say::warning(format_args!(
+                log::warning(format_args!(
                     "the log cannot be replayed: {reason}. It is written anew from memory"
                 ));
                 return self.rewrite_from_memory(store, None);
@@ -409,7 +409,7 @@ impl Aof {
     /// Step (f), and the new sizes. Nothing depends on it: what stays is deleted at the next start.
     fn clean_up(&self, mut manifest: Manifest) {
         if let Err(error) = manifest.clean() {
-            say::warning(format_args!("cannot delete the files before the rewrite: {error}"));
+            log::warning(format_args!("cannot delete the files before the rewrite: {error}"));
         }
         // Writers wait for this mutex, so the size is that of a moment.
         if let Some(target) = self.target.lock().unwrap().as_mut() {

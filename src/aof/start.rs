@@ -18,7 +18,7 @@ use super::load::{self, Extent, Replay};
 use super::manifest::{LogFile, Manifest};
 use super::{Aof, Target, repair};
 use crate::config::Config;
-use crate::say;
+use crate::log;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -102,7 +102,7 @@ impl Aof {
                 if last_line.elapsed() >= Duration::from_secs(2) {
                     last_line = Instant::now();
                     let percent = bytes * 100 / status.load_total.load(Ordering::Relaxed).max(1);
-                    say::notice(format_args!("loading: {percent}% of the log replayed"));
+                    log::notice(format_args!("loading: {percent}% of the log replayed"));
                 }
             };
             let is_last = index >= first;
@@ -122,7 +122,7 @@ impl Aof {
             done.bytes += extent.bytes;
         }
         if done.commands > 0 {
-            say::notice(format_args!(
+            log::notice(format_args!(
                 "replayed {} commands, {} bytes, in {} ms",
                 done.commands,
                 done.bytes,
@@ -139,12 +139,12 @@ fn tidy_up(manifest: &mut Manifest) {
     let directory = manifest.directory.clone();
     let directory = directory.display();
     if let Err(error) = manifest.clean() {
-        say::warning(format_args!(
+        log::warning(format_args!(
             "cannot delete in {directory} what is no longer needed: {error}"
         ));
     }
     for name in manifest.unlisted().unwrap_or_default() {
-        say::warning(format_args!(
+        log::warning(format_args!(
             "{directory}/{name} holds a part of a log, but the manifest does not name it, so it is neither \
              loaded nor deleted. Either a rewrite was interrupted, and you may delete it; or an older \
              manifest was put back, and what was written later is in there"
@@ -242,7 +242,7 @@ fn adopt_bare_file(manifest: &mut Manifest, dir: &Path) -> Result<(), String> {
     };
     adopt().map_err(cannot_write(dir))?;
     let bare = bare.display();
-    say::notice(format_args!("adopted {bare} as the base of the log"));
+    log::notice(format_args!("adopted {bare} as the base of the log"));
     Ok(())
 }
 

@@ -29,18 +29,18 @@ impl Batch<'_> {
             return;
         }
         for unit in noted.chunk_by(|a, b| a.unit == b.unit) {
-            self.delete_dead(unit);
+            self.delete_expired(unit);
         }
     }
 
     /// Deletes keys as one unit if they are dead; returns how many were. The exclusive lock is
     /// held.
-    fn delete_dead(&mut self, keys: &[Expired]) -> usize {
+    fn delete_expired(&mut self, keys: &[Expired]) -> usize {
         self.records.begin();
         let mut view = self.view_mut(0);
         let mut deleted = 0;
         for Expired { db, key, .. } in keys {
-            deleted += usize::from(view.in_db(*db, |view| view.delete_if_dead(key)));
+            deleted += usize::from(view.in_db(*db, |view| view.delete_if_expired(key)));
         }
         self.records.end();
         deleted
@@ -57,6 +57,6 @@ impl Batch<'_> {
         }
         self.exclude();
         let dead = dead.into_iter().map(|key| [Expired { unit: 0, db, key }]);
-        dead.map(|key| self.delete_dead(&key)).sum()
+        dead.map(|key| self.delete_expired(&key)).sum()
     }
 }

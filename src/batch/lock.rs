@@ -93,8 +93,8 @@ impl<'a> Batch<'a> {
             self.in_file = self.server.aof.append(&mut self.records);
             std::mem::swap(&mut self.records.bytes, &mut keyspace.records);
             for garbage in keyspace.garbage.drain(..) {
-                // If the reaper is gone the process is ending.
-                let _ = self.server.reaper.send(garbage);
+                // If the lazyfree is gone the process is ending.
+                let _ = self.server.lazyfree.send(garbage);
             }
         }
         if !matches!(self.guard, Guard::None) {
@@ -113,7 +113,7 @@ impl<'a> Batch<'a> {
         self.release();
     }
 
-    /// What the lock that is held is called in the journey.
+    /// What the lock that is held is called in the trace.
     pub fn lock_name(&self) -> &'static str {
         self.guard.name()
     }

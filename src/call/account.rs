@@ -1,5 +1,5 @@
 //! What a batch keeps of the commands that it runs: how many, how long, how slow, and, for anybody
-//! who wants to watch, the journey of each.
+//! who wants to watch, the trace of each.
 //!
 //! Counting only listens: [`Account::before`] and [`Account::after`] each command. The time is the batch's
 //! (batch/clock.rs), and what its clock says was work since the last look is the command's.
@@ -9,7 +9,7 @@
 //! and the answer too. The price: none of them gets into the slow log, unless that is to hold what takes
 //! less than a millisecond.
 //!
-//! **The glass box.** With `--loglevel debug` every command leaves a line about its journey:
+//! **The glass box.** With `--loglevel debug` every command leaves a line about its trace:
 //!
 //! ```text
 //! client 3: SET, step 2 of 3 of its batch · 11 bytes · exclusive lock, waited 4 µs, held 18 µs by the
@@ -21,14 +21,14 @@
 //! one at an `Option` per command.
 //!
 //! **How Redis does it**: `call` in server.c reads the clock twice a command and counts at once;
-//! what we call a journey is spread over its `DEBUG`-level lines, `MONITOR` and `SLOWLOG`.
+//! what we call a trace is spread over its `DEBUG`-level lines, `MONITOR` and `SLOWLOG`.
 
 use crate::batch::{Batch, Clock, LockTimes};
 use crate::client::Client;
 use crate::handler::server::{show_monitors, shown};
 use crate::handler::{Command, Flag, Row};
+use crate::log;
 use crate::resp::{Args, Reply};
-use crate::say;
 use crate::stats::{Count, Counters, Slow, Stats, add, shorten, shorten_words, unix_microseconds};
 
 /// The counters of one batch, which are added to the server's when it ends.
@@ -42,8 +42,8 @@ pub struct Account {
     untimed: Option<usize>,
     /// How much of [`Clock::worked`] has been charged to commands.
     charged: u64,
-    /// The steps of the journey, if somebody watches.
-    journey: Option<Vec<Step>>,
+    /// The steps of the trace, if somebody watches.
+    trace: Option<Vec<Step>>,
 }
 
 /// What is seen of a command before it runs, for when it has ended; and whether it has failed.
@@ -66,7 +66,7 @@ struct Tally {
     failed: u64,
 }
 
-/// One command's part of the journey.
+/// One command's part of the trace.
 pub struct Step {
     pub row: &'static Row,
     /// Bytes of its words.
@@ -85,12 +85,12 @@ impl Account {
     /// Begins a batch.
     pub fn begin(&mut self) {
         self.last_row = None;
-        self.journey = say::is_debug().then(Vec::new);
+        self.trace = log::is_debug().then(Vec::new);
     }
 
-    /// Whether the journey of each command is told, with the time that it took.
-    pub fn has_journey(&self) -> bool {
-        self.journey.is_some()
+    /// Whether the trace of each command is told, with the time that it took.
+    pub fn has_trace(&self) -> bool {
+        self.trace.is_some()
     }
 
     /// A command is about to run. A handler may move a large value out of the words. Who shows them wants
@@ -124,8 +124,8 @@ impl Account {
             return self.count_untimed(row.index, seen.failed, &mut batch.clock);
         }
         let took = self.count(row.index, seen.failed, &mut batch.clock);
-        if let Some(journey) = &mut self.journey {
-            journey.push(Step {
+        if let Some(trace) = &mut self.trace {
+            trace.push(Step {
                 row,
                 size: args.iter().map(<[u8]>::len).sum(),
                 lock: batch.lock_name(),
@@ -148,7 +148,7 @@ impl Account {
 
     /// Whether the words of each command are shown to somebody.
     fn each_is_shown(&self, batch: &Batch) -> bool {
-        self.has_journey() || batch.server.hub.has_monitors()
+        self.has_trace() || batch.server.hub.has_monitors()
     }
 
     /// Charges the quick commands of another row than this, before one of this row runs.
@@ -209,9 +209,9 @@ impl Account {
         }
     }
 
-    /// Prints the journeys of the batch.
-    pub fn tell_journey(&mut self, client: &Client, batch: &Batch) {
-        let (Some(steps), Some(times)) = (self.journey.take(), &batch.clock.lock_times) else {
+    /// Prints the traces of the batch.
+    pub fn write_trace(&mut self, client: &Client, batch: &Batch) {
+        let (Some(steps), Some(times)) = (self.trace.take(), &batch.clock.lock_times) else {
             return;
         };
         let (log, LockTimes { waited, held, .. }) = (&batch.in_file, &**times);
@@ -221,7 +221,7 @@ impl Account {
                 0 => "nothing to the log".to_string(),
                 bytes => format!("{bytes} of the batch's bytes at {log:?} of the log"),
             };
-            say::debug(format_args!(
+            log::debug(format_args!(
                 "client {}: {name}, step {} of {} of its batch · {} bytes · {}, waited {waited} µs, \
                  held {held} µs by the batch · dirty {} · {records} · reply {} bytes · took {} µs",
                 client.public.id,

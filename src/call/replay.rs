@@ -16,8 +16,8 @@ use crate::error::Error;
 use crate::handler::args::database;
 use crate::handler::server::shown;
 use crate::handler::{Flag, Row, Run, TABLE};
+use crate::log;
 use crate::resp::{Args, LONGEST, Reply};
-use crate::say;
 use crate::server::Server;
 use crate::stats::shorten_words;
 use crate::store::Keyspace;
@@ -140,7 +140,7 @@ impl Replayer<'_> {
         let mut text = Vec::new();
         error.write_to(&mut text);
         // As in Redis. Nobody waits for the lock that we hold, it is of a keyspace of our own.
-        say::warning(format_args!(
+        log::warning(format_args!(
             "the log holds a command that fails, {}: {}",
             words[0].escape_ascii(),
             String::from_utf8_lossy(&text)

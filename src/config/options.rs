@@ -19,8 +19,8 @@
 
 use super::ignored::{IGNORED, NO_EFFECT};
 use super::{Config, Values};
+use crate::log;
 use crate::resp::parse_integer;
-use crate::say;
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
@@ -112,7 +112,7 @@ static USED: &[Row] = &[
     row("dir", "./", Directory, Protected, "where the log's directory is").slot(|c, v| c.dir.put(v)),
     row("databases", "16", Number(1, INT), AtStart, "how many there are to SELECT").slot(|c, v| c.databases.put(v)),
     row("logfile", "", Text, AtStart, "what the server says goes here; empty: to stdout").slot(|c, v| c.logfile.put(v)),
-    row("loglevel", "notice", OneOf(&["debug", "verbose", "notice", "warning"]), Live, "how much it says").slot(|_, v| say::set_level(v)),
+    row("loglevel", "notice", OneOf(&["debug", "verbose", "notice", "warning"]), Live, "how much it says").slot(|_, v| log::set_level(v)),
     row("enable-debug-command", "no", OneOf(&["no", "yes", "local"]), AtStart, "who may use DEBUG").slot(|c, v| c.enable_debug_command.put(v)),
     // The append-only file.
     row("appendonly", "yes", YesNo, Live, "keep every change in the log").slot(|c, v| c.appendonly.put(v)),

@@ -16,9 +16,9 @@
 use super::include;
 use super::options::{self, Change, Kind, OPTIONS, find, target};
 use super::{Config, Start, Values};
+use crate::log;
 use crate::resp::parse_integer;
 use crate::resp::words::split_words;
-use crate::say;
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::iter::Peekable;
@@ -74,13 +74,13 @@ impl Config {
         let dir = self.dir.path();
         if !self.logfile.is_empty() {
             let logfile = dir.join(self.logfile.path());
-            say::into_file(&logfile).map_err(|error| {
+            log::into_file(&logfile).map_err(|error| {
                 let logfile = logfile.display();
                 format!("cannot write to the logfile {logfile}: {error}")
             })?;
         }
         for warning in warnings {
-            say::warning(format_args!("{warning}"));
+            log::warning(format_args!("{warning}"));
         }
         let opened = std::fs::read_dir(&dir).map_err(|error| {
             let dir = dir.display();

@@ -111,7 +111,7 @@ fn rename(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), 
     let (key, newkey) = (&args[1], &args[2]);
     view.get(key).ok_or(Error::NoSuchKey)?;
     if key != newkey {
-        view.delete_if_dead(newkey);
+        view.delete_if_expired(newkey);
         give_name(view, key, newkey);
     }
     reply.ok();

@@ -128,7 +128,7 @@ fn set(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Err
         Some(deadline) => store_until(view, args, 2, deadline),
         None => {
             // The DEL of a dead key comes before our own record.
-            view.delete_if_dead(&args[1]);
+            view.delete_if_expired(&args[1]);
             if get {
                 view.propagate_words(without_get(args).into_iter());
             } else {
@@ -239,7 +239,7 @@ fn store(view: &mut ViewMut, args: &mut Args, at: usize, keep_ttl: bool) {
 
 /// The same with a deadline, logged as a SET that names the moment.
 fn store_until(view: &mut ViewMut, args: &mut Args, at: usize, deadline: u64) {
-    view.delete_if_dead(&args[1]);
+    view.delete_if_expired(&args[1]);
     let digits = Digits::new(deadline as i64);
     view.propagate([b"SET", &args[1], &args[at], b"PXAT", digits.as_bytes()]);
     store(view, args, at, true);

@@ -16,7 +16,7 @@
 use super::{Session, is_timeout};
 use crate::client::{Then, Wait};
 use crate::error::Error;
-use crate::say;
+use crate::log;
 use std::io::{self, Read};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::Ordering;
@@ -85,7 +85,7 @@ impl Session<'_> {
     /// the operator should know and the client may try again, unless it said FORCE, as in Redis.
     pub(super) fn shut_down(&mut self, force: bool) {
         self.client.then = Then::GoOn;
-        say::notice(format_args!("SHUTDOWN: saving the log, then good bye"));
+        log::notice(format_args!("SHUTDOWN: saving the log, then good bye"));
         self.caller.batch.hold_everything();
         match self.server.aof.finish() {
             Err(cause) if !force => {
@@ -93,7 +93,7 @@ impl Session<'_> {
                 self.reply.error(&Error::text(text));
                 self.caller.finish(&mut self.client, &mut self.reply);
                 // Only now, for nothing prints under a lock.
-                say::warning(format_args!("cannot shut down, the log is not saved: {cause}"));
+                log::warning(format_args!("cannot shut down, the log is not saved: {cause}"));
             }
             _ => std::process::exit(0),
         }

@@ -4,7 +4,7 @@
 //! for it:
 //!
 //! 1. It looks at its keys ([`ViewMut::get`], [`ViewMut::string`], [`ViewMut::hash`],
-//!    [`ViewMut::delete_if_dead`]) before it propagates, so that the DEL of a dead key comes first.
+//!    [`ViewMut::delete_if_expired`]) before it propagates, so that the DEL of a dead key comes first.
 //! 2. After it has changed something by itself (a [`StringMut`], a [`HashMut`], a deadline) it says so
 //!    ([`ViewMut::changed`]).
 //! 3. If running the command twice could give two outcomes, it says what is to be logged
@@ -14,7 +14,7 @@
 //! ```text
 //! APPEND k x      string(k) ──▶ patch ──▶ changed(k)                     logged as it was sent
 //! GETDEL k        string(k) ──▶ delete(k) ──▶ propagate(DEL k)           logged as DEL
-//! SET k v EX 9    delete_if_dead(k) ──▶ propagate(SET … PXAT …) ──▶ set_string(k), which moves v
+//! SET k v EX 9    delete_if_expired(k) ──▶ propagate(SET … PXAT …) ──▶ set_string(k), which moves v
 //! ```
 //!
 //! **How Redis does it**: `setKey`, `dbDelete`, `signalModifiedKey` and `server.dirty++`, of which each
@@ -174,7 +174,7 @@ impl<'a> ViewMut<'a> {
 
     /// Deletes the key if it is dead, and logs its DEL; returns whether it was. It does not count as a
     /// change by the command.
-    pub fn delete_if_dead(&mut self, key: &[u8]) -> bool {
+    pub fn delete_if_expired(&mut self, key: &[u8]) -> bool {
         // Most databases have no deadlines, and then nothing need be looked for.
         if self.db().deadlines.is_empty() {
             return false;
@@ -243,7 +243,7 @@ impl<'a> ViewMut<'a> {
                 let existed = dbs[other].find(&key).is_some();
                 let now = match dbs[db].find(&key) {
                     None => Now::Gone,
-                    Some(entry) if time.is_over(entry) => Now::Dead,
+                    Some(entry) if time.is_over(entry) => Now::Expired,
                     Some(_) => Now::Alive,
                 };
                 if existed || now != Now::Gone {
@@ -280,9 +280,9 @@ impl<'a> ViewMut<'a> {
     /// Rule 2: the entry if it is alive; if it is dead, it goes, and its DEL into the log.
     fn find(&mut self, hash: u64, key: &[u8]) -> Option<EntryMut<'_>> {
         // Most databases have no deadlines, and need not look twice.
-        let is_dead =
+        let is_expired =
             !self.db().deadlines.is_empty() && self.time.is_over(self.db().keys.get(hash, key)?);
-        if is_dead {
+        if is_expired {
             debug_assert!(
                 !self.propagated,
                 "the DEL of a dead key belongs before what its command logs"

@@ -120,7 +120,7 @@ impl Model {
 
 fn new_log(dir: &Scratch, flags: &[&str]) -> Aof {
     // Nobody wants to read of each tail that is cut here.
-    let _ = say::into_file("/dev/null".as_ref());
+    let _ = log::into_file("/dev/null".as_ref());
     let dir = dir.0.to_str().unwrap();
     let own = ["--dir", dir, "--loglevel", "warning"];
     let all = own.iter().chain(flags).map(|flag| flag.into());

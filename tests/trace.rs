@@ -6,7 +6,7 @@ use std::fs;
 use support::{Server, encode, log_files};
 
 #[test]
-fn a_journey_tells_where_in_the_log_the_batch_is() {
+fn a_trace_tells_where_in_the_log_the_batch_is() {
     let server = Server::start(&["--loglevel", "debug"]);
     let mut client = server.client();
     let commands = ["a", "b", "c"].map(|key| encode(&["SET", key, "value"]));
@@ -15,14 +15,14 @@ fn a_journey_tells_where_in_the_log_the_batch_is() {
     commands.iter().for_each(|_| drop(client.read()));
     let log = fs::read(log_files(server.dir()).unwrap().last().unwrap()).unwrap();
     for (index, record) in commands.iter().enumerate() {
-        let journey = server.wait_for_line(&format!("SET, step {} of 3 of its batch", index + 1));
-        assert!(journey.contains(" · exclusive lock, "), "{journey}");
+        let trace = server.wait_for_line(&format!("SET, step {} of 3 of its batch", index + 1));
+        assert!(trace.contains(" · exclusive lock, "), "{trace}");
         let logged = format!(" · dirty 1 · {} of the batch's bytes at ", record.len());
-        let (_, place) = journey.split_once(&logged).expect(&journey);
+        let (_, place) = trace.split_once(&logged).expect(&trace);
         let place = place.split(' ').next().unwrap().split_once("..").unwrap();
         let place = place.0.parse::<usize>().unwrap()..place.1.parse().unwrap();
         let found = log[place].windows(record.len()).any(|bytes| bytes == record);
-        assert!(found, "{journey}");
+        assert!(found, "{trace}");
     }
 }
 
@@ -33,8 +33,8 @@ fn commands_that_only_look_share_a_lock_and_leave_nothing_in_the_log() {
     client.raw(&[encode(&["GET", "a"]), encode(&["PING"]), encode(&["EXISTS", "b"])].concat());
     (0..3).for_each(|_| drop(client.read()));
     for (index, name) in ["GET", "PING", "EXISTS"].into_iter().enumerate() {
-        let journey = server.wait_for_line(&format!("{name}, step {} of 3", index + 1));
-        assert!(journey.contains(" · shared lock, "), "{journey}");
-        assert!(journey.contains(" · dirty 0 · nothing to the log · "), "{journey}");
+        let trace = server.wait_for_line(&format!("{name}, step {} of 3", index + 1));
+        assert!(trace.contains(" · shared lock, "), "{trace}");
+        assert!(trace.contains(" · dirty 0 · nothing to the log · "), "{trace}");
     }
 }

@@ -64,7 +64,7 @@ pub fn is_debug() -> bool {
     LEVEL.load(Ordering::Relaxed) == Level::Debug as u8
 }
 
-/// For who looks into the glass box: the journey of every command (call/account.rs).
+/// For who looks into the glass box: the trace of every command (call/account.rs).
 pub fn debug(text: Arguments) {
     line(Level::Debug, text);
 }
