@@ -168,7 +168,7 @@ impl Conditions {
                 b"XX" => conditions.xx = true,
                 b"GT" => conditions.gt = true,
                 b"LT" => conditions.lt = true,
-                _ => return Err(Error::UnsupportedOption(option.to_vec())),
+                _ => return Err(Error::quoting("ERR Unsupported option ", option, "")),
             }
         }
         let Conditions { nx, xx, gt, lt } = conditions;
@@ -254,7 +254,7 @@ mod tests {
         }
         assert_eq!(allow("gt lt nx", None, 5), Err(Error::NxAndOthers));
         assert_eq!(allow("lt gt", None, 5), Err(Error::GtAndLt));
-        let unsupported = Error::UnsupportedOption(b"Foo".to_vec());
+        let unsupported = Error::text("ERR Unsupported option Foo");
         assert_eq!(allow("gt lt Foo", None, 5), Err(unsupported));
     }
 }

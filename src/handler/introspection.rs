@@ -224,7 +224,7 @@ fn slowlog_get(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<()
         reply.integer(slow.id as i64);
         reply.integer(slow.time as i64);
         reply.integer(slow.microseconds as i64);
-        reply.bulks(&slow.words);
+        reply.bulks(&slow.args);
         reply.bulk(slow.addr.as_bytes());
         reply.bulk(&slow.name);
     }
