@@ -48,8 +48,6 @@ pub struct Seen {
     /// Bytes of the batch's records, and of its replies.
     records: usize,
     reply: usize,
-    /// The arguments for the slow log, if some are large.
-    short: Option<Vec<Vec<u8>>>,
 }
 
 /// What is counted for one row of the command table.
@@ -86,17 +84,10 @@ impl Account {
         self.trace.is_some()
     }
 
-    /// Before a command runs. Its handler may move a large value out of the arguments. So the slow log's
-    /// copy is made now, and the handler must leave them whole if a monitor or the trace shows them.
-    pub fn before(&mut self, row: &Row, args: &mut Args, reply: &Reply, batch: &mut Batch) -> Seen {
+    /// Before a command runs.
+    pub fn before(&mut self, row: &Row, reply: &Reply, batch: &mut Batch) -> Seen {
         self.charge_others(row.index, &mut batch.clock);
-        args.keeps_large = self.each_is_shown(batch);
-        Seen {
-            failed: false,
-            records: batch.recorded(),
-            reply: reply.out.len(),
-            short: (args.large_size() > 0).then(|| shorten_words(&shown(row, args))),
-        }
+        Seen { failed: false, records: batch.recorded(), reply: reply.out.len() }
     }
 
     /// After a command: counts it, and tells the slow log, the monitors and the trace.
@@ -112,8 +103,7 @@ impl Account {
         let slower_than = batch.server.config.slowlog_log_slower_than.get();
         // The output may have been thrown away.
         let reply_length = reply.out.len().saturating_sub(seen.reply);
-        let may_be_quick = seen.short.is_none() && !self.each_is_shown(batch);
-        if may_be_quick && is_quick(row.command, args, reply_length, slower_than) {
+        if !self.each_is_shown(batch) && is_quick(row.command, args, reply_length, slower_than) {
             return self.count_untimed(row.index, seen.failed, &mut batch.clock);
         }
         let took = self.count(row.index, seen.failed, &mut batch.clock);
@@ -130,8 +120,7 @@ impl Account {
             });
         }
         if slower_than >= 0 && took as i64 >= slower_than && !row.command.is(Flag::SkipSlowlog) {
-            let args = seen.short.unwrap_or_else(|| shorten_words(&shown(row, args)));
-            add_to_slow_log(client, args, took);
+            add_to_slow_log(client, shorten_words(&shown(row, args)), took);
         }
         if batch.server.hub.has_monitors() {
             show_monitors(client, row, args, batch.clock.now, reply);
