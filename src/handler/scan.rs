@@ -1,30 +1,28 @@
-//! What SCAN and HSCAN have in common: a cursor, its options, and how the answer begins.
+//! The common part of SCAN and HSCAN: the cursor, the options, and the reply.
 //!
 //! ```text
 //! SCAN        cursor [MATCH pattern] [COUNT count] [TYPE type]
 //! HSCAN key   cursor [MATCH pattern] [COUNT count]
 //! ```
 //!
-//! What a cursor means is the table's affair (table.rs). A client that sends another one than it
-//! was given gets some part of the keys, as in Redis, so here it only has to be a number: an
-//! unsigned one, which is why the parser for all other integers will not do.
+//! The table knows what a cursor means (table.rs). A client that makes up a cursor gets some part of the keys,
+//! as in Redis. So any unsigned number is a cursor.
 //!
-//! **How Redis does it**: db.c, `parseScanCursorOrReply`, which is C's `strtoul` and takes what
-//! that takes: signs (`-1` is the greatest number) and nothing at all (0); and the first half of
-//! `scanGenericCommand`.
+//! **How Redis does it**: db.c. `parseScanCursorOrReply` uses C's `strtoul` and accepts the same: signs
+//! (`-1` is the greatest number) and the empty text (0). The options are in `scanGenericCommand`.
 
 use crate::error::Error;
 use crate::handler::Stretch;
 use crate::handler::args::{Cursor, integer};
 use crate::resp::Reply;
 
-/// What a client may say about the elements that it wants.
+/// The options after the cursor.
 pub struct Options<'a> {
-    /// A glob pattern for names; absent if all are wanted.
+    /// None stands for `*`.
     pub pattern: Option<&'a [u8]>,
-    /// About how many elements one call shall look at.
+    /// About how many elements one call looks at.
     pub count: usize,
-    /// The type of the keys that are wanted, as TYPE tells it; SCAN alone has this.
+    /// The type of the keys, in TYPE's words. Only SCAN has this.
     pub type_name: Option<&'a [u8]>,
 }
 
@@ -34,7 +32,6 @@ pub fn parse<'a>(args: &mut Cursor<'a>, accepts_type: bool) -> Result<(u64, Opti
     Ok((cursor, parse_options(args, accepts_type)?))
 }
 
-/// Reads a cursor.
 pub fn parse_cursor(text: &[u8]) -> Result<u64, Error> {
     let (negative, digits) = match text {
         [] => return Ok(0),
@@ -42,7 +39,7 @@ pub fn parse_cursor(text: &[u8]) -> Result<u64, Error> {
         [b'+', digits @ ..] => (false, digits),
         digits => (false, digits),
     };
-    // `u64::from_str` would take a second sign.
+    // `u64::from_str` would accept a second sign.
     if !digits.iter().all(u8::is_ascii_digit) {
         return Err(Error::InvalidCursor);
     }
@@ -51,7 +48,7 @@ pub fn parse_cursor(text: &[u8]) -> Result<u64, Error> {
     Ok(if negative { number.wrapping_neg() } else { number })
 }
 
-/// Reads the options, up to the end of the command.
+/// Reads the options up to the end of the command.
 pub fn parse_options<'a>(args: &mut Cursor<'a>, accepts_type: bool) -> Result<Options<'a>, Error> {
     let mut options = Options { pattern: None, count: 10, type_name: None };
     while let Some(option) = args.option() {
@@ -68,8 +65,7 @@ pub fn parse_options<'a>(args: &mut Cursor<'a>, accepts_type: bool) -> Result<Op
     Ok(options)
 }
 
-/// Begins the answer: the cursor with which to go on, 0 if that was all. The array of the elements
-/// is to follow.
+/// Begins the reply with the next cursor, which is 0 at the end. The array of elements must follow.
 pub fn reply_with_cursor(next: u64, reply: &mut Reply) {
     reply.array(2);
     reply.bulk(next.to_string().as_bytes());
