@@ -54,8 +54,6 @@ pub enum Error {
     OffsetOutOfRange,
     StringTooLong,
     ValueOutOfRange,
-    LcsLenAndIdx,
-    LcsNotStrings,
     NxAndOthers,
     GtAndLt,
     NoAuth,
@@ -77,7 +75,6 @@ pub enum Error {
     DebugNotAllowed,
     Misconf(String),
     Loading,
-    RewriteInProgress,
     /// The text of an error that only one command has, with its leading `ERR`.
     Text(Vec<u8>),
 }
@@ -163,10 +160,6 @@ impl Error {
             Error::OffsetOutOfRange => "ERR offset is out of range",
             Error::StringTooLong => "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
             Error::ValueOutOfRange => "ERR value is out of range",
-            Error::LcsLenAndIdx => {
-                "ERR If you want both the length and indexes, please just use IDX."
-            }
-            Error::LcsNotStrings => "ERR The specified keys must contain string values",
             Error::NxAndOthers => {
                 "ERR NX and XX, GT or LT options at the same time are not compatible"
             }
@@ -200,9 +193,6 @@ impl Error {
                  this option in the configuration file, and then restart the server."
             }
             Error::Loading => "LOADING Redis is loading the dataset in memory",
-            Error::RewriteInProgress => {
-                "ERR Background append only file rewriting already in progress"
-            }
         };
         out.extend_from_slice(text.as_bytes());
     }

@@ -459,7 +459,7 @@ mod tests {
             (&["--daemonize", "yes"], "'daemonize yes' (command line): this server stays in the"),
             (&["--save", "60"], "'save 60' (command line): Invalid save parameters"),
             (&["--dir", ""], "'dir ' (command line): No such file or directory"),
-            (&["--io-threads", "4"], "'io-threads 4' (command line): every client has a thread"),
+            (&["--io-threads", "4"], "'io-threads 4' (command line): every client has its own"),
             (&["--loadmodule", "x.so"], "'loadmodule x.so' (command line): this server has no mod"),
             (&["--check-aof"], "'--check-aof' (command line): it takes one directory or file"),
         ] {

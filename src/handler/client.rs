@@ -149,7 +149,7 @@ fn bring_up_to_date(client: &Client, args: &Args, reply: &Reply) {
     client.update_public(reply.protocol, TABLE.find(&name).map(|row| row.index));
 }
 
-/// A line of CLIENT LIST.
+/// A client in CLIENT LIST, and in the server's own messages.
 pub fn describe(public: &Public, viewer: &Client) -> String {
     let shown = public.shown.lock().unwrap();
     let (local, fd) = public.connection.as_ref().map_or(("?:0".into(), -1), |connection| {

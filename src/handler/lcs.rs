@@ -52,7 +52,7 @@ fn lcs<'a>(
     let entries = [view.get(args.key(1)), view.get(args.key(2))];
     let mut found = entries.iter().flatten();
     if found.any(|entry| entry.string().is_none()) {
-        return Err(Error::LcsNotStrings);
+        return Err(Error::text("ERR The specified keys must contain string values"));
     }
     let [a, b] = entries.map(|entry| entry.and_then(Entry::string).map_or_else(Arc::default, own));
     let options = Options::parse(args)?;
@@ -116,7 +116,8 @@ impl Options {
             }
         }
         if options.len && options.idx {
-            return Err(Error::LcsLenAndIdx);
+            let text = "ERR If you want both the length and indexes, please just use IDX.";
+            return Err(Error::text(text));
         }
         Ok(options)
     }

@@ -58,7 +58,8 @@ fn bgrewriteaof(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), 
         return Err(Error::text(text));
     }
     if !client.server.aof.request_rewrite() {
-        return Err(Error::RewriteInProgress);
+        let text = "ERR Background append only file rewriting already in progress";
+        return Err(Error::text(text));
     }
     // Inside EXEC Redis says "scheduled", because there a rewrite begins after the EXEC. Ours begins at once.
     let begins = if client.in_exec { "scheduled" } else { "started" };
