@@ -255,116 +255,22 @@ fn refused(name: &str, reason: &str) -> Error {
 mod tests {
     use super::*;
 
-    fn config() -> Config {
-        Config::new(options::defaults(), PathBuf::new())
-    }
-
-    /// Returns the names of the options that changed.
-    fn set(config: &Config, pairs: &[(&str, &str)]) -> Result<Vec<&'static str>, String> {
-        let pairs: Vec<_> =
-            pairs.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
-        match config.set(&pairs) {
-            Ok(values) => {
-                let now = config.values.read().unwrap();
-                let both = values.iter().zip(&*now).zip(OPTIONS.iter());
-                let changed = both.filter(|((old, new), _)| old != new);
-                Ok(changed.map(|(_, row)| row.name).collect())
-            }
-            Err(error) => {
-                let mut text = Vec::new();
-                error.write_to(&mut text);
-                Err(String::from_utf8(text).unwrap())
-            }
-        }
-    }
-
-    #[test]
-    fn config_set_changes_all_or_nothing() {
-        let config = config();
-        let error = set(&config, &[("timeout", "7"), ("maxclients", "0")]).unwrap_err();
-        assert_eq!(
-            error,
-            "ERR CONFIG SET failed (possibly related to argument 'maxclients') - argument must be \
-             between 1 and 4294967295 inclusive"
-        );
-        assert_eq!(config.get(b"timeout"), [("timeout", b"0".to_vec())]);
-        assert_eq!(config.timeout.get(), 0);
-        let changed = set(&config, &[("TIMEOUT", "7"), ("maxclients", "10000")]);
-        assert_eq!(changed, Ok(vec!["timeout"]));
-        assert_eq!(config.timeout.get(), 7);
-    }
-
-    #[test]
-    fn config_set_refuses_in_the_words_of_redis() {
-        let config = config();
-        for (pairs, expected) in [
-            (
-                &[("timeout", "1"), ("NoSuch", "1")][..],
-                "ERR Unknown option or number of arguments for CONFIG SET - 'NoSuch'",
-            ),
-            (
-                &[("rename-command", "x")],
-                "ERR Unknown option or number of arguments for CONFIG SET - 'rename-command'",
-            ),
-            (
-                &[("Port", "7000"), ("nosuch", "1")],
-                "ERR CONFIG SET failed (possibly related to argument 'Port') - can't set \
-                 immutable config",
-            ),
-            (
-                &[("dir", "/tmp")],
-                "ERR CONFIG SET failed (possibly related to argument 'dir') - can't set \
-                 protected config",
-            ),
-            (
-                &[("hz", "1"), ("HZ", "2")],
-                "ERR CONFIG SET failed (possibly related to argument 'HZ') - duplicate parameter",
-            ),
-            (
-                &[("maxmemory", "1gb")],
-                "ERR CONFIG SET failed (possibly related to argument 'maxmemory') - this server \
-                 has no eviction; only '0' is accepted",
-            ),
-            (
-                &[("save", "60 1")],
-                "ERR CONFIG SET failed (possibly related to argument 'save') - there are no RDB \
-                 snapshots; it stays ''",
-            ),
-        ] {
-            assert_eq!(set(&config, pairs), Err(expected.to_string()));
-        }
-        assert_eq!(set(&config, &[("save", ""), ("maxmemory", "0")]), Ok(vec![]));
-    }
-
-    #[test]
-    fn old_names_are_the_same_option() {
-        let config = config();
-        let changed = set(&config, &[("hash-max-ziplist-entries", "6")]);
-        assert_eq!(changed, Ok(vec!["hash-max-listpack-entries"]));
-        assert_eq!(config.hash_max_listpack_entries.get(), 6);
-        let names: Vec<_> = config.get(b"Hash-max-*-entries");
-        let six = || b"6".to_vec();
-        assert_eq!(
-            names,
-            [("hash-max-listpack-entries", six()), ("hash-max-ziplist-entries", six())]
-        );
-        assert!(config.get(b"user").is_empty());
-    }
-
     #[test]
     fn what_the_server_reads_follows_and_goes_back() {
-        let config = config();
-        let limits = "pubsub 1mb 1k 9";
-        let pairs = [("client-output-buffer-limit", limits), ("appendfsync", "ALWAYS")];
-        set(&config, &pairs).unwrap();
+        let config = Config::new(options::defaults(), PathBuf::new());
+        let set = |pairs: &[(&str, &str)]| {
+            let pairs = pairs.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+            config.set(&pairs.collect::<Vec<_>>()).unwrap()
+        };
+        set(&[("client-output-buffer-limit", "pubsub 1mb 1k 9"), ("appendfsync", "ALWAYS")]);
         assert_eq!(config.clients.pubsub.hard.load(Relaxed), 1 << 20);
         assert_eq!(config.clients.pubsub.seconds.load(Relaxed), 9);
         assert_eq!(config.appendfsync.get(), Fsync::Always);
         assert_eq!(config.get(b"appendfsync"), [("appendfsync", b"always".to_vec())]);
         assert!(config.requirepass.is_empty());
-        let before = config.set(&[(b"requirepass", b"secret"), (b"appendfsync", b"no")]);
+        let before = set(&[("requirepass", "secret"), ("appendfsync", "no")]);
         assert_eq!(config.requirepass.get(), b"secret");
-        config.replace(before.unwrap());
+        config.replace(before);
         assert!(config.requirepass.is_empty());
         assert_eq!(config.appendfsync.get(), Fsync::Always);
     }

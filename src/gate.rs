@@ -36,19 +36,19 @@ pub struct Passage<'a>(&'a Gate);
 impl Gate {
     /// Waits until all threads that came before have left.
     pub fn pass(&self) -> Passage<'_> {
-        self.enter(|queue, wake| queue.push_back(wake))
+        self.enter(VecDeque::push_back)
     }
 
     /// Waits only until the one behind the gate has left: for a thread that makes others wait.
     pub fn pass_next(&self) -> Passage<'_> {
-        self.enter(|queue, wake| queue.push_front(wake))
+        self.enter(VecDeque::push_front)
     }
 
-    fn enter(&self, queue_up: impl FnOnce(&mut VecDeque<Sender<()>>, Sender<()>)) -> Passage<'_> {
+    fn enter(&self, push: fn(&mut VecDeque<Sender<()>>, Sender<()>)) -> Passage<'_> {
         let mut state = self.0.lock().unwrap();
         if state.is_taken {
             let (wake, woken) = mpsc::channel();
-            queue_up(&mut state.queue, wake);
+            push(&mut state.queue, wake);
             drop(state);
             // The gate stays taken: the thread that leaves hands it over to this one.
             let _ = woken.recv();

@@ -158,7 +158,7 @@ impl Held {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// The same, but for a client that was ended at least what it held then: this explains its end.
+    /// The same. For a client that was ended, at least what it held then, because that explains its end.
     pub fn most(&self) -> usize {
         self.bytes().max(self.at_end.load(Ordering::Relaxed))
     }

@@ -12,7 +12,6 @@
 //! **How Redis does it**: it is built with its own allocator, jemalloc.
 
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::Command;
 
 /// Blocks from this threshold on get their own mapping. Buffers that are made and freed all the time are
@@ -38,20 +37,16 @@ pub fn set_up() {
     };
     // After `/lib64/ld-linux-x86-64.so.2 simple-redis …` the executable is the loader, and the loader would
     // take our first option as its own.
-    if is_loader(&program) {
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    if name.starts_with("ld") && name.contains(".so") {
         return;
     }
     let mut args = std::env::args_os();
-    let mut command = Command::new(program);
+    let mut command = Command::new(&program);
     if let Some(name) = args.next() {
         command.arg0(name);
     }
     command.args(args).env(VARIABLE, TUNABLES).env(STARTED, "1");
     // It returns only if it fails.
     let _ = command.exec();
-}
-
-fn is_loader(program: &Path) -> bool {
-    let name = program.file_name().unwrap_or_default().to_string_lossy();
-    name.starts_with("ld") && name.contains(".so")
 }

@@ -57,13 +57,18 @@ impl Queue {
         self.bytes.len() + self.writing + self.behind_reply.as_ref().map_or(0, Vec::len)
     }
 
+    /// Appends bytes, without a copy if the queue is empty.
+    fn append(&mut self, mut bytes: Vec<u8>) {
+        match self.bytes.is_empty() {
+            true => self.bytes = bytes,
+            false => self.bytes.append(&mut bytes),
+        }
+    }
+
     /// Ends [`Outbox::hold`]: the messages that have waited follow the reply.
     fn release(&mut self) {
         let messages = self.behind_reply.take().unwrap_or_default();
-        match self.bytes.is_empty() {
-            true => self.bytes = messages,
-            false => self.bytes.extend_from_slice(&messages),
-        }
+        self.append(messages);
         self.settle();
     }
 
@@ -115,13 +120,10 @@ impl Outbox {
     pub fn push_reply(&self, reply: &Output) {
         // In one piece, so that no message comes between its parts. Copied before the mutex is locked,
         // because it may be long and publishers wait for the mutex.
-        let mut bytes = reply.to_vec();
+        let bytes = reply.to_vec();
         let mut queue = self.queue.lock().unwrap();
         if !queue.closed {
-            match queue.bytes.is_empty() {
-                true => queue.bytes = bytes,
-                false => queue.bytes.append(&mut bytes),
-            }
+            queue.append(bytes);
             queue.release();
             self.filled.notify_one();
         }

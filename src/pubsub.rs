@@ -8,6 +8,7 @@
 //! **How Redis does it**: pubsub.c. It has one thread, so all subscribers see the same order without a
 //! lock.
 
+use crate::glob;
 use crate::outbox::Outbox;
 use crate::resp::{Protocol, Reply};
 use std::collections::{BTreeMap, HashMap};
@@ -140,7 +141,7 @@ impl Hub {
         let named = state.channels.get_mut(channel).into_iter();
         let mut audiences: Vec<_> = named.map(|audience| (None, audience.ids())).collect();
         for (pattern, audience) in &mut state.patterns {
-            if crate::glob::matches(pattern, channel, false) {
+            if glob::matches(pattern, channel, false) {
                 audiences.push((Some(pattern.clone()), audience.ids()));
             }
         }
@@ -177,9 +178,8 @@ impl Hub {
     /// The channels with a subscriber that match the pattern.
     pub fn channels(&self, pattern: Option<&[u8]>) -> Vec<Vec<u8>> {
         let state = self.state.lock().unwrap();
-        let wanted = |name: &&Vec<u8>| pattern.is_none_or(|p| crate::glob::matches(p, name, false));
-        let names = state.channels.keys().map(|name| name.to_vec());
-        names.filter(|name| wanted(&name)).collect()
+        let wanted = |name: &&Name| pattern.is_none_or(|p| glob::matches(p, name, false));
+        state.channels.keys().filter(wanted).map(|name| name.to_vec()).collect()
     }
 
     /// How many clients have subscribed to the channel, patterns not counted.

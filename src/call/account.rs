@@ -43,7 +43,7 @@ pub struct Account {
 }
 
 /// What [`Account::before`] keeps for [`Account::after`].
-pub struct Seen {
+pub struct Before {
     pub failed: bool,
     /// Bytes of the batch's records, and of its replies.
     records: usize,
@@ -85,9 +85,9 @@ impl Account {
     }
 
     /// Before a command runs.
-    pub fn before(&mut self, row: &Row, reply: &Reply, batch: &mut Batch) -> Seen {
+    pub fn before(&mut self, row: &Row, reply: &Reply, batch: &mut Batch) -> Before {
         self.charge_others(row.index, &mut batch.clock);
-        Seen { failed: false, records: batch.recorded(), reply: reply.out.len() }
+        Before { failed: false, records: batch.recorded(), reply: reply.out.len() }
     }
 
     /// After a command: counts it, and tells the slow log, the monitors and the trace.
@@ -98,15 +98,15 @@ impl Account {
         args: &Args,
         reply: &mut Reply,
         batch: &mut Batch,
-        seen: Seen,
+        before: Before,
     ) {
         let slower_than = batch.server.config.slowlog_log_slower_than.get();
         // The output may have been thrown away.
-        let reply_length = reply.out.len().saturating_sub(seen.reply);
+        let reply_length = reply.out.len().saturating_sub(before.reply);
         if !self.each_is_shown(batch) && is_quick(row.command, args, reply_length, slower_than) {
-            return self.count_untimed(row.index, seen.failed, &mut batch.clock);
+            return self.count_untimed(row.index, before.failed, &mut batch.clock);
         }
-        let took = self.count(row.index, seen.failed, &mut batch.clock);
+        let took = self.count(row.index, before.failed, &mut batch.clock);
         if let Some(trace) = &mut self.trace {
             trace.push(Step {
                 row,
@@ -114,7 +114,7 @@ impl Account {
                 lock: batch.lock_name(),
                 dirty: batch.dirty,
                 // A command that has released the lock has handed over the records before it.
-                records: batch.recorded().saturating_sub(seen.records),
+                records: batch.recorded().saturating_sub(before.records),
                 reply: reply_length,
                 took,
             });

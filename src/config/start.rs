@@ -458,6 +458,14 @@ mod tests {
             (&["--replicaof", "h", "1"], "'replicaof h 1' (command line): this server has no repl"),
             (&["--daemonize", "yes"], "'daemonize yes' (command line): this server stays in the"),
             (&["--save", "60"], "'save 60' (command line): Invalid save parameters"),
+            (
+                &["--appendfilename", "a/b"],
+                "'appendfilename a/b' (command line): appendfilename can't",
+            ),
+            (
+                &["--appenddirname", ".."],
+                "'appenddirname ..' (command line): appenddirname can't be",
+            ),
             (&["--dir", ""], "'dir ' (command line): No such file or directory"),
             (&["--io-threads", "4"], "'io-threads 4' (command line): every client has its own"),
             (&["--loadmodule", "x.so"], "'loadmodule x.so' (command line): this server has no mod"),

@@ -265,33 +265,4 @@ mod tests {
             }
         }
     }
-
-    /// As redis-server 7.0.15 says.
-    #[test]
-    fn what_has_to_do_with_channels_says_so() {
-        let rows = TABLE.rows.iter();
-        let names: BTreeSet<_> =
-            rows.filter(|row| flags(row).contains(&"pubsub")).map(|row| row.command.name).collect();
-        let expected = [
-            "psubscribe",
-            "publish",
-            "pubsub|channels",
-            "pubsub|numpat",
-            "pubsub|numsub",
-            "punsubscribe",
-            "subscribe",
-            "unsubscribe",
-        ];
-        assert_eq!(names, BTreeSet::from(expected));
-    }
-
-    #[test]
-    fn a_command_is_described_in_resp3() {
-        let mut reply = Reply::new();
-        reply.protocol = crate::resp::Protocol::Resp3;
-        describe(TABLE.find(b"Memory|USAGE").unwrap(), &mut reply);
-        let expected = "*10\r\n$12\r\nmemory|usage\r\n:-3\r\n~1\r\n+readonly\r\n:2\r\n:2\r\n:1\r\n\
-                        ~0\r\n~0\r\n~0\r\n~0\r\n";
-        assert_eq!(String::from_utf8(reply.out.to_vec()).unwrap(), expected);
-    }
 }

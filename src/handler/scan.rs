@@ -71,55 +71,43 @@ pub fn reply_with_cursor(next: u64, reply: &mut Reply) {
     reply.bulk(next.to_string().as_bytes());
 }
 
-/// A SCAN under way. With a large COUNT it gives its lock back now and then, and others change the
-/// table; that is as good as if the client had sent several small ones.
+/// A SCAN under way. With a large COUNT it releases its lock from time to time, and others may change the
+/// table. That is as if the client had sent several SCANs with a small COUNT.
 pub struct Walk {
-    /// Where it goes on; 0 at the end.
+    /// Where it goes on. 0 at the end.
     pub cursor: u64,
     count: usize,
     slots_left: usize,
-    seen: Seen,
-}
-
-/// What it has come across.
-pub struct Seen {
-    /// Elements that were looked at, wanted or not.
+    /// Elements that were looked at, whether they matched or not.
     pub looked_at: usize,
-    words: usize,
-    /// The words of those that are wanted, as they will be sent.
+    /// How many elements are in the reply, and these elements as they will be sent.
+    kept: usize,
     encoded: Reply,
-}
-
-impl Seen {
-    /// Keeps a word for the answer.
-    pub fn keep(&mut self, word: &[u8]) {
-        self.encoded.bulk(word);
-        self.words += 1;
-    }
 }
 
 impl Walk {
     /// From the cursor on until about `count` elements have been looked at, in `slots` slots at most.
     pub fn new(cursor: u64, count: usize, slots: usize) -> Walk {
-        Walk {
-            cursor,
-            count,
-            slots_left: slots,
-            seen: Seen { looked_at: 0, words: 0, encoded: Reply::new() },
-        }
+        Walk { cursor, count, slots_left: slots, looked_at: 0, kept: 0, encoded: Reply::new() }
     }
 
-    /// Goes on until the stretch is over, which is looked at now and then, or returns true.
-    /// `visit` looks at the slot at a cursor, and returns the next cursor.
+    /// Keeps an element for the reply.
+    pub fn keep(&mut self, element: &[u8]) {
+        self.encoded.bulk(element);
+        self.kept += 1;
+    }
+
+    /// Goes on to the end, and returns true; or until the stretch is over. `visit` looks at the slot at a
+    /// cursor and returns the next cursor.
     pub fn go_on(
         &mut self,
         stretch: &Stretch,
-        mut visit: impl FnMut(u64, &mut Seen) -> u64,
+        mut visit: impl FnMut(u64, &mut Walk) -> u64,
     ) -> bool {
         loop {
-            self.cursor = visit(self.cursor, &mut self.seen);
+            self.cursor = visit(self.cursor, self);
             self.slots_left -= 1;
-            if self.cursor == 0 || self.slots_left == 0 || self.seen.looked_at >= self.count {
+            if self.cursor == 0 || self.slots_left == 0 || self.looked_at >= self.count {
                 return true;
             }
             if self.slots_left.is_multiple_of(16) && stretch.is_over() {
@@ -130,34 +118,8 @@ impl Walk {
 
     pub fn reply(&self, reply: &mut Reply) {
         reply_with_cursor(self.cursor, reply);
-        reply.array(self.seen.words);
-        let encoded = &self.seen.encoded.out;
+        reply.array(self.kept);
+        let encoded = &self.encoded.out;
         reply.out.append(encoded, 0..encoded.mark());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cursor_is_what_strtoul_takes() {
-        let max = u64::MAX;
-        for (text, cursor) in [
-            ("0", Some(0)),
-            ("", Some(0)),
-            ("+5", Some(5)),
-            ("007", Some(7)),
-            ("-1", Some(max)),
-            ("18446744073709551615", Some(max)),
-            ("-18446744073709551615", Some(1)),
-            ("18446744073709551616", None),
-            (" 5", None),
-            ("-", None),
-            ("+-5", None),
-            ("5x", None),
-        ] {
-            assert_eq!(parse_cursor(text.as_bytes()).ok(), cursor, "{text:?}");
-        }
     }
 }
