@@ -25,6 +25,7 @@
 //! them. If both neighbours are equal, Redis goes to the left. That decides between results of the same
 //! length, so we do it too.
 
+use crate::blob::Blob;
 use crate::entry::{Entry, Str};
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
@@ -71,10 +72,10 @@ fn lcs<'a>(
 }
 
 /// The string without the lock: a large one is shared, a short one copied.
-fn own(string: Str) -> Arc<Vec<u8>> {
+fn own(string: Str) -> Arc<Blob> {
     match string {
         Str::Shared(string) => string.clone(),
-        string => Arc::new(string.to_vec()),
+        string => Arc::new(string.to_vec().into()),
     }
 }
 
