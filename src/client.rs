@@ -85,7 +85,7 @@ pub enum Then {
     GoOn,
     /// Send the replies and close the connection.
     Close,
-    /// Close the connection without sending anything.
+    /// Close the connection without sending anything more.
     Drop,
     /// Save the log and end the process. With `force`, end it even if saving fails.
     Shutdown {
@@ -119,8 +119,8 @@ impl Client {
         client
     }
 
-    /// A client without a connection, as Redis calls it. It replays the log or deletes expired keys,
-    /// and is on no list.
+    /// A client without a connection. It replays the log or deletes expired keys, and is on no list. Redis
+    /// has fake clients too.
     pub fn fake(server: &Arc<Server>) -> Client {
         Client::of(server, Public::new(server, 0, None))
     }
@@ -210,8 +210,8 @@ impl Client {
     }
 }
 
-/// Bytes of memory for one channel, pattern or watched key: the name stands here and in the hub or in
-/// the table of watchers, each with its node in a tree.
+/// Bytes of memory for one channel, pattern or watched key. The name is stored here, and in the hub or the
+/// table of watchers. The rest is what these collections need for it.
 pub fn memory_of(name: &[u8]) -> usize {
     2 * name.len() + 200
 }

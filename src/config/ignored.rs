@@ -6,7 +6,7 @@
 //! ([`Only`]): a server that accepted `maxmemory 100mb` and then grew beyond it would lie. A test in start.rs
 //! starts with the redis.conf that Redis comes with.
 //!
-//! **How Redis does it**: it refuses only names that it does not know.
+//! **How Redis does it**: it uses them all, and refuses names that it does not know.
 
 use super::options::{Accepts::*, BIG, Change::*, INT, Row, row};
 

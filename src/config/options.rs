@@ -51,7 +51,7 @@ pub enum Accepts {
     OutputLimits,
     /// Only these values, because others ask for a feature that is not here; and the reason.
     Only(&'static [&'static str], &'static str),
-    /// The name is an old one of this option.
+    /// Another name of this option.
     Alias(&'static str),
     /// No value, because every value asks for a feature that is not here; and the reason. CONFIG does not
     /// know such an option.
