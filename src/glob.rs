@@ -125,21 +125,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_examples_of_the_chapter_match() {
-        for (pattern, fits, does_not) in [
-            ("h*llo", "heeeello", "hell"),
-            ("h?llo", "hallo", "hllo"),
-            ("h[ae]llo", "hello", "hillo"),
-            ("h[^e]llo", "hallo", "hello"),
-            ("h[a-c]llo", "hcllo", "hdllo"),
-            ("h\\*llo", "h*llo", "hello"),
-        ] {
-            assert!(matches(pattern.as_bytes(), fits.as_bytes(), false));
-            assert!(!matches(pattern.as_bytes(), does_not.as_bytes(), false));
-        }
-    }
-
-    #[test]
     fn a_star_alone_does_not_match_the_empty_text() {
         assert!(!matches(b"*", b"", false));
         assert!(matches(b"", b"", false));
