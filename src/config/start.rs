@@ -290,7 +290,7 @@ fn unread_snapshot(config: &Config) -> Option<String> {
 }
 
 /// The text of `--help`: one screen.
-pub fn help() -> &'static str {
+pub fn help() -> String {
     "\
 Usage: simple-redis [/path/to/redis.conf] [--option value]...
        simple-redis --check-aof DIRECTORY|FILE [--fix]
@@ -315,6 +315,7 @@ Examples: simple-redis --port 7000 --dir /data
           simple-redis redis.conf --loglevel verbose
 All options: redis-cli CONFIG HELP. To read on: README.md, then src/README.md.
 "
+    .to_string()
 }
 
 #[cfg(test)]
