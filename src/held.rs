@@ -195,14 +195,21 @@ impl Held {
         self.end.load(Ordering::Acquire) != 0
     }
 
-    fn add(&self, bytes: usize) {
+    /// Counts more bytes, and returns true. If the sum would be over 3/2 of the limit, it ends the client
+    /// instead: until its thread notices that, bytes that it does not get must not end others.
+    fn add(&self, bytes: usize) -> bool {
+        let sum = self.total.bytes().saturating_add(bytes);
+        if self.total.is_over(sum - sum / 3) {
+            self.at_end.fetch_max(self.bytes().saturating_add(bytes), Ordering::Relaxed);
+            self.kill(End::Evicted);
+            return false;
+        }
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let sum = self.total.add(bytes);
-        if self.total.is_over(sum - sum / 3) {
-            self.kill(End::Evicted);
-        } else if self.total.is_over(sum - sum / 5) {
+        if self.total.is_over(sum - sum / 5) {
             std::thread::yield_now();
         }
+        true
     }
 
     fn take_back(&self, bytes: usize) {
@@ -235,11 +242,11 @@ impl Charge {
             0..=STEP => 0,
             _ => bytes.div_ceil(STEP).saturating_mul(STEP),
         };
-        let before = std::mem::replace(&mut self.counted, due);
-        if due > before {
-            self.held.add(due - before);
-        } else if due < before {
-            self.held.take_back(before - due);
+        if due < self.counted {
+            self.held.take_back(self.counted - due);
+            self.counted = due;
+        } else if due > self.counted && self.held.add(due - self.counted) {
+            self.counted = due;
         }
     }
 
@@ -315,6 +322,22 @@ mod tests {
         assert_eq!(total.bytes(), 10 * STEP);
         drop(two);
         assert_eq!((held.bytes(), total.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn a_client_that_asks_for_too_much_ends_itself_and_nobody_else() {
+        let total = Arc::new(Total::default());
+        total.limit.store(10 * STEP, Ordering::Relaxed);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let connect = || Arc::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        let [greedy, other] = [(); 2].map(|()| Held::new(&total, Some(connect())));
+        let (mut all, mut little) = (Charge::new(&greedy), Charge::new(&other));
+        all.set(1 << 40);
+        little.set(2 * STEP);
+        assert_eq!((greedy.end(), other.end()), (Some(End::Evicted), None));
+        assert_eq!((greedy.most(), total.bytes()), (1 << 40, 2 * STEP));
+        drop((all, little));
+        assert_eq!(total.bytes(), 0);
     }
 
     #[test]
