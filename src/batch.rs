@@ -10,8 +10,8 @@
 //! └───── shared ──────┘ └── exclusive ───┘ │  1. append what changed to the log's buffer
 //!                                          │     (still under the lock: order of the log)
 //!                                          │  2. note the log's position, release the lock
-//!                                          │  3. delete what readers found dead (nearly never;
-//!                                          │     under the exclusive lock, and then 1 and 2)
+//!                                          │  3. delete what readers found expired (rare; under
+//!                                          │     the exclusive lock, and then 1 and 2)
 //!                                          │  4. wait until the log is written to that position
 //!                                          ▼  the replies may leave
 //! ```
@@ -25,7 +25,6 @@
 //! server.c logs what a command has changed, and `beforeSleep` writes the log before the replies leave.
 
 mod clock;
-mod dead;
 mod lock;
 
 pub use clock::{Clock, LockTimes};
@@ -33,7 +32,7 @@ pub use clock::{Clock, LockTimes};
 use crate::client::Client;
 use crate::error::Error;
 use crate::handler::{Run, WriteHandler};
-use crate::propagate::Records;
+use crate::propagate::{Records, Source};
 use crate::resp::{Args, LONGEST, Reply};
 use crate::server::Server;
 use crate::stats::{Count, add};
@@ -51,10 +50,8 @@ pub struct Batch<'a> {
     pub clock: Clock,
     /// The first key of a command that arrived lately, mostly of the one that runs now.
     pub known: KnownHash,
-    /// Of the command, or of all commands of the EXEC, that runs now.
-    time: Time,
-    /// Whether the log replays, and nothing is to be logged or counted.
-    pub replaying: bool,
+    /// Of the command, or of all commands of the EXEC, that runs now; and who the commands come from.
+    pub time: Time,
     /// How much the command that ran last has changed.
     pub dirty: u64,
     /// What the commands under the present lock have changed, to be appended when it is released.
@@ -62,7 +59,7 @@ pub struct Batch<'a> {
     /// Where in the output the replies of commands with records are: what becomes an error if the log
     /// cannot be written.
     retractable: Vec<Range<usize>>,
-    /// What readers found dead, and counted.
+    /// What the views leave behind.
     notes: Notes,
     /// How far the log must be written before the replies leave.
     position: u64,
@@ -71,15 +68,14 @@ pub struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    pub fn new(server: &'a Server, store: &'a RwLock<Keyspace>) -> Batch<'a> {
+    pub fn new(server: &'a Server, store: &'a RwLock<Keyspace>, source: Source) -> Batch<'a> {
         Batch {
             server,
             store,
             guard: Guard::None,
             clock: Clock::default(),
             known: KnownHash::new(),
-            time: Time { now: 0, kills: true },
-            replaying: false,
+            time: Time { now: 0, source },
             dirty: 0,
             records: Records::default(),
             retractable: Vec::new(),
@@ -96,11 +92,6 @@ impl<'a> Batch<'a> {
         self.position = 0;
     }
 
-    /// What one command finds dead is deleted as a unit: here begins the next.
-    pub fn begin_expired(&mut self) {
-        self.notes.unit.set(self.notes.unit.get() + 1);
-    }
-
     /// Begins a command, at the time at which the one before it has ended. For the first of a batch
     /// the clock is read when its lock is taken, or here if it takes none.
     pub fn begin_command(&mut self, run: &Run, in_exec: bool) {
@@ -115,6 +106,7 @@ impl<'a> Batch<'a> {
         }
         if !in_exec {
             self.time.now = self.clock.now / 1000;
+            self.notes.begin_unit();
         }
     }
 
@@ -151,7 +143,7 @@ impl<'a> Batch<'a> {
 
     /// Ends a unit, whose reply stands in this place of the output.
     pub fn end_unit(&mut self, reply: Range<usize>) {
-        if self.records.end() > 0 {
+        if self.records.end() {
             self.retractable.push(reply);
         }
     }
@@ -176,19 +168,26 @@ impl<'a> Batch<'a> {
     }
 
     pub fn view(&self, db: usize) -> View<'_> {
-        let limits = limits(self.server, self.replaying);
-        let keyspace = self.keyspace();
-        View::new(keyspace, &self.known, db, self.time, limits, &self.notes)
+        let limits = limits(self.server, self.time.source);
+        View::new(self.keyspace(), &self.known, db, self.time, limits, &self.notes)
     }
 
     /// The keyspace under the exclusive lock.
     fn view_mut(&mut self, db: usize) -> ViewMut<'_> {
-        let limits = limits(self.server, self.replaying);
+        let limits = limits(self.server, self.time.source);
         let Guard::Exclusive(keyspace) = &mut self.guard else {
             unreachable!("the keyspace is changed when the exclusive lock was taken")
         };
         let (known, records, notes) = (&self.known, &mut self.records, &self.notes);
         ViewMut::new(keyspace, known, db, self.time, limits, records, notes)
+    }
+
+    /// Deletes what readers have found expired, if the lock is exclusive (store/expire.rs). If it is not, that
+    /// can wait.
+    pub fn delete_noted(&mut self) {
+        if !self.notes.are_empty() && matches!(self.guard, Guard::Exclusive(_)) {
+            self.view_mut(0).delete_noted();
+        }
     }
 
     /// Releases the lock and waits until the log holds what the replies say. Afterwards no lock
@@ -241,14 +240,14 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// What a value may be at present: CONFIG SET changes it. What the log says was within the limits
-/// of its time.
-fn limits(server: &Server, replaying: bool) -> Limits {
+/// What a value may be at present: CONFIG SET changes it.
+fn limits(server: &Server, source: Source) -> Limits {
     let config = &server.config;
     let hash = crate::hash::Limits {
         // A packed hash counts its fields with 32 bits.
         entries: config.hash_max_listpack_entries.get().min(u32::MAX as usize - 1),
         value: config.hash_max_listpack_value.get(),
     };
-    Limits { hash, string: if replaying { LONGEST } else { config.proto_max_bulk_len.get() } }
+    let string = if source.has_limits() { config.proto_max_bulk_len.get() } else { LONGEST };
+    Limits { hash, string }
 }

@@ -5,7 +5,7 @@
 //! no lock ───────────────▶ shared ── gives it back ──▶ exclusive
 //!    │                                                     ▲
 //!    └───────────────────── exclude() ─────────────────────┘
-//! give_back(), from either: what readers found dead is deleted, what changed goes to the log
+//! give_back(), from either: what readers found expired is deleted, what changed goes to the log
 //! ```
 //!
 //! From shared to exclusive others come in between: two readers who each kept the shared lock until
@@ -16,7 +16,7 @@
 //! **How Redis does it**: it has one thread, and this file has no counterpart.
 
 use super::Batch;
-use crate::store::{Keyspace, Time};
+use crate::store::Keyspace;
 use std::sync::atomic::Ordering;
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -63,8 +63,8 @@ impl<'a> Batch<'a> {
             self.guard = Guard::Exclusive(guard);
             self.start_clock();
             // Asked under the lock: the thread that held it may have switched the log on.
-            self.records.wanted = self.server.aof.is_enabled() && !self.replaying;
-            // What this batch's reads found dead goes before what its writes do.
+            self.records.wanted = self.time.source.is_logged() && self.server.aof.is_enabled();
+            // What this batch's reads found expired goes before what its writes do.
             self.delete_noted();
         }
     }
@@ -82,7 +82,7 @@ impl<'a> Batch<'a> {
     /// Time is read when the lock is held: read before, two threads' clocks could cross.
     fn start_clock(&mut self) {
         self.clock.lock_taken();
-        self.time = Time { now: self.clock.now / 1000, kills: !self.replaying };
+        self.time.now = self.clock.now / 1000;
     }
 
     /// Hands what changed to the log, notes how far it must be written, and gives the lock back.
@@ -104,10 +104,10 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Gives the lock back, and first deletes what readers have found dead under it: once it is
-    /// given back others may do so, and a note would be of a key that is no longer there.
+    /// Gives the lock back. What readers have noted under it is deleted before others can do so: to take
+    /// the exclusive lock deletes it.
     pub fn give_back(&mut self) {
-        if !self.notes.expired.borrow().is_empty() {
+        if !self.notes.are_empty() {
             self.exclude();
         }
         self.release();

@@ -11,12 +11,10 @@
 //! INCR k       ERR value is not an integer or out of range
 //! ```
 //!
-//! **Look, log, store.** What SET and its relatives log is often not what they were sent: a time to
+//! **Log, then store.** What SET and its relatives log is often not what they were sent: a time to
 //! live that is relative (`EX 10`) has to become the moment that it means (`PXAT …`), or the key
-//! would get ten fresh seconds with every restart. They take three steps in one order. First they
-//! look at the key, and if they find it dead, its DEL is logged. Then they log their own record.
-//! And only then they store the value, for a large one is moved out of the arguments, and what has
-//! been moved can no longer be logged.
+//! would get ten fresh seconds with every restart. They log before they store, because a large value is
+//! moved out of the arguments, and what has been moved can no longer be logged.
 //!
 //! **How Redis does it**: t_string.c, where the steps come last to first: it rewrites the
 //! arguments of the command after it ran, and reference counts keep the value in both places. A word
@@ -127,8 +125,6 @@ fn set(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Err
     match deadline {
         Some(deadline) => store_until(view, args, 2, deadline),
         None => {
-            // The DEL of a dead key comes before our own record.
-            view.delete_if_expired(&args[1]);
             if get {
                 view.propagate_words(without_get(args).into_iter());
             } else {
@@ -239,7 +235,6 @@ fn store(view: &mut ViewMut, args: &mut Args, at: usize, keep_ttl: bool) {
 
 /// The same with a deadline, logged as a SET that names the moment.
 fn store_until(view: &mut ViewMut, args: &mut Args, at: usize, deadline: u64) {
-    view.delete_if_expired(&args[1]);
     let digits = Digits::new(deadline as i64);
     view.propagate([b"SET", &args[1], &args[at], b"PXAT", digits.as_bytes()]);
     store(view, args, at, true);

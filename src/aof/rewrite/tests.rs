@@ -5,7 +5,7 @@ use super::*;
 use crate::aof::checksum::EVERY;
 use crate::config::{Config, Start};
 use crate::hash;
-use crate::propagate::Records;
+use crate::propagate::{Records, Source};
 use crate::resp::Args;
 use std::fs;
 
@@ -165,7 +165,7 @@ fn keyspace_of(state: &State) -> Keyspace {
     let mut keyspace = Keyspace::new(16);
     let hash = hash::Limits { entries: 512, value: 64 };
     let limits = Limits { hash, string: 1 << 29 };
-    let time = Time { now: 0, kills: false };
+    let time = Time { now: 0, source: Source::Log };
     let (known, notes, mut records) = (KnownHash::new(), Notes::default(), Records::default());
     for ((db, key), value) in state {
         let db = db.parse().unwrap();
