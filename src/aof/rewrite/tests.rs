@@ -141,12 +141,11 @@ fn start(dir: &Scratch, flags: &[&str]) -> Result<(Aof, State), String> {
 /// The records of one batch, each a line of words; where in the file they are to stand.
 fn append(aof: &Aof, lines: &[&str]) -> Range<i64> {
     let mut records = Records::default();
-    records.selects.push((0, 0));
+    records.wanted = true;
     for line in lines {
-        write_command(
-            &mut records.bytes,
-            line.split(' ').map(str::as_bytes).collect::<Vec<_>>().into_iter(),
-        );
+        records.begin();
+        records.push(0, line.split(' ').map(str::as_bytes).collect::<Vec<_>>().into_iter());
+        records.end();
     }
     aof.append(&mut records)
 }
