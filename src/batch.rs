@@ -37,7 +37,6 @@ use crate::resp::{Args, LONGEST, Reply};
 use crate::server::Server;
 use crate::stats::{Count, add};
 use crate::store::{Keyspace, Limits, Notes, Time, View, ViewMut};
-use crate::table::KnownHash;
 use lock::Guard;
 use std::ops::Range;
 use std::sync::RwLock;
@@ -48,8 +47,6 @@ pub struct Batch<'a> {
     store: &'a RwLock<Keyspace>,
     guard: Guard<'a>,
     pub clock: Clock,
-    /// The first key of a command that arrived lately, mostly of the one that runs now.
-    pub known: KnownHash,
     /// Of the command, or of all commands of the EXEC, that runs now; and who the commands come from.
     pub time: Time,
     /// How much the command that ran last has changed.
@@ -74,7 +71,6 @@ impl<'a> Batch<'a> {
             store,
             guard: Guard::None,
             clock: Clock::default(),
-            known: KnownHash::new(),
             time: Time { now: 0, source },
             dirty: 0,
             records: Records::default(),
@@ -116,19 +112,13 @@ impl<'a> Batch<'a> {
         &mut self,
         handler: WriteHandler,
         client: &Client,
-        args: &mut Args,
+        args: &Args,
         reply: &mut Reply,
     ) -> Result<(), Error> {
         let begin = reply.out.mark();
         self.begin_unit();
         let mut view = self.view_mut(client.db);
         let result = handler(&mut view, args, reply);
-        if client.in_exec
-            && let Some(old) = args.take_spare()
-        {
-            // These words do not come back, and are not to be freed under the lock.
-            view.free_later(Box::new(old));
-        }
         self.dirty = view.end(args);
         // The reply of a command that failed is its error, and stays that.
         let end = if result.is_ok() { reply.out.mark() } else { begin };
@@ -169,7 +159,7 @@ impl<'a> Batch<'a> {
 
     pub fn view(&self, db: usize) -> View<'_> {
         let limits = limits(self.server, self.time.source);
-        View::new(self.keyspace(), &self.known, db, self.time, limits, &self.notes)
+        View::new(self.keyspace(), db, self.time, limits, &self.notes)
     }
 
     /// The keyspace under the exclusive lock.
@@ -178,8 +168,8 @@ impl<'a> Batch<'a> {
         let Guard::Exclusive(keyspace) = &mut self.guard else {
             unreachable!("the keyspace is changed when the exclusive lock was taken")
         };
-        let (known, records, notes) = (&self.known, &mut self.records, &self.notes);
-        ViewMut::new(keyspace, known, db, self.time, limits, records, notes)
+        let (records, notes) = (&mut self.records, &self.notes);
+        ViewMut::new(keyspace, db, self.time, limits, records, notes)
     }
 
     /// Deletes what readers have found expired, if the lock is exclusive (store/expire.rs). If it is not, that

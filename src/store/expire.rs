@@ -32,6 +32,7 @@
 
 use super::{Db, View, ViewMut};
 use crate::entry::Entry;
+use crate::key::Key;
 use crate::propagate::Source;
 use crate::watch::Now;
 use std::cell::{Cell, RefCell};
@@ -159,12 +160,12 @@ impl View<'_> {
 
 impl ViewMut<'_> {
     /// Deletes a key that is expired. The command has not changed it: time has.
-    pub(super) fn delete_expired(&mut self, digest: u64, key: &[u8]) {
-        let large = self.db_mut().delete(digest, key).flatten();
+    pub(super) fn delete_expired(&mut self, key: Key) {
+        let large = self.db_mut().delete(key.digest, &key).flatten();
         self.discard(large);
-        self.records.push_expired(self.db, key);
+        self.records.push_expired(self.db, &key);
         let watchers = self.keyspace.watchers.get_mut().unwrap();
-        watchers.touch(self.db, key, true, Now::Gone);
+        watchers.touch(self.db, &key, true, Now::Gone);
         self.notes.deleted.set(self.notes.deleted.get() + 1);
     }
 
@@ -176,9 +177,47 @@ impl ViewMut<'_> {
             self.records.begin();
             for Expired { db, key, .. } in unit {
                 // To look for an expired key is to delete it.
-                self.in_db(*db, |view| view.get(key).is_some());
+                self.in_db(*db, |view| view.get(Key::of(key)).is_some());
             }
             self.records.end();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hash;
+    use crate::propagate::Records;
+    use crate::resp::{Arg, Args};
+    use crate::store::{Keyspace, Limits};
+
+    const TIME: Time = Time { now: 10, source: Source::Client };
+    const LIMITS: Limits = Limits { hash: hash::Limits { entries: 1, value: 1 }, string: 1 };
+
+    #[test]
+    fn what_a_writing_command_reads_is_deleted_in_its_unit_and_before_its_records() {
+        let mut keyspace = Keyspace::new(1);
+        let (mut records, notes) = (Records::default(), Notes::default());
+        let (a, b) = (Key::of(b"a"), Key::of(b"b"));
+        let mut before = ViewMut::new(&mut keyspace, 0, TIME, LIMITS, &mut records, &notes);
+        for key in [a, b] {
+            before.set_string(key, Arg::Small(b"old"), false);
+            before.set_deadline(key, Some(9));
+        }
+        records.wanted = true;
+        records.begin();
+        let mut command = ViewMut::new(&mut keyspace, 0, TIME, LIMITS, &mut records, &notes);
+        command.propagate([b"PING"]);
+        let look = View::new(command.keyspace, 0, TIME, LIMITS, &notes);
+        assert!(look.peek(a).is_none() && look.peek(b).is_none() && look.len() == 0);
+        command.set_string(b, Arg::Small(b"new"), false);
+        assert_eq!(command.end(&Args::default()), 1);
+        records.end();
+        let text = String::from_utf8(records.bytes).unwrap();
+        let words: Vec<_> = text.lines().filter(|line| !line.starts_with(['*', '$'])).collect();
+        assert_eq!(words, ["MULTI", "DEL", "b", "DEL", "a", "PING", "EXEC"]);
+        let keys: Vec<_> = keyspace.entries(0).map(|entry| entry.key()).collect();
+        assert_eq!((keys, notes.deleted.get()), (vec![&b"b"[..]], 2));
     }
 }
