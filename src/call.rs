@@ -159,7 +159,7 @@ impl<'a> Caller<'a> {
             | Run::Container(Some(handler)) => handler(client, args, reply),
             Run::Write(handler) => {
                 self.batch.exclude();
-                self.batch.write(handler, client, args, reply)
+                return self.batch.write(handler, client, args, reply);
             }
             Run::Exec => self.exec(client, reply),
             Run::Container(None) => unreachable!("arity -2: there is a subcommand, or an error"),

@@ -84,8 +84,9 @@ impl Source {
 pub struct Records {
     /// Commands in wire format, with a SELECT wherever the database changes.
     pub bytes: Vec<u8>,
-    /// The databases of the first and of the last record, if there is a record.
-    dbs: Option<(usize, usize)>,
+    /// The databases of the first and of the last record, if there are bytes.
+    first_db: usize,
+    last_db: usize,
     /// Whether there is a subscriber to make them for. None can come while the exclusive lock is held:
     /// the log needs the shared one for that (aof/rewrite.rs).
     pub wanted: bool,
@@ -111,7 +112,6 @@ impl Records {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.bytes.shrink_to(KEPT);
-        self.dbs = None;
     }
 
     /// Begins a unit: what is pushed until [`Records::end`] replays whole or not at all. Inside another
@@ -123,7 +123,8 @@ impl Records {
         }
     }
 
-    /// Begins a command of the unit: from here on, DELs of expired keys go before its records.
+    /// Begins a command of the unit, before it records anything: from here on, DELs of expired keys go before
+    /// its records.
     pub fn begin_command(&mut self) {
         self.own = None;
     }
@@ -170,18 +171,19 @@ impl Records {
     }
 
     fn begin_record(&mut self, db: usize) {
-        let (first, last) = self.dbs.unwrap_or((db, db));
-        if last != db {
+        if self.bytes.is_empty() {
+            self.first_db = db;
+        } else if self.last_db != db {
             write_select(&mut self.bytes, db);
         }
-        self.dbs = Some((first, db));
-        if self.count == 0 {
-            self.start = self.bytes.len();
-        }
-        self.count += 1;
+        self.last_db = db;
         if self.own.is_none() {
             self.own = Some((self.bytes.len(), db));
+            if self.count == 0 {
+                self.start = self.bytes.len();
+            }
         }
+        self.count += 1;
     }
 
     /// Ends the unit; returns whether it has records, which is told for the outermost alone.
@@ -208,17 +210,14 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Appends records; returns how many bytes that were. If there is nothing before them, they are not
+    /// Appends records, of which there must be one; returns how many bytes that were. If there is nothing before them, they are not
     /// copied: their memory is exchanged for that of the stream.
     pub fn append(&mut self, records: &mut Records) -> usize {
-        let Some((first, last)) = records.dbs else {
-            return 0;
-        };
         let before = self.bytes.len();
-        if self.db != Some(first) {
-            write_select(&mut self.bytes, first);
+        if self.db != Some(records.first_db) {
+            write_select(&mut self.bytes, records.first_db);
         }
-        self.db = Some(last);
+        self.db = Some(records.last_db);
         if self.bytes.is_empty() {
             std::mem::swap(&mut self.bytes, &mut records.bytes);
         } else {
@@ -262,11 +261,13 @@ mod tests {
     fn two_records_of_one_unit_stand_between_multi_and_exec() {
         let mut records = records();
         records.begin();
+        records.begin_command();
         ping(&mut records, 3);
         assert!(records.end());
         records.begin();
         for _ in 0..2 {
             records.begin();
+            records.begin_command();
             ping(&mut records, 4);
             assert!(!records.end());
         }

@@ -73,6 +73,8 @@ impl Time {
 pub struct Notes {
     /// Keys that readers have met expired, in that order.
     expired: RefCell<Vec<Expired>>,
+    /// How many they are, which is asked after each command.
+    noted: Cell<usize>,
     /// The same keys by database, because a key is noted once, and DBSIZE asks how many there are.
     known: RefCell<HashMap<usize, HashSet<Vec<u8>>>>,
     /// The number of the present unit.
@@ -93,7 +95,7 @@ struct Expired {
 impl Notes {
     /// Whether no key is to be deleted.
     pub fn are_empty(&self) -> bool {
-        self.expired.borrow().is_empty()
+        self.noted.get() == 0
     }
 
     /// What is noted from here on belongs to another unit.
@@ -113,6 +115,7 @@ impl Notes {
         if known.entry(db).or_default().insert(key.to_vec()) {
             let (unit, key) = (self.unit.get(), key.to_vec());
             self.expired.borrow_mut().push(Expired { unit, db, key });
+            self.noted.set(self.noted.get() + 1);
         }
     }
 
@@ -172,6 +175,7 @@ impl ViewMut<'_> {
     /// Deletes what is noted, if it still is expired.
     pub fn delete_noted(&mut self) {
         let notes = self.notes;
+        notes.noted.take();
         notes.known.take();
         for unit in notes.expired.take().chunk_by(|a, b| a.unit == b.unit) {
             self.records.begin();
