@@ -7,7 +7,7 @@
 //!                  └─ write() ──▶ ViewMut   one alone; changes, and says so
 //! ```
 //!
-//! A handler that is given a `&View` cannot write, and the compiler is the one who says so.
+//! A handler that is given a `&View` cannot write: the compiler refuses it.
 //!
 //! The rules:
 //! 1. **A key holds one type.** `string` and `hash` answer WRONGTYPE for the other.
@@ -16,35 +16,36 @@
 //! 4. **A change is counted** ([`ViewMut::changed`]): the count decides whether the command is logged, and
 //!    clients that WATCH the key are told.
 //!
-//! Large values and whole databases are not freed here, under the lock, but collected as
-//! [`Keyspace::garbage`], for a thread that has time.
+//! Large values and whole databases are not freed under the lock. They are collected as
+//! [`Keyspace::garbage`], and another thread frees them.
 //!
 //! **How Redis does it**: db.c. There a second table maps keys to deadlines; here the deadline is in the
 //! entry.
 
 mod ahead;
 mod expire;
+mod limits;
 mod view_mut;
 
 use crate::entry::{Entry, Large, Loose, Stored, Str};
 use crate::error::Error;
-use crate::hash::{self, Hash};
+use crate::hash::Hash;
 use crate::key::{Key, digest_of};
 use crate::table::Table;
 use crate::watch::{Flag, Watchers};
+use expire::Deadlines;
 use std::sync::Mutex;
 
-use expire::Deadlines;
-
 pub use expire::{Notes, Time};
+pub use limits::Limits;
 pub use view_mut::ViewMut;
 
-/// All databases. It lives in an `Arc<RwLock<Keyspace>>`. Batches lock it; a rewrite that writes its
-/// base from memory (aof/rewrite.rs); the active expire cycle, to give memory back (expire.rs); and main.rs once, to put
+/// All databases. It lives in an `Arc<RwLock<Keyspace>>`. Who locks it: batches; a rewrite that writes its
+/// base from memory (aof/rewrite.rs); the thread that gives memory back (src/expire.rs); main.rs once, to put
 /// what was replayed into its place. No handler can.
 pub struct Keyspace {
     dbs: Vec<Db>,
-    /// Shared by readers, hence the mutex; a leaf of the lock order.
+    /// Readers share it, so it has a mutex: a leaf of the lock order.
     pub watchers: Mutex<Watchers>,
     /// What is to be freed after the lock is released.
     pub garbage: Vec<Garbage>,
@@ -61,14 +62,6 @@ pub type Garbage = Box<dyn Send + Sync>;
 struct Db {
     keys: Table<Stored>,
     deadlines: Deadlines,
-}
-
-/// What the configuration says about values.
-#[derive(Clone, Copy)]
-pub struct Limits {
-    pub hash: hash::Limits,
-    /// Longest string, in bytes (`proto-max-bulk-len`).
-    pub string: usize,
 }
 
 /// So much of [`Keyspace::leave_blocks`] is done under one lock: some tens of microseconds.

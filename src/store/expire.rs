@@ -119,6 +119,13 @@ impl Notes {
         }
     }
 
+    /// Hands over what is noted.
+    fn take(&self) -> Vec<Expired> {
+        self.noted.take();
+        self.known.take();
+        self.expired.take()
+    }
+
     /// How many keys of a database are noted.
     pub(super) fn noted_in(&self, db: usize) -> usize {
         self.known.borrow().get(&db).map_or(0, HashSet::len)
@@ -162,28 +169,33 @@ impl View<'_> {
 }
 
 impl ViewMut<'_> {
-    /// Deletes a key that is expired. The command has not changed it: time has.
-    pub(super) fn delete_expired(&mut self, key: Key) {
-        let large = self.db_mut().delete(key.digest, &key).flatten();
-        self.discard(large);
-        self.records.push_expired(self.db, &key);
-        let watchers = self.keyspace.watchers.get_mut().unwrap();
-        watchers.touch(self.db, &key, true, Now::Gone);
-        self.notes.deleted.set(self.notes.deleted.get() + 1);
+    /// Deletes an expired key that was looked for, behind those that the command has read before.
+    pub(super) fn expire(&mut self, key: Key) {
+        self.notes.note(self.db, &key);
+        self.delete_noted();
     }
 
     /// Deletes what is noted, if it still is expired.
     pub fn delete_noted(&mut self) {
-        let notes = self.notes;
-        notes.noted.take();
-        notes.known.take();
-        for unit in notes.expired.take().chunk_by(|a, b| a.unit == b.unit) {
+        for unit in self.notes.take().chunk_by(|a, b| a.unit == b.unit) {
             self.records.begin();
             for Expired { db, key, .. } in unit {
-                // To look for an expired key is to delete it.
-                self.in_db(*db, |view| view.get(Key::of(key)).is_some());
+                self.in_db(*db, |view| view.delete_if_expired(Key::of(key)));
             }
             self.records.end();
+        }
+    }
+
+    /// The command does not count it as a change of its own.
+    fn delete_if_expired(&mut self, key: Key) {
+        let found = self.db().keys.get(key.digest, &key);
+        if found.is_some_and(|entry| self.time.has_expired(entry)) {
+            let large = self.db_mut().delete(key.digest, &key).flatten();
+            self.discard(large);
+            self.records.push_expired(self.db, &key);
+            let watchers = self.keyspace.watchers.get_mut().unwrap();
+            watchers.touch(self.db, &key, true, Now::Gone);
+            self.notes.deleted.set(self.notes.deleted.get() + 1);
         }
     }
 }
@@ -220,7 +232,7 @@ mod tests {
         records.end();
         let text = String::from_utf8(records.bytes).unwrap();
         let words: Vec<_> = text.lines().filter(|line| !line.starts_with(['*', '$'])).collect();
-        assert_eq!(words, ["MULTI", "DEL", "b", "DEL", "a", "PING", "EXEC"]);
+        assert_eq!(words, ["MULTI", "DEL", "a", "DEL", "b", "PING", "EXEC"]);
         let keys: Vec<_> = keyspace.entries(0).map(|entry| entry.key()).collect();
         assert_eq!((keys, notes.deleted.get()), (vec![&b"b"[..]], 2));
     }

@@ -254,13 +254,13 @@ impl<'a> ViewMut<'a> {
         let is_expired = !self.db().deadlines.is_empty()
             && self.time.has_expired(self.db().keys.get(key.digest, &key)?);
         if is_expired {
-            self.delete_expired(key);
+            self.expire(key);
             return None;
         }
         self.db_mut().keys.get_mut(key.digest, &key)
     }
 
-    fn db(&self) -> &Db {
+    pub(super) fn db(&self) -> &Db {
         &self.keyspace.dbs[self.db]
     }
 
