@@ -1,4 +1,4 @@
-//! Keys that die: EXPIRE and its family, TTL and its family, PERSIST.
+//! Keys that expire: EXPIRE and its family, TTL and its family, PERSIST.
 //!
 //! A client says *when* in four ways, seconds or milliseconds, from now or since 1970. The store
 //! knows one, the *deadline*: milliseconds since 1970, the last one in which the key lives.

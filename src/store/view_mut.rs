@@ -124,7 +124,7 @@ impl<'a> ViewMut<'a> {
 
     /// Gives `key` this entry, which must carry that key, in place of the one that it may have had.
     pub fn insert(&mut self, key: Key, entry: Loose) {
-        // What is there may be expired.
+        // An expired entry in its place leaves a DEL.
         self.find(key);
         let db = self.db_mut();
         let old = db.delete(key.digest, &key).flatten();
