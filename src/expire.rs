@@ -29,21 +29,17 @@ pub fn expire_for_ever(server: &Arc<Server>, store: &RwLock<Keyspace>) -> ! {
     let mut reply = Reply::new();
     loop {
         std::thread::sleep(TICK);
-        let mut db = 0;
-        while db < server.config.databases.get() {
-            if !server.active_expire.load(Ordering::Relaxed) || server.is_loading() {
-                break;
-            }
-            let begin = Instant::now();
-            let mut batch = Batch::new(server, store, Source::Client);
-            batch.begin(false);
-            batch.share();
-            let found = batch.view(db).note_expired(BATCH);
-            batch.finish(&mut client, &mut reply);
-            if found < BATCH {
-                db += 1;
-            }
-            if found > 0 {
+        for db in 0..server.config.databases.get() {
+            while server.active_expire.load(Ordering::Relaxed) && !server.is_loading() {
+                let begin = Instant::now();
+                let mut batch = Batch::new(server, store, Source::Client);
+                batch.begin(false);
+                batch.share();
+                let found = batch.view(db).note_expired(BATCH);
+                batch.finish(&mut client, &mut reply);
+                if found == 0 {
+                    break;
+                }
                 std::thread::sleep(begin.elapsed() * 3);
             }
         }

@@ -24,23 +24,23 @@
 //! The log is the only subscriber today: it keeps the stream under its mutex and takes the bytes out of it
 //! (aof.rs). A replica would read them from the log's file.
 //!
-//! **How Redis does it**: server.c, `alsoPropagate` and `propagatePendingCommands`. It keeps the commands
-//! as objects, and each subscriber writes them for itself, with its own SELECT. We write the bytes once, and
-//! pay for that when the second record of a unit shows that a MULTI must be put in front of the first.
+//! **How Redis does it**: server.c, `alsoPropagate` and `propagatePendingCommands`. It keeps commands as
+//! objects, and each subscriber writes them for itself. We write the bytes once. The price: a MULTI or a DEL
+//! that turns out to be needed moves the bytes behind it.
 
 use crate::resp::{Args, Digits, write_command};
 
-/// Who a command comes from, and what follows from that.
-///
-/// A primary, of which this server would be the replica, is not here yet. It can be added as one variant;
-/// the answers below are worded such that they hold for it:
+/// Who a command comes from, and what follows from that. A replica's primary is not here yet: it would be
+/// one variant more, and the answers below hold for it.
 ///
 /// ```text
-///             logged  counted  refused  limits  keeps the lock  an expired key
-/// Client      yes     yes      yes      yes     no              is deleted
-/// Log         no      no       no       no      yes             is a key like any other
-/// (Primary)   yes     yes      no       no      no              is a key like any other, until its DEL comes
+///             logged  counted  refused  has limits  keeps the lock  expired keys
+/// Client      yes     yes      yes      yes         no              are deleted
+/// Log         no      no       no       no          yes             are keys like others
+/// (Primary)   yes     yes      no       no          no              are keys like others until its DEL comes
 /// ```
+///
+/// What has happened elsewhere is not refused, and was within the limits there.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Source {
     Client,
@@ -48,22 +48,19 @@ pub enum Source {
 }
 
 impl Source {
-    /// Whether what changes is to be repeated.
     pub fn is_logged(self) -> bool {
         self != Source::Log
     }
 
-    /// Whether statistics, slow log, trace and monitors hear of its commands.
+    /// Whether statistics, slow log, trace and monitors hear of it.
     pub fn is_counted(self) -> bool {
         self != Source::Log
     }
 
-    /// Whether a command may be refused (call/admit.rs). What has happened elsewhere may not.
     pub fn is_refused(self) -> bool {
         self == Source::Client
     }
 
-    /// Whether the configured sizes bind it. What has happened elsewhere was within the limits there.
     pub fn has_limits(self) -> bool {
         self == Source::Client
     }
@@ -73,7 +70,6 @@ impl Source {
         self == Source::Log
     }
 
-    /// Whether a key past its deadline is gone, and to be deleted (store/expire.rs).
     pub fn expires_keys(self) -> bool {
         self == Source::Client
     }

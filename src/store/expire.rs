@@ -1,34 +1,32 @@
 //! Expiry: when a key is gone, who deletes it, and what the log is told.
 //!
 //! A key whose deadline has passed is *expired*: it is gone for everybody from the next millisecond on,
-//! though it still takes memory. Two ways lead to its deletion.
+//! though it still takes memory.
 //!
 //! **Lazy expiry**: whoever meets the key deletes it.
 //!
 //! ```text
-//! a writer's ViewMut   find(k) deletes k ───────────────────────────────────▶ DEL k, then what the command logs
-//! a reader's View      cannot delete: answers as if k were gone, notes k ┐
-//!                      the batch has the exclusive lock, or takes it ────┴──▶ DEL k
+//! a writer's ViewMut   find(k) deletes k ────────────────────────────────────▶ DEL k, then its own records
+//! a reader's View      answers as if k were gone, and notes k ┐
+//!                      the batch takes the exclusive lock ────┴──────────────▶ DEL k
 //! ```
 //!
-//! The batch deletes what is noted as soon as it holds the exclusive lock: before its next write, or before
-//! its replies leave. What one command has met is one unit of the log (propagate.rs): an MGET of two
-//! expired keys leaves `MULTI, DEL a, DEL b, EXEC`. SCAN and RANDOMKEY meet keys that nobody has named.
-//! There each key is a unit of its own, because its DEL depends on no other. What a writing command reads
-//! through a `View` is deleted when the command ends. It is part of that command's unit, and in front.
+//! The batch deletes what is noted before its next write, or before its replies leave. What one command has
+//! met is one unit of the log (propagate.rs): an MGET of two expired keys leaves `MULTI, DEL a, DEL b, EXEC`.
+//! SCAN and RANDOMKEY meet keys that nobody has named. There each is a unit of its own. What a writing
+//! command reads through a `View` is deleted when the command ends, in its unit and in front.
 //!
-//! **Active expiry**: nobody may ever ask for the key again. So a thread (src/expire.rs) looks for expired
-//! keys ten times a second. It is a reader like any other: it notes them ([`View::note_expired`]), and its
-//! batch deletes them. It finds them through an index of all [`Deadlines`], the earliest first, so it looks
-//! at no other key.
+//! **Active expiry**: perhaps nobody asks for the key again. So a thread (src/expire.rs) is a reader that
+//! looks for expired keys and notes them ([`View::note_expired`]). It finds them in an index of all
+//! [`Deadlines`], the earliest first, and looks at no other key.
 //!
-//! **Time** stands still while a command runs, and for all commands of an EXEC. It does not pass at all for
-//! a [`Source`] that expires no keys: what was there when the log was written must be there when it replays.
+//! **Time** stands still in a command, and in an EXEC. It does not pass at all for a [`Source`] that expires
+//! no keys: what was there when the log was written must be there when it replays.
 //!
-//! **How Redis does it**: `expireIfNeeded` in db.c deletes at once, because a reader there is alone. It has
-//! a third answer beside *delete* and *ignore*: a replica *hides* the key from its clients, until its
-//! primary sends the DEL. `activeExpireCycle` in expire.c has no order of deadlines. It samples keys at
-//! random while many of them are expired, so up to a tenth may stay. The index costs each EXPIRE a little.
+//! **How Redis does it**: `expireIfNeeded` in db.c deletes at once, because a reader there is alone. Beside
+//! *delete* and *ignore* it has a third answer: a replica *hides* the key from its clients until its primary
+//! sends the DEL. `activeExpireCycle` in expire.c has no order of deadlines. It samples keys at random while
+//! many of them are expired, so up to a tenth may stay. The index costs each EXPIRE a little.
 
 use super::{Db, View, ViewMut};
 use crate::entry::Entry;
