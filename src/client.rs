@@ -119,8 +119,8 @@ impl Client {
         client
     }
 
-    /// A client without a connection. It replays the log or deletes expired keys, and is on no list. Redis
-    /// has fake clients too.
+    /// A client without a connection. It replays the log or stands for the active expire cycle, and is on
+    /// no list. Redis has fake clients too.
     pub fn fake(server: &Arc<Server>) -> Client {
         Client::of(server, Public::new(server, 0, None))
     }

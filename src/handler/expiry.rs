@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! EXPIRE k 10      ─┐
-//! PEXPIRE k 10000  ─┤ deadline()                         ┌─▶ the entry, and the index (store.rs)
+//! PEXPIRE k 10000  ─┤ deadline()                         ┌─▶ the entry, and the index (store/expire.rs)
 //! EXPIREAT k 17…   ─┼───────────▶ 1735689600000 ─▶ log ──┤
 //! PEXPIREAT k 17…  ─┘                                    └─▶ PEXPIREAT k 1735689600000
 //! ```
@@ -15,7 +15,7 @@
 //!
 //! If the deadline has come already, the key is deleted at once and DEL is logged. In a replay time stands
 //! still, so there a past deadline is simply set. The key has expired as soon as the server looks at a
-//! clock. How expired keys are found and deleted is told in expire.rs and store.rs.
+//! clock. How expired keys are found and deleted is told in store/expire.rs.
 //!
 //! **How Redis does it**: expire.c, `expireGenericCommand` and `ttlGenericCommand`. Texts, limits and the
 //! order of checks are the same: options before the number, the number before the key.
