@@ -49,6 +49,7 @@ mod power_cuts;
 pub mod repair;
 pub mod rewrite;
 pub mod start;
+mod xxh64;
 
 use crate::config::{Config, Fsync};
 use crate::propagate::{KEPT, Records};

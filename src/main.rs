@@ -61,7 +61,6 @@ mod aof;
 
 // For looking up.
 mod config;
-mod digest;
 mod entry;
 mod error;
 mod expire;

@@ -8,7 +8,7 @@
 //! └─── a stretch ──┘  its digest, its length        └─ the next ────┘                            └ open
 //! ```
 //!
-//! 1. The digest is of all bytes of the stretch ([`crate::digest`]), the length is their number. A flipped bit
+//! 1. The digest is of all bytes of the stretch (aof/xxh64.rs), the length is their number. A flipped bit
 //!    in the stretch changes the one, and in the annotation either of them.
 //! 2. *A stretch begins where the annotation before it ends*, or at the file's beginning. So an annotation
 //!    that can no longer be read, or that a damaged length has swallowed, is missed at the next
@@ -34,7 +34,7 @@
 //! **How Redis does it**: not at all. Its RDB files end with a CRC; its log has no check.
 
 use super::disk::{self, Opening};
-use crate::digest::Digest;
+use super::xxh64::Digest;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
