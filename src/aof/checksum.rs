@@ -93,16 +93,28 @@ impl Claim {
     }
 }
 
-/// Bytes of the annotation of a stretch of this length, which is known before its digest.
-pub fn size_of_annotation(length: u64) -> usize {
-    let digits = length.checked_ilog10().unwrap_or(0) as usize + 1;
-    NAME.len() + 16 + 1 + digits + 2
+/// Whether an annotation is written behind what is written now, if anything is open.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Annotate {
+    Never,
+    /// As soon as [`EVERY`] bytes are open.
+    IfMuch,
+    Now,
 }
 
-/// Appends the annotation that ends a stretch, and begins the next.
-pub fn close(stretch: &mut Stretch, out: &mut Vec<u8>) {
-    out.extend_from_slice(&Claim::of(stretch).annotation());
-    *stretch = Stretch::default();
+/// Adds `bytes`, from `from` on, to the stretch that is open. If an annotation is due, appends it to
+/// `bytes`, and the next stretch begins.
+pub fn cover(open: &mut Stretch, bytes: &mut Vec<u8>, from: usize, annotate: Annotate) {
+    open.add(&bytes[from..]);
+    let least = match annotate {
+        Annotate::Never => return,
+        Annotate::IfMuch => EVERY,
+        Annotate::Now => 1,
+    };
+    if open.length >= least {
+        bytes.extend_from_slice(&Claim::of(open).annotation());
+        *open = Stretch::default();
+    }
 }
 
 /// The stretch of all that the file holds from `offset` on.
@@ -189,7 +201,6 @@ mod tests {
         stretch.add(&[0; 1000]);
         let claim = Claim::of(&stretch);
         let mut line = claim.annotation();
-        assert_eq!(line.len(), size_of_annotation(claim.length));
         assert_eq!(read_line(&line), Line::Ours(claim));
         for bit in 8..8 * line.len() {
             line[bit / 8] ^= 1 << (bit % 8);

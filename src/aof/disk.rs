@@ -352,7 +352,7 @@ mod tests {
                     let rewritten = aof.rewrite(None, &store, &replay_all);
                     assert_eq!((rewritten, aof.refusal()), (Ok(()), None));
                 }
-                assert_eq!(aof.finish(), Ok(()));
+                assert_eq!(aof.sync_all(), Ok(()));
                 drop(aof);
                 let (_, contents) = start_on(&config(&disk, "always")).expect("a start");
                 assert_eq!(contents[&b"key"[..]], 2);

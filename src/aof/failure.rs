@@ -28,7 +28,7 @@
 //! for an fsync; here no write waits. It never looks for its files.
 
 use super::disk;
-use super::{Aof, SYNC_WITHIN};
+use super::{Aof, SYNC_EVERY};
 use crate::log;
 use std::io;
 use std::sync::Mutex;
@@ -73,8 +73,20 @@ enum Kind {
 }
 
 impl Aof {
-    /// Looks whether the log on disk is what was written, and refuses writes if it is not.
-    pub(super) fn look_for_files(&self) {
+    /// Why writes are refused at the moment, if they are.
+    pub fn refusal(&self) -> Option<String> {
+        self.failures.refusal()
+    }
+
+    /// Tells the operator what there is to tell. Called by a thread that may wait for whoever reads what
+    /// we print.
+    pub fn tell_news(&self) {
+        self.failures.tell_news();
+        disk::news().for_each(|text| log::warning(format_args!("{text}")));
+    }
+
+    /// Checks whether the files are there and have our length, and refuses writes if not.
+    pub(super) fn check_files(&self) {
         match self.lost() {
             Some(cause) => {
                 self.failures.remember(Kind::Lost, cause);
@@ -186,7 +198,7 @@ impl Failures {
     /// Counts the fsync that is running, once, if it makes the next one late.
     fn count_if_slow(&self) {
         let mut began = self.fsync_began.lock().unwrap();
-        if began.is_some_and(|began| began.elapsed() > SYNC_WITHIN) {
+        if began.is_some_and(|began| began.elapsed() > SYNC_EVERY) {
             *began = None;
             self.delayed_syncs.fetch_add(1, Ordering::Relaxed);
             self.is_slow.store(true, Ordering::Relaxed);
@@ -253,7 +265,7 @@ mod tests {
         failures.fsync_ends();
         assert_eq!(delayed(), 0);
         failures.fsync_begins();
-        std::thread::sleep(SYNC_WITHIN + Duration::from_millis(1));
+        std::thread::sleep(SYNC_EVERY + Duration::from_millis(1));
         failures.tell_news();
         assert_eq!(delayed(), 1);
         failures.tell_news();

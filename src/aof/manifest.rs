@@ -24,7 +24,7 @@
 //! and the names are the same, so either server starts on the other's directory. Redis too deletes the
 //! history and leaves alone what is not listed, but does not say so, and its next rewrite may overwrite it.
 
-use super::checksum::{self, Claim, Line, Stretch};
+use super::checksum::{self, Annotate, Claim, Line, Stretch};
 use super::disk::{self, Opening};
 use crate::resp::words::{quote, split_words};
 use std::io::{self, Write};
@@ -185,9 +185,7 @@ impl Manifest {
         let incrs = self.incrs.iter().map(|entry| line(entry, 'i'));
         let text: String = base.chain(history).chain(incrs).collect();
         let mut text = text.into_bytes();
-        let mut all = Stretch::default();
-        all.add(&text);
-        checksum::close(&mut all, &mut text);
+        checksum::cover(&mut Stretch::default(), &mut text, 0, Annotate::Now);
         let mut file = disk::open(&self.temporary(), Opening::Empty)?;
         file.write_all(&text)?;
         file.sync_all()?;

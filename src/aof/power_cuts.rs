@@ -240,7 +240,7 @@ impl World {
         self.history.borrow_mut().push(write);
         let count = self.history.borrow().len();
         drop(keyspace);
-        let is_free = aof.target.try_lock().is_ok() && !*aof.syncing.lock().unwrap();
+        let is_free = aof.target.try_lock().is_ok() && !*aof.syncs.turn.lock().unwrap();
         // Some wait a little.
         let commits = is_free && end.is_some() && self.below(4) > 0;
         if commits && aof.commit(aof.position()).is_ok() {

@@ -37,12 +37,13 @@
 //! **How Redis does it**: aof.c, `rewriteAppendOnlyFileBackground`: a fork writes the base, and
 //! the kernel copies every page that changes meanwhile.
 
-use super::checksum::{self, Claim, Stretch};
+use super::checksum::{self, Annotate, Stretch};
 use super::disk::{self, Directory, File, Opening};
 use super::load::{self, Replay, Stop};
 use super::manifest::{LogFile, Manifest, TEMPORARY_BASE};
 use super::start::{self, total_size};
-use super::{Aof, Buffer, SYNC_EVERY, Seal, Target, Turn};
+use super::sync::{MUCH, Turn};
+use super::{Aof, Buffer, Target};
 use crate::entry::{Entry, Value};
 use crate::log;
 use crate::resp::{Digits, write_command};
@@ -81,6 +82,13 @@ fn pause_after(failures: u64) -> Duration {
 
 /// Fields in one HMSET of a base file, as in Redis.
 const FIELDS_PER_COMMAND: usize = 64;
+
+impl Requests {
+    /// The log is not to be switched on any more.
+    pub fn forget_enable(&self) {
+        self.wanted.lock().unwrap().enable = None;
+    }
+}
 
 impl Aof {
     /// Asks for a rewrite; false if one is running.
@@ -121,16 +129,6 @@ impl Aof {
         }
     }
 
-    /// Switches the log off. What is written of it stays, and is loaded at the next start if the
-    /// log is on then; so it is finished first, as far as the disk lets us. No promise is broken
-    /// if it does not: what could not be written was not acknowledged.
-    pub fn disable(&self) {
-        self.rewriter.wanted.lock().unwrap().enable = None;
-        // Most of it while others go on.
-        let _ = self.finish();
-        self.let_go();
-    }
-
     /// The rewrite thread. `replay_all` makes an empty keyspace and calls [`replay_sealed`] with
     /// what replays a command into it.
     pub fn rewrite_when_asked(
@@ -147,7 +145,7 @@ impl Aof {
             status.rewrite_start.store(since_epoch.as_secs(), Ordering::Relaxed);
             let enable = self.rewriter.wanted.lock().unwrap().enable.take();
             let result = self.rewrite(enable.clone(), store, replay_all);
-            self.little_at_a_time.store(false, Ordering::Relaxed);
+            self.syncs.during_rewrite.store(false, Ordering::Relaxed);
             self.tell(&result, begin.elapsed());
             ended = Instant::now();
             let mut wanted = self.rewriter.wanted.lock().unwrap();
@@ -251,7 +249,7 @@ impl Aof {
         });
         // If the list counts already, and only its fsync has failed, the file is kept.
         let directory = switched.inspect_err(|_| discard(&listed, &incr))?;
-        self.little_at_a_time.store(true, Ordering::Relaxed);
+        self.syncs.during_rewrite.store(true, Ordering::Relaxed);
 
         // (c)
         let keyspace = match replay_all(&old) {
@@ -297,18 +295,17 @@ impl Aof {
     /// written yet.
     fn seal(&self, file: File, listed: &Manifest, turn: &Turn) -> Result<(), String> {
         let mut guard = self.target.lock().unwrap();
-        self.write(&mut guard, Seal::IfMuch)?;
+        self.write(&mut guard, Annotate::IfMuch)?;
         let target = guard.as_mut().ok_or("it was switched off")?;
         // What has come since that write still goes to the old file, and what comes after it to
         // the new one, which must begin with a SELECT of its own. So both in one step.
-        {
+        let from = {
             let mut buffer = self.buffer.lock().unwrap();
-            let taken = self.take(target, &mut buffer, Seal::Now);
+            let from = self.take(target, &mut buffer);
             *buffer = Buffer::default();
-            drop(buffer);
-            target.annotate(taken);
-        }
-        self.write_pending(target)?;
+            from
+        };
+        self.write_taken(target, from, Annotate::Now)?;
         // Before the list. A power cut could else leave the list, and the new file, and of the old one not
         // its end: a log with a hole.
         let old = target.file.clone();
@@ -317,7 +314,6 @@ impl Aof {
         target.manifest = listed.clone();
         target.length = 0;
         target.open = Stretch::default();
-        self.origin.store(-(target.pending_end as i64), Ordering::Relaxed);
         target.file = file.into();
         Ok(())
     }
@@ -397,7 +393,6 @@ impl Aof {
             lock,
         });
         *self.buffer.lock().unwrap() = Buffer::default();
-        self.origin.store(-(position as i64), Ordering::Relaxed);
         self.written.store(position, Ordering::Release);
         self.failures.forget();
         self.enabled.store(true, Ordering::Release);
@@ -454,22 +449,22 @@ fn write_keyspace(path: &Path, keyspace: &Keyspace, annotate: bool) -> io::Resul
                 write_command(&mut bytes, [b"SELECT", digits.as_bytes()].into_iter());
             }
             write_entry(&mut bytes, entry);
-            open.add(&bytes);
-            if annotate && open.length >= checksum::EVERY {
-                checksum::close(&mut open, &mut bytes);
-            }
+            let annotate = if annotate { Annotate::IfMuch } else { Annotate::Never };
+            checksum::cover(&mut open, &mut bytes, 0, annotate);
             out.write_all(&bytes)?;
             unsynced += bytes.len() as u64;
             // Not all at the end: those who write to the log would wait for it.
-            if unsynced > SYNC_EVERY {
+            if unsynced > MUCH {
                 out.flush()?;
                 out.get_ref().sync_data()?;
                 unsynced = 0;
             }
         }
     }
-    if annotate && open.length > 0 {
-        out.write_all(&Claim::of(&open).annotation())?;
+    if annotate {
+        bytes.clear();
+        checksum::cover(&mut open, &mut bytes, 0, Annotate::Now);
+        out.write_all(&bytes)?;
     }
     out.into_inner()?.sync_all()
 }

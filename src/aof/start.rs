@@ -55,7 +55,6 @@ impl Aof {
         let size = total_size(&target.manifest);
         self.status.size.store(size, Ordering::Relaxed);
         self.status.base_size.store(size, Ordering::Relaxed);
-        self.origin.store(target.length as i64, Ordering::Relaxed);
         let mut guard = self.target.lock().unwrap();
         // CONFIG SET works while the log loads.
         if self.config.appendonly.get() {

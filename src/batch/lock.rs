@@ -90,7 +90,7 @@ impl<'a> Batch<'a> {
         // Quick commands do not pay for what is handed to the log here.
         self.clock.catch_up();
         if let Guard::Exclusive(keyspace) = &mut self.guard {
-            self.in_file = self.server.aof.append(&mut self.records);
+            self.server.aof.append(&mut self.records);
             std::mem::swap(&mut self.records.bytes, &mut keyspace.records);
             for garbage in keyspace.garbage.drain(..) {
                 // If the lazyfree is gone the process is ending.

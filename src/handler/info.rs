@@ -235,7 +235,7 @@ impl Info<'_> {
             self.flag("aof_pending_rewrite", false);
             self.field("aof_buffer_length", aof.unwritten());
             self.field("aof_pending_bio_fsync", load(&status.syncs_pending));
-            self.field("aof_delayed_fsync", load(aof.delayed_syncs()));
+            self.field("aof_delayed_fsync", load(&aof.failures.delayed_syncs));
         }
         if self.server.is_loading() {
             self.loading();

@@ -2,7 +2,7 @@
 //! when a bit has flipped.
 
 use super::*;
-use crate::aof::checksum::EVERY;
+use crate::aof::checksum::{Claim, EVERY};
 use crate::config::{Config, Start};
 use crate::hash;
 use crate::propagate::Records;
@@ -12,7 +12,6 @@ use std::fs;
 use crate::store::{Limits, Notes, Time, ViewMut};
 use crate::table::KnownHash;
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::atomic::AtomicUsize;
 
 /// A directory that goes with the test.
@@ -138,8 +137,8 @@ fn start(dir: &Scratch, flags: &[&str]) -> Result<(Aof, State), String> {
     Ok((aof, model.state))
 }
 
-/// The records of one batch, each a line of words; where in the file they are to stand.
-fn append(aof: &Aof, lines: &[&str]) -> Range<i64> {
+/// Appends the records of one batch, each a line of arguments.
+fn append(aof: &Aof, lines: &[&str]) {
     let mut records = Records::default();
     records.selects.push((0, 0));
     for line in lines {
@@ -148,7 +147,7 @@ fn append(aof: &Aof, lines: &[&str]) -> Range<i64> {
             line.split(' ').map(str::as_bytes).collect::<Vec<_>>().into_iter(),
         );
     }
-    aof.append(&mut records)
+    aof.append(&mut records);
 }
 
 fn write(aof: &Aof, lines: &[&str]) {
@@ -158,7 +157,7 @@ fn write(aof: &Aof, lines: &[&str]) {
 
 /// What the sync thread does once a second.
 fn tick(aof: &Aof) {
-    aof.write(&mut aof.target.lock().unwrap(), Seal::Now).unwrap();
+    aof.write(&mut aof.target.lock().unwrap(), Annotate::Now).unwrap();
 }
 
 fn keyspace_of(state: &State) -> Keyspace {
@@ -300,7 +299,7 @@ fn a_stretch_that_was_whole_is_no_torn_tail() {
     let (aof, _) = start(&dir, &[]).unwrap();
     let long = "v".repeat(50);
     write(&aof, &[&format!("SET k {long}")]);
-    aof.finish().unwrap();
+    aof.sync_all().unwrap();
     drop(aof);
     let text = String::from_utf8(fs::read(dir.incr()).unwrap()).unwrap();
     // The length reaches behind the end of the file.
@@ -346,7 +345,7 @@ fn what_another_server_has_appended_is_loaded_and_covered_by_the_next_annotation
     let dir = Scratch::new();
     let (aof, _) = start(&dir, &[]).unwrap();
     write(&aof, &["SET a 1"]);
-    aof.finish().unwrap();
+    aof.sync_all().unwrap();
     drop(aof);
     let ours = fs::read(dir.incr()).unwrap();
     let theirs = b"#TS:1700000000\r\n*3\r\n$3\r\nSET\r\n$1\r\nb\r\n$1\r\n2\r\n";
@@ -385,7 +384,7 @@ fn a_file_that_is_cut_anywhere_starts_and_goes_on_with_a_true_annotation() {
         fs::write(dir.incr(), &all[..cut]).unwrap();
         let (aof, before) = start(&dir, &[]).unwrap();
         write(&aof, &["SET d 4"]);
-        aof.finish().unwrap();
+        aof.sync_all().unwrap();
         drop(aof);
         let bytes = fs::read(dir.incr()).unwrap();
         assert_eq!(open_from(&bytes), bytes.len(), "cut at {cut}");
@@ -433,7 +432,7 @@ fn a_write_that_fails_and_is_tried_again_leaves_a_true_annotation() {
     append(&aof, &[&format!("SET b {}", "v".repeat(5000))]);
     aof.commit(aof.position()).unwrap_err();
     append(&aof, &["SET c 3"]);
-    aof.write(&mut aof.target.lock().unwrap(), Seal::Now).unwrap_err();
+    aof.write(&mut aof.target.lock().unwrap(), Annotate::Now).unwrap_err();
     // As when half of it had arrived.
     (&*file).write_all(b"*3\r\n$3\r\n").unwrap();
     swap(file);
@@ -455,7 +454,7 @@ fn without_aof_checksum_nothing_is_written_and_what_stands_there_is_compared() {
     assert_eq!(aof.config.set(&[(b"aof-checksum", b"no")]).map(|_| ()), Ok(()));
     let before = fs::metadata(dir.incr()).unwrap().len();
     write(&aof, &["SET b 2"]);
-    aof.finish().unwrap();
+    aof.sync_all().unwrap();
     assert_eq!(fs::metadata(dir.incr()).unwrap().len() - before, 27);
     // And again yes: the next annotation covers what was left open.
     assert_eq!(aof.config.set(&[(b"aof-checksum", b"yes")]).map(|_| ()), Ok(()));
@@ -471,18 +470,18 @@ fn without_aof_checksum_nothing_is_written_and_what_stands_there_is_compared() {
     }
 }
 
-/// A record that comes when CONFIG SET has synced the file, and before it lets it go.
+/// A record that comes when CONFIG SET has synced the file, and before it closes the log.
 #[test]
-fn what_comes_while_the_log_is_switched_off_is_on_the_disk_before_the_file_is_let_go() {
+fn what_comes_while_the_log_is_switched_off_is_on_the_disk_before_the_file_is_closed() {
     let dir = Scratch::new();
     let (aof, _) = start(&dir, &["--appendfsync", "always"]).unwrap();
     write(&aof, &["SET a 1"]);
-    aof.finish().unwrap();
+    aof.sync_all().unwrap();
     append(&aof, &["SET b 2"]);
     let position = aof.position();
     assert!(!aof.is_durable(position));
     // The second half of `disable`.
-    aof.let_go();
+    aof.close();
     assert!(aof.is_durable(position));
     aof.commit(position).unwrap();
     let (_, state) = start(&dir, &[]).unwrap();
@@ -501,27 +500,4 @@ fn what_a_new_base_holds_is_not_durable_while_the_list_that_names_it_is_not() {
     let synced = Err(io::Error::other("the disk is gone"));
     aof.go_on_in(file, manifest, lock, synced).unwrap_err();
     assert_eq!(aof.commit(position), Err("the disk is gone".into()));
-}
-
-#[test]
-fn an_annotation_moves_what_is_appended_behind_it_and_the_trace_knows() {
-    let dir = Scratch::new();
-    let (aof, _) = start(&dir, &[]).unwrap();
-    let mut places = Vec::new();
-    for n in 0..500 {
-        let value = format!("value:{n}");
-        places.push((append(&aof, &[&format!("SET key {value}")]), value));
-        if n % 3 == 0 {
-            aof.commit(aof.position()).unwrap();
-        }
-        if n % 50 == 0 {
-            tick(&aof);
-        }
-    }
-    aof.finish().unwrap();
-    let log = String::from_utf8(fs::read(dir.incr()).unwrap()).unwrap();
-    for (place, value) in places {
-        let record = &log[place.start as usize..place.end as usize];
-        assert!(record.ends_with(&format!("{value}\r\n")), "{value}: {record}");
-    }
 }
