@@ -33,7 +33,6 @@ use crate::handler::{Flag, Row, Run, TABLE, transactions};
 use crate::resp::{Args, Reply};
 use crate::server::Server;
 use crate::store::Keyspace;
-use crate::table;
 use account::Account;
 use std::sync::RwLock;
 use std::sync::atomic::Ordering;
@@ -44,8 +43,6 @@ pub struct Arrived {
     pub args: Args,
     /// The row that it calls; none if it is unknown or its arity is wrong.
     pub row: Option<&'static Row>,
-    /// The hash of its first key, if it has one.
-    hash: Option<u64>,
 }
 
 impl Arrived {
@@ -54,13 +51,8 @@ impl Arrived {
     pub fn look_up(&mut self, before: Option<&'static Row>) {
         let again = before.filter(|row| row.is_called_by(&self.args));
         self.row = again.or_else(|| TABLE.look_up(&self.args).ok());
-        self.hash = self.key().map(table::hash_of);
-    }
-
-    #[inline]
-    fn key(&self) -> Option<&[u8]> {
-        let first = self.row?.command.keys.first as usize;
-        (first > 0).then(|| &self.args[first])
+        let first = self.row.map(|row| row.command.keys.first as usize);
+        self.args.know_key(first.filter(|first| *first > 0));
     }
 }
 
@@ -85,9 +77,6 @@ impl<'a> Caller<'a> {
 
     /// Runs one command, or queues it inside MULTI, and appends its reply.
     pub fn execute(&mut self, arrived: &mut Arrived, client: &mut Client, reply: &mut Reply) {
-        if let (Some(key), Some(hash)) = (arrived.key(), arrived.hash) {
-            self.batch.known.remember(key, hash);
-        }
         let Arrived { args, row, .. } = arrived;
         let begin = reply.out.mark();
         if client.replies == Replies::SkipNext {
@@ -119,12 +108,12 @@ impl<'a> Caller<'a> {
     }
 
     /// Runs a command that has been admitted; the account listens before and after.
-    fn call(&mut self, row: &'static Row, client: &mut Client, args: &mut Args, reply: &mut Reply) {
+    fn call(&mut self, row: &'static Row, client: &mut Client, args: &Args, reply: &mut Reply) {
         if row.command.is(Flag::CountsClients) && !client.in_exec {
             self.batch.give_back();
             self.batch.server.hear_out(&client.public, row.group == "pubsub");
         }
-        let mut seen = self.account.before(row, args, reply, &mut self.batch);
+        let mut seen = self.account.before(row, reply, &mut self.batch);
         self.batch.begin_command(&row.command.run, client.in_exec);
         if row.command.is(Flag::ShowsCounters) {
             self.settle(client);
@@ -149,7 +138,7 @@ impl<'a> Caller<'a> {
         &mut self,
         row: &'static Row,
         client: &mut Client,
-        args: &mut Args,
+        args: &Args,
         reply: &mut Reply,
     ) -> Result<(), Error> {
         ahead::warm_keys(&mut self.batch, row, client.db, args);
@@ -215,13 +204,13 @@ impl<'a> Caller<'a> {
         client.public.shown.lock().unwrap().queued = Some(queued);
         reply.array(queued);
         let mut dirty = 0;
-        for (index, mut args) in queue {
+        for (index, args) in queue {
             let row = &TABLE.rows[index];
             // All that it changes is done, but nobody will read what it only asks.
             if !reply.out.takes(0) && row.command.reads() {
                 continue;
             }
-            self.call(row, client, &mut args, reply);
+            self.call(row, client, &args, reply);
             dirty += self.batch.dirty;
         }
         self.batch.dirty = dirty;

@@ -85,7 +85,7 @@ pub enum Run {
 }
 
 /// A handler that may change the keyspace.
-pub type WriteHandler = fn(&mut ViewMut, &mut Args, &mut Reply) -> Result<(), Error>;
+pub type WriteHandler = fn(&mut ViewMut, &Args, &mut Reply) -> Result<(), Error>;
 
 /// A handler that may leave something to be done.
 pub type LongHandler =

@@ -63,9 +63,14 @@ impl Session<'_> {
     /// Waits for input. Who has sent or received much keeps the memory for more of it, but not for
     /// long if nothing comes.
     pub(super) fn rest(&mut self) -> io::Result<()> {
-        let has_much = self.reply.out.capacity() > BATCH_OUTPUT
-            || self.reader.capacity() == INPUT_BUFFER
-            || self.arrived[0].args.has_spare();
+        // What is large is shared with the store, and its client may rest for long.
+        for arrived in &mut self.arrived[..self.arrived_count] {
+            if arrived.args.large_size() > 0 {
+                arrived.args.clear();
+            }
+        }
+        let has_much =
+            self.reply.out.capacity() > BATCH_OUTPUT || self.reader.capacity() == INPUT_BUFFER;
         if !has_much {
             return Ok(());
         }
