@@ -38,6 +38,7 @@
 //! **How Redis does it**: aof.c, `flushAppendOnlyFile`, from its one thread before it sleeps. Its
 //! everysec acknowledges the first write that fails; ours does not.
 
+pub mod check;
 mod checksum;
 mod disk;
 mod failure;
@@ -45,7 +46,7 @@ pub mod load;
 pub mod manifest;
 #[cfg(test)]
 mod power_cuts;
-pub mod repair;
+mod repair;
 pub mod rewrite;
 pub mod start;
 mod status;
@@ -285,6 +286,20 @@ impl Aof {
 }
 
 impl Target {
+    /// Nothing is written to the file yet.
+    fn new(manifest: Manifest, file: File, lock: Arc<Directory>) -> Target {
+        Target {
+            manifest,
+            file: Arc::new(file),
+            length: 0,
+            pending: Vec::new(),
+            pending_end: 0,
+            torn: false,
+            open: Stretch::default(),
+            lock,
+        }
+    }
+
     /// Writes `pending`, whole or not at all; returns how many bytes that was.
     fn write_pending(&mut self) -> io::Result<u64> {
         if self.torn {

@@ -1,24 +1,25 @@
-//! A disk for tests, which loses at a power cut what was not fsynced, and fails when it is told to.
+//! A disk for tests. A power cut takes what was not fsynced, and calls fail when a test wants it.
 //!
 //! ```text
 //! /simulated/3/appendonlydir/appendonly.aof.1.incr.aof      on disk 3 of this thread
 //!
-//! a file        what a reader sees, and apart from it: what was fsynced, and each change since
-//! a directory   names, likewise; a rename is one change of two names, even across directories
+//! a file        what a reader sees; what was fsynced; each change since then
+//! a directory   the same, of its names; a rename is one change of two names, even across directories
 //!
-//! a power cut   of the changes of names: any of them, each for itself, in their order
-//!               of the changes of a file: the first so many, the last of these perhaps in half;
-//!               behind them zeros, where the file had become longer and its pages had not arrived
+//! a power cut   keeps any of the changes of names, in their order
+//!               keeps the first changes of a file, perhaps only half of the last of these; behind them
+//!               zeros, where the file had become longer and its pages had not arrived
 //! ```
 //!
-//! An fsync of a new file does not bring its name to the disk, an fsync of a directory brings no
-//! data: as POSIX has it, and stricter than ext4 is.
+//! The fsync of a new file does not bring its name to the disk, and the fsync of a directory brings no
+//! data. POSIX allows this; ext4 does not do it.
 //!
-//! Before each call the disk asks its hook. It may let the call fail, shorten a write, or do meanwhile what
-//! other threads would do: so all that happens at once in the server happens here in one thread, at
-//! every place between two calls, and the same seed does it again. What is not here: pages that are lost
-//! in the middle of what one file has got, with later ones there. A start refuses that as damage, if
-//! records follow; see `holes`.
+//! Before each call the disk calls its *hook*. The hook may let the call fail, shorten a write, or do what
+//! other threads would do at this moment. So whatever happens at the same time in the server happens here
+//! in one thread, between any two calls, and the same seed repeats it.
+//!
+//! Only with `holes` does a power cut take a page in the middle of what one file has got, and keep later
+//! ones. A start refuses that as damage if records follow (aof/repair.rs).
 
 use super::{Listed, Metadata, Opening};
 use std::cell::RefCell;
@@ -68,16 +69,16 @@ pub struct Disk {
     hook: RefCell<Option<Hook>>,
 }
 
-/// What is on the disk, and what will be.
+/// What is on the disk, and what is not there yet.
 #[derive(Clone, Default)]
 pub struct State {
-    /// Number 0 is the root; none is ever used again.
+    /// Number 0 is the root. No number is used twice.
     inodes: Vec<Inode>,
     /// Changes of names that no fsync has brought to the disk.
     renames: Vec<Vec<Name>>,
 }
 
-/// In this directory, this name leads there from now on, or nowhere.
+/// In this directory, this name leads to this inode from now on, or to none.
 #[derive(Clone)]
 struct Name {
     directory: usize,
@@ -97,7 +98,7 @@ enum Change {
     Length(usize),
 }
 
-/// The disk to which the path leads, if it leads to one.
+/// The disk on which the path is, if it is on one.
 pub fn at(path: &Path) -> Option<Rc<Disk>> {
     let rest = path.strip_prefix("/simulated").ok()?;
     let number = rest.components().next()?.as_os_str().to_str()?;
@@ -125,12 +126,12 @@ impl Disk {
         })
     }
 
-    /// What a power cut at this moment may leave, as `below` chooses: `below(n)` is less than n.
+    /// What a power cut at this moment may leave. `below(n)` chooses a number less than n.
     pub fn after_power_cut(&self, below: &mut dyn FnMut(usize) -> usize, holes: bool) -> State {
         self.state.borrow().after_power_cut(below, holes)
     }
 
-    /// What a process finds that is started now.
+    /// What a process finds that starts now.
     pub fn as_it_is(&self) -> State {
         self.state.borrow().clone()
     }
@@ -140,7 +141,7 @@ impl Disk {
         *self.state.borrow_mut() = state;
     }
 
-    /// From now on each call asks the hook first; not those that it makes itself.
+    /// From now on each call asks the hook first, but not the calls that the hook makes.
     pub fn ask(&self, hook: impl FnMut(Call, &Path) -> Fate + 'static) {
         *self.hook.borrow_mut() = Some(Box::new(hook));
     }
@@ -329,7 +330,7 @@ impl State {
 
     fn after_power_cut(&self, below: &mut dyn FnMut(usize) -> usize, holes: bool) -> State {
         let mut left = self.clone();
-        // Of names one cut in three loses all that it can, one nothing, and one half; so of each file.
+        // Of three cuts, one loses no change of a name, one half of them, and one all; the same for each file.
         let keep = below(3);
         let mut renames = std::mem::take(&mut left.renames);
         renames.retain(|_| below(2) < keep);
@@ -350,7 +351,7 @@ impl Name {
     }
 }
 
-/// Of a page of a file. Small, because the files are.
+/// Bytes in a page of a file. It is small, because the files are.
 const PAGE: usize = 64;
 
 impl Inode {
@@ -399,7 +400,7 @@ impl Inode {
     }
 }
 
-/// What an open file is.
+/// An open file.
 pub struct Handle {
     disk: usize,
     inode: usize,
