@@ -2,11 +2,11 @@
 //! that an operator names.)
 //!
 //! ```text
-//! aof.rs, manifest, load, repair, start, rewrite ──▶ disk ──▶ the kernel
-//!                                                     └────▶ a simulated disk, in tests: disk/simulated.rs
+//! aof.rs, manifest, load, repair, start, rewrite ──▶ disk ──▶ disk/real.rs        the kernel
+//!                                                     └─────▶ disk/simulated.rs   in the tests of this crate
 //! ```
 //!
-//! Each path below `/simulated` leads to a simulated disk. The log does not know this. Such a disk fails,
+//! The two files have the same calls, and the log does not know which of them it uses. A simulated disk fails,
 //! takes half a write, and loses at a power cut what was not fsynced, of files and of directories. The tests
 //! in aof/power_cuts.rs start the log on what is left, some thousand times.
 //!
@@ -21,18 +21,20 @@
 //! **How Redis does it**: `fsyncFileDir` in util.c ignores EBADF and EINVAL. Redis locks nothing, so two
 //! servers in one directory destroy each other's log.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+#[cfg(not(test))]
+mod real;
+#[cfg(test)]
+pub mod simulated;
+
+#[cfg(not(test))]
+pub use real::{File, create_directory, list, metadata, open, remove_file, rename};
+#[cfg(test)]
+pub use simulated::{File, create_directory, list, metadata, open, remove_file, rename};
+use std::fs::TryLockError;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-/// An open file or directory.
-pub enum File {
-    Real(fs::File),
-    #[cfg(test)]
-    Simulated(simulated::Handle),
-}
 
 /// What is to be done with a file.
 #[derive(Clone, Copy, PartialEq)]
@@ -61,49 +63,6 @@ pub struct Listed {
 /// A directory that is open: its fsync cannot fail because no descriptor is left.
 pub struct Directory(File);
 
-/// If the path is on a simulated disk, does the work there.
-macro_rules! simulate {
-    ($path:expr, $disk:ident => $work:expr) => {
-        #[cfg(test)]
-        if let Some($disk) = simulated::at($path) {
-            return $work;
-        }
-    };
-}
-
-pub fn open(path: &Path, opening: Opening) -> io::Result<File> {
-    simulate!(path, disk => disk.open(path, opening).map(File::Simulated));
-    let mut options = OpenOptions::new();
-    match opening {
-        Opening::Read => options.read(true),
-        Opening::Append => options.append(true),
-        Opening::New => options.append(true).create_new(true),
-        Opening::Empty => options.write(true).create(true).truncate(true),
-    };
-    options.open(path).map(File::Real)
-}
-
-pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    simulate!(from, disk => disk.rename(from, to));
-    fs::rename(from, to)
-}
-
-pub fn remove_file(path: &Path) -> io::Result<()> {
-    simulate!(path, disk => disk.remove_file(path));
-    fs::remove_file(path)
-}
-
-/// Makes the directory and those around it, if they do not exist.
-pub fn create_directory(path: &Path) -> io::Result<()> {
-    simulate!(path, disk => disk.create_directory(path));
-    fs::create_dir_all(path)
-}
-
-pub fn metadata(path: &Path) -> io::Result<Metadata> {
-    simulate!(path, disk => disk.metadata(path));
-    fs::metadata(path).map(Metadata::from)
-}
-
 pub fn exists(path: &Path) -> bool {
     metadata(path).is_ok()
 }
@@ -124,20 +83,6 @@ pub fn read_from(path: &Path, offset: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-/// What is in the directory.
-pub fn list(directory: &Path) -> io::Result<Vec<Listed>> {
-    simulate!(directory, disk => disk.list(directory));
-    let listed = |file: io::Result<fs::DirEntry>| {
-        let file = file?;
-        Ok(Listed {
-            name: file.file_name().to_string_lossy().into_owned(),
-            path: file.path(),
-            metadata: file.metadata()?.into(),
-        })
-    };
-    fs::read_dir(directory)?.map(listed).collect()
 }
 
 /// Brings new, renamed and deleted names in this directory to the disk.
@@ -169,8 +114,8 @@ impl Directory {
     /// process has the lock; true if the file system has no locks.
     pub fn lock(&self, path: &Path) -> bool {
         match self.0.try_lock() {
-            Err(fs::TryLockError::WouldBlock) => return false,
-            Err(fs::TryLockError::Error(error)) => NO_LOCK.note(format!(
+            Err(TryLockError::WouldBlock) => return false,
+            Err(TryLockError::Error(error)) => NO_LOCK.note(format!(
                 "cannot lock the directory {}: {error}. Make sure that no second server uses it, because \
                  this server cannot detect that",
                 path.display()
@@ -213,106 +158,12 @@ pub fn news() -> impl Iterator<Item = String> {
     each.filter_map(|inability| inability.untold.lock().unwrap().take())
 }
 
-impl File {
-    pub fn sync_data(&self) -> io::Result<()> {
-        match self {
-            File::Real(file) => file.sync_data(),
-            #[cfg(test)]
-            File::Simulated(file) => file.sync(),
-        }
-    }
-
-    pub fn sync_all(&self) -> io::Result<()> {
-        match self {
-            File::Real(file) => file.sync_all(),
-            #[cfg(test)]
-            File::Simulated(file) => file.sync(),
-        }
-    }
-
-    pub fn set_len(&self, length: u64) -> io::Result<()> {
-        match self {
-            File::Real(file) => file.set_len(length),
-            #[cfg(test)]
-            File::Simulated(file) => file.set_len(length),
-        }
-    }
-
-    pub fn metadata(&self) -> io::Result<Metadata> {
-        match self {
-            File::Real(file) => file.metadata().map(Metadata::from),
-            #[cfg(test)]
-            File::Simulated(file) => file.metadata(),
-        }
-    }
-
-    fn try_lock(&self) -> Result<(), fs::TryLockError> {
-        match self {
-            File::Real(file) => file.try_lock(),
-            #[cfg(test)]
-            File::Simulated(file) => file.try_lock(),
-        }
-    }
-}
-
-impl Write for &File {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            File::Real(file) => (&*file).write(bytes),
-            #[cfg(test)]
-            File::Simulated(file) => file.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Read for File {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        match self {
-            File::Real(file) => file.read(bytes),
-            #[cfg(test)]
-            File::Simulated(file) => file.read(bytes),
-        }
-    }
-}
-
-impl Write for File {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        (&*self).write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Seek for File {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        match self {
-            File::Real(file) => file.seek(to),
-            #[cfg(test)]
-            File::Simulated(file) => file.seek(to),
-        }
-    }
-}
-
-impl From<fs::Metadata> for Metadata {
-    fn from(metadata: fs::Metadata) -> Metadata {
-        Metadata { length: metadata.len(), is_file: metadata.is_file() }
-    }
-}
-
-#[cfg(test)]
-pub mod simulated;
-
 #[cfg(test)]
 mod tests {
     use super::super::power_cuts::{config, hush, keyspace, record, replay_all, start_on};
     use super::simulated::{Call, Disk, Fate};
     use super::*;
+    use std::io::Write;
     use std::sync::RwLock;
 
     /// Each call of this kind fails with this error.

@@ -275,7 +275,7 @@ pub(super) fn open_target(
     let path = manifest.path_of(last);
     let error = |error| format!("cannot write to {}: {error}", path.display());
     let file = disk::open(&path, Opening::Append).map_err(error)?;
-    let length = file.metadata().map_err(error)?.length;
+    let length = disk::metadata(&path).map_err(error)?.length;
     Ok(Target { length, open, ..Target::new(manifest, file, lock) })
 }
 

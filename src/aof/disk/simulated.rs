@@ -25,7 +25,7 @@ use super::{Listed, Metadata, Opening};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, ErrorKind, SeekFrom};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Mutex;
@@ -98,11 +98,35 @@ enum Change {
     Length(usize),
 }
 
-/// The disk on which the path is, if it is on one.
-pub fn at(path: &Path) -> Option<Rc<Disk>> {
-    let rest = path.strip_prefix("/simulated").ok()?;
-    let number = rest.components().next()?.as_os_str().to_str()?;
-    DISKS.with_borrow(|disks| disks.get(number.parse::<usize>().ok()?).cloned())
+/// The disk on which the path is.
+fn at(path: &Path) -> Rc<Disk> {
+    let rest = path.strip_prefix("/simulated").expect("a path on a simulated disk");
+    let number = rest.iter().next().and_then(|number| number.to_str()?.parse::<usize>().ok());
+    DISKS.with_borrow(|disks| disks[number.expect("the number of a disk")].clone())
+}
+
+pub fn open(path: &Path, opening: Opening) -> io::Result<File> {
+    at(path).open(path, opening)
+}
+
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    at(from).rename(from, to)
+}
+
+pub fn remove_file(path: &Path) -> io::Result<()> {
+    at(path).remove_file(path)
+}
+
+pub fn create_directory(path: &Path) -> io::Result<()> {
+    at(path).create_directory(path)
+}
+
+pub fn metadata(path: &Path) -> io::Result<Metadata> {
+    at(path).metadata(path)
+}
+
+pub fn list(directory: &Path) -> io::Result<Vec<Listed>> {
+    at(directory).list(directory)
 }
 
 impl Disk {
@@ -169,7 +193,7 @@ impl Disk {
         }
     }
 
-    pub fn open(&self, path: &Path, opening: Opening) -> io::Result<Handle> {
+    fn open(&self, path: &Path, opening: Opening) -> io::Result<File> {
         let call = match opening {
             Opening::Read | Opening::Append => Call::Open,
             Opening::New | Opening::Empty => Call::Create,
@@ -198,10 +222,10 @@ impl Disk {
             (file, Opening::Empty) => file.set_length(0),
             _ => {}
         }
-        Ok(Handle { disk: self.number, inode, path: path.into(), at: Mutex::default() })
+        Ok(File { disk: self.number, inode, path: path.into(), at: Mutex::default() })
     }
 
-    pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let (fate, says) = match self.fate(Call::Rename, to) {
             Fate::SaysItFailed(error) => (Ok(()), Err(error)),
             Fate::Fails(error) => (Err(error), Ok(())),
@@ -215,7 +239,7 @@ impl Disk {
         says
     }
 
-    pub fn remove_file(&self, path: &Path) -> io::Result<()> {
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
         self.may(Call::Remove, path)?;
         let mut state = self.state.borrow_mut();
         self.find(&state, path)?;
@@ -224,7 +248,7 @@ impl Disk {
         Ok(())
     }
 
-    pub fn create_directory(&self, path: &Path) -> io::Result<()> {
+    fn create_directory(&self, path: &Path) -> io::Result<()> {
         self.may(Call::CreateDirectory, path)?;
         let mut state = self.state.borrow_mut();
         match self.find(&state, path).map(|inode| &state.inodes[inode]) {
@@ -239,12 +263,12 @@ impl Disk {
         Ok(())
     }
 
-    pub fn metadata(&self, path: &Path) -> io::Result<Metadata> {
+    fn metadata(&self, path: &Path) -> io::Result<Metadata> {
         let state = self.state.borrow();
         Ok(state.metadata(self.find(&state, path)?))
     }
 
-    pub fn list(&self, directory: &Path) -> io::Result<Vec<Listed>> {
+    fn list(&self, directory: &Path) -> io::Result<Vec<Listed>> {
         let state = self.state.borrow();
         let inode = self.find(&state, directory)?;
         let listed = |(name, &inode): (&String, &usize)| Listed {
@@ -401,7 +425,7 @@ impl Inode {
 }
 
 /// An open file.
-pub struct Handle {
+pub struct File {
     disk: usize,
     inode: usize,
     path: PathBuf,
@@ -409,18 +433,22 @@ pub struct Handle {
     at: Mutex<usize>,
 }
 
-impl Handle {
+impl File {
     fn disk(&self) -> Rc<Disk> {
         DISKS.with_borrow(|disks| disks[self.disk].clone())
     }
 
-    pub fn sync(&self) -> io::Result<()> {
+    pub fn sync_all(&self) -> io::Result<()> {
         let disk = self.disk();
-        let is_file = self.metadata()?.is_file;
+        let is_file = disk.state.borrow().metadata(self.inode).is_file;
         let call = if is_file { Call::SyncFile } else { Call::SyncDirectory };
         disk.may(call, &self.path)?;
         disk.state.borrow_mut().sync(self.inode);
         Ok(())
+    }
+
+    pub fn sync_data(&self) -> io::Result<()> {
+        self.sync_all()
     }
 
     pub fn set_len(&self, length: u64) -> io::Result<()> {
@@ -430,12 +458,6 @@ impl Handle {
         Ok(())
     }
 
-    pub fn metadata(&self) -> io::Result<Metadata> {
-        let disk = self.disk();
-        let state = disk.state.borrow();
-        Ok(state.metadata(self.inode))
-    }
-
     pub fn try_lock(&self) -> Result<(), fs::TryLockError> {
         let fate = self.disk().may(Call::Lock, &self.path);
         fate.map_err(|error| match error.kind() {
@@ -443,8 +465,10 @@ impl Handle {
             _ => fs::TryLockError::Error(error),
         })
     }
+}
 
-    pub fn write(&self, new: &[u8]) -> io::Result<usize> {
+impl Write for &File {
+    fn write(&mut self, new: &[u8]) -> io::Result<usize> {
         let disk = self.disk();
         let count = match disk.fate(Call::Write, &self.path) {
             Fate::Works => new.len(),
@@ -460,7 +484,23 @@ impl Handle {
         Ok(count)
     }
 
-    pub fn read(&self, into: &mut [u8]) -> io::Result<usize> {
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Write for File {
+    fn write(&mut self, new: &[u8]) -> io::Result<usize> {
+        (&*self).write(new)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for File {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let disk = self.disk();
         let state = disk.state.borrow();
         let Inode::File { bytes, .. } = &state.inodes[self.inode] else {
@@ -473,8 +513,10 @@ impl Handle {
         *at += count;
         Ok(count)
     }
+}
 
-    pub fn seek(&self, to: SeekFrom) -> io::Result<u64> {
+impl Seek for File {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         let SeekFrom::Start(to) = to else {
             return Err(ErrorKind::Unsupported.into());
         };
