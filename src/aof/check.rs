@@ -9,7 +9,7 @@
 //!   --fix would cut 26 bytes, and keep them as appendonly.aof.1.incr.aof.tail-at-54
 //! ```
 //!
-//! `--fix` is for an operator who has looked. It cuts the last file at the first broken unit, torn or
+//! `--fix` is for an operator who has read this. It cuts the last file at the first broken unit, torn or
 //! damaged, but never without a copy, because acknowledged data may be in it.
 //!
 //! **How Redis does it**: redis-check-aof.c. It asks for `y`, cuts, and keeps no copy.

@@ -28,9 +28,10 @@
 //! With `aof-checksum no` no annotation is written, but those in the file are compared. The digest is
 //! computed all the same, so that the option may change at any time.
 //!
-//! What goes unseen: damage in the open stretch that leaves valid records, and one in 2⁶⁴ of all other. And
-//! this: one flipped bit of a length makes a value reach over the last annotation, exactly to the end of
-//! a record in the open stretch.
+//! What goes unseen: damage in the open stretch that leaves valid records, and one in 2⁶⁴ of all other. (A
+//! power cut may do the former, if it takes a page in the middle of a long value, and the annotation too.)
+//! And this: one flipped bit of a length makes a value reach over the last annotation, exactly to the end
+//! of a record in the open stretch.
 //!
 //! **How Redis does it**: not at all. Its RDB files end with a CRC; its log has no check.
 
@@ -180,7 +181,7 @@ pub fn next_claim(
     Ok(None)
 }
 
-/// Whether the file's last line looks like an annotation of ours.
+/// Whether the file's last line has the form of an annotation of ours.
 pub fn ends_with_annotation(path: &Path) -> io::Result<bool> {
     // No annotation is longer than with twenty digits.
     const MOST: u64 = 5 + 16 + 1 + 20 + 2;

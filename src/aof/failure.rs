@@ -28,7 +28,6 @@ use super::disk;
 use super::{Aof, SYNC_EVERY};
 use crate::log;
 use std::io;
-use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Instant;
@@ -73,11 +72,45 @@ impl Aof {
         self.failures.refusal()
     }
 
-    /// Tells the operator what there is to tell. Called by a thread that may wait for whoever reads what
-    /// we print.
+    /// Tells the operator that the log has begun to fail, or works again, or was not switched on.
+    /// Called by a thread that may wait for whoever reads what we print.
     pub fn tell_news(&self) {
-        self.failures.tell_news(&self.directory().join(self.config.appenddirname.text()));
         disk::news().for_each(|text| log::warning(format_args!("{text}")));
+        let failures = &self.failures;
+        let not_enabled = failures.not_enabled.lock().unwrap().take();
+        if let Some(reason) = not_enabled {
+            log::warning(format_args!("cannot switch the append-only file on: {reason}"));
+        }
+        failures.count_if_slow();
+        if failures.is_slow.swap(false, Ordering::Relaxed) {
+            log::warning(format_args!(
+                "Asynchronous AOF fsync is taking too long (disk is busy?). Until it ends, a power cut \
+                 takes what was written since the fsync before it"
+            ));
+        }
+        let failure = failures.failure.lock().unwrap().clone();
+        let before = std::mem::replace(&mut *failures.told.lock().unwrap(), failure.clone());
+        if failure == before {
+            return;
+        }
+        let directory = self.directory().join(self.config.appenddirname.text());
+        let directory = directory.display();
+        match &failure {
+            Some(Failure { kind: Kind::Fsync, cause }) => log::warning(format_args!(
+                "fsync of the append-only file in {directory} failed: {cause}. The log may have lost what \
+                 was written since the last fsync. Writes are refused until BGREWRITEAOF has written a new \
+                 file from memory"
+            )),
+            Some(Failure { kind: Kind::Lost, cause }) => log::warning(format_args!(
+                "{cause}. A start would not find what is written now. Writes are refused until the file is \
+                 back, or until BGREWRITEAOF has written a new one from memory"
+            )),
+            Some(Failure { kind: Kind::Write, cause }) => log::warning(format_args!(
+                "cannot write to the append-only file in {directory}: {cause}. Writes are refused until it \
+                 can be written again. Check whether the disk is full"
+            )),
+            None => log::notice(format_args!("the append-only file is being written again")),
+        }
     }
 
     /// Checks whether the files are there and have our length, and refuses writes if not.
@@ -203,43 +236,6 @@ impl Failures {
     /// Notes why the log could not be switched on.
     pub fn not_enabled(&self, reason: String) {
         *self.not_enabled.lock().unwrap() = Some(reason);
-    }
-
-    /// Tells the operator that the log has begun to fail, or works again, or was not switched on.
-    fn tell_news(&self, directory: &Path) {
-        let not_enabled = self.not_enabled.lock().unwrap().take();
-        if let Some(reason) = not_enabled {
-            log::warning(format_args!("cannot switch the append-only file on: {reason}"));
-        }
-        self.count_if_slow();
-        if self.is_slow.swap(false, Ordering::Relaxed) {
-            log::warning(format_args!(
-                "Asynchronous AOF fsync is taking too long (disk is busy?). Until it ends, a power cut \
-                 takes what was written since the fsync before it"
-            ));
-        }
-        let failure = self.failure.lock().unwrap().clone();
-        let before = std::mem::replace(&mut *self.told.lock().unwrap(), failure.clone());
-        if failure == before {
-            return;
-        }
-        let directory = directory.display();
-        match &failure {
-            Some(Failure { kind: Kind::Fsync, cause }) => log::warning(format_args!(
-                "fsync of the append-only file in {directory} failed: {cause}. The log may have lost what \
-                 was written since the last fsync. Writes are refused until BGREWRITEAOF has written a new \
-                 file from memory"
-            )),
-            Some(Failure { kind: Kind::Lost, cause }) => log::warning(format_args!(
-                "{cause}. A start would not find what is written now. Writes are refused until the file is \
-                 back, or until BGREWRITEAOF has written a new one from memory"
-            )),
-            Some(Failure { kind: Kind::Write, cause }) => log::warning(format_args!(
-                "cannot write to the append-only file in {directory}: {cause}. Writes are refused until it \
-                 can be written again. Check whether the disk is full"
-            )),
-            None => log::notice(format_args!("the append-only file is being written again")),
-        }
     }
 }
 

@@ -281,16 +281,16 @@ pub(super) fn read_record(reader: &mut impl BufRead, args: &mut Args) -> Result<
     }
 }
 
-/// Behind a command that this server does not have, an annotation is looked for in this many bytes. A log
+/// Behind a command that this server does not have, an annotation is searched for in this many bytes. A log
 /// of another server may be long and have none.
-const LOOK_FOR_ANNOTATION: u64 = 64 * 1024 * 1024;
+const SEARCHED_BEHIND_UNKNOWN: u64 = 64 * 1024 * 1024;
 
 /// A record that cannot be read or replayed is damaged if an annotation behind it covers everything since
 /// the last one, and is not true.
 fn was_whole(path: &Path, extent: &Extent, stop: &Stop) -> Option<Stop> {
     let (behind, most) = match stop {
         Stop::Broken { record, .. } => (*record, u64::MAX),
-        Stop::Unsupported { offset, .. } => (*offset, LOOK_FOR_ANNOTATION),
+        Stop::Unsupported { offset, .. } => (*offset, SEARCHED_BEHIND_UNKNOWN),
         Stop::Changed { .. } | Stop::Unreadable(_) => return None,
     };
     changed(path, extent, behind, most).ok()?
@@ -310,8 +310,8 @@ fn changed(path: &Path, extent: &Extent, behind: u64, most: u64) -> io::Result<O
 
 /// What if no annotation covers the end of a sealed file? Another server has written there, or annotations
 /// were off. Or a damaged length makes the last value reach over the annotations, to the end of the file.
-/// Then the first of them stands where it was, and is not true. (A value may end with bytes that only look
-/// like an annotation.)
+/// Then the first of them stands where it was, and is not true. (A value may end with bytes that have the
+/// form of an annotation.)
 fn expect_seal(path: &Path, extent: &Extent, open: Stretch) -> Result<Stretch, Stop> {
     let io = |error: io::Error| Stop::Unreadable(error.to_string());
     if open.length == 0 || !checksum::ends_with_annotation(path).map_err(io)? {

@@ -81,9 +81,12 @@ impl Random {
 }
 
 pub(super) fn config(disk: &Disk, fsync: &str) -> Arc<Config> {
-    let dir = disk.root.to_str().expect("a plain name");
-    let flags = ["--dir", dir, "--appendfsync", fsync];
-    match Config::from_args(flags.iter().map(|flag| flag.into())) {
+    config_with(disk, &["--appendfsync", fsync])
+}
+
+pub(super) fn config_with(disk: &Disk, flags: &[&str]) -> Arc<Config> {
+    let dir = ["--dir", disk.root.to_str().expect("a plain name")];
+    match Config::from_args(dir.iter().chain(flags).map(|flag| flag.into())) {
         Ok(Start::Serve(config, _)) => config,
         _ => panic!("{flags:?} are flags"),
     }
@@ -118,17 +121,17 @@ pub(super) fn replay_all(manifest: &Manifest) -> Result<Keyspace, String> {
 
 pub(super) fn keyspace(contents: &Contents) -> Keyspace {
     let mut keyspace = Keyspace::new(1);
-    contents.iter().for_each(|(key, serial)| set(&mut keyspace, key, *serial));
+    contents.iter().for_each(|(key, serial)| set(&mut keyspace, 0, key, &serial.to_string()));
     keyspace
 }
 
-fn set(keyspace: &mut Keyspace, key: &[u8], serial: u64) {
+pub(super) fn set(keyspace: &mut Keyspace, db: usize, key: &[u8], value: &str) {
     let notes = Notes::default();
     let time = Time { now: 0, kills: false };
     let limits = Limits { hash: crate::hash::Limits { entries: 128, value: 64 }, string: 1 << 20 };
     let mut records = Records::default();
-    let mut view = ViewMut::new(keyspace, 0, time, limits, &mut records, &notes);
-    view.set_string(Key::of(key), Arg::Small(serial.to_string().as_bytes()), false);
+    let mut view = ViewMut::new(keyspace, db, time, limits, &mut records, &notes);
+    view.set_string(Key::of(key), Arg::Small(value.as_bytes()), false);
 }
 
 pub(super) fn record(key: &[u8], serial: u64) -> Records {
@@ -233,7 +236,7 @@ impl World {
         let key = format!("key{}", self.below(KEYS)).into_bytes();
         let serial = self.serial.get() + 1;
         self.serial.set(serial);
-        set(&mut keyspace, &key, serial);
+        set(&mut keyspace, 0, &key, &serial.to_string());
         aof.append(&mut record(&key, serial));
         let end = aof.is_enabled().then(|| aof.position());
         let write = Write { key, serial, end };

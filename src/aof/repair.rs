@@ -43,7 +43,7 @@ use std::path::{Path, PathBuf};
 
 /// The end of each message about damage.
 const WHAT_TO_DO: &str =
-    "Make a copy of the directory, then look with `simple-redis --check-aof DIRECTORY`";
+    "Make a copy of the directory, then run `simple-redis --check-aof DIRECTORY`";
 
 /// Bytes of a tail that are shown.
 const SHOWN: usize = 200;
@@ -121,7 +121,7 @@ pub(super) fn judge_tail(path: &Path, stop: &Stop, most_garbage: u64) -> Result<
         )),
         Ok(Some(at)) => Err(format!(
             "{reason}; but from {} on there are whole records up to the end of the file, so this \
-             is no torn tail: a length before them is damaged",
+             is no torn tail. A length before them is damaged, or a power cut has taken a page",
             *offset + at as u64
         )),
         Ok(None) => Ok(tail),

@@ -37,7 +37,7 @@ impl Aof {
         let open = self.load(&manifest, replay)?;
         // Behind a base a new file is made.
         let open = open.filter(|_| !manifest.incrs.is_empty());
-        adopt_bare_file(&mut manifest, &dir)?;
+        move_bare_file_in(&mut manifest, &dir)?;
         let error = cannot_write(&manifest.directory);
         // The process that made the directory or renamed the manifest may have died before this.
         disk::sync_directory(&dir).map_err(cannot_write(&dir))?;
@@ -201,7 +201,7 @@ fn manifest_or_none(config: &Config, dir: &Path) -> Result<Option<Manifest>, Str
 }
 
 /// The manifest that makes a bare `appendonly.aof` the base of the log, if there is a bare file. A kill in
-/// [`adopt_bare_file`] leaves this manifest, and the file in its old place.
+/// [`move_bare_file_in`] leaves this manifest, and the file in its old place.
 fn with_bare_file(config: &Config, dir: &Path) -> Result<Option<Manifest>, String> {
     let prefix = config.appendfilename.text();
     let bare = dir.join(&prefix);
@@ -226,19 +226,19 @@ fn with_bare_file(config: &Config, dir: &Path) -> Result<Option<Manifest>, Strin
 
 /// Moves the bare file to the others. It has been replayed, because a file that is refused stays where its
 /// own server finds it.
-fn adopt_bare_file(manifest: &mut Manifest, dir: &Path) -> Result<(), String> {
+fn move_bare_file_in(manifest: &mut Manifest, dir: &Path) -> Result<(), String> {
     let (Some(bare), Some(base)) = (manifest.bare.take(), &manifest.base) else {
         return Ok(());
     };
     let inside = manifest.path_of(base);
-    let adopt = || {
+    let moved = || {
         manifest.save()?;
         disk::sync_directory(dir)?;
         disk::rename(&bare, &inside)?;
         disk::sync_directory(&manifest.directory)?;
         disk::sync_directory(dir)
     };
-    adopt().map_err(cannot_write(dir))?;
+    moved().map_err(cannot_write(dir))?;
     let (bare, inside) = (bare.display(), inside.display());
     log::notice(format_args!("{bare} is the base of the log now, and was moved to {inside}"));
     Ok(())

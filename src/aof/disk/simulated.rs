@@ -51,7 +51,7 @@ pub enum Fate {
     Fails(io::Error),
     /// It works, and says that it has failed: a rename on a network may.
     SaysItFailed(io::Error),
-    /// Of a write so many bytes are taken.
+    /// Of a write this many bytes are taken.
     Short(usize),
 }
 

@@ -5,13 +5,9 @@ use super::*;
 use crate::aof::checksum::{Claim, EVERY, Stretch};
 use crate::aof::disk::Opening;
 use crate::aof::disk::simulated::{Call, Disk, Fate};
-use crate::aof::power_cuts::hush;
-use crate::config::{Config, Start};
-use crate::hash;
-use crate::key::Key;
+use crate::aof::power_cuts::{config_with, hush, set};
 use crate::propagate::Records;
-use crate::resp::{Arg, Args, write_command};
-use crate::store::{Limits, Notes, Time, ViewMut};
+use crate::resp::{Args, write_command};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -114,19 +110,10 @@ impl Model {
     }
 }
 
-fn new_log(dir: &Scratch, flags: &[&str]) -> Aof {
-    hush();
-    let own = ["--dir", dir.0.root.to_str().unwrap()];
-    let all = own.iter().chain(flags).map(|flag| flag.into());
-    match Config::from_args(all) {
-        Ok(Start::Serve(config, _)) => Aof::new(config),
-        _ => panic!("{flags:?} are flags"),
-    }
-}
-
 /// Starts a log; what it held, or why it is refused.
 fn start(dir: &Scratch, flags: &[&str]) -> Result<(Aof, State), String> {
-    let aof = new_log(dir, flags);
+    hush();
+    let aof = Aof::new(config_with(&dir.0, flags));
     let mut model = Model::default();
     aof.start(&mut |records| model.replay(records))?;
     Ok((aof, model.state))
@@ -137,10 +124,8 @@ fn append(aof: &Aof, lines: &[&str]) {
     let mut records = Records::default();
     records.selects.push((0, 0));
     for line in lines {
-        write_command(
-            &mut records.bytes,
-            line.split(' ').map(str::as_bytes).collect::<Vec<_>>().into_iter(),
-        );
+        let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+        write_command(&mut records.bytes, args.into_iter());
     }
     aof.append(&mut records);
 }
@@ -157,14 +142,8 @@ fn tick(aof: &Aof) {
 
 fn keyspace_of(state: &State) -> Keyspace {
     let mut keyspace = Keyspace::new(16);
-    let hash = hash::Limits { entries: 512, value: 64 };
-    let limits = Limits { hash, string: 1 << 29 };
-    let time = Time { now: 0, kills: false };
-    let (notes, mut records) = (Notes::default(), Records::default());
     for ((db, key), value) in state {
-        let db = db.parse().unwrap();
-        let mut view = ViewMut::new(&mut keyspace, db, time, limits, &mut records, &notes);
-        view.set_string(Key::of(key.as_bytes()), Arg::Small(value.as_bytes()), false);
+        set(&mut keyspace, db.parse().unwrap(), key.as_bytes(), value);
     }
     keyspace
 }
