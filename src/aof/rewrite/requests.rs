@@ -1,8 +1,9 @@
-//! When a rewrite begins: a client asks for it, or the log has grown, or it is to be switched on.
+//! When a rewrite begins: a client asks for it, the log has grown, or the log is to be switched on.
 //!
-//! The rewrite thread sleeps until one of these happens. A rewrite that fails is told, and tried again:
-//! after 10 seconds if it was to switch the log on, because whoever asked for that was told OK; after a
-//! minute and then ever later if nobody has asked, because each may leave a file.
+//! The rewrite thread sleeps until one of these happens. If a rewrite fails the operator is told. It is tried
+//! again after ten seconds if it was to switch the log on, because whoever asked for that was told OK. If
+//! nobody has asked for it, it is tried again after a minute, and then later and later, because each one may
+//! leave a file.
 //!
 //! **How Redis does it**: server.c, `serverCron`, which also starts a rewrite that was put off. It waits in
 //! the same way after three failures (`AOF_REWRITE_LIMITE_THRESHOLD`).
