@@ -35,7 +35,7 @@ const LAYERS: [&[&str]; 13] = [
     &["config", "entry", "propagate", "watch"],
     &["hash", "outbox"],
     &["gate", "glob", "log", "resp", "table"],
-    &["blob", "digest", "error", "heap", "held", "key", "malloc"],
+    &["blob", "error", "heap", "held", "key", "malloc"],
 ];
 
 /// Lines in a file before its tests, and in a function unless its comment says `Long because`.

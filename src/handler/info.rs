@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Names, sections and their order are Redis 7.0's. A number comes from counters ([`crate::stats`], the
-//! log's [`crate::aof::Status`]), from the keyspace, or from `/proc` if std does not know it. Without
+//! log's `aof/status.rs`), from the keyspace, or from `/proc` if std does not know it. Without
 //! `/proc` those fields are missing: a monitoring tool can handle a missing field, but not a wrong one. A
 //! constant is given only if it is always true for this server, such as the number of replicas.
 //!
@@ -207,7 +207,7 @@ impl Info<'_> {
             self.flag("aof_pending_rewrite", false);
             self.field("aof_buffer_length", aof.unwritten());
             self.field("aof_pending_bio_fsync", load(&status.syncs_pending));
-            self.field("aof_delayed_fsync", load(aof.delayed_syncs()));
+            self.field("aof_delayed_fsync", load(&aof.failures.delayed_syncs));
         }
         if self.server.is_loading() {
             self.loading();
