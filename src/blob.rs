@@ -144,7 +144,8 @@ mod tests {
         for too_different in [1_000_001, 800_000, 1] {
             assert!(spare.take(too_different).is_none());
         }
-        assert_eq!(spare.take(900_000).unwrap().as_ptr(), place);
+        let taken = spare.take(900_000).unwrap();
+        assert_eq!(taken.as_ptr(), place);
         assert!(spare.take(900_000).is_none());
     }
 
