@@ -107,10 +107,6 @@ impl<'a> Batch<'a> {
         self.dirty = 0;
         match run {
             Run::Read(_) | Run::Long(_) | Run::Mixed(_) | Run::Write(_) => {}
-            Run::Unlocked(_) if !in_exec => {
-                self.give_back();
-                self.clock.start_unlocked();
-            }
             _ => self.clock.start_unlocked(),
         }
         if !in_exec {

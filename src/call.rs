@@ -49,11 +49,9 @@ pub struct Arrived {
 }
 
 impl Arrived {
-    /// Finds the row. Where there is none, [`Caller::execute`] looks again, for the error. The row
-    /// of the command `before` is tried first: most pipelines repeat one command.
-    pub fn look_up(&mut self, before: Option<&'static Row>) {
-        let again = before.filter(|row| row.is_called_by(&self.args));
-        self.row = again.or_else(|| TABLE.look_up(&self.args).ok());
+    /// Finds the row. If there is none, [`Caller::execute`] looks again, for the error.
+    pub fn look_up(&mut self) {
+        self.row = TABLE.look_up(&self.args).ok();
         self.hash = self.key().map(table::hash_of);
     }
 
@@ -120,6 +118,9 @@ impl<'a> Caller<'a> {
 
     /// Runs a command that has been admitted; the account listens before and after.
     fn call(&mut self, row: &'static Row, client: &mut Client, args: &mut Args, reply: &mut Reply) {
+        if row.command.is(Flag::GivesLockBack) && !client.in_exec {
+            self.batch.give_back();
+        }
         if row.command.is(Flag::CountsClients) && !client.in_exec {
             self.batch.give_back();
             self.batch.server.hear_out(&client.public, row.group == "pubsub");
@@ -163,10 +164,7 @@ impl<'a> Caller<'a> {
                 self.batch.share();
                 handler(client, &self.batch.view(client.db), args, reply)
             }
-            Run::Client(handler)
-            | Run::Unlocked(handler)
-            | Run::OpenContainer(handler)
-            | Run::Container(Some(handler)) => handler(client, args, reply),
+            Run::Client(handler) | Run::Container(Some(handler)) => handler(client, args, reply),
             Run::Write(handler) => {
                 self.batch.exclude();
                 self.batch.write(handler, client, args, reply)

@@ -8,7 +8,7 @@ use crate::outbox::Outbox;
 use crate::pubsub::{Kind, Message};
 use crate::resp::{Args, Protocol};
 use crate::server::{Connection, Public, Server, Shown};
-use crate::watch::Flag;
+use crate::watch::WatchFlag;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ pub struct Client {
     /// Whether EXEC runs its commands, so that none of them may wait for anything.
     pub in_exec: bool,
     /// What it watches: its flag, and database and key of each.
-    pub watch_flag: Flag,
+    pub watch_flag: WatchFlag,
     pub watched: BTreeSet<(usize, Vec<u8>)>,
     /// What it has subscribed to; the hub knows the same.
     pub channels: BTreeSet<Vec<u8>>,
@@ -80,9 +80,11 @@ pub enum Replies {
     SkipThis,
 }
 
-/// What a handler cannot do itself, for it must not block and may be running under a lock.
-#[derive(Clone, Copy, PartialEq)]
+/// What a handler leaves to be done when its batch has ended and its lock is given back
+/// (serve/waiting.rs).
+#[derive(Default)]
 pub enum Then {
+    #[default]
     GoOn,
     /// Send the replies and close the connection.
     Close,
@@ -92,23 +94,24 @@ pub enum Then {
     Shutdown {
         force: bool,
     },
-    /// Wait, then answer WAIT or WAITAOF.
     Wait(Wait),
 }
 
-/// What WAIT and WAITAOF wait for.
-#[derive(Clone, Copy, PartialEq)]
+/// A command that waits, with all that its answer needs.
 pub struct Wait {
-    /// Our own disk.
-    pub local: bool,
-    /// Replicas, which never come.
-    pub replicas: bool,
+    pub until: Until,
     /// Milliseconds; 0 waits for ever.
     pub timeout_ms: u64,
-    /// Whether to answer as WAITAOF: of our own disk first, then of replicas.
-    pub is_waitaof: bool,
-    /// CLIENT REPLY keeps the answer back.
+    /// Whether CLIENT REPLY keeps the answer back.
     pub silent: bool,
+}
+
+/// What is waited for. Replicas never come.
+pub enum Until {
+    /// WAIT.
+    Replicas,
+    /// WAITAOF: our own disk, if it is asked for, and then replicas, if they are.
+    Durable { local: bool, replicas: bool },
 }
 
 impl Client {
@@ -133,7 +136,7 @@ impl Client {
             authenticated: public.connection.is_none() || server.config.requirepass.is_empty(),
             transaction: None,
             in_exec: false,
-            watch_flag: Flag::default(),
+            watch_flag: WatchFlag::default(),
             watched: BTreeSet::new(),
             channels: BTreeSet::new(),
             patterns: BTreeSet::new(),
@@ -154,6 +157,11 @@ impl Client {
     /// not once it is taken away.
     pub fn owes_password(&self) -> bool {
         !self.authenticated && !self.server.config.requirepass.is_empty()
+    }
+
+    /// Whether it waits for messages rather than for replies.
+    pub fn is_listening(&self) -> bool {
+        self.monitoring || self.is_subscribed()
     }
 
     /// Whether it has subscribed to anything.

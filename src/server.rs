@@ -228,6 +228,8 @@ pub struct Public {
     pub since: Instant,
     /// When bytes last moved to or from it, on [`Server::idle_clock`].
     pub last_interaction: AtomicU64,
+    /// Whether a batch of it runs, or waits for its lock.
+    pub in_service: AtomicBool,
     /// What it has told of itself; a leaf.
     pub shown: Mutex<Shown>,
     pub counters: Counters,
@@ -281,6 +283,7 @@ impl Public {
             connection,
             since: Instant::now(),
             last_interaction: AtomicU64::new(server.idle_clock.load(Ordering::Relaxed)),
+            in_service: AtomicBool::new(false),
             shown: Mutex::default(),
             counters: Counters::default(),
             held: Held::new(&server.config.clients, stream),
@@ -294,19 +297,12 @@ impl Public {
         self.last_interaction.store(now, Ordering::Relaxed);
     }
 
-    /// The same from the thread that writes for it, which does not know whether it is being served.
-    pub fn note_output(&self, server: &Server) {
-        let now = server.idle_clock.load(Ordering::Relaxed);
-        self.last_interaction.fetch_max(now, Ordering::Relaxed);
-    }
-
-    /// Until it is touched again the server is at work for it, and it is not idle, however long that takes.
-    pub fn begin_service(&self) {
-        self.last_interaction.store(u64::MAX, Ordering::Relaxed);
-    }
-
-    /// For how long no bytes have moved, in milliseconds, and rather less than too much.
+    /// For how long no bytes have moved, in milliseconds, and rather less than too much. While the
+    /// server works for the client it is not idle, however long that takes.
     pub fn idle(&self, server: &Server) -> u64 {
+        if self.in_service.load(Ordering::Relaxed) {
+            return 0;
+        }
         let now = server.idle_clock.load(Ordering::Relaxed);
         now.saturating_sub(self.last_interaction.load(Ordering::Relaxed))
     }

@@ -21,11 +21,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A client's flag: up when a key that it watches has changed.
-pub type Flag = Arc<AtomicBool>;
+pub type WatchFlag = Arc<AtomicBool>;
 
 /// Whoever watches a key.
 struct Watcher {
-    flag: Flag,
+    flag: WatchFlag,
     /// Whether the key was there, but dead, when the client began to watch it.
     expired: bool,
 }
@@ -49,7 +49,7 @@ pub struct Watchers {
 }
 
 /// What a client is found by: where its flag lies, for each has a flag of its own.
-fn name(flag: &Flag) -> usize {
+fn name(flag: &WatchFlag) -> usize {
     Arc::as_ptr(flag).addr()
 }
 
@@ -60,7 +60,7 @@ impl Watchers {
     }
 
     /// Adds a watcher that is not there yet; `expired` if the key is there, but dead.
-    pub fn watch(&mut self, db: usize, key: &[u8], flag: &Flag, expired: bool) {
+    pub fn watch(&mut self, db: usize, key: &[u8], flag: &WatchFlag, expired: bool) {
         let watchers = self.dbs.entry(db).or_default();
         let watchers = watchers.entry(key.to_vec()).or_default();
         let flag = flag.clone();
@@ -68,7 +68,7 @@ impl Watchers {
     }
 
     /// Takes the client with this flag off the key.
-    pub fn unwatch(&mut self, db: usize, key: &[u8], flag: &Flag) {
+    pub fn unwatch(&mut self, db: usize, key: &[u8], flag: &WatchFlag) {
         let Some(keys) = self.dbs.get_mut(&db) else {
             return;
         };
@@ -84,7 +84,7 @@ impl Watchers {
     }
 
     /// Whether the key was there, but dead, all the time that this client has watched it.
-    pub fn was_expired(&self, db: usize, key: &[u8], flag: &Flag) -> bool {
+    pub fn was_expired(&self, db: usize, key: &[u8], flag: &WatchFlag) -> bool {
         let watchers = self.dbs.get(&db).and_then(|keys| keys.get(key));
         let own = watchers.and_then(|watchers| watchers.get(&name(flag)));
         own.is_some_and(|watcher| watcher.expired)

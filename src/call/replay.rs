@@ -94,11 +94,9 @@ impl Replayer<'_> {
     fn replay(&mut self, records: &mut [Args]) -> Result<(), (usize, String)> {
         let mut arrived = std::mem::take(&mut self.arrived);
         arrived.resize_with(records.len(), Arrived::default);
-        let mut before = None;
         for (arrived, args) in arrived.iter_mut().zip(records) {
             std::mem::swap(&mut arrived.args, args);
-            arrived.look_up(before);
-            before = arrived.row;
+            arrived.look_up();
         }
         self.caller.warm(self.client.db, &arrived);
         let mut each = arrived.iter_mut().enumerate();
