@@ -4,12 +4,16 @@
 //! **How Redis does it**: `struct client` in server.h.
 
 use crate::held::{Charge, Held};
+use crate::listen;
 use crate::outbox::Outbox;
 use crate::pubsub::{Kind, Message};
 use crate::resp::{Args, Protocol};
 use crate::server::{Connection, Public, Server, Shown};
+use crate::stats::add;
 use crate::watch::WatchFlag;
 use std::collections::BTreeSet;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 /// One connection's memory, seen by its own thread alone.
@@ -115,12 +119,32 @@ pub enum Until {
 }
 
 impl Client {
-    /// Registers a connection that has just been accepted.
-    pub fn new(server: &Arc<Server>, connection: Connection) -> Client {
-        let id = server.clients.next_id();
-        let client = Client::of(server, Public::new(server, id, Some(connection)));
+    /// Registers a connection that has just been accepted, or tells its peer why it is refused.
+    pub fn welcome(
+        server: &Arc<Server>,
+        stream: TcpStream,
+        peer: SocketAddr,
+    ) -> Option<Box<Client>> {
+        add(&server.stats.connections, 1);
+        let refusal = if server.is_full() {
+            Some("-ERR max number of clients reached\r\n")
+        } else if listen::protects_from(&server.config, peer.ip()) {
+            Some(listen::PROTECTED)
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            add(&server.stats.rejected_connections, 1);
+            let _ = (&stream).write_all(refusal.as_bytes());
+            return None;
+        }
+        let local = listen::local_address(&stream).ok()?;
+        let connection = Connection { stream: Arc::new(stream), peer, local };
+        let public = Public::new(server, server.clients.next_id(), Some(connection));
+        // Boxed, because each call on its way into the thread would have a copy of it on the stack.
+        let client = Box::new(Client::of(server, public));
         server.clients.add(&client.public);
-        client
+        Some(client)
     }
 
     /// A client without a connection, whom nobody sees: it replays the log, or stands for the sweep.

@@ -97,18 +97,14 @@ pub struct Keys {
     pub step: i64,
 }
 
-const fn keys(first: i64, last: i64, step: i64) -> Keys {
-    Keys { first, last, step }
-}
-
 // The shapes that Redis's commands have.
-pub const NO_KEY: Keys = keys(0, 0, 0);
-pub const ONE_KEY: Keys = keys(1, 1, 1);
-pub const TWO_KEYS: Keys = keys(1, 2, 1);
-pub const ALL_KEYS: Keys = keys(1, -1, 1);
-pub const EVERY_OTHER: Keys = keys(1, -1, 2);
+pub const NO_KEY: Keys = Keys { first: 0, last: 0, step: 0 };
+pub const ONE_KEY: Keys = Keys { first: 1, last: 1, step: 1 };
+pub const TWO_KEYS: Keys = Keys { first: 1, last: 2, step: 1 };
+pub const ALL_KEYS: Keys = Keys { first: 1, last: -1, step: 1 };
+pub const EVERY_OTHER: Keys = Keys { first: 1, last: -1, step: 2 };
 /// One key, behind the name of a subcommand.
-pub const SUBCOMMAND_KEY: Keys = keys(2, 2, 1);
+pub const SUBCOMMAND_KEY: Keys = Keys { first: 2, last: 2, step: 1 };
 
 /// What else the server must know of a command. The first six are Redis's, and COMMAND shows four of
 /// them.
@@ -215,10 +211,6 @@ impl Command {
         let (count, arity) = (count as i64, self.arity);
         count == arity || (arity < 0 && count >= -arity)
     }
-
-    fn is_container(&self) -> bool {
-        matches!(self.run, Run::Container(_))
-    }
 }
 
 /// The groups of Redis's documentation, each with the rows of its file.
@@ -287,12 +279,6 @@ impl Table {
         rows.find(|row| name.eq_ignore_ascii_case(row.command.name.as_bytes()))
     }
 
-    /// The subcommands of a container.
-    pub fn subcommands(&self, container: &str) -> impl Iterator<Item = &Row> {
-        let prefix = format!("{container}|");
-        self.rows.iter().filter(move |row| row.command.name.starts_with(&prefix))
-    }
-
     /// The row that these arguments call, if their number is right.
     pub fn look_up(&self, args: &Args) -> Result<&Row, Error> {
         let row = self.named_by(args)?;
@@ -309,7 +295,7 @@ impl Table {
         let found = self.find(&args[0]).filter(|_| !args[0].contains(&b'|'));
         let mut row = found.ok_or_else(|| Error::unknown_command(args.iter()))?;
         let container = row.command;
-        if container.is_container() && args.len() > 1 {
+        if matches!(container.run, Run::Container(_)) && args.len() > 1 {
             let name = [container.name.as_bytes(), b"|", &args[1]].concat();
             row = match self.find(&name) {
                 Some(subcommand) => subcommand,

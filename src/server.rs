@@ -124,6 +124,19 @@ impl Server {
         }
     }
 
+    /// Whether `maxclients` clients are connected. Those that have hung up do not count.
+    pub fn is_full(&self) -> bool {
+        let is_full = || self.clients.count() >= self.config.maxclients.get();
+        if !is_full() {
+            return false;
+        }
+        let mut others = self.clients.everyone();
+        // Some of them are yet to be started, by the thread that asks.
+        others.retain(|client| client.turns.has_begun());
+        order::hear_out(&others, None);
+        is_full()
+    }
+
     /// Waits until the others have done what they have sent, or those who listen.
     pub fn hear_out(&self, asker: &Public, listeners: bool) {
         let others = match listeners {
@@ -138,6 +151,18 @@ impl Server {
         let all = self.clients.all.lock().unwrap();
         self.stats.reset(all.values().map(|client| &client.counters));
         self.aof.delayed_syncs().store(0, Ordering::Relaxed);
+    }
+
+    /// Ends the clients that have been idle for longer than `timeout` seconds. Subscribers and monitors
+    /// wait for others, so they are never ended for being idle.
+    pub fn end_idle(&self) {
+        let timeout = self.config.timeout.get() as u64 * 1000;
+        if timeout > 0 {
+            let clients = self.clients.all();
+            let idle = clients.iter().filter(|client| client.idle(self) > timeout);
+            let over = idle.filter(|client| !client.is_listening());
+            over.for_each(|client| client.held.kill(End::Killed));
+        }
     }
 
     /// The work of the thread that evicts. It looks each second too, because CONFIG SET may have changed

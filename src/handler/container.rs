@@ -9,10 +9,18 @@
 //! **How Redis does it**: `lookupCommandLogic` and `addReplySubcommandSyntaxError` in server.c and
 //! networking.c. There each container writes its HELP by hand.
 
-use super::{Command, TABLE};
+use super::{Command, Row, TABLE, Table};
 use crate::client::Client;
 use crate::error::Error;
 use crate::resp::{Args, Reply};
+
+impl Table {
+    /// The subcommands of a container.
+    pub fn subcommands(&self, container: &str) -> impl Iterator<Item = &Row> {
+        let prefix = format!("{container}|");
+        self.rows.iter().filter(move |row| row.command.name.starts_with(&prefix))
+    }
+}
 
 /// For a second argument that names no subcommand.
 pub fn unknown_subcommand(container: &str, subcommand: &[u8]) -> Error {

@@ -159,7 +159,7 @@ fn flags(row: &Row) -> Vec<&'static str> {
 
 /// Whether it has to do with channels: its group, but for what only talks of the group.
 fn is_of_pubsub(row: &Row) -> bool {
-    let talks = row.command.is_container() || row.command.name.ends_with("|help");
+    let talks = matches!(row.command.run, Run::Container(_)) || row.command.name.ends_with("|help");
     row.group == "pubsub" && !talks
 }
 

@@ -131,7 +131,6 @@ impl Session<'_> {
         }
         Ok(true)
     }
-
 }
 
 /// Sets the socket's write timeout, which was `old` until now.
