@@ -38,7 +38,6 @@ use crate::resp::{Args, LONGEST, Reply};
 use crate::server::Server;
 use crate::stats::{Count, add};
 use crate::store::{Keyspace, Limits, Notes, Time, View, ViewMut};
-use crate::table::KnownHash;
 use lock::Guard;
 use std::ops::Range;
 use std::sync::RwLock;
@@ -49,8 +48,6 @@ pub struct Batch<'a> {
     store: &'a RwLock<Keyspace>,
     guard: Guard<'a>,
     pub clock: Clock,
-    /// The first key of a command that arrived lately, mostly of the one that runs now.
-    pub known: KnownHash,
     /// Of the command, or of all commands of the EXEC, that runs now.
     time: Time,
     /// Whether the log replays, and nothing is to be logged or counted.
@@ -77,7 +74,6 @@ impl<'a> Batch<'a> {
             store,
             guard: Guard::None,
             clock: Clock::default(),
-            known: KnownHash::new(),
             time: Time { now: 0, kills: true },
             replaying: false,
             dirty: 0,
@@ -120,19 +116,13 @@ impl<'a> Batch<'a> {
         &mut self,
         handler: WriteHandler,
         client: &Client,
-        args: &mut Args,
+        args: &Args,
         reply: &mut Reply,
     ) -> Result<(), Error> {
         let begin = reply.out.mark();
         self.begin_unit();
         let mut view = self.view_mut(client.db);
         let result = handler(&mut view, args, reply);
-        if client.in_exec
-            && let Some(old) = args.take_spare()
-        {
-            // These words do not come back, and are not to be freed under the lock.
-            view.free_later(Box::new(old));
-        }
         self.dirty = view.end(args);
         // The reply of a command that failed is its error, and stays that.
         let end = if result.is_ok() { reply.out.mark() } else { begin };
@@ -174,7 +164,7 @@ impl<'a> Batch<'a> {
     pub fn view(&self, db: usize) -> View<'_> {
         let limits = limits(self.server, self.replaying);
         let keyspace = self.keyspace();
-        View::new(keyspace, &self.known, db, self.time, limits, &self.notes)
+        View::new(keyspace, db, self.time, limits, &self.notes)
     }
 
     /// The keyspace under the exclusive lock.
@@ -183,8 +173,8 @@ impl<'a> Batch<'a> {
         let Guard::Exclusive(keyspace) = &mut self.guard else {
             unreachable!("the keyspace is changed when the exclusive lock was taken")
         };
-        let (known, records, notes) = (&self.known, &mut self.records, &self.notes);
-        ViewMut::new(keyspace, known, db, self.time, limits, records, notes)
+        let (records, notes) = (&mut self.records, &self.notes);
+        ViewMut::new(keyspace, db, self.time, limits, records, notes)
     }
 
     /// Releases the lock and waits until the log holds what the replies say. Afterwards no lock

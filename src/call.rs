@@ -33,7 +33,6 @@ use crate::handler::{Flag, Row, Run, TABLE, transactions};
 use crate::resp::{Args, Reply};
 use crate::server::Server;
 use crate::store::Keyspace;
-use crate::table;
 use account::Account;
 use std::sync::RwLock;
 use std::sync::atomic::Ordering;
@@ -44,21 +43,15 @@ pub struct Arrived {
     pub args: Args,
     /// The row that it calls; none if it is unknown or its arity is wrong.
     pub row: Option<&'static Row>,
-    /// The hash of its first key, if it has one.
-    hash: Option<u64>,
 }
 
 impl Arrived {
-    /// Finds the row. If there is none, [`Caller::execute`] looks again, for the error.
+    /// Finds the row, and the digest of the first key. If there is no row, [`Caller::execute`] looks again,
+    /// for the error.
     pub fn look_up(&mut self) {
         self.row = TABLE.look_up(&self.args).ok();
-        self.hash = self.key().map(table::hash_of);
-    }
-
-    #[inline]
-    fn key(&self) -> Option<&[u8]> {
-        let first = self.row?.command.keys.first as usize;
-        (first > 0).then(|| &self.args[first])
+        let first = self.row.map(|row| row.command.keys.first as usize);
+        self.args.know_key(first.filter(|first| *first > 0));
     }
 }
 
@@ -83,9 +76,6 @@ impl<'a> Caller<'a> {
 
     /// Runs one command, or queues it inside MULTI, and appends its reply.
     pub fn execute(&mut self, arrived: &mut Arrived, client: &mut Client, reply: &mut Reply) {
-        if let (Some(key), Some(hash)) = (arrived.key(), arrived.hash) {
-            self.batch.known.remember(key, hash);
-        }
         let Arrived { args, row, .. } = arrived;
         let begin = reply.out.mark();
         if client.replies == Replies::SkipNext {
@@ -117,7 +107,7 @@ impl<'a> Caller<'a> {
     }
 
     /// Runs a command that has been admitted; the account listens before and after.
-    fn call(&mut self, row: &'static Row, client: &mut Client, args: &mut Args, reply: &mut Reply) {
+    fn call(&mut self, row: &'static Row, client: &mut Client, args: &Args, reply: &mut Reply) {
         if row.command.is(Flag::GivesLockBack) && !client.in_exec {
             self.batch.give_back();
         }
@@ -125,7 +115,7 @@ impl<'a> Caller<'a> {
             self.batch.give_back();
             self.batch.server.hear_out(&client.public, row.group == "pubsub");
         }
-        let mut seen = self.account.before(row, args, reply, &mut self.batch);
+        let mut seen = self.account.before(row, reply, &mut self.batch);
         self.batch.begin_command(&row.command.run, client.in_exec);
         if row.command.is(Flag::ShowsCounters) {
             self.settle(client);
@@ -150,7 +140,7 @@ impl<'a> Caller<'a> {
         &mut self,
         row: &'static Row,
         client: &mut Client,
-        args: &mut Args,
+        args: &Args,
         reply: &mut Reply,
     ) -> Result<(), Error> {
         ahead::warm_keys(&mut self.batch, row, client.db, args);
@@ -213,13 +203,13 @@ impl<'a> Caller<'a> {
         client.public.shown.lock().unwrap().queued = Some(queued);
         reply.array(queued);
         let mut dirty = 0;
-        for (index, mut args) in queue {
+        for (index, args) in queue {
             let row = &TABLE.rows[index];
             // All that it changes is done, but nobody will read what it only asks.
             if !reply.out.takes(0) && row.command.reads() {
                 continue;
             }
-            self.call(row, client, &mut args, reply);
+            self.call(row, client, &args, reply);
             dirty += self.batch.dirty;
         }
         self.batch.dirty = dirty;

@@ -28,7 +28,8 @@
 
 use crate::hash::{self, Field, Hash};
 use crate::heap::{Heap, Piece};
-use crate::resp::{Digits, parse_integer};
+use crate::key::digest_of;
+use crate::resp::{Arg, Digits, parse_integer};
 use crate::table::{self, Held, HeldMut, Keyed, Table};
 use std::sync::Arc;
 
@@ -166,22 +167,14 @@ impl Stored {
         Stored::Large(Box::new(Large { key: key.into(), deadline: None, value }))
     }
 
-    /// A key with a string, stored as a number if it is one. If the string has an allocation of its own it
-    /// is `owned` instead of `value`, and taken if it is large.
-    pub fn new_string(
-        key: &[u8],
-        value: &[u8],
-        owned: Option<&mut Vec<u8>>,
-        heap: &mut Heap,
-    ) -> Stored {
-        match (owned, number(value)) {
-            (Some(owned), _) if owned.len() > LARGE => {
-                owned.shrink_to_fit();
-                Stored::large(key, LargeValue::String(std::mem::take(owned).into()))
+    /// A key with a string, stored as a number if it is one. A large argument is shared.
+    pub fn new_string(key: &[u8], value: Arg, heap: &mut Heap) -> Stored {
+        match (value, number(&value)) {
+            (Arg::Large(large), _) if large.len() > LARGE => {
+                Stored::large(key, LargeValue::String(large.clone()))
             }
-            (Some(owned), _) => Stored::new_plain_string(key, owned, heap),
-            (None, Some(number)) => Stored::small(key, Kind::Int, &number.to_le_bytes(), heap),
-            (None, None) => Stored::new_plain_string(key, value, heap),
+            (_, Some(number)) => Stored::small(key, Kind::Int, &number.to_le_bytes(), heap),
+            (_, None) => Stored::new_plain_string(key, &value, heap),
         }
     }
 
@@ -294,7 +287,7 @@ impl<'a> Entry<'a> {
                     LargeValue::Hash(table) => {
                         let mut copy = Table::new();
                         for field in table.iter() {
-                            copy.insert(table::hash_of(field.name()), |heap| {
+                            copy.insert(digest_of(field.name()), |heap| {
                                 Field::new(field.name(), field.value(), heap)
                             });
                         }
@@ -445,11 +438,11 @@ mod tests {
     fn a_value_and_a_deadline_do_not_disturb_each_other() {
         for value in [&b"7"[..], b"text", &[b'x'; 100], &vec![b'y'; LARGE + 1]] {
             let mut loose = Loose::new_raw_string(b"key");
-            loose.edit().set_string(value, None);
+            loose.edit().set_string(Arg::Small(value));
             loose.edit().set_deadline(Some(99));
             assert_eq!(&*loose.look().string().unwrap(), value);
             for next in [&b"12"[..], &vec![b'z'; LARGE + 5], b"short"] {
-                loose.edit().set_string(next, None);
+                loose.edit().set_string(Arg::Small(next));
                 assert_eq!(
                     (&*loose.look().string().unwrap(), loose.look().deadline()),
                     (next, Some(99))
@@ -495,16 +488,16 @@ mod tests {
 
     fn set(table: &mut Table<Stored>, key: u32, value: &[u8]) {
         let name = key.to_be_bytes();
-        let hash = table::hash_of(&name);
+        let hash = digest_of(&name);
         match table.get_mut(hash, &name) {
-            Some(mut entry) => drop(entry.set_string(value, None)),
-            None => table.insert(hash, |heap| Stored::new_string(&name, value, None, heap)),
+            Some(mut entry) => drop(entry.set_string(Arg::Small(value))),
+            None => table.insert(hash, |heap| Stored::new_string(&name, Arg::Small(value), heap)),
         }
     }
 
     fn delete(table: &mut Table<Stored>, key: u32) {
         let name = key.to_be_bytes();
-        table.remove(table::hash_of(&name), &name, Stored::free);
+        table.remove(digest_of(&name), &name, Stored::free);
     }
 
     fn mixed_value() -> Vec<u8> {
@@ -530,7 +523,7 @@ mod tests {
                 model.strings.insert(key, value);
                 if key.is_multiple_of(3) {
                     let (name, patch) = (key.to_be_bytes(), mixed_value());
-                    let entry = table.get_mut(table::hash_of(&name), &name).unwrap();
+                    let entry = table.get_mut(digest_of(&name), &name).unwrap();
                     let mut string = entry.string_mut().unwrap();
                     let at = string.len() / 2;
                     string.patch(at, &patch);
@@ -540,7 +533,7 @@ mod tests {
                 }
             } else {
                 let name = key.to_be_bytes();
-                let hash = table::hash_of(&name);
+                let hash = digest_of(&name);
                 if table.get(hash, &name).is_none() {
                     table.insert(hash, |heap| Loose::new_hash(&name).fasten(heap));
                 }

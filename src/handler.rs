@@ -82,7 +82,7 @@ pub enum Run {
 }
 
 /// A handler that may change the keyspace.
-pub type WriteHandler = fn(&mut ViewMut, &mut Args, &mut Reply) -> Result<(), Error>;
+pub type WriteHandler = fn(&mut ViewMut, &Args, &mut Reply) -> Result<(), Error>;
 
 /// A handler that needs its client, and no keyspace.
 pub type ClientHandler = fn(&mut Client, &Args, &mut Reply) -> Result<(), Error>;

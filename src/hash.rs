@@ -23,7 +23,8 @@
 //! for a client it is one.
 
 use crate::heap::{Heap, Piece};
-use crate::table::{self, Held, HeldMut, Keyed, Table};
+use crate::key::digest_of;
+use crate::table::{Held, HeldMut, Keyed, Table};
 use std::ops::Range;
 
 /// How large a packed hash may become, from the configuration.
@@ -110,7 +111,7 @@ impl<'a> Hash<'a> {
     pub fn get(self, name: &[u8]) -> Option<&'a [u8]> {
         match self {
             Hash::Packed(packed) => find(packed, name).map(|found| &packed[found.value]),
-            Hash::Table(table) => table.get(table::hash_of(name), name).map(Held::<Field>::value),
+            Hash::Table(table) => table.get(digest_of(name), name).map(Held::<Field>::value),
         }
     }
 

@@ -57,6 +57,7 @@ mod glob;
 mod hash;
 mod heap;
 mod held;
+mod key;
 mod listen;
 mod log;
 mod malloc;

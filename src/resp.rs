@@ -34,16 +34,17 @@
 //! because this thread serves one. Texts and limits are the same. Like Redis we do not look at the
 //! two bytes after a bulk string. Protocol: <https://redis.io/docs/reference/protocol-spec/>.
 
+mod args;
 mod integer;
 mod plain;
 pub mod reply;
 pub mod words;
 
-use crate::held::Charge;
+use args::Place;
+pub use args::{Arg, Args};
 pub use integer::{Digits, parse_integer};
 pub use reply::{Output, Protocol, Reply};
 use std::io::{self, BufRead, Read};
-use std::ops::Index;
 use words::split_words;
 
 /// An argument longer than this many bytes has an allocation of its own.
@@ -97,165 +98,6 @@ pub struct Allowed {
 pub const LOG: Allowed =
     Allowed { bulk: usize::MAX, command: usize::MAX, unauthenticated: false, strict: true };
 
-/// More arguments than these are unusual, and their places in memory are counted and given back.
-const MANY: usize = 1024;
-
-/// The words of one command. Reused from command to command.
-#[derive(Default)]
-pub struct Args {
-    /// The small words, one after another; of a [`plain::command`] the whole of it, lengths and
-    /// line ends included.
-    bytes: Vec<u8>,
-    /// Whether `bytes` is a [`plain::command`].
-    is_plain: bool,
-    words: Vec<Word>,
-    large: Vec<Vec<u8>>,
-    /// Whether somebody wants to see all words when the command has run.
-    pub keeps_large: bool,
-    /// Memory that a large word of the next command may use ([`Args::recycle`]).
-    spare: Vec<u8>,
-    /// What its client holds by the places of many words: an empty one takes four times what it was on
-    /// the wire. None if nobody counts it.
-    pub charge: Option<Charge>,
-}
-
-#[derive(Clone, Copy)]
-enum Word {
-    Small { start: usize, end: usize },
-    Large(usize),
-}
-
-impl Args {
-    /// How many words there are, the command's name included.
-    pub fn len(&self) -> usize {
-        self.words.len()
-    }
-
-    /// The words, the command's name first.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
-        (0..self.len()).map(|i| &self[i])
-    }
-
-    /// How many bytes the words have together that have an allocation of their own.
-    pub fn large_size(&self) -> usize {
-        self.large.iter().map(Vec::len).sum()
-    }
-
-    /// Moves out word `i`, and leaves it empty, if it has an allocation of its own and may go.
-    pub fn take_large(&mut self, i: usize) -> Option<Vec<u8>> {
-        match self.words[i] {
-            Word::Large(at) if !self.keeps_large => Some(std::mem::take(&mut self.large[at])),
-            _ => None,
-        }
-    }
-
-    /// Keeps the memory of a value that a large word has just taken the place of: whoever
-    /// overwrites a large value often does so again. For the kernel to take memory back and give
-    /// it again costs more than all else that is done for a value of 1 MiB.
-    pub fn recycle(&mut self, old: Vec<u8>) {
-        self.spare = old;
-    }
-
-    /// Whether [`Args::recycle`] has kept anything.
-    pub fn has_spare(&self) -> bool {
-        self.spare.capacity() > 0
-    }
-
-    /// Hands over what [`Args::recycle`] has kept, if anything.
-    pub fn take_spare(&mut self) -> Option<Vec<u8>> {
-        self.has_spare().then(|| std::mem::take(&mut self.spare))
-    }
-
-    /// Bytes of memory that such a copy takes ([`Args::to_owned`]).
-    pub fn memory(&self) -> usize {
-        size_of::<Args>()
-            + self.bytes.len()
-            + size_of_val(&self.words[..])
-            + size_of_val(&self.large[..])
-            + self.large_size()
-    }
-
-    /// A copy that takes no more room than it needs, for the queue of a transaction.
-    pub fn to_owned(&self) -> Args {
-        Args {
-            bytes: self.bytes.clone(),
-            is_plain: self.is_plain,
-            words: self.words.clone(),
-            large: self.large.clone(),
-            ..Args::default()
-        }
-    }
-
-    /// The command as it stands on the wire, if it came in the form in which we would write it.
-    pub fn as_sent(&self) -> Option<&[u8]> {
-        self.is_plain.then_some(&self.bytes)
-    }
-
-    /// Adds a word: for commands that are not read from anywhere, and inline ones.
-    pub fn push(&mut self, word: &[u8]) {
-        self.is_plain = false;
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(word);
-        self.words.push(Word::Small { start, end: self.bytes.len() });
-    }
-
-    /// Takes a [`plain::command`] from the front of `buffer`, if there is one; returns its length.
-    fn take_plain(&mut self, buffer: &[u8]) -> Option<usize> {
-        match plain::command(buffer, &mut self.words) {
-            Some(length) if self.len() > 0 => {
-                self.bytes.extend_from_slice(&buffer[..length]);
-                self.is_plain = true;
-                Some(length)
-            }
-            _ => {
-                self.words.clear();
-                None
-            }
-        }
-    }
-
-    /// Forgets the words, and gives memory back that only an unusual command needed.
-    pub fn clear(&mut self) {
-        self.bytes.clear();
-        self.is_plain = false;
-        self.words.clear();
-        if self.large.is_empty() {
-            self.spare = Vec::new();
-        }
-        self.large.clear();
-        if self.bytes.capacity() > 4 * LARGE {
-            self.bytes.shrink_to(LARGE);
-        }
-        if self.words.capacity() > MANY {
-            self.words.shrink_to(64);
-            if let Some(charge) = &mut self.charge {
-                charge.set(0);
-            }
-        }
-    }
-
-    /// Counts the places of the words, each time that many have come.
-    fn settle(&mut self) {
-        if self.len() > MANY
-            && self.len().is_multiple_of(MANY)
-            && let Some(charge) = &mut self.charge
-        {
-            charge.set(self.words.capacity() * size_of::<Word>());
-        }
-    }
-}
-
-impl Index<usize> for Args {
-    type Output = [u8];
-
-    fn index(&self, i: usize) -> &[u8] {
-        match self.words[i] {
-            Word::Small { start, end } => &self.bytes[start..end],
-            Word::Large(at) => &self.large[at],
-        }
-    }
-}
-
 /// Reads the next command into `args`. `Ok(false)` if the peer left between two commands,
 /// [`Error::Cut`] if it left inside one. Empty lines, `*0` and `*-1` are no commands.
 pub fn read_command(
@@ -267,7 +109,7 @@ pub fn read_command(
         args.clear();
         let buffer = reader.fill_buf()?;
         if !allowed.unauthenticated
-            && let Some(length) = args.take_plain(buffer)
+            && let Some(length) = plain::take(buffer, args)
         {
             reader.consume(length);
             return Ok(true);
@@ -363,16 +205,7 @@ fn read_line(reader: &mut impl BufRead, end: u8, too_long: &str) -> Result<Vec<u
 /// Reads `length` bytes as the next word of `args`.
 fn read_bulk(reader: &mut impl BufRead, args: &mut Args, length: usize) -> Result<(), Error> {
     if length > LARGE {
-        let value = match args.take_spare() {
-            Some(mut spare) if (length..=2 * length).contains(&spare.len()) => {
-                spare.truncate(length);
-                reader.read_exact(&mut spare)?;
-                spare
-            }
-            _ => read_large(reader, length)?,
-        };
-        args.words.push(Word::Large(args.large.len()));
-        args.large.push(value);
+        args.push_large(read_large(reader, length)?);
         return Ok(());
     }
     let start = args.bytes.len();
@@ -386,7 +219,7 @@ fn read_bulk(reader: &mut impl BufRead, args: &mut Args, length: usize) -> Resul
         args.bytes.extend_from_slice(&buffer[..count]);
         reader.consume(count);
     }
-    args.words.push(Word::Small { start, end });
+    args.places.push(Place::Small { start, end });
     Ok(())
 }
 
@@ -400,6 +233,7 @@ fn read_large(reader: &mut impl BufRead, length: usize) -> Result<Vec<u8>, Error
     if value.len() < length {
         return Err(Error::Cut);
     }
+    value.shrink_to_fit();
     Ok(value)
 }
 
@@ -520,7 +354,7 @@ mod tests {
             let mut whole = &bytes[..];
             let mut each = BufReader::with_capacity(1, &bytes[..]);
             loop {
-                plain += usize::from(plain::command(whole, &mut Vec::new()).is_some());
+                plain += usize::from(plain::take(whole, &mut Args::default()).is_some());
                 let found = outcome(&mut whole, allowed);
                 let shown = bytes.escape_ascii();
                 assert_eq!(found, outcome(&mut each, allowed), "in {shown}");

@@ -36,7 +36,8 @@ mod view_mut;
 use crate::entry::{Entry, Large, Loose, Stored, Str};
 use crate::error::Error;
 use crate::hash::{self, Hash};
-use crate::table::{self, KnownHash, Table};
+use crate::key::{Key, digest_of};
+use crate::table::Table;
 use crate::watch::{WatchFlag, Watchers};
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -120,7 +121,7 @@ impl Db {
     }
 
     fn find(&self, key: &[u8]) -> Option<Entry<'_>> {
-        self.keys.get(table::hash_of(key), key)
+        self.keys.get(digest_of(key), key)
     }
 
     /// Takes an entry out that is to live on elsewhere.
@@ -211,7 +212,6 @@ impl Keyspace {
 /// The keyspace under the shared lock, as one client sees it at one time.
 pub struct View<'a> {
     keyspace: &'a Keyspace,
-    known: &'a KnownHash,
     pub db: usize,
     pub time: Time,
     pub limits: Limits,
@@ -221,36 +221,35 @@ pub struct View<'a> {
 impl<'a> View<'a> {
     pub fn new(
         keyspace: &'a Keyspace,
-        known: &'a KnownHash,
         db: usize,
         time: Time,
         limits: Limits,
         notes: &'a Notes,
     ) -> View<'a> {
-        View { keyspace, known, db, time, limits, notes }
+        View { keyspace, db, time, limits, notes }
     }
 
     /// The key's entry if it is alive, counted as a hit or a miss.
-    pub fn get(&self, key: &[u8]) -> Option<Entry<'a>> {
+    pub fn get(&self, key: Key) -> Option<Entry<'a>> {
         let found = self.peek(key);
         self.notes.count(found.is_some());
         found
     }
 
     /// The same without being counted.
-    pub fn peek(&self, key: &[u8]) -> Option<Entry<'a>> {
-        let found = self.db().keys.get(self.known.hash(key), key);
+    pub fn peek(&self, key: Key) -> Option<Entry<'a>> {
+        let found = self.db().keys.get(key.digest, &key);
         found.filter(|entry| self.is_alive(*entry))
     }
 
     /// The key's string; WRONGTYPE if it is a hash.
-    pub fn string(&self, key: &[u8]) -> Result<Option<Str<'a>>, Error> {
+    pub fn string(&self, key: Key) -> Result<Option<Str<'a>>, Error> {
         let string = |entry: Entry<'a>| entry.string().ok_or(Error::WrongType);
         self.get(key).map(string).transpose()
     }
 
     /// The key's hash; WRONGTYPE if it is a string.
-    pub fn hash(&self, key: &[u8]) -> Result<Option<Hash<'a>>, Error> {
+    pub fn hash(&self, key: Key) -> Result<Option<Hash<'a>>, Error> {
         let hash = |entry: Entry<'a>| entry.hash().ok_or(Error::WrongType);
         self.get(key).map(hash).transpose()
     }

@@ -14,7 +14,7 @@
 //!
 //! **The hash is the key.** A slot maps an entry's 64-bit SipHash to the entry, so it is not computed
 //! again when entries move. For the first key of a command it is computed before there is a lock to
-//! be held ([`KnownHash`]). SipHash with a random secret is what keeps a hostile client from filling
+//! be held (key.rs). SipHash with a random secret is what keeps a hostile client from filling
 //! one slot. Two keys with the same 64 bits may still meet by chance; the later one then lives among
 //! the [`Table::twins`], which are searched when the hash is there and the key is not the one.
 //!
@@ -38,11 +38,11 @@
 //! there may still allocate one array of half a gigabyte; here the largest step is one segment.
 
 use crate::heap::{Heap, Piece};
+use crate::key::digest_of;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry::Vacant;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::hint::black_box;
-use std::sync::LazyLock;
 
 /// Entries per slot above which the table gets one more slot. HashMap gives 7 entries 8 buckets,
 /// and 14 entries, as in a slot that still waits to be split, 16. With 22 an entry would take two
@@ -113,7 +113,7 @@ impl<E> HeldMut<'_, E> {
     }
 }
 
-/// Entries by their keys. Most functions take the key's [`hash_of`] too, which the caller computes,
+/// Entries by their keys. Most functions take the key's [`digest_of`] too, which the caller computes,
 /// so that it is computed once for several steps.
 pub struct Table<E> {
     /// None as long as there is no entry: what is empty takes no memory.
@@ -130,18 +130,6 @@ pub struct Table<E> {
     heap: Heap,
     /// The cursor of the next slot whose entries leave the blocks that are to be left (heap.rs).
     leaving: u64,
-}
-
-/// What makes the hashes of this process unlike those of any other.
-static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-
-/// The hash of a key, or of a field's name: the same in all tables, so it may be computed before
-/// it is known in which of them, and before there is a lock to be held.
-pub fn hash_of(key: &[u8]) -> u64 {
-    // `Hasher::write` and not `Hash::hash`, which would hash the length as well.
-    let mut hasher = SECRET.build_hasher();
-    hasher.write(key);
-    hasher.finish()
 }
 
 impl<E: Keyed> Table<E> {
@@ -193,7 +181,7 @@ impl<E: Keyed> Table<E> {
     /// Every entry with this hash: one, or none, or by a rare chance twins.
     pub fn with_hash(&self, hash: u64) -> impl Iterator<Item = Held<'_, E>> {
         let twins = self.twins();
-        let twins = twins.filter(move |twin| hash_of(twin.key()) == hash);
+        let twins = twins.filter(move |twin| digest_of(twin.key()) == hash);
         let found = self.slot(self.index(hash)).and_then(|slot| slot.get(&hash));
         found.map(|entry| self.found(entry)).into_iter().chain(twins)
     }
@@ -434,39 +422,6 @@ pub fn warm<'a, E: Keyed>(
     found
 }
 
-/// Bytes of the longest key that [`KnownHash`] copies. Fields with longer names are not looked ahead to:
-/// to compute their hashes twice costs more than it gains.
-pub const LONGEST_KNOWN: usize = 128;
-
-/// A key and its hash: the key that a command is about, hashed before there was a lock to be held.
-/// A view is asked for it once or twice, and need not hash it again.
-pub struct KnownHash {
-    key: Vec<u8>,
-    hash: u64,
-}
-
-impl KnownHash {
-    /// Knows the empty key, until there is another.
-    pub fn new() -> KnownHash {
-        KnownHash { key: Vec::new(), hash: hash_of(b"") }
-    }
-
-    /// Remembers `hash`, which is that of `key`. The key is copied, for a handler that writes may move
-    /// words out of the arguments; a long one is not worth it.
-    pub fn remember(&mut self, key: &[u8], hash: u64) {
-        if key.len() <= LONGEST_KNOWN {
-            self.key.clear();
-            self.key.extend_from_slice(key);
-            self.hash = hash;
-        }
-    }
-
-    /// The hash of a key, which is computed if it is not the one that is known.
-    pub fn hash(&self, key: &[u8]) -> u64 {
-        if key == self.key { self.hash } else { hash_of(key) }
-    }
-}
-
 /// Bytes that an entry takes in its slot, with its part of what is free there.
 pub fn share<E>() -> usize {
     (size_of::<u64>() + size_of::<E>()) * 3 / 2
@@ -534,14 +489,14 @@ mod tests {
     fn add(table: &mut Table<Vec<u8>>, keys: std::ops::Range<u32>) {
         for key in keys {
             let key = key.to_be_bytes();
-            table.insert(hash_of(&key), |_| key.to_vec());
+            table.insert(digest_of(&key), |_| key.to_vec());
         }
     }
 
     fn remove(table: &mut Table<Vec<u8>>, keys: std::ops::Range<u32>) {
         for key in keys {
             let key = key.to_be_bytes();
-            assert!(table.remove(hash_of(&key), &key, |_, _| ()).is_some());
+            assert!(table.remove(digest_of(&key), &key, |_, _| ()).is_some());
         }
     }
 
@@ -553,7 +508,7 @@ mod tests {
         assert!(table.slots < 40);
         for key in 0..20_000u32 {
             let key = key.to_be_bytes();
-            let there = table.get(hash_of(&key), &key).is_some();
+            let there = table.get(digest_of(&key), &key).is_some();
             assert_eq!(there, u32::from_be_bytes(key) < 100);
         }
         assert_eq!(table.iter().count(), table.len());
@@ -616,23 +571,11 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_is_known_for_one_key_and_right_for_all() {
-        let mut known = KnownHash::new();
-        let long = [b'l'; 1000];
-        for key in [&b"a"[..], b"", b"b", &long, b"a"] {
-            known.remember(key, hash_of(key));
-            for asked in [&b""[..], b"a", b"b", &long] {
-                assert_eq!(known.hash(asked), hash_of(asked));
-            }
-        }
-    }
-
-    #[test]
     fn to_look_ahead_is_to_find_in_each_table_what_is_there() {
         let (small, large) = (filled(0..10), filled(0..1_000));
         let keys = [5, 500, 5_000].map(u32::to_be_bytes);
         let lookups = keys.iter().flat_map(|key| {
-            let hash = hash_of(key);
+            let hash = digest_of(key);
             [(&small, hash), (&large, hash)]
         });
         let found = warm(lookups).map(|found| found.map(Held::key));
@@ -646,7 +589,8 @@ mod tests {
         let mut to = Table::new();
         let mut cursor = 0;
         loop {
-            cursor = from.scan(cursor, |key| to.insert(hash_of(key.key()), |_| key.entry.clone()));
+            cursor =
+                from.scan(cursor, |key| to.insert(digest_of(key.key()), |_| key.entry.clone()));
             if cursor == 0 {
                 break;
             }

@@ -30,7 +30,7 @@ const LAYERS: [&[&str]; 13] = [
     &["config", "entry", "propagate", "watch"],
     &["hash", "outbox"],
     &["gate", "glob", "log", "resp", "table"],
-    &["digest", "error", "heap", "held", "malloc"],
+    &["digest", "error", "heap", "held", "key", "malloc"],
 ];
 
 /// Lines before the tests: in all files of the evening together, in each of them, and in each other

@@ -18,10 +18,10 @@ use super::manifest::Manifest;
 use super::rewrite::replay_sealed;
 use super::{Aof, Position, start};
 use crate::config::{Config, Start};
+use crate::key::Key;
 use crate::propagate::Records;
-use crate::resp::Args;
+use crate::resp::{Arg, Args};
 use crate::store::{Keyspace, Limits, Notes, Time, ViewMut};
-use crate::table::KnownHash;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Write as _};
@@ -123,12 +123,12 @@ pub(super) fn keyspace(contents: &Contents) -> Keyspace {
 }
 
 fn set(keyspace: &mut Keyspace, key: &[u8], serial: u64) {
-    let (known, notes) = (KnownHash::new(), Notes::default());
+    let notes = Notes::default();
     let time = Time { now: 0, kills: false };
     let limits = Limits { hash: crate::hash::Limits { entries: 128, value: 64 }, string: 1 << 20 };
     let mut records = Records::default();
-    let mut view = ViewMut::new(keyspace, &known, 0, time, limits, &mut records, &notes);
-    view.set_string(key, serial.to_string().as_bytes(), None, false);
+    let mut view = ViewMut::new(keyspace, 0, time, limits, &mut records, &notes);
+    view.set_string(Key::of(key), Arg::Small(serial.to_string().as_bytes()), false);
 }
 
 pub(super) fn record(key: &[u8], serial: u64) -> Records {

@@ -12,6 +12,7 @@
 
 use super::Batch;
 use super::lock::Guard;
+use crate::key::Key;
 use crate::store::Expired;
 
 impl Batch<'_> {
@@ -40,7 +41,7 @@ impl Batch<'_> {
         let mut view = self.view_mut(0);
         let mut deleted = 0;
         for Expired { db, key, .. } in keys {
-            deleted += usize::from(view.in_db(*db, |view| view.delete_if_expired(key)));
+            deleted += usize::from(view.in_db(*db, |view| view.delete_if_expired(Key::of(key))));
         }
         self.records.end();
         deleted

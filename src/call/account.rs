@@ -52,8 +52,6 @@ pub struct Seen {
     /// How long the batch's records and the output were, in bytes.
     records: usize,
     reply: usize,
-    /// Its words for the slow log, if it has large ones.
-    short: Option<Vec<Vec<u8>>>,
 }
 
 /// What is counted of one command.
@@ -93,17 +91,10 @@ impl Account {
         self.trace.is_some()
     }
 
-    /// A command is about to run. A handler may move a large value out of the words. Who shows them wants
-    /// them whole, and the slow log their beginnings.
-    pub fn before(&mut self, row: &Row, args: &mut Args, reply: &Reply, batch: &mut Batch) -> Seen {
+    /// A command is about to run.
+    pub fn before(&mut self, row: &Row, reply: &Reply, batch: &mut Batch) -> Seen {
         self.charge_others(row.index, &mut batch.clock);
-        args.keeps_large = self.each_is_shown(batch);
-        Seen {
-            failed: false,
-            records: batch.recorded(),
-            reply: reply.out.len(),
-            short: (args.large_size() > 0).then(|| shorten_words(&shown(row, args))),
-        }
+        Seen { failed: false, records: batch.recorded(), reply: reply.out.len() }
     }
 
     /// A command has ended: counts it, for all who want to know.
@@ -119,8 +110,7 @@ impl Account {
         let slower_than = batch.server.config.slowlog_log_slower_than.get();
         // It may have been thrown away.
         let reply_length = reply.out.len().saturating_sub(seen.reply);
-        let may_be_quick = seen.short.is_none() && !self.each_is_shown(batch);
-        if may_be_quick && is_quick(row.command, args, reply_length, slower_than) {
+        if !self.each_is_shown(batch) && is_quick(row.command, args, reply_length, slower_than) {
             return self.count_untimed(row.index, seen.failed, &mut batch.clock);
         }
         let took = self.count(row.index, seen.failed, &mut batch.clock);
@@ -138,7 +128,7 @@ impl Account {
         }
         // EXEC's commands are listed one by one.
         if slower_than >= 0 && took as i64 >= slower_than && !row.command.is(Flag::SkipSlowlog) {
-            let words = seen.short.unwrap_or_else(|| shorten_words(&shown(row, args)));
+            let words = shorten_words(&shown(row, args));
             add_to_slow_log(client, words, took);
         }
         if batch.server.hub.has_monitors() {

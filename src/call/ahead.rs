@@ -29,7 +29,8 @@ impl Caller<'_> {
             _ => return,
         }
         let keyspace = self.batch.keyspace();
-        let keyed = arrived.iter().filter_map(|arrived| Some((arrived.hash?, &arrived.args)));
+        let keyed =
+            arrived.iter().filter_map(|arrived| Some((arrived.args.digest()?, &arrived.args)));
         let mut rows = arrived.iter().filter_map(|arrived| arrived.row);
         if rows.any(|row| row.command.is(Flag::ThenField)) {
             keyspace.warm_fields(db, keyed.map(|(hash, args)| (hash, args.iter().nth(2))));

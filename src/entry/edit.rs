@@ -14,7 +14,9 @@
 use super::{DEADLINE, Entry, EntryMut, Kind, LARGE, LargeValue, Stored, Str, number, plain_kind};
 use crate::hash::{self, Field, Hash, Limits};
 use crate::heap::{Heap, Piece};
-use crate::table::{self, Keyed, Table};
+use crate::key::digest_of;
+use crate::resp::Arg;
+use crate::table::{Keyed, Table};
 use std::sync::Arc;
 
 /// Bytes that the fields of a packed hash may take, whatever the configuration says (Redis's number): a
@@ -44,35 +46,14 @@ impl<'a> EntryMut<'a> {
         self.look().hash().is_some().then_some(HashMut(self))
     }
 
-    /// Replaces the value by a string; the deadline stays. If the string has an allocation of its own it is
-    /// `owned` instead of `value`, and taken if it is large: if the old value was about as long, and nobody
-    /// shares it, its allocation is given in exchange, to be used again. Returns what is worth freeing later.
-    pub fn set_string(&mut self, value: &[u8], owned: Option<&mut Vec<u8>>) -> Option<LargeValue> {
-        match (owned, number(value)) {
-            (Some(owned), _) if owned.len() > LARGE => self.set_owned_string(owned),
-            (Some(owned), _) => self.set_plain_string(owned),
-            (None, Some(number)) => self.set_payload(Kind::Int, &number.to_le_bytes()),
-            (None, None) => self.set_plain_string(value),
-        }
-    }
-
-    fn set_owned_string(&mut self, owned: &mut Vec<u8>) -> Option<LargeValue> {
-        owned.shrink_to_fit();
-        let about_as_long = owned.len() / 2..=2 * owned.len();
-        let is_swapped = self.counted(|entry, _| {
-            if let Stored::Large(large) = entry
-                && let LargeValue::String(old) = &mut large.value
-                && about_as_long.contains(&old.len())
-                && let Some(old) = Arc::get_mut(old)
-            {
-                std::mem::swap(old, owned);
-                return true;
+    /// Replaces the value by a string; the deadline stays. Returns what is worth freeing later.
+    pub fn set_string(&mut self, value: Arg) -> Option<LargeValue> {
+        match (value, number(&value)) {
+            (Arg::Large(large), _) if large.len() > LARGE => {
+                self.set_large(LargeValue::String(large.clone()))
             }
-            false
-        });
-        match is_swapped {
-            true => None,
-            false => self.set_large(LargeValue::String(std::mem::take(owned).into())),
+            (_, Some(number)) => self.set_payload(Kind::Int, &number.to_le_bytes()),
+            (_, None) => self.set_plain_string(&value),
         }
     }
 
@@ -287,7 +268,7 @@ impl HashMut<'_> {
                 found.is_some()
             }
             InPlace::Large(LargeValue::Hash(table)) => {
-                table.remove(table::hash_of(name), name, Field::free).is_some()
+                table.remove(digest_of(name), name, Field::free).is_some()
             }
             InPlace::Large(LargeValue::String(_)) => unreachable!("a hash"),
         })
@@ -298,7 +279,7 @@ impl HashMut<'_> {
         if let Stored::Small { kind: Kind::Listpack, .. } = self.0.entry {
             let mut table = Table::new();
             for (name, value) in Hash::Packed(self.0.look().payload()).iter() {
-                table.insert(table::hash_of(name), |heap| Field::new(name, value, heap));
+                table.insert(digest_of(name), |heap| Field::new(name, value, heap));
             }
             self.0.set_large(LargeValue::Hash(Box::new(table)));
         }
@@ -306,7 +287,7 @@ impl HashMut<'_> {
 }
 
 fn set_table_field(table: &mut Table<Field>, name: &[u8], value: &[u8]) -> bool {
-    let hash = table::hash_of(name);
+    let hash = digest_of(name);
     match table.get_mut(hash, name) {
         Some(field) => {
             field.set_value(value);

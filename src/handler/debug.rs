@@ -62,7 +62,7 @@ fn argument(args: &Args) -> Result<&[u8], Error> {
 
 /// A write that changes nothing, for the sake of its lock: while Redis sleeps nobody is served.
 /// What is no number is 0, as for C's `strtod`.
-fn sleep(_: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+fn sleep(_: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let seconds = std::str::from_utf8(argument(args)?).unwrap_or_default();
     let seconds: f64 = seconds.parse().unwrap_or_default();
     std::thread::sleep(Duration::try_from_secs_f64(seconds).unwrap_or_default());

@@ -25,6 +25,7 @@
 use super::{Command, Flag, ONE_KEY, Run, args, command};
 use crate::entry::Entry;
 use crate::error::Error;
+use crate::key::Key;
 use crate::resp::{Args, Digits, Reply};
 use crate::store::{View, ViewMut};
 
@@ -45,31 +46,31 @@ pub const COMMANDS: &[Command] = &[
 pub const SECONDS: i64 = 1_000;
 pub const MILLISECONDS: i64 = 1;
 
-fn expire(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+fn expire(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let now = Some(view.time.now);
     give_deadline(view, args, reply, |at| deadline(at, SECONDS, now, "expire"))
 }
 
-fn pexpire(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+fn pexpire(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let now = Some(view.time.now);
     give_deadline(view, args, reply, |at| deadline(at, MILLISECONDS, now, "pexpire"))
 }
 
-fn expireat(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+fn expireat(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     give_deadline(view, args, reply, |at| deadline(at, SECONDS, None, "expireat"))
 }
 
-fn pexpireat(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+fn pexpireat(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     give_deadline(view, args, reply, Ok)
 }
 
-fn persist(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
-    reply.integer(end_deadline(view, &args[1]).into());
+fn persist(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    reply.integer(end_deadline(view, args.key(1)).into());
     Ok(())
 }
 
 /// Lets a key live for ever; returns whether it would have died.
-pub fn end_deadline(view: &mut ViewMut, key: &[u8]) -> bool {
+pub fn end_deadline(view: &mut ViewMut, key: Key) -> bool {
     let had_one = view.get(key).and_then(|entry| entry.deadline()).is_some();
     if had_one {
         view.set_deadline(key, None);
@@ -123,12 +124,12 @@ fn give_deadline(
     let conditions = Conditions::parse(args)?;
     let value = args::integer(&args[2])?;
     let new = to_deadline(value)?;
-    let key = &args[1];
+    let key = args.key(1);
     let old = view.get(key).map(|entry| entry.deadline());
     let allowed = old.is_some_and(|old| conditions.allow(old, new));
     if allowed && view.time.has_come(new) {
         view.delete(key);
-        view.propagate([b"DEL", key]);
+        view.propagate([b"DEL", &key]);
     } else if allowed {
         // Negative only in a replay of a log that is not ours; dead either way.
         view.set_deadline(key, Some(new.max(0) as u64));
@@ -197,7 +198,7 @@ fn tell_deadline(
     reply: &mut Reply,
     answer: impl FnOnce(u64) -> u64,
 ) -> Result<(), Error> {
-    match view.get(&args[1]).map(Entry::deadline) {
+    match view.get(args.key(1)).map(Entry::deadline) {
         None => reply.integer(-2),
         Some(None) => reply.integer(-1),
         Some(Some(deadline)) => reply.integer(answer(deadline) as i64),

@@ -33,6 +33,7 @@ use super::{
 use crate::entry::Entry;
 use crate::error::Error;
 use crate::glob;
+use crate::key::Key;
 use crate::resp::{Args, Reply};
 use crate::store::{View, ViewMut};
 use std::cell::Cell;
@@ -67,9 +68,9 @@ pub const DATABASES: &[Command] = &[
     command("swapdb",    3, Run::Write(swapdb),   NO_KEY, "4.0.0", "index1 index2",  "Swaps two Redis databases"),
 ];
 
-fn copy(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
-    let mut words = Cursor::new(args);
-    let (source, destination) = (words.next(), words.next());
+fn copy(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let (source, destination) = (args.key(1), args.key(2));
+    let mut words = Cursor::at(args, 3);
     let (mut db, mut replace) = (view.db, false);
     while let Some(option) = words.option() {
         match option.as_slice() {
@@ -78,14 +79,14 @@ fn copy(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Er
             _ => return Err(Error::Syntax),
         }
     }
-    if db == view.db && source == destination {
+    if db == view.db && *source == *destination {
         return Err(Error::SameObject);
     }
     let exists = view.get(source).is_some();
     view.notes.count(exists);
     let copies = exists && (is_free(view, db, destination) || replace);
     if copies && let Some(entry) = view.get(source) {
-        let mut copy = entry.copy_to(destination);
+        let mut copy = entry.copy_to(&destination);
         copy.edit().set_deadline(entry.deadline());
         view.in_db(db, |view| view.insert(destination, copy));
     }
@@ -93,8 +94,8 @@ fn copy(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Er
     Ok(())
 }
 
-fn r#move(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
-    let key = &args[1];
+fn r#move(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let key = args.key(1);
     let db = args::database(&args[2], view.databases())?;
     if db == view.db {
         return Err(Error::SameObject);
@@ -107,10 +108,10 @@ fn r#move(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), 
     Ok(())
 }
 
-fn rename(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
-    let (key, newkey) = (&args[1], &args[2]);
+fn rename(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let (key, newkey) = (args.key(1), args.key(2));
     view.get(key).ok_or(Error::NoSuchKey)?;
-    if key != newkey {
+    if *key != *newkey {
         view.delete_if_expired(newkey);
         give_name(view, key, newkey);
     }
@@ -118,8 +119,8 @@ fn rename(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), 
     Ok(())
 }
 
-fn renamenx(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
-    let (key, newkey) = (&args[1], &args[2]);
+fn renamenx(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let (key, newkey) = (args.key(1), args.key(2));
     view.get(key).ok_or(Error::NoSuchKey)?;
     let renames = is_free(view, view.db, newkey);
     if renames {
@@ -130,31 +131,31 @@ fn renamenx(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<()
 }
 
 /// Whether a database has no such key, or only a dead one, which is then deleted.
-fn is_free(view: &mut ViewMut, db: usize, key: &[u8]) -> bool {
+fn is_free(view: &mut ViewMut, db: usize, key: Key) -> bool {
     view.in_db(db, |view| view.get(key).is_none())
 }
 
-fn give_name(view: &mut ViewMut, key: &[u8], newkey: &[u8]) {
+fn give_name(view: &mut ViewMut, key: Key, newkey: Key) {
     if let Some(entry) = view.remove(key) {
-        view.insert(newkey, entry.renamed(newkey));
+        view.insert(newkey, entry.renamed(&newkey));
     }
 }
 
-fn del(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
-    let deleted = Cursor::new(args).rest().filter(|key| view.delete(key));
+fn del(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let deleted = args.keys(1).filter(|key| view.delete(*key));
     reply.count(deleted.count());
     Ok(())
 }
 
 /// A key that is named twice counts twice.
 fn exists(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let found = Cursor::new(args).rest().filter(|key| view.get(key).is_some());
+    let found = args.keys(1).filter(|key| view.get(*key).is_some());
     reply.count(found.count());
     Ok(())
 }
 
 fn r#type(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    reply.status(view.get(&args[1]).map_or("none", |entry| entry.type_name()));
+    reply.status(view.get(args.key(1)).map_or("none", |entry| entry.type_name()));
     Ok(())
 }
 
@@ -226,7 +227,7 @@ fn scan<'a>(
 }
 
 fn object_encoding(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let encoding = view.get(&args[2]).map(|entry| entry.encoding().as_bytes());
+    let encoding = view.get(args.key(2)).map(|entry| entry.encoding().as_bytes());
     reply.bulk_or_nil(encoding);
     Ok(())
 }
@@ -235,7 +236,7 @@ fn object_encoding(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Er
 /// for it. We share nothing and say the same. (One difference is left: what COPY makes of such a
 /// number is not shared in Redis until it changes.)
 fn object_refcount(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    match view.get(&args[2]) {
+    match view.get(args.key(2)) {
         None => reply.nil(),
         Some(entry) => match entry.number() {
             Some(0..10_000) if entry.encoding() == "int" => reply.integer(i32::MAX.into()),
@@ -251,13 +252,13 @@ fn dbsize(view: &View, _: &Args, reply: &mut Reply) -> Result<(), Error> {
     Ok(())
 }
 
-fn flushall(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+fn flushall(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     flush(view, args, reply, |view| {
         (0..view.databases()).for_each(|db| view.flush(db));
     })
 }
 
-fn flushdb(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+fn flushdb(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     flush(view, args, reply, |view| view.flush(view.db))
 }
 
@@ -279,7 +280,7 @@ fn flush(
     Ok(())
 }
 
-fn swapdb(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+fn swapdb(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let a = args::index(&args[1]).map_err(|_| Error::FirstDbIndex)?;
     let b = args::index(&args[2]).map_err(|_| Error::SecondDbIndex)?;
     let count = view.databases();

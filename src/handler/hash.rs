@@ -30,6 +30,7 @@ use crate::handler::float::Float;
 use crate::handler::scan;
 use crate::handler::{Command, Flag, ONE_KEY, Rest, Run, Stretch, command};
 use crate::hash::{Hash, Limits};
+use crate::key::Key;
 use crate::resp::{Args, Digits, Protocol, Reply, parse_integer};
 use crate::store::{View, ViewMut};
 use crate::table::random_below;
@@ -77,12 +78,12 @@ fn hstrlen(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
 
 /// The value of the field that the command names.
 fn field<'a>(view: &View<'a>, args: &Args) -> Result<Option<&'a [u8]>, Error> {
-    let hash = view.hash(&args[1])?;
+    let hash = view.hash(args.key(1))?;
     Ok(hash.and_then(|hash| hash.get(&args[2])))
 }
 
 fn hmget(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let hash = view.hash(&args[1])?;
+    let hash = view.hash(args.key(1))?;
     let fields = Cursor::at(args, 2).rest();
     reply.array(fields.len());
     reply.each(fields, |reply, field| {
@@ -94,19 +95,19 @@ fn hmget(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
 // Looking at all of it.
 
 fn hlen(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    reply.count(view.hash(&args[1])?.map_or(0, Hash::len));
+    reply.count(view.hash(args.key(1))?.map_or(0, Hash::len));
     Ok(())
 }
 
 fn hgetall(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let hash = view.hash(&args[1])?;
+    let hash = view.hash(args.key(1))?;
     reply.map(hash.map_or(0, Hash::len));
     reply.each(hash.into_iter().flat_map(Hash::iter), reply_with_pair);
     Ok(())
 }
 
 fn hkeys(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let hash = view.hash(&args[1])?;
+    let hash = view.hash(args.key(1))?;
     reply.array(hash.map_or(0, Hash::len));
     let fields = hash.into_iter().flat_map(Hash::iter);
     reply.each(fields, |reply, (name, _)| reply.bulk(name));
@@ -114,7 +115,7 @@ fn hkeys(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
 }
 
 fn hvals(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let hash = view.hash(&args[1])?;
+    let hash = view.hash(args.key(1))?;
     reply.array(hash.map_or(0, Hash::len));
     let fields = hash.into_iter().flat_map(Hash::iter);
     reply.each(fields, |reply, (_, value)| reply.bulk(value));
@@ -130,7 +131,7 @@ fn hscan<'a>(
     let mut words = Cursor::at(args, 2);
     let cursor = scan::parse_cursor(words.next())?;
     // Redis looks at the options only if there is something to scan.
-    if view.hash(&args[1])?.is_none() {
+    if view.hash(args.key(1))?.is_none() {
         scan::reply_with_cursor(0, reply);
         reply.array(0);
         return Ok(None);
@@ -150,7 +151,7 @@ fn hscan<'a>(
                 }
             };
             // What is a hash no more has no more fields.
-            let hash = view.peek(&args[1]).and_then(Entry::hash);
+            let hash = view.peek(args.key(1)).and_then(Entry::hash);
             hash.map_or(0, |hash| scan_slot(hash, cursor, visit))
         });
         if done {
@@ -181,14 +182,14 @@ fn scan_slot<'a>(hash: Hash<'a>, cursor: u64, mut visit: impl FnMut(Pair<'a>)) -
 
 fn hrandfield(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     if args.len() == 2 {
-        let drawn = view.hash(&args[1])?.and_then(Hash::random);
+        let drawn = view.hash(args.key(1))?.and_then(Hash::random);
         reply.bulk_or_nil(drawn.map(|(name, _)| name));
         return Ok(());
     }
     let (count, with_values) = parse_random(args)?;
     let repeat = count < 0;
     let count = count.unsigned_abs() as usize;
-    let Some(hash) = view.hash(&args[1])?.filter(|_| count > 0) else {
+    let Some(hash) = view.hash(args.key(1))?.filter(|_| count > 0) else {
         reply.array(0);
         return Ok(());
     };
@@ -269,13 +270,13 @@ fn reply_with_field((name, value): Pair, with_values: bool, reply: &mut Reply) {
 
 // Changing.
 
-fn hset(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+fn hset(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let added = set_fields(view, args, "hset")?;
     reply.count(added);
     Ok(())
 }
 
-fn hmset(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+fn hmset(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     set_fields(view, args, "hmset")?;
     reply.ok();
     Ok(())
@@ -285,13 +286,13 @@ fn hmset(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), E
 fn set_fields(view: &mut ViewMut, args: &Args, command: &'static str) -> Result<usize, Error> {
     let pairs = Cursor::at(args, 2).pairs();
     let pairs = pairs.ok_or(Error::WrongArity(command))?;
-    edit(view, &args[1], |hash, limits| {
+    edit(view, args.key(1), |hash, limits| {
         Ok(pairs.filter(|(name, value)| hash.set(name, value, limits)).count())
     })
 }
 
-fn hsetnx(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
-    let (key, name) = (&args[1], &args[2]);
+fn hsetnx(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let (key, name) = (args.key(1), &args[2]);
     let exists = view.hash(key)?.is_some_and(|hash| hash.get(name).is_some());
     if !exists {
         edit(view, key, |hash, limits| Ok(hash.set(name, &args[3], limits)))?;
@@ -300,8 +301,8 @@ fn hsetnx(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), 
     Ok(())
 }
 
-fn hdel(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
-    let key = &args[1];
+fn hdel(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let key = args.key(1);
     let Some(mut hash) = view.hash(key)? else {
         reply.integer(0);
         return Ok(());
@@ -317,9 +318,9 @@ fn hdel(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Er
     Ok(())
 }
 
-fn hincrby(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+fn hincrby(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let (name, change) = (&args[2], integer(&args[3])?);
-    let sum = edit(view, &args[1], |hash, limits| {
+    let sum = edit(view, args.key(1), |hash, limits| {
         let number = match hash.get(name) {
             Some(value) => parse_integer(value).ok_or(Error::HashValueNotInteger)?,
             None => 0,
@@ -332,8 +333,8 @@ fn hincrby(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(),
     Ok(())
 }
 
-fn hincrbyfloat(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
-    let (key, name) = (&args[1], &args[2]);
+fn hincrbyfloat(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let (key, name) = (args.key(1), &args[2]);
     let change = Float::parse(&args[3]).ok_or(Error::NotFloat)?;
     if !change.is_finite() {
         return Err(Error::IncrementNanOrInfinity);
@@ -351,7 +352,7 @@ fn hincrbyfloat(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Resul
         hash.set(name, &sum, limits);
         Ok(sum)
     })?;
-    view.propagate([b"HSET", key, name, &sum]);
+    view.propagate([b"HSET", &key, name, &sum]);
     reply.bulk(&sum);
     Ok(())
 }
@@ -359,7 +360,7 @@ fn hincrbyfloat(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Resul
 /// Changes the key's hash, or a new one that gets the key only if the change succeeds.
 fn edit<T>(
     view: &mut ViewMut,
-    key: &[u8],
+    key: Key,
     change: impl FnOnce(&mut HashMut, Limits) -> Result<T, Error>,
 ) -> Result<T, Error> {
     let limits = view.limits.hash;
@@ -370,7 +371,7 @@ fn edit<T>(
             Ok(result)
         }
         None => {
-            let mut entry = Loose::new_hash(key);
+            let mut entry = Loose::new_hash(&key);
             let mut hash = entry.edit().hash_mut().ok_or(Error::WrongType)?;
             let result = change(&mut hash, limits)?;
             view.insert(key, entry);

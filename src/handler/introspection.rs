@@ -190,8 +190,7 @@ fn document(row: &Row, reply: &mut Reply) {
 
 /// SAMPLES says how many fields of a hash Redis looks at for its estimate; we look at all.
 fn memory_usage(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let mut words = Cursor::at(args, 2);
-    let key = words.next();
+    let mut words = Cursor::at(args, 3);
     while let Some(option) = words.option() {
         if option != b"SAMPLES" {
             return Err(Error::Syntax);
@@ -200,7 +199,7 @@ fn memory_usage(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error
             return Err(Error::Syntax);
         }
     }
-    match view.peek(key) {
+    match view.peek(args.key(2)) {
         Some(entry) => reply.count(entry.memory()),
         None => reply.nil(),
     }

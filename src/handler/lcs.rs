@@ -49,7 +49,7 @@ fn lcs<'a>(
     _: &Stretch,
     reply: &mut Reply,
 ) -> Result<Option<Rest<'a>>, Error> {
-    let entries = [view.get(&args[1]), view.get(&args[2])];
+    let entries = [view.get(args.key(1)), view.get(args.key(2))];
     let mut found = entries.iter().flatten();
     if found.any(|entry| entry.string().is_none()) {
         return Err(Error::LcsNotStrings);

@@ -28,7 +28,8 @@ use crate::handler::args::{Cursor, integer};
 use crate::handler::expiry::{self, MILLISECONDS, SECONDS};
 use crate::handler::float::Float;
 use crate::handler::{ALL_KEYS, Command, EVERY_OTHER, Flag, ONE_KEY, Run, command};
-use crate::resp::{Args, Digits, Reply};
+use crate::key::Key;
+use crate::resp::{Arg, Args, Digits, Reply};
 use crate::store::{View, ViewMut};
 
 #[rustfmt::skip]
@@ -59,12 +60,12 @@ pub const COMMANDS: &[Command] = &[
 // Looking.
 
 fn get(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    reply_with(view.string(&args[1])?, reply);
+    reply_with(view.string(args.key(1))?, reply);
     Ok(())
 }
 
 fn mget(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let keys = Cursor::new(args).rest();
+    let keys = args.keys(1);
     reply.array(keys.len());
     reply.each(keys, |reply, key| {
         // A hash is nil here and not an error: the other keys want their answers.
@@ -75,14 +76,14 @@ fn mget(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
 }
 
 fn strlen(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let string = view.string(&args[1])?;
+    let string = view.string(args.key(1))?;
     reply.count(string.map_or(0, |string| string.len()));
     Ok(())
 }
 
 fn getrange(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let (start, end) = (integer(&args[2])?, integer(&args[3])?);
-    match view.string(&args[1])? {
+    match view.string(args.key(1))? {
         Some(string) => reply.bulk(range(&string, start, end)),
         None => reply.bulk(b""),
     }
@@ -107,15 +108,15 @@ fn range(string: &[u8], start: i64, end: i64) -> &[u8] {
 
 // Storing.
 
-fn set(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+fn set(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let SetOptions { if_exists, get, lifetime } = SetOptions::parse(args)?;
     let deadline = lifetime.deadline(view.time.now, "set")?;
     let keep_ttl = lifetime == Lifetime::Lasting;
     if get || if_exists.is_some() {
         let exists = if get {
-            reply_with_value_of(view, &args[1], reply)?
+            reply_with_value_of(view, args.key(1), reply)?
         } else {
-            view.get(&args[1]).is_some()
+            view.get(args.key(1)).is_some()
         };
         if if_exists.is_some_and(|wanted| wanted != exists) {
             if !get {
@@ -127,14 +128,10 @@ fn set(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Err
     match deadline {
         Some(deadline) => store_until(view, args, 2, deadline),
         None => {
-            // The DEL of a dead key comes before our own record.
-            view.delete_if_expired(&args[1]);
+            view.set_string(args.key(1), args.arg(2), keep_ttl);
             if get {
                 view.propagate_words(without_get(args).into_iter());
-            } else {
-                view.propagate_command(args);
             }
-            store(view, args, 2, keep_ttl);
         }
     }
     if !get {
@@ -174,80 +171,66 @@ fn without_get(args: &Args) -> Vec<&[u8]> {
     kept.map(|(_, word)| word).collect()
 }
 
-fn setex(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+fn setex(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let deadline = Clock::Seconds.deadline(&args[2], view.time.now, "setex")?;
     store_until(view, args, 3, deadline);
     reply.ok();
     Ok(())
 }
 
-fn psetex(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+fn psetex(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let deadline = Clock::Milliseconds.deadline(&args[2], view.time.now, "psetex")?;
     store_until(view, args, 3, deadline);
     reply.ok();
     Ok(())
 }
 
-fn setnx(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
-    let absent = view.get(&args[1]).is_none();
+fn setnx(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let absent = view.get(args.key(1)).is_none();
     if absent {
-        view.propagate_command(args);
-        store(view, args, 2, false);
+        view.set_string(args.key(1), args.arg(2), false);
     }
     reply.integer(absent.into());
     Ok(())
 }
 
-fn getset(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
-    reply_with_value_of(view, &args[1], reply)?;
+fn getset(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    reply_with_value_of(view, args.key(1), reply)?;
     view.propagate([b"SET", &args[1], &args[2]]);
-    store(view, args, 2, false);
+    view.set_string(args.key(1), args.arg(2), false);
     Ok(())
 }
 
-fn mset(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
-    let pairs = Cursor::new(args).pairs();
-    for (key, value) in pairs.ok_or(Error::WrongArity("mset"))? {
-        view.set_string(key, value, None, false);
-    }
+fn mset(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let pairs = args.pairs().ok_or(Error::WrongArity("mset"))?;
+    pairs.for_each(|(key, value)| view.set_string(key, value, false));
     reply.ok();
     Ok(())
 }
 
-fn msetnx(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
-    let pairs = Cursor::new(args).pairs().ok_or(Error::WrongArity("msetnx"))?;
+fn msetnx(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let pairs = args.pairs().ok_or(Error::WrongArity("msetnx"))?;
     let pairs: Vec<_> = pairs.collect();
-    let absent = pairs.iter().all(|(key, _)| view.get(key).is_none());
+    let absent = pairs.iter().all(|(key, _)| view.get(*key).is_none());
     if absent {
         for (key, value) in pairs {
-            view.set_string(key, value, None, false);
+            view.set_string(key, value, false);
         }
     }
     reply.integer(absent.into());
     Ok(())
 }
 
-/// Gives the key the value in word `at`, which is moved if it is large, so that the command must
-/// have been logged before.
-fn store(view: &mut ViewMut, args: &mut Args, at: usize, keep_ttl: bool) {
-    let mut large = args.take_large(at);
-    view.set_string(&args[1], &args[at], large.as_mut(), keep_ttl);
-    if let Some(old) = large {
-        args.recycle(old);
-    }
-}
-
 /// The same with a deadline, logged as a SET that names the moment.
-fn store_until(view: &mut ViewMut, args: &mut Args, at: usize, deadline: u64) {
-    view.delete_if_expired(&args[1]);
+fn store_until(view: &mut ViewMut, args: &Args, at: usize, deadline: u64) {
+    view.set_string(args.key(1), args.arg(at), true);
+    view.set_deadline(args.key(1), Some(deadline));
     let digits = Digits::new(deadline as i64);
     view.propagate([b"SET", &args[1], &args[at], b"PXAT", digits.as_bytes()]);
-    store(view, args, at, true);
-    view.set_deadline(&args[1], Some(deadline));
 }
 
 /// Answers with the string that the key holds, or nil; returns whether there is one.
-fn reply_with_value_of(view: &mut ViewMut, key: &[u8], reply: &mut Reply) -> Result<bool, Error> {
+fn reply_with_value_of(view: &mut ViewMut, key: Key, reply: &mut Reply) -> Result<bool, Error> {
     let notes = view.notes;
     let found = view.string(key);
     notes.count(!matches!(found, Ok(None)));
@@ -269,16 +252,16 @@ fn reply_with(string: Option<Str>, reply: &mut Reply) {
 
 // Looking, and doing something to the key.
 
-fn getdel(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
-    if reply_with_value_of(view, &args[1], reply)? {
-        view.delete(&args[1]);
+fn getdel(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    if reply_with_value_of(view, args.key(1), reply)? {
+        view.delete(args.key(1));
         view.propagate([b"DEL", &args[1]]);
     }
     Ok(())
 }
 
-fn getex(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
-    let key = &args[1];
+fn getex(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let key = args.key(1);
     let mut lifetime = Lifetime::Unsaid;
     let mut cursor = Cursor::at(args, 2);
     while let Some(option) = cursor.option() {
@@ -290,14 +273,14 @@ fn getex(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), E
     if let Some(deadline) = lifetime.deadline(view.time.now, "getex")? {
         if view.time.has_come(deadline as i64) {
             view.delete(key);
-            view.propagate([b"DEL", key]);
+            view.propagate([b"DEL", &key]);
         } else {
             view.set_deadline(key, Some(deadline));
             view.changed(key);
-            view.propagate([b"PEXPIREAT", key, Digits::new(deadline as i64).as_bytes()]);
+            view.propagate([b"PEXPIREAT", &key, Digits::new(deadline as i64).as_bytes()]);
         }
     } else if lifetime == Lifetime::Lasting && expiry::end_deadline(view, key) {
-        view.propagate([b"PERSIST", key]);
+        view.propagate([b"PERSIST", &key]);
     }
     Ok(())
 }
@@ -379,24 +362,24 @@ impl Clock {
 
 // Counting.
 
-fn incr(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
-    add(view, &args[1], 1, reply)
+fn incr(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    add(view, args.key(1), 1, reply)
 }
 
-fn decr(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
-    add(view, &args[1], -1, reply)
+fn decr(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    add(view, args.key(1), -1, reply)
 }
 
-fn incrby(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
-    add(view, &args[1], integer(&args[2])?, reply)
+fn incrby(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    add(view, args.key(1), integer(&args[2])?, reply)
 }
 
-fn decrby(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
+fn decrby(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let change = integer(&args[2])?.checked_neg();
-    add(view, &args[1], change.ok_or(Error::DecrementOverflow)?, reply)
+    add(view, args.key(1), change.ok_or(Error::DecrementOverflow)?, reply)
 }
 
-fn add(view: &mut ViewMut, key: &[u8], change: i64, reply: &mut Reply) -> Result<(), Error> {
+fn add(view: &mut ViewMut, key: Key, change: i64, reply: &mut Reply) -> Result<(), Error> {
     let sum = match view.string(key)? {
         Some(mut string) => {
             let number = string.number().ok_or(Error::NotInteger)?;
@@ -406,7 +389,7 @@ fn add(view: &mut ViewMut, key: &[u8], change: i64, reply: &mut Reply) -> Result
             sum
         }
         None => {
-            view.set_string(key, Digits::new(change).as_bytes(), None, false);
+            view.set_string(key, Arg::Small(Digits::new(change).as_bytes()), false);
             change
         }
     };
@@ -414,8 +397,8 @@ fn add(view: &mut ViewMut, key: &[u8], change: i64, reply: &mut Reply) -> Result
     Ok(())
 }
 
-fn incrbyfloat(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
-    let key = &args[1];
+fn incrbyfloat(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let key = args.key(1);
     let number = match view.string(key)?.and_then(StringMut::read) {
         Some(string) => Float::parse(&string).ok_or(Error::NotFloat)?,
         None => Float::ZERO,
@@ -430,28 +413,28 @@ fn incrbyfloat(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result
             string.set_plain(&sum);
             view.changed(key);
         }
-        None => view.insert(key, Loose::new_plain_string(key, &sum)),
+        None => view.insert(key, Loose::new_plain_string(&key, &sum)),
     }
     // The sum and not the summand: whoever replays this need not round as we do.
-    view.propagate([b"SET", key, &sum, b"KEEPTTL"]);
+    view.propagate([b"SET", &key, &sum, b"KEEPTTL"]);
     reply.bulk(&sum);
     Ok(())
 }
 
 // Editing.
 
-fn append(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
-    let (key, value) = (&args[1], &args[2]);
+fn append(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let (key, value) = (args.key(1), args.arg(2));
     let limit = view.limits.string;
     let length = match view.string(key)? {
         Some(mut string) => {
-            check_length(string.len(), value, limit)?;
-            let length = string.patch(string.len(), value);
+            check_length(string.len(), &value, limit)?;
+            let length = string.patch(string.len(), &value);
             view.changed(key);
             length
         }
         None => {
-            view.set_string(key, value, None, false);
+            view.set_string(key, value, false);
             value.len()
         }
     };
@@ -459,8 +442,8 @@ fn append(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), 
     Ok(())
 }
 
-fn setrange(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<(), Error> {
-    let (key, value) = (&args[1], &args[3]);
+fn setrange(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let (key, value) = (args.key(1), &args[3]);
     let offset = integer(&args[2])?;
     let offset = usize::try_from(offset).map_err(|_| Error::OffsetOutOfRange)?;
     let limit = view.limits.string;
@@ -475,7 +458,7 @@ fn setrange(view: &mut ViewMut, args: &mut Args, reply: &mut Reply) -> Result<()
         }
         None => {
             check_length(offset, value, limit)?;
-            let mut entry = Loose::new_raw_string(key);
+            let mut entry = Loose::new_raw_string(&key);
             let length = entry.edit().string_mut().map(|mut string| string.patch(offset, value));
             view.insert(key, entry);
             length.unwrap_or_default()

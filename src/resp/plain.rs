@@ -17,10 +17,26 @@
 //!
 //! **How Redis does it**: it has one parser for all.
 
-use super::Word;
+use super::Args;
+use super::args::Place;
 
-/// Finds the arguments of a plain command at the front of `buffer`; returns how many bytes it has.
-pub fn command(buffer: &[u8], words: &mut Vec<Word>) -> Option<usize> {
+/// Takes a plain command from the front of `buffer`, if there is one. Returns how many bytes it has.
+pub fn take(buffer: &[u8], args: &mut Args) -> Option<usize> {
+    match find(buffer, &mut args.places) {
+        Some(length) if args.len() > 0 => {
+            args.bytes.extend_from_slice(&buffer[..length]);
+            args.is_plain = true;
+            Some(length)
+        }
+        _ => {
+            args.places.clear();
+            None
+        }
+    }
+}
+
+/// Finds the arguments of a plain command. Returns how many bytes it has.
+fn find(buffer: &[u8], places: &mut Vec<Place>) -> Option<usize> {
     let (count, mut at) = line(buffer, b'*', 0)?;
     for _ in 0..count {
         let (length, start) = line(buffer, b'$', at)?;
@@ -28,7 +44,7 @@ pub fn command(buffer: &[u8], words: &mut Vec<Word>) -> Option<usize> {
         if buffer.get(end..end + 2)? != b"\r\n" {
             return None;
         }
-        words.push(Word::Small { start, end });
+        places.push(Place::Small { start, end });
         at = end + 2;
     }
     Some(at)

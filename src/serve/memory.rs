@@ -67,9 +67,14 @@ impl Session<'_> {
     /// Waits for input. A client that has sent or received much keeps the memory for a moment, because
     /// more of the same may come.
     pub(super) fn rest(&mut self) -> io::Result<()> {
-        let has_much = self.reply.out.capacity() > BATCH_OUTPUT
-            || self.reader.capacity() == INPUT_BUFFER
-            || self.arrived[0].args.has_spare();
+        // What is large is shared with the store, and its client may rest for long.
+        for arrived in &mut self.arrived[..self.arrived_count] {
+            if arrived.args.large_size() > 0 {
+                arrived.args.clear();
+            }
+        }
+        let has_much =
+            self.reply.out.capacity() > BATCH_OUTPUT || self.reader.capacity() == INPUT_BUFFER;
         if !has_much {
             return Ok(());
         }

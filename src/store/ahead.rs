@@ -24,7 +24,12 @@
 
 use super::Keyspace;
 use crate::hash::Hash;
-use crate::table::{self, LONGEST_KNOWN, WARM};
+use crate::key::digest_of;
+use crate::table::{self, WARM};
+
+/// Bytes of the longest key and field that is looked ahead to: to compute a digest twice costs more than
+/// it gains.
+const LONGEST: usize = 128;
 
 /// So many keys of one command are looked at, at most: with more, the first would have been pushed out
 /// of the caches when their turn comes.
@@ -42,8 +47,8 @@ impl Keyspace {
     /// The same for the keys of one command, whose hashes nobody knows yet.
     #[inline(never)]
     pub fn warm_keys<'a>(&self, db: usize, keys: impl Iterator<Item = &'a [u8]>) {
-        let short = keys.filter(|key| key.len() <= LONGEST_KNOWN);
-        let mut hashed = short.take(MOST).map(table::hash_of);
+        let short = keys.filter(|key| key.len() <= LONGEST);
+        let mut hashed = short.take(MOST).map(digest_of);
         let mut hashes = [0; WARM];
         loop {
             let mut count = 0;
@@ -72,9 +77,9 @@ impl Keyspace {
         for (field, (entry, (_, name))) in fields.iter_mut().zip(entries.iter().zip(named)) {
             if let (Some(entry), Some(name)) = (*entry, name)
                 && let Some(Hash::Table(table)) = entry.hash()
-                && name.len() <= LONGEST_KNOWN
+                && name.len() <= LONGEST
             {
-                *field = Some((table, table::hash_of(name)));
+                *field = Some((table, digest_of(name)));
             }
         }
         table::warm(fields.iter().flatten().copied());

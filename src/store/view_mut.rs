@@ -14,7 +14,7 @@
 //! ```text
 //! APPEND k x      string(k) ──▶ patch ──▶ changed(k)                     logged as it was sent
 //! GETDEL k        string(k) ──▶ delete(k) ──▶ propagate(DEL k)           logged as DEL
-//! SET k v EX 9    delete_if_expired(k) ──▶ propagate(SET … PXAT …) ──▶ set_string(k), which moves v
+//! SET k v EX 9    set_string(k) ──▶ propagate(SET … PXAT …)
 //! ```
 //!
 //! **How Redis does it**: `setKey`, `dbDelete`, `signalModifiedKey` and `server.dirty++`, of which each
@@ -23,15 +23,14 @@
 use super::{Db, Garbage, Keyspace, Limits, Notes, Time};
 use crate::entry::{Entry, EntryMut, HashMut, Large, Loose, Stored, StringMut};
 use crate::error::Error;
+use crate::key::Key;
 use crate::propagate::Records;
-use crate::resp::Args;
-use crate::table::KnownHash;
+use crate::resp::{Arg, Args};
 use crate::watch::Now;
 
 /// The keyspace under the exclusive lock, for one command.
 pub struct ViewMut<'a> {
     keyspace: &'a mut Keyspace,
-    known: &'a KnownHash,
     pub db: usize,
     pub time: Time,
     pub limits: Limits,
@@ -46,14 +45,13 @@ pub struct ViewMut<'a> {
 impl<'a> ViewMut<'a> {
     pub fn new(
         keyspace: &'a mut Keyspace,
-        known: &'a KnownHash,
         db: usize,
         time: Time,
         limits: Limits,
         records: &'a mut Records,
         notes: &'a Notes,
     ) -> ViewMut<'a> {
-        ViewMut { keyspace, known, db, time, limits, records, notes, dirty: 0, propagated: false }
+        ViewMut { keyspace, db, time, limits, records, notes, dirty: 0, propagated: false }
     }
 
     /// Ends the command, of which these are the words: logs it if it has changed something and has not
@@ -77,51 +75,32 @@ impl<'a> ViewMut<'a> {
         self.propagated = true;
     }
 
-    /// Logs the command itself. A handler that moves a word out of it says so before; for the others
-    /// it is done at the end, if they have changed something.
-    pub fn propagate_command(&mut self, args: &Args) {
-        self.records.push_command(self.db, args);
-        self.propagated = true;
-    }
-
     /// The key's entry if it is alive; a dead one is deleted and its DEL logged.
-    pub fn get(&mut self, key: &[u8]) -> Option<Entry<'_>> {
-        let hash = self.known.hash(key);
-        self.find(hash, key).map(|EntryMut { entry, heap }| Entry { entry, heap })
+    pub fn get(&mut self, key: Key) -> Option<Entry<'_>> {
+        self.find(key).map(|EntryMut { entry, heap }| Entry { entry, heap })
     }
 
     /// The key's string, to be changed; WRONGTYPE if it is a hash.
-    pub fn string(&mut self, key: &[u8]) -> Result<Option<StringMut<'_>>, Error> {
-        let hash = self.known.hash(key);
-        match self.find(hash, key) {
+    pub fn string(&mut self, key: Key) -> Result<Option<StringMut<'_>>, Error> {
+        match self.find(key) {
             Some(entry) => entry.string_mut().map(Some).ok_or(Error::WrongType),
             None => Ok(None),
         }
     }
 
     /// The key's hash, to be changed; WRONGTYPE if it is a string.
-    pub fn hash(&mut self, key: &[u8]) -> Result<Option<HashMut<'_>>, Error> {
-        let hash = self.known.hash(key);
-        match self.find(hash, key) {
+    pub fn hash(&mut self, key: Key) -> Result<Option<HashMut<'_>>, Error> {
+        match self.find(key) {
             Some(entry) => entry.hash_mut().map(Some).ok_or(Error::WrongType),
             None => Ok(None),
         }
     }
 
-    /// Gives `key` a string, whatever it was before. `owned` is the value's allocation if it has
-    /// one; it is taken, perhaps in exchange (see [`EntryMut::set_string`]). The deadline goes
-    /// unless `keep_ttl`.
-    pub fn set_string(
-        &mut self,
-        key: &[u8],
-        value: &[u8],
-        owned: Option<&mut Vec<u8>>,
-        keep_ttl: bool,
-    ) {
-        let hash = self.known.hash(key);
-        match self.find(hash, key) {
+    /// Gives `key` a string, whatever it was before. The deadline goes unless `keep_ttl`.
+    pub fn set_string(&mut self, key: Key, value: Arg, keep_ttl: bool) {
+        match self.find(key) {
             Some(mut entry) => {
-                let old = entry.set_string(value, owned);
+                let old = entry.set_string(value);
                 let has_deadline = entry.look().deadline().is_some();
                 if let Some(old) = old {
                     self.keyspace.garbage.push(Box::new(old));
@@ -131,42 +110,39 @@ impl<'a> ViewMut<'a> {
                 }
             }
             None => {
-                let make = |heap: &mut _| Stored::new_string(key, value, owned, heap);
-                self.db_mut().keys.insert(hash, make);
+                let make = |heap: &mut _| Stored::new_string(&key, value, heap);
+                self.db_mut().keys.insert(key.digest, make);
             }
         }
         self.changed(key);
     }
 
     /// Gives `key` this entry, which must carry that key, in place of the one that it may have had.
-    pub fn insert(&mut self, key: &[u8], entry: Loose) {
-        let hash = self.known.hash(key);
+    pub fn insert(&mut self, key: Key, entry: Loose) {
         let db = self.db_mut();
-        let old = db.delete(hash, key).flatten();
+        let old = db.delete(key.digest, &key).flatten();
         if let Some(deadline) = entry.look().deadline() {
-            db.deadlines.insert((deadline, hash));
+            db.deadlines.insert((deadline, key.digest));
         }
-        db.keys.insert(hash, |heap| entry.fasten(heap));
+        db.keys.insert(key.digest, |heap| entry.fasten(heap));
         self.discard(old);
         self.changed(key);
     }
 
     /// Takes the key out of the database, if it is alive.
-    pub fn remove(&mut self, key: &[u8]) -> Option<Loose> {
-        let hash = self.known.hash(key);
-        self.find(hash, key)?;
-        let entry = self.db_mut().remove(hash, key);
+    pub fn remove(&mut self, key: Key) -> Option<Loose> {
+        self.find(key)?;
+        let entry = self.db_mut().remove(key.digest, &key);
         self.changed(key);
         entry
     }
 
     /// Deletes the key; returns whether it was there and alive.
-    pub fn delete(&mut self, key: &[u8]) -> bool {
-        let hash = self.known.hash(key);
-        if self.find(hash, key).is_none() {
+    pub fn delete(&mut self, key: Key) -> bool {
+        if self.find(key).is_none() {
             return false;
         }
-        let large = self.db_mut().delete(hash, key).flatten();
+        let large = self.db_mut().delete(key.digest, &key).flatten();
         self.discard(large);
         self.changed(key);
         true
@@ -174,41 +150,39 @@ impl<'a> ViewMut<'a> {
 
     /// Deletes the key if it is dead, and logs its DEL; returns whether it was. It does not count as a
     /// change by the command.
-    pub fn delete_if_expired(&mut self, key: &[u8]) -> bool {
+    pub fn delete_if_expired(&mut self, key: Key) -> bool {
         // Most databases have no deadlines, and then nothing need be looked for.
         if self.db().deadlines.is_empty() {
             return false;
         }
-        let hash = self.known.hash(key);
-        self.db().keys.get(hash, key).is_some() && self.find(hash, key).is_none()
+        self.db().keys.get(key.digest, &key).is_some() && self.find(key).is_none()
     }
 
     /// Sets or takes away the deadline of a key that is there.
-    pub fn set_deadline(&mut self, key: &[u8], deadline: Option<u64>) {
-        let hash = self.known.hash(key);
+    pub fn set_deadline(&mut self, key: Key, deadline: Option<u64>) {
         let db = self.db_mut();
-        let Some(mut entry) = db.keys.get_mut(hash, key) else {
+        let Some(mut entry) = db.keys.get_mut(key.digest, &key) else {
             return;
         };
         let old = entry.look().deadline();
         entry.set_deadline(deadline);
         if let Some(old) = old {
-            db.deadlines.remove(&(old, hash));
+            db.deadlines.remove(&(old, key.digest));
         }
         if let Some(deadline) = deadline {
-            db.deadlines.insert((deadline, hash));
+            db.deadlines.insert((deadline, key.digest));
         }
     }
 
     /// Says that the command has changed the key: it will be logged, and watchers know.
-    pub fn changed(&mut self, key: &[u8]) {
+    pub fn changed(&mut self, key: Key) {
         self.dirty += 1;
         let Keyspace { dbs, watchers, .. } = &mut *self.keyspace;
         let watchers = watchers.get_mut().unwrap();
         if !watchers.is_empty() {
-            let exists = dbs[self.db].find(key).is_some();
+            let exists = dbs[self.db].find(&key).is_some();
             let now = if exists { Now::Alive } else { Now::Gone };
-            watchers.touch(self.db, key, true, now);
+            watchers.touch(self.db, &key, true, now);
         }
     }
 
@@ -278,24 +252,24 @@ impl<'a> ViewMut<'a> {
     }
 
     /// Rule 2: the entry if it is alive; if it is dead, it goes, and its DEL into the log.
-    fn find(&mut self, hash: u64, key: &[u8]) -> Option<EntryMut<'_>> {
+    fn find(&mut self, key: Key) -> Option<EntryMut<'_>> {
         // Most databases have no deadlines, and need not look twice.
-        let is_expired =
-            !self.db().deadlines.is_empty() && self.time.is_over(self.db().keys.get(hash, key)?);
+        let is_expired = !self.db().deadlines.is_empty()
+            && self.time.is_over(self.db().keys.get(key.digest, &key)?);
         if is_expired {
             debug_assert!(
                 !self.propagated,
                 "the DEL of a dead key belongs before what its command logs"
             );
-            let large = self.db_mut().delete(hash, key).flatten();
+            let large = self.db_mut().delete(key.digest, &key).flatten();
             self.discard(large);
-            self.records.push(self.db, [&b"DEL"[..], key].into_iter());
+            self.records.push(self.db, [&b"DEL"[..], &key].into_iter());
             let watchers = self.keyspace.watchers.get_mut().unwrap();
-            watchers.touch(self.db, key, true, Now::Gone);
+            watchers.touch(self.db, &key, true, Now::Gone);
             self.notes.deleted.set(self.notes.deleted.get() + 1);
             return None;
         }
-        self.db_mut().keys.get_mut(hash, key)
+        self.db_mut().keys.get_mut(key.digest, &key)
     }
 
     fn db(&self) -> &Db {

@@ -5,12 +5,12 @@ use super::*;
 use crate::aof::checksum::EVERY;
 use crate::config::{Config, Start};
 use crate::hash;
+use crate::key::Key;
 use crate::propagate::Records;
-use crate::resp::Args;
+use crate::resp::{Arg, Args};
 use std::fs;
 
 use crate::store::{Limits, Notes, Time, ViewMut};
-use crate::table::KnownHash;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::AtomicUsize;
@@ -166,11 +166,11 @@ fn keyspace_of(state: &State) -> Keyspace {
     let hash = hash::Limits { entries: 512, value: 64 };
     let limits = Limits { hash, string: 1 << 29 };
     let time = Time { now: 0, kills: false };
-    let (known, notes, mut records) = (KnownHash::new(), Notes::default(), Records::default());
+    let (notes, mut records) = (Notes::default(), Records::default());
     for ((db, key), value) in state {
         let db = db.parse().unwrap();
-        let mut view = ViewMut::new(&mut keyspace, &known, db, time, limits, &mut records, &notes);
-        view.set_string(key.as_bytes(), value.as_bytes(), None, false);
+        let mut view = ViewMut::new(&mut keyspace, db, time, limits, &mut records, &notes);
+        view.set_string(Key::of(key.as_bytes()), Arg::Small(value.as_bytes()), false);
     }
     keyspace
 }
