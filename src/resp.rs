@@ -152,7 +152,7 @@ fn read_array(reader: &mut impl BufRead, args: &mut Args, allowed: Allowed) -> R
         if length > LARGE && allowed.unauthenticated {
             return protocol("unauthenticated bulk length");
         }
-        // An empty word costs us more than it costs the client to send, hence the 32.
+        // An empty argument costs us more memory than the client has sent bytes, hence the 32.
         total = length.saturating_add(total + 32);
         if total > allowed.command {
             return Err(Error::Io(io::Error::other("client-query-buffer-limit reached")));
@@ -167,8 +167,8 @@ fn read_array(reader: &mut impl BufRead, args: &mut Args, allowed: Allowed) -> R
     Ok(())
 }
 
-/// Reads a line such as `*3\r\n` or `$5\r\n`: its first byte and its number, if it is one. As in
-/// Redis a client's line ends at `\r`, whatever the byte after it is.
+/// Reads a line such as `*3\r\n` or `$5\r\n`. Returns its first byte, and its number if it has one. As in
+/// Redis, a client's line ends at `\r`, whatever the byte after it is.
 fn read_header(
     reader: &mut impl BufRead,
     allowed: Allowed,
@@ -184,8 +184,8 @@ fn read_header(
     }
 }
 
-/// Reads up to the byte `end`, and returns what is before it. As in Redis, which looks for the end
-/// with C's `strchr`, a line with a zero byte in it has no end, and only gets too long at last.
+/// Reads up to the byte `end`, and returns what is before it. A line with a zero byte in it has no end,
+/// and gets too long at last, because Redis looks for the end with C's `strchr`.
 fn read_line(reader: &mut impl BufRead, end: u8, too_long: &str) -> Result<Vec<u8>, Error> {
     let mut line = Vec::new();
     let mut rest = reader.take(MAX_LINE as u64 + 1);
@@ -202,7 +202,7 @@ fn read_line(reader: &mut impl BufRead, end: u8, too_long: &str) -> Result<Vec<u
     }
 }
 
-/// Reads `length` bytes as the next word of `args`.
+/// Reads `length` bytes as the next argument.
 fn read_bulk(reader: &mut impl BufRead, args: &mut Args, length: usize) -> Result<(), Error> {
     if length > LARGE {
         args.push_large(read_large(reader, length)?);
@@ -223,11 +223,10 @@ fn read_bulk(reader: &mut impl BufRead, args: &mut Args, length: usize) -> Resul
     Ok(())
 }
 
-/// Reads a large word into an allocation of its own.
+/// Reads a large argument into an allocation of its own.
 fn read_large(reader: &mut impl BufRead, length: usize) -> Result<Vec<u8>, Error> {
-    // `read_to_end` lets the reader fill the vector directly, past its own small buffer. What is
-    // reserved at once is what every client may have anyway; beyond it the vector grows with the
-    // bytes that have really come.
+    // `read_to_end` lets the reader fill the vector directly, past its own small buffer. A megabyte is
+    // reserved at once. Beyond that the vector grows as the bytes come.
     let mut value = Vec::with_capacity(length.min(1024 * 1024));
     reader.take(length as u64).read_to_end(&mut value)?;
     if value.len() < length {
@@ -278,8 +277,8 @@ pub fn write_command<'a>(out: &mut Vec<u8>, words: impl ExactSizeIterator<Item =
 fn write_header(out: &mut Vec<u8>, kind: u8, number: i64) {
     let digit = |digit: i64| b'0' + digit as u8;
     match number {
-        // Nearly all are so small, and then the line is written in one piece: a GET in a pipeline
-        // takes a thirtieth fewer instructions.
+        // Nearly all numbers are small, and then the line is written in one piece. A GET in a pipeline
+        // takes a thirtieth fewer instructions for that.
         0..=9 => out.extend_from_slice(&[kind, digit(number), b'\r', b'\n']),
         10..=99 => {
             let (tens, ones) = (digit(number / 10), digit(number % 10));

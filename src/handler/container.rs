@@ -1,20 +1,40 @@
 //! Containers: commands such as CONFIG, whose second argument says which command is meant.
 //!
 //! ```text
-//! CONFIG GET save ─▶ row config|get       found by Table::named_by
+//! CONFIG GET save ─▶ row config|get       found by Table::subcommand
 //! CONFIG HELP     ─▶ row config|help      whose handler is help
-//! CONFIG NONSENSE ─▶ no row               unknown_subcommand
+//! CONFIG NONSENSE ─▶ no row               Table::refusal says why
 //! ```
 //!
 //! **How Redis does it**: `lookupCommandLogic` and `addReplySubcommandSyntaxError` in server.c and
 //! networking.c. There each container writes its HELP by hand.
 
-use super::{Command, Row, TABLE, Table};
+use super::{Command, Flag, Row, TABLE, Table};
 use crate::client::Client;
 use crate::error::Error;
 use crate::resp::{Args, Reply};
 
 impl Table {
+    /// The row of a subcommand. A container that takes what it does not know answers for that itself.
+    pub(super) fn subcommand<'a>(&'a self, container: &'a Row, name: &[u8]) -> Option<&'a Row> {
+        let name = [container.command.name.as_bytes(), b"|", name].concat();
+        let takes_unknown = container.command.is(Flag::TakesUnknown);
+        self.find(&name).or(takes_unknown.then_some(container))
+    }
+
+    /// Why these arguments call nothing.
+    #[cold]
+    pub fn refusal(&self, args: &Args) -> Error {
+        match (self.named_by(args), self.find(&args[0])) {
+            (Some(row), _) => Error::WrongArity(row.command.name),
+            (None, Some(row)) if !row.is_subcommand => Error::UnknownSubcommand {
+                command: row.command.name.to_ascii_uppercase(),
+                subcommand: args[1].to_vec(),
+            },
+            _ => Error::unknown_command(args.iter()),
+        }
+    }
+
     /// The subcommands of a container.
     pub fn subcommands(&self, container: &str) -> impl Iterator<Item = &Row> {
         let prefix = format!("{container}|");
@@ -22,13 +42,7 @@ impl Table {
     }
 }
 
-/// For a second argument that names no subcommand.
-pub fn unknown_subcommand(container: &str, subcommand: &[u8]) -> Error {
-    let command = container.to_ascii_uppercase();
-    Error::UnknownSubcommand { command, subcommand: subcommand.to_vec() }
-}
-
-/// The same for a command that looks at its subcommands and their arity itself.
+/// For a command that looks at its subcommands and their arity itself, and finds neither right.
 pub fn subcommand_syntax(args: &Args) -> Error {
     let command = String::from_utf8_lossy(&args[0]).to_ascii_uppercase();
     Error::SubcommandSyntax { command, subcommand: args[1].to_vec() }

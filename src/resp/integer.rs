@@ -52,3 +52,22 @@ impl Digits {
         &self.text[self.start..]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_integer_has_one_spelling_and_is_read_back_from_it() {
+        for number in [0, 7, -1, 10, -10, 999, 1_000_000_007, i64::MAX, i64::MIN] {
+            let digits = Digits::new(number);
+            assert_eq!(digits.as_bytes(), number.to_string().as_bytes());
+            assert_eq!(parse_integer(digits.as_bytes()), Some(number));
+        }
+        let others = ["", "-", "+1", "01", "-0", "-01", " 1", "1 ", "1x", "0x1", "1.0"];
+        let too_large = ["9223372036854775808", "-9223372036854775809", "99999999999999999999"];
+        for text in others.iter().chain(&too_large) {
+            assert_eq!(parse_integer(text.as_bytes()), None, "{text}");
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! Replies: what goes back to a client, in the protocol that it has asked for.
 //!
-//! The first byte of a reply says what it is. RESP3 knows more kinds than RESP2, and each has its
-//! form in the older protocol, so a handler says what it means and does not ask who listens:
+//! The first byte of a reply says what it is. RESP3 has more kinds than RESP2, and each of them has a
+//! form in RESP2 too. So a handler says what it means, and need not ask which protocol it is:
 //!
 //! ```text
 //!                  RESP2                    RESP3
@@ -12,31 +12,30 @@
 //! text for people  a bulk string            =…txt:…
 //! ```
 //!
-//! A reply is written as it is made, straight into the client's [`Output`]: no value in
-//! between, nothing to be freed. An array's length is written before its elements, so who writes
-//! one must know how many will follow; where a handler fails in the middle, the batch cuts the
-//! output back to where the command began.
+//! A reply is written straight into the client's [`Output`], so nothing in between has to be made and
+//! freed. The length of an array is written before its elements, so a handler must know how many will
+//! follow. If it fails in the middle, the output is cut back to where the command began.
 //!
-//! A string of more than 64 KiB that is asked for whole is not copied, for a
-//! megabyte takes a tenth of a millisecond, and who waits for the lock would wait for that. The output
-//! shares it with the keyspace, and it goes to the socket from where it lies:
+//! A string of more than 64 KiB is not copied. To copy a megabyte takes a tenth of a millisecond, and
+//! whoever waits for the lock would wait for that. The output shares the string with the keyspace, and
+//! it goes to the socket from where it is:
 //!
 //! ```text
 //! written   $1048576\r\n ┊ \r\n +OK\r\n              at the ┊ the socket is given
 //! shared                 └▶ Arc ──▶ a megabyte       what the keyspace has, or had
 //! ```
 //!
-//! A client's output is *watched*: whenever it has grown by a step, it is counted as what its client holds
-//! (held.rs), and if the client is to end, or this is more than it may leave unread, the output is thrown
-//! away and swallows all that follows. So no reply can grow without bound, whatever its handler does; and
-//! a handler that has much to say says it by [`Reply::each`], which ends when nobody listens any more.
+//! A client's output is *watched*. Whenever it has grown by a step, it is counted as what the client
+//! holds (held.rs). If the client is to end, or may not leave that much unread, the output is thrown away
+//! and swallows all that follows. So no reply can grow without bound, whatever its handler does. A
+//! handler that has much to say uses [`Reply::each`], which ends early when the output swallows.
 //!
-//! The prices: APPEND and SETRANGE copy a value that some reply still shares, under the exclusive lock;
-//! and a client that reads slowly keeps a value in memory that the keyspace no longer has, as it would
-//! keep a copy. Fields of a hash are copied, and so is what goes to an outbox.
+//! The prices: APPEND and SETRANGE copy a value that a reply still shares, under the exclusive lock. A
+//! client that reads slowly keeps a value in memory that the keyspace no longer has, as a copy would.
+//! Fields of a hash are copied, and so is what goes to an outbox.
 //!
-//! **How Redis does it**: the `addReply…` functions of networking.c, with a list of blocks behind
-//! the buffer; it can also come back later to fill in a length (`addReplyDeferredLen`). It copies.
+//! **How Redis does it**: the `addReply…` functions of networking.c, with a list of blocks behind the
+//! buffer. It can also come back later to fill in a length (`addReplyDeferredLen`). It copies.
 
 use super::{write_bulk, write_header};
 use crate::error;
@@ -54,24 +53,24 @@ pub enum Protocol {
 
 /// Writes replies over a client's output buffer, in the protocol that the client speaks.
 pub struct Reply {
-    /// What has not left yet; the batch cuts it back where a command failed.
+    /// What has not left yet. It is cut back if a command fails.
     pub out: Output,
     pub protocol: Protocol,
 }
 
 impl Reply {
-    /// An empty one, in RESP2, which every client speaks until it says HELLO 3.
+    /// An empty reply, in RESP2, which every client speaks until it sends HELLO 3.
     pub fn new() -> Reply {
         Reply { out: Output::new(None), protocol: Protocol::Resp2 }
     }
 
-    /// The same for a client: what it is told is counted, and has its limits.
+    /// The same for a client: its replies are counted and limited.
     pub fn watched(charge: Charge) -> Reply {
         Reply { out: Output::new(Some(charge)), ..Reply::new() }
     }
 
-    /// Writes each of these, behind the head that says how many they are. Ends early when the output
-    /// swallows what is written: whatever may be many goes through here.
+    /// Writes each of these, behind the head that says how many there are. Ends early when the output
+    /// swallows what is written. Whatever may be many goes through here.
     pub fn each<T>(
         &mut self,
         items: impl IntoIterator<Item = T>,
