@@ -26,6 +26,7 @@
 //! value and deadline apart: four allocations where a small entry has one. It copies a string for
 //! COPY and into each reply, and so can always change it where it lies.
 
+use crate::blob::Blob;
 use crate::hash::{self, Field, Hash};
 use crate::heap::{Heap, Piece};
 use crate::key::digest_of;
@@ -77,7 +78,7 @@ pub struct Large {
 }
 
 pub enum LargeValue {
-    String(Arc<Vec<u8>>),
+    String(Arc<Blob>),
     Hash(Box<Table<Field>>),
 }
 
@@ -91,7 +92,7 @@ pub enum Value<'a> {
 pub enum Str<'a> {
     Bytes(&'a [u8]),
     /// A large one, which a reply may share.
-    Shared(&'a Arc<Vec<u8>>),
+    Shared(&'a Arc<Blob>),
     Digits(Digits),
 }
 
@@ -181,7 +182,7 @@ impl Stored {
     fn new_plain_string(key: &[u8], value: &[u8], heap: &mut Heap) -> Stored {
         match plain_kind(value) {
             Some(kind) => Stored::small(key, kind, value, heap),
-            None => Stored::large(key, LargeValue::String(value.to_vec().into())),
+            None => Stored::large(key, LargeValue::String(Arc::new(value.to_vec().into()))),
         }
     }
 

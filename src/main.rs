@@ -28,9 +28,8 @@
 //!
 //! **Reading order** is that of the first `mod` lines below, with `store/view_mut.rs` behind
 //! [`store`]: that is the evening. Each file opens with a chapter like this one: the idea, often a
-//! drawing or an example, and *How Redis does it*, with what is simpler here and what that costs.
-//! src/README.md explains the words. It also has a question for each file, to be answered before
-//! reading, with the test that knows the answer.
+//! drawing, and *How Redis does it*, with what is simpler here and what that costs. src/README.md
+//! explains the words, and asks a question about each file, with the test that knows the answer.
 //!
 //! **How Redis does it**: server.c, `main`. One thread waits for all sockets at once, and needs
 //! none of the locks above. A second core helps it only with I/O and with freeing memory.
@@ -46,6 +45,7 @@ mod store;
 mod aof;
 
 // For looking up.
+mod blob;
 mod client;
 mod config;
 mod digest;
@@ -217,6 +217,7 @@ fn cron(server: &Server) -> ! {
         thread::sleep(Duration::from_millis(100));
         server.stats.sample(server.totals());
         server.aof.tell_news();
+        blob::free_spare();
         server.end_idle();
         // Afterwards, so that a client that was heard during this round is not idle for it.
         server.idle_clock.fetch_add(100, Ordering::Relaxed);

@@ -30,12 +30,12 @@ const LAYERS: [&[&str]; 13] = [
     &["config", "entry", "propagate", "watch"],
     &["hash", "outbox"],
     &["gate", "glob", "log", "resp", "table"],
-    &["digest", "error", "heap", "held", "key", "malloc"],
+    &["blob", "digest", "error", "heap", "held", "key", "malloc"],
 ];
 
 /// Lines before the tests: in all files of the evening together, in each of them, and in each other
 /// file.
-const EVENING_LIMIT: usize = 1;
+const EVENING_LIMIT: usize = 2_830;
 const EVENING_FILE_LIMIT: usize = 600;
 const FILE_LIMIT: usize = 700;
 

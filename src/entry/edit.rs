@@ -61,7 +61,7 @@ impl<'a> EntryMut<'a> {
     fn set_plain_string(&mut self, value: &[u8]) -> Option<LargeValue> {
         match plain_kind(value) {
             Some(kind) => self.set_payload(kind, value),
-            None => self.set_large(LargeValue::String(value.to_vec().into())),
+            None => self.set_large(LargeValue::String(Arc::new(value.to_vec().into()))),
         }
     }
 
@@ -192,7 +192,7 @@ impl<'a> StringMut<'a> {
             let payload = entry.look().payload();
             if payload.len().max(offset + patch.len()) > LARGE {
                 let string = payload.to_vec();
-                entry.set_large(LargeValue::String(string.into()));
+                entry.set_large(LargeValue::String(Arc::new(string.into())));
             }
         }
         entry.in_place(|value| match value {
@@ -209,7 +209,8 @@ impl<'a> StringMut<'a> {
                 heap.bytes(piece).len() - start
             }
             InPlace::Large(LargeValue::String(string)) => {
-                write_at(Arc::make_mut(string), 0, offset, patch);
+                let string = Arc::make_mut(string);
+                write_at(string, 0, offset, patch);
                 string.len()
             }
             InPlace::Large(LargeValue::Hash(_)) => unreachable!("a string"),
