@@ -10,13 +10,14 @@
 //! SHUTDOWN           take the keyspace, and never give it back; finish the log; end the process
 //! ```
 //!
-//! **Where BLPOP would go.** It is one more [`Until`], with its keys, what to do with the element, and a
-//! mailbox for the reply. Its handler finds no element, and registers the client with the keys under the
-//! exclusive lock, so that no push comes between. Then it returns, and the client waits here for its
-//! mailbox. Whoever makes a key ready serves the first who waits for it, under the lock that it holds
-//! already, and logs the pop behind the push. A script waits for nothing: it would call its commands as
-//! EXEC does (call.rs), under one lock, with [`in_exec`](crate::client::Client::in_exec) set, and a
-//! command that would wait answers at once there.
+//! **Where BLPOP would go.** It is one more [`Until`], with its keys, where the element is to go, and a
+//! mailbox for the reply. Its handler has the client and the exclusive lock, which takes one more
+//! [`Run`](crate::handler::Run). If it finds no element, it registers the client with the keys under that
+//! lock, so that no push comes between, and returns. The client waits here for its mailbox. Whoever makes
+//! a key ready serves the first client that waits for it, under the lock that it holds already, and logs
+//! the pop behind the push. The client replies when the log holds that. A script never waits: it would
+//! call its commands as EXEC does (call.rs), under one lock and with
+//! [`in_exec`](crate::client::Client::in_exec), where a command that would wait answers at once.
 //!
 //! **How Redis does it**: blocked.c sets a client aside and goes on with the others;
 //! `prepareForShutdown` in server.c.
