@@ -1,5 +1,4 @@
-//! What a connection remembers. It belongs to one thread; what others may see of it is its
-//! [`Public`].
+//! What a connection remembers. Only its own thread sees it. What others may see of it is its [`Public`].
 //!
 //! **How Redis does it**: `struct client` in server.h.
 
@@ -36,29 +35,29 @@ pub struct Client {
     pub patterns: BTreeSet<Vec<u8>>,
     /// Whether MONITOR is on.
     pub monitoring: bool,
-    /// What these names hold, its own, and those of the keys that it watches.
+    /// What these names hold, with its own name and those of the keys that it watches.
     pub names: Charge,
-    /// What it has published, and what must not be heard before the log holds all that was done before
-    /// it.
+    /// What it has published in this batch. Nobody may hear it before the log holds all that was done
+    /// before it.
     pub published: Vec<Message>,
     /// What these hold.
     pub publishing: Charge,
-    /// The receivers of its last message, who in this batch have been heard out (server/order.rs).
+    /// The receivers of its last message that were heard out in this batch (server/order.rs).
     pub heard: Vec<u64>,
     /// From the first SUBSCRIBE or MONITOR on, all its output goes through here.
     pub outbox: Option<Arc<Outbox>>,
     pub replies: Replies,
-    /// What it is told now comes whatever CLIENT REPLY says.
+    /// Whether this reply is sent whatever CLIENT REPLY says.
     pub confirms: bool,
-    /// What is to happen after the replies so far have left.
+    /// What is to be done when its batch has ended.
     pub then: Then,
 }
 
 /// Commands that wait for EXEC.
 pub struct Transaction {
-    /// Rows of the command table, and the words.
+    /// Rows of the command table, and the arguments.
     pub queue: Vec<(usize, Args)>,
-    /// An error while queueing; EXEC will refuse.
+    /// Whether a command could not be queued, so that EXEC will refuse.
     pub aborted: bool,
     /// Whether any of them writes, so that EXEC needs the exclusive lock.
     pub writes: bool,
@@ -78,9 +77,9 @@ impl Transaction {
 pub enum Replies {
     On,
     Off,
-    /// Not the one to the next command: SKIP has just been said.
+    /// Not the reply to the next command: SKIP has just been sent.
     SkipNext,
-    /// Not the one to this command.
+    /// Not the reply to this command.
     SkipThis,
 }
 
@@ -147,8 +146,8 @@ impl Client {
         Some(client)
     }
 
-    /// A client without a connection, whom nobody sees: it replays the log, or stands for the sweep.
-    /// Redis calls the same a fake client.
+    /// A client without a connection, which nobody sees. It replays the log, or stands for the sweep.
+    /// Redis calls it a fake client too.
     pub fn fake(server: &Arc<Server>) -> Client {
         Client::of(server, Public::new(server, 0, None))
     }
@@ -177,8 +176,8 @@ impl Client {
         }
     }
 
-    /// Whether it must give the password before it is served. One who came while there was one need
-    /// not once it is taken away.
+    /// Whether it must give the password before it is served. If the password is taken away meanwhile, it
+    /// need not.
     pub fn owes_password(&self) -> bool {
         !self.authenticated && !self.server.config.requirepass.is_empty()
     }
@@ -226,7 +225,7 @@ impl Client {
         }
     }
 
-    /// Tells the others how it stands: once per batch, because they need not know it sooner.
+    /// Brings up to date what others see of it: once a batch, because they need not know it sooner.
     pub fn update_public(&self, protocol: Protocol, last_command: Option<usize>) {
         let mut shown = self.public.shown.lock().unwrap();
         shown.last_command = last_command.or(shown.last_command);
@@ -243,8 +242,8 @@ impl Client {
     }
 }
 
-/// Bytes of memory that a name takes that a client has subscribed to or watches: here, in the hub or in
-/// the table of those who watch, and what keeps it there.
+/// Bytes of memory that a client takes for each name that it has subscribed to, and each key that it
+/// watches: here, and in the hub or the table of watchers.
 pub fn memory_of(name: &[u8]) -> usize {
     2 * name.len() + 200
 }

@@ -22,9 +22,9 @@
 //!   command has arrived whole, and no second function has to know what "whole" means.
 //!
 //! **No allocation per argument.** The arguments of a command lie in one buffer, which the next
-//! command uses again ([`Args`]). Only an argument over 16 KiB has an allocation of its own, so that
-//! `SET` can move it into the store. A client may announce a length and never send the bytes. So
-//! memory is allocated as the bytes arrive, and not when their length is announced.
+//! command uses again ([`Args`]). Only an argument over 16 KiB has an allocation of its own, so that the
+//! store can share it. A client may announce a length and never send the bytes. So memory is allocated
+//! as the bytes arrive, and not when their length is announced.
 //!
 //! **The plain way** (resp/plain.rs) is a shortcut for the commands that nearly every client sends.
 //! It adds no rules.

@@ -174,7 +174,7 @@ impl Session<'_> {
             next.look_up();
             self.arrived_count += 1;
         }
-        // A place keeps its buffers: with new ones, a GET or SET in a pipeline takes a third more
+        // A place keeps its buffers: with new ones, a GET or SET in a pipeline takes nearly a third more
         // instructions. Behind a burst not all places are kept, but four times as many as this batch needs.
         self.arrived.truncate(4 * self.arrived_count);
     }

@@ -64,3 +64,46 @@ pub fn help(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error>
     reply.statuses(&lines);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(words: &[&str]) -> Args {
+        let mut args = Args::default();
+        words.iter().for_each(|word| args.push(word.as_bytes()));
+        args
+    }
+
+    #[test]
+    fn every_row_is_found_by_its_name_in_any_case_and_nothing_else_is() {
+        for row in &TABLE.rows {
+            let name = row.command.name;
+            for name in [name.to_string(), name.to_uppercase()] {
+                let found = TABLE.find(name.as_bytes()).map(|row| row.index);
+                assert_eq!(found, Some(row.index), "{name}");
+                for other in [format!("{name}x"), format!("x{name}"), name.replace('e', "\u{5}")] {
+                    let found = TABLE.find(other.as_bytes()).map(|row| row.command.name);
+                    assert!(
+                        found.is_none_or(|found| found.eq_ignore_ascii_case(&other)),
+                        "{other}"
+                    );
+                }
+            }
+        }
+        assert!(TABLE.find(b"").is_none() && TABLE.find(b"g").is_none());
+    }
+
+    #[test]
+    fn a_subcommand_is_called_through_its_container_alone() {
+        let called = |words: &[&str]| TABLE.look_up(&args(words)).map(|row| row.command.name);
+        assert_eq!(called(&["Config", "GET", "save"]), Some("config|get"));
+        assert_eq!(called(&["config|get", "save"]), None);
+        assert_eq!(called(&["DEBUG", "nonsense"]), Some("debug"));
+        let why = |words: &[&str]| TABLE.refusal(&args(words));
+        assert!(matches!(why(&["config|get", "save"]), Error::UnknownCommand(_)));
+        assert!(matches!(why(&["CONFIG", "GET"]), Error::WrongArity("config|get")));
+        assert!(matches!(why(&["CONFIG"]), Error::WrongArity("config")));
+        assert!(matches!(why(&["CONFIG", "nonsense"]), Error::UnknownSubcommand { .. }));
+    }
+}
