@@ -146,8 +146,8 @@ impl Client {
         Some(client)
     }
 
-    /// A client without a connection, which nobody sees. It replays the log, or stands for the sweep.
-    /// Redis calls it a fake client too.
+    /// A client without a connection, which nobody sees. It replays the log, or stands for the active
+    /// expire cycle. Redis calls it a fake client too.
     pub fn fake(server: &Arc<Server>) -> Client {
         Client::of(server, Public::new(server, 0, None))
     }

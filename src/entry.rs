@@ -311,7 +311,7 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// When the key dies, in milliseconds of Unix time.
+    /// When the key expires, in milliseconds of Unix time.
     pub fn deadline(self) -> Option<u64> {
         match self.entry {
             Stored::Small { expires: false, .. } => None,

@@ -34,6 +34,7 @@ use crate::client::{Client, Then};
 use crate::error::Error;
 use crate::held::Charge;
 use crate::log;
+use crate::propagate::Source;
 use crate::resp::{self, Allowed, Reply, read_command};
 use crate::server::Server;
 use crate::stats::Count;
@@ -81,7 +82,7 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Box<Client>
         writer: None,
         client,
         server,
-        caller: Caller::new(server, store),
+        caller: Caller::new(server, store, Source::Client),
     });
     let end = session.run();
     if let Err(error) = &end {

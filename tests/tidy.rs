@@ -36,7 +36,7 @@ const LAYERS: [&[&str]; 13] = [
 
 /// Lines before the tests: in all files of the evening together, in each of them, and in each other
 /// file.
-const EVENING_LIMIT: usize = 2_820;
+const EVENING_LIMIT: usize = 2_658;
 const EVENING_FILE_LIMIT: usize = 600;
 const FILE_LIMIT: usize = 700;
 

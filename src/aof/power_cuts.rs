@@ -19,7 +19,7 @@ use super::rewrite::replay_sealed;
 use super::{Aof, Position, start};
 use crate::config::{Config, Start};
 use crate::key::Key;
-use crate::propagate::Records;
+use crate::propagate::{Records, Source};
 use crate::resp::{Arg, Args};
 use crate::store::{Keyspace, Limits, Notes, Time, ViewMut};
 use std::cell::{Cell, RefCell};
@@ -124,7 +124,7 @@ pub(super) fn keyspace(contents: &Contents) -> Keyspace {
 
 fn set(keyspace: &mut Keyspace, key: &[u8], serial: u64) {
     let notes = Notes::default();
-    let time = Time { now: 0, kills: false };
+    let time = Time { now: 0, source: Source::Log };
     let limits = Limits { hash: crate::hash::Limits { entries: 128, value: 64 }, string: 1 << 20 };
     let mut records = Records::default();
     let mut view = ViewMut::new(keyspace, 0, time, limits, &mut records, &notes);

@@ -11,16 +11,12 @@
 //! INCR k       ERR value is not an integer or out of range
 //! ```
 //!
-//! **Look, log, store.** What SET and its relatives log is often not what they were sent: a time to
-//! live that is relative (`EX 10`) has to become the moment that it means (`PXAT …`), or the key
-//! would get ten fresh seconds with every restart. They take three steps in one order. First they
-//! look at the key, and if they find it dead, its DEL is logged. Then they log their own record.
-//! And only then they store the value, for a large one is moved out of the arguments, and what has
-//! been moved can no longer be logged.
+//! **What is logged.** SET and its relatives often log something else than they were sent. A time to live
+//! that is relative (`EX 10`) becomes the moment that it means (`PXAT …`). Otherwise the key would get ten
+//! fresh seconds with every restart.
 //!
-//! **How Redis does it**: t_string.c, where the steps come last to first: it rewrites the
-//! arguments of the command after it ran, and reference counts keep the value in both places. A word
-//! of ours has one owner until it is stored; both copy it once, into the log.
+//! **How Redis does it**: t_string.c. It rewrites the arguments of the command after it has run. Reference
+//! counts share a value between arguments and keyspace, as ours do for a large one.
 
 use crate::entry::{Entry, Loose, Str, StringMut};
 use crate::error::Error;

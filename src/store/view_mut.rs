@@ -1,21 +1,22 @@
 //! The keyspace under the exclusive lock: what a handler that writes is given.
 //!
-//! What it does here is counted and logged here. A handler owes four things, and nobody can do them
+//! What it does here is counted and logged here. A handler owes three things, and nobody can do them
 //! for it:
 //!
-//! 1. It looks at its keys ([`ViewMut::get`], [`ViewMut::string`], [`ViewMut::hash`],
-//!    [`ViewMut::delete_if_expired`]) before it propagates, so that the DEL of a dead key comes first.
-//! 2. After it has changed something by itself (a [`StringMut`], a [`HashMut`], a deadline) it says so
+//! 1. After it has changed something by itself (a [`StringMut`], a [`HashMut`], a deadline) it says so
 //!    ([`ViewMut::changed`]).
-//! 3. If running the command twice could give two outcomes, it says what is to be logged
+//! 2. If running the command twice could give two outcomes, it says what is to be logged
 //!    ([`ViewMut::propagate`]).
-//! 4. If it answers with what was there, as GETDEL does, it counts a hit or a miss ([`Notes::count`]).
+//! 3. If it answers with what was there, as GETDEL does, it counts a hit or a miss ([`Notes::count`]).
 //!
 //! ```text
 //! APPEND k x      string(k) ──▶ patch ──▶ changed(k)                     logged as it was sent
 //! GETDEL k        string(k) ──▶ delete(k) ──▶ propagate(DEL k)           logged as DEL
 //! SET k v EX 9    set_string(k) ──▶ propagate(SET … PXAT …)
 //! ```
+//!
+//! Expired keys are no concern of handlers (store/expire.rs): what a lookup finds expired is deleted, and
+//! its DEL stands before whatever the command logs.
 //!
 //! **How Redis does it**: `setKey`, `dbDelete`, `signalModifiedKey` and `server.dirty++`, of which each
 //! command must remember all.
@@ -30,11 +31,11 @@ use crate::watch::Now;
 
 /// The keyspace under the exclusive lock, for one command.
 pub struct ViewMut<'a> {
-    keyspace: &'a mut Keyspace,
+    pub(super) keyspace: &'a mut Keyspace,
     pub db: usize,
     pub time: Time,
     pub limits: Limits,
-    records: &'a mut Records,
+    pub(super) records: &'a mut Records,
     pub notes: &'a Notes,
     /// How much the command has changed. If it stays 0, nothing is logged.
     dirty: u64,
@@ -51,12 +52,16 @@ impl<'a> ViewMut<'a> {
         records: &'a mut Records,
         notes: &'a Notes,
     ) -> ViewMut<'a> {
+        records.begin_command();
         ViewMut { keyspace, db, time, limits, records, notes, dirty: 0, propagated: false }
     }
 
     /// Ends the command, of which these are the words: logs it if it has changed something and has not
     /// said what else is to be logged. Returns how much it has changed.
-    pub fn end(self, args: &Args) -> u64 {
+    pub fn end(mut self, args: &Args) -> u64 {
+        if !self.notes.are_empty() {
+            self.delete_noted();
+        }
         if self.dirty > 0 && !self.propagated {
             self.records.push_command(self.db, args);
         }
@@ -75,7 +80,7 @@ impl<'a> ViewMut<'a> {
         self.propagated = true;
     }
 
-    /// The key's entry if it is alive; a dead one is deleted and its DEL logged.
+    /// The key's entry if it is alive.
     pub fn get(&mut self, key: Key) -> Option<Entry<'_>> {
         self.find(key).map(|EntryMut { entry, heap }| Entry { entry, heap })
     }
@@ -119,6 +124,8 @@ impl<'a> ViewMut<'a> {
 
     /// Gives `key` this entry, which must carry that key, in place of the one that it may have had.
     pub fn insert(&mut self, key: Key, entry: Loose) {
+        // An expired entry in its place leaves a DEL.
+        self.find(key);
         let db = self.db_mut();
         let old = db.delete(key.digest, &key).flatten();
         if let Some(deadline) = entry.look().deadline() {
@@ -146,16 +153,6 @@ impl<'a> ViewMut<'a> {
         self.discard(large);
         self.changed(key);
         true
-    }
-
-    /// Deletes the key if it is dead, and logs its DEL; returns whether it was. It does not count as a
-    /// change by the command.
-    pub fn delete_if_expired(&mut self, key: Key) -> bool {
-        // Most databases have no deadlines, and then nothing need be looked for.
-        if self.db().deadlines.is_empty() {
-            return false;
-        }
-        self.db().keys.get(key.digest, &key).is_some() && self.find(key).is_none()
     }
 
     /// Sets or takes away the deadline of a key that is there.
@@ -217,7 +214,7 @@ impl<'a> ViewMut<'a> {
                 let existed = dbs[other].find(&key).is_some();
                 let now = match dbs[db].find(&key) {
                     None => Now::Gone,
-                    Some(entry) if time.is_over(entry) => Now::Expired,
+                    Some(entry) if time.has_expired(entry) => Now::Expired,
                     Some(_) => Now::Alive,
                 };
                 if existed || now != Now::Gone {
@@ -240,7 +237,7 @@ impl<'a> ViewMut<'a> {
     }
 
     /// What may take long to be freed is freed when the lock has been released.
-    fn discard(&mut self, large: Option<Box<Large>>) {
+    pub(super) fn discard(&mut self, large: Option<Box<Large>>) {
         if let Some(large) = large {
             self.free_later(large);
         }
@@ -251,32 +248,23 @@ impl<'a> ViewMut<'a> {
         self.keyspace.garbage.push(garbage);
     }
 
-    /// Rule 2: the entry if it is alive; if it is dead, it goes, and its DEL into the log.
+    /// The entry if it is alive. If it is expired, it is deleted.
     fn find(&mut self, key: Key) -> Option<EntryMut<'_>> {
         // Most databases have no deadlines, and need not look twice.
         let is_expired = !self.db().deadlines.is_empty()
-            && self.time.is_over(self.db().keys.get(key.digest, &key)?);
+            && self.time.has_expired(self.db().keys.get(key.digest, &key)?);
         if is_expired {
-            debug_assert!(
-                !self.propagated,
-                "the DEL of a dead key belongs before what its command logs"
-            );
-            let large = self.db_mut().delete(key.digest, &key).flatten();
-            self.discard(large);
-            self.records.push(self.db, [&b"DEL"[..], &key].into_iter());
-            let watchers = self.keyspace.watchers.get_mut().unwrap();
-            watchers.touch(self.db, &key, true, Now::Gone);
-            self.notes.deleted.set(self.notes.deleted.get() + 1);
+            self.expire(key);
             return None;
         }
         self.db_mut().keys.get_mut(key.digest, &key)
     }
 
-    fn db(&self) -> &Db {
+    pub(super) fn db(&self) -> &Db {
         &self.keyspace.dbs[self.db]
     }
 
-    fn db_mut(&mut self) -> &mut Db {
+    pub(super) fn db_mut(&mut self) -> &mut Db {
         &mut self.keyspace.dbs[self.db]
     }
 }
