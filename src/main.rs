@@ -48,7 +48,6 @@ mod aof;
 mod blob;
 mod client;
 mod config;
-mod digest;
 mod entry;
 mod error;
 mod expire;
@@ -95,7 +94,7 @@ fn main() -> ExitCode {
             Err(error) => error,
         },
         Ok(Start::CheckAof { path, fix }) => {
-            return aof::repair::check(&path, fix, &mut call::can_replay);
+            return aof::check::check(&path, fix, &mut call::can_replay);
         }
         Ok(Start::Help) => return print(&config::help()),
         Ok(Start::Version) => return print(&format!("simple-redis {}", handler::VERSION)),

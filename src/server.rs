@@ -150,7 +150,7 @@ impl Server {
     pub fn reset_stats(&self) {
         let all = self.clients.all.lock().unwrap();
         self.stats.reset(all.values().map(|client| &client.counters));
-        self.aof.delayed_syncs().store(0, Ordering::Relaxed);
+        self.aof.failures.delayed_syncs.store(0, Ordering::Relaxed);
     }
 
     /// Ends the clients that have been idle for longer than `timeout` seconds. Subscribers and monitors

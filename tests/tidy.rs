@@ -31,12 +31,12 @@ const LAYERS: [&[&str]; 13] = [
     &["config", "entry", "propagate", "watch"],
     &["hash", "outbox"],
     &["gate", "glob", "log", "resp", "table"],
-    &["blob", "digest", "error", "heap", "held", "key", "malloc"],
+    &["blob", "error", "heap", "held", "key", "malloc"],
 ];
 
 /// Lines before the tests: in all files of the evening together, in each of them, and in each other
 /// file.
-const EVENING_LIMIT: usize = 2_658;
+const EVENING_LIMIT: usize = 2_600;
 const EVENING_FILE_LIMIT: usize = 600;
 const FILE_LIMIT: usize = 700;
 
@@ -61,8 +61,8 @@ fn every_source_file_opens_with_a_chapter_of_at_most_40_lines() {
     none(&faults);
 }
 
-/// What can be read in an evening is short. What only those need who look something up belongs into a
-/// room of its own. The aim is 2,600 lines: whoever makes the sum smaller lowers the limit to it.
+/// What is to be read in an evening must be short. What one needs only to look something up belongs into
+/// a room of its own.
 #[test]
 fn the_evening_is_short() {
     let mut sum = 0;
