@@ -4,12 +4,16 @@
 //! **How Redis does it**: `struct client` in server.h.
 
 use crate::held::{Charge, Held};
+use crate::listen;
 use crate::outbox::Outbox;
 use crate::pubsub::{Message, Subscription};
 use crate::resp::{Args, Protocol};
 use crate::server::{Connection, Public, Server, Shown};
-use crate::watch::Flag;
+use crate::stats::add;
+use crate::watch::WatchFlag;
 use std::collections::BTreeSet;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 /// The state of one connection.
@@ -25,7 +29,7 @@ pub struct Client {
     /// EXEC is running its commands. None of them may wait for anything then.
     pub in_exec: bool,
     /// Goes up when a watched key changes (watch.rs).
-    pub watch_flag: Flag,
+    pub watch_flag: WatchFlag,
     /// Database and key of each key that it watches.
     pub watched: BTreeSet<(usize, Vec<u8>)>,
     /// What it has subscribed to. The hub has the same in its own order.
@@ -78,10 +82,11 @@ pub enum Replies {
     SkipThis,
 }
 
-/// What a client's thread does after a handler. The handler cannot do it: it may be running under a
-/// lock, so it must not wait.
-#[derive(Clone, Copy, PartialEq)]
+/// What a handler leaves to be done when its batch has ended and its lock is given back
+/// (serve/waiting.rs).
+#[derive(Default)]
 pub enum Then {
+    #[default]
     GoOn,
     /// Send the replies and close the connection.
     Close,
@@ -91,32 +96,53 @@ pub enum Then {
     Shutdown {
         force: bool,
     },
-    /// Wait, then answer WAIT or WAITAOF.
     Wait(Wait),
 }
 
-/// What WAIT and WAITAOF wait for.
-#[derive(Clone, Copy, PartialEq)]
+/// A command that waits, with all that its answer needs.
 pub struct Wait {
-    /// Until our own disk has the log.
-    pub local: bool,
-    /// For replicas. There are none, so this waits until the timeout.
-    pub replicas: bool,
-    /// 0 waits for ever.
+    pub until: Until,
+    /// Milliseconds; 0 waits for ever.
     pub timeout_ms: u64,
-    /// Answer as WAITAOF does, with two numbers: our own disk, then replicas.
-    pub is_waitaof: bool,
-    /// CLIENT REPLY suppresses the answer.
+    /// Whether CLIENT REPLY keeps the answer back.
     pub silent: bool,
 }
 
+/// What is waited for. Replicas never come.
+pub enum Until {
+    /// WAIT.
+    Replicas,
+    /// WAITAOF: our own disk, if it is asked for, and then replicas, if they are.
+    Durable { local: bool, replicas: bool },
+}
+
 impl Client {
-    /// Adds a connection that has just been accepted to the list of clients.
-    pub fn new(server: &Arc<Server>, connection: Connection) -> Client {
-        let id = server.clients.next_id();
-        let client = Client::of(server, Public::new(server, id, Some(connection)));
+    /// Registers a connection that has just been accepted, or tells its peer why it is refused.
+    pub fn welcome(
+        server: &Arc<Server>,
+        stream: TcpStream,
+        peer: SocketAddr,
+    ) -> Option<Box<Client>> {
+        add(&server.stats.connections, 1);
+        let refusal = if server.is_full() {
+            Some("-ERR max number of clients reached\r\n")
+        } else if listen::protects_from(&server.config, peer.ip()) {
+            Some(listen::PROTECTED)
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            add(&server.stats.rejected_connections, 1);
+            let _ = (&stream).write_all(refusal.as_bytes());
+            return None;
+        }
+        let local = listen::local_address(&stream).ok()?;
+        let connection = Connection { stream: Arc::new(stream), peer, local };
+        let public = Public::new(server, server.clients.next_id(), Some(connection));
+        // Boxed, because each call on its way into the thread would have a copy of it on the stack.
+        let client = Box::new(Client::of(server, public));
         server.clients.add(&client.public);
-        client
+        Some(client)
     }
 
     /// A client without a connection. It replays the log or stands for the active expire cycle, and is on
@@ -132,7 +158,7 @@ impl Client {
             authenticated: public.connection.is_none() || server.config.requirepass.is_empty(),
             transaction: None,
             in_exec: false,
-            watch_flag: Flag::default(),
+            watch_flag: WatchFlag::default(),
             watched: BTreeSet::new(),
             channels: BTreeSet::new(),
             patterns: BTreeSet::new(),
@@ -153,6 +179,11 @@ impl Client {
     /// since it connected.
     pub fn owes_password(&self) -> bool {
         !self.authenticated && !self.server.config.requirepass.is_empty()
+    }
+
+    /// Whether it waits for messages rather than for replies.
+    pub fn is_listening(&self) -> bool {
+        self.monitoring || self.is_subscribed()
     }
 
     /// Whether it has subscribed to anything.

@@ -124,6 +124,19 @@ impl Server {
         }
     }
 
+    /// Whether `maxclients` clients are connected. Those that have hung up do not count.
+    pub fn is_full(&self) -> bool {
+        let is_full = || self.clients.count() >= self.config.maxclients.get();
+        if !is_full() {
+            return false;
+        }
+        let mut others = self.clients.everyone();
+        // Some of them are yet to be started, by the thread that asks.
+        others.retain(|client| client.turns.has_begun());
+        order::hear_out(&others, None);
+        is_full()
+    }
+
     /// Waits until the commands that the other clients have sent are done, or only those of `listeners`.
     pub fn hear_out(&self, asker: &Public, listeners: bool) {
         let others = match listeners {
@@ -138,6 +151,18 @@ impl Server {
         let all = self.clients.all.lock().unwrap();
         self.stats.reset(all.values().map(|client| &client.counters));
         self.aof.failures.delayed_syncs.store(0, Ordering::Relaxed);
+    }
+
+    /// Ends the clients that have been idle for longer than `timeout` seconds. Subscribers and monitors
+    /// wait for others, so they are never ended for being idle.
+    pub fn end_idle(&self) {
+        let timeout = self.config.timeout.get() as u64 * 1000;
+        if timeout > 0 {
+            let clients = self.clients.all();
+            let idle = clients.iter().filter(|client| client.idle(self) > timeout);
+            let over = idle.filter(|client| !client.is_listening());
+            over.for_each(|client| client.held.kill(End::Killed));
+        }
     }
 
     /// The work of the thread `evict`. It is woken when clients hold too much, and also looks once per
@@ -227,6 +252,9 @@ pub struct Public {
     pub since: Instant,
     /// When bytes last moved to or from it, on [`Server::idle_clock`].
     pub last_interaction: AtomicU64,
+    /// Whether a batch of it runs, or waits for its lock.
+    pub in_service: AtomicBool,
+    /// What it has told of itself; a leaf.
     pub shown: Mutex<Shown>,
     pub counters: Counters,
     /// How much memory it holds, and whether it is being ended.
@@ -278,6 +306,7 @@ impl Public {
             connection,
             since: Instant::now(),
             last_interaction: AtomicU64::new(server.idle_clock.load(Ordering::Relaxed)),
+            in_service: AtomicBool::new(false),
             shown: Mutex::default(),
             counters: Counters::default(),
             held: Held::new(&server.config.clients, stream),
@@ -291,21 +320,12 @@ impl Public {
         self.last_interaction.store(now, Ordering::Relaxed);
     }
 
-    /// The same for the thread of the outbox. It does not end what [`Public::begin_service`] began.
-    pub fn note_output(&self, server: &Server) {
-        let now = server.idle_clock.load(Ordering::Relaxed);
-        self.last_interaction.fetch_max(now, Ordering::Relaxed);
-    }
-
-    /// The server begins to work for the client. Until the next `touch` it is not idle, however long that
-    /// takes.
-    pub fn begin_service(&self) {
-        self.last_interaction.store(u64::MAX, Ordering::Relaxed);
-    }
-
-    /// For how many milliseconds no bytes have moved, give or take 100. Just before cron advances the
-    /// clock, where it checks `timeout`, the number is never too large.
+    /// For how many milliseconds no bytes have moved, give or take 100, and never too many just before cron
+    /// advances the clock, where it checks `timeout`. While the server works for the client it is not idle.
     pub fn idle(&self, server: &Server) -> u64 {
+        if self.in_service.load(Ordering::Relaxed) {
+            return 0;
+        }
         let now = server.idle_clock.load(Ordering::Relaxed);
         now.saturating_sub(self.last_interaction.load(Ordering::Relaxed))
     }

@@ -20,11 +20,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A client's flag: up when a key that it watches has changed.
-pub type Flag = Arc<AtomicBool>;
+pub type WatchFlag = Arc<AtomicBool>;
 
 /// A client that watches a key.
 struct Watcher {
-    flag: Flag,
+    flag: WatchFlag,
     /// The key was in memory but expired when the client began to watch it.
     expired: bool,
 }
@@ -48,7 +48,7 @@ pub struct Watchers {
 }
 
 /// The name of a watcher: the address of its flag. Each client has its own flag.
-fn name(flag: &Flag) -> usize {
+fn name(flag: &WatchFlag) -> usize {
     Arc::as_ptr(flag).addr()
 }
 
@@ -59,7 +59,7 @@ impl Watchers {
     }
 
     /// Adds a new watcher. `expired`: the key is in memory but has expired.
-    pub fn watch(&mut self, db: usize, key: &[u8], flag: &Flag, expired: bool) {
+    pub fn watch(&mut self, db: usize, key: &[u8], flag: &WatchFlag, expired: bool) {
         let watchers = self.dbs.entry(db).or_default();
         let watchers = watchers.entry(key.to_vec()).or_default();
         let flag = flag.clone();
@@ -67,7 +67,7 @@ impl Watchers {
     }
 
     /// Removes the watcher with this flag from the key.
-    pub fn unwatch(&mut self, db: usize, key: &[u8], flag: &Flag) {
+    pub fn unwatch(&mut self, db: usize, key: &[u8], flag: &WatchFlag) {
         let Some(keys) = self.dbs.get_mut(&db) else {
             return;
         };
@@ -83,7 +83,7 @@ impl Watchers {
     }
 
     /// Whether the key had expired before this client began to watch it, and has not been written since.
-    pub fn was_expired(&self, db: usize, key: &[u8], flag: &Flag) -> bool {
+    pub fn was_expired(&self, db: usize, key: &[u8], flag: &WatchFlag) -> bool {
         let watchers = self.dbs.get(&db).and_then(|keys| keys.get(key));
         let own = watchers.and_then(|watchers| watchers.get(&name(flag)));
         own.is_some_and(|watcher| watcher.expired)

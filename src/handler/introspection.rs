@@ -155,8 +155,8 @@ fn flags(row: &Row) -> Vec<&'static str> {
 
 /// Redis gives the flag `pubsub` to this group, without its containers and HELP.
 fn is_of_pubsub(row: &Row) -> bool {
-    let is_about_group = row.command.is_container() || row.command.name.ends_with("|help");
-    row.group == "pubsub" && !is_about_group
+    let talks = matches!(row.command.run, Run::Container(_)) || row.command.name.ends_with("|help");
+    row.group == "pubsub" && !talks
 }
 
 /// A command in the reply to COMMAND DOCS.

@@ -31,7 +31,7 @@ pub const COMMANDS: &[Command] = &[
     command("unsubscribe",     -1, Run::Client(unsubscribe),  NO_KEY, "2.0.0", "[channel [channel ...]]",   "Stop listening for messages posted to the given channels").with(&[Flag::WhileSubscribed]),
     command("psubscribe",      -2, Run::Client(psubscribe),   NO_KEY, "2.0.0", "pattern [pattern ...]",     "Listen for messages published to channels matching the given patterns").with(&[Flag::WhileSubscribed]),
     command("punsubscribe",    -1, Run::Client(punsubscribe), NO_KEY, "2.0.0", "[pattern [pattern ...]]",   "Stop listening for messages posted to channels matching the given patterns").with(&[Flag::WhileSubscribed]),
-    command("publish",         3,  Run::Unlocked(publish),    NO_KEY, "2.0.0", "channel message",           "Post a message to a channel").with(&[Flag::MayReplicate]),
+    command("publish",         3,  Run::Client(publish),      NO_KEY, "2.0.0", "channel message",           "Post a message to a channel").with(&[Flag::MayReplicate, Flag::GivesLockBack]),
     command("pubsub",          -2, Run::Container(None),      NO_KEY, "2.8.0", "",                          "A container for Pub/Sub commands"),
     command("pubsub|channels", -2, Run::Client(channels),     NO_KEY, "2.8.0", "[pattern]",                 "List active channels").with(&[Flag::CountsClients]),
     command("pubsub|numsub",   -2, Run::Client(numsub),       NO_KEY, "2.8.0", "[channel [channel ...]]",   "Get the count of subscribers for channels").with(&[Flag::CountsClients]),

@@ -11,7 +11,7 @@
 //! (blocked.c). Here the client's own thread waits.
 
 use super::{Command, Flag, NO_KEY, Row, Run, command};
-use crate::client::{Client, Replies, Then, Wait};
+use crate::client::{Client, Replies, Then, Until, Wait};
 use crate::error::Error;
 use crate::handler::args::Cursor;
 use crate::resp::words::quote;
@@ -97,13 +97,8 @@ fn wait(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
     if client.in_exec || !replicas {
         reply.integer(0);
     } else {
-        client.then = Then::Wait(Wait {
-            local: false,
-            replicas,
-            timeout_ms,
-            is_waitaof: false,
-            silent: client.replies != Replies::On,
-        });
+        let silent = client.replies != Replies::On;
+        client.then = Then::Wait(Wait { until: Until::Replicas, timeout_ms, silent });
     }
     Ok(())
 }
@@ -130,13 +125,9 @@ fn waitaof(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
         reply.integer(aof.is_durable(aof.position()).into());
         reply.integer(0);
     } else {
-        client.then = Then::Wait(Wait {
-            local: local > 0,
-            replicas: replicas > 0,
-            timeout_ms,
-            is_waitaof: true,
-            silent: client.replies != Replies::On,
-        });
+        let until = Until::Durable { local: local > 0, replicas: replicas > 0 };
+        let silent = client.replies != Replies::On;
+        client.then = Then::Wait(Wait { until, timeout_ms, silent });
     }
     Ok(())
 }
