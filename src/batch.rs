@@ -235,7 +235,7 @@ impl<'a> Batch<'a> {
 /// of its time.
 fn limits(server: &Server, replaying: bool) -> Limits {
     let config = &server.config;
-    let hash = crate::hash::Limits {
+    let hash = crate::types::hash::Limits {
         // A packed hash counts its fields with 32 bits.
         entries: config.hash_max_listpack_entries.get().min(u32::MAX as usize - 1),
         value: config.hash_max_listpack_value.get(),

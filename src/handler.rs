@@ -32,7 +32,6 @@ pub mod config;
 pub mod connection;
 pub mod debug;
 pub mod expiry;
-pub mod float;
 pub mod generic;
 pub mod hash;
 pub mod info;

@@ -62,13 +62,10 @@ mod aof;
 // For looking up.
 mod config;
 mod digest;
-mod entry;
 mod error;
 mod expire;
 mod gate;
 mod glob;
-mod hash;
-mod heap;
 mod held;
 mod key;
 mod listen;
@@ -78,7 +75,7 @@ mod outbox;
 mod pubsub;
 mod server;
 mod stats;
-mod table;
+mod types;
 mod watch;
 
 use aof::rewrite::replay_sealed;

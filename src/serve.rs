@@ -59,7 +59,7 @@ const BATCH_OUTPUT: usize = 64 * 1024;
 
 /// A batch has at most so many commands, as many as [`Caller::warm`] can look ahead to. With more,
 /// others would wait too long for its lock.
-const BATCH_COMMANDS: usize = crate::table::WARM;
+const BATCH_COMMANDS: usize = crate::types::table::WARM;
 
 /// After this long a write that makes no progress lets the reading go on (`stash_arrived`), and after
 /// this long at most, when nothing has moved for a while.

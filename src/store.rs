@@ -18,7 +18,7 @@
 //! 4. **A change is counted** ([`ViewMut::changed`]): the count decides whether the command is
 //!    logged, and those who WATCH the key are told.
 //! 5. **Deadlines have an index**, ordered by time, so that the sweep (expire.rs) finds the dead
-//!    without walking the living. It holds the key's hash and not the key: a hint, whose entry is
+//!    without walking the living. It holds the key's digest and not the key: a hint, whose entry is
 //!    asked again for its deadline.
 //! 6. **Time stands still**: one [`Time`] for a command, for all commands of an EXEC, and none at
 //!    all while the log replays, for then what was alive when it was written must be alive again.
@@ -33,11 +33,11 @@ mod ahead;
 mod notes;
 mod view_mut;
 
-use crate::entry::{Entry, Large, Loose, Stored, Str};
+use crate::types::entry::{Entry, Large, Loose, Stored, Str};
 use crate::error::Error;
-use crate::hash::{self, Hash};
+use crate::types::hash::{self, Hash};
 use crate::key::{Key, digest_of};
-use crate::table::Table;
+use crate::types::table::Table;
 use crate::watch::{Flag, Watchers};
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -66,7 +66,7 @@ pub type Garbage = Box<dyn Send + Sync>;
 
 struct Db {
     keys: Table<Stored>,
-    /// Deadline (Unix time in milliseconds) and hash of every key that has one.
+    /// Deadline (Unix time in milliseconds) and digest of every key that has one.
     deadlines: BTreeSet<(u64, u64)>,
 }
 
@@ -125,22 +125,22 @@ impl Db {
     }
 
     /// Takes an entry out that is to live on elsewhere.
-    fn remove(&mut self, hash: u64, key: &[u8]) -> Option<Loose> {
-        let loose = self.keys.remove(hash, key, Stored::loosen)?;
+    fn remove(&mut self, digest: u64, key: &[u8]) -> Option<Loose> {
+        let loose = self.keys.remove(digest, key, Stored::loosen)?;
         if let Some(deadline) = loose.look().deadline() {
-            self.deadlines.remove(&(deadline, hash));
+            self.deadlines.remove(&(deadline, digest));
         }
         Some(loose)
     }
 
     /// Frees an entry; None if there was none. What is not small is returned, to be freed later.
-    fn delete(&mut self, hash: u64, key: &[u8]) -> Option<Option<Box<Large>>> {
+    fn delete(&mut self, digest: u64, key: &[u8]) -> Option<Option<Box<Large>>> {
         if !self.deadlines.is_empty()
-            && let Some(deadline) = self.keys.get(hash, key)?.deadline()
+            && let Some(deadline) = self.keys.get(digest, key)?.deadline()
         {
-            self.deadlines.remove(&(deadline, hash));
+            self.deadlines.remove(&(deadline, digest));
         }
-        self.keys.remove(hash, key, Stored::free)
+        self.keys.remove(digest, key, Stored::free)
     }
 }
 
@@ -203,7 +203,7 @@ impl Keyspace {
     pub fn dead(&self, db: usize, time: Time, most: usize) -> Vec<Vec<u8>> {
         let db = &self.dbs[db];
         let past = db.deadlines.iter().take_while(|(deadline, _)| time.is_past(*deadline));
-        let hinted = past.take(most).flat_map(|(_, hash)| db.keys.with_hash(*hash));
+        let hinted = past.take(most).flat_map(|(_, digest)| db.keys.with_digest(*digest));
         let dead = hinted.filter(|entry| time.is_over(*entry));
         dead.map(|entry| entry.key().to_vec()).collect()
     }

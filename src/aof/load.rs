@@ -68,7 +68,7 @@ pub struct Extent {
 }
 
 /// So many records are read before they are replayed, but no more once they have this many bytes.
-const AHEAD: usize = crate::table::WARM;
+const AHEAD: usize = crate::types::table::WARM;
 const AHEAD_BYTES: u64 = 64 * 1024;
 
 /// Replays the file at `path`, and calls `progress` from time to time with the number of bytes

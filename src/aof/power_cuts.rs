@@ -125,7 +125,7 @@ pub(super) fn keyspace(contents: &Contents) -> Keyspace {
 fn set(keyspace: &mut Keyspace, key: &[u8], serial: u64) {
     let notes = Notes::default();
     let time = Time { now: 0, kills: false };
-    let limits = Limits { hash: crate::hash::Limits { entries: 128, value: 64 }, string: 1 << 20 };
+    let limits = Limits { hash: crate::types::hash::Limits { entries: 128, value: 64 }, string: 1 << 20 };
     let mut records = Records::default();
     let mut view = ViewMut::new(keyspace, 0, time, limits, &mut records, &notes);
     view.set_string(Key::of(key), Arg::Small(serial.to_string().as_bytes()), false);

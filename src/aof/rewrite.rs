@@ -43,7 +43,7 @@ use super::load::{self, Replay, Stop};
 use super::manifest::{LogFile, Manifest, TEMPORARY_BASE};
 use super::start::{self, total_size};
 use super::{Aof, Buffer, SYNC_EVERY, Seal, Target, Turn};
-use crate::entry::{Entry, Value};
+use crate::types::entry::{Entry, Value};
 use crate::log;
 use crate::resp::{Digits, write_command};
 use crate::store::Keyspace;

@@ -23,7 +23,7 @@
 //! and the order of checks are the same: options before the number, the number before the key.
 
 use super::{Command, Flag, ONE_KEY, Run, args, command};
-use crate::entry::Entry;
+use crate::types::entry::Entry;
 use crate::error::Error;
 use crate::key::Key;
 use crate::resp::{Args, Digits, Reply};

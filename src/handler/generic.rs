@@ -30,7 +30,7 @@ use super::scan;
 use super::{
     ALL_KEYS, Command, Flag, NO_KEY, ONE_KEY, Rest, Run, SUBCOMMAND_KEY, Stretch, TWO_KEYS, command,
 };
-use crate::entry::Entry;
+use crate::types::entry::Entry;
 use crate::error::Error;
 use crate::glob;
 use crate::key::Key;

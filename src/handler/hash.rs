@@ -1,7 +1,7 @@
 //! Hashes: fields with values under one key.
 //!
 //! A hash has two forms, packed and table (hash.rs at the top of the tree), and no command here
-//! knows which one it has before it. Readers get a [`crate::hash::Hash`], which looks the same in
+//! knows which one it has before it. Readers get a [`crate::types::hash::Hash`], which looks the same in
 //! both; writers a [`HashMut`], which changes its form when it passes a limit.
 //!
 //! Three rules hold for every writer:
@@ -22,18 +22,18 @@
 //!
 //! **How Redis does it**: t_hash.c. Its HRANDFIELD has five cases; two of them are the ones here.
 
-use crate::entry::{Entry, HashMut, Loose};
+use crate::types::entry::{Entry, HashMut, Loose};
 use crate::error::Error;
 use crate::glob;
 use crate::handler::args::{Cursor, integer};
-use crate::handler::float::Float;
+use crate::types::float::Float;
 use crate::handler::scan;
 use crate::handler::{Command, Flag, ONE_KEY, Rest, Run, Stretch, command};
-use crate::hash::{Hash, Limits};
+use crate::types::hash::{Hash, Limits};
 use crate::key::Key;
 use crate::resp::{Args, Digits, Protocol, Reply, parse_integer};
 use crate::store::{View, ViewMut};
-use crate::table::random_below;
+use crate::types::table::random_below;
 use std::collections::HashSet;
 
 #[rustfmt::skip]

@@ -25,7 +25,7 @@
 //! **How Redis does it**: t_string.c, `lcsCommand`, with a table of four bytes a cell. Redis prefers the left cell to the one above where they are equal, which
 //! decides between answers that are equally long, and so do we.
 
-use crate::entry::{Entry, Str};
+use crate::types::entry::{Entry, Str};
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
 use crate::handler::{Command, Rest, Run, Stretch, TWO_KEYS, command};
@@ -277,8 +277,8 @@ mod tests {
     fn a_bit_for_each_cell_leads_back_the_same_way_as_the_numbers() {
         for round in 0..3_000 {
             let word = |longest: usize| -> Vec<u8> {
-                let length = crate::table::random_below(longest + 1);
-                let letter = |_| b'a' + crate::table::random_below(3) as u8;
+                let length = crate::types::table::random_below(longest + 1);
+                let letter = |_| b'a' + crate::types::table::random_below(3) as u8;
                 (0..length).map(letter).collect()
             };
             let (a, b) = (word(5 + round % 40), word(30));

@@ -22,11 +22,11 @@
 //! arguments of the command after it ran, and reference counts keep the value in both places. A word
 //! of ours has one owner until it is stored; both copy it once, into the log.
 
-use crate::entry::{Entry, Loose, Str, StringMut};
+use crate::types::entry::{Entry, Loose, Str, StringMut};
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
 use crate::handler::expiry::{self, MILLISECONDS, SECONDS};
-use crate::handler::float::Float;
+use crate::types::float::Float;
 use crate::handler::{ALL_KEYS, Command, EVERY_OTHER, Flag, ONE_KEY, Run, command};
 use crate::key::Key;
 use crate::resp::{Arg, Args, Digits, Reply};

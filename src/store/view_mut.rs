@@ -21,7 +21,7 @@
 //! command must remember all.
 
 use super::{Db, Garbage, Keyspace, Limits, Notes, Time};
-use crate::entry::{Entry, EntryMut, HashMut, Large, Loose, Stored, StringMut};
+use crate::types::entry::{Entry, EntryMut, HashMut, Large, Loose, Stored, StringMut};
 use crate::error::Error;
 use crate::key::Key;
 use crate::propagate::Records;

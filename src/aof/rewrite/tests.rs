@@ -4,7 +4,7 @@
 use super::*;
 use crate::aof::checksum::EVERY;
 use crate::config::{Config, Start};
-use crate::hash;
+use crate::types::hash;
 use crate::key::Key;
 use crate::propagate::Records;
 use crate::resp::{Arg, Args};

@@ -12,11 +12,11 @@
 //! (`checkType`), and assert that it is what they take it for.
 
 use super::{DEADLINE, Entry, EntryMut, Kind, LARGE, LargeValue, Stored, Str, number, plain_kind};
-use crate::hash::{self, Field, Hash, Limits};
-use crate::heap::{Heap, Piece};
+use crate::types::hash::{self, Field, Hash, Limits};
+use crate::types::heap::{Heap, Piece};
 use crate::key::digest_of;
 use crate::resp::Arg;
-use crate::table::{Keyed, Table};
+use crate::types::table::{Keyed, Table};
 use std::sync::Arc;
 
 /// Bytes that the fields of a packed hash may take, whatever the configuration says (Redis's number): a

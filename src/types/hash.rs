@@ -15,16 +15,16 @@
 //! Past either limit the hash becomes a [`Table`] of [`Field`]s and stays one.
 //!
 //! This file knows the packed bytes and how to read either form. Who owns the bytes (the key's
-//! [`crate::entry::Stored`], which holds them behind the key), and when the form changes, stands
+//! [`crate::types::entry::Stored`], which holds them behind the key), and when the form changes, stands
 //! there.
 //!
 //! **How Redis does it**: t_hash.c over listpack.c. A listpack also keeps integers in binary and
 //! can be walked backwards; ours needs neither. `OBJECT ENCODING` says `listpack` all the same:
 //! for a client it is one.
 
-use crate::heap::{Heap, Piece};
+use crate::types::heap::{Heap, Piece};
 use crate::key::digest_of;
-use crate::table::{Held, HeldMut, Keyed, Table};
+use crate::types::table::{Held, HeldMut, Keyed, Table};
 use std::ops::Range;
 
 /// How large a packed hash may become, from the configuration.
@@ -126,7 +126,7 @@ impl<'a> Hash<'a> {
     /// A field, each with the same chance. A hash is never empty: the key goes with its last field.
     pub fn random(self) -> Option<(&'a [u8], &'a [u8])> {
         match self {
-            Hash::Packed(packed) => pairs(packed).nth(crate::table::random_below(count(packed))),
+            Hash::Packed(packed) => pairs(packed).nth(crate::types::table::random_below(count(packed))),
             Hash::Table(table) => table.random().map(|field| (field.name(), field.value())),
         }
     }

@@ -26,13 +26,14 @@
 //! value and deadline apart: four allocations where a small entry has one. It copies a string for
 //! COPY and into each reply, and so can always change it where it lies.
 
-use crate::hash::{self, Field, Hash};
-use crate::heap::{Heap, Piece};
+use crate::types::hash::{self, Field, Hash};
+use crate::types::heap::{Heap, Piece};
 use crate::key::digest_of;
 use crate::resp::{Arg, Digits, parse_integer};
-use crate::table::{self, Held, HeldMut, Keyed, Table};
+use crate::types::table::{self, Held, HeldMut, Keyed, Table};
 use std::sync::Arc;
 
+#[path = "edit.rs"]
 mod edit;
 
 pub use edit::{HashMut, StringMut};
