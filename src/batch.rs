@@ -37,7 +37,8 @@ use crate::propagate::Records;
 use crate::resp::{Args, LONGEST, Reply};
 use crate::server::Server;
 use crate::stats::{Count, add};
-use crate::store::{Keyspace, Limits, Notes, Time, View, ViewMut};
+use crate::store::{Keyspace, Notes, Time, View, ViewMut};
+use crate::types::{Limits, Packed};
 use lock::Guard;
 use std::ops::Range;
 use std::sync::RwLock;
@@ -235,9 +236,8 @@ impl<'a> Batch<'a> {
 /// of its time.
 fn limits(server: &Server, replaying: bool) -> Limits {
     let config = &server.config;
-    let hash = crate::types::hash::Limits {
-        // A packed hash counts its fields with 32 bits.
-        entries: config.hash_max_listpack_entries.get().min(u32::MAX as usize - 1),
+    let hash = Packed {
+        entries: config.hash_max_listpack_entries.get(),
         value: config.hash_max_listpack_value.get(),
     };
     Limits { hash, string: if replaying { LONGEST } else { config.proto_max_bulk_len.get() } }

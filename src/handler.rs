@@ -264,7 +264,7 @@ impl Command {
 }
 
 /// The groups of Redis's documentation, each with the rows of its file.
-const GROUPS: [(&str, &[&[Command]]); 7] = [
+const GROUPS: &[(&str, &[&[Command]])] = &[
     ("string", &[string::COMMANDS, lcs::COMMANDS]),
     ("hash", &[hash::COMMANDS]),
     ("generic", &[generic::COMMANDS, expiry::COMMANDS, server::WAITING]),

@@ -10,13 +10,13 @@
 //! A handler that is given a `&View` cannot write, and the compiler is the one who says so.
 //!
 //! The rules:
-//! 1. **A key holds one type.** `string` and `hash` answer WRONGTYPE for the other.
+//! 1. **A key holds one type.** [`View::get`] and [`ViewMut::edit`] answer WRONGTYPE for another one.
 //! 2. **A dead key is gone.** No view returns a key whose deadline has passed. A `ViewMut` deletes
 //!    it on the way and leaves a DEL for the log. A `View` cannot, so it makes a [`Notes`] entry,
 //!    and the batch deletes what is noted before its replies leave.
-//! 3. **A hash is never empty.** The key goes with its last field (handler/hash.rs sees to that).
-//! 4. **A change is counted** ([`ViewMut::changed`]): the count decides whether the command is
-//!    logged, and those who WATCH the key are told.
+//! 3. **A collection is never empty.** The key goes with its last element ([`ViewMut::edit`]).
+//! 4. **A change is counted**: the count decides whether the command is logged, and those who WATCH the
+//!    key are told.
 //! 5. **Deadlines have an index**, ordered by time, so that the sweep (expire.rs) finds the dead
 //!    without walking the living. It holds the key's digest and not the key: a hint, whose entry is
 //!    asked again for its deadline.
@@ -33,11 +33,10 @@ mod ahead;
 mod notes;
 mod view_mut;
 
-use crate::types::entry::{Entry, Large, Loose, Stored, Str};
 use crate::error::Error;
-use crate::types::hash::{self, Hash};
 use crate::key::{Key, digest_of};
 use crate::types::table::Table;
+use crate::types::{Entry, Large, Limits, Loose, Stored, Type};
 use crate::watch::{Flag, Watchers};
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -94,14 +93,6 @@ impl Time {
     pub fn has_come(self, deadline: i64) -> bool {
         self.kills && deadline <= self.now as i64
     }
-}
-
-/// What the configuration says about values.
-#[derive(Clone, Copy)]
-pub struct Limits {
-    pub hash: hash::Limits,
-    /// Longest string, in bytes (`proto-max-bulk-len`).
-    pub string: usize,
 }
 
 /// So much of [`Keyspace::leave_blocks`] is done under one lock: some tens of microseconds.
@@ -229,8 +220,14 @@ impl<'a> View<'a> {
         View { keyspace, db, time, limits, notes }
     }
 
+    /// The key's value, counted as a hit or a miss. WRONGTYPE if it has another type than this.
+    pub fn get<T: Type>(&self, key: Key) -> Result<Option<T::Look<'a>>, Error> {
+        let value = |entry: Entry<'a>| entry.read::<T>().ok_or(Error::WrongType);
+        self.entry(key).map(value).transpose()
+    }
+
     /// The key's entry if it is alive, counted as a hit or a miss.
-    pub fn get(&self, key: Key) -> Option<Entry<'a>> {
+    pub fn entry(&self, key: Key) -> Option<Entry<'a>> {
         let found = self.peek(key);
         self.notes.count(found.is_some());
         found
@@ -240,18 +237,6 @@ impl<'a> View<'a> {
     pub fn peek(&self, key: Key) -> Option<Entry<'a>> {
         let found = self.db().keys.get(key.digest, &key);
         found.filter(|entry| self.is_alive(*entry))
-    }
-
-    /// The key's string; WRONGTYPE if it is a hash.
-    pub fn string(&self, key: Key) -> Result<Option<Str<'a>>, Error> {
-        let string = |entry: Entry<'a>| entry.string().ok_or(Error::WrongType);
-        self.get(key).map(string).transpose()
-    }
-
-    /// The key's hash; WRONGTYPE if it is a string.
-    pub fn hash(&self, key: Key) -> Result<Option<Hash<'a>>, Error> {
-        let hash = |entry: Entry<'a>| entry.hash().ok_or(Error::WrongType);
-        self.get(key).map(hash).transpose()
     }
 
     /// How many keys the database has, the dead that nobody has met yet included, as in Redis.

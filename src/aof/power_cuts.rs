@@ -21,7 +21,8 @@ use crate::config::{Config, Start};
 use crate::key::Key;
 use crate::propagate::Records;
 use crate::resp::{Arg, Args};
-use crate::store::{Keyspace, Limits, Notes, Time, ViewMut};
+use crate::store::{Keyspace, Notes, Time, ViewMut};
+use crate::types::{Limits, Packed};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Write as _};
@@ -125,7 +126,8 @@ pub(super) fn keyspace(contents: &Contents) -> Keyspace {
 fn set(keyspace: &mut Keyspace, key: &[u8], serial: u64) {
     let notes = Notes::default();
     let time = Time { now: 0, kills: false };
-    let limits = Limits { hash: crate::types::hash::Limits { entries: 128, value: 64 }, string: 1 << 20 };
+    let hash = Packed { entries: 128, value: 64 };
+    let limits = Limits { hash, string: 1 << 20 };
     let mut records = Records::default();
     let mut view = ViewMut::new(keyspace, 0, time, limits, &mut records, &notes);
     view.set_string(Key::of(key), Arg::Small(serial.to_string().as_bytes()), false);

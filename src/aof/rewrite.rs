@@ -43,10 +43,10 @@ use super::load::{self, Replay, Stop};
 use super::manifest::{LogFile, Manifest, TEMPORARY_BASE};
 use super::start::{self, total_size};
 use super::{Aof, Buffer, SYNC_EVERY, Seal, Target, Turn};
-use crate::types::entry::{Entry, Value};
 use crate::log;
 use crate::resp::{Digits, write_command};
 use crate::store::Keyspace;
+use crate::types::Entry;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -78,9 +78,6 @@ fn pause_after(failures: u64) -> Duration {
         _ => Duration::from_secs(60 << (failures - 1).min(6)).min(Duration::from_secs(3600)),
     }
 }
-
-/// Fields in one HMSET of a base file, as in Redis.
-const FIELDS_PER_COMMAND: usize = 64;
 
 impl Aof {
     /// Asks for a rewrite; false if one is running.
@@ -531,17 +528,7 @@ pub fn replay_sealed(manifest: &Manifest, replay: &mut Replay) -> Result<(), Str
 /// Appends the commands that make this key.
 fn write_entry(out: &mut Vec<u8>, entry: Entry) {
     let key = entry.key();
-    match entry.value() {
-        Value::String(string) => write_command(out, [b"SET", key, &string].into_iter()),
-        Value::Hash(hash) => {
-            let fields: Vec<_> = hash.iter().collect();
-            for some in fields.chunks(FIELDS_PER_COMMAND) {
-                let mut words = vec![&b"HMSET"[..], key];
-                words.extend(some.iter().flat_map(|(name, value)| [*name, *value]));
-                write_command(out, words.into_iter());
-            }
-        }
-    }
+    entry.value().rewrite(key, &mut |words| write_command(out, words.iter().copied()));
     if let Some(deadline) = entry.deadline() {
         let digits = Digits::new(deadline as i64);
         write_command(out, [b"PEXPIREAT", key, digits.as_bytes()].into_iter());

@@ -25,12 +25,12 @@
 //! **How Redis does it**: t_string.c, `lcsCommand`, with a table of four bytes a cell. Redis prefers the left cell to the one above where they are equal, which
 //! decides between answers that are equally long, and so do we.
 
-use crate::types::entry::{Entry, Str};
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
 use crate::handler::{Command, Rest, Run, Stretch, TWO_KEYS, command};
 use crate::resp::{Args, Reply};
 use crate::store::View;
+use crate::types::{Entry, Str};
 use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::Arc;
@@ -49,12 +49,13 @@ fn lcs<'a>(
     _: &Stretch,
     reply: &mut Reply,
 ) -> Result<Option<Rest<'a>>, Error> {
-    let entries = [view.get(args.key(1)), view.get(args.key(2))];
+    let entries = [view.entry(args.key(1)), view.entry(args.key(2))];
     let mut found = entries.iter().flatten();
-    if found.any(|entry| entry.string().is_none()) {
+    if found.any(|entry| entry.read::<Str>().is_none()) {
         return Err(Error::LcsNotStrings);
     }
-    let [a, b] = entries.map(|entry| entry.and_then(Entry::string).map_or_else(Arc::default, own));
+    let strings = entries.map(|entry| entry.and_then(Entry::read::<Str>));
+    let [a, b] = strings.map(|string| string.map_or_else(Arc::default, own));
     let options = Options::parse(args)?;
     let cells = (a.len() + 1).saturating_mul(b.len() + 1);
     // What Redis's table would take, of four bytes a cell.

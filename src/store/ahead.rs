@@ -23,7 +23,6 @@
 //! **How Redis does it**: it does so since version 8, and Valkey since its 8.0, for keys alone.
 
 use super::Keyspace;
-use crate::types::hash::Hash;
 use crate::key::digest_of;
 use crate::types::table::{self, WARM};
 
@@ -76,7 +75,7 @@ impl Keyspace {
         let mut fields = [None; WARM];
         for (field, (entry, (_, name))) in fields.iter_mut().zip(entries.iter().zip(named)) {
             if let (Some(entry), Some(name)) = (*entry, name)
-                && let Some(Hash::Table(table)) = entry.hash()
+                && let Some(table) = entry.value().fields()
                 && name.len() <= LONGEST
             {
                 *field = Some((table, digest_of(name)));

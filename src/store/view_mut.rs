@@ -3,29 +3,28 @@
 //! What it does here is counted and logged here. A handler owes four things, and nobody can do them
 //! for it:
 //!
-//! 1. It looks at its keys ([`ViewMut::get`], [`ViewMut::string`], [`ViewMut::hash`],
-//!    [`ViewMut::delete_if_expired`]) before it propagates, so that the DEL of a dead key comes first.
-//! 2. After it has changed something by itself (a [`StringMut`], a [`HashMut`], a deadline) it says so
-//!    ([`ViewMut::changed`]).
+//! 1. It looks at its keys ([`ViewMut::get`], [`ViewMut::edit`], [`ViewMut::delete_if_expired`]) before it
+//!    propagates, so that the DEL of a dead key comes first.
+//! 2. After it has changed a deadline it says so ([`ViewMut::changed`]).
 //! 3. If running the command twice could give two outcomes, it says what is to be logged
 //!    ([`ViewMut::propagate`]).
 //! 4. If it answers with what was there, as GETDEL does, it counts a hit or a miss ([`Notes::count`]).
 //!
 //! ```text
-//! APPEND k x      string(k) ──▶ patch ──▶ changed(k)                     logged as it was sent
-//! GETDEL k        string(k) ──▶ delete(k) ──▶ propagate(DEL k)           logged as DEL
+//! APPEND k x      edit(k, append)                                        logged as it was sent
+//! GETDEL k        get(k) ──▶ delete(k) ──▶ propagate(DEL k)              logged as DEL
 //! SET k v EX 9    set_string(k) ──▶ propagate(SET … PXAT …)
 //! ```
 //!
 //! **How Redis does it**: `setKey`, `dbDelete`, `signalModifiedKey` and `server.dirty++`, of which each
 //! command must remember all.
 
-use super::{Db, Garbage, Keyspace, Limits, Notes, Time};
-use crate::types::entry::{Entry, EntryMut, HashMut, Large, Loose, Stored, StringMut};
+use super::{Db, Garbage, Keyspace, Limits, Notes, Time, View};
 use crate::error::Error;
 use crate::key::Key;
 use crate::propagate::Records;
 use crate::resp::{Arg, Args};
+use crate::types::{Change, Edit, Entry, EntryMut, Large, Loose, NewStr, Stored, Type};
 use crate::watch::Now;
 
 /// The keyspace under the exclusive lock, for one command.
@@ -75,32 +74,87 @@ impl<'a> ViewMut<'a> {
         self.propagated = true;
     }
 
+    /// The keyspace as readers see it: to look at several keys at once.
+    pub fn look(&self) -> View<'_> {
+        let ViewMut { db, time, limits, notes, .. } = *self;
+        View { keyspace: self.keyspace, db, time, limits, notes }
+    }
+
     /// The key's entry if it is alive; a dead one is deleted and its DEL logged.
-    pub fn get(&mut self, key: Key) -> Option<Entry<'_>> {
+    pub fn entry(&mut self, key: Key) -> Option<Entry<'_>> {
         self.find(key).map(|EntryMut { entry, heap }| Entry { entry, heap })
     }
 
-    /// The key's string, to be changed; WRONGTYPE if it is a hash.
-    pub fn string(&mut self, key: Key) -> Result<Option<StringMut<'_>>, Error> {
-        match self.find(key) {
-            Some(entry) => entry.string_mut().map(Some).ok_or(Error::WrongType),
+    /// The key's value. WRONGTYPE if it has another type than this.
+    pub fn get<T: Type>(&mut self, key: Key) -> Result<Option<T::Look<'_>>, Error> {
+        match self.entry(key) {
+            Some(entry) => entry.read::<T>().map(Some).ok_or(Error::WrongType),
             None => Ok(None),
         }
     }
 
-    /// The key's hash, to be changed; WRONGTYPE if it is a string.
-    pub fn hash(&mut self, key: Key) -> Result<Option<HashMut<'_>>, Error> {
-        match self.find(key) {
-            Some(entry) => entry.hash_mut().map(Some).ok_or(Error::WrongType),
-            None => Ok(None),
+    /// Changes the key's value, or makes one if the key is missing. WRONGTYPE if it has another type than
+    /// this.
+    ///
+    /// If `change` changes something, the command is logged, and those who WATCH the key know. If it
+    /// leaves nothing of a collection, the key goes. If it fails, a missing key stays missing; in a value that
+    /// is there, whatever can fail must come first.
+    pub fn edit<T: Type, R>(
+        &mut self,
+        key: Key,
+        change: impl FnOnce(&mut Edit<T>) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let limits = self.limits;
+        let Some(mut entry) = self.find(key) else {
+            let mut new = Loose::new::<T>(&key);
+            let edited = new.edit().edit(&limits, true, change);
+            let (result, change) = edited.ok_or(Error::WrongType)?;
+            if result.is_ok() && change == Change::Changed {
+                self.insert(key, new);
+            }
+            return result;
+        };
+        let edited = entry.edit(&limits, false, change);
+        self.end_edit(key, edited)
+    }
+
+    /// The same, but a key that is missing stays missing, and is nothing to be changed.
+    pub fn edit_if_there<T: Type, R>(
+        &mut self,
+        key: Key,
+        change: impl FnOnce(&mut Edit<T>) -> Result<R, Error>,
+    ) -> Result<Option<R>, Error> {
+        let limits = self.limits;
+        let Some(mut entry) = self.find(key) else {
+            return Ok(None);
+        };
+        let edited = entry.edit(&limits, false, change);
+        self.end_edit(key, edited).map(Some)
+    }
+
+    fn end_edit<R>(
+        &mut self,
+        key: Key,
+        edited: Option<(Result<R, Error>, Change)>,
+    ) -> Result<R, Error> {
+        let (result, change) = edited.ok_or(Error::WrongType)?;
+        debug_assert!(result.is_ok() || change == Change::Unchanged, "what can fail comes first");
+        match change {
+            Change::Unchanged => {}
+            Change::Changed => self.changed(key),
+            Change::Emptied => {
+                self.delete(key);
+            }
         }
+        result
     }
 
     /// Gives `key` a string, whatever it was before. The deadline goes unless `keep_ttl`.
     pub fn set_string(&mut self, key: Key, value: Arg, keep_ttl: bool) {
+        let string = NewStr::new(&value);
         match self.find(key) {
             Some(mut entry) => {
-                let old = entry.set_string(value);
+                let old = entry.set(string.form());
                 let has_deadline = entry.look().deadline().is_some();
                 if let Some(old) = old {
                     self.keyspace.garbage.push(Box::new(old));
@@ -110,7 +164,7 @@ impl<'a> ViewMut<'a> {
                 }
             }
             None => {
-                let make = |heap: &mut _| Stored::new_string(&key, value, heap);
+                let make = |heap: &mut _| Stored::new(&key, string.form(), heap);
                 self.db_mut().keys.insert(key.digest, make);
             }
         }
@@ -225,10 +279,6 @@ impl<'a> ViewMut<'a> {
                 }
             }
         }
-    }
-
-    pub fn databases(&self) -> usize {
-        self.keyspace.databases()
     }
 
     /// Runs `work` in another database of the same keyspace, as the same command.

@@ -11,12 +11,12 @@
 //!                │ key │ deadline   │ payload   │   Int       8 bytes, little endian
 //!                └─────┴────────────┴───────────┘   Embstr    the string, put there whole
 //!                        if expires                 Raw       the string, long or edited since
-//!                                                   Listpack  a packed hash (hash.rs)
+//!                                                   Hash      a listpack of names and values
 //! ```
 //!
-//! A string over [`LARGE`] bytes and a hash that is a table are [`Large`], behind a pointer: moved,
-//! not copied, and growing in place. Such a string may be shared, with replies that have not left yet
-//! (resp/reply.rs) and after COPY; who changes a shared one copies it first, under the exclusive lock.
+//! What is too large for that is [`Large`], behind a pointer: moved, not copied, and growing in place. A
+//! large string may be shared, with replies that have not left yet (resp/reply.rs) and after COPY;
+//! whoever changes a shared one copies it first, under the exclusive lock.
 //!
 //! A [`Stored`] means nothing without the heap that has its piece, so whoever looks at one is given both,
 //! as an [`Entry`], and whoever changes one an [`EntryMut`]. One that is in no table has a heap of
@@ -26,21 +26,17 @@
 //! value and deadline apart: four allocations where a small entry has one. It copies a string for
 //! COPY and into each reply, and so can always change it where it lies.
 
-use crate::types::hash::{self, Field, Hash};
-use crate::types::heap::{Heap, Piece};
-use crate::key::digest_of;
-use crate::resp::{Arg, Digits, parse_integer};
-use crate::types::table::{self, Held, HeldMut, Keyed, Table};
+use super::hash::Field;
+use super::heap::{Heap, Piece};
+use super::listpack::Listpack;
+use super::table::{self, Held, HeldMut, Keyed, Table};
+use super::{Hash, Str, Type, Value, allocated};
+use crate::resp::Digits;
 use std::sync::Arc;
-
-#[path = "edit.rs"]
-mod edit;
-
-pub use edit::{HashMut, StringMut};
 
 /// A key, its value, and its deadline if it has one, as the table holds them.
 pub enum Stored {
-    Small { piece: Piece, key_len: u32, kind: Kind, expires: bool },
+    Small(Small),
     Large(Box<Large>),
 }
 
@@ -56,17 +52,27 @@ pub struct Loose {
     heap: Heap,
 }
 
-/// Strings up to this many bytes lie in their entry's piece. A longer one has an allocation of its own
-/// that is so large that the allocator gives it back to the system when it is freed.
-const LARGE: usize = 64 * 1024;
+/// A key with a value that lies beside it.
+pub struct Small {
+    piece: Piece,
+    key_len: u32,
+    pub kind: Kind,
+    expires: bool,
+}
 
-/// What the payload of a small entry is; the names are those of `OBJECT ENCODING`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// A small entry, to be changed.
+pub struct SmallMut<'a> {
+    pub small: &'a mut Small,
+    pub heap: &'a mut Heap,
+}
+
+/// What the payload of a small entry is.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Int,
     Embstr,
     Raw,
-    Listpack,
+    Hash,
 }
 
 /// A value that is large, or that will grow.
@@ -74,78 +80,51 @@ pub struct Large {
     key: Box<[u8]>,
     /// Unix time in milliseconds.
     deadline: Option<u64>,
-    value: LargeValue,
+    pub value: LargeValue,
 }
 
+/// What a large value is stored as. (A clone is what COPY makes.)
+#[derive(Clone)]
 pub enum LargeValue {
     String(Arc<Vec<u8>>),
     Hash(Box<Table<Field>>),
 }
 
-/// A value to look at.
-pub enum Value<'a> {
-    String(Str<'a>),
-    Hash(Hash<'a>),
-}
-
-/// A string to read: bytes that are stored, or the digits of a number that is.
-pub enum Str<'a> {
-    Bytes(&'a [u8]),
-    /// A large one, which a reply may share.
-    Shared(&'a Arc<Vec<u8>>),
-    Digits(Digits),
-}
-
-impl std::ops::Deref for Str<'_> {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Str::Bytes(bytes) => bytes,
-            Str::Shared(bytes) => bytes,
-            Str::Digits(digits) => digits.as_bytes(),
-        }
-    }
+/// A value that is to be stored.
+pub enum Form<'a, L> {
+    Small(Kind, &'a [u8]),
+    Large(L),
 }
 
 const DEADLINE: usize = size_of::<u64>();
 
-/// Strings up to this many bytes are `embstr` in Redis, longer ones `raw` (object.c).
-const EMBSTR_LIMIT: usize = 44;
-
 impl Keyed for Stored {
     fn key<'a>(&'a self, heap: &'a Heap) -> &'a [u8] {
         match self {
-            Stored::Small { piece, key_len, .. } => &heap.bytes(piece)[..*key_len as usize],
+            Stored::Small(small) => &heap.bytes(&small.piece)[..small.key_len as usize],
             Stored::Large(large) => &large.key,
         }
     }
 
     fn piece_mut(&mut self) -> Option<&mut Piece> {
         match self {
-            Stored::Small { piece, .. } => Some(piece),
+            Stored::Small(small) => Some(&mut small.piece),
             Stored::Large(_) => None,
         }
     }
 
     fn outside(&self) -> usize {
         match self {
-            Stored::Small { .. } => 0,
+            Stored::Small(_) => 0,
             Stored::Large(large) => {
-                let value = match &large.value {
-                    LargeValue::String(string) => allocated(40) + allocated(string.capacity()),
-                    LargeValue::Hash(table) => {
-                        allocated(size_of::<Table<Field>>()) + table.memory()
-                    }
-                };
-                allocated(size_of::<Large>()) + allocated(large.key.len()) + value
+                allocated(size_of::<Large>()) + allocated(large.key.len()) + large.value.memory()
             }
         }
     }
 
     fn touch(&self, heap: &Heap) -> u8 {
         match self {
-            Stored::Small { piece, .. } => match heap.bytes(piece) {
+            Stored::Small(small) => match heap.bytes(&small.piece) {
                 [first, .., last] => first ^ last,
                 short => short.len() as u8,
             },
@@ -155,42 +134,27 @@ impl Keyed for Stored {
 }
 
 impl Stored {
-    fn small(key: &[u8], kind: Kind, payload: &[u8], heap: &mut Heap) -> Stored {
-        Stored::Small {
-            piece: heap.add(&[key, payload]),
-            key_len: key.len() as u32,
-            kind,
-            expires: false,
-        }
-    }
-
-    fn large(key: &[u8], value: LargeValue) -> Stored {
-        Stored::Large(Box::new(Large { key: key.into(), deadline: None, value }))
-    }
-
-    /// A key with a string, stored as a number if it is one. A large argument is shared.
-    pub fn new_string(key: &[u8], value: Arg, heap: &mut Heap) -> Stored {
-        match (value, number(&value)) {
-            (Arg::Large(large), _) if large.len() > LARGE => {
-                Stored::large(key, LargeValue::String(large.clone()))
+    /// A key with a value, without a deadline.
+    pub fn new<L: Into<LargeValue>>(key: &[u8], value: Form<L>, heap: &mut Heap) -> Stored {
+        match value {
+            Form::Small(kind, payload) => Stored::Small(Small {
+                piece: heap.add(&[key, payload]),
+                key_len: key.len() as u32,
+                kind,
+                expires: false,
+            }),
+            Form::Large(value) => {
+                let (key, value) = (key.into(), value.into());
+                Stored::Large(Box::new(Large { key, deadline: None, value }))
             }
-            (_, Some(number)) => Stored::small(key, Kind::Int, &number.to_le_bytes(), heap),
-            (_, None) => Stored::new_plain_string(key, &value, heap),
-        }
-    }
-
-    fn new_plain_string(key: &[u8], value: &[u8], heap: &mut Heap) -> Stored {
-        match plain_kind(value) {
-            Some(kind) => Stored::small(key, kind, value, heap),
-            None => Stored::large(key, LargeValue::String(value.to_vec().into())),
         }
     }
 
     /// Frees the piece. Returns what is not small, to be freed later.
     pub fn free(self, heap: &mut Heap) -> Option<Box<Large>> {
         match self {
-            Stored::Small { piece, .. } => {
-                heap.free(piece);
+            Stored::Small(small) => {
+                heap.free(small.piece);
                 None
             }
             Stored::Large(large) => Some(large),
@@ -199,44 +163,119 @@ impl Stored {
 
     /// Takes the entry out of its heap.
     pub fn loosen(self, heap: &mut Heap) -> Loose {
+        let mut own = Heap::default();
+        let entry = self.moved(heap, &mut own);
+        Loose { entry, heap: own }
+    }
+
+    /// The same in another heap.
+    fn moved(self, from: &mut Heap, to: &mut Heap) -> Stored {
         match self {
-            Stored::Small { piece, key_len, kind, expires } => {
-                let mut own = Heap::default();
-                let moved = own.add(&[heap.bytes(&piece)]);
-                heap.free(piece);
-                let entry = Stored::Small { piece: moved, key_len, kind, expires };
-                Loose { entry, heap: own }
+            Stored::Small(small) => {
+                let piece = to.add(&[from.bytes(&small.piece)]);
+                from.free(small.piece);
+                Stored::Small(Small { piece, ..small })
             }
-            large => Loose { entry: large, heap: Heap::default() },
+            large => large,
+        }
+    }
+}
+
+impl Small {
+    /// Where in its bytes the payload begins.
+    fn start(&self) -> usize {
+        self.key_len as usize + if self.expires { DEADLINE } else { 0 }
+    }
+
+    fn payload<'a>(&self, heap: &'a Heap) -> &'a [u8] {
+        &heap.bytes(&self.piece)[self.start()..]
+    }
+
+    fn deadline(&self, heap: &Heap) -> Option<u64> {
+        if !self.expires {
+            return None;
+        }
+        let bytes = heap.bytes(&self.piece)[self.key_len as usize..].first_chunk();
+        bytes.map(|bytes| u64::from_le_bytes(*bytes))
+    }
+}
+
+impl SmallMut<'_> {
+    pub fn kind(&self) -> Kind {
+        self.small.kind
+    }
+
+    pub fn payload(&self) -> &[u8] {
+        self.small.payload(self.heap)
+    }
+
+    /// The payload, to be changed in everything but its length.
+    pub fn payload_mut(&mut self) -> &mut [u8] {
+        &mut self.heap.bytes_mut(&self.small.piece)[self.small.start()..]
+    }
+
+    /// Gives the payload so many bytes where it lies, if it takes as much memory then; what new ones are must
+    /// be written.
+    pub fn fit(&mut self, len: usize) -> bool {
+        let len = self.small.start() + len;
+        self.heap.fit(&mut self.small.piece, len)
+    }
+
+    /// Changes the payload, which begins at the place that is given, and its length.
+    pub fn edit(&mut self, change: impl FnOnce(&mut Vec<u8>, usize)) {
+        let start = self.small.start();
+        self.heap.edit(&mut self.small.piece, |bytes| change(bytes, start));
+    }
+
+    /// Gives it another payload.
+    pub fn set(&mut self, kind: Kind, payload: &[u8]) {
+        self.small.kind = kind;
+        if self.payload().len() == payload.len() || self.fit(payload.len()) {
+            self.payload_mut().copy_from_slice(payload);
+        } else {
+            self.edit(|bytes, start| {
+                bytes.truncate(start);
+                bytes.extend_from_slice(payload);
+            });
         }
     }
 
-    /// Where in the bytes of a small entry the payload begins.
-    fn payload_start(key_len: u32, expires: bool) -> usize {
-        key_len as usize + if expires { DEADLINE } else { 0 }
+    fn set_deadline(&mut self, deadline: Option<u64>) {
+        let SmallMut { small, heap } = self;
+        let old = small.key_len as usize..small.start();
+        let new = deadline.map(u64::to_le_bytes);
+        let new: &[u8] = new.as_ref().map_or(&[], |bytes: &[u8; DEADLINE]| bytes);
+        if old.len() == new.len() {
+            heap.bytes_mut(&small.piece)[old].copy_from_slice(new);
+        } else {
+            heap.edit(&mut small.piece, |bytes| {
+                bytes.splice(old, new.iter().copied());
+            });
+            small.expires = deadline.is_some();
+        }
+    }
+}
+
+impl LargeValue {
+    fn memory(&self) -> usize {
+        self.look().memory()
+    }
+
+    fn look(&self) -> Value<'_> {
+        match self {
+            LargeValue::String(string) => Value::String(Str::Shared(string)),
+            LargeValue::Hash(table) => Value::Hash(Hash::Table(table)),
+        }
     }
 }
 
 impl Loose {
-    /// A key with a string that is stored as the bytes it is, as Redis does with the result of
-    /// INCRBYFLOAT.
-    pub fn new_plain_string(key: &[u8], value: &[u8]) -> Loose {
+    /// A key with a new value of a type, to be filled.
+    pub fn new<T: Type>(key: &[u8]) -> Loose {
         let mut heap = Heap::default();
-        let entry = Stored::new_plain_string(key, value, &mut heap);
-        Loose { entry, heap }
-    }
-
-    /// A key with an empty string that SETRANGE is about to fill.
-    pub fn new_raw_string(key: &[u8]) -> Loose {
-        let mut heap = Heap::default();
-        let entry = Stored::small(key, Kind::Raw, b"", &mut heap);
-        Loose { entry, heap }
-    }
-
-    /// A key with a hash that has no field yet.
-    pub fn new_hash(key: &[u8]) -> Loose {
-        let mut heap = Heap::default();
-        let entry = Stored::small(key, Kind::Listpack, &hash::EMPTY, &mut heap);
+        let (kind, payload) = T::NEW;
+        let value = Form::<T::Large>::Small(kind, payload);
+        let entry = Stored::new(key, value, &mut heap);
         Loose { entry, heap }
     }
 
@@ -249,16 +288,8 @@ impl Loose {
     }
 
     /// Puts it into the heap of a table.
-    pub fn fasten(self, heap: &mut Heap) -> Stored {
-        match self.entry {
-            Stored::Small { piece, key_len, kind, expires } => Stored::Small {
-                piece: heap.add(&[self.heap.bytes(&piece)]),
-                key_len,
-                kind,
-                expires,
-            },
-            large => large,
-        }
+    pub fn fasten(mut self, heap: &mut Heap) -> Stored {
+        self.entry.moved(&mut self.heap, heap)
     }
 
     /// The same value and deadline under another key; a large value is moved.
@@ -280,155 +311,122 @@ impl<'a> Entry<'a> {
     /// The same value under another key, without a deadline.
     pub fn copy_to(self, key: &[u8]) -> Loose {
         let mut heap = Heap::default();
-        let entry = match self.entry {
-            Stored::Small { kind, .. } => Stored::small(key, *kind, self.payload(), &mut heap),
-            Stored::Large(large) => {
-                let value = match &large.value {
-                    LargeValue::String(string) => LargeValue::String(string.clone()),
-                    LargeValue::Hash(table) => {
-                        let mut copy = Table::new();
-                        for field in table.iter() {
-                            copy.insert(digest_of(field.name()), |heap| {
-                                Field::new(field.name(), field.value(), heap)
-                            });
-                        }
-                        LargeValue::Hash(Box::new(copy))
-                    }
-                };
-                Stored::large(key, value)
-            }
+        let value = match self.entry {
+            Stored::Small(small) => Form::Small(small.kind, small.payload(self.heap)),
+            Stored::Large(large) => Form::Large(large.value.clone()),
         };
+        let entry = Stored::new(key, value, &mut heap);
         Loose { entry, heap }
     }
 
-    /// The payload of a small entry, with which a large one is never asked.
-    fn payload(self) -> &'a [u8] {
-        match self.entry {
-            Stored::Small { piece, key_len, expires, .. } => {
-                &self.heap.bytes(piece)[Stored::payload_start(*key_len, *expires)..]
-            }
-            Stored::Large(_) => &[],
-        }
-    }
-
-    /// When the key dies, in milliseconds of Unix time.
+    /// When the key expires, in milliseconds of Unix time.
     pub fn deadline(self) -> Option<u64> {
         match self.entry {
-            Stored::Small { expires: false, .. } => None,
-            Stored::Small { piece, key_len, .. } => {
-                let start = *key_len as usize;
-                self.heap.bytes(piece)[start..]
-                    .first_chunk()
-                    .map(|bytes| u64::from_le_bytes(*bytes))
-            }
+            Stored::Small(small) => small.deadline(self.heap),
             Stored::Large(large) => large.deadline,
         }
     }
 
     /// The value, whatever its type and form.
+    #[inline]
     pub fn value(self) -> Value<'a> {
         match self.entry {
-            Stored::Small { kind, .. } => match kind {
-                Kind::Int => Value::String(Str::Digits(Digits::new(self.stored_number()))),
-                Kind::Embstr | Kind::Raw => Value::String(Str::Bytes(self.payload())),
-                Kind::Listpack => Value::Hash(Hash::Packed(self.payload())),
-            },
-            Stored::Large(large) => match &large.value {
-                LargeValue::String(string) => Value::String(Str::Shared(string)),
-                LargeValue::Hash(table) => Value::Hash(Hash::Table(table)),
-            },
+            Stored::Small(small) => {
+                let payload = small.payload(self.heap);
+                match small.kind {
+                    Kind::Int => Value::String(Str::Digits(Digits::new(number_in(payload)))),
+                    Kind::Embstr => Value::String(Str::Embstr(payload)),
+                    Kind::Raw => Value::String(Str::Raw(payload)),
+                    Kind::Hash => Value::Hash(Hash::Packed(Listpack(payload))),
+                }
+            }
+            Stored::Large(large) => large.value.look(),
         }
     }
 
-    fn stored_number(self) -> i64 {
-        self.payload().first_chunk().map_or(0, |bytes| i64::from_le_bytes(*bytes))
-    }
-
-    /// The string, if this is one.
-    pub fn string(self) -> Option<Str<'a>> {
-        match self.value() {
-            Value::String(string) => Some(string),
-            Value::Hash(_) => None,
-        }
-    }
-
-    /// The hash, if this is one.
-    pub fn hash(self) -> Option<Hash<'a>> {
-        match self.value() {
-            Value::Hash(hash) => Some(hash),
-            Value::String(_) => None,
-        }
-    }
-
-    /// The number that the string is.
-    pub fn number(self) -> Option<i64> {
-        match self.entry {
-            Stored::Small { kind: Kind::Int, .. } => Some(self.stored_number()),
-            _ => self.string().and_then(|string| parse_integer(&string)),
-        }
-    }
-
-    /// As `TYPE` answers.
-    pub fn type_name(self) -> &'static str {
-        match self.value() {
-            Value::String(_) => "string",
-            Value::Hash(_) => "hash",
-        }
-    }
-
-    /// As `OBJECT ENCODING` answers.
-    pub fn encoding(self) -> &'static str {
-        match self.entry {
-            Stored::Small { kind, .. } => match kind {
-                Kind::Int => "int",
-                Kind::Embstr => "embstr",
-                Kind::Raw => "raw",
-                Kind::Listpack => "listpack",
-            },
-            Stored::Large(large) => match large.value {
-                LargeValue::String(_) => "raw",
-                LargeValue::Hash(_) => "hashtable",
-            },
-        }
+    /// The value, if it has this type.
+    #[inline]
+    pub fn read<T: Type>(self) -> Option<T::Look<'a>> {
+        T::of(self.value())
     }
 
     /// Bytes that the entry takes, with its share of the table.
     pub fn memory(self) -> usize {
         table::share::<Stored>()
             + match self.entry {
-                Stored::Small { piece, .. } => piece.size(),
+                Stored::Small(small) => small.piece.size(),
                 Stored::Large(_) => self.entry.outside(),
             }
     }
 }
 
-/// The number as which Redis would store this string: up to twenty characters, written the one
-/// way in which it would print it.
-fn number(value: &[u8]) -> Option<i64> {
-    if value.len() <= 20 { parse_integer(value) } else { None }
+/// The number that a payload of the kind [`Kind::Int`] is.
+pub fn number_in(payload: &[u8]) -> i64 {
+    payload.first_chunk().map_or(0, |bytes| i64::from_le_bytes(*bytes))
 }
 
-/// How a string is stored that is the bytes it is: in a small entry of this kind, or, if `None`,
-/// in an allocation of its own.
-fn plain_kind(value: &[u8]) -> Option<Kind> {
-    if value.len() <= EMBSTR_LIMIT {
-        Some(Kind::Embstr)
-    } else if value.len() <= LARGE {
-        Some(Kind::Raw)
-    } else {
-        None
+impl EntryMut<'_> {
+    /// Replaces the value; the deadline stays. Returns what is worth freeing later.
+    pub fn set<L: Into<LargeValue>>(&mut self, value: Form<L>) -> Option<LargeValue> {
+        match (value, &mut *self.entry) {
+            (Form::Small(kind, payload), Stored::Small(small)) => {
+                SmallMut { small, heap: self.heap }.set(kind, payload);
+                None
+            }
+            (Form::Large(value), Stored::Large(large)) => {
+                let value = value.into();
+                self.heap.count_outside(large.value.memory(), value.memory());
+                Some(std::mem::replace(&mut large.value, value))
+            }
+            (value, _) => self.exchange(value),
+        }
+    }
+
+    /// The same where a small value becomes a large one, or a large one small.
+    fn exchange<L: Into<LargeValue>>(&mut self, value: Form<L>) -> Option<LargeValue> {
+        let deadline = self.look().deadline();
+        let key = self.look().key().to_vec();
+        let new = Stored::new(&key, value, self.heap);
+        self.heap.count_outside(self.entry.outside(), new.outside());
+        let old = std::mem::replace(self.entry, new).free(self.heap);
+        self.set_deadline(deadline);
+        old.map(|large| large.value)
+    }
+
+    /// Sets the deadline or takes it away. The store's index of them is the caller's to follow.
+    pub fn set_deadline(&mut self, deadline: Option<u64>) {
+        match self.entry {
+            Stored::Small(small) => {
+                SmallMut { small, heap: self.heap }.set_deadline(deadline);
+            }
+            Stored::Large(large) => large.deadline = deadline,
+        }
     }
 }
 
-/// What an allocator takes for `size` bytes: a header of 8, and rounded up to 16.
-fn allocated(size: usize) -> usize {
-    (size + 8).next_multiple_of(16).max(32)
+#[cfg(test)]
+impl Loose {
+    /// Changes the value, which has this type.
+    pub fn change<T: Type, R>(
+        &mut self,
+        limits: &super::Limits,
+        change: impl FnOnce(&mut super::Edit<T>) -> R,
+    ) -> R {
+        self.edit().edit(limits, false, change).unwrap().0
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::digest_of;
+    use crate::resp::Arg;
+    use crate::types::string::LARGE;
+    use crate::types::table::random_below;
+    use crate::types::{Edit, Limits, NewStr, Packed};
     use std::collections::HashMap;
+
+    const LIMITS: Limits = Limits { string: 1 << 20, hash: Packed { entries: 100, value: 2_000 } };
 
     #[test]
     fn an_entry_takes_24_bytes_in_its_slot() {
@@ -437,25 +435,23 @@ mod tests {
 
     #[test]
     fn a_value_and_a_deadline_do_not_disturb_each_other() {
+        let store = |loose: &mut Loose, value: &[u8]| {
+            loose.edit().set(NewStr::new(&Arg::Small(value)).form());
+            assert_eq!(&*loose.look().read::<Str>().unwrap(), value);
+        };
         for value in [&b"7"[..], b"text", &[b'x'; 100], &vec![b'y'; LARGE + 1]] {
-            let mut loose = Loose::new_raw_string(b"key");
-            loose.edit().set_string(Arg::Small(value));
+            let mut loose = Loose::new::<Str>(b"key");
+            store(&mut loose, value);
             loose.edit().set_deadline(Some(99));
-            assert_eq!(&*loose.look().string().unwrap(), value);
+            assert_eq!(&*loose.look().read::<Str>().unwrap(), value);
             for next in [&b"12"[..], &vec![b'z'; LARGE + 5], b"short"] {
-                loose.edit().set_string(Arg::Small(next));
-                assert_eq!(
-                    (&*loose.look().string().unwrap(), loose.look().deadline()),
-                    (next, Some(99))
-                );
+                store(&mut loose, next);
+                assert_eq!(loose.look().deadline(), Some(99));
             }
             loose.edit().set_deadline(None);
             let loose = loose.renamed(b"other");
-            assert_eq!(
-                (&*loose.look().string().unwrap(), loose.look().deadline()),
-                (&b"short"[..], None)
-            );
-            assert_eq!(loose.look().key(), b"other");
+            assert_eq!(&*loose.look().read::<Str>().unwrap(), b"short");
+            assert_eq!((loose.look().key(), loose.look().deadline()), (&b"other"[..], None));
         }
     }
 
@@ -488,12 +484,19 @@ mod tests {
     }
 
     fn set(table: &mut Table<Stored>, key: u32, value: &[u8]) {
-        let name = key.to_be_bytes();
-        let hash = digest_of(&name);
-        match table.get_mut(hash, &name) {
-            Some(mut entry) => drop(entry.set_string(Arg::Small(value))),
-            None => table.insert(hash, |heap| Stored::new_string(&name, Arg::Small(value), heap)),
+        let (name, value) = (key.to_be_bytes(), Arg::Small(value));
+        let (digest, string) = (digest_of(&name), NewStr::new(&value));
+        match table.get_mut(digest, &name) {
+            Some(mut entry) => drop(entry.set(string.form())),
+            None => table.insert(digest, |heap| Stored::new(&name, string.form(), heap)),
         }
+    }
+
+    /// Changes a value that is there.
+    fn change<T: Type>(table: &mut Table<Stored>, key: u32, change: impl FnOnce(&mut Edit<T>)) {
+        let name = key.to_be_bytes();
+        let mut entry = table.get_mut(digest_of(&name), &name).unwrap();
+        assert!(entry.edit(&LIMITS, false, change).is_some());
     }
 
     fn delete(table: &mut Table<Stored>, key: u32) {
@@ -502,8 +505,8 @@ mod tests {
     }
 
     fn mixed_value() -> Vec<u8> {
-        let magnitude = 1 << table::random_below(14);
-        vec![b'a' + table::random_below(26) as u8; magnitude + table::random_below(magnitude)]
+        let magnitude = 1 << random_below(14);
+        vec![b'a' + random_below(26) as u8; magnitude + random_below(magnitude)]
     }
 
     #[test]
@@ -511,10 +514,10 @@ mod tests {
         let mut table = Table::new();
         let mut model = Model::default();
         for round in 0..60_000 {
-            let key = table::random_below(600) as u32;
+            let key = random_below(600) as u32;
             // Times of growth and times of leaving blocks.
             let goes = if round / 10_000 % 2 == 0 { 2 } else { 8 };
-            if table::random_below(10) < goes {
+            if random_below(10) < goes {
                 delete(&mut table, key);
                 model.strings.remove(&key);
                 model.hashes.remove(&key);
@@ -523,26 +526,25 @@ mod tests {
                 set(&mut table, key, &value);
                 model.strings.insert(key, value);
                 if key.is_multiple_of(3) {
-                    let (name, patch) = (key.to_be_bytes(), mixed_value());
-                    let entry = table.get_mut(digest_of(&name), &name).unwrap();
-                    let mut string = entry.string_mut().unwrap();
-                    let at = string.len() / 2;
-                    string.patch(at, &patch);
+                    let patch = mixed_value();
                     let string = model.strings.get_mut(&key).unwrap();
+                    let at = string.len() / 2;
+                    change(&mut table, key, |string: &mut Edit<Str>| {
+                        string.patch(at, &patch).unwrap();
+                    });
                     string.resize(string.len().max(at + patch.len()), 0);
                     string[at..at + patch.len()].copy_from_slice(&patch);
                 }
             } else {
                 let name = key.to_be_bytes();
-                let hash = digest_of(&name);
-                if table.get(hash, &name).is_none() {
-                    table.insert(hash, |heap| Loose::new_hash(&name).fasten(heap));
+                let digest = digest_of(&name);
+                if table.get(digest, &name).is_none() {
+                    table.insert(digest, |heap| Loose::new::<Hash>(&name).fasten(heap));
                 }
-                let limits = hash::Limits { entries: 100, value: 2_000 };
-                let (field, value) = (table::random_below(200) as u32, mixed_value());
-                let entry = table.get_mut(hash, &name).unwrap();
-                let mut fields = entry.hash_mut().unwrap();
-                fields.set(&field.to_be_bytes(), &value, limits);
+                let (field, value) = (random_below(200) as u32, mixed_value());
+                change(&mut table, key, |hash: &mut Edit<Hash>| {
+                    hash.set(&field.to_be_bytes(), &value);
+                });
                 let fields = model.hashes.entry(key).or_default();
                 fields.insert(field, value);
             }

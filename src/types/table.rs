@@ -37,8 +37,8 @@
 //! other, a bucket with every operation, and walks them with the same cursor (`dictScan`). A write
 //! there may still allocate one array of half a gigabyte; here the largest step is one segment.
 
-use crate::types::heap::{Heap, Piece};
 use crate::key::digest_of;
+use crate::types::heap::{Heap, Piece};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry::Vacant;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};

@@ -4,13 +4,13 @@
 use super::*;
 use crate::aof::checksum::EVERY;
 use crate::config::{Config, Start};
-use crate::types::hash;
 use crate::key::Key;
 use crate::propagate::Records;
 use crate::resp::{Arg, Args};
 use std::fs;
 
-use crate::store::{Limits, Notes, Time, ViewMut};
+use crate::store::{Notes, Time, ViewMut};
+use crate::types::{Limits, Packed};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::AtomicUsize;
@@ -163,7 +163,7 @@ fn tick(aof: &Aof) {
 
 fn keyspace_of(state: &State) -> Keyspace {
     let mut keyspace = Keyspace::new(16);
-    let hash = hash::Limits { entries: 512, value: 64 };
+    let hash = Packed { entries: 512, value: 64 };
     let limits = Limits { hash, string: 1 << 29 };
     let time = Time { now: 0, kills: false };
     let (notes, mut records) = (Notes::default(), Records::default());
