@@ -69,14 +69,6 @@ impl Value<'_> {
         each!(self, v => v.memory())
     }
 
-    /// Whether the key has to go. A string may be empty; nothing else may.
-    pub fn is_nothing(&self) -> bool {
-        match self {
-            Value::String(_) => false,
-            value => each!(value, v => v.len() == 0),
-        }
-    }
-
     /// The commands that make this value again under `key`. `emit` is given the words of each.
     pub fn rewrite(&self, key: &[u8], emit: &mut dyn FnMut(&[&[u8]])) {
         each!(self, v => v.rewrite(key, emit));
@@ -115,6 +107,9 @@ pub trait Type: Sized {
 
     /// The large value, to be changed, if it has the type.
     fn large(value: &mut LargeValue) -> Option<&mut Self::Large>;
+
+    /// Whether nothing is left of it, so that the key has to go. (A string may be empty.)
+    fn is_nothing(edit: &Edit<Self>) -> bool;
 }
 
 /// What the configuration says about values.

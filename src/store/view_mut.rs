@@ -106,13 +106,7 @@ impl<'a> ViewMut<'a> {
     ) -> Result<R, Error> {
         let limits = self.limits;
         let Some(mut entry) = self.find(key) else {
-            let mut new = Loose::new::<T>(&key);
-            let edited = new.edit().edit(&limits, true, change);
-            let (result, change) = edited.ok_or(Error::WrongType)?;
-            if result.is_ok() && change == Change::Changed {
-                self.insert(key, new);
-            }
-            return result;
+            return self.edit_new(key, change);
         };
         let edited = entry.edit(&limits, false, change);
         self.end_edit(key, edited)
@@ -132,12 +126,29 @@ impl<'a> ViewMut<'a> {
         self.end_edit(key, edited).map(Some)
     }
 
+    fn edit_new<T: Type, R>(
+        &mut self,
+        key: Key,
+        change: impl FnOnce(&mut Edit<T>) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let limits = self.limits;
+        let keys = &mut self.db_mut().keys;
+        let mut new = keys.insert(key.digest, |heap| Stored::empty::<T>(&key, heap));
+        let (result, change) = new.edit(&limits, true, change);
+        if result.is_ok() && change == Change::Changed {
+            self.changed(key);
+        } else {
+            let large = keys.remove(key.digest, &key, Stored::free).flatten();
+            self.discard(large);
+        }
+        result
+    }
+
     fn end_edit<R>(
         &mut self,
         key: Key,
-        edited: Option<(Result<R, Error>, Change)>,
+        (result, change): (Result<R, Error>, Change),
     ) -> Result<R, Error> {
-        let (result, change) = edited.ok_or(Error::WrongType)?;
         debug_assert!(result.is_ok() || change == Change::Unchanged, "what can fail comes first");
         match change {
             Change::Unchanged => {}
@@ -165,7 +176,7 @@ impl<'a> ViewMut<'a> {
             }
             None => {
                 let make = |heap: &mut _| Stored::new(&key, string.form(), heap);
-                self.db_mut().keys.insert(key.digest, make);
+                let _ = self.db_mut().keys.insert(key.digest, make);
             }
         }
         self.changed(key);

@@ -19,6 +19,7 @@
 use super::entry::{EntryMut, Form, SmallMut, Stored};
 use super::table::Keyed;
 use super::{Limits, Type};
+use crate::error::Error;
 use std::ops::{Deref, DerefMut};
 
 /// A value of one type, to be changed.
@@ -52,25 +53,33 @@ pub enum Change {
 }
 
 impl EntryMut<'_> {
-    /// Changes the value; None if it has another type. `is_new`: whether its key is missing.
+    /// Changes the value; WRONGTYPE if it has another type. `is_new`: whether its key is missing.
     pub fn edit<T: Type, R>(
         &mut self,
         limits: &Limits,
         is_new: bool,
-        change: impl FnOnce(&mut Edit<T>) -> R,
-    ) -> Option<(R, Change)> {
+        change: impl FnOnce(&mut Edit<T>) -> Result<R, Error>,
+    ) -> (Result<R, Error>, Change) {
         let before = self.entry.outside();
         let place = match &mut *self.entry {
-            Stored::Small(small) if T::is(small.kind) => {
-                Place::Small(SmallMut { small, heap: self.heap })
+            Stored::Small(small) => {
+                T::is(small.kind).then(|| Place::Small(SmallMut { small, heap: self.heap }))
             }
-            Stored::Small(_) => return None,
-            Stored::Large(large) => Place::Large(LargeMut::There(T::large(&mut large.value)?)),
+            Stored::Large(large) => {
+                T::large(&mut large.value).map(|value| Place::Large(LargeMut::There(value)))
+            }
+        };
+        let Some(place) = place else {
+            return (Err(Error::WrongType), Change::Unchanged);
         };
         let mut edit = Edit { place, limits, is_new, changed: false };
         let result = change(&mut edit);
-        let Edit { place, changed, .. } = edit;
-        let grown = match place {
+        let change = match edit.changed {
+            false => Change::Unchanged,
+            true if T::is_nothing(&edit) => Change::Emptied,
+            true => Change::Changed,
+        };
+        let grown = match edit.place {
             Place::Large(LargeMut::Grown(value)) => Some(value),
             _ => None,
         };
@@ -78,12 +87,7 @@ impl EntryMut<'_> {
         if let Some(value) = grown {
             self.set(Form::Large(value));
         }
-        let change = match changed {
-            false => Change::Unchanged,
-            true if self.look().value().is_nothing() => Change::Emptied,
-            true => Change::Changed,
-        };
-        Some((result, change))
+        (result, change)
     }
 }
 

@@ -150,6 +150,12 @@ impl Stored {
         }
     }
 
+    /// A key with a value of this type in which there is nothing yet.
+    pub fn empty<T: Type>(key: &[u8], heap: &mut Heap) -> Stored {
+        let (kind, payload) = T::NEW;
+        Stored::new(key, Form::<T::Large>::Small(kind, payload), heap)
+    }
+
     /// Frees the piece. Returns what is not small, to be freed later.
     pub fn free(self, heap: &mut Heap) -> Option<Box<Large>> {
         match self {
@@ -228,6 +234,7 @@ impl SmallMut<'_> {
     }
 
     /// Gives it another payload.
+    #[inline]
     pub fn set(&mut self, kind: Kind, payload: &[u8]) {
         self.small.kind = kind;
         if self.payload().len() == payload.len() || self.fit(payload.len()) {
@@ -270,15 +277,6 @@ impl LargeValue {
 }
 
 impl Loose {
-    /// A key with a new value of a type, to be filled.
-    pub fn new<T: Type>(key: &[u8]) -> Loose {
-        let mut heap = Heap::default();
-        let (kind, payload) = T::NEW;
-        let value = Form::<T::Large>::Small(kind, payload);
-        let entry = Stored::new(key, value, &mut heap);
-        Loose { entry, heap }
-    }
-
     pub fn look(&self) -> Entry<'_> {
         Entry { entry: &self.entry, heap: &self.heap }
     }
@@ -367,6 +365,7 @@ pub fn number_in(payload: &[u8]) -> i64 {
 
 impl EntryMut<'_> {
     /// Replaces the value; the deadline stays. Returns what is worth freeing later.
+    #[inline]
     pub fn set<L: Into<LargeValue>>(&mut self, value: Form<L>) -> Option<LargeValue> {
         match (value, &mut *self.entry) {
             (Form::Small(kind, payload), Stored::Small(small)) => {
@@ -383,6 +382,7 @@ impl EntryMut<'_> {
     }
 
     /// The same where a small value becomes a large one, or a large one small.
+    #[inline(never)]
     fn exchange<L: Into<LargeValue>>(&mut self, value: Form<L>) -> Option<LargeValue> {
         let deadline = self.look().deadline();
         let key = self.look().key().to_vec();
@@ -406,13 +406,19 @@ impl EntryMut<'_> {
 
 #[cfg(test)]
 impl Loose {
+    pub fn new<T: Type>(key: &[u8]) -> Loose {
+        let mut heap = Heap::default();
+        let entry = Stored::empty::<T>(key, &mut heap);
+        Loose { entry, heap }
+    }
+
     /// Changes the value, which has this type.
     pub fn change<T: Type, R>(
         &mut self,
         limits: &super::Limits,
         change: impl FnOnce(&mut super::Edit<T>) -> R,
     ) -> R {
-        self.edit().edit(limits, false, change).unwrap().0
+        self.edit().edit(limits, false, |value| Ok(change(value))).0.unwrap()
     }
 }
 
@@ -488,7 +494,7 @@ mod tests {
         let (digest, string) = (digest_of(&name), NewStr::new(&value));
         match table.get_mut(digest, &name) {
             Some(mut entry) => drop(entry.set(string.form())),
-            None => table.insert(digest, |heap| Stored::new(&name, string.form(), heap)),
+            None => drop(table.insert(digest, |heap| Stored::new(&name, string.form(), heap))),
         }
     }
 
@@ -496,7 +502,7 @@ mod tests {
     fn change<T: Type>(table: &mut Table<Stored>, key: u32, change: impl FnOnce(&mut Edit<T>)) {
         let name = key.to_be_bytes();
         let mut entry = table.get_mut(digest_of(&name), &name).unwrap();
-        assert!(entry.edit(&LIMITS, false, change).is_some());
+        entry.edit(&LIMITS, false, |value| Ok(change(value))).0.unwrap();
     }
 
     fn delete(table: &mut Table<Stored>, key: u32) {

@@ -153,7 +153,13 @@ fn fields(listpack: Listpack<'_>) -> impl Iterator<Item = (&[u8], &[u8])> {
 
 /// Looks for a field, from the first to the last: few and short, or the hash were a table.
 fn find<'a>(listpack: Listpack<'a>, name: &[u8]) -> Option<(Element<'a>, Element<'a>)> {
-    listpack.pairs().find(|(candidate, _)| candidate.bytes == name)
+    let mut elements = listpack.iter();
+    while let (Some(candidate), Some(value)) = (elements.next(), elements.next()) {
+        if candidate.bytes == name {
+            return Some((candidate, value));
+        }
+    }
+    None
 }
 
 impl Type for Hash<'_> {
@@ -172,6 +178,10 @@ impl Type for Hash<'_> {
 
     fn large(value: &mut LargeValue) -> Option<&mut Box<Table<Field>>> {
         if let LargeValue::Hash(table) = value { Some(table) } else { None }
+    }
+
+    fn is_nothing(edit: &Edit<Self>) -> bool {
+        edit.look().len() == 0
     }
 }
 

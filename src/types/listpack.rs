@@ -68,7 +68,16 @@ impl<'a> Listpack<'a> {
     }
 
     /// Where the bytes of the element at this place are.
-    pub fn bytes_at(self, mut at: usize) -> Range<usize> {
+    #[inline]
+    pub fn bytes_at(self, at: usize) -> Range<usize> {
+        match self.0[at] {
+            // Most are short.
+            length @ ..0x80 => at + 1..at + 1 + usize::from(length),
+            _ => self.long_bytes_at(at),
+        }
+    }
+
+    fn long_bytes_at(self, mut at: usize) -> Range<usize> {
         let (mut length, mut shift) = (0, 0);
         loop {
             let byte = self.0[at];

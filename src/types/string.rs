@@ -92,6 +92,10 @@ impl Type for Str<'_> {
     fn large(value: &mut LargeValue) -> Option<&mut Arc<Vec<u8>>> {
         if let LargeValue::String(string) = value { Some(string) } else { None }
     }
+
+    fn is_nothing(_: &Edit<Self>) -> bool {
+        false
+    }
 }
 
 impl From<Arc<Vec<u8>>> for LargeValue {
@@ -103,6 +107,7 @@ impl From<Arc<Vec<u8>>> for LargeValue {
 impl<'a> NewStr<'a> {
     /// A string as SET stores it: as a number if Redis would, which is what has up to twenty characters and
     /// is written the one way in which it would be printed. A large argument is shared.
+    #[inline]
     pub fn new(value: &'a Arg) -> NewStr<'a> {
         match value {
             Arg::Large(large) if large.len() > LARGE => NewStr::Shared(large),
@@ -114,6 +119,8 @@ impl<'a> NewStr<'a> {
         }
     }
 
+    /// How it is stored.
+    #[inline]
     pub fn form(&self) -> Form<'_, Arc<Vec<u8>>> {
         match self {
             NewStr::Number(number) => Form::Small(Kind::Int, number),
@@ -123,6 +130,14 @@ impl<'a> NewStr<'a> {
                 _ => Form::Large(bytes.to_vec().into()),
             },
             NewStr::Shared(bytes) => Form::Large(Arc::clone(bytes)),
+        }
+    }
+
+    fn to_vec(&self) -> Vec<u8> {
+        match self {
+            NewStr::Number(number) => Digits::new(number_in(number)).as_bytes().to_vec(),
+            NewStr::Bytes(bytes) => bytes.to_vec(),
+            NewStr::Shared(bytes) => bytes.to_vec(),
         }
     }
 }
@@ -158,21 +173,20 @@ impl Edit<'_, Str<'_>> {
 
     /// Replaces it by a number. The memory of a number is used again.
     pub fn set_integer(&mut self, number: i64) {
-        let digits = Digits::new(number);
-        self.set(Form::Small(Kind::Int, &number.to_le_bytes()), digits.as_bytes());
+        self.set(&NewStr::Number(number.to_le_bytes()));
     }
 
     /// Replaces it by the bytes themselves, even if they are digits.
     pub fn set_bytes(&mut self, bytes: &[u8]) {
-        self.set(NewStr::Bytes(bytes).form(), bytes);
+        self.set(&NewStr::Bytes(bytes));
     }
 
-    /// What is large stays so.
-    fn set(&mut self, value: Form<Arc<Vec<u8>>>, bytes: &[u8]) {
+    fn set(&mut self, string: &NewStr) {
         self.changed = true;
-        match (value, &mut self.place) {
+        match (string.form(), &mut self.place) {
             (Form::Small(kind, payload), Place::Small(small)) => small.set(kind, payload),
-            (Form::Small(..), Place::Large(large)) => **large = bytes.to_vec().into(),
+            // What is large stays so.
+            (Form::Small(..), Place::Large(large)) => **large = string.to_vec().into(),
             (Form::Large(large), place) => place.grow(large),
         }
     }
@@ -181,7 +195,7 @@ impl Edit<'_, Str<'_>> {
     pub fn append(&mut self, patch: Arg) -> Result<usize, Error> {
         if self.is_new {
             // As SET does it, so it may be stored as a number.
-            self.set(NewStr::new(&patch).form(), &patch);
+            self.set(&NewStr::new(&patch));
             return Ok(patch.len());
         }
         self.patch(self.len(), &patch)

@@ -186,8 +186,9 @@ impl<E: Keyed> Table<E> {
         found.map(|entry| self.found(entry)).into_iter().chain(twins)
     }
 
-    /// Adds an entry, which is made in the table's heap, and whose key is not in the table.
-    pub fn insert(&mut self, digest: u64, make: impl FnOnce(&mut Heap) -> E) {
+    /// Adds an entry, which is made in the table's heap, and whose key is not in the table. It may be
+    /// changed at once.
+    pub fn insert(&mut self, digest: u64, make: impl FnOnce(&mut Heap) -> E) -> HeldMut<'_, E> {
         self.leave_some();
         let entry = make(&mut self.heap);
         debug_assert!(self.get(digest, entry.key(&self.heap)).is_none());
@@ -197,19 +198,22 @@ impl<E: Keyed> Table<E> {
             self.segments.reserve_exact(1);
             self.segments.push(vec![Slot::default()]);
         }
-        let index = self.index(digest);
-        let slot = self.slot_mut(index);
-        if let Vacant(place) = slot.entry(digest) {
-            place.insert(entry);
-            let length = slot.len();
-            self.longest = self.longest.max(length);
-        } else {
-            self.twins.push(entry);
-        }
         self.len += 1;
         if self.len > self.slots * FILL {
             self.split();
         }
+        let index = self.index(digest);
+        let slot = &mut self.segments[index / SEGMENT][index % SEGMENT];
+        let length = slot.len() + 1;
+        let entry = if let Vacant(place) = slot.entry(digest) {
+            self.longest = self.longest.max(length);
+            place.insert(entry)
+        } else {
+            let last = self.twins.len();
+            self.twins.push(entry);
+            &mut self.twins[last]
+        };
+        HeldMut { entry, heap: &mut self.heap }
     }
 
     /// Takes the entry of `key` out, and a slot away when two fewer would do: at one fewer, a key that
@@ -589,8 +593,8 @@ mod tests {
         let mut to = Table::new();
         let mut cursor = 0;
         loop {
-            cursor =
-                from.scan(cursor, |key| to.insert(digest_of(key.key()), |_| key.entry.clone()));
+            cursor = from
+                .scan(cursor, |key| drop(to.insert(digest_of(key.key()), |_| key.entry.clone())));
             if cursor == 0 {
                 break;
             }
