@@ -60,6 +60,7 @@ mod propagate;
 mod aof;
 
 // For looking up.
+mod blob;
 mod config;
 mod digest;
 mod error;
@@ -260,6 +261,7 @@ fn cron(server: &Server) -> ! {
         thread::sleep(Duration::from_millis(100));
         server.stats.sample(server.totals());
         server.aof.tell_news();
+        blob::free_spare();
         let timeout = server.config.timeout.get() as u64 * 1000;
         if timeout > 0 {
             let clients = server.clients.all();

@@ -39,6 +39,7 @@ mod args;
 pub mod reply;
 pub mod words;
 
+use crate::blob::Blob;
 use args::Place;
 pub use args::{Arg, Args};
 pub use reply::{Output, Protocol, Reply};
@@ -251,7 +252,7 @@ fn read_line(reader: &mut impl BufRead, end: u8, too_long: &str) -> Result<Vec<u
 /// Reads `length` bytes as the next word of `args`.
 fn read_bulk(reader: &mut impl BufRead, args: &mut Args, length: usize) -> Result<(), Error> {
     if length > LARGE {
-        args.push_large(read_large(reader, length)?);
+        args.push_large(Blob::read(reader, length)?);
         return Ok(());
     }
     let start = args.bytes.len();
@@ -267,20 +268,6 @@ fn read_bulk(reader: &mut impl BufRead, args: &mut Args, length: usize) -> Resul
     }
     args.places.push(Place::Small { start, end });
     Ok(())
-}
-
-/// Reads a large word into an allocation of its own.
-fn read_large(reader: &mut impl BufRead, length: usize) -> Result<Vec<u8>, Error> {
-    // `read_to_end` lets the reader fill the vector directly, past its own small buffer. What is
-    // reserved at once is what every client may have anyway; beyond it the vector grows with the
-    // bytes that have really come.
-    let mut value = Vec::with_capacity(length.min(1024 * 1024));
-    reader.take(length as u64).read_to_end(&mut value)?;
-    if value.len() < length {
-        return Err(Error::Cut);
-    }
-    value.shrink_to_fit();
-    Ok(value)
 }
 
 fn two_bytes(reader: &mut impl BufRead) -> Result<[u8; 2], Error> {

@@ -25,6 +25,7 @@
 //! **How Redis does it**: t_string.c, `lcsCommand`, with a table of four bytes a cell. Redis prefers the left cell to the one above where they are equal, which
 //! decides between answers that are equally long, and so do we.
 
+use crate::blob::Blob;
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
 use crate::handler::{Command, Rest, Run, Stretch, TWO_KEYS, command};
@@ -73,10 +74,10 @@ fn lcs<'a>(
 }
 
 /// The string, to be kept when the lock is given back; a large one is shared.
-fn own(string: Str) -> Arc<Vec<u8>> {
+fn own(string: Str) -> Arc<Blob> {
     match string {
         Str::Shared(string) => string.clone(),
-        string => Arc::new(string.to_vec()),
+        string => Arc::new(string.to_vec().into()),
     }
 }
 

@@ -5,7 +5,7 @@
 //! bytes    *3\r\n$3\r\nSET\r\n$1\r\nk\r\n…        the small arguments, one after another
 //!                      └─┘     └┘
 //! places              Small   Small   Large(0)    where each argument is
-//! large                                 └──▶ Arc<Vec<u8>>, an allocation of its own
+//! large                                 └──▶ Arc<Blob>, an allocation of its own (blob.rs)
 //! ```
 //!
 //! An argument over [`LARGE`] bytes is shared: SET puts it into the store and copies nothing.
@@ -13,6 +13,7 @@
 //! **How Redis does it**: `c->argv`, an object for each argument, counted and shared in the same way.
 
 use super::LARGE;
+use crate::blob::Blob;
 use crate::held::Charge;
 use crate::key::Key;
 use std::ops::{Deref, Index};
@@ -30,7 +31,7 @@ pub struct Args {
     /// Whether the command came in the form in which we would write it (resp/plain.rs).
     pub(super) is_plain: bool,
     pub(super) places: Vec<Place>,
-    large: Vec<Arc<Vec<u8>>>,
+    large: Vec<Arc<Blob>>,
     /// Which argument is the first key, and its digest.
     known: Option<(usize, u64)>,
     /// What the client is charged for the places of many arguments: the place of an empty argument takes
@@ -49,7 +50,7 @@ pub(super) enum Place {
 #[derive(Clone, Copy)]
 pub enum Arg<'a> {
     Small(&'a [u8]),
-    Large(&'a Arc<Vec<u8>>),
+    Large(&'a Arc<Blob>),
 }
 
 impl Deref for Arg<'_> {
@@ -152,9 +153,9 @@ impl Args {
     }
 
     /// Adds a large argument.
-    pub(super) fn push_large(&mut self, argument: Vec<u8>) {
+    pub(super) fn push_large(&mut self, argument: Blob) {
         self.places.push(Place::Large(self.large.len()));
-        self.large.push(argument.into());
+        self.large.push(Arc::new(argument));
     }
 
     /// Forgets the arguments, and gives memory back that only an unusual command needed.
@@ -220,7 +221,7 @@ mod tests {
     #[test]
     fn a_large_argument_is_shared_and_not_copied() {
         let mut args = Args::default();
-        args.push_large(vec![b'v'; 1 << 20]);
+        args.push_large(vec![b'v'; 1 << 20].into());
         let (Arg::Large(value), copy) = (args.arg(0), args.to_owned()) else {
             panic!("it is large");
         };

@@ -39,6 +39,7 @@
 //! the buffer; it can also come back later to fill in a length (`addReplyDeferredLen`). It copies.
 
 use super::{write_bulk, write_header};
+use crate::blob::Blob;
 use crate::error;
 use crate::held::{Charge, Class, End, STEP};
 use std::ops::Range;
@@ -135,7 +136,7 @@ impl Reply {
     }
 
     /// A bulk string that is shared with the keyspace.
-    pub fn shared_bulk(&mut self, value: &Arc<Vec<u8>>) {
+    pub fn shared_bulk(&mut self, value: &Arc<Blob>) {
         // In memory it is there already: it has grown when the output is looked at next.
         if self.out.len().saturating_add(value.len()) >= self.out.look_at
             && !self.out.look(value.len(), 0)
@@ -247,7 +248,7 @@ pub struct Output {
     written: Vec<u8>,
     /// The values, and before which of the written bytes each belongs; in order. Its header is before
     /// it and its line end behind it, so no value is at the mark where a command begins.
-    shared: Vec<(usize, Arc<Vec<u8>>)>,
+    shared: Vec<(usize, Arc<Blob>)>,
     /// How many bytes these have together, and how many of them are to be counted as held: of a value
     /// that others share too, a part.
     shared_length: usize,
@@ -313,7 +314,7 @@ impl Output {
 
     /// Bytes of memory that it takes when `more` are written.
     fn held(&self, more: usize) -> usize {
-        let places = self.shared.capacity() * size_of::<(usize, Arc<Vec<u8>>)>();
+        let places = self.shared.capacity() * size_of::<(usize, Arc<Blob>)>();
         let written = self.written.capacity().max(self.written.len());
         let written = written.max(self.written.len().saturating_add(more));
         written.saturating_add(places + self.shared_held)
@@ -371,7 +372,7 @@ impl Output {
         }
     }
 
-    fn share(&mut self, at: usize, value: &Arc<Vec<u8>>) {
+    fn share(&mut self, at: usize, value: &Arc<Blob>) {
         self.shared.push((at, value.clone()));
         self.shared_length += value.len();
         self.shared_held += part_of(value);
@@ -383,7 +384,7 @@ impl Output {
         let used = self.mark();
         self.truncate(0);
         self.written.shrink_to(keep.max(2 * used));
-        self.shared.shrink_to(keep / size_of::<(usize, Arc<Vec<u8>>)>());
+        self.shared.shrink_to(keep / size_of::<(usize, Arc<Blob>)>());
         self.shared_held = 0;
         self.settle();
     }
@@ -423,7 +424,7 @@ impl Output {
 
 /// Of a value that several share, the keyspace among them, each holds an equal part. So a value that a
 /// thousand clients are sent counts once, also when the keyspace no longer has it.
-fn part_of(value: &Arc<Vec<u8>>) -> usize {
+fn part_of(value: &Arc<Blob>) -> usize {
     value.len() / Arc::strong_count(value).max(1)
 }
 
@@ -460,13 +461,13 @@ mod tests {
         assert!((100..150).contains(&made), "{made}");
         assert_eq!(held.end(), Some(End::Output));
         reply.bulk(&vec![b'x'; 1_000_000]);
-        reply.shared_bulk(&Arc::new(word.to_vec()));
+        reply.shared_bulk(&Arc::new(word.to_vec().into()));
         assert!(reply.out.len() < 100 && held.bytes() == 0);
     }
 
     #[test]
     fn a_shared_value_is_where_it_was_put_whatever_is_cut_off_or_exchanged() {
-        let (one, two) = (Arc::new(b"one".to_vec()), Arc::new(b"two!".to_vec()));
+        let [one, two] = [&b"one"[..], b"two!"].map(|text| Arc::new(Blob::from(text.to_vec())));
         let mut reply = Reply::new();
         reply.ok();
         let first = reply.out.mark();

@@ -31,6 +31,7 @@ use super::heap::{Heap, Piece};
 use super::listpack::Listpack;
 use super::table::{self, Held, HeldMut, Keyed, Table};
 use super::{Hash, Str, Type, Value, allocated};
+use crate::blob::Blob;
 use crate::resp::Digits;
 use std::sync::Arc;
 
@@ -86,7 +87,7 @@ pub struct Large {
 /// What a large value is stored as. (A clone is what COPY makes.)
 #[derive(Clone)]
 pub enum LargeValue {
-    String(Arc<Vec<u8>>),
+    String(Arc<Blob>),
     Hash(Box<Table<Field>>),
 }
 

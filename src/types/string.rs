@@ -13,6 +13,7 @@ use super::edit::{Edit, Place};
 use super::entry::{Form, Kind, LargeValue, number_in};
 use super::float::Float;
 use super::{Type, Value, allocated};
+use crate::blob::Blob;
 use crate::error::Error;
 use crate::resp::{Arg, Digits, parse_integer};
 use std::sync::Arc;
@@ -24,7 +25,7 @@ pub enum Str<'a> {
     Embstr(&'a [u8]),
     Raw(&'a [u8]),
     /// A large one, which a reply may share.
-    Shared(&'a Arc<Vec<u8>>),
+    Shared(&'a Arc<Blob>),
 }
 
 /// A string that is to be stored.
@@ -32,7 +33,7 @@ pub enum NewStr<'a> {
     Number([u8; 8]),
     /// The bytes it is, even if they are digits.
     Bytes(&'a [u8]),
-    Shared(&'a Arc<Vec<u8>>),
+    Shared(&'a Arc<Blob>),
 }
 
 /// Strings up to this many bytes lie in their entry's piece. A longer one has an allocation of its own
@@ -79,7 +80,7 @@ impl Type for Str<'_> {
     const NAME: &'static str = "string";
     const NEW: (Kind, &'static [u8]) = (Kind::Raw, b"");
     type Look<'a> = Str<'a>;
-    type Large = Arc<Vec<u8>>;
+    type Large = Arc<Blob>;
 
     fn of(value: Value<'_>) -> Option<Str<'_>> {
         if let Value::String(string) = value { Some(string) } else { None }
@@ -89,7 +90,7 @@ impl Type for Str<'_> {
         matches!(kind, Kind::Int | Kind::Embstr | Kind::Raw)
     }
 
-    fn large(value: &mut LargeValue) -> Option<&mut Arc<Vec<u8>>> {
+    fn large(value: &mut LargeValue) -> Option<&mut Arc<Blob>> {
         if let LargeValue::String(string) = value { Some(string) } else { None }
     }
 
@@ -98,8 +99,8 @@ impl Type for Str<'_> {
     }
 }
 
-impl From<Arc<Vec<u8>>> for LargeValue {
-    fn from(string: Arc<Vec<u8>>) -> LargeValue {
+impl From<Arc<Blob>> for LargeValue {
+    fn from(string: Arc<Blob>) -> LargeValue {
         LargeValue::String(string)
     }
 }
@@ -121,13 +122,13 @@ impl<'a> NewStr<'a> {
 
     /// How it is stored.
     #[inline]
-    pub fn form(&self) -> Form<'_, Arc<Vec<u8>>> {
+    pub fn form(&self) -> Form<'_, Arc<Blob>> {
         match self {
             NewStr::Number(number) => Form::Small(Kind::Int, number),
             NewStr::Bytes(bytes) => match bytes.len() {
                 ..=EMBSTR_LIMIT => Form::Small(Kind::Embstr, bytes),
                 ..=LARGE => Form::Small(Kind::Raw, bytes),
-                _ => Form::Large(bytes.to_vec().into()),
+                _ => Form::Large(blob(bytes.to_vec())),
             },
             NewStr::Shared(bytes) => Form::Large(Arc::clone(bytes)),
         }
@@ -186,7 +187,7 @@ impl Edit<'_, Str<'_>> {
         match (string.form(), &mut self.place) {
             (Form::Small(kind, payload), Place::Small(small)) => small.set(kind, payload),
             // What is large stays so.
-            (Form::Small(..), Place::Large(large)) => **large = string.to_vec().into(),
+            (Form::Small(..), Place::Large(large)) => **large = blob(string.to_vec()),
             (Form::Large(large), place) => place.grow(large),
         }
     }
@@ -212,7 +213,7 @@ impl Edit<'_, Str<'_>> {
             let payload = small.payload();
             if payload.len().max(end) > LARGE {
                 let bytes = self.look().to_vec();
-                self.place.grow(bytes.into());
+                self.place.grow(blob(bytes));
             } else if small.kind() == Kind::Int {
                 let digits = Digits::new(number_in(payload));
                 small.set(Kind::Raw, digits.as_bytes());
@@ -233,11 +234,16 @@ impl Edit<'_, Str<'_>> {
                 small.payload().len()
             }
             Place::Large(bytes) => {
-                write_at(Arc::make_mut(bytes), offset, patch);
+                let bytes: &mut Blob = Arc::make_mut(bytes);
+                write_at(bytes, offset, patch);
                 bytes.len()
             }
         })
     }
+}
+
+fn blob(bytes: Vec<u8>) -> Arc<Blob> {
+    Arc::new(bytes.into())
 }
 
 /// Writes `patch` at this place, growing `bytes` with zeros as far as that needs.
