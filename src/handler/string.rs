@@ -5,22 +5,17 @@
 //! decide, the bytes do, at the time of the command:
 //!
 //! ```text
-//! SET k 41     stored as a number of 8 bytes, because it looks like one     (entry.rs)
+//! SET k 41     stored as a number of 8 bytes, because it looks like one     (types/string.rs)
 //! INCR k       42, in place
 //! APPEND k !   "42!", bytes from here on
 //! INCR k       ERR value is not an integer or out of range
 //! ```
 //!
-//! **Look, log, store.** What SET and its relatives log is often not what they were sent: a time to
-//! live that is relative (`EX 10`) has to become the moment that it means (`PXAT …`), or the key
-//! would get ten fresh seconds with every restart. They take three steps in one order. First they
-//! look at the key, and if they find it dead, its DEL is logged. Then they log their own record.
-//! And only then they store the value, for a large one is moved out of the arguments, and what has
-//! been moved can no longer be logged.
+//! **What is logged** is often not what was sent. A relative time to live (`EX 10`) becomes the moment
+//! that it means (`PXAT …`), because with the relative one the key would get ten fresh seconds at every
+//! restart. INCRBYFLOAT becomes a SET of the sum.
 //!
-//! **How Redis does it**: t_string.c, where the steps come last to first: it rewrites the
-//! arguments of the command after it ran, and reference counts keep the value in both places. A word
-//! of ours has one owner until it is stored; both copy it once, into the log.
+//! **How Redis does it**: t_string.c, which rewrites the arguments of the command after it ran.
 
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
