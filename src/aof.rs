@@ -51,8 +51,7 @@ pub mod rewrite;
 pub mod start;
 
 use crate::config::{Config, Fsync};
-use crate::propagate::{KEPT, Records};
-use crate::resp::{Digits, write_command};
+use crate::propagate::{KEPT, Records, Stream};
 use checksum::Stretch;
 use disk::{Directory, File};
 use failure::Failures;
@@ -91,7 +90,7 @@ pub struct Aof {
     config: Arc<Config>,
     /// Whether what is appended is kept.
     enabled: AtomicBool,
-    buffer: Mutex<Buffer>,
+    buffer: Mutex<Stream>,
     target: Mutex<Option<Target>>,
     /// Whether somebody has the turn to call fsync.
     syncing: Mutex<bool>,
@@ -141,39 +140,6 @@ pub struct Status {
     pub last_rewrite_failed: AtomicBool,
     /// Duration of the last rewrite in seconds, -1 before the first.
     pub last_rewrite_seconds: AtomicI64,
-}
-
-/// Appended, and not yet taken to be written.
-#[derive(Default)]
-struct Buffer {
-    bytes: Vec<u8>,
-    /// The database of the last SELECT in the present file; none at its beginning.
-    db: Option<usize>,
-}
-
-impl Buffer {
-    /// Appends records; returns how many bytes that were. If there is nothing before them and nothing to be
-    /// put between them, they are not copied: their memory is exchanged for that of the buffer.
-    fn append(&mut self, records: &mut Records) -> usize {
-        let before = self.bytes.len();
-        if before == 0 && self.db.is_some() && self.db == records.only_db() {
-            std::mem::swap(&mut self.bytes, &mut records.bytes);
-            return self.bytes.len();
-        }
-        let mut from = 0;
-        for &(offset, db) in &records.selects {
-            self.bytes.extend_from_slice(&records.bytes[from..offset]);
-            if self.db != Some(db) {
-                let digits = Digits::new(db as i64);
-                let words = [b"SELECT", digits.as_bytes()];
-                write_command(&mut self.bytes, words.into_iter());
-                self.db = Some(db);
-            }
-            from = offset;
-        }
-        self.bytes.extend_from_slice(&records.bytes[from..]);
-        self.bytes.len() - before
-    }
 }
 
 /// The file that is written to.
@@ -228,7 +194,7 @@ impl Aof {
     /// Returns where in the present file the records are, for those who watch; `records` is empty then.
     pub fn append(&self, records: &mut Records) -> Range<i64> {
         let mut at = 0..0;
-        if self.is_enabled() && !records.is_empty() {
+        if self.is_enabled() && !records.bytes.is_empty() {
             let mut buffer = self.buffer.lock().unwrap();
             // Asked again under the mutex: what is appended to a log that is off nobody writes out.
             if self.is_enabled() {
@@ -291,7 +257,7 @@ impl Aof {
 
     /// Takes what is in the buffer, and says whether an annotation is to follow it. That is decided here,
     /// for what is appended when the buffer is free again stands behind the annotation.
-    fn take(&self, target: &mut Target, buffer: &mut Buffer, seal: Seal) -> Taken {
+    fn take(&self, target: &mut Target, buffer: &mut Stream, seal: Seal) -> Taken {
         let from = target.pending.len();
         if from == 0 {
             std::mem::swap(&mut target.pending, &mut buffer.bytes);
@@ -499,7 +465,7 @@ impl Aof {
             let mut buffer = self.buffer.lock().unwrap();
             self.enabled.store(false, Ordering::Release);
             let taken = self.take(&mut target, &mut buffer, Seal::Now);
-            *buffer = Buffer::default();
+            *buffer = Stream::default();
             drop(buffer);
             target.annotate(taken);
         }

@@ -1,44 +1,42 @@
 //! Which lock is held, what time it is, and what is to be logged.
 //!
-//! The commands that one client has sent at once are a batch: call.rs runs them, and a [`Batch`] has
-//! their lock. It takes it when the first of them needs one and keeps it for those that follow. It
-//! exchanges it to go from reading to writing, and gives it back early for CONFIG SET, before a
-//! SUBSCRIBE, and in commands that take long (call/long.rs):
+//! The commands that one client has sent at once are a batch. call.rs runs them, and a [`Batch`] holds the
+//! lock for them. It takes the lock when a command needs one, and keeps it for the commands that follow. A
+//! write after a read exchanges the shared lock for the exclusive one. CONFIG SET, SUBSCRIBE and commands
+//! that take long (call/long.rs) give the lock back early:
 //!
 //! ```text
 //! GET a   GET b   PING   SET c 1   GET a   │  finish
 //! └───── shared ──────┘ └── exclusive ───┘ │  1. append what changed to the log's buffer
 //!                                          │     (still under the lock: order of the log)
 //!                                          │  2. note the log's position, release the lock
-//!                                          │  3. delete what readers found dead (nearly never;
-//!                                          │     under the exclusive lock, and then 1 and 2)
+//!                                          │  3. delete what readers found expired (rare; under
+//!                                          │     the exclusive lock, and then 1 and 2)
 //!                                          │  4. wait until the log is written to that position
 //!                                          ▼  the replies may leave
 //! ```
 //!
-//! The batch owns the time (batch/clock.rs). Whoever counts only listens.
+//! The batch owns the time (batch/clock.rs). If the log cannot be written, replies become errors
+//! (batch/retract.rs). Why readers leave keys to be deleted: store/expire.rs.
 //!
-//! If the log cannot be written, the replies of those commands that are in it, and only those,
-//! become the error MISCONF: their outcome is unknown.
-//!
-//! **How Redis does it**: it needs no locks, because it has one thread; `propagatePendingCommands` in
-//! server.c logs what a command has changed, and `beforeSleep` writes the log before the replies leave.
+//! **How Redis does it**: it has one thread and needs no locks. `propagatePendingCommands` in server.c logs
+//! what a command has changed, and `beforeSleep` writes the log before the replies leave.
 
 mod clock;
-mod dead;
 mod lock;
+mod retract;
 
 pub use clock::{Clock, LockTimes};
 
 use crate::client::Client;
 use crate::error::Error;
 use crate::handler::{Run, WriteHandler};
-use crate::propagate::Records;
-use crate::resp::{Args, LONGEST, Reply};
+use crate::propagate::{Records, Source};
+use crate::resp::{Args, Reply};
 use crate::server::Server;
 use crate::stats::{Count, add};
 use crate::store::{Keyspace, Notes, Time, View, ViewMut};
-use crate::types::{Limits, Packed};
+use crate::types::Limits;
 use lock::Guard;
 use std::ops::Range;
 use std::sync::RwLock;
@@ -49,18 +47,15 @@ pub struct Batch<'a> {
     store: &'a RwLock<Keyspace>,
     guard: Guard<'a>,
     pub clock: Clock,
-    /// Of the command, or of all commands of the EXEC, that runs now.
-    time: Time,
-    /// Whether the log replays, and nothing is to be logged or counted.
-    pub replaying: bool,
+    /// Of the command, or of all commands of the EXEC, that runs now; and who the commands come from.
+    pub time: Time,
     /// How much the command that ran last has changed.
     pub dirty: u64,
     /// What the commands under the present lock have changed, to be appended when it is released.
     records: Records,
-    /// Where in the output the replies of commands with records are: what becomes an error if the log
-    /// cannot be written.
+    /// Where in the output the replies of commands with records are (batch/retract.rs).
     retractable: Vec<Range<usize>>,
-    /// What readers found dead, and counted.
+    /// What the views leave behind.
     notes: Notes,
     /// How far the log must be written before the replies leave.
     position: u64,
@@ -69,14 +64,13 @@ pub struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    pub fn new(server: &'a Server, store: &'a RwLock<Keyspace>) -> Batch<'a> {
+    pub fn new(server: &'a Server, store: &'a RwLock<Keyspace>, source: Source) -> Batch<'a> {
         Batch {
             server,
             store,
             guard: Guard::None,
             clock: Clock::default(),
-            time: Time { now: 0, kills: true },
-            replaying: false,
+            time: Time { now: 0, source },
             dirty: 0,
             records: Records::default(),
             retractable: Vec::new(),
@@ -86,20 +80,14 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Begins a batch. Nothing is locked yet. `measures`: whether somebody wants to know how long it
-    /// waits for its lock.
+    /// Begins a batch. Nothing is locked yet. `measures`: whether the waiting for locks is to be measured.
     pub fn begin(&mut self, measures: bool) {
         self.clock.begin(measures);
         self.position = 0;
     }
 
-    /// What one command finds dead is deleted as a unit: here begins the next.
-    pub fn begin_expired(&mut self) {
-        self.notes.unit.set(self.notes.unit.get() + 1);
-    }
-
-    /// Begins a command, at the time at which the one before it has ended. For the first of a batch
-    /// the clock is read when its lock is taken, or here if it takes none.
+    /// Begins a command, at the time at which the one before it ended. For the first of a batch the clock is
+    /// read when the lock is taken, or here if it takes none.
     pub fn begin_command(&mut self, run: &Run, in_exec: bool) {
         self.dirty = 0;
         match run {
@@ -112,11 +100,12 @@ impl<'a> Batch<'a> {
         }
         if !in_exec {
             self.time.now = self.clock.now / 1000;
+            self.notes.begin_unit();
         }
     }
 
-    /// Runs a writing handler under the exclusive lock and keeps its records. Under EXEC they join EXEC's
-    /// unit.
+    /// Runs a writing handler under the exclusive lock and keeps its records: as a unit, or in EXEC as a part
+    /// of EXEC's unit.
     pub fn write(
         &mut self,
         handler: WriteHandler,
@@ -142,7 +131,7 @@ impl<'a> Batch<'a> {
 
     /// Ends a unit, whose reply stands in this place of the output.
     pub fn end_unit(&mut self, reply: Range<usize>) {
-        if self.records.end() > 0 {
+        if self.records.end() {
             self.retractable.push(reply);
         }
     }
@@ -150,11 +139,6 @@ impl<'a> Batch<'a> {
     /// Bytes of the records that wait for the lock to be released.
     pub fn recorded(&self) -> usize {
         self.records.bytes.len()
-    }
-
-    /// The replies from here on are not sent, so they cannot become an error either.
-    pub fn forget_replies_from(&mut self, begin: usize) {
-        self.retractable.retain(|range| range.end <= begin);
     }
 
     /// The keyspace under the lock that is held.
@@ -167,14 +151,13 @@ impl<'a> Batch<'a> {
     }
 
     pub fn view(&self, db: usize) -> View<'_> {
-        let limits = limits(self.server, self.replaying);
-        let keyspace = self.keyspace();
-        View::new(keyspace, db, self.time, limits, &self.notes)
+        let limits = Limits::of(&self.server.config, self.time.source);
+        View::new(self.keyspace(), db, self.time, limits, &self.notes)
     }
 
     /// The keyspace under the exclusive lock.
     fn view_mut(&mut self, db: usize) -> ViewMut<'_> {
-        let limits = limits(self.server, self.replaying);
+        let limits = Limits::of(&self.server.config, self.time.source);
         let Guard::Exclusive(keyspace) = &mut self.guard else {
             unreachable!("the keyspace is changed when the exclusive lock was taken")
         };
@@ -182,12 +165,19 @@ impl<'a> Batch<'a> {
         ViewMut::new(keyspace, db, self.time, limits, records, notes)
     }
 
+    /// Deletes what readers have found expired, if the lock is exclusive. If it is not, that must wait.
+    pub fn delete_noted(&mut self) {
+        if !self.notes.are_empty() && matches!(self.guard, Guard::Exclusive(_)) {
+            self.view_mut(0).delete_noted();
+        }
+    }
+
     /// Releases the lock and waits until the log holds what the replies say. Afterwards no lock
     /// is held, what was published is on its way, and the replies may leave.
     pub fn finish(&mut self, client: &mut Client, reply: &mut Reply) {
         self.give_back();
         let committed = match self.server.aof.refusal() {
-            // Readers go on. What they see of a write is as uncertain as the write, and so is what others
+            // Reads go on. What they see of a write is as uncertain as the write. So is what subscribers
             // hear of it below.
             Some(_) if self.retractable.is_empty() => Ok(()),
             _ => self.server.aof.commit(self.position),
@@ -212,33 +202,4 @@ impl<'a> Batch<'a> {
         counters.add(Count::Misses, self.notes.misses.take());
         add(&self.server.stats.expired_keys, self.notes.deleted.take());
     }
-
-    /// Replaces the replies of all commands that have records by the error.
-    fn retract(&mut self, error: &Error, reply: &mut Reply) {
-        if reply.out.is_over() {
-            // Nobody will read them.
-            return;
-        }
-        let replies = reply.out.take();
-        let mut from = 0;
-        for range in &self.retractable {
-            reply.out.append(&replies, from..range.start);
-            if !range.is_empty() {
-                reply.error(error);
-            }
-            from = range.end;
-        }
-        reply.out.append(&replies, from..replies.mark());
-    }
-}
-
-/// What a value may be at present: CONFIG SET changes it. What the log says was within the limits
-/// of its time.
-fn limits(server: &Server, replaying: bool) -> Limits {
-    let config = &server.config;
-    let hash = Packed {
-        entries: config.hash_max_listpack_entries.get(),
-        value: config.hash_max_listpack_value.get(),
-    };
-    Limits { hash, string: if replaying { LONGEST } else { config.proto_max_bulk_len.get() } }
 }

@@ -30,6 +30,7 @@ use crate::batch::Batch;
 use crate::client::{Client, Replies, Transaction};
 use crate::error::Error;
 use crate::handler::{Flag, Row, Run, TABLE, transactions};
+use crate::propagate::Source;
 use crate::resp::{Args, Reply};
 use crate::server::Server;
 use crate::store::Keyspace;
@@ -65,8 +66,9 @@ pub struct Caller<'a> {
 }
 
 impl<'a> Caller<'a> {
-    pub fn new(server: &'a Server, store: &'a RwLock<Keyspace>) -> Caller<'a> {
-        Caller { batch: Batch::new(server, store), account: Account::default(), failure: None }
+    pub fn new(server: &'a Server, store: &'a RwLock<Keyspace>, source: Source) -> Caller<'a> {
+        let batch = Batch::new(server, store, source);
+        Caller { batch, account: Account::default(), failure: None }
     }
 
     /// Begins to run commands that have arrived. Nothing is locked yet.
@@ -82,7 +84,6 @@ impl<'a> Caller<'a> {
         if client.replies == Replies::SkipNext {
             client.replies = Replies::SkipThis;
         }
-        self.batch.begin_expired();
         let row = row.map_or_else(|| TABLE.look_up(args), Ok);
         match row.and_then(|row| self.admit(row, client, reply.protocol).map(|()| row)) {
             Ok(row) => match &mut client.transaction {
@@ -124,11 +125,11 @@ impl<'a> Caller<'a> {
             seen.failed = true;
             reply.out.truncate(begin);
             reply.error(&error);
-            if self.batch.replaying {
+            if !self.batch.time.source.is_counted() {
                 self.note_failure(row, args, error);
             }
         }
-        if !self.batch.replaying {
+        if self.batch.time.source.is_counted() {
             self.account.after(row, client, args, reply, &mut self.batch, seen);
         }
     }
@@ -158,14 +159,12 @@ impl<'a> Caller<'a> {
             | Run::Container(Some(handler)) => handler(client, args, reply),
             Run::Write(handler) => {
                 self.batch.exclude();
-                self.batch.write(handler, client, args, reply)
+                return self.batch.write(handler, client, args, reply);
             }
             Run::Exec => self.exec(client, reply),
             Run::Container(None) => unreachable!("arity -2: there is a subcommand, or an error"),
         };
-        if row.command.reads() || matches!(row.command.run, Run::Mixed(_)) {
-            self.batch.delete_noted_if_exclusive();
-        }
+        self.batch.delete_noted();
         result
     }
 

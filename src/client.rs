@@ -120,7 +120,7 @@ impl Client {
         client
     }
 
-    /// A client without a connection, whom nobody sees: it replays the log, or stands for the sweep.
+    /// A client without a connection, whom nobody sees: it replays the log, or stands for the active expire cycle.
     /// Redis calls the same a fake client.
     pub fn fake(server: &Arc<Server>) -> Client {
         Client::of(server, Public::new(server, 0, None))

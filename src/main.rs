@@ -7,7 +7,7 @@
 //! ```text
 //! accept ─▶ one thread per client
 //!           serve ─▶ call ──▶ handler ────▶ ╔═ the keyspace: many readers, or one writer ═╗
-//! sweep     deletes what has expired ─────▶ ║                                             ║
+//! expire    deletes what has expired ─────▶ ║                                             ║
 //!                                           ╚═══════════════════════╤═════════════════════╝
 //!           still under the writer's lock: what changed, in order   ▼ append
 //!                                           ╔═ the log's buffer ═══════════════╗ a leaf
@@ -163,7 +163,7 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
     accepting.iter().for_each(Thread::unpark);
     log::notice(format_args!("Ready to accept connections on port {port}"));
     background("sync", |server, _| server.aof.sync_every_second())?;
-    background("sweep", |server, store| expire::sweep_for_ever(server, store))?;
+    background("expire", |server, store| expire::expire_for_ever(server, store))?;
     background("rewrite", |server, store| {
         let replay_all =
             |manifest: &_| call::replay(server, |replay| replay_sealed(manifest, replay));

@@ -1,49 +1,101 @@
-//! What a batch of commands adds to the log, while it is being made.
+//! What is to be repeated: who a command comes from, the records that it leaves, and the stream of all
+//! records.
 //!
 //! A command that changed something leaves a *record*: a command that replays to the same change.
-//! Usually that is the command as it was sent. Where its outcome depends on the time or on chance,
-//! or on rounding, it is the outcome: `EXPIRE k 10` becomes `PEXPIREAT k <ms>`.
+//! Usually that is the command as it was sent. Where its outcome depends on the time, on chance or on
+//! rounding, the record is the outcome: `EXPIRE k 10` becomes `PEXPIREAT k <ms>`.
 //!
-//! Three rules of form, all Redis's:
-//! 1. A *unit* is one command, or one EXEC. If it leaves more than one record, they stand between
-//!    `MULTI` and `EXEC`, so that a log that ends in the middle replays all of them or none.
-//! 2. A record applies to the database of the last `SELECT` before it. We note where the database
-//!    changes; [`crate::aof::Aof::append`] writes the first SELECT only if the log's end is in
-//!    another database.
-//! 3. Nothing here is on disk, or even in order with others, until `append`, which happens before
-//!    the exclusive lock is released: so the order of the log is the order of the changes.
+//! ```text
+//!               Records: one hold of the exclusive lock                        Stream
+//! command ───▶  [ SET a 1 │ MULTI  DEL b  INCR b  EXEC │ SELECT 3  SET c 2 ] ───▶ SELECT 0 …  ───▶ the log
+//!                             b had expired              in another database
+//! ```
 //!
-//! **How Redis does it**: server.c, `alsoPropagate` and `propagatePendingCommands`. It keeps the
-//! commands as objects, for replicas get them too; with the log alone, bytes will do. What costs us
-//! something is the MULTI, which is put in front when the second record shows that it is needed.
+//! Four rules of form, all Redis's:
+//! 1. A *unit* is one command, or one EXEC. If it leaves more than one record, they stand between `MULTI`
+//!    and `EXEC`. So a log that ends in the middle replays all of them or none.
+//! 2. The DEL of an expired key stands before the records of the command that met the key, whatever that
+//!    command had recorded by then ([`Records::push_expired`]).
+//! 3. A record applies to the database of the last `SELECT` before it. Records say where the database
+//!    changes. The SELECT in front of them is the stream's: only there it is known what came before.
+//! 4. Records join the stream before the exclusive lock is released. So the stream has the order of the
+//!    changes.
+//!
+//! The log is the only subscriber today: it keeps the stream under its mutex and takes the bytes out of it
+//! (aof.rs). A replica would read them from the log's file.
+//!
+//! **How Redis does it**: server.c, `alsoPropagate` and `propagatePendingCommands`. It keeps commands as
+//! objects, and each subscriber writes them for itself. We write the bytes once. The price: a MULTI or a DEL
+//! that turns out to be needed moves the bytes behind it.
 
-use crate::resp::{Args, write_command};
+use crate::resp::{Args, Digits, write_command};
+
+/// Who a command comes from, and what follows from that. A replica's primary is not here yet: it would be
+/// one variant more, and the answers below hold for it.
+///
+/// ```text
+///             logged  counted  refused  has limits  keeps the lock  expired keys
+/// Client      yes     yes      yes      yes         no              are deleted
+/// Log         no      no       no       no          yes             are keys like others
+/// (Primary)   yes     yes      no       no          no              are keys like others until its DEL comes
+/// ```
+///
+/// What has happened elsewhere is not refused, and was within the limits there.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Source {
+    Client,
+    Log,
+}
+
+impl Source {
+    pub fn is_logged(self) -> bool {
+        self != Source::Log
+    }
+
+    /// Whether statistics, slow log, trace and monitors hear of it.
+    pub fn is_counted(self) -> bool {
+        self != Source::Log
+    }
+
+    pub fn is_refused(self) -> bool {
+        self == Source::Client
+    }
+
+    pub fn has_limits(self) -> bool {
+        self == Source::Client
+    }
+
+    /// Whether it has the keyspace for itself, and keeps the lock from one command to the next.
+    pub fn keeps_lock(self) -> bool {
+        self == Source::Log
+    }
+
+    pub fn expires_keys(self) -> bool {
+        self == Source::Client
+    }
+}
 
 /// The records of one hold of the exclusive lock.
 #[derive(Default)]
 pub struct Records {
-    /// Commands in wire format.
+    /// Commands in wire format, with a SELECT wherever the database changes.
     pub bytes: Vec<u8>,
-    /// From each of these offsets on, the records apply to this database.
-    pub selects: Vec<(usize, usize)>,
-    /// Whether there is a log to make them for. It cannot be switched on while the exclusive lock
-    /// is held: that needs the shared one (aof/rewrite.rs).
+    /// The databases of the first and of the last record, if there are bytes.
+    first_db: usize,
+    last_db: usize,
+    /// Whether there is a subscriber to make them for. None can come while the exclusive lock is held:
+    /// the log needs the shared one for that (aof/rewrite.rs).
     pub wanted: bool,
-    unit: Unit,
     /// How many units have begun and not ended, each inside the one before.
     depth: usize,
-}
-
-#[derive(Default, Clone, Copy)]
-struct Unit {
-    /// Where in `bytes` it starts.
+    /// Where the first record of the outermost unit is, and how many the unit has.
     start: usize,
-    /// How many of the selects came before it.
-    selects: usize,
-    records: usize,
+    count: usize,
+    /// Where the first record of the present command is, and its database, if the command has a record.
+    own: Option<(usize, usize)>,
 }
 
-/// Bytes that are kept of each piece of memory through which records go: here, in the log's buffer, and in
+/// Bytes that are kept of each piece of memory through which records go: here, in the stream, and in
 /// what is written of it. Values of a megabyte come again, and for the kernel to take memory back
 /// and give it again costs as much as all else that is done to log one.
 pub const KEPT: usize = 8 * 1024 * 1024;
@@ -52,41 +104,32 @@ const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
 const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
 
 impl Records {
-    /// Whether nothing has changed.
-    pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
-    /// Forgets the records, which were appended, and memory that only an unusual batch needed.
+    /// Forgets the records, and memory that only an unusual batch needed.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.bytes.shrink_to(KEPT);
-        self.selects.clear();
-    }
-
-    /// The database in which all of them apply, if there is one.
-    pub fn only_db(&self) -> Option<usize> {
-        match self.selects[..] {
-            [(_, db)] => Some(db),
-            _ => None,
-        }
     }
 
     /// Begins a unit: what is pushed until [`Records::end`] replays whole or not at all. Inside another
     /// one, as in EXEC, it is part of that.
     pub fn begin(&mut self) {
         self.depth += 1;
-        if self.depth > 1 {
-            return;
+        if self.depth == 1 {
+            self.count = 0;
         }
-        self.unit = Unit { start: self.bytes.len(), selects: self.selects.len(), records: 0 };
+    }
+
+    /// Begins a command of the unit, before it records anything: from here on, DELs of expired keys go before
+    /// its records.
+    pub fn begin_command(&mut self) {
+        self.own = None;
     }
 
     /// Appends one record that applies to database `db`.
-    pub fn push<'a>(&mut self, db: usize, words: impl ExactSizeIterator<Item = &'a [u8]>) {
+    pub fn push<'a>(&mut self, db: usize, args: impl ExactSizeIterator<Item = &'a [u8]>) {
         if self.wanted {
             self.begin_record(db);
-            write_command(&mut self.bytes, words);
+            write_command(&mut self.bytes, args);
         }
     }
 
@@ -102,55 +145,169 @@ impl Records {
         }
     }
 
-    fn begin_record(&mut self, db: usize) {
-        if self.selects.last().is_none_or(|&(_, last)| last != db) {
-            self.selects.push((self.bytes.len(), db));
+    /// Adds the DEL of an expired key that the present command has met, before the command's own records.
+    pub fn push_expired(&mut self, db: usize, key: &[u8]) {
+        let del = [&b"DEL"[..], key].into_iter();
+        let Some((own, own_db)) = self.own else {
+            self.push(db, del);
+            // It is none of the command's own.
+            return self.begin_command();
+        };
+        let rest = self.bytes.split_off(own);
+        if db != own_db {
+            write_select(&mut self.bytes, db);
         }
-        self.unit.records += 1;
+        write_command(&mut self.bytes, del);
+        if db != own_db {
+            write_select(&mut self.bytes, own_db);
+        }
+        self.own = Some((self.bytes.len(), own_db));
+        self.bytes.extend_from_slice(&rest);
+        self.count += 1;
     }
 
-    /// Ends the unit; returns how many bytes it has, which is told for the outermost alone.
-    pub fn end(&mut self) -> usize {
+    fn begin_record(&mut self, db: usize) {
+        if self.bytes.is_empty() {
+            self.first_db = db;
+        } else if self.last_db != db {
+            write_select(&mut self.bytes, db);
+        }
+        self.last_db = db;
+        if self.own.is_none() {
+            self.own = Some((self.bytes.len(), db));
+            if self.count == 0 {
+                self.start = self.bytes.len();
+            }
+        }
+        self.count += 1;
+    }
+
+    /// Ends the unit; returns whether it has records, which is told for the outermost alone.
+    pub fn end(&mut self) -> bool {
         self.depth -= 1;
         if self.depth > 0 {
-            return 0;
+            return false;
         }
-        let Unit { start, selects, records } = self.unit;
-        if records > 1 {
-            self.bytes.splice(start..start, MULTI.iter().copied());
+        if self.count > 1 {
+            // A SELECT of the first record stays before the MULTI, as in Redis.
+            self.bytes.splice(self.start..self.start, MULTI.iter().copied());
             self.bytes.extend_from_slice(EXEC);
-            // The first SELECT stays before the MULTI, as in Redis.
-            self.selects[selects..]
-                .iter_mut()
-                .filter(|(offset, _)| *offset > start)
-                .for_each(|(offset, _)| *offset += MULTI.len());
         }
-        self.bytes.len() - start
+        self.count > 0
     }
+}
+
+/// All records, in the order of the changes: what has joined and was not yet taken by the subscriber.
+#[derive(Default)]
+pub struct Stream {
+    pub bytes: Vec<u8>,
+    /// The database of its last record; none at the beginning of a file, which must say its own.
+    db: Option<usize>,
+}
+
+impl Stream {
+    /// Appends records, of which there must be one; returns how many bytes that were. If there is nothing before them, they are not
+    /// copied: their memory is exchanged for that of the stream.
+    pub fn append(&mut self, records: &mut Records) -> usize {
+        let before = self.bytes.len();
+        if self.db != Some(records.first_db) {
+            write_select(&mut self.bytes, records.first_db);
+        }
+        self.db = Some(records.last_db);
+        if self.bytes.is_empty() {
+            std::mem::swap(&mut self.bytes, &mut records.bytes);
+        } else {
+            self.bytes.extend_from_slice(&records.bytes);
+        }
+        self.bytes.len() - before
+    }
+}
+
+fn write_select(bytes: &mut Vec<u8>, db: usize) {
+    let digits = Digits::new(db as i64);
+    write_command(bytes, [b"SELECT", digits.as_bytes()].into_iter());
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn ping(records: &mut Records, db: usize) {
+        records.push(db, [&b"PING"[..]].into_iter());
+    }
+
+    /// What the stream has got, as redis-cli would show it; it ends in database 0 before.
+    fn streamed(mut records: Records) -> Vec<String> {
+        let mut stream = Stream { db: Some(0), ..Stream::default() };
+        stream.append(&mut records);
+        let text = String::from_utf8(stream.bytes).unwrap();
+        let commands = text.split('*').skip(1);
+        let args = |command: &str| {
+            let args = command.lines().skip(1).filter(|line| !line.starts_with('$'));
+            args.collect::<Vec<_>>().join(" ")
+        };
+        commands.map(args).collect()
+    }
+
+    fn records() -> Records {
+        Records { wanted: true, ..Records::default() }
+    }
+
     #[test]
     fn two_records_of_one_unit_stand_between_multi_and_exec() {
-        let mut records = Records { wanted: true, ..Records::default() };
-        let ping = [&b"PING"[..]];
+        let mut records = records();
         records.begin();
-        records.push(3, ping.into_iter());
-        records.end();
-        let one = records.bytes.len();
+        records.begin_command();
+        ping(&mut records, 3);
+        assert!(records.end());
         records.begin();
         for _ in 0..2 {
             records.begin();
-            records.push(4, ping.into_iter());
-            assert_eq!(records.end(), 0);
+            records.begin_command();
+            ping(&mut records, 4);
+            assert!(!records.end());
         }
-        assert_eq!(records.end(), records.bytes.len() - one);
-        assert_eq!(records.selects, [(0, 3), (one, 4)]);
-        let text = String::from_utf8(records.bytes).unwrap();
-        let words: Vec<_> = text.lines().filter(|line| !line.starts_with(['*', '$'])).collect();
-        assert_eq!(words, ["PING", "MULTI", "PING", "PING", "EXEC"]);
+        assert!(records.end());
+        records.begin();
+        assert!(!records.end());
+        let wanted = ["SELECT 3", "PING", "SELECT 4", "MULTI", "PING", "PING", "EXEC"];
+        assert_eq!(streamed(records), wanted);
+    }
+
+    #[test]
+    fn the_del_of_an_expired_key_stands_before_what_its_command_has_recorded_by_then() {
+        for db in [0, 2] {
+            let mut records = records();
+            records.begin();
+            records.begin_command();
+            ping(&mut records, db);
+            records.begin_command();
+            records.push_expired(db, b"a");
+            ping(&mut records, db);
+            ping(&mut records, db);
+            records.push_expired(db, b"b");
+            records.push_expired(db, b"c");
+            assert!(records.end());
+            let streamed = streamed(records);
+            let rest = streamed.strip_prefix(&["SELECT 2".to_string()]).unwrap_or(&streamed);
+            assert_eq!(rest.len() < streamed.len(), db == 2);
+            let wanted = ["MULTI", "PING", "DEL a", "DEL b", "DEL c", "PING", "PING", "EXEC"];
+            assert_eq!(rest, wanted);
+        }
+    }
+
+    #[test]
+    fn the_del_of_an_expired_key_changes_the_database_of_no_other_record() {
+        let mut records = records();
+        records.begin();
+        records.begin_command();
+        ping(&mut records, 0);
+        records.push_expired(7, b"a");
+        records.push_expired(0, b"b");
+        ping(&mut records, 7);
+        assert!(records.end());
+        let wanted =
+            ["MULTI", "SELECT 7", "DEL a", "SELECT 0", "DEL b", "PING", "SELECT 7", "PING", "EXEC"];
+        assert_eq!(streamed(records), wanted);
     }
 }

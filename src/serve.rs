@@ -38,6 +38,7 @@ use crate::error::Error;
 use crate::handler::client::describe;
 use crate::held::{Charge, Class, End};
 use crate::log;
+use crate::propagate::Source;
 use crate::resp::{self, Limits, Reply, read_command};
 use crate::server::Server;
 use crate::stats::{Count, add};
@@ -91,7 +92,7 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Box<Client>
         writer: None,
         client,
         server,
-        caller: Caller::new(server, store),
+        caller: Caller::new(server, store, Source::Client),
     });
     let end = session.run();
     if let Err(error) = &end {

@@ -7,30 +7,24 @@
 //!                  └─ write() ──▶ ViewMut   one alone; changes, and says so
 //! ```
 //!
-//! A handler that is given a `&View` cannot write, and the compiler is the one who says so.
+//! A handler that is given a `&View` cannot write: the compiler refuses it.
 //!
 //! The rules:
 //! 1. **A key holds one type.** [`View::get`] and [`ViewMut::edit`] answer WRONGTYPE for another one.
-//! 2. **A dead key is gone.** No view returns a key whose deadline has passed. A `ViewMut` deletes
-//!    it on the way and leaves a DEL for the log. A `View` cannot, so it makes a [`Notes`] entry,
-//!    and the batch deletes what is noted before its replies leave.
+//! 2. **An expired key is gone.** No view returns it, and whoever meets it has it deleted (store/expire.rs).
 //! 3. **A collection is never empty.** The key goes with its last element ([`ViewMut::edit`]).
-//! 4. **A change is counted**: the count decides whether the command is logged, and those who WATCH the
+//! 4. **A change is counted**: the count decides whether the command is logged, and clients that WATCH the
 //!    key are told.
-//! 5. **Deadlines have an index**, ordered by time, so that the sweep (expire.rs) finds the dead
-//!    without walking the living. It holds the key's digest and not the key: a hint, whose entry is
-//!    asked again for its deadline.
-//! 6. **Time stands still**: one [`Time`] for a command, for all commands of an EXEC, and none at
-//!    all while the log replays, for then what was alive when it was written must be alive again.
 //!
-//! Large values and whole databases are not freed here, under the lock, but collected as
-//! [`Keyspace::garbage`], for a thread that has time.
+//! Large values and whole databases are not freed under the lock. They are collected as
+//! [`Keyspace::garbage`], and another thread frees them.
 //!
-//! **How Redis does it**: db.c. There a second table maps keys to deadlines; here the deadline is
-//! in the entry, and the index, whose order makes each EXPIRE a little dearer, is for the sweep.
+//! **How Redis does it**: db.c. There a second table maps keys to deadlines; here the deadline is in the
+//! entry.
 
 mod ahead;
-mod notes;
+mod expire;
+mod limits;
 mod view_mut;
 
 use crate::error::Error;
@@ -38,18 +32,18 @@ use crate::key::{Key, digest_of};
 use crate::types::table::Table;
 use crate::types::{Entry, Large, Limits, Loose, Stored, Type};
 use crate::watch::{Flag, Watchers};
-use std::collections::BTreeSet;
+use expire::Deadlines;
 use std::sync::Mutex;
 
-pub use notes::{Expired, Notes};
+pub use expire::{Notes, Time};
 pub use view_mut::ViewMut;
 
-/// All databases. It lives in an `Arc<RwLock<Keyspace>>`. Batches lock it; a rewrite that writes its
-/// base from memory (aof/rewrite.rs); the sweep, to give memory back (expire.rs); and main.rs once, to put
+/// All databases. It lives in an `Arc<RwLock<Keyspace>>`. Who locks it: batches; a rewrite that writes its
+/// base from memory (aof/rewrite.rs); the thread that gives memory back (src/expire.rs); main.rs once, to put
 /// what was replayed into its place. No handler can.
 pub struct Keyspace {
     dbs: Vec<Db>,
-    /// Shared by readers, hence the mutex; a leaf of the lock order.
+    /// Readers share it, so it has a mutex: a leaf of the lock order.
     pub watchers: Mutex<Watchers>,
     /// What is to be freed after the lock is released.
     pub garbage: Vec<Garbage>,
@@ -65,34 +59,7 @@ pub type Garbage = Box<dyn Send + Sync>;
 
 struct Db {
     keys: Table<Stored>,
-    /// Deadline (Unix time in milliseconds) and digest of every key that has one.
-    deadlines: BTreeSet<(u64, u64)>,
-}
-
-/// The time of a command.
-#[derive(Clone, Copy)]
-pub struct Time {
-    /// Unix time in milliseconds.
-    pub now: u64,
-    /// Whether time kills keys; not while the log replays.
-    pub kills: bool,
-}
-
-impl Time {
-    /// Whether a key with this deadline is dead: it lives through its last millisecond.
-    fn is_past(self, deadline: u64) -> bool {
-        self.kills && self.now > deadline
-    }
-
-    /// Whether the key is there but dead.
-    fn is_over(self, entry: Entry) -> bool {
-        entry.deadline().is_some_and(|at| self.is_past(at))
-    }
-
-    /// Whether a deadline that is being set has come already.
-    pub fn has_come(self, deadline: i64) -> bool {
-        self.kills && deadline <= self.now as i64
-    }
+    deadlines: Deadlines,
 }
 
 /// So much of [`Keyspace::leave_blocks`] is done under one lock: some tens of microseconds.
@@ -108,7 +75,7 @@ impl Db {
     }
 
     fn new() -> Db {
-        Db { keys: Table::new(), deadlines: BTreeSet::new() }
+        Db { keys: Table::new(), deadlines: Deadlines::new() }
     }
 
     fn find(&self, key: &[u8]) -> Option<Entry<'_>> {
@@ -184,19 +151,10 @@ impl Keyspace {
         true
     }
 
-    /// Every key of a database, dead ones included: for dumps, which keep what time has not yet
+    /// Every key of a database, expired ones included: for dumps, which keep what time has not yet
     /// deleted.
     pub fn entries(&self, db: usize) -> impl Iterator<Item = Entry<'_>> {
         self.dbs[db].keys.iter()
-    }
-
-    /// Up to `most` keys of database `db` that are dead.
-    pub fn dead(&self, db: usize, time: Time, most: usize) -> Vec<Vec<u8>> {
-        let db = &self.dbs[db];
-        let past = db.deadlines.iter().take_while(|(deadline, _)| time.is_past(*deadline));
-        let hinted = past.take(most).flat_map(|(_, digest)| db.keys.with_digest(*digest));
-        let dead = hinted.filter(|entry| time.is_over(*entry));
-        dead.map(|entry| entry.key().to_vec()).collect()
     }
 }
 
@@ -239,8 +197,8 @@ impl<'a> View<'a> {
         found.filter(|entry| self.is_alive(*entry))
     }
 
-    /// How many keys the database has, the dead that nobody has met yet included, as in Redis.
-    /// What this batch has met is as good as deleted.
+    /// How many keys the database has. As in Redis, expired keys that nobody has met yet count. What this
+    /// batch has met is as good as deleted.
     pub fn len(&self) -> usize {
         self.db().keys.len() - self.notes.noted_in(self.db)
     }
@@ -264,25 +222,14 @@ impl<'a> View<'a> {
         View { db, ..*self }
     }
 
-    /// How many keys have a deadline, and how long the next of them live on average, in
-    /// milliseconds. A sample of the first hundred: an average over all would walk all.
-    pub fn deadlines(&self) -> (usize, u64) {
-        let deadlines = &self.db().deadlines;
-        let sample = deadlines.iter().take(100);
-        let (sum, count) = sample.fold((0, 0), |(sum, count), (deadline, _)| {
-            (sum + u128::from(deadline.saturating_sub(self.time.now)), count + 1)
-        });
-        (deadlines.len(), (sum / count.max(1)) as u64)
-    }
-
-    /// All keys that are alive. The dead are passed over without a note, as KEYS does in Redis.
+    /// All keys that are alive. Expired ones are passed over without a note, as KEYS does in Redis.
     pub fn living(&self) -> impl Iterator<Item = Entry<'a>> {
         let entries = self.db().keys.iter();
-        entries.filter(|entry| !self.time.is_over(*entry))
+        entries.filter(|entry| !self.time.has_expired(*entry))
     }
 
     /// Visits the living of one slot whose key is wanted, and returns the cursor of the next (see
-    /// table.rs). Each dead one is a unit of its own.
+    /// table.rs).
     pub fn scan(
         &self,
         cursor: u64,
@@ -296,8 +243,7 @@ impl<'a> View<'a> {
         })
     }
 
-    /// Any key that is alive, each with the same chance unless hardly any is. The dead that are
-    /// drawn before it are noted.
+    /// Any key that is alive, each with the same chance unless hardly any is.
     pub fn random_key(&self) -> Option<&'a [u8]> {
         let keys = &self.db().keys;
         for _ in 0..100 {
@@ -323,31 +269,16 @@ impl<'a> View<'a> {
         watchers.unwatch(self.db, key, flag);
     }
 
-    /// Whether a watched key has died since the client with this flag began to watch it.
+    /// Whether a watched key has expired since the client with this flag began to watch it.
     pub fn has_expired_watched(&self, key: &[u8], flag: &Flag) -> bool {
         let watchers = self.keyspace.watchers.lock().unwrap();
         self.has_expired(key) && !watchers.was_expired(self.db, key, flag)
     }
 
-    /// Whether a key is there but dead.
+    /// Whether a key is there but expired.
     fn has_expired(&self, key: &[u8]) -> bool {
         let found = self.db().find(key);
-        found.is_some_and(|entry| self.time.is_over(entry))
-    }
-
-    /// Notes the key if it is dead.
-    fn is_alive(&self, entry: Entry) -> bool {
-        let dead = self.time.is_over(entry);
-        if dead {
-            self.notes.note(self.db, entry.key());
-        }
-        !dead
-    }
-
-    /// The same where a dead key is a unit of its own: its DEL depends on no other.
-    fn is_alive_alone(&self, entry: Entry) -> bool {
-        self.notes.unit.set(self.notes.unit.get() + 1);
-        self.is_alive(entry)
+        found.is_some_and(|entry| self.time.has_expired(entry))
     }
 
     fn db(&self) -> &'a Db {

@@ -6,8 +6,8 @@
 //! finds it empty nearly always; WATCH itself comes under the shared lock and takes the table's
 //! mutex.
 //!
-//! Time changes keys too. A key that dies between WATCH and EXEC may not have been deleted by
-//! anyone yet, so EXEC asks for each key whether it has expired since. A key that was already dead
+//! Time changes keys too. A key that expires between WATCH and EXEC may not have been deleted by
+//! anyone yet, so EXEC asks for each key whether it has expired since. A key that was already expired
 //! when it was watched may be deleted without a flag going up: for the client nothing changes.
 //!
 //! Nothing here looks at all that a client watches, nor at all who watch a key, but for what must be
@@ -26,7 +26,7 @@ pub type Flag = Arc<AtomicBool>;
 /// Whoever watches a key.
 struct Watcher {
     flag: Flag,
-    /// Whether the key was there, but dead, when the client began to watch it.
+    /// Whether the key was there, but expired, when the client began to watch it.
     expired: bool,
 }
 
@@ -59,7 +59,7 @@ impl Watchers {
         self.dbs.is_empty()
     }
 
-    /// Adds a watcher that is not there yet; `expired` if the key is there, but dead.
+    /// Adds a watcher that is not there yet; `expired` if the key is there, but expired.
     pub fn watch(&mut self, db: usize, key: &[u8], flag: &Flag, expired: bool) {
         let watchers = self.dbs.entry(db).or_default();
         let watchers = watchers.entry(key.to_vec()).or_default();
@@ -83,7 +83,7 @@ impl Watchers {
         }
     }
 
-    /// Whether the key was there, but dead, all the time that this client has watched it.
+    /// Whether the key was there, but expired, all the time that this client has watched it.
     pub fn was_expired(&self, db: usize, key: &[u8], flag: &Flag) -> bool {
         let watchers = self.dbs.get(&db).and_then(|keys| keys.get(key));
         let own = watchers.and_then(|watchers| watchers.get(&name(flag)));
@@ -91,7 +91,7 @@ impl Watchers {
     }
 
     /// Raises the flags of those who watch a key that has just changed: whether it `existed`, and
-    /// what it is `now`. To be dead and to be gone are the same to a client.
+    /// what it is `now`. To be expired and to be gone are the same to a client.
     pub fn touch(&mut self, db: usize, key: &[u8], existed: bool, now: Now) {
         let watchers = self.dbs.get_mut(&db).and_then(|keys| keys.get_mut(key));
         for watcher in watchers.into_iter().flat_map(OfKey::values_mut) {

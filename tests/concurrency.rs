@@ -831,19 +831,19 @@ fn an_exec_that_publishes_much_and_subscribes_is_answered() {
     assert_eq!(client.read(), Value::Array(message.into()));
 }
 
-/// A reader may not delete a dead key, so it notes it, and DBSIZE leaves out what is noted. CONFIG SET
+/// A reader may not delete an expired key, so it notes it, and DBSIZE leaves out what is noted. CONFIG SET
 /// gives the lock back in between, and whoever waits for it deletes.
 #[test]
-fn a_dead_key_that_others_delete_in_between_is_not_counted_twice() {
+fn an_expired_key_that_others_delete_in_between_is_not_counted_twice() {
     let server = Server::start(&["--enable-debug-command", "yes"]);
     let (mut client, mut other) = (server.client(), server.client());
     client.run("DEBUG SET-ACTIVE-EXPIRE 0");
     // LCS takes long enough for the other to come.
-    let look = b"GET dead\r\nLCS a b LEN\r\nCONFIG SET hz 10\r\nDBSIZE\r\n";
+    let look = b"GET old\r\nLCS a b LEN\r\nCONFIG SET hz 10\r\nDBSIZE\r\n";
     for _ in 0..10 {
         client.call(&["SET", "a", &"ab".repeat(1000)]);
         client.call(&["SET", "b", &"ba".repeat(1000)]);
-        client.run("SET dead v PX 1");
+        client.run("SET old v PX 1");
         thread::sleep(Duration::from_millis(2));
         client.raw(look);
         assert_eq!(other.run("FLUSHALL"), "OK");
@@ -859,7 +859,7 @@ fn readers_go_on_while_one_reads_for_long_and_nobody_writes() {
     let mut slow = server.client();
     slow.call(&["SET", "a", &"ab".repeat(2500)]);
     slow.call(&["SET", "b", &"ba".repeat(2500)]);
-    // All in one EXEC, under one lock. It has to take longer than the sweep sleeps, and much
+    // All in one EXEC, under one lock. It has to take longer than active expiry sleeps, and much
     // longer than a busy machine lets anybody wait.
     with_more_and_more(2, |count| {
         let began = Instant::now();

@@ -137,16 +137,16 @@ fn ten_times_the_words_take_ten_times_as_long() {
     });
 }
 
-/// DBSIZE leaves out what the same EXEC has found dead.
+/// DBSIZE leaves out what the same EXEC has found expired.
 #[test]
-fn to_count_keys_does_not_mean_to_look_at_all_that_were_found_dead() {
+fn to_count_keys_does_not_mean_to_look_at_all_that_were_found_expired() {
     takes_no_more_in_one_piece("DBSIZE", &["--enable-debug-command", "yes"], |count| {
-        let dead = |i: usize| vec![format!("dead:{i}")];
+        let old = |i: usize| vec![format!("old:{i}")];
         let mut commands = vec![words("DEBUG SET-ACTIVE-EXPIRE 0"), words("MULTI")];
-        let psetex = |i| words(&format!("PSETEX dead:{i} 1 v"));
+        let psetex = |i| words(&format!("PSETEX old:{i} 1 v"));
         commands.extend((0..count).map(psetex));
         commands.extend([words("EXEC"), words("DEBUG SLEEP 0.01"), words("MULTI")]);
-        commands.push(command(&["EXISTS"], count, dead));
+        commands.push(command(&["EXISTS"], count, old));
         commands.extend((0..count).map(|_| words("DBSIZE")));
         commands.push(words("EXEC"));
         commands

@@ -19,7 +19,7 @@ use super::rewrite::replay_sealed;
 use super::{Aof, Position, start};
 use crate::config::{Config, Start};
 use crate::key::Key;
-use crate::propagate::Records;
+use crate::propagate::{Records, Source};
 use crate::resp::{Arg, Args};
 use crate::store::{Keyspace, Notes, Time, ViewMut};
 use crate::types::{Limits, Packed};
@@ -125,7 +125,7 @@ pub(super) fn keyspace(contents: &Contents) -> Keyspace {
 
 fn set(keyspace: &mut Keyspace, key: &[u8], serial: u64) {
     let notes = Notes::default();
-    let time = Time { now: 0, kills: false };
+    let time = Time { now: 0, source: Source::Log };
     let hash = Packed { entries: 128, value: 64 };
     let limits = Limits { hash, string: 1 << 20 };
     let mut records = Records::default();

@@ -42,8 +42,9 @@ use super::disk::{self, Directory, File, Opening};
 use super::load::{self, Replay, Stop};
 use super::manifest::{LogFile, Manifest, TEMPORARY_BASE};
 use super::start::{self, total_size};
-use super::{Aof, Buffer, SYNC_EVERY, Seal, Target, Turn};
+use super::{Aof, SYNC_EVERY, Seal, Target, Turn};
 use crate::log;
+use crate::propagate::Stream;
 use crate::resp::{Digits, write_command};
 use crate::store::Keyspace;
 use crate::types::Entry;
@@ -301,7 +302,7 @@ impl Aof {
         {
             let mut buffer = self.buffer.lock().unwrap();
             let taken = self.take(target, &mut buffer, Seal::Now);
-            *buffer = Buffer::default();
+            *buffer = Stream::default();
             drop(buffer);
             target.annotate(taken);
         }
@@ -393,7 +394,7 @@ impl Aof {
             open: Stretch::default(),
             lock,
         });
-        *self.buffer.lock().unwrap() = Buffer::default();
+        *self.buffer.lock().unwrap() = Stream::default();
         self.origin.store(-(position as i64), Ordering::Relaxed);
         self.written.store(position, Ordering::Release);
         self.failures.forget();

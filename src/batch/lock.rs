@@ -5,18 +5,18 @@
 //! no lock ───────────────▶ shared ── gives it back ──▶ exclusive
 //!    │                                                     ▲
 //!    └───────────────────── exclude() ─────────────────────┘
-//! give_back(), from either: what readers found dead is deleted, what changed goes to the log
+//! give_back(), from either: what readers found expired is deleted, what changed goes to the log
 //! ```
 //!
-//! From shared to exclusive others come in between: two readers who each kept the shared lock until
-//! they had the exclusive one would wait for each other for ever. And a thread that waits for the
-//! exclusive one keeps new readers out (std's RwLock sees to that, or writers would never have their turn),
-//! so none may wait for it without need.
+//! Between the shared and the exclusive lock a batch holds none, and others may write. If two threads kept
+//! the shared lock while they wait for the exclusive one, they would wait for each other for ever. A thread
+//! that waits for the exclusive lock keeps new readers out. (std's RwLock does that, because otherwise a
+//! writer might wait for ever.) So no thread may wait for it without need.
 //!
 //! **How Redis does it**: it has one thread, and this file has no counterpart.
 
 use super::Batch;
-use crate::store::{Keyspace, Time};
+use crate::store::Keyspace;
 use std::sync::atomic::Ordering;
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -47,14 +47,14 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Makes sure that the keyspace can be written. A shared lock is given back first, so others may
-    /// write between a command that reads and the one behind it that writes.
+    /// Makes sure that the keyspace can be written. A shared lock is given back first, so others may write
+    /// between a read and the write that follows it.
     pub fn exclude(&mut self) {
         if !matches!(self.guard, Guard::Exclusive(_)) {
             self.release();
             self.clock.ask_for_lock();
-            // With a log all meet again at the file, and those who hurry here wait longer there. With one
-            // core, whoever holds the lock cannot go on while we look.
+            // With the log on, threads queue at the file anyway, so spinning here gains nothing. With one
+            // core, the thread that holds the lock cannot go on while this one spins.
             let may_look = self.server.may_spin && !self.server.aof.is_enabled();
             let looks = if may_look { LOOKS } else { 1 };
             let guard = look_for_lock(self.store, looks);
@@ -62,9 +62,9 @@ impl<'a> Batch<'a> {
             std::mem::swap(&mut self.records.bytes, &mut guard.records);
             self.guard = Guard::Exclusive(guard);
             self.start_clock();
-            // Asked under the lock: the thread that held it may have switched the log on.
-            self.records.wanted = self.server.aof.is_enabled() && !self.replaying;
-            // What this batch's reads found dead goes before what its writes do.
+            // Asked under the lock, because the thread that held it may have switched the log on.
+            self.records.wanted = self.time.source.is_logged() && self.server.aof.is_enabled();
+            // Keys that the batch's reads found expired go before what its writes change.
             self.delete_noted();
         }
     }
@@ -79,21 +79,22 @@ impl<'a> Batch<'a> {
         guard
     }
 
-    /// Time is read when the lock is held: read before, two threads' clocks could cross.
+    /// Reads the time, under the lock. Otherwise one thread could change a key after another, at an earlier
+    /// time.
     fn start_clock(&mut self) {
         self.clock.lock_taken();
-        self.time = Time { now: self.clock.now / 1000, kills: !self.replaying };
+        self.time.now = self.clock.now / 1000;
     }
 
     /// Hands what changed to the log, notes how far it must be written, and gives the lock back.
     fn release(&mut self) {
-        // Quick commands do not pay for what is handed to the log here.
+        // What is handed to the log here is no work of quick commands.
         self.clock.catch_up();
         if let Guard::Exclusive(keyspace) = &mut self.guard {
             self.in_file = self.server.aof.append(&mut self.records);
             std::mem::swap(&mut self.records.bytes, &mut keyspace.records);
             for garbage in keyspace.garbage.drain(..) {
-                // If the lazyfree is gone the process is ending.
+                // If lazyfree is gone, the process is ending.
                 let _ = self.server.lazyfree.send(garbage);
             }
         }
@@ -104,10 +105,10 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Gives the lock back, and first deletes what readers have found dead under it: once it is
-    /// given back others may do so, and a note would be of a key that is no longer there.
+    /// Gives the lock back. First it deletes what readers have noted: a note is true only as long as the lock
+    /// is held, because others may then delete the key.
     pub fn give_back(&mut self) {
-        if !self.notes.expired.borrow().is_empty() {
+        if !self.notes.are_empty() {
             self.exclude();
         }
         self.release();
@@ -118,7 +119,7 @@ impl<'a> Batch<'a> {
         self.guard.name()
     }
 
-    /// Frees what a replay has deleted: it keeps its lock, and nobody waits for it.
+    /// Frees what a replay has deleted. It keeps its lock, and nobody waits for it.
     pub fn free_garbage(&mut self) {
         if let Guard::Exclusive(keyspace) = &mut self.guard {
             keyspace.garbage.clear();
@@ -136,11 +137,11 @@ impl<'a> Batch<'a> {
 /// batch of SETs holds it.
 const LOOKS: usize = 1000;
 
-/// Looks for the exclusive lock `looks` times, before who wants it goes to sleep: to be put to
-/// sleep and woken takes as long as the lock is held. (std's lock looks too, but not while somebody
-/// sleeps at it: after the first all would sleep.) Measured with 50 clients, SETs without a log,
-/// pipelines of 64: 1.15 times as many a second. To give the core away between two looks brings
-/// another tenth, and makes the 99th percentile seven times as long.
+/// Tries the exclusive lock `looks` times before the thread goes to sleep, because to sleep and to be woken
+/// takes as long as others hold the lock. (std's lock tries again too, but not while another thread sleeps at
+/// it: after the first, all would sleep.) Measured with 50 clients, SETs without a log, pipelines of 64:
+/// 1.15 times as many a second. If the thread gives its core away between two tries, it is another tenth, but
+/// the 99th percentile takes seven times as long.
 fn look_for_lock(store: &RwLock<Keyspace>, looks: usize) -> Option<RwLockWriteGuard<'_, Keyspace>> {
     for look in 0..looks {
         if look > 0 {

@@ -43,7 +43,7 @@ impl Caller<'_> {
         args: &Args,
         reply: &mut Reply,
     ) -> Result<(), Error> {
-        let keeps_lock = client.in_exec || self.batch.replaying;
+        let keeps_lock = client.in_exec || self.batch.time.source.keeps_lock();
         let stretch = || match keeps_lock {
             true => Stretch::endless(),
             false => Stretch::begin(),

@@ -1,10 +1,8 @@
 //! Replay: a caller that calls what the log says, into a keyspace that nobody else can see.
 //!
-//! It is the caller that serves clients, with the same handlers. What differs: nothing is logged or
-//! counted; nobody is refused, and no value is too long for the option; time kills nothing, for what was alive when
-//! it was written must be alive when it is read; and the exclusive lock, once taken, is kept to the
-//! end, for there is nobody to share with. The records come some sixty at a time (aof/load.rs), so
-//! that the keys of all of them can be looked at together.
+//! It is the caller that serves clients, with the same handlers; [`Source::Log`] answers in what it differs.
+//! The exclusive lock, once taken, is kept to the end, because there is nobody to share it with. The records
+//! come some sixty at a time (aof/load.rs), so that the keys of all of them can be looked at together.
 //!
 //! **How Redis does it**: `loadSingleAppendOnlyFile` in aof.c has a loop of its own, which looks a
 //! command up and calls its function with a fake client.
@@ -17,6 +15,7 @@ use crate::handler::args::database;
 use crate::handler::server::shown;
 use crate::handler::{Flag, Row, Run, TABLE};
 use crate::log;
+use crate::propagate::Source;
 use crate::resp::{Args, LONGEST, Reply};
 use crate::server::Server;
 use crate::stats::shorten_words;
@@ -31,12 +30,11 @@ pub fn replay(
 ) -> Result<Keyspace, String> {
     let store = RwLock::new(Keyspace::new(server.config.databases.get()));
     let mut replayer = Replayer {
-        caller: Caller::new(server, &store),
+        caller: Caller::new(server, &store, Source::Log),
         client: Client::fake(server),
         arrived: Vec::new(),
         reply: Reply::new(),
     };
-    replayer.caller.batch.replaying = true;
     read(&mut |records| replayer.replay(records))?;
     drop(replayer);
     Ok(store.into_inner().unwrap())

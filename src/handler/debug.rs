@@ -7,7 +7,7 @@
 //! | subcommand          | for the test of                                              |
 //! |---------------------|--------------------------------------------------------------|
 //! | `SLEEP`             | a client's timeouts                                          |
-//! | `SET-ACTIVE-EXPIRE` | what happens to a dead key that nobody has swept             |
+//! | `SET-ACTIVE-EXPIRE` | what happens to an expired key that nobody has met           |
 //! | `PROTOCOL`          | a client's parser: one reply of each kind that RESP3 has     |
 //!
 //! **How Redis does it**: debug.c, with forty more, most of them about its own insides. To Redis

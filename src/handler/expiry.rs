@@ -1,11 +1,11 @@
-//! Keys that die: EXPIRE and its family, TTL and its family, PERSIST.
+//! Keys that expire: EXPIRE and its family, TTL and its family, PERSIST.
 //!
 //! A client says *when* in four ways, seconds or milliseconds, from now or since 1970. The store
 //! knows one, the *deadline*: milliseconds since 1970, the last one in which the key lives.
 //!
 //! ```text
 //! EXPIRE k 10      ─┐
-//! PEXPIRE k 10000  ─┤ deadline()                         ┌─▶ the entry, and the index (store.rs)
+//! PEXPIRE k 10000  ─┤ deadline()                         ┌─▶ the entry, and the index (store/expire.rs)
 //! EXPIREAT k 17…   ─┼───────────▶ 1735689600000 ─▶ log ──┤
 //! PEXPIREAT k 17…  ─┘                                    └─▶ PEXPIREAT k 1735689600000
 //! ```
@@ -15,9 +15,9 @@
 //!
 //! A deadline that has come already deletes the key at once, and the log says DEL: then replay,
 //! where time stands still, needs no rule of its own for it. For the same reason replay sets a
-//! deadline however long it is past. The key is dead as soon as the server looks at a clock.
+//! deadline however long it is past. The key is gone as soon as the server looks at a clock.
 //!
-//! How keys with a deadline are found and deleted when it comes is the store's business.
+//! What happens when the deadline has passed: store/expire.rs.
 //!
 //! **How Redis does it**: expire.c, `expireGenericCommand` and `ttlGenericCommand`. Texts, limits
 //! and the order of checks are the same: options before the number, the number before the key.
@@ -131,7 +131,7 @@ fn give_deadline(
         view.delete(key);
         view.propagate([b"DEL", &key]);
     } else if allowed {
-        // Negative only in a replay of a log that is not ours; dead either way.
+        // Negative only in a replay of a log that is not ours; expired either way.
         view.set_deadline(key, Some(new.max(0) as u64));
         view.changed(key);
         propagate_pexpireat(view, args, new);

@@ -10,9 +10,6 @@
 //! COPY a b DB 1  db 0: a ──▶ db 1: b, if there is none; a stays
 //! ```
 //!
-//! Before an entry arrives, the handler looks for one that is in its place, even if it would be
-//! replaced without a question: looking is what deletes a dead key and leaves its DEL for the log.
-//!
 //! **KEYS and SCAN** list the keyspace. KEYS does so at one time, and holds the shared lock for as
 //! long as that takes: readers go on until somebody wants to write, for the lock lets no new reader
 //! in before a writer who waits. SCAN returns a few keys and a cursor with
@@ -112,7 +109,6 @@ fn rename(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Erro
     let (key, newkey) = (args.key(1), args.key(2));
     view.entry(key).ok_or(Error::NoSuchKey)?;
     if *key != *newkey {
-        view.delete_if_expired(newkey);
         give_name(view, key, newkey);
     }
     reply.ok();
@@ -130,7 +126,7 @@ fn renamenx(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Er
     Ok(())
 }
 
-/// Whether a database has no such key, or only a dead one, which is then deleted.
+/// Whether a database has no such key.
 fn is_free(view: &mut ViewMut, db: usize, key: Key) -> bool {
     view.in_db(db, |view| view.entry(key).is_none())
 }
@@ -247,7 +243,7 @@ fn object_refcount(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Er
     Ok(())
 }
 
-/// The dead that nobody has met yet are counted too, as in Redis.
+/// Expired keys that nobody has met yet are counted too, as in Redis.
 fn dbsize(view: &View, _: &Args, reply: &mut Reply) -> Result<(), Error> {
     reply.count(view.len());
     Ok(())

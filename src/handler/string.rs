@@ -11,11 +11,12 @@
 //! INCR k       ERR value is not an integer or out of range
 //! ```
 //!
-//! **What is logged** is often not what was sent. A relative time to live (`EX 10`) becomes the moment
-//! that it means (`PXAT …`), because with the relative one the key would get ten fresh seconds at every
-//! restart. INCRBYFLOAT becomes a SET of the sum.
+//! **What is logged.** SET and its relatives often log something else than they were sent. A time to live
+//! that is relative (`EX 10`) becomes the moment that it means (`PXAT …`). Otherwise the key would get ten
+//! fresh seconds with every restart.
 //!
-//! **How Redis does it**: t_string.c, which rewrites the arguments of the command after it ran.
+//! **How Redis does it**: t_string.c. It rewrites the arguments of the command after it has run. Reference
+//! counts share a value between arguments and keyspace, as ours do for a large one.
 
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};

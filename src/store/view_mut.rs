@@ -1,20 +1,22 @@
 //! The keyspace under the exclusive lock: what a handler that writes is given.
 //!
-//! What it does here is counted and logged here. A handler owes four things, and nobody can do them
+//! What it does here is counted and logged here. A handler owes three things, and nobody can do them
 //! for it:
 //!
-//! 1. It looks at its keys ([`ViewMut::get`], [`ViewMut::edit`], [`ViewMut::delete_if_expired`]) before it
-//!    propagates, so that the DEL of a dead key comes first.
-//! 2. After it has changed a deadline it says so ([`ViewMut::changed`]).
-//! 3. If running the command twice could give two outcomes, it says what is to be logged
+//! 1. After it has changed a deadline it says so ([`ViewMut::changed`]). ([`ViewMut::edit`] sees by itself
+//!    whether a value has changed.)
+//! 2. If running the command twice could give two outcomes, it says what is to be logged
 //!    ([`ViewMut::propagate`]).
-//! 4. If it answers with what was there, as GETDEL does, it counts a hit or a miss ([`Notes::count`]).
+//! 3. If it answers with what was there, as GETDEL does, it counts a hit or a miss ([`Notes::count`]).
 //!
 //! ```text
 //! APPEND k x      edit(k, append)                                        logged as it was sent
 //! GETDEL k        get(k) ──▶ delete(k) ──▶ propagate(DEL k)              logged as DEL
 //! SET k v EX 9    set_string(k) ──▶ propagate(SET … PXAT …)
 //! ```
+//!
+//! Expired keys are no concern of handlers (store/expire.rs): what a lookup finds expired is deleted, and
+//! its DEL stands before whatever the command logs.
 //!
 //! **How Redis does it**: `setKey`, `dbDelete`, `signalModifiedKey` and `server.dirty++`, of which each
 //! command must remember all.
@@ -29,11 +31,11 @@ use crate::watch::Now;
 
 /// The keyspace under the exclusive lock, for one command.
 pub struct ViewMut<'a> {
-    keyspace: &'a mut Keyspace,
+    pub(super) keyspace: &'a mut Keyspace,
     pub db: usize,
     pub time: Time,
     pub limits: Limits,
-    records: &'a mut Records,
+    pub(super) records: &'a mut Records,
     pub notes: &'a Notes,
     /// How much the command has changed. If it stays 0, nothing is logged.
     dirty: u64,
@@ -50,12 +52,16 @@ impl<'a> ViewMut<'a> {
         records: &'a mut Records,
         notes: &'a Notes,
     ) -> ViewMut<'a> {
+        records.begin_command();
         ViewMut { keyspace, db, time, limits, records, notes, dirty: 0, propagated: false }
     }
 
     /// Ends the command, of which these are the words: logs it if it has changed something and has not
     /// said what else is to be logged. Returns how much it has changed.
-    pub fn end(self, args: &Args) -> u64 {
+    pub fn end(mut self, args: &Args) -> u64 {
+        if !self.notes.are_empty() {
+            self.delete_noted();
+        }
         if self.dirty > 0 && !self.propagated {
             self.records.push_command(self.db, args);
         }
@@ -80,7 +86,7 @@ impl<'a> ViewMut<'a> {
         View { keyspace: self.keyspace, db, time, limits, notes }
     }
 
-    /// The key's entry if it is alive; a dead one is deleted and its DEL logged.
+    /// The key's entry if it is alive.
     pub fn entry(&mut self, key: Key) -> Option<Entry<'_>> {
         self.find(key).map(|EntryMut { entry, heap }| Entry { entry, heap })
     }
@@ -184,6 +190,8 @@ impl<'a> ViewMut<'a> {
 
     /// Gives `key` this entry, which must carry that key, in place of the one that it may have had.
     pub fn insert(&mut self, key: Key, entry: Loose) {
+        // An expired entry in its place leaves a DEL.
+        self.find(key);
         let db = self.db_mut();
         let old = db.delete(key.digest, &key).flatten();
         if let Some(deadline) = entry.look().deadline() {
@@ -211,16 +219,6 @@ impl<'a> ViewMut<'a> {
         self.discard(large);
         self.changed(key);
         true
-    }
-
-    /// Deletes the key if it is dead, and logs its DEL; returns whether it was. It does not count as a
-    /// change by the command.
-    pub fn delete_if_expired(&mut self, key: Key) -> bool {
-        // Most databases have no deadlines, and then nothing need be looked for.
-        if self.db().deadlines.is_empty() {
-            return false;
-        }
-        self.db().keys.get(key.digest, &key).is_some() && self.find(key).is_none()
     }
 
     /// Sets or takes away the deadline of a key that is there.
@@ -282,7 +280,7 @@ impl<'a> ViewMut<'a> {
                 let existed = dbs[other].find(&key).is_some();
                 let now = match dbs[db].find(&key) {
                     None => Now::Gone,
-                    Some(entry) if time.is_over(entry) => Now::Expired,
+                    Some(entry) if time.has_expired(entry) => Now::Expired,
                     Some(_) => Now::Alive,
                 };
                 if existed || now != Now::Gone {
@@ -301,7 +299,7 @@ impl<'a> ViewMut<'a> {
     }
 
     /// What may take long to be freed is freed when the lock has been released.
-    fn discard(&mut self, large: Option<Box<Large>>) {
+    pub(super) fn discard(&mut self, large: Option<Box<Large>>) {
         if let Some(large) = large {
             self.free_later(large);
         }
@@ -312,32 +310,94 @@ impl<'a> ViewMut<'a> {
         self.keyspace.garbage.push(garbage);
     }
 
-    /// Rule 2: the entry if it is alive; if it is dead, it goes, and its DEL into the log.
+    /// The entry if it is alive. If it is expired, it is deleted.
     fn find(&mut self, key: Key) -> Option<EntryMut<'_>> {
         // Most databases have no deadlines, and need not look twice.
         let is_expired = !self.db().deadlines.is_empty()
-            && self.time.is_over(self.db().keys.get(key.digest, &key)?);
+            && self.time.has_expired(self.db().keys.get(key.digest, &key)?);
         if is_expired {
-            debug_assert!(
-                !self.propagated,
-                "the DEL of a dead key belongs before what its command logs"
-            );
-            let large = self.db_mut().delete(key.digest, &key).flatten();
-            self.discard(large);
-            self.records.push(self.db, [&b"DEL"[..], &key].into_iter());
-            let watchers = self.keyspace.watchers.get_mut().unwrap();
-            watchers.touch(self.db, &key, true, Now::Gone);
-            self.notes.deleted.set(self.notes.deleted.get() + 1);
+            self.expire(key);
             return None;
         }
         self.db_mut().keys.get_mut(key.digest, &key)
     }
 
-    fn db(&self) -> &Db {
+    pub(super) fn db(&self) -> &Db {
         &self.keyspace.dbs[self.db]
     }
 
-    fn db_mut(&mut self) -> &mut Db {
+    pub(super) fn db_mut(&mut self) -> &mut Db {
         &mut self.keyspace.dbs[self.db]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::propagate::Source;
+    use crate::types::{Hash, Limits, Packed, Str};
+
+    /// What a command changes, how much it says that it has changed, and whether the key is there then.
+    fn run<R>(
+        keyspace: &mut Keyspace,
+        key: &[u8],
+        command: impl FnOnce(&mut ViewMut, Key) -> Result<R, Error>,
+    ) -> (Result<R, Error>, u64, bool) {
+        let limits = Limits { hash: Packed { entries: 9, value: 9 }, string: 9 };
+        let time = Time { now: 0, source: Source::Client };
+        let (mut records, notes) = (Records::default(), Notes::default());
+        let mut view = ViewMut::new(keyspace, 0, time, limits, &mut records, &notes);
+        let key = Key::of(key);
+        let result = command(&mut view, key);
+        let exists = view.look().peek(key).is_some();
+        (result, view.end(&Args::default()), exists)
+    }
+
+    #[test]
+    fn an_edit_says_by_itself_what_it_has_changed_and_leaves_nothing_empty() {
+        let mut keyspace = Keyspace::new(1);
+        let mut edit = |change: fn(&mut Edit<Hash>) -> Result<bool, Error>| {
+            run(&mut keyspace, b"h", |view, key| view.edit(key, change))
+        };
+        // Nothing is done, something fails, and what was done is undone: no key, and nothing to log.
+        assert_eq!(edit(|_| Ok(true)), (Ok(true), 0, false));
+        assert_eq!(
+            edit(|hash| {
+                hash.set(b"f", b"v");
+                Err(Error::Syntax)
+            }),
+            (Err(Error::Syntax), 0, false)
+        );
+        assert_eq!(
+            edit(|hash| Ok(hash.set(b"f", b"v") && hash.remove(b"f"))),
+            (Ok(true), 0, false)
+        );
+        assert_eq!(edit(|hash| Ok(hash.set(b"f", b"v"))), (Ok(true), 1, true));
+        // To set what is there is a change, to remove what is not there is none.
+        assert_eq!(edit(|hash| Ok(hash.set(b"f", b"v"))), (Ok(false), 1, true));
+        assert_eq!(edit(|hash| Ok(hash.remove(b"g"))), (Ok(false), 0, true));
+        assert_eq!(edit(|_| Err(Error::Syntax)), (Err(Error::Syntax), 0, true));
+        assert_eq!(edit(|hash| Ok(hash.remove(b"f"))), (Ok(true), 1, false));
+    }
+
+    #[test]
+    fn a_missing_key_is_made_only_by_an_edit_that_may_and_another_type_is_refused() {
+        let mut keyspace = Keyspace::new(1);
+        let append = |string: &mut Edit<Str>| string.append(Arg::Small(b""));
+        let remove = |hash: &mut Edit<Hash>| Ok(hash.remove(b"f"));
+        assert_eq!(
+            run(&mut keyspace, b"k", |v, k| v.edit_if_there(k, remove)),
+            (Ok(None), 0, false)
+        );
+        // A string may be empty.
+        assert_eq!(run(&mut keyspace, b"k", |v, k| v.edit(k, append)), (Ok(0), 1, true));
+        assert_eq!(
+            run(&mut keyspace, b"k", |v, k| v.edit_if_there(k, append)),
+            (Ok(Some(0)), 1, true)
+        );
+        let refused = run(&mut keyspace, b"k", |v, k| v.edit(k, remove));
+        assert_eq!(refused, (Err(Error::WrongType), 0, true));
+        let refused = run(&mut keyspace, b"k", |v, k| v.edit_if_there(k, remove));
+        assert_eq!(refused, (Err(Error::WrongType), 0, true));
     }
 }

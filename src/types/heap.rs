@@ -12,7 +12,7 @@
 //!
 //! **Giving back.** When less than half of what was filled is still in use, the emptiest blocks are
 //! *leaving*. With each change the table moves what one of its slots has in them ([`Heap::relocate`]),
-//! and a thread does the same when nothing changes (expire.rs). A block without a piece is dropped at once.
+//! and a thread does the same when nothing changes (src/expire.rs). A block without a piece is dropped at once.
 //! A block of a large heap has [`BLOCK`] bytes, for which every allocator asks the system directly, and
 //! gives them back directly. Only what has been written takes memory, so that a block may be larger than
 //! what is in it.

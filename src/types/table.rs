@@ -530,7 +530,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_with_the_same_hash_live_side_by_side() {
+    fn keys_with_the_same_digest_live_side_by_side() {
         let mut table = Table::new();
         let (a, b, c) = (b"a".to_vec(), b"b".to_vec(), b"c".to_vec());
         for key in [&a, &b, &c] {

@@ -232,7 +232,7 @@ impl Generator {
         for command in &mut unit {
             self.tame(command);
         }
-        // Redis's looks at no deadline, so what it says of a dead key is up to the sweep. Asked for
+        // Redis's looks at no deadline, so what it says of an expired key is up to active expiry. Asked for
         // in another way before, the key is deleted.
         if let [_, usage, key, ..] = &unit[unit.len() - 1].args[..]
             && upper(usage) == "USAGE"

@@ -28,7 +28,7 @@ pub fn start(program: &Program, flags: &[String]) -> io::Result<Server> {
     let flags: Vec<&str> = FLAGS.into_iter().chain(flags.iter().map(String::as_str)).collect();
     let server = Server::try_start_in(Directory::new(), program.clone(), &flags);
     let server = server.map_err(io::Error::other)?;
-    stop_the_sweep(&mut server.try_client()?)?;
+    stop_active_expiry(&mut server.try_client()?)?;
     Ok(server)
 }
 
@@ -38,10 +38,10 @@ pub fn restart_as(server: &mut Server, program: &Program) -> io::Result<()> {
     server.kill();
     server.program = program.clone();
     server.try_start_again().map_err(io::Error::other)?;
-    stop_the_sweep(&mut server.try_client()?)
+    stop_active_expiry(&mut server.try_client()?)
 }
 
-fn stop_the_sweep(client: &mut Client) -> io::Result<()> {
+fn stop_active_expiry(client: &mut Client) -> io::Result<()> {
     let answer = client.try_call(&["DEBUG", "SET-ACTIVE-EXPIRE", "0"])?;
     match answer.is_error() {
         true => Err(io::Error::other(answer.to_string())),

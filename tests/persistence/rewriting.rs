@@ -422,7 +422,7 @@ fn conflicting_writers_leave_a_log_that_replays_to_what_they_saw() {
     });
     let mut client = server.client();
     wait_for_rewrite(&mut client);
-    eventually("the last fleeting key is dead", || {
+    eventually("the last fleeting key is expired", || {
         (0..3).all(|db| {
             client.run(&format!("SELECT {db}"));
             client.run("KEYS fleeting*") == "(empty array)"
@@ -456,7 +456,7 @@ fn quarrel(server: &Server, writer: usize, done: &AtomicBool) {
             "EXEC".into(),
             format!("SET string{} short{} EX 1000", step % 11, writer),
             format!("HDEL hash{key} field{}", step % 3),
-            // It lives for a millisecond or two, and dies in one of three ways.
+            // It lives for a millisecond or two, and expires in one of three ways.
             format!("INCR fleeting{key}"),
             format!("PEXPIRE fleeting{key} {}", step % 3),
             format!("GET fleeting{}", step % 7),

@@ -5,7 +5,7 @@ use super::*;
 use crate::aof::checksum::EVERY;
 use crate::config::{Config, Start};
 use crate::key::Key;
-use crate::propagate::Records;
+use crate::propagate::{Records, Source};
 use crate::resp::{Arg, Args};
 use std::fs;
 
@@ -141,12 +141,11 @@ fn start(dir: &Scratch, flags: &[&str]) -> Result<(Aof, State), String> {
 /// The records of one batch, each a line of words; where in the file they are to stand.
 fn append(aof: &Aof, lines: &[&str]) -> Range<i64> {
     let mut records = Records::default();
-    records.selects.push((0, 0));
+    records.wanted = true;
     for line in lines {
-        write_command(
-            &mut records.bytes,
-            line.split(' ').map(str::as_bytes).collect::<Vec<_>>().into_iter(),
-        );
+        records.begin();
+        records.push(0, line.split(' ').map(str::as_bytes).collect::<Vec<_>>().into_iter());
+        records.end();
     }
     aof.append(&mut records)
 }
@@ -165,7 +164,7 @@ fn keyspace_of(state: &State) -> Keyspace {
     let mut keyspace = Keyspace::new(16);
     let hash = Packed { entries: 512, value: 64 };
     let limits = Limits { hash, string: 1 << 29 };
-    let time = Time { now: 0, kills: false };
+    let time = Time { now: 0, source: Source::Log };
     let (notes, mut records) = (Notes::default(), Records::default());
     for ((db, key), value) in state {
         let db = db.parse().unwrap();

@@ -1,0 +1,237 @@
+//! Expiry: when a key is gone, who deletes it, and what the log is told.
+//!
+//! A key whose deadline has passed is *expired*: it is gone for everybody from the next millisecond on,
+//! though it still takes memory.
+//!
+//! **Lazy expiry**: whoever meets the key deletes it.
+//!
+//! ```text
+//! a writer's ViewMut   find(k) deletes k ────────────────────────────────────▶ DEL k, then its own records
+//! a reader's View      answers as if k were gone, and notes k ┐
+//!                      the batch takes the exclusive lock ────┴──────────────▶ DEL k
+//! ```
+//!
+//! The batch deletes what is noted before its next write, or before its replies leave. What one command has
+//! met is one unit of the log (propagate.rs): an MGET of two expired keys leaves `MULTI, DEL a, DEL b, EXEC`.
+//! SCAN and RANDOMKEY meet keys that nobody has named. There each is a unit of its own. What a writing
+//! command reads through a `View` is deleted when the command ends, in its unit and in front.
+//!
+//! **Active expiry**: perhaps nobody asks for the key again. So a thread (src/expire.rs) is a reader that
+//! looks for expired keys and notes them ([`View::note_expired`]). It finds them in an index of all
+//! [`Deadlines`], the earliest first, and looks at no other key.
+//!
+//! **Time** stands still in a command, and in an EXEC. It does not pass at all for a [`Source`] that expires
+//! no keys: what was there when the log was written must be there when it replays.
+//!
+//! **How Redis does it**: `expireIfNeeded` in db.c deletes at once, because a reader there is alone. Beside
+//! *delete* and *ignore* it has a third answer: a replica *hides* the key from its clients until its primary
+//! sends the DEL. `activeExpireCycle` in expire.c has no order of deadlines. It samples keys at random while
+//! many of them are expired, so up to a tenth may stay. The index costs each EXPIRE a little.
+
+use super::{Db, View, ViewMut};
+use crate::key::Key;
+use crate::propagate::Source;
+use crate::types::Entry;
+use crate::watch::Now;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+/// Deadline (Unix time in milliseconds) and digest of every key of a database that has a deadline. The digest
+/// is a hint, because other keys may have it too: the entry is asked again.
+pub(super) type Deadlines = BTreeSet<(u64, u64)>;
+
+/// The time of a command.
+#[derive(Clone, Copy)]
+pub struct Time {
+    /// Unix time in milliseconds.
+    pub now: u64,
+    /// Who the command comes from: time does not pass for all.
+    pub source: Source,
+}
+
+impl Time {
+    /// Whether the key is expired: it lives through its last millisecond.
+    pub(super) fn has_expired(self, entry: Entry) -> bool {
+        entry.deadline().is_some_and(|deadline| self.is_past(deadline))
+    }
+
+    fn is_past(self, deadline: u64) -> bool {
+        self.source.expires_keys() && self.now > deadline
+    }
+
+    /// Whether a deadline that is being set has come already.
+    pub fn has_come(self, deadline: i64) -> bool {
+        self.source.expires_keys() && deadline <= self.now as i64
+    }
+}
+
+/// What the views of one batch leave behind: expired keys that are to be deleted, and what is counted. The
+/// batch alone has them. The cells are there because a view is shared by reference.
+#[derive(Default)]
+pub struct Notes {
+    /// Keys that readers have met expired, in that order.
+    expired: RefCell<Vec<Expired>>,
+    /// How many they are, which is asked after each command.
+    noted: Cell<usize>,
+    /// The same keys by database, because a key is noted once, and DBSIZE asks how many there are.
+    known: RefCell<HashMap<usize, HashSet<Vec<u8>>>>,
+    /// The number of the present unit.
+    unit: Cell<u64>,
+    pub hits: Cell<u64>,
+    pub misses: Cell<u64>,
+    /// How many expired keys were deleted.
+    pub deleted: Cell<u64>,
+}
+
+struct Expired {
+    /// Keys with the same number are deleted as one unit.
+    unit: u64,
+    db: usize,
+    key: Vec<u8>,
+}
+
+impl Notes {
+    /// Whether no key is to be deleted.
+    pub fn are_empty(&self) -> bool {
+        self.noted.get() == 0
+    }
+
+    /// What is noted from here on belongs to another unit.
+    pub fn begin_unit(&self) {
+        self.unit.set(self.unit.get() + 1);
+    }
+
+    /// Counts a lookup, as Redis's `lookupKeyRead` does: those of a command that answers with what is
+    /// there, and of no other that writes.
+    pub fn count(&self, is_there: bool) {
+        let counter = if is_there { &self.hits } else { &self.misses };
+        counter.set(counter.get() + 1);
+    }
+
+    fn note(&self, db: usize, key: &[u8]) {
+        let mut known = self.known.borrow_mut();
+        if known.entry(db).or_default().insert(key.to_vec()) {
+            let (unit, key) = (self.unit.get(), key.to_vec());
+            self.expired.borrow_mut().push(Expired { unit, db, key });
+            self.noted.set(self.noted.get() + 1);
+        }
+    }
+
+    /// Hands over what is noted.
+    fn take(&self) -> Vec<Expired> {
+        self.noted.take();
+        self.known.take();
+        self.expired.take()
+    }
+
+    /// How many keys of a database are noted.
+    pub(super) fn noted_in(&self, db: usize) -> usize {
+        self.known.borrow().get(&db).map_or(0, HashSet::len)
+    }
+}
+
+impl View<'_> {
+    /// Whether the key is there for this view. If it is expired, it is noted.
+    pub(super) fn is_alive(&self, entry: Entry) -> bool {
+        let expired = self.time.has_expired(entry);
+        if expired {
+            self.notes.note(self.db, entry.key());
+        }
+        !expired
+    }
+
+    /// The same for a key that nobody has named: if it is expired, it is a unit of its own.
+    pub(super) fn is_alive_alone(&self, entry: Entry) -> bool {
+        self.notes.begin_unit();
+        self.is_alive(entry)
+    }
+
+    /// Notes up to `most` expired keys of the database; returns how many.
+    pub fn note_expired(&self, most: usize) -> usize {
+        let Db { keys, deadlines } = self.db();
+        let past = deadlines.iter().take_while(|(deadline, _)| self.time.is_past(*deadline));
+        let hinted = past.take(most).flat_map(|(_, digest)| keys.with_digest(*digest));
+        hinted.filter(|entry| !self.is_alive_alone(*entry)).count()
+    }
+
+    /// How many keys have a deadline, and how long the next of them live on average, in
+    /// milliseconds. A sample of the first hundred: an average over all would walk all.
+    pub fn deadlines(&self) -> (usize, u64) {
+        let deadlines = &self.db().deadlines;
+        let sample = deadlines.iter().take(100);
+        let (sum, count) = sample.fold((0, 0), |(sum, count), (deadline, _)| {
+            (sum + u128::from(deadline.saturating_sub(self.time.now)), count + 1)
+        });
+        (deadlines.len(), (sum / count.max(1)) as u64)
+    }
+}
+
+impl ViewMut<'_> {
+    /// Deletes an expired key that was looked for, behind those that the command has read before.
+    pub(super) fn expire(&mut self, key: Key) {
+        self.notes.note(self.db, &key);
+        self.delete_noted();
+    }
+
+    /// Deletes what is noted, if it still is expired.
+    pub fn delete_noted(&mut self) {
+        for unit in self.notes.take().chunk_by(|a, b| a.unit == b.unit) {
+            self.records.begin();
+            for Expired { db, key, .. } in unit {
+                self.in_db(*db, |view| view.delete_if_expired(Key::of(key)));
+            }
+            self.records.end();
+        }
+    }
+
+    /// The command does not count it as a change of its own.
+    fn delete_if_expired(&mut self, key: Key) {
+        let found = self.db().keys.get(key.digest, &key);
+        if found.is_some_and(|entry| self.time.has_expired(entry)) {
+            let large = self.db_mut().delete(key.digest, &key).flatten();
+            self.discard(large);
+            self.records.push_expired(self.db, &key);
+            let watchers = self.keyspace.watchers.get_mut().unwrap();
+            watchers.touch(self.db, &key, true, Now::Gone);
+            self.notes.deleted.set(self.notes.deleted.get() + 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::propagate::Records;
+    use crate::resp::{Arg, Args};
+    use crate::store::Keyspace;
+    use crate::types::{Limits, Packed};
+
+    const TIME: Time = Time { now: 10, source: Source::Client };
+    const LIMITS: Limits = Limits { hash: Packed { entries: 1, value: 1 }, string: 1 };
+
+    #[test]
+    fn what_a_writing_command_reads_is_deleted_in_its_unit_and_before_its_records() {
+        let mut keyspace = Keyspace::new(1);
+        let (mut records, notes) = (Records::default(), Notes::default());
+        let (a, b) = (Key::of(b"a"), Key::of(b"b"));
+        let mut before = ViewMut::new(&mut keyspace, 0, TIME, LIMITS, &mut records, &notes);
+        for key in [a, b] {
+            before.set_string(key, Arg::Small(b"old"), false);
+            before.set_deadline(key, Some(9));
+        }
+        records.wanted = true;
+        records.begin();
+        let mut command = ViewMut::new(&mut keyspace, 0, TIME, LIMITS, &mut records, &notes);
+        command.propagate([b"PING"]);
+        let look = command.look();
+        assert!(look.peek(a).is_none() && look.peek(b).is_none() && look.len() == 0);
+        command.set_string(b, Arg::Small(b"new"), false);
+        assert_eq!(command.end(&Args::default()), 1);
+        records.end();
+        let text = String::from_utf8(records.bytes).unwrap();
+        let words: Vec<_> = text.lines().filter(|line| !line.starts_with(['*', '$'])).collect();
+        assert_eq!(words, ["MULTI", "DEL", "a", "DEL", "b", "PING", "EXEC"]);
+        let keys: Vec<_> = keyspace.entries(0).map(|entry| entry.key()).collect();
+        assert_eq!((keys, notes.deleted.get()), (vec![&b"b"[..]], 2));
+    }
+}

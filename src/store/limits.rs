@@ -1,0 +1,18 @@
+//! What the configuration says about values: CONFIG SET may change it between two commands.
+
+use crate::config::Config;
+use crate::propagate::Source;
+use crate::resp::LONGEST;
+use crate::types::{Limits, Packed};
+
+impl Limits {
+    /// The limits of a command that comes from this source.
+    pub fn of(config: &Config, source: Source) -> Limits {
+        let hash = Packed {
+            entries: config.hash_max_listpack_entries.get(),
+            value: config.hash_max_listpack_value.get(),
+        };
+        let string = if source.has_limits() { config.proto_max_bulk_len.get() } else { LONGEST };
+        Limits { hash, string }
+    }
+}
