@@ -1,7 +1,7 @@
 //! Hashes: fields with values under one key.
 //!
 //! A hash has two forms, packed and table (types/hash.rs), and no command here knows which one it has
-//! before it. Readers get a [`Hash`], which looks the same in both. Writers change it in
+//! before it. Readers get a [`crate::types::Hash`], which looks the same in both. Writers change it in
 //! [`ViewMut::edit`], which makes a hash that is missing, and takes the key away with its last field.
 //!
 //! Two rules hold for every writer:

@@ -503,7 +503,11 @@ mod tests {
     fn change<T: Type>(table: &mut Table<Stored>, key: u32, change: impl FnOnce(&mut Edit<T>)) {
         let name = key.to_be_bytes();
         let mut entry = table.get_mut(digest_of(&name), &name).unwrap();
-        entry.edit(&LIMITS, false, |value| Ok(change(value))).0.unwrap();
+        let (result, _) = entry.edit(&LIMITS, false, |value| {
+            change(value);
+            Ok(())
+        });
+        result.unwrap();
     }
 
     fn delete(table: &mut Table<Stored>, key: u32) {

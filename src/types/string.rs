@@ -125,11 +125,9 @@ impl<'a> NewStr<'a> {
     pub fn form(&self) -> Form<'_, Arc<Blob>> {
         match self {
             NewStr::Number(number) => Form::Small(Kind::Int, number),
-            NewStr::Bytes(bytes) => match bytes.len() {
-                ..=EMBSTR_LIMIT => Form::Small(Kind::Embstr, bytes),
-                ..=LARGE => Form::Small(Kind::Raw, bytes),
-                _ => Form::Large(blob(bytes.to_vec())),
-            },
+            NewStr::Bytes(bytes) if bytes.len() <= EMBSTR_LIMIT => Form::Small(Kind::Embstr, bytes),
+            NewStr::Bytes(bytes) if bytes.len() <= LARGE => Form::Small(Kind::Raw, bytes),
+            NewStr::Bytes(bytes) => Form::Large(blob(bytes.to_vec())),
             NewStr::Shared(bytes) => Form::Large(Arc::clone(bytes)),
         }
     }

@@ -593,8 +593,9 @@ mod tests {
         let mut to = Table::new();
         let mut cursor = 0;
         loop {
-            cursor = from
-                .scan(cursor, |key| drop(to.insert(digest_of(key.key()), |_| key.entry.clone())));
+            cursor = from.scan(cursor, |key| {
+                to.insert(digest_of(key.key()), |_| key.entry.clone());
+            });
             if cursor == 0 {
                 break;
             }
