@@ -13,13 +13,12 @@
 //!                                                         └─▶ table.rs    when it is not
 //! ```
 //!
-//! How a value is stored is known to the files of this module alone: nothing else can name it. A
-//! type is small or large. A small value is a few bytes beside its key; a large one owns memory,
-//! and what may take long to be freed is freed by another thread.
+//! How a value is stored is known to the files of this module alone: nothing else can name it. A small
+//! value is a few bytes beside its key. A large one owns memory, and another thread frees it.
 //!
 //! **How Redis does it**: an `robj` has a type and an encoding, and each question about a value is a
-//! function that knows all types (`rdbSaveObject`, `rewriteAppendOnlyFile`, `objectComputeSize`,
-//! `dupStringObject` and its like). So a type there has its code in a dozen files.
+//! function that knows all types (`rdbSaveObject`, `rewriteAppendOnlyFileRio`, `objectComputeSize`,
+//! `copyCommand`). So the code of a type is in a dozen files there.
 
 mod edit;
 mod entry;

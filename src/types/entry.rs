@@ -57,7 +57,7 @@ pub struct Loose {
 pub struct Small {
     piece: Piece,
     key_len: u32,
-    pub kind: Kind,
+    pub(super) kind: Kind,
     expires: bool,
 }
 
@@ -81,7 +81,7 @@ pub struct Large {
     key: Box<[u8]>,
     /// Unix time in milliseconds.
     deadline: Option<u64>,
-    pub value: LargeValue,
+    pub(super) value: LargeValue,
 }
 
 /// What a large value is stored as. (A clone is what COPY makes.)
