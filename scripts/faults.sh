@@ -223,7 +223,7 @@ equal "$name: a write" "$misconf" "$(cli SET later 1)"
 equal "$name: a read" 1 "$(cli GET before)"
 equal "$name: WAITAOF" '0
 0' "$(cli WAITAOF 1 0 50)"
-told 'fsync of the append-only file failed'
+told 'fsync of the append-only file in'
 # The rewrite needs fsync too.
 equal "$name: BGREWRITEAOF" '*started' "$(cli BGREWRITEAOF)"
 soon "$name: a rewrite that fails" '*aof_last_bgrewrite_status:err*' INFO persistence

@@ -58,9 +58,7 @@ pub struct Batch<'a> {
     /// What the views leave behind.
     notes: Notes,
     /// How far the log must be written before the replies leave.
-    position: u64,
-    /// Where in the log file the records of this batch are, those that were appended last.
-    pub in_file: Range<i64>,
+    pub position: u64,
 }
 
 impl<'a> Batch<'a> {
@@ -76,7 +74,6 @@ impl<'a> Batch<'a> {
             retractable: Vec::new(),
             notes: Notes::default(),
             position: 0,
-            in_file: 0..0,
         }
     }
 

@@ -62,7 +62,6 @@ mod aof;
 // For looking up.
 mod blob;
 mod config;
-mod digest;
 mod error;
 mod expire;
 mod gate;
@@ -107,7 +106,7 @@ fn main() -> ExitCode {
             Err(error) => error,
         },
         Ok(Start::CheckAof { path, fix }) => {
-            return aof::repair::check(&path, fix, &mut call::can_replay);
+            return aof::check::check(&path, fix, &mut call::can_replay);
         }
         Ok(Start::Help) => return print(&config::help()),
         Ok(Start::Version) => return print(&format!("simple-redis {}", handler::VERSION)),

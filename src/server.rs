@@ -137,7 +137,7 @@ impl Server {
     pub fn reset_stats(&self) {
         let all = self.clients.all.lock().unwrap();
         self.stats.reset(all.values().map(|client| &client.counters));
-        self.aof.delayed_syncs().store(0, Ordering::Relaxed);
+        self.aof.failures.delayed_syncs.store(0, Ordering::Relaxed);
     }
 
     /// The work of the thread that evicts. It looks each second too, because CONFIG SET may have changed

@@ -35,7 +35,7 @@ const LAYERS: [&[&str]; 13] = [
     &["config", "propagate", "types", "watch"],
     &["outbox"],
     &["gate", "glob", "log", "resp"],
-    &["blob", "digest", "error", "held", "key", "malloc"],
+    &["blob", "error", "held", "key", "malloc"],
 ];
 
 /// Lines in a file before its tests, and in a function unless its comment says `Long because`.

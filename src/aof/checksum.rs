@@ -1,51 +1,52 @@
 //! Annotations: how a flipped bit in the log is seen.
 //!
-//! A line that begins with `#` between two records is an annotation. Every Redis since 7.0, Valkey
-//! and redis-check-aof pass over it. Ours say what the bytes before them were when they were written:
+//! A line that begins with `#` between two records is an annotation. Every Redis since 7.0, Valkey, and
+//! redis-check-aof skip it. Ours say what the bytes before them were when they were written:
 //!
 //! ```text
 //! SET k v … INCR n   #CRC:1c330fb2d66be179 4131⏎   DEL k … SET b 2   #CRC:7a9f26c081fb3d02 97⏎   SET c 3
 //! └─── a stretch ──┘  its digest, its length        └─ the next ────┘                            └ open
 //! ```
 //!
-//! 1. The digest is of all bytes of the stretch ([`crate::digest`]), the length is their number. A flipped bit
-//!    in the stretch changes the one, and in the annotation either of them.
-//! 2. *A stretch begins where the annotation before it ends*, or at the file's beginning. So an annotation
-//!    that can no longer be read, or that a damaged length has swallowed, is missed at the next
-//!    one, whose length does not reach back far enough.
-//! 3. The bytes behind the last annotation are *open*: nothing vouches for them yet. An annotation is
-//!    written as soon as [`EVERY`] bytes are open, once a second before the fsync, and when the file is
-//!    sealed: by a rewrite, by SHUTDOWN, by `CONFIG SET appendonly no`. A base has them throughout.
-//! 4. None stands inside MULTI. It ends what one write takes from the buffer, where no unit is half done.
-//! 5. Another server may append to our file, without annotations, and a log from elsewhere has none. That is
-//!    an open stretch like any other: a start replays it, and a second later an annotation covers it. The same
-//!    goes for what a killed server has left open. So there are never bytes between two stretches.
+//! 1. The length counts the bytes of the stretch, and the digest is computed from all of them (aof/xxh64.rs).
+//!    So a flipped bit in the stretch or in its annotation makes a difference between the two.
+//! 2. *A stretch begins where the annotation before it ends*, or at the beginning of the file. If that
+//!    annotation can no longer be read, or a damaged length has made it part of a value, then the length
+//!    in the next annotation is too short.
+//! 3. The bytes behind the last annotation are *open*: nothing covers them yet. An annotation is written
+//!    as soon as [`EVERY`] bytes are open, once a second before the fsync, and at the end of a file: in a
+//!    rewrite, at SHUTDOWN, at `CONFIG SET appendonly no`. A base is covered by them too.
+//! 4. No annotation stands inside MULTI: it follows what one write takes from the buffer, and the buffer
+//!    holds whole units.
+//! 5. If another server has appended to our file, or if a log comes from elsewhere, its bytes are open. So
+//!    are the last ones of a killed server. A start replays them, and a second later an annotation covers
+//!    them. So no bytes are between two stretches.
 //!
-//! Replay compares (aof/load.rs), at a start, in a rewrite and with `--check-aof`. A difference is damage,
-//! never a torn tail (aof/repair.rs): what an annotation covers was whole once ([`next_claim`]).
+//! Replay compares (aof/load.rs), at a start, in a rewrite, and with `--check-aof`. A difference is damage,
+//! never a torn tail (aof/repair.rs), because the bytes that an annotation covers were whole once.
 //!
-//! With `aof-checksum no` nothing is written and all stays open; what stands in a file is compared all the
-//! same. A digest is kept in any case, so that `yes` may come at any time.
+//! With `aof-checksum no` no annotation is written, but those in the file are compared. The digest is
+//! computed all the same, so that the option may change at any time.
 //!
-//! What goes unseen: damage in the open stretch that leaves valid records; other damage once in 2⁶⁴; and a
-//! length whose one flipped bit makes a value reach over the last annotation exactly to
-//! the end of a record in the open stretch behind it.
+//! What goes unseen: damage in the open stretch that leaves valid records, and one in 2⁶⁴ of all other. (A
+//! power cut may do the former, if it takes a page in the middle of a long value, and the annotation too.)
+//! And this: one flipped bit of a length makes a value reach over the last annotation, exactly to the end
+//! of a record in the open stretch.
 //!
 //! **How Redis does it**: not at all. Its RDB files end with a CRC; its log has no check.
 
 use super::disk::{self, Opening};
-use crate::digest::Digest;
+use super::xxh64::Digest;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// An annotation is written when so many bytes are open. At 28 bytes each they make the log longer
-/// by 0.7 %.
+/// An annotation is written when this many bytes are open. Each has 28 bytes, so the log is 0.7 % longer.
 pub const EVERY: u64 = 4096;
 
-/// With what an annotation of ours begins.
+/// An annotation of ours begins with this.
 const NAME: &[u8; 5] = b"#CRC:";
 
-/// Bytes of a file that follow each other, from the end of an annotation on.
+/// The digest of the bytes from the end of an annotation on.
 pub type Stretch = Digest;
 
 /// What an annotation says of its stretch.
@@ -60,9 +61,9 @@ pub struct Claim {
 pub enum Line {
     /// The stretch before it must be this.
     Ours(Claim),
-    /// One of ours, but for some bytes of it.
+    /// One of ours, in which some bytes are wrong.
     Damaged,
-    /// Somebody else's, such as `#TS:1700000000`. It is a part of the stretch.
+    /// Not one of ours: `#TS:1700000000`. It is a part of the stretch.
     Other,
 }
 
@@ -71,11 +72,11 @@ impl Claim {
         Claim { digest: stretch.value(), length: stretch.length }
     }
 
-    /// In words, how what was written differs from what is found there.
+    /// In words, what differs between the bytes that were written and those that were found.
     pub fn difference(&self, found: &Claim) -> Option<String> {
         if self.length != found.length {
             Some(format!(
-                "they are {} bytes, and the annotation behind them is about {}",
+                "they are {} bytes, and the annotation behind them covers {}",
                 found.length, self.length
             ))
         } else if self.digest != found.digest {
@@ -93,16 +94,28 @@ impl Claim {
     }
 }
 
-/// Bytes of the annotation of a stretch of this length, which is known before its digest.
-pub fn size_of_annotation(length: u64) -> usize {
-    let digits = length.checked_ilog10().unwrap_or(0) as usize + 1;
-    NAME.len() + 16 + 1 + digits + 2
+/// Whether an annotation is written behind what is written now, if anything is open.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Annotate {
+    Never,
+    /// As soon as [`EVERY`] bytes are open.
+    IfMuch,
+    Now,
 }
 
-/// Appends the annotation that ends a stretch, and begins the next.
-pub fn close(stretch: &mut Stretch, out: &mut Vec<u8>) {
-    out.extend_from_slice(&Claim::of(stretch).annotation());
-    *stretch = Stretch::default();
+/// Adds `bytes`, from `from` on, to the stretch that is open. If an annotation is due, appends it to
+/// `bytes`, and the next stretch begins.
+pub fn cover(open: &mut Stretch, bytes: &mut Vec<u8>, from: usize, annotate: Annotate) {
+    open.add(&bytes[from..]);
+    let least = match annotate {
+        Annotate::Never => return,
+        Annotate::IfMuch => EVERY,
+        Annotate::Now => 1,
+    };
+    if open.length >= least {
+        bytes.extend_from_slice(&Claim::of(open).annotation());
+        *open = Stretch::default();
+    }
 }
 
 /// The stretch of all that the file holds from `offset` on.
@@ -122,9 +135,9 @@ pub fn stretch_of(path: &Path, offset: u64) -> io::Result<Stretch> {
     }
 }
 
-/// Reads an annotation, with its line end. Only what we would write to the byte is ours. What
-/// begins as ours and goes on otherwise is damaged, and so is what looks like ours but for one
-/// byte of the name: to pass over it would be to leave a stretch unchecked.
+/// Reads an annotation, with its line end. It is ours only if we would write the same bytes. If one byte of
+/// the name is wrong, or anything behind the name, it is damaged, because to skip it would leave a stretch
+/// unchecked.
 pub fn read_line(line: &[u8]) -> Line {
     let wrong = line.iter().zip(NAME).filter(|(a, b)| a != b).count();
     let numbers = line.get(NAME.len()..).and_then(|rest| {
@@ -143,9 +156,8 @@ pub fn read_line(line: &[u8]) -> Line {
     }
 }
 
-/// The first annotation from `behind` on that claims to be about everything from `open` on, where the last
-/// one that was read has ended: what it says of those bytes, and what they are. `most` bytes are
-/// looked at.
+/// The first annotation from `behind` on whose length reaches back exactly to `open`, where the last one
+/// ended: what it says of these bytes, and what they are. At most `most` bytes are read.
 pub fn next_claim(
     path: &Path,
     open: u64,
@@ -169,7 +181,7 @@ pub fn next_claim(
     Ok(None)
 }
 
-/// Whether the file's last line looks like an annotation of ours.
+/// Whether the file's last line has the form of an annotation of ours.
 pub fn ends_with_annotation(path: &Path) -> io::Result<bool> {
     // No annotation is longer than with twenty digits.
     const MOST: u64 = 5 + 16 + 1 + 20 + 2;
@@ -189,7 +201,6 @@ mod tests {
         stretch.add(&[0; 1000]);
         let claim = Claim::of(&stretch);
         let mut line = claim.annotation();
-        assert_eq!(line.len(), size_of_annotation(claim.length));
         assert_eq!(read_line(&line), Line::Ours(claim));
         for bit in 8..8 * line.len() {
             line[bit / 8] ^= 1 << (bit % 8);

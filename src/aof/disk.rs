@@ -1,48 +1,50 @@
-//! The few calls that the log makes of the file system, all of them. (`--check-aof`, which finds files as an
-//! operator names them, asks std for some more.)
+//! All calls that the log makes to the file system. (`--check-aof` makes some more by std, to find the files
+//! that an operator names.)
 //!
 //! ```text
-//! aof.rs, manifest, load, repair, start, rewrite ──▶ disk ──▶ the kernel
-//!                                                     └────▶ a simulated disk, in tests: disk/simulated.rs
+//! aof.rs, manifest, load, repair, start, rewrite ──▶ disk ──▶ disk/real.rs        the kernel
+//!                                                     └─────▶ disk/simulated.rs   in the tests of this crate
 //! ```
 //!
-//! The simulated disk is mounted at a path, as any other is: a path below `/simulated` leads there, and the
-//! log does not know. It fails, stops short, and loses at a power cut what was not fsynced, directories
-//! included: aof/power_cuts.rs starts the log on what is left, some thousand times.
+//! The two files have the same calls, and the log does not know which of them it uses. A simulated disk fails,
+//! takes half a write, and loses at a power cut what was not fsynced, of files and of directories. The tests
+//! in aof/power_cuts.rs start the log on what is left, some thousand times.
 //!
-//! What a power cut may take is what these calls do not promise. The data of a file is on the disk after
-//! its fsync, and its *name* only after that of its directory: a file that is new, renamed or deleted is
-//! not so until then, and the disk may keep the later of two such changes and lose the earlier one. So
-//! whoever lets one thing follow from another on the disk calls fsync between the two.
+//! **What an fsync promises.** After the fsync of a file its data is on the disk. Its *name* is on the disk
+//! after the fsync of its directory: until then a power cut may undo that the file was created, renamed
+//! or deleted. It may undo the earlier of two such changes and keep the later one. So if one change on the
+//! disk needs another, fsync is called between the two.
 //!
-//! Some file systems cannot do everything. Where a directory cannot be fsynced (SMB, sshfs, FUSE) that is
-//! forgiven, and where none can be locked too; the operator is told once. Every other error is an error.
+//! Some file systems can fsync no directory (SMB, sshfs, FUSE), or lock none. The log works without, and
+//! tells the operator once. Every other error is an error.
 //!
-//! **How Redis does it**: `fsyncFileDir` in util.c forgives EBADF and EINVAL. It locks nothing, and two
+//! **How Redis does it**: `fsyncFileDir` in util.c ignores EBADF and EINVAL. Redis locks nothing, so two
 //! servers in one directory destroy each other's log.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+#[cfg(not(test))]
+mod real;
+#[cfg(test)]
+pub mod simulated;
+
+#[cfg(not(test))]
+pub use real::{File, create_directory, list, metadata, open, remove_file, rename};
+#[cfg(test)]
+pub use simulated::{File, create_directory, list, metadata, open, remove_file, rename};
+use std::fs::TryLockError;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// An open file or directory.
-pub enum File {
-    Real(fs::File),
-    #[cfg(test)]
-    Simulated(simulated::Handle),
-}
-
-/// For what a file is opened.
+/// What is to be done with a file.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Opening {
     Read,
-    /// To write at its end.
+    /// Write at its end.
     Append,
-    /// The same; it must not exist yet.
+    /// Write to a file that does not exist yet.
     New,
-    /// To be written from its beginning; what was in it is gone.
+    /// Write to a file that is empty, or is made so.
     Empty,
 }
 
@@ -58,51 +60,8 @@ pub struct Listed {
     pub metadata: Metadata,
 }
 
-/// A directory that is open, so that nothing but fsync itself can fail when it is to be fsynced.
+/// A directory that is open: its fsync cannot fail because no descriptor is left.
 pub struct Directory(File);
-
-/// Does with the simulated disk at this path what is to be done there, if there is one.
-macro_rules! simulate {
-    ($path:expr, $disk:ident => $work:expr) => {
-        #[cfg(test)]
-        if let Some($disk) = simulated::at($path) {
-            return $work;
-        }
-    };
-}
-
-pub fn open(path: &Path, opening: Opening) -> io::Result<File> {
-    simulate!(path, disk => disk.open(path, opening).map(File::Simulated));
-    let mut options = OpenOptions::new();
-    match opening {
-        Opening::Read => options.read(true),
-        Opening::Append => options.append(true),
-        Opening::New => options.append(true).create_new(true),
-        Opening::Empty => options.write(true).create(true).truncate(true),
-    };
-    options.open(path).map(File::Real)
-}
-
-pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    simulate!(from, disk => disk.rename(from, to));
-    fs::rename(from, to)
-}
-
-pub fn remove_file(path: &Path) -> io::Result<()> {
-    simulate!(path, disk => disk.remove_file(path));
-    fs::remove_file(path)
-}
-
-/// Makes the directory and those around it, where they are not there.
-pub fn create_directory(path: &Path) -> io::Result<()> {
-    simulate!(path, disk => disk.create_directory(path));
-    fs::create_dir_all(path)
-}
-
-pub fn metadata(path: &Path) -> io::Result<Metadata> {
-    simulate!(path, disk => disk.metadata(path));
-    fs::metadata(path).map(Metadata::from)
-}
 
 pub fn exists(path: &Path) -> bool {
     metadata(path).is_ok()
@@ -126,21 +85,7 @@ pub fn read_from(path: &Path, offset: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// What is in the directory.
-pub fn list(directory: &Path) -> io::Result<Vec<Listed>> {
-    simulate!(directory, disk => disk.list(directory));
-    let listed = |file: io::Result<fs::DirEntry>| {
-        let file = file?;
-        Ok(Listed {
-            name: file.file_name().to_string_lossy().into_owned(),
-            path: file.path(),
-            metadata: file.metadata()?.into(),
-        })
-    };
-    fs::read_dir(directory)?.map(listed).collect()
-}
-
-/// A rename or a new file is on the disk only when its directory is.
+/// Brings new, renamed and deleted names in this directory to the disk.
 pub fn sync_directory(directory: &Path) -> io::Result<()> {
     Directory::open(directory)?.sync()
 }
@@ -150,14 +95,14 @@ impl Directory {
         open(path, Opening::Read).map(Directory)
     }
 
-    /// Calls fsync. That the file system knows no fsync of directories is no failure: nothing can be done
-    /// about it, and it usually keeps their changes in order.
+    /// Calls fsync. It is no failure if the file system has no fsync of directories: nothing can be done, and
+    /// such a file system usually keeps their changes in order.
     pub fn sync(&self) -> io::Result<()> {
         match self.0.sync_all() {
             Err(error) if is_unable(&error) => {
                 NO_DIRECTORY_SYNC.note(format!(
-                    "this file system cannot fsync a directory: {error}. After a power cut an older list \
-                     of the log's files may count, and what was written since is not loaded"
+                    "this file system cannot fsync a directory: {error}. After a power cut a start may find \
+                     an older manifest, and not load what was written since. Put the log on another file system"
                 ));
                 Ok(())
             }
@@ -165,14 +110,14 @@ impl Directory {
         }
     }
 
-    /// Locks the directory until this is dropped, however the process ends; false if another has the lock.
-    /// Where the file system has no locks there is nothing to wait for.
+    /// Locks the directory until this is dropped, or until the process ends in whatever way. False if another
+    /// process has the lock; true if the file system has no locks.
     pub fn lock(&self, path: &Path) -> bool {
         match self.0.try_lock() {
-            Err(fs::TryLockError::WouldBlock) => return false,
-            Err(fs::TryLockError::Error(error)) => NO_LOCK.note(format!(
-                "cannot lock the directory {}: {error}. See to it that no second server uses it, because \
-                 this one could not tell",
+            Err(TryLockError::WouldBlock) => return false,
+            Err(TryLockError::Error(error)) => NO_LOCK.note(format!(
+                "cannot lock the directory {}: {error}. Make sure that no second server uses it, because \
+                 this server cannot detect that",
                 path.display()
             )),
             Ok(()) => {}
@@ -181,13 +126,12 @@ impl Directory {
     }
 }
 
-/// EBADF, EINVAL, ENOTSUP and ENOSYS: that it cannot be done at all, not that it has failed.
+/// EBADF, EINVAL, ENOTSUP and ENOSYS: the file system does not have this call.
 fn is_unable(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(9 | 22)) || error.kind() == io::ErrorKind::Unsupported
 }
 
-/// What this file system cannot do, to be told once. It may be found out under locks, where nothing may be
-/// printed.
+/// What this file system cannot do. It is told once, and later, because nothing is printed under a lock.
 struct Inability {
     is_known: AtomicBool,
     untold: Mutex<Option<String>>,
@@ -208,112 +152,18 @@ impl Inability {
     }
 }
 
-/// What the operator has yet to be told of the file system.
+/// What the operator has not been told yet.
 pub fn news() -> impl Iterator<Item = String> {
     let each = [&NO_DIRECTORY_SYNC, &NO_LOCK].into_iter();
     each.filter_map(|inability| inability.untold.lock().unwrap().take())
 }
-
-impl File {
-    pub fn sync_data(&self) -> io::Result<()> {
-        match self {
-            File::Real(file) => file.sync_data(),
-            #[cfg(test)]
-            File::Simulated(file) => file.sync(),
-        }
-    }
-
-    pub fn sync_all(&self) -> io::Result<()> {
-        match self {
-            File::Real(file) => file.sync_all(),
-            #[cfg(test)]
-            File::Simulated(file) => file.sync(),
-        }
-    }
-
-    pub fn set_len(&self, length: u64) -> io::Result<()> {
-        match self {
-            File::Real(file) => file.set_len(length),
-            #[cfg(test)]
-            File::Simulated(file) => file.set_len(length),
-        }
-    }
-
-    pub fn metadata(&self) -> io::Result<Metadata> {
-        match self {
-            File::Real(file) => file.metadata().map(Metadata::from),
-            #[cfg(test)]
-            File::Simulated(file) => file.metadata(),
-        }
-    }
-
-    fn try_lock(&self) -> Result<(), fs::TryLockError> {
-        match self {
-            File::Real(file) => file.try_lock(),
-            #[cfg(test)]
-            File::Simulated(file) => file.try_lock(),
-        }
-    }
-}
-
-impl Write for &File {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            File::Real(file) => (&*file).write(bytes),
-            #[cfg(test)]
-            File::Simulated(file) => file.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Read for File {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        match self {
-            File::Real(file) => file.read(bytes),
-            #[cfg(test)]
-            File::Simulated(file) => file.read(bytes),
-        }
-    }
-}
-
-impl Write for File {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        (&*self).write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Seek for File {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        match self {
-            File::Real(file) => file.seek(to),
-            #[cfg(test)]
-            File::Simulated(file) => file.seek(to),
-        }
-    }
-}
-
-impl From<fs::Metadata> for Metadata {
-    fn from(metadata: fs::Metadata) -> Metadata {
-        Metadata { length: metadata.len(), is_file: metadata.is_file() }
-    }
-}
-
-#[cfg(test)]
-pub mod simulated;
 
 #[cfg(test)]
 mod tests {
     use super::super::power_cuts::{config, hush, keyspace, record, replay_all, start_on};
     use super::simulated::{Call, Disk, Fate};
     use super::*;
+    use std::io::Write;
     use std::sync::RwLock;
 
     /// Each call of this kind fails with this error.
@@ -352,7 +202,7 @@ mod tests {
                     let rewritten = aof.rewrite(None, &store, &replay_all);
                     assert_eq!((rewritten, aof.refusal()), (Ok(()), None));
                 }
-                assert_eq!(aof.finish(), Ok(()));
+                assert_eq!(aof.sync_all(), Ok(()));
                 drop(aof);
                 let (_, contents) = start_on(&config(&disk, "always")).expect("a start");
                 assert_eq!(contents[&b"key"[..]], 2);
@@ -376,7 +226,7 @@ mod tests {
         }
     }
 
-    /// The disk takes no new file, and has room for nothing.
+    /// The disk is full: it takes no new file either.
     #[test]
     fn a_torn_tail_that_cannot_be_kept_is_cut_all_the_same() {
         hush();

@@ -1,80 +1,120 @@
-//! A disk that fails: what is remembered of it, what clients and the operator are told.
-//!
-//! A *write* that fails is cut away again, so that no half record stays in the file; its records are
-//! kept and written first when the disk recovers, which the sync thread tries ten times a second
-//! (aof.rs). Meanwhile writes are refused before they run. A failed *fsync* is worse: the kernel may have
-//! dropped the pages and will not say so twice, so the log may have holes. Writes stay refused until a
-//! rewrite has written a new base from memory. Even if nothing fails, the files may be *lost*: somebody has
-//! deleted, moved, replaced or truncated them, so no start would find what is written now. The sync
-//! thread looks for them once a second.
+//! When the disk fails: commands that write are refused, and the operator is told why.
 //!
 //! ```text
-//! write fails ──▶ writes are refused ──▶ a write works ──▶ all is well
-//! files lost ───▶ writes are refused ──▶ they are back, or as below ──▶ all is well
-//! fsync fails ──▶ writes are refused ──▶ BGREWRITEAOF works, from memory ──▶ all is well
+//! a write fails     ──▶ refused until a write works
+//! files are lost    ──▶ refused until they are back, or until BGREWRITEAOF has worked, from memory
+//! an fsync fails    ──▶ refused until BGREWRITEAOF has worked, from memory
 //! ```
 //!
-//! No rewrite begins by itself then: the files that are there now may be a copy that somebody is putting
-//! back.
+//! - **A write fails**: the disk is full. What it has written is cut off again, so that no half record stays
+//!   in the file. The records are kept, and the sync thread tries ten times a second to write them.
+//! - **Files are lost**: somebody has deleted, moved, replaced or truncated them. Writes still work, but no
+//!   start would find the records. The sync thread checks the files once a second. No rewrite begins by
+//!   itself then, because the files that are there now may be a copy that somebody is putting back.
+//! - **An fsync fails**: the kernel may have dropped the pages, and the next fsync would not say so. So the
+//!   log may have holes, and only the keyspace in memory is complete.
 //!
-//! A *slow* disk loses nothing by itself, but under `everysec` more may be lost with it (aof.rs). So an
-//! fsync that takes longer than a second is counted (`aof_delayed_fsync`) and told while it still runs.
+//! A **slow fsync** loses nothing. But under `everysec` a power cut takes more then (aof.rs). So an fsync
+//! that takes longer than a second is counted (`aof_delayed_fsync`), and told while it still runs.
 //!
-//! Calls fail under locks, and nothing prints under a lock. So `cron` (main.rs) tells the operator,
+//! Calls fail under locks, and nothing is printed under a lock. So `cron` (main.rs) tells the operator,
 //! within a tenth of a second.
 //!
 //! **How Redis does it**: `aof_last_write_status` and `aof_last_write_err`. Its everysec tries a failed
-//! fsync again, and goes on when that works. Its `aof_delayed_fsync` counts writes that waited two seconds
-//! for an fsync; here no write waits. It never looks for its files.
+//! fsync again, and goes on if that works. Its `aof_delayed_fsync` counts writes that waited two seconds
+//! for an fsync; here no write waits. It does not check its files.
 
 use super::disk;
-use super::{Aof, SYNC_WITHIN};
+use super::{Aof, SYNC_EVERY};
 use crate::log;
 use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Instant;
 
-/// Why writes are refused, if they are; and why the log was not switched on.
+/// What fails now, and what the operator has not been told yet.
 #[derive(Default)]
 pub struct Failures {
-    /// The kind of the present failure, to be seen without the mutex; 0 if there is none.
+    /// The kind of the present failure, which can be read without the mutex; 0 if there is none.
     failing: AtomicU8,
-    /// The present one; a leaf of the lock order.
+    /// The present failure. This mutex is a leaf of the lock order.
     failure: Mutex<Option<Failure>>,
-    /// What the operator has been told of it last.
+    /// The failure that the operator was told last.
     told: Mutex<Option<Failure>>,
     /// Why the log could not be switched on, until the operator has been told.
     not_enabled: Mutex<Option<String>>,
-    /// When the fsync began that is running, until it has been counted as slow.
+    /// When the fsync that is running began, until it has been counted as slow.
     fsync_began: Mutex<Option<Instant>>,
-    /// How many were slow.
+    /// Slow fsyncs since the start, or since CONFIG RESETSTAT.
     pub delayed_syncs: AtomicU64,
-    /// Whether one has been since the operator was told.
+    /// Whether an fsync was slow since the operator was told.
     is_slow: AtomicBool,
 }
 
 #[derive(Clone, PartialEq)]
 struct Failure {
     kind: Kind,
-    /// In the operating system's words, or, if files are lost, in ours.
+    /// In the operating system's words; if files are lost, in ours.
     cause: String,
 }
 
-/// What has failed; a worse one takes the place of another.
+/// What has failed. A later one of these is worse, and replaces an earlier one.
 #[derive(Clone, Copy, PartialEq, PartialOrd)]
 enum Kind {
-    /// A write; over when one works.
     Write = 1,
-    /// A file is not where it was; over when it is.
     Lost,
-    /// An fsync; over when there is a new base from memory.
     Fsync,
 }
 
 impl Aof {
-    /// Looks whether the log on disk is what was written, and refuses writes if it is not.
-    pub(super) fn look_for_files(&self) {
+    /// Why writes are refused at the moment, if they are.
+    pub fn refusal(&self) -> Option<String> {
+        self.failures.refusal()
+    }
+
+    /// Tells the operator that the log has begun to fail, or works again, or was not switched on.
+    /// Called by a thread that may wait for whoever reads what we print.
+    pub fn tell_news(&self) {
+        disk::news().for_each(|text| log::warning(format_args!("{text}")));
+        let failures = &self.failures;
+        let not_enabled = failures.not_enabled.lock().unwrap().take();
+        if let Some(reason) = not_enabled {
+            log::warning(format_args!("cannot switch the append-only file on: {reason}"));
+        }
+        failures.count_if_slow();
+        if failures.is_slow.swap(false, Ordering::Relaxed) {
+            log::warning(format_args!(
+                "Asynchronous AOF fsync is taking too long (disk is busy?). Until it ends, a power cut \
+                 takes what was written since the fsync before it"
+            ));
+        }
+        let failure = failures.failure.lock().unwrap().clone();
+        let before = std::mem::replace(&mut *failures.told.lock().unwrap(), failure.clone());
+        if failure == before {
+            return;
+        }
+        let directory = self.directory().join(self.config.appenddirname.text());
+        let directory = directory.display();
+        match &failure {
+            Some(Failure { kind: Kind::Fsync, cause }) => log::warning(format_args!(
+                "fsync of the append-only file in {directory} failed: {cause}. The log may have lost what \
+                 was written since the last fsync. Writes are refused until BGREWRITEAOF has written a new \
+                 file from memory"
+            )),
+            Some(Failure { kind: Kind::Lost, cause }) => log::warning(format_args!(
+                "{cause}. A start would not find what is written now. Writes are refused until the file is \
+                 back, or until BGREWRITEAOF has written a new one from memory"
+            )),
+            Some(Failure { kind: Kind::Write, cause }) => log::warning(format_args!(
+                "cannot write to the append-only file in {directory}: {cause}. Writes are refused until it \
+                 can be written again. Check whether the disk is full"
+            )),
+            None => log::notice(format_args!("the append-only file is being written again")),
+        }
+    }
+
+    /// Checks whether the files are there and have our length, and refuses writes if not.
+    pub(super) fn check_files(&self) {
         match self.lost() {
             Some(cause) => {
                 self.failures.remember(Kind::Lost, cause);
@@ -83,8 +123,8 @@ impl Aof {
         }
     }
 
-    /// Which file of the log is not what it was, and in what. The mutex is held, so that no rewrite exchanges
-    /// the files meanwhile: a few calls that do not wait for the disk.
+    /// Says of a file of the log that it is gone or changed, if one is. The mutex is held, so that no rewrite
+    /// exchanges the files meanwhile. These few calls do not wait for the disk.
     pub(super) fn lost(&self) -> Option<String> {
         let target = self.target.lock().unwrap();
         let target = target.as_ref()?;
@@ -94,8 +134,8 @@ impl Aof {
         if let Some(missing) = needed.find(|path| !disk::exists(path)) {
             return Some(format!("{} was deleted or moved", missing.display()));
         }
-        // Another file in its place does not grow as ours does. (Its inode would tell before anything is
-        // written; but some network file systems make these up.)
+        // Another file in its place does not grow when ours does. (Its inode would tell this earlier. But
+        // some network file systems invent inodes.)
         let path = manifest.path_of(manifest.incrs.last()?);
         let is_other = !target.torn && disk::length(&path) != target.length;
         is_other.then(|| format!("{} was changed or replaced by somebody", path.display()))
@@ -111,7 +151,7 @@ impl Failures {
         }
     }
 
-    /// Apart from the above, which is asked with each command, and so is inlined.
+    /// Not a part of `refusal`, which each command calls, and which is inlined therefore.
     #[cold]
     fn cause(&self) -> Option<String> {
         let failure = self.failure.lock().unwrap();
@@ -125,12 +165,12 @@ impl Failures {
         failure.map(|failure| failure.cause.clone())
     }
 
-    /// Returns the cause in the words that follow `MISCONF Errors writing to the AOF file: `.
+    /// Returns the cause, as a client reads it behind `MISCONF Errors writing to the AOF file: `.
     pub fn write_failed(&self, error: &io::Error) -> String {
         self.remember(Kind::Write, in_words(error))
     }
 
-    /// The same of a failed fsync, of a file or a directory.
+    /// The same for the fsync of a file or a directory.
     pub fn fsync_failed(&self, error: &io::Error) -> String {
         self.remember(Kind::Fsync, in_words(error))
     }
@@ -154,7 +194,7 @@ impl Failures {
         *failure = new;
     }
 
-    /// Forgets a failed write, but nothing worse.
+    /// Forgets a failed write, and nothing worse.
     pub fn write_worked(&self) {
         self.is_over(Kind::Write);
     }
@@ -169,7 +209,7 @@ impl Failures {
         }
     }
 
-    /// Forgets everything: the log is new, or off.
+    /// Forgets the failure: the log is new, or off.
     pub fn forget(&self) {
         self.set(&mut self.failure.lock().unwrap(), None);
     }
@@ -183,10 +223,10 @@ impl Failures {
         *self.fsync_began.lock().unwrap() = None;
     }
 
-    /// Counts the fsync that is running, once, if it makes the next one late.
+    /// Counts the fsync that is running, once, if it takes longer than a second.
     fn count_if_slow(&self) {
         let mut began = self.fsync_began.lock().unwrap();
-        if began.is_some_and(|began| began.elapsed() > SYNC_WITHIN) {
+        if began.is_some_and(|began| began.elapsed() > SYNC_EVERY) {
             *began = None;
             self.delayed_syncs.fetch_add(1, Ordering::Relaxed);
             self.is_slow.store(true, Ordering::Relaxed);
@@ -196,42 +236,6 @@ impl Failures {
     /// Notes why the log could not be switched on.
     pub fn not_enabled(&self, reason: String) {
         *self.not_enabled.lock().unwrap() = Some(reason);
-    }
-
-    /// Tells the operator when the log has begun to fail, or works again, or was not switched on.
-    pub fn tell_news(&self) {
-        let not_enabled = self.not_enabled.lock().unwrap().take();
-        if let Some(reason) = not_enabled {
-            log::warning(format_args!("cannot switch the append-only file on: {reason}"));
-        }
-        self.count_if_slow();
-        if self.is_slow.swap(false, Ordering::Relaxed) {
-            log::warning(format_args!(
-                "Asynchronous AOF fsync is taking too long (disk is busy?). What was written since the \
-                 fsync before it is not safe from a power cut yet"
-            ));
-        }
-        let failure = self.failure.lock().unwrap().clone();
-        let before = std::mem::replace(&mut *self.told.lock().unwrap(), failure.clone());
-        if failure == before {
-            return;
-        }
-        match &failure {
-            Some(Failure { kind: Kind::Fsync, cause }) => log::warning(format_args!(
-                "fsync of the append-only file failed: {cause}. What was written since the last \
-                 fsync may be lost in a power cut. Writes are refused until BGREWRITEAOF has \
-                 written a new file from memory"
-            )),
-            Some(Failure { kind: Kind::Lost, cause }) => log::warning(format_args!(
-                "{cause}. A start would not find what is written now. Writes are refused until the file is \
-                 back, or BGREWRITEAOF has written a new one from memory"
-            )),
-            Some(Failure { kind: Kind::Write, cause }) => log::warning(format_args!(
-                "cannot write to the append-only file: {cause}. Writes are refused until it can \
-                 be written again; see whether the disk is full"
-            )),
-            None => log::notice(format_args!("the append-only file is being written again")),
-        }
     }
 }
 
@@ -253,10 +257,10 @@ mod tests {
         failures.fsync_ends();
         assert_eq!(delayed(), 0);
         failures.fsync_begins();
-        std::thread::sleep(SYNC_WITHIN + Duration::from_millis(1));
-        failures.tell_news();
+        std::thread::sleep(SYNC_EVERY + Duration::from_millis(1));
+        failures.count_if_slow();
         assert_eq!(delayed(), 1);
-        failures.tell_news();
+        failures.count_if_slow();
         failures.fsync_ends();
         assert_eq!(delayed(), 1);
     }

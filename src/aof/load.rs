@@ -4,15 +4,15 @@
 //! function that runs the commands.
 //!
 //! Up to [`AHEAD`] records are read and then replayed together, so that the replay can look ahead as a
-//! client's batch does (call/ahead.rs). Most of the time of loading is waiting for memory.
+//! client's batch does (call/ahead.rs). Loading spends most of its time waiting for memory.
 //!
-//! A file that cannot be read to its end stops the replay, which says where, and at what ([`Stop`]).
-//! Whether that is a torn tail, to be cut, or damage is judged in aof/repair.rs. What an annotation says is
-//! compared with the bytes before it (aof/checksum.rs). A MULTI and all up to its EXEC are one unit:
-//! if the EXEC is missing, nothing of it is replayed.
+//! If a file cannot be read to its end, the replay stops and says where and why ([`Stop`]). aof/repair.rs
+//! judges whether this is a torn tail, which is cut, or damage. Each annotation is compared with the bytes
+//! before it (aof/checksum.rs). All from a MULTI to its EXEC is one *unit*: without the EXEC nothing of it
+//! is replayed.
 //!
 //! **How Redis does it**: aof.c, `loadSingleAppendOnlyFile`, one command at a time with the client's
-//! parser. It skips annotations without looking at them.
+//! parser. It skips annotations and does not read them.
 
 use super::checksum::{self, Claim, Line, Stretch};
 use super::disk::{self, Opening};
@@ -20,61 +20,67 @@ use crate::resp::{self, Args, Error};
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
-/// Replays some commands in their order. The error says which one cannot be replayed, and why; those before
-/// it have been.
+/// Replays some commands in their order. The error says which one cannot be replayed, and why. Those before
+/// it have been replayed.
 pub type Replay<'a> = dyn FnMut(&mut [Args]) -> Result<(), (usize, String)> + 'a;
 
 /// Why a file did not replay to its end.
 #[derive(Debug, PartialEq)]
 pub enum Stop {
-    /// From this offset on there is a tail that may be cut: a torn record, or zeros, or both.
-    /// The record that is broken may lie behind it, in a MULTI that is torn as a whole.
-    Torn { offset: u64, record: u64, reason: String },
-    /// The same, but what is there is no command, nor the beginning of one.
-    Corrupt { offset: u64, record: u64, reason: String },
-    /// Every record can be read, but these bytes are not those that were written: their annotation says
-    /// so (aof/checksum.rs).
+    /// The unit at `offset` cannot be read, because of the record at `record`: the file ends inside it
+    /// (`ends_early`), or there is no record.
+    Broken { offset: u64, record: u64, ends_early: bool, reason: String },
+    /// These bytes are not those that were written: the annotation behind them says so.
     Changed { from: u64, to: u64, reason: String },
-    /// The command at this offset is one that this server cannot replay.
+    /// This server cannot replay the command at this offset.
     Unsupported { offset: u64, reason: String },
-    /// The file failed, or is of a kind that we do not read.
+    /// The operating system cannot read the file, or it is of a kind that we do not read.
     Unreadable(String),
 }
 
 impl Stop {
     pub fn reason(&self) -> &str {
         match self {
-            Stop::Torn { reason, .. }
-            | Stop::Corrupt { reason, .. }
+            Stop::Broken { reason, .. }
             | Stop::Changed { reason, .. }
             | Stop::Unsupported { reason, .. }
             | Stop::Unreadable(reason) => reason,
         }
     }
+
+    /// Where in the file, in words that follow its path.
+    pub fn place(&self) -> String {
+        match self {
+            Stop::Broken { offset, .. } | Stop::Unsupported { offset, .. } => {
+                format!("at offset {offset}")
+            }
+            Stop::Changed { from, to, .. } => format!("between offset {from} and {to}"),
+            Stop::Unreadable(_) => "cannot be read".into(),
+        }
+    }
 }
 
-/// Progress is told every so many bytes.
+/// `progress` is called each time about this many bytes were replayed.
 const PROGRESS: u64 = 64 * 1024;
 
 /// How far a replay came.
 #[derive(Default, Clone, Copy, PartialEq, Debug)]
 pub struct Extent {
     pub commands: u64,
-    /// Bytes up to the end of the last whole unit, and of the annotation behind it, where a tail would
-    /// begin.
+    /// The end of the last whole unit and of the annotation behind it. A tail would begin here.
     pub bytes: u64,
-    /// Where the last annotation of ours ends that was found true.
+    /// The end of the last annotation that was true.
     pub covered: u64,
 }
 
-/// So many records are read before they are replayed, but no more once they have this many bytes.
+/// Records that are read before they are replayed. After [`AHEAD_BYTES`] no more are read.
 const AHEAD: usize = crate::types::table::WARM;
 const AHEAD_BYTES: u64 = 64 * 1024;
 
-/// Replays the file at `path`, and calls `progress` from time to time with the number of bytes
-/// done. Returns the bytes behind the last annotation; the extent is told also when the replay stops early.
+/// Replays the file at `path`. Calls `progress` from time to time with the number of bytes done. Returns how
+/// far it came, and the stretch behind the last annotation, or why it stopped.
 ///
-/// Nobody writes any more to one that is `sealed`: it is not the last of the log, or a newer one is in use.
+/// Nobody writes to a `sealed` file any more: it is not the last one of the log, or a newer one is in use.
 pub fn replay(
     path: &Path,
     sealed: bool,
@@ -126,10 +132,10 @@ fn replay_into(
             }
             Ok(false) if !ahead.in_multi => return Ok(reader.open()),
             Ok(false) => (ahead.reached, None),
-            Err(Broken::Record(error)) => (ahead.reached, Some(error)),
-            Err(Broken::Stretch(stop)) => return Err(stop),
+            Err(End::Record(error)) => (ahead.reached, Some(error)),
+            Err(End::Stretch(stop)) => return Err(stop),
         };
-        // What is broken inside MULTI takes the transaction with it.
+        // A record that is broken inside MULTI makes the whole unit void.
         if ahead.in_multi {
             let _ = run_command(&[b"DISCARD"], run);
         }
@@ -137,22 +143,22 @@ fn replay_into(
     }
 }
 
-/// Replays a command that is in no file.
+/// Replays a command that stands in no file.
 fn run_command(command: &[&[u8]], run: &mut Replay) -> Result<(), (usize, String)> {
     let mut args = Args::default();
     command.iter().for_each(|arg| args.push(arg));
     run(std::slice::from_mut(&mut args))
 }
 
-/// Records that have been read, to be replayed together. The places are used again and again.
+/// Records that have been read and are to be replayed together. Their memory is used again.
 #[derive(Default)]
 struct Ahead {
     records: Vec<Args>,
-    /// Of the records that were read last.
+    /// Of each record where it is.
     places: Vec<Place>,
-    /// Whether a transaction is open where the reading goes on.
+    /// Whether a MULTI is open where the reading goes on.
     in_multi: bool,
-    /// Where the reading has begun last: where the record is that cannot be read.
+    /// Where the last record begins that was read, or that cannot be read.
     reached: u64,
 }
 
@@ -160,21 +166,21 @@ struct Ahead {
 struct Place {
     start: u64,
     end: u64,
-    /// Whether a transaction is open behind it.
+    /// Whether a MULTI is open behind it.
     in_multi: bool,
 }
 
 impl Ahead {
-    /// Reads the next records. False at the end of the file, an error if one cannot be read; either
-    /// way those that were read before are there.
-    fn read(&mut self, reader: &mut Counted<impl Read>) -> Result<bool, Broken> {
+    /// Reads the next records. False at the end of the file, an error if one cannot be read. In both cases
+    /// those before it are there.
+    fn read(&mut self, reader: &mut Counted<impl Read>) -> Result<bool, End> {
         let more = self.read_some(reader);
         // Records of an earlier round may hold large arguments.
         self.records.truncate(self.places.len());
         more
     }
 
-    fn read_some(&mut self, reader: &mut Counted<impl Read>) -> Result<bool, Broken> {
+    fn read_some(&mut self, reader: &mut Counted<impl Read>) -> Result<bool, End> {
         self.places.clear();
         let end = reader.offset + AHEAD_BYTES;
         while self.places.len() < AHEAD && reader.offset < end {
@@ -204,7 +210,7 @@ impl Ahead {
         Ok(true)
     }
 
-    /// Replays what was read, and adds to `extent` how far that came.
+    /// Replays what was read, and adds to `extent` how far it came.
     fn replay(&mut self, run: &mut Replay, extent: &mut Extent) -> Result<(), Stop> {
         let replayed = run(&mut self.records);
         let done = match &replayed {
@@ -223,41 +229,38 @@ impl Ahead {
 }
 
 /// Why no more records can be read.
-enum Broken {
+enum End {
     Record(Error),
     Stretch(Stop),
 }
 
-impl From<Error> for Broken {
-    fn from(error: Error) -> Broken {
-        Broken::Record(error)
+impl From<Error> for End {
+    fn from(error: Error) -> End {
+        End::Record(error)
     }
 }
 
-impl From<io::Error> for Broken {
-    fn from(error: io::Error) -> Broken {
-        Broken::Record(error.into())
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> End {
+        End::Record(error.into())
     }
 }
 
-/// The unit that began at `offset` has something at `record` that ends it too early: nothing at
-/// all, if there is no error.
+/// Why the unit at `offset` is broken. Without an error the file ends at `record`.
 fn stop_at(offset: u64, record: u64, error: Option<Error>) -> Stop {
-    let torn = |reason| Stop::Torn { offset, record, reason };
-    match error {
-        None => torn("the file ends inside MULTI".into()),
-        Some(Error::Cut) => torn(format!("the record at {record} is cut off")),
-        Some(Error::Protocol(reason)) => Stop::Corrupt {
-            offset,
-            record,
-            reason: format!("at {record}: {}", String::from_utf8_lossy(&reason)),
-        },
-        Some(Error::Io(error)) => Stop::Unreadable(error.to_string()),
-    }
+    let (ends_early, reason) = match error {
+        None => (true, "the file ends inside MULTI".into()),
+        Some(Error::Cut) => (true, format!("the record at {record} is cut off")),
+        Some(Error::Protocol(reason)) => {
+            (false, format!("at {record}: {}", String::from_utf8_lossy(&reason)))
+        }
+        Some(Error::Io(error)) => return Stop::Unreadable(error.to_string()),
+    };
+    Stop::Broken { offset, record, ends_early, reason }
 }
 
-/// Reads one record. Stricter than the wire: an array, no inline text, and what lies between the
-/// records must be what we would have written. Annotations (`#TS:…`) are skipped.
+/// Reads one record. This is stricter than the wire: arrays only, no inline commands, and nothing else
+/// between the records but annotations (`#TS:…`), which are skipped.
 pub(super) fn read_record(reader: &mut impl BufRead, args: &mut Args) -> Result<bool, Error> {
     loop {
         match reader.fill_buf()?.first() {
@@ -278,22 +281,23 @@ pub(super) fn read_record(reader: &mut impl BufRead, args: &mut Args) -> Result<
     }
 }
 
-/// A log that holds a command of another server may be long, and have no annotation.
-const LOOK_FOR_ANNOTATION: u64 = 64 * 1024 * 1024;
+/// Behind a command that this server does not have, an annotation is searched for in this many bytes. A log
+/// of another server may be long and have none.
+const SEARCHED_BEHIND_UNKNOWN: u64 = 64 * 1024 * 1024;
 
-/// A record that cannot be read or replayed was damaged if an annotation after it covers everything since the
-/// last one, and is not true.
+/// A record that cannot be read or replayed is damaged if an annotation behind it covers everything since
+/// the last one, and is not true.
 fn was_whole(path: &Path, extent: &Extent, stop: &Stop) -> Option<Stop> {
     let (behind, most) = match stop {
-        Stop::Torn { record, .. } | Stop::Corrupt { record, .. } => (*record, u64::MAX),
-        Stop::Unsupported { offset, .. } => (*offset, LOOK_FOR_ANNOTATION),
+        Stop::Broken { record, .. } => (*record, u64::MAX),
+        Stop::Unsupported { offset, .. } => (*offset, SEARCHED_BEHIND_UNKNOWN),
         Stop::Changed { .. } | Stop::Unreadable(_) => return None,
     };
     changed(path, extent, behind, most).ok()?
 }
 
-/// The bytes since the last annotation, if the next one from `behind` on is about them and is not true.
-/// `most` bytes are looked at.
+/// Stops at the bytes since the last annotation, if the next one from `behind` on is about them and is not
+/// true. At most `most` bytes are read.
 fn changed(path: &Path, extent: &Extent, behind: u64, most: u64) -> io::Result<Option<Stop>> {
     let from = extent.covered;
     let next = checksum::next_claim(path, from, behind, most)?;
@@ -304,9 +308,10 @@ fn changed(path: &Path, extent: &Extent, behind: u64, most: u64) -> io::Result<O
     }))
 }
 
-/// A sealed file whose end no annotation covers was written to by another server, or without
-/// annotations; or a damaged length makes its last value reach over them, to the end. Then the first of
-/// them stands where it was, and is not true. (A value may end with what only looks like one.)
+/// What if no annotation covers the end of a sealed file? Another server has written there, or annotations
+/// were off. Or a damaged length makes the last value reach over the annotations, to the end of the file.
+/// Then the first of them stands where it was, and is not true. (A value may end with bytes that have the
+/// form of an annotation.)
 fn expect_seal(path: &Path, extent: &Extent, open: Stretch) -> Result<Stretch, Stop> {
     let io = |error: io::Error| Stop::Unreadable(error.to_string());
     if open.length == 0 || !checksum::ends_with_annotation(path).map_err(io)? {
@@ -318,18 +323,17 @@ fn expect_seal(path: &Path, extent: &Extent, open: Stretch) -> Result<Stretch, S
     }
 }
 
-/// A reader that knows how many bytes were taken from it, and the digest of those that no
-/// annotation has covered so far.
+/// A reader that counts the bytes that were taken from it, and digests those that no annotation covers.
 struct Counted<R> {
     inner: BufReader<R>,
     offset: u64,
-    /// Where the last annotation ended that was found true.
+    /// The end of the last annotation that was true.
     covered: u64,
-    /// From there on, up to `digested`.
+    /// The bytes from `covered` on, of `chunk` up to `digested`.
     stretch: Stretch,
-    /// What `inner` has in its buffer, and had before some was taken: to have the digest of much at once.
+    /// A copy of the buffer of `inner`, with the bytes that were taken from it. To digest much at once is
+    /// faster.
     chunk: Vec<u8>,
-    /// How much of that is in the stretch.
     digested: usize,
 }
 
@@ -345,7 +349,7 @@ impl<R: Read> Counted<R> {
         }
     }
 
-    /// The stretch from the last annotation to what was taken last.
+    /// The stretch from the last annotation to the last byte that was taken.
     fn open(&mut self) -> Stretch {
         let taken = self.chunk.len() - self.inner.buffer().len();
         self.stretch.add(&self.chunk[self.digested..taken]);
@@ -353,8 +357,8 @@ impl<R: Read> Counted<R> {
         self.stretch
     }
 
-    /// Takes an annotation, which is what comes next. If it is ours, it must be true.
-    fn compare_annotation(&mut self, in_multi: bool) -> Result<(), Broken> {
+    /// Takes the annotation that comes next. If it is ours, it must be true.
+    fn compare_annotation(&mut self, in_multi: bool) -> Result<(), End> {
         let (found, at) = (Claim::of(&self.open()), self.offset);
         let mut line = Vec::new();
         self.read_until(b'\n', &mut line)?;
@@ -363,7 +367,7 @@ impl<R: Read> Counted<R> {
         }
         let reason = match checksum::read_line(&line) {
             Line::Other => return Ok(()),
-            // To cut the transaction would be to cut into what it covers.
+            // A torn MULTI would be cut, and with it bytes that this annotation covers.
             Line::Ours(_) if in_multi => {
                 "an annotation stands inside MULTI, where we write none".into()
             }
@@ -379,7 +383,7 @@ impl<R: Read> Counted<R> {
             Line::Damaged => "the annotation behind them is damaged".into(),
         };
         let from = self.covered;
-        Err(Broken::Stretch(Stop::Changed { from, to: at, reason }))
+        Err(End::Stretch(Stop::Changed { from, to: at, reason }))
     }
 }
 
@@ -421,7 +425,7 @@ impl<R: Read> BufRead for Counted<R> {
 mod tests {
     use super::*;
 
-    /// A place that held a large argument is not kept for a record that may never come.
+    /// The memory of a large argument is not kept for a record that may never come.
     #[test]
     fn no_more_places_are_kept_than_were_read_last() {
         let small = b"*1\r\n$4\r\nPING\r\n".repeat(AHEAD);

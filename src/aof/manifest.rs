@@ -1,4 +1,4 @@
-//! The list of files that together are the log: Redis 7's manifest.
+//! The manifest: the files that together are the log.
 //!
 //! ```text
 //! <dir>/appendonlydir/appendonly.aof.manifest       one line a file, in the order of replay
@@ -7,30 +7,31 @@
 //!     file appendonly.aof.2.base.aof seq 2 type h   history: no longer needed, to be deleted
 //! ```
 //!
-//! The manifest is the only truth about which files count. It is replaced, never edited: written
-//! under a temporary name, fsynced, renamed over the old one, and the directory fsynced, so that
-//! after a power cut there is the old list or the new one. The directory is fsynced before the rename too,
-//! or a power cut could leave a list and not the files that it names.
+//! A file counts if the manifest names it. The manifest is replaced, never edited: a new one is written
+//! under a temporary name and fsynced, the directory is fsynced, the new one is renamed over the old
+//! one, and the directory is fsynced again. So after a power cut there is the old manifest or the new one.
+//! The first fsync of the directory brings the names of the files to the disk before the manifest that
+//! names them.
 //!
-//! Nothing is deleted that may be the only copy of something. A file that the list does not name was left by
-//! a rewrite that was interrupted; or it is data, and somebody has put an older list back. Nothing tells
-//! which, so it stays, and the operator is told. Rubbish is what the list itself calls history, what
-//! has a temporary name, and what is empty.
+//! Nothing is deleted that may be the only copy of something. Why does the manifest not name a file? A
+//! rewrite was interrupted; or the file is data, and somebody has put an older manifest back. The server
+//! cannot know. So the file stays, and the operator is told. Only three kinds of files are deleted: those
+//! that the manifest calls history, those with temporary names, and empty ones.
 //!
-//! One flipped bit makes a file history (`i` and `h`), which is deleted; so the last line is an annotation
-//! (aof/checksum.rs), which Redis takes for a comment. A manifest without one is read as before.
+//! One flipped bit turns `i` into `h`, and history is deleted. So the last line is an annotation
+//! (aof/checksum.rs), which Redis takes for a comment. A manifest needs none.
 //!
 //! **How Redis does it**: aof.c, `aofLoadManifestFromFile` and `persistAofManifest`. The format
-//! and the names are the same, so either server starts on the other's directory. Redis too deletes the
-//! history and leaves alone what is not listed, but does not say so, and its next rewrite may overwrite it.
+//! and the names are the same, so either server starts on the other's directory. Redis too deletes only the
+//! history. But it does not tell of files that the manifest does not name, and may overwrite them.
 
-use super::checksum::{self, Claim, Line, Stretch};
+use super::checksum::{self, Annotate, Claim, Line, Stretch};
 use super::disk::{self, Opening};
 use crate::resp::words::{quote, split_words};
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-/// With what the name of a base begins while it is being written; Redis's too.
+/// While a base is being written its name begins with this, as in Redis.
 pub const TEMPORARY_BASE: &str = "temp-rewriteaof-";
 
 /// One file of the log, and one line of the manifest.
@@ -40,7 +41,7 @@ pub struct LogFile {
     pub seq: u64,
 }
 
-/// Where the log lives, and of which files it consists.
+/// Where the log is, and which files it has.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Manifest {
     /// `<dir>/<appenddirname>`.
@@ -48,7 +49,7 @@ pub struct Manifest {
     /// `appendfilename`, with which all names begin.
     pub prefix: String,
     pub base: Option<LogFile>,
-    /// Where the base is, as long as it has not been moved to the others.
+    /// Where the base is, if it has not been moved to the others yet.
     pub bare: Option<PathBuf>,
     /// In the order of replay.
     pub incrs: Vec<LogFile>,
@@ -102,13 +103,13 @@ impl Manifest {
             })?;
         }
         if self.live().next().is_none() {
-            // Nobody writes such a manifest. To begin with nothing would lose what it has named.
+            // No server writes such a manifest. An empty log would lose what it has named.
             return Err(format!("{} names no file of a log", self.path().display()));
         }
         Ok(())
     }
 
-    /// Compares what annotations say of the lines before them, as in the log's files.
+    /// Compares each annotation with the lines before it.
     fn compare(&self, text: &[u8]) -> Result<(), String> {
         let mut open = Stretch::default();
         for line in text.split_inclusive(|&byte| byte == b'\n') {
@@ -117,8 +118,8 @@ impl Manifest {
                 Line::Ours(written) if written == Claim::of(&open) => open = Stretch::default(),
                 _ => {
                     return Err(format!(
-                        "{} is damaged: it is not what was written, as its last line says. Restore it \
-                         from a copy. (If you have changed it yourself, delete that line.)",
+                        "{} is damaged: its last line does not fit the lines before it. Restore it from a \
+                         copy. (If you have changed it yourself, delete its last line.)",
                         self.path().display()
                     ));
                 }
@@ -127,8 +128,8 @@ impl Manifest {
         Ok(())
     }
 
-    /// Takes a line as Redis does: names and values in any order, and those that it does not know are
-    /// for a server to come. The error is what was expected.
+    /// Reads a line as Redis does: names and values in any order. Names that it does not know may come from
+    /// a later server. The error is what was expected.
     fn add_line(&mut self, line: &[u8]) -> Result<(), &'static str> {
         let form = "`file NAME seq NUMBER type b|i|h`";
         let words = split_words(line).ok_or(form)?.into_iter();
@@ -145,12 +146,12 @@ impl Manifest {
                 _ => {}
             }
         }
-        // Redis's are signed. There is a next one to each.
+        // Redis's numbers are signed, and each must have a next one.
         let seq = seq.filter(|seq| (1..i64::MAX as u64).contains(seq));
         let (Some(name), Some(seq), Some(kind), []) = (name, seq, kind, pairs.remainder()) else {
             return Err(form);
         };
-        // A name with a directory in it could make us delete or write a file elsewhere.
+        // Otherwise a manifest could make us write or delete a file in another directory.
         if name.is_empty() || name.contains(['/', '\\']) {
             return Err("a name without a directory");
         }
@@ -174,8 +175,8 @@ impl Manifest {
         disk::sync_directory(&self.directory)
     }
 
-    /// The first half of that: writes it under a temporary name. The files that it names are there, and from
-    /// now on their names are on the disk.
+    /// The first half: writes it under a temporary name. The files that it names exist; from now on their
+    /// names are on the disk.
     pub fn prepare(&self) -> io::Result<()> {
         let line = |entry: &LogFile, kind| {
             format!("file {} seq {} type {kind}\n", quoted(&entry.name), entry.seq)
@@ -185,17 +186,15 @@ impl Manifest {
         let incrs = self.incrs.iter().map(|entry| line(entry, 'i'));
         let text: String = base.chain(history).chain(incrs).collect();
         let mut text = text.into_bytes();
-        let mut all = Stretch::default();
-        all.add(&text);
-        checksum::close(&mut all, &mut text);
+        checksum::cover(&mut Stretch::default(), &mut text, 0, Annotate::Now);
         let mut file = disk::open(&self.temporary(), Opening::Empty)?;
         file.write_all(&text)?;
         file.sync_all()?;
         disk::sync_directory(&self.directory)
     }
 
-    /// The second half, which is durable when the directory has been fsynced. After an error the old
-    /// manifest is in place: a network file system may report one though the rename has worked.
+    /// The second half. It is durable when the directory has been fsynced. After an error the old manifest
+    /// counts. (A network file system may report an error though the rename has worked.)
     pub fn put_in_place(&self) -> io::Result<()> {
         match disk::rename(&self.temporary(), &self.path()) {
             Err(_) if self.is_in_place() => Ok(()),
@@ -225,13 +224,13 @@ impl Manifest {
         }
     }
 
-    /// The incr file that is to follow the last one. Its name is not in the manifest yet.
+    /// The incr file that is to follow the last one. The manifest does not name it yet.
     pub fn next_incr(&self) -> LogFile {
         let last = self.incrs.iter().map(|entry| entry.seq).max();
         self.unused("incr", last)
     }
 
-    /// The manifest that is to follow: a new base, and as history all that it replaces.
+    /// The next manifest: a new base, and all files of this one as history.
     pub fn after_rewrite(&self) -> Manifest {
         let last = self.base.as_ref().map(|entry| entry.seq);
         Manifest {
@@ -242,8 +241,8 @@ impl Manifest {
         }
     }
 
-    /// The first name after number `last` that no file has. One that is there and not listed is
-    /// nothing that we know of, and must not be overwritten.
+    /// The first name after number `last` that no file has. A file that the manifest does not name must not
+    /// be overwritten.
     fn unused(&self, kind: &str, last: Option<u64>) -> LogFile {
         let mut seq = last.unwrap_or(0) + 1;
         loop {
@@ -255,21 +254,20 @@ impl Manifest {
         }
     }
 
-    /// What follows the number in a name like those that `unused` gives: `base.aof`, `incr.aof`, and
-    /// `base.rdb` if it is Redis's.
+    /// The part of a name behind its number: `base.aof`, `incr.aof`, or Redis's `base.rdb`.
     fn kind_of<'a>(&self, name: &'a str) -> Option<&'a str> {
         let rest = name.strip_prefix(&self.prefix)?.strip_prefix('.')?;
         let (seq, kind) = rest.split_once('.')?;
         seq.bytes().all(|byte| byte.is_ascii_digit()).then_some(kind)
     }
 
-    /// Whether the name is one under which something is written before it is renamed.
+    /// Whether files of this name are renamed when they are complete.
     fn is_temporary(&self, name: &str) -> bool {
         let is_base = name.starts_with(TEMPORARY_BASE) && name.ends_with(".aof");
         is_base || self.temporary().ends_with(name)
     }
 
-    /// The names of files in the directory that may hold a part of a log and are not listed.
+    /// The files in the directory that may hold a part of a log, and that the manifest does not name.
     pub fn unlisted(&self) -> io::Result<Vec<String>> {
         let mut files = disk::list(&self.directory)?;
         files.retain(|file| {
@@ -287,8 +285,8 @@ impl Manifest {
         self.live().any(|entry| entry.name == name)
     }
 
-    /// Deletes what nobody can need: the files marked as history, temporary files, and empty ones that are
-    /// not listed. The manifest must be on the disk.
+    /// Deletes the history, temporary files, and empty files that the manifest does not name. The manifest
+    /// must be on the disk.
     pub fn clean(&mut self) -> io::Result<()> {
         for entry in self.history.iter().filter(|entry| !self.is_live(&entry.name)) {
             match disk::remove_file(&self.path_of(entry)) {
@@ -304,7 +302,7 @@ impl Manifest {
             }
         }
         if !self.history.is_empty() {
-            // Deleted before nothing says any more that they may be. (Its first half calls fsync.)
+            // They are deleted first, because the next manifest does not say that they may be.
             let cleaned = Manifest { history: Vec::new(), ..self.clone() };
             cleaned.save()?;
             *self = cleaned;
@@ -313,7 +311,7 @@ impl Manifest {
     }
 }
 
-/// The name as it stands in the manifest: as it is, if a word is all that it could be.
+/// The name as it stands in the manifest: in quotes only if it needs them.
 fn quoted(name: &str) -> String {
     let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\'' | '\\' | '#');
     let mut bytes = Vec::new();

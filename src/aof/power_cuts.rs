@@ -1,16 +1,16 @@
-//! Power cuts, some thousand of them: the log is started on whatever a cut may have left.
+//! Power cuts, some thousand of them: the log is started on what a cut may have left.
 //!
-//! A history is some dozen steps: writes, fsyncs, rewrites, failed ones, the log switched off and on, kills,
-//! cuts. At any call that the log makes of the simulated disk (disk/simulated.rs) other clients may write, the
-//! process may be killed, and the power may fail. Of each cut one possible outcome is looked at:
+//! A history has some dozen steps: writes, fsyncs, rewrites, failed rewrites, the log switched off and on,
+//! kills, cuts. At each call to the simulated disk (disk/simulated.rs) other clients may write, the process may
+//! be killed, and the power may fail. Of each cut one possible outcome is tried:
 //!
-//! 1. the start is not refused;
-//! 2. what it finds is a moment of the history: nothing is missing in the middle;
-//! 3. that moment is not before what was promised: under `always` what was acknowledged, and always what the log
-//!    has called durable (which is what WAITAOF tells); after a kill, whatever was acknowledged;
-//! 4. what is written then, and fsynced, survives the next cut.
+//! 1. The start is not refused.
+//! 2. It finds a moment of the history: nothing is missing in the middle.
+//! 3. The moment holds all that was promised. After a kill this is whatever was acknowledged. After a cut it is
+//!    what the log has called durable (as WAITAOF tells), and under `always` whatever was acknowledged.
+//! 4. What is written and fsynced then survives the next cut.
 //!
-//! All happens in one thread, so a seed brings a failure back: `SEED=…` runs that history alone.
+//! All happens in one thread, so a seed repeats a failure: `SEED=…` runs that history alone.
 
 use super::disk::simulated::{Call, Disk, Fate, State};
 use super::load::Replay;
@@ -30,10 +30,10 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, RwLock};
 
-/// The only keys, and which write was the last to each.
+/// For each key the number of its last write.
 pub(super) type Contents = BTreeMap<Vec<u8>, u64>;
 
-/// So many keys that a write which is missing in the middle is hardly ever hidden by a later one.
+/// With this many keys, a write that is missing in the middle is hardly ever hidden by a later one.
 const KEYS: usize = 23;
 
 /// One write: `SET key serial`.
@@ -41,27 +41,27 @@ const KEYS: usize = 23;
 struct Write {
     key: Vec<u8>,
     serial: u64,
-    /// Where the log ended behind it; none if the log was off.
+    /// The log's position behind it; none if the log was off.
     end: Option<Position>,
 }
 
-/// One history, and what it has come to.
+/// One history.
 struct World {
     random: RefCell<Random>,
     disk: Rc<Disk>,
-    /// Where the outcomes of cuts are looked at.
+    /// Where the outcomes of cuts are tried.
     other: Rc<Disk>,
     fsync: &'static str,
     config: RefCell<Arc<Config>>,
     aof: RefCell<Rc<Aof>>,
     store: RwLock<Keyspace>,
     history: RefCell<Vec<Write>>,
-    /// So many writes of the history must survive a power cut, whatever the log says now.
+    /// Writes of the history that must survive a power cut, whatever the log says now.
     floor: Cell<usize>,
-    /// So many must survive a kill.
+    /// Writes that must survive a kill.
     acknowledged: Cell<usize>,
     serial: Cell<u64>,
-    /// Of a thousand calls so many fail.
+    /// Of a thousand calls this many fail.
     faults: Cell<usize>,
     /// Whether nobody writes: while a start is running.
     quiet: Cell<bool>,
@@ -82,9 +82,12 @@ impl Random {
 }
 
 pub(super) fn config(disk: &Disk, fsync: &str) -> Arc<Config> {
-    let dir = disk.root.to_str().expect("a plain name");
-    let flags = ["--dir", dir, "--appendfsync", fsync];
-    match Config::from_args(flags.iter().map(|flag| flag.into())) {
+    config_with(disk, &["--appendfsync", fsync])
+}
+
+pub(super) fn config_with(disk: &Disk, flags: &[&str]) -> Arc<Config> {
+    let dir = ["--dir", disk.root.to_str().expect("a plain name")];
+    match Config::from_args(dir.iter().chain(flags).map(|flag| flag.into())) {
         Ok(Start::Serve(config, _)) => config,
         _ => panic!("{flags:?} are flags"),
     }
@@ -98,7 +101,7 @@ pub(super) fn start_on(config: &Arc<Config>) -> Result<(Aof, Contents), String> 
     Ok((aof, contents))
 }
 
-/// What replays SETs into these contents.
+/// Replays SETs into these contents.
 fn into(contents: &mut Contents) -> Box<Replay<'_>> {
     Box::new(|records: &mut [Args]| {
         for record in records.iter().filter(|record| &record[0] == b"SET") {
@@ -110,7 +113,7 @@ fn into(contents: &mut Contents) -> Box<Replay<'_>> {
     })
 }
 
-/// What a rewrite does to have what the log says.
+/// What a rewrite does in step (c).
 pub(super) fn replay_all(manifest: &Manifest) -> Result<Keyspace, String> {
     let mut contents = Contents::new();
     replay_sealed(manifest, &mut into(&mut contents))?;
@@ -119,18 +122,18 @@ pub(super) fn replay_all(manifest: &Manifest) -> Result<Keyspace, String> {
 
 pub(super) fn keyspace(contents: &Contents) -> Keyspace {
     let mut keyspace = Keyspace::new(1);
-    contents.iter().for_each(|(key, serial)| set(&mut keyspace, key, *serial));
+    contents.iter().for_each(|(key, serial)| set(&mut keyspace, 0, key, &serial.to_string()));
     keyspace
 }
 
-fn set(keyspace: &mut Keyspace, key: &[u8], serial: u64) {
+pub(super) fn set(keyspace: &mut Keyspace, db: usize, key: &[u8], value: &str) {
     let notes = Notes::default();
     let time = Time { now: 0, source: Source::Log };
     let hash = Packed { entries: 128, value: 64 };
     let limits = Limits { hash, string: 1 << 20 };
     let mut records = Records::default();
-    let mut view = ViewMut::new(keyspace, 0, time, limits, &mut records, &notes);
-    view.set_string(Key::of(key), Arg::Small(serial.to_string().as_bytes()), false);
+    let mut view = ViewMut::new(keyspace, db, time, limits, &mut records, &notes);
+    view.set_string(Key::of(key), Arg::Small(value.as_bytes()), false);
 }
 
 pub(super) fn record(key: &[u8], serial: u64) -> Records {
@@ -182,12 +185,12 @@ impl World {
         self.aof.borrow().clone()
     }
 
-    /// What happens between two calls of the log, and becomes of the next.
+    /// What happens before a call, and the fate of that call.
     fn meanwhile(&self, call: Call, path: &Path) -> Fate {
-        self.perhaps_look(call, path);
+        self.perhaps_fail(call, path);
         if !self.quiet.get() && self.below(4) == 0 {
             self.write();
-            self.perhaps_look(call, path);
+            self.perhaps_fail(call, path);
         }
         if self.below(1000) >= self.faults.get() {
             return Fate::Works;
@@ -204,13 +207,13 @@ impl World {
     }
 
     /// The power may fail now, or somebody may kill the process.
-    fn perhaps_look(&self, call: Call, path: &Path) {
+    fn perhaps_fail(&self, call: Call, path: &Path) {
         let what = |event: &str| format!("a {event} before {call:?} of {}", path.display());
         match self.below(10) {
-            0 => self.look_at(self.cut_off(), self.promised(), 2, &|| what("cut")),
+            0 => self.start_on_what_is_left(self.cut_off(), self.promised(), 2, &|| what("cut")),
             1 => {
                 let floor = self.promised().max(self.acknowledged.get());
-                self.look_at(self.disk.as_it_is(), floor, 2, &|| what("kill"));
+                self.start_on_what_is_left(self.disk.as_it_is(), floor, 2, &|| what("kill"));
             }
             _ => {}
         }
@@ -222,7 +225,7 @@ impl World {
         self.disk.after_power_cut(&mut |bound| random.below(bound), false)
     }
 
-    /// A client that writes; it gets its OK if nothing that this very thread does is in its way.
+    /// A client that writes. It gets its OK, unless this thread is at work in the log and holds its mutexes.
     fn write(&self) {
         let aof = self.aof();
         if aof.refusal().is_some() {
@@ -235,14 +238,14 @@ impl World {
         let key = format!("key{}", self.below(KEYS)).into_bytes();
         let serial = self.serial.get() + 1;
         self.serial.set(serial);
-        set(&mut keyspace, &key, serial);
+        set(&mut keyspace, 0, &key, &serial.to_string());
         aof.append(&mut record(&key, serial));
         let end = aof.is_enabled().then(|| aof.position());
         let write = Write { key, serial, end };
         self.history.borrow_mut().push(write);
         let count = self.history.borrow().len();
         drop(keyspace);
-        let is_free = aof.target.try_lock().is_ok() && !*aof.syncing.lock().unwrap();
+        let is_free = aof.target.try_lock().is_ok() && !*aof.syncs.turn.lock().unwrap();
         // Some wait a little.
         let commits = is_free && end.is_some() && self.below(4) > 0;
         if commits && aof.commit(aof.position()).is_ok() {
@@ -253,7 +256,7 @@ impl World {
         }
     }
 
-    /// So many writes of the history must survive whatever happens now.
+    /// Writes of the history that must survive a power cut now.
     fn promised(&self) -> usize {
         let aof = self.aof();
         let history = self.history.borrow();
@@ -262,8 +265,14 @@ impl World {
         self.floor.get().max(durable.map_or(0, |last| last + 1))
     }
 
-    /// Starts a log on what a cut or a kill has left, and says what is wrong with what it finds.
-    fn look_at(&self, state: State, floor: usize, depth: usize, what: &dyn Fn() -> String) {
+    /// Starts a log on what a cut or a kill has left, and checks what it finds.
+    fn start_on_what_is_left(
+        &self,
+        state: State,
+        floor: usize,
+        depth: usize,
+        what: &dyn Fn() -> String,
+    ) {
         self.cuts.set(self.cuts.get() + 1);
         self.other.put(state);
         let again = self.cut_again(depth > 0 && self.below(4) == 0);
@@ -288,14 +297,14 @@ impl World {
             assert_eq!(again, contents, "after {}", what());
         }
         if let Some(state) = again.take() {
-            self.look_at(state, self.promised(), depth - 1, &|| {
+            self.start_on_what_is_left(state, self.promised(), depth - 1, &|| {
                 format!("another cut, in the start after {}", what())
             });
         }
     }
 
-    /// Cuts the power of the other disk too, at some call of the start that follows; where, and if it does,
-    /// what that may leave is put.
+    /// Cuts the power of the other disk too, at some call of the start that follows. Returns the place where
+    /// the outcome will be put, if that happens.
     fn cut_again(&self, wanted: bool) -> Rc<RefCell<Option<State>>> {
         let again: Rc<RefCell<Option<State>>> = Rc::default();
         if wanted {
@@ -313,7 +322,7 @@ impl World {
         again
     }
 
-    /// After how many writes of the history the keys were like this. There must be such a moment.
+    /// The number of writes after which the keys were like this. There must be such a moment.
     fn moment(&self, contents: &Contents, what: &dyn Fn() -> String) -> usize {
         let history = self.history.borrow();
         let last = contents.values().max().copied().unwrap_or(0);
@@ -381,7 +390,9 @@ impl World {
             }
             _ => {
                 let (_, floor) = (self.write(), self.promised());
-                self.look_at(self.cut_off(), floor, 2, &|| "a cut between two steps".into());
+                self.start_on_what_is_left(self.cut_off(), floor, 2, &|| {
+                    "a cut between two steps".into()
+                });
             }
         }
     }
@@ -435,7 +446,7 @@ impl World {
     }
 }
 
-/// Runs histories until so many cuts were looked at.
+/// Runs histories until `enough` cuts were tried; returns how many were.
 fn histories(first_seed: u64, enough: u64) -> u64 {
     let given = std::env::var("SEED").ok();
     let given = given.map(|seed| seed.parse::<u64>().expect("SEED is a number"));
@@ -464,7 +475,7 @@ fn histories(first_seed: u64, enough: u64) -> u64 {
     cuts
 }
 
-/// What a start says of each would bury what the tests say.
+/// What all these starts print would hide what the tests print.
 pub(super) fn hush() {
     crate::log::into_file(Path::new("/dev/null")).expect("/dev/null can be written");
 }
@@ -476,8 +487,8 @@ fn after_any_power_cut_a_start_finds_a_moment_of_the_history_and_all_that_was_pr
     assert!(cuts >= 6000 || std::env::var("SEED").is_ok(), "{cuts} cuts");
 }
 
-/// A disk may lose a page in the middle of what a file has got since its last fsync, and have a later one.
-/// That the start refuses, because from the file alone it could as well be damage.
+/// A power cut may take a page in the middle of what a file has got since its last fsync, and keep a later
+/// one. The start refuses, because the file alone does not tell this from damage (aof/repair.rs).
 #[test]
 fn a_page_that_a_power_cut_has_lost_in_the_middle_is_not_passed_over() {
     hush();

@@ -1,14 +1,14 @@
 //! Opening the log: lock the directory, find the files, replay them, go on at their end.
 //!
 //! 1. Lock the directory, so that no second server writes to it.
-//! 2. Find the files: the manifest; or a bare `appendonly.aof`, as servers before Redis 7 left it;
-//!    or nothing, and a manifest is made.
-//! 3. Replay them in order (load.rs). A torn tail is cut (repair.rs). A bare file that was replayed is moved
-//!    in and becomes the base.
-//! 4. Delete what a rewrite left behind, and go on at the end of the last incr file.
+//! 2. Find the files. There is a manifest; or a bare `appendonly.aof`, as servers before Redis 7 left it;
+//!    or nothing, and then a manifest is made.
+//! 3. Replay them in order (load.rs), and cut a torn tail (repair.rs). Move a bare file to the others: it is
+//!    the base from now on.
+//! 4. Delete what a rewrite has left behind, and go on at the end of the last incr file.
 //!
-//! Clients are told LOADING until all this is done, so no client sees an error of it. Each error is one line
-//! for the operator: which file, which offset, what was expected, what to do.
+//! Clients are told LOADING until this is done. An error is one line for the operator: which file, which
+//! offset, what is wrong, what to do.
 //!
 //! **How Redis does it**: aof.c, `loadAppendOnlyFiles` and `aofUpgradePrepare`.
 
@@ -35,27 +35,21 @@ impl Aof {
         };
         no_file_is_missing(&manifest)?;
         let open = self.load(&manifest, replay)?;
-        // A new file is created if the last one is a base.
+        // Behind a base a new file is made.
         let open = open.filter(|_| !manifest.incrs.is_empty());
-        adopt_bare_file(&mut manifest, &dir)?;
-        let at = |path: &Path, error| format!("cannot write to {}: {error}", path.display());
-        let directory = manifest.directory.clone();
-        let error_in_dir = |error| at(&directory, error);
-        // As the files: who made the directory or renamed the manifest may have died before this.
-        disk::sync_directory(&dir).map_err(|error| at(&dir, error))?;
-        disk::sync_directory(&directory).map_err(error_in_dir)?;
+        move_bare_file_in(&mut manifest, &dir)?;
+        let error = cannot_write(&manifest.directory);
+        // The process that made the directory or renamed the manifest may have died before this.
+        disk::sync_directory(&dir).map_err(cannot_write(&dir))?;
+        disk::sync_directory(&manifest.directory).map_err(&error)?;
         tidy_up(&mut manifest);
         if manifest.incrs.is_empty() {
-            let incr = manifest.next_incr();
-            create(&manifest.path_of(&incr)).map_err(error_in_dir)?;
-            manifest.incrs.push(incr);
-            manifest.save().map_err(error_in_dir)?;
+            add_incr(&mut manifest).map_err(error)?;
         }
         let target = open_target(manifest, open.unwrap_or_default(), lock)?;
         let size = total_size(&target.manifest);
         self.status.size.store(size, Ordering::Relaxed);
         self.status.base_size.store(size, Ordering::Relaxed);
-        self.origin.store(target.length as i64, Ordering::Relaxed);
         let mut guard = self.target.lock().unwrap();
         // CONFIG SET works while the log loads.
         if self.config.appendonly.get() {
@@ -65,8 +59,8 @@ impl Aof {
         Ok(())
     }
 
-    /// The lock of the directory, which keeps a second server out: that of whoever holds it, or a new
-    /// one. The error is for the operator.
+    /// The lock of the directory, which keeps a second server out. If this process has it already, it is
+    /// shared. The error is for the operator.
     pub(super) fn lock_directory(&self) -> Result<Arc<Directory>, String> {
         let mut held = self.directory_lock.lock().unwrap();
         if let Some(lock) = held.upgrade() {
@@ -82,7 +76,7 @@ impl Aof {
         self.config.dir.path()
     }
 
-    /// Replays all files; returns what no annotation covers at the end of the last one, if there is one. Long
+    /// Replays all files; returns the stretch at the end of the last one that no annotation covers. Long
     /// because it also reports its progress.
     fn load(&self, manifest: &Manifest, replay: &mut Replay) -> Result<Option<Stretch>, String> {
         let status = &self.status;
@@ -115,7 +109,7 @@ impl Aof {
                         .map_err(|error| format!("cannot read {}: {error}", path.display()))?
                 }
             });
-            // The server that wrote this may have died before an fsync. From now on it counts as durable.
+            // The server that wrote this may have died before its fsync. From now on it counts as durable.
             let synced = disk::open(path, Opening::Read).and_then(|file| file.sync_data());
             synced.map_err(|error| format!("cannot fsync {}: {error}", path.display()))?;
             done.commands += extent.commands;
@@ -133,26 +127,26 @@ impl Aof {
     }
 }
 
-/// Deletes what earlier processes have left, and warns about files that it must not delete. Nothing depends
-/// on it, so a start goes on if the disk refuses.
+/// Deletes what earlier processes have left, and warns about files that it must not delete. If the disk
+/// refuses, the start goes on.
 fn tidy_up(manifest: &mut Manifest) {
     let directory = manifest.directory.clone();
     let directory = directory.display();
     if let Err(error) = manifest.clean() {
         log::warning(format_args!(
-            "cannot delete in {directory} what is no longer needed: {error}"
+            "cannot delete the log's old files in {directory}: {error}. The next start tries it again"
         ));
     }
     for name in manifest.unlisted().unwrap_or_default() {
         log::warning(format_args!(
             "{directory}/{name} holds a part of a log, but the manifest does not name it, so it is neither \
-             loaded nor deleted. Either a rewrite was interrupted, and you may delete it; or an older \
-             manifest was put back, and what was written later is in there"
+             loaded nor deleted. If a rewrite was interrupted, you may delete it. If somebody has put back \
+             an older manifest, the file holds what was written later"
         ));
     }
 }
 
-/// Locks the directory. The lock goes with the process, however it ends.
+/// Locks the directory until the lock is dropped or the process ends.
 pub fn lock_directory(dir: &Path) -> Result<Directory, String> {
     let directory = Directory::open(dir).map_err(|error| {
         format!("cannot open the directory {}: {error}. Name another with --dir", dir.display())
@@ -173,16 +167,20 @@ pub fn find_files(config: &Config, dir: &Path) -> Result<Manifest, String> {
     }
     let directory = dir.join(config.appenddirname.text());
     let mut manifest = Manifest::new(directory, &config.appendfilename.text());
-    let error = cannot_write(&manifest.directory);
-    let incr = manifest.next_incr();
-    create(&manifest.path_of(&incr)).map_err(&error)?;
-    manifest.incrs.push(incr);
-    manifest.save().map_err(&error)?;
+    add_incr(&mut manifest).map_err(cannot_write(&manifest.directory.clone()))?;
     Ok(manifest)
 }
 
-/// The manifest. Where there is none, the directory is made, and there must be no files of a log:
-/// a new manifest would not name them, and what a log does not name is not loaded.
+/// Makes the next incr file, and the manifest that names it.
+fn add_incr(manifest: &mut Manifest) -> std::io::Result<()> {
+    let incr = manifest.next_incr();
+    create(&manifest.path_of(&incr))?;
+    manifest.incrs.push(incr);
+    manifest.save()
+}
+
+/// The manifest. If there is none, the directory is made. Then there must be no files of a log in it, because
+/// a new manifest would not name them, so no start would load them.
 fn manifest_or_none(config: &Config, dir: &Path) -> Result<Option<Manifest>, String> {
     let directory = dir.join(config.appenddirname.text());
     let prefix = config.appendfilename.text();
@@ -202,8 +200,8 @@ fn manifest_or_none(config: &Config, dir: &Path) -> Result<Option<Manifest>, Str
     }
 }
 
-/// The manifest that makes a bare `appendonly.aof` the base of the log, if there is one to be adopted.
-/// A kill in [`adopt_bare_file`] leaves the manifest and the file still outside, which is this too.
+/// The manifest that makes a bare `appendonly.aof` the base of the log, if there is a bare file. A kill in
+/// [`move_bare_file_in`] leaves this manifest, and the file in its old place.
 fn with_bare_file(config: &Config, dir: &Path) -> Result<Option<Manifest>, String> {
     let prefix = config.appendfilename.text();
     let bare = dir.join(&prefix);
@@ -226,32 +224,32 @@ fn with_bare_file(config: &Config, dir: &Path) -> Result<Option<Manifest>, Strin
     Ok(Some(Manifest { bare: Some(bare), ..manifest }))
 }
 
-/// Moves the bare file to the others, now that it has been replayed: a file that is refused stays where
-/// its server will look for it.
-fn adopt_bare_file(manifest: &mut Manifest, dir: &Path) -> Result<(), String> {
+/// Moves the bare file to the others. It has been replayed, because a file that is refused stays where its
+/// own server finds it.
+fn move_bare_file_in(manifest: &mut Manifest, dir: &Path) -> Result<(), String> {
     let (Some(bare), Some(base)) = (manifest.bare.take(), &manifest.base) else {
         return Ok(());
     };
     let inside = manifest.path_of(base);
-    let adopt = || {
+    let moved = || {
         manifest.save()?;
         disk::sync_directory(dir)?;
         disk::rename(&bare, &inside)?;
         disk::sync_directory(&manifest.directory)?;
         disk::sync_directory(dir)
     };
-    adopt().map_err(cannot_write(dir))?;
-    let bare = bare.display();
-    log::notice(format_args!("adopted {bare} as the base of the log"));
+    moved().map_err(cannot_write(dir))?;
+    let (bare, inside) = (bare.display(), inside.display());
+    log::notice(format_args!("{bare} is the base of the log now, and was moved to {inside}"));
     Ok(())
 }
 
-fn cannot_write(directory: &Path) -> impl Fn(std::io::Error) -> String + use<> {
+pub(super) fn cannot_write(directory: &Path) -> impl Fn(std::io::Error) -> String + use<> {
     let directory = directory.to_path_buf();
     move |error| format!("cannot write to {}: {error}", directory.display())
 }
 
-/// The error says which, and what to do.
+/// Whether all files exist that the manifest names. The error is for the operator.
 pub fn no_file_is_missing(manifest: &Manifest) -> Result<(), String> {
     for entry in manifest.live() {
         let path = manifest.path_of(entry);
@@ -267,8 +265,7 @@ pub fn no_file_is_missing(manifest: &Manifest) -> Result<(), String> {
     Ok(())
 }
 
-/// Opens the last incr file to go on at its end.
-/// `open` is what no annotation covers there.
+/// Opens the last incr file to go on at its end. No annotation covers the stretch `open` there.
 pub(super) fn open_target(
     manifest: Manifest,
     open: Stretch,
@@ -278,17 +275,8 @@ pub(super) fn open_target(
     let path = manifest.path_of(last);
     let error = |error| format!("cannot write to {}: {error}", path.display());
     let file = disk::open(&path, Opening::Append).map_err(error)?;
-    let length = file.metadata().map_err(error)?.length;
-    Ok(Target {
-        manifest,
-        file: Arc::new(file),
-        length,
-        pending: Vec::new(),
-        pending_end: 0,
-        torn: false,
-        open,
-        lock,
-    })
+    let length = disk::metadata(&path).map_err(error)?.length;
+    Ok(Target { length, open, ..Target::new(manifest, file, lock) })
 }
 
 pub fn create(path: &Path) -> std::io::Result<File> {

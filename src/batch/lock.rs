@@ -91,7 +91,7 @@ impl<'a> Batch<'a> {
         // What is handed to the log here is no work of quick commands.
         self.clock.catch_up();
         if let Guard::Exclusive(keyspace) = &mut self.guard {
-            self.in_file = self.server.aof.append(&mut self.records);
+            self.server.aof.append(&mut self.records);
             std::mem::swap(&mut self.records.bytes, &mut keyspace.records);
             for garbage in keyspace.garbage.drain(..) {
                 // If lazyfree is gone, the process is ending.

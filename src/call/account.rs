@@ -13,10 +13,11 @@
 //!
 //! ```text
 //! client 3: SET, step 2 of 3 of its batch · 11 bytes · exclusive lock, waited 4 µs, held 18 µs by the
-//! batch · dirty 1 · 33 of the batch's bytes at 1204..1300 of the log · reply 5 bytes · took 3 µs
+//! batch · dirty 1 · 33 bytes to the log, written up to 1300 · reply 5 bytes · took 3 µs
 //! ```
 //!
-//! The lines are written when the batch has released its lock and its records are in the file;
+//! The log was written up to byte 1300, counted since the server started, before the reply left. The
+//! lines are written when the batch has released its lock and its records are in the file;
 //! nothing prints under a lock. Without `debug` all of it costs one look at a level per batch, and
 //! one at an `Option` per command.
 //!
@@ -204,12 +205,12 @@ impl Account {
         let (Some(steps), Some(times)) = (self.trace.take(), &batch.clock.lock_times) else {
             return;
         };
-        let (log, LockTimes { waited, held, .. }) = (&batch.in_file, &**times);
+        let (position, LockTimes { waited, held, .. }) = (batch.position, &**times);
         for (index, step) in steps.iter().enumerate() {
             let name = step.row.command.name.to_ascii_uppercase();
             let records = match step.records {
                 0 => "nothing to the log".to_string(),
-                bytes => format!("{bytes} of the batch's bytes at {log:?} of the log"),
+                bytes => format!("{bytes} bytes to the log, written up to {position}"),
             };
             log::debug(format_args!(
                 "client {}: {name}, step {} of {} of its batch · {} bytes · {}, waited {waited} µs, \

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Names, sections and their order are Redis 7.0's. Each number has one of three sources: counters
-//! ([`crate::stats`], the log's [`crate::aof::Status`]), the keyspace, or `/proc`, for what std
+//! ([`crate::stats`], the log's `aof/status.rs`), the keyspace, or `/proc`, for what std
 //! cannot tell. Where there is no `/proc` those fields are missing; a monitoring tool can cope with
 //! a field that is missing, but not with one that is wrong. A constant is given only where it is
 //! true of this server for ever, such as the number of replicas.
@@ -235,7 +235,7 @@ impl Info<'_> {
             self.flag("aof_pending_rewrite", false);
             self.field("aof_buffer_length", aof.unwritten());
             self.field("aof_pending_bio_fsync", load(&status.syncs_pending));
-            self.field("aof_delayed_fsync", load(aof.delayed_syncs()));
+            self.field("aof_delayed_fsync", load(&aof.failures.delayed_syncs));
         }
         if self.server.is_loading() {
             self.loading();

@@ -87,7 +87,7 @@ impl Session<'_> {
         self.client.then = Then::GoOn;
         log::notice(format_args!("SHUTDOWN: saving the log, then good bye"));
         self.caller.batch.hold_everything();
-        match self.server.aof.finish() {
+        match self.server.aof.sync_all() {
             Err(cause) if !force => {
                 let text = "ERR Errors trying to SHUTDOWN. Check logs.";
                 self.reply.error(&Error::text(text));

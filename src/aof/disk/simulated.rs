@@ -1,30 +1,31 @@
-//! A disk for tests, which loses at a power cut what was not fsynced, and fails when it is told to.
+//! A disk for tests. A power cut takes what was not fsynced, and calls fail when a test wants it.
 //!
 //! ```text
 //! /simulated/3/appendonlydir/appendonly.aof.1.incr.aof      on disk 3 of this thread
 //!
-//! a file        what a reader sees, and apart from it: what was fsynced, and each change since
-//! a directory   names, likewise; a rename is one change of two names, even across directories
+//! a file        what a reader sees; what was fsynced; each change since then
+//! a directory   the same, of its names; a rename is one change of two names, even across directories
 //!
-//! a power cut   of the changes of names: any of them, each for itself, in their order
-//!               of the changes of a file: the first so many, the last of these perhaps in half;
-//!               behind them zeros, where the file had become longer and its pages had not arrived
+//! a power cut   keeps any of the changes of names, in their order
+//!               keeps the first changes of a file, perhaps only half of the last of these; behind them
+//!               zeros, where the file had become longer and its pages had not arrived
 //! ```
 //!
-//! An fsync of a new file does not bring its name to the disk, an fsync of a directory brings no
-//! data: as POSIX has it, and stricter than ext4 is.
+//! The fsync of a new file does not bring its name to the disk, and the fsync of a directory brings no
+//! data. POSIX allows this; ext4 does not do it.
 //!
-//! Before each call the disk asks its hook. It may let the call fail, shorten a write, or do meanwhile what
-//! other threads would do: so all that happens at once in the server happens here in one thread, at
-//! every place between two calls, and the same seed does it again. What is not here: pages that are lost
-//! in the middle of what one file has got, with later ones there. A start refuses that as damage, if
-//! records follow; see `holes`.
+//! Before each call the disk calls its *hook*. The hook may let the call fail, shorten a write, or do what
+//! other threads would do at this moment. So whatever happens at the same time in the server happens here
+//! in one thread, between any two calls, and the same seed repeats it.
+//!
+//! Only with `holes` does a power cut take a page in the middle of what one file has got, and keep later
+//! ones. A start refuses that as damage if records follow (aof/repair.rs).
 
 use super::{Listed, Metadata, Opening};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, ErrorKind, SeekFrom};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Mutex;
@@ -50,7 +51,7 @@ pub enum Fate {
     Fails(io::Error),
     /// It works, and says that it has failed: a rename on a network may.
     SaysItFailed(io::Error),
-    /// Of a write so many bytes are taken.
+    /// Of a write this many bytes are taken.
     Short(usize),
 }
 
@@ -68,16 +69,16 @@ pub struct Disk {
     hook: RefCell<Option<Hook>>,
 }
 
-/// What is on the disk, and what will be.
+/// What is on the disk, and what is not there yet.
 #[derive(Clone, Default)]
 pub struct State {
-    /// Number 0 is the root; none is ever used again.
+    /// Number 0 is the root. No number is used twice.
     inodes: Vec<Inode>,
     /// Changes of names that no fsync has brought to the disk.
     renames: Vec<Vec<Name>>,
 }
 
-/// In this directory, this name leads there from now on, or nowhere.
+/// In this directory, this name leads to this inode from now on, or to none.
 #[derive(Clone)]
 struct Name {
     directory: usize,
@@ -97,11 +98,35 @@ enum Change {
     Length(usize),
 }
 
-/// The disk to which the path leads, if it leads to one.
-pub fn at(path: &Path) -> Option<Rc<Disk>> {
-    let rest = path.strip_prefix("/simulated").ok()?;
-    let number = rest.components().next()?.as_os_str().to_str()?;
-    DISKS.with_borrow(|disks| disks.get(number.parse::<usize>().ok()?).cloned())
+/// The disk on which the path is.
+fn at(path: &Path) -> Rc<Disk> {
+    let rest = path.strip_prefix("/simulated").expect("a path on a simulated disk");
+    let number = rest.iter().next().and_then(|number| number.to_str()?.parse::<usize>().ok());
+    DISKS.with_borrow(|disks| disks[number.expect("the number of a disk")].clone())
+}
+
+pub fn open(path: &Path, opening: Opening) -> io::Result<File> {
+    at(path).open(path, opening)
+}
+
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    at(from).rename(from, to)
+}
+
+pub fn remove_file(path: &Path) -> io::Result<()> {
+    at(path).remove_file(path)
+}
+
+pub fn create_directory(path: &Path) -> io::Result<()> {
+    at(path).create_directory(path)
+}
+
+pub fn metadata(path: &Path) -> io::Result<Metadata> {
+    at(path).metadata(path)
+}
+
+pub fn list(directory: &Path) -> io::Result<Vec<Listed>> {
+    at(directory).list(directory)
 }
 
 impl Disk {
@@ -125,12 +150,12 @@ impl Disk {
         })
     }
 
-    /// What a power cut at this moment may leave, as `below` chooses: `below(n)` is less than n.
+    /// What a power cut at this moment may leave. `below(n)` chooses a number less than n.
     pub fn after_power_cut(&self, below: &mut dyn FnMut(usize) -> usize, holes: bool) -> State {
         self.state.borrow().after_power_cut(below, holes)
     }
 
-    /// What a process finds that is started now.
+    /// What a process finds that starts now.
     pub fn as_it_is(&self) -> State {
         self.state.borrow().clone()
     }
@@ -140,7 +165,7 @@ impl Disk {
         *self.state.borrow_mut() = state;
     }
 
-    /// From now on each call asks the hook first; not those that it makes itself.
+    /// From now on each call asks the hook first, but not the calls that the hook makes.
     pub fn ask(&self, hook: impl FnMut(Call, &Path) -> Fate + 'static) {
         *self.hook.borrow_mut() = Some(Box::new(hook));
     }
@@ -168,7 +193,7 @@ impl Disk {
         }
     }
 
-    pub fn open(&self, path: &Path, opening: Opening) -> io::Result<Handle> {
+    fn open(&self, path: &Path, opening: Opening) -> io::Result<File> {
         let call = match opening {
             Opening::Read | Opening::Append => Call::Open,
             Opening::New | Opening::Empty => Call::Create,
@@ -197,10 +222,10 @@ impl Disk {
             (file, Opening::Empty) => file.set_length(0),
             _ => {}
         }
-        Ok(Handle { disk: self.number, inode, path: path.into(), at: Mutex::default() })
+        Ok(File { disk: self.number, inode, path: path.into(), at: Mutex::default() })
     }
 
-    pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let (fate, says) = match self.fate(Call::Rename, to) {
             Fate::SaysItFailed(error) => (Ok(()), Err(error)),
             Fate::Fails(error) => (Err(error), Ok(())),
@@ -214,7 +239,7 @@ impl Disk {
         says
     }
 
-    pub fn remove_file(&self, path: &Path) -> io::Result<()> {
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
         self.may(Call::Remove, path)?;
         let mut state = self.state.borrow_mut();
         self.find(&state, path)?;
@@ -223,7 +248,7 @@ impl Disk {
         Ok(())
     }
 
-    pub fn create_directory(&self, path: &Path) -> io::Result<()> {
+    fn create_directory(&self, path: &Path) -> io::Result<()> {
         self.may(Call::CreateDirectory, path)?;
         let mut state = self.state.borrow_mut();
         match self.find(&state, path).map(|inode| &state.inodes[inode]) {
@@ -238,12 +263,12 @@ impl Disk {
         Ok(())
     }
 
-    pub fn metadata(&self, path: &Path) -> io::Result<Metadata> {
+    fn metadata(&self, path: &Path) -> io::Result<Metadata> {
         let state = self.state.borrow();
         Ok(state.metadata(self.find(&state, path)?))
     }
 
-    pub fn list(&self, directory: &Path) -> io::Result<Vec<Listed>> {
+    fn list(&self, directory: &Path) -> io::Result<Vec<Listed>> {
         let state = self.state.borrow();
         let inode = self.find(&state, directory)?;
         let listed = |(name, &inode): (&String, &usize)| Listed {
@@ -329,7 +354,7 @@ impl State {
 
     fn after_power_cut(&self, below: &mut dyn FnMut(usize) -> usize, holes: bool) -> State {
         let mut left = self.clone();
-        // Of names one cut in three loses all that it can, one nothing, and one half; so of each file.
+        // Of three cuts, one loses no change of a name, one half of them, and one all; the same for each file.
         let keep = below(3);
         let mut renames = std::mem::take(&mut left.renames);
         renames.retain(|_| below(2) < keep);
@@ -350,7 +375,7 @@ impl Name {
     }
 }
 
-/// Of a page of a file. Small, because the files are.
+/// Bytes in a page of a file. It is small, because the files are.
 const PAGE: usize = 64;
 
 impl Inode {
@@ -399,8 +424,8 @@ impl Inode {
     }
 }
 
-/// What an open file is.
-pub struct Handle {
+/// An open file.
+pub struct File {
     disk: usize,
     inode: usize,
     path: PathBuf,
@@ -408,18 +433,22 @@ pub struct Handle {
     at: Mutex<usize>,
 }
 
-impl Handle {
+impl File {
     fn disk(&self) -> Rc<Disk> {
         DISKS.with_borrow(|disks| disks[self.disk].clone())
     }
 
-    pub fn sync(&self) -> io::Result<()> {
+    pub fn sync_all(&self) -> io::Result<()> {
         let disk = self.disk();
-        let is_file = self.metadata()?.is_file;
+        let is_file = disk.state.borrow().metadata(self.inode).is_file;
         let call = if is_file { Call::SyncFile } else { Call::SyncDirectory };
         disk.may(call, &self.path)?;
         disk.state.borrow_mut().sync(self.inode);
         Ok(())
+    }
+
+    pub fn sync_data(&self) -> io::Result<()> {
+        self.sync_all()
     }
 
     pub fn set_len(&self, length: u64) -> io::Result<()> {
@@ -429,12 +458,6 @@ impl Handle {
         Ok(())
     }
 
-    pub fn metadata(&self) -> io::Result<Metadata> {
-        let disk = self.disk();
-        let state = disk.state.borrow();
-        Ok(state.metadata(self.inode))
-    }
-
     pub fn try_lock(&self) -> Result<(), fs::TryLockError> {
         let fate = self.disk().may(Call::Lock, &self.path);
         fate.map_err(|error| match error.kind() {
@@ -442,8 +465,10 @@ impl Handle {
             _ => fs::TryLockError::Error(error),
         })
     }
+}
 
-    pub fn write(&self, new: &[u8]) -> io::Result<usize> {
+impl Write for &File {
+    fn write(&mut self, new: &[u8]) -> io::Result<usize> {
         let disk = self.disk();
         let count = match disk.fate(Call::Write, &self.path) {
             Fate::Works => new.len(),
@@ -459,7 +484,23 @@ impl Handle {
         Ok(count)
     }
 
-    pub fn read(&self, into: &mut [u8]) -> io::Result<usize> {
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Write for File {
+    fn write(&mut self, new: &[u8]) -> io::Result<usize> {
+        (&*self).write(new)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for File {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let disk = self.disk();
         let state = disk.state.borrow();
         let Inode::File { bytes, .. } = &state.inodes[self.inode] else {
@@ -472,8 +513,10 @@ impl Handle {
         *at += count;
         Ok(count)
     }
+}
 
-    pub fn seek(&self, to: SeekFrom) -> io::Result<u64> {
+impl Seek for File {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         let SeekFrom::Start(to) = to else {
             return Err(ErrorKind::Unsupported.into());
         };

@@ -1,5 +1,5 @@
-//! A kill, or a power cut, just before each call that the log makes of the disk, one after another, in
-//! what it does seldom: a rewrite, the switching on, the moving in of a bare file.
+//! A kill, a power cut, or an error at each call that the log makes to the disk, one after another, in what
+//! is rare: a rewrite, the log switched on, a bare file moved to the others, a start.
 
 use super::super::Aof;
 use super::super::disk::simulated::{Disk, Fate, State};
@@ -11,8 +11,7 @@ use std::io::{ErrorKind, Write as _};
 use std::rc::Rc;
 use std::sync::{Arc, RwLock};
 
-/// Each moment of `work`, just before each call of the disk: what was to be done, and what a process finds
-/// that is started then.
+/// Before each call to the disk in `work`: the call, and what a process finds that starts then.
 fn moments(disk: &Rc<Disk>, work: impl FnOnce()) -> Vec<(String, State)> {
     let moments: Rc<RefCell<Vec<(String, State)>>> = Rc::default();
     let (seen, owner) = (moments.clone(), Rc::downgrade(disk));
@@ -27,7 +26,7 @@ fn moments(disk: &Rc<Disk>, work: impl FnOnce()) -> Vec<(String, State)> {
     moments.take()
 }
 
-/// What lies in the log's directory, and is neither the manifest nor named by it.
+/// The files in the log's directory that the manifest does not name.
 fn rubbish(aof: &Aof) -> Vec<String> {
     let target = aof.target.lock().unwrap();
     let manifest = &target.as_ref().expect("the log is on").manifest;
@@ -38,7 +37,7 @@ fn rubbish(aof: &Aof) -> Vec<String> {
     names.filter(|name| !is_listed(name) && !name.ends_with(".manifest")).collect()
 }
 
-/// Kills, and cuts the power, before each call of `work`, by which a log with `old` in it becomes one with `new`.
+/// Kills, and cuts the power, before each call of `work`. It turns a log with `old` in it into one with `new`.
 fn kill_before_each_call(disk: &Rc<Disk>, old: &Contents, new: &Contents, work: impl FnOnce()) {
     let moments = moments(disk, work);
     assert!(moments.len() > 15, "{} calls", moments.len());
@@ -60,7 +59,7 @@ fn kill_before_each_call(disk: &Rc<Disk>, old: &Contents, new: &Contents, work: 
             has_switched |= contents == *new;
             let expected = if has_switched { new } else { old };
             assert_eq!(contents, *expected, "killed before {call}");
-            // A base that is not listed yet could be one that an older list does not know.
+            // A base that no manifest names may be one that an older manifest does not know.
             let left = rubbish(&aof);
             let may_stay = left.is_empty() || left.len() == 1 && left[0].ends_with(".base.aof");
             assert!(may_stay, "killed before {call}: {left:?}");
@@ -133,7 +132,8 @@ fn a_kill_while_a_bare_file_is_moved_in_leaves_what_it_holds() {
     });
 }
 
-/// The disk fails once, at the call of this number; returns which that is, or None if there is none.
+/// The disk fails once, at the call with this number. Afterwards the result holds the name of the call, if
+/// there were that many.
 fn fail_at(disk: &Rc<Disk>, number: usize) -> Rc<RefCell<Option<String>>> {
     let failed: Rc<RefCell<Option<String>>> = Rc::default();
     let (told, mut count) = (failed.clone(), 0);
@@ -197,7 +197,7 @@ fn a_start_that_fails_at_any_call_takes_nothing_away() {
             assert!(number > 5, "{number} calls");
             break;
         };
-        // An fsync that fails is no start: what it may have lost the next one would not notice.
+        // After an fsync that failed there is no start, because the next fsync would not notice what is lost.
         assert!(started.is_err() || !call.starts_with("Sync"), "{call}");
         let (_, found) = start_on(&config).expect("a start");
         assert_eq!(found, contents, "{call} failed");

@@ -2,31 +2,25 @@
 //! when a bit has flipped.
 
 use super::*;
-use crate::aof::checksum::EVERY;
-use crate::config::{Config, Start};
-use crate::key::Key;
-use crate::propagate::{Records, Source};
-use crate::resp::{Arg, Args};
-use std::fs;
-
-use crate::store::{Notes, Time, ViewMut};
-use crate::types::{Limits, Packed};
+use crate::aof::checksum::{Claim, EVERY, Stretch};
+use crate::aof::disk::Opening;
+use crate::aof::disk::simulated::{Call, Disk, Fate};
+use crate::aof::power_cuts::{config_with, hush, set};
+use crate::propagate::Records;
+use crate::resp::{Args, write_command};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::ops::Range;
-use std::sync::atomic::AtomicUsize;
+use std::io::Write as _;
+use std::rc::Rc;
 
-/// A directory that goes with the test.
-struct Scratch(PathBuf);
+/// A simulated disk (aof/disk/simulated.rs) with the log's directory.
+struct Scratch(Rc<Disk>);
 
 impl Scratch {
     fn new() -> Scratch {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("simple-redis-log-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(path.join("appendonlydir")).unwrap();
-        Scratch(path)
+        let scratch = Scratch(Disk::new());
+        disk::create_directory(&scratch.log()).unwrap();
+        scratch
     }
 
     /// With these files in the log's directory.
@@ -37,38 +31,36 @@ impl Scratch {
     }
 
     fn log(&self) -> PathBuf {
-        self.0.join("appendonlydir")
+        self.0.root.join("appendonlydir")
     }
 
     fn fill(&self, files: &Files) {
-        for file in fs::read_dir(self.log()).unwrap() {
-            fs::remove_file(file.unwrap().path()).unwrap();
+        for file in disk::list(&self.log()).unwrap() {
+            disk::remove_file(&file.path).unwrap();
         }
         for (name, bytes) in files {
-            fs::write(self.log().join(name), bytes).unwrap();
+            let mut file = disk::open(&self.log().join(name), Opening::Empty).unwrap();
+            file.write_all(bytes).unwrap();
         }
     }
 
     fn files(&self) -> Files {
-        let files = fs::read_dir(self.log()).unwrap().map(|file| {
-            let file = file.unwrap();
-            let name = file.file_name().into_string().unwrap();
-            (name, fs::read(file.path()).unwrap())
-        });
-        files.collect()
+        let files = disk::list(&self.log()).unwrap();
+        files.into_iter().map(|file| (file.name, disk::read(&file.path).unwrap())).collect()
     }
 
-    /// The only incr file.
-    fn incr(&self) -> PathBuf {
-        self.log().join("appendonly.aof.1.incr.aof")
+    /// What the only incr file holds.
+    fn incr(&self) -> Vec<u8> {
+        disk::read(&self.log().join(INCR)).unwrap()
+    }
+
+    fn put_incr(&self, bytes: &[u8]) {
+        let mut file = disk::open(&self.log().join(INCR), Opening::Empty).unwrap();
+        file.write_all(bytes).unwrap();
     }
 }
 
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+const INCR: &str = "appendonly.aof.1.incr.aof";
 
 /// What is in the log's directory, by name.
 type Files = BTreeMap<String, Vec<u8>>;
@@ -118,36 +110,24 @@ impl Model {
     }
 }
 
-fn new_log(dir: &Scratch, flags: &[&str]) -> Aof {
-    // Nobody wants to read of each tail that is cut here.
-    let _ = log::into_file("/dev/null".as_ref());
-    let dir = dir.0.to_str().unwrap();
-    let own = ["--dir", dir, "--loglevel", "warning"];
-    let all = own.iter().chain(flags).map(|flag| flag.into());
-    match Config::from_args(all) {
-        Ok(Start::Serve(config, _)) => Aof::new(config),
-        _ => panic!("{flags:?} are flags"),
-    }
-}
-
 /// Starts a log; what it held, or why it is refused.
 fn start(dir: &Scratch, flags: &[&str]) -> Result<(Aof, State), String> {
-    let aof = new_log(dir, flags);
+    hush();
+    let aof = Aof::new(config_with(&dir.0, flags));
     let mut model = Model::default();
     aof.start(&mut |records| model.replay(records))?;
     Ok((aof, model.state))
 }
 
-/// The records of one batch, each a line of words; where in the file they are to stand.
-fn append(aof: &Aof, lines: &[&str]) -> Range<i64> {
+/// Appends the records of one batch, each a line of arguments.
+fn append(aof: &Aof, lines: &[&str]) {
     let mut records = Records::default();
     records.wanted = true;
     for line in lines {
-        records.begin();
-        records.push(0, line.split(' ').map(str::as_bytes).collect::<Vec<_>>().into_iter());
-        records.end();
+        let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+        write_command(&mut records.bytes, args.into_iter());
     }
-    aof.append(&mut records)
+    aof.append(&mut records);
 }
 
 fn write(aof: &Aof, lines: &[&str]) {
@@ -157,19 +137,13 @@ fn write(aof: &Aof, lines: &[&str]) {
 
 /// What the sync thread does once a second.
 fn tick(aof: &Aof) {
-    aof.write(&mut aof.target.lock().unwrap(), Seal::Now).unwrap();
+    aof.write(&mut aof.target.lock().unwrap(), Annotate::Now).unwrap();
 }
 
 fn keyspace_of(state: &State) -> Keyspace {
     let mut keyspace = Keyspace::new(16);
-    let hash = Packed { entries: 512, value: 64 };
-    let limits = Limits { hash, string: 1 << 29 };
-    let time = Time { now: 0, source: Source::Log };
-    let (notes, mut records) = (Notes::default(), Records::default());
     for ((db, key), value) in state {
-        let db = db.parse().unwrap();
-        let mut view = ViewMut::new(&mut keyspace, db, time, limits, &mut records, &notes);
-        view.set_string(Key::of(key.as_bytes()), Arg::Small(value.as_bytes()), false);
+        set(&mut keyspace, db.parse().unwrap(), key.as_bytes(), value);
     }
     keyspace
 }
@@ -204,14 +178,14 @@ fn directory_in_a_rewrite() -> (Files, State) {
     some(0, 200);
     rewrite(&aof, || {});
     some(200, 200);
-    let files = Mutex::default();
+    let files = RefCell::default();
     rewrite(&aof, || {
         some(400, 150);
         tick(&aof);
         some(550, 4);
-        *files.lock().unwrap() = dir.files();
+        *files.borrow_mut() = dir.files();
     });
-    let files = files.into_inner().unwrap();
+    let files = files.into_inner();
     let (_, state) = start(&Scratch::holding(&files), &[]).unwrap();
     (files, state)
 }
@@ -278,12 +252,12 @@ fn no_flipped_bit_of_an_annotation_hides_what_it_covers() {
     write(&aof, &["SET b 2"]);
     tick(&aof);
     drop(aof);
-    let (files, good) = (dir.files(), fs::read(dir.incr()).unwrap());
+    let (files, good) = (dir.files(), dir.incr());
     for bit in 0..8 * good.len() {
         let mut bytes = good.clone();
         bytes[bit / 8] ^= 1 << (bit % 8);
         dir.fill(&files);
-        fs::write(dir.incr(), &bytes).unwrap();
+        dir.put_incr(&bytes);
         // All but the last line end: without it the line is torn, and what it covers is there.
         let is_last = bit / 8 == good.len() - 1;
         match start(&dir, &[]) {
@@ -299,11 +273,11 @@ fn a_stretch_that_was_whole_is_no_torn_tail() {
     let (aof, _) = start(&dir, &[]).unwrap();
     let long = "v".repeat(50);
     write(&aof, &[&format!("SET k {long}")]);
-    aof.finish().unwrap();
+    aof.sync_all().unwrap();
     drop(aof);
-    let text = String::from_utf8(fs::read(dir.incr()).unwrap()).unwrap();
+    let text = String::from_utf8(dir.incr()).unwrap();
     // The length reaches behind the end of the file.
-    fs::write(dir.incr(), text.replace("$50", "$90")).unwrap();
+    dir.put_incr(text.replace("$50", "$90").as_bytes());
     let reason = start(&dir, &[]).map(|_| ()).unwrap_err();
     assert!(reason.contains("between offset 0 and 100"), "{reason}");
 }
@@ -345,25 +319,25 @@ fn what_another_server_has_appended_is_loaded_and_covered_by_the_next_annotation
     let dir = Scratch::new();
     let (aof, _) = start(&dir, &[]).unwrap();
     write(&aof, &["SET a 1"]);
-    aof.finish().unwrap();
+    aof.sync_all().unwrap();
     drop(aof);
-    let ours = fs::read(dir.incr()).unwrap();
+    let ours = dir.incr();
     let theirs = b"#TS:1700000000\r\n*3\r\n$3\r\nSET\r\n$1\r\nb\r\n$1\r\n2\r\n";
     let both = [&ours[..], theirs].concat();
-    fs::write(dir.incr(), &both).unwrap();
+    dir.put_incr(&both);
     let (aof, state) = start(&dir, &[]).unwrap();
     assert_eq!(state.len(), 2);
     // Whether anything of ours comes or not.
     tick(&aof);
     drop(aof);
-    let all = fs::read(dir.incr()).unwrap();
+    let all = dir.incr();
     assert_eq!(open_from(&all), all.len());
     let (aof, state) = start(&dir, &[]).unwrap();
     assert_eq!(state.len(), 2);
     drop(aof);
     let mut bytes = all;
     bytes[both.len() - 3] ^= 1;
-    fs::write(dir.incr(), bytes).unwrap();
+    dir.put_incr(&bytes);
     let reason = start(&dir, &[]).map(|_| ()).unwrap_err();
     let (from, to) = (ours.len(), both.len());
     assert!(reason.contains(&format!("between offset {from} and {to}")), "{reason}");
@@ -378,15 +352,15 @@ fn a_file_that_is_cut_anywhere_starts_and_goes_on_with_a_true_annotation() {
     write(&aof, &["MULTI", "SET b 2", "SET c 3", "EXEC"]);
     tick(&aof);
     drop(aof);
-    let (files, all) = (dir.files(), fs::read(dir.incr()).unwrap());
+    let (files, all) = (dir.files(), dir.incr());
     for cut in 0..all.len() {
         dir.fill(&files);
-        fs::write(dir.incr(), &all[..cut]).unwrap();
+        dir.put_incr(&all[..cut]);
         let (aof, before) = start(&dir, &[]).unwrap();
         write(&aof, &["SET d 4"]);
-        aof.finish().unwrap();
+        aof.sync_all().unwrap();
         drop(aof);
-        let bytes = fs::read(dir.incr()).unwrap();
+        let bytes = dir.incr();
         assert_eq!(open_from(&bytes), bytes.len(), "cut at {cut}");
         let (_, after) = start(&dir, &[]).unwrap_or_else(|error| panic!("cut at {cut}: {error}"));
         assert_eq!(after.len(), before.len() + 1, "cut at {cut}");
@@ -400,7 +374,7 @@ fn an_annotation_stands_behind_every_4_kib_and_in_no_transaction() {
     for n in 0..1000 {
         write(&aof, &["MULTI", &format!("SET a {n}"), "SET b 2", "EXEC"]);
     }
-    let log = fs::read(dir.incr()).unwrap();
+    let log = dir.incr();
     let text = String::from_utf8(log.clone()).unwrap();
     let lengths: Vec<u64> = text
         .lines()
@@ -423,23 +397,24 @@ fn a_write_that_fails_and_is_tried_again_leaves_a_true_annotation() {
     let dir = Scratch::new();
     let (aof, _) = start(&dir, &[]).unwrap();
     write(&aof, &["SET a 1"]);
-    let full = Arc::new(disk::open(Path::new("/dev/full"), Opening::Append).unwrap());
-    let swap = |file: Arc<File>| {
-        let mut guard = aof.target.lock().unwrap();
-        std::mem::replace(&mut guard.as_mut().unwrap().file, file)
-    };
-    let file = swap(full);
+    // The disk takes half a record, is full then, and cannot even cut that away.
+    let mut room = Some(9);
+    dir.0.ask(move |call, _| match call {
+        Call::Write | Call::SetLength => match room.take() {
+            Some(count) => Fate::Short(count),
+            None => Fate::Fails(io::ErrorKind::StorageFull.into()),
+        },
+        _ => Fate::Works,
+    });
     append(&aof, &[&format!("SET b {}", "v".repeat(5000))]);
     aof.commit(aof.position()).unwrap_err();
     append(&aof, &["SET c 3"]);
-    aof.write(&mut aof.target.lock().unwrap(), Seal::Now).unwrap_err();
-    // As when half of it had arrived.
-    (&*file).write_all(b"*3\r\n$3\r\n").unwrap();
-    swap(file);
+    aof.write(&mut aof.target.lock().unwrap(), Annotate::Now).unwrap_err();
+    dir.0.ask_nobody();
     tick(&aof);
     assert_eq!(aof.refusal(), None);
     drop(aof);
-    let bytes = fs::read(dir.incr()).unwrap();
+    let bytes = dir.incr();
     assert_eq!(open_from(&bytes), bytes.len());
     let (_, state) = start(&dir, &[]).unwrap();
     assert_eq!(state.len(), 3);
@@ -452,36 +427,36 @@ fn without_aof_checksum_nothing_is_written_and_what_stands_there_is_compared() {
     write(&aof, &["SET a 1"]);
     tick(&aof);
     assert_eq!(aof.config.set(&[(b"aof-checksum", b"no")]).map(|_| ()), Ok(()));
-    let before = fs::metadata(dir.incr()).unwrap().len();
+    let before = dir.incr().len();
     write(&aof, &["SET b 2"]);
-    aof.finish().unwrap();
-    assert_eq!(fs::metadata(dir.incr()).unwrap().len() - before, 27);
+    aof.sync_all().unwrap();
+    assert_eq!(dir.incr().len() - before, 27);
     // And again yes: the next annotation covers what was left open.
     assert_eq!(aof.config.set(&[(b"aof-checksum", b"yes")]).map(|_| ()), Ok(()));
     tick(&aof);
     drop(aof);
-    let good = fs::read(dir.incr()).unwrap();
+    let good = dir.incr();
     assert_eq!(open_from(&good), good.len());
     for at in [good.len() - 40, 40] {
         let mut bytes = good.clone();
         bytes[at] ^= 1;
-        fs::write(dir.incr(), bytes).unwrap();
+        dir.put_incr(&bytes);
         start(&dir, &["--aof-checksum", "no"]).map(|_| ()).unwrap_err();
     }
 }
 
-/// A record that comes when CONFIG SET has synced the file, and before it lets it go.
+/// A record that comes when CONFIG SET has synced the file, and before it closes the log.
 #[test]
-fn what_comes_while_the_log_is_switched_off_is_on_the_disk_before_the_file_is_let_go() {
+fn what_comes_while_the_log_is_switched_off_is_on_the_disk_before_the_file_is_closed() {
     let dir = Scratch::new();
     let (aof, _) = start(&dir, &["--appendfsync", "always"]).unwrap();
     write(&aof, &["SET a 1"]);
-    aof.finish().unwrap();
+    aof.sync_all().unwrap();
     append(&aof, &["SET b 2"]);
     let position = aof.position();
     assert!(!aof.is_durable(position));
     // The second half of `disable`.
-    aof.let_go();
+    aof.close();
     assert!(aof.is_durable(position));
     aof.commit(position).unwrap();
     let (_, state) = start(&dir, &[]).unwrap();
@@ -495,32 +470,9 @@ fn what_a_new_base_holds_is_not_durable_while_the_list_that_names_it_is_not() {
     let (aof, _) = start(&dir, &["--appendfsync", "always"]).unwrap();
     append(&aof, &["SET a 1"]);
     let position = aof.position();
-    let (manifest, lock) = aof.listed().unwrap();
-    let file = disk::open(&dir.incr(), Opening::Append).unwrap();
+    let (manifest, lock) = aof.in_use().unwrap();
+    let file = disk::open(&dir.log().join(INCR), Opening::Append).unwrap();
     let synced = Err(io::Error::other("the disk is gone"));
     aof.go_on_in(file, manifest, lock, synced).unwrap_err();
     assert_eq!(aof.commit(position), Err("the disk is gone".into()));
-}
-
-#[test]
-fn an_annotation_moves_what_is_appended_behind_it_and_the_trace_knows() {
-    let dir = Scratch::new();
-    let (aof, _) = start(&dir, &[]).unwrap();
-    let mut places = Vec::new();
-    for n in 0..500 {
-        let value = format!("value:{n}");
-        places.push((append(&aof, &[&format!("SET key {value}")]), value));
-        if n % 3 == 0 {
-            aof.commit(aof.position()).unwrap();
-        }
-        if n % 50 == 0 {
-            tick(&aof);
-        }
-    }
-    aof.finish().unwrap();
-    let log = String::from_utf8(fs::read(dir.incr()).unwrap()).unwrap();
-    for (place, value) in places {
-        let record = &log[place.start as usize..place.end as usize];
-        assert!(record.ends_with(&format!("{value}\r\n")), "{value}: {record}");
-    }
 }

@@ -1,4 +1,4 @@
-//! XXH64: eight bytes that tell whether other bytes have changed, at the speed of memory.
+//! XXH64: a digest of eight bytes, which tells whether other bytes have changed, at the speed of memory.
 //!
 //! Four numbers, the *lanes*, each take eight bytes of every 32: multiplied, added, rotated, multiplied.
 //! The lanes do not wait for each other, so the processor works on all four at once. At the
@@ -6,11 +6,11 @@
 //! half the bits of the result. Changed bytes go unseen once in 2⁶⁴. It is a check against disks and memory,
 //! not against people: whoever can write the bytes can also write their digest.
 //!
-//! Why not a CRC, which is sure to see any one flipped bit? By tables, which is all that safe Rust
-//! has for it, a CRC-64 of a value of 1 MiB took as long as everything else that a SET of it costs.
+//! Why not a CRC, which always detects a single flipped bit? Safe Rust can compute it only with tables. A
+//! CRC-64 of a value of 1 MiB took as long as everything else in a SET of it.
 //!
 //! **How Redis does it**: crc64.c, a CRC-64 at the end of each RDB file. The algorithm here is
-//! Yann Collet's (xxhash.com, *XXH64*, with seed 0); `xxhsum -H64` says the same.
+//! Yann Collet's (xxhash.com, *XXH64*, with seed 0); `xxhsum -H64` prints the same numbers.
 
 const P1: u64 = 0x9e37_79b1_85eb_ca87;
 const P2: u64 = 0xc2b2_ae3d_27d4_eb4f;
@@ -18,18 +18,18 @@ const P3: u64 = 0x1656_67b1_9e37_79f9;
 const P4: u64 = 0x85eb_ca77_c2b2_ae63;
 const P5: u64 = 0x27d4_eb2f_1656_67c5;
 
-/// The digest of bytes that come in pieces; in which does not matter.
+/// The digest of bytes that come in pieces. It does not depend on the pieces.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Digest {
     lanes: [u64; 4],
-    /// What is no whole block yet: the first `length % 32` of these.
+    /// The bytes of an unfinished block: the first `length % 32` of these.
     rest: [u8; 32],
     /// Bytes so far.
     pub length: u64,
 }
 
 impl Default for Digest {
-    /// Of nothing.
+    /// The digest of no bytes.
     fn default() -> Digest {
         Digest {
             lanes: [P1.wrapping_add(P2), P2, 0, 0u64.wrapping_sub(P1)],
@@ -68,7 +68,7 @@ impl Digest {
         self.lanes = lanes;
     }
 
-    /// Of all that was added.
+    /// The digest of all bytes that were added.
     pub fn value(&self) -> u64 {
         let [a, b, c, d] = self.lanes;
         let mut value = match self.length {

@@ -1,0 +1,30 @@
+//! What INFO shows of the log: numbers that other threads store and INFO loads, each for itself.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
+
+#[derive(Default)]
+pub struct Status {
+    /// Bytes in all live files.
+    pub size: AtomicU64,
+    /// The same after the last rewrite, or at the start.
+    pub base_size: AtomicU64,
+    /// 1 while an fsync is running.
+    pub syncs_pending: AtomicU64,
+    /// Clients in WAIT and WAITAOF.
+    pub waiting: AtomicU64,
+    pub loading: AtomicBool,
+    /// Unix time in seconds.
+    pub load_start: AtomicU64,
+    /// Bytes.
+    pub load_total: AtomicU64,
+    pub load_done: AtomicU64,
+    pub rewriting: AtomicBool,
+    pub rewrites: AtomicU64,
+    /// Since the last rewrite that worked.
+    pub rewrite_failures: AtomicU64,
+    /// Unix time in seconds at which the present rewrite began.
+    pub rewrite_start: AtomicU64,
+    pub last_rewrite_failed: AtomicBool,
+    /// Duration of the last rewrite in seconds, -1 before the first.
+    pub last_rewrite_seconds: AtomicI64,
+}
