@@ -30,7 +30,7 @@ pub use clock::{Clock, LockTimes};
 
 use crate::client::Client;
 use crate::error::Error;
-use crate::handler::{Run, WriteHandler};
+use crate::handler::{Command, Flag, Run, WriteHandler};
 use crate::propagate::{Records, Source};
 use crate::resp::{Args, Reply};
 use crate::server::Server;
@@ -85,15 +85,16 @@ impl<'a> Batch<'a> {
 
     /// Begins a command, at the time at which the one before it ended. For the first of a batch the clock is
     /// read when the lock is taken, or here if it takes none.
-    pub fn begin_command(&mut self, run: &Run, in_exec: bool) {
+    pub fn begin_command(&mut self, command: &Command, in_exec: bool) {
         self.dirty = 0;
-        match run {
+        match command.run {
             Run::Read(_) | Run::Long(_) | Run::Mixed(_) | Run::Write(_) => {}
-            Run::Unlocked(_) if !in_exec => {
-                self.give_back();
+            _ => {
+                if command.is(Flag::GivesLockBack) && !in_exec {
+                    self.give_back();
+                }
                 self.clock.start_unlocked();
             }
-            _ => self.clock.start_unlocked(),
         }
         if !in_exec {
             self.time.now = self.clock.now / 1000;

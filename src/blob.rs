@@ -31,7 +31,7 @@ const MOST_SPARE: usize = 64 * 1024 * 1024;
 const WORTH_KEEPING: usize = 64 * 1024;
 
 /// Memory that is free; a leaf of the lock order.
-static SPARE: Mutex<Spare> = Mutex::new(Spare { free: Vec::new(), size: 0, is_used: false });
+static SPARE: Mutex<Spare> = Mutex::new(Spare::NOTHING);
 
 struct Spare {
     /// The last one became free last. All their bytes have been written once, so no byte of them need be
@@ -47,7 +47,8 @@ impl Blob {
     /// Reads `length` bytes. Memory grows with the bytes that have really come, because a length is a
     /// promise that may be a lie. Fails with `UnexpectedEof` if the input ends before.
     pub fn read(reader: &mut impl BufRead, length: usize) -> io::Result<Blob> {
-        if let Some(mut spare) = take(length) {
+        let spare = (length >= WORTH_KEEPING).then(|| SPARE.lock().unwrap().take(length));
+        if let Some(Some(mut spare)) = spare {
             spare.truncate(length);
             reader.read_exact(&mut spare)?;
             return Ok(Blob(spare));
@@ -64,44 +65,49 @@ impl Blob {
     }
 }
 
-/// Memory for so many bytes, and for an eighth more at most: it will be the string's.
-fn take(length: usize) -> Option<Vec<u8>> {
-    if length < WORTH_KEEPING {
-        return None;
+impl Drop for Blob {
+    fn drop(&mut self) {
+        let length = self.0.len();
+        if length >= WORTH_KEEPING && self.0.capacity() <= length + length / 4 {
+            SPARE.lock().unwrap().add(&mut self.0);
+        }
     }
-    let mut spare = SPARE.lock().unwrap();
-    let fits = |free: &Vec<u8>| (length..=length + length / 8).contains(&free.len());
-    let at = spare.free.iter().rposition(fits)?;
-    let found = spare.free.swap_remove(at);
-    spare.size -= found.len();
-    spare.is_used = true;
-    Some(found)
 }
 
 /// Frees the memory that is kept, unless some of it was used since the last call. Cron calls it.
 pub fn free_spare() {
-    let mut spare = SPARE.lock().unwrap();
-    if std::mem::take(&mut spare.is_used) {
-        return;
-    }
-    spare.size = 0;
-    let free = std::mem::take(&mut spare.free);
-    drop(spare);
-    drop(free);
+    // Freed when the mutex is free again.
+    let _unused = SPARE.lock().unwrap().unused();
 }
 
-impl Drop for Blob {
-    fn drop(&mut self) {
-        let length = self.0.len();
-        if length < WORTH_KEEPING || self.0.capacity() > length + length / 4 {
-            return;
+impl Spare {
+    const NOTHING: Spare = Spare { free: Vec::new(), size: 0, is_used: false };
+
+    /// Memory for so many bytes, and for an eighth more at most: it will be the string's.
+    fn take(&mut self, length: usize) -> Option<Vec<u8>> {
+        let fits = |free: &Vec<u8>| (length..=length + length / 8).contains(&free.len());
+        let at = self.free.iter().rposition(fits)?;
+        let found = self.free.swap_remove(at);
+        self.size -= found.len();
+        self.is_used = true;
+        Some(found)
+    }
+
+    /// Takes the memory over, unless there is enough.
+    fn add(&mut self, memory: &mut Vec<u8>) {
+        if self.size + memory.len() <= MOST_SPARE {
+            self.size += memory.len();
+            self.is_used = true;
+            self.free.push(std::mem::take(memory));
         }
-        let mut spare = SPARE.lock().unwrap();
-        if spare.size + length <= MOST_SPARE {
-            spare.size += length;
-            spare.is_used = true;
-            spare.free.push(std::mem::take(&mut self.0));
+    }
+
+    /// All of it, if none was used since the last call.
+    fn unused(&mut self) -> Vec<Vec<u8>> {
+        if std::mem::take(&mut self.is_used) {
+            return Vec::new();
         }
+        std::mem::replace(self, Spare::NOTHING).free
     }
 }
 
@@ -129,29 +135,37 @@ impl DerefMut for Blob {
 mod tests {
     use super::*;
 
-    /// No other test uses memory of these lengths, but all use the same store of it.
     #[test]
     fn memory_is_used_again_for_about_as_many_bytes() {
-        const LENGTH: usize = 33_333_333;
-        let read = |length| Blob::read(&mut &vec![b'n'; length][..], length).unwrap();
-        let old = Blob(vec![b'o'; LENGTH]);
-        let place = old.as_ptr();
-        drop(old);
-        let much_shorter = read(LENGTH / 2);
-        assert_ne!(much_shorter.as_ptr(), place);
-        let shorter = read(LENGTH - 5);
-        assert_eq!(shorter.as_ptr(), place);
-        assert_eq!(shorter[..], vec![b'n'; LENGTH - 5]);
+        let mut spare = Spare::NOTHING;
+        let mut memory = vec![0; 1_000_000];
+        let place = memory.as_ptr();
+        spare.add(&mut memory);
+        for too_different in [1_000_001, 800_000, 1] {
+            assert!(spare.take(too_different).is_none());
+        }
+        let taken = spare.take(900_000).unwrap();
+        assert_eq!(taken.as_ptr(), place);
+        assert!(spare.take(900_000).is_none());
     }
 
     #[test]
     fn no_more_is_kept_than_the_limit_and_nothing_for_long() {
-        drop((0..70).map(|_| Blob(vec![1; 1024 * 1024])).collect::<Vec<_>>());
-        assert!(SPARE.lock().unwrap().size <= MOST_SPARE);
-        // Another test may use some meanwhile.
-        while SPARE.lock().unwrap().size > 0 {
-            free_spare();
+        let mut spare = Spare::NOTHING;
+        (0..70).for_each(|_| spare.add(&mut vec![1; 1024 * 1024]));
+        assert_eq!((spare.size, spare.free.len()), (MOST_SPARE, 64));
+        assert!(spare.unused().is_empty(), "it was used a moment ago");
+        assert_eq!(spare.unused().len(), 64);
+        assert_eq!(spare.size, 0);
+    }
+
+    #[test]
+    fn what_is_read_into_memory_that_was_used_before_is_what_was_sent() {
+        for byte in [b'a', b'b', b'c'] {
+            let sent = vec![byte; 100_000];
+            let read = Blob::read(&mut &sent[..], sent.len()).unwrap();
+            assert_eq!(read[..], sent);
+            assert!(Blob::read(&mut &sent[1..], sent.len()).is_err());
         }
-        assert!(SPARE.lock().unwrap().free.is_empty());
     }
 }

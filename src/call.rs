@@ -9,12 +9,12 @@
 //!                         └─ after         counts it; slow log, trace, monitors
 //! ```
 //!
-//! A [`Caller`] calls the commands that one client has sent at once. What all handlers need is done
-//! here, once: is the client allowed to, is it queued by MULTI, which lock, has it changed something,
-//! how long did it take. The lock, the time and the log are the [`Batch`]'s (batch.rs). No handler can
-//! lock the keyspace: it is given a view of the keyspace, and only the batch has the lock. EXEC calls
-//! its queue in the same way, under the lock that the most demanding of them needs. A replay calls the
-//! commands of the log (call/replay.rs).
+//! A [`Caller`] calls the commands that one client has sent at once. What is the same for all handlers
+//! is done here: whether the client may send the command, whether MULTI queues it, which lock it needs,
+//! whether it has changed something, how long it took. The lock, the time and the log belong to the
+//! [`Batch`] (batch.rs). A handler cannot lock the keyspace: it is given a view, and only the batch has
+//! the lock. EXEC calls its queue in the same way, under the strictest lock that any of it needs. A
+//! replay calls the commands of the log (call/replay.rs).
 //!
 //! **How Redis does it**: server.c, `processCommand` and `call`; multi.c, `execCommand`.
 
@@ -38,30 +38,28 @@ use account::Account;
 use std::sync::RwLock;
 use std::sync::atomic::Ordering;
 
-/// A command that has arrived, and what is found out about it before there is a lock to be held.
+/// A command that has arrived, and what is found out about it before a lock is held.
 #[derive(Default)]
 pub struct Arrived {
     pub args: Args,
-    /// The row that it calls; none if it is unknown or its arity is wrong.
+    /// The row that it calls. None if the command is unknown or its arity is wrong.
     pub row: Option<&'static Row>,
 }
 
 impl Arrived {
-    /// Finds the row. Where there is none, [`Caller::execute`] looks again, for the error. The row
-    /// of the command `before` is tried first: most pipelines repeat one command.
-    pub fn look_up(&mut self, before: Option<&'static Row>) {
-        let again = before.filter(|row| row.is_called_by(&self.args));
-        self.row = again.or_else(|| TABLE.look_up(&self.args).ok());
+    /// Finds the row, and the digest of the first key.
+    pub fn look_up(&mut self) {
+        self.row = TABLE.look_up(&self.args);
         let first = self.row.map(|row| row.command.keys.first as usize);
         self.args.know_key(first.filter(|first| *first > 0));
     }
 }
 
-/// Calls the commands that one client has sent at once. Used again for the next ones.
+/// Calls the commands that one client has sent at once, then the next ones.
 pub struct Caller<'a> {
     pub batch: Batch<'a>,
     account: Account,
-    /// Of the record that replays: what has failed in it (call/replay.rs).
+    /// What has failed in the record that is replayed (call/replay.rs).
     failure: Option<replay::Failure>,
 }
 
@@ -84,7 +82,7 @@ impl<'a> Caller<'a> {
         if client.replies == Replies::SkipNext {
             client.replies = Replies::SkipThis;
         }
-        let row = row.map_or_else(|| TABLE.look_up(args), Ok);
+        let row = row.ok_or_else(|| TABLE.refusal(args));
         match row.and_then(|row| self.admit(row, client, reply.protocol).map(|()| row)) {
             Ok(row) => match &mut client.transaction {
                 Some(transaction) if !row.command.is(Flag::NotQueued) => {
@@ -108,14 +106,14 @@ impl<'a> Caller<'a> {
         }
     }
 
-    /// Runs a command that has been admitted; the account listens before and after.
+    /// Runs a command that has been admitted. The account listens before and after.
     fn call(&mut self, row: &'static Row, client: &mut Client, args: &Args, reply: &mut Reply) {
         if row.command.is(Flag::CountsClients) && !client.in_exec {
             self.batch.give_back();
             self.batch.server.hear_out(&client.public, row.group == "pubsub");
         }
         let mut seen = self.account.before(row, reply, &mut self.batch);
-        self.batch.begin_command(&row.command.run, client.in_exec);
+        self.batch.begin_command(row.command, client.in_exec);
         if row.command.is(Flag::ShowsCounters) {
             self.settle(client);
         }
@@ -153,10 +151,7 @@ impl<'a> Caller<'a> {
                 self.batch.share();
                 handler(client, &self.batch.view(client.db), args, reply)
             }
-            Run::Client(handler)
-            | Run::Unlocked(handler)
-            | Run::OpenContainer(handler)
-            | Run::Container(Some(handler)) => handler(client, args, reply),
+            Run::Client(handler) | Run::Container(Some(handler)) => handler(client, args, reply),
             Run::Write(handler) => {
                 self.batch.exclude();
                 return self.batch.write(handler, client, args, reply);
@@ -168,14 +163,14 @@ impl<'a> Caller<'a> {
         result
     }
 
-    /// Runs the queue. Its lock is taken once, so its commands see nothing of others between them.
+    /// Runs the queue. The lock is taken once, so nothing of other clients comes between its commands.
     fn exec(&mut self, client: &mut Client, reply: &mut Reply) -> Result<(), Error> {
         let begin = reply.out.mark();
         let Transaction {
             queue,
             aborted,
             writes,
-            // It counts the queue until this has run.
+            // Counts the queue until it has run.
             charge: _charge,
             ..
         } = client.transaction.take().ok_or(Error::ExecWithoutMulti)?;
@@ -205,7 +200,8 @@ impl<'a> Caller<'a> {
         let mut dirty = 0;
         for (index, args) in queue {
             let row = &TABLE.rows[index];
-            // All that it changes is done, but nobody will read what it only asks.
+            // The output is thrown away, because its client is to end. What the queue changes is still
+            // done, and what it only reads is not.
             if !reply.out.takes(0) && row.command.reads() {
                 continue;
             }
@@ -218,7 +214,7 @@ impl<'a> Caller<'a> {
         Ok(())
     }
 
-    /// Ends all watches of the client; takes the shared lock if there are any.
+    /// Ends all watches of the client. Takes the shared lock if there are any.
     pub fn unwatch(&mut self, client: &mut Client) {
         if !client.watched.is_empty() {
             self.batch.share();
@@ -226,7 +222,7 @@ impl<'a> Caller<'a> {
         }
     }
 
-    /// Ends the batch: its lock is given back, the log holds what the replies say, and they may leave.
+    /// Ends the batch: the lock is given back, the log holds what the replies say, and they may leave.
     pub fn finish(&mut self, client: &mut Client, reply: &mut Reply) {
         self.batch.finish(client, reply);
         client.update_public(reply.protocol, self.account.last_row);
@@ -234,8 +230,8 @@ impl<'a> Caller<'a> {
         self.account.write_trace(client, &self.batch);
     }
 
-    /// Adds what has been counted to what all may see: at the end of a batch, and before a command that
-    /// shows it.
+    /// Adds what has been counted to the counters that all may see: at the end of a batch, and before a
+    /// command that shows them.
     fn settle(&mut self, client: &Client) {
         let stats = &self.batch.server.stats;
         self.account.settle(stats, &client.public.counters, &mut self.batch.clock);

@@ -1,69 +1,71 @@
-//! What a connection remembers. It belongs to one thread; what others may see of it is its
-//! [`Public`].
+//! What a connection remembers. Only its own thread reads and writes a [`Client`]. Other threads see
+//! its [`Public`].
 //!
 //! **How Redis does it**: `struct client` in server.h.
 
 use crate::held::{Charge, Held};
+use crate::listen;
 use crate::outbox::Outbox;
-use crate::pubsub::{Kind, Message};
+use crate::pubsub::{Message, Subscription};
 use crate::resp::{Args, Protocol};
 use crate::server::{Connection, Public, Server, Shown};
-use crate::watch::Flag;
+use crate::stats::add;
+use crate::watch::WatchFlag;
 use std::collections::BTreeSet;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
-/// One connection's memory, seen by its own thread alone.
+/// The state of one connection.
 pub struct Client {
     pub server: Arc<Server>,
     pub public: Arc<Public>,
-    /// The database that it has selected.
+    /// The selected database.
     pub db: usize,
-    /// Whether it has given the password, or none was needed when it came.
+    /// It has given the password, or needed none when it connected.
     pub authenticated: bool,
-    /// What MULTI has queued so far.
+    /// Some between MULTI and EXEC.
     pub transaction: Option<Transaction>,
-    /// Whether EXEC runs its commands, so that none of them may wait for anything.
+    /// EXEC is running its commands. None of them may wait for anything then.
     pub in_exec: bool,
-    /// What it watches: its flag, and database and key of each.
-    pub watch_flag: Flag,
+    /// Goes up when a watched key changes (watch.rs).
+    pub watch_flag: WatchFlag,
+    /// Database and key of each key that it watches.
     pub watched: BTreeSet<(usize, Vec<u8>)>,
-    /// What it has subscribed to; the hub knows the same.
+    /// What it has subscribed to. The hub has the same in its own order.
     pub channels: BTreeSet<Vec<u8>>,
     pub patterns: BTreeSet<Vec<u8>>,
-    /// Whether MONITOR is on.
     pub monitoring: bool,
-    /// What these names hold, its own, and those of the keys that it watches.
+    /// Memory of all names above, of the client's own name, and of what its library says of itself.
     pub names: Charge,
-    /// What it has published, and what must not be heard before the log holds all that was done before
-    /// it.
+    /// Messages of PUBLISH in this batch. They are sent when the log holds everything done before them.
     pub published: Vec<Message>,
-    /// What these hold.
+    /// Memory of these messages.
     pub publishing: Charge,
-    /// The receivers of its last message, who in this batch have been heard out (server/order.rs).
+    /// Receivers of the last message. This batch has already waited for them (server/order.rs).
     pub heard: Vec<u64>,
-    /// From the first SUBSCRIBE or MONITOR on, all its output goes through here.
+    /// From the first SUBSCRIBE or MONITOR on, all output goes through this queue.
     pub outbox: Option<Arc<Outbox>>,
     pub replies: Replies,
-    /// What it is told now comes whatever CLIENT REPLY says.
+    /// The reply to this command is sent even if CLIENT REPLY says OFF.
     pub confirms: bool,
-    /// What is to happen after the replies so far have left.
+    /// What happens after the replies so far have left.
     pub then: Then,
 }
 
 /// Commands that wait for EXEC.
 pub struct Transaction {
-    /// Rows of the command table, and the words.
+    /// Each command: the index of its row in the command table, and its arguments.
     pub queue: Vec<(usize, Args)>,
-    /// An error while queueing; EXEC will refuse.
+    /// A command could not be queued, so EXEC will refuse.
     pub aborted: bool,
-    /// Whether any of them writes, so that EXEC needs the exclusive lock.
+    /// One of the commands writes, so EXEC needs the exclusive lock.
     pub writes: bool,
-    /// What the queue holds.
+    /// Memory of the queue.
     pub charge: Charge,
 }
 
 impl Transaction {
-    /// With nothing in its queue yet.
     pub fn new(held: &Arc<Held>) -> Transaction {
         Transaction { queue: Vec::new(), aborted: false, writes: false, charge: Charge::new(held) }
     }
@@ -74,54 +76,77 @@ impl Transaction {
 pub enum Replies {
     On,
     Off,
-    /// Not the one to the next command: SKIP has just been said.
+    /// After CLIENT REPLY SKIP, until the next command begins.
     SkipNext,
-    /// Not the one to this command.
+    /// While that next command runs: its reply is left out.
     SkipThis,
 }
 
-/// What a handler cannot do itself, for it must not block and may be running under a lock.
-#[derive(Clone, Copy, PartialEq)]
+/// What a handler leaves to be done when its batch has ended and its lock is given back
+/// (serve/waiting.rs).
+#[derive(Default)]
 pub enum Then {
+    #[default]
     GoOn,
     /// Send the replies and close the connection.
     Close,
-    /// Close it without another word.
+    /// Close the connection without sending anything more.
     Drop,
-    /// Save, and end the process; with `force` also if it cannot be saved.
+    /// Save the log and end the process. With `force`, end it even if saving fails.
     Shutdown {
         force: bool,
     },
-    /// Wait, then answer WAIT or WAITAOF.
     Wait(Wait),
 }
 
-/// What WAIT and WAITAOF wait for.
-#[derive(Clone, Copy, PartialEq)]
+/// A command that waits, with all that its answer needs.
 pub struct Wait {
-    /// Our own disk.
-    pub local: bool,
-    /// Replicas, which never come.
-    pub replicas: bool,
+    pub until: Until,
     /// Milliseconds; 0 waits for ever.
     pub timeout_ms: u64,
-    /// Whether to answer as WAITAOF: of our own disk first, then of replicas.
-    pub is_waitaof: bool,
-    /// CLIENT REPLY keeps the answer back.
+    /// Whether CLIENT REPLY keeps the answer back.
     pub silent: bool,
 }
 
+/// What is waited for. Replicas never come.
+pub enum Until {
+    /// WAIT.
+    Replicas,
+    /// WAITAOF: our own disk, if it is asked for, and then replicas, if they are.
+    Durable { local: bool, replicas: bool },
+}
+
 impl Client {
-    /// Registers a connection that has just been accepted.
-    pub fn new(server: &Arc<Server>, connection: Connection) -> Client {
-        let id = server.clients.next_id();
-        let client = Client::of(server, Public::new(server, id, Some(connection)));
+    /// Registers a connection that has just been accepted, or tells its peer why it is refused.
+    pub fn welcome(
+        server: &Arc<Server>,
+        stream: TcpStream,
+        peer: SocketAddr,
+    ) -> Option<Box<Client>> {
+        add(&server.stats.connections, 1);
+        let refusal = if server.is_full() {
+            Some("-ERR max number of clients reached\r\n")
+        } else if listen::protects_from(&server.config, peer.ip()) {
+            Some(listen::PROTECTED)
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            add(&server.stats.rejected_connections, 1);
+            let _ = (&stream).write_all(refusal.as_bytes());
+            return None;
+        }
+        let local = listen::local_address(&stream).ok()?;
+        let connection = Connection { stream: Arc::new(stream), peer, local };
+        let public = Public::new(server, server.clients.next_id(), Some(connection));
+        // Boxed, because each call on its way into the thread would have a copy of it on the stack.
+        let client = Box::new(Client::of(server, public));
         server.clients.add(&client.public);
-        client
+        Some(client)
     }
 
-    /// A client without a connection, whom nobody sees: it replays the log, or stands for the active expire cycle.
-    /// Redis calls the same a fake client.
+    /// A client without a connection. It replays the log or stands for the active expire cycle, and is on
+    /// no list. Redis has fake clients too.
     pub fn fake(server: &Arc<Server>) -> Client {
         Client::of(server, Public::new(server, 0, None))
     }
@@ -133,7 +158,7 @@ impl Client {
             authenticated: public.connection.is_none() || server.config.requirepass.is_empty(),
             transaction: None,
             in_exec: false,
-            watch_flag: Flag::default(),
+            watch_flag: WatchFlag::default(),
             watched: BTreeSet::new(),
             channels: BTreeSet::new(),
             patterns: BTreeSet::new(),
@@ -150,10 +175,15 @@ impl Client {
         }
     }
 
-    /// Whether it must give the password before it is served. One who came while there was one need
-    /// not once it is taken away.
+    /// Whether it must give the password first. It need not if CONFIG SET has removed the password
+    /// since it connected.
     pub fn owes_password(&self) -> bool {
         !self.authenticated && !self.server.config.requirepass.is_empty()
+    }
+
+    /// Whether it waits for messages rather than for replies.
+    pub fn is_listening(&self) -> bool {
+        self.monitoring || self.is_subscribed()
     }
 
     /// Whether it has subscribed to anything.
@@ -161,15 +191,15 @@ impl Client {
         !self.channels.is_empty() || !self.patterns.is_empty()
     }
 
-    /// What it has subscribed to, of one kind.
-    pub fn subscribed(&mut self, kind: Kind) -> &mut BTreeSet<Vec<u8>> {
-        match kind {
-            Kind::Channel => &mut self.channels,
-            Kind::Pattern => &mut self.patterns,
+    /// Its channels, or its patterns.
+    pub fn subscribed(&mut self, to: Subscription) -> &mut BTreeSet<Vec<u8>> {
+        match to {
+            Subscription::Channel => &mut self.channels,
+            Subscription::Pattern => &mut self.patterns,
         }
     }
 
-    /// Gives the client a name, or what its library says of itself.
+    /// Sets the client's name, or the name or version of its library.
     pub fn set_text(&mut self, field: fn(&mut Shown) -> &mut Vec<u8>, text: &[u8]) {
         let mut shown = self.public.shown.lock().unwrap();
         let old = std::mem::replace(field(&mut shown), text.to_vec());
@@ -177,11 +207,11 @@ impl Client {
         self.names.add(text.len());
     }
 
-    /// Ends all its subscriptions without a word.
+    /// Ends all its subscriptions, without confirmations.
     pub fn unsubscribe_all(&mut self) {
-        for kind in [Kind::Channel, Kind::Pattern] {
-            for name in std::mem::take(self.subscribed(kind)) {
-                self.server.hub.unsubscribe(kind, &name, self.public.id);
+        for to in [Subscription::Channel, Subscription::Pattern] {
+            for name in std::mem::take(self.subscribed(to)) {
+                self.server.hub.unsubscribe(to, &name, self.public.id);
                 self.names.subtract(memory_of(&name));
             }
         }
@@ -194,7 +224,7 @@ impl Client {
         }
     }
 
-    /// Tells the others how it stands: once per batch, because they need not know it sooner.
+    /// Writes what other threads may see of this client. Once per batch is often enough.
     pub fn update_public(&self, protocol: Protocol, last_command: Option<usize>) {
         let mut shown = self.public.shown.lock().unwrap();
         shown.last_command = last_command.or(shown.last_command);
@@ -202,7 +232,7 @@ impl Client {
         shown.protocol = protocol;
         shown.channels = self.channels.len();
         shown.patterns = self.patterns.len();
-        // EXEC has said how many it runs.
+        // EXEC has written the number of commands that it runs.
         if !self.in_exec {
             shown.queued = self.transaction.as_ref().map(|t| t.queue.len());
         }
@@ -211,8 +241,8 @@ impl Client {
     }
 }
 
-/// Bytes of memory that a name takes that a client has subscribed to or watches: here, in the hub or in
-/// the table of those who watch, and what keeps it there.
+/// Bytes of memory for one channel, pattern or watched key. The name is stored here, and in the hub or the
+/// table of watchers. The rest is what these collections need for it.
 pub fn memory_of(name: &[u8]) -> usize {
     2 * name.len() + 200
 }

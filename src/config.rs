@@ -6,17 +6,16 @@
 //! CONFIG SET ───┘                      └─▶ slots: config.timeout.get()
 //! ```
 //!
-//! A value is kept as the bytes that CONFIG GET answers, in a list beside the table of options. Each row
-//! of the table puts its value into a slot too, a typed field of [`Config`], which is what the server
-//! reads.
+//! A value is kept twice: as the bytes that CONFIG GET answers, in a list beside the table of options; and
+//! in a slot, a typed field of [`Config`]. The server reads the slots.
 //!
-//! The rooms beside this one: `options.rs` has the table, one row for each option; `ignored.rs` has the
-//! rows that Redis has and nothing here uses; `slot.rs` has the slots; `start.rs` reads the command line
-//! and the file; `include.rs` finds the files that a pattern means.
+//! In the folder, `options.rs` has the table, one row for each option; `ignored.rs` has the rows of options
+//! that nothing here uses; `slot.rs` has the slots; `start.rs` reads the command line and the file;
+//! `include.rs` finds the files that match a pattern.
 //!
-//! **How Redis does it**: config.c. There CONFIG SET changes the variables one by one, and puts
-//! them back if one is refused; here all values are checked on a copy, which then takes the place
-//! of the old ones. There is no CONFIG REWRITE.
+//! **How Redis does it**: config.c. There CONFIG SET changes the variables one by one, and restores them if
+//! one is refused. Here all values are checked on a copy, which then replaces the old values. There is no
+//! CONFIG REWRITE.
 
 mod ignored;
 mod include;
@@ -31,7 +30,7 @@ use crate::error::Error;
 use crate::held::{self, Total};
 use crate::resp::parse_integer;
 use crate::{glob, log};
-use options::{Change, Kind, OPTIONS, Row, find, target};
+use options::{Accepts, Change, OPTIONS, Row, find, target};
 use slot::{Bytes, Slot};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
@@ -39,18 +38,18 @@ use std::sync::{Arc, RwLock};
 
 /// What the command line asks for.
 pub enum Start {
-    /// To serve, after these warnings.
+    /// With warnings for the operator.
     Serve(Arc<Config>, Vec<String>),
     Help,
     Version,
-    /// To look at a log, which is a file or a directory, and to repair it if `fix`.
+    /// Check a log, which is a file or a directory. With `fix`, repair it.
     CheckAof {
         path: PathBuf,
         fix: bool,
     },
 }
 
-/// When the log must be on disk.
+/// `appendfsync`: when the log is written to the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Fsync {
     #[default]
@@ -59,16 +58,15 @@ pub enum Fsync {
     No,
 }
 
-/// Shared by all threads.
+/// All options. Shared by all threads.
 #[derive(Default)]
 pub struct Config {
     values: RwLock<Values>,
-    /// The file that was read, for INFO; empty if there was none.
+    /// The configuration file, for INFO, or empty.
     pub file: PathBuf,
-    /// What all clients hold, and may (`maxmemory-clients`), and what one of them may leave unread
-    /// (`client-output-buffer-limit`).
+    /// Has the limits `maxmemory-clients` and `client-output-buffer-limit`.
     pub clients: Arc<Total>,
-    // The options of these names.
+    // Each of these is the option of this name.
     pub aof_checksum: Slot<bool>,
     pub aof_load_corrupt_tail_max_size: Slot<usize>,
     pub aof_load_truncated: Slot<bool>,
@@ -92,7 +90,7 @@ pub struct Config {
     pub port: Slot<usize>,
     pub proto_max_bulk_len: Slot<usize>,
     pub protected_mode: Slot<bool>,
-    /// The password that clients must send; empty if they need none.
+    /// Empty: no password is needed.
     pub requirepass: Bytes,
     pub slowlog_log_slower_than: Slot<i64>,
     pub slowlog_max_len: Slot<usize>,
@@ -109,8 +107,8 @@ impl Config {
         config
     }
 
-    /// Puts these in the place of all values, and returns the old ones: with what [`Config::set`] has
-    /// returned it takes that back.
+    /// Replaces all values and returns the old ones. With the values that [`Config::set`] has returned, it
+    /// undoes that.
     pub fn replace(&self, new: Values) -> Values {
         let mut values = self.values.write().unwrap();
         for (row, value) in OPTIONS.iter().zip(&new) {
@@ -119,19 +117,19 @@ impl Config {
         std::mem::replace(&mut *values, new)
     }
 
-    /// The options whose names match, with their values.
+    /// The options whose names match the pattern, with their values.
     pub fn get(&self, pattern: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
         let values = self.values.read().unwrap();
         let matches = |(_, row): &(usize, &&Row)| {
-            !matches!(row.kind, Kind::Refused(_))
+            !matches!(row.accepts, Accepts::Refused(_))
                 && glob::matches(pattern, row.name.as_bytes(), true)
         };
         let rows = OPTIONS.iter().enumerate().filter(matches);
         rows.map(|(index, row)| (row.name, values[target(index)].clone())).collect()
     }
 
-    /// Changes all of these options or, if one is refused, none, and returns all values before. What must
-    /// follow from that is the caller's to do, who lets one client at a time come here.
+    /// Changes all of these options or, if one is refused, none. Returns all values from before. The caller
+    /// puts the new values into effect, and lets one client at a time come here.
     pub fn set(&self, pairs: &[(&[u8], &[u8])]) -> Result<Values, Error> {
         let rows = changeable(pairs)?;
         let values = self.values.read().unwrap().clone();
@@ -151,21 +149,21 @@ impl Config {
         Ok(self.replace(new))
     }
 
-    /// Lowers `maxclients` if the process may not open so many files, as Redis does.
+    /// As Redis, lowers `maxclients` if the process may not open that many files.
     pub fn fit_maxclients(&self) {
         let wanted = self.maxclients.get();
         if let Some(most) = most_clients().filter(|most| wanted > *most) {
             let _ = self.set(&[(b"maxclients", most.to_string().as_bytes())]);
             log::warning(format_args!(
-                "maxclients is {most} instead of {wanted}, for this process may not open more \
-                 files; raise that with `ulimit -n`"
+                "maxclients is {most} instead of {wanted}, because this process may not open more \
+                 files. Raise that limit with `ulimit -n`"
             ));
         }
         open_all_descriptors(self.maxclients.get());
     }
 
-    /// Takes a value of `maxmemory-clients`: bytes, or a percentage of what the process may use, or of
-    /// 4 GiB where nobody tells how much that is.
+    /// Sets `maxmemory-clients`: bytes, or a percentage of the memory that the process may use (of 4 GiB if
+    /// the system does not tell).
     fn put_clients_memory(&self, value: &[u8]) {
         let value = std::str::from_utf8(value).unwrap_or_default();
         let number = |text: &str| text.parse::<usize>().unwrap_or_default();
@@ -179,7 +177,7 @@ impl Config {
         self.clients.limit.store(most, Relaxed);
     }
 
-    /// Takes a value of `client-output-buffer-limit`, in which all three classes are.
+    /// Sets `client-output-buffer-limit`. The value has all three classes.
     fn put_output_limits(&self, value: &[u8]) {
         let words = value.split(|byte| *byte == b' ');
         let numbers: Vec<i64> = words.map(|word| parse_integer(word).unwrap_or_default()).collect();
@@ -191,10 +189,10 @@ impl Config {
     }
 }
 
-/// Descriptors that are not clients: listeners, the log, and some to spare (Redis's number).
+/// Descriptors for listeners, the log, and some to spare (Redis's number).
 const RESERVED_DESCRIPTORS: usize = 32;
 
-/// How many clients the process has descriptors for, if the system tells; std cannot ask for more.
+/// For how many clients there are descriptors, if the system tells. std cannot raise that limit.
 fn most_clients() -> Option<usize> {
     let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
     let mut lines = limits.lines();
@@ -203,21 +201,21 @@ fn most_clients() -> Option<usize> {
     Some(soft.saturating_sub(RESERVED_DESCRIPTORS).max(1))
 }
 
-/// Opens as many descriptors as there may be clients, and closes them again. The kernel's table of them
-/// is large enough then. As it grows, accept waits for all processors to take note, up to 25 ms each time
-/// it doubles; only while the process has a single thread it need not.
+/// Opens as many descriptors as there may be clients, and closes them again. Then the kernel's table of
+/// descriptors is large enough. Otherwise accept would wait up to 25 ms each time the table doubles, because
+/// all processors must take note of it. They need not while the process has a single thread.
 fn open_all_descriptors(most: usize) {
     if let Ok(null) = std::fs::File::open("/dev/null") {
         let _all: Vec<std::fs::File> = (0..most).map_while(|_| null.try_clone().ok()).collect();
     }
 }
 
-/// The rows that CONFIG SET names, all of which may change.
+/// The rows that CONFIG SET names. It is an error if one of them cannot change.
 fn changeable(pairs: &[(&[u8], &[u8])]) -> Result<Vec<usize>, Error> {
     let mut rows = Vec::new();
     for (name, _) in pairs {
         let name = String::from_utf8_lossy(name);
-        let row = find(&name).filter(|row| !matches!(OPTIONS[*row].kind, Kind::Refused(_)));
+        let row = find(&name).filter(|row| !matches!(OPTIONS[*row].accepts, Accepts::Refused(_)));
         let row = row.ok_or_else(|| {
             Error::text(format!(
                 "ERR Unknown option or number of arguments for CONFIG SET - '{name}'"
@@ -233,7 +231,7 @@ fn changeable(pairs: &[(&[u8], &[u8])]) -> Result<Vec<usize>, Error> {
     Ok(rows)
 }
 
-/// Why an option cannot have another value while the server runs, though the value as such is right.
+/// Why an option cannot have this value, although the value as such is right.
 fn obstacle(option: &Row, value: &[u8], wanted: &[u8]) -> Option<String> {
     if option.change == Change::Fixed {
         let value = String::from_utf8_lossy(value);
@@ -257,116 +255,22 @@ fn refused(name: &str, reason: &str) -> Error {
 mod tests {
     use super::*;
 
-    fn config() -> Config {
-        Config::new(options::defaults(), PathBuf::new())
-    }
-
-    /// Returns the names of the options that have changed.
-    fn set(config: &Config, pairs: &[(&str, &str)]) -> Result<Vec<&'static str>, String> {
-        let pairs: Vec<_> =
-            pairs.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
-        match config.set(&pairs) {
-            Ok(values) => {
-                let now = config.values.read().unwrap();
-                let both = values.iter().zip(&*now).zip(OPTIONS.iter());
-                let changed = both.filter(|((old, new), _)| old != new);
-                Ok(changed.map(|(_, row)| row.name).collect())
-            }
-            Err(error) => {
-                let mut text = Vec::new();
-                error.write_to(&mut text);
-                Err(String::from_utf8(text).unwrap())
-            }
-        }
-    }
-
-    #[test]
-    fn config_set_changes_all_or_nothing() {
-        let config = config();
-        let error = set(&config, &[("timeout", "7"), ("maxclients", "0")]).unwrap_err();
-        assert_eq!(
-            error,
-            "ERR CONFIG SET failed (possibly related to argument 'maxclients') - argument must be \
-             between 1 and 4294967295 inclusive"
-        );
-        assert_eq!(config.get(b"timeout"), [("timeout", b"0".to_vec())]);
-        assert_eq!(config.timeout.get(), 0);
-        let changed = set(&config, &[("TIMEOUT", "7"), ("maxclients", "10000")]);
-        assert_eq!(changed, Ok(vec!["timeout"]));
-        assert_eq!(config.timeout.get(), 7);
-    }
-
-    #[test]
-    fn config_set_refuses_in_the_words_of_redis() {
-        let config = config();
-        for (pairs, expected) in [
-            (
-                &[("timeout", "1"), ("NoSuch", "1")][..],
-                "ERR Unknown option or number of arguments for CONFIG SET - 'NoSuch'",
-            ),
-            (
-                &[("rename-command", "x")],
-                "ERR Unknown option or number of arguments for CONFIG SET - 'rename-command'",
-            ),
-            (
-                &[("Port", "7000"), ("nosuch", "1")],
-                "ERR CONFIG SET failed (possibly related to argument 'Port') - can't set \
-                 immutable config",
-            ),
-            (
-                &[("dir", "/tmp")],
-                "ERR CONFIG SET failed (possibly related to argument 'dir') - can't set \
-                 protected config",
-            ),
-            (
-                &[("hz", "1"), ("HZ", "2")],
-                "ERR CONFIG SET failed (possibly related to argument 'HZ') - duplicate parameter",
-            ),
-            (
-                &[("maxmemory", "1gb")],
-                "ERR CONFIG SET failed (possibly related to argument 'maxmemory') - this server \
-                 has no eviction; only '0' is accepted",
-            ),
-            (
-                &[("save", "60 1")],
-                "ERR CONFIG SET failed (possibly related to argument 'save') - there are no RDB \
-                 snapshots; it stays ''",
-            ),
-        ] {
-            assert_eq!(set(&config, pairs), Err(expected.to_string()));
-        }
-        assert_eq!(set(&config, &[("save", ""), ("maxmemory", "0")]), Ok(vec![]));
-    }
-
-    #[test]
-    fn old_names_are_the_same_option() {
-        let config = config();
-        let changed = set(&config, &[("hash-max-ziplist-entries", "6")]);
-        assert_eq!(changed, Ok(vec!["hash-max-listpack-entries"]));
-        assert_eq!(config.hash_max_listpack_entries.get(), 6);
-        let names: Vec<_> = config.get(b"Hash-max-*-entries");
-        let six = || b"6".to_vec();
-        assert_eq!(
-            names,
-            [("hash-max-listpack-entries", six()), ("hash-max-ziplist-entries", six())]
-        );
-        assert!(config.get(b"user").is_empty());
-    }
-
     #[test]
     fn what_the_server_reads_follows_and_goes_back() {
-        let config = config();
-        let limits = "pubsub 1mb 1k 9";
-        let pairs = [("client-output-buffer-limit", limits), ("appendfsync", "ALWAYS")];
-        set(&config, &pairs).unwrap();
+        let config = Config::new(options::defaults(), PathBuf::new());
+        let set = |pairs: &[(&str, &str)]| {
+            let pairs = pairs.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+            config.set(&pairs.collect::<Vec<_>>()).unwrap()
+        };
+        set(&[("client-output-buffer-limit", "pubsub 1mb 1k 9"), ("appendfsync", "ALWAYS")]);
         assert_eq!(config.clients.pubsub.hard.load(Relaxed), 1 << 20);
         assert_eq!(config.clients.pubsub.seconds.load(Relaxed), 9);
         assert_eq!(config.appendfsync.get(), Fsync::Always);
         assert_eq!(config.get(b"appendfsync"), [("appendfsync", b"always".to_vec())]);
         assert!(config.requirepass.is_empty());
-        let before = config.set(&[(b"requirepass", b"secret"), (b"appendfsync", b"no")]);
+        let before = set(&[("requirepass", "secret"), ("appendfsync", "no")]);
         assert_eq!(config.requirepass.get(), b"secret");
-        config.replace(before.unwrap());
+        config.replace(before);
         assert!(config.requirepass.is_empty());
         assert_eq!(config.appendfsync.get(), Fsync::Always);
     }

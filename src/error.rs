@@ -1,30 +1,30 @@
-//! Every error that a client is told, in Redis's exact words, and nothing else.
+//! The errors that are replies to a client, in Redis's exact words.
 //!
-//! Errors are sorted by who must act. These are for the client: its connection lives on, and
-//! client libraries look at the first word to decide what the error means. What ends a connection
-//! is [`crate::resp::Error`]; what ends the start of the server is one line on stderr.
+//! After such an error the connection goes on. An error that ends the connection is a
+//! [`crate::resp::Error`]. An error that ends the start of the server is one line on stderr.
 //!
 //! ```text
 //! -WRONGTYPE Operation against a key …      the first word is for programs, the rest for people
 //! ```
 //!
-//! **How Redis does it**: `shared.*err` in server.c, and texts at the place of use. Here one enum holds
-//! what is said of data, of connections and of transactions, so that a reader can see what can go wrong;
-//! what is said of one option or subcommand alone stands where it is said ([`Error::text`]).
+//! **How Redis does it**: `shared.*err` in server.c, and texts at the place of use. Here one enum has the
+//! errors of data, connections and transactions, so that a reader sees in one place what can go wrong. An
+//! error of only one option or subcommand stands where it occurs ([`Error::text`]).
 
+use std::fmt::Arguments;
 use std::io::Write;
 
-/// A message to a client, named for what is wrong; what it holds is what the message quotes.
+/// An error message, named for what is wrong. Its fields are what the message quotes.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Error {
-    /// All the words as sent, which may be any bytes.
+    /// The name and the arguments.
     UnknownCommand(Vec<Vec<u8>>),
-    /// The container command in upper case, and what followed it.
+    /// `command` is the container in upper case.
     UnknownSubcommand {
         command: String,
         subcommand: Vec<u8>,
     },
-    /// The same from a command that looks at its subcommands and their arity itself.
+    /// The same for a command that checks its subcommands and their arity itself.
     SubcommandSyntax {
         command: String,
         subcommand: Vec<u8>,
@@ -34,7 +34,7 @@ pub enum Error {
     Syntax,
     WrongType,
     NotInteger,
-    /// Not a C `int`.
+    /// It does not fit into a C `int`.
     OutsideOfInt,
     NotPositive,
     NotFloat,
@@ -54,11 +54,8 @@ pub enum Error {
     OffsetOutOfRange,
     StringTooLong,
     ValueOutOfRange,
-    LcsLenAndIdx,
-    LcsNotStrings,
     NxAndOthers,
     GtAndLt,
-    UnsupportedOption(Vec<u8>),
     NoAuth,
     WrongPassword,
     NoPasswordSet,
@@ -78,71 +75,59 @@ pub enum Error {
     DebugNotAllowed,
     Misconf(String),
     Loading,
-    RewriteInProgress,
-    /// A text of one command alone, with its leading `ERR`.
+    /// The text of an error that only one command has, with its leading `ERR`.
     Text(Vec<u8>),
 }
 
 impl Error {
-    /// Nothing is kept that is not shown: the words may be many and large.
-    pub fn unknown_command<'a>(words: impl Iterator<Item = &'a [u8]>) -> Error {
-        let shown = words.map(|word| word[..word.len().min(SHOWN)].to_vec());
+    /// Keeps only what is shown, because the arguments may be many and large.
+    pub fn unknown_command<'a>(args: impl Iterator<Item = &'a [u8]>) -> Error {
+        let shown = args.map(|arg| arg[..arg.len().min(SHOWN)].to_vec());
         Error::UnknownCommand(shown.take(1 + SHOWN).collect())
     }
 
-    /// An error that only one command can give.
+    /// An error that only one command has.
     pub fn text(text: impl Into<Vec<u8>>) -> Error {
         Error::Text(text.into())
     }
 
-    /// The same with a client's word in the middle.
-    pub fn quoting(before: &str, word: &[u8], after: &str) -> Error {
-        Error::Text([before.as_bytes(), printable(word, usize::MAX), after.as_bytes()].concat())
+    /// The same with a client's argument in the middle.
+    pub fn quoting(before: &str, arg: &[u8], after: &str) -> Error {
+        Error::Text([before.as_bytes(), printable(arg, usize::MAX), after.as_bytes()].concat())
     }
-}
 
-/// A text with what it is about in it; writing to a `Vec` cannot fail.
-macro_rules! compose {
-    ($out:expr, $($text:tt)*) => {{
-        let _ = write!($out, $($text)*);
-        return;
-    }};
-}
-
-impl Error {
-    /// Appends the message, without the leading `-` and the line end. Bytes, not a `String`, for
-    /// it may quote a client's bytes. Long because each message has an arm.
+    /// Appends the message, without the leading `-` and the line end. It is bytes and not a `String`
+    /// because it may quote any bytes of a client. Long because each message has an arm.
     pub fn write_to(&self, out: &mut Vec<u8>) {
+        // Writing to a `Vec` cannot fail.
+        let mut write = |text: Arguments| drop(out.write_fmt(text));
         let text = match self {
-            Error::UnknownCommand(words) => return write_unknown_command(words, out),
+            Error::UnknownCommand(args) => return write_unknown_command(args, out),
             Error::UnknownSubcommand { command, subcommand } => {
                 out.extend_from_slice(b"ERR unknown subcommand '");
-                out.extend_from_slice(printable(subcommand, 128));
-                compose!(out, "'. Try {command} HELP.")
+                out.extend_from_slice(printable(subcommand, SHOWN));
+                return drop(write!(out, "'. Try {command} HELP."));
             }
             Error::SubcommandSyntax { command, subcommand } => {
                 let text = b"ERR unknown subcommand or wrong number of arguments for '";
                 out.extend_from_slice(text);
-                out.extend_from_slice(printable(subcommand, 128));
-                compose!(out, "'. Try {command} HELP.")
+                out.extend_from_slice(printable(subcommand, SHOWN));
+                return drop(write!(out, "'. Try {command} HELP."));
             }
             Error::WrongArity(name) => {
-                compose!(out, "ERR wrong number of arguments for '{name}' command")
+                return write(format_args!("ERR wrong number of arguments for '{name}' command"));
             }
             Error::InvalidExpire(name) => {
-                compose!(out, "ERR invalid expire time in '{name}' command")
+                return write(format_args!("ERR invalid expire time in '{name}' command"));
             }
-            Error::UnsupportedOption(option) => {
-                out.extend_from_slice(b"ERR Unsupported option ");
-                return out.extend_from_slice(printable(option, usize::MAX));
+            Error::SubscribedOnly(name) => {
+                return write(format_args!(
+                    "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / \
+                     QUIT / RESET are allowed in this context"
+                ));
             }
-            Error::SubscribedOnly(name) => compose!(
-                out,
-                "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / \
-                 QUIT / RESET are allowed in this context"
-            ),
             Error::Misconf(cause) => {
-                compose!(out, "MISCONF Errors writing to the AOF file: {cause}")
+                return write(format_args!("MISCONF Errors writing to the AOF file: {cause}"));
             }
             Error::ExecAbortBecause(cause) => {
                 out.extend_from_slice(b"EXECABORT Transaction discarded because of: ");
@@ -175,10 +160,6 @@ impl Error {
             Error::OffsetOutOfRange => "ERR offset is out of range",
             Error::StringTooLong => "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
             Error::ValueOutOfRange => "ERR value is out of range",
-            Error::LcsLenAndIdx => {
-                "ERR If you want both the length and indexes, please just use IDX."
-            }
-            Error::LcsNotStrings => "ERR The specified keys must contain string values",
             Error::NxAndOthers => {
                 "ERR NX and XX, GT or LT options at the same time are not compatible"
             }
@@ -212,36 +193,33 @@ impl Error {
                  this option in the configuration file, and then restart the server."
             }
             Error::Loading => "LOADING Redis is loading the dataset in memory",
-            Error::RewriteInProgress => {
-                "ERR Background append only file rewriting already in progress"
-            }
         };
         out.extend_from_slice(text.as_bytes());
     }
 }
 
-/// So many bytes are shown of an unknown command's name, and so many of its arguments together.
+/// How many bytes are shown of a name, and of all its arguments together.
 const SHOWN: usize = 128;
 
-/// The name, and as many of the words after it as fit.
-fn write_unknown_command(words: &[Vec<u8>], out: &mut Vec<u8>) {
+/// The name, and as many arguments as fit.
+fn write_unknown_command(args: &[Vec<u8>], out: &mut Vec<u8>) {
     out.extend_from_slice(b"ERR unknown command '");
-    out.extend_from_slice(printable(&words[0], SHOWN));
+    out.extend_from_slice(printable(&args[0], SHOWN));
     out.extend_from_slice(b"', with args beginning with: ");
     let start = out.len();
-    for word in &words[1..] {
+    for arg in &args[1..] {
         let used = out.len() - start;
         if used >= SHOWN {
             break;
         }
         out.push(b'\'');
-        out.extend_from_slice(printable(word, SHOWN - used));
+        out.extend_from_slice(printable(arg, SHOWN - used));
         out.extend_from_slice(b"' ");
     }
 }
 
-/// At most `most` bytes of `word`, up to its first NUL, as C prints a string.
-fn printable(word: &[u8], most: usize) -> &[u8] {
-    let end = word.iter().position(|&byte| byte == 0).unwrap_or(word.len());
-    &word[..end.min(most)]
+/// At most `most` bytes of `arg`, up to its first NUL, as C prints a string.
+fn printable(arg: &[u8], most: usize) -> &[u8] {
+    let end = arg.iter().position(|&byte| byte == 0).unwrap_or(arg.len());
+    &arg[..end.min(most)]
 }

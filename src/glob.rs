@@ -1,4 +1,4 @@
-//! Patterns for names: what KEYS, SCAN, PSUBSCRIBE and CONFIG GET match with.
+//! Patterns for names, as in KEYS, SCAN, PSUBSCRIBE and CONFIG GET.
 //!
 //! ```text
 //! *       any bytes, or none       h*llo      hllo, hello, heeeello
@@ -9,34 +9,34 @@
 //! \x      x itself                 h\*llo     h*llo
 //! ```
 //!
-//! **One star back.** Everything but a star stands for exactly one byte, so the only choice is how
-//! many bytes a star swallows. We begin with none. Where the match fails later, the *last* star
-//! swallows one more and the match goes on behind it. The stars before it need not be tried again:
-//! whatever the last star can reach with them longer, it reaches with them as they are, by being
-//! longer itself. So the work is bounded by pattern times text, where the obvious recursion, which
-//! tries every length of every star, takes until tomorrow for `a*a*a*a*a*b`. Predict before you
-//! look at the tests: does `*` match the empty string?
+//! **One star back.** Everything except a star stands for exactly one byte. So the only choice is how many
+//! bytes a star takes. We begin with none. If the match fails later, the *last* star takes one byte more,
+//! and we go on behind it. The stars before it need not change: if one of them were longer, the last star
+//! would begin later, and it reaches every such place by growing itself. So the work is at most the length
+//! of the pattern times that of the text. The obvious recursion tries every length of every star, and does
+//! not end in our lifetime for many stars. Predict before you look at the tests: does `*` match the empty
+//! string?
 //!
-//! **How Redis does it**: util.c, `stringmatchlen`. It is that recursion, with a flag since 7.0 by
-//! which a star that has tried all lengths stops those before it, to the same effect as here, and
-//! a limit on stars that guards its stack. The oddities are kept, for they are what clients see: a
-//! bracket that is not closed ends with the pattern, a range may be the wrong way round, its ends
-//! are *signed* bytes, and an escaped byte in a bracket keeps its case even where case is ignored.
+//! **How Redis does it**: util.c, `stringmatchlen`. It is that recursion. Since 7.0 a star that has tried
+//! all lengths stops the stars before it, which has the same effect as here. A limit on stars protects
+//! Redis's stack. We keep what is odd, because clients see it: a bracket that is not closed ends with the
+//! pattern; a range may be the wrong way round, and its ends are *signed* bytes; an escaped byte in a
+//! bracket keeps its case even where case is ignored.
 
-/// A pattern with more stars than this before its last one matches nothing. Redis's stack needs
-/// the limit; we keep it so that the answers agree.
+/// A pattern with more stars than this before its last one matches nothing. Only Redis's stack needs the
+/// limit, but the answers must agree.
 const MAX_STARS: usize = 1_000;
 
-/// Whether all of `text` fits `pattern`. Any bytes may stand in either; only ASCII has a case.
+/// Whether `pattern` matches all of `text`. Both may hold any bytes. Only ASCII letters have a case.
 ///
-/// Nothing but the empty pattern fits the empty text, not even `*`: KEYS and SCAN, which must find
-/// an empty key, do not ask about a pattern that is a star and no more.
+/// The empty text is matched only by the empty pattern, not even by `*`. (KEYS and SCAN must find an empty
+/// key, so they do not call this if the pattern is `*`.)
 pub fn matches(pattern: &[u8], text: &[u8], ignore_case: bool) -> bool {
     if text.is_empty() {
         return pattern.is_empty();
     }
     let (mut rest, mut left) = (pattern, text);
-    // What follows the last star, and the text that this star has not swallowed.
+    // What follows the last star, and the text that this star has not taken.
     let mut retry: Option<(&[u8], &[u8])> = None;
     let mut stars = 0;
     loop {
@@ -55,16 +55,16 @@ pub fn matches(pattern: &[u8], text: &[u8], ignore_case: bool) -> bool {
         }
         match (element(rest, byte, ignore_case), &mut retry) {
             (Some(after_element), _) => (rest, left) = (after_element, after_byte),
-            (None, Some((after_star, unswallowed))) => {
-                *unswallowed = &unswallowed[1..];
-                (rest, left) = (after_star, unswallowed);
+            (None, Some((after_star, untaken))) => {
+                *untaken = &untaken[1..];
+                (rest, left) = (after_star, untaken);
             }
             (None, None) => return false,
         }
     }
 }
 
-/// If `byte` fits what `pattern` begins with, which is no star: the pattern after that.
+/// If the first element of `pattern` matches `byte`: the rest of the pattern. The element is no star.
 fn element(pattern: &[u8], byte: u8, ignore_case: bool) -> Option<&[u8]> {
     let (fits, after) = match pattern {
         [b'?', after @ ..] => (true, after),
@@ -76,8 +76,8 @@ fn element(pattern: &[u8], byte: u8, ignore_case: bool) -> Option<&[u8]> {
     fits.then_some(after)
 }
 
-/// Whether `byte` is in the set that `pattern` begins with, after its `[`, and what follows the
-/// set. The order of the arms is Redis's, and settles what `[a-]` and `[\]` mean.
+/// Whether `byte` is in the set at the beginning of `pattern`, behind its `[`; and the rest of the pattern.
+/// The order of the arms is Redis's. It decides what `[a-]` and `[\]` mean.
 fn bracket(pattern: &[u8], byte: u8, ignore_case: bool) -> (bool, &[u8]) {
     let (negated, mut rest) = match pattern {
         [b'^', rest @ ..] => (true, rest),
@@ -109,12 +109,12 @@ fn same(a: u8, b: u8, ignore_case: bool) -> bool {
 }
 
 fn in_range(one_end: u8, other_end: u8, byte: u8, ignore_case: bool) -> bool {
-    // C's `char` is signed on the machines on which Redis is at home.
+    // C's `char` is signed on x86.
     let fold = |byte: u8| match ignore_case {
         true => byte.to_ascii_lowercase() as i8,
         false => byte as i8,
     };
-    // Put in order before the case goes, as Redis does, so `[Z-a]` is empty without case.
+    // As in Redis the ends are sorted before the case is removed, so `[Z-a]` is empty if case is ignored.
     let low = (one_end as i8).min(other_end as i8) as u8;
     let high = (one_end as i8).max(other_end as i8) as u8;
     (fold(low)..=fold(high)).contains(&fold(byte))
@@ -123,21 +123,6 @@ fn in_range(one_end: u8, other_end: u8, byte: u8, ignore_case: bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_examples_of_the_chapter_match() {
-        for (pattern, fits, does_not) in [
-            ("h*llo", "heeeello", "hell"),
-            ("h?llo", "hallo", "hllo"),
-            ("h[ae]llo", "hello", "hillo"),
-            ("h[^e]llo", "hallo", "hello"),
-            ("h[a-c]llo", "hcllo", "hdllo"),
-            ("h\\*llo", "h*llo", "hello"),
-        ] {
-            assert!(matches(pattern.as_bytes(), fits.as_bytes(), false));
-            assert!(!matches(pattern.as_bytes(), does_not.as_bytes(), false));
-        }
-    }
 
     #[test]
     fn a_star_alone_does_not_match_the_empty_text() {
@@ -184,7 +169,7 @@ mod tests {
         assert!(!matches(&b"*a".repeat(MAX_STARS + 1), &text, false));
     }
 
-    /// The recursion, which tries every length of every star.
+    /// The obvious recursion: it tries every length of every star.
     fn naive(pattern: &[u8], text: &[u8], ignore_case: bool) -> bool {
         match (pattern, text) {
             ([b'*', b'*', ..], [_, ..]) => naive(&pattern[1..], text, ignore_case),

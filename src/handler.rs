@@ -1,35 +1,36 @@
 //! The command table: one row for each command, and what its handler may touch.
 //!
 //! Each command is one row ([`Command`]) in the file of its group: name, arity, handler, key
-//! positions, what the documentation says, and for few of them a [`Flag`]. The row is all there is:
-//! arity errors, `COMMAND`, the statistics and the list in src/handler/README.md are read from it, and so is what the
-//! batch and the connection must know (known by name are PING, SELECT, and those that carry a password).
+//! positions, what the documentation says, and a [`Flag`] for whatever else the server must know. The
+//! row is the only place that knows a command. Arity errors, `COMMAND`, the statistics and the list in
+//! src/handler/README.md are read from it. (Only PING, SELECT and the commands that carry a password
+//! are known by name elsewhere.)
 //!
-//! What a handler may do follows from the type of its function, which is its lock:
+//! The type of a handler says what it may do, and that is its lock:
 //!
-//! | [`Run`]   | gets                | lock            | logged            |
-//! |-----------|---------------------|-----------------|-------------------|
-//! | `Read`    | `&View`             | shared          | never             |
-//! | `Long`    | `&View`, again and again | shared, given back between | never |
-//! | `Write`   | `&mut ViewMut`      | exclusive       | if it changed something |
-//! | `Client`  | `&mut Client`       | none needed     | never             |
-//! | `Unlocked` | the same           | given back before | never           |
-//! | `Mixed`   | both, read-only     | shared          | never             |
+//! | [`Run`]  | gets                 | lock                           | logged                  |
+//! |----------|----------------------|--------------------------------|-------------------------|
+//! | `Read`   | `&View`              | shared                         | never                   |
+//! | `Long`   | `&View`, many times  | shared, given back in between  | never                   |
+//! | `Write`  | `&mut ViewMut`       | exclusive                      | if it changed something |
+//! | `Client` | `&mut Client`        | none needed                    | never                   |
+//! | `Mixed`  | both, to read        | shared                         | never                   |
 //!
-//! EXEC has a variant of its own, for it runs others, and so have containers such as CONFIG, whose
-//! subcommands are rows (`config|get`). What happens around the handler, the same for all, is in
-//! call.rs.
+//! EXEC has a variant of its own, because it runs other commands. So have containers such as CONFIG,
+//! whose subcommands are rows (`config|get`). What happens around the handler, the same for all
+//! commands, is in call.rs.
 //!
-//! **How Redis does it**: server.c, `populateCommandTable`, from a file in JSON for each command.
-//! Its handlers all have the same type, and a flag in the table says whether they write: a wrong
-//! flag there is a bug that shows late, a wrong type here does not compile. The rows have fewer
-//! columns and flags, since there are no replicas, users or cluster to be told of a command; what it
-//! asks of a command's function (`cmd->proc == multiCommand`) is a flag here.
+//! **How Redis does it**: server.c, `populateCommandTable`, from a JSON file for each command. Its
+//! handlers all have the same type, and a flag in the table says whether they write. A wrong flag there
+//! is a bug that shows late; a wrong type here does not compile. The rows here have fewer columns and
+//! flags, because there are no users and no cluster. Where Redis compares a command's function
+//! (`cmd->proc == multiCommand`), there is a flag here.
 
 pub mod args;
 pub mod client;
 pub mod config;
 pub mod connection;
+mod container;
 pub mod debug;
 pub mod expiry;
 pub mod generic;
@@ -37,6 +38,7 @@ pub mod hash;
 pub mod info;
 pub mod introspection;
 pub mod lcs;
+pub mod long;
 pub mod pubsub;
 pub mod scan;
 pub mod server;
@@ -47,9 +49,9 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::resp::{Args, Reply};
 use crate::store::{View, ViewMut};
-use std::collections::HashMap;
+pub use container::{help, subcommand_syntax};
+pub use long::{LongHandler, Rest, Stretch};
 use std::sync::LazyLock;
-use std::time::{Duration, Instant};
 
 /// The version of Redis whose behaviour this server follows, which it reports to clients.
 pub const REDIS_VERSION: &str = "7.0.15";
@@ -62,80 +64,29 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub enum Run {
     /// Under the shared lock. It cannot change anything: `View` has no way to.
     Read(fn(&View, &Args, &mut Reply) -> Result<(), Error>),
-    /// The same, but it may take long: what it returns is done afterwards (call/long.rs), with the lock
-    /// given back in between.
+    /// The same, but it may take long. It returns what is left to be done, and that is done with the
+    /// lock given back in between (call/long.rs).
     Long(LongHandler),
     /// Under the exclusive lock; logged if it changed something.
     Write(WriteHandler),
-    /// Without a lock, or under whichever is held: it sees its client alone, and must not block.
+    /// Without a lock, or under the one that is held. It sees its client alone, and must not block.
     Client(ClientHandler),
-    /// Without a lock: what is held is given back before, and what it guarded is handed to the log.
-    /// For CONFIG SET, which may switch the log. Only EXEC keeps its lock.
-    Unlocked(ClientHandler),
     /// Under the shared lock, and with its client.
     Mixed(fn(&mut Client, &View, &Args, &mut Reply) -> Result<(), Error>),
-    /// EXEC, which runs others and holds the lock that the most demanding of them needs.
+    /// EXEC. It runs other commands under the strictest lock that any of them needs.
     Exec,
-    /// A container such as CONFIG; its subcommands have rows of their own, named `config|get`. COMMAND
-    /// may also stand alone.
+    /// A container such as CONFIG. Its subcommands have rows of their own, named `config|get`. COMMAND
+    /// and DEBUG have a handler for what names none of these.
     Container(Option<ClientHandler>),
-    /// A container that takes what names none of its subcommands itself: DEBUG.
-    OpenContainer(ClientHandler),
 }
 
 /// A handler that may change the keyspace.
 pub type WriteHandler = fn(&mut ViewMut, &Args, &mut Reply) -> Result<(), Error>;
 
-/// A handler that may leave something to be done.
-pub type LongHandler =
-    for<'a> fn(&View, &'a Args, &Stretch, &mut Reply) -> Result<Option<Rest<'a>>, Error>;
-
-/// What a command that takes long has still to do.
-pub enum Rest<'a> {
-    /// To compute the reply from what it has taken out of the keyspace. It takes no lock.
-    Compute(Box<dyn FnOnce(&mut Reply) + 'a>),
-    /// To look at the keyspace, with a new view each time, until it returns true: it has replied.
-    Look(Box<Look<'a>>),
-}
-
-impl<'a> Rest<'a> {
-    /// Looks once, under the lock that is held; what is left is to be looked at later.
-    pub fn look(
-        mut look: impl FnMut(&View, &Stretch, &mut Reply) -> bool + 'a,
-        view: &View,
-        stretch: &Stretch,
-        reply: &mut Reply,
-    ) -> Option<Rest<'a>> {
-        let is_done = look(view, stretch, reply);
-        (!is_done).then(|| Rest::Look(Box::new(look)))
-    }
-}
-
-type Look<'a> = dyn FnMut(&View, &Stretch, &mut Reply) -> bool + 'a;
-
-/// For how long a reader looks before it gives the lock back.
-pub struct Stretch(Option<Instant>);
-
-impl Stretch {
-    /// Half a millisecond: a thousand keys or so, and no more than who waits is delayed by anyhow.
-    pub fn begin() -> Stretch {
-        Stretch(Some(Instant::now() + Duration::from_micros(500)))
-    }
-
-    /// For whoever may not give it back.
-    pub fn endless() -> Stretch {
-        Stretch(None)
-    }
-
-    pub fn is_over(&self) -> bool {
-        self.0.is_some_and(|end| Instant::now() >= end)
-    }
-}
-
-/// What needs no keyspace is given its client.
+/// A handler that needs its client, and no keyspace.
 pub type ClientHandler = fn(&mut Client, &Args, &mut Reply) -> Result<(), Error>;
 
-/// Which words are keys.
+/// Which arguments are keys.
 #[derive(Clone, Copy)]
 pub struct Keys {
     /// 0 if there is none.
@@ -145,52 +96,54 @@ pub struct Keys {
     pub step: i64,
 }
 
-const fn keys(first: i64, last: i64, step: i64) -> Keys {
-    Keys { first, last, step }
-}
-
 // The shapes that Redis's commands have.
-pub const NO_KEY: Keys = keys(0, 0, 0);
-pub const ONE_KEY: Keys = keys(1, 1, 1);
-pub const TWO_KEYS: Keys = keys(1, 2, 1);
-pub const ALL_KEYS: Keys = keys(1, -1, 1);
-pub const EVERY_OTHER: Keys = keys(1, -1, 2);
-/// One, behind the name of a subcommand.
-pub const SUBCOMMAND_KEY: Keys = keys(2, 2, 1);
+pub const NO_KEY: Keys = Keys { first: 0, last: 0, step: 0 };
+pub const ONE_KEY: Keys = Keys { first: 1, last: 1, step: 1 };
+pub const TWO_KEYS: Keys = Keys { first: 1, last: 2, step: 1 };
+pub const ALL_KEYS: Keys = Keys { first: 1, last: -1, step: 1 };
+pub const EVERY_OTHER: Keys = Keys { first: 1, last: -1, step: 2 };
+/// One key, behind the name of a subcommand.
+pub const SUBCOMMAND_KEY: Keys = Keys { first: 2, last: 2, step: 1 };
 
-/// What the batch and the connection must know of a command, besides its lock. The first six are
-/// Redis's, and COMMAND shows four of them.
+/// What else the server must know of a command. The first six are Redis's, and COMMAND shows four of
+/// them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Flag {
     /// For the operator; monitors are not shown it.
     Admin,
     /// It is not in the slow log.
     SkipSlowlog,
-    /// It may be said before the password.
+    /// An unauthenticated client may send it.
     NoAuth,
-    /// It may not be said inside MULTI.
+    /// It may not be sent inside MULTI.
     NoMulti,
-    /// PUBLISH: it changes no key, but Redis sends it to replicas, of which it takes monitors for a kind;
-    /// so these may not say it.
+    /// PUBLISH changes no key, but Redis replicates it. Monitors count as replicas there, so they may
+    /// not send it.
     MayReplicate,
     /// DEBUG: refused unless `enable-debug-command` allows it.
     Protected,
-    /// MULTI does not make it wait for EXEC.
+    /// MULTI does not queue it.
     NotQueued,
     /// It may stand in the log, though it changes no data.
     InLog,
     /// It is refused while the log loads, though it needs no data.
     NotLoading,
-    /// A RESP2 client may say it while it is subscribed, when replies cannot be told from messages.
+    /// A RESP2 client may send it while it is subscribed, and a reply looks like a message.
     WhileSubscribed,
-    /// It shows or resets what is counted, so what its batch has counted so far must be there.
+    /// It shows or resets counters, so what its batch has counted so far is added to them first.
     ShowsCounters,
-    /// It counts or lists other clients, so what they have sent before must have been done (server/order.rs).
+    /// It counts or lists other clients, so what they have sent before is done first (server/order.rs).
     CountsClients,
-    /// With no more than two arguments it never takes longer than a microsecond, if they and the
-    /// answer are short (call/account.rs, `is_quick`).
+    /// The lock is given back before it runs, because CONFIG SET may switch the log, and PUBLISH may wait
+    /// for other clients. Inside EXEC the lock is kept.
+    GivesLockBack,
+    /// DEBUG: its handler answers for unknown subcommands too.
+    TakesUnknown,
+    /// With no more than two arguments it never takes longer than a microsecond, if these and the reply
+    /// are short (call/account.rs, `is_quick`).
     Quick,
-    /// Its second argument is a field of what its key holds, to be looked ahead to (call/ahead.rs).
+    /// Its second argument is a field of what its key holds, so that field is looked at ahead of time too
+    /// (call/ahead.rs).
     ThenField,
 }
 
@@ -198,12 +151,12 @@ pub enum Flag {
 pub struct Command {
     /// In lower case; `config|get` for a subcommand.
     pub name: &'static str,
-    /// Number of words, the name included; negative if it is the least number.
+    /// Number of arguments, the name included. Negative if there may be more.
     pub arity: i64,
     /// The handler, and with it the lock.
     pub run: Run,
     pub keys: Keys,
-    /// A bit for each [`Flag`] that it has ([`Command::with`]): a few are asked for with each command.
+    /// A bit for each [`Flag`] that it has ([`Command::with`]). Some are looked at for each command.
     flags: u32,
     /// The version of Redis that brought the command.
     pub since: &'static str,
@@ -240,8 +193,8 @@ impl Command {
         self.flags & 1 << flag as u32 != 0
     }
 
-    /// Whether it is answered while the log loads: if it neither reads nor writes data (INFO and WATCH
-    /// look at what there is).
+    /// Whether it is answered while the log loads. It must neither read nor write data. (INFO and WATCH
+    /// show what is there so far.)
     pub fn works_while_loading(&self) -> bool {
         let needs_data = self.reads() || matches!(self.run, Run::Write(_) | Run::Container(None));
         !needs_data && !self.is(Flag::NotLoading)
@@ -252,14 +205,10 @@ impl Command {
         matches!(self.run, Run::Read(_) | Run::Long(_))
     }
 
-    /// Whether so many words are right, the name included.
+    /// Whether this number of arguments is right, the name included.
     fn takes(&self, count: usize) -> bool {
         let (count, arity) = (count as i64, self.arity);
         count == arity || (arity < 0 && count >= -arity)
-    }
-
-    fn is_container(&self) -> bool {
-        matches!(self.run, Run::Container(_) | Run::OpenContainer(_))
     }
 }
 
@@ -274,7 +223,7 @@ const GROUPS: &[(&str, &[&[Command]])] = &[
     ("server", SERVER),
 ];
 
-/// The group `server` has a file for each of its large commands, and rows in files of other groups.
+/// The group `server` has a file for each of its large commands, and rows in the files of other groups.
 const SERVER: &[&[Command]] = &[
     server::COMMANDS,
     generic::DATABASES,
@@ -290,17 +239,15 @@ pub struct Row {
     pub index: usize,
     pub command: &'static Command,
     pub group: &'static str,
-    /// Whether its name alone calls it. Not so for a container, whose second word decides, nor for
-    /// a subcommand, whose name (`config|get`) is no word that a client may say.
-    by_name_alone: bool,
+    /// Whether it is reached through its container only.
+    is_subcommand: bool,
 }
 
 impl Row {
-    /// Whether these words call this command. False where only [`Table::look_up`] can tell.
-    pub fn is_called_by(&self, args: &Args) -> bool {
-        self.by_name_alone
-            && args[0].eq_ignore_ascii_case(self.command.name.as_bytes())
-            && self.command.takes(args.len())
+    fn is_named(&self, name: &[u8]) -> bool {
+        let own = self.command.name.as_bytes();
+        let mut pairs = own.iter().zip(name);
+        own.len() == name.len() && pairs.all(|(own, byte)| *own == byte.to_ascii_lowercase())
     }
 }
 
@@ -308,98 +255,54 @@ impl Row {
 pub struct Table {
     /// In the order of [`GROUPS`], which is also that of COMMAND.
     pub rows: Vec<Row>,
-    by_name: HashMap<&'static str, usize>,
+    /// The rows of the names in each [`place`].
+    by_place: [Vec<usize>; PLACES],
 }
 
 /// Made when it is looked at first, before there is a client.
 pub static TABLE: LazyLock<Table> = LazyLock::new(|| {
-    let commands = GROUPS.iter().flat_map(|(group, files)| {
-        files.iter().flat_map(move |file| file.iter().map(move |command| (*group, command)))
-    });
-    let rows: Vec<Row> = commands
-        .enumerate()
-        .map(|(index, (group, command))| Row {
-            index,
-            command,
-            group,
-            by_name_alone: !command.is_container() && !command.name.contains('|'),
-        })
-        .collect();
-    let by_name = rows.iter().map(|row| (row.command.name, row.index)).collect();
-    Table { rows, by_name }
+    let mut table = Table { rows: Vec::new(), by_place: [const { Vec::new() }; PLACES] };
+    for (group, files) in GROUPS {
+        for (index, command) in (table.rows.len()..).zip(files.iter().copied().flatten()) {
+            table.by_place[place(command.name.as_bytes())].push(index);
+            let is_subcommand = command.name.contains('|');
+            table.rows.push(Row { index, command, group, is_subcommand });
+        }
+    }
+    table
 });
+
+const PLACES: usize = 32 * 32;
+
+/// Where names with this beginning and length are: a few at most, and mostly one. It is here
+/// for speed alone. With one of std's tables a GET in a pipeline takes nearly a fifth more instructions.
+fn place(name: &[u8]) -> usize {
+    match name {
+        [first, second, ..] => {
+            32 * usize::from(first % 32) + (usize::from(second % 32) + name.len()) % 32
+        }
+        _ => 0,
+    }
+}
 
 impl Table {
     /// The row with this name, in any case; `config|get` for a subcommand.
     pub fn find(&self, name: &[u8]) -> Option<&Row> {
-        // No name is longer than this, and nothing is allocated to look one up.
-        let mut lower = [0; 32];
-        let lower = lower.get_mut(..name.len())?;
-        lower.copy_from_slice(name);
-        lower.make_ascii_lowercase();
-        let index = self.by_name.get(std::str::from_utf8(lower).ok()?)?;
-        Some(&self.rows[*index])
+        let mut rows = self.by_place[place(name)].iter().map(|index| &self.rows[*index]);
+        rows.find(|row| row.is_named(name))
     }
 
-    /// The subcommands of a container.
-    pub fn subcommands(&self, container: &str) -> impl Iterator<Item = &Row> {
-        let prefix = format!("{container}|");
-        self.rows.iter().filter(move |row| row.command.name.starts_with(&prefix))
+    /// The row that these arguments call, if there is one and their number is right.
+    pub fn look_up(&self, args: &Args) -> Option<&Row> {
+        self.named_by(args).filter(|row| row.command.takes(args.len()))
     }
 
-    /// The row that these words call, if their number is right.
-    pub fn look_up(&self, args: &Args) -> Result<&Row, Error> {
-        let row = self.named_by(args)?;
-        if row.command.takes(args.len()) {
-            Ok(row)
-        } else {
-            Err(Error::WrongArity(row.command.name))
+    /// The row that these arguments name, whatever their number.
+    pub fn named_by(&self, args: &Args) -> Option<&Row> {
+        let row = self.find(&args[0]).filter(|row| !row.is_subcommand)?;
+        match row.command.run {
+            Run::Container(_) if args.len() > 1 => self.subcommand(row, &args[1]),
+            _ => Some(row),
         }
     }
-
-    /// The row that these words name, however many they are.
-    pub fn named_by(&self, args: &Args) -> Result<&Row, Error> {
-        // A subcommand's row is reached through its container only.
-        let found = self.find(&args[0]).filter(|_| !args[0].contains(&b'|'));
-        let mut row = found.ok_or_else(|| Error::unknown_command(args.iter()))?;
-        let container = row.command;
-        if container.is_container() && args.len() > 1 {
-            let name = [container.name.as_bytes(), b"|", &args[1]].concat();
-            row = match (self.find(&name), container.run) {
-                (Some(subcommand), _) => subcommand,
-                (None, Run::OpenContainer(_)) => row,
-                (None, _) => return Err(unknown_subcommand(container.name, &args[1])),
-            };
-        }
-        Ok(row)
-    }
-}
-
-/// For a second word that names no subcommand.
-pub fn unknown_subcommand(container: &str, subcommand: &[u8]) -> Error {
-    let command = container.to_ascii_uppercase();
-    Error::UnknownSubcommand { command, subcommand: subcommand.to_vec() }
-}
-
-/// The same where a command looks at its subcommands and their arity itself.
-pub fn subcommand_syntax(args: &Args) -> Error {
-    let command = String::from_utf8_lossy(&args[0]).to_ascii_uppercase();
-    Error::SubcommandSyntax { command, subcommand: args[1].to_vec() }
-}
-
-/// `CONFIG HELP` and its like, from the rows of the container.
-pub fn help(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let container = String::from_utf8_lossy(&args[0]).to_ascii_lowercase();
-    let mut lines = vec![format!(
-        "{} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
-        container.to_ascii_uppercase()
-    )];
-    for row in TABLE.subcommands(&container) {
-        let Command { name, usage, summary, .. } = row.command;
-        let subcommand = name[container.len() + 1..].to_ascii_uppercase();
-        lines.push(format!("{subcommand} {usage}").trim_end().to_string());
-        lines.push(format!("    {summary}."));
-    }
-    reply.statuses(&lines);
-    Ok(())
 }

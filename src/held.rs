@@ -1,7 +1,7 @@
-//! What clients hold of the server's memory, and who pays when it is too much.
+//! How much memory clients hold, and which one is disconnected when it is too much.
 //!
-//! A thread per client means that everything happens at once: what one client may hold, ten thousand
-//! may. So there is one account of all that can grow while a client is served, and a limit on its sum,
+//! With a thread per client everything happens at once: ten thousand clients may all hold as much as one may.
+//! So everything that can grow while a client is served is counted, and the sum has a limit,
 //! `maxmemory-clients`:
 //!
 //! ```text
@@ -9,22 +9,21 @@
 //! what MULTI has queued, what is published (client.rs)  ─▶ ├ each, whose ─▶ of one    ─▶ of all
 //! replies (resp/reply.rs), an outbox (outbox.rs)        ─▶ ┘ Drop undoes └ client      └ clients
 //!                                                                    over the limit? │ wakes
-//!       whoever holds the most is ended, then the next, until it fits ◀── evict ◀────┘
+//!    the client that holds the most is ended, then the next, until it fits ◀─ evict ◀┘
 //! ```
 //!
-//! A client is ended by [`Held::kill`], and nowhere else. Its threads find that out wherever they make
-//! something grow: they look at each [`STEP`]. Ten thousand threads may want the processor before the one
-//! that evicts. So whoever makes the sum grow over the limit by a quarter lets the others go first with each
-//! step (it does not sleep, because it may hold a lock), and over one and a half times the limit is ended
-//! itself.
+//! Only [`Held::kill`] ends a client. The client's threads notice it whenever something has grown by another
+//! [`STEP`]. The thread `evict` may have to wait for the processor behind ten thousand others. So
+//! a thread that makes the sum grow beyond 5/4 of the limit yields at each step (it does not sleep, because it
+//! may hold a lock). Beyond 3/2 of the limit its own client is ended.
 //!
-//! **Cheap.** What is not over [`STEP`] is not counted, and what is counted is rounded up to whole
-//! steps. So a client with short commands and short replies never touches what all threads share. The
-//! price: ten thousand clients may hold some hundred megabytes that nobody counts.
+//! **Cheap.** Anything of up to one [`STEP`] is not counted, and the rest is rounded up to whole steps. So a
+//! client with short commands and short replies never touches a counter that all threads share. The price:
+//! ten thousand clients may hold some hundred megabytes that are not counted.
 //!
 //! **How Redis does it**: `evictClients` in server.c and `closeClientOnOutputBufferLimitReached` in
-//! networking.c. `maxmemory-clients` is off by default there, and its percentage is one of `maxmemory`.
-//! Here it is one of the memory of the machine or its control group, because there is no `maxmemory`.
+//! networking.c. There `maxmemory-clients` is off by default, and a percentage is one of `maxmemory`. Here
+//! it is one of the memory of the machine or of its control group, because there is no `maxmemory`.
 
 use std::fs;
 use std::net::{Shutdown, TcpStream};
@@ -33,33 +32,33 @@ use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-/// Bytes that are not counted, and in which the others are.
+/// Bytes: up to one step is not counted, more is counted in whole steps.
 pub const STEP: usize = 16 * 1024;
 
-/// How much a client may leave unread; zero is no limit (`client-output-buffer-limit`).
+/// How many bytes a client may leave unread (`client-output-buffer-limit`). 0 is no limit.
 #[derive(Default)]
 pub struct OutputLimit {
-    /// Bytes at which it is disconnected at once.
+    /// With more, it is disconnected at once.
     pub hard: AtomicUsize,
-    /// Bytes that it may not exceed for longer than `seconds`.
+    /// With more for this many seconds, it is disconnected.
     pub soft: AtomicUsize,
     pub seconds: AtomicU64,
 }
 
 impl OutputLimit {
-    /// Whether so many bytes are too many at once.
+    /// Whether `length` bytes are over the hard limit.
     pub fn is_over_hard(&self, length: usize) -> bool {
         let hard = self.hard.load(Ordering::Relaxed);
         hard > 0 && length > hard
     }
 
-    /// Whether so many bytes are too many for longer.
+    /// Whether `length` bytes are over the soft limit.
     pub fn is_over_soft(&self, length: usize) -> bool {
         let soft = self.soft.load(Ordering::Relaxed);
         soft > 0 && length > soft
     }
 
-    /// Whether it has been for too long that they are; `since` is when that began.
+    /// Whether the client has been over the soft limit for too long. `since` keeps when that began.
     pub fn is_over_soft_for_long(&self, length: usize, since: &mut Option<Instant>) -> bool {
         if !self.is_over_soft(length) {
             *since = None;
@@ -70,7 +69,7 @@ impl OutputLimit {
     }
 }
 
-/// Whose `client-output-buffer-limit` it is.
+/// The classes of `client-output-buffer-limit`.
 #[derive(Clone, Copy)]
 pub enum Class {
     /// Replies of a client that has no outbox.
@@ -79,32 +78,31 @@ pub enum Class {
     Pubsub,
 }
 
-/// What all clients hold together.
+/// What all clients together hold.
 #[derive(Default)]
 pub struct Total {
     bytes: AtomicUsize,
-    /// `maxmemory-clients` in bytes; 0 is no limit.
+    /// `maxmemory-clients` in bytes. 0 is no limit.
     pub limit: AtomicUsize,
-    /// What one client may leave unread, by its [`Class`].
+    /// How much one client may leave unread, by its [`Class`].
     pub normal: OutputLimit,
     pub pubsub: OutputLimit,
-    /// The thread that evicts.
+    /// The thread `evict`.
     evicts: OnceLock<Thread>,
 }
 
 impl Total {
-    /// In bytes.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Whether so many bytes are too many for all clients together.
+    /// Whether `bytes` are too many for all clients together.
     pub fn is_over(&self, bytes: usize) -> bool {
         let limit = self.limit.load(Ordering::Relaxed);
         limit > 0 && bytes > limit
     }
 
-    /// The thread that calls this is woken from now on when there is something to be evicted.
+    /// From now on the calling thread is woken when clients hold too much.
     pub fn wake_me(&self) {
         let _ = self.evicts.set(std::thread::current());
     }
@@ -120,32 +118,32 @@ impl Total {
     }
 }
 
-/// Why a client is ended by somebody else.
+/// Why the server ends a client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum End {
-    /// CLIENT KILL, `timeout`, or its connection has broken.
+    /// CLIENT KILL, `timeout`, or its connection is broken.
     Killed = 1,
-    /// It has left too much unread (`client-output-buffer-limit`).
+    /// It leaves too much unread (`client-output-buffer-limit`).
     Output,
-    /// All clients together hold too much, and this one the most (`maxmemory-clients`).
+    /// All clients together hold too much, and it holds the most (`maxmemory-clients`).
     Evicted,
 }
 
-/// What one client holds, and whether it is to end. Its own threads and those who publish to it add to
-/// it, all others may look.
+/// How much one client holds, and whether it is being ended. Its own threads and publishers add to it.
+/// All others may look.
 pub struct Held {
     total: Arc<Total>,
     bytes: AtomicUsize,
-    /// An [`End`], or 0, and what it held then.
+    /// An [`End`], or 0.
     end: AtomicU8,
+    /// What it held when it was ended.
     at_end: AtomicUsize,
-    /// None for a fake client, which nobody ends.
+    /// None for a fake client. Nobody ends that.
     stream: Option<Arc<TcpStream>>,
 }
 
 impl Held {
-    /// Nothing yet.
     pub fn new(total: &Arc<Total>, stream: Option<Arc<TcpStream>>) -> Arc<Held> {
         Arc::new(Held {
             total: total.clone(),
@@ -156,17 +154,15 @@ impl Held {
         })
     }
 
-    /// In bytes.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// The same, but of a client that is ended no less than it held then: for who is told why.
+    /// The same. For a client that was ended, at least what it held then, because that explains its end.
     pub fn most(&self) -> usize {
         self.bytes().max(self.at_end.load(Ordering::Relaxed))
     }
 
-    /// The limit on what it may leave unread of what it is sent as one of this class.
     pub fn output_limit(&self, class: Class) -> &OutputLimit {
         match class {
             Class::Normal => &self.total.normal,
@@ -174,9 +170,8 @@ impl Held {
         }
     }
 
-    /// Ends the client from any thread: the flag keeps commands that have arrived already from running,
-    /// and a reply from growing; the shutdown wakes a thread that waits for its peer. The first reason
-    /// is the one that is told.
+    /// Ends the client, from any thread. Because of the flag no more of its commands run and no reply grows.
+    /// The shutdown wakes a thread that waits for the socket. The first reason counts.
     pub fn kill(&self, end: End) {
         if let Some(stream) = &self.stream {
             self.at_end.fetch_max(self.bytes(), Ordering::Relaxed);
@@ -186,7 +181,7 @@ impl Held {
         }
     }
 
-    /// Whether it is to end, and why.
+    /// Why it is being ended, if it is.
     pub fn end(&self) -> Option<End> {
         match self.end.load(Ordering::Acquire) {
             1 => Some(End::Killed),
@@ -196,19 +191,25 @@ impl Held {
         }
     }
 
-    /// Whether it is to end.
     pub fn is_ended(&self) -> bool {
         self.end.load(Ordering::Acquire) != 0
     }
 
-    fn add(&self, bytes: usize) {
+    /// Counts more bytes, and returns true. If the sum would be over 3/2 of the limit, it ends the client
+    /// instead: until its thread notices that, bytes that it does not get must not end others.
+    fn add(&self, bytes: usize) -> bool {
+        let sum = self.total.bytes().saturating_add(bytes);
+        if self.total.is_over(sum - sum / 3) {
+            self.at_end.fetch_max(self.bytes().saturating_add(bytes), Ordering::Relaxed);
+            self.kill(End::Evicted);
+            return false;
+        }
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let sum = self.total.add(bytes);
-        if self.total.is_over(sum - sum / 3) {
-            self.kill(End::Evicted);
-        } else if self.total.is_over(sum - sum / 5) {
+        if self.total.is_over(sum - sum / 5) {
             std::thread::yield_now();
         }
+        true
     }
 
     fn take_back(&self, bytes: usize) {
@@ -217,46 +218,44 @@ impl Held {
     }
 }
 
-/// One thing that a client holds, which grows and shrinks. When it is dropped, it holds nothing.
+/// One thing that a client holds, such as its replies. When it is dropped, it no longer counts.
 pub struct Charge {
     held: Arc<Held>,
-    /// What it really has, in bytes, and what of that is counted.
+    /// Bytes that it has, and bytes that are counted for it.
     bytes: usize,
     counted: usize,
 }
 
 impl Charge {
-    /// Nothing yet.
     pub fn new(held: &Arc<Held>) -> Charge {
         Charge { held: held.clone(), bytes: 0, counted: 0 }
     }
 
-    /// Whose it is.
     pub fn held(&self) -> &Held {
         &self.held
     }
 
-    /// From now on it has so many bytes.
+    /// It now has this many bytes.
     pub fn set(&mut self, bytes: usize) {
         self.bytes = bytes;
         let due = match bytes {
             0..=STEP => 0,
             _ => bytes.div_ceil(STEP).saturating_mul(STEP),
         };
-        let before = std::mem::replace(&mut self.counted, due);
-        if due > before {
-            self.held.add(due - before);
-        } else if due < before {
-            self.held.take_back(before - due);
+        if due < self.counted {
+            self.held.take_back(self.counted - due);
+            self.counted = due;
+        } else if due > self.counted && self.held.add(due - self.counted) {
+            self.counted = due;
         }
     }
 
-    /// It has so many bytes more.
+    /// It has this many bytes more.
     pub fn add(&mut self, bytes: usize) {
         self.set(self.bytes.saturating_add(bytes));
     }
 
-    /// It has so many bytes less.
+    /// It has this many bytes less.
     pub fn subtract(&mut self, bytes: usize) {
         self.set(self.bytes.saturating_sub(bytes));
     }
@@ -268,29 +267,32 @@ impl Drop for Charge {
     }
 }
 
-/// Bytes of memory that the process may use: the machine's, or its control group's if that may use less.
-/// None where nobody tells.
+/// Bytes of memory that the process may use: those of the machine, or of its control group if that is less.
+/// None if the system does not tell.
 pub fn of_machine() -> Option<u64> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let machine = read("/proc/meminfo");
-    let machine =
-        machine.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB"));
-    let machine = machine.and_then(|number| number.trim().parse::<u64>().ok());
-    let machine = machine.map(|kilobytes| kilobytes * 1024);
+    let machine = kilobytes(&read("/proc/meminfo"), "MemTotal");
     let groups = read("/proc/self/cgroup");
     let groups = groups.lines().filter_map(limit_file);
-    // In a container the group that it sees as the root is its own.
+    // In a container the root that the process sees is its own group.
     let roots =
         ["memory.max", "memory/memory.limit_in_bytes"].map(|file| format!("{CGROUP}/{file}"));
     let limits = groups.chain(roots);
-    // Where there is no limit version 2 says `max`, which is no number, and version 1 a huge one.
+    // Without a limit, version 2 says `max` (no number), and version 1 a huge number.
     let limits = limits.filter_map(|path| read(&path).trim().parse::<u64>().ok());
     limits.chain(machine).min()
 }
 
+/// The bytes in a line such as `VmRSS:     1234 kB`, in files of `/proc`.
+pub fn kilobytes(text: &str, name: &str) -> Option<u64> {
+    let mut values = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let number = values.next()?.trim().strip_suffix("kB")?;
+    Some(number.trim().parse::<u64>().ok()? * 1024)
+}
+
 const CGROUP: &str = "/sys/fs/cgroup";
 
-/// The file with the limit of a group, from a line of `/proc/self/cgroup`: `0::/path` in version 2,
+/// The file with the limit of a group. A line of `/proc/self/cgroup` is `0::/path` in version 2, and
 /// `9:memory:/path` in version 1.
 fn limit_file(line: &str) -> Option<String> {
     let mut parts = line.splitn(3, ':').skip(1);
@@ -306,7 +308,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_held_is_counted_in_steps_and_handed_back_to_the_byte() {
+    fn what_is_held_is_counted_in_steps_and_given_back_to_the_byte() {
         let total = Arc::new(Total::default());
         let held = Held::new(&total, None);
         let (mut one, mut two) = (Charge::new(&held), Charge::new(&held));
@@ -320,6 +322,30 @@ mod tests {
         assert_eq!(total.bytes(), 10 * STEP);
         drop(two);
         assert_eq!((held.bytes(), total.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn a_client_that_asks_for_too_much_ends_itself_and_nobody_else() {
+        let total = Arc::new(Total::default());
+        total.limit.store(10 * STEP, Ordering::Relaxed);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let connect = || Arc::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        let [greedy, other] = [(); 2].map(|()| Held::new(&total, Some(connect())));
+        let (mut all, mut little) = (Charge::new(&greedy), Charge::new(&other));
+        all.set(1 << 40);
+        little.set(2 * STEP);
+        assert_eq!((greedy.end(), other.end()), (Some(End::Evicted), None));
+        assert_eq!((greedy.most(), total.bytes()), (1 << 40, 2 * STEP));
+        drop((all, little));
+        assert_eq!(total.bytes(), 0);
+    }
+
+    #[test]
+    fn a_line_of_proc_is_found_by_its_whole_name() {
+        let text = "VmHWMx:\t 1 kB\nVmHWM:\t    7 kB\nThreads:\t3\n";
+        assert_eq!(kilobytes(text, "VmHWM"), Some(7 * 1024));
+        assert_eq!(kilobytes(text, "Threads"), None);
+        assert_eq!(kilobytes("", "VmHWM"), None);
     }
 
     #[test]

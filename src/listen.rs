@@ -1,22 +1,21 @@
-//! Where clients come in: the addresses of `bind`, and who may come.
+//! The addresses on which the server listens (`bind`), and protected mode.
 //!
 //! ```text
-//! bind * -::*   ─▶  [::]:6379      first, for it takes IPv4 too: ::ffff:192.0.2.7
-//!                   0.0.0.0:6379   in use, by the listener above: it is served already
-//! bind ::       ─▶  [::]:6379      who comes by IPv4 is not let in: nobody asked for IPv4
-//! bind h -::1   ─▶  192.0.2.7:6379 a name is an IPv4 address
-//!                   [::1]:6379     with a '-': passed over if this machine does not have it
+//! bind * -::*   ─▶  [::]:6379      first, because it takes IPv4 too, as ::ffff:192.0.2.7
+//!                   0.0.0.0:6379   in use by the listener above, which serves it
+//! bind ::       ─▶  [::]:6379      a client that comes by IPv4 is closed: nobody asked for IPv4
+//! bind h -::1   ─▶  192.0.2.7:6379 a name means its IPv4 address
+//!                   [::1]:6379     with a '-': skipped if this machine does not have it
 //! ```
 //!
-//! An address that is not there is one thing, an address that is *taken* another: who connects to
-//! `localhost` would then reach two servers by turns. So `-` forgives the first and never the second.
-//! A protocol that the kernel does not know is forgiven even without it. What is passed over is said.
+//! A `-` forgives an address that the machine does not have. It never forgives an address that is *in use*:
+//! clients that connect to `localhost` would then reach two servers by turns. A protocol that the kernel
+//! does not know is forgiven even without a `-`. For each address that is skipped there is a warning.
 //!
-//! **How Redis does it**: `listenToPort` in server.c, with the same rules for what is forgiven. It sets
-//! IPV6_V6ONLY, so that its listeners for IPv6 take nothing else. std cannot: `[::]` takes both kinds
-//! unless the machine is set up otherwise (net.ipv6.bindv6only). So who comes by IPv4 to an address that
-//! `bind` does not name is accepted here and closed at once, where Redis leaves it to the kernel to
-//! refuse; and beside `bind ::` no other program can have that port of IPv4.
+//! **How Redis does it**: `listenToPort` in server.c, with the same rules. Redis sets IPV6_V6ONLY, so its
+//! listeners for IPv6 take only IPv6. std cannot set it: `[::]` takes both, unless net.ipv6.bindv6only is on.
+//! So a client that comes by IPv4 to an address that `bind` does not name is accepted and closed at once. In
+//! Redis the kernel refuses it. And with `bind ::` no other program can have that port of IPv4.
 
 use crate::config::Config;
 use crate::log;
@@ -28,12 +27,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAdd
 #[derive(Debug)]
 pub struct Listener {
     pub socket: TcpListener,
-    /// If it takes IPv4 too, though its own address is all of IPv6: which addresses of it are served.
+    /// If its address is `[::]` and it takes IPv4 too: the IPv4 addresses that are served.
     ipv4: Option<Vec<Ipv4Addr>>,
 }
 
 impl Listener {
-    /// Waits for a client, and tells who it is.
+    /// Waits for a client. Also returns its address.
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         loop {
             let (stream, peer) = self.socket.accept()?;
@@ -44,14 +43,14 @@ impl Listener {
         }
     }
 
-    /// Whether somebody who came by IPv4 to a listener for IPv6 is let in, having asked for `address`.
+    /// Whether a client may come by IPv4 to this listener for IPv6. `address` is the one it connected to.
     fn serves(&self, address: IpAddr) -> bool {
         let named = |ipv4: &Ipv4Addr| ipv4.is_unspecified() || IpAddr::V4(*ipv4) == address;
         self.ipv4.iter().flatten().any(named)
     }
 }
 
-/// The address that a client has connected to.
+/// The address that a client connected to.
 pub fn local_address(stream: &TcpStream) -> io::Result<SocketAddr> {
     stream.local_addr().map(canonical)
 }
@@ -61,34 +60,33 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Opens a listener for each address of `bind`. Also returns the port, which may have been left to
-/// the system.
+/// Opens a listener for each address of `bind`. Also returns the port: with `port 0` the system chooses it.
 pub fn open(config: &Config) -> Result<(Vec<Listener>, u16), String> {
     let opened = Opened {
         listeners: Vec::new(),
         port: config.port.get() as u16,
         both: fs::read("/proc/sys/net/ipv6/bindv6only").is_ok_and(|only| only.starts_with(b"0")),
-        passed_over: Vec::new(),
+        skipped: Vec::new(),
     };
     let opened = opened.all(&config.bind.text(), &mut |address| TcpListener::bind(address))?;
-    for text in opened.passed_over {
+    for text in opened.skipped {
         log::warning(format_args!("{text}; going on without it"));
     }
     Ok((opened.listeners, opened.port))
 }
 
-/// What has been opened so far.
+/// The listeners so far.
 struct Opened {
     listeners: Vec<Listener>,
-    /// 0 until the first listener has chosen it.
+    /// With `port 0`: 0 until the first listener has one.
     port: u16,
-    /// Whether a listener for all of IPv6 takes IPv4 too.
+    /// Whether `[::]` takes IPv4 too.
     both: bool,
-    /// What could not be had and was forgiven.
-    passed_over: Vec<String>,
+    /// Addresses that were forgiven.
+    skipped: Vec<String>,
 }
 
-/// Asks the system for a listener. The tests ask something else.
+/// Asks the system for a listener. In tests it is a stub.
 type Bind<'a> = &'a mut dyn FnMut(SocketAddr) -> io::Result<TcpListener>;
 
 impl Opened {
@@ -100,7 +98,7 @@ impl Opened {
                 None => (word, false),
             })
             .collect();
-        // All of IPv6 first: it cannot be had beside an IPv4 listener, but the other way round.
+        // `[::]` first: it cannot be opened beside a listener for IPv4. The other way round works.
         wanted.sort_by_key(|(name, _)| !matches!(*name, "::" | "::*"));
         for (name, optional) in wanted {
             let opened = address(name, self.port).and_then(|address| self.one(address, bind));
@@ -110,7 +108,7 @@ impl Opened {
                 if !forgives(optional, &error) {
                     return Err(text + advice(&error));
                 }
-                self.passed_over.push(text);
+                self.skipped.push(text);
             }
         }
         match self.listeners.is_empty() {
@@ -131,7 +129,7 @@ impl Opened {
                 Ok(())
             }
             (Err(error), IpAddr::V4(ip)) if error.kind() == ErrorKind::AddrInUse => {
-                // By ours: had another program had the port, all of IPv6 could not have been had.
+                // It is our own `[::]` that uses it. If it were another program, `[::]` would have failed.
                 let mut served = self.listeners.iter_mut().filter_map(|one| one.ipv4.as_mut());
                 served.next().map(|ipv4| ipv4.push(ip)).ok_or(error)
             }
@@ -140,7 +138,7 @@ impl Opened {
     }
 }
 
-/// The address that a word of `bind` means. One without a colon is IPv4, as in Redis.
+/// The address that a word of `bind` means. As in Redis, one without a colon is IPv4.
 fn address(name: &str, port: u16) -> io::Result<SocketAddr> {
     let name = match name {
         "*" => "0.0.0.0",
@@ -149,13 +147,13 @@ fn address(name: &str, port: u16) -> io::Result<SocketAddr> {
     };
     let mut found = (name, port).to_socket_addrs()?.map(canonical);
     let address = found.find(|address| address.is_ipv4() || name.contains(':'));
-    address.ok_or_else(|| io::Error::other("it has no address of IPv4"))
+    address.ok_or_else(|| io::Error::other("it has no IPv4 address"))
 }
 
-/// Whether the server may start without an address that it could not have.
+/// Whether the server may start without this address.
 fn forgives(optional: bool, error: &io::Error) -> bool {
     // std has no names for these: ENOPROTOOPT, EPROTONOSUPPORT, ESOCKTNOSUPPORT, EPFNOSUPPORT,
-    // EAFNOSUPPORT. Elsewhere they are the numbers of BSD.
+    // EAFNOSUPPORT. The second line has BSD's numbers.
     let unsupported = match cfg!(target_os = "linux") {
         true => [92, 93, 94, 96, 97],
         false => [42, 43, 44, 46, 47],
@@ -170,21 +168,21 @@ fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         ErrorKind::AddrInUse => ". Is another server running? Choose another port with --port",
         ErrorKind::AddrNotAvailable => {
-            ". This machine does not have that address; with a '-' before it, it may be missing"
+            ". This machine does not have that address. With a '-' before it, it is optional"
         }
         ErrorKind::PermissionDenied => ". Choose a port above 1023 with --port",
         _ => ". Name other addresses with --bind",
     }
 }
 
-/// Protected mode: without a password, only this machine is served.
+/// Protected mode: without a password, the server serves only clients of this machine.
 pub fn protects_from(config: &Config, peer: IpAddr) -> bool {
     !peer.to_canonical().is_loopback()
         && config.requirepass.is_empty()
         && config.protected_mode.get()
 }
 
-/// Redis's words.
+/// Redis's text.
 pub const PROTECTED: &str = "-DENIED Redis is running in protected mode because protected mode is \
     enabled and no password is set for the default user. In this mode connections are only \
     accepted from the loopback interface. If you want to connect from external computers to Redis \
@@ -207,14 +205,14 @@ mod tests {
     const NOT_AVAILABLE: i32 = 99;
     const NO_SUCH_FAMILY: i32 = 97;
 
-    /// What was bound, which IPv4 the first of them serves, and how much was passed over.
+    /// What was bound, which IPv4 addresses the first one serves, and how many were skipped.
     type Outcome = (Vec<String>, Option<Vec<Ipv4Addr>>, usize);
 
-    /// What `bind` leads to on a machine where these addresses answer with these errors, and where
-    /// all of IPv6 takes IPv4 too if `both`.
+    /// What `bind` leads to on a machine where these addresses fail with these errors. `both`: `[::]` takes
+    /// IPv4 too.
     fn bind(words: &str, both: bool, errors: &[(&str, i32)]) -> Result<Outcome, String> {
         let mut bound: Vec<SocketAddr> = Vec::new();
-        let opened = Opened { listeners: Vec::new(), port: 7000, both, passed_over: Vec::new() };
+        let opened = Opened { listeners: Vec::new(), port: 7000, both, skipped: Vec::new() };
         let opened = opened.all(words, &mut |address| {
             let ip = address.ip().to_string();
             let all = |address: &SocketAddr| address.to_string() == "[::]:7000";
@@ -231,7 +229,7 @@ mod tests {
         })?;
         let bound = bound.iter().map(|address| address.ip().to_string());
         let served = opened.listeners[0].ipv4.clone();
-        Ok((bound.collect(), served, opened.passed_over.len()))
+        Ok((bound.collect(), served, opened.skipped.len()))
     }
 
     fn ipv4(words: &[&str]) -> Option<Vec<Ipv4Addr>> {

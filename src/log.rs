@@ -1,21 +1,20 @@
-//! What the operator reads: one line per event, on stdout or in `logfile`.
+//! The server's messages to the operator: one line per event, on stdout or in `logfile`.
 //!
 //! ```text
 //! 4711:M 23 Nov 2026 07:07:51.123 * Ready to accept connections on port 6379
 //! pid   role  when, in UTC       level: . debug  - verbose  * notice  # warning
 //! ```
 //!
-//! A log that cannot be written must not take the server with it: `println!` panics when the
-//! pipe that it writes to is closed, so nothing in this program uses it but through here, where
-//! a failed write is ignored. Writing may block, when that pipe is full for instance: nothing may
-//! be said while a lock is held.
+//! A message that cannot be written must not end the server. `println!` panics when its pipe is closed,
+//! so all messages are written here, and a failed write is ignored. A write may block, for example on a full
+//! pipe, so no thread may write a message while it holds a lock.
 //!
-//! A line that the level suppresses costs one load of an atomic. The arguments are taken as
-//! [`Arguments`], which are formatted when they are written and not before.
+//! A line below the level costs one load of an atomic: [`Arguments`] are formatted only when they are
+//! written.
 //!
-//! **How Redis does it**: `serverLogRaw` in server.c, the same line in local time. std knows no
-//! time zones, so ours is in UTC. Redis opens the file anew for every line, so that it can be moved
-//! away while the server runs; we keep it open, and it is rotated by copying and truncating.
+//! **How Redis does it**: `serverLogRaw` in server.c writes the same line in local time. std knows no time
+//! zones, so ours is in UTC. Redis opens the file again for each line, so the file can be moved away while
+//! the server runs. We keep it open: rotate it by copying and truncating.
 
 use std::fmt::Arguments;
 use std::fs::File;
@@ -25,7 +24,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// How much an event matters, from the least on; the names are those of `loglevel`.
+/// The levels of `loglevel`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Level {
     Debug,
@@ -34,13 +33,13 @@ pub enum Level {
     Warning,
 }
 
-/// The least level that is said; [`crate::config`] sets it.
+/// Lower levels are not written. [`crate::config`] sets it.
 static LEVEL: AtomicU8 = AtomicU8::new(Level::Notice as u8);
 
-/// Where lines go if not to stdout.
+/// Where lines go, if not to stdout.
 static FILE: OnceLock<File> = OnceLock::new();
 
-/// Says nothing from now on below the level that has this name in `loglevel`.
+/// Sets the level by its name in `loglevel`.
 pub fn set_level(name: &[u8]) {
     let level = match name {
         b"debug" => Level::Debug,
@@ -51,30 +50,29 @@ pub fn set_level(name: &[u8]) {
     LEVEL.store(level as u8, Ordering::Relaxed);
 }
 
-/// Says everything in this file from now on; called once, at start.
+/// From now on all lines go to this file. Called once, at the start.
 pub fn into_file(path: &Path) -> io::Result<()> {
     let file = File::options().append(true).create(true).open(path)?;
-    // A second call would change nothing; there is none.
     let _ = FILE.set(file);
     Ok(())
 }
 
-/// Whether [`debug`] would say anything; for who would have to prepare what it says.
+/// Whether [`debug`] writes anything. The trace costs something to prepare.
 pub fn is_debug() -> bool {
     LEVEL.load(Ordering::Relaxed) == Level::Debug as u8
 }
 
-/// For who looks into the glass box: the trace of every command (call/account.rs).
+/// The trace of every command (call/account.rs).
 pub fn debug(text: Arguments) {
     line(Level::Debug, text);
 }
 
-/// Clients that come to an end.
+/// Clients that have left or were ended.
 pub fn verbose(text: Arguments) {
     line(Level::Verbose, text);
 }
 
-/// What the operator should see once: started, replayed, rewritten.
+/// What the operator should see: started, replayed, rewritten.
 pub fn notice(text: Arguments) {
     line(Level::Notice, text);
 }
@@ -92,7 +90,7 @@ fn line(level: Level, text: Arguments) {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let pid = std::process::id();
     let sign = [".", "-", "*", "#"][level as usize];
-    // What a client sent may be part of the text, and must not look like lines of ours.
+    // The text may quote a client, which must not be able to write lines of its own.
     let text = text.to_string().replace(['\r', '\n'], " ");
     let when = date(since_1970.as_millis() as u64);
     // In one write, so that lines of several threads do not mix.
@@ -109,15 +107,15 @@ fn date(millis: u64) -> String {
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let (seconds, millis) = (millis / 1000, millis % 1000);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    // Years that begin in March end with the leap day, so that no month before it moves. The
-    // calendar repeats every 400 years, which have 146,097 days; 719,468 days lie between March of
-    // the year 0 and 1970.
+    // We count years from March on: then the leap day is the last day of a year and moves no month. The
+    // calendar repeats every 400 years, which are 146,097 days. From March of the year 0 to 1970 it is
+    // 719,468 days.
     let days = seconds / 86_400 + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era =
         (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    // From March on, months have 31 30 31 30 31 days, again and again: 153 in five.
+    // From March on, the months have 31 30 31 30 31 days, again and again: five have 153 days.
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
     let month = MONTHS[(month_from_march as usize + 2) % 12];

@@ -1,9 +1,9 @@
-//! The queue in front of one client's socket, for whoever is sent something without asking.
+//! The outbox: a queue in front of the socket of a subscriber or monitor.
 //!
-//! PUBLISH must never wait for a slow subscriber, so it cannot write to sockets. Once a client has
-//! subscribed (or says MONITOR) it gets an [`Outbox`], a queue with a thread that writes it to the
-//! socket, and from then on *everything* for that client goes through it, its own replies
-//! included: a socket has one writer, and what is queued first arrives first.
+//! PUBLISH must never wait for a slow subscriber, so it cannot write to sockets. When a client subscribes or
+//! says MONITOR, it gets an [`Outbox`]: a queue, and a thread that writes it to the socket. From then on
+//! *everything* for that client goes through the outbox, its own replies too. So a socket has one writer,
+//! and what is queued first arrives first.
 //!
 //! ```text
 //! publishers ──push──▶ ┌────────┐
@@ -11,11 +11,11 @@
 //! own thread ──wait──▶ └────────┘
 //! ```
 //!
-//! The owner of the queue waits for room, all others never do: if they push it over the
-//! `client-output-buffer-limit` of its [`Class`], the client is disconnected.
+//! The client's own thread waits until there is room. Publishers never wait: if the queue grows over
+//! `client-output-buffer-limit pubsub`, the client is disconnected.
 //!
-//! **How Redis does it**: `addReply` in networking.c, whose reply lists are such queues for every
-//! client. A subscriber here costs a second thread; in return whoever only asks has no queue at all.
+//! **How Redis does it**: `addReply` in networking.c: every client has such a queue. Here only a client that
+//! is sent messages has one. The price: it takes a second thread.
 
 use crate::held::{Charge, Class, End, Held, OutputLimit};
 use crate::resp::{Output, Protocol};
@@ -25,94 +25,89 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// The queue of bytes in front of one client's socket.
+/// See the chapter.
 pub struct Outbox {
     stream: Arc<TcpStream>,
     queue: Mutex<Queue>,
-    /// There is something to write, or nothing will come any more.
+    /// Tells the writer that there are bytes to write, or that the queue is closed.
     filled: Condvar,
-    /// There is room again for the owner.
+    /// Tells the client's own thread that there is room again.
     drained: Condvar,
     resp3: AtomicBool,
-    /// Which `client-output-buffer-limit` it is held to.
-    class: Class,
-    held: Arc<Held>,
+    /// What the client holds, and whether it is being ended.
+    client: Arc<Held>,
 }
 
 struct Queue {
     bytes: Vec<u8>,
-    /// How many bytes the writer has taken out and not yet written: they count as queued.
+    /// Bytes that the writer has taken out and not written yet. They still count as queued.
     writing: usize,
-    /// How many it has taken out, written or not: until all are, their memory is held.
+    /// Memory of the bytes that the writer has taken out. It is in use until all of them are written.
     taken: usize,
     charge: Charge,
     over_soft_since: Option<Instant>,
-    /// While the owner's reply is being made: messages, which must not come before it.
-    held: Option<Vec<u8>>,
-    /// No more is accepted; what is there is still written.
+    /// Messages that wait for the client's reply, while that is being made.
+    behind_reply: Option<Vec<u8>>,
+    /// Nothing more is queued. What is in the queue is still written.
     closed: bool,
 }
 
 impl Queue {
     fn len(&self) -> usize {
-        self.bytes.len() + self.writing + self.held.as_ref().map_or(0, Vec::len)
+        self.bytes.len() + self.writing + self.behind_reply.as_ref().map_or(0, Vec::len)
     }
 
-    /// Lets messages in again, behind the owner's reply.
-    fn release(&mut self) {
-        let held = self.held.take().unwrap_or_default();
+    /// Appends bytes, without a copy if the queue is empty.
+    fn append(&mut self, mut bytes: Vec<u8>) {
         match self.bytes.is_empty() {
-            true => self.bytes = held,
-            false => self.bytes.extend_from_slice(&held),
+            true => self.bytes = bytes,
+            false => self.bytes.append(&mut bytes),
         }
+    }
+
+    /// Ends [`Outbox::hold`]: the messages that have waited follow the reply.
+    fn release(&mut self) {
+        let messages = self.behind_reply.take().unwrap_or_default();
+        self.append(messages);
         self.settle();
     }
 
-    /// Counts what it holds: to be called when that has changed.
+    /// Counts its memory again.
     fn settle(&mut self) {
-        let held = self.held.as_ref().map_or(0, Vec::capacity);
-        self.charge.set(self.bytes.capacity() + self.taken + held);
+        let messages = self.behind_reply.as_ref().map_or(0, Vec::capacity);
+        self.charge.set(self.bytes.capacity() + self.taken + messages);
     }
 }
 
-/// The owner waits while more than this many bytes are queued.
+/// The client's own thread waits while more than this many bytes are queued.
 const ROOM: usize = 64 * 1024;
 
-/// When the client has been told to go, it may read what is queued for as long as it makes some
-/// progress every so often.
+/// After the queue is closed, the writer goes on while the client reads something at least this often.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Outbox {
-    /// An empty queue, whose writer is yet to be started ([`Outbox::write_until_closed`]).
-    pub fn new(
-        stream: Arc<TcpStream>,
-        protocol: Protocol,
-        class: Class,
-        held: Arc<Held>,
-    ) -> Arc<Outbox> {
+    /// An empty queue. The caller starts the writer ([`Outbox::write_until_closed`]).
+    pub fn new(stream: Arc<TcpStream>, protocol: Protocol, client: Arc<Held>) -> Arc<Outbox> {
         let queue = Queue {
             bytes: Vec::new(),
             writing: 0,
             taken: 0,
-            charge: Charge::new(&held),
+            charge: Charge::new(&client),
             over_soft_since: None,
-            held: None,
+            behind_reply: None,
             closed: false,
         };
-        let outbox = Outbox {
+        Arc::new(Outbox {
             stream,
             queue: Mutex::new(queue),
             filled: Condvar::new(),
             drained: Condvar::new(),
-            resp3: AtomicBool::new(false),
-            class,
-            held,
-        };
-        outbox.set_protocol(protocol);
-        Arc::new(outbox)
+            resp3: AtomicBool::new(protocol == Protocol::Resp3),
+            client,
+        })
     }
 
-    /// The protocol that messages are written in; replies come in theirs already.
+    /// The protocol of messages. Replies are already in theirs.
     pub fn set_protocol(&self, protocol: Protocol) {
         self.resp3.store(protocol == Protocol::Resp3, Ordering::Relaxed);
     }
@@ -121,24 +116,20 @@ impl Outbox {
         if self.resp3.load(Ordering::Relaxed) { Protocol::Resp3 } else { Protocol::Resp2 }
     }
 
-    /// Queues a reply of the owner, who has waited for room. However long it is, the client has
-    /// asked for it.
+    /// Queues a reply to the client, of any length. Its own thread has waited for room before.
     pub fn push_reply(&self, reply: &Output) {
-        // Whole, so that no message comes between its pieces; before there is a mutex at which publishers
-        // wait, for it may be long.
-        let mut bytes = reply.to_vec();
+        // In one piece, so that no message comes between its parts. Copied before the mutex is locked,
+        // because it may be long and publishers wait for the mutex.
+        let bytes = reply.to_vec();
         let mut queue = self.queue.lock().unwrap();
         if !queue.closed {
-            match queue.bytes.is_empty() {
-                true => queue.bytes = bytes,
-                false => queue.bytes.append(&mut bytes),
-            }
+            queue.append(bytes);
             queue.release();
             self.filled.notify_one();
         }
     }
 
-    /// Queues a part of a reply of the owner, who has called [`Outbox::hold`] and waited for room.
+    /// Queues a part of a reply, after [`Outbox::hold`].
     pub fn push_part(&self, part: &[u8]) {
         let mut queue = self.queue.lock().unwrap();
         if !queue.closed {
@@ -148,19 +139,18 @@ impl Outbox {
         }
     }
 
-    /// The reply is queued, of which the owner has pushed the parts.
+    /// All parts of the reply are queued.
     pub fn end_reply(&self) {
         self.queue.lock().unwrap().release();
         self.filled.notify_one();
     }
 
-    /// Holds messages back until the owner's next reply is queued.
+    /// Holds messages back until the client's next reply is queued.
     pub fn hold(&self) {
-        let mut queue = self.queue.lock().unwrap();
-        queue.held.get_or_insert_default();
+        self.queue.lock().unwrap().behind_reply.get_or_insert_default();
     }
 
-    /// Queues bytes without waiting. A client whose queue would be over the limit is disconnected.
+    /// Queues a message without waiting. If the queue would be over the limit, the client is disconnected.
     pub fn push(&self, bytes: &[u8]) {
         let mut queue = self.queue.lock().unwrap();
         if queue.closed {
@@ -168,11 +158,11 @@ impl Outbox {
         }
         let queue = &mut *queue;
         let limit = self.limit();
-        // Looked at first: a message of half a gigabyte is not to be copied for each who may not have it.
+        // Checked before the copy: a message may have half a gigabyte.
         if limit.is_over_hard(queue.len() + bytes.len()) {
             return self.disconnect(queue, End::Output);
         }
-        let end = queue.held.as_mut().unwrap_or(&mut queue.bytes);
+        let end = queue.behind_reply.as_mut().unwrap_or(&mut queue.bytes);
         end.extend_from_slice(bytes);
         queue.settle();
         if limit.is_over_soft(queue.len()) {
@@ -183,11 +173,11 @@ impl Outbox {
     }
 
     fn limit(&self) -> &OutputLimit {
-        self.held.output_limit(self.class)
+        self.client.output_limit(Class::Pubsub)
     }
 
-    /// Disconnects the client if a message has come over the soft limit, and the queue has been over it
-    /// since, for too long.
+    /// Disconnects the client if a message has exceeded the soft limit, and the queue has been over it for
+    /// too long since then.
     fn disconnect_if_over_soft_limit(&self, queue: &mut Queue) {
         let (length, limit) = (queue.len(), self.limit());
         if queue.over_soft_since.is_some()
@@ -197,39 +187,39 @@ impl Outbox {
         }
     }
 
-    /// Ends the client. Its own thread wakes up, finds the connection at its end, and cleans up.
+    /// Ends the client. Its own thread wakes up, sees that the connection is closed, and cleans up.
     fn disconnect(&self, queue: &mut Queue, end: End) {
         queue.closed = true;
         queue.bytes = Vec::new();
-        queue.held = None;
+        queue.behind_reply = None;
         queue.settle();
-        self.held.kill(end);
+        self.client.kill(end);
         self.drained.notify_one();
     }
 
-    /// Waits for room, for the owner of the queue, but at most `pause`; returns whether there is.
+    /// Waits until there is room, for at most `pause`. Returns whether there is.
     pub fn wait_for_room(&self, pause: Duration) -> bool {
         let queue = self.queue.lock().unwrap();
-        // Not what is held: that waits for the owner.
+        // `behind_reply` does not count: those messages wait for the caller's reply.
         let full = |queue: &mut Queue| queue.bytes.len() + queue.writing > ROOM && !queue.closed;
         let waited = self.drained.wait_timeout_while(queue, pause, full);
         !waited.unwrap().1.timed_out()
     }
 
-    /// Whether nothing more is accepted. If the owner has not closed it, the client is gone.
+    /// Whether it is closed: by the client's own thread, or because the client is gone.
     pub fn is_closed(&self) -> bool {
         self.queue.lock().unwrap().closed
     }
 
-    /// Nothing more will come; the writer ends when what is queued is written.
+    /// Nothing more is queued. The writer ends when everything is written.
     pub fn close(&self) {
         self.queue.lock().unwrap().closed = true;
         self.filled.notify_one();
         self.drained.notify_one();
     }
 
-    /// The writer thread: writes what is queued until the queue is closed or the client is gone. Calls
-    /// `moved` whenever the client has taken something.
+    /// The writer thread: writes the queue to the socket until the queue is closed or the client is gone.
+    /// Calls `moved` after each write.
     pub fn write_until_closed(&self, moved: impl Fn()) {
         loop {
             let bytes = {
@@ -251,8 +241,7 @@ impl Outbox {
         self.close();
     }
 
-    /// The socket's write timeout is short, for its reader's sake (serve.rs); here one waits on,
-    /// but not for ever when the client is to go.
+    /// After a write timeout it tries again, but not for ever when the queue is closed.
     fn write_all(&self, mut bytes: &[u8], moved: &impl Fn()) -> std::io::Result<()> {
         use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock, WriteZero};
         let mut progress = Instant::now();
@@ -265,7 +254,7 @@ impl Outbox {
                     moved();
                     let mut queue = self.queue.lock().unwrap();
                     queue.writing = bytes.len();
-                    // Back under the soft limit, its time begins anew.
+                    // Under the soft limit again: its time starts over.
                     if !self.limit().is_over_soft(queue.len()) {
                         queue.over_soft_since = None;
                     }

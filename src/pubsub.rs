@@ -1,33 +1,35 @@
-//! The hub: who listens to which channel, and the messages on their way to the listeners' queues
+//! The hub: the subscribers of each channel and pattern, and how a message reaches their outboxes
 //! (outbox.rs).
 //!
-//! What is published leaves when the log holds what was done before it, the messages of a batch together.
-//! The hub's mutex is a leaf of the lock order; it is what gives all subscribers the same order of
-//! messages.
+//! The messages of a batch are sent together, when the log holds everything that was done before them. The
+//! hub has one mutex, a leaf of the lock order. Because of it all subscribers see the messages in the same
+//! order.
 //!
-//! **How Redis does it**: pubsub.c. One thread does everything there, so every subscriber sees the same
-//! order without a lock.
+//! **How Redis does it**: pubsub.c. It has one thread, so all subscribers see the same order without a
+//! lock.
 
+use crate::glob;
 use crate::outbox::Outbox;
 use crate::resp::{Protocol, Reply};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// A client's id, which orders the subscribers of a channel.
+/// A client's id.
 type Id = u64;
 
-/// The name of a channel, or a pattern. Messages on their way share it.
+/// The name of a channel, or a pattern. Messages share it with the hub.
 type Name = Arc<[u8]>;
 
-/// Who has subscribed to a channel or pattern.
+/// The subscribers of each channel, or of each pattern.
 type Subscribers = HashMap<Name, Audience>;
 
 #[derive(Default)]
 struct Audience {
     of: BTreeMap<Id, Arc<Outbox>>,
-    /// Their ids, once somebody has asked. Messages share it until the next one comes or goes: a thousand
-    /// PUBLISH in one EXEC, to ten thousand subscribers, are not ten million ids.
+    /// Their ids, made for the first message. Messages share this list until somebody subscribes or
+    /// unsubscribes. So a thousand PUBLISH in one EXEC, to ten thousand subscribers, do not need ten
+    /// million ids.
     ids: Option<Arc<[Id]>>,
 }
 
@@ -38,13 +40,13 @@ impl Audience {
     }
 }
 
-/// Who listens to what. Shared by all clients.
+/// All subscribers and monitors. Shared by all clients.
 #[derive(Default)]
 pub struct Hub {
     state: Mutex<State>,
-    /// How many monitors there are, to be seen without the mutex.
+    /// How many monitors there are: every command asks, without the mutex.
     monitors: AtomicUsize,
-    /// How often somebody has subscribed or unsubscribed, likewise.
+    /// How many times somebody has subscribed or unsubscribed. Read without the mutex too.
     changes: AtomicU64,
 }
 
@@ -52,74 +54,70 @@ pub struct Hub {
 struct State {
     channels: Subscribers,
     patterns: Subscribers,
-    /// Who has subscribed to anything, and to how much.
+    /// Clients that have subscribed, with the number of their channels and patterns.
     listeners: BTreeMap<Id, usize>,
     monitors: BTreeMap<Id, Arc<Outbox>>,
 }
 
-/// A message that waits until the log holds what was done before it.
+/// A message that waits until the log holds everything that was done before it.
 pub struct Message {
     channel: Name,
     text: Vec<u8>,
-    /// Who is to hear it, and by which pattern, if not by the channel's name.
+    /// The receivers: those of the channel (`None`), and those of each pattern that matches.
     audiences: Vec<(Option<Name>, Arc<[Id]>)>,
-    /// [`Hub::changes`] when that was so.
+    /// [`Hub::changes`] when these were the receivers.
     as_of: u64,
 }
 
 impl Message {
-    /// How many are to hear it; whoever hears it twice counts twice.
+    /// How many receive it. Whoever receives it twice counts twice.
     pub fn receivers(&self) -> usize {
         self.audiences.iter().map(|(_, ids)| ids.len()).sum()
     }
 
-    /// Who they are.
     pub fn ids(&self) -> impl Iterator<Item = Id> {
         self.audiences.iter().flat_map(|(_, ids)| ids.iter().copied())
     }
 
-    /// Bytes of memory that it takes, without what it shares.
+    /// Bytes of memory that it takes, without the shared lists.
     pub fn memory(&self) -> usize {
         let audiences = size_of_val(&self.audiences[..]);
         size_of::<Message>() + self.channel.len() + self.text.len() + audiences
     }
 }
 
-/// Messages for one client are handed over together, but not more than so many bytes for all.
-const BUNDLE: usize = 64 * 1024;
-
-/// Channels, or patterns of channels.
+/// What a client subscribes to.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum Subscription {
     Channel,
     Pattern,
 }
 
 impl State {
-    fn of(&mut self, kind: Kind) -> &mut Subscribers {
-        match kind {
-            Kind::Channel => &mut self.channels,
-            Kind::Pattern => &mut self.patterns,
+    fn of(&mut self, to: Subscription) -> &mut Subscribers {
+        match to {
+            Subscription::Channel => &mut self.channels,
+            Subscription::Pattern => &mut self.patterns,
         }
     }
 }
 
 impl Hub {
-    /// Adds a subscriber, whose queue holds messages until it has been told.
-    pub fn subscribe(&self, kind: Kind, name: &[u8], id: Id, to: &Arc<Outbox>) {
+    /// Adds a subscriber. Its outbox holds messages back until the confirmation is queued.
+    pub fn subscribe(&self, to: Subscription, name: &[u8], id: Id, outbox: &Arc<Outbox>) {
         let mut state = self.state.lock().unwrap();
-        let audience = state.of(kind).entry(name.into()).or_default();
+        let audience = state.of(to).entry(name.into()).or_default();
         audience.ids = None;
         self.changes.fetch_add(1, Ordering::Release);
-        if audience.of.insert(id, to.clone()).is_none() {
+        if audience.of.insert(id, outbox.clone()).is_none() {
             *state.listeners.entry(id).or_default() += 1;
         }
     }
 
-    /// Takes a subscriber off; no message of the name reaches its queue afterwards.
-    pub fn unsubscribe(&self, kind: Kind, name: &[u8], id: Id) {
+    /// Removes a subscriber. No message for this name reaches its outbox afterwards.
+    pub fn unsubscribe(&self, from: Subscription, name: &[u8], id: Id) {
         let mut state = self.state.lock().unwrap();
-        let subscribers = state.of(kind);
+        let subscribers = state.of(from);
         let Some(audience) = subscribers.get_mut(name) else {
             return;
         };
@@ -137,14 +135,13 @@ impl Hub {
         }
     }
 
-    /// A message for all who listen to the channel now: each of its subscribers, and each of those to a
-    /// pattern that it matches.
+    /// Makes a message for the current subscribers of the channel and of each pattern that matches it.
     pub fn message(&self, channel: &[u8], text: &[u8]) -> Message {
         let mut state = self.state.lock().unwrap();
         let named = state.channels.get_mut(channel).into_iter();
         let mut audiences: Vec<_> = named.map(|audience| (None, audience.ids())).collect();
         for (pattern, audience) in &mut state.patterns {
-            if crate::glob::matches(pattern, channel, false) {
+            if glob::matches(pattern, channel, false) {
                 audiences.push((Some(pattern.clone()), audience.ids()));
             }
         }
@@ -162,7 +159,7 @@ impl Hub {
         self.changes.load(Ordering::Acquire) != message.as_of
     }
 
-    /// Queues messages for those for whom they were made, but for whoever has unsubscribed since.
+    /// Queues messages for their receivers, except for those that have unsubscribed meanwhile.
     pub fn send(&self, messages: &[Message]) {
         let state = self.state.lock().unwrap();
         let mut bundles = Bundles::default();
@@ -172,7 +169,7 @@ impl Hub {
         bundles.hand_over();
     }
 
-    /// Runs `work` while no message is on its way.
+    /// Runs `work` while no message is being queued.
     pub fn between_messages(&self, work: impl FnOnce()) {
         let _state = self.state.lock().unwrap();
         work();
@@ -181,57 +178,57 @@ impl Hub {
     /// The channels with a subscriber that match the pattern.
     pub fn channels(&self, pattern: Option<&[u8]>) -> Vec<Vec<u8>> {
         let state = self.state.lock().unwrap();
-        let wanted = |name: &&Vec<u8>| pattern.is_none_or(|p| crate::glob::matches(p, name, false));
-        let names = state.channels.keys().map(|name| name.to_vec());
-        names.filter(|name| wanted(&name)).collect()
+        let wanted = |name: &&Name| pattern.is_none_or(|p| glob::matches(p, name, false));
+        state.channels.keys().filter(wanted).map(|name| name.to_vec()).collect()
     }
 
-    /// How many clients have subscribed to the channel, not counting patterns.
+    /// How many clients have subscribed to the channel, patterns not counted.
     pub fn subscribers(&self, channel: &[u8]) -> usize {
         self.state.lock().unwrap().channels.get(channel).map_or(0, |audience| audience.of.len())
     }
 
-    /// Who has subscribed to anything. Not looked up in all channels: of these there may be a million.
+    /// All subscribers.
     pub fn listeners(&self) -> Vec<Id> {
         let state = self.state.lock().unwrap();
         state.listeners.keys().copied().collect()
     }
 
-    /// How many channels, and how many different patterns, have a subscriber.
+    /// How many channels and how many patterns have a subscriber.
     pub fn counts(&self) -> (usize, usize) {
         let state = self.state.lock().unwrap();
         (state.channels.len(), state.patterns.len())
     }
 
-    /// From here on the client sees every command that is run. Its queue holds them until it has been told.
-    pub fn add_monitor(&self, id: Id, to: &Arc<Outbox>) {
+    /// MONITOR. The outbox holds the lines back until the OK is queued.
+    pub fn add_monitor(&self, id: Id, outbox: &Arc<Outbox>) {
         let mut state = self.state.lock().unwrap();
-        state.monitors.insert(id, to.clone());
+        state.monitors.insert(id, outbox.clone());
         self.monitors.store(state.monitors.len(), Ordering::Relaxed);
     }
 
-    /// Ends that.
     pub fn remove_monitor(&self, id: Id) {
         let mut state = self.state.lock().unwrap();
         state.monitors.remove(&id);
         self.monitors.store(state.monitors.len(), Ordering::Relaxed);
     }
 
-    /// Whether anybody watches, which every command asks.
     pub fn has_monitors(&self) -> bool {
         self.monitors.load(Ordering::Relaxed) > 0
     }
 
-    /// Queues a line for every monitor but this one.
+    /// Queues a line for every monitor except `except`.
     pub fn show_monitors(&self, line: &[u8], except: Id) {
         let state = self.state.lock().unwrap();
         let others = state.monitors.iter().filter(|(id, _)| **id != except);
-        others.for_each(|(_, to)| to.push(line));
+        others.for_each(|(_, outbox)| outbox.push(line));
     }
 }
 
-/// Messages on their way to the queues: each is encoded once for all who hear it in the same form, and
-/// each queue is asked for once for several messages.
+/// When this many bytes have been collected, they are handed over to the outboxes.
+const BUNDLE: usize = 64 * 1024;
+
+/// Collects messages per receiver, so that each outbox is locked once for several messages. A message is
+/// encoded once for all receivers that get the same bytes.
 #[derive(Default)]
 struct Bundles {
     of: BTreeMap<Id, (Arc<Outbox>, Vec<u8>)>,
@@ -239,7 +236,7 @@ struct Bundles {
 }
 
 impl Bundles {
-    /// Adds a message for those of its receivers who have not unsubscribed meanwhile.
+    /// Adds a message for its receivers, except for those that have unsubscribed meanwhile.
     fn add(&mut self, message: &Message, state: &State) {
         for (pattern, ids) in &message.audiences {
             let pattern = pattern.as_deref();
@@ -254,7 +251,7 @@ impl Bundles {
                 let form = &mut forms[usize::from(protocol == Protocol::Resp3)];
                 let form = form.get_or_insert_with(|| encode(message, pattern, protocol));
                 if form.len() > BUNDLE {
-                    // To put it into a bundle would be to copy it once more.
+                    // Directly, without one more copy.
                     self.hand_over();
                     outbox.push(form);
                     continue;

@@ -1,56 +1,58 @@
 //! The wire, which is also the log format: commands in, replies out. This file knows no command.
 //!
-//! A client sends an array of bulk strings, each with its length in front, so that a value may
-//! hold any byte, and answers come back as lines that start with their type:
+//! A client sends an array of bulk strings. Each has its length in front, so a value may hold any
+//! byte. A reply starts with its type:
 //!
 //! ```text
-//! *3\r\n            three words                    +OK\r\n         a status
+//! *3\r\n            three arguments                +OK\r\n         a status
 //! $3\r\nSET\r\n     of three bytes                 :1\r\n          an integer
 //! $1\r\nk\r\n       of one                         $5\r\nvalue\r\n a bulk string
 //! $5\r\nvalue\r\n   of five                        $-1\r\n or _\r\n  nil, in RESP2 or RESP3
 //! ```
 //!
-//! A line that does not start with `*` is an *inline command*, words between spaces with quotes
-//! as in a shell: what a person types into telnet.
+//! A line that does not start with `*` is an *inline command*: arguments between spaces, with quotes
+//! as in a shell. That is what a person types into telnet.
 //!
-//! **One parser, three readers.** [`read_command`] reads from anything that is a [`BufRead`]. Over
-//! the socket it blocks until the command is whole. Over the log file it replays. And a slice of
-//! bytes is a `BufRead` too: over what lies in the socket's buffer it finds out whether the next
-//! command has arrived in full, for at the end of a slice it fails with [`Error::Cut`] instead of
-//! waiting. No second function has to know what "complete" means.
+//! **One parser, three readers.** [`read_command`] reads from anything that is a [`BufRead`]:
 //!
-//! **No allocation to keep a word.** The words of a command lie in one buffer, which the next command
-//! uses again ([`Args`]). Only a word over 16 KiB has an allocation of its own, so that `SET` can
-//! move it into the store. A length is a promise that may be a lie: what it announces is allocated as
-//! the bytes arrive, never at once.
+//! - the socket. It blocks until the command is whole.
+//! - the log file. That is a replay.
+//! - the bytes that lie in the socket's buffer. A slice is a `BufRead` too, and at its end the parser
+//!   fails with [`Error::Cut`] instead of waiting. So the same parser finds out whether the next
+//!   command has arrived whole, and no second function has to know what "whole" means.
 //!
-//! **The plain way.** Nearly every command is small, has arrived whole, and is written in the one
-//! way in which we would write it. [`plain_command`] finds the words of such a command, and it is
-//! then copied in one piece, which is also its record in the log. It knows no rule of its own:
-//! whatever it does not like takes the long way from the start. It need not look at the limits, for
-//! the lowest that can be set are 1 MiB, and 999 words of 999 bytes are less.
+//! **No allocation per argument.** The arguments of a command lie in one buffer, which the next
+//! command uses again ([`Args`]). Only an argument over 16 KiB has an allocation of its own, so that the
+//! store can share it. A client may announce a length and never send the bytes. So memory is allocated
+//! as the bytes arrive, and not when their length is announced.
+//!
+//! **The plain way** (resp/plain.rs) is a shortcut for the commands that nearly every client sends.
+//! It adds no rules.
 //!
 //! **How Redis does it**: networking.c, `processMultibulkBuffer` and `processInlineBuffer`. Its
-//! parser can stop at any byte and resume, because one thread serves all clients; ours may block,
+//! parser can stop at any byte and resume, because one thread serves all clients. Ours may block,
 //! because this thread serves one. Texts and limits are the same. Like Redis we do not look at the
 //! two bytes after a bulk string. Protocol: <https://redis.io/docs/reference/protocol-spec/>.
 
 mod args;
+mod integer;
+mod plain;
 pub mod reply;
 pub mod words;
 
 use crate::blob::Blob;
 use args::Place;
 pub use args::{Arg, Args};
+pub use integer::{Digits, parse_integer};
 pub use reply::{Output, Protocol, Reply};
 use std::io::{self, BufRead, Read};
 use words::split_words;
 
-/// A word longer than this many bytes has an allocation of its own.
+/// An argument longer than this many bytes has an allocation of its own.
 pub const LARGE: usize = 16 * 1024;
 
-/// No word and no string is longer than this many bytes, whatever the configuration and the log say:
-/// where the length of a key or of a field's name is kept, there is room for 32 bits.
+/// No argument and no string is longer than this many bytes, whatever the configuration and the log
+/// say, because the length of a key or of a field's name is kept in 32 bits.
 pub const LONGEST: usize = i32::MAX as usize;
 
 /// A header line, or an inline command, longer than this many bytes is an attack or a mistake.
@@ -77,43 +79,45 @@ impl From<io::Error> for Error {
     }
 }
 
-/// What a client may send, which depends on who it is and on the configuration.
+/// What may be sent. For a client it depends on the configuration, and on whether it has given the
+/// password.
 #[derive(Clone, Copy)]
-pub struct Limits {
-    /// Longest word, in bytes (`proto-max-bulk-len`).
+pub struct Allowed {
+    /// Longest argument, in bytes (`proto-max-bulk-len`).
     pub bulk: usize,
-    /// Most bytes of words in one command (`client-query-buffer-limit`).
+    /// Most bytes of arguments in one command (`client-query-buffer-limit`).
     pub command: usize,
-    /// Whether the client has yet to give the password: until then it may send 10 words of 16 KiB.
+    /// Whether the client has yet to give the password. Until then it may send 10 arguments of 16 KiB.
     pub unauthenticated: bool,
-    /// Whether the line end behind a word is looked at. On the wire it is not, as in Redis; in the
-    /// log it shows where a file is damaged.
+    /// Whether the line end behind an argument is looked at. On the wire it is not, as in Redis. In
+    /// the log it shows where a file is damaged.
     pub strict: bool,
 }
 
-/// The log holds whatever a client was once allowed to send, but nothing that we would not write.
-pub const LOG: Limits =
-    Limits { bulk: usize::MAX, command: usize::MAX, unauthenticated: false, strict: true };
+/// The log may hold anything that a client was once allowed to send, and nothing that we would not
+/// write.
+pub const LOG: Allowed =
+    Allowed { bulk: usize::MAX, command: usize::MAX, unauthenticated: false, strict: true };
 
 /// Reads the next command into `args`. `Ok(false)` if the peer left between two commands,
 /// [`Error::Cut`] if it left inside one. Empty lines, `*0` and `*-1` are no commands.
 pub fn read_command(
     reader: &mut impl BufRead,
     args: &mut Args,
-    limits: Limits,
+    allowed: Allowed,
 ) -> Result<bool, Error> {
     loop {
         args.clear();
         let buffer = reader.fill_buf()?;
-        if !limits.unauthenticated
-            && let Some(length) = args.take_plain(buffer)
+        if !allowed.unauthenticated
+            && let Some(length) = plain::take(buffer, args)
         {
             reader.consume(length);
             return Ok(true);
         }
         match buffer.first() {
             None => return Ok(false),
-            Some(b'*') => read_array(reader, args, limits)?,
+            Some(b'*') => read_array(reader, args, allowed)?,
             Some(_) => read_inline(reader, args)?,
         }
         if args.len() > 0 {
@@ -122,107 +126,57 @@ pub fn read_command(
     }
 }
 
-fn read_array(reader: &mut impl BufRead, args: &mut Args, limits: Limits) -> Result<(), Error> {
-    let (_, count) = read_header(reader, limits, "too big mbulk count string")?;
+fn read_array(reader: &mut impl BufRead, args: &mut Args, allowed: Allowed) -> Result<(), Error> {
+    let (_, count) = read_header(reader, allowed, "too big mbulk count string")?;
     let count = match count {
-        Some(count) if count <= i64::from(i32::MAX) && (count > 0 || !limits.strict) => count,
+        Some(count) if count <= i64::from(i32::MAX) && (count > 0 || !allowed.strict) => count,
         _ => return protocol("invalid multibulk length"),
     };
-    if count > 10 && limits.unauthenticated {
+    if count > 10 && allowed.unauthenticated {
         return protocol("unauthenticated multibulk length");
     }
     let mut total: usize = 0;
     for _ in 0..count {
-        let (kind, length) = read_header(reader, limits, "too big bulk count string")?;
+        let (kind, length) = read_header(reader, allowed, "too big bulk count string")?;
         if kind != b'$' {
             return protocol([b"expected '$', got '", &[kind][..], b"'"].concat());
         }
         let length = match length.and_then(|length| usize::try_from(length).ok()) {
-            Some(length) if length <= limits.bulk.min(LONGEST) => length,
-            Some(LONGEST..) if limits.strict => {
+            Some(length) if length <= allowed.bulk.min(LONGEST) => length,
+            Some(LONGEST..) if allowed.strict => {
                 return protocol(
                     "a word is longer than 2147483647 bytes, the most that this server holds",
                 );
             }
             _ => return protocol("invalid bulk length"),
         };
-        if length > LARGE && limits.unauthenticated {
+        if length > LARGE && allowed.unauthenticated {
             return protocol("unauthenticated bulk length");
         }
-        // An empty word costs us more than it costs the client to send, hence the 32.
+        // An empty argument costs us more memory than the client has sent bytes, hence the 32.
         total = length.saturating_add(total + 32);
-        if total > limits.command {
+        if total > allowed.command {
             return Err(Error::Io(io::Error::other("client-query-buffer-limit reached")));
         }
         read_bulk(reader, args, length)?;
         args.settle();
         let end = two_bytes(reader)?;
-        if limits.strict && end != *b"\r\n" {
+        if allowed.strict && end != *b"\r\n" {
             return protocol("expected a line end behind the word");
         }
     }
     Ok(())
 }
 
-impl Args {
-    /// Takes a [`plain_command`] from the front of `buffer`, if there is one; returns its length.
-    fn take_plain(&mut self, buffer: &[u8]) -> Option<usize> {
-        match plain_command(buffer, &mut self.places) {
-            Some(length) if self.len() > 0 => {
-                self.bytes.extend_from_slice(&buffer[..length]);
-                self.is_plain = true;
-                Some(length)
-            }
-            _ => {
-                self.places.clear();
-                None
-            }
-        }
-    }
-}
-
-/// Finds the words of a command that lies whole in `buffer`, in the form in which we would write it
-/// and with no word of a thousand bytes; returns how many bytes it has. It is here for speed alone:
-/// without it a GET in a pipeline takes a sixth more instructions, and a logged SET a third.
-fn plain_command(buffer: &[u8], places: &mut Vec<Place>) -> Option<usize> {
-    let (count, mut at) = plain_line(buffer, b'*', 0)?;
-    for _ in 0..count {
-        let (length, start) = plain_line(buffer, b'$', at)?;
-        let end = start + length;
-        if buffer.get(end..end + 2)? != b"\r\n" {
-            return None;
-        }
-        places.push(Place::Small { start, end });
-        at = end + 2;
-    }
-    Some(at)
-}
-
-/// The number of the line that begins at `at`, if the line is of this kind and has one to three
-/// digits, and where the next line begins.
-fn plain_line(buffer: &[u8], kind: u8, at: usize) -> Option<(usize, usize)> {
-    let digit = |byte: u8| usize::from(byte - b'0');
-    match *buffer.get(at..)?.strip_prefix(&[kind])? {
-        [a @ b'0'..=b'9', b'\r', b'\n', ..] => Some((digit(a), at + 4)),
-        [a @ b'1'..=b'9', b @ b'0'..=b'9', b'\r', b'\n', ..] => {
-            Some((10 * digit(a) + digit(b), at + 5))
-        }
-        [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', b'\r', b'\n', ..] => {
-            Some((100 * digit(a) + 10 * digit(b) + digit(c), at + 6))
-        }
-        _ => None,
-    }
-}
-
-/// Reads a line such as `*3\r\n` or `$5\r\n`: its first byte and its number, if it is one. As in
-/// Redis a client's line ends at `\r`, whatever the byte after it is.
+/// Reads a line such as `*3\r\n` or `$5\r\n`. Returns its first byte, and its number if it has one. As in
+/// Redis, a client's line ends at `\r`, whatever the byte after it is.
 fn read_header(
     reader: &mut impl BufRead,
-    limits: Limits,
+    allowed: Allowed,
     too_long: &str,
 ) -> Result<(u8, Option<i64>), Error> {
     let line = read_line(reader, b'\r', too_long)?;
-    if one_byte(reader)? != b'\n' && limits.strict {
+    if one_byte(reader)? != b'\n' && allowed.strict {
         return protocol("expected a line end behind the number");
     }
     match &line[..] {
@@ -231,8 +185,8 @@ fn read_header(
     }
 }
 
-/// Reads up to the byte `end`, and returns what is before it. As in Redis, which looks for the end
-/// with C's `strchr`, a line with a zero byte in it has no end, and only gets too long at last.
+/// Reads up to the byte `end`, and returns what is before it. A line with a zero byte in it has no end,
+/// and gets too long at last, because Redis looks for the end with C's `strchr`.
 fn read_line(reader: &mut impl BufRead, end: u8, too_long: &str) -> Result<Vec<u8>, Error> {
     let mut line = Vec::new();
     let mut rest = reader.take(MAX_LINE as u64 + 1);
@@ -249,7 +203,7 @@ fn read_line(reader: &mut impl BufRead, end: u8, too_long: &str) -> Result<Vec<u
     }
 }
 
-/// Reads `length` bytes as the next word of `args`.
+/// Reads `length` bytes as the next argument.
 fn read_bulk(reader: &mut impl BufRead, args: &mut Args, length: usize) -> Result<(), Error> {
     if length > LARGE {
         args.push_large(Blob::read(reader, length)?);
@@ -300,59 +254,6 @@ fn protocol<T>(text: impl Into<Vec<u8>>) -> Result<T, Error> {
     Err(Error::Protocol(text.into()))
 }
 
-/// The integer that `text` is, if it is written the one way in which we would write it: no sign
-/// `+`, no leading zero, no space (Redis's `string2ll`).
-pub fn parse_integer(text: &[u8]) -> Option<i64> {
-    let (negative, digits) = match text {
-        [b'-', digits @ ..] => (true, digits),
-        digits => (false, digits),
-    };
-    match digits {
-        [b'0'] if !negative => return Some(0),
-        [b'1'..=b'9', ..] if digits.len() <= 19 => {}
-        _ => return None,
-    }
-    let mut number: u64 = 0;
-    for &digit in digits {
-        if !digit.is_ascii_digit() {
-            return None;
-        }
-        // Nineteen digits always fit.
-        number = number * 10 + u64::from(digit - b'0');
-    }
-    if negative { 0i64.checked_sub_unsigned(number) } else { i64::try_from(number).ok() }
-}
-
-/// An integer as text, without an allocation.
-pub struct Digits {
-    text: [u8; 20],
-    start: usize,
-}
-
-impl Digits {
-    pub fn new(number: i64) -> Digits {
-        let mut digits = Digits { text: [0; 20], start: 20 };
-        let mut rest = number.unsigned_abs();
-        loop {
-            digits.start -= 1;
-            digits.text[digits.start] = b'0' + (rest % 10) as u8;
-            rest /= 10;
-            if rest == 0 {
-                break;
-            }
-        }
-        if number < 0 {
-            digits.start -= 1;
-            digits.text[digits.start] = b'-';
-        }
-        digits
-    }
-
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.text[self.start..]
-    }
-}
-
 /// Appends a command as it stands on the wire and in the log.
 pub fn write_command<'a>(out: &mut Vec<u8>, words: impl ExactSizeIterator<Item = &'a [u8]>) {
     write_header(out, b'*', words.len() as i64);
@@ -364,8 +265,8 @@ pub fn write_command<'a>(out: &mut Vec<u8>, words: impl ExactSizeIterator<Item =
 fn write_header(out: &mut Vec<u8>, kind: u8, number: i64) {
     let digit = |digit: i64| b'0' + digit as u8;
     match number {
-        // Nearly all are so small, and then the line is written in one piece: a GET in a pipeline
-        // takes a thirtieth fewer instructions.
+        // Nearly all numbers are small, and then the line is written in one piece. A GET in a pipeline
+        // takes a thirtieth fewer instructions for that.
         0..=9 => out.extend_from_slice(&[kind, digit(number), b'\r', b'\n']),
         10..=99 => {
             let (tens, ones) = (digit(number / 10), digit(number % 10));
@@ -391,12 +292,12 @@ mod tests {
     use crate::types::table::random_below;
     use std::io::BufReader;
 
-    const WIRE: Limits = Limits { strict: false, ..LOG };
+    const WIRE: Allowed = Allowed { strict: false, ..LOG };
 
     /// What a reader gives for a command: its words, if there is one, or what is wrong.
-    fn outcome(reader: &mut impl BufRead, limits: Limits) -> String {
+    fn outcome(reader: &mut impl BufRead, allowed: Allowed) -> String {
         let mut args = Args::default();
-        let read = read_command(reader, &mut args, limits);
+        let read = read_command(reader, &mut args, allowed);
         let words: Vec<Vec<u8>> = args.iter().map(<[u8]>::to_vec).collect();
         match read {
             Ok(more) => format!("{more} {words:?}"),
@@ -428,7 +329,7 @@ mod tests {
         ];
         let mut plain = 0;
         for round in 0..200_000 {
-            let limits = [WIRE, LOG][round % 2];
+            let allowed = [WIRE, LOG][round % 2];
             // Half of the time mostly what belongs together.
             let mut bytes = match round % 4 {
                 0 | 1 => Vec::new(),
@@ -440,10 +341,10 @@ mod tests {
             let mut whole = &bytes[..];
             let mut each = BufReader::with_capacity(1, &bytes[..]);
             loop {
-                plain += usize::from(plain_command(whole, &mut Vec::new()).is_some());
-                let found = outcome(&mut whole, limits);
+                plain += usize::from(plain::take(whole, &mut Args::default()).is_some());
+                let found = outcome(&mut whole, allowed);
                 let shown = bytes.escape_ascii();
-                assert_eq!(found, outcome(&mut each, limits), "in {shown}");
+                assert_eq!(found, outcome(&mut each, allowed), "in {shown}");
                 if !found.starts_with("true") {
                     break;
                 }
@@ -478,7 +379,7 @@ mod tests {
     #[test]
     fn the_log_must_be_what_we_would_have_written_and_the_wire_need_not() {
         for sent in ["*1\r\n$1\r?k\r\n", "*1\r?$1\r\nk\r\n", "*1\r\n$1\r\nk??", "*0\r\n"] {
-            let refuses = |limits| outcome(&mut sent.as_bytes(), limits).starts_with("Protocol");
+            let refuses = |allowed| outcome(&mut sent.as_bytes(), allowed).starts_with("Protocol");
             assert!(refuses(LOG) && !refuses(WIRE), "{sent}");
         }
     }
@@ -486,7 +387,7 @@ mod tests {
     /// Its length would be cut to 32 bits where it is a key.
     #[test]
     fn no_word_is_longer_than_there_is_room_for_its_length() {
-        let endless = Limits { bulk: usize::MAX, command: usize::MAX, ..WIRE };
+        let endless = Allowed { bulk: usize::MAX, command: usize::MAX, ..WIRE };
         for (length, is_refused) in [(LONGEST, false), (LONGEST + 1, true), (1 << 32, true)] {
             let sent = format!("*2\r\n$3\r\nGET\r\n${length}\r\nk");
             let found = outcome(&mut sent.as_bytes(), endless);

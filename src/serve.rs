@@ -8,67 +8,57 @@
 //! ```
 //!
 //! Pipelining is a decision about when to flush: not after each command, but when no whole command
-//! is left in the buffer. A command of which only half has come is waited for with no lock held
-//! and no reply held back. A batch also ends at [`BATCH_COMMANDS`] commands or [`BATCH_OUTPUT`]
-//! bytes of replies, so that neither the lock nor the memory of a client that asks for much is held
-//! for long.
+//! is left in the buffer. While the rest of half a command is waited for, no lock is held and no
+//! reply is held back. A batch also ends at [`BATCH_COMMANDS`] commands or [`BATCH_OUTPUT`] bytes of
+//! replies, so that one client holds neither the lock nor much memory for long.
 //!
 //! **A blocked write must not stop the reading.** A client may send two hundred thousand commands
-//! before it reads the first reply (redis-py's pipelines do). If we wait for it to read, and it
-//! for us to read, both wait for ever. So the socket has a short write timeout, and each time it
-//! fires, what has arrived is moved into the [`Inbound`] stash, unexecuted, below the `BufReader`,
-//! up to `client-query-buffer-limit`. While nothing moves in either direction each timeout is twice as
-//! long as the one before, up to [`LONGEST_PAUSE`]: a thousand clients that have stopped reading wake a
-//! thousand threads a second and not a hundred thousand. After the first byte that moves it is short again.
+//! before it reads the first reply (redis-py's pipelines do). If we waited until it reads, and it
+//! until we read, both would wait for ever. So the socket has a short write timeout, and each time it
+//! fires, what has arrived is read and kept, not yet run (serve/output.rs, serve/inbound.rs).
 //!
-//! **One socket, one handle.** Everybody who needs the socket shares an `Arc<TcpStream>`; a
-//! `try_clone` would double the descriptors, of which there are few.
+//! **One socket, one handle.** Whoever needs the socket shares an `Arc<TcpStream>`. A `try_clone`
+//! would double the descriptors, and there are few.
 //!
 //! **How Redis does it**: networking.c. One thread waits for all sockets at once (epoll), and what
-//! cannot be written waits in the client's reply list. A thread for each client costs memory that
-//! its stack touches, and the kernel's time to wake it; it lets this file be read from the top down.
+//! cannot be written waits in the client's reply list. A thread for each client costs the memory of
+//! its stack, and the kernel's time to wake it. In return this file can be read from the top down.
 
 mod inbound;
 mod memory;
+mod output;
 mod waiting;
 
 use crate::call::{Arrived, Caller};
 use crate::client::{Client, Then};
 use crate::error::Error;
-use crate::handler::client::describe;
-use crate::held::{Charge, Class, End};
+use crate::held::Charge;
 use crate::log;
 use crate::propagate::Source;
-use crate::resp::{self, Limits, Reply, read_command};
+use crate::resp::{self, Allowed, Reply, read_command};
 use crate::server::Server;
-use crate::stats::{Count, add};
+use crate::stats::Count;
 use crate::store::Keyspace;
 use inbound::Inbound;
 use memory::FIRST_INPUT_BUFFER;
-use std::io::{self, BufRead, BufReader, ErrorKind, IoSlice, Write};
+use output::SHORTEST_PAUSE;
+use std::io::{self, BufRead, BufReader, ErrorKind};
 use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Bytes of a client's input that are read at once, at most. Four values of 16 KiB: with a buffer
-/// for one, each of them was a batch of its own, and SETs of that size took 1.5 times as long.
+/// Bytes of a client's input that are read at once, at most: room for four values of 16 KiB. With room
+/// for one, each value was a batch of its own, and SETs of that size took 1.5 times as long.
 const INPUT_BUFFER: usize = 64 * 1024;
 
 /// A batch ends when its replies are this long, in bytes.
 const BATCH_OUTPUT: usize = 64 * 1024;
 
-/// A batch has at most so many commands, as many as [`Caller::warm`] can look ahead to. With more,
-/// others would wait too long for its lock.
+/// A batch has at most this many commands, because others wait for its lock. [`Caller::warm`] can look
+/// ahead to as many.
 const BATCH_COMMANDS: usize = crate::types::table::WARM;
-
-/// After this long a write that makes no progress lets the reading go on (`stash_arrived`), and after
-/// this long at most, when nothing has moved for a while.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-
-/// Bytes that are taken from a client without a password, while it does not read what it is told.
-const UNAUTHENTICATED_STASH: usize = 1024 * 1024;
 
 /// Serves a client until it leaves.
 pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Box<Client>) {
@@ -80,7 +70,7 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Box<Client>
     let _ = stream.set_write_timeout(Some(SHORTEST_PAUSE));
     let _ = stream.set_nodelay(true);
     let inbound = Inbound::new(&stream, server, &client.public);
-    // On the heap, so that the stack of a thread that waits fits into two pages.
+    // On the heap, so that the stack of a waiting thread fits into two pages.
     let mut session = Box::new(Session {
         reader: BufReader::with_capacity(FIRST_INPUT_BUFFER, inbound),
         arrived: vec![Arrived::default()],
@@ -112,8 +102,8 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Box<Client>
 struct Session<'a> {
     client: Box<Client>,
     reader: BufReader<Inbound>,
-    /// The first `arrived_count` are commands that were read and looked up, and the first `ran` of
-    /// those have run. The places are used again and again, for their buffers' sake.
+    /// The first `arrived_count` are commands that were read and looked up. The first `ran` of those
+    /// have run. The places behind them keep their buffers for the next commands.
     arrived: Vec<Arrived>,
     arrived_count: usize,
     ran: usize,
@@ -131,65 +121,45 @@ struct Session<'a> {
 impl Session<'_> {
     fn run(&mut self) -> io::Result<()> {
         loop {
-            if self.ran == self.arrived_count {
-                // Nothing is left to be run: wait for the next command, with nothing held.
-                self.rest()?;
-                self.reader.get_mut().forget_handed_up();
-                let first = &mut self.arrived[0];
-                // All others are short: they lie whole in the buffer.
-                let held = &self.client.public.held;
-                let charge = &mut first.args.charge;
-                charge.get_or_insert_with(|| Charge::new(held));
-                match read_command(&mut self.reader, &mut first.args, limits(&self.client)) {
-                    // Its place still has the row of the first command before: mostly the same again.
-                    Ok(true) => first.look_up(first.row),
-                    Ok(false) => return Ok(()),
-                    Err(resp::Error::Cut) => return Err(ErrorKind::UnexpectedEof.into()),
-                    Err(resp::Error::Io(error)) => return Err(error),
-                    Err(resp::Error::Protocol(reason)) => return self.refuse(&reason),
-                }
-                (self.ran, self.arrived_count) = (0, 1);
-                self.take_arrived();
-                self.grow_input();
+            if self.ran == self.arrived_count && !self.read_commands()? {
+                return Ok(());
             }
-            self.run_batch()?;
-            if self.client.then != Then::GoOn || self.is_killed() {
+            if !self.run_batch()? || self.is_killed() {
                 return Ok(());
             }
         }
     }
 
-    /// Whether another thread has ended the client: CLIENT KILL, `timeout`, or a publisher who
-    /// found its queue over the limit.
-    fn is_killed(&self) -> bool {
-        let outbox = self.client.outbox.as_ref();
-        self.client.public.held.is_ended() || outbox.is_some_and(|o| o.is_closed())
-    }
-
-    /// Tells the operator of a client that was ended for what it held, in Redis's words.
-    fn tell_end(&self) {
-        let text = || describe(&self.client.public, &self.client);
-        match self.client.public.held.end() {
-            Some(End::Output) => log::warning(format_args!(
-                "Client {} scheduled to be closed ASAP for overcoming of output buffer limits.",
-                text()
-            )),
-            Some(End::Evicted) => {
-                add(&self.server.stats.evicted_clients, 1);
-                log::notice(format_args!("Evicting client: {}", text()));
-            }
-            Some(End::Killed) | None => {}
+    /// Waits for a command, with nothing held, and takes what has arrived behind it. Returns false if
+    /// the client has left, or has sent what is not a command.
+    fn read_commands(&mut self) -> io::Result<bool> {
+        self.rest()?;
+        let inbound = self.reader.get_mut();
+        inbound.forget_handed_up();
+        inbound.is_listening = self.client.is_listening();
+        let first = &mut self.arrived[0];
+        // Only the first may have many arguments: the others lie whole in the buffer.
+        first.args.charge.get_or_insert_with(|| Charge::new(&self.client.public.held));
+        match read_command(&mut self.reader, &mut first.args, allowed(&self.client)) {
+            Ok(true) => first.look_up(),
+            Ok(false) => return Ok(false),
+            Err(resp::Error::Protocol(reason)) => return self.refuse(&reason).map(|()| false),
+            Err(resp::Error::Cut) => return Err(ErrorKind::UnexpectedEof.into()),
+            Err(resp::Error::Io(error)) => return Err(error),
         }
+        (self.ran, self.arrived_count) = (0, 1);
+        self.take_arrived();
+        self.grow_input();
+        Ok(true)
     }
 
-    /// Takes the commands that lie whole in the buffer. What does not is left untouched, and so
-    /// is what is wrong: the blocking read will find the same, when the replies have left.
+    /// Takes the commands that lie whole in the buffer. Half a command stays there, and so does what is
+    /// wrong: the next blocking read finds it again, when the replies have left.
     fn take_arrived(&mut self) {
-        // Before the password a client may send little, and the AUTH in front decides.
+        // An unauthenticated client may send little, until the AUTH in front has run.
         let most = if self.client.owes_password() { 1 } else { BATCH_COMMANDS };
-        let limits = limits(&self.client);
-        let mut before = self.arrived[0].row;
-        // An empty buffer is the rule for a client that waits for each answer, and soon told.
+        let allowed = allowed(&self.client);
+        // The buffer is nearly always empty if a client waits for each reply, and that is quickly seen.
         while self.arrived_count < most && !self.reader.buffer().is_empty() {
             if self.arrived_count == self.arrived.len() {
                 self.arrived.push(Arrived::default());
@@ -197,31 +167,32 @@ impl Session<'_> {
             let next = &mut self.arrived[self.arrived_count];
             let buffered = self.reader.buffer();
             let mut rest = buffered;
-            if !matches!(read_command(&mut rest, &mut next.args, limits), Ok(true)) {
+            if !matches!(read_command(&mut rest, &mut next.args, allowed), Ok(true)) {
                 break;
             }
             let used = buffered.len() - rest.len();
             self.reader.consume(used);
-            next.look_up(before);
-            before = next.row;
+            next.look_up();
             self.arrived_count += 1;
         }
-        // Places that only a burst has needed are given back.
+        // A place keeps its buffers: with new ones, a GET or SET in a pipeline takes nearly a third more
+        // instructions. Behind a burst not all places are kept, but four times as many as this batch needs.
         self.arrived.truncate(4 * self.arrived_count);
     }
 
-    /// Runs the commands that have arrived, then sends the replies.
-    fn run_batch(&mut self) -> io::Result<()> {
+    /// Runs the commands that have arrived, then sends the replies. Returns whether the client is to be
+    /// served further.
+    fn run_batch(&mut self) -> io::Result<bool> {
         self.reader.get_mut().begin_batch();
-        self.client.public.begin_service();
+        self.client.public.in_service.store(true, Ordering::Relaxed);
         self.caller.begin();
         self.caller.warm(self.client.db, &self.arrived[self.ran..self.arrived_count]);
         while self.ran < self.arrived_count && !self.is_killed() {
             let arrived = &mut self.arrived[self.ran];
             self.caller.execute(arrived, &mut self.client, &mut self.reply);
             self.ran += 1;
-            // A subscriber's replies must leave one by one: messages come in between.
-            if self.client.then != Then::GoOn
+            // A subscriber's replies must leave one by one, because messages come between them.
+            if !matches!(self.client.then, Then::GoOn)
                 || self.client.outbox.is_some()
                 || self.reply.out.len() >= BATCH_OUTPUT
             {
@@ -230,144 +201,46 @@ impl Session<'_> {
         }
         self.caller.finish(&mut self.client, &mut self.reply);
         self.client.public.touch(self.server);
+        self.client.public.in_service.store(false, Ordering::Relaxed);
         self.follow_up()
     }
 
-    /// Sends the replies, and does what a handler could not, for it must not wait.
-    fn follow_up(&mut self) -> io::Result<()> {
-        match self.client.then {
-            Then::Shutdown { force } => self.shut_down(force),
-            Then::Drop => self.reply.out.truncate(0),
-            Then::GoOn | Then::Close | Then::Wait(_) => {}
-        }
-        // Whatever is waited for, what has been answered so far leaves before.
-        self.flush()?;
-        if let Then::Wait(wait) = self.client.then {
-            self.client.then = Then::GoOn;
-            self.wait(wait)?;
-        }
-        Ok(())
-    }
-
-    /// Answers a protocol error; afterwards the bytes that follow mean nothing.
-    fn refuse(&mut self, reason: &[u8]) -> io::Result<()> {
-        log::verbose(format_args!(
-            "client {}: protocol error: {}",
-            self.client.public.id,
-            reason.escape_ascii()
-        ));
-        let error = Error::quoting("ERR Protocol error: ", reason, "");
-        self.reply.error(&error);
-        self.client.public.counters.add(Count::ErrorReplies, 1);
-        self.flush()
-    }
-
-    /// Sends the replies, through the outbox if the client has one.
-    fn flush(&mut self) -> io::Result<()> {
-        if self.client.outbox.is_some() && self.writer.is_none() {
-            self.start_writer()?;
-        }
-        let sent = self.reply.out.len();
-        let limit = self.stash_limit();
-        if let Some(outbox) = &self.client.outbox {
-            // Without a reply too: messages may be held, and who does not read must not go on asking.
-            self.reader.get_mut().wait_for_room(outbox, limit)?;
-            if sent <= BATCH_OUTPUT {
-                outbox.push_reply(&self.reply.out);
-            } else {
-                // Piece by piece, or its memory would be needed twice, and that of shared values at all.
-                outbox.hold();
-                for part in self.reply.out.pieces().flat_map(|piece| piece.chunks(BATCH_OUTPUT)) {
-                    self.reader.get_mut().wait_for_room(outbox, limit)?;
-                    outbox.push_part(part);
-                }
-                outbox.end_reply();
+    /// Sends the replies, and does what a handler has left to be done. Whatever that waits for, the
+    /// replies before it do not.
+    fn follow_up(&mut self) -> io::Result<bool> {
+        match std::mem::take(&mut self.client.then) {
+            Then::GoOn => self.flush()?,
+            Then::Close => {
+                self.flush()?;
+                return Ok(false);
             }
-        } else if sent == 0 {
-            return Ok(());
-        } else {
-            self.write_all(limit)?;
-        }
-        self.reply.out.clear(BATCH_OUTPUT);
-        let counters = &self.client.public.counters;
-        counters.add(Count::OutputBytes, sent as u64);
-        let taken = self.reader.get_mut().take_count();
-        counters.add(Count::InputBytes, taken);
-        Ok(())
-    }
-
-    /// Starts the thread that is from now on the socket's only writer (outbox.rs).
-    fn start_writer(&mut self) -> io::Result<()> {
-        if let Some(outbox) = self.client.outbox.clone() {
-            let thread = std::thread::Builder::new().stack_size(crate::STACK);
-            let (public, server) = (self.client.public.clone(), self.server.clone());
-            // The owner's reading waits for no write from now on, and the writer need not wake for it.
-            let _ = self.stream.set_write_timeout(Some(LONGEST_PAUSE));
-            let write = move || outbox.write_until_closed(|| public.note_output(&server));
-            self.writer = Some(thread.spawn(write)?);
-        }
-        Ok(())
-    }
-
-    /// Writes all replies. Whenever the peer has not read for a while, what it has sent is read.
-    fn write_all(&mut self, limit: usize) -> io::Result<()> {
-        let mut sent = 0;
-        let mut over_since = None;
-        while !self.write_on(&mut sent)? {
-            self.give_back_what_has_run();
-            self.reply.out.count_again();
-            let (held, unread) = (&self.client.public.held, self.reply.out.len() - sent);
-            let normal = held.output_limit(Class::Normal);
-            if normal.is_over_hard(unread) || normal.is_over_soft_for_long(unread, &mut over_since)
-            {
-                held.kill(End::Output);
+            Then::Drop => return Ok(false),
+            Then::Shutdown { force } => {
+                self.shut_down(force);
+                self.flush()?;
             }
-            let moved = self.reader.get_mut().stash_arrived(limit)?;
-            self.set_pause(next_pause(self.pause, moved))?;
-        }
-        Ok(())
-    }
-
-    /// Writes the replies from byte `sent` on, until all have left, or the peer has read nothing for a
-    /// while; returns whether all have.
-    fn write_on(&mut self, sent: &mut usize) -> io::Result<bool> {
-        let mut pieces: Vec<IoSlice> = self.reply.out.pieces().map(IoSlice::new).collect();
-        let mut rest = &mut pieces[..];
-        IoSlice::advance_slices(&mut rest, *sent);
-        while !rest.is_empty() {
-            match (&*self.stream).write_vectored(rest) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(count) => {
-                    IoSlice::advance_slices(&mut rest, count);
-                    *sent += count;
-                    self.client.public.touch(self.server);
-                    if self.pause != SHORTEST_PAUSE {
-                        self.pause = SHORTEST_PAUSE;
-                        self.stream.set_write_timeout(Some(self.pause))?;
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if is_timeout(&error) => return Ok(false),
-                Err(error) => return Err(error),
+            Then::Wait(wait) => {
+                self.flush()?;
+                self.wait(wait)?;
             }
         }
         Ok(true)
     }
 
-    fn set_pause(&mut self, pause: Duration) -> io::Result<()> {
-        if self.pause != pause {
-            self.pause = pause;
-            self.stream.set_write_timeout(Some(pause))?;
-        }
-        Ok(())
+    /// Answers a protocol error; afterwards the bytes that follow mean nothing.
+    fn refuse(&mut self, reason: &[u8]) -> io::Result<()> {
+        let id = self.client.public.id;
+        log::verbose(format_args!("client {id}: protocol error: {}", reason.escape_ascii()));
+        self.reply.error(&Error::quoting("ERR Protocol error: ", reason, ""));
+        self.client.public.counters.add(Count::ErrorReplies, 1);
+        self.flush()
     }
 
-    /// Bytes (`client-query-buffer-limit`), but few for one who has yet to give the password.
-    fn stash_limit(&self) -> usize {
-        if self.client.owes_password() {
-            return UNAUTHENTICATED_STASH;
-        }
-        self.server.config.client_query_buffer_limit.get()
+    /// Whether another thread has ended the client: by CLIENT KILL or `timeout`, or because its queue was
+    /// over the limit.
+    fn is_killed(&self) -> bool {
+        let outbox = self.client.outbox.as_ref();
+        self.client.public.held.is_ended() || outbox.is_some_and(|o| o.is_closed())
     }
 
     /// Lets the writer send what is queued, and takes the client out of every list.
@@ -378,29 +251,20 @@ impl Session<'_> {
             outbox.close();
         }
         if let Some(writer) = self.writer.take() {
-            // It ends when the queue is empty, with the connection, or when the peer reads no more.
+            // It ends when the queue is empty, the connection is broken, or the peer reads no more.
             let _ = writer.join();
         }
     }
 }
 
 /// What this client may send at present: AUTH and CONFIG SET change it.
-fn limits(client: &Client) -> Limits {
+fn allowed(client: &Client) -> Allowed {
     let config = &client.server.config;
-    Limits {
+    Allowed {
         bulk: config.proto_max_bulk_len.get(),
         command: config.client_query_buffer_limit.get(),
         unauthenticated: client.owes_password(),
         strict: false,
-    }
-}
-
-/// How long to wait for the peer the next time, when so many bytes have come from it this time, and it
-/// has read nothing.
-fn next_pause(pause: Duration, moved: Option<usize>) -> Duration {
-    match moved {
-        Some(1..) => SHORTEST_PAUSE,
-        _ => LONGEST_PAUSE.min(2 * pause),
     }
 }
 

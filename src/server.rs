@@ -1,21 +1,21 @@
-//! What all connections share, and what they may see of one another.
+//! What all connections share, and what each may see of the others.
 //!
 //! ```text
-//! Arc<RwLock<Keyspace>>     the data; batch.rs has the key to it, and no handler
-//! Arc<Server>               everything else that is shared; handlers may use it freely
-//!   ├─ config, stats        options and counters, the hot ones atomics
+//! Arc<RwLock<Keyspace>>     the data. Only batch.rs locks it, no handler does
+//! Arc<Server>               everything else that is shared. Handlers may use it freely
+//!   ├─ config, stats        options and counters; those that every command needs are atomics
 //!   ├─ aof                  the log
-//!   ├─ clients              who is connected: a leaf mutex around one `Public` each
-//!   └─ hub                  who listens to what
-//! Public                    one client for the others: CLIENT LIST, CLIENT KILL
-//!   └─ shown                what it tells of itself: a leaf mutex
+//!   ├─ clients              the list of clients: a mutex (a leaf) around one `Public` each
+//!   └─ hub                  subscribers and monitors
+//! Public                    what other threads see of a client: CLIENT LIST, CLIENT KILL
+//!   └─ shown                what its own thread has written there: a mutex (a leaf)
 //! ```
 //!
-//! The `Drop` of a client takes it off the list, so that no way of leaving can forget it.
+//! The `Drop` of a client removes it from the list. So no way of leaving can forget that.
 //!
-//! **How Redis does it**: `struct redisServer` in server.h. One thread runs all commands and may look
-//! into every client. Here what others may see of a client is a copy, which its thread brings up to date
-//! once a batch; so CLIENT LIST may be a batch behind.
+//! **How Redis does it**: `struct redisServer` in server.h. One thread runs all commands, so it may look
+//! into every client. Here other threads see a copy, which the client's thread updates once per batch. The
+//! price: CLIENT LIST may be one batch behind.
 
 pub mod order;
 
@@ -40,46 +40,46 @@ use std::time::{Duration, Instant};
 /// What all threads share, except the data.
 pub struct Server {
     pub config: Arc<Config>,
-    /// Held by whoever changes them (handler/config.rs).
+    /// Held during CONFIG SET (handler/config.rs).
     pub config_changes: Mutex<()>,
     pub aof: Aof,
     pub stats: Stats,
     pub clients: Clients,
     pub hub: Hub,
-    /// To the thread that frees what would take long to free under a lock.
+    /// Leads to the thread that frees large values, so that nobody frees them under a lock.
     pub lazyfree: Sender<Garbage>,
     pub started: Instant,
     /// A coarse clock in milliseconds, advanced by cron (main.rs) ten times a second. It stops while the
     /// process is suspended, so nobody looks idle because of that.
     pub idle_clock: AtomicU64,
-    /// Id of the client that has run a batch last (serve/inbound.rs).
+    /// Id of the client that ran the last batch (serve/inbound.rs).
     pub last_served: AtomicU64,
-    /// Whether there is a core for a thread that spins, beside that of the one that it waits for.
+    /// There is more than one core. On one core a spinning thread would stop the client it waits for.
     pub may_spin: bool,
     /// Forty random hexadecimal digits, new at every start.
     pub run_id: String,
-    /// The port that was really bound.
+    /// The port that was bound: `port 0` lets the system choose.
     pub port: u16,
-    /// Whether expired keys are deleted without being asked for (`DEBUG SET-ACTIVE-EXPIRE`).
+    /// Active expiry is on (`DEBUG SET-ACTIVE-EXPIRE`).
     pub active_expire: AtomicBool,
 }
 
-/// One at a time of the commands that take long (call/long.rs).
+/// Commands that take long run one at a time (call/long.rs).
 #[derive(Default)]
 pub struct Gates {
-    /// Those that have all that they need. Who has passed waits for no lock, so one may wait here under
-    /// any.
+    /// For commands that have read all they need. Behind this gate nobody waits for a lock, so a thread
+    /// may hold any lock while it waits here.
     pub computing: Gate,
-    /// Those that look at the keyspace. Who waits here holds no lock.
+    /// For commands that read the keyspace. A thread that waits here holds no lock.
     pub looking: Gate,
-    /// How many wait for the exclusive lock, and how many had to wait and have it since: who looks on
-    /// lets them in first.
+    /// How many writers wait for the exclusive lock, and how many have waited and got it. A command that
+    /// reads for long lets them in between.
     pub writers: AtomicUsize,
     pub let_in: AtomicUsize,
 }
 
 impl Server {
-    /// Also returns what [`Server::lazyfree`] leads to.
+    /// Also returns the other end of [`Server::lazyfree`].
     pub fn new(config: Arc<Config>, port: u16, commands: usize) -> (Server, Receiver<Garbage>) {
         let (lazyfree, garbage) = mpsc::channel();
         let random = || RandomState::new().build_hasher().finish();
@@ -102,29 +102,42 @@ impl Server {
         (server, garbage)
     }
 
-    /// Whether the log is being replayed, so that there is no data yet.
+    /// Whether the log is being replayed. There is no data yet.
     pub fn is_loading(&self) -> bool {
         self.aof.status.loading.load(Ordering::Relaxed)
     }
 
-    /// What all clients have counted since the last CONFIG RESETSTAT.
+    /// The counters of all clients together, since the last CONFIG RESETSTAT.
     pub fn totals(&self) -> Totals {
         let all = self.clients.all.lock().unwrap();
         self.stats.totals(all.values().map(|client| &client.counters))
     }
 
-    /// Takes a client that leaves off the list, and adds what it has counted to the totals.
+    /// Removes a client from the list and adds its counters to the totals.
     pub fn remove(&self, client: &Public) {
         let mut all = self.clients.all.lock().unwrap();
-        // A fake client is not on it.
+        // A fake client is not on the list.
         if all.remove(&client.id).is_some() {
-            // Under the same mutex, so that nobody counts it twice or not at all.
+            // Under the same mutex as `totals`, so that nothing is counted twice or not at all.
             self.stats.keep(&client.counters);
             client.turns.leave();
         }
     }
 
-    /// Waits until the others have done what they have sent, or those who listen.
+    /// Whether `maxclients` clients are connected. Those that have hung up do not count.
+    pub fn is_full(&self) -> bool {
+        let is_full = || self.clients.count() >= self.config.maxclients.get();
+        if !is_full() {
+            return false;
+        }
+        let mut others = self.clients.everyone();
+        // Some of them are yet to be started, by the thread that asks.
+        others.retain(|client| client.turns.has_begun());
+        order::hear_out(&others, None);
+        is_full()
+    }
+
+    /// Waits until the commands that the other clients have sent are done, or only those of `listeners`.
     pub fn hear_out(&self, asker: &Public, listeners: bool) {
         let others = match listeners {
             true => self.clients.those(self.hub.listeners().into_iter()),
@@ -133,15 +146,27 @@ impl Server {
         order::hear_out(&others, Some(asker));
     }
 
-    /// Sets all counters to zero, for CONFIG RESETSTAT; the slow log has a reset of its own.
+    /// CONFIG RESETSTAT: sets all counters to zero. The slow log has its own reset.
     pub fn reset_stats(&self) {
         let all = self.clients.all.lock().unwrap();
         self.stats.reset(all.values().map(|client| &client.counters));
         self.aof.failures.delayed_syncs.store(0, Ordering::Relaxed);
     }
 
-    /// The work of the thread that evicts. It looks each second too, because CONFIG SET may have changed
-    /// the limit.
+    /// Ends the clients that have been idle for longer than `timeout` seconds. Subscribers and monitors
+    /// wait for others, so they are never ended for being idle.
+    pub fn end_idle(&self) {
+        let timeout = self.config.timeout.get() as u64 * 1000;
+        if timeout > 0 {
+            let clients = self.clients.all();
+            let idle = clients.iter().filter(|client| client.idle(self) > timeout);
+            let over = idle.filter(|client| !client.is_listening());
+            over.for_each(|client| client.held.kill(End::Killed));
+        }
+    }
+
+    /// The work of the thread `evict`. It is woken when clients hold too much, and also looks once per
+    /// second, because CONFIG SET may have lowered the limit.
     pub fn evict_for_ever(&self) -> ! {
         self.config.clients.wake_me();
         loop {
@@ -150,13 +175,14 @@ impl Server {
         }
     }
 
-    /// Ends the clients that hold the most, until what the others hold is within `maxmemory-clients`.
+    /// Ends the client that holds the most memory, then the next, until the others are within
+    /// `maxmemory-clients`.
     fn evict(&self) {
         let total = &self.config.clients;
         if !total.is_over(total.bytes()) {
             return;
         }
-        // Without those who are leaving already: what they hold is on its way back.
+        // Clients that are being ended already do not count: they are giving their memory back.
         let all = self.clients.all();
         let mut all: Vec<(usize, Arc<Public>)> =
             all.into_iter().map(|client| (client.held.bytes(), client)).collect();
@@ -171,17 +197,15 @@ impl Server {
     }
 }
 
-/// Everyone who is connected.
+/// All connected clients.
 #[derive(Default)]
 pub struct Clients {
-    /// Where they wait for one another.
     pub gates: Gates,
     all: Mutex<BTreeMap<u64, Arc<Public>>>,
     last_id: AtomicU64,
 }
 
 impl Clients {
-    /// For a newcomer.
     pub fn next_id(&self) -> u64 {
         self.last_id.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -191,35 +215,35 @@ impl Clients {
         all.insert(client.id, client.clone());
     }
 
-    /// How many there are, those who are only still leaving included.
+    /// How many there are, with those that are being ended.
     pub fn count(&self) -> usize {
         self.all.lock().unwrap().len()
     }
 
-    /// A copy of the list, in the order of the ids, so that nobody has to hold its mutex;
-    /// without those who have been killed and are only still leaving.
+    /// A copy of the list in the order of the ids, without the clients that are being ended. With a
+    /// copy nobody has to hold the mutex.
     pub fn all(&self) -> Vec<Arc<Public>> {
         let all = self.all.lock().unwrap();
         let here = all.values().filter(|client| !client.held.is_ended());
         here.cloned().collect()
     }
 
-    /// The same with those who have been killed.
+    /// The same with those that are being ended.
     pub fn everyone(&self) -> Vec<Arc<Public>> {
         self.all.lock().unwrap().values().cloned().collect()
     }
 
-    /// Those of the ids who are still on it.
+    /// The clients with these ids, without those that have left.
     pub fn those(&self, ids: impl Iterator<Item = u64>) -> Vec<Arc<Public>> {
         let all = self.all.lock().unwrap();
         ids.filter_map(|id| all.get(&id).cloned()).collect()
     }
 }
 
-/// For [`Shown::last_command`]: its name is unknown.
+/// In [`Shown::last_command`]: a command that does not exist.
 pub const NO_ROW: usize = usize::MAX;
 
-/// What others may see of a client.
+/// What other threads may see of a client.
 pub struct Public {
     pub id: u64,
     /// None for a fake client.
@@ -228,32 +252,34 @@ pub struct Public {
     pub since: Instant,
     /// When bytes last moved to or from it, on [`Server::idle_clock`].
     pub last_interaction: AtomicU64,
+    /// Whether a batch of it runs, or waits for its lock.
+    pub in_service: AtomicBool,
     /// What it has told of itself; a leaf.
     pub shown: Mutex<Shown>,
     pub counters: Counters,
-    /// What it holds of the server's memory, and whether it is to be disconnected.
+    /// How much memory it holds, and whether it is being ended.
     pub held: Arc<Held>,
-    /// Whether it has done what it was sent.
+    /// Whether it has run all the commands that it has sent.
     pub turns: Turns,
 }
 
-/// What a client tells the others of itself: the texts at once, the rest once a batch.
+/// What a client's thread writes for the others: names at once, the rest once per batch.
 #[derive(Default)]
 pub struct Shown {
-    /// What CLIENT SETNAME and SETINFO said; empty if nothing.
+    /// As CLIENT SETNAME and SETINFO have set them, or empty.
     pub name: Vec<u8>,
     pub lib_name: Vec<u8>,
     pub lib_ver: Vec<u8>,
-    /// Row of the command table that was called last, or [`NO_ROW`].
+    /// The row of the last command in the command table, or [`NO_ROW`].
     pub last_command: Option<usize>,
     pub db: usize,
     pub protocol: Protocol,
-    /// How many channels it has subscribed to, and how many patterns.
+    /// How many channels and patterns it has subscribed to.
     pub channels: usize,
     pub patterns: usize,
-    /// Commands queued by MULTI, or run by EXEC.
+    /// How many commands MULTI has queued, or EXEC is running.
     pub queued: Option<usize>,
-    /// Keys that it watches.
+    /// How many keys it watches.
     pub watching: usize,
     pub monitoring: bool,
 }
@@ -265,7 +291,7 @@ impl Shown {
     }
 }
 
-/// The socket and its two ends. Whoever needs the socket shares this handle (serve.rs).
+/// The socket and its two addresses. All threads share this one handle of the socket (serve.rs).
 pub struct Connection {
     pub stream: Arc<TcpStream>,
     pub peer: SocketAddr,
@@ -273,7 +299,6 @@ pub struct Connection {
 }
 
 impl Public {
-    /// Of a client that has just come.
     pub fn new(server: &Server, id: u64, connection: Option<Connection>) -> Public {
         let stream = connection.as_ref().map(|c| c.stream.clone());
         Public {
@@ -281,6 +306,7 @@ impl Public {
             connection,
             since: Instant::now(),
             last_interaction: AtomicU64::new(server.idle_clock.load(Ordering::Relaxed)),
+            in_service: AtomicBool::new(false),
             shown: Mutex::default(),
             counters: Counters::default(),
             held: Held::new(&server.config.clients, stream),
@@ -288,30 +314,23 @@ impl Public {
         }
     }
 
-    /// Notes that bytes have moved: `timeout` and CLIENT LIST count from here.
+    /// Bytes have moved: `timeout` and the `idle` of CLIENT LIST count from now.
     pub fn touch(&self, server: &Server) {
         let now = server.idle_clock.load(Ordering::Relaxed);
         self.last_interaction.store(now, Ordering::Relaxed);
     }
 
-    /// The same from the thread that writes for it, which does not know whether it is being served.
-    pub fn note_output(&self, server: &Server) {
-        let now = server.idle_clock.load(Ordering::Relaxed);
-        self.last_interaction.fetch_max(now, Ordering::Relaxed);
-    }
-
-    /// Until it is touched again the server is at work for it, and it is not idle, however long that takes.
-    pub fn begin_service(&self) {
-        self.last_interaction.store(u64::MAX, Ordering::Relaxed);
-    }
-
-    /// For how long no bytes have moved, in milliseconds, and rather less than too much.
+    /// For how many milliseconds no bytes have moved, give or take 100, and never too many just before cron
+    /// advances the clock, where it checks `timeout`. While the server works for the client it is not idle.
     pub fn idle(&self, server: &Server) -> u64 {
+        if self.in_service.load(Ordering::Relaxed) {
+            return 0;
+        }
         let now = server.idle_clock.load(Ordering::Relaxed);
         now.saturating_sub(self.last_interaction.load(Ordering::Relaxed))
     }
 
-    /// Whether it waits for messages rather than for answers.
+    /// Whether it is a subscriber or a monitor.
     pub fn is_listening(&self) -> bool {
         let shown = self.shown.lock().unwrap();
         shown.monitoring || shown.is_subscribed()

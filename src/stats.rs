@@ -1,21 +1,20 @@
 //! Counters for INFO, and the slow log.
 //!
-//! A counter that every command raises is a cache line that every core wants. So each client has
-//! [`Counters`] of its own, which its thread alone writes, once a batch; INFO adds them up, and
-//! those of the clients that have left. Shared are the counters for each command of the table, of
-//! which there are many, and what is counted rarely or once a batch.
+//! If all threads raised one counter, all cores would compete for its cache line. So each client has its
+//! own [`Counters`]. Only its own thread writes them, once per batch. INFO adds them up, with those of
+//! clients that have left. Shared counters are those for each command of the table, because there are many
+//! of them, and whatever is counted rarely.
 //!
 //! ```text
-//! command ─▶ the batch's tally (call/account.rs) ─▶ the client's counters, once a batch ─▶ INFO
+//! command ─▶ the batch's tally (call/account.rs) ─▶ the client's counters, once per batch ─▶ INFO
 //!                                                     └─▶ a sample ten times a second ─▶ …_per_sec
 //! ```
 //!
-//! Totals grow until CONFIG RESETSTAT. What happens in a second is the difference between the
-//! oldest and the newest of 17 samples. The slow log keeps the newest entries, with no more of a
-//! command than a reader wants to see: 32 words of 128 bytes.
+//! Totals grow until CONFIG RESETSTAT. A rate is the difference between the oldest and the newest of
+//! 17 samples. The slow log keeps 32 arguments of a command, and 128 bytes of each.
 //!
-//! **How Redis does it**: plain integers, for there is one thread; slowlog.c. Ours may be read
-//! while they change, so two totals of one INFO may differ by the batches in between.
+//! **How Redis does it**: plain integers, because it has one thread; slowlog.c. Ours may change while INFO
+//! reads them, so two totals of one INFO may differ by a few batches.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -27,20 +26,20 @@ use std::time::{Instant, SystemTime};
 pub struct Stats {
     /// Unix time in seconds.
     pub started: u64,
-    /// Accepted, those that were then rejected included.
+    /// Accepted connections, with those that were then rejected.
     pub connections: AtomicU64,
     pub rejected_connections: AtomicU64,
     pub expired_keys: AtomicU64,
-    /// Clients that were ended because all together held too much.
+    /// Clients that were ended because of `maxmemory-clients`.
     pub evicted_clients: AtomicU64,
-    /// What the clients that have left had counted.
+    /// The counters of all clients that have left.
     left: Counters,
-    /// What all clients had counted at the last CONFIG RESETSTAT.
+    /// The totals at the last CONFIG RESETSTAT.
     zero: Mutex<Totals>,
-    /// One for each row of the command table, in its order.
+    /// One for each row of the command table, in the same order.
     pub of_commands: Vec<OfCommand>,
     pub slow_log: Mutex<SlowLog>,
-    /// When [`Stats::sample`] was called last, and what the totals were.
+    /// The last calls of [`Stats::sample`]: when, and with which totals.
     samples: Mutex<VecDeque<(Instant, Totals)>>,
 }
 
@@ -48,7 +47,7 @@ pub struct Stats {
 #[derive(Default)]
 pub struct Counters([AtomicU64; KINDS]);
 
-/// What is counted, and where in [`Counters`] and [`Totals`].
+/// What is counted. Also the index in [`Counters`] and [`Totals`].
 #[derive(Clone, Copy)]
 pub enum Count {
     Commands,
@@ -65,7 +64,7 @@ const KINDS: usize = Count::ErrorReplies as usize + 1;
 pub type Totals = [u64; KINDS];
 
 impl Counters {
-    /// Adds to a counter that only the caller writes to: that needs no turn at the cache line.
+    /// Adds to a counter that only the calling thread writes. So no atomic addition is needed.
     pub fn add(&self, count: Count, amount: u64) {
         let counter = &self.0[count as usize];
         counter.store(counter.load(Ordering::Relaxed) + amount, Ordering::Relaxed);
@@ -76,41 +75,33 @@ impl Counters {
     }
 }
 
-/// What happens in a second, at present.
-pub struct Rates {
-    pub commands: f64,
-    pub input_bytes: f64,
-    pub output_bytes: f64,
-}
-
 /// What `INFO commandstats` says of a command.
 #[derive(Default)]
 pub struct OfCommand {
     pub calls: AtomicU64,
-    /// That all of them together took.
+    /// Time that all calls together took.
     pub microseconds: AtomicU64,
-    /// Refused before it ran: wrong arity, no password, loading, ….
+    /// Calls that were refused before they ran: wrong arity, no password, loading.
     pub rejected: AtomicU64,
-    /// Answered with an error.
+    /// Calls that were answered with an error.
     pub failed: AtomicU64,
 }
 
 impl Stats {
-    /// `commands` is how many rows the command table has.
+    /// `commands` is the number of rows in the command table.
     pub fn new(commands: usize) -> Stats {
         let of_commands = (0..commands).map(|_| OfCommand::default()).collect();
         Stats { started: unix_microseconds() / 1_000_000, of_commands, ..Stats::default() }
     }
 
-    /// Sums over all clients since the last reset; `here` are the counters of those who have not
-    /// left.
+    /// Sums over all clients since the last reset. `here` are the counters of connected clients.
     pub fn totals<'a>(&self, here: impl Iterator<Item = &'a Counters>) -> Totals {
         let zero = *self.zero.lock().unwrap();
         let sum = sum(here.map(Counters::read).chain([self.left.read()]));
         std::array::from_fn(|kind| sum[kind].saturating_sub(zero[kind]))
     }
 
-    /// Keeps what a client has counted that is leaving.
+    /// Adds a departing client's counters to the totals.
     pub fn keep(&self, leaving: &Counters) {
         for (counter, amount) in self.left.0.iter().zip(leaving.read()) {
             add(counter, amount);
@@ -134,8 +125,8 @@ impl Stats {
         self.samples.lock().unwrap().clear();
     }
 
-    /// Takes a sample of the totals; called ten times a second. As in Redis, the last 16 intervals
-    /// are what is "at present".
+    /// Takes a sample of the totals. Called ten times a second. As in Redis, rates are over the last 16
+    /// intervals.
     pub fn sample(&self, totals: Totals) {
         let mut samples = self.samples.lock().unwrap();
         samples.push_back((Instant::now(), totals));
@@ -144,19 +135,13 @@ impl Stats {
         }
     }
 
-    /// The rates between the first and the last sample; none while there are not two.
-    pub fn rates(&self) -> Option<Rates> {
+    /// How much a counter grows per second. None until there are two samples.
+    pub fn rate(&self, count: Count) -> Option<f64> {
         let samples = self.samples.lock().unwrap();
         let (&(from, before), &(to, after)) = (samples.front()?, samples.back()?);
         let seconds = (to - from).as_secs_f64();
-        let rate = |count: Count| {
-            after[count as usize].saturating_sub(before[count as usize]) as f64 / seconds
-        };
-        (seconds > 0.0).then(|| Rates {
-            commands: rate(Count::Commands),
-            input_bytes: rate(Count::InputBytes),
-            output_bytes: rate(Count::OutputBytes),
-        })
+        let growth = after[count as usize].saturating_sub(before[count as usize]);
+        (seconds > 0.0).then(|| growth as f64 / seconds)
     }
 }
 
@@ -170,7 +155,7 @@ pub fn unix_microseconds() -> u64 {
     since_epoch.as_micros() as u64
 }
 
-/// Adds to a counter that others may be adding to.
+/// Adds to a counter that several threads write.
 pub fn add(counter: &AtomicU64, amount: u64) {
     if amount > 0 {
         counter.fetch_add(amount, Ordering::Relaxed);
@@ -186,15 +171,15 @@ pub struct SlowLog {
 }
 
 pub struct Slow {
-    /// Counted from 0 since the start; [`SlowLog::add`] gives it.
+    /// Counts from 0 since the start. [`SlowLog::add`] sets it.
     pub id: u64,
     /// Unix time in seconds.
     pub time: u64,
-    /// That it took.
+    /// How long the command took.
     pub microseconds: u64,
-    /// See [`shorten_words`].
-    pub words: Vec<Vec<u8>>,
-    /// The client's address, and as much of its name as of a word.
+    /// The arguments, shortened by [`shorten_words`].
+    pub args: Vec<Vec<u8>>,
+    /// The client's address and name.
     pub addr: String,
     pub name: Vec<u8>,
 }
@@ -209,31 +194,28 @@ impl SlowLog {
     }
 }
 
-/// The slow log keeps this many words of a command, and so many bytes of each (slowlog.h).
-const MOST_WORDS: usize = 32;
+/// The slow log keeps this many arguments of a command, and this many bytes of each (slowlog.h).
+const MOST_ARGS: usize = 32;
 const MOST_BYTES: usize = 128;
 
-/// As much of a command as the slow log keeps.
-pub fn shorten_words(words: &[&[u8]]) -> Vec<Vec<u8>> {
-    // The last place is then for saying how many are left out.
-    let shown = match words.len() {
-        count @ ..=MOST_WORDS => count,
-        _ => MOST_WORDS - 1,
-    };
-    let (shown, rest) = words.split_at(shown);
-    let mut kept: Vec<Vec<u8>> = shown.iter().map(|word| shorten(word)).collect();
+/// Shortens a command as the slow log keeps it.
+pub fn shorten_words(args: &[&[u8]]) -> Vec<Vec<u8>> {
+    // If some are left out, the last place says how many.
+    let shown = if args.len() <= MOST_ARGS { args.len() } else { MOST_ARGS - 1 };
+    let (shown, rest) = args.split_at(shown);
+    let mut kept: Vec<Vec<u8>> = shown.iter().map(|arg| shorten(arg)).collect();
     if !rest.is_empty() {
         kept.push(format!("... ({} more arguments)", rest.len()).into_bytes());
     }
     kept
 }
 
-/// As much of a word, or of a client's name.
-pub fn shorten(word: &[u8]) -> Vec<u8> {
-    match word.split_at_checked(MOST_BYTES) {
+/// Shortens an argument, or a client's name.
+pub fn shorten(arg: &[u8]) -> Vec<u8> {
+    match arg.split_at_checked(MOST_BYTES) {
         Some((shown, rest)) if !rest.is_empty() => {
             [shown, format!("... ({} more bytes)", rest.len()).as_bytes()].concat()
         }
-        _ => word.to_vec(),
+        _ => arg.to_vec(),
     }
 }

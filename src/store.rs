@@ -31,7 +31,7 @@ use crate::error::Error;
 use crate::key::{Key, digest_of};
 use crate::types::table::Table;
 use crate::types::{Entry, Large, Limits, Loose, Stored, Type};
-use crate::watch::{Flag, Watchers};
+use crate::watch::{WatchFlag, Watchers};
 use expire::Deadlines;
 use std::sync::Mutex;
 
@@ -257,20 +257,20 @@ impl<'a> View<'a> {
     }
 
     /// Begins to watch a key of the view's database for the client with this flag.
-    pub fn watch(&self, key: &[u8], flag: &Flag) {
+    pub fn watch(&self, key: &[u8], flag: &WatchFlag) {
         let expired = self.has_expired(key);
         let mut watchers = self.keyspace.watchers.lock().unwrap();
         watchers.watch(self.db, key, flag, expired);
     }
 
     /// Ends what [`View::watch`] began, in the same database.
-    pub fn unwatch(&self, key: &[u8], flag: &Flag) {
+    pub fn unwatch(&self, key: &[u8], flag: &WatchFlag) {
         let mut watchers = self.keyspace.watchers.lock().unwrap();
         watchers.unwatch(self.db, key, flag);
     }
 
     /// Whether a watched key has expired since the client with this flag began to watch it.
-    pub fn has_expired_watched(&self, key: &[u8], flag: &Flag) -> bool {
+    pub fn has_expired_watched(&self, key: &[u8], flag: &WatchFlag) -> bool {
         let watchers = self.keyspace.watchers.lock().unwrap();
         self.has_expired(key) && !watchers.was_expired(self.db, key, flag)
     }

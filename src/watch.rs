@@ -1,32 +1,31 @@
-//! WATCH: which clients want to know that a key has changed.
+//! WATCH: the table of watched keys and the clients that watch them.
 //!
-//! A client that watches a key has a flag. Whoever changes the key raises the flags of all who
-//! watch it, and EXEC runs only if its client's flag is down. The table of watchers belongs to the
-//! keyspace: a writer, who has the keyspace for itself, reaches it without a further lock, and
-//! finds it empty nearly always; WATCH itself comes under the shared lock and takes the table's
-//! mutex.
+//! A client that watches keys has a flag. Whoever changes a key raises the flags of all its watchers. EXEC
+//! runs only if the client's flag is down. The table belongs to the keyspace. A writer has the keyspace
+//! for itself, so it needs no other lock, and nearly always finds the table empty. WATCH runs under the
+//! shared lock, so it takes the table's mutex too.
 //!
-//! Time changes keys too. A key that expires between WATCH and EXEC may not have been deleted by
-//! anyone yet, so EXEC asks for each key whether it has expired since. A key that was already expired
-//! when it was watched may be deleted without a flag going up: for the client nothing changes.
+//! A key also changes when it expires. Nobody may have deleted it yet, so EXEC asks for each watched key
+//! whether it has expired since WATCH. If a key had expired before WATCH, its deletion raises no flag,
+//! because for the client nothing changes.
 //!
-//! Nothing here looks at all that a client watches, nor at all who watch a key, but for what must be
-//! told to all of them: ten thousand clients may each watch the same sixty thousand keys.
+//! Ten thousand clients may each watch the same sixty thousand keys. So nothing here walks through all keys
+//! of a client or all watchers of a key, unless it must tell each of them.
 //!
-//! **How Redis does it**: multi.c, `touchWatchedKey` and `isWatchedKeyExpired`, with the same
-//! table per database. There WATCH looks through the list of what the client watches already.
+//! **How Redis does it**: multi.c, `touchWatchedKey` and `isWatchedKeyExpired`, with the same table per
+//! database. There WATCH searches the list of the keys that the client watches already.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A client's flag: up when a key that it watches has changed.
-pub type Flag = Arc<AtomicBool>;
+pub type WatchFlag = Arc<AtomicBool>;
 
-/// Whoever watches a key.
+/// A client that watches a key.
 struct Watcher {
-    flag: Flag,
-    /// Whether the key was there, but expired, when the client began to watch it.
+    flag: WatchFlag,
+    /// The key was in memory but expired when the client began to watch it.
     expired: bool,
 }
 
@@ -34,41 +33,41 @@ struct Watcher {
 #[derive(Clone, Copy, PartialEq)]
 pub enum Now {
     Gone,
-    /// There, but past its deadline; only SWAPDB brings that about.
+    /// In memory, but expired. Only SWAPDB can cause this.
     Expired,
     Alive,
 }
 
-/// All who watch one key, each under its [`name`].
+/// The watchers of one key, each under its [`name`].
 type OfKey = BTreeMap<usize, Watcher>;
 
-/// Who watches what: the keys of each database, and all who watch each.
+/// The watched keys of each database, and the watchers of each key.
 #[derive(Default)]
 pub struct Watchers {
     dbs: HashMap<usize, HashMap<Vec<u8>, OfKey>>,
 }
 
-/// What a client is found by: where its flag lies, for each has a flag of its own.
-fn name(flag: &Flag) -> usize {
+/// The name of a watcher: the address of its flag. Each client has its own flag.
+fn name(flag: &WatchFlag) -> usize {
     Arc::as_ptr(flag).addr()
 }
 
 impl Watchers {
-    /// Whether nobody watches anything, as nearly always.
+    /// Whether nobody watches anything. This is nearly always so.
     pub fn is_empty(&self) -> bool {
         self.dbs.is_empty()
     }
 
-    /// Adds a watcher that is not there yet; `expired` if the key is there, but expired.
-    pub fn watch(&mut self, db: usize, key: &[u8], flag: &Flag, expired: bool) {
+    /// Adds a new watcher. `expired`: the key is in memory but has expired.
+    pub fn watch(&mut self, db: usize, key: &[u8], flag: &WatchFlag, expired: bool) {
         let watchers = self.dbs.entry(db).or_default();
         let watchers = watchers.entry(key.to_vec()).or_default();
         let flag = flag.clone();
         watchers.insert(name(&flag), Watcher { flag, expired });
     }
 
-    /// Takes the client with this flag off the key.
-    pub fn unwatch(&mut self, db: usize, key: &[u8], flag: &Flag) {
+    /// Removes the watcher with this flag from the key.
+    pub fn unwatch(&mut self, db: usize, key: &[u8], flag: &WatchFlag) {
         let Some(keys) = self.dbs.get_mut(&db) else {
             return;
         };
@@ -83,15 +82,15 @@ impl Watchers {
         }
     }
 
-    /// Whether the key was there, but expired, all the time that this client has watched it.
-    pub fn was_expired(&self, db: usize, key: &[u8], flag: &Flag) -> bool {
+    /// Whether the key had expired before this client began to watch it, and has not been written since.
+    pub fn was_expired(&self, db: usize, key: &[u8], flag: &WatchFlag) -> bool {
         let watchers = self.dbs.get(&db).and_then(|keys| keys.get(key));
         let own = watchers.and_then(|watchers| watchers.get(&name(flag)));
         own.is_some_and(|watcher| watcher.expired)
     }
 
-    /// Raises the flags of those who watch a key that has just changed: whether it `existed`, and
-    /// what it is `now`. To be expired and to be gone are the same to a client.
+    /// Raises the flags of the watchers of a key that has changed. `existed`: whether it was there before.
+    /// For a client an expired key is the same as none.
     pub fn touch(&mut self, db: usize, key: &[u8], existed: bool, now: Now) {
         let watchers = self.dbs.get_mut(&db).and_then(|keys| keys.get_mut(key));
         for watcher in watchers.into_iter().flat_map(OfKey::values_mut) {

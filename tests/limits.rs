@@ -125,6 +125,14 @@ fn who_is_silent_too_long_must_leave_but_not_listeners_or_slow_senders() {
 }
 
 #[test]
+fn a_client_that_is_served_for_longer_than_the_timeout_is_not_idle() {
+    let server = Server::start(&["--timeout", "1", "--enable-debug-command", "yes"]);
+    let mut client = server.client();
+    assert_eq!(client.run("DEBUG SLEEP 2.5"), "OK");
+    assert_eq!(client.run("PING"), "PONG");
+}
+
+#[test]
 fn a_command_over_the_query_buffer_limit_ends_its_client() {
     let server = Server::start(&["--client-query-buffer-limit", "1mb"]);
     let mut client = server.client();

@@ -183,7 +183,7 @@ fn fields_whose_lengths_change_leave_little_behind() {
 }
 
 #[test]
-fn who_sets_up_the_allocator_himself_is_left_alone() {
+fn tunables_that_the_operator_has_set_are_left_alone() {
     let environment = |server: &Server| {
         let environment = std::fs::read(format!("/proc/{}/environ", server.pid()));
         String::from_utf8_lossy(&environment.unwrap_or_default()).into_owned()

@@ -1,28 +1,25 @@
-//! What a batch keeps of the commands that it runs: how many, how long, how slow, and, for anybody
-//! who wants to watch, the trace of each.
+//! Counting: what the statistics, the slow log, monitors and the trace get to know of each command.
 //!
-//! Counting only listens: [`Account::before`] and [`Account::after`] each command. The time is the batch's
-//! (batch/clock.rs), and what its clock says was work since the last look is the command's.
+//! [`Account::before`] and [`Account::after`] each command, the account only listens. The batch owns the
+//! time (batch/clock.rs): the work that its clock has measured since the last reading belongs to the command.
 //!
-//! **Quick commands** share one reading of the clock with those of the same name that follow: commands such
-//! as GET and TTL, which are a name and a key to be read, and SET without options, if their words are short
-//! and the answer too. The price: none of them gets into the slow log, unless that is to hold what takes
-//! less than a millisecond.
+//! **Quick commands** of one name that follow each other share one reading of the clock. Quick are reads of
+//! one key without options, such as GET and TTL, and SET without options, if the arguments and the reply
+//! are short. The price: they do not get into the slow log, unless its threshold is under a millisecond.
 //!
-//! **The glass box.** With `--loglevel debug` every command leaves a line about its trace:
+//! **The trace.** With `--loglevel debug` the server writes a line for each command:
 //!
 //! ```text
 //! client 3: SET, step 2 of 3 of its batch · 11 bytes · exclusive lock, waited 4 µs, held 18 µs by the
 //! batch · dirty 1 · 33 bytes to the log, written up to 1300 · reply 5 bytes · took 3 µs
 //! ```
 //!
-//! The log was written up to byte 1300, counted since the server started, before the reply left. The
-//! lines are written when the batch has released its lock and its records are in the file;
-//! nothing prints under a lock. Without `debug` all of it costs one look at a level per batch, and
-//! one at an `Option` per command.
+//! The log was written up to byte 1300, counted since the server started, before the reply left. The lines
+//! are written after the batch has released its lock, because nothing may be printed under a lock. Without
+//! `debug` this costs one check per batch and one per command.
 //!
-//! **How Redis does it**: `call` in server.c reads the clock twice a command and counts at once;
-//! what we call a trace is spread over its `DEBUG`-level lines, `MONITOR` and `SLOWLOG`.
+//! **How Redis does it**: `call` in server.c reads the clock twice per command and counts at once. It has
+//! MONITOR and SLOWLOG, but no trace.
 
 use crate::batch::{Batch, Clock, LockTimes};
 use crate::client::Client;
@@ -32,30 +29,29 @@ use crate::log;
 use crate::resp::{Args, Reply};
 use crate::stats::{Count, Counters, Slow, Stats, add, shorten, shorten_words, unix_microseconds};
 
-/// The counters of one batch, which are added to the server's when it ends.
+/// The counters of one batch. They are added to the server's when the batch ends.
 #[derive(Default)]
 pub struct Account {
-    /// The row that was called last, for CLIENT LIST; [`crate::server::NO_ROW`] if there is none of that
-    /// name.
+    /// The row of the last command, for CLIENT LIST, or [`crate::server::NO_ROW`].
     pub last_row: Option<usize>,
     tally: Vec<Tally>,
-    /// The row of the quick commands that have run and are not charged yet.
+    /// The row of the quick commands that have run and do not have their time yet.
     untimed: Option<usize>,
-    /// How much of [`Clock::worked`] has been charged to commands.
+    /// How much of [`Clock::worked`] has been given to commands.
     charged: u64,
-    /// The steps of the trace, if somebody watches.
+    /// With `debug`: the trace.
     trace: Option<Vec<Step>>,
 }
 
-/// What is seen of a command before it runs, for when it has ended; and whether it has failed.
-pub struct Seen {
+/// What [`Account::before`] keeps for [`Account::after`].
+pub struct Before {
     pub failed: bool,
-    /// How long the batch's records and the output were, in bytes.
+    /// Bytes of the batch's records, and of its replies.
     records: usize,
     reply: usize,
 }
 
-/// What is counted of one command.
+/// What is counted for one row of the command table.
 #[derive(Default)]
 struct Tally {
     index: usize,
@@ -65,19 +61,16 @@ struct Tally {
     failed: u64,
 }
 
-/// One command's part of the trace.
-pub struct Step {
-    pub row: &'static Row,
-    /// Bytes of its words.
-    pub size: usize,
-    pub lock: &'static str,
-    pub dirty: u64,
-    /// Bytes of its records.
-    pub records: usize,
-    /// Bytes of its reply.
-    pub reply: usize,
+/// One command in the trace. Lengths are in bytes.
+struct Step {
+    row: &'static Row,
+    args: usize,
+    lock: &'static str,
+    dirty: u64,
+    records: usize,
+    reply: usize,
     /// Microseconds.
-    pub took: u64,
+    took: u64,
 }
 
 impl Account {
@@ -87,18 +80,18 @@ impl Account {
         self.trace = log::is_debug().then(Vec::new);
     }
 
-    /// Whether the trace of each command is told, with the time that it took.
+    /// Whether each command is traced.
     pub fn has_trace(&self) -> bool {
         self.trace.is_some()
     }
 
-    /// A command is about to run.
-    pub fn before(&mut self, row: &Row, reply: &Reply, batch: &mut Batch) -> Seen {
+    /// Before a command runs.
+    pub fn before(&mut self, row: &Row, reply: &Reply, batch: &mut Batch) -> Before {
         self.charge_others(row.index, &mut batch.clock);
-        Seen { failed: false, records: batch.recorded(), reply: reply.out.len() }
+        Before { failed: false, records: batch.recorded(), reply: reply.out.len() }
     }
 
-    /// A command has ended: counts it, for all who want to know.
+    /// After a command: counts it, and tells the slow log, the monitors and the trace.
     pub fn after(
         &mut self,
         row: &'static Row,
@@ -106,51 +99,48 @@ impl Account {
         args: &Args,
         reply: &mut Reply,
         batch: &mut Batch,
-        seen: Seen,
+        before: Before,
     ) {
         let slower_than = batch.server.config.slowlog_log_slower_than.get();
-        // It may have been thrown away.
-        let reply_length = reply.out.len().saturating_sub(seen.reply);
+        // The output may have been thrown away.
+        let reply_length = reply.out.len().saturating_sub(before.reply);
         if !self.each_is_shown(batch) && is_quick(row.command, args, reply_length, slower_than) {
-            return self.count_untimed(row.index, seen.failed, &mut batch.clock);
+            return self.count_untimed(row.index, before.failed, &mut batch.clock);
         }
-        let took = self.count(row.index, seen.failed, &mut batch.clock);
+        let took = self.count(row.index, before.failed, &mut batch.clock);
         if let Some(trace) = &mut self.trace {
             trace.push(Step {
                 row,
-                size: args.iter().map(<[u8]>::len).sum(),
+                args: args.iter().map(<[u8]>::len).sum(),
                 lock: batch.lock_name(),
                 dirty: batch.dirty,
-                // Who has given the lock back meanwhile has handed over what was there before.
-                records: batch.recorded().saturating_sub(seen.records),
+                // A command that has released the lock has handed over the records before it.
+                records: batch.recorded().saturating_sub(before.records),
                 reply: reply_length,
                 took,
             });
         }
-        // EXEC's commands are listed one by one.
         if slower_than >= 0 && took as i64 >= slower_than && !row.command.is(Flag::SkipSlowlog) {
-            let words = shorten_words(&shown(row, args));
-            add_to_slow_log(client, words, took);
+            add_to_slow_log(client, shorten_words(&shown(row, args)), took);
         }
         if batch.server.hub.has_monitors() {
             show_monitors(client, row, args, batch.clock.now, reply);
         }
     }
 
-    /// Whether the words of each command are shown to somebody.
+    /// Whether a monitor or the trace shows the arguments of each command.
     fn each_is_shown(&self, batch: &Batch) -> bool {
         self.has_trace() || batch.server.hub.has_monitors()
     }
 
-    /// Charges the quick commands of another row than this, before one of this row runs.
+    /// Before a command of row `index` runs: the quick commands of another row get their time.
     fn charge_others(&mut self, index: usize, clock: &mut Clock) {
         if self.untimed != Some(index) {
             self.charge_untimed(clock);
         }
     }
 
-    /// Charges the quick commands that have run with the work since the last charge, in microseconds, and
-    /// returns it.
+    /// Gives the quick commands that have run the time since the last charge. Returns it, in microseconds.
     fn charge_untimed(&mut self, clock: &mut Clock) -> u64 {
         let Some(index) = self.untimed.take() else {
             return 0;
@@ -161,16 +151,16 @@ impl Account {
         took
     }
 
-    /// Counts a command that has just ended; returns how long it took, in microseconds, with the
-    /// quick ones of its own row that ran just before it.
+    /// Counts a command that has ended. Returns how long it took, in microseconds, together with the quick
+    /// ones of its own row just before it.
     fn count(&mut self, index: usize, failed: bool, clock: &mut Clock) -> u64 {
-        // In an EXEC quick commands may have run since it began.
+        // If this is EXEC, quick commands have run since it began.
         self.charge_others(index, clock);
         self.count_untimed(index, failed, clock);
         self.charge_untimed(clock)
     }
 
-    /// Counts a quick command, which will be charged with those that follow.
+    /// Counts a quick command. It gets its time later, together with those that follow.
     fn count_untimed(&mut self, index: usize, failed: bool, clock: &mut Clock) {
         clock.put_off();
         self.last_row = Some(index);
@@ -186,7 +176,7 @@ impl Account {
         self.tally_of(index).rejected += 1;
     }
 
-    /// Adds everything to the counters of the server and of the client.
+    /// Adds the tally to the counters of the server and of the client.
     pub fn settle(&mut self, stats: &Stats, own: &Counters, clock: &mut Clock) {
         self.charge_untimed(clock);
         for tally in self.tally.drain(..) {
@@ -200,7 +190,7 @@ impl Account {
         }
     }
 
-    /// Prints the traces of the batch.
+    /// Writes the trace of the batch.
     pub fn write_trace(&mut self, client: &Client, batch: &Batch) {
         let (Some(steps), Some(times)) = (self.trace.take(), &batch.clock.lock_times) else {
             return;
@@ -218,7 +208,7 @@ impl Account {
                 client.public.id,
                 index + 1,
                 steps.len(),
-                step.size,
+                step.args,
                 step.lock,
                 step.dirty,
                 step.reply,
@@ -227,9 +217,9 @@ impl Account {
         }
     }
 
-    /// The counters of a row, made when it first comes up.
+    /// The counters of a row.
     fn tally_of(&mut self, index: usize) -> &mut Tally {
-        // A batch rarely has more than two different commands, and often the last one again.
+        // From behind: most batches have one or two different commands.
         let known = self.tally.iter().rposition(|tally| tally.index == index);
         let at = known.unwrap_or_else(|| {
             self.tally.push(Tally { index, ..Tally::default() });
@@ -239,28 +229,27 @@ impl Account {
     }
 }
 
-/// Whether a command may share the reading of the clock with others: it is a name and a key to be
-/// read, or SET without options, and none of its words is long, nor the answer, so there is nothing
-/// that could take longer than a microsecond. (What a SET replaces is freed off the lock, if it is
-/// large.) `slower_than` is what the slow log is for, in microseconds, or less than 0.
-pub fn is_quick(command: &Command, args: &Args, reply_length: usize, slower_than: i64) -> bool {
+/// Whether a command may share a reading of the clock (see the chapter). It takes about a microsecond at
+/// most. (If a SET replaces a large value, another thread frees that.) `slower_than` is the threshold of
+/// the slow log in microseconds, or negative.
+fn is_quick(command: &Command, args: &Args, reply_length: usize, slower_than: i64) -> bool {
     command.is(Flag::Quick)
         && args.len() <= 3
-        && args.iter().all(|word| word.len() < QUICK)
-        && reply_length < QUICK
+        && args.iter().all(|arg| arg.len() < LONG)
+        && reply_length < LONG
         && !(0..1000).contains(&slower_than)
 }
 
-/// Bytes from which on a word or an answer is long.
-const QUICK: usize = 1024;
+/// An argument or a reply of this many bytes is long.
+const LONG: usize = 1024;
 
-/// Adds a command to the slow log; `words` are as [`crate::stats::shorten_words`] leaves them.
-pub fn add_to_slow_log(client: &Client, words: Vec<Vec<u8>>, took: u64) {
+/// Adds a command to the slow log. `args` come from [`shorten_words`].
+fn add_to_slow_log(client: &Client, args: Vec<Vec<u8>>, took: u64) {
     let slow = Slow {
         id: 0,
         time: unix_microseconds() / 1_000_000,
         microseconds: took,
-        words,
+        args,
         addr: client.public.address(),
         name: shorten(&client.public.shown.lock().unwrap().name),
     };
@@ -274,13 +263,14 @@ mod tests {
     use super::*;
     use crate::handler::{Run, TABLE};
 
+    fn quick(words: &[&[u8]], reply: usize, slower_than: i64) -> bool {
+        let mut args = Args::default();
+        words.iter().for_each(|word| args.push(word));
+        is_quick(TABLE.find(words[0]).unwrap().command, &args, reply, slower_than)
+    }
+
     #[test]
     fn quick_is_what_reads_one_key_and_set_without_options() {
-        let quick = |command: &Command, words: &[&[u8]]| {
-            let mut args = Args::default();
-            words.iter().for_each(|word| args.push(word));
-            is_quick(command, &args, 0, 10_000)
-        };
         let commands = TABLE.rows.iter().map(|row| row.command);
         let flagged: Vec<_> = commands.filter(|c| c.is(Flag::Quick)).collect();
         assert!(flagged.len() > 10);
@@ -288,28 +278,21 @@ mod tests {
             let reads = matches!(command.run, Run::Read(_)) && command.arity == 2;
             assert!(reads || command.name == "set", "{}", command.name);
             assert_eq!(command.keys.first, 1, "{}", command.name);
-            assert!(quick(command, &[b"NAME", b"key"]), "{}", command.name);
+            assert!(quick(&[command.name.as_bytes(), b"key"], 0, 10_000), "{}", command.name);
         }
-        let set = TABLE.find(b"set").unwrap().command;
-        assert!(quick(set, &[b"SET", b"key", b"value"]));
-        assert!(!quick(set, &[b"SET", b"key", b"value", b"GET"]));
-        assert!(!quick(TABLE.find(b"incr").unwrap().command, &[b"INCR", b"key"]));
+        assert!(quick(&[b"SET", b"key", b"value"], 0, 10_000));
+        assert!(!quick(&[b"SET", b"key", b"value", b"GET"], 0, 10_000));
+        assert!(!quick(&[b"INCR", b"key"], 0, 10_000));
     }
 
     #[test]
     fn nothing_long_is_quick_nor_anything_while_the_slow_log_is_for_microseconds() {
-        let quick = |name: &str, word: usize, reply, slower_than| {
-            let mut args = Args::default();
-            args.push(name.as_bytes());
-            args.push(b"key");
-            args.push(&vec![b'v'; word]);
-            let row = TABLE.find(name.as_bytes()).unwrap();
-            is_quick(row.command, &args, reply, slower_than)
-        };
-        for name in ["get", "set"] {
-            assert!(quick(name, 1023, 1023, 1000) && quick(name, 1, 1, -1));
-            assert!(!quick(name, 1024, 1, 1000) && !quick(name, 1, 1024, 1000));
-            assert!(!quick(name, 1, 1, 999) && !quick(name, 1, 1, 0));
+        let (short, long) = ([b'v'; 1023], [b'v'; 1024]);
+        for name in [&b"get"[..], b"set"] {
+            let quick = |value: &[u8], reply, than| quick(&[name, b"key", value], reply, than);
+            assert!(quick(&short, 1023, 1000) && quick(b"v", 1, -1));
+            assert!(!quick(&long, 1, 1000) && !quick(b"v", 1024, 1000));
+            assert!(!quick(b"v", 1, 999) && !quick(b"v", 1, 0));
         }
     }
 

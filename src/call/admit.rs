@@ -1,7 +1,7 @@
 //! Whether a command may run now, and what happens if not.
 //!
-//! The reasons have nothing to do with the command's arguments, which its handler looks at, nor
-//! with its arity, which [`crate::handler::Table::look_up`] has checked. In Redis's order:
+//! The handler looks at the arguments, and [`crate::handler::Table::look_up`] has checked their number.
+//! The other reasons to refuse a command are here, in Redis's order:
 //!
 //! 1. DEBUG is not allowed; the client has not given the password.
 //! 2. SHUTDOWN is to be queued by MULTI.
@@ -10,7 +10,7 @@
 //! 5. The log is still being loaded.
 //! 6. The client is a monitor, and the command would look at the data.
 //!
-//! A command that is refused inside MULTI spoils the transaction: EXEC will refuse the rest of it.
+//! If a command is refused inside MULTI, EXEC will refuse the whole transaction.
 //!
 //! **How Redis does it**: the first two hundred lines of `processCommand` in server.c, which also
 //! look after memory limits, cluster slots and replicas.
@@ -24,7 +24,7 @@ use crate::server::NO_ROW;
 use crate::stats::Count;
 
 impl Caller<'_> {
-    /// Whether the command may run now, for reasons that have nothing to do with its arguments.
+    /// Whether the command may run now.
     pub(super) fn admit(
         &self,
         row: &Row,
@@ -44,7 +44,7 @@ impl Caller<'_> {
         if client.transaction.is_some() && command.is(Flag::NoMulti) {
             return Err(Error::NotInTransaction);
         }
-        // PING is how people ask whether all is well, so it too says what is not; as in Redis.
+        // PING too, as in Redis, because people use it to ask whether all is well.
         let writes = match command.run {
             Run::Write(_) => true,
             Run::Exec => client.transaction.as_ref().is_some_and(|t| t.writes),
@@ -69,7 +69,8 @@ impl Caller<'_> {
         Ok(())
     }
 
-    /// Answers with the error; a transaction that is open is spoilt by it, or, by EXEC's own, over.
+    /// Answers with the error. An open transaction will be refused by EXEC; if it is EXEC that is refused,
+    /// the transaction is over.
     pub(super) fn reject(
         &mut self,
         error: &Error,
@@ -80,19 +81,19 @@ impl Caller<'_> {
         if let Error::UnknownCommand(words) = error
             && [&b"post"[..], b"host:"].iter().any(|word| words[0].eq_ignore_ascii_case(word))
         {
-            // A browser has been tricked into sending us a form: it must not get a second line in.
+            // A web page has made a browser send us a form. Its next line must not be run.
             client.then = Then::Drop;
             return;
         }
         let row = TABLE.named_by(args);
         match row {
-            Ok(row) => self.account.count_rejected(row.index),
-            Err(_) => {
+            Some(row) => self.account.count_rejected(row.index),
+            None => {
                 self.account.last_row = Some(NO_ROW);
                 client.public.counters.add(Count::ErrorReplies, 1);
             }
         }
-        if row.is_ok_and(|row| matches!(row.command.run, Run::Exec)) {
+        if row.is_some_and(|row| matches!(row.command.run, Run::Exec)) {
             client.transaction = None;
             self.unwatch(client);
             return reply.error(&Error::ExecAbortBecause(Box::new(error.clone())));

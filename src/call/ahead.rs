@@ -1,7 +1,7 @@
-//! Looking ahead: when a batch has taken its lock it first looks at the key of each of its commands, so
-//! that the processor waits for the memory of many at once (store/ahead.rs).
+//! Looking ahead: when a batch has taken its lock, it first looks at the key of each of its commands. So
+//! the processor waits for the memory of many keys at once (store/ahead.rs).
 //!
-//! Replay does the same with the records of the log, and a command with many keys with those.
+//! A replay does the same with the records of the log, and a command with many keys does it with those.
 //!
 //! **How Redis does it**: `prefetchCommands` in memory_prefetch.c, since version 8.
 
@@ -10,13 +10,13 @@ use crate::batch::Batch;
 use crate::handler::{Flag, Keys, Row, Run};
 use crate::resp::Args;
 
-/// Fewer keys than these have nothing to gain from being looked ahead to.
+/// With fewer keys than this nothing is gained.
 const WORTH_IT: usize = 4;
 
 impl Caller<'_> {
-    /// Takes the lock that the first of these commands needs, and looks at the first key of each.
-    /// Does nothing for a few, or if the first needs no lock. If there are commands with a field
-    /// behind their key, the word behind each key is looked at too, and where it is none the look is in vain.
+    /// Takes the lock that the first of these commands needs, and looks at the first key of each. Does
+    /// nothing for a few commands, or if the first needs no lock. If any of them has a field behind its
+    /// key, the argument behind every key is looked at too, and where it is not a field that is in vain.
     pub fn warm(&mut self, db: usize, arrived: &[Arrived]) {
         let is_worth_it = arrived.len() >= WORTH_IT;
         let first = arrived.first().and_then(|arrived| arrived.row);

@@ -1,8 +1,9 @@
-//! Commands that take long, and who waits for them meanwhile: KEYS, LCS, a SCAN of much.
+//! Commands that take long, such as KEYS, LCS, or a SCAN of many keys, and the writers that wait for
+//! them.
 //!
-//! A writer waits until every reader has given the shared lock back. If twenty of them read for long,
-//! and each has a tenth of a core, it waits for all twenty. So the handler of such a command
-//! ([`Run::Long`](crate::handler::Run)) does under the lock what is short, and returns the [`Rest`]:
+//! A writer waits until every reader has given the shared lock back. If twenty clients read for long,
+//! and each gets a tenth of a core, the writer waits for all twenty. So the handler of such a command
+//! ([`Run::Long`](crate::handler::Run)) does the short part under the lock, and returns the [`Rest`]:
 //!
 //! ```text
 //! Rest::Compute   LCS: has its two strings.       gives the lock back ─ gate ─ computes
@@ -10,14 +11,16 @@
 //!                 SCAN, which is many short ones.    … gives it back ─ share ─ looks ─ …
 //! ```
 //!
-//! Behind each gate is one at a time (gate.rs). So a writer waits for one of them at most, and what they
-//! need beside their reply, a table or a list, is needed once and not once for each client.
+//! A gate lets one client through at a time (gate.rs). So a writer waits for one of them at most, and
+//! the memory that they need beside the reply, a table or a list, is needed once, and not once for each
+//! client.
 //!
-//! Inside EXEC nothing is given back, for nothing may come between its commands: there the rest is done
-//! under the lock, as in Redis. It passes the gate of those who compute, who want no lock, as the next one,
-//! because others wait for ours; and not that of those who look, who wait for ours too.
+//! Inside EXEC the lock is not given back, because nothing may come between its commands. There the rest
+//! is done under the lock, as in Redis. To compute, it passes the gate before all who wait there. That is
+//! safe, because whoever is behind that gate wants no lock, and it is fair, because others wait for ours.
+//! To look, it passes no gate, because whoever is behind that one may wait for our lock.
 //!
-//! **How Redis does it**: all of it at once, and everybody waits.
+//! **How Redis does it**: all at once, and everybody waits.
 
 use super::Caller;
 use crate::client::Client;
@@ -29,13 +32,13 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-/// How often one who looks on looks whether a writer that waits has come in, and how many times: it takes
-/// a writer a tenth of that to wake up, but perhaps others read for long, and it cannot come in.
+/// How often a reader that goes on checks whether a waiting writer has come in, and how many times. A
+/// writer needs a tenth of that time to wake up, but it cannot come in while others read for long.
 const LOOK_EVERY: Duration = Duration::from_micros(300);
 const LOOKS: usize = 30;
 
 impl Caller<'_> {
-    /// Runs a handler and what it leaves to be done.
+    /// Runs a handler, and what it leaves to be done.
     pub(super) fn run_long(
         &mut self,
         handler: LongHandler,
@@ -55,7 +58,7 @@ impl Caller<'_> {
             None => {}
             Some(Rest::Compute(work)) => {
                 let _passage = self.pass(&gates.computing, keeps_lock);
-                // Its client may have been killed while it waited.
+                // The client may have been killed while it waited.
                 if !client.public.held.is_ended() {
                     work(reply);
                 }
@@ -65,7 +68,8 @@ impl Caller<'_> {
             }
             Some(Rest::Look(look)) => {
                 let _passage = self.pass(&gates.looking, false);
-                // What it has gathered is freed before the next one may begin.
+                // Declared behind the passage, so that what it has gathered is freed before the next
+                // client may begin.
                 let mut look = look;
                 while !client.public.held.is_ended() {
                     self.let_writers_in();
@@ -91,8 +95,8 @@ impl Caller<'_> {
         passage
     }
 
-    /// The lock goes to whoever takes it first, and a writer that is yet to be woken is late. So who is
-    /// about to look for long waits for one of them. No lock is held.
+    /// The lock goes to whoever takes it first, and a writer that has to wake up comes too late. So a
+    /// reader that is about to look for long waits for one writer. No lock is held.
     fn let_writers_in(&self) {
         let gates = &self.batch.server.clients.gates;
         let before = gates.let_in.load(Ordering::Relaxed);

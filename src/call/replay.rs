@@ -1,8 +1,8 @@
 //! Replay: a caller that calls what the log says, into a keyspace that nobody else can see.
 //!
-//! It is the caller that serves clients, with the same handlers; [`Source::Log`] answers in what it differs.
-//! The exclusive lock, once taken, is kept to the end, because there is nobody to share it with. The records
-//! come some sixty at a time (aof/load.rs), so that the keys of all of them can be looked at together.
+//! It is the same caller that serves clients, with the same handlers. [`Source::Log`] says what differs. The
+//! exclusive lock, once taken, is kept to the end, because nobody else wants it. Some sixty records come
+//! at a time (aof/load.rs), so that all their keys can be looked at together.
 //!
 //! **How Redis does it**: `loadSingleAppendOnlyFile` in aof.c has a loop of its own, which looks a
 //! command up and calls its function with a fake client.
@@ -22,8 +22,8 @@ use crate::stats::shorten_words;
 use crate::store::Keyspace;
 use std::sync::{Arc, RwLock};
 
-/// Replays into a keyspace of its own, which nobody else can see: `read` is told how to replay
-/// commands, and calls that for a few at a time.
+/// Replays into a keyspace of its own, which nobody else can see. `read` is given the function that
+/// replays commands, and calls it for a few at a time.
 pub fn replay(
     server: &Arc<Server>,
     read: impl FnOnce(&mut Replay) -> Result<(), String>,
@@ -40,8 +40,7 @@ pub fn replay(
     Ok(store.into_inner().unwrap())
 }
 
-/// Whether the log may hold these commands. The error says which it may not, and what the operator is to
-/// be told.
+/// Whether the log may hold these commands. The error says which of them it may not hold, and why.
 pub fn can_replay(records: &mut [Args]) -> Result<(), (usize, String)> {
     let mut each = records.iter().enumerate();
     each.try_for_each(|(index, args)| may_stand(args).map_err(|reason| (index, reason)))
@@ -49,10 +48,11 @@ pub fn can_replay(records: &mut [Args]) -> Result<(), (usize, String)> {
 
 fn may_stand(args: &Args) -> Result<(), String> {
     let name = String::from_utf8_lossy(&args[0]);
-    let row = match TABLE.look_up(args) {
-        Ok(row) => row,
-        Err(Error::WrongArity(_)) => return Err(format!("wrong number of arguments for {name}")),
-        Err(_) => return Err(format!("not supported: {name}")),
+    let Some(row) = TABLE.look_up(args) else {
+        return Err(match TABLE.named_by(args) {
+            Some(_) => format!("wrong number of arguments for {name}"),
+            None => format!("not supported: {name}"),
+        });
     };
     let is_about_data = row.command.reads() || matches!(row.command.run, Run::Write(_) | Run::Exec);
     if !is_about_data && !row.command.is(Flag::InLog) {
@@ -65,12 +65,12 @@ fn may_stand(args: &Args) -> Result<(), String> {
     Ok(())
 }
 
-/// A command that has failed: its words and its error.
+/// A command that has failed: its arguments and its error.
 pub(super) type Failure = (Vec<Vec<u8>>, Error);
 
 impl Caller<'_> {
-    /// Notes what has failed in the record that replays: a database that is not there, or else what
-    /// failed last.
+    /// Notes what has failed in the record that is replayed: a database that does not exist, or else the
+    /// last failure.
     pub(super) fn note_failure(&mut self, row: &Row, args: &Args, error: Error) {
         if !matches!(self.failure, Some((_, Error::DbIndexOutOfRange))) {
             self.failure = Some((shorten_words(&shown(row, args)), error));
@@ -87,16 +87,14 @@ struct Replayer<'a> {
 }
 
 impl Replayer<'_> {
-    /// Replays these records; their words are taken. The error says which of them cannot be, and
-    /// what the operator is to be told.
+    /// Replays these records, and takes their arguments. The error says which of them cannot be
+    /// replayed, and why.
     fn replay(&mut self, records: &mut [Args]) -> Result<(), (usize, String)> {
         let mut arrived = std::mem::take(&mut self.arrived);
         arrived.resize_with(records.len(), Arrived::default);
-        let mut before = None;
         for (arrived, args) in arrived.iter_mut().zip(records) {
             std::mem::swap(&mut arrived.args, args);
-            arrived.look_up(before);
-            before = arrived.row;
+            arrived.look_up();
         }
         self.caller.warm(self.client.db, &arrived);
         let mut each = arrived.iter_mut().enumerate();
@@ -109,14 +107,14 @@ impl Replayer<'_> {
     }
 
     fn replay_one(&mut self, arrived: &mut Arrived) -> Result<(), String> {
-        // What writes may stand in a log, so the table is not asked a second time.
+        // A command that writes may stand in a log, so the table is not asked a second time.
         let writes = |row: &&Row| matches!(row.command.run, Run::Write(_));
         if arrived.row.filter(writes).is_none() {
             may_stand(&arrived.args)?;
         }
         self.reply.out.truncate(0);
         self.caller.execute(arrived, &mut self.client, &mut self.reply);
-        // No lock is given back here, where this would be done.
+        // A client's batch does this when it gives the lock back, and here the lock is kept.
         self.caller.batch.free_garbage();
         let Some((words, error)) = self.caller.failure.take() else {
             return Ok(());
@@ -131,13 +129,13 @@ impl Replayer<'_> {
             ));
         }
         if error == Error::StringTooLong {
-            // It would be missing, and what follows may build upon it.
+            // The value would be missing, and later records may build on it.
             let command = words[0].escape_ascii();
             return Err(format!("a {command} makes a string of more than {LONGEST} bytes"));
         }
         let mut text = Vec::new();
         error.write_to(&mut text);
-        // As in Redis. Nobody waits for the lock that we hold, it is of a keyspace of our own.
+        // As in Redis. It may print under the lock, because nobody waits for this one.
         log::warning(format_args!(
             "the log holds a command that fails, {}: {}",
             words[0].escape_ascii(),

@@ -1,12 +1,14 @@
 //! The options of Redis that this server does not use.
 //!
-//! **A file written for Redis must start this server, or be refused for a reason.** Options that only
-//! tune something are accepted at any value that Redis accepts, because there is nothing to tune
-//! (`no effect here`). Those that ask for a feature are accepted at the values that ask for nothing, and
-//! refused by name at any other ([`Only`]): a server that accepts `maxmemory 100mb` and then grows and
-//! grows would lie. The stock redis.conf is a test in start.rs.
+//! **A file written for Redis must start this server, or be refused for a reason.** An option that only
+//! tunes something is accepted with every value that Redis accepts, because there is nothing to tune (`no
+//! effect here`). An option that asks for a feature is accepted only with values that do not ask for it
+//! ([`Only`]): a server that accepted `maxmemory 100mb` and then grew beyond it would lie. A test in start.rs
+//! starts with the redis.conf that Redis comes with.
+//!
+//! **How Redis does it**: it uses them all, and refuses names that it does not know.
 
-use super::options::{BIG, Change::*, INT, Kind::*, Row, row};
+use super::options::{Accepts::*, BIG, Change::*, INT, Row, row};
 
 const NO: &[&str] = &["no"];
 const NONE: &[&str] = &[""];
@@ -14,22 +16,22 @@ const ZERO: &[&str] = &["0"];
 const REPLICAS: &str = "this server has no replicas";
 const TLS: &str = "this server has no TLS";
 pub const NO_EFFECT: &str = "no effect here";
-const PROCESSORS: &str = "std cannot choose processors for a thread";
+const CPUS: &str = "std cannot choose the CPUs of a thread";
 
 #[rustfmt::skip]
 pub static IGNORED: &[Row] = &[
-    // What never changes here.
+    // Fixed here.
     row("tcp-keepalive", "0", Number(0, INT), Fixed, "std cannot set it"),
-    row("tcp-backlog", "128", Number(0, INT), Fixed, "std's own"),
+    row("tcp-backlog", "128", Number(0, INT), Fixed, "std sets it"),
     row("aof-use-rdb-preamble", "no", YesNo, Fixed, "the log is always commands"),
     row("save", "", Words, Fixed, "there are no RDB snapshots"),
-    // What would ask for something that is not here.
+    // Features that are not here.
     row("aof-timestamp-enabled", "no", Only(NO, "this server writes no timestamps into its log"), Live, ""),
     row("daemonize", "no", Only(NO, "this server stays in the foreground; start it with '&' or from a service manager"), AtStart, ""),
     row("supervised", "no", Only(&["no", "auto"], "this server does not talk to a service manager"), AtStart, ""),
     row("pidfile", "", Only(&["", "/var/run/redis_6379.pid"], "this server writes no pid file"), AtStart, ""),
     row("syslog-enabled", "no", Only(NO, "this server does not write to syslog"), AtStart, ""),
-    row("unixsocket", "", Only(NONE, "this server listens on TCP ports alone"), AtStart, ""),
+    row("unixsocket", "", Only(NONE, "this server listens only on TCP ports"), AtStart, ""),
     row("tls-port", "0", Only(ZERO, TLS), AtStart, ""),
     row("tls-cert-file", "", Only(NONE, TLS), AtStart, ""),
     row("tls-key-file", "", Only(NONE, TLS), AtStart, ""),
@@ -42,23 +44,23 @@ pub static IGNORED: &[Row] = &[
     row("masteruser", "", Only(NONE, REPLICAS), Live, ""),
     row("min-replicas-to-write", "0", Only(ZERO, REPLICAS), Live, ""),
     row("min-slaves-to-write", "", Alias("min-replicas-to-write"), Live, ""),
-    row("cluster-enabled", "no", Only(NO, "this server is no cluster node"), AtStart, ""),
+    row("cluster-enabled", "no", Only(NO, "this server is not a cluster node"), AtStart, ""),
     row("maxmemory", "0", Only(ZERO, "this server has no eviction"), Live, ""),
     row("notify-keyspace-events", "", Only(NONE, "this server has no keyspace notifications"), Live, ""),
     row("aclfile", "", Only(NONE, "this server has one user; use requirepass"), AtStart, ""),
-    row("io-threads", "1", Only(&["1"], "every client has a thread of its own already"), AtStart, ""),
+    row("io-threads", "1", Only(&["1"], "every client has its own thread"), AtStart, ""),
     row("activedefrag", "no", Only(NO, "this server does not defragment its memory"), Live, ""),
     row("latency-monitor-threshold", "0", Only(ZERO, "this server has no latency monitor"), Live, ""),
     row("enable-module-command", "no", Only(NO, "this server has no modules"), AtStart, ""),
-    row("enable-protected-configs", "no", Only(NO, "this server protects them always"), AtStart, ""),
-    row("oom-score-adj", "no", Only(NO, "this server leaves its OOM score alone"), Live, ""),
+    row("enable-protected-configs", "no", Only(NO, "this server always protects them"), AtStart, ""),
+    row("oom-score-adj", "no", Only(NO, "this server does not set its OOM score"), Live, ""),
     row("shutdown-on-sigint", "default", Only(&["default"], "std catches no signals"), Live, ""),
     row("shutdown-on-sigterm", "default", Only(&["default"], "std catches no signals"), Live, ""),
     row("socket-mark-id", "0", Only(ZERO, "std cannot mark a socket"), AtStart, ""),
-    row("server_cpulist", "", Only(NONE, PROCESSORS), AtStart, ""),
-    row("bio_cpulist", "", Only(NONE, PROCESSORS), AtStart, ""),
-    row("aof_rewrite_cpulist", "", Only(NONE, PROCESSORS), AtStart, ""),
-    row("bgsave_cpulist", "", Only(NONE, PROCESSORS), AtStart, ""),
+    row("server_cpulist", "", Only(NONE, CPUS), AtStart, ""),
+    row("bio_cpulist", "", Only(NONE, CPUS), AtStart, ""),
+    row("aof_rewrite_cpulist", "", Only(NONE, CPUS), AtStart, ""),
+    row("bgsave_cpulist", "", Only(NONE, CPUS), AtStart, ""),
     row("aof-disable-auto-gc", "no", Only(NO, "this server deletes the files that a rewrite has replaced"), Live, ""),
     row("tls-key-file-pass", "", Only(NONE, TLS), Live, ""),
     row("tls-client-cert-file", "", Only(NONE, TLS), Live, ""),
@@ -69,8 +71,8 @@ pub static IGNORED: &[Row] = &[
     row("rename-command", "", Refused("this server cannot rename commands"), AtStart, ""),
     row("user", "", Refused("this server has one user; use requirepass"), AtStart, ""),
     row("loadmodule", "", Refused("this server has no modules"), AtStart, ""),
-    row("sentinel", "", Refused("this server is no sentinel"), AtStart, ""),
-    // What tunes something that is not here.
+    row("sentinel", "", Refused("this server is not a sentinel"), AtStart, ""),
+    // Options that tune something that is not here.
     row("aof-rewrite-incremental-fsync", "yes", YesNo, Live, NO_EFFECT),
     row("no-appendfsync-on-rewrite", "no", YesNo, Live, NO_EFFECT),
     row("always-show-logo", "no", YesNo, AtStart, NO_EFFECT),

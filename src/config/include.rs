@@ -1,13 +1,13 @@
-//! The files that `include` means: one, or all that match a pattern.
+//! `include`: one file, or all files that match a pattern.
 //!
 //! ```text
 //! include /etc/redis/conf.d/*.conf     each of them, in the order of their names, or none
-//! include /etc/redis/local.conf        must be there
+//! include /etc/redis/local.conf        the file must exist
 //! ```
 //!
 //! **How Redis does it**: `loadServerConfig` in config.c, with the C library's `glob`. std has none, so each
-//! part of the path is matched here as Redis matches keys (glob.rs). As for a shell, what begins with a
-//! dot is not meant by a star.
+//! part of the path is matched as Redis matches keys (glob.rs). As in a shell, a star does not match a name
+//! that begins with a dot.
 
 use crate::glob;
 use std::ffi::OsStr;
@@ -15,8 +15,8 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// The files that an absolute path means, which may have `*`, `?` and `[` in it. Without any of these
-/// it is itself, whether it exists or not.
+/// The files that match an absolute path with `*`, `?` or `[` in it. A path without these is returned as it
+/// is, even if no such file exists.
 pub fn files(path: &Path) -> Vec<PathBuf> {
     let is_pattern = |part: &OsStr| part.as_bytes().iter().any(|byte| b"*?[".contains(byte));
     if !is_pattern(path.as_os_str()) {
@@ -34,10 +34,10 @@ pub fn files(path: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// What in a directory matches a pattern. One that cannot be read has nothing.
+/// The entries of a directory that match. None if it cannot be read.
 fn matching(dir: &Path, pattern: &OsStr) -> Vec<PathBuf> {
     let mut pattern = pattern.as_bytes().to_vec();
-    // What a shell writes `[!a]` is `[^a]` there.
+    // A shell writes `[!a]` for `[^a]`.
     for at in 1..pattern.len() {
         if &pattern[at - 1..=at] == b"[!" {
             pattern[at] = b'^';

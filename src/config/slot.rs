@@ -1,7 +1,9 @@
-//! Where the server reads its options: one slot each, typed, the fields of [`Config`](super::Config).
+//! Slots: the typed fields of [`Config`](super::Config), from which the server reads its options.
 //!
-//! What fits into an atomic is read with one relaxed load, so every command may look at it. What does not
-//! is copied under a lock that nobody holds for long.
+//! A number, a size or a choice fits into an atomic. It is read with one relaxed load, so every command may
+//! read it. Anything else is copied under a lock that nobody holds for long.
+//!
+//! **How Redis does it**: plain variables, because one thread reads and writes them.
 
 use super::Fsync;
 use crate::resp::parse_integer;
@@ -12,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
-/// An option that fits into an atomic: a number, a size in bytes, or a word of those in [`Slot::put`].
+/// An option that fits into an atomic: a number, a size in bytes, or one of the words in [`Slot::put`].
 #[derive(Default)]
 pub struct Slot<T>(AtomicI64, PhantomData<T>);
 
@@ -21,7 +23,7 @@ impl<T: Fits> Slot<T> {
         T::of(self.0.load(Relaxed))
     }
 
-    /// Takes a value that the option's row has checked.
+    /// Sets a value that the option's row has checked.
     pub(super) fn put(&self, value: &[u8]) {
         let number = match value {
             b"no" => 0,
@@ -33,7 +35,7 @@ impl<T: Fits> Slot<T> {
     }
 }
 
-/// What may be in a [`Slot`].
+/// A type that a [`Slot`] can hold.
 pub trait Fits {
     fn of(number: i64) -> Self;
 }
@@ -66,7 +68,7 @@ impl Fits for Fsync {
     }
 }
 
-/// An option that is a text, a path or a password, which need not be UTF-8.
+/// An option that is a text, a path or a password. It need not be UTF-8.
 #[derive(Default)]
 pub struct Bytes(RwLock<Vec<u8>>);
 

@@ -1,20 +1,20 @@
-//! What the command line and the configuration file say.
+//! The command line and the configuration file.
 //!
 //! ```text
 //! simple-redis redis.conf --port 7000 --client-output-buffer-limit pubsub 1mb 1mb 60 -
-//!              └ a file, if the first word is no option    └ an option and its words └ standard input
+//!              └ a file, if it has no '-'     └ an option and its values             └ standard input
 //! ```
 //!
-//! An option on the command line is a line of the file: first the file's lines are taken, then those
-//! of standard input if there is a `-`, then these, and what comes later wins. Anything that cannot be meant ends the start with one line
-//! that says what, where, and what would do; a server that starts with half of what it was told is
-//! worse than none.
+//! An option on the command line means the same as a line of the file. The file is read first, then standard
+//! input if there is a `-`, then the command line. The last value counts. Any mistake ends the start with one
+//! line, which says what is wrong, where, and what would be right. Better no server than one that ignores
+//! half of its options.
 //!
-//! **How Redis does it**: server.c, `main`, pastes the options behind the file's text and reads
-//! that: an error on the command line is one "at line 2" of a file that does not exist.
+//! **How Redis does it**: server.c, `main`, appends the options to the text of the file and reads that. So an
+//! error on the command line is "at line 2" of a file that does not exist.
 
 use super::include;
-use super::options::{self, Change, Kind, OPTIONS, find, target};
+use super::options::{self, Accepts, Change, OPTIONS, find, target};
 use super::{Config, Start, Values};
 use crate::log;
 use crate::resp::parse_integer;
@@ -26,11 +26,10 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 impl Config {
-    /// What a command line asks for, its first word (the program) left out. An error is one line,
-    /// ready to be printed.
+    /// What a command line (without the program's name) asks for. An error is one line to be printed.
     pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Start, String> {
         let mut args: Vec<OsString> = args.into_iter().collect();
-        // As in Redis, the last word is no value even if it could be one.
+        // As in Redis, a `-` at the end is never a value.
         let mut from_stdin = args.pop_if(|word| word == "-").is_some();
         let mut args = args.into_iter().peekable();
         from_stdin |= args.next_if(|word| word == "-").is_some();
@@ -69,7 +68,7 @@ impl Config {
         loader.finish()
     }
 
-    /// Opens the logfile, says what is to be said first, and looks whether `dir` is there.
+    /// Opens the logfile, writes the warnings, and checks that `dir` exists.
     pub fn open_files(&self, warnings: &[String]) -> Result<(), String> {
         let dir = self.dir.path();
         if !self.logfile.is_empty() {
@@ -92,13 +91,13 @@ impl Config {
 
 type Args = Peekable<std::vec::IntoIter<OsString>>;
 
-/// An option of the command line, and the words that are its values.
+/// An option of the command line with its values.
 fn words_of(option: &[u8], args: &mut Args) -> Vec<Vec<u8>> {
-    // One argument may hold both: `"--port 7000"`.
+    // One argument may have both: `"--port 7000"`.
     let mut words = split_words(option).unwrap_or_default();
     if words.len() == 1 {
-        // What follows is the value even if it begins with `--`, for it may be a password;
-        // but `--save` may come without, which means none. Both as in Redis.
+        // As in Redis, the next argument is the value even if it begins with `--`, because it may be a
+        // password. But `--save` may have no value, which means no snapshots.
         let bare = words[0].eq_ignore_ascii_case(b"save") && args.peek().is_none_or(is_option);
         let value = match bare {
             true => Some(OsString::new()),
@@ -123,7 +122,7 @@ fn check_aof(args: impl Iterator<Item = OsString>) -> Result<Start, String> {
         _ => Err(refused(
             "--check-aof",
             "command line",
-            "it takes one directory or file, and --fix if it is to be repaired",
+            "it takes one directory or file, and --fix to repair it",
         )),
     }
 }
@@ -133,23 +132,22 @@ fn refused(what: &str, place: &str, reason: &str) -> String {
     format!("cannot use '{what}' ({place}): {reason}")
 }
 
-/// Collects what is said.
+/// Collects the options.
 struct Loader {
     values: Values,
-    /// The file that was named first.
+    /// The file of the command line.
     file: PathBuf,
-    /// What the last `save` asked for.
+    /// The value of the last `save`.
     save: Option<Vec<u8>>,
-    /// The rows that ask for a feature that is not here, and why each is refused: unless a later line
-    /// takes it back, as `--daemonize no` does behind a file that was written for a service.
+    /// Rows that ask for a feature that is not here, each with the error. A later line may take one
+    /// back, as `--daemonize no` does after the file of a distribution.
     missing: Vec<(usize, String)>,
 }
 
 impl Loader {
-    /// Takes the lines of a file, or of all files that a pattern means; `depth` is how many files
-    /// include it.
+    /// Reads a file, or all files that match a pattern. `depth` is how many files include it.
     fn read_files(&mut self, path: &[u8], depth: usize) -> Result<(), String> {
-        // As in Redis, which is in `dir` already if that was said before.
+        // Relative to `dir`: Redis has changed into it by then.
         let dir = find("dir").map_or(&b""[..], |row| &self.values[row]);
         let path = Path::new(OsStr::from_bytes(dir)).join(OsStr::from_bytes(path));
         for path in include::files(&path) {
@@ -180,7 +178,7 @@ impl Loader {
         Ok(())
     }
 
-    /// Takes an option and its values, which stand in `place`.
+    /// Takes one line: an option and its values. `place` is for the error.
     fn take_line(&mut self, words: Vec<Vec<u8>>, place: &str, depth: usize) -> Result<(), String> {
         let line = words.join(&b' ');
         let refused = |reason: &str| refused(&String::from_utf8_lossy(&line), place, reason);
@@ -190,7 +188,7 @@ impl Loader {
         if name.eq_ignore_ascii_case(b"include") {
             return match given {
                 [path] => self.read_files(path, depth + 1),
-                _ => Err(refused("it takes one file, or a pattern that many match")),
+                _ => Err(refused("it takes one file, or a pattern for several")),
             };
         }
         let name = String::from_utf8_lossy(name);
@@ -198,14 +196,14 @@ impl Loader {
             return Ok(());
         }
         let Some(row) = find(&name).map(target) else {
-            return Err(refused("no such option; `redis-cli CONFIG HELP` lists those there are"));
+            return Err(refused("no such option; `redis-cli CONFIG HELP` lists all options"));
         };
         let option = &OPTIONS[row];
-        check_count(&option.kind, given.len()).map_err(refused)?;
+        check_count(&option.accepts, given.len()).map_err(refused)?;
         let given = given.join(&b' ');
         let checked = option.check(&given, &self.values[row]);
         let checked = checked.map_err(|reason| refused(&reason));
-        if let Kind::Only(..) = option.kind {
+        if let Accepts::Only(..) = option.accepts {
             self.missing.retain(|(missing, _)| *missing != row);
             if let Err(reason) = checked {
                 self.missing.push((row, reason));
@@ -231,28 +229,29 @@ impl Loader {
         let warning = match (self.save.as_deref(), config.appendonly.get()) {
             (Some(b""), _) | (None, true) => None,
             (Some(_), true) => Some(
-                "The option 'save' has no effect: there are no RDB snapshots, the append-only \
+                "The option 'save' has no effect: there are no RDB snapshots. The append-only \
                  file keeps every change.",
             ),
-            // A file written for Redis may count on snapshots without a word, as the stock one.
+            // Redis would make snapshots even if its file does not mention `save`.
             (_, false) => Some(
-                "Nothing will be kept on disk, for appendonly is 'no' and there are no RDB \
-                 snapshots: set appendonly to yes, or save to \"\" if that is what you want.",
+                "Nothing will be kept on disk, because appendonly is 'no' and there are no RDB \
+                 snapshots. Set appendonly to yes, or save to \"\" if that is what you want.",
             ),
         };
         let warnings = warning.map(String::from).into_iter();
-        let warnings = warnings.chain(passed_over(&config)).collect();
+        let warnings = warnings.chain(unread_snapshot(&config)).collect();
         Ok(Start::Serve(config.into(), warnings))
     }
 }
 
-/// Options that Redis had once, and takes without a word.
+/// Old options, which Redis accepts and ignores.
 const FORGOTTEN: [&str; 3] =
     ["list-max-ziplist-entries", "list-max-ziplist-value", "lua-replicate-commands"];
 
-/// Whether an option takes so many values.
-fn check_count(kind: &Kind, count: usize) -> Result<(), &'static str> {
-    let many = matches!(kind, Kind::Words | Kind::OutputLimits | Kind::Only(..) | Kind::Refused(_));
+/// Whether an option takes this many values.
+fn check_count(accepts: &Accepts, count: usize) -> Result<(), &'static str> {
+    use Accepts::{Only, OutputLimits, Refused, Words};
+    let many = matches!(accepts, Words | OutputLimits | Only(..) | Refused(_));
     match count {
         0 => Err("its value is missing"),
         1 => Ok(()),
@@ -261,7 +260,7 @@ fn check_count(kind: &Kind, count: usize) -> Result<(), &'static str> {
     }
 }
 
-/// A `save` is nothing, or pairs of seconds and changes.
+/// The value of `save` is empty, or pairs of seconds and changes.
 fn check_save(given: &[u8]) -> Result<(), &'static str> {
     let words = split_words(given).unwrap_or_default();
     let is_pair = |pair: &[Vec<u8>]| {
@@ -272,8 +271,8 @@ fn check_save(given: &[u8]) -> Result<(), &'static str> {
     fits.then_some(()).ok_or("Invalid save parameters")
 }
 
-/// A warning if there is a snapshot and no log. (Redis reads the log alone where there is one.)
-fn passed_over(config: &Config) -> Option<String> {
+/// A warning if there is a snapshot and no log. (If there is a log, Redis does not read the snapshot.)
+fn unread_snapshot(config: &Config) -> Option<String> {
     let dir = config.dir.path();
     let snapshot = dir.join(config.dbfilename.path());
     let name = config.appendfilename.text();
@@ -282,15 +281,15 @@ fn passed_over(config: &Config) -> Option<String> {
     let logs = config.appendonly.get() && (manifest.exists() || dir.join(&name).exists());
     (snapshot.exists() && !logs).then(|| {
         format!(
-            "{} is not read, for this server does not read RDB snapshots. To bring its data: start \
+            "{} is not read, because this server does not read RDB snapshots. To get its data: start \
              redis-server there, run `CONFIG SET aof-use-rdb-preamble no` and then `CONFIG SET \
-             appendonly yes`, and when INFO says aof_rewrite_in_progress:0, SHUTDOWN.",
+             appendonly yes`, wait until INFO says aof_rewrite_in_progress:0, and run SHUTDOWN.",
             snapshot.display()
         )
     })
 }
 
-/// What `--help` prints: one screen.
+/// The text of `--help`: one screen.
 pub fn help() -> String {
     "\
 Usage: simple-redis [/path/to/redis.conf] [--option value]...
@@ -298,18 +297,18 @@ Usage: simple-redis [/path/to/redis.conf] [--option value]...
        simple-redis --help | --version
 
 A Redis server: strings, hashes, transactions, pub/sub, and a log that Redis
-can read. It takes the options of redis-server. With their defaults, the most
-important are:
+can read. It takes the options of redis-server. The most important ones, with
+their defaults:
 
-  --port 6379              0 picks a free one and says which
+  --port 6379              0: the system picks a free port, which is printed
   --bind 127.0.0.1 -::1    addresses to listen on; '*' is all of IPv4
   --requirepass \"\"         the password that clients must send
   --dir ./                 where the data is, in appendonlydir/
   --appendonly yes         no: nothing is kept on disk
-  --appendfsync everysec   when it must be on disk: everysec, always or no
-  --maxclients 10000       how many at a time; each has a thread
-  --databases 16           how many there are to SELECT
-  --logfile \"\"             where messages go; empty: to stdout
+  --appendfsync everysec   when the log is on the disk: everysec, always or no
+  --maxclients 10000       clients at a time; each has a thread
+  --databases 16           number of databases
+  --logfile \"\"             file for messages; empty: stdout
   --loglevel notice        debug, verbose, notice or warning
 
 Examples: simple-redis --port 7000 --dir /data
@@ -324,80 +323,8 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    /// The active lines of the redis.conf that Redis 7.0 comes with.
-    const STOCK: &str = r#"
-bind 127.0.0.1 -::1
-protected-mode yes
-port 6379
-tcp-backlog 511
-timeout 0
-tcp-keepalive 300
-daemonize no
-pidfile /var/run/redis_6379.pid
-loglevel notice
-logfile ""
-databases 16
-always-show-logo no
-set-proc-title yes
-proc-title-template "{title} {listen-addr} {server-mode}"
-stop-writes-on-bgsave-error yes
-rdbcompression yes
-rdbchecksum yes
-dbfilename dump.rdb
-rdb-del-sync-files no
-dir ./
-replica-serve-stale-data yes
-replica-read-only yes
-repl-diskless-sync yes
-repl-diskless-sync-delay 5
-repl-diskless-sync-max-replicas 0
-repl-diskless-load disabled
-repl-disable-tcp-nodelay no
-replica-priority 100
-acllog-max-len 128
-lazyfree-lazy-eviction no
-lazyfree-lazy-expire no
-lazyfree-lazy-server-del no
-replica-lazy-flush no
-lazyfree-lazy-user-del no
-lazyfree-lazy-user-flush no
-oom-score-adj no
-oom-score-adj-values 0 200 800
-disable-thp yes
-appendonly no
-appendfilename "appendonly.aof"
-appenddirname "appendonlydir"
-appendfsync everysec
-no-appendfsync-on-rewrite no
-auto-aof-rewrite-percentage 100
-auto-aof-rewrite-min-size 64mb
-aof-load-truncated yes
-aof-use-rdb-preamble yes
-aof-timestamp-enabled no
-slowlog-log-slower-than 10000
-slowlog-max-len 128
-latency-monitor-threshold 0
-notify-keyspace-events ""
-hash-max-listpack-entries 512
-hash-max-listpack-value 64
-list-max-listpack-size -2
-list-compress-depth 0
-set-max-intset-entries 512
-zset-max-listpack-entries 128
-zset-max-listpack-value 64
-hll-sparse-max-bytes 3000
-stream-node-max-bytes 4096
-stream-node-max-entries 100
-activerehashing yes
-client-output-buffer-limit normal 0 0 0
-client-output-buffer-limit replica 256mb 64mb 60
-client-output-buffer-limit pubsub 32mb 8mb 60
-hz 10
-dynamic-hz yes
-aof-rewrite-incremental-fsync yes
-rdb-save-incremental-fsync yes
-jemalloc-bg-thread yes
-"#;
+    /// The active lines of Redis 7.0's redis.conf.
+    const STOCK: &str = include_str!("../../tests/support/redis-7.0.conf");
 
     fn start(words: &[&str]) -> Result<(Arc<Config>, Vec<String>), String> {
         match Config::from_args(words.iter().map(OsString::from))? {
@@ -439,7 +366,7 @@ jemalloc-bg-thread yes
 
     #[test]
     fn the_stock_file_starts_and_changes_nothing_but_appendonly() {
-        assert_eq!(STOCK.trim().lines().count(), 71);
+        assert_eq!(STOCK.lines().count(), 71);
         let file = File::new("stock", STOCK.as_bytes());
         let (stock, warnings) = start(&[file.path()]).unwrap();
         assert_eq!(warnings.len(), 1, "{warnings:?}");
@@ -532,8 +459,16 @@ jemalloc-bg-thread yes
             (&["--replicaof", "h", "1"], "'replicaof h 1' (command line): this server has no repl"),
             (&["--daemonize", "yes"], "'daemonize yes' (command line): this server stays in the"),
             (&["--save", "60"], "'save 60' (command line): Invalid save parameters"),
+            (
+                &["--appendfilename", "a/b"],
+                "'appendfilename a/b' (command line): appendfilename can't",
+            ),
+            (
+                &["--appenddirname", ".."],
+                "'appenddirname ..' (command line): appenddirname can't be",
+            ),
             (&["--dir", ""], "'dir ' (command line): No such file or directory"),
-            (&["--io-threads", "4"], "'io-threads 4' (command line): every client has a thread"),
+            (&["--io-threads", "4"], "'io-threads 4' (command line): every client has its own"),
             (&["--loadmodule", "x.so"], "'loadmodule x.so' (command line): this server has no mod"),
             (&["--check-aof"], "'--check-aof' (command line): it takes one directory or file"),
         ] {

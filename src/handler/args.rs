@@ -1,23 +1,21 @@
-//! A cursor over a command's arguments that gives Redis's errors.
+//! A cursor over a command's arguments, with Redis's errors.
 //!
-//! Handlers with options read their arguments from left to right and do not count: arity has been checked
-//! before they run, so [`Cursor::next`] is for what is sure to be there. Options are read with
-//! [`Cursor::option`] until there are none left, and what follows an option with
-//! [`Cursor::operand`], whose absence is a syntax error.
+//! A handler with options reads its arguments from left to right and does not count. The arity has been
+//! checked, so [`Cursor::next`] is for arguments that are certainly there. [`Cursor::option`] gives an
+//! option, or nothing at the end. [`Cursor::operand`] gives the value after an option, or a syntax error.
 //!
 //! ```text
-//! GETEX key EX 100      arity -2: `next` is sure of `key`; `option` gives EX, `operand` gives 100
-//! GETEX key EX          the same row; `operand` gives "ERR syntax error"
+//! GETEX key EX 100      arity -2, so `next` gives `key`; `option` gives EX, `operand` gives 100
+//! GETEX key EX          `operand` gives "ERR syntax error"
 //! ```
 //!
-//! **How Redis does it**: each command counts in `c->argv` for itself, with functions of object.c
-//! that reply the error on the way, such as `getLongLongFromObjectOrReply`. Here an error is a
-//! value, and `?` passes it up to where the command was called.
+//! **How Redis does it**: each command counts in `c->argv` itself. Functions such as
+//! `getLongLongFromObjectOrReply` in object.c send the error. Here an error is a value, and `?` returns it.
 
 use crate::error::Error;
 use crate::resp::{Args, parse_integer};
 
-/// A command's arguments and the place of the next one to be read.
+/// A command's arguments, and the index of the next one.
 pub struct Cursor<'a> {
     args: &'a Args,
     at: usize,
@@ -29,7 +27,7 @@ impl<'a> Cursor<'a> {
         Cursor::at(args, 1)
     }
 
-    /// Begins at word `at`; the command's name is word 0.
+    /// Begins at argument `at`. The command's name is argument 0.
     pub fn at(args: &'a Args, at: usize) -> Cursor<'a> {
         Cursor { args, at }
     }
@@ -39,7 +37,7 @@ impl<'a> Cursor<'a> {
         self.args.len() - self.at
     }
 
-    /// The next argument, which the arity has promised.
+    /// The next argument. The arity must guarantee that there is one.
     pub fn next(&mut self) -> &'a [u8] {
         self.at += 1;
         &self.args[self.at - 1]
@@ -50,12 +48,12 @@ impl<'a> Cursor<'a> {
         integer(self.next())
     }
 
-    /// The next word, if there is one: an option's name in upper case, to be matched.
+    /// The name of the next option in upper case, if there is one.
     pub fn option(&mut self) -> Option<Vec<u8>> {
         (self.left() > 0).then(|| self.next().to_ascii_uppercase())
     }
 
-    /// What an option needs after it; a syntax error if it is missing.
+    /// The value after an option. It is a syntax error if that is missing.
     pub fn operand(&mut self) -> Result<&'a [u8], Error> {
         if self.left() == 0 { Err(Error::Syntax) } else { Ok(self.next()) }
     }
@@ -65,7 +63,7 @@ impl<'a> Cursor<'a> {
         (self.at..self.args.len()).map(|i| &self.args[i])
     }
 
-    /// The arguments that are left, two by two; `None` if one would be left over.
+    /// The arguments that are left, in pairs. None if their number is odd.
     pub fn pairs(self) -> Option<impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])>> {
         let even = self.left().is_multiple_of(2);
         even.then(|| {
@@ -75,23 +73,23 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// A whole number, as Redis's `getLongLongFromObject` takes it.
+/// A whole number, as in Redis's `getLongLongFromObject`.
 pub fn integer(text: &[u8]) -> Result<i64, Error> {
     parse_integer(text).ok_or(Error::NotInteger)
 }
 
-/// A whole number that C's `int` holds, as Redis reads the number of a database.
+/// A whole number that fits into C's `int`. Redis reads a database index like this.
 pub fn index(text: &[u8]) -> Result<i32, Error> {
     i32::try_from(integer(text)?).map_err(|_| Error::OutsideOfInt)
 }
 
-/// The same number if there is such a database among `count`.
+/// The index, if it is one of `count` databases.
 pub fn within(index: i32, count: usize) -> Result<usize, Error> {
     let index = usize::try_from(index).ok();
     index.filter(|&index| index < count).ok_or(Error::DbIndexOutOfRange)
 }
 
-/// One of `count` databases.
+/// A database index. There are `count` databases.
 pub fn database(text: &[u8], count: usize) -> Result<usize, Error> {
     within(index(text)?, count)
 }

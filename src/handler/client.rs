@@ -1,22 +1,21 @@
-//! The CLIENT command: who is connected, and getting rid of them.
+//! The CLIENT command: it lists, names and kills connections.
 //!
-//! A thread cannot look into another's `Client`. What CLIENT LIST shows is each client's `Public`,
-//! which its thread brings up to date once a batch. A client is killed by a flag that its thread
-//! looks at before every command, and by shutting its socket down, which wakes a thread that waits
-//! in a read or write. The flag alone would leave a waiting thread waiting; the socket alone would
-//! let it finish the commands that it has read already.
+//! A thread cannot look into the `Client` of another thread. So CLIENT LIST shows each client's `Public`,
+//! which its thread updates once per batch. CLIENT KILL sets a flag, and shuts the socket down:
 //!
 //! ```text
-//! CLIENT KILL ID 7     ─▶ Held::end ──────▶ looked at before each command (serve.rs), and while a
+//! CLIENT KILL ID 7     ─▶ Held::end ──────▶ checked before each command (serve.rs), and while a
 //!                      │                    reply grows (resp/reply.rs)
 //!                      └▶ shutdown(Both) ─▶ its read returns 0, its write fails
 //! ```
 //!
-//! Whoever kills itself still gets its answer: that client is closed, not cut off.
+//! With the flag alone, a thread that waits for input would go on waiting. With the shutdown alone, a thread
+//! would still run all the commands that it has read. A client that kills itself gets its reply before its
+//! connection is closed.
 //!
-//! **How Redis does it**: networking.c, `clientCommand`. Of its fields that count the bytes of buffers
-//! there is only their sum, `tot-mem`, in steps of 16 KiB (held.rs); left out are PAUSE,
-//! TRACKING, NO-EVICT and NO-TOUCH, which belong to features that are not here.
+//! **How Redis does it**: networking.c, `clientCommand`. Redis shows the bytes of each buffer; here there is
+//! only the sum, `tot-mem`, in steps of 16 KiB (held.rs). PAUSE, TRACKING, NO-EVICT and NO-TOUCH belong to
+//! features that are not here.
 
 use super::{Command, Flag, NO_KEY, Run, TABLE, command};
 use crate::client::{Client, Replies, Then};
@@ -61,16 +60,13 @@ fn setname(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
     Ok(())
 }
 
-/// Libraries tell their name and version. Redis 7.0 does not know this yet and they bear it, but
-/// there is no reason to make them.
+/// Client libraries send their name and version. Redis 7.0 does not know this command yet; 7.2 does.
 fn setinfo(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     type Field = fn(&mut Shown) -> &mut Vec<u8>;
     let (option, field): (_, Field) = match args[2].to_ascii_uppercase().as_slice() {
         b"LIB-NAME" => ("lib-name", |shown| &mut shown.lib_name),
         b"LIB-VER" => ("lib-ver", |shown| &mut shown.lib_ver),
-        _ => {
-            return Err(Error::quoting("ERR Unrecognized option '", &args[2], "'"));
-        }
+        _ => return Err(Error::quoting("ERR Unrecognized option '", &args[2], "'")),
     };
     let text = format!("ERR {option} cannot contain spaces, newlines or special characters.");
     check_name(&args[3], Error::text(text))?;
@@ -85,12 +81,12 @@ fn info(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
     Ok(())
 }
 
-/// What a client is, for LIST and KILL.
+/// The TYPE of LIST and KILL.
 #[derive(Clone, Copy, PartialEq)]
 enum Type {
     Normal,
     PubSub,
-    /// A master or a replica, which nobody is.
+    /// A master or a replica. No client is one.
     Other,
 }
 
@@ -131,7 +127,7 @@ fn list(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
     bring_up_to_date(client, args, reply);
     let all = client.server.clients.all();
     let listed: Vec<&Arc<Public>> = match &wanted_ids {
-        // In the order in which they were asked for.
+        // In the order of the arguments.
         Some(ids) => ids
             .iter()
             .flat_map(|id| all.binary_search_by_key(id, |client| client.id))
@@ -144,7 +140,7 @@ fn list(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
     Ok(())
 }
 
-/// The client itself must not be listed as it was a batch ago.
+/// Updates the client's own line, which would otherwise be one batch old.
 fn bring_up_to_date(client: &Client, args: &Args, reply: &Reply) {
     let name = match client.in_exec {
         true => b"exec".to_vec(),
@@ -153,7 +149,7 @@ fn bring_up_to_date(client: &Client, args: &Args, reply: &Reply) {
     client.update_public(reply.protocol, TABLE.find(&name).map(|row| row.index));
 }
 
-/// A line of CLIENT LIST, or of the server's log.
+/// A client in CLIENT LIST, and in the server's own messages.
 pub fn describe(public: &Public, viewer: &Client) -> String {
     let shown = public.shown.lock().unwrap();
     let (local, fd) = public.connection.as_ref().map_or(("?:0".into(), -1), |connection| {
@@ -188,7 +184,7 @@ pub fn describe(public: &Public, viewer: &Client) -> String {
     )
 }
 
-/// Which clients KILL means: all that fit everything that was said.
+/// The conditions of KILL. A client must meet all of them.
 #[derive(Default)]
 struct Filter {
     id: Option<u64>,
@@ -199,7 +195,7 @@ struct Filter {
 }
 
 impl Filter {
-    /// The old form `CLIENT KILL ip:port`, or pairs of an option and its value.
+    /// Either the old form `CLIENT KILL ip:port`, or options with values.
     fn parse(args: &Args) -> Result<Filter, Error> {
         if args.len() == 3 {
             return Ok(Filter { addr: Some(args[2].to_vec()), ..Filter::default() });
@@ -217,9 +213,7 @@ impl Filter {
                 b"ADDR" => filter.addr = Some(value.to_vec()),
                 b"LADDR" => filter.local = Some(value.to_vec()),
                 b"USER" if value == b"default" => {}
-                b"USER" => {
-                    return Err(Error::quoting("ERR No such user '", value, "'"));
-                }
+                b"USER" => return Err(Error::quoting("ERR No such user '", value, "'")),
                 b"SKIPME" => match value.to_ascii_lowercase().as_slice() {
                     b"yes" => filter.skip_me = true,
                     b"no" => filter.skip_me = false,
@@ -251,7 +245,7 @@ fn kill(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
         } else if filter.skip_me {
             continue;
         } else {
-            // It shall still get its answer.
+            // It still gets its reply.
             client.then = Then::Close;
         }
         killed += 1;
@@ -264,7 +258,7 @@ fn kill(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
     Ok(())
 }
 
-/// Named `reply` in Redis; here that is where replies are written to.
+/// CLIENT REPLY.
 fn reply_mode(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     match args[2].to_ascii_uppercase().as_slice() {
         b"ON" => {

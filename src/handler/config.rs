@@ -1,13 +1,11 @@
-//! The CONFIG command: options while the server runs. What they are is in [`crate::config`].
+//! The CONFIG command: it shows and changes options. The options are in [`crate::config`].
 //!
-//! CONFIG SET takes several options and changes all of them or none. Most of what it changes is
-//! looked up when it is needed, and so has its effect at once; the log has to be begun or ended, when
-//! `appendonly` changes.
+//! CONFIG SET changes all of its options or none. Most options have their effect at once, because the server
+//! reads them whenever it needs them. Only `appendonly` needs more: the log must be begun or ended.
 //!
-//! **How Redis does it**: config.c, `configSetCommand`, with a function to apply in each row. Our
-//! HELP also lists the options, each with its default and whether it can change at run time.
-//! CONFIG REWRITE is left out: the file that the server was started with belongs to whoever wrote
-//! it.
+//! **How Redis does it**: config.c, `configSetCommand`, with an `apply` function in each row. Our HELP also
+//! lists the options, with their defaults and whether they can change at run time. There is no CONFIG
+//! REWRITE.
 
 use super::args::Cursor;
 use super::{Command, Flag, NO_KEY, Run, command};
@@ -24,7 +22,7 @@ pub const COMMANDS: &[Command] = &[
     command("config|get", -3, Run::Client(get), NO_KEY, "2.0.0", "parameter [parameter ...]", "Get the values of configuration parameters").with(&[Flag::Admin]),
     command("config|help", 2, Run::Client(help), NO_KEY, "5.0.0", "", "Show helpful text about the different subcommands"),
     command("config|resetstat", 2, Run::Client(resetstat), NO_KEY, "2.0.0", "", "Reset the stats returned by INFO").with(&[Flag::Admin, Flag::ShowsCounters]),
-    command("config|set", -4, Run::Unlocked(set), NO_KEY, "2.0.0", "parameter value [parameter value ...]", "Set configuration parameters to the given values").with(&[Flag::Admin]),
+    command("config|set", -4, Run::Client(set), NO_KEY, "2.0.0", "parameter value [parameter value ...]", "Set configuration parameters to the given values").with(&[Flag::Admin, Flag::GivesLockBack]),
 ];
 
 fn get(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
@@ -35,7 +33,7 @@ fn get(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error>
         for (name, value) in client.server.config.get(pattern) {
             if seen.insert(name) {
                 let name = name.as_bytes();
-                // A client looks its answer up under the name that it has sent.
+                // A client looks for the value under the name that it has sent, in its case.
                 found.push((if is_name { pattern } else { name }, value));
             }
         }
@@ -55,8 +53,8 @@ fn set(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error>
     Ok(())
 }
 
-/// Changes options, and puts to work what they say where a new value alone does not. One client at a
-/// time: between `appendonly no` and its effect nobody may say yes.
+/// Changes options, and begins or ends the log. One client at a time: between `appendonly no` and its effect
+/// nobody may set it to yes.
 fn change(server: &Server, pairs: &[(&[u8], &[u8])]) -> Result<(), Error> {
     let _one_at_a_time = server.config_changes.lock().unwrap();
     let was_on = server.config.appendonly.get();
@@ -68,7 +66,7 @@ fn change(server: &Server, pairs: &[(&[u8], &[u8])]) -> Result<(), Error> {
         server.aof.disable();
     } else if !server.aof.request_enable() {
         server.config.replace(before);
-        // A dump that an earlier yes has begun must not end in a log that is on.
+        // An earlier `yes` may have begun to write a base. It must not switch the log on at its end.
         server.aof.disable();
         return Err(Error::text(
             "ERR CONFIG SET failed (possibly related to argument 'appendonly') - Unable to turn on AOF. \

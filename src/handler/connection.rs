@@ -1,14 +1,12 @@
-//! Who a client is, and how it speaks: PING, HELLO, AUTH, SELECT, RESET, QUIT.
+//! The connection itself: PING, HELLO, AUTH, SELECT, RESET, QUIT.
 //!
-//! A connection starts in database 0, in RESP2, and unauthenticated if there is a password. HELLO
-//! can change its protocol, name and rights at once; RESET takes everything back. None of this
-//! touches the data, so none of it takes a lock, but for RESET, which ends the watches.
+//! A connection begins in database 0, in RESP2, and unauthenticated if there is a password. HELLO can change
+//! its protocol and name and authenticate it. RESET takes everything back. Only RESET takes the keyspace's
+//! lock, because it ends the client's watches.
 //!
-//! There is one user, `default`. A password is compared in a time that does not tell how much of it
-//! was right.
+//! There is one user, `default`. The time to compare a password does not tell how much of it was right.
 //!
-//! **How Redis does it**: connection commands in networking.c and acl.c, which has users and what
-//! each may do.
+//! **How Redis does it**: networking.c, and acl.c, which has many users with permissions.
 
 use super::{Command, Flag, NO_KEY, Run, command, transactions};
 use crate::client::{Client, Replies, Then};
@@ -28,7 +26,7 @@ pub const COMMANDS: &[Command] = &[
     command("quit",       -1, Run::Client(quit),   NO_KEY, "1.0.0", "",          "Close the connection").with(&[Flag::NoAuth, Flag::NotQueued, Flag::WhileSubscribed]),
 ];
 
-/// Of the server, says Redis's documentation.
+/// In Redis's documentation these belong to the group *server*.
 #[rustfmt::skip]
 pub const ACL: &[Command] = &[
     command("acl",        -2, Run::Container(None), NO_KEY, "6.0.0", "",          "A container for Access List Control commands"),
@@ -42,7 +40,7 @@ fn ping(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
     }
     let message = (args.len() == 2).then(|| &args[1]);
     if client.is_subscribed() && reply.protocol == Protocol::Resp2 {
-        // In this mode a client expects nothing but messages, so the answer looks like one.
+        // A RESP2 subscriber expects only messages, so the reply looks like one.
         reply.array(2);
         reply.bulk(b"pong");
         reply.bulk(message.unwrap_or_default());
@@ -87,9 +85,7 @@ fn hello(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Erro
                 check_name(name, Error::BadClientName)?;
                 client.set_text(|shown| &mut shown.name, name);
             }
-            _ => {
-                return Err(Error::quoting("ERR Syntax error in HELLO option '", option, "'"));
-            }
+            _ => return Err(Error::quoting("ERR Syntax error in HELLO option '", option, "'")),
         }
     }
     if !client.authenticated {
@@ -120,11 +116,11 @@ fn greet(client: &Client, reply: &mut Reply) {
     reply.array(0);
 }
 
-/// From here on, in the middle of a reply if need be, the client speaks this protocol.
+/// Changes the protocol, from here on, even in the middle of EXEC's reply.
 fn set_protocol(client: &mut Client, reply: &mut Reply, protocol: Protocol) {
     reply.protocol = protocol;
     if let Some(outbox) = &client.outbox {
-        // A message is in the old protocol before the reply that is being made, or in the new one behind it.
+        // So a message comes before this reply in the old protocol, or behind it in the new one.
         client.server.hub.between_messages(|| {
             outbox.set_protocol(protocol);
             outbox.hold();
@@ -132,8 +128,7 @@ fn set_protocol(client: &mut Client, reply: &mut Reply, protocol: Protocol) {
     }
 }
 
-/// A client's name, or a library's: visible characters without spaces, so that CLIENT LIST can be
-/// split at spaces.
+/// A name of a client or library has only visible ASCII characters, so CLIENT LIST can be split at spaces.
 pub fn check_name(name: &[u8], error: Error) -> Result<(), Error> {
     if name.iter().all(u8::is_ascii_graphic) { Ok(()) } else { Err(error) }
 }
@@ -160,8 +155,8 @@ fn authenticate(client: &mut Client, user: &[u8], password: &[u8]) -> Result<(),
     Ok(())
 }
 
-/// Compares in a time that depends on the length of `given` alone, so that a stranger cannot find
-/// the secret byte by byte.
+/// Compares in a time that depends only on the length of `given`. Otherwise the time would help to guess the
+/// password byte by byte.
 fn is_same(secret: &[u8], given: &[u8]) -> bool {
     let mut differences = secret.len() ^ given.len();
     for (index, byte) in given.iter().enumerate() {

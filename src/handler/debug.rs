@@ -1,18 +1,17 @@
-//! DEBUG: what tests of clients and servers need, and nobody else.
+//! DEBUG: for tests of clients and servers.
 //!
-//! Who can make a server sleep can make it useless, so DEBUG must be allowed by the option
-//! `enable-debug-command`: `no`, `yes`, or `local` for clients of this machine. The batch asks
-//! [`is_allowed`] before it looks at anything else.
+//! A client that can make the server sleep can make it useless. So `enable-debug-command` must allow DEBUG:
+//! `no`, `yes`, or `local` for clients of this machine. [`is_allowed`] is asked before anything else.
 //!
-//! | subcommand          | for the test of                                              |
+//! | subcommand          | it tests                                                     |
 //! |---------------------|--------------------------------------------------------------|
 //! | `SLEEP`             | a client's timeouts                                          |
-//! | `SET-ACTIVE-EXPIRE` | what happens to an expired key that nobody has met           |
-//! | `PROTOCOL`          | a client's parser: one reply of each kind that RESP3 has     |
+//! | `SET-ACTIVE-EXPIRE` | what happens to an expired key that is still in memory       |
+//! | `PROTOCOL`          | a client's parser: one reply of each type in RESP3           |
 //!
-//! **How Redis does it**: debug.c, with forty more, most of them about its own insides. To Redis
-//! these words are no subcommands but arguments that DEBUG looks at itself, which shows in the
-//! error when one of them is unknown or has too many arguments; the texts here are the same.
+//! **How Redis does it**: debug.c, with forty more. In Redis they are not subcommands in the table: DEBUG
+//! looks at its arguments itself. That shows in the errors for an unknown name or too many arguments. The
+//! texts here are the same.
 
 use super::{Command, Flag, NO_KEY, Run, command, subcommand_syntax};
 use crate::client::Client;
@@ -24,7 +23,7 @@ use std::time::Duration;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("debug",                   -2, Run::OpenContainer(unknown),    NO_KEY, "1.0.0", "",        "A container for debugging commands").with(&[Flag::Admin, Flag::Protected]),
+    command("debug",                   -2, Run::Container(Some(unknown)),  NO_KEY, "1.0.0", "",        "A container for debugging commands").with(&[Flag::Admin, Flag::Protected, Flag::TakesUnknown]),
     command("debug|help",              -2, Run::Client(help),              NO_KEY, "1.0.0", "",        "Show helpful text about the different subcommands").with(&[Flag::Admin, Flag::Protected]),
     command("debug|protocol",          -2, Run::Client(protocol),          NO_KEY, "1.0.0", "type",    "Reply with a test value of the specified type").with(&[Flag::Admin, Flag::Protected]),
     command("debug|set-active-expire", -2, Run::Client(set_active_expire), NO_KEY, "1.0.0", "0|1",     "Setting it to 0 disables expiring keys in background when they are not accessed").with(&[Flag::Admin, Flag::Protected]),
@@ -52,7 +51,7 @@ fn help(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
     }
 }
 
-/// The one argument behind the subcommand.
+/// The only argument after the subcommand.
 fn argument(args: &Args) -> Result<&[u8], Error> {
     match args.len() {
         3 => Ok(&args[2]),
@@ -60,8 +59,8 @@ fn argument(args: &Args) -> Result<&[u8], Error> {
     }
 }
 
-/// A write that changes nothing, for the sake of its lock: while Redis sleeps nobody is served.
-/// What is no number is 0, as for C's `strtod`.
+/// It is a write, although it changes nothing, because it needs the exclusive lock: while Redis sleeps nobody
+/// is served. As with C's `strtod`, text that is no number is 0.
 fn sleep(_: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let seconds = std::str::from_utf8(argument(args)?).unwrap_or_default();
     let seconds: f64 = seconds.parse().unwrap_or_default();
@@ -77,8 +76,8 @@ fn set_active_expire(client: &mut Client, args: &Args, reply: &mut Reply) -> Res
     Ok(())
 }
 
-/// One reply of each kind, with Redis's values. Attributes and big numbers are left out, for no
-/// command of this server answers with them.
+/// One reply of each type, with Redis's values. Attributes and big numbers are left out, because no command
+/// of this server replies with them.
 #[allow(clippy::approx_constant, reason = "these are Redis's digits")]
 fn protocol(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     match argument(args)?.to_ascii_lowercase().as_slice() {
@@ -108,7 +107,7 @@ fn protocol(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error>
             reply.push(2);
             reply.bulk(b"server-cpu-usage");
             reply.integer(42);
-            // A push answers nothing, and the client waits for an answer.
+            // A push is not a reply, and the client waits for one.
             reply.bulk(b"Some real reply following the push reply");
         }
         b"verbatim" => reply.verbatim("This is a verbatim\nstring"),

@@ -1,7 +1,7 @@
-//! Keys that expire: EXPIRE and its family, TTL and its family, PERSIST.
+//! Deadlines of keys: EXPIRE and its variants, TTL and its variants, PERSIST.
 //!
-//! A client says *when* in four ways, seconds or milliseconds, from now or since 1970. The store
-//! knows one, the *deadline*: milliseconds since 1970, the last one in which the key lives.
+//! A client gives the time in four ways: seconds or milliseconds, from now or since 1970. The store knows
+//! one, the *deadline*: milliseconds since 1970. It is the last millisecond in which the key exists.
 //!
 //! ```text
 //! EXPIRE k 10      ─┐
@@ -10,17 +10,15 @@
 //! PEXPIREAT k 17…  ─┘                                    └─▶ PEXPIREAT k 1735689600000
 //! ```
 //!
-//! The log gets the deadline too. `EXPIRE k 10` replayed an hour later would give the key ten more
-//! seconds, and every restart would give them again.
+//! The log gets the deadline too. If `EXPIRE k 10` were replayed an hour later, the key would get ten more
+//! seconds at every restart.
 //!
-//! A deadline that has come already deletes the key at once, and the log says DEL: then replay,
-//! where time stands still, needs no rule of its own for it. For the same reason replay sets a
-//! deadline however long it is past. The key is gone as soon as the server looks at a clock.
+//! If the deadline has come already, the key is deleted at once and DEL is logged. In a replay time stands
+//! still, so there a past deadline is simply set. The key has expired as soon as the server looks at a
+//! clock. How expired keys are found and deleted is told in store/expire.rs.
 //!
-//! What happens when the deadline has passed: store/expire.rs.
-//!
-//! **How Redis does it**: expire.c, `expireGenericCommand` and `ttlGenericCommand`. Texts, limits
-//! and the order of checks are the same: options before the number, the number before the key.
+//! **How Redis does it**: expire.c, `expireGenericCommand` and `ttlGenericCommand`. Texts, limits and the
+//! order of checks are the same: options before the number, the number before the key.
 
 use super::{Command, Flag, ONE_KEY, Run, args, command};
 use crate::error::Error;
@@ -42,7 +40,7 @@ pub const COMMANDS: &[Command] = &[
     command("pexpiretime",  2, Run::Read(pexpiretime), ONE_KEY, "7.0.0", "key",                                      "Get the expiration Unix timestamp for a key in milliseconds").with(&[Flag::Quick]),
 ];
 
-/// Milliseconds in the unit of an argument.
+/// The unit of an argument, in milliseconds.
 pub const SECONDS: i64 = 1_000;
 pub const MILLISECONDS: i64 = 1;
 
@@ -69,7 +67,7 @@ fn persist(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Err
     Ok(())
 }
 
-/// Lets a key live for ever; returns whether it would have died.
+/// Removes a key's deadline. Returns whether there was one.
 pub fn end_deadline(view: &mut ViewMut, key: Key) -> bool {
     let had_one = view.entry(key).and_then(|entry| entry.deadline()).is_some();
     if had_one {
@@ -97,10 +95,9 @@ fn pexpiretime(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error>
     tell_deadline(view, args, reply, |at| at)
 }
 
-/// The deadline in milliseconds of Unix time that an argument `value` means. Its unit has
-/// `unit_ms` milliseconds, and it counts from `relative_to`, or from 1970. What 64 bits cannot
-/// hold is an error that bears the command's name. It may be negative: EXPIRE allows that, and SET
-/// has to refuse it.
+/// The deadline that the argument `value` means. Its unit has `unit_ms` milliseconds. It counts from
+/// `relative_to`, or from 1970. It is an error if 64 bits cannot hold the deadline; the error names the
+/// command. A negative deadline is allowed here: EXPIRE accepts it, and SET must refuse it.
 pub fn deadline(
     value: i64,
     unit_ms: i64,
@@ -114,7 +111,7 @@ pub fn deadline(
         .ok_or(Error::InvalidExpire(name))
 }
 
-/// What the four EXPIREs have in common; `to_deadline` is in what they differ.
+/// The four EXPIREs. They differ only in `to_deadline`.
 fn give_deadline(
     view: &mut ViewMut,
     args: &Args,
@@ -131,7 +128,7 @@ fn give_deadline(
         view.delete(key);
         view.propagate([b"DEL", &key]);
     } else if allowed {
-        // Negative only in a replay of a log that is not ours; expired either way.
+        // It is negative only in a replay of a log that is not ours. The key has expired either way.
         view.set_deadline(key, Some(new.max(0) as u64));
         view.changed(key);
         propagate_pexpireat(view, args, new);
@@ -140,8 +137,8 @@ fn give_deadline(
     Ok(())
 }
 
-/// Logs the outcome. As in Redis the conditions stay, which hold again when it is replayed, and a
-/// PEXPIREAT is logged in the very words in which it came.
+/// Logs the outcome. As in Redis the record keeps the conditions, which hold again in the replay. A PEXPIREAT
+/// is logged as it came.
 fn propagate_pexpireat(view: &mut ViewMut, args: &Args, deadline: i64) {
     let digits = Digits::new(deadline);
     if !args[0].eq_ignore_ascii_case(b"pexpireat") {
@@ -151,7 +148,7 @@ fn propagate_pexpireat(view: &mut ViewMut, args: &Args, deadline: i64) {
     }
 }
 
-/// NX, XX, GT and LT: only if the key has no deadline, has one, has an earlier one, a later one.
+/// NX: the key must have no deadline. XX: it must have one. GT: the new one must be later. LT: earlier.
 #[derive(Default)]
 struct Conditions {
     nx: bool,
@@ -169,7 +166,7 @@ impl Conditions {
                 b"XX" => conditions.xx = true,
                 b"GT" => conditions.gt = true,
                 b"LT" => conditions.lt = true,
-                _ => return Err(Error::UnsupportedOption(option.to_vec())),
+                _ => return Err(Error::quoting("ERR Unsupported option ", option, "")),
             }
         }
         let Conditions { nx, xx, gt, lt } = conditions;
@@ -182,7 +179,7 @@ impl Conditions {
         }
     }
 
-    /// A key without a deadline counts as one that lives for ever.
+    /// No deadline counts as later than any.
     fn allow(&self, old: Option<u64>, new: i64) -> bool {
         match old.map(|old| old as i64) {
             None => !self.xx && !self.gt,
@@ -191,7 +188,7 @@ impl Conditions {
     }
 }
 
-/// What the four TTLs have in common; `answer` makes theirs out of the deadline.
+/// The four TTLs. They differ only in `answer`.
 fn tell_deadline(
     view: &View,
     args: &Args,
@@ -206,56 +203,7 @@ fn tell_deadline(
     Ok(())
 }
 
-/// To the nearest second: a key that has just been given ten seconds says 10, not 9.
+/// Rounded to the nearest second: just after EXPIRE with 10, TTL answers 10 and not 9.
 fn in_seconds(milliseconds: u64) -> u64 {
     (milliseconds + 500) / 1_000
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_deadline_fits_into_64_bits_or_is_an_error() {
-        let error = Err(Error::InvalidExpire("set"));
-        let now = Some(5);
-        assert_eq!(deadline(7, SECONDS, None, "set"), Ok(7_000));
-        assert_eq!(deadline(7, SECONDS, now, "set"), Ok(7_005));
-        assert_eq!(deadline(-7, MILLISECONDS, now, "set"), Ok(-2));
-        let most = i64::MAX / 1_000;
-        assert_eq!(deadline(most, SECONDS, now, "set"), Ok(most * 1_000 + 5));
-        assert_eq!(deadline(most, SECONDS, Some(1_000), "set"), error);
-        assert_eq!(deadline(most + 1, SECONDS, None, "set"), error);
-        assert_eq!(deadline(-most - 1, SECONDS, now, "set"), error);
-        assert_eq!(deadline(i64::MAX, MILLISECONDS, now, "set"), error);
-        assert_eq!(deadline(i64::MIN, MILLISECONDS, now, "set"), Ok(i64::MIN + 5));
-    }
-
-    #[test]
-    fn no_deadline_is_later_than_any() {
-        let allow = |options: &str, old, new| {
-            let mut args = Args::default();
-            let words = ["EXPIRE", "key", "1"].into_iter();
-            words.chain(options.split_whitespace()).for_each(|word| args.push(word.as_bytes()));
-            Conditions::parse(&args).map(|conditions| conditions.allow(old, new))
-        };
-        for (options, without, earlier, same, later) in [
-            ("", true, true, true, true),
-            ("nx", true, false, false, false),
-            ("XX", false, true, true, true),
-            ("gt", false, true, false, false),
-            ("LT", true, false, false, true),
-            ("XX lt", false, false, false, true),
-            ("xx GT xx", false, true, false, false),
-        ] {
-            assert_eq!(allow(options, None, 5), Ok(without), "{options}");
-            assert_eq!(allow(options, Some(4), 5), Ok(earlier), "{options}");
-            assert_eq!(allow(options, Some(5), 5), Ok(same), "{options}");
-            assert_eq!(allow(options, Some(6), 5), Ok(later), "{options}");
-        }
-        assert_eq!(allow("gt lt nx", None, 5), Err(Error::NxAndOthers));
-        assert_eq!(allow("lt gt", None, 5), Err(Error::GtAndLt));
-        let unsupported = Error::UnsupportedOption(b"Foo".to_vec());
-        assert_eq!(allow("gt lt Foo", None, 5), Err(unsupported));
-    }
 }

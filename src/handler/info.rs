@@ -1,4 +1,4 @@
-//! INFO: what people and dashboards ask a server, and nothing that was not measured.
+//! INFO: the numbers that people and dashboards ask for. Each of them is measured.
 //!
 //! ```text
 //! # Clients                     a section, asked for by its name in any case
@@ -8,20 +8,20 @@
 //! # Memory
 //! ```
 //!
-//! Names, sections and their order are Redis 7.0's. Each number has one of three sources: counters
-//! ([`crate::stats`], the log's `aof/status.rs`), the keyspace, or `/proc`, for what std
-//! cannot tell. Where there is no `/proc` those fields are missing; a monitoring tool can cope with
-//! a field that is missing, but not with one that is wrong. A constant is given only where it is
-//! true of this server for ever, such as the number of replicas.
+//! Names, sections and their order are Redis 7.0's. A number comes from counters ([`crate::stats`], the
+//! log's `aof/status.rs`), from the keyspace, or from `/proc` if std does not know it. Without
+//! `/proc` those fields are missing: a monitoring tool can handle a missing field, but not a wrong one. A
+//! constant is given only if it is always true for this server, such as the number of replicas.
 //!
-//! **How Redis does it**: server.c, `genRedisInfoString`. It counts every byte in its allocator,
-//! which in Rust would take `unsafe`; here only the keyspace is counted so (heap.rs), and the kernel is
-//! asked how much memory the process has.
+//! **How Redis does it**: server.c, `genRedisInfoString`. It counts every byte in its allocator. In Rust
+//! that would need `unsafe`. Here only the keyspace is counted to the byte (heap.rs), and the kernel says
+//! how much memory the process has.
 
 use super::args::Cursor;
 use super::{Command, Flag, NO_KEY, REDIS_VERSION, Run, TABLE, VERSION, command};
 use crate::client::Client;
 use crate::error::Error;
+use crate::held::kilobytes;
 use crate::resp::{Args, Reply};
 use crate::server::Server;
 use crate::stats::{Count, unix_microseconds};
@@ -35,7 +35,7 @@ pub const COMMANDS: &[Command] = &[
     command("info", -1, Run::Mixed(info), NO_KEY, "1.0.0", "[section [section ...]]", "Get information and statistics about the server").with(&[Flag::ShowsCounters, Flag::CountsClients]),
 ];
 
-/// Name, whether it is told without being asked for, and what writes its fields.
+/// Name, whether INFO without arguments shows it, and the function that writes its fields.
 type Section = (&'static str, bool, fn(&mut Info));
 
 const SECTIONS: [Section; 10] = [
@@ -49,27 +49,6 @@ const SECTIONS: [Section; 10] = [
     ("Commandstats", false, |info| info.commandstats()),
     ("Cluster", true, |info| info.cluster()),
     ("Keyspace", true, |info| info.keyspace()),
-];
-
-/// What there is to count in Redis only with replicas, forks, tracking or threads for I/O.
-const NEVER_COUNTED: [&str; 17] = [
-    "sync_full",
-    "sync_partial_ok",
-    "sync_partial_err",
-    "total_net_repl_input_bytes",
-    "total_net_repl_output_bytes",
-    "pubsubshard_channels",
-    "latest_fork_usec",
-    "total_forks",
-    "migrate_cached_sockets",
-    "slave_expires_tracked_keys",
-    "active_defrag_hits",
-    "active_defrag_misses",
-    "tracking_total_keys",
-    "tracking_total_items",
-    "tracking_total_prefixes",
-    "io_threaded_reads_processed",
-    "io_threaded_writes_processed",
 ];
 
 fn info(client: &mut Client, view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
@@ -92,7 +71,7 @@ fn info(client: &mut Client, view: &View, args: &Args, reply: &mut Reply) -> Res
     Ok(())
 }
 
-/// Bytes that a client takes who waits: most of it its thread's stack.
+/// Bytes that a waiting client takes, mostly for the stack of its thread.
 const IDLE_CLIENT: usize = 12 * 1024;
 
 struct Info<'a> {
@@ -107,16 +86,16 @@ impl Info<'_> {
         let _ = write!(self.text, "{name}:{value}\r\n");
     }
 
-    /// Fields that are 0 for ever, since what they tell of is not here.
-    fn absent(&mut self, names: &[&str]) {
-        names.iter().for_each(|name| self.field(name, 0));
+    /// Fields of features that are not here. They are always 0.
+    fn absent(&mut self, names: &str) {
+        names.split_whitespace().for_each(|name| self.field(name, 0));
     }
 
     fn flag(&mut self, name: &str, value: bool) {
         self.field(name, u8::from(value));
     }
 
-    /// A number of bytes, and the same for people.
+    /// A number of bytes, and the same in a form for people.
     fn bytes(&mut self, name: &str, bytes: u64) {
         self.field(name, bytes);
         self.field(&format!("{name}_human"), human(bytes));
@@ -125,7 +104,7 @@ impl Info<'_> {
     fn server(&mut self) {
         let server = self.server;
         let seconds = server.started.elapsed().as_secs();
-        // The version whose behaviour this server follows: clients decide by it what they may use.
+        // The version that this server follows. Clients read it to decide what they may use.
         self.field("redis_version", REDIS_VERSION);
         self.field("simple_redis_version", VERSION);
         self.field("redis_mode", "standalone");
@@ -149,14 +128,14 @@ impl Info<'_> {
         let server = self.server;
         self.field("connected_clients", server.clients.count());
         self.field("maxclients", server.config.maxclients.get());
-        self.absent(&["cluster_connections", "tracking_clients"]);
-        // Only WAIT and WAITAOF make a client wait.
+        self.absent("cluster_connections tracking_clients");
+        // Only WAIT and WAITAOF block a client.
         self.field("blocked_clients", load(&server.aof.status.waiting));
     }
 
-    /// What is used is counted: keys and values to the byte, with their places in the tables; what waits to
-    /// be written to the log; and for each client what an idle one takes. What is resident is the kernel's
-    /// figure. The peak is known only of all that was resident, the program itself included.
+    /// `used_memory` is counted: keys and values to the byte, with their places in the tables; records that
+    /// are not in the file yet; and for each client what an idle one takes. The resident memory and the
+    /// peak come from the kernel, and include the program itself.
     fn memory(&mut self) {
         let clients = self.server.clients.count() * IDLE_CLIENT;
         let used = self.view.memory() + clients;
@@ -175,22 +154,16 @@ impl Info<'_> {
         }
         self.bytes("maxmemory", 0);
         self.field("maxmemory_policy", self.server.config.maxmemory_policy.text());
-        self.absent(&[
-            "used_memory_lua",
-            "number_of_cached_scripts",
-            "number_of_functions",
-            "number_of_libraries",
-            "mem_replication_backlog",
-            "mem_total_replication_buffers",
-            "mem_clients_slaves",
-            "mem_cluster_links",
-            "active_defrag_running",
-        ]);
-        // What clients hold beyond what each may have uncounted (held.rs), and may hold; 0: any.
+        self.absent(
+            "used_memory_lua number_of_cached_scripts number_of_functions number_of_libraries \
+             mem_replication_backlog mem_total_replication_buffers mem_clients_slaves \
+             mem_cluster_links active_defrag_running",
+        );
+        // What clients hold, without what is not counted (held.rs), and the limit; 0: none.
         let clients = &self.server.config.clients;
         self.field("mem_clients_normal", clients.bytes());
         self.field("mem_clients_limit", clients.limit.load(Ordering::Relaxed));
-        // std's allocator is the C library's, whose version it does not know.
+        // std uses the C library's allocator and does not know its version.
         self.field("mem_allocator", "libc");
     }
 
@@ -200,19 +173,18 @@ impl Info<'_> {
         let ok_unless = |failed: bool| if failed { "err" } else { "ok" };
         let rewrite_failed = status.last_rewrite_failed.load(Ordering::Relaxed);
         self.flag("loading", self.server.is_loading());
-        self.absent(&["async_loading", "current_cow_size"]);
-        // There was no snapshot, so all that has changed has changed since; and Redis takes the start
-        // for the last one.
+        self.absent("async_loading current_cow_size");
+        // There are no snapshots, so all changes count. Redis shows its start as the last snapshot.
         self.field("rdb_changes_since_last_save", self.view.changes());
         self.flag("rdb_bgsave_in_progress", false);
         self.field("rdb_last_save_time", self.server.stats.started);
         self.field("rdb_last_bgsave_status", "ok");
         self.field("rdb_last_bgsave_time_sec", -1);
         self.field("rdb_current_bgsave_time_sec", -1);
-        self.absent(&["rdb_saves", "rdb_last_cow_size"]);
+        self.absent("rdb_saves rdb_last_cow_size");
         self.flag("aof_enabled", aof.is_enabled());
         self.flag("aof_rewrite_in_progress", status.rewriting.load(Ordering::Relaxed));
-        // Nobody is told that a rewrite is scheduled: BGREWRITEAOF starts one, or is refused.
+        // A rewrite is never scheduled: BGREWRITEAOF starts it, or is refused.
         self.flag("aof_rewrite_scheduled", false);
         let seconds = status.last_rewrite_seconds.load(Ordering::Relaxed);
         self.field("aof_last_rewrite_time_sec", seconds);
@@ -228,7 +200,7 @@ impl Info<'_> {
         let failures = load(&status.rewrite_failures);
         self.field("aof_rewrites_consecutive_failures", failures);
         self.field("aof_last_write_status", ok_unless(aof.refusal().is_some()));
-        self.absent(&["aof_last_cow_size"]);
+        self.absent("aof_last_cow_size");
         if aof.is_enabled() {
             self.field("aof_current_size", load(&status.size));
             self.field("aof_base_size", load(&status.base_size));
@@ -248,7 +220,7 @@ impl Info<'_> {
         let done = load(&status.load_done);
         let total = load(&status.load_total).max(done);
         let elapsed = (unix_microseconds() / 1_000_000).saturating_sub(start);
-        // As fast as until now; in the first second nobody knows.
+        // At the speed so far. In the first second there is none.
         let left = match elapsed {
             0 => 1,
             _ => elapsed.saturating_mul(total - done) / (done + 1),
@@ -264,20 +236,20 @@ impl Info<'_> {
     fn stats(&mut self) {
         let stats = &self.server.stats;
         let (channels, patterns) = self.server.hub.counts();
-        let rates = stats.rates();
         let totals = self.server.totals();
         let total = |count: Count| totals[count as usize];
         self.field("total_connections_received", load(&stats.connections));
         self.field("total_commands_processed", total(Count::Commands));
-        if let Some(rates) = &rates {
-            self.field("instantaneous_ops_per_sec", format_args!("{:.0}", rates.commands));
+        if let Some(commands) = stats.rate(Count::Commands) {
+            self.field("instantaneous_ops_per_sec", format_args!("{commands:.0}"));
         }
         self.field("total_net_input_bytes", total(Count::InputBytes));
         self.field("total_net_output_bytes", total(Count::OutputBytes));
-        if let Some(rates) = &rates {
-            let [input, output] = [rates.input_bytes, rates.output_bytes].map(|rate| rate / 1024.0);
-            self.field("instantaneous_input_kbps", format_args!("{input:.2}"));
-            self.field("instantaneous_output_kbps", format_args!("{output:.2}"));
+        for (name, count) in [("input", Count::InputBytes), ("output", Count::OutputBytes)] {
+            if let Some(bytes) = stats.rate(count) {
+                let kilobytes = format_args!("{:.2}", bytes / 1024.0);
+                self.field(&format!("instantaneous_{name}_kbps"), kilobytes);
+            }
         }
         self.field("rejected_connections", load(&stats.rejected_connections));
         self.field("expired_keys", load(&stats.expired_keys));
@@ -288,10 +260,16 @@ impl Info<'_> {
         self.field("pubsub_channels", channels);
         self.field("pubsub_patterns", patterns);
         self.field("total_error_replies", total(Count::ErrorReplies));
-        self.absent(&NEVER_COUNTED);
+        self.absent(
+            "sync_full sync_partial_ok sync_partial_err total_net_repl_input_bytes \
+             total_net_repl_output_bytes pubsubshard_channels latest_fork_usec total_forks \
+             migrate_cached_sockets slave_expires_tracked_keys active_defrag_hits \
+             active_defrag_misses tracking_total_keys tracking_total_items \
+             tracking_total_prefixes io_threaded_reads_processed io_threaded_writes_processed",
+        );
     }
 
-    /// There are no replicas. The id and the backlog that they would need are left out.
+    /// There are no replicas. The replication id and the backlog are left out.
     fn replication(&mut self) {
         self.field("role", "master");
         self.field("connected_slaves", 0);
@@ -300,11 +278,10 @@ impl Info<'_> {
         self.flag("repl_backlog_active", false);
     }
 
-    /// All threads together.
     fn cpu(&mut self) {
         let stat = read("/proc/self/stat");
         for (name, ticks) in processor_ticks(&stat) {
-            // The kernel shows ticks of 1/100 second to programs, whatever its own are.
+            // The kernel shows ticks of 1/100 second to programs, whatever it uses itself.
             let (seconds, rest) = (ticks / 100, ticks % 100);
             self.field(name, format_args!("{seconds}.{rest:02}0000"));
         }
@@ -349,12 +326,12 @@ fn load(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
 
-/// A file of `/proc`; empty where there is none.
+/// A file of `/proc`, or nothing.
 fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-/// What `uname` prints; without `/proc`, what the program was compiled for.
+/// As `uname` prints it. Without `/proc`, what the program was compiled for.
 fn os() -> String {
     let kernel = read("/proc/sys/kernel/ostype");
     let release = read("/proc/sys/kernel/osrelease");
@@ -365,15 +342,8 @@ fn os() -> String {
     }
 }
 
-/// The bytes of a line such as `VmRSS:     1234 kB`.
-fn kilobytes(text: &str, name: &str) -> Option<u64> {
-    let mut values = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    let number = values.next()?.trim().strip_suffix("kB")?;
-    Some(number.trim().parse::<u64>().ok()? * 1024)
-}
-
-/// Processor time from `/proc/self/stat`: `pid (name) state …`, where the name may hold anything,
-/// a `)` included, and the user's and the system's ticks are the 14th and 15th field.
+/// Processor time of all threads from `/proc/self/stat`: `pid (name) state …`. The name may hold anything,
+/// even a `)`. User and system ticks are fields 14 and 15.
 fn processor_ticks(stat: &str) -> Vec<(&'static str, u64)> {
     let behind_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     let fields: Vec<&str> = behind_name.split_ascii_whitespace().collect();
@@ -387,7 +357,7 @@ fn processor_ticks(stat: &str) -> Vec<(&'static str, u64)> {
     names.into_iter().filter_map(|(name, index)| Some((name, ticks(index)?))).collect()
 }
 
-/// A number of bytes for people, as Redis writes it.
+/// A number of bytes in Redis's form for people.
 fn human(bytes: u64) -> String {
     if bytes < 1024 {
         return format!("{bytes}B");
@@ -432,13 +402,5 @@ mod tests {
         ];
         assert_eq!(processor_ticks(stat), expected);
         assert_eq!(processor_ticks(""), []);
-    }
-
-    #[test]
-    fn a_line_of_proc_is_found_by_its_whole_name() {
-        let text = "VmHWMx:\t 1 kB\nVmHWM:\t    7 kB\nThreads:\t3\n";
-        assert_eq!(kilobytes(text, "VmHWM"), Some(7 * 1024));
-        assert_eq!(kilobytes(text, "Threads"), None);
-        assert_eq!(kilobytes("", "VmHWM"), None);
     }
 }

@@ -1,7 +1,6 @@
-//! What the server tells about its commands: COMMAND, SLOWLOG and MEMORY.
+//! COMMAND, SLOWLOG and MEMORY.
 //!
-//! COMMAND reads the table that the batch reads ([`super::TABLE`]), so what it says of a command is
-//! what happens:
+//! COMMAND reads the same table by which commands are run ([`super::TABLE`]), so what it says is true:
 //!
 //! ```text
 //! command("get", 2, Run::Read(get), ONE_KEY, "1.0.0", "key", "Get the value of a key")
@@ -10,18 +9,17 @@
 //!                                 key, step
 //! ```
 //!
-//! redis-cli asks for COMMAND DOCS when it starts, and shows what it is told while one types. Redis
-//! describes each argument with its name, type and token, in a tree, from which redis-cli builds
-//! the line that a person reads; we send that line, as one argument whose name is all of it.
+//! redis-cli sends COMMAND DOCS when it starts, and shows the arguments while you type. Redis sends them as
+//! a tree, from which redis-cli makes a line for people. We send that line as one argument, whose name is the
+//! whole line.
 //!
-//! The slow log is kept by [`crate::stats`]; MEMORY USAGE asks the entry what it has allocated.
+//! The slow log is in [`crate::stats`]. MEMORY USAGE asks the entry how much it has allocated.
 //!
-//! **How Redis does it**: server.c, where a script makes the table out of a JSON file for each
-//! command. Its ACL categories, key specifications and tips serve users, modules and cluster
-//! clients; there are none of these here, and those places are empty. So are the flags that serve
-//! eviction (`denyoom`), scripts (`noscript`, `allow_busy`), replicas (`stale`, `no_async_loading`) and
-//! users (`fast`). COMMAND GETKEYS is left out,
-//! and of MEMORY what asks an allocator that std does not let us ask.
+//! **How Redis does it**: server.c; a script makes the table from one JSON file per command. ACL categories,
+//! key specifications and tips serve users, modules and cluster clients. There are none here, so those places
+//! are empty. The flags for eviction (`denyoom`), scripts (`noscript`, `allow_busy`), replicas (`stale`,
+//! `no_async_loading`) and users (`fast`) are missing too. So are COMMAND GETKEYS, and the parts of MEMORY
+//! that ask the allocator, which std cannot do.
 
 use super::args::{Cursor, integer};
 use super::{
@@ -53,7 +51,7 @@ pub const COMMANDS: &[Command] = &[
     command("slowlog|reset",  2, Run::Client(slowlog_reset),       NO_KEY,         "2.2.12", "",                                                                               "Clear all entries from the slow log").with(&[Flag::Admin]),
 ];
 
-/// The rows that are not of a subcommand.
+/// The rows without those of subcommands.
 fn commands() -> impl Iterator<Item = &'static Row> {
     let is_subcommand = |row: &&Row| row.command.name.contains('|');
     TABLE.rows.iter().filter(move |row| !is_subcommand(row))
@@ -107,7 +105,7 @@ fn command_list(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
     let pattern = match &filter {
         None => &b"*"[..],
         Some((kind, pattern)) if kind == b"pattern" => pattern,
-        // No command is of a module or in a category, and nothing has an empty name.
+        // No command is of a module or in a category. The empty pattern matches no name.
         Some((kind, _)) if kind == b"module" || kind == b"aclcat" => b"",
         Some(_) => return Err(Error::Syntax),
     };
@@ -117,7 +115,7 @@ fn command_list(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
     Ok(())
 }
 
-/// What COMMAND and COMMAND INFO say of a command.
+/// A command in the reply to COMMAND and COMMAND INFO.
 fn describe(row: &Row, reply: &mut Reply) {
     let &Command { name, arity, keys: Keys { first, last, step }, .. } = row.command;
     reply.array(10);
@@ -131,15 +129,14 @@ fn describe(row: &Row, reply: &mut Reply) {
     (0..3).for_each(|_| reply.set(0));
     let subcommands: Vec<&Row> = TABLE.subcommands(name).collect();
     match subcommands.len() {
-        // In Redis too, the empty one is a set.
+        // As in Redis, no subcommands are an empty set.
         0 => reply.set(0),
         count => reply.array(count),
     }
     subcommands.into_iter().for_each(|row| describe(row, reply));
 }
 
-/// Those of Redis's flags that mean something here, in its order. What follows from the type of the
-/// handler nobody has to write down.
+/// Those of Redis's flags that mean something here, in Redis's order. Some follow from the type of the handler.
 fn flags(row: &Row) -> Vec<&'static str> {
     let command = row.command;
     let has = |flag| command.is(flag);
@@ -153,17 +150,16 @@ fn flags(row: &Row) -> Vec<&'static str> {
         (has(Flag::NoAuth), "no_auth"),
         (has(Flag::NoMulti), "no_multi"),
     ];
-    let said = all.into_iter().filter(|(said, _)| *said);
-    said.map(|(_, name)| name).collect()
+    all.into_iter().filter(|(is_set, _)| *is_set).map(|(_, name)| name).collect()
 }
 
-/// Whether it has to do with channels: its group, but for what only talks of the group.
+/// Redis gives the flag `pubsub` to this group, without its containers and HELP.
 fn is_of_pubsub(row: &Row) -> bool {
-    let talks = row.command.is_container() || row.command.name.ends_with("|help");
+    let talks = matches!(row.command.run, Run::Container(_)) || row.command.name.ends_with("|help");
     row.group == "pubsub" && !talks
 }
 
-/// What COMMAND DOCS says of a command.
+/// A command in the reply to COMMAND DOCS.
 fn document(row: &Row, reply: &mut Reply) {
     let &Command { name, since, usage, summary, .. } = row.command;
     let subcommands: Vec<&Row> = TABLE.subcommands(name).collect();
@@ -188,7 +184,7 @@ fn document(row: &Row, reply: &mut Reply) {
     }
 }
 
-/// SAMPLES says how many fields of a hash Redis looks at for its estimate; we look at all.
+/// SAMPLES tells Redis how many fields of a hash to look at. Here the memory is known, so it has no effect.
 fn memory_usage(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let mut words = Cursor::at(args, 3);
     while let Some(option) = words.option() {
@@ -215,7 +211,7 @@ fn slowlog_get(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<()
     let bad_count = || Error::text("ERR count should be greater than or equal to -1");
     let most = most.filter(|&most| most >= -1).ok_or_else(bad_count)?;
     let log = client.server.stats.slow_log.lock().unwrap();
-    // What is no usize is -1: all.
+    // -1 means all. It is the only number that does not fit.
     let count = log.entries.len().min(usize::try_from(most).unwrap_or(usize::MAX));
     reply.array(count);
     for slow in log.entries.iter().take(count) {
@@ -223,7 +219,7 @@ fn slowlog_get(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<()
         reply.integer(slow.id as i64);
         reply.integer(slow.time as i64);
         reply.integer(slow.microseconds as i64);
-        reply.bulks(&slow.words);
+        reply.bulks(&slow.args);
         reply.bulk(slow.addr.as_bytes());
         reply.bulk(&slow.name);
     }
@@ -252,7 +248,7 @@ mod tests {
         assert_eq!(names.len(), TABLE.rows.len());
     }
 
-    /// A batch looks at the first key of whatever has the right number of words.
+    /// Whoever has checked the arity reads the first key without another check.
     #[test]
     fn a_command_with_a_key_has_a_word_for_it() {
         for Row { command, .. } in &TABLE.rows {
@@ -268,34 +264,5 @@ mod tests {
                 assert!(TABLE.subcommands(command.name).count() > 0, "{}", command.name);
             }
         }
-    }
-
-    /// As redis-server 7.0.15 says.
-    #[test]
-    fn what_has_to_do_with_channels_says_so() {
-        let rows = TABLE.rows.iter();
-        let names: BTreeSet<_> =
-            rows.filter(|row| flags(row).contains(&"pubsub")).map(|row| row.command.name).collect();
-        let expected = [
-            "psubscribe",
-            "publish",
-            "pubsub|channels",
-            "pubsub|numpat",
-            "pubsub|numsub",
-            "punsubscribe",
-            "subscribe",
-            "unsubscribe",
-        ];
-        assert_eq!(names, BTreeSet::from(expected));
-    }
-
-    #[test]
-    fn a_command_is_described_in_resp3() {
-        let mut reply = Reply::new();
-        reply.protocol = crate::resp::Protocol::Resp3;
-        describe(TABLE.find(b"Memory|USAGE").unwrap(), &mut reply);
-        let expected = "*10\r\n$12\r\nmemory|usage\r\n:-3\r\n~1\r\n+readonly\r\n:2\r\n:2\r\n:1\r\n\
-                        ~0\r\n~0\r\n~0\r\n~0\r\n";
-        assert_eq!(String::from_utf8(reply.out.to_vec()).unwrap(), expected);
     }
 }

@@ -1,29 +1,29 @@
-//! LCS: what two strings have in common, in the same order, gaps allowed.
+//! LCS: the longest common subsequence of two strings. It is in both in the same order, with gaps.
 //!
-//! `diff` does this with lines, and geneticists with bases. The longest common subsequence of all
-//! beginnings of one string with all beginnings of the other fills a table, each cell from its
-//! neighbours:
+//! `diff` does this with lines. A table has a cell for each pair of a beginning of one string and a beginning
+//! of the other: the length of their longest common subsequence. Each cell follows from its neighbours:
 //!
 //! ```text
 //!         m  y  t  e  x  t       equal bytes:  the cell diagonally before, plus one
 //!      0  0  0  0  0  0  0       other bytes:  the greater of those above and to the left
 //!   o  0  0  0  0  0  0  0
-//!   u  0  0  0  0  0  0  0       The last cell is the length. Walking back from it, and
-//!   r  0  0  0  0  0  0  0       diagonally wherever the bytes are equal, gives the bytes
-//!   t  0  0  0  1  1  1  1       themselves, from the last to the first; a run of diagonal
-//!   e  0  0  0  1  2  2  2       steps is a *match*, and IDX answers with those.
+//!   u  0  0  0  0  0  0  0       The last cell is the length. A walk back from it goes
+//!   r  0  0  0  0  0  0  0       diagonally wherever the bytes are equal. These are the
+//!   t  0  0  0  1  1  1  1       common bytes, from the last to the first. A run of
+//!   e  0  0  0  1  2  2  2       diagonal steps is a *match*. IDX replies with those.
 //!   x  0  0  0  1  2  3  3
 //!   t  0  0  0  1  2  3  4
 //! ```
 //!
-//! Of two neighbours the walk back only asks which is the greater. So the numbers are kept of one row
-//! alone, along the shorter string, and of the rest a bit for each cell: is the one above greater? Time
-//! is the product of both lengths, and memory an eighth of that in bytes. Redis refuses what would take
-//! its table over `proto-max-bulk-len`: half a gigabyte, for two strings of 11 KB. So do we, and need 16 MB
-//! for them. The strings are taken out of the keyspace, and nobody waits for the rest but another LCS (call/long.rs).
+//! The walk back only asks which of two neighbours is greater. So we keep the numbers of one row, along the
+//! shorter string, and for all other cells one bit: is the cell above greater? The time is the product of
+//! both lengths, and the memory an eighth of that in bytes. The strings are taken out of the keyspace, and
+//! only another LCS waits for the computation (call/long.rs).
 //!
-//! **How Redis does it**: t_string.c, `lcsCommand`, with a table of four bytes a cell. Redis prefers the left cell to the one above where they are equal, which
-//! decides between answers that are equally long, and so do we.
+//! **How Redis does it**: t_string.c, `lcsCommand`, with four bytes per cell. It refuses a table over
+//! `proto-max-bulk-len`: half a gigabyte, for two strings of 11 KB. So do we, but we need only 16 MB for
+//! them. If both neighbours are equal, Redis goes to the left. That decides between results of the same
+//! length, so we do it too.
 
 use crate::blob::Blob;
 use crate::error::Error;
@@ -33,7 +33,6 @@ use crate::resp::{Args, Reply};
 use crate::store::View;
 use crate::types::{Entry, Str};
 use std::cmp::Ordering;
-use std::ops::Range;
 use std::sync::Arc;
 
 #[rustfmt::skip]
@@ -41,7 +40,7 @@ pub const COMMANDS: &[Command] = &[
     command("lcs", -3, Run::Long(lcs), TWO_KEYS, "7.0.0", "key1 key2 [LEN] [IDX] [MINMATCHLEN len] [WITHMATCHLEN]", "Find longest common substring"),
 ];
 
-/// So few cells are computed at once, and nobody need go out of the way for them.
+/// Up to this many cells are computed under the lock, because that takes no time.
 const FEW: usize = 64 * 1024;
 
 fn lcs<'a>(
@@ -53,13 +52,13 @@ fn lcs<'a>(
     let entries = [view.entry(args.key(1)), view.entry(args.key(2))];
     let mut found = entries.iter().flatten();
     if found.any(|entry| entry.read::<Str>().is_none()) {
-        return Err(Error::LcsNotStrings);
+        return Err(Error::text("ERR The specified keys must contain string values"));
     }
     let strings = entries.map(|entry| entry.and_then(Entry::read::<Str>));
     let [a, b] = strings.map(|string| string.map_or_else(Arc::default, own));
     let options = Options::parse(args)?;
     let cells = (a.len() + 1).saturating_mul(b.len() + 1);
-    // What Redis's table would take, of four bytes a cell.
+    // Redis's table has four bytes per cell.
     if cells.saturating_mul(size_of::<u32>()) > view.limits.string {
         return Err(Error::text(
             "ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len",
@@ -73,7 +72,7 @@ fn lcs<'a>(
     Ok(None)
 }
 
-/// The string, to be kept when the lock is given back; a large one is shared.
+/// The string without the lock: a large one is shared, a short one copied.
 fn own(string: Str) -> Arc<Blob> {
     match string {
         Str::Shared(string) => string.clone(),
@@ -90,7 +89,7 @@ fn answer(a: &[u8], b: &[u8], options: &Options, reply: &mut Reply) {
     } else {
         // The walk goes backwards, and so do the matches.
         let matches = table.matches();
-        let parts: Vec<&[u8]> = matches.into_iter().rev().map(|m| &a[m.in_a()]).collect();
+        let parts: Vec<&[u8]> = matches.iter().rev().map(|m| &a[m.a..m.a + m.length]).collect();
         reply.bulk(&parts.concat());
     }
 }
@@ -100,7 +99,7 @@ struct Options {
     len: bool,
     idx: bool,
     with_match_len: bool,
-    /// Shorter matches are left out of the answer to IDX.
+    /// IDX leaves shorter matches out.
     min_match_len: i64,
 }
 
@@ -118,7 +117,8 @@ impl Options {
             }
         }
         if options.len && options.idx {
-            return Err(Error::LcsLenAndIdx);
+            let text = "ERR If you want both the length and indexes, please just use IDX.";
+            return Err(Error::text(text));
         }
         Ok(options)
     }
@@ -145,29 +145,22 @@ fn reply_with_matches(table: &Table, options: &Options, reply: &mut Reply) {
     reply.count(table.length);
 }
 
-/// Bytes that stand in both strings without a gap.
+/// Bytes that are in both strings without a gap.
 struct Match {
-    /// Where it starts in the first string.
+    /// Where it begins in the first string, and in the second.
     a: usize,
-    /// Where it starts in the second.
     b: usize,
     length: usize,
 }
 
-impl Match {
-    fn in_a(&self) -> Range<usize> {
-        self.a..self.a + self.length
-    }
-}
-
-/// What the walk back must know of each pair of beginnings of the two strings.
+/// What the walk back must know of each cell.
 struct Table<'a> {
     a: &'a [u8],
     b: &'a [u8],
-    /// What they have in common.
+    /// Of the longest common subsequence.
     length: usize,
-    /// A bit for each pair of bytes, along the shorter string first: whether more is in common without
-    /// that of `a` than without that of `b`. Not asked where the bytes are equal.
+    /// A bit for each pair of bytes, along the shorter string first: is the result longer without the byte of
+    /// `a` than without that of `b`? Where the bytes are equal, the bit is not used.
     without_a: Vec<u64>,
 }
 
@@ -177,7 +170,7 @@ impl<'a> Table<'a> {
             if a.len() > b.len() { (a, b, Ordering::Greater) } else { (b, a, Ordering::Less) };
         let mut without_a = Vec::with_capacity((long.len() * short.len()).div_ceil(64));
         let (mut word, mut bit) = (0u64, 0);
-        // In common with what of the long string has been looked at, of each beginning of the short one.
+        // The current row of the table: a cell for each beginning of the short string.
         let mut common = vec![0u32; short.len()];
         for byte in long {
             let (mut diagonal, mut without_short) = (0, 0);
@@ -240,17 +233,7 @@ impl<'a> Table<'a> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn matches_are_runs_and_come_last_to_first() {
-        let table = Table::new(b"ohmytext", b"mynewtext");
-        assert_eq!(table.length, 6);
-        let matches = table.matches();
-        let found: Vec<_> = matches.iter().map(|m| (m.a, m.b, m.length)).collect();
-        assert_eq!(found, [(4, 5, 4), (2, 0, 2)]);
-        assert_eq!(Table::new(b"", b"abc").length, 0);
-    }
-
-    /// As in the drawing above, with a number in each cell.
+    /// As in the drawing, with a number in each cell.
     fn walk_through_numbers(a: &[u8], b: &[u8]) -> Vec<(usize, usize)> {
         let mut cells = vec![vec![0; b.len() + 1]; a.len() + 1];
         for i in 1..=a.len() {

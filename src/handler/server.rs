@@ -1,18 +1,17 @@
 //! The server as a whole: its time and role, its log, its end, and MONITOR.
 //!
-//! What would block is not done here, for a handler may be running under a lock: it leaves a
-//! [`Then`], and serve.rs does it when the lock is gone. SHUTDOWN waits for the disk, WAITAOF too,
-//! and WAIT for replicas that never come. Inside EXEC there is no such moment, so there the two
-//! answer what is so already.
+//! SHUTDOWN and WAITAOF wait for the disk. WAIT waits for replicas, which never come. A handler may be
+//! running under a lock, so it must not wait: it leaves a [`Then`], and the client's thread waits after the
+//! lock is released (serve/waiting.rs). Inside EXEC nothing waits: there WAIT and WAITAOF reply at once with
+//! what holds already.
 //!
-//! MONITOR shows what others do, so what it shows is written into a queue, as messages of
-//! publishers are, and a slow monitor slows nobody down; passwords are redacted.
+//! A monitor has an outbox, as a subscriber has. So a slow monitor delays nobody. It sees no passwords.
 //!
-//! **How Redis does it**: server.c, replication.c; a blocked client is set aside (blocked.c), since
-//! its one thread must go on. Here it is the client's own thread that waits.
+//! **How Redis does it**: server.c, replication.c. It has one thread, so it puts a blocked client aside
+//! (blocked.c). Here the client's own thread waits.
 
 use super::{Command, Flag, NO_KEY, Row, Run, command};
-use crate::client::{Client, Replies, Then, Wait};
+use crate::client::{Client, Replies, Then, Until, Wait};
 use crate::error::Error;
 use crate::handler::args::Cursor;
 use crate::resp::words::quote;
@@ -28,7 +27,7 @@ pub const COMMANDS: &[Command] = &[
     command("shutdown",     -1, Run::Client(shutdown),     NO_KEY, "1.0.0", "[NOSAVE|SAVE] [NOW] [FORCE] [ABORT]", "Synchronously save the dataset to disk and then shut down the server").with(&[Flag::Admin, Flag::NoMulti]),
 ];
 
-/// Generic, says Redis's documentation.
+/// In Redis's documentation these belong to the group *generic*.
 #[rustfmt::skip]
 pub const WAITING: &[Command] = &[
     command("wait",    3, Run::Client(wait),    NO_KEY, "3.0.0", "numreplicas timeout", "Wait for the synchronous replication of all the write commands sent in the context of the current connection").with(&[Flag::NotLoading]),
@@ -59,9 +58,10 @@ fn bgrewriteaof(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), 
         return Err(Error::text(text));
     }
     if !client.server.aof.request_rewrite() {
-        return Err(Error::RewriteInProgress);
+        let text = "ERR Background append only file rewriting already in progress";
+        return Err(Error::text(text));
     }
-    // It begins at once, but this is what Redis says, whose rewrites begin when the EXEC has ended.
+    // Inside EXEC Redis says "scheduled", because there a rewrite begins after the EXEC. Ours begins at once.
     let begins = if client.in_exec { "scheduled" } else { "started" };
     reply.status(&format!("Background append only file rewriting {begins}"));
     Ok(())
@@ -97,13 +97,8 @@ fn wait(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
     if client.in_exec || !replicas {
         reply.integer(0);
     } else {
-        client.then = Then::Wait(Wait {
-            local: false,
-            replicas,
-            timeout_ms,
-            is_waitaof: false,
-            silent: client.replies != Replies::On,
-        });
+        let silent = client.replies != Replies::On;
+        client.then = Then::Wait(Wait { until: Until::Replicas, timeout_ms, silent });
     }
     Ok(())
 }
@@ -130,18 +125,14 @@ fn waitaof(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
         reply.integer(aof.is_durable(aof.position()).into());
         reply.integer(0);
     } else {
-        client.then = Then::Wait(Wait {
-            local: local > 0,
-            replicas: replicas > 0,
-            timeout_ms,
-            is_waitaof: true,
-            silent: client.replies != Replies::On,
-        });
+        let until = Until::Durable { local: local > 0, replicas: replicas > 0 };
+        let silent = client.replies != Replies::On;
+        client.then = Then::Wait(Wait { until, timeout_ms, silent });
     }
     Ok(())
 }
 
-/// Milliseconds; 0 waits for ever.
+/// In milliseconds. 0 waits for ever.
 fn timeout(cursor: &mut Cursor) -> Result<u64, Error> {
     let timeout = cursor
         .integer()
@@ -154,7 +145,7 @@ fn monitor(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error
         return Err(Error::text("ERR MONITOR isn't allowed for DENY BLOCKING client"));
     }
     if client.monitoring {
-        // As in Redis, which says nothing the second time.
+        // As in Redis, the second MONITOR gets no reply.
         return Ok(());
     }
     let outbox = super::pubsub::outbox(client, reply)?;
@@ -165,8 +156,7 @@ fn monitor(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error
     Ok(())
 }
 
-/// Shows a command that has just run to all monitors, but for those that could harm the server
-/// and those that hold a secret.
+/// Shows a command that has just run to all monitors, unless it is one for administrators.
 pub fn show_monitors(client: &Client, row: &Row, args: &Args, now: u64, reply: &mut Reply) {
     if row.command.is(Flag::Admin) {
         return;
@@ -180,13 +170,14 @@ pub fn show_monitors(client: &Client, row: &Row, args: &Args, now: u64, reply: &
     }
     line.extend_from_slice(b"\r\n");
     client.server.hub.show_monitors(&line, client.public.id);
-    // A monitor sees its own command behind the reply, which has not left yet.
+    // A monitor sees its own command behind the reply to it.
     if client.monitoring {
         reply.monitor_line(&line);
     }
 }
 
-/// Options whose values nobody is shown. All but the first are refused, but may be a secret all the same.
+/// Options whose values are never shown. CONFIG SET refuses all but the first, but a client may still send a
+/// real secret.
 const SECRETS: [&[u8]; 5] = [
     b"requirepass",
     b"masterauth",
@@ -195,7 +186,7 @@ const SECRETS: [&[u8]; 5] = [
     b"tls-client-key-file-pass",
 ];
 
-/// A command's words as others may see them: without the passwords.
+/// The arguments of a command, without passwords.
 pub fn shown<'a>(row: &Row, args: &'a Args) -> Vec<&'a [u8]> {
     let mut secrets = 0..0;
     let mut words = Vec::with_capacity(args.len());

@@ -1,13 +1,12 @@
-//! Transactions: MULTI queues, EXEC runs the queue while nobody else can.
+//! Transactions: MULTI queues commands, and EXEC runs them while nobody else runs any.
 //!
-//! After MULTI a command that could run is queued instead (call.rs, `execute`); one that could
-//! not, for it is unknown or its arity is wrong, spoils the transaction, and EXEC refuses. EXEC
-//! itself is `Caller::exec`: a transaction is nothing but a lock held longer. It takes the shared
-//! one if no queued command writes, looks whether a watched key has changed, and runs them all at
-//! one time. What they changed is one unit of the log (propagate.rs). A command that fails while
-//! EXEC runs does not undo the others.
+//! After MULTI a command is queued instead of run (call.rs, `execute`). If one cannot be queued, because it is
+//! unknown or its arity is wrong, EXEC will refuse. EXEC is `Caller::exec`: it takes one lock for all its
+//! commands, the shared one if none of them writes. It checks the watched keys, and runs the queue. All
+//! commands see the same time, and their records are one unit of the log (propagate.rs). A command that fails
+//! does not undo the others.
 //!
-//! WATCH makes this a compare-and-set: see watch.rs.
+//! With WATCH a transaction is a compare-and-set: see watch.rs.
 //!
 //! **How Redis does it**: multi.c, with the same rules.
 

@@ -1,7 +1,7 @@
 //! Replies: what goes back to a client, in the protocol that it has asked for.
 //!
-//! The first byte of a reply says what it is. RESP3 knows more kinds than RESP2, and each has its
-//! form in the older protocol, so a handler says what it means and does not ask who listens:
+//! The first byte of a reply says what it is. RESP3 has more kinds than RESP2, and each of them has a
+//! form in RESP2 too. So a handler says what it means, and need not ask which protocol it is:
 //!
 //! ```text
 //!                  RESP2                    RESP3
@@ -12,31 +12,30 @@
 //! text for people  a bulk string            =…txt:…
 //! ```
 //!
-//! A reply is written as it is made, straight into the client's [`Output`]: no value in
-//! between, nothing to be freed. An array's length is written before its elements, so who writes
-//! one must know how many will follow; where a handler fails in the middle, the batch cuts the
-//! output back to where the command began.
+//! A reply is written straight into the client's [`Output`], so nothing in between has to be made and
+//! freed. The length of an array is written before its elements, so a handler must know how many will
+//! follow. If it fails in the middle, the output is cut back to where the command began.
 //!
-//! A string of more than 64 KiB that is asked for whole is not copied, for a
-//! megabyte takes a tenth of a millisecond, and who waits for the lock would wait for that. The output
-//! shares it with the keyspace, and it goes to the socket from where it lies:
+//! A string of more than 64 KiB is not copied. To copy a megabyte takes a tenth of a millisecond, and
+//! whoever waits for the lock would wait for that. The output shares the string with the keyspace, and
+//! it goes to the socket from where it is:
 //!
 //! ```text
 //! written   $1048576\r\n ┊ \r\n +OK\r\n              at the ┊ the socket is given
 //! shared                 └▶ Arc ──▶ a megabyte       what the keyspace has, or had
 //! ```
 //!
-//! A client's output is *watched*: whenever it has grown by a step, it is counted as what its client holds
-//! (held.rs), and if the client is to end, or this is more than it may leave unread, the output is thrown
-//! away and swallows all that follows. So no reply can grow without bound, whatever its handler does; and
-//! a handler that has much to say says it by [`Reply::each`], which ends when nobody listens any more.
+//! A client's output is *watched*. Whenever it has grown by a step, it is counted as what the client
+//! holds (held.rs). If the client is to end, or may not leave that much unread, the output is thrown away
+//! and swallows all that follows. So no reply can grow without bound, whatever its handler does. A
+//! handler that has much to say uses [`Reply::each`], which ends early when the output swallows.
 //!
-//! The prices: APPEND and SETRANGE copy a value that some reply still shares, under the exclusive lock;
-//! and a client that reads slowly keeps a value in memory that the keyspace no longer has, as it would
-//! keep a copy. Fields of a hash are copied, and so is what goes to an outbox.
+//! The prices: APPEND and SETRANGE copy a value that a reply still shares, under the exclusive lock. A
+//! client that reads slowly keeps a value in memory that the keyspace no longer has, as a copy would.
+//! Fields of a hash are copied, and so is what goes to an outbox.
 //!
-//! **How Redis does it**: the `addReply…` functions of networking.c, with a list of blocks behind
-//! the buffer; it can also come back later to fill in a length (`addReplyDeferredLen`). It copies.
+//! **How Redis does it**: the `addReply…` functions of networking.c, with a list of blocks behind the
+//! buffer. It can also come back later to fill in a length (`addReplyDeferredLen`). It copies.
 
 use super::{write_bulk, write_header};
 use crate::blob::Blob;
@@ -55,24 +54,24 @@ pub enum Protocol {
 
 /// Writes replies over a client's output buffer, in the protocol that the client speaks.
 pub struct Reply {
-    /// What has not left yet; the batch cuts it back where a command failed.
+    /// What has not left yet. It is cut back if a command fails.
     pub out: Output,
     pub protocol: Protocol,
 }
 
 impl Reply {
-    /// An empty one, in RESP2, which every client speaks until it says HELLO 3.
+    /// An empty reply, in RESP2, which every client speaks until it sends HELLO 3.
     pub fn new() -> Reply {
         Reply { out: Output::new(None), protocol: Protocol::Resp2 }
     }
 
-    /// The same for a client: what it is told is counted, and has its limits.
+    /// The same for a client: its replies are counted and limited.
     pub fn watched(charge: Charge) -> Reply {
         Reply { out: Output::new(Some(charge)), ..Reply::new() }
     }
 
-    /// Writes each of these, behind the head that says how many they are. Ends early when the output
-    /// swallows what is written: whatever may be many goes through here.
+    /// Writes each of these, behind the head that says how many there are. Ends early when the output
+    /// swallows what is written. Whatever may be many goes through here.
     pub fn each<T>(
         &mut self,
         items: impl IntoIterator<Item = T>,
@@ -137,7 +136,7 @@ impl Reply {
 
     /// A bulk string that is shared with the keyspace.
     pub fn shared_bulk(&mut self, value: &Arc<Blob>) {
-        // In memory it is there already: it has grown when the output is looked at next.
+        // It is in memory already, so it is counted when the output is looked at next.
         if self.out.len().saturating_add(value.len()) >= self.out.look_at
             && !self.out.look(value.len(), 0)
         {
@@ -148,7 +147,7 @@ impl Reply {
         self.out.written.extend_from_slice(b"\r\n");
     }
 
-    /// A line for a monitor, as it goes over the wire.
+    /// A line for a monitor, as it stands on the wire.
     pub fn monitor_line(&mut self, line: &[u8]) {
         self.out.written.extend_from_slice(line);
     }
@@ -161,17 +160,17 @@ impl Reply {
         }
     }
 
-    /// Nil where a bulk string was to be expected: no such key, no such field.
+    /// Nil in the place of a bulk string: no such key, no such field.
     pub fn nil(&mut self) {
         self.out.written.extend_from_slice(if self.is_resp3() { b"_\r\n" } else { b"$-1\r\n" });
     }
 
-    /// Nil where an array was to be expected: EXEC that did not run.
+    /// Nil in the place of an array: an EXEC that did not run.
     pub fn nil_array(&mut self) {
         self.out.written.extend_from_slice(if self.is_resp3() { b"_\r\n" } else { b"*-1\r\n" });
     }
 
-    /// The head of an array; its `length` elements are to follow.
+    /// The head of an array. Its `length` elements must follow.
     pub fn array(&mut self, length: usize) {
         write_header(&mut self.out.written, b'*', length as i64);
     }
@@ -243,19 +242,19 @@ impl Reply {
     }
 }
 
-/// Bytes that wait to be sent: those that were written, and between them the large values.
+/// Bytes that wait to be sent: bytes that were written here, and large values between them.
 pub struct Output {
     written: Vec<u8>,
-    /// The values, and before which of the written bytes each belongs; in order. Its header is before
-    /// it and its line end behind it, so no value is at the mark where a command begins.
+    /// The large values in order, each with the written byte that it goes before. A value has its header
+    /// in front and its line end behind, so no value is at the mark where a command begins.
     shared: Vec<(usize, Arc<Blob>)>,
-    /// How many bytes these have together, and how many of them are to be counted as held: of a value
-    /// that others share too, a part.
+    /// How many bytes these have together, and how many of them count as held: if others share a value
+    /// too, a part of it.
     shared_length: usize,
     shared_held: usize,
-    /// What a client holds by it; none if nobody watches how it grows.
+    /// What the client holds by it. None if nobody watches how it grows.
     charge: Option<Charge>,
-    /// At which length it is looked at again.
+    /// The length at which it is looked at again.
     look_at: usize,
     /// Whether it swallows what is written.
     is_over: bool,
@@ -274,20 +273,20 @@ impl Output {
         }
     }
 
-    /// Whether its client is to end, and what is written is swallowed.
+    /// Whether its client is to end, so that what is written is swallowed.
     pub fn is_over(&self) -> bool {
         self.is_over
     }
 
-    /// Whether so many bytes more can be written; what cannot need not be. (Short things are written
-    /// without asking. They go when it is asked next.)
+    /// Whether `more` bytes can be written. If not, they need not be made. (Short things are written
+    /// without asking, and thrown away when somebody asks next.)
     #[inline]
     pub fn takes(&mut self, more: usize) -> bool {
         self.len().saturating_add(more) < self.look_at || self.look(more, more)
     }
 
-    /// Counts what is there, and what is to come: `more` bytes, for which `written` are to be written.
-    /// Throws all away if it is too much.
+    /// Counts what is there and what is to come: `more` bytes, of which `written` are written here. Throws
+    /// all away if it is too much.
     #[cold]
     fn look(&mut self, more: usize, written: usize) -> bool {
         let length = self.len().saturating_add(more);
@@ -302,7 +301,7 @@ impl Output {
                 client.kill(End::Output);
             }
             self.is_over = client.is_ended();
-            // Not behind what is to come, of which little may come at a time.
+            // Measured from what is there, because what is to come may come little by little.
             self.look_at = self.len() + STEP;
         }
         if self.is_over {
@@ -320,7 +319,7 @@ impl Output {
         written.saturating_add(places + self.shared_held)
     }
 
-    /// Counts anew what is held, as others no longer share some of its values, or do now.
+    /// Counts anew what is held, because others may have begun or ceased to share some of its values.
     pub fn count_again(&mut self) {
         self.shared_held = self.shared.iter().map(|(_, value)| part_of(value)).sum();
         self.settle();
@@ -350,7 +349,7 @@ impl Output {
         self.settle();
     }
 
-    /// Where it ends now, in written bytes alone: a place to which it can be cut back.
+    /// Where it ends now, in written bytes: a place to which it can be cut back.
     pub fn mark(&self) -> usize {
         self.written.len()
     }
@@ -394,7 +393,7 @@ impl Output {
         self.written.capacity()
     }
 
-    /// Adds what another has between two marks.
+    /// Adds what another output has between two marks.
     pub fn append(&mut self, other: &Output, range: Range<usize>) {
         let begin = self.mark();
         let within = other.shared.iter().filter(|(at, _)| range.contains(at));
@@ -403,7 +402,7 @@ impl Output {
         self.takes(0);
     }
 
-    /// All of it, piece by piece as it lies in memory.
+    /// All of it, in the pieces that it has in memory.
     pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         let mut from = 0;
         let end = (self.mark(), &[][..]);
@@ -422,8 +421,8 @@ impl Output {
     }
 }
 
-/// Of a value that several share, the keyspace among them, each holds an equal part. So a value that a
-/// thousand clients are sent counts once, also when the keyspace no longer has it.
+/// If several share a value, each of them holds an equal part, and the keyspace is one of them. So a value
+/// that a thousand clients are sent counts once, also when the keyspace no longer has it.
 fn part_of(value: &Arc<Blob>) -> usize {
     value.len() / Arc::strong_count(value).max(1)
 }

@@ -9,9 +9,9 @@
 //!
 //! **How Redis does it**: sds.c, `sdssplitargs` and `sdscatrepr`.
 
-/// Splits a line into words as Redis's `sdssplitargs` does: between white space, with `'…'` and
-/// `"…"`, where the latter knows `\n \r \t \b \a \xHH`. `None` if a quote is not closed, or not
-/// followed by a space.
+/// Splits a line into words at white space, as Redis's `sdssplitargs` does. Words may be in `'…'` or
+/// `"…"`, and `"…"` knows `\n \r \t \b \a \xHH`. `None` if a quote is not closed, or not followed by a
+/// space.
 pub fn split_words(line: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut words = Vec::new();
     let mut rest = line;
@@ -45,7 +45,7 @@ fn is_space(byte: &u8) -> bool {
     matches!(byte, b' ' | b'\t'..=b'\r')
 }
 
-/// Appends what stands up to the closing quote, and returns what comes after it.
+/// Appends what is before the closing quote, and returns what comes after it.
 fn quoted<'a>(mut rest: &'a [u8], quote: u8, word: &mut Vec<u8>) -> Option<&'a [u8]> {
     loop {
         let (byte, after) = match rest {

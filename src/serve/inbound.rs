@@ -6,23 +6,26 @@
 //!    └───────────────────────────────────────┘
 //! ```
 //!
-//! **Spinning** is to wait without sleeping. To put a thread to sleep and to wake it up takes longer
-//! than a command does, and a client that waits for each answer has it done for each. So when a client
-//! is alone, its thread first looks for input again and again, for [`SPIN`], and only then goes to
-//! sleep: the next command finds it running. Between two looks it yields, or another thread on its core
-//! would wait for a whole tick of the kernel's, 4 ms; and that may be the client. Measured with one
-//! client that sends one command at a time: 1.7 times as many commands a second, each at 1.2 to 1.4
-//! times the CPU time. (A client that takes 30 µs to think pays the CPU time and gains little.)
+//! **Spinning** means waiting without sleeping. It takes longer to put a thread to sleep and to wake it
+//! than to run a command, and a client that waits for each reply pays for both each time. So if a client
+//! is alone, its thread looks for input again and again, for [`SPIN`], before it goes to sleep. The next
+//! command then finds it running. Between two looks the thread yields. Otherwise another thread on the
+//! same core, perhaps the client itself, would wait for a tick of the kernel, 4 ms.
 //!
-//! A client is alone if no other has run a batch since the one before its latest; so where the cores
-//! have other clients to serve nobody spins, and with one core nobody ever does. If nothing came
-//! within that time, the next [`NAPS`] waits begin asleep: a client that asks now and then costs one
-//! wait in vain out of seventeen.
+//! Measured with one client that sends one command at a time: 1.7 times as many commands a second, and
+//! each costs 1.2 to 1.4 times the CPU time. A client that thinks for 30 µs between two commands costs
+//! the CPU time too, and gains little.
+//!
+//! A client is alone if no other client has run a batch between its last two. So nobody spins while the
+//! cores have other clients to serve, and nobody ever spins on a machine with one core. If nothing came
+//! in time, the client's next [`NAPS`] waits begin asleep. So a client that sends now and then spins in
+//! vain in one wait out of seventeen.
 //!
 //! **How Redis does it**: networking.c, `readQueryFromClient`, when epoll says that there is
-//! something to be read; it always sleeps.
+//! something to be read. It always sleeps.
 
-use super::{INPUT_BUFFER, SHORTEST_PAUSE, is_timeout, next_pause};
+use super::output::{SHORTEST_PAUSE, next_pause};
+use super::{INPUT_BUFFER, is_timeout};
 use crate::held::Charge;
 use crate::outbox::Outbox;
 use crate::server::{Public, Server};
@@ -33,7 +36,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// For this long the thread of a client that is alone spins.
+/// How long the thread of a client that is alone spins.
 const SPIN: Duration = Duration::from_micros(50);
 
 /// How many waits begin asleep after one that spun in vain.
@@ -44,24 +47,26 @@ pub struct Inbound {
     stream: Arc<TcpStream>,
     server: Arc<Server>,
     public: Arc<Public>,
-    /// Taken from the socket already: while a write was blocked, while the client waited in WAIT, or
-    /// by a smaller buffer that was exchanged.
+    /// Read from the socket already: while a write was blocked, while the client waited in WAIT, or by
+    /// a smaller buffer that was replaced.
     stash: VecDeque<u8>,
-    /// Bytes that the commands hold that are being read, or run.
+    /// Bytes that were handed up for the commands that are being read or run.
     handed_up: usize,
-    /// What the client holds by these and the stash.
+    /// What the client holds by these bytes and the stash.
     charge: Charge,
-    /// Bytes that came from the socket and are not yet in the statistics.
+    /// Bytes that have come from the socket and are not in the statistics yet.
     taken: u64,
-    /// Whether a read has filled all that it was given: the buffer above, or the place of a large word.
+    /// Whether a read has filled all that it was given: the buffer above, or a large argument.
     pub was_filled: bool,
+    /// Whether the client waits for messages, so that others may count it.
+    pub is_listening: bool,
     /// Whether nobody else has run a batch between the client's last two.
     is_alone: bool,
-    /// How many times it is to be waited for asleep.
+    /// How many of the next waits begin asleep.
     naps: u32,
-    /// Whether the socket has a read timeout, and who reads knows.
+    /// Whether the socket has a read timeout, and the reader expects it.
     pub may_time_out: bool,
-    /// Whether the peer has ended its side, and no more can come.
+    /// Whether the peer has closed its side, so that no more can come.
     is_at_end: bool,
 }
 
@@ -77,6 +82,7 @@ impl Inbound {
             charge: Charge::new(&public.held),
             taken: 0,
             was_filled: false,
+            is_listening: false,
             is_alone: false,
             naps: 0,
             may_time_out: false,
@@ -84,12 +90,13 @@ impl Inbound {
         }
     }
 
-    /// Moves what is here behind these bytes, which another buffer held; for a new one.
+    /// For a new buffer: the same input, with the bytes that the old buffer held in front.
     pub fn move_behind(&mut self, bytes: Vec<u8>) -> Inbound {
         let mut inbound = Inbound::new(&self.stream, &self.server, &self.public);
         inbound.stash = bytes.into();
         inbound.stash.append(&mut self.stash);
         inbound.taken = self.take_count();
+        inbound.is_listening = self.is_listening;
         inbound.naps = self.naps;
         inbound.handed_up = self.handed_up;
         inbound.is_at_end = self.is_at_end;
@@ -103,13 +110,13 @@ impl Inbound {
         self.settle();
     }
 
-    /// Counts what is held, but for what every client may have.
+    /// Counts what is held, without what every client may have.
     fn settle(&mut self) {
         let held = self.stash.capacity().saturating_add(self.handed_up);
         self.charge.set(held.saturating_sub(INPUT_BUFFER));
     }
 
-    /// Waits until there is room in the client's queue, and moves meanwhile what arrives into the stash.
+    /// Waits until there is room in the client's outbox. Meanwhile what arrives goes into the stash.
     pub fn wait_for_room(&mut self, outbox: &Outbox, limit: usize) -> io::Result<()> {
         let mut pause = SHORTEST_PAUSE;
         while !outbox.wait_for_room(pause) {
@@ -123,10 +130,10 @@ impl Inbound {
         std::mem::take(&mut self.taken)
     }
 
-    /// A batch of this client begins: finds out whether there was another's since its last one.
+    /// A batch of this client begins: finds out whether it is alone.
     pub fn begin_batch(&mut self) {
         self.is_alone = self.was_served_last();
-        // Only who has to writes to what all threads look at.
+        // All threads look at this, so it is written only if it changes.
         if !self.is_alone {
             let last = &self.server.last_served;
             last.store(self.public.id, Ordering::Relaxed);
@@ -137,7 +144,7 @@ impl Inbound {
         self.server.last_served.load(Ordering::Relaxed) == self.public.id
     }
 
-    /// Spins until there is input, if that may be worth it; None if none has come.
+    /// Spins until there is input, if that may be worth it. None if none has come.
     fn read_spinning(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         if !self.is_alone || !self.server.may_spin {
             return Ok(None);
@@ -149,8 +156,8 @@ impl Inbound {
         let begin = Instant::now();
         let mut found = Ok(None);
         let _mode = self.public.turns.mode();
-        // An outbox's writer sees this too: its write fails at once instead of after 10 ms, and it tries
-        // again, as always.
+        // The writer of an outbox sees this too. Its write fails at once instead of after a while, and it
+        // tries again, as always.
         self.stream.set_nonblocking(true)?;
         while self.was_served_last() && begin.elapsed() < SPIN {
             match (&*self.stream).read(buffer) {
@@ -169,36 +176,36 @@ impl Inbound {
         found
     }
 
-    /// Waits for input. Whoever listens is counted by others, so its turn begins before its input is taken
-    /// from where they look for it; one call more, which nobody else pays.
+    /// Waits for input. Others look into the socket of a client that listens, to see whether they may
+    /// count it (server/order.rs). So its turn begins before its input is taken from there. That costs
+    /// one call more, which no other client pays.
     fn read_waiting(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut listens = self.public.is_listening() && !self.may_time_out;
+        let mut peeks = self.is_listening && !self.may_time_out;
         loop {
-            let read = match listens {
+            let read = match peeks {
                 true => self.stream.peek(&mut [0]),
                 false => (&*self.stream).read(buffer),
             };
             match read {
-                // Somebody has looked for input (server/order.rs); when that is over this waits again.
+                // Another thread is looking for input, and the socket does not wait meanwhile.
                 Err(error) if is_timeout(&error) && !self.may_time_out => {
                     drop(self.public.turns.mode());
                 }
-                Ok(_) if listens => {
+                Ok(_) if peeks => {
                     self.public.turns.begin();
-                    listens = false;
+                    peeks = false;
                 }
                 read => return read,
             }
         }
     }
 
-    /// Moves what has arrived into the stash, without waiting for more; returns how many bytes, or None
-    /// if no more can come. Fails when the stash would be over `limit` bytes, the client is to end, or the
-    /// connection is broken.
+    /// Moves what has arrived into the stash, without waiting for more. Returns how many bytes, or None
+    /// if no more can come. Fails if the stash is over `limit` bytes or the connection is broken.
     pub fn stash_arrived(&mut self, limit: usize) -> io::Result<Option<usize>> {
         let public = self.public.clone();
         let _mode = public.turns.mode();
-        // An outbox's writer bears that (see above).
+        // The writer of an outbox tries again (see above).
         self.stream.set_nonblocking(true)?;
         let moved = self.stash_what_is_there(limit);
         self.stream.set_nonblocking(false)?;
@@ -206,13 +213,13 @@ impl Inbound {
     }
 
     fn stash_what_is_there(&mut self, limit: usize) -> io::Result<Option<usize>> {
-        // On the heap: every thread's stack would be larger by it.
+        // On the heap, because the stack of every thread would grow by it.
         let mut chunk = vec![0; INPUT_BUFFER];
         let mut moved = 0;
-        // After a megabyte the write gets its turn again.
+        // After a megabyte the blocked write gets its chance again.
         for _ in 0..1024 * 1024 / INPUT_BUFFER {
             match (&*self.stream).read(&mut chunk) {
-                // It has shut down its sending side, and may still be reading.
+                // It has shut down its sending side, and may still read.
                 Ok(0) => return Ok(None),
                 Ok(count) => {
                     moved += count;
@@ -244,7 +251,7 @@ impl Read for Inbound {
             self.settle();
             return Ok(count);
         }
-        // Asked again behind the end: the turn that met it goes on until the client has left every list.
+        // Asked again after the end. The turn goes on until the client has left every list.
         if self.is_at_end {
             return Ok(0);
         }

@@ -1,12 +1,12 @@
 //! How much memory a client's thread keeps: little, until its client shows that it needs more.
 //!
-//! Most connections are idle most of the time and send little, and there may be ten thousand. What has
-//! been touched counts, so a client begins with a kilobyte of input buffer, gets eight times as much
-//! whenever it fills it, and gives all that is large back when it has been silent for a moment:
+//! There may be ten thousand connections, and most are idle and send little. Memory that was touched
+//! once counts. So a client begins with a kilobyte of input buffer. Whenever it fills the buffer, it gets
+//! one of eight times the size. When it has been silent for a moment, all large memory is given back:
 //!
 //! ```text
 //! 1 KiB ──▶ 8 KiB ──▶ 64 KiB        a read has filled the buffer (grow_input)
-//!   ▲──────────────────┘            nothing came for 100 ms (rest); output and words go too
+//!   ▲──────────────────┘            nothing came for 100 ms (rest); output and arguments go too
 //! ```
 //!
 //! **How Redis does it**: `clientsCronResizeQueryBuffer` and `clientsCronResizeOutputBuffer` in
@@ -14,6 +14,10 @@
 
 use super::{BATCH_OUTPUT, INPUT_BUFFER, Session, is_timeout};
 use crate::call::Arrived;
+use crate::handler::client::describe;
+use crate::held::End;
+use crate::log;
+use crate::stats::add;
 use std::io::{self, BufRead, BufReader};
 use std::time::Duration;
 
@@ -21,17 +25,17 @@ use std::time::Duration;
 /// whenever a read has filled it.
 pub(super) const FIRST_INPUT_BUFFER: usize = 1024;
 
-/// A command with so many bytes in large words needs no larger buffer. Measured: a client that sends
-/// values of 33 KiB is faster with one, of 40 KiB as fast, of 48 KiB slower.
+/// A command with this many bytes in large arguments needs no larger buffer. Measured: with a larger
+/// one, a client that sends values of 33 KiB is faster, of 40 KiB as fast, of 48 KiB slower.
 const LONG: usize = 40 * 1024;
 
-/// For so long a client that sends nothing keeps large memory.
+/// How long a client that sends nothing keeps large memory.
 const REST: Duration = Duration::from_millis(100);
 
 impl Session<'_> {
-    /// Gives a client that fills its buffer a larger one, but not for [`LONG`] bytes of large words:
-    /// these are read straight to their place, and what a buffer catches of them is copied once more.
-    /// What lies in the old buffer will be read first.
+    /// Gives a client that fills its buffer a larger one, unless it sends [`LONG`] bytes of large
+    /// arguments: these are read straight to their place, and what a buffer catches of them is copied
+    /// once more.
     pub(super) fn grow_input(&mut self) {
         let was_filled = std::mem::take(&mut self.reader.get_mut().was_filled);
         if was_filled
@@ -42,15 +46,15 @@ impl Session<'_> {
         }
     }
 
-    /// A `BufReader` keeps the capacity that it has, so another one takes over what is unread.
+    /// A `BufReader` cannot change its capacity, so another one takes over what is unread.
     fn exchange_reader(&mut self, capacity: usize) {
         let buffered = self.reader.buffer().to_vec();
         let inbound = self.reader.get_mut().move_behind(buffered);
         self.reader = BufReader::with_capacity(capacity, inbound);
     }
 
-    /// Gives back the memory of the commands that have run: their client does not read their replies, and
-    /// may not do so for long.
+    /// Gives back the memory of the commands that have run, because their client does not read the
+    /// replies, perhaps for long.
     pub(super) fn give_back_what_has_run(&mut self) {
         for arrived in &mut self.arrived[..self.ran] {
             *arrived = Arrived::default();
@@ -60,8 +64,8 @@ impl Session<'_> {
         }
     }
 
-    /// Waits for input. Who has sent or received much keeps the memory for more of it, but not for
-    /// long if nothing comes.
+    /// Waits for input. A client that has sent or received much keeps the memory for a moment, because
+    /// more of the same may come.
     pub(super) fn rest(&mut self) -> io::Result<()> {
         // What is large is shared with the store, and its client may rest for long.
         for arrived in &mut self.arrived[..self.arrived_count] {
@@ -84,5 +88,21 @@ impl Session<'_> {
         self.reader.get_mut().may_time_out = false;
         // Any other error is met again by the read that follows.
         self.stream.set_read_timeout(None)
+    }
+
+    /// Tells the operator if the client was ended because of what it held, in Redis's words.
+    pub(super) fn tell_end(&self) {
+        let text = || describe(&self.client.public, &self.client);
+        match self.client.public.held.end() {
+            Some(End::Output) => log::warning(format_args!(
+                "Client {} scheduled to be closed ASAP for overcoming of output buffer limits.",
+                text()
+            )),
+            Some(End::Evicted) => {
+                add(&self.server.stats.evicted_clients, 1);
+                log::notice(format_args!("Evicting client: {}", text()));
+            }
+            Some(End::Killed) | None => {}
+        }
     }
 }

@@ -1,8 +1,8 @@
-//! What a handler could not do, for it may run under a lock: to wait for the disk, or for the end.
+//! Commands that wait. A handler must not wait, because it may run under a lock: it returns.
 //!
-//! A handler leaves a [`Then`]; its batch ends, its lock is given back, and what has been answered so far
-//! leaves. Then the client's own thread waits here, and keeps reading meanwhile what its client sends,
-//! into the stash (inbound.rs), so that it notices when the client leaves:
+//! Before it returns it leaves a [`Then`](crate::client::Then). Its batch ends, the lock is given back,
+//! and the replies so far leave. Then the client's own thread waits here. Meanwhile it reads what its
+//! client sends into the stash (inbound.rs), and so it notices when the client leaves:
 //!
 //! ```text
 //! WAITAOF 1 0 500    wait until the disk has what was appended so far, or 500 ms are over ─▶ reply
@@ -10,11 +10,20 @@
 //! SHUTDOWN           take the keyspace, and never give it back; finish the log; end the process
 //! ```
 //!
+//! **Where BLPOP would go.** It is one more [`Until`], with its keys, where the element is to go, and a
+//! mailbox for the reply. Its handler has the client and the exclusive lock, which takes one more
+//! [`Run`](crate::handler::Run). If it finds no element, it registers the client with the keys under that
+//! lock, so that no push comes between, and returns. The client waits here for its mailbox. Whoever makes
+//! a key ready serves the first client that waits for it, under the lock that it holds already, and logs
+//! the pop behind the push. The client replies when the log holds that. A script never waits: it would
+//! call its commands as EXEC does (call.rs), under one lock and with
+//! [`in_exec`](crate::client::Client::in_exec), where a command that would wait answers at once.
+//!
 //! **How Redis does it**: blocked.c sets a client aside and goes on with the others;
 //! `prepareForShutdown` in server.c.
 
 use super::{Session, is_timeout};
-use crate::client::{Then, Wait};
+use crate::client::{Until, Wait};
 use crate::error::Error;
 use crate::log;
 use std::io::{self, Read};
@@ -22,14 +31,14 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// WAIT and WAITAOF look this often whether the client is still there.
+/// How often a waiting thread looks whether its client is still there.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How long the client's last words are read, so that it can read ours.
+/// How long a leaving client's input is still read, so that it can read our last reply.
 const LINGER: Duration = Duration::from_millis(200);
 
 impl Session<'_> {
-    /// Waits for the disk, and for replicas, which never come; then answers WAIT or WAITAOF.
+    /// Waits as the command says, then answers it.
     pub(super) fn wait(&mut self, wait: Wait) -> io::Result<()> {
         let aof = &self.server.aof;
         let position = aof.position();
@@ -37,11 +46,15 @@ impl Session<'_> {
         let on_disk = |pause| !aof.is_enabled() || aof.wait_durable(position, pause);
         aof.status.waiting.fetch_add(1, Ordering::Relaxed);
         self.client.public.turns.set_aside(true);
+        let (for_disk, for_replicas) = match wait.until {
+            Until::Replicas => (false, true),
+            Until::Durable { local, replicas } => (local, replicas),
+        };
         let mut waited = Ok(());
-        if wait.local {
+        if for_disk {
             waited = self.wait_until(deadline, on_disk);
         }
-        if wait.replicas && waited.is_ok() {
+        if for_replicas && waited.is_ok() {
             waited = self.wait_until(deadline, |pause| {
                 std::thread::sleep(pause);
                 false
@@ -53,7 +66,7 @@ impl Session<'_> {
         if wait.silent {
             return Ok(());
         }
-        if wait.is_waitaof {
+        if let Until::Durable { .. } = wait.until {
             self.reply.array(2);
             self.reply.integer((aof.is_enabled() && aof.is_durable(position)).into());
         }
@@ -61,7 +74,7 @@ impl Session<'_> {
         self.flush()
     }
 
-    /// Waits for what `comes_within` a time, until the deadline, or until the client has left.
+    /// Waits until something `comes_within` a tick, or the deadline is over, or the client has left.
     fn wait_until(
         &mut self,
         deadline: Option<Instant>,
@@ -81,10 +94,10 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Ends the process while everybody else is kept from the data. If the log cannot be saved,
-    /// the operator should know and the client may try again, unless it said FORCE, as in Redis.
+    /// Ends the process. Nobody else can reach the data any more. If the log cannot be saved, the
+    /// process goes on, unless the client has said FORCE: the operator is told, and the client may try
+    /// again, as in Redis.
     pub(super) fn shut_down(&mut self, force: bool) {
-        self.client.then = Then::GoOn;
         log::notice(format_args!("SHUTDOWN: saving the log, then good bye"));
         self.caller.batch.hold_everything();
         match self.server.aof.sync_all() {
@@ -92,7 +105,7 @@ impl Session<'_> {
                 let text = "ERR Errors trying to SHUTDOWN. Check logs.";
                 self.reply.error(&Error::text(text));
                 self.caller.finish(&mut self.client, &mut self.reply);
-                // Only now, for nothing prints under a lock.
+                // Only now, because nothing prints under a lock.
                 log::warning(format_args!("cannot shut down, the log is not saved: {cause}"));
             }
             _ => std::process::exit(0),
@@ -100,7 +113,7 @@ impl Session<'_> {
     }
 }
 
-/// When a wait of so many milliseconds ends; 0 waits for ever.
+/// When a wait of this many milliseconds ends; 0 waits for ever.
 fn deadline(timeout_ms: u64) -> Option<Instant> {
     if timeout_ms == 0 {
         None
@@ -109,12 +122,13 @@ fn deadline(timeout_ms: u64) -> Option<Instant> {
     }
 }
 
-/// Closing a socket with unread input makes the kernel throw away what we have just sent. So the
-/// end is announced, and what still comes is read, for a moment.
+/// Ends the connection without losing the last reply. If a socket is closed with unread input, the
+/// kernel throws away what we have just sent. So the end is announced, and what still comes is read,
+/// for a moment.
 pub(super) fn linger(mut stream: &TcpStream) {
     let _ = stream.shutdown(Shutdown::Write);
     let deadline = Instant::now() + LINGER;
-    // On the heap: every thread's stack would be larger by it.
+    // On the heap, because the stack of every thread would grow by it.
     let mut rest = vec![0; 4096];
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -124,7 +138,7 @@ pub(super) fn linger(mut stream: &TcpStream) {
         }
         match stream.read(&mut rest) {
             Ok(1..) => {}
-            // The time is over, or somebody has looked for input (server/order.rs).
+            // The time is over, or another thread is looking for input (server/order.rs).
             Err(error) if is_timeout(&error) => {}
             _ => return,
         }

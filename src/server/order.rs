@@ -1,28 +1,28 @@
-//! Order between clients: who asks about others is answered when what they sent before has been done.
+//! Order between clients: a command that counts clients waits until the others have done what they sent.
 //!
-//! Redis does everything in the order of its arrival. Here each client has a thread, and it takes a moment
-//! (0.1 ms, more on a busy machine) until that has noticed that its client has closed, or said UNSUBSCRIBE.
-//! PUBLISH, PUBSUB, INFO, CLIENT LIST and KILL, and who refuses a newcomer for `maxclients`, would count it
-//! meanwhile. So they look first whether somebody whom they would count is *quiet*, and wait for the others:
+//! Redis does everything in the order of arrival. Here each client has a thread, and the thread needs a
+//! moment (0.1 ms, more on a busy machine) to notice that its client has closed or sent UNSUBSCRIBE. Until
+//! then PUBLISH, PUBSUB, INFO, CLIENT LIST, CLIENT KILL and the check of `maxclients` would still count the
+//! client. So they first wait until each client that they would count is *quiet*:
 //!
 //! ```text
-//! A's thread    waits ──▶ at work ──▶ waits ──▶ …       turns: even while it waits for input and has
-//! turns           4          5          6               done all that it has read, odd otherwise
+//! A's thread    waits ──▶ at work ──▶ waits ──▶ …      A's turn is even while its thread waits for input
+//! turn            4          5          6              and has done all that it has read. Else it is odd
 //!
-//! B's question  quiet: A's turn is even, and its socket has neither input nor an end
-//!               not:   wait until it is, or until A has ended a turn that began after we looked
+//! B asks        A is quiet: its turn is even, and its socket has neither input nor an end
+//!               A is not: wait until it is, or until A has ended a turn that began after B looked
 //! ```
 //!
-//! Nobody is waited for longer than [`PATIENCE`], all together, and a turn that was waited for in vain is not
-//! waited for again: a client that is held up (because it does not read) costs others that once.
-//! Who waits here is not waited for, or two would wait for each other; nor who is in WAIT, whose client's
-//! commands wait too, in Redis as here. And no lock is held meanwhile, so inside EXEC nobody is waited for.
+//! - One question waits for [`PATIENCE`] at most, for all clients together. If it gives up on a turn, no other
+//!   question waits for that turn. So a client that is stuck because it does not read delays others once.
+//! - Nobody waits for a client that waits here itself, or two could wait for each other. Nor for one in WAIT.
+//! - The asker holds no lock. Inside EXEC it would, so there nobody waits.
 //!
-//! std looks at a socket without waiting only if its file says O_NONBLOCK, which all its users share. So
-//! who asks sets that for a moment, and a reader who meets it tries again (serve/inbound.rs).
+//! std can look at a socket without waiting only in non-blocking mode, and all threads share that mode. So the
+//! asker sets it for a moment. A reader that meets it tries again (serve/inbound.rs).
 //!
-//! **How Redis does it**: one thread; the order in which epoll reports sockets is the order of all.
-//! What is not had here is in src/handler/README.md.
+//! **How Redis does it**: it has one thread, so the order in which epoll reports the sockets is the order
+//! of everything. src/handler/README.md says which order is missing here.
 
 use super::Public;
 use std::net::TcpStream;
@@ -30,32 +30,32 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// The longest that a question waits for others. Mostly it takes 0.1 ms, but on a machine with too much to
-/// do a thread that was woken may not run for tens of milliseconds.
+/// The longest time that one question waits. Usually 0.1 ms is enough. On an overloaded machine a thread that
+/// was woken may not run for tens of milliseconds.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Between two looks at who is waited for.
+/// Between two looks at one client.
 const PAUSE: Duration = Duration::from_micros(30);
 
-/// For [`Turns`]: the client has left, and is on no list.
+/// The turn of a client that has left.
 const GONE: u64 = u64::MAX;
 
-/// How far a client's thread has come, for others.
+/// How far a client's thread has come, for other threads.
 pub struct Turns {
-    /// Only its own thread changes it.
+    /// The turn. Only the client's own thread changes it.
     count: AtomicU64,
-    /// The turn that was waited for in vain.
+    /// The turn that a question has given up on.
     given_up: AtomicU64,
-    /// Whether its thread waits here for others, or in WAIT.
+    /// The thread waits here for others, or in WAIT.
     is_aside: AtomicBool,
-    /// Held by whoever changes whether the socket's calls wait.
+    /// Held while the socket is in non-blocking mode.
     mode: Mutex<()>,
 }
 
 impl Default for Turns {
     fn default() -> Turns {
         Turns {
-            // At work: nothing has been read yet.
+            // Odd: the thread may not have been started yet.
             count: AtomicU64::new(1),
             given_up: AtomicU64::new(0),
             is_aside: AtomicBool::new(false),
@@ -65,49 +65,46 @@ impl Default for Turns {
 }
 
 impl Turns {
-    /// All that was read is done, and the thread waits for more.
+    /// The thread has done all that it has read, and waits for more.
     pub fn end(&self) {
         let count = self.count.load(Ordering::Relaxed);
         self.count.store(count + count % 2, Ordering::Release);
     }
 
-    /// Something was read.
+    /// The thread is about to take input from the socket, or has taken it.
     pub fn begin(&self) {
         let count = self.count.load(Ordering::Relaxed);
         self.count.store(count | 1, Ordering::Release);
     }
 
-    /// The client has left every list.
+    /// The client is on no list any more.
     pub fn leave(&self) {
         self.count.store(GONE, Ordering::Release);
     }
 
-    /// Whether its thread has waited for input yet: at first it may not even have been started.
+    /// Whether the thread has waited for input at least once.
     pub fn has_begun(&self) -> bool {
         self.count.load(Ordering::Relaxed) > 1
     }
 
-    /// From now on the thread waits for something other than its client, or no longer.
+    /// The thread begins to wait for something other than input, or stops.
     pub fn set_aside(&self, is_aside: bool) {
         self.is_aside.store(is_aside, Ordering::Release);
     }
 
-    /// Nobody else changes whether the socket's calls wait, while this is held.
+    /// Whoever sets the socket's mode must hold this.
     pub fn mode(&self) -> MutexGuard<'_, ()> {
         self.mode.lock().unwrap()
     }
 }
 
-/// Waits until those of `clients` who are not quiet have done what they have sent, but for the one who asks.
-/// What was counted before must be counted again.
+/// Waits until each of `clients` is quiet, without the asker itself. What the caller has counted before, it
+/// must count again.
 pub fn hear_out(clients: &[Arc<Public>], asker: Option<&Public>) {
     let begin = Instant::now();
     let mut waits = false;
     for client in clients {
-        if asker.is_some_and(|asker| asker.id == client.id) {
-            continue;
-        }
-        if is_quiet(client) {
+        if asker.is_some_and(|asker| asker.id == client.id) || is_quiet(client) {
             continue;
         }
         let turn = client.turns.count.load(Ordering::Acquire);
@@ -118,8 +115,8 @@ pub fn hear_out(clients: &[Arc<Public>], asker: Option<&Public>) {
             asker.turns.set_aside(true);
         }
         waits = true;
-        // At work, it may not yet have read what has arrived: the next turn will.
-        // (It may have left since we looked.)
+        // In an odd turn the thread may not have read yet what has arrived. The next turn will.
+        // (`saturating`: the client may have left since we looked.)
         let enough = turn.saturating_add(2 + turn % 2);
         while !is_quiet(client) && client.turns.count.load(Ordering::Acquire) < enough {
             if begin.elapsed() > PATIENCE {
@@ -134,7 +131,7 @@ pub fn hear_out(clients: &[Arc<Public>], asker: Option<&Public>) {
     }
 }
 
-/// Whether nothing of the client is to be waited for.
+/// Whether there is nothing to wait for.
 fn is_quiet(client: &Public) -> bool {
     let turns = &client.turns;
     let count = turns.count.load(Ordering::Acquire);
@@ -144,13 +141,13 @@ fn is_quiet(client: &Public) -> bool {
     let Some(connection) = &client.connection else {
         return true;
     };
-    // Asked again: what its thread has taken from the socket while we looked belongs to a turn.
+    // The turn is read again: the thread may have taken the input from the socket while we looked.
     count.is_multiple_of(2)
         && !has_arrived(&connection.stream, turns)
         && turns.count.load(Ordering::Acquire) == count
 }
 
-/// Whether there is unread input, or the connection is at its end.
+/// Whether there is unread input, or the client has closed the connection.
 fn has_arrived(stream: &TcpStream, turns: &Turns) -> bool {
     let _mode = turns.mode();
     if stream.set_nonblocking(true).is_err() {

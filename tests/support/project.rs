@@ -10,14 +10,37 @@ pub struct Source {
     pub text: String,
 }
 
+/// The files of the evening: what one reads to understand the server, as opposed to looking things up.
+const EVENING: [&str; 10] = [
+    "src/main.rs",
+    "src/serve.rs",
+    "src/resp.rs",
+    "src/handler.rs",
+    "src/call.rs",
+    "src/batch.rs",
+    "src/store.rs",
+    "src/store/view.rs",
+    "src/store/view_mut.rs",
+    "src/aof.rs",
+];
+
+/// The evening in its reading order, as far as its files exist.
+pub fn evening() -> Vec<&'static str> {
+    EVENING.into_iter().filter(|path| root().join(path).exists()).collect()
+}
+
 impl Source {
-    /// What is compiled into the server: everything before the tests at the end. A test module in
-    /// a file of its own is named in the middle of the code, and ends nothing.
+    /// What is compiled into the server: everything before the module `tests` at the end. A single item
+    /// that is only for tests, and the name of a test module in another file, end nothing.
     pub fn code(&self) -> Vec<&str> {
         let lines: Vec<&str> = self.text.lines().collect();
-        let opens_tests = |pair: &[&str]| pair[0] == "#[cfg(test)]" && pair[1].ends_with('{');
-        let end = lines.windows(2).position(opens_tests);
-        lines[..end.unwrap_or(lines.len())].to_vec()
+        lines[..self.tests_begin().unwrap_or(lines.len())].to_vec()
+    }
+
+    /// The line at which the module `tests` begins, if the file has one.
+    pub fn tests_begin(&self) -> Option<usize> {
+        let lines: Vec<&str> = self.text.lines().collect();
+        lines.windows(2).position(|pair| pair == ["#[cfg(test)]", "mod tests {"])
     }
 
     /// Whether the file holds nothing but tests: the file above it says so, or one above that.

@@ -1,0 +1,109 @@
+//! Containers: commands such as CONFIG, whose second argument says which command is meant.
+//!
+//! ```text
+//! CONFIG GET save ─▶ row config|get       found by Table::subcommand
+//! CONFIG HELP     ─▶ row config|help      whose handler is help
+//! CONFIG NONSENSE ─▶ no row               Table::refusal says why
+//! ```
+//!
+//! **How Redis does it**: `lookupCommandLogic` and `addReplySubcommandSyntaxError` in server.c and
+//! networking.c. There each container writes its HELP by hand.
+
+use super::{Command, Flag, Row, TABLE, Table};
+use crate::client::Client;
+use crate::error::Error;
+use crate::resp::{Args, Reply};
+
+impl Table {
+    /// The row of a subcommand. A container that takes what it does not know answers for that itself.
+    pub(super) fn subcommand<'a>(&'a self, container: &'a Row, name: &[u8]) -> Option<&'a Row> {
+        let name = [container.command.name.as_bytes(), b"|", name].concat();
+        let takes_unknown = container.command.is(Flag::TakesUnknown);
+        self.find(&name).or(takes_unknown.then_some(container))
+    }
+
+    /// Why these arguments call nothing.
+    #[cold]
+    pub fn refusal(&self, args: &Args) -> Error {
+        match (self.named_by(args), self.find(&args[0])) {
+            (Some(row), _) => Error::WrongArity(row.command.name),
+            (None, Some(row)) if !row.is_subcommand => Error::UnknownSubcommand {
+                command: row.command.name.to_ascii_uppercase(),
+                subcommand: args[1].to_vec(),
+            },
+            _ => Error::unknown_command(args.iter()),
+        }
+    }
+
+    /// The subcommands of a container.
+    pub fn subcommands(&self, container: &str) -> impl Iterator<Item = &Row> {
+        let prefix = format!("{container}|");
+        self.rows.iter().filter(move |row| row.command.name.starts_with(&prefix))
+    }
+}
+
+/// For a command that looks at its subcommands and their arity itself, and finds neither right.
+pub fn subcommand_syntax(args: &Args) -> Error {
+    let command = String::from_utf8_lossy(&args[0]).to_ascii_uppercase();
+    Error::SubcommandSyntax { command, subcommand: args[1].to_vec() }
+}
+
+/// CONFIG HELP, and the HELP of every other container, from its rows.
+pub fn help(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let container = String::from_utf8_lossy(&args[0]).to_ascii_lowercase();
+    let mut lines = vec![format!(
+        "{} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+        container.to_ascii_uppercase()
+    )];
+    for row in TABLE.subcommands(&container) {
+        let Command { name, usage, summary, .. } = row.command;
+        let subcommand = name[container.len() + 1..].to_ascii_uppercase();
+        lines.push(format!("{subcommand} {usage}").trim_end().to_string());
+        lines.push(format!("    {summary}."));
+    }
+    reply.statuses(&lines);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(words: &[&str]) -> Args {
+        let mut args = Args::default();
+        words.iter().for_each(|word| args.push(word.as_bytes()));
+        args
+    }
+
+    #[test]
+    fn every_row_is_found_by_its_name_in_any_case_and_nothing_else_is() {
+        for row in &TABLE.rows {
+            let name = row.command.name;
+            for name in [name.to_string(), name.to_uppercase()] {
+                let found = TABLE.find(name.as_bytes()).map(|row| row.index);
+                assert_eq!(found, Some(row.index), "{name}");
+                for other in [format!("{name}x"), format!("x{name}"), name.replace('e', "\u{5}")] {
+                    let found = TABLE.find(other.as_bytes()).map(|row| row.command.name);
+                    assert!(
+                        found.is_none_or(|found| found.eq_ignore_ascii_case(&other)),
+                        "{other}"
+                    );
+                }
+            }
+        }
+        assert!(TABLE.find(b"").is_none() && TABLE.find(b"g").is_none());
+    }
+
+    #[test]
+    fn a_subcommand_is_called_through_its_container_alone() {
+        let called = |words: &[&str]| TABLE.look_up(&args(words)).map(|row| row.command.name);
+        assert_eq!(called(&["Config", "GET", "save"]), Some("config|get"));
+        assert_eq!(called(&["config|get", "save"]), None);
+        assert_eq!(called(&["DEBUG", "nonsense"]), Some("debug"));
+        let why = |words: &[&str]| TABLE.refusal(&args(words));
+        assert!(matches!(why(&["config|get", "save"]), Error::UnknownCommand(_)));
+        assert!(matches!(why(&["CONFIG", "GET"]), Error::WrongArity("config|get")));
+        assert!(matches!(why(&["CONFIG"]), Error::WrongArity("config")));
+        assert!(matches!(why(&["CONFIG", "nonsense"]), Error::UnknownSubcommand { .. }));
+    }
+}

@@ -1,0 +1,62 @@
+//! What a command that takes long leaves to be done, with the lock given back in between.
+//!
+//! ```text
+//! LCS    has its two strings                 ─▶ Rest::Compute   needs no lock any more
+//! KEYS   would look at every key             ─▶ Rest::Look      one long look
+//! SCAN   has looked for as long as it may    ─▶ Rest::Look      many short looks
+//! ```
+//!
+//! What is done with it is told in call/long.rs.
+
+use crate::error::Error;
+use crate::resp::{Args, Reply};
+use crate::store::View;
+use std::time::{Duration, Instant};
+
+/// A handler that may leave something to be done.
+pub type LongHandler =
+    for<'a> fn(&View, &'a Args, &Stretch, &mut Reply) -> Result<Option<Rest<'a>>, Error>;
+
+/// What a command that takes long has still to do.
+pub enum Rest<'a> {
+    /// To compute the reply from what was taken out of the keyspace, without a lock.
+    Compute(Box<dyn FnOnce(&mut Reply) + 'a>),
+    /// To look at the keyspace, with a new view each time, until it returns true, because it has
+    /// replied.
+    Look(Box<Look<'a>>),
+}
+
+impl<'a> Rest<'a> {
+    /// Looks once, under the lock that is held. What is left is looked at later.
+    pub fn look(
+        mut look: impl FnMut(&View, &Stretch, &mut Reply) -> bool + 'a,
+        view: &View,
+        stretch: &Stretch,
+        reply: &mut Reply,
+    ) -> Option<Rest<'a>> {
+        let is_done = look(view, stretch, reply);
+        (!is_done).then(|| Rest::Look(Box::new(look)))
+    }
+}
+
+type Look<'a> = dyn FnMut(&View, &Stretch, &mut Reply) -> bool + 'a;
+
+/// How long a reader may look before it gives the lock back.
+pub struct Stretch(Option<Instant>);
+
+impl Stretch {
+    /// Half a millisecond, enough for about a thousand keys. Whoever waits for the lock loses about as
+    /// much by waking up.
+    pub fn begin() -> Stretch {
+        Stretch(Some(Instant::now() + Duration::from_micros(500)))
+    }
+
+    /// For a reader that may not give it back.
+    pub fn endless() -> Stretch {
+        Stretch(None)
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.0.is_some_and(|end| Instant::now() >= end)
+    }
+}

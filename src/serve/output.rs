@@ -1,0 +1,152 @@
+//! How replies leave, and what happens when they cannot.
+//!
+//! ```text
+//! replies ──▶ socket                  write, for at most `pause`
+//!                │ full: the peer does not read
+//!                ▼
+//!             what it has sent meanwhile ──▶ stash (inbound.rs)   so that it can go on, and read
+//!                │
+//!                └─ write again; pause: 10, 20, 40 … 1000 ms, and 10 again when a byte has moved
+//! ```
+//!
+//! The pause grows because a thousand clients that have stopped reading would otherwise wake a hundred
+//! thousand threads a second, and so they wake a thousand.
+//!
+//! A client with an outbox (a subscriber, a monitor) has a second thread that writes, and its replies
+//! go through that queue, so that they and the messages come in one order.
+//!
+//! **How Redis does it**: `writeToClient` in networking.c writes what the socket takes, and epoll says
+//! when it takes more.
+
+use super::{BATCH_OUTPUT, Session, is_timeout};
+use crate::held::{Class, End};
+use crate::stats::Count;
+use std::io::{self, ErrorKind, IoSlice, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+/// How long a write may make no progress before what has arrived is read: at first, and at most.
+pub(super) const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Bytes that are read from an unauthenticated client while it does not read its replies.
+const UNAUTHENTICATED_STASH: usize = 1024 * 1024;
+
+impl Session<'_> {
+    /// Sends the replies, through the outbox if the client has one.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        if self.client.outbox.is_some() && self.writer.is_none() {
+            self.start_writer()?;
+        }
+        let sent = self.reply.out.len();
+        let limit = self.stash_limit();
+        if let Some(outbox) = &self.client.outbox {
+            // Also without a reply: messages may be held, and a client that does not read must not go on
+            // asking.
+            self.reader.get_mut().wait_for_room(outbox, limit)?;
+            if sent <= BATCH_OUTPUT {
+                outbox.push_reply(&self.reply.out);
+            } else {
+                // Piece by piece. Otherwise the replies would lie in memory twice, and large values,
+                // which are shared with the keyspace, once more.
+                outbox.hold();
+                for part in self.reply.out.pieces().flat_map(|piece| piece.chunks(BATCH_OUTPUT)) {
+                    self.reader.get_mut().wait_for_room(outbox, limit)?;
+                    outbox.push_part(part);
+                }
+                outbox.end_reply();
+            }
+        } else if sent == 0 {
+            return Ok(());
+        } else {
+            self.write_all(limit)?;
+        }
+        self.reply.out.clear(BATCH_OUTPUT);
+        let counters = &self.client.public.counters;
+        counters.add(Count::OutputBytes, sent as u64);
+        let taken = self.reader.get_mut().take_count();
+        counters.add(Count::InputBytes, taken);
+        Ok(())
+    }
+
+    /// Bytes that the stash may hold.
+    pub(super) fn stash_limit(&self) -> usize {
+        if self.client.owes_password() {
+            return UNAUTHENTICATED_STASH;
+        }
+        self.server.config.client_query_buffer_limit.get()
+    }
+
+    /// Starts the thread that is from now on the only writer of the socket (outbox.rs).
+    fn start_writer(&mut self) -> io::Result<()> {
+        if let Some(outbox) = self.client.outbox.clone() {
+            let thread = std::thread::Builder::new().stack_size(crate::STACK);
+            let (public, server) = (self.client.public.clone(), self.server.clone());
+            // A blocked write no longer stops the reading, so the writer need not wake up for it.
+            let _ = self.stream.set_write_timeout(Some(LONGEST_PAUSE));
+            let write = move || outbox.write_until_closed(|| public.touch(&server));
+            self.writer = Some(thread.spawn(write)?);
+        }
+        Ok(())
+    }
+
+    /// Writes all replies. Whenever the peer has not read for a while, reads what it has sent.
+    fn write_all(&mut self, limit: usize) -> io::Result<()> {
+        let mut sent = 0;
+        let mut over_since = None;
+        while !self.write_on(&mut sent)? {
+            self.give_back_what_has_run();
+            self.reply.out.count_again();
+            let (held, unread) = (&self.client.public.held, self.reply.out.len() - sent);
+            let normal = held.output_limit(Class::Normal);
+            if normal.is_over_hard(unread) || normal.is_over_soft_for_long(unread, &mut over_since)
+            {
+                held.kill(End::Output);
+            }
+            let moved = self.reader.get_mut().stash_arrived(limit)?;
+            let next = next_pause(self.pause, moved);
+            set_pause(&self.stream, &mut self.pause, next)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the replies from byte `sent` on. Returns false if the peer has read nothing for a while.
+    fn write_on(&mut self, sent: &mut usize) -> io::Result<bool> {
+        let mut pieces: Vec<IoSlice> = self.reply.out.pieces().map(IoSlice::new).collect();
+        let mut rest = &mut pieces[..];
+        IoSlice::advance_slices(&mut rest, *sent);
+        while !rest.is_empty() {
+            match (&*self.stream).write_vectored(rest) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    IoSlice::advance_slices(&mut rest, count);
+                    *sent += count;
+                    self.client.public.touch(self.server);
+                    set_pause(&self.stream, &mut self.pause, SHORTEST_PAUSE)?;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if is_timeout(&error) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Sets the socket's write timeout, which was `old` until now.
+fn set_pause(stream: &TcpStream, old: &mut Duration, new: Duration) -> io::Result<()> {
+    if *old != new {
+        *old = new;
+        stream.set_write_timeout(Some(new))?;
+    }
+    Ok(())
+}
+
+/// How long to wait for the peer the next time. It has read nothing this time; `moved` bytes have come
+/// from it, or no more can come.
+pub(super) fn next_pause(pause: Duration, moved: Option<usize>) -> Duration {
+    match moved {
+        Some(1..) => SHORTEST_PAUSE,
+        _ => LONGEST_PAUSE.min(2 * pause),
+    }
+}
