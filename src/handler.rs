@@ -33,7 +33,6 @@ pub mod connection;
 mod container;
 pub mod debug;
 pub mod expiry;
-pub mod float;
 pub mod generic;
 pub mod hash;
 pub mod info;
@@ -214,7 +213,7 @@ impl Command {
 }
 
 /// The groups of Redis's documentation, each with the rows of its file.
-const GROUPS: [(&str, &[&[Command]]); 7] = [
+const GROUPS: &[(&str, &[&[Command]])] = &[
     ("string", &[string::COMMANDS, lcs::COMMANDS]),
     ("hash", &[hash::COMMANDS]),
     ("generic", &[generic::COMMANDS, expiry::COMMANDS, server::WAITING]),

@@ -37,7 +37,7 @@ static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 /// The digest of a key, or of a field's name. It is the same in all tables.
 pub fn digest_of(key: &[u8]) -> u64 {
-    // `Hasher::write` and not `Hash::hash`, which would hash the length as well.
+    // `Hasher::write` and not `Hash::hash`, which would take in the length as well.
     let mut hasher = SECRET.build_hasher();
     hasher.write(key);
     hasher.finish()

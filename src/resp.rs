@@ -289,7 +289,7 @@ fn write_bulk(out: &mut Vec<u8>, bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::random_below;
+    use crate::types::table::random_below;
     use std::io::BufReader;
 
     const WIRE: Allowed = Allowed { strict: false, ..LOG };

@@ -58,7 +58,7 @@ const BATCH_OUTPUT: usize = 64 * 1024;
 
 /// A batch has at most this many commands, because others wait for its lock. [`Caller::warm`] can look
 /// ahead to as many.
-const BATCH_COMMANDS: usize = crate::table::WARM;
+const BATCH_COMMANDS: usize = crate::types::table::WARM;
 
 /// Serves a client until it leaves.
 pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Box<Client>) {

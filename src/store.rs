@@ -10,11 +10,11 @@
 //! A handler that is given a `&View` cannot write: the compiler refuses it.
 //!
 //! The rules:
-//! 1. **A key holds one type.** `string` and `hash` answer WRONGTYPE for the other.
+//! 1. **A key holds one type.** [`View::get`] and [`ViewMut::edit`] answer WRONGTYPE for another one.
 //! 2. **An expired key is gone.** No view returns it, and whoever meets it has it deleted (store/expire.rs).
-//! 3. **A hash is never empty.** The key goes with its last field (handler/hash.rs sees to that).
-//! 4. **A change is counted** ([`ViewMut::changed`]): the count decides whether the command is logged, and
-//!    clients that WATCH the key are told.
+//! 3. **A collection is never empty.** The key goes with its last element ([`ViewMut::edit`]).
+//! 4. **A change is counted**: the count decides whether the command is logged, and clients that WATCH the
+//!    key are told.
 //!
 //! Large values and whole databases are not freed under the lock. They are collected as
 //! [`Keyspace::garbage`], and another thread frees them.
@@ -27,17 +27,15 @@ mod expire;
 mod limits;
 mod view_mut;
 
-use crate::entry::{Entry, Large, Loose, Stored, Str};
 use crate::error::Error;
-use crate::hash::Hash;
 use crate::key::{Key, digest_of};
-use crate::table::Table;
+use crate::types::table::Table;
+use crate::types::{Entry, Large, Limits, Loose, Stored, Type};
 use crate::watch::{WatchFlag, Watchers};
 use expire::Deadlines;
 use std::sync::Mutex;
 
 pub use expire::{Notes, Time};
-pub use limits::Limits;
 pub use view_mut::ViewMut;
 
 /// All databases. It lives in an `Arc<RwLock<Keyspace>>`. Who locks it: batches; a rewrite that writes its
@@ -85,22 +83,22 @@ impl Db {
     }
 
     /// Takes an entry out that is to live on elsewhere.
-    fn remove(&mut self, hash: u64, key: &[u8]) -> Option<Loose> {
-        let loose = self.keys.remove(hash, key, Stored::loosen)?;
+    fn remove(&mut self, digest: u64, key: &[u8]) -> Option<Loose> {
+        let loose = self.keys.remove(digest, key, Stored::loosen)?;
         if let Some(deadline) = loose.look().deadline() {
-            self.deadlines.remove(&(deadline, hash));
+            self.deadlines.remove(&(deadline, digest));
         }
         Some(loose)
     }
 
     /// Frees an entry; None if there was none. What is not small is returned, to be freed later.
-    fn delete(&mut self, hash: u64, key: &[u8]) -> Option<Option<Box<Large>>> {
+    fn delete(&mut self, digest: u64, key: &[u8]) -> Option<Option<Box<Large>>> {
         if !self.deadlines.is_empty()
-            && let Some(deadline) = self.keys.get(hash, key)?.deadline()
+            && let Some(deadline) = self.keys.get(digest, key)?.deadline()
         {
-            self.deadlines.remove(&(deadline, hash));
+            self.deadlines.remove(&(deadline, digest));
         }
-        self.keys.remove(hash, key, Stored::free)
+        self.keys.remove(digest, key, Stored::free)
     }
 }
 
@@ -180,8 +178,14 @@ impl<'a> View<'a> {
         View { keyspace, db, time, limits, notes }
     }
 
+    /// The key's value, counted as a hit or a miss. WRONGTYPE if it has another type than this.
+    pub fn get<T: Type>(&self, key: Key) -> Result<Option<T::Look<'a>>, Error> {
+        let value = |entry: Entry<'a>| entry.read::<T>().ok_or(Error::WrongType);
+        self.entry(key).map(value).transpose()
+    }
+
     /// The key's entry if it is alive, counted as a hit or a miss.
-    pub fn get(&self, key: Key) -> Option<Entry<'a>> {
+    pub fn entry(&self, key: Key) -> Option<Entry<'a>> {
         let found = self.peek(key);
         self.notes.count(found.is_some());
         found
@@ -191,18 +195,6 @@ impl<'a> View<'a> {
     pub fn peek(&self, key: Key) -> Option<Entry<'a>> {
         let found = self.db().keys.get(key.digest, &key);
         found.filter(|entry| self.is_alive(*entry))
-    }
-
-    /// The key's string; WRONGTYPE if it is a hash.
-    pub fn string(&self, key: Key) -> Result<Option<Str<'a>>, Error> {
-        let string = |entry: Entry<'a>| entry.string().ok_or(Error::WrongType);
-        self.get(key).map(string).transpose()
-    }
-
-    /// The key's hash; WRONGTYPE if it is a string.
-    pub fn hash(&self, key: Key) -> Result<Option<Hash<'a>>, Error> {
-        let hash = |entry: Entry<'a>| entry.hash().ok_or(Error::WrongType);
-        self.get(key).map(hash).transpose()
     }
 
     /// How many keys the database has. As in Redis, expired keys that nobody has met yet count. What this

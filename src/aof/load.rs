@@ -74,7 +74,7 @@ pub struct Extent {
 }
 
 /// Records that are read before they are replayed. After [`AHEAD_BYTES`] no more are read.
-const AHEAD: usize = crate::table::WARM;
+const AHEAD: usize = crate::types::table::WARM;
 const AHEAD_BYTES: u64 = 64 * 1024;
 
 /// Replays the file at `path`. Calls `progress` from time to time with the number of bytes done. Returns how

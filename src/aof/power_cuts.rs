@@ -21,7 +21,8 @@ use crate::config::{Config, Start};
 use crate::key::Key;
 use crate::propagate::{Records, Source};
 use crate::resp::{Arg, Args};
-use crate::store::{Keyspace, Limits, Notes, Time, ViewMut};
+use crate::store::{Keyspace, Notes, Time, ViewMut};
+use crate::types::{Limits, Packed};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Write as _};
@@ -128,7 +129,8 @@ pub(super) fn keyspace(contents: &Contents) -> Keyspace {
 pub(super) fn set(keyspace: &mut Keyspace, db: usize, key: &[u8], value: &str) {
     let notes = Notes::default();
     let time = Time { now: 0, source: Source::Log };
-    let limits = Limits { hash: crate::hash::Limits { entries: 128, value: 64 }, string: 1 << 20 };
+    let hash = Packed { entries: 128, value: 64 };
+    let limits = Limits { hash, string: 1 << 20 };
     let mut records = Records::default();
     let mut view = ViewMut::new(keyspace, db, time, limits, &mut records, &notes);
     view.set_string(Key::of(key), Arg::Small(value.as_bytes()), false);

@@ -33,9 +33,9 @@ impl Caller<'_> {
             arrived.iter().filter_map(|arrived| Some((arrived.args.digest()?, &arrived.args)));
         let mut rows = arrived.iter().filter_map(|arrived| arrived.row);
         if rows.any(|row| row.command.is(Flag::ThenField)) {
-            keyspace.warm_fields(db, keyed.map(|(hash, args)| (hash, args.iter().nth(2))));
+            keyspace.warm_fields(db, keyed.map(|(digest, args)| (digest, args.iter().nth(2))));
         } else {
-            keyspace.warm(db, keyed.map(|(hash, _)| hash));
+            keyspace.warm(db, keyed.map(|(digest, _)| digest));
         }
     }
 }

@@ -21,11 +21,11 @@
 //! order of checks are the same: options before the number, the number before the key.
 
 use super::{Command, Flag, ONE_KEY, Run, args, command};
-use crate::entry::Entry;
 use crate::error::Error;
 use crate::key::Key;
 use crate::resp::{Args, Digits, Reply};
 use crate::store::{View, ViewMut};
+use crate::types::Entry;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
@@ -69,7 +69,7 @@ fn persist(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Err
 
 /// Removes a key's deadline. Returns whether there was one.
 pub fn end_deadline(view: &mut ViewMut, key: Key) -> bool {
-    let had_one = view.get(key).and_then(|entry| entry.deadline()).is_some();
+    let had_one = view.entry(key).and_then(|entry| entry.deadline()).is_some();
     if had_one {
         view.set_deadline(key, None);
         view.changed(key);
@@ -122,7 +122,7 @@ fn give_deadline(
     let value = args::integer(&args[2])?;
     let new = to_deadline(value)?;
     let key = args.key(1);
-    let old = view.get(key).map(|entry| entry.deadline());
+    let old = view.entry(key).map(|entry| entry.deadline());
     let allowed = old.is_some_and(|old| conditions.allow(old, new));
     if allowed && view.time.has_come(new) {
         view.delete(key);
@@ -195,7 +195,7 @@ fn tell_deadline(
     reply: &mut Reply,
     answer: impl FnOnce(u64) -> u64,
 ) -> Result<(), Error> {
-    match view.get(args.key(1)).map(Entry::deadline) {
+    match view.entry(args.key(1)).map(Entry::deadline) {
         None => reply.integer(-2),
         Some(None) => reply.integer(-1),
         Some(Some(deadline)) => reply.integer(answer(deadline) as i64),

@@ -27,12 +27,12 @@ use super::scan;
 use super::{
     ALL_KEYS, Command, Flag, NO_KEY, ONE_KEY, Rest, Run, SUBCOMMAND_KEY, Stretch, TWO_KEYS, command,
 };
-use crate::entry::Entry;
 use crate::error::Error;
 use crate::glob;
 use crate::key::Key;
-use crate::resp::{Args, Reply};
+use crate::resp::{Args, Digits, Reply, parse_integer};
 use crate::store::{View, ViewMut};
+use crate::types::{Entry, Str, Value};
 use std::cell::Cell;
 
 #[rustfmt::skip]
@@ -72,17 +72,17 @@ fn copy(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error>
     while let Some(option) = words.option() {
         match option.as_slice() {
             b"REPLACE" => replace = true,
-            b"DB" => db = args::database(words.operand()?, view.databases())?,
+            b"DB" => db = args::database(words.operand()?, view.look().databases())?,
             _ => return Err(Error::Syntax),
         }
     }
     if db == view.db && *source == *destination {
         return Err(Error::SameObject);
     }
-    let exists = view.get(source).is_some();
+    let exists = view.entry(source).is_some();
     view.notes.count(exists);
     let copies = exists && (is_free(view, db, destination) || replace);
-    if copies && let Some(entry) = view.get(source) {
+    if copies && let Some(entry) = view.entry(source) {
         let mut copy = entry.copy_to(&destination);
         copy.edit().set_deadline(entry.deadline());
         view.in_db(db, |view| view.insert(destination, copy));
@@ -93,11 +93,11 @@ fn copy(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error>
 
 fn r#move(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let key = args.key(1);
-    let db = args::database(&args[2], view.databases())?;
+    let db = args::database(&args[2], view.look().databases())?;
     if db == view.db {
         return Err(Error::SameObject);
     }
-    let moves = view.get(key).is_some() && is_free(view, db, key);
+    let moves = view.entry(key).is_some() && is_free(view, db, key);
     if moves && let Some(entry) = view.remove(key) {
         view.in_db(db, |view| view.insert(key, entry));
     }
@@ -107,7 +107,7 @@ fn r#move(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Erro
 
 fn rename(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let (key, newkey) = (args.key(1), args.key(2));
-    view.get(key).ok_or(Error::NoSuchKey)?;
+    view.entry(key).ok_or(Error::NoSuchKey)?;
     if *key != *newkey {
         give_name(view, key, newkey);
     }
@@ -117,7 +117,7 @@ fn rename(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Erro
 
 fn renamenx(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let (key, newkey) = (args.key(1), args.key(2));
-    view.get(key).ok_or(Error::NoSuchKey)?;
+    view.entry(key).ok_or(Error::NoSuchKey)?;
     let renames = is_free(view, view.db, newkey);
     if renames {
         give_name(view, key, newkey);
@@ -128,7 +128,7 @@ fn renamenx(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Er
 
 /// Whether a database has no such key.
 fn is_free(view: &mut ViewMut, db: usize, key: Key) -> bool {
-    view.in_db(db, |view| view.get(key).is_none())
+    view.in_db(db, |view| view.entry(key).is_none())
 }
 
 fn give_name(view: &mut ViewMut, key: Key, newkey: Key) {
@@ -145,13 +145,13 @@ fn del(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> 
 
 /// A key that is named twice counts twice.
 fn exists(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let found = args.keys(1).filter(|key| view.get(*key).is_some());
+    let found = args.keys(1).filter(|key| view.entry(*key).is_some());
     reply.count(found.count());
     Ok(())
 }
 
 fn r#type(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    reply.status(view.get(args.key(1)).map_or("none", |entry| entry.type_name()));
+    reply.status(view.entry(args.key(1)).map_or("none", |entry| entry.value().type_name()));
     Ok(())
 }
 
@@ -205,7 +205,7 @@ fn scan<'a>(
                 options.pattern.is_none_or(fits)
             };
             let next = view.scan(cursor, wanted, |entry| {
-                let type_name = entry.type_name().as_bytes();
+                let type_name = entry.value().type_name().as_bytes();
                 let is_it = |name: &[u8]| name.eq_ignore_ascii_case(type_name);
                 if options.type_name.is_none_or(is_it) {
                     seen.keep(entry.key());
@@ -223,7 +223,7 @@ fn scan<'a>(
 }
 
 fn object_encoding(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let encoding = view.get(args.key(2)).map(|entry| entry.encoding().as_bytes());
+    let encoding = view.entry(args.key(2)).map(|entry| entry.value().encoding().as_bytes());
     reply.bulk_or_nil(encoding);
     Ok(())
 }
@@ -232,12 +232,13 @@ fn object_encoding(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Er
 /// for it. We share nothing and say the same. (One difference is left: what COPY makes of such a
 /// number is not shared in Redis until it changes.)
 fn object_refcount(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    match view.get(args.key(2)) {
+    let is_shared = |digits: &Digits| matches!(parse_integer(digits.as_bytes()), Some(0..10_000));
+    match view.entry(args.key(2)).map(Entry::value) {
         None => reply.nil(),
-        Some(entry) => match entry.number() {
-            Some(0..10_000) if entry.encoding() == "int" => reply.integer(i32::MAX.into()),
-            _ => reply.integer(1),
-        },
+        Some(Value::String(Str::Digits(digits))) if is_shared(&digits) => {
+            reply.integer(i32::MAX.into());
+        }
+        Some(_) => reply.integer(1),
     }
     Ok(())
 }
@@ -250,7 +251,7 @@ fn dbsize(view: &View, _: &Args, reply: &mut Reply) -> Result<(), Error> {
 
 fn flushall(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     flush(view, args, reply, |view| {
-        (0..view.databases()).for_each(|db| view.flush(db));
+        (0..view.look().databases()).for_each(|db| view.flush(db));
     })
 }
 
@@ -279,7 +280,7 @@ fn flush(
 fn swapdb(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let a = args::index(&args[1]).map_err(|_| Error::FirstDbIndex)?;
     let b = args::index(&args[2]).map_err(|_| Error::SecondDbIndex)?;
-    let count = view.databases();
+    let count = view.look().databases();
     let (a, b) = (args::within(a, count)?, args::within(b, count)?);
     if a == b {
         // Logged, though nobody's watched key has changed.

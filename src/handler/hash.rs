@@ -1,15 +1,13 @@
 //! Hashes: fields with values under one key.
 //!
-//! A hash has two forms, packed and table (hash.rs at the top of the tree), and no command here
-//! knows which one it has before it. Readers get a [`crate::hash::Hash`], which looks the same in
-//! both; writers a [`HashMut`], which changes its form when it passes a limit.
+//! A hash has two forms, packed and table (types/hash.rs), and no command here knows which one it has
+//! before it. Readers get a [`crate::types::Hash`], which looks the same in both. Writers change it in
+//! [`ViewMut::edit`], which makes a hash that is missing, and takes the key away with its last field.
 //!
-//! Three rules hold for every writer:
+//! Two rules hold for every writer:
 //! 1. **All or nothing.** `HSET k a 1 b` changes nothing, not even `a`: what can be wrong is looked
 //!    at first.
-//! 2. **No empty hash.** A new hash is filled before it is put under its key ([`edit`]), so that an
-//!    error on the way leaves no key behind; and the key goes with its last field.
-//! 3. **The log gets outcomes** where replaying could differ: HINCRBYFLOAT becomes HSET.
+//! 2. **The log gets outcomes** where replaying could differ: HINCRBYFLOAT becomes HSET.
 //!
 //! HRANDFIELD without repetitions has two ways. For a good part of the fields it walks past all
 //! of them and takes each with the chance that is needed to end with the right number:
@@ -22,18 +20,16 @@
 //!
 //! **How Redis does it**: t_hash.c. Its HRANDFIELD has five cases; two of them are the ones here.
 
-use crate::entry::{Entry, HashMut, Loose};
 use crate::error::Error;
 use crate::glob;
 use crate::handler::args::{Cursor, integer};
-use crate::handler::float::Float;
 use crate::handler::scan;
 use crate::handler::{Command, Flag, ONE_KEY, Rest, Run, Stretch, command};
-use crate::hash::{Hash, Limits};
-use crate::key::Key;
 use crate::resp::{Args, Digits, Protocol, Reply, parse_integer};
 use crate::store::{View, ViewMut};
-use crate::table::random_below;
+use crate::types::float::Float;
+use crate::types::table::random_below;
+use crate::types::{Entry, Hash};
 use std::collections::HashSet;
 
 #[rustfmt::skip]
@@ -78,12 +74,12 @@ fn hstrlen(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
 
 /// The value of the field that the command names.
 fn field<'a>(view: &View<'a>, args: &Args) -> Result<Option<&'a [u8]>, Error> {
-    let hash = view.hash(args.key(1))?;
+    let hash = view.get::<Hash>(args.key(1))?;
     Ok(hash.and_then(|hash| hash.get(&args[2])))
 }
 
 fn hmget(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let hash = view.hash(args.key(1))?;
+    let hash = view.get::<Hash>(args.key(1))?;
     let fields = Cursor::at(args, 2).rest();
     reply.array(fields.len());
     reply.each(fields, |reply, field| {
@@ -95,19 +91,19 @@ fn hmget(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
 // Looking at all of it.
 
 fn hlen(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    reply.count(view.hash(args.key(1))?.map_or(0, Hash::len));
+    reply.count(view.get::<Hash>(args.key(1))?.map_or(0, Hash::len));
     Ok(())
 }
 
 fn hgetall(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let hash = view.hash(args.key(1))?;
+    let hash = view.get::<Hash>(args.key(1))?;
     reply.map(hash.map_or(0, Hash::len));
     reply.each(hash.into_iter().flat_map(Hash::iter), reply_with_pair);
     Ok(())
 }
 
 fn hkeys(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let hash = view.hash(args.key(1))?;
+    let hash = view.get::<Hash>(args.key(1))?;
     reply.array(hash.map_or(0, Hash::len));
     let fields = hash.into_iter().flat_map(Hash::iter);
     reply.each(fields, |reply, (name, _)| reply.bulk(name));
@@ -115,7 +111,7 @@ fn hkeys(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
 }
 
 fn hvals(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let hash = view.hash(args.key(1))?;
+    let hash = view.get::<Hash>(args.key(1))?;
     reply.array(hash.map_or(0, Hash::len));
     let fields = hash.into_iter().flat_map(Hash::iter);
     reply.each(fields, |reply, (_, value)| reply.bulk(value));
@@ -131,7 +127,7 @@ fn hscan<'a>(
     let mut words = Cursor::at(args, 2);
     let cursor = scan::parse_cursor(words.next())?;
     // Redis looks at the options only if there is something to scan.
-    if view.hash(args.key(1))?.is_none() {
+    if view.get::<Hash>(args.key(1))?.is_none() {
         scan::reply_with_cursor(0, reply);
         reply.array(0);
         return Ok(None);
@@ -151,8 +147,8 @@ fn hscan<'a>(
                 }
             };
             // What is a hash no more has no more fields.
-            let hash = view.peek(args.key(1)).and_then(Entry::hash);
-            hash.map_or(0, |hash| scan_slot(hash, cursor, visit))
+            let hash = view.peek(args.key(1)).and_then(Entry::read::<Hash>);
+            hash.map_or(0, |hash| hash.scan(cursor, visit))
         });
         if done {
             walk.reply(reply);
@@ -167,29 +163,18 @@ fn reply_with_pair(reply: &mut Reply, (name, value): Pair) {
     reply.bulk(value);
 }
 
-/// Visits the fields of one slot, or all fields of a packed hash; returns the cursor of the next.
-fn scan_slot<'a>(hash: Hash<'a>, cursor: u64, mut visit: impl FnMut(Pair<'a>)) -> u64 {
-    match hash {
-        Hash::Packed(_) => {
-            hash.iter().for_each(visit);
-            0
-        }
-        Hash::Table(table) => table.scan(cursor, |field| visit((field.name(), field.value()))),
-    }
-}
-
 // Chance.
 
 fn hrandfield(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     if args.len() == 2 {
-        let drawn = view.hash(args.key(1))?.and_then(Hash::random);
+        let drawn = view.get::<Hash>(args.key(1))?.and_then(Hash::random);
         reply.bulk_or_nil(drawn.map(|(name, _)| name));
         return Ok(());
     }
     let (count, with_values) = parse_random(args)?;
     let repeat = count < 0;
     let count = count.unsigned_abs() as usize;
-    let Some(hash) = view.hash(args.key(1))?.filter(|_| count > 0) else {
+    let Some(hash) = view.get::<Hash>(args.key(1))?.filter(|_| count > 0) else {
         reply.array(0);
         return Ok(());
     };
@@ -286,47 +271,37 @@ fn hmset(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error
 fn set_fields(view: &mut ViewMut, args: &Args, command: &'static str) -> Result<usize, Error> {
     let pairs = Cursor::at(args, 2).pairs();
     let pairs = pairs.ok_or(Error::WrongArity(command))?;
-    edit(view, args.key(1), |hash, limits| {
-        Ok(pairs.filter(|(name, value)| hash.set(name, value, limits)).count())
+    view.edit::<Hash, _>(args.key(1), |hash| {
+        Ok(pairs.filter(|(name, value)| hash.set(name, value)).count())
     })
 }
 
 fn hsetnx(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let (key, name) = (args.key(1), &args[2]);
-    let exists = view.hash(key)?.is_some_and(|hash| hash.get(name).is_some());
-    if !exists {
-        edit(view, key, |hash, limits| Ok(hash.set(name, &args[3], limits)))?;
-    }
-    reply.integer((!exists).into());
+    let is_new = view.edit::<Hash, _>(args.key(1), |hash| {
+        Ok(hash.get(&args[2]).is_none() && hash.set(&args[2], &args[3]))
+    })?;
+    reply.integer(is_new.into());
     Ok(())
 }
 
 fn hdel(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let key = args.key(1);
-    let Some(mut hash) = view.hash(key)? else {
-        reply.integer(0);
-        return Ok(());
-    };
     let fields = Cursor::at(args, 2).rest();
-    let removed = fields.filter(|name| hash.remove(name)).count();
-    if hash.len() == 0 {
-        view.delete(key);
-    } else if removed > 0 {
-        view.changed(key);
-    }
-    reply.count(removed);
+    let removed = view.edit_if_there::<Hash, _>(args.key(1), |hash| {
+        Ok(fields.filter(|name| hash.remove(name)).count())
+    })?;
+    reply.count(removed.unwrap_or(0));
     Ok(())
 }
 
 fn hincrby(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let (name, change) = (&args[2], integer(&args[3])?);
-    let sum = edit(view, args.key(1), |hash, limits| {
+    let sum = view.edit::<Hash, _>(args.key(1), |hash| {
         let number = match hash.get(name) {
             Some(value) => parse_integer(value).ok_or(Error::HashValueNotInteger)?,
             None => 0,
         };
         let sum = number.checked_add(change).ok_or(Error::Overflow)?;
-        hash.set(name, Digits::new(sum).as_bytes(), limits);
+        hash.set(name, Digits::new(sum).as_bytes());
         Ok(sum)
     })?;
     reply.integer(sum);
@@ -339,7 +314,7 @@ fn hincrbyfloat(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<()
     if !change.is_finite() {
         return Err(Error::IncrementNanOrInfinity);
     }
-    let sum = edit(view, key, |hash, limits| {
+    let sum = view.edit::<Hash, _>(key, |hash| {
         let number = match hash.get(name) {
             Some(value) => Float::parse(value).ok_or(Error::HashValueNotFloat)?,
             None => Float::ZERO,
@@ -349,7 +324,7 @@ fn hincrbyfloat(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<()
             return Err(Error::NanOrInfinity);
         }
         let sum = sum.print();
-        hash.set(name, &sum, limits);
+        hash.set(name, &sum);
         Ok(sum)
     })?;
     view.propagate([b"HSET", &key, name, &sum]);
@@ -357,45 +332,23 @@ fn hincrbyfloat(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<()
     Ok(())
 }
 
-/// Changes the key's hash, or a new one that gets the key only if the change succeeds.
-fn edit<T>(
-    view: &mut ViewMut,
-    key: Key,
-    change: impl FnOnce(&mut HashMut, Limits) -> Result<T, Error>,
-) -> Result<T, Error> {
-    let limits = view.limits.hash;
-    match view.hash(key)? {
-        Some(mut hash) => {
-            let result = change(&mut hash, limits)?;
-            view.changed(key);
-            Ok(result)
-        }
-        None => {
-            let mut entry = Loose::new_hash(&key);
-            let mut hash = entry.edit().hash_mut().ok_or(Error::WrongType)?;
-            let result = change(&mut hash, limits)?;
-            view.insert(key, entry);
-            Ok(result)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::{Limits, Loose, Packed};
     use std::collections::HashMap;
 
     #[test]
     fn distinct_draws_favour_no_field() {
         for (entries, count) in [(512, 20), (512, 3), (0, 20), (0, 3)] {
-            let mut entry = Loose::new_hash(b"key");
-            let limits = Limits { entries, value: 64 };
-            for i in 0..30u8 {
-                entry.edit().hash_mut().unwrap().set(&[i], b"", limits);
-            }
+            let mut entry = Loose::new::<Hash>(b"key");
+            let limits = Limits { hash: Packed { entries, value: 64 }, string: 0 };
+            entry.change::<Hash, _>(&limits, |hash| {
+                assert!((0..30u8).all(|i| hash.set(&[i], b"")));
+            });
             let mut times = HashMap::new();
             for _ in 0..6000 {
-                let drawn = draw_distinct(entry.look().hash().unwrap(), count);
+                let drawn = draw_distinct(entry.look().read::<Hash>().unwrap(), count);
                 assert_eq!(drawn.len(), count);
                 for (name, _) in drawn {
                     *times.entry(name.to_vec()).or_insert(0) += 1;
@@ -409,17 +362,17 @@ mod tests {
 
     #[test]
     fn a_scan_of_a_table_returns_every_field_once() {
-        let mut entry = Loose::new_hash(b"key");
-        let limits = Limits { entries: 0, value: 64 };
-        for i in 0..1000u32 {
-            entry.edit().hash_mut().unwrap().set(&i.to_be_bytes(), b"", limits);
-        }
-        let hash = entry.look().hash().unwrap();
+        let mut entry = Loose::new::<Hash>(b"key");
+        let limits = Limits { hash: Packed { entries: 0, value: 64 }, string: 0 };
+        entry.change::<Hash, _>(&limits, |hash| {
+            assert!((0..1000u32).all(|i| hash.set(&i.to_be_bytes(), b"")));
+        });
+        let hash = entry.look().read::<Hash>().unwrap();
         let (mut cursor, mut seen, mut calls) = (0, Vec::new(), 0);
         loop {
             let mut walk = scan::Walk::new(cursor, 100, 1_000);
             let done = walk.go_on(&Stretch::endless(), |cursor, found| {
-                scan_slot(hash, cursor, |field| {
+                hash.scan(cursor, |field| {
                     found.looked_at += 1;
                     seen.push(field);
                 })

@@ -26,12 +26,12 @@
 //! length, so we do it too.
 
 use crate::blob::Blob;
-use crate::entry::{Entry, Str};
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
 use crate::handler::{Command, Rest, Run, Stretch, TWO_KEYS, command};
 use crate::resp::{Args, Reply};
 use crate::store::View;
+use crate::types::{Entry, Str};
 use std::cmp::Ordering;
 use std::sync::Arc;
 
@@ -49,12 +49,13 @@ fn lcs<'a>(
     _: &Stretch,
     reply: &mut Reply,
 ) -> Result<Option<Rest<'a>>, Error> {
-    let entries = [view.get(args.key(1)), view.get(args.key(2))];
+    let entries = [view.entry(args.key(1)), view.entry(args.key(2))];
     let mut found = entries.iter().flatten();
-    if found.any(|entry| entry.string().is_none()) {
+    if found.any(|entry| entry.read::<Str>().is_none()) {
         return Err(Error::text("ERR The specified keys must contain string values"));
     }
-    let [a, b] = entries.map(|entry| entry.and_then(Entry::string).map_or_else(Arc::default, own));
+    let strings = entries.map(|entry| entry.and_then(Entry::read::<Str>));
+    let [a, b] = strings.map(|string| string.map_or_else(Arc::default, own));
     let options = Options::parse(args)?;
     let cells = (a.len() + 1).saturating_mul(b.len() + 1);
     // Redis's table has four bytes per cell.
@@ -261,8 +262,8 @@ mod tests {
     fn a_bit_for_each_cell_leads_back_the_same_way_as_the_numbers() {
         for round in 0..3_000 {
             let word = |longest: usize| -> Vec<u8> {
-                let length = crate::table::random_below(longest + 1);
-                let letter = |_| b'a' + crate::table::random_below(3) as u8;
+                let length = crate::types::table::random_below(longest + 1);
+                let letter = |_| b'a' + crate::types::table::random_below(3) as u8;
                 (0..length).map(letter).collect()
             };
             let (a, b) = (word(5 + round % 40), word(30));

@@ -5,7 +5,7 @@
 //! decide, the bytes do, at the time of the command:
 //!
 //! ```text
-//! SET k 41     stored as a number of 8 bytes, because it looks like one     (entry.rs)
+//! SET k 41     stored as a number of 8 bytes, because it looks like one     (types/string.rs)
 //! INCR k       42, in place
 //! APPEND k !   "42!", bytes from here on
 //! INCR k       ERR value is not an integer or out of range
@@ -18,15 +18,15 @@
 //! **How Redis does it**: t_string.c. It rewrites the arguments of the command after it has run. Reference
 //! counts share a value between arguments and keyspace, as ours do for a large one.
 
-use crate::entry::{Entry, Loose, Str, StringMut};
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
 use crate::handler::expiry::{self, MILLISECONDS, SECONDS};
-use crate::handler::float::Float;
 use crate::handler::{ALL_KEYS, Command, EVERY_OTHER, Flag, ONE_KEY, Run, command};
 use crate::key::Key;
-use crate::resp::{Arg, Args, Digits, Reply};
+use crate::resp::{Args, Digits, Reply};
 use crate::store::{View, ViewMut};
+use crate::types::float::Float;
+use crate::types::{Entry, Str};
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
@@ -56,7 +56,7 @@ pub const COMMANDS: &[Command] = &[
 // Looking.
 
 fn get(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    reply_with(view.string(args.key(1))?, reply);
+    reply_with(view.get::<Str>(args.key(1))?, reply);
     Ok(())
 }
 
@@ -65,21 +65,21 @@ fn mget(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     reply.array(keys.len());
     reply.each(keys, |reply, key| {
         // A hash is nil here and not an error: the other keys want their answers.
-        let string = view.get(key).and_then(Entry::string);
+        let string = view.entry(key).and_then(Entry::read::<Str>);
         reply_with(string, reply);
     });
     Ok(())
 }
 
 fn strlen(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let string = view.string(args.key(1))?;
+    let string = view.get::<Str>(args.key(1))?;
     reply.count(string.map_or(0, |string| string.len()));
     Ok(())
 }
 
 fn getrange(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let (start, end) = (integer(&args[2])?, integer(&args[3])?);
-    match view.string(args.key(1))? {
+    match view.get::<Str>(args.key(1))? {
         Some(string) => reply.bulk(range(&string, start, end)),
         None => reply.bulk(b""),
     }
@@ -112,7 +112,7 @@ fn set(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> 
         let exists = if get {
             reply_with_value_of(view, args.key(1), reply)?
         } else {
-            view.get(args.key(1)).is_some()
+            view.entry(args.key(1)).is_some()
         };
         if if_exists.is_some_and(|wanted| wanted != exists) {
             if !get {
@@ -182,7 +182,7 @@ fn psetex(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Erro
 }
 
 fn setnx(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let absent = view.get(args.key(1)).is_none();
+    let absent = view.entry(args.key(1)).is_none();
     if absent {
         view.set_string(args.key(1), args.arg(2), false);
     }
@@ -207,7 +207,7 @@ fn mset(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error>
 fn msetnx(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let pairs = args.pairs().ok_or(Error::WrongArity("msetnx"))?;
     let pairs: Vec<_> = pairs.collect();
-    let absent = pairs.iter().all(|(key, _)| view.get(*key).is_none());
+    let absent = pairs.iter().all(|(key, _)| view.entry(*key).is_none());
     if absent {
         for (key, value) in pairs {
             view.set_string(key, value, false);
@@ -228,9 +228,9 @@ fn store_until(view: &mut ViewMut, args: &Args, at: usize, deadline: u64) {
 /// Answers with the string that the key holds, or nil; returns whether there is one.
 fn reply_with_value_of(view: &mut ViewMut, key: Key, reply: &mut Reply) -> Result<bool, Error> {
     let notes = view.notes;
-    let found = view.string(key);
+    let found = view.get::<Str>(key);
     notes.count(!matches!(found, Ok(None)));
-    let string = found?.and_then(StringMut::read);
+    let string = found?;
     let exists = string.is_some();
     reply_with(string, reply);
     Ok(exists)
@@ -376,41 +376,28 @@ fn decrby(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Erro
 }
 
 fn add(view: &mut ViewMut, key: Key, change: i64, reply: &mut Reply) -> Result<(), Error> {
-    let sum = match view.string(key)? {
-        Some(mut string) => {
-            let number = string.number().ok_or(Error::NotInteger)?;
-            let sum = number.checked_add(change).ok_or(Error::Overflow)?;
-            string.set_number(sum);
-            view.changed(key);
-            sum
-        }
-        None => {
-            view.set_string(key, Arg::Small(Digits::new(change).as_bytes()), false);
-            change
-        }
-    };
+    let sum = view.edit::<Str, _>(key, |string| {
+        let number = string.integer().ok_or(Error::NotInteger)?;
+        let sum = number.checked_add(change).ok_or(Error::Overflow)?;
+        string.set_integer(sum);
+        Ok(sum)
+    })?;
     reply.integer(sum);
     Ok(())
 }
 
 fn incrbyfloat(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let key = args.key(1);
-    let number = match view.string(key)?.and_then(StringMut::read) {
-        Some(string) => Float::parse(&string).ok_or(Error::NotFloat)?,
-        None => Float::ZERO,
-    };
-    let sum = number.add(Float::parse(&args[2]).ok_or(Error::NotFloat)?);
-    if !sum.is_finite() {
-        return Err(Error::NanOrInfinity);
-    }
-    let sum = sum.print();
-    match view.string(key)? {
-        Some(mut string) => {
-            string.set_plain(&sum);
-            view.changed(key);
+    let sum = view.edit::<Str, _>(key, |string| {
+        let number = string.float().ok_or(Error::NotFloat)?;
+        let sum = number.add(Float::parse(&args[2]).ok_or(Error::NotFloat)?);
+        if !sum.is_finite() {
+            return Err(Error::NanOrInfinity);
         }
-        None => view.insert(key, Loose::new_plain_string(&key, &sum)),
-    }
+        let sum = sum.print();
+        string.set_bytes(&sum);
+        Ok(sum)
+    })?;
     // The sum and not the summand: whoever replays this need not round as we do.
     view.propagate([b"SET", &key, &sum, b"KEEPTTL"]);
     reply.bulk(&sum);
@@ -420,53 +407,21 @@ fn incrbyfloat(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(),
 // Editing.
 
 fn append(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let (key, value) = (args.key(1), args.arg(2));
-    let limit = view.limits.string;
-    let length = match view.string(key)? {
-        Some(mut string) => {
-            check_length(string.len(), &value, limit)?;
-            let length = string.patch(string.len(), &value);
-            view.changed(key);
-            length
-        }
-        None => {
-            view.set_string(key, value, false);
-            value.len()
-        }
-    };
+    let length = view.edit::<Str, _>(args.key(1), |string| string.append(args.arg(2)))?;
     reply.count(length);
     Ok(())
 }
 
 fn setrange(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let (key, value) = (args.key(1), &args[3]);
-    let offset = integer(&args[2])?;
+    let (offset, value) = (integer(&args[2])?, &args[3]);
     let offset = usize::try_from(offset).map_err(|_| Error::OffsetOutOfRange)?;
-    let limit = view.limits.string;
-    let length = match view.string(key)? {
+    let length = view.edit::<Str, _>(args.key(1), |string| match value.is_empty() {
         // Nothing to write: no zeros are added, no key is made.
-        found if value.is_empty() => found.map_or(0, |string| string.len()),
-        Some(mut string) => {
-            check_length(offset, value, limit)?;
-            let length = string.patch(offset, value);
-            view.changed(key);
-            length
-        }
-        None => {
-            check_length(offset, value, limit)?;
-            let mut entry = Loose::new_raw_string(&key);
-            let length = entry.edit().string_mut().map(|mut string| string.patch(offset, value));
-            view.insert(key, entry);
-            length.unwrap_or_default()
-        }
-    };
+        true => Ok(string.len()),
+        false => string.patch(offset, value),
+    })?;
     reply.count(length);
     Ok(())
-}
-
-/// Refuses a string that would end past the limit.
-fn check_length(offset: usize, value: &[u8], limit: usize) -> Result<(), Error> {
-    if offset.saturating_add(value.len()) > limit { Err(Error::StringTooLong) } else { Ok(()) }
 }
 
 #[cfg(test)]

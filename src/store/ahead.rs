@@ -23,9 +23,8 @@
 //! **How Redis does it**: it does so since version 8, and Valkey since its 8.0, for keys alone.
 
 use super::Keyspace;
-use crate::hash::Hash;
 use crate::key::digest_of;
-use crate::table::{self, WARM};
+use crate::types::table::{self, WARM};
 
 /// Bytes of the longest key and field that is looked ahead to: to compute a digest twice costs more than
 /// it gains.
@@ -37,26 +36,26 @@ const MOST: usize = 8 * WARM;
 
 // None is inlined, or its arrays would be in the stack of every thread that waits for a client.
 impl Keyspace {
-    /// Looks at the keys with these hashes, in database `db`.
+    /// Looks at the keys with these digests, in database `db`.
     #[inline(never)]
-    pub fn warm(&self, db: usize, hashes: impl Iterator<Item = u64> + Clone) {
+    pub fn warm(&self, db: usize, digests: impl Iterator<Item = u64> + Clone) {
         let keys = &self.dbs[db].keys;
-        table::warm(hashes.map(|hash| (keys, hash)));
+        table::warm(digests.map(|digest| (keys, digest)));
     }
 
-    /// The same for the keys of one command, whose hashes nobody knows yet.
+    /// The same for the keys of one command, whose digests nobody knows yet.
     #[inline(never)]
     pub fn warm_keys<'a>(&self, db: usize, keys: impl Iterator<Item = &'a [u8]>) {
         let short = keys.filter(|key| key.len() <= LONGEST);
-        let mut hashed = short.take(MOST).map(digest_of);
-        let mut hashes = [0; WARM];
+        let mut computed = short.take(MOST).map(digest_of);
+        let mut digests = [0; WARM];
         loop {
             let mut count = 0;
-            for (place, hash) in hashes.iter_mut().zip(hashed.by_ref()) {
-                *place = hash;
+            for (place, digest) in digests.iter_mut().zip(computed.by_ref()) {
+                *place = digest;
                 count += 1;
             }
-            self.warm(db, hashes[..count].iter().copied());
+            self.warm(db, digests[..count].iter().copied());
             if count < WARM {
                 break;
             }
@@ -72,11 +71,11 @@ impl Keyspace {
         named: impl Iterator<Item = (u64, Option<&'a [u8]>)> + Clone,
     ) {
         let keys = &self.dbs[db].keys;
-        let entries = table::warm(named.clone().map(|(hash, _)| (keys, hash)));
+        let entries = table::warm(named.clone().map(|(digest, _)| (keys, digest)));
         let mut fields = [None; WARM];
         for (field, (entry, (_, name))) in fields.iter_mut().zip(entries.iter().zip(named)) {
             if let (Some(entry), Some(name)) = (*entry, name)
-                && let Some(Hash::Table(table)) = entry.hash()
+                && let Some(table) = entry.value().fields()
                 && name.len() <= LONGEST
             {
                 *field = Some((table, digest_of(name)));

@@ -29,9 +29,9 @@
 //! many of them are expired, so up to a tenth may stay. The index costs each EXPIRE a little.
 
 use super::{Db, View, ViewMut};
-use crate::entry::Entry;
 use crate::key::Key;
 use crate::propagate::Source;
+use crate::types::Entry;
 use crate::watch::Now;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -150,7 +150,7 @@ impl View<'_> {
     pub fn note_expired(&self, most: usize) -> usize {
         let Db { keys, deadlines } = self.db();
         let past = deadlines.iter().take_while(|(deadline, _)| self.time.is_past(*deadline));
-        let hinted = past.take(most).flat_map(|(_, digest)| keys.with_hash(*digest));
+        let hinted = past.take(most).flat_map(|(_, digest)| keys.with_digest(*digest));
         hinted.filter(|entry| !self.is_alive_alone(*entry)).count()
     }
 
@@ -201,13 +201,13 @@ impl ViewMut<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hash;
     use crate::propagate::Records;
     use crate::resp::{Arg, Args};
-    use crate::store::{Keyspace, Limits};
+    use crate::store::Keyspace;
+    use crate::types::{Limits, Packed};
 
     const TIME: Time = Time { now: 10, source: Source::Client };
-    const LIMITS: Limits = Limits { hash: hash::Limits { entries: 1, value: 1 }, string: 1 };
+    const LIMITS: Limits = Limits { hash: Packed { entries: 1, value: 1 }, string: 1 };
 
     #[test]
     fn what_a_writing_command_reads_is_deleted_in_its_unit_and_before_its_records() {
@@ -223,7 +223,7 @@ mod tests {
         records.begin();
         let mut command = ViewMut::new(&mut keyspace, 0, TIME, LIMITS, &mut records, &notes);
         command.propagate([b"PING"]);
-        let look = View::new(command.keyspace, 0, TIME, LIMITS, &notes);
+        let look = command.look();
         assert!(look.peek(a).is_none() && look.peek(b).is_none() && look.len() == 0);
         command.set_string(b, Arg::Small(b"new"), false);
         assert_eq!(command.end(&Args::default()), 1);

@@ -3,15 +3,15 @@
 //! What it does here is counted and logged here. A handler owes three things, and nobody can do them
 //! for it:
 //!
-//! 1. After it has changed something by itself (a [`StringMut`], a [`HashMut`], a deadline) it says so
-//!    ([`ViewMut::changed`]).
+//! 1. After it has changed a deadline it says so ([`ViewMut::changed`]). ([`ViewMut::edit`] sees by itself
+//!    whether a value has changed.)
 //! 2. If running the command twice could give two outcomes, it says what is to be logged
 //!    ([`ViewMut::propagate`]).
 //! 3. If it answers with what was there, as GETDEL does, it counts a hit or a miss ([`Notes::count`]).
 //!
 //! ```text
-//! APPEND k x      string(k) ──▶ patch ──▶ changed(k)                     logged as it was sent
-//! GETDEL k        string(k) ──▶ delete(k) ──▶ propagate(DEL k)           logged as DEL
+//! APPEND k x      edit(k, append)                                        logged as it was sent
+//! GETDEL k        get(k) ──▶ delete(k) ──▶ propagate(DEL k)              logged as DEL
 //! SET k v EX 9    set_string(k) ──▶ propagate(SET … PXAT …)
 //! ```
 //!
@@ -21,12 +21,12 @@
 //! **How Redis does it**: `setKey`, `dbDelete`, `signalModifiedKey` and `server.dirty++`, of which each
 //! command must remember all.
 
-use super::{Db, Garbage, Keyspace, Limits, Notes, Time};
-use crate::entry::{Entry, EntryMut, HashMut, Large, Loose, Stored, StringMut};
+use super::{Db, Garbage, Keyspace, Limits, Notes, Time, View};
 use crate::error::Error;
 use crate::key::Key;
 use crate::propagate::Records;
 use crate::resp::{Arg, Args};
+use crate::types::{Change, Edit, Entry, EntryMut, Large, Loose, NewStr, Stored, Type};
 use crate::watch::Now;
 
 /// The keyspace under the exclusive lock, for one command.
@@ -80,32 +80,98 @@ impl<'a> ViewMut<'a> {
         self.propagated = true;
     }
 
+    /// The keyspace as readers see it: to look at several keys at once.
+    pub fn look(&self) -> View<'_> {
+        let ViewMut { db, time, limits, notes, .. } = *self;
+        View { keyspace: self.keyspace, db, time, limits, notes }
+    }
+
     /// The key's entry if it is alive.
-    pub fn get(&mut self, key: Key) -> Option<Entry<'_>> {
+    pub fn entry(&mut self, key: Key) -> Option<Entry<'_>> {
         self.find(key).map(|EntryMut { entry, heap }| Entry { entry, heap })
     }
 
-    /// The key's string, to be changed; WRONGTYPE if it is a hash.
-    pub fn string(&mut self, key: Key) -> Result<Option<StringMut<'_>>, Error> {
-        match self.find(key) {
-            Some(entry) => entry.string_mut().map(Some).ok_or(Error::WrongType),
+    /// The key's value. WRONGTYPE if it has another type than this.
+    pub fn get<T: Type>(&mut self, key: Key) -> Result<Option<T::Look<'_>>, Error> {
+        match self.entry(key) {
+            Some(entry) => entry.read::<T>().map(Some).ok_or(Error::WrongType),
             None => Ok(None),
         }
     }
 
-    /// The key's hash, to be changed; WRONGTYPE if it is a string.
-    pub fn hash(&mut self, key: Key) -> Result<Option<HashMut<'_>>, Error> {
-        match self.find(key) {
-            Some(entry) => entry.hash_mut().map(Some).ok_or(Error::WrongType),
-            None => Ok(None),
+    /// Changes the key's value, or makes one if the key is missing. WRONGTYPE if it has another type than
+    /// this.
+    ///
+    /// If `change` changes something, the command is logged, and those who WATCH the key know. If it
+    /// leaves nothing of a collection, the key goes. If it fails, a missing key stays missing; in a value that
+    /// is there, whatever can fail must come first.
+    pub fn edit<T: Type, R>(
+        &mut self,
+        key: Key,
+        change: impl FnOnce(&mut Edit<T>) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let limits = self.limits;
+        let Some(mut entry) = self.find(key) else {
+            return self.edit_new(key, change);
+        };
+        let edited = entry.edit(&limits, false, change);
+        self.end_edit(key, edited)
+    }
+
+    /// The same, but a key that is missing stays missing, and is nothing to be changed.
+    pub fn edit_if_there<T: Type, R>(
+        &mut self,
+        key: Key,
+        change: impl FnOnce(&mut Edit<T>) -> Result<R, Error>,
+    ) -> Result<Option<R>, Error> {
+        let limits = self.limits;
+        let Some(mut entry) = self.find(key) else {
+            return Ok(None);
+        };
+        let edited = entry.edit(&limits, false, change);
+        self.end_edit(key, edited).map(Some)
+    }
+
+    fn edit_new<T: Type, R>(
+        &mut self,
+        key: Key,
+        change: impl FnOnce(&mut Edit<T>) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let limits = self.limits;
+        let keys = &mut self.db_mut().keys;
+        let mut new = keys.insert(key.digest, |heap| Stored::empty::<T>(&key, heap));
+        let (result, change) = new.edit(&limits, true, change);
+        if result.is_ok() && change == Change::Changed {
+            self.changed(key);
+        } else {
+            let large = keys.remove(key.digest, &key, Stored::free).flatten();
+            self.discard(large);
         }
+        result
+    }
+
+    fn end_edit<R>(
+        &mut self,
+        key: Key,
+        (result, change): (Result<R, Error>, Change),
+    ) -> Result<R, Error> {
+        debug_assert!(result.is_ok() || change == Change::Unchanged, "what can fail comes first");
+        match change {
+            Change::Unchanged => {}
+            Change::Changed => self.changed(key),
+            Change::Emptied => {
+                self.delete(key);
+            }
+        }
+        result
     }
 
     /// Gives `key` a string, whatever it was before. The deadline goes unless `keep_ttl`.
     pub fn set_string(&mut self, key: Key, value: Arg, keep_ttl: bool) {
+        let string = NewStr::new(&value);
         match self.find(key) {
             Some(mut entry) => {
-                let old = entry.set_string(value);
+                let old = entry.set(string.form());
                 let has_deadline = entry.look().deadline().is_some();
                 if let Some(old) = old {
                     self.keyspace.garbage.push(Box::new(old));
@@ -115,8 +181,8 @@ impl<'a> ViewMut<'a> {
                 }
             }
             None => {
-                let make = |heap: &mut _| Stored::new_string(&key, value, heap);
-                self.db_mut().keys.insert(key.digest, make);
+                let make = |heap: &mut _| Stored::new(&key, string.form(), heap);
+                let _ = self.db_mut().keys.insert(key.digest, make);
             }
         }
         self.changed(key);
@@ -224,10 +290,6 @@ impl<'a> ViewMut<'a> {
         }
     }
 
-    pub fn databases(&self) -> usize {
-        self.keyspace.databases()
-    }
-
     /// Runs `work` in another database of the same keyspace, as the same command.
     pub fn in_db<T>(&mut self, db: usize, work: impl FnOnce(&mut Self) -> T) -> T {
         let home = std::mem::replace(&mut self.db, db);
@@ -266,5 +328,76 @@ impl<'a> ViewMut<'a> {
 
     pub(super) fn db_mut(&mut self) -> &mut Db {
         &mut self.keyspace.dbs[self.db]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::propagate::Source;
+    use crate::types::{Hash, Limits, Packed, Str};
+
+    /// What a command changes, how much it says that it has changed, and whether the key is there then.
+    fn run<R>(
+        keyspace: &mut Keyspace,
+        key: &[u8],
+        command: impl FnOnce(&mut ViewMut, Key) -> Result<R, Error>,
+    ) -> (Result<R, Error>, u64, bool) {
+        let limits = Limits { hash: Packed { entries: 9, value: 9 }, string: 9 };
+        let time = Time { now: 0, source: Source::Client };
+        let (mut records, notes) = (Records::default(), Notes::default());
+        let mut view = ViewMut::new(keyspace, 0, time, limits, &mut records, &notes);
+        let key = Key::of(key);
+        let result = command(&mut view, key);
+        let exists = view.look().peek(key).is_some();
+        (result, view.end(&Args::default()), exists)
+    }
+
+    #[test]
+    fn an_edit_says_by_itself_what_it_has_changed_and_leaves_nothing_empty() {
+        let mut keyspace = Keyspace::new(1);
+        let mut edit = |change: fn(&mut Edit<Hash>) -> Result<bool, Error>| {
+            run(&mut keyspace, b"h", |view, key| view.edit(key, change))
+        };
+        // Nothing is done, something fails, and what was done is undone: no key, and nothing to log.
+        assert_eq!(edit(|_| Ok(true)), (Ok(true), 0, false));
+        assert_eq!(
+            edit(|hash| {
+                hash.set(b"f", b"v");
+                Err(Error::Syntax)
+            }),
+            (Err(Error::Syntax), 0, false)
+        );
+        assert_eq!(
+            edit(|hash| Ok(hash.set(b"f", b"v") && hash.remove(b"f"))),
+            (Ok(true), 0, false)
+        );
+        assert_eq!(edit(|hash| Ok(hash.set(b"f", b"v"))), (Ok(true), 1, true));
+        // To set what is there is a change, to remove what is not there is none.
+        assert_eq!(edit(|hash| Ok(hash.set(b"f", b"v"))), (Ok(false), 1, true));
+        assert_eq!(edit(|hash| Ok(hash.remove(b"g"))), (Ok(false), 0, true));
+        assert_eq!(edit(|_| Err(Error::Syntax)), (Err(Error::Syntax), 0, true));
+        assert_eq!(edit(|hash| Ok(hash.remove(b"f"))), (Ok(true), 1, false));
+    }
+
+    #[test]
+    fn a_missing_key_is_made_only_by_an_edit_that_may_and_another_type_is_refused() {
+        let mut keyspace = Keyspace::new(1);
+        let append = |string: &mut Edit<Str>| string.append(Arg::Small(b""));
+        let remove = |hash: &mut Edit<Hash>| Ok(hash.remove(b"f"));
+        assert_eq!(
+            run(&mut keyspace, b"k", |v, k| v.edit_if_there(k, remove)),
+            (Ok(None), 0, false)
+        );
+        // A string may be empty.
+        assert_eq!(run(&mut keyspace, b"k", |v, k| v.edit(k, append)), (Ok(0), 1, true));
+        assert_eq!(
+            run(&mut keyspace, b"k", |v, k| v.edit_if_there(k, append)),
+            (Ok(Some(0)), 1, true)
+        );
+        let refused = run(&mut keyspace, b"k", |v, k| v.edit(k, remove));
+        assert_eq!(refused, (Err(Error::WrongType), 0, true));
+        let refused = run(&mut keyspace, b"k", |v, k| v.edit_if_there(k, remove));
+        assert_eq!(refused, (Err(Error::WrongType), 0, true));
     }
 }

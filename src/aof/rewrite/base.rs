@@ -3,14 +3,11 @@
 use crate::aof::checksum::{self, Annotate, Stretch};
 use crate::aof::disk::{self, Opening};
 use crate::aof::sync::MUCH;
-use crate::entry::{Entry, Value};
 use crate::resp::{Digits, write_command};
 use crate::store::Keyspace;
+use crate::types::Entry;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
-
-/// Fields in one HMSET of a base, as in Redis.
-const FIELDS_PER_COMMAND: usize = 64;
 
 /// Writes the keyspace to a new file, and fsyncs it.
 pub fn write(path: &Path, keyspace: &Keyspace, annotate: bool) -> io::Result<()> {
@@ -49,17 +46,7 @@ pub fn write(path: &Path, keyspace: &Keyspace, annotate: bool) -> io::Result<()>
 /// Appends the commands that make this key.
 fn write_entry(out: &mut Vec<u8>, entry: Entry) {
     let key = entry.key();
-    match entry.value() {
-        Value::String(string) => write_command(out, [b"SET", key, &string].into_iter()),
-        Value::Hash(hash) => {
-            let fields: Vec<_> = hash.iter().collect();
-            for some in fields.chunks(FIELDS_PER_COMMAND) {
-                let mut words = vec![&b"HMSET"[..], key];
-                words.extend(some.iter().flat_map(|(name, value)| [*name, *value]));
-                write_command(out, words.into_iter());
-            }
-        }
-    }
+    entry.value().rewrite(key, &mut |words| write_command(out, words.iter().copied()));
     if let Some(deadline) = entry.deadline() {
         let digits = Digits::new(deadline as i64);
         write_command(out, [b"PEXPIREAT", key, digits.as_bytes()].into_iter());

@@ -8,21 +8,21 @@
 //!
 //! ```text
 //! 5 slots                      0      1      2      3      4
-//! bits of the hash, lowest last …000   …01    …10    …11    …100
+//! bits of the digest, lowest last …000   …01    …10    …11    …100
 //! the next split                     …001 stays, …101 becomes slot 5
 //! ```
 //!
-//! **The hash is the key.** A slot maps an entry's 64-bit SipHash to the entry, so it is not computed
+//! **The digest is the key.** A slot maps the 64-bit SipHash of a key to its entry, so it is not computed
 //! again when entries move. For the first key of a command it is computed before there is a lock to
 //! be held (key.rs). SipHash with a random secret is what keeps a hostile client from filling
 //! one slot. Two keys with the same 64 bits may still meet by chance; the later one then lives among
-//! the [`Table::twins`], which are searched when the hash is there and the key is not the one.
+//! the [`Table::twins`], which are searched when the digest is there and the key is not the one.
 //!
-//! Slots are chosen by bits [`SLOT_BITS_FROM`] and up of the hash, mixed with the table's salt. The
+//! Slots are chosen by bits [`SLOT_BITS_FROM`] and up of the digest, mixed with the table's salt. The
 //! standard HashMap takes its bucket from the low ones, and sharing them would make all entries of a
 //! slot begin at one bucket.
 //!
-//! **The cursor** of SCAN. Write the slot bits of a hash from the lowest up, as digits after a
+//! **The cursor** of SCAN. Write the slot bits of a digest from the lowest up, as digits after a
 //! point: this orders all entries, and each slot holds one interval of that order. A split cuts an
 //! interval in two, a merge joins two; nothing else moves. So a cursor is a point in that order,
 //! sent as the number of the slot that begins there: what lies before it has been returned, what
@@ -37,8 +37,8 @@
 //! other, a bucket with every operation, and walks them with the same cursor (`dictScan`). A write
 //! there may still allocate one array of half a gigabyte; here the largest step is one segment.
 
-use crate::heap::{Heap, Piece};
 use crate::key::digest_of;
+use crate::types::heap::{Heap, Piece};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry::Vacant;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
@@ -122,7 +122,7 @@ pub struct Table<E> {
     len: usize,
     /// The most entries that a slot has ever had.
     longest: usize,
-    /// Entries whose whole hash was already taken by another key when they came.
+    /// Entries whose whole digest was already taken by another key when they came.
     twins: Vec<E>,
     /// An odd number that makes the slots of this table unlike those of others. With one order for
     /// all tables, copying keys in the order of SCAN would fill one slot of the new table first.
@@ -157,8 +157,8 @@ impl<E: Keyed> Table<E> {
     }
 
     /// The entry of `key`.
-    pub fn get(&self, hash: u64, key: &[u8]) -> Option<Held<'_, E>> {
-        let found = self.slot(self.index(hash)).and_then(|slot| slot.get(&hash));
+    pub fn get(&self, digest: u64, key: &[u8]) -> Option<Held<'_, E>> {
+        let found = self.slot(self.index(digest)).and_then(|slot| slot.get(&digest));
         match found.map(|entry| self.found(entry)) {
             Some(found) if found.key() == key => Some(found),
             _ => self.twins().find(|twin| twin.key() == key),
@@ -166,50 +166,54 @@ impl<E: Keyed> Table<E> {
     }
 
     /// The entry of `key`, to be changed in everything but its key.
-    pub fn get_mut(&mut self, hash: u64, key: &[u8]) -> Option<HeldMut<'_, E>> {
+    pub fn get_mut(&mut self, digest: u64, key: &[u8]) -> Option<HeldMut<'_, E>> {
         self.leave_some();
-        let index = self.index(hash);
+        let index = self.index(digest);
         let heap = &mut self.heap;
         let slot = self.segments.get_mut(index / SEGMENT)?;
-        let entry = match slot[index % SEGMENT].get_mut(&hash) {
+        let entry = match slot[index % SEGMENT].get_mut(&digest) {
             Some(entry) if entry.key(heap) == key => entry,
             _ => self.twins.iter_mut().find(|twin| twin.key(heap) == key)?,
         };
         Some(HeldMut { entry, heap })
     }
 
-    /// Every entry with this hash: one, or none, or by a rare chance twins.
-    pub fn with_hash(&self, hash: u64) -> impl Iterator<Item = Held<'_, E>> {
+    /// Every entry with this digest: one, or none, or by a rare chance twins.
+    pub fn with_digest(&self, digest: u64) -> impl Iterator<Item = Held<'_, E>> {
         let twins = self.twins();
-        let twins = twins.filter(move |twin| digest_of(twin.key()) == hash);
-        let found = self.slot(self.index(hash)).and_then(|slot| slot.get(&hash));
+        let twins = twins.filter(move |twin| digest_of(twin.key()) == digest);
+        let found = self.slot(self.index(digest)).and_then(|slot| slot.get(&digest));
         found.map(|entry| self.found(entry)).into_iter().chain(twins)
     }
 
-    /// Adds an entry, which is made in the table's heap, and whose key is not in the table.
-    pub fn insert(&mut self, hash: u64, make: impl FnOnce(&mut Heap) -> E) {
+    /// Adds an entry, which is made in the table's heap, and whose key is not in the table. It may be
+    /// changed at once.
+    pub fn insert(&mut self, digest: u64, make: impl FnOnce(&mut Heap) -> E) -> HeldMut<'_, E> {
         self.leave_some();
         let entry = make(&mut self.heap);
-        debug_assert!(self.get(hash, entry.key(&self.heap)).is_none());
+        debug_assert!(self.get(digest, entry.key(&self.heap)).is_none());
         self.heap.count_outside(0, entry.outside());
         if self.segments.is_empty() {
             // Else room for four.
             self.segments.reserve_exact(1);
             self.segments.push(vec![Slot::default()]);
         }
-        let index = self.index(hash);
-        let slot = self.slot_mut(index);
-        if let Vacant(place) = slot.entry(hash) {
-            place.insert(entry);
-            let length = slot.len();
-            self.longest = self.longest.max(length);
-        } else {
-            self.twins.push(entry);
-        }
         self.len += 1;
         if self.len > self.slots * FILL {
             self.split();
         }
+        let index = self.index(digest);
+        let slot = &mut self.segments[index / SEGMENT][index % SEGMENT];
+        let length = slot.len() + 1;
+        let entry = if let Vacant(place) = slot.entry(digest) {
+            self.longest = self.longest.max(length);
+            place.insert(entry)
+        } else {
+            let last = self.twins.len();
+            self.twins.push(entry);
+            &mut self.twins[last]
+        };
+        HeldMut { entry, heap: &mut self.heap }
     }
 
     /// Takes the entry of `key` out, and a slot away when two fewer would do: at one fewer, a key that
@@ -217,17 +221,17 @@ impl<E: Keyed> Table<E> {
     /// piece.
     pub fn remove<T>(
         &mut self,
-        hash: u64,
+        digest: u64,
         key: &[u8],
         free: impl FnOnce(E, &mut Heap) -> T,
     ) -> Option<T> {
         self.leave_some();
-        let index = self.index(hash);
+        let index = self.index(digest);
         let heap = &self.heap;
         let slot = self.segments.get_mut(index / SEGMENT)?;
         let slot = &mut slot[index % SEGMENT];
-        let removed = match slot.get(&hash) {
-            Some(entry) if entry.key(heap) == key => slot.remove(&hash)?,
+        let removed = match slot.get(&digest) {
+            Some(entry) if entry.key(heap) == key => slot.remove(&digest)?,
             _ => {
                 let at = self.twins.iter().position(|twin| twin.key(heap) == key)?;
                 self.twins.swap_remove(at)
@@ -350,8 +354,8 @@ impl<E: Keyed> Table<E> {
         }
     }
 
-    fn index(&self, hash: u64) -> usize {
-        self.index_of_bits(slot_bits(hash, self.salt))
+    fn index(&self, digest: u64) -> usize {
+        self.index_of_bits(slot_bits(digest, self.salt))
     }
 
     /// The slot for these slot bits: as many of the low ones as name a slot that exists.
@@ -377,8 +381,8 @@ impl<E: Keyed> Table<E> {
         let added = self.slots;
         let (bit, salt) = (1 << added.ilog2(), self.salt);
         let parent = self.slot_mut(added - bit);
-        let moves = |hash: &u64| slot_bits(*hash, salt) & bit as u64 != 0;
-        let slot: Slot<E> = parent.extract_if(|hash, _| moves(hash)).collect();
+        let moves = |digest: &u64| slot_bits(*digest, salt) & bit as u64 != 0;
+        let slot: Slot<E> = parent.extract_if(|digest, _| moves(digest)).collect();
         parent.shrink_to_fit();
         if added.is_multiple_of(SEGMENT) {
             self.segments.push(Vec::with_capacity(SEGMENT));
@@ -402,19 +406,19 @@ impl<E: Keyed> Table<E> {
     }
 }
 
-/// Looks for up to [`WARM`] hashes, each in a table, to have in the processor's caches what a lookup of
+/// Looks for up to [`WARM`] digests, each in a table, to have in the processor's caches what a lookup of
 /// them needs (store/ahead.rs). All of them go a step together: in a loop with nothing else in it, the
-/// processor waits for many at once. What is found may have another key of the same hash. (Nobody wants the
+/// processor waits for many at once. What is found may have another key of the same digest. (Nobody wants the
 /// sums; `black_box` is there because a compiler leaves out what nobody wants.)
 pub fn warm<'a, E: Keyed>(
     lookups: impl Iterator<Item = (&'a Table<E>, u64)> + Clone,
 ) -> [Option<Held<'a, E>>; WARM] {
-    let slots = lookups.map(|(table, hash)| (table, table.slot(table.index(hash)), hash));
+    let slots = lookups.map(|(table, digest)| (table, table.slot(table.index(digest)), digest));
     let lengths = slots.clone().filter_map(|(_, slot, _)| slot.map(HashMap::len));
     black_box(lengths.sum::<usize>());
     let mut found = [None; WARM];
-    for (found, (table, slot, hash)) in found.iter_mut().zip(slots) {
-        *found = slot.and_then(|slot| slot.get(&hash)).map(|entry| table.found(entry));
+    for (found, (table, slot, digest)) in found.iter_mut().zip(slots) {
+        *found = slot.and_then(|slot| slot.get(&digest)).map(|entry| table.found(entry));
     }
     let touched = found.iter().flatten();
     let touched = touched.map(|found: &Held<E>| found.entry.touch(found.heap));
@@ -428,8 +432,8 @@ pub fn share<E>() -> usize {
 }
 
 /// The bits that choose an entry's slot.
-fn slot_bits(hash: u64, salt: u64) -> u64 {
-    hash.wrapping_mul(salt) >> SLOT_BITS_FROM
+fn slot_bits(digest: u64, salt: u64) -> u64 {
+    digest.wrapping_mul(salt) >> SLOT_BITS_FROM
 }
 
 /// A random number below `bound`.
@@ -443,13 +447,13 @@ fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-/// The hasher for keys that are hashes already.
+/// The hasher for keys that are digests already.
 #[derive(Default)]
 pub struct Identity(u64);
 
 impl Hasher for Identity {
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
+    fn write_u64(&mut self, digest: u64) {
+        self.0 = digest;
     }
 
     fn write(&mut self, _: &[u8]) {
@@ -526,7 +530,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_with_the_same_hash_live_side_by_side() {
+    fn keys_with_the_same_digest_live_side_by_side() {
         let mut table = Table::new();
         let (a, b, c) = (b"a".to_vec(), b"b".to_vec(), b"c".to_vec());
         for key in [&a, &b, &c] {
@@ -575,8 +579,8 @@ mod tests {
         let (small, large) = (filled(0..10), filled(0..1_000));
         let keys = [5, 500, 5_000].map(u32::to_be_bytes);
         let lookups = keys.iter().flat_map(|key| {
-            let hash = digest_of(key);
-            [(&small, hash), (&large, hash)]
+            let digest = digest_of(key);
+            [(&small, digest), (&large, digest)]
         });
         let found = warm(lookups).map(|found| found.map(Held::key));
         let [few, much, _] = keys.each_ref().map(|key| Some(&key[..]));
@@ -589,8 +593,9 @@ mod tests {
         let mut to = Table::new();
         let mut cursor = 0;
         loop {
-            cursor =
-                from.scan(cursor, |key| to.insert(digest_of(key.key()), |_| key.entry.clone()));
+            cursor = from.scan(cursor, |key| {
+                to.insert(digest_of(key.key()), |_| key.entry.clone());
+            });
             if cursor == 0 {
                 break;
             }

@@ -1,0 +1,155 @@
+//! What a key may hold: a [`Value`] of one of the types, each of which has a file of its own.
+//!
+//! A type answers for itself. Its file says what it is called, how it is read ([`Type::Look`]), how it is
+//! changed ([`Edit`]), what it takes in memory, and with which commands a base of the log makes it again.
+//! Whoever has a value of any type asks the [`Value`], which passes the question on:
+//!
+//! ```text
+//!                 entry.value()                     view.edit::<Hash, _>(key, |hash| …)
+//! entry.rs  ──────────────────────▶  Value  ◀───────────────────────────────  edit.rs
+//! how a key and its value            │ each!                     how a value is changed where it lies
+//! lie in memory                      ├─▶ string.rs   Str                  bytes, or a number
+//!                                    └─▶ hash.rs     Hash ──▶ listpack.rs while it is small
+//!                                                         └─▶ table.rs    when it is not
+//! ```
+//!
+//! How a value is stored is known to the files of this module alone: nothing else can name it. A small
+//! value is a few bytes beside its key. A large one owns memory, and another thread frees it.
+//!
+//! **How Redis does it**: an `robj` has a type and an encoding, and each question about a value is a
+//! function that knows all types (`rdbSaveObject`, `rewriteAppendOnlyFileRio`, `objectComputeSize`,
+//! `copyCommand`). So the code of a type is in a dozen files there.
+
+mod edit;
+mod entry;
+pub mod float;
+mod hash;
+mod heap;
+mod listpack;
+mod string;
+pub mod table;
+
+pub use edit::{Change, Edit};
+pub use entry::{Entry, EntryMut, Large, Loose, Stored};
+pub use hash::Hash;
+pub use string::{NewStr, Str};
+
+use entry::{Kind, LargeValue};
+
+/// A value of any type, to be read.
+pub enum Value<'a> {
+    String(Str<'a>),
+    Hash(Hash<'a>),
+}
+
+/// Asks the value, whichever type it has.
+macro_rules! each {
+    ($value:expr, $v:ident => $answer:expr) => {
+        match $value {
+            Value::String($v) => $answer,
+            Value::Hash($v) => $answer,
+        }
+    };
+}
+
+impl Value<'_> {
+    /// As `TYPE` answers.
+    pub fn type_name(&self) -> &'static str {
+        each!(self, v => name_of(v))
+    }
+
+    /// As `OBJECT ENCODING` answers.
+    pub fn encoding(&self) -> &'static str {
+        each!(self, v => v.encoding())
+    }
+
+    /// Bytes that a large value takes.
+    fn memory(&self) -> usize {
+        each!(self, v => v.memory())
+    }
+
+    /// The commands that make this value again under `key`. `emit` is given the words of each.
+    pub fn rewrite(&self, key: &[u8], emit: &mut dyn FnMut(&[&[u8]])) {
+        each!(self, v => v.rewrite(key, emit));
+    }
+}
+
+impl<'a> Value<'a> {
+    /// The table in which a field is looked for, if there is one.
+    pub fn fields(self) -> Option<&'a table::Table<hash::Field>> {
+        if let Value::Hash(Hash::Table(table)) = self { Some(table) } else { None }
+    }
+}
+
+fn name_of<T: Type>(_: &T) -> &'static str {
+    T::NAME
+}
+
+/// What a type says to the rest of this module.
+pub trait Type: Sized {
+    /// As `TYPE` answers.
+    const NAME: &'static str;
+
+    /// A new value, which has nothing in it yet: how it is stored, and as which bytes.
+    const NEW: (Kind, &'static [u8]);
+
+    /// The value to be read.
+    type Look<'a>;
+
+    /// What a large value is stored as.
+    type Large: Into<LargeValue>;
+
+    fn of(value: Value<'_>) -> Option<Self::Look<'_>>;
+
+    /// Whether a small value of this kind has the type.
+    fn is(kind: Kind) -> bool;
+
+    /// The large value, to be changed, if it has the type.
+    fn large(value: &mut LargeValue) -> Option<&mut Self::Large>;
+
+    /// Whether nothing is left of it, so that the key has to go. (A string may be empty.)
+    fn is_nothing(edit: &Edit<Self>) -> bool;
+}
+
+/// What the configuration says about values.
+#[derive(Clone, Copy)]
+pub struct Limits {
+    /// Longest string, in bytes (`proto-max-bulk-len`).
+    pub string: usize,
+    pub hash: Packed,
+}
+
+/// How large a value that is a listpack may become.
+#[derive(Clone, Copy)]
+pub struct Packed {
+    /// Most elements; of a hash, most fields (`hash-max-listpack-entries`).
+    pub entries: usize,
+    /// Longest element, in bytes (`hash-max-listpack-value`).
+    pub value: usize,
+}
+
+/// Elements in one command of a base, as in Redis.
+const ELEMENTS_PER_COMMAND: usize = 64;
+
+/// Emits commands that begin with these words and have up to 64 elements each, of so many words.
+fn rewrite_elements<'a, const N: usize>(
+    begin: [&'a [u8]; 2],
+    mut elements: impl Iterator<Item = [&'a [u8]; N]>,
+    emit: &mut dyn FnMut(&[&[u8]]),
+) {
+    let mut words = Vec::new();
+    loop {
+        words.clear();
+        words.extend(begin);
+        words.extend(elements.by_ref().take(ELEMENTS_PER_COMMAND).flatten());
+        if words.len() == begin.len() {
+            break;
+        }
+        emit(&words);
+    }
+}
+
+/// What an allocator takes for `size` bytes: a header of 8, and rounded up to 16.
+fn allocated(size: usize) -> usize {
+    (size + 8).next_multiple_of(16).max(32)
+}

@@ -1,0 +1,119 @@
+//! Changing a value where it lies.
+//!
+//! A handler that changes a value is given an [`Edit`] of its type, and so has looked at the type: there
+//! is no way to patch a hash, or to set a field of a string. What an edit can do stands in the file of the
+//! type. It has the value in one of two forms, and goes from the first to the second when the value grows:
+//!
+//! ```text
+//! APPEND      Small, Int ──▶ Small, Raw ──▶ Large      past 64 KiB; never back
+//! HSET        Small, Hash ──▶ Large                    past hash-max-listpack-…; never back
+//! ```
+//!
+//! An edit knows whether it has changed anything, because each of its functions that does so says so to
+//! it. So no handler has to tell ([`crate::store::ViewMut::edit`]).
+//!
+//! **How Redis does it**: t_string.c and t_hash.c change an `robj`, whose type each command checks
+//! (`checkType`), and assert that it is what they take it for. Each command says by itself what it changed
+//! (`signalModifiedKey`, `server.dirty++`), and deletes a hash that has become empty.
+
+use super::entry::{EntryMut, Form, SmallMut, Stored};
+use super::table::Keyed;
+use super::{Limits, Type};
+use crate::error::Error;
+use std::ops::{Deref, DerefMut};
+
+/// A value of one type, to be changed.
+pub struct Edit<'a, T: Type> {
+    pub(super) place: Place<'a, T::Large>,
+    pub(super) limits: &'a Limits,
+    /// Whether the key is missing. If the edit changes the value, it will have it.
+    pub is_new: bool,
+    pub(super) changed: bool,
+}
+
+/// Where a value lies.
+pub(super) enum Place<'a, L> {
+    Small(SmallMut<'a>),
+    Large(LargeMut<'a, L>),
+}
+
+/// A large value: that of the entry, or what the edit has made of a small one.
+pub(super) enum LargeMut<'a, L> {
+    There(&'a mut L),
+    Grown(L),
+}
+
+/// What an edit has done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    Unchanged,
+    Changed,
+    /// Nothing is left of a collection, which may not stay.
+    Emptied,
+}
+
+impl EntryMut<'_> {
+    /// Changes the value; WRONGTYPE if it has another type. `is_new`: whether its key is missing.
+    pub fn edit<T: Type, R>(
+        &mut self,
+        limits: &Limits,
+        is_new: bool,
+        change: impl FnOnce(&mut Edit<T>) -> Result<R, Error>,
+    ) -> (Result<R, Error>, Change) {
+        let before = self.entry.outside();
+        let place = match &mut *self.entry {
+            Stored::Small(small) => {
+                T::is(small.kind).then(|| Place::Small(SmallMut { small, heap: self.heap }))
+            }
+            Stored::Large(large) => {
+                T::large(&mut large.value).map(|value| Place::Large(LargeMut::There(value)))
+            }
+        };
+        let Some(place) = place else {
+            return (Err(Error::WrongType), Change::Unchanged);
+        };
+        let mut edit = Edit { place, limits, is_new, changed: false };
+        let result = change(&mut edit);
+        let change = match edit.changed {
+            false => Change::Unchanged,
+            true if T::is_nothing(&edit) => Change::Emptied,
+            true => Change::Changed,
+        };
+        let grown = match edit.place {
+            Place::Large(LargeMut::Grown(value)) => Some(value),
+            _ => None,
+        };
+        self.heap.count_outside(before, self.entry.outside());
+        if let Some(value) = grown {
+            self.set(Form::Large(value));
+        }
+        (result, change)
+    }
+}
+
+impl<L> Place<'_, L> {
+    /// Makes a small value large. It is put into the entry when the edit ends.
+    pub(super) fn grow(&mut self, value: L) {
+        *self = Place::Large(LargeMut::Grown(value));
+    }
+}
+
+impl<L> Deref for LargeMut<'_, L> {
+    type Target = L;
+
+    fn deref(&self) -> &L {
+        match self {
+            LargeMut::There(value) => value,
+            LargeMut::Grown(value) => value,
+        }
+    }
+}
+
+impl<L> DerefMut for LargeMut<'_, L> {
+    fn deref_mut(&mut self) -> &mut L {
+        match self {
+            LargeMut::There(value) => value,
+            LargeMut::Grown(value) => value,
+        }
+    }
+}

@@ -1,0 +1,573 @@
+//! A key and its value, in one piece of memory where they are small.
+//!
+//! A million small strings are a million times what one entry costs, so an entry has no field that
+//! most keys do not use. Key and value lie side by side in one piece of the table's heap (heap.rs);
+//! a deadline takes its eight bytes between them only if there is one:
+//!
+//! ```text
+//! Small { piece, key_len, kind, expires }           24 bytes, in a slot of the table
+//!           │
+//!           └──▶ ┌─────┬────────────┬───────────┐   kind      payload
+//!                │ key │ deadline   │ payload   │   Int       8 bytes, little endian
+//!                └─────┴────────────┴───────────┘   Embstr    the string, put there whole
+//!                        if expires                 Raw       the string, long or edited since
+//!                                                   Hash      a listpack of names and values
+//! ```
+//!
+//! What is too large for that is [`Large`], behind a pointer: moved, not copied, and growing in place. A
+//! large string may be shared, with replies that have not left yet (resp/reply.rs) and after COPY;
+//! whoever changes a shared one copies it first, under the exclusive lock.
+//!
+//! A [`Stored`] means nothing without the heap that has its piece, so whoever looks at one is given both,
+//! as an [`Entry`], and whoever changes one an [`EntryMut`]. One that is in no table has a heap of
+//! its own: [`Loose`].
+//!
+//! **How Redis does it**: object.c: an `robj` header of 16 bytes with an access time, and key, header,
+//! value and deadline apart: four allocations where a small entry has one. It copies a string for
+//! COPY and into each reply, and so can always change it where it lies.
+
+use super::hash::Field;
+use super::heap::{Heap, Piece};
+use super::listpack::Listpack;
+use super::table::{self, Held, HeldMut, Keyed, Table};
+use super::{Hash, Str, Type, Value, allocated};
+use crate::blob::Blob;
+use crate::resp::Digits;
+use std::sync::Arc;
+
+/// A key, its value, and its deadline if it has one, as the table holds them.
+pub enum Stored {
+    Small(Small),
+    Large(Box<Large>),
+}
+
+/// An entry of the keyspace to look at.
+pub type Entry<'a> = Held<'a, Stored>;
+
+/// An entry of the keyspace to be changed.
+pub type EntryMut<'a> = HeldMut<'a, Stored>;
+
+/// An entry that is in no table: a new one that must be filled first, or one that moves.
+pub struct Loose {
+    entry: Stored,
+    heap: Heap,
+}
+
+/// A key with a value that lies beside it.
+pub struct Small {
+    piece: Piece,
+    key_len: u32,
+    pub(super) kind: Kind,
+    expires: bool,
+}
+
+/// A small entry, to be changed.
+pub struct SmallMut<'a> {
+    pub small: &'a mut Small,
+    pub heap: &'a mut Heap,
+}
+
+/// What the payload of a small entry is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Int,
+    Embstr,
+    Raw,
+    Hash,
+}
+
+/// A value that is large, or that will grow.
+pub struct Large {
+    key: Box<[u8]>,
+    /// Unix time in milliseconds.
+    deadline: Option<u64>,
+    pub(super) value: LargeValue,
+}
+
+/// What a large value is stored as. (A clone is what COPY makes.)
+#[derive(Clone)]
+pub enum LargeValue {
+    String(Arc<Blob>),
+    Hash(Box<Table<Field>>),
+}
+
+/// A value that is to be stored.
+pub enum Form<'a, L> {
+    Small(Kind, &'a [u8]),
+    Large(L),
+}
+
+const DEADLINE: usize = size_of::<u64>();
+
+impl Keyed for Stored {
+    fn key<'a>(&'a self, heap: &'a Heap) -> &'a [u8] {
+        match self {
+            Stored::Small(small) => &heap.bytes(&small.piece)[..small.key_len as usize],
+            Stored::Large(large) => &large.key,
+        }
+    }
+
+    fn piece_mut(&mut self) -> Option<&mut Piece> {
+        match self {
+            Stored::Small(small) => Some(&mut small.piece),
+            Stored::Large(_) => None,
+        }
+    }
+
+    fn outside(&self) -> usize {
+        match self {
+            Stored::Small(_) => 0,
+            Stored::Large(large) => {
+                allocated(size_of::<Large>()) + allocated(large.key.len()) + large.value.memory()
+            }
+        }
+    }
+
+    fn touch(&self, heap: &Heap) -> u8 {
+        match self {
+            Stored::Small(small) => match heap.bytes(&small.piece) {
+                [first, .., last] => first ^ last,
+                short => short.len() as u8,
+            },
+            Stored::Large(large) => large.key.first().copied().unwrap_or_default(),
+        }
+    }
+}
+
+impl Stored {
+    /// A key with a value, without a deadline.
+    pub fn new<L: Into<LargeValue>>(key: &[u8], value: Form<L>, heap: &mut Heap) -> Stored {
+        match value {
+            Form::Small(kind, payload) => Stored::Small(Small {
+                piece: heap.add(&[key, payload]),
+                key_len: key.len() as u32,
+                kind,
+                expires: false,
+            }),
+            Form::Large(value) => {
+                let (key, value) = (key.into(), value.into());
+                Stored::Large(Box::new(Large { key, deadline: None, value }))
+            }
+        }
+    }
+
+    /// A key with a value of this type in which there is nothing yet.
+    pub fn empty<T: Type>(key: &[u8], heap: &mut Heap) -> Stored {
+        let (kind, payload) = T::NEW;
+        Stored::new(key, Form::<T::Large>::Small(kind, payload), heap)
+    }
+
+    /// Frees the piece. Returns what is not small, to be freed later.
+    pub fn free(self, heap: &mut Heap) -> Option<Box<Large>> {
+        match self {
+            Stored::Small(small) => {
+                heap.free(small.piece);
+                None
+            }
+            Stored::Large(large) => Some(large),
+        }
+    }
+
+    /// Takes the entry out of its heap.
+    pub fn loosen(self, heap: &mut Heap) -> Loose {
+        let mut own = Heap::default();
+        let entry = self.moved(heap, &mut own);
+        Loose { entry, heap: own }
+    }
+
+    /// The same in another heap.
+    fn moved(self, from: &mut Heap, to: &mut Heap) -> Stored {
+        match self {
+            Stored::Small(small) => {
+                let piece = to.add(&[from.bytes(&small.piece)]);
+                from.free(small.piece);
+                Stored::Small(Small { piece, ..small })
+            }
+            large => large,
+        }
+    }
+}
+
+impl Small {
+    /// Where in its bytes the payload begins.
+    fn start(&self) -> usize {
+        self.key_len as usize + if self.expires { DEADLINE } else { 0 }
+    }
+
+    fn payload<'a>(&self, heap: &'a Heap) -> &'a [u8] {
+        &heap.bytes(&self.piece)[self.start()..]
+    }
+
+    fn deadline(&self, heap: &Heap) -> Option<u64> {
+        if !self.expires {
+            return None;
+        }
+        let bytes = heap.bytes(&self.piece)[self.key_len as usize..].first_chunk();
+        bytes.map(|bytes| u64::from_le_bytes(*bytes))
+    }
+}
+
+impl SmallMut<'_> {
+    pub fn kind(&self) -> Kind {
+        self.small.kind
+    }
+
+    pub fn payload(&self) -> &[u8] {
+        self.small.payload(self.heap)
+    }
+
+    /// The payload, to be changed in everything but its length.
+    pub fn payload_mut(&mut self) -> &mut [u8] {
+        &mut self.heap.bytes_mut(&self.small.piece)[self.small.start()..]
+    }
+
+    /// Gives the payload so many bytes where it lies, if it takes as much memory then; what new ones are must
+    /// be written.
+    pub fn fit(&mut self, len: usize) -> bool {
+        let len = self.small.start() + len;
+        self.heap.fit(&mut self.small.piece, len)
+    }
+
+    /// Changes the payload, which begins at the place that is given, and its length.
+    pub fn edit(&mut self, change: impl FnOnce(&mut Vec<u8>, usize)) {
+        let start = self.small.start();
+        self.heap.edit(&mut self.small.piece, |bytes| change(bytes, start));
+    }
+
+    /// Gives it another payload.
+    #[inline]
+    pub fn set(&mut self, kind: Kind, payload: &[u8]) {
+        self.small.kind = kind;
+        if self.payload().len() == payload.len() || self.fit(payload.len()) {
+            self.payload_mut().copy_from_slice(payload);
+        } else {
+            self.edit(|bytes, start| {
+                bytes.truncate(start);
+                bytes.extend_from_slice(payload);
+            });
+        }
+    }
+
+    fn set_deadline(&mut self, deadline: Option<u64>) {
+        let SmallMut { small, heap } = self;
+        let old = small.key_len as usize..small.start();
+        let new = deadline.map(u64::to_le_bytes);
+        let new: &[u8] = new.as_ref().map_or(&[], |bytes: &[u8; DEADLINE]| bytes);
+        if old.len() == new.len() {
+            heap.bytes_mut(&small.piece)[old].copy_from_slice(new);
+        } else {
+            heap.edit(&mut small.piece, |bytes| {
+                bytes.splice(old, new.iter().copied());
+            });
+            small.expires = deadline.is_some();
+        }
+    }
+}
+
+impl LargeValue {
+    fn memory(&self) -> usize {
+        self.look().memory()
+    }
+
+    fn look(&self) -> Value<'_> {
+        match self {
+            LargeValue::String(string) => Value::String(Str::Shared(string)),
+            LargeValue::Hash(table) => Value::Hash(Hash::Table(table)),
+        }
+    }
+}
+
+impl Loose {
+    pub fn look(&self) -> Entry<'_> {
+        Entry { entry: &self.entry, heap: &self.heap }
+    }
+
+    pub fn edit(&mut self) -> EntryMut<'_> {
+        EntryMut { entry: &mut self.entry, heap: &mut self.heap }
+    }
+
+    /// Puts it into the heap of a table.
+    pub fn fasten(mut self, heap: &mut Heap) -> Stored {
+        self.entry.moved(&mut self.heap, heap)
+    }
+
+    /// The same value and deadline under another key; a large value is moved.
+    pub fn renamed(self, key: &[u8]) -> Loose {
+        let deadline = self.look().deadline();
+        let mut loose = match self.entry {
+            Stored::Large(mut large) => {
+                large.key = key.into();
+                Loose { entry: Stored::Large(large), heap: self.heap }
+            }
+            small => Entry { entry: &small, heap: &self.heap }.copy_to(key),
+        };
+        loose.edit().set_deadline(deadline);
+        loose
+    }
+}
+
+impl<'a> Entry<'a> {
+    /// The same value under another key, without a deadline.
+    pub fn copy_to(self, key: &[u8]) -> Loose {
+        let mut heap = Heap::default();
+        let value = match self.entry {
+            Stored::Small(small) => Form::Small(small.kind, small.payload(self.heap)),
+            Stored::Large(large) => Form::Large(large.value.clone()),
+        };
+        let entry = Stored::new(key, value, &mut heap);
+        Loose { entry, heap }
+    }
+
+    /// When the key expires, in milliseconds of Unix time.
+    pub fn deadline(self) -> Option<u64> {
+        match self.entry {
+            Stored::Small(small) => small.deadline(self.heap),
+            Stored::Large(large) => large.deadline,
+        }
+    }
+
+    /// The value, whatever its type and form.
+    #[inline]
+    pub fn value(self) -> Value<'a> {
+        match self.entry {
+            Stored::Small(small) => {
+                let payload = small.payload(self.heap);
+                match small.kind {
+                    Kind::Int => Value::String(Str::Digits(Digits::new(number_in(payload)))),
+                    Kind::Embstr => Value::String(Str::Embstr(payload)),
+                    Kind::Raw => Value::String(Str::Raw(payload)),
+                    Kind::Hash => Value::Hash(Hash::Packed(Listpack(payload))),
+                }
+            }
+            Stored::Large(large) => large.value.look(),
+        }
+    }
+
+    /// The value, if it has this type.
+    #[inline]
+    pub fn read<T: Type>(self) -> Option<T::Look<'a>> {
+        T::of(self.value())
+    }
+
+    /// Bytes that the entry takes, with its share of the table.
+    pub fn memory(self) -> usize {
+        table::share::<Stored>()
+            + match self.entry {
+                Stored::Small(small) => small.piece.size(),
+                Stored::Large(_) => self.entry.outside(),
+            }
+    }
+}
+
+/// The number that a payload of the kind [`Kind::Int`] is.
+pub fn number_in(payload: &[u8]) -> i64 {
+    payload.first_chunk().map_or(0, |bytes| i64::from_le_bytes(*bytes))
+}
+
+impl EntryMut<'_> {
+    /// Replaces the value; the deadline stays. Returns what is worth freeing later.
+    #[inline]
+    pub fn set<L: Into<LargeValue>>(&mut self, value: Form<L>) -> Option<LargeValue> {
+        match (value, &mut *self.entry) {
+            (Form::Small(kind, payload), Stored::Small(small)) => {
+                SmallMut { small, heap: self.heap }.set(kind, payload);
+                None
+            }
+            (Form::Large(value), Stored::Large(large)) => {
+                let value = value.into();
+                self.heap.count_outside(large.value.memory(), value.memory());
+                Some(std::mem::replace(&mut large.value, value))
+            }
+            (value, _) => self.exchange(value),
+        }
+    }
+
+    /// The same where a small value becomes a large one, or a large one small.
+    #[inline(never)]
+    fn exchange<L: Into<LargeValue>>(&mut self, value: Form<L>) -> Option<LargeValue> {
+        let deadline = self.look().deadline();
+        let key = self.look().key().to_vec();
+        let new = Stored::new(&key, value, self.heap);
+        self.heap.count_outside(self.entry.outside(), new.outside());
+        let old = std::mem::replace(self.entry, new).free(self.heap);
+        self.set_deadline(deadline);
+        old.map(|large| large.value)
+    }
+
+    /// Sets the deadline or takes it away. The store's index of them is the caller's to follow.
+    pub fn set_deadline(&mut self, deadline: Option<u64>) {
+        match self.entry {
+            Stored::Small(small) => {
+                SmallMut { small, heap: self.heap }.set_deadline(deadline);
+            }
+            Stored::Large(large) => large.deadline = deadline,
+        }
+    }
+}
+
+#[cfg(test)]
+impl Loose {
+    pub fn new<T: Type>(key: &[u8]) -> Loose {
+        let mut heap = Heap::default();
+        let entry = Stored::empty::<T>(key, &mut heap);
+        Loose { entry, heap }
+    }
+
+    /// Changes the value, which has this type.
+    pub fn change<T: Type, R>(
+        &mut self,
+        limits: &super::Limits,
+        change: impl FnOnce(&mut super::Edit<T>) -> R,
+    ) -> R {
+        self.edit().edit(limits, false, |value| Ok(change(value))).0.unwrap()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::digest_of;
+    use crate::resp::Arg;
+    use crate::types::string::LARGE;
+    use crate::types::table::random_below;
+    use crate::types::{Edit, Limits, NewStr, Packed};
+    use std::collections::HashMap;
+
+    const LIMITS: Limits = Limits { string: 1 << 20, hash: Packed { entries: 100, value: 2_000 } };
+
+    #[test]
+    fn an_entry_takes_24_bytes_in_its_slot() {
+        assert_eq!(size_of::<Stored>(), 24);
+    }
+
+    #[test]
+    fn a_value_and_a_deadline_do_not_disturb_each_other() {
+        let store = |loose: &mut Loose, value: &[u8]| {
+            loose.edit().set(NewStr::new(&Arg::Small(value)).form());
+            assert_eq!(&*loose.look().read::<Str>().unwrap(), value);
+        };
+        for value in [&b"7"[..], b"text", &[b'x'; 100], &vec![b'y'; LARGE + 1]] {
+            let mut loose = Loose::new::<Str>(b"key");
+            store(&mut loose, value);
+            loose.edit().set_deadline(Some(99));
+            assert_eq!(&*loose.look().read::<Str>().unwrap(), value);
+            for next in [&b"12"[..], &vec![b'z'; LARGE + 5], b"short"] {
+                store(&mut loose, next);
+                assert_eq!(loose.look().deadline(), Some(99));
+            }
+            loose.edit().set_deadline(None);
+            let loose = loose.renamed(b"other");
+            assert_eq!(&*loose.look().read::<Str>().unwrap(), b"short");
+            assert_eq!((loose.look().key(), loose.look().deadline()), (&b"other"[..], None));
+        }
+    }
+
+    /// What a table of entries should hold: strings, and hashes by field.
+    #[derive(Default)]
+    struct Model {
+        strings: HashMap<u32, Vec<u8>>,
+        hashes: HashMap<u32, HashMap<u32, Vec<u8>>>,
+    }
+
+    impl Model {
+        fn check(&self, table: &Table<Stored>) {
+            let counted = table.iter().map(Entry::memory).sum::<usize>();
+            assert_eq!(counted, table.memory());
+            assert_eq!(table.len(), self.strings.len() + self.hashes.len());
+            for entry in table.iter() {
+                let key = u32::from_be_bytes(entry.key().try_into().unwrap());
+                match entry.value() {
+                    Value::String(string) => assert_eq!(&*string, &self.strings[&key][..]),
+                    Value::Hash(hash) => {
+                        assert_eq!(hash.len(), self.hashes[&key].len());
+                        for (name, value) in hash.iter() {
+                            let name = u32::from_be_bytes(name.try_into().unwrap());
+                            assert_eq!(value, self.hashes[&key][&name]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn set(table: &mut Table<Stored>, key: u32, value: &[u8]) {
+        let (name, value) = (key.to_be_bytes(), Arg::Small(value));
+        let (digest, string) = (digest_of(&name), NewStr::new(&value));
+        match table.get_mut(digest, &name) {
+            Some(mut entry) => drop(entry.set(string.form())),
+            None => drop(table.insert(digest, |heap| Stored::new(&name, string.form(), heap))),
+        }
+    }
+
+    /// Changes a value that is there.
+    fn change<T: Type>(table: &mut Table<Stored>, key: u32, change: impl FnOnce(&mut Edit<T>)) {
+        let name = key.to_be_bytes();
+        let mut entry = table.get_mut(digest_of(&name), &name).unwrap();
+        let (result, _) = entry.edit(&LIMITS, false, |value| {
+            change(value);
+            Ok(())
+        });
+        result.unwrap();
+    }
+
+    fn delete(table: &mut Table<Stored>, key: u32) {
+        let name = key.to_be_bytes();
+        table.remove(digest_of(&name), &name, Stored::free);
+    }
+
+    fn mixed_value() -> Vec<u8> {
+        let magnitude = 1 << random_below(14);
+        vec![b'a' + random_below(26) as u8; magnitude + random_below(magnitude)]
+    }
+
+    #[test]
+    fn what_is_used_is_what_a_count_finds_and_nothing_is_lost_in_moving() {
+        let mut table = Table::new();
+        let mut model = Model::default();
+        for round in 0..60_000 {
+            let key = random_below(600) as u32;
+            // Times of growth and times of leaving blocks.
+            let goes = if round / 10_000 % 2 == 0 { 2 } else { 8 };
+            if random_below(10) < goes {
+                delete(&mut table, key);
+                model.strings.remove(&key);
+                model.hashes.remove(&key);
+            } else if !key.is_multiple_of(20) {
+                let value = mixed_value();
+                set(&mut table, key, &value);
+                model.strings.insert(key, value);
+                if key.is_multiple_of(3) {
+                    let patch = mixed_value();
+                    let string = model.strings.get_mut(&key).unwrap();
+                    let at = string.len() / 2;
+                    change(&mut table, key, |string: &mut Edit<Str>| {
+                        string.patch(at, &patch).unwrap();
+                    });
+                    string.resize(string.len().max(at + patch.len()), 0);
+                    string[at..at + patch.len()].copy_from_slice(&patch);
+                }
+            } else {
+                let name = key.to_be_bytes();
+                let digest = digest_of(&name);
+                if table.get(digest, &name).is_none() {
+                    table.insert(digest, |heap| Loose::new::<Hash>(&name).fasten(heap));
+                }
+                let (field, value) = (random_below(200) as u32, mixed_value());
+                change(&mut table, key, |hash: &mut Edit<Hash>| {
+                    hash.set(&field.to_be_bytes(), &value);
+                });
+                let fields = model.hashes.entry(key).or_default();
+                fields.insert(field, value);
+            }
+            if round % 5_000 == 4_999 {
+                model.check(&table);
+            }
+        }
+        while table.leave_blocks().is_some() {}
+        model.check(&table);
+        for key in 0..600 {
+            delete(&mut table, key);
+        }
+        assert_eq!(table.memory(), 0);
+    }
+}
