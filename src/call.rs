@@ -108,11 +108,11 @@ impl<'a> Caller<'a> {
 
     /// Runs a command that has been admitted. The account listens before and after.
     fn call(&mut self, row: &'static Row, client: &mut Client, args: &Args, reply: &mut Reply) {
+        let mut seen = self.account.before(row, reply, &mut self.batch);
         if row.command.is(Flag::CountsClients) && !client.in_exec {
             self.batch.give_back();
             self.batch.server.hear_out(&client.public, row.group == "pubsub");
         }
-        let mut seen = self.account.before(row, reply, &mut self.batch);
         self.batch.begin_command(row.command, client.in_exec);
         if row.command.is(Flag::ShowsCounters) {
             self.settle(client);
@@ -224,6 +224,8 @@ impl<'a> Caller<'a> {
 
     /// Ends the batch: the lock is given back, the log holds what the replies say, and they may leave.
     pub fn finish(&mut self, client: &mut Client, reply: &mut Reply) {
+        // What is handed to the log now is no work of the commands.
+        self.account.charge(&mut self.batch.clock);
         self.batch.finish(client, reply);
         client.update_public(reply.protocol, self.account.last_row);
         self.settle(client);
@@ -233,8 +235,7 @@ impl<'a> Caller<'a> {
     /// Adds what has been counted to the counters that all may see: at the end of a batch, and before a
     /// command that shows them.
     fn settle(&mut self, client: &Client) {
-        let stats = &self.batch.server.stats;
-        self.account.settle(stats, &client.public.counters, &mut self.batch.clock);
+        self.account.settle(&self.batch.server.stats, &client.public.counters);
         self.batch.settle(client);
     }
 }

@@ -139,8 +139,7 @@ pub enum Flag {
     GivesLockBack,
     /// DEBUG: its handler answers for unknown subcommands too.
     TakesUnknown,
-    /// With no more than two arguments it never takes longer than a microsecond, if these and the reply
-    /// are short (call/account.rs, `is_quick`).
+    /// It takes a few microseconds at most, if the reply is short (call/account.rs).
     Quick,
     /// Its second argument is a field of what its key holds, so that field is looked at ahead of time too
     /// (call/ahead.rs).

@@ -88,8 +88,6 @@ impl<'a> Batch<'a> {
 
     /// Hands what changed to the log, notes how far it must be written, and gives the lock back.
     fn release(&mut self) {
-        // What is handed to the log here is no work of quick commands.
-        self.clock.catch_up();
         if let Guard::Exclusive(keyspace) = &mut self.guard {
             self.server.aof.append(&mut self.records);
             std::mem::swap(&mut self.records.bytes, &mut keyspace.records);
