@@ -181,7 +181,7 @@ impl<'a> Batch<'a> {
             _ => self.server.aof.commit(self.position),
         };
         if let Err(cause) = committed {
-            self.retract(&Error::Misconf(cause), reply);
+            self.retract(&Error::misconf(&cause), reply);
         }
         if !client.published.is_empty() {
             self.server.hub.send(&client.published);

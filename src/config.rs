@@ -120,7 +120,7 @@ impl Config {
     /// The options whose names match the pattern, with their values.
     pub fn get(&self, pattern: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
         let values = self.values.read().unwrap();
-        let matches = |(_, row): &(usize, &&Row)| {
+        let matches = |(_, row): &(usize, &Row)| {
             !matches!(row.accepts, Accepts::Refused(_))
                 && glob::matches(pattern, row.name.as_bytes(), true)
         };
@@ -137,7 +137,7 @@ impl Config {
         for (row, (_, given)) in rows.into_iter().zip(pairs) {
             let name = OPTIONS[row].name;
             let row = target(row);
-            let option = OPTIONS[row];
+            let option = &OPTIONS[row];
             let checked = option.check(given, &new[row]);
             new[row] = checked.map_err(|reason| refused(name, &reason))?;
             if new[row] != values[row]

@@ -51,7 +51,7 @@ impl Caller<'_> {
             _ => command.name == "ping",
         };
         if writes && let Some(cause) = self.batch.server.aof.refusal() {
-            return Err(Error::Misconf(cause));
+            return Err(Error::misconf(&cause));
         }
         if client.is_subscribed()
             && protocol == Protocol::Resp2
@@ -78,16 +78,17 @@ impl Caller<'_> {
         args: &Args,
         reply: &mut Reply,
     ) {
-        if let Error::UnknownCommand(words) = error
-            && [&b"post"[..], b"host:"].iter().any(|word| words[0].eq_ignore_ascii_case(word))
-        {
-            // A web page has made a browser send us a form. Its next line must not be run.
-            client.then = Then::Drop;
-            return;
-        }
         let row = TABLE.named_by(args);
         match row {
             Some(row) => self.account.count_rejected(row.index),
+            None if [&b"post"[..], b"host:"]
+                .iter()
+                .any(|word| args[0].eq_ignore_ascii_case(word)) =>
+            {
+                // A web page has made a browser send us a form. Its next line must not be run.
+                client.then = Then::Drop;
+                return;
+            }
             None => {
                 self.account.last_row = Some(NO_ROW);
                 client.public.counters.add(Count::ErrorReplies, 1);
@@ -96,7 +97,7 @@ impl Caller<'_> {
         if row.is_some_and(|row| matches!(row.command.run, Run::Exec)) {
             client.transaction = None;
             self.unwatch(client);
-            return reply.error(&Error::ExecAbortBecause(Box::new(error.clone())));
+            return reply.error(&Error::exec_abort_because(error));
         }
         if let Some(transaction) = &mut client.transaction {
             transaction.aborted = true;
