@@ -49,7 +49,7 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::resp::{Args, Reply};
 use crate::store::{View, ViewMut};
-pub use container::{help, subcommand_syntax};
+pub use container::{help, help_lines, subcommand_syntax};
 pub use long::{LongHandler, Rest, Stretch};
 use std::sync::LazyLock;
 

@@ -197,7 +197,6 @@ impl Server {
     }
 }
 
-/// All connected clients.
 #[derive(Default)]
 pub struct Clients {
     pub gates: Gates,
@@ -285,7 +284,6 @@ pub struct Shown {
 }
 
 impl Shown {
-    /// Whether it has subscribed to anything.
     pub fn is_subscribed(&self) -> bool {
         self.channels + self.patterns > 0
     }

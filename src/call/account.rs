@@ -73,13 +73,11 @@ struct Step {
 }
 
 impl Account {
-    /// Begins a batch.
     pub fn begin(&mut self) {
         self.last_row = None;
         self.trace = log::is_debug().then(Vec::new);
     }
 
-    /// Whether each command is traced.
     pub fn has_trace(&self) -> bool {
         self.trace.is_some()
     }
@@ -160,7 +158,6 @@ impl Account {
         tally.failed += u64::from(failed);
     }
 
-    /// Counts a command that was refused before it ran.
     pub fn count_rejected(&mut self, index: usize) {
         self.last_row = Some(index);
         self.tally_of(index).rejected += 1;
@@ -179,7 +176,6 @@ impl Account {
         }
     }
 
-    /// Writes the trace of the batch.
     pub fn write_trace(&mut self, client: &Client, batch: &Batch) {
         let (Some(steps), Some(times)) = (self.trace.take(), &batch.clock.lock_times) else {
             return;
@@ -206,7 +202,6 @@ impl Account {
         }
     }
 
-    /// The counters of a row.
     fn tally_of(&mut self, index: usize) -> &mut Tally {
         // From behind: most batches have one or two different commands.
         let known = self.tally.iter().rposition(|tally| tally.index == index);

@@ -24,7 +24,6 @@ use crate::server::NO_ROW;
 use crate::stats::Count;
 
 impl Caller<'_> {
-    /// Whether the command may run now.
     pub(super) fn admit(
         &self,
         row: &Row,

@@ -78,7 +78,6 @@ impl Caller<'_> {
     }
 }
 
-/// Replays records, in the order of the log.
 struct Replayer<'a> {
     caller: Caller<'a>,
     client: Client,

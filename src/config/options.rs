@@ -71,7 +71,6 @@ pub enum Change {
     Fixed,
 }
 
-/// An option.
 #[derive(Clone)]
 pub struct Row {
     pub name: &'static str,
@@ -165,7 +164,6 @@ pub fn target(row: usize) -> usize {
     }
 }
 
-/// The default value of each row.
 pub fn defaults() -> Values {
     let default = |row: &Row| match row.accepts {
         // It depends on where the process was started.

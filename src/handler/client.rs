@@ -258,7 +258,6 @@ fn kill(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
     Ok(())
 }
 
-/// CLIENT REPLY.
 fn reply_mode(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     match args[2].to_ascii_uppercase().as_slice() {
         b"ON" => {

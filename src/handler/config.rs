@@ -8,7 +8,7 @@
 //! REWRITE.
 
 use super::args::Cursor;
-use super::{Command, Flag, NO_KEY, Run, command};
+use super::{Command, Flag, NO_KEY, Run, command, help_lines};
 use crate::client::Client;
 use crate::config;
 use crate::error::Error;
@@ -82,21 +82,10 @@ fn resetstat(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Err
     Ok(())
 }
 
-fn help(_: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
-    const HEAD: &str = "\
-CONFIG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:
-GET <pattern>
-    Return parameters matching the glob-like <pattern> and their values.
-SET <directive> <value>
-    Set the configuration <directive> to <value>.
-RESETSTAT
-    Reset statistics reported by the INFO command.
-HELP
-    Prints this help.
-Directives, with their defaults, and when they can change:";
-    let head = HEAD.lines().map(String::from);
-    let options = config::describe().map(|line| format!("    {line}"));
-    let lines: Vec<String> = head.chain(options).collect();
+fn help(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let mut lines = help_lines(args);
+    lines.push("Directives, with their defaults, and when they can change:".to_string());
+    lines.extend(config::describe().map(|line| format!("    {line}")));
     reply.statuses(&lines);
     Ok(())
 }

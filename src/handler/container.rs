@@ -47,8 +47,14 @@ pub fn subcommand_syntax(args: &Args) -> Error {
     Error::subcommand("unknown subcommand or wrong number of arguments for", &container, &args[1])
 }
 
-/// CONFIG HELP, and the HELP of every other container, from its rows.
+/// The HELP of a container.
 pub fn help(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    reply.statuses(&help_lines(args));
+    Ok(())
+}
+
+/// What the rows of the container say that `args` name.
+pub fn help_lines(args: &Args) -> Vec<String> {
     let container = String::from_utf8_lossy(&args[0]).to_ascii_lowercase();
     let mut lines = vec![format!(
         "{} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
@@ -60,8 +66,7 @@ pub fn help(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error>
         lines.push(format!("{subcommand} {usage}").trim_end().to_string());
         lines.push(format!("    {summary}."));
     }
-    reply.statuses(&lines);
-    Ok(())
+    lines
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ const SECTIONS: [Section; 10] = [
     ("Replication", true, |info| info.replication()),
     ("CPU", true, |info| info.cpu()),
     ("Commandstats", false, |info| info.commandstats()),
-    ("Cluster", true, |info| info.cluster()),
+    ("Cluster", true, |info| info.absent("cluster_enabled")),
     ("Keyspace", true, |info| info.keyspace()),
 ];
 
@@ -274,8 +274,7 @@ impl Info<'_> {
         self.field("role", "master");
         self.field("connected_slaves", 0);
         self.field("master_failover_state", "no-failover");
-        self.field("master_repl_offset", 0);
-        self.flag("repl_backlog_active", false);
+        self.absent("master_repl_offset repl_backlog_active");
     }
 
     fn cpu(&mut self) {
@@ -303,10 +302,6 @@ impl Info<'_> {
                 self.field(&name, values);
             }
         }
-    }
-
-    fn cluster(&mut self) {
-        self.flag("cluster_enabled", false);
     }
 
     fn keyspace(&mut self) {

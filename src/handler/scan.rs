@@ -48,7 +48,6 @@ pub fn parse_cursor(text: &[u8]) -> Result<u64, Error> {
     Ok(if negative { number.wrapping_neg() } else { number })
 }
 
-/// Reads the options up to the end of the command.
 pub fn parse_options<'a>(args: &mut Cursor<'a>, accepts_type: bool) -> Result<Options<'a>, Error> {
     let mut options = Options { pattern: None, count: 10, type_name: None };
     while let Some(option) = args.option() {
@@ -91,7 +90,6 @@ impl Walk {
         Walk { cursor, count, slots_left: slots, looked_at: 0, kept: 0, encoded: Reply::new() }
     }
 
-    /// Keeps an element for the reply.
     pub fn keep(&mut self, element: &[u8]) {
         self.encoded.bulk(element);
         self.kept += 1;

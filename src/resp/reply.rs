@@ -78,7 +78,7 @@ impl Reply {
         mut write: impl FnMut(&mut Reply, T),
     ) {
         for item in items {
-            if self.out.is_over() {
+            if self.out.is_over {
                 return;
             }
             write(self, item);
@@ -89,7 +89,6 @@ impl Reply {
         self.protocol == Protocol::Resp3
     }
 
-    /// The status `OK`.
     pub fn ok(&mut self) {
         self.out.written.extend_from_slice(b"+OK\r\n");
     }
@@ -117,12 +116,10 @@ impl Reply {
         self.out.written.extend_from_slice(b"\r\n");
     }
 
-    /// An integer.
     pub fn integer(&mut self, number: i64) {
         write_header(&mut self.out.written, b':', number);
     }
 
-    /// How many there are, or how long something is.
     pub fn count(&mut self, number: usize) {
         self.integer(number as i64);
     }
@@ -152,7 +149,6 @@ impl Reply {
         self.out.written.extend_from_slice(line);
     }
 
-    /// A bulk string, or nil.
     pub fn bulk_or_nil(&mut self, bytes: Option<&[u8]>) {
         match bytes {
             Some(bytes) => self.bulk(bytes),
@@ -175,7 +171,6 @@ impl Reply {
         write_header(&mut self.out.written, b'*', length as i64);
     }
 
-    /// An array of bulk strings.
     pub fn bulks(&mut self, all: &[impl AsRef<[u8]>]) {
         self.array(all.len());
         self.each(all, |reply, bytes| reply.bulk(bytes.as_ref()));
@@ -197,13 +192,16 @@ impl Reply {
 
     /// The head of a set; an array in RESP2.
     pub fn set(&mut self, length: usize) {
-        let kind = if self.is_resp3() { b'~' } else { b'*' };
-        write_header(&mut self.out.written, kind, length as i64);
+        self.head(b'~', length);
     }
 
     /// The head of a message that answers no command; an array in RESP2.
     pub fn push(&mut self, length: usize) {
-        let kind = if self.is_resp3() { b'>' } else { b'*' };
+        self.head(b'>', length);
+    }
+
+    fn head(&mut self, kind: u8, length: usize) {
+        let kind = if self.is_resp3() { kind } else { b'*' };
         write_header(&mut self.out.written, kind, length as i64);
     }
 
@@ -256,8 +254,8 @@ pub struct Output {
     charge: Option<Charge>,
     /// The length at which it is looked at again.
     look_at: usize,
-    /// Whether it swallows what is written.
-    is_over: bool,
+    /// Whether its client is to end, so that it swallows what is written.
+    pub is_over: bool,
 }
 
 impl Output {
@@ -271,11 +269,6 @@ impl Output {
             charge,
             is_over: false,
         }
-    }
-
-    /// Whether its client is to end, so that what is written is swallowed.
-    pub fn is_over(&self) -> bool {
-        self.is_over
     }
 
     /// Whether `more` bytes can be written. If not, they need not be made. (Short things are written
@@ -400,6 +393,11 @@ impl Output {
         within.for_each(|(at, value)| self.share(begin + at - range.start, value));
         self.written.extend_from_slice(&other.written[range]);
         self.takes(0);
+    }
+
+    /// All of it, if it lies in one piece of memory, as nearly always.
+    pub fn one_piece(&self) -> Option<&[u8]> {
+        self.shared.is_empty().then_some(&self.written)
     }
 
     /// All of it, in the pieces that it has in memory.

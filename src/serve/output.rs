@@ -64,7 +64,7 @@ impl Session<'_> {
         self.reply.out.clear(BATCH_OUTPUT);
         let counters = &self.client.public.counters;
         counters.add(Count::OutputBytes, sent as u64);
-        let taken = self.reader.get_mut().take_count();
+        let taken = std::mem::take(&mut self.reader.get_mut().taken);
         counters.add(Count::InputBytes, taken);
         Ok(())
     }
@@ -112,8 +112,17 @@ impl Session<'_> {
 
     /// Writes the replies from byte `sent` on. Returns false if the peer has read nothing for a while.
     fn write_on(&mut self, sent: &mut usize) -> io::Result<bool> {
-        let mut pieces: Vec<IoSlice> = self.reply.out.pieces().map(IoSlice::new).collect();
-        let mut rest = &mut pieces[..];
+        let (mut one, mut many);
+        let mut rest: &mut [IoSlice] = match self.reply.out.one_piece() {
+            Some(piece) => {
+                one = [IoSlice::new(piece)];
+                &mut one
+            }
+            None => {
+                many = self.reply.out.pieces().map(IoSlice::new).collect::<Vec<_>>();
+                &mut many
+            }
+        };
         IoSlice::advance_slices(&mut rest, *sent);
         while !rest.is_empty() {
             match (&*self.stream).write_vectored(rest) {

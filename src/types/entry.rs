@@ -41,10 +41,8 @@ pub enum Stored {
     Large(Box<Large>),
 }
 
-/// An entry of the keyspace to look at.
 pub type Entry<'a> = Held<'a, Stored>;
 
-/// An entry of the keyspace to be changed.
 pub type EntryMut<'a> = HeldMut<'a, Stored>;
 
 /// An entry that is in no table: a new one that must be filled first, or one that moves.
@@ -61,7 +59,6 @@ pub struct Small {
     expires: bool,
 }
 
-/// A small entry, to be changed.
 pub struct SmallMut<'a> {
     pub small: &'a mut Small,
     pub heap: &'a mut Heap,
@@ -234,7 +231,6 @@ impl SmallMut<'_> {
         self.heap.edit(&mut self.small.piece, |bytes| change(bytes, start));
     }
 
-    /// Gives it another payload.
     #[inline]
     pub fn set(&mut self, kind: Kind, payload: &[u8]) {
         self.small.kind = kind;
@@ -343,7 +339,6 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// The value, if it has this type.
     #[inline]
     pub fn read<T: Type>(self) -> Option<T::Look<'a>> {
         T::of(self.value())
