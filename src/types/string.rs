@@ -145,6 +145,7 @@ impl<'a> NewStr<'a> {
 impl Edit<'_, Str<'_>> {
     fn look(&self) -> Str<'_> {
         match &self.place {
+            _ if self.is_new => Str::Raw(b""),
             Place::Small(small) if small.kind() == Kind::Int => {
                 Str::Digits(Digits::new(number_in(small.payload())))
             }
