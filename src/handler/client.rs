@@ -56,8 +56,7 @@ fn getname(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error
 fn setname(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     check_name(&args[2], Error::BadClientName)?;
     client.set_text(|shown| &mut shown.name, &args[2]);
-    reply.ok();
-    Ok(())
+    reply.ok()
 }
 
 /// Client libraries send their name and version. Redis 7.0 does not know this command yet; 7.2 does.
@@ -71,8 +70,7 @@ fn setinfo(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
     let text = format!("ERR {option} cannot contain spaces, newlines or special characters.");
     check_name(&args[3], Error::text(text))?;
     client.set_text(field, &args[3]);
-    reply.ok();
-    Ok(())
+    reply.ok()
 }
 
 fn info(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
@@ -252,7 +250,7 @@ fn kill(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
     }
     match (old_form, killed) {
         (true, 0) => return Err(Error::text("ERR No such client")),
-        (true, _) => reply.ok(),
+        (true, _) => return reply.ok(),
         (false, _) => reply.integer(killed),
     }
     Ok(())
@@ -262,7 +260,7 @@ fn reply_mode(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(),
     match args[2].to_ascii_uppercase().as_slice() {
         b"ON" => {
             client.replies = Replies::On;
-            reply.ok();
+            return reply.ok();
         }
         b"OFF" => client.replies = Replies::Off,
         b"SKIP" if client.replies != Replies::Off => client.replies = Replies::SkipNext,

@@ -49,8 +49,7 @@ fn get(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error>
 fn set(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let pairs: Vec<_> = Cursor::at(args, 2).pairs().ok_or(Error::Syntax)?.collect();
     change(&client.server, &pairs)?;
-    reply.ok();
-    Ok(())
+    reply.ok()
 }
 
 /// Changes options, and begins or ends the log. One client at a time: between `appendonly no` and its effect
@@ -78,8 +77,7 @@ fn change(server: &Server, pairs: &[(&[u8], &[u8])]) -> Result<(), Error> {
 
 fn resetstat(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
     client.server.reset_stats();
-    reply.ok();
-    Ok(())
+    reply.ok()
 }
 
 fn help(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {

@@ -111,8 +111,7 @@ fn rename(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Erro
     if *key != *newkey {
         give_name(view, key, newkey);
     }
-    reply.ok();
-    Ok(())
+    reply.ok()
 }
 
 fn renamenx(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
@@ -273,8 +272,7 @@ fn flush(
     empty(view);
     // Redis logs a FLUSH even when there was nothing to remove.
     view.log_anyway();
-    reply.ok();
-    Ok(())
+    reply.ok()
 }
 
 fn swapdb(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
@@ -288,6 +286,5 @@ fn swapdb(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Erro
     } else {
         view.swap(a, b);
     }
-    reply.ok();
-    Ok(())
+    reply.ok()
 }

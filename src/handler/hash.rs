@@ -263,8 +263,7 @@ fn hset(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error>
 
 fn hmset(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     set_fields(view, args, "hmset")?;
-    reply.ok();
-    Ok(())
+    reply.ok()
 }
 
 /// Sets fields; returns how many of them are new.

@@ -233,8 +233,7 @@ fn slowlog_len(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), E
 
 fn slowlog_reset(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
     client.server.stats.slow_log.lock().unwrap().entries.clear();
-    reply.ok();
-    Ok(())
+    reply.ok()
 }
 
 #[cfg(test)]

@@ -149,11 +149,9 @@ fn monitor(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error
         return Ok(());
     }
     let outbox = super::pubsub::outbox(client, reply)?;
-    reply.ok();
     client.monitoring = true;
-    let hub = &client.server.hub;
-    hub.add_monitor(client.public.id, &outbox);
-    Ok(())
+    client.server.hub.add_monitor(client.public.id, &outbox);
+    reply.ok()
 }
 
 /// Shows a command that has just run to all monitors, unless it is one for administrators.

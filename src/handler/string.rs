@@ -130,10 +130,7 @@ fn set(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> 
             }
         }
     }
-    if !get {
-        reply.ok();
-    }
-    Ok(())
+    if get { Ok(()) } else { reply.ok() }
 }
 
 /// The options of SET.
@@ -170,15 +167,13 @@ fn without_get(args: &Args) -> Vec<&[u8]> {
 fn setex(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let deadline = deadline(Clock::Seconds, &args[2], view.time.now, "setex")?;
     store_until(view, args, 3, deadline);
-    reply.ok();
-    Ok(())
+    reply.ok()
 }
 
 fn psetex(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let deadline = deadline(Clock::Milliseconds, &args[2], view.time.now, "psetex")?;
     store_until(view, args, 3, deadline);
-    reply.ok();
-    Ok(())
+    reply.ok()
 }
 
 fn setnx(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
@@ -200,8 +195,7 @@ fn getset(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Erro
 fn mset(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let pairs = args.pairs().ok_or(Error::WrongArity("mset"))?;
     pairs.for_each(|(key, value)| view.set_string(key, value, false));
-    reply.ok();
-    Ok(())
+    reply.ok()
 }
 
 fn msetnx(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {

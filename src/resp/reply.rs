@@ -89,8 +89,10 @@ impl Reply {
         self.protocol == Protocol::Resp3
     }
 
-    pub fn ok(&mut self) {
+    /// The status `OK`, with which a handler ends.
+    pub fn ok(&mut self) -> Result<(), error::Error> {
         self.out.written.extend_from_slice(b"+OK\r\n");
+        Ok(())
     }
 
     /// A status: a word of ours, never a client's bytes, which could hold a line end.
@@ -466,7 +468,7 @@ mod tests {
     fn a_shared_value_is_where_it_was_put_whatever_is_cut_off_or_exchanged() {
         let [one, two] = [&b"one"[..], b"two!"].map(|text| Arc::new(Blob::from(text.to_vec())));
         let mut reply = Reply::new();
-        reply.ok();
+        reply.ok().unwrap();
         let first = reply.out.mark();
         reply.shared_bulk(&one);
         let second = reply.out.mark();

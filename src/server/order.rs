@@ -27,7 +27,7 @@
 use super::Public;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// The longest time that one question waits. Usually 0.1 ms is enough. On an overloaded machine a thread that
@@ -47,9 +47,9 @@ pub struct Turns {
     /// The turn that a question has given up on.
     given_up: AtomicU64,
     /// The thread waits here for others, or in WAIT.
-    is_aside: AtomicBool,
-    /// Held while the socket is in non-blocking mode.
-    mode: Mutex<()>,
+    pub is_aside: AtomicBool,
+    /// Whoever sets the mode of the socket holds this until it blocks again.
+    pub mode: Mutex<()>,
 }
 
 impl Default for Turns {
@@ -86,16 +86,6 @@ impl Turns {
     pub fn has_begun(&self) -> bool {
         self.count.load(Ordering::Relaxed) > 1
     }
-
-    /// The thread begins to wait for something other than input, or stops.
-    pub fn set_aside(&self, is_aside: bool) {
-        self.is_aside.store(is_aside, Ordering::Release);
-    }
-
-    /// Whoever sets the socket's mode must hold this.
-    pub fn mode(&self) -> MutexGuard<'_, ()> {
-        self.mode.lock().unwrap()
-    }
 }
 
 /// Waits until each of `clients` is quiet, without the asker itself. What the caller has counted before, it
@@ -112,7 +102,7 @@ pub fn hear_out(clients: &[Arc<Public>], asker: Option<&Public>) {
             continue;
         }
         if let Some(asker) = asker {
-            asker.turns.set_aside(true);
+            asker.turns.is_aside.store(true, Ordering::Release);
         }
         waits = true;
         // In an odd turn the thread may not have read yet what has arrived. The next turn will.
@@ -127,7 +117,7 @@ pub fn hear_out(clients: &[Arc<Public>], asker: Option<&Public>) {
         }
     }
     if let Some(asker) = asker.filter(|_| waits) {
-        asker.turns.set_aside(false);
+        asker.turns.is_aside.store(false, Ordering::Release);
     }
 }
 
@@ -149,7 +139,7 @@ fn is_quiet(client: &Public) -> bool {
 
 /// Whether there is unread input, or the client has closed the connection.
 fn has_arrived(stream: &TcpStream, turns: &Turns) -> bool {
-    let _mode = turns.mode();
+    let _mode = turns.mode.lock().unwrap();
     if stream.set_nonblocking(true).is_err() {
         return false;
     }
