@@ -9,9 +9,7 @@
 //! A value is kept twice: as the bytes that CONFIG GET answers, in a list beside the table of options; and
 //! in a slot, a typed field of [`Config`]. The server reads the slots.
 //!
-//! In the folder, `options.rs` has the table, one row for each option; `ignored.rs` has the rows of options
-//! that nothing here uses; `slot.rs` has the slots; `start.rs` reads the command line and the file;
-//! `include.rs` finds the files that match a pattern.
+//! In the folder, `options.rs` has the table of options and `start.rs` reads the command line and the file.
 //!
 //! **How Redis does it**: config.c. There CONFIG SET changes the variables one by one, and restores them if
 //! one is refused. Here all values are checked on a copy, which then replaces the old values. There is no

@@ -15,11 +15,9 @@
 //!
 //! The slow log is in [`crate::stats`]. MEMORY USAGE asks the entry how much it has allocated.
 //!
-//! **How Redis does it**: server.c; a script makes the table from one JSON file per command. ACL categories,
-//! key specifications and tips serve users, modules and cluster clients. There are none here, so those places
-//! are empty. The flags for eviction (`denyoom`), scripts (`noscript`, `allow_busy`), replicas (`stale`,
-//! `no_async_loading`) and users (`fast`) are missing too. So are COMMAND GETKEYS, and the parts of MEMORY
-//! that ask the allocator, which std cannot do.
+//! **How Redis does it**: server.c; a script makes the table from one JSON file per command. Whatever serves
+//! users, modules, scripts, eviction, replicas and clusters is empty or missing here. So are COMMAND GETKEYS,
+//! and the parts of MEMORY that ask the allocator, which std cannot do.
 
 use super::args::{Cursor, integer};
 use super::{

@@ -1,12 +1,4 @@
-//! What a command that takes long leaves to be done, with the lock given back in between.
-//!
-//! ```text
-//! LCS    has its two strings                 ─▶ Rest::Compute   needs no lock any more
-//! KEYS   would look at every key             ─▶ Rest::Look      one long look
-//! SCAN   has looked for as long as it may    ─▶ Rest::Look      many short looks
-//! ```
-//!
-//! What is done with it is told in call/long.rs.
+//! What a command that takes long leaves to be done, with the lock given back in between (call/long.rs).
 
 use crate::error::Error;
 use crate::resp::{Args, Reply};
