@@ -115,11 +115,7 @@ pub enum Until {
 
 impl Client {
     /// Registers a connection that has just been accepted, or tells its peer why it is refused.
-    pub fn welcome(
-        server: &Arc<Server>,
-        stream: TcpStream,
-        peer: SocketAddr,
-    ) -> Option<Box<Client>> {
+    pub fn welcome(server: &Arc<Server>, stream: TcpStream, peer: SocketAddr) -> Option<Box<Self>> {
         add(&server.stats.connections, 1);
         let refusal = if server.is_full() {
             Some("-ERR max number of clients reached\r\n")

@@ -50,7 +50,7 @@ use crate::error::Error;
 use crate::resp::{Args, Reply};
 use crate::store::{View, ViewMut};
 pub use container::{help, help_lines, subcommand_syntax};
-pub use long::{LongHandler, Rest, Stretch};
+pub use long::{Left, LongHandler, Rest, Stretch};
 use std::sync::LazyLock;
 
 /// The version of Redis whose behaviour this server follows, which it reports to clients.

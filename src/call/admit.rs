@@ -24,12 +24,7 @@ use crate::server::NO_ROW;
 use crate::stats::Count;
 
 impl Caller<'_> {
-    pub(super) fn admit(
-        &self,
-        row: &Row,
-        client: &Client,
-        protocol: Protocol,
-    ) -> Result<(), Error> {
+    pub fn admit(&self, row: &Row, client: &Client, protocol: Protocol) -> Result<(), Error> {
         let command = row.command;
         if !self.batch.time.source.is_refused() {
             return Ok(());
@@ -70,13 +65,7 @@ impl Caller<'_> {
 
     /// Answers with the error. An open transaction will be refused by EXEC; if it is EXEC that is refused,
     /// the transaction is over.
-    pub(super) fn reject(
-        &mut self,
-        error: &Error,
-        client: &mut Client,
-        args: &Args,
-        reply: &mut Reply,
-    ) {
+    pub fn reject(&mut self, error: &Error, client: &mut Client, args: &Args, reply: &mut Reply) {
         let row = TABLE.named_by(args);
         match row {
             Some(row) => self.account.count_rejected(row.index),

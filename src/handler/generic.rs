@@ -20,7 +20,8 @@
 use super::args::{self, Cursor};
 use super::scan;
 use super::{
-    ALL_KEYS, Command, Flag, NO_KEY, ONE_KEY, Rest, Run, SUBCOMMAND_KEY, Stretch, TWO_KEYS, command,
+    ALL_KEYS, Command, Flag, Left, NO_KEY, ONE_KEY, Rest, Run, SUBCOMMAND_KEY, Stretch, TWO_KEYS,
+    command,
 };
 use crate::error::Error;
 use crate::glob;
@@ -158,12 +159,7 @@ fn randomkey(view: &View, _: &Args, reply: &mut Reply) -> Result<(), Error> {
 const FEW: usize = 1_000;
 
 /// One look, however long it takes: a key that is renamed meanwhile is there once.
-fn keys<'a>(
-    view: &View,
-    args: &'a Args,
-    stretch: &Stretch,
-    reply: &mut Reply,
-) -> Result<Option<Rest<'a>>, Error> {
+fn keys<'a>(view: &View, args: &'a Args, stretch: &Stretch, reply: &mut Reply) -> Left<'a> {
     let pattern = &args[1];
     let list = move |view: &View, _: &Stretch, reply: &mut Reply| {
         // To the matcher a star alone does not fit the empty key.
@@ -179,12 +175,7 @@ fn keys<'a>(
     Ok(None)
 }
 
-fn scan<'a>(
-    view: &View,
-    args: &'a Args,
-    stretch: &Stretch,
-    reply: &mut Reply,
-) -> Result<Option<Rest<'a>>, Error> {
+fn scan<'a>(view: &View, args: &'a Args, stretch: &Stretch, reply: &mut Reply) -> Left<'a> {
     let (cursor, options) = scan::parse(&mut Cursor::new(args), true)?;
     // A slot nearly always has several keys. In an emptied table, COUNT limits the slots too.
     let mut walk = scan::Walk::new(cursor, options.count, options.count);
@@ -241,30 +232,26 @@ fn dbsize(view: &View, _: &Args, reply: &mut Reply) -> Result<(), Error> {
 }
 
 fn flushall(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    flush(view, args, reply, |view| {
-        (0..view.look().databases()).for_each(|db| view.flush(db));
-    })
-}
-
-fn flushdb(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    flush(view, args, reply, |view| view.flush(view.db))
-}
-
-fn flush(
-    view: &mut ViewMut,
-    args: &Args,
-    reply: &mut Reply,
-    empty: impl FnOnce(&mut ViewMut),
-) -> Result<(), Error> {
-    let mut words = Cursor::new(args);
-    let word = words.option();
-    if !matches!(word.as_deref(), None | Some(b"SYNC" | b"ASYNC")) || words.left() > 0 {
-        return Err(Error::Syntax);
-    }
-    empty(view);
+    check_flush(args)?;
+    (0..view.look().databases()).for_each(|db| view.flush(db));
     // Redis logs a FLUSH even when there was nothing to remove.
     view.log_anyway();
     reply.ok()
+}
+
+fn flushdb(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    check_flush(args)?;
+    view.flush(view.db);
+    view.log_anyway();
+    reply.ok()
+}
+
+fn check_flush(args: &Args) -> Result<(), Error> {
+    let mut words = Cursor::new(args);
+    match words.option().as_deref() {
+        None | Some(b"SYNC" | b"ASYNC") if words.left() == 0 => Ok(()),
+        _ => Err(Error::Syntax),
+    }
 }
 
 fn swapdb(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {

@@ -6,8 +6,10 @@ use crate::store::View;
 use std::time::{Duration, Instant};
 
 /// A handler that may leave something to be done.
-pub type LongHandler =
-    for<'a> fn(&View, &'a Args, &Stretch, &mut Reply) -> Result<Option<Rest<'a>>, Error>;
+pub type LongHandler = for<'a> fn(&View, &'a Args, &Stretch, &mut Reply) -> Left<'a>;
+
+/// What it has left.
+pub type Left<'a> = Result<Option<Rest<'a>>, Error>;
 
 /// What a command that takes long has still to do.
 pub enum Rest<'a> {

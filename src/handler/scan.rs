@@ -97,18 +97,14 @@ impl Walk {
 
     /// Goes on to the end, and returns true; or until the stretch is over. `visit` looks at the slot at a
     /// cursor and returns the next cursor.
-    pub fn go_on(
-        &mut self,
-        stretch: &Stretch,
-        mut visit: impl FnMut(u64, &mut Walk) -> u64,
-    ) -> bool {
+    pub fn go_on(&mut self, time: &Stretch, mut visit: impl FnMut(u64, &mut Walk) -> u64) -> bool {
         loop {
             self.cursor = visit(self.cursor, self);
             self.slots_left -= 1;
             if self.cursor == 0 || self.slots_left == 0 || self.looked_at >= self.count {
                 return true;
             }
-            if self.slots_left.is_multiple_of(16) && stretch.is_over() {
+            if self.slots_left.is_multiple_of(16) && time.is_over() {
                 return false;
             }
         }
