@@ -28,14 +28,17 @@ use crate::handler::server::{show_monitors, shown};
 use crate::handler::{Flag, Row};
 use crate::log;
 use crate::resp::{Args, Reply};
-use crate::stats::{Count, Counters, Slow, Stats, add, shorten, shorten_words, unix_microseconds};
+use crate::stats::{
+    Count, Counters, OfCommand, Slow, Stats, add, shorten, shorten_words, unix_microseconds,
+};
 
 /// The counters of one batch. They are added to the server's when the batch ends.
 #[derive(Default)]
 pub struct Account {
     /// The row of the last command, for CLIENT LIST, or [`crate::server::NO_ROW`].
     pub last_row: Option<usize>,
-    tally: Vec<Tally>,
+    /// Each row that has been called, with its counts.
+    tally: Vec<(usize, OfCommand<u64>)>,
     /// The row of the commands that have run and do not have their time yet.
     untimed: Option<usize>,
     /// With `debug`: the trace.
@@ -48,16 +51,6 @@ pub struct Before {
     /// Bytes of the batch's records, and of its replies.
     records: usize,
     reply: usize,
-}
-
-/// What is counted for one row of the command table.
-#[derive(Default)]
-struct Tally {
-    index: usize,
-    calls: u64,
-    microseconds: u64,
-    rejected: u64,
-    failed: u64,
 }
 
 /// One command in the trace. Lengths are in bytes.
@@ -143,7 +136,8 @@ impl Account {
         };
         clock.read();
         let took = std::mem::take(&mut clock.worked);
-        self.tally_of(index).microseconds += took;
+        let [_, microseconds, ..] = self.tally_of(index);
+        *microseconds += took;
         took
     }
 
@@ -153,26 +147,26 @@ impl Account {
         self.charge_others(index, clock);
         self.last_row = Some(index);
         self.untimed = Some(index);
-        let tally = self.tally_of(index);
-        tally.calls += 1;
-        tally.failed += u64::from(failed);
+        let [calls, .., failures] = self.tally_of(index);
+        *calls += 1;
+        *failures += u64::from(failed);
     }
 
     pub fn count_rejected(&mut self, index: usize) {
         self.last_row = Some(index);
-        self.tally_of(index).rejected += 1;
+        let [_, _, rejected, _] = self.tally_of(index);
+        *rejected += 1;
     }
 
     /// Adds the tally to the counters of the server and of the client.
     pub fn settle(&mut self, stats: &Stats, own: &Counters) {
-        for tally in self.tally.drain(..) {
-            let command = &stats.of_commands[tally.index];
-            add(&command.calls, tally.calls);
-            add(&command.microseconds, tally.microseconds);
-            add(&command.rejected, tally.rejected);
-            add(&command.failed, tally.failed);
-            own.add(Count::Commands, tally.calls);
-            own.add(Count::ErrorReplies, tally.failed + tally.rejected);
+        for (index, counts) in self.tally.drain(..) {
+            for (counter, count) in stats.of_commands[index].iter().zip(counts) {
+                add(counter, count);
+            }
+            let [calls, _, rejected, failed] = counts;
+            own.add(Count::Commands, calls);
+            own.add(Count::ErrorReplies, failed + rejected);
         }
     }
 
@@ -202,14 +196,14 @@ impl Account {
         }
     }
 
-    fn tally_of(&mut self, index: usize) -> &mut Tally {
+    fn tally_of(&mut self, index: usize) -> &mut OfCommand<u64> {
         // From behind: most batches have one or two different commands.
-        let known = self.tally.iter().rposition(|tally| tally.index == index);
+        let known = self.tally.iter().rposition(|(row, _)| *row == index);
         let at = known.unwrap_or_else(|| {
-            self.tally.push(Tally { index, ..Tally::default() });
+            self.tally.push((index, [0; 4]));
             self.tally.len() - 1
         });
-        &mut self.tally[at]
+        &mut self.tally[at].1
     }
 }
 
@@ -270,8 +264,8 @@ mod tests {
         clock.now -= SECOND;
         account.charge(&mut clock);
         let mut counted = |row| {
-            let tally = account.tally_of(row);
-            (tally.calls, tally.failed, tally.microseconds / SECOND)
+            let [calls, microseconds, _, failed] = *account.tally_of(row);
+            (calls, failed, microseconds / SECOND)
         };
         assert_eq!(counted(GET), (3, 1, 2));
         assert_eq!(counted(SET), (1, 0, 0));

@@ -79,30 +79,13 @@ fn info(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
     Ok(())
 }
 
-/// The TYPE of LIST and KILL.
-#[derive(Clone, Copy, PartialEq)]
-enum Type {
-    Normal,
-    PubSub,
-    /// A master or a replica. No client is one.
-    Other,
-}
-
-impl Type {
-    fn parse(name: &[u8]) -> Result<Type, Error> {
-        match name.to_ascii_lowercase().as_slice() {
-            b"normal" => Ok(Type::Normal),
-            b"pubsub" => Ok(Type::PubSub),
-            b"master" | b"replica" | b"slave" => Ok(Type::Other),
-            _ => Err(Error::quoting("ERR Unknown client type '", name, "'")),
-        }
-    }
-
-    fn of(public: &Public) -> Type {
-        match public.shown.lock().unwrap().is_subscribed() {
-            true => Type::PubSub,
-            false => Type::Normal,
-        }
+/// Which clients have this TYPE, in LIST and KILL. None is a master or a replica.
+fn of_type(name: &[u8]) -> Result<fn(&Public) -> bool, Error> {
+    match name.to_ascii_lowercase().as_slice() {
+        b"normal" => Ok(|public| !public.shown.lock().unwrap().is_subscribed()),
+        b"pubsub" => Ok(|public| public.shown.lock().unwrap().is_subscribed()),
+        b"master" | b"replica" | b"slave" => Ok(|_| false),
+        _ => Err(Error::quoting("ERR Unknown client type '", name, "'")),
     }
 }
 
@@ -112,7 +95,7 @@ fn list(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
     let mut cursor = Cursor::at(args, 2);
     match cursor.option().as_deref() {
         None => {}
-        Some(b"TYPE") if cursor.left() == 1 => wanted_type = Some(Type::parse(cursor.next())?),
+        Some(b"TYPE") if cursor.left() == 1 => wanted_type = Some(of_type(cursor.next())?),
         Some(b"ID") if cursor.left() >= 1 => {
             let ids = cursor.rest().map(|id| match parse_integer(id) {
                 Some(id) => Ok(id as u64),
@@ -131,7 +114,7 @@ fn list(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
             .flat_map(|id| all.binary_search_by_key(id, |client| client.id))
             .map(|at| &all[at])
             .collect(),
-        None => all.iter().filter(|c| wanted_type.is_none_or(|t| t == Type::of(c))).collect(),
+        None => all.iter().filter(|c| wanted_type.is_none_or(|is_wanted| is_wanted(c))).collect(),
     };
     let lines: String = listed.iter().map(|other| describe(other, client) + "\n").collect();
     reply.verbatim(&lines);
@@ -186,7 +169,7 @@ pub fn describe(public: &Public, viewer: &Client) -> String {
 #[derive(Default)]
 struct Filter {
     id: Option<u64>,
-    kind: Option<Type>,
+    of_type: Option<fn(&Public) -> bool>,
     addr: Option<Vec<u8>>,
     local: Option<Vec<u8>>,
     skip_me: bool,
@@ -207,7 +190,7 @@ impl Filter {
                     Some(id @ 1..) => filter.id = Some(id as u64),
                     _ => return Err(Error::text("ERR client-id should be greater than 0")),
                 },
-                b"TYPE" => filter.kind = Some(Type::parse(value)?),
+                b"TYPE" => filter.of_type = Some(of_type(value)?),
                 b"ADDR" => filter.addr = Some(value.to_vec()),
                 b"LADDR" => filter.local = Some(value.to_vec()),
                 b"USER" if value == b"default" => {}
@@ -226,7 +209,7 @@ impl Filter {
     fn fits(&self, public: &Public) -> bool {
         let local = || public.connection.as_ref().map(|c| c.local.to_string().into_bytes());
         self.id.is_none_or(|id| id == public.id)
-            && self.kind.is_none_or(|kind| kind == Type::of(public))
+            && self.of_type.is_none_or(|is_of_type| is_of_type(public))
             && self.addr.as_ref().is_none_or(|addr| addr == public.address().as_bytes())
             && self.local.as_ref().is_none_or(|wanted| Some(wanted) == local().as_ref())
     }

@@ -283,18 +283,13 @@ enum Lifetime<'a> {
 impl<'a> Lifetime<'a> {
     /// Reads an option and what follows it. Two that say different kinds of things are a syntax
     /// error; the same option twice is none, and the second counts.
-    fn read(
-        &mut self,
-        option: &[u8],
-        lasting: &[u8],
-        cursor: &mut Cursor<'a>,
-    ) -> Result<(), Error> {
-        let clock = match option {
+    fn read(&mut self, name: &[u8], lasting: &[u8], cursor: &mut Cursor<'a>) -> Result<(), Error> {
+        let clock = match name {
             b"EX" => Clock::Seconds,
             b"PX" => Clock::Milliseconds,
             b"EXAT" => Clock::UnixSeconds,
             b"PXAT" => Clock::UnixMilliseconds,
-            _ if option == lasting && matches!(self, Lifetime::Unsaid | Lifetime::Lasting) => {
+            _ if name == lasting && matches!(self, Lifetime::Unsaid | Lifetime::Lasting) => {
                 *self = Lifetime::Lasting;
                 return Ok(());
             }

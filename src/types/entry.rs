@@ -115,7 +115,9 @@ impl Keyed for Stored {
         match self {
             Stored::Small(_) => 0,
             Stored::Large(large) => {
-                allocated(size_of::<Large>()) + allocated(large.key.len()) + large.value.memory()
+                allocated(size_of::<Large>())
+                    + allocated(large.key.len())
+                    + large.value.look().memory()
             }
         }
     }
@@ -261,10 +263,6 @@ impl SmallMut<'_> {
 }
 
 impl LargeValue {
-    fn memory(&self) -> usize {
-        self.look().memory()
-    }
-
     fn look(&self) -> Value<'_> {
         match self {
             LargeValue::String(string) => Value::String(Str::Shared(string)),
@@ -370,7 +368,7 @@ impl EntryMut<'_> {
             }
             (Form::Large(value), Stored::Large(large)) => {
                 let value = value.into();
-                self.heap.count_outside(large.value.memory(), value.memory());
+                self.heap.count_outside(large.value.look().memory(), value.look().memory());
                 Some(std::mem::replace(&mut large.value, value))
             }
             (value, _) => self.exchange(value),
