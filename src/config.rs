@@ -164,15 +164,11 @@ impl Config {
     /// the system does not tell).
     fn put_clients_memory(&self, value: &[u8]) {
         let value = std::str::from_utf8(value).unwrap_or_default();
-        let number = |text: &str| text.parse::<usize>().unwrap_or_default();
-        let most = match value.strip_suffix('%') {
-            Some(percent) => {
-                let machine = held::of_machine().unwrap_or(4 << 30) as usize;
-                machine / 100 * number(percent)
-            }
-            None => number(value),
+        let (number, unit) = match value.strip_suffix('%') {
+            Some(percent) => (percent, held::of_machine().unwrap_or(4 << 30) as usize / 100),
+            None => (value, 1),
         };
-        self.clients.limit.store(most, Relaxed);
+        self.clients.limit.store(unit * number.parse::<usize>().unwrap_or_default(), Relaxed);
     }
 
     /// Sets `client-output-buffer-limit`. The value has all three classes.

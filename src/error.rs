@@ -108,7 +108,7 @@ impl Error {
         Error::Text(text)
     }
 
-    /// The error of a container, such as CONFIG, whose second argument is `reason`.
+    /// The error of a container, such as CONFIG, for its second argument.
     pub fn subcommand(reason: &str, container: &str, subcommand: &[u8]) -> Error {
         let help = format!("'. Try {} HELP.", container.to_ascii_uppercase());
         Error::quoting(&format!("ERR {reason} '"), printable(subcommand, SHOWN), &help)

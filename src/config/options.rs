@@ -187,8 +187,7 @@ pub fn describe() -> impl Iterator<Item = String> {
             AtStart | Protected => "at start",
             Fixed => "fixed",
         };
-        let Row { name, default, .. } = row;
-        Some(format!("{name} \"{default}\" ({change}): {summary}"))
+        Some(format!("{} \"{}\" ({change}): {summary}", row.name, row.default))
     })
 }
 

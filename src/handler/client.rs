@@ -140,9 +140,8 @@ pub fn describe(public: &Public, viewer: &Client) -> String {
     let queued = shown.queued.map_or(-1, |queued| queued as i64);
     let states =
         [(shown.monitoring, "O"), (shown.is_subscribed(), "P"), (shown.queued.is_some(), "x")];
-    let flags = states.map(|(on, letter)| if on { letter } else { "" });
-    let flags = Some(flags.concat()).filter(|flags| !flags.is_empty());
-    let flags = flags.as_deref().unwrap_or("N");
+    let flags: String = states.iter().filter(|(on, _)| *on).map(|(_, letter)| *letter).collect();
+    let flags = if flags.is_empty() { "N" } else { &flags };
     let command = shown.last_command.and_then(|row| TABLE.rows.get(row));
     format!(
         "id={} addr={} laddr={local} fd={fd} name={} age={} idle={} flags={flags} db={} sub={} \
@@ -231,10 +230,10 @@ fn kill(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
         }
         killed += 1;
     }
-    match (old_form, killed) {
-        (true, 0) => return Err(Error::text("ERR No such client")),
-        (true, _) => return reply.ok(),
-        (false, _) => reply.integer(killed),
+    match killed {
+        0 if old_form => return Err(Error::text("ERR No such client")),
+        _ if old_form => return reply.ok(),
+        _ => reply.integer(killed),
     }
     Ok(())
 }

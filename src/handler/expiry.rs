@@ -114,7 +114,6 @@ impl Clock {
     }
 }
 
-/// The four EXPIREs.
 fn give_deadline(
     view: &mut ViewMut,
     args: &Args,

@@ -79,8 +79,7 @@ fn copy(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error>
     view.notes.count(exists);
     let copies = exists && (is_free(view, db, destination) || replace);
     if copies && let Some(entry) = view.entry(source) {
-        let mut copy = entry.copy_to(&destination);
-        copy.edit().set_deadline(entry.deadline());
+        let copy = entry.copy_to(&destination);
         view.in_db(db, |view| view.insert(destination, copy));
     }
     reply.integer(copies.into());
@@ -176,7 +175,8 @@ fn keys<'a>(view: &View, args: &'a Args, stretch: &Stretch, reply: &mut Reply) -
 }
 
 fn scan<'a>(view: &View, args: &'a Args, stretch: &Stretch, reply: &mut Reply) -> Left<'a> {
-    let (cursor, options) = scan::parse(&mut Cursor::new(args), true)?;
+    let cursor = scan::parse_cursor(&args[1])?;
+    let options = scan::parse_options(&mut Cursor::at(args, 2), true)?;
     // A slot nearly always has several keys. In an emptied table, COUNT limits the slots too.
     let mut walk = scan::Walk::new(cursor, options.count, options.count);
     let look = move |view: &View, stretch: &Stretch, reply: &mut Reply| {

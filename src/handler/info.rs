@@ -315,7 +315,6 @@ fn load(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
 
-/// A file of `/proc`, or nothing.
 fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
@@ -346,7 +345,6 @@ fn processor_ticks(stat: &str) -> Vec<(&'static str, u64)> {
     names.into_iter().filter_map(|(name, index)| Some((name, ticks(index)?))).collect()
 }
 
-/// A number of bytes in Redis's form for people.
 fn human(bytes: u64) -> String {
     if bytes < 1024 {
         return format!("{bytes}B");

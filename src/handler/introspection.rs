@@ -51,8 +51,7 @@ pub const COMMANDS: &[Command] = &[
 
 /// The rows without those of subcommands.
 fn commands() -> impl Iterator<Item = &'static Row> {
-    let is_subcommand = |row: &&Row| row.command.name.contains('|');
-    TABLE.rows.iter().filter(move |row| !is_subcommand(row))
+    TABLE.rows.iter().filter(|row| !row.is_subcommand)
 }
 
 /// COMMAND without a subcommand.
@@ -186,10 +185,7 @@ fn document(row: &Row, reply: &mut Reply) {
 fn memory_usage(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let mut words = Cursor::at(args, 3);
     while let Some(option) = words.option() {
-        if option != b"SAMPLES" {
-            return Err(Error::Syntax);
-        }
-        if integer(words.operand()?)? < 0 {
+        if option != b"SAMPLES" || integer(words.operand()?)? < 0 {
             return Err(Error::Syntax);
         }
     }

@@ -40,14 +40,9 @@ pub struct Stretch(Option<Instant>);
 
 impl Stretch {
     /// Half a millisecond, enough for about a thousand keys. Whoever waits for the lock loses about as
-    /// much by waking up.
-    pub fn begin() -> Stretch {
-        Stretch(Some(Instant::now() + Duration::from_micros(500)))
-    }
-
-    /// For a reader that may not give it back.
-    pub fn endless() -> Stretch {
-        Stretch(None)
+    /// much by waking up. It never ends for a reader that may not give the lock back.
+    pub fn begin(keeps_lock: bool) -> Stretch {
+        Stretch((!keeps_lock).then(|| Instant::now() + Duration::from_micros(500)))
     }
 
     pub fn is_over(&self) -> bool {

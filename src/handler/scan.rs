@@ -26,12 +26,6 @@ pub struct Options<'a> {
     pub type_name: Option<&'a [u8]>,
 }
 
-/// Reads the cursor and the options after it.
-pub fn parse<'a>(args: &mut Cursor<'a>, accepts_type: bool) -> Result<(u64, Options<'a>), Error> {
-    let cursor = parse_cursor(args.next())?;
-    Ok((cursor, parse_options(args, accepts_type)?))
-}
-
 pub fn parse_cursor(text: &[u8]) -> Result<u64, Error> {
     let (negative, digits) = match text {
         [] => return Ok(0),

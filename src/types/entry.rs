@@ -287,21 +287,18 @@ impl Loose {
 
     /// The same value and deadline under another key; a large value is moved.
     pub fn renamed(self, key: &[u8]) -> Loose {
-        let deadline = self.look().deadline();
-        let mut loose = match self.entry {
+        match self.entry {
             Stored::Large(mut large) => {
                 large.key = key.into();
                 Loose { entry: Stored::Large(large), heap: self.heap }
             }
             small => Entry { entry: &small, heap: &self.heap }.copy_to(key),
-        };
-        loose.edit().set_deadline(deadline);
-        loose
+        }
     }
 }
 
 impl<'a> Entry<'a> {
-    /// The same value under another key, without a deadline.
+    /// The same value and deadline under another key.
     pub fn copy_to(self, key: &[u8]) -> Loose {
         let mut heap = Heap::default();
         let value = match self.entry {
@@ -309,7 +306,9 @@ impl<'a> Entry<'a> {
             Stored::Large(large) => Form::Large(large.value.clone()),
         };
         let entry = Stored::new(key, value, &mut heap);
-        Loose { entry, heap }
+        let mut copy = Loose { entry, heap };
+        copy.edit().set_deadline(self.deadline());
+        copy
     }
 
     /// When the key expires, in milliseconds of Unix time.

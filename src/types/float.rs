@@ -20,13 +20,14 @@
 //! number is so small that the exponent has reached its end.
 //!
 //! What must be exact may be long: the digits of a text, or 2^16000. [`Big`] holds it, with the
-//! four operations that are needed and no more. Sums fit into a `u128`.
+//! few operations that are needed. Sums fit into a `u128`.
 //!
 //! **How Redis does it**: util.c, `string2ld`, which is `strtold` (hence hexadecimal floats and
 //! `inf`), and `ld2string` with `LD_STR_HUMAN`. On machines where `long double` is the same as
 //! `double`, or has 128 bits, Redis itself answers otherwise; we answer as on x86-64 everywhere.
 
 use std::cmp::Ordering;
+use std::num::IntErrorKind;
 
 /// A finite number, or infinity.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -234,18 +235,15 @@ fn read_digits(text: &[u8], radix: u32) -> Option<(Big, i64)> {
 
 /// A whole number with or without a sign; one that is far too large is cut to what still is.
 fn read_exponent(text: &[u8]) -> Option<i64> {
-    let (sign, digits) = match text {
-        [b'-', digits @ ..] => (-1, digits),
-        [b'+', digits @ ..] => (1, digits),
-        digits => (1, digits),
-    };
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
+    const FAR: i64 = 1_000_000;
+    match std::str::from_utf8(text).ok()?.parse::<i64>() {
+        Ok(number) => Some(number.clamp(-FAR, FAR)),
+        Err(error) => match error.kind() {
+            IntErrorKind::PosOverflow => Some(FAR),
+            IntErrorKind::NegOverflow => Some(-FAR),
+            _ => None,
+        },
     }
-    let number = digits
-        .iter()
-        .fold(0, |number: i64, digit| (number * 10 + i64::from(digit - b'0')).min(1_000_000));
-    Some(sign * number)
 }
 
 /// A whole number of any length: 32 bits a word, the lowest first, no zeros at the end.
