@@ -66,7 +66,6 @@ pub fn end_deadline(view: &mut ViewMut, key: Key) -> bool {
     let had_one = view.entry(key).and_then(|entry| entry.deadline()).is_some();
     if had_one {
         view.set_deadline(key, None);
-        view.changed(key);
     }
     had_one
 }
@@ -142,7 +141,6 @@ pub fn expire_at(view: &mut ViewMut, key: Key, deadline: i64) -> bool {
     }
     // It is negative only in a replay of a log that is not ours. The key has expired either way.
     view.set_deadline(key, Some(deadline.max(0) as u64));
-    view.changed(key);
     true
 }
 
