@@ -191,9 +191,9 @@ fn read_number(text: &[u8], radix: u32) -> Option<(u128, i32)> {
     // A digit takes less than four bits, so that enough of them are left when it is divided.
     let shift = 4 * power + 128;
     number.shift_up(shift);
-    let is_exact = powers.fold(true, |exact, divisor| number.divide(divisor) == 0 && exact);
+    let rest = powers.fold(0, |rest, divisor| rest | number.divide(divisor));
     let (bits, point) = number.top();
-    Some((bits | u128::from(!is_exact), point - shift as i32))
+    Some((bits | u128::from(rest > 0), point - shift as i32))
 }
 
 /// The digits of a number without the point, and the exponent that this leaves.
