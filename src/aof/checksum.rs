@@ -185,7 +185,7 @@ pub fn next_claim(
 pub fn ends_with_annotation(path: &Path) -> io::Result<bool> {
     // No annotation is longer than with twenty digits.
     const MOST: u64 = 5 + 16 + 1 + 20 + 2;
-    let length = disk::metadata(path)?.length;
+    let length = disk::length(path)?;
     let end = disk::read_from(path, length.saturating_sub(MOST))?;
     let line = end.split_inclusive(|&byte| byte == b'\n').next_back();
     Ok(line.is_some_and(|line| matches!(read_line(line), Line::Ours(_))))

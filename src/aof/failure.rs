@@ -75,7 +75,7 @@ impl Aof {
     /// Tells the operator that the log has begun to fail, or works again, or was not switched on.
     /// Called by a thread that may wait for whoever reads what we print.
     pub fn tell_news(&self) {
-        disk::news().for_each(|text| log::warning(format_args!("{text}")));
+        disk::news().iter().for_each(|text| log::warning(format_args!("{text}")));
         let failures = &self.failures;
         let not_enabled = failures.not_enabled.lock().unwrap().take();
         if let Some(reason) = not_enabled {
@@ -137,7 +137,7 @@ impl Aof {
         // Another file in its place does not grow when ours does. (Its inode would tell this earlier. But
         // some network file systems invent inodes.)
         let path = manifest.path_of(manifest.incrs.last()?);
-        let is_other = !target.torn && disk::length(&path) != target.length;
+        let is_other = !target.torn && disk::length(&path).unwrap_or(0) != target.length;
         is_other.then(|| format!("{} was changed or replaced by somebody", path.display()))
     }
 }

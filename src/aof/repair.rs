@@ -97,7 +97,7 @@ impl Aof {
 /// The files from this index on may be torn: the last one that holds anything, and the empty ones behind
 /// it. (A kill in the middle of a rewrite's switch leaves an empty one.)
 pub fn first_that_may_be_torn(files: &[PathBuf]) -> usize {
-    let holds_anything = |path: &PathBuf| disk::length(path) > 0;
+    let holds_anything = |path: &PathBuf| disk::length(path).is_ok_and(|length| length > 0);
     files.iter().rposition(holds_anything).unwrap_or(0)
 }
 

@@ -171,7 +171,7 @@ impl Aof {
         };
         let error = cannot_write(&old.directory);
         // It may have been deleted.
-        disk::create_directory(&old.directory).map_err(|error| {
+        disk::create_dir_all(&old.directory).map_err(|error| {
             format!(
                 "cannot make the directory {}: {error}. Move away what is in its place, then BGREWRITEAOF",
                 old.directory.display()
@@ -231,12 +231,7 @@ impl Aof {
 
     /// Step (f), and the new sizes for INFO. If it fails the rewrite has worked all the same.
     fn delete_history(&self, mut manifest: Manifest) {
-        if let Err(error) = manifest.clean() {
-            log::warning(format_args!(
-                "cannot delete the log's old files in {}: {error}. The next start tries it again",
-                manifest.directory.display()
-            ));
-        }
+        manifest.clean();
         // Nobody writes while the mutex is held, so the sizes of all files are those of one moment.
         if let Some(target) = self.target.lock().unwrap().as_mut() {
             let size = total_size(&manifest);
@@ -271,7 +266,7 @@ impl Aof {
 fn publish(temporary: &Path, manifest: &Manifest) -> io::Result<()> {
     let base = manifest.base.as_ref().expect("a rewrite makes a base");
     let replace = || {
-        disk::rename(temporary, &manifest.path_of(base))?;
+        disk::rename(temporary, manifest.path_of(base))?;
         manifest.prepare()?;
         manifest.put_in_place()
     };
@@ -285,12 +280,12 @@ fn publish(temporary: &Path, manifest: &Manifest) -> io::Result<()> {
 /// Deletes a new manifest that is not in use, and this file, which is new too. The file stays if the
 /// manifest on the disk names it, or cannot be read.
 fn discard(unused: &Manifest, file: &LogFile) {
-    let _ = disk::remove_file(&unused.temporary());
+    let _ = disk::remove_file(unused.temporary());
     let counts = Manifest::load(unused.directory.clone(), &unused.prefix);
     if let Ok(counts) = counts
         && !counts.is_some_and(|counts| counts.live().any(|entry| entry == file))
     {
-        let _ = disk::remove_file(&unused.path_of(file));
+        let _ = disk::remove_file(unused.path_of(file));
     }
 }
 

@@ -127,16 +127,10 @@ impl Aof {
     }
 }
 
-/// Deletes what earlier processes have left, and warns about files that it must not delete. If the disk
-/// refuses, the start goes on.
+/// Deletes what earlier processes have left, and warns about files that it must not delete.
 fn tidy_up(manifest: &mut Manifest) {
-    let directory = manifest.directory.clone();
-    let directory = directory.display();
-    if let Err(error) = manifest.clean() {
-        log::warning(format_args!(
-            "cannot delete the log's old files in {directory}: {error}. The next start tries it again"
-        ));
-    }
+    manifest.clean();
+    let directory = manifest.directory.display();
     for name in manifest.unlisted().unwrap_or_default() {
         log::warning(format_args!(
             "{directory}/{name} holds a part of a log, but the manifest does not name it, so it is neither \
@@ -188,7 +182,7 @@ fn manifest_or_none(config: &Config, dir: &Path) -> Result<Option<Manifest>, Str
         return Ok(Some(manifest));
     }
     let error = cannot_write(&directory);
-    disk::create_directory(&directory).map_err(&error)?;
+    disk::create_dir_all(&directory).map_err(&error)?;
     let none = Manifest::new(directory.clone(), &prefix);
     match none.unlisted().map_err(&error)?.first() {
         None => Ok(None),
@@ -275,7 +269,7 @@ pub(super) fn open_target(
     let path = manifest.path_of(last);
     let error = |error| format!("cannot write to {}: {error}", path.display());
     let file = disk::open(&path, Opening::Append).map_err(error)?;
-    let length = disk::metadata(&path).map_err(error)?.length;
+    let length = disk::length(&path).map_err(error)?;
     Ok(Target { length, open, ..Target::new(manifest, file, lock) })
 }
 
@@ -287,6 +281,6 @@ pub fn create(path: &Path) -> std::io::Result<File> {
 
 /// Bytes in all live files.
 pub fn total_size(manifest: &Manifest) -> u64 {
-    let length = |entry| disk::length(&manifest.path_of(entry));
+    let length = |entry| disk::length(&manifest.path_of(entry)).unwrap_or(0);
     manifest.live().map(length).sum()
 }

@@ -31,7 +31,7 @@ fn rubbish(aof: &Aof) -> Vec<String> {
     let target = aof.target.lock().unwrap();
     let manifest = &target.as_ref().expect("the log is on").manifest;
     let files = disk::list(&manifest.directory).expect("a directory");
-    let names = files.into_iter().map(|file| file.name);
+    let names = files.into_iter().map(|(name, _)| name);
     let listed = manifest.live().chain(&manifest.history);
     let is_listed = |name: &String| listed.clone().any(|entry| entry.name == *name);
     names.filter(|name| !is_listed(name) && !name.ends_with(".manifest")).collect()

@@ -19,7 +19,7 @@ struct Scratch(Rc<Disk>);
 impl Scratch {
     fn new() -> Scratch {
         let scratch = Scratch(Disk::new());
-        disk::create_directory(&scratch.log()).unwrap();
+        disk::create_dir_all(scratch.log()).unwrap();
         scratch
     }
 
@@ -35,8 +35,8 @@ impl Scratch {
     }
 
     fn fill(&self, files: &Files) {
-        for file in disk::list(&self.log()).unwrap() {
-            disk::remove_file(&file.path).unwrap();
+        for (name, _) in disk::list(&self.log()).unwrap() {
+            disk::remove_file(self.log().join(name)).unwrap();
         }
         for (name, bytes) in files {
             let mut file = disk::open(&self.log().join(name), Opening::Empty).unwrap();
@@ -45,8 +45,8 @@ impl Scratch {
     }
 
     fn files(&self) -> Files {
-        let files = disk::list(&self.log()).unwrap();
-        files.into_iter().map(|file| (file.name, disk::read(&file.path).unwrap())).collect()
+        let names = disk::list(&self.log()).unwrap().into_iter().map(|(name, _)| name);
+        names.map(|name| (name.clone(), disk::read(&self.log().join(name)).unwrap())).collect()
     }
 
     /// What the only incr file holds.
