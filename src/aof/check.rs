@@ -14,7 +14,7 @@
 //!
 //! **How Redis does it**: redis-check-aof.c. It asks for `y`, cuts, and keeps no copy.
 
-use super::load::{self, Replay, Stop};
+use super::load::{self, Replay, Stop, Why};
 use super::manifest::Manifest;
 use super::repair::{cut, excerpt, first_that_may_be_torn, judge_tail, keep, kept_as};
 use super::{disk, start};
@@ -135,11 +135,12 @@ fn check_file(
         note(report, format_args!("{line}, valid"));
         return Ok(true);
     };
-    let (offset, record) = match &stop {
-        Stop::Broken { offset, record, .. } => (*offset, *record),
-        Stop::Changed { from, .. } => (*from, *from),
-        Stop::Unreadable(error) => return Err(format!("cannot read {shown}: {error}")),
-        Stop::Unsupported { offset, reason } => {
+    let (offset, reason) = (stop.offset, &stop.reason);
+    let record = match stop.why {
+        Why::Broken { record, .. } => record,
+        Why::Changed { .. } => offset,
+        Why::Unreadable => return Err(format!("cannot read {shown}: {reason}")),
+        Why::Unsupported => {
             note(report, format_args!("{line}, then"));
             note(report, format_args!("  {reason} at offset {offset} of {shown}"));
             return Ok(false);
@@ -179,7 +180,7 @@ fn check_file(
 fn describe(path: &Path, stop: &Stop, broken: &[u8], report: &mut String) {
     // If it is no torn tail, the judge knows the reason better than the replay.
     let judged = judge_tail(path, stop, u64::MAX);
-    let reason = judged.err().unwrap_or_else(|| stop.reason().into());
+    let reason = judged.err().unwrap_or_else(|| stop.reason.clone());
     note(report, format_args!("  {reason}. There it says"));
     let (text, dots) = excerpt(broken);
     note(report, format_args!("    {text}{dots}"));

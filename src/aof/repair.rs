@@ -34,7 +34,7 @@
 
 use super::Aof;
 use super::disk::{self, Opening};
-use super::load::{Stop, read_record};
+use super::load::{Stop, Why, read_record};
 use crate::log;
 use crate::resp::{Args, Error};
 use std::collections::HashSet;
@@ -55,14 +55,12 @@ impl Aof {
         let file = path.display();
         let damaged =
             |reason| format!("{file} is damaged {}: {reason}. {WHAT_TO_DO}", stop.place());
-        let offset = match stop {
-            Stop::Broken { offset, .. } => *offset,
-            Stop::Changed { reason, .. } => return Err(damaged(reason.clone())),
-            Stop::Unsupported { offset, reason } => {
-                return Err(format!("{reason} at offset {offset} of {file}"));
-            }
-            Stop::Unreadable(error) => return Err(format!("cannot read {file}: {error}")),
-        };
+        let (offset, reason) = (stop.offset, &stop.reason);
+        match stop.why {
+            Why::Broken { .. } | Why::Changed { .. } => {}
+            Why::Unsupported => return Err(format!("{reason} at offset {offset} of {file}")),
+            Why::Unreadable => return Err(format!("cannot read {file}: {reason}")),
+        }
         let most_garbage = self.config.aof_load_corrupt_tail_max_size.get() as u64;
         let tail = judge_tail(path, stop, most_garbage).map_err(damaged)?;
         if !is_last {
@@ -104,8 +102,9 @@ pub fn first_that_may_be_torn(files: &[PathBuf]) -> usize {
 /// Judges the bytes from where a replay stopped, by the list in the chapter. Returns the tail if it is
 /// torn; the error says why it is damage.
 pub(super) fn judge_tail(path: &Path, stop: &Stop, most_garbage: u64) -> Result<Vec<u8>, String> {
-    let Stop::Broken { offset, ends_early, reason, .. } = stop else {
-        return Err(stop.reason().into());
+    let Stop { why, offset, reason } = stop;
+    let Why::Broken { ends_early, .. } = why else {
+        return Err(reason.clone());
     };
     let tail = disk::read_from(path, *offset).map_err(|error| error.to_string())?;
     let zeros = tail.iter().rev().take_while(|&&byte| byte == 0).count();

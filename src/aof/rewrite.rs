@@ -294,7 +294,7 @@ pub fn replay_sealed(manifest: &Manifest, replay: &mut Replay) -> Result<(), Str
     for entry in manifest.live() {
         let path = manifest.path_of(entry);
         let (_, result) = load::replay(&path, true, replay, &mut |_| {});
-        result.map_err(|stop| format!("{} {}: {}", path.display(), stop.place(), stop.reason()))?;
+        result.map_err(|stop| format!("{} {}: {}", path.display(), stop.place(), stop.reason))?;
     }
     Ok(())
 }
