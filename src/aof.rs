@@ -58,7 +58,7 @@ use crate::config::{Config, Fsync};
 use crate::propagate::{KEPT, Records, Stream};
 use checksum::{Annotate, Stretch};
 use disk::{Directory, File};
-use failure::Failures;
+use failure::{Failures, Kind};
 use manifest::Manifest;
 use status::Status;
 use std::io::{self, Write};
@@ -214,10 +214,11 @@ impl Aof {
     ) -> Result<(), String> {
         let annotate = if self.config.aof_checksum.get() { annotate } else { Annotate::Never };
         checksum::cover(&mut target.open, &mut target.pending, from, annotate);
-        let count = target.write_pending().map_err(|error| self.failures.write_failed(&error))?;
+        let count =
+            target.write_pending().map_err(|error| self.failures.failed(Kind::Write, &error))?;
         self.status.size.fetch_add(count, Ordering::Relaxed);
         self.written.store(target.pending_end, Ordering::Release);
-        self.failures.write_worked();
+        self.failures.is_over(Kind::Write);
         if self.has_much_to_sync() {
             self.syncs.wake();
         }

@@ -44,7 +44,7 @@ use super::load::{self, Replay};
 use super::manifest::{LogFile, Manifest, TEMPORARY_BASE};
 use super::start::{self, cannot_write, total_size};
 use super::sync::Turn;
-use super::{Aof, Target};
+use super::{Aof, Kind, Target};
 use crate::log;
 use crate::propagate::Stream;
 use crate::store::Keyspace;
@@ -65,7 +65,7 @@ impl Aof {
         store: &RwLock<Keyspace>,
         replay_all: &dyn Fn(&Manifest) -> Result<Keyspace, String>,
     ) -> Result<(), String> {
-        match enable.is_some() || self.failures.damage().is_some() || self.lost().is_some() {
+        match enable.is_some() || self.failures.is(Kind::Fsync) || self.lost().is_some() {
             true => self.rewrite_from_memory(store, enable),
             false => self.rewrite_from_log(store, replay_all),
         }
@@ -132,7 +132,7 @@ impl Aof {
         let turn = self.turn();
         self.seal(file, both, &turn)?;
         let synced = directory.sync();
-        synced.map_err(|error| self.failures.fsync_failed(&error))
+        synced.map_err(|error| self.failures.failed(Kind::Fsync, &error))
     }
 
     /// Writes the old file to its end, fsyncs it, replaces the manifest, and goes on in the new file.
@@ -224,7 +224,7 @@ impl Aof {
         self.written.store(position, Ordering::Release);
         self.failures.forget();
         self.enabled.store(true, Ordering::Release);
-        synced.map_err(|error| self.failures.fsync_failed(&error))?;
+        synced.map_err(|error| self.failures.failed(Kind::Fsync, &error))?;
         self.durable.store(position, Ordering::Release);
         Ok(())
     }

@@ -8,7 +8,7 @@
 //! **How Redis does it**: server.c, `serverCron`, which also starts a rewrite that was put off. It waits in
 //! the same way after three failures (`AOF_REWRITE_LIMITE_THRESHOLD`).
 
-use super::{Aof, Directory, Keyspace, Manifest, start};
+use super::{Aof, Directory, Keyspace, Kind, Manifest, start};
 use crate::log;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, RwLock};
@@ -32,22 +32,15 @@ fn pause_after(failures: u64) -> Duration {
 /// What the rewrite thread is to do next.
 #[derive(Default)]
 pub struct Requests {
-    wanted: Mutex<Wanted>,
+    pub wanted: Mutex<Wanted>,
     arrived: Condvar,
 }
 
 #[derive(Default)]
-struct Wanted {
+pub struct Wanted {
     rewrite: bool,
     /// The log is to be switched on, by a rewrite. The lock is that of its directory.
-    enable: Option<Arc<Directory>>,
-}
-
-impl Requests {
-    /// The log is not to be switched on any more.
-    pub fn forget_enable(&self) {
-        self.wanted.lock().unwrap().enable = None;
-    }
+    pub enable: Option<Arc<Directory>>,
 }
 
 impl Aof {
@@ -82,7 +75,8 @@ impl Aof {
                 true
             }
             Err(reason) => {
-                self.failures.not_enabled(reason);
+                self.failures
+                    .tell_later(format!("cannot switch the append-only file on: {reason}"));
                 false
             }
         }
@@ -167,7 +161,7 @@ impl Aof {
         percentage > 0
             && self.is_enabled()
             // The files that are there now may be a copy that somebody is putting back.
-            && !self.failures.are_files_lost()
+            && !self.failures.is(Kind::Lost)
             && size > least
             && size.saturating_sub(base) / base.div_ceil(100).max(1) >= percentage
     }
