@@ -182,8 +182,7 @@ fn describe(path: &Path, stop: &Stop, broken: &[u8], report: &mut String) {
     let judged = judge_tail(path, stop, u64::MAX);
     let reason = judged.err().unwrap_or_else(|| stop.reason.clone());
     note(report, format_args!("  {reason}. There it says"));
-    let (text, dots) = excerpt(broken);
-    note(report, format_args!("    {text}{dots}"));
+    note(report, format_args!("    {}", excerpt(broken)));
 }
 
 fn note(report: &mut String, line: std::fmt::Arguments) {

@@ -17,7 +17,8 @@
 use super::checksum::{self, Claim, Line, Stretch};
 use super::disk::{self, Opening};
 use crate::resp::{self, Args, Error};
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, Read};
+use std::ops::Range;
 use std::path::Path;
 
 /// Replays some commands in their order. The error says which one cannot be replayed, and why. Those before
@@ -286,35 +287,37 @@ fn changed(
 
 /// A reader that counts the bytes that were taken from it, and digests those that no annotation covers.
 struct Counted<R> {
-    inner: BufReader<R>,
+    inner: R,
+    buffer: Box<[u8]>,
+    /// Of the buffer, what was read and not taken yet.
+    unread: Range<usize>,
+    /// Bytes of the buffer that `stretch` has. To digest much at once is faster.
+    digested: usize,
+    /// Bytes that were taken.
     offset: u64,
     /// The end of the last annotation that was true.
     covered: u64,
-    /// The bytes from `covered` on, of `chunk` up to `digested`.
+    /// The bytes from `covered` on, of the buffer up to `digested`.
     stretch: Stretch,
-    /// A copy of the buffer of `inner`, with the bytes that were taken from it. To digest much at once is
-    /// faster.
-    chunk: Vec<u8>,
-    digested: usize,
 }
 
 impl<R: Read> Counted<R> {
     fn new(inner: R) -> Counted<R> {
         Counted {
-            inner: BufReader::with_capacity(64 * 1024, inner),
+            inner,
+            buffer: vec![0; 64 * 1024].into(),
+            unread: 0..0,
+            digested: 0,
             offset: 0,
             covered: 0,
             stretch: Stretch::default(),
-            chunk: Vec::new(),
-            digested: 0,
         }
     }
 
     /// The stretch from the last annotation to the last byte that was taken.
     fn open(&mut self) -> Stretch {
-        let taken = self.chunk.len() - self.inner.buffer().len();
-        self.stretch.add(&self.chunk[self.digested..taken]);
-        self.digested = taken;
+        self.stretch.add(&self.buffer[self.digested..self.unread.start]);
+        self.digested = self.unread.start;
         self.stretch
     }
 
@@ -346,16 +349,16 @@ impl<R: Read> Counted<R> {
 }
 
 impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         // A large value passes the buffer by.
-        if self.inner.buffer().is_empty() && buffer.len() >= self.inner.capacity() {
+        if self.unread.is_empty() && into.len() >= self.buffer.len() {
             self.open();
-            let count = self.inner.read(buffer)?;
-            self.stretch.add(&buffer[..count]);
+            let count = self.inner.read(into)?;
+            self.stretch.add(&into[..count]);
             self.offset += count as u64;
             return Ok(count);
         }
-        let count = self.fill_buf()?.read(buffer)?;
+        let count = self.fill_buf()?.read(into)?;
         self.consume(count);
         Ok(count)
     }
@@ -363,18 +366,16 @@ impl<R: Read> Read for Counted<R> {
 
 impl<R: Read> BufRead for Counted<R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.inner.buffer().is_empty() {
+        if self.unread.is_empty() {
             self.open();
-            let bytes = self.inner.fill_buf()?;
-            self.chunk.clear();
-            self.chunk.extend_from_slice(bytes);
+            self.unread = 0..self.inner.read(&mut self.buffer)?;
             self.digested = 0;
         }
-        Ok(self.inner.buffer())
+        Ok(&self.buffer[self.unread.clone()])
     }
 
     fn consume(&mut self, count: usize) {
-        self.inner.consume(count);
+        self.unread.start += count;
         self.offset += count as u64;
     }
 }

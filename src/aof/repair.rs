@@ -79,8 +79,7 @@ impl Aof {
         let kept = match keep(path, offset, &tail) {
             Ok(kept) => format!("it is kept as {}", kept.display()),
             Err(error) => {
-                let (shown, dots) = excerpt(&tail);
-                format!("it is lost, because {error}. It began with {shown}{dots}")
+                format!("it is lost, because {error}. It began with {}", excerpt(&tail))
             }
         };
         cut(path, offset)?;
@@ -205,26 +204,23 @@ pub(super) fn cut(path: &Path, offset: u64) -> Result<(), String> {
 }
 
 /// The beginning of these bytes in printable form, and dots if there are more.
-pub(super) fn excerpt(bytes: &[u8]) -> (impl std::fmt::Display, &'static str) {
-    let shown = &bytes[..bytes.len().min(SHOWN)];
-    let dots = if bytes.len() > SHOWN { "…" } else { "" };
-    (shown.escape_ascii(), dots)
+pub(super) fn excerpt(bytes: &[u8]) -> String {
+    let shown = bytes[..bytes.len().min(SHOWN)].escape_ascii();
+    format!("{shown}{}", if bytes.len() > SHOWN { "…" } else { "" })
 }
 
 /// The name of the copy, which no earlier copy has.
 pub(super) fn kept_as(path: &Path, offset: u64) -> PathBuf {
-    let named = |number: String| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".tail-at-{offset}{number}"));
-        PathBuf::from(name)
-    };
-    let mut kept = named(String::new());
-    let mut copies = 0;
-    while disk::exists(&kept) {
-        copies += 1;
-        kept = named(format!(".{copies}"));
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".tail-at-{offset}"));
+    for copies in 1.. {
+        if !disk::exists(name.as_ref()) {
+            break;
+        }
+        name = path.as_os_str().to_owned();
+        name.push(format!(".tail-at-{offset}.{copies}"));
     }
-    kept
+    name.into()
 }
 
 #[cfg(test)]
