@@ -65,25 +65,22 @@ fn check_log(
 
 /// The files of the log in the order of replay, and the directory that a server would lock.
 fn find(path: &Path) -> Result<(Vec<PathBuf>, PathBuf), String> {
-    let shown = path.display();
-    let metadata = fs::metadata(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
     // So that even `.` has a directory around it.
-    let path = fs::canonicalize(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
+    let path = fs::canonicalize(path)
+        .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let around = |path: &Path| path.parent().unwrap_or(path).to_path_buf();
-    let manifest = if metadata.is_file() && is_manifest(&path) {
-        Some(path.clone())
-    } else if metadata.is_file() {
-        let directory = around(&path);
-        let data = match manifest_in(&directory)? {
-            Some(_) => around(&directory),
-            None => directory,
-        };
-        return Ok((vec![path], data));
-    } else {
+    let manifest = if !path.is_file() {
         match manifest_in(&path)? {
-            Some(manifest) => Some(manifest),
             None => manifest_in(&path.join("appendonlydir"))?,
+            found => found,
         }
+    } else if is_manifest(&path) {
+        Some(path.clone())
+    } else {
+        let directory = around(&path);
+        let is_in_log = manifest_in(&directory)?.is_some();
+        let data = if is_in_log { around(&directory) } else { directory };
+        return Ok((vec![path], data));
     };
     let bare = path.join("appendonly.aof");
     match manifest {
@@ -92,11 +89,10 @@ fn find(path: &Path) -> Result<(Vec<PathBuf>, PathBuf), String> {
             let prefix = manifest.file_stem().unwrap_or_default().to_string_lossy();
             let loaded = Manifest::load(directory.clone(), &prefix)?
                 .ok_or_else(|| format!("{} is gone", manifest.display()))?;
-            let files = loaded.live().map(|entry| loaded.path_of(entry)).collect();
-            Ok((files, around(&directory)))
+            Ok((loaded.paths().collect(), around(&directory)))
         }
         None if bare.exists() => Ok((vec![bare], path)),
-        None => Err(format!("there is no append-only file in {shown}")),
+        None => Err(format!("there is no append-only file in {}", path.display())),
     }
 }
 

@@ -123,9 +123,8 @@ impl Aof {
         let target = self.target.lock().unwrap();
         let target = target.as_ref()?;
         let manifest = &target.manifest;
-        let live = manifest.live().map(|entry| manifest.path_of(entry));
-        let mut needed = live.chain([manifest.path()]);
-        if let Some(missing) = needed.find(|path| !disk::exists(path)) {
+        let own = Some(manifest.path()).filter(|path| !disk::exists(path));
+        if let Some(missing) = manifest.missing().or(own) {
             return Some(format!("{} was deleted or moved", missing.display()));
         }
         // Another file in its place does not grow when ours does. (Its inode would tell this earlier. But

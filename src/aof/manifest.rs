@@ -95,8 +95,8 @@ impl Manifest {
                 )
             })?;
         }
-        if self.live().next().is_none() {
-            // No server writes such a manifest. An empty log would lose what it has named.
+        if self.is_empty() {
+            // An empty log would lose what it has named.
             return Err(format!("{} names no file of a log", self.path().display()));
         }
         Ok(())
@@ -207,6 +207,21 @@ impl Manifest {
     /// The live files in the order of replay.
     pub fn live(&self) -> impl Iterator<Item = &LogFile> + Clone {
         self.base.iter().chain(&self.incrs)
+    }
+
+    /// Their paths.
+    pub fn paths(&self) -> impl Iterator<Item = PathBuf> {
+        self.live().map(|entry| self.path_of(entry))
+    }
+
+    /// The first of them that does not exist.
+    pub fn missing(&self) -> Option<PathBuf> {
+        self.paths().find(|path| !disk::exists(path))
+    }
+
+    /// Whether it names no file. No server writes such a manifest.
+    pub fn is_empty(&self) -> bool {
+        self.live().next().is_none()
     }
 
     pub fn path_of(&self, entry: &LogFile) -> PathBuf {

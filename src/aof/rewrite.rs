@@ -291,8 +291,7 @@ fn discard(unused: &Manifest, file: &LogFile) {
 
 /// Replays files to which nobody writes any more. The error says where and why it stopped.
 pub fn replay_sealed(manifest: &Manifest, replay: &mut Replay) -> Result<(), String> {
-    for entry in manifest.live() {
-        let path = manifest.path_of(entry);
+    for path in manifest.paths() {
         let (_, result) = load::replay(&path, true, replay, &mut |_| {});
         result.map_err(|stop| format!("{} {}: {}", path.display(), stop.place(), stop.reason))?;
     }
