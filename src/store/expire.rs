@@ -20,8 +20,8 @@
 //! looks for expired keys and notes them ([`View::note_expired`]). It finds them in an index of all
 //! [`Deadlines`], the earliest first, and looks at no other key.
 //!
-//! **Time** stands still in a command, and in an EXEC. It does not pass at all for a [`Source`] that expires
-//! no keys: what was there when the log was written must be there when it replays.
+//! **Time** stands still in a command, and in an EXEC. It does not pass at all while the log replays: what was
+//! there when the log was written must be there then.
 //!
 //! **How Redis does it**: `expireIfNeeded` in db.c deletes at once, because a reader there is alone. Beside
 //! *delete* and *ignore* it has a third answer: a replica *hides* the key from its clients until its primary
@@ -34,7 +34,7 @@ use crate::propagate::Source;
 use crate::types::Entry;
 use crate::watch::Now;
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 
 /// Deadline (Unix time in milliseconds) and digest of every key of a database that has a deadline. The digest
 /// is a hint, because other keys may have it too: the entry is asked again.
@@ -56,12 +56,12 @@ impl Time {
     }
 
     fn is_past(self, deadline: u64) -> bool {
-        self.source.expires_keys() && self.now > deadline
+        self.source == Source::Client && self.now > deadline
     }
 
     /// Whether a deadline that is being set has come already.
     pub fn has_come(self, deadline: i64) -> bool {
-        self.source.expires_keys() && deadline <= self.now as i64
+        self.source == Source::Client && deadline <= self.now as i64
     }
 }
 
@@ -71,10 +71,8 @@ impl Time {
 pub struct Notes {
     /// Keys that readers have met expired, in that order.
     expired: RefCell<Vec<Expired>>,
-    /// How many they are, which is asked after each command.
-    noted: Cell<usize>,
-    /// The same keys by database, because a key is noted once, and DBSIZE asks how many there are.
-    known: RefCell<HashMap<usize, HashSet<Vec<u8>>>>,
+    /// The same by database and key, because a key is noted once.
+    known: RefCell<HashSet<(usize, Vec<u8>)>>,
     /// The number of the present unit.
     unit: Cell<u64>,
     pub hits: Cell<u64>,
@@ -93,7 +91,7 @@ struct Expired {
 impl Notes {
     /// Whether no key is to be deleted.
     pub fn are_empty(&self) -> bool {
-        self.noted.get() == 0
+        self.expired.borrow().is_empty()
     }
 
     /// What is noted from here on belongs to another unit.
@@ -109,24 +107,21 @@ impl Notes {
     }
 
     fn note(&self, db: usize, key: &[u8]) {
-        let mut known = self.known.borrow_mut();
-        if known.entry(db).or_default().insert(key.to_vec()) {
+        if self.known.borrow_mut().insert((db, key.to_vec())) {
             let (unit, key) = (self.unit.get(), key.to_vec());
             self.expired.borrow_mut().push(Expired { unit, db, key });
-            self.noted.set(self.noted.get() + 1);
         }
     }
 
     /// Hands over what is noted.
     fn take(&self) -> Vec<Expired> {
-        self.noted.take();
         self.known.take();
         self.expired.take()
     }
 
     /// How many keys of a database are noted.
     pub(super) fn noted_in(&self, db: usize) -> usize {
-        self.known.borrow().get(&db).map_or(0, HashSet::len)
+        self.expired.borrow().iter().filter(|expired| expired.db == db).count()
     }
 }
 
