@@ -133,7 +133,7 @@ pub fn news() -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::power_cuts::{config, hush, keyspace, record, replay_all, start_on};
+    use super::super::power_cuts::{config, keyspace, replay_all, start_on, write};
     use super::simulated::{Call, Disk, Fate};
     use super::*;
     use std::io::Write;
@@ -159,7 +159,6 @@ mod tests {
 
     #[test]
     fn a_file_system_that_cannot_fsync_or_lock_directories_is_told_once_and_serves() {
-        hush();
         let unable = [
             (Call::SyncDirectory, &[EINVAL, EBADF, ENOTSUP, ENOSYS][..]),
             (Call::Lock, &[ENOTSUP, ENOSYS, ENOLCK]),
@@ -170,15 +169,14 @@ mod tests {
                 let (aof, _) = start_on(&config(&disk, "always")).expect("a start");
                 let store = RwLock::new(keyspace(&Default::default()));
                 for serial in 0..3 {
-                    aof.append(&mut record(b"key", serial));
-                    assert_eq!(aof.commit(aof.position()), Ok(()));
+                    write(&aof, &[&format!("SET key {serial}")]);
                     let rewritten = aof.rewrite(None, &store, &replay_all);
                     assert_eq!((rewritten, aof.refusal()), (Ok(()), None));
                 }
                 assert_eq!(aof.sync_all(), Ok(()));
                 drop(aof);
                 let (_, contents) = start_on(&config(&disk, "always")).expect("a start");
-                assert_eq!(contents[&b"key"[..]], 2);
+                assert_eq!(contents["key"], "2");
             }
             let told = news();
             assert_eq!(told.len(), 1, "{told:?}");
@@ -188,7 +186,6 @@ mod tests {
 
     #[test]
     fn a_directory_whose_fsync_fails_or_that_another_has_locked_is_refused() {
-        hush();
         for (call, errno, expected) in [
             (Call::SyncDirectory, EIO, "cannot write to "),
             (Call::Lock, EAGAIN, "another server is using the directory"),
@@ -202,11 +199,9 @@ mod tests {
     /// The disk is full: it takes no new file either.
     #[test]
     fn a_torn_tail_that_cannot_be_kept_is_cut_all_the_same() {
-        hush();
         let disk = Disk::new();
         let (aof, _) = start_on(&config(&disk, "always")).expect("a start");
-        aof.append(&mut record(b"key", 1));
-        aof.commit(aof.position()).expect("a disk that works");
+        write(&aof, &["SET key 1"]);
         drop(aof);
         let path = disk.root.join("appendonlydir/appendonly.aof.1.incr.aof");
         let whole = length(&path).expect("a file");
@@ -217,10 +212,9 @@ mod tests {
             _ => Fate::Works,
         });
         let (aof, contents) = start_on(&config(&disk, "always")).expect("a start");
-        assert_eq!(contents[&b"key"[..]], 1);
+        assert_eq!(contents["key"], "1");
         assert_eq!(length(&path).ok(), Some(whole));
         disk.ask_nobody();
-        aof.append(&mut record(b"key", 2));
-        assert_eq!(aof.commit(aof.position()), Ok(()));
+        write(&aof, &["SET key 2"]);
     }
 }
