@@ -220,7 +220,7 @@ impl Client {
     /// Ends MONITOR, if it was on.
     pub fn stop_monitoring(&mut self) {
         if std::mem::take(&mut self.monitoring) {
-            self.server.hub.remove_monitor(self.public.id);
+            self.server.hub.set_monitor(self.public.id, None);
         }
     }
 

@@ -187,17 +187,14 @@ impl Hub {
         (state.channels.len(), state.patterns.len())
     }
 
-    /// MONITOR. The outbox holds the lines back until the OK is queued.
-    pub fn add_monitor(&self, id: Id, outbox: &Arc<Outbox>) {
-        let mut state = self.state.lock().unwrap();
-        state.monitors.insert(id, outbox.clone());
-        self.monitors.store(state.monitors.len(), Ordering::Relaxed);
-    }
-
-    pub fn remove_monitor(&self, id: Id) {
-        let mut state = self.state.lock().unwrap();
-        state.monitors.remove(&id);
-        self.monitors.store(state.monitors.len(), Ordering::Relaxed);
+    /// MONITOR, or its end. The outbox holds the lines back until the OK is queued.
+    pub fn set_monitor(&self, id: Id, outbox: Option<Arc<Outbox>>) {
+        let monitors = &mut self.state.lock().unwrap().monitors;
+        match outbox {
+            Some(outbox) => monitors.insert(id, outbox),
+            None => monitors.remove(&id),
+        };
+        self.monitors.store(monitors.len(), Ordering::Relaxed);
     }
 
     pub fn has_monitors(&self) -> bool {

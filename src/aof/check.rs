@@ -14,10 +14,10 @@
 //!
 //! **How Redis does it**: redis-check-aof.c. It asks for `y`, cuts, and keeps no copy.
 
+use super::disk;
 use super::load::{self, Replay, Stop, Why};
 use super::manifest::Manifest;
 use super::repair::{cut, excerpt, first_that_may_be_torn, judge_tail, keep, kept_as};
-use super::{disk, start};
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
@@ -49,7 +49,7 @@ fn check_log(
     report: &mut String,
 ) -> Result<bool, String> {
     let (files, data) = find(path)?;
-    let lock = start::lock_directory(&data);
+    let lock = disk::Directory::lock(&data);
     match &lock {
         Err(error) if fix => return Err(error.clone()),
         Err(error) => note(report, format_args!("A server may be writing to its end: {error}")),

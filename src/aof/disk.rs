@@ -55,10 +55,6 @@ pub fn exists(path: &Path) -> bool {
     length(path).is_ok()
 }
 
-pub fn read(path: &Path) -> io::Result<Vec<u8>> {
-    read_from(path, 0)
-}
-
 /// What the file holds from `offset` on.
 pub fn read_from(path: &Path, offset: u64) -> io::Result<Vec<u8>> {
     let mut file = open(path, Opening::Read)?;
@@ -94,22 +90,29 @@ impl Directory {
         }
     }
 
-    /// Locks the directory until this is dropped, or until the process ends in whatever way. False if another
-    /// process has the lock; true if the file system has no locks.
-    pub fn lock(&self, path: &Path) -> bool {
-        match self.0.try_lock() {
-            Err(TryLockError::WouldBlock) => return false,
+    /// Opens and locks the directory, until this is dropped or the process ends in whatever way. The error is
+    /// for the operator. It is none if the file system has no locks.
+    pub fn lock(path: &Path) -> Result<Directory, String> {
+        let shown = path.display();
+        let directory = Directory::open(path).map_err(|error| {
+            format!("cannot open the directory {shown}: {error}. Name another with --dir")
+        })?;
+        match directory.0.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(format!(
+                    "another server is using the directory {shown}. Stop it, or name another with --dir"
+                ));
+            }
             Err(TryLockError::Error(error)) => {
                 let text = format!(
-                    "cannot lock the directory {}: {error}. Make sure that no second server uses it, \
-                     because this server cannot detect that",
-                    path.display()
+                    "cannot lock the directory {shown}: {error}. Make sure that no second server uses it, \
+                     because this server cannot detect that"
                 );
                 is_unable_to("lock", text);
             }
-            Ok(()) => {}
         }
-        true
+        Ok(directory)
     }
 }
 

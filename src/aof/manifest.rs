@@ -70,7 +70,7 @@ impl Manifest {
     pub fn load(directory: PathBuf, prefix: &str) -> Result<Option<Manifest>, String> {
         let mut manifest = Manifest::new(directory, prefix);
         let path = manifest.path();
-        let text = match disk::read(&path) {
+        let text = match disk::read_from(&path, 0) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(format!("cannot read {}: {error}", path.display())),

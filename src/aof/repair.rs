@@ -108,11 +108,12 @@ pub(super) fn judge_tail(path: &Path, stop: &Stop, most_garbage: u64) -> Result<
     let tail = disk::read_from(path, *offset).map_err(|error| error.to_string())?;
     let zeros = tail.iter().rev().take_while(|&&byte| byte == 0).count();
     let written = &tail[..tail.len() - zeros];
-    let garbage = !ends_early && !ends_inside_a_record(written);
+    let (broken, ends_inside) = first_broken(written);
+    let garbage = !ends_early && !ends_inside;
     if garbage && tail.len() as u64 > most_garbage {
         return Err(reason.clone());
     }
-    match whole_record_in(written) {
+    match whole_record_behind(written, broken) {
         Err(()) => Err(format!(
             "{reason}; and what follows can be read as records in too many ways to be judged. If you do \
              not need it, `--check-aof --fix` cuts it"
@@ -126,14 +127,17 @@ pub(super) fn judge_tail(path: &Path, stop: &Stop, most_garbage: u64) -> Result<
     }
 }
 
-/// Whether the bytes are records of which the last is cut off, or no bytes at all.
-fn ends_inside_a_record(mut bytes: &[u8]) -> bool {
+/// Where the first record begins that cannot be read, and whether the bytes end inside it or there is none. (The
+/// records of an open MULTI can be read, but belong to the tail.)
+fn first_broken(tail: &[u8]) -> (usize, bool) {
     let mut args = Args::default();
+    let mut rest = tail;
     loop {
-        match read_record(&mut bytes, &mut args) {
+        let broken = tail.len() - rest.len();
+        match read_record(&mut rest, &mut args) {
             Ok(true) => {}
-            Ok(false) | Err(Error::Cut) => return true,
-            Err(_) => return false,
+            Ok(false) | Err(Error::Cut) => return (broken, true),
+            Err(_) => return (broken, false),
         }
     }
 }
@@ -144,22 +148,16 @@ const MOST_READ: usize = 1 << 30;
 /// A long tail may be read this many times. Only a tail that was made on purpose needs more.
 const MOST_TIMES: usize = 64;
 
-/// Where in the tail, behind its first broken record, a record begins from which on all are whole. An error
-/// if the search takes more than [`MOST_READ`] and [`MOST_TIMES`] allow.
-fn whole_record_in(tail: &[u8]) -> Result<Option<usize>, ()> {
+/// Where in the tail, behind the beginning of its `broken` record, a record begins from which on all are whole.
+/// An error if the search takes more than [`MOST_READ`] and [`MOST_TIMES`] allow.
+fn whole_record_behind(tail: &[u8], broken: usize) -> Result<Option<usize>, ()> {
     let mut args = Args::default();
-    // The records of an open MULTI are whole, but belong to the tail.
-    let (mut broken, mut rest) = (tail, tail);
-    while let Ok(true) = read_record(&mut rest, &mut args) {
-        broken = rest;
-    }
-    let start = tail.len() - broken.len() + 1;
     let begins = |at: &usize| tail[*at] == b'*' && tail[*at - 1] == b'\n';
     // Places from which the file cannot be read to its end. Each is tried once, because reading from one
     // passes many later ones.
     let mut in_vain = HashSet::new();
     let mut may_read = MOST_READ.max(MOST_TIMES * tail.len());
-    for at in (start..tail.len()).filter(begins) {
+    for at in (broken + 1..tail.len()).filter(begins) {
         let mut rest = &tail[at..];
         while in_vain.insert(tail.len() - rest.len()) {
             let before = rest.len();
@@ -235,7 +233,7 @@ mod tests {
             let word = format!("\n*1\r\n${}\r\n", 10 * count);
             [b"*1\r\n$536870912\r\n", word.repeat(count).as_bytes()].concat()
         };
-        assert_eq!(whole_record_in(&tail(10)), Ok(None));
-        assert_eq!(whole_record_in(&tail(100_000)), Err(()));
+        assert_eq!(whole_record_behind(&tail(10), 0), Ok(None));
+        assert_eq!(whole_record_behind(&tail(100_000), 0), Err(()));
     }
 }

@@ -73,7 +73,7 @@ impl Aof {
         if let Some(lock) = held.upgrade() {
             return Ok(lock);
         }
-        let lock = Arc::new(lock_directory(&self.directory())?);
+        let lock = Arc::new(Directory::lock(&self.directory())?);
         *held = Arc::downgrade(&lock);
         Ok(lock)
     }
@@ -144,20 +144,6 @@ fn tidy_up(manifest: &mut Manifest) {
              loaded nor deleted. If a rewrite was interrupted, you may delete it. If somebody has put back \
              an older manifest, the file holds what was written later"
         ));
-    }
-}
-
-/// Locks the directory until the lock is dropped or the process ends.
-pub fn lock_directory(dir: &Path) -> Result<Directory, String> {
-    let directory = Directory::open(dir).map_err(|error| {
-        format!("cannot open the directory {}: {error}. Name another with --dir", dir.display())
-    })?;
-    match directory.lock(dir) {
-        true => Ok(directory),
-        false => Err(format!(
-            "another server is using the directory {}. Stop it, or name another with --dir",
-            dir.display()
-        )),
     }
 }
 

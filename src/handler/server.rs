@@ -151,8 +151,7 @@ fn monitor(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error
     let outbox = super::pubsub::outbox(client, reply)?;
     reply.ok();
     client.monitoring = true;
-    let hub = &client.server.hub;
-    hub.add_monitor(client.public.id, &outbox);
+    client.server.hub.set_monitor(client.public.id, Some(outbox));
     Ok(())
 }
 

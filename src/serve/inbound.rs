@@ -155,7 +155,7 @@ impl Inbound {
         }
         let begin = Instant::now();
         let mut found = Ok(None);
-        let _mode = self.public.turns.mode();
+        let _mode = self.public.turns.mode.lock().unwrap();
         // The writer of an outbox sees this too. Its write fails at once instead of after a while, and it
         // tries again, as always.
         self.stream.set_nonblocking(true)?;
@@ -189,7 +189,7 @@ impl Inbound {
             match read {
                 // Another thread is looking for input, and the socket does not wait meanwhile.
                 Err(error) if is_timeout(&error) && !self.may_time_out => {
-                    drop(self.public.turns.mode());
+                    drop(self.public.turns.mode.lock().unwrap());
                 }
                 Ok(_) if peeks => {
                     self.public.turns.begin();
@@ -204,7 +204,7 @@ impl Inbound {
     /// if no more can come. Fails if the stash is over `limit` bytes or the connection is broken.
     pub fn stash_arrived(&mut self, limit: usize) -> io::Result<Option<usize>> {
         let public = self.public.clone();
-        let _mode = public.turns.mode();
+        let _mode = public.turns.mode.lock().unwrap();
         // The writer of an outbox tries again (see above).
         self.stream.set_nonblocking(true)?;
         let moved = self.stash_what_is_there(limit);

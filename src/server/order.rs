@@ -27,7 +27,7 @@
 use super::Public;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// The longest time that one question waits. Usually 0.1 ms is enough. On an overloaded machine a thread that
@@ -49,8 +49,8 @@ pub struct Turns {
     given_up: AtomicU64,
     /// The thread waits here for others, or in WAIT.
     is_aside: AtomicBool,
-    /// Held while the socket is in non-blocking mode.
-    mode: Mutex<()>,
+    /// Whoever sets the socket's mode must hold this while it does not wait.
+    pub mode: Mutex<()>,
 }
 
 impl Turns {
@@ -79,11 +79,6 @@ impl Turns {
     /// The thread begins to wait for something other than input, or stops.
     pub fn set_aside(&self, is_aside: bool) {
         self.is_aside.store(is_aside, Ordering::Release);
-    }
-
-    /// Whoever sets the socket's mode must hold this.
-    pub fn mode(&self) -> MutexGuard<'_, ()> {
-        self.mode.lock().unwrap()
     }
 }
 
@@ -138,7 +133,7 @@ fn is_quiet(client: &Public) -> bool {
 
 /// Whether there is unread input, or the client has closed the connection.
 fn has_arrived(stream: &TcpStream, turns: &Turns) -> bool {
-    let _mode = turns.mode();
+    let _mode = turns.mode.lock().unwrap();
     if stream.set_nonblocking(true).is_err() {
         return false;
     }

@@ -43,7 +43,7 @@ impl Scratch {
     }
 
     fn get(&self, name: &str) -> Vec<u8> {
-        disk::read(&self.path(name)).unwrap()
+        disk::read_from(&self.path(name), 0).unwrap()
     }
 
     fn put(&self, name: &str, bytes: &[u8]) {
