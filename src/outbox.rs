@@ -17,7 +17,7 @@
 //! **How Redis does it**: `addReply` in networking.c: every client has such a queue. Here only a client that
 //! is sent messages has one. The price: it takes a second thread.
 
-use crate::held::{Charge, End, Held, OutputLimit};
+use crate::held::{Charge, End, Held};
 use crate::resp::Protocol;
 use std::io::Write;
 use std::net::TcpStream;
@@ -25,7 +25,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// See the chapter.
 pub struct Outbox {
     stream: Arc<TcpStream>,
     queue: Mutex<Queue>,
@@ -132,7 +131,7 @@ impl Outbox {
             return;
         }
         let queue = &mut *queue;
-        let limit = self.limit();
+        let limit = &self.client.total.pubsub;
         // Checked before the copy: a message may have half a gigabyte.
         if limit.is_over_hard(queue.len() + bytes.len()) {
             return self.disconnect(queue);
@@ -144,13 +143,9 @@ impl Outbox {
         self.filled.notify_one();
     }
 
-    fn limit(&self) -> &OutputLimit {
-        &self.client.total.pubsub
-    }
-
     /// Disconnects the client if the queue has been over the soft limit for too long.
     fn disconnect_if_over_soft_limit(&self, queue: &mut Queue) {
-        if self.limit().is_over_soft_for_long(queue.len(), &mut queue.over_soft_since) {
+        if self.client.total.pubsub.is_over_soft_for_long(queue.len(), &mut queue.over_soft_since) {
             self.disconnect(queue);
         }
     }
@@ -223,7 +218,7 @@ impl Outbox {
                     let mut queue = self.queue.lock().unwrap();
                     queue.writing = bytes.len();
                     // Under the soft limit again: its time starts over.
-                    if !self.limit().is_over_soft(queue.len()) {
+                    if !self.client.total.pubsub.is_over_soft(queue.len()) {
                         queue.over_soft_since = None;
                     }
                     self.drained.notify_one();

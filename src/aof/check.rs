@@ -15,7 +15,7 @@
 //! **How Redis does it**: redis-check-aof.c. It asks for `y`, cuts, and keeps no copy.
 
 use super::disk;
-use super::load::{self, Replay, Stop, Why};
+use super::load::{self, Replay, Why};
 use super::manifest::Manifest;
 use super::repair::{cut, excerpt, first_that_may_be_torn, judge_tail, keep, kept_as};
 use std::fmt::Write as _;
@@ -65,9 +65,9 @@ fn check_log(
 
 /// The files of the log in the order of replay, and the directory that a server would lock.
 fn find(path: &Path) -> Result<(Vec<PathBuf>, PathBuf), String> {
+    let shown = path.display();
     // So that even `.` has a directory around it.
-    let path = fs::canonicalize(path)
-        .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let path = fs::canonicalize(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
     let around = |path: &Path| path.parent().unwrap_or(path).to_path_buf();
     let manifest = if !path.is_file() {
         match manifest_in(&path)? {
@@ -92,7 +92,7 @@ fn find(path: &Path) -> Result<(Vec<PathBuf>, PathBuf), String> {
             Ok((loaded.paths().collect(), around(&directory)))
         }
         None if bare.exists() => Ok((vec![bare], path)),
-        None => Err(format!("there is no append-only file in {}", path.display())),
+        None => Err(format!("there is no append-only file in {shown}")),
     }
 }
 
@@ -146,7 +146,11 @@ fn check_file(
     let tail = disk::read_from(path, offset).map_err(unreadable)?;
     // A running server may have made the file shorter meanwhile.
     let broken = tail.get((record - offset) as usize..).unwrap_or_default();
-    describe(path, &stop, broken, report);
+    let judged = judge_tail(path, &stop, u64::MAX);
+    // If it is no torn tail, the judge knows the reason better than the replay.
+    let reason = judged.as_ref().err().unwrap_or(reason);
+    note(report, format_args!("  {reason}. There it says"));
+    note(report, format_args!("    {}", excerpt(broken)));
     let count = tail.len();
     if !is_last {
         let why = "the files after it build upon it. Restore it from a copy";
@@ -170,15 +174,6 @@ fn check_file(
     let kept = kept.display();
     note(report, format_args!("  cut {count} bytes, kept as {kept}"));
     Ok(true)
-}
-
-/// Reports what is wrong, and the bytes from the first broken record on.
-fn describe(path: &Path, stop: &Stop, broken: &[u8], report: &mut String) {
-    // If it is no torn tail, the judge knows the reason better than the replay.
-    let judged = judge_tail(path, stop, u64::MAX);
-    let reason = judged.err().unwrap_or_else(|| stop.reason.clone());
-    note(report, format_args!("  {reason}. There it says"));
-    note(report, format_args!("    {}", excerpt(broken)));
 }
 
 fn note(report: &mut String, line: std::fmt::Arguments) {

@@ -112,7 +112,7 @@ impl Aof {
     /// Checks whether the files are there and have our length, and refuses writes if not.
     pub(super) fn check_files(&self) {
         match self.lost() {
-            Some(cause) => drop(self.failures.remember(Kind::Lost, cause)),
+            Some(cause) => drop(self.failures.failed(Kind::Lost, &io::Error::other(cause))),
             None => self.failures.is_over(Kind::Lost),
         }
     }
@@ -151,10 +151,8 @@ impl Failures {
     /// Refuses writes from now on. Returns the cause, as a client reads it behind `MISCONF Errors writing to
     /// the AOF file: `.
     pub fn failed(&self, kind: Kind, error: &io::Error) -> String {
-        self.remember(kind, in_words(error))
-    }
-
-    fn remember(&self, kind: Kind, cause: String) -> String {
+        let text = error.to_string();
+        let cause = text.split(" (os error").next().unwrap_or(&text).to_string();
         let mut failure = self.failure.lock().unwrap();
         if failure.as_ref().is_none_or(|old| old.kind < kind) {
             let cause = cause.clone();
@@ -209,11 +207,6 @@ impl Failures {
     pub fn tell_later(&self, news: String) {
         self.untold.lock().unwrap().push(news);
     }
-}
-
-fn in_words(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_string()
 }
 
 #[cfg(test)]

@@ -43,7 +43,6 @@ use super::disk::{self, Directory, File};
 use super::load::{self, Replay};
 use super::manifest::{LogFile, Manifest, TEMPORARY_BASE};
 use super::start::{self, cannot_write, total_size};
-use super::sync::Turn;
 use super::{Aof, Kind, Target};
 use crate::log;
 use crate::propagate::Stream;
@@ -130,13 +129,6 @@ impl Aof {
         }
         // While it lasts nobody can call anything durable: the manifest is not on the disk.
         let turn = self.turn();
-        self.seal(file, both, &turn)?;
-        let synced = directory.sync();
-        synced.map_err(|error| self.failures.failed(Kind::Fsync, &error))
-    }
-
-    /// Writes the old file to its end, fsyncs it, replaces the manifest, and goes on in the new file.
-    fn seal(&self, file: File, both: &Manifest, turn: &Turn) -> Result<(), String> {
         let mut guard = self.target.lock().unwrap();
         self.write(&mut guard, Annotate::IfMuch)?;
         let target = guard.as_mut().ok_or(OFF)?;
@@ -151,11 +143,12 @@ impl Aof {
         self.write_taken(target, from, Annotate::Now)?;
         // Before the manifest. Otherwise a power cut could leave the manifest and the new file, but not
         // the end of the old file.
-        let old = target.file.clone();
-        self.sync_file(&old, target.pending_end, turn)?;
+        self.sync_file(&target.file, target.pending_end, &turn)?;
         both.put_in_place().map_err(cannot_write(&both.path()))?;
         *target = Target::new(both.clone(), file, target.lock.clone());
-        Ok(())
+        // For the fsync of the directory no writer waits.
+        drop(guard);
+        directory.sync().map_err(|error| self.failures.failed(Kind::Fsync, &error))
     }
 
     /// Replaces the whole log, whatever is left of it.

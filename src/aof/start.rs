@@ -19,10 +19,11 @@ use super::manifest::{LogFile, Manifest};
 use super::{Aof, Target, repair};
 use crate::config::Config;
 use crate::log;
+use crate::stats::unix_microseconds;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 impl Aof {
     /// Replays the log and goes on writing where it ends. The error is one line for the operator.
@@ -87,8 +88,7 @@ impl Aof {
     /// because it also reports its progress.
     fn load(&self, manifest: &Manifest, replay: &mut Replay) -> Result<Stretch, String> {
         let status = &self.status;
-        let since_epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-        status.load_start.store(since_epoch.as_secs(), Ordering::Relaxed);
+        status.load_start.store(unix_microseconds() / 1_000_000, Ordering::Relaxed);
         status.load_total.store(total_size(manifest), Ordering::Relaxed);
         let files: Vec<PathBuf> = manifest.paths().collect();
         let first = repair::first_that_may_be_torn(&files);

@@ -28,7 +28,7 @@ use super::{Aof, File, Kind, Position};
 use crate::config::Fsync;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock};
-use std::thread::{self, Thread};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 /// During a rewrite one fsync covers about as many bytes, of the base and of the log. Redis does this with
@@ -48,9 +48,9 @@ pub struct Syncs {
     /// A turn has ended: `durable` may have risen.
     ended: Condvar,
     /// The sync thread, which sleeps between its rounds.
-    thread: OnceLock<Thread>,
+    pub thread: OnceLock<Thread>,
     /// Whether a client waits in WAITAOF for the next fsync.
-    asked_for: AtomicBool,
+    pub asked_for: AtomicBool,
     /// Whether a rewrite runs, so that an fsync is due whenever there is [`MUCH`].
     pub during_rewrite: AtomicBool,
 }
@@ -66,22 +66,11 @@ impl Drop for Turn<'_> {
 }
 
 impl Syncs {
-    /// The sync thread sleeps this long, or until it is woken.
-    pub fn sleep(&self, pause: Duration) {
-        self.thread.get_or_init(thread::current);
-        thread::park_timeout(pause);
-    }
-
     /// Begins the next round of the sync thread at once.
     pub fn wake(&self) {
         if let Some(thread) = self.thread.get() {
             thread.unpark();
         }
-    }
-
-    /// Whether a client has asked for an fsync since the last call.
-    pub fn is_asked_for(&self) -> bool {
-        self.asked_for.swap(false, Ordering::Relaxed)
     }
 }
 

@@ -171,7 +171,7 @@ impl Info<'_> {
         let aof = &self.server.aof;
         let status = &aof.status;
         let ok_unless = |failed: bool| if failed { "err" } else { "ok" };
-        let rewrite_failed = status.last_rewrite_failed.load(Ordering::Relaxed);
+        let rewrite_failed = load(&status.rewrite_failures) > 0;
         self.flag("loading", self.server.is_loading());
         self.absent("async_loading current_cow_size");
         // There are no snapshots, so all changes count. Redis shows its start as the last snapshot.

@@ -9,13 +9,12 @@
 //! the same way after three failures (`AOF_REWRITE_LIMITE_THRESHOLD`).
 
 use super::{Aof, Directory, Keyspace, Kind, Manifest, start};
+use crate::aof::TICK;
 use crate::log;
+use crate::stats::unix_microseconds;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, RwLock};
-use std::time::{Duration, Instant, SystemTime};
-
-/// How often the rewrite thread checks whether the log has grown enough.
-const TICK: Duration = Duration::from_millis(100);
+use std::time::{Duration, Instant};
 
 /// After a failure to switch the log on, the next try.
 const RETRY_ENABLE: Duration = Duration::from_secs(10);
@@ -94,8 +93,7 @@ impl Aof {
         loop {
             self.wait_for_request(ended);
             let begin = Instant::now();
-            let since_epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-            status.rewrite_start.store(since_epoch.as_secs(), Ordering::Relaxed);
+            status.rewrite_start.store(unix_microseconds() / 1_000_000, Ordering::Relaxed);
             let enable = self.rewriter.wanted.lock().unwrap().enable.take();
             let result = self.rewrite(enable.clone(), store, replay_all);
             self.syncs.during_rewrite.store(false, Ordering::Relaxed);
@@ -115,7 +113,6 @@ impl Aof {
         let status = &self.status;
         let seconds = took.as_secs() as i64;
         status.last_rewrite_seconds.store(seconds, Ordering::Relaxed);
-        status.last_rewrite_failed.store(result.is_err(), Ordering::Relaxed);
         match result {
             Ok(()) => {
                 status.rewrites.fetch_add(1, Ordering::Relaxed);
