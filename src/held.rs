@@ -114,6 +114,7 @@ pub enum End {
 
 /// How much one client holds, and whether it is being ended. Its own threads and publishers add to it.
 /// All others may look.
+#[derive(Default)]
 pub struct Held {
     pub total: Arc<Total>,
     bytes: AtomicUsize,
@@ -127,13 +128,7 @@ pub struct Held {
 
 impl Held {
     pub fn new(total: &Arc<Total>, stream: Option<Arc<TcpStream>>) -> Arc<Held> {
-        Arc::new(Held {
-            total: total.clone(),
-            bytes: AtomicUsize::new(0),
-            end: AtomicU8::new(0),
-            at_end: AtomicUsize::new(0),
-            stream,
-        })
+        Arc::new(Held { total: total.clone(), stream, ..Held::default() })
     }
 
     pub fn bytes(&self) -> usize {
@@ -158,12 +153,8 @@ impl Held {
 
     /// Why it is being ended, if it is.
     pub fn end(&self) -> Option<End> {
-        match self.end.load(Ordering::Acquire) {
-            1 => Some(End::Killed),
-            2 => Some(End::Output),
-            3 => Some(End::Evicted),
-            _ => None,
-        }
+        let ends = [None, Some(End::Killed), Some(End::Output), Some(End::Evicted)];
+        ends[usize::from(self.end.load(Ordering::Acquire))]
     }
 
     pub fn is_ended(&self) -> bool {

@@ -171,7 +171,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Appends records, of which there must be one; returns how many bytes that were. If there is nothing before them, they are not
+    /// Appends records, at least one; returns how many bytes that were. If nothing is before them, they are not
     /// copied: their memory is exchanged for that of the stream.
     pub fn append(&mut self, records: &mut Records) -> usize {
         let before = self.bytes.len();

@@ -251,14 +251,10 @@ impl Manifest {
     /// The first name after number `last` that no file has. A file that the manifest does not name must not
     /// be overwritten.
     fn unused(&self, kind: &str, last: Option<u64>) -> LogFile {
-        let mut seq = last.unwrap_or(0) + 1;
-        loop {
-            let name = format!("{}.{seq}.{kind}.aof", self.prefix);
-            if !disk::exists(&self.directory.join(&name)) {
-                return LogFile { name, seq };
-            }
-            seq += 1;
-        }
+        let named = |seq| LogFile { name: format!("{}.{seq}.{kind}.aof", self.prefix), seq };
+        let mut files = (last.unwrap_or(0) + 1..).map(named);
+        let is_free = |file: &LogFile| !disk::exists(&self.directory.join(&file.name));
+        files.find(is_free).expect("numbers do not end")
     }
 
     /// The files in the directory that may hold a part of a log, and that the manifest does not name.

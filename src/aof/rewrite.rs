@@ -246,11 +246,9 @@ impl Aof {
         let name = format!("{TEMPORARY_BASE}{}.aof", std::process::id());
         let path = manifest.directory.join(name);
         let written = base::write(&path, keyspace, self.config.aof_checksum.get());
-        if written.is_err() {
-            // On a full disk the log needs its room.
-            let _ = disk::remove_file(&path);
-        }
-        written.map(|()| path)
+        // On a full disk the log needs its room.
+        written.inspect_err(|_| drop(disk::remove_file(&path)))?;
+        Ok(path)
     }
 }
 

@@ -86,7 +86,6 @@ impl Turns {
 /// must count again.
 pub fn hear_out(clients: &[Arc<Public>], asker: Option<&Public>) {
     let begin = Instant::now();
-    let mut waits = false;
     for client in clients {
         if asker.is_some_and(|asker| asker.id == client.id) || is_quiet(client) {
             continue;
@@ -98,7 +97,6 @@ pub fn hear_out(clients: &[Arc<Public>], asker: Option<&Public>) {
         if let Some(asker) = asker {
             asker.turns.set_aside(true);
         }
-        waits = true;
         // In an even turn the thread may not have read yet what has arrived. The next turn will.
         // (`saturating`: the client may have left since we looked.)
         let enough = turn.saturating_add(3 - turn % 2);
@@ -110,7 +108,7 @@ pub fn hear_out(clients: &[Arc<Public>], asker: Option<&Public>) {
             std::thread::sleep(PAUSE);
         }
     }
-    if let Some(asker) = asker.filter(|_| waits) {
+    if let Some(asker) = asker {
         asker.turns.set_aside(false);
     }
 }
