@@ -20,7 +20,7 @@ use crate::config::{Config, Start};
 use crate::key::Key;
 use crate::propagate::{Records, Source};
 use crate::resp::{Arg, Args, write_command};
-use crate::store::{Keyspace, Notes, Time, ViewMut};
+use crate::store::{Keyspace, Notes, Time, Ttl, ViewMut};
 use crate::types::{Limits, Packed};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -163,7 +163,7 @@ fn set(keyspace: &mut Keyspace, key: &str, value: &str) {
     let limits = Limits { hash, string: 1 << 20 };
     let mut records = Records::default();
     let mut view = ViewMut::new(keyspace, 0, time, limits, &mut records, &notes);
-    view.set_string(Key::of(key.as_bytes()), Arg::Small(value.as_bytes()), false);
+    view.set_string(Key::of(key.as_bytes()), Arg::Small(value.as_bytes()), Ttl::Gone);
 }
 
 /// Appends the records of one batch, each a line of arguments.
