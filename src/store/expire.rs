@@ -34,7 +34,7 @@ use crate::propagate::Source;
 use crate::types::Entry;
 use crate::watch::Now;
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// Deadline (Unix time in milliseconds) and digest of every key of a database that has a deadline. The digest
 /// is a hint, because other keys may have it too: the entry is asked again.
@@ -71,8 +71,8 @@ impl Time {
 pub struct Notes {
     /// Keys that readers have met expired, in that order.
     expired: RefCell<Vec<Expired>>,
-    /// The same by database and key, because a key is noted once.
-    known: RefCell<HashSet<(usize, Vec<u8>)>>,
+    /// The same by database, because a key is noted once, and DBSIZE asks how many there are.
+    known: RefCell<HashMap<usize, HashSet<Vec<u8>>>>,
     /// The number of the present unit.
     unit: Cell<u64>,
     pub hits: Cell<u64>,
@@ -107,7 +107,7 @@ impl Notes {
     }
 
     fn note(&self, db: usize, key: &[u8]) {
-        if self.known.borrow_mut().insert((db, key.to_vec())) {
+        if self.known.borrow_mut().entry(db).or_default().insert(key.to_vec()) {
             let (unit, key) = (self.unit.get(), key.to_vec());
             self.expired.borrow_mut().push(Expired { unit, db, key });
         }
@@ -121,7 +121,7 @@ impl Notes {
 
     /// How many keys of a database are noted.
     pub(super) fn noted_in(&self, db: usize) -> usize {
-        self.expired.borrow().iter().filter(|expired| expired.db == db).count()
+        self.known.borrow().get(&db).map_or(0, HashSet::len)
     }
 }
 
