@@ -93,7 +93,9 @@ impl<'a> Batch<'a> {
                 if command.is(Flag::GivesLockBack) && !in_exec {
                     self.give_back();
                 }
-                self.clock.start_unlocked();
+                if self.clock.now == 0 {
+                    self.clock.go_on();
+                }
             }
         }
         if !in_exec {

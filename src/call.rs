@@ -124,12 +124,11 @@ impl<'a> Caller<'a> {
             seen.failed = true;
             reply.out.truncate(begin);
             reply.error(&error);
-            // In a replay.
-            if !self.batch.time.source.is_counted() {
+            if self.batch.time.source == Source::Log {
                 self.note_failure(row, args, error);
             }
         }
-        if self.batch.time.source.is_counted() {
+        if self.batch.time.source == Source::Client {
             self.account.after(row, client, args, reply, &mut self.batch, seen);
         }
     }

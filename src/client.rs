@@ -210,7 +210,7 @@ impl Client {
 
     pub fn stop_monitoring(&mut self) {
         if std::mem::take(&mut self.monitoring) {
-            self.server.hub.remove_monitor(self.public.id);
+            self.server.hub.set_monitor(self.public.id, None);
         }
     }
 

@@ -37,13 +37,6 @@ impl Clock {
         self.lock_times = measures.then(Box::default);
     }
 
-    /// A command begins that takes no lock.
-    pub(super) fn start_unlocked(&mut self) {
-        if self.now == 0 {
-            self.go_on();
-        }
-    }
-
     /// Reads the clock: what has passed was work.
     pub fn read(&mut self) {
         let now = unix_microseconds();

@@ -19,6 +19,7 @@ use super::Caller;
 use crate::client::{Client, Then};
 use crate::error::Error;
 use crate::handler::{Flag, Row, Run, TABLE, debug};
+use crate::propagate::Source;
 use crate::resp::{Args, Protocol, Reply};
 use crate::server::NO_ROW;
 use crate::stats::Count;
@@ -26,7 +27,7 @@ use crate::stats::Count;
 impl Caller<'_> {
     pub fn admit(&self, row: &Row, client: &Client, protocol: Protocol) -> Result<(), Error> {
         let command = row.command;
-        if !self.batch.time.source.is_refused() {
+        if self.batch.time.source == Source::Log {
             return Ok(());
         }
         if command.is(Flag::Protected) && !debug::is_allowed(client) {

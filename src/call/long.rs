@@ -27,6 +27,7 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::gate::Gate;
 use crate::handler::{LongHandler, Rest, Stretch};
+use crate::propagate::Source;
 use crate::resp::{Args, Reply};
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -46,7 +47,7 @@ impl Caller<'_> {
         args: &Args,
         reply: &mut Reply,
     ) -> Result<(), Error> {
-        let keeps_lock = client.in_exec || self.batch.time.source.keeps_lock();
+        let keeps_lock = client.in_exec || self.batch.time.source == Source::Log;
         self.batch.share();
         let rest = handler(&self.batch.view(client.db), args, &Stretch::begin(keeps_lock), reply)?;
         let gates = &self.batch.server.clients.gates;

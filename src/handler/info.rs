@@ -171,7 +171,7 @@ impl Info<'_> {
         let aof = &self.server.aof;
         let status = &aof.status;
         let ok_unless = |failed: bool| if failed { "err" } else { "ok" };
-        let rewrite_failed = status.last_rewrite_failed.load(Ordering::Relaxed);
+        let rewrite_failed = load(&status.rewrite_failures) > 0;
         let now = unix_microseconds() / 1_000_000;
         self.flag("loading", self.server.is_loading());
         self.absent("async_loading current_cow_size");

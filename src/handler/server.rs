@@ -147,7 +147,7 @@ fn monitor(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error
     }
     let outbox = super::pubsub::outbox(client, reply)?;
     client.monitoring = true;
-    client.server.hub.add_monitor(client.public.id, &outbox);
+    client.server.hub.set_monitor(client.public.id, Some(outbox));
     reply.ok()
 }
 

@@ -40,7 +40,7 @@
 use super::{write_bulk, write_header};
 use crate::blob::Blob;
 use crate::error;
-use crate::held::{Charge, Class, End, STEP};
+use crate::held::{Charge, End, STEP};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -291,8 +291,8 @@ impl Output {
         };
         if !self.is_over {
             charge.set(held);
-            let client = charge.held();
-            if client.output_limit(Class::Normal).is_over_hard(length) {
+            let client = &charge.held;
+            if client.total.normal.is_over_hard(length) {
                 client.kill(End::Output);
             }
             self.is_over = client.is_ended();

@@ -45,7 +45,7 @@ impl Session<'_> {
         let deadline = deadline(wait.timeout_ms);
         let on_disk = |pause| !aof.is_enabled() || aof.wait_durable(position, pause);
         aof.status.waiting.fetch_add(1, Ordering::Relaxed);
-        self.client.public.turns.is_aside.store(true, Ordering::Release);
+        self.client.public.turns.set_aside(true);
         let (for_disk, for_replicas) = match wait.until {
             Until::Replicas => (false, true),
             Until::Durable { local, replicas } => (local, replicas),
@@ -60,7 +60,7 @@ impl Session<'_> {
                 false
             });
         }
-        self.client.public.turns.is_aside.store(false, Ordering::Release);
+        self.client.public.turns.set_aside(false);
         aof.status.waiting.fetch_sub(1, Ordering::Relaxed);
         waited?;
         if wait.silent {
