@@ -119,6 +119,12 @@ pub struct Limits {
     pub hash: Packed,
 }
 
+#[cfg(test)]
+impl Limits {
+    /// For tests, which set those that they are about.
+    pub const NOTHING: Limits = Limits { string: 0, hash: Packed { entries: 0, value: 0 } };
+}
+
 /// How large a value that is a listpack may become.
 #[derive(Clone, Copy)]
 pub struct Packed {

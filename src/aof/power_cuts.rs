@@ -21,7 +21,7 @@ use crate::key::Key;
 use crate::propagate::{Records, Source};
 use crate::resp::{Arg, Args, write_command};
 use crate::store::{Keyspace, Notes, Time, Ttl, ViewMut};
-use crate::types::{Limits, Packed};
+use crate::types::Limits;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
@@ -159,8 +159,7 @@ pub(super) fn keyspace(contents: &Contents) -> Keyspace {
 fn set(keyspace: &mut Keyspace, key: &str, value: &str) {
     let notes = Notes::default();
     let time = Time { now: 0, source: Source::Log };
-    let hash = Packed { entries: 128, value: 64 };
-    let limits = Limits { hash, string: 1 << 20 };
+    let limits = Limits { string: 1 << 20, ..Limits::NOTHING };
     let mut records = Records::default();
     let mut view = ViewMut::new(keyspace, 0, time, limits, &mut records, &notes);
     view.set_string(Key::of(key.as_bytes()), Arg::Small(value.as_bytes()), Ttl::Gone);

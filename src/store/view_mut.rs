@@ -5,7 +5,8 @@
 //!
 //! 1. If running the command twice could give two outcomes, it says what is to be logged
 //!    ([`ViewMut::propagate`]).
-//! 2. If it answers with what was there, as GETDEL does, it counts a hit or a miss ([`Notes::count`]).
+//! 2. If it answers with the value itself, as GETDEL does, it counts a hit or a miss ([`Notes::count`]). A
+//!    length or a sum is not the value.
 //!
 //! ```text
 //! APPEND k x      edit(k, append)                                        logged as it was sent

@@ -9,8 +9,9 @@
 //! HSET        Small, Hash ──▶ Large                    past hash-max-listpack-…; never back
 //! ```
 //!
-//! An edit knows whether it has changed anything, because each of its functions that does so says so to
-//! it. So no handler has to tell ([`crate::store::ViewMut::edit`]).
+//! An edit knows whether it has changed anything, because a value can be changed only through
+//! [`Edit::place_mut`], which notes it. So neither a handler nor a type has to tell
+//! ([`crate::store::ViewMut::edit`]). What may find nothing to do, such as HDEL, looks first ([`Edit::place`]).
 //!
 //! **How Redis does it**: t_string.c and t_hash.c change an `robj`, whose type each command checks
 //! (`checkType`), and assert that it is what they take it for. Each command says by itself what it changed
@@ -24,11 +25,11 @@ use std::ops::{Deref, DerefMut};
 
 /// A value of one type, to be changed.
 pub struct Edit<'a, T: Type> {
-    pub(super) place: Place<'a, T::Large>,
+    place: Place<'a, T::Large>,
     pub(super) limits: &'a Limits,
     /// Whether the key is missing. If the edit changes the value, it will have it.
     pub is_new: bool,
-    pub(super) changed: bool,
+    changed: bool,
 }
 
 /// Where a value lies.
@@ -88,6 +89,19 @@ impl EntryMut<'_> {
             self.set(Form::Large(value));
         }
         (result, change)
+    }
+}
+
+impl<'a, T: Type> Edit<'a, T> {
+    /// The value, to look at.
+    pub(super) fn place(&self) -> &Place<'a, T::Large> {
+        &self.place
+    }
+
+    /// The value, to be changed. That it is asked for is a change: the command is logged.
+    pub(super) fn place_mut(&mut self) -> &mut Place<'a, T::Large> {
+        self.changed = true;
+        &mut self.place
     }
 }
 

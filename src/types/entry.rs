@@ -433,6 +433,11 @@ mod tests {
     }
 
     #[test]
+    fn what_a_large_value_is_stored_as_is_in_a_box() {
+        assert!(size_of::<LargeValue>() <= 16);
+    }
+
+    #[test]
     fn a_value_and_a_deadline_do_not_disturb_each_other() {
         let store = |loose: &mut Loose, value: &[u8]| {
             loose.edit().set(NewStr::new(&Arg::Small(value)).form());

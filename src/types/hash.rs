@@ -209,7 +209,7 @@ impl Clone for Table<Field> {
 
 impl Edit<'_, Hash<'_>> {
     fn look(&self) -> Hash<'_> {
-        match &self.place {
+        match self.place() {
             Place::Small(small) => Hash::Packed(Listpack(small.payload())),
             Place::Large(table) => Hash::Table(table),
         }
@@ -223,15 +223,14 @@ impl Edit<'_, Hash<'_>> {
     /// Sets a field, and turns a packed hash into a table when it passes a limit. Returns whether the
     /// field is new.
     pub fn set(&mut self, name: &[u8], value: &[u8]) -> bool {
-        self.changed = true;
         let limits = self.limits.hash;
-        if let Place::Small(small) = &self.place {
+        if let Place::Small(small) = self.place() {
             let packed = small.payload().len() + name.len() + value.len();
             if name.len().max(value.len()) > limits.value || packed > MOST_PACKED {
                 self.unpack();
             }
         }
-        match &mut self.place {
+        match self.place_mut() {
             Place::Small(small) => {
                 let is_new = set_packed(small, name, value);
                 if Listpack(small.payload()).len() / 2 > limits.entries {
@@ -245,24 +244,27 @@ impl Edit<'_, Hash<'_>> {
 
     /// Removes a field; returns whether it was there.
     pub fn remove(&mut self, name: &[u8]) -> bool {
-        let removed = match &mut self.place {
-            Place::Small(small) => {
-                let at = find(Listpack(small.payload()), name).map(|(name, _)| name.at);
-                if let Some(at) = at {
-                    small.edit(|bytes, start| ListpackMut { bytes, start }.splice(at, 2, &[]));
-                }
-                at.is_some()
-            }
-            Place::Large(table) => table.remove(digest_of(name), name, Field::free).is_some(),
+        let digest = digest_of(name);
+        let found = match self.look() {
+            Hash::Packed(listpack) => find(listpack, name).map(|(name, _)| name.at),
+            Hash::Table(table) => table.get(digest, name).map(|_| 0),
         };
-        self.changed |= removed;
-        removed
+        let Some(at) = found else {
+            return false;
+        };
+        match self.place_mut() {
+            Place::Small(small) => {
+                small.edit(|bytes, start| ListpackMut { bytes, start }.splice(at, 2, &[]));
+            }
+            Place::Large(table) => drop(table.remove(digest, name, Field::free)),
+        }
+        true
     }
 
     /// Turns a packed hash into a table, for good.
     fn unpack(&mut self) {
         let table: Table<Field> = self.look().iter().collect();
-        self.place.grow(Box::new(table));
+        self.place_mut().grow(Box::new(table));
     }
 }
 
@@ -302,7 +304,7 @@ mod tests {
     use crate::types::{Limits, Loose, Packed};
 
     fn set(entry: &mut Loose, limits: Packed, name: &[u8], value: &[u8]) -> bool {
-        entry.change(&Limits { string: 0, hash: limits }, |hash: &mut Edit<Hash>| {
+        entry.change(&Limits { hash: limits, ..Limits::NOTHING }, |hash: &mut Edit<Hash>| {
             hash.set(name, value)
         })
     }
@@ -321,7 +323,7 @@ mod tests {
         }
         assert!(!set(&mut entry, limits, b"a", &long[..128]));
         assert!(!set(&mut entry, limits, b"c", b"short"));
-        let limits = Limits { string: 0, hash: limits };
+        let limits = Limits { hash: limits, ..Limits::NOTHING };
         assert!(entry.change(&limits, |hash: &mut Edit<Hash>| hash.remove(b"")));
         assert_eq!(entry.look().value().encoding(), "listpack");
         assert_eq!(fields_of(&entry), [(&b"a"[..], &long[..128]), (b"c", b"short")]);
@@ -352,7 +354,7 @@ mod tests {
             assert!(!set(&mut entry, limits, b"a", b"11"));
             assert!(set(&mut entry, limits, b"b", b"2"));
             assert_eq!(entry.look().value().encoding(), "listpack");
-            let all = Limits { string: 0, hash: limits };
+            let all = Limits { hash: limits, ..Limits::NOTHING };
             entry.change(&all, |hash: &mut Edit<Hash>| {
                 assert!(hash.set(name.as_bytes(), value.as_bytes()));
                 // It is a table now, which is not in its place yet.

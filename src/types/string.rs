@@ -144,7 +144,7 @@ impl<'a> NewStr<'a> {
 
 impl Edit<'_, Str<'_>> {
     fn look(&self) -> Str<'_> {
-        match &self.place {
+        match self.place() {
             _ if self.is_new => Str::Raw(b""),
             Place::Small(small) if small.kind() == Kind::Int => {
                 Str::Digits(Digits::new(number_in(small.payload())))
@@ -160,7 +160,7 @@ impl Edit<'_, Str<'_>> {
 
     /// The number that it is; 0 if the key is missing.
     pub fn integer(&self) -> Option<i64> {
-        match &self.place {
+        match self.place() {
             _ if self.is_new => Some(0),
             Place::Small(small) if small.kind() == Kind::Int => Some(number_in(small.payload())),
             _ => parse_integer(&self.look()),
@@ -183,8 +183,7 @@ impl Edit<'_, Str<'_>> {
     }
 
     fn set(&mut self, string: &NewStr) {
-        self.changed = true;
-        match (string.form(), &mut self.place) {
+        match (string.form(), self.place_mut()) {
             (Form::Small(kind, payload), Place::Small(small)) => small.set(kind, payload),
             // What is large stays so.
             (Form::Small(..), Place::Large(large)) => **large = blob(string.to_vec()),
@@ -208,15 +207,14 @@ impl Edit<'_, Str<'_>> {
         if end > self.limits.string {
             return Err(Error::StringTooLong);
         }
-        self.changed = true;
         if self.is_new {
             self.set(&NewStr::Bytes(b""));
         }
-        if let Place::Small(small) = &mut self.place {
+        if let Place::Small(small) = self.place_mut() {
             let payload = small.payload();
             if payload.len().max(end) > LARGE {
                 let bytes = self.look().to_vec();
-                self.place.grow(blob(bytes));
+                self.place_mut().grow(blob(bytes));
             } else if small.kind() == Kind::Int {
                 let digits = Digits::new(number_in(payload));
                 small.set(Kind::Raw, digits.as_bytes());
@@ -224,7 +222,7 @@ impl Edit<'_, Str<'_>> {
                 small.small.kind = Kind::Raw;
             }
         }
-        Ok(match &mut self.place {
+        Ok(match self.place_mut() {
             Place::Small(small) => {
                 let len = small.payload().len();
                 if end <= len || small.fit(end) {
@@ -262,9 +260,9 @@ fn write_at(bytes: &mut Vec<u8>, at: usize, patch: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Limits, Loose, Packed};
+    use crate::types::{Limits, Loose};
 
-    const LIMITS: Limits = Limits { string: 1 << 20, hash: Packed { entries: 0, value: 0 } };
+    const LIMITS: Limits = Limits { string: 1 << 20, ..Limits::NOTHING };
 
     #[test]
     fn a_patch_past_the_end_fills_the_gap_with_zeros() {
