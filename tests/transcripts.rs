@@ -11,7 +11,8 @@
 //! SET k "two words"
 //! ```
 //! A line that starts with `#` is a comment. Between the client's name and the `>` may stand
-//! - `sorted`: the order of the elements does not count (KEYS, SCAN, HGETALL of a large hash);
+//! - `sorted`: the order of the elements does not count (KEYS, SCAN);
+//! - `pairs`: the order of the pairs does not count (HGETALL of a large hash, CONFIG GET);
 //! - `wait`: asks again until the reply is the expected one, for what happens in the background;
 //! - `wire`: shows the bytes of the reply, for what redis-cli hides (`*-1` or `$-1`);
 //! - `send`: sends one quoted string as it is, not a command made of words;
@@ -378,7 +379,11 @@ impl Session {
             if has("wire") {
                 lines.push(quoted(peer.client.wire()));
             } else {
-                lines.extend(print(&if has("sorted") { value.sorted() } else { value }));
+                lines.extend(print(&match (has("sorted"), has("pairs")) {
+                    (true, _) => value.sorted(),
+                    (_, true) => value.pairs(),
+                    _ => value,
+                }));
             }
         }
         Ok(lines)

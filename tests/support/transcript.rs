@@ -103,7 +103,7 @@ impl Transcript {
             return None;
         }
         let modes: Vec<String> = names.collect();
-        let known = ["sorted", "wait", "wire", "send", "silent", "ours"];
+        let known = ["sorted", "pairs", "wait", "wire", "send", "silent", "ours"];
         if !modes.iter().all(|mode| known.contains(&mode.as_str())) {
             return None;
         }

@@ -109,15 +109,35 @@ impl Value {
         matches!(self, Value::Error(_))
     }
 
-    /// The same value with its unordered parts in order: the elements of the array itself, the
-    /// pairs of a map, or, in a SCAN reply, the list behind the cursor.
-    pub fn sorted(mut self) -> Value {
+    /// The same value with its elements in order; of a SCAN reply, those of the list behind the cursor.
+    ///
+    /// # Panics
+    /// On a map, whose elements are pairs ([`Value::pairs`]).
+    pub fn sorted(self) -> Value {
+        assert!(!matches!(self, Value::Map(_)), "a map has pairs, so say `pairs` and not `sorted`");
+        self.sorted_by(1)
+    }
+
+    /// The same of a value whose elements are pairs: a map, or in RESP2 a list of keys and values in turn.
+    ///
+    /// # Panics
+    /// If one of a pair is missing.
+    pub fn pairs(self) -> Value {
+        self.sorted_by(2)
+    }
+
+    fn sorted_by(mut self, width: usize) -> Value {
         match &mut self {
-            Value::Array(items) => match &mut items[..] {
-                [Value::Bulk(_), Value::Array(scanned)] => scanned.sort_by_key(Value::to_string),
-                _ => items.sort_by_key(Value::to_string),
-            },
-            Value::Set(items) => items.sort_by_key(Value::to_string),
+            Value::Array(items) | Value::Set(items) => {
+                let items = match &mut items[..] {
+                    [Value::Bulk(_), Value::Array(scanned)] => scanned,
+                    _ => items,
+                };
+                assert_eq!(items.len() % width, 0, "one of a pair is missing");
+                let mut groups: Vec<&[Value]> = items.chunks(width).collect();
+                groups.sort_by_key(|group| group.iter().map(Value::to_string).collect::<Vec<_>>());
+                *items = groups.concat();
+            }
             Value::Map(pairs) => pairs.sort_by_key(|(key, _)| key.to_string()),
             _ => {}
         }
