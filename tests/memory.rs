@@ -8,6 +8,7 @@ use std::io::Write;
 use std::path::Path;
 use support::process::memory;
 use support::random::Random;
+use support::state::{KINDS, Kind};
 use support::{Client, Directory, Program, Server, Value, encode, eventually};
 
 /// Resident memory, in bytes, or None with a word about it.
@@ -84,6 +85,39 @@ fn used_memory_falls_at_once_when_keys_go() {
     assert!((was_used / 3..was_used / 3 * 2).contains(&rest), "{rest} of {was_used}");
     clients[0].run("FLUSHALL");
     assert!(used(&mut clients[0]) < 1_000_000);
+}
+
+/// The command that adds element number `i` to a value of this type, so many bytes at least.
+fn grow(kind: &Kind, key: usize, i: usize) -> Vec<u8> {
+    let (name, words) = kind.grow;
+    let mut command = vec![name.to_string(), format!("key:{key}")];
+    command.extend(words.iter().map(|word| word.replace('#', &format!("{i:040}"))));
+    encode(&command)
+}
+
+/// A few values with many elements, and many with a few. A type whose `memory` forgets what a large value has
+/// would not be seen elsewhere: `maxmemory` and INFO would believe it.
+#[test]
+fn used_memory_grows_as_the_process_does_whatever_the_type_and_the_size() {
+    for (kind, (keys, elements)) in
+        KINDS.iter().flat_map(|kind| [(2, 25_000), (10_000, 5)].map(|size| (kind, size)))
+    {
+        let server = Server::start(&["--appendonly", "no"]);
+        let mut clients = [server.client()];
+        let Some(resident_before) = resident(&server) else {
+            return;
+        };
+        let used_before = used(&mut clients[0]);
+        run(&mut clients, (0..keys * elements).map(|i| grow(kind, i % keys, i / keys)));
+        let taken = resident(&server).unwrap_or_default().saturating_sub(resident_before);
+        let said = used(&mut clients[0]) - used_before;
+        let name = kind.name;
+        let what = format!("{keys} of type {name} took {taken} bytes, and INFO says {said}");
+        assert!(said > 1_500_000 && said > taken / 2 && said < taken + taken / 2, "{what}");
+        run(&mut clients, (0..keys).map(|key| encode(&["DEL", &format!("key:{key}")])));
+        let rest = used(&mut clients[0]) - used_before;
+        assert!(rest < said / 20, "{what}, and {rest} when all are gone");
+    }
 }
 
 #[test]

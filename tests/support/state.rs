@@ -23,8 +23,11 @@ pub struct Kind {
     pub name: &'static str,
     /// The command that reads a value whole, in front of the key, and what stands behind the key.
     read: (&'static str, &'static [&'static str]),
+    /// The command that adds an element to such a value: the name in front of the key, and what stands
+    /// behind it, where `#` is a number that is different for each element. (tests/memory.rs)
+    pub grow: (&'static str, &'static [&'static str]),
     /// How many elements of the answer belong together.
-    width: usize,
+    pub width: usize,
     /// The encodings in which the order is that of a table, so each server's own.
     tables: &'static [&'static str],
     /// Whether the log keeps the encoding. How a string is stored depends on how it came to be,
@@ -33,11 +36,19 @@ pub struct Kind {
 }
 
 /// Every type there is. One that is not here cannot be compared, so meeting it is a failure.
-const KINDS: [Kind; 2] = [
-    Kind { name: "string", read: ("GET", &[]), width: 1, tables: &[], keeps_encoding: false },
+pub const KINDS: &[Kind] = &[
+    Kind {
+        name: "string",
+        read: ("GET", &[]),
+        grow: ("APPEND", &["element of a string #"]),
+        width: 1,
+        tables: &[],
+        keeps_encoding: false,
+    },
     Kind {
         name: "hash",
         read: ("HGETALL", &[]),
+        grow: ("HSET", &["field #", "value #"]),
         width: 2,
         tables: &["hashtable"],
         keeps_encoding: true,
@@ -60,7 +71,8 @@ pub fn kind_of(name: &[u8]) -> &'static Kind {
 /// KEYS does not delete them.
 ///
 /// # Errors
-/// Whatever the connection says; and `Other` if a question is answered with an error.
+/// Whatever the connection says; and `Other` if a question is answered with an error, or a key with a
+/// collection in which there is nothing.
 pub fn dump(client: &mut Client, databases: usize) -> io::Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for db in 0..databases {
@@ -90,10 +102,11 @@ pub fn dump(client: &mut Client, databases: usize) -> io::Result<Vec<Entry>> {
 fn read(client: &mut Client, key: &[u8], kind: &Kind, encoding: &[u8]) -> io::Result<Vec<Vec<u8>>> {
     let mut words = vec![kind.read.0.as_bytes(), key];
     words.extend(kind.read.1.iter().map(|word| word.as_bytes()));
-    let value = match ask(client, &words)? {
-        Value::Bulk(text) => vec![text],
-        list => texts(&list),
-    };
+    let value = texts(&ask(client, &words)?);
+    if value.is_empty() {
+        let (name, key) = (kind.name, key.escape_ascii());
+        return Err(io::Error::other(format!("there is nothing in the {name} \"{key}\"")));
+    }
     if kind.tables.iter().any(|table| table.as_bytes() == encoding) {
         let mut groups: Vec<&[Vec<u8>]> = value.chunks(kind.width).collect();
         groups.sort();
@@ -113,8 +126,27 @@ fn ask(client: &mut Client, words: &[&[u8]]) -> io::Result<Value> {
     }
 }
 
-/// The texts of an answer's elements.
+/// The texts of an answer's elements; of an answer that has none, its own.
 pub fn texts(answer: &Value) -> Vec<Vec<u8>> {
-    let items = answer.items();
-    items.into_iter().map(|item| item.text().to_vec()).collect()
+    match answer {
+        Value::Array(_) | Value::Set(_) | Value::Map(_) => {
+            answer.items().into_iter().map(text_of).collect()
+        }
+        one => vec![text_of(one)],
+    }
+}
+
+/// What is compared of one element. Two elements that differ have two texts, or a change would not be seen.
+///
+/// # Panics
+/// If nobody has said what that is.
+fn text_of(value: &Value) -> Vec<u8> {
+    match value {
+        Value::Simple(text) | Value::Bulk(text) | Value::Double(text) | Value::BigNumber(text) => {
+            text.clone()
+        }
+        Value::Integer(number) => number.to_string().into_bytes(),
+        Value::Boolean(_) | Value::Array(_) => format!("{value:?}").into_bytes(),
+        other => panic!("what is compared of {other:?} is not said in tests/support/state.rs"),
+    }
 }
