@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::command::{Command, upper};
-use crate::grammar::{Node, Shape, grammar};
+use crate::grammar::{Node, OWN, Shape, grammar};
 use crate::support::number;
 use crate::support::random::Random;
 
@@ -103,8 +103,12 @@ pub struct Generator {
 }
 
 impl Generator {
-    pub fn new(seed: u64) -> Generator {
-        let (random, sections) = (Random::new(seed), grammar());
+    /// `own`: whether commands that Redis has not are among the ordinary ones.
+    pub fn new(seed: u64, own: bool) -> Generator {
+        let (random, mut sections) = (Random::new(seed), grammar());
+        if let (Some(shapes), true) = (sections.remove(OWN), own) {
+            sections.entry("ordinary").or_default().extend(shapes);
+        }
         let pending = [VecDeque::new(), VecDeque::new()];
         Generator { random, sections, deadlines: 0, wide: false, pending }
     }

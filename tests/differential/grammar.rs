@@ -62,6 +62,10 @@ fn alternatives(tokens: &mut Tokens) -> Vec<Vec<Node>> {
 /// The section of `commands.txt` that names what is not sent, and why.
 const UNSENT: &str = "unsent";
 
+/// The section of `commands.txt` with the commands that Redis has not. They are sent, among the ordinary ones,
+/// when there is no redis-server to compare with.
+pub const OWN: &str = "own";
+
 /// Each line of `commands.txt` that says something, with its section.
 fn lines() -> impl Iterator<Item = (&'static str, &'static str)> {
     let mut section = "";
@@ -98,8 +102,17 @@ pub fn unsent() -> Vec<(&'static str, &'static str)> {
 
 /// The first two words of each command that the shapes can make, a slot as `…`.
 pub fn sent() -> BTreeSet<Vec<&'static str>> {
+    first_words(grammar().values().flatten())
+}
+
+/// The same of the commands that Redis has not.
+pub fn own() -> BTreeSet<Vec<&'static str>> {
+    first_words(grammar().get(OWN).into_iter().flatten())
+}
+
+fn first_words<'a>(shapes: impl Iterator<Item = &'a Shape>) -> BTreeSet<Vec<&'static str>> {
     let mut sent = BTreeSet::new();
-    for shape in grammar().values().flatten() {
+    for shape in shapes {
         for command in shape.nodes.split(|node| matches!(node, Node::Next)) {
             sent.extend(beginnings(command));
         }

@@ -3,6 +3,7 @@
 use crate::command::{Command, upper};
 use crate::compare::close;
 use crate::support::{Record, number};
+use crate::table::is_own;
 
 /// Where the logs part, told with a few records around it; `None` if they say the same.
 pub fn difference(ours: &[Record], theirs: &[Record]) -> Option<String> {
@@ -18,6 +19,15 @@ pub fn difference(ours: &[Record], theirs: &[Record]) -> Option<String> {
         }
     }
     None
+}
+
+/// A record that no Redis could load, if there is one: a command that it does not have.
+pub fn what_redis_lacks(log: &[Record]) -> Option<String> {
+    let own = log.iter().find(|record| {
+        let words: Vec<String> = record.iter().take(2).map(|word| upper(word)).collect();
+        is_own(&words[0].to_lowercase()) || is_own(&words.join("|").to_lowercase())
+    });
+    own.map(|record| format!("Redis has no such command to load: {}", Command::of(record.clone())))
 }
 
 fn same(ours: &Record, theirs: &Record) -> bool {

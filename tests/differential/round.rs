@@ -4,6 +4,7 @@
 //!   steps ──▶ ours ───▶ replies ─┐                 ┌─ dump ─┐
 //!        └──▶ Redis ──▶ replies ─┴─ equal? … then: ├─ log ──┴─ equal?
 //!                                                  └─ dump after kill -9 and restart: equal?
+//!                                                     and after a rewrite, kill -9, restart?
 //! ```
 //!
 //! A pipeline goes out to both servers before the first reply is read, so they work at the same
@@ -59,6 +60,9 @@ const OBSERVER: usize = 3;
 /// How far ahead a near deadline is, and what must be left of it when it has been set.
 const NEAR: Duration = Duration::from_millis(200);
 const MARGIN: Duration = Duration::from_millis(5);
+
+/// How often the end of a rewrite is looked for, 5 ms apart.
+const LOOKS: usize = 6_000;
 
 struct Session {
     server: Server,
@@ -278,24 +282,61 @@ impl Round {
         })?;
         self.compare_logs()?;
         // Our log brings our state back, Redis can read it, and we can read Redis's.
-        self.replay(0, &setting.ours, &dumps[0])?;
+        self.replay(0, &setting.ours, &dumps[0], state::survives_as)?;
         if let Some(reference) = &setting.reference {
-            self.replay(0, reference, &dumps[0])?;
-            self.replay(1, &setting.ours, &dumps[1])?;
+            self.replay(0, reference, &dumps[0], state::survives_as)?;
+            self.replay(1, &setting.ours, &dumps[1], state::survives_as)?;
+            self.replay(0, &setting.ours, &dumps[0], state::survives_as)?;
+        }
+        // And so does the base that a rewrite makes of it.
+        self.rewrite()?;
+        self.replay(0, &setting.ours, &dumps[0], state::is_rewritten_as)?;
+        if let Some(reference) = &setting.reference {
+            self.replay(0, reference, &dumps[0], state::is_rewritten_as)?;
         }
         Ok(())
+    }
+
+    /// Lets our server write its log anew, and waits for the end of that.
+    fn rewrite(&mut self) -> Result<(), String> {
+        let session = &mut self.sessions[0];
+        let observer = &mut session.connections[OBSERVER];
+        let answer = observer.try_call(&["BGREWRITEAOF"]).map_err(|error| error.to_string())?;
+        if answer.is_error() {
+            return Err(format!("BGREWRITEAOF answers {answer}"));
+        }
+        let mut info = String::new();
+        for _ in 0..LOOKS {
+            let answer = observer.try_call(&["INFO", "persistence"]);
+            let answer = answer.map_err(|error| error.to_string())?;
+            info = String::from_utf8_lossy(answer.text()).into_owned();
+            let says = |field: &str| info.lines().any(|line| line == field);
+            let has_begun = !says("aof_rewrites:0") && says("aof_rewrite_scheduled:0");
+            if has_begun && says("aof_rewrite_in_progress:0") {
+                let is_good = says("aof_last_bgrewrite_status:ok");
+                return if is_good { Ok(()) } else { Err(format!("the rewrite failed:\n{info}")) };
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        Err(format!("the rewrite does not end:\n{info}"))
     }
 
     fn compare_logs(&mut self) -> Result<(), String> {
         let logs = self.each(|session| read_log(session.server.dir()))?;
         match &logs[..] {
             [ours, theirs] => log::difference(ours, theirs).map_or(Ok(()), Err),
-            _ => Ok(()),
+            logs => log::what_redis_lacks(&logs[0]).map_or(Ok(()), Err),
         }
     }
 
     /// Starts a program on the log of a session that is killed, and compares what it holds then.
-    fn replay(&mut self, index: usize, program: &Program, before: &[Entry]) -> Result<(), String> {
+    fn replay(
+        &mut self,
+        index: usize,
+        program: &Program,
+        before: &[Entry],
+        same: fn(&Entry, &Entry) -> bool,
+    ) -> Result<(), String> {
         let session = &mut self.sessions[index];
         let after = server::restart_as(&mut session.server, program).and_then(|()| {
             session.connect()?;
@@ -303,7 +344,7 @@ impl Round {
         });
         let who = format!("{}, restarted as {program}", NAMES[index]);
         let after = after.map_err(|error| format!("{who}: {error}"))?;
-        state::difference(before, &after, state::survives_as)
+        state::difference(before, &after, same)
             .map_or(Ok(()), |what| Err(format!("{who}: the log replays to another state\n{what}")))
     }
 
