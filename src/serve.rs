@@ -201,7 +201,7 @@ impl Session<'_> {
         }
         self.caller.finish(&mut self.client, &mut self.reply);
         self.client.public.touch(self.server);
-        self.client.public.in_service.store(false, Ordering::Relaxed);
+        self.client.public.in_service.store(false, Ordering::Release);
         self.follow_up()
     }
 
