@@ -9,37 +9,31 @@
 //! ```
 //!
 //! The file holds commands in wire format. A record is appended while its writer still holds the keyspace,
-//! so the log has the order in which things happened, and a start replays it (aof/load.rs).
-//!
-//! After the records of a second, or of 4 KiB, follows a line `#CRC:digest length`, an *annotation*: a start
-//! finds damage by it, and Redis skips it (aof/checksum.rs).
+//! so the log has the order in which things happened, and a start replays it (aof/load.rs). Once a second,
+//! or every 4 KiB, a line `#CRC:digest length` follows, an *annotation*: a start finds damage by it, and
+//! Redis skips it (aof/checksum.rs).
 //!
 //! **Three positions** count the bytes of all records since the start. A batch notes `appended` when it
 //! releases its lock, and commits before its replies leave: it waits until `written` has come that far.
 //! Then its own records are in the kernel, and so are those whose effect it may have read. So `kill -9`
-//! takes back nothing that any client was told. A power cut takes what is not `durable`; `appendfsync`
-//! limits that. Under `everysec` the next fsync begins when the last one has ended and a second has passed
-//! since it began. So a cut takes at most what was written since the last fsync that ended had begun: during
-//! that fsync or that second, whichever was longer, and during the fsync that follows.
+//! takes back nothing that any client was told. A power cut takes what is not `durable`. Under `everysec`
+//! an fsync begins when the last one has ended, and a second has passed since it began. So a cut takes at
+//! most what was written during one fsync and a second, or during two fsyncs.
 //!
 //! **Group commit.** A thread that commits writes all that is in the buffer with one call. Another thread
 //! that waited for the file meanwhile finds `written` past its own position and goes on. `always` shares
 //! one fsync in the same way (aof/sync.rs). The fsync of each second runs under no mutex, so a slow disk
-//! delays no writer. (The fsync that seals a file in a rewrite runs under the file's, aof/rewrite.rs.)
+//! delays no writer. (The one that seals a file in a rewrite runs under the file's.)
 //!
-//! **Lock order**: the keyspace, then the turn to call fsync, then file, then buffer. Batches of clients take
-//! only the buffer under the keyspace's lock.
+//! **Lock order**: the keyspace, the turn to call fsync, file, buffer. Batches take only the buffer under
+//! the keyspace's lock.
 //!
 //! **Which orderings matter.** Records pass between threads only under mutexes. So an ordering matters only
-//! where a thread acts on an atomic without one:
-//! - `written` is stored with Release after the `write` has returned, and `commit` loads it with Acquire.
-//!   So a reply leaves after the write that it needs. `durable` is the same for fsync.
-//! - `appended` is raised with the keyspace held, and loaded then or later. The keyspace's lock orders
-//!   these, so a position covers all that its reader has seen.
-//! - `enabled` is loaded with Relaxed, as a hint. `append` loads it again under the buffer's mutex, under
-//!   which it is cleared. It is set before a start or a rewrite lets writers have the keyspace.
-//!
-//! A late value of any other atomic does no harm.
+//! where a thread acts on an atomic without one: `written` is stored with Release after the `write` has
+//! returned, and `commit` loads it with Acquire, so a reply leaves after the write that it needs; `durable`
+//! is the same for fsync. `appended` is raised with the keyspace held, and loaded then or later, so a
+//! position covers all that its reader has seen. `enabled` is loaded with Relaxed, as a hint: `append` loads
+//! it again under the buffer's mutex, under which it is cleared. A late value of any other does no harm.
 //!
 //! **How Redis does it**: aof.c, `flushAppendOnlyFile`, from its one thread before it sleeps. Its
 //! everysec acknowledges the first write that fails; ours does not.
