@@ -48,10 +48,13 @@ impl Blob {
     /// promise that may be a lie. Fails with `UnexpectedEof` if the input ends before.
     pub fn read(reader: &mut impl BufRead, length: usize) -> io::Result<Blob> {
         let spare = (length >= WORTH_KEEPING).then(|| SPARE.lock().unwrap().take(length));
-        if let Some(Some(mut spare)) = spare {
-            spare.truncate(length);
-            reader.read_exact(&mut spare)?;
-            return Ok(Blob(spare));
+        if let Some(Some(spare)) = spare {
+            // If the bytes have not come, its drop gives the memory back. (serve.rs tries to read each
+            // command that may have arrived whole.)
+            let mut blob = Blob(spare);
+            blob.truncate(length);
+            reader.read_exact(&mut blob)?;
+            return Ok(blob);
         }
         // `read_to_end` lets the reader fill the vector directly, past its own small buffer. What is
         // reserved at once is what every client may have anyway.
@@ -182,5 +185,14 @@ mod tests {
             assert_eq!(read[..], sent);
             assert!(Blob::read(&mut &sent[1..], sent.len()).is_err());
         }
+    }
+
+    #[test]
+    fn memory_into_which_not_all_bytes_have_come_is_kept() {
+        let sent = vec![1; 3_000_000];
+        let place = Blob::read(&mut &sent[..], sent.len()).unwrap().as_ptr();
+        assert!(Blob::read(&mut &sent[1..], sent.len()).is_err());
+        let spare = SPARE.lock().unwrap();
+        assert!(spare.free.iter().any(|free| free.as_ptr() == place));
     }
 }
