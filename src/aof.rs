@@ -17,8 +17,8 @@
 //! releases its lock, and commits before its replies leave: it waits until `written` has come that far.
 //! Then its own records are in the kernel, and so are those whose effect it may have read. So `kill -9`
 //! takes back nothing that any client was told. A power cut takes what is not `durable`. Under `everysec`
-//! an fsync begins when the last one has ended, and a second has passed since it began. So a cut takes at
-//! most what was written during one fsync and a second, or during two fsyncs.
+//! the next fsync begins one second after the last one began, or when the last one ends, if that took longer.
+//! So a cut takes at most what was written during one fsync and a second, or during two fsyncs.
 //!
 //! **Group commit.** A thread that commits writes all that is in the buffer with one call. Another thread
 //! that waited for the file meanwhile finds `written` past its own position and goes on. `always` shares

@@ -9,7 +9,7 @@
 //! GET a   GET b   PING   SET c 1   GET a   │  finish
 //! └───── shared ──────┘ └── exclusive ───┘ │  1. append what changed to the log's buffer
 //!                                          │     (still under the lock: order of the log)
-//!                                          │  2. note the log's position, release the lock
+//!                                          │  2. remember the log's position, release the lock
 //!                                          │  3. delete what readers found expired (rare; under
 //!                                          │     the exclusive lock, and then 1 and 2)
 //!                                          │  4. wait until the log is written to that position
@@ -83,8 +83,8 @@ impl<'a> Batch<'a> {
         self.position = 0;
     }
 
-    /// Begins a command, at the time at which the one before it ended. For the first of a batch the clock is
-    /// read when `share` or `exclude` takes the lock, or here if it takes none.
+    /// Begins a command. Its time is the last reading of the clock. If the batch has none yet, `share` or
+    /// `exclude` reads it, or this function for a command without a lock.
     pub fn begin_command(&mut self, command: &Command, in_exec: bool) {
         self.dirty = 0;
         match command.run {
@@ -118,7 +118,8 @@ impl<'a> Batch<'a> {
         let mut view = self.view_mut(client.db);
         let result = handler(&mut view, args, reply);
         self.dirty = view.end(args);
-        // An error is never replaced, though its command may have logged the DEL of an expired key.
+        // If the log fails, the replies of these commands become MISCONF. An error stays what it is, so its
+        // range is empty.
         let end = if result.is_ok() { reply.out.mark() } else { begin };
         self.end_unit(begin..end);
         result

@@ -110,7 +110,8 @@ impl<'a> Caller<'a> {
     fn call(&mut self, row: &'static Row, client: &mut Client, args: &Args, reply: &mut Reply) {
         let mut seen = self.account.before(row, reply, &mut self.batch);
         if row.command.is(Flag::CountsClients) && !client.in_exec {
-            // What the others have sent is done first; for PUBSUB, what subscribers have sent.
+            // Waits, a tenth of a second at most, until what the others have sent is done (server/order.rs):
+            // all others, or for PUBSUB the subscribers.
             self.batch.give_back();
             self.batch.server.hear_out(&client.public, row.group == "pubsub");
         }

@@ -177,7 +177,7 @@ fn accept_for_ever(listener: &Listener, server: &Arc<Server>, store: &Arc<RwLock
             Ok((stream, peer)) => {
                 let was_empty = accepted.is_empty();
                 accepted.extend(Client::welcome(server, stream, peer));
-                // After the first one accept does not block any more, so that all others are taken too.
+                // The first one was waited for. From now on accept does not block, and all who wait are taken.
                 if !was_empty || listener.socket.set_nonblocking(true).is_ok() {
                     continue;
                 }

@@ -115,7 +115,7 @@ impl Records {
         let del = [&b"DEL"[..], key].into_iter();
         let Some((own, own_db)) = self.own else {
             self.push(db, del);
-            // It is none of the command's own.
+            // `push` took it for the first record of the command's own. It is not.
             return self.begin_command();
         };
         let rest = self.bytes.split_off(own);

@@ -185,8 +185,8 @@ fn read_header(
     }
 }
 
-/// Reads up to the byte `end`, and returns what is before it. A line with a zero byte in it has no end,
-/// and gets too long at last, because Redis looks for the end with C's `strchr`.
+/// Reads up to the byte `end`, and returns what is before it. Redis looks for the end with C's `strchr`, which
+/// stops at a zero byte. So after one no end is found, and the line is read until it is too long.
 fn read_line(reader: &mut impl BufRead, end: u8, too_long: &str) -> Result<Vec<u8>, Error> {
     let mut line = Vec::new();
     let mut rest = reader.take(MAX_LINE as u64 + 1);

@@ -56,7 +56,7 @@ const INPUT_BUFFER: usize = 64 * 1024;
 /// A batch ends when its replies are this long, in bytes.
 const BATCH_OUTPUT: usize = 64 * 1024;
 
-/// A batch has at most this many commands, because others wait for its lock. [`Caller::lock_and_warm`] can
+/// A batch has at most this many commands (64), because others wait for its lock. [`Caller::lock_and_warm`] can
 /// look ahead to as many.
 const BATCH_COMMANDS: usize = crate::types::table::WARM;
 
@@ -140,7 +140,7 @@ impl Session<'_> {
         inbound.commands_are_done();
         inbound.is_listening = self.client.is_listening();
         let first = &mut self.arrived[0];
-        // Only the first is charged while it is read, because all others lie whole in the buffer.
+        // Only the first may be larger than the buffer, so only its memory is counted while it arrives.
         first.args.charge.get_or_insert_with(|| Charge::new(&self.client.public.held));
         match read_command(&mut self.reader, &mut first.args, allowed(&self.client)) {
             Ok(true) => first.look_up(),
@@ -188,6 +188,7 @@ impl Session<'_> {
         self.reader.get_mut().begin_batch();
         self.client.public.in_service.store(true, Ordering::Relaxed);
         self.caller.begin();
+        // For four and more commands: takes the lock of the first, and touches the memory of all their keys.
         self.caller.lock_and_warm(self.client.db, &self.arrived[self.ran..self.arrived_count]);
         while self.ran < self.arrived_count && !self.is_killed() {
             let arrived = &mut self.arrived[self.ran];
@@ -245,7 +246,7 @@ impl Session<'_> {
         self.client.public.held.is_ended() || outbox.is_some_and(|o| o.is_closed())
     }
 
-    /// Lets the writer send what is queued, and takes the client out of every list.
+    /// Lets the writer send what is queued. When `self` is dropped, the client is on no list any more.
     fn leave(mut self) {
         self.caller.unwatch(&mut self.client);
         self.caller.finish(&mut self.client, &mut self.reply);

@@ -191,7 +191,7 @@ impl<'a> View<'a> {
         found
     }
 
-    /// The same without being counted.
+    /// The same without being counted. An expired key is noted, to be deleted by the batch.
     pub fn peek(&self, key: Key) -> Option<Entry<'a>> {
         let found = self.db().keys.get(key.digest, &key);
         found.filter(|entry| self.is_alive(*entry))
@@ -229,7 +229,7 @@ impl<'a> View<'a> {
     }
 
     /// Calls `visit` for each entry of one slot that is alive and whose key is wanted. Returns the cursor of
-    /// the next slot (see table.rs).
+    /// the next slot (see table.rs). Each expired key that it meets is a unit of its own in the log.
     pub fn scan(
         &self,
         cursor: u64,

@@ -46,10 +46,11 @@ impl<'a> Batch<'a> {
             self.clock.ask_for_lock();
             // With the log on, threads queue at the file anyway, so spinning here gains nothing. With one
             // core, the thread that holds the lock cannot go on while this one spins.
-            let may_look = self.server.may_spin && !self.server.aof.is_enabled();
-            let looks = if may_look { LOOKS } else { 1 };
-            let guard = look_for_lock(self.store, looks);
+            let may_spin = self.server.may_spin && !self.server.aof.is_enabled();
+            let tries = if may_spin { TRIES } else { 1 };
+            let guard = try_lock(self.store, tries);
             let mut guard = guard.unwrap_or_else(|| self.wait_for_lock());
+            // The keyspace lends its writer a large empty buffer, until `release`.
             std::mem::swap(&mut self.records.bytes, &mut guard.records);
             self.guard = Guard::Exclusive(guard);
             self.start_clock();
@@ -61,7 +62,8 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Sleeps until the exclusive lock is free.
+    /// Sleeps until the exclusive lock is free. Commands that take long look at these counts, and let writers
+    /// in (call/long.rs).
     fn wait_for_lock(&self) -> RwLockWriteGuard<'a, Keyspace> {
         let gates = &self.server.clients.gates;
         gates.writers.fetch_add(1, Ordering::Relaxed);
@@ -78,7 +80,7 @@ impl<'a> Batch<'a> {
         self.time.now = self.clock.now / 1000;
     }
 
-    /// Hands what changed to the log, notes how far it must be written, and gives the lock back.
+    /// Hands what changed to the log, remembers how far it must be written, and gives the lock back.
     fn release(&mut self) {
         if let Guard::Exclusive(keyspace) = &mut self.guard {
             self.server.aof.append(&mut self.records);
@@ -95,8 +97,9 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Gives the lock back. First it deletes what readers have noted: a note is true only as long as the lock
-    /// is held, because others may then delete the key.
+    /// Gives the lock back, and first deletes what readers have noted. For that a shared lock is exchanged for
+    /// the exclusive one. In between others may have changed a key, so each is looked up again
+    /// (store/expire.rs).
     pub fn give_back(&mut self) {
         if !self.notes.are_empty() {
             self.exclude();
@@ -131,16 +134,16 @@ impl<'a> Batch<'a> {
 
 /// How many times the exclusive lock is tried before the thread sleeps: here 14 µs, about as long as a
 /// batch of SETs holds it.
-const LOOKS: usize = 1000;
+const TRIES: usize = 1000;
 
-/// Tries the exclusive lock `looks` times before the thread goes to sleep, because to sleep and to be woken
+/// Tries the exclusive lock `tries` times before the thread goes to sleep, because to sleep and to be woken
 /// takes as long as others hold the lock. (std's lock tries again too, but not while another thread sleeps at
 /// it: after the first, all would sleep.) Measured with 50 clients, SETs without a log, pipelines of 64:
 /// 1.15 times as many a second. If the thread gives its core away between two tries, it is another tenth, but
 /// the 99th percentile takes seven times as long.
-fn look_for_lock(store: &RwLock<Keyspace>, looks: usize) -> Option<RwLockWriteGuard<'_, Keyspace>> {
-    (0..looks).find_map(|look| {
-        if look > 0 {
+fn try_lock(store: &RwLock<Keyspace>, tries: usize) -> Option<RwLockWriteGuard<'_, Keyspace>> {
+    (0..tries).find_map(|i| {
+        if i > 0 {
             std::hint::spin_loop();
         }
         store.try_write().ok()

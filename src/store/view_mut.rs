@@ -315,7 +315,7 @@ impl<'a> ViewMut<'a> {
         result
     }
 
-    /// The same for what is large of an entry that is gone.
+    /// Frees later what was large in an entry that is gone.
     pub(super) fn discard(&mut self, large: Option<Box<Large>>) {
         if let Some(large) = large {
             self.free_later(large);
