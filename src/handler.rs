@@ -44,6 +44,7 @@ pub mod scan;
 pub mod server;
 pub mod string;
 pub mod transactions;
+pub mod zset;
 
 use crate::client::Client;
 use crate::error::Error;
@@ -222,6 +223,7 @@ impl Command {
 const GROUPS: &[(&str, &[&[Command]])] = &[
     ("string", &[string::COMMANDS, lcs::COMMANDS]),
     ("hash", &[hash::COMMANDS]),
+    ("sorted-set", &[zset::COMMANDS, zset::RANGES, zset::COMBINING]),
     ("generic", &[generic::COMMANDS, expiry::COMMANDS, server::WAITING]),
     ("connection", &[connection::COMMANDS, client::COMMANDS]),
     ("transactions", &[transactions::COMMANDS]),

@@ -9,8 +9,9 @@
 //! entry.rs  ──────────────────────▶  Value  ◀───────────────────────────────  edit.rs
 //! how a key and its value            │ each!                     how a value is changed where it lies
 //! lie in memory                      ├─▶ string.rs   Str                  bytes, or a number
-//!                                    └─▶ hash.rs     Hash ──▶ listpack.rs while it is small
-//!                                                         └─▶ table.rs    when it is not
+//!                                    ├─▶ hash.rs     Hash ──▶ listpack.rs while it is small
+//!                                    │                    └─▶ table.rs    when it is not
+//!                                    └─▶ zset.rs     Zset ──▶ the same two, and ranked.rs
 //! ```
 //!
 //! How a value is stored is known to the files of this module alone: nothing else can name it. A small
@@ -26,13 +27,16 @@ pub mod float;
 mod hash;
 mod heap;
 mod listpack;
+mod ranked;
 mod string;
 pub mod table;
+mod zset;
 
 pub use edit::{Change, Edit};
 pub use entry::{Entry, EntryMut, Large, Loose, Stored};
 pub use hash::Hash;
 pub use string::{NewStr, Str};
+pub use zset::{Scoring, Zset, by_score};
 
 use entry::{Kind, LargeValue};
 
@@ -40,6 +44,7 @@ use entry::{Kind, LargeValue};
 pub enum Value<'a> {
     String(Str<'a>),
     Hash(Hash<'a>),
+    Zset(Zset<'a>),
 }
 
 /// Asks the value, whichever type it has.
@@ -48,6 +53,7 @@ macro_rules! each {
         match $value {
             Value::String($v) => $answer,
             Value::Hash($v) => $answer,
+            Value::Zset($v) => $answer,
         }
     };
 }
@@ -112,15 +118,16 @@ pub trait Type: Sized {
 }
 
 /// What the configuration says about values.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct Limits {
     /// Longest string, in bytes (`proto-max-bulk-len`).
     pub string: usize,
     pub hash: Packed,
+    pub zset: Packed,
 }
 
 /// How large a value that is a listpack may become.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct Packed {
     /// Most elements; of a hash, most fields (`hash-max-listpack-entries`).
     pub entries: usize,

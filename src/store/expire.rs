@@ -207,7 +207,11 @@ mod tests {
     use crate::types::{Limits, Packed};
 
     const TIME: Time = Time { now: 10, source: Source::Client };
-    const LIMITS: Limits = Limits { hash: Packed { entries: 1, value: 1 }, string: 1 };
+    const LIMITS: Limits = Limits {
+        string: 1,
+        hash: Packed { entries: 1, value: 1 },
+        zset: Packed { entries: 1, value: 1 },
+    };
 
     #[test]
     fn what_a_writing_command_reads_is_deleted_in_its_unit_and_before_its_records() {

@@ -13,6 +13,10 @@ impl Limits {
             value: config.hash_max_listpack_value.get(),
         };
         let string = if source.has_limits() { config.proto_max_bulk_len.get() } else { LONGEST };
-        Limits { hash, string }
+        let zset = Packed {
+            entries: config.zset_max_listpack_entries.get(),
+            value: config.zset_max_listpack_value.get(),
+        };
+        Limits { string, hash, zset }
     }
 }

@@ -202,6 +202,14 @@ impl<'a> ViewMut<'a> {
         self.changed(key);
     }
 
+    /// The same; without an entry, the key goes.
+    pub fn replace(&mut self, key: Key, entry: Option<Loose>) {
+        match entry {
+            Some(entry) => self.insert(key, entry),
+            None => drop(self.delete(key)),
+        }
+    }
+
     /// Takes the key out of the database, if it is alive.
     pub fn remove(&mut self, key: Key) -> Option<Loose> {
         self.find(key)?;
@@ -343,7 +351,8 @@ mod tests {
         key: &[u8],
         command: impl FnOnce(&mut ViewMut, Key) -> Result<R, Error>,
     ) -> (Result<R, Error>, u64, bool) {
-        let limits = Limits { hash: Packed { entries: 9, value: 9 }, string: 9 };
+        let limits =
+            Limits { hash: Packed { entries: 9, value: 9 }, string: 9, ..Limits::default() };
         let time = Time { now: 0, source: Source::Client };
         let (mut records, notes) = (Records::default(), Notes::default());
         let mut view = ViewMut::new(keyspace, 0, time, limits, &mut records, &notes);

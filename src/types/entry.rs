@@ -12,6 +12,7 @@
 //!                └─────┴────────────┴───────────┘   Embstr    the string, put there whole
 //!                        if expires                 Raw       the string, long or edited since
 //!                                                   Hash      a listpack of names and values
+//!                                                   Zset      a listpack of members and scores
 //! ```
 //!
 //! What is too large for that is [`Large`], behind a pointer: moved, not copied, and growing in place. A
@@ -30,7 +31,8 @@ use super::hash::Field;
 use super::heap::{Heap, Piece};
 use super::listpack::Listpack;
 use super::table::{self, Held, HeldMut, Keyed, Table};
-use super::{Hash, Str, Type, Value, allocated};
+use super::zset::Sorted;
+use super::{Change, Edit, Hash, Limits, Str, Type, Value, Zset, allocated};
 use crate::blob::Blob;
 use crate::resp::Digits;
 use std::sync::Arc;
@@ -74,6 +76,7 @@ pub enum Kind {
     Embstr,
     Raw,
     Hash,
+    Zset,
 }
 
 /// A value that is large, or that will grow.
@@ -89,6 +92,7 @@ pub struct Large {
 pub enum LargeValue {
     String(Arc<Blob>),
     Hash(Box<Table<Field>>),
+    Zset(Box<Sorted>),
 }
 
 /// A value that is to be stored.
@@ -273,11 +277,28 @@ impl LargeValue {
         match self {
             LargeValue::String(string) => Value::String(Str::Shared(string)),
             LargeValue::Hash(table) => Value::Hash(Hash::Table(table)),
+            LargeValue::Zset(sorted) => Value::Zset(Zset::Sorted(sorted)),
         }
     }
 }
 
 impl Loose {
+    /// A key with a collection that `fill` fills; `None` if nothing is in it then.
+    pub fn filled<T: Type>(
+        key: &[u8],
+        limits: &Limits,
+        fill: impl FnOnce(&mut Edit<T>),
+    ) -> Option<Loose> {
+        let mut heap = Heap::default();
+        let entry = Stored::empty::<T>(key, &mut heap);
+        let mut loose = Loose { entry, heap };
+        let (_, change) = loose.edit().edit(limits, true, |value| {
+            fill(value);
+            Ok(())
+        });
+        (change == Change::Changed).then_some(loose)
+    }
+
     pub fn look(&self) -> Entry<'_> {
         Entry { entry: &self.entry, heap: &self.heap }
     }
@@ -337,6 +358,7 @@ impl<'a> Entry<'a> {
                     Kind::Embstr => Value::String(Str::Embstr(payload)),
                     Kind::Raw => Value::String(Str::Raw(payload)),
                     Kind::Hash => Value::Hash(Hash::Packed(Listpack(payload))),
+                    Kind::Zset => Value::Zset(Zset::Packed(Listpack(payload))),
                 }
             }
             Stored::Large(large) => large.value.look(),
@@ -416,8 +438,8 @@ impl Loose {
     /// Changes the value, which has this type.
     pub fn change<T: Type, R>(
         &mut self,
-        limits: &super::Limits,
-        change: impl FnOnce(&mut super::Edit<T>) -> R,
+        limits: &Limits,
+        change: impl FnOnce(&mut Edit<T>) -> R,
     ) -> R {
         self.edit().edit(limits, false, |value| Ok(change(value))).0.unwrap()
     }
@@ -430,10 +452,14 @@ mod tests {
     use crate::resp::Arg;
     use crate::types::string::LARGE;
     use crate::types::table::random_below;
-    use crate::types::{Edit, Limits, NewStr, Packed};
+    use crate::types::{NewStr, Packed};
     use std::collections::HashMap;
 
-    const LIMITS: Limits = Limits { string: 1 << 20, hash: Packed { entries: 100, value: 2_000 } };
+    const LIMITS: Limits = Limits {
+        string: 1 << 20,
+        hash: Packed { entries: 100, value: 2_000 },
+        zset: Packed { entries: 100, value: 2_000 },
+    };
 
     #[test]
     fn an_entry_takes_24_bytes_in_its_slot() {
@@ -485,6 +511,7 @@ mod tests {
                             assert_eq!(value, self.hashes[&key][&name]);
                         }
                     }
+                    _ => panic!("no other type is put in"),
                 }
             }
         }

@@ -259,7 +259,11 @@ mod tests {
     use super::*;
     use crate::types::{Limits, Loose, Packed};
 
-    const LIMITS: Limits = Limits { string: 1 << 20, hash: Packed { entries: 0, value: 0 } };
+    const LIMITS: Limits = Limits {
+        string: 1 << 20,
+        hash: Packed { entries: 0, value: 0 },
+        zset: Packed { entries: 0, value: 0 },
+    };
 
     #[test]
     fn a_patch_past_the_end_fills_the_gap_with_zeros() {
