@@ -18,7 +18,7 @@ mod ranges;
 
 use crate::error::Error;
 use crate::glob;
-use crate::handler::args::{Cursor, integer};
+use crate::handler::args::Cursor;
 use crate::handler::hash::parse_random;
 use crate::handler::scan;
 use crate::handler::{COUNTED_KEYS, Command, Flag, ONE_KEY, Rest, Run, Stretch, command};
@@ -193,7 +193,10 @@ fn pop_and_reply(
 ) -> Result<(), Error> {
     let count = match args.len() {
         2 => None,
-        3 => Some(usize::try_from(integer(&args[2])?).map_err(|_| Error::NotPositive)?),
+        3 => {
+            let count = parse_integer(&args[2]).and_then(|count| usize::try_from(count).ok());
+            Some(count.ok_or(Error::NotPositive)?)
+        }
         _ => return Err(Error::Syntax),
     };
     let popped = pop(view, args.key(1), side, count.unwrap_or(1))?.unwrap_or_default();
