@@ -213,6 +213,9 @@ fn pop_and_reply(
     Ok(())
 }
 
+/// A member that has been taken out, and its score.
+pub type Popped = (Vec<u8>, f64);
+
 /// Takes up to `count` members with the lowest or the highest scores out of a sorted set. `None` if the key is
 /// missing.
 pub fn pop(
@@ -220,7 +223,7 @@ pub fn pop(
     key: Key,
     side: Side,
     count: usize,
-) -> Result<Option<Vec<(Vec<u8>, f64)>>, Error> {
+) -> Result<Option<Vec<Popped>>, Error> {
     view.edit_if_there::<Zset, _>(key, |zset| {
         let length = zset.look().len();
         let count = count.min(length);
@@ -278,7 +281,7 @@ pub fn parse_pop(args: &Args, at: usize) -> Result<(std::ops::Range<usize>, Side
 }
 
 /// The key, and the members with their scores in pairs.
-pub fn reply_with_popped(key: &[u8], popped: &[(Vec<u8>, f64)], reply: &mut Reply) {
+pub fn reply_with_popped(key: &[u8], popped: &[Popped], reply: &mut Reply) {
     reply.array(2);
     reply.bulk(key);
     reply.array(popped.len());
