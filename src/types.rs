@@ -9,6 +9,7 @@
 //! entry.rs  ──────────────────────▶  Value  ◀───────────────────────────────  edit.rs
 //! how a key and its value            │ each!                     how a value is changed where it lies
 //! lie in memory                      ├─▶ string.rs   Str                  bytes, or a number
+//!                                    ├─▶ set.rs      Set ──▶ intset.rs, listpack.rs, table.rs
 //!                                    └─▶ hash.rs     Hash ──▶ listpack.rs while it is small
 //!                                                         └─▶ table.rs    when it is not
 //! ```
@@ -25,13 +26,16 @@ mod entry;
 pub mod float;
 mod hash;
 mod heap;
+mod intset;
 mod listpack;
+mod set;
 mod string;
 pub mod table;
 
 pub use edit::{Change, Edit};
 pub use entry::{Entry, EntryMut, Large, Loose, Stored};
 pub use hash::Hash;
+pub use set::{Member, Set};
 pub use string::{NewStr, Str};
 
 use entry::{Kind, LargeValue};
@@ -39,6 +43,7 @@ use entry::{Kind, LargeValue};
 /// A value of any type, to be read.
 pub enum Value<'a> {
     String(Str<'a>),
+    Set(Set<'a>),
     Hash(Hash<'a>),
 }
 
@@ -47,6 +52,7 @@ macro_rules! each {
     ($value:expr, $v:ident => $answer:expr) => {
         match $value {
             Value::String($v) => $answer,
+            Value::Set($v) => $answer,
             Value::Hash($v) => $answer,
         }
     };
@@ -75,9 +81,12 @@ impl Value<'_> {
 }
 
 impl<'a> Value<'a> {
-    /// The table in which a field is looked for, if there is one.
+    /// The table in which a field or a member is looked for, if there is one.
     pub fn fields(self) -> Option<&'a table::Table<hash::Field>> {
-        if let Value::Hash(Hash::Table(table)) = self { Some(table) } else { None }
+        match self {
+            Value::Hash(Hash::Table(table)) | Value::Set(Set::Table(table)) => Some(table),
+            _ => None,
+        }
     }
 }
 
@@ -116,7 +125,21 @@ pub trait Type: Sized {
 pub struct Limits {
     /// Longest string, in bytes (`proto-max-bulk-len`).
     pub string: usize,
+    /// Most members of a set that is stored as numbers (`set-max-intset-entries`).
+    pub intset: usize,
+    pub set: Packed,
     pub hash: Packed,
+}
+
+#[cfg(test)]
+impl Limits {
+    /// For tests, which set those that they are about.
+    pub const NOTHING: Limits = Limits {
+        string: 0,
+        intset: 0,
+        set: Packed { entries: 0, value: 0 },
+        hash: Packed { entries: 0, value: 0 },
+    };
 }
 
 /// How large a value that is a listpack may become.

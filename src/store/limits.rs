@@ -13,6 +13,11 @@ impl Limits {
             value: config.hash_max_listpack_value.get(),
         };
         let string = if source.has_limits() { config.proto_max_bulk_len.get() } else { LONGEST };
-        Limits { hash, string }
+        let set = Packed {
+            entries: config.set_max_listpack_entries.get(),
+            value: config.set_max_listpack_value.get(),
+        };
+        let intset = config.set_max_intset_entries.get();
+        Limits { string, intset, set, hash }
     }
 }
