@@ -9,6 +9,7 @@
 //! entry.rs  ──────────────────────▶  Value  ◀───────────────────────────────  edit.rs
 //! how a key and its value            │ each!                     how a value is changed where it lies
 //! lie in memory                      ├─▶ string.rs   Str                  bytes, or a number
+//!                                    ├─▶ list.rs     List ──▶ list/node.rs
 //!                                    └─▶ hash.rs     Hash ──▶ listpack.rs while it is small
 //!                                                         └─▶ table.rs    when it is not
 //! ```
@@ -25,6 +26,7 @@ mod entry;
 pub mod float;
 mod hash;
 mod heap;
+mod list;
 mod listpack;
 mod string;
 pub mod table;
@@ -32,6 +34,7 @@ pub mod table;
 pub use edit::{Change, Edit};
 pub use entry::{Entry, EntryMut, Large, Loose, Stored};
 pub use hash::Hash;
+pub use list::{Dropped, List, NodeLimits, Side};
 pub use string::{NewStr, Str};
 
 use entry::{Kind, LargeValue};
@@ -39,6 +42,7 @@ use entry::{Kind, LargeValue};
 /// A value of any type, to be read.
 pub enum Value<'a> {
     String(Str<'a>),
+    List(List<'a>),
     Hash(Hash<'a>),
 }
 
@@ -47,6 +51,7 @@ macro_rules! each {
     ($value:expr, $v:ident => $answer:expr) => {
         match $value {
             Value::String($v) => $answer,
+            Value::List($v) => $answer,
             Value::Hash($v) => $answer,
         }
     };
@@ -116,7 +121,19 @@ pub trait Type: Sized {
 pub struct Limits {
     /// Longest string, in bytes (`proto-max-bulk-len`).
     pub string: usize,
+    /// `list-max-listpack-size`.
+    pub list: NodeLimits,
     pub hash: Packed,
+}
+
+#[cfg(test)]
+impl Limits {
+    /// For tests, which set those that they are about.
+    pub const NOTHING: Limits = Limits {
+        string: 0,
+        list: NodeLimits { bytes: 0, count: 0 },
+        hash: Packed { entries: 0, value: 0 },
+    };
 }
 
 /// How large a value that is a listpack may become.

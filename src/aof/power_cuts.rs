@@ -130,7 +130,7 @@ pub(super) fn set(keyspace: &mut Keyspace, db: usize, key: &[u8], value: &str) {
     let notes = Notes::default();
     let time = Time { now: 0, source: Source::Log };
     let hash = Packed { entries: 128, value: 64 };
-    let limits = Limits { hash, string: 1 << 20 };
+    let limits = Limits { hash, string: 1 << 20, ..Limits::NOTHING };
     let mut records = Records::default();
     let mut view = ViewMut::new(keyspace, db, time, limits, &mut records, &notes);
     view.set_string(Key::of(key), Arg::Small(value.as_bytes()), false);

@@ -342,7 +342,7 @@ mod tests {
     fn distinct_draws_favour_no_field() {
         for (entries, count) in [(512, 20), (512, 3), (0, 20), (0, 3)] {
             let mut entry = Loose::new::<Hash>(b"key");
-            let limits = Limits { hash: Packed { entries, value: 64 }, string: 0 };
+            let limits = Limits { hash: Packed { entries, value: 64 }, ..Limits::NOTHING };
             entry.change::<Hash, _>(&limits, |hash| {
                 assert!((0..30u8).all(|i| hash.set(&[i], b"")));
             });
@@ -363,7 +363,7 @@ mod tests {
     #[test]
     fn a_scan_of_a_table_returns_every_field_once() {
         let mut entry = Loose::new::<Hash>(b"key");
-        let limits = Limits { hash: Packed { entries: 0, value: 64 }, string: 0 };
+        let limits = Limits { hash: Packed { entries: 0, value: 64 }, ..Limits::NOTHING };
         entry.change::<Hash, _>(&limits, |hash| {
             assert!((0..1000u32).all(|i| hash.set(&i.to_be_bytes(), b"")));
         });

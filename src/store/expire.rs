@@ -204,10 +204,10 @@ mod tests {
     use crate::propagate::Records;
     use crate::resp::{Arg, Args};
     use crate::store::Keyspace;
-    use crate::types::{Limits, Packed};
+    use crate::types::Limits;
 
     const TIME: Time = Time { now: 10, source: Source::Client };
-    const LIMITS: Limits = Limits { hash: Packed { entries: 1, value: 1 }, string: 1 };
+    const LIMITS: Limits = Limits { string: 1, ..Limits::NOTHING };
 
     #[test]
     fn what_a_writing_command_reads_is_deleted_in_its_unit_and_before_its_records() {

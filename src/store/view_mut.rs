@@ -343,7 +343,7 @@ mod tests {
         key: &[u8],
         command: impl FnOnce(&mut ViewMut, Key) -> Result<R, Error>,
     ) -> (Result<R, Error>, u64, bool) {
-        let limits = Limits { hash: Packed { entries: 9, value: 9 }, string: 9 };
+        let limits = Limits { hash: Packed { entries: 9, value: 9 }, string: 9, ..Limits::NOTHING };
         let time = Time { now: 0, source: Source::Client };
         let (mut records, notes) = (Records::default(), Notes::default());
         let mut view = ViewMut::new(keyspace, 0, time, limits, &mut records, &notes);

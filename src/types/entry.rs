@@ -11,6 +11,7 @@
 //!                │ key │ deadline   │ payload   │   Int       8 bytes, little endian
 //!                └─────┴────────────┴───────────┘   Embstr    the string, put there whole
 //!                        if expires                 Raw       the string, long or edited since
+//!                                                   List      a count, and elements
 //!                                                   Hash      a listpack of names and values
 //! ```
 //!
@@ -28,9 +29,10 @@
 
 use super::hash::Field;
 use super::heap::{Heap, Piece};
+use super::list::Quicklist;
 use super::listpack::Listpack;
 use super::table::{self, Held, HeldMut, Keyed, Table};
-use super::{Hash, Str, Type, Value, allocated};
+use super::{Hash, List, Str, Type, Value, allocated};
 use crate::blob::Blob;
 use crate::resp::Digits;
 use std::sync::Arc;
@@ -73,6 +75,7 @@ pub enum Kind {
     Int,
     Embstr,
     Raw,
+    List,
     Hash,
 }
 
@@ -88,6 +91,7 @@ pub struct Large {
 #[derive(Clone)]
 pub enum LargeValue {
     String(Arc<Blob>),
+    List(Box<Quicklist>),
     Hash(Box<Table<Field>>),
 }
 
@@ -272,6 +276,7 @@ impl LargeValue {
     fn look(&self) -> Value<'_> {
         match self {
             LargeValue::String(string) => Value::String(Str::Shared(string)),
+            LargeValue::List(list) => Value::List(List::Quick(list)),
             LargeValue::Hash(table) => Value::Hash(Hash::Table(table)),
         }
     }
@@ -336,6 +341,7 @@ impl<'a> Entry<'a> {
                     Kind::Int => Value::String(Str::Digits(Digits::new(number_in(payload)))),
                     Kind::Embstr => Value::String(Str::Embstr(payload)),
                     Kind::Raw => Value::String(Str::Raw(payload)),
+                    Kind::List => Value::List(List::packed(payload)),
                     Kind::Hash => Value::Hash(Hash::Packed(Listpack(payload))),
                 }
             }
@@ -433,7 +439,8 @@ mod tests {
     use crate::types::{Edit, Limits, NewStr, Packed};
     use std::collections::HashMap;
 
-    const LIMITS: Limits = Limits { string: 1 << 20, hash: Packed { entries: 100, value: 2_000 } };
+    const LIMITS: Limits =
+        Limits { string: 1 << 20, hash: Packed { entries: 100, value: 2_000 }, ..Limits::NOTHING };
 
     #[test]
     fn an_entry_takes_24_bytes_in_its_slot() {
@@ -485,6 +492,7 @@ mod tests {
                             assert_eq!(value, self.hashes[&key][&name]);
                         }
                     }
+                    other => panic!("nobody has stored a {}", other.type_name()),
                 }
             }
         }
