@@ -38,6 +38,7 @@ pub mod hash;
 pub mod info;
 pub mod introspection;
 pub mod lcs;
+pub mod list;
 pub mod long;
 pub mod pubsub;
 pub mod scan;
@@ -221,6 +222,7 @@ impl Command {
 /// The groups of Redis's documentation, each with the rows of its file.
 const GROUPS: &[(&str, &[&[Command]])] = &[
     ("string", &[string::COMMANDS, lcs::COMMANDS]),
+    ("list", &[list::COMMANDS]),
     ("hash", &[hash::COMMANDS]),
     ("generic", &[generic::COMMANDS, expiry::COMMANDS, server::WAITING]),
     ("connection", &[connection::COMMANDS, client::COMMANDS]),

@@ -9,6 +9,7 @@
 //! entry.rs  ──────────────────────▶  Value  ◀───────────────────────────────  edit.rs
 //! how a key and its value            │ each!                     how a value is changed where it lies
 //! lie in memory                      ├─▶ string.rs   Str                  bytes, or a number
+//!                                    ├─▶ list.rs     List ──▶ list/node.rs
 //!                                    ├─▶ set.rs      Set ──▶ intset.rs, listpack.rs, table.rs
 //!                                    └─▶ hash.rs     Hash ──▶ listpack.rs while it is small
 //!                                                         └─▶ table.rs    when it is not
@@ -27,6 +28,7 @@ pub mod float;
 mod hash;
 mod heap;
 mod intset;
+mod list;
 mod listpack;
 mod set;
 mod string;
@@ -35,6 +37,7 @@ pub mod table;
 pub use edit::{Change, Edit};
 pub use entry::{Entry, EntryMut, Large, Loose, Stored};
 pub use hash::Hash;
+pub use list::{Dropped, List, NodeLimits, Side};
 pub use set::{Member, Set};
 pub use string::{NewStr, Str};
 
@@ -43,6 +46,7 @@ use entry::{Kind, LargeValue};
 /// A value of any type, to be read.
 pub enum Value<'a> {
     String(Str<'a>),
+    List(List<'a>),
     Set(Set<'a>),
     Hash(Hash<'a>),
 }
@@ -52,6 +56,7 @@ macro_rules! each {
     ($value:expr, $v:ident => $answer:expr) => {
         match $value {
             Value::String($v) => $answer,
+            Value::List($v) => $answer,
             Value::Set($v) => $answer,
             Value::Hash($v) => $answer,
         }
@@ -125,6 +130,8 @@ pub trait Type: Sized {
 pub struct Limits {
     /// Longest string, in bytes (`proto-max-bulk-len`).
     pub string: usize,
+    /// `list-max-listpack-size`.
+    pub list: NodeLimits,
     /// Most members of a set that is stored as numbers (`set-max-intset-entries`).
     pub intset: usize,
     pub set: Packed,
@@ -136,6 +143,7 @@ impl Limits {
     /// For tests, which set those that they are about.
     pub const NOTHING: Limits = Limits {
         string: 0,
+        list: NodeLimits { bytes: 0, count: 0 },
         intset: 0,
         set: Packed { entries: 0, value: 0 },
         hash: Packed { entries: 0, value: 0 },

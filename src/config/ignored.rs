@@ -134,7 +134,6 @@ pub static IGNORED: &[Row] = &[
     row("lua-time-limit", "5000", Number(0, BIG), Live, NO_EFFECT),
     row("busy-reply-threshold", "", Alias("lua-time-limit"), Live, ""),
     row("latency-tracking", "yes", YesNo, Live, NO_EFFECT),
-    row("list-max-listpack-size", "-2", Number(-INT, INT), Live, NO_EFFECT),
     row("list-max-ziplist-size", "", Alias("list-max-listpack-size"), Live, ""),
     row("list-compress-depth", "0", Number(0, INT), Live, NO_EFFECT),
     row("zset-max-listpack-entries", "128", Number(0, BIG), Live, NO_EFFECT),

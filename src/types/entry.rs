@@ -11,6 +11,7 @@
 //!                │ key │ deadline   │ payload   │   Int       8 bytes, little endian
 //!                └─────┴────────────┴───────────┘   Embstr    the string, put there whole
 //!                        if expires                 Raw       the string, long or edited since
+//!                                                   List      a count, and elements
 //!                                                   Intset    numbers in order (intset.rs)
 //!                                                   Set       a listpack of members
 //!                                                   Hash      a listpack of names and values
@@ -31,10 +32,11 @@
 use super::hash::Field;
 use super::heap::{Heap, Piece};
 use super::intset::Intset;
+use super::list::Quicklist;
 use super::listpack::Listpack;
 use super::set::Members;
 use super::table::{self, Held, HeldMut, Keyed, Table};
-use super::{Change, Edit, Hash, Limits, Set, Str, Type, Value, allocated};
+use super::{Change, Edit, Hash, Limits, List, Set, Str, Type, Value, allocated};
 use crate::blob::Blob;
 use crate::resp::Digits;
 use std::ops::Range;
@@ -78,6 +80,7 @@ pub enum Kind {
     Int,
     Embstr,
     Raw,
+    List,
     Intset,
     Set,
     Hash,
@@ -95,6 +98,7 @@ pub struct Large {
 #[derive(Clone)]
 pub enum LargeValue {
     String(Arc<Blob>),
+    List(Box<Quicklist>),
     Set(Box<Members>),
     Hash(Box<Table<Field>>),
 }
@@ -303,6 +307,7 @@ impl LargeValue {
     fn look(&self) -> Value<'_> {
         match self {
             LargeValue::String(string) => Value::String(Str::Shared(string)),
+            LargeValue::List(list) => Value::List(List::Quick(list)),
             LargeValue::Set(members) => Value::Set(Set::Table(&members.0)),
             LargeValue::Hash(table) => Value::Hash(Hash::Table(table)),
         }
@@ -384,6 +389,7 @@ impl<'a> Entry<'a> {
                     Kind::Int => Value::String(Str::Digits(Digits::new(number_in(payload)))),
                     Kind::Embstr => Value::String(Str::Embstr(payload)),
                     Kind::Raw => Value::String(Str::Raw(payload)),
+                    Kind::List => Value::List(List::packed(payload)),
                     Kind::Intset => Value::Set(Set::Intset(Intset(payload))),
                     Kind::Set => Value::Set(Set::Packed(Listpack(payload))),
                     Kind::Hash => Value::Hash(Hash::Packed(Listpack(payload))),
