@@ -32,6 +32,7 @@ pub mod config;
 pub mod connection;
 mod container;
 pub mod debug;
+pub mod draw;
 pub mod expiry;
 pub mod generic;
 pub mod hash;
@@ -43,6 +44,7 @@ pub mod long;
 pub mod pubsub;
 pub mod scan;
 pub mod server;
+pub mod set;
 pub mod string;
 pub mod transactions;
 
@@ -223,6 +225,7 @@ impl Command {
 const GROUPS: &[(&str, &[&[Command]])] = &[
     ("string", &[string::COMMANDS, lcs::COMMANDS]),
     ("list", &[list::COMMANDS]),
+    ("set", &[set::COMMANDS]),
     ("hash", &[hash::COMMANDS]),
     ("generic", &[generic::COMMANDS, expiry::COMMANDS, server::WAITING]),
     ("connection", &[connection::COMMANDS, client::COMMANDS]),
