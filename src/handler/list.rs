@@ -409,14 +409,18 @@ fn lrem(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error>
 
 fn ltrim(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let (start, stop) = (integer(&args[2])?, integer(&args[3])?);
-    let dropped = view.edit_if_there::<List, _>(args.key(1), |list| {
+    let key = args.key(1);
+    let dropped = view.edit_if_there::<List, _>(key, |list| {
         let len = list.look().len();
         let kept = range(start, stop, len);
         let mut dropped = list.drop_from(Side::Right, len - kept.end);
         dropped.extend(list.drop_from(Side::Left, kept.start));
         Ok(dropped)
     })?;
-    free(view, dropped.unwrap_or_default());
+    if let Some(dropped) = dropped {
+        free(view, dropped);
+        view.touch(key);
+    }
     reply.ok();
     Ok(())
 }

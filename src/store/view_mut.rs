@@ -240,6 +240,12 @@ impl<'a> ViewMut<'a> {
     /// Says that the command has changed the key: it will be logged, and watchers know.
     pub fn changed(&mut self, key: Key) {
         self.dirty += 1;
+        self.touch(key);
+    }
+
+    /// Says to those who WATCH the key that it has changed, and to nobody else. (Redis does that in an LTRIM
+    /// that takes nothing away.)
+    pub fn touch(&mut self, key: Key) {
         let Keyspace { dbs, watchers, .. } = &mut *self.keyspace;
         let watchers = watchers.get_mut().unwrap();
         if !watchers.is_empty() {

@@ -336,24 +336,27 @@ impl Quicklist {
         }
         let (at, before) = self.locate(index);
         let place = self.place_of(at, before).start;
-        if self.fits(at, element, limits) {
+        if before > 0 && self.fits(at, element, limits) {
             return self.change(at, |node| node.replace(place..place, 0, Some(element)));
         }
-        // It goes between two nodes.
+        // It goes between two nodes, or into one of them.
         let mut behind = at;
         if before > 0 {
             behind += 1;
             let split = self.change(at, |node| node.split_off(place));
             self.add(behind, split);
         }
-        if behind > 0 && self.fits(behind - 1, element, limits) {
-            self.change(behind - 1, |node| node.push(Side::Right, element));
-        } else if self.fits(behind, element, limits) {
-            self.change(behind, |node| node.push(Side::Left, element));
-        } else {
-            let mut node = Node::default();
-            node.push(Side::Right, element);
-            self.add(behind, node);
+        let sides = [(behind.checked_sub(1), Side::Right), (Some(behind), Side::Left)];
+        let nodes = sides.into_iter().filter_map(|(at, side)| Some((at?, side)));
+        let nodes = nodes.filter(|(at, _)| self.fits(*at, element, limits));
+        // The smaller one, or insertions at one place would leave a node behind each.
+        match nodes.min_by_key(|(at, _)| self.nodes[*at].look().bytes.len()) {
+            Some((at, side)) => self.change(at, |node| node.push(side, element)),
+            None => {
+                let mut node = Node::default();
+                node.push(Side::Right, element);
+                self.add(behind, node);
+            }
         }
     }
 
@@ -455,5 +458,142 @@ impl Clone for Quicklist {
         let mut list = Quicklist { nodes: self.nodes.clone(), ..Quicklist::default() };
         list.count();
         list
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::table::random_below;
+    use crate::types::{Limits, Loose};
+
+    type Model = Vec<Vec<u8>>;
+
+    fn element() -> Vec<u8> {
+        let length = [0, 1, 3, 3, 3, 126, 127, 128, 900, 20_000][random_below(10)];
+        vec![b'a' + random_below(3) as u8; length]
+    }
+
+    /// Does something at random to both.
+    fn change(list: &mut Edit<List>, model: &mut Model, grows: bool) {
+        let side = [Side::Left, Side::Right][random_below(2)];
+        let (index, element) = (random_below(model.len()), element());
+        match random_below(if grows { 5 } else { 9 }) {
+            0..=2 => {
+                list.push(side, &element);
+                let at = if side == Side::Left { 0 } else { model.len() };
+                model.insert(at, element);
+            }
+            3 => {
+                list.set(index, &element);
+                model[index] = element;
+            }
+            4 => {
+                let pivot = model[index].clone();
+                assert!(list.insert(side, &pivot, &element));
+                let at = model.iter().position(|other| *other == pivot).unwrap();
+                model.insert(if side == Side::Left { at } else { at + 1 }, element);
+            }
+            5..=7 => {
+                let count = random_below(4).min(model.len() - 1);
+                list.drop_from(side, count);
+                let kept =
+                    if side == Side::Left { count..model.len() } else { 0..model.len() - count };
+                *model = model[kept].to_vec();
+            }
+            _ => {
+                let most = random_below(model.len() / 20 + 2);
+                let mut left = most;
+                let mut keep = |other: &Vec<u8>| {
+                    let goes = left > 0 && *other == element;
+                    left -= usize::from(goes);
+                    !goes
+                };
+                match side {
+                    Side::Left => model.retain(&mut keep),
+                    Side::Right => {
+                        let mut kept: Model =
+                            model.iter().rev().filter(|e| keep(e)).cloned().collect();
+                        kept.reverse();
+                        *model = kept;
+                    }
+                }
+                assert_eq!(list.remove(side, &element, most), most - left);
+                if model.is_empty() {
+                    list.push(side, b"");
+                    model.push(Vec::new());
+                }
+            }
+        }
+    }
+
+    fn check(list: List, model: &Model) {
+        assert_eq!(list.len(), model.len());
+        assert!(list.iter().eq(model.iter()) && list.iter().rev().eq(model.iter().rev()));
+        assert_eq!(list.end(Side::Right), model.last().map(Vec::as_slice));
+        let from = random_below(model.len() + 1);
+        assert!(list.after(from).eq(model[from..].iter()));
+        if let List::Quick(list) = list {
+            assert!(list.nodes.iter().all(|node| node.len() > 0));
+            let memory: usize = list.nodes.iter().map(Node::memory).sum();
+            assert_eq!(list.memory, memory);
+        }
+    }
+
+    #[test]
+    fn a_list_holds_what_a_vector_holds_after_any_changes() {
+        for option in [-2, -1, 1, 3, 50] {
+            let limits = Limits { list: NodeLimits::of(option), ..Limits::NOTHING };
+            let mut entry = Loose::new::<List>(b"key");
+            let mut model = vec![b"first".to_vec()];
+            entry.change(&limits, |list: &mut Edit<List>| list.push(Side::Left, b"first"));
+            let mut largest = 0;
+            for step in 0..4_000 {
+                let grows = step % 1_000 < 300;
+                entry.change(&limits, |list| change(list, &mut model, grows));
+                check(entry.look().read::<List>().unwrap(), &model);
+                largest = largest.max(model.len());
+            }
+            assert!(largest > 150, "{largest}");
+            let copy = entry.look().copy_to(b"copy");
+            check(copy.look().read::<List>().unwrap(), &model);
+        }
+    }
+
+    #[test]
+    fn the_limits_of_nodes_hold_and_full_nodes_waste_nothing() {
+        for (option, side) in
+            [(-2, Side::Left), (-2, Side::Right), (-1, Side::Left), (100, Side::Right)]
+        {
+            let list_limits = NodeLimits::of(option);
+            let mut list = Quicklist::default();
+            for i in 0..20_000u32 {
+                list.push(side, format!("element {i:08}").as_bytes(), list_limits);
+            }
+            let ends = [0, list.nodes.len() - 1];
+            for (at, node) in list.nodes.iter().enumerate().filter(|(at, _)| !ends.contains(at)) {
+                let bytes = node.look().bytes.len();
+                assert!(bytes <= list_limits.bytes && node.len() <= list_limits.count);
+                assert!(node.len() == 100 || bytes + 18 > list_limits.bytes, "{at}");
+                assert!(node.memory() < bytes + bytes / 50 + 32, "{at}");
+            }
+            // An element in the middle of a full node splits it, and those that follow fill the halves.
+            let nodes = list.nodes.len();
+            (0..500).for_each(|i| list.insert(10_000 + i, b"in the middle", list_limits));
+            (0..500).for_each(|_| list.insert(10_000, b"in the middle", list_limits));
+            assert!(list.nodes.len() < nodes + 12, "{} after {nodes}", list.nodes.len());
+        }
+    }
+
+    #[test]
+    fn a_queue_of_one_element_takes_no_more_memory_with_time() {
+        let limits = NodeLimits::of(-2);
+        let mut list = Quicklist::default();
+        list.push(Side::Right, b"first", limits);
+        for _ in 0..10_000 {
+            list.push(Side::Right, b"element", limits);
+            list.drop_from(Side::Left, 1);
+        }
+        assert!(list.memory < 512, "{}", list.memory);
     }
 }

@@ -36,9 +36,13 @@ pub enum Step {
 pub const SOON: &[u8] = b"<soon>";
 
 const STRING_KEYS: &str = "k0,k1,k2,k3,k4,k5";
+const LIST_KEYS: &str = "l0,l1,l2,l3";
 const HASH_KEYS: &str = "h0,h1,h2,h3";
+/// The keys of each type.
+const KEYS: [&str; 3] = [STRING_KEYS, LIST_KEYS, HASH_KEYS];
 const ODD_KEYS: [&[u8]; 6] = [b"", b"K0", b"a*b", b"with space", b"nul\0cr\rlf\n", b"[\xff\x80]"];
 const FIELDS: &str = "f0,f1,f2,f3,f4,f5,f6,F0,,7";
+const ELEMENTS: &str = "a,b,c,1,2,";
 const WORDS: &str = "foo,0,,NX,GET,two words,\u{e9},name";
 const DATABASES: &str = "0,0,0,0,0,0,1,1,1,2,15,16,-1,x,,01";
 const TYPES: &str = "string,hash,STRING,list,foo,";
@@ -391,9 +395,13 @@ impl Generator {
 
     fn slot(&mut self, name: &str) -> Vec<u8> {
         match name {
-            "k" => self.key(94, 4),
-            "h" => self.key(4, 93),
-            "any" => self.key(55, 35),
+            "k" => self.key(STRING_KEYS),
+            "l" => self.key(LIST_KEYS),
+            "h" => self.key(HASH_KEYS),
+            "any" => {
+                let keys = self.random.pick(&KEYS);
+                self.key(keys)
+            }
             "lcs" => b"lcs".to_vec(),
             "lcs2" => b"lcs2".to_vec(),
             "f" if self.wide || self.random.percent(2) => {
@@ -401,7 +409,9 @@ impl Generator {
             }
             "f" if self.random.percent(2) => self.letters(),
             "f" => self.random.word(FIELDS).into(),
-            "v" => self.value(),
+            // Few of them, so that lists hold equal ones.
+            "e" if self.random.percent(70) => self.random.word(ELEMENTS).into(),
+            "e" | "v" => self.value(),
             "n" if self.random.percent(60) => self.between(-20, 60),
             "n" => self.random.word(INTEGERS).into(),
             "x" if self.random.percent(40) => self.float(),
@@ -447,12 +457,14 @@ impl Generator {
         }
     }
 
-    fn key(&mut self, strings: usize, hashes: usize) -> Vec<u8> {
-        match self.random.below(100) {
-            n if n < strings => self.random.word(STRING_KEYS).into(),
-            n if n < strings + hashes => self.random.word(HASH_KEYS).into(),
-            _ => self.random.pick(&ODD_KEYS).to_vec(),
-        }
+    /// One of these keys; now and then another, so that types meet.
+    fn key(&mut self, own: &str) -> Vec<u8> {
+        let keys = match self.random.below(100) {
+            0..94 => own,
+            94..98 => self.random.pick(&KEYS),
+            _ => return self.random.pick(&ODD_KEYS).to_vec(),
+        };
+        self.random.word(keys).into()
     }
 
     fn value(&mut self) -> Vec<u8> {

@@ -116,10 +116,12 @@ fn the_command_table_says_of_each_command_what_that_of_redis_server_says() {
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
-/// Both protocols, and small hashes that stay small or become tables at once, in turn.
+/// Both protocols, and small values that stay small or outgrow their limits at once, in turn.
 fn setting(seed: u64, reference: Option<Program>) -> Setting {
-    let limits = [["512", "64"], ["6", "64"], ["512", "16"]][(seed / 2 % 3) as usize];
-    let names = ["--hash-max-listpack-entries", "--hash-max-listpack-value"];
+    let names =
+        ["--list-max-listpack-size", "--hash-max-listpack-entries", "--hash-max-listpack-value"];
+    let limits = [["-2", "512", "64"], ["3", "6", "64"], ["-1", "512", "16"]];
+    let limits = limits[(seed / 2 % 3) as usize];
     let planted = env::var("OURS_FLAGS").unwrap_or_default();
     Setting {
         ours: server::ours(),

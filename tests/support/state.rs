@@ -33,8 +33,15 @@ pub struct Kind {
 }
 
 /// Every type there is. One that is not here cannot be compared, so meeting it is a failure.
-const KINDS: [Kind; 2] = [
+const KINDS: [Kind; 3] = [
     Kind { name: "string", read: ("GET", &[]), width: 1, tables: &[], keeps_encoding: false },
+    Kind {
+        name: "list",
+        read: ("LRANGE", &["0", "-1"]),
+        width: 1,
+        tables: &[],
+        keeps_encoding: true,
+    },
     Kind {
         name: "hash",
         read: ("HGETALL", &[]),
