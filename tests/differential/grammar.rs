@@ -12,10 +12,10 @@ use std::iter::Peekable;
 use std::str::SplitWhitespace;
 
 /// The words of a shape that are not sent as they stand.
-const SLOTS: [&str; 28] = [
+const SLOTS: [&str; 31] = [
     "any", "at", "atms", "channel", "cursor", "db", "e", "f", "h", "i", "k", "l", "lcs", "lcs2",
-    "ms", "n", "offset", "past", "pattern", "s", "small", "soon", "text", "type", "unknown", "v",
-    "word", "x",
+    "m", "ms", "n", "offset", "past", "pattern", "pop", "s", "small", "soon", "t", "text", "type",
+    "unknown", "v", "word", "x",
 ];
 
 /// A shape, or part of one.

@@ -118,9 +118,13 @@ fn the_command_table_says_of_each_command_what_that_of_redis_server_says() {
 
 /// Both protocols, and small values that stay small or outgrow their limits at once, in turn.
 fn setting(seed: u64, reference: Option<Program>) -> Setting {
-    let names =
-        ["--list-max-listpack-size", "--hash-max-listpack-entries", "--hash-max-listpack-value"];
-    let limits = [["-2", "512", "64"], ["3", "6", "64"], ["-1", "512", "16"]];
+    let names = [
+        "--list-max-listpack-size",
+        "--set-max-intset-entries",
+        "--hash-max-listpack-entries",
+        "--hash-max-listpack-value",
+    ];
+    let limits = [["-2", "512", "512", "64"], ["3", "3", "6", "64"], ["-1", "16", "512", "16"]];
     let limits = limits[(seed / 2 % 3) as usize];
     let planted = env::var("OURS_FLAGS").unwrap_or_default();
     Setting {
