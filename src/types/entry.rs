@@ -621,7 +621,7 @@ mod tests {
                 model.check(&table);
             }
         }
-        while table.leave_blocks().is_some() {}
+        while table.empty_blocks().is_some() {}
         model.check(&table);
         for key in 0..600 {
             delete(&mut table, key);
