@@ -21,7 +21,7 @@ use crate::config::{Config, Start};
 use crate::key::Key;
 use crate::propagate::{Records, Source};
 use crate::resp::{Arg, Args};
-use crate::store::{Keyspace, Notes, Time, ViewMut};
+use crate::store::{Keyspace, Notes, Time, Ttl, ViewMut};
 use crate::types::{Limits, Packed};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -130,10 +130,10 @@ pub(super) fn set(keyspace: &mut Keyspace, db: usize, key: &[u8], value: &str) {
     let notes = Notes::default();
     let time = Time { now: 0, source: Source::Log };
     let hash = Packed { entries: 128, value: 64 };
-    let limits = Limits { hash, string: 1 << 20, ..Limits::default() };
+    let limits = Limits { hash, string: 1 << 20, ..Limits::NOTHING };
     let mut records = Records::default();
     let mut view = ViewMut::new(keyspace, db, time, limits, &mut records, &notes);
-    view.set_string(Key::of(key), Arg::Small(value.as_bytes()), false);
+    view.set_string(Key::of(key), Arg::Small(value.as_bytes()), Ttl::Gone);
 }
 
 pub(super) fn record(key: &[u8], serial: u64) -> Records {

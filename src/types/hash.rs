@@ -302,7 +302,7 @@ mod tests {
     use crate::types::{Limits, Loose, Packed};
 
     fn set(entry: &mut Loose, limits: Packed, name: &[u8], value: &[u8]) -> bool {
-        entry.change(&Limits { hash: limits, ..Limits::default() }, |hash: &mut Edit<Hash>| {
+        entry.change(&Limits { hash: limits, ..Limits::NOTHING }, |hash: &mut Edit<Hash>| {
             hash.set(name, value)
         })
     }
@@ -321,7 +321,7 @@ mod tests {
         }
         assert!(!set(&mut entry, limits, b"a", &long[..128]));
         assert!(!set(&mut entry, limits, b"c", b"short"));
-        let limits = Limits { hash: limits, ..Limits::default() };
+        let limits = Limits { hash: limits, ..Limits::NOTHING };
         assert!(entry.change(&limits, |hash: &mut Edit<Hash>| hash.remove(b"")));
         assert_eq!(entry.look().value().encoding(), "listpack");
         assert_eq!(fields_of(&entry), [(&b"a"[..], &long[..128]), (b"c", b"short")]);
@@ -352,7 +352,7 @@ mod tests {
             assert!(!set(&mut entry, limits, b"a", b"11"));
             assert!(set(&mut entry, limits, b"b", b"2"));
             assert_eq!(entry.look().value().encoding(), "listpack");
-            let all = Limits { hash: limits, ..Limits::default() };
+            let all = Limits { hash: limits, ..Limits::NOTHING };
             entry.change(&all, |hash: &mut Edit<Hash>| {
                 assert!(hash.set(name.as_bytes(), value.as_bytes()));
                 // It is a table now, which is not in its place yet.

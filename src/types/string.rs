@@ -257,13 +257,9 @@ fn write_at(bytes: &mut Vec<u8>, at: usize, patch: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Limits, Loose, Packed};
+    use crate::types::{Limits, Loose};
 
-    const LIMITS: Limits = Limits {
-        string: 1 << 20,
-        hash: Packed { entries: 0, value: 0 },
-        zset: Packed { entries: 0, value: 0 },
-    };
+    const LIMITS: Limits = Limits { string: 1 << 20, ..Limits::NOTHING };
 
     #[test]
     fn a_patch_past_the_end_fills_the_gap_with_zeros() {
