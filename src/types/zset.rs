@@ -490,7 +490,7 @@ impl Edit<'_, Zset<'_>> {
         &mut self,
         ranks: Range<usize>,
         reverse: bool,
-        mut removed: impl FnMut(&[u8], f64),
+        mut removed: impl FnMut(Vec<u8>, f64),
     ) {
         self.changed |= !ranks.is_empty();
         match &mut self.place {
@@ -498,7 +498,7 @@ impl Edit<'_, Zset<'_>> {
                 let listpack = Listpack(small.payload());
                 Zset::Packed(listpack)
                     .iter(ranks.clone(), reverse)
-                    .for_each(|(m, s)| removed(m, s));
+                    .for_each(|(m, s)| removed(m.to_vec(), s));
                 let first = listpack.pairs().nth(ranks.start).map(|(member, _)| member.at);
                 if let Some(at) = first {
                     let count = 2 * ranks.len();
@@ -511,7 +511,7 @@ impl Edit<'_, Zset<'_>> {
                     // Behind the one that goes all move up.
                     let rank = if reverse { end - 1 - (rank - start) } else { start };
                     if let Some((member, score)) = sorted.remove_rank(rank) {
-                        removed(&member, score);
+                        removed(member, score);
                     }
                 }
             }
@@ -597,7 +597,7 @@ mod tests {
             let mut removed = Model::new();
             entry.change(&limits, |zset: &mut Edit<Zset>| {
                 zset.remove_ranks(from..from + expected.len(), reverse, |member, score| {
-                    removed.push((member.to_vec(), score));
+                    removed.push((member, score));
                 });
             });
             if reverse {
