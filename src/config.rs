@@ -82,6 +82,7 @@ pub struct Config {
     pub enable_debug_command: Bytes,
     pub hash_max_listpack_entries: Slot<usize>,
     pub hash_max_listpack_value: Slot<usize>,
+    pub list_max_listpack_size: Slot<i64>,
     pub logfile: Bytes,
     pub maxclients: Slot<usize>,
     pub maxmemory_policy: Bytes,
@@ -90,9 +91,14 @@ pub struct Config {
     pub protected_mode: Slot<bool>,
     /// Empty: no password is needed.
     pub requirepass: Bytes,
+    pub set_max_intset_entries: Slot<usize>,
+    pub set_max_listpack_entries: Slot<usize>,
+    pub set_max_listpack_value: Slot<usize>,
     pub slowlog_log_slower_than: Slot<i64>,
     pub slowlog_max_len: Slot<usize>,
     pub timeout: Slot<usize>,
+    pub zset_max_listpack_entries: Slot<usize>,
+    pub zset_max_listpack_value: Slot<usize>,
 }
 
 /// The value of each row of the table, as CONFIG GET answers it.

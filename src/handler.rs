@@ -34,18 +34,22 @@ pub mod config;
 pub mod connection;
 mod container;
 pub mod debug;
+pub mod draw;
 pub mod expiry;
 pub mod generic;
 pub mod hash;
 pub mod info;
 pub mod introspection;
 pub mod lcs;
+pub mod list;
 pub mod long;
 pub mod pubsub;
 pub mod scan;
 pub mod server;
+pub mod set;
 pub mod string;
 pub mod transactions;
+pub mod zset;
 
 use crate::client::Client;
 use crate::error::Error;
@@ -97,16 +101,20 @@ pub struct Keys {
     /// Negative: counted from the end.
     pub last: i64,
     pub step: i64,
+    /// The argument that says how many keys stand behind it (COMMAND: `movablekeys`); 0 if none does.
+    pub counted_by: usize,
 }
 
 // The shapes that Redis's commands have.
-pub const NO_KEY: Keys = Keys { first: 0, last: 0, step: 0 };
-pub const ONE_KEY: Keys = Keys { first: 1, last: 1, step: 1 };
-pub const TWO_KEYS: Keys = Keys { first: 1, last: 2, step: 1 };
-pub const ALL_KEYS: Keys = Keys { first: 1, last: -1, step: 1 };
-pub const EVERY_OTHER: Keys = Keys { first: 1, last: -1, step: 2 };
+pub const NO_KEY: Keys = Keys { first: 0, last: 0, step: 0, counted_by: 0 };
+pub const ONE_KEY: Keys = Keys { first: 1, last: 1, step: 1, ..NO_KEY };
+pub const TWO_KEYS: Keys = Keys { first: 1, last: 2, step: 1, ..NO_KEY };
+pub const ALL_KEYS: Keys = Keys { first: 1, last: -1, step: 1, ..NO_KEY };
+pub const EVERY_OTHER: Keys = Keys { first: 1, last: -1, step: 2, ..NO_KEY };
+/// `LMPOP numkeys key [key ...]`. With a key before them: `Keys { counted_by: 2, ..ONE_KEY }`.
+pub const COUNTED_KEYS: Keys = Keys { counted_by: 1, ..NO_KEY };
 /// One key, behind the name of a subcommand.
-pub const SUBCOMMAND_KEY: Keys = Keys { first: 2, last: 2, step: 1 };
+pub const SUBCOMMAND_KEY: Keys = Keys { first: 2, last: 2, step: 1, ..NO_KEY };
 
 /// What else the server must know of a command. The first six are Redis's, and COMMAND shows four of
 /// them.
@@ -217,7 +225,10 @@ impl Command {
 /// The groups of Redis's documentation, each with the rows of its file.
 const GROUPS: &[(&str, &[&[Command]])] = &[
     ("string", &[string::COMMANDS, lcs::COMMANDS]),
+    ("list", &[list::COMMANDS]),
+    ("set", &[set::COMMANDS]),
     ("hash", &[hash::COMMANDS]),
+    ("sorted-set", &[zset::COMMANDS, zset::RANGES, zset::COMBINING]),
     ("generic", &[generic::COMMANDS, expiry::COMMANDS, server::WAITING]),
     ("connection", &[connection::COMMANDS, client::COMMANDS]),
     ("transactions", &[transactions::COMMANDS]),

@@ -9,8 +9,11 @@
 //! entry.rs  ──────────────────────▶  Value  ◀───────────────────────────────  edit.rs
 //! how a key and its value            │ each!                     how a value is changed where it lies
 //! lie in memory                      ├─▶ string.rs   Str                  bytes, or a number
-//!                                    └─▶ hash.rs     Hash ──▶ listpack.rs while it is small
-//!                                                         └─▶ table.rs    when it is not
+//!                                    ├─▶ list.rs     List ──▶ list/node.rs
+//!                                    ├─▶ set.rs      Set ──▶ intset.rs, listpack.rs, table.rs
+//!                                    ├─▶ hash.rs     Hash ──▶ listpack.rs while it is small
+//!                                    │                    └─▶ table.rs    when it is not
+//!                                    └─▶ zset.rs     Zset ──▶ the same two, and ranked.rs
 //! ```
 //!
 //! How a value is stored is known to the files of this module alone: nothing else can name it. A small
@@ -25,21 +28,32 @@ mod entry;
 pub mod float;
 mod hash;
 mod heap;
+mod intset;
+mod list;
 mod listpack;
+mod ranked;
+mod set;
 mod string;
 pub mod table;
+mod zset;
 
 pub use edit::{Change, Edit};
 pub use entry::{Entry, EntryMut, Large, Loose, Stored};
 pub use hash::Hash;
+pub use list::{Dropped, List, NodeLimits, Side};
+pub use set::{Member, Set};
 pub use string::{NewStr, Str};
+pub use zset::{Scoring, Zset, by_score};
 
 use entry::{Kind, LargeValue};
 
 /// A value of any type, to be read.
 pub enum Value<'a> {
     String(Str<'a>),
+    List(List<'a>),
+    Set(Set<'a>),
     Hash(Hash<'a>),
+    Zset(Zset<'a>),
 }
 
 /// Asks the value, whichever type it has.
@@ -47,7 +61,10 @@ macro_rules! each {
     ($value:expr, $v:ident => $answer:expr) => {
         match $value {
             Value::String($v) => $answer,
+            Value::List($v) => $answer,
+            Value::Set($v) => $answer,
             Value::Hash($v) => $answer,
+            Value::Zset($v) => $answer,
         }
     };
 }
@@ -75,9 +92,12 @@ impl Value<'_> {
 }
 
 impl<'a> Value<'a> {
-    /// The table in which a field is looked for, if there is one.
+    /// The table in which a field or a member is looked for, if there is one.
     pub fn fields(self) -> Option<&'a table::Table<hash::Field>> {
-        if let Value::Hash(Hash::Table(table)) = self { Some(table) } else { None }
+        match self {
+            Value::Hash(Hash::Table(table)) | Value::Set(Set::Table(table)) => Some(table),
+            _ => None,
+        }
     }
 }
 
@@ -116,13 +136,26 @@ pub trait Type: Sized {
 pub struct Limits {
     /// Longest string, in bytes (`proto-max-bulk-len`).
     pub string: usize,
+    /// `list-max-listpack-size`.
+    pub list: NodeLimits,
+    /// Most members of a set that is stored as numbers (`set-max-intset-entries`).
+    pub intset: usize,
+    pub set: Packed,
     pub hash: Packed,
+    pub zset: Packed,
 }
 
 #[cfg(test)]
 impl Limits {
     /// For tests, which set those that they are about.
-    pub const NOTHING: Limits = Limits { string: 0, hash: Packed { entries: 0, value: 0 } };
+    pub const NOTHING: Limits = Limits {
+        string: 0,
+        list: NodeLimits { bytes: 0, count: 0 },
+        intset: 0,
+        set: Packed { entries: 0, value: 0 },
+        hash: Packed { entries: 0, value: 0 },
+        zset: Packed { entries: 0, value: 0 },
+    };
 }
 
 /// How large a value that is a listpack may become.

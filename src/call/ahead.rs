@@ -42,7 +42,7 @@ impl Caller<'_> {
 
 /// Takes the lock of a command that has many keys, and looks at all of them.
 pub(super) fn lock_and_warm_keys(batch: &mut Batch, row: &Row, db: usize, args: &Args) {
-    let Keys { first, last, step } = row.command.keys;
+    let Keys { first, last, step, .. } = row.command.keys;
     if last < 0 && args.len() > WORTH_IT * step as usize {
         match row.command.run {
             Run::Read(_) => batch.share(),

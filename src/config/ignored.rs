@@ -98,8 +98,7 @@ pub static GROUPS: &[(Accepts, Change, &str)] = &[
     (Number(1, INT), Live, "repl-ping-replica-period=10 repl-timeout=60 maxmemory-samples=5"),
     (Number(0, BIG), Live, "\
         repl-backlog-ttl=3600 acllog-max-len=128 tracking-table-max-keys=1000000 \
-        lua-time-limit=5000 set-max-intset-entries=512 set-max-listpack-entries=128 \
-        zset-max-listpack-entries=128 stream-node-max-entries=100 cluster-node-timeout=15000"),
+        lua-time-limit=5000 stream-node-max-entries=100 cluster-node-timeout=15000"),
     (OneOf(&["disabled", "on-empty-db", "swapdb"]), Live, "repl-diskless-load=disabled"),
     (Memory(1, BIG), Live, "repl-backlog-size=1048576 active-defrag-ignore-bytes=104857600"),
     (Number(0, 100), Live, "maxmemory-eviction-tenacity=10"),
@@ -107,10 +106,8 @@ pub static GROUPS: &[(Accepts, Change, &str)] = &[
     (OneOf(&["allchannels", "resetchannels"]), Live, "acl-pubsub-default=resetchannels"),
     (Text, AtStart, "syslog-ident=redis unixsocketperm=0"),
     (OneOf(&["no", "yes", "clients"]), Live, "sanitize-dump-payload=no"),
-    (Number(-INT, INT), Live, "list-max-listpack-size=-2"),
     (Memory(0, BIG), Live, "\
-        set-max-listpack-value=64 zset-max-listpack-value=64 hll-sparse-max-bytes=3000 \
-        stream-node-max-bytes=4096 cluster-link-sendbuf-limit=0"),
+        hll-sparse-max-bytes=3000 stream-node-max-bytes=4096 cluster-link-sendbuf-limit=0"),
     (Number(1, 99), Live, "active-defrag-cycle-max=25 active-defrag-cycle-min=1"),
     (Number(1, BIG), Live, "active-defrag-max-scan-fields=1000"),
     (Number(0, 1000), Live, "active-defrag-threshold-lower=10 active-defrag-threshold-upper=100"),

@@ -114,7 +114,7 @@ fn command_list(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
 
 /// A command in the reply to COMMAND and COMMAND INFO.
 fn describe(row: &Row, reply: &mut Reply) {
-    let &Command { name, arity, keys: Keys { first, last, step }, .. } = row.command;
+    let &Command { name, arity, keys: Keys { first, last, step, .. }, .. } = row.command;
     reply.array(10);
     reply.bulk(name.as_bytes());
     reply.integer(arity);
@@ -146,6 +146,7 @@ fn flags(row: &Row) -> Vec<&'static str> {
         (has(Flag::SkipSlowlog), "skip_slowlog"),
         (has(Flag::NoAuth), "no_auth"),
         (has(Flag::NoMulti), "no_multi"),
+        (command.keys.counted_by > 0, "movablekeys"),
     ];
     all.into_iter().filter(|(is_set, _)| *is_set).map(|(_, name)| name).collect()
 }

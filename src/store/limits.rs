@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::propagate::Source;
 use crate::resp::LONGEST;
-use crate::types::{Limits, Packed};
+use crate::types::{Limits, NodeLimits, Packed};
 
 impl Limits {
     /// The limits of a command that comes from this source.
@@ -16,6 +16,16 @@ impl Limits {
             Source::Client => config.proto_max_bulk_len.get(),
             Source::Log => LONGEST,
         };
-        Limits { hash, string }
+        let list = NodeLimits::of(config.list_max_listpack_size.get());
+        let set = Packed {
+            entries: config.set_max_listpack_entries.get(),
+            value: config.set_max_listpack_value.get(),
+        };
+        let intset = config.set_max_intset_entries.get();
+        let zset = Packed {
+            entries: config.zset_max_listpack_entries.get(),
+            value: config.zset_max_listpack_value.get(),
+        };
+        Limits { string, list, intset, set, hash, zset }
     }
 }

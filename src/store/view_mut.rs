@@ -214,6 +214,15 @@ impl<'a> ViewMut<'a> {
         self.changed(key);
     }
 
+    /// The same; without an entry, the key goes. If it is expired but unread, no DEL is logged, as in Redis.
+    pub fn replace(&mut self, key: Key, entry: Option<Loose>) {
+        self.delete_noted();
+        match entry {
+            Some(entry) => self.insert(key, entry),
+            None => drop(self.delete_what_is_there(key)),
+        }
+    }
+
     /// Takes the key out of the database, if it is alive.
     pub fn remove(&mut self, key: Key) -> Option<Loose> {
         self.find(key)?;
@@ -224,10 +233,14 @@ impl<'a> ViewMut<'a> {
 
     /// Deletes the key; returns whether it was there and alive.
     pub fn delete(&mut self, key: Key) -> bool {
-        if self.find(key).is_none() {
+        self.find(key).is_some() && self.delete_what_is_there(key)
+    }
+
+    /// The same, though it may be expired.
+    fn delete_what_is_there(&mut self, key: Key) -> bool {
+        let Some(large) = self.db_mut().delete(key.digest, &key) else {
             return false;
-        }
-        let large = self.db_mut().delete(key.digest, &key).flatten();
+        };
         self.discard(large);
         self.changed(key);
         true
@@ -257,6 +270,12 @@ impl<'a> ViewMut<'a> {
     /// The command has changed the key: it will be logged, and clients that WATCH the key are told.
     fn changed(&mut self, key: Key) {
         self.dirty += 1;
+        self.touch(key);
+    }
+
+    /// Says to those who WATCH the key that it has changed, and to nobody else. (Redis does that in an LTRIM
+    /// that takes nothing away.)
+    pub fn touch(&mut self, key: Key) {
         let Keyspace { dbs, watchers, .. } = &mut *self.keyspace;
         let watchers = watchers.get_mut().unwrap();
         if !watchers.is_empty() {
@@ -360,7 +379,7 @@ mod tests {
         key: &[u8],
         command: impl FnOnce(&mut ViewMut, Key) -> Result<R, Error>,
     ) -> (Result<R, Error>, u64, bool) {
-        let limits = Limits { hash: Packed { entries: 9, value: 9 }, string: 9 };
+        let limits = Limits { hash: Packed { entries: 9, value: 9 }, string: 9, ..Limits::NOTHING };
         let time = Time { now: 0, source: Source::Client };
         let (mut records, notes) = (Records::default(), Notes::default());
         let mut view = ViewMut::new(keyspace, 0, time, limits, &mut records, &notes);

@@ -11,7 +11,8 @@
 //!
 //! An edit knows whether it has changed anything, because a value can be changed only through
 //! [`Edit::place_mut`], which notes it. So neither a handler nor a type has to tell
-//! ([`crate::store::ViewMut::edit`]). What may find nothing to do, such as HDEL, looks first ([`Edit::place`]).
+//! ([`crate::store::ViewMut::edit`]). What may find nothing to do looks first ([`Edit::place`]), or
+//! returns whether it has done anything ([`Edit::attempt`]).
 //!
 //! **How Redis does it**: t_string.c and t_hash.c change an `robj`, whose type each command checks
 //! (`checkType`), and assert that it is what they take it for. Each command says by itself what it changed
@@ -102,6 +103,16 @@ impl<'a, T: Type> Edit<'a, T> {
     pub(super) fn place_mut(&mut self) -> &mut Place<'a, T::Large> {
         self.changed = true;
         &mut self.place
+    }
+
+    /// The same for what may find nothing to do: `change` returns also whether it has done anything.
+    pub(super) fn attempt<R>(
+        &mut self,
+        change: impl FnOnce(&mut Place<'a, T::Large>) -> (R, bool),
+    ) -> R {
+        let (result, changed) = change(&mut self.place);
+        self.changed |= changed;
+        result
     }
 }
 

@@ -11,7 +11,11 @@
 //!                │ key │ deadline   │ payload   │   Int       8 bytes, little endian
 //!                └─────┴────────────┴───────────┘   Embstr    the string, put there whole
 //!                        if expires                 Raw       the string, long or edited since
+//!                                                   List      a count, and elements
+//!                                                   Intset    numbers in order (intset.rs)
+//!                                                   Set       a listpack of members
 //!                                                   Hash      a listpack of names and values
+//!                                                   Zset      a listpack of members and scores
 //! ```
 //!
 //! What is too large for that is [`Large`], behind a pointer: moved, not copied, and growing in place. A
@@ -28,11 +32,16 @@
 
 use super::hash::Field;
 use super::heap::{Heap, Piece};
+use super::intset::Intset;
+use super::list::Quicklist;
 use super::listpack::Listpack;
+use super::set::Members;
 use super::table::{self, Held, HeldMut, Keyed, Table};
-use super::{Hash, Str, Type, Value, allocated};
+use super::zset::Sorted;
+use super::{Change, Edit, Hash, Limits, List, Set, Str, Type, Value, Zset, allocated};
 use crate::blob::Blob;
 use crate::resp::Digits;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A key, its value, and its deadline if it has one, as the table holds them.
@@ -70,7 +79,11 @@ pub enum Kind {
     Int,
     Embstr,
     Raw,
+    List,
+    Intset,
+    Set,
     Hash,
+    Zset,
 }
 
 /// A value that is large, or that will grow.
@@ -85,7 +98,10 @@ pub struct Large {
 #[derive(Clone)]
 pub enum LargeValue {
     String(Arc<Blob>),
+    List(Box<Quicklist>),
+    Set(Box<Members>),
     Hash(Box<Table<Field>>),
+    Zset(Box<Sorted>),
 }
 
 /// A value that is to be stored.
@@ -233,6 +249,29 @@ impl SmallMut<'_> {
         self.heap.edit(&mut self.small.piece, |bytes| change(bytes, start));
     }
 
+    /// Puts bytes at this place of the payload; in place, if it takes as much memory then.
+    pub fn insert(&mut self, at: usize, bytes: &[u8]) {
+        let len = self.payload().len();
+        if self.fit(len + bytes.len()) {
+            let payload = self.payload_mut();
+            payload.copy_within(at..len, at + bytes.len());
+            payload[at..at + bytes.len()].copy_from_slice(bytes);
+        } else {
+            self.edit(|all, start| {
+                all.splice(start + at..start + at, bytes.iter().copied());
+            });
+        }
+    }
+
+    /// Takes these bytes of the payload away.
+    pub fn remove(&mut self, bytes: Range<usize>) {
+        let len = self.payload().len() - bytes.len();
+        self.payload_mut().copy_within(bytes.end.., bytes.start);
+        if !self.fit(len) {
+            self.edit(|all, start| all.truncate(start + len));
+        }
+    }
+
     #[inline]
     pub fn set(&mut self, kind: Kind, payload: &[u8]) {
         self.small.kind = kind;
@@ -266,12 +305,31 @@ impl LargeValue {
     fn look(&self) -> Value<'_> {
         match self {
             LargeValue::String(string) => Value::String(Str::Shared(string)),
+            LargeValue::List(list) => Value::List(List::Quick(list)),
+            LargeValue::Set(members) => Value::Set(Set::Table(&members.0)),
             LargeValue::Hash(table) => Value::Hash(Hash::Table(table)),
+            LargeValue::Zset(sorted) => Value::Zset(Zset::Sorted(sorted)),
         }
     }
 }
 
 impl Loose {
+    /// A key with a collection that `fill` fills; `None` if nothing is in it then.
+    pub fn filled<T: Type>(
+        key: &[u8],
+        limits: &Limits,
+        fill: impl FnOnce(&mut Edit<T>),
+    ) -> Option<Loose> {
+        let mut heap = Heap::default();
+        let entry = Stored::empty::<T>(key, &mut heap);
+        let mut loose = Loose { entry, heap };
+        let (_, change) = loose.edit().edit(limits, true, |value| {
+            fill(value);
+            Ok(())
+        });
+        (change == Change::Changed).then_some(loose)
+    }
+
     pub fn look(&self) -> Entry<'_> {
         Entry { entry: &self.entry, heap: &self.heap }
     }
@@ -329,7 +387,11 @@ impl<'a> Entry<'a> {
                     Kind::Int => Value::String(Str::Digits(Digits::new(number_in(payload)))),
                     Kind::Embstr => Value::String(Str::Embstr(payload)),
                     Kind::Raw => Value::String(Str::Raw(payload)),
+                    Kind::List => Value::List(List::packed(payload)),
+                    Kind::Intset => Value::Set(Set::Intset(Intset(payload))),
+                    Kind::Set => Value::Set(Set::Packed(Listpack(payload))),
                     Kind::Hash => Value::Hash(Hash::Packed(Listpack(payload))),
+                    Kind::Zset => Value::Zset(Zset::Packed(Listpack(payload))),
                 }
             }
             Stored::Large(large) => large.value.look(),
@@ -408,8 +470,8 @@ impl Loose {
     /// Changes the value, which has this type.
     pub fn change<T: Type, R>(
         &mut self,
-        limits: &super::Limits,
-        change: impl FnOnce(&mut super::Edit<T>) -> R,
+        limits: &Limits,
+        change: impl FnOnce(&mut Edit<T>) -> R,
     ) -> R {
         self.edit().edit(limits, false, |value| Ok(change(value))).0.unwrap()
     }
@@ -422,10 +484,11 @@ mod tests {
     use crate::resp::Arg;
     use crate::types::string::LARGE;
     use crate::types::table::random_below;
-    use crate::types::{Edit, Limits, NewStr, Packed};
+    use crate::types::{NewStr, Packed};
     use std::collections::HashMap;
 
-    const LIMITS: Limits = Limits { string: 1 << 20, hash: Packed { entries: 100, value: 2_000 } };
+    const LIMITS: Limits =
+        Limits { string: 1 << 20, hash: Packed { entries: 100, value: 2_000 }, ..Limits::NOTHING };
 
     #[test]
     fn an_entry_takes_24_bytes_in_its_slot() {
@@ -482,6 +545,7 @@ mod tests {
                             assert_eq!(value, self.hashes[&key][&name]);
                         }
                     }
+                    other => panic!("nobody has stored a {}", other.type_name()),
                 }
             }
         }

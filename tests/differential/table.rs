@@ -10,8 +10,8 @@ use crate::grammar;
 use crate::support::{Client, Value};
 
 /// In the order in which Redis has them.
-const FLAGS: [&str; 7] =
-    ["write", "readonly", "admin", "loading", "skip_slowlog", "no_auth", "no_multi"];
+const FLAGS: [&str; 8] =
+    ["write", "readonly", "admin", "loading", "skip_slowlog", "no_auth", "no_multi", "movablekeys"];
 
 /// Of each command its name, and then what COMMAND and COMMAND DOCS say of it.
 pub type Table = BTreeMap<String, Said>;

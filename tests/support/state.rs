@@ -4,7 +4,7 @@ use super::{Client, Value};
 use std::io;
 
 /// One key. A hash has its fields and values in turn: in order while it is small, since then the
-/// order is that of insertion; sorted by field when it is a table.
+/// order is that of insertion; sorted by field when it is a table. A sorted set has members and scores.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Entry {
     pub db: usize,
@@ -46,11 +46,36 @@ pub const KINDS: &[Kind] = &[
         keeps_encoding: false,
     },
     Kind {
+        name: "list",
+        read: ("LRANGE", &["0", "-1"]),
+        grow: ("RPUSH", &["element #"]),
+        width: 1,
+        tables: &[],
+        keeps_encoding: true,
+    },
+    Kind {
+        name: "set",
+        read: ("SMEMBERS", &[]),
+        grow: ("SADD", &["member #"]),
+        width: 1,
+        // Up to Redis 7.0 what is in a listpack here is in a table there.
+        tables: &["hashtable", "listpack"],
+        keeps_encoding: true,
+    },
+    Kind {
         name: "hash",
         read: ("HGETALL", &[]),
         grow: ("HSET", &["field #", "value #"]),
         width: 2,
         tables: &["hashtable"],
+        keeps_encoding: true,
+    },
+    Kind {
+        name: "zset",
+        read: ("ZRANGE", &["0", "-1", "WITHSCORES"]),
+        grow: ("ZADD", &["#", "member #"]),
+        width: 2,
+        tables: &[],
         keeps_encoding: true,
     },
 ];
