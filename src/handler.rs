@@ -29,6 +29,7 @@
 //! (`cmd->proc == multiCommand`), there is a flag here.
 
 pub mod args;
+mod bitmap;
 pub mod client;
 pub mod config;
 pub mod connection;
@@ -218,6 +219,7 @@ impl Command {
 /// The groups of Redis's documentation, each with the rows of its file.
 const GROUPS: &[(&str, &[&[Command]])] = &[
     ("string", &[string::COMMANDS, lcs::COMMANDS]),
+    ("bitmap", &[bitmap::COMMANDS]),
     ("hash", &[hash::COMMANDS]),
     ("generic", &[generic::COMMANDS, expiry::COMMANDS, server::WAITING]),
     ("connection", &[connection::COMMANDS, client::COMMANDS]),

@@ -142,7 +142,7 @@ impl<'a> NewStr<'a> {
 }
 
 impl Edit<'_, Str<'_>> {
-    fn look(&self) -> Str<'_> {
+    pub fn look(&self) -> Str<'_> {
         match &self.place {
             Place::Small(small) if small.kind() == Kind::Int => {
                 Str::Digits(Digits::new(number_in(small.payload())))
@@ -200,6 +200,19 @@ impl Edit<'_, Str<'_>> {
         self.patch(self.len(), &patch)
     }
 
+    /// Stores it as the bytes it is, which are going to be changed. That is no change yet.
+    pub fn make_raw(&mut self) {
+        if let Place::Small(small) = &mut self.place {
+            match small.kind() {
+                Kind::Int => {
+                    let digits = Digits::new(number_in(small.payload()));
+                    small.set(Kind::Raw, digits.as_bytes());
+                }
+                _ => small.small.kind = Kind::Raw,
+            }
+        }
+    }
+
     /// Writes `patch` at `offset`, after zero bytes if the string was shorter. Returns the new length.
     pub fn patch(&mut self, offset: usize, patch: &[u8]) -> Result<usize, Error> {
         let end = offset.saturating_add(patch.len());
@@ -212,11 +225,8 @@ impl Edit<'_, Str<'_>> {
             if payload.len().max(end) > LARGE {
                 let bytes = self.look().to_vec();
                 self.place.grow(blob(bytes));
-            } else if small.kind() == Kind::Int {
-                let digits = Digits::new(number_in(payload));
-                small.set(Kind::Raw, digits.as_bytes());
             } else {
-                small.small.kind = Kind::Raw;
+                self.make_raw();
             }
         }
         Ok(match &mut self.place {
