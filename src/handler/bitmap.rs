@@ -429,19 +429,22 @@ impl Field {
             Operation::Set(number) => number.into(),
             Operation::Increment(by) => old + i128::from(by),
         };
+        let is_set = matches!(operation, Operation::Set(_));
         let (least, greatest) = self.range();
         let fits = (least..=greatest).contains(&new);
         let new = match overflow {
             _ if fits => new,
             Overflow::Wrap => self.wrap(new),
-            // Redis asks whether `greatest - number` is negative, in 64 bits: for numbers near the least of
-            // these it is.
-            Overflow::Saturate if new < least && (greatest - new) as i64 >= 0 => least,
-            Overflow::Saturate => greatest,
+            // For SET Redis asks in 64 bits whether `greatest - number` is negative: for the least numbers it
+            // is, though they are less than all that fit.
+            Overflow::Saturate if is_set && self.is_signed && (greatest - new) as i64 <= 0 => {
+                greatest
+            }
+            Overflow::Saturate => new.clamp(least, greatest),
             Overflow::Fail => return Ok(None),
         };
         set_bits(string, self.offset, self.bits, new as u64)?;
-        let answer = if matches!(operation, Operation::Set(_)) { old } else { new };
+        let answer = if is_set { old } else { new };
         Ok(Some(answer as i64))
     }
 }

@@ -12,9 +12,10 @@ use std::iter::Peekable;
 use std::str::SplitWhitespace;
 
 /// The words of a shape that are not sent as they stand.
-const SLOTS: [&str; 26] = [
-    "any", "at", "atms", "channel", "cursor", "db", "f", "h", "i", "k", "lcs", "lcs2", "ms", "n",
-    "offset", "past", "pattern", "s", "small", "soon", "text", "type", "unknown", "v", "word", "x",
+const SLOTS: [&str; 28] = [
+    "any", "at", "atms", "bit", "channel", "cursor", "db", "f", "h", "i", "k", "lcs", "lcs2", "ms",
+    "n", "offset", "past", "pattern", "s", "small", "soon", "text", "type", "unknown", "v",
+    "width", "word", "x",
 ];
 
 /// A shape, or part of one.
