@@ -29,6 +29,7 @@
 //! (`cmd->proc == multiCommand`), there is a flag here.
 
 pub mod args;
+mod bitmap;
 pub mod client;
 pub mod config;
 pub mod connection;
@@ -225,6 +226,7 @@ impl Command {
 /// The groups of Redis's documentation, each with the rows of its file.
 const GROUPS: &[(&str, &[&[Command]])] = &[
     ("string", &[string::COMMANDS, lcs::COMMANDS]),
+    ("bitmap", &[bitmap::COMMANDS]),
     ("list", &[list::COMMANDS]),
     ("set", &[set::COMMANDS]),
     ("hash", &[hash::COMMANDS]),

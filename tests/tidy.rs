@@ -39,7 +39,7 @@ const LAYERS: [&[&str]; 13] = [
 /// Lines before the tests: in all files of the evening together, in each of them, and in each other
 /// file.
 const EVENING_LIMIT: usize = 2_600;
-const WHOLE_EVENING_LIMIT: usize = 2_850;
+const WHOLE_EVENING_LIMIT: usize = 2_900;
 const EVENING_FILE_LIMIT: usize = 600;
 const FILE_LIMIT: usize = 700;
 

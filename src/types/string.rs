@@ -143,7 +143,7 @@ impl<'a> NewStr<'a> {
 }
 
 impl Edit<'_, Str<'_>> {
-    fn look(&self) -> Str<'_> {
+    pub fn look(&self) -> Str<'_> {
         match self.place() {
             _ if self.is_new => Str::Raw(b""),
             Place::Small(small) if small.kind() == Kind::Int => {
@@ -183,6 +183,7 @@ impl Edit<'_, Str<'_>> {
     }
 
     fn set(&mut self, string: &NewStr) {
+        self.is_new = false;
         match (string.form(), self.place_mut()) {
             (Form::Small(kind, payload), Place::Small(small)) => small.set(kind, payload),
             // What is large stays so.
@@ -201,6 +202,25 @@ impl Edit<'_, Str<'_>> {
         self.patch(self.len(), &patch)
     }
 
+    /// Stores it as the bytes it is, which are going to be changed. That is no change yet.
+    pub fn make_raw(&mut self) {
+        if self.is_new {
+            return;
+        }
+        self.attempt(|place| {
+            if let Place::Small(small) = place {
+                match small.kind() {
+                    Kind::Int => {
+                        let digits = Digits::new(number_in(small.payload()));
+                        small.set(Kind::Raw, digits.as_bytes());
+                    }
+                    _ => small.small.kind = Kind::Raw,
+                }
+            }
+            ((), false)
+        });
+    }
+
     /// Writes `patch` at `offset`, after zero bytes if the string was shorter. Returns the new length.
     pub fn patch(&mut self, offset: usize, patch: &[u8]) -> Result<usize, Error> {
         let end = offset.saturating_add(patch.len());
@@ -215,11 +235,8 @@ impl Edit<'_, Str<'_>> {
             if payload.len().max(end) > LARGE {
                 let bytes = self.look().to_vec();
                 self.place_mut().grow(blob(bytes));
-            } else if small.kind() == Kind::Int {
-                let digits = Digits::new(number_in(payload));
-                small.set(Kind::Raw, digits.as_bytes());
             } else {
-                small.small.kind = Kind::Raw;
+                self.make_raw();
             }
         }
         Ok(match self.place_mut() {

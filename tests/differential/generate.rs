@@ -463,6 +463,14 @@ impl Generator {
             // As long as a string may be (`server.rs::FLAGS`): one byte more is too much.
             "offset" if self.random.percent(30) => b"1048576".to_vec(),
             "offset" => self.random.word(INTEGERS).into(),
+            "bit" if self.random.percent(60) => self.between(0, 90),
+            "bit" if self.random.percent(80) => [b"#", &self.between(0, 9)[..]].concat(),
+            "bit" => self.random.word(INTEGERS).into(),
+            "width" if self.random.percent(90) => {
+                let kind = self.random.pick(&["i", "u"]);
+                [kind.as_bytes(), &self.between(1, 63)].concat()
+            }
+            "width" => self.random.pick(&["i64", "u64", "i65", "u0", "x8", "i", "U8"]).into(),
             "cursor" => self.random.word(CURSORS).into(),
             "db" => self.random.word(DATABASES).into(),
             "type" => self.random.word(TYPES).into(),
