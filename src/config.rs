@@ -96,6 +96,8 @@ pub struct Config {
     pub slowlog_log_slower_than: Slot<i64>,
     pub slowlog_max_len: Slot<usize>,
     pub timeout: Slot<usize>,
+    pub zset_max_listpack_entries: Slot<usize>,
+    pub zset_max_listpack_value: Slot<usize>,
 }
 
 /// The value of each row of the table, as CONFIG GET answers it.

@@ -45,6 +45,7 @@ pub mod scan;
 pub mod server;
 pub mod string;
 pub mod transactions;
+pub mod zset;
 
 use crate::client::Client;
 use crate::error::Error;
@@ -224,6 +225,7 @@ const GROUPS: &[(&str, &[&[Command]])] = &[
     ("string", &[string::COMMANDS, lcs::COMMANDS]),
     ("list", &[list::COMMANDS]),
     ("hash", &[hash::COMMANDS]),
+    ("sorted-set", &[zset::COMMANDS, zset::RANGES, zset::COMBINING]),
     ("generic", &[generic::COMMANDS, expiry::COMMANDS, server::WAITING]),
     ("connection", &[connection::COMMANDS, client::COMMANDS]),
     ("transactions", &[transactions::COMMANDS]),

@@ -35,6 +35,7 @@
 //! two bytes after a bulk string. Protocol: <https://redis.io/docs/reference/protocol-spec/>.
 
 mod args;
+mod double;
 mod integer;
 mod plain;
 pub mod reply;
@@ -43,6 +44,7 @@ pub mod words;
 use crate::blob::Blob;
 use args::Place;
 pub use args::{Arg, Args};
+pub use double::{parse_bound, parse_double, print_double, print_in_listpack};
 pub use integer::{Digits, parse_integer};
 pub use reply::{Output, Protocol, Reply};
 use std::io::{self, BufRead, Read};

@@ -10,8 +10,9 @@
 //! how a key and its value            │ each!                     how a value is changed where it lies
 //! lie in memory                      ├─▶ string.rs   Str                  bytes, or a number
 //!                                    ├─▶ list.rs     List ──▶ list/node.rs
-//!                                    └─▶ hash.rs     Hash ──▶ listpack.rs while it is small
-//!                                                         └─▶ table.rs    when it is not
+//!                                    ├─▶ hash.rs     Hash ──▶ listpack.rs while it is small
+//!                                    │                    └─▶ table.rs    when it is not
+//!                                    └─▶ zset.rs     Zset ──▶ the same two, and ranked.rs
 //! ```
 //!
 //! How a value is stored is known to the files of this module alone: nothing else can name it. A small
@@ -28,14 +29,17 @@ mod hash;
 mod heap;
 mod list;
 mod listpack;
+mod ranked;
 mod string;
 pub mod table;
+mod zset;
 
 pub use edit::{Change, Edit};
 pub use entry::{Entry, EntryMut, Large, Loose, Stored};
 pub use hash::Hash;
 pub use list::{Dropped, List, NodeLimits, Side};
 pub use string::{NewStr, Str};
+pub use zset::{Scoring, Zset, by_score};
 
 use entry::{Kind, LargeValue};
 
@@ -44,6 +48,7 @@ pub enum Value<'a> {
     String(Str<'a>),
     List(List<'a>),
     Hash(Hash<'a>),
+    Zset(Zset<'a>),
 }
 
 /// Asks the value, whichever type it has.
@@ -53,6 +58,7 @@ macro_rules! each {
             Value::String($v) => $answer,
             Value::List($v) => $answer,
             Value::Hash($v) => $answer,
+            Value::Zset($v) => $answer,
         }
     };
 }
@@ -117,13 +123,14 @@ pub trait Type: Sized {
 }
 
 /// What the configuration says about values.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct Limits {
     /// Longest string, in bytes (`proto-max-bulk-len`).
     pub string: usize,
     /// `list-max-listpack-size`.
     pub list: NodeLimits,
     pub hash: Packed,
+    pub zset: Packed,
 }
 
 #[cfg(test)]
@@ -133,11 +140,12 @@ impl Limits {
         string: 0,
         list: NodeLimits { bytes: 0, count: 0 },
         hash: Packed { entries: 0, value: 0 },
+        zset: Packed { entries: 0, value: 0 },
     };
 }
 
 /// How large a value that is a listpack may become.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct Packed {
     /// Most elements; of a hash, most fields (`hash-max-listpack-entries`).
     pub entries: usize,

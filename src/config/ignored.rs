@@ -139,8 +139,6 @@ pub static IGNORED: &[Row] = &[
     row("set-max-intset-entries", "512", Number(0, BIG), Live, NO_EFFECT),
     row("set-max-listpack-entries", "128", Number(0, BIG), Live, NO_EFFECT),
     row("set-max-listpack-value", "64", Memory(0, BIG), Live, NO_EFFECT),
-    row("zset-max-listpack-entries", "128", Number(0, BIG), Live, NO_EFFECT),
-    row("zset-max-listpack-value", "64", Memory(0, BIG), Live, NO_EFFECT),
     row("hash-max-ziplist-entries", "", Alias("hash-max-listpack-entries"), Live, ""),
     row("hash-max-ziplist-value", "", Alias("hash-max-listpack-value"), Live, ""),
     row("zset-max-ziplist-entries", "", Alias("zset-max-listpack-entries"), Live, ""),

@@ -171,7 +171,7 @@ fn hrandfield(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> 
         reply.bulk_or_nil(drawn.map(|(name, _)| name));
         return Ok(());
     }
-    let (count, with_values) = parse_random(args)?;
+    let (count, with_values) = parse_random(args, b"WITHVALUES")?;
     let repeat = count < 0;
     let count = count.unsigned_abs() as usize;
     let Some(hash) = view.get::<Hash>(args.key(1))?.filter(|_| count > 0) else {
@@ -196,8 +196,9 @@ fn hrandfield(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> 
     Ok(())
 }
 
-/// The count, which says with its sign whether fields may repeat, and whether values are wanted.
-fn parse_random(args: &Args) -> Result<(i64, bool), Error> {
+/// The count, which says with its sign whether fields may repeat, and whether the option with this name is
+/// there.
+pub fn parse_random(args: &Args, with: &[u8]) -> Result<(i64, bool), Error> {
     let count = integer(&args[2])?;
     if count == i64::MIN {
         return Err(Error::text(
@@ -208,7 +209,7 @@ fn parse_random(args: &Args) -> Result<(i64, bool), Error> {
     let mut cursor = Cursor::at(args, 3);
     let with_values = match cursor.option().as_deref() {
         None => false,
-        Some(b"WITHVALUES") if cursor.left() == 0 => true,
+        Some(option) if option == with && cursor.left() == 0 => true,
         Some(_) => return Err(Error::Syntax),
     };
     // Twice as many words are sent then, and their number must fit.

@@ -37,7 +37,7 @@
 //! **How Redis does it**: the `addReply…` functions of networking.c, with a list of blocks behind the
 //! buffer. It can also come back later to fill in a length (`addReplyDeferredLen`). It copies.
 
-use super::{write_bulk, write_header};
+use super::{print_double, write_bulk, write_header};
 use crate::blob::Blob;
 use crate::error;
 use crate::held::{Charge, Class, End, STEP};
@@ -209,11 +209,15 @@ impl Reply {
 
     /// A floating-point number; a bulk string in RESP2.
     pub fn double(&mut self, number: f64) {
+        let mut text = Vec::with_capacity(24);
+        print_double(number, &mut text);
         match self.protocol {
             Protocol::Resp3 => {
-                self.out.written.extend_from_slice(format!(",{number}\r\n").as_bytes())
+                self.out.written.push(b',');
+                self.out.written.extend_from_slice(&text);
+                self.out.written.extend_from_slice(b"\r\n");
             }
-            Protocol::Resp2 => self.bulk(number.to_string().as_bytes()),
+            Protocol::Resp2 => self.bulk(&text),
         }
     }
 

@@ -14,6 +14,10 @@ impl Limits {
         };
         let string = if source.has_limits() { config.proto_max_bulk_len.get() } else { LONGEST };
         let list = NodeLimits::of(config.list_max_listpack_size.get());
-        Limits { string, list, hash }
+        let zset = Packed {
+            entries: config.zset_max_listpack_entries.get(),
+            value: config.zset_max_listpack_value.get(),
+        };
+        Limits { string, list, hash, zset }
     }
 }

@@ -202,6 +202,15 @@ impl<'a> ViewMut<'a> {
         self.changed(key);
     }
 
+    /// The same; without an entry, the key goes. If it is expired, the command that stores nothing there is
+    /// logged in place of its DEL, as in Redis.
+    pub fn replace(&mut self, key: Key, entry: Option<Loose>) {
+        match entry {
+            Some(entry) => self.insert(key, entry),
+            None => drop(self.delete_what_is_there(key)),
+        }
+    }
+
     /// Takes the key out of the database, if it is alive.
     pub fn remove(&mut self, key: Key) -> Option<Loose> {
         self.find(key)?;
@@ -212,10 +221,14 @@ impl<'a> ViewMut<'a> {
 
     /// Deletes the key; returns whether it was there and alive.
     pub fn delete(&mut self, key: Key) -> bool {
-        if self.find(key).is_none() {
+        self.find(key).is_some() && self.delete_what_is_there(key)
+    }
+
+    /// The same, though it may be expired.
+    fn delete_what_is_there(&mut self, key: Key) -> bool {
+        let Some(large) = self.db_mut().delete(key.digest, &key) else {
             return false;
-        }
-        let large = self.db_mut().delete(key.digest, &key).flatten();
+        };
         self.discard(large);
         self.changed(key);
         true

@@ -13,6 +13,7 @@
 //!                        if expires                 Raw       the string, long or edited since
 //!                                                   List      a count, and elements
 //!                                                   Hash      a listpack of names and values
+//!                                                   Zset      a listpack of members and scores
 //! ```
 //!
 //! What is too large for that is [`Large`], behind a pointer: moved, not copied, and growing in place. A
@@ -32,7 +33,8 @@ use super::heap::{Heap, Piece};
 use super::list::Quicklist;
 use super::listpack::Listpack;
 use super::table::{self, Held, HeldMut, Keyed, Table};
-use super::{Hash, List, Str, Type, Value, allocated};
+use super::zset::Sorted;
+use super::{Hash, List, Str, Type, Value, Zset, allocated};
 use crate::blob::Blob;
 use crate::resp::Digits;
 use std::sync::Arc;
@@ -77,6 +79,7 @@ pub enum Kind {
     Raw,
     List,
     Hash,
+    Zset,
 }
 
 /// A value that is large, or that will grow.
@@ -93,6 +96,7 @@ pub enum LargeValue {
     String(Arc<Blob>),
     List(Box<Quicklist>),
     Hash(Box<Table<Field>>),
+    Zset(Box<Sorted>),
 }
 
 /// A value that is to be stored.
@@ -278,11 +282,28 @@ impl LargeValue {
             LargeValue::String(string) => Value::String(Str::Shared(string)),
             LargeValue::List(list) => Value::List(List::Quick(list)),
             LargeValue::Hash(table) => Value::Hash(Hash::Table(table)),
+            LargeValue::Zset(sorted) => Value::Zset(Zset::Sorted(sorted)),
         }
     }
 }
 
 impl Loose {
+    /// A key with a collection that `fill` fills; `None` if nothing is in it then.
+    pub fn filled<T: Type>(
+        key: &[u8],
+        limits: &Limits,
+        fill: impl FnOnce(&mut Edit<T>),
+    ) -> Option<Loose> {
+        let mut heap = Heap::default();
+        let entry = Stored::empty::<T>(key, &mut heap);
+        let mut loose = Loose { entry, heap };
+        let (_, change) = loose.edit().edit(limits, true, |value| {
+            fill(value);
+            Ok(())
+        });
+        (change == Change::Changed).then_some(loose)
+    }
+
     pub fn look(&self) -> Entry<'_> {
         Entry { entry: &self.entry, heap: &self.heap }
     }
@@ -343,6 +364,7 @@ impl<'a> Entry<'a> {
                     Kind::Raw => Value::String(Str::Raw(payload)),
                     Kind::List => Value::List(List::packed(payload)),
                     Kind::Hash => Value::Hash(Hash::Packed(Listpack(payload))),
+                    Kind::Zset => Value::Zset(Zset::Packed(Listpack(payload))),
                 }
             }
             Stored::Large(large) => large.value.look(),
@@ -422,8 +444,8 @@ impl Loose {
     /// Changes the value, which has this type.
     pub fn change<T: Type, R>(
         &mut self,
-        limits: &super::Limits,
-        change: impl FnOnce(&mut super::Edit<T>) -> R,
+        limits: &Limits,
+        change: impl FnOnce(&mut Edit<T>) -> R,
     ) -> R {
         self.edit().edit(limits, false, |value| Ok(change(value))).0.unwrap()
     }
@@ -436,7 +458,7 @@ mod tests {
     use crate::resp::Arg;
     use crate::types::string::LARGE;
     use crate::types::table::random_below;
-    use crate::types::{Edit, Limits, NewStr, Packed};
+    use crate::types::{NewStr, Packed};
     use std::collections::HashMap;
 
     const LIMITS: Limits =

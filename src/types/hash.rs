@@ -18,7 +18,7 @@ use crate::key::digest_of;
 
 /// Bytes that the fields of a packed hash may take, whatever the configuration says (Redis's number): a
 /// piece counts its bytes with 32 bits, and a listpack its elements. (Tests have less memory.)
-const MOST_PACKED: usize = if cfg!(test) { 1 << 20 } else { 1 << 30 };
+pub(super) const MOST_PACKED: usize = if cfg!(test) { 1 << 20 } else { 1 << 30 };
 
 /// A hash to be read, in either form.
 #[derive(Clone, Copy)]
@@ -151,8 +151,8 @@ fn fields(listpack: Listpack<'_>) -> impl Iterator<Item = (&[u8], &[u8])> {
     listpack.pairs().map(|(name, value)| (name.bytes, value.bytes))
 }
 
-/// Looks for a field, from the first to the last: few and short, or the hash were a table.
-fn find<'a>(listpack: Listpack<'a>, name: &[u8]) -> Option<(Element<'a>, Element<'a>)> {
+/// Looks for a field or a member, from the first to the last: few and short, or there were a table.
+pub(super) fn find<'a>(listpack: Listpack<'a>, name: &[u8]) -> Option<(Element<'a>, Element<'a>)> {
     let mut elements = listpack.iter();
     while let (Some(candidate), Some(value)) = (elements.next(), elements.next()) {
         if candidate.bytes == name {

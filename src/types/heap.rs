@@ -79,7 +79,9 @@ struct Block {
     leaving: bool,
 }
 
-/// Where the bytes of an entry lie. Valid in the heap that made it, until it is freed there.
+/// Where the bytes of an entry lie. Valid in the heap that made it, until it is freed there. A clone is the
+/// same piece, which is freed and moved once for all of them (zset.rs).
+#[derive(Clone)]
 pub struct Piece {
     block: u32,
     start: u32,

@@ -68,7 +68,7 @@ type Slot<E> = HashMap<u64, E, BuildHasherDefault<Identity>>;
 pub trait Keyed {
     fn key<'a>(&'a self, heap: &'a Heap) -> &'a [u8];
 
-    /// The piece, if the entry has one.
+    /// The piece, if the entry has one that the table may move.
     fn piece_mut(&mut self) -> Option<&mut Piece>;
 
     /// Bytes that the entry has elsewhere.
@@ -127,7 +127,7 @@ pub struct Table<E> {
     /// An odd number that makes the slots of this table unlike those of others. With one order for
     /// all tables, copying keys in the order of SCAN would fill one slot of the new table first.
     salt: u64,
-    heap: Heap,
+    pub(super) heap: Heap,
     /// The cursor of the next slot whose entries leave the blocks that are to be left (heap.rs).
     leaving: u64,
 }

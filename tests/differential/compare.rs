@@ -49,9 +49,9 @@ pub fn same(command: &Command, queue: &[Command], ours: &Value, theirs: &Value) 
         ("HGETALL", _) | ("CONFIG", "GET") => sorted(ours, 2) == sorted(theirs, 2),
         // Chance. The end of a round asks again, where it knows what may be answered.
         ("RANDOMKEY", _) => matches!(ours, Value::Bulk(_)),
-        ("HRANDFIELD", _) => same_shape(ours, theirs) && distinct(command, ours),
+        ("HRANDFIELD" | "ZRANDMEMBER", _) => same_shape(ours, theirs) && distinct(command, ours),
         // Cursors are each server's own; `Step::Iterate` follows them to the end.
-        ("SCAN" | "HSCAN", _) => is_scan_reply(ours) && is_scan_reply(theirs),
+        ("SCAN" | "HSCAN" | "ZSCAN", _) => is_scan_reply(ours) && is_scan_reply(theirs),
         // A clock.
         ("TIME", _) => same_shape(ours, theirs),
         ("TTL" | "EXPIRETIME", _) => near(ours, theirs, 1000, &command.name()),
@@ -92,7 +92,7 @@ fn same_shape(one: &Value, other: &Value) -> bool {
         && items.iter().zip(others).all(|(a, b)| same_shape(a, b))
 }
 
-/// HRANDFIELD with a positive count never repeats a field.
+/// HRANDFIELD with a positive count never repeats a field, and ZRANDMEMBER no member.
 fn distinct(command: &Command, reply: &Value) -> bool {
     let count = command.args.get(2);
     let negative = count.is_none_or(|count| count.starts_with(b"-"));

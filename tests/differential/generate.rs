@@ -38,14 +38,15 @@ pub const SOON: &[u8] = b"<soon>";
 const STRING_KEYS: &str = "k0,k1,k2,k3,k4,k5";
 const LIST_KEYS: &str = "l0,l1,l2,l3";
 const HASH_KEYS: &str = "h0,h1,h2,h3";
+const ZSET_KEYS: &str = "z0,z1,z2,z3";
 /// The keys of each type.
-const KEYS: [&str; 3] = [STRING_KEYS, LIST_KEYS, HASH_KEYS];
+const KEYS: [&str; 4] = [STRING_KEYS, LIST_KEYS, HASH_KEYS, ZSET_KEYS];
 const ODD_KEYS: [&[u8]; 6] = [b"", b"K0", b"a*b", b"with space", b"nul\0cr\rlf\n", b"[\xff\x80]"];
 const FIELDS: &str = "f0,f1,f2,f3,f4,f5,f6,F0,,7";
 const ELEMENTS: &str = "a,b,c,1,2,";
 const WORDS: &str = "foo,0,,NX,GET,two words,\u{e9},name";
 const DATABASES: &str = "0,0,0,0,0,0,1,1,1,2,15,16,-1,x,,01";
-const TYPES: &str = "string,hash,STRING,list,foo,";
+const TYPES: &str = "string,hash,zset,STRING,list,foo,";
 
 /// Integers at every limit, and what looks like one.
 const INTEGERS: &str = "\
@@ -59,6 +60,11 @@ const FLOATS: &str = "\
     0x10,0x1p3,-0,-0.0,0.0,00.1, 1,1 ,1.1.1,3.14159265358979,\
     123456789012345678,99999999999999999999,0.000000000000000001,0.00000000000000001,\
     1000000000000000000000000000000,0.3333333333333333333333,17179869184.125";
+/// Scores that are not like others.
+const SCORES: &str = "inf,-inf,-0,0.1,1e17,-1e17,123456789012345678,1e300,1e-5,5e-324,0x1p4,+3";
+/// What Redis's parser of ranges accepts, or does not.
+const BOUNDS: &str = ", 1,(,( 2,((1,1e400,-1e400,1e-400,-inf,+inf,(inf,(-inf,nan,(nan,1x,[1";
+const LEX: &str = "-,+,--,++,(,[,,f,(+,[-,+\0,-x";
 /// The sizes at which an encoding changes, and their neighbours.
 const LENGTHS: [usize; 12] = [7, 8, 9, 15, 16, 17, 43, 44, 45, 63, 64, 65];
 const CURSORS: &str = "0,0,5,17,00,,-1,x,18446744073709551615,18446744073709551616";
@@ -348,7 +354,7 @@ impl Generator {
 
     /// Replaces what no two servers could be asked to agree on: relative deadlines that are
     /// accepted must be far away and unlike each other; HRANDFIELD may not return a billion
-    /// fields.
+    /// fields; and ZRANK has an option since 7.2.
     fn tame(&mut self, command: &mut Command) {
         let name = command.name();
         let args = &mut command.args;
@@ -365,7 +371,8 @@ impl Generator {
                     }
                 }
             }
-            "HRANDFIELD" if args.len() > 2 => {
+            "ZRANK" | "ZREVRANK" => args.truncate(3),
+            "HRANDFIELD" | "ZRANDMEMBER" if args.len() > 2 => {
                 let count = number(&args[2]).unwrap_or(0);
                 let refused = count == i64::MIN || (args.len() > 3 && count < i64::MIN / 2);
                 if count < -1000 && !refused {
@@ -398,10 +405,12 @@ impl Generator {
             "k" => self.key(STRING_KEYS),
             "l" => self.key(LIST_KEYS),
             "h" => self.key(HASH_KEYS),
+            "z" => self.key(ZSET_KEYS),
             "any" => {
                 let keys = self.random.pick(&KEYS);
                 self.key(keys)
             }
+            "y" => b"y".to_vec(),
             "lcs" => b"lcs".to_vec(),
             "lcs2" => b"lcs2".to_vec(),
             "f" if self.wide || self.random.percent(2) => {
@@ -412,6 +421,17 @@ impl Generator {
             // Few of them, so that lists hold equal ones.
             "e" if self.random.percent(70) => self.random.word(ELEMENTS).into(),
             "e" | "v" => self.value(),
+            "score" if self.random.percent(70) => self.between(-5, 9),
+            "score" if self.random.percent(50) => self.float(),
+            "score" if self.random.percent(80) => self.random.word(SCORES).into(),
+            "score" => self.slot("x"),
+            "bound" if self.random.percent(10) => self.random.word(BOUNDS).into(),
+            "bound" => {
+                let open: &[u8] = if self.random.percent(25) { b"(" } else { b"" };
+                [open, &self.slot("score")].concat()
+            }
+            "lex" if self.random.percent(25) => self.random.word(LEX).replace("\\0", "\0").into(),
+            "lex" => [self.random.pick(&[&b"["[..], b"("]), &self.slot("f")[..]].concat(),
             "n" if self.random.percent(60) => self.between(-20, 60),
             "n" => self.random.word(INTEGERS).into(),
             "x" if self.random.percent(40) => self.float(),

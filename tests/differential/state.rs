@@ -67,30 +67,42 @@ pub fn check_chance(client: &mut Client, entries: &[Entry]) -> io::Result<()> {
             let nothing = keys.is_empty() && key == Value::Nil;
             ensure(known || nothing, "RANDOMKEY", &key)?;
         }
-        for hash in keys.iter().filter(|entry| entry.kind.name == "hash") {
-            let size = hash.value.len() / 2;
-            for (count, expected) in [("3", size.min(3)), ("-5", 5), ("1000", size)] {
-                let question: [&[u8]; 4] =
-                    [b"HRANDFIELD", &hash.key, count.as_bytes(), b"WITHVALUES"];
-                let answer = client.try_call(&question)?;
-                let answered = texts(&answer);
-                let pairs: Vec<&[Vec<u8>]> = answered.chunks(2).collect();
-                let known = |pair: &&[Vec<u8>]| hash.value.chunks(2).any(|held| held == *pair);
-                let distinct = pairs.iter().map(|pair| &pair[0]).collect::<BTreeSet<_>>();
-                let distinct = distinct.len();
-                let repeats = count.starts_with('-') || distinct == expected;
-                let fine = pairs.len() == expected && pairs.iter().all(known) && repeats;
-                ensure(fine, "HRANDFIELD", &answer)?;
-            }
-            // A small hash comes whole and in order, whatever the count.
-            if hash.encoding == b"listpack" {
-                let question: [&[u8]; 5] = [b"HSCAN", &hash.key, b"0", b"COUNT", b"1"];
-                let answer = client.try_call(&question)?;
-                let whole = matches!(&answer.items()[..], [cursor, fields]
-                    if cursor.text() == b"0" && texts(fields) == hash.value);
-                ensure(whole, "HSCAN of a small hash", &answer)?;
+        for entry in keys {
+            match entry.kind.name {
+                "hash" => check_random(client, entry, ["HRANDFIELD", "WITHVALUES", "HSCAN"])?,
+                "zset" => check_random(client, entry, ["ZRANDMEMBER", "WITHSCORES", "ZSCAN"])?,
+                _ => {}
             }
         }
+    }
+    Ok(())
+}
+
+/// Draws from a hash or a sorted set, and scans it, by commands with these names.
+fn check_random(client: &mut Client, entry: &Entry, names: [&str; 3]) -> io::Result<()> {
+    let [random, with, scan] = names;
+    let size = entry.value.len() / 2;
+    for (count, expected) in [("3", size.min(3)), ("-5", 5), ("1000", size)] {
+        let question: [&[u8]; 4] =
+            [random.as_bytes(), &entry.key, count.as_bytes(), with.as_bytes()];
+        let answer = client.try_call(&question)?;
+        let answered = texts(&answer);
+        let pairs: Vec<&[Vec<u8>]> = answered.chunks(2).collect();
+        let known = |pair: &&[Vec<u8>]| entry.value.chunks(2).any(|held| held == *pair);
+        let distinct = pairs.iter().map(|pair| &pair[0]).collect::<BTreeSet<_>>();
+        let distinct = distinct.len();
+        let repeats = count.starts_with('-') || distinct == expected;
+        let fine = pairs.len() == expected && pairs.iter().all(known) && repeats;
+        ensure(fine, random, &answer)?;
+    }
+    // A small one comes whole and in order, whatever the count. (Scores may be written in another way.)
+    if entry.encoding == b"listpack" {
+        let question: [&[u8]; 5] = [scan.as_bytes(), &entry.key, b"0", b"COUNT", b"1"];
+        let answer = client.try_call(&question)?;
+        let names = |pairs: &[Vec<u8>]| pairs.iter().step_by(2).cloned().collect::<Vec<_>>();
+        let whole = matches!(&answer.items()[..], [cursor, found]
+            if cursor.text() == b"0" && names(&texts(found)) == names(&entry.value));
+        ensure(whole, scan, &answer)?;
     }
     Ok(())
 }
@@ -103,7 +115,7 @@ pub fn iterate(client: &mut Client, command: &Command) -> io::Result<Value> {
     let mut args = command.args.clone();
     let (position, width) = match command.name().as_str() {
         "SCAN" => (1, 1),
-        "HSCAN" => (2, 2),
+        "HSCAN" | "ZSCAN" => (2, 2),
         name => panic!("where {name} has its cursor, and how its elements pair, is not said here"),
     };
     args[position] = b"0".to_vec();

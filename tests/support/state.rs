@@ -4,7 +4,7 @@ use super::{Client, Value};
 use std::io;
 
 /// One key. A hash has its fields and values in turn: in order while it is small, since then the
-/// order is that of insertion; sorted by field when it is a table.
+/// order is that of insertion; sorted by field when it is a table. A sorted set has members and scores.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Entry {
     pub db: usize,
@@ -33,7 +33,7 @@ pub struct Kind {
 }
 
 /// Every type there is. One that is not here cannot be compared, so meeting it is a failure.
-const KINDS: [Kind; 3] = [
+const KINDS: [Kind; 4] = [
     Kind { name: "string", read: ("GET", &[]), width: 1, tables: &[], keeps_encoding: false },
     Kind {
         name: "list",
@@ -47,6 +47,13 @@ const KINDS: [Kind; 3] = [
         read: ("HGETALL", &[]),
         width: 2,
         tables: &["hashtable"],
+        keeps_encoding: true,
+    },
+    Kind {
+        name: "zset",
+        read: ("ZRANGE", &["0", "-1", "WITHSCORES"]),
+        width: 2,
+        tables: &[],
         keeps_encoding: true,
     },
 ];

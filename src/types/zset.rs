@@ -1,0 +1,712 @@
+//! A sorted set: members, each with a score, in the order of the scores.
+//!
+//! It is asked in two ways: what is the score of this member, and which members are at these ranks or between
+//! these scores? A large one keeps an index for each question, and the members once:
+//!
+//! ```text
+//! ZADD z 2 Ada 1 Bob 2 Carl
+//!
+//! scores, a table              the table's heap            order, a tree that knows ranks (ranked.rs)
+//! digest of Ada  → 2, piece ──▶ A d a ◀── piece, 2 ──┐
+//! digest of Carl → 2, piece ──▶ C a r l ◀──────────┐ │     rank 0    1 Bob
+//! digest of Bob  → 1, piece ──▶ B o b              │ └──── rank 1    2 Ada       equal scores: by their bytes
+//!                                                  └────── rank 2    2 Carl
+//! ```
+//!
+//! So ZSCORE is a look into the table, and ZRANK is that and a search in the tree. Since the tree knows
+//! where the bytes of a member are, they may not be moved without it. So it is this file, and not the
+//! table, that moves them when a block of the heap is to be left ([`Sorted::leave_some`]).
+//!
+//! A small one is a listpack of members and scores, in order. A score is the bytes of the double, the
+//! most significant first, without the zeros at the end: 1 takes two bytes, a Unix time five.
+//!
+//! **How Redis does it**: t_zset.c: a dict and a skip list that share their strings. In a listpack it keeps
+//! scores as integers or text, which loses the sign of -0; so do we. Its dict and skip list take about 72
+//! bytes for an element beside the member, ours about 70; a search waits for memory less often (ranked.rs).
+
+use super::edit::{Edit, Place};
+use super::entry::{Kind, LargeValue};
+use super::hash::{MOST_PACKED, find};
+use super::heap::{Heap, Piece};
+use super::listpack::{self, Element, Listpack, ListpackMut};
+use super::ranked::Ranked;
+use super::table::{self, Keyed, Table};
+use super::{ELEMENTS_PER_COMMAND, Packed, Type, Value, allocated, rewrite_elements};
+use crate::key::digest_of;
+use crate::resp::print_double;
+use std::cmp::Ordering;
+use std::ops::Range;
+
+/// A sorted set to be read, in either form.
+#[derive(Clone, Copy)]
+pub enum Zset<'a> {
+    Packed(Listpack<'a>),
+    Sorted(&'a Sorted),
+}
+
+/// A large sorted set.
+pub struct Sorted {
+    scores: Table<Scored>,
+    order: Ranked<Ordered>,
+    /// The rank of the next member that is moved when blocks are to be left.
+    leaving: usize,
+}
+
+/// A member in the table.
+pub struct Scored {
+    piece: Piece,
+    score: f64,
+}
+
+/// A member in the order. The double is in two halves, because whole it would take room to be aligned.
+#[derive(Clone)]
+struct Ordered {
+    score: [u32; 2],
+    /// The table's piece. It is freed there.
+    piece: Piece,
+}
+
+/// A member and its score.
+pub type Scoring<'a> = (&'a [u8], f64);
+
+impl Keyed for Scored {
+    fn key<'a>(&'a self, heap: &'a Heap) -> &'a [u8] {
+        heap.bytes(&self.piece)
+    }
+
+    /// None, because the table may not move it.
+    fn piece_mut(&mut self) -> Option<&mut Piece> {
+        None
+    }
+
+    fn outside(&self) -> usize {
+        0
+    }
+}
+
+impl Ordered {
+    fn new(score: f64, piece: Piece) -> Ordered {
+        let bits = score.to_bits();
+        Ordered { score: [bits as u32, (bits >> 32) as u32], piece }
+    }
+
+    fn score(&self) -> f64 {
+        f64::from_bits(u64::from(self.score[0]) | u64::from(self.score[1]) << 32)
+    }
+}
+
+/// Which of two comes first. No score is NaN.
+pub fn by_score(a: Scoring, b: Scoring) -> Ordering {
+    a.1.partial_cmp(&b.1).unwrap_or(Ordering::Equal).then_with(|| a.0.cmp(b.0))
+}
+
+impl<'a> Zset<'a> {
+    /// How many members there are.
+    pub fn len(self) -> usize {
+        match self {
+            Zset::Packed(listpack) => listpack.len() / 2,
+            Zset::Sorted(sorted) => sorted.order.len(),
+        }
+    }
+
+    pub fn score(self, member: &[u8]) -> Option<f64> {
+        match self {
+            Zset::Packed(listpack) => find(listpack, member).map(|(_, score)| unpacked(score)),
+            Zset::Sorted(sorted) => sorted.score(member),
+        }
+    }
+
+    /// The rank of a member, and its score.
+    pub fn rank(self, member: &[u8]) -> Option<(usize, f64)> {
+        match self {
+            Zset::Packed(listpack) => {
+                let mut pairs = listpack.pairs().enumerate();
+                let (rank, (_, score)) = pairs.find(|(_, (name, _))| name.bytes == member)?;
+                Some((rank, unpacked(score)))
+            }
+            Zset::Sorted(sorted) => {
+                let score = sorted.score(member)?;
+                Some((sorted.rank_of((member, score)), score))
+            }
+        }
+    }
+
+    /// The members at these ranks with their scores; backwards if `reverse`.
+    pub fn iter(
+        self,
+        ranks: Range<usize>,
+        reverse: bool,
+    ) -> Box<dyn Iterator<Item = Scoring<'a>> + 'a> {
+        match (self, reverse) {
+            (Zset::Packed(listpack), false) => {
+                Box::new(scorings(listpack).skip(ranks.start).take(ranks.len()))
+            }
+            (Zset::Packed(listpack), true) => {
+                let found = scorings(listpack).skip(ranks.start).take(ranks.len());
+                Box::new(found.collect::<Vec<_>>().into_iter().rev())
+            }
+            (Zset::Sorted(sorted), false) => {
+                Box::new(sorted.order.iter(ranks).map(|ordered| sorted.scoring(ordered)))
+            }
+            (Zset::Sorted(sorted), true) => {
+                Box::new(sorted.order.iter_back(ranks).map(|ordered| sorted.scoring(ordered)))
+            }
+        }
+    }
+
+    /// All members with their scores, in order.
+    pub fn all(self) -> Box<dyn Iterator<Item = Scoring<'a>> + 'a> {
+        self.iter(0..self.len(), false)
+    }
+
+    /// How many members stand before the place that is looked for: those for which `is_before` holds.
+    pub fn place(self, is_before: impl Fn(Scoring) -> bool) -> usize {
+        match self {
+            Zset::Packed(listpack) => {
+                scorings(listpack).take_while(|scoring| is_before(*scoring)).count()
+            }
+            Zset::Sorted(sorted) => sorted.order.rank(|ordered| is_before(sorted.scoring(ordered))),
+        }
+    }
+
+    /// A member, each with the same chance. A sorted set is never empty: the key goes with its last member.
+    pub fn random(self) -> Option<Scoring<'a>> {
+        let rank = table::random_below(self.len());
+        match self {
+            Zset::Packed(listpack) => scorings(listpack).nth(rank),
+            Zset::Sorted(sorted) => sorted.order.get(rank).map(|ordered| sorted.scoring(ordered)),
+        }
+    }
+
+    /// Visits the members of one slot of the table, or all of a packed set; returns the cursor of the next.
+    pub fn scan(self, cursor: u64, mut visit: impl FnMut(Scoring<'a>)) -> u64 {
+        match self {
+            Zset::Packed(listpack) => {
+                scorings(listpack).for_each(visit);
+                0
+            }
+            Zset::Sorted(sorted) => {
+                sorted.scores.scan(cursor, |held| visit((held.key(), held.entry.score)))
+            }
+        }
+    }
+
+    /// Whether it is small, so that ZSCAN shows it whole.
+    pub fn is_packed(self) -> bool {
+        matches!(self, Zset::Packed(_))
+    }
+
+    pub(super) fn encoding(self) -> &'static str {
+        if self.is_packed() { "listpack" } else { "skiplist" }
+    }
+
+    pub(super) fn memory(self) -> usize {
+        match self {
+            Zset::Packed(_) => 0,
+            Zset::Sorted(sorted) => {
+                allocated(size_of::<Sorted>()) + sorted.scores.memory() + sorted.order.memory()
+            }
+        }
+    }
+
+    pub(super) fn rewrite(self, key: &[u8], emit: &mut dyn FnMut(&[&[u8]])) {
+        let mut all = self.all().peekable();
+        while all.peek().is_some() {
+            let some = all.by_ref().take(ELEMENTS_PER_COMMAND).map(|(member, score)| {
+                let mut text = Vec::new();
+                print_double(score, &mut text);
+                (text, member)
+            });
+            let some: Vec<_> = some.collect();
+            let elements = some.iter().map(|(score, member)| [&score[..], *member]);
+            rewrite_elements([b"ZADD", key], elements, emit);
+        }
+    }
+}
+
+fn scorings(listpack: Listpack<'_>) -> impl Iterator<Item = Scoring<'_>> {
+    listpack.pairs().map(|(member, score)| (member.bytes, unpacked(score)))
+}
+
+/// The score that an element of a listpack is.
+fn unpacked(element: Element) -> f64 {
+    let mut bytes = [0; 8];
+    bytes[..element.bytes.len()].copy_from_slice(element.bytes);
+    f64::from_be_bytes(bytes)
+}
+
+/// The bytes of a score, of which only the first so many are to be kept.
+fn packed(score: f64) -> ([u8; 8], usize) {
+    // The sum of -0 and 0 is 0.
+    let bytes = (score + 0.0).to_be_bytes();
+    let length = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    (bytes, length)
+}
+
+impl Sorted {
+    fn scoring<'a>(&'a self, ordered: &'a Ordered) -> Scoring<'a> {
+        (self.scores.heap.bytes(&ordered.piece), ordered.score())
+    }
+
+    fn score(&self, member: &[u8]) -> Option<f64> {
+        self.scores.get(digest_of(member), member).map(|held| held.entry.score)
+    }
+
+    /// How many come before this one. Most are told apart by their scores, without looking at the members.
+    fn rank_of(&self, (member, score): Scoring) -> usize {
+        self.order.rank(|ordered| {
+            let other = ordered.score();
+            other < score || other == score && self.scores.heap.bytes(&ordered.piece) < member
+        })
+    }
+
+    /// Gives a member the score that `decide` makes of its present one, if there is one; `None` leaves all as it
+    /// is. Returns whether something has changed.
+    fn put(&mut self, member: &[u8], decide: impl FnOnce(Option<f64>) -> Option<f64>) -> bool {
+        self.leave_some();
+        let digest = digest_of(member);
+        let Some(held) = self.scores.get_mut(digest, member) else {
+            let Some(score) = decide(None) else {
+                return false;
+            };
+            let rank = self.rank_of((member, score));
+            let make = |heap: &mut Heap| Scored { piece: heap.add(&[member]), score };
+            let piece = self.scores.insert(digest, make).entry.piece.clone();
+            self.order.insert(rank, Ordered::new(score, piece));
+            return true;
+        };
+        let old = held.entry.score;
+        let Some(score) = decide(Some(old)).filter(|score| *score != old) else {
+            return false;
+        };
+        held.entry.score = score;
+        let ordered = Ordered::new(score, held.entry.piece.clone());
+        let rank = self.rank_of((member, old));
+        if self.stays(rank, (member, score)) {
+            self.order.set(rank, ordered);
+        } else {
+            self.order.remove(rank);
+            self.order.insert(self.rank_of((member, score)), ordered);
+        }
+        true
+    }
+
+    /// Whether the member at this rank stays there with this score, as with small increments it mostly does.
+    fn stays(&self, rank: usize, scoring: Scoring) -> bool {
+        let is = |rank: Option<usize>, ordering: Ordering| {
+            let other = rank.and_then(|rank| self.order.get(rank));
+            other.is_none_or(|other| by_score(self.scoring(other), scoring) == ordering)
+        };
+        is(rank.checked_sub(1), Ordering::Less) && is(Some(rank + 1), Ordering::Greater)
+    }
+
+    fn remove(&mut self, member: &[u8]) -> bool {
+        self.leave_some();
+        let Some(score) = self.score(member) else {
+            return false;
+        };
+        self.order.remove(self.rank_of((member, score)));
+        self.scores.remove(digest_of(member), member, |scored, heap| heap.free(scored.piece));
+        true
+    }
+
+    /// Removes the member at a rank; returns it.
+    fn remove_rank(&mut self, rank: usize) -> Option<(Vec<u8>, f64)> {
+        self.leave_some();
+        let ordered = self.order.remove(rank)?;
+        let (member, score) = self.scoring(&ordered);
+        let member = member.to_vec();
+        self.scores.remove(digest_of(&member), &member, |scored, heap| heap.free(scored.piece));
+        Some((member, score))
+    }
+
+    /// With each change, if the heap has blocks that are to be left: moves a few members, in the table and in
+    /// the order. The table says when it is to be done (heap.rs).
+    fn leave_some(&mut self) {
+        if !self.scores.wants_to_leave() {
+            return;
+        }
+        for _ in 0..MOVED_AT_ONCE {
+            let Some(ordered) = self.order.get(self.leaving) else {
+                self.leaving = 0;
+                return;
+            };
+            let (member, score) = self.scoring(ordered);
+            let member = member.to_vec();
+            if let Some(held) = self.scores.get_mut(digest_of(&member), &member)
+                && held.heap.relocate(&mut held.entry.piece) > 0
+            {
+                let moved = Ordered::new(score, held.entry.piece.clone());
+                self.order.set(self.leaving, moved);
+            }
+            self.leaving += 1;
+        }
+    }
+}
+
+/// As many as a table moves with each change.
+const MOVED_AT_ONCE: usize = 8;
+
+impl Type for Zset<'_> {
+    const NAME: &'static str = "zset";
+    const NEW: (Kind, &'static [u8]) = (Kind::Zset, &listpack::EMPTY);
+    type Look<'a> = Zset<'a>;
+    type Large = Box<Sorted>;
+
+    fn of(value: Value<'_>) -> Option<Zset<'_>> {
+        if let Value::Zset(zset) = value { Some(zset) } else { None }
+    }
+
+    fn is(kind: Kind) -> bool {
+        kind == Kind::Zset
+    }
+
+    fn large(value: &mut LargeValue) -> Option<&mut Box<Sorted>> {
+        if let LargeValue::Zset(sorted) = value { Some(sorted) } else { None }
+    }
+
+    fn is_nothing(edit: &Edit<Self>) -> bool {
+        edit.look().len() == 0
+    }
+}
+
+impl From<Box<Sorted>> for LargeValue {
+    fn from(sorted: Box<Sorted>) -> LargeValue {
+        LargeValue::Zset(sorted)
+    }
+}
+
+/// They must come in order.
+impl<'a> FromIterator<Scoring<'a>> for Sorted {
+    fn from_iter<I: IntoIterator<Item = Scoring<'a>>>(members: I) -> Sorted {
+        let mut sorted = Sorted { scores: Table::new(), order: Ranked::new(), leaving: 0 };
+        for (member, score) in members {
+            let make = |heap: &mut Heap| Scored { piece: heap.add(&[member]), score };
+            let piece = sorted.scores.insert(digest_of(member), make).entry.piece.clone();
+            sorted.order.insert(sorted.order.len(), Ordered::new(score, piece));
+        }
+        sorted
+    }
+}
+
+impl Clone for Sorted {
+    fn clone(&self) -> Sorted {
+        Zset::Sorted(self).all().collect()
+    }
+}
+
+impl Edit<'_, Zset<'_>> {
+    pub fn look(&self) -> Zset<'_> {
+        match &self.place {
+            Place::Small(small) => Zset::Packed(Listpack(small.payload())),
+            Place::Large(sorted) => Zset::Sorted(sorted),
+        }
+    }
+
+    /// Gives a member the score that `decide` makes of its present one, if there is one; `None` leaves all as
+    /// it is. A packed set that passes a limit is unpacked.
+    pub fn put(&mut self, member: &[u8], decide: impl FnOnce(Option<f64>) -> Option<f64>) {
+        let (old, score) = match &mut self.place {
+            Place::Large(sorted) => {
+                self.changed |= sorted.put(member, decide);
+                return;
+            }
+            Place::Small(small) => {
+                let old = find(Listpack(small.payload()), member);
+                let old = old.map(|(name, score)| (name.at, unpacked(score)));
+                (old, decide(old.map(|(_, score)| score)))
+            }
+        };
+        let is_other = |score: &f64| old.is_none_or(|(_, old)| old != *score);
+        let Some(score) = score.filter(is_other) else {
+            return;
+        };
+        self.changed = true;
+        if old.is_none() && !self.has_room_for(member) {
+            self.unpack();
+        }
+        match &mut self.place {
+            Place::Small(small) => small.edit(|bytes, start| {
+                put_packed(ListpackMut { bytes, start }, old.map(|(at, _)| at), (member, score));
+            }),
+            Place::Large(sorted) => drop(sorted.put(member, |_| Some(score))),
+        }
+    }
+
+    /// Whether another member may be added to a packed set.
+    fn has_room_for(&self, member: &[u8]) -> bool {
+        let Packed { entries, value } = self.limits.zset;
+        match &self.place {
+            Place::Small(small) => {
+                let bytes = small.payload().len() + member.len();
+                self.look().len() < entries && member.len() <= value && bytes <= MOST_PACKED
+            }
+            Place::Large(_) => true,
+        }
+    }
+
+    /// Turns a packed set into a large one, for good.
+    fn unpack(&mut self) {
+        let sorted: Sorted = self.look().all().collect();
+        self.place.grow(Box::new(sorted));
+    }
+
+    /// Fills a new sorted set with members, which must come in order.
+    pub fn fill(&mut self, members: &[Scoring]) {
+        self.changed = !members.is_empty();
+        let longest = members.iter().map(|(member, _)| member.len()).max().unwrap_or(0);
+        let size: usize = members.iter().map(|(member, _)| member.len()).sum();
+        let Packed { entries, value } = self.limits.zset;
+        let fits = members.len() <= entries && longest <= value && size <= MOST_PACKED;
+        match &mut self.place {
+            Place::Small(small) if fits => small.edit(|bytes, start| {
+                for (member, score) in members {
+                    let (score, length) = packed(*score);
+                    ListpackMut { bytes, start }.push(&[member, &score[..length]]);
+                }
+            }),
+            _ => self.place.grow(Box::new(members.iter().copied().collect())),
+        }
+    }
+
+    /// Removes a member; returns whether it was there.
+    pub fn remove(&mut self, member: &[u8]) -> bool {
+        let removed = match &mut self.place {
+            Place::Large(sorted) => sorted.remove(member),
+            Place::Small(small) => {
+                let at = find(Listpack(small.payload()), member).map(|(name, _)| name.at);
+                if let Some(at) = at {
+                    small.edit(|bytes, start| ListpackMut { bytes, start }.splice(at, 2, &[]));
+                }
+                at.is_some()
+            }
+        };
+        self.changed |= removed;
+        removed
+    }
+
+    /// Removes the members at these ranks, from the first to the last, or backwards; each is told.
+    pub fn remove_ranks(
+        &mut self,
+        ranks: Range<usize>,
+        reverse: bool,
+        mut removed: impl FnMut(&[u8], f64),
+    ) {
+        self.changed |= !ranks.is_empty();
+        match &mut self.place {
+            Place::Small(small) => {
+                let listpack = Listpack(small.payload());
+                Zset::Packed(listpack)
+                    .iter(ranks.clone(), reverse)
+                    .for_each(|(m, s)| removed(m, s));
+                let first = listpack.pairs().nth(ranks.start).map(|(member, _)| member.at);
+                if let Some(at) = first {
+                    let count = 2 * ranks.len();
+                    small.edit(|bytes, start| ListpackMut { bytes, start }.splice(at, count, &[]));
+                }
+            }
+            Place::Large(sorted) => {
+                let Range { start, end } = ranks.clone();
+                for rank in ranks {
+                    // Behind the one that goes all move up.
+                    let rank = if reverse { end - 1 - (rank - start) } else { start };
+                    if let Some((member, score)) = sorted.remove_rank(rank) {
+                        removed(&member, score);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Puts a member in its place; it has been at the place `old` before, if anywhere.
+fn put_packed(mut listpack: ListpackMut, old: Option<usize>, scoring: Scoring) {
+    if let Some(at) = old {
+        listpack.splice(at, 2, &[]);
+    }
+    let there = Listpack(&listpack.bytes[listpack.start..]);
+    let is_behind = |(member, score): &(Element, Element)| {
+        by_score((member.bytes, unpacked(*score)), scoring) == Ordering::Greater
+    };
+    let at = there.pairs().find(is_behind).map_or(there.0.len(), |(member, _)| member.at);
+    let (member, score) = scoring;
+    let (score, length) = packed(score);
+    listpack.splice(at, 0, &[member, &score[..length]]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::table::random_below;
+    use crate::types::{Limits, Loose};
+
+    type Model = Vec<(Vec<u8>, f64)>;
+
+    fn limits(entries: usize, value: usize) -> Limits {
+        Limits { zset: Packed { entries, value }, ..Limits::default() }
+    }
+
+    fn all(entry: &Loose) -> Model {
+        let zset = entry.look().read::<Zset>().unwrap();
+        zset.all().map(|(member, score)| (member.to_vec(), score)).collect()
+    }
+
+    fn place(model: &Model, scoring: Scoring) -> usize {
+        model.partition_point(|(member, score)| by_score((member, *score), scoring).is_lt())
+    }
+
+    /// Few scores, so that many members have the same.
+    fn random_score() -> f64 {
+        [0.0, 1.5, -3.0, f64::INFINITY, random_below(50) as f64][random_below(5)]
+    }
+
+    #[test]
+    fn a_sorted_set_holds_what_a_sorted_vector_holds_after_any_changes() {
+        for (entries, most) in [(1_000, 100), (0, 100), (20, 100), (0, 3_000)] {
+            let limits = limits(entries, 2_000);
+            let (mut entry, mut model) = (Loose::new::<Zset>(b"key"), Model::new());
+            for round in 0..20_000 {
+                let member = vec![b'm'; 400 * random_below(2)];
+                let member = [&member[..], random_below(most).to_string().as_bytes()].concat();
+                let old = model.iter().position(|(other, _)| *other == member);
+                // Times of growth and times of leaving blocks.
+                if random_below(10) < if round / 5_000 % 2 == 0 { 8 } else { 2 } {
+                    let score = random_score();
+                    let old = old.map(|at| model.remove(at).1);
+                    entry.change(&limits, |zset: &mut Edit<Zset>| {
+                        zset.put(&member, |there| {
+                            assert_eq!(there, old);
+                            Some(score)
+                        });
+                    });
+                    model.insert(place(&model, (&member, score)), (member, score));
+                } else {
+                    let removed =
+                        entry.change(&limits, |zset: &mut Edit<Zset>| zset.remove(&member));
+                    assert_eq!(removed, old.is_some());
+                    old.map(|at| model.remove(at));
+                }
+                if round % 500 == 0 {
+                    assert_eq!(all(&entry), model);
+                    check_looks(&entry, &model);
+                }
+            }
+            let reverse = entries == 0;
+            let from = model.len() / 3;
+            let expected: Model = model.drain(from..).collect();
+            let mut removed = Model::new();
+            entry.change(&limits, |zset: &mut Edit<Zset>| {
+                zset.remove_ranks(from..from + expected.len(), reverse, |member, score| {
+                    removed.push((member.to_vec(), score));
+                });
+            });
+            if reverse {
+                removed.reverse();
+            }
+            assert_eq!((removed, all(&entry)), (expected, model));
+        }
+    }
+
+    fn check_looks(entry: &Loose, model: &Model) {
+        let zset = entry.look().read::<Zset>().unwrap();
+        assert_eq!(zset.len(), model.len());
+        for (rank, (member, score)) in model.iter().enumerate().step_by(7) {
+            assert_eq!(zset.rank(member), Some((rank, *score)));
+            assert_eq!(zset.score(member), Some(*score));
+        }
+        let (low, high) = (random_score(), random_score());
+        let from = model.partition_point(|(_, score)| *score < low);
+        let to = model.partition_point(|(_, score)| *score <= high).max(from);
+        assert_eq!(zset.place(|(_, score)| score < low), from);
+        assert_eq!(zset.place(|(_, score)| score <= high).max(from), to);
+        for reverse in [false, true] {
+            let found =
+                zset.iter(from..to, reverse).map(|(member, score)| (member.to_vec(), score));
+            let mut found: Model = found.collect();
+            if reverse {
+                found.reverse();
+            }
+            assert_eq!(found, model[from..to]);
+        }
+        assert_eq!(zset.score(b"nobody"), None);
+    }
+
+    #[test]
+    fn members_that_leave_their_block_are_found_in_the_table_and_in_the_order() {
+        let limits = limits(0, 0);
+        let mut entry = Loose::new::<Zset>(b"key");
+        let name = |i: u32| [&[b'm'; 200][..], &i.to_be_bytes()].concat();
+        let set = |entry: &mut Loose, i: u32| {
+            entry.change(&limits, |zset: &mut Edit<Zset>| zset.put(&name(i), |_| Some(i.into())));
+        };
+        (0..20_000).for_each(|i| set(&mut entry, i));
+        let before = entry.look().memory();
+        for i in (0..20_000).filter(|i| i % 16 != 0) {
+            assert!(entry.change(&limits, |zset: &mut Edit<Zset>| zset.remove(&name(i))));
+        }
+        // Changes of others give the tree time to follow.
+        for round in 0..20_000 {
+            set(&mut entry, round % 1_250 * 16);
+            entry.change(&limits, |zset: &mut Edit<Zset>| {
+                zset.put(&name(7), |_| Some(round.into()));
+            });
+        }
+        let zset = entry.look().read::<Zset>().unwrap();
+        let Zset::Sorted(sorted) = zset else {
+            panic!("it is large");
+        };
+        assert!(!sorted.scores.heap.is_leaving() && !sorted.scores.wants_to_leave());
+        assert_eq!(zset.len(), 1_251);
+        for (member, score) in zset.all() {
+            assert_eq!(zset.score(member), Some(score));
+        }
+        assert!(entry.look().memory() < before / 10);
+    }
+
+    #[test]
+    fn a_sorted_set_is_unpacked_past_either_limit() {
+        let limits = limits(2, 8);
+        for (member, encoding) in [("b", "listpack"), ("long member", "skiplist")] {
+            let mut entry = Loose::new::<Zset>(b"key");
+            entry.change(&limits, |zset: &mut Edit<Zset>| {
+                zset.put(b"a", |_| Some(1.0));
+                zset.put(member.as_bytes(), |_| Some(-0.5));
+                // No new member, so no limit is passed.
+                zset.put(b"a", |_| Some(-1.0));
+            });
+            assert_eq!(entry.look().value().encoding(), encoding);
+            entry.change(&limits, |zset: &mut Edit<Zset>| zset.put(b"c", |_| Some(7.0)));
+            assert_eq!(entry.look().value().encoding(), "skiplist");
+            let model = [("a", -1.0), (member, -0.5), ("c", 7.0)];
+            assert_eq!(all(&entry), model.map(|(m, s)| (m.as_bytes().to_vec(), s)));
+        }
+    }
+
+    #[test]
+    fn what_is_filled_at_once_is_as_what_is_filled_one_by_one() {
+        for (entries, value, encoding) in
+            [(9, 9, "listpack"), (2, 9, "skiplist"), (9, 1, "skiplist")]
+        {
+            let limits = limits(entries, value);
+            let members: [Scoring; 3] = [(b"x", -1.0), (b"aa", 0.0), (b"ab", 0.0)];
+            let fill = |zset: &mut Edit<Zset>| zset.fill(&members);
+            let entry = Loose::filled(b"key", &limits, fill).unwrap();
+            assert_eq!(entry.look().value().encoding(), encoding);
+            assert!(all(&entry).iter().map(|(m, s)| (&m[..], *s)).eq(members));
+            assert!(
+                Loose::filled(b"key", &limits, |zset: &mut Edit<Zset>| zset.fill(&[])).is_none()
+            );
+        }
+    }
+
+    #[test]
+    fn a_packed_score_is_the_same_score() {
+        for score in [0.0, 1.0, -1.0, 0.1, 1e300, f64::INFINITY, f64::MIN_POSITIVE, 1_700_000_000.0]
+        {
+            let (bytes, length) = packed(score);
+            let element = Element { at: 0, bytes: &bytes[..length] };
+            assert_eq!(unpacked(element).to_bits(), score.to_bits());
+        }
+        assert_eq!((packed(1.0).1, packed(1_700_000_000.0).1, packed(-0.0).1), (2, 5, 0));
+    }
+}
