@@ -34,7 +34,7 @@ use super::list::Quicklist;
 use super::listpack::Listpack;
 use super::table::{self, Held, HeldMut, Keyed, Table};
 use super::zset::Sorted;
-use super::{Hash, List, Str, Type, Value, Zset, allocated};
+use super::{Change, Edit, Hash, Limits, List, Str, Type, Value, Zset, allocated};
 use crate::blob::Blob;
 use crate::resp::Digits;
 use std::sync::Arc;

@@ -56,7 +56,7 @@ pub enum Side {
 }
 
 /// How much one node holds.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct NodeLimits {
     pub bytes: usize,
     pub count: usize,
