@@ -25,6 +25,7 @@
 mod clock;
 mod lock;
 mod retract;
+mod serving;
 
 pub use clock::{Clock, LockTimes};
 
@@ -107,7 +108,7 @@ impl<'a> Batch<'a> {
     pub fn write(
         &mut self,
         handler: WriteHandler,
-        client: &Client,
+        client: &mut Client,
         args: &Args,
         reply: &mut Reply,
     ) -> Result<(), Error> {
@@ -115,7 +116,11 @@ impl<'a> Batch<'a> {
         self.begin_unit();
         let mut view = self.view_mut(client.db);
         let result = handler(&mut view, args, reply);
+        let waits = view.waits.take();
         self.dirty = view.end(args);
+        if let Some(wait) = waits {
+            self.block(wait, client, args, reply, begin);
+        }
         // The reply of a command that failed is its error, and stays that.
         let end = if result.is_ok() { reply.out.mark() } else { begin };
         self.end_unit(begin..end);
@@ -177,12 +182,14 @@ impl<'a> Batch<'a> {
         let committed = match self.server.aof.refusal() {
             // Reads go on. What they see of a write is as uncertain as the write. So is what subscribers
             // hear of it below.
-            Some(_) if self.retractable.is_empty() => Ok(()),
+            Some(_) if self.retractable.is_empty() && !self.has_served(client) => Ok(()),
             _ => self.server.aof.commit(self.position),
         };
-        if let Err(cause) = committed {
-            self.retract(&Error::Misconf(cause), reply);
+        let failure = committed.err().map(Error::Misconf);
+        if let Some(error) = &failure {
+            self.retract(error, reply);
         }
+        self.deliver(client, failure.as_ref());
         if !client.published.is_empty() {
             self.server.hub.send(&client.published);
             client.published = Vec::new();

@@ -130,6 +130,9 @@ impl<'a> Caller<'a> {
         if self.batch.time.source.is_counted() {
             self.account.after(row, client, args, reply, &mut self.batch, seen);
         }
+        if !client.in_exec {
+            self.batch.serve_waiting(client, reply.out.mark());
+        }
     }
 
     /// Runs the handler under the lock that its type asks for.

@@ -27,6 +27,7 @@
 //! (`cmd->proc == multiCommand`), there is a flag here.
 
 pub mod args;
+pub mod blocking;
 pub mod client;
 pub mod config;
 pub mod connection;
@@ -132,6 +133,8 @@ pub enum Flag {
     Protected,
     /// MULTI does not queue it.
     NotQueued,
+    /// It may wait. COMMAND calls it `blocking`.
+    Blocks,
     /// It may stand in the log, though it changes no data.
     InLog,
     /// It is refused while the log loads, though it needs no data.
@@ -223,9 +226,9 @@ impl Command {
 /// The groups of Redis's documentation, each with the rows of its file.
 const GROUPS: &[(&str, &[&[Command]])] = &[
     ("string", &[string::COMMANDS, lcs::COMMANDS]),
-    ("list", &[list::COMMANDS]),
+    ("list", &[list::COMMANDS, blocking::LISTS]),
     ("hash", &[hash::COMMANDS]),
-    ("sorted-set", &[zset::COMMANDS, zset::RANGES, zset::COMBINING]),
+    ("sorted-set", &[zset::COMMANDS, zset::RANGES, zset::COMBINING, blocking::SORTED_SETS]),
     ("generic", &[generic::COMMANDS, expiry::COMMANDS, server::WAITING]),
     ("connection", &[connection::COMMANDS, client::COMMANDS]),
     ("transactions", &[transactions::COMMANDS]),

@@ -61,6 +61,11 @@ impl Source {
         self == Source::Client
     }
 
+    /// Whether it may wait for a key. In a log, what it waited for has come.
+    pub fn may_wait(self) -> bool {
+        self == Source::Client
+    }
+
     pub fn has_limits(self) -> bool {
         self == Source::Client
     }

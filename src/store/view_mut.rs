@@ -21,7 +21,7 @@
 //! **How Redis does it**: `setKey`, `dbDelete`, `signalModifiedKey` and `server.dirty++`, of which each
 //! command must remember all.
 
-use super::{Db, Garbage, Keyspace, Limits, Notes, Time, View};
+use super::{Db, Garbage, Keyspace, Limits, Notes, Time, View, Wait};
 use crate::error::Error;
 use crate::key::Key;
 use crate::propagate::Records;
@@ -41,6 +41,8 @@ pub struct ViewMut<'a> {
     dirty: u64,
     /// Whether the command has said itself what is to be logged.
     propagated: bool,
+    /// What the command waits for, if it does (store/blocking.rs).
+    pub waits: Option<Wait>,
 }
 
 impl<'a> ViewMut<'a> {
@@ -53,7 +55,8 @@ impl<'a> ViewMut<'a> {
         notes: &'a Notes,
     ) -> ViewMut<'a> {
         records.begin_command();
-        ViewMut { keyspace, db, time, limits, records, notes, dirty: 0, propagated: false }
+        let (dirty, propagated, waits) = (0, false, None);
+        ViewMut { keyspace, db, time, limits, records, notes, dirty, propagated, waits }
     }
 
     /// Ends the command, of which these are the words: logs it if it has changed something and has not
@@ -143,6 +146,7 @@ impl<'a> ViewMut<'a> {
         let (result, change) = new.edit(&limits, true, change);
         if result.is_ok() && change == Change::Changed {
             self.changed(key);
+            self.note_ready(&key);
         } else {
             let large = keys.remove(key.digest, &key, Stored::free).flatten();
             self.discard(large);
@@ -190,6 +194,11 @@ impl<'a> ViewMut<'a> {
 
     /// Gives `key` this entry, which must carry that key, in place of the one that it may have had.
     pub fn insert(&mut self, key: Key, entry: Loose) {
+        self.put(key, entry);
+        self.note_ready(&key);
+    }
+
+    fn put(&mut self, key: Key, entry: Loose) {
         // An expired entry in its place leaves a DEL.
         self.find(key);
         let db = self.db_mut();
@@ -206,6 +215,8 @@ impl<'a> ViewMut<'a> {
     /// logged in place of its DEL, as in Redis.
     pub fn replace(&mut self, key: Key, entry: Option<Loose>) {
         match entry {
+            // As in Redis, who waits for the key does not hear of that.
+            Some(entry) if self.find(key).is_some() => self.put(key, entry),
             Some(entry) => self.insert(key, entry),
             None => drop(self.delete_what_is_there(key)),
         }
@@ -307,6 +318,8 @@ impl<'a> ViewMut<'a> {
                 }
             }
         }
+        self.note_all_ready(a);
+        self.note_all_ready(b);
     }
 
     /// Runs `work` in another database of the same keyspace, as the same command.
