@@ -9,31 +9,31 @@
 //! ```
 //!
 //! The file holds commands in wire format. A record is appended while its writer still holds the keyspace,
-//! so the log has the order in which things happened, and a start replays it (aof/load.rs).
+//! so the log has the order in which things happened, and a start replays it (aof/load.rs). Once a second,
+//! or every 4 KiB, a line `#CRC:digest length` follows, an *annotation*: a start finds damage by it, and
+//! Redis skips it (aof/checksum.rs).
 //!
 //! **Three positions** count the bytes of all records since the start. A batch notes `appended` when it
 //! releases its lock, and commits before its replies leave: it waits until `written` has come that far.
 //! Then its own records are in the kernel, and so are those whose effect it may have read. So `kill -9`
-//! takes back nothing that any client was told. A power cut takes what is not `durable`; `appendfsync`
-//! limits that. Under `everysec` an fsync begins one second after the one before it began, or when that
-//! one ends. So a cut takes what was written during an fsync and a second, or during two fsyncs.
+//! takes back nothing that any client was told. A power cut takes what is not `durable`. Under `everysec`
+//! an fsync begins when the last one has ended, and a second has passed since it began. So a cut takes at
+//! most what was written during one fsync and a second, or during two fsyncs.
 //!
 //! **Group commit.** A thread that commits writes all that is in the buffer with one call. Another thread
 //! that waited for the file meanwhile finds `written` past its own position and goes on. `always` shares
-//! one fsync in the same way (aof/sync.rs). No fsync runs under a mutex, so a slow disk delays no writer.
+//! one fsync in the same way (aof/sync.rs). The fsync of each second runs under no mutex, so a slow disk
+//! delays no writer. (The one that seals a file in a rewrite runs under the file's.)
 //!
-//! **Lock order**: the turn, then file, then buffer; only the buffer under the keyspace's lock.
+//! **Lock order**: the keyspace, the turn to call fsync, file, buffer. Batches take only the buffer under
+//! the keyspace's lock.
 //!
 //! **Which orderings matter.** Records pass between threads only under mutexes. So an ordering matters only
-//! where a thread acts on an atomic without one:
-//! - `written` is stored with Release after the `write` has returned, and `commit` loads it with Acquire.
-//!   So a reply leaves after the write that it needs. `durable` is the same for fsync.
-//! - `appended` is raised with the keyspace held, and loaded then or later. The keyspace's lock orders
-//!   these, so a position covers all that its reader has seen.
-//! - `enabled` is loaded with Relaxed, as a hint. `append` loads it again under the buffer's mutex, under
-//!   which it is cleared. It is set before a start or a rewrite lets writers have the keyspace.
-//!
-//! A late value of any other atomic does no harm.
+//! where a thread acts on an atomic without one: `written` is stored with Release after the `write` has
+//! returned, and `commit` loads it with Acquire, so a reply leaves after the write that it needs; `durable`
+//! is the same for fsync. `appended` is raised with the keyspace held, and loaded then or later, so a
+//! position covers all that its reader has seen. `enabled` is loaded with Relaxed, as a hint: `append` loads
+//! it again under the buffer's mutex, under which it is cleared. A late value of any other does no harm.
 //!
 //! **How Redis does it**: aof.c, `flushAppendOnlyFile`, from its one thread before it sleeps. Its
 //! everysec acknowledges the first write that fails; ours does not.
@@ -107,9 +107,9 @@ struct Target {
     length: u64,
     /// Taken from the buffer and not written yet: only if a write has failed.
     pending: Vec<u8>,
-    /// The position behind `pending`.
+    /// The position at the end of `pending`.
     pending_end: Position,
-    /// Whether a failed write may have left half a record behind `length`.
+    /// Whether a failed write may have left half a record after `length`.
     torn: bool,
     /// What no annotation covers yet, up to the end of `pending` (aof/checksum.rs).
     open: Stretch,
@@ -141,11 +141,11 @@ impl Aof {
     }
 
     /// Appends what a batch has changed. The caller still holds the keyspace exclusively, which
-    /// is what makes the order of the log the order of the changes. `records` is empty then.
+    /// is what makes the order of the log the order of the changes. `records` is empty afterwards.
     pub fn append(&self, records: &mut Records) {
         if self.is_enabled() && !records.bytes.is_empty() {
             let mut buffer = self.buffer.lock().unwrap();
-            // Asked again under the mutex: what is appended to a log that is off nobody writes out.
+            // Asked again under the mutex, because nobody would write what is appended to a log that is off.
             if self.is_enabled() {
                 let added = buffer.append(records) as u64;
                 self.appended.fetch_add(added, Ordering::Release);
@@ -154,8 +154,8 @@ impl Aof {
         records.clear();
     }
 
-    /// Everything appended so far. Whoever reads it while it holds the keyspace, or later, has seen
-    /// nothing that is behind it.
+    /// Everything appended so far. A thread that asks while it holds the keyspace, or later, has seen nothing
+    /// that was appended after this position.
     pub fn position(&self) -> Position {
         self.appended.load(Ordering::Acquire)
     }
@@ -167,8 +167,8 @@ impl Aof {
     }
 
     /// Returns when everything up to `position` is in the kernel, and under `appendfsync always` on
-    /// the disk. The error is the cause in the operating system's words. It waits for the file, so
-    /// only two callers hold the keyspace: SHUTDOWN, and CONFIG SET inside an EXEC.
+    /// the disk. The error is the cause in the operating system's words. It waits for the file, so its
+    /// caller holds no lock.
     pub fn commit(&self, position: Position) -> Result<(), String> {
         if self.written.load(Ordering::Acquire) < position {
             let mut target = self.target.lock().unwrap();
@@ -182,7 +182,7 @@ impl Aof {
         Ok(())
     }
 
-    /// Writes what is in the buffer, behind what an earlier failure left.
+    /// Writes what is in the buffer, after what an earlier failure left.
     fn write(&self, target: &mut Option<Target>, annotate: Annotate) -> Result<(), String> {
         // Without a file there is nothing to wait for: the log was switched off meanwhile.
         let Some(target) = target else {
@@ -192,8 +192,9 @@ impl Aof {
         self.write_taken(target, from, annotate)
     }
 
-    /// Moves what is in the buffer to `pending`; returns where in there it begins. Nothing else is done
-    /// under the buffer's mutex, because writers wait for it and hold the keyspace.
+    /// Moves what is in the buffer to `pending`; returns where in there it begins. The caller holds the
+    /// buffer's mutex, so that `appended` is the end of what is taken. Nothing else is done under it, because
+    /// writers wait for it and hold the keyspace.
     fn take(&self, target: &mut Target, buffer: &mut Stream) -> usize {
         let from = target.pending.len();
         if from == 0 {
@@ -234,7 +235,7 @@ impl Aof {
             self.syncs.sleep(rest.min(TICK));
             let is_due = last.elapsed() >= SYNC_EVERY;
             if is_due {
-                // Not when the fsync ends, because then its length would be added to each second.
+                // Measured from the beginning of an fsync, not from its end.
                 last = Instant::now();
                 self.check_files();
             }

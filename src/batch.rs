@@ -2,8 +2,8 @@
 //!
 //! The commands that one client has sent at once are a batch. call.rs runs them, and a [`Batch`] holds the
 //! lock for them. It takes the lock when a command needs one, and keeps it for the commands that follow. A
-//! write after a read exchanges the shared lock for the exclusive one. CONFIG SET, SUBSCRIBE and commands
-//! that take long (call/long.rs) give the lock back early:
+//! write after a read exchanges the shared lock for the exclusive one (batch/lock.rs). CONFIG SET, PUBLISH, commands
+//! that count other clients, and commands that take long (call/long.rs) give the lock back early:
 //!
 //! ```text
 //! GET a   GET b   PING   SET c 1   GET a   │  finish
@@ -56,7 +56,7 @@ pub struct Batch<'a> {
     records: Records,
     /// Where in the output the replies of commands with records are (batch/retract.rs).
     retractable: Vec<Range<usize>>,
-    /// What the views leave behind.
+    /// What the views leave: keys that they found expired, and counts of hits and misses.
     notes: Notes,
     /// How far the log must be written before the replies leave.
     pub position: u64,
@@ -85,7 +85,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Begins a command, at the time at which the one before it ended. For the first of a batch the clock is
-    /// read when the lock is taken, or here if it takes none.
+    /// read when `share` or `exclude` takes the lock, or here if it takes none.
     pub fn begin_command(&mut self, command: &Command, in_exec: bool) {
         self.dirty = 0;
         match command.run {
@@ -121,7 +121,7 @@ impl<'a> Batch<'a> {
         if let Some(wait) = waits {
             self.block(wait, client, args, reply, begin);
         }
-        // The reply of a command that failed is its error, and stays that.
+        // An error is never replaced, though its command may have logged the DEL of an expired key.
         let end = if result.is_ok() { reply.out.mark() } else { begin };
         self.end_unit(begin..end);
         result
@@ -149,7 +149,7 @@ impl<'a> Batch<'a> {
         match &self.guard {
             Guard::Shared(keyspace) => keyspace,
             Guard::Exclusive(keyspace) => keyspace,
-            Guard::None => unreachable!("the keyspace is looked at when the lock was taken"),
+            Guard::None => unreachable!("no lock is held"),
         }
     }
 
@@ -162,15 +162,17 @@ impl<'a> Batch<'a> {
     fn view_mut(&mut self, db: usize) -> ViewMut<'_> {
         let limits = Limits::of(&self.server.config, self.time.source);
         let Guard::Exclusive(keyspace) = &mut self.guard else {
-            unreachable!("the keyspace is changed when the exclusive lock was taken")
+            unreachable!("the exclusive lock is not held")
         };
         let (records, notes) = (&mut self.records, &self.notes);
         ViewMut::new(keyspace, db, self.time, limits, records, notes)
     }
 
-    /// Deletes what readers have found expired, if the lock is exclusive. If it is not, that must wait.
+    /// Deletes what readers have found expired, if the lock is exclusive. If it is not, that is done before
+    /// the lock is given back.
     pub fn delete_noted(&mut self) {
         if !self.notes.are_empty() && matches!(self.guard, Guard::Exclusive(_)) {
+            // Each note names its database, so this one does not matter.
             self.view_mut(0).delete_noted();
         }
     }
@@ -178,10 +180,11 @@ impl<'a> Batch<'a> {
     /// Releases the lock and waits until the log holds what the replies say. Afterwards no lock
     /// is held, what was published is on its way, and the replies may leave.
     pub fn finish(&mut self, client: &mut Client, reply: &mut Reply) {
+        // Steps 1 to 3.
         self.give_back();
         let committed = match self.server.aof.refusal() {
-            // Reads go on. What they see of a write is as uncertain as the write. So is what subscribers
-            // hear of it below.
+            // While the log refuses writes, a batch without records does not wait for it. Its reads may show
+            // a write that is lost later, and so may the messages that are sent below.
             Some(_) if self.retractable.is_empty() && !self.has_served(client) => Ok(()),
             _ => self.server.aof.commit(self.position),
         };

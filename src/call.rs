@@ -3,7 +3,7 @@
 //! ```text
 //! look_up ─▶ admit ─┬─▶ reject             it may not run: the error is the reply (call/admit.rs)
 //!                   ├─▶ queue              inside MULTI: EXEC will call it
-//!                   └─▶ call ─ before      the account listens (call/account.rs)
+//!                   └─▶ call ─ before      the account is told (call/account.rs)
 //!                         ├─ run_handler   under the lock that the handler's type asks for
 //!                         │    └─ exec     calls each of its queue, under one lock
 //!                         └─ after         counts it; slow log, trace, monitors
@@ -106,9 +106,10 @@ impl<'a> Caller<'a> {
         }
     }
 
-    /// Runs a command that has been admitted. The account listens before and after.
+    /// Runs a command that has been admitted. The account is told before and after.
     fn call(&mut self, row: &'static Row, client: &mut Client, args: &Args, reply: &mut Reply) {
         if row.command.is(Flag::CountsClients) && !client.in_exec {
+            // What the others have sent is done first; for PUBSUB, what subscribers have sent.
             self.batch.give_back();
             self.batch.server.hear_out(&client.public, row.group == "pubsub");
         }
@@ -143,7 +144,7 @@ impl<'a> Caller<'a> {
         args: &Args,
         reply: &mut Reply,
     ) -> Result<(), Error> {
-        ahead::warm_keys(&mut self.batch, row, client.db, args);
+        ahead::lock_and_warm_keys(&mut self.batch, row, client.db, args);
         let result = match row.command.run {
             Run::Read(handler) => {
                 self.batch.share();
@@ -157,6 +158,7 @@ impl<'a> Caller<'a> {
             Run::Client(handler) | Run::Container(Some(handler)) => handler(client, args, reply),
             Run::Write(handler) => {
                 self.batch.exclude();
+                // What it finds expired it has deleted itself when it ends.
                 return self.batch.write(handler, client, args, reply);
             }
             Run::Exec => self.exec(client, reply),
@@ -203,8 +205,8 @@ impl<'a> Caller<'a> {
         let mut dirty = 0;
         for (index, args) in queue {
             let row = &TABLE.rows[index];
-            // The output is thrown away, because its client is to end. What the queue changes is still
-            // done, and what it only reads is not.
+            // The client is to end, and its output is thrown away. What the queue changes is still done,
+            // but nothing is read for nobody.
             if !reply.out.takes(0) && row.command.reads() {
                 continue;
             }

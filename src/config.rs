@@ -93,6 +93,9 @@ pub struct Config {
     pub protected_mode: Slot<bool>,
     /// Empty: no password is needed.
     pub requirepass: Bytes,
+    pub set_max_intset_entries: Slot<usize>,
+    pub set_max_listpack_entries: Slot<usize>,
+    pub set_max_listpack_value: Slot<usize>,
     pub slowlog_log_slower_than: Slot<i64>,
     pub slowlog_max_len: Slot<usize>,
     pub timeout: Slot<usize>,

@@ -49,9 +49,9 @@ pub fn expire_for_ever(server: &Arc<Server>, store: &RwLock<Keyspace>) -> ! {
 
 /// Finishes what changes have begun: the blocks that have become half empty are left (heap.rs).
 fn give_memory_back(store: &RwLock<Keyspace>) {
-    while store.read().unwrap().wants_to_leave() {
+    while store.read().unwrap().has_blocks_to_empty() {
         let begin = Instant::now();
-        if !store.write().unwrap().leave_blocks() {
+        if !store.write().unwrap().empty_blocks() {
             break;
         }
         std::thread::sleep(begin.elapsed() * 3);

@@ -10,11 +10,13 @@
 //!
 //! | [`Run`]  | gets                 | lock                           | logged                  |
 //! |----------|----------------------|--------------------------------|-------------------------|
-//! | `Read`   | `&View`              | shared                         | never                   |
-//! | `Long`   | `&View`, many times  | shared, given back in between  | never                   |
+//! | `Read`   | `&View`              | shared                         | never (1)               |
+//! | `Long`   | `&View`, many times  | shared, given back in between  | never (1)               |
 //! | `Write`  | `&mut ViewMut`       | exclusive                      | if it changed something |
 //! | `Client` | `&mut Client`        | none needed                    | never                   |
-//! | `Mixed`  | both, to read        | shared                         | never                   |
+//! | `Mixed`  | both, to read        | shared                         | never (1)               |
+//!
+//! (1) The DEL of a key that it finds expired is logged: its batch deletes that key (store/expire.rs).
 //!
 //! EXEC has a variant of its own, because it runs other commands. So have containers such as CONFIG,
 //! whose subcommands are rows (`config|get`). What happens around the handler, the same for all
@@ -33,6 +35,7 @@ pub mod config;
 pub mod connection;
 mod container;
 pub mod debug;
+pub mod draw;
 pub mod expiry;
 pub mod generic;
 pub mod hash;
@@ -44,6 +47,7 @@ pub mod long;
 pub mod pubsub;
 pub mod scan;
 pub mod server;
+pub mod set;
 pub mod string;
 pub mod transactions;
 pub mod zset;
@@ -72,7 +76,8 @@ pub enum Run {
     Long(LongHandler),
     /// Under the exclusive lock; logged if it changed something.
     Write(WriteHandler),
-    /// Without a lock, or under the one that is held. It sees its client alone, and must not block.
+    /// Without a lock, or under the one that is held. It has no keyspace. If it may block, its row needs
+    /// [`Flag::GivesLockBack`].
     Client(ClientHandler),
     /// Under the shared lock, and with its client.
     Mixed(fn(&mut Client, &View, &Args, &mut Reply) -> Result<(), Error>),
@@ -169,7 +174,7 @@ pub struct Command {
     pub keys: Keys,
     /// A bit for each [`Flag`] that it has ([`Command::with`]). Some are looked at for each command.
     flags: u32,
-    /// The version of Redis that brought the command.
+    /// The version of Redis that introduced the command.
     pub since: &'static str,
     /// The arguments as Redis's documentation writes them.
     pub usage: &'static str,
@@ -204,14 +209,14 @@ impl Command {
         self.flags & 1 << flag as u32 != 0
     }
 
-    /// Whether it is answered while the log loads. It must neither read nor write data. (INFO and WATCH
-    /// show what is there so far.)
+    /// Whether it is answered while the log loads: if it is not `Read`, `Long` or `Write`. (INFO and WATCH
+    /// are `Mixed`, and see what is loaded so far.)
     pub fn works_while_loading(&self) -> bool {
         let needs_data = self.reads() || matches!(self.run, Run::Write(_) | Run::Container(None));
         !needs_data && !self.is(Flag::NotLoading)
     }
 
-    /// Whether it looks at the data and changes nothing.
+    /// Whether it only reads data, and needs nothing of its client.
     pub fn reads(&self) -> bool {
         matches!(self.run, Run::Read(_) | Run::Long(_))
     }
@@ -227,6 +232,7 @@ impl Command {
 const GROUPS: &[(&str, &[&[Command]])] = &[
     ("string", &[string::COMMANDS, lcs::COMMANDS]),
     ("list", &[list::COMMANDS, blocking::LISTS]),
+    ("set", &[set::COMMANDS]),
     ("hash", &[hash::COMMANDS]),
     ("sorted-set", &[zset::COMMANDS, zset::RANGES, zset::COMBINING, blocking::SORTED_SETS]),
     ("generic", &[generic::COMMANDS, expiry::COMMANDS, server::WAITING]),
@@ -268,16 +274,16 @@ impl Row {
 pub struct Table {
     /// In the order of [`GROUPS`], which is also that of COMMAND.
     pub rows: Vec<Row>,
-    /// The rows of the names in each [`place`].
-    by_place: [Vec<usize>; PLACES],
+    /// The rows of the names in each [`bucket`].
+    buckets: [Vec<usize>; BUCKETS],
 }
 
 /// Made when it is looked at first, before there is a client.
 pub static TABLE: LazyLock<Table> = LazyLock::new(|| {
-    let mut table = Table { rows: Vec::new(), by_place: [const { Vec::new() }; PLACES] };
+    let mut table = Table { rows: Vec::new(), buckets: [const { Vec::new() }; BUCKETS] };
     for (group, files) in GROUPS {
         for (index, command) in (table.rows.len()..).zip(files.iter().copied().flatten()) {
-            table.by_place[place(command.name.as_bytes())].push(index);
+            table.buckets[bucket(command.name.as_bytes())].push(index);
             let is_subcommand = command.name.contains('|');
             table.rows.push(Row { index, command, group, is_subcommand });
         }
@@ -285,11 +291,11 @@ pub static TABLE: LazyLock<Table> = LazyLock::new(|| {
     table
 });
 
-const PLACES: usize = 32 * 32;
+const BUCKETS: usize = 32 * 32;
 
-/// Where names with this beginning and length are: a few at most, and mostly one. It is here
+/// Where names with these first two letters and this length are: a few at most, and mostly one. It is here
 /// for speed alone. With one of std's tables a GET in a pipeline takes nearly a fifth more instructions.
-fn place(name: &[u8]) -> usize {
+fn bucket(name: &[u8]) -> usize {
     match name {
         [first, second, ..] => {
             32 * usize::from(first % 32) + (usize::from(second % 32) + name.len()) % 32
@@ -301,7 +307,7 @@ fn place(name: &[u8]) -> usize {
 impl Table {
     /// The row with this name, in any case; `config|get` for a subcommand.
     pub fn find(&self, name: &[u8]) -> Option<&Row> {
-        let mut rows = self.by_place[place(name)].iter().map(|index| &self.rows[*index]);
+        let mut rows = self.buckets[bucket(name)].iter().map(|index| &self.rows[*index]);
         rows.find(|row| row.is_named(name))
     }
 

@@ -22,12 +22,13 @@
 //!
 //! Three rules explain most of the rest. The type of a handler is its lock: a handler that is given a
 //! [`store::View`] can only look. What changes is appended to the log before the lock is released, so
-//! the log has the order in which things happened. No reply leaves before the log is written as far as
-//! its client has seen, so what was acknowledged survives `kill -9`. (A panic ends the process, see
-//! Cargo.toml, so no lock is ever poisoned: hence `lock().unwrap()` everywhere.)
+//! the log has the order in which things happened. A reply leaves only when everything that its command
+//! changed or has seen is written to the log's file, so what was acknowledged survives `kill -9`. (While the
+//! disk refuses the log, writes are refused, and reads go on.) A panic ends the process, see Cargo.toml, so
+//! no lock is ever poisoned: hence `lock().unwrap()` everywhere.
 //!
-//! **Reading order** is that of the first `mod` lines below, with `store/view_mut.rs` behind
-//! [`store`]: that is the evening. Each file opens with a chapter like this one: the idea, often a
+//! **Reading order** is that of the first `mod` lines below, with `batch/lock.rs` after [`batch`] and
+//! `store/view_mut.rs` after [`store`]: that is the evening. Each file opens with a chapter like this one: the idea, often a
 //! drawing, and *How Redis does it*, with what is simpler here and what that costs. src/README.md
 //! explains the words, and asks a question about each file, with the test that knows the answer.
 //!
@@ -116,7 +117,7 @@ const MOMENT: Duration = Duration::from_millis(500);
 fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String> {
     config.open_files(warnings)?;
     config.fit_maxclients();
-    // Before the log is read, which may take long: the port may be taken.
+    // First, so that a port in use is reported before the long load.
     let (listeners, port) = listen::open(&config)?;
     let (server, garbage) = Server::new(config, port, handler::TABLE.rows.len());
     let server = Arc::new(server);
@@ -166,31 +167,31 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<Thread, Str
 
 /// Gives each client a thread of its own. Starting a thread takes ten times as long as accepting a
 /// client, and the kernel keeps only 128 waiting (std's backlog). A client that it turns away tries again
-/// after one second, then after two, four, eight. So all who wait are accepted first, and a thread is
-/// started only while nobody waits.
+/// after one second, then after two, four, eight. So all who wait there are accepted first, and a
+/// thread is started only while nobody waits there.
 fn accept_for_ever(listener: &Listener, server: &Arc<Server>, store: &Arc<RwLock<Keyspace>>) {
-    let mut waiting = VecDeque::new();
+    let mut accepted = VecDeque::new();
     loop {
         match listener.accept() {
             Ok((stream, peer)) => {
-                let was_empty = waiting.is_empty();
-                waiting.extend(Client::welcome(server, stream, peer));
+                let was_empty = accepted.is_empty();
+                accepted.extend(Client::welcome(server, stream, peer));
                 // From now on accept does not block.
                 if !was_empty || listener.socket.set_nonblocking(true).is_ok() {
                     continue;
                 }
             }
-            Err(error) if waiting.is_empty() && error.kind() != ErrorKind::WouldBlock => {
+            Err(error) if accepted.is_empty() && error.kind() != ErrorKind::WouldBlock => {
                 // Usually there are no descriptors left. Trying again at once would burn a core.
                 log::warning(format_args!("cannot accept a client: {error}"));
                 thread::sleep(Duration::from_millis(100));
             }
             Err(_) => {}
         }
-        if let Some(client) = waiting.pop_front() {
+        if let Some(client) = accepted.pop_front() {
             start_serving(client, server, store);
         }
-        if waiting.is_empty() {
+        if accepted.is_empty() {
             // The only error is that of a closed socket.
             let _ = listener.socket.set_nonblocking(false);
         }

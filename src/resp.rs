@@ -161,7 +161,7 @@ fn read_array(reader: &mut impl BufRead, args: &mut Args, allowed: Allowed) -> R
             return Err(Error::Io(io::Error::other("client-query-buffer-limit reached")));
         }
         read_bulk(reader, args, length)?;
-        args.settle();
+        args.count_places();
         let end = two_bytes(reader)?;
         if allowed.strict && end != *b"\r\n" {
             return protocol("expected a line end behind the word");

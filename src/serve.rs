@@ -89,11 +89,11 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Box<Client>
     if let Err(error) = &end {
         log::verbose(format_args!("client {} left: {error}", session.client.public.id));
     }
-    let lingers = end.is_ok() && !session.is_killed();
+    let is_polite = end.is_ok() && !session.is_killed();
     session.tell_end();
     // When the client sees the end of the connection, its place is free for another.
     session.leave();
-    if lingers {
+    if is_polite {
         waiting::linger(&stream);
     }
     let _ = stream.shutdown(Shutdown::Both);
@@ -131,15 +131,15 @@ impl Session<'_> {
         }
     }
 
-    /// Waits for a command, with nothing held, and takes what has arrived behind it. Returns false if
+    /// Waits for a command, with nothing held, and takes what has arrived after it. Returns false if
     /// the client has left, or has sent what is not a command.
     fn read_commands(&mut self) -> io::Result<bool> {
-        self.rest()?;
+        self.wait_for_input()?;
         let inbound = self.reader.get_mut();
-        inbound.forget_handed_up();
+        inbound.commands_are_done();
         inbound.is_listening = self.client.is_listening();
         let first = &mut self.arrived[0];
-        // Only the first may have many arguments: the others lie whole in the buffer.
+        // Only the first is charged while it is read, because all others lie whole in the buffer.
         first.args.charge.get_or_insert_with(|| Charge::new(&self.client.public.held));
         match read_command(&mut self.reader, &mut first.args, allowed(&self.client)) {
             Ok(true) => first.look_up(),
@@ -187,7 +187,7 @@ impl Session<'_> {
         self.reader.get_mut().begin_batch();
         self.client.public.in_service.store(true, Ordering::Relaxed);
         self.caller.begin();
-        self.caller.warm(self.client.db, &self.arrived[self.ran..self.arrived_count]);
+        self.caller.lock_and_warm(self.client.db, &self.arrived[self.ran..self.arrived_count]);
         while self.ran < self.arrived_count && !self.is_killed() {
             let arrived = &mut self.arrived[self.ran];
             self.caller.execute(arrived, &mut self.client, &mut self.reply);
@@ -206,8 +206,8 @@ impl Session<'_> {
         self.follow_up()
     }
 
-    /// Sends the replies, and does what a handler has left to be done. Whatever that waits for, the
-    /// replies before it do not.
+    /// Sends the replies, and then does what a handler has left to be done. SHUTDOWN ends the process first,
+    /// and its batch gets no replies, as in Redis.
     fn follow_up(&mut self) -> io::Result<bool> {
         match std::mem::take(&mut self.client.then) {
             Then::GoOn => self.flush()?,

@@ -1,7 +1,7 @@
 //! What all connections share, and what each may see of the others.
 //!
 //! ```text
-//! Arc<RwLock<Keyspace>>     the data. Only batch.rs locks it, no handler does
+//! Arc<RwLock<Keyspace>>     the data (store.rs says who locks it)
 //! Arc<Server>               everything else that is shared. Handlers may use it freely
 //!   ├─ config, stats        options and counters; those that every command needs are atomics
 //!   ├─ aof                  the log

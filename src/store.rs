@@ -1,6 +1,6 @@
 //! The keyspace: databases of keys, and every rule about keys in one place.
 //!
-//! Nobody reaches a key but through a *view*, and the view is the lock:
+//! A handler reaches keys only through a *view*, which borrows from the lock:
 //!
 //! ```text
 //! RwLock<Keyspace> ── read()  ──▶ View      many at once; looks, cannot change
@@ -38,7 +38,7 @@ use std::sync::Mutex;
 
 pub use blocking::{Blocking, Serve, Wait, Waiter};
 pub use expire::{Notes, Time};
-pub use view_mut::ViewMut;
+pub use view_mut::{Ttl, ViewMut};
 
 /// All databases. It lives in an `Arc<RwLock<Keyspace>>`. Who locks it: batches; a rewrite that writes its
 /// base from memory (aof/rewrite.rs); the thread that gives memory back (src/expire.rs); main.rs once, to put
@@ -66,7 +66,7 @@ struct Db {
     deadlines: Deadlines,
 }
 
-/// So much of [`Keyspace::leave_blocks`] is done under one lock: some tens of microseconds.
+/// The most that [`Keyspace::empty_blocks`] does under one lock: some tens of microseconds.
 const SLOTS_AT_ONCE: usize = 64;
 const BYTES_AT_ONCE: usize = 128 * 1024;
 
@@ -95,7 +95,8 @@ impl Db {
         Some(loose)
     }
 
-    /// Frees an entry; None if there was none. What is not small is returned, to be freed later.
+    /// Frees an entry. The outer None: there was no such key. What is not small is returned, to be freed
+    /// later.
     fn delete(&mut self, digest: u64, key: &[u8]) -> Option<Option<Box<Large>>> {
         if !self.deadlines.is_empty()
             && let Some(deadline) = self.keys.get(digest, key)?.deadline()
@@ -134,20 +135,20 @@ impl Keyspace {
         self.dbs.iter().map(Db::memory).sum()
     }
 
-    /// Whether there is work for [`Keyspace::leave_blocks`].
-    pub fn wants_to_leave(&self) -> bool {
-        self.dbs.iter().any(|db| db.keys.wants_to_leave())
+    /// Whether there is work for [`Keyspace::empty_blocks`].
+    pub fn has_blocks_to_empty(&self) -> bool {
+        self.dbs.iter().any(|db| db.keys.has_blocks_to_empty())
     }
 
     /// Moves some entries out of blocks of memory that are to be given back (heap.rs). Returns whether
     /// there may be more to be done.
-    pub fn leave_blocks(&mut self) -> bool {
-        let Some(db) = self.dbs.iter_mut().find(|db| db.keys.wants_to_leave()) else {
+    pub fn empty_blocks(&mut self) -> bool {
+        let Some(db) = self.dbs.iter_mut().find(|db| db.keys.has_blocks_to_empty()) else {
             return false;
         };
         let mut moved = 0;
         for _ in 0..SLOTS_AT_ONCE {
-            match db.keys.leave_blocks() {
+            match db.keys.empty_blocks() {
                 Some(bytes) if moved + bytes < BYTES_AT_ONCE => moved += bytes,
                 Some(_) => break,
                 None => return false,
@@ -156,8 +157,8 @@ impl Keyspace {
         true
     }
 
-    /// Every key of a database, expired ones included: for dumps, which keep what time has not yet
-    /// deleted.
+    /// Every key of a database: for a base of the log. Expired ones are included, because their DELs are not
+    /// logged yet.
     pub fn entries(&self, db: usize) -> impl Iterator<Item = Entry<'_>> {
         self.dbs[db].keys.iter()
     }
@@ -233,8 +234,8 @@ impl<'a> View<'a> {
         entries.filter(|entry| !self.time.has_expired(*entry))
     }
 
-    /// Visits the living of one slot whose key is wanted, and returns the cursor of the next (see
-    /// table.rs).
+    /// Calls `visit` for each entry of one slot that is alive and whose key is wanted. Returns the cursor of
+    /// the next slot (see table.rs).
     pub fn scan(
         &self,
         cursor: u64,
@@ -242,22 +243,22 @@ impl<'a> View<'a> {
         mut visit: impl FnMut(Entry<'a>),
     ) -> u64 {
         self.db().keys.scan(cursor, |entry| {
-            if wanted(entry.key()) && self.is_alive_alone(entry) {
+            if wanted(entry.key()) && self.is_alive_by_itself(entry) {
                 visit(entry);
             }
         })
     }
 
-    /// Any key that is alive, each with the same chance unless hardly any is.
+    /// A key that is alive, at random. Each has the same chance, unless nearly all keys are expired.
     pub fn random_key(&self) -> Option<&'a [u8]> {
         let keys = &self.db().keys;
         for _ in 0..100 {
             let entry = keys.random()?;
-            if self.is_alive_alone(entry) {
+            if self.is_alive_by_itself(entry) {
                 return Some(entry.key());
             }
         }
-        // Hardly any is alive, so the first that is will do.
+        // Nearly all are expired, so the first that is alive will do.
         self.living().next().map(Entry::key)
     }
 

@@ -10,6 +10,7 @@
 //! how a key and its value            │ each!                     how a value is changed where it lies
 //! lie in memory                      ├─▶ string.rs   Str                  bytes, or a number
 //!                                    ├─▶ list.rs     List ──▶ list/node.rs
+//!                                    ├─▶ set.rs      Set ──▶ intset.rs, listpack.rs, table.rs
 //!                                    ├─▶ hash.rs     Hash ──▶ listpack.rs while it is small
 //!                                    │                    └─▶ table.rs    when it is not
 //!                                    └─▶ zset.rs     Zset ──▶ the same two, and ranked.rs
@@ -27,9 +28,11 @@ mod entry;
 pub mod float;
 mod hash;
 mod heap;
+mod intset;
 mod list;
 mod listpack;
 mod ranked;
+mod set;
 mod string;
 pub mod table;
 mod zset;
@@ -38,6 +41,7 @@ pub use edit::{Change, Edit};
 pub use entry::{Entry, EntryMut, Large, Loose, Stored};
 pub use hash::Hash;
 pub use list::{Dropped, List, NodeLimits, Side};
+pub use set::{Member, Set};
 pub use string::{NewStr, Str};
 pub use zset::{Scoring, Zset, by_score};
 
@@ -47,6 +51,7 @@ use entry::{Kind, LargeValue};
 pub enum Value<'a> {
     String(Str<'a>),
     List(List<'a>),
+    Set(Set<'a>),
     Hash(Hash<'a>),
     Zset(Zset<'a>),
 }
@@ -57,6 +62,7 @@ macro_rules! each {
         match $value {
             Value::String($v) => $answer,
             Value::List($v) => $answer,
+            Value::Set($v) => $answer,
             Value::Hash($v) => $answer,
             Value::Zset($v) => $answer,
         }
@@ -86,9 +92,12 @@ impl Value<'_> {
 }
 
 impl<'a> Value<'a> {
-    /// The table in which a field is looked for, if there is one.
+    /// The table in which a field or a member is looked for, if there is one.
     pub fn fields(self) -> Option<&'a table::Table<hash::Field>> {
-        if let Value::Hash(Hash::Table(table)) = self { Some(table) } else { None }
+        match self {
+            Value::Hash(Hash::Table(table)) | Value::Set(Set::Table(table)) => Some(table),
+            _ => None,
+        }
     }
 }
 
@@ -123,12 +132,15 @@ pub trait Type: Sized {
 }
 
 /// What the configuration says about values.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct Limits {
     /// Longest string, in bytes (`proto-max-bulk-len`).
     pub string: usize,
     /// `list-max-listpack-size`.
     pub list: NodeLimits,
+    /// Most members of a set that is stored as numbers (`set-max-intset-entries`).
+    pub intset: usize,
+    pub set: Packed,
     pub hash: Packed,
     pub zset: Packed,
 }
@@ -139,13 +151,15 @@ impl Limits {
     pub const NOTHING: Limits = Limits {
         string: 0,
         list: NodeLimits { bytes: 0, count: 0 },
+        intset: 0,
+        set: Packed { entries: 0, value: 0 },
         hash: Packed { entries: 0, value: 0 },
         zset: Packed { entries: 0, value: 0 },
     };
 }
 
 /// How large a value that is a listpack may become.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct Packed {
     /// Most elements; of a hash, most fields (`hash-max-listpack-entries`).
     pub entries: usize,

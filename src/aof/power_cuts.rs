@@ -21,7 +21,7 @@ use crate::config::{Config, Start};
 use crate::key::Key;
 use crate::propagate::{Records, Source};
 use crate::resp::{Arg, Args};
-use crate::store::{Keyspace, Notes, Time, ViewMut};
+use crate::store::{Keyspace, Notes, Time, Ttl, ViewMut};
 use crate::types::{Limits, Packed};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -133,7 +133,7 @@ pub(super) fn set(keyspace: &mut Keyspace, db: usize, key: &[u8], value: &str) {
     let limits = Limits { hash, string: 1 << 20, ..Limits::NOTHING };
     let mut records = Records::default();
     let mut view = ViewMut::new(keyspace, db, time, limits, &mut records, &notes);
-    view.set_string(Key::of(key), Arg::Small(value.as_bytes()), false);
+    view.set_string(Key::of(key), Arg::Small(value.as_bytes()), Ttl::Gone);
 }
 
 pub(super) fn record(key: &[u8], serial: u64) -> Records {

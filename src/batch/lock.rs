@@ -110,6 +110,8 @@ impl<'a> Batch<'a> {
     pub fn give_back(&mut self) {
         if !self.notes.are_empty() {
             self.exclude();
+            // If the lock was exclusive already, exclude has done nothing.
+            self.delete_noted();
         }
         self.release();
     }

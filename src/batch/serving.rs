@@ -57,7 +57,8 @@ impl Batch<'_> {
             _charge: charge,
         };
         self.server.clients.block(&client.public, Blocked::Key);
-        client.then = self.blocking().map_or(Then::GoOn, |blocking| Then::Block(blocking.join(waiter)));
+        client.then =
+            self.blocking().map_or(Then::GoOn, |blocking| Then::Block(blocking.join(waiter)));
     }
 
     /// Serves the clients that wait for what the last command, or EXEC, has made ready. The end of its reply
@@ -123,7 +124,8 @@ impl Batch<'_> {
     /// Sends the answers. If the log has failed, the outcome of a pop is unknown.
     pub(super) fn deliver(&self, client: &mut Client, failure: Option<&Error>) {
         for mut answer in client.answers.drain(..) {
-            if let Some(error) = failure.filter(|_| answer.is_logged && answer.reply.out.len() > 0) {
+            if let Some(error) = failure.filter(|_| answer.is_logged && answer.reply.out.len() > 0)
+            {
                 answer.reply.out.truncate(0);
                 answer.reply.error(error);
             }

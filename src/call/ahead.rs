@@ -17,7 +17,7 @@ impl Caller<'_> {
     /// Takes the lock that the first of these commands needs, and looks at the first key of each. Does
     /// nothing for a few commands, or if the first needs no lock. If any of them has a field behind its
     /// key, the argument behind every key is looked at too, and where it is not a field that is in vain.
-    pub fn warm(&mut self, db: usize, arrived: &[Arrived]) {
+    pub fn lock_and_warm(&mut self, db: usize, arrived: &[Arrived]) {
         let is_worth_it = arrived.len() >= WORTH_IT;
         let first = arrived.first().and_then(|arrived| arrived.row);
         let Some(first) = first.filter(|_| is_worth_it) else {
@@ -41,7 +41,7 @@ impl Caller<'_> {
 }
 
 /// Takes the lock of a command that has many keys, and looks at all of them.
-pub(super) fn warm_keys(batch: &mut Batch, row: &Row, db: usize, args: &Args) {
+pub(super) fn lock_and_warm_keys(batch: &mut Batch, row: &Row, db: usize, args: &Args) {
     let Keys { first, last, step, .. } = row.command.keys;
     if last < 0 && args.len() > WORTH_IT * step as usize {
         match row.command.run {

@@ -96,7 +96,7 @@ impl Replayer<'_> {
             std::mem::swap(&mut arrived.args, args);
             arrived.look_up();
         }
-        self.caller.warm(self.client.db, &arrived);
+        self.caller.lock_and_warm(self.client.db, &arrived);
         let mut each = arrived.iter_mut().enumerate();
         let result = each.try_for_each(|(index, arrived)| {
             let replayed = self.replay_one(arrived);

@@ -137,6 +137,9 @@ static USED: &[Row] = &[
     row("hash-max-listpack-entries", "512", Number(0, BIG), Live, "a hash of at most this many fields is packed").slot(|c, v| c.hash_max_listpack_entries.put(v)),
     row("hash-max-listpack-value", "64", Memory(0, BIG), Live, "a hash with a longer field or value is not packed").slot(|c, v| c.hash_max_listpack_value.put(v)),
     row("list-max-listpack-size", "-2", Number(-INT - 1, INT), Live, "elements of a list in one node, at most; -1 to -5: 4 to 64 KiB").slot(|c, v| c.list_max_listpack_size.put(v)),
+    row("set-max-intset-entries", "512", Number(0, BIG), Live, "a set of at most this many integers is an intset").slot(|c, v| c.set_max_intset_entries.put(v)),
+    row("set-max-listpack-entries", "128", Number(0, BIG), Live, "a set of at most this many other members is packed").slot(|c, v| c.set_max_listpack_entries.put(v)),
+    row("set-max-listpack-value", "64", Memory(0, BIG), Live, "a set with a longer member is not packed").slot(|c, v| c.set_max_listpack_value.put(v)),
     row("zset-max-listpack-entries", "128", Number(0, BIG), Live, "a sorted set of at most this many members is packed").slot(|c, v| c.zset_max_listpack_entries.put(v)),
     row("zset-max-listpack-value", "64", Memory(0, BIG), Live, "a sorted set with a longer member is not packed").slot(|c, v| c.zset_max_listpack_value.put(v)),
     // Only shown, in INFO or in a warning.
@@ -350,7 +353,7 @@ mod tests {
             assert_eq!(slot, format!("{}.put(v)),", name.replace('-', "_")));
             count += 1;
         }
-        assert_eq!(count, 30);
+        assert_eq!(count, 33);
     }
 
     #[test]

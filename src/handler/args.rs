@@ -78,6 +78,12 @@ pub fn integer(text: &[u8]) -> Result<i64, Error> {
     parse_integer(text).ok_or(Error::NotInteger)
 }
 
+/// A whole number that is not less. If it is less or no number, Redis has one text for both.
+pub fn at_least(least: i64, text: &[u8], error: &'static str) -> Result<usize, Error> {
+    let number = parse_integer(text).filter(|number| *number >= least);
+    number.map(|number| number as usize).ok_or_else(|| Error::text(error))
+}
+
 /// A whole number that fits into C's `int`. Redis reads a database index like this.
 pub fn index(text: &[u8]) -> Result<i32, Error> {
     i32::try_from(integer(text)?).map_err(|_| Error::OutsideOfInt)

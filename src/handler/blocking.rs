@@ -175,7 +175,12 @@ fn brpoplpush(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), 
     Ok(())
 }
 
-fn right_to_left(view: &mut ViewMut, key: Key, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+fn right_to_left(
+    view: &mut ViewMut,
+    key: Key,
+    args: &Args,
+    reply: &mut Reply,
+) -> Result<(), Error> {
     let moved = list::transfer(view, key, args.key(2), (Side::Right, Side::Left))?;
     reply.bulk_or_nil(moved.as_deref());
     view.propagate([b"RPOPLPUSH", &key, &args[2]]);

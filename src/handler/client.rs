@@ -160,8 +160,12 @@ pub fn describe(public: &Public, viewer: &Client) -> String {
     });
     let idle = public.idle(&viewer.server);
     let queued = shown.queued.map_or(-1, |queued| queued as i64);
-    let states =
-        [(public.is_blocked(), "b"), (shown.monitoring, "O"), (shown.is_subscribed(), "P"), (shown.queued.is_some(), "x")];
+    let states = [
+        (public.is_blocked(), "b"),
+        (shown.monitoring, "O"),
+        (shown.is_subscribed(), "P"),
+        (shown.queued.is_some(), "x"),
+    ];
     let flags = states.map(|(on, letter)| if on { letter } else { "" });
     let flags = Some(flags.concat()).filter(|flags| !flags.is_empty());
     let flags = flags.as_deref().unwrap_or("N");
@@ -262,12 +266,7 @@ fn kill(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
 }
 
 /// Ends the waiting of a client, as if its time were over or by an error.
-fn unblock(
-    client: &mut Client,
-    view: &View,
-    args: &Args,
-    reply: &mut Reply,
-) -> Result<(), Error> {
+fn unblock(client: &mut Client, view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let mut cursor = Cursor::at(args, 3);
     let fails = match cursor.option().as_deref() {
         Some(_) if cursor.left() > 0 => return Err(subcommand_syntax(args)),

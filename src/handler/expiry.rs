@@ -72,7 +72,6 @@ pub fn end_deadline(view: &mut ViewMut, key: Key) -> bool {
     let had_one = view.entry(key).and_then(|entry| entry.deadline()).is_some();
     if had_one {
         view.set_deadline(key, None);
-        view.changed(key);
     }
     had_one
 }
@@ -130,7 +129,6 @@ fn give_deadline(
     } else if allowed {
         // It is negative only in a replay of a log that is not ours. The key has expired either way.
         view.set_deadline(key, Some(new.max(0) as u64));
-        view.changed(key);
         propagate_pexpireat(view, args, new);
     }
     reply.integer(allowed.into());

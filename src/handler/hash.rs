@@ -9,28 +9,17 @@
 //!    at first.
 //! 2. **The log gets outcomes** where replaying could differ: HINCRBYFLOAT becomes HSET.
 //!
-//! HRANDFIELD without repetitions has two ways. For a good part of the fields it walks past all
-//! of them and takes each with the chance that is needed to end with the right number:
-//!
-//! ```text
-//! 3 wanted of 5:   a 3/5 yes    b 2/4 no    c 2/3 yes    d 1/2 no    e 1/1 yes
-//! ```
-//!
-//! For a few of many that walk would be long, so it draws, and draws again what it had already.
-//!
-//! **How Redis does it**: t_hash.c. Its HRANDFIELD has five cases; two of them are the ones here.
+//! **How Redis does it**: t_hash.c.
 
 use crate::error::Error;
-use crate::glob;
 use crate::handler::args::{Cursor, integer};
+use crate::handler::draw;
 use crate::handler::scan;
 use crate::handler::{Command, Flag, ONE_KEY, Rest, Run, Stretch, command};
 use crate::resp::{Args, Digits, Protocol, Reply, parse_integer};
 use crate::store::{View, ViewMut};
+use crate::types::Hash;
 use crate::types::float::Float;
-use crate::types::table::random_below;
-use crate::types::{Entry, Hash};
-use std::collections::HashSet;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
@@ -124,38 +113,14 @@ fn hscan<'a>(
     stretch: &Stretch,
     reply: &mut Reply,
 ) -> Result<Option<Rest<'a>>, Error> {
-    let mut words = Cursor::at(args, 2);
-    let cursor = scan::parse_cursor(words.next())?;
-    // Redis looks at the options only if there is something to scan.
-    if view.get::<Hash>(args.key(1))?.is_none() {
-        scan::reply_with_cursor(0, reply);
-        reply.array(0);
-        return Ok(None);
-    }
-    let options = scan::parse_options(&mut words, false)?;
-    // Slots may be empty after many deletions; a call may look at no more than ten for each field.
-    let slots = options.count.saturating_mul(10);
-    let mut walk = scan::Walk::new(cursor, options.count, slots);
-    let look = move |view: &View, stretch: &Stretch, reply: &mut Reply| {
-        let done = walk.go_on(stretch, |cursor, seen| {
-            let visit = |(name, value): Pair| {
-                seen.looked_at += 1;
-                let fits = |pattern| glob::matches(pattern, name, false);
-                if options.pattern.is_none_or(fits) {
-                    seen.keep(name);
-                    seen.keep(value);
-                }
-            };
-            // What is a hash no more has no more fields.
-            let hash = view.peek(args.key(1)).and_then(Entry::read::<Hash>);
-            hash.map_or(0, |hash| hash.scan(cursor, visit))
-        });
-        if done {
-            walk.reply(reply);
-        }
-        done
-    };
-    Ok(Rest::look(look, view, stretch, reply))
+    scan::collection::<Hash>(view, args, stretch, reply, |hash, cursor, walk| {
+        hash.scan(cursor, |(name, value)| {
+            if walk.wants(name) {
+                walk.keep(name);
+                walk.keep(value);
+            }
+        })
+    })
 }
 
 fn reply_with_pair(reply: &mut Reply, (name, value): Pair) {
@@ -171,17 +136,13 @@ fn hrandfield(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> 
         reply.bulk_or_nil(drawn.map(|(name, _)| name));
         return Ok(());
     }
-    let (count, with_values) = parse_random(args, b"WITHVALUES")?;
-    let repeat = count < 0;
-    let count = count.unsigned_abs() as usize;
+    let (count, may_repeat, with_values) = parse_random(args, b"WITHVALUES")?;
     let Some(hash) = view.get::<Hash>(args.key(1))?.filter(|_| count > 0) else {
         reply.array(0);
         return Ok(());
     };
-    if repeat {
-        // Each takes six bytes at least. What can never be told to its end is not begun: it would take
-        // minutes, and all who write would wait.
-        if !reply.out.takes(count.saturating_mul(6).min(1 << 50)) {
+    if may_repeat {
+        if !draw::can_be_sent(count, reply) {
             return Ok(());
         }
         reply_with_length(count, with_values, reply);
@@ -189,23 +150,16 @@ fn hrandfield(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> 
         let drawn = (0..count).filter_map(|_| hash.random());
         reply.each(drawn, |reply, field| reply_with_field(field, with_values, reply));
     } else {
-        let drawn = draw_distinct(hash, count);
+        let drawn = draw::distinct(count, hash.len(), hash.iter(), || hash.random());
         reply_with_length(drawn.len(), with_values, reply);
         reply.each(drawn, |reply, field| reply_with_field(field, with_values, reply));
     }
     Ok(())
 }
 
-/// The count, which says with its sign whether fields may repeat, and whether the option with this name is
-/// there.
-pub fn parse_random(args: &Args, with: &[u8]) -> Result<(i64, bool), Error> {
-    let count = integer(&args[2])?;
-    if count == i64::MIN {
-        return Err(Error::text(
-            "ERR value is out of range, value must between -9223372036854775807 and \
-             9223372036854775807",
-        ));
-    }
+/// How many fields, whether they may repeat, and whether the option with this name is there.
+pub fn parse_random(args: &Args, with: &[u8]) -> Result<(usize, bool, bool), Error> {
+    let (count, may_repeat) = draw::parse_count(&args[2])?;
     let mut cursor = Cursor::at(args, 3);
     let with_values = match cursor.option().as_deref() {
         None => false,
@@ -213,30 +167,10 @@ pub fn parse_random(args: &Args, with: &[u8]) -> Result<(i64, bool), Error> {
         Some(_) => return Err(Error::Syntax),
     };
     // Twice as many words are sent then, and their number must fit.
-    if with_values && count.unsigned_abs() > i64::MAX as u64 / 2 {
+    if with_values && count > i64::MAX as usize / 2 {
         return Err(Error::ValueOutOfRange);
     }
-    Ok((count, with_values))
-}
-
-/// Up to `count` fields, none twice, each with the same chance.
-fn draw_distinct(hash: Hash<'_>, count: usize) -> Vec<Pair<'_>> {
-    let length = hash.len();
-    if count >= length / 3 {
-        let mut wanted = count.min(length);
-        let left = (1..=length).rev();
-        let chosen = hash.iter().zip(left).filter(|(_, left)| {
-            let take = random_below(*left) < wanted;
-            wanted -= usize::from(take);
-            take
-        });
-        return chosen.map(|(field, _)| field).collect();
-    }
-    let mut drawn = HashSet::new();
-    while drawn.len() < count {
-        drawn.extend(hash.random());
-    }
-    drawn.into_iter().collect()
+    Ok((count, may_repeat, with_values))
 }
 
 fn reply_with_length(count: usize, with_values: bool, reply: &mut Reply) {
@@ -337,29 +271,7 @@ fn hincrbyfloat(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<()
 mod tests {
     use super::*;
     use crate::types::{Limits, Loose, Packed};
-    use std::collections::HashMap;
-
-    #[test]
-    fn distinct_draws_favour_no_field() {
-        for (entries, count) in [(512, 20), (512, 3), (0, 20), (0, 3)] {
-            let mut entry = Loose::new::<Hash>(b"key");
-            let limits = Limits { hash: Packed { entries, value: 64 }, ..Limits::NOTHING };
-            entry.change::<Hash, _>(&limits, |hash| {
-                assert!((0..30u8).all(|i| hash.set(&[i], b"")));
-            });
-            let mut times = HashMap::new();
-            for _ in 0..6000 {
-                let drawn = draw_distinct(entry.look().read::<Hash>().unwrap(), count);
-                assert_eq!(drawn.len(), count);
-                for (name, _) in drawn {
-                    *times.entry(name.to_vec()).or_insert(0) += 1;
-                }
-            }
-            let expected = 6000 * count / 30;
-            let fair = expected * 3 / 4..expected * 5 / 4;
-            assert!(times.len() == 30 && times.values().all(|n| fair.contains(n)));
-        }
-    }
+    use std::collections::HashSet;
 
     #[test]
     fn a_scan_of_a_table_returns_every_field_once() {

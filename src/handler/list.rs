@@ -16,10 +16,10 @@
 //! **How Redis does it**: t_list.c.
 
 use crate::error::Error;
-use crate::handler::args::{Cursor, integer};
+use crate::handler::args::{Cursor, at_least, integer};
 use crate::handler::{COUNTED_KEYS, Command, Flag, ONE_KEY, Run, TWO_KEYS, command};
 use crate::key::Key;
-use crate::resp::{Args, Digits, Reply, parse_integer};
+use crate::resp::{Args, Digits, Reply};
 use crate::store::{View, ViewMut};
 use crate::types::{Dropped, List, Side};
 use std::ops::Range;
@@ -449,10 +449,4 @@ fn range(start: i64, stop: i64, len: usize) -> Range<usize> {
     let from_left = |index: i64| if index < 0 { index + len as i64 } else { index };
     let (start, stop) = (from_left(start).max(0), from_left(stop).min(len as i64 - 1));
     if start > stop { 0..0 } else { start as usize..stop as usize + 1 }
-}
-
-/// A whole number that is not less. If it is less or no number, Redis has one text for both.
-fn at_least(least: i64, text: &[u8], error: &'static str) -> Result<usize, Error> {
-    let number = parse_integer(text).filter(|number| *number >= least);
-    number.map(|number| number as usize).ok_or_else(|| Error::text(error))
 }

@@ -1,8 +1,8 @@
-//! The common part of SCAN and HSCAN: the cursor, the options, and the reply.
+//! The common part of SCAN, HSCAN and SSCAN: the cursor, the options, and the reply.
 //!
 //! ```text
 //! SCAN        cursor [MATCH pattern] [COUNT count] [TYPE type]
-//! HSCAN key   cursor [MATCH pattern] [COUNT count]
+//! HSCAN key   cursor [MATCH pattern] [COUNT count]     SSCAN the same
 //! ```
 //!
 //! The table knows what a cursor means (table.rs). A client that makes up a cursor gets some part of the keys,
@@ -12,9 +12,12 @@
 //! (`-1` is the greatest number) and the empty text (0). The options are in `scanGenericCommand`.
 
 use crate::error::Error;
-use crate::handler::Stretch;
+use crate::glob;
 use crate::handler::args::{Cursor, integer};
-use crate::resp::Reply;
+use crate::handler::{Rest, Stretch};
+use crate::resp::{Args, Reply};
+use crate::store::View;
+use crate::types::{Entry, Type};
 
 /// The options after the cursor.
 pub struct Options<'a> {
@@ -71,24 +74,67 @@ pub fn reply_with_cursor(next: u64, reply: &mut Reply) {
     reply.bulk(next.to_string().as_bytes());
 }
 
+/// HSCAN, SSCAN and ZSCAN. `visit` looks at the slot of a collection at a cursor, and returns the next cursor.
+pub fn collection<'a, T: Type>(
+    view: &View,
+    args: &'a Args,
+    stretch: &Stretch,
+    reply: &mut Reply,
+    visit: impl Fn(T::Look<'_>, u64, &mut Walk) -> u64 + 'a,
+) -> Result<Option<Rest<'a>>, Error> {
+    let mut words = Cursor::at(args, 2);
+    let cursor = parse_cursor(words.next())?;
+    // Redis looks at the options only if there is something to scan.
+    if view.get::<T>(args.key(1))?.is_none() {
+        reply_with_cursor(0, reply);
+        reply.array(0);
+        return Ok(None);
+    }
+    let options = parse_options(&mut words, false)?;
+    // Slots may be empty after many deletions; a call may look at no more than ten for each element.
+    let slots = options.count.saturating_mul(10);
+    let mut walk = Walk { pattern: options.pattern, ..Walk::new(cursor, options.count, slots) };
+    let look = move |view: &View, stretch: &Stretch, reply: &mut Reply| {
+        let done = walk.go_on(stretch, |cursor, walk| {
+            // What is no collection of this type any more has no more elements.
+            let found = view.peek(args.key(1)).and_then(Entry::read::<T>);
+            found.map_or(0, |found| visit(found, cursor, walk))
+        });
+        if done {
+            walk.reply(reply);
+        }
+        done
+    };
+    Ok(Rest::look(look, view, stretch, reply))
+}
+
 /// A SCAN under way. With a large COUNT it releases its lock from time to time, and others may change the
 /// table. That is as if the client had sent several SCANs with a small COUNT.
-pub struct Walk {
+pub struct Walk<'a> {
     /// Where it goes on. 0 at the end.
     pub cursor: u64,
     count: usize,
     slots_left: usize,
     /// Elements that were looked at, whether they matched or not.
     pub looked_at: usize,
+    /// What the elements of a collection must match. None stands for `*`.
+    pattern: Option<&'a [u8]>,
     /// How many elements are in the reply, and these elements as they will be sent.
     kept: usize,
     encoded: Reply,
 }
 
-impl Walk {
+impl<'a> Walk<'a> {
     /// From the cursor on until about `count` elements have been looked at, in `slots` slots at most.
-    pub fn new(cursor: u64, count: usize, slots: usize) -> Walk {
-        Walk { cursor, count, slots_left: slots, looked_at: 0, kept: 0, encoded: Reply::new() }
+    pub fn new(cursor: u64, count: usize, slots: usize) -> Walk<'a> {
+        let encoded = Reply::new();
+        Walk { cursor, count, slots_left: slots, looked_at: 0, pattern: None, kept: 0, encoded }
+    }
+
+    /// Counts an element of a collection. Returns whether it is to be kept.
+    pub fn wants(&mut self, name: &[u8]) -> bool {
+        self.looked_at += 1;
+        self.pattern.is_none_or(|pattern| glob::matches(pattern, name, false))
     }
 
     /// Keeps an element for the reply.

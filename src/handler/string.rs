@@ -24,7 +24,7 @@ use crate::handler::expiry::{self, MILLISECONDS, SECONDS};
 use crate::handler::{ALL_KEYS, Command, EVERY_OTHER, Flag, ONE_KEY, Run, command};
 use crate::key::Key;
 use crate::resp::{Args, Digits, Reply};
-use crate::store::{View, ViewMut};
+use crate::store::{Ttl, View, ViewMut};
 use crate::types::float::Float;
 use crate::types::{Entry, Str};
 
@@ -107,7 +107,6 @@ fn range(string: &[u8], start: i64, end: i64) -> &[u8] {
 fn set(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let SetOptions { if_exists, get, lifetime } = SetOptions::parse(args)?;
     let deadline = lifetime.deadline(view.time.now, "set")?;
-    let keep_ttl = lifetime == Lifetime::Lasting;
     if get || if_exists.is_some() {
         let exists = if get {
             reply_with_value_of(view, args.key(1), reply)?
@@ -124,7 +123,8 @@ fn set(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> 
     match deadline {
         Some(deadline) => store_until(view, args, 2, deadline),
         None => {
-            view.set_string(args.key(1), args.arg(2), keep_ttl);
+            let ttl = if lifetime == Lifetime::Lasting { Ttl::Kept } else { Ttl::Gone };
+            view.set_string(args.key(1), args.arg(2), ttl);
             if get {
                 view.propagate_words(without_get(args).into_iter());
             }
@@ -184,7 +184,7 @@ fn psetex(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Erro
 fn setnx(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let absent = view.entry(args.key(1)).is_none();
     if absent {
-        view.set_string(args.key(1), args.arg(2), false);
+        view.set_string(args.key(1), args.arg(2), Ttl::Gone);
     }
     reply.integer(absent.into());
     Ok(())
@@ -193,13 +193,13 @@ fn setnx(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error
 fn getset(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     reply_with_value_of(view, args.key(1), reply)?;
     view.propagate([b"SET", &args[1], &args[2]]);
-    view.set_string(args.key(1), args.arg(2), false);
+    view.set_string(args.key(1), args.arg(2), Ttl::Gone);
     Ok(())
 }
 
 fn mset(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let pairs = args.pairs().ok_or(Error::WrongArity("mset"))?;
-    pairs.for_each(|(key, value)| view.set_string(key, value, false));
+    pairs.for_each(|(key, value)| view.set_string(key, value, Ttl::Gone));
     reply.ok();
     Ok(())
 }
@@ -210,7 +210,7 @@ fn msetnx(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Erro
     let absent = pairs.iter().all(|(key, _)| view.entry(*key).is_none());
     if absent {
         for (key, value) in pairs {
-            view.set_string(key, value, false);
+            view.set_string(key, value, Ttl::Gone);
         }
     }
     reply.integer(absent.into());
@@ -219,8 +219,7 @@ fn msetnx(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Erro
 
 /// The same with a deadline, logged as a SET that names the moment.
 fn store_until(view: &mut ViewMut, args: &Args, at: usize, deadline: u64) {
-    view.set_string(args.key(1), args.arg(at), true);
-    view.set_deadline(args.key(1), Some(deadline));
+    view.set_string(args.key(1), args.arg(at), Ttl::Until(deadline));
     let digits = Digits::new(deadline as i64);
     view.propagate([b"SET", &args[1], &args[at], b"PXAT", digits.as_bytes()]);
 }
@@ -272,7 +271,6 @@ fn getex(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error
             view.propagate([b"DEL", &key]);
         } else {
             view.set_deadline(key, Some(deadline));
-            view.changed(key);
             view.propagate([b"PEXPIREAT", &key, Digits::new(deadline as i64).as_bytes()]);
         }
     } else if lifetime == Lifetime::Lasting && expiry::end_deadline(view, key) {

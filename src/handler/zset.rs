@@ -17,19 +17,17 @@ mod combining;
 mod ranges;
 
 use crate::error::Error;
-use crate::glob;
 use crate::handler::args::Cursor;
 use crate::handler::hash::parse_random;
-use crate::handler::scan;
 use crate::handler::{COUNTED_KEYS, Command, Flag, ONE_KEY, Rest, Run, Stretch, command};
+use crate::handler::{draw, scan};
 use crate::key::Key;
 use crate::resp::{
     Args, Digits, Protocol, Reply, parse_double, parse_integer, print_double, print_in_listpack,
 };
 use crate::store::{View, ViewMut};
 use crate::types::table::random_below;
-use crate::types::{Entry, Scoring, Zset};
-use std::collections::HashSet;
+use crate::types::{Scoring, Zset};
 
 pub use combining::COMMANDS as COMBINING;
 pub use ranges::COMMANDS as RANGES;
@@ -213,6 +211,9 @@ fn pop_and_reply(
     Ok(())
 }
 
+/// A member that has been taken out, and its score.
+pub type Popped = (Vec<u8>, f64);
+
 /// Takes up to `count` members with the lowest or the highest scores out of a sorted set. `None` if the key is
 /// missing.
 pub fn pop(
@@ -220,7 +221,7 @@ pub fn pop(
     key: Key,
     side: Side,
     count: usize,
-) -> Result<Option<Vec<(Vec<u8>, f64)>>, Error> {
+) -> Result<Option<Vec<Popped>>, Error> {
     view.edit_if_there::<Zset, _>(key, |zset| {
         let length = zset.look().len();
         let count = count.min(length);
@@ -295,7 +296,7 @@ pub fn parse_pop(args: &Args, at: usize) -> Result<(std::ops::Range<usize>, Side
 }
 
 /// The key, and the members with their scores in pairs.
-fn reply_with_popped(key: &[u8], popped: &[(Vec<u8>, f64)], reply: &mut Reply) {
+fn reply_with_popped(key: &[u8], popped: &[Popped], reply: &mut Reply) {
     reply.array(2);
     reply.bulk(key);
     reply.array(popped.len());
@@ -377,43 +378,17 @@ fn zscan<'a>(
     stretch: &Stretch,
     reply: &mut Reply,
 ) -> Result<Option<Rest<'a>>, Error> {
-    let mut words = Cursor::at(args, 2);
-    let cursor = scan::parse_cursor(words.next())?;
-    // Redis looks at the options only if there is something to scan.
-    if view.get::<Zset>(args.key(1))?.is_none() {
-        scan::reply_with_cursor(0, reply);
-        reply.array(0);
-        return Ok(None);
-    }
-    let options = scan::parse_options(&mut words, false)?;
-    // As HSCAN.
-    let slots = options.count.saturating_mul(10);
-    let mut walk = scan::Walk::new(cursor, options.count, slots);
-    let look = move |view: &View, stretch: &Stretch, reply: &mut Reply| {
-        let done = walk.go_on(stretch, |cursor, seen| {
-            // What is a sorted set no more has no more members.
-            let zset = view.peek(args.key(1)).and_then(Entry::read::<Zset>);
-            let Some(zset) = zset else {
-                return 0;
-            };
-            let print = if zset.is_packed() { print_in_listpack } else { print_double };
-            zset.scan(cursor, |(member, score)| {
-                seen.looked_at += 1;
-                let fits = |pattern| glob::matches(pattern, member, false);
-                if options.pattern.is_none_or(fits) {
-                    let mut text = Vec::new();
-                    print(score, &mut text);
-                    seen.keep(member);
-                    seen.keep(&text);
-                }
-            })
-        });
-        if done {
-            walk.reply(reply);
-        }
-        done
-    };
-    Ok(Rest::look(look, view, stretch, reply))
+    scan::collection::<Zset>(view, args, stretch, reply, |zset, cursor, walk| {
+        let print = if zset.is_packed() { print_in_listpack } else { print_double };
+        zset.scan(cursor, |(member, score)| {
+            if walk.wants(member) {
+                let mut text = Vec::new();
+                print(score, &mut text);
+                walk.keep(member);
+                walk.keep(&text);
+            }
+        })
+    })
 }
 
 // Chance.
@@ -424,16 +399,13 @@ fn zrandmember(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error>
         reply.bulk_or_nil(drawn.map(|(member, _)| member));
         return Ok(());
     }
-    let (count, with_scores) = parse_random(args, b"WITHSCORES")?;
-    let repeat = count < 0;
-    let count = count.unsigned_abs() as usize;
+    let (count, may_repeat, with_scores) = parse_random(args, b"WITHSCORES")?;
     let Some(zset) = view.get::<Zset>(args.key(1))?.filter(|_| count > 0) else {
         reply.array(0);
         return Ok(());
     };
-    if repeat {
-        // Each takes six bytes at least. What can never be told to its end is not begun (HRANDFIELD).
-        if reply.out.takes(count.saturating_mul(6).min(1 << 50)) {
+    if may_repeat {
+        if draw::can_be_sent(count, reply) {
             let drawn = (0..count).filter_map(|_| zset.random());
             reply_with_members(count, drawn, with_scores, reply);
         }
@@ -441,33 +413,12 @@ fn zrandmember(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error>
         // From the last to the first, as in Redis.
         reply_with_members(zset.len(), zset.iter(0..zset.len(), true), with_scores, reply);
     } else {
-        let drawn = draw_distinct(zset, count);
-        reply_with_members(count, drawn.into_iter(), with_scores, reply);
+        let ranks =
+            draw::distinct(count, zset.len(), 0..zset.len(), || Some(random_below(zset.len())));
+        let drawn = ranks.into_iter().flat_map(|rank| zset.iter(rank..rank + 1, false));
+        reply_with_members(count, drawn, with_scores, reply);
     }
     Ok(())
-}
-
-/// `count` members of more, none twice, each with the same chance (HRANDFIELD tells how).
-fn draw_distinct(zset: Zset<'_>, count: usize) -> Vec<Scoring<'_>> {
-    let length = zset.len();
-    if count >= length / 3 {
-        let (mut wanted, mut left) = (count, length + 1);
-        let chosen = zset.all().filter(|_| {
-            left -= 1;
-            let take = random_below(left) < wanted;
-            wanted -= usize::from(take);
-            take
-        });
-        return chosen.collect();
-    }
-    let (mut ranks, mut drawn) = (HashSet::new(), Vec::new());
-    while drawn.len() < count {
-        let rank = random_below(length);
-        if ranks.insert(rank) {
-            drawn.extend(zset.iter(rank..rank + 1, false));
-        }
-    }
-    drawn
 }
 
 /// So many members, with their scores if they are wanted. In RESP3 a member and its score are a pair.

@@ -177,7 +177,7 @@ impl Args {
     }
 
     /// Counts the memory of the places, each time that another [`MANY`] have come.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn count_places(&mut self) {
         if self.len() > MANY
             && self.len().is_multiple_of(MANY)
             && let Some(charge) = &mut self.charge

@@ -105,7 +105,7 @@ impl Inbound {
     }
 
     /// All commands that were handed up have run.
-    pub fn forget_handed_up(&mut self) {
+    pub fn commands_are_done(&mut self) {
         self.handed_up = 0;
         self.settle();
     }

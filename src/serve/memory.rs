@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! 1 KiB ──▶ 8 KiB ──▶ 64 KiB        a read has filled the buffer (grow_input)
-//!   ▲──────────────────┘            nothing came for 100 ms (rest); output and arguments go too
+//!   ▲──────────────────┘            nothing came for 100 ms (wait_for_input); output and arguments go too
 //! ```
 //!
 //! **How Redis does it**: `clientsCronResizeQueryBuffer` and `clientsCronResizeOutputBuffer` in
@@ -60,13 +60,13 @@ impl Session<'_> {
             *arrived = Arrived::default();
         }
         if self.ran == self.arrived_count {
-            self.reader.get_mut().forget_handed_up();
+            self.reader.get_mut().commands_are_done();
         }
     }
 
     /// Waits for input. A client that has sent or received much keeps the memory for a moment, because
     /// more of the same may come.
-    pub(super) fn rest(&mut self) -> io::Result<()> {
+    pub(super) fn wait_for_input(&mut self) -> io::Result<()> {
         // What is large is shared with the store, and its client may rest for long.
         for arrived in &mut self.arrived[..self.arrived_count] {
             if arrived.args.large_size() > 0 {

@@ -141,7 +141,7 @@ impl View<'_> {
     }
 
     /// The same for a key that nobody has named: if it is expired, it is a unit of its own.
-    pub(super) fn is_alive_alone(&self, entry: Entry) -> bool {
+    pub(super) fn is_alive_by_itself(&self, entry: Entry) -> bool {
         self.notes.begin_unit();
         self.is_alive(entry)
     }
@@ -151,7 +151,7 @@ impl View<'_> {
         let Db { keys, deadlines } = self.db();
         let past = deadlines.iter().take_while(|(deadline, _)| self.time.is_past(*deadline));
         let hinted = past.take(most).flat_map(|(_, digest)| keys.with_digest(*digest));
-        hinted.filter(|entry| !self.is_alive_alone(*entry)).count()
+        hinted.filter(|entry| !self.is_alive_by_itself(*entry)).count()
     }
 
     /// How many keys have a deadline, and how long the next of them live on average, in
@@ -203,7 +203,7 @@ mod tests {
     use super::*;
     use crate::propagate::Records;
     use crate::resp::{Arg, Args};
-    use crate::store::Keyspace;
+    use crate::store::{Keyspace, Ttl};
     use crate::types::Limits;
 
     const TIME: Time = Time { now: 10, source: Source::Client };
@@ -216,7 +216,7 @@ mod tests {
         let (a, b) = (Key::of(b"a"), Key::of(b"b"));
         let mut before = ViewMut::new(&mut keyspace, 0, TIME, LIMITS, &mut records, &notes);
         for key in [a, b] {
-            before.set_string(key, Arg::Small(b"old"), false);
+            before.set_string(key, Arg::Small(b"old"), Ttl::Gone);
             before.set_deadline(key, Some(9));
         }
         records.wanted = true;
@@ -225,7 +225,7 @@ mod tests {
         command.propagate([b"PING"]);
         let look = command.look();
         assert!(look.peek(a).is_none() && look.peek(b).is_none() && look.len() == 0);
-        command.set_string(b, Arg::Small(b"new"), false);
+        command.set_string(b, Arg::Small(b"new"), Ttl::Gone);
         assert_eq!(command.end(&Args::default()), 1);
         records.end();
         let text = String::from_utf8(records.bytes).unwrap();

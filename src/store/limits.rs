@@ -14,10 +14,15 @@ impl Limits {
         };
         let string = if source.has_limits() { config.proto_max_bulk_len.get() } else { LONGEST };
         let list = NodeLimits::of(config.list_max_listpack_size.get());
+        let set = Packed {
+            entries: config.set_max_listpack_entries.get(),
+            value: config.set_max_listpack_value.get(),
+        };
+        let intset = config.set_max_intset_entries.get();
         let zset = Packed {
             entries: config.zset_max_listpack_entries.get(),
             value: config.zset_max_listpack_value.get(),
         };
-        Limits { string, list, hash, zset }
+        Limits { string, list, intset, set, hash, zset }
     }
 }

@@ -1,13 +1,11 @@
 //! The keyspace under the exclusive lock: what a handler that writes is given.
 //!
-//! What it does here is counted and logged here. A handler owes three things, and nobody can do them
-//! for it:
+//! The view counts and logs every change that is made through it. A handler owes two things, and nobody
+//! can do them for it:
 //!
-//! 1. After it has changed a deadline it says so ([`ViewMut::changed`]). ([`ViewMut::edit`] sees by itself
-//!    whether a value has changed.)
-//! 2. If running the command twice could give two outcomes, it says what is to be logged
+//! 1. If running the command twice could give two outcomes, it says what is to be logged
 //!    ([`ViewMut::propagate`]).
-//! 3. If it answers with what was there, as GETDEL does, it counts a hit or a miss ([`Notes::count`]).
+//! 2. If it answers with what was there, as GETDEL does, it counts a hit or a miss ([`Notes::count`]).
 //!
 //! ```text
 //! APPEND k x      edit(k, append)                                        logged as it was sent
@@ -29,6 +27,15 @@ use crate::resp::{Arg, Args};
 use crate::types::{Change, Edit, Entry, EntryMut, Large, Loose, NewStr, Stored, Type};
 use crate::watch::Now;
 
+/// What becomes of a key's deadline when it is given a string.
+#[derive(Clone, Copy)]
+pub enum Ttl {
+    Gone,
+    Kept,
+    /// Unix time in milliseconds.
+    Until(u64),
+}
+
 /// The keyspace under the exclusive lock, for one command.
 pub struct ViewMut<'a> {
     pub(super) keyspace: &'a mut Keyspace,
@@ -37,7 +44,7 @@ pub struct ViewMut<'a> {
     pub limits: Limits,
     pub(super) records: &'a mut Records,
     pub notes: &'a Notes,
-    /// How much the command has changed. If it stays 0, nothing is logged.
+    /// How much the command has changed. If it stays 0, the command as it was sent is not logged.
     dirty: u64,
     /// Whether the command has said itself what is to be logged.
     propagated: bool,
@@ -62,6 +69,7 @@ impl<'a> ViewMut<'a> {
     /// Ends the command, of which these are the words: logs it if it has changed something and has not
     /// said what else is to be logged. Returns how much it has changed.
     pub fn end(mut self, args: &Args) -> u64 {
+        // Keys that readers of `look()` found expired: their DELs go in front of this command's records.
         if !self.notes.are_empty() {
             self.delete_noted();
         }
@@ -105,9 +113,9 @@ impl<'a> ViewMut<'a> {
     /// Changes the key's value, or makes one if the key is missing. WRONGTYPE if it has another type than
     /// this.
     ///
-    /// If `change` changes something, the command is logged, and those who WATCH the key know. If it
-    /// leaves nothing of a collection, the key goes. If it fails, a missing key stays missing; in a value that
-    /// is there, whatever can fail must come first.
+    /// If `change` changes something, the command is logged, and clients that WATCH the key are told. If
+    /// nothing is left of a collection, the key goes. If `change` fails, a missing key stays missing. In a
+    /// value that is there, `change` must check all that can fail before it alters anything.
     pub fn edit<T: Type, R>(
         &mut self,
         key: Key,
@@ -121,7 +129,7 @@ impl<'a> ViewMut<'a> {
         self.end_edit(key, edited)
     }
 
-    /// The same, but a key that is missing stays missing, and is nothing to be changed.
+    /// The same, but if the key is missing nothing is done.
     pub fn edit_if_there<T: Type, R>(
         &mut self,
         key: Key,
@@ -170,8 +178,8 @@ impl<'a> ViewMut<'a> {
         result
     }
 
-    /// Gives `key` a string, whatever it was before. The deadline goes unless `keep_ttl`.
-    pub fn set_string(&mut self, key: Key, value: Arg, keep_ttl: bool) {
+    /// Gives `key` a string, whatever it was before.
+    pub fn set_string(&mut self, key: Key, value: Arg, ttl: Ttl) {
         let string = NewStr::new(&value);
         match self.find(key) {
             Some(mut entry) => {
@@ -180,14 +188,17 @@ impl<'a> ViewMut<'a> {
                 if let Some(old) = old {
                     self.keyspace.garbage.push(Box::new(old));
                 }
-                if has_deadline && !keep_ttl {
-                    self.set_deadline(key, None);
+                if has_deadline && matches!(ttl, Ttl::Gone) {
+                    self.exchange_deadline(key, None);
                 }
             }
             None => {
                 let make = |heap: &mut _| Stored::new(&key, string.form(), heap);
                 let _ = self.db_mut().keys.insert(key.digest, make);
             }
+        }
+        if let Ttl::Until(deadline) = ttl {
+            self.exchange_deadline(key, Some(deadline));
         }
         self.changed(key);
     }
@@ -211,9 +222,10 @@ impl<'a> ViewMut<'a> {
         self.changed(key);
     }
 
-    /// The same; without an entry, the key goes. If it is expired, the command that stores nothing there is
-    /// logged in place of its DEL, as in Redis.
+    /// The same; without an entry, the key goes. If it is expired and the command has not read it, the command
+    /// that stores nothing there is logged in place of its DEL, as in Redis.
     pub fn replace(&mut self, key: Key, entry: Option<Loose>) {
+        self.delete_noted();
         match entry {
             // As in Redis, who waits for the key does not hear of that.
             Some(entry) if self.find(key).is_some() => self.put(key, entry),
@@ -247,6 +259,11 @@ impl<'a> ViewMut<'a> {
 
     /// Sets or takes away the deadline of a key that is there.
     pub fn set_deadline(&mut self, key: Key, deadline: Option<u64>) {
+        self.exchange_deadline(key, deadline);
+        self.changed(key);
+    }
+
+    fn exchange_deadline(&mut self, key: Key, deadline: Option<u64>) {
         let db = self.db_mut();
         let Some(mut entry) = db.keys.get_mut(key.digest, &key) else {
             return;
@@ -261,8 +278,8 @@ impl<'a> ViewMut<'a> {
         }
     }
 
-    /// Says that the command has changed the key: it will be logged, and watchers know.
-    pub fn changed(&mut self, key: Key) {
+    /// The command has changed the key: it will be logged, and clients that WATCH the key are told.
+    fn changed(&mut self, key: Key) {
         self.dirty += 1;
         self.touch(key);
     }
@@ -330,7 +347,7 @@ impl<'a> ViewMut<'a> {
         result
     }
 
-    /// What may take long to be freed is freed when the lock has been released.
+    /// The same for what is large of an entry that is gone.
     pub(super) fn discard(&mut self, large: Option<Box<Large>>) {
         if let Some(large) = large {
             self.free_later(large);

@@ -12,6 +12,8 @@
 //!                └─────┴────────────┴───────────┘   Embstr    the string, put there whole
 //!                        if expires                 Raw       the string, long or edited since
 //!                                                   List      a count, and elements
+//!                                                   Intset    numbers in order (intset.rs)
+//!                                                   Set       a listpack of members
 //!                                                   Hash      a listpack of names and values
 //!                                                   Zset      a listpack of members and scores
 //! ```
@@ -30,13 +32,16 @@
 
 use super::hash::Field;
 use super::heap::{Heap, Piece};
+use super::intset::Intset;
 use super::list::Quicklist;
 use super::listpack::Listpack;
+use super::set::Members;
 use super::table::{self, Held, HeldMut, Keyed, Table};
 use super::zset::Sorted;
-use super::{Change, Edit, Hash, Limits, List, Str, Type, Value, Zset, allocated};
+use super::{Change, Edit, Hash, Limits, List, Set, Str, Type, Value, Zset, allocated};
 use crate::blob::Blob;
 use crate::resp::Digits;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A key, its value, and its deadline if it has one, as the table holds them.
@@ -78,6 +83,8 @@ pub enum Kind {
     Embstr,
     Raw,
     List,
+    Intset,
+    Set,
     Hash,
     Zset,
 }
@@ -95,6 +102,7 @@ pub struct Large {
 pub enum LargeValue {
     String(Arc<Blob>),
     List(Box<Quicklist>),
+    Set(Box<Members>),
     Hash(Box<Table<Field>>),
     Zset(Box<Sorted>),
 }
@@ -242,6 +250,29 @@ impl SmallMut<'_> {
         self.heap.edit(&mut self.small.piece, |bytes| change(bytes, start));
     }
 
+    /// Puts bytes at this place of the payload; in place, if it takes as much memory then.
+    pub fn insert(&mut self, at: usize, bytes: &[u8]) {
+        let len = self.payload().len();
+        if self.fit(len + bytes.len()) {
+            let payload = self.payload_mut();
+            payload.copy_within(at..len, at + bytes.len());
+            payload[at..at + bytes.len()].copy_from_slice(bytes);
+        } else {
+            self.edit(|all, start| {
+                all.splice(start + at..start + at, bytes.iter().copied());
+            });
+        }
+    }
+
+    /// Takes these bytes of the payload away.
+    pub fn remove(&mut self, bytes: Range<usize>) {
+        let len = self.payload().len() - bytes.len();
+        self.payload_mut().copy_within(bytes.end.., bytes.start);
+        if !self.fit(len) {
+            self.edit(|all, start| all.truncate(start + len));
+        }
+    }
+
     /// Gives it another payload.
     #[inline]
     pub fn set(&mut self, kind: Kind, payload: &[u8]) {
@@ -281,6 +312,7 @@ impl LargeValue {
         match self {
             LargeValue::String(string) => Value::String(Str::Shared(string)),
             LargeValue::List(list) => Value::List(List::Quick(list)),
+            LargeValue::Set(members) => Value::Set(Set::Table(&members.0)),
             LargeValue::Hash(table) => Value::Hash(Hash::Table(table)),
             LargeValue::Zset(sorted) => Value::Zset(Zset::Sorted(sorted)),
         }
@@ -363,6 +395,8 @@ impl<'a> Entry<'a> {
                     Kind::Embstr => Value::String(Str::Embstr(payload)),
                     Kind::Raw => Value::String(Str::Raw(payload)),
                     Kind::List => Value::List(List::packed(payload)),
+                    Kind::Intset => Value::Set(Set::Intset(Intset(payload))),
+                    Kind::Set => Value::Set(Set::Packed(Listpack(payload))),
                     Kind::Hash => Value::Hash(Hash::Packed(Listpack(payload))),
                     Kind::Zset => Value::Zset(Zset::Packed(Listpack(payload))),
                 }
@@ -593,7 +627,7 @@ mod tests {
                 model.check(&table);
             }
         }
-        while table.leave_blocks().is_some() {}
+        while table.empty_blocks().is_some() {}
         model.check(&table);
         for key in 0..600 {
             delete(&mut table, key);

@@ -207,14 +207,14 @@ impl Heap {
     }
 
     /// Whether pieces are being moved, or so much is free that it is worth it.
-    pub fn wants_to_leave(&self) -> bool {
+    pub fn has_blocks_to_empty(&self) -> bool {
         self.leaving > 0 || self.live < self.filled / 2
     }
 
     /// Chooses which blocks are to be left, if so much is free that it is worth it. Emptiest first, and no
     /// more than what can be moved with an eighth more memory, or one.
     pub fn begin_leaving(&mut self) -> bool {
-        if !self.wants_to_leave() {
+        if !self.has_blocks_to_empty() {
             return false;
         }
         let share = |block: &Block| block.live as f64 / block.bytes.len() as f64;

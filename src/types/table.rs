@@ -260,20 +260,20 @@ impl<E: Keyed> Table<E> {
 
     /// With each change: if the heap has blocks that are to be left, moves the entries of one slot.
     fn leave_some(&mut self) {
-        if self.heap.wants_to_leave() {
-            self.leave_blocks();
+        if self.heap.has_blocks_to_empty() {
+            self.empty_blocks();
         }
     }
 
-    /// Whether there is work for [`Table::leave_blocks`].
-    pub fn wants_to_leave(&self) -> bool {
-        self.heap.wants_to_leave()
+    /// Whether there is work for [`Table::empty_blocks`].
+    pub fn has_blocks_to_empty(&self) -> bool {
+        self.heap.has_blocks_to_empty()
     }
 
     /// Moves the entries of one slot out of the blocks that are to be left. Returns how many bytes were
     /// moved, or None if there is nothing to be left.
     #[inline(never)]
-    pub fn leave_blocks(&mut self) -> Option<usize> {
+    pub fn empty_blocks(&mut self) -> Option<usize> {
         if !self.heap.is_leaving() {
             self.leaving = 0;
             if !self.heap.begin_leaving() {

@@ -323,7 +323,7 @@ impl Sorted {
     /// With each change, if the heap has blocks that are to be left: moves a few members, in the table and in
     /// the order. The table says when it is to be done (heap.rs).
     fn leave_some(&mut self) {
-        if !self.scores.wants_to_leave() {
+        if !self.scores.has_blocks_to_empty() {
             return;
         }
         for _ in 0..MOVED_AT_ONCE {
@@ -543,7 +543,7 @@ mod tests {
     type Model = Vec<(Vec<u8>, f64)>;
 
     fn limits(entries: usize, value: usize) -> Limits {
-        Limits { zset: Packed { entries, value }, ..Limits::default() }
+        Limits { zset: Packed { entries, value }, ..Limits::NOTHING }
     }
 
     fn all(entry: &Loose) -> Model {
@@ -655,7 +655,7 @@ mod tests {
         let Zset::Sorted(sorted) = zset else {
             panic!("it is large");
         };
-        assert!(!sorted.scores.heap.is_leaving() && !sorted.scores.wants_to_leave());
+        assert!(!sorted.scores.heap.is_leaving() && !sorted.scores.has_blocks_to_empty());
         assert_eq!(zset.len(), 1_251);
         for (member, score) in zset.all() {
             assert_eq!(zset.score(member), Some(score));

@@ -41,17 +41,21 @@ pub fn same(command: &Command, queue: &[Command], ours: &Value, theirs: &Value) 
                 && ours.len() == queue.len()
                 && results.all(|((a, b), command)| same(command, &[], a, b))
         }
-        // The order of a table, or of a hash that has become one; the dump at the end of a round
-        // knows which hashes are small, and compares their order too.
-        ("KEYS" | "HKEYS" | "HVALS", _) | ("PUBSUB", "CHANNELS") => {
-            sorted(ours, 1) == sorted(theirs, 1)
-        }
+        // The order of a table, or of what has become one; the dump at the end of a round knows what is
+        // small, and compares its order too. SPOP takes all that there is (`Generator::tame`).
+        ("KEYS" | "HKEYS" | "HVALS" | "SMEMBERS" | "SINTER" | "SUNION" | "SDIFF", _)
+        | ("SPOP", _)
+        | ("PUBSUB", "CHANNELS") => sorted(ours, 1) == sorted(theirs, 1),
         ("HGETALL", _) | ("CONFIG", "GET") => sorted(ours, 2) == sorted(theirs, 2),
         // Chance. The end of a round asks again, where it knows what may be answered.
         ("RANDOMKEY", _) => matches!(ours, Value::Bulk(_)),
-        ("HRANDFIELD" | "ZRANDMEMBER", _) => same_shape(ours, theirs) && distinct(command, ours),
+        ("HRANDFIELD" | "SRANDMEMBER" | "ZRANDMEMBER", _) => {
+            same_shape(ours, theirs) && distinct(command, ours)
+        }
         // Cursors are each server's own; `Step::Iterate` follows them to the end.
-        ("SCAN" | "HSCAN" | "ZSCAN", _) => is_scan_reply(ours) && is_scan_reply(theirs),
+        ("SCAN" | "HSCAN" | "SSCAN" | "ZSCAN", _) => is_scan_reply(ours) && is_scan_reply(theirs),
+        // Redis has small sets in listpacks since 7.2.
+        ("OBJECT", "ENCODING") => ours.text() == b"listpack" && theirs.text() == b"hashtable",
         // A clock.
         ("TIME", _) => same_shape(ours, theirs),
         ("TTL" | "EXPIRETIME", _) => near(ours, theirs, 1000, &command.name()),
@@ -92,7 +96,7 @@ fn same_shape(one: &Value, other: &Value) -> bool {
         && items.iter().zip(others).all(|(a, b)| same_shape(a, b))
 }
 
-/// HRANDFIELD with a positive count never repeats a field, and ZRANDMEMBER no member.
+/// HRANDFIELD, SRANDMEMBER and ZRANDMEMBER with a positive count never repeat.
 fn distinct(command: &Command, reply: &Value) -> bool {
     let count = command.args.get(2);
     let negative = count.is_none_or(|count| count.starts_with(b"-"));

@@ -37,16 +37,20 @@ pub const SOON: &[u8] = b"<soon>";
 
 const STRING_KEYS: &str = "k0,k1,k2,k3,k4,k5";
 const LIST_KEYS: &str = "l0,l1,l2,l3";
+const SET_KEYS: &str = "t0,t1,t2,t3";
 const HASH_KEYS: &str = "h0,h1,h2,h3";
 const ZSET_KEYS: &str = "z0,z1,z2,z3";
 /// The keys of each type.
-const KEYS: [&str; 4] = [STRING_KEYS, LIST_KEYS, HASH_KEYS, ZSET_KEYS];
+const KEYS: [&str; 5] = [STRING_KEYS, LIST_KEYS, SET_KEYS, HASH_KEYS, ZSET_KEYS];
+/// A set that never has more than one member, so that it is known which one SPOP takes.
+const POP: &[u8] = b"pop";
 const ODD_KEYS: [&[u8]; 6] = [b"", b"K0", b"a*b", b"with space", b"nul\0cr\rlf\n", b"[\xff\x80]"];
 const FIELDS: &str = "f0,f1,f2,f3,f4,f5,f6,F0,,7";
 const ELEMENTS: &str = "a,b,c,1,2,";
+const MEMBERS: &str = "a,b,c,d,1,2,-3,07,300,-32769,70000,-2147483649,,A";
 const WORDS: &str = "foo,0,,NX,GET,two words,\u{e9},name";
 const DATABASES: &str = "0,0,0,0,0,0,1,1,1,2,15,16,-1,x,,01";
-const TYPES: &str = "string,hash,zset,STRING,list,foo,";
+const TYPES: &str = "string,hash,set,zset,STRING,list,foo,";
 
 /// Integers at every limit, and what looks like one.
 const INTEGERS: &str = "\
@@ -354,7 +358,7 @@ impl Generator {
 
     /// Replaces what no two servers could be asked to agree on: relative deadlines that are
     /// accepted must be far away and unlike each other; HRANDFIELD may not return a billion
-    /// fields; and ZRANK has an option since 7.2.
+    /// fields, SPOP may not choose, and ZRANK has an option since 7.2.
     fn tame(&mut self, command: &mut Command) {
         let name = command.name();
         let args = &mut command.args;
@@ -372,7 +376,13 @@ impl Generator {
                 }
             }
             "ZRANK" | "ZREVRANK" => args.truncate(3),
-            "HRANDFIELD" | "ZRANDMEMBER" if args.len() > 2 => {
+            "SADD" if args.get(1).is_some_and(|key| key == POP) => args.truncate(3),
+            // What chance takes out of a set would differ from then on, so all is taken.
+            "SPOP" if args.len() == 2 && args[1] != POP => args.push(b"1000000".to_vec()),
+            "SPOP" if args.len() == 3 && number(&args[2]).is_some_and(|count| count > 0) => {
+                args[2] = b"1000000".to_vec();
+            }
+            "HRANDFIELD" | "SRANDMEMBER" | "ZRANDMEMBER" if args.len() > 2 => {
                 let count = number(&args[2]).unwrap_or(0);
                 let refused = count == i64::MIN || (args.len() > 3 && count < i64::MIN / 2);
                 if count < -1000 && !refused {
@@ -404,15 +414,17 @@ impl Generator {
         match name {
             "k" => self.key(STRING_KEYS),
             "l" => self.key(LIST_KEYS),
+            "t" => self.key(SET_KEYS),
             "h" => self.key(HASH_KEYS),
             "z" => self.key(ZSET_KEYS),
+            "y" => b"y".to_vec(),
             "any" => {
                 let keys = self.random.pick(&KEYS);
                 self.key(keys)
             }
-            "y" => b"y".to_vec(),
             "lcs" => b"lcs".to_vec(),
             "lcs2" => b"lcs2".to_vec(),
+            "pop" => POP.to_vec(),
             "f" if self.wide || self.random.percent(2) => {
                 format!("g{}", self.random.below(700)).into_bytes()
             }
@@ -421,6 +433,9 @@ impl Generator {
             // Few of them, so that lists hold equal ones.
             "e" if self.random.percent(70) => self.random.word(ELEMENTS).into(),
             "e" | "v" => self.value(),
+            "m" if self.random.percent(70) => self.random.word(MEMBERS).into(),
+            "m" if self.wide => format!("m{}", self.random.below(700)).into_bytes(),
+            "m" => self.value(),
             "score" if self.random.percent(70) => self.between(-5, 9),
             "score" if self.random.percent(50) => self.float(),
             "score" if self.random.percent(80) => self.random.word(SCORES).into(),

@@ -12,10 +12,10 @@ use std::iter::Peekable;
 use std::str::SplitWhitespace;
 
 /// The words of a shape that are not sent as they stand.
-const SLOTS: [&str; 33] = [
+const SLOTS: [&str; 36] = [
     "any", "at", "atms", "bound", "channel", "cursor", "db", "e", "f", "h", "i", "k", "l", "lcs",
-    "lcs2", "lex", "ms", "n", "offset", "past", "pattern", "s", "score", "small", "soon", "text",
-    "type", "unknown", "v", "word", "x", "y", "z",
+    "lcs2", "lex", "m", "ms", "n", "offset", "past", "pattern", "pop", "s", "score", "small",
+    "soon", "t", "text", "type", "unknown", "v", "word", "x", "y", "z",
 ];
 
 /// A shape, or part of one.

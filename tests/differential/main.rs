@@ -118,19 +118,20 @@ fn the_command_table_says_of_each_command_what_that_of_redis_server_says() {
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
-/// Both protocols, and small values that stay small or become large at once, in turn.
+/// Both protocols, and small values that stay small or outgrow their limits at once, in turn.
 fn setting(seed: u64, reference: Option<Program>) -> Setting {
     let names = [
         "--list-max-listpack-size",
+        "--set-max-intset-entries",
         "--hash-max-listpack-entries",
         "--hash-max-listpack-value",
         "--zset-max-listpack-entries",
         "--zset-max-listpack-value",
     ];
     let limits = [
-        ["-2", "512", "64", "128", "64"],
-        ["3", "6", "64", "6", "64"],
-        ["-1", "512", "16", "128", "16"],
+        ["-2", "512", "512", "64", "128", "64"],
+        ["3", "3", "6", "64", "6", "64"],
+        ["-1", "16", "512", "16", "128", "16"],
     ];
     let limits = limits[(seed / 2 % 3) as usize];
     let planted = env::var("OURS_FLAGS").unwrap_or_default();

@@ -33,13 +33,21 @@ pub struct Kind {
 }
 
 /// Every type there is. One that is not here cannot be compared, so meeting it is a failure.
-const KINDS: [Kind; 4] = [
+const KINDS: [Kind; 5] = [
     Kind { name: "string", read: ("GET", &[]), width: 1, tables: &[], keeps_encoding: false },
     Kind {
         name: "list",
         read: ("LRANGE", &["0", "-1"]),
         width: 1,
         tables: &[],
+        keeps_encoding: true,
+    },
+    Kind {
+        name: "set",
+        read: ("SMEMBERS", &[]),
+        width: 1,
+        // Up to Redis 7.0 what is in a listpack here is in a table there.
+        tables: &["hashtable", "listpack"],
         keeps_encoding: true,
     },
     Kind {

@@ -22,9 +22,10 @@ use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
 use crate::handler::zset::reply_with_members;
 use crate::handler::{COUNTED_KEYS, Command, Keys, ONE_KEY, Rest, Run, Stretch, command};
-use crate::resp::{Args, Reply, parse_double, parse_integer};
+use crate::resp::{Args, Digits, Reply, parse_double, parse_integer};
 use crate::store::{View, ViewMut};
-use crate::types::{Entry, Loose, Scoring, Value, Zset, by_score};
+use crate::types::{Entry, Loose, Member, Scoring, Set, Value, Zset, by_score};
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 const DESTINATION: Keys = Keys { counted_by: 2, ..ONE_KEY };
@@ -142,22 +143,32 @@ fn store(view: &mut ViewMut, args: &Args, form: Form, reply: &mut Reply) -> Resu
     let combination = Combination::parse(args, form, |i| look.entry(args.key(i)))?;
     let result = combination.combine(form.kind);
     reply.count(result.len());
-    let stored = Loose::filled(&key, &look.limits, |zset| zset.fill(&result));
+    let members: Vec<Scoring> = result.iter().map(scoring).collect();
+    let stored = Loose::filled::<Zset>(&key, &look.limits, |zset| zset.fill(&members));
     view.replace(key, stored);
     Ok(())
 }
 
-/// What is combined: a sorted set. (A set will be one too, whose members have the score 1.)
+/// What is combined: a sorted set, or a set, whose members have the score 1.
 #[derive(Clone, Copy)]
 enum Operand<'a> {
     Missing,
+    Set(Set<'a>),
     Zset(Zset<'a>),
+}
+
+/// A member of the result and its score. It is owned if a set has it as a number.
+type Combined<'a> = (Cow<'a, [u8]>, f64);
+
+fn scoring<'a>((member, score): &'a Combined) -> Scoring<'a> {
+    (member, *score)
 }
 
 impl<'a> Operand<'a> {
     fn of(entry: Option<Entry<'a>>) -> Result<Operand<'a>, Error> {
         match entry.map(Entry::value) {
             None => Ok(Operand::Missing),
+            Some(Value::Set(set)) => Ok(Operand::Set(set)),
             Some(Value::Zset(zset)) => Ok(Operand::Zset(zset)),
             Some(_) => Err(Error::WrongType),
         }
@@ -166,6 +177,7 @@ impl<'a> Operand<'a> {
     fn len(self) -> usize {
         match self {
             Operand::Missing => 0,
+            Operand::Set(set) => set.len(),
             Operand::Zset(zset) => zset.len(),
         }
     }
@@ -173,14 +185,21 @@ impl<'a> Operand<'a> {
     fn score(self, member: &[u8]) -> Option<f64> {
         match self {
             Operand::Missing => None,
+            Operand::Set(set) => set.contains(Member::Bytes(member)).then_some(1.0),
             Operand::Zset(zset) => zset.score(member),
         }
     }
 
-    fn all(self) -> Box<dyn Iterator<Item = Scoring<'a>> + 'a> {
+    fn all(self) -> Box<dyn Iterator<Item = Combined<'a>> + 'a> {
         match self {
             Operand::Missing => Box::new(std::iter::empty()),
-            Operand::Zset(zset) => zset.all(),
+            Operand::Set(set) => Box::new(set.iter().map(|member| match member {
+                Member::Number(number) => (Digits::new(number).as_bytes().to_vec().into(), 1.0),
+                Member::Bytes(bytes) => (bytes.into(), 1.0),
+            })),
+            Operand::Zset(zset) => {
+                Box::new(zset.all().map(|(member, score)| (member.into(), score)))
+            }
         }
     }
 }
@@ -301,22 +320,22 @@ impl<'a> Combination<'a> {
             return reply.count(self.intersection().take(self.limit).count());
         }
         let result = self.combine(form.kind);
-        reply_with_members(result.len(), result.iter().copied(), self.with_scores, reply);
+        reply_with_members(result.len(), result.iter().map(scoring), self.with_scores, reply);
     }
 
     /// The result, in order.
-    fn combine(&self, kind: Kind) -> Vec<Scoring<'a>> {
-        let mut result: Vec<Scoring> = match kind {
+    fn combine(&self, kind: Kind) -> Vec<Combined<'a>> {
+        let mut result: Vec<Combined> = match kind {
             Kind::Union => self.union().into_iter().collect(),
             Kind::Inter => self.intersection().collect(),
             Kind::Diff => self.difference().collect(),
         };
         // It may have come in order already, which the sort then sees.
-        result.sort_by(|a, b| by_score(*a, *b));
+        result.sort_by(|a, b| by_score(scoring(a), scoring(b)));
         result
     }
 
-    fn union(&self) -> HashMap<&'a [u8], f64> {
+    fn union(&self) -> HashMap<Cow<'a, [u8]>, f64> {
         let mut union = HashMap::new();
         for (operand, weight) in &self.operands {
             for (member, score) in operand.all() {
@@ -328,7 +347,7 @@ impl<'a> Combination<'a> {
         union
     }
 
-    fn intersection(&self) -> impl Iterator<Item = Scoring<'a>> {
+    fn intersection(&self) -> impl Iterator<Item = Combined<'a>> {
         let first = self.operands.first();
         let all = first.into_iter().flat_map(|(operand, weight)| {
             operand.all().map(move |(member, score)| (member, number_or_zero(weight * score)))
@@ -336,13 +355,13 @@ impl<'a> Combination<'a> {
         all.filter_map(|(member, score)| {
             let others = self.operands.iter().skip(1);
             let score = others
-                .map(|(operand, weight)| Some(weight * operand.score(member)?))
+                .map(|(operand, weight)| Some(weight * operand.score(&member)?))
                 .try_fold(score, |joined, score| Some(self.aggregate.of(joined, score?)));
             Some((member, score?))
         })
     }
 
-    fn difference(&self) -> impl Iterator<Item = Scoring<'a>> {
+    fn difference(&self) -> impl Iterator<Item = Combined<'a>> {
         let first = self.operands.first();
         let all = first.into_iter().flat_map(|(operand, _)| operand.all());
         all.filter(|(member, _)| {

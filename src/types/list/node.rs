@@ -56,7 +56,7 @@ pub enum Side {
 }
 
 /// How much one node holds.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct NodeLimits {
     pub bytes: usize,
     pub count: usize,
@@ -250,12 +250,12 @@ impl Node {
         behind
     }
 
-    /// Gives memory back that is not used, if that is worth a copy: the node is no end of its list any more.
+    /// Gives memory back that is not used: the node is no end of its list any more.
     pub fn settle(&mut self) {
-        let live = self.look().bytes.len();
-        if self.bytes.capacity() - live > live / 64 {
+        if self.start > 0 {
             self.lay_out(0, 0);
         }
+        self.bytes.shrink_to_fit();
     }
 
     /// Moves the elements into memory with a gap before them and room behind them.

@@ -1,0 +1,419 @@
+//! A set: members without an order, none twice. It has one of three forms, and no command knows which.
+//!
+//! ```text
+//! SADD s 3 1 2      Intset   numbers in ascending order (intset.rs)    up to set-max-intset-entries
+//! SADD s red        Packed   a listpack: 1, 2, 3, red (listpack.rs)    up to set-max-listpack-entries,
+//!                                                                      none longer than …-value
+//! SADD s <long>     Table    a table of members (table.rs)             for good
+//! ```
+//!
+//! A set goes down this list and never up. While it is small, a table would cost more than its members. An
+//! intset of 512 numbers takes one or four kilobytes, where a table takes thirty; in a listpack of 128 members
+//! a search walks past all of them, so it ends there.
+//!
+//! The table is that of a hash, whose fields have names and no values. So each member is one piece of the
+//! table's heap, and the places are those that a hash has.
+//!
+//! **Questions about several sets.** SINTER walks the smallest set, and asks the others whether they have what
+//! it finds. So it takes as long as the smallest, times the number of sets:
+//!
+//! ```text
+//! SINTER large small other        small: a b c ──▶ does other have a? does large? …
+//! ```
+//!
+//! A [`Member`] is a number or bytes, as it is stored. So two intsets are compared number by number,
+//! and nothing is printed that nobody asked for.
+//!
+//! **How Redis does it**: t_set.c, with the same three forms since 7.2 and two before; a `dict` without values
+//! where there is a table here. Each function has a branch for each form.
+
+use super::edit::{Edit, Place};
+use super::entry::{Kind, LargeValue};
+use super::hash::{Field, MOST_PACKED};
+use super::intset::{self, Intset};
+use super::listpack::{self, Listpack, ListpackMut};
+use super::table::{self, Held, Table};
+use super::{Type, Value, allocated, rewrite_elements};
+use crate::key::digest_of;
+use crate::resp::{Digits, parse_integer};
+
+/// A set to be read, in any form.
+#[derive(Clone, Copy)]
+pub enum Set<'a> {
+    Intset(Intset<'a>),
+    Packed(Listpack<'a>),
+    Table(&'a Table<Field>),
+}
+
+/// What a large set is stored as.
+#[derive(Clone)]
+pub struct Members(pub Table<Field>);
+
+/// A member as it is stored. The bytes may be those of a number too.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Member<'a> {
+    Number(i64),
+    Bytes(&'a [u8]),
+}
+
+impl Member<'_> {
+    /// Hands its bytes to `look`.
+    pub fn read<R>(self, look: impl FnOnce(&[u8]) -> R) -> R {
+        match self {
+            Member::Number(number) => look(Digits::new(number).as_bytes()),
+            Member::Bytes(bytes) => look(bytes),
+        }
+    }
+}
+
+impl<'a> Set<'a> {
+    /// How many members there are.
+    pub fn len(self) -> usize {
+        match self {
+            Set::Intset(intset) => intset.len(),
+            Set::Packed(listpack) => listpack.len(),
+            Set::Table(table) => table.len(),
+        }
+    }
+
+    pub fn contains(self, member: Member) -> bool {
+        match (self, member) {
+            (Set::Intset(intset), Member::Number(number)) => intset.contains(number),
+            (Set::Intset(intset), Member::Bytes(bytes)) => {
+                parse_integer(bytes).is_some_and(|number| intset.contains(number))
+            }
+            (Set::Packed(listpack), _) => member.read(|bytes| find(listpack, bytes).is_some()),
+            (Set::Table(table), _) => {
+                member.read(|bytes| table.get(digest_of(bytes), bytes).is_some())
+            }
+        }
+    }
+
+    /// The members: of an intset in ascending order, of a listpack in the order in which they came.
+    pub fn iter(self) -> Box<dyn Iterator<Item = Member<'a>> + 'a> {
+        match self {
+            Set::Intset(intset) => Box::new(intset.iter().map(Member::Number)),
+            Set::Packed(listpack) => {
+                Box::new(listpack.iter().map(|element| Member::Bytes(element.bytes)))
+            }
+            Set::Table(table) => Box::new(table.iter().map(member)),
+        }
+    }
+
+    /// A member, each with the same chance. A set is never empty: the key goes with its last member.
+    pub fn random(self) -> Option<Member<'a>> {
+        match self {
+            Set::Table(table) => table.random().map(member),
+            Set::Intset(intset) => intset.get(table::random_below(self.len())).map(Member::Number),
+            Set::Packed(_) => self.iter().nth(table::random_below(self.len())),
+        }
+    }
+
+    /// Visits the members of one slot of the table, or all members of another form; returns the cursor of
+    /// the next.
+    pub fn scan(self, cursor: u64, mut visit: impl FnMut(Member<'a>)) -> u64 {
+        match self {
+            Set::Table(table) => table.scan(cursor, |field| visit(member(field))),
+            _ => {
+                self.iter().for_each(visit);
+                0
+            }
+        }
+    }
+
+    pub(super) fn encoding(self) -> &'static str {
+        match self {
+            Set::Intset(_) => "intset",
+            Set::Packed(_) => "listpack",
+            Set::Table(_) => "hashtable",
+        }
+    }
+
+    pub(super) fn memory(self) -> usize {
+        match self {
+            Set::Table(table) => allocated(size_of::<Members>()) + table.memory(),
+            _ => 0,
+        }
+    }
+
+    pub(super) fn rewrite(self, key: &[u8], emit: &mut dyn FnMut(&[&[u8]])) {
+        let begin = [b"SADD", key];
+        match self {
+            Set::Intset(intset) => {
+                let all: Vec<Digits> = intset.iter().map(Digits::new).collect();
+                rewrite_elements(begin, all.iter().map(|digits| [digits.as_bytes()]), emit);
+            }
+            Set::Packed(listpack) => {
+                rewrite_elements(begin, listpack.iter().map(|element| [element.bytes]), emit);
+            }
+            Set::Table(table) => {
+                rewrite_elements(begin, table.iter().map(|field| [field.name()]), emit);
+            }
+        }
+    }
+}
+
+fn member(field: Held<'_, Field>) -> Member<'_> {
+    Member::Bytes(field.name())
+}
+
+/// Looks for a member, from the first to the last; returns its place.
+fn find(listpack: Listpack, member: &[u8]) -> Option<usize> {
+    listpack.iter().find(|element| element.bytes == member).map(|element| element.at)
+}
+
+impl Type for Set<'_> {
+    const NAME: &'static str = "set";
+    const NEW: (Kind, &'static [u8]) = (Kind::Intset, &intset::EMPTY);
+    type Look<'a> = Set<'a>;
+    type Large = Box<Members>;
+
+    fn of(value: Value<'_>) -> Option<Set<'_>> {
+        if let Value::Set(set) = value { Some(set) } else { None }
+    }
+
+    fn is(kind: Kind) -> bool {
+        matches!(kind, Kind::Intset | Kind::Set)
+    }
+
+    fn large(value: &mut LargeValue) -> Option<&mut Box<Members>> {
+        if let LargeValue::Set(members) = value { Some(members) } else { None }
+    }
+
+    fn is_nothing(edit: &Edit<Self>) -> bool {
+        edit.look().len() == 0
+    }
+}
+
+impl From<Box<Members>> for LargeValue {
+    fn from(members: Box<Members>) -> LargeValue {
+        LargeValue::Set(members)
+    }
+}
+
+impl Edit<'_, Set<'_>> {
+    pub fn look(&self) -> Set<'_> {
+        match &self.place {
+            Place::Small(small) if small.kind() == Kind::Intset => {
+                Set::Intset(Intset(small.payload()))
+            }
+            Place::Small(small) => Set::Packed(Listpack(small.payload())),
+            Place::Large(members) => Set::Table(&members.0),
+        }
+    }
+
+    /// Adds a member, and gives the set another form when it passes a limit. Returns whether the member is
+    /// new.
+    pub fn add(&mut self, member: &[u8]) -> bool {
+        let number = parse_integer(member);
+        let fits = match self.look() {
+            Set::Intset(_) => number.is_some(),
+            Set::Packed(listpack) if find(listpack, member).is_some() => return false,
+            Set::Packed(_) => self.may_pack(member),
+            Set::Table(_) => true,
+        };
+        if !fits {
+            self.make_room_for(member);
+        }
+        let is_new = match (&mut self.place, number) {
+            (Place::Small(small), Some(number)) if small.kind() == Kind::Intset => {
+                intset::add(small, number)
+            }
+            (Place::Small(small), _) => {
+                small.edit(|bytes, start| ListpackMut { bytes, start }.push(&[member]));
+                true
+            }
+            (Place::Large(members), _) => add_to(&mut members.0, member),
+        };
+        self.changed |= is_new;
+        if let Set::Intset(intset) = self.look()
+            && (intset.len() > self.limits.intset || intset.0.len() > MOST_PACKED)
+        {
+            self.unpack();
+        }
+        is_new
+    }
+
+    /// Removes a member; returns whether it was there.
+    pub fn remove(&mut self, member: &[u8]) -> bool {
+        let removed = match &mut self.place {
+            Place::Small(small) if small.kind() == Kind::Intset => {
+                parse_integer(member).is_some_and(|number| intset::remove(small, number))
+            }
+            Place::Small(small) => {
+                let at = find(Listpack(small.payload()), member);
+                if let Some(at) = at {
+                    small.edit(|bytes, start| ListpackMut { bytes, start }.splice(at, 1, &[]));
+                }
+                at.is_some()
+            }
+            Place::Large(members) => {
+                members.0.remove(digest_of(member), member, Field::free).is_some()
+            }
+        };
+        self.changed |= removed;
+        removed
+    }
+
+    /// Whether a listpack may have this member beside those that are there.
+    fn may_pack(&self, member: &[u8]) -> bool {
+        let limits = self.limits.set;
+        let (set, mut longest, mut size) = (self.look(), member.len(), member.len());
+        match set {
+            // The longest numbers are at the ends.
+            Set::Intset(intset) => {
+                let last = set.len().checked_sub(1).and_then(|last| intset.get(last));
+                for number in intset.get(0).into_iter().chain(last) {
+                    longest = longest.max(Digits::new(number).as_bytes().len());
+                }
+            }
+            Set::Packed(listpack) => size += listpack.0.len(),
+            Set::Table(_) => return false,
+        }
+        set.len() < limits.entries && longest <= limits.value && size <= MOST_PACKED
+    }
+
+    /// Gives the set a form that can take this member: an intset may become a listpack.
+    fn make_room_for(&mut self, member: &[u8]) {
+        let mut listpack = listpack::EMPTY.to_vec();
+        let mut packed = ListpackMut { bytes: &mut listpack, start: 0 };
+        match self.look() {
+            Set::Intset(intset) if self.may_pack(member) => {
+                intset.iter().for_each(|number| packed.push(&[Digits::new(number).as_bytes()]));
+            }
+            _ => return self.unpack(),
+        }
+        if let Place::Small(small) = &mut self.place {
+            small.set(Kind::Set, &listpack);
+        }
+    }
+
+    /// Turns the set into a table, for good.
+    fn unpack(&mut self) {
+        let mut table = Table::new();
+        for member in self.look().iter() {
+            member.read(|bytes| insert(&mut table, digest_of(bytes), bytes));
+        }
+        self.place.grow(Box::new(Members(table)));
+    }
+}
+
+fn add_to(table: &mut Table<Field>, member: &[u8]) -> bool {
+    let digest = digest_of(member);
+    let is_new = table.get(digest, member).is_none();
+    if is_new {
+        insert(table, digest, member);
+    }
+    is_new
+}
+
+fn insert(table: &mut Table<Field>, digest: u64, member: &[u8]) {
+    table.insert(digest, |heap| Field::new(member, b"", heap));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::table::random_below;
+    use crate::types::{Limits, Loose, Packed};
+    use std::collections::BTreeSet;
+
+    const LIMITS: Limits =
+        Limits { intset: 4, set: Packed { entries: 3, value: 5 }, ..Limits::NOTHING };
+
+    fn with(members: &[&str]) -> Loose {
+        let mut entry = Loose::new::<Set>(b"key");
+        entry.change(&LIMITS, |set: &mut Edit<Set>| {
+            assert!(members.iter().all(|member| set.add(member.as_bytes())));
+        });
+        entry
+    }
+
+    fn members(entry: &Loose) -> Vec<String> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        entry.look().read::<Set>().unwrap().iter().map(|member| member.read(text)).collect()
+    }
+
+    #[test]
+    fn a_set_has_the_form_that_its_members_allow_and_never_goes_back() {
+        for (of, encoding) in [
+            (&["3", "-1", "2", "70000"][..], "intset"),
+            (&["3", "1", "2", "4", "5"], "hashtable"),
+            (&["3", "1", "red"], "listpack"),
+            (&["3", "1", "04"], "listpack"),
+            (&["red", "3", "1"], "listpack"),
+            (&["red", "3", "1", "2"], "hashtable"),
+            (&["3", "1", "2", "red"], "hashtable"),
+            (&["violet"], "hashtable"),
+            // A number is longer in a listpack.
+            (&["-12345", "red"], "hashtable"),
+        ] {
+            let mut entry = with(of);
+            assert_eq!(entry.look().value().encoding(), encoding, "{of:?}");
+            entry.change(&LIMITS, |set: &mut Edit<Set>| {
+                assert!(of.iter().all(|member| !set.add(member.as_bytes())));
+                assert!(of[1..].iter().all(|member| set.remove(member.as_bytes())));
+            });
+            assert_eq!(members(&entry), of[..1]);
+            assert_eq!(entry.look().value().encoding(), encoding, "{of:?}");
+        }
+        assert_eq!(members(&with(&["3", "1", "red"])), ["1", "3", "red"]);
+        assert_eq!(members(&with(&["red", "3", "1"])), ["red", "3", "1"]);
+    }
+
+    fn has(model: &BTreeSet<String>, member: &[u8]) -> bool {
+        model.iter().any(|other| other.as_bytes() == member)
+    }
+
+    #[test]
+    fn a_set_holds_what_an_ordered_set_holds_after_any_changes() {
+        for (intset, entries) in [(4, 0), (4, 9), (100, 100), (0, 0)] {
+            let set = Packed { entries, value: 5 };
+            let limits = Limits { intset, set, ..Limits::NOTHING };
+            for kinds in 1..4 {
+                let mut entry = Loose::new::<Set>(b"key");
+                entry.edit().set_deadline(Some(7));
+                let mut model = BTreeSet::new();
+                for _ in 0..2_000 {
+                    let number = random_below(40);
+                    let member = match random_below(kinds) {
+                        0 => number.to_string(),
+                        1 => format!("m{number}"),
+                        _ => format!("member {number}"),
+                    };
+                    entry.change(&limits, |set: &mut Edit<Set>| {
+                        if random_below(2) == 0 {
+                            assert_eq!(set.add(member.as_bytes()), model.insert(member.clone()));
+                        } else {
+                            assert_eq!(set.remove(member.as_bytes()), model.remove(&member));
+                        }
+                    });
+                    let set = entry.look().read::<Set>().unwrap();
+                    let bytes = Member::Bytes(member.as_bytes());
+                    assert_eq!(set.contains(bytes), model.contains(&member));
+                    let number = Member::Number(number as i64);
+                    assert_eq!(set.contains(number), number.read(|bytes| has(&model, bytes)));
+                    assert_eq!(set.len(), model.len());
+                }
+                assert!(members(&entry).into_iter().collect::<BTreeSet<_>>() == model);
+                assert_eq!(entry.look().deadline(), Some(7));
+            }
+        }
+    }
+
+    #[test]
+    fn a_member_is_drawn_as_often_as_any_other_in_each_form() {
+        for (intset, entries) in [(99, 0), (0, 99), (0, 0)] {
+            let limits = Limits { intset, set: Packed { entries, value: 9 }, ..Limits::NOTHING };
+            let mut entry = Loose::new::<Set>(b"key");
+            let name = |i: usize| if intset > 0 { i.to_string() } else { format!("m{i}") };
+            entry.change(&limits, |set: &mut Edit<Set>| {
+                (0..30).for_each(|i| assert!(set.add(name(i).as_bytes())));
+            });
+            let set = entry.look().read::<Set>().unwrap();
+            let mut times = std::collections::HashMap::new();
+            (0..30_000).for_each(|_| *times.entry(set.random()).or_insert(0) += 1);
+            assert!(times.len() == 30 && times.values().all(|n| (850..1150).contains(n)));
+        }
+    }
+}
