@@ -97,6 +97,11 @@ impl<'a> List<'a> {
         }
     }
 
+    /// How many nodes there are, and the bytes of their elements: for DEBUG OBJECT.
+    pub fn nodes_and_bytes(self) -> (usize, usize) {
+        self.nodes(0).fold((0, 0), |(nodes, bytes), node| (nodes + 1, bytes + node.bytes.len()))
+    }
+
     fn nodes(self, from: usize) -> impl DoubleEndedIterator<Item = Elements<'a>> {
         let (small, large) = match self {
             List::Packed(elements) => (Some(elements), Default::default()),
