@@ -127,7 +127,7 @@ impl<'a> Batch<'a> {
         self.records.begin();
     }
 
-    /// Ends a unit, whose reply stands in this place of the output.
+    /// Ends a unit, whose reply stands in this place of the output. Only the outermost one counts.
     pub fn end_unit(&mut self, reply: Range<usize>) {
         if self.records.end() {
             self.retractable.push(reply);
@@ -186,6 +186,7 @@ impl<'a> Batch<'a> {
         if let Err(cause) = committed {
             self.retract(&Error::Misconf(cause), reply);
         }
+        // Messages leave when the log holds what was done before them.
         if !client.published.is_empty() {
             self.server.hub.send(&client.published);
             client.published = Vec::new();
