@@ -132,7 +132,7 @@ impl<'a> Batch<'a> {
         self.records.begin();
     }
 
-    /// Ends a unit, whose reply stands in this place of the output.
+    /// Ends a unit, whose reply stands in this place of the output. Only the outermost one counts.
     pub fn end_unit(&mut self, reply: Range<usize>) {
         if self.records.end() {
             self.retractable.push(reply);
@@ -192,6 +192,7 @@ impl<'a> Batch<'a> {
         if let Some(error) = &failure {
             self.retract(error, reply);
         }
+        // Answers to others and messages leave when the log holds what was done before them.
         self.deliver(client, failure.as_ref());
         if !client.published.is_empty() {
             self.server.hub.send(&client.published);

@@ -124,6 +124,7 @@ impl<'a> Caller<'a> {
             seen.failed = true;
             reply.out.truncate(begin);
             reply.error(&error);
+            // In a replay.
             if !self.batch.time.source.is_counted() {
                 self.note_failure(row, args, error);
             }
@@ -184,6 +185,7 @@ impl<'a> Caller<'a> {
         } else {
             self.batch.share();
         }
+        // A watched key that has expired since WATCH has changed too, though nobody has deleted it.
         let changed = client.watch_flag.load(Ordering::Relaxed)
             || client
                 .watched

@@ -14,7 +14,7 @@
 //! | `Long`   | `&View`, many times  | shared, given back in between  | never (1)               |
 //! | `Write`  | `&mut ViewMut`       | exclusive                      | if it changed something |
 //! | `Client` | `&mut Client`        | none needed                    | never                   |
-//! | `Mixed`  | both, to read        | shared                         | never (1)               |
+//! | `Mixed`  | both                 | shared                         | never (1)               |
 //!
 //! (1) The DEL of a key that it finds expired is logged: its batch deletes that key (store/expire.rs).
 //!

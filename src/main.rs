@@ -149,6 +149,7 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
     log::notice(format_args!("Ready to accept connections on port {port}"));
     background("sync", |server, _| server.aof.sync_every_second())?;
     background("expire", |server, store| expire::expire_for_ever(server, store))?;
+    // A rewrite makes its base from a replay of the sealed log (aof/rewrite.rs).
     background("rewrite", |server, store| {
         let replay_all =
             |manifest: &_| call::replay(server, |replay| replay_sealed(manifest, replay));
@@ -176,7 +177,7 @@ fn accept_for_ever(listener: &Listener, server: &Arc<Server>, store: &Arc<RwLock
             Ok((stream, peer)) => {
                 let was_empty = accepted.is_empty();
                 accepted.extend(Client::welcome(server, stream, peer));
-                // From now on accept does not block.
+                // After the first one accept does not block any more, so that all others are taken too.
                 if !was_empty || listener.socket.set_nonblocking(true).is_ok() {
                     continue;
                 }

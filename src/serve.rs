@@ -90,10 +90,12 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Box<Client>
         log::verbose(format_args!("client {} left: {error}", session.client.public.id));
     }
     let is_polite = end.is_ok() && !session.is_killed();
+    // Tells the operator why, if it was ended for what it held.
     session.tell_end();
     // When the client sees the end of the connection, its place is free for another.
     session.leave();
     if is_polite {
+        // Reads on for a moment, or the kernel would throw the last reply away with what is unread.
         waiting::linger(&stream);
     }
     let _ = stream.shutdown(Shutdown::Both);
@@ -177,7 +179,7 @@ impl Session<'_> {
             self.arrived_count += 1;
         }
         // A place keeps its buffers: with new ones, a GET or SET in a pipeline takes nearly a third more
-        // instructions. Behind a burst not all places are kept, but four times as many as this batch needs.
+        // instructions. After a burst at most four times as many are kept as this batch needs.
         self.arrived.truncate(4 * self.arrived_count);
     }
 

@@ -95,8 +95,7 @@ impl Db {
         Some(loose)
     }
 
-    /// Frees an entry. The outer None: there was no such key. What is not small is returned, to be freed
-    /// later.
+    /// Frees an entry. None: there was no such key. What is not small is returned, to be freed later.
     fn delete(&mut self, digest: u64, key: &[u8]) -> Option<Option<Box<Large>>> {
         if !self.deadlines.is_empty()
             && let Some(deadline) = self.keys.get(digest, key)?.deadline()
@@ -119,7 +118,7 @@ impl Keyspace {
         }
     }
 
-    /// Takes the data of another, which the log has filled. Any key may be new, so WATCH has failed.
+    /// Takes the data of another, which the log has filled. Any key may have changed, so all watches fail.
     pub fn take_over(&mut self, loaded: Keyspace) {
         self.dbs = loaded.dbs;
         self.changes += loaded.changes;

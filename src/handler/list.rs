@@ -10,10 +10,10 @@
 //!
 //! [`pop`] and [`transfer`] are what LPOP, LMPOP and LMOVE do to the keyspace.
 //!
-//! Most commands are logged as they were sent. LMPOP becomes LPOP or RPOP of the key that had elements, because
-//! at replay another of its keys could have some.
+//! Commands are logged as they were sent, except LMPOP. It becomes what it did: LPOP or RPOP of the one key that
+//! had elements, with their number.
 //!
-//! **How Redis does it**: t_list.c.
+//! **How Redis does it**: t_list.c. In 7.0 each list is a quicklist; since 7.2 a small list is a listpack.
 
 use crate::error::Error;
 use crate::handler::args::{Cursor, at_least, integer};

@@ -492,7 +492,7 @@ mod tests {
     use crate::resp::Arg;
     use crate::types::string::LARGE;
     use crate::types::table::random_below;
-    use crate::types::{NewStr, Packed};
+    use crate::types::{NewStr, Packed, Side};
     use std::collections::HashMap;
 
     const LIMITS: Limits =
@@ -525,10 +525,11 @@ mod tests {
         }
     }
 
-    /// What a table of entries should hold: strings, and hashes by field.
+    /// What a table of entries should hold: strings, lists, and hashes by field.
     #[derive(Default)]
     struct Model {
         strings: HashMap<u32, Vec<u8>>,
+        lists: HashMap<u32, Vec<Vec<u8>>>,
         hashes: HashMap<u32, HashMap<u32, Vec<u8>>>,
     }
 
@@ -536,11 +537,12 @@ mod tests {
         fn check(&self, table: &Table<Stored>) {
             let counted = table.iter().map(Entry::memory).sum::<usize>();
             assert_eq!(counted, table.memory());
-            assert_eq!(table.len(), self.strings.len() + self.hashes.len());
+            assert_eq!(table.len(), self.strings.len() + self.lists.len() + self.hashes.len());
             for entry in table.iter() {
                 let key = u32::from_be_bytes(entry.key().try_into().unwrap());
                 match entry.value() {
                     Value::String(string) => assert_eq!(&*string, &self.strings[&key][..]),
+                    Value::List(list) => assert!(list.iter().eq(self.lists[&key].iter())),
                     Value::Hash(hash) => {
                         assert_eq!(hash.len(), self.hashes[&key].len());
                         for (name, value) in hash.iter() {
@@ -548,7 +550,6 @@ mod tests {
                             assert_eq!(value, self.hashes[&key][&name]);
                         }
                     }
-                    other => panic!("nobody has stored a {}", other.type_name()),
                 }
             }
         }
@@ -595,7 +596,22 @@ mod tests {
             if random_below(10) < goes {
                 delete(&mut table, key);
                 model.strings.remove(&key);
+                model.lists.remove(&key);
                 model.hashes.remove(&key);
+            } else if key % 20 == 10 {
+                let name = key.to_be_bytes();
+                let digest = digest_of(&name);
+                if table.get(digest, &name).is_none() {
+                    table.insert(digest, |heap| Loose::new::<List>(&name).fasten(heap));
+                }
+                let elements = model.lists.entry(key).or_default();
+                let value = mixed_value();
+                change(&mut table, key, |list: &mut Edit<List>| {
+                    list.drop_from(Side::Left, elements.len() / 9);
+                    list.push(Side::Right, &value);
+                });
+                elements.drain(..elements.len() / 9);
+                elements.push(value);
             } else if !key.is_multiple_of(20) {
                 let value = mixed_value();
                 set(&mut table, key, &value);
