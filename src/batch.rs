@@ -94,7 +94,9 @@ impl<'a> Batch<'a> {
                 if command.is(Flag::GivesLockBack) && !in_exec {
                     self.give_back();
                 }
-                self.clock.start_unlocked();
+                if self.clock.now == 0 {
+                    self.clock.go_on();
+                }
             }
         }
         if !in_exec {
@@ -188,7 +190,7 @@ impl<'a> Batch<'a> {
             Some(_) if self.retractable.is_empty() && !self.has_served(client) => Ok(()),
             _ => self.server.aof.commit(self.position),
         };
-        let failure = committed.err().map(Error::Misconf);
+        let failure = committed.err().map(|cause| Error::misconf(&cause));
         if let Some(error) = &failure {
             self.retract(error, reply);
         }

@@ -46,7 +46,7 @@ use args::Place;
 pub use args::{Arg, Args};
 pub use double::{parse_bound, parse_double, print_double, print_in_listpack};
 pub use integer::{Digits, parse_integer};
-pub use reply::{Output, Protocol, Reply};
+pub use reply::{Protocol, Reply};
 use std::io::{self, BufRead, Read};
 use words::split_words;
 

@@ -162,7 +162,9 @@ impl Server {
         if timeout > 0 {
             let clients = self.clients.all();
             let idle = clients.iter().filter(|client| client.idle(self) > timeout);
-            let over = idle.filter(|client| !client.is_listening() && !client.is_blocked());
+            let over = idle.filter(|client| {
+                !client.is_blocked() && !client.shown.lock().unwrap().is_listening()
+            });
             over.for_each(|client| client.held.kill(End::Killed));
         }
     }
@@ -199,7 +201,6 @@ impl Server {
     }
 }
 
-/// All connected clients.
 #[derive(Default)]
 pub struct Clients {
     pub gates: Gates,
@@ -326,9 +327,12 @@ pub struct Shown {
 }
 
 impl Shown {
-    /// Whether it has subscribed to anything.
     pub fn is_subscribed(&self) -> bool {
         self.channels + self.patterns > 0
+    }
+
+    fn is_listening(&self) -> bool {
+        self.monitoring || self.is_subscribed()
     }
 }
 
@@ -381,12 +385,6 @@ impl Public {
     pub fn has_hung_up(&self) -> bool {
         let has_end = |connection: &Connection| order::has_end(&connection.stream, &self.turns);
         self.held.is_ended() || self.connection.as_ref().is_none_or(has_end)
-    }
-
-    /// Whether it is a subscriber or a monitor.
-    pub fn is_listening(&self) -> bool {
-        let shown = self.shown.lock().unwrap();
-        shown.monitoring || shown.is_subscribed()
     }
 
     /// The peer as CLIENT LIST shows it.

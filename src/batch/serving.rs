@@ -21,6 +21,7 @@ use crate::client::{Client, Replies, Then};
 use crate::error::Error;
 use crate::held::Charge;
 use crate::key::Key;
+use crate::propagate::Source;
 use crate::resp::{Args, Reply};
 use crate::server::mailbox::Answer;
 use crate::server::{Blocked, Public};
@@ -39,7 +40,7 @@ impl Batch<'_> {
         reply: &mut Reply,
         begin: usize,
     ) {
-        if client.in_exec || !self.time.source.may_wait() {
+        if client.in_exec || self.time.source == Source::Log {
             return;
         }
         reply.out.truncate(begin);

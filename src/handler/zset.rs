@@ -19,7 +19,7 @@ mod ranges;
 use crate::error::Error;
 use crate::handler::args::Cursor;
 use crate::handler::hash::parse_random;
-use crate::handler::{COUNTED_KEYS, Command, Flag, ONE_KEY, Rest, Run, Stretch, command};
+use crate::handler::{COUNTED_KEYS, Command, Flag, Left, ONE_KEY, Run, Stretch, command};
 use crate::handler::{draw, scan};
 use crate::key::Key;
 use crate::resp::{
@@ -372,12 +372,7 @@ fn rank(view: &View, args: &Args, reverse: bool, reply: &mut Reply) -> Result<()
 
 // Iterating.
 
-fn zscan<'a>(
-    view: &View,
-    args: &'a Args,
-    stretch: &Stretch,
-    reply: &mut Reply,
-) -> Result<Option<Rest<'a>>, Error> {
+fn zscan<'a>(view: &View, args: &'a Args, stretch: &Stretch, reply: &mut Reply) -> Left<'a> {
     scan::collection::<Zset>(view, args, stretch, reply, |zset, cursor, walk| {
         let print = if zset.is_packed() { print_in_listpack } else { print_double };
         zset.scan(cursor, |(member, score)| {

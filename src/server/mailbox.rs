@@ -20,7 +20,7 @@
 //! **How Redis does it**: `addReply`, as to any client, because one thread does everything.
 
 use super::{Public, Server};
-use crate::held::{Charge, Class, End};
+use crate::held::{Charge, End};
 use crate::outbox::Outbox;
 use crate::resp::Reply;
 use std::io::{self, ErrorKind, IoSlice, Write};
@@ -109,7 +109,9 @@ impl Mailbox {
         let mut state = self.state.lock().unwrap();
         let (new, sent) = match std::mem::take(&mut *state) {
             State::Away(Some(outbox)) => {
-                outbox.push_reply(&reply.out);
+                outbox.hold();
+                reply.out.pieces().for_each(|piece| outbox.push_part(piece));
+                outbox.end_reply();
                 (State::Sent, length)
             }
             State::Away(None) => match send_at_once(to, &reply) {
@@ -141,7 +143,7 @@ fn send_at_once(to: &Public, reply: &Reply) -> usize {
         return length;
     };
     let mut stream = &*connection.stream;
-    let _mode = to.turns.mode();
+    let _mode = to.turns.mode.lock().unwrap();
     if stream.set_nonblocking(true).is_err() {
         return length;
     }
@@ -185,7 +187,7 @@ fn send_slowly(to: &Public, mut rest: &[u8]) -> io::Result<()> {
     let mut charge = Charge::new(&to.held);
     charge.set(rest.len());
     let (mut pause, mut over_since) = (SHORTEST_PAUSE, None);
-    let limit = to.held.output_limit(Class::Normal);
+    let limit = &to.held.total.normal;
     while let (Some(connection), false) = (&to.connection, rest.is_empty() || to.held.is_ended()) {
         match (&*connection.stream).write(rest) {
             Ok(count) => (rest, pause) = (&rest[count..], SHORTEST_PAUSE),

@@ -21,7 +21,7 @@
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
 use crate::handler::zset::reply_with_members;
-use crate::handler::{COUNTED_KEYS, Command, Keys, ONE_KEY, Rest, Run, Stretch, command};
+use crate::handler::{COUNTED_KEYS, Command, Keys, Left, ONE_KEY, Rest, Run, Stretch, command};
 use crate::resp::{Args, Digits, Reply, parse_double, parse_integer};
 use crate::store::{View, ViewMut};
 use crate::types::{Entry, Loose, Member, Scoring, Set, Value, Zset, by_score};
@@ -66,39 +66,19 @@ enum Then {
     Count,
 }
 
-fn zdiff<'a>(
-    view: &View,
-    args: &'a Args,
-    _: &Stretch,
-    reply: &mut Reply,
-) -> Result<Option<Rest<'a>>, Error> {
+fn zdiff<'a>(view: &View, args: &'a Args, _: &Stretch, reply: &mut Reply) -> Left<'a> {
     answer(view, args, Form { name: "zdiff", kind: Kind::Diff, result: Then::Reply }, reply)
 }
 
-fn zinter<'a>(
-    view: &View,
-    args: &'a Args,
-    _: &Stretch,
-    reply: &mut Reply,
-) -> Result<Option<Rest<'a>>, Error> {
+fn zinter<'a>(view: &View, args: &'a Args, _: &Stretch, reply: &mut Reply) -> Left<'a> {
     answer(view, args, Form { name: "zinter", kind: Kind::Inter, result: Then::Reply }, reply)
 }
 
-fn zintercard<'a>(
-    view: &View,
-    args: &'a Args,
-    _: &Stretch,
-    reply: &mut Reply,
-) -> Result<Option<Rest<'a>>, Error> {
+fn zintercard<'a>(view: &View, args: &'a Args, _: &Stretch, reply: &mut Reply) -> Left<'a> {
     answer(view, args, Form { name: "zintercard", kind: Kind::Inter, result: Then::Count }, reply)
 }
 
-fn zunion<'a>(
-    view: &View,
-    args: &'a Args,
-    _: &Stretch,
-    reply: &mut Reply,
-) -> Result<Option<Rest<'a>>, Error> {
+fn zunion<'a>(view: &View, args: &'a Args, _: &Stretch, reply: &mut Reply) -> Left<'a> {
     answer(view, args, Form { name: "zunion", kind: Kind::Union, result: Then::Reply }, reply)
 }
 
@@ -115,12 +95,7 @@ fn zunionstore(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(),
 }
 
 /// Replies with the result, or with how many members it has.
-fn answer<'a>(
-    view: &View,
-    args: &'a Args,
-    form: Form,
-    reply: &mut Reply,
-) -> Result<Option<Rest<'a>>, Error> {
+fn answer<'a>(view: &View, args: &'a Args, form: Form, reply: &mut Reply) -> Left<'a> {
     let combination = Combination::parse(args, form, |i| view.entry(args.key(i)))?;
     if combination.work() <= FEW {
         combination.answer(form, reply);
