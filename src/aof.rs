@@ -58,23 +58,25 @@ use crate::config::{Config, Fsync};
 use crate::propagate::{KEPT, Records, Stream};
 use checksum::{Annotate, Stretch};
 use disk::{Directory, File};
-use failure::Failures;
+use failure::{Failures, Kind};
 use manifest::Manifest;
 use status::Status;
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Under `everysec`, from the beginning of one fsync to the beginning of the next.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 
-/// How often the sync thread wakes. A failed write is tried again this often.
+/// How often the log's threads look for work. A failed write is tried again this often.
 const TICK: Duration = Duration::from_millis(100);
 
 /// A place in the log: bytes of records appended since the server started, over all files.
 pub type Position = u64;
 
+#[derive(Default)]
 pub struct Aof {
     config: Arc<Config>,
     /// Whether what is appended is kept.
@@ -119,21 +121,9 @@ struct Target {
 
 impl Aof {
     pub fn new(config: Arc<Config>) -> Aof {
-        let status = Status { last_rewrite_seconds: AtomicI64::new(-1), ..Status::default() };
-        Aof {
-            config,
-            enabled: AtomicBool::default(),
-            buffer: Mutex::default(),
-            target: Mutex::default(),
-            appended: AtomicU64::default(),
-            written: AtomicU64::default(),
-            durable: AtomicU64::default(),
-            syncs: sync::Syncs::default(),
-            failures: Failures::default(),
-            directory_lock: Mutex::default(),
-            status,
-            rewriter: rewrite::Requests::default(),
-        }
+        let aof = Aof { config, ..Aof::default() };
+        aof.status.last_rewrite_seconds.store(-1, Ordering::Relaxed);
+        aof
     }
 
     pub fn is_enabled(&self) -> bool {
@@ -215,10 +205,11 @@ impl Aof {
     ) -> Result<(), String> {
         let annotate = if self.config.aof_checksum.get() { annotate } else { Annotate::Never };
         checksum::cover(&mut target.open, &mut target.pending, from, annotate);
-        let count = target.write_pending().map_err(|error| self.failures.write_failed(&error))?;
+        let count =
+            target.write_pending().map_err(|error| self.failures.failed(Kind::Write, &error))?;
         self.status.size.fetch_add(count, Ordering::Relaxed);
         self.written.store(target.pending_end, Ordering::Release);
-        self.failures.write_worked();
+        self.failures.is_over(Kind::Write);
         if self.has_much_to_sync() {
             self.syncs.wake();
         }
@@ -229,10 +220,11 @@ impl Aof {
     /// checks that the files are where they were. In between it writes what no client waits for, tries
     /// again what has failed, and calls fsync if somebody needs it sooner (aof/sync.rs).
     pub fn sync_every_second(&self) -> ! {
+        self.syncs.thread.get_or_init(thread::current);
         let mut last = Instant::now();
         loop {
             let rest = SYNC_EVERY.saturating_sub(last.elapsed());
-            self.syncs.sleep(rest.min(TICK));
+            thread::park_timeout(rest.min(TICK));
             let is_due = last.elapsed() >= SYNC_EVERY;
             if is_due {
                 // Measured from the beginning of an fsync, not from its end.
@@ -244,7 +236,8 @@ impl Aof {
                 // The operator has been told of an error, and writers will be.
                 let _ = self.write(&mut self.target.lock().unwrap(), annotate);
             }
-            let is_urgent = self.syncs.is_asked_for() || self.has_much_to_sync();
+            let is_asked_for = self.syncs.asked_for.swap(false, Ordering::Relaxed);
+            let is_urgent = is_asked_for || self.has_much_to_sync();
             if is_urgent || is_due && self.config.appendfsync.get() == Fsync::Everysec {
                 let _ = self.sync_to(self.written.load(Ordering::Acquire));
             }

@@ -93,7 +93,9 @@ impl<'a> Batch<'a> {
                 if command.is(Flag::GivesLockBack) && !in_exec {
                     self.give_back();
                 }
-                self.clock.start_unlocked();
+                if self.clock.now == 0 {
+                    self.clock.go_on();
+                }
             }
         }
         if !in_exec {
@@ -184,7 +186,7 @@ impl<'a> Batch<'a> {
             _ => self.server.aof.commit(self.position),
         };
         if let Err(cause) = committed {
-            self.retract(&Error::Misconf(cause), reply);
+            self.retract(&Error::misconf(&cause), reply);
         }
         // Messages leave when the log holds what was done before them.
         if !client.published.is_empty() {

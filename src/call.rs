@@ -108,12 +108,12 @@ impl<'a> Caller<'a> {
 
     /// Runs a command that has been admitted. The account is told before and after.
     fn call(&mut self, row: &'static Row, client: &mut Client, args: &Args, reply: &mut Reply) {
+        let mut seen = self.account.before(row, reply, &mut self.batch);
         if row.command.is(Flag::CountsClients) && !client.in_exec {
             // What the others have sent is done first; for PUBSUB, what subscribers have sent.
             self.batch.give_back();
             self.batch.server.hear_out(&client.public, row.group == "pubsub");
         }
-        let mut seen = self.account.before(row, reply, &mut self.batch);
         self.batch.begin_command(row.command, client.in_exec);
         if row.command.is(Flag::ShowsCounters) {
             self.settle(client);
@@ -124,12 +124,11 @@ impl<'a> Caller<'a> {
             seen.failed = true;
             reply.out.truncate(begin);
             reply.error(&error);
-            // In a replay.
-            if !self.batch.time.source.is_counted() {
+            if self.batch.time.source == Source::Log {
                 self.note_failure(row, args, error);
             }
         }
-        if self.batch.time.source.is_counted() {
+        if self.batch.time.source == Source::Client {
             self.account.after(row, client, args, reply, &mut self.batch, seen);
         }
     }
@@ -228,6 +227,8 @@ impl<'a> Caller<'a> {
 
     /// Ends the batch: the lock is given back, the log holds what the replies say, and they may leave.
     pub fn finish(&mut self, client: &mut Client, reply: &mut Reply) {
+        // What is handed to the log now is no work of the commands.
+        self.account.charge(&mut self.batch.clock);
         self.batch.finish(client, reply);
         client.update_public(reply.protocol, self.account.last_row);
         self.settle(client);
@@ -237,8 +238,7 @@ impl<'a> Caller<'a> {
     /// Adds what has been counted to the counters that all may see: at the end of a batch, and before a
     /// command that shows them.
     fn settle(&mut self, client: &Client) {
-        let stats = &self.batch.server.stats;
-        self.account.settle(stats, &client.public.counters, &mut self.batch.clock);
+        self.account.settle(&self.batch.server.stats, &client.public.counters);
         self.batch.settle(client);
     }
 }

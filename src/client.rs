@@ -16,11 +16,9 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
-/// The state of one connection.
 pub struct Client {
     pub server: Arc<Server>,
     pub public: Arc<Public>,
-    /// The selected database.
     pub db: usize,
     /// It has given the password, or needed none when it connected.
     pub authenticated: bool,
@@ -61,7 +59,6 @@ pub struct Transaction {
     pub aborted: bool,
     /// One of the commands writes, so EXEC needs the exclusive lock.
     pub writes: bool,
-    /// Memory of the queue.
     pub charge: Charge,
 }
 
@@ -118,11 +115,7 @@ pub enum Until {
 
 impl Client {
     /// Registers a connection that has just been accepted, or tells its peer why it is refused.
-    pub fn welcome(
-        server: &Arc<Server>,
-        stream: TcpStream,
-        peer: SocketAddr,
-    ) -> Option<Box<Client>> {
+    pub fn welcome(server: &Arc<Server>, stream: TcpStream, peer: SocketAddr) -> Option<Box<Self>> {
         add(&server.stats.connections, 1);
         let refusal = if server.is_full() {
             Some("-ERR max number of clients reached\r\n")
@@ -186,12 +179,10 @@ impl Client {
         self.monitoring || self.is_subscribed()
     }
 
-    /// Whether it has subscribed to anything.
     pub fn is_subscribed(&self) -> bool {
         !self.channels.is_empty() || !self.patterns.is_empty()
     }
 
-    /// Its channels, or its patterns.
     pub fn subscribed(&mut self, to: Subscription) -> &mut BTreeSet<Vec<u8>> {
         match to {
             Subscription::Channel => &mut self.channels,
@@ -217,10 +208,9 @@ impl Client {
         }
     }
 
-    /// Ends MONITOR, if it was on.
     pub fn stop_monitoring(&mut self) {
         if std::mem::take(&mut self.monitoring) {
-            self.server.hub.remove_monitor(self.public.id);
+            self.server.hub.set_monitor(self.public.id, None);
         }
     }
 

@@ -9,9 +9,7 @@
 //! A value is kept twice: as the bytes that CONFIG GET answers, in a list beside the table of options; and
 //! in a slot, a typed field of [`Config`]. The server reads the slots.
 //!
-//! In the folder, `options.rs` has the table, one row for each option; `ignored.rs` has the rows of options
-//! that nothing here uses; `slot.rs` has the slots; `start.rs` reads the command line and the file;
-//! `include.rs` finds the files that match a pattern.
+//! In the folder, `options.rs` has the table of options and `start.rs` reads the command line and the file.
 //!
 //! **How Redis does it**: config.c. There CONFIG SET changes the variables one by one, and restores them if
 //! one is refused. Here all values are checked on a copy, which then replaces the old values. There is no
@@ -121,7 +119,7 @@ impl Config {
     /// The options whose names match the pattern, with their values.
     pub fn get(&self, pattern: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
         let values = self.values.read().unwrap();
-        let matches = |(_, row): &(usize, &&Row)| {
+        let matches = |(_, row): &(usize, &Row)| {
             !matches!(row.accepts, Accepts::Refused(_))
                 && glob::matches(pattern, row.name.as_bytes(), true)
         };
@@ -138,7 +136,7 @@ impl Config {
         for (row, (_, given)) in rows.into_iter().zip(pairs) {
             let name = OPTIONS[row].name;
             let row = target(row);
-            let option = OPTIONS[row];
+            let option = &OPTIONS[row];
             let checked = option.check(given, &new[row]);
             new[row] = checked.map_err(|reason| refused(name, &reason))?;
             if new[row] != values[row]
@@ -167,15 +165,11 @@ impl Config {
     /// the system does not tell).
     fn put_clients_memory(&self, value: &[u8]) {
         let value = std::str::from_utf8(value).unwrap_or_default();
-        let number = |text: &str| text.parse::<usize>().unwrap_or_default();
-        let most = match value.strip_suffix('%') {
-            Some(percent) => {
-                let machine = held::of_machine().unwrap_or(4 << 30) as usize;
-                machine / 100 * number(percent)
-            }
-            None => number(value),
+        let (number, unit) = match value.strip_suffix('%') {
+            Some(percent) => (percent, held::of_machine().unwrap_or(4 << 30) as usize / 100),
+            None => (value, 1),
         };
-        self.clients.limit.store(most, Relaxed);
+        self.clients.limit.store(unit * number.parse::<usize>().unwrap_or_default(), Relaxed);
     }
 
     /// Sets `client-output-buffer-limit`. The value has all three classes.

@@ -7,83 +7,123 @@
 //! -WRONGTYPE Operation against a key …      the first word is for programs, the rest for people
 //! ```
 //!
-//! **How Redis does it**: `shared.*err` in server.c, and texts at the place of use. Here one enum has the
+//! **How Redis does it**: `shared.*err` in server.c, and texts at the place of use. Here one list has the
 //! errors of data, connections and transactions, so that a reader sees in one place what can go wrong. An
 //! error of only one option or subcommand stands where it occurs ([`Error::text`]).
 
-use std::fmt::Arguments;
 use std::io::Write;
 
-/// An error message, named for what is wrong. Its fields are what the message quotes.
-#[derive(Debug, Clone, PartialEq)]
+/// An error message.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
-    /// The name and the arguments.
-    UnknownCommand(Vec<Vec<u8>>),
-    /// `command` is the container in upper case.
-    UnknownSubcommand {
-        command: String,
-        subcommand: Vec<u8>,
-    },
-    /// The same for a command that checks its subcommands and their arity itself.
-    SubcommandSyntax {
-        command: String,
-        subcommand: Vec<u8>,
-    },
+    /// One that is always the same: [`Error::Syntax`] and those below it.
+    Fixed(&'static str),
     /// The command's full name, `get` or `config|get`.
     WrongArity(&'static str),
-    Syntax,
-    WrongType,
-    NotInteger,
-    /// It does not fit into a C `int`.
-    OutsideOfInt,
-    NotPositive,
-    NotFloat,
-    HashValueNotInteger,
-    HashValueNotFloat,
-    Overflow,
-    DecrementOverflow,
-    NanOrInfinity,
-    IncrementNanOrInfinity,
-    NoSuchKey,
-    SameObject,
     InvalidExpire(&'static str),
-    DbIndexOutOfRange,
-    FirstDbIndex,
-    SecondDbIndex,
-    InvalidCursor,
-    OffsetOutOfRange,
-    StringTooLong,
-    ValueOutOfRange,
-    NxAndOthers,
-    GtAndLt,
-    NoAuth,
-    WrongPassword,
-    NoPasswordSet,
-    HelloNotAuthenticated,
-    NoProto,
-    ProtocolNotInteger,
-    BadClientName,
-    ExecAbort,
-    ExecAbortBecause(Box<Error>),
-    ExecWithoutMulti,
-    DiscardWithoutMulti,
-    NestedMulti,
-    WatchInsideMulti,
-    NotInTransaction,
-    NotForMonitors,
     SubscribedOnly(&'static str),
-    DebugNotAllowed,
-    Misconf(String),
-    Loading,
-    /// The text of an error that only one command has, with its leading `ERR`.
+    /// Any other, with its leading `ERR`. It is bytes because it may quote any bytes of a client.
     Text(Vec<u8>),
 }
 
+// They stand in patterns and are made like the variants above, so they are written like these.
+#[allow(non_upper_case_globals)]
 impl Error {
-    /// Keeps only what is shown, because the arguments may be many and large.
-    pub fn unknown_command<'a>(args: impl Iterator<Item = &'a [u8]>) -> Error {
-        let shown = args.map(|arg| arg[..arg.len().min(SHOWN)].to_vec());
-        Error::UnknownCommand(shown.take(1 + SHOWN).collect())
+    pub const Syntax: Error = Error::Fixed("ERR syntax error");
+    pub const WrongType: Error =
+        Error::Fixed("WRONGTYPE Operation against a key holding the wrong kind of value");
+    pub const NotInteger: Error = Error::Fixed("ERR value is not an integer or out of range");
+    /// It does not fit into a C `int`.
+    pub const OutsideOfInt: Error =
+        Error::Fixed("ERR value is out of range, value must between -2147483648 and 2147483647");
+    pub const NotPositive: Error = Error::Fixed("ERR value is out of range, must be positive");
+    pub const NotFloat: Error = Error::Fixed("ERR value is not a valid float");
+    pub const HashValueNotInteger: Error = Error::Fixed("ERR hash value is not an integer");
+    pub const HashValueNotFloat: Error = Error::Fixed("ERR hash value is not a float");
+    pub const Overflow: Error = Error::Fixed("ERR increment or decrement would overflow");
+    pub const DecrementOverflow: Error = Error::Fixed("ERR decrement would overflow");
+    pub const NanOrInfinity: Error = Error::Fixed("ERR increment would produce NaN or Infinity");
+    pub const IncrementNanOrInfinity: Error = Error::Fixed("ERR value is NaN or Infinity");
+    pub const NoSuchKey: Error = Error::Fixed("ERR no such key");
+    pub const SameObject: Error = Error::Fixed("ERR source and destination objects are the same");
+    pub const DbIndexOutOfRange: Error = Error::Fixed("ERR DB index is out of range");
+    pub const FirstDbIndex: Error = Error::Fixed("ERR invalid first DB index");
+    pub const SecondDbIndex: Error = Error::Fixed("ERR invalid second DB index");
+    pub const InvalidCursor: Error = Error::Fixed("ERR invalid cursor");
+    pub const OffsetOutOfRange: Error = Error::Fixed("ERR offset is out of range");
+    pub const StringTooLong: Error =
+        Error::Fixed("ERR string exceeds maximum allowed size (proto-max-bulk-len)");
+    pub const ValueOutOfRange: Error = Error::Fixed("ERR value is out of range");
+    pub const NxAndOthers: Error =
+        Error::Fixed("ERR NX and XX, GT or LT options at the same time are not compatible");
+    pub const GtAndLt: Error =
+        Error::Fixed("ERR GT and LT options at the same time are not compatible");
+    pub const NoAuth: Error = Error::Fixed("NOAUTH Authentication required.");
+    pub const WrongPassword: Error =
+        Error::Fixed("WRONGPASS invalid username-password pair or user is disabled.");
+    pub const NoPasswordSet: Error = Error::Fixed(
+        "ERR AUTH <password> called without any password configured for the default user. Are \
+         you sure your configuration is correct?",
+    );
+    pub const HelloNotAuthenticated: Error = Error::Fixed(
+        "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO \
+         AUTH <user> <pass> option can be used to authenticate the client and select the RESP \
+         protocol version at the same time",
+    );
+    pub const NoProto: Error = Error::Fixed("NOPROTO unsupported protocol version");
+    pub const ProtocolNotInteger: Error =
+        Error::Fixed("ERR Protocol version is not an integer or out of range");
+    pub const BadClientName: Error =
+        Error::Fixed("ERR Client names cannot contain spaces, newlines or special characters.");
+    pub const ExecAbort: Error =
+        Error::Fixed("EXECABORT Transaction discarded because of previous errors.");
+    pub const ExecWithoutMulti: Error = Error::Fixed("ERR EXEC without MULTI");
+    pub const DiscardWithoutMulti: Error = Error::Fixed("ERR DISCARD without MULTI");
+    pub const NestedMulti: Error = Error::Fixed("ERR MULTI calls can not be nested");
+    pub const WatchInsideMulti: Error = Error::Fixed("ERR WATCH inside MULTI is not allowed");
+    pub const NotInTransaction: Error =
+        Error::Fixed("ERR Command not allowed inside a transaction");
+    pub const NotForMonitors: Error = Error::Fixed("ERR Replica can't interact with the keyspace");
+    pub const DebugNotAllowed: Error = Error::Fixed(
+        "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", \
+         you can run it from a local connection, otherwise you need to set this option in the \
+         configuration file, and then restart the server.",
+    );
+    pub const Loading: Error = Error::Fixed("LOADING Redis is loading the dataset in memory");
+}
+
+impl Error {
+    /// The error of an unknown command, with as many of its arguments as fit.
+    pub fn unknown_command<'a>(mut args: impl Iterator<Item = &'a [u8]>) -> Error {
+        let name = printable(args.next().unwrap_or_default(), SHOWN);
+        let begin = [b"ERR unknown command '", name, b"', with args beginning with: "].concat();
+        let mut text = begin.clone();
+        for arg in args {
+            let used = text.len() - begin.len();
+            if used >= SHOWN {
+                break;
+            }
+            text.extend([b"'", printable(arg, SHOWN - used), b"' "].concat());
+        }
+        Error::Text(text)
+    }
+
+    /// The error of a container, such as CONFIG, for its second argument.
+    pub fn subcommand(reason: &str, container: &str, subcommand: &[u8]) -> Error {
+        let help = format!("'. Try {} HELP.", container.to_ascii_uppercase());
+        Error::quoting(&format!("ERR {reason} '"), printable(subcommand, SHOWN), &help)
+    }
+
+    /// EXEC itself was refused, because of this error.
+    pub fn exec_abort_because(cause: &Error) -> Error {
+        let mut text = Vec::new();
+        cause.write_to(&mut text);
+        let text = text.strip_prefix(b"ERR ").unwrap_or(&text);
+        Error::Text([b"EXECABORT Transaction discarded because of: ", text].concat())
+    }
+
+    pub fn misconf(cause: &str) -> Error {
+        Error::text(format!("MISCONF Errors writing to the AOF file: {cause}"))
     }
 
     /// An error that only one command has.
@@ -96,127 +136,29 @@ impl Error {
         Error::Text([before.as_bytes(), printable(arg, usize::MAX), after.as_bytes()].concat())
     }
 
-    /// Appends the message, without the leading `-` and the line end. It is bytes and not a `String`
-    /// because it may quote any bytes of a client. Long because each message has an arm.
+    /// Appends the message, without the leading `-` and the line end.
     pub fn write_to(&self, out: &mut Vec<u8>) {
         // Writing to a `Vec` cannot fail.
-        let mut write = |text: Arguments| drop(out.write_fmt(text));
-        let text = match self {
-            Error::UnknownCommand(args) => return write_unknown_command(args, out),
-            Error::UnknownSubcommand { command, subcommand } => {
-                out.extend_from_slice(b"ERR unknown subcommand '");
-                out.extend_from_slice(printable(subcommand, SHOWN));
-                return drop(write!(out, "'. Try {command} HELP."));
-            }
-            Error::SubcommandSyntax { command, subcommand } => {
-                let text = b"ERR unknown subcommand or wrong number of arguments for '";
-                out.extend_from_slice(text);
-                out.extend_from_slice(printable(subcommand, SHOWN));
-                return drop(write!(out, "'. Try {command} HELP."));
-            }
+        let _ = match self {
+            Error::Fixed(text) => out.write_all(text.as_bytes()),
             Error::WrongArity(name) => {
-                return write(format_args!("ERR wrong number of arguments for '{name}' command"));
+                write!(out, "ERR wrong number of arguments for '{name}' command")
             }
             Error::InvalidExpire(name) => {
-                return write(format_args!("ERR invalid expire time in '{name}' command"));
+                write!(out, "ERR invalid expire time in '{name}' command")
             }
-            Error::SubscribedOnly(name) => {
-                return write(format_args!(
-                    "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / \
-                     QUIT / RESET are allowed in this context"
-                ));
-            }
-            Error::Misconf(cause) => {
-                return write(format_args!("MISCONF Errors writing to the AOF file: {cause}"));
-            }
-            Error::ExecAbortBecause(cause) => {
-                out.extend_from_slice(b"EXECABORT Transaction discarded because of: ");
-                let mut text = Vec::new();
-                cause.write_to(&mut text);
-                out.extend_from_slice(text.strip_prefix(b"ERR ").unwrap_or(&text));
-                return;
-            }
-            Error::Text(text) => return out.extend_from_slice(text),
-            Error::Syntax => "ERR syntax error",
-            Error::WrongType => "WRONGTYPE Operation against a key holding the wrong kind of value",
-            Error::NotInteger => "ERR value is not an integer or out of range",
-            Error::OutsideOfInt => {
-                "ERR value is out of range, value must between -2147483648 and 2147483647"
-            }
-            Error::NotPositive => "ERR value is out of range, must be positive",
-            Error::NotFloat => "ERR value is not a valid float",
-            Error::HashValueNotInteger => "ERR hash value is not an integer",
-            Error::HashValueNotFloat => "ERR hash value is not a float",
-            Error::Overflow => "ERR increment or decrement would overflow",
-            Error::DecrementOverflow => "ERR decrement would overflow",
-            Error::NanOrInfinity => "ERR increment would produce NaN or Infinity",
-            Error::IncrementNanOrInfinity => "ERR value is NaN or Infinity",
-            Error::NoSuchKey => "ERR no such key",
-            Error::SameObject => "ERR source and destination objects are the same",
-            Error::DbIndexOutOfRange => "ERR DB index is out of range",
-            Error::FirstDbIndex => "ERR invalid first DB index",
-            Error::SecondDbIndex => "ERR invalid second DB index",
-            Error::InvalidCursor => "ERR invalid cursor",
-            Error::OffsetOutOfRange => "ERR offset is out of range",
-            Error::StringTooLong => "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
-            Error::ValueOutOfRange => "ERR value is out of range",
-            Error::NxAndOthers => {
-                "ERR NX and XX, GT or LT options at the same time are not compatible"
-            }
-            Error::GtAndLt => "ERR GT and LT options at the same time are not compatible",
-            Error::NoAuth => "NOAUTH Authentication required.",
-            Error::WrongPassword => "WRONGPASS invalid username-password pair or user is disabled.",
-            Error::NoPasswordSet => {
-                "ERR AUTH <password> called without any password configured for the default \
-                 user. Are you sure your configuration is correct?"
-            }
-            Error::HelloNotAuthenticated => {
-                "NOAUTH HELLO must be called with the client already authenticated, otherwise \
-                 the HELLO AUTH <user> <pass> option can be used to authenticate the \
-                 client and select the RESP protocol version at the same time"
-            }
-            Error::NoProto => "NOPROTO unsupported protocol version",
-            Error::ProtocolNotInteger => "ERR Protocol version is not an integer or out of range",
-            Error::BadClientName => {
-                "ERR Client names cannot contain spaces, newlines or special characters."
-            }
-            Error::ExecAbort => "EXECABORT Transaction discarded because of previous errors.",
-            Error::ExecWithoutMulti => "ERR EXEC without MULTI",
-            Error::DiscardWithoutMulti => "ERR DISCARD without MULTI",
-            Error::NestedMulti => "ERR MULTI calls can not be nested",
-            Error::WatchInsideMulti => "ERR WATCH inside MULTI is not allowed",
-            Error::NotInTransaction => "ERR Command not allowed inside a transaction",
-            Error::NotForMonitors => "ERR Replica can't interact with the keyspace",
-            Error::DebugNotAllowed => {
-                "ERR DEBUG command not allowed. If the enable-debug-command option is set to \
-                 \"local\", you can run it from a local connection, otherwise you need to set \
-                 this option in the configuration file, and then restart the server."
-            }
-            Error::Loading => "LOADING Redis is loading the dataset in memory",
+            Error::SubscribedOnly(name) => write!(
+                out,
+                "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / \
+                 RESET are allowed in this context"
+            ),
+            Error::Text(text) => out.write_all(text),
         };
-        out.extend_from_slice(text.as_bytes());
     }
 }
 
 /// How many bytes are shown of a name, and of all its arguments together.
 const SHOWN: usize = 128;
-
-/// The name, and as many arguments as fit.
-fn write_unknown_command(args: &[Vec<u8>], out: &mut Vec<u8>) {
-    out.extend_from_slice(b"ERR unknown command '");
-    out.extend_from_slice(printable(&args[0], SHOWN));
-    out.extend_from_slice(b"', with args beginning with: ");
-    let start = out.len();
-    for arg in &args[1..] {
-        let used = out.len() - start;
-        if used >= SHOWN {
-            break;
-        }
-        out.push(b'\'');
-        out.extend_from_slice(printable(arg, SHOWN - used));
-        out.extend_from_slice(b"' ");
-    }
-}
 
 /// At most `most` bytes of `arg`, up to its first NUL, as C prints a string.
 fn printable(arg: &[u8], most: usize) -> &[u8] {

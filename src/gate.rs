@@ -19,7 +19,6 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::mpsc::{self, Sender};
 
-/// See the chapter.
 #[derive(Default)]
 pub struct Gate(Mutex<State>);
 

@@ -52,8 +52,8 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::resp::{Args, Reply};
 use crate::store::{View, ViewMut};
-pub use container::{help, subcommand_syntax};
-pub use long::{LongHandler, Rest, Stretch};
+pub use container::{help, help_lines, subcommand_syntax};
+pub use long::{Left, LongHandler, Rest, Stretch};
 use std::sync::LazyLock;
 
 /// The version of Redis whose behaviour this server follows, which it reports to clients.
@@ -149,8 +149,7 @@ pub enum Flag {
     GivesLockBack,
     /// DEBUG: its handler answers for unknown subcommands too.
     TakesUnknown,
-    /// With no more than two arguments it never takes longer than a microsecond, if these and the reply
-    /// are short (call/account.rs, `is_quick`).
+    /// It takes a few microseconds at most, if the reply is short (call/account.rs).
     Quick,
     /// Its second argument is a field of what its key holds, so that field is looked at ahead of time too
     /// (call/ahead.rs).

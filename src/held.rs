@@ -69,23 +69,15 @@ impl OutputLimit {
     }
 }
 
-/// The classes of `client-output-buffer-limit`.
-#[derive(Clone, Copy)]
-pub enum Class {
-    /// Replies of a client that has no outbox.
-    Normal,
-    /// The outbox of a subscriber or a monitor.
-    Pubsub,
-}
-
 /// What all clients together hold.
 #[derive(Default)]
 pub struct Total {
     bytes: AtomicUsize,
     /// `maxmemory-clients` in bytes. 0 is no limit.
     pub limit: AtomicUsize,
-    /// How much one client may leave unread, by its [`Class`].
+    /// The limit of the replies of a client that has no outbox.
     pub normal: OutputLimit,
+    /// The limit of the outbox of a subscriber or a monitor.
     pub pubsub: OutputLimit,
     /// The thread `evict`.
     evicts: OnceLock<Thread>,
@@ -106,16 +98,6 @@ impl Total {
     pub fn wake_me(&self) {
         let _ = self.evicts.set(std::thread::current());
     }
-
-    fn add(&self, bytes: usize) -> usize {
-        let sum = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if self.is_over(sum)
-            && let Some(thread) = self.evicts.get()
-        {
-            thread.unpark();
-        }
-        sum
-    }
 }
 
 /// Why the server ends a client.
@@ -132,8 +114,9 @@ pub enum End {
 
 /// How much one client holds, and whether it is being ended. Its own threads and publishers add to it.
 /// All others may look.
+#[derive(Default)]
 pub struct Held {
-    total: Arc<Total>,
+    pub total: Arc<Total>,
     bytes: AtomicUsize,
     /// An [`End`], or 0.
     end: AtomicU8,
@@ -145,13 +128,7 @@ pub struct Held {
 
 impl Held {
     pub fn new(total: &Arc<Total>, stream: Option<Arc<TcpStream>>) -> Arc<Held> {
-        Arc::new(Held {
-            total: total.clone(),
-            bytes: AtomicUsize::new(0),
-            end: AtomicU8::new(0),
-            at_end: AtomicUsize::new(0),
-            stream,
-        })
+        Arc::new(Held { total: total.clone(), stream, ..Held::default() })
     }
 
     pub fn bytes(&self) -> usize {
@@ -161,13 +138,6 @@ impl Held {
     /// The same. For a client that was ended, at least what it held then, because that explains its end.
     pub fn most(&self) -> usize {
         self.bytes().max(self.at_end.load(Ordering::Relaxed))
-    }
-
-    pub fn output_limit(&self, class: Class) -> &OutputLimit {
-        match class {
-            Class::Normal => &self.total.normal,
-            Class::Pubsub => &self.total.pubsub,
-        }
     }
 
     /// Ends the client, from any thread. Because of the flag no more of its commands run and no reply grows.
@@ -183,12 +153,8 @@ impl Held {
 
     /// Why it is being ended, if it is.
     pub fn end(&self) -> Option<End> {
-        match self.end.load(Ordering::Acquire) {
-            1 => Some(End::Killed),
-            2 => Some(End::Output),
-            3 => Some(End::Evicted),
-            _ => None,
-        }
+        let ends = [None, Some(End::Killed), Some(End::Output), Some(End::Evicted)];
+        ends[usize::from(self.end.load(Ordering::Acquire))]
     }
 
     pub fn is_ended(&self) -> bool {
@@ -205,7 +171,12 @@ impl Held {
             return false;
         }
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let sum = self.total.add(bytes);
+        let sum = self.total.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if self.total.is_over(sum)
+            && let Some(thread) = self.total.evicts.get()
+        {
+            thread.unpark();
+        }
         if self.total.is_over(sum - sum / 5) {
             std::thread::yield_now();
         }
@@ -220,7 +191,7 @@ impl Held {
 
 /// One thing that a client holds, such as its replies. When it is dropped, it no longer counts.
 pub struct Charge {
-    held: Arc<Held>,
+    pub held: Arc<Held>,
     /// Bytes that it has, and bytes that are counted for it.
     bytes: usize,
     counted: usize,
@@ -229,10 +200,6 @@ pub struct Charge {
 impl Charge {
     pub fn new(held: &Arc<Held>) -> Charge {
         Charge { held: held.clone(), bytes: 0, counted: 0 }
-    }
-
-    pub fn held(&self) -> &Held {
-        &self.held
     }
 
     /// It now has this many bytes.

@@ -75,7 +75,6 @@ pub fn open(config: &Config) -> Result<(Vec<Listener>, u16), String> {
     Ok((opened.listeners, opened.port))
 }
 
-/// The listeners so far.
 struct Opened {
     listeners: Vec<Listener>,
     /// With `port 0`: 0 until the first listener has one.
@@ -163,7 +162,6 @@ fn forgives(optional: bool, error: &io::Error) -> bool {
         || optional && error.kind() == ErrorKind::AddrNotAvailable
 }
 
-/// What the operator can do.
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         ErrorKind::AddrInUse => ". Is another server running? Choose another port with --port",
@@ -182,7 +180,6 @@ pub fn protects_from(config: &Config, peer: IpAddr) -> bool {
         && config.protected_mode.get()
 }
 
-/// Redis's text.
 pub const PROTECTED: &str = "-DENIED Redis is running in protected mode because protected mode is \
     enabled and no password is set for the default user. In this mode connections are only \
     accepted from the loopback interface. If you want to connect from external computers to Redis \

@@ -24,7 +24,6 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The levels of `loglevel`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Level {
     Debug,
@@ -39,7 +38,6 @@ static LEVEL: AtomicU8 = AtomicU8::new(Level::Notice as u8);
 /// Where lines go, if not to stdout.
 static FILE: OnceLock<File> = OnceLock::new();
 
-/// Sets the level by its name in `loglevel`.
 pub fn set_level(name: &[u8]) {
     let level = match name {
         b"debug" => Level::Debug,
@@ -82,7 +80,6 @@ pub fn warning(text: Arguments) {
     line(Level::Warning, text);
 }
 
-/// Writes the line, in Redis's form.
 fn line(level: Level, text: Arguments) {
     if (level as u8) < LEVEL.load(Ordering::Relaxed) {
         return;

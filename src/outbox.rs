@@ -17,15 +17,14 @@
 //! **How Redis does it**: `addReply` in networking.c: every client has such a queue. Here only a client that
 //! is sent messages has one. The price: it takes a second thread.
 
-use crate::held::{Charge, Class, End, Held, OutputLimit};
-use crate::resp::{Output, Protocol};
+use crate::held::{Charge, End, Held};
+use crate::resp::Protocol;
 use std::io::Write;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// See the chapter.
 pub struct Outbox {
     stream: Arc<TcpStream>,
     queue: Mutex<Queue>,
@@ -55,21 +54,6 @@ struct Queue {
 impl Queue {
     fn len(&self) -> usize {
         self.bytes.len() + self.writing + self.behind_reply.as_ref().map_or(0, Vec::len)
-    }
-
-    /// Appends bytes, without a copy if the queue is empty.
-    fn append(&mut self, mut bytes: Vec<u8>) {
-        match self.bytes.is_empty() {
-            true => self.bytes = bytes,
-            false => self.bytes.append(&mut bytes),
-        }
-    }
-
-    /// Ends [`Outbox::hold`]: the messages that have waited follow the reply.
-    fn release(&mut self) {
-        let messages = self.behind_reply.take().unwrap_or_default();
-        self.append(messages);
-        self.settle();
     }
 
     /// Counts its memory again.
@@ -116,19 +100,6 @@ impl Outbox {
         if self.resp3.load(Ordering::Relaxed) { Protocol::Resp3 } else { Protocol::Resp2 }
     }
 
-    /// Queues a reply to the client, of any length. Its own thread has waited for room before.
-    pub fn push_reply(&self, reply: &Output) {
-        // In one piece, so that no message comes between its parts. Copied before the mutex is locked,
-        // because it may be long and publishers wait for the mutex.
-        let bytes = reply.to_vec();
-        let mut queue = self.queue.lock().unwrap();
-        if !queue.closed {
-            queue.append(bytes);
-            queue.release();
-            self.filled.notify_one();
-        }
-    }
-
     /// Queues a part of a reply, after [`Outbox::hold`].
     pub fn push_part(&self, part: &[u8]) {
         let mut queue = self.queue.lock().unwrap();
@@ -139,9 +110,12 @@ impl Outbox {
         }
     }
 
-    /// All parts of the reply are queued.
+    /// All parts of the reply are queued: the messages that have waited follow it.
     pub fn end_reply(&self) {
-        self.queue.lock().unwrap().release();
+        let mut queue = self.queue.lock().unwrap();
+        let messages = queue.behind_reply.take().unwrap_or_default();
+        queue.bytes.extend_from_slice(&messages);
+        queue.settle();
         self.filled.notify_one();
     }
 
@@ -157,43 +131,32 @@ impl Outbox {
             return;
         }
         let queue = &mut *queue;
-        let limit = self.limit();
+        let limit = &self.client.total.pubsub;
         // Checked before the copy: a message may have half a gigabyte.
         if limit.is_over_hard(queue.len() + bytes.len()) {
-            return self.disconnect(queue, End::Output);
+            return self.disconnect(queue);
         }
         let end = queue.behind_reply.as_mut().unwrap_or(&mut queue.bytes);
         end.extend_from_slice(bytes);
         queue.settle();
-        if limit.is_over_soft(queue.len()) {
-            queue.over_soft_since.get_or_insert_with(Instant::now);
-        }
         self.disconnect_if_over_soft_limit(queue);
         self.filled.notify_one();
     }
 
-    fn limit(&self) -> &OutputLimit {
-        self.client.output_limit(Class::Pubsub)
-    }
-
-    /// Disconnects the client if a message has exceeded the soft limit, and the queue has been over it for
-    /// too long since then.
+    /// Disconnects the client if the queue has been over the soft limit for too long.
     fn disconnect_if_over_soft_limit(&self, queue: &mut Queue) {
-        let (length, limit) = (queue.len(), self.limit());
-        if queue.over_soft_since.is_some()
-            && limit.is_over_soft_for_long(length, &mut queue.over_soft_since)
-        {
-            self.disconnect(queue, End::Output);
+        if self.client.total.pubsub.is_over_soft_for_long(queue.len(), &mut queue.over_soft_since) {
+            self.disconnect(queue);
         }
     }
 
     /// Ends the client. Its own thread wakes up, sees that the connection is closed, and cleans up.
-    fn disconnect(&self, queue: &mut Queue, end: End) {
+    fn disconnect(&self, queue: &mut Queue) {
         queue.closed = true;
         queue.bytes = Vec::new();
         queue.behind_reply = None;
         queue.settle();
-        self.client.kill(end);
+        self.client.kill(End::Output);
         self.drained.notify_one();
     }
 
@@ -255,16 +218,17 @@ impl Outbox {
                     let mut queue = self.queue.lock().unwrap();
                     queue.writing = bytes.len();
                     // Under the soft limit again: its time starts over.
-                    if !self.limit().is_over_soft(queue.len()) {
+                    if !self.client.total.pubsub.is_over_soft(queue.len()) {
                         queue.over_soft_since = None;
                     }
                     self.drained.notify_one();
                 }
                 Err(error) if matches!(error.kind(), Interrupted | TimedOut | WouldBlock) => {
                     let mut queue = self.queue.lock().unwrap();
-                    if !queue.closed {
+                    // A message has exceeded the soft limit. (A reply may.)
+                    if !queue.closed && queue.over_soft_since.is_some() {
                         self.disconnect_if_over_soft_limit(&mut queue);
-                    } else if progress.elapsed() > PATIENCE {
+                    } else if queue.closed && progress.elapsed() > PATIENCE {
                         return Err(error);
                     }
                 }

@@ -30,49 +30,14 @@
 
 use crate::resp::{Args, Digits, write_command};
 
-/// Who a command comes from, and what follows from that. A replica's primary is not here yet: it would be
-/// one variant more, and the answers below hold for it.
-///
-/// ```text
-///             logged  counted  refused  has limits  keeps the lock  expired keys
-/// Client      yes     yes      yes      yes         no              are deleted
-/// Log         no      no       no       no          yes             are keys like others
-/// (Primary)   yes     yes      no       no          no              are keys like others until its DEL comes
-/// ```
-///
-/// What has happened elsewhere is not refused, and was within the limits there.
+/// Who a command comes from.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Source {
     Client,
+    /// The log, which is replayed. Its commands have run once. So they are not logged or counted again, they
+    /// are not refused, and no limit holds for them. To them an expired key is a key like others, until its
+    /// DEL comes. They have their keyspace for themselves, and keep its lock from one to the next.
     Log,
-}
-
-impl Source {
-    pub fn is_logged(self) -> bool {
-        self != Source::Log
-    }
-
-    /// Whether statistics, slow log, trace and monitors hear of it.
-    pub fn is_counted(self) -> bool {
-        self != Source::Log
-    }
-
-    pub fn is_refused(self) -> bool {
-        self == Source::Client
-    }
-
-    pub fn has_limits(self) -> bool {
-        self == Source::Client
-    }
-
-    /// Whether it has the keyspace for itself, and keeps the lock from one command to the next.
-    pub fn keeps_lock(self) -> bool {
-        self == Source::Log
-    }
-
-    pub fn expires_keys(self) -> bool {
-        self == Source::Client
-    }
 }
 
 /// The records of one hold of the exclusive lock.
@@ -206,7 +171,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Appends records, of which there must be one; returns how many bytes that were. If there is nothing before them, they are not
+    /// Appends records, at least one; returns how many bytes that were. If nothing is before them, they are not
     /// copied: their memory is exchanged for that of the stream.
     pub fn append(&mut self, records: &mut Records) -> usize {
         let before = self.bytes.len();

@@ -12,7 +12,7 @@ use crate::glob;
 use crate::outbox::Outbox;
 use crate::resp::{Protocol, Reply};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// A client's id.
@@ -46,8 +46,6 @@ pub struct Hub {
     state: Mutex<State>,
     /// How many monitors there are: every command asks, without the mutex.
     monitors: AtomicUsize,
-    /// How many times somebody has subscribed or unsubscribed. Read without the mutex too.
-    changes: AtomicU64,
 }
 
 #[derive(Default)]
@@ -65,8 +63,6 @@ pub struct Message {
     text: Vec<u8>,
     /// The receivers: those of the channel (`None`), and those of each pattern that matches.
     audiences: Vec<(Option<Name>, Arc<[Id]>)>,
-    /// [`Hub::changes`] when these were the receivers.
-    as_of: u64,
 }
 
 impl Message {
@@ -108,7 +104,6 @@ impl Hub {
         let mut state = self.state.lock().unwrap();
         let audience = state.of(to).entry(name.into()).or_default();
         audience.ids = None;
-        self.changes.fetch_add(1, Ordering::Release);
         if audience.of.insert(id, outbox.clone()).is_none() {
             *state.listeners.entry(id).or_default() += 1;
         }
@@ -123,7 +118,6 @@ impl Hub {
         };
         let was_there = audience.of.remove(&id).is_some();
         audience.ids = None;
-        self.changes.fetch_add(1, Ordering::Release);
         if audience.of.is_empty() {
             subscribers.remove(name);
         }
@@ -150,13 +144,7 @@ impl Hub {
             channel: known.map_or_else(|| channel.into(), |(name, _)| name.clone()),
             text: text.to_vec(),
             audiences,
-            as_of: self.changes.load(Ordering::Relaxed),
         }
-    }
-
-    /// Whether somebody has subscribed or unsubscribed since the message was made.
-    pub fn has_changed_since(&self, message: &Message) -> bool {
-        self.changes.load(Ordering::Acquire) != message.as_of
     }
 
     /// Queues messages for their receivers, except for those that have unsubscribed meanwhile.
@@ -199,17 +187,14 @@ impl Hub {
         (state.channels.len(), state.patterns.len())
     }
 
-    /// MONITOR. The outbox holds the lines back until the OK is queued.
-    pub fn add_monitor(&self, id: Id, outbox: &Arc<Outbox>) {
-        let mut state = self.state.lock().unwrap();
-        state.monitors.insert(id, outbox.clone());
-        self.monitors.store(state.monitors.len(), Ordering::Relaxed);
-    }
-
-    pub fn remove_monitor(&self, id: Id) {
-        let mut state = self.state.lock().unwrap();
-        state.monitors.remove(&id);
-        self.monitors.store(state.monitors.len(), Ordering::Relaxed);
+    /// MONITOR, or its end. The outbox holds the lines back until the OK is queued.
+    pub fn set_monitor(&self, id: Id, outbox: Option<Arc<Outbox>>) {
+        let monitors = &mut self.state.lock().unwrap().monitors;
+        match outbox {
+            Some(outbox) => monitors.insert(id, outbox),
+            None => monitors.remove(&id),
+        };
+        self.monitors.store(monitors.len(), Ordering::Relaxed);
     }
 
     pub fn has_monitors(&self) -> bool {

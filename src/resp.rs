@@ -44,7 +44,7 @@ use crate::blob::Blob;
 use args::Place;
 pub use args::{Arg, Args};
 pub use integer::{Digits, parse_integer};
-pub use reply::{Output, Protocol, Reply};
+pub use reply::{Protocol, Reply};
 use std::io::{self, BufRead, Read};
 use words::split_words;
 

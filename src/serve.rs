@@ -56,7 +56,7 @@ const INPUT_BUFFER: usize = 64 * 1024;
 /// A batch ends when its replies are this long, in bytes.
 const BATCH_OUTPUT: usize = 64 * 1024;
 
-/// A batch has at most this many commands, because others wait for its lock. [`Caller::warm`] can look
+/// A batch has at most this many commands, because others wait for its lock. [`Caller::lock_and_warm`] can look
 /// ahead to as many.
 const BATCH_COMMANDS: usize = crate::types::table::WARM;
 

@@ -160,7 +160,7 @@ impl Server {
         if timeout > 0 {
             let clients = self.clients.all();
             let idle = clients.iter().filter(|client| client.idle(self) > timeout);
-            let over = idle.filter(|client| !client.is_listening());
+            let over = idle.filter(|client| !client.shown.lock().unwrap().is_listening());
             over.for_each(|client| client.held.kill(End::Killed));
         }
     }
@@ -197,7 +197,6 @@ impl Server {
     }
 }
 
-/// All connected clients.
 #[derive(Default)]
 pub struct Clients {
     pub gates: Gates,
@@ -285,9 +284,12 @@ pub struct Shown {
 }
 
 impl Shown {
-    /// Whether it has subscribed to anything.
     pub fn is_subscribed(&self) -> bool {
         self.channels + self.patterns > 0
+    }
+
+    fn is_listening(&self) -> bool {
+        self.monitoring || self.is_subscribed()
     }
 }
 
@@ -328,12 +330,6 @@ impl Public {
         }
         let now = server.idle_clock.load(Ordering::Relaxed);
         now.saturating_sub(self.last_interaction.load(Ordering::Relaxed))
-    }
-
-    /// Whether it is a subscriber or a monitor.
-    pub fn is_listening(&self) -> bool {
-        let shown = self.shown.lock().unwrap();
-        shown.monitoring || shown.is_subscribed()
     }
 
     /// The peer as CLIENT LIST shows it.

@@ -37,7 +37,7 @@ pub struct Stats {
     /// The totals at the last CONFIG RESETSTAT.
     zero: Mutex<Totals>,
     /// One for each row of the command table, in the same order.
-    pub of_commands: Vec<OfCommand>,
+    pub of_commands: Vec<OfCommand<AtomicU64>>,
     pub slow_log: Mutex<SlowLog>,
     /// The last calls of [`Stats::sample`]: when, and with which totals.
     samples: Mutex<VecDeque<(Instant, Totals)>>,
@@ -75,17 +75,9 @@ impl Counters {
     }
 }
 
-/// What `INFO commandstats` says of a command.
-#[derive(Default)]
-pub struct OfCommand {
-    pub calls: AtomicU64,
-    /// Time that all calls together took.
-    pub microseconds: AtomicU64,
-    /// Calls that were refused before they ran: wrong arity, no password, loading.
-    pub rejected: AtomicU64,
-    /// Calls that were answered with an error.
-    pub failed: AtomicU64,
-}
+/// What `INFO commandstats` says of a command: its calls, the microseconds that these took together, those
+/// that were refused before they ran (wrong arity, no password, loading), and those that failed.
+pub type OfCommand<N> = [N; 4];
 
 impl Stats {
     /// `commands` is the number of rows in the command table.
@@ -117,10 +109,7 @@ impl Stats {
             &self.expired_keys,
             &self.evicted_clients,
         ];
-        let of_commands = self.of_commands.iter();
-        let of_commands =
-            of_commands.flat_map(|c| [&c.calls, &c.microseconds, &c.rejected, &c.failed]);
-        let all = counters.into_iter().chain(of_commands);
+        let all = counters.into_iter().chain(self.of_commands.iter().flatten());
         all.for_each(|counter| counter.store(0, Ordering::Relaxed));
         self.samples.lock().unwrap().clear();
     }

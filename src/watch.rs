@@ -22,7 +22,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// A client's flag: up when a key that it watches has changed.
 pub type WatchFlag = Arc<AtomicBool>;
 
-/// A client that watches a key.
 struct Watcher {
     flag: WatchFlag,
     /// The key was in memory but expired when the client began to watch it.
@@ -103,14 +102,12 @@ impl Watchers {
         }
     }
 
-    /// Raises the flags of all.
     pub fn touch_all(&self) {
         let watchers = self.dbs.values().flat_map(HashMap::values);
         let watchers = watchers.flat_map(OfKey::values);
         watchers.for_each(|watcher| watcher.flag.store(true, Ordering::Relaxed));
     }
 
-    /// The watched keys of a database.
     pub fn keys_of(&self, db: usize) -> Vec<Vec<u8>> {
         let keys = self.dbs.get(&db).into_iter().flat_map(HashMap::keys);
         keys.cloned().collect()

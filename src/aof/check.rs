@@ -14,10 +14,10 @@
 //!
 //! **How Redis does it**: redis-check-aof.c. It asks for `y`, cuts, and keeps no copy.
 
-use super::load::{self, Replay, Stop};
+use super::disk;
+use super::load::{self, Replay, Why};
 use super::manifest::Manifest;
 use super::repair::{cut, excerpt, first_that_may_be_torn, judge_tail, keep, kept_as};
-use super::{disk, start};
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
@@ -49,7 +49,7 @@ fn check_log(
     report: &mut String,
 ) -> Result<bool, String> {
     let (files, data) = find(path)?;
-    let lock = start::lock_directory(&data);
+    let lock = disk::Directory::lock(&data);
     match &lock {
         Err(error) if fix => return Err(error.clone()),
         Err(error) => note(report, format_args!("A server may be writing to its end: {error}")),
@@ -66,24 +66,21 @@ fn check_log(
 /// The files of the log in the order of replay, and the directory that a server would lock.
 fn find(path: &Path) -> Result<(Vec<PathBuf>, PathBuf), String> {
     let shown = path.display();
-    let metadata = fs::metadata(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
     // So that even `.` has a directory around it.
     let path = fs::canonicalize(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
     let around = |path: &Path| path.parent().unwrap_or(path).to_path_buf();
-    let manifest = if metadata.is_file() && is_manifest(&path) {
-        Some(path.clone())
-    } else if metadata.is_file() {
-        let directory = around(&path);
-        let data = match manifest_in(&directory)? {
-            Some(_) => around(&directory),
-            None => directory,
-        };
-        return Ok((vec![path], data));
-    } else {
+    let manifest = if !path.is_file() {
         match manifest_in(&path)? {
-            Some(manifest) => Some(manifest),
             None => manifest_in(&path.join("appendonlydir"))?,
+            found => found,
         }
+    } else if is_manifest(&path) {
+        Some(path.clone())
+    } else {
+        let directory = around(&path);
+        let is_in_log = manifest_in(&directory)?.is_some();
+        let data = if is_in_log { around(&directory) } else { directory };
+        return Ok((vec![path], data));
     };
     let bare = path.join("appendonly.aof");
     match manifest {
@@ -92,8 +89,7 @@ fn find(path: &Path) -> Result<(Vec<PathBuf>, PathBuf), String> {
             let prefix = manifest.file_stem().unwrap_or_default().to_string_lossy();
             let loaded = Manifest::load(directory.clone(), &prefix)?
                 .ok_or_else(|| format!("{} is gone", manifest.display()))?;
-            let files = loaded.live().map(|entry| loaded.path_of(entry)).collect();
-            Ok((files, around(&directory)))
+            Ok((loaded.paths().collect(), around(&directory)))
         }
         None if bare.exists() => Ok((vec![bare], path)),
         None => Err(format!("there is no append-only file in {shown}")),
@@ -135,11 +131,12 @@ fn check_file(
         note(report, format_args!("{line}, valid"));
         return Ok(true);
     };
-    let (offset, record) = match &stop {
-        Stop::Broken { offset, record, .. } => (*offset, *record),
-        Stop::Changed { from, .. } => (*from, *from),
-        Stop::Unreadable(error) => return Err(format!("cannot read {shown}: {error}")),
-        Stop::Unsupported { offset, reason } => {
+    let (offset, reason) = (stop.offset, &stop.reason);
+    let record = match stop.why {
+        Why::Broken { record, .. } => record,
+        Why::Changed { .. } => offset,
+        Why::Unreadable => return Err(format!("cannot read {shown}: {reason}")),
+        Why::Unsupported => {
             note(report, format_args!("{line}, then"));
             note(report, format_args!("  {reason} at offset {offset} of {shown}"));
             return Ok(false);
@@ -149,7 +146,11 @@ fn check_file(
     let tail = disk::read_from(path, offset).map_err(unreadable)?;
     // A running server may have made the file shorter meanwhile.
     let broken = tail.get((record - offset) as usize..).unwrap_or_default();
-    describe(path, &stop, broken, report);
+    let judged = judge_tail(path, &stop, u64::MAX);
+    // If it is no torn tail, the judge knows the reason better than the replay.
+    let reason = judged.as_ref().err().unwrap_or(reason);
+    note(report, format_args!("  {reason}. There it says"));
+    note(report, format_args!("    {}", excerpt(broken)));
     let count = tail.len();
     if !is_last {
         let why = "the files after it build upon it. Restore it from a copy";
@@ -173,16 +174,6 @@ fn check_file(
     let kept = kept.display();
     note(report, format_args!("  cut {count} bytes, kept as {kept}"));
     Ok(true)
-}
-
-/// Reports what is wrong, and the bytes from the first broken record on.
-fn describe(path: &Path, stop: &Stop, broken: &[u8], report: &mut String) {
-    // If it is no torn tail, the judge knows the reason better than the replay.
-    let judged = judge_tail(path, stop, u64::MAX);
-    let reason = judged.err().unwrap_or_else(|| stop.reason().into());
-    note(report, format_args!("  {reason}. There it says"));
-    let (text, dots) = excerpt(broken);
-    note(report, format_args!("    {text}{dots}"));
 }
 
 fn note(report: &mut String, line: std::fmt::Arguments) {

@@ -27,14 +27,14 @@ mod real;
 pub mod simulated;
 
 #[cfg(not(test))]
-pub use real::{File, create_directory, list, metadata, open, remove_file, rename};
+pub use real::{File, create_dir_all, length, list, open, remove_file, rename};
 #[cfg(test)]
-pub use simulated::{File, create_directory, list, metadata, open, remove_file, rename};
+pub use simulated::{File, create_dir_all, length, list, open, remove_file, rename};
+use std::collections::BTreeMap;
 use std::fs::TryLockError;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What is to be done with a file.
 #[derive(Clone, Copy, PartialEq)]
@@ -48,32 +48,11 @@ pub enum Opening {
     Empty,
 }
 
-pub struct Metadata {
-    pub length: u64,
-    pub is_file: bool,
-}
-
-/// One file of a directory.
-pub struct Listed {
-    pub name: String,
-    pub path: PathBuf,
-    pub metadata: Metadata,
-}
-
 /// A directory that is open: its fsync cannot fail because no descriptor is left.
 pub struct Directory(File);
 
 pub fn exists(path: &Path) -> bool {
-    metadata(path).is_ok()
-}
-
-/// The length of the file, 0 if there is none.
-pub fn length(path: &Path) -> u64 {
-    metadata(path).map_or(0, |metadata| metadata.length)
-}
-
-pub fn read(path: &Path) -> io::Result<Vec<u8>> {
-    read_from(path, 0)
+    length(path).is_ok()
 }
 
 /// What the file holds from `offset` on.
@@ -100,29 +79,40 @@ impl Directory {
     pub fn sync(&self) -> io::Result<()> {
         match self.0.sync_all() {
             Err(error) if is_unable(&error) => {
-                NO_DIRECTORY_SYNC.note(format!(
+                let text = format!(
                     "this file system cannot fsync a directory: {error}. After a power cut a start may find \
                      an older manifest, and not load what was written since. Put the log on another file system"
-                ));
+                );
+                is_unable_to("fsync", text);
                 Ok(())
             }
             result => result,
         }
     }
 
-    /// Locks the directory until this is dropped, or until the process ends in whatever way. False if another
-    /// process has the lock; true if the file system has no locks.
-    pub fn lock(&self, path: &Path) -> bool {
-        match self.0.try_lock() {
-            Err(TryLockError::WouldBlock) => return false,
-            Err(TryLockError::Error(error)) => NO_LOCK.note(format!(
-                "cannot lock the directory {}: {error}. Make sure that no second server uses it, because \
-                 this server cannot detect that",
-                path.display()
-            )),
+    /// Opens and locks the directory, until this is dropped or the process ends in whatever way. The error is
+    /// for the operator. It is none if the file system has no locks.
+    pub fn lock(path: &Path) -> Result<Directory, String> {
+        let shown = path.display();
+        let directory = Directory::open(path).map_err(|error| {
+            format!("cannot open the directory {shown}: {error}. Name another with --dir")
+        })?;
+        match directory.0.try_lock() {
             Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(format!(
+                    "another server is using the directory {shown}. Stop it, or name another with --dir"
+                ));
+            }
+            Err(TryLockError::Error(error)) => {
+                let text = format!(
+                    "cannot lock the directory {shown}: {error}. Make sure that no second server uses it, \
+                     because this server cannot detect that"
+                );
+                is_unable_to("lock", text);
+            }
         }
-        true
+        Ok(directory)
     }
 }
 
@@ -131,36 +121,22 @@ fn is_unable(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(9 | 22)) || error.kind() == io::ErrorKind::Unsupported
 }
 
-/// What this file system cannot do. It is told once, and later, because nothing is printed under a lock.
-struct Inability {
-    is_known: AtomicBool,
-    untold: Mutex<Option<String>>,
-}
+/// What the file system cannot do, by call, until the operator has been told. That happens once, and later,
+/// because nothing is printed under a lock.
+static UNABLE: Mutex<BTreeMap<&str, Option<String>>> = Mutex::new(BTreeMap::new());
 
-static NO_DIRECTORY_SYNC: Inability = Inability::new();
-static NO_LOCK: Inability = Inability::new();
-
-impl Inability {
-    const fn new() -> Inability {
-        Inability { is_known: AtomicBool::new(false), untold: Mutex::new(None) }
-    }
-
-    fn note(&self, text: String) {
-        if !self.is_known.swap(true, Ordering::Relaxed) {
-            *self.untold.lock().unwrap() = Some(text);
-        }
-    }
+fn is_unable_to(call: &'static str, text: String) {
+    UNABLE.lock().unwrap().entry(call).or_insert(Some(text));
 }
 
 /// What the operator has not been told yet.
-pub fn news() -> impl Iterator<Item = String> {
-    let each = [&NO_DIRECTORY_SYNC, &NO_LOCK].into_iter();
-    each.filter_map(|inability| inability.untold.lock().unwrap().take())
+pub fn news() -> Vec<String> {
+    UNABLE.lock().unwrap().values_mut().filter_map(Option::take).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::power_cuts::{config, hush, keyspace, record, replay_all, start_on};
+    use super::super::power_cuts::{config, keyspace, replay_all, start_on, write};
     use super::simulated::{Call, Disk, Fate};
     use super::*;
     use std::io::Write;
@@ -186,7 +162,6 @@ mod tests {
 
     #[test]
     fn a_file_system_that_cannot_fsync_or_lock_directories_is_told_once_and_serves() {
-        hush();
         let unable = [
             (Call::SyncDirectory, &[EINVAL, EBADF, ENOTSUP, ENOSYS][..]),
             (Call::Lock, &[ENOTSUP, ENOSYS, ENOLCK]),
@@ -197,25 +172,23 @@ mod tests {
                 let (aof, _) = start_on(&config(&disk, "always")).expect("a start");
                 let store = RwLock::new(keyspace(&Default::default()));
                 for serial in 0..3 {
-                    aof.append(&mut record(b"key", serial));
-                    assert_eq!(aof.commit(aof.position()), Ok(()));
+                    write(&aof, &[&format!("SET key {serial}")]);
                     let rewritten = aof.rewrite(None, &store, &replay_all);
                     assert_eq!((rewritten, aof.refusal()), (Ok(()), None));
                 }
                 assert_eq!(aof.sync_all(), Ok(()));
                 drop(aof);
                 let (_, contents) = start_on(&config(&disk, "always")).expect("a start");
-                assert_eq!(contents[&b"key"[..]], 2);
+                assert_eq!(contents["key"], "2");
             }
-            let told: Vec<String> = news().collect();
+            let told = news();
             assert_eq!(told.len(), 1, "{told:?}");
         }
-        assert_eq!(news().next(), None);
+        assert_eq!(news(), [""; 0]);
     }
 
     #[test]
     fn a_directory_whose_fsync_fails_or_that_another_has_locked_is_refused() {
-        hush();
         for (call, errno, expected) in [
             (Call::SyncDirectory, EIO, "cannot write to "),
             (Call::Lock, EAGAIN, "another server is using the directory"),
@@ -229,14 +202,12 @@ mod tests {
     /// The disk is full: it takes no new file either.
     #[test]
     fn a_torn_tail_that_cannot_be_kept_is_cut_all_the_same() {
-        hush();
         let disk = Disk::new();
         let (aof, _) = start_on(&config(&disk, "always")).expect("a start");
-        aof.append(&mut record(b"key", 1));
-        aof.commit(aof.position()).expect("a disk that works");
+        write(&aof, &["SET key 1"]);
         drop(aof);
         let path = disk.root.join("appendonlydir/appendonly.aof.1.incr.aof");
-        let whole = length(&path);
+        let whole = length(&path).expect("a file");
         let mut file = open(&path, Opening::Append).expect("a file");
         file.write_all(b"*3\r\n$3\r\nSET\r\n$1").expect("room");
         disk.ask(|call, _| match call {
@@ -244,10 +215,9 @@ mod tests {
             _ => Fate::Works,
         });
         let (aof, contents) = start_on(&config(&disk, "always")).expect("a start");
-        assert_eq!(contents[&b"key"[..]], 1);
-        assert_eq!(length(&path), whole);
+        assert_eq!(contents["key"], "1");
+        assert_eq!(length(&path).ok(), Some(whole));
         disk.ask_nobody();
-        aof.append(&mut record(b"key", 2));
-        assert_eq!(aof.commit(aof.position()), Ok(()));
+        write(&aof, &["SET key 2"]);
     }
 }

@@ -29,7 +29,7 @@ use super::{Aof, SYNC_EVERY};
 use crate::log;
 use std::io;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Instant;
 
 /// What fails now, and what the operator has not been told yet.
@@ -41,14 +41,12 @@ pub struct Failures {
     failure: Mutex<Option<Failure>>,
     /// The failure that the operator was told last.
     told: Mutex<Option<Failure>>,
-    /// Why the log could not be switched on, until the operator has been told.
-    not_enabled: Mutex<Option<String>>,
+    /// Other news that the operator has not been told yet.
+    untold: Mutex<Vec<String>>,
     /// When the fsync that is running began, until it has been counted as slow.
     fsync_began: Mutex<Option<Instant>>,
     /// Slow fsyncs since the start, or since CONFIG RESETSTAT.
     pub delayed_syncs: AtomicU64,
-    /// Whether an fsync was slow since the operator was told.
-    is_slow: AtomicBool,
 }
 
 #[derive(Clone, PartialEq)]
@@ -60,65 +58,61 @@ struct Failure {
 
 /// What has failed. A later one of these is worse, and replaces an earlier one.
 #[derive(Clone, Copy, PartialEq, PartialOrd)]
-enum Kind {
+pub enum Kind {
     Write = 1,
     Lost,
     Fsync,
 }
 
 impl Aof {
-    /// Why writes are refused at the moment, if they are.
+    /// Why writes are refused at the moment, if they are. Each command asks, so it is small.
     pub fn refusal(&self) -> Option<String> {
-        self.failures.refusal()
+        match self.failures.failing.load(Ordering::Relaxed) {
+            0 => None,
+            _ => self.failures.cause(),
+        }
     }
 
-    /// Tells the operator that the log has begun to fail, or works again, or was not switched on.
-    /// Called by a thread that may wait for whoever reads what we print.
+    /// Tells the operator that the log has begun to fail, or works again, and other news. Called by a
+    /// thread that may wait for whoever reads what we print.
     pub fn tell_news(&self) {
-        disk::news().for_each(|text| log::warning(format_args!("{text}")));
         let failures = &self.failures;
-        let not_enabled = failures.not_enabled.lock().unwrap().take();
-        if let Some(reason) = not_enabled {
-            log::warning(format_args!("cannot switch the append-only file on: {reason}"));
-        }
         failures.count_if_slow();
-        if failures.is_slow.swap(false, Ordering::Relaxed) {
-            log::warning(format_args!(
-                "Asynchronous AOF fsync is taking too long (disk is busy?). Until it ends, a power cut \
-                 takes what was written since the fsync before it"
-            ));
-        }
+        let untold = std::mem::take(&mut *failures.untold.lock().unwrap());
+        let news = disk::news().into_iter().chain(untold);
+        news.for_each(|text| log::warning(format_args!("{text}")));
         let failure = failures.failure.lock().unwrap().clone();
         let before = std::mem::replace(&mut *failures.told.lock().unwrap(), failure.clone());
         if failure == before {
             return;
         }
+        let Some(Failure { kind, cause }) = failure else {
+            return log::notice(format_args!("the append-only file is being written again"));
+        };
         let directory = self.directory().join(self.config.appenddirname.text());
         let directory = directory.display();
-        match &failure {
-            Some(Failure { kind: Kind::Fsync, cause }) => log::warning(format_args!(
+        let text = match kind {
+            Kind::Fsync => format!(
                 "fsync of the append-only file in {directory} failed: {cause}. The log may have lost what \
                  was written since the last fsync. Writes are refused until BGREWRITEAOF has written a new \
                  file from memory"
-            )),
-            Some(Failure { kind: Kind::Lost, cause }) => log::warning(format_args!(
+            ),
+            Kind::Lost => format!(
                 "{cause}. A start would not find what is written now. Writes are refused until the file is \
                  back, or until BGREWRITEAOF has written a new one from memory"
-            )),
-            Some(Failure { kind: Kind::Write, cause }) => log::warning(format_args!(
+            ),
+            Kind::Write => format!(
                 "cannot write to the append-only file in {directory}: {cause}. Writes are refused until it \
                  can be written again. Check whether the disk is full"
-            )),
-            None => log::notice(format_args!("the append-only file is being written again")),
-        }
+            ),
+        };
+        log::warning(format_args!("{text}"));
     }
 
     /// Checks whether the files are there and have our length, and refuses writes if not.
     pub(super) fn check_files(&self) {
         match self.lost() {
-            Some(cause) => {
-                self.failures.remember(Kind::Lost, cause);
-            }
+            Some(cause) => drop(self.failures.failed(Kind::Lost, &io::Error::other(cause))),
             None => self.failures.is_over(Kind::Lost),
         }
     }
@@ -129,57 +123,36 @@ impl Aof {
         let target = self.target.lock().unwrap();
         let target = target.as_ref()?;
         let manifest = &target.manifest;
-        let live = manifest.live().map(|entry| manifest.path_of(entry));
-        let mut needed = live.chain([manifest.path()]);
-        if let Some(missing) = needed.find(|path| !disk::exists(path)) {
+        let own = Some(manifest.path()).filter(|path| !disk::exists(path));
+        if let Some(missing) = manifest.missing().or(own) {
             return Some(format!("{} was deleted or moved", missing.display()));
         }
         // Another file in its place does not grow when ours does. (Its inode would tell this earlier. But
         // some network file systems invent inodes.)
         let path = manifest.path_of(manifest.incrs.last()?);
-        let is_other = !target.torn && disk::length(&path) != target.length;
+        let is_other = !target.torn && disk::length(&path).unwrap_or(0) != target.length;
         is_other.then(|| format!("{} was changed or replaced by somebody", path.display()))
     }
 }
 
 impl Failures {
-    /// Why writes are refused at the moment, if they are.
-    pub fn refusal(&self) -> Option<String> {
-        match self.failing.load(Ordering::Relaxed) {
-            0 => None,
-            _ => self.cause(),
-        }
-    }
-
-    /// Not a part of `refusal`, which each command calls, and which is inlined therefore.
+    /// Why writes are refused, if they are.
     #[cold]
-    fn cause(&self) -> Option<String> {
+    pub fn cause(&self) -> Option<String> {
         let failure = self.failure.lock().unwrap();
         failure.as_ref().map(|failure| failure.cause.clone())
     }
 
-    /// Why the log on disk may have holes, if it may.
-    pub fn damage(&self) -> Option<String> {
-        let failure = self.failure.lock().unwrap();
-        let failure = failure.as_ref().filter(|failure| failure.kind == Kind::Fsync);
-        failure.map(|failure| failure.cause.clone())
+    /// Whether this is what fails now.
+    pub fn is(&self, kind: Kind) -> bool {
+        self.failing.load(Ordering::Relaxed) == kind as u8
     }
 
-    /// Returns the cause, as a client reads it behind `MISCONF Errors writing to the AOF file: `.
-    pub fn write_failed(&self, error: &io::Error) -> String {
-        self.remember(Kind::Write, in_words(error))
-    }
-
-    /// The same for the fsync of a file or a directory.
-    pub fn fsync_failed(&self, error: &io::Error) -> String {
-        self.remember(Kind::Fsync, in_words(error))
-    }
-
-    pub fn are_files_lost(&self) -> bool {
-        self.failing.load(Ordering::Relaxed) == Kind::Lost as u8
-    }
-
-    fn remember(&self, kind: Kind, cause: String) -> String {
+    /// Refuses writes from now on. Returns the cause, as a client reads it behind `MISCONF Errors writing to
+    /// the AOF file: `.
+    pub fn failed(&self, kind: Kind, error: &io::Error) -> String {
+        let text = error.to_string();
+        let cause = text.split(" (os error").next().unwrap_or(&text).to_string();
         let mut failure = self.failure.lock().unwrap();
         if failure.as_ref().is_none_or(|old| old.kind < kind) {
             let cause = cause.clone();
@@ -194,12 +167,8 @@ impl Failures {
         *failure = new;
     }
 
-    /// Forgets a failed write, and nothing worse.
-    pub fn write_worked(&self) {
-        self.is_over(Kind::Write);
-    }
-
-    fn is_over(&self, kind: Kind) {
+    /// Forgets a failure of this kind, and nothing worse.
+    pub fn is_over(&self, kind: Kind) {
         if self.failing.load(Ordering::Relaxed) == 0 {
             return;
         }
@@ -214,34 +183,30 @@ impl Failures {
         self.set(&mut self.failure.lock().unwrap(), None);
     }
 
-    pub fn fsync_begins(&self) {
-        *self.fsync_began.lock().unwrap() = Some(Instant::now());
-    }
-
-    pub fn fsync_ends(&self) {
+    /// Notes when the fsync began that runs now, or that none runs.
+    pub fn note_fsync(&self, began: Option<Instant>) {
         self.count_if_slow();
-        *self.fsync_began.lock().unwrap() = None;
+        *self.fsync_began.lock().unwrap() = began;
     }
 
     /// Counts the fsync that is running, once, if it takes longer than a second.
     fn count_if_slow(&self) {
-        let mut began = self.fsync_began.lock().unwrap();
-        if began.is_some_and(|began| began.elapsed() > SYNC_EVERY) {
-            *began = None;
+        let is_slow = |began: &mut Instant| began.elapsed() > SYNC_EVERY;
+        let slow = self.fsync_began.lock().unwrap().take_if(is_slow);
+        if slow.is_some() {
             self.delayed_syncs.fetch_add(1, Ordering::Relaxed);
-            self.is_slow.store(true, Ordering::Relaxed);
+            self.tell_later(
+                "Asynchronous AOF fsync is taking too long (disk is busy?). Until it ends, a power cut \
+                 takes what was written since the fsync before it"
+                    .into(),
+            );
         }
     }
 
-    /// Notes why the log could not be switched on.
-    pub fn not_enabled(&self, reason: String) {
-        *self.not_enabled.lock().unwrap() = Some(reason);
+    /// Nothing is printed under a lock.
+    pub fn tell_later(&self, news: String) {
+        self.untold.lock().unwrap().push(news);
     }
-}
-
-fn in_words(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_string()
 }
 
 #[cfg(test)]
@@ -253,15 +218,15 @@ mod tests {
     fn an_fsync_that_makes_the_next_one_late_is_counted_once_while_it_runs() {
         let failures = Failures::default();
         let delayed = || failures.delayed_syncs.load(Ordering::Relaxed);
-        failures.fsync_begins();
-        failures.fsync_ends();
+        failures.note_fsync(Some(Instant::now()));
+        failures.note_fsync(None);
         assert_eq!(delayed(), 0);
-        failures.fsync_begins();
+        failures.note_fsync(Some(Instant::now()));
         std::thread::sleep(SYNC_EVERY + Duration::from_millis(1));
         failures.count_if_slow();
         assert_eq!(delayed(), 1);
         failures.count_if_slow();
-        failures.fsync_ends();
+        failures.note_fsync(None);
         assert_eq!(delayed(), 1);
     }
 }

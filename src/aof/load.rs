@@ -17,7 +17,8 @@
 use super::checksum::{self, Claim, Line, Stretch};
 use super::disk::{self, Opening};
 use crate::resp::{self, Args, Error};
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, Read};
+use std::ops::Range;
 use std::path::Path;
 
 /// Replays some commands in their order. The error says which one cannot be replayed, and why. Those before
@@ -26,37 +27,40 @@ pub type Replay<'a> = dyn FnMut(&mut [Args]) -> Result<(), (usize, String)> + 'a
 
 /// Why a file did not replay to its end.
 #[derive(Debug, PartialEq)]
-pub enum Stop {
-    /// The unit at `offset` cannot be read, because of the record at `record`: the file ends inside it
-    /// (`ends_early`), or there is no record.
-    Broken { offset: u64, record: u64, ends_early: bool, reason: String },
-    /// These bytes are not those that were written: the annotation behind them says so.
-    Changed { from: u64, to: u64, reason: String },
-    /// This server cannot replay the command at this offset.
-    Unsupported { offset: u64, reason: String },
+pub struct Stop {
+    pub why: Why,
+    /// Where the unit begins that cannot be read or replayed, or the stretch that was changed.
+    pub offset: u64,
+    pub reason: String,
+}
+
+#[derive(Debug, PartialEq, Clone, Copy)]
+pub enum Why {
+    /// The record at `record` cannot be read: the file ends inside it (`ends_early`), or it is no record.
+    Broken { record: u64, ends_early: bool },
+    /// The bytes up to here are not those that were written: the annotation behind them says so.
+    Changed { to: u64 },
+    /// This server cannot replay the command.
+    Unsupported,
     /// The operating system cannot read the file, or it is of a kind that we do not read.
-    Unreadable(String),
+    Unreadable,
 }
 
 impl Stop {
-    pub fn reason(&self) -> &str {
-        match self {
-            Stop::Broken { reason, .. }
-            | Stop::Changed { reason, .. }
-            | Stop::Unsupported { reason, .. }
-            | Stop::Unreadable(reason) => reason,
-        }
-    }
-
     /// Where in the file, in words that follow its path.
     pub fn place(&self) -> String {
-        match self {
-            Stop::Broken { offset, .. } | Stop::Unsupported { offset, .. } => {
-                format!("at offset {offset}")
-            }
-            Stop::Changed { from, to, .. } => format!("between offset {from} and {to}"),
-            Stop::Unreadable(_) => "cannot be read".into(),
+        let offset = self.offset;
+        match self.why {
+            Why::Changed { to } => format!("between offset {offset} and {to}"),
+            Why::Unreadable => "cannot be read".into(),
+            _ => format!("at offset {offset}"),
         }
+    }
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Stop {
+        Stop { why: Why::Unreadable, offset: 0, reason: error.to_string() }
     }
 }
 
@@ -67,7 +71,7 @@ const PROGRESS: u64 = 64 * 1024;
 #[derive(Default, Clone, Copy, PartialEq, Debug)]
 pub struct Extent {
     pub commands: u64,
-    /// The end of the last whole unit and of the annotation behind it. A tail would begin here.
+    /// The end of the last whole unit, and of the annotation behind it.
     pub bytes: u64,
     /// The end of the last annotation that was true.
     pub covered: u64,
@@ -89,12 +93,11 @@ pub fn replay(
 ) -> (Extent, Result<Stretch, Stop>) {
     let mut extent = Extent::default();
     let result = replay_into(path, replay, progress, &mut extent);
-    let result = match result {
-        Ok(open) if sealed => expect_seal(path, &extent, open),
-        result => result,
-    };
-    let result = result.map_err(|stop| was_whole(path, &extent, &stop).unwrap_or(stop));
-    (extent, result)
+    match changed(path, sealed, extent.covered, &result) {
+        Ok(None) => (extent, result),
+        Ok(Some(stop)) => (extent, Err(stop)),
+        Err(error) => (extent, Err(error.into())),
+    }
 }
 
 fn replay_into(
@@ -103,43 +106,34 @@ fn replay_into(
     progress: &mut dyn FnMut(u64),
     extent: &mut Extent,
 ) -> Result<Stretch, Stop> {
-    let io = |error: io::Error| Stop::Unreadable(error.to_string());
-    let file = disk::open(path, Opening::Read).map_err(io)?;
-    let mut reader = Counted::new(file);
-    let begin = reader.fill_buf().map_err(io)?;
+    let mut reader = Counted::new(disk::open(path, Opening::Read)?);
+    let begin = reader.fill_buf()?;
     // Valkey 9 writes its own name.
     if begin.starts_with(b"REDIS") || begin.starts_with(b"VALKEY") {
-        let reason = "it is an RDB file, which this server does not read: on the Redis server, \
-                      run `CONFIG SET aof-use-rdb-preamble no` and then `BGREWRITEAOF`";
-        return Err(Stop::Unreadable(reason.into()));
+        return Err(Stop::from(io::Error::other(
+            "it is an RDB file, which this server does not read: on the Redis server, run \
+             `CONFIG SET aof-use-rdb-preamble no` and then `BGREWRITEAOF`",
+        )));
     }
     // Each file begins in database 0, and outside of a transaction. There is a database 0.
     let _ = run_command(&[b"SELECT", b"0"], run);
     let mut ahead = Ahead::default();
     let mut next_progress = 0;
     loop {
-        let end = ahead.read(&mut reader);
+        let more = ahead.read(&mut reader);
         extent.covered = reader.covered;
         ahead.replay(run, extent)?;
-        extent.bytes = extent.bytes.max(extent.covered);
-        let (offset, error) = match end {
-            Ok(true) => {
-                if reader.offset >= next_progress {
-                    progress(reader.offset);
-                    next_progress = reader.offset + PROGRESS;
-                }
-                continue;
-            }
-            Ok(false) if !ahead.in_multi => return Ok(reader.open()),
-            Ok(false) => (ahead.reached, None),
-            Err(End::Record(error)) => (ahead.reached, Some(error)),
-            Err(End::Stretch(stop)) => return Err(stop),
-        };
-        // A record that is broken inside MULTI makes the whole unit void.
-        if ahead.in_multi {
+        if more.is_err() && ahead.in_multi {
+            // What is broken inside MULTI makes the whole unit void.
             let _ = run_command(&[b"DISCARD"], run);
         }
-        return Err(stop_at(extent.bytes, offset, error));
+        if !more? {
+            return Ok(reader.open());
+        }
+        if reader.offset >= next_progress {
+            progress(reader.offset);
+            next_progress = reader.offset + PROGRESS;
+        }
     }
 }
 
@@ -154,109 +148,87 @@ fn run_command(command: &[&[u8]], run: &mut Replay) -> Result<(), (usize, String
 #[derive(Default)]
 struct Ahead {
     records: Vec<Args>,
-    /// Of each record where it is.
-    places: Vec<Place>,
+    /// Where each record begins.
+    starts: Vec<u64>,
     /// Whether a MULTI is open where the reading goes on.
     in_multi: bool,
-    /// Where the last record begins that was read, or that cannot be read.
-    reached: u64,
-}
-
-/// Where a record is in the file.
-struct Place {
-    start: u64,
-    end: u64,
-    /// Whether a MULTI is open behind it.
-    in_multi: bool,
+    /// The end of the last whole unit, and of the annotation behind it. A tail begins here.
+    whole: u64,
 }
 
 impl Ahead {
     /// Reads the next records. False at the end of the file, an error if one cannot be read. In both cases
     /// those before it are there.
-    fn read(&mut self, reader: &mut Counted<impl Read>) -> Result<bool, End> {
+    fn read(&mut self, reader: &mut Counted<impl Read>) -> Result<bool, Stop> {
         let more = self.read_some(reader);
         // Records of an earlier round may hold large arguments.
-        self.records.truncate(self.places.len());
+        self.records.truncate(self.starts.len());
         more
     }
 
-    fn read_some(&mut self, reader: &mut Counted<impl Read>) -> Result<bool, End> {
-        self.places.clear();
+    fn read_some(&mut self, reader: &mut Counted<impl Read>) -> Result<bool, Stop> {
+        self.starts.clear();
         let end = reader.offset + AHEAD_BYTES;
-        while self.places.len() < AHEAD && reader.offset < end {
-            let (start, index) = (reader.offset, self.places.len());
+        while self.starts.len() < AHEAD && reader.offset < end {
+            let (start, index) = (reader.offset, self.starts.len());
             if index == self.records.len() {
                 self.records.push(Args::default());
             }
-            self.reached = start;
-            while reader.fill_buf()?.first() == Some(&b'#') {
-                reader.compare_annotation(self.in_multi)?;
-                self.reached = reader.offset;
-            }
             let args = &mut self.records[index];
-            if !read_record(reader, args)? {
-                return Ok(false);
+            let mut record = start;
+            let more = loop {
+                if reader.fill_buf()?.first() != Some(&b'#') {
+                    break read_record(reader, args);
+                }
+                match reader.compare_annotation(self.in_multi) {
+                    Ok(None) => record = reader.offset,
+                    Ok(Some(stop)) => return Err(stop),
+                    Err(error) => break Err(error),
+                }
+                self.whole = self.whole.max(reader.covered);
+            };
+            match more {
+                Ok(true) => {}
+                Ok(false) if !self.in_multi => return Ok(false),
+                more => return Err(self.broken(record, more)),
             }
             if args.len() == 1 {
                 let is = |name: &[u8]| args[0].eq_ignore_ascii_case(name);
-                if is(b"multi") {
-                    self.in_multi = true;
-                } else if is(b"exec") || is(b"discard") {
-                    self.in_multi = false;
-                }
+                self.in_multi = is(b"multi") || self.in_multi && !is(b"exec") && !is(b"discard");
             }
-            self.places.push(Place { start, end: reader.offset, in_multi: self.in_multi });
+            if !self.in_multi {
+                self.whole = reader.offset;
+            }
+            self.starts.push(start);
         }
         Ok(true)
     }
 
+    /// Why the unit is broken that has this record: it cannot be read, or it is MULTI and has no EXEC.
+    fn broken(&self, record: u64, more: Result<bool, Error>) -> Stop {
+        let (ends_early, reason) = match more {
+            Ok(_) => (true, "the file ends inside MULTI".into()),
+            Err(Error::Cut) => (true, format!("the record at {record} is cut off")),
+            Err(Error::Protocol(reason)) => {
+                (false, format!("at {record}: {}", String::from_utf8_lossy(&reason)))
+            }
+            Err(Error::Io(error)) => return error.into(),
+        };
+        Stop { why: Why::Broken { record, ends_early }, offset: self.whole, reason }
+    }
+
     /// Replays what was read, and adds to `extent` how far it came.
     fn replay(&mut self, run: &mut Replay, extent: &mut Extent) -> Result<(), Stop> {
-        let replayed = run(&mut self.records);
-        let done = match &replayed {
-            Ok(()) => &self.places[..],
-            Err((index, _)) => &self.places[..*index],
-        };
-        extent.commands += done.len() as u64;
-        if let Some(whole) = done.iter().rfind(|place| !place.in_multi) {
-            extent.bytes = whole.end;
-        }
-        replayed.map_err(|(index, reason)| Stop::Unsupported {
-            offset: self.places[index].start,
-            reason,
-        })
+        let result = run(&mut self.records);
+        let done = result.as_ref().map_or_else(|(index, _)| *index, |()| self.starts.len());
+        extent.commands += done as u64;
+        result.map_err(|(index, reason)| {
+            let offset = self.starts[index];
+            Stop { why: Why::Unsupported, offset, reason }
+        })?;
+        extent.bytes = self.whole;
+        Ok(())
     }
-}
-
-/// Why no more records can be read.
-enum End {
-    Record(Error),
-    Stretch(Stop),
-}
-
-impl From<Error> for End {
-    fn from(error: Error) -> End {
-        End::Record(error)
-    }
-}
-
-impl From<io::Error> for End {
-    fn from(error: io::Error) -> End {
-        End::Record(error.into())
-    }
-}
-
-/// Why the unit at `offset` is broken. Without an error the file ends at `record`.
-fn stop_at(offset: u64, record: u64, error: Option<Error>) -> Stop {
-    let (ends_early, reason) = match error {
-        None => (true, "the file ends inside MULTI".into()),
-        Some(Error::Cut) => (true, format!("the record at {record} is cut off")),
-        Some(Error::Protocol(reason)) => {
-            (false, format!("at {record}: {}", String::from_utf8_lossy(&reason)))
-        }
-        Some(Error::Io(error)) => return Stop::Unreadable(error.to_string()),
-    };
-    Stop::Broken { offset, record, ends_early, reason }
 }
 
 /// Reads one record. This is stricter than the wire: arrays only, no inline commands, and nothing else
@@ -286,118 +258,107 @@ pub(super) fn read_record(reader: &mut impl BufRead, args: &mut Args) -> Result<
 const SEARCHED_BEHIND_UNKNOWN: u64 = 64 * 1024 * 1024;
 
 /// A record that cannot be read or replayed is damaged if an annotation behind it covers everything since
-/// the last one, and is not true.
-fn was_whole(path: &Path, extent: &Extent, stop: &Stop) -> Option<Stop> {
-    let (behind, most) = match stop {
-        Stop::Broken { record, .. } => (*record, u64::MAX),
-        Stop::Unsupported { offset, .. } => (*offset, SEARCHED_BEHIND_UNKNOWN),
-        Stop::Changed { .. } | Stop::Unreadable(_) => return None,
-    };
-    changed(path, extent, behind, most).ok()?
-}
-
-/// Stops at the bytes since the last annotation, if the next one from `behind` on is about them and is not
-/// true. At most `most` bytes are read.
-fn changed(path: &Path, extent: &Extent, behind: u64, most: u64) -> io::Result<Option<Stop>> {
-    let from = extent.covered;
-    let next = checksum::next_claim(path, from, behind, most)?;
-    Ok(next.and_then(|(written, found)| {
-        let to = from + found.length;
-        let reason = written.difference(&found)?;
-        Some(Stop::Changed { from, to, reason })
-    }))
-}
-
+/// the last one, which ended at `from`, and is not true.
+///
 /// What if no annotation covers the end of a sealed file? Another server has written there, or annotations
 /// were off. Or a damaged length makes the last value reach over the annotations, to the end of the file.
 /// Then the first of them stands where it was, and is not true. (A value may end with bytes that have the
 /// form of an annotation.)
-fn expect_seal(path: &Path, extent: &Extent, open: Stretch) -> Result<Stretch, Stop> {
-    let io = |error: io::Error| Stop::Unreadable(error.to_string());
-    if open.length == 0 || !checksum::ends_with_annotation(path).map_err(io)? {
-        return Ok(open);
-    }
-    match changed(path, extent, extent.covered, u64::MAX).map_err(io)? {
-        Some(stop) => Err(stop),
-        None => Ok(open),
-    }
+fn changed(
+    path: &Path,
+    sealed: bool,
+    from: u64,
+    result: &Result<Stretch, Stop>,
+) -> io::Result<Option<Stop>> {
+    let (behind, most) = match result {
+        Ok(open) if sealed && open.length > 0 && checksum::ends_with_annotation(path)? => {
+            (from, u64::MAX)
+        }
+        Err(Stop { why: Why::Broken { record, .. }, .. }) => (*record, u64::MAX),
+        Err(Stop { why: Why::Unsupported, offset, .. }) => (*offset, SEARCHED_BEHIND_UNKNOWN),
+        _ => return Ok(None),
+    };
+    let next = checksum::next_claim(path, from, behind, most)?;
+    Ok(next.and_then(|(written, found)| {
+        let reason = written.difference(&found)?;
+        Some(Stop { why: Why::Changed { to: from + found.length }, offset: from, reason })
+    }))
 }
 
 /// A reader that counts the bytes that were taken from it, and digests those that no annotation covers.
 struct Counted<R> {
-    inner: BufReader<R>,
+    inner: R,
+    buffer: Box<[u8]>,
+    /// Of the buffer, what was read and not taken yet.
+    unread: Range<usize>,
+    /// Bytes of the buffer that `stretch` has. To digest much at once is faster.
+    digested: usize,
+    /// Bytes that were taken.
     offset: u64,
     /// The end of the last annotation that was true.
     covered: u64,
-    /// The bytes from `covered` on, of `chunk` up to `digested`.
+    /// The bytes from `covered` on, of the buffer up to `digested`.
     stretch: Stretch,
-    /// A copy of the buffer of `inner`, with the bytes that were taken from it. To digest much at once is
-    /// faster.
-    chunk: Vec<u8>,
-    digested: usize,
 }
 
 impl<R: Read> Counted<R> {
     fn new(inner: R) -> Counted<R> {
         Counted {
-            inner: BufReader::with_capacity(64 * 1024, inner),
+            inner,
+            buffer: vec![0; 64 * 1024].into(),
+            unread: 0..0,
+            digested: 0,
             offset: 0,
             covered: 0,
             stretch: Stretch::default(),
-            chunk: Vec::new(),
-            digested: 0,
         }
     }
 
     /// The stretch from the last annotation to the last byte that was taken.
     fn open(&mut self) -> Stretch {
-        let taken = self.chunk.len() - self.inner.buffer().len();
-        self.stretch.add(&self.chunk[self.digested..taken]);
-        self.digested = taken;
+        self.stretch.add(&self.buffer[self.digested..self.unread.start]);
+        self.digested = self.unread.start;
         self.stretch
     }
 
-    /// Takes the annotation that comes next. If it is ours, it must be true.
-    fn compare_annotation(&mut self, in_multi: bool) -> Result<(), End> {
-        let (found, at) = (Claim::of(&self.open()), self.offset);
+    /// Takes the annotation that comes next. If it is ours and not true, it returns why the replay stops.
+    fn compare_annotation(&mut self, in_multi: bool) -> Result<Option<Stop>, Error> {
+        let (found, to) = (Claim::of(&self.open()), self.offset);
         let mut line = Vec::new();
         self.read_until(b'\n', &mut line)?;
         if line.last() != Some(&b'\n') {
-            return Err(Error::Cut.into());
+            return Err(Error::Cut);
         }
         let reason = match checksum::read_line(&line) {
-            Line::Other => return Ok(()),
+            Line::Other => return Ok(None),
+            Line::Damaged => Some("the annotation behind them is damaged".into()),
             // A torn MULTI would be cut, and with it bytes that this annotation covers.
             Line::Ours(_) if in_multi => {
-                "an annotation stands inside MULTI, where we write none".into()
+                Some("an annotation stands inside MULTI, where we write none".into())
             }
-            Line::Ours(written) => match written.difference(&found) {
-                Some(reason) => reason,
-                None => {
-                    self.open();
-                    self.stretch = Stretch::default();
-                    self.covered = self.offset;
-                    return Ok(());
-                }
-            },
-            Line::Damaged => "the annotation behind them is damaged".into(),
+            Line::Ours(written) => written.difference(&found),
         };
-        let from = self.covered;
-        Err(End::Stretch(Stop::Changed { from, to: at, reason }))
+        let offset = self.covered;
+        if reason.is_none() {
+            self.open();
+            self.stretch = Stretch::default();
+            self.covered = self.offset;
+        }
+        Ok(reason.map(|reason| Stop { why: Why::Changed { to }, offset, reason }))
     }
 }
 
 impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         // A large value passes the buffer by.
-        if self.inner.buffer().is_empty() && buffer.len() >= self.inner.capacity() {
+        if self.unread.is_empty() && into.len() >= self.buffer.len() {
             self.open();
-            let count = self.inner.read(buffer)?;
-            self.stretch.add(&buffer[..count]);
+            let count = self.inner.read(into)?;
+            self.stretch.add(&into[..count]);
             self.offset += count as u64;
             return Ok(count);
         }
-        let count = self.fill_buf()?.read(buffer)?;
+        let count = self.fill_buf()?.read(into)?;
         self.consume(count);
         Ok(count)
     }
@@ -405,18 +366,16 @@ impl<R: Read> Read for Counted<R> {
 
 impl<R: Read> BufRead for Counted<R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.inner.buffer().is_empty() {
+        if self.unread.is_empty() {
             self.open();
-            let bytes = self.inner.fill_buf()?;
-            self.chunk.clear();
-            self.chunk.extend_from_slice(bytes);
+            self.unread = 0..self.inner.read(&mut self.buffer)?;
             self.digested = 0;
         }
-        Ok(self.inner.buffer())
+        Ok(&self.buffer[self.unread.clone()])
     }
 
     fn consume(&mut self, count: usize) {
-        self.inner.consume(count);
+        self.unread.start += count;
         self.offset += count as u64;
     }
 }
@@ -436,7 +395,7 @@ mod tests {
         for expected in [AHEAD, 1, 1, 0] {
             let more = ahead.read(&mut reader);
             assert!(matches!(more, Ok(more) if more == (expected > 0)));
-            assert_eq!(ahead.places.len(), expected);
+            assert_eq!(ahead.starts.len(), expected);
             assert_eq!(ahead.records.len(), expected);
         }
     }

@@ -27,6 +27,7 @@
 
 use super::checksum::{self, Annotate, Claim, Line, Stretch};
 use super::disk::{self, Opening};
+use crate::log;
 use crate::resp::words::{quote, split_words};
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -42,7 +43,7 @@ pub struct LogFile {
 }
 
 /// Where the log is, and which files it has.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Manifest {
     /// `<dir>/<appenddirname>`.
     pub directory: PathBuf,
@@ -58,15 +59,7 @@ pub struct Manifest {
 
 impl Manifest {
     pub fn new(directory: PathBuf, prefix: &str) -> Manifest {
-        let prefix = prefix.to_string();
-        Manifest {
-            directory,
-            prefix,
-            base: None,
-            bare: None,
-            incrs: Vec::new(),
-            history: Vec::new(),
-        }
+        Manifest { directory, prefix: prefix.into(), ..Manifest::default() }
     }
 
     pub fn path(&self) -> PathBuf {
@@ -77,7 +70,7 @@ impl Manifest {
     pub fn load(directory: PathBuf, prefix: &str) -> Result<Option<Manifest>, String> {
         let mut manifest = Manifest::new(directory, prefix);
         let path = manifest.path();
-        let text = match disk::read(&path) {
+        let text = match disk::read_from(&path, 0) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
@@ -102,8 +95,8 @@ impl Manifest {
                 )
             })?;
         }
-        if self.live().next().is_none() {
-            // No server writes such a manifest. An empty log would lose what it has named.
+        if self.is_empty() {
+            // An empty log would lose what it has named.
             return Err(format!("{} names no file of a log", self.path().display()));
         }
         Ok(())
@@ -178,14 +171,13 @@ impl Manifest {
     /// The first half: writes it under a temporary name. The files that it names exist; from now on their
     /// names are on the disk.
     pub fn prepare(&self) -> io::Result<()> {
-        let line = |entry: &LogFile, kind| {
-            format!("file {} seq {} type {kind}\n", quoted(&entry.name), entry.seq)
-        };
-        let base = self.base.iter().map(|entry| line(entry, 'b'));
-        let history = self.history.iter().map(|entry| line(entry, 'h'));
-        let incrs = self.incrs.iter().map(|entry| line(entry, 'i'));
-        let text: String = base.chain(history).chain(incrs).collect();
-        let mut text = text.into_bytes();
+        let kinds = [(self.base.as_slice(), 'b'), (&self.history, 'h'), (&self.incrs, 'i')];
+        let mut text = Vec::new();
+        for (files, kind) in kinds {
+            for LogFile { name, seq } in files {
+                writeln!(text, "file {} seq {seq} type {kind}", quoted(name))?;
+            }
+        }
         checksum::cover(&mut Stretch::default(), &mut text, 0, Annotate::Now);
         let mut file = disk::open(&self.temporary(), Opening::Empty)?;
         file.write_all(&text)?;
@@ -196,7 +188,7 @@ impl Manifest {
     /// The second half. It is durable when the directory has been fsynced. After an error the old manifest
     /// counts. (A network file system may report an error though the rename has worked.)
     pub fn put_in_place(&self) -> io::Result<()> {
-        match disk::rename(&self.temporary(), &self.path()) {
+        match disk::rename(self.temporary(), self.path()) {
             Err(_) if self.is_in_place() => Ok(()),
             result => result,
         }
@@ -215,6 +207,21 @@ impl Manifest {
     /// The live files in the order of replay.
     pub fn live(&self) -> impl Iterator<Item = &LogFile> + Clone {
         self.base.iter().chain(&self.incrs)
+    }
+
+    /// Their paths.
+    pub fn paths(&self) -> impl Iterator<Item = PathBuf> {
+        self.live().map(|entry| self.path_of(entry))
+    }
+
+    /// The first of them that does not exist.
+    pub fn missing(&self) -> Option<PathBuf> {
+        self.paths().find(|path| !disk::exists(path))
+    }
+
+    /// Whether it names no file. No server writes such a manifest.
+    pub fn is_empty(&self) -> bool {
+        self.live().next().is_none()
     }
 
     pub fn path_of(&self, entry: &LogFile) -> PathBuf {
@@ -244,40 +251,25 @@ impl Manifest {
     /// The first name after number `last` that no file has. A file that the manifest does not name must not
     /// be overwritten.
     fn unused(&self, kind: &str, last: Option<u64>) -> LogFile {
-        let mut seq = last.unwrap_or(0) + 1;
-        loop {
-            let name = format!("{}.{seq}.{kind}.aof", self.prefix);
-            if !disk::exists(&self.directory.join(&name)) {
-                return LogFile { name, seq };
-            }
-            seq += 1;
-        }
-    }
-
-    /// The part of a name behind its number: `base.aof`, `incr.aof`, or Redis's `base.rdb`.
-    fn kind_of<'a>(&self, name: &'a str) -> Option<&'a str> {
-        let rest = name.strip_prefix(&self.prefix)?.strip_prefix('.')?;
-        let (seq, kind) = rest.split_once('.')?;
-        seq.bytes().all(|byte| byte.is_ascii_digit()).then_some(kind)
-    }
-
-    /// Whether files of this name are renamed when they are complete.
-    fn is_temporary(&self, name: &str) -> bool {
-        let is_base = name.starts_with(TEMPORARY_BASE) && name.ends_with(".aof");
-        is_base || self.temporary().ends_with(name)
+        let named = |seq| LogFile { name: format!("{}.{seq}.{kind}.aof", self.prefix), seq };
+        let mut files = (last.unwrap_or(0) + 1..).map(named);
+        let is_free = |file: &LogFile| !disk::exists(&self.directory.join(&file.name));
+        files.find(is_free).expect("numbers do not end")
     }
 
     /// The files in the directory that may hold a part of a log, and that the manifest does not name.
     pub fn unlisted(&self) -> io::Result<Vec<String>> {
         let mut files = disk::list(&self.directory)?;
-        files.retain(|file| {
-            self.is_unlisted_part(&file.name) && file.metadata.is_file && file.metadata.length > 0
-        });
-        Ok(files.into_iter().map(|file| file.name).collect())
+        files.retain(|(name, length)| *length > 0 && self.is_unlisted_part(name));
+        Ok(files.into_iter().map(|(name, _)| name).collect())
     }
 
     fn is_unlisted_part(&self, name: &str) -> bool {
-        let is_part = matches!(self.kind_of(name), Some("base.aof" | "incr.aof" | "base.rdb"));
+        let rest = name.strip_prefix(&self.prefix).and_then(|rest| rest.strip_prefix('.'));
+        let is_part = rest.and_then(|rest| rest.split_once('.')).is_some_and(|(seq, kind)| {
+            seq.bytes().all(|byte| byte.is_ascii_digit())
+                && matches!(kind, "base.aof" | "incr.aof" | "base.rdb")
+        });
         is_part && !self.is_live(name)
     }
 
@@ -286,19 +278,29 @@ impl Manifest {
     }
 
     /// Deletes the history, temporary files, and empty files that the manifest does not name. The manifest
-    /// must be on the disk.
-    pub fn clean(&mut self) -> io::Result<()> {
+    /// must be on the disk. If the disk refuses, the operator is told, and the log goes on.
+    pub fn clean(&mut self) {
+        if let Err(error) = self.delete() {
+            log::warning(format_args!(
+                "cannot delete the log's old files in {}: {error}. The next start tries it again",
+                self.directory.display()
+            ));
+        }
+    }
+
+    fn delete(&mut self) -> io::Result<()> {
         for entry in self.history.iter().filter(|entry| !self.is_live(&entry.name)) {
-            match disk::remove_file(&self.path_of(entry)) {
+            match disk::remove_file(self.path_of(entry)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
         }
-        for file in disk::list(&self.directory)? {
-            let is_empty = file.metadata.length == 0 && self.is_unlisted_part(&file.name);
-            let is_temporary = self.is_temporary(&file.name) && !self.is_live(&file.name);
-            if file.metadata.is_file && (is_empty || is_temporary) {
-                disk::remove_file(&file.path)?;
+        for (name, length) in disk::list(&self.directory)? {
+            let is_base = name.starts_with(TEMPORARY_BASE) && name.ends_with(".aof");
+            let is_temporary = is_base || self.temporary().ends_with(&name);
+            let is_empty = length == 0 && self.is_unlisted_part(&name);
+            if is_empty || is_temporary && !self.is_live(&name) {
+                disk::remove_file(self.directory.join(name))?;
             }
         }
         if !self.history.is_empty() {
@@ -314,11 +316,11 @@ impl Manifest {
 /// The name as it stands in the manifest: in quotes only if it needs them.
 fn quoted(name: &str) -> String {
     let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\'' | '\\' | '#');
-    let mut bytes = Vec::new();
-    match name.chars().all(plain) {
-        true => bytes.extend_from_slice(name.as_bytes()),
-        false => quote(name.as_bytes(), &mut bytes),
+    if name.chars().all(plain) {
+        return name.into();
     }
+    let mut bytes = Vec::new();
+    quote(name.as_bytes(), &mut bytes);
     String::from_utf8_lossy(&bytes).into_owned()
 }
 

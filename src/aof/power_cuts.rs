@@ -13,25 +13,24 @@
 //! All happens in one thread, so a seed repeats a failure: `SEED=…` runs that history alone.
 
 use super::disk::simulated::{Call, Disk, Fate, State};
-use super::load::Replay;
 use super::manifest::Manifest;
 use super::rewrite::replay_sealed;
 use super::{Aof, Position, start};
 use crate::config::{Config, Start};
 use crate::key::Key;
 use crate::propagate::{Records, Source};
-use crate::resp::{Arg, Args};
+use crate::resp::{Arg, Args, write_command};
 use crate::store::{Keyspace, Notes, Time, Ttl, ViewMut};
 use crate::types::{Limits, Packed};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, RwLock};
 
-/// For each key the number of its last write.
-pub(super) type Contents = BTreeMap<Vec<u8>, u64>;
+/// What a log holds: keys and values. The key of another database than 0 has its number in front.
+pub(super) type Contents = BTreeMap<String, String>;
 
 /// With this many keys, a write that is missing in the middle is hardly ever hidden by a later one.
 const KEYS: usize = 23;
@@ -39,7 +38,7 @@ const KEYS: usize = 23;
 /// One write: `SET key serial`.
 #[derive(Clone)]
 struct Write {
-    key: Vec<u8>,
+    key: String,
     serial: u64,
     /// The log's position behind it; none if the log was off.
     end: Option<Position>,
@@ -68,11 +67,11 @@ struct World {
     cuts: Cell<u64>,
 }
 
-struct Random(u64);
+pub(super) struct Random(pub u64);
 
 impl Random {
     /// SplitMix64.
-    fn below(&mut self, bound: usize) -> usize {
+    pub(super) fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -95,55 +94,92 @@ pub(super) fn config_with(disk: &Disk, flags: &[&str]) -> Arc<Config> {
 
 /// Starts a log; returns it and what it holds.
 pub(super) fn start_on(config: &Arc<Config>) -> Result<(Aof, Contents), String> {
+    // What all these starts print would hide what the tests print.
+    crate::log::into_file(Path::new("/dev/null")).expect("/dev/null can be written");
     let aof = Aof::new(config.clone());
-    let mut contents = Contents::new();
-    aof.start(&mut into(&mut contents))?;
-    Ok((aof, contents))
+    let mut model = Model::default();
+    aof.start(&mut |records| model.replay(records))?;
+    Ok((aof, model.contents))
 }
 
-/// Replays SETs into these contents.
-fn into(contents: &mut Contents) -> Box<Replay<'_>> {
-    Box::new(|records: &mut [Args]| {
-        for record in records.iter().filter(|record| &record[0] == b"SET") {
-            let serial = std::str::from_utf8(&record[2]).map(str::parse);
-            let serial = serial.expect("text").expect("a number");
-            contents.insert(record[1].to_vec(), serial);
+/// What replays SET and DEL. It refuses other commands, as a server does.
+#[derive(Default)]
+struct Model {
+    contents: Contents,
+    db: String,
+    queue: Option<Vec<Vec<String>>>,
+}
+
+impl Model {
+    fn replay(&mut self, records: &mut [Args]) -> Result<(), (usize, String)> {
+        for (index, args) in records.iter().enumerate() {
+            let words = args.iter().map(|word| String::from_utf8_lossy(word).into_owned());
+            self.run(words.collect()).map_err(|reason| (index, reason))?;
         }
         Ok(())
-    })
+    }
+
+    fn run(&mut self, words: Vec<String>) -> Result<(), String> {
+        let key = |key: &String| match self.db.as_str() {
+            "0" => key.clone(),
+            db => format!("{db} {key}"),
+        };
+        match (words[0].to_ascii_uppercase().as_str(), &words[1..]) {
+            ("MULTI", []) => self.queue = Some(Vec::new()),
+            ("DISCARD", []) => self.queue = None,
+            ("EXEC", []) => {
+                let queue = self.queue.take().unwrap_or_default();
+                queue.into_iter().try_for_each(|words| self.run(words))?;
+            }
+            ("SELECT" | "SET" | "DEL", _) if self.queue.is_some() => {
+                self.queue.as_mut().unwrap().push(words);
+            }
+            ("SELECT", [db]) if db.parse::<u8>().is_ok_and(|db| db < 16) => self.db = db.clone(),
+            ("SET", [name, value]) => drop(self.contents.insert(key(name), value.clone())),
+            ("DEL", [name]) => drop(self.contents.remove(&key(name))),
+            _ => return Err(format!("not supported: {words:?}")),
+        }
+        Ok(())
+    }
 }
 
 /// What a rewrite does in step (c).
 pub(super) fn replay_all(manifest: &Manifest) -> Result<Keyspace, String> {
-    let mut contents = Contents::new();
-    replay_sealed(manifest, &mut into(&mut contents))?;
-    Ok(keyspace(&contents))
+    let mut model = Model::default();
+    replay_sealed(manifest, &mut |records| model.replay(records))?;
+    Ok(keyspace(&model.contents))
 }
 
 pub(super) fn keyspace(contents: &Contents) -> Keyspace {
     let mut keyspace = Keyspace::new(1);
-    contents.iter().for_each(|(key, serial)| set(&mut keyspace, 0, key, &serial.to_string()));
+    contents.iter().for_each(|(key, value)| set(&mut keyspace, key, value));
     keyspace
 }
 
-pub(super) fn set(keyspace: &mut Keyspace, db: usize, key: &[u8], value: &str) {
+fn set(keyspace: &mut Keyspace, key: &str, value: &str) {
     let notes = Notes::default();
     let time = Time { now: 0, source: Source::Log };
     let hash = Packed { entries: 128, value: 64 };
     let limits = Limits { hash, string: 1 << 20, ..Limits::NOTHING };
     let mut records = Records::default();
-    let mut view = ViewMut::new(keyspace, db, time, limits, &mut records, &notes);
-    view.set_string(Key::of(key), Arg::Small(value.as_bytes()), Ttl::Gone);
+    let mut view = ViewMut::new(keyspace, 0, time, limits, &mut records, &notes);
+    view.set_string(Key::of(key.as_bytes()), Arg::Small(value.as_bytes()), Ttl::Gone);
 }
 
-pub(super) fn record(key: &[u8], serial: u64) -> Records {
+/// Appends the records of one batch, each a line of arguments.
+pub(super) fn append(aof: &Aof, lines: &[&str]) {
     let mut records = Records::default();
-    records.wanted = true;
-    records.begin();
-    let text = serial.to_string();
-    records.push(0, [&b"SET"[..], key, text.as_bytes()].into_iter());
-    records.end();
-    records
+    for line in lines {
+        let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+        write_command(&mut records.bytes, args.into_iter());
+    }
+    aof.append(&mut records);
+}
+
+/// The same, and waits until it may be acknowledged.
+pub(super) fn write(aof: &Aof, lines: &[&str]) {
+    append(aof, lines);
+    aof.commit(aof.position()).expect("a disk that works");
 }
 
 impl World {
@@ -235,11 +271,11 @@ impl World {
         let Ok(mut keyspace) = self.store.try_write() else {
             return;
         };
-        let key = format!("key{}", self.below(KEYS)).into_bytes();
+        let key = format!("key{}", self.below(KEYS));
         let serial = self.serial.get() + 1;
         self.serial.set(serial);
-        set(&mut keyspace, 0, &key, &serial.to_string());
-        aof.append(&mut record(&key, serial));
+        set(&mut keyspace, &key, &serial.to_string());
+        append(&aof, &[&format!("SET {key} {serial}")]);
         let end = aof.is_enabled().then(|| aof.position());
         let write = Write { key, serial, end };
         self.history.borrow_mut().push(write);
@@ -286,14 +322,13 @@ impl World {
         assert!(found >= floor, "{floor} writes were promised, {found} are there after {}", what());
         if depth > 0 && self.below(4) == 0 {
             // What is written from now on, and fsynced, stays, whatever else is lost.
-            aof.append(&mut record(b"after", 0));
-            aof.commit(aof.position()).expect("a disk that works");
+            write(&aof, &["SET after 0"]);
             aof.sync_to(aof.position()).expect("a disk that works");
             drop(aof);
             let nothing_more = self.other.after_power_cut(&mut |_| 0, false);
             self.other.put(nothing_more);
             let (_, mut again) = start_on(&config).expect("a second start");
-            assert_eq!(again.remove(&b"after"[..]), Some(0), "after {}", what());
+            assert_eq!(again.remove("after").as_deref(), Some("0"), "after {}", what());
             assert_eq!(again, contents, "after {}", what());
         }
         if let Some(state) = again.take() {
@@ -325,7 +360,8 @@ impl World {
     /// The number of writes after which the keys were like this. There must be such a moment.
     fn moment(&self, contents: &Contents, what: &dyn Fn() -> String) -> usize {
         let history = self.history.borrow();
-        let last = contents.values().max().copied().unwrap_or(0);
+        let serials = contents.values().map(|value| value.parse().expect("a number"));
+        let last: u64 = serials.max().unwrap_or(0);
         let count = match history.iter().rposition(|write| write.serial == last) {
             Some(at) => at + 1,
             None => {
@@ -335,7 +371,7 @@ impl World {
         };
         let mut expected = Contents::new();
         for write in &history[..count] {
-            expected.insert(write.key.clone(), write.serial);
+            expected.insert(write.key.clone(), write.serial.to_string());
         }
         assert_eq!(*contents, expected, "a hole after {}", what());
         count
@@ -446,52 +482,30 @@ impl World {
     }
 }
 
-/// Runs histories until `enough` cuts were tried; returns how many were.
-fn histories(first_seed: u64, enough: u64) -> u64 {
-    let given = std::env::var("SEED").ok();
-    let given = given.map(|seed| seed.parse::<u64>().expect("SEED is a number"));
+#[test]
+fn after_any_power_cut_a_start_finds_a_moment_of_the_history_and_all_that_was_promised() {
+    let given = std::env::var("SEED").map(|seed| seed.parse::<u64>().expect("SEED is a number"));
     let mut cuts = 0;
-    for seed in first_seed.. {
-        if cuts >= enough {
-            break;
-        }
-        let seed = given.unwrap_or(seed);
-        let world = std::panic::catch_unwind(|| {
+    for seed in given.clone().map_or(1..=u64::MAX, |seed| seed..=seed) {
+        let history = move || {
             let world = World::new(seed);
             (0..40).for_each(|_| world.step());
             world.cuts.get()
-        });
-        match world {
-            Ok(count) => cuts += count,
-            Err(cause) => {
-                let _ = writeln!(io::stderr(), "SEED={seed}");
-                std::panic::resume_unwind(cause);
-            }
-        }
-        if given.is_some() {
+        };
+        // A panic tells the name of its thread.
+        let thread = std::thread::Builder::new().name(format!("SEED={seed}")).spawn(history);
+        cuts += thread.expect("a thread").join().expect("what was promised");
+        if cuts >= 6000 {
             break;
         }
     }
-    cuts
-}
-
-/// What all these starts print would hide what the tests print.
-pub(super) fn hush() {
-    crate::log::into_file(Path::new("/dev/null")).expect("/dev/null can be written");
-}
-
-#[test]
-fn after_any_power_cut_a_start_finds_a_moment_of_the_history_and_all_that_was_promised() {
-    hush();
-    let cuts = histories(1, 6000);
-    assert!(cuts >= 6000 || std::env::var("SEED").is_ok(), "{cuts} cuts");
+    assert!(cuts >= 6000 || given.is_ok(), "{cuts} cuts");
 }
 
 /// A power cut may take a page in the middle of what a file has got since its last fsync, and keep a later
 /// one. The start refuses, because the file alone does not tell this from damage (aof/repair.rs).
 #[test]
 fn a_page_that_a_power_cut_has_lost_in_the_middle_is_not_passed_over() {
-    hush();
     let (mut refused, mut cut) = (0, 0);
     for seed in 1..200 {
         let world = World::new(seed);

@@ -34,7 +34,7 @@
 
 use super::Aof;
 use super::disk::{self, Opening};
-use super::load::{Stop, read_record};
+use super::load::{Stop, Why, read_record};
 use crate::log;
 use crate::resp::{Args, Error};
 use std::collections::HashSet;
@@ -55,14 +55,12 @@ impl Aof {
         let file = path.display();
         let damaged =
             |reason| format!("{file} is damaged {}: {reason}. {WHAT_TO_DO}", stop.place());
-        let offset = match stop {
-            Stop::Broken { offset, .. } => *offset,
-            Stop::Changed { reason, .. } => return Err(damaged(reason.clone())),
-            Stop::Unsupported { offset, reason } => {
-                return Err(format!("{reason} at offset {offset} of {file}"));
-            }
-            Stop::Unreadable(error) => return Err(format!("cannot read {file}: {error}")),
-        };
+        let (offset, reason) = (stop.offset, &stop.reason);
+        match stop.why {
+            Why::Broken { .. } | Why::Changed { .. } => {}
+            Why::Unsupported => return Err(format!("{reason} at offset {offset} of {file}")),
+            Why::Unreadable => return Err(format!("cannot read {file}: {reason}")),
+        }
         let most_garbage = self.config.aof_load_corrupt_tail_max_size.get() as u64;
         let tail = judge_tail(path, stop, most_garbage).map_err(damaged)?;
         if !is_last {
@@ -81,8 +79,7 @@ impl Aof {
         let kept = match keep(path, offset, &tail) {
             Ok(kept) => format!("it is kept as {}", kept.display()),
             Err(error) => {
-                let (shown, dots) = excerpt(&tail);
-                format!("it is lost, because {error}. It began with {shown}{dots}")
+                format!("it is lost, because {error}. It began with {}", excerpt(&tail))
             }
         };
         cut(path, offset)?;
@@ -97,24 +94,26 @@ impl Aof {
 /// The files from this index on may be torn: the last one that holds anything, and the empty ones behind
 /// it. (A kill in the middle of a rewrite's switch leaves an empty one.)
 pub fn first_that_may_be_torn(files: &[PathBuf]) -> usize {
-    let holds_anything = |path: &PathBuf| disk::length(path) > 0;
+    let holds_anything = |path: &PathBuf| disk::length(path).is_ok_and(|length| length > 0);
     files.iter().rposition(holds_anything).unwrap_or(0)
 }
 
 /// Judges the bytes from where a replay stopped, by the list in the chapter. Returns the tail if it is
 /// torn; the error says why it is damage.
 pub(super) fn judge_tail(path: &Path, stop: &Stop, most_garbage: u64) -> Result<Vec<u8>, String> {
-    let Stop::Broken { offset, ends_early, reason, .. } = stop else {
-        return Err(stop.reason().into());
+    let Stop { why, offset, reason } = stop;
+    let Why::Broken { ends_early, .. } = why else {
+        return Err(reason.clone());
     };
     let tail = disk::read_from(path, *offset).map_err(|error| error.to_string())?;
     let zeros = tail.iter().rev().take_while(|&&byte| byte == 0).count();
     let written = &tail[..tail.len() - zeros];
-    let garbage = !ends_early && !ends_inside_a_record(written);
+    let (broken, ends_inside) = first_broken(written);
+    let garbage = !ends_early && !ends_inside;
     if garbage && tail.len() as u64 > most_garbage {
         return Err(reason.clone());
     }
-    match whole_record_in(written) {
+    match whole_record_behind(written, broken) {
         Err(()) => Err(format!(
             "{reason}; and what follows can be read as records in too many ways to be judged. If you do \
              not need it, `--check-aof --fix` cuts it"
@@ -128,14 +127,17 @@ pub(super) fn judge_tail(path: &Path, stop: &Stop, most_garbage: u64) -> Result<
     }
 }
 
-/// Whether the bytes are records of which the last is cut off, or no bytes at all.
-fn ends_inside_a_record(mut bytes: &[u8]) -> bool {
+/// Where the first record begins that cannot be read, and whether the bytes end inside it or there is none. (The
+/// records of an open MULTI can be read, but belong to the tail.)
+fn first_broken(tail: &[u8]) -> (usize, bool) {
     let mut args = Args::default();
+    let mut rest = tail;
     loop {
-        match read_record(&mut bytes, &mut args) {
+        let broken = tail.len() - rest.len();
+        match read_record(&mut rest, &mut args) {
             Ok(true) => {}
-            Ok(false) | Err(Error::Cut) => return true,
-            Err(_) => return false,
+            Ok(false) | Err(Error::Cut) => return (broken, true),
+            Err(_) => return (broken, false),
         }
     }
 }
@@ -146,22 +148,16 @@ const MOST_READ: usize = 1 << 30;
 /// A long tail may be read this many times. Only a tail that was made on purpose needs more.
 const MOST_TIMES: usize = 64;
 
-/// Where in the tail, behind its first broken record, a record begins from which on all are whole. An error
-/// if the search takes more than [`MOST_READ`] and [`MOST_TIMES`] allow.
-fn whole_record_in(tail: &[u8]) -> Result<Option<usize>, ()> {
+/// Where in the tail, behind the beginning of its `broken` record, a record begins from which on all are whole.
+/// An error if the search takes more than [`MOST_READ`] and [`MOST_TIMES`] allow.
+fn whole_record_behind(tail: &[u8], broken: usize) -> Result<Option<usize>, ()> {
     let mut args = Args::default();
-    // The records of an open MULTI are whole, but belong to the tail.
-    let (mut broken, mut rest) = (tail, tail);
-    while let Ok(true) = read_record(&mut rest, &mut args) {
-        broken = rest;
-    }
-    let start = tail.len() - broken.len() + 1;
     let begins = |at: &usize| tail[*at] == b'*' && tail[*at - 1] == b'\n';
     // Places from which the file cannot be read to its end. Each is tried once, because reading from one
     // passes many later ones.
     let mut in_vain = HashSet::new();
     let mut may_read = MOST_READ.max(MOST_TIMES * tail.len());
-    for at in (start..tail.len()).filter(begins) {
+    for at in (broken + 1..tail.len()).filter(begins) {
         let mut rest = &tail[at..];
         while in_vain.insert(tail.len() - rest.len()) {
             let before = rest.len();
@@ -206,26 +202,23 @@ pub(super) fn cut(path: &Path, offset: u64) -> Result<(), String> {
 }
 
 /// The beginning of these bytes in printable form, and dots if there are more.
-pub(super) fn excerpt(bytes: &[u8]) -> (impl std::fmt::Display, &'static str) {
-    let shown = &bytes[..bytes.len().min(SHOWN)];
-    let dots = if bytes.len() > SHOWN { "…" } else { "" };
-    (shown.escape_ascii(), dots)
+pub(super) fn excerpt(bytes: &[u8]) -> String {
+    let shown = bytes[..bytes.len().min(SHOWN)].escape_ascii();
+    format!("{shown}{}", if bytes.len() > SHOWN { "…" } else { "" })
 }
 
 /// The name of the copy, which no earlier copy has.
 pub(super) fn kept_as(path: &Path, offset: u64) -> PathBuf {
-    let named = |number: String| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".tail-at-{offset}{number}"));
-        PathBuf::from(name)
-    };
-    let mut kept = named(String::new());
-    let mut copies = 0;
-    while disk::exists(&kept) {
-        copies += 1;
-        kept = named(format!(".{copies}"));
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".tail-at-{offset}"));
+    for copies in 1.. {
+        if !disk::exists(name.as_ref()) {
+            break;
+        }
+        name = path.as_os_str().to_owned();
+        name.push(format!(".tail-at-{offset}.{copies}"));
     }
-    kept
+    name.into()
 }
 
 #[cfg(test)]
@@ -240,7 +233,7 @@ mod tests {
             let word = format!("\n*1\r\n${}\r\n", 10 * count);
             [b"*1\r\n$536870912\r\n", word.repeat(count).as_bytes()].concat()
         };
-        assert_eq!(whole_record_in(&tail(10)), Ok(None));
-        assert_eq!(whole_record_in(&tail(100_000)), Err(()));
+        assert_eq!(whole_record_behind(&tail(10), 0), Ok(None));
+        assert_eq!(whole_record_behind(&tail(100_000), 0), Err(()));
     }
 }

@@ -43,8 +43,7 @@ use super::disk::{self, Directory, File};
 use super::load::{self, Replay};
 use super::manifest::{LogFile, Manifest, TEMPORARY_BASE};
 use super::start::{self, cannot_write, total_size};
-use super::sync::Turn;
-use super::{Aof, Target};
+use super::{Aof, Kind, Target};
 use crate::log;
 use crate::propagate::Stream;
 use crate::store::Keyspace;
@@ -65,7 +64,7 @@ impl Aof {
         store: &RwLock<Keyspace>,
         replay_all: &dyn Fn(&Manifest) -> Result<Keyspace, String>,
     ) -> Result<(), String> {
-        match enable.is_some() || self.failures.damage().is_some() || self.lost().is_some() {
+        match enable.is_some() || self.failures.is(Kind::Fsync) || self.lost().is_some() {
             true => self.rewrite_from_memory(store, enable),
             false => self.rewrite_from_log(store, replay_all),
         }
@@ -130,13 +129,6 @@ impl Aof {
         }
         // While it lasts nobody can call anything durable: the manifest is not on the disk.
         let turn = self.turn();
-        self.seal(file, both, &turn)?;
-        let synced = directory.sync();
-        synced.map_err(|error| self.failures.fsync_failed(&error))
-    }
-
-    /// Writes the old file to its end, fsyncs it, replaces the manifest, and goes on in the new file.
-    fn seal(&self, file: File, both: &Manifest, turn: &Turn) -> Result<(), String> {
         let mut guard = self.target.lock().unwrap();
         self.write(&mut guard, Annotate::IfMuch)?;
         let target = guard.as_mut().ok_or(OFF)?;
@@ -151,11 +143,12 @@ impl Aof {
         self.write_taken(target, from, Annotate::Now)?;
         // Before the manifest. Otherwise a power cut could leave the manifest and the new file, but not
         // the end of the old file.
-        let old = target.file.clone();
-        self.sync_file(&old, target.pending_end, turn)?;
+        self.sync_file(&target.file, target.pending_end, &turn)?;
         both.put_in_place().map_err(cannot_write(&both.path()))?;
         *target = Target::new(both.clone(), file, target.lock.clone());
-        Ok(())
+        // For the fsync of the directory no writer waits.
+        drop(guard);
+        directory.sync().map_err(|error| self.failures.failed(Kind::Fsync, &error))
     }
 
     /// Replaces the whole log, whatever is left of it.
@@ -171,7 +164,7 @@ impl Aof {
         };
         let error = cannot_write(&old.directory);
         // It may have been deleted.
-        disk::create_directory(&old.directory).map_err(|error| {
+        disk::create_dir_all(&old.directory).map_err(|error| {
             format!(
                 "cannot make the directory {}: {error}. Move away what is in its place, then BGREWRITEAOF",
                 old.directory.display()
@@ -224,19 +217,14 @@ impl Aof {
         self.written.store(position, Ordering::Release);
         self.failures.forget();
         self.enabled.store(true, Ordering::Release);
-        synced.map_err(|error| self.failures.fsync_failed(&error))?;
+        synced.map_err(|error| self.failures.failed(Kind::Fsync, &error))?;
         self.durable.store(position, Ordering::Release);
         Ok(())
     }
 
     /// Step (f), and the new sizes for INFO. If it fails the rewrite has worked all the same.
     fn delete_history(&self, mut manifest: Manifest) {
-        if let Err(error) = manifest.clean() {
-            log::warning(format_args!(
-                "cannot delete the log's old files in {}: {error}. The next start tries it again",
-                manifest.directory.display()
-            ));
-        }
+        manifest.clean();
         // Nobody writes while the mutex is held, so the sizes of all files are those of one moment.
         if let Some(target) = self.target.lock().unwrap().as_mut() {
             let size = total_size(&manifest);
@@ -258,11 +246,9 @@ impl Aof {
         let name = format!("{TEMPORARY_BASE}{}.aof", std::process::id());
         let path = manifest.directory.join(name);
         let written = base::write(&path, keyspace, self.config.aof_checksum.get());
-        if written.is_err() {
-            // On a full disk the log needs its room.
-            let _ = disk::remove_file(&path);
-        }
-        written.map(|()| path)
+        // On a full disk the log needs its room.
+        written.inspect_err(|_| drop(disk::remove_file(&path)))?;
+        Ok(path)
     }
 }
 
@@ -271,7 +257,7 @@ impl Aof {
 fn publish(temporary: &Path, manifest: &Manifest) -> io::Result<()> {
     let base = manifest.base.as_ref().expect("a rewrite makes a base");
     let replace = || {
-        disk::rename(temporary, &manifest.path_of(base))?;
+        disk::rename(temporary, manifest.path_of(base))?;
         manifest.prepare()?;
         manifest.put_in_place()
     };
@@ -285,21 +271,20 @@ fn publish(temporary: &Path, manifest: &Manifest) -> io::Result<()> {
 /// Deletes a new manifest that is not in use, and this file, which is new too. The file stays if the
 /// manifest on the disk names it, or cannot be read.
 fn discard(unused: &Manifest, file: &LogFile) {
-    let _ = disk::remove_file(&unused.temporary());
+    let _ = disk::remove_file(unused.temporary());
     let counts = Manifest::load(unused.directory.clone(), &unused.prefix);
     if let Ok(counts) = counts
         && !counts.is_some_and(|counts| counts.live().any(|entry| entry == file))
     {
-        let _ = disk::remove_file(&unused.path_of(file));
+        let _ = disk::remove_file(unused.path_of(file));
     }
 }
 
 /// Replays files to which nobody writes any more. The error says where and why it stopped.
 pub fn replay_sealed(manifest: &Manifest, replay: &mut Replay) -> Result<(), String> {
-    for entry in manifest.live() {
-        let path = manifest.path_of(entry);
+    for path in manifest.paths() {
         let (_, result) = load::replay(&path, true, replay, &mut |_| {});
-        result.map_err(|stop| format!("{} {}: {}", path.display(), stop.place(), stop.reason()))?;
+        result.map_err(|stop| format!("{} {}: {}", path.display(), stop.place(), stop.reason))?;
     }
     Ok(())
 }

@@ -19,24 +19,28 @@ use super::manifest::{LogFile, Manifest};
 use super::{Aof, Target, repair};
 use crate::config::Config;
 use crate::log;
+use crate::stats::unix_microseconds;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 impl Aof {
     /// Replays the log and goes on writing where it ends. The error is one line for the operator.
     pub fn start(&self, replay: &mut Replay) -> Result<(), String> {
         let dir = self.directory();
         let lock = self.lock_directory()?;
-        let mut manifest = match with_bare_file(&self.config, &dir)? {
-            Some(manifest) => manifest,
-            None => find_files(&self.config, &dir)?,
-        };
-        no_file_is_missing(&manifest)?;
-        let open = self.load(&manifest, replay)?;
-        // Behind a base a new file is made.
-        let open = open.filter(|_| !manifest.incrs.is_empty());
+        let mut manifest = manifest(&self.config, &dir)?;
+        find_bare_file(&mut manifest, &dir);
+        if let Some(path) = manifest.missing() {
+            return Err(format!(
+                "{} names {}, which does not exist. Restore it from a copy; without it the data in it is \
+                 lost",
+                manifest.path().display(),
+                path.display()
+            ));
+        }
+        let mut open = self.load(&manifest, replay)?;
         move_bare_file_in(&mut manifest, &dir)?;
         let error = cannot_write(&manifest.directory);
         // The process that made the directory or renamed the manifest may have died before this.
@@ -44,10 +48,14 @@ impl Aof {
         disk::sync_directory(&manifest.directory).map_err(&error)?;
         tidy_up(&mut manifest);
         if manifest.incrs.is_empty() {
-            add_incr(&mut manifest).map_err(error)?;
+            add_incr(&mut manifest).map_err(&error)?;
+            open = Stretch::default();
         }
-        let target = open_target(manifest, open.unwrap_or_default(), lock)?;
-        let size = total_size(&target.manifest);
+        let size = total_size(&manifest);
+        let path = manifest.path_of(manifest.incrs.last().expect("it was made if there was none"));
+        let file = disk::open(&path, Opening::Append).map_err(cannot_write(&path))?;
+        let length = disk::length(&path).map_err(cannot_write(&path))?;
+        let target = Target { length, open, ..Target::new(manifest, file, lock) };
         self.status.size.store(size, Ordering::Relaxed);
         self.status.base_size.store(size, Ordering::Relaxed);
         let mut guard = self.target.lock().unwrap();
@@ -66,7 +74,7 @@ impl Aof {
         if let Some(lock) = held.upgrade() {
             return Ok(lock);
         }
-        let lock = Arc::new(lock_directory(&self.directory())?);
+        let lock = Arc::new(Directory::lock(&self.directory())?);
         *held = Arc::downgrade(&lock);
         Ok(lock)
     }
@@ -78,17 +86,16 @@ impl Aof {
 
     /// Replays all files; returns the stretch at the end of the last one that no annotation covers. Long
     /// because it also reports its progress.
-    fn load(&self, manifest: &Manifest, replay: &mut Replay) -> Result<Option<Stretch>, String> {
+    fn load(&self, manifest: &Manifest, replay: &mut Replay) -> Result<Stretch, String> {
         let status = &self.status;
-        let since_epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-        status.load_start.store(since_epoch.as_secs(), Ordering::Relaxed);
+        status.load_start.store(unix_microseconds() / 1_000_000, Ordering::Relaxed);
         status.load_total.store(total_size(manifest), Ordering::Relaxed);
-        let files: Vec<PathBuf> = manifest.live().map(|entry| manifest.path_of(entry)).collect();
+        let files: Vec<PathBuf> = manifest.paths().collect();
         let first = repair::first_that_may_be_torn(&files);
         let begin = Instant::now();
         let mut last_line = begin;
         let mut done = Extent::default();
-        let mut open = None;
+        let mut open = Stretch::default();
         for (index, path) in files.iter().enumerate() {
             let mut progress = |bytes| {
                 let bytes = done.bytes + bytes;
@@ -101,14 +108,14 @@ impl Aof {
             };
             let is_last = index >= first;
             let (extent, result) = load::replay(path, !is_last, replay, &mut progress);
-            open = Some(match result {
+            open = match result {
                 Ok(open) => open,
                 Err(stop) => {
                     self.cut_tail(path, &stop, is_last)?;
                     checksum::stretch_of(path, extent.covered)
                         .map_err(|error| format!("cannot read {}: {error}", path.display()))?
                 }
-            });
+            };
             // The server that wrote this may have died before its fsync. From now on it counts as durable.
             let synced = disk::open(path, Opening::Read).and_then(|file| file.sync_data());
             synced.map_err(|error| format!("cannot fsync {}: {error}", path.display()))?;
@@ -127,16 +134,10 @@ impl Aof {
     }
 }
 
-/// Deletes what earlier processes have left, and warns about files that it must not delete. If the disk
-/// refuses, the start goes on.
+/// Deletes what earlier processes have left, and warns about files that it must not delete.
 fn tidy_up(manifest: &mut Manifest) {
-    let directory = manifest.directory.clone();
-    let directory = directory.display();
-    if let Err(error) = manifest.clean() {
-        log::warning(format_args!(
-            "cannot delete the log's old files in {directory}: {error}. The next start tries it again"
-        ));
-    }
+    manifest.clean();
+    let directory = manifest.directory.display();
     for name in manifest.unlisted().unwrap_or_default() {
         log::warning(format_args!(
             "{directory}/{name} holds a part of a log, but the manifest does not name it, so it is neither \
@@ -146,28 +147,12 @@ fn tidy_up(manifest: &mut Manifest) {
     }
 }
 
-/// Locks the directory until the lock is dropped or the process ends.
-pub fn lock_directory(dir: &Path) -> Result<Directory, String> {
-    let directory = Directory::open(dir).map_err(|error| {
-        format!("cannot open the directory {}: {error}. Name another with --dir", dir.display())
-    })?;
-    match directory.lock(dir) {
-        true => Ok(directory),
-        false => Err(format!(
-            "another server is using the directory {}. Stop it, or name another with --dir",
-            dir.display()
-        )),
-    }
-}
-
 /// Finds the files of the log, or makes an empty log. It does not check that they are all there.
 pub fn find_files(config: &Config, dir: &Path) -> Result<Manifest, String> {
-    if let Some(manifest) = manifest_or_none(config, dir)? {
-        return Ok(manifest);
+    let mut manifest = manifest(config, dir)?;
+    if manifest.is_empty() {
+        add_incr(&mut manifest).map_err(cannot_write(&manifest.directory.clone()))?;
     }
-    let directory = dir.join(config.appenddirname.text());
-    let mut manifest = Manifest::new(directory, &config.appendfilename.text());
-    add_incr(&mut manifest).map_err(cannot_write(&manifest.directory.clone()))?;
     Ok(manifest)
 }
 
@@ -179,19 +164,17 @@ fn add_incr(manifest: &mut Manifest) -> std::io::Result<()> {
     manifest.save()
 }
 
-/// The manifest. If there is none, the directory is made. Then there must be no files of a log in it, because
-/// a new manifest would not name them, so no start would load them.
-fn manifest_or_none(config: &Config, dir: &Path) -> Result<Option<Manifest>, String> {
-    let directory = dir.join(config.appenddirname.text());
-    let prefix = config.appendfilename.text();
-    if let Some(manifest) = Manifest::load(directory.clone(), &prefix)? {
-        return Ok(Some(manifest));
+/// The manifest. If there is none, the directory is made, and an empty manifest returned. Then there must be
+/// no files of a log in it, because a new manifest would not name them, so no start would load them.
+fn manifest(config: &Config, dir: &Path) -> Result<Manifest, String> {
+    let none = Manifest::new(dir.join(config.appenddirname.text()), &config.appendfilename.text());
+    if let Some(manifest) = Manifest::load(none.directory.clone(), &none.prefix)? {
+        return Ok(manifest);
     }
-    let error = cannot_write(&directory);
-    disk::create_directory(&directory).map_err(&error)?;
-    let none = Manifest::new(directory.clone(), &prefix);
+    let error = cannot_write(&none.directory);
+    disk::create_dir_all(&none.directory).map_err(&error)?;
     match none.unlisted().map_err(&error)?.first() {
-        None => Ok(None),
+        None => Ok(none),
         Some(name) => Err(format!(
             "{} does not exist, but {name} beside it holds a part of a log. Restore it from a \
              copy, or move the files elsewhere to begin with nothing",
@@ -200,28 +183,16 @@ fn manifest_or_none(config: &Config, dir: &Path) -> Result<Option<Manifest>, Str
     }
 }
 
-/// The manifest that makes a bare `appendonly.aof` the base of the log, if there is a bare file. A kill in
-/// [`move_bare_file_in`] leaves this manifest, and the file in its old place.
-fn with_bare_file(config: &Config, dir: &Path) -> Result<Option<Manifest>, String> {
-    let prefix = config.appendfilename.text();
-    let bare = dir.join(&prefix);
-    if !disk::exists(&bare) {
-        return Ok(None);
+/// A bare `appendonly.aof` is the base of the log, if the log has no files yet. A kill in
+/// [`move_bare_file_in`] leaves a manifest that names it, and the file in its old place.
+fn find_bare_file(manifest: &mut Manifest, dir: &Path) {
+    let name = manifest.prefix.clone();
+    let (bare, inside) = (dir.join(&name), manifest.directory.join(&name));
+    let is_base = manifest.base.as_ref().map_or(manifest.is_empty(), |base| base.name == name);
+    if is_base && disk::exists(&bare) && !disk::exists(&inside) {
+        manifest.base.get_or_insert(LogFile { name, seq: 1 });
+        manifest.bare = Some(bare);
     }
-    let base = LogFile { name: prefix.clone(), seq: 1 };
-    let manifest = match manifest_or_none(config, dir)? {
-        Some(manifest) => manifest,
-        None => Manifest {
-            base: Some(base),
-            ..Manifest::new(dir.join(config.appenddirname.text()), &prefix)
-        },
-    };
-    let inside = manifest.directory.join(&prefix);
-    let is_base = manifest.base.as_ref().is_some_and(|base| base.name == prefix);
-    if !is_base || disk::exists(&inside) {
-        return Ok(None);
-    }
-    Ok(Some(Manifest { bare: Some(bare), ..manifest }))
 }
 
 /// Moves the bare file to the others. It has been replayed, because a file that is refused stays where its
@@ -249,36 +220,6 @@ pub(super) fn cannot_write(directory: &Path) -> impl Fn(std::io::Error) -> Strin
     move |error| format!("cannot write to {}: {error}", directory.display())
 }
 
-/// Whether all files exist that the manifest names. The error is for the operator.
-pub fn no_file_is_missing(manifest: &Manifest) -> Result<(), String> {
-    for entry in manifest.live() {
-        let path = manifest.path_of(entry);
-        if !disk::exists(&path) {
-            return Err(format!(
-                "{} names {}, which does not exist. Restore it from a copy; without it the data \
-                 in it is lost",
-                manifest.path().display(),
-                path.display()
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Opens the last incr file to go on at its end. No annotation covers the stretch `open` there.
-pub(super) fn open_target(
-    manifest: Manifest,
-    open: Stretch,
-    lock: Arc<Directory>,
-) -> Result<Target, String> {
-    let last = manifest.incrs.last().ok_or("the manifest has no incr file")?;
-    let path = manifest.path_of(last);
-    let error = |error| format!("cannot write to {}: {error}", path.display());
-    let file = disk::open(&path, Opening::Append).map_err(error)?;
-    let length = disk::metadata(&path).map_err(error)?.length;
-    Ok(Target { length, open, ..Target::new(manifest, file, lock) })
-}
-
 pub fn create(path: &Path) -> std::io::Result<File> {
     let file = disk::open(path, Opening::New)?;
     file.sync_all().inspect_err(|_| drop(disk::remove_file(path)))?;
@@ -287,6 +228,5 @@ pub fn create(path: &Path) -> std::io::Result<File> {
 
 /// Bytes in all live files.
 pub fn total_size(manifest: &Manifest) -> u64 {
-    let length = |entry| disk::length(&manifest.path_of(entry));
-    manifest.live().map(length).sum()
+    manifest.paths().map(|path| disk::length(&path).unwrap_or(0)).sum()
 }

@@ -24,7 +24,6 @@ pub struct Status {
     pub rewrite_failures: AtomicU64,
     /// Unix time in seconds at which the present rewrite began.
     pub rewrite_start: AtomicU64,
-    pub last_rewrite_failed: AtomicBool,
     /// Duration of the last rewrite in seconds, -1 before the first.
     pub last_rewrite_seconds: AtomicI64,
 }

@@ -40,7 +40,7 @@ impl Aof {
     /// Switches the log off. If the disk fails, the end of the log is missing. That breaks no promise,
     /// because what could not be written was not acknowledged.
     pub fn disable(&self) {
-        self.rewriter.forget_enable();
+        self.rewriter.wanted.lock().unwrap().enable = None;
         let _ = self.sync_all();
         self.close();
     }

@@ -24,12 +24,12 @@
 //! **How Redis does it**: bio.c, a background thread for everysec. `always` calls fsync in the only thread
 //! that runs commands.
 
-use super::{Aof, File, Position};
+use super::{Aof, File, Kind, Position};
 use crate::config::Fsync;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock};
-use std::thread::{self, Thread};
-use std::time::Duration;
+use std::thread::Thread;
+use std::time::{Duration, Instant};
 
 /// During a rewrite one fsync covers about as many bytes, of the base and of the log. Redis does this with
 /// a base, every 4 MB (`aof-rewrite-incremental-fsync`).
@@ -48,9 +48,9 @@ pub struct Syncs {
     /// A turn has ended: `durable` may have risen.
     ended: Condvar,
     /// The sync thread, which sleeps between its rounds.
-    thread: OnceLock<Thread>,
+    pub thread: OnceLock<Thread>,
     /// Whether a client waits in WAITAOF for the next fsync.
-    asked_for: AtomicBool,
+    pub asked_for: AtomicBool,
     /// Whether a rewrite runs, so that an fsync is due whenever there is [`MUCH`].
     pub during_rewrite: AtomicBool,
 }
@@ -66,22 +66,11 @@ impl Drop for Turn<'_> {
 }
 
 impl Syncs {
-    /// The sync thread sleeps this long, or until it is woken.
-    pub fn sleep(&self, pause: Duration) {
-        self.thread.get_or_init(thread::current);
-        thread::park_timeout(pause);
-    }
-
     /// Begins the next round of the sync thread at once.
     pub fn wake(&self) {
         if let Some(thread) = self.thread.get() {
             thread.unpark();
         }
-    }
-
-    /// Whether a client has asked for an fsync since the last call.
-    pub fn is_asked_for(&self) -> bool {
-        self.asked_for.swap(false, Ordering::Relaxed)
     }
 }
 
@@ -103,37 +92,34 @@ impl Aof {
 
     /// Waits for the turn to call fsync; none if `position` is durable, so that no fsync is needed.
     fn turn_for(&self, position: Position) -> Option<Turn<'_>> {
-        let mut turn = self.syncs.turn.lock().unwrap();
-        while !self.is_durable(position) {
-            if !*turn {
-                *turn = true;
-                return Some(Turn(&self.syncs));
-            }
-            turn = self.syncs.ended.wait(turn).unwrap();
-        }
-        None
+        let must_wait = |is_taken: &mut bool| *is_taken && !self.is_durable(position);
+        let turn = self.syncs.turn.lock().unwrap();
+        let mut turn = self.syncs.ended.wait_while(turn, must_wait).unwrap();
+        (!self.is_durable(position)).then(|| {
+            *turn = true;
+            Turn(&self.syncs)
+        })
     }
 
     /// Waits for the turn to exchange the file. While it lasts nobody calls fsync.
     pub(super) fn turn(&self) -> Turn<'_> {
-        let turn = self.syncs.turn.lock().unwrap();
-        let mut turn = self.syncs.ended.wait_while(turn, |turn| *turn).unwrap();
-        *turn = true;
-        Turn(&self.syncs)
+        self.turn_for(Position::MAX).expect("so much is never written")
     }
 
     /// Calls fsync. Then everything up to `written` is durable.
     pub(super) fn sync_file(&self, file: &File, written: Position, _: &Turn) -> Result<(), String> {
         // An earlier fsync that failed may have lost pages, and this one would not notice.
-        if let Some(cause) = self.failures.damage() {
+        if self.failures.is(Kind::Fsync)
+            && let Some(cause) = self.failures.cause()
+        {
             return Err(cause);
         }
         self.status.syncs_pending.store(1, Ordering::Relaxed);
-        self.failures.fsync_begins();
+        self.failures.note_fsync(Some(Instant::now()));
         let result = file.sync_data();
-        self.failures.fsync_ends();
+        self.failures.note_fsync(None);
         self.status.syncs_pending.store(0, Ordering::Relaxed);
-        result.map_err(|error| self.failures.fsync_failed(&error))?;
+        result.map_err(|error| self.failures.failed(Kind::Fsync, &error))?;
         self.durable.fetch_max(written, Ordering::AcqRel);
         Ok(())
     }
@@ -156,11 +142,8 @@ impl Aof {
 
     /// Whether a rewrite runs, and so much is not durable that the next second is too late.
     pub(super) fn has_much_to_sync(&self) -> bool {
-        if !self.syncs.during_rewrite.load(Ordering::Relaxed) {
-            return false;
-        }
-        let written = self.written.load(Ordering::Acquire);
-        let durable = self.durable.load(Ordering::Acquire);
-        self.config.appendfsync.get() == Fsync::Everysec && written.saturating_sub(durable) > MUCH
+        self.syncs.during_rewrite.load(Ordering::Relaxed)
+            && self.config.appendfsync.get() == Fsync::Everysec
+            && !self.is_durable(self.written.load(Ordering::Acquire).saturating_sub(MUCH))
     }
 }

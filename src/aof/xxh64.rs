@@ -70,15 +70,12 @@ impl Digest {
 
     /// The digest of all bytes that were added.
     pub fn value(&self) -> u64 {
-        let [a, b, c, d] = self.lanes;
         let mut value = match self.length {
             0..32 => P5,
             _ => {
-                let sum = a
-                    .rotate_left(1)
-                    .wrapping_add(b.rotate_left(7))
-                    .wrapping_add(c.rotate_left(12))
-                    .wrapping_add(d.rotate_left(18));
+                let turned = self.lanes.iter().zip([1, 7, 12, 18]);
+                let sum =
+                    turned.fold(0u64, |sum, (lane, by)| sum.wrapping_add(lane.rotate_left(by)));
                 let merge =
                     |value: u64, lane| (value ^ round(0, lane)).wrapping_mul(P1).wrapping_add(P4);
                 self.lanes.iter().fold(sum, |value, lane| merge(value, *lane))

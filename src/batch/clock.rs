@@ -1,13 +1,11 @@
-//! The time of a batch: one reading of the clock for each command, and one for several quick ones.
+//! The time of a batch: one reading of the clock for each command, or for several quick ones.
 //!
 //! The end of one command is the start of the next. For the first of a batch the clock is read when
 //! the lock is there, so that nobody's waiting counts as somebody's work. What the commands see is the
 //! time at which they began.
 //!
-//! To read a clock takes long, because the processor finishes all that it is doing first. So a command
-//! that is quick may leave the reading to the next one ([`Clock::put_off`]; call/account.rs says which).
-//! In a pipeline of GETs that is a tenth of the server's time. The price: all of them see the time at
-//! which the first began.
+//! To read a clock takes long, because the processor finishes all that it is doing first. So the reading
+//! behind a quick command is left out if another of the same name follows (call/account.rs).
 //!
 //! **How Redis does it**: `call` reads the clock twice a command; the commands see a time that is cached.
 
@@ -17,10 +15,8 @@ use crate::stats::unix_microseconds;
 pub struct Clock {
     /// Unix time in microseconds, as it was read last. 0 if the batch has not read it yet.
     pub now: u64,
-    /// Microseconds of work until then, of all batches of this client. Waiting for a lock is none.
+    /// Microseconds of work until then that no command was charged for. Waiting for a lock is none.
     pub worked: u64,
-    /// Whether commands have ended since it was read.
-    is_put_off: bool,
     /// How long the batch has waited for its locks and held them, if somebody wants to know.
     pub lock_times: Option<Box<LockTimes>>,
 }
@@ -41,31 +37,11 @@ impl Clock {
         self.lock_times = measures.then(Box::default);
     }
 
-    /// A command begins that takes no lock.
-    pub(super) fn start_unlocked(&mut self) {
-        if self.now == 0 {
-            self.go_on();
-        }
-    }
-
     /// Reads the clock: what has passed was work.
     pub fn read(&mut self) {
         let now = unix_microseconds();
         self.worked += now.saturating_sub(self.now);
         self.now = now;
-        self.is_put_off = false;
-    }
-
-    /// Reads it if that was put off.
-    pub fn catch_up(&mut self) {
-        if self.is_put_off {
-            self.read();
-        }
-    }
-
-    /// A command has ended, and the clock is read when others that follow have ended too.
-    pub fn put_off(&mut self) {
-        self.is_put_off = true;
     }
 
     /// Work begins or goes on; what has passed was none.

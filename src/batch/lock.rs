@@ -16,6 +16,7 @@
 //! **How Redis does it**: it has one thread, and this file has no counterpart.
 
 use super::Batch;
+use crate::propagate::Source;
 use crate::store::Keyspace;
 use std::sync::atomic::Ordering;
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -25,16 +26,6 @@ pub(super) enum Guard<'a> {
     None,
     Shared(RwLockReadGuard<'a, Keyspace>),
     Exclusive(RwLockWriteGuard<'a, Keyspace>),
-}
-
-impl Guard<'_> {
-    fn name(&self) -> &'static str {
-        match self {
-            Guard::None => "no lock",
-            Guard::Shared(_) => "shared lock",
-            Guard::Exclusive(_) => "exclusive lock",
-        }
-    }
 }
 
 impl<'a> Batch<'a> {
@@ -63,7 +54,8 @@ impl<'a> Batch<'a> {
             self.guard = Guard::Exclusive(guard);
             self.start_clock();
             // Asked under the lock, because the thread that held it may have switched the log on.
-            self.records.wanted = self.time.source.is_logged() && self.server.aof.is_enabled();
+            self.records.wanted =
+                self.time.source == Source::Client && self.server.aof.is_enabled();
             // Keys that the batch's reads found expired go before what its writes change.
             self.delete_noted();
         }
@@ -88,8 +80,6 @@ impl<'a> Batch<'a> {
 
     /// Hands what changed to the log, notes how far it must be written, and gives the lock back.
     fn release(&mut self) {
-        // What is handed to the log here is no work of quick commands.
-        self.clock.catch_up();
         if let Guard::Exclusive(keyspace) = &mut self.guard {
             self.server.aof.append(&mut self.records);
             std::mem::swap(&mut self.records.bytes, &mut keyspace.records);
@@ -118,7 +108,11 @@ impl<'a> Batch<'a> {
 
     /// What the lock that is held is called in the trace.
     pub fn lock_name(&self) -> &'static str {
-        self.guard.name()
+        match self.guard {
+            Guard::None => "no lock",
+            Guard::Shared(_) => "shared lock",
+            Guard::Exclusive(_) => "exclusive lock",
+        }
     }
 
     /// Frees what a replay has deleted. It keeps its lock, and nobody waits for it.
@@ -145,13 +139,10 @@ const LOOKS: usize = 1000;
 /// 1.15 times as many a second. If the thread gives its core away between two tries, it is another tenth, but
 /// the 99th percentile takes seven times as long.
 fn look_for_lock(store: &RwLock<Keyspace>, looks: usize) -> Option<RwLockWriteGuard<'_, Keyspace>> {
-    for look in 0..looks {
+    (0..looks).find_map(|look| {
         if look > 0 {
             std::hint::spin_loop();
         }
-        if let Ok(guard) = store.try_write() {
-            return Some(guard);
-        }
-    }
-    None
+        store.try_write().ok()
+    })
 }

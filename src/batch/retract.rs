@@ -16,7 +16,7 @@ impl Batch<'_> {
 
     /// Replaces the replies of all commands that have records by the error.
     pub(super) fn retract(&mut self, error: &Error, reply: &mut Reply) {
-        if reply.out.is_over() {
+        if reply.out.is_over {
             // Nobody will read them.
             return;
         }

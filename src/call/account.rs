@@ -1,11 +1,12 @@
 //! Counting: what the statistics, the slow log, monitors and the trace get to know of each command.
 //!
 //! [`Account::before`] and [`Account::after`] each command, the account only listens. The batch owns the
-//! time (batch/clock.rs): the work that its clock has measured since the last reading belongs to the command.
+//! time (batch/clock.rs).
 //!
-//! **Quick commands** of one name that follow each other share one reading of the clock. Quick are reads of
-//! one key without options, such as GET and TTL, and SET without options, if the arguments and the reply
-//! are short. The price: they do not get into the slow log, unless its threshold is under a millisecond.
+//! **Quick commands** of one name that follow each other share one reading of the clock, because to read it
+//! takes a tenth of the time of a GET in a pipeline. Quick are reads of one key without options, such as GET
+//! and TTL, if the reply is short, and SET. The price: they do not get into the slow log, unless its
+//! threshold is under a millisecond, and all of them see the time at which the first one began.
 //!
 //! **The trace.** With `--loglevel debug` the server writes a line for each command:
 //!
@@ -24,21 +25,22 @@
 use crate::batch::{Batch, Clock, LockTimes};
 use crate::client::Client;
 use crate::handler::server::{show_monitors, shown};
-use crate::handler::{Command, Flag, Row};
+use crate::handler::{Flag, Row};
 use crate::log;
 use crate::resp::{Args, Reply};
-use crate::stats::{Count, Counters, Slow, Stats, add, shorten, shorten_words, unix_microseconds};
+use crate::stats::{
+    Count, Counters, OfCommand, Slow, Stats, add, shorten, shorten_words, unix_microseconds,
+};
 
 /// The counters of one batch. They are added to the server's when the batch ends.
 #[derive(Default)]
 pub struct Account {
     /// The row of the last command, for CLIENT LIST, or [`crate::server::NO_ROW`].
     pub last_row: Option<usize>,
-    tally: Vec<Tally>,
-    /// The row of the quick commands that have run and do not have their time yet.
+    /// Each row that has been called, with its counts.
+    tally: Vec<(usize, OfCommand<u64>)>,
+    /// The row of the commands that have run and do not have their time yet.
     untimed: Option<usize>,
-    /// How much of [`Clock::worked`] has been given to commands.
-    charged: u64,
     /// With `debug`: the trace.
     trace: Option<Vec<Step>>,
 }
@@ -49,16 +51,6 @@ pub struct Before {
     /// Bytes of the batch's records, and of its replies.
     records: usize,
     reply: usize,
-}
-
-/// What is counted for one row of the command table.
-#[derive(Default)]
-struct Tally {
-    index: usize,
-    calls: u64,
-    microseconds: u64,
-    rejected: u64,
-    failed: u64,
 }
 
 /// One command in the trace. Lengths are in bytes.
@@ -74,18 +66,17 @@ struct Step {
 }
 
 impl Account {
-    /// Begins a batch.
     pub fn begin(&mut self) {
         self.last_row = None;
         self.trace = log::is_debug().then(Vec::new);
     }
 
-    /// Whether each command is traced.
     pub fn has_trace(&self) -> bool {
         self.trace.is_some()
     }
 
-    /// Before a command runs.
+    /// Before a command runs. Quick commands of other rows get their time, while the lock is still held under
+    /// which they ran.
     pub fn before(&mut self, row: &Row, reply: &Reply, batch: &mut Batch) -> Before {
         self.charge_others(row.index, &mut batch.clock);
         Before { failed: false, records: batch.recorded(), reply: reply.out.len() }
@@ -104,10 +95,13 @@ impl Account {
         let slower_than = batch.server.config.slowlog_log_slower_than.get();
         // The output may have been thrown away.
         let reply_length = reply.out.len().saturating_sub(before.reply);
-        if !self.each_is_shown(batch) && is_quick(row.command, args, reply_length, slower_than) {
-            return self.count_untimed(row.index, before.failed, &mut batch.clock);
+        self.count(row.index, before.failed, &mut batch.clock);
+        let has_monitors = batch.server.hub.has_monitors();
+        let is_quick = row.command.is(Flag::Quick) && reply_length < LONG;
+        if is_quick && !has_monitors && !self.has_trace() && !(0..1000).contains(&slower_than) {
+            return;
         }
-        let took = self.count(row.index, before.failed, &mut batch.clock);
+        let took = self.charge(&mut batch.clock);
         if let Some(trace) = &mut self.trace {
             trace.push(Step {
                 row,
@@ -123,74 +117,59 @@ impl Account {
         if slower_than >= 0 && took as i64 >= slower_than && !row.command.is(Flag::SkipSlowlog) {
             add_to_slow_log(client, shorten_words(&shown(row, args)), took);
         }
-        if batch.server.hub.has_monitors() {
+        if has_monitors {
             show_monitors(client, row, args, batch.clock.now, reply);
         }
     }
 
-    /// Whether a monitor or the trace shows the arguments of each command.
-    fn each_is_shown(&self, batch: &Batch) -> bool {
-        self.has_trace() || batch.server.hub.has_monitors()
-    }
-
-    /// Before a command of row `index` runs: the quick commands of another row get their time.
+    /// Gives the commands of another row the time that they took, if they do not have it yet.
     fn charge_others(&mut self, index: usize, clock: &mut Clock) {
         if self.untimed != Some(index) {
-            self.charge_untimed(clock);
+            self.charge(clock);
         }
     }
 
-    /// Gives the quick commands that have run the time since the last charge. Returns it, in microseconds.
-    fn charge_untimed(&mut self, clock: &mut Clock) -> u64 {
+    /// Gives the commands that have run the time since the last charge. Returns it, in microseconds.
+    pub fn charge(&mut self, clock: &mut Clock) -> u64 {
         let Some(index) = self.untimed.take() else {
             return 0;
         };
-        clock.catch_up();
-        let took = clock.worked - std::mem::replace(&mut self.charged, clock.worked);
-        self.tally_of(index).microseconds += took;
+        clock.read();
+        let took = std::mem::take(&mut clock.worked);
+        let [_, microseconds, ..] = self.tally_of(index);
+        *microseconds += took;
         took
     }
 
-    /// Counts a command that has ended. Returns how long it took, in microseconds, together with the quick
-    /// ones of its own row just before it.
-    fn count(&mut self, index: usize, failed: bool, clock: &mut Clock) -> u64 {
-        // If this is EXEC, quick commands have run since it began.
+    /// Counts a command that has ended. It gets its time later.
+    fn count(&mut self, index: usize, failed: bool, clock: &mut Clock) {
+        // If this is EXEC, other commands have run since it began.
         self.charge_others(index, clock);
-        self.count_untimed(index, failed, clock);
-        self.charge_untimed(clock)
-    }
-
-    /// Counts a quick command. It gets its time later, together with those that follow.
-    fn count_untimed(&mut self, index: usize, failed: bool, clock: &mut Clock) {
-        clock.put_off();
         self.last_row = Some(index);
         self.untimed = Some(index);
-        let tally = self.tally_of(index);
-        tally.calls += 1;
-        tally.failed += u64::from(failed);
+        let [calls, .., failures] = self.tally_of(index);
+        *calls += 1;
+        *failures += u64::from(failed);
     }
 
-    /// Counts a command that was refused before it ran.
     pub fn count_rejected(&mut self, index: usize) {
         self.last_row = Some(index);
-        self.tally_of(index).rejected += 1;
+        let [_, _, rejected, _] = self.tally_of(index);
+        *rejected += 1;
     }
 
     /// Adds the tally to the counters of the server and of the client.
-    pub fn settle(&mut self, stats: &Stats, own: &Counters, clock: &mut Clock) {
-        self.charge_untimed(clock);
-        for tally in self.tally.drain(..) {
-            let command = &stats.of_commands[tally.index];
-            add(&command.calls, tally.calls);
-            add(&command.microseconds, tally.microseconds);
-            add(&command.rejected, tally.rejected);
-            add(&command.failed, tally.failed);
-            own.add(Count::Commands, tally.calls);
-            own.add(Count::ErrorReplies, tally.failed + tally.rejected);
+    pub fn settle(&mut self, stats: &Stats, own: &Counters) {
+        for (index, counts) in self.tally.drain(..) {
+            for (counter, count) in stats.of_commands[index].iter().zip(counts) {
+                add(counter, count);
+            }
+            let [calls, _, rejected, failed] = counts;
+            own.add(Count::Commands, calls);
+            own.add(Count::ErrorReplies, failed + rejected);
         }
     }
 
-    /// Writes the trace of the batch.
     pub fn write_trace(&mut self, client: &Client, batch: &Batch) {
         let (Some(steps), Some(times)) = (self.trace.take(), &batch.clock.lock_times) else {
             return;
@@ -217,30 +196,18 @@ impl Account {
         }
     }
 
-    /// The counters of a row.
-    fn tally_of(&mut self, index: usize) -> &mut Tally {
+    fn tally_of(&mut self, index: usize) -> &mut OfCommand<u64> {
         // From behind: most batches have one or two different commands.
-        let known = self.tally.iter().rposition(|tally| tally.index == index);
+        let known = self.tally.iter().rposition(|(row, _)| *row == index);
         let at = known.unwrap_or_else(|| {
-            self.tally.push(Tally { index, ..Tally::default() });
+            self.tally.push((index, [0; 4]));
             self.tally.len() - 1
         });
-        &mut self.tally[at]
+        &mut self.tally[at].1
     }
 }
 
-/// Whether a command may share a reading of the clock (see the chapter). It takes about a microsecond at
-/// most. (If a SET replaces a large value, another thread frees that.) `slower_than` is the threshold of
-/// the slow log in microseconds, or negative.
-fn is_quick(command: &Command, args: &Args, reply_length: usize, slower_than: i64) -> bool {
-    command.is(Flag::Quick)
-        && args.len() <= 3
-        && args.iter().all(|arg| arg.len() < LONG)
-        && reply_length < LONG
-        && !(0..1000).contains(&slower_than)
-}
-
-/// An argument or a reply of this many bytes is long.
+/// A reply of this many bytes is long: HGETALL of a small hash is quick, and of a large one it is not.
 const LONG: usize = 1024;
 
 /// Adds a command to the slow log. `args` come from [`shorten_words`].
@@ -263,36 +230,15 @@ mod tests {
     use super::*;
     use crate::handler::{Run, TABLE};
 
-    fn quick(words: &[&[u8]], reply: usize, slower_than: i64) -> bool {
-        let mut args = Args::default();
-        words.iter().for_each(|word| args.push(word));
-        is_quick(TABLE.find(words[0]).unwrap().command, &args, reply, slower_than)
-    }
-
     #[test]
-    fn quick_is_what_reads_one_key_and_set_without_options() {
+    fn quick_is_what_reads_one_key_and_set() {
         let commands = TABLE.rows.iter().map(|row| row.command);
-        let flagged: Vec<_> = commands.filter(|c| c.is(Flag::Quick)).collect();
-        assert!(flagged.len() > 10);
-        for command in flagged {
+        let quick: Vec<_> = commands.filter(|c| c.is(Flag::Quick)).collect();
+        assert!(quick.len() > 10);
+        for command in quick {
             let reads = matches!(command.run, Run::Read(_)) && command.arity == 2;
             assert!(reads || command.name == "set", "{}", command.name);
             assert_eq!(command.keys.first, 1, "{}", command.name);
-            assert!(quick(&[command.name.as_bytes(), b"key"], 0, 10_000), "{}", command.name);
-        }
-        assert!(quick(&[b"SET", b"key", b"value"], 0, 10_000));
-        assert!(!quick(&[b"SET", b"key", b"value", b"GET"], 0, 10_000));
-        assert!(!quick(&[b"INCR", b"key"], 0, 10_000));
-    }
-
-    #[test]
-    fn nothing_long_is_quick_nor_anything_while_the_slow_log_is_for_microseconds() {
-        let (short, long) = ([b'v'; 1023], [b'v'; 1024]);
-        for name in [&b"get"[..], b"set"] {
-            let quick = |value: &[u8], reply, than| quick(&[name, b"key", value], reply, than);
-            assert!(quick(&short, 1023, 1000) && quick(b"v", 1, -1));
-            assert!(!quick(&long, 1, 1000) && !quick(b"v", 1024, 1000));
-            assert!(!quick(b"v", 1, 999) && !quick(b"v", 1, 0));
         }
     }
 
@@ -304,20 +250,22 @@ mod tests {
         const SECOND: u64 = 1_000_000;
         let (mut account, mut clock) = (Account::default(), Clock::default());
         clock.go_on();
-        account.count_untimed(GET, false, &mut clock);
+        account.count(GET, false, &mut clock);
         account.charge_others(GET, &mut clock);
-        account.count_untimed(GET, true, &mut clock);
+        account.count(GET, true, &mut clock);
         clock.now -= SECOND;
         account.charge_others(SET, &mut clock);
         account.count(SET, false, &mut clock);
-        account.count_untimed(GET, false, &mut clock);
+        account.charge(&mut clock);
+        account.count(GET, false, &mut clock);
         clock.now -= SECOND;
         account.count(EXEC, false, &mut clock);
+        account.charge(&mut clock);
         clock.now -= SECOND;
-        account.charge_untimed(&mut clock);
+        account.charge(&mut clock);
         let mut counted = |row| {
-            let tally = account.tally_of(row);
-            (tally.calls, tally.failed, tally.microseconds / SECOND)
+            let [calls, microseconds, _, failed] = *account.tally_of(row);
+            (calls, failed, microseconds / SECOND)
         };
         assert_eq!(counted(GET), (3, 1, 2));
         assert_eq!(counted(SET), (1, 0, 0));

@@ -19,20 +19,15 @@ use super::Caller;
 use crate::client::{Client, Then};
 use crate::error::Error;
 use crate::handler::{Flag, Row, Run, TABLE, debug};
+use crate::propagate::Source;
 use crate::resp::{Args, Protocol, Reply};
 use crate::server::NO_ROW;
 use crate::stats::Count;
 
 impl Caller<'_> {
-    /// Whether the command may run now.
-    pub(super) fn admit(
-        &self,
-        row: &Row,
-        client: &Client,
-        protocol: Protocol,
-    ) -> Result<(), Error> {
+    pub fn admit(&self, row: &Row, client: &Client, protocol: Protocol) -> Result<(), Error> {
         let command = row.command;
-        if !self.batch.time.source.is_refused() {
+        if self.batch.time.source == Source::Log {
             return Ok(());
         }
         if command.is(Flag::Protected) && !debug::is_allowed(client) {
@@ -51,7 +46,7 @@ impl Caller<'_> {
             _ => command.name == "ping",
         };
         if writes && let Some(cause) = self.batch.server.aof.refusal() {
-            return Err(Error::Misconf(cause));
+            return Err(Error::misconf(&cause));
         }
         if client.is_subscribed()
             && protocol == Protocol::Resp2
@@ -71,23 +66,18 @@ impl Caller<'_> {
 
     /// Answers with the error. An open transaction will be refused by EXEC; if it is EXEC that is refused,
     /// the transaction is over.
-    pub(super) fn reject(
-        &mut self,
-        error: &Error,
-        client: &mut Client,
-        args: &Args,
-        reply: &mut Reply,
-    ) {
-        if let Error::UnknownCommand(words) = error
-            && [&b"post"[..], b"host:"].iter().any(|word| words[0].eq_ignore_ascii_case(word))
-        {
-            // A web page has made a browser send us a form. Its next line must not be run.
-            client.then = Then::Drop;
-            return;
-        }
+    pub fn reject(&mut self, error: &Error, client: &mut Client, args: &Args, reply: &mut Reply) {
         let row = TABLE.named_by(args);
         match row {
             Some(row) => self.account.count_rejected(row.index),
+            None if [&b"post"[..], b"host:"]
+                .iter()
+                .any(|word| args[0].eq_ignore_ascii_case(word)) =>
+            {
+                // A web page has made a browser send us a form. Its next line must not be run.
+                client.then = Then::Drop;
+                return;
+            }
             None => {
                 self.account.last_row = Some(NO_ROW);
                 client.public.counters.add(Count::ErrorReplies, 1);
@@ -96,7 +86,7 @@ impl Caller<'_> {
         if row.is_some_and(|row| matches!(row.command.run, Run::Exec)) {
             client.transaction = None;
             self.unwatch(client);
-            return reply.error(&Error::ExecAbortBecause(Box::new(error.clone())));
+            return reply.error(&Error::exec_abort_because(error));
         }
         if let Some(transaction) = &mut client.transaction {
             transaction.aborted = true;

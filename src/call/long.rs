@@ -27,6 +27,7 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::gate::Gate;
 use crate::handler::{LongHandler, Rest, Stretch};
+use crate::propagate::Source;
 use crate::resp::{Args, Reply};
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -46,13 +47,9 @@ impl Caller<'_> {
         args: &Args,
         reply: &mut Reply,
     ) -> Result<(), Error> {
-        let keeps_lock = client.in_exec || self.batch.time.source.keeps_lock();
-        let stretch = || match keeps_lock {
-            true => Stretch::endless(),
-            false => Stretch::begin(),
-        };
+        let keeps_lock = client.in_exec || self.batch.time.source == Source::Log;
         self.batch.share();
-        let rest = handler(&self.batch.view(client.db), args, &stretch(), reply)?;
+        let rest = handler(&self.batch.view(client.db), args, &Stretch::begin(keeps_lock), reply)?;
         let gates = &self.batch.server.clients.gates;
         match rest {
             None => {}
@@ -64,7 +61,7 @@ impl Caller<'_> {
                 }
             }
             Some(Rest::Look(mut look)) if keeps_lock => {
-                look(&self.batch.view(client.db), &stretch(), reply);
+                look(&self.batch.view(client.db), &Stretch::begin(keeps_lock), reply);
             }
             Some(Rest::Look(look)) => {
                 let _passage = self.pass(&gates.looking, false);
@@ -74,7 +71,7 @@ impl Caller<'_> {
                 while !client.public.held.is_ended() {
                     self.let_writers_in();
                     self.batch.share();
-                    if look(&self.batch.view(client.db), &stretch(), reply) {
+                    if look(&self.batch.view(client.db), &Stretch::begin(keeps_lock), reply) {
                         break;
                     }
                     self.pause();

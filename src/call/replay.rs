@@ -78,7 +78,6 @@ impl Caller<'_> {
     }
 }
 
-/// Replays records, in the order of the log.
 struct Replayer<'a> {
     caller: Caller<'a>,
     client: Client,
@@ -122,11 +121,8 @@ impl Replayer<'_> {
         if error == Error::DbIndexOutOfRange {
             // What follows would go to another database, and stay there.
             let databases = self.caller.batch.server.config.databases.get();
-            let command = words.join(&b' ');
-            return Err(format!(
-                "`--databases {databases}` is too few for the {}",
-                command.escape_ascii()
-            ));
+            let command = words.join(&b' ').escape_ascii().to_string();
+            return Err(format!("`--databases {databases}` is too few for the {command}"));
         }
         if error == Error::StringTooLong {
             // The value would be missing, and later records may build on it.

@@ -8,7 +8,7 @@
 //!
 //! **How Redis does it**: it uses them all, and refuses names that it does not know.
 
-use super::options::{Accepts::*, BIG, Change::*, INT, Row, row};
+use super::options::{Accepts, Accepts::*, BIG, Change, Change::*, INT, Row, row};
 
 const NO: &[&str] = &["no"];
 const NONE: &[&str] = &[""];
@@ -18,179 +18,124 @@ const TLS: &str = "this server has no TLS";
 pub const NO_EFFECT: &str = "no effect here";
 const CPUS: &str = "std cannot choose the CPUs of a thread";
 
+/// Options that are fixed here, and those whose default is several words.
 #[rustfmt::skip]
-pub static IGNORED: &[Row] = &[
-    // Fixed here.
+pub static ROWS: &[Row] = &[
     row("tcp-keepalive", "0", Number(0, INT), Fixed, "std cannot set it"),
     row("tcp-backlog", "128", Number(0, INT), Fixed, "std sets it"),
     row("aof-use-rdb-preamble", "no", YesNo, Fixed, "the log is always commands"),
     row("save", "", Words, Fixed, "there are no RDB snapshots"),
-    // Features that are not here.
-    row("aof-timestamp-enabled", "no", Only(NO, "this server writes no timestamps into its log"), Live, ""),
-    row("daemonize", "no", Only(NO, "this server stays in the foreground; start it with '&' or from a service manager"), AtStart, ""),
-    row("supervised", "no", Only(&["no", "auto"], "this server does not talk to a service manager"), AtStart, ""),
-    row("pidfile", "", Only(&["", "/var/run/redis_6379.pid"], "this server writes no pid file"), AtStart, ""),
-    row("syslog-enabled", "no", Only(NO, "this server does not write to syslog"), AtStart, ""),
-    row("unixsocket", "", Only(NONE, "this server listens only on TCP ports"), AtStart, ""),
-    row("tls-port", "0", Only(ZERO, TLS), AtStart, ""),
-    row("tls-cert-file", "", Only(NONE, TLS), AtStart, ""),
-    row("tls-key-file", "", Only(NONE, TLS), AtStart, ""),
-    row("tls-ca-cert-file", "", Only(NONE, TLS), AtStart, ""),
-    row("tls-replication", "no", Only(NO, TLS), AtStart, ""),
-    row("tls-cluster", "no", Only(NO, TLS), AtStart, ""),
-    row("replicaof", "", Only(NONE, REPLICAS), AtStart, ""),
-    row("slaveof", "", Only(NONE, REPLICAS), AtStart, ""),
-    row("masterauth", "", Only(NONE, REPLICAS), Live, ""),
-    row("masteruser", "", Only(NONE, REPLICAS), Live, ""),
-    row("min-replicas-to-write", "0", Only(ZERO, REPLICAS), Live, ""),
-    row("min-slaves-to-write", "", Alias("min-replicas-to-write"), Live, ""),
-    row("cluster-enabled", "no", Only(NO, "this server is not a cluster node"), AtStart, ""),
-    row("maxmemory", "0", Only(ZERO, "this server has no eviction"), Live, ""),
-    row("notify-keyspace-events", "", Only(NONE, "this server has no keyspace notifications"), Live, ""),
-    row("aclfile", "", Only(NONE, "this server has one user; use requirepass"), AtStart, ""),
-    row("io-threads", "1", Only(&["1"], "every client has its own thread"), AtStart, ""),
-    row("activedefrag", "no", Only(NO, "this server does not defragment its memory"), Live, ""),
-    row("latency-monitor-threshold", "0", Only(ZERO, "this server has no latency monitor"), Live, ""),
-    row("enable-module-command", "no", Only(NO, "this server has no modules"), AtStart, ""),
-    row("enable-protected-configs", "no", Only(NO, "this server always protects them"), AtStart, ""),
-    row("oom-score-adj", "no", Only(NO, "this server does not set its OOM score"), Live, ""),
-    row("shutdown-on-sigint", "default", Only(&["default"], "std catches no signals"), Live, ""),
-    row("shutdown-on-sigterm", "default", Only(&["default"], "std catches no signals"), Live, ""),
-    row("socket-mark-id", "0", Only(ZERO, "std cannot mark a socket"), AtStart, ""),
-    row("server_cpulist", "", Only(NONE, CPUS), AtStart, ""),
-    row("bio_cpulist", "", Only(NONE, CPUS), AtStart, ""),
-    row("aof_rewrite_cpulist", "", Only(NONE, CPUS), AtStart, ""),
-    row("bgsave_cpulist", "", Only(NONE, CPUS), AtStart, ""),
-    row("aof-disable-auto-gc", "no", Only(NO, "this server deletes the files that a rewrite has replaced"), Live, ""),
-    row("tls-key-file-pass", "", Only(NONE, TLS), Live, ""),
-    row("tls-client-cert-file", "", Only(NONE, TLS), Live, ""),
-    row("tls-client-key-file", "", Only(NONE, TLS), Live, ""),
-    row("tls-client-key-file-pass", "", Only(NONE, TLS), Live, ""),
-    row("tls-dh-params-file", "", Only(NONE, TLS), Live, ""),
-    row("tls-ca-cert-dir", "", Only(NONE, TLS), Live, ""),
-    row("rename-command", "", Refused("this server cannot rename commands"), AtStart, ""),
-    row("user", "", Refused("this server has one user; use requirepass"), AtStart, ""),
-    row("loadmodule", "", Refused("this server has no modules"), AtStart, ""),
-    row("sentinel", "", Refused("this server is not a sentinel"), AtStart, ""),
-    // Options that tune something that is not here.
-    row("aof-rewrite-incremental-fsync", "yes", YesNo, Live, NO_EFFECT),
-    row("no-appendfsync-on-rewrite", "no", YesNo, Live, NO_EFFECT),
-    row("always-show-logo", "no", YesNo, AtStart, NO_EFFECT),
-    row("set-proc-title", "yes", YesNo, AtStart, NO_EFFECT),
     row("proc-title-template", "{title} {listen-addr} {server-mode}", Text, Live, NO_EFFECT),
-    row("locale-collate", "", Text, Live, NO_EFFECT),
-    row("stop-writes-on-bgsave-error", "yes", YesNo, Live, NO_EFFECT),
-    row("rdbcompression", "yes", YesNo, Live, NO_EFFECT),
-    row("rdbchecksum", "yes", YesNo, AtStart, NO_EFFECT),
-    row("rdb-del-sync-files", "no", YesNo, Live, NO_EFFECT),
-    row("rdb-save-incremental-fsync", "yes", YesNo, Live, NO_EFFECT),
-    row("replica-serve-stale-data", "yes", YesNo, Live, NO_EFFECT),
-    row("replica-read-only", "yes", YesNo, Live, NO_EFFECT),
-    row("replica-priority", "100", Number(0, INT), Live, NO_EFFECT),
-    row("replica-lazy-flush", "no", YesNo, Live, NO_EFFECT),
-    row("replica-announced", "yes", YesNo, Live, NO_EFFECT),
-    row("replica-ignore-maxmemory", "yes", YesNo, Live, NO_EFFECT),
-    row("min-replicas-max-lag", "10", Number(0, INT), Live, NO_EFFECT),
-    row("repl-ping-replica-period", "10", Number(1, INT), Live, NO_EFFECT),
-    row("repl-backlog-ttl", "3600", Number(0, BIG), Live, NO_EFFECT),
-    row("slave-serve-stale-data", "", Alias("replica-serve-stale-data"), Live, ""),
-    row("slave-read-only", "", Alias("replica-read-only"), Live, ""),
-    row("slave-priority", "", Alias("replica-priority"), Live, ""),
-    row("slave-lazy-flush", "", Alias("replica-lazy-flush"), Live, ""),
-    row("slave-ignore-maxmemory", "", Alias("replica-ignore-maxmemory"), Live, ""),
-    row("min-slaves-max-lag", "", Alias("min-replicas-max-lag"), Live, ""),
-    row("repl-ping-slave-period", "", Alias("repl-ping-replica-period"), Live, ""),
-    row("repl-diskless-sync", "yes", YesNo, Live, NO_EFFECT),
-    row("repl-diskless-sync-delay", "5", Number(0, INT), Live, NO_EFFECT),
-    row("repl-diskless-sync-max-replicas", "0", Number(0, INT), Live, NO_EFFECT),
-    row("repl-diskless-load", "disabled", OneOf(&["disabled", "on-empty-db", "swapdb"]), Live, NO_EFFECT),
-    row("repl-disable-tcp-nodelay", "no", YesNo, Live, NO_EFFECT),
-    row("repl-backlog-size", "1048576", Memory(1, BIG), Live, NO_EFFECT),
-    row("repl-timeout", "60", Number(1, INT), Live, NO_EFFECT),
-    row("acllog-max-len", "128", Number(0, BIG), Live, NO_EFFECT),
-    row("maxmemory-eviction-tenacity", "10", Number(0, 100), Live, NO_EFFECT),
-    row("lfu-log-factor", "10", Number(0, INT), Live, NO_EFFECT),
-    row("lfu-decay-time", "1", Number(0, INT), Live, NO_EFFECT),
-    row("active-expire-effort", "1", Number(1, 10), Live, NO_EFFECT),
-    row("tracking-table-max-keys", "1000000", Number(0, BIG), Live, NO_EFFECT),
-    row("acl-pubsub-default", "resetchannels", OneOf(&["allchannels", "resetchannels"]), Live, NO_EFFECT),
     row("latency-tracking-info-percentiles", "50 99 99.9", Words, Live, NO_EFFECT),
-    row("ignore-warnings", "", Text, Live, NO_EFFECT),
-    row("crash-log-enabled", "yes", YesNo, Live, NO_EFFECT),
-    row("crash-memcheck-enabled", "yes", YesNo, Live, NO_EFFECT),
-    row("syslog-ident", "redis", Text, AtStart, NO_EFFECT),
-    row("unixsocketperm", "0", Text, AtStart, NO_EFFECT),
-    row("sanitize-dump-payload", "no", OneOf(&["no", "yes", "clients"]), Live, NO_EFFECT),
-    row("maxmemory-samples", "5", Number(1, INT), Live, NO_EFFECT),
-    row("lazyfree-lazy-eviction", "no", YesNo, Live, NO_EFFECT),
-    row("lazyfree-lazy-expire", "no", YesNo, Live, NO_EFFECT),
-    row("lazyfree-lazy-server-del", "no", YesNo, Live, NO_EFFECT),
-    row("lazyfree-lazy-user-del", "no", YesNo, Live, NO_EFFECT),
-    row("lazyfree-lazy-user-flush", "no", YesNo, Live, NO_EFFECT),
-    row("io-threads-do-reads", "no", YesNo, AtStart, NO_EFFECT),
     row("oom-score-adj-values", "0 200 800", Words, Live, NO_EFFECT),
-    row("disable-thp", "yes", YesNo, AtStart, NO_EFFECT),
-    row("shutdown-timeout", "10", Number(0, INT), Live, NO_EFFECT),
-    row("lua-time-limit", "5000", Number(0, BIG), Live, NO_EFFECT),
-    row("busy-reply-threshold", "", Alias("lua-time-limit"), Live, ""),
-    row("latency-tracking", "yes", YesNo, Live, NO_EFFECT),
-    row("list-max-ziplist-size", "", Alias("list-max-listpack-size"), Live, ""),
-    row("list-compress-depth", "0", Number(0, INT), Live, NO_EFFECT),
-    row("set-max-intset-entries", "512", Number(0, BIG), Live, NO_EFFECT),
-    row("set-max-listpack-entries", "128", Number(0, BIG), Live, NO_EFFECT),
-    row("set-max-listpack-value", "64", Memory(0, BIG), Live, NO_EFFECT),
-    row("zset-max-listpack-entries", "128", Number(0, BIG), Live, NO_EFFECT),
-    row("zset-max-listpack-value", "64", Memory(0, BIG), Live, NO_EFFECT),
-    row("hash-max-ziplist-entries", "", Alias("hash-max-listpack-entries"), Live, ""),
-    row("hash-max-ziplist-value", "", Alias("hash-max-listpack-value"), Live, ""),
-    row("zset-max-ziplist-entries", "", Alias("zset-max-listpack-entries"), Live, ""),
-    row("zset-max-ziplist-value", "", Alias("zset-max-listpack-value"), Live, ""),
-    row("hll-sparse-max-bytes", "3000", Memory(0, BIG), Live, NO_EFFECT),
-    row("stream-node-max-bytes", "4096", Memory(0, BIG), Live, NO_EFFECT),
-    row("stream-node-max-entries", "100", Number(0, BIG), Live, NO_EFFECT),
-    row("activerehashing", "yes", YesNo, Live, NO_EFFECT),
-    row("hz", "10", Number(0, INT), Live, NO_EFFECT),
-    row("dynamic-hz", "yes", YesNo, Live, NO_EFFECT),
-    row("jemalloc-bg-thread", "yes", YesNo, Live, NO_EFFECT),
-    row("active-defrag-cycle-max", "25", Number(1, 99), Live, NO_EFFECT),
-    row("active-defrag-cycle-min", "1", Number(1, 99), Live, NO_EFFECT),
-    row("active-defrag-ignore-bytes", "104857600", Memory(1, BIG), Live, NO_EFFECT),
-    row("active-defrag-max-scan-fields", "1000", Number(1, BIG), Live, NO_EFFECT),
-    row("active-defrag-threshold-lower", "10", Number(0, 1000), Live, NO_EFFECT),
-    row("active-defrag-threshold-upper", "100", Number(0, 1000), Live, NO_EFFECT),
-    row("bind-source-addr", "", Text, Live, NO_EFFECT),
-    row("replica-announce-ip", "", Text, Live, NO_EFFECT),
-    row("replica-announce-port", "0", Number(0, 65535), Live, NO_EFFECT),
-    row("replica-ignore-disk-write-errors", "no", YesNo, Live, NO_EFFECT),
-    row("slave-announce-ip", "", Alias("replica-announce-ip"), Live, ""),
-    row("slave-announce-port", "", Alias("replica-announce-port"), Live, ""),
-    row("propagation-error-behavior", "ignore", OneOf(&["ignore", "panic", "panic-on-replicas"]), Live, NO_EFFECT),
-    row("syslog-facility", "local0", OneOf(&["user", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7"]), AtStart, NO_EFFECT),
-    row("cluster-config-file", "nodes.conf", FileName, AtStart, NO_EFFECT),
-    row("cluster-node-timeout", "15000", Number(0, BIG), Live, NO_EFFECT),
-    row("cluster-port", "0", Number(0, 65535), AtStart, NO_EFFECT),
-    row("cluster-announce-ip", "", Text, Live, NO_EFFECT),
-    row("cluster-announce-hostname", "", Text, Live, NO_EFFECT),
-    row("cluster-announce-port", "0", Number(0, 65535), Live, NO_EFFECT),
-    row("cluster-announce-bus-port", "0", Number(0, 65535), Live, NO_EFFECT),
-    row("cluster-announce-tls-port", "0", Number(0, 65535), Live, NO_EFFECT),
-    row("cluster-link-sendbuf-limit", "0", Memory(0, BIG), Live, NO_EFFECT),
-    row("cluster-migration-barrier", "1", Number(0, INT), Live, NO_EFFECT),
-    row("cluster-replica-validity-factor", "10", Number(0, INT), Live, NO_EFFECT),
-    row("cluster-slave-validity-factor", "", Alias("cluster-replica-validity-factor"), Live, ""),
-    row("cluster-replica-no-failover", "no", YesNo, Live, NO_EFFECT),
-    row("cluster-slave-no-failover", "", Alias("cluster-replica-no-failover"), Live, ""),
-    row("cluster-require-full-coverage", "yes", YesNo, Live, NO_EFFECT),
-    row("cluster-allow-replica-migration", "yes", YesNo, Live, NO_EFFECT),
-    row("cluster-allow-pubsubshard-when-down", "yes", YesNo, Live, NO_EFFECT),
-    row("cluster-allow-reads-when-down", "no", YesNo, Live, NO_EFFECT),
-    row("cluster-preferred-endpoint-type", "ip", OneOf(&["ip", "hostname", "unknown-endpoint"]), Live, NO_EFFECT),
-    row("tls-auth-clients", "yes", OneOf(&["no", "yes", "optional"]), Live, NO_EFFECT),
-    row("tls-protocols", "", Text, Live, NO_EFFECT),
-    row("tls-ciphers", "", Text, Live, NO_EFFECT),
-    row("tls-ciphersuites", "", Text, Live, NO_EFFECT),
-    row("tls-prefer-server-ciphers", "no", YesNo, Live, NO_EFFECT),
-    row("tls-session-caching", "yes", YesNo, Live, NO_EFFECT),
-    row("tls-session-cache-size", "20480", Number(0, INT), Live, NO_EFFECT),
-    row("tls-session-cache-timeout", "300", Number(0, INT), Live, NO_EFFECT),
 ];
+
+/// All others: what they accept, when they may change, and their names, each with its default.
+#[rustfmt::skip]
+pub static GROUPS: &[(Accepts, Change, &str)] = &[
+    // They ask for a feature that is not here.
+    (Only(NO, "this server writes no timestamps into its log"), Live, "aof-timestamp-enabled=no"),
+    (Only(NO, "this server stays in the foreground; start it with '&' or from a service manager"), AtStart, "\
+        daemonize=no"),
+    (Only(&["no", "auto"], "this server does not talk to a service manager"), AtStart, "supervised=no"),
+    (Only(&["", "/var/run/redis_6379.pid"], "this server writes no pid file"), AtStart, "pidfile="),
+    (Only(NO, "this server does not write to syslog"), AtStart, "syslog-enabled=no"),
+    (Only(NONE, "this server listens only on TCP ports"), AtStart, "unixsocket="),
+    (Only(ZERO, TLS), AtStart, "tls-port=0"),
+    (Only(NONE, TLS), AtStart, "tls-cert-file= tls-key-file= tls-ca-cert-file="),
+    (Only(NO, TLS), AtStart, "tls-replication=no tls-cluster=no"),
+    (Only(NONE, REPLICAS), AtStart, "replicaof= slaveof="),
+    (Only(NONE, REPLICAS), Live, "masterauth= masteruser="),
+    (Only(ZERO, REPLICAS), Live, "min-replicas-to-write=0"),
+    (Only(NO, "this server is not a cluster node"), AtStart, "cluster-enabled=no"),
+    (Only(ZERO, "this server has no eviction"), Live, "maxmemory=0"),
+    (Only(NONE, "this server has no keyspace notifications"), Live, "notify-keyspace-events="),
+    (Only(NONE, "this server has one user; use requirepass"), AtStart, "aclfile="),
+    (Only(&["1"], "every client has its own thread"), AtStart, "io-threads=1"),
+    (Only(NO, "this server does not defragment its memory"), Live, "activedefrag=no"),
+    (Only(ZERO, "this server has no latency monitor"), Live, "latency-monitor-threshold=0"),
+    (Only(NO, "this server has no modules"), AtStart, "enable-module-command=no"),
+    (Only(NO, "this server always protects them"), AtStart, "enable-protected-configs=no"),
+    (Only(NO, "this server does not set its OOM score"), Live, "oom-score-adj=no"),
+    (Only(&["default"], "std catches no signals"), Live, "\
+        shutdown-on-sigint=default shutdown-on-sigterm=default"),
+    (Only(ZERO, "std cannot mark a socket"), AtStart, "socket-mark-id=0"),
+    (Only(NONE, CPUS), AtStart, "server_cpulist= bio_cpulist= aof_rewrite_cpulist= bgsave_cpulist="),
+    (Only(NO, "this server deletes the files that a rewrite has replaced"), Live, "aof-disable-auto-gc=no"),
+    (Only(NONE, TLS), Live, "\
+        tls-key-file-pass= tls-client-cert-file= tls-client-key-file= tls-client-key-file-pass= \
+        tls-dh-params-file= tls-ca-cert-dir="),
+    (Refused("this server cannot rename commands"), AtStart, "rename-command="),
+    (Refused("this server has one user; use requirepass"), AtStart, "user="),
+    (Refused("this server has no modules"), AtStart, "loadmodule="),
+    (Refused("this server is not a sentinel"), AtStart, "sentinel="),
+    // They tune something that is not here.
+    (YesNo, Live, "\
+        aof-rewrite-incremental-fsync=yes no-appendfsync-on-rewrite=no \
+        stop-writes-on-bgsave-error=yes rdbcompression=yes rdb-del-sync-files=no \
+        rdb-save-incremental-fsync=yes replica-serve-stale-data=yes replica-read-only=yes \
+        replica-lazy-flush=no replica-announced=yes replica-ignore-maxmemory=yes \
+        repl-diskless-sync=yes repl-disable-tcp-nodelay=no crash-log-enabled=yes \
+        crash-memcheck-enabled=yes lazyfree-lazy-eviction=no lazyfree-lazy-expire=no \
+        lazyfree-lazy-server-del=no lazyfree-lazy-user-del=no lazyfree-lazy-user-flush=no \
+        latency-tracking=yes activerehashing=yes dynamic-hz=yes jemalloc-bg-thread=yes \
+        replica-ignore-disk-write-errors=no cluster-replica-no-failover=no \
+        cluster-require-full-coverage=yes cluster-allow-replica-migration=yes \
+        cluster-allow-pubsubshard-when-down=yes cluster-allow-reads-when-down=no \
+        tls-prefer-server-ciphers=no tls-session-caching=yes"),
+    (YesNo, AtStart, "\
+        always-show-logo=no set-proc-title=yes rdbchecksum=yes io-threads-do-reads=no \
+        disable-thp=yes"),
+    (Text, Live, "\
+        locale-collate= ignore-warnings= bind-source-addr= replica-announce-ip= \
+        cluster-announce-ip= cluster-announce-hostname= tls-protocols= tls-ciphers= \
+        tls-ciphersuites="),
+    (Number(0, INT), Live, "\
+        replica-priority=100 min-replicas-max-lag=10 repl-diskless-sync-delay=5 \
+        repl-diskless-sync-max-replicas=0 lfu-log-factor=10 lfu-decay-time=1 shutdown-timeout=10 \
+        list-compress-depth=0 hz=10 cluster-migration-barrier=1 cluster-replica-validity-factor=10 \
+        tls-session-cache-size=20480 tls-session-cache-timeout=300"),
+    (Number(1, INT), Live, "repl-ping-replica-period=10 repl-timeout=60 maxmemory-samples=5"),
+    (Number(0, BIG), Live, "\
+        repl-backlog-ttl=3600 acllog-max-len=128 tracking-table-max-keys=1000000 \
+        lua-time-limit=5000 set-max-intset-entries=512 set-max-listpack-entries=128 \
+        zset-max-listpack-entries=128 stream-node-max-entries=100 cluster-node-timeout=15000"),
+    (OneOf(&["disabled", "on-empty-db", "swapdb"]), Live, "repl-diskless-load=disabled"),
+    (Memory(1, BIG), Live, "repl-backlog-size=1048576 active-defrag-ignore-bytes=104857600"),
+    (Number(0, 100), Live, "maxmemory-eviction-tenacity=10"),
+    (Number(1, 10), Live, "active-expire-effort=1"),
+    (OneOf(&["allchannels", "resetchannels"]), Live, "acl-pubsub-default=resetchannels"),
+    (Text, AtStart, "syslog-ident=redis unixsocketperm=0"),
+    (OneOf(&["no", "yes", "clients"]), Live, "sanitize-dump-payload=no"),
+    (Memory(0, BIG), Live, "\
+        set-max-listpack-value=64 zset-max-listpack-value=64 hll-sparse-max-bytes=3000 \
+        stream-node-max-bytes=4096 cluster-link-sendbuf-limit=0"),
+    (Number(1, 99), Live, "active-defrag-cycle-max=25 active-defrag-cycle-min=1"),
+    (Number(1, BIG), Live, "active-defrag-max-scan-fields=1000"),
+    (Number(0, 1000), Live, "active-defrag-threshold-lower=10 active-defrag-threshold-upper=100"),
+    (Number(0, 65535), Live, "\
+        replica-announce-port=0 cluster-announce-port=0 cluster-announce-bus-port=0 \
+        cluster-announce-tls-port=0"),
+    (OneOf(&["ignore", "panic", "panic-on-replicas"]), Live, "propagation-error-behavior=ignore"),
+    (OneOf(&["user", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7"]), AtStart, "\
+        syslog-facility=local0"),
+    (FileName, AtStart, "cluster-config-file=nodes.conf"),
+    (Number(0, 65535), AtStart, "cluster-port=0"),
+    (OneOf(&["ip", "hostname", "unknown-endpoint"]), Live, "cluster-preferred-endpoint-type=ip"),
+    (OneOf(&["no", "yes", "optional"]), Live, "tls-auth-clients=yes"),
+];
+
+/// Other names of options, each with its usual name.
+pub const ALIASES: &str = "\
+    min-slaves-to-write=min-replicas-to-write slave-serve-stale-data=replica-serve-stale-data \
+    slave-read-only=replica-read-only slave-priority=replica-priority \
+    slave-lazy-flush=replica-lazy-flush slave-ignore-maxmemory=replica-ignore-maxmemory \
+    min-slaves-max-lag=min-replicas-max-lag repl-ping-slave-period=repl-ping-replica-period \
+    busy-reply-threshold=lua-time-limit list-max-ziplist-size=list-max-listpack-size \
+    hash-max-ziplist-entries=hash-max-listpack-entries \
+    hash-max-ziplist-value=hash-max-listpack-value \
+    zset-max-ziplist-entries=zset-max-listpack-entries \
+    zset-max-ziplist-value=zset-max-listpack-value slave-announce-ip=replica-announce-ip \
+    slave-announce-port=replica-announce-port \
+    cluster-slave-validity-factor=cluster-replica-validity-factor \
+    cluster-slave-no-failover=cluster-replica-no-failover";

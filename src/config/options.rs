@@ -17,7 +17,7 @@
 //! the same error texts. Redis's built-in defaults differ from its redis.conf in `bind` and `save`. Our
 //! defaults are those of redis.conf, except `appendonly yes`.
 
-use super::ignored::{IGNORED, NO_EFFECT};
+use super::ignored::{ALIASES, GROUPS, NO_EFFECT, ROWS};
 use super::{Config, Values};
 use crate::log;
 use crate::resp::parse_integer;
@@ -30,6 +30,7 @@ use Accepts::*;
 use Change::*;
 
 /// Which values an option accepts.
+#[derive(Clone, Copy)]
 pub enum Accepts {
     /// One word, of any bytes.
     Text,
@@ -59,7 +60,7 @@ pub enum Accepts {
 }
 
 /// When a value may change.
-#[derive(PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 pub enum Change {
     /// At run time too, by CONFIG SET.
     Live,
@@ -70,7 +71,7 @@ pub enum Change {
     Fixed,
 }
 
-/// An option.
+#[derive(Clone)]
 pub struct Row {
     pub name: &'static str,
     /// As it would be given. Empty for an alias.
@@ -100,7 +101,16 @@ const LONGEST: i64 = crate::resp::LONGEST as i64;
 const MB: i64 = 1024 * 1024;
 
 /// Every option, in the order of CONFIG GET.
-pub static OPTIONS: LazyLock<Vec<&Row>> = LazyLock::new(|| USED.iter().chain(IGNORED).collect());
+pub static OPTIONS: LazyLock<Vec<Row>> = LazyLock::new(|| {
+    let pairs = |text: &'static str| text.split(' ').filter_map(|pair| pair.split_once('='));
+    let mut rows = [USED, ROWS].concat();
+    for (accepts, change, names) in GROUPS {
+        let row = |(name, default)| row(name, default, *accepts, *change, NO_EFFECT);
+        rows.extend(pairs(names).map(row));
+    }
+    rows.extend(pairs(ALIASES).map(|(name, usual)| row(name, "", Alias(usual), Live, "")));
+    rows
+});
 
 /// The options that the server uses.
 #[rustfmt::skip]
@@ -155,9 +165,8 @@ pub fn target(row: usize) -> usize {
     }
 }
 
-/// The default value of each row.
 pub fn defaults() -> Values {
-    let default = |row: &&Row| match row.accepts {
+    let default = |row: &Row| match row.accepts {
         // It depends on where the process was started.
         Directory => row.check(row.default.as_bytes(), b"").unwrap_or_default(),
         _ => row.default.into(),
@@ -179,8 +188,7 @@ pub fn describe() -> impl Iterator<Item = String> {
             AtStart | Protected => "at start",
             Fixed => "fixed",
         };
-        let Row { name, default, .. } = row;
-        Some(format!("{name} \"{default}\" ({change}): {summary}"))
+        Some(format!("{} \"{}\" ({change}): {summary}", row.name, row.default))
     })
 }
 

@@ -18,11 +18,7 @@ use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 #[derive(Default)]
 pub struct Slot<T>(AtomicI64, PhantomData<T>);
 
-impl<T: Fits> Slot<T> {
-    pub fn get(&self) -> T {
-        T::of(self.0.load(Relaxed))
-    }
-
+impl<T> Slot<T> {
     /// Sets a value that the option's row has checked.
     pub(super) fn put(&self, value: &[u8]) {
         let number = match value {
@@ -35,32 +31,27 @@ impl<T: Fits> Slot<T> {
     }
 }
 
-/// A type that a [`Slot`] can hold.
-pub trait Fits {
-    fn of(number: i64) -> Self;
-}
-
-impl Fits for i64 {
-    fn of(number: i64) -> i64 {
-        number
+impl Slot<i64> {
+    pub fn get(&self) -> i64 {
+        self.0.load(Relaxed)
     }
 }
 
-impl Fits for usize {
-    fn of(number: i64) -> usize {
-        number as usize
+impl Slot<usize> {
+    pub fn get(&self) -> usize {
+        self.0.load(Relaxed) as usize
     }
 }
 
-impl Fits for bool {
-    fn of(number: i64) -> bool {
-        number != 0
+impl Slot<bool> {
+    pub fn get(&self) -> bool {
+        self.0.load(Relaxed) != 0
     }
 }
 
-impl Fits for Fsync {
-    fn of(number: i64) -> Fsync {
-        match number {
+impl Slot<Fsync> {
+    pub fn get(&self) -> Fsync {
+        match self.0.load(Relaxed) {
             0 => Fsync::No,
             1 => Fsync::Everysec,
             _ => Fsync::Always,

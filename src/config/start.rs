@@ -119,11 +119,10 @@ fn check_aof(args: impl Iterator<Item = OsString>) -> Result<Start, String> {
     let (fix, mut paths): (Vec<_>, Vec<_>) = args.partition(|word| word == "--fix");
     match (paths.pop(), paths.is_empty()) {
         (Some(path), true) => Ok(Start::CheckAof { path: path.into(), fix: !fix.is_empty() }),
-        _ => Err(refused(
-            "--check-aof",
-            "command line",
-            "it takes one directory or file, and --fix to repair it",
-        )),
+        _ => {
+            let reason = "it takes one directory or file, and --fix to repair it";
+            Err(refused("--check-aof", "command line", reason))
+        }
     }
 }
 
@@ -248,15 +247,13 @@ impl Loader {
 const FORGOTTEN: [&str; 3] =
     ["list-max-ziplist-entries", "list-max-ziplist-value", "lua-replicate-commands"];
 
-/// Whether an option takes this many values.
 fn check_count(accepts: &Accepts, count: usize) -> Result<(), &'static str> {
     use Accepts::{Only, OutputLimits, Refused, Words};
     let many = matches!(accepts, Words | OutputLimits | Only(..) | Refused(_));
     match count {
         0 => Err("its value is missing"),
-        1 => Ok(()),
-        _ if many => Ok(()),
-        _ => Err("it takes one value"),
+        2.. if !many => Err("it takes one value"),
+        _ => Ok(()),
     }
 }
 

@@ -32,7 +32,6 @@ impl<'a> Cursor<'a> {
         Cursor { args, at }
     }
 
-    /// How many arguments are left.
     pub fn left(&self) -> usize {
         self.args.len() - self.at
     }
@@ -43,7 +42,6 @@ impl<'a> Cursor<'a> {
         &self.args[self.at - 1]
     }
 
-    /// The next argument as an integer.
     pub fn integer(&mut self) -> Result<i64, Error> {
         integer(self.next())
     }
@@ -58,7 +56,6 @@ impl<'a> Cursor<'a> {
         if self.left() == 0 { Err(Error::Syntax) } else { Ok(self.next()) }
     }
 
-    /// The arguments that are left, one by one.
     pub fn rest(self) -> impl ExactSizeIterator<Item = &'a [u8]> {
         (self.at..self.args.len()).map(|i| &self.args[i])
     }

@@ -56,8 +56,7 @@ fn getname(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error
 fn setname(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     check_name(&args[2], Error::BadClientName)?;
     client.set_text(|shown| &mut shown.name, &args[2]);
-    reply.ok();
-    Ok(())
+    reply.ok()
 }
 
 /// Client libraries send their name and version. Redis 7.0 does not know this command yet; 7.2 does.
@@ -71,8 +70,7 @@ fn setinfo(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
     let text = format!("ERR {option} cannot contain spaces, newlines or special characters.");
     check_name(&args[3], Error::text(text))?;
     client.set_text(field, &args[3]);
-    reply.ok();
-    Ok(())
+    reply.ok()
 }
 
 fn info(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
@@ -81,30 +79,13 @@ fn info(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
     Ok(())
 }
 
-/// The TYPE of LIST and KILL.
-#[derive(Clone, Copy, PartialEq)]
-enum Type {
-    Normal,
-    PubSub,
-    /// A master or a replica. No client is one.
-    Other,
-}
-
-impl Type {
-    fn parse(name: &[u8]) -> Result<Type, Error> {
-        match name.to_ascii_lowercase().as_slice() {
-            b"normal" => Ok(Type::Normal),
-            b"pubsub" => Ok(Type::PubSub),
-            b"master" | b"replica" | b"slave" => Ok(Type::Other),
-            _ => Err(Error::quoting("ERR Unknown client type '", name, "'")),
-        }
-    }
-
-    fn of(public: &Public) -> Type {
-        match public.shown.lock().unwrap().is_subscribed() {
-            true => Type::PubSub,
-            false => Type::Normal,
-        }
+/// Which clients have this TYPE, in LIST and KILL. None is a master or a replica.
+fn of_type(name: &[u8]) -> Result<fn(&Public) -> bool, Error> {
+    match name.to_ascii_lowercase().as_slice() {
+        b"normal" => Ok(|public| !public.shown.lock().unwrap().is_subscribed()),
+        b"pubsub" => Ok(|public| public.shown.lock().unwrap().is_subscribed()),
+        b"master" | b"replica" | b"slave" => Ok(|_| false),
+        _ => Err(Error::quoting("ERR Unknown client type '", name, "'")),
     }
 }
 
@@ -114,7 +95,7 @@ fn list(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
     let mut cursor = Cursor::at(args, 2);
     match cursor.option().as_deref() {
         None => {}
-        Some(b"TYPE") if cursor.left() == 1 => wanted_type = Some(Type::parse(cursor.next())?),
+        Some(b"TYPE") if cursor.left() == 1 => wanted_type = Some(of_type(cursor.next())?),
         Some(b"ID") if cursor.left() >= 1 => {
             let ids = cursor.rest().map(|id| match parse_integer(id) {
                 Some(id) => Ok(id as u64),
@@ -133,7 +114,7 @@ fn list(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
             .flat_map(|id| all.binary_search_by_key(id, |client| client.id))
             .map(|at| &all[at])
             .collect(),
-        None => all.iter().filter(|c| wanted_type.is_none_or(|t| t == Type::of(c))).collect(),
+        None => all.iter().filter(|c| wanted_type.is_none_or(|is_wanted| is_wanted(c))).collect(),
     };
     let lines: String = listed.iter().map(|other| describe(other, client) + "\n").collect();
     reply.verbatim(&lines);
@@ -159,9 +140,8 @@ pub fn describe(public: &Public, viewer: &Client) -> String {
     let queued = shown.queued.map_or(-1, |queued| queued as i64);
     let states =
         [(shown.monitoring, "O"), (shown.is_subscribed(), "P"), (shown.queued.is_some(), "x")];
-    let flags = states.map(|(on, letter)| if on { letter } else { "" });
-    let flags = Some(flags.concat()).filter(|flags| !flags.is_empty());
-    let flags = flags.as_deref().unwrap_or("N");
+    let flags: String = states.iter().filter(|(on, _)| *on).map(|(_, letter)| *letter).collect();
+    let flags = if flags.is_empty() { "N" } else { &flags };
     let command = shown.last_command.and_then(|row| TABLE.rows.get(row));
     format!(
         "id={} addr={} laddr={local} fd={fd} name={} age={} idle={} flags={flags} db={} sub={} \
@@ -188,7 +168,7 @@ pub fn describe(public: &Public, viewer: &Client) -> String {
 #[derive(Default)]
 struct Filter {
     id: Option<u64>,
-    kind: Option<Type>,
+    of_type: Option<fn(&Public) -> bool>,
     addr: Option<Vec<u8>>,
     local: Option<Vec<u8>>,
     skip_me: bool,
@@ -209,7 +189,7 @@ impl Filter {
                     Some(id @ 1..) => filter.id = Some(id as u64),
                     _ => return Err(Error::text("ERR client-id should be greater than 0")),
                 },
-                b"TYPE" => filter.kind = Some(Type::parse(value)?),
+                b"TYPE" => filter.of_type = Some(of_type(value)?),
                 b"ADDR" => filter.addr = Some(value.to_vec()),
                 b"LADDR" => filter.local = Some(value.to_vec()),
                 b"USER" if value == b"default" => {}
@@ -228,7 +208,7 @@ impl Filter {
     fn fits(&self, public: &Public) -> bool {
         let local = || public.connection.as_ref().map(|c| c.local.to_string().into_bytes());
         self.id.is_none_or(|id| id == public.id)
-            && self.kind.is_none_or(|kind| kind == Type::of(public))
+            && self.of_type.is_none_or(|is_of_type| is_of_type(public))
             && self.addr.as_ref().is_none_or(|addr| addr == public.address().as_bytes())
             && self.local.as_ref().is_none_or(|wanted| Some(wanted) == local().as_ref())
     }
@@ -250,20 +230,19 @@ fn kill(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
         }
         killed += 1;
     }
-    match (old_form, killed) {
-        (true, 0) => return Err(Error::text("ERR No such client")),
-        (true, _) => reply.ok(),
-        (false, _) => reply.integer(killed),
+    match killed {
+        0 if old_form => return Err(Error::text("ERR No such client")),
+        _ if old_form => return reply.ok(),
+        _ => reply.integer(killed),
     }
     Ok(())
 }
 
-/// CLIENT REPLY.
 fn reply_mode(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     match args[2].to_ascii_uppercase().as_slice() {
         b"ON" => {
             client.replies = Replies::On;
-            reply.ok();
+            return reply.ok();
         }
         b"OFF" => client.replies = Replies::Off,
         b"SKIP" if client.replies != Replies::Off => client.replies = Replies::SkipNext,

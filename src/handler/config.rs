@@ -8,7 +8,7 @@
 //! REWRITE.
 
 use super::args::Cursor;
-use super::{Command, Flag, NO_KEY, Run, command};
+use super::{Command, Flag, NO_KEY, Run, command, help_lines};
 use crate::client::Client;
 use crate::config;
 use crate::error::Error;
@@ -49,8 +49,7 @@ fn get(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error>
 fn set(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let pairs: Vec<_> = Cursor::at(args, 2).pairs().ok_or(Error::Syntax)?.collect();
     change(&client.server, &pairs)?;
-    reply.ok();
-    Ok(())
+    reply.ok()
 }
 
 /// Changes options, and begins or ends the log. One client at a time: between `appendonly no` and its effect
@@ -78,25 +77,13 @@ fn change(server: &Server, pairs: &[(&[u8], &[u8])]) -> Result<(), Error> {
 
 fn resetstat(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
     client.server.reset_stats();
-    reply.ok();
-    Ok(())
+    reply.ok()
 }
 
-fn help(_: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
-    const HEAD: &str = "\
-CONFIG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:
-GET <pattern>
-    Return parameters matching the glob-like <pattern> and their values.
-SET <directive> <value>
-    Set the configuration <directive> to <value>.
-RESETSTAT
-    Reset statistics reported by the INFO command.
-HELP
-    Prints this help.
-Directives, with their defaults, and when they can change:";
-    let head = HEAD.lines().map(String::from);
-    let options = config::describe().map(|line| format!("    {line}"));
-    let lines: Vec<String> = head.chain(options).collect();
+fn help(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let mut lines = help_lines(args);
+    lines.push("Directives, with their defaults, and when they can change:".to_string());
+    lines.extend(config::describe().map(|line| format!("    {line}")));
     reply.statuses(&lines);
     Ok(())
 }

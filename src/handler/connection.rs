@@ -41,14 +41,11 @@ fn ping(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
     let message = (args.len() == 2).then(|| &args[1]);
     if client.is_subscribed() && reply.protocol == Protocol::Resp2 {
         // A RESP2 subscriber expects only messages, so the reply looks like one.
-        reply.array(2);
-        reply.bulk(b"pong");
-        reply.bulk(message.unwrap_or_default());
+        reply.bulks(&[b"pong", message.unwrap_or_default()]);
+    } else if let Some(message) = message {
+        reply.bulk(message);
     } else {
-        match message {
-            Some(message) => reply.bulk(message),
-            None => reply.status("PONG"),
-        }
+        reply.status("PONG");
     }
     Ok(())
 }
@@ -61,8 +58,7 @@ fn echo(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
 fn select(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let databases = client.server.config.databases.get();
     client.db = super::args::database(&args[1], databases)?;
-    reply.ok();
-    Ok(())
+    reply.ok()
 }
 
 fn hello(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
@@ -99,20 +95,15 @@ fn hello(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Erro
 }
 
 fn greet(client: &Client, reply: &mut Reply) {
+    let words = |reply: &mut Reply, words: &str| {
+        words.split(' ').for_each(|word| reply.bulk(word.as_bytes()));
+    };
     reply.map(7);
-    for (field, value) in [("server", "redis"), ("version", super::REDIS_VERSION)] {
-        reply.bulk(field.as_bytes());
-        reply.bulk(value.as_bytes());
-    }
-    reply.bulk(b"proto");
+    words(reply, &format!("server redis version {} proto", super::REDIS_VERSION));
     reply.integer(if reply.protocol == Protocol::Resp3 { 3 } else { 2 });
-    reply.bulk(b"id");
+    words(reply, "id");
     reply.integer(client.public.id as i64);
-    for (field, value) in [("mode", "standalone"), ("role", "master")] {
-        reply.bulk(field.as_bytes());
-        reply.bulk(value.as_bytes());
-    }
-    reply.bulk(b"modules");
+    words(reply, "mode standalone role master modules");
     reply.array(0);
 }
 
@@ -140,8 +131,7 @@ fn auth(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
         3 => authenticate(client, &args[1], &args[2])?,
         _ => return Err(Error::Syntax),
     }
-    reply.ok();
-    Ok(())
+    reply.ok()
 }
 
 fn authenticate(client: &mut Client, user: &[u8], password: &[u8]) -> Result<(), Error> {
@@ -184,8 +174,7 @@ fn reset(client: &mut Client, view: &View, _: &Args, reply: &mut Reply) -> Resul
 
 fn quit(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
     client.then = Then::Close;
-    reply.ok();
-    Ok(())
+    reply.ok()
 }
 
 fn whoami(_: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {

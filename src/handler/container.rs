@@ -27,10 +27,9 @@ impl Table {
     pub fn refusal(&self, args: &Args) -> Error {
         match (self.named_by(args), self.find(&args[0])) {
             (Some(row), _) => Error::WrongArity(row.command.name),
-            (None, Some(row)) if !row.is_subcommand => Error::UnknownSubcommand {
-                command: row.command.name.to_ascii_uppercase(),
-                subcommand: args[1].to_vec(),
-            },
+            (None, Some(row)) if !row.is_subcommand => {
+                Error::subcommand("unknown subcommand", row.command.name, &args[1])
+            }
             _ => Error::unknown_command(args.iter()),
         }
     }
@@ -44,12 +43,18 @@ impl Table {
 
 /// For a command that looks at its subcommands and their arity itself, and finds neither right.
 pub fn subcommand_syntax(args: &Args) -> Error {
-    let command = String::from_utf8_lossy(&args[0]).to_ascii_uppercase();
-    Error::SubcommandSyntax { command, subcommand: args[1].to_vec() }
+    let container = String::from_utf8_lossy(&args[0]);
+    Error::subcommand("unknown subcommand or wrong number of arguments for", &container, &args[1])
 }
 
-/// CONFIG HELP, and the HELP of every other container, from its rows.
+/// The HELP of a container.
 pub fn help(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    reply.statuses(&help_lines(args));
+    Ok(())
+}
+
+/// What the rows of the container say that `args` name.
+pub fn help_lines(args: &Args) -> Vec<String> {
     let container = String::from_utf8_lossy(&args[0]).to_ascii_lowercase();
     let mut lines = vec![format!(
         "{} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
@@ -61,8 +66,7 @@ pub fn help(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error>
         lines.push(format!("{subcommand} {usage}").trim_end().to_string());
         lines.push(format!("    {summary}."));
     }
-    reply.statuses(&lines);
-    Ok(())
+    lines
 }
 
 #[cfg(test)]
@@ -101,9 +105,9 @@ mod tests {
         assert_eq!(called(&["config|get", "save"]), None);
         assert_eq!(called(&["DEBUG", "nonsense"]), Some("debug"));
         let why = |words: &[&str]| TABLE.refusal(&args(words));
-        assert!(matches!(why(&["config|get", "save"]), Error::UnknownCommand(_)));
-        assert!(matches!(why(&["CONFIG", "GET"]), Error::WrongArity("config|get")));
-        assert!(matches!(why(&["CONFIG"]), Error::WrongArity("config")));
-        assert!(matches!(why(&["CONFIG", "nonsense"]), Error::UnknownSubcommand { .. }));
+        let unknown = [&b"config|get"[..], b"save"].into_iter();
+        assert_eq!(why(&["config|get", "save"]), Error::unknown_command(unknown));
+        assert_eq!(why(&["CONFIG", "GET"]), Error::WrongArity("config|get"));
+        assert_eq!(why(&["CONFIG"]), Error::WrongArity("config"));
     }
 }

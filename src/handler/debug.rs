@@ -94,15 +94,13 @@ fn sleep(_: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let seconds = std::str::from_utf8(argument(args)?).unwrap_or_default();
     let seconds: f64 = seconds.parse().unwrap_or_default();
     std::thread::sleep(Duration::try_from_secs_f64(seconds).unwrap_or_default());
-    reply.ok();
-    Ok(())
+    reply.ok()
 }
 
 fn set_active_expire(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let active = parse_integer(argument(args)?).unwrap_or_default() != 0;
     client.server.active_expire.store(active, Ordering::Relaxed);
-    reply.ok();
-    Ok(())
+    reply.ok()
 }
 
 /// One reply of each type, with Redis's values. Attributes and big numbers are left out, because no command

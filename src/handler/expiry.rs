@@ -40,26 +40,20 @@ pub const COMMANDS: &[Command] = &[
     command("pexpiretime",  2, Run::Read(pexpiretime), ONE_KEY, "7.0.0", "key",                                      "Get the expiration Unix timestamp for a key in milliseconds").with(&[Flag::Quick]),
 ];
 
-/// The unit of an argument, in milliseconds.
-pub const SECONDS: i64 = 1_000;
-pub const MILLISECONDS: i64 = 1;
-
 fn expire(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let now = Some(view.time.now);
-    give_deadline(view, args, reply, |at| deadline(at, SECONDS, now, "expire"))
+    give_deadline(view, args, reply, Clock::Seconds, "expire")
 }
 
 fn pexpire(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let now = Some(view.time.now);
-    give_deadline(view, args, reply, |at| deadline(at, MILLISECONDS, now, "pexpire"))
+    give_deadline(view, args, reply, Clock::Milliseconds, "pexpire")
 }
 
 fn expireat(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    give_deadline(view, args, reply, |at| deadline(at, SECONDS, None, "expireat"))
+    give_deadline(view, args, reply, Clock::UnixSeconds, "expireat")
 }
 
 fn pexpireat(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    give_deadline(view, args, reply, Ok)
+    give_deadline(view, args, reply, Clock::UnixMilliseconds, "pexpireat")
 }
 
 fn persist(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
@@ -94,45 +88,60 @@ fn pexpiretime(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error>
     tell_deadline(view, args, reply, |at| at)
 }
 
-/// The deadline that the argument `value` means. Its unit has `unit_ms` milliseconds. It counts from
-/// `relative_to`, or from 1970. It is an error if 64 bits cannot hold the deadline; the error names the
-/// command. A negative deadline is allowed here: EXPIRE accepts it, and SET must refuse it.
-pub fn deadline(
-    value: i64,
-    unit_ms: i64,
-    relative_to: Option<u64>,
-    name: &'static str,
-) -> Result<i64, Error> {
-    let start = relative_to.unwrap_or(0);
-    value
-        .checked_mul(unit_ms)
-        .and_then(|milliseconds| milliseconds.checked_add_unsigned(start))
-        .ok_or(Error::InvalidExpire(name))
+/// What a number means that says when a key expires.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Clock {
+    Seconds,
+    Milliseconds,
+    UnixSeconds,
+    UnixMilliseconds,
 }
 
-/// The four EXPIREs. They differ only in `to_deadline`.
+impl Clock {
+    /// When it is this time on this clock. It is an error if 64 bits cannot hold that; the error names the
+    /// command. A negative deadline is allowed here: EXPIRE accepts it, and SET must refuse it.
+    pub fn deadline(self, time: i64, now: u64, name: &'static str) -> Result<i64, Error> {
+        let (unit_ms, since) = match self {
+            Clock::Seconds => (1_000, now),
+            Clock::Milliseconds => (1, now),
+            Clock::UnixSeconds => (1_000, 0),
+            Clock::UnixMilliseconds => (1, 0),
+        };
+        let milliseconds = time.checked_mul(unit_ms);
+        let deadline = milliseconds.and_then(|time| time.checked_add_unsigned(since));
+        deadline.ok_or(Error::InvalidExpire(name))
+    }
+}
+
 fn give_deadline(
     view: &mut ViewMut,
     args: &Args,
     reply: &mut Reply,
-    to_deadline: impl FnOnce(i64) -> Result<i64, Error>,
+    clock: Clock,
+    name: &'static str,
 ) -> Result<(), Error> {
     let conditions = Conditions::parse(args)?;
-    let value = args::integer(&args[2])?;
-    let new = to_deadline(value)?;
+    let new = clock.deadline(args::integer(&args[2])?, view.time.now, name)?;
     let key = args.key(1);
     let old = view.entry(key).map(|entry| entry.deadline());
     let allowed = old.is_some_and(|old| conditions.allow(old, new));
-    if allowed && view.time.has_come(new) {
-        view.delete(key);
-        view.propagate([b"DEL", &key]);
-    } else if allowed {
-        // It is negative only in a replay of a log that is not ours. The key has expired either way.
-        view.set_deadline(key, Some(new.max(0) as u64));
+    if allowed && expire_at(view, key, new) {
         propagate_pexpireat(view, args, new);
     }
     reply.integer(allowed.into());
     Ok(())
+}
+
+/// Gives a key this deadline, and returns true; or deletes it, because that has come.
+pub fn expire_at(view: &mut ViewMut, key: Key, deadline: i64) -> bool {
+    if view.time.has_come(deadline) {
+        view.delete(key);
+        view.propagate([b"DEL", &key]);
+        return false;
+    }
+    // It is negative only in a replay of a log that is not ours. The key has expired either way.
+    view.set_deadline(key, Some(deadline.max(0) as u64));
+    true
 }
 
 /// Logs the outcome. As in Redis the record keeps the conditions, which hold again in the replay. A PEXPIREAT

@@ -1,7 +1,6 @@
-//! Keys, whatever they hold: to count and list them, rename, move, copy and delete them, and to
-//! ask what they are; and whole databases: DBSIZE, SWAPDB and the two FLUSHes.
+//! Keys, whatever they hold, and whole databases.
 //!
-//! Few of these commands look at a value. They move *entries*, key, value and deadline in one
+//! Few of these commands look at a value. They move *entries*, which are key, value and deadline in one
 //! piece, from one name to another:
 //!
 //! ```text
@@ -10,22 +9,19 @@
 //! COPY a b DB 1  db 0: a ──▶ db 1: b, if there is none; a stays
 //! ```
 //!
-//! **KEYS and SCAN** list the keyspace. KEYS does so at one time, and holds the shared lock for as
-//! long as that takes: readers go on until somebody wants to write, for the lock lets no new reader
-//! in before a writer who waits. SCAN returns a few keys and a cursor with
-//! which the next call goes on; asked for many, it gives the lock back in between (call/long.rs). Its work follows COUNT, not the size of the keyspace or of what it
-//! finds; a call may well find nothing. Any key that is there from the first call to the last is
-//! returned at least once. What makes that hold while the table grows stands in table.rs.
+//! KEYS lists the keyspace at one time. SCAN lists a few keys, and returns a cursor with which the next call
+//! goes on. Its work follows COUNT, not the size of the keyspace, so a call may find nothing. Any key that is
+//! there from the first call to the last is returned at least once, also while the table grows (table.rs).
 //!
-//! **How Redis does it**: db.c and object.c. There, DEL frees a value on the spot and UNLINK and
-//! ASYNC hand it to another thread. Here every large value and every database is freed by another
-//! thread, so DEL and UNLINK are the same, and ASYNC and SYNC are only words to check. TOUCH is EXISTS,
-//! for we keep no access times.
+//! **How Redis does it**: db.c and object.c. There DEL frees a value on the spot, and UNLINK and ASYNC hand it
+//! to another thread. Here another thread frees every large value and every database, so DEL and UNLINK are
+//! the same, and ASYNC and SYNC are only checked. TOUCH is EXISTS, because there are no access times.
 
 use super::args::{self, Cursor};
 use super::scan;
 use super::{
-    ALL_KEYS, Command, Flag, NO_KEY, ONE_KEY, Rest, Run, SUBCOMMAND_KEY, Stretch, TWO_KEYS, command,
+    ALL_KEYS, Command, Flag, Left, NO_KEY, ONE_KEY, Rest, Run, SUBCOMMAND_KEY, Stretch, TWO_KEYS,
+    command,
 };
 use crate::error::Error;
 use crate::glob;
@@ -83,8 +79,7 @@ fn copy(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error>
     view.notes.count(exists);
     let copies = exists && (is_free(view, db, destination) || replace);
     if copies && let Some(entry) = view.entry(source) {
-        let mut copy = entry.copy_to(&destination);
-        copy.edit().set_deadline(entry.deadline());
+        let copy = entry.copy_to(&destination);
         view.in_db(db, |view| view.insert(destination, copy));
     }
     reply.integer(copies.into());
@@ -111,8 +106,7 @@ fn rename(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Erro
     if *key != *newkey {
         give_name(view, key, newkey);
     }
-    reply.ok();
-    Ok(())
+    reply.ok()
 }
 
 fn renamenx(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
@@ -160,17 +154,11 @@ fn randomkey(view: &View, _: &Args, reply: &mut Reply) -> Result<(), Error> {
     Ok(())
 }
 
-/// So few keys are listed at once, and nobody need go out of the way for them.
+/// Up to this many keys are listed at once, because that takes no time.
 const FEW: usize = 1_000;
 
-/// All at one time, as in Redis: a key that is renamed meanwhile is there once. So this is one look,
-/// however long it takes.
-fn keys<'a>(
-    view: &View,
-    args: &'a Args,
-    stretch: &Stretch,
-    reply: &mut Reply,
-) -> Result<Option<Rest<'a>>, Error> {
+/// One look, however long it takes: a key that is renamed meanwhile is there once.
+fn keys<'a>(view: &View, args: &'a Args, stretch: &Stretch, reply: &mut Reply) -> Left<'a> {
     let pattern = &args[1];
     let list = move |view: &View, _: &Stretch, reply: &mut Reply| {
         // To the matcher a star alone does not fit the empty key.
@@ -186,15 +174,10 @@ fn keys<'a>(
     Ok(None)
 }
 
-fn scan<'a>(
-    view: &View,
-    args: &'a Args,
-    stretch: &Stretch,
-    reply: &mut Reply,
-) -> Result<Option<Rest<'a>>, Error> {
-    let (cursor, options) = scan::parse(&mut Cursor::new(args), true)?;
-    // Slots nearly always hold several keys. Where they have been emptied, that no more of them
-    // are visited than COUNT says bounds the work.
+fn scan<'a>(view: &View, args: &'a Args, stretch: &Stretch, reply: &mut Reply) -> Left<'a> {
+    let cursor = scan::parse_cursor(&args[1])?;
+    let options = scan::parse_options(&mut Cursor::at(args, 2), true)?;
+    // A slot nearly always has several keys. In an emptied table, COUNT limits the slots too.
     let mut walk = scan::Walk::new(cursor, options.count, options.count);
     let look = move |view: &View, stretch: &Stretch, reply: &mut Reply| {
         let done = walk.go_on(stretch, |cursor, seen| {
@@ -228,9 +211,8 @@ fn object_encoding(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Er
     Ok(())
 }
 
-/// Redis keeps one object for each number below 10,000, which all keys share, and says `INT_MAX`
-/// for it. We share nothing and say the same. (One difference is left: what COPY makes of such a
-/// number is not shared in Redis until it changes.)
+/// Redis keeps one object for each number below 10,000, which all keys share, and answers `INT_MAX` for it.
+/// (A COPY of such a number is not shared there until it changes. Here it answers the same.)
 fn object_refcount(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let is_shared = |digits: &Digits| matches!(parse_integer(digits.as_bytes()), Some(0..10_000));
     match view.entry(args.key(2)).map(Entry::value) {
@@ -250,31 +232,26 @@ fn dbsize(view: &View, _: &Args, reply: &mut Reply) -> Result<(), Error> {
 }
 
 fn flushall(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    flush(view, args, reply, |view| {
-        (0..view.look().databases()).for_each(|db| view.flush(db));
-    })
+    check_flush(args)?;
+    (0..view.look().databases()).for_each(|db| view.flush(db));
+    // Redis logs a FLUSH even when there was nothing to remove.
+    view.log_anyway();
+    reply.ok()
 }
 
 fn flushdb(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    flush(view, args, reply, |view| view.flush(view.db))
+    check_flush(args)?;
+    view.flush(view.db);
+    view.log_anyway();
+    reply.ok()
 }
 
-fn flush(
-    view: &mut ViewMut,
-    args: &Args,
-    reply: &mut Reply,
-    empty: impl FnOnce(&mut ViewMut),
-) -> Result<(), Error> {
+fn check_flush(args: &Args) -> Result<(), Error> {
     let mut words = Cursor::new(args);
-    let word = words.option();
-    if !matches!(word.as_deref(), None | Some(b"SYNC" | b"ASYNC")) || words.left() > 0 {
-        return Err(Error::Syntax);
+    match words.option().as_deref() {
+        None | Some(b"SYNC" | b"ASYNC") if words.left() == 0 => Ok(()),
+        _ => Err(Error::Syntax),
     }
-    empty(view);
-    // Redis logs a FLUSH even when there was nothing to remove.
-    view.log_anyway();
-    reply.ok();
-    Ok(())
 }
 
 fn swapdb(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
@@ -288,6 +265,5 @@ fn swapdb(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Erro
     } else {
         view.swap(a, b);
     }
-    reply.ok();
-    Ok(())
+    reply.ok()
 }

@@ -24,7 +24,7 @@ use crate::error::Error;
 use crate::glob;
 use crate::handler::args::{Cursor, integer};
 use crate::handler::scan;
-use crate::handler::{Command, Flag, ONE_KEY, Rest, Run, Stretch, command};
+use crate::handler::{Command, Flag, Left, ONE_KEY, Rest, Run, Stretch, command};
 use crate::resp::{Args, Digits, Protocol, Reply, parse_integer};
 use crate::store::{View, ViewMut};
 use crate::types::float::Float;
@@ -118,12 +118,7 @@ fn hvals(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     Ok(())
 }
 
-fn hscan<'a>(
-    view: &View,
-    args: &'a Args,
-    stretch: &Stretch,
-    reply: &mut Reply,
-) -> Result<Option<Rest<'a>>, Error> {
+fn hscan<'a>(view: &View, args: &'a Args, stretch: &Stretch, reply: &mut Reply) -> Left<'a> {
     let mut words = Cursor::at(args, 2);
     let cursor = scan::parse_cursor(words.next())?;
     // Redis looks at the options only if there is something to scan.
@@ -263,8 +258,7 @@ fn hset(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error>
 
 fn hmset(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     set_fields(view, args, "hmset")?;
-    reply.ok();
-    Ok(())
+    reply.ok()
 }
 
 /// Sets fields; returns how many of them are new.
@@ -371,7 +365,7 @@ mod tests {
         let (mut cursor, mut seen, mut calls) = (0, Vec::new(), 0);
         loop {
             let mut walk = scan::Walk::new(cursor, 100, 1_000);
-            let done = walk.go_on(&Stretch::endless(), |cursor, found| {
+            let done = walk.go_on(&Stretch::begin(true), |cursor, found| {
                 hash.scan(cursor, |field| {
                     found.looked_at += 1;
                     seen.push(field);

@@ -47,7 +47,7 @@ const SECTIONS: [Section; 10] = [
     ("Replication", true, |info| info.replication()),
     ("CPU", true, |info| info.cpu()),
     ("Commandstats", false, |info| info.commandstats()),
-    ("Cluster", true, |info| info.cluster()),
+    ("Cluster", true, |info| info.absent("cluster_enabled")),
     ("Keyspace", true, |info| info.keyspace()),
 ];
 
@@ -171,7 +171,8 @@ impl Info<'_> {
         let aof = &self.server.aof;
         let status = &aof.status;
         let ok_unless = |failed: bool| if failed { "err" } else { "ok" };
-        let rewrite_failed = status.last_rewrite_failed.load(Ordering::Relaxed);
+        let rewrite_failed = load(&status.rewrite_failures) > 0;
+        let now = unix_microseconds() / 1_000_000;
         self.flag("loading", self.server.is_loading());
         self.absent("async_loading current_cow_size");
         // There are no snapshots, so all changes count. Redis shows its start as the last snapshot.
@@ -188,17 +189,12 @@ impl Info<'_> {
         self.flag("aof_rewrite_scheduled", false);
         let seconds = status.last_rewrite_seconds.load(Ordering::Relaxed);
         self.field("aof_last_rewrite_time_sec", seconds);
-        let seconds = match status.rewriting.load(Ordering::Relaxed) {
-            true => {
-                (unix_microseconds() / 1_000_000).saturating_sub(load(&status.rewrite_start)) as i64
-            }
-            false => -1,
-        };
+        let begin = status.rewriting.load(Ordering::Relaxed).then(|| load(&status.rewrite_start));
+        let seconds = begin.map_or(-1, |begin| now.saturating_sub(begin) as i64);
         self.field("aof_current_rewrite_time_sec", seconds);
         self.field("aof_last_bgrewrite_status", ok_unless(rewrite_failed));
         self.field("aof_rewrites", load(&status.rewrites));
-        let failures = load(&status.rewrite_failures);
-        self.field("aof_rewrites_consecutive_failures", failures);
+        self.field("aof_rewrites_consecutive_failures", load(&status.rewrite_failures));
         self.field("aof_last_write_status", ok_unless(aof.refusal().is_some()));
         self.absent("aof_last_cow_size");
         if aof.is_enabled() {
@@ -274,8 +270,7 @@ impl Info<'_> {
         self.field("role", "master");
         self.field("connected_slaves", 0);
         self.field("master_failover_state", "no-failover");
-        self.field("master_repl_offset", 0);
-        self.flag("repl_backlog_active", false);
+        self.absent("master_repl_offset repl_backlog_active");
     }
 
     fn cpu(&mut self) {
@@ -289,9 +284,7 @@ impl Info<'_> {
 
     fn commandstats(&mut self) {
         for row in &TABLE.rows {
-            let counters = &self.server.stats.of_commands[row.index];
-            let counters =
-                [&counters.calls, &counters.microseconds, &counters.rejected, &counters.failed];
+            let counters = self.server.stats.of_commands[row.index].each_ref();
             let [calls, took, rejected, failed] = counters.map(load);
             if calls + rejected + failed > 0 {
                 let each = took as f64 / calls.max(1) as f64;
@@ -303,10 +296,6 @@ impl Info<'_> {
                 self.field(&name, values);
             }
         }
-    }
-
-    fn cluster(&mut self) {
-        self.flag("cluster_enabled", false);
     }
 
     fn keyspace(&mut self) {
@@ -326,7 +315,6 @@ fn load(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
 
-/// A file of `/proc`, or nothing.
 fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
@@ -357,7 +345,6 @@ fn processor_ticks(stat: &str) -> Vec<(&'static str, u64)> {
     names.into_iter().filter_map(|(name, index)| Some((name, ticks(index)?))).collect()
 }
 
-/// A number of bytes in Redis's form for people.
 fn human(bytes: u64) -> String {
     if bytes < 1024 {
         return format!("{bytes}B");

@@ -15,11 +15,9 @@
 //!
 //! The slow log is in [`crate::stats`]. MEMORY USAGE asks the entry how much it has allocated.
 //!
-//! **How Redis does it**: server.c; a script makes the table from one JSON file per command. ACL categories,
-//! key specifications and tips serve users, modules and cluster clients. There are none here, so those places
-//! are empty. The flags for eviction (`denyoom`), scripts (`noscript`, `allow_busy`), replicas (`stale`,
-//! `no_async_loading`) and users (`fast`) are missing too. So are COMMAND GETKEYS, and the parts of MEMORY
-//! that ask the allocator, which std cannot do.
+//! **How Redis does it**: server.c; a script makes the table from one JSON file per command. Whatever serves
+//! users, modules, scripts, eviction, replicas and clusters is empty or missing here. So are COMMAND GETKEYS,
+//! and the parts of MEMORY that ask the allocator, which std cannot do.
 
 use super::args::{Cursor, integer};
 use super::{
@@ -53,8 +51,7 @@ pub const COMMANDS: &[Command] = &[
 
 /// The rows without those of subcommands.
 fn commands() -> impl Iterator<Item = &'static Row> {
-    let is_subcommand = |row: &&Row| row.command.name.contains('|');
-    TABLE.rows.iter().filter(move |row| !is_subcommand(row))
+    TABLE.rows.iter().filter(|row| !row.is_subcommand)
 }
 
 /// COMMAND without a subcommand.
@@ -189,10 +186,7 @@ fn document(row: &Row, reply: &mut Reply) {
 fn memory_usage(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let mut words = Cursor::at(args, 3);
     while let Some(option) = words.option() {
-        if option != b"SAMPLES" {
-            return Err(Error::Syntax);
-        }
-        if integer(words.operand()?)? < 0 {
+        if option != b"SAMPLES" || integer(words.operand()?)? < 0 {
             return Err(Error::Syntax);
         }
     }
@@ -234,8 +228,7 @@ fn slowlog_len(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), E
 
 fn slowlog_reset(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
     client.server.stats.slow_log.lock().unwrap().entries.clear();
-    reply.ok();
-    Ok(())
+    reply.ok()
 }
 
 #[cfg(test)]

@@ -379,8 +379,7 @@ fn lset(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error>
         Ok(())
     })?;
     set.ok_or(Error::NoSuchKey)?;
-    reply.ok();
-    Ok(())
+    reply.ok()
 }
 
 fn linsert(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
@@ -421,8 +420,7 @@ fn ltrim(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error
         free(view, dropped);
         view.touch(key);
     }
-    reply.ok();
-    Ok(())
+    reply.ok()
 }
 
 /// The index that is meant, if there is an element.

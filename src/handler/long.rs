@@ -1,12 +1,4 @@
-//! What a command that takes long leaves to be done, with the lock given back in between.
-//!
-//! ```text
-//! LCS    has its two strings                 ─▶ Rest::Compute   needs no lock any more
-//! KEYS   would look at every key             ─▶ Rest::Look      one long look
-//! SCAN   has looked for as long as it may    ─▶ Rest::Look      many short looks
-//! ```
-//!
-//! What is done with it is told in call/long.rs.
+//! What a command that takes long leaves to be done, with the lock given back in between (call/long.rs).
 
 use crate::error::Error;
 use crate::resp::{Args, Reply};
@@ -14,8 +6,10 @@ use crate::store::View;
 use std::time::{Duration, Instant};
 
 /// A handler that may leave something to be done.
-pub type LongHandler =
-    for<'a> fn(&View, &'a Args, &Stretch, &mut Reply) -> Result<Option<Rest<'a>>, Error>;
+pub type LongHandler = for<'a> fn(&View, &'a Args, &Stretch, &mut Reply) -> Left<'a>;
+
+/// What it has left.
+pub type Left<'a> = Result<Option<Rest<'a>>, Error>;
 
 /// What a command that takes long has still to do.
 pub enum Rest<'a> {
@@ -46,14 +40,9 @@ pub struct Stretch(Option<Instant>);
 
 impl Stretch {
     /// Half a millisecond, enough for about a thousand keys. Whoever waits for the lock loses about as
-    /// much by waking up.
-    pub fn begin() -> Stretch {
-        Stretch(Some(Instant::now() + Duration::from_micros(500)))
-    }
-
-    /// For a reader that may not give it back.
-    pub fn endless() -> Stretch {
-        Stretch(None)
+    /// much by waking up. It never ends for a reader that may not give the lock back.
+    pub fn begin(keeps_lock: bool) -> Stretch {
+        Stretch((!keeps_lock).then(|| Instant::now() + Duration::from_micros(500)))
     }
 
     pub fn is_over(&self) -> bool {

@@ -40,67 +40,55 @@ pub const COMMANDS: &[Command] = &[
 ];
 
 fn subscribe(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    add(client, Subscription::Channel, "subscribe", args, reply)
+    add(client, Subscription::Channel, args, reply)
 }
 
 fn psubscribe(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    add(client, Subscription::Pattern, "psubscribe", args, reply)
+    add(client, Subscription::Pattern, args, reply)
 }
 
 fn unsubscribe(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    remove(client, Subscription::Channel, "unsubscribe", args, reply)
+    end(client, Subscription::Channel, args, reply)
 }
 
 fn punsubscribe(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    remove(client, Subscription::Pattern, "punsubscribe", args, reply)
+    end(client, Subscription::Pattern, args, reply)
 }
 
-fn add(
-    client: &mut Client,
-    to: Subscription,
-    word: &str,
-    args: &Args,
-    reply: &mut Reply,
-) -> Result<(), Error> {
+fn add(client: &mut Client, to: Subscription, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let outbox = outbox(client, reply)?;
     for name in Cursor::new(args).rest() {
         if client.subscribed(to).insert(name.to_vec()) {
             client.names.add(memory_of(name));
             client.server.hub.subscribe(to, name, client.public.id, &outbox);
         }
-        confirm(client, word, Some(name), reply);
+        confirm(client, args, Some(name), reply);
     }
     Ok(())
 }
 
-fn remove(
-    client: &mut Client,
-    from: Subscription,
-    word: &str,
-    args: &Args,
-    reply: &mut Reply,
-) -> Result<(), Error> {
+fn end(client: &mut Client, to: Subscription, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let named: Vec<Vec<u8>> = Cursor::new(args).rest().map(<[u8]>::to_vec).collect();
     let names =
-        if named.is_empty() { client.subscribed(from).iter().cloned().collect() } else { named };
+        if named.is_empty() { client.subscribed(to).iter().cloned().collect() } else { named };
     if names.is_empty() {
-        confirm(client, word, None, reply);
+        confirm(client, args, None, reply);
     }
     for name in names {
-        client.server.hub.unsubscribe(from, &name, client.public.id);
-        if client.subscribed(from).remove(&name) {
+        client.server.hub.unsubscribe(to, &name, client.public.id);
+        if client.subscribed(to).remove(&name) {
             client.names.subtract(memory_of(&name));
         }
-        confirm(client, word, Some(&name), reply);
+        confirm(client, args, Some(&name), reply);
     }
     Ok(())
 }
 
-fn confirm(client: &mut Client, word: &str, name: Option<&[u8]>, reply: &mut Reply) {
+fn confirm(client: &mut Client, args: &Args, name: Option<&[u8]>, reply: &mut Reply) {
     // Confirmations are messages, so they are sent even after CLIENT REPLY OFF.
     client.confirms = client.replies != Replies::On && !client.in_exec;
     reply.push(3);
-    reply.bulk(word.as_bytes());
+    reply.bulk(&args[0].to_ascii_lowercase());
     reply.bulk_or_nil(name);
     reply.count(client.channels.len() + client.patterns.len());
 }
@@ -126,10 +114,8 @@ fn publish(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
     if has_to_hear_out(client, &message) {
         let receivers = client.server.clients.those(client.heard.iter().copied());
         order::hear_out(&receivers, Some(&client.public));
-        // A receiver that was quiet may also have unsubscribed since the message was made.
-        if client.server.hub.has_changed_since(&message) {
-            message = client.server.hub.message(&args[1], &args[2]);
-        }
+        // Some may have unsubscribed since the message was made.
+        message = client.server.hub.message(&args[1], &args[2]);
     }
     let receivers = message.receivers();
     reply.count(receivers);

@@ -26,12 +26,6 @@ pub struct Options<'a> {
     pub type_name: Option<&'a [u8]>,
 }
 
-/// Reads the cursor and the options after it.
-pub fn parse<'a>(args: &mut Cursor<'a>, accepts_type: bool) -> Result<(u64, Options<'a>), Error> {
-    let cursor = parse_cursor(args.next())?;
-    Ok((cursor, parse_options(args, accepts_type)?))
-}
-
 pub fn parse_cursor(text: &[u8]) -> Result<u64, Error> {
     let (negative, digits) = match text {
         [] => return Ok(0),
@@ -48,7 +42,6 @@ pub fn parse_cursor(text: &[u8]) -> Result<u64, Error> {
     Ok(if negative { number.wrapping_neg() } else { number })
 }
 
-/// Reads the options up to the end of the command.
 pub fn parse_options<'a>(args: &mut Cursor<'a>, accepts_type: bool) -> Result<Options<'a>, Error> {
     let mut options = Options { pattern: None, count: 10, type_name: None };
     while let Some(option) = args.option() {
@@ -91,7 +84,6 @@ impl Walk {
         Walk { cursor, count, slots_left: slots, looked_at: 0, kept: 0, encoded: Reply::new() }
     }
 
-    /// Keeps an element for the reply.
     pub fn keep(&mut self, element: &[u8]) {
         self.encoded.bulk(element);
         self.kept += 1;
@@ -99,18 +91,14 @@ impl Walk {
 
     /// Goes on to the end, and returns true; or until the stretch is over. `visit` looks at the slot at a
     /// cursor and returns the next cursor.
-    pub fn go_on(
-        &mut self,
-        stretch: &Stretch,
-        mut visit: impl FnMut(u64, &mut Walk) -> u64,
-    ) -> bool {
+    pub fn go_on(&mut self, time: &Stretch, mut visit: impl FnMut(u64, &mut Walk) -> u64) -> bool {
         loop {
             self.cursor = visit(self.cursor, self);
             self.slots_left -= 1;
             if self.cursor == 0 || self.slots_left == 0 || self.looked_at >= self.count {
                 return true;
             }
-            if self.slots_left.is_multiple_of(16) && stretch.is_over() {
+            if self.slots_left.is_multiple_of(16) && time.is_over() {
                 return false;
             }
         }

@@ -69,22 +69,19 @@ fn bgrewriteaof(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), 
 
 fn shutdown(client: &mut Client, args: &Args, _: &mut Reply) -> Result<(), Error> {
     let mut cursor = Cursor::new(args);
-    let (mut save, mut force, mut abort, mut other) = (None, false, false, false);
+    let (mut save, mut force) = (None, false);
+    let aborts = |option: &[u8]| option.eq_ignore_ascii_case(b"abort");
+    if args.len() > 1 && Cursor::new(args).rest().all(aborts) {
+        return Err(Error::text("ERR No shutdown in progress."));
+    }
     while let Some(option) = cursor.option() {
         match option.as_slice() {
             b"SAVE" if save != Some(false) => save = Some(true),
             b"NOSAVE" if save != Some(true) => save = Some(false),
             b"NOW" => {}
             b"FORCE" => force = true,
-            b"ABORT" => abort = true,
             _ => return Err(Error::Syntax),
         }
-        other |= option != b"ABORT";
-    }
-    match (abort, other) {
-        (true, true) => return Err(Error::Syntax),
-        (true, false) => return Err(Error::text("ERR No shutdown in progress.")),
-        (false, _) => {}
     }
     client.then = Then::Shutdown { force };
     Ok(())
@@ -149,11 +146,9 @@ fn monitor(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error
         return Ok(());
     }
     let outbox = super::pubsub::outbox(client, reply)?;
-    reply.ok();
     client.monitoring = true;
-    let hub = &client.server.hub;
-    hub.add_monitor(client.public.id, &outbox);
-    Ok(())
+    client.server.hub.set_monitor(client.public.id, Some(outbox));
+    reply.ok()
 }
 
 /// Shows a command that has just run to all monitors, unless it is one for administrators.

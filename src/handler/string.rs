@@ -20,7 +20,7 @@
 
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
-use crate::handler::expiry::{self, MILLISECONDS, SECONDS};
+use crate::handler::expiry::{self, Clock};
 use crate::handler::{ALL_KEYS, Command, EVERY_OTHER, Flag, ONE_KEY, Run, command};
 use crate::key::Key;
 use crate::resp::{Args, Digits, Reply};
@@ -130,10 +130,7 @@ fn set(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> 
             }
         }
     }
-    if !get {
-        reply.ok();
-    }
-    Ok(())
+    if get { Ok(()) } else { reply.ok() }
 }
 
 /// The options of SET.
@@ -168,17 +165,15 @@ fn without_get(args: &Args) -> Vec<&[u8]> {
 }
 
 fn setex(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let deadline = Clock::Seconds.deadline(&args[2], view.time.now, "setex")?;
+    let deadline = deadline(Clock::Seconds, &args[2], view.time.now, "setex")?;
     store_until(view, args, 3, deadline);
-    reply.ok();
-    Ok(())
+    reply.ok()
 }
 
 fn psetex(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let deadline = Clock::Milliseconds.deadline(&args[2], view.time.now, "psetex")?;
+    let deadline = deadline(Clock::Milliseconds, &args[2], view.time.now, "psetex")?;
     store_until(view, args, 3, deadline);
-    reply.ok();
-    Ok(())
+    reply.ok()
 }
 
 fn setnx(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
@@ -200,8 +195,7 @@ fn getset(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Erro
 fn mset(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let pairs = args.pairs().ok_or(Error::WrongArity("mset"))?;
     pairs.for_each(|(key, value)| view.set_string(key, value, Ttl::Gone));
-    reply.ok();
-    Ok(())
+    reply.ok()
 }
 
 fn msetnx(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
@@ -266,11 +260,7 @@ fn getex(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error
         return Ok(());
     }
     if let Some(deadline) = lifetime.deadline(view.time.now, "getex")? {
-        if view.time.has_come(deadline as i64) {
-            view.delete(key);
-            view.propagate([b"DEL", &key]);
-        } else {
-            view.set_deadline(key, Some(deadline));
+        if expiry::expire_at(view, key, deadline as i64) {
             view.propagate([b"PEXPIREAT", &key, Digits::new(deadline as i64).as_bytes()]);
         }
     } else if lifetime == Lifetime::Lasting && expiry::end_deadline(view, key) {
@@ -289,30 +279,16 @@ enum Lifetime<'a> {
     Until(Clock, &'a [u8]),
 }
 
-/// What the number after an option means.
-#[derive(Clone, Copy, PartialEq)]
-enum Clock {
-    Seconds,
-    Milliseconds,
-    UnixSeconds,
-    UnixMilliseconds,
-}
-
 impl<'a> Lifetime<'a> {
     /// Reads an option and what follows it. Two that say different kinds of things are a syntax
     /// error; the same option twice is none, and the second counts.
-    fn read(
-        &mut self,
-        option: &[u8],
-        lasting: &[u8],
-        cursor: &mut Cursor<'a>,
-    ) -> Result<(), Error> {
-        let clock = match option {
+    fn read(&mut self, name: &[u8], lasting: &[u8], cursor: &mut Cursor<'a>) -> Result<(), Error> {
+        let clock = match name {
             b"EX" => Clock::Seconds,
             b"PX" => Clock::Milliseconds,
             b"EXAT" => Clock::UnixSeconds,
             b"PXAT" => Clock::UnixMilliseconds,
-            _ if option == lasting && matches!(self, Lifetime::Unsaid | Lifetime::Lasting) => {
+            _ if name == lasting && matches!(self, Lifetime::Unsaid | Lifetime::Lasting) => {
                 *self = Lifetime::Lasting;
                 return Ok(());
             }
@@ -330,27 +306,17 @@ impl<'a> Lifetime<'a> {
     /// The deadline that the options ask for, if they do.
     fn deadline(self, now: u64, command: &'static str) -> Result<Option<u64>, Error> {
         match self {
-            Lifetime::Until(clock, time) => clock.deadline(time, now, command).map(Some),
+            Lifetime::Until(clock, time) => deadline(clock, time, now, command).map(Some),
             _ => Ok(None),
         }
     }
 }
 
-impl Clock {
-    /// When it is that time on this clock, in milliseconds of Unix time. Zero and less are
-    /// refused, and what does not fit into 63 bits.
-    fn deadline(self, time: &[u8], now: u64, command: &'static str) -> Result<u64, Error> {
-        let (unit, since) = match self {
-            Clock::Seconds => (SECONDS, Some(now)),
-            Clock::Milliseconds => (MILLISECONDS, Some(now)),
-            Clock::UnixSeconds => (SECONDS, None),
-            Clock::UnixMilliseconds => (MILLISECONDS, None),
-        };
-        let time = integer(time)?;
-        if time <= 0 {
-            return Err(Error::InvalidExpire(command));
-        }
-        Ok(expiry::deadline(time, unit, since, command)? as u64)
+/// When it is that time on this clock. Zero and less are refused.
+fn deadline(clock: Clock, time: &[u8], now: u64, command: &'static str) -> Result<u64, Error> {
+    match integer(time)? {
+        time @ 1.. => Ok(clock.deadline(time, now, command)? as u64),
+        _ => Err(Error::InvalidExpire(command)),
     }
 }
 

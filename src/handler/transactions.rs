@@ -32,15 +32,13 @@ fn multi(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> 
         return Err(Error::NestedMulti);
     }
     client.transaction = Some(Transaction::new(&client.public.held));
-    reply.ok();
-    Ok(())
+    reply.ok()
 }
 
 fn discard(client: &mut Client, view: &View, _: &Args, reply: &mut Reply) -> Result<(), Error> {
     client.transaction.take().ok_or(Error::DiscardWithoutMulti)?;
     unwatch_all(client, view);
-    reply.ok();
-    Ok(())
+    reply.ok()
 }
 
 fn watch(client: &mut Client, view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
@@ -53,14 +51,12 @@ fn watch(client: &mut Client, view: &View, args: &Args, reply: &mut Reply) -> Re
             client.names.add(memory_of(key));
         }
     }
-    reply.ok();
-    Ok(())
+    reply.ok()
 }
 
 fn unwatch(client: &mut Client, view: &View, _: &Args, reply: &mut Reply) -> Result<(), Error> {
     unwatch_all(client, view);
-    reply.ok();
-    Ok(())
+    reply.ok()
 }
 
 /// Ends all watches of the client, and lowers its flag.

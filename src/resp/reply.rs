@@ -40,7 +40,7 @@
 use super::{write_bulk, write_header};
 use crate::blob::Blob;
 use crate::error;
-use crate::held::{Charge, Class, End, STEP};
+use crate::held::{Charge, End, STEP};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -78,7 +78,7 @@ impl Reply {
         mut write: impl FnMut(&mut Reply, T),
     ) {
         for item in items {
-            if self.out.is_over() {
+            if self.out.is_over {
                 return;
             }
             write(self, item);
@@ -89,9 +89,10 @@ impl Reply {
         self.protocol == Protocol::Resp3
     }
 
-    /// The status `OK`.
-    pub fn ok(&mut self) {
+    /// The status `OK`, with which a handler ends.
+    pub fn ok(&mut self) -> Result<(), error::Error> {
         self.out.written.extend_from_slice(b"+OK\r\n");
+        Ok(())
     }
 
     /// A status: a word of ours, never a client's bytes, which could hold a line end.
@@ -117,12 +118,10 @@ impl Reply {
         self.out.written.extend_from_slice(b"\r\n");
     }
 
-    /// An integer.
     pub fn integer(&mut self, number: i64) {
         write_header(&mut self.out.written, b':', number);
     }
 
-    /// How many there are, or how long something is.
     pub fn count(&mut self, number: usize) {
         self.integer(number as i64);
     }
@@ -152,7 +151,6 @@ impl Reply {
         self.out.written.extend_from_slice(line);
     }
 
-    /// A bulk string, or nil.
     pub fn bulk_or_nil(&mut self, bytes: Option<&[u8]>) {
         match bytes {
             Some(bytes) => self.bulk(bytes),
@@ -175,7 +173,6 @@ impl Reply {
         write_header(&mut self.out.written, b'*', length as i64);
     }
 
-    /// An array of bulk strings.
     pub fn bulks(&mut self, all: &[impl AsRef<[u8]>]) {
         self.array(all.len());
         self.each(all, |reply, bytes| reply.bulk(bytes.as_ref()));
@@ -197,13 +194,16 @@ impl Reply {
 
     /// The head of a set; an array in RESP2.
     pub fn set(&mut self, length: usize) {
-        let kind = if self.is_resp3() { b'~' } else { b'*' };
-        write_header(&mut self.out.written, kind, length as i64);
+        self.head(b'~', length);
     }
 
     /// The head of a message that answers no command; an array in RESP2.
     pub fn push(&mut self, length: usize) {
-        let kind = if self.is_resp3() { b'>' } else { b'*' };
+        self.head(b'>', length);
+    }
+
+    fn head(&mut self, kind: u8, length: usize) {
+        let kind = if self.is_resp3() { kind } else { b'*' };
         write_header(&mut self.out.written, kind, length as i64);
     }
 
@@ -256,8 +256,8 @@ pub struct Output {
     charge: Option<Charge>,
     /// The length at which it is looked at again.
     look_at: usize,
-    /// Whether it swallows what is written.
-    is_over: bool,
+    /// Whether its client is to end, so that it swallows what is written.
+    pub is_over: bool,
 }
 
 impl Output {
@@ -271,11 +271,6 @@ impl Output {
             charge,
             is_over: false,
         }
-    }
-
-    /// Whether its client is to end, so that what is written is swallowed.
-    pub fn is_over(&self) -> bool {
-        self.is_over
     }
 
     /// Whether `more` bytes can be written. If not, they need not be made. (Short things are written
@@ -296,8 +291,8 @@ impl Output {
         };
         if !self.is_over {
             charge.set(held);
-            let client = charge.held();
-            if client.output_limit(Class::Normal).is_over_hard(length) {
+            let client = &charge.held;
+            if client.total.normal.is_over_hard(length) {
                 client.kill(End::Output);
             }
             self.is_over = client.is_ended();
@@ -402,6 +397,11 @@ impl Output {
         self.takes(0);
     }
 
+    /// All of it, if it lies in one piece of memory, as nearly always.
+    pub fn one_piece(&self) -> Option<&[u8]> {
+        self.shared.is_empty().then_some(&self.written)
+    }
+
     /// All of it, in the pieces that it has in memory.
     pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         let mut from = 0;
@@ -468,7 +468,7 @@ mod tests {
     fn a_shared_value_is_where_it_was_put_whatever_is_cut_off_or_exchanged() {
         let [one, two] = [&b"one"[..], b"two!"].map(|text| Arc::new(Blob::from(text.to_vec())));
         let mut reply = Reply::new();
-        reply.ok();
+        reply.ok().unwrap();
         let first = reply.out.mark();
         reply.shared_bulk(&one);
         let second = reply.out.mark();

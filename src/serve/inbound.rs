@@ -55,7 +55,7 @@ pub struct Inbound {
     /// What the client holds by these bytes and the stash.
     charge: Charge,
     /// Bytes that have come from the socket and are not in the statistics yet.
-    taken: u64,
+    pub taken: u64,
     /// Whether a read has filled all that it was given: the buffer above, or a large argument.
     pub was_filled: bool,
     /// Whether the client waits for messages, so that others may count it.
@@ -71,7 +71,6 @@ pub struct Inbound {
 }
 
 impl Inbound {
-    /// Nothing has come yet.
     pub fn new(stream: &Arc<TcpStream>, server: &Arc<Server>, public: &Arc<Public>) -> Inbound {
         Inbound {
             stream: stream.clone(),
@@ -90,18 +89,11 @@ impl Inbound {
         }
     }
 
-    /// For a new buffer: the same input, with the bytes that the old buffer held in front.
-    pub fn move_behind(&mut self, bytes: Vec<u8>) -> Inbound {
-        let mut inbound = Inbound::new(&self.stream, &self.server, &self.public);
-        inbound.stash = bytes.into();
-        inbound.stash.append(&mut self.stash);
-        inbound.taken = self.take_count();
-        inbound.is_listening = self.is_listening;
-        inbound.naps = self.naps;
-        inbound.handed_up = self.handed_up;
-        inbound.is_at_end = self.is_at_end;
-        inbound.settle();
-        inbound
+    /// Takes back what a buffer held and nobody has parsed.
+    pub fn take_back(&mut self, bytes: Vec<u8>) {
+        let behind = std::mem::replace(&mut self.stash, bytes.into());
+        self.stash.extend(behind);
+        self.settle();
     }
 
     /// All commands that were handed up have run.
@@ -123,11 +115,6 @@ impl Inbound {
             pause = next_pause(pause, self.stash_arrived(limit)?);
         }
         Ok(())
-    }
-
-    /// Bytes that have come from the socket since this was asked last.
-    pub fn take_count(&mut self) -> u64 {
-        std::mem::take(&mut self.taken)
     }
 
     /// A batch of this client begins: finds out whether it is alone.
@@ -155,7 +142,7 @@ impl Inbound {
         }
         let begin = Instant::now();
         let mut found = Ok(None);
-        let _mode = self.public.turns.mode();
+        let _mode = self.public.turns.mode.lock().unwrap();
         // The writer of an outbox sees this too. Its write fails at once instead of after a while, and it
         // tries again, as always.
         self.stream.set_nonblocking(true)?;
@@ -189,7 +176,7 @@ impl Inbound {
             match read {
                 // Another thread is looking for input, and the socket does not wait meanwhile.
                 Err(error) if is_timeout(&error) && !self.may_time_out => {
-                    drop(self.public.turns.mode());
+                    drop(self.public.turns.mode.lock().unwrap());
                 }
                 Ok(_) if peeks => {
                     self.public.turns.begin();
@@ -204,7 +191,7 @@ impl Inbound {
     /// if no more can come. Fails if the stash is over `limit` bytes or the connection is broken.
     pub fn stash_arrived(&mut self, limit: usize) -> io::Result<Option<usize>> {
         let public = self.public.clone();
-        let _mode = public.turns.mode();
+        let _mode = public.turns.mode.lock().unwrap();
         // The writer of an outbox tries again (see above).
         self.stream.set_nonblocking(true)?;
         let moved = self.stash_what_is_there(limit);

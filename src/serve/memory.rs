@@ -12,7 +12,7 @@
 //! **How Redis does it**: `clientsCronResizeQueryBuffer` and `clientsCronResizeOutputBuffer` in
 //! server.c, once a second for some clients each.
 
-use super::{BATCH_OUTPUT, INPUT_BUFFER, Session, is_timeout};
+use super::{BATCH_OUTPUT, INPUT_BUFFER, Inbound, Session, is_timeout};
 use crate::call::Arrived;
 use crate::handler::client::describe;
 use crate::held::End;
@@ -48,8 +48,11 @@ impl Session<'_> {
 
     /// A `BufReader` cannot change its capacity, so another one takes over what is unread.
     fn exchange_reader(&mut self, capacity: usize) {
-        let buffered = self.reader.buffer().to_vec();
-        let inbound = self.reader.get_mut().move_behind(buffered);
+        let empty = Inbound::new(&self.stream, self.server, &self.client.public);
+        let reader = std::mem::replace(&mut self.reader, BufReader::with_capacity(0, empty));
+        let unread = reader.buffer().to_vec();
+        let mut inbound = reader.into_inner();
+        inbound.take_back(unread);
         self.reader = BufReader::with_capacity(capacity, inbound);
     }
 

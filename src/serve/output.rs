@@ -19,7 +19,7 @@
 //! when it takes more.
 
 use super::{BATCH_OUTPUT, Session, is_timeout};
-use crate::held::{Class, End};
+use crate::held::End;
 use crate::stats::Count;
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::net::TcpStream;
@@ -44,18 +44,14 @@ impl Session<'_> {
             // Also without a reply: messages may be held, and a client that does not read must not go on
             // asking.
             self.reader.get_mut().wait_for_room(outbox, limit)?;
-            if sent <= BATCH_OUTPUT {
-                outbox.push_reply(&self.reply.out);
-            } else {
-                // Piece by piece. Otherwise the replies would lie in memory twice, and large values,
-                // which are shared with the keyspace, once more.
-                outbox.hold();
-                for part in self.reply.out.pieces().flat_map(|piece| piece.chunks(BATCH_OUTPUT)) {
-                    self.reader.get_mut().wait_for_room(outbox, limit)?;
-                    outbox.push_part(part);
-                }
-                outbox.end_reply();
+            // Piece by piece. Otherwise long replies would lie in memory twice, and large values, which are
+            // shared with the keyspace, once more.
+            outbox.hold();
+            for part in self.reply.out.pieces().flat_map(|piece| piece.chunks(BATCH_OUTPUT)) {
+                self.reader.get_mut().wait_for_room(outbox, limit)?;
+                outbox.push_part(part);
             }
+            outbox.end_reply();
         } else if sent == 0 {
             return Ok(());
         } else {
@@ -64,7 +60,7 @@ impl Session<'_> {
         self.reply.out.clear(BATCH_OUTPUT);
         let counters = &self.client.public.counters;
         counters.add(Count::OutputBytes, sent as u64);
-        let taken = self.reader.get_mut().take_count();
+        let taken = std::mem::take(&mut self.reader.get_mut().taken);
         counters.add(Count::InputBytes, taken);
         Ok(())
     }
@@ -98,7 +94,7 @@ impl Session<'_> {
             self.give_back_what_has_run();
             self.reply.out.count_again();
             let (held, unread) = (&self.client.public.held, self.reply.out.len() - sent);
-            let normal = held.output_limit(Class::Normal);
+            let normal = &held.total.normal;
             if normal.is_over_hard(unread) || normal.is_over_soft_for_long(unread, &mut over_since)
             {
                 held.kill(End::Output);
@@ -112,8 +108,17 @@ impl Session<'_> {
 
     /// Writes the replies from byte `sent` on. Returns false if the peer has read nothing for a while.
     fn write_on(&mut self, sent: &mut usize) -> io::Result<bool> {
-        let mut pieces: Vec<IoSlice> = self.reply.out.pieces().map(IoSlice::new).collect();
-        let mut rest = &mut pieces[..];
+        let (mut one, mut many);
+        let mut rest: &mut [IoSlice] = match self.reply.out.one_piece() {
+            Some(piece) => {
+                one = [IoSlice::new(piece)];
+                &mut one
+            }
+            None => {
+                many = self.reply.out.pieces().map(IoSlice::new).collect::<Vec<_>>();
+                &mut many
+            }
+        };
         IoSlice::advance_slices(&mut rest, *sent);
         while !rest.is_empty() {
             match (&*self.stream).write_vectored(rest) {

@@ -115,11 +115,8 @@ impl Session<'_> {
 
 /// When a wait of this many milliseconds ends; 0 waits for ever.
 fn deadline(timeout_ms: u64) -> Option<Instant> {
-    if timeout_ms == 0 {
-        None
-    } else {
-        Instant::now().checked_add(Duration::from_millis(timeout_ms))
-    }
+    let timeout = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms))?;
+    Instant::now().checked_add(timeout)
 }
 
 /// Ends the connection without losing the last reply. If a socket is closed with unread input, the

@@ -6,10 +6,10 @@
 //! client. So they first wait until each client that they would count is *quiet*:
 //!
 //! ```text
-//! A's thread    waits ──▶ at work ──▶ waits ──▶ …      A's turn is even while its thread waits for input
-//! turn            4          5          6              and has done all that it has read. Else it is odd
+//! A's thread    waits ──▶ at work ──▶ waits ──▶ …      A's turn is odd while its thread waits for input
+//! turn            5          6          7              and has done all that it has read. Else it is even
 //!
-//! B asks        A is quiet: its turn is even, and its socket has neither input nor an end
+//! B asks        A is quiet: its turn is odd, and its socket has neither input nor an end
 //!               A is not: wait until it is, or until A has ended a turn that began after B looked
 //! ```
 //!
@@ -27,7 +27,7 @@
 use super::Public;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// The longest time that one question waits. Usually 0.1 ms is enough. On an overloaded machine a thread that
@@ -41,40 +41,29 @@ const PAUSE: Duration = Duration::from_micros(30);
 const GONE: u64 = u64::MAX;
 
 /// How far a client's thread has come, for other threads.
+#[derive(Default)]
 pub struct Turns {
     /// The turn. Only the client's own thread changes it.
     count: AtomicU64,
-    /// The turn that a question has given up on.
+    /// Questions have given up on the turns before this one.
     given_up: AtomicU64,
     /// The thread waits here for others, or in WAIT.
     is_aside: AtomicBool,
-    /// Held while the socket is in non-blocking mode.
-    mode: Mutex<()>,
-}
-
-impl Default for Turns {
-    fn default() -> Turns {
-        Turns {
-            // Odd: the thread may not have been started yet.
-            count: AtomicU64::new(1),
-            given_up: AtomicU64::new(0),
-            is_aside: AtomicBool::new(false),
-            mode: Mutex::default(),
-        }
-    }
+    /// Whoever sets the socket's mode must hold this while it does not wait.
+    pub mode: Mutex<()>,
 }
 
 impl Turns {
     /// The thread has done all that it has read, and waits for more.
     pub fn end(&self) {
         let count = self.count.load(Ordering::Relaxed);
-        self.count.store(count + count % 2, Ordering::Release);
+        self.count.store(count | 1, Ordering::Release);
     }
 
     /// The thread is about to take input from the socket, or has taken it.
     pub fn begin(&self) {
         let count = self.count.load(Ordering::Relaxed);
-        self.count.store(count | 1, Ordering::Release);
+        self.count.store(count + count % 2, Ordering::Release);
     }
 
     /// The client is on no list any more.
@@ -84,17 +73,12 @@ impl Turns {
 
     /// Whether the thread has waited for input at least once.
     pub fn has_begun(&self) -> bool {
-        self.count.load(Ordering::Relaxed) > 1
+        self.count.load(Ordering::Relaxed) > 0
     }
 
     /// The thread begins to wait for something other than input, or stops.
     pub fn set_aside(&self, is_aside: bool) {
         self.is_aside.store(is_aside, Ordering::Release);
-    }
-
-    /// Whoever sets the socket's mode must hold this.
-    pub fn mode(&self) -> MutexGuard<'_, ()> {
-        self.mode.lock().unwrap()
     }
 }
 
@@ -102,31 +86,29 @@ impl Turns {
 /// must count again.
 pub fn hear_out(clients: &[Arc<Public>], asker: Option<&Public>) {
     let begin = Instant::now();
-    let mut waits = false;
     for client in clients {
         if asker.is_some_and(|asker| asker.id == client.id) || is_quiet(client) {
             continue;
         }
         let turn = client.turns.count.load(Ordering::Acquire);
-        if client.turns.given_up.load(Ordering::Relaxed) == turn {
+        if client.turns.given_up.load(Ordering::Relaxed) > turn {
             continue;
         }
         if let Some(asker) = asker {
             asker.turns.set_aside(true);
         }
-        waits = true;
-        // In an odd turn the thread may not have read yet what has arrived. The next turn will.
+        // In an even turn the thread may not have read yet what has arrived. The next turn will.
         // (`saturating`: the client may have left since we looked.)
-        let enough = turn.saturating_add(2 + turn % 2);
+        let enough = turn.saturating_add(3 - turn % 2);
         while !is_quiet(client) && client.turns.count.load(Ordering::Acquire) < enough {
             if begin.elapsed() > PATIENCE {
-                client.turns.given_up.store(turn, Ordering::Relaxed);
+                client.turns.given_up.store(turn + 1, Ordering::Relaxed);
                 break;
             }
             std::thread::sleep(PAUSE);
         }
     }
-    if let Some(asker) = asker.filter(|_| waits) {
+    if let Some(asker) = asker {
         asker.turns.set_aside(false);
     }
 }
@@ -142,14 +124,14 @@ fn is_quiet(client: &Public) -> bool {
         return true;
     };
     // The turn is read again: the thread may have taken the input from the socket while we looked.
-    count.is_multiple_of(2)
+    count % 2 == 1
         && !has_arrived(&connection.stream, turns)
         && turns.count.load(Ordering::Acquire) == count
 }
 
 /// Whether there is unread input, or the client has closed the connection.
 fn has_arrived(stream: &TcpStream, turns: &Turns) -> bool {
-    let _mode = turns.mode();
+    let _mode = turns.mode.lock().unwrap();
     if stream.set_nonblocking(true).is_err() {
         return false;
     }

@@ -20,8 +20,8 @@
 //! looks for expired keys and notes them ([`View::note_expired`]). It finds them in an index of all
 //! [`Deadlines`], the earliest first, and looks at no other key.
 //!
-//! **Time** stands still in a command, and in an EXEC. It does not pass at all for a [`Source`] that expires
-//! no keys: what was there when the log was written must be there when it replays.
+//! **Time** stands still in a command, and in an EXEC. It does not pass at all while the log replays: what was
+//! there when the log was written must be there then.
 //!
 //! **How Redis does it**: `expireIfNeeded` in db.c deletes at once, because a reader there is alone. Beside
 //! *delete* and *ignore* it has a third answer: a replica *hides* the key from its clients until its primary
@@ -56,12 +56,12 @@ impl Time {
     }
 
     fn is_past(self, deadline: u64) -> bool {
-        self.source.expires_keys() && self.now > deadline
+        self.source == Source::Client && self.now > deadline
     }
 
     /// Whether a deadline that is being set has come already.
     pub fn has_come(self, deadline: i64) -> bool {
-        self.source.expires_keys() && deadline <= self.now as i64
+        self.source == Source::Client && deadline <= self.now as i64
     }
 }
 
@@ -71,9 +71,7 @@ impl Time {
 pub struct Notes {
     /// Keys that readers have met expired, in that order.
     expired: RefCell<Vec<Expired>>,
-    /// How many they are, which is asked after each command.
-    noted: Cell<usize>,
-    /// The same keys by database, because a key is noted once, and DBSIZE asks how many there are.
+    /// The same by database, because a key is noted once, and DBSIZE asks how many there are.
     known: RefCell<HashMap<usize, HashSet<Vec<u8>>>>,
     /// The number of the present unit.
     unit: Cell<u64>,
@@ -93,7 +91,7 @@ struct Expired {
 impl Notes {
     /// Whether no key is to be deleted.
     pub fn are_empty(&self) -> bool {
-        self.noted.get() == 0
+        self.expired.borrow().is_empty()
     }
 
     /// What is noted from here on belongs to another unit.
@@ -109,17 +107,14 @@ impl Notes {
     }
 
     fn note(&self, db: usize, key: &[u8]) {
-        let mut known = self.known.borrow_mut();
-        if known.entry(db).or_default().insert(key.to_vec()) {
+        if self.known.borrow_mut().entry(db).or_default().insert(key.to_vec()) {
             let (unit, key) = (self.unit.get(), key.to_vec());
             self.expired.borrow_mut().push(Expired { unit, db, key });
-            self.noted.set(self.noted.get() + 1);
         }
     }
 
     /// Hands over what is noted.
     fn take(&self) -> Vec<Expired> {
-        self.noted.take();
         self.known.take();
         self.expired.take()
     }

@@ -12,7 +12,10 @@ impl Limits {
             entries: config.hash_max_listpack_entries.get(),
             value: config.hash_max_listpack_value.get(),
         };
-        let string = if source.has_limits() { config.proto_max_bulk_len.get() } else { LONGEST };
+        let string = match source {
+            Source::Client => config.proto_max_bulk_len.get(),
+            Source::Log => LONGEST,
+        };
         let list = NodeLimits::of(config.list_max_listpack_size.get());
         Limits { string, list, hash }
     }

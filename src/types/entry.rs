@@ -43,10 +43,8 @@ pub enum Stored {
     Large(Box<Large>),
 }
 
-/// An entry of the keyspace to look at.
 pub type Entry<'a> = Held<'a, Stored>;
 
-/// An entry of the keyspace to be changed.
 pub type EntryMut<'a> = HeldMut<'a, Stored>;
 
 /// An entry that is in no table: a new one that must be filled first, or one that moves.
@@ -63,7 +61,6 @@ pub struct Small {
     expires: bool,
 }
 
-/// A small entry, to be changed.
 pub struct SmallMut<'a> {
     pub small: &'a mut Small,
     pub heap: &'a mut Heap,
@@ -122,7 +119,9 @@ impl Keyed for Stored {
         match self {
             Stored::Small(_) => 0,
             Stored::Large(large) => {
-                allocated(size_of::<Large>()) + allocated(large.key.len()) + large.value.memory()
+                allocated(size_of::<Large>())
+                    + allocated(large.key.len())
+                    + large.value.look().memory()
             }
         }
     }
@@ -238,7 +237,6 @@ impl SmallMut<'_> {
         self.heap.edit(&mut self.small.piece, |bytes| change(bytes, start));
     }
 
-    /// Gives it another payload.
     #[inline]
     pub fn set(&mut self, kind: Kind, payload: &[u8]) {
         self.small.kind = kind;
@@ -269,10 +267,6 @@ impl SmallMut<'_> {
 }
 
 impl LargeValue {
-    fn memory(&self) -> usize {
-        self.look().memory()
-    }
-
     fn look(&self) -> Value<'_> {
         match self {
             LargeValue::String(string) => Value::String(Str::Shared(string)),
@@ -298,21 +292,18 @@ impl Loose {
 
     /// The same value and deadline under another key; a large value is moved.
     pub fn renamed(self, key: &[u8]) -> Loose {
-        let deadline = self.look().deadline();
-        let mut loose = match self.entry {
+        match self.entry {
             Stored::Large(mut large) => {
                 large.key = key.into();
                 Loose { entry: Stored::Large(large), heap: self.heap }
             }
             small => Entry { entry: &small, heap: &self.heap }.copy_to(key),
-        };
-        loose.edit().set_deadline(deadline);
-        loose
+        }
     }
 }
 
 impl<'a> Entry<'a> {
-    /// The same value under another key, without a deadline.
+    /// The same value and deadline under another key.
     pub fn copy_to(self, key: &[u8]) -> Loose {
         let mut heap = Heap::default();
         let value = match self.entry {
@@ -320,7 +311,9 @@ impl<'a> Entry<'a> {
             Stored::Large(large) => Form::Large(large.value.clone()),
         };
         let entry = Stored::new(key, value, &mut heap);
-        Loose { entry, heap }
+        let mut copy = Loose { entry, heap };
+        copy.edit().set_deadline(self.deadline());
+        copy
     }
 
     /// When the key expires, in milliseconds of Unix time.
@@ -349,7 +342,6 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// The value, if it has this type.
     #[inline]
     pub fn read<T: Type>(self) -> Option<T::Look<'a>> {
         T::of(self.value())
@@ -381,7 +373,7 @@ impl EntryMut<'_> {
             }
             (Form::Large(value), Stored::Large(large)) => {
                 let value = value.into();
-                self.heap.count_outside(large.value.memory(), value.memory());
+                self.heap.count_outside(large.value.look().memory(), value.look().memory());
                 Some(std::mem::replace(&mut large.value, value))
             }
             (value, _) => self.exchange(value),

@@ -20,13 +20,14 @@
 //! number is so small that the exponent has reached its end.
 //!
 //! What must be exact may be long: the digits of a text, or 2^16000. [`Big`] holds it, with the
-//! four operations that are needed and no more. Sums fit into a `u128`.
+//! few operations that are needed. Sums fit into a `u128`.
 //!
 //! **How Redis does it**: util.c, `string2ld`, which is `strtold` (hence hexadecimal floats and
 //! `inf`), and `ld2string` with `LD_STR_HUMAN`. On machines where `long double` is the same as
 //! `double`, or has 128 bits, Redis itself answers otherwise; we answer as on x86-64 everywhere.
 
 use std::cmp::Ordering;
+use std::num::IntErrorKind;
 
 /// A finite number, or infinity.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -66,8 +67,8 @@ impl Float {
             return Some(Float::infinite(negative));
         }
         let (bits, exponent) = match rest {
-            [b'0', b'x' | b'X', rest @ ..] => hexadecimal(rest)?,
-            rest => decimal(rest)?,
+            [b'0', b'x' | b'X', rest @ ..] => read_number(rest, 16)?,
+            rest => read_number(rest, 10)?,
         };
         let float = Float::rounded(negative, bits, exponent);
         let underflow = float.mantissa == 0 && bits != 0;
@@ -164,42 +165,41 @@ fn shift_keeping_rest(bits: u128, shift: u32) -> u128 {
     quotient | u128::from(!exact)
 }
 
-/// A decimal number as `bits · 2^exponent`, where the lowest of the bits stands for all below it.
-/// `None` if this is no number, or far outside what a `Float` can hold.
-fn decimal(text: &[u8]) -> Option<(u128, i32)> {
-    let (digits, exponent) = read_number(text, 10, 1)?;
-    let Some(length) = digits.bits() else {
+/// Reads `12.34e5`, or `1a.bp5` after its `0x`, as `bits · 2^exponent`, where the lowest of the bits stands
+/// for all below it. `None` if this is no number, or far outside what a `Float` can hold.
+fn read_number(text: &[u8], radix: u32) -> Option<(u128, i32)> {
+    let (mut number, exponent) = read_digits(text, radix)?;
+    // Powers that would only overflow or vanish are not worth computing.
+    let length = number.bits();
+    if length == 0 {
         return Some((0, 0));
-    };
-    // Powers of ten that would only overflow or vanish are not worth computing.
-    let magnitude = exponent + i64::from(length) * 30_103 / 100_000;
-    if !(-4960..=4940).contains(&magnitude) {
+    }
+    let bits = if radix == 10 { exponent * 100_000 / 30_103 } else { exponent };
+    if !(-16_700..=16_700).contains(&(bits + i64::from(length))) {
         return None;
     }
-    let (mut dividend, mut divisor) = (digits, Big::from(1));
-    let scaled = if exponent < 0 { &mut divisor } else { &mut dividend };
-    for _ in 0..exponent.unsigned_abs() {
-        scaled.multiply_add(10, 0);
+    if radix == 16 {
+        let (bits, point) = number.top();
+        return Some((bits, point + exponent as i32));
     }
-    Some(divide(dividend, divisor))
+    let power = exponent.unsigned_abs() as u32;
+    let powers = (0..power).step_by(9).map(|done| 10u32.pow((power - done).min(9)));
+    if exponent >= 0 {
+        powers.for_each(|factor| number.multiply_add(factor, 0));
+        return Some(number.top());
+    }
+    // A digit takes less than four bits, so that enough of them are left when it is divided.
+    let shift = 4 * power + 128;
+    number.shift_up(shift);
+    let rest = powers.fold(0, |rest, divisor| rest | number.divide(divisor));
+    let (bits, point) = number.top();
+    Some((bits | u128::from(rest > 0), point - shift as i32))
 }
 
-/// A hexadecimal number after its `0x`, in the same form.
-fn hexadecimal(text: &[u8]) -> Option<(u128, i32)> {
-    let (digits, exponent) = read_number(text, 16, 4)?;
-    let Some(length) = digits.bits() else {
-        return Some((0, 0));
-    };
-    if !(-16_600..=16_600).contains(&(exponent + i64::from(length))) {
-        return None;
-    }
-    let (bits, point) = divide(digits, Big::from(1));
-    Some((bits, point + exponent as i32))
-}
-
-/// Reads `12.34e5` or `1a.bp5`: its digits without the point, and the exponent that this leaves.
-/// `step` is what a digit after the point takes from the exponent.
-fn read_number(text: &[u8], radix: u32, step: i64) -> Option<(Big, i64)> {
+/// The digits of a number without the point, and the exponent that this leaves.
+fn read_digits(text: &[u8], radix: u32) -> Option<(Big, i64)> {
+    // What a digit after the point takes from the exponent.
+    let step = if radix == 16 { 4 } else { 1 };
     let mut digits = Big::from(0);
     // A long number is multiplied once for several digits.
     let (mut chunk, mut scale) = (0, 1);
@@ -235,43 +235,15 @@ fn read_number(text: &[u8], radix: u32, step: i64) -> Option<(Big, i64)> {
 
 /// A whole number with or without a sign; one that is far too large is cut to what still is.
 fn read_exponent(text: &[u8]) -> Option<i64> {
-    let (sign, digits) = match text {
-        [b'-', digits @ ..] => (-1, digits),
-        [b'+', digits @ ..] => (1, digits),
-        digits => (1, digits),
-    };
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
+    const FAR: i64 = 1_000_000;
+    match std::str::from_utf8(text).ok()?.parse::<i64>() {
+        Ok(number) => Some(number.clamp(-FAR, FAR)),
+        Err(error) => match error.kind() {
+            IntErrorKind::PosOverflow => Some(FAR),
+            IntErrorKind::NegOverflow => Some(-FAR),
+            _ => None,
+        },
     }
-    let number = digits
-        .iter()
-        .fold(0, |number: i64, digit| (number * 10 + i64::from(digit - b'0')).min(1_000_000));
-    Some(sign * number)
-}
-
-/// The quotient's first 66 or 67 bits and their exponent; the lowest bit stands for all below it.
-/// Neither number may be zero.
-fn divide(mut dividend: Big, mut divisor: Big) -> (u128, i32) {
-    const BITS: u32 = 66;
-    let length = |big: &Big| big.bits().unwrap_or(0) as i32;
-    let shift = BITS as i32 - (length(&dividend) - length(&divisor));
-    if shift > 0 {
-        dividend.shift_up(shift.unsigned_abs());
-    } else {
-        divisor.shift_up(shift.unsigned_abs());
-    }
-    // As on paper, in base two. The dividend moves up and the divisor stays.
-    divisor.shift_up(BITS);
-    let mut quotient: u128 = 0;
-    for _ in 0..=BITS {
-        quotient <<= 1;
-        if dividend.subtract(&divisor) {
-            quotient |= 1;
-        }
-        dividend.shift_up(1);
-    }
-    let rest = dividend.bits().is_some();
-    (quotient | u128::from(rest), -shift)
 }
 
 /// A whole number of any length: 32 bits a word, the lowest first, no zeros at the end.
@@ -290,10 +262,19 @@ impl Big {
         }
     }
 
-    /// How many bits it has; `None` if it is zero.
-    fn bits(&self) -> Option<u32> {
-        let highest = self.0.last()?;
-        Some(self.0.len() as u32 * 32 - highest.leading_zeros())
+    /// How many bits it has.
+    fn bits(&self) -> u32 {
+        self.0.len() as u32 * 32 - self.0.last().map_or(0, |highest| highest.leading_zeros())
+    }
+
+    /// Its highest 96 bits, and how many lie below. The lowest stands for all of those.
+    fn top(mut self) -> (u128, i32) {
+        let spare = self.0.last().map_or(0, |highest| highest.leading_zeros());
+        self.shift_up(spare);
+        let (below, top) = self.0.split_at(self.0.len().saturating_sub(3));
+        let bits = top.iter().rev().fold(0, |bits, word| bits << 32 | u128::from(*word));
+        let is_more = below.iter().any(|word| *word > 0);
+        (bits | u128::from(is_more), 32 * below.len() as i32 - spare as i32)
     }
 
     /// `self · factor + term`.
@@ -315,37 +296,23 @@ impl Big {
         self.multiply_add(1 << (count % 32), 0);
     }
 
-    /// Takes `other` away if it is not larger; returns whether it did.
-    fn subtract(&mut self, other: &Big) -> bool {
-        let (a, b) = (&self.0, &other.0);
-        let order = a.len().cmp(&b.len());
-        if order.then_with(|| a.iter().rev().cmp(b.iter().rev())) == Ordering::Less {
-            return false;
-        }
-        let mut borrow = false;
-        for (i, word) in self.0.iter_mut().enumerate() {
-            let subtrahend = other.0.get(i).copied().unwrap_or(0);
-            let (difference, under) = word.overflowing_sub(subtrahend);
-            let (difference, under_again) = difference.overflowing_sub(u32::from(borrow));
-            borrow = under || under_again;
-            *word = difference;
+    /// Divides it, and returns the rest.
+    fn divide(&mut self, divisor: u32) -> u32 {
+        let mut rest = 0;
+        for word in self.0.iter_mut().rev() {
+            let value = u64::from(rest) << 32 | u64::from(*word);
+            *word = (value / u64::from(divisor)) as u32;
+            rest = (value % u64::from(divisor)) as u32;
         }
         self.trim();
-        true
+        rest
     }
 
     /// Its decimal digits.
     fn into_digits(mut self) -> String {
         let mut groups = Vec::new();
         while !self.0.is_empty() {
-            let mut rest = 0;
-            for word in self.0.iter_mut().rev() {
-                let value = rest << 32 | u64::from(*word);
-                *word = (value / 1_000_000_000) as u32;
-                rest = value % 1_000_000_000;
-            }
-            self.trim();
-            groups.push(rest);
+            groups.push(self.divide(1_000_000_000));
         }
         let first = groups.pop().unwrap_or(0).to_string();
         groups.iter().rev().fold(first, |mut text, group| {

@@ -119,7 +119,11 @@ impl Heap {
         if let Some((block, start)) = hole {
             self.blocks[block as usize].live += size;
             let piece = Piece { block, start, len: len as u32 };
-            write(self.bytes_mut(&piece), parts);
+            let mut to = self.bytes_mut(&piece);
+            for part in parts {
+                let begin = to.split_off_mut(..part.len()).unwrap_or_default();
+                begin.copy_from_slice(part);
+            }
             return piece;
         }
         let block = self.block_with_room(size);
@@ -134,25 +138,17 @@ impl Heap {
         Piece { block, start: start as u32, len: len as u32 }
     }
 
-    /// Gives a piece other bytes; it may move.
-    pub fn replace(&mut self, piece: &mut Piece, parts: &[&[u8]]) {
-        let len: usize = parts.iter().map(|part| part.len()).sum();
-        if size(len) == piece.size() {
-            piece.len = len as u32;
-            write(self.bytes_mut(piece), parts);
-        } else {
-            let new = self.add(parts);
-            let old = std::mem::replace(piece, new);
-            self.free(old);
-        }
-    }
-
     /// Changes the bytes of a piece and how many there are; it may move.
     pub fn edit(&mut self, piece: &mut Piece, change: impl FnOnce(&mut Vec<u8>)) {
         let mut bytes = std::mem::take(&mut self.scratch);
         bytes.extend_from_slice(self.bytes(piece));
         change(&mut bytes);
-        self.replace(piece, &[&bytes]);
+        if self.fit(piece, bytes.len()) {
+            self.bytes_mut(piece).copy_from_slice(&bytes);
+        } else {
+            let new = self.add(&[&bytes]);
+            self.free(std::mem::replace(piece, new));
+        }
         bytes.clear();
         // A heap that is small may be one of a million.
         if bytes.capacity() <= SCRATCH.min(self.filled / 16) {
@@ -199,7 +195,6 @@ impl Heap {
         self.outside = self.outside + after - before;
     }
 
-    /// Whether pieces are being moved.
     pub fn is_leaving(&self) -> bool {
         self.leaving > 0
     }
@@ -313,14 +308,6 @@ impl Heap {
                 holes.shrink_to_fit();
             }
         }
-    }
-}
-
-fn write(mut to: &mut [u8], parts: &[&[u8]]) {
-    for part in parts {
-        let (begin, rest) = to.split_at_mut(part.len());
-        begin.copy_from_slice(part);
-        to = rest;
     }
 }
 

@@ -78,7 +78,8 @@ impl Str<'_> {
 
 impl Type for Str<'_> {
     const NAME: &'static str = "string";
-    const NEW: (Kind, &'static [u8]) = (Kind::Raw, b"");
+    /// The number 0, because INCR makes more of them than SETRANGE.
+    const NEW: (Kind, &'static [u8]) = (Kind::Int, &[0; 8]);
     type Look<'a> = Str<'a>;
     type Large = Arc<Blob>;
 
@@ -144,6 +145,7 @@ impl<'a> NewStr<'a> {
 impl Edit<'_, Str<'_>> {
     fn look(&self) -> Str<'_> {
         match &self.place {
+            _ if self.is_new => Str::Raw(b""),
             Place::Small(small) if small.kind() == Kind::Int => {
                 Str::Digits(Digits::new(number_in(small.payload())))
             }
@@ -207,6 +209,9 @@ impl Edit<'_, Str<'_>> {
             return Err(Error::StringTooLong);
         }
         self.changed = true;
+        if self.is_new {
+            self.set(&NewStr::Bytes(b""));
+        }
         if let Place::Small(small) = &mut self.place {
             let payload = small.payload();
             if payload.len().max(end) > LARGE {

@@ -156,7 +156,6 @@ impl<E: Keyed> Table<E> {
         self.len * share::<E>() + self.heap.used()
     }
 
-    /// The entry of `key`.
     pub fn get(&self, digest: u64, key: &[u8]) -> Option<Held<'_, E>> {
         let found = self.slot(self.index(digest)).and_then(|slot| slot.get(&digest));
         match found.map(|entry| self.found(entry)) {

@@ -1,8 +1,8 @@
 //! The calls of [`super`], by std.
 
-use super::{Listed, Metadata, Opening};
-pub use std::fs::File;
+use super::Opening;
 use std::fs::{self, OpenOptions};
+pub use std::fs::{File, create_dir_all, remove_file, rename};
 use std::io;
 use std::path::Path;
 
@@ -17,38 +17,19 @@ pub fn open(path: &Path, opening: Opening) -> io::Result<File> {
     options.open(path)
 }
 
-pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    fs::rename(from, to)
+pub fn length(path: &Path) -> io::Result<u64> {
+    fs::metadata(path).map(|metadata| metadata.len())
 }
 
-pub fn remove_file(path: &Path) -> io::Result<()> {
-    fs::remove_file(path)
-}
-
-/// Makes the directory and those around it, if they do not exist.
-pub fn create_directory(path: &Path) -> io::Result<()> {
-    fs::create_dir_all(path)
-}
-
-pub fn metadata(path: &Path) -> io::Result<Metadata> {
-    fs::metadata(path).map(Metadata::from)
-}
-
-/// What is in the directory.
-pub fn list(directory: &Path) -> io::Result<Vec<Listed>> {
-    let listed = |file: io::Result<fs::DirEntry>| {
-        let file = file?;
-        Ok(Listed {
-            name: file.file_name().to_string_lossy().into_owned(),
-            path: file.path(),
-            metadata: file.metadata()?.into(),
-        })
-    };
-    fs::read_dir(directory)?.map(listed).collect()
-}
-
-impl From<fs::Metadata> for Metadata {
-    fn from(metadata: fs::Metadata) -> Metadata {
-        Metadata { length: metadata.len(), is_file: metadata.is_file() }
+/// The files in the directory, with their lengths. A name that is no text is none of the log's.
+pub fn list(directory: &Path) -> io::Result<Vec<(String, u64)>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        if let (true, Ok(name)) = (metadata.is_file(), entry.file_name().into_string()) {
+            files.push((name, metadata.len()));
+        }
     }
+    Ok(files)
 }

@@ -21,12 +21,12 @@
 //! Only with `holes` does a power cut take a page in the middle of what one file has got, and keep later
 //! ones. A start refuses that as damage if records follow (aof/repair.rs).
 
-use super::{Listed, Metadata, Opening};
+use super::Opening;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Mutex;
 
@@ -64,13 +64,12 @@ thread_local! {
 /// One disk, mounted at `root`.
 pub struct Disk {
     pub root: PathBuf,
-    number: usize,
     state: RefCell<State>,
     hook: RefCell<Option<Hook>>,
 }
 
 /// What is on the disk, and what is not there yet.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct State {
     /// Number 0 is the root. No number is used twice.
     inodes: Vec<Inode>,
@@ -100,59 +99,112 @@ enum Change {
 
 /// The disk on which the path is.
 fn at(path: &Path) -> Rc<Disk> {
-    let rest = path.strip_prefix("/simulated").expect("a path on a simulated disk");
-    let number = rest.iter().next().and_then(|number| number.to_str()?.parse::<usize>().ok());
-    DISKS.with_borrow(|disks| disks[number.expect("the number of a disk")].clone())
+    let number = path.iter().nth(2).and_then(|number| number.to_str()?.parse::<usize>().ok());
+    DISKS.with_borrow(|disks| disks[number.expect("a path on a simulated disk")].clone())
 }
 
 pub fn open(path: &Path, opening: Opening) -> io::Result<File> {
-    at(path).open(path, opening)
+    let disk = at(path);
+    let call = match opening {
+        Opening::Read | Opening::Append => Call::Open,
+        Opening::New | Opening::Empty => Call::Create,
+    };
+    disk.may(call, path)?;
+    let mut state = disk.state.borrow_mut();
+    let inode = match (state.find(path), opening) {
+        (Ok(_), Opening::New) => return Err(ErrorKind::AlreadyExists.into()),
+        (Err(_), Opening::New | Opening::Empty) => state.create(path, Inode::file())?,
+        (found, _) => found?,
+    };
+    match (&mut state.inodes[inode], opening) {
+        (Inode::Directory { .. }, Opening::Read) => {}
+        (Inode::Directory { .. }, _) => return Err(ErrorKind::IsADirectory.into()),
+        (file, Opening::Empty) => file.set_length(0),
+        _ => {}
+    }
+    Ok(File { inode, path: path.into(), at: Mutex::default() })
 }
 
-pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    at(from).rename(from, to)
+pub fn rename(from: impl AsRef<Path>, to: impl AsRef<Path>) -> io::Result<()> {
+    let (from, to) = (from.as_ref(), to.as_ref());
+    let disk = at(from);
+    let fate = disk.fate(Call::Rename, to);
+    if let Fate::Fails(error) = fate {
+        return Err(error);
+    }
+    let mut state = disk.state.borrow_mut();
+    let inode = state.find(from)?;
+    let change = vec![state.name(from, None)?, state.name(to, Some(inode))?];
+    state.change(change);
+    match fate {
+        Fate::SaysItFailed(error) => Err(error),
+        _ => Ok(()),
+    }
 }
 
-pub fn remove_file(path: &Path) -> io::Result<()> {
-    at(path).remove_file(path)
+pub fn remove_file(path: impl AsRef<Path>) -> io::Result<()> {
+    let path = path.as_ref();
+    let disk = at(path);
+    disk.may(Call::Remove, path)?;
+    let mut state = disk.state.borrow_mut();
+    state.find(path)?;
+    let change = vec![state.name(path, None)?];
+    state.change(change);
+    Ok(())
 }
 
-pub fn create_directory(path: &Path) -> io::Result<()> {
-    at(path).create_directory(path)
+pub fn create_dir_all(path: impl AsRef<Path>) -> io::Result<()> {
+    let path = path.as_ref();
+    let disk = at(path);
+    disk.may(Call::CreateDirectory, path)?;
+    let mut state = disk.state.borrow_mut();
+    match state.find(path) {
+        Ok(_) => Ok(()),
+        Err(_) => state.create(path, Inode::directory()).map(drop),
+    }
 }
 
-pub fn metadata(path: &Path) -> io::Result<Metadata> {
-    at(path).metadata(path)
+pub fn length(path: &Path) -> io::Result<u64> {
+    let disk = at(path);
+    let state = disk.state.borrow();
+    Ok(state.inodes[state.find(path)?].length().unwrap_or(0))
 }
 
-pub fn list(directory: &Path) -> io::Result<Vec<Listed>> {
-    at(directory).list(directory)
+pub fn list(directory: &Path) -> io::Result<Vec<(String, u64)>> {
+    let disk = at(directory);
+    let state = disk.state.borrow();
+    let Inode::Directory { names, .. } = &state.inodes[state.find(directory)?] else {
+        return Err(ErrorKind::NotADirectory.into());
+    };
+    let file =
+        |(name, &inode): (&String, &usize)| Some((name.clone(), state.inodes[inode].length()?));
+    Ok(names.iter().filter_map(file).collect())
 }
 
 impl Disk {
     /// Mounts an empty disk.
     pub fn new() -> Rc<Disk> {
-        let root = Inode::Directory { names: BTreeMap::new(), synced: BTreeMap::new() };
-        Disk::with(State { inodes: vec![root], renames: Vec::new() })
-    }
-
-    /// Mounts a disk with this on it.
-    pub fn with(state: State) -> Rc<Disk> {
         DISKS.with_borrow_mut(|disks| {
-            let number = disks.len();
-            disks.push(Rc::new(Disk {
-                root: format!("/simulated/{number}").into(),
-                number,
-                state: state.into(),
-                hook: RefCell::default(),
-            }));
-            disks[number].clone()
+            let root = format!("/simulated/{}", disks.len()).into();
+            let state = State { inodes: vec![Inode::directory()], renames: Vec::new() };
+            let disk = Rc::new(Disk { root, state: state.into(), hook: RefCell::default() });
+            disks.push(disk.clone());
+            disk
         })
     }
 
     /// What a power cut at this moment may leave. `below(n)` chooses a number less than n.
     pub fn after_power_cut(&self, below: &mut dyn FnMut(usize) -> usize, holes: bool) -> State {
-        self.state.borrow().after_power_cut(below, holes)
+        let mut left = self.as_it_is();
+        // Of three cuts, one loses no change of a name, one half of them, and one all; the same for each file.
+        let keep = below(3);
+        let mut renames = std::mem::take(&mut left.renames);
+        renames.retain(|_| below(2) < keep);
+        left.arrive(renames);
+        for inode in &mut left.inodes {
+            inode.lose(below, holes);
+        }
+        left
     }
 
     /// What a process finds that starts now.
@@ -179,10 +231,7 @@ impl Disk {
             return Fate::Works;
         };
         let fate = hook(call, path);
-        let mut present = self.hook.borrow_mut();
-        if present.is_none() {
-            *present = Some(hook);
-        }
+        self.hook.borrow_mut().get_or_insert(hook);
         fate
     }
 
@@ -192,177 +241,58 @@ impl Disk {
             Fate::Works | Fate::Short(_) => Ok(()),
         }
     }
-
-    fn open(&self, path: &Path, opening: Opening) -> io::Result<File> {
-        let call = match opening {
-            Opening::Read | Opening::Append => Call::Open,
-            Opening::New | Opening::Empty => Call::Create,
-        };
-        self.may(call, path)?;
-        let mut state = self.state.borrow_mut();
-        let inode = match (self.find(&state, path), opening) {
-            (Ok(_), Opening::New) => return Err(ErrorKind::AlreadyExists.into()),
-            (Ok(inode), _) => inode,
-            (Err(_), Opening::New | Opening::Empty) => {
-                let (directory, name) = self.find_around(&state, path)?;
-                let inode = state.inodes.len();
-                state.inodes.push(Inode::File {
-                    bytes: Vec::new(),
-                    synced: Vec::new(),
-                    changes: Vec::new(),
-                });
-                state.change(vec![(directory, name, Some(inode))]);
-                inode
-            }
-            (Err(error), _) => return Err(error),
-        };
-        match (&mut state.inodes[inode], opening) {
-            (Inode::Directory { .. }, Opening::Read) => {}
-            (Inode::Directory { .. }, _) => return Err(ErrorKind::IsADirectory.into()),
-            (file, Opening::Empty) => file.set_length(0),
-            _ => {}
-        }
-        Ok(File { disk: self.number, inode, path: path.into(), at: Mutex::default() })
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let (fate, says) = match self.fate(Call::Rename, to) {
-            Fate::SaysItFailed(error) => (Ok(()), Err(error)),
-            Fate::Fails(error) => (Err(error), Ok(())),
-            Fate::Works | Fate::Short(_) => (Ok(()), Ok(())),
-        };
-        fate?;
-        let mut state = self.state.borrow_mut();
-        let inode = self.find(&state, from)?;
-        let (old, new) = (self.find_around(&state, from)?, self.find_around(&state, to)?);
-        state.change(vec![(old.0, old.1, None), (new.0, new.1, Some(inode))]);
-        says
-    }
-
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.may(Call::Remove, path)?;
-        let mut state = self.state.borrow_mut();
-        self.find(&state, path)?;
-        let (directory, name) = self.find_around(&state, path)?;
-        state.change(vec![(directory, name, None)]);
-        Ok(())
-    }
-
-    fn create_directory(&self, path: &Path) -> io::Result<()> {
-        self.may(Call::CreateDirectory, path)?;
-        let mut state = self.state.borrow_mut();
-        match self.find(&state, path).map(|inode| &state.inodes[inode]) {
-            Ok(Inode::Directory { .. }) => return Ok(()),
-            Ok(Inode::File { .. }) => return Err(ErrorKind::AlreadyExists.into()),
-            Err(_) => {}
-        }
-        let (directory, name) = self.find_around(&state, path)?;
-        let inode = state.inodes.len();
-        state.inodes.push(Inode::Directory { names: BTreeMap::new(), synced: BTreeMap::new() });
-        state.change(vec![(directory, name, Some(inode))]);
-        Ok(())
-    }
-
-    fn metadata(&self, path: &Path) -> io::Result<Metadata> {
-        let state = self.state.borrow();
-        Ok(state.metadata(self.find(&state, path)?))
-    }
-
-    fn list(&self, directory: &Path) -> io::Result<Vec<Listed>> {
-        let state = self.state.borrow();
-        let inode = self.find(&state, directory)?;
-        let listed = |(name, &inode): (&String, &usize)| Listed {
-            name: name.clone(),
-            path: directory.join(name),
-            metadata: state.metadata(inode),
-        };
-        match &state.inodes[inode] {
-            Inode::Directory { names, .. } => Ok(names.iter().map(listed).collect()),
-            Inode::File { .. } => Err(ErrorKind::NotADirectory.into()),
-        }
-    }
-
-    fn find(&self, state: &State, path: &Path) -> io::Result<usize> {
-        let names = path.strip_prefix(&self.root).expect("a path on this disk");
-        let mut inode = 0;
-        for name in names.components() {
-            let Component::Normal(name) = name else {
-                return Err(ErrorKind::InvalidInput.into());
-            };
-            let Inode::Directory { names, .. } = &state.inodes[inode] else {
-                return Err(ErrorKind::NotADirectory.into());
-            };
-            let found = names.get(name.to_str().expect("a name"));
-            inode = *found.ok_or_else(|| io::Error::from(ErrorKind::NotFound))?;
-        }
-        Ok(inode)
-    }
-
-    /// The directory in which the path ends, and its last name.
-    fn find_around(&self, state: &State, path: &Path) -> io::Result<(usize, String)> {
-        let (around, name) = (path.parent(), path.file_name());
-        let name = name.and_then(|name| name.to_str()).expect("a name");
-        Ok((self.find(state, around.expect("a directory"))?, name.into()))
-    }
 }
 
 impl State {
-    fn change(&mut self, changes: Vec<(usize, String, Option<usize>)>) {
-        let name = |(directory, name, leads_to)| Name { directory, name, leads_to };
-        let changes: Vec<Name> = changes.into_iter().map(name).collect();
-        for change in &changes {
-            let Inode::Directory { names, .. } = &mut self.inodes[change.directory] else {
-                panic!("a name in a file");
-            };
-            change.apply(names);
+    fn find(&self, path: &Path) -> io::Result<usize> {
+        // The names behind `/simulated/3`.
+        let found = path.iter().skip(3).try_fold(0, |inode, name| match &self.inodes[inode] {
+            Inode::Directory { names, .. } => names.get(name.to_str()?).copied(),
+            Inode::File { .. } => None,
+        });
+        found.ok_or(ErrorKind::NotFound.into())
+    }
+
+    /// The change that makes the path lead there.
+    fn name(&self, path: &Path, leads_to: Option<usize>) -> io::Result<Name> {
+        let directory = self.find(path.parent().expect("a directory"))?;
+        let name = path.file_name().and_then(|name| name.to_str()).expect("a name").into();
+        Ok(Name { directory, name, leads_to })
+    }
+
+    fn create(&mut self, path: &Path, inode: Inode) -> io::Result<usize> {
+        let number = self.inodes.len();
+        let name = self.name(path, Some(number))?;
+        self.inodes.push(inode);
+        self.change(vec![name]);
+        Ok(number)
+    }
+
+    fn change(&mut self, change: Vec<Name>) {
+        for name in &change {
+            if let Inode::Directory { names, .. } = &mut self.inodes[name.directory] {
+                name.apply(names);
+            }
         }
-        self.renames.push(changes);
+        self.renames.push(change);
     }
 
     fn sync(&mut self, inode: usize) {
-        match &mut self.inodes[inode] {
-            Inode::File { bytes, synced, changes } => {
-                synced.clone_from(bytes);
-                changes.clear();
-            }
-            Inode::Directory { .. } => {
-                let touches =
-                    |change: &Vec<Name>| change.iter().any(|name| name.directory == inode);
-                let (arrived, rest) =
-                    std::mem::take(&mut self.renames).into_iter().partition(touches);
-                self.renames = rest;
-                self.arrive(arrived);
-            }
+        if let Inode::File { bytes, synced, changes } = &mut self.inodes[inode] {
+            synced.clone_from(bytes);
+            return changes.clear();
         }
+        let touches = |change: &mut Vec<Name>| change.iter().any(|name| name.directory == inode);
+        let arrived = self.renames.extract_if(.., touches).collect();
+        self.arrive(arrived);
     }
 
     fn arrive(&mut self, changes: Vec<Vec<Name>>) {
-        for change in changes.iter().flatten() {
-            if let Inode::Directory { synced, .. } = &mut self.inodes[change.directory] {
-                change.apply(synced);
+        for name in changes.iter().flatten() {
+            if let Inode::Directory { synced, .. } = &mut self.inodes[name.directory] {
+                name.apply(synced);
             }
         }
-    }
-
-    fn metadata(&self, inode: usize) -> Metadata {
-        let (length, is_file) = match &self.inodes[inode] {
-            Inode::File { bytes, .. } => (bytes.len() as u64, true),
-            Inode::Directory { .. } => (0, false),
-        };
-        Metadata { length, is_file }
-    }
-
-    fn after_power_cut(&self, below: &mut dyn FnMut(usize) -> usize, holes: bool) -> State {
-        let mut left = self.clone();
-        // Of three cuts, one loses no change of a name, one half of them, and one all; the same for each file.
-        let keep = below(3);
-        let mut renames = std::mem::take(&mut left.renames);
-        renames.retain(|_| below(2) < keep);
-        left.arrive(renames);
-        for inode in &mut left.inodes {
-            inode.lose(below, holes);
-        }
-        left
     }
 }
 
@@ -379,6 +309,22 @@ impl Name {
 const PAGE: usize = 64;
 
 impl Inode {
+    fn file() -> Inode {
+        Inode::File { bytes: Vec::new(), synced: Vec::new(), changes: Vec::new() }
+    }
+
+    fn directory() -> Inode {
+        Inode::Directory { names: BTreeMap::new(), synced: BTreeMap::new() }
+    }
+
+    /// Of a file; a directory has none.
+    fn length(&self) -> Option<u64> {
+        match self {
+            Inode::File { bytes, .. } => Some(bytes.len() as u64),
+            Inode::Directory { .. } => None,
+        }
+    }
+
     fn set_length(&mut self, length: usize) {
         if let Inode::File { bytes, changes, .. } = self {
             bytes.resize(length, 0);
@@ -426,7 +372,6 @@ impl Inode {
 
 /// An open file.
 pub struct File {
-    disk: usize,
     inode: usize,
     path: PathBuf,
     /// Where the next read begins.
@@ -434,13 +379,9 @@ pub struct File {
 }
 
 impl File {
-    fn disk(&self) -> Rc<Disk> {
-        DISKS.with_borrow(|disks| disks[self.disk].clone())
-    }
-
     pub fn sync_all(&self) -> io::Result<()> {
-        let disk = self.disk();
-        let is_file = disk.state.borrow().metadata(self.inode).is_file;
+        let disk = at(&self.path);
+        let is_file = disk.state.borrow().inodes[self.inode].length().is_some();
         let call = if is_file { Call::SyncFile } else { Call::SyncDirectory };
         disk.may(call, &self.path)?;
         disk.state.borrow_mut().sync(self.inode);
@@ -452,14 +393,14 @@ impl File {
     }
 
     pub fn set_len(&self, length: u64) -> io::Result<()> {
-        let disk = self.disk();
+        let disk = at(&self.path);
         disk.may(Call::SetLength, &self.path)?;
         disk.state.borrow_mut().inodes[self.inode].set_length(length as usize);
         Ok(())
     }
 
     pub fn try_lock(&self) -> Result<(), fs::TryLockError> {
-        let fate = self.disk().may(Call::Lock, &self.path);
+        let fate = at(&self.path).may(Call::Lock, &self.path);
         fate.map_err(|error| match error.kind() {
             ErrorKind::WouldBlock => fs::TryLockError::WouldBlock,
             _ => fs::TryLockError::Error(error),
@@ -469,7 +410,7 @@ impl File {
 
 impl Write for &File {
     fn write(&mut self, new: &[u8]) -> io::Result<usize> {
-        let disk = self.disk();
+        let disk = at(&self.path);
         let count = match disk.fate(Call::Write, &self.path) {
             Fate::Works => new.len(),
             Fate::Short(count) => new.len().min(count),
@@ -501,7 +442,7 @@ impl Write for File {
 
 impl Read for File {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let disk = self.disk();
+        let disk = at(&self.path);
         let state = disk.state.borrow();
         let Inode::File { bytes, .. } = &state.inodes[self.inode] else {
             return Err(ErrorKind::IsADirectory.into());

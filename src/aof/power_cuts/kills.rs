@@ -4,7 +4,7 @@
 use super::super::Aof;
 use super::super::disk::simulated::{Disk, Fate, State};
 use super::super::disk::{self, Opening};
-use super::{Contents, Random, config, hush, keyspace, record, replay_all, start_on};
+use super::{Contents, Random, append, config, keyspace, replay_all, start_on, write};
 use crate::config::Config;
 use std::cell::RefCell;
 use std::io::{ErrorKind, Write as _};
@@ -31,7 +31,7 @@ fn rubbish(aof: &Aof) -> Vec<String> {
     let target = aof.target.lock().unwrap();
     let manifest = &target.as_ref().expect("the log is on").manifest;
     let files = disk::list(&manifest.directory).expect("a directory");
-    let names = files.into_iter().map(|file| file.name);
+    let names = files.into_iter().map(|(name, _)| name);
     let listed = manifest.live().chain(&manifest.history);
     let is_listed = |name: &String| listed.clone().any(|entry| entry.name == *name);
     names.filter(|name| !is_listed(name) && !name.ends_with(".manifest")).collect()
@@ -77,18 +77,16 @@ fn filled(disk: &Rc<Disk>) -> (Aof, Arc<Config>, Contents) {
     let config = config(disk, "everysec");
     let (aof, mut contents) = start_on(&config).expect("a start");
     for serial in 1..30 {
-        let key = format!("key{}", serial % 7).into_bytes();
-        aof.append(&mut record(&key, serial));
-        contents.insert(key, serial);
+        let key = format!("key{}", serial % 7);
+        write(&aof, &[&format!("SET {key} {serial}")]);
+        contents.insert(key, serial.to_string());
     }
-    aof.commit(aof.position()).expect("a disk that works");
     aof.sync_to(aof.position()).expect("a disk that works");
     (aof, config, contents)
 }
 
 #[test]
 fn a_kill_before_any_call_of_a_rewrite_leaves_the_same_state() {
-    hush();
     let disk = Disk::new();
     let (aof, _, contents) = filled(&disk);
     let store = RwLock::new(keyspace(&contents));
@@ -100,13 +98,12 @@ fn a_kill_before_any_call_of_a_rewrite_leaves_the_same_state() {
 
 #[test]
 fn a_kill_while_the_log_is_being_switched_on_leaves_the_old_state_or_the_new() {
-    hush();
     let disk = Disk::new();
     let (aof, config, old) = filled(&disk);
     assert!(config.set(&[(b"appendonly", b"no")]).is_ok());
     aof.disable();
     let mut new = old.clone();
-    new.insert(b"unlogged".to_vec(), 30);
+    new.insert("unlogged".into(), "30".into());
     let store = RwLock::new(keyspace(&new));
     assert!(config.set(&[(b"appendonly", b"yes")]).is_ok());
     kill_before_each_call(&disk, &old, &new, || {
@@ -118,14 +115,13 @@ fn a_kill_while_the_log_is_being_switched_on_leaves_the_old_state_or_the_new() {
 
 #[test]
 fn a_kill_while_a_bare_file_is_moved_in_leaves_what_it_holds() {
-    hush();
     let disk = Disk::new();
     let bare = disk.root.join("appendonly.aof");
     let mut file = disk::open(&bare, Opening::New).expect("a new file");
-    let write = file.write_all(&record(b"key", 1).bytes);
+    let write = file.write_all(b"*3\r\n$3\r\nSET\r\n$3\r\nkey\r\n$1\r\n1\r\n");
     write.and_then(|()| file.sync_all()).expect("a disk that works");
     disk::sync_directory(&disk.root).expect("a disk that works");
-    let contents = Contents::from([(b"key".to_vec(), 1)]);
+    let contents = Contents::from([("key".into(), "1".into())]);
     let config = config(&disk, "everysec");
     kill_before_each_call(&disk, &contents, &contents, || {
         start_on(&config).expect("a start");
@@ -151,7 +147,6 @@ fn fail_at(disk: &Rc<Disk>, number: usize) -> Rc<RefCell<Option<String>>> {
 
 #[test]
 fn a_rewrite_that_fails_at_any_call_leaves_nothing_behind_and_takes_nothing_away() {
-    hush();
     for number in 1.. {
         let disk = Disk::new();
         let (aof, config, mut contents) = filled(&disk);
@@ -167,9 +162,9 @@ fn a_rewrite_that_fails_at_any_call_leaves_nothing_behind_and_takes_nothing_away
         assert_eq!(rubbish(&aof), [""; 0], "{call} failed");
         // Either the log goes on, or a rewrite from memory makes it whole.
         if aof.refusal().is_none() {
-            aof.append(&mut record(b"after", 30));
+            append(&aof, &["SET after 30"]);
             assert_eq!(aof.commit(aof.position()), Ok(()), "{call} failed");
-            contents.insert(b"after".to_vec(), 30);
+            contents.insert("after".into(), "30".into());
         } else {
             assert!(rewritten.is_err(), "{call} failed");
             let healed = aof.rewrite(None, &store, &replay_all);
@@ -185,7 +180,6 @@ fn a_rewrite_that_fails_at_any_call_leaves_nothing_behind_and_takes_nothing_away
 
 #[test]
 fn a_start_that_fails_at_any_call_takes_nothing_away() {
-    hush();
     for number in 1.. {
         let disk = Disk::new();
         let (aof, config, contents) = filled(&disk);

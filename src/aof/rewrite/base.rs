@@ -12,6 +12,7 @@ use std::path::Path;
 /// Writes the keyspace to a new file, and fsyncs it.
 pub fn write(path: &Path, keyspace: &Keyspace, annotate: bool) -> io::Result<()> {
     let mut out = BufWriter::with_capacity(256 * 1024, disk::open(path, Opening::Empty)?);
+    let when = |when| if annotate { when } else { Annotate::Never };
     let mut bytes = Vec::new();
     let mut open = Stretch::default();
     let mut unsynced = 0;
@@ -23,8 +24,7 @@ pub fn write(path: &Path, keyspace: &Keyspace, annotate: bool) -> io::Result<()>
                 write_command(&mut bytes, [b"SELECT", digits.as_bytes()].into_iter());
             }
             write_entry(&mut bytes, entry);
-            let annotate = if annotate { Annotate::IfMuch } else { Annotate::Never };
-            checksum::cover(&mut open, &mut bytes, 0, annotate);
+            checksum::cover(&mut open, &mut bytes, 0, when(Annotate::IfMuch));
             out.write_all(&bytes)?;
             unsynced += bytes.len() as u64;
             // One long fsync at the end would delay whoever writes to the log.
@@ -35,11 +35,9 @@ pub fn write(path: &Path, keyspace: &Keyspace, annotate: bool) -> io::Result<()>
             }
         }
     }
-    if annotate {
-        bytes.clear();
-        checksum::cover(&mut open, &mut bytes, 0, Annotate::Now);
-        out.write_all(&bytes)?;
-    }
+    bytes.clear();
+    checksum::cover(&mut open, &mut bytes, 0, when(Annotate::Now));
+    out.write_all(&bytes)?;
     out.into_inner()?.sync_all()
 }
 

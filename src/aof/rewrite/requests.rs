@@ -8,14 +8,13 @@
 //! **How Redis does it**: server.c, `serverCron`, which also starts a rewrite that was put off. It waits in
 //! the same way after three failures (`AOF_REWRITE_LIMITE_THRESHOLD`).
 
-use super::{Aof, Directory, Keyspace, Manifest, start};
+use super::{Aof, Directory, Keyspace, Kind, Manifest, start};
+use crate::aof::TICK;
 use crate::log;
+use crate::stats::unix_microseconds;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, RwLock};
-use std::time::{Duration, Instant, SystemTime};
-
-/// How often the rewrite thread checks whether the log has grown enough.
-const TICK: Duration = Duration::from_millis(100);
+use std::time::{Duration, Instant};
 
 /// After a failure to switch the log on, the next try.
 const RETRY_ENABLE: Duration = Duration::from_secs(10);
@@ -32,22 +31,15 @@ fn pause_after(failures: u64) -> Duration {
 /// What the rewrite thread is to do next.
 #[derive(Default)]
 pub struct Requests {
-    wanted: Mutex<Wanted>,
+    pub wanted: Mutex<Wanted>,
     arrived: Condvar,
 }
 
 #[derive(Default)]
-struct Wanted {
+pub struct Wanted {
     rewrite: bool,
     /// The log is to be switched on, by a rewrite. The lock is that of its directory.
-    enable: Option<Arc<Directory>>,
-}
-
-impl Requests {
-    /// The log is not to be switched on any more.
-    pub fn forget_enable(&self) {
-        self.wanted.lock().unwrap().enable = None;
-    }
+    pub enable: Option<Arc<Directory>>,
 }
 
 impl Aof {
@@ -82,7 +74,8 @@ impl Aof {
                 true
             }
             Err(reason) => {
-                self.failures.not_enabled(reason);
+                self.failures
+                    .tell_later(format!("cannot switch the append-only file on: {reason}"));
                 false
             }
         }
@@ -100,8 +93,7 @@ impl Aof {
         loop {
             self.wait_for_request(ended);
             let begin = Instant::now();
-            let since_epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-            status.rewrite_start.store(since_epoch.as_secs(), Ordering::Relaxed);
+            status.rewrite_start.store(unix_microseconds() / 1_000_000, Ordering::Relaxed);
             let enable = self.rewriter.wanted.lock().unwrap().enable.take();
             let result = self.rewrite(enable.clone(), store, replay_all);
             self.syncs.during_rewrite.store(false, Ordering::Relaxed);
@@ -121,7 +113,6 @@ impl Aof {
         let status = &self.status;
         let seconds = took.as_secs() as i64;
         status.last_rewrite_seconds.store(seconds, Ordering::Relaxed);
-        status.last_rewrite_failed.store(result.is_err(), Ordering::Relaxed);
         match result {
             Ok(()) => {
                 status.rewrites.fetch_add(1, Ordering::Relaxed);
@@ -167,7 +158,7 @@ impl Aof {
         percentage > 0
             && self.is_enabled()
             // The files that are there now may be a copy that somebody is putting back.
-            && !self.failures.are_files_lost()
+            && !self.failures.is(Kind::Lost)
             && size > least
             && size.saturating_sub(base) / base.div_ceil(100).max(1) >= percentage
     }
