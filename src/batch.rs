@@ -101,8 +101,8 @@ impl<'a> Batch<'a> {
         }
         if !in_exec {
             self.time.now = self.clock.now / 1000;
-            self.notes.begin_unit();
         }
+        self.notes.begin_command(in_exec);
     }
 
     /// Runs a writing handler under the exclusive lock and keeps its records: as a unit, or in EXEC as a part

@@ -3,8 +3,8 @@
 //! A string of a megabyte lives in memory that the allocator maps for it alone. To map it, to touch each of
 //! its pages for the first time, and to give it back costs three times as much as all else that a SET does.
 //! Whoever overwrites large values does so again and again. So memory that becomes free is kept for
-//! the next string of about the same length, up to [`MOST_SPARE`] bytes for all clients together, and what
-//! nobody has used for a moment is freed ([`free_spare`]).
+//! the next string of about the same length, up to [`MOST_SPARE`] bytes for all clients together. Each piece
+//! that nobody has used for a moment is freed ([`free_spare`]).
 //!
 //! ```text
 //! read_large ─▶ Blob ─▶ Arc in the arguments, in the store, in replies ─▶ last one drops it ─▶ SPARE
@@ -34,13 +34,13 @@ const WORTH_KEEPING: usize = 64 * 1024;
 static SPARE: Mutex<Spare> = Mutex::new(Spare::NOTHING);
 
 struct Spare {
-    /// The last one became free last. All their bytes have been written once, so no byte of them need be
+    /// In the order in which they became free. All their bytes have been written once, so no byte of them need be
     /// set before it is read into.
     free: Vec<Vec<u8>>,
     /// Bytes in all of them.
     size: usize,
-    /// Whether any was taken or added since [`free_spare`].
-    is_used: bool,
+    /// How many of them, the first ones, were there at the last [`free_spare`].
+    old: usize,
 }
 
 impl Blob {
@@ -48,10 +48,13 @@ impl Blob {
     /// promise that may be a lie. Fails with `UnexpectedEof` if the input ends before.
     pub fn read(reader: &mut impl BufRead, length: usize) -> io::Result<Blob> {
         let spare = (length >= WORTH_KEEPING).then(|| SPARE.lock().unwrap().take(length));
-        if let Some(Some(mut spare)) = spare {
-            spare.truncate(length);
-            reader.read_exact(&mut spare)?;
-            return Ok(Blob(spare));
+        if let Some(Some(spare)) = spare {
+            // If the bytes have not come, its drop gives the memory back. (serve.rs tries to read each
+            // command that may have arrived whole.)
+            let mut blob = Blob(spare);
+            blob.truncate(length);
+            reader.read_exact(&mut blob)?;
+            return Ok(blob);
         }
         // `read_to_end` lets the reader fill the vector directly, past its own small buffer. What is
         // reserved at once is what every client may have anyway.
@@ -74,22 +77,22 @@ impl Drop for Blob {
     }
 }
 
-/// Frees the memory that is kept, unless some of it was used since the last call. Cron calls it.
+/// Frees the memory that nobody has taken since the last call. Cron calls it.
 pub fn free_spare() {
     // Freed when the mutex is free again.
     let _unused = SPARE.lock().unwrap().unused();
 }
 
 impl Spare {
-    const NOTHING: Spare = Spare { free: Vec::new(), size: 0, is_used: false };
+    const NOTHING: Spare = Spare { free: Vec::new(), size: 0, old: 0 };
 
     /// Memory for so many bytes, and for an eighth more at most: it will be the string's.
     fn take(&mut self, length: usize) -> Option<Vec<u8>> {
         let fits = |free: &Vec<u8>| (length..=length + length / 8).contains(&free.len());
         let at = self.free.iter().rposition(fits)?;
-        let found = self.free.swap_remove(at);
+        let found = self.free.remove(at);
         self.size -= found.len();
-        self.is_used = true;
+        self.old -= usize::from(at < self.old);
         Some(found)
     }
 
@@ -97,17 +100,16 @@ impl Spare {
     fn add(&mut self, memory: &mut Vec<u8>) {
         if self.size + memory.len() <= MOST_SPARE {
             self.size += memory.len();
-            self.is_used = true;
             self.free.push(std::mem::take(memory));
         }
     }
 
-    /// All of it, if none was used since the last call.
+    /// What was there at the last call and is still.
     fn unused(&mut self) -> Vec<Vec<u8>> {
-        if std::mem::take(&mut self.is_used) {
-            return Vec::new();
-        }
-        std::mem::replace(self, Spare::NOTHING).free
+        let unused: Vec<_> = self.free.drain(..self.old).collect();
+        self.size -= unused.iter().map(Vec::len).sum::<usize>();
+        self.old = self.free.len();
+        unused
     }
 }
 
@@ -154,9 +156,25 @@ mod tests {
         let mut spare = Spare::NOTHING;
         (0..70).for_each(|_| spare.add(&mut vec![1; 1024 * 1024]));
         assert_eq!((spare.size, spare.free.len()), (MOST_SPARE, 64));
-        assert!(spare.unused().is_empty(), "it was used a moment ago");
+        assert!(spare.unused().is_empty(), "it was added a moment ago");
         assert_eq!(spare.unused().len(), 64);
         assert_eq!(spare.size, 0);
+    }
+
+    #[test]
+    fn what_fits_nobody_is_freed_while_other_memory_is_in_use() {
+        let mut spare = Spare::NOTHING;
+        spare.add(&mut vec![1; 1_000_000]);
+        let mut used = vec![1; 70_000];
+        let place = used.as_ptr();
+        let mut freed = Vec::new();
+        for _ in 0..3 {
+            spare.add(&mut used);
+            freed.extend(spare.unused());
+            used = spare.take(70_000).unwrap();
+        }
+        assert_eq!((freed.len(), freed[0].len(), spare.size), (1, 1_000_000, 0));
+        assert_eq!(used.as_ptr(), place);
     }
 
     #[test]
@@ -167,5 +185,14 @@ mod tests {
             assert_eq!(read[..], sent);
             assert!(Blob::read(&mut &sent[1..], sent.len()).is_err());
         }
+    }
+
+    #[test]
+    fn memory_into_which_not_all_bytes_have_come_is_kept() {
+        let sent = vec![1; 3_000_000];
+        let place = Blob::read(&mut &sent[..], sent.len()).unwrap().as_ptr();
+        assert!(Blob::read(&mut &sent[1..], sent.len()).is_err());
+        let spare = SPARE.lock().unwrap();
+        assert!(spare.free.iter().any(|free| free.as_ptr() == place));
     }
 }

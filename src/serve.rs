@@ -57,8 +57,8 @@ const INPUT_BUFFER: usize = 64 * 1024;
 /// A batch ends when its replies are this long, in bytes.
 const BATCH_OUTPUT: usize = 64 * 1024;
 
-/// A batch has at most this many commands, because others wait for its lock. [`Caller::lock_and_warm`] can look
-/// ahead to as many.
+/// A batch has at most this many commands, because others wait for its lock. [`Caller::lock_and_warm`] can
+/// look ahead to as many.
 const BATCH_COMMANDS: usize = crate::types::table::WARM;
 
 /// Serves a client until it leaves.
@@ -204,7 +204,7 @@ impl Session<'_> {
         }
         self.caller.finish(&mut self.client, &mut self.reply);
         self.client.public.touch(self.server);
-        self.client.public.in_service.store(false, Ordering::Relaxed);
+        self.client.public.in_service.store(false, Ordering::Release);
         self.follow_up()
     }
 

@@ -290,7 +290,8 @@ pub struct Public {
     pub since: Instant,
     /// When bytes last moved to or from it, on [`Server::idle_clock`].
     pub last_interaction: AtomicU64,
-    /// Whether a batch of it runs, or waits for its lock.
+    /// Whether a batch of it runs, or waits for its lock. Whoever sees that the batch has ended sees
+    /// `last_interaction` of then too.
     pub in_service: AtomicBool,
     /// A [`Blocked`].
     blocked: AtomicU8,
@@ -370,7 +371,7 @@ impl Public {
     /// For how many milliseconds no bytes have moved, give or take 100, and never too many just before cron
     /// advances the clock, where it checks `timeout`. While the server works for the client it is not idle.
     pub fn idle(&self, server: &Server) -> u64 {
-        if self.in_service.load(Ordering::Relaxed) {
+        if self.in_service.load(Ordering::Acquire) {
             return 0;
         }
         let now = server.idle_clock.load(Ordering::Relaxed);

@@ -133,6 +133,31 @@ fn large_values_and_fields_give_their_memory_back_too() {
     eventually("the memory is given back", || resident(&server).is_some_and(|now| now < full / 2));
 }
 
+#[test]
+fn a_client_that_waits_keeps_no_value_in_memory_that_others_have_deleted() {
+    const SIZE: usize = 64 << 20;
+    let server = Server::start(&["--appendonly", "no"]);
+    let (mut waiting, mut silent, mut other) = (server.client(), server.client(), server.client());
+    let set = encode(&[b"SET", &b"k"[..], &vec![b'v'; SIZE]]);
+    let is_freed = |other: &mut Client| {
+        other.run("DEL k");
+        eventually("the memory is given back", || {
+            resident(&server).is_none_or(|now| now < SIZE as u64 / 2)
+        });
+    };
+    // What comes in one piece runs in one batch.
+    waiting.raw(&[&set[..], &encode(&["WAIT", "1", "0"])].concat());
+    assert_eq!(waiting.read().to_string(), "OK");
+    is_freed(&mut other);
+    // A subscriber that does not read its replies.
+    silent.raw(&encode(&["HELLO", "3"]));
+    silent.raw(&encode(&["SUBSCRIBE", "channel"]));
+    other.call(&["SET", "reply", &"r".repeat(8 << 20)]);
+    silent.raw(&[&set[..], &encode(&["GET", "reply"]), &encode(&["PING"])].concat());
+    eventually("the value is there", || other.run("STRLEN k") == format!("(integer) {SIZE}"));
+    is_freed(&mut other);
+}
+
 /// Each is a table, for a field is longer than `hash-max-listpack-value`, and many applications keep their
 /// sessions like this. Redis takes 780 bytes for one.
 #[test]

@@ -56,8 +56,8 @@ impl Session<'_> {
         self.reader = BufReader::with_capacity(capacity, inbound);
     }
 
-    /// Gives back the memory of the commands that have run, because their client does not read the
-    /// replies, perhaps for long.
+    /// Gives back the memory of the commands that have run, because the thread may wait for long before it
+    /// reads the next ones: in WAIT, or until the client reads its replies.
     pub(super) fn give_back_what_has_run(&mut self) {
         for arrived in &mut self.arrived[..self.ran] {
             *arrived = Arrived::default();

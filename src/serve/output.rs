@@ -40,15 +40,18 @@ impl Session<'_> {
         }
         let sent = self.reply.out.len();
         let limit = self.stash_limit();
-        if let Some(outbox) = &self.client.outbox {
+        if let Some(outbox) = self.client.outbox.clone() {
+            if sent > BATCH_OUTPUT || !outbox.wait_for_room(Duration::ZERO) {
+                self.give_back_what_has_run();
+            }
             // Also without a reply: messages may be held, and a client that does not read must not go on
             // asking.
-            self.reader.get_mut().wait_for_room(outbox, limit)?;
+            self.reader.get_mut().wait_for_room(&outbox, limit)?;
             // Piece by piece. Otherwise long replies would lie in memory twice, and large values, which are
             // shared with the keyspace, once more.
             outbox.hold();
             for part in self.reply.out.pieces().flat_map(|piece| piece.chunks(BATCH_OUTPUT)) {
-                self.reader.get_mut().wait_for_room(outbox, limit)?;
+                self.reader.get_mut().wait_for_room(&outbox, limit)?;
                 outbox.push_part(part);
             }
             outbox.end_reply();

@@ -35,6 +35,7 @@ const LINGER: Duration = Duration::from_millis(200);
 impl Session<'_> {
     /// Waits as the command says, then answers it.
     pub(super) fn wait(&mut self, wait: Wait) -> io::Result<()> {
+        self.give_back_what_has_run();
         let aof = &self.server.aof;
         let position = aof.position();
         let deadline = deadline(wait.timeout_ms);

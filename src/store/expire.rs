@@ -13,8 +13,8 @@
 //!
 //! The batch deletes what is noted before its next write, or before its replies leave. What one command has
 //! met is one unit of the log (propagate.rs): an MGET of two expired keys leaves `MULTI, DEL a, DEL b, EXEC`.
-//! SCAN and RANDOMKEY meet keys that nobody has named. There each is a unit of its own. What a writing
-//! command reads through a `View` is deleted when the command ends, in its unit and in front.
+//! SCAN and RANDOMKEY meet keys that nobody has named. There each is a unit of its own, except in an EXEC.
+//! What a writing command reads through a `View` is deleted when the command ends, in its unit and in front.
 //!
 //! **Active expiry**: perhaps nobody asks for the key again. So a thread (src/expire.rs) is a reader that
 //! looks for expired keys and notes them ([`View::note_expired`]). It finds them in an index of all
@@ -75,6 +75,8 @@ pub struct Notes {
     known: RefCell<HashMap<usize, HashSet<Vec<u8>>>>,
     /// The number of the present unit.
     unit: Cell<u64>,
+    /// Whether EXEC runs the present command, so that another unit cannot begin.
+    in_exec: Cell<bool>,
     pub hits: Cell<u64>,
     pub misses: Cell<u64>,
     /// How many expired keys were deleted.
@@ -94,9 +96,14 @@ impl Notes {
         self.expired.borrow().is_empty()
     }
 
-    /// What is noted from here on belongs to another unit.
-    pub fn begin_unit(&self) {
-        self.unit.set(self.unit.get() + 1);
+    /// A command begins. What it notes belongs to a unit of its own, or to that of its EXEC.
+    pub fn begin_command(&self, in_exec: bool) {
+        self.in_exec.set(in_exec);
+        self.begin_unit();
+    }
+
+    fn begin_unit(&self) {
+        self.unit.set(self.unit.get() + u64::from(!self.in_exec.get()));
     }
 
     /// Counts a lookup, as Redis's `lookupKeyRead` does: those of a command that answers with what is
