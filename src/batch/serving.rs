@@ -92,7 +92,7 @@ impl Batch<'_> {
     fn serve(&mut self, waiter: &Waiter, key: Key, end: usize) -> Reply {
         let mut reply = Reply::new();
         reply.protocol = waiter.protocol;
-        self.notes.begin_unit();
+        self.notes.begin_command(false);
         self.begin_unit();
         let mut view = self.view_mut(waiter.db);
         let result = (waiter.wait.serve)(&mut view, key, &waiter.args, &mut reply);
