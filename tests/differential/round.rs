@@ -230,14 +230,13 @@ impl Round {
     /// still waits in the end is unblocked.
     fn wait(&mut self, waiters: &[Command], units: &[Unit]) -> Result<(), String> {
         self.each(|session| {
-            let mut blocked = 0;
             for (at, command) in waiters.iter().enumerate() {
+                // It may serve one that waits already.
+                let before = session.count_blocked();
                 session.connections[FIRST_WAITER + at].try_raw(&command.encode())?;
                 eventually("it waits, or has its reply", || {
-                    let has_reply = session.connections[FIRST_WAITER + at].has_arrived();
-                    let waits = session.count_blocked() > blocked;
-                    blocked += usize::from(waits);
-                    waits || has_reply
+                    session.connections[FIRST_WAITER + at].has_arrived()
+                        || session.count_blocked() > before
                 });
             }
             Ok(())
