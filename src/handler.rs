@@ -119,7 +119,7 @@ pub const COUNTED_KEYS: Keys = Keys { counted_by: 1, ..NO_KEY };
 /// One key, behind the name of a subcommand.
 pub const SUBCOMMAND_KEY: Keys = Keys { first: 2, last: 2, step: 1, ..NO_KEY };
 
-/// What else the server must know of a command. The first six are Redis's, and COMMAND shows four of
+/// What else the server must know of a command. The first seven are Redis's, and COMMAND shows five of
 /// them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Flag {
@@ -131,6 +131,8 @@ pub enum Flag {
     NoAuth,
     /// It may not be sent inside MULTI.
     NoMulti,
+    /// It may wait for a key.
+    Blocks,
     /// PUBLISH changes no key, but Redis replicates it. Monitors count as replicas there, so they may
     /// not send it.
     MayReplicate,
@@ -138,8 +140,6 @@ pub enum Flag {
     Protected,
     /// MULTI does not queue it.
     NotQueued,
-    /// It may wait. COMMAND calls it `blocking`.
-    Blocks,
     /// It may stand in the log, though it changes no data.
     InLog,
     /// It is refused while the log loads, though it needs no data.

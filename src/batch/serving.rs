@@ -11,8 +11,8 @@
 //! Each pop is a unit of the log behind that of the command, or of the EXEC, that made the key ready. A log
 //! that ends between the two has the element in the list, and nobody was told that it is gone.
 //!
-//! An element is popped for nobody who has left: his thread may not have noticed that yet, so his socket is
-//! looked at. (He may still leave before the answer arrives. Redis cannot know that either.)
+//! Nothing is popped for a client that has left. Its thread may not have noticed that yet, so its socket is
+//! looked at. (The client may still leave before the answer arrives. Redis cannot know that either.)
 //!
 //! **How Redis does it**: blocked.c, `serveClientBlockedOnList`, called from `processCommand`.
 
@@ -30,8 +30,8 @@ use crate::store::{Blocking, Wait, Waiter};
 use std::time::Instant;
 
 impl Batch<'_> {
-    /// The command waits, and so its batch ends. The answer that it has given in case that it must not
-    /// wait, from `begin` on, is taken back.
+    /// The command waits, and so its batch ends. From `begin` on the reply has what it answers if it may not
+    /// wait. That is taken back.
     pub(super) fn block(
         &mut self,
         wait: Wait,
@@ -58,8 +58,9 @@ impl Batch<'_> {
             _charge: charge,
         };
         self.server.clients.block(&client.public, Blocked::Key);
-        client.then =
-            self.blocking().map_or(Then::GoOn, |blocking| Then::Block(blocking.join(waiter)));
+        if let Some(blocking) = self.blocking() {
+            client.then = Then::Block(blocking.join(waiter));
+        }
     }
 
     /// Serves the clients that wait for what the last command, or EXEC, has made ready. The end of its reply

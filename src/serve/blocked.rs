@@ -7,9 +7,9 @@
 //!                                                               then whether the client has left
 //! ```
 //!
-//! In the read it notices at once that the client has closed the connection or was killed, and it sleeps until
-//! the time is over. So a thousand blocked clients use no processor. Only a client that sends commands
-//! without waiting for its BLPOP is looked at again and again, from a hundred times a second down to once.
+//! From the read the thread returns at once when the client closes the connection or is killed, or when the
+//! time is over. Until then it sleeps, so a thousand blocked clients use no processor. Only if more commands
+//! were sent does it look again and again: at first a hundred times a second, in the end once.
 //!
 //! If the time is over, the thread takes its client out of the queues and answers. If the client is in none
 //! any more, somebody has just served it, and the answer is on its way.

@@ -14,14 +14,14 @@
 //! ```
 //!
 //! A key is made in few places of `ViewMut`, and those call [`ViewMut::note_ready`]. So RPUSH, RENAME, SORT
-//! and RESTORE wake clients, and their handlers do not know it. Who is served and when: batch/serving.rs. How
+//! and RESTORE serve clients, and their handlers do not know it. Who is served and when: batch/serving.rs. How
 //! a client's thread waits: serve/blocked.rs.
 //!
 //! - The order of a queue is that of arrival. The keys are served in the order in which they became ready.
-//! - A key of another type than a client needs serves it not, and it waits on.
+//! - If the key has another type than a client needs, the client waits on.
 //! - To serve one may make another key ready (BLMOVE), whose clients then have their turn.
-//! - Whoever takes a client out of the queues answers it. Nobody else can find it any more, so a client whose
-//!   time is over and who is served at the same moment gets one answer.
+//! - Whoever takes a client out of the queues answers it, and nobody else can find it then. So a client gets
+//!   one answer, also if it is served at the moment at which its time is over.
 //!
 //! **How Redis does it**: blocked.c, `signalKeyAsReady` and `handleClientsBlockedOnKeys`, with a list of
 //! clients for each key. There a client that leaves is searched in that list. Here the queue is a tree.
@@ -145,7 +145,7 @@ impl Blocking {
 }
 
 impl View<'_> {
-    /// [`Blocking::leave`], for who has the shared lock.
+    /// [`Blocking::leave`] under the shared lock.
     pub fn stop_waiting(&self, client: u64) -> Option<Arc<Waiter>> {
         self.keyspace.blocking.lock().unwrap().leave(client)
     }

@@ -227,7 +227,7 @@ impl<'a> ViewMut<'a> {
     pub fn replace(&mut self, key: Key, entry: Option<Loose>) {
         self.delete_noted();
         match entry {
-            // As in Redis, who waits for the key does not hear of that.
+            // As in Redis, that serves no client that waits for the key.
             Some(entry) if self.find(key).is_some() => self.put(key, entry),
             Some(entry) => self.insert(key, entry),
             None => drop(self.delete_what_is_there(key)),
