@@ -102,8 +102,7 @@ pub struct Keys {
     /// Negative: counted from the end.
     pub last: i64,
     pub step: i64,
-    /// The argument that says how many keys stand behind it; 0 if there is none. COMMAND calls these keys
-    /// `movablekeys`.
+    /// The argument that says how many keys stand behind it (COMMAND: `movablekeys`); 0 if none does.
     pub counted_by: usize,
 }
 
@@ -113,8 +112,7 @@ pub const ONE_KEY: Keys = Keys { first: 1, last: 1, step: 1, ..NO_KEY };
 pub const TWO_KEYS: Keys = Keys { first: 1, last: 2, step: 1, ..NO_KEY };
 pub const ALL_KEYS: Keys = Keys { first: 1, last: -1, step: 1, ..NO_KEY };
 pub const EVERY_OTHER: Keys = Keys { first: 1, last: -1, step: 2, ..NO_KEY };
-/// `LMPOP numkeys key [key ...]`. What a command has before them is said beside it: ZUNIONSTORE has
-/// `Keys { counted_by: 2, ..ONE_KEY }`.
+/// `LMPOP numkeys key [key ...]`. With a key before them: `Keys { counted_by: 2, ..ONE_KEY }`.
 pub const COUNTED_KEYS: Keys = Keys { counted_by: 1, ..NO_KEY };
 /// One key, behind the name of a subcommand.
 pub const SUBCOMMAND_KEY: Keys = Keys { first: 2, last: 2, step: 1, ..NO_KEY };

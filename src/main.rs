@@ -43,6 +43,7 @@ mod handler;
 mod call;
 mod batch;
 mod store;
+mod propagate;
 mod aof;
 
 // For looking up.
@@ -59,7 +60,6 @@ mod listen;
 mod log;
 mod malloc;
 mod outbox;
-mod propagate;
 mod pubsub;
 mod server;
 mod stats;

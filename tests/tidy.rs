@@ -13,7 +13,9 @@ mod support;
 use std::collections::BTreeSet;
 use std::io::Write;
 use support::commands::commands;
-use support::project::{Source, all, evening, everything, functions, none, read, sources, word};
+use support::project::{
+    FINISHING, Source, all, evening, everything, functions, none, read, sources, word,
+};
 use support::transcript::{self, Action, Transcript};
 
 /// Imports run one way: a file may use what stands in a later line of this list, and nothing of
@@ -37,6 +39,7 @@ const LAYERS: [&[&str]; 13] = [
 /// Lines before the tests: in all files of the evening together, in each of them, and in each other
 /// file.
 const EVENING_LIMIT: usize = 2_600;
+const WHOLE_EVENING_LIMIT: usize = 2_850;
 const EVENING_FILE_LIMIT: usize = 600;
 const FILE_LIMIT: usize = 700;
 
@@ -65,16 +68,18 @@ fn every_source_file_opens_with_a_chapter_of_at_most_40_lines() {
 /// a room of its own.
 #[test]
 fn the_evening_is_short() {
-    let mut sum = 0;
+    let (mut sum, mut finishing) = (0, 0);
     let mut each = String::new();
     for source in sources("src", "rs") {
-        if evening().contains(&source.path.as_str()) {
-            sum += source.code().len();
-            each += &format!("{}: {}\n", source.path, source.code().len());
+        let (path, length) = (source.path.as_str(), source.code().len());
+        if evening().contains(&path) {
+            each += &format!("{path}: {length}\n");
+            *(if FINISHING.contains(&path) { &mut finishing } else { &mut sum }) += length;
         }
     }
-    let _ = writeln!(std::io::stdout(), "the evening: {sum} lines");
+    let _ = writeln!(std::io::stdout(), "the evening: {sum} lines and {finishing}");
     assert!(sum <= EVENING_LIMIT, "\n{each}the evening: {sum} lines");
+    assert!(sum + finishing <= WHOLE_EVENING_LIMIT, "\n{each}the evening: {sum} and {finishing}");
 }
 
 #[test]

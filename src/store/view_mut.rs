@@ -222,8 +222,7 @@ impl<'a> ViewMut<'a> {
         self.changed(key);
     }
 
-    /// The same; without an entry, the key goes. If it is expired and the command has not read it, the command
-    /// that stores nothing there is logged in place of its DEL, as in Redis.
+    /// The same; without an entry, the key goes. If it is expired but unread, no DEL is logged, as in Redis.
     pub fn replace(&mut self, key: Key, entry: Option<Loose>) {
         self.delete_noted();
         match entry {
