@@ -118,11 +118,8 @@ impl<'a> Batch<'a> {
         self.begin_unit();
         let mut view = self.view_mut(client.db);
         let result = handler(&mut view, args, reply);
-        let waits = view.waits.take();
         self.dirty = view.end(args);
-        if let Some(wait) = waits {
-            self.block(wait, client, args, reply, begin);
-        }
+        self.block_if_it_waits(client, args, reply, begin);
         // An error is never replaced, though its command may have logged the DEL of an expired key.
         let end = if result.is_ok() { reply.out.mark() } else { begin };
         self.end_unit(begin..end);

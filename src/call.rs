@@ -131,9 +131,7 @@ impl<'a> Caller<'a> {
         if self.batch.time.source == Source::Client {
             self.account.after(row, client, args, reply, &mut self.batch, seen);
         }
-        if !client.in_exec {
-            self.batch.serve_waiting(client, reply.out.mark());
-        }
+        self.batch.serve_waiting(client, reply.out.mark());
     }
 
     /// Runs the handler under the lock that its type asks for.

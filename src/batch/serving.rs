@@ -3,7 +3,7 @@
 //! All of it happens under the exclusive lock of the command, so nothing comes between:
 //!
 //! ```text
-//! BLPOP k    finds nothing ─▶ block: joins the queue
+//! BLPOP k    finds nothing ─▶ block_if_it_waits: joins the queue
 //! RPUSH k e  handler ─▶ its record ─▶ serve_waiting: is the client still there? ─▶ LPOP k, its record
 //!            ─▶ the lock is given back ─▶ the log is written ─▶ both replies leave (server/mailbox.rs)
 //! ```
@@ -26,23 +26,24 @@ use crate::resp::{Args, Reply};
 use crate::server::mailbox::Answer;
 use crate::server::{Blocked, Public};
 use crate::stats::Count;
-use crate::store::{Blocking, Wait, Waiter};
+use crate::store::{Blocking, Waiter};
 use std::time::Instant;
 
 impl Batch<'_> {
-    /// The command waits, and so its batch ends. From `begin` on the reply has what it answers if it may not
+    /// If the command waits, its batch ends. From `begin` on the reply has what it answers if it may not
     /// wait. That is taken back.
-    pub(super) fn block(
+    pub(super) fn block_if_it_waits(
         &mut self,
-        wait: Wait,
         client: &mut Client,
         args: &Args,
         reply: &mut Reply,
         begin: usize,
     ) {
-        if client.in_exec || self.time.source == Source::Log {
+        let wait = self.notes.wait.take();
+        let may_wait = !client.in_exec && self.time.source == Source::Client;
+        let Some(wait) = wait.filter(|_| may_wait) else {
             return;
-        }
+        };
         reply.out.truncate(begin);
         let deadline = wait.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut charge = Charge::new(&client.public.held);
@@ -66,6 +67,10 @@ impl Batch<'_> {
     /// Serves the clients that wait for what the last command, or EXEC, has made ready. The end of its reply
     /// is `end`.
     pub fn serve_waiting(&mut self, client: &mut Client, end: usize) {
+        if client.in_exec {
+            // EXEC is not over.
+            return;
+        }
         while let Some((db, key)) = self.blocking().and_then(Blocking::next_ready) {
             let key = Key::of(&key);
             let mut behind = 0;

@@ -154,7 +154,7 @@ impl View<'_> {
 impl ViewMut<'_> {
     /// Says that the command would wait. If it may not, as in EXEC, what it has answered holds.
     pub fn wait(&mut self, wait: Wait) {
-        self.waits = Some(wait);
+        self.notes.wait.set(Some(wait));
     }
 
     /// A key was made, perhaps one that a client waits for.
@@ -165,12 +165,21 @@ impl ViewMut<'_> {
         }
     }
 
-    /// The same for all keys of a database that has come in the place of another one.
-    pub(super) fn note_all_ready(&mut self, db: usize) {
+    /// Does something that makes no key ready.
+    pub(super) fn quietly(&mut self, work: impl FnOnce(&mut Self)) {
+        let before = self.keyspace.blocking.get_mut().unwrap().ready.len();
+        work(self);
+        self.keyspace.blocking.get_mut().unwrap().ready.truncate(before);
+    }
+
+    /// Databases have changed places, and with them all their keys.
+    pub(super) fn note_all_ready(&mut self, dbs: [usize; 2]) {
         let blocking = self.keyspace.blocking.get_mut().unwrap();
-        for key in blocking.keys_of(db) {
-            if self.keyspace.dbs[db].find(&key).is_some() {
-                blocking.note_ready(db, &key);
+        for db in dbs {
+            for key in blocking.keys_of(db) {
+                if self.keyspace.dbs[db].find(&key).is_some() {
+                    blocking.note_ready(db, &key);
+                }
             }
         }
     }

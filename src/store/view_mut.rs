@@ -19,7 +19,7 @@
 //! **How Redis does it**: `setKey`, `dbDelete`, `signalModifiedKey` and `server.dirty++`, of which each
 //! command must remember all.
 
-use super::{Db, Garbage, Keyspace, Limits, Notes, Time, View, Wait};
+use super::{Db, Garbage, Keyspace, Limits, Notes, Time, View};
 use crate::error::Error;
 use crate::key::Key;
 use crate::propagate::Records;
@@ -48,8 +48,6 @@ pub struct ViewMut<'a> {
     dirty: u64,
     /// Whether the command has said itself what is to be logged.
     propagated: bool,
-    /// What the command waits for, if it does (store/blocking.rs).
-    pub waits: Option<Wait>,
 }
 
 impl<'a> ViewMut<'a> {
@@ -62,8 +60,7 @@ impl<'a> ViewMut<'a> {
         notes: &'a Notes,
     ) -> ViewMut<'a> {
         records.begin_command();
-        let (dirty, propagated, waits) = (0, false, None);
-        ViewMut { keyspace, db, time, limits, records, notes, dirty, propagated, waits }
+        ViewMut { keyspace, db, time, limits, records, notes, dirty: 0, propagated: false }
     }
 
     /// Ends the command, of which these are the words: logs it if it has changed something and has not
@@ -205,11 +202,6 @@ impl<'a> ViewMut<'a> {
 
     /// Gives `key` this entry, which must carry that key, in place of the one that it may have had.
     pub fn insert(&mut self, key: Key, entry: Loose) {
-        self.put(key, entry);
-        self.note_ready(&key);
-    }
-
-    fn put(&mut self, key: Key, entry: Loose) {
         // An expired entry in its place leaves a DEL.
         self.find(key);
         let db = self.db_mut();
@@ -220,6 +212,7 @@ impl<'a> ViewMut<'a> {
         db.keys.insert(key.digest, |heap| entry.fasten(heap));
         self.discard(old);
         self.changed(key);
+        self.note_ready(&key);
     }
 
     /// The same; without an entry, the key goes. If it is expired but unread, no DEL is logged, as in Redis.
@@ -227,7 +220,7 @@ impl<'a> ViewMut<'a> {
         self.delete_noted();
         match entry {
             // As in Redis, that serves no client that waits for the key.
-            Some(entry) if self.find(key).is_some() => self.put(key, entry),
+            Some(entry) if self.find(key).is_some() => self.quietly(|view| view.insert(key, entry)),
             Some(entry) => self.insert(key, entry),
             None => drop(self.delete_what_is_there(key)),
         }
@@ -334,8 +327,7 @@ impl<'a> ViewMut<'a> {
                 }
             }
         }
-        self.note_all_ready(a);
-        self.note_all_ready(b);
+        self.note_all_ready([a, b]);
     }
 
     /// Runs `work` in another database of the same keyspace, as the same command.
