@@ -51,7 +51,7 @@ impl Batch<'_> {
         let waiter = Waiter {
             client: client.public.id,
             db: client.db,
-            wait,
+            wait: *wait,
             args: args.to_owned(),
             protocol: reply.protocol,
             silent: client.replies != Replies::On,

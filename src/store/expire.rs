@@ -78,8 +78,8 @@ pub struct Notes {
     unit: Cell<u64>,
     /// Whether EXEC runs the present command, so that another unit cannot begin.
     in_exec: Cell<bool>,
-    /// What the command waits for, if it does (blocking.rs).
-    pub wait: Cell<Option<Wait>>,
+    /// What the command waits for, if it does (blocking.rs). In a box, because each writer looks here.
+    pub wait: Cell<Option<Box<Wait>>>,
     pub hits: Cell<u64>,
     pub misses: Cell<u64>,
     /// How many expired keys were deleted.
