@@ -25,6 +25,7 @@
 mod clock;
 mod lock;
 mod retract;
+mod serving;
 
 pub use clock::{Clock, LockTimes};
 
@@ -109,7 +110,7 @@ impl<'a> Batch<'a> {
     pub fn write(
         &mut self,
         handler: WriteHandler,
-        client: &Client,
+        client: &mut Client,
         args: &Args,
         reply: &mut Reply,
     ) -> Result<(), Error> {
@@ -118,6 +119,7 @@ impl<'a> Batch<'a> {
         let mut view = self.view_mut(client.db);
         let result = handler(&mut view, args, reply);
         self.dirty = view.end(args);
+        self.block_if_it_waits(client, args, reply, begin);
         // If the log fails, the replies of these commands become MISCONF. An error stays what it is, so its
         // range is empty.
         let end = if result.is_ok() { reply.out.mark() } else { begin };
@@ -183,13 +185,15 @@ impl<'a> Batch<'a> {
         let committed = match self.server.aof.refusal() {
             // While the log refuses writes, a batch without records does not wait for it. Its reads may show
             // a write that is lost later, and so may the messages that are sent below.
-            Some(_) if self.retractable.is_empty() => Ok(()),
+            Some(_) if self.retractable.is_empty() && !self.has_served(client) => Ok(()),
             _ => self.server.aof.commit(self.position),
         };
-        if let Err(cause) = committed {
-            self.retract(&Error::misconf(&cause), reply);
+        let failure = committed.err().map(|cause| Error::misconf(&cause));
+        if let Some(error) = &failure {
+            self.retract(error, reply);
         }
-        // Messages leave when the log holds what was done before them.
+        // Answers to others and messages leave when the log holds what was done before them.
+        self.deliver(client, failure.as_ref());
         if !client.published.is_empty() {
             self.server.hub.send(&client.published);
             client.published = Vec::new();

@@ -132,6 +132,7 @@ impl<'a> Caller<'a> {
         if self.batch.time.source == Source::Client {
             self.account.after(row, client, args, reply, &mut self.batch, seen);
         }
+        self.batch.serve_waiting(client, reply.out.mark());
     }
 
     /// Runs the handler under the lock that its type asks for.

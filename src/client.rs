@@ -8,8 +8,10 @@ use crate::listen;
 use crate::outbox::Outbox;
 use crate::pubsub::{Message, Subscription};
 use crate::resp::{Args, Protocol};
+use crate::server::mailbox::Answer;
 use crate::server::{Connection, Public, Server, Shown};
 use crate::stats::add;
+use crate::store::Waiter;
 use crate::watch::WatchFlag;
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -40,6 +42,8 @@ pub struct Client {
     pub published: Vec<Message>,
     /// Memory of these messages.
     pub publishing: Charge,
+    /// Answers to clients that have waited for what this batch did. They are sent at the same time.
+    pub answers: Vec<Answer>,
     /// Receivers of the last message. This batch has already waited for them (server/order.rs).
     pub heard: Vec<u64>,
     /// From the first SUBSCRIBE or MONITOR on, all output goes through this queue.
@@ -94,6 +98,8 @@ pub enum Then {
         force: bool,
     },
     Wait(Wait),
+    /// Wait for a key (serve/blocked.rs).
+    Block(Arc<Waiter>),
 }
 
 /// A command that waits, with all that its answer needs.
@@ -159,6 +165,7 @@ impl Client {
             names: Charge::new(&public.held),
             published: Vec::new(),
             publishing: Charge::new(&public.held),
+            answers: Vec::new(),
             heard: Vec::new(),
             outbox: None,
             replies: Replies::On,

@@ -30,6 +30,7 @@
 
 pub mod args;
 mod bitmap;
+pub mod blocking;
 pub mod client;
 pub mod config;
 pub mod connection;
@@ -117,7 +118,7 @@ pub const COUNTED_KEYS: Keys = Keys { counted_by: 1, ..NO_KEY };
 /// One key, behind the name of a subcommand.
 pub const SUBCOMMAND_KEY: Keys = Keys { first: 2, last: 2, step: 1, ..NO_KEY };
 
-/// What else the server must know of a command. The first six are Redis's, and COMMAND shows four of
+/// What else the server must know of a command. The first seven are Redis's, and COMMAND shows five of
 /// them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Flag {
@@ -129,6 +130,8 @@ pub enum Flag {
     NoAuth,
     /// It may not be sent inside MULTI.
     NoMulti,
+    /// It may wait for a key.
+    Blocks,
     /// PUBLISH changes no key, but Redis replicates it. Monitors count as replicas there, so they may
     /// not send it.
     MayReplicate,
@@ -227,10 +230,10 @@ impl Command {
 const GROUPS: &[(&str, &[&[Command]])] = &[
     ("string", &[string::COMMANDS, lcs::COMMANDS]),
     ("bitmap", &[bitmap::COMMANDS]),
-    ("list", &[list::COMMANDS]),
+    ("list", &[list::COMMANDS, blocking::LISTS]),
     ("set", &[set::COMMANDS]),
     ("hash", &[hash::COMMANDS]),
-    ("sorted-set", &[zset::COMMANDS, zset::RANGES, zset::COMBINING]),
+    ("sorted-set", &[zset::COMMANDS, zset::RANGES, zset::COMBINING, blocking::SORTED_SETS]),
     ("generic", &[generic::COMMANDS, expiry::COMMANDS, server::WAITING]),
     ("connection", &[connection::COMMANDS, client::COMMANDS]),
     ("transactions", &[transactions::COMMANDS]),

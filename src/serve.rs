@@ -24,6 +24,7 @@
 //! cannot be written waits in the client's reply list. A thread for each client costs the memory of
 //! its stack, and the kernel's time to wake it. In return this file can be read from the top down.
 
+mod blocked;
 mod inbound;
 mod memory;
 mod output;
@@ -222,6 +223,7 @@ impl Session<'_> {
                 self.shut_down(force);
                 self.flush()?;
             }
+            Then::Block(waiter) => self.block(&waiter)?,
             Then::Wait(wait) => {
                 self.flush()?;
                 self.wait(wait)?;

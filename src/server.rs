@@ -17,6 +17,7 @@
 //! into every client. Here other threads see a copy, which the client's thread updates once per batch. The
 //! price: CLIENT LIST may be one batch behind.
 
+pub mod mailbox;
 pub mod order;
 
 use crate::aof::Aof;
@@ -27,11 +28,12 @@ use crate::pubsub::Hub;
 use crate::resp::Protocol;
 use crate::stats::{Counters, Stats, Totals};
 use crate::store::Garbage;
+use mailbox::Mailbox;
 use order::Turns;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread::available_parallelism;
@@ -160,7 +162,9 @@ impl Server {
         if timeout > 0 {
             let clients = self.clients.all();
             let idle = clients.iter().filter(|client| client.idle(self) > timeout);
-            let over = idle.filter(|client| !client.shown.lock().unwrap().is_listening());
+            let over = idle.filter(|client| {
+                !client.is_blocked() && !client.shown.lock().unwrap().is_listening()
+            });
             over.for_each(|client| client.held.kill(End::Killed));
         }
     }
@@ -201,6 +205,8 @@ impl Server {
 pub struct Clients {
     pub gates: Gates,
     all: Mutex<BTreeMap<u64, Arc<Public>>>,
+    /// How many of them are blocked.
+    blocked: AtomicUsize,
     last_id: AtomicU64,
 }
 
@@ -212,6 +218,29 @@ impl Clients {
     pub fn add(&self, client: &Arc<Public>) {
         let mut all = self.all.lock().unwrap();
         all.insert(client.id, client.clone());
+    }
+
+    pub fn find(&self, id: u64) -> Option<Arc<Public>> {
+        self.all.lock().unwrap().get(&id).cloned()
+    }
+
+    /// A client begins to wait.
+    pub fn block(&self, client: &Public, why: Blocked) {
+        client.blocked.store(why as u8, Ordering::Release);
+        self.blocked.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A client waits no more. Returns false if another thread has said so first.
+    pub fn unblock(&self, client: &Public, why: Blocked) -> bool {
+        let (old, new, order) = (why as u8, Blocked::No as u8, Ordering::AcqRel);
+        let is_first = client.blocked.compare_exchange(old, new, order, Ordering::Relaxed).is_ok();
+        self.blocked.fetch_sub(is_first.into(), Ordering::Relaxed);
+        is_first
+    }
+
+    /// How many wait.
+    pub fn blocked(&self) -> usize {
+        self.blocked.load(Ordering::Relaxed)
     }
 
     /// How many there are, with those that are being ended.
@@ -242,6 +271,16 @@ impl Clients {
 /// In [`Shown::last_command`]: a command that does not exist.
 pub const NO_ROW: usize = usize::MAX;
 
+/// What a client waits for, whose thread goes on when another thread has said so.
+#[derive(Clone, Copy)]
+pub enum Blocked {
+    No,
+    /// A key: BLPOP and the others.
+    Key,
+    /// The disk, or replicas: WAITAOF, WAIT.
+    Log,
+}
+
 /// What other threads may see of a client.
 pub struct Public {
     pub id: u64,
@@ -254,6 +293,10 @@ pub struct Public {
     /// Whether a batch of it runs, or waits for its lock. Whoever sees that the batch has ended sees
     /// `last_interaction` of then too.
     pub in_service: AtomicBool,
+    /// A [`Blocked`].
+    blocked: AtomicU8,
+    /// Where the answer comes to if it waits for a key.
+    pub mailbox: Mailbox,
     /// What it has told of itself; a leaf.
     pub shown: Mutex<Shown>,
     pub counters: Counters,
@@ -310,6 +353,8 @@ impl Public {
             since: Instant::now(),
             last_interaction: AtomicU64::new(server.idle_clock.load(Ordering::Relaxed)),
             in_service: AtomicBool::new(false),
+            blocked: AtomicU8::new(Blocked::No as u8),
+            mailbox: Mailbox::default(),
             shown: Mutex::default(),
             counters: Counters::default(),
             held: Held::new(&server.config.clients, stream),
@@ -331,6 +376,16 @@ impl Public {
         }
         let now = server.idle_clock.load(Ordering::Relaxed);
         now.saturating_sub(self.last_interaction.load(Ordering::Relaxed))
+    }
+
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed) != Blocked::No as u8
+    }
+
+    /// Whether it has closed the connection, or is being ended. Its thread may not know yet.
+    pub fn has_hung_up(&self) -> bool {
+        let has_end = |connection: &Connection| order::has_end(&connection.stream, &self.turns);
+        self.held.is_ended() || self.connection.as_ref().is_none_or(has_end)
     }
 
     /// The peer as CLIENT LIST shows it.

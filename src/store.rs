@@ -23,6 +23,7 @@
 //! entry.
 
 mod ahead;
+mod blocking;
 mod expire;
 mod limits;
 mod view_mut;
@@ -35,6 +36,7 @@ use crate::watch::{WatchFlag, Watchers};
 use expire::Deadlines;
 use std::sync::Mutex;
 
+pub use blocking::{Blocking, Serve, Wait, Waiter};
 pub use expire::{Notes, Time};
 pub use view_mut::{Ttl, ViewMut};
 
@@ -45,6 +47,8 @@ pub struct Keyspace {
     dbs: Vec<Db>,
     /// Readers share it, so it has a mutex: a leaf of the lock order.
     pub watchers: Mutex<Watchers>,
+    /// Clients that wait for a key. A leaf too.
+    pub blocking: Mutex<Blocking>,
     /// What is to be freed after the lock is released.
     pub garbage: Vec<Garbage>,
     /// Empty memory for the records of whoever holds the exclusive lock. There is one for all, so that
@@ -107,6 +111,7 @@ impl Keyspace {
         Keyspace {
             dbs: (0..databases).map(|_| Db::new()).collect(),
             watchers: Mutex::default(),
+            blocking: Mutex::default(),
             garbage: Vec::new(),
             records: Vec::new(),
             changes: 0,

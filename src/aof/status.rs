@@ -10,8 +10,6 @@ pub struct Status {
     pub base_size: AtomicU64,
     /// 1 while an fsync is running.
     pub syncs_pending: AtomicU64,
-    /// Clients in WAIT and WAITAOF.
-    pub waiting: AtomicU64,
     pub loading: AtomicBool,
     /// Unix time in seconds.
     pub load_start: AtomicU64,

@@ -17,14 +17,16 @@
 //! only the sum, `tot-mem`, in steps of 16 KiB (held.rs). PAUSE, TRACKING, NO-EVICT and NO-TOUCH belong to
 //! features that are not here.
 
-use super::{Command, Flag, NO_KEY, Run, TABLE, command};
+use super::{Command, Flag, NO_KEY, Run, TABLE, command, subcommand_syntax};
 use crate::client::{Client, Replies, Then};
 use crate::error::Error;
-use crate::handler::args::Cursor;
+use crate::handler::args::{Cursor, integer};
 use crate::handler::connection::check_name;
 use crate::held::End;
 use crate::resp::{Args, Protocol, Reply, parse_integer};
-use crate::server::{Public, Shown};
+use crate::server::mailbox::Answer;
+use crate::server::{Blocked, Public, Shown};
+use crate::store::View;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
@@ -38,6 +40,7 @@ pub const COMMANDS: &[Command] = &[
     command("client|info",    2,  Run::Client(info),         NO_KEY, "6.2.0", "", "Returns information about the current client connection."),
     command("client|list",    -2, Run::Client(list),         NO_KEY, "2.4.0", "[TYPE NORMAL|MASTER|REPLICA|PUBSUB] [ID client-id [client-id ...]]", "Get the list of client connections").with(&[Flag::Admin, Flag::CountsClients]),
     command("client|kill",    -3, Run::Client(kill),         NO_KEY, "2.4.0", "ip:port|[ID client-id] [TYPE NORMAL|MASTER|SLAVE|REPLICA|PUBSUB] [USER username] [ADDR ip:port] [LADDR ip:port] [SKIPME YES|NO]", "Kill the connection of a client").with(&[Flag::Admin, Flag::CountsClients]),
+    command("client|unblock", -3, Run::Mixed(unblock),       NO_KEY, "5.0.0", "client-id [TIMEOUT|ERROR]", "Unblock a client blocked in a blocking command from a different connection").with(&[Flag::Admin]),
     command("client|reply",   3,  Run::Client(reply_mode),   NO_KEY, "3.2.0", "ON|OFF|SKIP", "Instruct the server whether to reply to commands"),
     command("client|help",    2,  Run::Client(super::help),  NO_KEY, "5.0.0", "", "Show helpful text about the different subcommands"),
 ];
@@ -138,8 +141,12 @@ pub fn describe(public: &Public, viewer: &Client) -> String {
     });
     let idle = public.idle(&viewer.server);
     let queued = shown.queued.map_or(-1, |queued| queued as i64);
-    let states =
-        [(shown.monitoring, "O"), (shown.is_subscribed(), "P"), (shown.queued.is_some(), "x")];
+    let states = [
+        (public.is_blocked(), "b"),
+        (shown.monitoring, "O"),
+        (shown.is_subscribed(), "P"),
+        (shown.queued.is_some(), "x"),
+    ];
     let flags: String = states.iter().filter(|(on, _)| *on).map(|(_, letter)| *letter).collect();
     let flags = if flags.is_empty() { "N" } else { &flags };
     let command = shown.last_command.and_then(|row| TABLE.rows.get(row));
@@ -238,6 +245,40 @@ fn kill(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
     Ok(())
 }
 
+/// Ends the waiting of a client, as if its time were over or by an error.
+fn unblock(client: &mut Client, view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let mut cursor = Cursor::at(args, 3);
+    let fails = match cursor.option().as_deref() {
+        Some(_) if cursor.left() > 0 => return Err(subcommand_syntax(args)),
+        None | Some(b"TIMEOUT") => false,
+        Some(b"ERROR") => true,
+        _ => return Err(Error::text("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")),
+    };
+    let id = integer(&args[2])? as u64;
+    let clients = &client.server.clients;
+    let waiter = view.stop_waiting(id);
+    let why = if waiter.is_some() { Blocked::Key } else { Blocked::Log };
+    let to = clients.find(id).filter(|to| clients.unblock(to, why));
+    reply.integer(to.is_some().into());
+    let Some(to) = to else {
+        return Ok(());
+    };
+    let mut answer = Reply::new();
+    match (waiter, fails) {
+        (Some(waiter), _) if waiter.silent => {}
+        (_, true) => answer.error(&Error::text("UNBLOCKED client unblocked via CLIENT UNBLOCK")),
+        (Some(waiter), false) => {
+            answer.protocol = waiter.protocol;
+            answer.nil_array();
+        }
+        // WAIT answers for itself.
+        (None, false) => {}
+    }
+    client.answers.push(Answer { to, reply: answer, is_logged: false });
+    Ok(())
+}
+
+/// CLIENT REPLY.
 fn reply_mode(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     match args[2].to_ascii_uppercase().as_slice() {
         b"ON" => {

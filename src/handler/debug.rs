@@ -5,6 +5,7 @@
 //!
 //! | subcommand          | it tests                                                     |
 //! |---------------------|--------------------------------------------------------------|
+//! | `OBJECT`            | how a value is stored                                        |
 //! | `SLEEP`             | a client's timeouts                                          |
 //! | `SET-ACTIVE-EXPIRE` | what happens to an expired key that is still in memory       |
 //! | `PROTOCOL`          | a client's parser: one reply of each type in RESP3           |
@@ -16,8 +17,10 @@
 use super::{Command, Flag, NO_KEY, Run, command, subcommand_syntax};
 use crate::client::Client;
 use crate::error::Error;
+use crate::key::Key;
 use crate::resp::{Args, Protocol, Reply, parse_integer};
-use crate::store::ViewMut;
+use crate::store::{View, ViewMut};
+use crate::types::Value;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -25,6 +28,7 @@ use std::time::Duration;
 pub const COMMANDS: &[Command] = &[
     command("debug",                   -2, Run::Container(Some(unknown)),  NO_KEY, "1.0.0", "",        "A container for debugging commands").with(&[Flag::Admin, Flag::Protected, Flag::TakesUnknown]),
     command("debug|help",              -2, Run::Client(help),              NO_KEY, "1.0.0", "",        "Show helpful text about the different subcommands").with(&[Flag::Admin, Flag::Protected]),
+    command("debug|object",            -2, Run::Mixed(object),             NO_KEY, "1.0.0", "key",     "Show low level info about a key and its value").with(&[Flag::Admin, Flag::Protected]),
     command("debug|protocol",          -2, Run::Client(protocol),          NO_KEY, "1.0.0", "type",    "Reply with a test value of the specified type").with(&[Flag::Admin, Flag::Protected]),
     command("debug|set-active-expire", -2, Run::Client(set_active_expire), NO_KEY, "1.0.0", "0|1",     "Setting it to 0 disables expiring keys in background when they are not accessed").with(&[Flag::Admin, Flag::Protected]),
     command("debug|sleep",             -2, Run::Write(sleep),              NO_KEY, "1.0.0", "seconds", "Stop the server for so many seconds. Decimals allowed").with(&[Flag::Admin, Flag::Protected]),
@@ -57,6 +61,31 @@ fn argument(args: &Args) -> Result<&[u8], Error> {
         3 => Ok(&args[2]),
         _ => Err(subcommand_syntax(args)),
     }
+}
+
+/// As Redis prints it. There is no RDB here, so `serializedlength` is what the value takes in a base of the log,
+/// and no key remembers when it was used.
+fn object(client: &mut Client, view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let entry = view.peek(Key::of(argument(args)?)).ok_or(Error::NoSuchKey)?;
+    let value = entry.value();
+    let mut length = 0;
+    value.rewrite(b"", &mut |words| length += words[1..].iter().map(|w| w.len()).sum::<usize>());
+    let mut text = format!(
+        "Value at:{:p} refcount:1 encoding:{} serializedlength:{length} lru:0 lru_seconds_idle:0",
+        entry.entry,
+        value.encoding(),
+    );
+    if let Value::List(list) = value {
+        let (nodes, bytes) = list.nodes_and_bytes();
+        text += &format!(
+            " ql_nodes:{nodes} ql_avg_node:{:.2} ql_listpack_max:{} ql_compressed:0 \
+             ql_uncompressed_size:{bytes}",
+            list.len() as f64 / nodes as f64,
+            client.server.config.list_max_listpack_size.get(),
+        );
+    }
+    reply.status(&text);
+    Ok(())
 }
 
 /// It is a write, although it changes nothing, because it needs the exclusive lock: while Redis sleeps nobody

@@ -129,8 +129,7 @@ impl Info<'_> {
         self.field("connected_clients", server.clients.count());
         self.field("maxclients", server.config.maxclients.get());
         self.absent("cluster_connections tracking_clients");
-        // Only WAIT and WAITAOF block a client.
-        self.field("blocked_clients", load(&server.aof.status.waiting));
+        self.field("blocked_clients", server.clients.blocked());
     }
 
     /// `used_memory` is counted: keys and values to the byte, with their places in the tables; records that

@@ -146,6 +146,7 @@ fn flags(row: &Row) -> Vec<&'static str> {
         (has(Flag::SkipSlowlog), "skip_slowlog"),
         (has(Flag::NoAuth), "no_auth"),
         (has(Flag::NoMulti), "no_multi"),
+        (has(Flag::Blocks), "blocking"),
         (command.keys.counted_by > 0, "movablekeys"),
     ];
     all.into_iter().filter(|(is_set, _)| *is_set).map(|(_, name)| name).collect()

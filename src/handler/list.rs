@@ -10,10 +10,10 @@
 //!
 //! [`pop`] and [`transfer`] are what LPOP, LMPOP and LMOVE do to the keyspace.
 //!
-//! Most commands are logged as they were sent. LMPOP becomes LPOP or RPOP of the key that had elements, because
-//! at replay another of its keys could have some.
+//! Commands are logged as they were sent, except LMPOP. It becomes what it did: LPOP or RPOP of the one key that
+//! had elements, with their number.
 //!
-//! **How Redis does it**: t_list.c.
+//! **How Redis does it**: t_list.c. In 7.0 each list is a quicklist; since 7.2 a small list is a listpack.
 
 use crate::error::Error;
 use crate::handler::args::{Cursor, at_least, integer};
@@ -272,7 +272,7 @@ fn lmpop(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error
 pub struct ManyPop<'a> {
     args: &'a Args,
     /// Which arguments are keys.
-    keys: Range<usize>,
+    pub keys: Range<usize>,
     side: Side,
     count: usize,
 }
@@ -303,19 +303,31 @@ impl<'a> ManyPop<'a> {
     /// Pops from the first key that has a list, and answers. Returns whether there is one.
     pub fn run(&self, view: &mut ViewMut, reply: &mut Reply) -> Result<bool, Error> {
         for key in self.keys.clone().map(|i| self.args.key(i)) {
-            if let Some(len) = view.get::<List>(key)?.map(List::len) {
-                let count = self.count.min(len);
-                reply.array(2);
-                reply.bulk(&key);
-                reply.array(count);
-                pop(view, key, self.side, count, |element| reply.bulk(element))?;
-                let name: &[u8] = if self.side == Side::Left { b"LPOP" } else { b"RPOP" };
-                view.propagate([name, &key, Digits::new(count as i64).as_bytes()]);
+            if self.take(view, key, reply)? {
                 return Ok(true);
             }
         }
         Ok(false)
     }
+
+    /// Pops from this key, if it has a list, and answers. Returns whether it has.
+    pub fn take(&self, view: &mut ViewMut, key: Key, reply: &mut Reply) -> Result<bool, Error> {
+        let Some(len) = view.get::<List>(key)?.map(List::len) else {
+            return Ok(false);
+        };
+        let count = self.count.min(len);
+        reply.array(2);
+        reply.bulk(&key);
+        reply.array(count);
+        pop(view, key, self.side, count, |element| reply.bulk(element))?;
+        view.propagate([pop_name(self.side), &key, Digits::new(count as i64).as_bytes()]);
+        Ok(true)
+    }
+}
+
+/// The command that pops at this end.
+pub fn pop_name(side: Side) -> &'static [u8] {
+    if side == Side::Left { b"LPOP" } else { b"RPOP" }
 }
 
 fn lmove(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {

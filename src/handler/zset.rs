@@ -235,17 +235,34 @@ pub fn pop(
 fn zmpop(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let (keys, side, count) = parse_pop(args, 1)?;
     for i in keys {
-        let key = args.key(i);
-        if let Some(popped) = pop(view, key, side, count)? {
-            let name: &[u8] = if side == Side::Min { b"ZPOPMIN" } else { b"ZPOPMAX" };
-            let digits = Digits::new(popped.len() as i64);
-            view.propagate([name, &key, digits.as_bytes()]);
-            reply_with_popped(&key, &popped, reply);
+        if pop_many(view, args.key(i), side, count, reply)? {
             return Ok(());
         }
     }
     reply.nil_array();
     Ok(())
+}
+
+/// Pops from this key, if it has a sorted set, and answers. Returns whether it has.
+pub fn pop_many(
+    view: &mut ViewMut,
+    key: Key,
+    side: Side,
+    count: usize,
+    reply: &mut Reply,
+) -> Result<bool, Error> {
+    let Some(popped) = pop(view, key, side, count)? else {
+        return Ok(false);
+    };
+    let digits = Digits::new(popped.len() as i64);
+    view.propagate([pop_name(side), &key, digits.as_bytes()]);
+    reply_with_popped(&key, &popped, reply);
+    Ok(true)
+}
+
+/// The command that pops from this side.
+pub fn pop_name(side: Side) -> &'static [u8] {
+    if side == Side::Min { b"ZPOPMIN" } else { b"ZPOPMAX" }
 }
 
 /// Reads `numkeys key … MIN|MAX [COUNT count]` from an argument on: where the keys are, from which side, and
@@ -277,7 +294,7 @@ pub fn parse_pop(args: &Args, at: usize) -> Result<(std::ops::Range<usize>, Side
 }
 
 /// The key, and the members with their scores in pairs.
-pub fn reply_with_popped(key: &[u8], popped: &[Popped], reply: &mut Reply) {
+fn reply_with_popped(key: &[u8], popped: &[Popped], reply: &mut Reply) {
     reply.array(2);
     reply.bulk(key);
     reply.array(popped.len());

@@ -187,6 +187,30 @@ impl Inbound {
         }
     }
 
+    /// Whether there is something in the stash.
+    pub fn has_stashed(&self) -> bool {
+        !self.stash.is_empty()
+    }
+
+    /// Waits for input and leaves it where it is, for as long as `pause` says or for ever. Returns 0 at the
+    /// end of the input. It may also end too early, as if the time were over.
+    pub fn wait_for_input(&mut self, pause: Option<Duration>) -> io::Result<usize> {
+        if pause.is_some() {
+            self.stream.set_read_timeout(pause)?;
+        }
+        self.public.turns.end();
+        let peeked = self.stream.peek(&mut [0]);
+        self.public.turns.begin();
+        if peeked.as_ref().is_err_and(is_timeout) {
+            // If another thread is using the socket, which does not wait meanwhile.
+            drop(self.public.turns.mode.lock().unwrap());
+        }
+        if pause.is_some() {
+            self.stream.set_read_timeout(None)?;
+        }
+        peeked
+    }
+
     /// Moves what has arrived into the stash, without waiting for more. Returns how many bytes, or None
     /// if no more can come. Fails if the stash is over `limit` bytes or the connection is broken.
     pub fn stash_arrived(&mut self, limit: usize) -> io::Result<Option<usize>> {

@@ -30,7 +30,7 @@ pub(super) const FIRST_INPUT_BUFFER: usize = 1024;
 const LONG: usize = 40 * 1024;
 
 /// How long a client that sends nothing keeps large memory.
-const REST: Duration = Duration::from_millis(100);
+pub(super) const REST: Duration = Duration::from_millis(100);
 
 impl Session<'_> {
     /// Gives a client that fills its buffer a larger one, unless it sends [`LONG`] bytes of large
@@ -76,21 +76,30 @@ impl Session<'_> {
                 arrived.args.clear();
             }
         }
-        let has_much =
-            self.reply.out.capacity() > BATCH_OUTPUT || self.reader.capacity() == INPUT_BUFFER;
-        if !has_much {
+        if !self.has_much() {
             return Ok(());
         }
         self.stream.set_read_timeout(Some(REST))?;
         self.reader.get_mut().may_time_out = true;
         if self.reader.fill_buf().is_err_and(|error| is_timeout(&error)) {
-            self.arrived = vec![Arrived::default()];
-            self.reply.out.give_back();
-            self.exchange_reader(FIRST_INPUT_BUFFER);
+            self.give_back_all();
         }
         self.reader.get_mut().may_time_out = false;
         // Any other error is met again by the read that follows.
         self.stream.set_read_timeout(None)
+    }
+
+    /// Whether the client keeps more memory than one that rests.
+    pub(super) fn has_much(&self) -> bool {
+        self.reply.out.capacity() > BATCH_OUTPUT || self.reader.capacity() == INPUT_BUFFER
+    }
+
+    /// Gives it back. All that has arrived has run.
+    pub(super) fn give_back_all(&mut self) {
+        self.arrived = vec![Arrived::default()];
+        (self.ran, self.arrived_count) = (0, 0);
+        self.reply.out.give_back();
+        self.exchange_reader(FIRST_INPUT_BUFFER);
     }
 
     /// Tells the operator if the client was ended because of what it held, in Redis's words.

@@ -10,14 +10,9 @@
 //! SHUTDOWN           take the keyspace, and never give it back; finish the log; end the process
 //! ```
 //!
-//! **Where BLPOP would go.** It is one more [`Until`], with its keys, where the element is to go, and a
-//! mailbox for the reply. Its handler has the client and the exclusive lock, which takes one more
-//! [`Run`](crate::handler::Run). If it finds no element, it registers the client with the keys under that
-//! lock, so that no push comes between, and returns. The client waits here for its mailbox. Whoever makes
-//! a key ready serves the first client that waits for it, under the lock that it holds already, and logs
-//! the pop behind the push. The client replies when the log holds that. A script never waits: it would
-//! call its commands as EXEC does (call.rs), under one lock and with
-//! [`in_exec`](crate::client::Client::in_exec), where a command that would wait answers at once.
+//! Those that wait for a key are in blocked.rs. A script never waits: it would call its commands as EXEC does
+//! (call.rs), under one lock and with [`in_exec`](crate::client::Client::in_exec), where a command that would
+//! wait answers at once.
 //!
 //! **How Redis does it**: blocked.c sets a client aside and goes on with the others;
 //! `prepareForShutdown` in server.c.
@@ -26,9 +21,9 @@ use super::{Session, is_timeout};
 use crate::client::{Until, Wait};
 use crate::error::Error;
 use crate::log;
+use crate::server::Blocked;
 use std::io::{self, Read};
 use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How often a waiting thread looks whether its client is still there.
@@ -45,7 +40,8 @@ impl Session<'_> {
         let position = aof.position();
         let deadline = deadline(wait.timeout_ms);
         let on_disk = |pause| !aof.is_enabled() || aof.wait_durable(position, pause);
-        aof.status.waiting.fetch_add(1, Ordering::Relaxed);
+        let clients = &self.server.clients;
+        clients.block(&self.client.public, Blocked::Log);
         self.client.public.turns.set_aside(true);
         let (for_disk, for_replicas) = match wait.until {
             Until::Replicas => (false, true),
@@ -56,16 +52,20 @@ impl Session<'_> {
             waited = self.wait_until(deadline, on_disk);
         }
         if for_replicas && waited.is_ok() {
-            waited = self.wait_until(deadline, |pause| {
-                std::thread::sleep(pause);
-                false
-            });
+            let public = self.client.public.clone();
+            waited = self.wait_until(deadline, |pause| public.mailbox.is_filled_within(pause));
         }
         self.client.public.turns.set_aside(false);
-        aof.status.waiting.fetch_sub(1, Ordering::Relaxed);
+        let is_over = clients.unblock(&self.client.public, Blocked::Log);
         waited?;
+        // CLIENT UNBLOCK has come first, and may have brought an error.
+        let answer = if is_over { None } else { self.client.public.mailbox.take() };
         if wait.silent {
             return Ok(());
+        }
+        if let Some(answer) = answer.filter(|answer| answer.out.len() > 0) {
+            self.reply.out.append(&answer.out, 0..answer.out.mark());
+            return self.flush();
         }
         if let Until::Durable { .. } = wait.until {
             self.reply.array(2);
@@ -82,7 +82,7 @@ impl Session<'_> {
         mut comes_within: impl FnMut(Duration) -> bool,
     ) -> io::Result<()> {
         let limit = self.stash_limit();
-        while !self.is_killed() {
+        while !self.is_killed() && !self.client.public.mailbox.is_filled_within(Duration::ZERO) {
             let left = deadline.map_or(TICK, |at| at.saturating_duration_since(Instant::now()));
             if comes_within(left.min(TICK)) || left.is_zero() {
                 break;

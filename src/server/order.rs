@@ -25,6 +25,7 @@
 //! of everything. src/handler/README.md says which order is missing here.
 
 use super::Public;
+use std::io::{self, ErrorKind};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -131,12 +132,22 @@ fn is_quiet(client: &Public) -> bool {
 
 /// Whether there is unread input, or the client has closed the connection.
 fn has_arrived(stream: &TcpStream, turns: &Turns) -> bool {
-    let _mode = turns.mode.lock().unwrap();
-    if stream.set_nonblocking(true).is_err() {
-        return false;
+    !look(stream, turns).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+}
+
+/// Whether there is no unread input, and the client has closed the connection.
+pub fn has_end(stream: &TcpStream, turns: &Turns) -> bool {
+    match look(stream, turns) {
+        Ok(count) => count == 0,
+        Err(error) => error.kind() != ErrorKind::WouldBlock,
     }
-    let arrived =
-        !stream.peek(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
+}
+
+/// How many bytes of input there are, 0 or 1. Does not wait.
+fn look(stream: &TcpStream, turns: &Turns) -> io::Result<usize> {
+    let _mode = turns.mode.lock().unwrap();
+    stream.set_nonblocking(true)?;
+    let peeked = stream.peek(&mut [0]);
     let _ = stream.set_nonblocking(false);
-    arrived
+    peeked
 }

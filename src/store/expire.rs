@@ -28,7 +28,7 @@
 //! sends the DEL. `activeExpireCycle` in expire.c has no order of deadlines. It samples keys at random while
 //! many of them are expired, so up to a tenth may stay. The index costs each EXPIRE a little.
 
-use super::{Db, View, ViewMut};
+use super::{Db, View, ViewMut, Wait};
 use crate::key::Key;
 use crate::propagate::Source;
 use crate::types::Entry;
@@ -65,7 +65,8 @@ impl Time {
     }
 }
 
-/// What the views of one batch leave behind: expired keys that are to be deleted, and what is counted. The
+/// What the views of one batch leave behind: expired keys that are to be deleted, what a command waits for,
+/// and what is counted. The
 /// batch alone has them. The cells are there because a view is shared by reference.
 #[derive(Default)]
 pub struct Notes {
@@ -77,6 +78,8 @@ pub struct Notes {
     unit: Cell<u64>,
     /// Whether EXEC runs the present command, so that another unit cannot begin.
     in_exec: Cell<bool>,
+    /// What the command waits for, if it does (blocking.rs). In a box, because each writer looks here.
+    pub wait: Cell<Option<Box<Wait>>>,
     pub hits: Cell<u64>,
     pub misses: Cell<u64>,
     /// How many expired keys were deleted.

@@ -152,6 +152,7 @@ impl<'a> ViewMut<'a> {
         let (result, change) = new.edit(&limits, true, change);
         if result.is_ok() && change == Change::Changed {
             self.changed(key);
+            self.note_ready(&key);
         } else {
             let large = keys.remove(key.digest, &key, Stored::free).flatten();
             self.discard(large);
@@ -212,12 +213,15 @@ impl<'a> ViewMut<'a> {
         db.keys.insert(key.digest, |heap| entry.fasten(heap));
         self.discard(old);
         self.changed(key);
+        self.note_ready(&key);
     }
 
     /// The same; without an entry, the key goes. If it is expired but unread, no DEL is logged, as in Redis.
     pub fn replace(&mut self, key: Key, entry: Option<Loose>) {
         self.delete_noted();
         match entry {
+            // As in Redis, that serves no client that waits for the key.
+            Some(entry) if self.find(key).is_some() => self.quietly(|view| view.insert(key, entry)),
             Some(entry) => self.insert(key, entry),
             None => drop(self.delete_what_is_there(key)),
         }
@@ -324,6 +328,7 @@ impl<'a> ViewMut<'a> {
                 }
             }
         }
+        self.note_all_ready([a, b]);
     }
 
     /// Runs `work` in another database of the same keyspace, as the same command.

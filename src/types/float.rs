@@ -125,6 +125,27 @@ impl Float {
         Float { negative, mantissa: mantissa as u64, exponent }
     }
 
+    /// A thousand times the number, rounded up to a whole one. None if an `i64` cannot hold that.
+    pub fn thousandfold_rounded_up(self) -> Option<i64> {
+        if !self.is_finite() {
+            return None;
+        }
+        let Float { mantissa, exponent, .. } =
+            Float::rounded(self.negative, u128::from(self.mantissa) * 1000, self.exponent);
+        let whole = match exponent {
+            ..=0 => {
+                let shift = exponent.unsigned_abs();
+                let whole = u128::from(mantissa).checked_shr(shift).unwrap_or(0);
+                let is_exact = shift < u64::BITS && whole << shift == u128::from(mantissa);
+                whole + u128::from(!is_exact && mantissa > 0 && !self.negative)
+            }
+            1..64 => u128::from(mantissa) << exponent,
+            _ => return None,
+        };
+        let whole = i64::try_from(whole).ok()?;
+        Some(if self.negative { -whole } else { whole })
+    }
+
     /// The number with up to 17 digits after the point and never an exponent.
     pub fn print(self) -> Vec<u8> {
         let (whole, fraction) = if self.exponent >= 0 {

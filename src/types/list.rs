@@ -10,12 +10,12 @@
 //!                    ▲                     │               ▲
 //!                  LPUSH, LPOP             │             RPUSH, RPOP
 //!                                          ▼
-//!                 LINDEX l 1000: 380 + 454 are before the third node, so it is there the 166th
+//!                 LINDEX l 1000: 380 + 454 are before the third node, so there it has index 166
 //! ```
 //!
 //! To find an element of a million in the middle is to add up a thousand counts, which lie side by side,
 //! and to walk past 200 elements. LINSERT moves at most the bytes of one node; a full one is split there. LREM
-//! lets what is left in a node lie together, and drops nodes in which nothing is left.
+//! moves what is left in a node together once, and drops nodes in which nothing is left.
 //!
 //! **A small list** (up to [`SMALL`] bytes) is one such node without a ring, beside its key: a count of two
 //! bytes, then the elements. What is done at its ends is done where it lies. For everything else it becomes a
@@ -36,8 +36,8 @@ use node::{Elements, Node};
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// Bytes of elements that lie beside the key, at most. A push at the left moves all of them, and a quicklist
-/// of fewer would cost as much again.
+/// Bytes of elements that lie beside the key, at most. A push at the left moves all of them, so there may not
+/// be many. A quicklist costs some 300 bytes more than its elements, so there may not be few.
 const SMALL: usize = 1024;
 
 /// Bytes of the count in front of a small list's elements.
@@ -55,7 +55,7 @@ pub enum List<'a> {
 pub struct Quicklist {
     /// None of them is empty.
     nodes: VecDeque<Node>,
-    /// Elements in all nodes, and bytes that those take.
+    /// How many elements the nodes have, and how much memory the nodes take.
     len: usize,
     memory: usize,
 }
@@ -95,6 +95,11 @@ impl<'a> List<'a> {
             Side::Left => self.iter().next(),
             Side::Right => self.iter().next_back(),
         }
+    }
+
+    /// How many nodes there are, and the bytes of their elements: for DEBUG OBJECT.
+    pub fn nodes_and_bytes(self) -> (usize, usize) {
+        self.nodes(0).fold((0, 0), |(nodes, bytes), node| (nodes + 1, bytes + node.bytes.len()))
     }
 
     fn nodes(self, from: usize) -> impl DoubleEndedIterator<Item = Elements<'a>> {

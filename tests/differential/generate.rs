@@ -28,9 +28,14 @@ pub enum Step {
     Aside { units: Vec<Unit>, reset: bool },
     /// Bytes that are no longer commands, on a connection that is opened for them.
     Hostile { bytes: Vec<u8> },
+    /// Clients that wait, one after the other, and what connection 0 then does to wake them.
+    Wait { waiters: Vec<Command>, units: Vec<Unit> },
     /// Commands with the same near deadline, which has passed when the step is done.
     Deadline { connection: usize, units: Vec<Unit> },
 }
+
+/// How many clients wait at once, at most.
+pub const WAITERS: usize = 4;
 
 /// Stands for the deadline of a `Step::Deadline` until that step is run.
 pub const SOON: &[u8] = b"<soon>";
@@ -155,6 +160,12 @@ impl Generator {
                     let db = self.random.below(3);
                     let command = self.unit("iterate").remove(0);
                     steps.push(Step::Iterate { db, command });
+                }
+                7..=9 => {
+                    let waiters =
+                        (0..=self.random.below(WAITERS)).map(|_| self.unit("wait").remove(0));
+                    let waiters = waiters.collect();
+                    steps.push(Step::Wait { waiters, units: self.units("wake", 8) });
                 }
                 _ => {}
             }

@@ -203,6 +203,12 @@ fn lines(step: &Step) -> Vec<String> {
         }
         Step::Deadline { units, .. } => ("b, <soon> is 200 ms away and then past", units),
         Step::Hostile { bytes } => return vec![format!("bytes> {}", bytes.escape_ascii())],
+        Step::Wait { waiters, units } => {
+            let waiting = waiters.iter().enumerate();
+            let waiting = waiting.map(|(at, command)| format!("w{at}> {command} (and waits)"));
+            let waking = units.iter().flatten().map(|command| format!("a> {command}"));
+            return waiting.chain(waking).collect();
+        }
         Step::Look => return vec!["(compare the states)".to_string()],
         Step::Iterate { db, command } => {
             return vec![format!("db {db}> {command} (to its end)")];

@@ -18,10 +18,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::command::Command;
 use crate::compare;
-use crate::generate::{SOON, Step, Unit};
+use crate::generate::{SOON, Step, Unit, WAITERS};
 use crate::log;
 use crate::server;
 use crate::state;
+use crate::support::patience::eventually;
 use crate::support::random::Random;
 use crate::support::state::{Entry, dump};
 use crate::support::{Client, Program, Server, Value, read_log};
@@ -56,6 +57,8 @@ const NAMES: [&str; 2] = ["our server", "the reference"];
 /// Connections 0 and 1 are ordinary ones.
 const ASIDE: usize = 2;
 const OBSERVER: usize = 3;
+/// And as many as [`WAITERS`] from here on.
+const FIRST_WAITER: usize = 4;
 
 /// How far ahead a near deadline is, and what must be left of it when it has been set.
 const NEAR: Duration = Duration::from_millis(200);
@@ -67,14 +70,18 @@ const LOOKS: usize = 6_000;
 struct Session {
     server: Server,
     connections: Vec<Client>,
+    /// What CLIENT UNBLOCK calls each of them.
+    ids: Vec<String>,
 }
 
 impl Session {
     fn start(program: &Program, planted: &[String], setting: &Setting) -> io::Result<Session> {
         let flags = [&setting.flags, planted].concat();
-        let mut session = Session { server: server::start(program, &flags)?, connections: vec![] };
+        let mut session =
+            Session { server: server::start(program, &flags)?, connections: vec![], ids: vec![] };
         session.connect()?;
-        for connection in &mut session.connections[..ASIDE] {
+        let (ordinary, others) = session.connections.split_at_mut(ASIDE);
+        for connection in ordinary.iter_mut().chain(&mut others[FIRST_WAITER - ASIDE..]) {
             connection.try_call(&["HELLO", setting.protocol])?;
         }
         Ok(session)
@@ -82,8 +89,20 @@ impl Session {
 
     fn connect(&mut self) -> io::Result<()> {
         let open = |_| self.server.try_client();
-        self.connections = (0..4).map(open).collect::<io::Result<_>>()?;
+        self.connections = (0..FIRST_WAITER + WAITERS).map(open).collect::<io::Result<_>>()?;
+        let id = |client: &mut Client| match client.try_call(&["CLIENT", "ID"])? {
+            Value::Integer(id) => Ok(id.to_string()),
+            other => Err(io::Error::other(format!("{other} is no id"))),
+        };
+        self.ids = self.connections.iter_mut().map(id).collect::<io::Result<_>>()?;
         Ok(())
+    }
+
+    fn count_blocked(&mut self) -> usize {
+        let info = self.connections[OBSERVER].run("INFO clients");
+        let (_, rest) = info.split_once("blocked_clients:").expect("INFO has the field");
+        let (number, _) = rest.split_once('\\').expect("a line end");
+        number.parse().expect("a number")
     }
 
     fn dump(&mut self) -> io::Result<Vec<Entry>> {
@@ -128,6 +147,7 @@ impl Round {
             Step::Send { connection, units, cuts } => self.send(*connection, units, *cuts)?,
             Step::Aside { units, reset } => self.aside(units, *reset)?,
             Step::Hostile { bytes } => self.attack(bytes)?,
+            Step::Wait { waiters, units } => self.wait(waiters, units)?,
             Step::Look => drop(self.look()?),
             Step::Iterate { db, command } => {
                 let replies = self.each(|session| {
@@ -206,6 +226,34 @@ impl Round {
                 self.queues[connection].push(command.clone());
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// Each of the clients sends its command and waits, if it has no reply; then comes what may serve them. Who
+    /// still waits in the end is unblocked.
+    fn wait(&mut self, waiters: &[Command], units: &[Unit]) -> Result<(), String> {
+        self.each(|session| {
+            for (at, command) in waiters.iter().enumerate() {
+                // It may serve one that waits already.
+                let before = session.count_blocked();
+                session.connections[FIRST_WAITER + at].try_raw(&command.encode())?;
+                eventually("it waits, or has its reply", || {
+                    session.connections[FIRST_WAITER + at].has_arrived()
+                        || session.count_blocked() > before
+                });
+            }
+            Ok(())
+        })?;
+        self.send(0, units, 0)?;
+        for (at, command) in waiters.iter().enumerate() {
+            let reason = if at % 2 == 0 { "TIMEOUT" } else { "ERROR" };
+            let replies = self.each(|session| {
+                let id = session.ids[FIRST_WAITER + at].clone();
+                session.connections[OBSERVER].try_call(&["CLIENT", "UNBLOCK", &id, reason])?;
+                session.connections[FIRST_WAITER + at].try_read()
+            })?;
+            equal(&format!("{command}, which waited"), &replies)?;
         }
         Ok(())
     }

@@ -124,6 +124,41 @@ fn a_full_disk_stops_writers_and_not_readers_and_they_go_on_when_there_is_room()
     }
 }
 
+#[test]
+fn on_a_full_disk_nobody_is_told_of_an_element_that_the_log_does_not_hold() {
+    let Some((mut server, disk)) = server_on_a_small_disk(&[]) else {
+        return;
+    };
+    let (mut pushing, mut waiting) = (server.client(), server.client());
+    let element = "x".repeat(3000);
+    let mut told = 0;
+    loop {
+        waiting.send(&["BLPOP", "k", "0"]);
+        eventually("it waits", || pushing.run("INFO clients").contains("blocked_clients:1\\r"));
+        let pushed = pushing.call(&["RPUSH", "k", &element]).to_string();
+        let popped = waiting.read().to_string();
+        if pushed.starts_with("(error) MISCONF") {
+            assert!(popped.starts_with("(error) MISCONF"), "{popped}");
+            break;
+        }
+        assert!(popped.contains(&element), "{popped}");
+        told += 1;
+        assert!(told < 1000, "the disk was never full");
+    }
+    // Nobody can push or wait now. When there is room, all goes on.
+    for refused in ["BLPOP k 0", "RPUSH k y"] {
+        let reply = waiting.run(refused);
+        assert!(reply.starts_with("(error) MISCONF"), "{reply}");
+    }
+    disk.give_room(&server);
+    eventually("there is room", || waiting.run("BLPOP k 0.001") == "(nil)");
+    waiting.send(&["BLPOP", "k", "0"]);
+    assert_eq!(pushing.run("RPUSH k y z"), "(integer) 2");
+    assert_eq!(waiting.read().items()[1].text(), b"y");
+    server.crash();
+    assert_eq!(server.client().run("LRANGE k 0 -1"), "1) \"z\"");
+}
+
 fn look_at_full_disk(mut server: Server, disk: Disk) {
     let mut client = server.client();
     let (mut acknowledged, first_refused) = fill(&mut client);

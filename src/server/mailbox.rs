@@ -1,0 +1,208 @@
+//! How the answer comes to a client that waits for a key (store/blocking.rs).
+//!
+//! The client's thread sleeps where that of every idle client sleeps: in a read of its socket. So it uses no
+//! processor, and notices at once when its client leaves. But std cannot wake a thread that reads. Therefore
+//! whoever serves the client also sends the answer, when the log holds it:
+//!
+//! ```text
+//! client's thread   BLPOP k ─▶ leave ─▶ sleeps in a read ─────────▶ the next command ─▶ come_back
+//! mailbox           Empty      Away                         Sent                        Empty
+//! another thread                        RPUSH k ─▶ deliver ─┘
+//! ```
+//!
+//! If the client has sent more commands behind its BLPOP, its thread must run them as soon as the answer is
+//! there. Then it does not leave. It waits here, and the answer comes into the mailbox (`Full`). The same
+//! happens before the thread has sent the replies that stand in front of the answer.
+//!
+//! To send never waits. What the socket does not take at once, because the answer is long, is sent by a
+//! thread that is made for it.
+//!
+//! **How Redis does it**: `addReply`, as to any client, because one thread does everything.
+
+use super::{Public, Server};
+use crate::held::{Charge, End};
+use crate::outbox::Outbox;
+use crate::resp::Reply;
+use std::io::{self, ErrorKind, IoSlice, Write};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+/// An answer under way.
+pub struct Answer {
+    pub to: Arc<Public>,
+    /// Empty if CLIENT REPLY keeps it back.
+    pub reply: Reply,
+    /// Whether it tells of a change, which the log must hold first.
+    pub is_logged: bool,
+}
+
+impl Answer {
+    /// Sends the answer, or leaves it for the client's own thread. Returns how many bytes were sent.
+    pub fn deliver(self, server: &Server) -> usize {
+        self.to.mailbox.put(&self.to, self.reply, server)
+    }
+}
+
+/// See the chapter.
+#[derive(Default)]
+pub struct Mailbox {
+    state: Mutex<State>,
+    filled: Condvar,
+}
+
+#[derive(Default)]
+enum State {
+    #[default]
+    Empty,
+    /// The client's thread is in a read. All that its client is sent may have to go through an outbox.
+    Away(Option<Arc<Outbox>>),
+    /// Another thread is still sending.
+    Sending,
+    Sent,
+    Full(Reply),
+}
+
+/// How long the thread that sends a long answer pauses when the client reads nothing: at first, and at most.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+impl Mailbox {
+    /// The client's thread goes into a read. Returns false if it need not, because an answer has come.
+    pub fn leave(&self, outbox: Option<Arc<Outbox>>) -> bool {
+        let mut state = self.state.lock().unwrap();
+        let is_empty = matches!(*state, State::Empty);
+        if is_empty {
+            *state = State::Away(outbox);
+        }
+        is_empty
+    }
+
+    /// The client's thread is back. Returns whether an answer has come.
+    pub fn come_back(&self) -> bool {
+        let mut state = self.state.lock().unwrap();
+        if let State::Away(_) = *state {
+            *state = State::Empty;
+        }
+        !matches!(*state, State::Empty)
+    }
+
+    /// Waits for an answer, for at most `pause`. Returns whether one has come.
+    pub fn is_filled_within(&self, pause: Duration) -> bool {
+        let state = self.state.lock().unwrap();
+        let is_empty = |state: &mut State| matches!(state, State::Empty);
+        !self.filled.wait_timeout_while(state, pause, is_empty).unwrap().1.timed_out()
+    }
+
+    /// Waits for the answer, which is certain to come, and empties the mailbox. None if it was sent.
+    pub fn take(&self) -> Option<Reply> {
+        let state = self.state.lock().unwrap();
+        let is_early = |state: &mut State| !matches!(state, State::Sent | State::Full(_));
+        let mut state = self.filled.wait_while(state, is_early).unwrap();
+        match std::mem::take(&mut *state) {
+            State::Full(reply) => Some(reply),
+            _ => None,
+        }
+    }
+
+    fn put(&self, to: &Arc<Public>, reply: Reply, server: &Server) -> usize {
+        let length = reply.out.len();
+        let mut state = self.state.lock().unwrap();
+        let (new, sent) = match std::mem::take(&mut *state) {
+            State::Away(Some(outbox)) => {
+                outbox.hold();
+                reply.out.pieces().for_each(|piece| outbox.push_part(piece));
+                outbox.end_reply();
+                (State::Sent, length)
+            }
+            State::Away(None) => match send_at_once(to, &reply) {
+                sent if sent < length => {
+                    send_on(to, reply.out.to_vec().split_off(sent));
+                    (State::Sending, length)
+                }
+                _ => (State::Sent, length),
+            },
+            _ => (State::Full(reply), 0),
+        };
+        *state = new;
+        to.touch(server);
+        self.filled.notify_one();
+        sent
+    }
+
+    fn is_sent(&self) {
+        *self.state.lock().unwrap() = State::Sent;
+        self.filled.notify_one();
+    }
+}
+
+/// Sends what the socket takes without waiting, and returns how many bytes. If the connection is broken, the
+/// client's thread will see that too, and there is nothing to be sent.
+fn send_at_once(to: &Public, reply: &Reply) -> usize {
+    let (length, mut sent) = (reply.out.len(), 0);
+    let Some(connection) = &to.connection else {
+        return length;
+    };
+    let mut stream = &*connection.stream;
+    let _mode = to.turns.mode.lock().unwrap();
+    if stream.set_nonblocking(true).is_err() {
+        return length;
+    }
+    let mut pieces: Vec<IoSlice> = reply.out.pieces().map(IoSlice::new).collect();
+    let mut rest = &mut pieces[..];
+    while !rest.is_empty() {
+        match stream.write_vectored(rest) {
+            Ok(count) => {
+                IoSlice::advance_slices(&mut rest, count);
+                sent += count;
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(_) => {
+                sent = length;
+                break;
+            }
+        }
+    }
+    let _ = stream.set_nonblocking(false);
+    sent
+}
+
+/// Sends the rest in a thread. If the system has no thread, the client is ended, because half an answer is
+/// none.
+fn send_on(to: &Arc<Public>, rest: Vec<u8>) {
+    let public = to.clone();
+    let thread = std::thread::Builder::new().stack_size(crate::STACK).spawn(move || {
+        if send_slowly(&public, &rest).is_err() {
+            public.held.kill(End::Killed);
+        }
+        public.mailbox.is_sent();
+    });
+    if thread.is_err() {
+        to.held.kill(End::Killed);
+    }
+}
+
+/// Sends all, at the pace at which the client reads, within the limits of what it may leave unread.
+fn send_slowly(to: &Public, mut rest: &[u8]) -> io::Result<()> {
+    let mut charge = Charge::new(&to.held);
+    charge.set(rest.len());
+    let (mut pause, mut over_since) = (SHORTEST_PAUSE, None);
+    let limit = &to.held.total.normal;
+    while let (Some(connection), false) = (&to.connection, rest.is_empty() || to.held.is_ended()) {
+        match (&*connection.stream).write(rest) {
+            Ok(count) => (rest, pause) = (&rest[count..], SHORTEST_PAUSE),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                if limit.is_over_hard(rest.len())
+                    || limit.is_over_soft_for_long(rest.len(), &mut over_since)
+                {
+                    to.held.kill(End::Output);
+                }
+                std::thread::sleep(pause);
+                pause = LONGEST_PAUSE.min(2 * pause);
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

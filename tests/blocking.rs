@@ -1,0 +1,406 @@
+//! Clients that wait for keys: nobody is forgotten, nothing is delivered twice or to somebody who has left,
+//! and who waits costs nothing.
+//!
+//! The replies are in `tests/transcripts/blocking/`. Here are the crowds, the clients that leave or do not
+//! read, and the kills.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::net::Shutdown;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+use support::process::{cpu, sleeps, threads};
+use support::{Client, Server, Stop, Value, encode, eventually};
+
+/// A client that has sent this, and waits.
+fn blocked(server: &Server, asking: &mut Client, command: &str) -> Client {
+    let before = count_blocked(asking);
+    let mut client = server.client();
+    client.raw(format!("{command}\r\n").as_bytes());
+    eventually("the client waits", || count_blocked(asking) > before);
+    client
+}
+
+fn count_blocked(asking: &mut Client) -> usize {
+    let info = asking.run("INFO clients");
+    let (_, rest) = info.split_once("blocked_clients:").expect("INFO has the field");
+    let (number, _) = rest.split_once('\\').expect("a line end");
+    number.parse().expect("a number")
+}
+
+fn id_of(client: &mut Client) -> String {
+    match client.call(&["CLIENT", "ID"]) {
+        Value::Integer(id) => id.to_string(),
+        other => panic!("{other:?} is no id"),
+    }
+}
+
+#[test]
+fn a_thousand_blocked_clients_use_no_processor_and_a_push_wakes_only_its_waiter() {
+    let server = Server::start(&["--maxclients", "2000"]);
+    let mut asking = server.client();
+    let mut clients: Vec<Client> = (0..1000).map(|_| server.client()).collect();
+    for (i, client) in clients.iter_mut().enumerate() {
+        client.raw(format!("BLPOP key{i} 0\r\n").as_bytes());
+    }
+    eventually("all wait", || count_blocked(&mut asking) == 1000);
+    assert!(threads(server.pid()) < 1020, "one thread for each client");
+    // The server's own threads wake up ten times a second, however many clients there are.
+    let (busy, slept) = (cpu(server.pid()), sleeps(server.pid()));
+    thread::sleep(Duration::from_secs(2));
+    let (busy, slept) = (cpu(server.pid()) - busy, sleeps(server.pid()) - slept);
+    assert!(busy <= Duration::from_millis(60), "{busy:?} in two seconds");
+    assert!(slept < 200, "threads went to sleep {slept} times");
+    let slept = sleeps(server.pid());
+    for (i, client) in clients.iter_mut().enumerate().take(100) {
+        asking.run(&format!("RPUSH key{i} x"));
+        assert_eq!(client.read().items()[1].text(), b"x");
+    }
+    let slept = sleeps(server.pid()) - slept;
+    assert!(slept < 900, "100 pushes put threads to sleep {slept} times");
+    assert_eq!(count_blocked(&mut asking), 900);
+}
+
+#[test]
+fn each_element_is_delivered_once() {
+    const PRODUCERS: usize = 4;
+    const EACH: usize = 600;
+    let server = Server::start(&[]);
+    let pops = [
+        "BLPOP a b 0",
+        "BRPOP b a 0",
+        "BLMPOP 0 2 a b LEFT COUNT 3",
+        "BZPOPMIN z 0",
+        "BZMPOP 0 2 none z MAX COUNT 2",
+        "BLPOP moved 0",
+    ];
+    let seen = Mutex::new(Vec::new());
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let stopping = Stop(&stop);
+        for i in 0..3 * pops.len() {
+            let (mut client, seen, stop) = (server.client(), &seen, &stop);
+            scope.spawn(move || {
+                // Some wait for ever, until they are killed, and some for a moment only.
+                let pop = pops[i % pops.len()];
+                let pop = if i < 2 * pops.len() { pop.into() } else { in_a_moment(pop) };
+                while !stop.load(Ordering::Relaxed)
+                    && let Ok(answer) = client.try_call(&words(&pop))
+                {
+                    seen.lock().unwrap().extend(elements(&answer.to_string()));
+                }
+            });
+        }
+        let mut mover = server.client();
+        let is_over = &stop;
+        scope.spawn(move || {
+            while !is_over.load(Ordering::Relaxed) {
+                let _ = mover.try_call(&words("BLMOVE a moved LEFT RIGHT 0.05"));
+            }
+        });
+        thread::scope(|scope| {
+            for producer in 0..PRODUCERS {
+                let mut client = server.client();
+                scope.spawn(move || {
+                    for i in 0..EACH {
+                        push(&mut client, producer, i);
+                    }
+                });
+            }
+        });
+        eventually("all are delivered", || seen.lock().unwrap().len() >= PRODUCERS * EACH);
+        drop(stopping);
+        // Those that wait for ever.
+        let mut asking = server.client();
+        eventually("nobody waits", || {
+            asking.run("CLIENT KILL TYPE normal");
+            count_blocked(&mut asking) == 0
+        });
+    });
+    let seen = seen.into_inner().unwrap();
+    assert_eq!(seen.len(), PRODUCERS * EACH);
+    assert_eq!(seen.iter().collect::<BTreeSet<_>>().len(), seen.len(), "each once");
+}
+
+/// The same command with a timeout that is soon over.
+fn in_a_moment(pop: &str) -> String {
+    match pop.strip_suffix(" 0") {
+        Some(keys) => format!("{keys} 0.002"),
+        None => pop.replace(" 0 ", " 0.002 "),
+    }
+}
+
+/// The elements in what redis-cli would print; all of them begin with `e`.
+fn elements(answer: &str) -> Vec<String> {
+    answer.split('"').filter(|text| text.starts_with('e')).map(str::to_string).collect()
+}
+
+fn push(client: &mut Client, producer: usize, i: usize) {
+    let element = format!("e{producer}-{i}");
+    let commands: &[String] = &match i % 4 {
+        0 => vec![format!("RPUSH a {element}")],
+        1 => vec![format!("ZADD z {i} {element}")],
+        2 => vec![
+            "MULTI".into(),
+            format!("LPUSH other{producer} {element}"),
+            format!("RENAME other{producer} b{producer}"),
+            format!("LMOVE b{producer} b LEFT LEFT"),
+            "EXEC".into(),
+        ],
+        _ => vec![format!("LPUSH b {element}")],
+    };
+    let all: Vec<u8> = commands.iter().flat_map(|line| encode(&words(line))).collect();
+    client.raw(&all);
+    for _ in commands {
+        let reply = client.read();
+        assert!(!reply.is_error(), "{reply}");
+    }
+}
+
+fn words(line: &str) -> Vec<&str> {
+    line.split(' ').collect()
+}
+
+#[test]
+fn nothing_is_popped_for_a_client_that_has_left() {
+    let server = Server::start(&[]);
+    let mut asking = server.client();
+    for round in 0..100 {
+        let leaving = blocked(&server, &mut asking, "BLPOP k 0");
+        let other = (round % 2 == 0).then(|| blocked(&server, &mut asking, "BLPOP k 0"));
+        leaving.socket().shutdown(Shutdown::Both).expect("it is open");
+        assert_eq!(asking.run("RPUSH k x"), "(integer) 1");
+        match other {
+            Some(mut other) => assert_eq!(other.read().items()[1].text(), b"x"),
+            None => assert_eq!(asking.run("LPOP k"), r#""x""#),
+        }
+        drop(leaving);
+        asking.wait_until_alone();
+        assert_eq!(count_blocked(&mut asking), 0);
+    }
+}
+
+#[test]
+fn a_client_that_is_killed_while_it_waits_leaves_at_once() {
+    let server = Server::start(&[]);
+    let mut asking = server.client();
+    // Behind the second one lies a command, so its thread waits in another way.
+    for command in ["BLPOP k 0", "BLPOP k 0\r\nPING", "BZMPOP 0 2 a b MIN", "WAIT 1 0"] {
+        let mut client = server.client();
+        let id = id_of(&mut client);
+        client.raw(format!("{command}\r\n").as_bytes());
+        eventually("it waits", || count_blocked(&mut asking) == 1);
+        assert!(asking.run(&format!("CLIENT LIST ID {id}")).contains(" flags=b "));
+        assert_eq!(asking.run(&format!("CLIENT KILL ID {id}")), "(integer) 1");
+        assert!(client.is_closed());
+        eventually("it waits no more", || count_blocked(&mut asking) == 0);
+    }
+}
+
+#[test]
+fn client_unblock_ends_the_waiting_of_every_command() {
+    let server = Server::start(&[]);
+    let mut asking = server.client();
+    let mut client = server.client();
+    let id = id_of(&mut client);
+    for (command, answer) in [
+        ("BLPOP k 0", "*-1\r\n"),
+        ("BRPOP k l 7", "*-1\r\n"),
+        ("BLMOVE k l LEFT LEFT 0", "*-1\r\n"),
+        ("BRPOPLPUSH k l 0", "*-1\r\n"),
+        ("BLMPOP 0 1 k LEFT", "*-1\r\n"),
+        ("BZPOPMIN k 0", "*-1\r\n"),
+        ("BZPOPMAX k 0", "*-1\r\n"),
+        ("BZMPOP 0 1 k MIN", "*-1\r\n"),
+        ("WAIT 1 0", ":0\r\n"),
+    ] {
+        let error = "-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n";
+        for (how, answer) in [("", answer), (" TIMEOUT", answer), (" error", error)] {
+            client.raw(format!("{command}\r\n").as_bytes());
+            eventually("it waits", || count_blocked(&mut asking) == 1);
+            assert_eq!(asking.run(&format!("CLIENT UNBLOCK {id}{how}")), "(integer) 1");
+            client.read();
+            assert_eq!(String::from_utf8_lossy(client.wire()), answer, "{command}{how}");
+            assert_eq!(asking.run(&format!("CLIENT UNBLOCK {id}{how}")), "(integer) 0");
+            assert_eq!(count_blocked(&mut asking), 0);
+        }
+    }
+    // It is in no queue any more.
+    assert_eq!(asking.run("RPUSH k x"), "(integer) 1");
+    assert_eq!(client.run("PING"), "PONG");
+    // What was sent behind it runs now.
+    client.raw(b"BLPOP none 0\r\nECHO behind\r\n");
+    eventually("it waits", || count_blocked(&mut asking) == 1);
+    asking.run(&format!("CLIENT UNBLOCK {id}"));
+    assert_eq!((client.read(), client.read()), (Value::NilArray, Value::bulk("behind")));
+}
+
+#[test]
+fn a_timeout_is_not_over_early_and_whoever_comes_late_is_served_once() {
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    for behind in ["", "PING\r\n"] {
+        let begin = Instant::now();
+        client.raw(format!("BLPOP k 0.1\r\n{behind}").as_bytes());
+        assert_eq!(client.read(), Value::NilArray);
+        assert!(begin.elapsed() >= Duration::from_millis(100));
+    }
+    assert_eq!(client.run("ECHO x"), "PONG");
+    client.read();
+    // The push comes at about the moment at which the time is over.
+    let mut pushing = server.client();
+    for i in 0..200 {
+        client.raw(b"BLPOP k 0.003\r\n");
+        thread::sleep(Duration::from_micros(2_500 + i * 5));
+        pushing.run("RPUSH k x");
+        let was_served = client.read() != Value::NilArray;
+        let left = pushing.run("LPOP k");
+        assert_eq!(left == "(nil)", was_served);
+    }
+}
+
+#[test]
+fn a_long_answer_to_a_client_that_does_not_read_stops_nobody() {
+    const LONG: usize = 30_000_000;
+    let server = Server::start(&[]);
+    let mut asking = server.client();
+    let mut waiting = blocked(&server, &mut asking, "BLPOP k 0");
+    let element = vec![b'x'; LONG];
+    assert_eq!(asking.call(&[b"RPUSH", &b"k"[..], &element]), Value::Integer(1));
+    assert_eq!(asking.run("PING"), "PONG");
+    // It sends more before it reads.
+    waiting.raw(b"PING\r\n");
+    assert_eq!(waiting.read().items()[1].text().len(), LONG);
+    assert_eq!(waiting.read().text(), b"PONG");
+    // One that reads nothing may be killed.
+    let mut waiting = blocked(&server, &mut asking, "BLPOP k 0");
+    asking.call(&[b"RPUSH", &b"k"[..], &element]);
+    asking.run("CLIENT KILL TYPE normal");
+    assert!(waiting.try_read().is_err());
+    asking.wait_until_alone();
+}
+
+#[test]
+fn a_subscriber_that_waits_is_sent_messages_and_its_answer() {
+    let server = Server::start(&[]);
+    let mut asking = server.client();
+    let mut client = server.client();
+    client.run("HELLO 3");
+    client.run("SUBSCRIBE c");
+    client.raw(b"BLPOP k 0\r\n");
+    eventually("it waits", || count_blocked(&mut asking) == 1);
+    asking.run("PUBLISH c before");
+    assert!(client.read().to_string().contains("before"));
+    asking.run("RPUSH k element");
+    assert!(client.read().to_string().contains("element"));
+    asking.run("PUBLISH c behind");
+    assert!(client.read().to_string().contains("behind"));
+    assert_eq!(client.run("PING"), "PONG");
+}
+
+#[test]
+fn a_client_that_waits_is_not_ended_for_being_idle_and_gives_large_memory_back() {
+    let server = Server::start(&["--timeout", "1"]);
+    let mut asking = server.client();
+    let mut client = blocked(&server, &mut asking, "BLPOP k 0");
+    for _ in 0..25 {
+        thread::sleep(Duration::from_millis(100));
+        asking.run("PING");
+    }
+    asking.run("RPUSH k x");
+    assert_eq!(client.read().items()[1].text(), b"x");
+}
+
+/// Pushes numbers until the server is gone. Returns how many were acknowledged.
+fn push_until_killed(mut client: Client, list: &str, from: usize, done: &AtomicUsize) -> usize {
+    let mut next = from;
+    loop {
+        let batch: Vec<u8> =
+            (next..next + 3).flat_map(|i| encode(&["RPUSH", list, &i.to_string()])).collect();
+        if client.try_raw(&batch).is_err() {
+            return next;
+        }
+        for _ in 0..3 {
+            match client.try_read() {
+                Ok(Value::Integer(_)) => next += 1,
+                Ok(other) => panic!("{other}"),
+                Err(_) => return next,
+            }
+            done.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Takes elements until the server is gone. Returns those that it was given.
+fn take_until_killed(mut client: Client, command: &str) -> Vec<usize> {
+    let mut taken = Vec::new();
+    while let Ok(value) = client.try_call(&words(command)) {
+        let last = match &value {
+            Value::Array(items) => items.last(),
+            _ => Some(&value),
+        };
+        let text = last.map(|last| String::from_utf8_lossy(last.text()).into_owned());
+        taken.extend(text.and_then(|text| text.parse::<usize>().ok()));
+    }
+    taken
+}
+
+fn numbers(client: &mut Client, list: &str) -> Vec<usize> {
+    let value = client.call(&["LRANGE", list, "0", "-1"]);
+    let text = |value: &Value| String::from_utf8_lossy(value.text()).parse().expect("a number");
+    value.items().into_iter().map(text).collect()
+}
+
+#[test]
+fn a_kill_at_any_moment_loses_no_acknowledged_element_and_brings_none_back() {
+    const CONSUMERS: usize = 4;
+    let kills = std::env::var("KILLS").map_or(8, |kills| kills.parse().unwrap());
+    let mut server = Server::start(&[]);
+    for round in 0..kills {
+        server.client().run("FLUSHALL");
+        let done = AtomicUsize::new(0);
+        let (pushed, taken, moved) = thread::scope(|scope| {
+            let take = |command| {
+                let start = |_| {
+                    let client = server.client();
+                    scope.spawn(move || take_until_killed(client, command))
+                };
+                (0..CONSUMERS).map(start).collect::<Vec<_>>()
+            };
+            let taking = take("BLPOP none jobs 0");
+            let moving = take("BLMOVE from to LEFT RIGHT 0");
+            let done = &done;
+            let pushing = ["jobs", "from"].map(|list| {
+                let client = server.client();
+                scope.spawn(move || push_until_killed(client, list, 0, done))
+            });
+            let enough = 200 + 377 * round % 1500;
+            eventually("enough", || done.load(Ordering::Relaxed) >= enough);
+            // Only a signal, because the threads borrow the server.
+            let pid = server.pid().to_string();
+            std::process::Command::new("kill").args(["-9", &pid]).status().expect("kill runs");
+            let all = |threads: Vec<thread::ScopedJoinHandle<Vec<usize>>>| {
+                threads.into_iter().flat_map(|t| t.join().unwrap()).collect::<Vec<_>>()
+            };
+            (pushing.map(|thread| thread.join().unwrap()), all(taking), all(moving))
+        });
+        server.kill();
+        server.start_again();
+        let mut client = server.client();
+        // A consumer that was killed may have had one element on its way.
+        let left = numbers(&mut client, "jobs");
+        let known: BTreeSet<usize> = taken.iter().chain(&left).copied().collect();
+        assert_eq!(known.len(), taken.len() + left.len(), "round {round}: none twice");
+        let lost = (0..pushed[0]).filter(|i| !known.contains(i)).count();
+        assert!(lost <= CONSUMERS, "round {round}: {lost} of {} are lost", pushed[0]);
+        // What is moved is always in one of the two.
+        let (from, to) = (numbers(&mut client, "from"), numbers(&mut client, "to"));
+        let known: BTreeSet<usize> = from.iter().chain(&to).copied().collect();
+        assert_eq!(known.len(), from.len() + to.len(), "round {round}: none twice");
+        assert!((0..pushed[1]).all(|i| known.contains(&i)), "round {round}: all are there");
+        assert!(moved.iter().all(|i| to.contains(i)), "round {round}: what was told is so");
+    }
+}
