@@ -17,7 +17,7 @@
 
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
-use crate::handler::{ALL_KEYS, Command, Flag, Keys, ONE_KEY, Run, command};
+use crate::handler::{ALL_KEYS, Command, Keys, ONE_KEY, Run, command};
 use crate::resp::{Args, Reply, parse_integer};
 use crate::store::{View, ViewMut};
 use crate::types::{Edit, Loose, Str};
@@ -32,7 +32,7 @@ pub const COMMANDS: &[Command] = &[
     command("bitfield_ro", -2, Run::Read(bitfield_ro), ONE_KEY,     "6.0.0", "key [GET encoding offset [GET encoding offset ...]]", "Perform arbitrary bitfield integer operations on strings. Read-only variant of BITFIELD"),
     command("bitop",       -4, Run::Write(bitop),      FROM_SECOND, "2.6.0", "operation destkey key [key ...]", "Perform bitwise operations between strings"),
     command("bitpos",      -3, Run::Read(bitpos),      ONE_KEY,     "2.8.7", "key bit [start [end [BYTE|BIT]]]", "Find first bit set or clear in a string"),
-    command("getbit",       3, Run::Read(getbit),      ONE_KEY,     "2.2.0", "key offset", "Returns the bit value at offset in the string value stored at key").with(&[Flag::Quick]),
+    command("getbit",       3, Run::Read(getbit),      ONE_KEY,     "2.2.0", "key offset", "Returns the bit value at offset in the string value stored at key"),
     command("setbit",       4, Run::Write(setbit),     ONE_KEY,     "2.2.0", "key offset value", "Sets or clears the bit at offset in the string value stored at key"),
 ];
 
