@@ -122,10 +122,12 @@ fn sscan<'a>(
 
 fn smove(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let (source, destination, member) = (args.key(1), args.key(2), &args[3]);
-    let from = view.get::<Set>(source)?.map(|set| set.contains(Member::Bytes(member)));
+    let from =
+        view.get::<Set>(source).map(|set| set.map(|set| set.contains(Member::Bytes(member))));
+    // Looked up whatever the source is: an expired destination goes.
     let to = view.get::<Set>(destination).map(|_| ());
     // To a source that is missing, Redis does not mind what the destination is.
-    let Some(moves) = from else {
+    let Some(moves) = from? else {
         reply.integer(0);
         return Ok(());
     };
