@@ -201,10 +201,13 @@ fn zrangestore(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(),
     let key = args.key(1);
     let look = view.look();
     let zset = look.get::<Zset>(args.key(2))?;
-    let found = zset.into_iter().flat_map(|zset| zset.iter(wanted.ranks(zset), false));
+    let found = zset.into_iter().flat_map(|zset| zset.iter(wanted.ranks(zset), wanted.reverse));
     let found: Vec<Scoring> = found.collect();
     reply.count(found.len());
-    let stored = Loose::filled(&key, &look.limits, |zset| zset.fill(&found));
+    // One by one and in this order, as Redis does it: a zero that was in the listpack has no sign.
+    let stored = Loose::filled::<Zset>(&key, &look.limits, |zset| {
+        found.iter().for_each(|(member, score)| zset.put(member, |_| Some(*score)));
+    });
     view.replace(key, stored);
     Ok(())
 }
