@@ -255,7 +255,9 @@ fn bitop(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error
     let destination = args.key(2);
     let entry = Loose::filled::<Str>(&destination, &readers.limits, |string| {
         if length > 0 {
-            drop(string.patch(0, &result));
+            // As long as its sources are: they may be from before the limit was lowered.
+            string.set_bytes(&result);
+            string.make_raw();
         }
     });
     view.replace(destination, entry);
