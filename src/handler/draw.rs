@@ -13,8 +13,8 @@
 //! here.
 
 use crate::error::Error;
-use crate::handler::args::integer;
-use crate::resp::Reply;
+use crate::handler::args::{Cursor, integer};
+use crate::resp::{Args, Reply};
 use crate::types::table::random_below;
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -29,6 +29,22 @@ pub fn parse_count(text: &[u8]) -> Result<(usize, bool), Error> {
         ));
     }
     Ok((count.unsigned_abs() as usize, count < 0))
+}
+
+/// How many elements, whether they may repeat, and whether the option with this name is there.
+pub fn parse(args: &Args, with: &[u8]) -> Result<(usize, bool, bool), Error> {
+    let (count, may_repeat) = parse_count(&args[2])?;
+    let mut cursor = Cursor::at(args, 3);
+    let both = match cursor.option().as_deref() {
+        None => false,
+        Some(option) if option == with && cursor.left() == 0 => true,
+        Some(_) => return Err(Error::Syntax),
+    };
+    // Twice as many words are sent then, and their number must fit.
+    if both && count > i64::MAX as usize / 2 {
+        return Err(Error::ValueOutOfRange);
+    }
+    Ok((count, may_repeat, both))
 }
 
 /// Whether so many elements can be sent. Each takes six bytes at least. What can never be told to its end is

@@ -16,7 +16,7 @@ use crate::handler::args::{Cursor, integer};
 use crate::handler::draw;
 use crate::handler::scan;
 use crate::handler::{Command, Flag, Left, ONE_KEY, Run, Stretch, command};
-use crate::resp::{Args, Digits, Protocol, Reply, parse_integer};
+use crate::resp::{Args, Digits, Reply, parse_integer};
 use crate::store::{View, ViewMut};
 use crate::types::Hash;
 use crate::types::float::Float;
@@ -131,7 +131,7 @@ fn hrandfield(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> 
         reply.bulk_or_nil(drawn.map(|(name, _)| name));
         return Ok(());
     }
-    let (count, may_repeat, with_values) = parse_random(args, b"WITHVALUES")?;
+    let (count, may_repeat, with_values) = draw::parse(args, b"WITHVALUES")?;
     let Some(hash) = view.get::<Hash>(args.key(1))?.filter(|_| count > 0) else {
         reply.array(0);
         return Ok(());
@@ -140,47 +140,14 @@ fn hrandfield(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> 
         if !draw::can_be_sent(count, reply) {
             return Ok(());
         }
-        reply_with_length(count, with_values, reply);
         // One by one into the reply: the count may be far larger than the hash.
         let drawn = (0..count).filter_map(|_| hash.random());
-        reply.each(drawn, |reply, field| reply_with_field(field, with_values, reply));
+        reply.pairs(count, drawn, with_values, Reply::bulk);
     } else {
         let drawn = draw::distinct(count, hash.len(), hash.iter(), || hash.random());
-        reply_with_length(drawn.len(), with_values, reply);
-        reply.each(drawn, |reply, field| reply_with_field(field, with_values, reply));
+        reply.pairs(drawn.len(), drawn.into_iter(), with_values, Reply::bulk);
     }
     Ok(())
-}
-
-/// How many fields, whether they may repeat, and whether the option with this name is there.
-pub fn parse_random(args: &Args, with: &[u8]) -> Result<(usize, bool, bool), Error> {
-    let (count, may_repeat) = draw::parse_count(&args[2])?;
-    let mut cursor = Cursor::at(args, 3);
-    let with_values = match cursor.option().as_deref() {
-        None => false,
-        Some(option) if option == with && cursor.left() == 0 => true,
-        Some(_) => return Err(Error::Syntax),
-    };
-    // Twice as many words are sent then, and their number must fit.
-    if with_values && count > i64::MAX as usize / 2 {
-        return Err(Error::ValueOutOfRange);
-    }
-    Ok((count, may_repeat, with_values))
-}
-
-fn reply_with_length(count: usize, with_values: bool, reply: &mut Reply) {
-    let flat = with_values && reply.protocol == Protocol::Resp2;
-    reply.array(if flat { 2 * count } else { count });
-}
-
-fn reply_with_field((name, value): Pair, with_values: bool, reply: &mut Reply) {
-    if with_values && reply.protocol == Protocol::Resp3 {
-        reply.array(2);
-    }
-    reply.bulk(name);
-    if with_values {
-        reply.bulk(value);
-    }
 }
 
 // Changing.

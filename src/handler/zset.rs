@@ -18,7 +18,6 @@ mod ranges;
 
 use crate::error::Error;
 use crate::handler::args::Cursor;
-use crate::handler::hash::parse_random;
 use crate::handler::{COUNTED_KEYS, Command, Flag, Left, ONE_KEY, Run, Stretch, command};
 use crate::handler::{draw, scan};
 use crate::key::Key;
@@ -392,7 +391,7 @@ fn zrandmember(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error>
         reply.bulk_or_nil(drawn.map(|(member, _)| member));
         return Ok(());
     }
-    let (count, may_repeat, with_scores) = parse_random(args, b"WITHSCORES")?;
+    let (count, may_repeat, with_scores) = draw::parse(args, b"WITHSCORES")?;
     let Some(zset) = view.get::<Zset>(args.key(1))?.filter(|_| count > 0) else {
         reply.array(0);
         return Ok(());
@@ -400,36 +399,16 @@ fn zrandmember(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error>
     if may_repeat {
         if draw::can_be_sent(count, reply) {
             let drawn = (0..count).filter_map(|_| zset.random());
-            reply_with_members(count, drawn, with_scores, reply);
+            reply.pairs(count, drawn, with_scores, Reply::double);
         }
     } else if count >= zset.len() {
         // From the last to the first, as in Redis.
-        reply_with_members(zset.len(), zset.iter(0..zset.len(), true), with_scores, reply);
+        reply.pairs(zset.len(), zset.iter(0..zset.len(), true), with_scores, Reply::double);
     } else {
         let ranks =
             draw::distinct(count, zset.len(), 0..zset.len(), || Some(random_below(zset.len())));
         let drawn = ranks.into_iter().flat_map(|rank| zset.iter(rank..rank + 1, false));
-        reply_with_members(count, drawn, with_scores, reply);
+        reply.pairs(count, drawn, with_scores, Reply::double);
     }
     Ok(())
-}
-
-/// So many members, with their scores if they are wanted. In RESP3 a member and its score are a pair.
-fn reply_with_members<'a>(
-    count: usize,
-    members: impl Iterator<Item = Scoring<'a>>,
-    with_scores: bool,
-    reply: &mut Reply,
-) {
-    let is_flat = with_scores && reply.protocol == Protocol::Resp2;
-    reply.array(if is_flat { 2 * count } else { count });
-    reply.each(members, |reply, (member, score)| {
-        if with_scores && !is_flat {
-            reply.array(2);
-        }
-        reply.bulk(member);
-        if with_scores {
-            reply.double(score);
-        }
-    });
 }

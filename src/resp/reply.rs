@@ -85,6 +85,27 @@ impl Reply {
         }
     }
 
+    /// `count` elements, and with `both` what belongs to each: in RESP2 behind it, in RESP3 in a pair with it.
+    pub fn pairs<'a, S>(
+        &mut self,
+        count: usize,
+        pairs: impl Iterator<Item = (&'a [u8], S)>,
+        both: bool,
+        write_second: impl Fn(&mut Reply, S),
+    ) {
+        let is_flat = both && !self.is_resp3();
+        self.array(if is_flat { 2 * count } else { count });
+        self.each(pairs, |reply, (first, second)| {
+            if both && !is_flat {
+                reply.array(2);
+            }
+            reply.bulk(first);
+            if both {
+                write_second(reply, second);
+            }
+        });
+    }
+
     fn is_resp3(&self) -> bool {
         self.protocol == Protocol::Resp3
     }

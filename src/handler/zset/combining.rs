@@ -20,7 +20,6 @@
 
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
-use crate::handler::zset::reply_with_members;
 use crate::handler::{COUNTED_KEYS, Command, Keys, Left, ONE_KEY, Rest, Run, Stretch, command};
 use crate::resp::{Args, Digits, Reply, parse_double, parse_integer};
 use crate::store::{View, ViewMut};
@@ -295,7 +294,7 @@ impl<'a> Combination<'a> {
             return reply.count(self.intersection().take(self.limit).count());
         }
         let result = self.combine(form.kind);
-        reply_with_members(result.len(), result.iter().map(scoring), self.with_scores, reply);
+        reply.pairs(result.len(), result.iter().map(scoring), self.with_scores, Reply::double);
     }
 
     /// The result, in order.

@@ -17,7 +17,6 @@
 
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
-use crate::handler::zset::reply_with_members;
 use crate::handler::{Command, ONE_KEY, Run, TWO_KEYS, command};
 use crate::resp::{Args, Reply, parse_bound};
 use crate::store::{View, ViewMut};
@@ -192,7 +191,7 @@ fn range(
     };
     let ranks = wanted.ranks(zset);
     let members = zset.iter(ranks.clone(), wanted.reverse);
-    reply_with_members(ranks.len(), members, wanted.with_scores, reply);
+    reply.pairs(ranks.len(), members, wanted.with_scores, Reply::double);
     Ok(())
 }
 
