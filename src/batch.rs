@@ -41,6 +41,7 @@ use crate::types::Limits;
 use lock::Guard;
 use std::ops::Range;
 use std::sync::RwLock;
+use std::sync::atomic::Ordering;
 
 /// The lock, the time and the records of commands that run together. Used again for the next ones.
 pub struct Batch<'a> {
@@ -58,6 +59,9 @@ pub struct Batch<'a> {
     retractable: Vec<Range<usize>>,
     /// What the views leave: keys that they found expired, and counts of hits and misses.
     notes: Notes,
+    /// What the configuration says about values, and which version of it.
+    limits: Limits,
+    version: u64,
     /// How far the log must be written before the replies leave.
     pub position: u64,
 }
@@ -74,6 +78,8 @@ impl<'a> Batch<'a> {
             records: Records::default(),
             retractable: Vec::new(),
             notes: Notes::default(),
+            limits: Limits::of(&server.config, source),
+            version: 0,
             position: 0,
         }
     }
@@ -88,6 +94,7 @@ impl<'a> Batch<'a> {
     /// `exclude` reads it, or this function for a command without a lock.
     pub fn begin_command(&mut self, command: &Command, in_exec: bool) {
         self.dirty = 0;
+        self.read_limits();
         match command.run {
             Run::Read(_) | Run::Long(_) | Run::Mixed(_) | Run::Write(_) => {}
             _ => {
@@ -103,6 +110,15 @@ impl<'a> Batch<'a> {
             self.time.now = self.clock.now / 1000;
         }
         self.notes.begin_command(in_exec);
+    }
+
+    /// Reads the limits anew if the options have changed. They are many, and a command is short.
+    fn read_limits(&mut self) {
+        let version = self.server.config.version.load(Ordering::Acquire);
+        if self.version != version {
+            self.version = version;
+            self.limits = Limits::of(&self.server.config, self.time.source);
+        }
     }
 
     /// Runs a writing handler under the exclusive lock and keeps its records: as a unit, or in EXEC as a part
@@ -154,18 +170,16 @@ impl<'a> Batch<'a> {
     }
 
     pub fn view(&self, db: usize) -> View<'_> {
-        let limits = Limits::of(&self.server.config, self.time.source);
-        View::new(self.keyspace(), db, self.time, limits, &self.notes)
+        View::new(self.keyspace(), db, self.time, &self.limits, &self.notes)
     }
 
     /// The keyspace under the exclusive lock.
     fn view_mut(&mut self, db: usize) -> ViewMut<'_> {
-        let limits = Limits::of(&self.server.config, self.time.source);
         let Guard::Exclusive(keyspace) = &mut self.guard else {
             unreachable!("the exclusive lock is not held")
         };
         let (records, notes) = (&mut self.records, &self.notes);
-        ViewMut::new(keyspace, db, self.time, limits, records, notes)
+        ViewMut::new(keyspace, db, self.time, &self.limits, records, notes)
     }
 
     /// Deletes what readers have found expired, if the lock is exclusive. If it is not, that is done before

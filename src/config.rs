@@ -31,7 +31,8 @@ use crate::{glob, log};
 use options::{Accepts, Change, OPTIONS, Row, find, target};
 use slot::{Bytes, Slot};
 use std::path::PathBuf;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::{Arc, RwLock};
 
 /// What the command line asks for.
@@ -64,6 +65,8 @@ pub struct Config {
     pub file: PathBuf,
     /// Has the limits `maxmemory-clients` and `client-output-buffer-limit`.
     pub clients: Arc<Total>,
+    /// Goes up after the options have changed.
+    pub version: AtomicU64,
     // Each of these is the option of this name.
     pub aof_checksum: Slot<bool>,
     pub aof_load_corrupt_tail_max_size: Slot<usize>,
@@ -118,6 +121,7 @@ impl Config {
         for (row, value) in OPTIONS.iter().zip(&new) {
             (row.put)(self, value);
         }
+        self.version.fetch_add(1, Release);
         std::mem::replace(&mut *values, new)
     }
 

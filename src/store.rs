@@ -168,7 +168,7 @@ pub struct View<'a> {
     keyspace: &'a Keyspace,
     pub db: usize,
     pub time: Time,
-    pub limits: Limits,
+    pub limits: &'a Limits,
     notes: &'a Notes,
 }
 
@@ -177,7 +177,7 @@ impl<'a> View<'a> {
         keyspace: &'a Keyspace,
         db: usize,
         time: Time,
-        limits: Limits,
+        limits: &'a Limits,
         notes: &'a Notes,
     ) -> View<'a> {
         View { keyspace, db, time, limits, notes }

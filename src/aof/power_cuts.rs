@@ -161,7 +161,7 @@ fn set(keyspace: &mut Keyspace, key: &str, value: &str) {
     let time = Time { now: 0, source: Source::Log };
     let limits = Limits { string: 1 << 20, ..Limits::NOTHING };
     let mut records = Records::default();
-    let mut view = ViewMut::new(keyspace, 0, time, limits, &mut records, &notes);
+    let mut view = ViewMut::new(keyspace, 0, time, &limits, &mut records, &notes);
     view.set_string(Key::of(key.as_bytes()), Arg::Small(value.as_bytes()), Ttl::Gone);
 }
 

@@ -253,7 +253,7 @@ fn bitop(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error
         result.iter_mut().zip(other).for_each(|(byte, other)| *byte = combine(*byte, other));
     }
     let destination = args.key(2);
-    let entry = Loose::filled::<Str>(&destination, &readers.limits, |string| {
+    let entry = Loose::filled::<Str>(&destination, readers.limits, |string| {
         if length > 0 {
             // As long as its sources are: they may be from before the limit was lowered.
             string.set_bytes(&result);

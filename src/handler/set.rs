@@ -291,7 +291,7 @@ fn answer<'a>(
     args: &'a Args,
     reply: &mut Reply,
 ) -> Result<Option<Rest<'a>>, Error> {
-    let limits = view.limits;
+    let limits = *view.limits;
     ask(question, 1..args.len(), view, args, reply, move |sets, reply| {
         let made = Loose::filled::<Set>(b"", &limits, |set| question.fill(sets, set));
         reply_with(made.as_ref().and_then(|made| made.look().read::<Set>()), reply);
@@ -348,7 +348,7 @@ fn store(
     let destination = args.key(1);
     let look = view.look();
     let sets = sets(&look, args.keys(2))?;
-    let made = Loose::filled::<Set>(&destination, &look.limits, |set| question.fill(&sets, set));
+    let made = Loose::filled::<Set>(&destination, look.limits, |set| question.fill(&sets, set));
     let made_set = made.as_ref().and_then(|made| made.look().read::<Set>());
     reply.count(made_set.map_or(0, Set::len));
     view.replace(destination, made);

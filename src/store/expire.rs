@@ -219,14 +219,14 @@ mod tests {
         let mut keyspace = Keyspace::new(1);
         let (mut records, notes) = (Records::default(), Notes::default());
         let (a, b) = (Key::of(b"a"), Key::of(b"b"));
-        let mut before = ViewMut::new(&mut keyspace, 0, TIME, LIMITS, &mut records, &notes);
+        let mut before = ViewMut::new(&mut keyspace, 0, TIME, &LIMITS, &mut records, &notes);
         for key in [a, b] {
             before.set_string(key, Arg::Small(b"old"), Ttl::Gone);
             before.set_deadline(key, Some(9));
         }
         records.wanted = true;
         records.begin();
-        let mut command = ViewMut::new(&mut keyspace, 0, TIME, LIMITS, &mut records, &notes);
+        let mut command = ViewMut::new(&mut keyspace, 0, TIME, &LIMITS, &mut records, &notes);
         command.propagate([b"PING"]);
         let look = command.look();
         assert!(look.peek(a).is_none() && look.peek(b).is_none() && look.len() == 0);

@@ -118,7 +118,7 @@ fn store(view: &mut ViewMut, args: &Args, form: Form, reply: &mut Reply) -> Resu
     let result = combination.combine(form.kind);
     reply.count(result.len());
     let members: Vec<Scoring> = result.iter().map(scoring).collect();
-    let stored = Loose::filled::<Zset>(&key, &look.limits, |zset| zset.fill(&members));
+    let stored = Loose::filled::<Zset>(&key, look.limits, |zset| zset.fill(&members));
     view.replace(key, stored);
     Ok(())
 }

@@ -204,7 +204,7 @@ fn zrangestore(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(),
     let found: Vec<Scoring> = found.collect();
     reply.count(found.len());
     // One by one and in this order, as Redis does it: a zero that was in the listpack has no sign.
-    let stored = Loose::filled::<Zset>(&key, &look.limits, |zset| {
+    let stored = Loose::filled::<Zset>(&key, look.limits, |zset| {
         found.iter().for_each(|(member, score)| zset.put(member, |_| Some(*score)));
     });
     view.replace(key, stored);
