@@ -2,8 +2,8 @@
 //!
 //! The commands that one client has sent at once are a batch. call.rs runs them, and a [`Batch`] holds the
 //! lock for them. It takes the lock when a command needs one, and keeps it for the commands that follow. A
-//! write after a read exchanges the shared lock for the exclusive one (batch/lock.rs). CONFIG SET, PUBLISH, commands
-//! that count other clients, and commands that take long (call/long.rs) give the lock back early:
+//! write after a read exchanges the shared lock for the exclusive one (batch/lock.rs). CONFIG SET, PUBLISH,
+//! commands that count other clients, and commands that take long (call/long.rs) give the lock back early:
 //!
 //! ```text
 //! GET a   GET b   PING   SET c 1   GET a   │  finish
@@ -17,7 +17,8 @@
 //! ```
 //!
 //! The batch owns the time (batch/clock.rs). If the log cannot be written, replies become errors
-//! (batch/retract.rs). Why readers leave keys to be deleted: store/expire.rs.
+//! (batch/retract.rs). Clients that wait for a key are served behind the command that makes it
+//! (batch/serving.rs). Why readers leave keys to be deleted: store/expire.rs.
 //!
 //! **How Redis does it**: it has one thread and needs no locks. `propagatePendingCommands` in server.c logs
 //! what a command has changed, and `beforeSleep` writes the log before the replies leave.

@@ -166,7 +166,7 @@ pub struct Slow {
     pub time: u64,
     /// How long the command took.
     pub microseconds: u64,
-    /// The arguments, shortened by [`shorten_words`].
+    /// The arguments, shortened by [`shorten_args`].
     pub args: Vec<Vec<u8>>,
     /// The client's address and name.
     pub addr: String,
@@ -188,7 +188,7 @@ const MOST_ARGS: usize = 32;
 const MOST_BYTES: usize = 128;
 
 /// Shortens a command as the slow log keeps it.
-pub fn shorten_words(args: &[&[u8]]) -> Vec<Vec<u8>> {
+pub fn shorten_args(args: &[&[u8]]) -> Vec<Vec<u8>> {
     // If some are left out, the last place says how many.
     let shown = if args.len() <= MOST_ARGS { args.len() } else { MOST_ARGS - 1 };
     let (shown, rest) = args.split_at(shown);

@@ -29,7 +29,7 @@ use crate::handler::{Flag, Row};
 use crate::log;
 use crate::resp::{Args, Reply};
 use crate::stats::{
-    Count, Counters, OfCommand, Slow, Stats, add, shorten, shorten_words, unix_microseconds,
+    Count, Counters, OfCommand, Slow, Stats, add, shorten, shorten_args, unix_microseconds,
 };
 
 /// The counters of one batch. They are added to the server's when the batch ends.
@@ -115,7 +115,7 @@ impl Account {
             });
         }
         if slower_than >= 0 && took as i64 >= slower_than && !row.command.is(Flag::SkipSlowlog) {
-            add_to_slow_log(client, shorten_words(&shown(row, args)), took);
+            add_to_slow_log(client, shorten_args(&shown(row, args)), took);
         }
         if has_monitors {
             show_monitors(client, row, args, batch.clock.now, reply);
@@ -210,7 +210,7 @@ impl Account {
 /// A reply of this many bytes is long: HGETALL of a small hash is quick, and of a large one it is not.
 const LONG: usize = 1024;
 
-/// Adds a command to the slow log. `args` come from [`shorten_words`].
+/// Adds a command to the slow log. `args` come from [`shorten_args`].
 fn add_to_slow_log(client: &Client, args: Vec<Vec<u8>>, took: u64) {
     let slow = Slow {
         id: 0,

@@ -18,7 +18,7 @@ use crate::log;
 use crate::propagate::Source;
 use crate::resp::{Args, LONGEST, Reply};
 use crate::server::Server;
-use crate::stats::shorten_words;
+use crate::stats::shorten_args;
 use crate::store::Keyspace;
 use std::sync::{Arc, RwLock};
 
@@ -73,7 +73,7 @@ impl Caller<'_> {
     /// last failure.
     pub(super) fn note_failure(&mut self, row: &Row, args: &Args, error: Error) {
         if !matches!(self.failure, Some((_, Error::DbIndexOutOfRange))) {
-            self.failure = Some((shorten_words(&shown(row, args)), error));
+            self.failure = Some((shorten_args(&shown(row, args)), error));
         }
     }
 }

@@ -151,7 +151,7 @@ fn propagate_pexpireat(view: &mut ViewMut, args: &Args, deadline: i64) {
     if !args[0].eq_ignore_ascii_case(b"pexpireat") {
         let mut words = vec![b"PEXPIREAT", &args[1], digits.as_bytes()];
         words.extend(args.iter().skip(3));
-        view.propagate_words(words.into_iter());
+        view.propagate_args(words.into_iter());
     }
 }
 

@@ -126,7 +126,7 @@ fn set(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> 
             let ttl = if lifetime == Lifetime::Lasting { Ttl::Kept } else { Ttl::Gone };
             view.set_string(args.key(1), args.arg(2), ttl);
             if get {
-                view.propagate_words(without_get(args).into_iter());
+                view.propagate_args(without_get(args).into_iter());
             }
         }
     }

@@ -64,7 +64,7 @@ impl<'a> ViewMut<'a> {
         ViewMut { keyspace, db, time, limits, records, notes, dirty: 0, propagated: false }
     }
 
-    /// Ends the command, of which these are the words: logs it if it has changed something and has not
+    /// Ends the command, of which these are the arguments: logs it if it has changed something and has not
     /// said what else is to be logged. Returns how much it has changed.
     // Inlined, because a call copies the view: two instructions in a hundred of a SET.
     #[inline(always)]
@@ -82,11 +82,11 @@ impl<'a> ViewMut<'a> {
 
     /// Logs this command in place of the one that was sent.
     pub fn propagate<const N: usize>(&mut self, words: [&[u8]; N]) {
-        self.propagate_words(words.into_iter());
+        self.propagate_args(words.into_iter());
     }
 
-    /// Logs these words in place of the ones that were sent.
-    pub fn propagate_words<'w>(&mut self, words: impl ExactSizeIterator<Item = &'w [u8]>) {
+    /// Logs these arguments in place of the ones that were sent.
+    pub fn propagate_args<'w>(&mut self, words: impl ExactSizeIterator<Item = &'w [u8]>) {
         self.records.push(self.db, words);
         self.propagated = true;
     }

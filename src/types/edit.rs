@@ -9,10 +9,9 @@
 //! HSET        Small, Hash ──▶ Large                    past hash-max-listpack-…; never back
 //! ```
 //!
-//! An edit knows whether it has changed anything, because a value can be changed only through
-//! [`Edit::place_mut`], which notes it. So neither a handler nor a type has to tell
-//! ([`crate::store::ViewMut::edit`]). What may find nothing to do looks first ([`Edit::place`]), or
-//! returns whether it has done anything ([`Edit::attempt`]).
+//! An edit knows whether it has changed anything, because a value can be changed only in two ways.
+//! [`Edit::place_mut`] is a change. [`Edit::attempt`] is for what may find nothing to do, and must return
+//! whether it has. So no handler and no type can forget to tell ([`crate::store::ViewMut::edit`]).
 //!
 //! **How Redis does it**: t_string.c and t_hash.c change an `robj`, whose type each command checks
 //! (`checkType`), and assert that it is what they take it for. Each command says by itself what it changed
