@@ -25,6 +25,9 @@
 //! one fsync in the same way (aof/sync.rs). The fsync of each second runs under no mutex, so a slow disk
 //! delays no writer. (The one that seals a file in a rewrite runs under the file's.)
 //!
+//! **A rewrite** (aof/rewrite.rs) makes the log short again. Writers go on in a new file, and until the
+//! manifest names the new base, a start replays the old files: at no moment is anything lost.
+//!
 //! **Lock order**: the keyspace, the turn to call fsync, file, buffer. Batches take only the buffer under
 //! the keyspace's lock.
 //!
@@ -32,11 +35,9 @@
 //! where a thread acts on an atomic without one: `written` is stored with Release after the `write` has
 //! returned, and `commit` loads it with Acquire, so a reply leaves after the write that it needs; `durable`
 //! is the same for fsync. `appended` is raised with the keyspace held, and loaded then or later, so a
-//! position covers all that its reader has seen. `enabled` is loaded with Relaxed, as a hint: `append` loads
-//! it again under the buffer's mutex, under which it is cleared. A late value of any other does no harm.
+//! position covers all that its reader has seen. A late value of any other does no harm.
 //!
-//! **How Redis does it**: aof.c, `flushAppendOnlyFile`, from its one thread before it sleeps. Its
-//! everysec acknowledges the first write that fails; ours does not.
+//! **How Redis does it**: aof.c, `flushAppendOnlyFile`. Its everysec acknowledges the first write that fails.
 
 pub mod check;
 mod checksum;

@@ -17,7 +17,7 @@
 //! ```
 //!
 //! The batch owns the time (batch/clock.rs). If the log cannot be written, replies become errors
-//! (batch/retract.rs). Clients that wait for a key are served behind the command that makes it
+//! (batch/retract.rs). Clients that wait for a key are served right after the command that makes it
 //! (batch/serving.rs). Why readers leave keys to be deleted: store/expire.rs.
 //!
 //! **How Redis does it**: it has one thread and needs no locks. `propagatePendingCommands` in server.c logs
@@ -214,13 +214,13 @@ impl<'a> Batch<'a> {
             client.published = Vec::new();
             client.publishing.set(0);
         }
-        client.heard.clear();
+        client.waited_for.clear();
         self.retractable.clear();
-        self.settle(client);
+        self.add_counts(client);
     }
 
     /// Adds what the views have counted to what all may see.
-    pub fn settle(&mut self, client: &Client) {
+    pub fn add_counts(&mut self, client: &Client) {
         let counters = &client.public.counters;
         counters.add(Count::Hits, self.notes.hits.take());
         counters.add(Count::Misses, self.notes.misses.take());

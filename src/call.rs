@@ -97,7 +97,7 @@ impl<'a> Caller<'a> {
             Err(error) => self.reject(&error, client, args, reply),
         }
         let is_silent = matches!(client.replies, Replies::Off | Replies::SkipThis);
-        if is_silent && !std::mem::take(&mut client.confirms) {
+        if is_silent && !std::mem::take(&mut client.must_reply) {
             reply.out.truncate(begin);
             self.batch.forget_replies_from(begin);
         }
@@ -113,11 +113,11 @@ impl<'a> Caller<'a> {
             // Waits, a tenth of a second at most, until what the others have sent is done (server/order.rs):
             // all others, or for PUBSUB the subscribers.
             self.batch.give_back();
-            self.batch.server.hear_out(&client.public, row.group == "pubsub");
+            self.batch.server.wait_for_others(&client.public, row.group == "pubsub");
         }
         self.batch.begin_command(row.command, client.in_exec);
         if row.command.is(Flag::ShowsCounters) {
-            self.settle(client);
+            self.add_counts(client);
         }
         let begin = reply.out.mark();
         let result = self.run_handler(row, client, args, reply);
@@ -207,7 +207,7 @@ impl<'a> Caller<'a> {
             let row = &TABLE.rows[index];
             // The client is to end, and its output is thrown away. What the queue changes is still done,
             // but nothing is read for nobody.
-            if !reply.out.takes(0) && row.command.reads() {
+            if reply.out.is_thrown_away() && row.command.reads() {
                 continue;
             }
             self.call(row, client, &args, reply);
@@ -233,15 +233,15 @@ impl<'a> Caller<'a> {
         self.account.charge(&mut self.batch.clock);
         self.batch.finish(client, reply);
         client.update_public(reply.protocol, self.account.last_row);
-        self.settle(client);
+        self.add_counts(client);
         self.account.write_trace(client, &self.batch);
     }
 
     /// Adds what has been counted to the counters that all may see: at the end of a batch, and before a
     /// command that shows them.
-    fn settle(&mut self, client: &Client) {
-        self.account.settle(&self.batch.server.stats, &client.public.counters);
-        self.batch.settle(client);
+    fn add_counts(&mut self, client: &Client) {
+        self.account.add_counts(&self.batch.server.stats, &client.public.counters);
+        self.batch.add_counts(client);
     }
 }
 

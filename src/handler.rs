@@ -58,7 +58,7 @@ use crate::error::Error;
 use crate::resp::{Args, Reply};
 use crate::store::{View, ViewMut};
 pub use container::{help, help_lines, subcommand_syntax};
-pub use long::{Left, LongHandler, Rest, Stretch};
+pub use long::{Left, LongHandler, Rest, TimeSlice};
 use std::sync::LazyLock;
 
 /// The version of Redis whose behaviour this server follows, which it reports to clients.
@@ -103,7 +103,7 @@ pub struct Keys {
     /// Negative: counted from the end.
     pub last: i64,
     pub step: i64,
-    /// The argument that says how many keys stand behind it (COMMAND: `movablekeys`); 0 if none does.
+    /// The argument that says how many keys follow it (COMMAND: `movablekeys`); 0 if none does.
     pub counted_by: usize,
 }
 
@@ -115,7 +115,7 @@ pub const ALL_KEYS: Keys = Keys { first: 1, last: -1, step: 1, ..NO_KEY };
 pub const EVERY_OTHER: Keys = Keys { first: 1, last: -1, step: 2, ..NO_KEY };
 /// `LMPOP numkeys key [key ...]`. With a key before them: `Keys { counted_by: 2, ..ONE_KEY }`.
 pub const COUNTED_KEYS: Keys = Keys { counted_by: 1, ..NO_KEY };
-/// One key, behind the name of a subcommand.
+/// One key, after the name of a subcommand.
 pub const SUBCOMMAND_KEY: Keys = Keys { first: 2, last: 2, step: 1, ..NO_KEY };
 
 /// What else the server must know of a command. The first seven are Redis's, and COMMAND shows five of

@@ -26,7 +26,7 @@
 //!
 //! **How Redis does it**: server.c, `alsoPropagate` and `propagatePendingCommands`. It keeps commands as
 //! objects, and each subscriber writes them for itself. We write the bytes once. The price: a MULTI or a DEL
-//! that turns out to be needed moves the bytes behind it.
+//! that turns out to be needed moves the bytes after it.
 
 use crate::resp::{Args, Digits, write_command};
 

@@ -91,7 +91,7 @@ pub struct Allowed {
     pub command: usize,
     /// Whether the client has yet to give the password. Until then it may send 10 arguments of 16 KiB.
     pub unauthenticated: bool,
-    /// Whether the line end behind an argument is looked at. On the wire it is not, as in Redis. In
+    /// Whether the line end after an argument is looked at. On the wire it is not, as in Redis. In
     /// the log it shows where a file is damaged.
     pub strict: bool,
 }

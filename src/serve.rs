@@ -1,7 +1,7 @@
 //! One client's thread: read, run, commit, reply.
 //!
 //! ```text
-//! while a command comes ──▶ batch: run it, and all that have arrived behind it, under one lock
+//! while a command comes ──▶ batch: run it, and all that have arrived after it, under one lock
 //!       ▲ blocks here                │
 //!       │                            ▼
 //!       └──── flush ◀── commit: wait until the log holds what the replies say
@@ -15,7 +15,8 @@
 //! **A blocked write must not stop the reading.** A client may send two hundred thousand commands
 //! before it reads the first reply (redis-py's pipelines do). If we waited until it reads, and it
 //! until we read, both would wait for ever. So the socket has a short write timeout, and each time it
-//! fires, what has arrived is read and kept, not yet run (serve/output.rs, serve/inbound.rs).
+//! fires, what has arrived is read and kept, not yet run (serve/output.rs, serve/inbound.rs). How much a
+//! client may send ahead or leave unread is limited; a client over its limit is ended.
 //!
 //! **One socket, one handle.** Whoever needs the socket shares an `Arc<TcpStream>`. A `try_clone`
 //! would double the descriptors, and there are few.
@@ -106,7 +107,7 @@ struct Session<'a> {
     client: Box<Client>,
     reader: BufReader<Inbound>,
     /// The first `arrived_count` are commands that were read and looked up. The first `ran` of those
-    /// have run. The places behind them keep their buffers for the next commands.
+    /// have run. The places after them keep their buffers for the next commands.
     arrived: Vec<Arrived>,
     arrived_count: usize,
     ran: usize,

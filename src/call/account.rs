@@ -159,7 +159,7 @@ impl Account {
     }
 
     /// Adds the tally to the counters of the server and of the client.
-    pub fn settle(&mut self, stats: &Stats, own: &Counters) {
+    pub fn add_counts(&mut self, stats: &Stats, own: &Counters) {
         for (index, counts) in self.tally.drain(..) {
             for (counter, count) in stats.of_commands[index].iter().zip(counts) {
                 add(counter, count);

@@ -197,7 +197,7 @@ impl ViewMut<'_> {
             self.discard(large);
             self.records.push_expired(self.db, &key);
             let watchers = self.keyspace.watchers.get_mut().unwrap();
-            watchers.touch(self.db, &key, true, Now::Gone);
+            watchers.touch(self.db, &key, Now::Gone);
             self.notes.deleted.set(self.notes.deleted.get() + 1);
         }
     }
