@@ -72,8 +72,9 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub enum Run {
     /// Under the shared lock. It cannot change anything: `View` has no way to.
     Read(fn(&View, &Args, &mut Reply) -> Result<(), Error>),
-    /// The same, but it may take long. It returns what is left to be done, and that is done with the
-    /// lock given back in between (call/long.rs).
+    /// The same, but it may take long. It returns what is left to be done, and that is done with the lock
+    /// given back in between (call/long.rs). Where the reply must be that of one moment, as with KEYS, it keeps
+    /// the lock.
     Long(LongHandler),
     /// Under the exclusive lock; logged if it changed something.
     Write(WriteHandler),
@@ -132,7 +133,7 @@ pub enum Flag {
     NoMulti,
     /// It may wait for a key.
     Blocks,
-    /// PUBLISH changes no key, but Redis replicates it. Monitors count as replicas there, so they may
+    /// PUBLISH changes no key, but Redis replicates it. Monitors count as replicas there, so a monitor may
     /// not send it.
     MayReplicate,
     /// DEBUG: refused unless `enable-debug-command` allows it.
@@ -143,7 +144,7 @@ pub enum Flag {
     InLog,
     /// It is refused while the log loads, though it needs no data.
     NotLoading,
-    /// A RESP2 client may send it while it is subscribed, and a reply looks like a message.
+    /// A RESP2 client may send it while it is subscribed. Its reply then has the form of a message.
     WhileSubscribed,
     /// It shows or resets counters, so what its batch has counted so far is added to them first.
     ShowsCounters,
@@ -204,11 +205,11 @@ impl Command {
     }
 
     pub fn is(&self, flag: Flag) -> bool {
-        self.flags & 1 << flag as u32 != 0
+        self.flags & (1 << flag as u32) != 0
     }
 
-    /// Whether it is answered while the log loads: if it is not `Read`, `Long` or `Write`. (INFO and WATCH
-    /// are `Mixed`, and see what is loaded so far.)
+    /// Whether it is answered while the log loads: if it is not `Read`, `Long` or `Write`, nor a container
+    /// without a handler. (INFO and WATCH are `Mixed`, and see what is loaded so far.)
     pub fn works_while_loading(&self) -> bool {
         let needs_data = self.reads() || matches!(self.run, Run::Write(_) | Run::Container(None));
         !needs_data && !self.is(Flag::NotLoading)

@@ -78,7 +78,7 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Box<Client>
         arrived: vec![Arrived::default()],
         arrived_count: 0,
         ran: 0,
-        reply: Reply::watched(Charge::new(&client.public.held)),
+        reply: Reply::counted(Charge::new(&client.public.held)),
         stream: stream.clone(),
         pause: SHORTEST_PAUSE,
         writer: None,
@@ -103,6 +103,8 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Box<Client>
 }
 
 /// A client while it is served: what it has sent, what it is to be told, and the batch between.
+/// `client.public` is what other threads may see of it, and `reader` is told when a batch begins and ends,
+/// because between batches it may spin.
 struct Session<'a> {
     client: Box<Client>,
     reader: BufReader<Inbound>,
@@ -135,7 +137,7 @@ impl Session<'_> {
     }
 
     /// Waits for a command, with nothing held, and takes what has arrived after it. Returns false if
-    /// the client has left, or has sent what is not a command.
+    /// the client has left, or has sent what is not a command and was told so.
     fn read_commands(&mut self) -> io::Result<bool> {
         self.wait_for_input()?;
         let inbound = self.reader.get_mut();
@@ -190,7 +192,8 @@ impl Session<'_> {
         self.reader.get_mut().begin_batch();
         self.client.public.in_service.store(true, Ordering::Relaxed);
         self.caller.begin();
-        // For four and more commands: takes the lock of the first, and touches the memory of all their keys.
+        // For four and more commands: takes the lock of the first, and touches the memory of the first key of
+        // each, for speed alone.
         self.caller.lock_and_warm(self.client.db, &self.arrived[self.ran..self.arrived_count]);
         while self.ran < self.arrived_count && !self.is_killed() {
             let arrived = &mut self.arrived[self.ran];
@@ -210,8 +213,8 @@ impl Session<'_> {
         self.follow_up()
     }
 
-    /// Sends the replies, and then does what a handler has left to be done. SHUTDOWN ends the process first,
-    /// and its batch gets no replies, as in Redis.
+    /// Sends the replies, and then does what a handler has left to be done. SHUTDOWN ends the process before
+    /// anything is sent, as in Redis. It goes on only if the log could not be saved.
     fn follow_up(&mut self) -> io::Result<bool> {
         match std::mem::take(&mut self.client.then) {
             Then::GoOn => self.flush()?,
@@ -249,7 +252,7 @@ impl Session<'_> {
         self.client.public.held.is_ended() || outbox.is_some_and(|o| o.is_closed())
     }
 
-    /// Lets the writer send what is queued. When `self` is dropped, the client is on no list any more.
+    /// Lets the outbox's thread send what is queued. When `self` is dropped, the client is on no list any more.
     fn leave(mut self) {
         self.caller.unwatch(&mut self.client);
         self.caller.finish(&mut self.client, &mut self.reply);

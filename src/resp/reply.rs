@@ -66,7 +66,7 @@ impl Reply {
     }
 
     /// The same for a client: its replies are counted and limited.
-    pub fn watched(charge: Charge) -> Reply {
+    pub fn counted(charge: Charge) -> Reply {
         Reply { out: Output::new(Some(charge)), ..Reply::new() }
     }
 
@@ -473,7 +473,7 @@ mod tests {
         let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let total = Arc::new(Total::default());
         let held = Held::new(&total, Some(Arc::new(stream)));
-        let mut reply = Reply::watched(Charge::new(&held));
+        let mut reply = Reply::counted(Charge::new(&held));
         let word = [b'x'; 1000];
         reply.each(0..1000, |reply, _| reply.bulk(&word));
         assert!(reply.out.len() > 1_000_000, "without a limit it may be of any length");
