@@ -1,0 +1,418 @@
+//! Where all strings, tables, functions and coroutines live, and how they die.
+//!
+//! An [`Arena`] is a vector of slots for things of one kind, and an [`Id`] is the number of a slot.
+//! A free slot is used again. Nothing in the heap owns another thing of the heap: it knows only its
+//! id. So a cycle is no trouble, and to throw something away is to empty its slot.
+//!
+//! Each string is here once. [`Heap::string`] looks for an equal one first, by its hash.
+//!
+//! Memory is counted when something is made or grows. When the count passes `threshold`, the
+//! machine calls the [collector](super::collect) between two instructions, and at no other time.
+//! This makes natives simple: what a native makes cannot vanish before the native returns. The
+//! price is that one native can make much garbage. So memory has two limits: above the first one
+//! after a collection, or above its double at any time, the script gets the error `not enough
+//! memory`.
+//!
+//! **How Redis does it**: Lua keeps all objects in one linked list, counts bytes in its allocator
+//! and collects in small steps, so that a pause is short. Here a collection is one pause, which is
+//! short because a script's heap is small, and it comes only when as much has been made as was
+//! alive. Redis has no limit for the memory of a script.
+
+use super::lib::Native;
+use super::code::Prototype;
+use super::machine::Thread;
+use super::table::{Fault, Table};
+use super::value::{Error, FunctionId, StringId, TableId, Value};
+use std::marker::PhantomData;
+use std::ops::{Index, IndexMut};
+
+/// No collection begins below this many bytes.
+const MIN_THRESHOLD: usize = 1 << 20;
+/// Marks the end of a chain of strings with the same bucket.
+const NONE: u32 = u32::MAX;
+
+/// The number of a slot in the arena of `T`.
+pub struct Id<T>(u32, PhantomData<fn() -> T>);
+
+impl<T> Id<T> {
+    pub fn new(index: usize) -> Id<T> {
+        Id(index as u32, PhantomData)
+    }
+
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl<T> Clone for Id<T> {
+    fn clone(&self) -> Id<T> {
+        *self
+    }
+}
+
+impl<T> Copy for Id<T> {}
+
+impl<T> PartialEq for Id<T> {
+    fn eq(&self, other: &Id<T>) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl<T> std::fmt::Debug for Id<T> {
+    fn fmt(&self, out: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(out, "{}", self.0)
+    }
+}
+
+/// Slots for things of one kind. What is not marked when it is swept is emptied.
+pub struct Arena<T> {
+    items: Vec<T>,
+    marks: Vec<bool>,
+    free: Vec<u32>,
+}
+
+impl<T: Default> Arena<T> {
+    pub fn new() -> Arena<T> {
+        Arena { items: Vec::new(), marks: Vec::new(), free: Vec::new() }
+    }
+
+    pub fn add(&mut self, item: T) -> Id<T> {
+        if let Some(index) = self.free.pop() {
+            self.items[index as usize] = item;
+            return Id::new(index as usize);
+        }
+        self.items.push(item);
+        self.marks.push(false);
+        Id::new(self.items.len() - 1)
+    }
+
+    /// Marks a thing, and says whether it was not marked yet.
+    pub fn mark(&mut self, id: Id<T>) -> bool {
+        !std::mem::replace(&mut self.marks[id.index()], true)
+    }
+
+    pub fn is_marked(&self, id: Id<T>) -> bool {
+        self.marks[id.index()]
+    }
+
+    /// Empties all slots without a mark, and takes the marks away.
+    pub fn sweep(&mut self) {
+        self.free.clear();
+        for (index, mark) in self.marks.iter_mut().enumerate().rev() {
+            if !std::mem::take(mark) {
+                self.items[index] = T::default();
+                self.free.push(index as u32);
+            }
+        }
+    }
+}
+
+impl<T> Index<Id<T>> for Arena<T> {
+    type Output = T;
+
+    #[inline]
+    fn index(&self, id: Id<T>) -> &T {
+        &self.items[id.0 as usize]
+    }
+}
+
+impl<T> IndexMut<Id<T>> for Arena<T> {
+    #[inline]
+    fn index_mut(&mut self, id: Id<T>) -> &mut T {
+        &mut self.items[id.0 as usize]
+    }
+}
+
+/// A string. Its bytes never change.
+#[derive(Default)]
+pub struct Text {
+    pub hash: u32,
+    /// The next string in the same bucket.
+    next: u32,
+    pub bytes: Box<[u8]>,
+}
+
+pub enum Function {
+    Lua {
+        prototype: Id<Prototype>,
+        upvalues: Box<[Id<Upvalue>]>,
+        /// Where it looks for globals.
+        globals: TableId,
+    },
+    Native {
+        run: Native,
+        /// What the native keeps between its calls.
+        upvalues: Box<[Value]>,
+    },
+    Free,
+}
+
+impl Default for Function {
+    fn default() -> Function {
+        Function::Free
+    }
+}
+
+/// A local variable that an inner function uses. It lies on the stack of its coroutine while the
+/// function that declared it runs, and here afterwards.
+#[derive(Clone, Copy)]
+pub enum Upvalue {
+    Open { thread: Id<Thread>, slot: u32 },
+    Closed(Value),
+}
+
+impl Default for Upvalue {
+    fn default() -> Upvalue {
+        Upvalue::Closed(Value::Nil)
+    }
+}
+
+/// The names of metamethods, and other strings that the machine itself needs. The heap makes them
+/// first, so the number of a name is the id of its string.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Name {
+    Index,
+    NewIndex,
+    Mode,
+    Eq,
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Mod,
+    Pow,
+    Unm,
+    Len,
+    Lt,
+    Le,
+    Concat,
+    Call,
+    ToString,
+    Metatable,
+    NotEnoughMemory,
+}
+
+const NAMES: [&str; 19] = [
+    "__index",
+    "__newindex",
+    "__mode",
+    "__eq",
+    "__add",
+    "__sub",
+    "__mul",
+    "__div",
+    "__mod",
+    "__pow",
+    "__unm",
+    "__len",
+    "__lt",
+    "__le",
+    "__concat",
+    "__call",
+    "__tostring",
+    "__metatable",
+    "not enough memory",
+];
+
+impl Name {
+    pub fn value(self) -> Value {
+        Value::String(Id::new(self as usize))
+    }
+}
+
+pub struct Heap {
+    pub strings: Arena<Text>,
+    pub tables: Arena<Table>,
+    pub functions: Arena<Function>,
+    pub upvalues: Arena<Upvalue>,
+    pub threads: Arena<Thread>,
+    /// The first string of each bucket. There is a power of two of them.
+    buckets: Vec<u32>,
+    string_count: usize,
+    /// What all things take, about.
+    pub bytes: usize,
+    /// The count at which the next collection is due.
+    pub threshold: usize,
+    /// What may be alive after a collection.
+    pub limit: usize,
+    /// The metatable of all strings.
+    pub string_meta: Option<TableId>,
+}
+
+impl Heap {
+    pub fn new(limit: usize) -> Heap {
+        let mut heap = Heap {
+            strings: Arena::new(),
+            tables: Arena::new(),
+            functions: Arena::new(),
+            upvalues: Arena::new(),
+            threads: Arena::new(),
+            buckets: vec![NONE; 1024],
+            string_count: 0,
+            bytes: 0,
+            threshold: MIN_THRESHOLD,
+            limit,
+            string_meta: None,
+        };
+        for name in NAMES {
+            heap.add_string(name.as_bytes());
+        }
+        heap
+    }
+
+    /// An error, if that many bytes more would be too much. A native that is about to make
+    /// something large asks before it makes it.
+    pub fn check_room(&self, bytes: usize) -> Result<(), Error> {
+        if self.bytes.saturating_add(bytes) > self.limit.saturating_mul(2) {
+            return Err(Error(Name::NotEnoughMemory.value()));
+        }
+        Ok(())
+    }
+
+    /// The string with these bytes.
+    pub fn string(&mut self, bytes: &[u8]) -> Result<StringId, Error> {
+        self.check_room(bytes.len())?;
+        Ok(self.add_string(bytes))
+    }
+
+    /// As [`string`](Self::string), but there is always room. Not to be used for what a script
+    /// can make long.
+    pub fn add_string(&mut self, bytes: &[u8]) -> StringId {
+        let hash = hash(bytes);
+        let mut at = self.buckets[hash as usize & (self.buckets.len() - 1)];
+        while at != NONE {
+            let text = &self.strings[Id::new(at as usize)];
+            if text.hash == hash && *text.bytes == *bytes {
+                return Id::new(at as usize);
+            }
+            at = text.next;
+        }
+        if self.string_count >= self.buckets.len() {
+            self.grow_buckets();
+        }
+        self.bytes += size_of::<Text>() + bytes.len();
+        self.string_count += 1;
+        let bucket = hash as usize & (self.buckets.len() - 1);
+        let next = self.buckets[bucket];
+        let id = self.strings.add(Text { hash, next, bytes: bytes.into() });
+        self.buckets[bucket] = id.0;
+        id
+    }
+
+    fn grow_buckets(&mut self) {
+        let old = std::mem::take(&mut self.buckets);
+        self.buckets = vec![NONE; old.len() * 2];
+        for mut at in old {
+            while at != NONE {
+                let text = &mut self.strings[Id::new(at as usize)];
+                let bucket = &mut self.buckets[text.hash as usize & (old.len() * 2 - 1)];
+                let next = std::mem::replace(&mut text.next, *bucket);
+                *bucket = at;
+                at = next;
+            }
+        }
+    }
+
+    /// Empties the slots of all strings without a mark.
+    pub fn sweep_strings(&mut self) {
+        for bucket in 0..self.buckets.len() {
+            let mut at = std::mem::replace(&mut self.buckets[bucket], NONE);
+            while at != NONE {
+                let id = Id::new(at as usize);
+                let next = self.strings[id].next;
+                if self.strings.is_marked(id) {
+                    self.strings[id].next = self.buckets[bucket];
+                    self.buckets[bucket] = at;
+                } else {
+                    self.string_count -= 1;
+                }
+                at = next;
+            }
+        }
+        self.strings.sweep();
+    }
+
+    pub fn table(&mut self, array: usize, nodes: usize) -> Result<TableId, Error> {
+        let wanted = array.saturating_add(nodes.saturating_mul(2)).saturating_mul(20);
+        self.check_room(wanted)?;
+        let table = Table::new(array, nodes);
+        self.bytes += table.size();
+        Ok(self.tables.add(table))
+    }
+
+    pub fn function(&mut self, function: Function) -> FunctionId {
+        self.bytes += function.size();
+        self.functions.add(function)
+    }
+
+    pub fn native(&mut self, run: Native) -> Value {
+        Value::Function(self.function(Function::Native { run, upvalues: Box::default() }))
+    }
+
+    /// The value at a key of a table, or nil. Asks no metatable.
+    pub fn get(&self, table: TableId, key: Value) -> Value {
+        self.tables[table].get(key, &self.strings)
+    }
+
+    /// Sets a value in a table. Asks no metatable and not whether the table is readonly.
+    pub fn set(&mut self, table: TableId, key: Value, value: Value) -> Result<(), Fault> {
+        let table = &mut self.tables[table];
+        if table.replace(key, value, &self.strings) {
+            table.absent = 0;
+            return Ok(());
+        }
+        let before = table.size();
+        let result = table.set(key, value, &self.strings);
+        self.bytes = (self.bytes + table.size()).saturating_sub(before);
+        result
+    }
+
+    /// The metamethod of a value for an event, or nil.
+    #[inline]
+    pub fn metamethod(&mut self, value: Value, event: Name) -> Value {
+        let meta = match value {
+            Value::Table(table) => self.tables[table].meta,
+            Value::String(_) => self.string_meta,
+            _ => None,
+        };
+        let Some(meta) = meta else { return Value::Nil };
+        let bit = 1u32.wrapping_shl(event as u32) as u8;
+        if event as u32 >= 8 || self.tables[meta].absent & bit == 0 {
+            let found = self.get(meta, event.value());
+            if !found.is_nil() || event as u32 >= 8 {
+                return found;
+            }
+            self.tables[meta].absent |= bit;
+        }
+        Value::Nil
+    }
+
+    pub fn bytes_of(&self, string: StringId) -> &[u8] {
+        &self.strings[string].bytes
+    }
+}
+
+impl Function {
+    pub fn size(&self) -> usize {
+        let upvalues = match self {
+            Function::Lua { upvalues, .. } => size_of_val(&upvalues[..]),
+            Function::Native { upvalues, .. } => size_of_val(&upvalues[..]),
+            Function::Free => 0,
+        };
+        size_of::<Function>() + upvalues
+    }
+}
+
+/// Lua's hash of a string, which decides the order of `next`. Of a long string it looks only at
+/// every second byte, or third …, so that it costs at most 32 steps.
+fn hash(bytes: &[u8]) -> u32 {
+    let step = (bytes.len() >> 5) + 1;
+    let mut hash = bytes.len() as u32;
+    let mut at = bytes.len();
+    while at >= step {
+        let mixed = (hash << 5).wrapping_add(hash >> 2).wrapping_add(u32::from(bytes[at - 1]));
+        hash ^= mixed;
+        at -= step;
+    }
+    hash
+}

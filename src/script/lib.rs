@@ -1,0 +1,253 @@
+//! The libraries: functions for scripts that are written in Rust. They are called *natives*.
+//!
+//! A native gets a [`Call`]: its arguments, the machine with its heap, and the [`Host`]. It pushes
+//! results, and returns how many it has pushed:
+//!
+//! ```text
+//! fn rep(call: &mut Call) -> Result<Outcome, Error> {
+//!     let text = call.string(1)?;                       // or: bad argument #1 to 'rep' (…)
+//!     let times = call.integer(2)?.max(0) as usize;
+//!     let length = call.bytes(text).len();
+//!     call.check_room(length.saturating_mul(times))?;   // or: not enough memory
+//!     let result = call.bytes(text).repeat(times);
+//!     call.give_string(&result)                         // one result
+//! }
+//! ```
+//!
+//! Arguments are counted from 1, as in error messages. An error is made by `call.error(text)`,
+//! which adds the position of the caller, or by `call.bad_argument(1, text)`.
+//!
+//! The collector never runs inside a native, so a native may hold any value in its variables.
+//! There are two exceptions, and both end the native: it calls a function of the script.
+//!
+//! - `Ok(Outcome::Tail(n))`: the last n + 1 values that it pushed are a function and n arguments.
+//!   What that function returns is what the native returns. So `tostring` calls `__tostring`.
+//! - `Ok(Outcome::Then(n, state))`: the same, but afterwards the machine calls `state.resume` with
+//!   a call that has the same arguments and also the results. So `sort` calls its comparison, and
+//!   `gsub` its replacement. What the state holds of values must also be an argument or an upvalue
+//!   of the native, because the collector does not look into the state.
+//!
+//! So natives never call the machine, the stack of the process does not grow with the script, and
+//! a script can yield or fail anywhere.
+//!
+//! A library is a list of names and natives, and [`Machine::library`] makes a table of it.
+//!
+//! **How Redis does it**: in Lua, a native calls functions of the script by `lua_call`, a new loop
+//! of the machine on top of the old one, up to 200 times.
+
+pub mod base;
+pub mod coroutine;
+pub mod math;
+pub mod table;
+
+use super::heap::{Function, Heap, Name};
+use super::machine::{Machine, Raise};
+use super::number;
+use super::value::{Error, StringId, TableId, Value};
+
+pub type Native = fn(&mut Call) -> Result<Outcome, Error>;
+
+/// What a native has done.
+pub enum Outcome {
+    /// The last n values that it pushed are its results.
+    Return(usize),
+    /// The last n + 1 values that it pushed are a function and n arguments. Its results are those
+    /// of the native.
+    Tail(usize),
+    /// The same, but its results go to the state.
+    Then(usize, Box<dyn Resume>),
+    /// It has told the machine itself what to do next: `pcall` and the coroutines.
+    Switched,
+}
+
+/// A native in the middle of its work, while a function of the script runs for it.
+pub trait Resume: Send {
+    /// The function has returned: see [`Call::result`]. To call another one, give `self` back in
+    /// [`Outcome::Then`].
+    fn resume(self: Box<Self>, call: &mut Call) -> Result<Outcome, Error>;
+}
+
+/// The world outside of the script.
+pub trait Host {
+    /// The machine asks now and then whether the script may go on. If not, this is the error.
+    fn interrupt(&mut self) -> Result<(), String>;
+
+    /// For `os.clock`: seconds.
+    fn clock(&mut self) -> f64;
+
+    /// For `redis.call`: runs a command. The reply is in the format of the protocol.
+    fn command(&mut self, arguments: &[Vec<u8>]) -> Vec<u8>;
+
+    /// For `redis.log`.
+    fn log(&mut self, level: i64, message: &[u8]);
+}
+
+/// One call of a native.
+pub struct Call<'a> {
+    pub machine: &'a mut Machine,
+    pub host: &'a mut dyn Host,
+    /// Where in the stack the function stands. Its arguments follow.
+    pub slot: usize,
+    pub count: usize,
+    /// Where the results of the function are that ran for it, and how many.
+    pub results: (usize, usize),
+}
+
+impl Call<'_> {
+    /// An argument, or nil if it is not there.
+    pub fn arg(&self, number: usize) -> Value {
+        if self.is_given(number) { self.machine.stack(self.slot + number) } else { Value::Nil }
+    }
+
+    pub fn is_given(&self, number: usize) -> bool {
+        number <= self.count
+    }
+
+    /// An argument that must be there, though it may be nil.
+    pub fn any(&mut self, number: usize) -> Result<Value, Error> {
+        if !self.is_given(number) {
+            return Err(self.bad_argument(number, "value expected"));
+        }
+        Ok(self.arg(number))
+    }
+
+    /// A string. Numbers are converted.
+    pub fn string(&mut self, number: usize) -> Result<StringId, Error> {
+        match self.arg(number) {
+            Value::String(string) => Ok(string),
+            Value::Number(value) => self.machine.heap.string(&number::to_text(value)),
+            _ => Err(self.wrong_type(number, "string")),
+        }
+    }
+
+    pub fn bytes(&self, string: StringId) -> &[u8] {
+        self.machine.heap.bytes_of(string)
+    }
+
+    /// A number. Strings that look like one are converted.
+    pub fn number(&mut self, number: usize) -> Result<f64, Error> {
+        match self.arg(number) {
+            Value::Number(value) => Ok(value),
+            value => {
+                self.machine.heap.to_number(value).ok_or_else(|| self.wrong_type(number, "number"))
+            }
+        }
+    }
+
+    /// A number without what follows the point.
+    pub fn integer(&mut self, number: usize) -> Result<i64, Error> {
+        Ok(number::to_integer(self.number(number)?))
+    }
+
+    /// As [`integer`](Self::integer), but nil and nothing mean the default.
+    pub fn integer_or(&mut self, number: usize, default: i64) -> Result<i64, Error> {
+        if self.arg(number).is_nil() { Ok(default) } else { self.integer(number) }
+    }
+
+    pub fn table(&mut self, number: usize) -> Result<TableId, Error> {
+        match self.arg(number) {
+            Value::Table(table) => Ok(table),
+            _ => Err(self.wrong_type(number, "table")),
+        }
+    }
+
+    pub fn function(&mut self, number: usize) -> Result<Value, Error> {
+        match self.arg(number) {
+            function @ Value::Function(_) => Ok(function),
+            _ => Err(self.wrong_type(number, "function")),
+        }
+    }
+
+    /// What the native keeps between its calls.
+    pub fn upvalue(&mut self, index: usize) -> &mut Value {
+        let Value::Function(function) = self.machine.stack(self.slot) else {
+            unreachable!("a native is a function");
+        };
+        match &mut self.machine.heap.functions[function] {
+            Function::Native { upvalues, .. } => &mut upvalues[index],
+            _ => unreachable!("a native is running"),
+        }
+    }
+
+    /// A result of the function that ran for this native, from 0, or nil if it is not there.
+    pub fn result(&self, index: usize) -> Value {
+        let (first, count) = self.results;
+        if index < count { self.machine.stack(first + index) } else { Value::Nil }
+    }
+
+    pub fn push(&mut self, value: Value) {
+        self.machine.push(value);
+    }
+
+    /// Returns one value.
+    pub fn give(&mut self, value: Value) -> Result<Outcome, Error> {
+        self.push(value);
+        Ok(Outcome::Return(1))
+    }
+
+    /// Returns a string.
+    pub fn give_string(&mut self, bytes: &[u8]) -> Result<Outcome, Error> {
+        let string = self.machine.heap.string(bytes)?;
+        self.give(Value::String(string))
+    }
+
+    pub fn give_number(&mut self, number: f64) -> Result<Outcome, Error> {
+        self.give(Value::Number(number))
+    }
+
+    /// Sets a value in a table. Asks no metatable, but respects Redis's readonly flag.
+    pub fn set(&mut self, table: TableId, key: Value, value: Value) -> Result<(), Error> {
+        self.machine.raw_set(table, key, value)
+    }
+
+    /// An error, if that many bytes more would be too much memory.
+    pub fn check_room(&self, bytes: usize) -> Result<(), Error> {
+        self.machine.heap.check_room(bytes)
+    }
+
+    /// An error with the position of the caller.
+    pub fn error(&mut self, text: impl AsRef<[u8]>) -> Error {
+        self.machine.error(text.as_ref())
+    }
+
+    pub fn wrong_type(&mut self, number: usize, expected: &str) -> Error {
+        let got = if self.is_given(number) { self.arg(number).type_name() } else { "no value" };
+        self.bad_argument(number, &format!("{expected} expected, got {got}"))
+    }
+
+    pub fn bad_argument(&mut self, number: usize, text: &str) -> Error {
+        let (name, is_method) = self.machine.name_of_native();
+        let message = match number - usize::from(is_method) {
+            0 => format!("calling '{name}' on bad self ({text})"),
+            number => format!("bad argument #{number} to '{name}' ({text})"),
+        };
+        self.error(message)
+    }
+}
+
+impl Machine {
+    /// Makes a global table of natives. If there is one of that name, adds to it.
+    pub fn library(&mut self, name: &str, natives: &[(&str, Native)]) -> TableId {
+        let key = Value::String(self.heap.add_string(name.as_bytes()));
+        let table = match self.heap.get(self.globals, key) {
+            Value::Table(table) => table,
+            _ => {
+                let table = self.heap.add_table();
+                self.set_field(self.globals, name, Value::Table(table));
+                table
+            }
+        };
+        for (name, native) in natives {
+            let native = self.heap.native(*native);
+            self.set_field(table, name, native);
+        }
+        table
+    }
+
+    /// Sets a field of a table that the machine itself makes.
+    pub fn set_field(&mut self, table: TableId, name: &str, value: Value) {
+        let key = Value::String(self.heap.add_string(name.as_bytes()));
+        // A string as key has no fault.
+        let _ = self.heap.set(table, key, value);
+    }
+}

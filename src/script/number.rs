@@ -1,0 +1,118 @@
+//! Numbers as text, and text as numbers, as C's `printf` and `strtod` do it for Lua.
+
+/// What C does when it makes an integer of a double: what is too large, or no number, becomes the
+/// smallest integer.
+pub fn to_integer(number: f64) -> i64 {
+    let fits = (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&number);
+    if fits { number as i64 } else { i64::MIN }
+}
+
+/// As `printf("%.14g")`.
+pub fn to_text(number: f64) -> Vec<u8> {
+    if number == number.trunc() && number.abs() < 1e14 {
+        let minus = if number == 0.0 && number.is_sign_negative() { "-" } else { "" };
+        return format!("{minus}{}", number as i64).into_bytes();
+    }
+    general(number, 14).into_bytes()
+}
+
+/// As `printf("%.*g")`: that many digits at most, zeros at the end left out, and with an exponent
+/// if the number is very large or small.
+pub fn general(number: f64, digits: usize) -> String {
+    if !number.is_finite() {
+        let sign = if number.is_sign_negative() { "-" } else { "" };
+        return format!("{sign}{}", if number.is_nan() { "nan" } else { "inf" });
+    }
+    let digits = digits.max(1);
+    let scientific = format!("{number:.*e}", digits - 1);
+    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    let short = |text: &str| match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_string(),
+        false => text.to_string(),
+    };
+    if exponent < -4 || exponent >= digits as i32 {
+        let sign = if exponent < 0 { '-' } else { '+' };
+        return format!("{}e{sign}{:02}", short(mantissa), exponent.abs());
+    }
+    short(&format!("{number:.*}", (digits as i32 - 1 - exponent) as usize))
+}
+
+/// As Lua reads a number from a string: what `strtod` takes, with blanks around it.
+pub fn from_text(text: &[u8]) -> Option<f64> {
+    let text = trim(text);
+    let (negative, digits) = match text {
+        [b'-', rest @ ..] => (true, rest),
+        [b'+', rest @ ..] => (false, rest),
+        _ => (false, text),
+    };
+    let number = match digits {
+        [b'0', b'x' | b'X', hex @ ..] => from_hex(hex)?,
+        [b'0'..=b'9' | b'.', ..] => std::str::from_utf8(digits).ok()?.parse().ok()?,
+        _ => match &digits.to_ascii_lowercase()[..] {
+            b"inf" | b"infinity" => f64::INFINITY,
+            b"nan" => f64::NAN,
+            _ => return None,
+        },
+    };
+    Some(if negative { -number } else { number })
+}
+
+/// Without C's blanks at both ends.
+fn trim(mut text: &[u8]) -> &[u8] {
+    let is_blank = |byte: &u8| matches!(byte, b' ' | 9..=13);
+    while let [first, rest @ ..] = text
+        && is_blank(first)
+    {
+        text = rest;
+    }
+    while let [rest @ .., last] = text
+        && is_blank(last)
+    {
+        text = rest;
+    }
+    text
+}
+
+/// Hexadecimal digits, perhaps with a point, perhaps with an exponent of two behind `p`.
+fn from_hex(text: &[u8]) -> Option<f64> {
+    let end = text.iter().position(|byte| matches!(byte, b'p' | b'P')).unwrap_or(text.len());
+    let mut exponent = 0i64;
+    if end < text.len() {
+        let digits = std::str::from_utf8(&text[end + 1..]).ok()?;
+        let whole = digits.strip_prefix(['-', '+']).unwrap_or(digits);
+        if whole.is_empty() || !whole.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        let limit = if digits.starts_with('-') { -1_000_000 } else { 1_000_000 };
+        exponent = digits.parse().unwrap_or(limit).clamp(-1_000_000, 1_000_000);
+    }
+    let (mut mantissa, mut digits, mut behind_point) = (0u64, 0, false);
+    for byte in &text[..end] {
+        if *byte == b'.' && !behind_point {
+            behind_point = true;
+            continue;
+        }
+        let digit = u64::from(char::from(*byte).to_digit(16)?);
+        digits += 1;
+        exponent -= if behind_point { 4 } else { 0 };
+        if mantissa >> 59 == 0 {
+            mantissa = mantissa << 4 | digit;
+        } else {
+            // A bit that stands for all that is lost, so that it is rounded correctly.
+            mantissa |= u64::from(digit != 0);
+            exponent += 4;
+        }
+    }
+    (digits > 0).then(|| scale(mantissa as f64, exponent))
+}
+
+/// `number` times 2 to the power of `exponent`, in steps that do not overflow on the way.
+pub fn scale(mut number: f64, mut exponent: i64) -> f64 {
+    while exponent != 0 && number != 0.0 && number.is_finite() {
+        let step = exponent.clamp(-1000, 1000);
+        number *= 2f64.powi(step as i32);
+        exponent -= step;
+    }
+    number
+}
