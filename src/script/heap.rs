@@ -20,14 +20,15 @@
 
 use super::lib::Native;
 use super::code::Prototype;
+use super::collect::MIN_THRESHOLD;
 use super::machine::Thread;
+use super::metatable::{self, Name};
+use super::number;
 use super::table::{Fault, Table};
 use super::value::{Error, FunctionId, StringId, TableId, Value};
 use std::marker::PhantomData;
 use std::ops::{Index, IndexMut};
 
-/// No collection begins below this many bytes.
-const MIN_THRESHOLD: usize = 1 << 20;
 /// Marks the end of a chain of strings with the same bucket.
 const NONE: u32 = u32::MAX;
 
@@ -132,6 +133,12 @@ pub struct Text {
     pub bytes: Box<[u8]>,
 }
 
+impl Text {
+    pub fn size(&self) -> usize {
+        size_of::<Text>() + self.bytes.len()
+    }
+}
+
 pub enum Function {
     Lua {
         prototype: Id<Prototype>,
@@ -167,59 +174,6 @@ impl Default for Upvalue {
     }
 }
 
-/// The names of metamethods, and other strings that the machine itself needs. The heap makes them
-/// first, so the number of a name is the id of its string.
-#[derive(Clone, Copy, PartialEq)]
-pub enum Name {
-    Index,
-    NewIndex,
-    Mode,
-    Eq,
-    Add,
-    Sub,
-    Mul,
-    Div,
-    Mod,
-    Pow,
-    Unm,
-    Len,
-    Lt,
-    Le,
-    Concat,
-    Call,
-    ToString,
-    Metatable,
-    NotEnoughMemory,
-}
-
-const NAMES: [&str; 19] = [
-    "__index",
-    "__newindex",
-    "__mode",
-    "__eq",
-    "__add",
-    "__sub",
-    "__mul",
-    "__div",
-    "__mod",
-    "__pow",
-    "__unm",
-    "__len",
-    "__lt",
-    "__le",
-    "__concat",
-    "__call",
-    "__tostring",
-    "__metatable",
-    "not enough memory",
-];
-
-impl Name {
-    pub fn value(self) -> Value {
-        Value::String(Id::new(self as usize))
-    }
-}
-
 pub struct Heap {
     pub strings: Arena<Text>,
     pub tables: Arena<Table>,
@@ -237,6 +191,8 @@ pub struct Heap {
     pub limit: usize,
     /// The metatable of all strings.
     pub string_meta: Option<TableId>,
+    /// Where strings are joined before they are looked for. It keeps its memory.
+    joined: Vec<u8>,
 }
 
 impl Heap {
@@ -253,8 +209,9 @@ impl Heap {
             threshold: MIN_THRESHOLD,
             limit,
             string_meta: None,
+            joined: Vec::new(),
         };
-        for name in NAMES {
+        for name in metatable::NAMES {
             heap.add_string(name.as_bytes());
         }
         heap
@@ -302,10 +259,11 @@ impl Heap {
     fn grow_buckets(&mut self) {
         let old = std::mem::take(&mut self.buckets);
         self.buckets = vec![NONE; old.len() * 2];
+        let mask = self.buckets.len() - 1;
         for mut at in old {
             while at != NONE {
                 let text = &mut self.strings[Id::new(at as usize)];
-                let bucket = &mut self.buckets[text.hash as usize & (old.len() * 2 - 1)];
+                let bucket = &mut self.buckets[text.hash as usize & mask];
                 let next = std::mem::replace(&mut text.next, *bucket);
                 *bucket = at;
                 at = next;
@@ -340,6 +298,13 @@ impl Heap {
         Ok(self.tables.add(table))
     }
 
+    /// An empty table for the machine itself.
+    pub fn add_table(&mut self) -> TableId {
+        let table = Table::new(0, 0);
+        self.bytes += table.size();
+        self.tables.add(table)
+    }
+
     pub fn function(&mut self, function: Function) -> FunctionId {
         self.bytes += function.size();
         self.functions.add(function)
@@ -367,24 +332,25 @@ impl Heap {
         result
     }
 
-    /// The metamethod of a value for an event, or nil.
-    #[inline]
-    pub fn metamethod(&mut self, value: Value, event: Name) -> Value {
-        let meta = match value {
-            Value::Table(table) => self.tables[table].meta,
-            Value::String(_) => self.string_meta,
-            _ => None,
-        };
-        let Some(meta) = meta else { return Value::Nil };
-        let bit = 1u32.wrapping_shl(event as u32) as u8;
-        if event as u32 >= 8 || self.tables[meta].absent & bit == 0 {
-            let found = self.get(meta, event.value());
-            if !found.is_nil() || event as u32 >= 8 {
-                return found;
+    /// The string that strings and numbers make together.
+    pub fn join(&mut self, values: &[Value]) -> Result<StringId, Error> {
+        let lengths = values.iter().map(|value| match value {
+            Value::String(string) => self.bytes_of(*string).len(),
+            _ => 0,
+        });
+        self.check_room(lengths.sum())?;
+        let mut joined = std::mem::take(&mut self.joined);
+        joined.clear();
+        for value in values {
+            match value {
+                Value::String(string) => joined.extend_from_slice(self.bytes_of(*string)),
+                Value::Number(number) => joined.extend_from_slice(&number::to_text(*number)),
+                _ => {}
             }
-            self.tables[meta].absent |= bit;
         }
-        Value::Nil
+        let string = self.string(&joined);
+        self.joined = joined;
+        string
     }
 
     pub fn bytes_of(&self, string: StringId) -> &[u8] {

@@ -38,12 +38,13 @@
 pub mod base;
 pub mod coroutine;
 pub mod math;
+pub mod sandbox;
 pub mod table;
 
-use super::heap::{Function, Heap, Name};
-use super::machine::{Machine, Raise};
+use super::heap::Function;
+use super::machine::Machine;
 use super::number;
-use super::value::{Error, StringId, TableId, Value};
+use super::value::{Error, StringId, TableId, ThreadId, Value};
 
 pub type Native = fn(&mut Call) -> Result<Outcome, Error>;
 
@@ -56,8 +57,13 @@ pub enum Outcome {
     Tail(usize),
     /// The same, but its results go to the state.
     Then(usize, Box<dyn Resume>),
-    /// It has told the machine itself what to do next: `pcall` and the coroutines.
-    Switched,
+    /// `pcall`: the first argument is to be called with the others. If there is a handler, it is
+    /// the first argument, and the function is the second one.
+    Protect { has_handler: bool },
+    /// That coroutine, which is suspended, goes on with the last values that were pushed.
+    Resume { thread: ThreadId, arguments: usize, is_wrap: bool },
+    /// The running coroutine waits. Its arguments go to whoever has resumed it.
+    Yield,
 }
 
 /// A native in the middle of its work, while a function of the script runs for it.
@@ -93,10 +99,29 @@ pub struct Call<'a> {
     pub results: (usize, usize),
 }
 
+/// Opens all libraries.
+pub fn open(machine: &mut Machine) {
+    base::open(machine);
+    coroutine::open(machine);
+    math::open(machine);
+    table::open(machine);
+}
+
 impl Call<'_> {
     /// An argument, or nil if it is not there.
     pub fn arg(&self, number: usize) -> Value {
         if self.is_given(number) { self.machine.stack(self.slot + number) } else { Value::Nil }
+    }
+
+    /// Puts a value where an argument is, so that the collector sees it while a function of the
+    /// script runs.
+    pub fn set_arg(&mut self, number: usize, value: Value) {
+        self.machine.thread.stack[self.slot + number] = value;
+    }
+
+    /// Whether that many values can be pushed. Lua allows 8,000.
+    pub fn has_room_on_stack(&self, values: usize) -> bool {
+        values + self.count <= 8000
     }
 
     pub fn is_given(&self, number: usize) -> bool {

@@ -38,6 +38,31 @@ pub fn general(number: f64, digits: usize) -> String {
     short(&format!("{number:.*}", (digits as i32 - 1 - exponent) as usize))
 }
 
+/// As C's `strtoul` with a base, and blanks behind it.
+pub fn integer_from_text(text: &[u8], base: u32) -> Option<f64> {
+    let text = trim(text.split(|byte| *byte == 0).next().unwrap_or(text));
+    let (negative, digits) = match text {
+        [b'-', rest @ ..] => (true, rest),
+        [b'+', rest @ ..] => (false, rest),
+        _ => (false, text),
+    };
+    let digits = match digits {
+        [b'0', b'x' | b'X', rest @ ..] if base == 16 && !rest.is_empty() => rest,
+        _ => digits,
+    };
+    let mut value = Some(0u64);
+    for byte in digits {
+        let digit = u64::from(char::from(*byte).to_digit(base)?);
+        value = value.and_then(|value| value.checked_mul(base.into())?.checked_add(digit));
+    }
+    let value = match value {
+        None => u64::MAX,
+        Some(value) if negative => value.wrapping_neg(),
+        Some(value) => value,
+    };
+    (!digits.is_empty()).then_some(value as f64)
+}
+
 /// As Lua reads a number from a string: what `strtod` takes, with blanks around it.
 pub fn from_text(text: &[u8]) -> Option<f64> {
     let text = trim(text);
@@ -115,4 +140,10 @@ pub fn scale(mut number: f64, mut exponent: i64) -> f64 {
         exponent -= step;
     }
     number
+}
+
+/// Lua's `%`: the result has the sign of the divisor.
+#[inline]
+pub fn modulo(left: f64, right: f64) -> f64 {
+    left - (left / right).floor() * right
 }

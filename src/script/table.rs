@@ -24,7 +24,7 @@
 //! keys that are tables, functions or booleans have another order: there Lua takes the address.
 
 use super::heap::{Arena, Text};
-use super::value::{TableId, Value};
+use super::value::{StringId, TableId, Value};
 
 /// Marks the end of a chain.
 const NONE: u32 = u32::MAX;
@@ -192,16 +192,23 @@ impl Table {
         low
     }
 
-    /// Makes room for the elements up to `n`.
-    pub fn reserve_array(&mut self, n: usize) {
-        if n > self.array.len() {
-            self.array.resize(n, Value::Nil);
+    /// Makes the array large enough for the elements up to `n`.
+    pub fn reserve_array(&mut self, n: usize, strings: &Arena<Text>) -> Result<(), Fault> {
+        if n <= self.array.len() {
+            return Ok(());
         }
+        self.resize(n, self.nodes.len(), strings)
     }
 
     /// All values and keys that are in use, for the collector.
     pub fn array(&mut self) -> &mut [Value] {
         &mut self.array
+    }
+
+    /// The array, and the other keys that have a value.
+    pub fn parts(&self) -> (&[Value], impl Iterator<Item = (Value, Value)>) {
+        let used = self.nodes.iter().filter(|node| !node.value.is_nil());
+        (&self.array, used.map(|node| (node.key, node.value)))
     }
 
     /// Each key that has a value, with a way to change the value, for the collector.
@@ -216,9 +223,10 @@ impl Table {
         (index < self.array.len() && (index + 1) as f64 == number).then_some(index)
     }
 
-    /// The node of a string that is a key.
+    /// The value at a key that is a string with that hash.
     #[inline]
-    pub fn get_text(&self, key: Value, hash: u32) -> Value {
+    pub fn get_text(&self, key: StringId, hash: u32) -> Value {
+        let key = Value::String(key);
         let mut at = hash as usize & self.nodes.len().wrapping_sub(1);
         while let Some(node) = self.nodes.get(at) {
             if node.key == key {

@@ -1,0 +1,364 @@
+//! The compiler: from the tokens of a source to a [`Prototype`], in one pass.
+//!
+//! There is no tree. Each rule of the grammar is a function that reads its tokens and emits its
+//! instructions at once: this file has the statements and the scopes of variables,
+//! [`expressions`](self::expressions) has the expressions, and [`emit`](self::emit),
+//! [`jumps`](self::jumps) and [`operators`](self::operators) make the instructions.
+//!
+//! ```text
+//! while i < 3 do i = i + 1 end
+//!
+//!   0  Less  i, 3, expected false     the condition; `exit` is the list of jumps out of the loop
+//!   1  Jump  to 4
+//!   2  Add   i ← i, 1                 the block
+//!   3  Jump  to 0
+//!   4                                 here `exit` is patched
+//! ```
+//!
+//! A variable of an enclosing function is found by asking outwards, and each function on the way
+//! gets an upvalue for it.
+//!
+//! The parser is recursive, up to 200 levels. A client's thread has a stack for about fifty. Behind
+//! each forty levels the next forty run on the stack of a thread of their own, for which the
+//! parser waits. Sources of people need none.
+//!
+//! **How Redis does it**: Lua 5.1's compiler has the same shape, the same limits and the same
+//! messages. It differs from Lua's in that `OP_CLOSURE` is not followed by instructions which say
+//! where its upvalues are: the prototype says it.
+
+mod emit;
+mod expressions;
+mod jumps;
+mod operators;
+mod statements;
+
+pub use self::expressions::from_floating_byte;
+
+use super::code::{Capture, Instruction, Local, Operand, Prototype, source_name};
+use super::heap::{Arena, Heap, Id};
+use super::lexer::{Lexer, Token};
+use super::value::{Error, StringId};
+use std::collections::HashMap;
+
+/// The end of a list of jumps.
+const NO_JUMP: i32 = -1;
+const MAX_LEVELS: u32 = 200;
+const MAX_LOCALS: usize = 200;
+const MAX_UPVALUES: usize = 60;
+/// So many levels of the grammar run on one native stack, which has this many bytes.
+const LEVELS_PER_STACK: u32 = 40;
+const STACK: usize = 512 * 1024;
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Kind {
+    /// No value: an empty list of expressions.
+    Void,
+    Nil,
+    True,
+    False,
+    /// A string, as constant of the function.
+    Constant(u32),
+    Number(f64),
+    Local(u8),
+    Upvalue(u8),
+    Global(u32),
+    Indexed {
+        table: u8,
+        key: Operand,
+    },
+    /// A comparison: the jump is taken if it is true.
+    Jump(i32),
+    /// The result of an instruction whose target is not set yet.
+    Open(usize),
+    Register(u8),
+    Call(usize),
+    Varargs(usize),
+}
+
+/// An expression that has been read. Jumps of two lists leave it when it is known to be true or
+/// false.
+#[derive(Clone, Copy)]
+struct Expression {
+    kind: Kind,
+    on_true: i32,
+    on_false: i32,
+}
+
+/// A function that is being compiled.
+#[derive(Default)]
+struct Function {
+    prototype: Prototype,
+    /// The constants that there are already, by type and bits.
+    constants: HashMap<(u8, u64), u32>,
+    /// The local variables in scope, by their place in `prototype.locals`. Each has the register of
+    /// its place in this list.
+    active: Vec<usize>,
+    /// How many of `prototype.locals` have been in scope. The others are declared only.
+    activated: usize,
+    blocks: Vec<Block>,
+    upvalues: Vec<Capture>,
+    /// The first register that is free.
+    free: u8,
+    /// Jumps to the next instruction.
+    pending: i32,
+    last_target: usize,
+}
+
+struct Block {
+    /// The jumps of `break` in it.
+    breaks: i32,
+    /// How many variables were in scope when it began.
+    active: usize,
+    has_upvalues: bool,
+    is_loop: bool,
+}
+
+struct Compiler<'a> {
+    lexer: Lexer<'a>,
+    prototypes: &'a mut Arena<Prototype>,
+    function: Box<Function>,
+    /// The functions around it, from outside to inside.
+    enclosing: Vec<Box<Function>>,
+    levels: u32,
+}
+
+/// Compiles a source. `name` is what errors call it, see [`source_name`].
+pub fn compile(
+    heap: &mut Heap,
+    prototypes: &mut Arena<Prototype>,
+    source: &[u8],
+    name: &[u8],
+) -> Result<Id<Prototype>, Error> {
+    let lexer = Lexer::new(heap, source, name);
+    let function = Box::default();
+    let mut compiler = Compiler { lexer, prototypes, function, enclosing: Vec::new(), levels: 0 };
+    compiler.open_function(0);
+    compiler.function.prototype.is_vararg = true;
+    compiler.lexer.advance()?;
+    compiler.chunk()?;
+    compiler.expect(Token::EndOfSource)?;
+    let prototype = compiler.close_function()?;
+    Ok(compiler.add(prototype))
+}
+
+impl<'a> Compiler<'a> {
+    // Functions and scopes.
+
+    fn open_function(&mut self, line: u32) {
+        let mut function = Box::new(Function { pending: NO_JUMP, ..Function::default() });
+        function.prototype.line = line;
+        function.prototype.registers = 2;
+        function.prototype.source = source_name(self.lexer.name, 60);
+        self.enclosing.push(std::mem::replace(&mut self.function, function));
+    }
+
+    /// Goes back to the enclosing function.
+    fn close_function(&mut self) -> Result<Box<Function>, Error> {
+        self.remove_variables(0);
+        self.emit_return(0, 1)?;
+        let enclosing = self.enclosing.pop().unwrap_or_default();
+        Ok(std::mem::replace(&mut self.function, enclosing))
+    }
+
+    fn add(&mut self, function: Box<Function>) -> Id<Prototype> {
+        let mut prototype = function.prototype;
+        prototype.captures = function.upvalues;
+        self.lexer.heap.bytes += prototype.size();
+        self.prototypes.add(prototype)
+    }
+
+    /// Says that there is one thing too many in a function.
+    fn over_limit(&mut self, limit: usize, what: &str) -> Error {
+        let message = match self.function.prototype.line {
+            0 => format!("main function has more than {limit} {what}"),
+            line => format!("function at line {line} has more than {limit} {what}"),
+        };
+        self.lexer.error(&message, None)
+    }
+
+    /// Declares a local variable. It is in scope from [`add_variables`](Self::add_variables) on.
+    fn declare(&mut self, name: StringId) -> Result<(), Error> {
+        let waiting = self.function.prototype.locals.len() - self.function.activated;
+        if self.function.active.len() + waiting >= MAX_LOCALS {
+            return Err(self.over_limit(MAX_LOCALS, "local variables"));
+        }
+        self.function.prototype.locals.push(Local { name, begin: 0, end: 0 });
+        Ok(())
+    }
+
+    /// Declares variables by names that the machine knows.
+    fn declare_all(&mut self, names: &[&str]) -> Result<(), Error> {
+        for name in names {
+            let name = self.lexer.heap.add_string(name.as_bytes());
+            self.declare(name)?;
+        }
+        Ok(())
+    }
+
+    /// The first variables that are declared and not yet in scope come into scope.
+    fn add_variables(&mut self, count: usize) {
+        let begin = self.here() as u32;
+        let function = &mut self.function;
+        for _ in 0..count {
+            function.prototype.locals[function.activated].begin = begin;
+            function.active.push(function.activated);
+            function.activated += 1;
+        }
+    }
+
+    /// Takes the variables from number `level` on out of scope.
+    fn remove_variables(&mut self, level: usize) {
+        let end = self.here() as u32;
+        for local in self.function.active.drain(level..) {
+            self.function.prototype.locals[local].end = end;
+        }
+    }
+
+    fn enter_block(&mut self, is_loop: bool) {
+        let active = self.function.active.len();
+        self.function.blocks.push(Block { breaks: NO_JUMP, active, has_upvalues: false, is_loop });
+    }
+
+    fn leave_block(&mut self) -> Result<(), Error> {
+        let Some(block) = self.function.blocks.pop() else { return Ok(()) };
+        self.remove_variables(block.active);
+        if block.has_upvalues {
+            self.emit(Instruction::Close { first: block.active as u8 })?;
+        }
+        self.function.free = self.function.active.len() as u8;
+        self.patch_to_here(block.breaks)
+    }
+
+    /// The variable of that name, from inside to outside.
+    fn variable(&mut self, name: StringId) -> Result<Expression, Error> {
+        let level = self.enclosing.len();
+        let kind = match self.find_variable(name, level, true)? {
+            Some(kind) => kind,
+            None => Kind::Global(self.string_constant(name)?),
+        };
+        Ok(Expression::new(kind))
+    }
+
+    /// Looks for a variable in the function of that level, and in those around it. The whole
+    /// script has level 1. The recursion ends because levels are limited.
+    fn find_variable(
+        &mut self,
+        name: StringId,
+        level: usize,
+        is_own: bool,
+    ) -> Result<Option<Kind>, Error> {
+        if level == 0 {
+            return Ok(None);
+        }
+        let function = self.at_level(level);
+        let named = |at: &usize| function.prototype.locals[*at].name == name;
+        if let Some(register) = function.active.iter().rposition(named) {
+            if !is_own {
+                let inside = function.blocks.iter_mut().rev();
+                if let Some(block) = inside.into_iter().find(|block| block.active <= register) {
+                    block.has_upvalues = true;
+                }
+            }
+            return Ok(Some(Kind::Local(register as u8)));
+        }
+        let capture = match self.find_variable(name, level - 1, false)? {
+            Some(Kind::Local(register)) => Capture::Register(register),
+            Some(Kind::Upvalue(upvalue)) => Capture::Upvalue(upvalue),
+            _ => return Ok(None),
+        };
+        let function = self.at_level(level);
+        if let Some(known) = function.upvalues.iter().position(|other| *other == capture) {
+            return Ok(Some(Kind::Upvalue(known as u8)));
+        }
+        if function.upvalues.len() >= MAX_UPVALUES {
+            return Err(self.over_limit_at(level, MAX_UPVALUES, "upvalues"));
+        }
+        function.upvalues.push(capture);
+        function.prototype.upvalue_names.push(name);
+        Ok(Some(Kind::Upvalue(function.upvalues.len() as u8 - 1)))
+    }
+
+    fn at_level(&mut self, level: usize) -> &mut Function {
+        // The first one in `enclosing` is empty: nothing is around the whole script.
+        match self.enclosing.get_mut(level) {
+            Some(function) => function,
+            None => &mut self.function,
+        }
+    }
+
+    fn over_limit_at(&mut self, level: usize, limit: usize, what: &str) -> Error {
+        let line = self.at_level(level).prototype.line;
+        let own = std::mem::replace(&mut self.function.prototype.line, line);
+        let error = self.over_limit(limit, what);
+        self.function.prototype.line = own;
+        error
+    }
+
+    /// Runs `rule` one level deeper, on a new native stack if this one may be used up.
+    fn deeper<R: Send>(
+        &mut self,
+        rule: impl FnOnce(&mut Self) -> Result<R, Error> + Send,
+    ) -> Result<R, Error> {
+        self.levels += 1;
+        if self.levels > MAX_LEVELS {
+            return Err(self.lexer.error("chunk has too many syntax levels", None));
+        }
+        let result = if self.levels % LEVELS_PER_STACK == 0 {
+            std::thread::scope(|scope| {
+                let thread = std::thread::Builder::new().stack_size(STACK);
+                let running = thread.spawn_scoped(scope, || rule(&mut *self));
+                running.ok().and_then(|running| running.join().ok())
+            })
+            .unwrap_or_else(|| Err(self.lexer.error("chunk has too many syntax levels", None)))
+        } else {
+            rule(self)
+        };
+        self.levels -= 1;
+        result
+    }
+
+    // Tokens.
+
+    /// Goes on if this is the token.
+    fn accept(&mut self, token: Token) -> Result<bool, Error> {
+        let is_it = self.lexer.token == token;
+        if is_it {
+            self.lexer.advance()?;
+        }
+        Ok(is_it)
+    }
+
+    fn check(&mut self, token: Token) -> Result<(), Error> {
+        if self.lexer.token == token {
+            return Ok(());
+        }
+        let text = self.lexer.text(token);
+        Err(self.lexer.unexpected(&format!("'{}' expected", String::from_utf8_lossy(&text))))
+    }
+
+    fn expect(&mut self, token: Token) -> Result<(), Error> {
+        self.check(token)?;
+        self.lexer.advance()
+    }
+
+    /// Expects the token that closes what another one opened in that line.
+    fn expect_match(&mut self, close: Token, open: Token, line: u32) -> Result<(), Error> {
+        if self.lexer.token == close || self.lexer.line == line {
+            return self.expect(close);
+        }
+        let (close, open) = (self.lexer.text(close), self.lexer.text(open));
+        Err(self.lexer.unexpected(&format!(
+            "'{}' expected (to close '{}' at line {line})",
+            String::from_utf8_lossy(&close),
+            String::from_utf8_lossy(&open)
+        )))
+    }
+
+    fn expect_name(&mut self) -> Result<StringId, Error> {
+        let Token::Name(name) = self.lexer.token else {
+            return Err(self.lexer.unexpected("'<name>' expected"));
+        };
+        self.lexer.advance()?;
+        Ok(name)
+    }
+}

@@ -1,0 +1,227 @@
+//! Operators: their priorities, what is calculated at once, and their instructions.
+
+use super::{Compiler, Expression, Kind};
+use crate::script::code::{Instruction, Operand};
+use crate::script::lexer::Token;
+use crate::script::number;
+use crate::script::value::Error;
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Binary {
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Mod,
+    Pow,
+    Concat,
+    NotEqual,
+    Equal,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+    And,
+    Or,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub enum Unary {
+    Negate,
+    Not,
+    Length,
+}
+
+impl Compiler<'_> {
+    pub fn unary(&mut self, operator: Unary, operand: &mut Expression) -> Result<(), Error> {
+        match operator {
+            Unary::Not => return self.emit_not(operand),
+            Unary::Negate => {
+                if let Some(number) = operand.as_number() {
+                    operand.kind = Kind::Number(-number);
+                    return Ok(());
+                }
+            }
+            Unary::Length => {}
+        }
+        let from = self.to_any_register(operand)?;
+        self.free_expression(operand);
+        let instruction = match operator {
+            Unary::Length => Instruction::Length { to: 0, from },
+            _ => Instruction::Negate { to: 0, from },
+        };
+        *operand = Expression::new(Kind::Open(self.emit(instruction)?));
+        Ok(())
+    }
+
+    /// Prepares the left side of an operator before the right side is read.
+    pub fn infix(&mut self, operator: Binary, left: &mut Expression) -> Result<(), Error> {
+        match operator {
+            Binary::And => self.go_if_true(left),
+            Binary::Or => self.go_if_false(left),
+            Binary::Concat => self.to_next_register(left),
+            Binary::Add | Binary::Sub | Binary::Mul | Binary::Div | Binary::Mod | Binary::Pow
+                if left.as_number().is_some() =>
+            {
+                Ok(())
+            }
+            _ => self.to_operand(left).map(|_| ()),
+        }
+    }
+
+    pub fn binary(
+        &mut self,
+        operator: Binary,
+        left: &mut Expression,
+        mut right: Expression,
+    ) -> Result<(), Error> {
+        match operator {
+            Binary::And => {
+                self.discharge(&mut right)?;
+                self.join(&mut right.on_false, left.on_false)?;
+                *left = right;
+                Ok(())
+            }
+            Binary::Or => {
+                self.discharge(&mut right)?;
+                self.join(&mut right.on_true, left.on_true)?;
+                *left = right;
+                Ok(())
+            }
+            Binary::Concat => self.concat(left, right),
+            Binary::Equal
+            | Binary::NotEqual
+            | Binary::Less
+            | Binary::LessOrEqual
+            | Binary::Greater
+            | Binary::GreaterOrEqual => self.comparison(operator, left, right),
+            _ => self.arithmetic(operator, left, right),
+        }
+    }
+
+    /// `a .. b .. c` is one instruction for all its registers.
+    fn concat(&mut self, left: &mut Expression, mut right: Expression) -> Result<(), Error> {
+        self.to_value(&mut right)?;
+        if let (Kind::Open(at), Kind::Register(new)) = (right.kind, left.kind)
+            && let Instruction::Concat { first, .. } = self.code(at)
+        {
+            *first = new;
+            self.free_expression(left);
+            *left = Expression { kind: Kind::Open(at), ..*left };
+            return Ok(());
+        }
+        self.to_next_register(&mut right)?;
+        self.arithmetic(Binary::Concat, left, right)
+    }
+
+    fn arithmetic(
+        &mut self,
+        operator: Binary,
+        left: &mut Expression,
+        mut right: Expression,
+    ) -> Result<(), Error> {
+        if let Some(number) = fold(operator, left, &right) {
+            left.kind = Kind::Number(number);
+            return Ok(());
+        }
+        let right_operand = self.to_operand(&mut right)?;
+        let left_operand = self.to_operand(left)?;
+        self.free_both(left, left_operand, &right, right_operand);
+        let (to, left_side, right) = (0, left_operand, right_operand);
+        let instruction = match operator {
+            Binary::Add => Instruction::Add { to, left: left_side, right },
+            Binary::Sub => Instruction::Sub { to, left: left_side, right },
+            Binary::Mul => Instruction::Mul { to, left: left_side, right },
+            Binary::Div => Instruction::Div { to, left: left_side, right },
+            Binary::Mod => Instruction::Mod { to, left: left_side, right },
+            Binary::Pow => Instruction::Pow { to, left: left_side, right },
+            _ => Instruction::Concat { to, first: left_side.0 as u8, last: right.0 as u8 },
+        };
+        *left = Expression::new(Kind::Open(self.emit(instruction)?));
+        Ok(())
+    }
+
+    /// Registers are freed in the opposite order of their making.
+    fn free_both(
+        &mut self,
+        left: &Expression,
+        left_operand: Operand,
+        right: &Expression,
+        right_operand: Operand,
+    ) {
+        if left_operand.0 > right_operand.0 {
+            self.free_expression(left);
+            self.free_expression(right);
+        } else {
+            self.free_expression(right);
+            self.free_expression(left);
+        }
+    }
+
+    fn comparison(
+        &mut self,
+        operator: Binary,
+        left: &mut Expression,
+        mut right: Expression,
+    ) -> Result<(), Error> {
+        let left_operand = self.to_operand(left)?;
+        let right_operand = self.to_operand(&mut right)?;
+        self.free_expression(&right);
+        self.free_expression(left);
+        let expected = operator != Binary::NotEqual;
+        let (a, b) = (left_operand, right_operand);
+        self.emit(match operator {
+            Binary::Equal | Binary::NotEqual => Instruction::Equal { expected, left: a, right: b },
+            Binary::Less => Instruction::Less { expected, left: a, right: b },
+            Binary::LessOrEqual => Instruction::LessOrEqual { expected, left: a, right: b },
+            Binary::Greater => Instruction::Less { expected, left: b, right: a },
+            _ => Instruction::LessOrEqual { expected, left: b, right: a },
+        })?;
+        *left = Expression::new(Kind::Jump(self.emit_jump()?));
+        Ok(())
+    }
+}
+
+/// The operator on two numbers that stand in the source. Where the result is not a number, the
+/// machine shall find it.
+fn fold(operator: Binary, left: &Expression, right: &Expression) -> Option<f64> {
+    let (left, right) = (left.as_number()?, right.as_number()?);
+    let result = match operator {
+        Binary::Add => left + right,
+        Binary::Sub => left - right,
+        Binary::Mul => left * right,
+        Binary::Div if right != 0.0 => left / right,
+        Binary::Mod if right != 0.0 => number::modulo(left, right),
+        Binary::Pow => left.powf(right),
+        _ => return None,
+    };
+    (!result.is_nan()).then_some(result)
+}
+
+impl Binary {
+    /// The operator that a token is, with its priority towards the left and the right. Operators
+    /// with a higher priority at the left take all that follows first: `..` and `^`.
+    pub fn of(token: Token) -> Option<(Binary, u8, u8)> {
+        Some(match token {
+            Token::Or => (Binary::Or, 1, 1),
+            Token::And => (Binary::And, 2, 2),
+            Token::Char(b'<') => (Binary::Less, 3, 3),
+            Token::Char(b'>') => (Binary::Greater, 3, 3),
+            Token::LessOrEqual => (Binary::LessOrEqual, 3, 3),
+            Token::GreaterOrEqual => (Binary::GreaterOrEqual, 3, 3),
+            Token::NotEqual => (Binary::NotEqual, 3, 3),
+            Token::Equal => (Binary::Equal, 3, 3),
+            Token::Concat => (Binary::Concat, 5, 4),
+            Token::Char(b'+') => (Binary::Add, 6, 6),
+            Token::Char(b'-') => (Binary::Sub, 6, 6),
+            Token::Char(b'*') => (Binary::Mul, 7, 7),
+            Token::Char(b'/') => (Binary::Div, 7, 7),
+            Token::Char(b'%') => (Binary::Mod, 7, 7),
+            Token::Char(b'^') => (Binary::Pow, 10, 9),
+            _ => return None,
+        })
+    }
+
+    /// The priority of `not`, `-` and `#`.
+    pub const UNARY: u8 = 8;
+}

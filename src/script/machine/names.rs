@@ -1,0 +1,193 @@
+//! Errors with their position, and what a value is called in the source.
+//!
+//! `attempt to index local 'x' (a nil value)`: the machine knows only that register 3 was nil. The
+//! name is found when the error happens, and costs nothing before: the function's list of local
+//! variables says whose register 3 is at this instruction. If it is nobody's, some instruction
+//! before has put the value there, for example `GetGlobal`, and that one has the name.
+
+use super::{Kind, Machine};
+use crate::script::code::{Instruction, Operand, Prototype};
+use crate::script::value::{Error, Value};
+
+impl Machine {
+    /// An error with the position of the function that runs, or has called the native that runs.
+    pub fn error(&mut self, text: &[u8]) -> Error {
+        let position = self.position(1);
+        self.plain_error(&[&position, text].concat())
+    }
+
+    pub fn plain_error(&mut self, text: &[u8]) -> Error {
+        Error(Value::String(self.heap.add_string(text)))
+    }
+
+    /// Puts the position before an error that is a string.
+    pub fn add_position(&mut self, error: Error) -> Error {
+        match error.0 {
+            Value::String(text) => {
+                let text = self.heap.bytes_of(text).to_vec();
+                self.error(&text)
+            }
+            _ => error,
+        }
+    }
+
+    /// `source:line: ` of a function: 1 is the one that has called the native that runs, 2 the one
+    /// that has called that one. Nothing, if it is a native or was left by a tail call.
+    pub fn position(&self, level: usize) -> Vec<u8> {
+        let mut level = level;
+        for frame in self.thread.frames.iter().rev() {
+            level -= 1;
+            if level == 0 {
+                if frame.kind != Kind::Lua {
+                    break;
+                }
+                let prototype = &self.prototypes[frame.prototype];
+                let line = prototype.lines[frame.pc.saturating_sub(1) as usize];
+                return [&prototype.source[..], format!(":{line}: ").as_bytes()].concat();
+            }
+            let lost = frame.tail_calls as usize;
+            if level <= lost {
+                break;
+            }
+            level -= lost;
+        }
+        Vec::new()
+    }
+
+    /// `attempt to index local 'x' (a nil value)`.
+    pub(super) fn type_error(&mut self, what: &str, value: Value, slot: Option<usize>) -> Error {
+        let kind = value.type_name();
+        let text = match slot.and_then(|slot| self.name_of_slot(slot)) {
+            Some((sort, name)) => {
+                let before = format!("attempt to {what} {sort} '").into_bytes();
+                [before, name, format!("' (a {kind} value)").into_bytes()].concat()
+            }
+            None => format!("attempt to {what} a {kind} value").into_bytes(),
+        };
+        self.error(&text)
+    }
+
+    /// What the function of the top frame calls a slot of the stack.
+    fn name_of_slot(&self, slot: usize) -> Option<(&'static str, Vec<u8>)> {
+        let frame = self.thread.frames.last().filter(|frame| frame.kind == Kind::Lua)?;
+        let register = slot.checked_sub(frame.base)?;
+        let prototype = &self.prototypes[frame.prototype];
+        if register >= prototype.registers as usize {
+            return None;
+        }
+        self.name_of_register(prototype, frame.pc as usize - 1, register as u8)
+    }
+
+    /// What the caller calls the native that runs, and whether it is a method.
+    pub fn name_of_native(&self) -> (String, bool) {
+        let name = self.thread.frames.last().filter(|frame| frame.kind == Kind::Lua);
+        let name = name.and_then(|frame| {
+            let prototype = &self.prototypes[frame.prototype];
+            let at = frame.pc as usize - 1;
+            let (Instruction::Call { function, .. } | Instruction::TailCall { function, .. }) =
+                prototype.code[at]
+            else {
+                return None;
+            };
+            self.name_of_register(prototype, at, function)
+        });
+        match name {
+            Some((sort, name)) => {
+                (String::from_utf8_lossy(&name).into_owned(), sort == "method")
+            }
+            None => ("?".to_string(), false),
+        }
+    }
+
+    fn name_of_register(
+        &self,
+        prototype: &Prototype,
+        at: usize,
+        register: u8,
+    ) -> Option<(&'static str, Vec<u8>)> {
+        let text = |value: Value| match value {
+            Value::String(string) => self.heap.bytes_of(string).to_vec(),
+            _ => b"?".to_vec(),
+        };
+        let mut in_scope = prototype.locals.iter().filter(|local| {
+            (local.begin as usize) <= at && at < local.end as usize
+        });
+        if let Some(local) = in_scope.nth(register.into()) {
+            return Some(("local", text(Value::String(local.name))));
+        }
+        let constant = |operand: Operand| match operand.is_constant() {
+            true => text(prototype.constants[operand.0 as usize - 256]),
+            false => b"?".to_vec(),
+        };
+        match prototype.code[last_write(prototype, at, register)?] {
+            Instruction::GetGlobal { name, .. } => {
+                Some(("global", text(prototype.constants[name as usize])))
+            }
+            Instruction::Move { to, from } if from < to => {
+                self.name_of_register(prototype, at, from)
+            }
+            Instruction::GetTable { key, .. } => Some(("field", constant(key))),
+            Instruction::GetUpvalue { upvalue, .. } => {
+                let name = prototype.upvalue_names[upvalue as usize];
+                Some(("upvalue", text(Value::String(name))))
+            }
+            Instruction::GetMethod { name, .. } => Some(("method", constant(name))),
+            _ => None,
+        }
+    }
+}
+
+/// The instruction before `end` that has put its result into a register.
+fn last_write(prototype: &Prototype, end: usize, register: u8) -> Option<usize> {
+    let mut last = None;
+    let mut at = 0;
+    while at < end {
+        let instruction = prototype.code[at];
+        if writes(instruction, register) {
+            last = Some(at);
+        }
+        at += 1;
+        if let Instruction::Jump { offset } | Instruction::ForPrepare { offset, .. } = instruction
+            && let target = at.wrapping_add_signed(offset as isize)
+            && (at..=end).contains(&target)
+        {
+            at = target;
+        }
+    }
+    last
+}
+
+fn writes(instruction: Instruction, register: u8) -> bool {
+    match instruction {
+        Instruction::Move { to, .. }
+        | Instruction::LoadConstant { to, .. }
+        | Instruction::LoadBoolean { to, .. }
+        | Instruction::GetUpvalue { to, .. }
+        | Instruction::GetGlobal { to, .. }
+        | Instruction::GetTable { to, .. }
+        | Instruction::NewTable { to, .. }
+        | Instruction::Add { to, .. }
+        | Instruction::Sub { to, .. }
+        | Instruction::Mul { to, .. }
+        | Instruction::Div { to, .. }
+        | Instruction::Mod { to, .. }
+        | Instruction::Pow { to, .. }
+        | Instruction::Negate { to, .. }
+        | Instruction::Not { to, .. }
+        | Instruction::Length { to, .. }
+        | Instruction::Concat { to, .. }
+        | Instruction::TestSet { to, .. }
+        | Instruction::Closure { to, .. }
+        | Instruction::Varargs { to, .. } => to == register,
+        Instruction::ForPrepare { base, .. } | Instruction::ForLoop { base, .. } => {
+            base == register
+        }
+        Instruction::GetMethod { to, .. } => to == register || to + 1 == register,
+        Instruction::LoadNil { first, last } => (first..=last).contains(&register),
+        Instruction::Call { function, .. } | Instruction::TailCall { function, .. } => {
+            register >= function
+        }
+        Instruction::ForCall { base, .. } => register >= base + 2,
+        _ => false,
+    }
+}
