@@ -322,7 +322,8 @@ impl Heap {
     /// Sets a value in a table. Asks no metatable and not whether the table is readonly.
     pub fn set(&mut self, table: TableId, key: Value, value: Value) -> Result<(), Fault> {
         let table = &mut self.tables[table];
-        if table.replace(key, value, &self.strings) {
+        if let Some(place) = table.place(key, &self.strings) {
+            *place = value;
             table.absent = 0;
             return Ok(());
         }

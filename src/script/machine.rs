@@ -221,6 +221,10 @@ impl Machine {
         'frame: loop {
             let Machine { heap, prototypes, thread, budget, .. } = self;
             let Some(frame) = thread.frames.last_mut() else { return Ok(()) };
+            if !spend(budget) {
+                self.interrupt(host)?;
+                continue 'frame;
+            }
             if frame.kind != Kind::Lua {
                 self.go_on(host)?;
                 continue 'frame;
@@ -298,11 +302,7 @@ impl Machine {
                         let key = operand(key, registers, constants);
                         if let Value::Table(table) = object {
                             let table = &heap.tables[table];
-                            let value = match key {
-                                Value::Number(number) => table.get_number(number),
-                                Value::String(key) => table.get_text(key, heap.strings[key].hash),
-                                key => table.get(key, &heap.strings),
-                            };
+                            let value = table.get(key, &heap.strings);
                             if !value.is_nil() || table.meta.is_none() {
                                 registers[to as usize] = value;
                                 continue;
@@ -314,10 +314,12 @@ impl Machine {
                             let key = operand(key, registers, constants);
                             let value = operand(value, registers, constants);
                             let table = &mut heap.tables[table];
-                            if table.meta.is_none()
-                                && !table.readonly
-                                && table.replace(key, value, &heap.strings)
+                            let has_meta = table.meta.is_some();
+                            if !table.readonly
+                                && let Some(place) = table.place(key, &heap.strings)
+                                && !(has_meta && place.is_nil())
                             {
+                                *place = value;
                                 table.absent = 0;
                                 continue;
                             }
@@ -431,11 +433,23 @@ impl Machine {
                         if arguments > 0 {
                             thread.top = slot + arguments as usize;
                         }
-                        self.call(host, slot, Then::Results(results))?;
-                        self.collect_if_due()?;
+                        let then = Then::Results(results);
+                        if let Value::Function(id) = registers[function as usize]
+                            && let Function::Lua { prototype, .. } = heap.functions[id]
+                        {
+                            self.enter(id, prototype, slot, then)?;
+                        } else {
+                            self.call(host, slot, then)?;
+                        }
                         continue 'frame;
                     }
                     Instruction::Return { first, count } => {
+                        if count == 2 && frame.then == Then::Results(2) && thread.open.is_empty() {
+                            let (value, slot) = (registers[first as usize], frame.slot);
+                            thread.stack[slot] = value;
+                            thread.frames.pop();
+                            continue 'frame;
+                        }
                         let first = frame.base + first as usize;
                         let count = match count {
                             0 => thread.top - first,

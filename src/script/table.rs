@@ -74,14 +74,17 @@ impl Table {
     }
 
     /// The value at a key, or nil. Asks no metatable.
+    #[inline]
     pub fn get(&self, key: Value, strings: &Arena<Text>) -> Value {
         match key {
             Value::Number(number) => self.get_number(number),
+            Value::String(string) => self.get_text(string, strings[string].hash),
             Value::Nil => Value::Nil,
             _ => self.find(key, strings).map_or(Value::Nil, |at| self.nodes[at].value),
         }
     }
 
+    #[inline]
     pub fn get_number(&self, number: f64) -> Value {
         match self.array_index(number) {
             Some(index) => self.array[index],
@@ -89,26 +92,27 @@ impl Table {
         }
     }
 
-    /// Sets the value at a key that is there. Says whether it was.
-    pub fn replace(&mut self, key: Value, value: Value, strings: &Arena<Text>) -> bool {
-        let place = match key {
+    /// Where the value of a key is, if the key is there. Its value may be nil.
+    #[inline]
+    pub fn place(&mut self, key: Value, strings: &Arena<Text>) -> Option<&mut Value> {
+        let at = match key {
             Value::Number(number) => match self.array_index(number) {
-                Some(index) => Some(&mut self.array[index]),
-                None => self.find_number(number).map(|at| &mut self.nodes[at].value),
+                Some(index) => return Some(&mut self.array[index]),
+                None => self.find_number(number),
             },
+            Value::String(string) => self.find_text(string, strings[string].hash),
             Value::Nil => None,
-            _ => self.find(key, strings).map(|at| &mut self.nodes[at].value),
+            _ => self.find(key, strings),
         };
-        let Some(place) = place else { return false };
-        *place = value;
-        true
+        at.map(|at| &mut self.nodes[at].value)
     }
 
     /// Sets the value at a key. Tables do not shrink here: a nil leaves the key where it is, until
     /// the next time that there is no free node.
     pub fn set(&mut self, key: Value, value: Value, strings: &Arena<Text>) -> Result<(), Fault> {
         self.absent = 0;
-        if self.replace(key, value, strings) {
+        if let Some(place) = self.place(key, strings) {
+            *place = value;
             return Ok(());
         }
         match key {
@@ -171,25 +175,22 @@ impl Table {
     /// What `#` gives: a border, that is an n with a value at n and none at n + 1. If there is more
     /// than one, this is the one that Lua finds.
     pub fn border(&self) -> usize {
-        let at = |n: usize| self.get_number(n as f64).is_nil();
-        let (mut low, mut high) = (0, self.array.len());
-        if high == 0 || !self.array[high - 1].is_nil() {
-            if self.nodes.is_empty() {
-                return high;
-            }
-            (low, high) = (high, high + 1);
-            while !at(high) {
-                (low, high) = (high, high * 2);
-                if high > i32::MAX as usize {
-                    return (1..).find(|n| at(*n)).map_or(0, |n| n - 1);
-                }
+        let size = self.array.len();
+        if size > 0 && self.array[size - 1].is_nil() {
+            return between(0, size, |n| self.array[n - 1].is_nil());
+        }
+        if self.nodes.is_empty() {
+            return size;
+        }
+        let is_nil = |n: usize| self.get_number(n as f64).is_nil();
+        let (mut low, mut high) = (size, size + 1);
+        while !is_nil(high) {
+            (low, high) = (high, high * 2);
+            if high > i32::MAX as usize {
+                return (1..).find(|n| is_nil(*n)).map_or(0, |n| n - 1);
             }
         }
-        while high - low > 1 {
-            let middle = (low + high) / 2;
-            *(if at(middle) { &mut high } else { &mut low }) = middle;
-        }
-        low
+        between(low, high, is_nil)
     }
 
     /// Makes the array large enough for the elements up to `n`.
@@ -226,15 +227,19 @@ impl Table {
     /// The value at a key that is a string with that hash.
     #[inline]
     pub fn get_text(&self, key: StringId, hash: u32) -> Value {
-        let key = Value::String(key);
+        self.find_text(key, hash).map_or(Value::Nil, |at| self.nodes[at].value)
+    }
+
+    #[inline]
+    fn find_text(&self, key: StringId, hash: u32) -> Option<usize> {
         let mut at = hash as usize & self.nodes.len().wrapping_sub(1);
         while let Some(node) = self.nodes.get(at) {
-            if node.key == key {
-                return node.value;
+            if matches!(node.key, Value::String(other) if other == key) {
+                return Some(at);
             }
             at = node.next as usize;
         }
-        Value::Nil
+        None
     }
 
     fn find_number(&self, number: f64) -> Option<usize> {
@@ -353,6 +358,15 @@ impl Table {
         self.nodes = vec![node; count].into_boxed_slice();
         self.last_free = count;
     }
+}
+
+/// A border between a `low` that has a value, or is 0, and a `high` that has none.
+fn between(mut low: usize, mut high: usize, is_nil: impl Fn(usize) -> bool) -> usize {
+    while high - low > 1 {
+        let middle = (low + high) / 2;
+        if is_nil(middle) { high = middle } else { low = middle }
+    }
+    low
 }
 
 /// The smallest i with n at most 2 to the power of i.

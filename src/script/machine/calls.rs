@@ -1,6 +1,6 @@
 //! Calls and returns: of functions of the script, of natives, of coroutines, and by errors.
 
-use super::{BUDGET, Frame, Kind, Machine, Status, Then, Thread, WINDOW, spend};
+use super::{BUDGET, Frame, Kind, Machine, Status, Then, Thread, WINDOW};
 use crate::script::code::Prototype;
 use crate::script::heap::{Function, Id, Upvalue};
 use crate::script::lib::{Call, Host, Outcome};
@@ -23,9 +23,6 @@ impl Machine {
     ) -> Result<(), Error> {
         let mut next = Some((slot, then));
         while let Some((slot, then)) = next {
-            if !spend(&mut self.budget) {
-                self.interrupt(host)?;
-            }
             if then.is_new_level() && self.levels() + 1 >= MAX_LEVELS {
                 return Err(self.error(b"C stack overflow"));
             }
@@ -64,7 +61,8 @@ impl Machine {
     }
 
     /// Makes a frame for a function of the script.
-    fn enter(
+    #[inline]
+    pub(super) fn enter(
         &mut self,
         function: FunctionId,
         prototype: Id<Prototype>,
@@ -126,6 +124,7 @@ impl Machine {
         match outcome {
             Outcome::Return(results) => {
                 self.deliver(slot, then, top - results, results);
+                self.collect_if_due()?;
                 Ok(None)
             }
             Outcome::Tail(arguments) => {
