@@ -122,16 +122,18 @@ struct Compiler<'a> {
     levels: u32,
 }
 
-/// Compiles a source. `name` is what errors call it, see [`source_name`].
+/// Compiles a source. `name` is what errors call it, see [`source_name`]. `levels`: how many of the
+/// allowed levels are used up already, because in Lua the parser and the machine share them.
 pub fn compile(
     heap: &mut Heap,
     prototypes: &mut Arena<Prototype>,
     source: &[u8],
     name: &[u8],
+    levels: u32,
 ) -> Result<Id<Prototype>, Error> {
     let lexer = Lexer::new(heap, source, name);
     let function = Box::default();
-    let mut compiler = Compiler { lexer, prototypes, function, enclosing: Vec::new(), levels: 0 };
+    let mut compiler = Compiler { lexer, prototypes, function, enclosing: Vec::new(), levels };
     compiler.open_function(0);
     compiler.function.prototype.is_vararg = true;
     compiler.lexer.advance()?;

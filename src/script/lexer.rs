@@ -136,7 +136,8 @@ impl<'a> Lexer<'a> {
     pub fn error(&mut self, message: &str, near: Option<Token>) -> Error {
         let name = code::source_name(self.name, 80);
         let mut text = [&name[..], format!(":{}: {message}", self.line).as_bytes()].concat();
-        if let Some(token) = near {
+        // A zero byte is nothing to C.
+        if let Some(token) = near.filter(|token| *token != Token::Char(0)) {
             text.extend_from_slice(b" near '");
             text.extend_from_slice(&self.text(token));
             text.push(b'\'');

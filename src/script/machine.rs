@@ -97,8 +97,9 @@ enum Kind {
     Native(u32),
     /// `pcall`, or `xpcall` with its handler in the slot behind.
     Protected { has_handler: bool },
-    /// The handler of `xpcall` runs.
-    Handling,
+    /// The handler of `xpcall` runs. In Lua it would run at that level, see
+    /// [`Machine::handle`].
+    Handling { level: u32 },
     /// `coroutine.resume`, or the function that `coroutine.wrap` has made.
     Resuming { is_wrap: bool },
     Yielding,
@@ -176,7 +177,9 @@ impl Machine {
     /// Compiles a source to a function without upvalues. See
     /// [`source_name`](super::code::source_name) for `name`.
     pub fn load(&mut self, source: &[u8], name: &[u8]) -> Result<Value, Error> {
-        let prototype = compiler::compile(&mut self.heap, &mut self.prototypes, source, name)?;
+        let levels = self.levels();
+        let (heap, prototypes) = (&mut self.heap, &mut self.prototypes);
+        let prototype = compiler::compile(heap, prototypes, source, name, levels)?;
         let (globals, upvalues) = (self.globals, Box::default());
         Ok(Value::Function(self.heap.function(Function::Lua { prototype, upvalues, globals })))
     }
@@ -192,10 +195,10 @@ impl Machine {
         self.thread.top = 0;
         self.is_stopped = false;
         self.budget = BUDGET;
-        self.collect_if_due()?;
-        self.push_frame(Kind::Entry, Then::Results(1), 0);
         self.push(function);
         arguments.iter().for_each(|argument| self.push(*argument));
+        self.collect_if_due()?;
+        self.push_frame(Kind::Entry, Then::Results(1), 0);
         let mut result = self.call(host, 0, Then::Native);
         loop {
             match result {

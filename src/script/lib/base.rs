@@ -10,13 +10,12 @@ use crate::script::metatable::Name;
 use crate::script::number;
 use crate::script::value::{Error, Value};
 
-const NATIVES: [(&str, Native); 19] = [
+const NATIVES: [(&str, Native); 18] = [
     ("assert", assert),
     ("collectgarbage", collectgarbage),
     ("error", error),
     ("gcinfo", gcinfo),
     ("getmetatable", getmetatable),
-    ("load", load),
     ("loadstring", loadstring),
     ("next", next),
     ("pcall", pcall),
@@ -38,11 +37,11 @@ pub fn open(machine: &mut Machine) {
         let native = machine.heap.native(native);
         machine.set_field(globals, name, native);
     }
-    // `pairs` and `ipairs` return a function that they keep.
-    let with_iterator: [(&str, Native, Native); 2] =
-        [("pairs", pairs, next), ("ipairs", ipairs, ipairs_next)];
-    for (name, run, iterator) in with_iterator {
-        let upvalues = [machine.heap.native(iterator)].into();
+    // `pairs` and `ipairs` return a function that they keep, and `load` calls one.
+    let with_another: [(&str, Native, Native); 3] =
+        [("pairs", pairs, next), ("ipairs", ipairs, ipairs_next), ("load", load, pcall)];
+    for (name, run, other) in with_another {
+        let upvalues = [machine.heap.native(other)].into();
         let function = machine.heap.function(Function::Native { run, upvalues });
         machine.set_field(globals, name, Value::Function(function));
     }
@@ -139,37 +138,50 @@ fn setmetatable(call: &mut Call) -> Result<Outcome, Error> {
 }
 
 /// A source in pieces: calls a function until it returns nothing, and compiles all that it gave.
+/// Its errors are errors of the source, so it is called by `pcall`.
 fn load(call: &mut Call) -> Result<Outcome, Error> {
-    let reader = call.function(1)?;
-    call.push(reader);
-    Ok(Outcome::Then(0, Box::new(Load { source: Vec::new() })))
+    call.function(1)?;
+    Load { source: Vec::new() }.read(call)
 }
 
 struct Load {
     source: Vec<u8>,
 }
 
+impl Load {
+    fn read(self, call: &mut Call) -> Result<Outcome, Error> {
+        let pcall = *call.upvalue(0);
+        call.push(pcall);
+        call.push(call.arg(1));
+        Ok(Outcome::Then(1, Box::new(self)))
+    }
+}
+
 impl Resume for Load {
     fn resume(mut self: Box<Self>, call: &mut Call) -> Result<Outcome, Error> {
-        match call.result(0) {
-            Value::String(piece) if !call.bytes(piece).is_empty() => {
-                call.check_room(self.source.len() + call.bytes(piece).len())?;
-                self.source.extend_from_slice(call.bytes(piece));
-                call.push(call.arg(1));
-                Ok(Outcome::Then(0, self))
+        let piece = match (call.result(0), call.result(1)) {
+            (Value::Boolean(true), Value::String(piece)) => call.bytes(piece),
+            (Value::Boolean(true), Value::Nil) => b"",
+            (Value::Boolean(true), Value::Number(number)) => &number::to_text(number),
+            (Value::Boolean(true), _) => {
+                let error = call.error("reader function must return a string");
+                return failed(call, error.0);
             }
-            Value::Nil | Value::String(_) => {
-                let name = match call.arg(2) {
-                    Value::Nil => b"=(load)".to_vec(),
-                    _ => {
-                        let name = call.string(2)?;
-                        call.bytes(name).to_vec()
-                    }
-                };
-                compile(call, &self.source, &name)
-            }
-            _ => Err(call.error("reader function must return a string")),
+            (_, error) => return failed(call, error),
+        };
+        if !piece.is_empty() {
+            call.check_room(self.source.len() + piece.len())?;
+            self.source.extend_from_slice(piece);
+            return self.read(call);
         }
+        let name = match call.arg(2) {
+            Value::Nil => b"=(load)".to_vec(),
+            _ => {
+                let name = call.string(2)?;
+                call.bytes(name).to_vec()
+            }
+        };
+        compile(call, &self.source, &name)
     }
 }
 
@@ -189,12 +201,15 @@ fn loadstring(call: &mut Call) -> Result<Outcome, Error> {
 fn compile(call: &mut Call, source: &[u8], name: &[u8]) -> Result<Outcome, Error> {
     match call.machine.load(source, name) {
         Ok(function) => call.give(function),
-        Err(error) => {
-            call.push(Value::Nil);
-            call.push(error.0);
-            Ok(Outcome::Return(2))
-        }
+        Err(error) => failed(call, error.0),
     }
+}
+
+/// Returns nil and the reason.
+fn failed(call: &mut Call, reason: Value) -> Result<Outcome, Error> {
+    call.push(Value::Nil);
+    call.push(reason);
+    Ok(Outcome::Return(2))
 }
 
 fn pairs(call: &mut Call) -> Result<Outcome, Error> {
@@ -242,7 +257,12 @@ fn ipairs_next(call: &mut Call) -> Result<Outcome, Error> {
 }
 
 fn pcall(call: &mut Call) -> Result<Outcome, Error> {
-    call.any(1)?;
+    if call.count == 0 {
+        call.push(Value::Boolean(false));
+        let text = call.machine.plain_error(b"attempt to call a boolean value");
+        call.push(text.0);
+        return Ok(Outcome::Return(2));
+    }
     Ok(Outcome::Protect { has_handler: false })
 }
 

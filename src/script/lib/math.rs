@@ -63,7 +63,9 @@ fn simple(call: &mut Call) -> Result<Outcome, Error> {
 }
 
 fn two(call: &mut Call, function: fn(f64, f64) -> f64) -> Result<Outcome, Error> {
-    let (first, second) = (call.number(1)?, call.number(2)?);
+    // In this order, as a C compiler does it.
+    let second = call.number(2)?;
+    let first = call.number(1)?;
     call.give_number(function(first, second))
 }
 
@@ -97,8 +99,8 @@ fn frexp(call: &mut Call) -> Result<Outcome, Error> {
 }
 
 fn ldexp(call: &mut Call) -> Result<Outcome, Error> {
-    let number = call.number(1)?;
     let exponent = call.integer(2)? as i32;
+    let number = call.number(1)?;
     call.give_number(number::scale(number, exponent.into()))
 }
 

@@ -38,6 +38,7 @@ impl Machine {
                     let count = self.thread.top - slot - 1;
                     let mut call = Call { machine: self, host, slot, count, results: (0, 0) };
                     let outcome = run(&mut call)?;
+                    let count = call.count;
                     next = self.conclude(outcome, slot, count, then)?;
                 }
                 Function::Free => unreachable!("a function that is called is alive"),
@@ -84,6 +85,8 @@ impl Machine {
         let stack = &mut self.thread.stack;
         if code.is_vararg {
             stack.copy_within(slot + 1..slot + 1 + given.min(parameters), base);
+            // The local variable `arg`.
+            stack[base + parameters] = Value::Nil;
         }
         if given < parameters {
             stack[base + given..base + parameters].fill(Value::Nil);
@@ -146,6 +149,12 @@ impl Machine {
                 Ok(self.resume(thread, arguments))
             }
             Outcome::Yield => {
+                // It must be called by a function of the script which is not called by a native.
+                let is_inside = self.resumers.is_empty() || self.thread.levels > 1;
+                if is_inside || then.is_new_level() {
+                    let text = b"attempt to yield across metamethod/C-call boundary";
+                    return Err(self.plain_error(text));
+                }
                 self.push_frame(Kind::Yielding, then, slot);
                 let values = self.thread.stack[slot + 1..top].to_vec();
                 self.thread.status = Status::Suspended;
@@ -233,9 +242,9 @@ impl Machine {
                 self.thread.stack[first - 1] = Value::Boolean(true);
                 self.deliver(slot, then, first - 1, count + 1);
             }
-            Kind::Handling => {
+            Kind::Handling { .. } => {
                 let value = if count > 0 { self.thread.stack[first] } else { Value::Nil };
-                self.give_failure(slot, then, value);
+                self.give_failure(slot, then, value, false);
             }
             Kind::Body => {
                 let values = self.thread.stack[first..first + count].to_vec();
@@ -247,38 +256,42 @@ impl Machine {
         Ok(())
     }
 
-    /// `pcall` returns false and a value.
-    fn give_failure(&mut self, slot: usize, then: Then, value: Value) {
-        self.thread.reserve(slot + 2);
-        self.thread.stack[slot] = Value::Boolean(false);
-        self.thread.stack[slot + 1] = value;
-        self.thread.top = slot + 2;
-        self.deliver(slot, then, slot, 2);
+    /// `xpcall` returns false and a value. So does `pcall`, but Redis has its own: of an error that
+    /// is a table with the field `err`, this field is the value, and without one there are both.
+    fn give_failure(&mut self, slot: usize, then: Then, value: Value, is_pcall: bool) {
+        let mut values = vec![Value::Boolean(false), value];
+        if let Value::Table(table) = value
+            && is_pcall
+        {
+            let text = Value::String(self.heap.add_string(b"err"));
+            let text = self.heap.get(table, text);
+            if matches!(text, Value::String(_) | Value::Number(_)) {
+                values.pop();
+            }
+            values.push(text);
+        }
+        self.thread.top = slot;
+        values.iter().for_each(|value| self.push(*value));
+        self.deliver(slot, then, slot, values.len());
     }
 
     /// Drops frames until one holds the error.
     pub(super) fn unwind(&mut self, error: Error, host: &mut dyn Host) -> Result<(), Error> {
         let mut error = error;
+        let levels = self.levels();
         self.concat_from = None;
         loop {
             let Frame { kind, then, slot, .. } = self.pop_frame();
             match kind {
                 Kind::Protected { has_handler: true } if !self.is_stopped => {
-                    self.push_frame(Kind::Handling, then, slot);
-                    self.thread.reserve(slot + 4);
-                    self.thread.stack[slot + 2] = self.thread.stack[slot + 1];
-                    self.thread.stack[slot + 3] = error.0;
-                    self.thread.top = slot + 4;
-                    return self.call(host, slot + 2, Then::Native);
+                    return self.handle(slot, then, error, levels + 1, host);
                 }
                 Kind::Protected { .. } if !self.is_stopped => {
-                    self.give_failure(slot, then, error.0);
+                    self.give_failure(slot, then, error.0, true);
                     return Ok(());
                 }
-                Kind::Handling if !self.is_stopped => {
-                    let text = self.heap.add_string(b"error in error handling");
-                    self.give_failure(slot, then, Value::String(text));
-                    return Ok(());
+                Kind::Handling { level } if !self.is_stopped => {
+                    return self.handle(slot, then, error, level + 1, host);
                 }
                 Kind::Native(_) => {
                     self.thread.states.pop();
@@ -296,15 +309,38 @@ impl Machine {
         }
     }
 
+    /// Calls the handler of `xpcall`. If it fails, it is called with its own error, and so on. In
+    /// Lua, each of these calls is inside the one before, so they end at a level.
+    fn handle(
+        &mut self,
+        slot: usize,
+        then: Then,
+        error: Error,
+        level: u32,
+        host: &mut dyn Host,
+    ) -> Result<(), Error> {
+        let (mut error, mut level) = (error, level);
+        if level == MAX_LEVELS {
+            error = self.plain_error(b"C stack overflow");
+            level += 1;
+        }
+        if level >= MAX_LEVELS + MAX_LEVELS / 8 {
+            let text = self.plain_error(b"error in error handling");
+            self.give_failure(slot, then, text.0, false);
+            return Ok(());
+        }
+        self.push_frame(Kind::Handling { level }, then, slot);
+        self.thread.top = slot + 2;
+        self.push(self.thread.stack[slot + 1]);
+        self.push(error.0);
+        self.call(host, slot + 2, Then::Native)
+    }
+
     // Coroutines.
 
     /// How many new loops there would be on the native stack in Lua.
     pub fn levels(&self) -> u32 {
         self.thread.outer_levels + self.thread.levels
-    }
-
-    pub fn can_yield(&self) -> bool {
-        !self.resumers.is_empty() && self.thread.levels == 1
     }
 
     /// Another coroutine becomes the running one.

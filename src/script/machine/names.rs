@@ -179,6 +179,8 @@ fn writes(instruction: Instruction, register: u8) -> bool {
         | Instruction::TestSet { to, .. }
         | Instruction::Closure { to, .. }
         | Instruction::Varargs { to, .. } => to == register,
+        // It does not, but Lua says so, and forgets the name that the register had.
+        Instruction::Test { from, .. } => from == register,
         Instruction::ForPrepare { base, .. } | Instruction::ForLoop { base, .. } => {
             base == register
         }
