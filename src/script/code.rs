@@ -44,7 +44,7 @@ impl Operand {
 pub enum Instruction {
     Move { to: u8, from: u8 },
     LoadConstant { to: u8, constant: u32 },
-    /// `skip`: the next instruction is left out.
+    // `skip`: the next instruction is left out.
     LoadBoolean { to: u8, value: bool, skip: bool },
     LoadNil { first: u8, last: u8 },
     GetUpvalue { to: u8, upvalue: u8 },
@@ -54,7 +54,7 @@ pub enum Instruction {
     GetTable { to: u8, table: u8, key: Operand },
     SetTable { table: u8, key: Operand, value: Operand },
     NewTable { to: u8, array: u8, nodes: u8 },
-    /// `to + 1` becomes the object, and `to` the object's function of that name.
+    // `to + 1` becomes the object, and `to` the object's function of that name.
     GetMethod { to: u8, object: u8, name: Operand },
     Add { to: u8, left: Operand, right: Operand },
     Sub { to: u8, left: Operand, right: Operand },
@@ -67,25 +67,25 @@ pub enum Instruction {
     Length { to: u8, from: u8 },
     Concat { to: u8, first: u8, last: u8 },
     Jump { offset: i32 },
-    /// If the comparison does not give `expected`, the next instruction, a jump, is left out.
+    // If the comparison does not give `expected`, the next instruction, a jump, is left out.
     Equal { expected: bool, left: Operand, right: Operand },
     Less { expected: bool, left: Operand, right: Operand },
     LessOrEqual { expected: bool, left: Operand, right: Operand },
     Test { from: u8, expected: bool },
-    /// As `Test`, and if there is a jump, the value goes with it.
+    // As `Test`, and if there is a jump, the value goes with it.
     TestSet { to: u8, from: u8, expected: bool },
     Call { function: u8, arguments: u8, results: u8 },
     TailCall { function: u8, arguments: u8 },
     Return { first: u8, count: u8 },
-    /// Registers from `base` on: the counter, its limit, its step, and the variable of the script.
+    // Registers from `base` on: the counter, its limit, its step, and the variable of the script.
     ForPrepare { base: u8, offset: i32 },
     ForLoop { base: u8, offset: i32 },
-    /// Registers from `base` on: the iterator, its state, the last key, and the variables.
+    // Registers from `base` on: the iterator, its state, the last key, and the variables.
     ForCall { base: u8, variables: u8 },
     ForTest { base: u8, offset: i32 },
-    /// Puts registers behind the table into it, the first one at `first`.
+    // Puts registers behind the table into it, the first one at `first`.
     SetList { table: u8, count: u8, first: u32 },
-    /// Upvalues from this register on outlive their register.
+    // Upvalues from this register on outlive their register.
     Close { first: u8 },
     Closure { to: u8, prototype: u32 },
     Varargs { to: u8, count: u8 },

@@ -51,24 +51,21 @@ const STACK: usize = 512 * 1024;
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Kind {
-    /// No value: an empty list of expressions.
+    // No value: an empty list of expressions.
     Void,
     Nil,
     True,
     False,
-    /// A string, as constant of the function.
+    // A string, as constant of the function.
     Constant(u32),
     Number(f64),
     Local(u8),
     Upvalue(u8),
     Global(u32),
-    Indexed {
-        table: u8,
-        key: Operand,
-    },
-    /// A comparison: the jump is taken if it is true.
+    Indexed { table: u8, key: Operand },
+    // A comparison: the jump is taken if it is true.
     Jump(i32),
-    /// The result of an instruction whose target is not set yet.
+    // The result of an instruction whose target is not set yet.
     Open(usize),
     Register(u8),
     Call(usize),

@@ -18,9 +18,9 @@
 //! short because a script's heap is small, and it comes only when as much has been made as was
 //! alive. Redis has no limit for the memory of a script.
 
-use super::lib::Native;
 use super::code::Prototype;
 use super::collect::MIN_THRESHOLD;
+use super::lib::Native;
 use super::machine::Thread;
 use super::metatable::{self, Name};
 use super::number;

@@ -50,19 +50,19 @@ pub type Native = fn(&mut Call) -> Result<Outcome, Error>;
 
 /// What a native has done.
 pub enum Outcome {
-    /// The last n values that it pushed are its results.
+    // The last n values that it pushed are its results.
     Return(usize),
-    /// The last n + 1 values that it pushed are a function and n arguments. Its results are those
-    /// of the native.
+    // The last n + 1 values that it pushed are a function and n arguments. Its results are those
+    // of the native.
     Tail(usize),
-    /// The same, but its results go to the state.
+    // The same, but its results go to the state.
     Then(usize, Box<dyn Resume>),
-    /// `pcall`: the first argument is to be called with the others. If there is a handler, it is
-    /// the first argument, and the function is the second one.
+    // `pcall`: the first argument is to be called with the others. If there is a handler, it is
+    // the first argument, and the function is the second one.
     Protect { has_handler: bool },
-    /// That coroutine, which is suspended, goes on with the last values that were pushed.
+    // That coroutine, which is suspended, goes on with the last values that were pushed.
     Resume { thread: ThreadId, arguments: usize, is_wrap: bool },
-    /// The running coroutine waits. Its arguments go to whoever has resumed it.
+    // The running coroutine waits. Its arguments go to whoever has resumed it.
     Yield,
 }
 
@@ -228,6 +228,11 @@ impl Call<'_> {
     /// An error, if that many bytes more would be too much memory.
     pub fn check_room(&self, bytes: usize) -> Result<(), Error> {
         self.machine.heap.check_room(bytes)
+    }
+
+    /// To be called in each round of a loop that a script can make long: the host may stop it.
+    pub fn tick(&mut self) -> Result<(), Error> {
+        self.machine.tick(self.host)
     }
 
     /// An error with the position of the caller.

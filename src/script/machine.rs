@@ -46,6 +46,8 @@ use super::value::{Error, FunctionId, TableId, ThreadId, Value};
 const WINDOW: usize = 256;
 /// So many loops and calls may pass before the host is asked whether the script may go on.
 const BUDGET: u32 = 20_000;
+/// A stack that has grown to more slots than this is not kept for the next script.
+const KEPT_STACK: usize = 1 << 16;
 
 /// A coroutine, or the script itself.
 #[derive(Default)]
@@ -93,19 +95,19 @@ pub struct Frame {
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Kind {
     Lua,
-    /// A native that waits for a function. It had that many arguments.
+    // A native that waits for a function. It had that many arguments.
     Native(u32),
-    /// `pcall`, or `xpcall` with its handler in the slot behind.
+    // `pcall`, or `xpcall` with its handler in the slot behind.
     Protected { has_handler: bool },
-    /// The handler of `xpcall` runs. In Lua it would run at that level, see
-    /// [`Machine::handle`].
+    // The handler of `xpcall` runs. In Lua it would run at that level, see
+    // [`Machine::handle`].
     Handling { level: u32 },
-    /// `coroutine.resume`, or the function that `coroutine.wrap` has made.
+    // `coroutine.resume`, or the function that `coroutine.wrap` has made.
     Resuming { is_wrap: bool },
     Yielding,
-    /// The first frame of a coroutine.
+    // The first frame of a coroutine.
     Body,
-    /// The first frame of a script. Behind it, the caller of the machine goes on.
+    // The first frame of a script. Behind it, the caller of the machine goes on.
     Entry,
 }
 
@@ -192,9 +194,12 @@ impl Machine {
         arguments: &[Value],
         host: &mut dyn Host,
     ) -> Result<(), Error> {
-        self.thread.top = 0;
         self.is_stopped = false;
         self.budget = BUDGET;
+        self.thread.top = 0;
+        if self.thread.stack.len() > KEPT_STACK {
+            self.thread.stack = Vec::new();
+        }
         self.push(function);
         arguments.iter().for_each(|argument| self.push(*argument));
         self.collect_if_due()?;
@@ -503,11 +508,31 @@ impl Machine {
         self.thread.stack[slot]
     }
 
+    /// Puts a value on top. Natives push at most 8,000, so this is not how memory ends.
     pub fn push(&mut self, value: Value) {
         let top = self.thread.top;
-        self.thread.reserve(top + 1);
+        if top >= self.thread.stack.len() {
+            self.grow_stack(top + 1);
+        }
         self.thread.stack[top] = value;
         self.thread.top = top + 1;
+    }
+
+    /// Makes sure that the stack has that many slots.
+    #[inline]
+    fn reserve(&mut self, slots: usize) -> Result<(), Error> {
+        if slots > self.thread.stack.len() {
+            self.heap.check_room(slots * size_of::<Value>())?;
+            self.grow_stack(slots);
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn grow_stack(&mut self, slots: usize) {
+        let before = self.thread.stack.len();
+        self.thread.stack.resize(slots.max(before * 2).max(64), Value::Nil);
+        self.heap.bytes += (self.thread.stack.len() - before) * size_of::<Value>();
     }
 
     fn push_frame(&mut self, kind: Kind, then: Then, slot: usize) {
@@ -543,13 +568,6 @@ impl Thread {
             _ => frame.slot + 1,
         });
         registers.max(self.top)
-    }
-
-    /// Makes sure that the stack has that many slots.
-    fn reserve(&mut self, slots: usize) {
-        if self.stack.len() < slots {
-            self.stack.resize(slots.max(self.stack.len() * 2).max(64), Value::Nil);
-        }
     }
 }
 

@@ -75,11 +75,11 @@ impl Name {
 /// What is at a key of a value.
 pub enum Lookup {
     Found(Value),
-    /// This function must be called with the object and the key.
+    // This function must be called with the object and the key.
     Call { function: Value, object: Value },
-    /// The object has no fields. `is_first`: it is the one that was asked for.
+    // The object has no fields. `is_first`: it is the one that was asked for.
     NoFields { object: Value, is_first: bool },
-    /// The chain of `__index` is too long.
+    // The chain of `__index` is too long.
     Loop,
 }
 

@@ -152,11 +152,7 @@ impl Table {
     }
 
     /// The key and value behind `key`, in the order of the memory. Nil begins.
-    pub fn next(
-        &self,
-        key: Value,
-        strings: &Arena<Text>,
-    ) -> Result<Option<(Value, Value)>, Fault> {
+    pub fn next(&self, key: Value, strings: &Arena<Text>) -> Result<Option<(Value, Value)>, Fault> {
         let begin = match key {
             Value::Nil => 0,
             Value::Number(number) if self.array_index(number).is_some() => number as usize,
@@ -326,12 +322,7 @@ impl Table {
         self.resize(size, total - in_array, strings)
     }
 
-    fn resize(
-        &mut self,
-        array: usize,
-        nodes: usize,
-        strings: &Arena<Text>,
-    ) -> Result<(), Fault> {
+    fn resize(&mut self, array: usize, nodes: usize, strings: &Arena<Text>) -> Result<(), Fault> {
         if nodes > 1 << MAX_BITS {
             return Err(Fault::TooLarge);
         }

@@ -278,8 +278,7 @@ impl Compiler<'_> {
                 load_false =
                     self.emit(Instruction::LoadBoolean { to, value: false, skip: true })?;
                 self.label();
-                load_true =
-                    self.emit(Instruction::LoadBoolean { to, value: true, skip: false })?;
+                load_true = self.emit(Instruction::LoadBoolean { to, value: true, skip: false })?;
                 self.patch_to_here(over)?;
             }
             let end = self.label();

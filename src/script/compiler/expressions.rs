@@ -35,10 +35,7 @@ impl Compiler<'_> {
 
     /// An expression whose operators all have a priority above `limit`, and the operator behind
     /// it.
-    fn operators(
-        &mut self,
-        limit: u8,
-    ) -> Result<(Expression, Option<(Binary, u8, u8)>), Error> {
+    fn operators(&mut self, limit: u8) -> Result<(Expression, Option<(Binary, u8, u8)>), Error> {
         self.deeper(|compiler| {
             let unary = match compiler.lexer.token {
                 Token::Not => Some(Unary::Not),
@@ -329,8 +326,7 @@ impl Compiler<'_> {
         }
         self.add_variables(count);
         let locals = self.function.active.len() as u8;
-        self.function.prototype.parameters =
-            locals - u8::from(self.function.prototype.is_vararg);
+        self.function.prototype.parameters = locals - u8::from(self.function.prototype.is_vararg);
         self.reserve(locals.into())
     }
 }

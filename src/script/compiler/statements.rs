@@ -356,11 +356,7 @@ impl Compiler<'_> {
     }
 
     /// In `t[i], i = …`, the old i is needed after the new one has been set. So it is copied.
-    fn protect_from(
-        &mut self,
-        register: u8,
-        variables: &mut [Expression],
-    ) -> Result<(), Error> {
+    fn protect_from(&mut self, register: u8, variables: &mut [Expression]) -> Result<(), Error> {
         let copy = self.function.free;
         let mut is_needed = false;
         for variable in variables {

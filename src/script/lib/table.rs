@@ -49,6 +49,7 @@ fn concat(call: &mut Call) -> Result<Outcome, Error> {
     };
     let mut joined = Vec::new();
     for index in first..=last {
+        call.tick()?;
         match call.element(table, index) {
             Value::String(string) => joined.extend_from_slice(call.bytes(string)),
             Value::Number(number) => joined.extend_from_slice(&number::to_text(number)),
@@ -103,6 +104,7 @@ fn insert(call: &mut Call) -> Result<Outcome, Error> {
         _ => return Err(call.error("wrong number of arguments to 'insert'")),
     };
     for index in (position..end.max(position)).rev() {
+        call.tick()?;
         let moved = call.element(table, index);
         call.set_element(table, index + 1, moved)?;
     }
@@ -119,6 +121,7 @@ fn remove(call: &mut Call) -> Result<Outcome, Error> {
     }
     let removed = call.element(table, position);
     for index in position..end {
+        call.tick()?;
         let moved = call.element(table, index + 1);
         call.set_element(table, index, moved)?;
     }
@@ -248,6 +251,7 @@ impl Sort {
         let comparison = call.arg(2);
         let mut answer = answer;
         while let Some((x, y)) = self.step(call, table, answer)? {
+            call.tick()?;
             let (a, b) = (call.element(table, x), call.element(table, y));
             let (function, arguments) = if comparison.is_nil() {
                 match call.machine.compare(a, b, Name::Lt) {

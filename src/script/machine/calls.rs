@@ -1,6 +1,6 @@
 //! Calls and returns: of functions of the script, of natives, of coroutines, and by errors.
 
-use super::{BUDGET, Frame, Kind, Machine, Status, Then, Thread, WINDOW};
+use super::{BUDGET, Frame, Kind, Machine, Status, Then, Thread, WINDOW, spend};
 use crate::script::code::Prototype;
 use crate::script::heap::{Function, Id, Upvalue};
 use crate::script::lib::{Call, Host, Outcome};
@@ -81,9 +81,10 @@ impl Machine {
             // All arguments stay where they are, and the parameters are copied behind them.
             base += given;
         }
-        self.thread.reserve(base + WINDOW);
+        let (is_vararg, needs_arg) = (code.is_vararg, code.needs_arg);
+        self.reserve(base + WINDOW)?;
         let stack = &mut self.thread.stack;
-        if code.is_vararg {
+        if is_vararg {
             stack.copy_within(slot + 1..slot + 1 + given.min(parameters), base);
             // The local variable `arg`.
             stack[base + parameters] = Value::Nil;
@@ -91,13 +92,16 @@ impl Machine {
         if given < parameters {
             stack[base + given..base + parameters].fill(Value::Nil);
         }
-        let needs_arg = code.needs_arg;
         self.thread.levels += u32::from(then.is_new_level());
         let (kind, pc, tail_calls) = (Kind::Lua, 0, 0);
         let frame = Frame { kind, then, function, prototype, slot, base, pc, tail_calls };
         self.thread.frames.push(frame);
         if needs_arg {
-            self.make_arg(slot + 1 + parameters, given.saturating_sub(parameters), base + parameters)?;
+            self.make_arg(
+                slot + 1 + parameters,
+                given.saturating_sub(parameters),
+                base + parameters,
+            )?;
         }
         Ok(())
     }
@@ -427,6 +431,12 @@ impl Machine {
     }
 
     // Stopping.
+
+    /// To be called in each round of a loop in a native that a script can make long.
+    #[inline]
+    pub fn tick(&mut self, host: &mut dyn Host) -> Result<(), Error> {
+        if spend(&mut self.budget) { Ok(()) } else { self.interrupt(host) }
+    }
 
     /// Asks the host whether the script may go on.
     pub(super) fn interrupt(&mut self, host: &mut dyn Host) -> Result<(), Error> {

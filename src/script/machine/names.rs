@@ -92,9 +92,7 @@ impl Machine {
             self.name_of_register(prototype, at, function)
         });
         match name {
-            Some((sort, name)) => {
-                (String::from_utf8_lossy(&name).into_owned(), sort == "method")
-            }
+            Some((sort, name)) => (String::from_utf8_lossy(&name).into_owned(), sort == "method"),
             None => ("?".to_string(), false),
         }
     }
@@ -109,9 +107,10 @@ impl Machine {
             Value::String(string) => self.heap.bytes_of(string).to_vec(),
             _ => b"?".to_vec(),
         };
-        let mut in_scope = prototype.locals.iter().filter(|local| {
-            (local.begin as usize) <= at && at < local.end as usize
-        });
+        let mut in_scope = prototype
+            .locals
+            .iter()
+            .filter(|local| (local.begin as usize) <= at && at < local.end as usize);
         if let Some(local) = in_scope.nth(register.into()) {
             return Some(("local", text(Value::String(local.name))));
         }

@@ -60,7 +60,9 @@ impl Machine {
             }
             Instruction::Closure { to, prototype } => self.make_closure(to, prototype as usize),
             Instruction::Close { first } => self.close(self.base() + first as usize),
-            Instruction::Varargs { to, count } => self.varargs(to as usize, count as usize),
+            Instruction::Varargs { to, count } => {
+                return self.varargs(to as usize, count as usize);
+            }
             Instruction::Add { to, left, right }
             | Instruction::Sub { to, left, right }
             | Instruction::Mul { to, left, right }
@@ -107,7 +109,9 @@ impl Machine {
                 return self.call(host, slot + 3, Then::Iterate(variables + 1));
             }
             // Only if the budget is spent.
-            Instruction::Jump { .. } | Instruction::ForLoop { .. } | Instruction::ForTest { .. } => {
+            Instruction::Jump { .. }
+            | Instruction::ForLoop { .. }
+            | Instruction::ForTest { .. } => {
                 return self.interrupt(host);
             }
             _ => unreachable!("the loop runs all others"),
@@ -160,9 +164,7 @@ impl Machine {
             Upvalue::Open { thread, slot } if thread == self.running => {
                 &mut self.thread.stack[slot as usize]
             }
-            Upvalue::Open { thread, slot } => {
-                &mut self.heap.threads[thread].stack[slot as usize]
-            }
+            Upvalue::Open { thread, slot } => &mut self.heap.threads[thread].stack[slot as usize],
             Upvalue::Closed(_) => match &mut self.heap.upvalues[id] {
                 Upvalue::Closed(value) => value,
                 Upvalue::Open { .. } => unreachable!("it was closed a moment ago"),
@@ -208,12 +210,17 @@ impl Machine {
                 if self.heap.tables[table].readonly {
                     return Err(self.error(b"Attempt to modify a readonly table"));
                 }
-                let is_there = self.heap.tables[table].meta.is_none()
-                    || !self.heap.get(table, key).is_nil()
-                    || self.heap.metamethod(object, Name::NewIndex).is_nil();
-                if is_there {
-                    let result = self.heap.set(table, key, value);
-                    return result.map_err(|fault| self.error(fault.text().as_bytes()));
+                let is_new = self.heap.get(table, key).is_nil();
+                let handler = match is_new {
+                    true => self.heap.metamethod(object, Name::NewIndex),
+                    false => Value::Nil,
+                };
+                // The key is made in any case, as in Lua, where the order of `next` shows it.
+                let stored = if handler.is_nil() { value } else { Value::Nil };
+                let result = self.heap.set(table, key, stored);
+                result.map_err(|fault| self.error(fault.text().as_bytes()))?;
+                if handler.is_nil() {
+                    return Ok(());
                 }
             }
             match self.heap.metamethod(object, Name::NewIndex) {
@@ -246,8 +253,7 @@ impl Machine {
         let count = if count == 0 { self.thread.top - slot - 1 } else { count };
         let Value::Table(table) = self.thread.stack[slot] else { return Ok(()) };
         let before = self.heap.tables[table].size();
-        let result =
-            self.heap.tables[table].reserve_array(first + count - 1, &self.heap.strings);
+        let result = self.heap.tables[table].reserve_array(first + count - 1, &self.heap.strings);
         result.map_err(|fault| self.error(fault.text().as_bytes()))?;
         self.heap.bytes += self.heap.tables[table].size() - before;
         for index in 0..count {
@@ -278,19 +284,20 @@ impl Machine {
         *self.register(to) = Value::Function(self.heap.function(function));
     }
 
-    fn varargs(&mut self, to: usize, count: usize) {
+    fn varargs(&mut self, to: usize, count: usize) -> Result<(), Error> {
         let frame = self.thread.frames[self.thread.frames.len() - 1];
         let parameters = self.prototypes[frame.prototype].parameters as usize;
         let there = (frame.base - frame.slot - 1).saturating_sub(parameters);
         let wanted = if count == 0 { there } else { count - 1 };
         let to = frame.base + to;
-        self.thread.reserve(to + wanted + 1);
+        self.reserve(to + wanted + 1)?;
         let (first, copied) = (frame.base - there, there.min(wanted));
         self.thread.stack.copy_within(first..first + copied, to);
         self.thread.stack[to + copied..to + wanted].fill(Value::Nil);
         if count == 0 {
             self.thread.top = to + wanted;
         }
+        Ok(())
     }
 
     /// A function of the script takes the place of the top frame. A native is simply called: the
@@ -418,17 +425,10 @@ impl Machine {
 
     /// Joins registers, from the last one to the first. Runs of strings and numbers are joined at
     /// once. In each other place a metamethod makes one value of two.
-    fn concat(
-        &mut self,
-        to: u8,
-        first: u8,
-        last: u8,
-        host: &mut dyn Host,
-    ) -> Result<(), Error> {
+    fn concat(&mut self, to: u8, first: u8, last: u8, host: &mut dyn Host) -> Result<(), Error> {
         let mut last = self.concat_from.take().unwrap_or(last);
         while last > first {
-            let is_text =
-                |value: &Value| matches!(value, Value::String(_) | Value::Number(_));
+            let is_text = |value: &Value| matches!(value, Value::String(_) | Value::Number(_));
             let base = self.base();
             let values = &self.thread.stack[base + first as usize..=base + last as usize];
             let run = values.iter().rev().take_while(|value| is_text(value)).count();
@@ -487,12 +487,7 @@ impl Machine {
     }
 
     /// `left < right` or `left <= right`, or why they cannot be compared.
-    pub fn compare(
-        &mut self,
-        left: Value,
-        right: Value,
-        event: Name,
-    ) -> Result<Compared, String> {
+    pub fn compare(&mut self, left: Value, right: Value, event: Name) -> Result<Compared, String> {
         let ordering = match (left, right) {
             (Value::Number(left), Value::Number(right)) => left.partial_cmp(&right),
             (Value::String(left), Value::String(right)) => {
