@@ -113,9 +113,9 @@ struct Block {
 struct Compiler<'a> {
     lexer: Lexer<'a>,
     prototypes: &'a mut Arena<Prototype>,
-    function: Box<Function>,
+    function: Function,
     /// The functions around it, from outside to inside.
-    enclosing: Vec<Box<Function>>,
+    enclosing: Vec<Function>,
     levels: u32,
 }
 
@@ -129,7 +129,7 @@ pub fn compile(
     levels: u32,
 ) -> Result<Id<Prototype>, Error> {
     let lexer = Lexer::new(heap, source, name);
-    let function = Box::default();
+    let function = Function::default();
     let mut compiler = Compiler { lexer, prototypes, function, enclosing: Vec::new(), levels };
     compiler.open_function(0);
     compiler.function.prototype.is_vararg = true;
@@ -144,7 +144,7 @@ impl<'a> Compiler<'a> {
     // Functions and scopes.
 
     fn open_function(&mut self, line: u32) {
-        let mut function = Box::new(Function { pending: NO_JUMP, ..Function::default() });
+        let mut function = Function { pending: NO_JUMP, ..Function::default() };
         function.prototype.line = line;
         function.prototype.registers = 2;
         function.prototype.source = source_name(self.lexer.name, 60);
@@ -152,14 +152,14 @@ impl<'a> Compiler<'a> {
     }
 
     /// Goes back to the enclosing function.
-    fn close_function(&mut self) -> Result<Box<Function>, Error> {
+    fn close_function(&mut self) -> Result<Function, Error> {
         self.remove_variables(0);
         self.emit_return(0, 1)?;
         let enclosing = self.enclosing.pop().unwrap_or_default();
         Ok(std::mem::replace(&mut self.function, enclosing))
     }
 
-    fn add(&mut self, function: Box<Function>) -> Id<Prototype> {
+    fn add(&mut self, function: Function) -> Id<Prototype> {
         let mut prototype = function.prototype;
         prototype.captures = function.upvalues;
         self.lexer.heap.bytes += prototype.size();
@@ -302,7 +302,7 @@ impl<'a> Compiler<'a> {
         if self.levels > MAX_LEVELS {
             return Err(self.lexer.error("chunk has too many syntax levels", None));
         }
-        let result = if self.levels % LEVELS_PER_STACK == 0 {
+        let result = if self.levels.is_multiple_of(LEVELS_PER_STACK) {
             std::thread::scope(|scope| {
                 let thread = std::thread::Builder::new().stack_size(STACK);
                 let running = thread.spawn_scoped(scope, || rule(&mut *self));

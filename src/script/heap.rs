@@ -139,6 +139,7 @@ impl Text {
     }
 }
 
+#[derive(Default)]
 pub enum Function {
     Lua {
         prototype: Id<Prototype>,
@@ -151,13 +152,8 @@ pub enum Function {
         /// What the native keeps between its calls.
         upvalues: Box<[Value]>,
     },
+    #[default]
     Free,
-}
-
-impl Default for Function {
-    fn default() -> Function {
-        Function::Free
-    }
 }
 
 /// A local variable that an inner function uses. It lies on the stack of its coroutine while the

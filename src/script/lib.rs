@@ -18,17 +18,18 @@
 //! which adds the position of the caller, or by `call.bad_argument(1, text)`.
 //!
 //! The collector never runs inside a native, so a native may hold any value in its variables.
-//! There are two exceptions, and both end the native: it calls a function of the script.
 //!
-//! - `Ok(Outcome::Tail(n))`: the last n + 1 values that it pushed are a function and n arguments.
-//!   What that function returns is what the native returns. So `tostring` calls `__tostring`.
-//! - `Ok(Outcome::Then(n, state))`: the same, but afterwards the machine calls `state.resume` with
-//!   a call that has the same arguments and also the results. So `sort` calls its comparison, and
-//!   `gsub` its replacement. What the state holds of values must also be an argument or an upvalue
-//!   of the native, because the collector does not look into the state.
+//! A native cannot call a function of the script and wait for it. It returns
+//! `Ok(Outcome::Then(n, state))`: the last n + 1 values that it pushed are a function and n
+//! arguments. When the function has returned, the machine calls `state.resume`, with a call that
+//! has the same arguments, and also the results. So `sort` asks its comparison, and `tostring`
+//! calls `__tostring`. Meanwhile the collector may run, and it does not look into the state.
+//! So values that are still needed must be arguments or upvalues of the native: see
+//! [`Call::set_arg`].
 //!
-//! So natives never call the machine, the stack of the process does not grow with the script, and
-//! a script can yield or fail anywhere.
+//! Natives never call the machine, so the native stack does not grow with the script, and a script
+//! can fail anywhere. A native that can run long asks in its loop whether it may go on:
+//! [`Call::tick`].
 //!
 //! A library is a list of names and natives, and [`Machine::library`] makes a table of it.
 //!
@@ -52,10 +53,8 @@ pub type Native = fn(&mut Call) -> Result<Outcome, Error>;
 pub enum Outcome {
     // The last n values that it pushed are its results.
     Return(usize),
-    // The last n + 1 values that it pushed are a function and n arguments. Its results are those
-    // of the native.
-    Tail(usize),
-    // The same, but its results go to the state.
+    // The last n + 1 values that it pushed are a function and n arguments. When that function has
+    // returned, the state goes on.
     Then(usize, Box<dyn Resume>),
     // `pcall`: the first argument is to be called with the others. If there is a handler, it is
     // the first argument, and the function is the second one.

@@ -34,7 +34,6 @@ pub enum Name {
     Mod,
     Pow,
     Unm,
-    Len,
     Lt,
     Le,
     Concat,
@@ -44,7 +43,7 @@ pub enum Name {
     NotEnoughMemory,
 }
 
-pub const NAMES: [&str; 19] = [
+pub const NAMES: [&str; 18] = [
     "__index",
     "__newindex",
     "__mode",
@@ -56,7 +55,6 @@ pub const NAMES: [&str; 19] = [
     "__mod",
     "__pow",
     "__unm",
-    "__len",
     "__lt",
     "__le",
     "__concat",

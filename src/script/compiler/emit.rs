@@ -289,14 +289,14 @@ impl Compiler<'_> {
         Ok(())
     }
 
-    pub fn to_next_register(&mut self, expression: &mut Expression) -> Result<(), Error> {
+    pub fn load_next(&mut self, expression: &mut Expression) -> Result<(), Error> {
         self.discharge(expression)?;
         self.free_expression(expression);
         self.reserve(1)?;
         self.put(expression, self.function.free - 1)
     }
 
-    pub fn to_any_register(&mut self, expression: &mut Expression) -> Result<u8, Error> {
+    pub fn load_any(&mut self, expression: &mut Expression) -> Result<u8, Error> {
         self.discharge(expression)?;
         if let Kind::Register(register) = expression.kind {
             if !expression.has_jumps() {
@@ -308,20 +308,20 @@ impl Compiler<'_> {
                 return Ok(register);
             }
         }
-        self.to_next_register(expression)?;
+        self.load_next(expression)?;
         Ok(self.function.free - 1)
     }
 
-    pub fn to_value(&mut self, expression: &mut Expression) -> Result<(), Error> {
+    pub fn evaluate(&mut self, expression: &mut Expression) -> Result<(), Error> {
         if expression.has_jumps() {
-            self.to_any_register(expression)?;
+            self.load_any(expression)?;
             return Ok(());
         }
         self.discharge(expression)
     }
 
-    pub fn to_operand(&mut self, expression: &mut Expression) -> Result<Operand, Error> {
-        self.to_value(expression)?;
+    pub fn operand(&mut self, expression: &mut Expression) -> Result<Operand, Error> {
+        self.evaluate(expression)?;
         let has_room = self.function.prototype.constants.len() < Operand::CONSTANTS as usize;
         let constant = match expression.kind {
             Kind::Number(number) if has_room => Some(self.number_constant(number)?),
@@ -335,7 +335,7 @@ impl Compiler<'_> {
             expression.kind = Kind::Constant(constant);
             return Ok(Operand::constant(constant));
         }
-        Ok(Operand::register(self.to_any_register(expression)?))
+        Ok(Operand::register(self.load_any(expression)?))
     }
 
     pub fn store(&mut self, variable: &Expression, mut value: Expression) -> Result<(), Error> {
@@ -345,15 +345,15 @@ impl Compiler<'_> {
                 return self.put(&mut value, register);
             }
             Kind::Upvalue(upvalue) => {
-                let from = self.to_any_register(&mut value)?;
+                let from = self.load_any(&mut value)?;
                 self.emit(Instruction::SetUpvalue { from, upvalue })?;
             }
             Kind::Global(name) => {
-                let from = self.to_any_register(&mut value)?;
+                let from = self.load_any(&mut value)?;
                 self.emit(Instruction::SetGlobal { from, name })?;
             }
             Kind::Indexed { table, key } => {
-                let operand = self.to_operand(&mut value)?;
+                let operand = self.operand(&mut value)?;
                 self.emit(Instruction::SetTable { table, key, value: operand })?;
             }
             _ => {}
@@ -363,12 +363,12 @@ impl Compiler<'_> {
     }
 
     pub fn method(&mut self, object: &mut Expression, mut name: Expression) -> Result<(), Error> {
-        self.to_any_register(object)?;
+        self.load_any(object)?;
         self.free_expression(object);
         let Kind::Register(register) = object.kind else { return Ok(()) };
         let to = self.function.free;
         self.reserve(2)?;
-        let name_operand = self.to_operand(&mut name)?;
+        let name_operand = self.operand(&mut name)?;
         self.emit(Instruction::GetMethod { to, object: register, name: name_operand })?;
         self.free_expression(&name);
         object.kind = Kind::Register(to);
@@ -376,7 +376,7 @@ impl Compiler<'_> {
     }
 
     pub fn indexed(&mut self, table: &mut Expression, mut key: Expression) -> Result<(), Error> {
-        let key = self.to_operand(&mut key)?;
+        let key = self.operand(&mut key)?;
         if let Kind::Register(register) = table.kind {
             table.kind = Kind::Indexed { table: register, key };
         }

@@ -1,6 +1,6 @@
 //! Expressions: operators by priority, calls, fields, table constructors, functions.
 
-use super::operators::{Binary, Unary};
+use super::operators::{Operator, Unary};
 use super::{Compiler, Expression, Kind};
 use crate::script::code::Instruction;
 use crate::script::lexer::Token;
@@ -26,7 +26,7 @@ impl Compiler<'_> {
         let mut count = 1;
         let mut last = self.expression()?;
         while self.accept(Token::Char(b','))? {
-            self.to_next_register(&mut last)?;
+            self.load_next(&mut last)?;
             last = self.expression()?;
             count += 1;
         }
@@ -35,7 +35,7 @@ impl Compiler<'_> {
 
     /// An expression whose operators all have a priority above `limit`, and the operator behind
     /// it.
-    fn operators(&mut self, limit: u8) -> Result<(Expression, Option<(Binary, u8, u8)>), Error> {
+    fn operators(&mut self, limit: u8) -> Result<(Expression, Option<Operator>), Error> {
         self.deeper(|compiler| {
             let unary = match compiler.lexer.token {
                 Token::Not => Some(Unary::Not),
@@ -45,23 +45,23 @@ impl Compiler<'_> {
             };
             let mut left = if let Some(unary) = unary {
                 compiler.lexer.advance()?;
-                let (mut operand, _) = compiler.operators(Binary::UNARY)?;
+                let (mut operand, _) = compiler.operators(Operator::UNARY)?;
                 compiler.unary(unary, &mut operand)?;
                 operand
             } else {
                 compiler.simple()?
             };
-            let mut operator = Binary::of(compiler.lexer.token);
-            while let Some((binary, priority, right_priority)) = operator
-                && priority > limit
+            let mut next = Operator::of(compiler.lexer.token);
+            while let Some(operator) = next
+                && operator.left > limit
             {
                 compiler.lexer.advance()?;
-                compiler.infix(binary, &mut left)?;
-                let (right, next) = compiler.operators(right_priority)?;
-                compiler.binary(binary, &mut left, right)?;
-                operator = next;
+                compiler.infix(operator.binary, &mut left)?;
+                let (right, behind) = compiler.operators(operator.right)?;
+                compiler.binary(operator.binary, &mut left, right)?;
+                next = behind;
             }
-            Ok((left, operator))
+            Ok((left, next))
         })
     }
 
@@ -99,7 +99,7 @@ impl Compiler<'_> {
             match self.lexer.token {
                 Token::Char(b'.') => self.field(&mut expression)?,
                 Token::Char(b'[') => {
-                    self.to_any_register(&mut expression)?;
+                    self.load_any(&mut expression)?;
                     let key = self.index()?;
                     self.indexed(&mut expression, key)?;
                 }
@@ -111,7 +111,7 @@ impl Compiler<'_> {
                     self.arguments(&mut expression)?;
                 }
                 Token::Char(b'(' | b'{') | Token::String(_) => {
-                    self.to_next_register(&mut expression)?;
+                    self.load_next(&mut expression)?;
                     self.arguments(&mut expression)?;
                 }
                 _ => return Ok(expression),
@@ -144,7 +144,7 @@ impl Compiler<'_> {
 
     /// `.name` or `:name`.
     pub fn field(&mut self, table: &mut Expression) -> Result<(), Error> {
-        self.to_any_register(table)?;
+        self.load_any(table)?;
         self.lexer.advance()?;
         let name = self.expect_name()?;
         let name = self.string_expression(name)?;
@@ -155,7 +155,7 @@ impl Compiler<'_> {
     fn index(&mut self) -> Result<Expression, Error> {
         self.lexer.advance()?;
         let mut key = self.expression()?;
-        self.to_value(&mut key)?;
+        self.evaluate(&mut key)?;
         self.expect(Token::Char(b']'))?;
         Ok(key)
     }
@@ -189,7 +189,7 @@ impl Compiler<'_> {
         let mut arguments = 0;
         if !last.has_many_values() {
             if last.kind != Kind::Void {
-                self.to_next_register(&mut last)?;
+                self.load_next(&mut last)?;
             }
             arguments = self.function.free - base;
         }
@@ -205,7 +205,7 @@ impl Compiler<'_> {
         let line = self.lexer.line;
         let at = self.emit(Instruction::NewTable { to: 0, array: 0, nodes: 0 })?;
         let mut table = Expression::new(Kind::Open(at));
-        self.to_next_register(&mut table)?;
+        self.load_next(&mut table)?;
         let register = self.function.free - 1;
         // The last element, which may be many values, and how many there are before the keys.
         let mut last = Expression::new(Kind::Void);
@@ -213,7 +213,7 @@ impl Compiler<'_> {
         self.expect(Token::Char(b'{'))?;
         while self.lexer.token != Token::Char(b'}') {
             if last.kind != Kind::Void {
-                self.to_next_register(&mut last)?;
+                self.load_next(&mut last)?;
                 last.kind = Kind::Void;
                 if waiting == LIST_FIELDS {
                     self.set_list(register, elements, Some(waiting))?;
@@ -243,7 +243,7 @@ impl Compiler<'_> {
             elements -= 1;
         } else if waiting > 0 {
             if last.kind != Kind::Void {
-                self.to_next_register(&mut last)?;
+                self.load_next(&mut last)?;
             }
             self.set_list(register, elements, Some(waiting))?;
         }
@@ -264,9 +264,9 @@ impl Compiler<'_> {
             self.index()?
         };
         self.expect(Token::Char(b'='))?;
-        let key = self.to_operand(&mut key)?;
+        let key = self.operand(&mut key)?;
         let mut value = self.expression()?;
-        let value = self.to_operand(&mut value)?;
+        let value = self.operand(&mut value)?;
         self.emit(Instruction::SetTable { table, key, value })?;
         self.function.free = free;
         Ok(())

@@ -25,6 +25,16 @@ pub enum Binary {
     Or,
 }
 
+/// An operator between two expressions, with its priorities. It takes what stands at its left from
+/// an operator with a lower priority there. If its priority towards the right is the lower one, of
+/// two in a row the right one comes first: `..` and `^`.
+#[derive(Clone, Copy)]
+pub struct Operator {
+    pub binary: Binary,
+    pub left: u8,
+    pub right: u8,
+}
+
 #[derive(Clone, Copy, PartialEq)]
 pub enum Unary {
     Negate,
@@ -44,7 +54,7 @@ impl Compiler<'_> {
             }
             Unary::Length => {}
         }
-        let from = self.to_any_register(operand)?;
+        let from = self.load_any(operand)?;
         self.free_expression(operand);
         let instruction = match operator {
             Unary::Length => Instruction::Length { to: 0, from },
@@ -59,13 +69,13 @@ impl Compiler<'_> {
         match operator {
             Binary::And => self.go_if_true(left),
             Binary::Or => self.go_if_false(left),
-            Binary::Concat => self.to_next_register(left),
+            Binary::Concat => self.load_next(left),
             Binary::Add | Binary::Sub | Binary::Mul | Binary::Div | Binary::Mod | Binary::Pow
                 if left.as_number().is_some() =>
             {
                 Ok(())
             }
-            _ => self.to_operand(left).map(|_| ()),
+            _ => self.operand(left).map(|_| ()),
         }
     }
 
@@ -101,7 +111,7 @@ impl Compiler<'_> {
 
     /// `a .. b .. c` is one instruction for all its registers.
     fn concat(&mut self, left: &mut Expression, mut right: Expression) -> Result<(), Error> {
-        self.to_value(&mut right)?;
+        self.evaluate(&mut right)?;
         if let (Kind::Open(at), Kind::Register(new)) = (right.kind, left.kind)
             && let Instruction::Concat { first, .. } = self.code(at)
         {
@@ -110,7 +120,7 @@ impl Compiler<'_> {
             *left = Expression { kind: Kind::Open(at), ..*left };
             return Ok(());
         }
-        self.to_next_register(&mut right)?;
+        self.load_next(&mut right)?;
         self.arithmetic(Binary::Concat, left, right)
     }
 
@@ -124,8 +134,8 @@ impl Compiler<'_> {
             left.kind = Kind::Number(number);
             return Ok(());
         }
-        let right_operand = self.to_operand(&mut right)?;
-        let left_operand = self.to_operand(left)?;
+        let right_operand = self.operand(&mut right)?;
+        let left_operand = self.operand(left)?;
         self.free_both(left, left_operand, &right, right_operand);
         let (to, left_side, right) = (0, left_operand, right_operand);
         let instruction = match operator {
@@ -164,8 +174,8 @@ impl Compiler<'_> {
         left: &mut Expression,
         mut right: Expression,
     ) -> Result<(), Error> {
-        let left_operand = self.to_operand(left)?;
-        let right_operand = self.to_operand(&mut right)?;
+        let left_operand = self.operand(left)?;
+        let right_operand = self.operand(&mut right)?;
         self.free_expression(&right);
         self.free_expression(left);
         let expected = operator != Binary::NotEqual;
@@ -198,11 +208,12 @@ fn fold(operator: Binary, left: &Expression, right: &Expression) -> Option<f64> 
     (!result.is_nan()).then_some(result)
 }
 
-impl Binary {
-    /// The operator that a token is, with its priority towards the left and the right. Operators
-    /// with a higher priority at the left take all that follows first: `..` and `^`.
-    pub fn of(token: Token) -> Option<(Binary, u8, u8)> {
-        Some(match token {
+impl Operator {
+    /// The priority of `not`, `-` and `#`.
+    pub const UNARY: u8 = 8;
+
+    pub fn of(token: Token) -> Option<Operator> {
+        let (binary, left, right) = match token {
             Token::Or => (Binary::Or, 1, 1),
             Token::And => (Binary::And, 2, 2),
             Token::Char(b'<') => (Binary::Less, 3, 3),
@@ -219,9 +230,7 @@ impl Binary {
             Token::Char(b'%') => (Binary::Mod, 7, 7),
             Token::Char(b'^') => (Binary::Pow, 10, 9),
             _ => return None,
-        })
+        };
+        Some(Operator { binary, left, right })
     }
-
-    /// The priority of `not`, `-` and `#`.
-    pub const UNARY: u8 = 8;
 }

@@ -187,13 +187,13 @@ impl Compiler<'_> {
         self.declare_all(&["(for index)", "(for limit)", "(for step)"])?;
         self.declare(name)?;
         self.expect(Token::Char(b'='))?;
-        self.expression_to_register()?;
+        self.load_expression()?;
         self.expect(Token::Char(b','))?;
-        self.expression_to_register()?;
+        self.load_expression()?;
         if self.accept(Token::Char(b','))? {
-            self.expression_to_register()?;
+            self.load_expression()?;
         } else {
-            self.to_next_register(&mut Expression::new(Kind::Number(1.0)))?;
+            self.load_next(&mut Expression::new(Kind::Number(1.0)))?;
         }
         self.add_variables(3);
         self.expect(Token::Do)?;
@@ -241,9 +241,9 @@ impl Compiler<'_> {
         self.leave_block()
     }
 
-    fn expression_to_register(&mut self) -> Result<(), Error> {
+    fn load_expression(&mut self) -> Result<(), Error> {
         let mut expression = self.expression()?;
-        self.to_next_register(&mut expression)
+        self.load_next(&mut expression)
     }
 
     fn function_statement(&mut self, line: u32) -> Result<(), Error> {
@@ -316,10 +316,10 @@ impl Compiler<'_> {
             return self.emit_return(first, 0);
         }
         if count == 1 {
-            let register = self.to_any_register(&mut last)?;
+            let register = self.load_any(&mut last)?;
             return self.emit_return(register, 2);
         }
-        self.to_next_register(&mut last)?;
+        self.load_next(&mut last)?;
         self.emit_return(first, count as u8 + 1)
     }
 
@@ -406,7 +406,7 @@ impl Compiler<'_> {
             return self.reserve(extra.saturating_sub(1) as u32);
         }
         if last.kind != Kind::Void {
-            self.to_next_register(last)?;
+            self.load_next(last)?;
         }
         if wanted > count {
             let (register, extra) = (self.function.free, wanted - count);

@@ -10,8 +10,10 @@ use crate::script::number;
 use crate::script::value::{Error, Value};
 use std::f64::consts::PI;
 
-/// Functions of one number.
-const SIMPLE: [(&str, fn(f64) -> f64); 18] = [
+/// A function of one number, with its name.
+type Simple = (&'static str, fn(f64) -> f64);
+
+const SIMPLE: [Simple; 18] = [
     ("abs", f64::abs),
     ("acos", f64::acos),
     ("asin", f64::asin),

@@ -134,11 +134,6 @@ impl Machine {
                 self.collect_if_due()?;
                 Ok(None)
             }
-            Outcome::Tail(arguments) => {
-                self.thread.stack.copy_within(top - arguments - 1..top, slot);
-                self.thread.top = slot + 1 + arguments;
-                Ok(Some((slot, then)))
-            }
             Outcome::Then(arguments, state) => {
                 self.push_frame(Kind::Native(count as u32), then, slot);
                 self.thread.states.push(state);
@@ -233,8 +228,10 @@ impl Machine {
             Kind::Native(arguments) => {
                 let Some(state) = self.thread.states.pop() else { return Ok(()) };
                 let arguments = arguments as usize;
-                self.thread.top = (slot + 1 + arguments).max(first + count);
-                let results = self.delivered;
+                // The results follow the arguments, so that each round begins at the same place.
+                let results = (slot + 1 + arguments, count);
+                self.thread.stack.copy_within(first..first + count, results.0);
+                self.thread.top = results.0 + count;
                 let mut call = Call { machine: self, host, slot, count: arguments, results };
                 let outcome = state.resume(&mut call)?;
                 if let Some((slot, then)) = self.conclude(outcome, slot, arguments, then)? {
