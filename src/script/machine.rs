@@ -99,9 +99,8 @@ enum Kind {
     Native(u32),
     // `pcall`, or `xpcall` with its handler in the slot behind.
     Protected { has_handler: bool },
-    // The handler of `xpcall` runs. In Lua it would run at that level, see
-    // [`Machine::handle`].
-    Handling { level: u32 },
+    // The handler of `xpcall` runs, with the weight of so many levels.
+    Handling { weight: u32 },
     // `coroutine.resume`, or the function that `coroutine.wrap` has made.
     Resuming { is_wrap: bool },
     Yielding,
@@ -148,6 +147,10 @@ pub struct Machine {
     budget: u32,
     /// The host has stopped the script: no `pcall` holds the error.
     is_stopped: bool,
+    /// About the error that is on its way. Lua counts the level for which there was no room, or it
+    /// calls no handler.
+    is_level_over: bool,
+    has_no_handler: bool,
     /// What `math.random` goes on from.
     pub random: u64,
 }
@@ -170,6 +173,8 @@ impl Machine {
             concat_from: None,
             budget: BUDGET,
             is_stopped: false,
+            is_level_over: false,
+            has_no_handler: false,
             random: 0,
         };
         super::lib::open(&mut machine);

@@ -23,8 +23,8 @@ impl Machine {
     ) -> Result<(), Error> {
         let mut next = Some((slot, then));
         while let Some((slot, then)) = next {
-            if then.is_new_level() && self.levels() + 1 >= MAX_LEVELS {
-                return Err(self.error(b"C stack overflow"));
+            if then.is_new_level() {
+                self.check_level()?;
             }
             let Value::Function(function) = self.thread.stack[slot] else {
                 self.insert_metamethod(slot)?;
@@ -43,6 +43,25 @@ impl Machine {
                 }
                 Function::Free => unreachable!("a function that is called is alive"),
             }
+        }
+        Ok(())
+    }
+
+    /// Whether there may be one level more. At the limit there is an error. Its handler runs above
+    /// the limit, where there is room for an eighth more, and no handler for who uses that up.
+    #[inline]
+    fn check_level(&mut self) -> Result<(), Error> {
+        let level = self.levels() + 1;
+        if level < MAX_LEVELS {
+            return Ok(());
+        }
+        if level == MAX_LEVELS {
+            self.is_level_over = true;
+            return Err(self.error(b"C stack overflow"));
+        }
+        if level >= MAX_LEVELS + MAX_LEVELS / 8 {
+            self.has_no_handler = true;
+            return Err(self.plain_error(b"error in error handling"));
         }
         Ok(())
     }
@@ -174,7 +193,10 @@ impl Machine {
         if self.thread.open.last().is_some_and(|(slot, _)| *slot >= frame.base) {
             self.close(frame.base);
         }
-        self.thread.levels -= u32::from(frame.then.is_new_level());
+        self.thread.levels -= match frame.kind {
+            Kind::Handling { weight } => weight,
+            _ => u32::from(frame.then.is_new_level()),
+        };
         frame
     }
 
@@ -279,20 +301,20 @@ impl Machine {
     /// Drops frames until one holds the error.
     pub(super) fn unwind(&mut self, error: Error, host: &mut dyn Host) -> Result<(), Error> {
         let mut error = error;
-        let levels = self.levels();
+        let mut levels = self.levels() + u32::from(std::mem::take(&mut self.is_level_over));
+        let has_no_handler = std::mem::take(&mut self.has_no_handler);
         self.concat_from = None;
         loop {
             let Frame { kind, then, slot, .. } = self.pop_frame();
             match kind {
-                Kind::Protected { has_handler: true } if !self.is_stopped => {
-                    return self.handle(slot, then, error, levels + 1, host);
+                Kind::Protected { has_handler: true } | Kind::Handling { .. }
+                    if !self.is_stopped && !has_no_handler =>
+                {
+                    return self.handle(slot, then, error, levels, host);
                 }
-                Kind::Protected { .. } if !self.is_stopped => {
+                Kind::Protected { .. } | Kind::Handling { .. } if !self.is_stopped => {
                     self.give_failure(slot, then, error.0, true);
                     return Ok(());
-                }
-                Kind::Handling { level } if !self.is_stopped => {
-                    return self.handle(slot, then, error, level + 1, host);
                 }
                 Kind::Native(_) => {
                     self.thread.states.pop();
@@ -303,6 +325,7 @@ impl Machine {
                         Ok(()) => return Ok(()),
                         Err(other) => error = other,
                     }
+                    levels = self.levels();
                 }
                 Kind::Entry => return Err(error),
                 _ => {}
@@ -310,8 +333,9 @@ impl Machine {
         }
     }
 
-    /// Calls the handler of `xpcall`. If it fails, it is called with its own error, and so on. In
-    /// Lua, each of these calls is inside the one before, so they end at a level.
+    /// Calls the handler of `xpcall`. In Lua it runs on top of the function that has failed, at its
+    /// level, and if it fails itself, it is called again on top of that. So the frame has the
+    /// weight of these levels, and at the last of them this ends.
     fn handle(
         &mut self,
         slot: usize,
@@ -320,17 +344,9 @@ impl Machine {
         level: u32,
         host: &mut dyn Host,
     ) -> Result<(), Error> {
-        let (mut error, mut level) = (error, level);
-        if level == MAX_LEVELS {
-            error = self.plain_error(b"C stack overflow");
-            level += 1;
-        }
-        if level >= MAX_LEVELS + MAX_LEVELS / 8 {
-            let text = self.plain_error(b"error in error handling");
-            self.give_failure(slot, then, text.0, false);
-            return Ok(());
-        }
-        self.push_frame(Kind::Handling { level }, then, slot);
+        let weight = level - self.levels();
+        self.push_frame(Kind::Handling { weight }, then, slot);
+        self.thread.levels += weight - u32::from(then.is_new_level());
         self.thread.top = slot + 2;
         self.push(self.thread.stack[slot + 1]);
         self.push(error.0);
