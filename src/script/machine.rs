@@ -147,9 +147,9 @@ pub struct Machine {
     budget: u32,
     /// The host has stopped the script: no `pcall` holds the error.
     is_stopped: bool,
-    /// About the error that is on its way. Lua counts the level for which there was no room, or it
-    /// calls no handler.
-    is_level_over: bool,
+    /// About the error that is on its way: it comes from a level for which there was no frame, and
+    /// no handler is to be called for it.
+    has_extra_level: bool,
     has_no_handler: bool,
     /// What `math.random` goes on from.
     pub random: u64,
@@ -173,7 +173,7 @@ impl Machine {
             concat_from: None,
             budget: BUDGET,
             is_stopped: false,
-            is_level_over: false,
+            has_extra_level: false,
             has_no_handler: false,
             random: 0,
         };

@@ -37,8 +37,10 @@ impl Machine {
                 Function::Native { run, .. } => {
                     let count = self.thread.top - slot - 1;
                     let mut call = Call { machine: self, host, slot, count, results: (0, 0) };
-                    let outcome = run(&mut call)?;
+                    let outcome = run(&mut call);
                     let count = call.count;
+                    self.has_extra_level = outcome.is_err() && then.is_new_level();
+                    let outcome = outcome?;
                     next = self.conclude(outcome, slot, count, then)?;
                 }
                 Function::Free => unreachable!("a function that is called is alive"),
@@ -56,7 +58,7 @@ impl Machine {
             return Ok(());
         }
         if level == MAX_LEVELS {
-            self.is_level_over = true;
+            self.has_extra_level = true;
             return Err(self.error(b"C stack overflow"));
         }
         if level >= MAX_LEVELS + MAX_LEVELS / 8 {
@@ -301,7 +303,7 @@ impl Machine {
     /// Drops frames until one holds the error.
     pub(super) fn unwind(&mut self, error: Error, host: &mut dyn Host) -> Result<(), Error> {
         let mut error = error;
-        let mut levels = self.levels() + u32::from(std::mem::take(&mut self.is_level_over));
+        let mut levels = self.levels() + u32::from(std::mem::take(&mut self.has_extra_level));
         let has_no_handler = std::mem::take(&mut self.has_no_handler);
         self.concat_from = None;
         loop {
@@ -344,11 +346,17 @@ impl Machine {
         level: u32,
         host: &mut dyn Host,
     ) -> Result<(), Error> {
+        let handler = self.thread.stack[slot + 1];
+        if !matches!(handler, Value::Function(_)) {
+            let text = self.plain_error(b"error in error handling");
+            self.give_failure(slot, then, text.0, false);
+            return Ok(());
+        }
         let weight = level - self.levels();
         self.push_frame(Kind::Handling { weight }, then, slot);
         self.thread.levels += weight - u32::from(then.is_new_level());
         self.thread.top = slot + 2;
-        self.push(self.thread.stack[slot + 1]);
+        self.push(handler);
         self.push(error.0);
         self.call(host, slot + 2, Then::Native)
     }
