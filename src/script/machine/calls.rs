@@ -23,6 +23,7 @@ impl Machine {
     ) -> Result<(), Error> {
         let mut next = Some((slot, then));
         while let Some((slot, then)) = next {
+            self.has_extra_level = then.is_new_level();
             if then.is_new_level() {
                 self.check_level()?;
             }
@@ -32,20 +33,20 @@ impl Machine {
             };
             match self.heap.functions[function] {
                 Function::Lua { prototype, .. } => {
-                    return self.enter(function, prototype, slot, then);
+                    self.enter(function, prototype, slot, then)?;
+                    next = None;
                 }
                 Function::Native { run, .. } => {
                     let count = self.thread.top - slot - 1;
                     let mut call = Call { machine: self, host, slot, count, results: (0, 0) };
-                    let outcome = run(&mut call);
+                    let outcome = run(&mut call)?;
                     let count = call.count;
-                    self.has_extra_level = outcome.is_err() && then.is_new_level();
-                    let outcome = outcome?;
                     next = self.conclude(outcome, slot, count, then)?;
                 }
                 Function::Free => unreachable!("a function that is called is alive"),
             }
         }
+        self.has_extra_level = false;
         Ok(())
     }
 
@@ -58,7 +59,6 @@ impl Machine {
             return Ok(());
         }
         if level == MAX_LEVELS {
-            self.has_extra_level = true;
             return Err(self.error(b"C stack overflow"));
         }
         if level >= MAX_LEVELS + MAX_LEVELS / 8 {
@@ -256,10 +256,12 @@ impl Machine {
                 let results = (slot + 1 + arguments, count);
                 self.thread.stack.copy_within(first..first + count, results.0);
                 self.thread.top = results.0 + count;
+                self.has_extra_level = then.is_new_level();
                 let mut call = Call { machine: self, host, slot, count: arguments, results };
                 let outcome = state.resume(&mut call)?;
-                if let Some((slot, then)) = self.conclude(outcome, slot, arguments, then)? {
-                    self.call(host, slot, then)?;
+                match self.conclude(outcome, slot, arguments, then)? {
+                    Some((slot, then)) => self.call(host, slot, then)?,
+                    None => self.has_extra_level = false,
                 }
             }
             Kind::Protected { .. } => {
