@@ -61,6 +61,8 @@ mod log;
 mod malloc;
 mod outbox;
 mod pubsub;
+#[cfg(test)]
+mod script;
 mod server;
 mod stats;
 mod types;

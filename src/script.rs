@@ -16,3 +16,6 @@ pub mod metatable;
 pub mod number;
 pub mod table;
 pub mod value;
+
+#[cfg(test)]
+mod tests;

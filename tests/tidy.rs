@@ -20,7 +20,7 @@ use support::transcript::{self, Action, Transcript};
 
 /// Imports run one way: a file may use what stands in a later line of this list, and nothing of
 /// its own line or an earlier one. `aof` cannot know a command, and `resp` knows error texts only.
-const LAYERS: [&[&str]; 13] = [
+const LAYERS: [&[&str]; 14] = [
     &["main"],
     &["serve", "expire"],
     &["call"],
@@ -34,6 +34,7 @@ const LAYERS: [&[&str]; 13] = [
     &["outbox"],
     &["gate", "glob", "log", "resp"],
     &["blob", "error", "held", "key", "malloc"],
+    &["script"],
 ];
 
 /// Lines before the tests: in all files of the evening together, in each of them, and in each other

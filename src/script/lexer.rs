@@ -177,15 +177,7 @@ impl<'a> Lexer<'a> {
                     self.at += 1;
                     self.skip_comment()?;
                 }
-                b'[' => {
-                    let level = self.bracket();
-                    if let Some(level) = level {
-                        return self.long_string(level, true);
-                    } else if self.buffer.len() == 1 {
-                        return Ok(Token::Char(b'['));
-                    }
-                    return Err(self.error("invalid long string delimiter", Some(self.quoted())));
-                }
+                b'[' => return self.open_bracket(),
                 b'=' | b'<' | b'>' | b'~' => {
                     self.at += 1;
                     if self.peek() != Some(b'=') {
@@ -217,6 +209,15 @@ impl<'a> Lexer<'a> {
             }
         }
         Ok(Token::EndOfSource)
+    }
+
+    /// `[`, or a long string.
+    fn open_bracket(&mut self) -> Result<Token, Error> {
+        match self.bracket() {
+            Some(level) => self.long_string(level, true),
+            None if self.buffer.len() == 1 => Ok(Token::Char(b'[')),
+            None => Err(self.error("invalid long string delimiter", Some(self.quoted()))),
+        }
     }
 
     fn peek(&self) -> Option<u8> {

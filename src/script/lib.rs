@@ -72,19 +72,11 @@ pub trait Resume: Send {
     fn resume(self: Box<Self>, call: &mut Call) -> Result<Outcome, Error>;
 }
 
-/// The world outside of the script.
+/// The world outside of the script. It grows with the natives that need something of it.
 pub trait Host {
-    /// The machine asks now and then whether the script may go on. If not, this is the error.
+    /// The machine asks now and then whether the script may go on. If not, this is the error, and
+    /// no `pcall` holds it.
     fn interrupt(&mut self) -> Result<(), String>;
-
-    /// For `os.clock`: seconds.
-    fn clock(&mut self) -> f64;
-
-    /// For `redis.call`: runs a command. The reply is in the format of the protocol.
-    fn command(&mut self, arguments: &[Vec<u8>]) -> Vec<u8>;
-
-    /// For `redis.log`.
-    fn log(&mut self, level: i64, message: &[u8]);
 }
 
 /// One call of a native.

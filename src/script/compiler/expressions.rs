@@ -237,21 +237,35 @@ impl Compiler<'_> {
             }
         }
         self.expect_match(Token::Char(b'}'), Token::Char(b'{'), line)?;
-        if waiting > 0 && last.has_many_values() {
-            self.set_results(&last, None)?;
-            self.set_list(register, elements, None)?;
-            elements -= 1;
-        } else if waiting > 0 {
-            if last.kind != Kind::Void {
-                self.load_next(&mut last)?;
-            }
-            self.set_list(register, elements, Some(waiting))?;
+        if waiting > 0 {
+            elements -= self.close_list(register, elements, waiting, last)?;
         }
         let (array, nodes) = (floating_byte(elements), floating_byte(keys));
         if let Instruction::NewTable { to, .. } = *self.code(at) {
             *self.code(at) = Instruction::NewTable { to, array, nodes };
         }
         Ok(table)
+    }
+
+    /// Puts the last elements of a constructor into the table. Says how many of those that were
+    /// counted stand for any number of values.
+    fn close_list(
+        &mut self,
+        table: u8,
+        elements: u32,
+        waiting: u32,
+        mut last: Expression,
+    ) -> Result<u32, Error> {
+        if last.has_many_values() {
+            self.set_results(&last, None)?;
+            self.set_list(table, elements, None)?;
+            return Ok(1);
+        }
+        if last.kind != Kind::Void {
+            self.load_next(&mut last)?;
+        }
+        self.set_list(table, elements, Some(waiting))?;
+        Ok(0)
     }
 
     /// `name = value` or `[key] = value`.

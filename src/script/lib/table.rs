@@ -199,6 +199,8 @@ fn next_pair(call: &mut Call, state: Box<ForEachPair>) -> Result<Outcome, Error>
 /// Lua's quicksort. Its order of equal elements, and its behaviour with a comparison that
 /// contradicts itself, are visible, so it is the same here, step by step.
 ///
+/// Only a comparison that changes the table itself sees a difference.
+///
 /// It cannot simply call the comparison and wait for the answer: see [`Outcome::Then`]. So it is
 /// written as questions, "is the element at x less than the one at y?". The phase says which
 /// question was asked last.
@@ -276,6 +278,8 @@ impl Sort {
     }
 
     /// Takes the answer to the last question, and gives the next one, or none if all is sorted.
+    ///
+    /// Long because it is one sort, and only its questions are apart.
     fn step(
         &mut self,
         call: &mut Call,

@@ -1,0 +1,301 @@
+//! Tests of the interpreter as a whole: programs with what Redis answers, and programs that try to
+//! break the bounds. These run on a stack as small as a client's.
+
+use super::lib::{Call, Host, Native, Outcome, Resume};
+use super::machine::Machine;
+use super::value::{Error, Value};
+
+/// As much as a client's thread has.
+const STACK: usize = 256 * 1024;
+/// As much memory as these scripts may have.
+const LIMIT: usize = 32 << 20;
+
+/// A host that stops the script when it is asked for the last of so many times.
+struct Patience(u32);
+
+impl Host for Patience {
+    fn interrupt(&mut self) -> Result<(), String> {
+        self.0 = self.0.saturating_sub(1);
+        if self.0 == 0 { Err("stopped".to_string()) } else { Ok(()) }
+    }
+}
+
+/// What a program returns, in about the form in which a client would see it.
+fn show(machine: &Machine, value: Value) -> String {
+    match value {
+        Value::Boolean(true) => "1".to_string(),
+        Value::Number(number) => format!("{}", number as i64),
+        Value::String(string) => {
+            format!("\"{}\"", String::from_utf8_lossy(machine.heap.bytes_of(string)))
+        }
+        Value::Table(table) => {
+            let element = |n: usize| machine.heap.tables[table].get_number(n as f64);
+            let shown = (1..).map(element).take_while(|value| !value.is_nil());
+            let shown: Vec<String> = shown.map(|value| show(machine, value)).collect();
+            format!("[{}]", shown.join(","))
+        }
+        _ => "nil".to_string(),
+    }
+}
+
+fn run_on(machine: &mut Machine, source: &str, host: &mut Patience) -> String {
+    let result = machine.load(source.as_bytes(), b"@user_script");
+    match result.and_then(|function| machine.run(function, &[], host)) {
+        Ok(()) => show(machine, machine.results().first().copied().unwrap_or_default()),
+        Err(Error(Value::String(text))) => {
+            format!("ERR {}", String::from_utf8_lossy(machine.heap.bytes_of(text)))
+        }
+        Err(Error(value)) => format!("ERR {}", show(machine, value).trim_matches('"')),
+    }
+}
+
+/// `rep(text, n)`, to write programs that are large.
+fn rep(call: &mut Call) -> Result<Outcome, Error> {
+    let text = call.string(1)?;
+    let times = call.integer(2)?.max(0) as usize;
+    call.check_room(call.bytes(text).len().saturating_mul(times))?;
+    let result = call.bytes(text).repeat(times);
+    call.give_string(&result)
+}
+
+fn machine() -> Machine {
+    let mut machine = Machine::new(LIMIT);
+    let rep = machine.heap.native(rep);
+    machine.set_field(machine.globals, "rep", rep);
+    machine.protect();
+    machine
+}
+
+/// Runs a program on a small stack.
+fn run(source: &str) -> String {
+    let source = source.to_string();
+    let thread = std::thread::Builder::new().stack_size(STACK);
+    let running = thread.spawn(move || run_on(&mut machine(), &source, &mut Patience(u32::MAX)));
+    running.expect("a thread").join().expect("no panic")
+}
+
+/// The programs and answers of `programs.txt`. The answers are those of redis-server 7.0.15.
+fn programs() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let text = include_str!("tests/programs.txt");
+    text.split_terminator("\n\n").filter_map(|part| part.trim_end().rsplit_once("\n--> "))
+}
+
+#[test]
+fn programs_give_what_redis_gives() {
+    let mut machine = machine();
+    let mut faults = Vec::new();
+    for (program, expected) in programs() {
+        let got = run_on(&mut machine, program.trim_start_matches('\n'), &mut Patience(u32::MAX));
+        if got.trim_end() != expected {
+            faults.push(format!("{program}\n--> {expected}\ngot {got}\n"));
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    assert!(programs().count() > 300);
+}
+
+#[test]
+fn deep_sources_use_no_more_than_a_clients_stack() {
+    for (open, close, levels) in [
+        ("(", ")", 190),
+        ("{", "}", 190),
+        ("f(", ")", 190),
+        ("a[", "]", 190),
+        ("- ", "", 190),
+        ("1 .. ", "", 190),
+        ("function() return ", " end", 95),
+    ] {
+        let middle = if open == "{" { "" } else { "1" };
+        let source = |levels: usize| {
+            let (open, close) = (open.repeat(levels), close.repeat(levels));
+            format!("return type(loadstring([==[return {open}{middle}{close}]==]))")
+        };
+        assert_eq!(run(&source(levels)), "\"function\"", "{open}");
+        assert_eq!(run(&source(10_000)), "\"nil\"", "{open}");
+    }
+    let source = |levels: usize| {
+        let (open, close) = ("if x then ".repeat(levels), "end ".repeat(levels));
+        format!("return type(loadstring([==[{open}{close}]==]))")
+    };
+    assert_eq!(run(&source(190)), "\"function\"");
+    assert_eq!(run(&source(10_000)), "\"nil\"");
+}
+
+#[test]
+fn deep_calls_use_no_more_than_a_clients_stack() {
+    for (program, expected) in [
+        ("local function f() return 1 + f() end f()", "ERR user_script:1: stack overflow"),
+        ("local n = 0 local function f() n = n + 1 pcall(f) end f() return n", "199"),
+        (
+            "local t t = setmetatable({}, {__index = function(_, k) return t[k + 1] end}) t.x = t[1]",
+            "ERR user_script:1: C stack overflow",
+        ),
+        (
+            "local t t = setmetatable({}, {__tostring = function(t) return tostring(t) end})
+            return tostring(t)",
+            "ERR C stack overflow",
+        ),
+        ("local function f() table.sort({1, 2}, f) end f()", "ERR C stack overflow"),
+        ("local function f(n) if n > 0 then return f(n - 1) end return n end return f(1e6)", "0"),
+    ] {
+        assert_eq!(run(program), expected, "{program}");
+    }
+    assert!(run("local function f() coroutine.wrap(f)() end f()").ends_with("C stack overflow"));
+}
+
+#[test]
+fn memory_ends_with_an_error_and_the_machine_goes_on() {
+    let mut machine = machine();
+    for program in [
+        "local s = 'x' while true do s = s .. s end",
+        "local t = {} for i = 1, 1e9 do t[i] = i end",
+        "local t = {} for i = 1, 1e9 do t[i] = {} end",
+        "local t = {} for i = 1, 1e9 do t['k' .. i] = i end",
+        "local t = {} for i = 1, 1e9 do t[i] = function() return i end end",
+        "local t = {} for i = 1, 1e9 do t[i] = coroutine.wrap(function() end) end",
+        "local t = {} for i = 1, 1e9 do t = {t} end",
+        "local t = {} for i = 1, 1e9 do t[i] = loadstring('return ' .. i) end",
+        "return rep('x', 1e9)",
+        "local s = rep('x', 2e7) return table.concat({s, s, s, s})",
+        "local function f(...) local a = f(1, ...) return a end return f()",
+    ] {
+        let got = run_on(&mut machine, program, &mut Patience(u32::MAX));
+        assert_eq!(got, "ERR not enough memory", "{program}");
+        assert!(machine.heap.bytes < LIMIT * 3, "{program}: {} bytes", machine.heap.bytes);
+        assert_eq!(run_on(&mut machine, "return 1", &mut Patience(u32::MAX)), "1");
+    }
+}
+
+#[test]
+fn garbage_is_collected_while_a_script_runs() {
+    for program in [
+        "for i = 1, 300000 do local t = {i, x = {}} end return 1",
+        "for i = 1, 2000 do local s = rep('x', 100000) .. i end return 1",
+        "for i = 1, 100000 do local f = function() return i end end return 1",
+        "for i = 1, 20000 do coroutine.wrap(function() coroutine.yield() end)() end return 1",
+        "for i = 1, 20000 do loadstring('local a = function() end return ' .. i)() end return 1",
+    ] {
+        assert_eq!(run(program), "1", "{program}");
+    }
+}
+
+#[test]
+fn what_a_script_can_reach_survives_collections() {
+    let program = "
+        local kept, weak = {}, setmetatable({}, {__mode = 'v'})
+        local wait = coroutine.wrap(function()
+            local mine = {'mine'}
+            coroutine.yield()
+            return mine[1]
+        end)
+        wait()
+        local count = 0
+        local function counter() count = count + 1 return count end
+        for i = 1, 20 do
+            kept[i] = {'kept' .. i}
+            weak[i], weak[i + 100] = kept[i], {}
+            collectgarbage()
+            counter()
+        end
+        local found = 0
+        for _ in pairs(weak) do found = found + 1 end
+        -- A register may still hold the last one that nobody can reach.
+        return {kept[7][1], wait(), counter(), found <= 21}";
+    assert_eq!(run(program), "[\"kept7\",\"mine\",21,1]");
+}
+
+#[test]
+fn the_host_stops_a_script_and_no_pcall_holds_it() {
+    let mut machine = machine();
+    for program in [
+        "while true do end",
+        "repeat until false",
+        "for i = 1, math.huge do end",
+        "while true do pcall(function() while true do end end) end",
+        "while true do xpcall(function() while true do end end, function() end) end",
+        "local function f() return f() end f()",
+        "local co = coroutine.wrap(function() while true do end end) pcall(co)",
+        "for _ in function() return 1 end do end",
+        "table.insert({}, -2147483648, 1)",
+        "local t = setmetatable({}, {__index = function(t) return t end}) while t.x do end",
+    ] {
+        let got = run_on(&mut machine, program, &mut Patience(5));
+        assert!(got.ends_with("stopped"), "{program}: {got}");
+        assert_eq!(run_on(&mut machine, "return 1", &mut Patience(u32::MAX)), "1");
+    }
+}
+
+/// Calls its first argument with its second one until the result is nil, and counts.
+fn count_calls(call: &mut Call) -> Result<Outcome, Error> {
+    call.function(1)?;
+    Box::new(Counting(0)).go_on(call)
+}
+
+struct Counting(u32);
+
+impl Counting {
+    fn go_on(self: Box<Self>, call: &mut Call) -> Result<Outcome, Error> {
+        call.push(call.arg(1));
+        call.push(call.arg(2));
+        Ok(Outcome::Then(1, self))
+    }
+}
+
+impl Resume for Counting {
+    fn resume(mut self: Box<Self>, call: &mut Call) -> Result<Outcome, Error> {
+        if call.result(0).is_nil() {
+            return call.give_number(self.0.into());
+        }
+        self.0 += 1;
+        call.set_arg(2, call.result(0));
+        self.go_on(call)
+    }
+}
+
+#[test]
+fn a_native_can_call_functions_of_the_script() {
+    let mut machine = Machine::new(LIMIT);
+    let natives: [(&str, Native); 1] = [("count", count_calls)];
+    machine.library("my", &natives);
+    let program = "
+        local function down(n) if n > 0 then collectgarbage() return n - 1 end end
+        local function fails() error('no', 0) end
+        local function inner(n) if my.count(down, n) > 3 then return n - 1 end end
+        return {my.count(down, 5), my.count(inner, 6), select(2, pcall(my.count, fails))}";
+    let got = run_on(&mut machine, program, &mut Patience(u32::MAX));
+    assert_eq!(got, "[5,3,\"no\"]");
+}
+
+#[test]
+fn null_is_a_value_of_its_own() {
+    let mut machine = Machine::new(LIMIT);
+    machine.set_field(machine.globals, "null", Value::Null);
+    let program = "local t = {[null] = 1} return {type(null), tostring(null), t[null]}";
+    let got = run_on(&mut machine, program, &mut Patience(u32::MAX));
+    assert_eq!(got, "[\"userdata\",\"userdata: (nil)\",1]");
+}
+
+#[test]
+fn no_change_of_a_byte_makes_the_parser_panic() {
+    let mut machine = machine();
+    let mut seed = 1u64;
+    let mut random = |below: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (seed >> 33) as usize % below
+    };
+    let sources: Vec<&str> = programs().map(|(program, _)| program).collect();
+    let pieces = b"()[]{}=~<>.,;:'\"\\\n-+*/^%# \0\xff\x80axe09end";
+    for _ in 0..3_000 {
+        let mut source = sources[random(sources.len())].as_bytes().to_vec();
+        for _ in 0..=random(3) {
+            let at = random(source.len());
+            match random(3) {
+                0 => source[at] = pieces[random(pieces.len())],
+                1 => source.insert(at, pieces[random(pieces.len())]),
+                _ => source.truncate(at.max(1)),
+            }
+        }
+        // Whether it is a program does not matter.
+        let _ = machine.load(&source, b"@user_script");
+    }
+}
