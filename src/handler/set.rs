@@ -33,6 +33,7 @@ use crate::handler::{
 use crate::key::Key;
 use crate::resp::{Args, Reply};
 use crate::store::{View, ViewMut};
+use crate::types::table::groups;
 use crate::types::{Edit, Entry, Loose, Member, Set};
 use std::cmp::Reverse;
 use std::ops::Range;
@@ -61,17 +62,17 @@ pub const COMMANDS: &[Command] = &[
 // One set.
 
 fn sadd(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let members = Cursor::at(args, 2).rest();
+    let members = Cursor::at(args, 2).rest().map(Member::Bytes);
     let added = view
-        .edit::<Set, _>(args.key(1), |set| Ok(members.filter(|member| set.add(member)).count()))?;
+        .edit::<Set, _>(args.key(1), |set| Ok(members.filter(|member| set.add(*member)).count()))?;
     reply.count(added);
     Ok(())
 }
 
 fn srem(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let members = Cursor::at(args, 2).rest();
+    let members = Cursor::at(args, 2).rest().map(Member::Bytes);
     let removed = view.edit_if_there::<Set, _>(args.key(1), |set| {
-        Ok(members.filter(|member| set.remove(member)).count())
+        Ok(members.filter(|member| set.remove(*member)).count())
     })?;
     reply.count(removed.unwrap_or(0));
     Ok(())
@@ -121,9 +122,8 @@ fn sscan<'a>(
 }
 
 fn smove(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let (source, destination, member) = (args.key(1), args.key(2), &args[3]);
-    let from =
-        view.get::<Set>(source).map(|set| set.map(|set| set.contains(Member::Bytes(member))));
+    let (source, destination, member) = (args.key(1), args.key(2), Member::Bytes(&args[3]));
+    let from = view.get::<Set>(source).map(|set| set.map(|set| set.contains(member)));
     // Looked up whatever the source is: an expired destination goes.
     let to = view.get::<Set>(destination).map(|_| ());
     // To a source that is missing, Redis does not mind what the destination is.
@@ -211,7 +211,7 @@ fn spop(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error>
 /// Takes a member out, each with the same chance.
 fn pop(set: &mut Edit<Set>) -> Option<Vec<u8>> {
     let member = set.look().random()?.read(<[u8]>::to_vec);
-    set.remove(&member);
+    set.remove(Member::Bytes(&member));
     Some(member)
 }
 
@@ -368,8 +368,11 @@ impl Question {
     /// Puts the members that are asked for into a set that is empty.
     fn fill(self, sets: &[Option<Set>], set: &mut Edit<Set>) {
         match self {
-            Question::Inter => intersection(sets).for_each(|member| add(set, member)),
-            Question::Union => members(sets).for_each(|member| add(set, member)),
+            Question::Inter => set.add_all(intersection(sets)),
+            Question::Union => {
+                set.expect(sets.iter().flatten().map(|set| set.len()).max().unwrap_or(0));
+                set.add_all(members(sets));
+            }
             Question::Diff => subtract(sets, set),
         }
     }
@@ -388,10 +391,13 @@ fn subtract(sets: &[Option<Set>], set: &mut Edit<Set>) {
         // The largest is the one that most probably has a member.
         others.sort_by_key(|set| Reverse(set.len()));
         let is_left = |member: &Member| !others.iter().any(|other| other.contains(*member));
-        minuend.iter().filter(is_left).for_each(|member| add(set, member));
+        set.add_all(ahead(minuend, &others).filter(is_left));
     } else {
-        members(first).for_each(|member| add(set, member));
-        members(others).for_each(|member| remove(set, member));
+        set.expect(minuend.len());
+        set.add_all(minuend.iter());
+        for member in members(others) {
+            set.remove(member);
+        }
     }
 }
 
@@ -400,12 +406,15 @@ fn members<'a>(sets: &[Option<Set<'a>>]) -> impl Iterator<Item = Member<'a>> {
     sets.iter().flatten().flat_map(|set| set.iter())
 }
 
-fn add(set: &mut Edit<Set>, member: Member) {
-    member.read(|bytes| set.add(bytes));
-}
-
-fn remove(set: &mut Edit<Set>, member: Member) {
-    member.read(|bytes| set.remove(bytes));
+/// The members of a set, about which the others will be asked. What that needs is fetched for many of them at
+/// once, because otherwise the processor would wait for memory a few times for each.
+fn ahead<'a>(set: Set<'a>, others: &[Set<'a>]) -> impl Iterator<Item = Member<'a>> + use<'a> {
+    let others = others.to_vec();
+    let groups = groups(set.iter()).inspect(move |group| {
+        let digests = group.iter().filter_map(Member::key).map(|key| key.digest);
+        others.iter().for_each(|other| other.look_ahead(digests.clone()));
+    });
+    groups.flatten()
 }
 
 /// The members that all sets have, in the order of the smallest.
@@ -414,7 +423,8 @@ fn intersection<'a>(sets: &[Option<Set<'a>>]) -> impl Iterator<Item = Member<'a>
     let mut sets = all.unwrap_or_default();
     sets.sort_by_key(|set| set.len());
     let smallest = sets.drain(..sets.len().min(1)).next();
-    let members = smallest.into_iter().flat_map(Set::iter);
+    let others = sets.clone();
+    let members = smallest.into_iter().flat_map(move |set| ahead(set, &others));
     members.filter(move |member| sets.iter().all(|set| set.contains(*member)))
 }
 

@@ -26,7 +26,7 @@ use crate::resp::{
 };
 use crate::store::{View, ViewMut};
 use crate::types::table::random_below;
-use crate::types::{Scoring, Zset};
+use crate::types::{Member, Scoring, Zset};
 
 pub use combining::COMMANDS as COMBINING;
 pub use ranges::COMMANDS as RANGES;
@@ -313,7 +313,7 @@ fn zcard(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
 
 fn zscore(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let zset = view.get::<Zset>(args.key(1))?;
-    reply_with_score(zset.and_then(|zset| zset.score(&args[2])), reply);
+    reply_with_score(zset.and_then(|zset| zset.score(Member::Bytes(&args[2]))), reply);
     Ok(())
 }
 
@@ -322,7 +322,7 @@ fn zmscore(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let members = Cursor::at(args, 2).rest();
     reply.array(members.len());
     reply.each(members, |reply, member| {
-        reply_with_score(zset.and_then(|zset| zset.score(member)), reply);
+        reply_with_score(zset.and_then(|zset| zset.score(Member::Bytes(member))), reply);
     });
     Ok(())
 }

@@ -61,10 +61,6 @@ struct Child<T> {
 }
 
 impl<T: Clone> Ranked<T> {
-    pub fn new() -> Ranked<T> {
-        Ranked { root: Node::Leaf(VecDeque::new()), len: 0 }
-    }
-
     pub fn len(&self) -> usize {
         self.len
     }
