@@ -66,6 +66,9 @@ type Slot<E> = HashMap<u64, E, BuildHasherDefault<Identity>>;
 
 /// What a table holds: an entry that carries its key, in a piece of the table's heap or elsewhere.
 pub trait Keyed {
+    /// Whether the table moves the pieces of its entries. If not, whoever has the table does it (zset.rs).
+    const IS_MOVED: bool = true;
+
     fn key<'a>(&'a self, heap: &'a Heap) -> &'a [u8];
 
     /// The piece, if the entry has one that the table may move.
@@ -293,7 +296,7 @@ impl<E: Keyed> Table<E> {
 
     /// With each change: if the heap has blocks that are to be left, moves the entries of one slot.
     fn leave_some(&mut self) {
-        if self.heap.has_blocks_to_empty() {
+        if E::IS_MOVED && self.heap.has_blocks_to_empty() {
             self.empty_blocks();
         }
     }

@@ -74,11 +74,13 @@ pub struct Gathered(Table<Scored>);
 pub type Scoring<'a> = (&'a [u8], f64);
 
 impl Keyed for Scored {
+    /// Because the order has the same pieces.
+    const IS_MOVED: bool = false;
+
     fn key<'a>(&'a self, heap: &'a Heap) -> &'a [u8] {
         heap.bytes(&self.piece)
     }
 
-    /// None, because the table may not move it.
     fn piece_mut(&mut self) -> Option<&mut Piece> {
         None
     }
@@ -307,6 +309,7 @@ impl Sorted {
                 return false;
             };
             let rank = self.rank_of((member, score));
+            self.leaving += usize::from(rank < self.leaving);
             let make = |heap: &mut Heap| Scored { piece: heap.add(&[member]), score };
             let (held, _) = self.scores.get_or_insert(digest, member, make);
             let piece = held.entry.piece.clone();
@@ -345,6 +348,7 @@ impl Sorted {
             return false;
         };
         let rank = self.rank_of((&member, score));
+        self.leaving -= usize::from(rank < self.leaving);
         self.order.remove(rank);
         self.scores.remove(member.digest, &member, |scored, heap| heap.free(scored.piece));
         true
@@ -354,16 +358,18 @@ impl Sorted {
     fn remove_rank(&mut self, rank: usize) -> Option<(Vec<u8>, f64)> {
         self.leave_some();
         let ordered = self.order.remove(rank)?;
+        self.leaving -= usize::from(rank < self.leaving);
         let (member, score) = self.scoring(&ordered);
         let member = member.to_vec();
         self.scores.remove(digest_of(&member), &member, |scored, heap| heap.free(scored.piece));
         Some((member, score))
     }
 
-    /// With each change, if the heap has blocks that are to be left: moves a few members, in the table and in
-    /// the order. The table says when it is to be done (heap.rs).
+    /// With each change, if the heap has blocks that are to be left (heap.rs): moves a few members, in the
+    /// table and in the order.
     fn leave_some(&mut self) {
-        if !self.scores.has_blocks_to_empty() {
+        let heap = &mut self.scores.heap;
+        if !heap.is_leaving() && !heap.begin_leaving() {
             return;
         }
         for _ in 0..MOVED_AT_ONCE {
@@ -371,21 +377,23 @@ impl Sorted {
                 self.leaving = 0;
                 return;
             };
-            let (member, score) = self.scoring(ordered);
-            let member = member.to_vec();
-            if let Some(held) = self.scores.get_mut(digest_of(&member), &member)
-                && held.heap.relocate(&mut held.entry.piece) > 0
-            {
-                let moved = Ordered::new(score, held.entry.piece.clone());
-                self.order.set(self.leaving, moved);
+            if self.scores.heap.is_to_move(&ordered.piece) {
+                let (member, score) = self.scoring(ordered);
+                let member = member.to_vec();
+                if let Some(held) = self.scores.get_mut(digest_of(&member), &member) {
+                    held.heap.relocate(&mut held.entry.piece);
+                    let moved = Ordered::new(score, held.entry.piece.clone());
+                    self.order.set(self.leaving, moved);
+                }
             }
             self.leaving += 1;
         }
     }
 }
 
-/// As many as a table moves with each change.
-const MOVED_AT_ONCE: usize = 8;
+/// Few, because each member that is moved waits for memory. So a set that loses two thirds of its members
+/// has left its blocks.
+const MOVED_AT_ONCE: usize = 2;
 
 impl Type for Zset<'_> {
     const NAME: &'static str = "zset";
