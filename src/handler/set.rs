@@ -40,7 +40,7 @@ use std::ops::Range;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("sadd",        -3, Run::Write(sadd),        ONE_KEY,      "1.0.0", "key member [member ...]", "Add one or more members to a set").with(&[Flag::ThenField]),
+    command("sadd",        -3, Run::Write(sadd),        ONE_KEY,      "1.0.0", "key member [member ...]", "Add one or more members to a set").with(&[Flag::Quick, Flag::ThenField]),
     command("scard",        2, Run::Read(scard),        ONE_KEY,      "1.0.0", "key", "Get the number of members in a set").with(&[Flag::Quick]),
     command("sdiff",       -2, Run::Long(sdiff),        ALL_KEYS,     "1.0.0", "key [key ...]", "Subtract multiple sets"),
     command("sdiffstore",  -3, Run::Write(sdiffstore),  ALL_KEYS,     "1.0.0", "destination key [key ...]", "Subtract multiple sets and store the resulting set in a key"),
@@ -51,9 +51,9 @@ pub const COMMANDS: &[Command] = &[
     command("smembers",     2, Run::Read(smembers),     ONE_KEY,      "1.0.0", "key", "Get all the members in a set").with(&[Flag::Quick]),
     command("smismember",  -3, Run::Read(smismember),   ONE_KEY,      "6.2.0", "key member [member ...]", "Returns the membership associated with the given elements for a set").with(&[Flag::ThenField]),
     command("smove",        4, Run::Write(smove),       TWO_KEYS,     "1.0.0", "source destination member", "Move a member from one set to another"),
-    command("spop",        -2, Run::Write(spop),        ONE_KEY,      "1.0.0", "key [count]", "Remove and return one or multiple random members from a set"),
+    command("spop",        -2, Run::Write(spop),        ONE_KEY,      "1.0.0", "key [count]", "Remove and return one or multiple random members from a set").with(&[Flag::Quick]),
     command("srandmember", -2, Run::Read(srandmember),  ONE_KEY,      "1.0.0", "key [count]", "Get one or multiple random members from a set"),
-    command("srem",        -3, Run::Write(srem),        ONE_KEY,      "1.0.0", "key member [member ...]", "Remove one or more members from a set").with(&[Flag::ThenField]),
+    command("srem",        -3, Run::Write(srem),        ONE_KEY,      "1.0.0", "key member [member ...]", "Remove one or more members from a set").with(&[Flag::Quick, Flag::ThenField]),
     command("sscan",       -3, Run::Long(sscan),        ONE_KEY,      "2.8.0", "key cursor [MATCH pattern] [COUNT count]", "Incrementally iterate Set elements"),
     command("sunion",      -2, Run::Long(sunion),       ALL_KEYS,     "1.0.0", "key [key ...]", "Add multiple sets"),
     command("sunionstore", -3, Run::Write(sunionstore), ALL_KEYS,     "1.0.0", "destination key [key ...]", "Add multiple sets and store the resulting set in a key"),
