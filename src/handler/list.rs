@@ -18,7 +18,7 @@
 use crate::error::Error;
 use crate::handler::args::{Cursor, at_least, integer};
 use crate::handler::{
-    COUNTED_KEYS, Command, Flag, Left, ONE_KEY, Rest, Run, Stretch, TWO_KEYS, command,
+    COUNTED_KEYS, Command, Flag, Left, ONE_KEY, Rest, Run, TWO_KEYS, TimeSlice, command,
 };
 use crate::key::Key;
 use crate::resp::{Args, Digits, Reply};
@@ -82,7 +82,7 @@ fn lrange(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     Ok(())
 }
 
-fn lpos<'a>(view: &View, args: &'a Args, _: &Stretch, reply: &mut Reply) -> Left<'a> {
+fn lpos<'a>(view: &View, args: &'a Args, _: &TimeSlice, reply: &mut Reply) -> Left<'a> {
     let search = Search::parse(args)?;
     let list = view.get::<List>(args.key(1))?;
     if list.map_or(0, List::len) <= FEW {
