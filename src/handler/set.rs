@@ -36,6 +36,7 @@ use crate::store::{View, ViewMut};
 use crate::types::table::groups;
 use crate::types::{Edit, Entry, Loose, Member, Set};
 use std::cmp::Reverse;
+use std::mem::take;
 use std::ops::Range;
 
 #[rustfmt::skip]
@@ -391,7 +392,7 @@ fn subtract(sets: &[Option<Set>], set: &mut Edit<Set>) {
         // The largest is the one that most probably has a member.
         others.sort_by_key(|set| Reverse(set.len()));
         let is_left = |member: &Member| !others.iter().any(|other| other.contains(*member));
-        set.add_all(ahead(minuend, &others).filter(is_left));
+        set.add_all(ahead(minuend, others.clone()).filter(is_left));
     } else {
         set.expect(minuend.len());
         set.add_all(minuend.iter());
@@ -408,8 +409,7 @@ fn members<'a>(sets: &[Option<Set<'a>>]) -> impl Iterator<Item = Member<'a>> {
 
 /// The members of a set, about which the others will be asked. What that needs is fetched for many of them at
 /// once, because otherwise the processor would wait for memory a few times for each.
-fn ahead<'a>(set: Set<'a>, others: &[Set<'a>]) -> impl Iterator<Item = Member<'a>> + use<'a> {
-    let others = others.to_vec();
+fn ahead<'a>(set: Set<'a>, others: Vec<Set<'a>>) -> impl Iterator<Item = Member<'a>> {
     let groups = groups(set.iter()).inspect(move |group| {
         let digests = group.iter().filter_map(Member::key).map(|key| key.digest);
         others.iter().for_each(|other| other.look_ahead(digests.clone()));
@@ -423,8 +423,8 @@ fn intersection<'a>(sets: &[Option<Set<'a>>]) -> impl Iterator<Item = Member<'a>
     let mut sets = all.unwrap_or_default();
     sets.sort_by_key(|set| set.len());
     let smallest = sets.drain(..sets.len().min(1)).next();
-    let others = sets.clone();
-    let members = smallest.into_iter().flat_map(move |set| ahead(set, &others));
+    let mut others = sets.clone();
+    let members = smallest.into_iter().flat_map(move |set| ahead(set, take(&mut others)));
     members.filter(move |member| sets.iter().all(|set| set.contains(*member)))
 }
 

@@ -25,7 +25,7 @@
 //! (`span`) on each of its levels, and the level is chance. Nodes lie anywhere in memory, so a search in a
 //! million elements waits for memory some thirty times, and an element takes 24 bytes and 16 per level,
 //! beside a pointer in its dict. Here it takes its own 20 bytes and some room to grow. To move 64 elements
-//! in a leaf costs less than one of those waits.
+//! in a leaf costs less than one of those waits. (It is a ring, so at most half of them move.)
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -36,7 +36,7 @@ const LEAF: usize = 128;
 /// Children of an inner node, at most.
 const INNER: usize = 32;
 
-/// A vector grows by an eighth of a leaf, and not by doubling: most leaves are between half full and full.
+/// A ring grows by an eighth of a leaf, and not by doubling: most leaves are between half full and full.
 const ROOM: usize = 16;
 
 /// Elements in an order that others have chosen.

@@ -22,7 +22,8 @@
 //! ```
 //!
 //! A [`Member`] is a number or bytes, as it is stored. So two intsets are compared number by number,
-//! and nothing is printed that nobody asked for.
+//! and nothing is printed that nobody asked for. What comes from a table has its digest with it. Whoever walks a
+//! large set does so in groups, and looks ahead to the places of a group in the other tables ([`groups`]).
 //!
 //! **How Redis does it**: t_set.c, with the same three forms since 7.2 and two before; a `dict` without values
 //! where there is a table here. Each function has a branch for each form.
@@ -49,12 +50,12 @@ pub enum Set<'a> {
 #[derive(Clone)]
 pub struct Members(pub Table<Field>);
 
-/// A member as it is stored. The bytes may be those of a number too. What comes from a table has its digest
-/// with it, so that another table can be asked for it without computing that anew.
+/// A member as it is stored. The bytes may be those of a number too.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Member<'a> {
     Number(i64),
     Bytes(&'a [u8]),
+    /// From a table. Another one can be asked for it without computing the digest anew.
     Key(Key<'a>),
 }
 

@@ -482,8 +482,8 @@ pub fn warm<'a, E: Keyed>(
 /// The items in groups, each of which a table can look ahead to.
 pub fn groups<T>(mut items: impl Iterator<Item = T>) -> impl Iterator<Item = Vec<T>> {
     std::iter::from_fn(move || {
-        let mut group = Vec::with_capacity(WARM);
-        group.extend(items.by_ref().take(WARM));
+        // It grows, because most are of a few items.
+        let group: Vec<T> = items.by_ref().take(WARM).collect();
         (!group.is_empty()).then_some(group)
     })
 }

@@ -8,7 +8,7 @@
 //!
 //! The result is the same for all of a kind ([`Combination::combine`]); one command replies with it, one
 //! stores it, and ZINTERCARD counts it. An intersection walks the smallest operand and asks the others.
-//! Members and scores are gathered, sorted once, and then put into their place in order.
+//! Members and scores are gathered in the table that the result will have, and sorted once.
 //!
 //! Large ones take long. Those that only read give the lock back first, and go through a gate one by one
 //! (call/long.rs).
