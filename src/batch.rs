@@ -18,7 +18,8 @@
 //!
 //! The batch owns the time (batch/clock.rs). If the log cannot be written, replies become errors
 //! (batch/retract.rs). Clients that wait for a key are served behind the command that makes it
-//! (batch/serving.rs). Why readers leave keys to be deleted: store/expire.rs.
+//! (batch/serving.rs). Subscribers are told what has happened (batch/telling.rs). Why readers leave keys to be
+//! deleted: store/expire.rs.
 //!
 //! **How Redis does it**: it has one thread and needs no locks. `propagatePendingCommands` in server.c logs
 //! what a command has changed, and `beforeSleep` writes the log before the replies leave.
@@ -27,6 +28,7 @@ mod clock;
 mod lock;
 mod retract;
 mod serving;
+mod telling;
 
 pub use clock::{Clock, LockTimes};
 
@@ -34,6 +36,7 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::handler::{Command, Flag, Run, WriteHandler};
 use crate::propagate::{Records, Source};
+use crate::pubsub::Parcel;
 use crate::resp::{Args, Reply};
 use crate::server::Server;
 use crate::stats::{Count, add};
@@ -58,8 +61,10 @@ pub struct Batch<'a> {
     records: Records,
     /// Where in the output the replies of commands with records are (batch/retract.rs).
     retractable: Vec<Range<usize>>,
-    /// What the views leave: keys that they found expired, and counts of hits and misses.
+    /// What the views leave: keys that they found expired, events, and counts of hits and misses.
     notes: Notes,
+    /// What is to be sent to subscribers (batch/telling.rs).
+    parcels: Vec<Parcel>,
     /// What the configuration says about values, and which version of it.
     limits: Limits,
     version: u64,
@@ -69,7 +74,7 @@ pub struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     pub fn new(server: &'a Server, store: &'a RwLock<Keyspace>, source: Source) -> Batch<'a> {
-        Batch {
+        let mut batch = Batch {
             server,
             store,
             guard: Guard::None,
@@ -79,10 +84,13 @@ impl<'a> Batch<'a> {
             records: Records::default(),
             retractable: Vec::new(),
             notes: Notes::default(),
+            parcels: Vec::new(),
             limits: Limits::of(&server.config, source),
             version: 0,
             position: 0,
-        }
+        };
+        batch.read_limits();
+        batch
     }
 
     /// Begins a batch. Nothing is locked yet. `measures`: whether the waiting for locks is to be measured.
@@ -113,12 +121,14 @@ impl<'a> Batch<'a> {
         self.notes.begin_command(in_exec);
     }
 
-    /// Reads the limits anew if the options have changed. They are many, and a command is short.
+    /// Reads the limits, and what subscribers want to hear, anew if the options have changed. They are many, and
+    /// a command is short.
     fn read_limits(&mut self) {
         let version = self.server.config.version.load(Ordering::Acquire);
         if self.version != version {
             self.version = version;
             self.limits = Limits::of(&self.server.config, self.time.source);
+            self.read_wanted();
         }
     }
 
@@ -207,13 +217,9 @@ impl<'a> Batch<'a> {
         if let Some(error) = &failure {
             self.retract(error, reply);
         }
-        // Answers to others and messages leave when the log holds what was done before them.
+        // Messages and answers to others leave when the log holds what was done before them.
+        self.server.hub.send(self.position);
         self.deliver(client, failure.as_ref());
-        if !client.published.is_empty() {
-            self.server.hub.send(&client.published);
-            client.published = Vec::new();
-            client.publishing.set(0);
-        }
         client.heard.clear();
         self.retractable.clear();
         self.settle(client);

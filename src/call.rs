@@ -154,7 +154,12 @@ impl<'a> Caller<'a> {
                 self.batch.share();
                 handler(client, &self.batch.view(client.db), args, reply)
             }
-            Run::Client(handler) | Run::Container(Some(handler)) => handler(client, args, reply),
+            Run::Client(handler) | Run::Container(Some(handler)) => {
+                self.batch.gather(client);
+                let result = handler(client, args, reply);
+                self.batch.gather(client);
+                result
+            }
             Run::Write(handler) => {
                 self.batch.exclude();
                 // What it finds expired it has deleted itself when it ends.

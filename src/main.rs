@@ -59,6 +59,7 @@ mod key;
 mod listen;
 mod log;
 mod malloc;
+mod notify;
 mod outbox;
 mod pubsub;
 mod server;

@@ -192,7 +192,14 @@ impl<'a> View<'a> {
     /// The key's entry if it is alive, counted as a hit or a miss.
     pub fn entry(&self, key: Key) -> Option<Entry<'a>> {
         let found = self.peek(key);
-        self.notes.count(found.is_some());
+        self.notes.count(self.db, &key, found.is_some());
+        found
+    }
+
+    /// The same, but a miss is no event. Redis's OBJECT looks so.
+    pub fn entry_silently(&self, key: Key) -> Option<Entry<'a>> {
+        let found = self.peek(key);
+        self.notes.count_silently(found.is_some());
         found
     }
 
@@ -234,16 +241,24 @@ impl<'a> View<'a> {
     }
 
     /// Calls `visit` for each entry of one slot that is alive and whose key is wanted. Returns the cursor of
-    /// the next slot (see table.rs). Each expired key that it meets is a unit of its own in the log.
+    /// the next slot (see table.rs). Each expired key that it meets is a unit of its own in the log. If it
+    /// `counts`, each is a hit or a miss: Redis does that when it asks for the type.
     pub fn scan(
         &self,
         cursor: u64,
+        counts: bool,
         wanted: impl Fn(&[u8]) -> bool,
         mut visit: impl FnMut(Entry<'a>),
     ) -> u64 {
         self.db().keys.scan(cursor, |entry| {
-            if wanted(entry.key()) && self.is_alive_by_itself(entry) {
-                visit(entry);
+            if wanted(entry.key()) {
+                let is_alive = self.is_alive_by_itself(entry);
+                if counts {
+                    self.notes.count(self.db, entry.key(), is_alive);
+                }
+                if is_alive {
+                    visit(entry);
+                }
             }
         })
     }

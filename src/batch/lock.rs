@@ -80,7 +80,8 @@ impl<'a> Batch<'a> {
         self.time.now = self.clock.now / 1000;
     }
 
-    /// Hands what changed to the log, remembers how far it must be written, and gives the lock back.
+    /// Hands what changed to the log and to the hub, remembers how far the log must be written, and gives the
+    /// lock back.
     fn release(&mut self) {
         if let Guard::Exclusive(keyspace) = &mut self.guard {
             self.server.aof.append(&mut self.records);
@@ -90,8 +91,13 @@ impl<'a> Batch<'a> {
                 let _ = self.server.lazyfree.send(garbage);
             }
         }
-        if !matches!(self.guard, Guard::None) {
+        let is_locked = !matches!(self.guard, Guard::None);
+        if is_locked {
             self.position = self.server.aof.position();
+        }
+        // Under the lock, so that messages have the order of the changes.
+        self.tell();
+        if is_locked {
             self.guard = Guard::None;
             self.clock.lock_released();
         }

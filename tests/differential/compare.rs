@@ -162,3 +162,21 @@ pub fn settle(replies: &mut [Value]) {
         }
     }
 }
+
+/// A message about a key, in short.
+pub fn event(message: &Value) -> String {
+    let items = message.items();
+    let text = |at: usize| items.get(at).map_or(String::new(), |i| i.text().escape_ascii().to_string());
+    format!("{} {}", text(2), text(3))
+}
+
+/// Sorts the runs of messages about expired keys, and about keys that are missed.
+pub fn settle_expired(messages: &mut [Value]) {
+    let is_one = |message: &Value| {
+        let event = event(message);
+        ["expired", "keymiss"].iter().any(|name| {
+            event.ends_with(&format!(" {name}")) || event.contains(&format!("__:{name} "))
+        })
+    };
+    messages.chunk_by_mut(|a, b| is_one(a) && is_one(b)).for_each(<[Value]>::sort);
+}
