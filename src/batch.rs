@@ -65,6 +65,8 @@ pub struct Batch<'a> {
     notes: Notes,
     /// What is to be sent to subscribers (batch/telling.rs).
     parcels: Vec<Parcel>,
+    /// Whether the hub has parcels of this batch.
+    has_told: bool,
     /// What the configuration says about values, and which version of it.
     limits: Limits,
     version: u64,
@@ -85,6 +87,7 @@ impl<'a> Batch<'a> {
             retractable: Vec::new(),
             notes: Notes::default(),
             parcels: Vec::new(),
+            has_told: false,
             limits: Limits::of(&server.config, source),
             version: 0,
             position: 0,
@@ -218,7 +221,9 @@ impl<'a> Batch<'a> {
             self.retract(error, reply);
         }
         // Messages and answers to others leave when the log holds what was done before them.
-        self.server.hub.send(self.position);
+        if std::mem::take(&mut self.has_told) {
+            self.server.hub.send(self.position);
+        }
         self.deliver(client, failure.as_ref());
         client.heard.clear();
         self.retractable.clear();

@@ -66,8 +66,6 @@ pub struct Hub {
     /// What is to be sent, in its order, each with the position that the log must have reached. Locked apart
     /// from `state`, so that nobody who has the keyspace waits for a sender.
     waiting: Mutex<Vec<(u64, Parcel)>>,
-    /// How many parcels wait: every batch asks.
-    parcels: AtomicUsize,
 }
 
 /// What a batch leaves to be sent.
@@ -187,30 +185,25 @@ impl Hub {
     /// Takes parcels that are to be sent when the log is written to this position. The caller has the keyspace,
     /// so they stand behind all that has happened before.
     pub fn keep(&self, position: u64, parcels: &mut Vec<Parcel>) {
-        let mut waiting = self.waiting.lock().unwrap();
-        waiting.extend(parcels.drain(..).map(|parcel| (position, parcel)));
-        self.parcels.store(waiting.len(), Ordering::Release);
+        let parcels = parcels.drain(..).map(|parcel| (position, parcel));
+        self.waiting.lock().unwrap().extend(parcels);
     }
 
     /// The log is written to this position, or it has failed: queues the messages that have waited for that,
     /// whosever they are, for those of their receivers that have not unsubscribed meanwhile.
     pub fn send(&self, position: u64) {
-        if self.parcels.load(Ordering::Acquire) == 0 {
-            return;
-        }
+        // If another thread sends ours at this moment, this waits for it.
         let state = self.state.lock().unwrap();
-        let ready = self.take_waiting(position);
         let mut bundles = Bundles::default();
-        for parcel in ready {
+        for parcel in self.take_waiting(position) {
             match parcel {
                 Parcel::Published(messages, _charge) => {
                     messages.iter().for_each(|message| bundles.add(message, &state));
                 }
                 Parcel::Happened(happened, before) => {
-                    let mut publish = |channel: &_, text: &_| {
+                    happened.messages(|channel, text| {
                         bundles.add_to_all(channel, text, before, &state);
-                    };
-                    happened.messages(&mut publish);
+                    });
                 }
             }
         }
@@ -220,9 +213,7 @@ impl Hub {
     fn take_waiting(&self, position: u64) -> Vec<Parcel> {
         let mut waiting = self.waiting.lock().unwrap();
         let ready = waiting.extract_if(.., |(needed, _)| *needed <= position);
-        let ready = ready.map(|(_, parcel)| parcel).collect();
-        self.parcels.store(waiting.len(), Ordering::Release);
-        ready
+        ready.map(|(_, parcel)| parcel).collect()
     }
 
     /// Runs `work` while no message is being queued.

@@ -35,6 +35,7 @@ impl Batch<'_> {
         self.gather_events();
         if !self.parcels.is_empty() && self.notes.are_empty() {
             self.server.hub.keep(self.position, &mut self.parcels);
+            self.has_told = true;
         }
     }
 

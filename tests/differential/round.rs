@@ -146,7 +146,10 @@ pub fn run(setting: &Setting, steps: &[Step]) -> Result<End, Failure> {
     }
     let mut round = Round { sessions, queues: [vec![], vec![]], sentinels: 0 };
     for (index, step) in steps.iter().enumerate() {
-        let end = round.step(step).and_then(|end| round.listen(step).map(|()| end));
+        let end = match round.step(step) {
+            Ok(End::Agreed) => round.listen(step).map(|()| End::Agreed),
+            other => other,
+        };
         match end {
             Ok(End::Agreed) => {}
             Ok(End::TooSlow) => return Ok(End::TooSlow),
