@@ -296,7 +296,8 @@ impl Bundles {
     /// Adds a message for all who listen to the channel, if they did `before`.
     fn add_to_all(&mut self, channel: &[u8], text: &[u8], before: u64, state: &State) {
         let named = state.channels.get(channel).map(|audience| (None, audience));
-        let patterns = state.patterns.iter().map(|(pattern, audience)| (Some(&**pattern), audience));
+        let patterns =
+            state.patterns.iter().map(|(pattern, audience)| (Some(&**pattern), audience));
         let matches = patterns.filter(|(pattern, _)| {
             pattern.is_some_and(|pattern| glob::matches(pattern, channel, false))
         });

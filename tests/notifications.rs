@@ -51,7 +51,8 @@ fn messages_have_the_order_of_the_changes_whoever_makes_them() {
                 while left > 0 {
                     let batch = (1 + random.below(9)).min(left);
                     let words = || CHANGES[random.below(CHANGES.len())].0.split(' ').collect();
-                    let commands: Vec<Vec<&str>> = std::iter::repeat_with(words).take(batch).collect();
+                    let commands: Vec<Vec<&str>> =
+                        std::iter::repeat_with(words).take(batch).collect();
                     let bytes: Vec<u8> = commands.iter().flat_map(|words| encode(words)).collect();
                     client.raw(&bytes);
                     (0..batch).for_each(|_| assert!(!client.read().is_error()));
@@ -66,7 +67,8 @@ fn messages_have_the_order_of_the_changes_whoever_makes_them() {
     for record in &log {
         let word = |at: usize| String::from_utf8_lossy(&record[at]).into_owned();
         let (name, _) = (word(0), ());
-        let Some((_, event)) = CHANGES.iter().find(|(line, _)| line.split(' ').next() == Some(&name))
+        let Some((_, event)) =
+            CHANGES.iter().find(|(line, _)| line.split(' ').next() == Some(&name))
         else {
             continue;
         };

@@ -202,7 +202,8 @@ fn scan<'a>(view: &View, args: &'a Args, stretch: &Stretch, reply: &mut Reply) -
 }
 
 fn object_encoding(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let encoding = view.entry_silently(args.key(2)).map(|entry| entry.value().encoding().as_bytes());
+    let encoding =
+        view.entry_silently(args.key(2)).map(|entry| entry.value().encoding().as_bytes());
     reply.bulk_or_nil(encoding);
     Ok(())
 }

@@ -29,10 +29,10 @@ mod node;
 
 pub use node::{NodeLimits, Side};
 
-use crate::notify::Class;
 use super::edit::{Edit, Place};
 use super::entry::{Kind, LargeValue, SmallMut};
 use super::{Type, Value, allocated, rewrite_elements};
+use crate::notify::Class;
 use node::{Elements, Node};
 use std::collections::VecDeque;
 use std::ops::Range;

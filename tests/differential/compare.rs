@@ -166,7 +166,8 @@ pub fn settle(replies: &mut [Value]) {
 /// A message about a key, in short.
 pub fn event(message: &Value) -> String {
     let items = message.items();
-    let text = |at: usize| items.get(at).map_or(String::new(), |i| i.text().escape_ascii().to_string());
+    let text =
+        |at: usize| items.get(at).map_or(String::new(), |i| i.text().escape_ascii().to_string());
     format!("{} {}", text(2), text(3))
 }
 

@@ -205,7 +205,8 @@ impl Round {
                     compare::settle_expired(ours);
                     compare::settle_expired(theirs);
                 }
-                let at = (0..ours.len().max(theirs.len())).find(|&at| ours.get(at) != theirs.get(at));
+                let at =
+                    (0..ours.len().max(theirs.len())).find(|&at| ours.get(at) != theirs.get(at));
                 let list = |messages: &[Value], at: usize| {
                     let shown = messages.iter().skip(at.saturating_sub(2)).take(6);
                     let shown: Vec<String> = shown.map(compare::event).collect();
