@@ -76,7 +76,7 @@ pub struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     pub fn new(server: &'a Server, store: &'a RwLock<Keyspace>, source: Source) -> Batch<'a> {
-        let mut batch = Batch {
+        Batch {
             server,
             store,
             guard: Guard::None,
@@ -91,13 +91,12 @@ impl<'a> Batch<'a> {
             limits: Limits::of(&server.config, source),
             version: 0,
             position: 0,
-        };
-        batch.read_limits();
-        batch
+        }
     }
 
     /// Begins a batch. Nothing is locked yet. `measures`: whether the waiting for locks is to be measured.
     pub fn begin(&mut self, measures: bool) {
+        self.read_limits();
         self.clock.begin(measures);
         self.position = 0;
     }
@@ -208,8 +207,9 @@ impl<'a> Batch<'a> {
     /// Releases the lock and waits until the log holds what the replies say. Afterwards no lock
     /// is held, what was published is on its way, and the replies may leave.
     pub fn finish(&mut self, client: &mut Client, reply: &mut Reply) {
-        // Steps 1 to 3.
+        // Steps 1 to 3, and what was published without a lock.
         self.give_back();
+        self.tell();
         let committed = match self.server.aof.refusal() {
             // While the log refuses writes, a batch without records does not wait for it. Its reads may show
             // a write that is lost later, and so may the messages that are sent below.

@@ -155,10 +155,7 @@ impl<'a> Caller<'a> {
                 handler(client, &self.batch.view(client.db), args, reply)
             }
             Run::Client(handler) | Run::Container(Some(handler)) => {
-                self.batch.gather(client);
-                let result = handler(client, args, reply);
-                self.batch.gather(client);
-                result
+                self.batch.gather(client, |client| handler(client, args, reply))
             }
             Run::Write(handler) => {
                 self.batch.exclude();

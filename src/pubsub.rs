@@ -316,7 +316,7 @@ impl Bundles {
         text: &[u8],
     ) {
         let mut forms = [None, None];
-        for (id, outbox) in receivers {
+        for (id, outbox) in receivers.filter(|(_, outbox)| !outbox.has_ended()) {
             let protocol = outbox.protocol();
             let form = &mut forms[usize::from(protocol == Protocol::Resp3)];
             let form = form.get_or_insert_with(|| encode(pattern, channel, text, protocol));

@@ -24,15 +24,18 @@
 
 mod ahead;
 mod blocking;
+mod blocks;
+mod databases;
 mod expire;
 mod limits;
 mod view_mut;
+mod watched;
 
 use crate::error::Error;
 use crate::key::{Key, digest_of};
 use crate::types::table::Table;
 use crate::types::{Entry, Large, Limits, Loose, Stored, Type};
-use crate::watch::{WatchFlag, Watchers};
+use crate::watch::Watchers;
 use expire::Deadlines;
 use std::sync::Mutex;
 
@@ -65,10 +68,6 @@ struct Db {
     keys: Table<Stored>,
     deadlines: Deadlines,
 }
-
-/// The most that [`Keyspace::empty_blocks`] does under one lock: some tens of microseconds.
-const SLOTS_AT_ONCE: usize = 64;
-const BYTES_AT_ONCE: usize = 128 * 1024;
 
 /// Bytes that a deadline takes in the index.
 const DEADLINE: usize = 24;
@@ -132,28 +131,6 @@ impl Keyspace {
     /// Bytes that all keys, values and deadlines take, with their places in tables.
     pub fn memory(&self) -> usize {
         self.dbs.iter().map(Db::memory).sum()
-    }
-
-    /// Whether there is work for [`Keyspace::empty_blocks`].
-    pub fn has_blocks_to_empty(&self) -> bool {
-        self.dbs.iter().any(|db| db.keys.has_blocks_to_empty())
-    }
-
-    /// Moves some entries out of blocks of memory that are to be given back (heap.rs). Returns whether
-    /// there may be more to be done.
-    pub fn empty_blocks(&mut self) -> bool {
-        let Some(db) = self.dbs.iter_mut().find(|db| db.keys.has_blocks_to_empty()) else {
-            return false;
-        };
-        let mut moved = 0;
-        for _ in 0..SLOTS_AT_ONCE {
-            match db.keys.empty_blocks() {
-                Some(bytes) if moved + bytes < BYTES_AT_ONCE => moved += bytes,
-                Some(_) => break,
-                None => return false,
-            }
-        }
-        true
     }
 
     /// Every key of a database: for a base of the log. Expired ones are included, because their DELs are not
@@ -274,31 +251,6 @@ impl<'a> View<'a> {
         }
         // Nearly all are expired, so the first that is alive will do.
         self.living().next().map(Entry::key)
-    }
-
-    /// Begins to watch a key of the view's database for the client with this flag.
-    pub fn watch(&self, key: &[u8], flag: &WatchFlag) {
-        let expired = self.has_expired(key);
-        let mut watchers = self.keyspace.watchers.lock().unwrap();
-        watchers.watch(self.db, key, flag, expired);
-    }
-
-    /// Ends what [`View::watch`] began, in the same database.
-    pub fn unwatch(&self, key: &[u8], flag: &WatchFlag) {
-        let mut watchers = self.keyspace.watchers.lock().unwrap();
-        watchers.unwatch(self.db, key, flag);
-    }
-
-    /// Whether a watched key has expired since the client with this flag began to watch it.
-    pub fn has_expired_watched(&self, key: &[u8], flag: &WatchFlag) -> bool {
-        let watchers = self.keyspace.watchers.lock().unwrap();
-        self.has_expired(key) && !watchers.was_expired(self.db, key, flag)
-    }
-
-    /// Whether a key is there but expired.
-    fn has_expired(&self, key: &[u8]) -> bool {
-        let found = self.db().find(key);
-        found.is_some_and(|entry| self.time.has_expired(entry))
     }
 
     fn db(&self) -> &'a Db {

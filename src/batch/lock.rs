@@ -91,13 +91,10 @@ impl<'a> Batch<'a> {
                 let _ = self.server.lazyfree.send(garbage);
             }
         }
-        let is_locked = !matches!(self.guard, Guard::None);
-        if is_locked {
+        if !matches!(self.guard, Guard::None) {
             self.position = self.server.aof.position();
-        }
-        // Under the lock, so that messages have the order of the changes.
-        self.tell();
-        if is_locked {
+            // Under the lock, so that messages have the order of the changes.
+            self.tell();
             self.guard = Guard::None;
             self.clock.lock_released();
         }

@@ -18,15 +18,17 @@ use crate::propagate::Source;
 use crate::pubsub::Parcel;
 
 impl Batch<'_> {
-    /// Gathers what is to be sent so far, before and after a command that may publish or subscribe.
-    pub fn gather(&mut self, client: &mut Client) {
+    /// Runs a handler that may publish or subscribe. What it publishes is gathered behind the events so far.
+    pub fn gather<R>(&mut self, client: &mut Client, handler: impl FnOnce(&mut Client) -> R) -> R {
         self.gather_events();
+        let result = handler(client);
         if !client.published.is_empty() {
             let messages = std::mem::take(&mut client.published);
             let none = Charge::new(&client.public.held);
             let charge = std::mem::replace(&mut client.publishing, none);
             self.parcels.push(Parcel::Published(messages, charge));
         }
+        result
     }
 
     /// Hands over what is to be sent, before the lock is given back. While keys are noted as expired, it waits:

@@ -30,7 +30,6 @@ use crate::notify::Class;
 use crate::propagate::Records;
 use crate::resp::{Arg, Args};
 use crate::types::{Change, Edit, Entry, EntryMut, Large, Loose, NewStr, Stored, Type};
-use crate::watch::Now;
 
 /// What becomes of a key's deadline when it is given a string.
 #[derive(Clone, Copy)]
@@ -50,7 +49,7 @@ pub struct ViewMut<'a> {
     pub(super) records: &'a mut Records,
     pub notes: &'a Notes,
     /// How much the command has changed. If it stays 0, the command as it was sent is not logged.
-    dirty: u64,
+    pub(super) dirty: u64,
     /// Whether the command has said itself what is to be logged.
     propagated: bool,
 }
@@ -262,18 +261,16 @@ impl<'a> ViewMut<'a> {
     /// Gives what `key` has to `newkey` of a database, in place of what that may have had. There are two events,
     /// of the one and of the other.
     pub fn rename(&mut self, key: Key, db: usize, newkey: Key, [from, to]: [&'static str; 2]) {
-        if self.find(key).is_none() {
-            return;
+        if self.find(key).is_some()
+            && let Some(entry) = self.db_mut().remove(key.digest, &key)
+        {
+            self.in_db(db, |view| {
+                view.put(newkey, entry.renamed(&newkey));
+                view.is_new(newkey);
+            });
+            self.changed(key, Class::Generic, from);
+            self.in_db(db, |view| view.changed(newkey, Class::Generic, to));
         }
-        let Some(entry) = self.db_mut().remove(key.digest, &key) else {
-            return;
-        };
-        self.in_db(db, |view| {
-            view.put(newkey, entry.renamed(&newkey));
-            view.is_new(newkey);
-        });
-        self.changed(key, Class::Generic, from);
-        self.in_db(db, |view| view.changed(newkey, Class::Generic, to));
     }
 
     /// Deletes the key; returns whether it was there and alive.
@@ -330,60 +327,6 @@ impl<'a> ViewMut<'a> {
     /// Says an event of a value of this type that is no change of its own.
     pub fn say<T: Type>(&self, key: Key, event: &'static str) {
         self.notes.say(self.db, &key, T::CLASS, event);
-    }
-
-    /// Says to those who WATCH the key that it has changed. (Redis does that in an LTRIM that takes nothing
-    /// away.)
-    pub fn touch(&mut self, key: Key) {
-        let Keyspace { dbs, watchers, .. } = &mut *self.keyspace;
-        let watchers = watchers.get_mut().unwrap();
-        if !watchers.is_empty() {
-            let exists = dbs[self.db].find(&key).is_some();
-            let now = if exists { Now::Alive } else { Now::Gone };
-            watchers.touch(self.db, &key, true, now);
-        }
-    }
-
-    /// Says that the command is to be logged though it may have changed no key, as Redis does with FLUSHALL
-    /// and SWAPDB.
-    pub fn log_anyway(&mut self) {
-        self.dirty += 1;
-    }
-
-    /// Empties one database.
-    pub fn flush(&mut self, db: usize) {
-        let old = std::mem::replace(&mut self.keyspace.dbs[db], Db::new());
-        let watchers = self.keyspace.watchers.get_mut().unwrap();
-        for key in watchers.keys_of(db) {
-            if old.find(&key).is_some() {
-                watchers.touch(db, &key, true, Now::Gone);
-            }
-        }
-        self.dirty += old.keys.len() as u64;
-        self.keyspace.garbage.push(Box::new(old));
-    }
-
-    /// Exchanges two databases. Their watched keys change where either has them.
-    pub fn swap(&mut self, a: usize, b: usize) {
-        self.keyspace.dbs.swap(a, b);
-        self.dirty += 1;
-        let time = self.time;
-        let Keyspace { dbs, watchers, .. } = &mut *self.keyspace;
-        let watchers = watchers.get_mut().unwrap();
-        for (db, other) in [(a, b), (b, a)] {
-            for key in watchers.keys_of(db) {
-                let existed = dbs[other].find(&key).is_some();
-                let now = match dbs[db].find(&key) {
-                    None => Now::Gone,
-                    Some(entry) if time.has_expired(entry) => Now::Expired,
-                    Some(_) => Now::Alive,
-                };
-                if existed || now != Now::Gone {
-                    watchers.touch(db, &key, existed, now);
-                }
-            }
-        }
-        self.note_all_ready([a, b]);
     }
 
     /// Runs `work` in another database of the same keyspace, as the same command.
