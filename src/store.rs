@@ -16,6 +16,10 @@
 //! 4. **A change is counted**: the count decides whether the command is logged, and clients that WATCH the
 //!    key are told.
 //!
+//! A [`Stored`] is a key with its value and deadline, as the table holds it. If it is small, its bytes lie in
+//! the table's heap, and an [`Entry`] or `EntryMut` is one together with that heap. A [`Loose`] is one in no
+//! table. What is [`Large`] has memory of its own (types/entry.rs).
+//!
 //! Large values and whole databases are not freed under the lock. They are collected as
 //! [`Keyspace::garbage`], and another thread frees them.
 //!
@@ -183,7 +187,7 @@ impl<'a> View<'a> {
     /// The same without being counted. An expired key is noted, to be deleted by the batch.
     pub fn peek(&self, key: Key) -> Option<Entry<'a>> {
         let found = self.db().keys.get(key.digest, &key);
-        found.filter(|entry| self.is_alive(*entry))
+        found.filter(|entry| self.is_alive_or_noted(*entry))
     }
 
     /// How many keys the database has. As in Redis, expired keys that nobody has met yet count. What this
@@ -229,7 +233,7 @@ impl<'a> View<'a> {
     ) -> u64 {
         self.db().keys.scan(cursor, |entry| {
             if wanted(entry.key()) {
-                let is_alive = self.is_alive_by_itself(entry);
+                let is_alive = self.is_alive_or_noted_alone(entry);
                 if counts {
                     self.notes.count(self.db, entry.key(), is_alive);
                 }
@@ -245,7 +249,7 @@ impl<'a> View<'a> {
         let keys = &self.db().keys;
         for _ in 0..100 {
             let entry = keys.random()?;
-            if self.is_alive_by_itself(entry) {
+            if self.is_alive_or_noted_alone(entry) {
                 return Some(entry.key());
             }
         }

@@ -1,7 +1,9 @@
-//! Giving memory back: what deletions have left half empty is emptied a few slots at a time (types/heap.rs), by
-//! the thread that looks for expired keys (src/expire.rs).
+//! Memory that goes back to the system: entries are moved out of blocks that are nearly empty (types/heap.rs).
 //!
-//! **How Redis does it**: defrag.c, if `activedefrag` is on, with an allocator that tells which block is worth it.
+//! The thread of src/expire.rs asks for it a little at a time, under the exclusive lock, so that nobody waits
+//! long.
+//!
+//! **How Redis does it**: `activedefrag`, which needs jemalloc and is off unless it is asked for.
 
 use super::Keyspace;
 

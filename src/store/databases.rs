@@ -19,7 +19,7 @@ impl ViewMut<'_> {
         let watchers = self.keyspace.watchers.get_mut().unwrap();
         for key in watchers.keys_of(db) {
             if old.find(&key).is_some() {
-                watchers.touch(db, &key, true, Now::Gone);
+                watchers.touch(db, &key, Now::Gone);
             }
         }
         self.dirty += old.keys.len() as u64;
@@ -42,7 +42,7 @@ impl ViewMut<'_> {
                     Some(_) => Now::Alive,
                 };
                 if existed || now != Now::Gone {
-                    watchers.touch(db, &key, existed, now);
+                    watchers.touch_swapped(db, &key, existed, now);
                 }
             }
         }

@@ -42,7 +42,7 @@ impl ViewMut<'_> {
         if !watchers.is_empty() {
             let exists = dbs[self.db].find(&key).is_some();
             let now = if exists { Now::Alive } else { Now::Gone };
-            watchers.touch(self.db, &key, true, now);
+            watchers.touch(self.db, &key, now);
         }
     }
 }
