@@ -177,13 +177,6 @@ impl<'a> View<'a> {
         found
     }
 
-    /// The same, but a miss is no event. Redis's OBJECT looks so.
-    pub fn entry_silently(&self, key: Key) -> Option<Entry<'a>> {
-        let found = self.peek(key);
-        self.notes.count_silently(found.is_some());
-        found
-    }
-
     /// The same without being counted. An expired key is noted, to be deleted by the batch.
     pub fn peek(&self, key: Key) -> Option<Entry<'a>> {
         let found = self.db().keys.get(key.digest, &key);

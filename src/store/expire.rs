@@ -156,7 +156,14 @@ impl Notes {
     }
 }
 
-impl View<'_> {
+impl<'a> View<'a> {
+    /// The key's entry if it is alive, counted as a hit or a miss; but a miss is no event. Redis's OBJECT looks so.
+    pub fn entry_silently(&self, key: Key) -> Option<Entry<'a>> {
+        let found = self.peek(key);
+        self.notes.count_silently(found.is_some());
+        found
+    }
+
     /// Whether the key is there for this view. If it is expired, it is noted.
     pub(super) fn is_alive_or_noted(&self, entry: Entry) -> bool {
         let expired = self.time.has_expired(entry);
