@@ -150,12 +150,15 @@ impl<'a> Caller<'a> {
                 handler(&self.batch.view(client.db), args, reply)
             }
             Run::Long(handler) => self.run_long(handler, client, args, reply),
+            Run::MayStore(handler, _) if !may_store(args) => {
+                self.run_long(handler, client, args, reply)
+            }
             Run::Mixed(handler) => {
                 self.batch.share();
                 handler(client, &self.batch.view(client.db), args, reply)
             }
             Run::Client(handler) | Run::Container(Some(handler)) => handler(client, args, reply),
-            Run::Write(handler) => {
+            Run::Write(handler) | Run::MayStore(_, handler) => {
                 self.batch.exclude();
                 // What it finds expired it has deleted itself when it ends.
                 return self.batch.write(handler, client, args, reply);
@@ -245,9 +248,14 @@ impl<'a> Caller<'a> {
     }
 }
 
+/// Whether one of the options is STORE, or the argument of one.
+fn may_store(args: &Args) -> bool {
+    args.iter().skip(2).any(|arg| arg.eq_ignore_ascii_case(b"STORE"))
+}
+
 /// Queues a command inside MULTI.
 fn queue(transaction: &mut Transaction, row: &Row, args: &Args, spoilt: bool) {
-    transaction.writes |= matches!(row.command.run, Run::Write(_));
+    transaction.writes |= row.command.writes();
     if !spoilt {
         let args = args.to_owned();
         transaction.charge.add(args.memory());

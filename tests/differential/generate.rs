@@ -269,6 +269,9 @@ impl Generator {
             let exists = Command::of(vec![b"EXISTS".to_vec(), key.clone()]);
             unit.insert(unit.len() - 1, exists);
         }
+        if unit.iter().any(|command| command.name().starts_with("SORT")) {
+            unit.push(Command::new(&["DEL", "y"]));
+        }
         unit
     }
 
