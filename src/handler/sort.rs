@@ -243,7 +243,7 @@ impl<'a> Sorting<'a> {
             Value::List(list) => (list.len(), true),
             Value::Set(set) => (set.len(), false),
             Value::Zset(zset) => (zset.len(), true),
-            Value::String(_) | Value::Hash(_) => (0, false),
+            _ => (0, false),
         };
         let Range { start, end } = self.window(length);
         match self.keeps_order {
@@ -274,7 +274,7 @@ impl<'a> Sorting<'a> {
             Value::Zset(zset) => {
                 zset.iter(range, false).for_each(|(member, _)| elements.push(member));
             }
-            Value::String(_) | Value::Hash(_) => {}
+            _ => {}
         }
         gathered.items = (0..count).map(|element| Item { score: 0.0, element }).collect();
         if !self.keeps_order {
@@ -304,12 +304,13 @@ impl<'a> Sorting<'a> {
                 let mut items = items.iter_mut();
                 let asked = (0..elements.ends.len()).map(|i| (by, elements.get(i)));
                 look_up(view, asked, |value| {
-                    let item = items.next();
-                    match (value, item) {
-                        (Some(text), _) if self.alpha => weights.push_all([b"\x01", &text]),
-                        (None, _) if self.alpha => weights.push(b""),
-                        (Some(text), Some(item)) => item.score = score_of(&text),
-                        _ => {}
+                    match value {
+                        Some(text) if self.alpha => weights.push_all([b"\x01", &text]),
+                        None if self.alpha => weights.push(b""),
+                        value => {
+                            let score = value.map_or(0.0, |text| score_of(&text));
+                            items.next().into_iter().for_each(|item| item.score = score);
+                        }
                     }
                     true
                 });
@@ -328,9 +329,12 @@ impl<'a> Sorting<'a> {
         }
         let Gathered { elements, weights, items } = gathered;
         let texts = if self.by.is_some() { &*weights } else { &*elements };
+        // Redis compares as C does, up to the first NUL, unless it stores.
+        let is_binary = self.destination.is_some() || !texts.bytes.contains(&0);
         let compare_values = |a: &Item, b: &Item| {
             let order = match self.alpha {
-                true => self.compare(texts.get(a.element), texts.get(b.element)),
+                true if is_binary => texts.get(a.element).cmp(texts.get(b.element)),
+                true => up_to_nul(texts.get(a.element)).cmp(up_to_nul(texts.get(b.element))),
                 false => {
                     let order = a.score.partial_cmp(&b.score).unwrap_or(Ordering::Equal);
                     order.then_with(|| elements.get(a.element).cmp(elements.get(b.element)))
@@ -355,14 +359,6 @@ impl<'a> Sorting<'a> {
         }
         items.drain(..window.start);
         items.sort_unstable_by(compare);
-    }
-
-    /// Redis compares as C does, up to the first NUL, unless it stores.
-    fn compare(&self, a: &[u8], b: &[u8]) -> Ordering {
-        match self.destination {
-            Some(_) => a.cmp(b),
-            None => up_to_nul(a).cmp(up_to_nul(b)),
-        }
     }
 
     /// Looks up what is to be got in the place of each item. `take` returns whether to go on.

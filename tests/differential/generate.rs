@@ -270,9 +270,9 @@ impl Generator {
             unit.insert(unit.len() - 1, exists);
         }
         if let Some(at) = unit.iter().position(|command| command.name().starts_with("SORT")) {
-            // Redis's SORT fails if an earlier command has met a number that is too large, and none has read
-            // another one since.
-            unit.insert(at, Command::new(&["ZADD", "y", "XX", "1", "x"]));
+            // Redis's SORT fails if C's errno is still that of a number that an earlier command was sent. To read a
+            // cursor resets it.
+            unit.insert(at, Command::new(&["SSCAN", "none", "0"]));
             unit.push(Command::new(&["DEL", "y"]));
         }
         unit
