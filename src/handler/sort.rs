@@ -33,7 +33,7 @@
 
 mod partial;
 
-use super::{Command, Keys, Left, ONE_KEY, Rest, Run, Stretch, Work, command};
+use super::{Command, Keys, Left, ONE_KEY, Rest, Run, TimeSlice, Work, command};
 use crate::error::Error;
 use crate::handler::args::Cursor;
 use crate::handler::string::reply_with;
@@ -58,7 +58,7 @@ pub const COMMANDS: &[Command] = &[
 const FEW: usize = 1024;
 
 /// SORT_RO, and SORT where no argument is STORE.
-fn sort_ro<'a>(view: &View, args: &'a Args, _: &Stretch, reply: &mut Reply) -> Left<'a> {
+fn sort_ro<'a>(view: &View, args: &'a Args, _: &TimeSlice, reply: &mut Reply) -> Left<'a> {
     let sorting = Sorting::parse(args, false)?;
     let found = sortable(view.entry(args.key(1)))?;
     if found.as_ref().map_or(0, |found| sorting.range(found).len()) <= FEW {
