@@ -29,7 +29,7 @@ pub use replay::{can_replay, replay};
 use crate::batch::Batch;
 use crate::client::{Client, Replies, Transaction};
 use crate::error::Error;
-use crate::handler::{Flag, Row, Run, TABLE, transactions};
+use crate::handler::{Flag, Row, Run, TABLE, sort, transactions};
 use crate::propagate::Source;
 use crate::resp::{Args, Reply};
 use crate::server::Server;
@@ -152,7 +152,7 @@ impl<'a> Caller<'a> {
                 handler(&self.batch.view(client.db), args, reply)
             }
             Run::Long(handler) => self.run_long(handler, client, args, reply),
-            Run::MayStore(handler, _) if !may_store(args) => {
+            Run::MayStore(handler, _) if !sort::may_store(args) => {
                 self.run_long(handler, client, args, reply)
             }
             Run::Mixed(handler) => {
@@ -248,11 +248,6 @@ impl<'a> Caller<'a> {
         self.account.add_counts(&self.batch.server.stats, &client.public.counters);
         self.batch.add_counts(client);
     }
-}
-
-/// Whether one of the options is STORE, or the argument of one.
-fn may_store(args: &Args) -> bool {
-    args.iter().skip(2).any(|arg| arg.eq_ignore_ascii_case(b"STORE"))
 }
 
 /// Queues a command inside MULTI.

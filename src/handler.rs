@@ -43,6 +43,7 @@ pub mod generic;
 pub mod hash;
 pub mod info;
 pub mod introspection;
+mod keys;
 pub mod lcs;
 pub mod list;
 pub mod long;
@@ -50,7 +51,7 @@ pub mod pubsub;
 pub mod scan;
 pub mod server;
 pub mod set;
-mod sort;
+pub mod sort;
 pub mod string;
 pub mod transactions;
 pub mod zset;
@@ -60,6 +61,7 @@ use crate::error::Error;
 use crate::resp::{Args, Reply};
 use crate::store::{View, ViewMut};
 pub use container::{help, help_lines, subcommand_syntax};
+pub use keys::*;
 pub use long::{Left, LongHandler, LookOnce, Rest, TimeSlice, Work};
 use std::sync::LazyLock;
 
@@ -100,32 +102,6 @@ pub type WriteHandler = fn(&mut ViewMut, &Args, &mut Reply) -> Result<(), Error>
 
 /// A handler that needs its client, and no keyspace.
 pub type ClientHandler = fn(&mut Client, &Args, &mut Reply) -> Result<(), Error>;
-
-/// Which arguments are keys.
-#[derive(Clone, Copy)]
-pub struct Keys {
-    /// 0 if there is none.
-    pub first: i64,
-    /// Negative: counted from the end.
-    pub last: i64,
-    pub step: i64,
-    /// The argument that says how many keys follow it (COMMAND: `movablekeys`); 0 if none does.
-    pub counted_by: usize,
-    /// SORT: options name more keys (COMMAND: `movablekeys`).
-    pub are_named_by_options: bool,
-}
-
-// The shapes that Redis's commands have.
-pub const NO_KEY: Keys =
-    Keys { first: 0, last: 0, step: 0, counted_by: 0, are_named_by_options: false };
-pub const ONE_KEY: Keys = Keys { first: 1, last: 1, step: 1, ..NO_KEY };
-pub const TWO_KEYS: Keys = Keys { first: 1, last: 2, step: 1, ..NO_KEY };
-pub const ALL_KEYS: Keys = Keys { first: 1, last: -1, step: 1, ..NO_KEY };
-pub const EVERY_OTHER: Keys = Keys { first: 1, last: -1, step: 2, ..NO_KEY };
-/// `LMPOP numkeys key [key ...]`. With a key before them: `Keys { counted_by: 2, ..ONE_KEY }`.
-pub const COUNTED_KEYS: Keys = Keys { counted_by: 1, ..NO_KEY };
-/// One key, after the name of a subcommand.
-pub const SUBCOMMAND_KEY: Keys = Keys { first: 2, last: 2, step: 1, ..NO_KEY };
 
 /// What else the server must know of a command. The first seven are Redis's, and COMMAND shows five of
 /// them.

@@ -57,7 +57,12 @@ pub const COMMANDS: &[Command] = &[
 /// Up to this many elements are sorted under the lock that is held.
 const FEW: usize = 1024;
 
-/// SORT_RO, and SORT where no argument is STORE.
+/// Whether one of the options is STORE, or the argument of one.
+pub fn may_store(args: &Args) -> bool {
+    args.iter().skip(2).any(|arg| arg.eq_ignore_ascii_case(b"STORE"))
+}
+
+/// SORT_RO, and SORT where no option is STORE.
 fn sort_ro<'a>(view: &View, args: &'a Args, _: &TimeSlice, reply: &mut Reply) -> Left<'a> {
     let sorting = Sorting::parse(args, false)?;
     let found = sortable(view.entry(args.key(1)))?;

@@ -42,32 +42,44 @@ fn sort_side<T>(
         return items.sort_by(compare);
     }
     items.swap(0, pivot(items, compare));
-    // From both ends inwards; what equals the pivot, which is item 0, is gathered at the ends.
-    let (mut equal_left, mut left) = (1, 1);
-    let (mut equal_right, mut right) = (length - 1, length - 1);
+    let Some((less, greater)) = divide(items, compare) else {
+        return items.sort_by(compare);
+    };
+    let (begin, end) = items.split_at_mut(length - greater);
+    let offset = begin.len() as isize;
+    sort_side(&mut begin[..less], window.clone(), compare, depth - 1);
+    sort_side(end, window.start - offset..window.end - offset, compare, depth - 1);
+}
+
+/// Puts what is less than item 0 to the left, and what is greater to the right. Returns how many these are.
+/// `None` if nothing had to be moved.
+fn divide<T>(items: &mut [T], compare: &impl Fn(&T, &T) -> Ordering) -> Option<(usize, usize)> {
+    // From both ends inwards. What is equal is gathered at the ends.
+    let last = items.len() - 1;
+    let (mut equal_left, mut left, mut right, mut equal_right) = (1, 1, last, last);
     let mut has_moved = false;
     loop {
         while left <= right {
-            match compare(&items[left], &items[0]) {
-                Ordering::Greater => break,
-                Ordering::Less => {}
-                Ordering::Equal => {
-                    items.swap(equal_left, left);
-                    equal_left += 1;
-                    has_moved = true;
-                }
+            let order = compare(&items[left], &items[0]);
+            if order.is_gt() {
+                break;
+            }
+            if order.is_eq() {
+                items.swap(equal_left, left);
+                equal_left += 1;
+                has_moved = true;
             }
             left += 1;
         }
         while left <= right {
-            match compare(&items[right], &items[0]) {
-                Ordering::Less => break,
-                Ordering::Greater => {}
-                Ordering::Equal => {
-                    items.swap(equal_right, right);
-                    equal_right -= 1;
-                    has_moved = true;
-                }
+            let order = compare(&items[right], &items[0]);
+            if order.is_lt() {
+                break;
+            }
+            if order.is_eq() {
+                items.swap(right, equal_right);
+                equal_right -= 1;
+                has_moved = true;
             }
             right -= 1;
         }
@@ -80,16 +92,13 @@ fn sort_side<T>(
         right -= 1;
     }
     if !has_moved {
-        return items.sort_by(compare);
+        return None;
     }
-    // What is equal goes to the middle.
+    // And then it goes to the middle.
     let (less, greater) = (left - equal_left, equal_right - right);
     exchange(items, 0, left, equal_left.min(less));
-    exchange(items, left, length, greater.min(length - 1 - equal_right));
-    let (begin, end) = items.split_at_mut(length - greater);
-    let offset = begin.len() as isize;
-    sort_side(&mut begin[..less], window.clone(), compare, depth - 1);
-    sort_side(end, window.start - offset..window.end - offset, compare, depth - 1);
+    exchange(items, left, last + 1, greater.min(last - equal_right));
+    Some((less, greater))
 }
 
 /// Exchanges `count` items that begin at `from` with those that end at `to`.
