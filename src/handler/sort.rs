@@ -42,7 +42,6 @@ use crate::resp::{Args, Reply, parse_weight};
 use crate::store::{View, ViewMut};
 use crate::types::table::WARM;
 use crate::types::{Entry, Hash, List, Loose, Side, Str, Value};
-use std::cmp::Ordering;
 use std::ops::Range;
 
 /// BY and GET name more keys, and so may STORE.
@@ -155,7 +154,9 @@ struct Gathered {
 
 /// An element that is sorted.
 struct Item {
-    score: f64,
+    /// What is compared first: the number, or the begin of the text. It says mostly which of two comes first, and
+    /// it is here, while the texts are far apart in memory.
+    key: u64,
     /// Its number among the elements.
     element: usize,
 }
@@ -281,7 +282,7 @@ impl<'a> Sorting<'a> {
             }
             _ => {}
         }
-        gathered.items = (0..count).map(|element| Item { score: 0.0, element }).collect();
+        gathered.items = (0..count).map(|element| Item { key: 0, element }).collect();
         if !self.keeps_order {
             self.weigh(&mut gathered, view)?;
         } else if self.desc && !matches!(value, Value::Set(_)) {
@@ -294,17 +295,14 @@ impl<'a> Sorting<'a> {
         let Gathered { elements, weights, items } = gathered;
         let elements = &*elements;
         let mut are_numbers = true;
-        let mut score_of = |text: &[u8]| {
-            parse_weight(text).unwrap_or_else(|| {
-                are_numbers = false;
-                0.0
-            })
+        let mut key_of = |text: &[u8]| {
+            let number = parse_weight(text);
+            are_numbers &= number.is_some();
+            in_order(number.unwrap_or(0.0))
         };
         match &self.by {
             None if self.alpha => {}
-            None => {
-                items.iter_mut().for_each(|item| item.score = score_of(elements.get(item.element)))
-            }
+            None => items.iter_mut().for_each(|item| item.key = key_of(elements.get(item.element))),
             Some(by) => {
                 let mut items = items.iter_mut();
                 let asked = (0..elements.ends.len()).map(|i| (by, elements.get(i)));
@@ -313,8 +311,8 @@ impl<'a> Sorting<'a> {
                         Some(text) if self.alpha => weights.push_all([b"\x01", &text]),
                         None if self.alpha => weights.push(b""),
                         value => {
-                            let score = value.map_or(0.0, |text| score_of(&text));
-                            items.next().into_iter().for_each(|item| item.score = score);
+                            let key = value.map_or(in_order(0.0), |text| key_of(&text));
+                            items.next().into_iter().for_each(|item| item.key = key);
                         }
                     }
                     true
@@ -333,18 +331,18 @@ impl<'a> Sorting<'a> {
             return;
         }
         let Gathered { elements, weights, items } = gathered;
-        let texts = if self.by.is_some() { &*weights } else { &*elements };
-        // Redis compares as C does, up to the first NUL, unless it stores.
-        let is_binary = self.destination.is_some() || !texts.bytes.contains(&0);
+        let texts = if self.alpha && self.by.is_some() { &*weights } else { &*elements };
+        // Redis compares texts as C does, up to the first NUL. Not so if it stores, or where numbers are equal.
+        let is_binary = !self.alpha || self.destination.is_some() || !texts.bytes.contains(&0);
+        let text = |item: &Item| {
+            let text = texts.get(item.element);
+            if is_binary { text } else { up_to_nul(text) }
+        };
+        if self.alpha {
+            items.iter_mut().for_each(|item| item.key = begin_of(text(item)));
+        }
         let compare_values = |a: &Item, b: &Item| {
-            let order = match self.alpha {
-                true if is_binary => texts.get(a.element).cmp(texts.get(b.element)),
-                true => up_to_nul(texts.get(a.element)).cmp(up_to_nul(texts.get(b.element))),
-                false => {
-                    let order = a.score.partial_cmp(&b.score).unwrap_or(Ordering::Equal);
-                    order.then_with(|| elements.get(a.element).cmp(elements.get(b.element)))
-                }
-            };
+            let order = a.key.cmp(&b.key).then_with(|| text(a).cmp(text(b)));
             if self.desc { order.reverse() } else { order }
         };
         let window = self.window(items.len());
@@ -449,6 +447,20 @@ fn look_up<'a>(
     }
 }
 
+/// A number that is in the same order as the doubles are. A zero has no sign.
+fn in_order(number: f64) -> u64 {
+    let bits = (number + 0.0).to_bits();
+    if number < 0.0 { !bits } else { bits | 1 << 63 }
+}
+
+/// A number that is less if the text comes before another one because of its first eight bytes.
+fn begin_of(text: &[u8]) -> u64 {
+    let mut bytes = [0; 8];
+    let length = text.len().min(8);
+    bytes[..length].copy_from_slice(&text[..length]);
+    u64::from_be_bytes(bytes)
+}
+
 fn up_to_nul(text: &[u8]) -> &[u8] {
     let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
     &text[..end]
@@ -517,6 +529,17 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_in_the_order_of_the_numbers_and_of_the_texts() {
+        let (low, high) = (f64::NEG_INFINITY, f64::INFINITY);
+        let numbers = [low, -1e300, -2.0, -1.5, -5e-324, 0.0, 5e-324, 1.0, 2.5, 1e300, high];
+        assert!(numbers.is_sorted_by(|a, b| in_order(*a) < in_order(*b)));
+        assert_eq!(in_order(-0.0), in_order(0.0));
+        let texts =
+            [&b""[..], b"\0", b"a", b"a\0", b"a\0b", b"aaaaaaaa", b"aaaaaaaab", b"b", b"\xff"];
+        assert!(texts.is_sorted_by(|a, b| (begin_of(a), a) < (begin_of(b), b)));
+    }
+
+    #[test]
     fn what_limit_leaves_is_a_part_of_what_is_sorted_without_it() {
         for round in 0..300 {
             let count = random_below(200);
@@ -526,7 +549,7 @@ mod tests {
                 let mut gathered = Gathered::default();
                 for (element, score) in scores.iter().enumerate() {
                     gathered.elements.push(&[b'a' + (element % 5) as u8]);
-                    gathered.items.push(Item { score: *score, element });
+                    gathered.items.push(Item { key: in_order(*score), element });
                 }
                 gathered
             };
