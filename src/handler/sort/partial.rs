@@ -10,9 +10,9 @@
 //!
 //! std has this too (`select_nth_unstable_by`), and where the order of all elements is decided, SORT uses it.
 //! Elements that compare as equal come out in an order that depends on each step. So the steps here are
-//! Redis's, and so are its replies. Two things differ. Where Redis sorts by insertion, std's stable sort comes to
-//! the same end, in time that does not grow with the square. And when the sides are very unequal many times in a
-//! row, as only a list can make them that was made for that, std goes on.
+//! Redis's, and so are its replies. One thing differs. A list can be made so that one side is nearly empty each
+//! time, and then a quicksort takes time that grows with the square. When that goes on for long, std's sort
+//! does the rest.
 //!
 //! **How Redis does it**: pqsort.c, the quicksort of Bentley and McIlroy (*Engineering a Sort Function*, 1993)
 //! with a range.
@@ -38,13 +38,12 @@ fn sort_side<T>(
     if length < 2 || !is_wanted {
         return;
     }
+    // With so few items Redis inserts one after the other, which is stable too.
     if length < 7 || depth == 0 {
         return items.sort_by(compare);
     }
     items.swap(0, pivot(items, compare));
-    let Some((less, greater)) = divide(items, compare) else {
-        return items.sort_by(compare);
-    };
+    let (less, greater) = divide(items, compare);
     let (begin, end) = items.split_at_mut(length - greater);
     let offset = begin.len() as isize;
     sort_side(&mut begin[..less], window.clone(), compare, depth - 1);
@@ -52,12 +51,10 @@ fn sort_side<T>(
 }
 
 /// Puts what is less than item 0 to the left, and what is greater to the right. Returns how many these are.
-/// `None` if nothing had to be moved.
-fn divide<T>(items: &mut [T], compare: &impl Fn(&T, &T) -> Ordering) -> Option<(usize, usize)> {
+fn divide<T>(items: &mut [T], compare: &impl Fn(&T, &T) -> Ordering) -> (usize, usize) {
     // From both ends inwards. What is equal is gathered at the ends.
     let last = items.len() - 1;
     let (mut equal_left, mut left, mut right, mut equal_right) = (1, 1, last, last);
-    let mut has_moved = false;
     loop {
         while left <= right {
             let order = compare(&items[left], &items[0]);
@@ -67,7 +64,6 @@ fn divide<T>(items: &mut [T], compare: &impl Fn(&T, &T) -> Ordering) -> Option<(
             if order.is_eq() {
                 items.swap(equal_left, left);
                 equal_left += 1;
-                has_moved = true;
             }
             left += 1;
         }
@@ -79,7 +75,6 @@ fn divide<T>(items: &mut [T], compare: &impl Fn(&T, &T) -> Ordering) -> Option<(
             if order.is_eq() {
                 items.swap(right, equal_right);
                 equal_right -= 1;
-                has_moved = true;
             }
             right -= 1;
         }
@@ -87,18 +82,14 @@ fn divide<T>(items: &mut [T], compare: &impl Fn(&T, &T) -> Ordering) -> Option<(
             break;
         }
         items.swap(left, right);
-        has_moved = true;
         left += 1;
         right -= 1;
-    }
-    if !has_moved {
-        return None;
     }
     // And then it goes to the middle.
     let (less, greater) = (left - equal_left, equal_right - right);
     exchange(items, 0, left, equal_left.min(less));
     exchange(items, left, last + 1, greater.min(last - equal_right));
-    Some((less, greater))
+    (less, greater)
 }
 
 /// Exchanges `count` items that begin at `from` with those that end at `to`.
