@@ -113,7 +113,7 @@ impl<'a> Batch<'a> {
         self.dirty = 0;
         self.read_limits();
         match command.run {
-            Run::Read(_) | Run::Long(_) | Run::Mixed(_) | Run::Write(_) => {}
+            Run::Read(_) | Run::Long(_) | Run::Mixed(_) | Run::Write(_) | Run::MayStore(..) => {}
             _ => {
                 if command.is(Flag::GivesLockBack) && !in_exec {
                     self.give_back();

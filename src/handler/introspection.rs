@@ -138,7 +138,7 @@ fn flags(row: &Row) -> Vec<&'static str> {
     let command = row.command;
     let has = |flag| command.is(flag);
     let all = [
-        (matches!(command.run, Run::Write(_)), "write"),
+        (command.writes(), "write"),
         (command.reads(), "readonly"),
         (has(Flag::Admin), "admin"),
         (is_of_pubsub(row), "pubsub"),
@@ -147,7 +147,7 @@ fn flags(row: &Row) -> Vec<&'static str> {
         (has(Flag::NoAuth), "no_auth"),
         (has(Flag::NoMulti), "no_multi"),
         (has(Flag::Blocks), "blocking"),
-        (command.keys.counted_by > 0, "movablekeys"),
+        (command.keys.counted_by > 0 || command.keys.are_named_by_options, "movablekeys"),
     ];
     all.into_iter().filter(|(is_set, _)| *is_set).map(|(_, name)| name).collect()
 }

@@ -229,7 +229,7 @@ fn reply_with_value_of(view: &mut ViewMut, key: Key, reply: &mut Reply) -> Resul
 /// Answers with a string, or nil. A large one is shared with the reply, and not copied. (Inlined,
 /// the look at which it is costs a GET one instruction in a hundred; as a call, three.)
 #[inline(always)]
-fn reply_with(string: Option<Str>, reply: &mut Reply) {
+pub fn reply_with(string: Option<Str>, reply: &mut Reply) {
     match &string {
         Some(Str::Shared(value)) => reply.shared_bulk(value),
         string => reply.bulk_or_nil(string.as_deref()),

@@ -286,6 +286,12 @@ impl Generator {
             let exists = Command::of(vec![b"EXISTS".to_vec(), key.clone()]);
             unit.insert(unit.len() - 1, exists);
         }
+        if let Some(at) = unit.iter().position(|command| command.name().starts_with("SORT")) {
+            // Redis's SORT fails if C's errno is still that of a number that an earlier command was sent. To read a
+            // cursor resets it.
+            unit.insert(at, Command::new(&["SSCAN", "none", "0"]));
+            unit.push(Command::new(&["DEL", "y"]));
+        }
         unit
     }
 
