@@ -42,6 +42,7 @@ pub mod generic;
 pub mod hash;
 pub mod info;
 pub mod introspection;
+mod keys;
 pub mod lcs;
 pub mod list;
 pub mod long;
@@ -58,6 +59,7 @@ use crate::error::Error;
 use crate::resp::{Args, Reply};
 use crate::store::{View, ViewMut};
 pub use container::{help, help_lines, subcommand_syntax};
+pub use keys::*;
 pub use long::{Left, LongHandler, Rest, TimeSlice};
 use std::sync::LazyLock;
 
@@ -95,29 +97,6 @@ pub type WriteHandler = fn(&mut ViewMut, &Args, &mut Reply) -> Result<(), Error>
 
 /// A handler that needs its client, and no keyspace.
 pub type ClientHandler = fn(&mut Client, &Args, &mut Reply) -> Result<(), Error>;
-
-/// Which arguments are keys.
-#[derive(Clone, Copy)]
-pub struct Keys {
-    /// 0 if there is none.
-    pub first: i64,
-    /// Negative: counted from the end.
-    pub last: i64,
-    pub step: i64,
-    /// The argument that says how many keys follow it (COMMAND: `movablekeys`); 0 if none does.
-    pub counted_by: usize,
-}
-
-// The shapes that Redis's commands have.
-pub const NO_KEY: Keys = Keys { first: 0, last: 0, step: 0, counted_by: 0 };
-pub const ONE_KEY: Keys = Keys { first: 1, last: 1, step: 1, ..NO_KEY };
-pub const TWO_KEYS: Keys = Keys { first: 1, last: 2, step: 1, ..NO_KEY };
-pub const ALL_KEYS: Keys = Keys { first: 1, last: -1, step: 1, ..NO_KEY };
-pub const EVERY_OTHER: Keys = Keys { first: 1, last: -1, step: 2, ..NO_KEY };
-/// `LMPOP numkeys key [key ...]`. With a key before them: `Keys { counted_by: 2, ..ONE_KEY }`.
-pub const COUNTED_KEYS: Keys = Keys { counted_by: 1, ..NO_KEY };
-/// One key, after the name of a subcommand.
-pub const SUBCOMMAND_KEY: Keys = Keys { first: 2, last: 2, step: 1, ..NO_KEY };
 
 /// What else the server must know of a command. The first seven are Redis's, and COMMAND shows five of
 /// them.
@@ -171,6 +150,8 @@ pub struct Command {
     /// The handler, and with it the lock.
     pub run: Run,
     pub keys: Keys,
+    /// What it does with them (handler/keys.rs).
+    uses: Uses,
     /// A bit for each [`Flag`] that it has ([`Command::with`]). Some are looked at for each command.
     flags: u32,
     /// The version of Redis that introduced the command.
@@ -179,6 +160,8 @@ pub struct Command {
     pub usage: &'static str,
     /// One line, in the words of Redis's documentation.
     pub summary: &'static str,
+    /// What HELP says behind its name, in Redis's words, if they are others ([`Command::help`]).
+    help: &'static str,
 }
 
 /// A row, in one line.
@@ -191,7 +174,7 @@ pub const fn command(
     usage: &'static str,
     summary: &'static str,
 ) -> Command {
-    Command { name, arity, run, keys, flags: 0, since, usage, summary }
+    Command { name, arity, run, keys, uses: READS, flags: 0, since, usage, summary, help: "" }
 }
 
 impl Command {
