@@ -1,6 +1,9 @@
 //! The hub: the subscribers of each channel and pattern, and how a message reaches their outboxes
 //! (outbox.rs).
 //!
+//! A *shard channel* (SSUBSCRIBE) is a channel of its own kind: no pattern matches it. In a cluster its messages stay
+//! on the nodes of one slot; one server alone has all slots.
+//!
 //! The messages of a batch are sent together, when the log holds everything that was done before them. The
 //! hub has one mutex, a leaf of the lock order. Because of it all subscribers see the messages in the same
 //! order.
@@ -50,15 +53,17 @@ pub struct Hub {
 
 #[derive(Default)]
 struct State {
-    channels: Subscribers,
-    patterns: Subscribers,
-    /// Clients that have subscribed, with the number of their channels and patterns.
+    /// For each kind of [`Subscription`].
+    subscribers: [Subscribers; 3],
+    /// Clients that have subscribed, with the number of their subscriptions.
     listeners: BTreeMap<Id, usize>,
     monitors: BTreeMap<Id, Arc<Outbox>>,
 }
 
 /// A message that waits until the log holds everything that was done before it.
 pub struct Message {
+    /// To a channel or a shard channel.
+    to: Subscription,
     channel: Name,
     text: Vec<u8>,
     /// The receivers: those of the channel (`None`), and those of each pattern that matches.
@@ -87,14 +92,21 @@ impl Message {
 pub enum Subscription {
     Channel,
     Pattern,
+    Shard,
+}
+
+impl Subscription {
+    pub const ALL: [Subscription; 3] =
+        [Subscription::Channel, Subscription::Pattern, Subscription::Shard];
 }
 
 impl State {
     fn of(&mut self, to: Subscription) -> &mut Subscribers {
-        match to {
-            Subscription::Channel => &mut self.channels,
-            Subscription::Pattern => &mut self.patterns,
-        }
+        &mut self.subscribers[to as usize]
+    }
+
+    fn look(&self, to: Subscription) -> &Subscribers {
+        &self.subscribers[to as usize]
     }
 }
 
@@ -130,17 +142,18 @@ impl Hub {
     }
 
     /// Makes a message for the current subscribers of the channel and of each pattern that matches it.
-    pub fn message(&self, channel: &[u8], text: &[u8]) -> Message {
+    pub fn message(&self, to: Subscription, channel: &[u8], text: &[u8]) -> Message {
         let mut state = self.state.lock().unwrap();
-        let named = state.channels.get_mut(channel).into_iter();
+        let named = state.of(to).get_mut(channel).into_iter();
         let mut audiences: Vec<_> = named.map(|audience| (None, audience.ids())).collect();
-        for (pattern, audience) in &mut state.patterns {
-            if glob::matches(pattern, channel, false) {
+        for (pattern, audience) in state.of(Subscription::Pattern) {
+            if to == Subscription::Channel && glob::matches(pattern, channel, false) {
                 audiences.push((Some(pattern.clone()), audience.ids()));
             }
         }
-        let known = state.channels.get_key_value(channel);
+        let known = state.look(to).get_key_value(channel);
         Message {
+            to,
             channel: known.map_or_else(|| channel.into(), |(name, _)| name.clone()),
             text: text.to_vec(),
             audiences,
@@ -164,15 +177,16 @@ impl Hub {
     }
 
     /// The channels with a subscriber that match the pattern.
-    pub fn channels(&self, pattern: Option<&[u8]>) -> Vec<Vec<u8>> {
+    pub fn channels(&self, of: Subscription, pattern: Option<&[u8]>) -> Vec<Vec<u8>> {
         let state = self.state.lock().unwrap();
         let wanted = |name: &&Name| pattern.is_none_or(|p| glob::matches(p, name, false));
-        state.channels.keys().filter(wanted).map(|name| name.to_vec()).collect()
+        state.look(of).keys().filter(wanted).map(|name| name.to_vec()).collect()
     }
 
     /// How many clients have subscribed to the channel, patterns not counted.
-    pub fn subscribers(&self, channel: &[u8]) -> usize {
-        self.state.lock().unwrap().channels.get(channel).map_or(0, |audience| audience.of.len())
+    pub fn subscribers(&self, to: Subscription, channel: &[u8]) -> usize {
+        let state = self.state.lock().unwrap();
+        state.look(to).get(channel).map_or(0, |audience| audience.of.len())
     }
 
     /// All subscribers.
@@ -181,10 +195,9 @@ impl Hub {
         state.listeners.keys().copied().collect()
     }
 
-    /// How many channels and how many patterns have a subscriber.
-    pub fn counts(&self) -> (usize, usize) {
-        let state = self.state.lock().unwrap();
-        (state.channels.len(), state.patterns.len())
+    /// How many channels, or patterns, have a subscriber.
+    pub fn count(&self, of: Subscription) -> usize {
+        self.state.lock().unwrap().look(of).len()
     }
 
     /// MONITOR, or its end. The outbox holds the lines back until the OK is queued.
@@ -226,8 +239,8 @@ impl Bundles {
         for (pattern, ids) in &message.audiences {
             let pattern = pattern.as_deref();
             let audience = match pattern {
-                None => state.channels.get(&message.channel),
-                Some(pattern) => state.patterns.get(pattern),
+                None => state.look(message.to).get(&message.channel),
+                Some(pattern) => state.look(Subscription::Pattern).get(pattern),
             };
             let listens = |id: &Id| Some((*id, audience?.of.get(id)?));
             let mut forms = [None, None];
@@ -266,7 +279,8 @@ fn encode(message: &Message, pattern: Option<&[u8]>, protocol: Protocol) -> Vec<
     match pattern {
         None => {
             reply.push(3);
-            reply.bulk(b"message");
+            let is_shard = message.to == Subscription::Shard;
+            reply.bulk(if is_shard { b"smessage" } else { b"message" });
         }
         Some(pattern) => {
             reply.push(4);
