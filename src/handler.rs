@@ -43,6 +43,7 @@ pub mod hash;
 pub mod info;
 pub mod introspection;
 mod keys;
+pub mod latency;
 pub mod lcs;
 pub mod list;
 pub mod long;
@@ -234,6 +235,7 @@ const SERVER: &[&[Command]] = &[
     introspection::COMMANDS,
     debug::COMMANDS,
     config::COMMANDS,
+    latency::COMMANDS,
 ];
 
 /// A command with its place in the table, which is also its place in the statistics.

@@ -56,6 +56,7 @@ mod gate;
 mod glob;
 mod held;
 mod key;
+mod latency;
 mod listen;
 mod log;
 mod malloc;
