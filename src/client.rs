@@ -97,6 +97,12 @@ pub enum Then {
         force: bool,
     },
     Wait(Wait),
+    /// Replace the data by what is written of it (serve/reload.rs): by what the log holds, or by a base made of
+    /// memory. `silent`: CLIENT REPLY keeps the answer back.
+    Reload {
+        from_log: bool,
+        silent: bool,
+    },
     /// Wait for a key (serve/blocked.rs).
     Block(Arc<Waiter>),
 }

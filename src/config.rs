@@ -21,7 +21,7 @@ mod options;
 mod slot;
 mod start;
 
-pub use options::describe;
+pub use options::{describe, memory};
 pub use start::help;
 
 use crate::error::Error;

@@ -63,6 +63,7 @@ mod malloc;
 mod outbox;
 mod pubsub;
 mod server;
+mod sha1;
 mod stats;
 mod types;
 mod watch;

@@ -269,7 +269,7 @@ fn one_of(given: &str, words: &[&str], reason: impl Fn() -> String) -> Result<St
 }
 
 /// A size in bytes: `1k` is 1,000 and `1kb` is 1,024.
-fn memory(text: &str) -> Option<u64> {
+pub fn memory(text: &str) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let unit = match unit.to_ascii_lowercase().as_str() {
