@@ -18,7 +18,7 @@
 //! ([`Command::key_specs`]).
 //!
 //! **How Redis does it**: each command's JSON has its key specifications, and `getKeysFromCommand` in db.c
-//! follows them. Where they cannot say it, a function does. So here: SET, BITFIELD and SORT have one.
+//! follows them. Where they cannot say it, a function does. So here ([`Command::uses_by`]): SET and BITFIELD have one.
 
 use super::Command;
 use crate::resp::{Args, Reply, parse_integer};
