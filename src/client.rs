@@ -37,7 +37,7 @@ pub struct Client {
     pub monitoring: bool,
     /// Memory of all names above, of the client's own name, and of what its library says of itself.
     pub names: Charge,
-    /// Messages of PUBLISH in this batch. They are sent when the log holds everything done before them.
+    /// Messages of PUBLISH that its batch has not gathered yet (batch/telling.rs).
     pub published: Vec<Message>,
     /// Memory of these messages.
     pub publishing: Charge,

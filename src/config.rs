@@ -92,6 +92,7 @@ pub struct Config {
     pub logfile: Bytes,
     pub maxclients: Slot<usize>,
     pub maxmemory_policy: Bytes,
+    pub notify_keyspace_events: Bytes,
     pub port: Slot<usize>,
     pub proto_max_bulk_len: Slot<usize>,
     pub protected_mode: Slot<bool>,
@@ -136,7 +137,7 @@ impl Config {
                 && glob::matches(pattern, row.name.as_bytes(), true)
         };
         let rows = OPTIONS.iter().enumerate().filter(matches);
-        rows.map(|(index, row)| (row.name, values[target(index)].clone())).collect()
+        rows.map(|(index, row)| (row.name, row.shown(&values[target(index)]))).collect()
     }
 
     /// Changes all of these options or, if one is refused, none. Returns all values from before. The caller

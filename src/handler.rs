@@ -13,6 +13,7 @@
 //! | `Read`   | `&View`              | shared                         | never (1)               |
 //! | `Long`   | `&View`, many times  | shared, given back in between  | never (1)               |
 //! | `Write`  | `&mut ViewMut`       | exclusive                      | if it changed something |
+//! | `MayStore` | as `Write` if one of its options is STORE, and if not, as `Long` | | |
 //! | `Client` | `&mut Client`        | none needed                    | never                   |
 //! | `Mixed`  | both                 | shared                         | never (1)               |
 //!
@@ -51,6 +52,7 @@ pub mod pubsub;
 pub mod scan;
 pub mod server;
 pub mod set;
+pub mod sort;
 pub mod string;
 pub mod transactions;
 pub mod zset;
@@ -61,7 +63,7 @@ use crate::resp::{Args, Reply};
 use crate::store::{View, ViewMut};
 pub use container::{help, help_lines, subcommand_syntax};
 pub use keys::*;
-pub use long::{Left, LongHandler, Rest, TimeSlice};
+pub use long::{Left, LongHandler, LookOnce, Rest, TimeSlice, Work};
 use std::sync::LazyLock;
 
 /// The version of Redis whose behaviour this server follows, which it reports to clients.
@@ -81,6 +83,9 @@ pub enum Run {
     Long(LongHandler),
     /// Under the exclusive lock; logged if it changed something.
     Write(WriteHandler),
+    /// SORT: `Write` if one of its options is STORE, and else `Long`. Until it runs it is a command that
+    /// writes, as in Redis.
+    MayStore(LongHandler, WriteHandler),
     /// Without a lock, or under the one that is held. It has no keyspace. If it may block, its row needs
     /// [`Flag::GivesLockBack`].
     Client(ClientHandler),
@@ -195,13 +200,22 @@ impl Command {
     /// Whether it is answered while the log loads: if it is not `Read`, `Long` or `Write`, nor a container
     /// without a handler. (INFO and WATCH are `Mixed`, and see what is loaded so far.)
     pub fn works_while_loading(&self) -> bool {
-        let needs_data = self.reads() || matches!(self.run, Run::Write(_) | Run::Container(None));
+        let needs_data = self.uses_data() || matches!(self.run, Run::Container(None));
         !needs_data && !self.is(Flag::NotLoading)
     }
 
     /// Whether it only reads data, and needs nothing of its client.
     pub fn reads(&self) -> bool {
         matches!(self.run, Run::Read(_) | Run::Long(_))
+    }
+
+    /// Whether it may write data.
+    pub fn writes(&self) -> bool {
+        matches!(self.run, Run::Write(_) | Run::MayStore(..))
+    }
+
+    pub fn uses_data(&self) -> bool {
+        self.reads() || self.writes()
     }
 
     /// Whether this number of arguments is right, the name included.
@@ -219,7 +233,7 @@ const GROUPS: &[(&str, &[&[Command]])] = &[
     ("set", &[set::COMMANDS]),
     ("hash", &[hash::COMMANDS]),
     ("sorted-set", &[zset::COMMANDS, zset::RANGES, zset::COMBINING, blocking::SORTED_SETS]),
-    ("generic", &[generic::COMMANDS, expiry::COMMANDS, server::WAITING]),
+    ("generic", &[generic::COMMANDS, expiry::COMMANDS, sort::COMMANDS, server::WAITING]),
     ("connection", &[connection::COMMANDS, client::COMMANDS]),
     ("transactions", &[transactions::COMMANDS]),
     ("pubsub", &[pubsub::COMMANDS]),

@@ -60,6 +60,7 @@ mod latency;
 mod listen;
 mod log;
 mod malloc;
+mod notify;
 mod outbox;
 mod pubsub;
 mod server;

@@ -32,7 +32,7 @@ const LAYERS: [&[&str]; 13] = [
     &["listen", "store", "stats"],
     &["config", "propagate", "types", "watch"],
     &["outbox"],
-    &["gate", "glob", "log", "resp"],
+    &["gate", "glob", "log", "notify", "resp"],
     &["blob", "error", "held", "key", "latency", "malloc", "sha1"],
 ];
 

@@ -41,9 +41,8 @@ impl Caller<'_> {
         }
         // PING too, as in Redis, because people use it to ask whether all is well.
         let writes = match command.run {
-            Run::Write(_) => true,
             Run::Exec => client.transaction.as_ref().is_some_and(|t| t.writes),
-            _ => command.name == "ping",
+            _ => command.writes() || command.name == "ping",
         };
         if writes && let Some(cause) = self.batch.server.aof.refusal() {
             return Err(Error::misconf(&cause));
@@ -57,8 +56,7 @@ impl Caller<'_> {
         if !command.works_while_loading() && self.batch.server.is_loading() {
             return Err(Error::Loading);
         }
-        let uses_data = command.reads() || matches!(command.run, Run::Write(_));
-        if client.monitoring && (uses_data || command.is(Flag::MayReplicate)) {
+        if client.monitoring && (command.uses_data() || command.is(Flag::MayReplicate)) {
             return Err(Error::NotForMonitors);
         }
         Ok(())

@@ -49,7 +49,6 @@ pub static GROUPS: &[(Accepts, Change, &str)] = &[
     (Only(ZERO, REPLICAS), Live, "min-replicas-to-write=0"),
     (Only(NO, "this server is not a cluster node"), AtStart, "cluster-enabled=no"),
     (Only(ZERO, "this server has no eviction"), Live, "maxmemory=0"),
-    (Only(NONE, "this server has no keyspace notifications"), Live, "notify-keyspace-events="),
     (Only(NONE, "this server has one user; use requirepass"), AtStart, "aclfile="),
     (Only(&["1"], "every client has its own thread"), AtStart, "io-threads=1"),
     (Only(NO, "this server does not defragment its memory"), Live, "activedefrag=no"),

@@ -20,6 +20,7 @@
 use super::ignored::{ALIASES, GROUPS, NO_EFFECT, ROWS};
 use super::{Config, Values};
 use crate::log;
+use crate::notify;
 use crate::resp::parse_integer;
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -50,6 +51,8 @@ pub enum Accepts {
     OneOf(&'static [&'static str]),
     /// Any number of `class hard soft seconds`. All three classes are kept, in Redis's order.
     OutputLimits,
+    /// Letters of classes (notify.rs).
+    Events,
     /// Only these values, because others ask for a feature that is not here; and the reason.
     Only(&'static [&'static str], &'static str),
     /// Another name of this option.
@@ -153,6 +156,7 @@ static USED: &[Row] = &[
     row("set-max-listpack-value", "64", Memory(0, BIG), Live, "a set with a longer member is not packed").slot(|c, v| c.set_max_listpack_value.put(v)),
     row("zset-max-listpack-entries", "128", Number(0, BIG), Live, "a sorted set of at most this many members is packed").slot(|c, v| c.zset_max_listpack_entries.put(v)),
     row("zset-max-listpack-value", "64", Memory(0, BIG), Live, "a sorted set with a longer member is not packed").slot(|c, v| c.zset_max_listpack_value.put(v)),
+    row("notify-keyspace-events", "", Events, Live, "which changes of keys are published, and where").slot(|c, v| c.notify_keyspace_events.put(v)),
     // Only shown, in INFO or in a warning.
     row("dbfilename", "dump.rdb", FileName, Protected, NO_EFFECT).slot(|c, v| c.dbfilename.put(v)),
     row("maxmemory-policy", "noeviction", OneOf(&["volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl", "allkeys-lru", "allkeys-lfu", "allkeys-random", "noeviction"]), Live, NO_EFFECT).slot(|c, v| c.maxmemory_policy.put(v)),
@@ -203,6 +207,14 @@ impl Row {
         Row { put, ..self }
     }
 
+    /// The value as CONFIG GET shows it.
+    pub fn shown(&self, value: &[u8]) -> Vec<u8> {
+        match self.accepts {
+            Events => notify::normalized(value),
+            _ => value.to_vec(),
+        }
+    }
+
     /// The value to keep for a value that was given, or why that is refused, in Redis's words. `current` is
     /// the value so far.
     pub fn check(&self, given: &[u8], current: &[u8]) -> Result<Vec<u8>, String> {
@@ -211,6 +223,8 @@ impl Row {
         let [text, so_far] = [given, current].map(String::from_utf8_lossy);
         let checked = match &self.accepts {
             Text | Words | Alias(_) => return Ok(given.to_vec()),
+            Events if notify::parse(given).is_some() => Ok(text.into()),
+            Events => Err("Invalid event class character. Use 'Ag$lshzxeKEtmdn'.".to_string()),
             Directory if given.is_empty() => Err("No such file or directory".to_string()),
             Directory => return absolute(given, current),
             FileName if std::str::from_utf8(given).is_err() => Err(format!("{name} must be UTF-8")),
@@ -362,7 +376,7 @@ mod tests {
             assert_eq!(slot, format!("{}.put(v)),", name.replace('-', "_")));
             count += 1;
         }
-        assert_eq!(count, 33);
+        assert_eq!(count, 34);
     }
 
     #[test]

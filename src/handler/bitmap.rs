@@ -51,7 +51,7 @@ fn setbit(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Erro
         Some(bit @ 0..=1) => bit as u64,
         _ => return Err(Error::text("ERR bit is not an integer or out of range")),
     };
-    let old = view.edit::<Str, _>(args.key(1), |string| {
+    let old = view.edit::<Str, _>(args.key(1), "setbit", |string| {
         let old = get_bits(&string.look(), offset, 1);
         set_bits(string, offset, 1, bit)?;
         Ok(old)
@@ -260,7 +260,7 @@ fn bitop(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error
             string.make_raw();
         }
     });
-    view.replace(destination, entry);
+    view.replace::<Str>(destination, "set", entry);
     reply.count(length);
     Ok(())
 }
@@ -315,12 +315,12 @@ fn bitfield(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Er
     let operations = parse_operations(args, view.limits.string)?;
     let end = operations.iter().filter(|(_, operation, _)| !matches!(operation, Operation::Get));
     let Some(end) = end.map(|(field, ..)| field.offset + field.bits).max() else {
-        let string = view.get::<Str>(args.key(1))?;
+        let string = view.read::<Str>(args.key(1))?;
         get_fields(&operations, string.as_deref(), reply);
         return Ok(());
     };
     let mut answers = Vec::new();
-    view.edit::<Str, _>(args.key(1), |string| {
+    view.edit::<Str, _>(args.key(1), "setbit", |string| {
         // As in Redis the string gets its final length first.
         let length = end.div_ceil(8);
         if string.len() < length {

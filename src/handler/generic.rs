@@ -77,11 +77,11 @@ fn copy(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error>
         return Err(Error::SameObject);
     }
     let exists = view.entry(source).is_some();
-    view.notes.count(exists);
+    view.notes.count(view.db, &source, exists);
     let copies = exists && (is_free(view, db, destination) || replace);
     if copies && let Some(entry) = view.entry(source) {
         let copy = entry.copy_to(&destination);
-        view.in_db(db, |view| view.insert(destination, copy));
+        view.in_db(db, |view| view.insert(destination, "copy_to", copy));
     }
     reply.integer(copies.into());
     Ok(())
@@ -94,18 +94,20 @@ fn r#move(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Erro
         return Err(Error::SameObject);
     }
     let moves = view.entry(key).is_some() && is_free(view, db, key);
-    if moves && let Some(entry) = view.remove(key) {
-        view.in_db(db, |view| view.insert(key, entry));
+    if moves {
+        view.rename(key, db, key, ["move_from", "move_to"]);
     }
     reply.integer(moves.into());
     Ok(())
 }
 
+const RENAMED: [&str; 2] = ["rename_from", "rename_to"];
+
 fn rename(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let (key, newkey) = (args.key(1), args.key(2));
     view.entry(key).ok_or(Error::NoSuchKey)?;
     if *key != *newkey {
-        give_name(view, key, newkey);
+        view.rename(key, view.db, newkey, RENAMED);
     }
     reply.ok()
 }
@@ -115,7 +117,7 @@ fn renamenx(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Er
     view.entry(key).ok_or(Error::NoSuchKey)?;
     let renames = is_free(view, view.db, newkey);
     if renames {
-        give_name(view, key, newkey);
+        view.rename(key, view.db, newkey, RENAMED);
     }
     reply.integer(renames.into());
     Ok(())
@@ -124,12 +126,6 @@ fn renamenx(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Er
 /// Whether a database has no such key.
 fn is_free(view: &mut ViewMut, db: usize, key: Key) -> bool {
     view.in_db(db, |view| view.entry(key).is_none())
-}
-
-fn give_name(view: &mut ViewMut, key: Key, newkey: Key) {
-    if let Some(entry) = view.remove(key) {
-        view.insert(newkey, entry.renamed(&newkey));
-    }
 }
 
 fn del(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
@@ -188,7 +184,7 @@ fn scan<'a>(view: &View, args: &'a Args, slice: &TimeSlice, reply: &mut Reply) -
                 let fits = |pattern| glob::matches(pattern, key, false);
                 options.pattern.is_none_or(fits)
             };
-            let next = view.scan(cursor, wanted, |entry| {
+            let next = view.scan(cursor, options.type_name.is_some(), wanted, |entry| {
                 let type_name = entry.value().type_name().as_bytes();
                 let is_it = |name: &[u8]| name.eq_ignore_ascii_case(type_name);
                 if options.type_name.is_none_or(is_it) {
@@ -207,7 +203,8 @@ fn scan<'a>(view: &View, args: &'a Args, slice: &TimeSlice, reply: &mut Reply) -
 }
 
 fn object_encoding(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let encoding = view.entry(args.key(2)).map(|entry| entry.value().encoding().as_bytes());
+    let encoding =
+        view.entry_silently(args.key(2)).map(|entry| entry.value().encoding().as_bytes());
     reply.bulk_or_nil(encoding);
     Ok(())
 }
@@ -229,7 +226,7 @@ fn object_freq(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error>
 /// (A COPY of such a number is not shared there until it changes. Here it answers the same.)
 fn object_refcount(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let is_shared = |digits: &Digits| matches!(parse_integer(digits.as_bytes()), Some(0..10_000));
-    match view.entry(args.key(2)).map(Entry::value) {
+    match view.entry_silently(args.key(2)).map(Entry::value) {
         None => reply.nil(),
         Some(Value::String(Str::Digits(digits))) if is_shared(&digits) => {
             reply.integer(i32::MAX.into());

@@ -167,13 +167,13 @@ fn hmset(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error
 fn set_fields(view: &mut ViewMut, args: &Args, command: &'static str) -> Result<usize, Error> {
     let pairs = Cursor::at(args, 2).pairs();
     let pairs = pairs.ok_or(Error::WrongArity(command))?;
-    view.edit::<Hash, _>(args.key(1), |hash| {
+    view.edit::<Hash, _>(args.key(1), "hset", |hash| {
         Ok(pairs.filter(|(name, value)| hash.set(name, value)).count())
     })
 }
 
 fn hsetnx(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let is_new = view.edit::<Hash, _>(args.key(1), |hash| {
+    let is_new = view.edit::<Hash, _>(args.key(1), "hset", |hash| {
         Ok(hash.get(&args[2]).is_none() && hash.set(&args[2], &args[3]))
     })?;
     reply.integer(is_new.into());
@@ -182,7 +182,7 @@ fn hsetnx(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Erro
 
 fn hdel(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let fields = Cursor::at(args, 2).rest();
-    let removed = view.edit_if_there::<Hash, _>(args.key(1), |hash| {
+    let removed = view.edit_if_there::<Hash, _>(args.key(1), "hdel", |hash| {
         Ok(fields.filter(|name| hash.remove(name)).count())
     })?;
     reply.count(removed.unwrap_or(0));
@@ -191,7 +191,7 @@ fn hdel(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error>
 
 fn hincrby(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let (name, change) = (&args[2], integer(&args[3])?);
-    let sum = view.edit::<Hash, _>(args.key(1), |hash| {
+    let sum = view.edit::<Hash, _>(args.key(1), "hincrby", |hash| {
         let number = match hash.get(name) {
             Some(value) => parse_integer(value).ok_or(Error::HashValueNotInteger)?,
             None => 0,
@@ -210,7 +210,7 @@ fn hincrbyfloat(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<()
     if !change.is_finite() {
         return Err(Error::IncrementNanOrInfinity);
     }
-    let sum = view.edit::<Hash, _>(key, |hash| {
+    let sum = view.edit::<Hash, _>(key, "hincrbyfloat", |hash| {
         let number = match hash.get(name) {
             Some(value) => Float::parse(value).ok_or(Error::HashValueNotFloat)?,
             None => Float::ZERO,

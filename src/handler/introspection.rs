@@ -181,7 +181,7 @@ fn flags(row: &Row) -> Vec<&'static str> {
     let command = row.command;
     let has = |flag| command.is(flag);
     let all = [
-        (matches!(command.run, Run::Write(_)), "write"),
+        (command.writes(), "write"),
         (command.reads(), "readonly"),
         (has(Flag::Admin), "admin"),
         (is_of_pubsub(row), "pubsub"),

@@ -18,7 +18,8 @@
 //! ([`Command::key_specs`]).
 //!
 //! **How Redis does it**: each command's JSON has its key specifications, and `getKeysFromCommand` in db.c
-//! follows them. Where they cannot say it, a function does. So here ([`Command::uses_by`]): SET and BITFIELD have one.
+//! follows them. Where they cannot say it, a function does. So here ([`Command::uses_by`]): SET, BITFIELD
+//! and SORT have one.
 
 use super::Command;
 use crate::resp::{Args, Reply, parse_integer};
@@ -170,14 +171,14 @@ pub fn reply_flags(text: &str, reply: &mut Reply) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handler::{Run, TABLE};
+    use crate::handler::TABLE;
 
     #[test]
     fn whoever_changes_a_key_says_how() {
         for row in &TABLE.rows {
             let command = row.command;
             let reads = command.uses.text.starts_with("RO");
-            if matches!(command.run, Run::Write(_)) && command.has_keys() && reads {
+            if command.writes() && command.has_keys() && reads {
                 let changes = command.uses.text.split(", ").any(|text| !text.contains("RO"));
                 assert!(changes, "{}: its row needs `uses`", command.name);
             }

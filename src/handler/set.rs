@@ -62,15 +62,16 @@ pub const COMMANDS: &[Command] = &[
 
 fn sadd(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let members = Cursor::at(args, 2).rest();
-    let added = view
-        .edit::<Set, _>(args.key(1), |set| Ok(members.filter(|member| set.add(member)).count()))?;
+    let added = view.edit::<Set, _>(args.key(1), "sadd", |set| {
+        Ok(members.filter(|member| set.add(member)).count())
+    })?;
     reply.count(added);
     Ok(())
 }
 
 fn srem(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let members = Cursor::at(args, 2).rest();
-    let removed = view.edit_if_there::<Set, _>(args.key(1), |set| {
+    let removed = view.edit_if_there::<Set, _>(args.key(1), "srem", |set| {
         Ok(members.filter(|member| set.remove(member)).count())
     })?;
     reply.count(removed.unwrap_or(0));
@@ -133,8 +134,8 @@ fn smove(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error
     };
     to?;
     if moves && *source != *destination {
-        view.edit_if_there::<Set, _>(source, |set| Ok(set.remove(member)))?;
-        view.edit::<Set, _>(destination, |set| Ok(set.add(member)))?;
+        view.edit_if_there::<Set, _>(source, "srem", |set| Ok(set.remove(member)))?;
+        view.edit::<Set, _>(destination, "sadd", |set| Ok(set.add(member)))?;
     }
     reply.integer(moves.into());
     Ok(())
@@ -175,7 +176,7 @@ fn srandmember(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error>
 fn spop(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let key = args.key(1);
     if args.len() == 2 {
-        match view.edit_if_there::<Set, _>(key, |set| Ok(pop(set)))?.flatten() {
+        match view.edit_if_there::<Set, _>(key, "spop", |set| Ok(pop(set)))?.flatten() {
             Some(member) => {
                 view.propagate([b"SREM", &key, &member]);
                 reply.bulk(&member);
@@ -194,10 +195,11 @@ fn spop(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error>
         reply.set(0);
     } else if count >= len {
         reply_with(view.look().get::<Set>(key)?, reply);
+        view.say::<Set>(key, "spop");
         view.delete(key);
         view.propagate([b"DEL", &key]);
     } else {
-        let popped: Option<Vec<_>> = view.edit_if_there::<Set, _>(key, |set| {
+        let popped: Option<Vec<_>> = view.edit_if_there::<Set, _>(key, "spop", |set| {
             Ok((0..count).filter_map(|_| pop(set)).collect())
         })?;
         let popped = popped.unwrap_or_default();
@@ -351,11 +353,20 @@ fn store(
     let made = Loose::filled::<Set>(&destination, look.limits, |set| question.fill(&sets, set));
     let made_set = made.as_ref().and_then(|made| made.look().read::<Set>());
     reply.count(made_set.map_or(0, Set::len));
-    view.replace(destination, made);
+    view.replace::<Set>(destination, question.event(), made);
     Ok(())
 }
 
 impl Question {
+    /// What is told of the destination.
+    fn event(self) -> &'static str {
+        match self {
+            Question::Inter => "sinterstore",
+            Question::Union => "sunionstore",
+            Question::Diff => "sdiffstore",
+        }
+    }
+
     /// About how many members will be looked at.
     fn work(self, sets: &[Option<Set>]) -> usize {
         let lengths = sets.iter().map(|set| set.map_or(0, Set::len));

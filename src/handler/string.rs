@@ -226,10 +226,7 @@ fn store_until(view: &mut ViewMut, args: &Args, at: usize, deadline: u64) {
 
 /// Answers with the string that the key holds, or nil; returns whether there is one.
 fn reply_with_value_of(view: &mut ViewMut, key: Key, reply: &mut Reply) -> Result<bool, Error> {
-    let notes = view.notes;
-    let found = view.get::<Str>(key);
-    notes.count(!matches!(found, Ok(None)));
-    let string = found?;
+    let string = view.read::<Str>(key)?;
     let exists = string.is_some();
     reply_with(string, reply);
     Ok(exists)
@@ -238,7 +235,7 @@ fn reply_with_value_of(view: &mut ViewMut, key: Key, reply: &mut Reply) -> Resul
 /// Answers with a string, or nil. A large one is shared with the reply, and not copied. (Inlined,
 /// the look at which it is costs a GET one instruction in a hundred; as a call, three.)
 #[inline(always)]
-fn reply_with(string: Option<Str>, reply: &mut Reply) {
+pub fn reply_with(string: Option<Str>, reply: &mut Reply) {
     match &string {
         Some(Str::Shared(value)) => reply.shared_bulk(value),
         string => reply.bulk_or_nil(string.as_deref()),
@@ -346,7 +343,7 @@ fn decrby(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Erro
 }
 
 fn add(view: &mut ViewMut, key: Key, change: i64, reply: &mut Reply) -> Result<(), Error> {
-    let sum = view.edit::<Str, _>(key, |string| {
+    let sum = view.edit::<Str, _>(key, "incrby", |string| {
         let number = string.integer().ok_or(Error::NotInteger)?;
         let sum = number.checked_add(change).ok_or(Error::Overflow)?;
         string.set_integer(sum);
@@ -358,7 +355,7 @@ fn add(view: &mut ViewMut, key: Key, change: i64, reply: &mut Reply) -> Result<(
 
 fn incrbyfloat(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let key = args.key(1);
-    let sum = view.edit::<Str, _>(key, |string| {
+    let sum = view.edit::<Str, _>(key, "incrbyfloat", |string| {
         let number = string.float().ok_or(Error::NotFloat)?;
         let sum = number.add(Float::parse(&args[2]).ok_or(Error::NotFloat)?);
         if !sum.is_finite() {
@@ -377,7 +374,7 @@ fn incrbyfloat(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(),
 // Editing.
 
 fn append(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let length = view.edit::<Str, _>(args.key(1), |string| string.append(args.arg(2)))?;
+    let length = view.edit::<Str, _>(args.key(1), "append", |string| string.append(args.arg(2)))?;
     reply.count(length);
     Ok(())
 }
@@ -385,7 +382,7 @@ fn append(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Erro
 fn setrange(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let (offset, value) = (integer(&args[2])?, &args[3]);
     let offset = usize::try_from(offset).map_err(|_| Error::OffsetOutOfRange)?;
-    let length = view.edit::<Str, _>(args.key(1), |string| match value.is_empty() {
+    let length = view.edit::<Str, _>(args.key(1), "setrange", |string| match value.is_empty() {
         // Nothing to write: no zeros are added, no key is made.
         true => Ok(string.len()),
         false => string.patch(offset, value),

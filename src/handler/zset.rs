@@ -78,7 +78,8 @@ fn add(view: &mut ViewMut, args: &Args, incr: bool, reply: &mut Reply) -> Result
     let parse = |(score, member)| Ok((member, parse_double(score).ok_or(Error::NotFloat)?));
     let pairs: Vec<Scoring> = pairs.map(parse).collect::<Result<_, _>>()?;
     let mut added = Added::default();
-    view.edit::<Zset, _>(args.key(1), |zset| {
+    let event = if adding.incr { "zincr" } else { "zadd" };
+    view.edit::<Zset, _>(args.key(1), event, |zset| {
         for (member, score) in pairs {
             zset.put(member, |old| adding.decide(old, score, &mut added));
         }
@@ -160,7 +161,7 @@ impl Adding {
 
 fn zrem(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let members = Cursor::at(args, 2).rest();
-    let removed = view.edit_if_there::<Zset, _>(args.key(1), |zset| {
+    let removed = view.edit_if_there::<Zset, _>(args.key(1), "zrem", |zset| {
         Ok(members.filter(|member| zset.remove(member)).count())
     })?;
     reply.count(removed.unwrap_or(0));
@@ -221,7 +222,8 @@ pub fn pop(
     side: Side,
     count: usize,
 ) -> Result<Option<Vec<Popped>>, Error> {
-    view.edit_if_there::<Zset, _>(key, |zset| {
+    let event = if side == Side::Min { "zpopmin" } else { "zpopmax" };
+    view.edit_if_there::<Zset, _>(key, event, |zset| {
         let length = zset.look().len();
         let count = count.min(length);
         let ranks = if side == Side::Min { 0..count } else { length - count..length };

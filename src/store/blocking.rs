@@ -165,13 +165,6 @@ impl ViewMut<'_> {
         }
     }
 
-    /// Does something that makes no key ready.
-    pub(super) fn quietly(&mut self, work: impl FnOnce(&mut Self)) {
-        let before = self.keyspace.blocking.get_mut().unwrap().ready.len();
-        work(self);
-        self.keyspace.blocking.get_mut().unwrap().ready.truncate(before);
-    }
-
     /// Databases have changed places, and with them all their keys.
     pub(super) fn note_all_ready(&mut self, dbs: [usize; 2]) {
         let blocking = self.keyspace.blocking.get_mut().unwrap();

@@ -119,7 +119,8 @@ fn store(view: &mut ViewMut, args: &Args, form: Form, reply: &mut Reply) -> Resu
     reply.count(result.len());
     let members: Vec<Scoring> = result.iter().map(scoring).collect();
     let stored = Loose::filled::<Zset>(&key, look.limits, |zset| zset.fill(&members));
-    view.replace(key, stored);
+    // Redis calls the event as the command.
+    view.replace::<Zset>(key, form.name, stored);
     Ok(())
 }
 

@@ -207,7 +207,7 @@ fn zrangestore(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(),
     let stored = Loose::filled::<Zset>(&key, look.limits, |zset| {
         found.iter().for_each(|(member, score)| zset.put(member, |_| Some(*score)));
     });
-    view.replace(key, stored);
+    view.replace::<Zset>(key, "zrangestore", stored);
     Ok(())
 }
 
@@ -301,18 +301,24 @@ fn count(view: &View, args: &Args, by: By, reply: &mut Reply) -> Result<(), Erro
 // Removing.
 
 fn zremrangebyrank(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    remove(view, args, By::Rank, reply)
+    remove(view, args, By::Rank, "zremrangebyrank", reply)
 }
 
 fn zremrangebyscore(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    remove(view, args, By::Score, reply)
+    remove(view, args, By::Score, "zremrangebyscore", reply)
 }
 
 fn zremrangebylex(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    remove(view, args, By::Lex, reply)
+    remove(view, args, By::Lex, "zremrangebylex", reply)
 }
 
-fn remove(view: &mut ViewMut, args: &Args, by: By, reply: &mut Reply) -> Result<(), Error> {
+fn remove(
+    view: &mut ViewMut,
+    args: &Args,
+    by: By,
+    event: &'static str,
+    reply: &mut Reply,
+) -> Result<(), Error> {
     let bounds = Bounds::parse(by, &args[2], &args[3])?;
     let key = args.key(1);
     let Some(zset) = view.get::<Zset>(key)? else {
@@ -323,9 +329,10 @@ fn remove(view: &mut ViewMut, args: &Args, by: By, reply: &mut Reply) -> Result<
     reply.count(ranks.len());
     if ranks.len() == length {
         // Freed whole, by another thread.
+        view.say::<Zset>(key, event);
         view.delete(key);
     } else {
-        view.edit_if_there::<Zset, _>(key, |zset| {
+        view.edit_if_there::<Zset, _>(key, event, |zset| {
             zset.remove_ranks(ranks, false, |_, _| {});
             Ok(())
         })?;
