@@ -56,7 +56,7 @@ use std::sync::atomic::Ordering;
 /// The lock, the time and the records of commands that run together. Used again for the next ones.
 pub struct Batch<'a> {
     pub server: &'a Server,
-    store: &'a RwLock<Keyspace>,
+    pub store: &'a RwLock<Keyspace>,
     guard: Guard<'a>,
     pub clock: Clock,
     /// Of the command, or of all commands of the EXEC, that runs now; and who the commands come from.

@@ -21,11 +21,12 @@ mod options;
 mod slot;
 mod start;
 
-pub use options::describe;
+pub use options::{describe, memory};
 pub use start::help;
 
 use crate::error::Error;
 use crate::held::{self, Total};
+use crate::latency::Latency;
 use crate::resp::parse_integer;
 use crate::{glob, log};
 use options::{Accepts, Change, OPTIONS, Row, find, target};
@@ -65,6 +66,8 @@ pub struct Config {
     pub file: PathBuf,
     /// Has the limits `maxmemory-clients` and `client-output-buffer-limit`.
     pub clients: Arc<Total>,
+    /// Has `latency-monitor-threshold`, and what took that long.
+    pub latency: Latency,
     /// Goes up after the options have changed.
     pub version: AtomicU64,
     // Each of these is the option of this name.
@@ -180,6 +183,11 @@ impl Config {
             None => (value, 1),
         };
         self.clients.limit.store(unit * number.parse::<usize>().unwrap_or_default(), Relaxed);
+    }
+
+    fn put_latency_threshold(&self, value: &[u8]) {
+        let threshold = parse_integer(value).unwrap_or_default();
+        self.latency.threshold.store(threshold as u64, Relaxed);
     }
 
     /// Sets `client-output-buffer-limit`. The value has all three classes.

@@ -44,6 +44,7 @@ pub mod hash;
 pub mod info;
 pub mod introspection;
 mod keys;
+pub mod latency;
 pub mod lcs;
 pub mod list;
 pub mod long;
@@ -155,6 +156,8 @@ pub struct Command {
     /// The handler, and with it the lock.
     pub run: Run,
     pub keys: Keys,
+    /// What it does with them (handler/keys.rs).
+    uses: Uses,
     /// A bit for each [`Flag`] that it has ([`Command::with`]). Some are looked at for each command.
     flags: u32,
     /// The version of Redis that introduced the command.
@@ -163,6 +166,8 @@ pub struct Command {
     pub usage: &'static str,
     /// One line, in the words of Redis's documentation.
     pub summary: &'static str,
+    /// What HELP says behind its name, in Redis's words, if they are others ([`Command::help`]).
+    help: &'static str,
 }
 
 /// A row, in one line.
@@ -175,7 +180,7 @@ pub const fn command(
     usage: &'static str,
     summary: &'static str,
 ) -> Command {
-    Command { name, arity, run, keys, flags: 0, since, usage, summary }
+    Command { name, arity, run, keys, uses: READS, flags: 0, since, usage, summary, help: "" }
 }
 
 impl Command {
@@ -244,6 +249,7 @@ const SERVER: &[&[Command]] = &[
     introspection::COMMANDS,
     debug::COMMANDS,
     config::COMMANDS,
+    latency::COMMANDS,
 ];
 
 /// A command with its place in the table, which is also its place in the statistics.

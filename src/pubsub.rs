@@ -1,6 +1,9 @@
 //! The hub: the subscribers of each channel and pattern, and how a message reaches their outboxes
 //! (outbox.rs).
 //!
+//! A *shard channel* (SSUBSCRIBE) is a channel of its own kind: no pattern matches it. In a cluster its messages stay
+//! on the nodes of one slot; one server alone has all slots.
+//!
 //! The messages of a batch are sent together, when the log holds everything that was done before them. Until
 //! then they wait in a queue, which they join before the batch gives the keyspace back. So the events of all
 //! batches (notify.rs) are sent in the order in which they happened:
@@ -78,15 +81,17 @@ pub enum Parcel {
 
 #[derive(Default)]
 struct State {
-    channels: Subscribers,
-    patterns: Subscribers,
-    /// Clients that have subscribed, with the number of their channels and patterns.
+    /// For each kind of [`Subscription`].
+    subscribers: [Subscribers; 3],
+    /// Clients that have subscribed, with the number of their subscriptions.
     listeners: BTreeMap<Id, usize>,
     monitors: BTreeMap<Id, Arc<Outbox>>,
 }
 
 /// A message that waits until the log holds everything that was done before it.
 pub struct Message {
+    /// To a channel or a shard channel.
+    to: Subscription,
     channel: Name,
     text: Vec<u8>,
     /// The receivers: those of the channel (`None`), and those of each pattern that matches.
@@ -115,14 +120,21 @@ impl Message {
 pub enum Subscription {
     Channel,
     Pattern,
+    Shard,
+}
+
+impl Subscription {
+    pub const ALL: [Subscription; 3] =
+        [Subscription::Channel, Subscription::Pattern, Subscription::Shard];
 }
 
 impl State {
     fn of(&mut self, to: Subscription) -> &mut Subscribers {
-        match to {
-            Subscription::Channel => &mut self.channels,
-            Subscription::Pattern => &mut self.patterns,
-        }
+        &mut self.subscribers[to as usize]
+    }
+
+    fn look(&self, to: Subscription) -> &Subscribers {
+        &self.subscribers[to as usize]
     }
 }
 
@@ -160,17 +172,18 @@ impl Hub {
     }
 
     /// Makes a message for the current subscribers of the channel and of each pattern that matches it.
-    pub fn message(&self, channel: &[u8], text: &[u8]) -> Message {
+    pub fn message(&self, to: Subscription, channel: &[u8], text: &[u8]) -> Message {
         let mut state = self.state.lock().unwrap();
-        let named = state.channels.get_mut(channel).into_iter();
+        let named = state.of(to).get_mut(channel).into_iter();
         let mut audiences: Vec<_> = named.map(|audience| (None, audience.ids())).collect();
-        for (pattern, audience) in &mut state.patterns {
-            if glob::matches(pattern, channel, false) {
+        for (pattern, audience) in state.of(Subscription::Pattern) {
+            if to == Subscription::Channel && glob::matches(pattern, channel, false) {
                 audiences.push((Some(pattern.clone()), audience.ids()));
             }
         }
-        let known = state.channels.get_key_value(channel);
+        let known = state.look(to).get_key_value(channel);
         Message {
+            to,
             channel: known.map_or_else(|| channel.into(), |(name, _)| name.clone()),
             text: text.to_vec(),
             audiences,
@@ -223,15 +236,16 @@ impl Hub {
     }
 
     /// The channels with a subscriber that match the pattern.
-    pub fn channels(&self, pattern: Option<&[u8]>) -> Vec<Vec<u8>> {
+    pub fn channels(&self, of: Subscription, pattern: Option<&[u8]>) -> Vec<Vec<u8>> {
         let state = self.state.lock().unwrap();
         let wanted = |name: &&Name| pattern.is_none_or(|p| glob::matches(p, name, false));
-        state.channels.keys().filter(wanted).map(|name| name.to_vec()).collect()
+        state.look(of).keys().filter(wanted).map(|name| name.to_vec()).collect()
     }
 
     /// How many clients have subscribed to the channel, patterns not counted.
-    pub fn subscribers(&self, channel: &[u8]) -> usize {
-        self.state.lock().unwrap().channels.get(channel).map_or(0, |audience| audience.of.len())
+    pub fn subscribers(&self, to: Subscription, channel: &[u8]) -> usize {
+        let state = self.state.lock().unwrap();
+        state.look(to).get(channel).map_or(0, |audience| audience.of.len())
     }
 
     /// All subscribers.
@@ -240,10 +254,9 @@ impl Hub {
         state.listeners.keys().copied().collect()
     }
 
-    /// How many channels and how many patterns have a subscriber.
-    pub fn counts(&self) -> (usize, usize) {
-        let state = self.state.lock().unwrap();
-        (state.channels.len(), state.patterns.len())
+    /// How many channels, or patterns, have a subscriber.
+    pub fn count(&self, of: Subscription) -> usize {
+        self.state.lock().unwrap().look(of).len()
     }
 
     /// MONITOR, or its end. The outbox holds the lines back until the OK is queued.
@@ -283,35 +296,44 @@ impl Bundles {
     /// Adds a message for its receivers, except for those that have unsubscribed meanwhile.
     fn add(&mut self, message: &Message, state: &State) {
         for (pattern, ids) in &message.audiences {
-            let pattern = pattern.as_deref();
-            let audience = match pattern {
-                None => state.channels.get(&message.channel),
-                Some(pattern) => state.patterns.get(pattern),
+            let (audience, begin): (_, &[&[u8]]) = match (pattern, message.to) {
+                (Some(pattern), _) => {
+                    (state.look(Subscription::Pattern).get(pattern), &[b"pmessage", pattern])
+                }
+                (None, to @ Subscription::Shard) => {
+                    (state.look(to).get(&message.channel), &[b"smessage"])
+                }
+                (None, to) => (state.look(to).get(&message.channel), &[b"message"]),
             };
             let listens = |id: &Id| Some((*id, &audience?.of.get(id)?.outbox));
-            self.add_for(ids.iter().filter_map(listens), pattern, &message.channel, &message.text);
+            self.add_for(ids.iter().filter_map(listens), begin, &message.channel, &message.text);
         }
     }
 
     /// Adds a message for all who listen to the channel, if they did `before`.
     fn add_to_all(&mut self, channel: &[u8], text: &[u8], before: u64, state: &State) {
-        let named = state.channels.get(channel).map(|audience| (None, audience));
-        let patterns =
-            state.patterns.iter().map(|(pattern, audience)| (Some(&**pattern), audience));
+        let named = state.look(Subscription::Channel).get(channel);
+        let named = named.map(|audience| (None, audience));
+        let patterns = state.look(Subscription::Pattern).iter();
+        let patterns = patterns.map(|(pattern, audience)| (Some(&**pattern), audience));
         let matches = patterns.filter(|(pattern, _)| {
             pattern.is_some_and(|pattern| glob::matches(pattern, channel, false))
         });
         for (pattern, audience) in named.into_iter().chain(matches) {
             let heard = audience.of.iter().filter(|(_, subscriber)| subscriber.since <= before);
             let receivers = heard.map(|(id, subscriber)| (*id, &subscriber.outbox));
-            self.add_for(receivers, pattern, channel, text);
+            match pattern {
+                Some(pattern) => self.add_for(receivers, &[b"pmessage", pattern], channel, text),
+                None => self.add_for(receivers, &[b"message"], channel, text),
+            }
         }
     }
 
+    /// `begin` are the words of the message before the channel.
     fn add_for<'o>(
         &mut self,
         receivers: impl Iterator<Item = (Id, &'o Arc<Outbox>)>,
-        pattern: Option<&[u8]>,
+        begin: &[&[u8]],
         channel: &[u8],
         text: &[u8],
     ) {
@@ -319,7 +341,7 @@ impl Bundles {
         for (id, outbox) in receivers.filter(|(_, outbox)| !outbox.has_ended()) {
             let protocol = outbox.protocol();
             let form = &mut forms[usize::from(protocol == Protocol::Resp3)];
-            let form = form.get_or_insert_with(|| encode(pattern, channel, text, protocol));
+            let form = form.get_or_insert_with(|| encode(begin, channel, text, protocol));
             if form.len() > BUNDLE {
                 // Directly, without one more copy.
                 self.hand_over();
@@ -343,21 +365,10 @@ impl Bundles {
     }
 }
 
-fn encode(pattern: Option<&[u8]>, channel: &[u8], text: &[u8], protocol: Protocol) -> Vec<u8> {
+fn encode(begin: &[&[u8]], channel: &[u8], text: &[u8], protocol: Protocol) -> Vec<u8> {
     let mut reply = Reply::new();
     reply.protocol = protocol;
-    match pattern {
-        None => {
-            reply.push(3);
-            reply.bulk(b"message");
-        }
-        Some(pattern) => {
-            reply.push(4);
-            reply.bulk(b"pmessage");
-            reply.bulk(pattern);
-        }
-    }
-    reply.bulk(channel);
-    reply.bulk(text);
+    reply.push(begin.len() + 2);
+    begin.iter().chain(&[channel, text]).for_each(|word| reply.bulk(word));
     reply.out.to_vec()
 }

@@ -33,7 +33,7 @@ const LAYERS: [&[&str]; 13] = [
     &["config", "propagate", "types", "watch"],
     &["outbox"],
     &["gate", "glob", "log", "notify", "resp"],
-    &["blob", "error", "held", "key", "malloc"],
+    &["blob", "error", "held", "key", "latency", "malloc", "sha1"],
 ];
 
 /// Lines before the tests: in all files of the evening together, in each of them, and in each other

@@ -52,7 +52,6 @@ pub static GROUPS: &[(Accepts, Change, &str)] = &[
     (Only(NONE, "this server has one user; use requirepass"), AtStart, "aclfile="),
     (Only(&["1"], "every client has its own thread"), AtStart, "io-threads=1"),
     (Only(NO, "this server does not defragment its memory"), Live, "activedefrag=no"),
-    (Only(ZERO, "this server has no latency monitor"), Live, "latency-monitor-threshold=0"),
     (Only(NO, "this server has no modules"), AtStart, "enable-module-command=no"),
     (Only(NO, "this server always protects them"), AtStart, "enable-protected-configs=no"),
     (Only(NO, "this server does not set its OOM score"), Live, "oom-score-adj=no"),

@@ -33,22 +33,23 @@ use std::cell::Cell;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("copy",            -3, Run::Write(copy),           TWO_KEYS,       "6.2.0", "source destination [DB destination-db] [REPLACE]", "Copy a key"),
-    command("del",             -2, Run::Write(del),            ALL_KEYS,       "1.0.0", "key [key ...]",                                    "Delete a key"),
-    command("exists",          -2, Run::Read(exists),          ALL_KEYS,       "1.0.0", "key [key ...]",                                    "Determine if a key exists"),
+    command("copy",            -3, Run::Write(copy),           TWO_KEYS,       "6.2.0", "source destination [DB destination-db] [REPLACE]", "Copy a key").uses("RO access, OW update"),
+    command("del",             -2, Run::Write(del),            ALL_KEYS,       "1.0.0", "key [key ...]",                                    "Delete a key").uses("RM delete"),
+    command("exists",          -2, Run::Read(exists),          ALL_KEYS,       "1.0.0", "key [key ...]",                                    "Determine if a key exists").uses("RO"),
     command("keys",             2, Run::Long(keys),            NO_KEY,         "1.0.0", "pattern",                                          "Find all keys matching the given pattern"),
-    command("move",             3, Run::Write(r#move),         ONE_KEY,        "1.0.0", "key db",                                           "Move a key to another database"),
+    command("move",             3, Run::Write(r#move),         ONE_KEY,        "1.0.0", "key db",                                           "Move a key to another database").uses("RW access update"),
     command("object",          -2, Run::Container(None),       NO_KEY,         "2.2.3", "",                                                 "A container for object introspection commands"),
-    command("object|encoding",  3, Run::Read(object_encoding), SUBCOMMAND_KEY, "2.2.3", "key",                                              "Inspect the internal encoding of a Redis object"),
+    command("object|encoding",  3, Run::Read(object_encoding), SUBCOMMAND_KEY, "2.2.3", "key",                                              "Inspect the internal encoding of a Redis object").uses("RO").help(" <key>\n    Return the kind of internal representation used in order to store the value\n    associated with a <key>."),
+    command("object|freq",      3, Run::Read(object_freq),     SUBCOMMAND_KEY, "4.0.0", "key",                                              "Get the logarithmic access frequency counter of a Redis object").uses("RO").help(" <key>\n    Return the access frequency index of the <key>. The returned integer is\n    proportional to the logarithm of the recent access frequency of the key."),
     command("object|help",      2, Run::Client(super::help),   NO_KEY,         "6.2.0", "",                                                 "Show helpful text about the different subcommands"),
-    command("object|refcount",  3, Run::Read(object_refcount), SUBCOMMAND_KEY, "2.2.3", "key",                                              "Get the number of references to the value of the key"),
+    command("object|refcount",  3, Run::Read(object_refcount), SUBCOMMAND_KEY, "2.2.3", "key",                                              "Get the number of references to the value of the key").uses("RO").help(" <key>\n    Return the number of references of the value associated with the specified\n    <key>."),
     command("randomkey",        1, Run::Read(randomkey),       NO_KEY,         "1.0.0", "",                                                 "Return a random key from the keyspace"),
-    command("rename",           3, Run::Write(rename),         TWO_KEYS,       "1.0.0", "key newkey",                                       "Rename a key"),
-    command("renamenx",         3, Run::Write(renamenx),       TWO_KEYS,       "1.0.0", "key newkey",                                       "Rename a key, only if the new key does not exist"),
+    command("rename",           3, Run::Write(rename),         TWO_KEYS,       "1.0.0", "key newkey",                                       "Rename a key").uses("RW access delete, OW update"),
+    command("renamenx",         3, Run::Write(renamenx),       TWO_KEYS,       "1.0.0", "key newkey",                                       "Rename a key, only if the new key does not exist").uses("RW access delete, OW insert"),
     command("scan",            -2, Run::Long(scan),            NO_KEY,         "2.8.0", "cursor [MATCH pattern] [COUNT count] [TYPE type]", "Incrementally iterate the keys space"),
-    command("touch",           -2, Run::Read(exists),          ALL_KEYS,       "3.2.1", "key [key ...]",                                    "Alters the last access time of a key(s). Returns the number of existing keys specified."),
-    command("type",             2, Run::Read(r#type),          ONE_KEY,        "1.0.0", "key",                                              "Determine the type stored at key").with(&[Flag::Quick]),
-    command("unlink",          -2, Run::Write(del),            ALL_KEYS,       "4.0.0", "key [key ...]",                                    "Delete a key asynchronously in another thread. Otherwise it is just as DEL, but non blocking."),
+    command("touch",           -2, Run::Read(exists),          ALL_KEYS,       "3.2.1", "key [key ...]",                                    "Alters the last access time of a key(s). Returns the number of existing keys specified.").uses("RO"),
+    command("type",             2, Run::Read(r#type),          ONE_KEY,        "1.0.0", "key",                                              "Determine the type stored at key").with(&[Flag::Quick]).uses("RO"),
+    command("unlink",          -2, Run::Write(del),            ALL_KEYS,       "4.0.0", "key [key ...]",                                    "Delete a key asynchronously in another thread. Otherwise it is just as DEL, but non blocking.").uses("RM delete"),
 ];
 
 /// About whole databases. In Redis too their functions are in db.c, and its documentation counts them
@@ -205,6 +206,19 @@ fn object_encoding(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Er
     let encoding =
         view.entry_silently(args.key(2)).map(|entry| entry.value().encoding().as_bytes());
     reply.bulk_or_nil(encoding);
+    Ok(())
+}
+
+/// There is no LFU policy, so nothing counts how often a key is used.
+fn object_freq(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    if view.entry(args.key(2)).is_some() {
+        return Err(Error::text(
+            "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note \
+             that when switching between policies at runtime LRU and LFU data will take some time to \
+             adjust.",
+        ));
+    }
+    reply.nil();
     Ok(())
 }
 

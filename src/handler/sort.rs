@@ -33,7 +33,7 @@
 
 mod partial;
 
-use super::{Command, Keys, Left, ONE_KEY, Rest, Run, TimeSlice, Work, command};
+use super::{Command, Left, ONE_KEY, Rest, Run, TimeSlice, Used, Work, command};
 use crate::error::Error;
 use crate::handler::args::Cursor;
 use crate::handler::string::reply_with;
@@ -44,14 +44,28 @@ use crate::types::table::WARM;
 use crate::types::{Entry, Hash, List, Loose, Side, Str, Value};
 use std::ops::Range;
 
-/// BY and GET name more keys, and so may STORE.
-const KEY_AND_OTHERS: Keys = Keys { are_named_by_options: true, ..ONE_KEY };
-
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("sort",    -2, Run::MayStore(sort_ro, sort), KEY_AND_OTHERS, "1.0.0", "key [BY pattern] [LIMIT offset count] [GET pattern [GET pattern ...]] [ASC|DESC] [ALPHA] [STORE destination]", "Sort the elements in a list, set or sorted set"),
-    command("sort_ro", -2, Run::Long(sort_ro),           KEY_AND_OTHERS, "7.0.0", "key [BY pattern] [LIMIT offset count] [GET pattern [GET pattern ...]] [ASC|DESC] [ALPHA]", "Sort the elements in a list, set or sorted set. Read-only variant of SORT."),
+    command("sort",    -2, Run::MayStore(sort_ro, sort), ONE_KEY, "1.0.0", "key [BY pattern] [LIMIT offset count] [GET pattern [GET pattern ...]] [ASC|DESC] [ALPHA] [STORE destination]", "Sort the elements in a list, set or sorted set").uses_by("RO access, ?RO access, ?OW update", sort_uses),
+    command("sort_ro", -2, Run::Long(sort_ro),           ONE_KEY, "7.0.0", "key [BY pattern] [LIMIT offset count] [GET pattern [GET pattern ...]] [ASC|DESC] [ALPHA]", "Sort the elements in a list, set or sorted set. Read-only variant of SORT.").uses("RO access, ?RO access"),
 ];
+
+/// The keys of SORT whose names stand among its arguments. BY and GET name others by patterns.
+fn sort_uses(args: &Args) -> Vec<Used> {
+    let mut stored = None;
+    let mut at = 2;
+    while at < args.len() {
+        match args[at].to_ascii_lowercase().as_slice() {
+            b"limit" => at += 2,
+            b"get" | b"by" => at += 1,
+            // As in SORT itself, the last one counts.
+            b"store" if at + 1 < args.len() => stored = Some((at + 1, "OW update")),
+            _ => {}
+        }
+        at += 1;
+    }
+    [(1, "RO access")].into_iter().chain(stored).collect()
+}
 
 /// Up to this many elements are sorted under the lock that is held.
 const FEW: usize = 1024;

@@ -21,7 +21,7 @@
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
 use crate::handler::expiry::{self, Clock};
-use crate::handler::{ALL_KEYS, Command, EVERY_OTHER, Flag, ONE_KEY, Run, command};
+use crate::handler::{ALL_KEYS, Command, EVERY_OTHER, Flag, ONE_KEY, Run, Used, command};
 use crate::key::Key;
 use crate::resp::{Args, Digits, Reply};
 use crate::store::{Ttl, View, ViewMut};
@@ -30,26 +30,26 @@ use crate::types::{Entry, Str};
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("append",       3, Run::Write(append),      ONE_KEY,     "2.0.0", "key value", "Append a value to a key"),
-    command("decr",         2, Run::Write(decr),        ONE_KEY,     "1.0.0", "key", "Decrement the integer value of a key by one"),
-    command("decrby",       3, Run::Write(decrby),      ONE_KEY,     "1.0.0", "key decrement", "Decrement the integer value of a key by the given number"),
+    command("append",       3, Run::Write(append),      ONE_KEY,     "2.0.0", "key value", "Append a value to a key").uses("RW insert"),
+    command("decr",         2, Run::Write(decr),        ONE_KEY,     "1.0.0", "key", "Decrement the integer value of a key by one").uses("RW access update"),
+    command("decrby",       3, Run::Write(decrby),      ONE_KEY,     "1.0.0", "key decrement", "Decrement the integer value of a key by the given number").uses("RW access update"),
     command("get",          2, Run::Read(get),          ONE_KEY,     "1.0.0", "key", "Get the value of a key").with(&[Flag::Quick]),
-    command("getdel",       2, Run::Write(getdel),      ONE_KEY,     "6.2.0", "key", "Get the value of a key and delete the key"),
-    command("getex",       -2, Run::Write(getex),       ONE_KEY,     "6.2.0", "key [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT unix-time-milliseconds|PERSIST]", "Get the value of a key and optionally set its expiration"),
+    command("getdel",       2, Run::Write(getdel),      ONE_KEY,     "6.2.0", "key", "Get the value of a key and delete the key").uses("RW access delete"),
+    command("getex",       -2, Run::Write(getex),       ONE_KEY,     "6.2.0", "key [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT unix-time-milliseconds|PERSIST]", "Get the value of a key and optionally set its expiration").uses("RW access update"),
     command("getrange",     4, Run::Read(getrange),     ONE_KEY,     "2.4.0", "key start end", "Get a substring of the string stored at a key"),
-    command("getset",       3, Run::Write(getset),      ONE_KEY,     "1.0.0", "key value", "Set the string value of a key and return its old value"),
-    command("incr",         2, Run::Write(incr),        ONE_KEY,     "1.0.0", "key", "Increment the integer value of a key by one"),
-    command("incrby",       3, Run::Write(incrby),      ONE_KEY,     "1.0.0", "key increment", "Increment the integer value of a key by the given amount"),
-    command("incrbyfloat",  3, Run::Write(incrbyfloat), ONE_KEY,     "2.6.0", "key increment", "Increment the float value of a key by the given amount"),
+    command("getset",       3, Run::Write(getset),      ONE_KEY,     "1.0.0", "key value", "Set the string value of a key and return its old value").uses("RW access update"),
+    command("incr",         2, Run::Write(incr),        ONE_KEY,     "1.0.0", "key", "Increment the integer value of a key by one").uses("RW access update"),
+    command("incrby",       3, Run::Write(incrby),      ONE_KEY,     "1.0.0", "key increment", "Increment the integer value of a key by the given amount").uses("RW access update"),
+    command("incrbyfloat",  3, Run::Write(incrbyfloat), ONE_KEY,     "2.6.0", "key increment", "Increment the float value of a key by the given amount").uses("RW access update"),
     command("mget",        -2, Run::Read(mget),         ALL_KEYS,    "1.0.0", "key [key ...]", "Get the values of all the given keys"),
-    command("mset",        -3, Run::Write(mset),        EVERY_OTHER, "1.0.1", "key value [key value ...]", "Set multiple keys to multiple values"),
-    command("msetnx",      -3, Run::Write(msetnx),      EVERY_OTHER, "1.0.1", "key value [key value ...]", "Set multiple keys to multiple values, only if none of the keys exist"),
-    command("psetex",       4, Run::Write(psetex),      ONE_KEY,     "2.6.0", "key milliseconds value", "Set the value and expiration in milliseconds of a key"),
-    command("set",         -3, Run::Write(set),         ONE_KEY,     "1.0.0", "key value [NX|XX] [GET] [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT unix-time-milliseconds|KEEPTTL]", "Set the string value of a key").with(&[Flag::Quick]),
-    command("setex",        4, Run::Write(setex),       ONE_KEY,     "2.0.0", "key seconds value", "Set the value and expiration of a key"),
-    command("setnx",        3, Run::Write(setnx),       ONE_KEY,     "1.0.0", "key value", "Set the value of a key, only if the key does not exist"),
-    command("setrange",     4, Run::Write(setrange),    ONE_KEY,     "2.2.0", "key offset value", "Overwrite part of a string at key starting at the specified offset"),
-    command("strlen",       2, Run::Read(strlen),       ONE_KEY,     "2.2.0", "key", "Get the length of the value stored in a key").with(&[Flag::Quick]),
+    command("mset",        -3, Run::Write(mset),        EVERY_OTHER, "1.0.1", "key value [key value ...]", "Set multiple keys to multiple values").uses("OW update"),
+    command("msetnx",      -3, Run::Write(msetnx),      EVERY_OTHER, "1.0.1", "key value [key value ...]", "Set multiple keys to multiple values, only if none of the keys exist").uses("OW insert"),
+    command("psetex",       4, Run::Write(psetex),      ONE_KEY,     "2.6.0", "key milliseconds value", "Set the value and expiration in milliseconds of a key").uses("OW update"),
+    command("set",         -3, Run::Write(set),         ONE_KEY,     "1.0.0", "key value [NX|XX] [GET] [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT unix-time-milliseconds|KEEPTTL]", "Set the string value of a key").with(&[Flag::Quick]).uses_by("RW access update variable_flags", set_uses),
+    command("setex",        4, Run::Write(setex),       ONE_KEY,     "2.0.0", "key seconds value", "Set the value and expiration of a key").uses("OW update"),
+    command("setnx",        3, Run::Write(setnx),       ONE_KEY,     "1.0.0", "key value", "Set the value of a key, only if the key does not exist").uses("OW insert"),
+    command("setrange",     4, Run::Write(setrange),    ONE_KEY,     "2.2.0", "key offset value", "Overwrite part of a string at key starting at the specified offset").uses("RW update"),
+    command("strlen",       2, Run::Read(strlen),       ONE_KEY,     "2.2.0", "key", "Get the length of the value stored in a key").with(&[Flag::Quick]).uses("RO"),
     command("substr",       4, Run::Read(getrange),     ONE_KEY,     "1.0.0", "key start end", "Get a substring of the string stored at a key"),
 ];
 
@@ -100,6 +100,12 @@ fn range(string: &[u8], start: i64, end: i64) -> &[u8] {
     let start = from_front(start);
     let end = from_front(end).min(length - 1);
     if start > end { b"" } else { &string[start as usize..=end as usize] }
+}
+
+/// SET reads the old value if it is asked for it.
+fn set_uses(args: &Args) -> Vec<Used> {
+    let gets = args.iter().skip(3).any(|option| option.eq_ignore_ascii_case(b"get"));
+    vec![(1, if gets { "RW access update" } else { "OW update" })]
 }
 
 // Storing.

@@ -187,6 +187,16 @@ impl<'a> View<'a> {
         hinted.filter(|entry| !self.is_alive_or_noted_alone(*entry)).count()
     }
 
+    /// All keys of the database, and those that are expired too.
+    pub fn with_expired(&self) -> impl Iterator<Item = Entry<'_>> {
+        self.db().keys.iter()
+    }
+
+    /// Looks a key up that may be expired, and leaves it as it is.
+    pub fn find_expired_too(&self, key: Key) -> Option<Entry<'_>> {
+        self.db().keys.get(key.digest, &key)
+    }
+
     /// How many keys have a deadline, and how long the next of them live on average, in
     /// milliseconds. A sample of the first hundred: an average over all would walk all.
     pub fn deadlines(&self) -> (usize, u64) {
