@@ -11,32 +11,33 @@
 //! The file holds commands in wire format. A record is appended while its writer still holds the keyspace,
 //! so the log has the order in which things happened, and a start replays it (aof/load.rs). Once a second,
 //! or every 4 KiB, a line `#CRC:digest length` follows, an *annotation*: a start finds damage by it, and
-//! Redis skips it (aof/checksum.rs).
+//! Redis skips it (aof/checksum.rs). A start cuts a last record that a crash has torn, and keeps a copy of the
+//! bytes. It refuses a log that is damaged elsewhere (aof/repair.rs).
 //!
 //! **Three positions** count the bytes of all records since the start. A batch notes `appended` when it
 //! releases its lock, and commits before its replies leave: it waits until `written` has come that far.
 //! Then its own records are in the kernel, and so are those whose effect it may have read. So `kill -9`
-//! takes back nothing that any client was told. A power cut takes what is not `durable`. Under `everysec`
-//! the next fsync begins one second after the last one began, or when the last one ends, if that took longer.
-//! So a cut takes at most what was written during one fsync and a second, or during two fsyncs.
+//! takes back nothing that any client was told. A power cut takes what is not `durable`: under `everysec` at
+//! most what was written during a second and one fsync, or during two fsyncs.
 //!
 //! **Group commit.** A thread that commits writes all that is in the buffer with one call. Another thread
 //! that waited for the file meanwhile finds `written` past its own position and goes on. `always` shares
 //! one fsync in the same way (aof/sync.rs). The fsync of each second runs under no mutex, so a slow disk
-//! delays no writer. (The one that seals a file in a rewrite runs under the file's.)
+//! delays no writer. (The one that seals a file in a rewrite runs under the file's mutex.)
+//!
+//! **A rewrite** (aof/rewrite.rs) makes the log short again. Writers go on in a new file, and until the
+//! manifest names the new base, a start replays the old files: at no moment is anything lost.
 //!
 //! **Lock order**: the keyspace, the turn to call fsync, file, buffer. Batches take only the buffer under
 //! the keyspace's lock.
 //!
 //! **Which orderings matter.** Records pass between threads only under mutexes. So an ordering matters only
-//! where a thread acts on an atomic without one: `written` is stored with Release after the `write` has
+//! where a thread acts on an atomic without holding a mutex: `written` is stored with Release after the `write` has
 //! returned, and `commit` loads it with Acquire, so a reply leaves after the write that it needs; `durable`
 //! is the same for fsync. `appended` is raised with the keyspace held, and loaded then or later, so a
-//! position covers all that its reader has seen. `enabled` is loaded with Relaxed, as a hint: `append` loads
-//! it again under the buffer's mutex, under which it is cleared. A late value of any other does no harm.
+//! position covers all that its reader has seen. A late value of any other does no harm.
 //!
-//! **How Redis does it**: aof.c, `flushAppendOnlyFile`, from its one thread before it sleeps. Its
-//! everysec acknowledges the first write that fails; ours does not.
+//! **How Redis does it**: aof.c, `flushAppendOnlyFile`. Its everysec acknowledges the first write that fails.
 
 pub mod check;
 mod checksum;
@@ -209,7 +210,8 @@ impl Aof {
             target.write_pending().map_err(|error| self.failures.failed(Kind::Write, &error))?;
         self.status.size.fetch_add(count, Ordering::Relaxed);
         self.written.store(target.pending_end, Ordering::Release);
-        self.failures.is_over(Kind::Write);
+        self.failures.end(Kind::Write);
+        // While a rewrite runs, fsync comes sooner (aof/sync.rs).
         if self.has_much_to_sync() {
             self.syncs.wake();
         }

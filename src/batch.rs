@@ -16,9 +16,15 @@
 //!                                          ▼  the replies may leave
 //! ```
 //!
-//! The batch owns the time (batch/clock.rs). If the log cannot be written, replies become errors
-//! (batch/retract.rs). Clients that wait for a key are served behind the command that makes it
-//! (batch/serving.rs). Why readers leave keys to be deleted: store/expire.rs.
+//! **The time of a command** is the clock's reading at the end of the command before it. The first of a batch
+//! reads it when it gets the lock. In EXEC it stands still (batch/clock.rs).
+//!
+//! **Waiting.** BLPOP leaves a wait in the notes, and its client joins the queue of its keys. An RPUSH that
+//! makes the key marks it as ready. Behind the RPUSH, under the same lock, the pops for those who wait are
+//! done, each as a unit of its own (batch/serving.rs).
+//!
+//! If the log cannot be written, replies become errors
+//! (batch/retract.rs). Why readers leave keys to be deleted: store/expire.rs.
 //!
 //! **How Redis does it**: it has one thread and needs no locks. `propagatePendingCommands` in server.c logs
 //! what a command has changed, and `beforeSleep` writes the log before the replies leave.
@@ -198,8 +204,9 @@ impl<'a> Batch<'a> {
         // Steps 1 to 3.
         self.give_back();
         let committed = match self.server.aof.refusal() {
-            // While the log refuses writes, a batch without records does not wait for it. Its reads may show
-            // a write that is lost later, and so may the messages that are sent below.
+            // The one exception to the rule that a reply waits for what it has seen. While the log refuses
+            // writes, memory may have a write that the log never gets. Readers are answered all the same,
+            // because otherwise nobody could read. The messages below are sent for the same reason.
             Some(_) if self.retractable.is_empty() && !self.has_served(client) => Ok(()),
             _ => self.server.aof.commit(self.position),
         };
@@ -214,13 +221,13 @@ impl<'a> Batch<'a> {
             client.published = Vec::new();
             client.publishing.set(0);
         }
-        client.heard.clear();
+        client.waited_for.clear();
         self.retractable.clear();
-        self.settle(client);
+        self.add_counts(client);
     }
 
     /// Adds what the views have counted to what all may see.
-    pub fn settle(&mut self, client: &Client) {
+    pub fn add_counts(&mut self, client: &Client) {
         let counters = &client.public.counters;
         counters.add(Count::Hits, self.notes.hits.take());
         counters.add(Count::Misses, self.notes.misses.take());

@@ -97,7 +97,8 @@ impl<'a> Caller<'a> {
             Err(error) => self.reject(&error, client, args, reply),
         }
         let is_silent = matches!(client.replies, Replies::Off | Replies::SkipThis);
-        if is_silent && !std::mem::take(&mut client.confirms) {
+        // (SUBSCRIBE is answered even under CLIENT REPLY OFF.)
+        if is_silent && !std::mem::take(&mut client.must_reply) {
             reply.out.truncate(begin);
             self.batch.forget_replies_from(begin);
         }
@@ -110,14 +111,14 @@ impl<'a> Caller<'a> {
     fn call(&mut self, row: &'static Row, client: &mut Client, args: &Args, reply: &mut Reply) {
         let mut seen = self.account.before(row, reply, &mut self.batch);
         if row.command.is(Flag::CountsClients) && !client.in_exec {
-            // Waits, a tenth of a second at most, until what the others have sent is done (server/order.rs):
-            // all others, or for PUBSUB the subscribers.
+            // CLIENT LIST must count what others have sent before. So it waits until their commands have run,
+            // a tenth of a second at most (server/order.rs). PUBSUB waits for subscribers only.
             self.batch.give_back();
-            self.batch.server.hear_out(&client.public, row.group == "pubsub");
+            self.batch.server.wait_for_others(&client.public, row.group == "pubsub");
         }
         self.batch.begin_command(row.command, client.in_exec);
         if row.command.is(Flag::ShowsCounters) {
-            self.settle(client);
+            self.add_counts(client);
         }
         let begin = reply.out.mark();
         let result = self.run_handler(row, client, args, reply);
@@ -143,6 +144,7 @@ impl<'a> Caller<'a> {
         args: &Args,
         reply: &mut Reply,
     ) -> Result<(), Error> {
+        // For a command with many keys, such as MGET.
         ahead::lock_and_warm_keys(&mut self.batch, row, client.db, args);
         let result = match row.command.run {
             Run::Read(handler) => {
@@ -205,9 +207,9 @@ impl<'a> Caller<'a> {
         let mut dirty = 0;
         for (index, args) in queue {
             let row = &TABLE.rows[index];
-            // The client is to end, and its output is thrown away. What the queue changes is still done,
-            // but nothing is read for nobody.
-            if !reply.out.takes(0) && row.command.reads() {
+            // The client is to end, and its output is thrown away. What the queue changes is still done.
+            // Commands that only read are skipped, because nobody gets their replies.
+            if reply.out.is_thrown_away() && row.command.reads() {
                 continue;
             }
             self.call(row, client, &args, reply);
@@ -230,18 +232,18 @@ impl<'a> Caller<'a> {
     /// Ends the batch: the lock is given back, the log holds what the replies say, and they may leave.
     pub fn finish(&mut self, client: &mut Client, reply: &mut Reply) {
         // What is handed to the log now is no work of the commands.
-        self.account.charge(&mut self.batch.clock);
+        self.account.bill(&mut self.batch.clock);
         self.batch.finish(client, reply);
         client.update_public(reply.protocol, self.account.last_row);
-        self.settle(client);
+        self.add_counts(client);
         self.account.write_trace(client, &self.batch);
     }
 
     /// Adds what has been counted to the counters that all may see: at the end of a batch, and before a
     /// command that shows them.
-    fn settle(&mut self, client: &Client) {
-        self.account.settle(&self.batch.server.stats, &client.public.counters);
-        self.batch.settle(client);
+    fn add_counts(&mut self, client: &Client) {
+        self.account.add_counts(&self.batch.server.stats, &client.public.counters);
+        self.batch.add_counts(client);
     }
 }
 

@@ -45,12 +45,12 @@ pub struct Client {
     /// Answers to clients that have waited for what this batch did. They are sent at the same time.
     pub answers: Vec<Answer>,
     /// Receivers of the last message. This batch has already waited for them (server/order.rs).
-    pub heard: Vec<u64>,
+    pub waited_for: Vec<u64>,
     /// From the first SUBSCRIBE or MONITOR on, all output goes through this queue.
     pub outbox: Option<Arc<Outbox>>,
     pub replies: Replies,
     /// The reply to this command is sent even if CLIENT REPLY says OFF.
-    pub confirms: bool,
+    pub must_reply: bool,
     /// What happens after the replies so far have left.
     pub then: Then,
 }
@@ -166,10 +166,10 @@ impl Client {
             published: Vec::new(),
             publishing: Charge::new(&public.held),
             answers: Vec::new(),
-            heard: Vec::new(),
+            waited_for: Vec::new(),
             outbox: None,
             replies: Replies::On,
-            confirms: false,
+            must_reply: false,
             then: Then::GoOn,
             public: Arc::new(public),
         }

@@ -58,7 +58,7 @@ use crate::error::Error;
 use crate::resp::{Args, Reply};
 use crate::store::{View, ViewMut};
 pub use container::{help, help_lines, subcommand_syntax};
-pub use long::{Left, LongHandler, Rest, Stretch};
+pub use long::{Left, LongHandler, Rest, TimeSlice};
 use std::sync::LazyLock;
 
 /// The version of Redis whose behaviour this server follows, which it reports to clients.
@@ -72,8 +72,9 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub enum Run {
     /// Under the shared lock. It cannot change anything: `View` has no way to.
     Read(fn(&View, &Args, &mut Reply) -> Result<(), Error>),
-    /// The same, but it may take long. It returns what is left to be done, and that is done with the
-    /// lock given back in between (call/long.rs).
+    /// The same, but it may take long. It returns what is left to be done, and that is done with the lock
+    /// given back in between (call/long.rs). Where the reply must be that of one moment, as with KEYS, it keeps
+    /// the lock.
     Long(LongHandler),
     /// Under the exclusive lock; logged if it changed something.
     Write(WriteHandler),
@@ -103,7 +104,7 @@ pub struct Keys {
     /// Negative: counted from the end.
     pub last: i64,
     pub step: i64,
-    /// The argument that says how many keys stand behind it (COMMAND: `movablekeys`); 0 if none does.
+    /// The argument that says how many keys follow it (COMMAND: `movablekeys`); 0 if none does.
     pub counted_by: usize,
 }
 
@@ -115,7 +116,7 @@ pub const ALL_KEYS: Keys = Keys { first: 1, last: -1, step: 1, ..NO_KEY };
 pub const EVERY_OTHER: Keys = Keys { first: 1, last: -1, step: 2, ..NO_KEY };
 /// `LMPOP numkeys key [key ...]`. With a key before them: `Keys { counted_by: 2, ..ONE_KEY }`.
 pub const COUNTED_KEYS: Keys = Keys { counted_by: 1, ..NO_KEY };
-/// One key, behind the name of a subcommand.
+/// One key, after the name of a subcommand.
 pub const SUBCOMMAND_KEY: Keys = Keys { first: 2, last: 2, step: 1, ..NO_KEY };
 
 /// What else the server must know of a command. The first seven are Redis's, and COMMAND shows five of
@@ -132,7 +133,7 @@ pub enum Flag {
     NoMulti,
     /// It may wait for a key.
     Blocks,
-    /// PUBLISH changes no key, but Redis replicates it. Monitors count as replicas there, so they may
+    /// PUBLISH changes no key, but Redis replicates it. Monitors count as replicas there, so a monitor may
     /// not send it.
     MayReplicate,
     /// DEBUG: refused unless `enable-debug-command` allows it.
@@ -143,7 +144,7 @@ pub enum Flag {
     InLog,
     /// It is refused while the log loads, though it needs no data.
     NotLoading,
-    /// A RESP2 client may send it while it is subscribed, and a reply looks like a message.
+    /// A RESP2 client may send it while it is subscribed. Its reply then has the form of a message.
     WhileSubscribed,
     /// It shows or resets counters, so what its batch has counted so far is added to them first.
     ShowsCounters,
@@ -204,11 +205,11 @@ impl Command {
     }
 
     pub fn is(&self, flag: Flag) -> bool {
-        self.flags & 1 << flag as u32 != 0
+        self.flags & (1 << flag as u32) != 0
     }
 
-    /// Whether it is answered while the log loads: if it is not `Read`, `Long` or `Write`. (INFO and WATCH
-    /// are `Mixed`, and see what is loaded so far.)
+    /// Whether it is answered while the log loads: if it is not `Read`, `Long` or `Write`, nor a container
+    /// without a handler. (INFO and WATCH are `Mixed`, and see what is loaded so far.)
     pub fn works_while_loading(&self) -> bool {
         let needs_data = self.reads() || matches!(self.run, Run::Write(_) | Run::Container(None));
         !needs_data && !self.is(Flag::NotLoading)

@@ -23,8 +23,8 @@
 //! Three rules explain most of the rest. The type of a handler is its lock: a handler that is given a
 //! [`store::View`] can only look. What changes is appended to the log before the lock is released, so
 //! the log has the order in which things happened. A reply leaves only when everything that its command
-//! changed or has seen is written to the log's file, so what was acknowledged survives `kill -9`. (While the
-//! disk refuses the log, writes are refused, and reads go on.) A panic ends the process, see Cargo.toml, so
+//! changed or has seen is written to the log's file, so what was acknowledged survives `kill -9`. (One
+//! exception: while the disk refuses the log, writes are refused, but reads are answered.) A panic ends the process, see Cargo.toml, so
 //! no lock is ever poisoned: hence `lock().unwrap()` everywhere.
 //!
 //! **Reading order** is that of the first `mod` lines below, with `batch/lock.rs` after [`batch`] and
@@ -119,14 +119,14 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
     config.fit_maxclients();
     // First, so that a port in use is reported before the long load.
     let (listeners, port) = listen::open(&config)?;
-    let (server, garbage) = Server::new(config, port, handler::TABLE.rows.len());
+    let (server, to_be_freed) = Server::new(config, port, handler::TABLE.rows.len());
     let server = Arc::new(server);
     let store = Arc::new(RwLock::new(Keyspace::new(server.config.databases.get())));
     let background = |name, work: fn(&Arc<Server>, &RwLock<Keyspace>)| {
         let (server, store) = (server.clone(), store.clone());
         spawn(name, move || work(&server, &store))
     };
-    spawn("lazyfree", move || garbage.iter().for_each(drop))?;
+    spawn("lazyfree", move || to_be_freed.iter().for_each(drop))?;
     background("evict", |server, _| server.evict_for_ever())?;
     server.aof.status.loading.store(true, Ordering::Relaxed);
     // Read before there is a client that could change it.
@@ -141,7 +141,7 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
     let accepting = listeners.into_iter().map(accept);
     let accepting = accepting.collect::<Result<Vec<Thread>, String>>()?;
     if has_log {
-        let keyspace = call::replay(&server, |replay| server.aof.start(replay))?;
+        let keyspace = call::replay(&server, |run| server.aof.start(run))?;
         store.write().unwrap().take_over(keyspace);
     }
     server.aof.status.loading.store(false, Ordering::Relaxed);
@@ -149,10 +149,10 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
     log::notice(format_args!("Ready to accept connections on port {port}"));
     background("sync", |server, _| server.aof.sync_every_second())?;
     background("expire", |server, store| expire::expire_for_ever(server, store))?;
-    // A rewrite makes its base from a replay of the sealed log (aof/rewrite.rs).
+    // A rewrite makes its base from a replay of the files that nothing is appended to any more
+    // (aof/rewrite.rs).
     background("rewrite", |server, store| {
-        let replay_all =
-            |manifest: &_| call::replay(server, |replay| replay_sealed(manifest, replay));
+        let replay_all = |manifest: &_| call::replay(server, |run| replay_sealed(manifest, run));
         server.aof.rewrite_when_asked(store, &replay_all)
     })?;
     Ok(server)
@@ -168,8 +168,8 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<Thread, Str
 
 /// Gives each client a thread of its own. Starting a thread takes ten times as long as accepting a
 /// client, and the kernel keeps only 128 waiting (std's backlog). A client that it turns away tries again
-/// after one second, then after two, four, eight. So all who wait there are accepted first, and a
-/// thread is started only while nobody waits there.
+/// after one second, then after two, four, eight. So the first client is waited for; then all who wait are
+/// accepted without blocking; then one of them gets its thread; and again, until each has one.
 fn accept_for_ever(listener: &Listener, server: &Arc<Server>, store: &Arc<RwLock<Keyspace>>) {
     let mut accepted = VecDeque::new();
     loop {

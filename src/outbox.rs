@@ -57,7 +57,7 @@ impl Queue {
     }
 
     /// Counts its memory again.
-    fn settle(&mut self) {
+    fn count_held(&mut self) {
         let messages = self.behind_reply.as_ref().map_or(0, Vec::capacity);
         self.charge.set(self.bytes.capacity() + self.taken + messages);
     }
@@ -105,7 +105,7 @@ impl Outbox {
         let mut queue = self.queue.lock().unwrap();
         if !queue.closed {
             queue.bytes.extend_from_slice(part);
-            queue.settle();
+            queue.count_held();
             self.filled.notify_one();
         }
     }
@@ -115,7 +115,7 @@ impl Outbox {
         let mut queue = self.queue.lock().unwrap();
         let messages = queue.behind_reply.take().unwrap_or_default();
         queue.bytes.extend_from_slice(&messages);
-        queue.settle();
+        queue.count_held();
         self.filled.notify_one();
     }
 
@@ -138,7 +138,7 @@ impl Outbox {
         }
         let end = queue.behind_reply.as_mut().unwrap_or(&mut queue.bytes);
         end.extend_from_slice(bytes);
-        queue.settle();
+        queue.count_held();
         self.disconnect_if_over_soft_limit(queue);
         self.filled.notify_one();
     }
@@ -155,7 +155,7 @@ impl Outbox {
         queue.closed = true;
         queue.bytes = Vec::new();
         queue.behind_reply = None;
-        queue.settle();
+        queue.count_held();
         self.client.kill(End::Output);
         self.drained.notify_one();
     }
@@ -199,7 +199,7 @@ impl Outbox {
             drop(bytes);
             let mut queue = self.queue.lock().unwrap();
             queue.taken = 0;
-            queue.settle();
+            queue.count_held();
         }
         self.close();
     }

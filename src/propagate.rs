@@ -17,7 +17,8 @@
 //! 2. The DEL of an expired key stands before the records of the command that met the key, whatever that
 //!    command had recorded by then ([`Records::push_expired`]).
 //! 3. A record applies to the database of the last `SELECT` before it. Records say where the database
-//!    changes. The SELECT in front of them is the stream's: only there it is known what came before.
+//!    changes. They do not know the database of the stream's last record, so the stream writes the SELECT
+//!    in front of them.
 //! 4. Records join the stream before the exclusive lock is released. So the stream has the order of the
 //!    changes.
 //!
@@ -26,7 +27,7 @@
 //!
 //! **How Redis does it**: server.c, `alsoPropagate` and `propagatePendingCommands`. It keeps commands as
 //! objects, and each subscriber writes them for itself. We write the bytes once. The price: a MULTI or a DEL
-//! that turns out to be needed moves the bytes behind it.
+//! that turns out to be needed moves the bytes after it.
 
 use crate::resp::{Args, Digits, write_command};
 
@@ -48,7 +49,7 @@ pub struct Records {
     /// The databases of the first and of the last record, if there are bytes.
     first_db: usize,
     last_db: usize,
-    /// Whether there is a subscriber to make them for. None can come while the exclusive lock is held:
+    /// Whether there is a subscriber to make them for. Nobody can subscribe while the exclusive lock is held:
     /// the log needs the shared one for that (aof/rewrite.rs).
     pub wanted: bool,
     /// How many units have begun and not ended, each inside the one before.
@@ -116,8 +117,10 @@ impl Records {
         let Some((own, own_db)) = self.own else {
             self.push(db, del);
             // `push` took it for the first record of the command's own. It is not.
-            return self.begin_command();
+            self.own = None;
+            return;
         };
+        // [ … │ own records ] becomes [ … │ DEL │ own records ].
         let rest = self.bytes.split_off(own);
         if db != own_db {
             write_select(&mut self.bytes, db);

@@ -91,7 +91,7 @@ pub struct Allowed {
     pub command: usize,
     /// Whether the client has yet to give the password. Until then it may send 10 arguments of 16 KiB.
     pub unauthenticated: bool,
-    /// Whether the line end behind an argument is looked at. On the wire it is not, as in Redis. In
+    /// Whether the line end after an argument is looked at. On the wire it is not, as in Redis. In
     /// the log it shows where a file is damaged.
     pub strict: bool,
 }
@@ -111,6 +111,7 @@ pub fn read_command(
     loop {
         args.clear();
         let buffer = reader.fill_buf()?;
+        // What comes the plain way is smaller than any limit but that of an unauthenticated client.
         if !allowed.unauthenticated
             && let Some(length) = plain::take(buffer, args)
         {
@@ -188,7 +189,7 @@ fn read_header(
 }
 
 /// Reads up to the byte `end`, and returns what is before it. Redis looks for the end with C's `strchr`, which
-/// stops at a zero byte. So after one no end is found, and the line is read until it is too long.
+/// stops at a zero byte. So if the line has one, Redis finds no end, and reads until the line is too long.
 fn read_line(reader: &mut impl BufRead, end: u8, too_long: &str) -> Result<Vec<u8>, Error> {
     let mut line = Vec::new();
     let mut rest = reader.take(MAX_LINE as u64 + 1);

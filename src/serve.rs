@@ -1,7 +1,7 @@
 //! One client's thread: read, run, commit, reply.
 //!
 //! ```text
-//! while a command comes ──▶ batch: run it, and all that have arrived behind it, under one lock
+//! while a command comes ──▶ batch: run it, and all that have arrived after it, under one lock
 //!       ▲ blocks here                │
 //!       │                            ▼
 //!       └──── flush ◀── commit: wait until the log holds what the replies say
@@ -15,7 +15,8 @@
 //! **A blocked write must not stop the reading.** A client may send two hundred thousand commands
 //! before it reads the first reply (redis-py's pipelines do). If we waited until it reads, and it
 //! until we read, both would wait for ever. So the socket has a short write timeout, and each time it
-//! fires, what has arrived is read and kept, not yet run (serve/output.rs, serve/inbound.rs).
+//! fires, what has arrived is read and kept, not yet run (serve/output.rs, serve/inbound.rs). How much a
+//! client may send ahead or leave unread is limited; a client over its limit is ended.
 //!
 //! **One socket, one handle.** Whoever needs the socket shares an `Arc<TcpStream>`. A `try_clone`
 //! would double the descriptors, and there are few.
@@ -77,7 +78,7 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Box<Client>
         arrived: vec![Arrived::default()],
         arrived_count: 0,
         ran: 0,
-        reply: Reply::watched(Charge::new(&client.public.held)),
+        reply: Reply::counted(Charge::new(&client.public.held)),
         stream: stream.clone(),
         pause: SHORTEST_PAUSE,
         writer: None,
@@ -102,11 +103,13 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Box<Client>
 }
 
 /// A client while it is served: what it has sent, what it is to be told, and the batch between.
+/// `client.public` is what other threads may see of it, and `reader` is told when a batch begins and ends,
+/// because between batches it may spin.
 struct Session<'a> {
     client: Box<Client>,
     reader: BufReader<Inbound>,
     /// The first `arrived_count` are commands that were read and looked up. The first `ran` of those
-    /// have run. The places behind them keep their buffers for the next commands.
+    /// have run. The places after them keep their buffers for the next commands.
     arrived: Vec<Arrived>,
     arrived_count: usize,
     ran: usize,
@@ -134,7 +137,7 @@ impl Session<'_> {
     }
 
     /// Waits for a command, with nothing held, and takes what has arrived after it. Returns false if
-    /// the client has left, or has sent what is not a command.
+    /// the client has left, or has sent what is not a command and was told so.
     fn read_commands(&mut self) -> io::Result<bool> {
         self.wait_for_input()?;
         let inbound = self.reader.get_mut();
@@ -189,7 +192,8 @@ impl Session<'_> {
         self.reader.get_mut().begin_batch();
         self.client.public.in_service.store(true, Ordering::Relaxed);
         self.caller.begin();
-        // For four and more commands: takes the lock of the first, and touches the memory of all their keys.
+        // For four and more commands: takes the lock of the first, and touches the memory of the first key of
+        // each, for speed alone.
         self.caller.lock_and_warm(self.client.db, &self.arrived[self.ran..self.arrived_count]);
         while self.ran < self.arrived_count && !self.is_killed() {
             let arrived = &mut self.arrived[self.ran];
@@ -209,8 +213,8 @@ impl Session<'_> {
         self.follow_up()
     }
 
-    /// Sends the replies, and then does what a handler has left to be done. SHUTDOWN ends the process first,
-    /// and its batch gets no replies, as in Redis.
+    /// Sends the replies, and then does what a handler has left to be done. SHUTDOWN ends the process before
+    /// anything is sent, as in Redis. It goes on only if the log could not be saved.
     fn follow_up(&mut self) -> io::Result<bool> {
         match std::mem::take(&mut self.client.then) {
             Then::GoOn => self.flush()?,
@@ -248,7 +252,7 @@ impl Session<'_> {
         self.client.public.held.is_ended() || outbox.is_some_and(|o| o.is_closed())
     }
 
-    /// Lets the writer send what is queued. When `self` is dropped, the client is on no list any more.
+    /// Lets the outbox's thread send what is queued. When `self` is dropped, the client is on no list any more.
     fn leave(mut self) {
         self.caller.unwatch(&mut self.client);
         self.caller.finish(&mut self.client, &mut self.reply);

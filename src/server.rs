@@ -135,17 +135,17 @@ impl Server {
         let mut others = self.clients.everyone();
         // Some of them are yet to be started, by the thread that asks.
         others.retain(|client| client.turns.has_begun());
-        order::hear_out(&others, None);
+        order::wait_for_others(&others, None);
         is_full()
     }
 
     /// Waits until the commands that the other clients have sent are done, or only those of `listeners`.
-    pub fn hear_out(&self, asker: &Public, listeners: bool) {
+    pub fn wait_for_others(&self, asker: &Public, listeners: bool) {
         let others = match listeners {
             true => self.clients.those(self.hub.listeners().into_iter()),
             false => self.clients.everyone(),
         };
-        order::hear_out(&others, Some(asker));
+        order::wait_for_others(&others, Some(asker));
     }
 
     /// CONFIG RESETSTAT: sets all counters to zero. The slow log has its own reset.

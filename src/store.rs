@@ -16,6 +16,10 @@
 //! 4. **A change is counted**: the count decides whether the command is logged, and clients that WATCH the
 //!    key are told.
 //!
+//! A [`Stored`] is a key with its value and deadline, as the table holds it. If it is small, its bytes lie in
+//! the table's heap, and an [`Entry`] or `EntryMut` is one together with that heap. A [`Loose`] is one in no
+//! table. What is [`Large`] has memory of its own (types/entry.rs).
+//!
 //! Large values and whole databases are not freed under the lock. They are collected as
 //! [`Keyspace::garbage`], and another thread frees them.
 //!
@@ -24,6 +28,7 @@
 
 mod ahead;
 mod blocking;
+mod blocks;
 mod expire;
 mod limits;
 mod view_mut;
@@ -65,10 +70,6 @@ struct Db {
     keys: Table<Stored>,
     deadlines: Deadlines,
 }
-
-/// The most that [`Keyspace::empty_blocks`] does under one lock: some tens of microseconds.
-const SLOTS_AT_ONCE: usize = 64;
-const BYTES_AT_ONCE: usize = 128 * 1024;
 
 /// Bytes that a deadline takes in the index.
 const DEADLINE: usize = 24;
@@ -134,28 +135,6 @@ impl Keyspace {
         self.dbs.iter().map(Db::memory).sum()
     }
 
-    /// Whether there is work for [`Keyspace::empty_blocks`].
-    pub fn has_blocks_to_empty(&self) -> bool {
-        self.dbs.iter().any(|db| db.keys.has_blocks_to_empty())
-    }
-
-    /// Moves some entries out of blocks of memory that are to be given back (heap.rs). Returns whether
-    /// there may be more to be done.
-    pub fn empty_blocks(&mut self) -> bool {
-        let Some(db) = self.dbs.iter_mut().find(|db| db.keys.has_blocks_to_empty()) else {
-            return false;
-        };
-        let mut moved = 0;
-        for _ in 0..SLOTS_AT_ONCE {
-            match db.keys.empty_blocks() {
-                Some(bytes) if moved + bytes < BYTES_AT_ONCE => moved += bytes,
-                Some(_) => break,
-                None => return false,
-            }
-        }
-        true
-    }
-
     /// Every key of a database: for a base of the log. Expired ones are included, because their DELs are not
     /// logged yet.
     pub fn entries(&self, db: usize) -> impl Iterator<Item = Entry<'_>> {
@@ -199,7 +178,7 @@ impl<'a> View<'a> {
     /// The same without being counted. An expired key is noted, to be deleted by the batch.
     pub fn peek(&self, key: Key) -> Option<Entry<'a>> {
         let found = self.db().keys.get(key.digest, &key);
-        found.filter(|entry| self.is_alive(*entry))
+        found.filter(|entry| self.is_alive_or_noted(*entry))
     }
 
     /// How many keys the database has. As in Redis, expired keys that nobody has met yet count. What this
@@ -242,7 +221,7 @@ impl<'a> View<'a> {
         mut visit: impl FnMut(Entry<'a>),
     ) -> u64 {
         self.db().keys.scan(cursor, |entry| {
-            if wanted(entry.key()) && self.is_alive_by_itself(entry) {
+            if wanted(entry.key()) && self.is_alive_or_noted_alone(entry) {
                 visit(entry);
             }
         })
@@ -253,7 +232,7 @@ impl<'a> View<'a> {
         let keys = &self.db().keys;
         for _ in 0..100 {
             let entry = keys.random()?;
-            if self.is_alive_by_itself(entry) {
+            if self.is_alive_or_noted_alone(entry) {
                 return Some(entry.key());
             }
         }

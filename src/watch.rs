@@ -88,9 +88,14 @@ impl Watchers {
         own.is_some_and(|watcher| watcher.expired)
     }
 
-    /// Raises the flags of the watchers of a key that has changed. `existed`: whether it was there before.
+    /// Raises the flags of the watchers of a key that was there or is there now, and has changed.
+    pub fn touch(&mut self, db: usize, key: &[u8], now: Now) {
+        self.touch_swapped(db, key, true, now);
+    }
+
+    /// The same for a key whose database was exchanged for another. `existed`: whether it was there before.
     /// For a client an expired key is the same as none.
-    pub fn touch(&mut self, db: usize, key: &[u8], existed: bool, now: Now) {
+    pub fn touch_swapped(&mut self, db: usize, key: &[u8], existed: bool, now: Now) {
         let watchers = self.dbs.get_mut(&db).and_then(|keys| keys.get_mut(key));
         for watcher in watchers.into_iter().flat_map(OfKey::values_mut) {
             match now {

@@ -71,8 +71,7 @@ fn the_front_page_says_how_long_the_program_is() {
         whole += length;
         first += if evening.contains(&source.path.as_str()) { length } else { 0 };
     }
-    let size =
-        format!("**{} lines are the evening, {} are the whole**", hundreds(first), hundreds(whole));
+    let size = format!("**{} lines, the whole program {}**", hundreds(first), hundreds(whole));
     made(FRONT, "size", &size);
 }
 

@@ -113,7 +113,7 @@ impl Aof {
     pub(super) fn check_files(&self) {
         match self.lost() {
             Some(cause) => drop(self.failures.failed(Kind::Lost, &io::Error::other(cause))),
-            None => self.failures.is_over(Kind::Lost),
+            None => self.failures.end(Kind::Lost),
         }
     }
 
@@ -168,7 +168,7 @@ impl Failures {
     }
 
     /// Forgets a failure of this kind, and nothing worse.
-    pub fn is_over(&self, kind: Kind) {
+    pub fn end(&self, kind: Kind) {
         if self.failing.load(Ordering::Relaxed) == 0 {
             return;
         }

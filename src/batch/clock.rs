@@ -5,7 +5,7 @@
 //! time at which they began.
 //!
 //! To read a clock takes long, because the processor finishes all that it is doing first. So the reading
-//! behind a quick command is left out if another of the same name follows (call/account.rs).
+//! after a quick command is left out if another of the same name follows (call/account.rs).
 //!
 //! **How Redis does it**: `call` reads the clock twice a command; the commands see a time that is cached.
 

@@ -11,7 +11,7 @@
 //! Between the shared and the exclusive lock a batch holds none, and others may write. If two threads kept
 //! the shared lock while they wait for the exclusive one, they would wait for each other for ever. A thread
 //! that waits for the exclusive lock keeps new readers out. (std's RwLock does that, because otherwise a
-//! writer might wait for ever.) So no thread may wait for it without need.
+//! writer might wait for ever.) So a batch asks for the exclusive lock only if it writes or has notes.
 //!
 //! **How Redis does it**: it has one thread, and this file has no counterpart.
 
@@ -50,7 +50,8 @@ impl<'a> Batch<'a> {
             let tries = if may_spin { TRIES } else { 1 };
             let guard = try_lock(self.store, tries);
             let mut guard = guard.unwrap_or_else(|| self.wait_for_lock());
-            // The keyspace lends its writer a large empty buffer, until `release`.
+            // The keyspace lends its writer a large empty buffer, until `release`. There the full one is
+            // exchanged for the stream's, if the stream is empty, and so an empty one comes back.
             std::mem::swap(&mut self.records.bytes, &mut guard.records);
             self.guard = Guard::Exclusive(guard);
             self.start_clock();
@@ -139,8 +140,8 @@ const TRIES: usize = 1000;
 /// Tries the exclusive lock `tries` times before the thread goes to sleep, because to sleep and to be woken
 /// takes as long as others hold the lock. (std's lock tries again too, but not while another thread sleeps at
 /// it: after the first, all would sleep.) Measured with 50 clients, SETs without a log, pipelines of 64:
-/// 1.15 times as many a second. If the thread gives its core away between two tries, it is another tenth, but
-/// the 99th percentile takes seven times as long.
+/// 1.15 times as many a second. If the thread gave its core away between two tries, that would be a tenth
+/// more, but the 99th percentile would take seven times as long.
 fn try_lock(store: &RwLock<Keyspace>, tries: usize) -> Option<RwLockWriteGuard<'_, Keyspace>> {
     (0..tries).find_map(|i| {
         if i > 0 {

@@ -8,7 +8,7 @@
 //!            ─▶ the lock is given back ─▶ the log is written ─▶ both replies leave (server/mailbox.rs)
 //! ```
 //!
-//! Each pop is a unit of the log behind that of the command, or of the EXEC, that made the key ready. A log
+//! Each pop is a unit of the log after that of the command, or of the EXEC, that made the key ready. A log
 //! that ends between the two has the element in the list, and nobody was told that it is gone.
 //!
 //! Nothing is popped for a client that has left. Its thread may not have noticed that yet, so its socket is
@@ -76,11 +76,11 @@ impl Batch<'_> {
             self.clock.read();
             self.time.now = self.clock.now / 1000;
             let key = Key::of(&key);
-            let mut behind = 0;
+            let mut after = 0;
             while let Some(blocking) = self.blocking()
-                && let Some((number, waiter)) = blocking.next(db, &key, behind)
+                && let Some((number, waiter)) = blocking.next(db, &key, after)
             {
-                behind = number;
+                after = number;
                 let found = self.view_mut(db).entry(key).map(|entry| entry.value().type_name());
                 match found {
                     None => break,

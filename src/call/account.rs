@@ -101,7 +101,7 @@ impl Account {
         if is_quick && !has_monitors && !self.has_trace() && !(0..1000).contains(&slower_than) {
             return;
         }
-        let took = self.charge(&mut batch.clock);
+        let took = self.bill(&mut batch.clock);
         if let Some(trace) = &mut self.trace {
             trace.push(Step {
                 row,
@@ -125,12 +125,12 @@ impl Account {
     /// Gives the commands of another row the time that they took, if they do not have it yet.
     fn charge_others(&mut self, index: usize, clock: &mut Clock) {
         if self.untimed != Some(index) {
-            self.charge(clock);
+            self.bill(clock);
         }
     }
 
     /// Gives the commands that have run the time since the last charge. Returns it, in microseconds.
-    pub fn charge(&mut self, clock: &mut Clock) -> u64 {
+    pub fn bill(&mut self, clock: &mut Clock) -> u64 {
         let Some(index) = self.untimed.take() else {
             return 0;
         };
@@ -159,7 +159,7 @@ impl Account {
     }
 
     /// Adds the tally to the counters of the server and of the client.
-    pub fn settle(&mut self, stats: &Stats, own: &Counters) {
+    pub fn add_counts(&mut self, stats: &Stats, own: &Counters) {
         for (index, counts) in self.tally.drain(..) {
             for (counter, count) in stats.of_commands[index].iter().zip(counts) {
                 add(counter, count);
@@ -256,13 +256,13 @@ mod tests {
         clock.now -= SECOND;
         account.charge_others(SET, &mut clock);
         account.count(SET, false, &mut clock);
-        account.charge(&mut clock);
+        account.bill(&mut clock);
         account.count(GET, false, &mut clock);
         clock.now -= SECOND;
         account.count(EXEC, false, &mut clock);
-        account.charge(&mut clock);
+        account.bill(&mut clock);
         clock.now -= SECOND;
-        account.charge(&mut clock);
+        account.bill(&mut clock);
         let mut counted = |row| {
             let [calls, microseconds, _, failed] = *account.tally_of(row);
             (calls, failed, microseconds / SECOND)

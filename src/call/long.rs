@@ -26,7 +26,7 @@ use super::Caller;
 use crate::client::Client;
 use crate::error::Error;
 use crate::gate::Gate;
-use crate::handler::{LongHandler, Rest, Stretch};
+use crate::handler::{LongHandler, Rest, TimeSlice};
 use crate::propagate::Source;
 use crate::resp::{Args, Reply};
 use std::sync::atomic::Ordering;
@@ -49,7 +49,8 @@ impl Caller<'_> {
     ) -> Result<(), Error> {
         let keeps_lock = client.in_exec || self.batch.time.source == Source::Log;
         self.batch.share();
-        let rest = handler(&self.batch.view(client.db), args, &Stretch::begin(keeps_lock), reply)?;
+        let rest =
+            handler(&self.batch.view(client.db), args, &TimeSlice::begin(keeps_lock), reply)?;
         let gates = &self.batch.server.clients.gates;
         match rest {
             None => {}
@@ -61,7 +62,7 @@ impl Caller<'_> {
                 }
             }
             Some(Rest::Look(mut look)) if keeps_lock => {
-                look(&self.batch.view(client.db), &Stretch::begin(keeps_lock), reply);
+                look(&self.batch.view(client.db), &TimeSlice::begin(keeps_lock), reply);
             }
             Some(Rest::Look(look)) => {
                 let _passage = self.pass(&gates.looking, false);
@@ -71,7 +72,7 @@ impl Caller<'_> {
                 while !client.public.held.is_ended() {
                     self.let_writers_in();
                     self.batch.share();
-                    if look(&self.batch.view(client.db), &Stretch::begin(keeps_lock), reply) {
+                    if look(&self.batch.view(client.db), &TimeSlice::begin(keeps_lock), reply) {
                         break;
                     }
                     self.pause();

@@ -20,7 +20,7 @@
 use super::args::{self, Cursor};
 use super::scan;
 use super::{
-    ALL_KEYS, Command, Flag, Left, NO_KEY, ONE_KEY, Rest, Run, SUBCOMMAND_KEY, Stretch, TWO_KEYS,
+    ALL_KEYS, Command, Flag, Left, NO_KEY, ONE_KEY, Rest, Run, SUBCOMMAND_KEY, TWO_KEYS, TimeSlice,
     command,
 };
 use crate::error::Error;
@@ -158,9 +158,9 @@ fn randomkey(view: &View, _: &Args, reply: &mut Reply) -> Result<(), Error> {
 const FEW: usize = 1_000;
 
 /// One look, however long it takes: a key that is renamed meanwhile is there once.
-fn keys<'a>(view: &View, args: &'a Args, stretch: &Stretch, reply: &mut Reply) -> Left<'a> {
+fn keys<'a>(view: &View, args: &'a Args, slice: &TimeSlice, reply: &mut Reply) -> Left<'a> {
     let pattern = &args[1];
-    let list = move |view: &View, _: &Stretch, reply: &mut Reply| {
+    let list = move |view: &View, _: &TimeSlice, reply: &mut Reply| {
         // To the matcher a star alone does not fit the empty key.
         let fits = |key: &&[u8]| pattern == b"*" || glob::matches(pattern, key, false);
         let found: Vec<&[u8]> = view.living().map(Entry::key).filter(fits).collect();
@@ -170,17 +170,17 @@ fn keys<'a>(view: &View, args: &'a Args, stretch: &Stretch, reply: &mut Reply) -
     if view.len() > FEW {
         return Ok(Some(Rest::Look(Box::new(list))));
     }
-    list(view, stretch, reply);
+    list(view, slice, reply);
     Ok(None)
 }
 
-fn scan<'a>(view: &View, args: &'a Args, stretch: &Stretch, reply: &mut Reply) -> Left<'a> {
+fn scan<'a>(view: &View, args: &'a Args, slice: &TimeSlice, reply: &mut Reply) -> Left<'a> {
     let cursor = scan::parse_cursor(&args[1])?;
     let options = scan::parse_options(&mut Cursor::at(args, 2), true)?;
     // A slot nearly always has several keys. In an emptied table, COUNT limits the slots too.
     let mut walk = scan::Walk::new(cursor, options.count, options.count);
-    let look = move |view: &View, stretch: &Stretch, reply: &mut Reply| {
-        let done = walk.go_on(stretch, |cursor, seen| {
+    let look = move |view: &View, slice: &TimeSlice, reply: &mut Reply| {
+        let done = walk.go_on(slice, |cursor, seen| {
             let looked_at = Cell::new(0);
             let wanted = |key: &[u8]| {
                 looked_at.set(looked_at.get() + 1);
@@ -202,7 +202,7 @@ fn scan<'a>(view: &View, args: &'a Args, stretch: &Stretch, reply: &mut Reply) -
         }
         done
     };
-    Ok(Rest::look(look, view, stretch, reply))
+    Ok(Rest::look(look, view, slice, reply))
 }
 
 fn object_encoding(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {

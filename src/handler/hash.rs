@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
 use crate::handler::draw;
 use crate::handler::scan;
-use crate::handler::{Command, Flag, Left, ONE_KEY, Run, Stretch, command};
+use crate::handler::{Command, Flag, Left, ONE_KEY, Run, TimeSlice, command};
 use crate::resp::{Args, Digits, Reply, parse_integer};
 use crate::store::{View, ViewMut};
 use crate::types::Hash;
@@ -107,8 +107,8 @@ fn hvals(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     Ok(())
 }
 
-fn hscan<'a>(view: &View, args: &'a Args, stretch: &Stretch, reply: &mut Reply) -> Left<'a> {
-    scan::collection::<Hash>(view, args, stretch, reply, |hash, cursor, walk| {
+fn hscan<'a>(view: &View, args: &'a Args, slice: &TimeSlice, reply: &mut Reply) -> Left<'a> {
+    scan::collection::<Hash>(view, args, slice, reply, |hash, cursor, walk| {
         hash.scan(cursor, |(name, value)| {
             if walk.wants(name) {
                 walk.keep(name);
@@ -245,7 +245,7 @@ mod tests {
         let (mut cursor, mut seen, mut calls) = (0, Vec::new(), 0);
         loop {
             let mut walk = scan::Walk::new(cursor, 100, 1_000);
-            let done = walk.go_on(&Stretch::begin(true), |cursor, found| {
+            let done = walk.go_on(&TimeSlice::begin(true), |cursor, found| {
                 hash.scan(cursor, |field| {
                     found.looked_at += 1;
                     seen.push(field);

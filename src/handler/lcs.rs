@@ -28,7 +28,7 @@
 use crate::blob::Blob;
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
-use crate::handler::{Command, Left, Rest, Run, Stretch, TWO_KEYS, command};
+use crate::handler::{Command, Left, Rest, Run, TWO_KEYS, TimeSlice, command};
 use crate::resp::{Args, Reply};
 use crate::store::View;
 use crate::types::{Entry, Str};
@@ -43,7 +43,7 @@ pub const COMMANDS: &[Command] = &[
 /// Up to this many cells are computed under the lock, because that takes no time.
 const FEW: usize = 64 * 1024;
 
-fn lcs<'a>(view: &View, args: &'a Args, _: &Stretch, reply: &mut Reply) -> Left<'a> {
+fn lcs<'a>(view: &View, args: &'a Args, _: &TimeSlice, reply: &mut Reply) -> Left<'a> {
     let entries = [view.entry(args.key(1)), view.entry(args.key(2))];
     let mut found = entries.iter().flatten();
     if found.any(|entry| entry.read::<Str>().is_none()) {

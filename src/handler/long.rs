@@ -6,7 +6,7 @@ use crate::store::View;
 use std::time::{Duration, Instant};
 
 /// A handler that may leave something to be done.
-pub type LongHandler = for<'a> fn(&View, &'a Args, &Stretch, &mut Reply) -> Left<'a>;
+pub type LongHandler = for<'a> fn(&View, &'a Args, &TimeSlice, &mut Reply) -> Left<'a>;
 
 /// What it has left.
 pub type Left<'a> = Result<Option<Rest<'a>>, Error>;
@@ -23,26 +23,26 @@ pub enum Rest<'a> {
 impl<'a> Rest<'a> {
     /// Looks once, under the lock that is held. What is left is looked at later.
     pub fn look(
-        mut look: impl FnMut(&View, &Stretch, &mut Reply) -> bool + 'a,
+        mut look: impl FnMut(&View, &TimeSlice, &mut Reply) -> bool + 'a,
         view: &View,
-        stretch: &Stretch,
+        slice: &TimeSlice,
         reply: &mut Reply,
     ) -> Option<Rest<'a>> {
-        let is_done = look(view, stretch, reply);
+        let is_done = look(view, slice, reply);
         (!is_done).then(|| Rest::Look(Box::new(look)))
     }
 }
 
-type Look<'a> = dyn FnMut(&View, &Stretch, &mut Reply) -> bool + 'a;
+type Look<'a> = dyn FnMut(&View, &TimeSlice, &mut Reply) -> bool + 'a;
 
 /// How long a reader may look before it gives the lock back.
-pub struct Stretch(Option<Instant>);
+pub struct TimeSlice(Option<Instant>);
 
-impl Stretch {
+impl TimeSlice {
     /// Half a millisecond, enough for about a thousand keys. Whoever waits for the lock loses about as
     /// much by waking up. It never ends for a reader that may not give the lock back.
-    pub fn begin(keeps_lock: bool) -> Stretch {
-        Stretch((!keeps_lock).then(|| Instant::now() + Duration::from_micros(500)))
+    pub fn begin(keeps_lock: bool) -> TimeSlice {
+        TimeSlice((!keeps_lock).then(|| Instant::now() + Duration::from_micros(500)))
     }
 
     pub fn is_over(&self) -> bool {

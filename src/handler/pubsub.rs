@@ -86,7 +86,7 @@ fn end(client: &mut Client, to: Subscription, args: &Args, reply: &mut Reply) ->
 
 fn confirm(client: &mut Client, args: &Args, name: Option<&[u8]>, reply: &mut Reply) {
     // Confirmations are messages, so they are sent even after CLIENT REPLY OFF.
-    client.confirms = client.replies != Replies::On && !client.in_exec;
+    client.must_reply = client.replies != Replies::On && !client.in_exec;
     reply.push(3);
     reply.bulk(&args[0].to_ascii_lowercase());
     reply.bulk_or_nil(name);
@@ -111,9 +111,9 @@ pub fn outbox(client: &mut Client, reply: &Reply) -> Result<Arc<Outbox>, Error> 
 
 fn publish(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let mut message = client.server.hub.message(&args[1], &args[2]);
-    if has_to_hear_out(client, &message) {
-        let receivers = client.server.clients.those(client.heard.iter().copied());
-        order::hear_out(&receivers, Some(&client.public));
+    if must_wait_for_receivers(client, &message) {
+        let receivers = client.server.clients.those(client.waited_for.iter().copied());
+        order::wait_for_others(&receivers, Some(&client.public));
         // Some may have unsubscribed since the message was made.
         message = client.server.hub.message(&args[1], &args[2]);
     }
@@ -133,13 +133,13 @@ const FEW: usize = 16;
 
 /// Whether PUBLISH must wait until the receivers have done what they sent (server/order.rs). The batch need
 /// not wait twice in a row for the same ones.
-fn has_to_hear_out(client: &mut Client, message: &Message) -> bool {
-    let is_heard = || message.ids().eq(client.heard.iter().copied());
-    if client.in_exec || message.receivers() > FEW || is_heard() {
+fn must_wait_for_receivers(client: &mut Client, message: &Message) -> bool {
+    let is_done = || message.ids().eq(client.waited_for.iter().copied());
+    if client.in_exec || message.receivers() > FEW || is_done() {
         return false;
     }
-    client.heard.clear();
-    client.heard.extend(message.ids());
+    client.waited_for.clear();
+    client.waited_for.extend(message.ids());
     true
 }
 

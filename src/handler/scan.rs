@@ -14,7 +14,7 @@
 use crate::error::Error;
 use crate::glob;
 use crate::handler::args::{Cursor, integer};
-use crate::handler::{Rest, Stretch};
+use crate::handler::{Rest, TimeSlice};
 use crate::resp::{Args, Reply};
 use crate::store::View;
 use crate::types::{Entry, Type};
@@ -71,7 +71,7 @@ pub fn reply_with_cursor(next: u64, reply: &mut Reply) {
 pub fn collection<'a, T: Type>(
     view: &View,
     args: &'a Args,
-    stretch: &Stretch,
+    slice: &TimeSlice,
     reply: &mut Reply,
     visit: impl Fn(T::Look<'_>, u64, &mut Walk) -> u64 + 'a,
 ) -> Result<Option<Rest<'a>>, Error> {
@@ -87,8 +87,8 @@ pub fn collection<'a, T: Type>(
     // Slots may be empty after many deletions; a call may look at no more than ten for each element.
     let slots = options.count.saturating_mul(10);
     let mut walk = Walk { pattern: options.pattern, ..Walk::new(cursor, options.count, slots) };
-    let look = move |view: &View, stretch: &Stretch, reply: &mut Reply| {
-        let done = walk.go_on(stretch, |cursor, walk| {
+    let look = move |view: &View, slice: &TimeSlice, reply: &mut Reply| {
+        let done = walk.go_on(slice, |cursor, walk| {
             // What is no collection of this type any more has no more elements.
             let found = view.peek(args.key(1)).and_then(Entry::read::<T>);
             found.map_or(0, |found| visit(found, cursor, walk))
@@ -98,7 +98,7 @@ pub fn collection<'a, T: Type>(
         }
         done
     };
-    Ok(Rest::look(look, view, stretch, reply))
+    Ok(Rest::look(look, view, slice, reply))
 }
 
 /// A SCAN under way. With a large COUNT it releases its lock from time to time, and others may change the
@@ -135,9 +135,13 @@ impl<'a> Walk<'a> {
         self.kept += 1;
     }
 
-    /// Goes on to the end, and returns true; or until the stretch is over. `visit` looks at the slot at a
+    /// Goes on to the end, and returns true; or until the slice is over. `visit` looks at the slot at a
     /// cursor and returns the next cursor.
-    pub fn go_on(&mut self, time: &Stretch, mut visit: impl FnMut(u64, &mut Walk) -> u64) -> bool {
+    pub fn go_on(
+        &mut self,
+        time: &TimeSlice,
+        mut visit: impl FnMut(u64, &mut Walk) -> u64,
+    ) -> bool {
         loop {
             self.cursor = visit(self.cursor, self);
             self.slots_left -= 1;

@@ -28,7 +28,7 @@ use crate::handler::args::{Cursor, at_least, integer};
 use crate::handler::draw;
 use crate::handler::scan;
 use crate::handler::{
-    ALL_KEYS, COUNTED_KEYS, Command, Flag, ONE_KEY, Rest, Run, Stretch, TWO_KEYS, command,
+    ALL_KEYS, COUNTED_KEYS, Command, Flag, ONE_KEY, Rest, Run, TWO_KEYS, TimeSlice, command,
 };
 use crate::key::Key;
 use crate::resp::{Args, Reply};
@@ -106,10 +106,10 @@ fn smembers(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
 fn sscan<'a>(
     view: &View,
     args: &'a Args,
-    stretch: &Stretch,
+    slice: &TimeSlice,
     reply: &mut Reply,
 ) -> Result<Option<Rest<'a>>, Error> {
-    scan::collection::<Set>(view, args, stretch, reply, |set, cursor, walk| {
+    scan::collection::<Set>(view, args, slice, reply, |set, cursor, walk| {
         set.scan(cursor, |member| {
             member.read(|bytes| {
                 if walk.wants(bytes) {
@@ -231,7 +231,7 @@ const FEW: usize = 1024;
 fn sinter<'a>(
     view: &View,
     args: &'a Args,
-    _: &Stretch,
+    _: &TimeSlice,
     reply: &mut Reply,
 ) -> Result<Option<Rest<'a>>, Error> {
     ask(Question::Inter, 1..args.len(), view, args, reply, |sets, reply| {
@@ -244,7 +244,7 @@ fn sinter<'a>(
 fn sintercard<'a>(
     view: &View,
     args: &'a Args,
-    _: &Stretch,
+    _: &TimeSlice,
     reply: &mut Reply,
 ) -> Result<Option<Rest<'a>>, Error> {
     let mut words = Cursor::new(args);
@@ -269,7 +269,7 @@ fn sintercard<'a>(
 fn sunion<'a>(
     view: &View,
     args: &'a Args,
-    _: &Stretch,
+    _: &TimeSlice,
     reply: &mut Reply,
 ) -> Result<Option<Rest<'a>>, Error> {
     answer(Question::Union, view, args, reply)
@@ -278,7 +278,7 @@ fn sunion<'a>(
 fn sdiff<'a>(
     view: &View,
     args: &'a Args,
-    _: &Stretch,
+    _: &TimeSlice,
     reply: &mut Reply,
 ) -> Result<Option<Rest<'a>>, Error> {
     answer(Question::Diff, view, args, reply)

@@ -18,7 +18,7 @@ mod ranges;
 
 use crate::error::Error;
 use crate::handler::args::Cursor;
-use crate::handler::{COUNTED_KEYS, Command, Flag, Left, ONE_KEY, Run, Stretch, command};
+use crate::handler::{COUNTED_KEYS, Command, Flag, Left, ONE_KEY, Run, TimeSlice, command};
 use crate::handler::{draw, scan};
 use crate::key::Key;
 use crate::resp::{
@@ -369,8 +369,8 @@ fn rank(view: &View, args: &Args, reverse: bool, reply: &mut Reply) -> Result<()
 
 // Iterating.
 
-fn zscan<'a>(view: &View, args: &'a Args, stretch: &Stretch, reply: &mut Reply) -> Left<'a> {
-    scan::collection::<Zset>(view, args, stretch, reply, |zset, cursor, walk| {
+fn zscan<'a>(view: &View, args: &'a Args, slice: &TimeSlice, reply: &mut Reply) -> Left<'a> {
+    scan::collection::<Zset>(view, args, slice, reply, |zset, cursor, walk| {
         let print = if zset.is_packed() { print_in_listpack } else { print_double };
         zset.scan(cursor, |(member, score)| {
             if walk.wants(member) {

@@ -66,7 +66,7 @@ impl Reply {
     }
 
     /// The same for a client: its replies are counted and limited.
-    pub fn watched(charge: Charge) -> Reply {
+    pub fn counted(charge: Charge) -> Reply {
         Reply { out: Output::new(Some(charge)), ..Reply::new() }
     }
 
@@ -305,6 +305,11 @@ impl Output {
         self.len().saturating_add(more) < self.look_at || self.look(more, more)
     }
 
+    /// Whether all that is written is thrown away, because the client is to end.
+    pub fn is_thrown_away(&mut self) -> bool {
+        !self.takes(0)
+    }
+
     /// Counts what is there and what is to come: `more` bytes, of which `written` are written here. Throws
     /// all away if it is too much.
     #[cold]
@@ -342,10 +347,10 @@ impl Output {
     /// Counts anew what is held, because others may have begun or ceased to share some of its values.
     pub fn count_again(&mut self) {
         self.shared_held = self.shared.iter().map(|(_, value)| part_of(value)).sum();
-        self.settle();
+        self.count_held();
     }
 
-    fn settle(&mut self) {
+    fn count_held(&mut self) {
         let held = self.held(0);
         if let Some(charge) = &mut self.charge {
             charge.set(held);
@@ -366,7 +371,7 @@ impl Output {
         self.truncate(0);
         self.written = Vec::new();
         self.shared = Vec::new();
-        self.settle();
+        self.count_held();
     }
 
     /// Where it ends now, in written bytes: a place to which it can be cut back.
@@ -405,7 +410,7 @@ impl Output {
         self.written.shrink_to(keep.max(2 * used));
         self.shared.shrink_to(keep / size_of::<(usize, Arc<Blob>)>());
         self.shared_held = 0;
-        self.settle();
+        self.count_held();
     }
 
     /// How many bytes can be written without more memory.
@@ -468,7 +473,7 @@ mod tests {
         let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let total = Arc::new(Total::default());
         let held = Held::new(&total, Some(Arc::new(stream)));
-        let mut reply = Reply::watched(Charge::new(&held));
+        let mut reply = Reply::counted(Charge::new(&held));
         let word = [b'x'; 1000];
         reply.each(0..1000, |reply, _| reply.bulk(&word));
         assert!(reply.out.len() > 1_000_000, "without a limit it may be of any length");

@@ -93,17 +93,17 @@ impl Inbound {
     pub fn take_back(&mut self, bytes: Vec<u8>) {
         let behind = std::mem::replace(&mut self.stash, bytes.into());
         self.stash.extend(behind);
-        self.settle();
+        self.count_held();
     }
 
     /// All commands that were handed up have run.
     pub fn commands_are_done(&mut self) {
         self.handed_up = 0;
-        self.settle();
+        self.count_held();
     }
 
     /// Counts what is held, without what every client may have.
-    fn settle(&mut self) {
+    fn count_held(&mut self) {
         let held = self.stash.capacity().saturating_add(self.handed_up);
         self.charge.set(held.saturating_sub(INPUT_BUFFER));
     }
@@ -237,7 +237,7 @@ impl Inbound {
                     self.taken += count as u64;
                     self.public.touch(&self.server);
                     self.stash.extend(&chunk[..count]);
-                    self.settle();
+                    self.count_held();
                 }
                 Err(error) if is_timeout(&error) => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -259,7 +259,7 @@ impl Read for Inbound {
                 self.stash = VecDeque::new();
             }
             self.handed_up += count;
-            self.settle();
+            self.count_held();
             return Ok(count);
         }
         // Asked again after the end. The turn goes on until the client has left every list.
@@ -274,7 +274,7 @@ impl Read for Inbound {
         self.public.turns.begin();
         self.taken += count as u64;
         self.handed_up += count;
-        self.settle();
+        self.count_held();
         self.was_filled |= count == buffer.len();
         self.is_at_end = count == 0;
         self.public.touch(&self.server);

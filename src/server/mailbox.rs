@@ -10,7 +10,7 @@
 //! another thread                        RPUSH k ─▶ deliver ─┘
 //! ```
 //!
-//! If the client has sent more commands behind its BLPOP, its thread must run them as soon as the answer is
+//! If the client has sent more commands after its BLPOP, its thread must run them as soon as the answer is
 //! there. Then it does not leave. It waits here, and the answer comes into the mailbox (`Full`). The same
 //! happens before the thread has sent the replies that stand in front of the answer.
 //!

@@ -85,7 +85,7 @@ impl Turns {
 
 /// Waits until each of `clients` is quiet, without the asker itself. What the caller has counted before, it
 /// must count again.
-pub fn hear_out(clients: &[Arc<Public>], asker: Option<&Public>) {
+pub fn wait_for_others(clients: &[Arc<Public>], asker: Option<&Public>) {
     let begin = Instant::now();
     for client in clients {
         if asker.is_some_and(|asker| asker.id == client.id) || is_quiet(client) {

@@ -125,10 +125,10 @@ impl Blocking {
         self.ready.pop_front()
     }
 
-    /// The first client in the queue of a key behind this number, with its own number.
-    pub fn next(&self, db: usize, key: &[u8], behind: u64) -> Option<(u64, Arc<Waiter>)> {
+    /// The first client in the queue of a key after this number, with its own number.
+    pub fn next(&self, db: usize, key: &[u8], after: u64) -> Option<(u64, Arc<Waiter>)> {
         let queue = self.queues.get(&db)?.get(key)?;
-        queue.range(behind + 1..).next().map(|(number, waiter)| (*number, waiter.clone()))
+        queue.range(after + 1..).next().map(|(number, waiter)| (*number, waiter.clone()))
     }
 
     fn note_ready(&mut self, db: usize, key: &[u8]) {
@@ -202,10 +202,10 @@ mod tests {
 
     /// The clients in the queue of a key, in its order.
     fn queue(blocking: &Blocking, db: usize, key: &str) -> Vec<u64> {
-        let mut behind = 0;
+        let mut after = 0;
         let next = || {
-            let (number, waiter) = blocking.next(db, key.as_bytes(), behind)?;
-            behind = number;
+            let (number, waiter) = blocking.next(db, key.as_bytes(), after)?;
+            after = number;
             Some(waiter.client)
         };
         std::iter::from_fn(next).collect()

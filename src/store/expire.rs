@@ -137,7 +137,7 @@ impl Notes {
 
 impl View<'_> {
     /// Whether the key is there for this view. If it is expired, it is noted.
-    pub(super) fn is_alive(&self, entry: Entry) -> bool {
+    pub(super) fn is_alive_or_noted(&self, entry: Entry) -> bool {
         let expired = self.time.has_expired(entry);
         if expired {
             self.notes.note(self.db, entry.key());
@@ -146,9 +146,9 @@ impl View<'_> {
     }
 
     /// The same for a key that nobody has named: if it is expired, it is a unit of its own.
-    pub(super) fn is_alive_by_itself(&self, entry: Entry) -> bool {
+    pub(super) fn is_alive_or_noted_alone(&self, entry: Entry) -> bool {
         self.notes.begin_unit();
-        self.is_alive(entry)
+        self.is_alive_or_noted(entry)
     }
 
     /// Notes up to `most` expired keys of the database; returns how many.
@@ -156,7 +156,7 @@ impl View<'_> {
         let Db { keys, deadlines } = self.db();
         let past = deadlines.iter().take_while(|(deadline, _)| self.time.is_past(*deadline));
         let hinted = past.take(most).flat_map(|(_, digest)| keys.with_digest(*digest));
-        hinted.filter(|entry| !self.is_alive_by_itself(*entry)).count()
+        hinted.filter(|entry| !self.is_alive_or_noted_alone(*entry)).count()
     }
 
     /// How many keys have a deadline, and how long the next of them live on average, in
@@ -197,7 +197,7 @@ impl ViewMut<'_> {
             self.discard(large);
             self.records.push_expired(self.db, &key);
             let watchers = self.keyspace.watchers.get_mut().unwrap();
-            watchers.touch(self.db, &key, true, Now::Gone);
+            watchers.touch(self.db, &key, Now::Gone);
             self.notes.deleted.set(self.notes.deleted.get() + 1);
         }
     }

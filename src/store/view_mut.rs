@@ -287,7 +287,7 @@ impl<'a> ViewMut<'a> {
         if !watchers.is_empty() {
             let exists = dbs[self.db].find(&key).is_some();
             let now = if exists { Now::Alive } else { Now::Gone };
-            watchers.touch(self.db, &key, true, now);
+            watchers.touch(self.db, &key, now);
         }
     }
 
@@ -303,7 +303,7 @@ impl<'a> ViewMut<'a> {
         let watchers = self.keyspace.watchers.get_mut().unwrap();
         for key in watchers.keys_of(db) {
             if old.find(&key).is_some() {
-                watchers.touch(db, &key, true, Now::Gone);
+                watchers.touch(db, &key, Now::Gone);
             }
         }
         self.dirty += old.keys.len() as u64;
@@ -326,7 +326,7 @@ impl<'a> ViewMut<'a> {
                     Some(_) => Now::Alive,
                 };
                 if existed || now != Now::Gone {
-                    watchers.touch(db, &key, existed, now);
+                    watchers.touch_swapped(db, &key, existed, now);
                 }
             }
         }

@@ -20,7 +20,7 @@
 
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
-use crate::handler::{COUNTED_KEYS, Command, Keys, Left, ONE_KEY, Rest, Run, Stretch, command};
+use crate::handler::{COUNTED_KEYS, Command, Keys, Left, ONE_KEY, Rest, Run, TimeSlice, command};
 use crate::resp::{Args, Digits, Reply, parse_double, parse_integer};
 use crate::store::{View, ViewMut};
 use crate::types::{Entry, Loose, Member, Scoring, Set, Value, Zset, by_score};
@@ -65,19 +65,19 @@ enum Then {
     Count,
 }
 
-fn zdiff<'a>(view: &View, args: &'a Args, _: &Stretch, reply: &mut Reply) -> Left<'a> {
+fn zdiff<'a>(view: &View, args: &'a Args, _: &TimeSlice, reply: &mut Reply) -> Left<'a> {
     answer(view, args, Form { name: "zdiff", kind: Kind::Diff, result: Then::Reply }, reply)
 }
 
-fn zinter<'a>(view: &View, args: &'a Args, _: &Stretch, reply: &mut Reply) -> Left<'a> {
+fn zinter<'a>(view: &View, args: &'a Args, _: &TimeSlice, reply: &mut Reply) -> Left<'a> {
     answer(view, args, Form { name: "zinter", kind: Kind::Inter, result: Then::Reply }, reply)
 }
 
-fn zintercard<'a>(view: &View, args: &'a Args, _: &Stretch, reply: &mut Reply) -> Left<'a> {
+fn zintercard<'a>(view: &View, args: &'a Args, _: &TimeSlice, reply: &mut Reply) -> Left<'a> {
     answer(view, args, Form { name: "zintercard", kind: Kind::Inter, result: Then::Count }, reply)
 }
 
-fn zunion<'a>(view: &View, args: &'a Args, _: &Stretch, reply: &mut Reply) -> Left<'a> {
+fn zunion<'a>(view: &View, args: &'a Args, _: &TimeSlice, reply: &mut Reply) -> Left<'a> {
     answer(view, args, Form { name: "zunion", kind: Kind::Union, result: Then::Reply }, reply)
 }
 
@@ -100,7 +100,7 @@ fn answer<'a>(view: &View, args: &'a Args, form: Form, reply: &mut Reply) -> Lef
         combination.answer(form, reply);
         return Ok(None);
     }
-    let look = move |view: &View, _: &Stretch, reply: &mut Reply| {
+    let look = move |view: &View, _: &TimeSlice, reply: &mut Reply| {
         // The keys may hold something else by now.
         match Combination::parse(args, form, |i| view.peek(args.key(i))) {
             Ok(combination) => combination.answer(form, reply),
