@@ -34,6 +34,7 @@ use super::set::Member;
 use super::table::{self, Held, Keyed, Table, groups};
 use super::{ELEMENTS_PER_COMMAND, Packed, Type, Value, allocated, rewrite_elements};
 use crate::key::{Key, digest_of};
+use crate::notify::Class;
 use crate::resp::print_double;
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -397,6 +398,7 @@ const MOVED_AT_ONCE: usize = 2;
 
 impl Type for Zset<'_> {
     const NAME: &'static str = "zset";
+    const CLASS: Class = Class::Zset;
     const NEW: (Kind, &'static [u8]) = (Kind::Zset, &listpack::EMPTY);
     type Look<'a> = Zset<'a>;
     type Large = Box<Sorted>;
