@@ -72,6 +72,9 @@ impl Batch<'_> {
             return;
         }
         while let Some((db, key)) = self.blocking().and_then(Blocking::next_ready) {
+            // A key may have expired since the command, or the transaction, began.
+            self.clock.read();
+            self.time.now = self.clock.now / 1000;
             let key = Key::of(&key);
             let mut after = 0;
             while let Some(blocking) = self.blocking()

@@ -46,6 +46,6 @@ impl ViewMut<'_> {
                 }
             }
         }
-        self.note_all_ready([a, b]);
+        self.mark_all_ready([a, b]);
     }
 }

@@ -72,7 +72,7 @@ impl<'a> ViewMut<'a> {
     // Inlined, because a call copies the view: two instructions in a hundred of a SET.
     #[inline(always)]
     pub fn end(mut self, args: &Args) -> u64 {
-        // Keys that readers of `look()` found expired: their DELs go in front of this command's records.
+        // Keys that were found expired through `look()`: their DELs go in front of this command's records.
         if !self.notes.are_empty() {
             self.delete_noted();
         }
@@ -137,7 +137,7 @@ impl<'a> ViewMut<'a> {
         let Some(mut entry) = self.find(key) else {
             return self.edit_new(key, event, change);
         };
-        let edited = entry.edit(limits, false, change);
+        let edited = entry.edit(limits, change);
         self.end_edit::<T, R>(key, event, edited)
     }
 
@@ -152,7 +152,7 @@ impl<'a> ViewMut<'a> {
         let Some(mut entry) = self.find(key) else {
             return Ok(None);
         };
-        let edited = entry.edit(limits, false, change);
+        let edited = entry.edit(limits, change);
         self.end_edit::<T, R>(key, event, edited).map(Some)
     }
 
@@ -165,7 +165,7 @@ impl<'a> ViewMut<'a> {
         let limits = self.limits;
         let keys = &mut self.db_mut().keys;
         let mut new = keys.insert(key.digest, |heap| Stored::empty::<T>(&key, heap));
-        let (result, change) = new.edit(limits, true, change);
+        let (result, change) = new.fill(limits, change);
         if result.is_ok() && change == Change::Changed {
             self.is_new(key);
             self.changed(key, T::CLASS, event);
@@ -241,8 +241,9 @@ impl<'a> ViewMut<'a> {
         self.discard(old);
     }
 
-    /// Gives `key` what a command has computed, of this type. Without an entry, the key goes: if it is expired
-    /// but unread, no DEL is logged, as in Redis.
+    /// For ZUNIONSTORE, SORT and their kind: gives `key` what the command has computed, of this type. Without an
+    /// entry, the key goes. If the key is expired and the command has not looked at it, no DEL is logged for
+    /// that, as in Redis.
     pub fn replace<T: Type>(&mut self, key: Key, event: &'static str, entry: Option<Loose>) {
         self.delete_noted();
         let Some(entry) = entry else {
@@ -313,7 +314,7 @@ impl<'a> ViewMut<'a> {
     /// A key is there that was not. Clients may wait for it.
     fn is_new(&mut self, key: Key) {
         self.notes.say(self.db, &key, Class::New, "new");
-        self.note_ready(&key);
+        self.mark_ready(&key);
     }
 
     /// The command has changed the key: it will be logged, and clients that WATCH the key, or have subscribed
