@@ -229,10 +229,7 @@ impl Session<'_> {
                 self.flush()?;
             }
             Then::Block(waiter) => self.block(&waiter)?,
-            Then::Reload { from_log, silent } => {
-                self.reload(from_log, silent);
-                self.flush()?;
-            }
+            Then::Reload { from_log, silent } => self.reload(from_log, silent)?,
             Then::Wait(wait) => {
                 self.flush()?;
                 self.wait(wait)?;
