@@ -206,8 +206,10 @@ impl Aof {
     ) -> Result<(), String> {
         let annotate = if self.config.aof_checksum.get() { annotate } else { Annotate::Never };
         checksum::cover(&mut target.open, &mut target.pending, from, annotate);
-        let count =
-            target.write_pending().map_err(|error| self.failures.failed(Kind::Write, &error))?;
+        let began = self.config.latency.begin();
+        let written = target.write_pending();
+        self.config.latency.end("aof-write", began);
+        let count = written.map_err(|error| self.failures.failed(Kind::Write, &error))?;
         self.status.size.fetch_add(count, Ordering::Relaxed);
         self.written.store(target.pending_end, Ordering::Release);
         self.failures.end(Kind::Write);

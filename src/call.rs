@@ -29,7 +29,7 @@ pub use replay::{can_replay, replay};
 use crate::batch::Batch;
 use crate::client::{Client, Replies, Transaction};
 use crate::error::Error;
-use crate::handler::{Flag, Row, Run, TABLE, transactions};
+use crate::handler::{Flag, Row, Run, TABLE, sort, transactions};
 use crate::propagate::Source;
 use crate::resp::{Args, Reply};
 use crate::server::Server;
@@ -152,12 +152,17 @@ impl<'a> Caller<'a> {
                 handler(&self.batch.view(client.db), args, reply)
             }
             Run::Long(handler) => self.run_long(handler, client, args, reply),
+            Run::MayStore(handler, _) if !sort::may_store(args) => {
+                self.run_long(handler, client, args, reply)
+            }
             Run::Mixed(handler) => {
                 self.batch.share();
                 handler(client, &self.batch.view(client.db), args, reply)
             }
-            Run::Client(handler) | Run::Container(Some(handler)) => handler(client, args, reply),
-            Run::Write(handler) => {
+            Run::Client(handler) | Run::Container(Some(handler)) => {
+                self.batch.gather(client, |client| handler(client, args, reply))
+            }
+            Run::Write(handler) | Run::MayStore(_, handler) => {
                 self.batch.exclude();
                 // What it finds expired it has deleted itself when it ends.
                 return self.batch.write(handler, client, args, reply);
@@ -249,7 +254,7 @@ impl<'a> Caller<'a> {
 
 /// Queues a command inside MULTI.
 fn queue(transaction: &mut Transaction, row: &Row, args: &Args, spoilt: bool) {
-    transaction.writes |= matches!(row.command.run, Run::Write(_));
+    transaction.writes |= row.command.writes();
     if !spoilt {
         let args = args.to_owned();
         transaction.charge.add(args.memory());

@@ -33,12 +33,11 @@ pub struct Client {
     /// Database and key of each key that it watches.
     pub watched: BTreeSet<(usize, Vec<u8>)>,
     /// What it has subscribed to. The hub has the same in its own order.
-    pub channels: BTreeSet<Vec<u8>>,
-    pub patterns: BTreeSet<Vec<u8>>,
+    subscriptions: [BTreeSet<Vec<u8>>; 3],
     pub monitoring: bool,
     /// Memory of all names above, of the client's own name, and of what its library says of itself.
     pub names: Charge,
-    /// Messages of PUBLISH in this batch. They are sent when the log holds everything done before them.
+    /// Messages of PUBLISH that its batch has not gathered yet (batch/telling.rs).
     pub published: Vec<Message>,
     /// Memory of these messages.
     pub publishing: Charge,
@@ -98,6 +97,12 @@ pub enum Then {
         force: bool,
     },
     Wait(Wait),
+    /// Replace the data by what is written of it (serve/reload.rs): by what the log holds, or by a base made of
+    /// memory. `silent`: CLIENT REPLY keeps the answer back.
+    Reload {
+        from_log: bool,
+        silent: bool,
+    },
     /// Wait for a key (serve/blocked.rs).
     Block(Arc<Waiter>),
 }
@@ -159,8 +164,7 @@ impl Client {
             in_exec: false,
             watch_flag: WatchFlag::default(),
             watched: BTreeSet::new(),
-            channels: BTreeSet::new(),
-            patterns: BTreeSet::new(),
+            subscriptions: Default::default(),
             monitoring: false,
             names: Charge::new(&public.held),
             published: Vec::new(),
@@ -187,14 +191,16 @@ impl Client {
     }
 
     pub fn is_subscribed(&self) -> bool {
-        !self.channels.is_empty() || !self.patterns.is_empty()
+        self.subscriptions.iter().any(|names| !names.is_empty())
     }
 
     pub fn subscribed(&mut self, to: Subscription) -> &mut BTreeSet<Vec<u8>> {
-        match to {
-            Subscription::Channel => &mut self.channels,
-            Subscription::Pattern => &mut self.patterns,
-        }
+        &mut self.subscriptions[to as usize]
+    }
+
+    /// How many channels, patterns and shard channels it has subscribed to.
+    pub fn subscriptions(&self) -> [usize; 3] {
+        self.subscriptions.each_ref().map(BTreeSet::len)
     }
 
     /// Sets the client's name, or the name or version of its library.
@@ -207,7 +213,7 @@ impl Client {
 
     /// Ends all its subscriptions, without confirmations.
     pub fn unsubscribe_all(&mut self) {
-        for to in [Subscription::Channel, Subscription::Pattern] {
+        for to in Subscription::ALL {
             for name in std::mem::take(self.subscribed(to)) {
                 self.server.hub.unsubscribe(to, &name, self.public.id);
                 self.names.subtract(memory_of(&name));
@@ -227,8 +233,7 @@ impl Client {
         shown.last_command = last_command.or(shown.last_command);
         shown.db = self.db;
         shown.protocol = protocol;
-        shown.channels = self.channels.len();
-        shown.patterns = self.patterns.len();
+        shown.subscriptions = self.subscriptions();
         // EXEC has written the number of commands that it runs.
         if !self.in_exec {
             shown.queued = self.transaction.as_ref().map(|t| t.queue.len());

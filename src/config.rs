@@ -21,11 +21,12 @@ mod options;
 mod slot;
 mod start;
 
-pub use options::describe;
+pub use options::{describe, memory};
 pub use start::help;
 
 use crate::error::Error;
 use crate::held::{self, Total};
+use crate::latency::Latency;
 use crate::resp::parse_integer;
 use crate::{glob, log};
 use options::{Accepts, Change, OPTIONS, Row, find, target};
@@ -65,6 +66,8 @@ pub struct Config {
     pub file: PathBuf,
     /// Has the limits `maxmemory-clients` and `client-output-buffer-limit`.
     pub clients: Arc<Total>,
+    /// Has `latency-monitor-threshold`, and what took that long.
+    pub latency: Latency,
     /// Goes up after the options have changed.
     pub version: AtomicU64,
     // Each of these is the option of this name.
@@ -89,6 +92,7 @@ pub struct Config {
     pub logfile: Bytes,
     pub maxclients: Slot<usize>,
     pub maxmemory_policy: Bytes,
+    pub notify_keyspace_events: Bytes,
     pub port: Slot<usize>,
     pub proto_max_bulk_len: Slot<usize>,
     pub protected_mode: Slot<bool>,
@@ -133,7 +137,7 @@ impl Config {
                 && glob::matches(pattern, row.name.as_bytes(), true)
         };
         let rows = OPTIONS.iter().enumerate().filter(matches);
-        rows.map(|(index, row)| (row.name, values[target(index)].clone())).collect()
+        rows.map(|(index, row)| (row.name, row.shown(&values[target(index)]))).collect()
     }
 
     /// Changes all of these options or, if one is refused, none. Returns all values from before. The caller
@@ -179,6 +183,11 @@ impl Config {
             None => (value, 1),
         };
         self.clients.limit.store(unit * number.parse::<usize>().unwrap_or_default(), Relaxed);
+    }
+
+    fn put_latency_threshold(&self, value: &[u8]) {
+        let threshold = parse_integer(value).unwrap_or_default();
+        self.latency.threshold.store(threshold as u64, Relaxed);
     }
 
     /// Sets `client-output-buffer-limit`. The value has all three classes.

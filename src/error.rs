@@ -84,11 +84,6 @@ impl Error {
     pub const NotInTransaction: Error =
         Error::Fixed("ERR Command not allowed inside a transaction");
     pub const NotForMonitors: Error = Error::Fixed("ERR Replica can't interact with the keyspace");
-    pub const DebugNotAllowed: Error = Error::Fixed(
-        "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", \
-         you can run it from a local connection, otherwise you need to set this option in the \
-         configuration file, and then restart the server.",
-    );
     pub const Loading: Error = Error::Fixed("LOADING Redis is loading the dataset in memory");
 }
 
@@ -120,6 +115,15 @@ impl Error {
         cause.write_to(&mut text);
         let text = text.strip_prefix(b"ERR ").unwrap_or(&text);
         Error::Text([b"EXECABORT Transaction discarded because of: ", text].concat())
+    }
+
+    /// The error of DEBUG and MODULE, which an option must allow.
+    pub fn not_allowed(name: &str, option: &str) -> Error {
+        Error::text(format!(
+            "ERR {name} command not allowed. If the {option} option is set to \"local\", you can run it \
+             from a local connection, otherwise you need to set this option in the configuration file, \
+             and then restart the server."
+        ))
     }
 
     pub fn misconf(cause: &str) -> Error {

@@ -40,6 +40,7 @@ pub fn expire_for_ever(server: &Arc<Server>, store: &RwLock<Keyspace>) -> ! {
                 if found == 0 {
                     break;
                 }
+                server.config.latency.note("expire-cycle", begin.elapsed());
                 std::thread::sleep(begin.elapsed() * 3);
             }
         }

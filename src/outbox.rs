@@ -124,6 +124,11 @@ impl Outbox {
         self.queue.lock().unwrap().behind_reply.get_or_insert_default();
     }
 
+    /// Whether the client is being ended, so that no message reaches it.
+    pub fn has_ended(&self) -> bool {
+        self.client.is_ended()
+    }
+
     /// Queues a message without waiting. If the queue would be over the limit, the client is disconnected.
     pub fn push(&self, bytes: &[u8]) {
         let mut queue = self.queue.lock().unwrap();

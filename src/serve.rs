@@ -29,6 +29,7 @@ mod blocked;
 mod inbound;
 mod memory;
 mod output;
+mod reload;
 mod waiting;
 
 use crate::call::{Arrived, Caller};
@@ -228,6 +229,10 @@ impl Session<'_> {
                 self.flush()?;
             }
             Then::Block(waiter) => self.block(&waiter)?,
+            Then::Reload { from_log, silent } => {
+                self.reload(from_log, silent);
+                self.flush()?;
+            }
             Then::Wait(wait) => {
                 self.flush()?;
                 self.wait(wait)?;

@@ -317,9 +317,8 @@ pub struct Shown {
     pub last_command: Option<usize>,
     pub db: usize,
     pub protocol: Protocol,
-    /// How many channels and patterns it has subscribed to.
-    pub channels: usize,
-    pub patterns: usize,
+    /// How many channels, patterns and shard channels it has subscribed to.
+    pub subscriptions: [usize; 3],
     /// How many commands MULTI has queued, or EXEC is running.
     pub queued: Option<usize>,
     /// How many keys it watches.
@@ -329,7 +328,7 @@ pub struct Shown {
 
 impl Shown {
     pub fn is_subscribed(&self) -> bool {
-        self.channels + self.patterns > 0
+        self.subscriptions != [0; 3]
     }
 
     fn is_listening(&self) -> bool {

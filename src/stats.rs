@@ -16,6 +16,7 @@
 //! **How Redis does it**: plain integers, because it has one thread; slowlog.c. Ours may change while INFO
 //! reads them, so two totals of one INFO may differ by a few batches.
 
+use crate::latency::Histogram;
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,6 +39,8 @@ pub struct Stats {
     zero: Mutex<Totals>,
     /// One for each row of the command table, in the same order.
     pub of_commands: Vec<OfCommand<AtomicU64>>,
+    /// Their times, in the same order.
+    pub histograms: Vec<Histogram>,
     pub slow_log: Mutex<SlowLog>,
     /// The last calls of [`Stats::sample`]: when, and with which totals.
     samples: Mutex<VecDeque<(Instant, Totals)>>,
@@ -83,7 +86,9 @@ impl Stats {
     /// `commands` is the number of rows in the command table.
     pub fn new(commands: usize) -> Stats {
         let of_commands = (0..commands).map(|_| OfCommand::default()).collect();
-        Stats { started: unix_microseconds() / 1_000_000, of_commands, ..Stats::default() }
+        let histograms = (0..commands).map(|_| Histogram::default()).collect();
+        let started = unix_microseconds() / 1_000_000;
+        Stats { started, of_commands, histograms, ..Stats::default() }
     }
 
     /// Sums over all clients since the last reset. `here` are the counters of connected clients.
@@ -111,6 +116,7 @@ impl Stats {
         ];
         let all = counters.into_iter().chain(self.of_commands.iter().flatten());
         all.for_each(|counter| counter.store(0, Ordering::Relaxed));
+        self.histograms.iter().for_each(Histogram::reset);
         self.samples.lock().unwrap().clear();
     }
 

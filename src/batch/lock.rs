@@ -81,7 +81,8 @@ impl<'a> Batch<'a> {
         self.time.now = self.clock.now / 1000;
     }
 
-    /// Hands what changed to the log, remembers how far it must be written, and gives the lock back.
+    /// Hands what changed to the log and to the hub, remembers how far the log must be written, and gives the
+    /// lock back.
     fn release(&mut self) {
         if let Guard::Exclusive(keyspace) = &mut self.guard {
             self.server.aof.append(&mut self.records);
@@ -93,6 +94,8 @@ impl<'a> Batch<'a> {
         }
         if !matches!(self.guard, Guard::None) {
             self.position = self.server.aof.position();
+            // Under the lock, so that messages have the order of the changes.
+            self.tell();
             self.guard = Guard::None;
             self.clock.lock_released();
         }

@@ -31,6 +31,7 @@ use crate::resp::{Args, Reply};
 use crate::stats::{
     Count, Counters, OfCommand, Slow, Stats, add, shorten, shorten_args, unix_microseconds,
 };
+use std::time::Duration;
 
 /// The counters of one batch. They are added to the server's when the batch ends.
 #[derive(Default)]
@@ -114,6 +115,9 @@ impl Account {
                 took,
             });
         }
+        if took >= 1000 {
+            batch.server.config.latency.note("command", Duration::from_micros(took));
+        }
         if slower_than >= 0 && took as i64 >= slower_than && !row.command.is(Flag::SkipSlowlog) {
             add_to_slow_log(client, shorten_args(&shown(row, args)), took);
         }
@@ -164,7 +168,8 @@ impl Account {
             for (counter, count) in stats.of_commands[index].iter().zip(counts) {
                 add(counter, count);
             }
-            let [calls, _, rejected, failed] = counts;
+            let [calls, microseconds, rejected, failed] = counts;
+            stats.histograms[index].add(calls, microseconds);
             own.add(Count::Commands, calls);
             own.add(Count::ErrorReplies, failed + rejected);
         }

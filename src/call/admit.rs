@@ -3,7 +3,7 @@
 //! The handler looks at the arguments, and [`crate::handler::Table::look_up`] has checked their number.
 //! The other reasons to refuse a command are here, in Redis's order:
 //!
-//! 1. DEBUG is not allowed; the client has not given the password.
+//! 1. DEBUG or MODULE is not allowed; the client has not given the password.
 //! 2. SHUTDOWN is to be queued by MULTI.
 //! 3. The log cannot be written, and the command would write.
 //! 4. The client has subscribed in RESP2, where a reply looks like a message.
@@ -30,8 +30,8 @@ impl Caller<'_> {
         if self.batch.time.source == Source::Log {
             return Ok(());
         }
-        if command.is(Flag::Protected) && !debug::is_allowed(client) {
-            return Err(Error::DebugNotAllowed);
+        if command.is(Flag::Protected) {
+            debug::check_protected(command, client)?;
         }
         if client.owes_password() && !command.is(Flag::NoAuth) {
             return Err(Error::NoAuth);
@@ -41,9 +41,8 @@ impl Caller<'_> {
         }
         // PING too, as in Redis, because people use it to ask whether all is well.
         let writes = match command.run {
-            Run::Write(_) => true,
             Run::Exec => client.transaction.as_ref().is_some_and(|t| t.writes),
-            _ => command.name == "ping",
+            _ => command.writes() || command.name == "ping",
         };
         if writes && let Some(cause) = self.batch.server.aof.refusal() {
             return Err(Error::misconf(&cause));
@@ -57,8 +56,7 @@ impl Caller<'_> {
         if !command.works_while_loading() && self.batch.server.is_loading() {
             return Err(Error::Loading);
         }
-        let uses_data = command.reads() || matches!(command.run, Run::Write(_));
-        if client.monitoring && (uses_data || command.is(Flag::MayReplicate)) {
+        if client.monitoring && (command.uses_data() || command.is(Flag::MayReplicate)) {
             return Err(Error::NotForMonitors);
         }
         Ok(())

@@ -17,7 +17,7 @@
 
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
-use crate::handler::{ALL_KEYS, Command, Keys, ONE_KEY, Run, command};
+use crate::handler::{ALL_KEYS, Command, Keys, ONE_KEY, Run, Used, command};
 use crate::resp::{Args, Reply, parse_integer};
 use crate::store::{View, ViewMut};
 use crate::types::{Edit, Loose, Str};
@@ -28,12 +28,12 @@ const FROM_SECOND: Keys = Keys { first: 2, ..ALL_KEYS };
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
     command("bitcount",    -2, Run::Read(bitcount),    ONE_KEY,     "2.6.0", "key [start end [BYTE|BIT]]", "Count set bits in a string"),
-    command("bitfield",    -2, Run::Write(bitfield),   ONE_KEY,     "3.2.0", "key GET encoding offset|[OVERFLOW WRAP|SAT|FAIL] SET encoding offset value|INCRBY encoding offset increment [GET encoding offset|[OVERFLOW WRAP|SAT|FAIL] SET encoding offset value|INCRBY encoding offset increment ...]", "Perform arbitrary bitfield integer operations on strings"),
+    command("bitfield",    -2, Run::Write(bitfield),   ONE_KEY,     "3.2.0", "key GET encoding offset|[OVERFLOW WRAP|SAT|FAIL] SET encoding offset value|INCRBY encoding offset increment [GET encoding offset|[OVERFLOW WRAP|SAT|FAIL] SET encoding offset value|INCRBY encoding offset increment ...]", "Perform arbitrary bitfield integer operations on strings").uses_by("RW access update variable_flags", bitfield_uses),
     command("bitfield_ro", -2, Run::Read(bitfield_ro), ONE_KEY,     "6.0.0", "key [GET encoding offset [GET encoding offset ...]]", "Perform arbitrary bitfield integer operations on strings. Read-only variant of BITFIELD"),
-    command("bitop",       -4, Run::Write(bitop),      FROM_SECOND, "2.6.0", "operation destkey key [key ...]", "Perform bitwise operations between strings"),
+    command("bitop",       -4, Run::Write(bitop),      FROM_SECOND, "2.6.0", "operation destkey key [key ...]", "Perform bitwise operations between strings").uses("OW update, RO access"),
     command("bitpos",      -3, Run::Read(bitpos),      ONE_KEY,     "2.8.7", "key bit [start [end [BYTE|BIT]]]", "Find first bit set or clear in a string"),
     command("getbit",       3, Run::Read(getbit),      ONE_KEY,     "2.2.0", "key offset", "Returns the bit value at offset in the string value stored at key"),
-    command("setbit",       4, Run::Write(setbit),     ONE_KEY,     "2.2.0", "key offset value", "Sets or clears the bit at offset in the string value stored at key"),
+    command("setbit",       4, Run::Write(setbit),     ONE_KEY,     "2.2.0", "key offset value", "Sets or clears the bit at offset in the string value stored at key").uses("RW access update"),
 ];
 
 // One bit.
@@ -51,7 +51,7 @@ fn setbit(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Erro
         Some(bit @ 0..=1) => bit as u64,
         _ => return Err(Error::text("ERR bit is not an integer or out of range")),
     };
-    let old = view.edit::<Str, _>(args.key(1), |string| {
+    let old = view.edit::<Str, _>(args.key(1), "setbit", |string| {
         let old = get_bits(&string.look(), offset, 1);
         set_bits(string, offset, 1, bit)?;
         Ok(old)
@@ -260,7 +260,7 @@ fn bitop(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error
             string.make_raw();
         }
     });
-    view.replace(destination, entry);
+    view.replace::<Str>(destination, "set", entry);
     reply.count(length);
     Ok(())
 }
@@ -291,16 +291,36 @@ enum Operation {
     Increment(i64),
 }
 
+/// BITFIELD only reads if all that it is given is GET.
+fn bitfield_uses(args: &Args) -> Vec<Used> {
+    let mut cursor = Cursor::at(args, 2);
+    let only_reads = loop {
+        let values = match cursor.option().as_deref() {
+            None => break true,
+            Some(b"GET") => 2,
+            Some(b"OVERFLOW") => 1,
+            Some(_) => break false,
+        };
+        if cursor.left() < values {
+            break false;
+        }
+        for _ in 0..values {
+            cursor.next();
+        }
+    };
+    vec![(1, if only_reads { "RO access" } else { "RW access update" })]
+}
+
 fn bitfield(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let operations = parse_operations(args, view.limits.string)?;
     let end = operations.iter().filter(|(_, operation, _)| !matches!(operation, Operation::Get));
     let Some(end) = end.map(|(field, ..)| field.offset + field.bits).max() else {
-        let string = view.get::<Str>(args.key(1))?;
+        let string = view.read::<Str>(args.key(1))?;
         get_fields(&operations, string.as_deref(), reply);
         return Ok(());
     };
     let mut answers = Vec::new();
-    view.edit::<Str, _>(args.key(1), |string| {
+    view.edit::<Str, _>(args.key(1), "setbit", |string| {
         // As in Redis the string gets its final length first.
         let length = end.div_ceil(8);
         if string.len() < length {

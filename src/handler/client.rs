@@ -150,9 +150,10 @@ pub fn describe(public: &Public, viewer: &Client) -> String {
     let flags: String = states.iter().filter(|(on, _)| *on).map(|(_, letter)| *letter).collect();
     let flags = if flags.is_empty() { "N" } else { &flags };
     let command = shown.last_command.and_then(|row| TABLE.rows.get(row));
+    let [channels, patterns, shards] = shown.subscriptions;
     format!(
         "id={} addr={} laddr={local} fd={fd} name={} age={} idle={} flags={flags} db={} sub={} \
-         psub={} ssub=0 multi={queued} watch={} tot-mem={} cmd={} user=default redir=-1 resp={} lib-name={} \
+         psub={} ssub={} multi={queued} watch={} tot-mem={} cmd={} user=default redir=-1 resp={} lib-name={} \
          lib-ver={}",
         public.id,
         public.address(),
@@ -160,8 +161,9 @@ pub fn describe(public: &Public, viewer: &Client) -> String {
         public.since.elapsed().as_secs(),
         idle / 1000,
         shown.db,
-        shown.channels,
-        shown.patterns,
+        channels,
+        patterns,
+        shards,
         shown.watching,
         public.held.most(),
         command.map_or("NULL", |row| row.command.name),

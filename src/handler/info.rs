@@ -22,6 +22,7 @@ use super::{Command, Flag, NO_KEY, REDIS_VERSION, Run, TABLE, VERSION, command};
 use crate::client::Client;
 use crate::error::Error;
 use crate::held::kilobytes;
+use crate::pubsub::Subscription;
 use crate::resp::{Args, Reply};
 use crate::server::Server;
 use crate::stats::{Count, unix_microseconds};
@@ -230,7 +231,8 @@ impl Info<'_> {
 
     fn stats(&mut self) {
         let stats = &self.server.stats;
-        let (channels, patterns) = self.server.hub.counts();
+        let counted = |of| self.server.hub.count(of);
+        let [channels, patterns, shards] = Subscription::ALL.map(counted);
         let totals = self.server.totals();
         let total = |count: Count| totals[count as usize];
         self.field("total_connections_received", load(&stats.connections));
@@ -254,10 +256,11 @@ impl Info<'_> {
         self.field("keyspace_misses", total(Count::Misses));
         self.field("pubsub_channels", channels);
         self.field("pubsub_patterns", patterns);
+        self.field("pubsubshard_channels", shards);
         self.field("total_error_replies", total(Count::ErrorReplies));
         self.absent(
             "sync_full sync_partial_ok sync_partial_err total_net_repl_input_bytes \
-             total_net_repl_output_bytes pubsubshard_channels latest_fork_usec total_forks \
+             total_net_repl_output_bytes latest_fork_usec total_forks \
              migrate_cached_sockets slave_expires_tracked_keys active_defrag_hits \
              active_defrag_misses tracking_total_keys tracking_total_items \
              tracking_total_prefixes io_threaded_reads_processed io_threaded_writes_processed",

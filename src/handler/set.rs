@@ -39,38 +39,39 @@ use std::ops::Range;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("sadd",        -3, Run::Write(sadd),        ONE_KEY,      "1.0.0", "key member [member ...]", "Add one or more members to a set").with(&[Flag::ThenField]),
-    command("scard",        2, Run::Read(scard),        ONE_KEY,      "1.0.0", "key", "Get the number of members in a set").with(&[Flag::Quick]),
+    command("sadd",        -3, Run::Write(sadd),        ONE_KEY,      "1.0.0", "key member [member ...]", "Add one or more members to a set").with(&[Flag::ThenField]).uses("RW insert"),
+    command("scard",        2, Run::Read(scard),        ONE_KEY,      "1.0.0", "key", "Get the number of members in a set").with(&[Flag::Quick]).uses("RO"),
     command("sdiff",       -2, Run::Long(sdiff),        ALL_KEYS,     "1.0.0", "key [key ...]", "Subtract multiple sets"),
-    command("sdiffstore",  -3, Run::Write(sdiffstore),  ALL_KEYS,     "1.0.0", "destination key [key ...]", "Subtract multiple sets and store the resulting set in a key"),
+    command("sdiffstore",  -3, Run::Write(sdiffstore),  ALL_KEYS,     "1.0.0", "destination key [key ...]", "Subtract multiple sets and store the resulting set in a key").uses("OW update, RO access"),
     command("sinter",      -2, Run::Long(sinter),       ALL_KEYS,     "1.0.0", "key [key ...]", "Intersect multiple sets"),
     command("sintercard",  -3, Run::Long(sintercard),   COUNTED_KEYS, "7.0.0", "numkeys key [key ...] [LIMIT limit]", "Intersect multiple sets and return the cardinality of the result"),
-    command("sinterstore", -3, Run::Write(sinterstore), ALL_KEYS,     "1.0.0", "destination key [key ...]", "Intersect multiple sets and store the resulting set in a key"),
-    command("sismember",    3, Run::Read(sismember),    ONE_KEY,      "1.0.0", "key member", "Determine if a given value is a member of a set").with(&[Flag::ThenField]),
+    command("sinterstore", -3, Run::Write(sinterstore), ALL_KEYS,     "1.0.0", "destination key [key ...]", "Intersect multiple sets and store the resulting set in a key").uses("RW update, RO access"),
+    command("sismember",    3, Run::Read(sismember),    ONE_KEY,      "1.0.0", "key member", "Determine if a given value is a member of a set").with(&[Flag::ThenField]).uses("RO"),
     command("smembers",     2, Run::Read(smembers),     ONE_KEY,      "1.0.0", "key", "Get all the members in a set").with(&[Flag::Quick]),
     command("smismember",  -3, Run::Read(smismember),   ONE_KEY,      "6.2.0", "key member [member ...]", "Returns the membership associated with the given elements for a set").with(&[Flag::ThenField]),
-    command("smove",        4, Run::Write(smove),       TWO_KEYS,     "1.0.0", "source destination member", "Move a member from one set to another"),
-    command("spop",        -2, Run::Write(spop),        ONE_KEY,      "1.0.0", "key [count]", "Remove and return one or multiple random members from a set"),
+    command("smove",        4, Run::Write(smove),       TWO_KEYS,     "1.0.0", "source destination member", "Move a member from one set to another").uses("RW access delete, RW insert"),
+    command("spop",        -2, Run::Write(spop),        ONE_KEY,      "1.0.0", "key [count]", "Remove and return one or multiple random members from a set").uses("RW access delete"),
     command("srandmember", -2, Run::Read(srandmember),  ONE_KEY,      "1.0.0", "key [count]", "Get one or multiple random members from a set"),
-    command("srem",        -3, Run::Write(srem),        ONE_KEY,      "1.0.0", "key member [member ...]", "Remove one or more members from a set").with(&[Flag::ThenField]),
+    command("srem",        -3, Run::Write(srem),        ONE_KEY,      "1.0.0", "key member [member ...]", "Remove one or more members from a set").with(&[Flag::ThenField]).uses("RW delete"),
     command("sscan",       -3, Run::Long(sscan),        ONE_KEY,      "2.8.0", "key cursor [MATCH pattern] [COUNT count]", "Incrementally iterate Set elements"),
     command("sunion",      -2, Run::Long(sunion),       ALL_KEYS,     "1.0.0", "key [key ...]", "Add multiple sets"),
-    command("sunionstore", -3, Run::Write(sunionstore), ALL_KEYS,     "1.0.0", "destination key [key ...]", "Add multiple sets and store the resulting set in a key"),
+    command("sunionstore", -3, Run::Write(sunionstore), ALL_KEYS,     "1.0.0", "destination key [key ...]", "Add multiple sets and store the resulting set in a key").uses("OW update, RO access"),
 ];
 
 // One set.
 
 fn sadd(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let members = Cursor::at(args, 2).rest();
-    let added = view
-        .edit::<Set, _>(args.key(1), |set| Ok(members.filter(|member| set.add(member)).count()))?;
+    let added = view.edit::<Set, _>(args.key(1), "sadd", |set| {
+        Ok(members.filter(|member| set.add(member)).count())
+    })?;
     reply.count(added);
     Ok(())
 }
 
 fn srem(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let members = Cursor::at(args, 2).rest();
-    let removed = view.edit_if_there::<Set, _>(args.key(1), |set| {
+    let removed = view.edit_if_there::<Set, _>(args.key(1), "srem", |set| {
         Ok(members.filter(|member| set.remove(member)).count())
     })?;
     reply.count(removed.unwrap_or(0));
@@ -133,8 +134,8 @@ fn smove(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error
     };
     to?;
     if moves && *source != *destination {
-        view.edit_if_there::<Set, _>(source, |set| Ok(set.remove(member)))?;
-        view.edit::<Set, _>(destination, |set| Ok(set.add(member)))?;
+        view.edit_if_there::<Set, _>(source, "srem", |set| Ok(set.remove(member)))?;
+        view.edit::<Set, _>(destination, "sadd", |set| Ok(set.add(member)))?;
     }
     reply.integer(moves.into());
     Ok(())
@@ -175,7 +176,7 @@ fn srandmember(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error>
 fn spop(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let key = args.key(1);
     if args.len() == 2 {
-        match view.edit_if_there::<Set, _>(key, |set| Ok(pop(set)))?.flatten() {
+        match view.edit_if_there::<Set, _>(key, "spop", |set| Ok(pop(set)))?.flatten() {
             Some(member) => {
                 view.propagate([b"SREM", &key, &member]);
                 reply.bulk(&member);
@@ -194,10 +195,11 @@ fn spop(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error>
         reply.set(0);
     } else if count >= len {
         reply_with(view.look().get::<Set>(key)?, reply);
+        view.say::<Set>(key, "spop");
         view.delete(key);
         view.propagate([b"DEL", &key]);
     } else {
-        let popped: Option<Vec<_>> = view.edit_if_there::<Set, _>(key, |set| {
+        let popped: Option<Vec<_>> = view.edit_if_there::<Set, _>(key, "spop", |set| {
             Ok((0..count).filter_map(|_| pop(set)).collect())
         })?;
         let popped = popped.unwrap_or_default();
@@ -351,11 +353,20 @@ fn store(
     let made = Loose::filled::<Set>(&destination, look.limits, |set| question.fill(&sets, set));
     let made_set = made.as_ref().and_then(|made| made.look().read::<Set>());
     reply.count(made_set.map_or(0, Set::len));
-    view.replace(destination, made);
+    view.replace::<Set>(destination, question.event(), made);
     Ok(())
 }
 
 impl Question {
+    /// What is told of the destination.
+    fn event(self) -> &'static str {
+        match self {
+            Question::Inter => "sinterstore",
+            Question::Union => "sunionstore",
+            Question::Diff => "sdiffstore",
+        }
+    }
+
     /// About how many members will be looked at.
     fn work(self, sets: &[Option<Set>]) -> usize {
         let lengths = sets.iter().map(|set| set.map_or(0, Set::len));

@@ -252,6 +252,21 @@ impl Reply {
         }
     }
 
+    /// A number of any size, in digits; a bulk string in RESP2.
+    pub fn big_number(&mut self, digits: &str) {
+        if !self.is_resp3() {
+            return self.bulk(digits.as_bytes());
+        }
+        self.out.written.push(b'(');
+        self.out.written.extend_from_slice(digits.as_bytes());
+        self.out.written.extend_from_slice(b"\r\n");
+    }
+
+    /// The head of `length` pairs that say something about the reply behind them. RESP2 has no such thing.
+    pub fn attributes(&mut self, length: usize) {
+        write_header(&mut self.out.written, b'|', length as i64);
+    }
+
     /// Text that is meant for a person; a bulk string in RESP2.
     pub fn verbatim(&mut self, text: &str) {
         match self.protocol {

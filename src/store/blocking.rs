@@ -6,14 +6,14 @@
 //!
 //! ```text
 //!                        queues                             ready
-//! A: BLPOP x y 0         x ─▶ A, B                          whatever makes a key notes it here,
+//! A: BLPOP x y 0         x ─▶ A, B                          whatever makes a key marks it here,
 //! B: BLPOP x 0           y ─▶ A                             if there is a queue for it
 //! C: RPUSH x 1 2                                            x
 //!    after the command   the first of x is served: A ─▶ 1   A leaves all its queues
 //!                        then the next:            B ─▶ 2   log: RPUSH x 1 2, LPOP x, LPOP x
 //! ```
 //!
-//! A key is made in few places of `ViewMut`, and those call [`ViewMut::note_ready`]. So RPUSH, RENAME, SORT
+//! A key is made in few places of `ViewMut`, and those call [`ViewMut::mark_ready`]. So RPUSH, RENAME, SORT
 //! and RESTORE serve clients, and their handlers do not know it. Who is served and when: batch/serving.rs. How
 //! a client's thread waits: serve/blocked.rs.
 //!
@@ -131,7 +131,7 @@ impl Blocking {
         queue.range(after + 1..).next().map(|(number, waiter)| (*number, waiter.clone()))
     }
 
-    fn note_ready(&mut self, db: usize, key: &[u8]) {
+    fn mark_ready(&mut self, db: usize, key: &[u8]) {
         if self.queues.get(&db).is_some_and(|queues| queues.contains_key(key)) {
             self.ready.push_back((db, key.to_vec()));
         }
@@ -158,27 +158,20 @@ impl ViewMut<'_> {
     }
 
     /// A key was made, perhaps one that a client waits for.
-    pub(super) fn note_ready(&mut self, key: &[u8]) {
+    pub(super) fn mark_ready(&mut self, key: &[u8]) {
         let blocking = self.keyspace.blocking.get_mut().unwrap();
         if !blocking.queues.is_empty() {
-            blocking.note_ready(self.db, key);
+            blocking.mark_ready(self.db, key);
         }
     }
 
-    /// Does something that makes no key ready.
-    pub(super) fn quietly(&mut self, work: impl FnOnce(&mut Self)) {
-        let before = self.keyspace.blocking.get_mut().unwrap().ready.len();
-        work(self);
-        self.keyspace.blocking.get_mut().unwrap().ready.truncate(before);
-    }
-
     /// Databases have changed places, and with them all their keys.
-    pub(super) fn note_all_ready(&mut self, dbs: [usize; 2]) {
+    pub(super) fn mark_all_ready(&mut self, dbs: [usize; 2]) {
         let blocking = self.keyspace.blocking.get_mut().unwrap();
         for db in dbs {
             for key in blocking.keys_of(db) {
                 if self.keyspace.dbs[db].find(&key).is_some() {
-                    blocking.note_ready(db, &key);
+                    blocking.mark_ready(db, &key);
                 }
             }
         }
@@ -236,7 +229,7 @@ mod tests {
         let mut blocking = Blocking::default();
         blocking.join(waiter(1, 0, &["x"]));
         for (db, key) in [(0, &b"y"[..]), (1, b"x"), (0, b"x")] {
-            blocking.note_ready(db, key);
+            blocking.mark_ready(db, key);
         }
         assert_eq!(blocking.next_ready(), Some((0, b"x".to_vec())));
         assert_eq!(blocking.next_ready(), None);

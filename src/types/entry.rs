@@ -323,7 +323,7 @@ impl Loose {
         let mut heap = Heap::default();
         let entry = Stored::empty::<T>(key, &mut heap);
         let mut loose = Loose { entry, heap };
-        let (_, change) = loose.edit().edit(limits, true, |value| {
+        let (_, change) = loose.edit().fill(limits, |value| {
             fill(value);
             Ok(())
         });
@@ -473,7 +473,7 @@ impl Loose {
         limits: &Limits,
         change: impl FnOnce(&mut Edit<T>) -> R,
     ) -> R {
-        self.edit().edit(limits, false, |value| Ok(change(value))).0.unwrap()
+        self.edit().edit(limits, |value| Ok(change(value))).0.unwrap()
     }
 }
 

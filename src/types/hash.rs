@@ -15,6 +15,7 @@ use super::listpack::{self, Element, Listpack, ListpackMut};
 use super::table::{self, Held, HeldMut, Keyed, Table};
 use super::{Type, Value, allocated, rewrite_elements};
 use crate::key::digest_of;
+use crate::notify::Class;
 
 /// Bytes that the fields of a packed hash may take, whatever the configuration says (Redis's number): a
 /// piece counts its bytes with 32 bits, and a listpack its elements. (Tests have less memory.)
@@ -164,6 +165,7 @@ pub(super) fn find<'a>(listpack: Listpack<'a>, name: &[u8]) -> Option<(Element<'
 
 impl Type for Hash<'_> {
     const NAME: &'static str = "hash";
+    const CLASS: Class = Class::Hash;
     const NEW: (Kind, &'static [u8]) = (Kind::Hash, &listpack::EMPTY);
     type Look<'a> = Hash<'a>;
     type Large = Box<Table<Field>>;

@@ -35,6 +35,7 @@ use super::listpack::{self, Listpack, ListpackMut};
 use super::table::{self, Held, Table};
 use super::{Type, Value, allocated, rewrite_elements};
 use crate::key::digest_of;
+use crate::notify::Class;
 use crate::resp::{Digits, parse_integer};
 
 /// A set to be read, in any form.
@@ -164,6 +165,7 @@ fn find(listpack: Listpack, member: &[u8]) -> Option<usize> {
 
 impl Type for Set<'_> {
     const NAME: &'static str = "set";
+    const CLASS: Class = Class::Set;
     const NEW: (Kind, &'static [u8]) = (Kind::Intset, &intset::EMPTY);
     type Look<'a> = Set<'a>;
     type Large = Box<Members>;

@@ -33,6 +33,7 @@ use super::ranked::Ranked;
 use super::table::{self, Keyed, Table};
 use super::{ELEMENTS_PER_COMMAND, Packed, Type, Value, allocated, rewrite_elements};
 use crate::key::digest_of;
+use crate::notify::Class;
 use crate::resp::print_double;
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -349,6 +350,7 @@ const MOVED_AT_ONCE: usize = 8;
 
 impl Type for Zset<'_> {
     const NAME: &'static str = "zset";
+    const CLASS: Class = Class::Zset;
     const NEW: (Kind, &'static [u8]) = (Kind::Zset, &listpack::EMPTY);
     type Look<'a> = Zset<'a>;
     type Large = Box<Sorted>;

@@ -32,12 +32,12 @@ const DESTINATION: Keys = Keys { counted_by: 2, ..ONE_KEY };
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
     command("zdiff",       -3, Run::Long(zdiff),        COUNTED_KEYS, "6.2.0", "numkeys key [key ...] [WITHSCORES]", "Subtract multiple sorted sets"),
-    command("zdiffstore",  -4, Run::Write(zdiffstore),  DESTINATION,  "6.2.0", "destination numkeys key [key ...]", "Subtract multiple sorted sets and store the resulting sorted set in a new key"),
+    command("zdiffstore",  -4, Run::Write(zdiffstore),  DESTINATION,  "6.2.0", "destination numkeys key [key ...]", "Subtract multiple sorted sets and store the resulting sorted set in a new key").uses("OW update, RO access"),
     command("zinter",      -3, Run::Long(zinter),       COUNTED_KEYS, "6.2.0", "numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM|MIN|MAX] [WITHSCORES]", "Intersect multiple sorted sets"),
     command("zintercard",  -3, Run::Long(zintercard),   COUNTED_KEYS, "7.0.0", "numkeys key [key ...] [LIMIT limit]", "Intersect multiple sorted sets and return the cardinality of the result"),
-    command("zinterstore", -4, Run::Write(zinterstore), DESTINATION,  "2.0.0", "destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM|MIN|MAX]", "Intersect multiple sorted sets and store the resulting sorted set in a new key"),
+    command("zinterstore", -4, Run::Write(zinterstore), DESTINATION,  "2.0.0", "destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM|MIN|MAX]", "Intersect multiple sorted sets and store the resulting sorted set in a new key").uses("OW update, RO access"),
     command("zunion",      -3, Run::Long(zunion),       COUNTED_KEYS, "6.2.0", "numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM|MIN|MAX] [WITHSCORES]", "Add multiple sorted sets"),
-    command("zunionstore", -4, Run::Write(zunionstore), DESTINATION,  "2.0.0", "destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM|MIN|MAX]", "Add multiple sorted sets and store the resulting sorted set in a new key"),
+    command("zunionstore", -4, Run::Write(zunionstore), DESTINATION,  "2.0.0", "destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM|MIN|MAX]", "Add multiple sorted sets and store the resulting sorted set in a new key").uses("OW update, RO access"),
 ];
 
 /// Operands with no more members than this together are combined at once.
@@ -119,7 +119,8 @@ fn store(view: &mut ViewMut, args: &Args, form: Form, reply: &mut Reply) -> Resu
     reply.count(result.len());
     let members: Vec<Scoring> = result.iter().map(scoring).collect();
     let stored = Loose::filled::<Zset>(&key, look.limits, |zset| zset.fill(&members));
-    view.replace(key, stored);
+    // Redis calls the event as the command.
+    view.replace::<Zset>(key, form.name, stored);
     Ok(())
 }
 
