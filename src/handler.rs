@@ -140,7 +140,7 @@ pub enum Flag {
     GivesLockBack,
     /// DEBUG: its handler answers for unknown subcommands too.
     TakesUnknown,
-    /// It takes a few microseconds at most, if the reply is short (call/account.rs).
+    /// It takes a few microseconds at most, if it and its reply are short (call/account.rs).
     Quick,
     /// Its second argument is a field of what its key holds, so that field is looked at ahead of time too
     /// (call/ahead.rs).

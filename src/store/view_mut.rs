@@ -164,7 +164,8 @@ impl<'a> ViewMut<'a> {
     ) -> Result<R, Error> {
         let limits = self.limits;
         let keys = &mut self.db_mut().keys;
-        let mut new = keys.insert(key.digest, |heap| Stored::empty::<T>(&key, heap));
+        let make = |heap: &mut _| Stored::empty::<T>(&key, heap);
+        let (mut new, _) = keys.get_or_insert(key.digest, &key, make);
         let (result, change) = new.fill(limits, change);
         if result.is_ok() && change == Change::Changed {
             self.is_new(key);
@@ -210,7 +211,7 @@ impl<'a> ViewMut<'a> {
             }
             None => {
                 let make = |heap: &mut _| Stored::new(&key, string.form(), heap);
-                let _ = self.db_mut().keys.insert(key.digest, make);
+                let _ = self.db_mut().keys.get_or_insert(key.digest, &key, make);
                 // No client waits for a string.
                 self.notes.say(self.db, &key, Class::New, "new");
             }
@@ -237,7 +238,7 @@ impl<'a> ViewMut<'a> {
         if let Some(deadline) = entry.look().deadline() {
             db.deadlines.insert((deadline, key.digest));
         }
-        db.keys.insert(key.digest, |heap| entry.fasten(heap));
+        db.keys.get_or_insert(key.digest, &key, |heap| entry.fasten(heap));
         self.discard(old);
     }
 
