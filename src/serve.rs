@@ -230,10 +230,7 @@ impl Session<'_> {
             }
             Then::Block(waiter) => self.block(&waiter)?,
             Then::Pause { writes } => self.sleep_through_pause(writes)?,
-            Then::Reload { from_log, silent } => {
-                self.reload(from_log, silent);
-                self.flush()?;
-            }
+            Then::Reload { from_log, silent } => self.reload(from_log, silent)?,
             Then::Wait(wait) => {
                 self.flush()?;
                 self.wait(wait)?;

@@ -290,28 +290,6 @@ impl<'a> ViewMut<'a> {
         true
     }
 
-    /// Sets or takes away the deadline of a key that is there.
-    pub fn set_deadline(&mut self, key: Key, deadline: Option<u64>) {
-        self.exchange_deadline(key, deadline);
-        let event = if deadline.is_some() { "expire" } else { "persist" };
-        self.changed(key, Class::Generic, event);
-    }
-
-    fn exchange_deadline(&mut self, key: Key, deadline: Option<u64>) {
-        let db = self.db_mut();
-        let Some(mut entry) = db.keys.get_mut(key.digest, &key) else {
-            return;
-        };
-        let old = entry.look().deadline();
-        entry.set_deadline(deadline);
-        if let Some(old) = old {
-            db.deadlines.remove(&(old, key.digest));
-        }
-        if let Some(deadline) = deadline {
-            db.deadlines.insert((deadline, key.digest));
-        }
-    }
-
     /// A key is there that was not. Clients may wait for it.
     fn is_new(&mut self, key: Key) {
         self.notes.say(self.db, &key, Class::New, "new");
@@ -320,7 +298,7 @@ impl<'a> ViewMut<'a> {
 
     /// The command has changed the key: it will be logged, and clients that WATCH the key, or have subscribed
     /// to the event, are told.
-    fn changed(&mut self, key: Key, class: Class, event: &'static str) {
+    pub(super) fn changed(&mut self, key: Key, class: Class, event: &'static str) {
         self.dirty += 1;
         self.touch(key);
         self.notes.say(self.db, &key, class, event);
