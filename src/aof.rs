@@ -206,9 +206,7 @@ impl Aof {
     ) -> Result<(), String> {
         let annotate = if self.config.aof_checksum.get() { annotate } else { Annotate::Never };
         checksum::cover(&mut target.open, &mut target.pending, from, annotate);
-        let began = self.config.latency.begin();
-        let written = target.write_pending();
-        self.config.latency.end("aof-write", began);
+        let written = self.config.latency.time("aof-write", || target.write_pending());
         let count = written.map_err(|error| self.failures.failed(Kind::Write, &error))?;
         self.status.size.fetch_add(count, Ordering::Relaxed);
         self.written.store(target.pending_end, Ordering::Release);

@@ -140,7 +140,7 @@ pub enum Flag {
     GivesLockBack,
     /// DEBUG: its handler answers for unknown subcommands too.
     TakesUnknown,
-    /// It takes a few microseconds at most, if the reply is short (call/account.rs).
+    /// It takes a few microseconds at most, if it and its reply are short (call/account.rs).
     Quick,
     /// Its second argument is a field of what its key holds, so that field is looked at ahead of time too
     /// (call/ahead.rs).
@@ -156,7 +156,6 @@ pub struct Command {
     /// The handler, and with it the lock.
     pub run: Run,
     pub keys: Keys,
-    /// What it does with them (handler/keys.rs).
     uses: Uses,
     /// A bit for each [`Flag`] that it has ([`Command::with`]). Some are looked at for each command.
     flags: u32,

@@ -53,16 +53,14 @@ pub struct Series {
 }
 
 impl Latency {
-    /// When something begins that may become an event. None if there are no events.
-    pub fn begin(&self) -> Option<Instant> {
-        (self.threshold.load(Ordering::Relaxed) > 0).then(Instant::now)
-    }
-
-    /// The end of what [`Latency::begin`] began.
-    pub fn end(&self, event: &'static str, began: Option<Instant>) {
+    /// Does work that may become an event. No clock is read if there are no events.
+    pub fn time<R>(&self, event: &'static str, work: impl FnOnce() -> R) -> R {
+        let began = (self.threshold.load(Ordering::Relaxed) > 0).then(Instant::now);
+        let result = work();
         if let Some(began) = began {
             self.note(event, began.elapsed());
         }
+        result
     }
 
     /// Keeps the event if it took long enough.
@@ -169,9 +167,7 @@ mod tests {
     fn only_what_takes_as_long_as_the_threshold_is_an_event() {
         let latency = Latency::default();
         latency.note("command", Duration::from_secs(9));
-        assert!(latency.begin().is_none());
         latency.threshold.store(100, Ordering::Relaxed);
-        assert!(latency.begin().is_some());
         latency.note("command", Duration::from_millis(99));
         assert!(latency.events.lock().unwrap().is_empty());
         latency.note("command", Duration::from_millis(100));

@@ -116,10 +116,10 @@ impl Aof {
         }
         self.status.syncs_pending.store(1, Ordering::Relaxed);
         self.failures.note_fsync(Some(Instant::now()));
-        let is_waited_for = self.config.appendfsync.get() == Fsync::Always;
-        let began = is_waited_for.then(|| self.config.latency.begin()).flatten();
-        let result = file.sync_data();
-        self.config.latency.end("aof-fsync-always", began);
+        let result = match self.config.appendfsync.get() {
+            Fsync::Always => self.config.latency.time("aof-fsync-always", || file.sync_data()),
+            _ => file.sync_data(),
+        };
         self.failures.note_fsync(None);
         self.status.syncs_pending.store(0, Ordering::Relaxed);
         result.map_err(|error| self.failures.failed(Kind::Fsync, &error))?;

@@ -211,7 +211,7 @@ fn object_encoding(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Er
 
 /// There is no LFU policy, so nothing counts how often a key is used.
 fn object_freq(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    if view.entry(args.key(2)).is_some() {
+    if view.entry_silently(args.key(2)).is_some() {
         return Err(Error::text(
             "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note \
              that when switching between policies at runtime LRU and LFU data will take some time to \

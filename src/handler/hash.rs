@@ -35,7 +35,7 @@ pub const COMMANDS: &[Command] = &[
     command("hmset",        -4, Run::Write(hmset),        ONE_KEY, "2.0.0", "key field value [field value ...]", "Set multiple hash fields to multiple values").with(&[Flag::ThenField]).uses("RW update"),
     command("hrandfield",   -2, Run::Read(hrandfield),    ONE_KEY, "6.2.0", "key [count [WITHVALUES]]", "Get one or multiple random fields from a hash"),
     command("hscan",        -3, Run::Long(hscan),         ONE_KEY, "2.8.0", "key cursor [MATCH pattern] [COUNT count]", "Incrementally iterate hash fields and associated values"),
-    command("hset",         -4, Run::Write(hset),         ONE_KEY, "2.0.0", "key field value [field value ...]", "Set the string value of a hash field").with(&[Flag::ThenField]).uses("RW update"),
+    command("hset",         -4, Run::Write(hset),         ONE_KEY, "2.0.0", "key field value [field value ...]", "Set the string value of a hash field").with(&[Flag::Quick, Flag::ThenField]).uses("RW update"),
     command("hsetnx",        4, Run::Write(hsetnx),       ONE_KEY, "2.0.0", "key field value", "Set the value of a hash field, only if the field does not exist").with(&[Flag::ThenField]).uses("RW insert"),
     command("hstrlen",       3, Run::Read(hstrlen),       ONE_KEY, "3.2.0", "key field", "Get the length of the value of a hash field").with(&[Flag::ThenField]).uses("RO"),
     command("hvals",         2, Run::Read(hvals),         ONE_KEY, "2.0.0", "key", "Get all the values in a hash").with(&[Flag::Quick]),

@@ -33,13 +33,15 @@ use crate::handler::{
 use crate::key::Key;
 use crate::resp::{Args, Reply};
 use crate::store::{View, ViewMut};
+use crate::types::table::groups;
 use crate::types::{Edit, Entry, Loose, Member, Set};
 use std::cmp::Reverse;
+use std::mem::take;
 use std::ops::Range;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("sadd",        -3, Run::Write(sadd),        ONE_KEY,      "1.0.0", "key member [member ...]", "Add one or more members to a set").with(&[Flag::ThenField]).uses("RW insert"),
+    command("sadd",        -3, Run::Write(sadd),        ONE_KEY,      "1.0.0", "key member [member ...]", "Add one or more members to a set").with(&[Flag::Quick, Flag::ThenField]).uses("RW insert"),
     command("scard",        2, Run::Read(scard),        ONE_KEY,      "1.0.0", "key", "Get the number of members in a set").with(&[Flag::Quick]).uses("RO"),
     command("sdiff",       -2, Run::Long(sdiff),        ALL_KEYS,     "1.0.0", "key [key ...]", "Subtract multiple sets"),
     command("sdiffstore",  -3, Run::Write(sdiffstore),  ALL_KEYS,     "1.0.0", "destination key [key ...]", "Subtract multiple sets and store the resulting set in a key").uses("OW update, RO access"),
@@ -50,9 +52,9 @@ pub const COMMANDS: &[Command] = &[
     command("smembers",     2, Run::Read(smembers),     ONE_KEY,      "1.0.0", "key", "Get all the members in a set").with(&[Flag::Quick]),
     command("smismember",  -3, Run::Read(smismember),   ONE_KEY,      "6.2.0", "key member [member ...]", "Returns the membership associated with the given elements for a set").with(&[Flag::ThenField]),
     command("smove",        4, Run::Write(smove),       TWO_KEYS,     "1.0.0", "source destination member", "Move a member from one set to another").uses("RW access delete, RW insert"),
-    command("spop",        -2, Run::Write(spop),        ONE_KEY,      "1.0.0", "key [count]", "Remove and return one or multiple random members from a set").uses("RW access delete"),
+    command("spop",        -2, Run::Write(spop),        ONE_KEY,      "1.0.0", "key [count]", "Remove and return one or multiple random members from a set").with(&[Flag::Quick]).uses("RW access delete"),
     command("srandmember", -2, Run::Read(srandmember),  ONE_KEY,      "1.0.0", "key [count]", "Get one or multiple random members from a set"),
-    command("srem",        -3, Run::Write(srem),        ONE_KEY,      "1.0.0", "key member [member ...]", "Remove one or more members from a set").with(&[Flag::ThenField]).uses("RW delete"),
+    command("srem",        -3, Run::Write(srem),        ONE_KEY,      "1.0.0", "key member [member ...]", "Remove one or more members from a set").with(&[Flag::Quick, Flag::ThenField]).uses("RW delete"),
     command("sscan",       -3, Run::Long(sscan),        ONE_KEY,      "2.8.0", "key cursor [MATCH pattern] [COUNT count]", "Incrementally iterate Set elements"),
     command("sunion",      -2, Run::Long(sunion),       ALL_KEYS,     "1.0.0", "key [key ...]", "Add multiple sets"),
     command("sunionstore", -3, Run::Write(sunionstore), ALL_KEYS,     "1.0.0", "destination key [key ...]", "Add multiple sets and store the resulting set in a key").uses("OW update, RO access"),
@@ -61,18 +63,18 @@ pub const COMMANDS: &[Command] = &[
 // One set.
 
 fn sadd(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let members = Cursor::at(args, 2).rest();
+    let members = Cursor::at(args, 2).rest().map(Member::Bytes);
     let added = view.edit::<Set, _>(args.key(1), "sadd", |set| {
-        Ok(members.filter(|member| set.add(member)).count())
+        Ok(members.filter(|member| set.add(*member)).count())
     })?;
     reply.count(added);
     Ok(())
 }
 
 fn srem(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let members = Cursor::at(args, 2).rest();
+    let members = Cursor::at(args, 2).rest().map(Member::Bytes);
     let removed = view.edit_if_there::<Set, _>(args.key(1), "srem", |set| {
-        Ok(members.filter(|member| set.remove(member)).count())
+        Ok(members.filter(|member| set.remove(*member)).count())
     })?;
     reply.count(removed.unwrap_or(0));
     Ok(())
@@ -122,9 +124,8 @@ fn sscan<'a>(
 }
 
 fn smove(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let (source, destination, member) = (args.key(1), args.key(2), &args[3]);
-    let from =
-        view.get::<Set>(source).map(|set| set.map(|set| set.contains(Member::Bytes(member))));
+    let (source, destination, member) = (args.key(1), args.key(2), Member::Bytes(&args[3]));
+    let from = view.get::<Set>(source).map(|set| set.map(|set| set.contains(member)));
     // Looked up whatever the source is: an expired destination goes.
     let to = view.get::<Set>(destination).map(|_| ());
     // To a source that is missing, Redis does not mind what the destination is.
@@ -213,7 +214,7 @@ fn spop(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error>
 /// Takes a member out, each with the same chance.
 fn pop(set: &mut Edit<Set>) -> Option<Vec<u8>> {
     let member = set.look().random()?.read(<[u8]>::to_vec);
-    set.remove(&member);
+    set.remove(Member::Bytes(&member));
     Some(member)
 }
 
@@ -379,8 +380,11 @@ impl Question {
     /// Puts the members that are asked for into a set that is empty.
     fn fill(self, sets: &[Option<Set>], set: &mut Edit<Set>) {
         match self {
-            Question::Inter => intersection(sets).for_each(|member| add(set, member)),
-            Question::Union => members(sets).for_each(|member| add(set, member)),
+            Question::Inter => set.add_all(intersection(sets)),
+            Question::Union => {
+                set.expect(sets.iter().flatten().map(|set| set.len()).max().unwrap_or(0));
+                set.add_all(members(sets));
+            }
             Question::Diff => subtract(sets, set),
         }
     }
@@ -399,10 +403,13 @@ fn subtract(sets: &[Option<Set>], set: &mut Edit<Set>) {
         // The largest is the one that most probably has a member.
         others.sort_by_key(|set| Reverse(set.len()));
         let is_left = |member: &Member| !others.iter().any(|other| other.contains(*member));
-        minuend.iter().filter(is_left).for_each(|member| add(set, member));
+        set.add_all(ahead(minuend, others.clone()).filter(is_left));
     } else {
-        members(first).for_each(|member| add(set, member));
-        members(others).for_each(|member| remove(set, member));
+        set.expect(minuend.len());
+        set.add_all(minuend.iter());
+        for member in members(others) {
+            set.remove(member);
+        }
     }
 }
 
@@ -411,12 +418,14 @@ fn members<'a>(sets: &[Option<Set<'a>>]) -> impl Iterator<Item = Member<'a>> {
     sets.iter().flatten().flat_map(|set| set.iter())
 }
 
-fn add(set: &mut Edit<Set>, member: Member) {
-    member.read(|bytes| set.add(bytes));
-}
-
-fn remove(set: &mut Edit<Set>, member: Member) {
-    member.read(|bytes| set.remove(bytes));
+/// The members of a set, about which the others will be asked. What that needs is fetched for many of them at
+/// once, because otherwise the processor would wait for memory a few times for each.
+fn ahead<'a>(set: Set<'a>, others: Vec<Set<'a>>) -> impl Iterator<Item = Member<'a>> {
+    let groups = groups(set.iter()).inspect(move |group| {
+        let digests = group.iter().filter_map(Member::key).map(|key| key.digest);
+        others.iter().for_each(|other| other.look_ahead(digests.clone()));
+    });
+    groups.flatten()
 }
 
 /// The members that all sets have, in the order of the smallest.
@@ -425,7 +434,8 @@ fn intersection<'a>(sets: &[Option<Set<'a>>]) -> impl Iterator<Item = Member<'a>
     let mut sets = all.unwrap_or_default();
     sets.sort_by_key(|set| set.len());
     let smallest = sets.drain(..sets.len().min(1)).next();
-    let members = smallest.into_iter().flat_map(Set::iter);
+    let mut others = sets.clone();
+    let members = smallest.into_iter().flat_map(move |set| ahead(set, take(&mut others)));
     members.filter(move |member| sets.iter().all(|set| set.contains(*member)))
 }
 

@@ -41,7 +41,7 @@ use super::{print_double, write_bulk, write_header};
 use crate::blob::Blob;
 use crate::error;
 use crate::held::{Charge, End, STEP};
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 /// Which of the two versions of the protocol a client has asked for with HELLO.
@@ -57,12 +57,15 @@ pub struct Reply {
     /// What has not left yet. It is cut back if a command fails.
     pub out: Output,
     pub protocol: Protocol,
+    /// Errors that were told and are not in the statistics yet.
+    pub errors: error::Tally,
 }
 
 impl Reply {
     /// An empty reply, in RESP2, which every client speaks until it sends HELLO 3.
     pub fn new() -> Reply {
-        Reply { out: Output::new(None), protocol: Protocol::Resp2 }
+        let errors = error::Tally::default();
+        Reply { out: Output::new(None), protocol: Protocol::Resp2, errors }
     }
 
     /// The same for a client: its replies are counted and limited.
@@ -77,12 +80,14 @@ impl Reply {
         items: impl IntoIterator<Item = T>,
         mut write: impl FnMut(&mut Reply, T),
     ) {
-        for item in items {
+        // Iterators made of others walk faster by themselves than a loop that asks for each next one.
+        let _ = items.into_iter().try_for_each(|item| {
             if self.out.is_over {
-                return;
+                return ControlFlow::Break(());
             }
             write(self, item);
-        }
+            ControlFlow::Continue(())
+        });
     }
 
     /// `count` elements, and with `both` what belongs to each: in RESP2 behind it, in RESP3 in a pair with it.
@@ -123,7 +128,7 @@ impl Reply {
         self.out.written.extend_from_slice(b"\r\n");
     }
 
-    /// An error. It may quote what a client sent, so a line end in it becomes a space.
+    /// An error, which is counted. It may quote what a client sent, so a line end in it becomes a space.
     pub fn error(&mut self, error: &error::Error) {
         self.out.written.push(b'-');
         let start = self.out.written.len();
@@ -136,6 +141,7 @@ impl Reply {
                 *byte = b' ';
             }
         }
+        self.errors.count(&self.out.written[start..]);
         self.out.written.extend_from_slice(b"\r\n");
     }
 

@@ -7,9 +7,10 @@ use super::Session;
 use crate::call;
 use crate::error::Error;
 use crate::log;
+use std::io;
 
 impl Session<'_> {
-    pub(super) fn reload(&mut self, from_log: bool, silent: bool) {
+    pub(super) fn reload(&mut self, from_log: bool, silent: bool) -> io::Result<()> {
         let server = &self.client.server;
         let mut keyspace = self.caller.batch.store.write().unwrap();
         let loaded = call::replay(server, |run| match from_log {
@@ -27,12 +28,11 @@ impl Session<'_> {
             Err(reason) => reason,
         };
         log::warning(format_args!("{said}"));
-        if silent {
-            return;
-        }
         match result {
-            Ok(()) => drop(self.reply.ok()),
+            _ if silent => {}
+            Ok(()) => self.reply.status("OK"),
             Err(reason) => self.reply.error(&Error::text(format!("ERR {reason}"))),
         }
+        self.flush()
     }
 }

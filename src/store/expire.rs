@@ -116,6 +116,7 @@ impl Notes {
 
     /// Counts a lookup, as Redis's `lookupKeyRead` does: those of a command that answers with what is
     /// there, and of no other that writes. A miss is an event.
+    #[inline(always)]
     pub fn count(&self, db: usize, key: &[u8], is_there: bool) {
         self.count_silently(is_there);
         if !is_there {
@@ -141,6 +142,13 @@ impl Notes {
             let event = self.events.say(Class::Expired, "expired", db, key);
             let (unit, key) = (self.unit.get(), key.to_vec());
             self.expired.borrow_mut().push(Expired { unit, db, key, event });
+        }
+    }
+
+    /// Leaves what is noted where it is, expired and not deleted, if there is something and this is so.
+    pub fn forget_if(&self, is_so: impl FnOnce() -> bool) {
+        if !self.are_empty() && is_so() {
+            self.take();
         }
     }
 
@@ -210,6 +218,28 @@ impl<'a> View<'a> {
 }
 
 impl ViewMut<'_> {
+    /// Sets or takes away the deadline of a key that is there.
+    pub fn set_deadline(&mut self, key: Key, deadline: Option<u64>) {
+        self.exchange_deadline(key, deadline);
+        let event = if deadline.is_some() { "expire" } else { "persist" };
+        self.changed(key, Class::Generic, event);
+    }
+
+    pub(super) fn exchange_deadline(&mut self, key: Key, deadline: Option<u64>) {
+        let db = self.db_mut();
+        let Some(mut entry) = db.keys.get_mut(key.digest, &key) else {
+            return;
+        };
+        let old = entry.look().deadline();
+        entry.set_deadline(deadline);
+        if let Some(old) = old {
+            db.deadlines.remove(&(old, key.digest));
+        }
+        if let Some(deadline) = deadline {
+            db.deadlines.insert((deadline, key.digest));
+        }
+    }
+
     /// Deletes an expired key that was looked for, behind those that the command has read before.
     pub(super) fn expire(&mut self, key: Key) {
         self.notes.note(self.db, &key);

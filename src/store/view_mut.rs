@@ -164,7 +164,8 @@ impl<'a> ViewMut<'a> {
     ) -> Result<R, Error> {
         let limits = self.limits;
         let keys = &mut self.db_mut().keys;
-        let mut new = keys.insert(key.digest, |heap| Stored::empty::<T>(&key, heap));
+        let make = |heap: &mut _| Stored::empty::<T>(&key, heap);
+        let (mut new, _) = keys.get_or_insert(key.digest, &key, make);
         let (result, change) = new.fill(limits, change);
         if result.is_ok() && change == Change::Changed {
             self.is_new(key);
@@ -210,7 +211,7 @@ impl<'a> ViewMut<'a> {
             }
             None => {
                 let make = |heap: &mut _| Stored::new(&key, string.form(), heap);
-                let _ = self.db_mut().keys.insert(key.digest, make);
+                let _ = self.db_mut().keys.get_or_insert(key.digest, &key, make);
                 // No client waits for a string.
                 self.notes.say(self.db, &key, Class::New, "new");
             }
@@ -237,7 +238,7 @@ impl<'a> ViewMut<'a> {
         if let Some(deadline) = entry.look().deadline() {
             db.deadlines.insert((deadline, key.digest));
         }
-        db.keys.insert(key.digest, |heap| entry.fasten(heap));
+        db.keys.get_or_insert(key.digest, &key, |heap| entry.fasten(heap));
         self.discard(old);
     }
 
@@ -289,28 +290,6 @@ impl<'a> ViewMut<'a> {
         true
     }
 
-    /// Sets or takes away the deadline of a key that is there.
-    pub fn set_deadline(&mut self, key: Key, deadline: Option<u64>) {
-        self.exchange_deadline(key, deadline);
-        let event = if deadline.is_some() { "expire" } else { "persist" };
-        self.changed(key, Class::Generic, event);
-    }
-
-    fn exchange_deadline(&mut self, key: Key, deadline: Option<u64>) {
-        let db = self.db_mut();
-        let Some(mut entry) = db.keys.get_mut(key.digest, &key) else {
-            return;
-        };
-        let old = entry.look().deadline();
-        entry.set_deadline(deadline);
-        if let Some(old) = old {
-            db.deadlines.remove(&(old, key.digest));
-        }
-        if let Some(deadline) = deadline {
-            db.deadlines.insert((deadline, key.digest));
-        }
-    }
-
     /// A key is there that was not. Clients may wait for it.
     fn is_new(&mut self, key: Key) {
         self.notes.say(self.db, &key, Class::New, "new");
@@ -319,7 +298,7 @@ impl<'a> ViewMut<'a> {
 
     /// The command has changed the key: it will be logged, and clients that WATCH the key, or have subscribed
     /// to the event, are told.
-    fn changed(&mut self, key: Key, class: Class, event: &'static str) {
+    pub(super) fn changed(&mut self, key: Key, class: Class, event: &'static str) {
         self.dirty += 1;
         self.touch(key);
         self.notes.say(self.db, &key, class, event);

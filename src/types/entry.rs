@@ -556,7 +556,10 @@ mod tests {
         let (digest, string) = (digest_of(&name), NewStr::new(&value));
         match table.get_mut(digest, &name) {
             Some(mut entry) => drop(entry.set(string.form())),
-            None => drop(table.insert(digest, |heap| Stored::new(&name, string.form(), heap))),
+            None => {
+                let make = |heap: &mut Heap| Stored::new(&name, string.form(), heap);
+                table.get_or_insert(digest, &name, make);
+            }
         }
     }
 
@@ -610,9 +613,7 @@ mod tests {
             } else {
                 let name = key.to_be_bytes();
                 let digest = digest_of(&name);
-                if table.get(digest, &name).is_none() {
-                    table.insert(digest, |heap| Loose::new::<Hash>(&name).fasten(heap));
-                }
+                table.get_or_insert(digest, &name, |heap| Loose::new::<Hash>(&name).fasten(heap));
                 let (field, value) = (random_below(200) as u32, mixed_value());
                 change(&mut table, key, |hash: &mut Edit<Hash>| {
                     hash.set(&field.to_be_bytes(), &value);
