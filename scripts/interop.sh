@@ -217,6 +217,7 @@ write() {
 			BLPOP none list-from 1
 			BLMOVE list-from list-to RIGHT LEFT 1
 			LMPOP 2 none list-to LEFT COUNT 1
+			SORT list ALPHA DESC STORE list-sorted
 			RPUSH list-soon v
 			PEXPIRE list-soon 1
 			SADD set-of-numbers 3 -1 2 9223372036854775807 -9223372036854775808
