@@ -202,8 +202,9 @@ impl<'a> Batch<'a> {
     }
 
     /// Deletes what readers have found expired, if the lock is exclusive. If it is not, that is done before
-    /// the lock is given back.
+    /// the lock is given back. A pause keeps them.
     pub fn delete_noted(&mut self) {
+        self.notes.forget_if(|| self.server.pause.is_on());
         if !self.notes.are_empty() && matches!(self.guard, Guard::Exclusive(_)) {
             // Each note names its database, so this one does not matter.
             self.view_mut(0).delete_noted();

@@ -27,7 +27,7 @@ mod replay;
 pub use replay::{can_replay, replay};
 
 use crate::batch::Batch;
-use crate::client::{Client, Replies, Transaction};
+use crate::client::{Client, Replies, Then, Transaction};
 use crate::error::Error;
 use crate::handler::{Flag, Row, Run, TABLE, sort, transactions};
 use crate::propagate::Source;
@@ -35,6 +35,7 @@ use crate::resp::{Args, Reply};
 use crate::server::Server;
 use crate::store::Keyspace;
 use account::Account;
+use admit::Refusal;
 use std::sync::RwLock;
 use std::sync::atomic::Ordering;
 
@@ -82,19 +83,14 @@ impl<'a> Caller<'a> {
         if client.replies == Replies::SkipNext {
             client.replies = Replies::SkipThis;
         }
-        let row = row.ok_or_else(|| TABLE.refusal(args));
+        let row = row.ok_or_else(|| TABLE.refusal(args).into());
         match row.and_then(|row| self.admit(row, client, reply.protocol).map(|()| row)) {
-            Ok(row) => match &mut client.transaction {
-                Some(transaction) if !row.command.is(Flag::NotQueued) => {
-                    // As in Redis: what EXEC will refuse need not be kept.
-                    let spoilt = transaction.aborted || client.watch_flag.load(Ordering::Relaxed);
-                    queue(transaction, row, args, spoilt);
-                    self.account.last_row = Some(row.index);
-                    reply.status("QUEUED");
-                }
-                _ => self.call(row, client, args, reply),
-            },
-            Err(error) => self.reject(&error, client, args, reply),
+            Ok(row) if client.transaction.is_some() && !row.command.is(Flag::NotQueued) => {
+                self.queue(row, client, args, reply);
+            }
+            Ok(row) => self.call(row, client, args, reply),
+            Err(Refusal::Error(error)) => self.reject(&error, client, args, reply),
+            Err(Refusal::Postponed(row)) => self.postpone(row, client),
         }
         let is_silent = matches!(client.replies, Replies::Off | Replies::SkipThis);
         // (SUBSCRIBE is answered even under CLIENT REPLY OFF.)
@@ -102,7 +98,7 @@ impl<'a> Caller<'a> {
             reply.out.truncate(begin);
             self.batch.forget_replies_from(begin);
         }
-        if client.replies == Replies::SkipThis {
+        if client.replies == Replies::SkipThis && !matches!(client.then, Then::Pause { .. }) {
             client.replies = Replies::On;
         }
     }
@@ -119,10 +115,12 @@ impl<'a> Caller<'a> {
         self.batch.begin_command(row.command, client.in_exec);
         if row.command.is(Flag::ShowsCounters) {
             self.add_counts(client);
+            self.batch.server.stats.count_errors(&mut reply.errors);
         }
         let begin = reply.out.mark();
         let result = self.run_handler(row, client, args, reply);
-        if let Err(error) = result {
+        if let Err(refusal) = result {
+            let Refusal::Error(error) = refusal else { return self.postpone(row, client) };
             seen.failed = true;
             reply.out.truncate(begin);
             reply.error(&error);
@@ -143,7 +141,7 @@ impl<'a> Caller<'a> {
         client: &mut Client,
         args: &Args,
         reply: &mut Reply,
-    ) -> Result<(), Error> {
+    ) -> Result<(), Refusal> {
         // For a command with many keys, such as MGET.
         ahead::lock_and_warm_keys(&mut self.batch, row, client.db, args);
         let result = match row.command.run {
@@ -164,38 +162,39 @@ impl<'a> Caller<'a> {
             }
             Run::Write(handler) | Run::MayStore(_, handler) => {
                 self.batch.exclude();
+                self.unless_paused(row, client)?;
                 // What it finds expired it has deleted itself when it ends.
-                return self.batch.write(handler, client, args, reply);
+                return Ok(self.batch.write(handler, client, args, reply)?);
             }
-            Run::Exec => self.exec(client, reply),
+            Run::Exec => {
+                ahead::lock_for_queue(&mut self.batch, client);
+                self.unless_paused(row, client)?;
+                self.exec(client, reply)
+            }
             Run::Container(None) => unreachable!("arity -2: there is a subcommand, or an error"),
         };
         self.batch.delete_noted();
-        result
+        Ok(result?)
     }
 
-    /// Runs the queue. The lock is taken once, so nothing of other clients comes between its commands.
+    /// Runs the queue, under one lock, so nothing of other clients comes between its commands.
     fn exec(&mut self, client: &mut Client, reply: &mut Reply) -> Result<(), Error> {
         let begin = reply.out.mark();
         let Transaction {
             queue,
             aborted,
-            writes,
+            argv,
             // Counts the queue until it has run.
             charge: _charge,
             ..
         } = client.transaction.take().ok_or(Error::ExecWithoutMulti)?;
-        if writes {
-            self.batch.exclude();
-        } else {
-            self.batch.share();
-        }
         // A watched key that has expired since WATCH has changed too, though nobody has deleted it.
-        let changed = client.watch_flag.load(Ordering::Relaxed)
+        let flag = &client.public.watch_flag;
+        let changed = flag.load(Ordering::Relaxed)
             || client
                 .watched
                 .iter()
-                .any(|(db, key)| self.batch.view(*db).has_expired_watched(key, &client.watch_flag));
+                .any(|(db, key)| self.batch.view(*db).has_expired_watched(key, flag));
         self.unwatch(client);
         if aborted {
             return Err(Error::ExecAbort);
@@ -207,7 +206,7 @@ impl<'a> Caller<'a> {
         self.batch.begin_unit();
         client.in_exec = true;
         let queued = queue.len();
-        client.public.shown.lock().unwrap().queued = Some(queued);
+        client.public.shown.lock().unwrap().queued = Some((queued, argv));
         reply.array(queued);
         let mut dirty = 0;
         for (index, args) in queue {
@@ -249,15 +248,5 @@ impl<'a> Caller<'a> {
     fn add_counts(&mut self, client: &Client) {
         self.account.add_counts(&self.batch.server.stats, &client.public.counters);
         self.batch.add_counts(client);
-    }
-}
-
-/// Queues a command inside MULTI.
-fn queue(transaction: &mut Transaction, row: &Row, args: &Args, spoilt: bool) {
-    transaction.writes |= row.command.writes();
-    if !spoilt {
-        let args = args.to_owned();
-        transaction.charge.add(args.memory());
-        transaction.queue.push((row.index, args));
     }
 }

@@ -12,7 +12,6 @@ use crate::server::mailbox::Answer;
 use crate::server::{Connection, Public, Server, Shown};
 use crate::stats::add;
 use crate::store::Waiter;
-use crate::watch::WatchFlag;
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -28,8 +27,6 @@ pub struct Client {
     pub transaction: Option<Transaction>,
     /// EXEC is running its commands. None of them may wait for anything then.
     pub in_exec: bool,
-    /// Goes up when a watched key changes (watch.rs).
-    pub watch_flag: WatchFlag,
     /// Database and key of each key that it watches.
     pub watched: BTreeSet<(usize, Vec<u8>)>,
     /// What it has subscribed to. The hub has the same in its own order.
@@ -62,12 +59,20 @@ pub struct Transaction {
     pub aborted: bool,
     /// One of the commands writes, so EXEC needs the exclusive lock.
     pub writes: bool,
+    /// Bytes of all their arguments, as Redis counts them: with a pointer to each.
+    pub argv: usize,
     pub charge: Charge,
 }
 
 impl Transaction {
     pub fn new(held: &Arc<Held>) -> Transaction {
-        Transaction { queue: Vec::new(), aborted: false, writes: false, charge: Charge::new(held) }
+        Transaction {
+            queue: Vec::new(),
+            aborted: false,
+            writes: false,
+            argv: 0,
+            charge: Charge::new(held),
+        }
     }
 }
 
@@ -105,6 +110,10 @@ pub enum Then {
     },
     /// Wait for a key (serve/blocked.rs).
     Block(Arc<Waiter>),
+    /// The last command was postponed. When the pause is over, call it again (serve/paused.rs).
+    Pause {
+        writes: bool,
+    },
 }
 
 /// A command that waits, with all that its answer needs.
@@ -162,7 +171,6 @@ impl Client {
             authenticated: public.connection.is_none() || server.config.requirepass.is_empty(),
             transaction: None,
             in_exec: false,
-            watch_flag: WatchFlag::default(),
             watched: BTreeSet::new(),
             subscriptions: Default::default(),
             monitoring: false,
@@ -236,10 +244,14 @@ impl Client {
         shown.subscriptions = self.subscriptions();
         // EXEC has written the number of commands that it runs.
         if !self.in_exec {
-            shown.queued = self.transaction.as_ref().map(|t| t.queue.len());
+            shown.queued = self.transaction.as_ref().map(|t| (t.queue.len(), t.argv));
         }
         shown.watching = self.watched.len();
         shown.monitoring = self.monitoring;
+        shown.argv = match &self.then {
+            Then::Block(waiter) => waiter.args.length(),
+            _ => 0,
+        };
     }
 }
 

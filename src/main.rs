@@ -220,6 +220,7 @@ fn cron(server: &Server) -> ! {
         server.aof.tell_news();
         blob::free_spare();
         server.end_idle();
+        server.pause.look_around(server);
         // Afterwards, so that a client that was heard during this round is not idle for it.
         server.idle_clock.fetch_add(100, Ordering::Relaxed);
     }

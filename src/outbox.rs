@@ -59,7 +59,11 @@ impl Queue {
     /// Counts its memory again.
     fn count_held(&mut self) {
         let messages = self.behind_reply.as_ref().map_or(0, Vec::capacity);
-        self.charge.set(self.bytes.capacity() + self.taken + messages);
+        let memory = self.bytes.capacity() + self.taken + messages;
+        let buffers = &self.charge.held.buffers;
+        buffers.queued.store(self.len(), Ordering::Relaxed);
+        buffers.queue.store(memory, Ordering::Relaxed);
+        self.charge.set(memory);
     }
 }
 

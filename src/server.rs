@@ -19,6 +19,7 @@
 
 pub mod mailbox;
 pub mod order;
+pub mod pause;
 
 use crate::aof::Aof;
 use crate::config::Config;
@@ -28,8 +29,10 @@ use crate::pubsub::Hub;
 use crate::resp::Protocol;
 use crate::stats::{Counters, Stats, Totals};
 use crate::store::Garbage;
+use crate::watch::WatchFlag;
 use mailbox::Mailbox;
 use order::Turns;
+use pause::Pause;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::{SocketAddr, TcpStream};
@@ -47,6 +50,8 @@ pub struct Server {
     pub aof: Aof,
     pub stats: Stats,
     pub clients: Clients,
+    /// CLIENT PAUSE.
+    pub pause: Pause,
     pub hub: Hub,
     /// Leads to the thread that frees large values, so that nobody frees them under a lock.
     pub lazyfree: Sender<Garbage>,
@@ -89,6 +94,7 @@ impl Server {
             aof: Aof::new(config.clone()),
             stats: Stats::new(commands),
             clients: Clients::default(),
+            pause: Pause::default(),
             hub: Hub::default(),
             lazyfree,
             started: Instant::now(),
@@ -192,6 +198,8 @@ impl Server {
             all.into_iter().map(|client| (client.held.bytes(), client)).collect();
         all.sort_unstable_by_key(|(bytes, _)| *bytes);
         let mut sum: usize = all.iter().map(|(bytes, _)| bytes).sum();
+        // To end one that holds nothing would not help.
+        all.retain(|(bytes, client)| *bytes > 0 && !client.held.no_evict.load(Ordering::Relaxed));
         while total.is_over(sum)
             && let Some((bytes, client)) = all.pop()
         {
@@ -279,6 +287,8 @@ pub enum Blocked {
     Key,
     /// The disk, or replicas: WAITAOF, WAIT.
     Log,
+    /// The end of a pause.
+    Pause,
 }
 
 /// What other threads may see of a client.
@@ -295,6 +305,8 @@ pub struct Public {
     pub in_service: AtomicBool,
     /// A [`Blocked`].
     blocked: AtomicU8,
+    /// Goes up when a key that it watches changes (watch.rs).
+    pub watch_flag: WatchFlag,
     /// Where the answer comes to if it waits for a key.
     pub mailbox: Mailbox,
     /// What it has told of itself; a leaf.
@@ -317,13 +329,14 @@ pub struct Shown {
     pub last_command: Option<usize>,
     pub db: usize,
     pub protocol: Protocol,
-    /// How many channels, patterns and shard channels it has subscribed to.
     pub subscriptions: [usize; 3],
-    /// How many commands MULTI has queued, or EXEC is running.
-    pub queued: Option<usize>,
+    pub queued: Option<(usize, usize)>,
+    pub argv: usize,
     /// How many keys it watches.
     pub watching: usize,
     pub monitoring: bool,
+    /// CLIENT NO-TOUCH. A key remembers no access times, so it changes nothing.
+    pub no_touch: bool,
 }
 
 impl Shown {
@@ -353,6 +366,7 @@ impl Public {
             last_interaction: AtomicU64::new(server.idle_clock.load(Ordering::Relaxed)),
             in_service: AtomicBool::new(false),
             blocked: AtomicU8::new(Blocked::No as u8),
+            watch_flag: WatchFlag::default(),
             mailbox: Mailbox::default(),
             shown: Mutex::default(),
             counters: Counters::default(),

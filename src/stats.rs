@@ -16,6 +16,7 @@
 //! **How Redis does it**: plain integers, because it has one thread; slowlog.c. Ours may change while INFO
 //! reads them, so two totals of one INFO may differ by a few batches.
 
+use crate::error::Tally;
 use crate::latency::Histogram;
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -39,6 +40,8 @@ pub struct Stats {
     zero: Mutex<Totals>,
     /// One for each row of the command table, in the same order.
     pub of_commands: Vec<OfCommand<AtomicU64>>,
+    /// The errors that clients were told. A leaf.
+    pub errors: Mutex<Tally>,
     /// Their times, in the same order.
     pub histograms: Vec<Histogram>,
     pub slow_log: Mutex<SlowLog>,
@@ -58,10 +61,9 @@ pub enum Count {
     OutputBytes,
     Hits,
     Misses,
-    ErrorReplies,
 }
 
-const KINDS: usize = Count::ErrorReplies as usize + 1;
+const KINDS: usize = Count::Misses as usize + 1;
 
 /// Sums over clients.
 pub type Totals = [u64; KINDS];
@@ -105,6 +107,20 @@ impl Stats {
         }
     }
 
+    /// Adds errors that a client was told.
+    pub fn count_errors(&self, told: &mut Tally) {
+        if !told.0.is_empty() {
+            self.errors.lock().unwrap().take_over(told);
+        }
+    }
+
+    /// Counts a call as failed, which was counted as called when it began to wait.
+    pub fn count_failed(&self, row: Option<usize>) {
+        if let Some([.., failed]) = row.and_then(|row| self.of_commands.get(row)) {
+            add(failed, 1);
+        }
+    }
+
     /// CONFIG RESETSTAT.
     pub fn reset<'a>(&self, here: impl Iterator<Item = &'a Counters>) {
         *self.zero.lock().unwrap() = sum(here.map(Counters::read).chain([self.left.read()]));
@@ -118,6 +134,7 @@ impl Stats {
         all.for_each(|counter| counter.store(0, Ordering::Relaxed));
         self.histograms.iter().for_each(Histogram::reset);
         self.samples.lock().unwrap().clear();
+        self.errors.lock().unwrap().0.clear();
     }
 
     /// Takes a sample of the totals. Called ten times a second. As in Redis, rates are over the last 16

@@ -231,6 +231,14 @@ fn client_unblock_ends_the_waiting_of_every_command() {
             assert_eq!(count_blocked(&mut asking), 0);
         }
     }
+    // As in Redis, it has failed, whatever it was told.
+    let stats = asking.run("INFO commandstats");
+    for (command, failed) in [("blpop", 3), ("bzmpop", 3), ("wait", 3)] {
+        let (_, rest) = stats.split_once(&format!("cmdstat_{command}:calls={failed},")).unwrap();
+        let line = rest.split("\\r").next().unwrap();
+        assert!(line.ends_with(&format!("failed_calls={failed}")), "{command}: {line}");
+    }
+    assert!(asking.run("INFO errorstats").contains("errorstat_UNBLOCKED:count=9"));
     // It is in no queue any more.
     assert_eq!(asking.run("RPUSH k x"), "(integer) 1");
     assert_eq!(client.run("PING"), "PONG");

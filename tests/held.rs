@@ -351,3 +351,90 @@ fn the_words_of_half_a_command_count_as_what_they_take() {
     drop(asking);
     eventually("and given back", || info(&mut other, "mem_clients_normal") == 0);
 }
+
+/// A field of a client in CLIENT LIST.
+fn listed(asking: &mut Client, id: &str, field: &str) -> u64 {
+    let line = asking.run(&format!("CLIENT LIST ID {id}"));
+    let value = line.split(' ').find_map(|word| word.strip_prefix(&format!("{field}=")));
+    value.expect("the field is there").parse().expect("a number")
+}
+
+fn id_of(client: &mut Client) -> String {
+    client.run("CLIENT ID").replace("(integer) ", "")
+}
+
+#[test]
+fn client_list_tells_what_each_client_holds() {
+    let server = with_output_limit("pubsub 0 0 0");
+    let (mut asking, mut client) = (server.client(), server.client());
+    let id = id_of(&mut client);
+    let mut is = |fields: &[(&str, u64)]| {
+        for (field, value) in fields {
+            eventually(field, || listed(&mut asking, &id, field) == *value);
+        }
+    };
+    is(&[("qbuf", 0), ("argv-mem", 0), ("multi-mem", 0), ("obl", 0), ("oll", 0), ("omem", 0)]);
+    // Half a command, and then the rest.
+    client.raw(b"*2\r\n$4\r\nECHO\r\n$5\r\nab");
+    is(&[("qbuf", 20), ("qbuf-free", 1024 - 20)]);
+    client.raw(b"cde\r\n");
+    client.read();
+    is(&[("qbuf", 0), ("rbp", 11)]);
+    // Redis counts a pointer to each argument too.
+    client.run("MULTI");
+    client.run("SET key value");
+    is(&[("multi", 1), ("multi-mem", 3 + 3 + 5 + 3 * 8), ("argv-mem", 0)]);
+    client.run("DISCARD");
+    is(&[("multi-mem", 0)]);
+    client.raw(b"BLPOP list 0\r\n");
+    is(&[("argv-mem", 5 + 4 + 1)]);
+    asking.run("RPUSH list x");
+    client.read();
+    // A reply that is not read: the first 64 KiB are the buffer, and the rest is the list.
+    asking.call(&["SET", "big", &"x".repeat(30_000_000)]);
+    client.raw(b"GET big\r\n");
+    eventually("the client does not read", || listed(&mut asking, &id, "oll") == 1);
+    assert_eq!(listed(&mut asking, &id, "obl"), 64 * 1024);
+    assert!((MB..30 * MB).contains(&listed(&mut asking, &id, "omem")));
+    assert!(listed(&mut asking, &id, "tot-mem") > listed(&mut asking, &id, "omem"));
+    assert!(asking.run(&format!("CLIENT LIST ID {id}")).contains(" events=rw "));
+    client.read();
+    eventually("it has read all", || listed(&mut asking, &id, "omem") == 0);
+    assert_eq!(listed(&mut asking, &id, "oll"), 0);
+    // Messages.
+    client.run("SUBSCRIBE c");
+    (0..30).for_each(|_| drop(asking.call(&["PUBLISH", "c", &"x".repeat(1_000_000)])));
+    eventually("messages wait", || listed(&mut asking, &id, "omem") > MB);
+    assert_eq!((listed(&mut asking, &id, "obl"), listed(&mut asking, &id, "oll")), (0, 1));
+    assert!(info(&mut asking, "client_recent_max_output_buffer") > MB);
+    (0..30).for_each(|_| drop(client.read()));
+    eventually("all are read", || listed(&mut asking, &id, "omem") == 0);
+    assert!(asking.run(&format!("CLIENT LIST ID {id}")).contains(" events=r "));
+}
+
+#[test]
+fn a_client_that_says_no_evict_is_spared_and_others_pay() {
+    let flags = ["--appendonly", "no", "--maxmemory-clients", "16mb"];
+    let server = Server::start(&flags);
+    let (mut asking, mut spared, mut other) = (server.client(), server.client(), server.client());
+    let big = "x".repeat(1_000_000);
+    let fill = |client: &mut Client, megabytes| {
+        client.raw(b"MULTI\r\n");
+        (0..megabytes).for_each(|_| send(client, &encode(&["SET", "k", &big])));
+    };
+    assert_eq!(spared.run("CLIENT NO-EVICT ON"), "OK");
+    fill(&mut spared, 30);
+    for _ in 0..31 {
+        assert!(!spared.read().is_error());
+    }
+    // All together hold too much, so whoever else holds something pays.
+    fill(&mut other, 2);
+    eventually("it is ended", || info(&mut asking, "evicted_clients") == 1);
+    // Nobody else, and not whoever holds nothing.
+    assert_eq!(spared.run("DISCARD"), "OK");
+    assert_eq!(info(&mut asking, "evicted_clients"), 1);
+    // Without it, it pays like everybody.
+    assert_eq!(spared.run("CLIENT NO-EVICT OFF"), "OK");
+    fill(&mut spared, 20);
+    eventually("it is ended", || info(&mut asking, "evicted_clients") == 2);
+}

@@ -105,10 +105,10 @@ impl<'a> Batch<'a> {
     /// the exclusive one. In between others may have changed a key, so each is looked up again
     /// (store/expire.rs).
     pub fn give_back(&mut self) {
+        self.delete_noted();
         if !self.notes.are_empty() {
+            // Deletes them when it has the lock.
             self.exclude();
-            // If the lock was exclusive already, exclude has done nothing.
-            self.delete_noted();
         }
         self.release();
     }

@@ -106,7 +106,7 @@ impl Account {
         if let Some(trace) = &mut self.trace {
             trace.push(Step {
                 row,
-                args: args.iter().map(<[u8]>::len).sum(),
+                args: args.length(),
                 lock: batch.lock_name(),
                 dirty: batch.dirty,
                 // A command that has released the lock has handed over the records before it.
@@ -168,10 +168,9 @@ impl Account {
             for (counter, count) in stats.of_commands[index].iter().zip(counts) {
                 add(counter, count);
             }
-            let [calls, microseconds, rejected, failed] = counts;
+            let [calls, microseconds, ..] = counts;
             stats.histograms[index].add(calls, microseconds);
             own.add(Count::Commands, calls);
-            own.add(Count::ErrorReplies, failed + rejected);
         }
     }
 

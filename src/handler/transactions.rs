@@ -47,7 +47,7 @@ fn watch(client: &mut Client, view: &View, args: &Args, reply: &mut Reply) -> Re
     }
     for key in Cursor::new(args).rest() {
         if client.watched.insert((view.db, key.to_vec())) {
-            view.watch(key, &client.watch_flag);
+            view.watch(key, &client.public.watch_flag);
             client.names.add(memory_of(key));
         }
     }
@@ -62,8 +62,8 @@ fn unwatch(client: &mut Client, view: &View, _: &Args, reply: &mut Reply) -> Res
 /// Ends all watches of the client, and lowers its flag.
 pub fn unwatch_all(client: &mut Client, view: &View) {
     for (db, key) in std::mem::take(&mut client.watched) {
-        view.in_db(db).unwatch(&key, &client.watch_flag);
+        view.in_db(db).unwatch(&key, &client.public.watch_flag);
         client.names.subtract(memory_of(&key));
     }
-    client.watch_flag.store(false, Ordering::Relaxed);
+    client.public.watch_flag.store(false, Ordering::Relaxed);
 }

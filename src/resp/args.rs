@@ -120,6 +120,11 @@ impl Args {
         self.large.iter().map(|large| large.len()).sum()
     }
 
+    /// How many bytes all arguments have together.
+    pub fn length(&self) -> usize {
+        self.iter().map(<[u8]>::len).sum()
+    }
+
     /// Bytes of memory that a copy takes ([`Args::to_owned`]).
     pub fn memory(&self) -> usize {
         size_of::<Args>()

@@ -57,12 +57,15 @@ pub struct Reply {
     /// What has not left yet. It is cut back if a command fails.
     pub out: Output,
     pub protocol: Protocol,
+    /// Errors that were told and are not in the statistics yet.
+    pub errors: error::Tally,
 }
 
 impl Reply {
     /// An empty reply, in RESP2, which every client speaks until it sends HELLO 3.
     pub fn new() -> Reply {
-        Reply { out: Output::new(None), protocol: Protocol::Resp2 }
+        let errors = error::Tally::default();
+        Reply { out: Output::new(None), protocol: Protocol::Resp2, errors }
     }
 
     /// The same for a client: its replies are counted and limited.
@@ -123,7 +126,7 @@ impl Reply {
         self.out.written.extend_from_slice(b"\r\n");
     }
 
-    /// An error. It may quote what a client sent, so a line end in it becomes a space.
+    /// An error, which is counted. It may quote what a client sent, so a line end in it becomes a space.
     pub fn error(&mut self, error: &error::Error) {
         self.out.written.push(b'-');
         let start = self.out.written.len();
@@ -136,6 +139,7 @@ impl Reply {
                 *byte = b' ';
             }
         }
+        self.errors.count(&self.out.written[start..]);
         self.out.written.extend_from_slice(b"\r\n");
     }
 

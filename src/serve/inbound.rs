@@ -89,21 +89,29 @@ impl Inbound {
         }
     }
 
+    /// The buffer above has room for so many bytes.
+    pub fn set_room(&self, capacity: usize) {
+        self.public.held.buffers.input_room.store(capacity, Ordering::Relaxed);
+    }
+
     /// Takes back what a buffer held and nobody has parsed.
     pub fn take_back(&mut self, bytes: Vec<u8>) {
+        self.handed_up = self.handed_up.saturating_sub(bytes.len());
         let behind = std::mem::replace(&mut self.stash, bytes.into());
         self.stash.extend(behind);
         self.count_held();
     }
 
-    /// All commands that were handed up have run.
-    pub fn commands_are_done(&mut self) {
-        self.handed_up = 0;
+    /// All commands that were handed up have run. These bytes of the next one were handed up too.
+    pub fn commands_are_done(&mut self, next: usize) {
+        self.handed_up = next;
         self.count_held();
     }
 
     /// Counts what is held, without what every client may have.
     fn count_held(&mut self) {
+        let buffers = &self.public.held.buffers;
+        buffers.input.store(self.stash.len() + self.handed_up, Ordering::Relaxed);
         let held = self.stash.capacity().saturating_add(self.handed_up);
         self.charge.set(held.saturating_sub(INPUT_BUFFER));
     }

@@ -145,6 +145,13 @@ impl Notes {
         }
     }
 
+    /// Leaves what is noted where it is, expired and not deleted, if there is something and this is so.
+    pub fn forget_if(&self, is_so: impl FnOnce() -> bool) {
+        if !self.are_empty() && is_so() {
+            self.take();
+        }
+    }
+
     /// Hands over what is noted.
     fn take(&self) -> Vec<Expired> {
         self.known.take();

@@ -564,7 +564,7 @@ mod tests {
     fn change<T: Type>(table: &mut Table<Stored>, key: u32, change: impl FnOnce(&mut Edit<T>)) {
         let name = key.to_be_bytes();
         let mut entry = table.get_mut(digest_of(&name), &name).unwrap();
-        let (result, _) = entry.edit(&LIMITS, false, |value| {
+        let (result, _) = entry.edit(&LIMITS, |value| {
             change(value);
             Ok(())
         });
