@@ -35,7 +35,8 @@ pub enum Step {
 }
 
 impl Step {
-    /// Whether it may meet expired keys in the order of a table. (EXEC may run what an earlier step has queued.)
+    /// Whether it may meet expired or missing keys in the order of a table: SORT of a set does. (EXEC may run
+    /// what an earlier step has queued.)
     pub fn scans(&self) -> bool {
         match self {
             Step::Look | Step::Iterate { .. } => true,
@@ -45,7 +46,8 @@ impl Step {
             | Step::Wait { units, .. }
             | Step::Deadline { units, .. } => {
                 let mut commands = units.iter().flatten();
-                commands.any(|command| ["SCAN", "EXEC"].contains(&command.name().as_str()))
+                let names = ["SCAN", "SORT", "SORT_RO", "EXEC"];
+                commands.any(|command| names.contains(&command.name().as_str()))
             }
         }
     }
