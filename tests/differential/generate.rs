@@ -289,10 +289,10 @@ impl Generator {
             unit.insert(unit.len() - 1, exists);
         }
         if let Some(at) = unit.iter().position(|command| command.name().starts_with("SORT")) {
-            // Redis's SORT fails if C's errno is still that of a number that an earlier command was sent. To read a
-            // cursor resets it.
-            unit.insert(at, Command::new(&["SSCAN", "none", "0"]));
-            unit.push(Command::new(&["DEL", "y"]));
+            // Redis's SORT fails if C's errno is still that of a number that it has read before. To read a score
+            // resets it, in a replay of the log, too.
+            unit.insert(at, Command::new(&["ZADD", "errno", "0", "m"]));
+            unit.push(Command::new(&["DEL", "y", "errno"]));
         }
         unit
     }
