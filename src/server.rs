@@ -27,7 +27,7 @@ use crate::gate::Gate;
 use crate::held::{End, Held};
 use crate::pubsub::Hub;
 use crate::resp::Protocol;
-use crate::stats::{Counters, Stats, Totals};
+use crate::stats::{Counters, Stats, Totals, add};
 use crate::store::Garbage;
 use crate::watch::WatchFlag;
 use mailbox::Mailbox;
@@ -119,6 +119,15 @@ impl Server {
     pub fn totals(&self) -> Totals {
         let all = self.clients.all.lock().unwrap();
         self.stats.totals(all.values().map(|client| &client.counters))
+    }
+
+    /// Frees what the other threads have taken out of the keyspace.
+    pub fn free_for_ever(&self, garbage: Receiver<Garbage>) {
+        for value in garbage {
+            drop(value);
+            self.stats.to_be_freed.fetch_sub(1, Ordering::Relaxed);
+            add(&self.stats.freed, 1);
+        }
     }
 
     /// Removes a client from the list and adds its counters to the totals.

@@ -66,6 +66,19 @@ fn a_reply_without_end_ends_when_its_client_is_killed() {
 }
 
 #[test]
+fn a_reply_that_is_a_little_over_the_limit_is_not_sent() {
+    let server = with_output_limit("normal 100000 0 0");
+    let mut client = server.client();
+    let element = "x".repeat(1000);
+    let mut push = vec!["RPUSH", "l"];
+    push.extend(vec![element.as_str(); 100]);
+    client.call(&push);
+    assert!(matches!(client.call(&["LRANGE", "l", "1", "-1"]), Value::Array(_)));
+    client.raw(&encode(&["LRANGE", "l", "0", "-1"]));
+    assert_eq!(read_to_the_end(&mut client), 0);
+}
+
+#[test]
 fn who_asks_for_more_than_normal_clients_may_leave_unread_is_closed_while_the_reply_is_made() {
     let server = with_output_limit("normal 8mb 0 0");
     let mut other = server.client();

@@ -165,8 +165,8 @@ pub fn describe(public: &Public, viewer: &Client) -> String {
     let [channels, patterns, shards] = shown.subscriptions;
     format!(
         "id={} addr={} laddr={local} fd={fd} name={} age={} idle={} flags={flags} db={} sub={} \
-         psub={} ssub={} multi={} watch={} {} cmd={} user=default redir=-1 resp={} lib-name={} \
-         lib-ver={}",
+         psub={} ssub={} multi={} {} cmd={} user=default redir=-1 resp={} lib-name={} \
+         lib-ver={} watch={}",
         public.id,
         public.address(),
         String::from_utf8_lossy(&shown.name),
@@ -177,12 +177,12 @@ pub fn describe(public: &Public, viewer: &Client) -> String {
         patterns,
         shards,
         shown.queued.map_or(-1, |(count, _)| count as i64),
-        shown.watching,
         describe_buffers(public, &shown, viewer),
         command.map_or("NULL", |row| row.command.name),
         if shown.protocol == Protocol::Resp3 { 3 } else { 2 },
         String::from_utf8_lossy(&shown.lib_name),
         String::from_utf8_lossy(&shown.lib_ver),
+        shown.watching,
     )
 }
 
