@@ -198,6 +198,14 @@ impl Inbound {
         }
     }
 
+    /// Whether nothing more is read: the peer has closed its side, or the client is being ended. What an ended
+    /// client still sends is left in the socket, so that the close resets the connection. If it were read,
+    /// the client would not be told that there is room again, because the socket is shut down
+    /// ([`Held::kill`](crate::held::Held::kill)). Then its write would wait for minutes.
+    fn is_over(&self) -> bool {
+        self.is_at_end || self.public.held.is_ended()
+    }
+
     /// Whether there is something in the stash.
     pub fn has_stashed(&self) -> bool {
         !self.stash.is_empty()
@@ -256,6 +264,9 @@ impl Inbound {
         let mut moved = 0;
         // After a megabyte the blocked write gets its chance again.
         for _ in 0..1024 * 1024 / INPUT_BUFFER {
+            if self.is_over() {
+                return Ok(None);
+            }
             match (&*self.stream).read(&mut chunk) {
                 // It has shut down its sending side, and may still read.
                 Ok(0) => return Ok(None),
@@ -289,8 +300,8 @@ impl Read for Inbound {
             self.count_held();
             return Ok(count);
         }
-        // Asked again after the end. The turn goes on until the client has left every list.
-        if self.is_at_end {
+        // The turn goes on until the client has left every list.
+        if self.is_over() {
             return Ok(0);
         }
         if !std::mem::take(&mut self.has_seen) {
@@ -308,5 +319,40 @@ impl Read for Inbound {
         self.is_at_end = count == 0;
         self.public.touch(&self.server);
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Start};
+    use crate::held::End;
+    use crate::server::Connection;
+    use std::io::Write;
+    use std::net::TcpListener;
+
+    #[test]
+    fn what_a_killed_client_still_sends_is_left_in_the_socket_so_that_its_write_fails_at_once() {
+        let Ok(Start::Serve(config, _)) = Config::from_args([]) else { panic!("no config") };
+        let (server, _garbage) = Server::new(config, 0, 0);
+        let server = Arc::new(server);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, peer) = listener.accept().unwrap();
+        let (stream, local) = (Arc::new(stream), listener.local_addr().unwrap());
+        let connection = Connection { stream: stream.clone(), peer, local };
+        let public = Arc::new(Public::new(&server, 1, Some(connection)));
+        let mut inbound = Inbound::new(&stream, &server, &public);
+        // It sends until the server's socket is full.
+        client.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+        while client.write(&[b'x'; 1 << 16]).is_ok() {}
+        public.held.kill(End::Killed);
+        assert_eq!(inbound.stash_arrived(usize::MAX).unwrap(), None);
+        assert_eq!(inbound.read(&mut [0; 1 << 20]).unwrap(), 0);
+        assert!(!inbound.has_stashed());
+        drop((inbound, public, stream));
+        // Without the reset it would ask for room for minutes, and nobody would answer.
+        client.set_write_timeout(Some(Duration::from_secs(30))).unwrap();
+        assert!(!is_timeout(&client.write(b"x").unwrap_err()));
     }
 }
