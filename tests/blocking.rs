@@ -63,6 +63,25 @@ fn a_thousand_blocked_clients_use_no_processor_and_a_push_wakes_only_its_waiter(
     assert_eq!(count_blocked(&mut asking), 900);
 }
 
+/// The thread of the second may be faster. (The server waits for the first at most for a tenth of a second, so
+/// a round in which it had to wait longer says nothing.)
+#[test]
+fn of_two_clients_that_wait_one_after_the_other_the_first_is_served() {
+    let server = Server::start(&[]);
+    let (mut first, mut second, mut pushing) = (server.client(), server.client(), server.client());
+    for round in 0..1000 {
+        let begin = Instant::now();
+        first.raw(b"BLPOP k 0\r\n");
+        second.raw(b"BLPOP k 0\r\n");
+        pushing.run("RPUSH k a");
+        pushing.run("RPUSH k b");
+        let popped = [&mut first, &mut second].map(|client| client.read().items()[1].clone());
+        let is_ordered = popped[0].text() == b"a" && popped[1].text() == b"b";
+        let is_fast = begin.elapsed() < Duration::from_millis(100);
+        assert!(is_ordered || !is_fast, "round {round}: {popped:?}");
+    }
+}
+
 #[test]
 fn each_element_is_delivered_once() {
     const PRODUCERS: usize = 4;

@@ -59,7 +59,9 @@ pub struct Inbound {
     /// Whether a read has filled all that it was given: the buffer above, or a large argument.
     pub was_filled: bool,
     /// Whether the client waits for messages, so that others may count it.
-    pub is_listening: bool,
+    pub is_looked_at: bool,
+    /// There is input in the socket that has been seen and not taken. The turn that took notice takes it.
+    has_seen: bool,
     /// Whether nobody else has run a batch between the client's last two.
     is_alone: bool,
     /// How many of the next waits begin asleep.
@@ -81,7 +83,8 @@ impl Inbound {
             charge: Charge::new(&public.held),
             taken: 0,
             was_filled: false,
-            is_listening: false,
+            is_looked_at: false,
+            has_seen: false,
             is_alone: false,
             naps: 0,
             may_time_out: false,
@@ -172,10 +175,10 @@ impl Inbound {
     }
 
     /// Waits for input. Others look into the socket of a client that listens, to see whether they may
-    /// count it (server/order.rs). So its turn begins before its input is taken from there. That costs
-    /// one call more, which no other client pays.
+    /// count it, and if there are few clients, into those of all (server/order.rs). So the turn of such a
+    /// client begins before its input is taken from there. That costs one call more, which no other pays.
     fn read_waiting(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut peeks = self.is_listening && !self.may_time_out;
+        let mut peeks = self.is_looked_at && !self.may_time_out;
         loop {
             let read = match peeks {
                 true => self.stream.peek(&mut [0]),
@@ -209,22 +212,37 @@ impl Inbound {
     }
 
     /// Waits for input and leaves it where it is, for as long as `pause` says or for ever. Returns 0 at the
-    /// end of the input. It may also end too early, as if the time were over.
+    /// end of the input.
     pub fn wait_for_input(&mut self, pause: Option<Duration>) -> io::Result<usize> {
-        if pause.is_some() {
-            self.stream.set_read_timeout(pause)?;
+        if self.has_seen {
+            return Ok(1);
         }
         self.public.turns.end();
-        let peeked = self.stream.peek(&mut [0]);
+        let peeked = self.peek_within(pause);
         self.public.turns.begin();
-        if peeked.as_ref().is_err_and(is_timeout) {
-            // If another thread is using the socket, which does not wait meanwhile.
-            drop(self.public.turns.mode.lock().unwrap());
-        }
+        self.has_seen = matches!(peeked, Ok(1));
         if pause.is_some() {
             self.stream.set_read_timeout(None)?;
         }
         peeked
+    }
+
+    fn peek_within(&self, pause: Option<Duration>) -> io::Result<usize> {
+        let end = pause.and_then(|pause| Instant::now().checked_add(pause));
+        loop {
+            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Err(ErrorKind::TimedOut.into());
+            }
+            if left.is_some() {
+                self.stream.set_read_timeout(left)?;
+            }
+            match self.stream.peek(&mut [0]) {
+                // Another thread may be using the socket, which does not wait meanwhile.
+                Err(error) if is_timeout(&error) => drop(self.public.turns.mode.lock().unwrap()),
+                peeked => return peeked,
+            }
+        }
     }
 
     /// Moves what has arrived into the stash, without waiting for more. Returns how many bytes, or None
@@ -240,6 +258,7 @@ impl Inbound {
     }
 
     fn stash_what_is_there(&mut self, limit: usize) -> io::Result<Option<usize>> {
+        self.has_seen = false;
         // On the heap, because the stack of every thread would grow by it.
         let mut chunk = vec![0; INPUT_BUFFER];
         let mut moved = 0;
@@ -285,7 +304,9 @@ impl Read for Inbound {
         if self.is_over() {
             return Ok(0);
         }
-        self.public.turns.end();
+        if !std::mem::take(&mut self.has_seen) {
+            self.public.turns.end();
+        }
         let count = match self.read_spinning(buffer)? {
             Some(count) => count,
             None => self.read_waiting(buffer)?,
