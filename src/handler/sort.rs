@@ -37,7 +37,7 @@ use super::{Command, Left, ONE_KEY, Rest, Run, TimeSlice, Used, Work, command};
 use crate::error::Error;
 use crate::handler::args::Cursor;
 use crate::handler::string::reply_with;
-use crate::held::Charge;
+use crate::held::{Charge, End};
 use crate::key::{Key, digest_of};
 use crate::resp::{Args, Reply, parse_weight};
 use crate::store::{View, ViewMut};
@@ -276,8 +276,8 @@ impl<'a> Sorting<'a> {
         }
     }
 
-    /// Copies the elements, and finds out what they are sorted by. Fails if the client is ended, because clients
-    /// hold too much.
+    /// Copies the elements, and finds out what they are sorted by. Fails if the client is evicted meanwhile. (One
+    /// that is killed goes on, because what an EXEC changes is changed to its end.)
     fn gather(&self, found: Option<Value>, view: &View, reply: &Reply) -> Result<Gathered, Error> {
         let mut gathered = Gathered { charge: reply.out.other_charge(), ..Gathered::default() };
         let Some(value) = found else {
@@ -306,9 +306,9 @@ impl<'a> Sorting<'a> {
         } else if self.desc && !matches!(value, Value::Set(_)) {
             gathered.items.reverse();
         }
-        match gathered.charge.as_ref().is_some_and(|charge| charge.held.is_ended()) {
-            true => Err(Error::text("ERR the client was ended while it was sorting")),
-            false => Ok(gathered),
+        match gathered.charge.as_ref().is_none_or(is_not_evicted) {
+            true => Ok(gathered),
+            false => Err(Error::text("ERR the client was evicted while it was sorting")),
         }
     }
 
@@ -440,12 +440,16 @@ impl<'a> Pattern<'a> {
     }
 }
 
-/// Counts what is gathered. Returns whether there may be more, because the client goes on.
+/// Counts what is gathered. Returns whether there may be more.
 fn is_allowed(charge: &mut Option<Charge>, memory: usize) -> bool {
     charge.as_mut().is_none_or(|charge| {
         charge.set(memory);
-        !charge.held.is_ended()
+        is_not_evicted(charge)
     })
+}
+
+fn is_not_evicted(charge: &Charge) -> bool {
+    charge.held.end() != Some(End::Evicted)
 }
 
 /// Bytes of names that are made before they are looked up, or one name.
