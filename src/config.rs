@@ -246,9 +246,13 @@ fn changeable(pairs: &[(&[u8], &[u8])]) -> Result<Vec<usize>, Error> {
 
 /// Why an option cannot have this value, although the value as such is right.
 fn obstacle(option: &Row, value: &[u8], wanted: &[u8]) -> Option<String> {
-    if option.change == Change::Fixed {
-        let value = String::from_utf8_lossy(value);
-        return Some(format!("{}; it stays '{value}'", option.summary));
+    let reason = match option.change {
+        Change::Fixed => option.summary,
+        Change::Stays => "this server listens where it has started",
+        _ => "",
+    };
+    if !reason.is_empty() {
+        return Some(format!("{reason}; it stays '{}'", String::from_utf8_lossy(value)));
     }
     let most = most_clients().filter(|_| option.name == "maxclients")?;
     let is_too_many = parse_integer(wanted).is_some_and(|wanted| wanted > most as i64);
@@ -267,6 +271,22 @@ fn refused(name: &str, reason: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A client that has read all options may write them back. Redis refuses only what it can never change.
+    #[test]
+    fn every_option_that_redis_can_change_accepts_the_value_that_it_has() {
+        let config = Config::new(options::defaults(), PathBuf::new());
+        for (row, option) in OPTIONS.iter().enumerate() {
+            let stays = matches!(option.change, Change::AtStart | Change::Protected);
+            if !stays && !matches!(option.accepts, Accepts::Refused(_)) {
+                let value = config.values.read().unwrap()[target(row)].clone();
+                assert!(config.set(&[(option.name.as_bytes(), &value)]).is_ok(), "{}", option.name);
+            }
+        }
+        let port = |value: &[u8]| config.set(&[(b"port", value)]).map(|_| ());
+        let reason = "this server listens where it has started; it stays '6379'";
+        assert_eq!((port(b"6379"), port(b"7000")), (Ok(()), Err(refused("port", reason))));
+    }
 
     #[test]
     fn what_the_server_reads_follows_and_goes_back() {

@@ -129,7 +129,8 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
         let (server, store) = (server.clone(), store.clone());
         spawn(name, move || work(&server, &store))
     };
-    spawn("lazyfree", move || to_be_freed.iter().for_each(drop))?;
+    let freeing = server.clone();
+    spawn("lazyfree", move || freeing.free_for_ever(to_be_freed))?;
     background("evict", |server, _| server.evict_for_ever())?;
     server.aof.status.loading.store(true, Ordering::Relaxed);
     // Read before there is a client that could change it.

@@ -34,6 +34,9 @@ pub struct Stats {
     pub expired_keys: AtomicU64,
     /// Clients that were ended because of `maxmemory-clients`.
     pub evicted_clients: AtomicU64,
+    /// Large values and whole databases that lazyfree has freed, and those that wait for it.
+    pub freed: AtomicU64,
+    pub to_be_freed: AtomicU64,
     /// The counters of all clients that have left.
     left: Counters,
     /// The totals at the last CONFIG RESETSTAT.
@@ -129,6 +132,7 @@ impl Stats {
             &self.rejected_connections,
             &self.expired_keys,
             &self.evicted_clients,
+            &self.freed,
         ];
         let all = counters.into_iter().chain(self.of_commands.iter().flatten());
         all.for_each(|counter| counter.store(0, Ordering::Relaxed));

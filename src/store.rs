@@ -226,8 +226,10 @@ impl<'a> View<'a> {
     ) -> u64 {
         self.db().keys.scan(cursor, |entry| {
             if wanted(entry.key()) {
+                let was_noted = self.notes.has_noted(self.db, entry.key());
                 let is_alive = self.is_alive_or_noted_alone(entry);
-                if counts {
+                // In Redis it is gone already.
+                if counts && (is_alive || !was_noted) {
                     self.notes.count(self.db, entry.key(), is_alive);
                 }
                 if is_alive {

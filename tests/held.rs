@@ -5,9 +5,7 @@
 
 mod support;
 
-use std::thread;
-use std::time::Duration;
-use support::process::{memory, sleeps};
+use support::process::{memory, wait_for_rest};
 use support::{Client, Server, Value, encode, eventually, with_more_and_more};
 
 const MB: u64 = 1024 * 1024;
@@ -65,6 +63,19 @@ fn a_reply_without_end_ends_when_its_client_is_killed() {
     asking.raw(b"HRANDFIELD h -2000000000\r\n");
     assert!(asking.is_closed());
     assert!(memory(server.pid(), "VmHWM") < before + 8 * MB);
+}
+
+#[test]
+fn a_reply_that_is_a_little_over_the_limit_is_not_sent() {
+    let server = with_output_limit("normal 100000 0 0");
+    let mut client = server.client();
+    let element = "x".repeat(1000);
+    let mut push = vec!["RPUSH", "l"];
+    push.extend(vec![element.as_str(); 100]);
+    client.call(&push);
+    assert!(matches!(client.call(&["LRANGE", "l", "1", "-1"]), Value::Array(_)));
+    client.raw(&encode(&["LRANGE", "l", "0", "-1"]));
+    assert_eq!(read_to_the_end(&mut client), 0);
 }
 
 #[test]
@@ -334,11 +345,7 @@ fn those_who_stop_reading_are_looked_at_once_a_second_and_served_at_once_when_th
     // Each thread wakes once a second, and a subscriber has two. The others of the server are a dozen
     // wakes a second each.
     let most = 2 * DEAF as u64 * 2 + 60;
-    eventually("they are at rest", || {
-        let before = sleeps(server.pid());
-        thread::sleep(Duration::from_secs(1));
-        sleeps(server.pid()) - before < most
-    });
+    wait_for_rest(server.pid(), most);
     for client in &mut deaf {
         for _ in 0..30 {
             assert!(matches!(client.read(), Value::Bulk(big) if big.len() == 1_000_000));

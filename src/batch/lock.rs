@@ -17,6 +17,7 @@
 
 use super::Batch;
 use crate::propagate::Source;
+use crate::stats::add;
 use crate::store::Keyspace;
 use std::sync::atomic::Ordering;
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -88,6 +89,7 @@ impl<'a> Batch<'a> {
             self.server.aof.append(&mut self.records);
             std::mem::swap(&mut self.records.bytes, &mut keyspace.records);
             for garbage in keyspace.garbage.drain(..) {
+                add(&self.server.stats.to_be_freed, 1);
                 // If lazyfree is gone, the process is ending.
                 let _ = self.server.lazyfree.send(garbage);
             }

@@ -68,6 +68,8 @@ pub enum Change {
     /// At run time too, by CONFIG SET.
     Live,
     AtStart,
+    /// At start only, though Redis can change it later. CONFIG SET accepts the value that it has.
+    Stays,
     /// At start only: a client that can choose where the server writes files can take over the machine.
     Protected,
     /// Never. A value in a file is ignored.
@@ -119,9 +121,9 @@ pub static OPTIONS: LazyLock<Vec<Row>> = LazyLock::new(|| {
 #[rustfmt::skip]
 static USED: &[Row] = &[
     // Network and process.
-    row("bind", "127.0.0.1 -::1", Words, AtStart, "addresses to listen on; one with a '-' is optional").slot(|c, v| c.bind.put(v)),
+    row("bind", "127.0.0.1 -::1", Words, Stays, "addresses to listen on; one with a '-' is optional").slot(|c, v| c.bind.put(v)),
     row("protected-mode", "yes", YesNo, Live, "without a password, serve only clients of this machine").slot(|c, v| c.protected_mode.put(v)),
-    row("port", "6379", Number(0, 65535), AtStart, "TCP port; 0 picks a free one").slot(|c, v| c.port.put(v)),
+    row("port", "6379", Number(0, 65535), Stays, "TCP port; 0 picks a free one").slot(|c, v| c.port.put(v)),
     row("timeout", "0", Number(0, INT), Live, "close a client after this many idle seconds; 0: never").slot(|c, v| c.timeout.put(v)),
     row("dir", "./", Directory, Protected, "where the log's directory is").slot(|c, v| c.dir.put(v)),
     row("databases", "16", Number(1, INT), AtStart, "number of databases").slot(|c, v| c.databases.put(v)),
@@ -195,7 +197,7 @@ pub fn describe() -> impl Iterator<Item = String> {
         };
         let change = match row.change {
             Live => "at run time",
-            AtStart | Protected => "at start",
+            AtStart | Stays | Protected => "at start",
             Fixed => "fixed",
         };
         Some(format!("{} \"{}\" ({change}): {summary}", row.name, row.default))

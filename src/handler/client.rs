@@ -43,8 +43,8 @@ pub const COMMANDS: &[Command] = &[
     command("client|setname", 3,  Run::Client(setname),      NO_KEY, "2.6.9", "connection-name", "Set the current connection name"),
     command("client|setinfo", 4,  Run::Client(setinfo),      NO_KEY, "7.2.0", "LIB-NAME libname|LIB-VER libver", "Set client or connection specific info"),
     command("client|info",    2,  Run::Client(info),         NO_KEY, "6.2.0", "", "Returns information about the current client connection."),
-    command("client|list",    -2, Run::Client(list),         NO_KEY, "2.4.0", "[TYPE NORMAL|MASTER|REPLICA|PUBSUB] [ID client-id [client-id ...]]", "Get the list of client connections").with(&[Flag::Admin, Flag::CountsClients]),
-    command("client|kill",    -3, Run::Client(kill),         NO_KEY, "2.4.0", "ip:port|[ID client-id] [TYPE NORMAL|MASTER|SLAVE|REPLICA|PUBSUB] [USER username] [ADDR ip:port] [LADDR ip:port] [SKIPME YES|NO]", "Kill the connection of a client").with(&[Flag::Admin, Flag::CountsClients]),
+    command("client|list",    -2, Run::Client(list),         NO_KEY, "2.4.0", "[TYPE NORMAL|MASTER|REPLICA|PUBSUB] [ID client-id [client-id ...]]", "Get the list of client connections").with(&[Flag::Admin, Flag::ComesAfterOthers]),
+    command("client|kill",    -3, Run::Client(kill),         NO_KEY, "2.4.0", "ip:port|[ID client-id] [TYPE NORMAL|MASTER|SLAVE|REPLICA|PUBSUB] [USER username] [ADDR ip:port] [LADDR ip:port] [SKIPME YES|NO]", "Kill the connection of a client").with(&[Flag::Admin, Flag::ComesAfterOthers]),
     command("client|unblock", -3, Run::Mixed(unblock),       NO_KEY, "5.0.0", "client-id [TIMEOUT|ERROR]", "Unblock a client blocked in a blocking command from a different connection").with(&[Flag::Admin]),
     command("client|pause",   -3, Run::Mixed(pause),         NO_KEY, "2.9.50", "timeout [WRITE|ALL]", "Stop processing commands from clients for some time").with(&[Flag::Admin]),
     command("client|unpause", 2,  Run::Client(unpause),      NO_KEY, "6.2.0", "", "Resume processing of clients that were paused").with(&[Flag::Admin]),
@@ -171,8 +171,8 @@ pub fn describe(public: &Public, viewer: &Client) -> String {
     let [channels, patterns, shards] = shown.subscriptions;
     format!(
         "id={} addr={} laddr={local} fd={fd} name={} age={} idle={} flags={flags} db={} sub={} \
-         psub={} ssub={} multi={} watch={} {} cmd={} user=default redir=-1 resp={} lib-name={} \
-         lib-ver={}",
+         psub={} ssub={} multi={} {} cmd={} user=default redir=-1 resp={} lib-name={} \
+         lib-ver={} watch={}",
         public.id,
         public.address(),
         String::from_utf8_lossy(&shown.name),
@@ -183,12 +183,12 @@ pub fn describe(public: &Public, viewer: &Client) -> String {
         patterns,
         shards,
         shown.queued.map_or(-1, |(count, _)| count as i64),
-        shown.watching,
         describe_buffers(public, &shown, viewer),
         command.map_or("NULL", |row| row.command.name),
         if shown.protocol == Protocol::Resp3 { 3 } else { 2 },
         String::from_utf8_lossy(&shown.lib_name),
         String::from_utf8_lossy(&shown.lib_ver),
+        shown.watching,
     )
 }
 

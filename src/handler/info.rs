@@ -33,7 +33,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("info", -1, Run::Mixed(info), NO_KEY, "1.0.0", "[section [section ...]]", "Get information and statistics about the server").with(&[Flag::ShowsCounters, Flag::CountsClients]),
+    command("info", -1, Run::Mixed(info), NO_KEY, "1.0.0", "[section [section ...]]", "Get information and statistics about the server").with(&[Flag::ShowsCounters, Flag::ComesAfterOthers]),
 ];
 
 /// Name, whether INFO without arguments shows it, and the function that writes its fields.
@@ -123,6 +123,9 @@ impl Info<'_> {
         // The version that this server follows. Clients read it to decide what they may use.
         self.field("redis_version", REDIS_VERSION);
         self.field("simple_redis_version", VERSION);
+        // What Redis shows if it was not built from its repository.
+        self.field("redis_git_sha1", "00000000");
+        self.field("redis_git_dirty", 0);
         self.field("redis_mode", "standalone");
         self.field("os", os());
         self.field("arch_bits", usize::BITS);
@@ -210,6 +213,8 @@ impl Info<'_> {
         // std uses the C library's allocator and does not know its version.
         self.field("mem_allocator", "libc");
         self.field("active_defrag_running", 0);
+        self.field("lazyfree_pending_objects", load(&self.server.stats.to_be_freed));
+        self.field("lazyfreed_objects", load(&self.server.stats.freed));
     }
 
     fn persistence(&mut self) {

@@ -336,6 +336,14 @@ impl Output {
         !self.takes(0)
     }
 
+    /// The length of all that is to be sent. The last look may be a step behind, so it is looked at once more.
+    pub fn end(&mut self) -> usize {
+        if self.len() > STEP {
+            self.look(0, 0);
+        }
+        self.len()
+    }
+
     /// Counts what is there and what is to come: `more` bytes, of which `written` are written here. Throws
     /// all away if it is too much.
     #[cold]

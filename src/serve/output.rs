@@ -40,7 +40,7 @@ impl Session<'_> {
         if self.client.outbox.is_some() && self.writer.is_none() {
             self.start_writer()?;
         }
-        let sent = self.reply.out.len();
+        let sent = self.reply.out.end();
         let limit = self.stash_limit();
         if let Some(outbox) = self.client.outbox.clone() {
             if sent > BATCH_OUTPUT || !outbox.wait_for_room(Duration::ZERO) {

@@ -160,6 +160,11 @@ impl Notes {
         self.expired.take()
     }
 
+    /// Whether the key is noted: an earlier command of the batch, or this one, has met it expired.
+    pub(super) fn has_noted(&self, db: usize, key: &[u8]) -> bool {
+        self.known.borrow().get(&db).is_some_and(|known| known.contains(key))
+    }
+
     /// How many keys of a database are noted.
     pub(super) fn noted_in(&self, db: usize) -> usize {
         self.known.borrow().get(&db).map_or(0, HashSet::len)

@@ -525,6 +525,13 @@ impl Edit<'_, Zset<'_>> {
         self.place_mut().grow(Box::new(sorted));
     }
 
+    /// Unpacks a new sorted set at once, if so many members are too many for a packed one.
+    pub fn expect(&mut self, count: usize) {
+        if count > self.limits.zset.entries {
+            self.unpack();
+        }
+    }
+
     /// Fills a new sorted set with what was gathered.
     pub fn fill(&mut self, gathered: Sorted) {
         let all = || Zset::Sorted(&gathered).all();

@@ -35,8 +35,8 @@ pub enum Step {
 }
 
 impl Step {
-    /// Whether it may meet expired or missing keys in the order of a table: SORT of a set does. (EXEC may run
-    /// what an earlier step has queued.)
+    /// Whether it may meet expired or missing keys in the order of a table. (EXEC may run what an earlier step has
+    /// queued.)
     pub fn scans(&self) -> bool {
         match self {
             Step::Look | Step::Iterate { .. } => true,
@@ -44,11 +44,17 @@ impl Step {
             Step::Send { units, .. }
             | Step::Aside { units, .. }
             | Step::Wait { units, .. }
-            | Step::Deadline { units, .. } => {
-                let mut commands = units.iter().flatten();
-                let names = ["SCAN", "SORT", "SORT_RO", "EXEC"];
-                commands.any(|command| names.contains(&command.name().as_str()))
-            }
+            | Step::Deadline { units, .. } => units.iter().any(|unit| {
+                // What SORT is given here is a set or a sorted set, or the list that its unit has made.
+                let has_list = unit.iter().any(|command| command.name() == "RPUSH");
+                unit.iter().any(|command| match command.name().as_str() {
+                    "SCAN" | "EXEC" => true,
+                    "SORT" | "SORT_RO" => {
+                        !has_list || command.args.get(1).is_none_or(|k| k != b"y")
+                    }
+                    _ => false,
+                })
+            }),
         }
     }
 }
@@ -289,10 +295,10 @@ impl Generator {
             unit.insert(unit.len() - 1, exists);
         }
         if let Some(at) = unit.iter().position(|command| command.name().starts_with("SORT")) {
-            // Redis's SORT fails if C's errno is still that of a number that an earlier command was sent. To read a
-            // cursor resets it.
-            unit.insert(at, Command::new(&["SSCAN", "none", "0"]));
-            unit.push(Command::new(&["DEL", "y"]));
+            // Redis's SORT fails if C's errno is still that of a number that it has read before. To read a score
+            // resets it, in a replay of the log, too.
+            unit.insert(at, Command::new(&["ZADD", "errno", "0", "m"]));
+            unit.push(Command::new(&["DEL", "y", "errno"]));
         }
         unit
     }

@@ -203,8 +203,12 @@ fn zrangestore(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(),
     let found = zset.into_iter().flat_map(|zset| zset.iter(wanted.ranks(zset), wanted.reverse));
     let found: Vec<Scoring> = found.collect();
     reply.count(found.len());
-    // One by one and in this order, as Redis does it: a zero that was in the listpack has no sign.
+    // One by one and in this order, as Redis does it: a zero that was in the listpack has no sign. By rank it
+    // knows the number before.
     let stored = Loose::filled::<Zset>(&key, look.limits, |zset| {
+        if let Bounds::Ranks(..) = wanted.bounds {
+            zset.expect(found.len());
+        }
         found.iter().for_each(|(member, score)| zset.put(member, |_| Some(*score)));
     });
     view.replace::<Zset>(key, "zrangestore", stored);
