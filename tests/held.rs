@@ -175,6 +175,8 @@ fn whoever_holds_the_most_is_ended_when_all_hold_too_much_whatever_it_is() {
     for field in 0..30 {
         other.call(&["HSET", "table", &field.to_string(), &big]);
     }
+    other.call(&[&["RPUSH", "list"], &["a"; 200][..]].concat());
+    other.call(&["SET", "wa", &big]);
     assert_eq!(info(&mut other, "mem_clients_limit"), 16 * MB);
     // It has four megabytes in its queue all the time.
     let mut modest = server.client();
@@ -184,7 +186,7 @@ fn whoever_holds_the_most_is_ended_when_all_hold_too_much_whatever_it_is() {
     }
     let words: Vec<String> = (0..40_000).map(|n| format!("{n:0400}")).collect();
     type Hold<'a> = Box<dyn Fn(&mut Client) + 'a>;
-    let kinds: [(&str, Hold); 9] = [
+    let kinds: [(&str, Hold); 10] = [
         (
             "its name",
             Box::new(|client| {
@@ -193,6 +195,10 @@ fn whoever_holds_the_most_is_ended_when_all_hold_too_much_whatever_it_is() {
             }),
         ),
         ("a reply", Box::new(|client| send(client, b"HGETALL table\r\n"))),
+        (
+            "texts that it sorts by",
+            Box::new(|client| send(client, b"SORT list BY w* ALPHA LIMIT 0 1\r\n")),
+        ),
         (
             "input that is stashed",
             Box::new(|client| {
