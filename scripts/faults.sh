@@ -8,6 +8,7 @@
 # see: clients of a real server, the kernel's own errors, and time.
 #
 #   EIO on write      the write is not acknowledged, readers go on, recovery by itself
+#   ... and BLPOP     nothing is handed to a client that waits as if it were safe, and nothing twice
 #   EIO on fsync      writes are refused until BGREWRITEAOF, even when fsync works again
 #   the same, always  and the first MISCONF comes at once
 #   unable            no fsync of directories, no flock: the operator is told once, and all works
@@ -16,7 +17,7 @@
 #   shared fsync      under always, many clients need few of them
 #
 # Each case ends with kill -9, a new start, and the question whether all that was acknowledged is
-# there. Needs cc, redis-cli and redis-benchmark (Debian: gcc libc6-dev redis-tools), and cargo to
+# there, in values of all types. Needs cc, redis-cli and redis-benchmark (Debian: gcc libc6-dev redis-tools), and cargo to
 # build the server.
 set -eu
 . "$(dirname "$0")/support.sh"
@@ -151,7 +152,7 @@ fault() {
 # begin NAME FLAGS…: a server on an empty directory, with the library under it.
 begin() {
     echo "== $1"
-    name=$1
+    name=$1 filled=
     shift
     rm -rf "$scratch/data"
     mkdir "$scratch/data"
@@ -174,6 +175,50 @@ launch() {
     done
 }
 
+# fill: a value of each type.
+fill() {
+    cli >/dev/null <<-'COMMANDS'
+		MULTI
+		RPUSH list a b c
+		SADD set 1 2
+		ZADD zset 1.5 a 2 b
+		HSET hash f v
+		SETBIT bits 7 1
+		EXEC
+	COMMANDS
+    filled=$(contents)
+}
+
+contents() {
+    cli <<-'COMMANDS'
+		LRANGE list 0 -1
+		SMEMBERS set
+		ZRANGE zset 0 -1 WITHSCORES
+		HGETALL hash
+		GETBIT bits 7
+		GETBIT bits 0
+	COMMANDS
+}
+
+# refuses_all: no command changes anything, of whatever type.
+refuses_all() {
+    while read -r command; do
+        # shellcheck disable=SC2086
+        equal "$name: $command" "$misconf" "$(cli $command </dev/null)"
+    done <<-'COMMANDS'
+		LPOP list
+		BLPOP list 1
+		LMOVE list other LEFT LEFT
+		SPOP set
+		SADD set x
+		ZPOPMIN zset
+		BZPOPMAX none zset 1
+		HDEL hash f
+		SETBIT bits 0 1
+	COMMANDS
+    equal "$name: the values of all types" "$filled" "$(contents)"
+}
+
 # end KEY VALUE…: kill -9, a start without the library, and each key has its value.
 end() {
     kill -9 "$server"
@@ -183,6 +228,7 @@ end() {
         equal "$name: $1 after kill -9" "$2" "$(cli GET "$1")"
         shift 2
     done
+    [ -z "$filled" ] || equal "$name: the values of all types after kill -9" "$filled" "$(contents)"
     kill -9 "$server"
     wait "$server" 2>/dev/null || :
     server=
@@ -198,9 +244,11 @@ misconf='*MISCONF Errors writing to the AOF file: Input/output error*'
 
 begin write-fails
 equal "$name" OK "$(cli SET before 1)"
+fill
 fault write-fails
 equal "$name: the first write" "$misconf" "$(cli SET during 1)"
 equal "$name: the second write" "$misconf" "$(cli SET later 1)"
+refuses_all
 equal "$name: a read" 1 "$(cli GET before)"
 equal "$name: INFO" err "$(info aof_last_write_status)"
 equal "$name: SHUTDOWN" '*Errors trying to SHUTDOWN*' "$(cli SHUTDOWN)"
@@ -210,8 +258,32 @@ equal "$name: INFO after recovery" ok "$(info aof_last_write_status)"
 end before 1 after 1 later ''
 "$binary" --check-aof "$scratch/data" >"$scratch/check" || fail "$(cat "$scratch/check")"
 
+# consumer NAME: redis-cli waits for an element of this list, and what it is told goes to a file.
+consumer() {
+    redis-cli -h "$host" -p "$port" BLPOP "$1" 0 >"$scratch/$1" 2>&1 &
+    soon "$name: a consumer waits" '*blocked_clients:1*' INFO clients
+}
+
+begin 'write-fails, and a client waits'
+consumer first
+fault write-fails
+equal "$name: the push" "$misconf" "$(cli RPUSH first 1)"
+wait $!
+equal "$name: whether it was popped, nobody knows" "$misconf" "$(cat "$scratch/first")"
+equal "$name: a push that is refused" "$misconf" "$(cli RPUSH first 2)"
+equal "$name: BLPOP is refused too" "$misconf" "$(cli BLPOP first 0)"
+fault none
+soon "$name: recovery" OK SET after 1
+consumer second
+equal "$name: a push" 1 "$(cli RPUSH second 1)"
+wait $!
+equal "$name: it is served again" "second
+1" "$(cat "$scratch/second")"
+end after 1 first '' second ''
+
 begin 'fsync-fails, everysec'
 equal "$name" OK "$(cli SET before 1)"
+fill
 fault fsync-fails
 cli SET during 1 >/dev/null
 tries=0
@@ -220,6 +292,7 @@ while [ "$(info aof_last_write_status)" = ok ] && [ "$tries" -lt 200 ]; do
     sleep 0.02
 done
 equal "$name: a write" "$misconf" "$(cli SET later 1)"
+refuses_all
 equal "$name: a read" 1 "$(cli GET before)"
 equal "$name: WAITAOF" '0
 0' "$(cli WAITAOF 1 0 50)"
@@ -240,9 +313,11 @@ end before 1 during 1 after 1 later ''
 
 begin 'fsync-fails, always' --appendfsync always
 equal "$name" OK "$(cli SET before 1)"
+fill
 fault fsync-fails
 equal "$name: the first write" "$misconf" "$(cli SET during 1)"
 equal "$name: the second write" "$misconf" "$(cli SET later 1)"
+refuses_all
 equal "$name: a read" 1 "$(cli GET before)"
 fault none
 equal "$name: fsync works again, but" "$misconf" "$(cli SET later 1)"

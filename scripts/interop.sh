@@ -3,7 +3,8 @@
 #
 # Whoever outgrows this server must be able to take the data along, and whoever comes from Redis
 # must be able to bring them. So the log is exchanged in all directions, and after each exchange
-# both servers are asked for everything: types, values, deadlines to the millisecond.
+# both servers are asked for everything: types, values, deadlines to the millisecond. Values are of every type,
+# short and long, and some are short again or have become something else.
 #
 #   1. our directory, after writes of every kind  → redis-check-aof says valid, redis-server starts
 #   2. Redis goes on writing in it                → we start on it
@@ -11,6 +12,7 @@
 #   4. a bare appendonly.aof, as before Redis 7   → we adopt it → Redis starts
 #   5. an RDB base                                → we refuse, and name the option
 #   6. redis-cli --pipe < our incr file           → into a Redis that is running
+#   7. a log of either that is cut off anywhere   → both find the same in it, and Redis in what we have mended
 #
 # Our files hold annotations (`#CRC:`), which the other side must pass over; and what it has appended without
 # them must be covered by our next one.
@@ -22,7 +24,7 @@
 set -eu
 . "$(dirname "$0")/support.sh"
 other=${REDIS_SERVER:-redis-server}
-need "$other" redis-cli redis-check-aof sort cmp
+need "$other" redis-cli redis-check-aof awk sort paste truncate cmp
 
 binary=${SIMPLE_REDIS:-}
 if [ -z "$binary" ]; then
@@ -48,8 +50,9 @@ until_ready() {
     done
 }
 
+# ours DIRECTORY: our server.
 ours() {
-    "$binary" --port 0 --dir "$data" "$@" >"$scratch/log" 2>&1 &
+    "$binary" --port 0 --dir "$1" >"$scratch/log" 2>&1 &
     server=$! tries=0 port=
     while [ -z "$port" ]; do
         kill -0 "$server" 2>/dev/null || fail "our server ended before it was ready"
@@ -91,17 +94,37 @@ stop() {
 # dump FILE: everything, in an order that does not depend on the server.
 dump() {
     for db in 0 1 9; do
-        cli -n "$db" --scan | sort | while read -r key; do
-            type=$(cli -n "$db" TYPE "$key")
-            printf '%s %s %s until %s\n' "$db" "$key" "$type" "$(cli -n "$db" PEXPIRETIME "$key")"
-            case $type in
-            string) cli -n "$db" --no-raw GET "$key" ;;
-            # A field and its value in one line.
-            hash) cli -n "$db" --no-raw HGETALL "$key" | sed 's/^ *[0-9]*) //' | paste - - | sort ;;
-            esac
-        done
-    done >"$1"
+        cli -n "$db" --scan | sort >"$scratch/keys"
+        sed 's/^/TYPE /' "$scratch/keys" | cli -n "$db" | paste -d ' ' "$scratch/keys" - | awk '
+            BEGIN {
+                read["string"] = "GET %s"
+                read["hash"] = "HGETALL %s"
+                read["list"] = "LRANGE %s 0 -1"
+                read["set"] = "SMEMBERS %s"
+                read["zset"] = "ZRANGE %s 0 -1 WITHSCORES"
+            }
+            {
+                printf "ECHO \"== %s %s\"\nPEXPIRETIME %s\n", $1, $2, $1
+                printf read[$2] "\n", $1
+            }' | cli -n "$db" --no-raw | awk -v db="$db" '
+            # redis-cli says how long it has waited.
+            /^\([0-9.]+s\)$/ { next }
+            /^"== / { gsub(/"/, ""); key = $2; type = $3; number = -1; next }
+            { number += 1 }
+            number == 0 { print db, key, type, "until", $0; next }
+            # The place of an element counts in a list and a sorted set only.
+            type == "set" || type == "hash" { sub(/^ *[0-9]+\) /, "") }
+            type == "hash" && number % 2 == 1 { field = $0; next }
+            type == "hash" { $0 = field " " $0 }
+            # Servers write the same score with more digits or fewer.
+            type == "zset" && number % 2 == 0 && /"-?[0-9]/ {
+                gsub(/.*[)] "|"/, "")
+                $0 = number ") " sprintf("%.17g", $0)
+            }
+            { print db, key, $0 }'
+    done | sort >"$1"
     [ -s "$1" ] || fail "$1: nothing was found"
+    ! grep '(error)' "$1" >&2 || fail "$1: a value cannot be read"
 }
 
 same() {
@@ -111,7 +134,39 @@ same() {
     echo "ok: $1 ($(wc -l <"$scratch/now") lines)"
 }
 
-# Every kind of record that the log knows, three times, from three databases.
+# write_long DATABASE: values in the encodings for long ones; and some that were long and are short again.
+write_long() {
+    # More than one command of a base holds.
+    names=$(seq 1 700 | sed 's/^/member/') pairs=$(seq 1 700 | sed 's/.*/& member&/')
+    wide=$(head -c 100 /dev/zero | tr '\0' w)
+    # shellcheck disable=SC2086
+    for key in long shrunk; do
+        cli -n "$1" HSET hash-$key $pairs
+        cli -n "$1" RPUSH list-$key $names
+        cli -n "$1" SADD set-$key $names
+        cli -n "$1" SADD set-of-numbers-$key $(seq 1 700)
+        cli -n "$1" ZADD zset-$key $pairs
+    done >/dev/null
+    cli -n "$1" >/dev/null <<-COMMANDS
+		HDEL hash-shrunk $(seq -s ' ' 4 700)
+		LTRIM list-shrunk -3 -1
+		SREM set-shrunk $(seq -s ' ' 4 700 | sed 's/[0-9]*/member&/g')
+		SREM set-of-numbers-shrunk $(seq -s ' ' 4 700)
+		ZREMRANGEBYRANK zset-shrunk 3 -1
+		HSET hash-wide field $wide $wide value
+		RPUSH list-wide 1 $wide 2
+		SADD set-wide 1 $wide
+		ZADD zset-wide 1 $wide 2 2
+		SADD set-of-512-numbers $(seq -s ' ' 1 512)
+		RPUSH list-of-pages before
+	COMMANDS
+    # Values of many pages.
+    head -c 200000 /dev/zero | tr '\0' x >"$scratch/pages"
+    cli -n "$1" -x SET long <"$scratch/pages" >/dev/null
+    cli -n "$1" -x RPUSH list-of-pages <"$scratch/pages" >/dev/null
+}
+
+# Every kind of record that the log knows, from three databases.
 write() {
     for db in 0 1 9; do
         cli -n "$db" >/dev/null <<-'COMMANDS'
@@ -139,16 +194,63 @@ write() {
 			PEXPIREAT hash 4102444800123
 			EXPIRE plain 3000
 			PERSIST plain
+			SET soon v PX 1
 			MULTI
 			INCR in-transaction
 			HSET large a b
 			EXEC
+			SETBIT bits 100000 1
+			BITFIELD bits SET i5 3 -7 OVERFLOW SAT INCRBY u8 #9 300
+			BITOP NOT bits-not bits
+			BITOP XOR bits-xor bits plain
+			RPUSH list a "two words" "\x00\r\n*1\r\n" 17 -1 12345678901234567890 "" a
+			LPUSH list head
+			LINSERT list BEFORE a "in front"
+			LSET list 1 changed
+			LREM list -1 a
+			PEXPIREAT list 4102444800123
+			RPUSH list-gone a b
+			LPOP list-gone 2
+			RPUSH list-from a b c d
+			LMOVE list-from list-to LEFT RIGHT
+			RPOPLPUSH list-from list-to
+			BLPOP none list-from 1
+			BLMOVE list-from list-to RIGHT LEFT 1
+			LMPOP 2 none list-to LEFT COUNT 1
+			SORT list ALPHA DESC STORE list-sorted
+			RPUSH list-soon v
+			PEXPIRE list-soon 1
+			SADD set-of-numbers 3 -1 2 9223372036854775807 -9223372036854775808
+			SADD set 1 2 3
+			SADD set text "\x00\r\n" ""
+			SREM set text 3
+			EXPIRE set 3000
+			SADD set-drawn a b c d e f
+			SPOP set-drawn
+			SPOP set-drawn 2
+			SMOVE set-drawn set-moved a
+			SUNIONSTORE set-union set set-of-numbers
+			SDIFFSTORE set-diff set-of-numbers set
+			ZADD zset 1.5 half -inf low inf high 1e300 far 3.0000000000000004 odd 17 "two words" 0.1 tenth 1 ""
+			ZADD zset INCR 0.2 tenth
+			ZADD zset GT CH 18 "two words" 1 half
+			ZINCRBY zset 1e-7 half
+			EXPIRE zset 4000
+			ZRANGESTORE zset-range zset 1 4
+			ZUNIONSTORE zset-union 2 zset set WEIGHTS 2 0.5
+			ZADD zset-popped 1 a 2 b 3 c 4 d
+			ZPOPMIN zset-popped
+			BZPOPMAX none zset-popped 1
+			ZMPOP 1 zset-popped MIN
+			ZREMRANGEBYLEX zset-range - (g
+			MULTI
+			RPUSH list-of-transaction a b
+			SADD set-of-transaction a
+			LMOVE list-of-transaction list-to LEFT LEFT
+			ZADD zset-of-transaction 1 a
+			EXEC
 		COMMANDS
-        # More fields than one command of a base holds, and a value of many pages.
-        fields=$(seq 1 200 | sed 's/.*/field& value&/')
-        # shellcheck disable=SC2086
-        cli -n "$db" HSET large $fields >/dev/null
-        head -c 200000 /dev/zero | tr '\0' x | cli -n "$db" -x SET long >/dev/null
+        write_long "$db"
         cli -n "$db" SET "late-${1:-1}" 1 PX 7000000 >/dev/null
     done
 }
@@ -189,7 +291,7 @@ checks=0
 mkdir "$data"
 
 echo "== 1. from us to Redis"
-ours
+ours "$data"
 write
 dump "$scratch/expected"
 shutdown
@@ -203,7 +305,7 @@ echo "== 2. Redis goes on writing, and back to us"
 write 2
 dump "$scratch/expected"
 stop
-ours
+ours "$data"
 same "we on the directory in which Redis has written"
 cli SET ours again >/dev/null
 dump "$scratch/expected"
@@ -230,7 +332,7 @@ write 3
 dump "$scratch/expected"
 stop
 ls "$aof" | grep -q base || fail "Redis has left no base"
-ours
+ours "$data"
 same "we on a base and an incr of Redis"
 rewrite
 write 4
@@ -246,7 +348,7 @@ echo "== 4. a bare appendonly.aof"
 cat "$aof"/*.base.aof "$aof"/*.incr.aof >"$scratch/bare"
 rm -r "$aof"
 cp "$scratch/bare" "$data/appendonly.aof"
-ours
+ours "$data"
 same "we on a bare file"
 stop
 [ ! -e "$data/appendonly.aof" ] || fail "the bare file was not moved"
@@ -272,7 +374,7 @@ echo "== 6. redis-cli --pipe into a Redis that is running"
 mkdir "$scratch/empty"
 rm -r "$data"
 mkdir "$data"
-ours
+ours "$data"
 write
 dump "$scratch/expected"
 stop
@@ -281,6 +383,55 @@ redis "$scratch/empty"
 cli --pipe <"$aof/appendonly.aof.1.incr.aof" 2>&1 | tail -1
 same "redis-server after redis-cli --pipe"
 stop
+
+echo "== 7. torn tails"
+# Every cut is in the last hundreds of bytes, which have all types and a transaction.
+end_with_all_types() {
+    cli >/dev/null <<-'COMMANDS'
+		RPUSH list x y
+		ZADD zset 0.5 x
+		MULTI
+		LPOP list
+		SADD set-of-numbers text
+		SETBIT bits 3 1
+		HSET hash f v
+		ZPOPMIN zset
+		EXEC
+		LMOVE list list-to LEFT LEFT
+		PEXPIREAT list-to 4102444800777
+	COMMANDS
+}
+
+# torn NAME: cuts the last file of the log in $data, in many places.
+torn() {
+    last=$(sed -n 's/^file \([^ ]*\) .*/\1/p' "$aof/appendonly.aof.manifest" | tail -1)
+    for cut in $(seq 1 61 500); do
+        for copy in one other; do
+            rm -rf "${scratch:?}/$copy"
+            cp -r "$data" "$scratch/$copy"
+            truncate -s "-$cut" "$scratch/$copy/appendonlydir/$last"
+        done
+        ours "$scratch/one"
+        dump "$scratch/expected"
+        stop
+        redis "$scratch/other"
+        same "redis-server on $1 without its last $cut bytes"
+        stop
+        redis "$scratch/one"
+        same "redis-server on what we have mended"
+        stop
+    done
+}
+
+for writer in ours redis; do
+    rm -rf "$data"
+    mkdir "$data"
+    "$writer" "$data"
+    write
+    end_with_all_types
+    stop
+    torn "a log of $writer"
+done
 
 : >"$scratch/log"
 echo "interop: $checks exchanges; the data were the same on both sides each time."

@@ -24,7 +24,8 @@
 //! done, each as a unit of its own (batch/serving.rs).
 //!
 //! If the log cannot be written, replies become errors
-//! (batch/retract.rs). Why readers leave keys to be deleted: store/expire.rs.
+//! (batch/retract.rs). What subscribers are told of changes: batch/telling.rs. Why readers leave keys to be
+//! deleted: store/expire.rs.
 //!
 //! **How Redis does it**: it has one thread and needs no locks. `propagatePendingCommands` in server.c logs
 //! what a command has changed, and `beforeSleep` writes the log before the replies leave.
@@ -33,6 +34,7 @@ mod clock;
 mod lock;
 mod retract;
 mod serving;
+mod telling;
 
 pub use clock::{Clock, LockTimes};
 
@@ -40,6 +42,7 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::handler::{Command, Flag, Run, WriteHandler};
 use crate::propagate::{Records, Source};
+use crate::pubsub::Parcel;
 use crate::resp::{Args, Reply};
 use crate::server::Server;
 use crate::stats::{Count, add};
@@ -53,10 +56,10 @@ use std::sync::atomic::Ordering;
 /// The lock, the time and the records of commands that run together. Used again for the next ones.
 pub struct Batch<'a> {
     pub server: &'a Server,
-    store: &'a RwLock<Keyspace>,
+    pub store: &'a RwLock<Keyspace>,
     guard: Guard<'a>,
     pub clock: Clock,
-    /// Of the command, or of all commands of the EXEC, that runs now; and who the commands come from.
+    /// The time of the command that runs now, in EXEC of all its commands; and who they come from.
     pub time: Time,
     /// How much the command that ran last has changed.
     pub dirty: u64,
@@ -64,8 +67,12 @@ pub struct Batch<'a> {
     records: Records,
     /// Where in the output the replies of commands with records are (batch/retract.rs).
     retractable: Vec<Range<usize>>,
-    /// What the views leave: keys that they found expired, and counts of hits and misses.
+    /// What the views leave: keys that they found expired, events, and counts of hits and misses.
     notes: Notes,
+    /// What is to be sent to subscribers (batch/telling.rs).
+    parcels: Vec<Parcel>,
+    /// Whether the hub has parcels of this batch.
+    has_told: bool,
     /// What the configuration says about values, and which version of it.
     limits: Limits,
     version: u64,
@@ -85,6 +92,8 @@ impl<'a> Batch<'a> {
             records: Records::default(),
             retractable: Vec::new(),
             notes: Notes::default(),
+            parcels: Vec::new(),
+            has_told: false,
             limits: Limits::of(&server.config, source),
             version: 0,
             position: 0,
@@ -93,6 +102,7 @@ impl<'a> Batch<'a> {
 
     /// Begins a batch. Nothing is locked yet. `measures`: whether the waiting for locks is to be measured.
     pub fn begin(&mut self, measures: bool) {
+        self.read_limits();
         self.clock.begin(measures);
         self.position = 0;
     }
@@ -103,7 +113,7 @@ impl<'a> Batch<'a> {
         self.dirty = 0;
         self.read_limits();
         match command.run {
-            Run::Read(_) | Run::Long(_) | Run::Mixed(_) | Run::Write(_) => {}
+            Run::Read(_) | Run::Long(_) | Run::Mixed(_) | Run::Write(_) | Run::MayStore(..) => {}
             _ => {
                 if command.is(Flag::GivesLockBack) && !in_exec {
                     self.give_back();
@@ -119,12 +129,14 @@ impl<'a> Batch<'a> {
         self.notes.begin_command(in_exec);
     }
 
-    /// Reads the limits anew if the options have changed. They are many, and a command is short.
+    /// Reads the limits, and what subscribers want to hear, anew if the options have changed. They are many, and
+    /// a command is short.
     fn read_limits(&mut self) {
         let version = self.server.config.version.load(Ordering::Acquire);
         if self.version != version {
             self.version = version;
             self.limits = Limits::of(&self.server.config, self.time.source);
+            self.read_wanted();
         }
     }
 
@@ -190,8 +202,9 @@ impl<'a> Batch<'a> {
     }
 
     /// Deletes what readers have found expired, if the lock is exclusive. If it is not, that is done before
-    /// the lock is given back.
+    /// the lock is given back. During CLIENT PAUSE the keys stay, and the notes are forgotten.
     pub fn delete_noted(&mut self) {
+        self.notes.forget_if(|| self.server.pause.is_on());
         if !self.notes.are_empty() && matches!(self.guard, Guard::Exclusive(_)) {
             // Each note names its database, so this one does not matter.
             self.view_mut(0).delete_noted();
@@ -201,8 +214,9 @@ impl<'a> Batch<'a> {
     /// Releases the lock and waits until the log holds what the replies say. Afterwards no lock
     /// is held, what was published is on its way, and the replies may leave.
     pub fn finish(&mut self, client: &mut Client, reply: &mut Reply) {
-        // Steps 1 to 3.
+        // Steps 1 to 3, and what was published without a lock.
         self.give_back();
+        self.tell();
         let committed = match self.server.aof.refusal() {
             // The one exception to the rule that a reply waits for what it has seen. While the log refuses
             // writes, memory may have a write that the log never gets. Readers are answered all the same,
@@ -214,13 +228,11 @@ impl<'a> Batch<'a> {
         if let Some(error) = &failure {
             self.retract(error, reply);
         }
-        // Answers to others and messages leave when the log holds what was done before them.
-        self.deliver(client, failure.as_ref());
-        if !client.published.is_empty() {
-            self.server.hub.send(&client.published);
-            client.published = Vec::new();
-            client.publishing.set(0);
+        // Messages and answers to others leave when the log holds what was done before them.
+        if std::mem::take(&mut self.has_told) {
+            self.server.hub.send(self.position);
         }
+        self.deliver(client, failure.as_ref());
         client.waited_for.clear();
         self.retractable.clear();
         self.add_counts(client);

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! look_up ─▶ admit ─┬─▶ reject             it may not run: the error is the reply (call/admit.rs)
+//!                   ├─▶ postpone           CLIENT PAUSE: it is called again when the pause is over
 //!                   ├─▶ queue              inside MULTI: EXEC will call it
 //!                   └─▶ call ─ before      the account is told (call/account.rs)
 //!                         ├─ run_handler   under the lock that the handler's type asks for
@@ -13,8 +14,8 @@
 //! is done here: whether the client may send the command, whether MULTI queues it, which lock it needs,
 //! whether it has changed something, how long it took. The lock, the time and the log belong to the
 //! [`Batch`] (batch.rs). A handler cannot lock the keyspace: it is given a view, and only the batch has
-//! the lock. EXEC calls its queue in the same way, under the strictest lock that any of it needs. A
-//! replay calls the commands of the log (call/replay.rs).
+//! the lock. EXEC calls its queue in the same way, under the strictest lock that any of it needs. A command
+//! that takes long gives the lock back between its pieces, and lets a writer in (call/long.rs). A replay calls the commands of the log (call/replay.rs).
 //!
 //! **How Redis does it**: server.c, `processCommand` and `call`; multi.c, `execCommand`.
 
@@ -27,14 +28,15 @@ mod replay;
 pub use replay::{can_replay, replay};
 
 use crate::batch::Batch;
-use crate::client::{Client, Replies, Transaction};
+use crate::client::{Client, Replies, Then, Transaction};
 use crate::error::Error;
-use crate::handler::{Flag, Row, Run, TABLE, transactions};
+use crate::handler::{Flag, Row, Run, TABLE, sort, transactions};
 use crate::propagate::Source;
 use crate::resp::{Args, Reply};
-use crate::server::Server;
+use crate::server::{Others, Server};
 use crate::store::Keyspace;
 use account::Account;
+use admit::Refusal;
 use std::sync::RwLock;
 use std::sync::atomic::Ordering;
 
@@ -82,19 +84,14 @@ impl<'a> Caller<'a> {
         if client.replies == Replies::SkipNext {
             client.replies = Replies::SkipThis;
         }
-        let row = row.ok_or_else(|| TABLE.refusal(args));
+        let row = row.ok_or_else(|| TABLE.refusal(args).into());
         match row.and_then(|row| self.admit(row, client, reply.protocol).map(|()| row)) {
-            Ok(row) => match &mut client.transaction {
-                Some(transaction) if !row.command.is(Flag::NotQueued) => {
-                    // As in Redis: what EXEC will refuse need not be kept.
-                    let spoilt = transaction.aborted || client.watch_flag.load(Ordering::Relaxed);
-                    queue(transaction, row, args, spoilt);
-                    self.account.last_row = Some(row.index);
-                    reply.status("QUEUED");
-                }
-                _ => self.call(row, client, args, reply),
-            },
-            Err(error) => self.reject(&error, client, args, reply),
+            Ok(row) if client.transaction.is_some() && !row.command.is(Flag::NotQueued) => {
+                self.queue(row, client, args, reply);
+            }
+            Ok(row) => self.call(row, client, args, reply),
+            Err(Refusal::Error(error)) => self.reject(&error, client, args, reply),
+            Err(Refusal::Postponed(row)) => self.postpone(row, client),
         }
         let is_silent = matches!(client.replies, Replies::Off | Replies::SkipThis);
         // (SUBSCRIBE is answered even under CLIENT REPLY OFF.)
@@ -102,7 +99,8 @@ impl<'a> Caller<'a> {
             reply.out.truncate(begin);
             self.batch.forget_replies_from(begin);
         }
-        if client.replies == Replies::SkipThis {
+        // A postponed command is called again, and skipped then.
+        if client.replies == Replies::SkipThis && !matches!(client.then, Then::Pause { .. }) {
             client.replies = Replies::On;
         }
     }
@@ -110,19 +108,21 @@ impl<'a> Caller<'a> {
     /// Runs a command that has been admitted. The account is told before and after.
     fn call(&mut self, row: &'static Row, client: &mut Client, args: &Args, reply: &mut Reply) {
         let mut seen = self.account.before(row, reply, &mut self.batch);
-        if row.command.is(Flag::CountsClients) && !client.in_exec {
-            // CLIENT LIST must count what others have sent before. So it waits until their commands have run,
-            // a tenth of a second at most (server/order.rs). PUBSUB waits for subscribers only.
+        if row.command.is(Flag::ComesAfterOthers) && !client.in_exec {
+            // CLIENT LIST must count what others have sent before, and BLPOP must not overtake an older BLPOP. So
+            // they wait until those have run, a tenth of a second at most (server/order.rs).
             self.batch.give_back();
-            self.batch.server.wait_for_others(&client.public, row.group == "pubsub");
+            self.batch.server.wait_for_others(&client.public, others_before(row));
         }
         self.batch.begin_command(row.command, client.in_exec);
         if row.command.is(Flag::ShowsCounters) {
             self.add_counts(client);
+            self.batch.server.stats.count_errors(&mut reply.errors);
         }
         let begin = reply.out.mark();
         let result = self.run_handler(row, client, args, reply);
-        if let Err(error) = result {
+        if let Err(refusal) = result {
+            let Refusal::Error(error) = refusal else { return self.postpone(row, client) };
             seen.failed = true;
             reply.out.truncate(begin);
             reply.error(&error);
@@ -143,7 +143,7 @@ impl<'a> Caller<'a> {
         client: &mut Client,
         args: &Args,
         reply: &mut Reply,
-    ) -> Result<(), Error> {
+    ) -> Result<(), Refusal> {
         // For a command with many keys, such as MGET.
         ahead::lock_and_warm_keys(&mut self.batch, row, client.db, args);
         let result = match row.command.run {
@@ -152,45 +152,52 @@ impl<'a> Caller<'a> {
                 handler(&self.batch.view(client.db), args, reply)
             }
             Run::Long(handler) => self.run_long(handler, client, args, reply),
+            Run::MayStore(handler, _) if !sort::may_store(args) => {
+                self.run_long(handler, client, args, reply)
+            }
             Run::Mixed(handler) => {
                 self.batch.share();
                 handler(client, &self.batch.view(client.db), args, reply)
             }
-            Run::Client(handler) | Run::Container(Some(handler)) => handler(client, args, reply),
-            Run::Write(handler) => {
-                self.batch.exclude();
-                // What it finds expired it has deleted itself when it ends.
-                return self.batch.write(handler, client, args, reply);
+            Run::Client(handler) | Run::Container(Some(handler)) => {
+                // What it publishes is gathered, and sent when the log holds all before it.
+                self.batch.gather(client, |client| handler(client, args, reply))
             }
-            Run::Exec => self.exec(client, reply),
+            Run::Write(handler) | Run::MayStore(_, handler) => {
+                self.batch.exclude();
+                self.unless_paused(row, client)?;
+                // Its view has deleted what it found expired when it ended.
+                return Ok(self.batch.write(handler, client, args, reply)?);
+            }
+            Run::Exec => {
+                ahead::lock_for_queue(&mut self.batch, client);
+                self.unless_paused(row, client)?;
+                self.exec(client, reply)
+            }
             Run::Container(None) => unreachable!("arity -2: there is a subcommand, or an error"),
         };
         self.batch.delete_noted();
-        result
+        Ok(result?)
     }
 
-    /// Runs the queue. The lock is taken once, so nothing of other clients comes between its commands.
+    /// Runs the queue, under one lock, so nothing of other clients comes between its commands.
     fn exec(&mut self, client: &mut Client, reply: &mut Reply) -> Result<(), Error> {
         let begin = reply.out.mark();
         let Transaction {
             queue,
             aborted,
-            writes,
+            argv,
             // Counts the queue until it has run.
             charge: _charge,
             ..
         } = client.transaction.take().ok_or(Error::ExecWithoutMulti)?;
-        if writes {
-            self.batch.exclude();
-        } else {
-            self.batch.share();
-        }
         // A watched key that has expired since WATCH has changed too, though nobody has deleted it.
-        let changed = client.watch_flag.load(Ordering::Relaxed)
+        let flag = &client.public.watch_flag;
+        let changed = flag.load(Ordering::Relaxed)
             || client
                 .watched
                 .iter()
-                .any(|(db, key)| self.batch.view(*db).has_expired_watched(key, &client.watch_flag));
+                .any(|(db, key)| self.batch.view(*db).has_expired_watched(key, flag));
         self.unwatch(client);
         if aborted {
             return Err(Error::ExecAbort);
@@ -202,13 +209,13 @@ impl<'a> Caller<'a> {
         self.batch.begin_unit();
         client.in_exec = true;
         let queued = queue.len();
-        client.public.shown.lock().unwrap().queued = Some(queued);
+        client.public.shown.lock().unwrap().queued = Some((queued, argv));
         reply.array(queued);
         let mut dirty = 0;
         for (index, args) in queue {
             let row = &TABLE.rows[index];
-            // The client is to end, and its output is thrown away. What the queue changes is still done.
-            // Commands that only read are skipped, because nobody gets their replies.
+            // If the client is to end, its output is thrown away, and commands that only read are skipped. What
+            // the queue changes is still done.
             if reply.out.is_thrown_away() && row.command.reads() {
                 continue;
             }
@@ -247,12 +254,11 @@ impl<'a> Caller<'a> {
     }
 }
 
-/// Queues a command inside MULTI.
-fn queue(transaction: &mut Transaction, row: &Row, args: &Args, spoilt: bool) {
-    transaction.writes |= matches!(row.command.run, Run::Write(_));
-    if !spoilt {
-        let args = args.to_owned();
-        transaction.charge.add(args.memory());
-        transaction.queue.push((row.index, args));
+/// Whose commands come before this one.
+fn others_before(row: &Row) -> Others {
+    match row.group {
+        "pubsub" => Others::Subscribers,
+        _ if row.command.is(Flag::Blocks) => Others::Older,
+        _ => Others::All,
     }
 }

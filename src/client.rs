@@ -12,7 +12,6 @@ use crate::server::mailbox::Answer;
 use crate::server::{Connection, Public, Server, Shown};
 use crate::stats::add;
 use crate::store::Waiter;
-use crate::watch::WatchFlag;
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -28,17 +27,14 @@ pub struct Client {
     pub transaction: Option<Transaction>,
     /// EXEC is running its commands. None of them may wait for anything then.
     pub in_exec: bool,
-    /// Goes up when a watched key changes (watch.rs).
-    pub watch_flag: WatchFlag,
     /// Database and key of each key that it watches.
     pub watched: BTreeSet<(usize, Vec<u8>)>,
     /// What it has subscribed to. The hub has the same in its own order.
-    pub channels: BTreeSet<Vec<u8>>,
-    pub patterns: BTreeSet<Vec<u8>>,
+    subscriptions: [BTreeSet<Vec<u8>>; 3],
     pub monitoring: bool,
     /// Memory of all names above, of the client's own name, and of what its library says of itself.
     pub names: Charge,
-    /// Messages of PUBLISH in this batch. They are sent when the log holds everything done before them.
+    /// Messages of PUBLISH that its batch has not gathered yet (batch/telling.rs).
     pub published: Vec<Message>,
     /// Memory of these messages.
     pub publishing: Charge,
@@ -63,12 +59,20 @@ pub struct Transaction {
     pub aborted: bool,
     /// One of the commands writes, so EXEC needs the exclusive lock.
     pub writes: bool,
+    /// Bytes of all their arguments, as Redis counts them: with a pointer to each.
+    pub argv: usize,
     pub charge: Charge,
 }
 
 impl Transaction {
     pub fn new(held: &Arc<Held>) -> Transaction {
-        Transaction { queue: Vec::new(), aborted: false, writes: false, charge: Charge::new(held) }
+        Transaction {
+            queue: Vec::new(),
+            aborted: false,
+            writes: false,
+            argv: 0,
+            charge: Charge::new(held),
+        }
     }
 }
 
@@ -98,8 +102,18 @@ pub enum Then {
         force: bool,
     },
     Wait(Wait),
+    /// Replace the data by what is written of it (serve/reload.rs): by what the log holds, or by a base made of
+    /// memory. `silent`: CLIENT REPLY keeps the answer back.
+    Reload {
+        from_log: bool,
+        silent: bool,
+    },
     /// Wait for a key (serve/blocked.rs).
     Block(Arc<Waiter>),
+    /// The last command was postponed. When the pause is over, call it again (serve/paused.rs).
+    Pause {
+        writes: bool,
+    },
 }
 
 /// A command that waits, with all that its answer needs.
@@ -157,10 +171,8 @@ impl Client {
             authenticated: public.connection.is_none() || server.config.requirepass.is_empty(),
             transaction: None,
             in_exec: false,
-            watch_flag: WatchFlag::default(),
             watched: BTreeSet::new(),
-            channels: BTreeSet::new(),
-            patterns: BTreeSet::new(),
+            subscriptions: Default::default(),
             monitoring: false,
             names: Charge::new(&public.held),
             published: Vec::new(),
@@ -187,14 +199,16 @@ impl Client {
     }
 
     pub fn is_subscribed(&self) -> bool {
-        !self.channels.is_empty() || !self.patterns.is_empty()
+        self.subscriptions.iter().any(|names| !names.is_empty())
     }
 
     pub fn subscribed(&mut self, to: Subscription) -> &mut BTreeSet<Vec<u8>> {
-        match to {
-            Subscription::Channel => &mut self.channels,
-            Subscription::Pattern => &mut self.patterns,
-        }
+        &mut self.subscriptions[to as usize]
+    }
+
+    /// How many channels, patterns and shard channels it has subscribed to.
+    pub fn subscriptions(&self) -> [usize; 3] {
+        self.subscriptions.each_ref().map(BTreeSet::len)
     }
 
     /// Sets the client's name, or the name or version of its library.
@@ -207,7 +221,7 @@ impl Client {
 
     /// Ends all its subscriptions, without confirmations.
     pub fn unsubscribe_all(&mut self) {
-        for to in [Subscription::Channel, Subscription::Pattern] {
+        for to in Subscription::ALL {
             for name in std::mem::take(self.subscribed(to)) {
                 self.server.hub.unsubscribe(to, &name, self.public.id);
                 self.names.subtract(memory_of(&name));
@@ -227,14 +241,17 @@ impl Client {
         shown.last_command = last_command.or(shown.last_command);
         shown.db = self.db;
         shown.protocol = protocol;
-        shown.channels = self.channels.len();
-        shown.patterns = self.patterns.len();
+        shown.subscriptions = self.subscriptions();
         // EXEC has written the number of commands that it runs.
         if !self.in_exec {
-            shown.queued = self.transaction.as_ref().map(|t| t.queue.len());
+            shown.queued = self.transaction.as_ref().map(|t| (t.queue.len(), t.argv));
         }
         shown.watching = self.watched.len();
         shown.monitoring = self.monitoring;
+        shown.argv = match &self.then {
+            Then::Block(waiter) => waiter.args.length(),
+            _ => 0,
+        };
     }
 }
 

@@ -21,11 +21,12 @@ mod options;
 mod slot;
 mod start;
 
-pub use options::describe;
+pub use options::{describe, memory};
 pub use start::help;
 
 use crate::error::Error;
 use crate::held::{self, Total};
+use crate::latency::Latency;
 use crate::resp::parse_integer;
 use crate::{glob, log};
 use options::{Accepts, Change, OPTIONS, Row, find, target};
@@ -65,6 +66,8 @@ pub struct Config {
     pub file: PathBuf,
     /// Has the limits `maxmemory-clients` and `client-output-buffer-limit`.
     pub clients: Arc<Total>,
+    /// Has `latency-monitor-threshold`, and what took that long.
+    pub latency: Latency,
     /// Goes up after the options have changed.
     pub version: AtomicU64,
     // Each of these is the option of this name.
@@ -89,6 +92,7 @@ pub struct Config {
     pub logfile: Bytes,
     pub maxclients: Slot<usize>,
     pub maxmemory_policy: Bytes,
+    pub notify_keyspace_events: Bytes,
     pub port: Slot<usize>,
     pub proto_max_bulk_len: Slot<usize>,
     pub protected_mode: Slot<bool>,
@@ -133,7 +137,7 @@ impl Config {
                 && glob::matches(pattern, row.name.as_bytes(), true)
         };
         let rows = OPTIONS.iter().enumerate().filter(matches);
-        rows.map(|(index, row)| (row.name, values[target(index)].clone())).collect()
+        rows.map(|(index, row)| (row.name, row.shown(&values[target(index)]))).collect()
     }
 
     /// Changes all of these options or, if one is refused, none. Returns all values from before. The caller
@@ -179,6 +183,11 @@ impl Config {
             None => (value, 1),
         };
         self.clients.limit.store(unit * number.parse::<usize>().unwrap_or_default(), Relaxed);
+    }
+
+    fn put_latency_threshold(&self, value: &[u8]) {
+        let threshold = parse_integer(value).unwrap_or_default();
+        self.latency.threshold.store(threshold as u64, Relaxed);
     }
 
     /// Sets `client-output-buffer-limit`. The value has all three classes.
@@ -237,9 +246,13 @@ fn changeable(pairs: &[(&[u8], &[u8])]) -> Result<Vec<usize>, Error> {
 
 /// Why an option cannot have this value, although the value as such is right.
 fn obstacle(option: &Row, value: &[u8], wanted: &[u8]) -> Option<String> {
-    if option.change == Change::Fixed {
-        let value = String::from_utf8_lossy(value);
-        return Some(format!("{}; it stays '{value}'", option.summary));
+    let reason = match option.change {
+        Change::Fixed => option.summary,
+        Change::Stays => "this server listens where it has started",
+        _ => "",
+    };
+    if !reason.is_empty() {
+        return Some(format!("{reason}; it stays '{}'", String::from_utf8_lossy(value)));
     }
     let most = most_clients().filter(|_| option.name == "maxclients")?;
     let is_too_many = parse_integer(wanted).is_some_and(|wanted| wanted > most as i64);
@@ -258,6 +271,22 @@ fn refused(name: &str, reason: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A client that has read all options may write them back. Redis refuses only what it can never change.
+    #[test]
+    fn every_option_that_redis_can_change_accepts_the_value_that_it_has() {
+        let config = Config::new(options::defaults(), PathBuf::new());
+        for (row, option) in OPTIONS.iter().enumerate() {
+            let stays = matches!(option.change, Change::AtStart | Change::Protected);
+            if !stays && !matches!(option.accepts, Accepts::Refused(_)) {
+                let value = config.values.read().unwrap()[target(row)].clone();
+                assert!(config.set(&[(option.name.as_bytes(), &value)]).is_ok(), "{}", option.name);
+            }
+        }
+        let port = |value: &[u8]| config.set(&[(b"port", value)]).map(|_| ());
+        let reason = "this server listens where it has started; it stays '6379'";
+        assert_eq!((port(b"6379"), port(b"7000")), (Ok(()), Err(refused("port", reason))));
+    }
 
     #[test]
     fn what_the_server_reads_follows_and_goes_back() {

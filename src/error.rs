@@ -11,6 +11,7 @@
 //! errors of data, connections and transactions, so that a reader sees in one place what can go wrong. An
 //! error of only one option or subcommand stands where it occurs ([`Error::text`]).
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
 /// An error message.
@@ -84,11 +85,6 @@ impl Error {
     pub const NotInTransaction: Error =
         Error::Fixed("ERR Command not allowed inside a transaction");
     pub const NotForMonitors: Error = Error::Fixed("ERR Replica can't interact with the keyspace");
-    pub const DebugNotAllowed: Error = Error::Fixed(
-        "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", \
-         you can run it from a local connection, otherwise you need to set this option in the \
-         configuration file, and then restart the server.",
-    );
     pub const Loading: Error = Error::Fixed("LOADING Redis is loading the dataset in memory");
 }
 
@@ -120,6 +116,15 @@ impl Error {
         cause.write_to(&mut text);
         let text = text.strip_prefix(b"ERR ").unwrap_or(&text);
         Error::Text([b"EXECABORT Transaction discarded because of: ", text].concat())
+    }
+
+    /// The error of DEBUG and MODULE, which an option must allow.
+    pub fn not_allowed(name: &str, option: &str) -> Error {
+        Error::text(format!(
+            "ERR {name} command not allowed. If the {option} option is set to \"local\", you can run it \
+             from a local connection, otherwise you need to set this option in the configuration file, \
+             and then restart the server."
+        ))
     }
 
     pub fn misconf(cause: &str) -> Error {
@@ -157,6 +162,40 @@ impl Error {
     }
 }
 
+/// How often each kind of error was told. The first word of an error's text is its kind. For INFO.
+#[derive(Default)]
+pub struct Tally(pub BTreeMap<Vec<u8>, u64>);
+
+/// More kinds than this are not told apart: a client may make up its own.
+const MOST_KINDS: usize = 128;
+
+/// The kind of all others. (Redis 7.0 has no bound. This name is that of later versions.)
+const OTHERS: &[u8] = b"ERRORSTATS_OVERFLOW";
+
+/// A kind is shorter than this, in bytes.
+const LONGEST_KIND: usize = 31;
+
+impl Tally {
+    /// Counts an error with this text.
+    pub fn count(&mut self, text: &[u8]) {
+        let begin = &text[..text.len().min(LONGEST_KIND)];
+        let end = begin.iter().position(|byte| *byte == b' ');
+        self.add(end.map_or(b"ERR", |end| &begin[..end]), 1);
+    }
+
+    fn add(&mut self, kind: &[u8], times: u64) {
+        let is_known = self.0.len() < MOST_KINDS || self.0.contains_key(kind);
+        *self.0.entry(if is_known { kind } else { OTHERS }.to_vec()).or_default() += times;
+    }
+
+    /// Adds what another has counted, and empties it.
+    pub fn take_over(&mut self, other: &mut Tally) {
+        for (kind, times) in std::mem::take(&mut other.0) {
+            self.add(&kind, times);
+        }
+    }
+}
+
 /// How many bytes are shown of a name, and of all its arguments together.
 const SHOWN: usize = 128;
 
@@ -164,4 +203,43 @@ const SHOWN: usize = 128;
 fn printable(arg: &[u8], most: usize) -> &[u8] {
     let end = arg.iter().position(|&byte| byte == 0).unwrap_or(arg.len());
     &arg[..end.min(most)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kind_of_an_error_is_its_first_word_as_redis_finds_it() {
+        let mut tally = Tally::default();
+        let long = "X".repeat(30);
+        let too_long = "X".repeat(31);
+        for text in
+            ["ERR a", "ERR", "WRONGTYPE b", "", &format!("{long} x"), &format!("{too_long} x")]
+        {
+            tally.count(text.as_bytes());
+        }
+        let counted: Vec<_> = tally.0.into_iter().collect();
+        let expected = [("ERR", 4), (&*long, 1), ("WRONGTYPE", 1)];
+        let mut expected: Vec<_> =
+            expected.map(|(kind, times)| (kind.as_bytes().to_vec(), times)).into();
+        expected.sort();
+        assert_eq!(counted, expected);
+    }
+
+    #[test]
+    fn there_are_never_more_than_so_many_kinds() {
+        let (mut all, mut more) = (Tally::default(), Tally::default());
+        for i in 0..1000 {
+            all.count(format!("E{i} x").as_bytes());
+            more.count(format!("F{i} x").as_bytes());
+        }
+        all.count(b"E5 x");
+        all.take_over(&mut more);
+        assert!(more.0.is_empty());
+        assert_eq!(all.0.len(), MOST_KINDS + 1);
+        assert_eq!(all.0[&b"E5"[..]], 2);
+        assert_eq!(all.0.values().sum::<u64>(), 2001);
+        assert_eq!(all.0[OTHERS], 2001 - MOST_KINDS as u64 - 1);
+    }
 }

@@ -30,7 +30,7 @@ pub fn expire_for_ever(server: &Arc<Server>, store: &RwLock<Keyspace>) -> ! {
     loop {
         std::thread::sleep(TICK);
         for db in 0..server.config.databases.get() {
-            while server.active_expire.load(Ordering::Relaxed) && !server.is_loading() {
+            while may_expire(server) {
                 let begin = Instant::now();
                 let mut batch = Batch::new(server, store, Source::Client);
                 batch.begin(false);
@@ -40,11 +40,18 @@ pub fn expire_for_ever(server: &Arc<Server>, store: &RwLock<Keyspace>) -> ! {
                 if found == 0 {
                     break;
                 }
+                server.config.latency.note("expire-cycle", begin.elapsed());
                 std::thread::sleep(begin.elapsed() * 3);
             }
         }
         give_memory_back(store);
     }
+}
+
+/// Not while the log loads, and not while a pause keeps the data as it is.
+fn may_expire(server: &Server) -> bool {
+    let is_on = server.active_expire.load(Ordering::Relaxed);
+    is_on && !server.is_loading() && !server.pause.is_on()
 }
 
 /// Finishes what changes have begun: the blocks that have become half empty are left (heap.rs).

@@ -13,6 +13,7 @@
 //! | `Read`   | `&View`              | shared                         | never (1)               |
 //! | `Long`   | `&View`, many times  | shared, given back in between  | never (1)               |
 //! | `Write`  | `&mut ViewMut`       | exclusive                      | if it changed something |
+//! | `MayStore` | as `Write` if one of its options is STORE, and if not, as `Long` | | |
 //! | `Client` | `&mut Client`        | none needed                    | never                   |
 //! | `Mixed`  | both                 | shared                         | never (1)               |
 //!
@@ -42,6 +43,8 @@ pub mod generic;
 pub mod hash;
 pub mod info;
 pub mod introspection;
+mod keys;
+pub mod latency;
 pub mod lcs;
 pub mod list;
 pub mod long;
@@ -49,6 +52,7 @@ pub mod pubsub;
 pub mod scan;
 pub mod server;
 pub mod set;
+pub mod sort;
 pub mod string;
 pub mod transactions;
 pub mod zset;
@@ -58,7 +62,8 @@ use crate::error::Error;
 use crate::resp::{Args, Reply};
 use crate::store::{View, ViewMut};
 pub use container::{help, help_lines, subcommand_syntax};
-pub use long::{Left, LongHandler, Rest, TimeSlice};
+pub use keys::*;
+pub use long::{Left, LongHandler, LookOnce, Rest, TimeSlice, Work};
 use std::sync::LazyLock;
 
 /// The version of Redis whose behaviour this server follows, which it reports to clients.
@@ -78,6 +83,9 @@ pub enum Run {
     Long(LongHandler),
     /// Under the exclusive lock; logged if it changed something.
     Write(WriteHandler),
+    /// SORT: `Write` if one of its options is STORE, and else `Long`. Until it runs it is a command that
+    /// writes, as in Redis.
+    MayStore(LongHandler, WriteHandler),
     /// Without a lock, or under the one that is held. It has no keyspace. If it may block, its row needs
     /// [`Flag::GivesLockBack`].
     Client(ClientHandler),
@@ -96,29 +104,6 @@ pub type WriteHandler = fn(&mut ViewMut, &Args, &mut Reply) -> Result<(), Error>
 /// A handler that needs its client, and no keyspace.
 pub type ClientHandler = fn(&mut Client, &Args, &mut Reply) -> Result<(), Error>;
 
-/// Which arguments are keys.
-#[derive(Clone, Copy)]
-pub struct Keys {
-    /// 0 if there is none.
-    pub first: i64,
-    /// Negative: counted from the end.
-    pub last: i64,
-    pub step: i64,
-    /// The argument that says how many keys follow it (COMMAND: `movablekeys`); 0 if none does.
-    pub counted_by: usize,
-}
-
-// The shapes that Redis's commands have.
-pub const NO_KEY: Keys = Keys { first: 0, last: 0, step: 0, counted_by: 0 };
-pub const ONE_KEY: Keys = Keys { first: 1, last: 1, step: 1, ..NO_KEY };
-pub const TWO_KEYS: Keys = Keys { first: 1, last: 2, step: 1, ..NO_KEY };
-pub const ALL_KEYS: Keys = Keys { first: 1, last: -1, step: 1, ..NO_KEY };
-pub const EVERY_OTHER: Keys = Keys { first: 1, last: -1, step: 2, ..NO_KEY };
-/// `LMPOP numkeys key [key ...]`. With a key before them: `Keys { counted_by: 2, ..ONE_KEY }`.
-pub const COUNTED_KEYS: Keys = Keys { counted_by: 1, ..NO_KEY };
-/// One key, after the name of a subcommand.
-pub const SUBCOMMAND_KEY: Keys = Keys { first: 2, last: 2, step: 1, ..NO_KEY };
-
 /// What else the server must know of a command. The first seven are Redis's, and COMMAND shows five of
 /// them.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -133,8 +118,8 @@ pub enum Flag {
     NoMulti,
     /// It may wait for a key.
     Blocks,
-    /// PUBLISH changes no key, but Redis replicates it. Monitors count as replicas there, so a monitor may
-    /// not send it.
+    /// PUBLISH: it changes no key, but Redis replicates it, and refuses from a replica whatever is replicated.
+    /// A monitor counts as a replica there, so it may not send PUBLISH.
     MayReplicate,
     /// DEBUG: refused unless `enable-debug-command` allows it.
     Protected,
@@ -148,14 +133,15 @@ pub enum Flag {
     WhileSubscribed,
     /// It shows or resets counters, so what its batch has counted so far is added to them first.
     ShowsCounters,
-    /// It counts or lists other clients, so what they have sent before is done first (server/order.rs).
-    CountsClients,
+    /// It counts or lists other clients, or stands in a queue with them. So what they have sent before is done
+    /// first (server/order.rs).
+    ComesAfterOthers,
     /// The lock is given back before it runs, because CONFIG SET may switch the log, and PUBLISH may wait
     /// for other clients. Inside EXEC the lock is kept.
     GivesLockBack,
     /// DEBUG: its handler answers for unknown subcommands too.
     TakesUnknown,
-    /// It takes a few microseconds at most, if the reply is short (call/account.rs).
+    /// It takes a few microseconds at most, if it and its reply are short (call/account.rs).
     Quick,
     /// Its second argument is a field of what its key holds, so that field is looked at ahead of time too
     /// (call/ahead.rs).
@@ -171,6 +157,7 @@ pub struct Command {
     /// The handler, and with it the lock.
     pub run: Run,
     pub keys: Keys,
+    uses: Uses,
     /// A bit for each [`Flag`] that it has ([`Command::with`]). Some are looked at for each command.
     flags: u32,
     /// The version of Redis that introduced the command.
@@ -179,6 +166,8 @@ pub struct Command {
     pub usage: &'static str,
     /// One line, in the words of Redis's documentation.
     pub summary: &'static str,
+    /// What HELP says behind its name, in Redis's words, if they are others ([`Command::help`]).
+    help: &'static str,
 }
 
 /// A row, in one line.
@@ -191,7 +180,7 @@ pub const fn command(
     usage: &'static str,
     summary: &'static str,
 ) -> Command {
-    Command { name, arity, run, keys, flags: 0, since, usage, summary }
+    Command { name, arity, run, keys, uses: READS, flags: 0, since, usage, summary, help: "" }
 }
 
 impl Command {
@@ -208,16 +197,25 @@ impl Command {
         self.flags & (1 << flag as u32) != 0
     }
 
-    /// Whether it is answered while the log loads: if it is not `Read`, `Long` or `Write`, nor a container
-    /// without a handler. (INFO and WATCH are `Mixed`, and see what is loaded so far.)
+    /// Whether it is answered while the log loads: if it needs no data. (INFO and WATCH are `Mixed`, and see what
+    /// is loaded so far. A container without a handler never runs; what is said of it is what COMMAND shows.)
     pub fn works_while_loading(&self) -> bool {
-        let needs_data = self.reads() || matches!(self.run, Run::Write(_) | Run::Container(None));
+        let needs_data = self.uses_data() || matches!(self.run, Run::Container(None));
         !needs_data && !self.is(Flag::NotLoading)
     }
 
     /// Whether it only reads data, and needs nothing of its client.
     pub fn reads(&self) -> bool {
         matches!(self.run, Run::Read(_) | Run::Long(_))
+    }
+
+    /// Whether it may write data.
+    pub fn writes(&self) -> bool {
+        matches!(self.run, Run::Write(_) | Run::MayStore(..))
+    }
+
+    pub fn uses_data(&self) -> bool {
+        self.reads() || self.writes()
     }
 
     /// Whether this number of arguments is right, the name included.
@@ -235,7 +233,7 @@ const GROUPS: &[(&str, &[&[Command]])] = &[
     ("set", &[set::COMMANDS]),
     ("hash", &[hash::COMMANDS]),
     ("sorted-set", &[zset::COMMANDS, zset::RANGES, zset::COMBINING, blocking::SORTED_SETS]),
-    ("generic", &[generic::COMMANDS, expiry::COMMANDS, server::WAITING]),
+    ("generic", &[generic::COMMANDS, expiry::COMMANDS, sort::COMMANDS, server::WAITING]),
     ("connection", &[connection::COMMANDS, client::COMMANDS]),
     ("transactions", &[transactions::COMMANDS]),
     ("pubsub", &[pubsub::COMMANDS]),
@@ -251,6 +249,7 @@ const SERVER: &[&[Command]] = &[
     introspection::COMMANDS,
     debug::COMMANDS,
     config::COMMANDS,
+    latency::COMMANDS,
 ];
 
 /// A command with its place in the table, which is also its place in the statistics.

@@ -27,7 +27,7 @@
 
 use std::fs;
 use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -112,6 +112,22 @@ pub enum End {
     Evicted,
 }
 
+/// What CLIENT LIST shows of the buffers of a client, in bytes. The client's threads write it.
+#[derive(Default)]
+pub struct Buffers {
+    /// What was read from the client and has not run, and how much there is room for.
+    pub input: AtomicUsize,
+    pub input_room: AtomicUsize,
+    /// How much room there is for replies, and how long those of one batch were at most.
+    pub reply_room: AtomicUsize,
+    pub longest_reply: AtomicUsize,
+    /// What the client has not taken of its replies, if it does not take them at once.
+    pub unsent: AtomicUsize,
+    /// What its outbox holds: bytes, and the memory that they take.
+    pub queued: AtomicUsize,
+    pub queue: AtomicUsize,
+}
+
 /// How much one client holds, and whether it is being ended. Its own threads and publishers add to it.
 /// All others may look.
 #[derive(Default)]
@@ -122,6 +138,9 @@ pub struct Held {
     end: AtomicU8,
     /// What it held when it was ended.
     at_end: AtomicUsize,
+    /// CLIENT NO-EVICT: it is not ended because all clients together hold too much.
+    pub no_evict: AtomicBool,
+    pub buffers: Buffers,
     /// None for a fake client. Nobody ends that.
     stream: Option<Arc<TcpStream>>,
 }
@@ -165,7 +184,7 @@ impl Held {
     /// instead: until its thread notices that, bytes that it does not get must not end others.
     fn add(&self, bytes: usize) -> bool {
         let sum = self.total.bytes().saturating_add(bytes);
-        if self.total.is_over(sum - sum / 3) {
+        if self.total.is_over(sum - sum / 3) && !self.no_evict.load(Ordering::Relaxed) {
             self.at_end.fetch_max(self.bytes().saturating_add(bytes), Ordering::Relaxed);
             self.kill(End::Evicted);
             return false;

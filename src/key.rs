@@ -11,7 +11,7 @@ use std::ops::Deref;
 use std::sync::LazyLock;
 
 /// A key with its digest. It derefs to its bytes.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key<'a> {
     pub bytes: &'a [u8],
     pub digest: u64,

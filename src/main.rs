@@ -56,14 +56,17 @@ mod gate;
 mod glob;
 mod held;
 mod key;
+mod latency;
 mod listen;
 mod log;
 mod malloc;
+mod notify;
 mod outbox;
 mod pubsub;
 #[cfg(test)]
 mod script;
 mod server;
+mod sha1;
 mod stats;
 mod types;
 mod watch;
@@ -128,7 +131,8 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
         let (server, store) = (server.clone(), store.clone());
         spawn(name, move || work(&server, &store))
     };
-    spawn("lazyfree", move || to_be_freed.iter().for_each(drop))?;
+    let freeing = server.clone();
+    spawn("lazyfree", move || freeing.free_for_ever(to_be_freed))?;
     background("evict", |server, _| server.evict_for_ever())?;
     server.aof.status.loading.store(true, Ordering::Relaxed);
     // Read before there is a client that could change it.
@@ -170,8 +174,9 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<Thread, Str
 
 /// Gives each client a thread of its own. Starting a thread takes ten times as long as accepting a
 /// client, and the kernel keeps only 128 waiting (std's backlog). A client that it turns away tries again
-/// after one second, then after two, four, eight. So the first client is waited for; then all who wait are
-/// accepted without blocking; then one of them gets its thread; and again, until each has one.
+/// after one second, then after two, four, eight. So the first client is waited for, and all who wait behind
+/// it are accepted without blocking. Then one of them gets its thread, and before the next one gets its own,
+/// the loop looks for new clients again.
 fn accept_for_ever(listener: &Listener, server: &Arc<Server>, store: &Arc<RwLock<Keyspace>>) {
     let mut accepted = VecDeque::new();
     loop {
@@ -219,6 +224,7 @@ fn cron(server: &Server) -> ! {
         server.aof.tell_news();
         blob::free_spare();
         server.end_idle();
+        server.pause.look_around(server);
         // Afterwards, so that a client that was heard during this round is not idle for it.
         server.idle_clock.fetch_add(100, Ordering::Relaxed);
     }

@@ -59,7 +59,11 @@ impl Queue {
     /// Counts its memory again.
     fn count_held(&mut self) {
         let messages = self.behind_reply.as_ref().map_or(0, Vec::capacity);
-        self.charge.set(self.bytes.capacity() + self.taken + messages);
+        let memory = self.bytes.capacity() + self.taken + messages;
+        let buffers = &self.charge.held.buffers;
+        buffers.queued.store(self.len(), Ordering::Relaxed);
+        buffers.queue.store(memory, Ordering::Relaxed);
+        self.charge.set(memory);
     }
 }
 
@@ -122,6 +126,11 @@ impl Outbox {
     /// Holds messages back until the client's next reply is queued.
     pub fn hold(&self) {
         self.queue.lock().unwrap().behind_reply.get_or_insert_default();
+    }
+
+    /// Whether the client is being ended, so that no message reaches it.
+    pub fn has_ended(&self) -> bool {
+        self.client.is_ended()
     }
 
     /// Queues a message without waiting. If the queue would be over the limit, the client is disconnected.

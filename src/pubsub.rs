@@ -1,18 +1,30 @@
 //! The hub: the subscribers of each channel and pattern, and how a message reaches their outboxes
 //! (outbox.rs).
 //!
-//! The messages of a batch are sent together, when the log holds everything that was done before them. The
-//! hub has one mutex, a leaf of the lock order. Because of it all subscribers see the messages in the same
-//! order.
+//! A *shard channel* (SSUBSCRIBE) is a channel of its own kind: no pattern matches it. In a cluster its messages stay
+//! on the nodes of one slot; one server alone has all slots.
+//!
+//! The messages of a batch are sent together, when the log holds everything that was done before them. Until
+//! then they wait in a queue, which they join before the batch gives the keyspace back. So the events of all
+//! batches (notify.rs) are sent in the order in which they happened:
+//!
+//! ```text
+//! batch A   SET k 1        joins, position 40 │                    commit(40) ─▶ send(40): nothing is left
+//! batch B                  SET k 2            │ joins, position 80, commit(80) ─▶ send(80): A's, then B's
+//! ```
+//!
+//! Whoever sends holds the mutex of the hub. Because of it all subscribers see the messages in the same order.
 //!
 //! **How Redis does it**: pubsub.c. It has one thread, so all subscribers see the same order without a
 //! lock.
 
 use crate::glob;
+use crate::held::Charge;
+use crate::notify::Happened;
 use crate::outbox::Outbox;
 use crate::resp::{Protocol, Reply};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// A client's id.
@@ -26,11 +38,17 @@ type Subscribers = HashMap<Name, Audience>;
 
 #[derive(Default)]
 struct Audience {
-    of: BTreeMap<Id, Arc<Outbox>>,
+    of: BTreeMap<Id, Subscriber>,
     /// Their ids, made for the first message. Messages share this list until somebody subscribes or
     /// unsubscribes. So a thousand PUBLISH in one EXEC, to ten thousand subscribers, do not need ten
     /// million ids.
     ids: Option<Arc<[Id]>>,
+}
+
+struct Subscriber {
+    outbox: Arc<Outbox>,
+    /// The number of its subscription, among all.
+    since: u64,
 }
 
 impl Audience {
@@ -46,19 +64,34 @@ pub struct Hub {
     state: Mutex<State>,
     /// How many monitors there are: every command asks, without the mutex.
     monitors: AtomicUsize,
+    /// How many subscriptions there have been.
+    subscriptions: AtomicU64,
+    /// What is to be sent, in its order, each with the position that the log must have reached. Locked apart
+    /// from `state`, so that nobody who has the keyspace waits for a sender.
+    waiting: Mutex<Vec<(u64, Parcel)>>,
+}
+
+/// What a batch leaves to be sent.
+pub enum Parcel {
+    /// Messages of PUBLISH, and their memory.
+    Published(Vec<Message>, Charge),
+    /// Events, and how many subscriptions there had been: whoever came later does not hear of them.
+    Happened(Happened, u64),
 }
 
 #[derive(Default)]
 struct State {
-    channels: Subscribers,
-    patterns: Subscribers,
-    /// Clients that have subscribed, with the number of their channels and patterns.
+    /// For each kind of [`Subscription`].
+    subscribers: [Subscribers; 3],
+    /// Clients that have subscribed, with the number of their subscriptions.
     listeners: BTreeMap<Id, usize>,
     monitors: BTreeMap<Id, Arc<Outbox>>,
 }
 
 /// A message that waits until the log holds everything that was done before it.
 pub struct Message {
+    /// To a channel or a shard channel.
+    to: Subscription,
     channel: Name,
     text: Vec<u8>,
     /// The receivers: those of the channel (`None`), and those of each pattern that matches.
@@ -87,14 +120,21 @@ impl Message {
 pub enum Subscription {
     Channel,
     Pattern,
+    Shard,
+}
+
+impl Subscription {
+    pub const ALL: [Subscription; 3] =
+        [Subscription::Channel, Subscription::Pattern, Subscription::Shard];
 }
 
 impl State {
     fn of(&mut self, to: Subscription) -> &mut Subscribers {
-        match to {
-            Subscription::Channel => &mut self.channels,
-            Subscription::Pattern => &mut self.patterns,
-        }
+        &mut self.subscribers[to as usize]
+    }
+
+    fn look(&self, to: Subscription) -> &Subscribers {
+        &self.subscribers[to as usize]
     }
 }
 
@@ -102,9 +142,11 @@ impl Hub {
     /// Adds a subscriber. Its outbox holds messages back until the confirmation is queued.
     pub fn subscribe(&self, to: Subscription, name: &[u8], id: Id, outbox: &Arc<Outbox>) {
         let mut state = self.state.lock().unwrap();
+        let since = self.subscriptions.fetch_add(1, Ordering::AcqRel) + 1;
         let audience = state.of(to).entry(name.into()).or_default();
         audience.ids = None;
-        if audience.of.insert(id, outbox.clone()).is_none() {
+        let subscriber = Subscriber { outbox: outbox.clone(), since };
+        if audience.of.insert(id, subscriber).is_none() {
             *state.listeners.entry(id).or_default() += 1;
         }
     }
@@ -130,31 +172,61 @@ impl Hub {
     }
 
     /// Makes a message for the current subscribers of the channel and of each pattern that matches it.
-    pub fn message(&self, channel: &[u8], text: &[u8]) -> Message {
+    pub fn message(&self, to: Subscription, channel: &[u8], text: &[u8]) -> Message {
         let mut state = self.state.lock().unwrap();
-        let named = state.channels.get_mut(channel).into_iter();
+        let named = state.of(to).get_mut(channel).into_iter();
         let mut audiences: Vec<_> = named.map(|audience| (None, audience.ids())).collect();
-        for (pattern, audience) in &mut state.patterns {
-            if glob::matches(pattern, channel, false) {
+        for (pattern, audience) in state.of(Subscription::Pattern) {
+            if to == Subscription::Channel && glob::matches(pattern, channel, false) {
                 audiences.push((Some(pattern.clone()), audience.ids()));
             }
         }
-        let known = state.channels.get_key_value(channel);
+        let known = state.look(to).get_key_value(channel);
         Message {
+            to,
             channel: known.map_or_else(|| channel.into(), |(name, _)| name.clone()),
             text: text.to_vec(),
             audiences,
         }
     }
 
-    /// Queues messages for their receivers, except for those that have unsubscribed meanwhile.
-    pub fn send(&self, messages: &[Message]) {
+    /// A parcel of what has just happened.
+    pub fn parcel(&self, happened: Happened) -> Parcel {
+        Parcel::Happened(happened, self.subscriptions.load(Ordering::Acquire))
+    }
+
+    /// Takes parcels that are to be sent when the log is written to this position. The caller has the keyspace,
+    /// so they stand behind all that has happened before.
+    pub fn keep(&self, position: u64, parcels: &mut Vec<Parcel>) {
+        let parcels = parcels.drain(..).map(|parcel| (position, parcel));
+        self.waiting.lock().unwrap().extend(parcels);
+    }
+
+    /// The log is written to this position, or it has failed: queues the messages that have waited for that,
+    /// whosever they are, for those of their receivers that have not unsubscribed meanwhile.
+    pub fn send(&self, position: u64) {
+        // If another thread sends ours at this moment, this waits for it.
         let state = self.state.lock().unwrap();
         let mut bundles = Bundles::default();
-        for message in messages {
-            bundles.add(message, &state);
+        for parcel in self.take_waiting(position) {
+            match parcel {
+                Parcel::Published(messages, _charge) => {
+                    messages.iter().for_each(|message| bundles.add(message, &state));
+                }
+                Parcel::Happened(happened, before) => {
+                    happened.messages(|channel, text| {
+                        bundles.add_to_all(channel, text, before, &state);
+                    });
+                }
+            }
         }
         bundles.hand_over();
+    }
+
+    fn take_waiting(&self, position: u64) -> Vec<Parcel> {
+        let mut waiting = self.waiting.lock().unwrap();
+        let ready = waiting.extract_if(.., |(needed, _)| *needed <= position);
+        ready.map(|(_, parcel)| parcel).collect()
     }
 
     /// Runs `work` while no message is being queued.
@@ -164,15 +236,16 @@ impl Hub {
     }
 
     /// The channels with a subscriber that match the pattern.
-    pub fn channels(&self, pattern: Option<&[u8]>) -> Vec<Vec<u8>> {
+    pub fn channels(&self, of: Subscription, pattern: Option<&[u8]>) -> Vec<Vec<u8>> {
         let state = self.state.lock().unwrap();
         let wanted = |name: &&Name| pattern.is_none_or(|p| glob::matches(p, name, false));
-        state.channels.keys().filter(wanted).map(|name| name.to_vec()).collect()
+        state.look(of).keys().filter(wanted).map(|name| name.to_vec()).collect()
     }
 
     /// How many clients have subscribed to the channel, patterns not counted.
-    pub fn subscribers(&self, channel: &[u8]) -> usize {
-        self.state.lock().unwrap().channels.get(channel).map_or(0, |audience| audience.of.len())
+    pub fn subscribers(&self, to: Subscription, channel: &[u8]) -> usize {
+        let state = self.state.lock().unwrap();
+        state.look(to).get(channel).map_or(0, |audience| audience.of.len())
     }
 
     /// All subscribers.
@@ -181,10 +254,9 @@ impl Hub {
         state.listeners.keys().copied().collect()
     }
 
-    /// How many channels and how many patterns have a subscriber.
-    pub fn counts(&self) -> (usize, usize) {
-        let state = self.state.lock().unwrap();
-        (state.channels.len(), state.patterns.len())
+    /// How many channels, or patterns, have a subscriber.
+    pub fn count(&self, of: Subscription) -> usize {
+        self.state.lock().unwrap().look(of).len()
     }
 
     /// MONITOR, or its end. The outbox holds the lines back until the OK is queued.
@@ -224,29 +296,63 @@ impl Bundles {
     /// Adds a message for its receivers, except for those that have unsubscribed meanwhile.
     fn add(&mut self, message: &Message, state: &State) {
         for (pattern, ids) in &message.audiences {
-            let pattern = pattern.as_deref();
-            let audience = match pattern {
-                None => state.channels.get(&message.channel),
-                Some(pattern) => state.patterns.get(pattern),
+            let (audience, begin): (_, &[&[u8]]) = match (pattern, message.to) {
+                (Some(pattern), _) => {
+                    (state.look(Subscription::Pattern).get(pattern), &[b"pmessage", pattern])
+                }
+                (None, to @ Subscription::Shard) => {
+                    (state.look(to).get(&message.channel), &[b"smessage"])
+                }
+                (None, to) => (state.look(to).get(&message.channel), &[b"message"]),
             };
-            let listens = |id: &Id| Some((*id, audience?.of.get(id)?));
-            let mut forms = [None, None];
-            for (id, outbox) in ids.iter().filter_map(listens) {
-                let protocol = outbox.protocol();
-                let form = &mut forms[usize::from(protocol == Protocol::Resp3)];
-                let form = form.get_or_insert_with(|| encode(message, pattern, protocol));
-                if form.len() > BUNDLE {
-                    // Directly, without one more copy.
-                    self.hand_over();
-                    outbox.push(form);
-                    continue;
-                }
-                let bundle = self.of.entry(id).or_insert_with(|| (outbox.clone(), Vec::new()));
-                bundle.1.extend_from_slice(form);
-                self.length += form.len();
-                if self.length > BUNDLE {
-                    self.hand_over();
-                }
+            let listens = |id: &Id| Some((*id, &audience?.of.get(id)?.outbox));
+            self.add_for(ids.iter().filter_map(listens), begin, &message.channel, &message.text);
+        }
+    }
+
+    /// Adds a message for all who listen to the channel, if they did `before`.
+    fn add_to_all(&mut self, channel: &[u8], text: &[u8], before: u64, state: &State) {
+        let named = state.look(Subscription::Channel).get(channel);
+        let named = named.map(|audience| (None, audience));
+        let patterns = state.look(Subscription::Pattern).iter();
+        let patterns = patterns.map(|(pattern, audience)| (Some(&**pattern), audience));
+        let matches = patterns.filter(|(pattern, _)| {
+            pattern.is_some_and(|pattern| glob::matches(pattern, channel, false))
+        });
+        for (pattern, audience) in named.into_iter().chain(matches) {
+            let heard = audience.of.iter().filter(|(_, subscriber)| subscriber.since <= before);
+            let receivers = heard.map(|(id, subscriber)| (*id, &subscriber.outbox));
+            match pattern {
+                Some(pattern) => self.add_for(receivers, &[b"pmessage", pattern], channel, text),
+                None => self.add_for(receivers, &[b"message"], channel, text),
+            }
+        }
+    }
+
+    /// `begin` are the words of the message before the channel.
+    fn add_for<'o>(
+        &mut self,
+        receivers: impl Iterator<Item = (Id, &'o Arc<Outbox>)>,
+        begin: &[&[u8]],
+        channel: &[u8],
+        text: &[u8],
+    ) {
+        let mut forms = [None, None];
+        for (id, outbox) in receivers.filter(|(_, outbox)| !outbox.has_ended()) {
+            let protocol = outbox.protocol();
+            let form = &mut forms[usize::from(protocol == Protocol::Resp3)];
+            let form = form.get_or_insert_with(|| encode(begin, channel, text, protocol));
+            if form.len() > BUNDLE {
+                // Directly, without one more copy.
+                self.hand_over();
+                outbox.push(form);
+                continue;
+            }
+            let bundle = self.of.entry(id).or_insert_with(|| (outbox.clone(), Vec::new()));
+            bundle.1.extend_from_slice(form);
+            self.length += form.len();
+            if self.length > BUNDLE {
+                self.hand_over();
             }
         }
     }
@@ -259,22 +365,10 @@ impl Bundles {
     }
 }
 
-fn encode(message: &Message, pattern: Option<&[u8]>, protocol: Protocol) -> Vec<u8> {
-    let Message { channel, text, .. } = message;
+fn encode(begin: &[&[u8]], channel: &[u8], text: &[u8], protocol: Protocol) -> Vec<u8> {
     let mut reply = Reply::new();
     reply.protocol = protocol;
-    match pattern {
-        None => {
-            reply.push(3);
-            reply.bulk(b"message");
-        }
-        Some(pattern) => {
-            reply.push(4);
-            reply.bulk(b"pmessage");
-            reply.bulk(pattern);
-        }
-    }
-    reply.bulk(channel);
-    reply.bulk(text);
+    reply.push(begin.len() + 2);
+    begin.iter().chain(&[channel, text]).for_each(|word| reply.bulk(word));
     reply.out.to_vec()
 }

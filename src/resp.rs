@@ -44,7 +44,7 @@ pub mod words;
 use crate::blob::Blob;
 use args::Place;
 pub use args::{Arg, Args};
-pub use double::{parse_bound, parse_double, print_double, print_in_listpack};
+pub use double::{parse_bound, parse_double, parse_weight, print_double, print_in_listpack};
 pub use integer::{Digits, parse_integer};
 pub use reply::{Protocol, Reply};
 use std::io::{self, BufRead, Read};

@@ -29,6 +29,8 @@ mod blocked;
 mod inbound;
 mod memory;
 mod output;
+mod paused;
+mod reload;
 mod waiting;
 
 use crate::call::{Arrived, Caller};
@@ -39,10 +41,8 @@ use crate::log;
 use crate::propagate::Source;
 use crate::resp::{self, Allowed, Reply, read_command};
 use crate::server::Server;
-use crate::stats::Count;
 use crate::store::Keyspace;
 use inbound::Inbound;
-use memory::FIRST_INPUT_BUFFER;
 use output::SHORTEST_PAUSE;
 use std::io::{self, BufRead, BufReader, ErrorKind};
 use std::net::{Shutdown, TcpStream};
@@ -74,7 +74,7 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Box<Client>
     let inbound = Inbound::new(&stream, server, &client.public);
     // On the heap, so that the stack of a waiting thread fits into two pages.
     let mut session = Box::new(Session {
-        reader: BufReader::with_capacity(FIRST_INPUT_BUFFER, inbound),
+        reader: memory::first_reader(inbound),
         arrived: vec![Arrived::default()],
         arrived_count: 0,
         ran: 0,
@@ -140,9 +140,12 @@ impl Session<'_> {
     /// the client has left, or has sent what is not a command and was told so.
     fn read_commands(&mut self) -> io::Result<bool> {
         self.wait_for_input()?;
+        // What lies in the buffer now belongs to the next commands. Others may look into the socket, to see whether
+        // the client has sent something (server/order.rs).
+        let next = self.reader.buffer().len();
         let inbound = self.reader.get_mut();
-        inbound.commands_are_done();
-        inbound.is_listening = self.client.is_listening();
+        inbound.commands_are_done(next);
+        inbound.is_looked_at = self.client.is_listening() || self.server.clients.are_few();
         let first = &mut self.arrived[0];
         // Only the first may be larger than the buffer, so only its memory is counted while it arrives.
         first.args.charge.get_or_insert_with(|| Charge::new(&self.client.public.held));
@@ -228,6 +231,8 @@ impl Session<'_> {
                 self.flush()?;
             }
             Then::Block(waiter) => self.block(&waiter)?,
+            Then::Pause { writes } => self.sleep_through_pause(writes)?,
+            Then::Reload { from_log, silent } => self.reload(from_log, silent)?,
             Then::Wait(wait) => {
                 self.flush()?;
                 self.wait(wait)?;
@@ -241,7 +246,6 @@ impl Session<'_> {
         let id = self.client.public.id;
         log::verbose(format_args!("client {id}: protocol error: {}", reason.escape_ascii()));
         self.reply.error(&Error::quoting("ERR Protocol error: ", reason, ""));
-        self.client.public.counters.add(Count::ErrorReplies, 1);
         self.flush()
     }
 

@@ -19,6 +19,7 @@
 
 pub mod mailbox;
 pub mod order;
+pub mod pause;
 
 use crate::aof::Aof;
 use crate::config::Config;
@@ -26,10 +27,12 @@ use crate::gate::Gate;
 use crate::held::{End, Held};
 use crate::pubsub::Hub;
 use crate::resp::Protocol;
-use crate::stats::{Counters, Stats, Totals};
+use crate::stats::{Counters, Stats, Totals, add};
 use crate::store::Garbage;
+use crate::watch::WatchFlag;
 use mailbox::Mailbox;
 use order::Turns;
+use pause::Pause;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::{SocketAddr, TcpStream};
@@ -47,6 +50,8 @@ pub struct Server {
     pub aof: Aof,
     pub stats: Stats,
     pub clients: Clients,
+    /// CLIENT PAUSE.
+    pub pause: Pause,
     pub hub: Hub,
     /// Leads to the thread that frees large values, so that nobody frees them under a lock.
     pub lazyfree: Sender<Garbage>,
@@ -89,6 +94,7 @@ impl Server {
             aof: Aof::new(config.clone()),
             stats: Stats::new(commands),
             clients: Clients::default(),
+            pause: Pause::default(),
             hub: Hub::default(),
             lazyfree,
             started: Instant::now(),
@@ -115,11 +121,21 @@ impl Server {
         self.stats.totals(all.values().map(|client| &client.counters))
     }
 
+    /// Frees what the other threads have taken out of the keyspace.
+    pub fn free_for_ever(&self, garbage: Receiver<Garbage>) {
+        for value in garbage {
+            drop(value);
+            self.stats.to_be_freed.fetch_sub(1, Ordering::Relaxed);
+            add(&self.stats.freed, 1);
+        }
+    }
+
     /// Removes a client from the list and adds its counters to the totals.
     pub fn remove(&self, client: &Public) {
         let mut all = self.clients.all.lock().unwrap();
         // A fake client is not on the list.
         if all.remove(&client.id).is_some() {
+            self.clients.number.store(all.len(), Ordering::Relaxed);
             // Under the same mutex as `totals`, so that nothing is counted twice or not at all.
             self.stats.keep(&client.counters);
             client.turns.leave();
@@ -139,11 +155,12 @@ impl Server {
         is_full()
     }
 
-    /// Waits until the commands that the other clients have sent are done, or only those of `listeners`.
-    pub fn wait_for_others(&self, asker: &Public, listeners: bool) {
-        let others = match listeners {
-            true => self.clients.those(self.hub.listeners().into_iter()),
-            false => self.clients.everyone(),
+    /// Waits until what other clients have sent is done.
+    pub fn wait_for_others(&self, asker: &Public, others: Others) {
+        let others = match others {
+            Others::All => self.clients.everyone(),
+            Others::Subscribers => self.clients.those(self.hub.listeners().into_iter()),
+            Others::Older => self.clients.older(asker),
         };
         order::wait_for_others(&others, Some(asker));
     }
@@ -192,6 +209,8 @@ impl Server {
             all.into_iter().map(|client| (client.held.bytes(), client)).collect();
         all.sort_unstable_by_key(|(bytes, _)| *bytes);
         let mut sum: usize = all.iter().map(|(bytes, _)| bytes).sum();
+        // To end one that holds nothing would not help.
+        all.retain(|(bytes, client)| *bytes > 0 && !client.held.no_evict.load(Ordering::Relaxed));
         while total.is_over(sum)
             && let Some((bytes, client)) = all.pop()
         {
@@ -201,10 +220,20 @@ impl Server {
     }
 }
 
+/// Which other clients come first.
+pub enum Others {
+    All,
+    Subscribers,
+    /// Those that are older, if there are few clients.
+    Older,
+}
+
 #[derive(Default)]
 pub struct Clients {
     pub gates: Gates,
     all: Mutex<BTreeMap<u64, Arc<Public>>>,
+    /// How many they are, to be asked without the mutex.
+    number: AtomicUsize,
     /// How many of them are blocked.
     blocked: AtomicUsize,
     last_id: AtomicU64,
@@ -218,6 +247,7 @@ impl Clients {
     pub fn add(&self, client: &Arc<Public>) {
         let mut all = self.all.lock().unwrap();
         all.insert(client.id, client.clone());
+        self.number.store(all.len(), Ordering::Relaxed);
     }
 
     pub fn find(&self, id: u64) -> Option<Arc<Public>> {
@@ -261,12 +291,30 @@ impl Clients {
         self.all.lock().unwrap().values().cloned().collect()
     }
 
+    /// Whether there are few, so that whoever may have to wait for a key can look at all older ones.
+    pub fn are_few(&self) -> bool {
+        self.number.load(Ordering::Relaxed) <= FEW
+    }
+
+    /// The clients with smaller ids; none if there are many clients.
+    fn older(&self, client: &Public) -> Vec<Arc<Public>> {
+        if !self.are_few() {
+            return Vec::new();
+        }
+        let all = self.all.lock().unwrap();
+        all.range(..client.id).map(|(_, older)| older.clone()).collect()
+    }
+
     /// The clients with these ids, without those that have left.
     pub fn those(&self, ids: impl Iterator<Item = u64>) -> Vec<Arc<Public>> {
         let all = self.all.lock().unwrap();
         ids.filter_map(|id| all.get(&id).cloned()).collect()
     }
 }
+
+/// With more clients than this, BLPOP does not look at the older ones. To look at one takes a microsecond, and
+/// a client that is looked at needs one call more to read (serve/inbound.rs).
+const FEW: usize = 8;
 
 /// In [`Shown::last_command`]: a command that does not exist.
 pub const NO_ROW: usize = usize::MAX;
@@ -279,6 +327,8 @@ pub enum Blocked {
     Key,
     /// The disk, or replicas: WAITAOF, WAIT.
     Log,
+    /// The end of a pause.
+    Pause,
 }
 
 /// What other threads may see of a client.
@@ -295,6 +345,8 @@ pub struct Public {
     pub in_service: AtomicBool,
     /// A [`Blocked`].
     blocked: AtomicU8,
+    /// Goes up when a key that it watches changes (watch.rs).
+    pub watch_flag: WatchFlag,
     /// Where the answer comes to if it waits for a key.
     pub mailbox: Mailbox,
     /// What it has told of itself; a leaf.
@@ -317,19 +369,19 @@ pub struct Shown {
     pub last_command: Option<usize>,
     pub db: usize,
     pub protocol: Protocol,
-    /// How many channels and patterns it has subscribed to.
-    pub channels: usize,
-    pub patterns: usize,
-    /// How many commands MULTI has queued, or EXEC is running.
-    pub queued: Option<usize>,
+    pub subscriptions: [usize; 3],
+    pub queued: Option<(usize, usize)>,
+    pub argv: usize,
     /// How many keys it watches.
     pub watching: usize,
     pub monitoring: bool,
+    /// CLIENT NO-TOUCH. A key remembers no access times, so it changes nothing.
+    pub no_touch: bool,
 }
 
 impl Shown {
     pub fn is_subscribed(&self) -> bool {
-        self.channels + self.patterns > 0
+        self.subscriptions != [0; 3]
     }
 
     fn is_listening(&self) -> bool {
@@ -354,6 +406,7 @@ impl Public {
             last_interaction: AtomicU64::new(server.idle_clock.load(Ordering::Relaxed)),
             in_service: AtomicBool::new(false),
             blocked: AtomicU8::new(Blocked::No as u8),
+            watch_flag: WatchFlag::default(),
             mailbox: Mailbox::default(),
             shown: Mutex::default(),
             counters: Counters::default(),

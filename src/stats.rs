@@ -16,6 +16,8 @@
 //! **How Redis does it**: plain integers, because it has one thread; slowlog.c. Ours may change while INFO
 //! reads them, so two totals of one INFO may differ by a few batches.
 
+use crate::error::Tally;
+use crate::latency::Histogram;
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,12 +34,19 @@ pub struct Stats {
     pub expired_keys: AtomicU64,
     /// Clients that were ended because of `maxmemory-clients`.
     pub evicted_clients: AtomicU64,
+    /// Large values and whole databases that lazyfree has freed, and those that wait for it.
+    pub freed: AtomicU64,
+    pub to_be_freed: AtomicU64,
     /// The counters of all clients that have left.
     left: Counters,
     /// The totals at the last CONFIG RESETSTAT.
     zero: Mutex<Totals>,
     /// One for each row of the command table, in the same order.
     pub of_commands: Vec<OfCommand<AtomicU64>>,
+    /// The errors that clients were told. A leaf.
+    pub errors: Mutex<Tally>,
+    /// Their times, in the same order.
+    pub histograms: Vec<Histogram>,
     pub slow_log: Mutex<SlowLog>,
     /// The last calls of [`Stats::sample`]: when, and with which totals.
     samples: Mutex<VecDeque<(Instant, Totals)>>,
@@ -55,10 +64,9 @@ pub enum Count {
     OutputBytes,
     Hits,
     Misses,
-    ErrorReplies,
 }
 
-const KINDS: usize = Count::ErrorReplies as usize + 1;
+const KINDS: usize = Count::Misses as usize + 1;
 
 /// Sums over clients.
 pub type Totals = [u64; KINDS];
@@ -83,7 +91,9 @@ impl Stats {
     /// `commands` is the number of rows in the command table.
     pub fn new(commands: usize) -> Stats {
         let of_commands = (0..commands).map(|_| OfCommand::default()).collect();
-        Stats { started: unix_microseconds() / 1_000_000, of_commands, ..Stats::default() }
+        let histograms = (0..commands).map(|_| Histogram::default()).collect();
+        let started = unix_microseconds() / 1_000_000;
+        Stats { started, of_commands, histograms, ..Stats::default() }
     }
 
     /// Sums over all clients since the last reset. `here` are the counters of connected clients.
@@ -100,6 +110,20 @@ impl Stats {
         }
     }
 
+    /// Adds errors that a client was told.
+    pub fn count_errors(&self, told: &mut Tally) {
+        if !told.0.is_empty() {
+            self.errors.lock().unwrap().take_over(told);
+        }
+    }
+
+    /// Counts a call as failed, which was counted as called when it began to wait.
+    pub fn count_failed(&self, row: Option<usize>) {
+        if let Some([.., failed]) = row.and_then(|row| self.of_commands.get(row)) {
+            add(failed, 1);
+        }
+    }
+
     /// CONFIG RESETSTAT.
     pub fn reset<'a>(&self, here: impl Iterator<Item = &'a Counters>) {
         *self.zero.lock().unwrap() = sum(here.map(Counters::read).chain([self.left.read()]));
@@ -108,10 +132,13 @@ impl Stats {
             &self.rejected_connections,
             &self.expired_keys,
             &self.evicted_clients,
+            &self.freed,
         ];
         let all = counters.into_iter().chain(self.of_commands.iter().flatten());
         all.for_each(|counter| counter.store(0, Ordering::Relaxed));
+        self.histograms.iter().for_each(Histogram::reset);
         self.samples.lock().unwrap().clear();
+        self.errors.lock().unwrap().0.clear();
     }
 
     /// Takes a sample of the totals. Called ten times a second. As in Redis, rates are over the last 16

@@ -16,9 +16,9 @@
 //! 4. **A change is counted**: the count decides whether the command is logged, and clients that WATCH the
 //!    key are told.
 //!
-//! A [`Stored`] is a key with its value and deadline, as the table holds it. If it is small, its bytes lie in
-//! the table's heap, and an [`Entry`] or `EntryMut` is one together with that heap. A [`Loose`] is one in no
-//! table. What is [`Large`] has memory of its own (types/entry.rs).
+//! A [`Stored`] is a key with its value and deadline, as the table holds it. The bytes of a small one lie in the
+//! table's heap. To look at it one needs both, so an [`Entry`] (or `EntryMut`, to change it) is a `Stored` and
+//! that heap. A [`Loose`] is in no table. What is [`Large`] has memory of its own (types/entry.rs).
 //!
 //! Large values and whole databases are not freed under the lock. They are collected as
 //! [`Keyspace::garbage`], and another thread frees them.
@@ -29,15 +29,17 @@
 mod ahead;
 mod blocking;
 mod blocks;
+mod databases;
 mod expire;
 mod limits;
 mod view_mut;
+mod watched;
 
 use crate::error::Error;
 use crate::key::{Key, digest_of};
 use crate::types::table::Table;
 use crate::types::{Entry, Large, Limits, Loose, Stored, Type};
-use crate::watch::{WatchFlag, Watchers};
+use crate::watch::Watchers;
 use expire::Deadlines;
 use std::sync::Mutex;
 
@@ -171,7 +173,7 @@ impl<'a> View<'a> {
     /// The key's entry if it is alive, counted as a hit or a miss.
     pub fn entry(&self, key: Key) -> Option<Entry<'a>> {
         let found = self.peek(key);
-        self.notes.count(found.is_some());
+        self.notes.count(self.db, &key, found.is_some());
         found
     }
 
@@ -213,16 +215,26 @@ impl<'a> View<'a> {
     }
 
     /// Calls `visit` for each entry of one slot that is alive and whose key is wanted. Returns the cursor of
-    /// the next slot (see table.rs). Each expired key that it meets is a unit of its own in the log.
+    /// the next slot (see table.rs). The DEL of each expired key that it meets is a unit of its own in the log
+    /// (hence `alone`). If it `counts`, each entry is a hit or a miss: Redis does that when it asks for the type.
     pub fn scan(
         &self,
         cursor: u64,
+        counts: bool,
         wanted: impl Fn(&[u8]) -> bool,
         mut visit: impl FnMut(Entry<'a>),
     ) -> u64 {
         self.db().keys.scan(cursor, |entry| {
-            if wanted(entry.key()) && self.is_alive_or_noted_alone(entry) {
-                visit(entry);
+            if wanted(entry.key()) {
+                let was_noted = self.notes.has_noted(self.db, entry.key());
+                let is_alive = self.is_alive_or_noted_alone(entry);
+                // In Redis it is gone already.
+                if counts && (is_alive || !was_noted) {
+                    self.notes.count(self.db, entry.key(), is_alive);
+                }
+                if is_alive {
+                    visit(entry);
+                }
             }
         })
     }
@@ -238,31 +250,6 @@ impl<'a> View<'a> {
         }
         // Nearly all are expired, so the first that is alive will do.
         self.living().next().map(Entry::key)
-    }
-
-    /// Begins to watch a key of the view's database for the client with this flag.
-    pub fn watch(&self, key: &[u8], flag: &WatchFlag) {
-        let expired = self.has_expired(key);
-        let mut watchers = self.keyspace.watchers.lock().unwrap();
-        watchers.watch(self.db, key, flag, expired);
-    }
-
-    /// Ends what [`View::watch`] began, in the same database.
-    pub fn unwatch(&self, key: &[u8], flag: &WatchFlag) {
-        let mut watchers = self.keyspace.watchers.lock().unwrap();
-        watchers.unwatch(self.db, key, flag);
-    }
-
-    /// Whether a watched key has expired since the client with this flag began to watch it.
-    pub fn has_expired_watched(&self, key: &[u8], flag: &WatchFlag) -> bool {
-        let watchers = self.keyspace.watchers.lock().unwrap();
-        self.has_expired(key) && !watchers.was_expired(self.db, key, flag)
-    }
-
-    /// Whether a key is there but expired.
-    fn has_expired(&self, key: &[u8]) -> bool {
-        let found = self.db().find(key);
-        found.is_some_and(|entry| self.time.has_expired(entry))
     }
 
     fn db(&self) -> &'a Db {

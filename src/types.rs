@@ -43,8 +43,9 @@ pub use hash::Hash;
 pub use list::{Dropped, List, NodeLimits, Side};
 pub use set::{Member, Set};
 pub use string::{NewStr, Str};
-pub use zset::{Scoring, Zset, by_score};
+pub use zset::{Gathered, Scoring, Sorted, Zset};
 
+use crate::notify::Class;
 use entry::{Kind, LargeValue};
 
 /// A value of any type, to be read.
@@ -109,6 +110,9 @@ fn name_of<T: Type>(_: &T) -> &'static str {
 pub trait Type: Sized {
     /// As `TYPE` answers.
     const NAME: &'static str;
+
+    /// Of what happens to its values.
+    const CLASS: Class;
 
     /// A new value, which has nothing in it yet: how it is stored, and as which bytes.
     const NEW: (Kind, &'static [u8]);

@@ -963,15 +963,43 @@ fn scan_name(write: &[&str]) -> &'static str {
 #[test]
 fn writers_go_on_while_one_compares_long_strings() {
     let server = Server::start(&["--appendonly", "no"]);
+    let mut client = server.client();
+    client.call(&["SET", "a", &"ab".repeat(4_500)]);
+    client.call(&["SET", "b", &"ba".repeat(4_500)]);
+    writers_go_on_during(&server, &["LCS", "a", "b", "LEN"], |answer| {
+        assert_eq!(answer, Value::Integer(8_999));
+    });
+}
+
+/// SORT has what it needs when it has copied the elements.
+#[test]
+fn writers_go_on_while_one_sorts_much() {
+    let server = Server::start(&["--appendonly", "no"]);
+    let mut client = server.client();
+    // They take long to be compared.
+    let elements: Vec<String> =
+        (0..20_000).map(|i| format!("{}{}", "a".repeat(200), i * 7_919 % 20_000)).collect();
+    for some in elements.chunks(1_000) {
+        let some = some.iter().map(String::as_str);
+        client.call(&["RPUSH", "l"].into_iter().chain(some).collect::<Vec<_>>());
+    }
+    let mut sorted = elements.clone();
+    sorted.sort();
+    writers_go_on_during(&server, &["SORT", "l", "ALPHA"], |answer| {
+        let items = answer.items();
+        assert!(items.iter().map(|item| item.text()).eq(sorted.iter().map(String::as_bytes)));
+    });
+}
+
+/// Sends a command that takes long, and meanwhile others that write.
+fn writers_go_on_during(server: &Server, command: &[&str], check: impl Fn(Value)) {
     let mut slow = server.client();
-    slow.call(&["SET", "a", &"ab".repeat(4_500)]);
-    slow.call(&["SET", "b", &"ba".repeat(4_500)]);
     let mut writer = server.client();
     // A busy machine may stop who writes, and not who compares.
     let attempts: Vec<String> = (0..6)
         .map_while(|_| {
             let began = Instant::now();
-            slow.send(&["LCS", "a", "b", "LEN"]);
+            slow.send(command);
             let (mut written, mut longest) = (0, Duration::ZERO);
             while !slow.has_arrived() {
                 let began = Instant::now();
@@ -980,7 +1008,7 @@ fn writers_go_on_while_one_compares_long_strings() {
                 written += 1;
             }
             let whole = began.elapsed();
-            assert_eq!(slow.read(), Value::Integer(8_999));
+            check(slow.read());
             // Many may come before the LCS has begun.
             let goes_on = written > 300 && longest < whole / 3;
             let what = format!("{written} SETs in {whole:?}, one of them took {longest:?}");

@@ -5,9 +5,7 @@
 
 mod support;
 
-use std::thread;
-use std::time::Duration;
-use support::process::{memory, sleeps};
+use support::process::{memory, wait_for_rest};
 use support::{Client, Server, Value, encode, eventually, with_more_and_more};
 
 const MB: u64 = 1024 * 1024;
@@ -65,6 +63,19 @@ fn a_reply_without_end_ends_when_its_client_is_killed() {
     asking.raw(b"HRANDFIELD h -2000000000\r\n");
     assert!(asking.is_closed());
     assert!(memory(server.pid(), "VmHWM") < before + 8 * MB);
+}
+
+#[test]
+fn a_reply_that_is_a_little_over_the_limit_is_not_sent() {
+    let server = with_output_limit("normal 100000 0 0");
+    let mut client = server.client();
+    let element = "x".repeat(1000);
+    let mut push = vec!["RPUSH", "l"];
+    push.extend(vec![element.as_str(); 100]);
+    client.call(&push);
+    assert!(matches!(client.call(&["LRANGE", "l", "1", "-1"]), Value::Array(_)));
+    client.raw(&encode(&["LRANGE", "l", "0", "-1"]));
+    assert_eq!(read_to_the_end(&mut client), 0);
 }
 
 #[test]
@@ -164,6 +175,8 @@ fn whoever_holds_the_most_is_ended_when_all_hold_too_much_whatever_it_is() {
     for field in 0..30 {
         other.call(&["HSET", "table", &field.to_string(), &big]);
     }
+    other.call(&[&["RPUSH", "list"], &["a"; 200][..]].concat());
+    other.call(&["SET", "wa", &big]);
     assert_eq!(info(&mut other, "mem_clients_limit"), 16 * MB);
     // It has four megabytes in its queue all the time.
     let mut modest = server.client();
@@ -173,7 +186,7 @@ fn whoever_holds_the_most_is_ended_when_all_hold_too_much_whatever_it_is() {
     }
     let words: Vec<String> = (0..40_000).map(|n| format!("{n:0400}")).collect();
     type Hold<'a> = Box<dyn Fn(&mut Client) + 'a>;
-    let kinds: [(&str, Hold); 9] = [
+    let kinds: [(&str, Hold); 10] = [
         (
             "its name",
             Box::new(|client| {
@@ -182,6 +195,10 @@ fn whoever_holds_the_most_is_ended_when_all_hold_too_much_whatever_it_is() {
             }),
         ),
         ("a reply", Box::new(|client| send(client, b"HGETALL table\r\n"))),
+        (
+            "texts that it sorts by",
+            Box::new(|client| send(client, b"SORT list BY w* ALPHA LIMIT 0 1\r\n")),
+        ),
         (
             "input that is stashed",
             Box::new(|client| {
@@ -328,11 +345,7 @@ fn those_who_stop_reading_are_looked_at_once_a_second_and_served_at_once_when_th
     // Each thread wakes once a second, and a subscriber has two. The others of the server are a dozen
     // wakes a second each.
     let most = 2 * DEAF as u64 * 2 + 60;
-    eventually("they are at rest", || {
-        let before = sleeps(server.pid());
-        thread::sleep(Duration::from_secs(1));
-        sleeps(server.pid()) - before < most
-    });
+    wait_for_rest(server.pid(), most);
     for client in &mut deaf {
         for _ in 0..30 {
             assert!(matches!(client.read(), Value::Bulk(big) if big.len() == 1_000_000));
@@ -350,4 +363,101 @@ fn the_words_of_half_a_command_count_as_what_they_take() {
     eventually("the words are counted", || info(&mut other, "mem_clients_normal") > 10 * MB);
     drop(asking);
     eventually("and given back", || info(&mut other, "mem_clients_normal") == 0);
+}
+
+/// A field of a client in CLIENT LIST.
+fn listed(asking: &mut Client, id: &str, field: &str) -> u64 {
+    field_of(&asking.run(&format!("CLIENT LIST ID {id}")), field)
+}
+
+fn field_of(line: &str, field: &str) -> u64 {
+    let value = line.split(' ').find_map(|word| word.strip_prefix(&format!("{field}=")));
+    value.expect("the field is there").parse().expect("a number")
+}
+
+fn id_of(client: &mut Client) -> String {
+    client.run("CLIENT ID").replace("(integer) ", "")
+}
+
+#[test]
+fn client_list_tells_what_each_client_holds() {
+    let server = with_output_limit("pubsub 0 0 0");
+    let (mut asking, mut client) = (server.client(), server.client());
+    let id = id_of(&mut client);
+    let mut is = |fields: &[(&str, u64)]| {
+        for (field, value) in fields {
+            eventually(field, || listed(&mut asking, &id, field) == *value);
+        }
+    };
+    is(&[("qbuf", 0), ("argv-mem", 0), ("multi-mem", 0), ("obl", 0), ("oll", 0), ("omem", 0)]);
+    // Half a command, and then the rest.
+    client.raw(b"*2\r\n$4\r\nECHO\r\n$5\r\nab");
+    is(&[("qbuf", 20), ("qbuf-free", 1024 - 20)]);
+    client.raw(b"cde\r\n");
+    client.read();
+    is(&[("qbuf", 0), ("rbp", 11)]);
+    // Redis counts a pointer to each argument too.
+    client.run("MULTI");
+    client.run("SET key value");
+    is(&[("multi", 1), ("multi-mem", 3 + 3 + 5 + 3 * 8), ("argv-mem", 0)]);
+    client.run("DISCARD");
+    is(&[("multi-mem", 0)]);
+    client.raw(b"BLPOP list 0\r\n");
+    is(&[("argv-mem", 5 + 4 + 1)]);
+    asking.run("RPUSH list x");
+    client.read();
+    // A reply that is not read: the first 64 KiB are the buffer, and the rest is the list.
+    asking.call(&["SET", "big", &"x".repeat(30_000_000)]);
+    client.raw(b"GET big\r\n");
+    eventually("the client does not read", || listed(&mut asking, &id, "oll") == 1);
+    assert_eq!(listed(&mut asking, &id, "obl"), 64 * 1024);
+    assert!((MB..30 * MB).contains(&listed(&mut asking, &id, "omem")));
+    assert!(listed(&mut asking, &id, "tot-mem") > listed(&mut asking, &id, "omem"));
+    assert!(asking.run(&format!("CLIENT LIST ID {id}")).contains(" events=rw "));
+    client.read();
+    eventually("it has read all", || listed(&mut asking, &id, "omem") == 0);
+    assert_eq!(listed(&mut asking, &id, "oll"), 0);
+    // Messages.
+    client.run("SUBSCRIBE c");
+    let mut published = 0;
+    // Its socket takes tens of megabytes, because it has just read as many.
+    eventually("messages wait", || {
+        asking.call(&["PUBLISH", "c", &"x".repeat(1_000_000)]);
+        published += 1;
+        let line = asking.run(&format!("CLIENT LIST ID {id}"));
+        let lists = ["obl", "oll"].map(|field| field_of(&line, field));
+        field_of(&line, "omem") > MB
+            && lists == [0, 1]
+            && info(&mut asking, "client_recent_max_output_buffer") > MB
+    });
+    (0..published).for_each(|_| drop(client.read()));
+    eventually("all are read", || listed(&mut asking, &id, "omem") == 0);
+    assert!(asking.run(&format!("CLIENT LIST ID {id}")).contains(" events=r "));
+}
+
+#[test]
+fn a_client_that_says_no_evict_is_spared_and_others_pay() {
+    let flags = ["--appendonly", "no", "--maxmemory-clients", "16mb"];
+    let server = Server::start(&flags);
+    let (mut asking, mut spared, mut other) = (server.client(), server.client(), server.client());
+    let big = "x".repeat(1_000_000);
+    let fill = |client: &mut Client, megabytes| {
+        client.raw(b"MULTI\r\n");
+        (0..megabytes).for_each(|_| send(client, &encode(&["SET", "k", &big])));
+    };
+    assert_eq!(spared.run("CLIENT NO-EVICT ON"), "OK");
+    fill(&mut spared, 30);
+    for _ in 0..31 {
+        assert!(!spared.read().is_error());
+    }
+    // All together hold too much, so whoever else holds something pays.
+    fill(&mut other, 2);
+    eventually("it is ended", || info(&mut asking, "evicted_clients") == 1);
+    // Nobody else, and not whoever holds nothing.
+    assert_eq!(spared.run("DISCARD"), "OK");
+    assert_eq!(info(&mut asking, "evicted_clients"), 1);
+    // Without it, it pays like everybody.
+    assert_eq!(spared.run("CLIENT NO-EVICT OFF"), "OK");
+    fill(&mut spared, 20);
+    eventually("it is ended", || info(&mut asking, "evicted_clients") == 2);
 }

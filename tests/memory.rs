@@ -22,8 +22,13 @@ fn resident(server: &Server) -> Option<u64> {
 
 /// What INFO says is used, in bytes.
 fn used(client: &mut Client) -> u64 {
+    info(client, "used_memory:")
+}
+
+/// The number behind this name in INFO.
+fn info(client: &mut Client, name: &str) -> u64 {
     let info = client.run("INFO memory");
-    let (_, behind) = info.split_once("used_memory:").expect("a field");
+    let (_, behind) = info.split_once(name).expect("a field");
     let digits = behind.split(|c: char| !c.is_ascii_digit()).next();
     digits.and_then(|digits| digits.parse().ok()).expect("a number")
 }
@@ -85,6 +90,21 @@ fn used_memory_falls_at_once_when_keys_go() {
     assert!((was_used / 3..was_used / 3 * 2).contains(&rest), "{rest} of {was_used}");
     clients[0].run("FLUSHALL");
     assert!(used(&mut clients[0]) < 1_000_000);
+}
+
+#[test]
+fn info_says_what_lazyfree_has_freed_and_what_waits_for_it() {
+    let server = Server::start(&[]);
+    let mut clients = [server.client()];
+    let elements = (0..10_000).map(|i| encode(&["RPUSH", "l", &format!("{i:040}")]));
+    run(&mut clients, elements.chain([encode(&["SET", "s", "small"])]));
+    let [client] = &mut clients;
+    assert_eq!(info(client, "lazyfreed_objects:"), 0);
+    assert_eq!(client.run("UNLINK l s"), "(integer) 2");
+    eventually("the list is freed", || info(client, "lazyfree_pending_objects:") == 0);
+    assert_eq!(info(client, "lazyfreed_objects:"), 1, "the string was freed at once");
+    client.run("CONFIG RESETSTAT");
+    assert_eq!(info(client, "lazyfreed_objects:"), 0);
 }
 
 /// The command that adds element number `i` to a value of this type, so many bytes at least.

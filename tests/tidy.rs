@@ -32,8 +32,8 @@ const LAYERS: [&[&str]; 14] = [
     &["listen", "store", "stats"],
     &["config", "propagate", "types", "watch"],
     &["outbox"],
-    &["gate", "glob", "log", "resp"],
-    &["blob", "error", "held", "key", "malloc"],
+    &["gate", "glob", "log", "notify", "resp"],
+    &["blob", "error", "held", "key", "latency", "malloc", "sha1"],
     &["script"],
 ];
 

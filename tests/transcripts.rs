@@ -22,8 +22,9 @@
 //! Directives:
 //! - `!restart` (SHUTDOWN, then a start on the same directory), `!crash` (kill -9 instead);
 //! - `!aof` (what reached the log), `!resp3 a` (a says HELLO 3), `!push a` (reads one more message
-//!   for a), `!more a` (reads one more reply, after `send`), `!closed a` (the server has hung up
-//!   on a), `!drop a` (a hangs up);
+//!   for a), `!heard a` (reads all messages that a has been sent, and shows channel and text), `!more
+//!   a` (reads one more reply, after `send`), `!closed a` (the server has hung up on a), `!drop a` (a
+//!   hangs up);
 //! - at the top of a file `!flags --requirepass x`, `!since 7.2` (not compared with an older
 //!   server) and `!ours` (not compared at all).
 //!
@@ -290,6 +291,21 @@ impl Session {
                     _ => lines.insert(0, "a reply, not a pushed message:".into()),
                 }
                 Ok(lines)
+            }
+            Action::Heard(name) => {
+                let client = &mut self.peer(name)?.client;
+                client.send(&["PING"]);
+                let mut lines = Vec::new();
+                loop {
+                    let message = client.try_read()?;
+                    let items = message.items();
+                    match items.as_slice() {
+                        [kind, .., channel, text] if kind.text().ends_with(b"message") => {
+                            lines.push(format!("{} {}", bare(channel.text()), bare(text.text())));
+                        }
+                        _ => return Ok(lines),
+                    }
+                }
             }
             Action::Closed(name) => {
                 let mut peer = self.peers.remove(name).expect("a client that was connected");

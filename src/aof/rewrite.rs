@@ -36,6 +36,7 @@
 //! kernel copies every page that changes meanwhile.
 
 mod base;
+mod reload;
 mod requests;
 
 use super::checksum::Annotate;

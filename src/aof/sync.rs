@@ -116,7 +116,10 @@ impl Aof {
         }
         self.status.syncs_pending.store(1, Ordering::Relaxed);
         self.failures.note_fsync(Some(Instant::now()));
-        let result = file.sync_data();
+        let result = match self.config.appendfsync.get() {
+            Fsync::Always => self.config.latency.time("aof-fsync-always", || file.sync_data()),
+            _ => file.sync_data(),
+        };
         self.failures.note_fsync(None);
         self.status.syncs_pending.store(0, Ordering::Relaxed);
         result.map_err(|error| self.failures.failed(Kind::Fsync, &error))?;

@@ -17,6 +17,7 @@
 
 use super::Batch;
 use crate::propagate::Source;
+use crate::stats::add;
 use crate::store::Keyspace;
 use std::sync::atomic::Ordering;
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -50,8 +51,8 @@ impl<'a> Batch<'a> {
             let tries = if may_spin { TRIES } else { 1 };
             let guard = try_lock(self.store, tries);
             let mut guard = guard.unwrap_or_else(|| self.wait_for_lock());
-            // The keyspace lends its writer a large empty buffer, until `release`. There the full one is
-            // exchanged for the stream's, if the stream is empty, and so an empty one comes back.
+            // The keyspace lends its writer a large empty buffer. In `release` the full one is exchanged for the
+            // stream's empty one, or copied and cleared, and the keyspace gets an empty one back.
             std::mem::swap(&mut self.records.bytes, &mut guard.records);
             self.guard = Guard::Exclusive(guard);
             self.start_clock();
@@ -74,25 +75,29 @@ impl<'a> Batch<'a> {
         guard
     }
 
-    /// Reads the time, under the lock. Otherwise one thread could change a key after another, at an earlier
-    /// time.
+    /// Reads the time, under the lock. Otherwise a thread that changes a key after another thread could do so at
+    /// an earlier time.
     fn start_clock(&mut self) {
         self.clock.lock_taken();
         self.time.now = self.clock.now / 1000;
     }
 
-    /// Hands what changed to the log, remembers how far it must be written, and gives the lock back.
+    /// Hands what changed to the log and to the hub, remembers how far the log must be written, and gives the
+    /// lock back.
     fn release(&mut self) {
         if let Guard::Exclusive(keyspace) = &mut self.guard {
             self.server.aof.append(&mut self.records);
             std::mem::swap(&mut self.records.bytes, &mut keyspace.records);
             for garbage in keyspace.garbage.drain(..) {
+                add(&self.server.stats.to_be_freed, 1);
                 // If lazyfree is gone, the process is ending.
                 let _ = self.server.lazyfree.send(garbage);
             }
         }
         if !matches!(self.guard, Guard::None) {
             self.position = self.server.aof.position();
+            // Under the lock, so that messages have the order of the changes.
+            self.tell();
             self.guard = Guard::None;
             self.clock.lock_released();
         }
@@ -102,10 +107,10 @@ impl<'a> Batch<'a> {
     /// the exclusive one. In between others may have changed a key, so each is looked up again
     /// (store/expire.rs).
     pub fn give_back(&mut self) {
+        self.delete_noted();
         if !self.notes.are_empty() {
+            // Deletes them when it has the lock.
             self.exclude();
-            // If the lock was exclusive already, exclude has done nothing.
-            self.delete_noted();
         }
         self.release();
     }

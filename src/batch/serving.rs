@@ -19,6 +19,7 @@
 use super::{Batch, Guard};
 use crate::client::{Client, Replies, Then};
 use crate::error::Error;
+use crate::handler::TABLE;
 use crate::held::Charge;
 use crate::key::Key;
 use crate::propagate::Source;
@@ -72,6 +73,9 @@ impl Batch<'_> {
             return;
         }
         while let Some((db, key)) = self.blocking().and_then(Blocking::next_ready) {
+            // A key may have expired since the command, or the transaction, began.
+            self.clock.read();
+            self.time.now = self.clock.now / 1000;
             let key = Key::of(&key);
             let mut after = 0;
             while let Some(blocking) = self.blocking()
@@ -104,6 +108,8 @@ impl Batch<'_> {
         let result = (waiter.wait.serve)(&mut view, key, &waiter.args, &mut reply);
         view.end(&waiter.args);
         if let Err(error) = result {
+            let row = TABLE.named_by(&waiter.args).map(|row| row.index);
+            self.server.stats.count_failed(row);
             reply.out.truncate(0);
             reply.error(&error);
         }
@@ -136,6 +142,7 @@ impl Batch<'_> {
                 answer.reply.out.truncate(0);
                 answer.reply.error(error);
             }
+            self.server.stats.count_errors(&mut answer.reply.errors);
             let sent = answer.deliver(self.server);
             client.public.counters.add(Count::OutputBytes, sent as u64);
         }

@@ -3,12 +3,15 @@
 //! The handler looks at the arguments, and [`crate::handler::Table::look_up`] has checked their number.
 //! The other reasons to refuse a command are here, in Redis's order:
 //!
-//! 1. DEBUG is not allowed; the client has not given the password.
+//! 1. DEBUG or MODULE is not allowed; the client has not given the password.
 //! 2. SHUTDOWN is to be queued by MULTI.
 //! 3. The log cannot be written, and the command would write.
 //! 4. The client has subscribed in RESP2, where a reply looks like a message.
 //! 5. The log is still being loaded.
 //! 6. The client is a monitor, and the command would look at the data.
+//!
+//! What is not refused may still have to wait, because of CLIENT PAUSE (server/pause.rs), and inside MULTI it
+//! is queued.
 //!
 //! If a command is refused inside MULTI, EXEC will refuse the whole transaction.
 //!
@@ -22,46 +25,101 @@ use crate::handler::{Flag, Row, Run, TABLE, debug};
 use crate::propagate::Source;
 use crate::resp::{Args, Protocol, Reply};
 use crate::server::NO_ROW;
-use crate::stats::Count;
+use crate::server::pause::Paused;
+use std::sync::atomic::Ordering;
+
+/// Why a command is not called.
+pub enum Refusal {
+    /// Its client is told.
+    Error(Error),
+    /// It is called again when the pause is over.
+    Postponed(&'static Row),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Refusal {
+        Refusal::Error(error)
+    }
+}
 
 impl Caller<'_> {
-    pub fn admit(&self, row: &Row, client: &Client, protocol: Protocol) -> Result<(), Error> {
+    pub fn admit(
+        &self,
+        row: &'static Row,
+        client: &Client,
+        protocol: Protocol,
+    ) -> Result<(), Refusal> {
         let command = row.command;
         if self.batch.time.source == Source::Log {
             return Ok(());
         }
-        if command.is(Flag::Protected) && !debug::is_allowed(client) {
-            return Err(Error::DebugNotAllowed);
+        if command.is(Flag::Protected) {
+            debug::check_protected(command, client)?;
         }
         if client.owes_password() && !command.is(Flag::NoAuth) {
-            return Err(Error::NoAuth);
+            return Err(Error::NoAuth.into());
         }
         if client.transaction.is_some() && command.is(Flag::NoMulti) {
-            return Err(Error::NotInTransaction);
+            return Err(Error::NotInTransaction.into());
         }
         // PING too, as in Redis, because people use it to ask whether all is well.
         let writes = match command.run {
-            Run::Write(_) => true,
             Run::Exec => client.transaction.as_ref().is_some_and(|t| t.writes),
-            _ => command.name == "ping",
+            _ => command.writes() || command.name == "ping",
         };
         if writes && let Some(cause) = self.batch.server.aof.refusal() {
-            return Err(Error::misconf(&cause));
+            return Err(Error::misconf(&cause).into());
         }
         if client.is_subscribed()
             && protocol == Protocol::Resp2
             && !command.is(Flag::WhileSubscribed)
         {
-            return Err(Error::SubscribedOnly(command.name));
+            return Err(Error::SubscribedOnly(command.name).into());
         }
         if !command.works_while_loading() && self.batch.server.is_loading() {
-            return Err(Error::Loading);
+            return Err(Error::Loading.into());
         }
-        let uses_data = command.reads() || matches!(command.run, Run::Write(_));
-        if client.monitoring && (uses_data || command.is(Flag::MayReplicate)) {
-            return Err(Error::NotForMonitors);
+        if client.monitoring && (command.uses_data() || command.is(Flag::MayReplicate)) {
+            return Err(Error::NotForMonitors.into());
+        }
+        self.unless_paused(row, client)
+    }
+
+    /// Postpones the command if there is a pause. A writer looks again when it has its lock.
+    pub fn unless_paused(&self, row: &'static Row, client: &Client) -> Result<(), Refusal> {
+        let pause = &self.batch.server.pause;
+        let is_free =
+            || client.in_exec || client.monitoring || self.batch.time.source == Source::Log;
+        if pause.what() != Paused::Nothing
+            && !is_free()
+            && pause.left(may_replicate(row, client)).is_some()
+        {
+            return Err(Refusal::Postponed(row));
         }
         Ok(())
+    }
+
+    /// Leaves the command to be called again when the pause is over.
+    pub fn postpone(&mut self, row: &Row, client: &mut Client) {
+        self.account.last_row = Some(row.index);
+        client.then = Then::Pause { writes: may_replicate(row, client) };
+    }
+
+    /// Queues a command inside MULTI.
+    pub fn queue(&mut self, row: &Row, client: &mut Client, args: &Args, reply: &mut Reply) {
+        let has_lost = client.public.watch_flag.load(Ordering::Relaxed);
+        if let Some(transaction) = &mut client.transaction {
+            transaction.writes |= row.command.writes();
+            // As in Redis: what EXEC will refuse need not be kept.
+            if !transaction.aborted && !has_lost {
+                let args = args.to_owned();
+                transaction.argv += args.length() + args.len() * size_of::<usize>();
+                transaction.charge.add(args.memory());
+                transaction.queue.push((row.index, args));
+            }
+        }
+        self.account.last_row = Some(row.index);
+        reply.status("QUEUED");
     }
 
     /// Answers with the error. An open transaction will be refused by EXEC; if it is EXEC that is refused,
@@ -80,7 +138,6 @@ impl Caller<'_> {
             }
             None => {
                 self.account.last_row = Some(NO_ROW);
-                client.public.counters.add(Count::ErrorReplies, 1);
             }
         }
         if row.is_some_and(|row| matches!(row.command.run, Run::Exec)) {
@@ -92,5 +149,16 @@ impl Caller<'_> {
             transaction.aborted = true;
         }
         reply.error(error);
+    }
+}
+
+/// Whether replicas may have to hear of the command: if it writes or publishes, or is an EXEC of such commands.
+fn may_replicate(row: &Row, client: &Client) -> bool {
+    let may = |row: &Row| row.command.writes() || row.command.is(Flag::MayReplicate);
+    match (row.command.run, &client.transaction) {
+        (Run::Exec, Some(transaction)) => {
+            transaction.queue.iter().any(|(index, _)| may(&TABLE.rows[*index]))
+        }
+        _ => may(row),
     }
 }

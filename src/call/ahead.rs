@@ -7,6 +7,7 @@
 
 use super::{Arrived, Caller};
 use crate::batch::Batch;
+use crate::client::Client;
 use crate::handler::{Flag, Keys, Row, Run};
 use crate::resp::Args;
 
@@ -51,5 +52,13 @@ pub(super) fn lock_and_warm_keys(batch: &mut Batch, row: &Row, db: usize, args: 
         }
         let keys = args.iter().skip(first as usize).step_by(step as usize);
         batch.keyspace().warm_keys(db, keys);
+    }
+}
+
+/// Takes the strictest lock that any command of the queue needs.
+pub(super) fn lock_for_queue(batch: &mut Batch, client: &Client) {
+    match &client.transaction {
+        Some(transaction) if transaction.writes => batch.exclude(),
+        _ => batch.share(),
     }
 }

@@ -9,6 +9,7 @@
 //! Rest::Compute   LCS: has its two strings.       gives the lock back ─ gate ─ computes
 //! Rest::Look      KEYS, which is one long look.   gives the lock back ─ gate ─ share ─ looks
 //!                 SCAN, which is many short ones.    … gives it back ─ share ─ looks ─ …
+//! Rest::LookOnce  SORT, which copies and sorts.      … gives it back ─ computes
 //! ```
 //!
 //! A gate lets one client through at a time (gate.rs). So a writer waits for one of them at most, and
@@ -26,7 +27,7 @@ use super::Caller;
 use crate::client::Client;
 use crate::error::Error;
 use crate::gate::Gate;
-use crate::handler::{LongHandler, Rest, TimeSlice};
+use crate::handler::{LongHandler, LookOnce, Rest, TimeSlice};
 use crate::propagate::Source;
 use crate::resp::{Args, Reply};
 use std::sync::atomic::Ordering;
@@ -61,6 +62,7 @@ impl Caller<'_> {
                     work(reply);
                 }
             }
+            Some(Rest::LookOnce(look)) => self.look_once(look, client, keeps_lock, reply)?,
             Some(Rest::Look(mut look)) if keeps_lock => {
                 look(&self.batch.view(client.db), &TimeSlice::begin(keeps_lock), reply);
             }
@@ -78,6 +80,33 @@ impl Caller<'_> {
                     self.pause();
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Looks, and then computes what is left. The passage is kept until then, because what is computed with
+    /// takes memory.
+    fn look_once(
+        &mut self,
+        look: Box<LookOnce>,
+        client: &Client,
+        keeps_lock: bool,
+        reply: &mut Reply,
+    ) -> Result<(), Error> {
+        let gates = &self.batch.server.clients.gates;
+        let _passage = (!keeps_lock).then(|| self.pass(&gates.looking, false));
+        if !keeps_lock {
+            if client.public.held.is_ended() {
+                return Ok(());
+            }
+            self.let_writers_in();
+            self.batch.share();
+        }
+        if let Some(work) = look(&self.batch.view(client.db), reply)? {
+            if !keeps_lock {
+                self.pause();
+            }
+            work(reply);
         }
         Ok(())
     }

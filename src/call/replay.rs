@@ -54,7 +54,7 @@ fn may_stand(args: &Args) -> Result<(), String> {
             None => format!("not supported: {name}"),
         });
     };
-    let is_about_data = row.command.reads() || matches!(row.command.run, Run::Write(_) | Run::Exec);
+    let is_about_data = row.command.uses_data() || matches!(row.command.run, Run::Exec);
     if !is_about_data && !row.command.is(Flag::InLog) {
         return Err(format!("not supported: {name}"));
     }
@@ -107,7 +107,7 @@ impl Replayer<'_> {
 
     fn replay_one(&mut self, arrived: &mut Arrived) -> Result<(), String> {
         // A command that writes may stand in a log, so the table is not asked a second time.
-        let writes = |row: &&Row| matches!(row.command.run, Run::Write(_));
+        let writes = |row: &&Row| row.command.writes();
         if arrived.row.filter(writes).is_none() {
             may_stand(&arrived.args)?;
         }

@@ -20,6 +20,7 @@
 use super::ignored::{ALIASES, GROUPS, NO_EFFECT, ROWS};
 use super::{Config, Values};
 use crate::log;
+use crate::notify;
 use crate::resp::parse_integer;
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -50,6 +51,8 @@ pub enum Accepts {
     OneOf(&'static [&'static str]),
     /// Any number of `class hard soft seconds`. All three classes are kept, in Redis's order.
     OutputLimits,
+    /// Letters of classes (notify.rs).
+    Events,
     /// Only these values, because others ask for a feature that is not here; and the reason.
     Only(&'static [&'static str], &'static str),
     /// Another name of this option.
@@ -65,6 +68,8 @@ pub enum Change {
     /// At run time too, by CONFIG SET.
     Live,
     AtStart,
+    /// At start only, though Redis can change it later. CONFIG SET accepts the value that it has.
+    Stays,
     /// At start only: a client that can choose where the server writes files can take over the machine.
     Protected,
     /// Never. A value in a file is ignored.
@@ -116,9 +121,9 @@ pub static OPTIONS: LazyLock<Vec<Row>> = LazyLock::new(|| {
 #[rustfmt::skip]
 static USED: &[Row] = &[
     // Network and process.
-    row("bind", "127.0.0.1 -::1", Words, AtStart, "addresses to listen on; one with a '-' is optional").slot(|c, v| c.bind.put(v)),
+    row("bind", "127.0.0.1 -::1", Words, Stays, "addresses to listen on; one with a '-' is optional").slot(|c, v| c.bind.put(v)),
     row("protected-mode", "yes", YesNo, Live, "without a password, serve only clients of this machine").slot(|c, v| c.protected_mode.put(v)),
-    row("port", "6379", Number(0, 65535), AtStart, "TCP port; 0 picks a free one").slot(|c, v| c.port.put(v)),
+    row("port", "6379", Number(0, 65535), Stays, "TCP port; 0 picks a free one").slot(|c, v| c.port.put(v)),
     row("timeout", "0", Number(0, INT), Live, "close a client after this many idle seconds; 0: never").slot(|c, v| c.timeout.put(v)),
     row("dir", "./", Directory, Protected, "where the log's directory is").slot(|c, v| c.dir.put(v)),
     row("databases", "16", Number(1, INT), AtStart, "number of databases").slot(|c, v| c.databases.put(v)),
@@ -143,6 +148,7 @@ static USED: &[Row] = &[
     row("maxmemory-clients", "25%", MemoryOrPercent, Live, "bytes that all clients may hold, or a percentage of the machine's memory; 0: no limit").slot(|c, v| c.put_clients_memory(v)),
     row("client-output-buffer-limit", "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60", OutputLimits, Live, "bytes a client may leave unread").slot(|c, v| c.put_output_limits(v)),
     row("slowlog-log-slower-than", "10000", Number(-1, BIG), Live, "a command of this many microseconds is slow; -1: none is").slot(|c, v| c.slowlog_log_slower_than.put(v)),
+    row("latency-monitor-threshold", "0", Number(0, BIG), Live, "what takes this many milliseconds is an event of LATENCY; 0: nothing is").slot(|c, v| c.put_latency_threshold(v)),
     row("slowlog-max-len", "128", Number(0, BIG), Live, "entries that the slow log keeps").slot(|c, v| c.slowlog_max_len.put(v)),
     row("hash-max-listpack-entries", "512", Number(0, BIG), Live, "a hash of at most this many fields is packed").slot(|c, v| c.hash_max_listpack_entries.put(v)),
     row("hash-max-listpack-value", "64", Memory(0, BIG), Live, "a hash with a longer field or value is not packed").slot(|c, v| c.hash_max_listpack_value.put(v)),
@@ -152,6 +158,7 @@ static USED: &[Row] = &[
     row("set-max-listpack-value", "64", Memory(0, BIG), Live, "a set with a longer member is not packed").slot(|c, v| c.set_max_listpack_value.put(v)),
     row("zset-max-listpack-entries", "128", Number(0, BIG), Live, "a sorted set of at most this many members is packed").slot(|c, v| c.zset_max_listpack_entries.put(v)),
     row("zset-max-listpack-value", "64", Memory(0, BIG), Live, "a sorted set with a longer member is not packed").slot(|c, v| c.zset_max_listpack_value.put(v)),
+    row("notify-keyspace-events", "", Events, Live, "which changes of keys are published, and where").slot(|c, v| c.notify_keyspace_events.put(v)),
     // Only shown, in INFO or in a warning.
     row("dbfilename", "dump.rdb", FileName, Protected, NO_EFFECT).slot(|c, v| c.dbfilename.put(v)),
     row("maxmemory-policy", "noeviction", OneOf(&["volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl", "allkeys-lru", "allkeys-lfu", "allkeys-random", "noeviction"]), Live, NO_EFFECT).slot(|c, v| c.maxmemory_policy.put(v)),
@@ -190,7 +197,7 @@ pub fn describe() -> impl Iterator<Item = String> {
         };
         let change = match row.change {
             Live => "at run time",
-            AtStart | Protected => "at start",
+            AtStart | Stays | Protected => "at start",
             Fixed => "fixed",
         };
         Some(format!("{} \"{}\" ({change}): {summary}", row.name, row.default))
@@ -202,6 +209,14 @@ impl Row {
         Row { put, ..self }
     }
 
+    /// The value as CONFIG GET shows it.
+    pub fn shown(&self, value: &[u8]) -> Vec<u8> {
+        match self.accepts {
+            Events => notify::normalized(value),
+            _ => value.to_vec(),
+        }
+    }
+
     /// The value to keep for a value that was given, or why that is refused, in Redis's words. `current` is
     /// the value so far.
     pub fn check(&self, given: &[u8], current: &[u8]) -> Result<Vec<u8>, String> {
@@ -210,6 +225,8 @@ impl Row {
         let [text, so_far] = [given, current].map(String::from_utf8_lossy);
         let checked = match &self.accepts {
             Text | Words | Alias(_) => return Ok(given.to_vec()),
+            Events if notify::parse(given).is_some() => Ok(text.into()),
+            Events => Err("Invalid event class character. Use 'Ag$lshzxeKEtmdn'.".to_string()),
             Directory if given.is_empty() => Err("No such file or directory".to_string()),
             Directory => return absolute(given, current),
             FileName if std::str::from_utf8(given).is_err() => Err(format!("{name} must be UTF-8")),
@@ -268,7 +285,7 @@ fn one_of(given: &str, words: &[&str], reason: impl Fn() -> String) -> Result<St
 }
 
 /// A size in bytes: `1k` is 1,000 and `1kb` is 1,024.
-fn memory(text: &str) -> Option<u64> {
+pub fn memory(text: &str) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let unit = match unit.to_ascii_lowercase().as_str() {
@@ -361,7 +378,7 @@ mod tests {
             assert_eq!(slot, format!("{}.put(v)),", name.replace('-', "_")));
             count += 1;
         }
-        assert_eq!(count, 33);
+        assert_eq!(count, 34);
     }
 
     #[test]

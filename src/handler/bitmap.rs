@@ -17,7 +17,7 @@
 
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
-use crate::handler::{ALL_KEYS, Command, Keys, ONE_KEY, Run, command};
+use crate::handler::{ALL_KEYS, Command, Keys, ONE_KEY, Run, Used, command};
 use crate::resp::{Args, Reply, parse_integer};
 use crate::store::{View, ViewMut};
 use crate::types::{Edit, Loose, Str};
@@ -28,12 +28,12 @@ const FROM_SECOND: Keys = Keys { first: 2, ..ALL_KEYS };
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
     command("bitcount",    -2, Run::Read(bitcount),    ONE_KEY,     "2.6.0", "key [start end [BYTE|BIT]]", "Count set bits in a string"),
-    command("bitfield",    -2, Run::Write(bitfield),   ONE_KEY,     "3.2.0", "key GET encoding offset|[OVERFLOW WRAP|SAT|FAIL] SET encoding offset value|INCRBY encoding offset increment [GET encoding offset|[OVERFLOW WRAP|SAT|FAIL] SET encoding offset value|INCRBY encoding offset increment ...]", "Perform arbitrary bitfield integer operations on strings"),
+    command("bitfield",    -2, Run::Write(bitfield),   ONE_KEY,     "3.2.0", "key GET encoding offset|[OVERFLOW WRAP|SAT|FAIL] SET encoding offset value|INCRBY encoding offset increment [GET encoding offset|[OVERFLOW WRAP|SAT|FAIL] SET encoding offset value|INCRBY encoding offset increment ...]", "Perform arbitrary bitfield integer operations on strings").uses_by("RW access update variable_flags", bitfield_uses),
     command("bitfield_ro", -2, Run::Read(bitfield_ro), ONE_KEY,     "6.0.0", "key [GET encoding offset [GET encoding offset ...]]", "Perform arbitrary bitfield integer operations on strings. Read-only variant of BITFIELD"),
-    command("bitop",       -4, Run::Write(bitop),      FROM_SECOND, "2.6.0", "operation destkey key [key ...]", "Perform bitwise operations between strings"),
+    command("bitop",       -4, Run::Write(bitop),      FROM_SECOND, "2.6.0", "operation destkey key [key ...]", "Perform bitwise operations between strings").uses("OW update, RO access"),
     command("bitpos",      -3, Run::Read(bitpos),      ONE_KEY,     "2.8.7", "key bit [start [end [BYTE|BIT]]]", "Find first bit set or clear in a string"),
     command("getbit",       3, Run::Read(getbit),      ONE_KEY,     "2.2.0", "key offset", "Returns the bit value at offset in the string value stored at key"),
-    command("setbit",       4, Run::Write(setbit),     ONE_KEY,     "2.2.0", "key offset value", "Sets or clears the bit at offset in the string value stored at key"),
+    command("setbit",       4, Run::Write(setbit),     ONE_KEY,     "2.2.0", "key offset value", "Sets or clears the bit at offset in the string value stored at key").uses("RW access update"),
 ];
 
 // One bit.
@@ -51,7 +51,7 @@ fn setbit(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Erro
         Some(bit @ 0..=1) => bit as u64,
         _ => return Err(Error::text("ERR bit is not an integer or out of range")),
     };
-    let old = view.edit::<Str, _>(args.key(1), |string| {
+    let old = view.edit::<Str, _>(args.key(1), "setbit", |string| {
         let old = get_bits(&string.look(), offset, 1);
         set_bits(string, offset, 1, bit)?;
         Ok(old)
@@ -224,11 +224,11 @@ fn find_bit(bytes: &[u8], start: i64, end: i64, bit: u64) -> Option<i64> {
 // Combining.
 
 fn bitop(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let combine: fn(u8, u8) -> u8 = match args[1].to_ascii_uppercase().as_slice() {
-        b"AND" => |a, b| a & b,
-        b"OR" => |a, b| a | b,
-        b"XOR" => |a, b| a ^ b,
-        b"NOT" => |a, _| !a,
+    let combine: fn(&mut [u8], &[u8]) = match args[1].to_ascii_uppercase().as_slice() {
+        b"AND" => |bytes, other| combine_each(bytes, other, |a, b| a & b),
+        b"OR" => |bytes, other| combine_each(bytes, other, |a, b| a | b),
+        b"XOR" => |bytes, other| combine_each(bytes, other, |a, b| a ^ b),
+        b"NOT" => |bytes, _| bytes.iter_mut().for_each(|byte| *byte = !*byte),
         _ => return Err(Error::Syntax),
     };
     let is_not = args[1].eq_ignore_ascii_case(b"not");
@@ -239,18 +239,12 @@ fn bitop(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error
     let sources = args.keys(3).map(|key| readers.get::<Str>(key));
     let sources = sources.collect::<Result<Vec<Option<Str>>, Error>>()?;
     let length = sources.iter().flatten().map(|string| string.len()).max().unwrap_or(0);
-    let padded = |string: &Option<Str>| {
-        let mut bytes = string.as_ref().map_or(Vec::new(), |string| string.to_vec());
-        bytes.resize(length, 0);
-        bytes
-    };
-    let mut result = padded(&sources[0]);
-    if is_not {
-        result.iter_mut().for_each(|byte| *byte = combine(*byte, 0));
-    }
-    for other in &sources[1..] {
-        let other = padded(other);
-        result.iter_mut().zip(other).for_each(|(byte, other)| *byte = combine(*byte, other));
+    let mut others = sources.iter().map(|source| source.as_deref().unwrap_or_default());
+    let mut result = others.next().unwrap_or_default().to_vec();
+    result.resize(length, 0);
+    match is_not {
+        true => combine(&mut result, b""),
+        false => others.for_each(|other| combine(&mut result, other)),
     }
     let destination = args.key(2);
     let entry = Loose::filled::<Str>(&destination, readers.limits, |string| {
@@ -260,9 +254,17 @@ fn bitop(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error
             string.make_raw();
         }
     });
-    view.replace(destination, entry);
+    view.replace::<Str>(destination, "set", entry);
     reply.count(length);
     Ok(())
+}
+
+/// Combines each byte with that of the other string, which has zeros behind its end. For each way to combine
+/// there is a loop of its own, so that the processor does many bytes at once.
+fn combine_each(bytes: &mut [u8], other: &[u8], combine: impl Fn(u8, u8) -> u8) {
+    let (common, rest) = bytes.split_at_mut(other.len());
+    common.iter_mut().zip(other).for_each(|(byte, other)| *byte = combine(*byte, *other));
+    rest.iter_mut().for_each(|byte| *byte = combine(*byte, 0));
 }
 
 // Integers of any width.
@@ -291,16 +293,36 @@ enum Operation {
     Increment(i64),
 }
 
+/// BITFIELD only reads if all that it is given is GET.
+fn bitfield_uses(args: &Args) -> Vec<Used> {
+    let mut cursor = Cursor::at(args, 2);
+    let only_reads = loop {
+        let values = match cursor.option().as_deref() {
+            None => break true,
+            Some(b"GET") => 2,
+            Some(b"OVERFLOW") => 1,
+            Some(_) => break false,
+        };
+        if cursor.left() < values {
+            break false;
+        }
+        for _ in 0..values {
+            cursor.next();
+        }
+    };
+    vec![(1, if only_reads { "RO access" } else { "RW access update" })]
+}
+
 fn bitfield(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let operations = parse_operations(args, view.limits.string)?;
     let end = operations.iter().filter(|(_, operation, _)| !matches!(operation, Operation::Get));
     let Some(end) = end.map(|(field, ..)| field.offset + field.bits).max() else {
-        let string = view.get::<Str>(args.key(1))?;
+        let string = view.read::<Str>(args.key(1))?;
         get_fields(&operations, string.as_deref(), reply);
         return Ok(());
     };
     let mut answers = Vec::new();
-    view.edit::<Str, _>(args.key(1), |string| {
+    view.edit::<Str, _>(args.key(1), "setbit", |string| {
         // As in Redis the string gets its final length first.
         let length = end.div_ceil(8);
         if string.len() < length {

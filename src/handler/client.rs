@@ -13,22 +13,27 @@
 //! would still run all the commands that it has read. A client that kills itself gets its reply before its
 //! connection is closed.
 //!
-//! **How Redis does it**: networking.c, `clientCommand`. Redis shows the bytes of each buffer; here there is
-//! only the sum, `tot-mem`, in steps of 16 KiB (held.rs). PAUSE, TRACKING, NO-EVICT and NO-TOUCH belong to
-//! features that are not here.
+//! CLIENT PAUSE closes a gate in front of the commands of all clients: see server/pause.rs.
+//!
+//! **How Redis does it**: networking.c, `clientCommand`. Redis looks at the buffers of each client when it is
+//! asked. Here their sizes are kept in `Held::buffers`, and src/handler/README.md says what the fields mean.
+//! TRACKING is not here.
 
+use super::info::IDLE_CLIENT;
 use super::{Command, Flag, NO_KEY, Run, TABLE, command, subcommand_syntax};
 use crate::client::{Client, Replies, Then};
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
 use crate::handler::connection::check_name;
-use crate::held::End;
+use crate::held::{Charge, End};
 use crate::resp::{Args, Protocol, Reply, parse_integer};
 use crate::server::mailbox::Answer;
+use crate::server::pause::Paused;
 use crate::server::{Blocked, Public, Shown};
 use crate::store::View;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
@@ -38,9 +43,13 @@ pub const COMMANDS: &[Command] = &[
     command("client|setname", 3,  Run::Client(setname),      NO_KEY, "2.6.9", "connection-name", "Set the current connection name"),
     command("client|setinfo", 4,  Run::Client(setinfo),      NO_KEY, "7.2.0", "LIB-NAME libname|LIB-VER libver", "Set client or connection specific info"),
     command("client|info",    2,  Run::Client(info),         NO_KEY, "6.2.0", "", "Returns information about the current client connection."),
-    command("client|list",    -2, Run::Client(list),         NO_KEY, "2.4.0", "[TYPE NORMAL|MASTER|REPLICA|PUBSUB] [ID client-id [client-id ...]]", "Get the list of client connections").with(&[Flag::Admin, Flag::CountsClients]),
-    command("client|kill",    -3, Run::Client(kill),         NO_KEY, "2.4.0", "ip:port|[ID client-id] [TYPE NORMAL|MASTER|SLAVE|REPLICA|PUBSUB] [USER username] [ADDR ip:port] [LADDR ip:port] [SKIPME YES|NO]", "Kill the connection of a client").with(&[Flag::Admin, Flag::CountsClients]),
+    command("client|list",    -2, Run::Client(list),         NO_KEY, "2.4.0", "[TYPE NORMAL|MASTER|REPLICA|PUBSUB] [ID client-id [client-id ...]]", "Get the list of client connections").with(&[Flag::Admin, Flag::ComesAfterOthers]),
+    command("client|kill",    -3, Run::Client(kill),         NO_KEY, "2.4.0", "ip:port|[ID client-id] [TYPE NORMAL|MASTER|SLAVE|REPLICA|PUBSUB] [USER username] [ADDR ip:port] [LADDR ip:port] [SKIPME YES|NO]", "Kill the connection of a client").with(&[Flag::Admin, Flag::ComesAfterOthers]),
     command("client|unblock", -3, Run::Mixed(unblock),       NO_KEY, "5.0.0", "client-id [TIMEOUT|ERROR]", "Unblock a client blocked in a blocking command from a different connection").with(&[Flag::Admin]),
+    command("client|pause",   -3, Run::Mixed(pause),         NO_KEY, "2.9.50", "timeout [WRITE|ALL]", "Stop processing commands from clients for some time").with(&[Flag::Admin]),
+    command("client|unpause", 2,  Run::Client(unpause),      NO_KEY, "6.2.0", "", "Resume processing of clients that were paused").with(&[Flag::Admin]),
+    command("client|no-evict", 3, Run::Client(no_evict),     NO_KEY, "7.0.0", "ON|OFF", "Set client eviction mode for the current connection").with(&[Flag::Admin]),
+    command("client|no-touch", 3, Run::Client(no_touch),     NO_KEY, "7.2.0", "ON|OFF", "Controls whether commands sent by the client affect the LRU/LFU of accessed keys."),
     command("client|reply",   3,  Run::Client(reply_mode),   NO_KEY, "3.2.0", "ON|OFF|SKIP", "Instruct the server whether to reply to commands"),
     command("client|help",    2,  Run::Client(super::help),  NO_KEY, "5.0.0", "", "Show helpful text about the different subcommands"),
 ];
@@ -119,7 +128,13 @@ fn list(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
             .collect(),
         None => all.iter().filter(|c| wanted_type.is_none_or(|is_wanted| is_wanted(c))).collect(),
     };
-    let lines: String = listed.iter().map(|other| describe(other, client) + "\n").collect();
+    // A client that is named a million times has a million lines, and they are there before the reply is.
+    let mut charge = Charge::new(&client.public.held);
+    let mut lines = String::new();
+    for other in listed.into_iter().take_while(|_| !client.public.held.is_ended()) {
+        lines += &(describe(other, client) + "\n");
+        charge.set(lines.capacity());
+    }
     reply.verbatim(&lines);
     Ok(())
 }
@@ -131,6 +146,7 @@ fn bring_up_to_date(client: &Client, args: &Args, reply: &Reply) {
         false => [&args[0], b"|", &args[1]].concat(),
     };
     client.update_public(reply.protocol, TABLE.find(&name).map(|row| row.index));
+    client.public.shown.lock().unwrap().argv = args.length();
 }
 
 /// A client in CLIENT LIST, and in the server's own messages.
@@ -140,34 +156,67 @@ pub fn describe(public: &Public, viewer: &Client) -> String {
         (connection.local.to_string(), connection.stream.as_raw_fd())
     });
     let idle = public.idle(&viewer.server);
-    let queued = shown.queued.map_or(-1, |queued| queued as i64);
     let states = [
-        (public.is_blocked(), "b"),
         (shown.monitoring, "O"),
         (shown.is_subscribed(), "P"),
         (shown.queued.is_some(), "x"),
+        (public.is_blocked(), "b"),
+        (public.watch_flag.load(Ordering::Relaxed), "d"),
+        (public.held.no_evict.load(Ordering::Relaxed), "e"),
+        (shown.no_touch, "T"),
     ];
     let flags: String = states.iter().filter(|(on, _)| *on).map(|(_, letter)| *letter).collect();
     let flags = if flags.is_empty() { "N" } else { &flags };
     let command = shown.last_command.and_then(|row| TABLE.rows.get(row));
+    let [channels, patterns, shards] = shown.subscriptions;
     format!(
         "id={} addr={} laddr={local} fd={fd} name={} age={} idle={} flags={flags} db={} sub={} \
-         psub={} ssub=0 multi={queued} watch={} tot-mem={} cmd={} user=default redir=-1 resp={} lib-name={} \
-         lib-ver={}",
+         psub={} ssub={} multi={} {} cmd={} user=default redir=-1 resp={} lib-name={} \
+         lib-ver={} watch={}",
         public.id,
         public.address(),
         String::from_utf8_lossy(&shown.name),
         public.since.elapsed().as_secs(),
         idle / 1000,
         shown.db,
-        shown.channels,
-        shown.patterns,
-        shown.watching,
-        public.held.most(),
+        channels,
+        patterns,
+        shards,
+        shown.queued.map_or(-1, |(count, _)| count as i64),
+        describe_buffers(public, &shown, viewer),
         command.map_or("NULL", |row| row.command.name),
         if shown.protocol == Protocol::Resp3 { 3 } else { 2 },
         String::from_utf8_lossy(&shown.lib_name),
         String::from_utf8_lossy(&shown.lib_ver),
+        shown.watching,
+    )
+}
+
+/// Bytes.
+const REPLY_BUFFER: usize = 64 * 1024;
+
+/// The fields about the memory of a client. The first 64 KiB of replies that were not sent yet are those of a
+/// fixed buffer to Redis, and the rest is its list of replies.
+fn describe_buffers(public: &Public, shown: &Shown, viewer: &Client) -> String {
+    let of = |size: &AtomicUsize| size.load(Ordering::Relaxed);
+    let buffers = &public.held.buffers;
+    // Its thread may not know yet that it has been served.
+    let has_command = public.is_blocked() || public.id == viewer.public.id;
+    let argv = if has_command { shown.argv } else { 0 };
+    let (input, unsent) = (of(&buffers.input), of(&buffers.unsent));
+    let input_free = of(&buffers.input_room).saturating_sub(input);
+    let multi = shown.queued.map_or(0, |(_, bytes)| bytes);
+    let (room, longest) = (of(&buffers.reply_room), of(&buffers.longest_reply));
+    let in_buffer = unsent.min(REPLY_BUFFER);
+    let (queued, queue) = (of(&buffers.queued), of(&buffers.queue));
+    let listed = usize::from(unsent > in_buffer) + usize::from(queued > 0);
+    let list = unsent - in_buffer + if queued > 0 { queue } else { 0 };
+    let sum = input + input_free + argv + multi + room + list;
+    let total = IDLE_CLIENT + sum.max(public.held.most());
+    let events = if unsent + queued > 0 { "rw" } else { "r" };
+    format!(
+        "qbuf={input} qbuf-free={input_free} argv-mem={argv} multi-mem={multi} rbs={room} rbp={longest} \
+         obl={in_buffer} oll={listed} omem={list} tot-mem={total} events={events}"
     )
 }
 
@@ -263,6 +312,12 @@ fn unblock(client: &mut Client, view: &View, args: &Args, reply: &mut Reply) -> 
     let Some(to) = to else {
         return Ok(());
     };
+    // As in Redis, a command has failed if it was told to stop waiting, whatever it answers.
+    let row = match &waiter {
+        Some(waiter) => TABLE.named_by(&waiter.args).map(|row| row.index),
+        None => to.shown.lock().unwrap().last_command,
+    };
+    client.server.stats.count_failed(row);
     let mut answer = Reply::new();
     match (waiter, fails) {
         (Some(waiter), _) if waiter.silent => {}
@@ -276,6 +331,46 @@ fn unblock(client: &mut Client, view: &View, args: &Args, reply: &mut Reply) -> 
     }
     client.answers.push(Answer { to, reply: answer, is_logged: false });
     Ok(())
+}
+
+/// The shared lock is held, so no writer is at work. A writer that waits for its lock looks again when it has it.
+fn pause(client: &mut Client, _: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let mut cursor = Cursor::at(args, 3);
+    let what = match cursor.option().as_deref() {
+        Some(_) if cursor.left() > 0 => return Err(subcommand_syntax(args)),
+        None | Some(b"ALL") => Paused::All,
+        Some(b"WRITE") => Paused::Writes,
+        _ => return Err(Error::text("ERR CLIENT PAUSE mode must be WRITE or ALL")),
+    };
+    match parse_integer(&args[2]) {
+        None => return Err(Error::text("ERR timeout is not an integer or out of range")),
+        Some(..0) => return Err(Error::text("ERR timeout is negative")),
+        Some(ms) => client.server.pause.begin(what, ms),
+    }
+    reply.ok()
+}
+
+fn unpause(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
+    client.server.pause.end();
+    reply.ok()
+}
+
+fn no_evict(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    client.public.held.no_evict.store(on_or_off(&args[2])?, Ordering::Relaxed);
+    reply.ok()
+}
+
+fn no_touch(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    client.public.shown.lock().unwrap().no_touch = on_or_off(&args[2])?;
+    reply.ok()
+}
+
+fn on_or_off(word: &[u8]) -> Result<bool, Error> {
+    match word.to_ascii_lowercase().as_slice() {
+        b"on" => Ok(true),
+        b"off" => Ok(false),
+        _ => Err(Error::Syntax),
+    }
 }
 
 /// CLIENT REPLY.

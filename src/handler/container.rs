@@ -6,6 +6,9 @@
 //! CONFIG NONSENSE ─▶ no row               Table::refusal says why
 //! ```
 //!
+//! HELP is made from the rows: from what [`Command::help`] gives them, which are Redis's words, or else from the
+//! row's usage and summary.
+//!
 //! **How Redis does it**: `lookupCommandLogic` and `addReplySubcommandSyntaxError` in server.c and
 //! networking.c. There each container writes its HELP by hand.
 
@@ -55,18 +58,30 @@ pub fn help(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error>
 
 /// What the rows of the container say that `args` name.
 pub fn help_lines(args: &Args) -> Vec<String> {
-    let container = String::from_utf8_lossy(&args[0]).to_ascii_lowercase();
-    let mut lines = vec![format!(
-        "{} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
-        container.to_ascii_uppercase()
-    )];
-    for row in TABLE.subcommands(&container) {
-        let Command { name, usage, summary, .. } = row.command;
+    let container = String::from_utf8_lossy(&args[0]).to_ascii_uppercase();
+    let mut text =
+        format!("{container} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:\n");
+    text += TABLE.find(container.as_bytes()).map_or("", |row| row.command.help);
+    for row in TABLE.subcommands(&container.to_ascii_lowercase()) {
+        let Command { name, usage, summary, help, .. } = row.command;
         let subcommand = name[container.len() + 1..].to_ascii_uppercase();
-        lines.push(format!("{subcommand} {usage}").trim_end().to_string());
-        lines.push(format!("    {summary}."));
+        text += &match (subcommand.as_str(), *help) {
+            // As in Redis, the last.
+            ("HELP", _) => continue,
+            (_, "") => format!("{}\n    {summary}.\n", format!("{subcommand} {usage}").trim_end()),
+            (_, help) => format!("{subcommand}{help}\n"),
+        };
     }
-    lines
+    text += "HELP\n    Prints this help.";
+    text.lines().map(str::to_string).collect()
+}
+
+impl Command {
+    /// Gives it Redis's words for HELP: what follows its name, and then lines about it.
+    pub const fn help(mut self, text: &'static str) -> Command {
+        self.help = text;
+        self
+    }
 }
 
 #[cfg(test)]

@@ -29,11 +29,11 @@ use crate::types::Entry;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("expire",      -3, Run::Write(expire),     ONE_KEY, "1.0.0", "key seconds [NX|XX|GT|LT]",                "Set a key's time to live in seconds"),
-    command("pexpire",     -3, Run::Write(pexpire),    ONE_KEY, "2.6.0", "key milliseconds [NX|XX|GT|LT]",           "Set a key's time to live in milliseconds"),
-    command("expireat",    -3, Run::Write(expireat),   ONE_KEY, "1.2.0", "key unix-time-seconds [NX|XX|GT|LT]",      "Set the expiration for a key as a UNIX timestamp"),
-    command("pexpireat",   -3, Run::Write(pexpireat),  ONE_KEY, "2.6.0", "key unix-time-milliseconds [NX|XX|GT|LT]", "Set the expiration for a key as a UNIX timestamp specified in milliseconds"),
-    command("persist",      2, Run::Write(persist),    ONE_KEY, "2.2.0", "key",                                      "Remove the expiration from a key"),
+    command("expire",      -3, Run::Write(expire),     ONE_KEY, "1.0.0", "key seconds [NX|XX|GT|LT]",                "Set a key's time to live in seconds").uses("RW update"),
+    command("pexpire",     -3, Run::Write(pexpire),    ONE_KEY, "2.6.0", "key milliseconds [NX|XX|GT|LT]",           "Set a key's time to live in milliseconds").uses("RW update"),
+    command("expireat",    -3, Run::Write(expireat),   ONE_KEY, "1.2.0", "key unix-time-seconds [NX|XX|GT|LT]",      "Set the expiration for a key as a UNIX timestamp").uses("RW update"),
+    command("pexpireat",   -3, Run::Write(pexpireat),  ONE_KEY, "2.6.0", "key unix-time-milliseconds [NX|XX|GT|LT]", "Set the expiration for a key as a UNIX timestamp specified in milliseconds").uses("RW update"),
+    command("persist",      2, Run::Write(persist),    ONE_KEY, "2.2.0", "key",                                      "Remove the expiration from a key").uses("RW update"),
     command("ttl",          2, Run::Read(ttl),         ONE_KEY, "1.0.0", "key",                                      "Get the time to live for a key in seconds").with(&[Flag::Quick]),
     command("pttl",         2, Run::Read(pttl),        ONE_KEY, "2.6.0", "key",                                      "Get the time to live for a key in milliseconds").with(&[Flag::Quick]),
     command("expiretime",   2, Run::Read(expiretime),  ONE_KEY, "7.0.0", "key",                                      "Get the expiration Unix timestamp for a key").with(&[Flag::Quick]),

@@ -33,22 +33,23 @@ use std::cell::Cell;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("copy",            -3, Run::Write(copy),           TWO_KEYS,       "6.2.0", "source destination [DB destination-db] [REPLACE]", "Copy a key"),
-    command("del",             -2, Run::Write(del),            ALL_KEYS,       "1.0.0", "key [key ...]",                                    "Delete a key"),
-    command("exists",          -2, Run::Read(exists),          ALL_KEYS,       "1.0.0", "key [key ...]",                                    "Determine if a key exists"),
+    command("copy",            -3, Run::Write(copy),           TWO_KEYS,       "6.2.0", "source destination [DB destination-db] [REPLACE]", "Copy a key").uses("RO access, OW update"),
+    command("del",             -2, Run::Write(del),            ALL_KEYS,       "1.0.0", "key [key ...]",                                    "Delete a key").uses("RM delete"),
+    command("exists",          -2, Run::Read(exists),          ALL_KEYS,       "1.0.0", "key [key ...]",                                    "Determine if a key exists").uses("RO"),
     command("keys",             2, Run::Long(keys),            NO_KEY,         "1.0.0", "pattern",                                          "Find all keys matching the given pattern"),
-    command("move",             3, Run::Write(r#move),         ONE_KEY,        "1.0.0", "key db",                                           "Move a key to another database"),
+    command("move",             3, Run::Write(r#move),         ONE_KEY,        "1.0.0", "key db",                                           "Move a key to another database").uses("RW access update"),
     command("object",          -2, Run::Container(None),       NO_KEY,         "2.2.3", "",                                                 "A container for object introspection commands"),
-    command("object|encoding",  3, Run::Read(object_encoding), SUBCOMMAND_KEY, "2.2.3", "key",                                              "Inspect the internal encoding of a Redis object"),
+    command("object|encoding",  3, Run::Read(object_encoding), SUBCOMMAND_KEY, "2.2.3", "key",                                              "Inspect the internal encoding of a Redis object").uses("RO").help(" <key>\n    Return the kind of internal representation used in order to store the value\n    associated with a <key>."),
+    command("object|freq",      3, Run::Read(object_freq),     SUBCOMMAND_KEY, "4.0.0", "key",                                              "Get the logarithmic access frequency counter of a Redis object").uses("RO").help(" <key>\n    Return the access frequency index of the <key>. The returned integer is\n    proportional to the logarithm of the recent access frequency of the key."),
     command("object|help",      2, Run::Client(super::help),   NO_KEY,         "6.2.0", "",                                                 "Show helpful text about the different subcommands"),
-    command("object|refcount",  3, Run::Read(object_refcount), SUBCOMMAND_KEY, "2.2.3", "key",                                              "Get the number of references to the value of the key"),
+    command("object|refcount",  3, Run::Read(object_refcount), SUBCOMMAND_KEY, "2.2.3", "key",                                              "Get the number of references to the value of the key").uses("RO").help(" <key>\n    Return the number of references of the value associated with the specified\n    <key>."),
     command("randomkey",        1, Run::Read(randomkey),       NO_KEY,         "1.0.0", "",                                                 "Return a random key from the keyspace"),
-    command("rename",           3, Run::Write(rename),         TWO_KEYS,       "1.0.0", "key newkey",                                       "Rename a key"),
-    command("renamenx",         3, Run::Write(renamenx),       TWO_KEYS,       "1.0.0", "key newkey",                                       "Rename a key, only if the new key does not exist"),
+    command("rename",           3, Run::Write(rename),         TWO_KEYS,       "1.0.0", "key newkey",                                       "Rename a key").uses("RW access delete, OW update"),
+    command("renamenx",         3, Run::Write(renamenx),       TWO_KEYS,       "1.0.0", "key newkey",                                       "Rename a key, only if the new key does not exist").uses("RW access delete, OW insert"),
     command("scan",            -2, Run::Long(scan),            NO_KEY,         "2.8.0", "cursor [MATCH pattern] [COUNT count] [TYPE type]", "Incrementally iterate the keys space"),
-    command("touch",           -2, Run::Read(exists),          ALL_KEYS,       "3.2.1", "key [key ...]",                                    "Alters the last access time of a key(s). Returns the number of existing keys specified."),
-    command("type",             2, Run::Read(r#type),          ONE_KEY,        "1.0.0", "key",                                              "Determine the type stored at key").with(&[Flag::Quick]),
-    command("unlink",          -2, Run::Write(del),            ALL_KEYS,       "4.0.0", "key [key ...]",                                    "Delete a key asynchronously in another thread. Otherwise it is just as DEL, but non blocking."),
+    command("touch",           -2, Run::Read(exists),          ALL_KEYS,       "3.2.1", "key [key ...]",                                    "Alters the last access time of a key(s). Returns the number of existing keys specified.").uses("RO"),
+    command("type",             2, Run::Read(r#type),          ONE_KEY,        "1.0.0", "key",                                              "Determine the type stored at key").with(&[Flag::Quick]).uses("RO"),
+    command("unlink",          -2, Run::Write(del),            ALL_KEYS,       "4.0.0", "key [key ...]",                                    "Delete a key asynchronously in another thread. Otherwise it is just as DEL, but non blocking.").uses("RM delete"),
 ];
 
 /// About whole databases. In Redis too their functions are in db.c, and its documentation counts them
@@ -76,11 +77,11 @@ fn copy(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error>
         return Err(Error::SameObject);
     }
     let exists = view.entry(source).is_some();
-    view.notes.count(exists);
+    view.notes.count(view.db, &source, exists);
     let copies = exists && (is_free(view, db, destination) || replace);
     if copies && let Some(entry) = view.entry(source) {
         let copy = entry.copy_to(&destination);
-        view.in_db(db, |view| view.insert(destination, copy));
+        view.in_db(db, |view| view.insert(destination, "copy_to", copy));
     }
     reply.integer(copies.into());
     Ok(())
@@ -93,18 +94,20 @@ fn r#move(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Erro
         return Err(Error::SameObject);
     }
     let moves = view.entry(key).is_some() && is_free(view, db, key);
-    if moves && let Some(entry) = view.remove(key) {
-        view.in_db(db, |view| view.insert(key, entry));
+    if moves {
+        view.rename(key, db, key, ["move_from", "move_to"]);
     }
     reply.integer(moves.into());
     Ok(())
 }
 
+const RENAMED: [&str; 2] = ["rename_from", "rename_to"];
+
 fn rename(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let (key, newkey) = (args.key(1), args.key(2));
     view.entry(key).ok_or(Error::NoSuchKey)?;
     if *key != *newkey {
-        give_name(view, key, newkey);
+        view.rename(key, view.db, newkey, RENAMED);
     }
     reply.ok()
 }
@@ -114,7 +117,7 @@ fn renamenx(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Er
     view.entry(key).ok_or(Error::NoSuchKey)?;
     let renames = is_free(view, view.db, newkey);
     if renames {
-        give_name(view, key, newkey);
+        view.rename(key, view.db, newkey, RENAMED);
     }
     reply.integer(renames.into());
     Ok(())
@@ -123,12 +126,6 @@ fn renamenx(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Er
 /// Whether a database has no such key.
 fn is_free(view: &mut ViewMut, db: usize, key: Key) -> bool {
     view.in_db(db, |view| view.entry(key).is_none())
-}
-
-fn give_name(view: &mut ViewMut, key: Key, newkey: Key) {
-    if let Some(entry) = view.remove(key) {
-        view.insert(newkey, entry.renamed(&newkey));
-    }
 }
 
 fn del(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
@@ -178,7 +175,7 @@ fn scan<'a>(view: &View, args: &'a Args, slice: &TimeSlice, reply: &mut Reply) -
     let cursor = scan::parse_cursor(&args[1])?;
     let options = scan::parse_options(&mut Cursor::at(args, 2), true)?;
     // A slot nearly always has several keys. In an emptied table, COUNT limits the slots too.
-    let mut walk = scan::Walk::new(cursor, options.count, options.count);
+    let mut walk = scan::Walk::new(cursor, options.count, options.count, reply);
     let look = move |view: &View, slice: &TimeSlice, reply: &mut Reply| {
         let done = walk.go_on(slice, |cursor, seen| {
             let looked_at = Cell::new(0);
@@ -187,7 +184,7 @@ fn scan<'a>(view: &View, args: &'a Args, slice: &TimeSlice, reply: &mut Reply) -
                 let fits = |pattern| glob::matches(pattern, key, false);
                 options.pattern.is_none_or(fits)
             };
-            let next = view.scan(cursor, wanted, |entry| {
+            let next = view.scan(cursor, options.type_name.is_some(), wanted, |entry| {
                 let type_name = entry.value().type_name().as_bytes();
                 let is_it = |name: &[u8]| name.eq_ignore_ascii_case(type_name);
                 if options.type_name.is_none_or(is_it) {
@@ -206,8 +203,22 @@ fn scan<'a>(view: &View, args: &'a Args, slice: &TimeSlice, reply: &mut Reply) -
 }
 
 fn object_encoding(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let encoding = view.entry(args.key(2)).map(|entry| entry.value().encoding().as_bytes());
+    let encoding =
+        view.entry_silently(args.key(2)).map(|entry| entry.value().encoding().as_bytes());
     reply.bulk_or_nil(encoding);
+    Ok(())
+}
+
+/// There is no LFU policy, so nothing counts how often a key is used.
+fn object_freq(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    if view.entry_silently(args.key(2)).is_some() {
+        return Err(Error::text(
+            "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note \
+             that when switching between policies at runtime LRU and LFU data will take some time to \
+             adjust.",
+        ));
+    }
+    reply.nil();
     Ok(())
 }
 
@@ -215,7 +226,7 @@ fn object_encoding(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Er
 /// (A COPY of such a number is not shared there until it changes. Here it answers the same.)
 fn object_refcount(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let is_shared = |digits: &Digits| matches!(parse_integer(digits.as_bytes()), Some(0..10_000));
-    match view.entry(args.key(2)).map(Entry::value) {
+    match view.entry_silently(args.key(2)).map(Entry::value) {
         None => reply.nil(),
         Some(Value::String(Str::Digits(digits))) if is_shared(&digits) => {
             reply.integer(i32::MAX.into());

@@ -23,21 +23,21 @@ use crate::types::float::Float;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("hdel",         -3, Run::Write(hdel),         ONE_KEY, "2.0.0", "key field [field ...]", "Delete one or more hash fields").with(&[Flag::ThenField]),
-    command("hexists",       3, Run::Read(hexists),       ONE_KEY, "2.0.0", "key field", "Determine if a hash field exists").with(&[Flag::ThenField]),
+    command("hdel",         -3, Run::Write(hdel),         ONE_KEY, "2.0.0", "key field [field ...]", "Delete one or more hash fields").with(&[Flag::ThenField]).uses("RW delete"),
+    command("hexists",       3, Run::Read(hexists),       ONE_KEY, "2.0.0", "key field", "Determine if a hash field exists").with(&[Flag::ThenField]).uses("RO"),
     command("hget",          3, Run::Read(hget),          ONE_KEY, "2.0.0", "key field", "Get the value of a hash field").with(&[Flag::ThenField]),
     command("hgetall",       2, Run::Read(hgetall),       ONE_KEY, "2.0.0", "key", "Get all the fields and values in a hash").with(&[Flag::Quick]),
-    command("hincrby",       4, Run::Write(hincrby),      ONE_KEY, "2.0.0", "key field increment", "Increment the integer value of a hash field by the given number").with(&[Flag::ThenField]),
-    command("hincrbyfloat",  4, Run::Write(hincrbyfloat), ONE_KEY, "2.6.0", "key field increment", "Increment the float value of a hash field by the given amount").with(&[Flag::ThenField]),
+    command("hincrby",       4, Run::Write(hincrby),      ONE_KEY, "2.0.0", "key field increment", "Increment the integer value of a hash field by the given number").with(&[Flag::ThenField]).uses("RW access update"),
+    command("hincrbyfloat",  4, Run::Write(hincrbyfloat), ONE_KEY, "2.6.0", "key field increment", "Increment the float value of a hash field by the given amount").with(&[Flag::ThenField]).uses("RW access update"),
     command("hkeys",         2, Run::Read(hkeys),         ONE_KEY, "2.0.0", "key", "Get all the fields in a hash").with(&[Flag::Quick]),
-    command("hlen",          2, Run::Read(hlen),          ONE_KEY, "2.0.0", "key", "Get the number of fields in a hash").with(&[Flag::Quick]),
+    command("hlen",          2, Run::Read(hlen),          ONE_KEY, "2.0.0", "key", "Get the number of fields in a hash").with(&[Flag::Quick]).uses("RO"),
     command("hmget",        -3, Run::Read(hmget),         ONE_KEY, "2.0.0", "key field [field ...]", "Get the values of all the given hash fields").with(&[Flag::ThenField]),
-    command("hmset",        -4, Run::Write(hmset),        ONE_KEY, "2.0.0", "key field value [field value ...]", "Set multiple hash fields to multiple values").with(&[Flag::ThenField]),
+    command("hmset",        -4, Run::Write(hmset),        ONE_KEY, "2.0.0", "key field value [field value ...]", "Set multiple hash fields to multiple values").with(&[Flag::ThenField]).uses("RW update"),
     command("hrandfield",   -2, Run::Read(hrandfield),    ONE_KEY, "6.2.0", "key [count [WITHVALUES]]", "Get one or multiple random fields from a hash"),
     command("hscan",        -3, Run::Long(hscan),         ONE_KEY, "2.8.0", "key cursor [MATCH pattern] [COUNT count]", "Incrementally iterate hash fields and associated values"),
-    command("hset",         -4, Run::Write(hset),         ONE_KEY, "2.0.0", "key field value [field value ...]", "Set the string value of a hash field").with(&[Flag::ThenField]),
-    command("hsetnx",        4, Run::Write(hsetnx),       ONE_KEY, "2.0.0", "key field value", "Set the value of a hash field, only if the field does not exist").with(&[Flag::ThenField]),
-    command("hstrlen",       3, Run::Read(hstrlen),       ONE_KEY, "3.2.0", "key field", "Get the length of the value of a hash field").with(&[Flag::ThenField]),
+    command("hset",         -4, Run::Write(hset),         ONE_KEY, "2.0.0", "key field value [field value ...]", "Set the string value of a hash field").with(&[Flag::Quick, Flag::ThenField]).uses("RW update"),
+    command("hsetnx",        4, Run::Write(hsetnx),       ONE_KEY, "2.0.0", "key field value", "Set the value of a hash field, only if the field does not exist").with(&[Flag::ThenField]).uses("RW insert"),
+    command("hstrlen",       3, Run::Read(hstrlen),       ONE_KEY, "3.2.0", "key field", "Get the length of the value of a hash field").with(&[Flag::ThenField]).uses("RO"),
     command("hvals",         2, Run::Read(hvals),         ONE_KEY, "2.0.0", "key", "Get all the values in a hash").with(&[Flag::Quick]),
 ];
 
@@ -167,13 +167,13 @@ fn hmset(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error
 fn set_fields(view: &mut ViewMut, args: &Args, command: &'static str) -> Result<usize, Error> {
     let pairs = Cursor::at(args, 2).pairs();
     let pairs = pairs.ok_or(Error::WrongArity(command))?;
-    view.edit::<Hash, _>(args.key(1), |hash| {
+    view.edit::<Hash, _>(args.key(1), "hset", |hash| {
         Ok(pairs.filter(|(name, value)| hash.set(name, value)).count())
     })
 }
 
 fn hsetnx(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let is_new = view.edit::<Hash, _>(args.key(1), |hash| {
+    let is_new = view.edit::<Hash, _>(args.key(1), "hset", |hash| {
         Ok(hash.get(&args[2]).is_none() && hash.set(&args[2], &args[3]))
     })?;
     reply.integer(is_new.into());
@@ -182,7 +182,7 @@ fn hsetnx(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Erro
 
 fn hdel(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let fields = Cursor::at(args, 2).rest();
-    let removed = view.edit_if_there::<Hash, _>(args.key(1), |hash| {
+    let removed = view.edit_if_there::<Hash, _>(args.key(1), "hdel", |hash| {
         Ok(fields.filter(|name| hash.remove(name)).count())
     })?;
     reply.count(removed.unwrap_or(0));
@@ -191,7 +191,7 @@ fn hdel(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error>
 
 fn hincrby(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let (name, change) = (&args[2], integer(&args[3])?);
-    let sum = view.edit::<Hash, _>(args.key(1), |hash| {
+    let sum = view.edit::<Hash, _>(args.key(1), "hincrby", |hash| {
         let number = match hash.get(name) {
             Some(value) => parse_integer(value).ok_or(Error::HashValueNotInteger)?,
             None => 0,
@@ -210,7 +210,7 @@ fn hincrbyfloat(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<()
     if !change.is_finite() {
         return Err(Error::IncrementNanOrInfinity);
     }
-    let sum = view.edit::<Hash, _>(key, |hash| {
+    let sum = view.edit::<Hash, _>(key, "hincrbyfloat", |hash| {
         let number = match hash.get(name) {
             Some(value) => Float::parse(value).ok_or(Error::HashValueNotFloat)?,
             None => Float::ZERO,
@@ -244,7 +244,7 @@ mod tests {
         let hash = entry.look().read::<Hash>().unwrap();
         let (mut cursor, mut seen, mut calls) = (0, Vec::new(), 0);
         loop {
-            let mut walk = scan::Walk::new(cursor, 100, 1_000);
+            let mut walk = scan::Walk::new(cursor, 100, 1_000, &Reply::new());
             let done = walk.go_on(&TimeSlice::begin(true), |cursor, found| {
                 hash.scan(cursor, |field| {
                     found.looked_at += 1;

@@ -21,24 +21,25 @@ use super::args::Cursor;
 use super::{Command, Flag, NO_KEY, REDIS_VERSION, Run, TABLE, VERSION, command};
 use crate::client::Client;
 use crate::error::Error;
-use crate::held::kilobytes;
+use crate::held::{Buffers, kilobytes};
+use crate::pubsub::Subscription;
 use crate::resp::{Args, Reply};
 use crate::server::Server;
 use crate::stats::{Count, unix_microseconds};
 use crate::store::View;
 use std::fmt::{Display, Write};
 use std::fs;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("info", -1, Run::Mixed(info), NO_KEY, "1.0.0", "[section [section ...]]", "Get information and statistics about the server").with(&[Flag::ShowsCounters, Flag::CountsClients]),
+    command("info", -1, Run::Mixed(info), NO_KEY, "1.0.0", "[section [section ...]]", "Get information and statistics about the server").with(&[Flag::ShowsCounters, Flag::ComesAfterOthers]),
 ];
 
 /// Name, whether INFO without arguments shows it, and the function that writes its fields.
 type Section = (&'static str, bool, fn(&mut Info));
 
-const SECTIONS: [Section; 10] = [
+const SECTIONS: [Section; 13] = [
     ("Server", true, |info| info.server()),
     ("Clients", true, |info| info.clients()),
     ("Memory", true, |info| info.memory()),
@@ -46,7 +47,12 @@ const SECTIONS: [Section; 10] = [
     ("Stats", true, |info| info.stats()),
     ("Replication", true, |info| info.replication()),
     ("CPU", true, |info| info.cpu()),
+    // There are none.
+    ("Modules", true, |_| {}),
     ("Commandstats", false, |info| info.commandstats()),
+    ("Errorstats", true, |info| info.errorstats()),
+    // Empty: no percentiles are kept.
+    ("Latencystats", false, |_| {}),
     ("Cluster", true, |info| info.absent("cluster_enabled")),
     ("Keyspace", true, |info| info.keyspace()),
 ];
@@ -57,6 +63,7 @@ fn info(client: &mut Client, view: &View, args: &Args, reply: &mut Reply) -> Res
         let is_asked_for = words.any(|word| match word.to_ascii_lowercase().as_slice() {
             b"all" | b"everything" => true,
             b"default" => by_default,
+            b"module_list" => name == "Modules",
             word => word.eq_ignore_ascii_case(name.as_bytes()),
         });
         is_asked_for || args.len() == 1 && by_default
@@ -72,7 +79,7 @@ fn info(client: &mut Client, view: &View, args: &Args, reply: &mut Reply) -> Res
 }
 
 /// Bytes that a waiting client takes, mostly for the stack of its thread.
-const IDLE_CLIENT: usize = 12 * 1024;
+pub const IDLE_CLIENT: usize = 12 * 1024;
 
 struct Info<'a> {
     server: &'a Server,
@@ -101,12 +108,24 @@ impl Info<'_> {
         self.field(&format!("{name}_human"), human(bytes));
     }
 
+    /// A number with two places behind the point.
+    fn fraction(&mut self, name: &str, number: f64) {
+        self.field(name, format_args!("{number:.2}"));
+    }
+
+    fn percentage(&mut self, name: &str, part: u64, whole: u64) {
+        self.field(name, format_args!("{:.2}%", percentage(part, whole)));
+    }
+
     fn server(&mut self) {
         let server = self.server;
         let seconds = server.started.elapsed().as_secs();
         // The version that this server follows. Clients read it to decide what they may use.
         self.field("redis_version", REDIS_VERSION);
         self.field("simple_redis_version", VERSION);
+        // What Redis shows if it was not built from its repository.
+        self.field("redis_git_sha1", "00000000");
+        self.field("redis_git_dirty", 0);
         self.field("redis_mode", "standalone");
         self.field("os", os());
         self.field("arch_bits", usize::BITS);
@@ -117,6 +136,9 @@ impl Info<'_> {
         self.field("server_time_usec", unix_microseconds());
         self.field("uptime_in_seconds", seconds);
         self.field("uptime_in_days", seconds / (24 * 60 * 60));
+        // How often cron runs in a second.
+        self.field("hz", 10);
+        self.field("configured_hz", 10);
         if let Ok(path) = std::env::current_exe() {
             self.field("executable", path.display());
         }
@@ -126,44 +148,73 @@ impl Info<'_> {
 
     fn clients(&mut self) {
         let server = self.server;
-        self.field("connected_clients", server.clients.count());
+        let all = server.clients.everyone();
+        let most = |of: fn(&Buffers) -> [&AtomicUsize; 2]| {
+            let sizes = all.iter().flat_map(|client| of(&client.held.buffers));
+            sizes.map(|size| size.load(Ordering::Relaxed)).max().unwrap_or(0)
+        };
+        self.field("connected_clients", all.len());
+        self.field("cluster_connections", 0);
         self.field("maxclients", server.config.maxclients.get());
-        self.absent("cluster_connections tracking_clients");
+        let input = most(|buffers| [&buffers.input, &buffers.input_room]);
+        self.field("client_recent_max_input_buffer", input);
+        let output = most(|buffers| [&buffers.unsent, &buffers.queue]);
+        self.field("client_recent_max_output_buffer", output);
         self.field("blocked_clients", server.clients.blocked());
+        self.field("tracking_clients", 0);
     }
 
     /// `used_memory` is counted: keys and values to the byte, with their places in the tables; records that
     /// are not in the file yet; and for each client what an idle one takes. The resident memory and the
     /// peak come from the kernel, and include the program itself.
     fn memory(&mut self) {
-        let clients = self.server.clients.count() * IDLE_CLIENT;
-        let used = self.view.memory() + clients;
-        self.bytes("used_memory", used as u64 + self.server.aof.unwritten());
+        let clients = (self.server.clients.count() * IDLE_CLIENT) as u64;
+        let (data, log) = (self.view.memory() as u64, self.server.aof.unwritten());
+        let used = data + clients + log;
         let status = read("/proc/self/status");
         let of = |name| kilobytes(&status, name);
-        if let (Some(resident), Some(peak)) = (of("VmRSS"), of("VmHWM")) {
+        let resident = of("VmRSS");
+        self.bytes("used_memory", used);
+        if let (Some(resident), Some(peak)) = (resident, of("VmHWM")) {
             self.bytes("used_memory_rss", resident);
             self.bytes("used_memory_peak", peak);
-            let ratio = resident as f64 / used.max(1) as f64;
-            self.field("mem_fragmentation_ratio", format_args!("{ratio:.2}"));
-            self.field("mem_fragmentation_bytes", resident as i64 - used as i64);
+            self.percentage("used_memory_peak_perc", used, peak);
         }
+        self.field("used_memory_overhead", used - data);
+        // At the start nothing is counted.
+        self.field("used_memory_startup", 0);
+        self.field("used_memory_dataset", data);
+        self.percentage("used_memory_dataset_perc", data, used);
         if let Some(total) = kilobytes(&read("/proc/meminfo"), "MemTotal") {
             self.bytes("total_system_memory", total);
         }
+        self.absent("used_memory_lua used_memory_vm_eval");
+        self.field("used_memory_lua_human", human(0));
+        self.field("used_memory_scripts_eval", 0);
+        self.absent("number_of_cached_scripts number_of_functions number_of_libraries");
+        self.absent("used_memory_vm_functions");
+        self.bytes("used_memory_vm_total", 0);
+        self.field("used_memory_functions", 0);
+        self.bytes("used_memory_scripts", 0);
         self.bytes("maxmemory", 0);
         self.field("maxmemory_policy", self.server.config.maxmemory_policy.text());
-        self.absent(
-            "used_memory_lua number_of_cached_scripts number_of_functions number_of_libraries \
-             mem_replication_backlog mem_total_replication_buffers mem_clients_slaves \
-             mem_cluster_links active_defrag_running",
-        );
+        if let Some(resident) = resident {
+            self.fraction("mem_fragmentation_ratio", resident as f64 / used.max(1) as f64);
+            self.field("mem_fragmentation_bytes", resident as i64 - used as i64);
+        }
+        self.field("mem_not_counted_for_evict", log);
+        self.absent("mem_replication_backlog mem_total_replication_buffers mem_clients_slaves");
         // What clients hold, without what is not counted (held.rs), and the limit; 0: none.
         let clients = &self.server.config.clients;
         self.field("mem_clients_normal", clients.bytes());
         self.field("mem_clients_limit", clients.limit.load(Ordering::Relaxed));
+        self.field("mem_cluster_links", 0);
+        self.field("mem_aof_buffer", log);
         // std uses the C library's allocator and does not know its version.
         self.field("mem_allocator", "libc");
+        self.field("active_defrag_running", 0);
+        self.field("lazyfree_pending_objects", load(&self.server.stats.to_be_freed));
+        self.field("lazyfreed_objects", load(&self.server.stats.freed));
     }
 
     fn persistence(&mut self) {
@@ -173,7 +224,9 @@ impl Info<'_> {
         let rewrite_failed = load(&status.rewrite_failures) > 0;
         let now = unix_microseconds() / 1_000_000;
         self.flag("loading", self.server.is_loading());
-        self.absent("async_loading current_cow_size");
+        self.absent("async_loading current_cow_peak current_cow_size current_cow_size_age");
+        self.fraction("current_fork_perc", 0.0);
+        self.absent("current_save_keys_processed current_save_keys_total");
         // There are no snapshots, so all changes count. Redis shows its start as the last snapshot.
         self.field("rdb_changes_since_last_save", self.view.changes());
         self.flag("rdb_bgsave_in_progress", false);
@@ -181,7 +234,8 @@ impl Info<'_> {
         self.field("rdb_last_bgsave_status", "ok");
         self.field("rdb_last_bgsave_time_sec", -1);
         self.field("rdb_current_bgsave_time_sec", -1);
-        self.absent("rdb_saves rdb_last_cow_size");
+        self.absent("rdb_saves rdb_last_cow_size rdb_last_load_keys_expired");
+        self.field("rdb_last_load_keys_loaded", 0);
         self.flag("aof_enabled", aof.is_enabled());
         self.flag("aof_rewrite_in_progress", status.rewriting.load(Ordering::Relaxed));
         // A rewrite is never scheduled: BGREWRITEAOF starts it, or is refused.
@@ -195,7 +249,7 @@ impl Info<'_> {
         self.field("aof_rewrites", load(&status.rewrites));
         self.field("aof_rewrites_consecutive_failures", load(&status.rewrite_failures));
         self.field("aof_last_write_status", ok_unless(aof.refusal().is_some()));
-        self.absent("aof_last_cow_size");
+        self.absent("aof_last_cow_size module_fork_in_progress module_fork_last_cow_size");
         if aof.is_enabled() {
             self.field("aof_current_size", load(&status.size));
             self.field("aof_base_size", load(&status.base_size));
@@ -220,17 +274,17 @@ impl Info<'_> {
             0 => 1,
             _ => elapsed.saturating_mul(total - done) / (done + 1),
         };
-        let percentage = done as f64 * 100.0 / total.max(1) as f64;
         self.field("loading_start_time", start);
         self.field("loading_total_bytes", total);
         self.field("loading_loaded_bytes", done);
-        self.field("loading_loaded_perc", format_args!("{percentage:.2}"));
+        self.fraction("loading_loaded_perc", percentage(done, total));
         self.field("loading_eta_seconds", left);
     }
 
     fn stats(&mut self) {
         let stats = &self.server.stats;
-        let (channels, patterns) = self.server.hub.counts();
+        let counted = |of| self.server.hub.count(of);
+        let [channels, patterns, shards] = Subscription::ALL.map(counted);
         let totals = self.server.totals();
         let total = |count: Count| totals[count as usize];
         self.field("total_connections_received", load(&stats.connections));
@@ -240,28 +294,39 @@ impl Info<'_> {
         }
         self.field("total_net_input_bytes", total(Count::InputBytes));
         self.field("total_net_output_bytes", total(Count::OutputBytes));
+        self.absent("total_net_repl_input_bytes total_net_repl_output_bytes");
         for (name, count) in [("input", Count::InputBytes), ("output", Count::OutputBytes)] {
             if let Some(bytes) = stats.rate(count) {
-                let kilobytes = format_args!("{:.2}", bytes / 1024.0);
-                self.field(&format!("instantaneous_{name}_kbps"), kilobytes);
+                self.fraction(&format!("instantaneous_{name}_kbps"), bytes / 1024.0);
             }
         }
+        self.fraction("instantaneous_input_repl_kbps", 0.0);
+        self.fraction("instantaneous_output_repl_kbps", 0.0);
         self.field("rejected_connections", load(&stats.rejected_connections));
+        self.absent("sync_full sync_partial_ok sync_partial_err");
         self.field("expired_keys", load(&stats.expired_keys));
+        // Active expiry finds all, and has no limit of its time.
+        self.fraction("expired_stale_perc", 0.0);
+        self.field("expired_time_cap_reached_count", 0);
         self.field("evicted_keys", 0);
         self.field("evicted_clients", load(&stats.evicted_clients));
+        self.absent("total_eviction_exceeded_time current_eviction_exceeded_time");
         self.field("keyspace_hits", total(Count::Hits));
         self.field("keyspace_misses", total(Count::Misses));
         self.field("pubsub_channels", channels);
         self.field("pubsub_patterns", patterns);
-        self.field("total_error_replies", total(Count::ErrorReplies));
+        self.field("pubsubshard_channels", shards);
         self.absent(
-            "sync_full sync_partial_ok sync_partial_err total_net_repl_input_bytes \
-             total_net_repl_output_bytes pubsubshard_channels latest_fork_usec total_forks \
-             migrate_cached_sockets slave_expires_tracked_keys active_defrag_hits \
-             active_defrag_misses tracking_total_keys tracking_total_items \
-             tracking_total_prefixes io_threaded_reads_processed io_threaded_writes_processed",
+            "latest_fork_usec total_forks migrate_cached_sockets \
+             slave_expires_tracked_keys active_defrag_hits active_defrag_misses \
+             active_defrag_key_hits active_defrag_key_misses total_active_defrag_time \
+             current_active_defrag_time tracking_total_keys tracking_total_items \
+             tracking_total_prefixes unexpected_error_replies",
         );
+        let errors: u64 = stats.errors.lock().unwrap().0.values().sum();
+        self.field("total_error_replies", errors);
+        self.absent("dump_payload_sanitizations io_threaded_reads_processed");
+        self.field("io_threaded_writes_processed", 0);
     }
 
     /// There are no replicas. The replication id and the backlog are left out.
@@ -297,6 +362,17 @@ impl Info<'_> {
         }
     }
 
+    fn errorstats(&mut self) {
+        let server = self.server;
+        for (kind, count) in &server.stats.errors.lock().unwrap().0 {
+            // These would end the name, the line or more. A client may make up its own kinds.
+            let safe = |byte: &u8| if b"#:\n\r".contains(byte) { b'_' } else { *byte };
+            let kind: Vec<u8> = kind.iter().map(safe).collect();
+            let name = format!("errorstat_{}", String::from_utf8_lossy(&kind));
+            self.field(&name, format_args!("count={count}"));
+        }
+    }
+
     fn keyspace(&mut self) {
         for db in 0..self.view.databases() {
             let view = self.view.in_db(db);
@@ -312,6 +388,10 @@ impl Info<'_> {
 
 fn load(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
+}
+
+fn percentage(part: u64, whole: u64) -> f64 {
+    part as f64 * 100.0 / whole.max(1) as f64
 }
 
 fn read(path: &str) -> String {

@@ -16,12 +16,13 @@
 //! The slow log is in [`crate::stats`]. MEMORY USAGE asks the entry how much it has allocated.
 //!
 //! **How Redis does it**: server.c; a script makes the table from one JSON file per command. Whatever serves
-//! users, modules, scripts, eviction, replicas and clusters is empty or missing here. So are COMMAND GETKEYS,
-//! and the parts of MEMORY that ask the allocator, which std cannot do.
+//! users, modules, scripts, eviction, replicas and clusters is empty or missing here. So are
+//! the parts of MEMORY that ask the allocator, which std cannot do.
 
 use super::args::{Cursor, integer};
 use super::{
-    Command, Flag, Keys, NO_KEY, Row, Run, SUBCOMMAND_KEY, TABLE, command, subcommand_syntax,
+    Command, Flag, Keys, NO_KEY, Row, Run, SUBCOMMAND_KEY, TABLE, Used, command, reply_flags,
+    subcommand_syntax,
 };
 use crate::client::Client;
 use crate::error::Error;
@@ -33,20 +34,22 @@ const HELP: &str = "Show helpful text about the different subcommands";
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("command",       -1, Run::Container(Some(all_commands)), NO_KEY,         "2.8.13", "",                                                                               "Get array of Redis command details"),
-    command("command|count",  2, Run::Client(command_count),       NO_KEY,         "2.8.13", "",                                                                               "Get total number of Redis commands"),
-    command("command|docs",  -2, Run::Client(command_docs),        NO_KEY,         "7.0.0",  "[command-name [command-name ...]]",                                              "Get array of specific Redis command documentation"),
+    command("command",       -1, Run::Container(Some(all_commands)), NO_KEY,         "2.8.13", "",                                                                               "Get array of Redis command details").help("(no subcommand)\n    Return details about all Redis commands.\n"),
+    command("command|count",  2, Run::Client(command_count),       NO_KEY,         "2.8.13", "",                                                                               "Get total number of Redis commands").help("\n    Return the total number of commands in this Redis server."),
+    command("command|list",  -2, Run::Client(command_list),        NO_KEY,         "7.0.0",  "[FILTERBY <MODULE module-name | ACLCAT category | PATTERN pattern>]",            "Get an array of Redis command names").help("\n    Return a list of all commands in this Redis server."),
+    command("command|info",  -2, Run::Client(command_info),        NO_KEY,         "2.8.13", "[command-name [command-name ...]]",                                              "Get array of specific Redis command details, or all when no argument is given.").help(" [<command-name> ...]\n    Return details about multiple Redis commands.\n    If no command names are given, documentation details for all\n    commands are returned."),
+    command("command|docs",  -2, Run::Client(command_docs),        NO_KEY,         "7.0.0",  "[command-name [command-name ...]]",                                              "Get array of specific Redis command documentation").help(" [<command-name> ...]\n    Return documentation details about multiple Redis commands.\n    If no command names are given, documentation details for all\n    commands are returned."),
+    command("command|getkeys", -4, Run::Client(command_getkeys),  NO_KEY,         "2.8.13", "",                                                                               "Extract keys given a full Redis command").help(" <full-command>\n    Return the keys from a full Redis command."),
+    command("command|getkeysandflags", -4, Run::Client(command_getkeysandflags), NO_KEY, "7.0.0", "",                                                                          "Extract keys and access flags given a full Redis command").help(" <full-command>\n    Return the keys and the access flags from a full Redis command."),
     command("command|help",   2, Run::Client(super::help),         NO_KEY,         "5.0.0",  "",                                                                               HELP),
-    command("command|info",  -2, Run::Client(command_info),        NO_KEY,         "2.8.13", "[command-name [command-name ...]]",                                              "Get array of specific Redis command details, or all when no argument is given."),
-    command("command|list",  -2, Run::Client(command_list),        NO_KEY,         "7.0.0",  "[FILTERBY <MODULE module-name | ACLCAT category | PATTERN pattern>]",            "Get an array of Redis command names"),
     command("memory",        -2, Run::Container(None),             NO_KEY,         "4.0.0",  "",                                                                               "A container for memory diagnostics commands"),
     command("memory|help",    2, Run::Client(super::help),         NO_KEY,         "4.0.0",  "",                                                                               HELP),
-    command("memory|usage",  -3, Run::Read(memory_usage),          SUBCOMMAND_KEY, "4.0.0",  "key [SAMPLES count]",                                                            "Estimate the memory usage of a key"),
+    command("memory|usage",  -3, Run::Read(memory_usage),          SUBCOMMAND_KEY, "4.0.0",  "key [SAMPLES count]",                                                            "Estimate the memory usage of a key").uses("RO").help(" <key> [SAMPLES <count>]\n    Return memory in bytes used by <key> and its value. Nested values are\n    sampled up to <count> times (default: 5, 0 means sample all)."),
     command("slowlog",       -2, Run::Container(None),             NO_KEY,         "2.2.12", "",                                                                               "A container for slow log commands"),
-    command("slowlog|get",   -2, Run::Client(slowlog_get),         NO_KEY,         "2.2.12", "[count]",                                                                        "Get the slow log's entries").with(&[Flag::Admin]),
+    command("slowlog|get",   -2, Run::Client(slowlog_get),         NO_KEY,         "2.2.12", "[count]",                                                                        "Get the slow log's entries").with(&[Flag::Admin]).help(" [<count>]\n    Return top <count> entries from the slowlog (default: 10, -1 mean all).\n    Entries are made of:\n    id, timestamp, time in microseconds, arguments array, client IP and port,\n    client name"),
     command("slowlog|help",   2, Run::Client(super::help),         NO_KEY,         "6.2.0",  "",                                                                               HELP),
-    command("slowlog|len",    2, Run::Client(slowlog_len),         NO_KEY,         "2.2.12", "",                                                                               "Get the slow log's length").with(&[Flag::Admin]),
-    command("slowlog|reset",  2, Run::Client(slowlog_reset),       NO_KEY,         "2.2.12", "",                                                                               "Clear all entries from the slow log").with(&[Flag::Admin]),
+    command("slowlog|len",    2, Run::Client(slowlog_len),         NO_KEY,         "2.2.12", "",                                                                               "Get the slow log's length").with(&[Flag::Admin]).help("\n    Return the length of the slowlog."),
+    command("slowlog|reset",  2, Run::Client(slowlog_reset),       NO_KEY,         "2.2.12", "",                                                                               "Clear all entries from the slow log").with(&[Flag::Admin]).help("\n    Reset the slowlog."),
 ];
 
 /// The rows without those of subcommands.
@@ -112,6 +115,45 @@ fn command_list(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
     Ok(())
 }
 
+fn command_getkeys(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let called = behind(args);
+    let keys = keys_of(&called)?;
+    reply.array(keys.len());
+    reply.each(keys, |reply, (key, _)| reply.bulk(&called[key]));
+    Ok(())
+}
+
+fn command_getkeysandflags(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let called = behind(args);
+    let keys = keys_of(&called)?;
+    reply.array(keys.len());
+    reply.each(keys, |reply, (key, uses)| {
+        reply.array(2);
+        reply.bulk(&called[key]);
+        reply_flags(uses, reply);
+    });
+    Ok(())
+}
+
+/// The command that stands behind the name of a subcommand.
+fn behind(args: &Args) -> Args {
+    let mut called = Args::default();
+    Cursor::at(args, 2).rest().for_each(|arg| called.push(arg));
+    called
+}
+
+fn keys_of(called: &Args) -> Result<Vec<Used>, Error> {
+    let row = TABLE.named_by(called);
+    let command = row.ok_or(Error::Fixed("ERR Invalid command specified"))?.command;
+    if !command.has_keys() {
+        return Err(Error::Fixed("ERR The command has no key arguments"));
+    }
+    if !command.takes(called.len()) {
+        return Err(Error::Fixed("ERR Invalid number of arguments specified for command"));
+    }
+    command.keys_of(called).ok_or(Error::Fixed("ERR Invalid arguments specified for command"))
+}
+
 /// A command in the reply to COMMAND and COMMAND INFO.
 fn describe(row: &Row, reply: &mut Reply) {
     let &Command { name, arity, keys: Keys { first, last, step, .. }, .. } = row.command;
@@ -122,8 +164,9 @@ fn describe(row: &Row, reply: &mut Reply) {
     reply.set(flags.len());
     flags.into_iter().for_each(|flag| reply.status(flag));
     [first, last, step].into_iter().for_each(|number| reply.integer(number));
-    // ACL categories, tips, key specifications.
-    (0..3).for_each(|_| reply.set(0));
+    // ACL categories, tips.
+    (0..2).for_each(|_| reply.set(0));
+    row.command.key_specs(reply);
     let subcommands: Vec<&Row> = TABLE.subcommands(name).collect();
     match subcommands.len() {
         // As in Redis, no subcommands are an empty set.
@@ -138,16 +181,16 @@ fn flags(row: &Row) -> Vec<&'static str> {
     let command = row.command;
     let has = |flag| command.is(flag);
     let all = [
-        (matches!(command.run, Run::Write(_)), "write"),
+        (command.writes(), "write"),
         (command.reads(), "readonly"),
         (has(Flag::Admin), "admin"),
         (is_of_pubsub(row), "pubsub"),
+        (has(Flag::Blocks), "blocking"),
         (command.works_while_loading(), "loading"),
         (has(Flag::SkipSlowlog), "skip_slowlog"),
         (has(Flag::NoAuth), "no_auth"),
         (has(Flag::NoMulti), "no_multi"),
-        (has(Flag::Blocks), "blocking"),
-        (command.keys.counted_by > 0, "movablekeys"),
+        (command.has_movable_keys(), "movablekeys"),
     ];
     all.into_iter().filter(|(is_set, _)| *is_set).map(|(_, name)| name).collect()
 }
@@ -241,14 +284,6 @@ mod tests {
     fn no_two_commands_have_the_same_name() {
         let names: BTreeSet<_> = TABLE.rows.iter().map(|row| row.command.name).collect();
         assert_eq!(names.len(), TABLE.rows.len());
-    }
-
-    /// Whoever has checked the arity reads the first key without another check.
-    #[test]
-    fn a_command_with_a_key_has_a_word_for_it() {
-        for Row { command, .. } in &TABLE.rows {
-            assert!(command.keys.first < command.arity.abs(), "{}", command.name);
-        }
     }
 
     #[test]

@@ -14,10 +14,12 @@ pub type Left<'a> = Result<Option<Rest<'a>>, Error>;
 /// What a command that takes long has still to do.
 pub enum Rest<'a> {
     /// To compute the reply from what was taken out of the keyspace, without a lock.
-    Compute(Box<dyn FnOnce(&mut Reply) + 'a>),
+    Compute(Work<'a>),
     /// To look at the keyspace, with a new view each time, until it returns true, because it has
     /// replied.
     Look(Box<Look<'a>>),
+    /// To look at the keyspace once, and then to compute what is left.
+    LookOnce(Box<LookOnce<'a>>),
 }
 
 impl<'a> Rest<'a> {
@@ -34,6 +36,11 @@ impl<'a> Rest<'a> {
 }
 
 type Look<'a> = dyn FnMut(&View, &TimeSlice, &mut Reply) -> bool + 'a;
+
+pub type LookOnce<'a> = dyn FnOnce(&View, &mut Reply) -> Result<Option<Work<'a>>, Error> + 'a;
+
+/// What needs no keyspace, and ends with the reply.
+pub type Work<'a> = Box<dyn FnOnce(&mut Reply) + 'a>;
 
 /// How long a reader may look before it gives the lock back.
 pub struct TimeSlice(Option<Instant>);

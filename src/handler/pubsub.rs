@@ -15,7 +15,7 @@
 //!
 //! **How Redis does it**: pubsub.c. It has one thread, so nothing can overtake anything.
 
-use super::{Command, Flag, NO_KEY, Run, command};
+use super::{ALL_KEYS, Command, Flag, NO_KEY, ONE_KEY, Run, command};
 use crate::client::{Client, Replies, memory_of};
 use crate::error::Error;
 use crate::handler::args::Cursor;
@@ -32,10 +32,15 @@ pub const COMMANDS: &[Command] = &[
     command("psubscribe",      -2, Run::Client(psubscribe),   NO_KEY, "2.0.0", "pattern [pattern ...]",     "Listen for messages published to channels matching the given patterns").with(&[Flag::WhileSubscribed]),
     command("punsubscribe",    -1, Run::Client(punsubscribe), NO_KEY, "2.0.0", "[pattern [pattern ...]]",   "Stop listening for messages posted to channels matching the given patterns").with(&[Flag::WhileSubscribed]),
     command("publish",         3,  Run::Client(publish),      NO_KEY, "2.0.0", "channel message",           "Post a message to a channel").with(&[Flag::MayReplicate, Flag::GivesLockBack]),
+    command("ssubscribe",      -2, Run::Client(ssubscribe),   ALL_KEYS, "7.0.0", "shardchannel [shardchannel ...]",   "Listen for messages published to the given shard channels").with(&[Flag::WhileSubscribed]).uses("not_key"),
+    command("sunsubscribe",    -1, Run::Client(sunsubscribe), ALL_KEYS, "7.0.0", "[shardchannel [shardchannel ...]]", "Stop listening for messages posted to the given shard channels").with(&[Flag::WhileSubscribed]).uses("not_key"),
+    command("spublish",        3,  Run::Client(spublish),     ONE_KEY,  "7.0.0", "shardchannel message",    "Post a message to a shard channel").with(&[Flag::MayReplicate, Flag::GivesLockBack]).uses("not_key"),
     command("pubsub",          -2, Run::Container(None),      NO_KEY, "2.8.0", "",                          "A container for Pub/Sub commands"),
-    command("pubsub|channels", -2, Run::Client(channels),     NO_KEY, "2.8.0", "[pattern]",                 "List active channels").with(&[Flag::CountsClients]),
-    command("pubsub|numsub",   -2, Run::Client(numsub),       NO_KEY, "2.8.0", "[channel [channel ...]]",   "Get the count of subscribers for channels").with(&[Flag::CountsClients]),
-    command("pubsub|numpat",   2,  Run::Client(numpat),       NO_KEY, "2.8.0", "",                          "Get the count of unique patterns pattern subscriptions").with(&[Flag::CountsClients]),
+    command("pubsub|channels", -2, Run::Client(channels),     NO_KEY, "2.8.0", "[pattern]",                 "List active channels").with(&[Flag::ComesAfterOthers]).help(" [<pattern>]\n    Return the currently active channels matching a <pattern> (default: '*')."),
+    command("pubsub|numpat",   2,  Run::Client(numpat),       NO_KEY, "2.8.0", "",                          "Get the count of unique patterns pattern subscriptions").with(&[Flag::ComesAfterOthers]).help("\n    Return number of subscriptions to patterns."),
+    command("pubsub|numsub",   -2, Run::Client(numsub),       NO_KEY, "2.8.0", "[channel [channel ...]]",   "Get the count of subscribers for channels").with(&[Flag::ComesAfterOthers]).help(" [<channel> ...]\n    Return the number of subscribers for the specified channels, excluding\n    pattern subscriptions(default: no channels)."),
+    command("pubsub|shardchannels", -2, Run::Client(shardchannels), NO_KEY, "7.0.0", "[pattern]",           "List active shard channels").with(&[Flag::ComesAfterOthers]).help(" [<pattern>]\n    Return the currently active shard level channels matching a <pattern> (default: '*')."),
+    command("pubsub|shardnumsub", -2, Run::Client(shardnumsub), NO_KEY, "7.0.0", "[shardchannel [shardchannel ...]]", "Get the count of subscribers for shard channels").with(&[Flag::ComesAfterOthers]).help(" [<shardchannel> ...]\n    Return the number of subscribers for the specified shard level channel(s)"),
     command("pubsub|help",     2,  Run::Client(super::help),  NO_KEY, "6.2.0", "",                          "Show helpful text about the different subcommands"),
 ];
 
@@ -47,12 +52,24 @@ fn psubscribe(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(),
     add(client, Subscription::Pattern, args, reply)
 }
 
+/// SUBSCRIBE works inside MULTI only because it always has.
+fn ssubscribe(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    if client.in_exec {
+        return Err(Error::text("ERR SSUBSCRIBE isn't allowed for a DENY BLOCKING client"));
+    }
+    add(client, Subscription::Shard, args, reply)
+}
+
 fn unsubscribe(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     end(client, Subscription::Channel, args, reply)
 }
 
 fn punsubscribe(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     end(client, Subscription::Pattern, args, reply)
+}
+
+fn sunsubscribe(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    end(client, Subscription::Shard, args, reply)
 }
 
 fn add(client: &mut Client, to: Subscription, args: &Args, reply: &mut Reply) -> Result<(), Error> {
@@ -62,7 +79,7 @@ fn add(client: &mut Client, to: Subscription, args: &Args, reply: &mut Reply) ->
             client.names.add(memory_of(name));
             client.server.hub.subscribe(to, name, client.public.id, &outbox);
         }
-        confirm(client, args, Some(name), reply);
+        confirm(client, to, args, Some(name), reply);
     }
     Ok(())
 }
@@ -72,25 +89,32 @@ fn end(client: &mut Client, to: Subscription, args: &Args, reply: &mut Reply) ->
     let names =
         if named.is_empty() { client.subscribed(to).iter().cloned().collect() } else { named };
     if names.is_empty() {
-        confirm(client, args, None, reply);
+        confirm(client, to, args, None, reply);
     }
     for name in names {
         client.server.hub.unsubscribe(to, &name, client.public.id);
         if client.subscribed(to).remove(&name) {
             client.names.subtract(memory_of(&name));
         }
-        confirm(client, args, Some(&name), reply);
+        confirm(client, to, args, Some(&name), reply);
     }
     Ok(())
 }
 
-fn confirm(client: &mut Client, args: &Args, name: Option<&[u8]>, reply: &mut Reply) {
+fn confirm(
+    client: &mut Client,
+    to: Subscription,
+    args: &Args,
+    name: Option<&[u8]>,
+    reply: &mut Reply,
+) {
     // Confirmations are messages, so they are sent even after CLIENT REPLY OFF.
     client.must_reply = client.replies != Replies::On && !client.in_exec;
     reply.push(3);
     reply.bulk(&args[0].to_ascii_lowercase());
     reply.bulk_or_nil(name);
-    reply.count(client.channels.len() + client.patterns.len());
+    let [channels, patterns, shards] = client.subscriptions();
+    reply.count(if to == Subscription::Shard { shards } else { channels + patterns });
 }
 
 /// The outbox of a client that subscribes or says MONITOR. From now on all its output goes through it. The
@@ -110,12 +134,25 @@ pub fn outbox(client: &mut Client, reply: &Reply) -> Result<Arc<Outbox>, Error> 
 }
 
 fn publish(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let mut message = client.server.hub.message(&args[1], &args[2]);
+    publish_to(Subscription::Channel, client, args, reply)
+}
+
+fn spublish(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    publish_to(Subscription::Shard, client, args, reply)
+}
+
+fn publish_to(
+    to: Subscription,
+    client: &mut Client,
+    args: &Args,
+    reply: &mut Reply,
+) -> Result<(), Error> {
+    let mut message = client.server.hub.message(to, &args[1], &args[2]);
     if must_wait_for_receivers(client, &message) {
         let receivers = client.server.clients.those(client.waited_for.iter().copied());
         order::wait_for_others(&receivers, Some(&client.public));
         // Some may have unsubscribed since the message was made.
-        message = client.server.hub.message(&args[1], &args[2]);
+        message = client.server.hub.message(to, &args[1], &args[2]);
     }
     let receivers = message.receivers();
     reply.count(receivers);
@@ -144,27 +181,53 @@ fn must_wait_for_receivers(client: &mut Client, message: &Message) -> bool {
 }
 
 fn channels(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    list(Subscription::Channel, client, args, reply)
+}
+
+fn shardchannels(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    list(Subscription::Shard, client, args, reply)
+}
+
+fn list(
+    of: Subscription,
+    client: &mut Client,
+    args: &Args,
+    reply: &mut Reply,
+) -> Result<(), Error> {
     let pattern = match args.len() {
         2 => None,
         3 => Some(&args[2]),
         _ => return Err(super::subcommand_syntax(args)),
     };
-    let channels = client.server.hub.channels(pattern);
+    let channels = client.server.hub.channels(of, pattern);
     reply.bulks(&channels);
     Ok(())
 }
 
 fn numsub(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    count_each(Subscription::Channel, client, args, reply)
+}
+
+fn shardnumsub(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    count_each(Subscription::Shard, client, args, reply)
+}
+
+fn count_each(
+    of: Subscription,
+    client: &mut Client,
+    args: &Args,
+    reply: &mut Reply,
+) -> Result<(), Error> {
     let names = Cursor::at(args, 2).rest();
     reply.array(2 * names.len());
     reply.each(names, |reply, name| {
         reply.bulk(name);
-        reply.count(client.server.hub.subscribers(name));
+        reply.count(client.server.hub.subscribers(of, name));
     });
     Ok(())
 }
 
 fn numpat(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
-    reply.count(client.server.hub.counts().1);
+    reply.count(client.server.hub.count(Subscription::Pattern));
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The server as a whole: its time and role, its log, its end, and MONITOR.
+//! The server as a whole: its time and role, its log, its end, MONITOR, and the modules that it does not have.
 //!
 //! SHUTDOWN and WAITAOF wait for the disk. WAIT waits for replicas, which never come. A handler may be
 //! running under a lock, so it must not wait: it leaves a [`Then`], and the client's thread waits after the
@@ -13,10 +13,11 @@
 use super::{Command, Flag, NO_KEY, Row, Run, command};
 use crate::client::{Client, Replies, Then, Until, Wait};
 use crate::error::Error;
-use crate::handler::args::Cursor;
+use crate::handler::args::{Cursor, integer};
 use crate::resp::words::quote;
 use crate::resp::{Args, Digits, Reply};
 use crate::stats::unix_microseconds;
+use crate::store::View;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
@@ -24,6 +25,13 @@ pub const COMMANDS: &[Command] = &[
     command("role",         1,  Run::Client(role),         NO_KEY, "2.8.12", "", "Return the role of the instance in the context of replication"),
     command("monitor",      1,  Run::Client(monitor),      NO_KEY, "1.0.0", "", "Listen for all requests received by the server in real time").with(&[Flag::Admin]),
     command("bgrewriteaof", 1,  Run::Client(bgrewriteaof), NO_KEY, "1.0.0", "", "Asynchronously rewrite the append-only file").with(&[Flag::Admin, Flag::NotLoading]),
+    command("lolwut",       -1, Run::Read(lolwut),         NO_KEY, "5.0.0", "[VERSION version]", "Display some computer art and the Redis version"),
+    command("module",        -2, Run::Container(None),     NO_KEY, "4.0.0", "", "A container for module commands"),
+    command("module|list",   2,  Run::Client(module_list), NO_KEY, "4.0.0", "", "List all modules loaded by the server").with(&[Flag::Admin, Flag::NotLoading]).help("\n    Return a list of loaded modules."),
+    command("module|load",   -3, Run::Client(module_load), NO_KEY, "4.0.0", "path [arg [arg ...]]", "Load a module").with(&[Flag::Admin, Flag::NotLoading, Flag::Protected]).help(" <path> [<arg> ...]\n    Load a module library from <path>, passing to it any optional arguments."),
+    command("module|loadex", -3, Run::Client(module_load), NO_KEY, "7.0.0", "path [CONFIG name value [CONFIG name value ...]] [ARGS args [ARGS args ...]]", "Load a module with extended parameters").with(&[Flag::Admin, Flag::NotLoading, Flag::Protected]).help(" <path> [[CONFIG NAME VALUE] [CONFIG NAME VALUE]] [ARGS ...]\n    Load a module library from <path>, while passing it module configurations and optional arguments."),
+    command("module|unload", 3,  Run::Client(module_load), NO_KEY, "4.0.0", "name", "Unload a module").with(&[Flag::Admin, Flag::NotLoading, Flag::Protected]).help(" <name>\n    Unload a module."),
+    command("module|help",   2,  Run::Client(super::help), NO_KEY, "5.0.0", "", "Show helpful text about the different subcommands"),
     command("shutdown",     -1, Run::Client(shutdown),     NO_KEY, "1.0.0", "[NOSAVE|SAVE] [NOW] [FORCE] [ABORT]", "Synchronously save the dataset to disk and then shut down the server").with(&[Flag::Admin, Flag::NoMulti]),
 ];
 
@@ -41,6 +49,25 @@ fn time(_: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
         reply.bulk(Digits::new(part as i64).as_bytes());
     }
     Ok(())
+}
+
+/// Redis draws a picture for VERSION 5 and 6, and for every other version says this.
+fn lolwut(_: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    if args.len() > 2 && args[1].eq_ignore_ascii_case(b"version") {
+        integer(&args[2])?;
+    }
+    reply.verbatim(&format!("Redis ver. {}\n", super::REDIS_VERSION));
+    Ok(())
+}
+
+fn module_list(_: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
+    reply.array(0);
+    Ok(())
+}
+
+/// MODULE LOAD and the others are refused before they come here, because `enable-module-command` is `no`.
+fn module_load(_: &mut Client, _: &Args, _: &mut Reply) -> Result<(), Error> {
+    Err(Error::not_allowed("MODULE", "enable-module-command"))
 }
 
 fn role(_: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {

@@ -33,45 +33,48 @@ use crate::handler::{
 use crate::key::Key;
 use crate::resp::{Args, Reply};
 use crate::store::{View, ViewMut};
+use crate::types::table::groups;
 use crate::types::{Edit, Entry, Loose, Member, Set};
 use std::cmp::Reverse;
+use std::mem::take;
 use std::ops::Range;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("sadd",        -3, Run::Write(sadd),        ONE_KEY,      "1.0.0", "key member [member ...]", "Add one or more members to a set").with(&[Flag::ThenField]),
-    command("scard",        2, Run::Read(scard),        ONE_KEY,      "1.0.0", "key", "Get the number of members in a set").with(&[Flag::Quick]),
+    command("sadd",        -3, Run::Write(sadd),        ONE_KEY,      "1.0.0", "key member [member ...]", "Add one or more members to a set").with(&[Flag::Quick, Flag::ThenField]).uses("RW insert"),
+    command("scard",        2, Run::Read(scard),        ONE_KEY,      "1.0.0", "key", "Get the number of members in a set").with(&[Flag::Quick]).uses("RO"),
     command("sdiff",       -2, Run::Long(sdiff),        ALL_KEYS,     "1.0.0", "key [key ...]", "Subtract multiple sets"),
-    command("sdiffstore",  -3, Run::Write(sdiffstore),  ALL_KEYS,     "1.0.0", "destination key [key ...]", "Subtract multiple sets and store the resulting set in a key"),
+    command("sdiffstore",  -3, Run::Write(sdiffstore),  ALL_KEYS,     "1.0.0", "destination key [key ...]", "Subtract multiple sets and store the resulting set in a key").uses("OW update, RO access"),
     command("sinter",      -2, Run::Long(sinter),       ALL_KEYS,     "1.0.0", "key [key ...]", "Intersect multiple sets"),
     command("sintercard",  -3, Run::Long(sintercard),   COUNTED_KEYS, "7.0.0", "numkeys key [key ...] [LIMIT limit]", "Intersect multiple sets and return the cardinality of the result"),
-    command("sinterstore", -3, Run::Write(sinterstore), ALL_KEYS,     "1.0.0", "destination key [key ...]", "Intersect multiple sets and store the resulting set in a key"),
-    command("sismember",    3, Run::Read(sismember),    ONE_KEY,      "1.0.0", "key member", "Determine if a given value is a member of a set").with(&[Flag::ThenField]),
+    command("sinterstore", -3, Run::Write(sinterstore), ALL_KEYS,     "1.0.0", "destination key [key ...]", "Intersect multiple sets and store the resulting set in a key").uses("RW update, RO access"),
+    command("sismember",    3, Run::Read(sismember),    ONE_KEY,      "1.0.0", "key member", "Determine if a given value is a member of a set").with(&[Flag::ThenField]).uses("RO"),
     command("smembers",     2, Run::Read(smembers),     ONE_KEY,      "1.0.0", "key", "Get all the members in a set").with(&[Flag::Quick]),
     command("smismember",  -3, Run::Read(smismember),   ONE_KEY,      "6.2.0", "key member [member ...]", "Returns the membership associated with the given elements for a set").with(&[Flag::ThenField]),
-    command("smove",        4, Run::Write(smove),       TWO_KEYS,     "1.0.0", "source destination member", "Move a member from one set to another"),
-    command("spop",        -2, Run::Write(spop),        ONE_KEY,      "1.0.0", "key [count]", "Remove and return one or multiple random members from a set"),
+    command("smove",        4, Run::Write(smove),       TWO_KEYS,     "1.0.0", "source destination member", "Move a member from one set to another").uses("RW access delete, RW insert"),
+    command("spop",        -2, Run::Write(spop),        ONE_KEY,      "1.0.0", "key [count]", "Remove and return one or multiple random members from a set").with(&[Flag::Quick]).uses("RW access delete"),
     command("srandmember", -2, Run::Read(srandmember),  ONE_KEY,      "1.0.0", "key [count]", "Get one or multiple random members from a set"),
-    command("srem",        -3, Run::Write(srem),        ONE_KEY,      "1.0.0", "key member [member ...]", "Remove one or more members from a set").with(&[Flag::ThenField]),
+    command("srem",        -3, Run::Write(srem),        ONE_KEY,      "1.0.0", "key member [member ...]", "Remove one or more members from a set").with(&[Flag::Quick, Flag::ThenField]).uses("RW delete"),
     command("sscan",       -3, Run::Long(sscan),        ONE_KEY,      "2.8.0", "key cursor [MATCH pattern] [COUNT count]", "Incrementally iterate Set elements"),
     command("sunion",      -2, Run::Long(sunion),       ALL_KEYS,     "1.0.0", "key [key ...]", "Add multiple sets"),
-    command("sunionstore", -3, Run::Write(sunionstore), ALL_KEYS,     "1.0.0", "destination key [key ...]", "Add multiple sets and store the resulting set in a key"),
+    command("sunionstore", -3, Run::Write(sunionstore), ALL_KEYS,     "1.0.0", "destination key [key ...]", "Add multiple sets and store the resulting set in a key").uses("OW update, RO access"),
 ];
 
 // One set.
 
 fn sadd(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let members = Cursor::at(args, 2).rest();
-    let added = view
-        .edit::<Set, _>(args.key(1), |set| Ok(members.filter(|member| set.add(member)).count()))?;
+    let members = Cursor::at(args, 2).rest().map(Member::Bytes);
+    let added = view.edit::<Set, _>(args.key(1), "sadd", |set| {
+        Ok(members.filter(|member| set.add(*member)).count())
+    })?;
     reply.count(added);
     Ok(())
 }
 
 fn srem(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let members = Cursor::at(args, 2).rest();
-    let removed = view.edit_if_there::<Set, _>(args.key(1), |set| {
-        Ok(members.filter(|member| set.remove(member)).count())
+    let members = Cursor::at(args, 2).rest().map(Member::Bytes);
+    let removed = view.edit_if_there::<Set, _>(args.key(1), "srem", |set| {
+        Ok(members.filter(|member| set.remove(*member)).count())
     })?;
     reply.count(removed.unwrap_or(0));
     Ok(())
@@ -121,9 +124,8 @@ fn sscan<'a>(
 }
 
 fn smove(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let (source, destination, member) = (args.key(1), args.key(2), &args[3]);
-    let from =
-        view.get::<Set>(source).map(|set| set.map(|set| set.contains(Member::Bytes(member))));
+    let (source, destination, member) = (args.key(1), args.key(2), Member::Bytes(&args[3]));
+    let from = view.get::<Set>(source).map(|set| set.map(|set| set.contains(member)));
     // Looked up whatever the source is: an expired destination goes.
     let to = view.get::<Set>(destination).map(|_| ());
     // To a source that is missing, Redis does not mind what the destination is.
@@ -133,8 +135,8 @@ fn smove(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error
     };
     to?;
     if moves && *source != *destination {
-        view.edit_if_there::<Set, _>(source, |set| Ok(set.remove(member)))?;
-        view.edit::<Set, _>(destination, |set| Ok(set.add(member)))?;
+        view.edit_if_there::<Set, _>(source, "srem", |set| Ok(set.remove(member)))?;
+        view.edit::<Set, _>(destination, "sadd", |set| Ok(set.add(member)))?;
     }
     reply.integer(moves.into());
     Ok(())
@@ -175,7 +177,7 @@ fn srandmember(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error>
 fn spop(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let key = args.key(1);
     if args.len() == 2 {
-        match view.edit_if_there::<Set, _>(key, |set| Ok(pop(set)))?.flatten() {
+        match view.edit_if_there::<Set, _>(key, "spop", |set| Ok(pop(set)))?.flatten() {
             Some(member) => {
                 view.propagate([b"SREM", &key, &member]);
                 reply.bulk(&member);
@@ -194,10 +196,11 @@ fn spop(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error>
         reply.set(0);
     } else if count >= len {
         reply_with(view.look().get::<Set>(key)?, reply);
+        view.say::<Set>(key, "spop");
         view.delete(key);
         view.propagate([b"DEL", &key]);
     } else {
-        let popped: Option<Vec<_>> = view.edit_if_there::<Set, _>(key, |set| {
+        let popped: Option<Vec<_>> = view.edit_if_there::<Set, _>(key, "spop", |set| {
             Ok((0..count).filter_map(|_| pop(set)).collect())
         })?;
         let popped = popped.unwrap_or_default();
@@ -211,7 +214,7 @@ fn spop(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error>
 /// Takes a member out, each with the same chance.
 fn pop(set: &mut Edit<Set>) -> Option<Vec<u8>> {
     let member = set.look().random()?.read(<[u8]>::to_vec);
-    set.remove(&member);
+    set.remove(Member::Bytes(&member));
     Some(member)
 }
 
@@ -227,6 +230,9 @@ enum Question {
 
 /// Up to this many members are looked at under the lock that is held.
 const FEW: usize = 1024;
+
+/// Up to this many bytes of members are copied by many clients at once.
+pub const LITTLE: usize = 1024 * 1024;
 
 fn sinter<'a>(
     view: &View,
@@ -308,7 +314,7 @@ fn ask<'a>(
     answer: impl Fn(&[Option<Set>], &mut Reply) + 'a,
 ) -> Result<Option<Rest<'a>>, Error> {
     let sets = sets(view, keys.clone().map(|i| args.key(i)))?;
-    if question.work(&sets) <= FEW {
+    if question.work(&sets) <= FEW && question.copies(&sets) <= LITTLE {
         answer(&sets, reply);
         return Ok(None);
     }
@@ -351,11 +357,28 @@ fn store(
     let made = Loose::filled::<Set>(&destination, look.limits, |set| question.fill(&sets, set));
     let made_set = made.as_ref().and_then(|made| made.look().read::<Set>());
     reply.count(made_set.map_or(0, Set::len));
-    view.replace(destination, made);
+    view.replace::<Set>(destination, question.event(), made);
     Ok(())
 }
 
 impl Question {
+    /// What is told of the destination.
+    fn event(self) -> &'static str {
+        match self {
+            Question::Inter => "sinterstore",
+            Question::Union => "sunionstore",
+            Question::Diff => "sdiffstore",
+        }
+    }
+
+    /// How many bytes of members it may put into a new set. An intersection is sent from where it lies.
+    fn copies(self, sets: &[Option<Set>]) -> usize {
+        match self {
+            Question::Inter => 0,
+            Question::Union | Question::Diff => sets.iter().flatten().map(|set| set.memory()).sum(),
+        }
+    }
+
     /// About how many members will be looked at.
     fn work(self, sets: &[Option<Set>]) -> usize {
         let lengths = sets.iter().map(|set| set.map_or(0, Set::len));
@@ -368,8 +391,11 @@ impl Question {
     /// Puts the members that are asked for into a set that is empty.
     fn fill(self, sets: &[Option<Set>], set: &mut Edit<Set>) {
         match self {
-            Question::Inter => intersection(sets).for_each(|member| add(set, member)),
-            Question::Union => members(sets).for_each(|member| add(set, member)),
+            Question::Inter => set.add_all(intersection(sets)),
+            Question::Union => {
+                set.expect(sets.iter().flatten().map(|set| set.len()).max().unwrap_or(0));
+                set.add_all(members(sets));
+            }
             Question::Diff => subtract(sets, set),
         }
     }
@@ -388,10 +414,13 @@ fn subtract(sets: &[Option<Set>], set: &mut Edit<Set>) {
         // The largest is the one that most probably has a member.
         others.sort_by_key(|set| Reverse(set.len()));
         let is_left = |member: &Member| !others.iter().any(|other| other.contains(*member));
-        minuend.iter().filter(is_left).for_each(|member| add(set, member));
+        set.add_all(ahead(minuend, others.clone()).filter(is_left));
     } else {
-        members(first).for_each(|member| add(set, member));
-        members(others).for_each(|member| remove(set, member));
+        set.expect(minuend.len());
+        set.add_all(minuend.iter());
+        for member in members(others) {
+            set.remove(member);
+        }
     }
 }
 
@@ -400,12 +429,14 @@ fn members<'a>(sets: &[Option<Set<'a>>]) -> impl Iterator<Item = Member<'a>> {
     sets.iter().flatten().flat_map(|set| set.iter())
 }
 
-fn add(set: &mut Edit<Set>, member: Member) {
-    member.read(|bytes| set.add(bytes));
-}
-
-fn remove(set: &mut Edit<Set>, member: Member) {
-    member.read(|bytes| set.remove(bytes));
+/// The members of a set, about which the others will be asked. What that needs is fetched for many of them at
+/// once, because otherwise the processor would wait for memory a few times for each.
+fn ahead<'a>(set: Set<'a>, others: Vec<Set<'a>>) -> impl Iterator<Item = Member<'a>> {
+    let groups = groups(set.iter()).inspect(move |group| {
+        let digests = group.iter().filter_map(Member::key).map(|key| key.digest);
+        others.iter().for_each(|other| other.look_ahead(digests.clone()));
+    });
+    groups.flatten()
 }
 
 /// The members that all sets have, in the order of the smallest.
@@ -414,7 +445,8 @@ fn intersection<'a>(sets: &[Option<Set<'a>>]) -> impl Iterator<Item = Member<'a>
     let mut sets = all.unwrap_or_default();
     sets.sort_by_key(|set| set.len());
     let smallest = sets.drain(..sets.len().min(1)).next();
-    let members = smallest.into_iter().flat_map(Set::iter);
+    let mut others = sets.clone();
+    let members = smallest.into_iter().flat_map(move |set| ahead(set, take(&mut others)));
     members.filter(move |member| sets.iter().all(|set| set.contains(*member)))
 }
 

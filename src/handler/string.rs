@@ -21,7 +21,7 @@
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
 use crate::handler::expiry::{self, Clock};
-use crate::handler::{ALL_KEYS, Command, EVERY_OTHER, Flag, ONE_KEY, Run, command};
+use crate::handler::{ALL_KEYS, Command, EVERY_OTHER, Flag, ONE_KEY, Run, Used, command};
 use crate::key::Key;
 use crate::resp::{Args, Digits, Reply};
 use crate::store::{Ttl, View, ViewMut};
@@ -30,26 +30,26 @@ use crate::types::{Entry, Str};
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("append",       3, Run::Write(append),      ONE_KEY,     "2.0.0", "key value", "Append a value to a key"),
-    command("decr",         2, Run::Write(decr),        ONE_KEY,     "1.0.0", "key", "Decrement the integer value of a key by one"),
-    command("decrby",       3, Run::Write(decrby),      ONE_KEY,     "1.0.0", "key decrement", "Decrement the integer value of a key by the given number"),
+    command("append",       3, Run::Write(append),      ONE_KEY,     "2.0.0", "key value", "Append a value to a key").uses("RW insert"),
+    command("decr",         2, Run::Write(decr),        ONE_KEY,     "1.0.0", "key", "Decrement the integer value of a key by one").uses("RW access update"),
+    command("decrby",       3, Run::Write(decrby),      ONE_KEY,     "1.0.0", "key decrement", "Decrement the integer value of a key by the given number").uses("RW access update"),
     command("get",          2, Run::Read(get),          ONE_KEY,     "1.0.0", "key", "Get the value of a key").with(&[Flag::Quick]),
-    command("getdel",       2, Run::Write(getdel),      ONE_KEY,     "6.2.0", "key", "Get the value of a key and delete the key"),
-    command("getex",       -2, Run::Write(getex),       ONE_KEY,     "6.2.0", "key [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT unix-time-milliseconds|PERSIST]", "Get the value of a key and optionally set its expiration"),
+    command("getdel",       2, Run::Write(getdel),      ONE_KEY,     "6.2.0", "key", "Get the value of a key and delete the key").uses("RW access delete"),
+    command("getex",       -2, Run::Write(getex),       ONE_KEY,     "6.2.0", "key [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT unix-time-milliseconds|PERSIST]", "Get the value of a key and optionally set its expiration").uses("RW access update"),
     command("getrange",     4, Run::Read(getrange),     ONE_KEY,     "2.4.0", "key start end", "Get a substring of the string stored at a key"),
-    command("getset",       3, Run::Write(getset),      ONE_KEY,     "1.0.0", "key value", "Set the string value of a key and return its old value"),
-    command("incr",         2, Run::Write(incr),        ONE_KEY,     "1.0.0", "key", "Increment the integer value of a key by one"),
-    command("incrby",       3, Run::Write(incrby),      ONE_KEY,     "1.0.0", "key increment", "Increment the integer value of a key by the given amount"),
-    command("incrbyfloat",  3, Run::Write(incrbyfloat), ONE_KEY,     "2.6.0", "key increment", "Increment the float value of a key by the given amount"),
+    command("getset",       3, Run::Write(getset),      ONE_KEY,     "1.0.0", "key value", "Set the string value of a key and return its old value").uses("RW access update"),
+    command("incr",         2, Run::Write(incr),        ONE_KEY,     "1.0.0", "key", "Increment the integer value of a key by one").uses("RW access update"),
+    command("incrby",       3, Run::Write(incrby),      ONE_KEY,     "1.0.0", "key increment", "Increment the integer value of a key by the given amount").uses("RW access update"),
+    command("incrbyfloat",  3, Run::Write(incrbyfloat), ONE_KEY,     "2.6.0", "key increment", "Increment the float value of a key by the given amount").uses("RW access update"),
     command("mget",        -2, Run::Read(mget),         ALL_KEYS,    "1.0.0", "key [key ...]", "Get the values of all the given keys"),
-    command("mset",        -3, Run::Write(mset),        EVERY_OTHER, "1.0.1", "key value [key value ...]", "Set multiple keys to multiple values"),
-    command("msetnx",      -3, Run::Write(msetnx),      EVERY_OTHER, "1.0.1", "key value [key value ...]", "Set multiple keys to multiple values, only if none of the keys exist"),
-    command("psetex",       4, Run::Write(psetex),      ONE_KEY,     "2.6.0", "key milliseconds value", "Set the value and expiration in milliseconds of a key"),
-    command("set",         -3, Run::Write(set),         ONE_KEY,     "1.0.0", "key value [NX|XX] [GET] [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT unix-time-milliseconds|KEEPTTL]", "Set the string value of a key").with(&[Flag::Quick]),
-    command("setex",        4, Run::Write(setex),       ONE_KEY,     "2.0.0", "key seconds value", "Set the value and expiration of a key"),
-    command("setnx",        3, Run::Write(setnx),       ONE_KEY,     "1.0.0", "key value", "Set the value of a key, only if the key does not exist"),
-    command("setrange",     4, Run::Write(setrange),    ONE_KEY,     "2.2.0", "key offset value", "Overwrite part of a string at key starting at the specified offset"),
-    command("strlen",       2, Run::Read(strlen),       ONE_KEY,     "2.2.0", "key", "Get the length of the value stored in a key").with(&[Flag::Quick]),
+    command("mset",        -3, Run::Write(mset),        EVERY_OTHER, "1.0.1", "key value [key value ...]", "Set multiple keys to multiple values").uses("OW update"),
+    command("msetnx",      -3, Run::Write(msetnx),      EVERY_OTHER, "1.0.1", "key value [key value ...]", "Set multiple keys to multiple values, only if none of the keys exist").uses("OW insert"),
+    command("psetex",       4, Run::Write(psetex),      ONE_KEY,     "2.6.0", "key milliseconds value", "Set the value and expiration in milliseconds of a key").uses("OW update"),
+    command("set",         -3, Run::Write(set),         ONE_KEY,     "1.0.0", "key value [NX|XX] [GET] [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT unix-time-milliseconds|KEEPTTL]", "Set the string value of a key").with(&[Flag::Quick]).uses_by("RW access update variable_flags", set_uses),
+    command("setex",        4, Run::Write(setex),       ONE_KEY,     "2.0.0", "key seconds value", "Set the value and expiration of a key").uses("OW update"),
+    command("setnx",        3, Run::Write(setnx),       ONE_KEY,     "1.0.0", "key value", "Set the value of a key, only if the key does not exist").uses("OW insert"),
+    command("setrange",     4, Run::Write(setrange),    ONE_KEY,     "2.2.0", "key offset value", "Overwrite part of a string at key starting at the specified offset").uses("RW update"),
+    command("strlen",       2, Run::Read(strlen),       ONE_KEY,     "2.2.0", "key", "Get the length of the value stored in a key").with(&[Flag::Quick]).uses("RO"),
     command("substr",       4, Run::Read(getrange),     ONE_KEY,     "1.0.0", "key start end", "Get a substring of the string stored at a key"),
 ];
 
@@ -100,6 +100,12 @@ fn range(string: &[u8], start: i64, end: i64) -> &[u8] {
     let start = from_front(start);
     let end = from_front(end).min(length - 1);
     if start > end { b"" } else { &string[start as usize..=end as usize] }
+}
+
+/// SET reads the old value if it is asked for it.
+fn set_uses(args: &Args) -> Vec<Used> {
+    let gets = args.iter().skip(3).any(|option| option.eq_ignore_ascii_case(b"get"));
+    vec![(1, if gets { "RW access update" } else { "OW update" })]
 }
 
 // Storing.
@@ -220,10 +226,7 @@ fn store_until(view: &mut ViewMut, args: &Args, at: usize, deadline: u64) {
 
 /// Answers with the string that the key holds, or nil; returns whether there is one.
 fn reply_with_value_of(view: &mut ViewMut, key: Key, reply: &mut Reply) -> Result<bool, Error> {
-    let notes = view.notes;
-    let found = view.get::<Str>(key);
-    notes.count(!matches!(found, Ok(None)));
-    let string = found?;
+    let string = view.read::<Str>(key)?;
     let exists = string.is_some();
     reply_with(string, reply);
     Ok(exists)
@@ -232,7 +235,7 @@ fn reply_with_value_of(view: &mut ViewMut, key: Key, reply: &mut Reply) -> Resul
 /// Answers with a string, or nil. A large one is shared with the reply, and not copied. (Inlined,
 /// the look at which it is costs a GET one instruction in a hundred; as a call, three.)
 #[inline(always)]
-fn reply_with(string: Option<Str>, reply: &mut Reply) {
+pub fn reply_with(string: Option<Str>, reply: &mut Reply) {
     match &string {
         Some(Str::Shared(value)) => reply.shared_bulk(value),
         string => reply.bulk_or_nil(string.as_deref()),
@@ -340,7 +343,7 @@ fn decrby(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Erro
 }
 
 fn add(view: &mut ViewMut, key: Key, change: i64, reply: &mut Reply) -> Result<(), Error> {
-    let sum = view.edit::<Str, _>(key, |string| {
+    let sum = view.edit::<Str, _>(key, "incrby", |string| {
         let number = string.integer().ok_or(Error::NotInteger)?;
         let sum = number.checked_add(change).ok_or(Error::Overflow)?;
         string.set_integer(sum);
@@ -352,7 +355,7 @@ fn add(view: &mut ViewMut, key: Key, change: i64, reply: &mut Reply) -> Result<(
 
 fn incrbyfloat(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let key = args.key(1);
-    let sum = view.edit::<Str, _>(key, |string| {
+    let sum = view.edit::<Str, _>(key, "incrbyfloat", |string| {
         let number = string.float().ok_or(Error::NotFloat)?;
         let sum = number.add(Float::parse(&args[2]).ok_or(Error::NotFloat)?);
         if !sum.is_finite() {
@@ -371,7 +374,7 @@ fn incrbyfloat(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(),
 // Editing.
 
 fn append(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let length = view.edit::<Str, _>(args.key(1), |string| string.append(args.arg(2)))?;
+    let length = view.edit::<Str, _>(args.key(1), "append", |string| string.append(args.arg(2)))?;
     reply.count(length);
     Ok(())
 }
@@ -379,7 +382,7 @@ fn append(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Erro
 fn setrange(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let (offset, value) = (integer(&args[2])?, &args[3]);
     let offset = usize::try_from(offset).map_err(|_| Error::OffsetOutOfRange)?;
-    let length = view.edit::<Str, _>(args.key(1), |string| match value.is_empty() {
+    let length = view.edit::<Str, _>(args.key(1), "setrange", |string| match value.is_empty() {
         // Nothing to write: no zeros are added, no key is made.
         true => Ok(string.len()),
         false => string.patch(offset, value),

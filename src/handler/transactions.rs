@@ -23,7 +23,7 @@ pub const COMMANDS: &[Command] = &[
     command("multi",   1,  Run::Client(multi),   NO_KEY,   "1.2.0", "",              "Mark the start of a transaction block").with(&[Flag::NotQueued, Flag::InLog]),
     command("exec",    1,  Run::Exec,            NO_KEY,   "1.2.0", "",              "Execute all commands issued after MULTI").with(&[Flag::SkipSlowlog, Flag::NotQueued]),
     command("discard", 1,  Run::Mixed(discard),  NO_KEY,   "2.0.0", "",              "Discard all commands issued after MULTI").with(&[Flag::NotQueued, Flag::InLog]),
-    command("watch",   -2, Run::Mixed(watch),    ALL_KEYS, "2.2.0", "key [key ...]", "Watch the given keys to determine execution of the MULTI/EXEC block").with(&[Flag::NotQueued]),
+    command("watch",   -2, Run::Mixed(watch),    ALL_KEYS, "2.2.0", "key [key ...]", "Watch the given keys to determine execution of the MULTI/EXEC block").with(&[Flag::NotQueued]).uses("RO"),
     command("unwatch", 1,  Run::Mixed(unwatch),  NO_KEY,   "2.2.0", "",              "Forget about all watched keys"),
 ];
 
@@ -47,7 +47,7 @@ fn watch(client: &mut Client, view: &View, args: &Args, reply: &mut Reply) -> Re
     }
     for key in Cursor::new(args).rest() {
         if client.watched.insert((view.db, key.to_vec())) {
-            view.watch(key, &client.watch_flag);
+            view.watch(key, &client.public.watch_flag);
             client.names.add(memory_of(key));
         }
     }
@@ -62,8 +62,8 @@ fn unwatch(client: &mut Client, view: &View, _: &Args, reply: &mut Reply) -> Res
 /// Ends all watches of the client, and lowers its flag.
 pub fn unwatch_all(client: &mut Client, view: &View) {
     for (db, key) in std::mem::take(&mut client.watched) {
-        view.in_db(db).unwatch(&key, &client.watch_flag);
+        view.in_db(db).unwatch(&key, &client.public.watch_flag);
         client.names.subtract(memory_of(&key));
     }
-    client.watch_flag.store(false, Ordering::Relaxed);
+    client.public.watch_flag.store(false, Ordering::Relaxed);
 }

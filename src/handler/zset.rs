@@ -26,23 +26,23 @@ use crate::resp::{
 };
 use crate::store::{View, ViewMut};
 use crate::types::table::random_below;
-use crate::types::{Scoring, Zset};
+use crate::types::{Member, Scoring, Zset};
 
 pub use combining::COMMANDS as COMBINING;
 pub use ranges::COMMANDS as RANGES;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("zadd",        -4, Run::Write(zadd),       ONE_KEY, "1.2.0", "key [NX|XX] [GT|LT] [CH] [INCR] score member [score member ...]", "Add one or more members to a sorted set, or update its score if it already exists"),
-    command("zcard",        2, Run::Read(zcard),       ONE_KEY, "1.2.0", "key", "Get the number of members in a sorted set").with(&[Flag::Quick]),
-    command("zincrby",      4, Run::Write(zincrby),    ONE_KEY, "1.2.0", "key increment member", "Increment the score of a member in a sorted set"),
-    command("zmpop",       -4, Run::Write(zmpop),      COUNTED_KEYS, "7.0.0", "numkeys key [key ...] MIN|MAX [COUNT count]", "Remove and return members with scores in a sorted set"),
+    command("zadd",        -4, Run::Write(zadd),       ONE_KEY, "1.2.0", "key [NX|XX] [GT|LT] [CH] [INCR] score member [score member ...]", "Add one or more members to a sorted set, or update its score if it already exists").with(&[Flag::Quick]).uses("RW update"),
+    command("zcard",        2, Run::Read(zcard),       ONE_KEY, "1.2.0", "key", "Get the number of members in a sorted set").with(&[Flag::Quick]).uses("RO"),
+    command("zincrby",      4, Run::Write(zincrby),    ONE_KEY, "1.2.0", "key increment member", "Increment the score of a member in a sorted set").uses("RW access update"),
+    command("zmpop",       -4, Run::Write(zmpop),      COUNTED_KEYS, "7.0.0", "numkeys key [key ...] MIN|MAX [COUNT count]", "Remove and return members with scores in a sorted set").uses("RW access delete"),
     command("zmscore",     -3, Run::Read(zmscore),     ONE_KEY, "6.2.0", "key member [member ...]", "Get the score associated with the given members in a sorted set"),
-    command("zpopmax",     -2, Run::Write(zpopmax),    ONE_KEY, "5.0.0", "key [count]", "Remove and return members with the highest scores in a sorted set"),
-    command("zpopmin",     -2, Run::Write(zpopmin),    ONE_KEY, "5.0.0", "key [count]", "Remove and return members with the lowest scores in a sorted set"),
+    command("zpopmax",     -2, Run::Write(zpopmax),    ONE_KEY, "5.0.0", "key [count]", "Remove and return members with the highest scores in a sorted set").with(&[Flag::Quick]).uses("RW access delete"),
+    command("zpopmin",     -2, Run::Write(zpopmin),    ONE_KEY, "5.0.0", "key [count]", "Remove and return members with the lowest scores in a sorted set").with(&[Flag::Quick]).uses("RW access delete"),
     command("zrandmember", -2, Run::Read(zrandmember), ONE_KEY, "6.2.0", "key [count [WITHSCORES]]", "Get one or multiple random elements from a sorted set"),
     command("zrank",       -3, Run::Read(zrank),       ONE_KEY, "2.0.0", "key member [WITHSCORE]", "Determine the index of a member in a sorted set"),
-    command("zrem",        -3, Run::Write(zrem),       ONE_KEY, "1.2.0", "key member [member ...]", "Remove one or more members from a sorted set"),
+    command("zrem",        -3, Run::Write(zrem),       ONE_KEY, "1.2.0", "key member [member ...]", "Remove one or more members from a sorted set").with(&[Flag::Quick]).uses("RW delete"),
     command("zrevrank",    -3, Run::Read(zrevrank),    ONE_KEY, "2.0.0", "key member [WITHSCORE]", "Determine the index of a member in a sorted set, with scores ordered from high to low"),
     command("zscan",       -3, Run::Long(zscan),       ONE_KEY, "2.8.0", "key cursor [MATCH pattern] [COUNT count]", "Incrementally iterate sorted sets elements and associated scores"),
     command("zscore",       3, Run::Read(zscore),      ONE_KEY, "1.2.0", "key member", "Get the score associated with the given member in a sorted set"),
@@ -78,7 +78,8 @@ fn add(view: &mut ViewMut, args: &Args, incr: bool, reply: &mut Reply) -> Result
     let parse = |(score, member)| Ok((member, parse_double(score).ok_or(Error::NotFloat)?));
     let pairs: Vec<Scoring> = pairs.map(parse).collect::<Result<_, _>>()?;
     let mut added = Added::default();
-    view.edit::<Zset, _>(args.key(1), |zset| {
+    let event = if adding.incr { "zincr" } else { "zadd" };
+    view.edit::<Zset, _>(args.key(1), event, |zset| {
         for (member, score) in pairs {
             zset.put(member, |old| adding.decide(old, score, &mut added));
         }
@@ -160,7 +161,7 @@ impl Adding {
 
 fn zrem(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let members = Cursor::at(args, 2).rest();
-    let removed = view.edit_if_there::<Zset, _>(args.key(1), |zset| {
+    let removed = view.edit_if_there::<Zset, _>(args.key(1), "zrem", |zset| {
         Ok(members.filter(|member| zset.remove(member)).count())
     })?;
     reply.count(removed.unwrap_or(0));
@@ -221,7 +222,8 @@ pub fn pop(
     side: Side,
     count: usize,
 ) -> Result<Option<Vec<Popped>>, Error> {
-    view.edit_if_there::<Zset, _>(key, |zset| {
+    let event = if side == Side::Min { "zpopmin" } else { "zpopmax" };
+    view.edit_if_there::<Zset, _>(key, event, |zset| {
         let length = zset.look().len();
         let count = count.min(length);
         let ranks = if side == Side::Min { 0..count } else { length - count..length };
@@ -313,7 +315,7 @@ fn zcard(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
 
 fn zscore(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let zset = view.get::<Zset>(args.key(1))?;
-    reply_with_score(zset.and_then(|zset| zset.score(&args[2])), reply);
+    reply_with_score(zset.and_then(|zset| zset.score(Member::Bytes(&args[2]))), reply);
     Ok(())
 }
 
@@ -322,7 +324,7 @@ fn zmscore(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let members = Cursor::at(args, 2).rest();
     reply.array(members.len());
     reply.each(members, |reply, member| {
-        reply_with_score(zset.and_then(|zset| zset.score(member)), reply);
+        reply_with_score(zset.and_then(|zset| zset.score(Member::Bytes(member))), reply);
     });
     Ok(())
 }

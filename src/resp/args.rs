@@ -103,9 +103,11 @@ impl Args {
         is_even.then(|| keys.map(|i| (self.key(i), self.arg(i + 1))))
     }
 
-    /// Computes the digest of argument `i`, the first key, or of none.
+    /// Computes the digest of argument `i`, the first key, or of none. (SUNSUBSCRIBE may have no argument where
+    /// its row has a key.)
     pub fn know_key(&mut self, i: Option<usize>) {
-        self.known = i.map(|i| (i, Key::of(&self[i]).digest));
+        let there = i.filter(|i| *i < self.len());
+        self.known = there.map(|i| (i, Key::of(&self[i]).digest));
     }
 
     /// The digest of the first key, if there is a key.
@@ -116,6 +118,11 @@ impl Args {
     /// How many bytes the large arguments have together.
     pub fn large_size(&self) -> usize {
         self.large.iter().map(|large| large.len()).sum()
+    }
+
+    /// How many bytes all arguments have together.
+    pub fn length(&self) -> usize {
+        self.iter().map(<[u8]>::len).sum()
     }
 
     /// Bytes of memory that a copy takes ([`Args::to_owned`]).

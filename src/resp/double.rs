@@ -12,7 +12,7 @@
 //! listpack keeps whole numbers as integers there, so ZSCAN shows them in another form
 //! ([`print_in_listpack`]).
 
-use super::Digits;
+use super::{Digits, parse_integer};
 
 /// The number that the text is, all of it. `None` for what is none, for NaN, and for what is too large or
 /// too small for a double (Redis's `getDoubleFromObject`).
@@ -31,6 +31,18 @@ pub fn parse_bound(text: &[u8]) -> Option<f64> {
     let text = text.split(|&byte| byte == 0).next().unwrap_or_default();
     let read = strtod(text);
     (read.length == text.len() && !read.number.is_nan()).then_some(read.number)
+}
+
+/// What SORT compares, as Redis reads it: like the end of a range, but not if a double has no room for it.
+/// Room for some of its digits is not enough.
+pub fn parse_weight(text: &[u8]) -> Option<f64> {
+    if let Some(number) = parse_integer(text) {
+        return Some(number as f64);
+    }
+    let text = text.split(|&byte| byte == 0).next().unwrap_or_default();
+    let read = strtod(text);
+    let fits = read.is_in_range && !read.number.is_subnormal() && !read.number.is_nan();
+    (read.length == text.len() && fits).then_some(read.number)
 }
 
 /// What `strtod` says of a text.
@@ -292,6 +304,19 @@ mod tests {
         ] {
             assert_eq!(parse_double(text.as_bytes()), None, "{text}");
             assert_eq!(parse_bound(text.as_bytes()), Some(bound), "{text}");
+        }
+        for text in ["1e400", "1e-400", "5e-324", "-0x1p-1076", "nan", " ", "-", "x", "1x", "0x"] {
+            assert_eq!(parse_weight(text.as_bytes()), None, "{text}");
+        }
+        for (text, weight) in [
+            ("", 0.0),
+            ("\0x", 0.0),
+            (" 1\0x", 1.0),
+            ("9007199254740993", 9007199254740992.0),
+            ("2.2250738585072014e-308", f64::MIN_POSITIVE),
+            ("-inf", f64::NEG_INFINITY),
+        ] {
+            assert_eq!(parse_weight(text.as_bytes()), Some(weight), "{text}");
         }
     }
 }

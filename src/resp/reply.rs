@@ -41,7 +41,7 @@ use super::{print_double, write_bulk, write_header};
 use crate::blob::Blob;
 use crate::error;
 use crate::held::{Charge, End, STEP};
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 /// Which of the two versions of the protocol a client has asked for with HELLO.
@@ -57,12 +57,15 @@ pub struct Reply {
     /// What has not left yet. It is cut back if a command fails.
     pub out: Output,
     pub protocol: Protocol,
+    /// Errors that were told and are not in the statistics yet.
+    pub errors: error::Tally,
 }
 
 impl Reply {
     /// An empty reply, in RESP2, which every client speaks until it sends HELLO 3.
     pub fn new() -> Reply {
-        Reply { out: Output::new(None), protocol: Protocol::Resp2 }
+        let errors = error::Tally::default();
+        Reply { out: Output::new(None), protocol: Protocol::Resp2, errors }
     }
 
     /// The same for a client: its replies are counted and limited.
@@ -77,12 +80,14 @@ impl Reply {
         items: impl IntoIterator<Item = T>,
         mut write: impl FnMut(&mut Reply, T),
     ) {
-        for item in items {
+        // Iterators made of others walk faster by themselves than a loop that asks for each next one.
+        let _ = items.into_iter().try_for_each(|item| {
             if self.out.is_over {
-                return;
+                return ControlFlow::Break(());
             }
             write(self, item);
-        }
+            ControlFlow::Continue(())
+        });
     }
 
     /// `count` elements, and with `both` what belongs to each: in RESP2 behind it, in RESP3 in a pair with it.
@@ -123,7 +128,7 @@ impl Reply {
         self.out.written.extend_from_slice(b"\r\n");
     }
 
-    /// An error. It may quote what a client sent, so a line end in it becomes a space.
+    /// An error, which is counted. It may quote what a client sent, so a line end in it becomes a space.
     pub fn error(&mut self, error: &error::Error) {
         self.out.written.push(b'-');
         let start = self.out.written.len();
@@ -136,6 +141,7 @@ impl Reply {
                 *byte = b' ';
             }
         }
+        self.errors.count(&self.out.written[start..]);
         self.out.written.extend_from_slice(b"\r\n");
     }
 
@@ -252,6 +258,21 @@ impl Reply {
         }
     }
 
+    /// A number of any size, in digits; a bulk string in RESP2.
+    pub fn big_number(&mut self, digits: &str) {
+        if !self.is_resp3() {
+            return self.bulk(digits.as_bytes());
+        }
+        self.out.written.push(b'(');
+        self.out.written.extend_from_slice(digits.as_bytes());
+        self.out.written.extend_from_slice(b"\r\n");
+    }
+
+    /// The head of `length` pairs that say something about the reply behind them. RESP2 has no such thing.
+    pub fn attributes(&mut self, length: usize) {
+        write_header(&mut self.out.written, b'|', length as i64);
+    }
+
     /// Text that is meant for a person; a bulk string in RESP2.
     pub fn verbatim(&mut self, text: &str) {
         match self.protocol {
@@ -305,9 +326,22 @@ impl Output {
         self.len().saturating_add(more) < self.look_at || self.look(more, more)
     }
 
+    /// A charge of the same client, for what is gathered before the reply is made. None in a replay.
+    pub fn other_charge(&self) -> Option<Charge> {
+        self.charge.as_ref().map(|charge| Charge::new(&charge.held))
+    }
+
     /// Whether all that is written is thrown away, because the client is to end.
     pub fn is_thrown_away(&mut self) -> bool {
         !self.takes(0)
+    }
+
+    /// The length of all that is to be sent. The last look may be a step behind, so it is looked at once more.
+    pub fn end(&mut self) -> usize {
+        if self.len() > STEP {
+            self.look(0, 0);
+        }
+        self.len()
     }
 
     /// Counts what is there and what is to come: `more` bytes, of which `written` are written here. Throws

@@ -84,6 +84,8 @@ impl Session<'_> {
         if !mailbox.leave(self.client.outbox.clone()) {
             return Ok(true);
         }
+        // All that was read has run.
+        self.reader.get_mut().commands_are_done(0);
         let has_much = self.has_much();
         let pause = if has_much { Some(left.unwrap_or(REST).min(REST)) } else { left };
         let peeked = self.reader.get_mut().wait_for_input(pause);

@@ -19,11 +19,12 @@ use crate::held::End;
 use crate::log;
 use crate::stats::add;
 use std::io::{self, BufRead, BufReader};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Bytes that a client's buffer begins with. It becomes eight times as large, up to [`INPUT_BUFFER`],
 /// whenever a read has filled it.
-pub(super) const FIRST_INPUT_BUFFER: usize = 1024;
+const FIRST_INPUT_BUFFER: usize = 1024;
 
 /// A command with this many bytes in large arguments needs no larger buffer. Measured: with a larger
 /// one, a client that sends values of 33 KiB is faster, of 40 KiB as fast, of 48 KiB slower.
@@ -31,6 +32,16 @@ const LONG: usize = 40 * 1024;
 
 /// How long a client that sends nothing keeps large memory.
 pub(super) const REST: Duration = Duration::from_millis(100);
+
+/// What a new client begins with.
+pub(super) fn first_reader(inbound: Inbound) -> BufReader<Inbound> {
+    new_reader(FIRST_INPUT_BUFFER, inbound)
+}
+
+fn new_reader(capacity: usize, inbound: Inbound) -> BufReader<Inbound> {
+    inbound.set_room(capacity);
+    BufReader::with_capacity(capacity, inbound)
+}
 
 impl Session<'_> {
     /// Gives a client that fills its buffer a larger one, unless it sends [`LONG`] bytes of large
@@ -53,7 +64,7 @@ impl Session<'_> {
         let unread = reader.buffer().to_vec();
         let mut inbound = reader.into_inner();
         inbound.take_back(unread);
-        self.reader = BufReader::with_capacity(capacity, inbound);
+        self.reader = new_reader(capacity, inbound);
     }
 
     /// Gives back the memory of the commands that have run, because the thread may wait for long before it
@@ -63,7 +74,8 @@ impl Session<'_> {
             *arrived = Arrived::default();
         }
         if self.ran == self.arrived_count {
-            self.reader.get_mut().commands_are_done();
+            let next = self.reader.buffer().len();
+            self.reader.get_mut().commands_are_done(next);
         }
     }
 
@@ -99,6 +111,9 @@ impl Session<'_> {
         self.arrived = vec![Arrived::default()];
         (self.ran, self.arrived_count) = (0, 0);
         self.reply.out.give_back();
+        let buffers = &self.client.public.held.buffers;
+        buffers.reply_room.store(0, Ordering::Relaxed);
+        buffers.longest_reply.store(0, Ordering::Relaxed);
         self.exchange_reader(FIRST_INPUT_BUFFER);
     }
 

@@ -23,6 +23,7 @@ use crate::held::End;
 use crate::stats::Count;
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::net::TcpStream;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How long a write may make no progress before what has arrived is read: at first, and at most.
@@ -35,10 +36,11 @@ const UNAUTHENTICATED_STASH: usize = 1024 * 1024;
 impl Session<'_> {
     /// Sends the replies, through the outbox if the client has one.
     pub(super) fn flush(&mut self) -> io::Result<()> {
+        self.server.stats.count_errors(&mut self.reply.errors);
         if self.client.outbox.is_some() && self.writer.is_none() {
             self.start_writer()?;
         }
-        let sent = self.reply.out.len();
+        let sent = self.reply.out.end();
         let limit = self.stash_limit();
         if let Some(outbox) = self.client.outbox.clone() {
             if sent > BATCH_OUTPUT || !outbox.wait_for_room(Duration::ZERO) {
@@ -61,11 +63,24 @@ impl Session<'_> {
             self.write_all(limit)?;
         }
         self.reply.out.clear(BATCH_OUTPUT);
+        self.show_buffers(sent);
         let counters = &self.client.public.counters;
         counters.add(Count::OutputBytes, sent as u64);
         let taken = std::mem::take(&mut self.reader.get_mut().taken);
         counters.add(Count::InputBytes, taken);
         Ok(())
+    }
+
+    /// For CLIENT LIST, after replies of this length.
+    fn show_buffers(&self, sent: usize) {
+        let buffers = &self.client.public.held.buffers;
+        buffers.reply_room.store(self.reply.out.capacity(), Ordering::Relaxed);
+        if sent > buffers.longest_reply.load(Ordering::Relaxed) {
+            buffers.longest_reply.store(sent, Ordering::Relaxed);
+        }
+        if buffers.unsent.load(Ordering::Relaxed) > 0 {
+            buffers.unsent.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Bytes that the stash may hold.
@@ -97,6 +112,7 @@ impl Session<'_> {
             self.give_back_what_has_run();
             self.reply.out.count_again();
             let (held, unread) = (&self.client.public.held, self.reply.out.len() - sent);
+            held.buffers.unsent.store(unread, Ordering::Relaxed);
             let normal = &held.total.normal;
             if normal.is_over_hard(unread) || normal.is_over_soft_for_long(unread, &mut over_since)
             {

@@ -24,6 +24,7 @@ use crate::held::{Charge, End};
 use crate::outbox::Outbox;
 use crate::resp::Reply;
 use std::io::{self, ErrorKind, IoSlice, Write};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -187,7 +188,7 @@ fn send_slowly(to: &Public, mut rest: &[u8]) -> io::Result<()> {
     let mut charge = Charge::new(&to.held);
     charge.set(rest.len());
     let (mut pause, mut over_since) = (SHORTEST_PAUSE, None);
-    let limit = &to.held.total.normal;
+    let (limit, unsent) = (&to.held.total.normal, &to.held.buffers.unsent);
     while let (Some(connection), false) = (&to.connection, rest.is_empty() || to.held.is_ended()) {
         match (&*connection.stream).write(rest) {
             Ok(count) => (rest, pause) = (&rest[count..], SHORTEST_PAUSE),
@@ -197,6 +198,7 @@ fn send_slowly(to: &Public, mut rest: &[u8]) -> io::Result<()> {
                 {
                     to.held.kill(End::Output);
                 }
+                unsent.store(rest.len(), Ordering::Relaxed);
                 std::thread::sleep(pause);
                 pause = LONGEST_PAUSE.min(2 * pause);
             }
@@ -204,5 +206,6 @@ fn send_slowly(to: &Public, mut rest: &[u8]) -> io::Result<()> {
             Err(error) => return Err(error),
         }
     }
+    unsent.store(0, Ordering::Relaxed);
     Ok(())
 }

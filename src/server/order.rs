@@ -13,9 +13,14 @@
 //!               A is not: wait until it is, or until A has ended a turn that began after B looked
 //! ```
 //!
+//! A command that may wait for a key asks for older clients, if there are few clients at all. So two clients
+//! that send BLPOP one after the other are served in that order, though the second thread may be faster. If
+//! both come at once, the older client is first, as in Redis mostly too.
+//!
 //! - One question waits for [`PATIENCE`] at most, for all clients together. If it gives up on a turn, no other
 //!   question waits for that turn. So a client that is stuck because it does not read delays others once.
-//! - Nobody waits for a client that waits here itself, or two could wait for each other. Nor for one in WAIT.
+//! - Nobody waits for a client that waits here itself, or two could wait for each other. Nor for one in WAIT,
+//!   or for a paused one.
 //! - The asker holds no lock. Inside EXEC it would, so there nobody waits.
 //!
 //! std can look at a socket without waiting only in non-blocking mode, and all threads share that mode. So the
@@ -128,6 +133,12 @@ fn is_quiet(client: &Public) -> bool {
     count % 2 == 1
         && !has_arrived(&connection.stream, turns)
         && turns.count.load(Ordering::Acquire) == count
+}
+
+/// Whether there is input of the client that nobody has read, or it has closed the connection.
+pub fn has_news(client: &Public) -> bool {
+    let connection = client.connection.as_ref();
+    connection.is_some_and(|connection| has_arrived(&connection.stream, &client.turns))
 }
 
 /// Whether there is unread input, or the client has closed the connection.

@@ -22,7 +22,7 @@
 //!
 //! **How Redis does it**: it does so since version 8, and Valkey since its 8.0, for keys alone.
 
-use super::Keyspace;
+use super::{Keyspace, View};
 use crate::key::digest_of;
 use crate::types::table::{self, WARM};
 
@@ -82,5 +82,12 @@ impl Keyspace {
             }
         }
         table::warm(fields.iter().flatten().copied());
+    }
+}
+
+impl View<'_> {
+    /// [`Keyspace::warm_fields`] for a command that finds its keys while it runs.
+    pub fn warm<'a>(&self, named: impl Iterator<Item = (u64, Option<&'a [u8]>)> + Clone) {
+        self.keyspace.warm_fields(self.db, named);
     }
 }

@@ -6,14 +6,14 @@
 //!
 //! ```text
 //!                        queues                             ready
-//! A: BLPOP x y 0         x ─▶ A, B                          whatever makes a key notes it here,
+//! A: BLPOP x y 0         x ─▶ A, B                          whatever makes a key marks it here,
 //! B: BLPOP x 0           y ─▶ A                             if there is a queue for it
 //! C: RPUSH x 1 2                                            x
 //!    after the command   the first of x is served: A ─▶ 1   A leaves all its queues
 //!                        then the next:            B ─▶ 2   log: RPUSH x 1 2, LPOP x, LPOP x
 //! ```
 //!
-//! A key is made in few places of `ViewMut`, and those call [`ViewMut::note_ready`]. So RPUSH, RENAME, SORT
+//! A key is made in few places of `ViewMut`, and those call [`ViewMut::mark_ready`]. So RPUSH, RENAME, SORT
 //! and RESTORE serve clients, and their handlers do not know it. Who is served and when: batch/serving.rs. How
 //! a client's thread waits: serve/blocked.rs.
 //!
@@ -73,8 +73,14 @@ impl Waiter {
     }
 }
 
-/// Those who wait for one key. The number of each is its place in the order of arrival.
-type Queue = BTreeMap<u64, Arc<Waiter>>;
+/// Those who wait for one key.
+#[derive(Default)]
+struct Queue {
+    /// The number of each is its place in the order of arrival.
+    waiters: BTreeMap<u64, Arc<Waiter>>,
+    /// Whether the key is among those that are ready. However often an EXEC makes it, it is there once.
+    is_ready: bool,
+}
 
 /// All clients that wait for a key.
 #[derive(Default)]
@@ -95,7 +101,8 @@ impl Blocking {
         self.last += 1;
         let queues = self.queues.entry(waiter.db).or_default();
         for key in waiter.keys() {
-            queues.entry(key.to_vec()).or_default().insert(self.last, waiter.clone());
+            let queue = queues.entry(key.to_vec()).or_default();
+            queue.waiters.insert(self.last, waiter.clone());
         }
         self.numbers.insert(waiter.client, (self.last, waiter.clone()));
         waiter
@@ -108,8 +115,8 @@ impl Blocking {
         let queues = self.queues.get_mut(&waiter.db)?;
         for key in waiter.keys() {
             if let Some(queue) = queues.get_mut(key) {
-                queue.remove(&number);
-                if queue.is_empty() {
+                queue.waiters.remove(&number);
+                if queue.waiters.is_empty() {
                     queues.remove(key);
                 }
             }
@@ -122,19 +129,28 @@ impl Blocking {
 
     /// The next database and key that became ready.
     pub fn next_ready(&mut self) -> Option<(usize, Vec<u8>)> {
-        self.ready.pop_front()
+        let (db, key) = self.ready.pop_front()?;
+        if let Some(queue) = self.queue_mut(db, &key) {
+            queue.is_ready = false;
+        }
+        Some((db, key))
     }
 
     /// The first client in the queue of a key after this number, with its own number.
     pub fn next(&self, db: usize, key: &[u8], after: u64) -> Option<(u64, Arc<Waiter>)> {
         let queue = self.queues.get(&db)?.get(key)?;
-        queue.range(after + 1..).next().map(|(number, waiter)| (*number, waiter.clone()))
+        queue.waiters.range(after + 1..).next().map(|(number, waiter)| (*number, waiter.clone()))
     }
 
-    fn note_ready(&mut self, db: usize, key: &[u8]) {
-        if self.queues.get(&db).is_some_and(|queues| queues.contains_key(key)) {
+    fn mark_ready(&mut self, db: usize, key: &[u8]) {
+        if let Some(queue) = self.queue_mut(db, key).filter(|queue| !queue.is_ready) {
+            queue.is_ready = true;
             self.ready.push_back((db, key.to_vec()));
         }
+    }
+
+    fn queue_mut(&mut self, db: usize, key: &[u8]) -> Option<&mut Queue> {
+        self.queues.get_mut(&db)?.get_mut(key)
     }
 
     /// The keys of a database that clients wait for.
@@ -158,27 +174,20 @@ impl ViewMut<'_> {
     }
 
     /// A key was made, perhaps one that a client waits for.
-    pub(super) fn note_ready(&mut self, key: &[u8]) {
+    pub(super) fn mark_ready(&mut self, key: &[u8]) {
         let blocking = self.keyspace.blocking.get_mut().unwrap();
         if !blocking.queues.is_empty() {
-            blocking.note_ready(self.db, key);
+            blocking.mark_ready(self.db, key);
         }
     }
 
-    /// Does something that makes no key ready.
-    pub(super) fn quietly(&mut self, work: impl FnOnce(&mut Self)) {
-        let before = self.keyspace.blocking.get_mut().unwrap().ready.len();
-        work(self);
-        self.keyspace.blocking.get_mut().unwrap().ready.truncate(before);
-    }
-
     /// Databases have changed places, and with them all their keys.
-    pub(super) fn note_all_ready(&mut self, dbs: [usize; 2]) {
+    pub(super) fn mark_all_ready(&mut self, dbs: [usize; 2]) {
         let blocking = self.keyspace.blocking.get_mut().unwrap();
         for db in dbs {
             for key in blocking.keys_of(db) {
                 if self.keyspace.dbs[db].find(&key).is_some() {
-                    blocking.note_ready(db, &key);
+                    blocking.mark_ready(db, &key);
                 }
             }
         }
@@ -232,13 +241,15 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_ready_only_if_somebody_waits_for_it() {
+    fn a_key_is_ready_once_and_only_if_somebody_waits_for_it() {
         let mut blocking = Blocking::default();
         blocking.join(waiter(1, 0, &["x"]));
-        for (db, key) in [(0, &b"y"[..]), (1, b"x"), (0, b"x")] {
-            blocking.note_ready(db, key);
+        for _ in 0..2 {
+            for (db, key) in [(0, &b"y"[..]), (1, b"x"), (0, b"x"), (0, b"x")] {
+                blocking.mark_ready(db, key);
+            }
+            assert_eq!(blocking.next_ready(), Some((0, b"x".to_vec())));
+            assert_eq!(blocking.next_ready(), None);
         }
-        assert_eq!(blocking.next_ready(), Some((0, b"x".to_vec())));
-        assert_eq!(blocking.next_ready(), None);
     }
 }

@@ -30,6 +30,7 @@
 
 use super::{Db, View, ViewMut, Wait};
 use crate::key::Key;
+use crate::notify::{Class, Events};
 use crate::propagate::Source;
 use crate::types::Entry;
 use crate::watch::Now;
@@ -66,8 +67,8 @@ impl Time {
 }
 
 /// What the views of one batch leave behind: expired keys that are to be deleted, what a command waits for,
-/// and what is counted. The
-/// batch alone has them. The cells are there because a view is shared by reference.
+/// what has happened, and what is counted. The batch alone has them. The cells are there because a view is
+/// shared by reference.
 #[derive(Default)]
 pub struct Notes {
     /// Keys that readers have met expired, in that order.
@@ -80,6 +81,8 @@ pub struct Notes {
     in_exec: Cell<bool>,
     /// What the command waits for, if it does (blocking.rs). In a box, because each writer looks here.
     pub wait: Cell<Option<Box<Wait>>>,
+    /// For those who have subscribed to it (notify.rs).
+    pub events: Events,
     pub hits: Cell<u64>,
     pub misses: Cell<u64>,
     /// How many expired keys were deleted.
@@ -91,6 +94,8 @@ struct Expired {
     unit: u64,
     db: usize,
     key: Vec<u8>,
+    /// The number of its event, if that was kept.
+    event: Option<usize>,
 }
 
 impl Notes {
@@ -110,16 +115,42 @@ impl Notes {
     }
 
     /// Counts a lookup, as Redis's `lookupKeyRead` does: those of a command that answers with what is
-    /// there, and of no other that writes.
-    pub fn count(&self, is_there: bool) {
+    /// there, and of no other that writes. A miss is an event.
+    #[inline(always)]
+    pub fn count(&self, db: usize, key: &[u8], is_there: bool) {
+        self.count_silently(is_there);
+        if !is_there {
+            self.say(db, key, Class::Miss, "keymiss");
+        }
+    }
+
+    /// The same without the event.
+    pub fn count_silently(&self, is_there: bool) {
         let counter = if is_there { &self.hits } else { &self.misses };
         counter.set(counter.get() + 1);
     }
 
+    /// Keeps an event, if somebody wants to hear of its class.
+    #[inline(always)]
+    pub fn say(&self, db: usize, key: &[u8], class: Class, event: &'static str) {
+        self.events.say(class, event, db, key);
+    }
+
     fn note(&self, db: usize, key: &[u8]) {
         if self.known.borrow_mut().entry(db).or_default().insert(key.to_vec()) {
+            // It has its place here, before what the command finds or does next.
+            let event = self.events.say(Class::Expired, "expired", db, key);
             let (unit, key) = (self.unit.get(), key.to_vec());
-            self.expired.borrow_mut().push(Expired { unit, db, key });
+            self.expired.borrow_mut().push(Expired { unit, db, key, event });
+        }
+    }
+
+    /// Leaves what is noted where it is, expired and not deleted, if there is something and this is so. Then
+    /// nobody hears of it.
+    pub fn forget_if(&self, is_so: impl FnOnce() -> bool) {
+        if !self.are_empty() && is_so() {
+            let events = self.take().into_iter().filter_map(|expired| expired.event);
+            events.for_each(|event| self.events.take_back(event));
         }
     }
 
@@ -129,13 +160,25 @@ impl Notes {
         self.expired.take()
     }
 
+    /// Whether the key is noted: an earlier command of the batch, or this one, has met it expired.
+    pub(super) fn has_noted(&self, db: usize, key: &[u8]) -> bool {
+        self.known.borrow().get(&db).is_some_and(|known| known.contains(key))
+    }
+
     /// How many keys of a database are noted.
     pub(super) fn noted_in(&self, db: usize) -> usize {
         self.known.borrow().get(&db).map_or(0, HashSet::len)
     }
 }
 
-impl View<'_> {
+impl<'a> View<'a> {
+    /// The key's entry if it is alive, counted as a hit or a miss; but a miss is no event. Redis's OBJECT looks so.
+    pub fn entry_silently(&self, key: Key) -> Option<Entry<'a>> {
+        let found = self.peek(key);
+        self.notes.count_silently(found.is_some());
+        found
+    }
+
     /// Whether the key is there for this view. If it is expired, it is noted.
     pub(super) fn is_alive_or_noted(&self, entry: Entry) -> bool {
         let expired = self.time.has_expired(entry);
@@ -159,6 +202,16 @@ impl View<'_> {
         hinted.filter(|entry| !self.is_alive_or_noted_alone(*entry)).count()
     }
 
+    /// All keys of the database, and those that are expired too.
+    pub fn with_expired(&self) -> impl Iterator<Item = Entry<'_>> {
+        self.db().keys.iter()
+    }
+
+    /// Looks a key up that may be expired, and leaves it as it is.
+    pub fn find_expired_too(&self, key: Key) -> Option<Entry<'_>> {
+        self.db().keys.get(key.digest, &key)
+    }
+
     /// How many keys have a deadline, and how long the next of them live on average, in
     /// milliseconds. A sample of the first hundred: an average over all would walk all.
     pub fn deadlines(&self) -> (usize, u64) {
@@ -172,6 +225,28 @@ impl View<'_> {
 }
 
 impl ViewMut<'_> {
+    /// Sets or takes away the deadline of a key that is there.
+    pub fn set_deadline(&mut self, key: Key, deadline: Option<u64>) {
+        self.exchange_deadline(key, deadline);
+        let event = if deadline.is_some() { "expire" } else { "persist" };
+        self.changed(key, Class::Generic, event);
+    }
+
+    pub(super) fn exchange_deadline(&mut self, key: Key, deadline: Option<u64>) {
+        let db = self.db_mut();
+        let Some(mut entry) = db.keys.get_mut(key.digest, &key) else {
+            return;
+        };
+        let old = entry.look().deadline();
+        entry.set_deadline(deadline);
+        if let Some(old) = old {
+            db.deadlines.remove(&(old, key.digest));
+        }
+        if let Some(deadline) = deadline {
+            db.deadlines.insert((deadline, key.digest));
+        }
+    }
+
     /// Deletes an expired key that was looked for, behind those that the command has read before.
     pub(super) fn expire(&mut self, key: Key) {
         self.notes.note(self.db, &key);
@@ -182,17 +257,22 @@ impl ViewMut<'_> {
     pub fn delete_noted(&mut self) {
         for unit in self.notes.take().chunk_by(|a, b| a.unit == b.unit) {
             self.records.begin();
-            for Expired { db, key, .. } in unit {
-                self.in_db(*db, |view| view.delete_if_expired(Key::of(key)));
+            for Expired { db, key, event, .. } in unit {
+                let is_deleted = self.in_db(*db, |view| view.delete_if_expired(Key::of(key)));
+                if let Some(event) = event.filter(|_| !is_deleted) {
+                    self.notes.events.take_back(event);
+                }
             }
             self.records.end();
         }
     }
 
-    /// The command does not count it as a change of its own.
-    fn delete_if_expired(&mut self, key: Key) {
+    /// The command does not count it as a change of its own. Returns whether it was deleted: another client
+    /// may have done something to the key.
+    fn delete_if_expired(&mut self, key: Key) -> bool {
         let found = self.db().keys.get(key.digest, &key);
-        if found.is_some_and(|entry| self.time.has_expired(entry)) {
+        let is_expired = found.is_some_and(|entry| self.time.has_expired(entry));
+        if is_expired {
             let large = self.db_mut().delete(key.digest, &key).flatten();
             self.discard(large);
             self.records.push_expired(self.db, &key);
@@ -200,6 +280,7 @@ impl ViewMut<'_> {
             watchers.touch(self.db, &key, Now::Gone);
             self.notes.deleted.set(self.notes.deleted.get() + 1);
         }
+        is_expired
     }
 }
 

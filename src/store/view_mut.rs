@@ -5,28 +5,31 @@
 //!
 //! 1. If running the command twice could give two outcomes, it says what is to be logged
 //!    ([`ViewMut::propagate`]).
-//! 2. If it answers with the value itself, as GETDEL does, it counts a hit or a miss ([`Notes::count`]). A
+//! 2. If it answers with the value itself, as GETDEL does, it counts a hit or a miss ([`ViewMut::read`]). A
 //!    length or a sum is not the value.
 //!
 //! ```text
-//! APPEND k x      edit(k, append)                                        logged as it was sent
-//! GETDEL k        get(k) ──▶ delete(k) ──▶ propagate(DEL k)              logged as DEL
+//! APPEND k x      edit(k, "append", append)                              logged as it was sent
+//! GETDEL k        read(k) ──▶ delete(k) ──▶ propagate(DEL k)              logged as DEL
 //! SET k v EX 9    set_string(k) ──▶ propagate(SET … PXAT …)
 //! ```
+//!
+//! Each method that changes a key names the event for its subscribers (notify.rs): some know the name, others get
+//! it from the handler. So no change is without an event.
 //!
 //! Expired keys are no concern of handlers (store/expire.rs): what a lookup finds expired is deleted, and
 //! its DEL stands before whatever the command logs.
 //!
-//! **How Redis does it**: `setKey`, `dbDelete`, `signalModifiedKey` and `server.dirty++`, of which each
-//! command must remember all.
+//! **How Redis does it**: `setKey`, `dbDelete`, `signalModifiedKey`, `notifyKeyspaceEvent` and
+//! `server.dirty++`, of which each command must remember all.
 
 use super::{Db, Garbage, Keyspace, Limits, Notes, Time, View};
 use crate::error::Error;
 use crate::key::Key;
+use crate::notify::Class;
 use crate::propagate::Records;
 use crate::resp::{Arg, Args};
 use crate::types::{Change, Edit, Entry, EntryMut, Large, Loose, NewStr, Stored, Type};
-use crate::watch::Now;
 
 /// What becomes of a key's deadline when it is given a string.
 #[derive(Clone, Copy)]
@@ -46,7 +49,7 @@ pub struct ViewMut<'a> {
     pub(super) records: &'a mut Records,
     pub notes: &'a Notes,
     /// How much the command has changed. If it stays 0, the command as it was sent is not logged.
-    dirty: u64,
+    pub(super) dirty: u64,
     /// Whether the command has said itself what is to be logged.
     propagated: bool,
 }
@@ -69,7 +72,7 @@ impl<'a> ViewMut<'a> {
     // Inlined, because a call copies the view: two instructions in a hundred of a SET.
     #[inline(always)]
     pub fn end(mut self, args: &Args) -> u64 {
-        // Keys that readers of `look()` found expired: their DELs go in front of this command's records.
+        // Keys that were found expired through `look()`: their DELs go in front of this command's records.
         if !self.notes.are_empty() {
             self.delete_noted();
         }
@@ -110,51 +113,63 @@ impl<'a> ViewMut<'a> {
         }
     }
 
+    /// The same, counted as a hit or a miss.
+    pub fn read<T: Type>(&mut self, key: Key) -> Result<Option<T::Look<'_>>, Error> {
+        let (notes, db) = (self.notes, self.db);
+        let found = self.get::<T>(key);
+        notes.count(db, &key, !matches!(found, Ok(None)));
+        found
+    }
+
     /// Changes the key's value, or makes one if the key is missing. WRONGTYPE if it has another type than
     /// this.
     ///
-    /// If `change` changes something, the command is logged, and clients that WATCH the key are told. If
-    /// nothing is left of a collection, the key goes. If `change` fails, a missing key stays missing. In a
+    /// If `change` changes something, subscribers are told the event, the command is logged, and WATCH sees it.
+    /// If nothing is left of a collection, the key goes. If `change` fails, a missing key stays missing. In a
     /// value that is there, `change` must check all that can fail before it alters anything.
     pub fn edit<T: Type, R>(
         &mut self,
         key: Key,
+        event: &'static str,
         change: impl FnOnce(&mut Edit<T>) -> Result<R, Error>,
     ) -> Result<R, Error> {
         let limits = self.limits;
         let Some(mut entry) = self.find(key) else {
-            return self.edit_new(key, change);
+            return self.edit_new(key, event, change);
         };
-        let edited = entry.edit(limits, false, change);
-        self.end_edit(key, edited)
+        let edited = entry.edit(limits, change);
+        self.end_edit::<T, R>(key, event, edited)
     }
 
     /// The same, but if the key is missing nothing is done.
     pub fn edit_if_there<T: Type, R>(
         &mut self,
         key: Key,
+        event: &'static str,
         change: impl FnOnce(&mut Edit<T>) -> Result<R, Error>,
     ) -> Result<Option<R>, Error> {
         let limits = self.limits;
         let Some(mut entry) = self.find(key) else {
             return Ok(None);
         };
-        let edited = entry.edit(limits, false, change);
-        self.end_edit(key, edited).map(Some)
+        let edited = entry.edit(limits, change);
+        self.end_edit::<T, R>(key, event, edited).map(Some)
     }
 
     fn edit_new<T: Type, R>(
         &mut self,
         key: Key,
+        event: &'static str,
         change: impl FnOnce(&mut Edit<T>) -> Result<R, Error>,
     ) -> Result<R, Error> {
         let limits = self.limits;
         let keys = &mut self.db_mut().keys;
-        let mut new = keys.insert(key.digest, |heap| Stored::empty::<T>(&key, heap));
-        let (result, change) = new.edit(limits, true, change);
+        let make = |heap: &mut _| Stored::empty::<T>(&key, heap);
+        let (mut new, _) = keys.get_or_insert(key.digest, &key, make);
+        let (result, change) = new.fill(limits, change);
         if result.is_ok() && change == Change::Changed {
-            self.changed(key);
-            self.note_ready(&key);
+            self.is_new(key);
+            self.changed(key, T::CLASS, event);
         } else {
             let large = keys.remove(key.digest, &key, Stored::free).flatten();
             self.discard(large);
@@ -162,16 +177,18 @@ impl<'a> ViewMut<'a> {
         result
     }
 
-    fn end_edit<R>(
+    fn end_edit<T: Type, R>(
         &mut self,
         key: Key,
+        event: &'static str,
         (result, change): (Result<R, Error>, Change),
     ) -> Result<R, Error> {
         debug_assert!(result.is_ok() || change == Change::Unchanged, "what can fail comes first");
         match change {
             Change::Unchanged => {}
-            Change::Changed => self.changed(key),
+            Change::Changed => self.changed(key, T::CLASS, event),
             Change::Emptied => {
+                self.say::<T>(key, event);
                 self.delete(key);
             }
         }
@@ -194,17 +211,26 @@ impl<'a> ViewMut<'a> {
             }
             None => {
                 let make = |heap: &mut _| Stored::new(&key, string.form(), heap);
-                let _ = self.db_mut().keys.insert(key.digest, make);
+                let _ = self.db_mut().keys.get_or_insert(key.digest, &key, make);
+                // No client waits for a string.
+                self.notes.say(self.db, &key, Class::New, "new");
             }
         }
+        self.changed(key, Class::String, "set");
         if let Ttl::Until(deadline) = ttl {
             self.exchange_deadline(key, Some(deadline));
+            self.notes.say(self.db, &key, Class::Generic, "expire");
         }
-        self.changed(key);
     }
 
     /// Gives `key` this entry, which must carry that key, in place of the one that it may have had.
-    pub fn insert(&mut self, key: Key, entry: Loose) {
+    pub fn insert(&mut self, key: Key, event: &'static str, entry: Loose) {
+        self.put(key, entry);
+        self.is_new(key);
+        self.changed(key, Class::Generic, event);
+    }
+
+    fn put(&mut self, key: Key, entry: Loose) {
         // An expired entry in its place leaves a DEL.
         self.find(key);
         let db = self.db_mut();
@@ -212,29 +238,41 @@ impl<'a> ViewMut<'a> {
         if let Some(deadline) = entry.look().deadline() {
             db.deadlines.insert((deadline, key.digest));
         }
-        db.keys.insert(key.digest, |heap| entry.fasten(heap));
+        db.keys.get_or_insert(key.digest, &key, |heap| entry.fasten(heap));
         self.discard(old);
-        self.changed(key);
-        self.note_ready(&key);
     }
 
-    /// The same; without an entry, the key goes. If it is expired but unread, no DEL is logged, as in Redis.
-    pub fn replace(&mut self, key: Key, entry: Option<Loose>) {
+    /// For ZUNIONSTORE, SORT and their kind: gives `key` what the command has computed, of this type. Without an
+    /// entry, the key goes. If it was expired then, and the command had not looked at it, the command is logged
+    /// and no DEL, as in Redis.
+    pub fn replace<T: Type>(&mut self, key: Key, event: &'static str, entry: Option<Loose>) {
         self.delete_noted();
-        match entry {
-            // As in Redis, that serves no client that waits for the key.
-            Some(entry) if self.find(key).is_some() => self.quietly(|view| view.insert(key, entry)),
-            Some(entry) => self.insert(key, entry),
-            None => drop(self.delete_what_is_there(key)),
+        let Some(entry) = entry else {
+            self.delete_what_is_there(key);
+            return;
+        };
+        // As in Redis, what is overwritten is not new, and serves no client that waits for the key.
+        let is_new = self.find(key).is_none();
+        self.put(key, entry);
+        if is_new {
+            self.is_new(key);
         }
+        self.changed(key, T::CLASS, event);
     }
 
-    /// Takes the key out of the database, if it is alive.
-    pub fn remove(&mut self, key: Key) -> Option<Loose> {
-        self.find(key)?;
-        let entry = self.db_mut().remove(key.digest, &key);
-        self.changed(key);
-        entry
+    /// Moves the entry of `key` to `newkey` of database `db`, over what was there. The events are `from` for `key`
+    /// and `to` for `newkey`.
+    pub fn rename(&mut self, key: Key, db: usize, newkey: Key, [from, to]: [&'static str; 2]) {
+        if self.find(key).is_some()
+            && let Some(entry) = self.db_mut().remove(key.digest, &key)
+        {
+            self.in_db(db, |view| {
+                view.put(newkey, entry.renamed(&newkey));
+                view.is_new(newkey);
+            });
+            self.changed(key, Class::Generic, from);
+            self.in_db(db, |view| view.changed(newkey, Class::Generic, to));
+        }
     }
 
     /// Deletes the key; returns whether it was there and alive.
@@ -248,89 +286,27 @@ impl<'a> ViewMut<'a> {
             return false;
         };
         self.discard(large);
-        self.changed(key);
+        self.changed(key, Class::Generic, "del");
         true
     }
 
-    /// Sets or takes away the deadline of a key that is there.
-    pub fn set_deadline(&mut self, key: Key, deadline: Option<u64>) {
-        self.exchange_deadline(key, deadline);
-        self.changed(key);
+    /// A key is there that was not. Clients may wait for it.
+    fn is_new(&mut self, key: Key) {
+        self.notes.say(self.db, &key, Class::New, "new");
+        self.mark_ready(&key);
     }
 
-    fn exchange_deadline(&mut self, key: Key, deadline: Option<u64>) {
-        let db = self.db_mut();
-        let Some(mut entry) = db.keys.get_mut(key.digest, &key) else {
-            return;
-        };
-        let old = entry.look().deadline();
-        entry.set_deadline(deadline);
-        if let Some(old) = old {
-            db.deadlines.remove(&(old, key.digest));
-        }
-        if let Some(deadline) = deadline {
-            db.deadlines.insert((deadline, key.digest));
-        }
-    }
-
-    /// The command has changed the key: it will be logged, and clients that WATCH the key are told.
-    fn changed(&mut self, key: Key) {
+    /// The command has changed the key: it will be logged, and clients that WATCH the key, or have subscribed
+    /// to the event, are told.
+    pub(super) fn changed(&mut self, key: Key, class: Class, event: &'static str) {
         self.dirty += 1;
         self.touch(key);
+        self.notes.say(self.db, &key, class, event);
     }
 
-    /// Says to those who WATCH the key that it has changed, and to nobody else. (Redis does that in an LTRIM
-    /// that takes nothing away.)
-    pub fn touch(&mut self, key: Key) {
-        let Keyspace { dbs, watchers, .. } = &mut *self.keyspace;
-        let watchers = watchers.get_mut().unwrap();
-        if !watchers.is_empty() {
-            let exists = dbs[self.db].find(&key).is_some();
-            let now = if exists { Now::Alive } else { Now::Gone };
-            watchers.touch(self.db, &key, now);
-        }
-    }
-
-    /// Says that the command is to be logged though it may have changed no key, as Redis does with FLUSHALL
-    /// and SWAPDB.
-    pub fn log_anyway(&mut self) {
-        self.dirty += 1;
-    }
-
-    /// Empties one database.
-    pub fn flush(&mut self, db: usize) {
-        let old = std::mem::replace(&mut self.keyspace.dbs[db], Db::new());
-        let watchers = self.keyspace.watchers.get_mut().unwrap();
-        for key in watchers.keys_of(db) {
-            if old.find(&key).is_some() {
-                watchers.touch(db, &key, Now::Gone);
-            }
-        }
-        self.dirty += old.keys.len() as u64;
-        self.keyspace.garbage.push(Box::new(old));
-    }
-
-    /// Exchanges two databases. Their watched keys change where either has them.
-    pub fn swap(&mut self, a: usize, b: usize) {
-        self.keyspace.dbs.swap(a, b);
-        self.dirty += 1;
-        let time = self.time;
-        let Keyspace { dbs, watchers, .. } = &mut *self.keyspace;
-        let watchers = watchers.get_mut().unwrap();
-        for (db, other) in [(a, b), (b, a)] {
-            for key in watchers.keys_of(db) {
-                let existed = dbs[other].find(&key).is_some();
-                let now = match dbs[db].find(&key) {
-                    None => Now::Gone,
-                    Some(entry) if time.has_expired(entry) => Now::Expired,
-                    Some(_) => Now::Alive,
-                };
-                if existed || now != Now::Gone {
-                    watchers.touch_swapped(db, &key, existed, now);
-                }
-            }
-        }
-        self.note_all_ready([a, b]);
+    /// Says an event of a value of this type that is no change of its own.
+    pub fn say<T: Type>(&self, key: Key, event: &'static str) {
+        self.notes.say(self.db, &key, T::CLASS, event);
     }
 
     /// Runs `work` in another database of the same keyspace, as the same command.
@@ -400,7 +376,7 @@ mod tests {
     fn an_edit_says_by_itself_what_it_has_changed_and_leaves_nothing_empty() {
         let mut keyspace = Keyspace::new(1);
         let mut edit = |change: fn(&mut Edit<Hash>) -> Result<bool, Error>| {
-            run(&mut keyspace, b"h", |view, key| view.edit(key, change))
+            run(&mut keyspace, b"h", |view, key| view.edit(key, "hset", change))
         };
         // Nothing is done, something fails, and what was done is undone: no key, and nothing to log.
         assert_eq!(edit(|_| Ok(true)), (Ok(true), 0, false));
@@ -429,18 +405,18 @@ mod tests {
         let append = |string: &mut Edit<Str>| string.append(Arg::Small(b""));
         let remove = |hash: &mut Edit<Hash>| Ok(hash.remove(b"f"));
         assert_eq!(
-            run(&mut keyspace, b"k", |v, k| v.edit_if_there(k, remove)),
+            run(&mut keyspace, b"k", |v, k| v.edit_if_there(k, "hdel", remove)),
             (Ok(None), 0, false)
         );
         // A string may be empty.
-        assert_eq!(run(&mut keyspace, b"k", |v, k| v.edit(k, append)), (Ok(0), 1, true));
+        assert_eq!(run(&mut keyspace, b"k", |v, k| v.edit(k, "append", append)), (Ok(0), 1, true));
         assert_eq!(
-            run(&mut keyspace, b"k", |v, k| v.edit_if_there(k, append)),
+            run(&mut keyspace, b"k", |v, k| v.edit_if_there(k, "append", append)),
             (Ok(Some(0)), 1, true)
         );
-        let refused = run(&mut keyspace, b"k", |v, k| v.edit(k, remove));
+        let refused = run(&mut keyspace, b"k", |v, k| v.edit(k, "hdel", remove));
         assert_eq!(refused, (Err(Error::WrongType), 0, true));
-        let refused = run(&mut keyspace, b"k", |v, k| v.edit_if_there(k, remove));
+        let refused = run(&mut keyspace, b"k", |v, k| v.edit_if_there(k, "hdel", remove));
         assert_eq!(refused, (Err(Error::WrongType), 0, true));
     }
 }

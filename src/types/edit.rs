@@ -54,8 +54,25 @@ pub enum Change {
 }
 
 impl EntryMut<'_> {
-    /// Changes the value; WRONGTYPE if it has another type. `is_new`: whether its key is missing.
+    /// Changes the value; WRONGTYPE if it has another type.
     pub fn edit<T: Type, R>(
+        &mut self,
+        limits: &Limits,
+        change: impl FnOnce(&mut Edit<T>) -> Result<R, Error>,
+    ) -> (Result<R, Error>, Change) {
+        self.edit_as(limits, false, change)
+    }
+
+    /// Fills the value of a key that was missing.
+    pub fn fill<T: Type, R>(
+        &mut self,
+        limits: &Limits,
+        change: impl FnOnce(&mut Edit<T>) -> Result<R, Error>,
+    ) -> (Result<R, Error>, Change) {
+        self.edit_as(limits, true, change)
+    }
+
+    fn edit_as<T: Type, R>(
         &mut self,
         limits: &Limits,
         is_new: bool,

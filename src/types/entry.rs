@@ -323,7 +323,7 @@ impl Loose {
         let mut heap = Heap::default();
         let entry = Stored::empty::<T>(key, &mut heap);
         let mut loose = Loose { entry, heap };
-        let (_, change) = loose.edit().edit(limits, true, |value| {
+        let (_, change) = loose.edit().fill(limits, |value| {
             fill(value);
             Ok(())
         });
@@ -473,7 +473,7 @@ impl Loose {
         limits: &Limits,
         change: impl FnOnce(&mut Edit<T>) -> R,
     ) -> R {
-        self.edit().edit(limits, false, |value| Ok(change(value))).0.unwrap()
+        self.edit().edit(limits, |value| Ok(change(value))).0.unwrap()
     }
 }
 
@@ -556,7 +556,10 @@ mod tests {
         let (digest, string) = (digest_of(&name), NewStr::new(&value));
         match table.get_mut(digest, &name) {
             Some(mut entry) => drop(entry.set(string.form())),
-            None => drop(table.insert(digest, |heap| Stored::new(&name, string.form(), heap))),
+            None => {
+                let make = |heap: &mut Heap| Stored::new(&name, string.form(), heap);
+                table.get_or_insert(digest, &name, make);
+            }
         }
     }
 
@@ -564,7 +567,7 @@ mod tests {
     fn change<T: Type>(table: &mut Table<Stored>, key: u32, change: impl FnOnce(&mut Edit<T>)) {
         let name = key.to_be_bytes();
         let mut entry = table.get_mut(digest_of(&name), &name).unwrap();
-        let (result, _) = entry.edit(&LIMITS, false, |value| {
+        let (result, _) = entry.edit(&LIMITS, |value| {
             change(value);
             Ok(())
         });
@@ -610,9 +613,7 @@ mod tests {
             } else {
                 let name = key.to_be_bytes();
                 let digest = digest_of(&name);
-                if table.get(digest, &name).is_none() {
-                    table.insert(digest, |heap| Loose::new::<Hash>(&name).fasten(heap));
-                }
+                table.get_or_insert(digest, &name, |heap| Loose::new::<Hash>(&name).fasten(heap));
                 let (field, value) = (random_below(200) as u32, mixed_value());
                 change(&mut table, key, |hash: &mut Edit<Hash>| {
                     hash.set(&field.to_be_bytes(), &value);

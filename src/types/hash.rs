@@ -15,6 +15,7 @@ use super::listpack::{self, Element, Listpack, ListpackMut};
 use super::table::{self, Held, HeldMut, Keyed, Table};
 use super::{Type, Value, allocated, rewrite_elements};
 use crate::key::digest_of;
+use crate::notify::Class;
 
 /// Bytes that the fields of a packed hash may take, whatever the configuration says (Redis's number): a
 /// piece counts its bytes with 32 bits, and a listpack its elements. (Tests have less memory.)
@@ -103,7 +104,9 @@ impl<'a> Hash<'a> {
     pub fn iter(self) -> Box<dyn Iterator<Item = (&'a [u8], &'a [u8])> + 'a> {
         match self {
             Hash::Packed(listpack) => Box::new(fields(listpack)),
-            Hash::Table(table) => Box::new(table.iter().map(|f| (f.name(), f.value()))),
+            Hash::Table(table) => {
+                Box::new(table.with_digests().map(|(_, f)| (f.name(), f.value())))
+            }
         }
     }
 
@@ -164,6 +167,7 @@ pub(super) fn find<'a>(listpack: Listpack<'a>, name: &[u8]) -> Option<(Element<'
 
 impl Type for Hash<'_> {
     const NAME: &'static str = "hash";
+    const CLASS: Class = Class::Hash;
     const NEW: (Kind, &'static [u8]) = (Kind::Hash, &listpack::EMPTY);
     type Look<'a> = Hash<'a>;
     type Large = Box<Table<Field>>;
@@ -195,7 +199,7 @@ impl<'a> FromIterator<(&'a [u8], &'a [u8])> for Table<Field> {
     fn from_iter<I: IntoIterator<Item = (&'a [u8], &'a [u8])>>(fields: I) -> Table<Field> {
         let mut table = Table::new();
         for (name, value) in fields {
-            table.insert(digest_of(name), |heap| Field::new(name, value, heap));
+            table.get_or_insert(digest_of(name), name, |heap| Field::new(name, value, heap));
         }
         table
     }
@@ -203,7 +207,12 @@ impl<'a> FromIterator<(&'a [u8], &'a [u8])> for Table<Field> {
 
 impl Clone for Table<Field> {
     fn clone(&self) -> Table<Field> {
-        Hash::Table(self).iter().collect()
+        let mut copy = Table::with_room(self.len());
+        for (digest, field) in self.with_digests() {
+            let make = |heap: &mut Heap| Field::new(field.name(), field.value(), heap);
+            copy.get_or_insert(digest, field.name(), make);
+        }
+        copy
     }
 }
 
@@ -285,17 +294,12 @@ fn set_packed(small: &mut SmallMut, name: &[u8], value: &[u8]) -> bool {
 }
 
 fn set_field(table: &mut Table<Field>, name: &[u8], value: &[u8]) -> bool {
-    let digest = digest_of(name);
-    match table.get_mut(digest, name) {
-        Some(field) => {
-            field.set_value(value);
-            false
-        }
-        None => {
-            table.insert(digest, |heap| Field::new(name, value, heap));
-            true
-        }
+    let make = |heap: &mut Heap| Field::new(name, value, heap);
+    let (field, is_new) = table.get_or_insert(digest_of(name), name, make);
+    if !is_new {
+        field.set_value(value);
     }
+    is_new
 }
 
 #[cfg(test)]

@@ -234,9 +234,14 @@ impl Heap {
         self.is_leaving()
     }
 
-    /// Moves a piece, if it lies in a block that is leaving. Returns how many bytes were moved.
+    /// Whether a piece lies in a block that is to be left.
+    pub fn is_to_move(&self, piece: &Piece) -> bool {
+        self.blocks[piece.block as usize].leaving
+    }
+
+    /// Moves a piece, if it lies in a block that is to be left. Returns how many bytes were moved.
     pub fn relocate(&mut self, piece: &mut Piece) -> usize {
-        if !self.blocks[piece.block as usize].leaving {
+        if !self.is_to_move(piece) {
             return 0;
         }
         // Out of its place for a moment, so that it can be read while others are written.

@@ -139,9 +139,12 @@ mod tests {
                 let text = number.to_string();
                 entry.change(&limits, |set: &mut Edit<Set>| {
                     if random_below(3) > 0 {
-                        assert_eq!(set.add(text.as_bytes()), model.insert(number));
+                        assert_eq!(set.add(Member::Bytes(text.as_bytes())), model.insert(number));
                     } else {
-                        assert_eq!(set.remove(text.as_bytes()), model.remove(&number));
+                        assert_eq!(
+                            set.remove(Member::Bytes(text.as_bytes())),
+                            model.remove(&number)
+                        );
                     }
                 });
                 let Some(set @ Set::Intset(intset)) = entry.look().read::<Set>() else {

@@ -32,6 +32,7 @@ pub use node::{NodeLimits, Side};
 use super::edit::{Edit, Place};
 use super::entry::{Kind, LargeValue, SmallMut};
 use super::{Type, Value, allocated, rewrite_elements};
+use crate::notify::Class;
 use node::{Elements, Node};
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -141,6 +142,7 @@ fn elements_of(payload: &[u8]) -> Elements<'_> {
 
 impl Type for List<'_> {
     const NAME: &'static str = "list";
+    const CLASS: Class = Class::List;
     const NEW: (Kind, &'static [u8]) = (Kind::List, &[0; COUNT]);
     type Look<'a> = List<'a>;
     type Large = Box<Quicklist>;

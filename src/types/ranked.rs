@@ -2,7 +2,7 @@
 //!
 //! `ZRANK`, `ZRANGE 500000 500009` and `ZCOUNT` ask how many elements stand before a place. A sorted
 //! vector knows that, but to insert into a million elements moves half of them. std's BTreeMap moves few,
-//! but knows no ranks. So here is a tree whose leaves are short sorted vectors, and whose inner
+//! but knows no ranks. So here is a tree whose leaves are short sorted rings, and whose inner
 //! nodes count what is below them:
 //!
 //! ```text
@@ -25,8 +25,9 @@
 //! (`span`) on each of its levels, and the level is chance. Nodes lie anywhere in memory, so a search in a
 //! million elements waits for memory some thirty times, and an element takes 24 bytes and 16 per level,
 //! beside a pointer in its dict. Here it takes its own 20 bytes and some room to grow. To move 64 elements
-//! in a leaf costs less than one of those waits.
+//! in a leaf costs less than one of those waits. (It is a ring, so at most half of them move.)
 
+use std::collections::VecDeque;
 use std::ops::Range;
 
 /// Elements of a leaf, at most.
@@ -35,7 +36,7 @@ const LEAF: usize = 128;
 /// Children of an inner node, at most.
 const INNER: usize = 32;
 
-/// A vector grows by an eighth of a leaf, and not by doubling: most leaves are between half full and full.
+/// A ring grows by an eighth of a leaf, and not by doubling: most leaves are between half full and full.
 const ROOM: usize = 16;
 
 /// Elements in an order that others have chosen.
@@ -44,10 +45,11 @@ pub struct Ranked<T> {
     len: usize,
 }
 
+/// Rings, because from a ring the first element can go without a move of all others.
 enum Node<T> {
-    Leaf(Vec<T>),
+    Leaf(VecDeque<T>),
     /// Never empty.
-    Inner(Vec<Child<T>>),
+    Inner(VecDeque<Child<T>>),
 }
 
 struct Child<T> {
@@ -59,10 +61,6 @@ struct Child<T> {
 }
 
 impl<T: Clone> Ranked<T> {
-    pub fn new() -> Ranked<T> {
-        Ranked { root: Node::Leaf(Vec::new()), len: 0 }
-    }
-
     pub fn len(&self) -> usize {
         self.len
     }
@@ -82,7 +80,7 @@ impl<T: Clone> Ranked<T> {
                     // The place is below the last child that begins before it.
                     let behind = children.partition_point(|child| is_before(&child.first));
                     let at = behind.saturating_sub(1);
-                    rank += children[..at].iter().map(|child| child.count).sum::<usize>();
+                    rank += children.range(..at).map(|child| child.count).sum::<usize>();
                     node = &children[at].node;
                 }
             }
@@ -100,7 +98,7 @@ impl<T: Clone> Ranked<T> {
         let mut next = ranks.start;
         let leaves = std::iter::from_fn(move || {
             let (leaf, at) = self.leaf(next).filter(|_| next < ranks.end)?;
-            let elements = &leaf[at..leaf.len().min(at + ranks.end - next)];
+            let elements = leaf.range(at..leaf.len().min(at + ranks.end - next));
             next += elements.len();
             Some(elements)
         });
@@ -112,9 +110,9 @@ impl<T: Clone> Ranked<T> {
         let mut end = ranks.end.min(self.len);
         let leaves = std::iter::from_fn(move || {
             let (leaf, at) = self.leaf(end.checked_sub(1)?).filter(|_| end > ranks.start)?;
-            let elements = &leaf[(at + 1).saturating_sub(end - ranks.start)..=at];
+            let elements = leaf.range((at + 1).saturating_sub(end - ranks.start)..=at);
             end -= elements.len();
-            Some(elements.iter().rev())
+            Some(elements.rev())
         });
         leaves.flatten()
     }
@@ -123,7 +121,7 @@ impl<T: Clone> Ranked<T> {
     pub fn insert(&mut self, rank: usize, element: T) {
         self.len += 1;
         if let Some(right) = self.root.insert(rank, element) {
-            let left = std::mem::replace(&mut self.root, Node::Inner(Vec::new()));
+            let left = std::mem::replace(&mut self.root, Node::Inner(VecDeque::new()));
             if let Node::Inner(children) = &mut self.root {
                 children.extend([left, right].into_iter().filter_map(Child::of));
             }
@@ -141,9 +139,9 @@ impl<T: Clone> Ranked<T> {
         while let Node::Inner(children) = &mut self.root
             && children.len() <= 1
         {
-            self.root = children.pop().map_or(Node::Leaf(Vec::new()), |child| child.node);
+            self.root = children.pop_back().map_or(Node::Leaf(VecDeque::new()), |child| child.node);
         }
-        Some(removed)
+        removed
     }
 
     /// Puts another element in the place of the one at a rank.
@@ -154,7 +152,7 @@ impl<T: Clone> Ranked<T> {
     }
 
     /// The leaf that has a rank, and where the rank is there.
-    fn leaf(&self, rank: usize) -> Option<(&[T], usize)> {
+    fn leaf(&self, rank: usize) -> Option<(&VecDeque<T>, usize)> {
         if rank >= self.len {
             return None;
         }
@@ -171,9 +169,31 @@ impl<T: Clone> Ranked<T> {
     }
 }
 
+/// They must come in order.
+impl<T: Clone> FromIterator<T> for Ranked<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(elements: I) -> Ranked<T> {
+        let mut elements = elements.into_iter();
+        let leaves = std::iter::from_fn(|| {
+            let leaf: VecDeque<T> = elements.by_ref().take(LEAF).collect();
+            (!leaf.is_empty()).then_some(Node::Leaf(leaf))
+        });
+        let mut nodes: Vec<Node<T>> = leaves.collect();
+        while nodes.len() > 1 {
+            let mut children = nodes.into_iter().filter_map(Child::of);
+            let inner = std::iter::from_fn(|| {
+                let inner: VecDeque<Child<T>> = children.by_ref().take(INNER).collect();
+                (!inner.is_empty()).then_some(Node::Inner(inner))
+            });
+            nodes = inner.collect();
+        }
+        let root = nodes.pop().unwrap_or(Node::Leaf(VecDeque::new()));
+        Ranked { len: root.count(), root }
+    }
+}
+
 /// The child below which a rank is, and that rank there. `beyond` is 1 if the rank may be behind the last
 /// element of a child, to insert there.
-fn descend<T>(children: &[Child<T>], rank: &mut usize, beyond: usize) -> usize {
+fn descend<T>(children: &VecDeque<Child<T>>, rank: &mut usize, beyond: usize) -> usize {
     let mut at = 0;
     while at + 1 < children.len() && *rank >= children[at].count + beyond {
         *rank -= children[at].count;
@@ -193,8 +213,8 @@ impl<T: Clone> Child<T> {
 impl<T: Clone> Node<T> {
     fn first(&self) -> Option<&T> {
         match self {
-            Node::Leaf(elements) => elements.first(),
-            Node::Inner(children) => children.first().map(|child| &child.first),
+            Node::Leaf(elements) => elements.front(),
+            Node::Inner(children) => children.front().map(|child| &child.first),
         }
     }
 
@@ -240,15 +260,14 @@ impl<T: Clone> Node<T> {
         }
     }
 
-    /// The rank must be there.
-    fn remove(&mut self, rank: usize) -> T {
+    fn remove(&mut self, rank: usize) -> Option<T> {
         match self {
             Node::Leaf(elements) => elements.remove(rank),
             Node::Inner(children) => {
                 let mut rank = rank;
                 let at = descend(children, &mut rank, 0);
                 let child = &mut children[at];
-                let removed = child.node.remove(rank);
+                let removed = child.node.remove(rank)?;
                 child.count -= 1;
                 match child.node.first() {
                     Some(first) if rank == 0 => child.first = first.clone(),
@@ -258,7 +277,7 @@ impl<T: Clone> Node<T> {
                 if children.get(at).is_some_and(|child| child.node.is_short()) {
                     join(children, at);
                 }
-                removed
+                Some(removed)
             }
         }
     }
@@ -304,12 +323,11 @@ impl<T: Clone> Node<T> {
 }
 
 /// Joins a child that is short to a neighbour, or shares what both have.
-fn join<T: Clone>(children: &mut Vec<Child<T>>, at: usize) {
+fn join<T: Clone>(children: &mut VecDeque<Child<T>>, at: usize) {
     let left = at.saturating_sub(1);
-    if left + 1 >= children.len() {
+    let Some(next) = children.remove(left + 1) else {
         return;
-    }
-    let next = children.remove(left + 1);
+    };
     let child = &mut children[left];
     child.count += next.count;
     if let Some(rest) = child.node.append(next.node).and_then(Child::of) {
@@ -319,14 +337,14 @@ fn join<T: Clone>(children: &mut Vec<Child<T>>, at: usize) {
 }
 
 /// Inserts without taking much more memory than is needed.
-fn insert<T>(into: &mut Vec<T>, at: usize, element: T) {
+fn insert<T>(into: &mut VecDeque<T>, at: usize, element: T) {
     if into.len() == into.capacity() {
         into.reserve_exact(ROOM);
     }
     into.insert(at, element);
 }
 
-fn split<T>(elements: &mut Vec<T>, at: usize) -> Vec<T> {
+fn split<T>(elements: &mut VecDeque<T>, at: usize) -> VecDeque<T> {
     let right = elements.split_off(at);
     elements.shrink_to_fit();
     right
@@ -357,7 +375,7 @@ mod tests {
 
     #[test]
     fn a_sequence_holds_at_each_rank_what_a_sorted_vector_holds_there() {
-        let (mut ranked, mut model) = (Ranked::new(), Vec::new());
+        let (mut ranked, mut model) = (Ranked::from_iter([]), Vec::new());
         for round in 0..60_000 {
             // Times of growth and times of shrinking.
             let grows = round / 15_000 % 2 == 0;
@@ -399,8 +417,24 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_in_order_at_once_is_as_what_comes_one_by_one() {
+        for count in [0, 1, 127, 128, 129, 4_096, 4_097, 100_000u32] {
+            let mut ranked = Ranked::from_iter(0..count);
+            assert!(ranked.iter(0..count as usize).copied().eq(0..count));
+            ranked.root.check();
+            for number in count..count + 300 {
+                ranked.insert(number as usize, number);
+            }
+            while ranked.len() > 200 {
+                ranked.remove(random_below(ranked.len()));
+            }
+            ranked.root.check();
+        }
+    }
+
+    #[test]
     fn elements_in_ascending_order_fill_the_leaves() {
-        let mut ranked = Ranked::new();
+        let mut ranked = Ranked::from_iter([]);
         (0..100_000u32).for_each(|number| ranked.insert(number as usize, number));
         assert_eq!(ranked.root.check(), 2);
         assert_eq!(ranked.iter(0..1).chain(ranked.iter(99_999..100_000)).sum::<u32>(), 99_999);

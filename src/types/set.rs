@@ -22,7 +22,8 @@
 //! ```
 //!
 //! A [`Member`] is a number or bytes, as it is stored. So two intsets are compared number by number,
-//! and nothing is printed that nobody asked for.
+//! and nothing is printed that nobody asked for. What comes from a table has its digest with it. Whoever walks a
+//! large set does so in groups, and looks ahead to the places of a group in the other tables ([`groups`]).
 //!
 //! **How Redis does it**: t_set.c, with the same three forms since 7.2 and two before; a `dict` without values
 //! where there is a table here. Each function has a branch for each form.
@@ -32,9 +33,10 @@ use super::entry::{Kind, LargeValue};
 use super::hash::{Field, MOST_PACKED};
 use super::intset::{self, Intset};
 use super::listpack::{self, Listpack, ListpackMut};
-use super::table::{self, Held, Table};
+use super::table::{self, Held, Table, groups};
 use super::{Type, Value, allocated, rewrite_elements};
-use crate::key::digest_of;
+use crate::key::Key;
+use crate::notify::Class;
 use crate::resp::{Digits, parse_integer};
 
 /// A set to be read, in any form.
@@ -54,14 +56,37 @@ pub struct Members(pub Table<Field>);
 pub enum Member<'a> {
     Number(i64),
     Bytes(&'a [u8]),
+    /// From a table. Another one can be asked for it without computing the digest anew.
+    Key(Key<'a>),
 }
 
-impl Member<'_> {
+impl<'a> Member<'a> {
     /// Hands its bytes to `look`.
     pub fn read<R>(self, look: impl FnOnce(&[u8]) -> R) -> R {
         match self {
             Member::Number(number) => look(Digits::new(number).as_bytes()),
             Member::Bytes(bytes) => look(bytes),
+            Member::Key(key) => look(key.bytes),
+        }
+    }
+
+    /// The same with the digest.
+    pub fn read_key<R>(self, look: impl FnOnce(Key) -> R) -> R {
+        match self {
+            Member::Key(key) => look(key),
+            _ => self.read(|bytes| look(Key::of(bytes))),
+        }
+    }
+
+    /// Itself with its digest, if it came with that.
+    pub fn key(&self) -> Option<Key<'a>> {
+        if let Member::Key(key) = self { Some(*key) } else { None }
+    }
+
+    fn number(self) -> Option<i64> {
+        match self {
+            Member::Number(number) => Some(number),
+            _ => self.read(parse_integer),
         }
     }
 }
@@ -77,15 +102,17 @@ impl<'a> Set<'a> {
     }
 
     pub fn contains(self, member: Member) -> bool {
-        match (self, member) {
-            (Set::Intset(intset), Member::Number(number)) => intset.contains(number),
-            (Set::Intset(intset), Member::Bytes(bytes)) => {
-                parse_integer(bytes).is_some_and(|number| intset.contains(number))
-            }
-            (Set::Packed(listpack), _) => member.read(|bytes| find(listpack, bytes).is_some()),
-            (Set::Table(table), _) => {
-                member.read(|bytes| table.get(digest_of(bytes), bytes).is_some())
-            }
+        match self {
+            Set::Intset(intset) => member.number().is_some_and(|number| intset.contains(number)),
+            Set::Packed(listpack) => member.read(|bytes| find(listpack, bytes).is_some()),
+            Set::Table(table) => member.read_key(|key| table.get(key.digest, &key).is_some()),
+        }
+    }
+
+    /// Has in the processor's caches what questions about members with these digests need.
+    pub fn look_ahead(self, digests: impl Iterator<Item = u64> + Clone) {
+        if let Set::Table(table) = self {
+            table.look_ahead(digests);
         }
     }
 
@@ -96,7 +123,11 @@ impl<'a> Set<'a> {
             Set::Packed(listpack) => {
                 Box::new(listpack.iter().map(|element| Member::Bytes(element.bytes)))
             }
-            Set::Table(table) => Box::new(table.iter().map(member)),
+            Set::Table(table) => Box::new(
+                table
+                    .with_digests()
+                    .map(|(digest, field)| Member::Key(Key { bytes: field.name(), digest })),
+            ),
         }
     }
 
@@ -129,7 +160,8 @@ impl<'a> Set<'a> {
         }
     }
 
-    pub(super) fn memory(self) -> usize {
+    /// Bytes that it has beside its entry, which are few unless it is large.
+    pub fn memory(self) -> usize {
         match self {
             Set::Table(table) => allocated(size_of::<Members>()) + table.memory(),
             _ => 0,
@@ -164,6 +196,7 @@ fn find(listpack: Listpack, member: &[u8]) -> Option<usize> {
 
 impl Type for Set<'_> {
     const NAME: &'static str = "set";
+    const CLASS: Class = Class::Set;
     const NEW: (Kind, &'static [u8]) = (Kind::Intset, &intset::EMPTY);
     type Look<'a> = Set<'a>;
     type Large = Box<Members>;
@@ -204,27 +237,27 @@ impl Edit<'_, Set<'_>> {
 
     /// Adds a member, and gives the set another form when it passes a limit. Returns whether the member is
     /// new.
-    pub fn add(&mut self, member: &[u8]) -> bool {
-        let number = parse_integer(member);
-        let fits = match self.look() {
-            Set::Intset(_) => number.is_some(),
-            Set::Packed(listpack) if find(listpack, member).is_some() => return false,
-            Set::Packed(_) => self.may_pack(member),
-            Set::Table(_) => true,
+    pub fn add(&mut self, member: Member) -> bool {
+        let (number, fits) = match self.look() {
+            Set::Table(_) => (None, true),
+            Set::Intset(_) => {
+                let number = member.number();
+                (number, number.is_some())
+            }
+            set if set.contains(member) => return false,
+            _ => (None, member.read(|bytes| self.may_pack(bytes))),
         };
         if !fits {
-            self.make_room_for(member);
+            member.read(|bytes| self.make_room_for(bytes));
         }
         let is_new = self.attempt(|place| {
             let is_new = match (place, number) {
-                (Place::Small(small), Some(number)) if small.kind() == Kind::Intset => {
-                    intset::add(small, number)
-                }
-                (Place::Small(small), _) => {
-                    small.edit(|bytes, start| ListpackMut { bytes, start }.push(&[member]));
+                (Place::Small(small), Some(number)) => intset::add(small, number),
+                (Place::Small(small), None) => member.read(|bytes| {
+                    small.edit(|all, start| ListpackMut { bytes: all, start }.push(&[bytes]));
                     true
-                }
-                (Place::Large(members), _) => add_to(&mut members.0, member),
+                }),
+                (Place::Large(members), _) => member.read_key(|key| add_to(&mut members.0, key)),
             };
             (is_new, is_new)
         });
@@ -232,27 +265,44 @@ impl Edit<'_, Set<'_>> {
             && let Set::Intset(intset) = self.look()
             && (intset.len() > self.limits.intset || intset.0.len() > MOST_PACKED)
         {
-            self.unpack();
+            self.unpack(0);
         }
         is_new
     }
 
+    /// Adds many members.
+    pub fn add_all<'m>(&mut self, members: impl Iterator<Item = Member<'m>>) {
+        for group in groups(members) {
+            self.look().look_ahead(group.iter().filter_map(Member::key).map(|key| key.digest));
+            for member in group {
+                self.add(member);
+            }
+        }
+    }
+
+    /// Says that a new set will have so many members at least: if these need a table, it has room for them.
+    pub fn expect(&mut self, least: usize) {
+        if least > self.limits.intset.max(self.limits.set.entries) {
+            self.unpack(least);
+        }
+    }
+
     /// Removes a member; returns whether it was there.
-    pub fn remove(&mut self, member: &[u8]) -> bool {
+    pub fn remove(&mut self, member: Member) -> bool {
         self.attempt(|place| {
             let removed = match place {
                 Place::Small(small) if small.kind() == Kind::Intset => {
-                    parse_integer(member).is_some_and(|number| intset::remove(small, number))
+                    member.number().is_some_and(|number| intset::remove(small, number))
                 }
                 Place::Small(small) => {
-                    let at = find(Listpack(small.payload()), member);
+                    let at = member.read(|bytes| find(Listpack(small.payload()), bytes));
                     if let Some(at) = at {
                         small.edit(|bytes, start| ListpackMut { bytes, start }.splice(at, 1, &[]));
                     }
                     at.is_some()
                 }
                 Place::Large(members) => {
-                    members.0.remove(digest_of(member), member, Field::free).is_some()
+                    member.read_key(|key| members.0.remove(key.digest, &key, Field::free).is_some())
                 }
             };
             (removed, removed)
@@ -285,34 +335,25 @@ impl Edit<'_, Set<'_>> {
             Set::Intset(intset) if self.may_pack(member) => {
                 intset.iter().for_each(|number| packed.push(&[Digits::new(number).as_bytes()]));
             }
-            _ => return self.unpack(),
+            _ => return self.unpack(0),
         }
         if let Place::Small(small) = self.place_mut() {
             small.set(Kind::Set, &listpack);
         }
     }
 
-    /// Turns the set into a table, for good.
-    fn unpack(&mut self) {
-        let mut table = Table::new();
+    /// Turns the set into a table, for good. It has room for so many members.
+    fn unpack(&mut self, room: usize) {
+        let mut table = Table::with_room(room.max(self.look().len()));
         for member in self.look().iter() {
-            member.read(|bytes| insert(&mut table, digest_of(bytes), bytes));
+            member.read_key(|key| add_to(&mut table, key));
         }
         self.place_mut().grow(Box::new(Members(table)));
     }
 }
 
-fn add_to(table: &mut Table<Field>, member: &[u8]) -> bool {
-    let digest = digest_of(member);
-    let is_new = table.get(digest, member).is_none();
-    if is_new {
-        insert(table, digest, member);
-    }
-    is_new
-}
-
-fn insert(table: &mut Table<Field>, digest: u64, member: &[u8]) {
-    table.insert(digest, |heap| Field::new(member, b"", heap));
+fn add_to(table: &mut Table<Field>, member: Key) -> bool {
+    table.get_or_insert(member.digest, &member, |heap| Field::new(&member, b"", heap)).1
 }
 
 #[cfg(test)]
@@ -328,7 +369,7 @@ mod tests {
     fn with(members: &[&str]) -> Loose {
         let mut entry = Loose::new::<Set>(b"key");
         entry.change(&LIMITS, |set: &mut Edit<Set>| {
-            assert!(members.iter().all(|member| set.add(member.as_bytes())));
+            assert!(members.iter().all(|member| set.add(Member::Bytes(member.as_bytes()))));
         });
         entry
     }
@@ -355,8 +396,8 @@ mod tests {
             let mut entry = with(of);
             assert_eq!(entry.look().value().encoding(), encoding, "{of:?}");
             entry.change(&LIMITS, |set: &mut Edit<Set>| {
-                assert!(of.iter().all(|member| !set.add(member.as_bytes())));
-                assert!(of[1..].iter().all(|member| set.remove(member.as_bytes())));
+                assert!(of.iter().all(|member| !set.add(Member::Bytes(member.as_bytes()))));
+                assert!(of[1..].iter().all(|member| set.remove(Member::Bytes(member.as_bytes()))));
             });
             assert_eq!(members(&entry), of[..1]);
             assert_eq!(entry.look().value().encoding(), encoding, "{of:?}");
@@ -387,9 +428,15 @@ mod tests {
                     };
                     entry.change(&limits, |set: &mut Edit<Set>| {
                         if random_below(2) == 0 {
-                            assert_eq!(set.add(member.as_bytes()), model.insert(member.clone()));
+                            assert_eq!(
+                                set.add(Member::Bytes(member.as_bytes())),
+                                model.insert(member.clone())
+                            );
                         } else {
-                            assert_eq!(set.remove(member.as_bytes()), model.remove(&member));
+                            assert_eq!(
+                                set.remove(Member::Bytes(member.as_bytes())),
+                                model.remove(&member)
+                            );
                         }
                     });
                     let set = entry.look().read::<Set>().unwrap();
@@ -412,7 +459,7 @@ mod tests {
             let mut entry = Loose::new::<Set>(b"key");
             let name = |i: usize| if intset > 0 { i.to_string() } else { format!("m{i}") };
             entry.change(&limits, |set: &mut Edit<Set>| {
-                (0..30).for_each(|i| assert!(set.add(name(i).as_bytes())));
+                (0..30).for_each(|i| assert!(set.add(Member::Bytes(name(i).as_bytes()))));
             });
             let set = entry.look().read::<Set>().unwrap();
             let mut times = std::collections::HashMap::new();

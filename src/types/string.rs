@@ -15,6 +15,7 @@ use super::float::Float;
 use super::{Type, Value, allocated};
 use crate::blob::Blob;
 use crate::error::Error;
+use crate::notify::Class;
 use crate::resp::{Arg, Digits, parse_integer};
 use std::sync::Arc;
 
@@ -78,6 +79,7 @@ impl Str<'_> {
 
 impl Type for Str<'_> {
     const NAME: &'static str = "string";
+    const CLASS: Class = Class::String;
     /// The number 0, because INCR makes more of them than SETRANGE.
     const NEW: (Kind, &'static [u8]) = (Kind::Int, &[0; 8]);
     type Look<'a> = Str<'a>;

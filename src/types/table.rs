@@ -40,7 +40,7 @@
 use crate::key::digest_of;
 use crate::types::heap::{Heap, Piece};
 use std::collections::HashMap;
-use std::collections::hash_map::Entry::Vacant;
+use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::hint::black_box;
 
@@ -66,6 +66,9 @@ type Slot<E> = HashMap<u64, E, BuildHasherDefault<Identity>>;
 
 /// What a table holds: an entry that carries its key, in a piece of the table's heap or elsewhere.
 pub trait Keyed {
+    /// Whether the table moves the pieces of its entries. If not, whoever has the table does it (zset.rs).
+    const IS_MOVED: bool = true;
+
     fn key<'a>(&'a self, heap: &'a Heap) -> &'a [u8];
 
     /// The piece, if the entry has one that the table may move.
@@ -146,6 +149,21 @@ impl<E: Keyed> Table<E> {
         }
     }
 
+    /// A table that can take so many entries without growing.
+    pub fn with_room(len: usize) -> Table<E> {
+        let slots = len.div_ceil(FILL).max(1);
+        let segment = |first| {
+            let mut segment =
+                Vec::with_capacity(if first == 0 { SEGMENT.min(slots) } else { SEGMENT });
+            let slot = || Slot::with_capacity_and_hasher(FILL, BuildHasherDefault::default());
+            segment.resize_with(SEGMENT.min(slots - first), slot);
+            segment
+        };
+        let segments =
+            if len == 0 { Vec::new() } else { (0..slots).step_by(SEGMENT).map(segment).collect() };
+        Table { segments, slots, ..Table::new() }
+    }
+
     pub fn len(&self) -> usize {
         self.len
     }
@@ -177,6 +195,11 @@ impl<E: Keyed> Table<E> {
         Some(HeldMut { entry, heap })
     }
 
+    /// Has in the processor's caches what a lookup of these digests needs ([`warm`]).
+    pub fn look_ahead(&self, digests: impl Iterator<Item = u64> + Clone) {
+        warm(digests.map(|digest| (self, digest)));
+    }
+
     /// Every entry with this digest: one, or none, or by a rare chance twins.
     pub fn with_digest(&self, digest: u64) -> impl Iterator<Item = Held<'_, E>> {
         let twins = self.twins();
@@ -185,34 +208,48 @@ impl<E: Keyed> Table<E> {
         found.map(|entry| self.found(entry)).into_iter().chain(twins)
     }
 
-    /// Adds an entry, which is made in the table's heap, and whose key is not in the table. It may be
-    /// changed at once.
-    pub fn insert(&mut self, digest: u64, make: impl FnOnce(&mut Heap) -> E) -> HeldMut<'_, E> {
+    /// The entry of `key`; if there is none, a new one, which `make` makes in the table's heap. Returns also
+    /// whether it is new. It may be changed in everything but its key.
+    pub fn get_or_insert(
+        &mut self,
+        digest: u64,
+        key: &[u8],
+        make: impl FnOnce(&mut Heap) -> E,
+    ) -> (HeldMut<'_, E>, bool) {
         self.leave_some();
-        let entry = make(&mut self.heap);
-        debug_assert!(self.get(digest, entry.key(&self.heap)).is_none());
-        self.heap.count_outside(0, entry.outside());
         if self.segments.is_empty() {
             // Else room for four.
             self.segments.reserve_exact(1);
             self.segments.push(vec![Slot::default()]);
         }
-        self.len += 1;
-        if self.len > self.slots * FILL {
+        // Before the entry is looked for, so that its slot is found once.
+        if self.len >= self.slots * FILL {
             self.split();
         }
         let index = self.index(digest);
-        let slot = &mut self.segments[index / SEGMENT][index % SEGMENT];
+        let Table { segments, len, longest, twins, heap, .. } = self;
+        let slot = &mut segments[index / SEGMENT][index % SEGMENT];
         let length = slot.len() + 1;
-        let entry = if let Vacant(place) = slot.entry(digest) {
-            self.longest = self.longest.max(length);
-            place.insert(entry)
-        } else {
-            let last = self.twins.len();
-            self.twins.push(entry);
-            &mut self.twins[last]
+        let entry = match slot.entry(digest) {
+            Occupied(place) if place.get().key(heap) == key => {
+                return (HeldMut { entry: place.into_mut(), heap }, false);
+            }
+            Occupied(_) => {
+                if let Some(at) = twins.iter().position(|twin| twin.key(heap) == key) {
+                    return (HeldMut { entry: &mut twins[at], heap }, false);
+                }
+                twins.push(make(heap));
+                let last = twins.len() - 1;
+                &mut twins[last]
+            }
+            Vacant(place) => {
+                *longest = length.max(*longest);
+                place.insert(make(heap))
+            }
         };
-        HeldMut { entry, heap: &mut self.heap }
+        *len += 1;
+        heap.count_outside(0, entry.outside());
+        (HeldMut { entry, heap }, true)
     }
 
     /// Takes the entry of `key` out, and a slot away when two fewer would do: at one fewer, a key that
@@ -259,7 +296,7 @@ impl<E: Keyed> Table<E> {
 
     /// With each change: if the heap has blocks that are to be left, moves the entries of one slot.
     fn leave_some(&mut self) {
-        if self.heap.has_blocks_to_empty() {
+        if E::IS_MOVED && self.heap.has_blocks_to_empty() {
             self.empty_blocks();
         }
     }
@@ -305,6 +342,19 @@ impl<E: Keyed> Table<E> {
         entries.map(|entry| self.found(entry))
     }
 
+    /// The same with their digests, for whoever reads all and looks for them elsewhere. Their bytes are in
+    /// the processor's caches, because it has waited for those of a group at once.
+    pub fn with_digests(&self) -> impl Iterator<Item = (u64, Held<'_, E>)> {
+        let entries = self.segments.iter().flatten().flatten();
+        let entries = entries.map(|(digest, entry)| (*digest, self.found(entry)));
+        let twins = self.twins().map(|twin| (digest_of(twin.key()), twin));
+        let groups = groups(entries.chain(twins)).inspect(|group| {
+            let touched = group.iter().map(|(_, found)| found.entry.touch(found.heap));
+            black_box(touched.fold(0, |all, byte| all ^ byte));
+        });
+        groups.flatten()
+    }
+
     /// Visits the entries of one slot, the one that holds the point `cursor`, and returns the
     /// point where the next one begins; 0 after the last.
     pub fn scan<'a>(&'a self, cursor: u64, mut visit: impl FnMut(Held<'a, E>)) -> u64 {
@@ -333,22 +383,24 @@ impl<E: Keyed> Table<E> {
     }
 
     /// An entry, each with the same chance: a slot and a position in it, and both again where the
-    /// slot has fewer entries than that.
+    /// slot has fewer entries than that. A few are drawn at once, because each slot is waited for.
     pub fn random(&self) -> Option<Held<'_, E>> {
         if self.len == 0 {
             return None;
         }
         let rows = self.slots + usize::from(!self.twins.is_empty());
         let longest = self.longest.max(self.twins.len());
+        let length = |row| self.slot(row).map_or(self.twins.len(), HashMap::len);
         loop {
-            let row = random_below(rows);
-            let position = random_below(longest);
-            let found = match row < self.slots {
-                true => self.slot(row).and_then(|slot| slot.values().nth(position)),
-                false => self.twins.get(position),
-            };
-            if let Some(entry) = found {
-                return Some(self.found(entry));
+            let drawn: [_; 4] = std::array::from_fn(|_| random_place(rows, longest));
+            let lengths = drawn.map(|(row, _)| length(row));
+            let mut found = drawn.iter().zip(lengths).filter(|((_, at), length)| at < length);
+            if let Some((&(row, at), _)) = found.next() {
+                let entry = match self.slot(row) {
+                    Some(slot) => slot.values().nth(at),
+                    None => self.twins.get(at),
+                };
+                return entry.map(|entry| self.found(entry));
             }
         }
     }
@@ -381,7 +433,9 @@ impl<E: Keyed> Table<E> {
         let (bit, salt) = (1 << added.ilog2(), self.salt);
         let parent = self.slot_mut(added - bit);
         let moves = |digest: &u64| slot_bits(*digest, salt) & bit as u64 != 0;
-        let slot: Slot<E> = parent.extract_if(|digest, _| moves(digest)).collect();
+        let count = parent.keys().filter(|digest| moves(digest)).count();
+        let mut slot = Slot::with_capacity_and_hasher(count, BuildHasherDefault::default());
+        slot.extend(parent.extract_if(|digest, _| moves(digest)));
         parent.shrink_to_fit();
         if added.is_multiple_of(SEGMENT) {
             self.segments.push(Vec::with_capacity(SEGMENT));
@@ -425,6 +479,15 @@ pub fn warm<'a, E: Keyed>(
     found
 }
 
+/// The items in groups, each of which a table can look ahead to.
+pub fn groups<T>(mut items: impl Iterator<Item = T>) -> impl Iterator<Item = Vec<T>> {
+    std::iter::from_fn(move || {
+        // It grows, because most are of a few items.
+        let group: Vec<T> = items.by_ref().take(WARM).collect();
+        (!group.is_empty()).then_some(group)
+    })
+}
+
 /// Bytes that an entry takes in its slot, with its part of what is free there.
 pub fn share<E>() -> usize {
     (size_of::<u64>() + size_of::<E>()) * 3 / 2
@@ -438,6 +501,14 @@ fn slot_bits(digest: u64, salt: u64) -> u64 {
 /// A random number below `bound`.
 pub fn random_below(bound: usize) -> usize {
     ((u128::from(random()) * bound as u128) >> 64) as usize
+}
+
+/// A random row of a table and a place in it.
+fn random_place(rows: usize, places: usize) -> (usize, usize) {
+    let row = u128::from(random()) * rows as u128;
+    // What is behind the point is as random as what is before it.
+    let place = u128::from(row as u64) * places as u128;
+    ((row >> 64) as usize, (place >> 64) as usize)
 }
 
 /// A random number, from the standard library's only source of randomness. Good enough to choose a
@@ -492,7 +563,7 @@ mod tests {
     fn add(table: &mut Table<Vec<u8>>, keys: std::ops::Range<u32>) {
         for key in keys {
             let key = key.to_be_bytes();
-            table.insert(digest_of(&key), |_| key.to_vec());
+            table.get_or_insert(digest_of(&key), &key, |_| key.to_vec());
         }
     }
 
@@ -533,7 +604,8 @@ mod tests {
         let mut table = Table::new();
         let (a, b, c) = (b"a".to_vec(), b"b".to_vec(), b"c".to_vec());
         for key in [&a, &b, &c] {
-            table.insert(7, |_| key.clone());
+            assert!(table.get_or_insert(7, key, |_| key.clone()).1);
+            assert!(!table.get_or_insert(7, key, |_| key.clone()).1);
         }
         assert_eq!(table.remove(7, b"a", |a, _| a), Some(a));
         assert_eq!(table.get(7, b"b").map(Held::key), Some(&b[..]));
@@ -593,7 +665,7 @@ mod tests {
         let mut cursor = 0;
         loop {
             cursor = from.scan(cursor, |key| {
-                to.insert(digest_of(key.key()), |_| key.entry.clone());
+                to.get_or_insert(digest_of(key.key()), key.key(), |_| key.entry.clone());
             });
             if cursor == 0 {
                 break;

@@ -30,9 +30,11 @@ use super::hash::{MOST_PACKED, find};
 use super::heap::{Heap, Piece};
 use super::listpack::{self, Element, Listpack, ListpackMut};
 use super::ranked::Ranked;
-use super::table::{self, Keyed, Table};
+use super::set::Member;
+use super::table::{self, Held, Keyed, Table, groups};
 use super::{ELEMENTS_PER_COMMAND, Packed, Type, Value, allocated, rewrite_elements};
-use crate::key::digest_of;
+use crate::key::{Key, digest_of};
+use crate::notify::Class;
 use crate::resp::print_double;
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -48,7 +50,7 @@ pub enum Zset<'a> {
 pub struct Sorted {
     scores: Table<Scored>,
     order: Ranked<Ordered>,
-    /// The rank of the next member that is moved when blocks are to be left.
+    /// The rank of the next member that is moved if blocks are to be left.
     leaving: usize,
 }
 
@@ -66,15 +68,20 @@ struct Ordered {
     piece: Piece,
 }
 
+/// Members and their scores as they are gathered, in no order yet.
+pub struct Gathered(Table<Scored>);
+
 /// A member and its score.
 pub type Scoring<'a> = (&'a [u8], f64);
 
 impl Keyed for Scored {
+    /// Because the order has the same pieces.
+    const IS_MOVED: bool = false;
+
     fn key<'a>(&'a self, heap: &'a Heap) -> &'a [u8] {
         heap.bytes(&self.piece)
     }
 
-    /// None, because the table may not move it.
     fn piece_mut(&mut self) -> Option<&mut Piece> {
         None
     }
@@ -109,10 +116,31 @@ impl<'a> Zset<'a> {
         }
     }
 
-    pub fn score(self, member: &[u8]) -> Option<f64> {
+    pub fn score(self, member: Member) -> Option<f64> {
         match self {
-            Zset::Packed(listpack) => find(listpack, member).map(|(_, score)| unpacked(score)),
-            Zset::Sorted(sorted) => sorted.score(member),
+            Zset::Packed(listpack) => {
+                member.read(|bytes| find(listpack, bytes).map(|(_, score)| unpacked(score)))
+            }
+            Zset::Sorted(sorted) => member.read_key(|key| sorted.score(key)),
+        }
+    }
+
+    /// Has in the processor's caches what the scores of members with these digests need.
+    pub fn look_ahead(self, digests: impl Iterator<Item = u64> + Clone) {
+        if let Zset::Sorted(sorted) = self {
+            sorted.scores.look_ahead(digests);
+        }
+    }
+
+    /// The members with their scores, in no order.
+    pub fn members(self) -> Box<dyn Iterator<Item = (Member<'a>, f64)> + 'a> {
+        match self {
+            Zset::Packed(listpack) => {
+                Box::new(scorings(listpack).map(|(member, score)| (Member::Bytes(member), score)))
+            }
+            Zset::Sorted(sorted) => Box::new(sorted.scores.with_digests().map(|(digest, held)| {
+                (Member::Key(Key { bytes: held.key(), digest }), held.entry.score)
+            })),
         }
     }
 
@@ -125,7 +153,7 @@ impl<'a> Zset<'a> {
                 Some((rank, unpacked(score)))
             }
             Zset::Sorted(sorted) => {
-                let score = sorted.score(member)?;
+                let score = sorted.score(Key::of(member))?;
                 Some((sorted.rank_of((member, score)), score))
             }
         }
@@ -200,7 +228,8 @@ impl<'a> Zset<'a> {
         if self.is_packed() { "listpack" } else { "skiplist" }
     }
 
-    pub(super) fn memory(self) -> usize {
+    /// Bytes that it has beside its entry, which are few unless it is large.
+    pub fn memory(self) -> usize {
         match self {
             Zset::Packed(_) => 0,
             Zset::Sorted(sorted) => {
@@ -244,12 +273,24 @@ fn packed(score: f64) -> ([u8; 8], usize) {
 }
 
 impl Sorted {
+    /// A sorted set of so many members, which come in order.
+    fn of<'a>(members: impl Iterator<Item = Scoring<'a>>, count: usize) -> Sorted {
+        let mut scores = Table::with_room(count);
+        let ordered = members.map(|(member, score)| {
+            let make = |heap: &mut Heap| Scored { piece: heap.add(&[member]), score };
+            let (held, _) = scores.get_or_insert(digest_of(member), member, make);
+            Ordered::new(score, held.entry.piece.clone())
+        });
+        let order = ordered.collect();
+        Sorted { scores, order, leaving: 0 }
+    }
+
     fn scoring<'a>(&'a self, ordered: &'a Ordered) -> Scoring<'a> {
         (self.scores.heap.bytes(&ordered.piece), ordered.score())
     }
 
-    fn score(&self, member: &[u8]) -> Option<f64> {
-        self.scores.get(digest_of(member), member).map(|held| held.entry.score)
+    fn score(&self, member: Key) -> Option<f64> {
+        self.scores.get(member.digest, &member).map(|held| held.entry.score)
     }
 
     /// How many come before this one. Most are told apart by their scores, without looking at the members.
@@ -270,8 +311,10 @@ impl Sorted {
                 return false;
             };
             let rank = self.rank_of((member, score));
+            self.leaving += usize::from(rank < self.leaving);
             let make = |heap: &mut Heap| Scored { piece: heap.add(&[member]), score };
-            let piece = self.scores.insert(digest, make).entry.piece.clone();
+            let (held, _) = self.scores.get_or_insert(digest, member, make);
+            let piece = held.entry.piece.clone();
             self.order.insert(rank, Ordered::new(score, piece));
             return true;
         };
@@ -302,11 +345,14 @@ impl Sorted {
 
     fn remove(&mut self, member: &[u8]) -> bool {
         self.leave_some();
+        let member = Key::of(member);
         let Some(score) = self.score(member) else {
             return false;
         };
-        self.order.remove(self.rank_of((member, score)));
-        self.scores.remove(digest_of(member), member, |scored, heap| heap.free(scored.piece));
+        let rank = self.rank_of((&member, score));
+        self.leaving -= usize::from(rank < self.leaving);
+        self.order.remove(rank);
+        self.scores.remove(member.digest, &member, |scored, heap| heap.free(scored.piece));
         true
     }
 
@@ -314,16 +360,18 @@ impl Sorted {
     fn remove_rank(&mut self, rank: usize) -> Option<(Vec<u8>, f64)> {
         self.leave_some();
         let ordered = self.order.remove(rank)?;
+        self.leaving -= usize::from(rank < self.leaving);
         let (member, score) = self.scoring(&ordered);
         let member = member.to_vec();
         self.scores.remove(digest_of(&member), &member, |scored, heap| heap.free(scored.piece));
         Some((member, score))
     }
 
-    /// With each change, if the heap has blocks that are to be left: moves a few members, in the table and in
-    /// the order. The table says when it is to be done (heap.rs).
+    /// With each change, if the heap has blocks that are to be left (heap.rs): moves a few members, in the
+    /// table and in the order.
     fn leave_some(&mut self) {
-        if !self.scores.has_blocks_to_empty() {
+        let heap = &mut self.scores.heap;
+        if !heap.is_leaving() && !heap.begin_leaving() {
             return;
         }
         for _ in 0..MOVED_AT_ONCE {
@@ -331,24 +379,27 @@ impl Sorted {
                 self.leaving = 0;
                 return;
             };
-            let (member, score) = self.scoring(ordered);
-            let member = member.to_vec();
-            if let Some(held) = self.scores.get_mut(digest_of(&member), &member)
-                && held.heap.relocate(&mut held.entry.piece) > 0
-            {
-                let moved = Ordered::new(score, held.entry.piece.clone());
-                self.order.set(self.leaving, moved);
+            if self.scores.heap.is_to_move(&ordered.piece) {
+                let (member, score) = self.scoring(ordered);
+                let member = member.to_vec();
+                if let Some(held) = self.scores.get_mut(digest_of(&member), &member) {
+                    held.heap.relocate(&mut held.entry.piece);
+                    let moved = Ordered::new(score, held.entry.piece.clone());
+                    self.order.set(self.leaving, moved);
+                }
             }
             self.leaving += 1;
         }
     }
 }
 
-/// As many as a table moves with each change.
-const MOVED_AT_ONCE: usize = 8;
+/// Few, because each member that is moved waits for memory. So a set that loses two thirds of its members
+/// has left its blocks.
+const MOVED_AT_ONCE: usize = 2;
 
 impl Type for Zset<'_> {
     const NAME: &'static str = "zset";
+    const CLASS: Class = Class::Zset;
     const NEW: (Kind, &'static [u8]) = (Kind::Zset, &listpack::EMPTY);
     type Look<'a> = Zset<'a>;
     type Large = Box<Sorted>;
@@ -376,22 +427,47 @@ impl From<Box<Sorted>> for LargeValue {
     }
 }
 
-/// They must come in order.
-impl<'a> FromIterator<Scoring<'a>> for Sorted {
-    fn from_iter<I: IntoIterator<Item = Scoring<'a>>>(members: I) -> Sorted {
-        let mut sorted = Sorted { scores: Table::new(), order: Ranked::new(), leaving: 0 };
-        for (member, score) in members {
-            let make = |heap: &mut Heap| Scored { piece: heap.add(&[member]), score };
-            let piece = sorted.scores.insert(digest_of(member), make).entry.piece.clone();
-            sorted.order.insert(sorted.order.len(), Ordered::new(score, piece));
-        }
-        sorted
+impl Clone for Sorted {
+    fn clone(&self) -> Sorted {
+        Sorted::of(Zset::Sorted(self).all(), self.order.len())
     }
 }
 
-impl Clone for Sorted {
-    fn clone(&self) -> Sorted {
-        Zset::Sorted(self).all().collect()
+impl Gathered {
+    /// With room for so many members.
+    pub fn with_room(len: usize) -> Gathered {
+        Gathered(Table::with_room(len))
+    }
+
+    /// Adds members. If one is there already, `join` makes one score of its old one and the new.
+    pub fn add_all<'a>(
+        &mut self,
+        members: impl Iterator<Item = (Member<'a>, f64)>,
+        join: impl Fn(f64, f64) -> f64,
+    ) {
+        for group in groups(members) {
+            let keys = group.iter().filter_map(|(member, _)| member.key());
+            self.0.look_ahead(keys.map(|key| key.digest));
+            for (member, score) in group {
+                member.read_key(|key| {
+                    let make = |heap: &mut Heap| Scored { piece: heap.add(&[&key]), score };
+                    let (held, is_new) = self.0.get_or_insert(key.digest, &key, make);
+                    if !is_new {
+                        held.entry.score = join(held.entry.score, score);
+                    }
+                });
+            }
+        }
+    }
+
+    /// Puts them in order.
+    pub fn sorted(self) -> Sorted {
+        let Gathered(scores) = self;
+        let ordered = |held: Held<Scored>| Ordered::new(held.entry.score, held.entry.piece.clone());
+        let mut order: Vec<Ordered> = scores.iter().map(ordered).collect();
+        let scoring = |ordered: &'_ Ordered| (scores.heap.bytes(&ordered.piece), ordered.score());
+        order.sort_unstable_by(|a, b| by_score(scoring(a), scoring(b)));
+        Sorted { order: order.into_iter().collect(), scores, leaving: 0 }
     }
 }
 
@@ -445,27 +521,35 @@ impl Edit<'_, Zset<'_>> {
 
     /// Turns a packed set into a large one, for good.
     fn unpack(&mut self) {
-        let sorted: Sorted = self.look().all().collect();
+        let sorted = Sorted::of(self.look().all(), self.look().len());
         self.place_mut().grow(Box::new(sorted));
     }
 
-    /// Fills a new sorted set with members, which must come in order.
-    pub fn fill(&mut self, members: &[Scoring]) {
-        if members.is_empty() {
-            return;
+    /// Unpacks a new sorted set at once, if so many members are too many for a packed one.
+    pub fn expect(&mut self, count: usize) {
+        if count > self.limits.zset.entries {
+            self.unpack();
         }
-        let longest = members.iter().map(|(member, _)| member.len()).max().unwrap_or(0);
-        let size: usize = members.iter().map(|(member, _)| member.len()).sum();
+    }
+
+    /// Fills a new sorted set with what was gathered.
+    pub fn fill(&mut self, gathered: Sorted) {
+        let all = || Zset::Sorted(&gathered).all();
+        let longest = all().map(|(member, _)| member.len()).max();
+        let size: usize = all().map(|(member, _)| member.len()).sum();
         let Packed { entries, value } = self.limits.zset;
-        let fits = members.len() <= entries && longest <= value && size <= MOST_PACKED;
-        match self.place_mut() {
-            Place::Small(small) if fits => small.edit(|bytes, start| {
-                for (member, score) in members {
-                    let (score, length) = packed(*score);
-                    ListpackMut { bytes, start }.push(&[member, &score[..length]]);
-                }
-            }),
-            place => place.grow(Box::new(members.iter().copied().collect())),
+        let is_small = gathered.order.len() <= entries && size <= MOST_PACKED;
+        match (longest, self.place_mut()) {
+            (None, _) => {}
+            (Some(longest), Place::Small(small)) if is_small && longest <= value => {
+                small.edit(|bytes, start| {
+                    for (member, score) in all() {
+                        let (score, length) = packed(score);
+                        ListpackMut { bytes, start }.push(&[member, &score[..length]]);
+                    }
+                });
+            }
+            (_, place) => place.grow(Box::new(gathered)),
         }
     }
 
@@ -615,7 +699,7 @@ mod tests {
         assert_eq!(zset.len(), model.len());
         for (rank, (member, score)) in model.iter().enumerate().step_by(7) {
             assert_eq!(zset.rank(member), Some((rank, *score)));
-            assert_eq!(zset.score(member), Some(*score));
+            assert_eq!(zset.score(Member::Bytes(member)), Some(*score));
         }
         let (low, high) = (random_score(), random_score());
         let from = model.partition_point(|(_, score)| *score < low);
@@ -631,7 +715,7 @@ mod tests {
             }
             assert_eq!(found, model[from..to]);
         }
-        assert_eq!(zset.score(b"nobody"), None);
+        assert_eq!(zset.score(Member::Bytes(b"nobody")), None);
     }
 
     #[test]
@@ -661,7 +745,7 @@ mod tests {
         assert!(!sorted.scores.heap.is_leaving() && !sorted.scores.has_blocks_to_empty());
         assert_eq!(zset.len(), 1_251);
         for (member, score) in zset.all() {
-            assert_eq!(zset.score(member), Some(score));
+            assert_eq!(zset.score(Member::Bytes(member)), Some(score));
         }
         assert!(entry.look().memory() < before / 10);
     }
@@ -685,6 +769,14 @@ mod tests {
         }
     }
 
+    /// Gathers these, in another order.
+    fn gathered(members: &[Scoring]) -> Sorted {
+        let mut gathered = Gathered::with_room(members.len());
+        let all = members.iter().rev().map(|(member, score)| (Member::Bytes(member), *score));
+        gathered.add_all(all, |_, _| panic!("none is there twice"));
+        gathered.sorted()
+    }
+
     #[test]
     fn what_is_filled_at_once_is_as_what_is_filled_one_by_one() {
         for (entries, value, encoding) in
@@ -692,13 +784,12 @@ mod tests {
         {
             let limits = limits(entries, value);
             let members: [Scoring; 3] = [(b"x", -1.0), (b"aa", 0.0), (b"ab", 0.0)];
-            let fill = |zset: &mut Edit<Zset>| zset.fill(&members);
+            let fill = |zset: &mut Edit<Zset>| zset.fill(gathered(&members));
             let entry = Loose::filled(b"key", &limits, fill).unwrap();
             assert_eq!(entry.look().value().encoding(), encoding);
             assert!(all(&entry).iter().map(|(m, s)| (&m[..], *s)).eq(members));
-            assert!(
-                Loose::filled(b"key", &limits, |zset: &mut Edit<Zset>| zset.fill(&[])).is_none()
-            );
+            let fill = |zset: &mut Edit<Zset>| zset.fill(gathered(&[]));
+            assert!(Loose::filled(b"key", &limits, fill).is_none());
         }
     }
 

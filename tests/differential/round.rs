@@ -57,8 +57,10 @@ const NAMES: [&str; 2] = ["our server", "the reference"];
 /// Connections 0 and 1 are ordinary ones.
 const ASIDE: usize = 2;
 const OBSERVER: usize = 3;
+/// It has subscribed to all that happens to keys.
+const LISTENER: usize = 4;
 /// And as many as [`WAITERS`] from here on.
-const FIRST_WAITER: usize = 4;
+const FIRST_WAITER: usize = 5;
 
 /// How far ahead a near deadline is, and what must be left of it when it has been set.
 const NEAR: Duration = Duration::from_millis(200);
@@ -84,6 +86,7 @@ impl Session {
         for connection in ordinary.iter_mut().chain(&mut others[FIRST_WAITER - ASIDE..]) {
             connection.try_call(&["HELLO", setting.protocol])?;
         }
+        session.connections[LISTENER].try_call(&["PSUBSCRIBE", "__key*__:*"])?;
         Ok(session)
     }
 
@@ -103,6 +106,20 @@ impl Session {
         let (_, rest) = info.split_once("blocked_clients:").expect("INFO has the field");
         let (number, _) = rest.split_once('\\').expect("a line end");
         number.parse().expect("a number")
+    }
+
+    /// What has happened to keys since it was asked last.
+    fn hear(&mut self) -> io::Result<Vec<Value>> {
+        let listener = &mut self.connections[LISTENER];
+        listener.try_raw(&Command::new(&["PING"]).encode())?;
+        let mut messages = Vec::new();
+        loop {
+            let message = listener.try_read()?;
+            if message.items().first().is_none_or(|kind| kind.text() != b"pmessage") {
+                return Ok(messages);
+            }
+            messages.push(message);
+        }
     }
 
     fn dump(&mut self) -> io::Result<Vec<Entry>> {
@@ -129,7 +146,11 @@ pub fn run(setting: &Setting, steps: &[Step]) -> Result<End, Failure> {
     }
     let mut round = Round { sessions, queues: [vec![], vec![]], sentinels: 0 };
     for (index, step) in steps.iter().enumerate() {
-        match round.step(step) {
+        let end = match round.step(step) {
+            Ok(End::Agreed) => round.listen(step).map(|()| End::Agreed),
+            other => other,
+        };
+        match end {
             Ok(End::Agreed) => {}
             Ok(End::TooSlow) => return Ok(End::TooSlow),
             Err(what) => return Err(failed(Some(index), round.with_last_words(what))),
@@ -173,6 +194,31 @@ impl Round {
             }
         }
         Ok(End::Agreed)
+    }
+
+    /// The messages about keys are the same, in the same order.
+    fn listen(&mut self, step: &Step) -> Result<(), String> {
+        match &mut self.each(Session::hear)?[..] {
+            [ours, theirs] if ours != theirs => {
+                // In which order a SCAN meets expired keys is each server's own.
+                if step.scans() {
+                    compare::settle_expired(ours);
+                    compare::settle_expired(theirs);
+                }
+                let at =
+                    (0..ours.len().max(theirs.len())).find(|&at| ours.get(at) != theirs.get(at));
+                let list = |messages: &[Value], at: usize| {
+                    let shown = messages.iter().skip(at.saturating_sub(2)).take(6);
+                    let shown: Vec<String> = shown.map(compare::event).collect();
+                    shown.join(", ")
+                };
+                at.map_or(Ok(()), |at| {
+                    let (ours, theirs) = (list(ours, at), list(theirs, at));
+                    Err(format!("message {at} about keys:\n  ours:  {ours}\n  Redis: {theirs}"))
+                })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What each server holds, once that has been compared.

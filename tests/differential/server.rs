@@ -9,9 +9,18 @@ use crate::support::{Client, Directory, Program, Server};
 /// What both are started with. They write a record before they reply: with `everysec` Redis may
 /// hold it back while an fsync runs, and the logs would be compared too early. No string may be
 /// longer than a megabyte, the least that Redis allows: an offset out of the blue (a bit's is
-/// worth an eighth of a byte's) would make one of 256 MB, again and again, and LCS compare two.
-const FLAGS: [&str; 6] =
-    ["--appendfsync", "no", "--enable-debug-command", "yes", "--proto-max-bulk-len", "1mb"];
+/// worth an eighth of a byte's) would make one of 256 MB, again and again, and LCS compare two. All that
+/// happens to keys is published.
+const FLAGS: [&str; 8] = [
+    "--appendfsync",
+    "no",
+    "--enable-debug-command",
+    "yes",
+    "--proto-max-bulk-len",
+    "1mb",
+    "--notify-keyspace-events",
+    "KEAnm",
+];
 
 /// The server under test: ours, unless `OURS` names another program.
 pub fn ours() -> Program {

@@ -10,15 +10,25 @@ use crate::grammar;
 use crate::support::{Client, Value};
 
 /// In the order in which Redis has them.
-const FLAGS: [&str; 8] =
-    ["write", "readonly", "admin", "loading", "skip_slowlog", "no_auth", "no_multi", "movablekeys"];
+const FLAGS: [&str; 10] = [
+    "write",
+    "readonly",
+    "admin",
+    "pubsub",
+    "blocking",
+    "loading",
+    "skip_slowlog",
+    "no_auth",
+    "no_multi",
+    "movablekeys",
+];
 
 /// Of each command its name, and then what COMMAND and COMMAND DOCS say of it.
 pub type Table = BTreeMap<String, Said>;
 
 #[derive(Default, Debug)]
 pub struct Said {
-    /// By COMMAND: arity, keys, flags.
+    /// By COMMAND: arity, keys, flags, key specifications.
     pub info: String,
     /// By COMMAND DOCS: summary, and since when.
     pub docs: String,
@@ -44,16 +54,30 @@ pub fn is_own(name: &str) -> bool {
 
 /// `[name, arity, flags, first key, last key, step, …, subcommands]`
 fn add_info(command: &Value, table: &mut Table) {
-    let [name, arity, flags, first, last, step, .., subcommands] = command.items()[..] else {
+    let [name, arity, flags, first, last, step, .., specs, subcommands] = command.items()[..]
+    else {
         panic!("COMMAND says of each command what Redis 7 does, not {command:?}");
     };
     let mut flags: Vec<_> = flags.items().into_iter().map(text).collect();
     flags.retain(|flag| FLAGS.contains(&flag.as_str()));
     let numbers: Vec<_> = [arity, first, last, step].map(text).into();
     let said = table.entry(text(name)).or_default();
-    said.info = format!("{} {}", numbers.join(" "), flags.join(" "));
+    let mut specs = leaves(specs);
+    // Redis has notes beside some.
+    while let Some(at) = specs.iter().position(|text| text == "notes") {
+        specs.drain(at..at + 2);
+    }
+    said.info = format!("{} {} {}", numbers.join(" "), flags.join(" "), specs.join(" "));
     for subcommand in subcommands.items() {
         add_info(subcommand, table);
+    }
+}
+
+/// All texts and numbers in a reply.
+fn leaves(value: &Value) -> Vec<String> {
+    match value.items()[..] {
+        [] => vec![text(value)],
+        ref items => items.iter().flat_map(|item| leaves(item)).collect(),
     }
 }
 

@@ -2,11 +2,13 @@
 //! number: so its history is two numbers, how much it has sent and how much was acknowledged, and
 //! what is found after the kill must be what the script leaves after some step between the two.
 //! Less would be lost, more or other would be invented; and since the steps are of all kinds
-//! (SET, HSET, DEL, MULTI…EXEC), so would be half a transaction or two steps in the wrong order.
-//! With `KILLS=500` each test kills as often as that.
+//! (of every type, DEL, MULTI…EXEC), so would be half a transaction or two steps in the wrong order.
+//! With `KILLS=500` each test kills as often as that. (Kills of clients that wait for elements are in
+//! `tests/blocking.rs`.)
 
+use crate::script::{Model, commands};
 use crate::support::{Client, Server, encode, eventually};
-use crate::{Dump, dump, random, record};
+use crate::{Dump, dump, random};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -33,6 +35,8 @@ fn nothing_acknowledged_is_lost_by_kills_when_nobody_calls_fsync() {
 struct History {
     acknowledged: u64,
     sent: u64,
+    /// The step that the client's model has reached.
+    modelled: u64,
 }
 
 fn kill_and_look(rounds: usize, flags: &[&str]) {
@@ -41,21 +45,29 @@ fn kill_and_look(rounds: usize, flags: &[&str]) {
     let mut random = random();
     let mut server = Server::start(flags);
     let mut histories = [History::default(); CLIENTS];
+    let mut models = [(); CLIENTS].map(|()| Model::default());
     for round in 0..rounds {
         let target = 50 + random.below(1500);
         let with_rewrite = random.below(2) == 0;
         histories = load_until_killed(&mut server, histories, target, with_rewrite);
         server.start_again();
         let found = dump(&mut server.client(), CLIENTS);
-        for (db, history) in histories.iter_mut().enumerate() {
+        for (db, (history, model)) in histories.iter_mut().zip(&mut models).enumerate() {
             let state = of_database(&found, db);
-            let fits = |step: &u64| script_after(db, *step) == state;
-            let steps = history.acknowledged..=history.sent;
-            let Some(step) = steps.clone().find(fits) else {
-                panic!("round {round}, client {db}: {state:?} is no state of the steps {steps:?}");
-            };
+            for step in history.modelled + 1..=history.acknowledged {
+                model.run(db, step);
+            }
+            history.modelled = history.acknowledged;
+            while model.shown() != state {
+                let History { acknowledged, sent, modelled } = *history;
+                let steps = format!("round {round}, client {db}, steps {acknowledged} to {sent}");
+                assert!(modelled < sent, "{steps}: {state:?} is the state of none");
+                history.modelled += 1;
+                model.run(db, history.modelled);
+            }
             // There the client goes on: what was not acknowledged may be there or not.
-            *history = History { acknowledged: step, sent: step };
+            history.acknowledged = history.modelled;
+            history.sent = history.modelled;
         }
     }
     let steps: u64 = histories.iter().map(|history| history.acknowledged).sum();
@@ -103,9 +115,10 @@ fn write_until_closed(
     loop {
         let first = history.sent + 1;
         let last = history.sent + 1 + history.sent % 6;
-        let steps: Vec<Vec<Vec<u8>>> = (first..=last).map(|step| commands(db, step)).collect();
+        let steps: Vec<_> = (first..=last).map(|step| commands(db, step)).collect();
         history.sent = last;
-        if client.try_raw(&steps.concat().concat()).is_err() {
+        let bytes: Vec<u8> = steps.concat().iter().flat_map(|words| encode(words)).collect();
+        if client.try_raw(&bytes).is_err() {
             return history;
         }
         for commands in steps {
@@ -119,64 +132,6 @@ fn write_until_closed(
             done.fetch_add(1, Ordering::Relaxed);
         }
     }
-}
-
-/// What the script does at this step, as the commands that say it.
-fn commands(db: usize, step: u64) -> Vec<Vec<u8>> {
-    let key = format!("key{}", step % 7);
-    match step % 5 {
-        0 => vec![encode(&["SET", &key, &long_value(db, step)])],
-        1 => vec![record(&format!("HSET hash f{} {step}", step % 11))],
-        2 => vec![record(&format!("DEL {key}"))],
-        3 => vec![record(&format!("SET {key} {step}"))],
-        _ => vec![
-            record("MULTI"),
-            record(&format!("SET left {step}")),
-            record(&format!("HSET right at {step}")),
-            record("EXEC"),
-        ],
-    }
-}
-
-/// Of any length up to some thousand bytes, so that kills also tear records.
-fn long_value(db: usize, step: u64) -> String {
-    format!("{db}-{step}-").repeat((step * 7919 % 997) as usize)
-}
-
-/// What the script has left after so many steps, as `dump` shows it.
-fn script_after(db: usize, steps: u64) -> BTreeMap<Vec<u8>, String> {
-    let mut strings = BTreeMap::new();
-    let mut fields = BTreeMap::new();
-    // What older steps did, younger ones have done again.
-    for step in steps.saturating_sub(200) + 1..=steps {
-        let key = format!("key{}", step % 7);
-        match step % 5 {
-            0 => drop(strings.insert(key, long_value(db, step))),
-            1 => drop(fields.insert(format!("f{}", step % 11), step)),
-            2 => drop(strings.remove(&key)),
-            3 => drop(strings.insert(key, step.to_string())),
-            _ => drop(strings.insert("left".into(), step.to_string())),
-        }
-    }
-    let hash = |fields: &BTreeMap<String, u64>| {
-        let pairs = fields.iter().map(|(field, step)| {
-            let pair = [field.clone(), step.to_string()].map(crate::Value::bulk);
-            crate::Value::Array(pair.to_vec())
-        });
-        format!("{} until (integer) -1", crate::Value::Array(pairs.collect()).sorted())
-    };
-    let mut state = BTreeMap::new();
-    if let Some(left) = strings.get("left") {
-        let step = left.parse().unwrap();
-        state.insert(b"right".to_vec(), hash(&[("at".into(), step)].into()));
-    }
-    for (key, value) in strings {
-        state.insert(key.into_bytes(), format!("\"{value}\" until (integer) -1"));
-    }
-    if !fields.is_empty() {
-        state.insert(b"hash".to_vec(), hash(&fields));
-    }
-    state
 }
 
 fn of_database(dump: &Dump, db: usize) -> BTreeMap<Vec<u8>, String> {

@@ -2,7 +2,7 @@
 //! done is refused.
 
 use crate::support::{self, Directory, Program, Server, ours, run_to_end};
-use crate::{dump, encode, file_of, log_of, random, record, rewrite};
+use crate::{WITHOUT_ANNOTATIONS, dump, encode, file_of, log_of, random, record, rewrite};
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::{Command, ExitStatus};
@@ -16,6 +16,7 @@ const COMMENT: &[u8] = b"#TS:1700000000\r\n";
 fn units() -> Vec<(Vec<u8>, Vec<&'static str>)> {
     let binary = encode(&[&b"SET"[..], b"bin\r\n", b"\0\r\n*1\r\n$4\r\n\xff"]);
     let transaction = ["MULTI", "SET a 2", "HSET h f w g x", "DEL c", "EXEC"].map(record);
+    let of_types = ["MULTI", "LPOP l", "SADD s 1 x", "ZADD z 1.5 m", "SETBIT i 1 1", "EXEC"];
     vec![
         (record("SELECT 0"), vec![]),
         (record("SET a 1"), vec!["a=\"1\""]),
@@ -28,6 +29,11 @@ fn units() -> Vec<(Vec<u8>, Vec<&'static str>)> {
         ),
         (record("SET e "), vec!["e=\"\""]),
         (record("DEL e"), vec!["e"]),
+        (record("RPUSH l a b"), vec!["l=1) \"a\"\n2) \"b\""]),
+        (
+            of_types.map(record).concat(),
+            vec!["l=1) \"b\"", "s=1) \"1\"\n2) \"x\"", "z=1) 1) \"m\"\n   2) \"1.5\"", "i=\"@\""],
+        ),
     ]
 }
 
@@ -86,7 +92,7 @@ fn look_at_cut(units: &[(Vec<u8>, Vec<&'static str>)], log: &[u8]) {
     if &log[end..] == COMMENT {
         end = log.len();
     }
-    let mut server = start(log_of("i", &[log]), &[]);
+    let mut server = start(log_of("i", &[log]), &WITHOUT_ANNOTATIONS);
     let at = log.len();
     assert_eq!(contents(&server), expected, "cut at {at}");
     let file = file_of(server.dir(), 0);

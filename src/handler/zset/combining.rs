@@ -8,7 +8,7 @@
 //!
 //! The result is the same for all of a kind ([`Combination::combine`]); one command replies with it, one
 //! stores it, and ZINTERCARD counts it. An intersection walks the smallest operand and asks the others.
-//! Members and scores are gathered, sorted once, and then put into their place in order.
+//! Members and scores are gathered in the table that the result will have, and sorted once.
 //!
 //! Large ones take long. Those that only read give the lock back first, and go through a gate one by one
 //! (call/long.rs).
@@ -20,24 +20,24 @@
 
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
+use crate::handler::set::LITTLE;
 use crate::handler::{COUNTED_KEYS, Command, Keys, Left, ONE_KEY, Rest, Run, TimeSlice, command};
-use crate::resp::{Args, Digits, Reply, parse_double, parse_integer};
+use crate::resp::{Args, Reply, parse_double, parse_integer};
 use crate::store::{View, ViewMut};
-use crate::types::{Entry, Loose, Member, Scoring, Set, Value, Zset, by_score};
-use std::borrow::Cow;
-use std::collections::HashMap;
+use crate::types::table::groups;
+use crate::types::{Entry, Gathered, Loose, Member, Set, Sorted, Value, Zset};
 
 const DESTINATION: Keys = Keys { counted_by: 2, ..ONE_KEY };
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
     command("zdiff",       -3, Run::Long(zdiff),        COUNTED_KEYS, "6.2.0", "numkeys key [key ...] [WITHSCORES]", "Subtract multiple sorted sets"),
-    command("zdiffstore",  -4, Run::Write(zdiffstore),  DESTINATION,  "6.2.0", "destination numkeys key [key ...]", "Subtract multiple sorted sets and store the resulting sorted set in a new key"),
+    command("zdiffstore",  -4, Run::Write(zdiffstore),  DESTINATION,  "6.2.0", "destination numkeys key [key ...]", "Subtract multiple sorted sets and store the resulting sorted set in a new key").uses("OW update, RO access"),
     command("zinter",      -3, Run::Long(zinter),       COUNTED_KEYS, "6.2.0", "numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM|MIN|MAX] [WITHSCORES]", "Intersect multiple sorted sets"),
     command("zintercard",  -3, Run::Long(zintercard),   COUNTED_KEYS, "7.0.0", "numkeys key [key ...] [LIMIT limit]", "Intersect multiple sorted sets and return the cardinality of the result"),
-    command("zinterstore", -4, Run::Write(zinterstore), DESTINATION,  "2.0.0", "destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM|MIN|MAX]", "Intersect multiple sorted sets and store the resulting sorted set in a new key"),
+    command("zinterstore", -4, Run::Write(zinterstore), DESTINATION,  "2.0.0", "destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM|MIN|MAX]", "Intersect multiple sorted sets and store the resulting sorted set in a new key").uses("OW update, RO access"),
     command("zunion",      -3, Run::Long(zunion),       COUNTED_KEYS, "6.2.0", "numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM|MIN|MAX] [WITHSCORES]", "Add multiple sorted sets"),
-    command("zunionstore", -4, Run::Write(zunionstore), DESTINATION,  "2.0.0", "destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM|MIN|MAX]", "Add multiple sorted sets and store the resulting sorted set in a new key"),
+    command("zunionstore", -4, Run::Write(zunionstore), DESTINATION,  "2.0.0", "destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM|MIN|MAX]", "Add multiple sorted sets and store the resulting sorted set in a new key").uses("OW update, RO access"),
 ];
 
 /// Operands with no more members than this together are combined at once.
@@ -96,7 +96,7 @@ fn zunionstore(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(),
 /// Replies with the result, or with how many members it has.
 fn answer<'a>(view: &View, args: &'a Args, form: Form, reply: &mut Reply) -> Left<'a> {
     let combination = Combination::parse(args, form, |i| view.entry(args.key(i)))?;
-    if combination.work() <= FEW {
+    if combination.work() <= FEW && combination.copies() <= LITTLE {
         combination.answer(form, reply);
         return Ok(None);
     }
@@ -116,10 +116,10 @@ fn store(view: &mut ViewMut, args: &Args, form: Form, reply: &mut Reply) -> Resu
     let look = view.look();
     let combination = Combination::parse(args, form, |i| look.entry(args.key(i)))?;
     let result = combination.combine(form.kind);
-    reply.count(result.len());
-    let members: Vec<Scoring> = result.iter().map(scoring).collect();
-    let stored = Loose::filled::<Zset>(&key, look.limits, |zset| zset.fill(&members));
-    view.replace(key, stored);
+    reply.count(Zset::Sorted(&result).len());
+    let stored = Loose::filled::<Zset>(&key, look.limits, |zset| zset.fill(result));
+    // Redis calls the event as the command.
+    view.replace::<Zset>(key, form.name, stored);
     Ok(())
 }
 
@@ -131,12 +131,8 @@ enum Operand<'a> {
     Zset(Zset<'a>),
 }
 
-/// A member of the result and its score. It is owned if a set has it as a number.
-type Combined<'a> = (Cow<'a, [u8]>, f64);
-
-fn scoring<'a>((member, score): &'a Combined) -> Scoring<'a> {
-    (member, *score)
-}
+/// A member of an operand or of the result, and its score.
+type Combined<'a> = (Member<'a>, f64);
 
 impl<'a> Operand<'a> {
     fn of(entry: Option<Entry<'a>>) -> Result<Operand<'a>, Error> {
@@ -156,24 +152,35 @@ impl<'a> Operand<'a> {
         }
     }
 
-    fn score(self, member: &[u8]) -> Option<f64> {
+    fn memory(self) -> usize {
+        match self {
+            Operand::Missing => 0,
+            Operand::Set(set) => set.memory(),
+            Operand::Zset(zset) => zset.memory(),
+        }
+    }
+
+    fn score(self, member: Member) -> Option<f64> {
         match self {
             Operand::Missing => None,
-            Operand::Set(set) => set.contains(Member::Bytes(member)).then_some(1.0),
+            Operand::Set(set) => set.contains(member).then_some(1.0),
             Operand::Zset(zset) => zset.score(member),
+        }
+    }
+
+    fn look_ahead(self, digests: impl Iterator<Item = u64> + Clone) {
+        match self {
+            Operand::Missing => {}
+            Operand::Set(set) => set.look_ahead(digests),
+            Operand::Zset(zset) => zset.look_ahead(digests),
         }
     }
 
     fn all(self) -> Box<dyn Iterator<Item = Combined<'a>> + 'a> {
         match self {
             Operand::Missing => Box::new(std::iter::empty()),
-            Operand::Set(set) => Box::new(set.iter().map(|member| match member {
-                Member::Number(number) => (Digits::new(number).as_bytes().to_vec().into(), 1.0),
-                Member::Bytes(bytes) => (bytes.into(), 1.0),
-            })),
-            Operand::Zset(zset) => {
-                Box::new(zset.all().map(|(member, score)| (member.into(), score)))
-            }
+            Operand::Set(set) => Box::new(set.iter().map(|member| (member, 1.0))),
+            Operand::Zset(zset) => zset.members(),
         }
     }
 }
@@ -284,6 +291,11 @@ impl<'a> Combination<'a> {
         Ok(())
     }
 
+    /// How many bytes of members it may put into the result.
+    fn copies(&self) -> usize {
+        self.operands.iter().map(|(operand, _)| operand.memory()).sum()
+    }
+
     /// How many members have to be looked at, at most.
     fn work(&self) -> usize {
         self.operands.iter().map(|(operand, _)| operand.len()).sum()
@@ -294,53 +306,58 @@ impl<'a> Combination<'a> {
             return reply.count(self.intersection().take(self.limit).count());
         }
         let result = self.combine(form.kind);
-        reply.pairs(result.len(), result.iter().map(scoring), self.with_scores, Reply::double);
+        let result = Zset::Sorted(&result);
+        reply.pairs(result.len(), result.all(), self.with_scores, Reply::double);
     }
 
-    /// The result, in order.
-    fn combine(&self, kind: Kind) -> Vec<Combined<'a>> {
-        let mut result: Vec<Combined> = match kind {
-            Kind::Union => self.union().into_iter().collect(),
-            Kind::Inter => self.intersection().collect(),
-            Kind::Diff => self.difference().collect(),
+    fn combine(&self, kind: Kind) -> Sorted {
+        let all: Box<dyn Iterator<Item = Combined>> = match kind {
+            Kind::Union => Box::new(self.union()),
+            Kind::Inter => Box::new(self.intersection()),
+            Kind::Diff => Box::new(self.difference()),
         };
-        // It may have come in order already, which the sort then sees.
-        result.sort_by(|a, b| by_score(scoring(a), scoring(b)));
-        result
+        // The operands of a union stand in the order of their lengths.
+        let last = self.operands.last().filter(|_| kind == Kind::Union);
+        let mut gathered = Gathered::with_room(last.map_or(0, |(operand, _)| operand.len()));
+        gathered.add_all(all, |a, b| self.aggregate.of(a, b));
+        gathered.sorted()
     }
 
-    fn union(&self) -> HashMap<Cow<'a, [u8]>, f64> {
-        let mut union = HashMap::new();
-        for (operand, weight) in &self.operands {
-            for (member, score) in operand.all() {
-                let score = number_or_zero(weight * score);
-                let join = |joined: &mut f64| *joined = self.aggregate.of(*joined, score);
-                union.entry(member).and_modify(join).or_insert(score);
-            }
-        }
-        union
+    /// All members of all operands. One that several have comes from each.
+    fn union(&self) -> impl Iterator<Item = Combined<'a>> {
+        self.operands.iter().flat_map(|(operand, weight)| {
+            operand.all().map(move |(member, score)| (member, number_or_zero(weight * score)))
+        })
     }
 
     fn intersection(&self) -> impl Iterator<Item = Combined<'a>> {
-        let first = self.operands.first();
-        let all = first.into_iter().flat_map(|(operand, weight)| {
-            operand.all().map(move |(member, score)| (member, number_or_zero(weight * score)))
-        });
-        all.filter_map(|(member, score)| {
+        self.first_ahead().filter_map(|(member, score)| {
             let others = self.operands.iter().skip(1);
             let score = others
-                .map(|(operand, weight)| Some(weight * operand.score(&member)?))
+                .map(|(operand, weight)| Some(weight * operand.score(member)?))
                 .try_fold(score, |joined, score| Some(self.aggregate.of(joined, score?)));
             Some((member, score?))
         })
     }
 
     fn difference(&self) -> impl Iterator<Item = Combined<'a>> {
-        let first = self.operands.first();
-        let all = first.into_iter().flat_map(|(operand, _)| operand.all());
-        all.filter(|(member, _)| {
+        self.first_ahead().filter(|(member, _)| {
             let mut others = self.operands.iter().skip(1);
-            others.all(|(operand, _)| operand.score(member).is_none())
+            others.all(|(operand, _)| operand.score(*member).is_none())
         })
+    }
+
+    /// The members of the first operand with their weighted scores. What questions to the others need is
+    /// fetched for many of them at once.
+    fn first_ahead(&self) -> impl Iterator<Item = Combined<'a>> {
+        let all = self.operands.first().into_iter().flat_map(|(operand, weight)| {
+            operand.all().map(move |(member, score)| (member, number_or_zero(weight * score)))
+        });
+        let groups = groups(all).inspect(|group| {
+            let digests = group.iter().filter_map(|(member, _)| Some(member.key()?.digest));
+            let others = self.operands.iter().skip(1);
+            others.for_each(|(operand, _)| operand.look_ahead(digests.clone()));
+        });
+        groups.flatten()
     }
 }

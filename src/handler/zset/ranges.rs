@@ -30,10 +30,10 @@ pub const COMMANDS: &[Command] = &[
     command("zrange",           -4, Run::Read(zrange),            ONE_KEY, "1.2.0", "key start stop [BYSCORE|BYLEX] [REV] [LIMIT offset count] [WITHSCORES]", "Return a range of members in a sorted set"),
     command("zrangebylex",      -4, Run::Read(zrangebylex),       ONE_KEY, "2.8.9", "key min max [LIMIT offset count]", "Return a range of members in a sorted set, by lexicographical range"),
     command("zrangebyscore",    -4, Run::Read(zrangebyscore),     ONE_KEY, "1.0.5", "key min max [WITHSCORES] [LIMIT offset count]", "Return a range of members in a sorted set, by score"),
-    command("zrangestore",      -5, Run::Write(zrangestore),      TWO_KEYS, "6.2.0", "dst src min max [BYSCORE|BYLEX] [REV] [LIMIT offset count]", "Store a range of members from sorted set into another key"),
-    command("zremrangebylex",    4, Run::Write(zremrangebylex),   ONE_KEY, "2.8.9", "key min max", "Remove all members in a sorted set between the given lexicographical range"),
-    command("zremrangebyrank",   4, Run::Write(zremrangebyrank),  ONE_KEY, "2.0.0", "key start stop", "Remove all members in a sorted set within the given indexes"),
-    command("zremrangebyscore",  4, Run::Write(zremrangebyscore), ONE_KEY, "1.2.0", "key min max", "Remove all members in a sorted set within the given scores"),
+    command("zrangestore",      -5, Run::Write(zrangestore),      TWO_KEYS, "6.2.0", "dst src min max [BYSCORE|BYLEX] [REV] [LIMIT offset count]", "Store a range of members from sorted set into another key").uses("OW update, RO access"),
+    command("zremrangebylex",    4, Run::Write(zremrangebylex),   ONE_KEY, "2.8.9", "key min max", "Remove all members in a sorted set between the given lexicographical range").uses("RW delete"),
+    command("zremrangebyrank",   4, Run::Write(zremrangebyrank),  ONE_KEY, "2.0.0", "key start stop", "Remove all members in a sorted set within the given indexes").uses("RW delete"),
+    command("zremrangebyscore",  4, Run::Write(zremrangebyscore), ONE_KEY, "1.2.0", "key min max", "Remove all members in a sorted set within the given scores").uses("RW delete"),
     command("zrevrange",        -4, Run::Read(zrevrange),         ONE_KEY, "1.2.0", "key start stop [WITHSCORES]", "Return a range of members in a sorted set, by index, with scores ordered from high to low"),
     command("zrevrangebylex",   -4, Run::Read(zrevrangebylex),    ONE_KEY, "2.8.9", "key max min [LIMIT offset count]", "Return a range of members in a sorted set, by lexicographical range, ordered from higher to lower strings"),
     command("zrevrangebyscore", -4, Run::Read(zrevrangebyscore),  ONE_KEY, "2.2.0", "key max min [WITHSCORES] [LIMIT offset count]", "Return a range of members in a sorted set, by score, with scores ordered from high to low"),
@@ -203,11 +203,15 @@ fn zrangestore(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(),
     let found = zset.into_iter().flat_map(|zset| zset.iter(wanted.ranks(zset), wanted.reverse));
     let found: Vec<Scoring> = found.collect();
     reply.count(found.len());
-    // One by one and in this order, as Redis does it: a zero that was in the listpack has no sign.
+    // One by one and in this order, as Redis does it: a zero that was in the listpack has no sign. By rank it
+    // knows the number before.
     let stored = Loose::filled::<Zset>(&key, look.limits, |zset| {
+        if let Bounds::Ranks(..) = wanted.bounds {
+            zset.expect(found.len());
+        }
         found.iter().for_each(|(member, score)| zset.put(member, |_| Some(*score)));
     });
-    view.replace(key, stored);
+    view.replace::<Zset>(key, "zrangestore", stored);
     Ok(())
 }
 
@@ -301,18 +305,24 @@ fn count(view: &View, args: &Args, by: By, reply: &mut Reply) -> Result<(), Erro
 // Removing.
 
 fn zremrangebyrank(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    remove(view, args, By::Rank, reply)
+    remove(view, args, By::Rank, "zremrangebyrank", reply)
 }
 
 fn zremrangebyscore(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    remove(view, args, By::Score, reply)
+    remove(view, args, By::Score, "zremrangebyscore", reply)
 }
 
 fn zremrangebylex(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    remove(view, args, By::Lex, reply)
+    remove(view, args, By::Lex, "zremrangebylex", reply)
 }
 
-fn remove(view: &mut ViewMut, args: &Args, by: By, reply: &mut Reply) -> Result<(), Error> {
+fn remove(
+    view: &mut ViewMut,
+    args: &Args,
+    by: By,
+    event: &'static str,
+    reply: &mut Reply,
+) -> Result<(), Error> {
     let bounds = Bounds::parse(by, &args[2], &args[3])?;
     let key = args.key(1);
     let Some(zset) = view.get::<Zset>(key)? else {
@@ -323,9 +333,10 @@ fn remove(view: &mut ViewMut, args: &Args, by: By, reply: &mut Reply) -> Result<
     reply.count(ranks.len());
     if ranks.len() == length {
         // Freed whole, by another thread.
+        view.say::<Zset>(key, event);
         view.delete(key);
     } else {
-        view.edit_if_there::<Zset, _>(key, |zset| {
+        view.edit_if_there::<Zset, _>(key, event, |zset| {
             zset.remove_ranks(ranks, false, |_, _| {});
             Ok(())
         })?;

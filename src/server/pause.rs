@@ -1,0 +1,214 @@
+//! CLIENT PAUSE: commands are postponed for a time.
+//!
+//! ```text
+//! command ─▶ is it to be postponed? (call/admit.rs) ─ no ─▶ call
+//!               ▲                                   └ yes: its batch ends; the replies before it leave
+//!               │                                            │
+//!               └────── the pause is over ◀── its thread sleeps, and no lock is held (serve/paused.rs)
+//! ```
+//!
+//! `WRITE` postpones what writes or may be replicated, and an EXEC with such a command in its queue. `ALL`
+//! postpones every command, CLIENT UNPAUSE too, but none of a monitor. Two pauses become one: the stricter kind,
+//! until the later end.
+//!
+//! - **The data stays as it is** from the OK on. CLIENT PAUSE begins under the shared lock. A writer that was
+//!   admitted before, and then waits for its lock, looks again when it has it.
+//! - **Expired keys are hidden**, and not deleted: the batch forgets what readers note (batch.rs).
+//! - **A pause in an EXEC** begins for the others at once, and not for what follows in its queue.
+//! - **Without a pause** it costs each command one load.
+//!
+//! Each thread that sleeps wakes up at the end by itself, and UNPAUSE wakes all of them. Meanwhile none of them
+//! looks at its socket. Cron looks at each once a second, and wakes a thread whose client has sent something or
+//! has left. So thousands of paused clients use no processor.
+//!
+//! **How Redis does it**: `pauseClients` in networking.c, and `BLOCKED_POSTPONE` in blocked.c. There the end
+//! is noticed up to a tenth of a second late, and the clients go on in the order in which they came. Here
+//! they go on at once, in any order.
+
+use super::{Public, Server, order};
+use crate::stats::unix_microseconds;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+/// What has to wait.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Paused {
+    Nothing,
+    Writes,
+    All,
+}
+
+/// See the chapter.
+#[derive(Default)]
+pub struct Pause {
+    /// A [`Paused`]. After the end of the pause it stays what it was until somebody looks.
+    what: AtomicU8,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Unix time in milliseconds.
+    end: i64,
+    /// The threads that sleep, by the ids of their clients.
+    asleep: BTreeMap<u64, Thread>,
+}
+
+/// A thread is among those that sleep, until this is dropped.
+pub struct Asleep<'a> {
+    pause: &'a Pause,
+    id: u64,
+}
+
+impl Pause {
+    /// Begins a pause of this many milliseconds, or makes the one that there is longer and stricter. The caller
+    /// holds the keyspace, shared or not.
+    pub fn begin(&self, what: Paused, ms: i64) {
+        let mut state = self.state.lock().unwrap();
+        let now = now();
+        // As in Redis, what is too long for the clock is over at once.
+        let end = if ms > 0 { now.wrapping_add(ms) } else { 0 };
+        let (before, end) = match self.what() {
+            before if state.end >= now => (before, end.max(state.end)),
+            _ => (Paused::Nothing, end),
+        };
+        if end >= now {
+            self.what.store(what.max(before) as u8, Ordering::Relaxed);
+            state.end = end;
+        }
+    }
+
+    /// CLIENT UNPAUSE.
+    pub fn end(&self) {
+        let mut state = self.state.lock().unwrap();
+        self.what.store(Paused::Nothing as u8, Ordering::Relaxed);
+        state.end = 0;
+        state.asleep.values().for_each(Thread::unpark);
+    }
+
+    /// What has to wait, if the pause is not over.
+    pub fn what(&self) -> Paused {
+        match self.what.load(Ordering::Relaxed) {
+            0 => Paused::Nothing,
+            1 => Paused::Writes,
+            _ => Paused::All,
+        }
+    }
+
+    /// Whether the data stays as it is.
+    pub fn is_on(&self) -> bool {
+        self.what() != Paused::Nothing && self.left(true).is_some()
+    }
+
+    /// How long a command has to wait, which writes or not. None if it need not.
+    pub fn left(&self, writes: bool) -> Option<Duration> {
+        let has_to_wait = match self.what() {
+            Paused::Nothing => false,
+            Paused::Writes => writes,
+            Paused::All => true,
+        };
+        if !has_to_wait {
+            return None;
+        }
+        let state = self.state.lock().unwrap();
+        // It lasts through its last millisecond.
+        let left = u64::try_from(state.end - now()).ok();
+        if left.is_none() {
+            self.what.store(Paused::Nothing as u8, Ordering::Relaxed);
+        }
+        Some(Duration::from_millis(left? + 1))
+    }
+
+    /// The calling thread, that of the client with this id, is going to sleep.
+    pub fn join(&self, id: u64) -> Asleep<'_> {
+        self.state.lock().unwrap().asleep.insert(id, thread::current());
+        Asleep { pause: self, id }
+    }
+
+    fn wake(&self, id: u64) {
+        if let Some(thread) = self.state.lock().unwrap().asleep.get(&id) {
+            thread.unpark();
+        }
+    }
+
+    /// Ten times a second: wakes the threads whose clients are being ended, and of a tenth of the others those
+    /// whose clients have sent something or have left.
+    pub fn look_around(&self, server: &Server) {
+        if self.what() == Paused::Nothing {
+            return;
+        }
+        let ids: Vec<u64> = self.state.lock().unwrap().asleep.keys().copied().collect();
+        let tick = server.idle_clock.load(Ordering::Relaxed) / 100;
+        let has_news = |client: &Public| {
+            client.held.is_ended() || client.id % 10 == tick % 10 && order::has_news(client)
+        };
+        for client in server.clients.those(ids.into_iter()) {
+            if has_news(&client) {
+                self.wake(client.id);
+            }
+        }
+    }
+}
+
+impl Drop for Asleep<'_> {
+    fn drop(&mut self) {
+        self.pause.state.lock().unwrap().asleep.remove(&self.id);
+    }
+}
+
+fn now() -> i64 {
+    (unix_microseconds() / 1000) as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_pauses_the_stricter_kind_and_the_later_end_hold() {
+        let pause = Pause::default();
+        let is_near = |ms: u64| {
+            let left = pause.left(true).map_or(0, |left| left.as_millis() as u64);
+            (ms - 5_000..=ms + 1).contains(&left)
+        };
+        pause.begin(Paused::Writes, 100_000);
+        assert!(pause.what() == Paused::Writes && is_near(100_000));
+        assert!(pause.left(false).is_none());
+        pause.begin(Paused::All, 10_000);
+        assert!(pause.what() == Paused::All && is_near(100_000));
+        pause.begin(Paused::Writes, 200_000);
+        assert!(pause.what() == Paused::All && is_near(200_000));
+        assert!(pause.left(false).is_some());
+        pause.end();
+        assert!(pause.what() == Paused::Nothing && !pause.is_on());
+    }
+
+    #[test]
+    fn a_pause_of_no_time_or_of_too_much_is_none() {
+        let pause = Pause::default();
+        for ms in [0, i64::MAX] {
+            pause.begin(Paused::All, ms);
+            assert!(pause.what() == Paused::Nothing);
+        }
+        // But it makes another one stricter.
+        pause.begin(Paused::Writes, 100_000);
+        pause.begin(Paused::All, 0);
+        assert!(pause.what() == Paused::All);
+    }
+
+    #[test]
+    fn a_pause_that_is_over_is_forgotten_by_whoever_looks() {
+        let pause = Pause::default();
+        pause.begin(Paused::All, 1);
+        while pause.is_on() {
+            thread::yield_now();
+        }
+        assert!(pause.what() == Paused::Nothing);
+        pause.begin(Paused::Writes, 100_000);
+        assert!(pause.what() == Paused::Writes, "not as strict as the one before");
+    }
+}
