@@ -297,8 +297,15 @@ impl Table {
     fn rehash(&mut self, extra: Value, strings: &Arena<Text>) -> Result<(), Fault> {
         // How many keys lie in (2^(i-1), 2^i].
         let mut slices = [0; MAX_BITS + 1];
-        let mut total = 1;
-        let mut count = |key: Value| {
+        let mut total = 0;
+        for (index, value) in self.array.iter().enumerate() {
+            let is_used = usize::from(!value.is_nil());
+            slices[log2_up(index + 1)] += is_used;
+            total += is_used;
+        }
+        let nodes = self.nodes.iter().filter(|node| !node.value.is_nil());
+        for key in nodes.map(|node| node.key).chain([extra]) {
+            total += 1;
             if let Value::Number(number) = key
                 && let index = number as i64
                 && index as f64 == number
@@ -306,18 +313,7 @@ impl Table {
             {
                 slices[log2_up(index as usize)] += 1;
             }
-        };
-        for (index, value) in self.array.iter().enumerate() {
-            if !value.is_nil() {
-                count(Value::Number((index + 1) as f64));
-                total += 1;
-            }
         }
-        for node in self.nodes.iter().filter(|node| !node.value.is_nil()) {
-            count(node.key);
-            total += 1;
-        }
-        count(extra);
         let (size, in_array) = array_size(&slices);
         self.resize(size, total - in_array, strings)
     }

@@ -408,7 +408,8 @@ impl Machine {
         let is_wrap = kind == Kind::Resuming { is_wrap: true };
         let first = self.thread.top;
         match result {
-            Err(error) if is_wrap || self.is_stopped => return Err(self.add_position(error)),
+            Err(error) if self.is_stopped => return Err(error),
+            Err(error) if is_wrap => return Err(self.add_position(error)),
             Err(error) => {
                 self.push(Value::Boolean(false));
                 self.push(error.0);
