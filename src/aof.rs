@@ -34,8 +34,8 @@
 //! **Which orderings matter.** Records pass between threads only under mutexes. So an ordering matters only
 //! where a thread acts on an atomic without holding a mutex: `written` is stored with Release after the `write` has
 //! returned, and `commit` loads it with Acquire, so a reply leaves after the write that it needs; `durable`
-//! is the same for fsync. `appended` is raised with the keyspace held, and loaded then or later, so a
-//! position covers all that its reader has seen. A late value of any other does no harm.
+//! is the same for fsync. `appended` is raised with the keyspace held, and a reader loads it then or
+//! later, so its position covers all that it has seen. A late value of any other atomic does no harm.
 //!
 //! **How Redis does it**: aof.c. Under everysec the first write that fails is answered with OK.
 

@@ -166,7 +166,7 @@ impl<'a> Caller<'a> {
             Run::Write(handler) | Run::MayStore(_, handler) => {
                 self.batch.exclude();
                 self.unless_paused(row, client)?;
-                // Its view has deleted what it found expired when it ended.
+                // Not to `delete_noted` below: at its end the view has deleted what it found expired.
                 return Ok(self.batch.write(handler, client, args, reply)?);
             }
             Run::Exec => {

@@ -197,8 +197,9 @@ impl Command {
         self.flags & (1 << flag as u32) != 0
     }
 
-    /// Whether it is answered while the log loads: if it needs no data. (INFO and WATCH are `Mixed`, and see what
-    /// is loaded so far. A container without a handler never runs; what is said of it is what COMMAND shows.)
+    /// Whether it is answered while the log loads: if it needs no data. (INFO and WATCH are `Mixed`: until
+    /// the load ends they see an empty keyspace. A container without a handler never runs; it is counted with
+    /// those that need data so that COMMAND shows what Redis shows.)
     pub fn works_while_loading(&self) -> bool {
         let needs_data = self.uses_data() || matches!(self.run, Run::Container(None));
         !needs_data && !self.is(Flag::NotLoading)

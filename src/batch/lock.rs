@@ -52,7 +52,7 @@ impl<'a> Batch<'a> {
             let guard = try_lock(self.store, tries);
             let mut guard = guard.unwrap_or_else(|| self.wait_for_lock());
             // The keyspace lends its writer a large empty buffer. In `release` the full one is exchanged for the
-            // stream's empty one, or copied and cleared, and the keyspace gets an empty one back.
+            // stream's, if that is empty, or else copied and cleared. So the keyspace gets an empty one back.
             std::mem::swap(&mut self.records.bytes, &mut guard.records);
             self.guard = Guard::Exclusive(guard);
             self.start_clock();

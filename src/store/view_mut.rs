@@ -243,8 +243,8 @@ impl<'a> ViewMut<'a> {
     }
 
     /// For ZUNIONSTORE, SORT and their kind: gives `key` what the command has computed, of this type. Without an
-    /// entry, the key goes. If it was expired then, and the command had not looked at it, the command is logged
-    /// and no DEL, as in Redis.
+    /// entry, the key is deleted. If that key is expired, and the command has not looked at it, that is a change
+    /// like others: the command is logged, without a DEL, as in Redis.
     pub fn replace<T: Type>(&mut self, key: Key, event: &'static str, entry: Option<Loose>) {
         self.delete_noted();
         let Some(entry) = entry else {
@@ -304,7 +304,7 @@ impl<'a> ViewMut<'a> {
         self.notes.say(self.db, &key, class, event);
     }
 
-    /// Says an event of a value of this type that is no change of its own.
+    /// Tells subscribers an event of this type without counting a change, because that is counted elsewhere.
     pub fn say<T: Type>(&self, key: Key, event: &'static str) {
         self.notes.say(self.db, &key, T::CLASS, event);
     }
