@@ -140,6 +140,8 @@ impl Session<'_> {
     /// the client has left, or has sent what is not a command and was told so.
     fn read_commands(&mut self) -> io::Result<bool> {
         self.wait_for_input()?;
+        // What lies in the buffer now belongs to the next commands. Others may look into the socket, to see whether
+        // the client has sent something (server/order.rs).
         let next = self.reader.buffer().len();
         let inbound = self.reader.get_mut();
         inbound.commands_are_done(next);
