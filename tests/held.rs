@@ -186,7 +186,7 @@ fn whoever_holds_the_most_is_ended_when_all_hold_too_much_whatever_it_is() {
     }
     let words: Vec<String> = (0..40_000).map(|n| format!("{n:0400}")).collect();
     type Hold<'a> = Box<dyn Fn(&mut Client) + 'a>;
-    let kinds: [(&str, Hold); 10] = [
+    let kinds: [(&str, Hold); 11] = [
         (
             "its name",
             Box::new(|client| {
@@ -243,6 +243,13 @@ fn whoever_holds_the_most_is_ended_when_all_hold_too_much_whatever_it_is() {
                 for half in words.chunks(20_000) {
                     send(client, &encode(&[&["SUBSCRIBE".into()], half].concat()));
                 }
+            }),
+        ),
+        (
+            "keys that it waits for",
+            Box::new(|client| {
+                let keys: Vec<String> = (0..100_000).map(|n| n.to_string()).collect();
+                send(client, &encode(&[&["BLPOP".into()], &keys[..], &["0".into()]].concat()));
             }),
         ),
         (

@@ -63,7 +63,7 @@ pub struct Waiter {
     pub silent: bool,
     /// None waits for ever.
     pub deadline: Option<Instant>,
-    /// Memory of the arguments.
+    /// Memory of the arguments, and of the places in the queues.
     pub _charge: Charge,
 }
 
