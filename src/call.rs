@@ -32,7 +32,7 @@ use crate::error::Error;
 use crate::handler::{Flag, Row, Run, TABLE, sort, transactions};
 use crate::propagate::Source;
 use crate::resp::{Args, Reply};
-use crate::server::Server;
+use crate::server::{Others, Server};
 use crate::store::Keyspace;
 use account::Account;
 use admit::Refusal;
@@ -106,11 +106,11 @@ impl<'a> Caller<'a> {
     /// Runs a command that has been admitted. The account is told before and after.
     fn call(&mut self, row: &'static Row, client: &mut Client, args: &Args, reply: &mut Reply) {
         let mut seen = self.account.before(row, reply, &mut self.batch);
-        if row.command.is(Flag::CountsClients) && !client.in_exec {
-            // CLIENT LIST must count what others have sent before. So it waits until their commands have run,
-            // a tenth of a second at most (server/order.rs). PUBSUB waits for subscribers only.
+        if row.command.is(Flag::ComesAfterOthers) && !client.in_exec {
+            // CLIENT LIST must count what others have sent before, and BLPOP must not overtake an older BLPOP. So
+            // they wait until those have run, a tenth of a second at most (server/order.rs).
             self.batch.give_back();
-            self.batch.server.wait_for_others(&client.public, row.group == "pubsub");
+            self.batch.server.wait_for_others(&client.public, others_before(row));
         }
         self.batch.begin_command(row.command, client.in_exec);
         if row.command.is(Flag::ShowsCounters) {
@@ -248,5 +248,14 @@ impl<'a> Caller<'a> {
     fn add_counts(&mut self, client: &Client) {
         self.account.add_counts(&self.batch.server.stats, &client.public.counters);
         self.batch.add_counts(client);
+    }
+}
+
+/// Whose commands come before this one.
+fn others_before(row: &Row) -> Others {
+    match row.group {
+        "pubsub" => Others::Subscribers,
+        _ if row.command.is(Flag::Blocks) => Others::Older,
+        _ => Others::All,
     }
 }

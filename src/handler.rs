@@ -133,8 +133,9 @@ pub enum Flag {
     WhileSubscribed,
     /// It shows or resets counters, so what its batch has counted so far is added to them first.
     ShowsCounters,
-    /// It counts or lists other clients, so what they have sent before is done first (server/order.rs).
-    CountsClients,
+    /// It counts or lists other clients, or stands in a queue with them. So what they have sent before is done
+    /// first (server/order.rs).
+    ComesAfterOthers,
     /// The lock is given back before it runs, because CONFIG SET may switch the log, and PUBLISH may wait
     /// for other clients. Inside EXEC the lock is kept.
     GivesLockBack,

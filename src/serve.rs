@@ -143,7 +143,7 @@ impl Session<'_> {
         let next = self.reader.buffer().len();
         let inbound = self.reader.get_mut();
         inbound.commands_are_done(next);
-        inbound.is_listening = self.client.is_listening();
+        inbound.is_looked_at = self.client.is_listening() || self.server.clients.are_few();
         let first = &mut self.arrived[0];
         // Only the first may be larger than the buffer, so only its memory is counted while it arrives.
         first.args.charge.get_or_insert_with(|| Charge::new(&self.client.public.held));

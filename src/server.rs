@@ -135,6 +135,7 @@ impl Server {
         let mut all = self.clients.all.lock().unwrap();
         // A fake client is not on the list.
         if all.remove(&client.id).is_some() {
+            self.clients.number.store(all.len(), Ordering::Relaxed);
             // Under the same mutex as `totals`, so that nothing is counted twice or not at all.
             self.stats.keep(&client.counters);
             client.turns.leave();
@@ -154,11 +155,12 @@ impl Server {
         is_full()
     }
 
-    /// Waits until the commands that the other clients have sent are done, or only those of `listeners`.
-    pub fn wait_for_others(&self, asker: &Public, listeners: bool) {
-        let others = match listeners {
-            true => self.clients.those(self.hub.listeners().into_iter()),
-            false => self.clients.everyone(),
+    /// Waits until what other clients have sent is done.
+    pub fn wait_for_others(&self, asker: &Public, others: Others) {
+        let others = match others {
+            Others::All => self.clients.everyone(),
+            Others::Subscribers => self.clients.those(self.hub.listeners().into_iter()),
+            Others::Older => self.clients.older(asker),
         };
         order::wait_for_others(&others, Some(asker));
     }
@@ -218,10 +220,20 @@ impl Server {
     }
 }
 
+/// Which other clients come first.
+pub enum Others {
+    All,
+    Subscribers,
+    /// Those that are older, if there are few clients.
+    Older,
+}
+
 #[derive(Default)]
 pub struct Clients {
     pub gates: Gates,
     all: Mutex<BTreeMap<u64, Arc<Public>>>,
+    /// How many they are, to be asked without the mutex.
+    number: AtomicUsize,
     /// How many of them are blocked.
     blocked: AtomicUsize,
     last_id: AtomicU64,
@@ -235,6 +247,7 @@ impl Clients {
     pub fn add(&self, client: &Arc<Public>) {
         let mut all = self.all.lock().unwrap();
         all.insert(client.id, client.clone());
+        self.number.store(all.len(), Ordering::Relaxed);
     }
 
     pub fn find(&self, id: u64) -> Option<Arc<Public>> {
@@ -278,12 +291,30 @@ impl Clients {
         self.all.lock().unwrap().values().cloned().collect()
     }
 
+    /// Whether there are few, so that whoever may have to wait for a key can look at all older ones.
+    pub fn are_few(&self) -> bool {
+        self.number.load(Ordering::Relaxed) <= FEW
+    }
+
+    /// The clients with smaller ids; none if there are many clients.
+    fn older(&self, client: &Public) -> Vec<Arc<Public>> {
+        if !self.are_few() {
+            return Vec::new();
+        }
+        let all = self.all.lock().unwrap();
+        all.range(..client.id).map(|(_, older)| older.clone()).collect()
+    }
+
     /// The clients with these ids, without those that have left.
     pub fn those(&self, ids: impl Iterator<Item = u64>) -> Vec<Arc<Public>> {
         let all = self.all.lock().unwrap();
         ids.filter_map(|id| all.get(&id).cloned()).collect()
     }
 }
+
+/// With more clients than this, BLPOP does not look at the older ones. To look at one takes a microsecond, and
+/// a client that is looked at needs one call more to read (serve/inbound.rs).
+const FEW: usize = 8;
 
 /// In [`Shown::last_command`]: a command that does not exist.
 pub const NO_ROW: usize = usize::MAX;

@@ -5,9 +5,7 @@
 
 mod support;
 
-use std::thread;
-use std::time::Duration;
-use support::process::{memory, sleeps};
+use support::process::{memory, wait_for_rest};
 use support::{Client, Server, Value, encode, eventually, with_more_and_more};
 
 const MB: u64 = 1024 * 1024;
@@ -341,11 +339,7 @@ fn those_who_stop_reading_are_looked_at_once_a_second_and_served_at_once_when_th
     // Each thread wakes once a second, and a subscriber has two. The others of the server are a dozen
     // wakes a second each.
     let most = 2 * DEAF as u64 * 2 + 60;
-    eventually("they are at rest", || {
-        let before = sleeps(server.pid());
-        thread::sleep(Duration::from_secs(1));
-        sleeps(server.pid()) - before < most
-    });
+    wait_for_rest(server.pid(), most);
     for client in &mut deaf {
         for _ in 0..30 {
             assert!(matches!(client.read(), Value::Bulk(big) if big.len() == 1_000_000));

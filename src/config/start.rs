@@ -293,9 +293,9 @@ Usage: simple-redis [/path/to/redis.conf] [--option value]...
        simple-redis --check-aof DIRECTORY|FILE [--fix]
        simple-redis --help | --version
 
-A Redis server: strings, hashes, transactions, pub/sub, and a log that Redis
-can read. It takes the options of redis-server. The most important ones, with
-their defaults:
+A Redis server: strings, lists, sets, sorted sets, hashes, transactions,
+pub/sub, and a log that Redis can read. It takes the options of redis-server.
+The most important ones, with their defaults:
 
   --port 6379              0: the system picks a free port, which is printed
   --bind 127.0.0.1 -::1    addresses to listen on; '*' is all of IPv4

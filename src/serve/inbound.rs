@@ -59,7 +59,9 @@ pub struct Inbound {
     /// Whether a read has filled all that it was given: the buffer above, or a large argument.
     pub was_filled: bool,
     /// Whether the client waits for messages, so that others may count it.
-    pub is_listening: bool,
+    pub is_looked_at: bool,
+    /// There is input in the socket that has been seen and not taken. The turn that took notice takes it.
+    has_seen: bool,
     /// Whether nobody else has run a batch between the client's last two.
     is_alone: bool,
     /// How many of the next waits begin asleep.
@@ -81,7 +83,8 @@ impl Inbound {
             charge: Charge::new(&public.held),
             taken: 0,
             was_filled: false,
-            is_listening: false,
+            is_looked_at: false,
+            has_seen: false,
             is_alone: false,
             naps: 0,
             may_time_out: false,
@@ -172,10 +175,10 @@ impl Inbound {
     }
 
     /// Waits for input. Others look into the socket of a client that listens, to see whether they may
-    /// count it (server/order.rs). So its turn begins before its input is taken from there. That costs
-    /// one call more, which no other client pays.
+    /// count it, and if there are few clients, into those of all (server/order.rs). So the turn of such a
+    /// client begins before its input is taken from there. That costs one call more, which no other pays.
     fn read_waiting(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut peeks = self.is_listening && !self.may_time_out;
+        let mut peeks = self.is_looked_at && !self.may_time_out;
         loop {
             let read = match peeks {
                 true => self.stream.peek(&mut [0]),
@@ -195,28 +198,51 @@ impl Inbound {
         }
     }
 
+    /// Whether nothing more is read: the peer has closed its side, or the client is being ended. What an ended
+    /// client still sends is left in the socket, so that the close resets the connection. If it were read,
+    /// the client would not be told that there is room again, because the socket is shut down
+    /// ([`Held::kill`](crate::held::Held::kill)). Then its write would wait for minutes.
+    fn is_over(&self) -> bool {
+        self.is_at_end || self.public.held.is_ended()
+    }
+
     /// Whether there is something in the stash.
     pub fn has_stashed(&self) -> bool {
         !self.stash.is_empty()
     }
 
     /// Waits for input and leaves it where it is, for as long as `pause` says or for ever. Returns 0 at the
-    /// end of the input. It may also end too early, as if the time were over.
+    /// end of the input.
     pub fn wait_for_input(&mut self, pause: Option<Duration>) -> io::Result<usize> {
-        if pause.is_some() {
-            self.stream.set_read_timeout(pause)?;
+        if self.has_seen {
+            return Ok(1);
         }
         self.public.turns.end();
-        let peeked = self.stream.peek(&mut [0]);
+        let peeked = self.peek_within(pause);
         self.public.turns.begin();
-        if peeked.as_ref().is_err_and(is_timeout) {
-            // If another thread is using the socket, which does not wait meanwhile.
-            drop(self.public.turns.mode.lock().unwrap());
-        }
+        self.has_seen = matches!(peeked, Ok(1));
         if pause.is_some() {
             self.stream.set_read_timeout(None)?;
         }
         peeked
+    }
+
+    fn peek_within(&self, pause: Option<Duration>) -> io::Result<usize> {
+        let end = pause.and_then(|pause| Instant::now().checked_add(pause));
+        loop {
+            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Err(ErrorKind::TimedOut.into());
+            }
+            if left.is_some() {
+                self.stream.set_read_timeout(left)?;
+            }
+            match self.stream.peek(&mut [0]) {
+                // Another thread may be using the socket, which does not wait meanwhile.
+                Err(error) if is_timeout(&error) => drop(self.public.turns.mode.lock().unwrap()),
+                peeked => return peeked,
+            }
+        }
     }
 
     /// Moves what has arrived into the stash, without waiting for more. Returns how many bytes, or None
@@ -232,11 +258,15 @@ impl Inbound {
     }
 
     fn stash_what_is_there(&mut self, limit: usize) -> io::Result<Option<usize>> {
+        self.has_seen = false;
         // On the heap, because the stack of every thread would grow by it.
         let mut chunk = vec![0; INPUT_BUFFER];
         let mut moved = 0;
         // After a megabyte the blocked write gets its chance again.
         for _ in 0..1024 * 1024 / INPUT_BUFFER {
+            if self.is_over() {
+                return Ok(None);
+            }
             match (&*self.stream).read(&mut chunk) {
                 // It has shut down its sending side, and may still read.
                 Ok(0) => return Ok(None),
@@ -270,11 +300,13 @@ impl Read for Inbound {
             self.count_held();
             return Ok(count);
         }
-        // Asked again after the end. The turn goes on until the client has left every list.
-        if self.is_at_end {
+        // The turn goes on until the client has left every list.
+        if self.is_over() {
             return Ok(0);
         }
-        self.public.turns.end();
+        if !std::mem::take(&mut self.has_seen) {
+            self.public.turns.end();
+        }
         let count = match self.read_spinning(buffer)? {
             Some(count) => count,
             None => self.read_waiting(buffer)?,
@@ -287,5 +319,40 @@ impl Read for Inbound {
         self.is_at_end = count == 0;
         self.public.touch(&self.server);
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Start};
+    use crate::held::End;
+    use crate::server::Connection;
+    use std::io::Write;
+    use std::net::TcpListener;
+
+    #[test]
+    fn what_a_killed_client_still_sends_is_left_in_the_socket_so_that_its_write_fails_at_once() {
+        let Ok(Start::Serve(config, _)) = Config::from_args([]) else { panic!("no config") };
+        let (server, _garbage) = Server::new(config, 0, 0);
+        let server = Arc::new(server);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, peer) = listener.accept().unwrap();
+        let (stream, local) = (Arc::new(stream), listener.local_addr().unwrap());
+        let connection = Connection { stream: stream.clone(), peer, local };
+        let public = Arc::new(Public::new(&server, 1, Some(connection)));
+        let mut inbound = Inbound::new(&stream, &server, &public);
+        // It sends until the server's socket is full.
+        client.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+        while client.write(&[b'x'; 1 << 16]).is_ok() {}
+        public.held.kill(End::Killed);
+        assert_eq!(inbound.stash_arrived(usize::MAX).unwrap(), None);
+        assert_eq!(inbound.read(&mut [0; 1 << 20]).unwrap(), 0);
+        assert!(!inbound.has_stashed());
+        drop((inbound, public, stream));
+        // Without the reset it would ask for room for minutes, and nobody would answer.
+        client.set_write_timeout(Some(Duration::from_secs(30))).unwrap();
+        assert!(!is_timeout(&client.write(b"x").unwrap_err()));
     }
 }

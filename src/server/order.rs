@@ -13,6 +13,10 @@
 //!               A is not: wait until it is, or until A has ended a turn that began after B looked
 //! ```
 //!
+//! A command that may wait for a key asks for older clients, if there are few clients at all. So two clients
+//! that send BLPOP one after the other are served in that order, though the second thread may be faster. If
+//! both come at once, the older client is first, as in Redis mostly too.
+//!
 //! - One question waits for [`PATIENCE`] at most, for all clients together. If it gives up on a turn, no other
 //!   question waits for that turn. So a client that is stuck because it does not read delays others once.
 //! - Nobody waits for a client that waits here itself, or two could wait for each other. Nor for one in WAIT,

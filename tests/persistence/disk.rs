@@ -5,9 +5,9 @@
 //! limit on the size of the process's files takes its place, which `prlimit` lifts; the error is
 //! then another, `File too large`. Where neither works, a line says that and why.
 
-use crate::info;
 use crate::support::patience::Resting;
 use crate::support::{Client, Directory, Program, Server, eventually, log_files, read_log};
+use crate::{WITHOUT_ANNOTATIONS, info};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
@@ -282,7 +282,7 @@ fn on_a_full_disk_the_log_can_be_switched_off_and_the_server_ended() {
 
 #[test]
 fn on_a_full_disk_a_torn_tail_is_cut_and_not_kept_and_the_server_starts() {
-    let Some((mut server, disk)) = server_on_a_small_disk(&[]) else {
+    let Some((mut server, disk)) = server_on_a_small_disk(&WITHOUT_ANNOTATIONS) else {
         return;
     };
     let Disk::Tmpfs(mount) = disk else {

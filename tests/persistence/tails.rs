@@ -2,7 +2,7 @@
 //! done is refused.
 
 use crate::support::{self, Directory, Program, Server, ours, run_to_end};
-use crate::{dump, encode, file_of, log_of, random, record, rewrite};
+use crate::{WITHOUT_ANNOTATIONS, dump, encode, file_of, log_of, random, record, rewrite};
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::{Command, ExitStatus};
@@ -92,7 +92,7 @@ fn look_at_cut(units: &[(Vec<u8>, Vec<&'static str>)], log: &[u8]) {
     if &log[end..] == COMMENT {
         end = log.len();
     }
-    let mut server = start(log_of("i", &[log]), &[]);
+    let mut server = start(log_of("i", &[log]), &WITHOUT_ANNOTATIONS);
     let at = log.len();
     assert_eq!(contents(&server), expected, "cut at {at}");
     let file = file_of(server.dir(), 0);

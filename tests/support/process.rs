@@ -1,7 +1,9 @@
 //! What the system knows about a server's process, from `/proc/PID`: Linux only, as the tests
 //! that ask are.
 
+use super::patience::eventually;
 use std::fs;
+use std::thread;
 use std::time::Duration;
 
 /// A figure of `/proc/PID/status` in bytes: `VmRSS` is the memory in use, `VmHWM` the most that
@@ -25,6 +27,16 @@ pub fn sleeps(pid: u32) -> u64 {
         number.trim().parse::<u64>().ok()
     };
     tasks.filter_map(of_task).sum()
+}
+
+/// Waits for a second in which the process rests: it takes a twentieth of a processor at most, and its threads go to
+/// sleep fewer than `most` times. Where the machine is busy with others, the first second may be no such.
+pub fn wait_for_rest(pid: u32, most: u64) {
+    eventually("the server rests", || {
+        let (busy, slept) = (cpu(pid), sleeps(pid));
+        thread::sleep(Duration::from_secs(1));
+        cpu(pid) - busy <= Duration::from_millis(50) && sleeps(pid) - slept < most
+    });
 }
 
 /// Places in the kernel's table of its descriptors.
