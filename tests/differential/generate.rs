@@ -422,6 +422,8 @@ impl Generator {
                 }
             }
             "ZRANK" | "ZREVRANK" => args.truncate(3),
+            // In Redis it makes a small sorted set large, and this one is deleted behind it.
+            "SORT" | "SORT_RO" if args.len() > 1 => args[1] = b"y".to_vec(),
             "SADD" if args.get(1).is_some_and(|key| key == POP) => args.truncate(3),
             // What chance takes out of a set would differ from then on, so all is taken.
             "SPOP" if args.len() == 2 && args[1] != POP => args.push(b"1000000".to_vec()),
