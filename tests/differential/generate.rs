@@ -45,13 +45,11 @@ impl Step {
             | Step::Aside { units, .. }
             | Step::Wait { units, .. }
             | Step::Deadline { units, .. } => units.iter().any(|unit| {
-                // What SORT is given here is a set or a sorted set, or the list that its unit has made.
+                // What SORT is given is a set or a sorted set, or the list that its unit has made.
                 let has_list = unit.iter().any(|command| command.name() == "RPUSH");
                 unit.iter().any(|command| match command.name().as_str() {
                     "SCAN" | "EXEC" => true,
-                    "SORT" | "SORT_RO" => {
-                        !has_list || command.args.get(1).is_none_or(|k| k != b"y")
-                    }
+                    "SORT" | "SORT_RO" => !has_list,
                     _ => false,
                 })
             }),
