@@ -59,7 +59,7 @@ pub struct Batch<'a> {
     pub store: &'a RwLock<Keyspace>,
     guard: Guard<'a>,
     pub clock: Clock,
-    /// Of the command, or of all commands of the EXEC, that runs now; and who the commands come from.
+    /// The time of the command that runs now, in EXEC of all its commands; and who they come from.
     pub time: Time,
     /// How much the command that ran last has changed.
     pub dirty: u64,
@@ -202,7 +202,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Deletes what readers have found expired, if the lock is exclusive. If it is not, that is done before
-    /// the lock is given back. A pause keeps them.
+    /// the lock is given back. During CLIENT PAUSE the keys stay, and the notes are forgotten.
     pub fn delete_noted(&mut self) {
         self.notes.forget_if(|| self.server.pause.is_on());
         if !self.notes.are_empty() && matches!(self.guard, Guard::Exclusive(_)) {
@@ -220,7 +220,7 @@ impl<'a> Batch<'a> {
         let committed = match self.server.aof.refusal() {
             // The one exception to the rule that a reply waits for what it has seen. While the log refuses
             // writes, memory may have a write that the log never gets. Readers are answered all the same,
-            // because otherwise nobody could read. The messages below are sent for the same reason.
+            // because otherwise nobody could read. For the same reason messages are sent though the log has failed.
             Some(_) if self.retractable.is_empty() && !self.has_served(client) => Ok(()),
             _ => self.server.aof.commit(self.position),
         };

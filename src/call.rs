@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! look_up ─▶ admit ─┬─▶ reject             it may not run: the error is the reply (call/admit.rs)
+//!                   ├─▶ postpone           CLIENT PAUSE: it is called again when the pause is over
 //!                   ├─▶ queue              inside MULTI: EXEC will call it
 //!                   └─▶ call ─ before      the account is told (call/account.rs)
 //!                         ├─ run_handler   under the lock that the handler's type asks for
@@ -13,8 +14,8 @@
 //! is done here: whether the client may send the command, whether MULTI queues it, which lock it needs,
 //! whether it has changed something, how long it took. The lock, the time and the log belong to the
 //! [`Batch`] (batch.rs). A handler cannot lock the keyspace: it is given a view, and only the batch has
-//! the lock. EXEC calls its queue in the same way, under the strictest lock that any of it needs. A
-//! replay calls the commands of the log (call/replay.rs).
+//! the lock. EXEC calls its queue in the same way, under the strictest lock that any of it needs. A command
+//! that takes long gives the lock back between its pieces, and lets a writer in (call/long.rs). A replay calls the commands of the log (call/replay.rs).
 //!
 //! **How Redis does it**: server.c, `processCommand` and `call`; multi.c, `execCommand`.
 
@@ -98,6 +99,7 @@ impl<'a> Caller<'a> {
             reply.out.truncate(begin);
             self.batch.forget_replies_from(begin);
         }
+        // A postponed command is called again, and skipped then.
         if client.replies == Replies::SkipThis && !matches!(client.then, Then::Pause { .. }) {
             client.replies = Replies::On;
         }
@@ -158,12 +160,13 @@ impl<'a> Caller<'a> {
                 handler(client, &self.batch.view(client.db), args, reply)
             }
             Run::Client(handler) | Run::Container(Some(handler)) => {
+                // What it publishes is gathered, and sent when the log holds all before it.
                 self.batch.gather(client, |client| handler(client, args, reply))
             }
             Run::Write(handler) | Run::MayStore(_, handler) => {
                 self.batch.exclude();
                 self.unless_paused(row, client)?;
-                // What it finds expired it has deleted itself when it ends.
+                // Not to `delete_noted` below: at its end the view has deleted what it found expired.
                 return Ok(self.batch.write(handler, client, args, reply)?);
             }
             Run::Exec => {
@@ -211,8 +214,8 @@ impl<'a> Caller<'a> {
         let mut dirty = 0;
         for (index, args) in queue {
             let row = &TABLE.rows[index];
-            // The client is to end, and its output is thrown away. What the queue changes is still done.
-            // Commands that only read are skipped, because nobody gets their replies.
+            // If the client is to end, its output is thrown away, and commands that only read are skipped. What
+            // the queue changes is still done.
             if reply.out.is_thrown_away() && row.command.reads() {
                 continue;
             }

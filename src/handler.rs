@@ -118,8 +118,8 @@ pub enum Flag {
     NoMulti,
     /// It may wait for a key.
     Blocks,
-    /// PUBLISH changes no key, but Redis replicates it. Monitors count as replicas there, so a monitor may
-    /// not send it.
+    /// PUBLISH: it changes no key, but Redis replicates it, and refuses from a replica whatever is replicated.
+    /// A monitor counts as a replica there, so it may not send PUBLISH.
     MayReplicate,
     /// DEBUG: refused unless `enable-debug-command` allows it.
     Protected,
@@ -197,8 +197,9 @@ impl Command {
         self.flags & (1 << flag as u32) != 0
     }
 
-    /// Whether it is answered while the log loads: if it is not `Read`, `Long` or `Write`, nor a container
-    /// without a handler. (INFO and WATCH are `Mixed`, and see what is loaded so far.)
+    /// Whether it is answered while the log loads: if it needs no data. (INFO and WATCH are `Mixed`: until
+    /// the load ends they see an empty keyspace. A container without a handler never runs; it is counted with
+    /// those that need data so that COMMAND shows what Redis shows.)
     pub fn works_while_loading(&self) -> bool {
         let needs_data = self.uses_data() || matches!(self.run, Run::Container(None));
         !needs_data && !self.is(Flag::NotLoading)

@@ -172,8 +172,9 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<Thread, Str
 
 /// Gives each client a thread of its own. Starting a thread takes ten times as long as accepting a
 /// client, and the kernel keeps only 128 waiting (std's backlog). A client that it turns away tries again
-/// after one second, then after two, four, eight. So the first client is waited for; then all who wait are
-/// accepted without blocking; then one of them gets its thread; and again, until each has one.
+/// after one second, then after two, four, eight. So the first client is waited for, and all who wait behind
+/// it are accepted without blocking. Then one of them gets its thread, and before the next one gets its own,
+/// the loop looks for new clients again.
 fn accept_for_ever(listener: &Listener, server: &Arc<Server>, store: &Arc<RwLock<Keyspace>>) {
     let mut accepted = VecDeque::new();
     loop {

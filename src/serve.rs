@@ -103,8 +103,8 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Box<Client>
 }
 
 /// A client while it is served: what it has sent, what it is to be told, and the batch between.
-/// `client.public` is what other threads may see of it, and `reader` is told when a batch begins and ends,
-/// because between batches it may spin.
+/// `client.public` is what other threads may see of it, and `reader` is told when a batch begins: while it
+/// waits for input it may look again and again instead of sleeping, if no other client has run a batch since.
 struct Session<'a> {
     client: Box<Client>,
     reader: BufReader<Inbound>,
@@ -140,9 +140,12 @@ impl Session<'_> {
     /// the client has left, or has sent what is not a command and was told so.
     fn read_commands(&mut self) -> io::Result<bool> {
         self.wait_for_input()?;
+        // What lies in the buffer now belongs to the next commands, and is charged to them.
         let next = self.reader.buffer().len();
         let inbound = self.reader.get_mut();
         inbound.commands_are_done(next);
+        // Others may look into this socket for unread input (server/order.rs): at a listener, and if there are few
+        // clients, at each. Then the turn must begin before the input is taken out.
         inbound.is_looked_at = self.client.is_listening() || self.server.clients.are_few();
         let first = &mut self.arrived[0];
         // Only the first may be larger than the buffer, so only its memory is counted while it arrives.

@@ -16,9 +16,9 @@
 //! 4. **A change is counted**: the count decides whether the command is logged, and clients that WATCH the
 //!    key are told.
 //!
-//! A [`Stored`] is a key with its value and deadline, as the table holds it. If it is small, its bytes lie in
-//! the table's heap, and an [`Entry`] or `EntryMut` is one together with that heap. A [`Loose`] is one in no
-//! table. What is [`Large`] has memory of its own (types/entry.rs).
+//! A [`Stored`] is a key with its value and deadline, as the table holds it. The bytes of a small one lie in the
+//! table's heap. To look at it one needs both, so an [`Entry`] (or `EntryMut`, to change it) is a `Stored` and
+//! that heap. A [`Loose`] is in no table. What is [`Large`] has memory of its own (types/entry.rs).
 //!
 //! Large values and whole databases are not freed under the lock. They are collected as
 //! [`Keyspace::garbage`], and another thread frees them.
@@ -215,8 +215,8 @@ impl<'a> View<'a> {
     }
 
     /// Calls `visit` for each entry of one slot that is alive and whose key is wanted. Returns the cursor of
-    /// the next slot (see table.rs). Each expired key that it meets is a unit of its own in the log. If it
-    /// `counts`, each is a hit or a miss: Redis does that when it asks for the type.
+    /// the next slot (see table.rs). The DEL of each expired key that it meets is a unit of its own in the log
+    /// (hence `alone`). If it `counts`, each entry is a hit or a miss: Redis does that when it asks for the type.
     pub fn scan(
         &self,
         cursor: u64,
@@ -228,7 +228,7 @@ impl<'a> View<'a> {
             if wanted(entry.key()) {
                 let was_noted = self.notes.has_noted(self.db, entry.key());
                 let is_alive = self.is_alive_or_noted_alone(entry);
-                // In Redis it is gone already.
+                // A key that was noted before is deleted by then in Redis, and so no miss of SCAN.
                 if counts && (is_alive || !was_noted) {
                     self.notes.count(self.db, entry.key(), is_alive);
                 }

@@ -51,8 +51,8 @@ impl<'a> Batch<'a> {
             let tries = if may_spin { TRIES } else { 1 };
             let guard = try_lock(self.store, tries);
             let mut guard = guard.unwrap_or_else(|| self.wait_for_lock());
-            // The keyspace lends its writer a large empty buffer, until `release`. There the full one is
-            // exchanged for the stream's, if the stream is empty, and so an empty one comes back.
+            // The keyspace lends its writer a large empty buffer. In `release` the full one is exchanged for the
+            // stream's, if that is empty, or else copied and cleared. So the keyspace gets an empty one back.
             std::mem::swap(&mut self.records.bytes, &mut guard.records);
             self.guard = Guard::Exclusive(guard);
             self.start_clock();
@@ -75,8 +75,8 @@ impl<'a> Batch<'a> {
         guard
     }
 
-    /// Reads the time, under the lock. Otherwise one thread could change a key after another, at an earlier
-    /// time.
+    /// Reads the time, under the lock. Otherwise a thread that changes a key after another thread could do so at
+    /// an earlier time.
     fn start_clock(&mut self) {
         self.clock.lock_taken();
         self.time.now = self.clock.now / 1000;

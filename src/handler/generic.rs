@@ -175,7 +175,7 @@ fn scan<'a>(view: &View, args: &'a Args, slice: &TimeSlice, reply: &mut Reply) -
     let cursor = scan::parse_cursor(&args[1])?;
     let options = scan::parse_options(&mut Cursor::at(args, 2), true)?;
     // A slot nearly always has several keys. In an emptied table, COUNT limits the slots too.
-    let mut walk = scan::Walk::new(cursor, options.count, options.count);
+    let mut walk = scan::Walk::new(cursor, options.count, options.count, reply);
     let look = move |view: &View, slice: &TimeSlice, reply: &mut Reply| {
         let done = walk.go_on(slice, |cursor, seen| {
             let looked_at = Cell::new(0);

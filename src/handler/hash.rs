@@ -244,7 +244,7 @@ mod tests {
         let hash = entry.look().read::<Hash>().unwrap();
         let (mut cursor, mut seen, mut calls) = (0, Vec::new(), 0);
         loop {
-            let mut walk = scan::Walk::new(cursor, 100, 1_000);
+            let mut walk = scan::Walk::new(cursor, 100, 1_000, &Reply::new());
             let done = walk.go_on(&TimeSlice::begin(true), |cursor, found| {
                 hash.scan(cursor, |field| {
                     found.looked_at += 1;

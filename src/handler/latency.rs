@@ -25,7 +25,7 @@ use super::{Command, Flag, NO_KEY, Row, Run, TABLE, command};
 use crate::client::Client;
 use crate::error::Error;
 use crate::handler::args::Cursor;
-use crate::latency::Series;
+use crate::latency::{Histogram, Series};
 use crate::resp::{Args, Reply};
 use crate::stats::unix_microseconds;
 use std::fmt::Write;
@@ -82,21 +82,20 @@ fn reset(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Erro
 
 /// A container stands for its subcommands.
 fn histogram(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let names = Cursor::at(args, 2).rest();
-    let rows: Vec<&Row> = match names.len() {
-        0 => TABLE.rows.iter().collect(),
-        _ => {
-            let named = names.filter_map(|name| TABLE.find(name));
-            named
-                .flat_map(|row| [row].into_iter().chain(TABLE.subcommands(row.command.name)))
-                .collect()
+    // Read once each, because others count meanwhile, and because a name may be given a million times.
+    let all: Vec<_> = client.server.stats.histograms.iter().map(Histogram::cumulative).collect();
+    let rows = || -> Box<dyn Iterator<Item = &Row>> {
+        let names = Cursor::at(args, 2).rest();
+        if names.len() == 0 {
+            return Box::new(TABLE.rows.iter());
         }
+        let named = names.filter_map(|name| TABLE.find(name));
+        Box::new(named.flat_map(|row| [row].into_iter().chain(TABLE.subcommands(row.command.name))))
     };
-    let histograms = &client.server.stats.histograms;
-    let with_calls = rows.into_iter().map(|row| (row, histograms[row.index].cumulative()));
-    let with_calls: Vec<_> = with_calls.filter(|(_, buckets)| !buckets.is_empty()).collect();
-    reply.map(with_calls.len());
-    for (row, buckets) in with_calls {
+    let with_calls = || rows().filter(|row| !all[row.index].is_empty());
+    reply.map(with_calls().count());
+    reply.each(with_calls(), |reply, row| {
+        let buckets = &all[row.index];
         reply.bulk(row.command.name.as_bytes());
         reply.map(2);
         reply.bulk(b"calls");
@@ -104,10 +103,10 @@ fn histogram(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), 
         reply.bulk(b"histogram_usec");
         reply.map(buckets.len());
         for (end, calls) in buckets {
-            reply.integer(end as i64);
-            reply.integer(calls as i64);
+            reply.integer(*end as i64);
+            reply.integer(*calls as i64);
         }
-    }
+    });
     Ok(())
 }
 

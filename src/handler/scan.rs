@@ -86,7 +86,8 @@ pub fn collection<'a, T: Type>(
     let options = parse_options(&mut words, false)?;
     // Slots may be empty after many deletions; a call may look at no more than ten for each element.
     let slots = options.count.saturating_mul(10);
-    let mut walk = Walk { pattern: options.pattern, ..Walk::new(cursor, options.count, slots) };
+    let mut walk =
+        Walk { pattern: options.pattern, ..Walk::new(cursor, options.count, slots, reply) };
     let look = move |view: &View, slice: &TimeSlice, reply: &mut Reply| {
         let done = walk.go_on(slice, |cursor, walk| {
             // What is no collection of this type any more has no more elements.
@@ -118,9 +119,10 @@ pub struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// From the cursor on until about `count` elements have been looked at, in `slots` slots at most.
-    pub fn new(cursor: u64, count: usize, slots: usize) -> Walk<'a> {
-        let encoded = Reply::new();
+    /// From the cursor on until about `count` elements have been looked at, in `slots` slots at most. What it
+    /// keeps counts as the reply does.
+    pub fn new(cursor: u64, count: usize, slots: usize, reply: &Reply) -> Walk<'a> {
+        let encoded = reply.out.other_charge().map_or_else(Reply::new, Reply::counted);
         Walk { cursor, count, slots_left: slots, looked_at: 0, pattern: None, kept: 0, encoded }
     }
 

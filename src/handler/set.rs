@@ -231,6 +231,9 @@ enum Question {
 /// Up to this many members are looked at under the lock that is held.
 const FEW: usize = 1024;
 
+/// Up to this many bytes of members are copied by many clients at once.
+pub const LITTLE: usize = 1024 * 1024;
+
 fn sinter<'a>(
     view: &View,
     args: &'a Args,
@@ -311,7 +314,7 @@ fn ask<'a>(
     answer: impl Fn(&[Option<Set>], &mut Reply) + 'a,
 ) -> Result<Option<Rest<'a>>, Error> {
     let sets = sets(view, keys.clone().map(|i| args.key(i)))?;
-    if question.work(&sets) <= FEW {
+    if question.work(&sets) <= FEW && question.copies(&sets) <= LITTLE {
         answer(&sets, reply);
         return Ok(None);
     }
@@ -365,6 +368,14 @@ impl Question {
             Question::Inter => "sinterstore",
             Question::Union => "sunionstore",
             Question::Diff => "sdiffstore",
+        }
+    }
+
+    /// How many bytes of members it may put into a new set. An intersection is sent from where it lies.
+    fn copies(self, sets: &[Option<Set>]) -> usize {
+        match self {
+            Question::Inter => 0,
+            Question::Union | Question::Diff => sets.iter().flatten().map(|set| set.memory()).sum(),
         }
     }
 

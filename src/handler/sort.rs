@@ -37,6 +37,7 @@ use super::{Command, Left, ONE_KEY, Rest, Run, TimeSlice, Used, Work, command};
 use crate::error::Error;
 use crate::handler::args::Cursor;
 use crate::handler::string::reply_with;
+use crate::held::{Charge, End};
 use crate::key::{Key, digest_of};
 use crate::resp::{Args, Reply, parse_weight};
 use crate::store::{View, ViewMut};
@@ -104,7 +105,7 @@ fn sort(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error>
         // A set has no order, and a replay must find the same.
         sorting = Sorting { keeps_order: false, by: None, alpha: true, ..sorting };
     }
-    let mut gathered = sorting.gather(found, &look)?;
+    let mut gathered = sorting.gather(found, &look, reply)?;
     sorting.sort(&mut gathered);
     let made = Loose::filled::<List>(&destination, look.limits, |list| {
         if sorting.gets.is_empty() {
@@ -164,6 +165,8 @@ struct Gathered {
     /// missing there is nothing, and so it comes before all others.
     weights: Texts,
     items: Vec<Item>,
+    /// A short list may be sorted by long texts, and each of its elements by the same one. None in a replay.
+    charge: Option<Charge>,
 }
 
 /// An element that is sorted.
@@ -231,7 +234,7 @@ impl<'a> Sorting<'a> {
         view: &View,
         reply: &mut Reply,
     ) -> Result<Option<Gathered>, Error> {
-        let mut gathered = self.gather(found, view)?;
+        let mut gathered = self.gather(found, view, reply)?;
         if self.gets.is_empty() {
             return Ok(Some(gathered));
         }
@@ -273,40 +276,44 @@ impl<'a> Sorting<'a> {
         }
     }
 
-    /// Copies the elements, and finds out what they are sorted by.
-    fn gather(&self, found: Option<Value>, view: &View) -> Result<Gathered, Error> {
-        let mut gathered = Gathered::default();
+    /// Copies the elements, and finds out what they are sorted by. Fails if the client is evicted meanwhile. (One
+    /// that is killed goes on, because what an EXEC changes is changed to its end.)
+    fn gather(&self, found: Option<Value>, view: &View, reply: &Reply) -> Result<Gathered, Error> {
+        let mut gathered = Gathered { charge: reply.out.other_charge(), ..Gathered::default() };
         let Some(value) = found else {
             return Ok(gathered);
         };
         let range = self.range(&value);
         let count = range.len();
-        let elements = &mut gathered.elements;
-        elements.ends.reserve_exact(count);
+        gathered.elements.ends.reserve_exact(count);
+        let mut take = |element: &[u8]| {
+            gathered.elements.push(element);
+            is_allowed(&mut gathered.charge, gathered.elements.memory())
+        };
         match value {
-            Value::List(list) => {
-                list.after(range.start).take(count).for_each(|element| elements.push(element));
-            }
+            Value::List(list) => list.after(range.start).take(count).all(take),
             Value::Set(set) => {
-                let members = set.iter().skip(range.start).take(count);
-                members.for_each(|member| member.read(|bytes| elements.push(bytes)));
+                let mut members = set.iter().skip(range.start).take(count);
+                members.all(|member| member.read(&mut take))
             }
-            Value::Zset(zset) => {
-                zset.iter(range, false).for_each(|(member, _)| elements.push(member));
-            }
-            _ => {}
-        }
-        gathered.items = (0..count).map(|element| Item { key: 0, element }).collect();
+            Value::Zset(zset) => zset.iter(range, false).all(|(member, _)| take(member)),
+            _ => true,
+        };
+        let items = 0..gathered.elements.ends.len();
+        gathered.items = items.map(|element| Item { key: 0, element }).collect();
         if !self.keeps_order {
             self.weigh(&mut gathered, view)?;
         } else if self.desc && !matches!(value, Value::Set(_)) {
             gathered.items.reverse();
         }
-        Ok(gathered)
+        match gathered.charge.as_ref().is_none_or(is_not_evicted) {
+            true => Ok(gathered),
+            false => Err(Error::text("ERR the client was evicted while it was sorting")),
+        }
     }
 
     fn weigh(&self, gathered: &mut Gathered, view: &View) -> Result<(), Error> {
-        let Gathered { elements, weights, items } = gathered;
+        let Gathered { elements, weights, items, charge } = gathered;
         let elements = &*elements;
         let mut are_numbers = true;
         let mut key_of = |text: &[u8]| {
@@ -329,7 +336,7 @@ impl<'a> Sorting<'a> {
                             items.next().into_iter().for_each(|item| item.key = key);
                         }
                     }
-                    true
+                    is_allowed(charge, elements.memory() + weights.memory())
                 });
             }
         }
@@ -344,7 +351,7 @@ impl<'a> Sorting<'a> {
         if self.keeps_order {
             return;
         }
-        let Gathered { elements, weights, items } = gathered;
+        let Gathered { elements, weights, items, .. } = gathered;
         let texts = if self.alpha && self.by.is_some() { &*weights } else { &*elements };
         // Redis compares texts as C does, up to the first NUL. Not so if it stores, or where numbers are equal.
         let is_binary = !self.alpha || self.destination.is_some() || !texts.bytes.contains(&0);
@@ -433,6 +440,21 @@ impl<'a> Pattern<'a> {
     }
 }
 
+/// Counts what is gathered. Returns whether there may be more.
+fn is_allowed(charge: &mut Option<Charge>, memory: usize) -> bool {
+    charge.as_mut().is_none_or(|charge| {
+        charge.set(memory);
+        is_not_evicted(charge)
+    })
+}
+
+fn is_not_evicted(charge: &Charge) -> bool {
+    charge.held.end() != Some(End::Evicted)
+}
+
+/// Bytes of names that are made before they are looked up, or one name.
+const NAMES: usize = 64 * 1024;
+
 /// Looks up what each pattern names with the element beside it, and hands it to `take`, which returns whether
 /// to go on. Before some are looked up, all of them are looked ahead to (store/ahead.rs).
 fn look_up<'a>(
@@ -443,7 +465,10 @@ fn look_up<'a>(
     let (mut keys, mut some) = (Vec::new(), Vec::with_capacity(WARM));
     loop {
         keys.clear();
-        for (pattern, element) in asked.by_ref().take(WARM) {
+        while some.len() < WARM
+            && keys.len() < NAMES
+            && let Some((pattern, element)) = asked.next()
+        {
             let start = keys.len();
             pattern.write_key(element, &mut keys);
             some.push((pattern, element, start..keys.len(), digest_of(&keys[start..])));
@@ -496,6 +521,10 @@ impl Texts {
     fn push_all<const N: usize>(&mut self, parts: [&[u8]; N]) {
         parts.into_iter().for_each(|part| self.bytes.extend_from_slice(part));
         self.ends.push(self.bytes.len());
+    }
+
+    fn memory(&self) -> usize {
+        self.bytes.capacity() + self.ends.capacity() * size_of::<usize>()
     }
 
     fn get(&self, i: usize) -> &[u8] {

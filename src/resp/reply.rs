@@ -326,6 +326,11 @@ impl Output {
         self.len().saturating_add(more) < self.look_at || self.look(more, more)
     }
 
+    /// A charge of the same client, for what is gathered before the reply is made. None in a replay.
+    pub fn other_charge(&self) -> Option<Charge> {
+        self.charge.as_ref().map(|charge| Charge::new(&charge.held))
+    }
+
     /// Whether all that is written is thrown away, because the client is to end.
     pub fn is_thrown_away(&mut self) -> bool {
         !self.takes(0)

@@ -73,8 +73,14 @@ impl Waiter {
     }
 }
 
-/// Those who wait for one key. The number of each is its place in the order of arrival.
-type Queue = BTreeMap<u64, Arc<Waiter>>;
+/// Those who wait for one key.
+#[derive(Default)]
+struct Queue {
+    /// The number of each is its place in the order of arrival.
+    waiters: BTreeMap<u64, Arc<Waiter>>,
+    /// Whether the key is among those that are ready. However often an EXEC makes it, it is there once.
+    is_ready: bool,
+}
 
 /// All clients that wait for a key.
 #[derive(Default)]
@@ -96,7 +102,8 @@ impl Blocking {
         self.last += 1;
         let queues = self.queues.entry(waiter.db).or_default();
         for key in waiter.keys() {
-            queues.entry(key.to_vec()).or_default().insert(self.last, waiter.clone());
+            let queue = queues.entry(key.to_vec()).or_default();
+            queue.waiters.insert(self.last, waiter.clone());
         }
         self.numbers.insert(waiter.client, (self.last, waiter.clone()));
         waiter
@@ -109,8 +116,8 @@ impl Blocking {
         let queues = self.queues.get_mut(&waiter.db)?;
         for key in waiter.keys() {
             if let Some(queue) = queues.get_mut(key) {
-                queue.remove(&number);
-                if queue.is_empty() {
+                queue.waiters.remove(&number);
+                if queue.waiters.is_empty() {
                     queues.remove(key);
                 }
             }
@@ -123,21 +130,32 @@ impl Blocking {
 
     /// The next database and key that became ready.
     pub fn next_ready(&mut self) -> Option<(usize, Vec<u8>)> {
-        self.ready.pop_front()
+        let (db, key) = self.ready.pop_front()?;
+        if let Some(queue) = self.queue_mut(db, &key) {
+            queue.is_ready = false;
+        }
+        Some((db, key))
     }
 
     /// The first client in the queue of a key after this number, with its own number.
     pub fn next(&self, db: usize, key: &[u8], after: u64) -> Option<(u64, Arc<Waiter>)> {
         let queue = self.queues.get(&db)?.get(key)?;
-        queue.range(after + 1..).next().map(|(number, waiter)| (*number, waiter.clone()))
+        queue.waiters.range(after + 1..).next().map(|(number, waiter)| (*number, waiter.clone()))
     }
 
     /// Says which type a key has now.
     fn mark_ready(&mut self, db: usize, key: &[u8], type_name: &str) {
-        let queue = self.queues.get(&db).and_then(|queues| queues.get(key));
-        if queue.is_some_and(|queue| queue.values().any(|w| w.wait.wanted == type_name)) {
+        let queue = self.queue_mut(db, key).filter(|queue| !queue.is_ready);
+        if let Some(queue) = queue
+            && queue.waiters.values().any(|waiter| waiter.wait.wanted == type_name)
+        {
+            queue.is_ready = true;
             self.ready.push_back((db, key.to_vec()));
         }
+    }
+
+    fn queue_mut(&mut self, db: usize, key: &[u8]) -> Option<&mut Queue> {
+        self.queues.get_mut(&db)?.get_mut(key)
     }
 
     /// The keys of a database that clients wait for.
@@ -230,15 +248,17 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_ready_only_if_somebody_waits_for_it_and_its_type() {
+    fn a_key_is_ready_once_and_only_if_somebody_waits_for_it_and_its_type() {
         let mut blocking = Blocking::default();
         blocking.join(waiter(1, 0, &["x"]));
         blocking.mark_ready(0, b"x", "string");
         assert_eq!(blocking.next_ready(), None);
-        for (db, key) in [(0, &b"y"[..]), (1, b"x"), (0, b"x")] {
-            blocking.mark_ready(db, key, "list");
+        for _ in 0..2 {
+            for (db, key) in [(0, &b"y"[..]), (1, b"x"), (0, b"x"), (0, b"x")] {
+                blocking.mark_ready(db, key, "list");
+            }
+            assert_eq!(blocking.next_ready(), Some((0, b"x".to_vec())));
+            assert_eq!(blocking.next_ready(), None);
         }
-        assert_eq!(blocking.next_ready(), Some((0, b"x".to_vec())));
-        assert_eq!(blocking.next_ready(), None);
     }
 }

@@ -145,10 +145,12 @@ impl Notes {
         }
     }
 
-    /// Leaves what is noted where it is, expired and not deleted, if there is something and this is so.
+    /// Leaves what is noted where it is, expired and not deleted, if there is something and this is so. Then
+    /// nobody hears of it.
     pub fn forget_if(&self, is_so: impl FnOnce() -> bool) {
         if !self.are_empty() && is_so() {
-            self.take();
+            let events = self.take().into_iter().filter_map(|expired| expired.event);
+            events.for_each(|event| self.events.take_back(event));
         }
     }
 

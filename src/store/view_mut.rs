@@ -14,8 +14,8 @@
 //! SET k v EX 9    set_string(k) ──▶ propagate(SET … PXAT …)
 //! ```
 //!
-//! Whatever changes a key says the name of the event for those who have subscribed to it (notify.rs), or is
-//! given it by the handler. So no change is without one.
+//! Each method that changes a key names the event for its subscribers (notify.rs): some know the name, others get
+//! it from the handler. So no change is without an event.
 //!
 //! Expired keys are no concern of handlers (store/expire.rs): what a lookup finds expired is deleted, and
 //! its DEL stands before whatever the command logs.
@@ -124,9 +124,9 @@ impl<'a> ViewMut<'a> {
     /// Changes the key's value, or makes one if the key is missing. WRONGTYPE if it has another type than
     /// this.
     ///
-    /// If `change` changes something, that is the event, the command is logged, and clients that WATCH the key
-    /// are told. If nothing is left of a collection, the key goes. If `change` fails, a missing key stays
-    /// missing. In a value that is there, `change` must check all that can fail before it alters anything.
+    /// If `change` changes something, subscribers are told the event, the command is logged, and WATCH sees it.
+    /// If nothing is left of a collection, the key goes. If `change` fails, a missing key stays missing. In a
+    /// value that is there, `change` must check all that can fail before it alters anything.
     pub fn edit<T: Type, R>(
         &mut self,
         key: Key,
@@ -243,8 +243,8 @@ impl<'a> ViewMut<'a> {
     }
 
     /// For ZUNIONSTORE, SORT and their kind: gives `key` what the command has computed, of this type. Without an
-    /// entry, the key goes. If the key is expired and the command has not looked at it, no DEL is logged for
-    /// that, as in Redis.
+    /// entry, the key is deleted. If that key is expired, and the command has not looked at it, that is a change
+    /// like others: the command is logged, without a DEL, as in Redis.
     pub fn replace<T: Type>(&mut self, key: Key, event: &'static str, entry: Option<Loose>) {
         self.delete_noted();
         let Some(entry) = entry else {
@@ -260,8 +260,8 @@ impl<'a> ViewMut<'a> {
         self.changed(key, T::CLASS, event);
     }
 
-    /// Gives what `key` has to `newkey` of a database, in place of what that may have had. There are two events,
-    /// of the one and of the other.
+    /// Moves the entry of `key` to `newkey` of database `db`, over what was there. The events are `from` for `key`
+    /// and `to` for `newkey`.
     pub fn rename(&mut self, key: Key, db: usize, newkey: Key, [from, to]: [&'static str; 2]) {
         if self.find(key).is_some()
             && let Some(entry) = self.db_mut().remove(key.digest, &key)
@@ -304,7 +304,7 @@ impl<'a> ViewMut<'a> {
         self.notes.say(self.db, &key, class, event);
     }
 
-    /// Says an event of a value of this type that is no change of its own.
+    /// Tells subscribers an event of this type without counting a change, because that is counted elsewhere.
     pub fn say<T: Type>(&self, key: Key, event: &'static str) {
         self.notes.say(self.db, &key, T::CLASS, event);
     }

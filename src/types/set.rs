@@ -160,7 +160,8 @@ impl<'a> Set<'a> {
         }
     }
 
-    pub(super) fn memory(self) -> usize {
+    /// Bytes that it has beside its entry, which are few unless it is large.
+    pub fn memory(self) -> usize {
         match self {
             Set::Table(table) => allocated(size_of::<Members>()) + table.memory(),
             _ => 0,

@@ -228,7 +228,8 @@ impl<'a> Zset<'a> {
         if self.is_packed() { "listpack" } else { "skiplist" }
     }
 
-    pub(super) fn memory(self) -> usize {
+    /// Bytes that it has beside its entry, which are few unless it is large.
+    pub fn memory(self) -> usize {
         match self {
             Zset::Packed(_) => 0,
             Zset::Sorted(sorted) => {

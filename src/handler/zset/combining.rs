@@ -20,6 +20,7 @@
 
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
+use crate::handler::set::LITTLE;
 use crate::handler::{COUNTED_KEYS, Command, Keys, Left, ONE_KEY, Rest, Run, TimeSlice, command};
 use crate::resp::{Args, Reply, parse_double, parse_integer};
 use crate::store::{View, ViewMut};
@@ -95,7 +96,7 @@ fn zunionstore(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(),
 /// Replies with the result, or with how many members it has.
 fn answer<'a>(view: &View, args: &'a Args, form: Form, reply: &mut Reply) -> Left<'a> {
     let combination = Combination::parse(args, form, |i| view.entry(args.key(i)))?;
-    if combination.work() <= FEW {
+    if combination.work() <= FEW && combination.copies() <= LITTLE {
         combination.answer(form, reply);
         return Ok(None);
     }
@@ -148,6 +149,14 @@ impl<'a> Operand<'a> {
             Operand::Missing => 0,
             Operand::Set(set) => set.len(),
             Operand::Zset(zset) => zset.len(),
+        }
+    }
+
+    fn memory(self) -> usize {
+        match self {
+            Operand::Missing => 0,
+            Operand::Set(set) => set.memory(),
+            Operand::Zset(zset) => zset.memory(),
         }
     }
 
@@ -280,6 +289,11 @@ impl<'a> Combination<'a> {
             self.operands.sort_by_key(|(operand, _)| operand.len());
         }
         Ok(())
+    }
+
+    /// How many bytes of members it may put into the result.
+    fn copies(&self) -> usize {
+        self.operands.iter().map(|(operand, _)| operand.memory()).sum()
     }
 
     /// How many members have to be looked at, at most.
