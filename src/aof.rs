@@ -18,7 +18,7 @@
 //! releases its lock, and commits before its replies leave: it waits until `written` has come that far.
 //! Then its own records are in the kernel, and so are those whose effect it may have read. So `kill -9`
 //! takes back nothing that any client was told. A power cut takes what is not `durable`: under `everysec` at
-//! most what was written during a second and one fsync, or during two fsyncs if they take longer than that.
+//! most what was written during one fsync and the second before it, or during two fsyncs if they are slower.
 //!
 //! **Group commit.** A thread that commits writes all that is in the buffer with one call. Another thread
 //! that waited for the file meanwhile finds `written` past its own position and goes on. `always` shares

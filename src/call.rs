@@ -110,7 +110,8 @@ impl<'a> Caller<'a> {
         let mut seen = self.account.before(row, reply, &mut self.batch);
         if row.command.is(Flag::ComesAfterOthers) && !client.in_exec {
             // CLIENT LIST must count what others have sent before, and BLPOP must not overtake an older BLPOP. So
-            // they wait until those have run, a tenth of a second at most (server/order.rs).
+            // such a command waits until what the others have sent is done, for a tenth of a second at most
+            // (server/order.rs).
             self.batch.give_back();
             self.batch.server.wait_for_others(&client.public, others_before(row));
         }
@@ -166,7 +167,7 @@ impl<'a> Caller<'a> {
             Run::Write(handler) | Run::MayStore(_, handler) => {
                 self.batch.exclude();
                 self.unless_paused(row, client)?;
-                // Not to `delete_noted` below: at its end the view has deleted what it found expired.
+                // Returns here, past `delete_noted` below: the view has already deleted what it found expired.
                 return Ok(self.batch.write(handler, client, args, reply)?);
             }
             Run::Exec => {

@@ -295,6 +295,7 @@ const BUCKETS: usize = 32 * 32;
 
 /// Where names with these first two letters and this length are: a few at most, and mostly one. It is here
 /// for speed alone. With one of std's tables a GET in a pipeline takes nearly a fifth more instructions.
+/// (`% 32` makes upper and lower case equal.)
 fn bucket(name: &[u8]) -> usize {
     match name {
         [first, second, ..] => {

@@ -144,8 +144,9 @@ impl Session<'_> {
         let next = self.reader.buffer().len();
         let inbound = self.reader.get_mut();
         inbound.commands_are_done(next);
-        // Others may look into this socket for unread input (server/order.rs): at a listener, and if there are few
-        // clients, at each. Then the turn must begin before the input is taken out.
+        // Others may look into this socket, to learn whether the client's commands are done (server/order.rs):
+        // into that of a client that waits for messages, and if there are few clients, into each. Then the
+        // reader must say that it is at work before it takes the input out.
         inbound.is_looked_at = self.client.is_listening() || self.server.clients.are_few();
         let first = &mut self.arrived[0];
         // Only the first may be larger than the buffer, so only its memory is counted while it arrives.
