@@ -38,12 +38,12 @@ use crate::client::{Client, Then};
 use crate::error::Error;
 use crate::held::Charge;
 use crate::log;
+use crate::outbox::SHORTEST_PAUSE;
 use crate::propagate::Source;
 use crate::resp::{self, Allowed, Reply, read_command};
 use crate::server::Server;
 use crate::store::Keyspace;
 use inbound::Inbound;
-use output::SHORTEST_PAUSE;
 use std::io::{self, BufRead, BufReader, ErrorKind};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::Ordering;
@@ -281,8 +281,4 @@ fn allowed(client: &Client) -> Allowed {
         unauthenticated: client.owes_password(),
         strict: false,
     }
-}
-
-fn is_timeout(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }

@@ -82,7 +82,7 @@ impl Value<'_> {
     }
 
     /// Bytes that a large value takes.
-    fn memory(&self) -> usize {
+    pub fn memory(&self) -> usize {
         each!(self, v => v.memory())
     }
 

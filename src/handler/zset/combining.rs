@@ -20,7 +20,7 @@
 
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
-use crate::handler::set::LITTLE;
+use crate::handler::long::is_short;
 use crate::handler::{COUNTED_KEYS, Command, Keys, Left, ONE_KEY, Rest, Run, TimeSlice, command};
 use crate::resp::{Args, Reply, parse_double, parse_integer};
 use crate::store::{View, ViewMut};
@@ -39,9 +39,6 @@ pub const COMMANDS: &[Command] = &[
     command("zunion",      -3, Run::Long(zunion),       COUNTED_KEYS, "6.2.0", "numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM|MIN|MAX] [WITHSCORES]", "Add multiple sorted sets"),
     command("zunionstore", -4, Run::Write(zunionstore), DESTINATION,  "2.0.0", "destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM|MIN|MAX]", "Add multiple sorted sets and store the resulting sorted set in a new key").uses("OW update, RO access"),
 ];
-
-/// Operands with no more members than this together are combined at once.
-const FEW: usize = 1_000;
 
 /// A command's name, what it makes of its operands, and what it does with the result.
 #[derive(Clone, Copy)]
@@ -96,7 +93,7 @@ fn zunionstore(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(),
 /// Replies with the result, or with how many members it has.
 fn answer<'a>(view: &View, args: &'a Args, form: Form, reply: &mut Reply) -> Left<'a> {
     let combination = Combination::parse(args, form, |i| view.entry(args.key(i)))?;
-    if combination.work() <= FEW && combination.copies() <= LITTLE {
+    if is_short(combination.work(), combination.copies()) {
         combination.answer(form, reply);
         return Ok(None);
     }
