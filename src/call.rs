@@ -162,7 +162,7 @@ impl<'a> Caller<'a> {
             }
             Run::Client(handler) | Run::Container(Some(handler)) => {
                 // What it publishes is gathered, and sent when the log holds all before it.
-                self.batch.gather(client, |client| handler(client, args, reply))
+                self.batch.run_publisher(client, |client| handler(client, args, reply))
             }
             Run::Write(handler) | Run::MayStore(_, handler) => {
                 self.batch.exclude();

@@ -69,7 +69,7 @@ struct Ordered {
 }
 
 /// Members and their scores as they are gathered, in no order yet.
-pub struct Gathered(Table<Scored>);
+pub struct Accumulator(Table<Scored>);
 
 /// A member and its score.
 pub type Scoring<'a> = (&'a [u8], f64);
@@ -433,10 +433,10 @@ impl Clone for Sorted {
     }
 }
 
-impl Gathered {
+impl Accumulator {
     /// With room for so many members.
-    pub fn with_room(len: usize) -> Gathered {
-        Gathered(Table::with_room(len))
+    pub fn with_room(len: usize) -> Accumulator {
+        Accumulator(Table::with_room(len))
     }
 
     /// Adds members. If one is there already, `join` makes one score of its old one and the new.
@@ -462,7 +462,7 @@ impl Gathered {
 
     /// Puts them in order.
     pub fn sorted(self) -> Sorted {
-        let Gathered(scores) = self;
+        let Accumulator(scores) = self;
         let ordered = |held: Held<Scored>| Ordered::new(held.entry.score, held.entry.piece.clone());
         let mut order: Vec<Ordered> = scores.iter().map(ordered).collect();
         let scoring = |ordered: &'_ Ordered| (scores.heap.bytes(&ordered.piece), ordered.score());

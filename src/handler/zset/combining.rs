@@ -25,7 +25,7 @@ use crate::handler::{COUNTED_KEYS, Command, Keys, Left, ONE_KEY, Rest, Run, Time
 use crate::resp::{Args, Reply, parse_double, parse_integer};
 use crate::store::{View, ViewMut};
 use crate::types::table::groups;
-use crate::types::{Entry, Gathered, Loose, Member, Set, Sorted, Value, Zset};
+use crate::types::{Accumulator, Entry, Loose, Member, Set, Sorted, Value, Zset};
 
 const DESTINATION: Keys = Keys { counted_by: 2, ..ONE_KEY };
 
@@ -315,7 +315,7 @@ impl<'a> Combination<'a> {
         };
         // The operands of a union stand in the order of their lengths.
         let last = self.operands.last().filter(|_| kind == Kind::Union);
-        let mut gathered = Gathered::with_room(last.map_or(0, |(operand, _)| operand.len()));
+        let mut gathered = Accumulator::with_room(last.map_or(0, |(operand, _)| operand.len()));
         gathered.add_all(all, |a, b| self.aggregate.of(a, b));
         gathered.sorted()
     }

@@ -146,7 +146,7 @@ fn a_sorted_set_is_unpacked_past_either_limit() {
 
 /// Gathers these, in another order.
 fn gathered(members: &[Scoring]) -> Sorted {
-    let mut gathered = Gathered::with_room(members.len());
+    let mut gathered = Accumulator::with_room(members.len());
     let all = members.iter().rev().map(|(member, score)| (Member::Bytes(member), *score));
     gathered.add_all(all, |_, _| panic!("none is there twice"));
     gathered.sorted()
