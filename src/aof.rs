@@ -18,7 +18,7 @@
 //! releases its lock, and commits before its replies leave: it waits until `written` has come that far.
 //! Then its own records are in the kernel, and so are those whose effect it may have read. So `kill -9`
 //! takes back nothing that any client was told. A power cut takes what is not `durable`: under `everysec` at
-//! most what was written during a second and one fsync, or during two fsyncs if they take longer than that.
+//! most what was written during one fsync and the second before it, or during two fsyncs if they are slower.
 //!
 //! **Group commit.** A thread that commits writes all that is in the buffer with one call. Another thread
 //! that waited for the file meanwhile finds `written` past its own position and goes on. `always` shares
@@ -34,8 +34,8 @@
 //! **Which orderings matter.** Records pass between threads only under mutexes. So an ordering matters only
 //! where a thread acts on an atomic without holding a mutex: `written` is stored with Release after the `write` has
 //! returned, and `commit` loads it with Acquire, so a reply leaves after the write that it needs; `durable`
-//! is the same for fsync. `appended` is raised with the keyspace held, and loaded then or later, so a
-//! position covers all that its reader has seen. A late value of any other does no harm.
+//! is the same for fsync. `appended` is raised with the keyspace held, and a reader loads it then or
+//! later, so its position covers all that it has seen. A late value of any other atomic does no harm.
 //!
 //! **How Redis does it**: aof.c. Under everysec the first write that fails is answered with OK.
 

@@ -220,7 +220,7 @@ impl<'a> Batch<'a> {
         let committed = match self.server.aof.refusal() {
             // The one exception to the rule that a reply waits for what it has seen. While the log refuses
             // writes, memory may have a write that the log never gets. Readers are answered all the same,
-            // because otherwise nobody could read. The messages below are sent for the same reason.
+            // because otherwise nobody could read. For the same reason messages are sent though the log has failed.
             Some(_) if self.retractable.is_empty() && !self.has_served(client) => Ok(()),
             _ => self.server.aof.commit(self.position),
         };

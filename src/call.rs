@@ -110,7 +110,8 @@ impl<'a> Caller<'a> {
         let mut seen = self.account.before(row, reply, &mut self.batch);
         if row.command.is(Flag::ComesAfterOthers) && !client.in_exec {
             // CLIENT LIST must count what others have sent before, and BLPOP must not overtake an older BLPOP. So
-            // they wait until those have run, a tenth of a second at most (server/order.rs).
+            // such a command waits until what the others have sent is done, for a tenth of a second at most
+            // (server/order.rs).
             self.batch.give_back();
             self.batch.server.wait_for_others(&client.public, others_before(row));
         }
@@ -161,12 +162,12 @@ impl<'a> Caller<'a> {
             }
             Run::Client(handler) | Run::Container(Some(handler)) => {
                 // What it publishes is gathered, and sent when the log holds all before it.
-                self.batch.gather(client, |client| handler(client, args, reply))
+                self.batch.run_publisher(client, |client| handler(client, args, reply))
             }
             Run::Write(handler) | Run::MayStore(_, handler) => {
                 self.batch.exclude();
                 self.unless_paused(row, client)?;
-                // Its view has deleted what it found expired when it ended.
+                // Returns here, past `delete_noted` below: the view has already deleted what it found expired.
                 return Ok(self.batch.write(handler, client, args, reply)?);
             }
             Run::Exec => {

@@ -255,8 +255,8 @@ impl Client {
     }
 }
 
-/// Bytes of memory for one channel, pattern or watched key. The name is stored here, and in the hub or the
-/// table of watchers. The rest is what these collections need for it.
+/// Bytes of memory for one channel, pattern, watched key or key that is waited for. The name is stored here, and
+/// in the hub, the table of watchers or a queue. The rest is what these collections need for it.
 pub fn memory_of(name: &[u8]) -> usize {
     2 * name.len() + 200
 }

@@ -197,8 +197,9 @@ impl Command {
         self.flags & (1 << flag as u32) != 0
     }
 
-    /// Whether it is answered while the log loads: if it needs no data. (INFO and WATCH are `Mixed`, and see what
-    /// is loaded so far. A container without a handler never runs; what is said of it is what COMMAND shows.)
+    /// Whether it is answered while the log loads: if it needs no data. (INFO and WATCH are `Mixed`: until
+    /// the load ends they see an empty keyspace. A container without a handler never runs; it is counted with
+    /// those that need data so that COMMAND shows what Redis shows.)
     pub fn works_while_loading(&self) -> bool {
         let needs_data = self.uses_data() || matches!(self.run, Run::Container(None));
         !needs_data && !self.is(Flag::NotLoading)
@@ -294,6 +295,7 @@ const BUCKETS: usize = 32 * 32;
 
 /// Where names with these first two letters and this length are: a few at most, and mostly one. It is here
 /// for speed alone. With one of std's tables a GET in a pipeline takes nearly a fifth more instructions.
+/// (`% 32` makes upper and lower case equal.)
 fn bucket(name: &[u8]) -> usize {
     match name {
         [first, second, ..] => {

@@ -19,7 +19,7 @@
 
 use crate::held::{Charge, End, Held};
 use crate::resp::Protocol;
-use std::io::Write;
+use std::io::{self, ErrorKind, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -69,6 +69,25 @@ impl Queue {
 
 /// The client's own thread waits while more than this many bytes are queued.
 const ROOM: usize = 64 * 1024;
+
+/// How long a write to a client that does not read may make no progress before something else is looked after: at
+/// first, and at most.
+pub const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long to wait for the peer the next time. It has read nothing this time; `moved` bytes have come
+/// from it, or no more can come.
+pub fn next_pause(pause: Duration, moved: Option<usize>) -> Duration {
+    match moved {
+        Some(1..) => SHORTEST_PAUSE,
+        _ => LONGEST_PAUSE.min(2 * pause),
+    }
+}
+
+/// Whether the socket's time is over, or it does not wait.
+pub fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
 
 /// After the queue is closed, the writer goes on while the client reads something at least this often.
 const PATIENCE: Duration = Duration::from_secs(10);

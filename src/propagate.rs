@@ -141,6 +141,7 @@ impl Records {
             write_select(&mut self.bytes, db);
         }
         self.last_db = db;
+        // The first record of a unit is the first of a command too.
         if self.own.is_none() {
             self.own = Some((self.bytes.len(), db));
             if self.count == 0 {

@@ -184,6 +184,7 @@ fn read_header(
     }
     match &line[..] {
         [kind, number @ ..] => Ok((*kind, parse_integer(number))),
+        // An empty line: its first byte is its end, which the error then quotes.
         [] => Ok((b'\r', None)),
     }
 }

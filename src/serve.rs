@@ -38,12 +38,12 @@ use crate::client::{Client, Then};
 use crate::error::Error;
 use crate::held::Charge;
 use crate::log;
+use crate::outbox::SHORTEST_PAUSE;
 use crate::propagate::Source;
 use crate::resp::{self, Allowed, Reply, read_command};
 use crate::server::Server;
 use crate::store::Keyspace;
 use inbound::Inbound;
-use output::SHORTEST_PAUSE;
 use std::io::{self, BufRead, BufReader, ErrorKind};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::Ordering;
@@ -103,8 +103,8 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Box<Client>
 }
 
 /// A client while it is served: what it has sent, what it is to be told, and the batch between.
-/// `client.public` is what other threads may see of it, and `reader` is told when a batch begins and ends,
-/// because between batches it may spin.
+/// `client.public` is what other threads may see of it, and `reader` is told when a batch begins: while it
+/// waits for input it may look again and again instead of sleeping, if no other client has run a batch since.
 struct Session<'a> {
     client: Box<Client>,
     reader: BufReader<Inbound>,
@@ -140,11 +140,13 @@ impl Session<'_> {
     /// the client has left, or has sent what is not a command and was told so.
     fn read_commands(&mut self) -> io::Result<bool> {
         self.wait_for_input()?;
-        // What lies in the buffer now belongs to the next commands. Others may look into the socket, to see whether
-        // the client has sent something (server/order.rs).
+        // What lies in the buffer now belongs to the next commands, and is charged to them.
         let next = self.reader.buffer().len();
         let inbound = self.reader.get_mut();
         inbound.commands_are_done(next);
+        // Others may look into this socket, to learn whether the client's commands are done (server/order.rs):
+        // into that of a client that waits for messages, and if there are few clients, into each. Then the
+        // reader must say that it is at work before it takes the input out.
         inbound.is_looked_at = self.client.is_listening() || self.server.clients.are_few();
         let first = &mut self.arrived[0];
         // Only the first may be larger than the buffer, so only its memory is counted while it arrives.
@@ -279,8 +281,4 @@ fn allowed(client: &Client) -> Allowed {
         unauthenticated: client.owes_password(),
         strict: false,
     }
-}
-
-fn is_timeout(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }

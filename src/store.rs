@@ -228,7 +228,8 @@ impl<'a> View<'a> {
             if wanted(entry.key()) {
                 let was_noted = self.notes.has_noted(self.db, entry.key());
                 let is_alive = self.is_alive_or_noted_alone(entry);
-                // In Redis it is gone already.
+                // If this batch has met the expired key before, Redis would have deleted it then, and SCAN would
+                // not meet it: no miss.
                 if counts && (is_alive || !was_noted) {
                     self.notes.count(self.db, entry.key(), is_alive);
                 }

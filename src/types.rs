@@ -43,7 +43,7 @@ pub use hash::Hash;
 pub use list::{Dropped, List, NodeLimits, Side};
 pub use set::{Member, Set};
 pub use string::{NewStr, Str};
-pub use zset::{Gathered, Scoring, Sorted, Zset};
+pub use zset::{Accumulator, Scoring, Sorted, Zset};
 
 use crate::notify::Class;
 use entry::{Kind, LargeValue};
@@ -82,7 +82,7 @@ impl Value<'_> {
     }
 
     /// Bytes that a large value takes.
-    fn memory(&self) -> usize {
+    pub fn memory(&self) -> usize {
         each!(self, v => v.memory())
     }
 

@@ -379,21 +379,16 @@ fn push_until_killed(mut client: Client, producer: usize, done: &AtomicUsize) ->
     let mut pushed = Pushed::default();
     loop {
         let next = pushed.sent..pushed.sent + 3;
-        let units: Vec<_> = next.map(|i| unit(producer, &element(producer, i), i)).collect();
+        let unit = |i| unit(producer, &element(producer, i), i);
+        let encoded = |i| unit(i).iter().map(|line| encode(&words(line))).collect();
+        let units: Vec<Vec<Vec<u8>>> = next.map(encoded).collect();
         pushed.sent += units.len();
-        let bytes: Vec<u8> = units.concat().iter().flat_map(|line| encode(&words(line))).collect();
-        if client.try_raw(&bytes).is_err() {
-            return pushed;
-        }
-        for lines in units {
-            for _ in lines {
-                match client.try_read() {
-                    Ok(reply) => assert!(!reply.to_string().contains("error"), "{reply}"),
-                    Err(_) => return pushed,
-                }
-            }
+        let is_there = client.send_units(&units, || {
             pushed.acknowledged += 1;
             done.fetch_add(1, Ordering::Relaxed);
+        });
+        if !is_there {
+            return pushed;
         }
     }
 }

@@ -94,6 +94,7 @@ fn who_asks_for_more_than_normal_clients_may_leave_unread_is_closed_while_the_re
         words.extend(vec![word; times]);
         encode(&words)
     };
+    let id = id_of(&mut other);
     let before = memory(server.pid(), "VmHWM");
     let in_exec = |command: &[&str]| {
         let queue = encode(command).repeat(30);
@@ -109,6 +110,9 @@ fn who_asks_for_more_than_normal_clients_may_leave_unread_is_closed_while_the_re
         ),
         ("HGETALL", encode(&["HGETALL", "table"]), Some(encode(&["HGETALL", "wide"]))),
         ("HVALS", encode(&["HVALS", "table"]), None),
+        // A client that is named often has as many lines, and a command as many histograms.
+        ("CLIENT LIST", repeat(&["CLIENT", "LIST", "ID"], &id, 300_000), None),
+        ("LATENCY HISTOGRAM", repeat(&["LATENCY", "HISTOGRAM"], "hset", 300_000), None),
         ("EXEC of GETs", in_exec(&["GET", "big"]), None),
         ("EXEC of GETRANGEs", in_exec(&["GETRANGE", "big", "0", "-1"]), None),
     ] {
@@ -186,7 +190,7 @@ fn whoever_holds_the_most_is_ended_when_all_hold_too_much_whatever_it_is() {
     }
     let words: Vec<String> = (0..40_000).map(|n| format!("{n:0400}")).collect();
     type Hold<'a> = Box<dyn Fn(&mut Client) + 'a>;
-    let kinds: [(&str, Hold); 10] = [
+    let kinds: [(&str, Hold); 11] = [
         (
             "its name",
             Box::new(|client| {
@@ -243,6 +247,13 @@ fn whoever_holds_the_most_is_ended_when_all_hold_too_much_whatever_it_is() {
                 for half in words.chunks(20_000) {
                     send(client, &encode(&[&["SUBSCRIBE".into()], half].concat()));
                 }
+            }),
+        ),
+        (
+            "keys that it waits for",
+            Box::new(|client| {
+                let keys: Vec<String> = (0..100_000).map(|n| n.to_string()).collect();
+                send(client, &encode(&[&["BLPOP".into()], &keys[..], &["0".into()]].concat()));
             }),
         ),
         (

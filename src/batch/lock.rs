@@ -51,8 +51,9 @@ impl<'a> Batch<'a> {
             let tries = if may_spin { TRIES } else { 1 };
             let guard = try_lock(self.store, tries);
             let mut guard = guard.unwrap_or_else(|| self.wait_for_lock());
-            // The keyspace lends its writer a large empty buffer. In `release` the full one is exchanged for the
-            // stream's empty one, or copied and cleared, and the keyspace gets an empty one back.
+            // The keyspace lends its writer a large empty buffer. In `release`, `append` takes the full one: it
+            // exchanges it for the stream's if that is empty, and else copies and clears it. Either way an empty
+            // one is left, and the keyspace gets it back.
             std::mem::swap(&mut self.records.bytes, &mut guard.records);
             self.guard = Guard::Exclusive(guard);
             self.start_clock();

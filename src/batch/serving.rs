@@ -17,7 +17,7 @@
 //! **How Redis does it**: blocked.c, `serveClientBlockedOnList`, called from `processCommand`.
 
 use super::{Batch, Guard};
-use crate::client::{Client, Replies, Then};
+use crate::client::{Client, Replies, Then, memory_of};
 use crate::error::Error;
 use crate::handler::TABLE;
 use crate::held::Charge;
@@ -49,6 +49,7 @@ impl Batch<'_> {
         let deadline = wait.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut charge = Charge::new(&client.public.held);
         charge.add(args.memory());
+        wait.keys.clone().for_each(|i| charge.add(memory_of(&args[i])));
         let waiter = Waiter {
             client: client.public.id,
             db: client.db,

@@ -19,7 +19,11 @@ use crate::pubsub::Parcel;
 
 impl Batch<'_> {
     /// Runs a handler that may publish or subscribe. What it publishes is gathered behind the events so far.
-    pub fn gather<R>(&mut self, client: &mut Client, handler: impl FnOnce(&mut Client) -> R) -> R {
+    pub fn run_publisher<R>(
+        &mut self,
+        client: &mut Client,
+        handler: impl FnOnce(&mut Client) -> R,
+    ) -> R {
         self.gather_events();
         let result = handler(client);
         if !client.published.is_empty() {

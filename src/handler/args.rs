@@ -14,6 +14,7 @@
 
 use crate::error::Error;
 use crate::resp::{Args, parse_integer};
+use std::ops::Range;
 
 /// A command's arguments, and the index of the next one.
 pub struct Cursor<'a> {
@@ -79,6 +80,42 @@ pub fn integer(text: &[u8]) -> Result<i64, Error> {
 pub fn at_least(least: i64, text: &[u8], error: &'static str) -> Result<usize, Error> {
     let number = parse_integer(text).filter(|number| *number >= least);
     number.map(|number| number as usize).ok_or_else(|| Error::text(error))
+}
+
+/// The arguments of LMPOP, ZMPOP and their blocking forms: `numkeys key [key ...] side [COUNT count]`.
+pub struct ManyPop<S> {
+    /// Which arguments are keys.
+    pub keys: Range<usize>,
+    pub side: S,
+    pub count: usize,
+}
+
+impl<S> ManyPop<S> {
+    /// The number of keys is argument `at`. `side` reads which end is meant.
+    pub fn parse(
+        args: &Args,
+        at: usize,
+        side: fn(&[u8]) -> Result<S, Error>,
+    ) -> Result<ManyPop<S>, Error> {
+        let numkeys = at_least(1, &args[at], "ERR numkeys should be greater than 0")?;
+        let keys = at + 1..(at + 1).saturating_add(numkeys);
+        if keys.end >= args.len() {
+            return Err(Error::Syntax);
+        }
+        let mut words = Cursor::at(args, keys.end);
+        let side = side(words.next())?;
+        let count = match words.option() {
+            None => 1,
+            Some(option) if option == b"COUNT" => {
+                at_least(1, words.operand()?, "ERR count should be greater than 0")?
+            }
+            Some(_) => return Err(Error::Syntax),
+        };
+        if words.left() > 0 {
+            return Err(Error::Syntax);
+        }
+        Ok(ManyPop { keys, side, count })
+    }
 }
 
 /// A whole number that fits into C's `int`. Redis reads a database index like this.

@@ -15,7 +15,7 @@
 //! **How Redis does it**: `blockingPopGenericCommand` in t_list.c, its twin in t_zset.c, and
 //! `serveClientBlockedOnList` beside them, which pops and logs a second time over.
 
-use super::list::{self, ManyPop};
+use super::list;
 use super::zset;
 use super::{COUNTED_KEYS, Command, Flag, Keys, ONE_KEY, Run, TWO_KEYS, command};
 use crate::error::Error;
@@ -123,7 +123,7 @@ fn pop(view: &mut ViewMut, key: Key, side: Side, reply: &mut Reply) -> Result<()
 }
 
 fn blmpop(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let keys = ManyPop::parse(args, 2)?.keys;
+    let keys = list::parse_pop(args, 2)?.keys;
     let timeout = timeout(&args[1])?;
     if !pop_or_wait::<List>(view, args, keys, timeout, pop_many, reply)? {
         reply.nil_array();
@@ -132,7 +132,7 @@ fn blmpop(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Erro
 }
 
 fn pop_many(view: &mut ViewMut, key: Key, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    ManyPop::parse(args, 2)?.take(view, key, reply).map(|_| ())
+    list::pop_many(view, key, &list::parse_pop(args, 2)?, reply).map(|_| ())
 }
 
 fn blmove(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
@@ -222,7 +222,7 @@ fn pop_member(
 }
 
 fn bzmpop(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let (keys, ..) = zset::parse_pop(args, 2)?;
+    let keys = zset::parse_pop(args, 2)?.keys;
     let timeout = timeout(&args[1])?;
     if !pop_or_wait::<Zset>(view, args, keys, timeout, pop_members, reply)? {
         reply.nil_array();
@@ -231,6 +231,5 @@ fn bzmpop(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Erro
 }
 
 fn pop_members(view: &mut ViewMut, key: Key, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let (_, side, count) = zset::parse_pop(args, 2)?;
-    zset::pop_many(view, key, side, count, reply).map(|_| ())
+    zset::pop_many(view, key, &zset::parse_pop(args, 2)?, reply).map(|_| ())
 }

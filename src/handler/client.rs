@@ -25,7 +25,7 @@ use crate::client::{Client, Replies, Then};
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
 use crate::handler::connection::check_name;
-use crate::held::{Charge, End};
+use crate::held::End;
 use crate::resp::{Args, Protocol, Reply, parse_integer};
 use crate::server::mailbox::Answer;
 use crate::server::pause::Paused;
@@ -128,12 +128,13 @@ fn list(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
             .collect(),
         None => all.iter().filter(|c| wanted_type.is_none_or(|is_wanted| is_wanted(c))).collect(),
     };
-    // A client that is named a million times has a million lines, and they are there before the reply is.
-    let mut charge = Charge::new(&client.public.held);
+    // A client that is named a million times has a million lines, which stand here before they are the reply.
     let mut lines = String::new();
-    for other in listed.into_iter().take_while(|_| !client.public.held.is_ended()) {
+    for other in listed {
         lines += &(describe(other, client) + "\n");
-        charge.set(lines.capacity());
+        if !reply.out.takes(lines.capacity()) {
+            break;
+        }
     }
     reply.verbatim(&lines);
     Ok(())

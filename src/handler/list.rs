@@ -16,7 +16,7 @@
 //! **How Redis does it**: t_list.c. In 7.0 each list is a quicklist; since 7.2 a small list is a listpack.
 
 use crate::error::Error;
-use crate::handler::args::{Cursor, at_least, integer};
+use crate::handler::args::{Cursor, ManyPop, at_least, integer};
 use crate::handler::{
     COUNTED_KEYS, Command, Flag, Left, ONE_KEY, Rest, Run, TWO_KEYS, TimeSlice, command,
 };
@@ -286,68 +286,38 @@ fn free(view: &mut ViewMut, dropped: Dropped) {
 }
 
 fn lmpop(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let pop = ManyPop::parse(args, 1)?;
-    if !pop.run(view, reply)? {
-        reply.nil_array();
+    let pop = parse_pop(args, 1)?;
+    for i in pop.keys.clone() {
+        if pop_many(view, args.key(i), &pop, reply)? {
+            return Ok(());
+        }
     }
+    reply.nil_array();
     Ok(())
 }
 
-/// The arguments of LMPOP: `numkeys key [key ...] <LEFT | RIGHT> [COUNT count]`.
-pub struct ManyPop<'a> {
-    args: &'a Args,
-    /// Which arguments are keys.
-    pub keys: Range<usize>,
-    side: Side,
-    count: usize,
+/// Reads `numkeys key [key ...] LEFT|RIGHT [COUNT count]`, from argument `at` on.
+pub fn parse_pop(args: &Args, at: usize) -> Result<ManyPop<Side>, Error> {
+    ManyPop::parse(args, at, side)
 }
 
-impl<'a> ManyPop<'a> {
-    /// The number of keys is argument `at`.
-    pub fn parse(args: &'a Args, at: usize) -> Result<ManyPop<'a>, Error> {
-        let numkeys = at_least(1, &args[at], "ERR numkeys should be greater than 0")?;
-        let keys = at + 1..(at + 1).saturating_add(numkeys);
-        if keys.end >= args.len() {
-            return Err(Error::Syntax);
-        }
-        let mut words = Cursor::at(args, keys.end);
-        let side = side(words.next())?;
-        let count = match words.option() {
-            None => 1,
-            Some(option) if option == b"COUNT" => {
-                at_least(1, words.operand()?, "ERR count should be greater than 0")?
-            }
-            Some(_) => return Err(Error::Syntax),
-        };
-        if words.left() > 0 {
-            return Err(Error::Syntax);
-        }
-        Ok(ManyPop { args, keys, side, count })
-    }
-
-    /// Pops from the first key that has a list, and answers. Returns whether there is one.
-    pub fn run(&self, view: &mut ViewMut, reply: &mut Reply) -> Result<bool, Error> {
-        for key in self.keys.clone().map(|i| self.args.key(i)) {
-            if self.take(view, key, reply)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Pops from this key, if it has a list, and answers. Returns whether it has.
-    pub fn take(&self, view: &mut ViewMut, key: Key, reply: &mut Reply) -> Result<bool, Error> {
-        let Some(len) = view.get::<List>(key)?.map(List::len) else {
-            return Ok(false);
-        };
-        let count = self.count.min(len);
-        reply.array(2);
-        reply.bulk(&key);
-        reply.array(count);
-        pop(view, key, self.side, count, |element| reply.bulk(element))?;
-        view.propagate([pop_name(self.side), &key, Digits::new(count as i64).as_bytes()]);
-        Ok(true)
-    }
+/// Pops from this key, if it has a list, and answers. Returns whether it has.
+pub fn pop_many(
+    view: &mut ViewMut,
+    key: Key,
+    many: &ManyPop<Side>,
+    reply: &mut Reply,
+) -> Result<bool, Error> {
+    let Some(len) = view.get::<List>(key)?.map(List::len) else {
+        return Ok(false);
+    };
+    let count = many.count.min(len);
+    reply.array(2);
+    reply.bulk(&key);
+    reply.array(count);
+    pop(view, key, many.side, count, |element| reply.bulk(element))?;
+    view.propagate([pop_name(many.side), &key, Digits::new(count as i64).as_bytes()]);
+    Ok(true)
 }
 
 /// The command that pops at this end.

@@ -42,6 +42,12 @@ pub type LookOnce<'a> = dyn FnOnce(&View, &mut Reply) -> Result<Option<Work<'a>>
 /// What needs no keyspace, and ends with the reply.
 pub type Work<'a> = Box<dyn FnOnce(&mut Reply) + 'a>;
 
+/// Whether a command may look at so many elements, and copy so many bytes of them, under the lock that is held.
+/// What is more waits at the gate of long looks, because many clients could do it at once.
+pub fn is_short(elements: usize, bytes: usize) -> bool {
+    elements <= 1024 && bytes <= 1024 * 1024
+}
+
 /// How long a reader may look before it gives the lock back.
 pub struct TimeSlice(Option<Instant>);
 

@@ -26,6 +26,7 @@
 use crate::error::Error;
 use crate::handler::args::{Cursor, at_least, integer};
 use crate::handler::draw;
+use crate::handler::long::is_short;
 use crate::handler::scan;
 use crate::handler::{
     ALL_KEYS, COUNTED_KEYS, Command, Flag, ONE_KEY, Rest, Run, TWO_KEYS, TimeSlice, command,
@@ -228,12 +229,6 @@ enum Question {
     Diff,
 }
 
-/// Up to this many members are looked at under the lock that is held.
-const FEW: usize = 1024;
-
-/// Up to this many bytes of members are copied by many clients at once.
-pub const LITTLE: usize = 1024 * 1024;
-
 fn sinter<'a>(
     view: &View,
     args: &'a Args,
@@ -314,7 +309,7 @@ fn ask<'a>(
     answer: impl Fn(&[Option<Set>], &mut Reply) + 'a,
 ) -> Result<Option<Rest<'a>>, Error> {
     let sets = sets(view, keys.clone().map(|i| args.key(i)))?;
-    if question.work(&sets) <= FEW && question.copies(&sets) <= LITTLE {
+    if is_short(question.work(&sets), question.copies(&sets)) {
         answer(&sets, reply);
         return Ok(None);
     }

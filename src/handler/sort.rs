@@ -36,6 +36,7 @@ mod partial;
 use super::{Command, Left, ONE_KEY, Rest, Run, TimeSlice, Used, Work, command};
 use crate::error::Error;
 use crate::handler::args::Cursor;
+use crate::handler::long::is_short;
 use crate::handler::string::reply_with;
 use crate::held::{Charge, End};
 use crate::key::{Key, digest_of};
@@ -68,9 +69,6 @@ fn sort_uses(args: &Args) -> Vec<Used> {
     [(1, "RO access")].into_iter().chain(stored).collect()
 }
 
-/// Up to this many elements are sorted under the lock that is held.
-const FEW: usize = 1024;
-
 /// Whether one of the options is STORE, or the argument of one.
 pub fn may_store(args: &Args) -> bool {
     args.iter().skip(2).any(|arg| arg.eq_ignore_ascii_case(b"STORE"))
@@ -80,7 +78,7 @@ pub fn may_store(args: &Args) -> bool {
 fn sort_ro<'a>(view: &View, args: &'a Args, _: &TimeSlice, reply: &mut Reply) -> Left<'a> {
     let sorting = Sorting::parse(args, false)?;
     let found = sortable(view.entry(args.key(1)))?;
-    if found.as_ref().map_or(0, |found| sorting.range(found).len()) <= FEW {
+    if found.as_ref().is_none_or(|found| sorting.is_short(found)) {
         sorting.run(found, view, reply)?;
         return Ok(None);
     }
@@ -274,6 +272,12 @@ impl<'a> Sorting<'a> {
             true if self.desc && has_order => length - end..length - start,
             true => start..end,
         }
+    }
+
+    /// Whether it takes no long look. Texts that BY and GET name are not known yet; they are charged to the client.
+    fn is_short(&self, value: &Value) -> bool {
+        let copied = if self.keeps_order { 0 } else { value.memory() };
+        is_short(self.range(value).len(), copied)
     }
 
     /// Copies the elements, and finds out what they are sorted by. Fails if the client is evicted meanwhile. (One

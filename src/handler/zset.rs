@@ -17,7 +17,7 @@ mod combining;
 mod ranges;
 
 use crate::error::Error;
-use crate::handler::args::Cursor;
+use crate::handler::args::{Cursor, ManyPop};
 use crate::handler::{COUNTED_KEYS, Command, Flag, Left, ONE_KEY, Run, TimeSlice, command};
 use crate::handler::{draw, scan};
 use crate::key::Key;
@@ -234,9 +234,9 @@ pub fn pop(
 }
 
 fn zmpop(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let (keys, side, count) = parse_pop(args, 1)?;
-    for i in keys {
-        if pop_many(view, args.key(i), side, count, reply)? {
+    let pop = parse_pop(args, 1)?;
+    for i in pop.keys.clone() {
+        if pop_many(view, args.key(i), &pop, reply)? {
             return Ok(());
         }
     }
@@ -248,15 +248,14 @@ fn zmpop(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error
 pub fn pop_many(
     view: &mut ViewMut,
     key: Key,
-    side: Side,
-    count: usize,
+    many: &ManyPop<Side>,
     reply: &mut Reply,
 ) -> Result<bool, Error> {
-    let Some(popped) = pop(view, key, side, count)? else {
+    let Some(popped) = pop(view, key, many.side, many.count)? else {
         return Ok(false);
     };
     let digits = Digits::new(popped.len() as i64);
-    view.propagate([pop_name(side), &key, digits.as_bytes()]);
+    view.propagate([pop_name(many.side), &key, digits.as_bytes()]);
     reply_with_popped(&key, &popped, reply);
     Ok(true)
 }
@@ -266,32 +265,13 @@ pub fn pop_name(side: Side) -> &'static [u8] {
     if side == Side::Min { b"ZPOPMIN" } else { b"ZPOPMAX" }
 }
 
-/// Reads `numkeys key … MIN|MAX [COUNT count]` from an argument on: where the keys are, from which side, and
-/// how many.
-pub fn parse_pop(args: &Args, at: usize) -> Result<(std::ops::Range<usize>, Side, usize), Error> {
-    let positive = |text: &[u8], error: &'static str| {
-        let number = parse_integer(text).filter(|number| *number > 0);
-        number.map(|number| number as usize).ok_or(Error::text(error))
-    };
-    let keys = positive(&args[at], "ERR numkeys should be greater than 0")?;
-    let keys = at + 1..keys.saturating_add(at + 1);
-    if keys.end >= args.len() {
-        return Err(Error::Syntax);
-    }
-    let mut cursor = Cursor::at(args, keys.end);
-    let side = match cursor.option().as_deref() {
-        Some(b"MIN") => Side::Min,
-        Some(b"MAX") => Side::Max,
-        _ => return Err(Error::Syntax),
-    };
-    let mut count = None;
-    while let Some(option) = cursor.option() {
-        if option != b"COUNT" || count.is_some() {
-            return Err(Error::Syntax);
-        }
-        count = Some(positive(cursor.operand()?, "ERR count should be greater than 0")?);
-    }
-    Ok((keys, side, count.unwrap_or(1)))
+/// Reads `numkeys key [key ...] MIN|MAX [COUNT count]`, from argument `at` on.
+pub fn parse_pop(args: &Args, at: usize) -> Result<ManyPop<Side>, Error> {
+    ManyPop::parse(args, at, |name| match &name.to_ascii_uppercase()[..] {
+        b"MIN" => Ok(Side::Min),
+        b"MAX" => Ok(Side::Max),
+        _ => Err(Error::Syntax),
+    })
 }
 
 /// The key, and the members with their scores in pairs.

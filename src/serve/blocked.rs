@@ -16,9 +16,9 @@
 //!
 //! **How Redis does it**: timeout.c, a tree of deadlines, and epoll.
 
+use super::Session;
 use super::memory::REST;
-use super::output::{SHORTEST_PAUSE, next_pause};
-use super::{Session, is_timeout};
+use crate::outbox::{SHORTEST_PAUSE, is_timeout, next_pause};
 use crate::store::Waiter;
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};

@@ -24,10 +24,10 @@
 //! **How Redis does it**: networking.c, `readQueryFromClient`, when epoll says that there is
 //! something to be read. It always sleeps.
 
-use super::output::{SHORTEST_PAUSE, next_pause};
-use super::{INPUT_BUFFER, is_timeout};
+use super::INPUT_BUFFER;
 use crate::held::Charge;
 use crate::outbox::Outbox;
+use crate::outbox::{SHORTEST_PAUSE, is_timeout, next_pause};
 use crate::server::{Public, Server};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read};
@@ -58,7 +58,7 @@ pub struct Inbound {
     pub taken: u64,
     /// Whether a read has filled all that it was given: the buffer above, or a large argument.
     pub was_filled: bool,
-    /// Whether the client waits for messages, so that others may count it.
+    /// Whether others may look into the socket, to learn whether the client's commands are done.
     pub is_looked_at: bool,
     /// There is input in the socket that has been seen and not taken. The turn that took notice takes it.
     has_seen: bool,

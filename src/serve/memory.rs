@@ -12,11 +12,12 @@
 //! **How Redis does it**: `clientsCronResizeQueryBuffer` and `clientsCronResizeOutputBuffer` in
 //! server.c, once a second for some clients each.
 
-use super::{BATCH_OUTPUT, INPUT_BUFFER, Inbound, Session, is_timeout};
+use super::{BATCH_OUTPUT, INPUT_BUFFER, Inbound, Session};
 use crate::call::Arrived;
 use crate::handler::client::describe;
 use crate::held::End;
 use crate::log;
+use crate::outbox::is_timeout;
 use crate::stats::add;
 use std::io::{self, BufRead, BufReader};
 use std::sync::atomic::Ordering;

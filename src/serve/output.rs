@@ -18,17 +18,14 @@
 //! **How Redis does it**: `writeToClient` in networking.c writes what the socket takes, and epoll says
 //! when it takes more.
 
-use super::{BATCH_OUTPUT, Session, is_timeout};
+use super::{BATCH_OUTPUT, Session};
 use crate::held::End;
+use crate::outbox::{LONGEST_PAUSE, SHORTEST_PAUSE, is_timeout, next_pause};
 use crate::stats::Count;
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::net::TcpStream;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-
-/// How long a write may make no progress before what has arrived is read: at first, and at most.
-pub(super) const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Bytes that are read from an unauthenticated client while it does not read its replies.
 const UNAUTHENTICATED_STASH: usize = 1024 * 1024;
@@ -164,13 +161,4 @@ fn set_pause(stream: &TcpStream, old: &mut Duration, new: Duration) -> io::Resul
         stream.set_write_timeout(Some(new))?;
     }
     Ok(())
-}
-
-/// How long to wait for the peer the next time. It has read nothing this time; `moved` bytes have come
-/// from it, or no more can come.
-pub(super) fn next_pause(pause: Duration, moved: Option<usize>) -> Duration {
-    match moved {
-        Some(1..) => SHORTEST_PAUSE,
-        _ => LONGEST_PAUSE.min(2 * pause),
-    }
 }

@@ -17,10 +17,11 @@
 //! **How Redis does it**: blocked.c sets a client aside and goes on with the others;
 //! `prepareForShutdown` in server.c.
 
-use super::{Session, is_timeout};
+use super::Session;
 use crate::client::{Until, Wait};
 use crate::error::Error;
 use crate::log;
+use crate::outbox::is_timeout;
 use crate::server::Blocked;
 use std::io::{self, Read};
 use std::net::{Shutdown, TcpStream};

@@ -21,7 +21,7 @@
 
 use super::{Public, Server};
 use crate::held::{Charge, End};
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, SHORTEST_PAUSE, is_timeout, next_pause};
 use crate::resp::Reply;
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::sync::atomic::Ordering;
@@ -62,10 +62,6 @@ enum State {
     Sent,
     Full(Reply),
 }
-
-/// How long the thread that sends a long answer pauses when the client reads nothing: at first, and at most.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl Mailbox {
     /// The client's thread goes into a read. Returns false if it need not, because an answer has come.
@@ -192,7 +188,7 @@ fn send_slowly(to: &Public, mut rest: &[u8]) -> io::Result<()> {
     while let (Some(connection), false) = (&to.connection, rest.is_empty() || to.held.is_ended()) {
         match (&*connection.stream).write(rest) {
             Ok(count) => (rest, pause) = (&rest[count..], SHORTEST_PAUSE),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+            Err(error) if is_timeout(&error) => {
                 if limit.is_over_hard(rest.len())
                     || limit.is_over_soft_for_long(rest.len(), &mut over_since)
                 {
@@ -200,7 +196,7 @@ fn send_slowly(to: &Public, mut rest: &[u8]) -> io::Result<()> {
                 }
                 unsent.store(rest.len(), Ordering::Relaxed);
                 std::thread::sleep(pause);
-                pause = LONGEST_PAUSE.min(2 * pause);
+                pause = next_pause(pause, None);
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),

@@ -1,4 +1,5 @@
-//! Order between clients: a command that counts clients waits until the others have done what they sent.
+//! Order between clients: a command that counts clients, or stands in a queue with them, waits until the others
+//! have done what they sent.
 //!
 //! Redis does everything in the order of arrival. Here each client has a thread, and the thread needs a
 //! moment (0.1 ms, more on a busy machine) to notice that its client has closed or sent UNSUBSCRIBE. Until

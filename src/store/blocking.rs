@@ -63,7 +63,7 @@ pub struct Waiter {
     pub silent: bool,
     /// None waits for ever.
     pub deadline: Option<Instant>,
-    /// Memory of the arguments.
+    /// Memory of the arguments, and of the places in the queues.
     pub _charge: Charge,
 }
 
@@ -89,7 +89,8 @@ pub struct Blocking {
     numbers: HashMap<u64, (u64, Arc<Waiter>)>,
     /// By database and key.
     queues: HashMap<usize, HashMap<Vec<u8>, Queue>>,
-    /// Databases and keys that the command has made, and for which there is a queue.
+    /// Databases and keys that the command has made, and for which there is a queue. Only those of a type that is
+    /// waited for: to serve looks at the deadline.
     ready: VecDeque<(usize, Vec<u8>)>,
     last: u64,
 }
@@ -142,8 +143,12 @@ impl Blocking {
         queue.waiters.range(after + 1..).next().map(|(number, waiter)| (*number, waiter.clone()))
     }
 
-    fn mark_ready(&mut self, db: usize, key: &[u8]) {
-        if let Some(queue) = self.queue_mut(db, key).filter(|queue| !queue.is_ready) {
+    /// Says which type a key has now.
+    fn mark_ready(&mut self, db: usize, key: &[u8], type_name: &str) {
+        let queue = self.queue_mut(db, key).filter(|queue| !queue.is_ready);
+        if let Some(queue) = queue
+            && queue.waiters.values().any(|waiter| waiter.wait.wanted == type_name)
+        {
             queue.is_ready = true;
             self.ready.push_back((db, key.to_vec()));
         }
@@ -176,8 +181,10 @@ impl ViewMut<'_> {
     /// A key was made, perhaps one that a client waits for.
     pub(super) fn mark_ready(&mut self, key: &[u8]) {
         let blocking = self.keyspace.blocking.get_mut().unwrap();
-        if !blocking.queues.is_empty() {
-            blocking.mark_ready(self.db, key);
+        if !blocking.queues.is_empty()
+            && let Some(entry) = self.keyspace.dbs[self.db].find(key)
+        {
+            blocking.mark_ready(self.db, key, entry.value().type_name());
         }
     }
 
@@ -186,8 +193,8 @@ impl ViewMut<'_> {
         let blocking = self.keyspace.blocking.get_mut().unwrap();
         for db in dbs {
             for key in blocking.keys_of(db) {
-                if self.keyspace.dbs[db].find(&key).is_some() {
-                    blocking.mark_ready(db, &key);
+                if let Some(entry) = self.keyspace.dbs[db].find(&key) {
+                    blocking.mark_ready(db, &key, entry.value().type_name());
                 }
             }
         }
@@ -241,12 +248,14 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_ready_once_and_only_if_somebody_waits_for_it() {
+    fn a_key_is_ready_once_and_only_if_somebody_waits_for_it_and_its_type() {
         let mut blocking = Blocking::default();
         blocking.join(waiter(1, 0, &["x"]));
+        blocking.mark_ready(0, b"x", "string");
+        assert_eq!(blocking.next_ready(), None);
         for _ in 0..2 {
             for (db, key) in [(0, &b"y"[..]), (1, b"x"), (0, b"x"), (0, b"x")] {
-                blocking.mark_ready(db, key);
+                blocking.mark_ready(db, key, "list");
             }
             assert_eq!(blocking.next_ready(), Some((0, b"x".to_vec())));
             assert_eq!(blocking.next_ready(), None);

@@ -3,8 +3,8 @@
 //! The view counts and logs every change that is made through it. A handler owes two things, and nobody
 //! can do them for it:
 //!
-//! 1. If running the command twice could give two outcomes, it says what is to be logged
-//!    ([`ViewMut::propagate`]).
+//! 1. If a replay could come to another result (because of time, chance or rounding), or if Redis logs another
+//!    command (for GETDEL a DEL), it says what is to be logged ([`ViewMut::propagate`]).
 //! 2. If it answers with the value itself, as GETDEL does, it counts a hit or a miss ([`ViewMut::read`]). A
 //!    length or a sum is not the value.
 //!
@@ -212,7 +212,7 @@ impl<'a> ViewMut<'a> {
             None => {
                 let make = |heap: &mut _| Stored::new(&key, string.form(), heap);
                 let _ = self.db_mut().keys.get_or_insert(key.digest, &key, make);
-                // No client waits for a string.
+                // Not `is_new`: no client waits for a string, so none is to be served.
                 self.notes.say(self.db, &key, Class::New, "new");
             }
         }
@@ -243,8 +243,8 @@ impl<'a> ViewMut<'a> {
     }
 
     /// For ZUNIONSTORE, SORT and their kind: gives `key` what the command has computed, of this type. Without an
-    /// entry, the key goes. If it was expired then, and the command had not looked at it, the command is logged
-    /// and no DEL, as in Redis.
+    /// entry, the key is deleted, even one that is expired, if the command has not looked at it. That counts as a
+    /// change: the command is logged, without a DEL, as in Redis.
     pub fn replace<T: Type>(&mut self, key: Key, event: &'static str, entry: Option<Loose>) {
         self.delete_noted();
         let Some(entry) = entry else {
@@ -304,7 +304,7 @@ impl<'a> ViewMut<'a> {
         self.notes.say(self.db, &key, class, event);
     }
 
-    /// Says an event of a value of this type that is no change of its own.
+    /// Tells subscribers an event of this type without counting a change, because that is counted elsewhere.
     pub fn say<T: Type>(&self, key: Key, event: &'static str) {
         self.notes.say(self.db, &key, T::CLASS, event);
     }

@@ -45,13 +45,11 @@ impl Step {
             | Step::Aside { units, .. }
             | Step::Wait { units, .. }
             | Step::Deadline { units, .. } => units.iter().any(|unit| {
-                // What SORT is given here is a set or a sorted set, or the list that its unit has made.
+                // What SORT is given is a set or a sorted set, or the list that its unit has made.
                 let has_list = unit.iter().any(|command| command.name() == "RPUSH");
                 unit.iter().any(|command| match command.name().as_str() {
                     "SCAN" | "EXEC" => true,
-                    "SORT" | "SORT_RO" => {
-                        !has_list || command.args.get(1).is_none_or(|k| k != b"y")
-                    }
+                    "SORT" | "SORT_RO" => !has_list,
                     _ => false,
                 })
             }),
@@ -422,6 +420,8 @@ impl Generator {
                 }
             }
             "ZRANK" | "ZREVRANK" => args.truncate(3),
+            // In Redis it makes a small sorted set large, and this one is deleted behind it.
+            "SORT" | "SORT_RO" if args.len() > 1 => args[1] = b"y".to_vec(),
             "SADD" if args.get(1).is_some_and(|key| key == POP) => args.truncate(3),
             // What chance takes out of a set would differ from then on, so all is taken.
             "SPOP" if args.len() == 2 && args[1] != POP => args.push(b"1000000".to_vec()),

@@ -115,21 +115,15 @@ fn write_until_closed(
     loop {
         let first = history.sent + 1;
         let last = history.sent + 1 + history.sent % 6;
-        let steps: Vec<_> = (first..=last).map(|step| commands(db, step)).collect();
+        let encoded = |step| commands(db, step).iter().map(|words| encode(words)).collect();
+        let steps: Vec<Vec<Vec<u8>>> = (first..=last).map(encoded).collect();
         history.sent = last;
-        let bytes: Vec<u8> = steps.concat().iter().flat_map(|words| encode(words)).collect();
-        if client.try_raw(&bytes).is_err() {
-            return history;
-        }
-        for commands in steps {
-            for _ in commands {
-                match client.try_read() {
-                    Ok(reply) => assert!(!reply.to_string().contains("error"), "{reply}"),
-                    Err(_) => return history,
-                }
-            }
+        let is_there = client.send_units(&steps, || {
             history.acknowledged += 1;
             done.fetch_add(1, Ordering::Relaxed);
+        });
+        if !is_there {
+            return history;
         }
     }
 }

@@ -51,6 +51,24 @@ impl Client {
         self.reader.get_mut().write_all(bytes)
     }
 
+    /// Sends units in one piece, each of some commands on the wire, and reads their replies. Calls `acknowledged`
+    /// after each unit. Returns whether the server is still there. No reply may be an error.
+    pub fn send_units(&mut self, units: &[Vec<Vec<u8>>], mut acknowledged: impl FnMut()) -> bool {
+        if self.try_raw(&units.concat().concat()).is_err() {
+            return false;
+        }
+        for commands in units {
+            for _ in commands {
+                match self.try_read() {
+                    Ok(reply) => assert!(!reply.to_string().contains("error"), "{reply}"),
+                    Err(_) => return false,
+                }
+            }
+            acknowledged();
+        }
+        true
+    }
+
     /// Reads one value, whether it is a reply or a push.
     pub fn read(&mut self) -> Value {
         self.try_read().expect("the server answers in time")

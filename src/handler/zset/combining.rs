@@ -20,12 +20,12 @@
 
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
-use crate::handler::set::LITTLE;
+use crate::handler::long::is_short;
 use crate::handler::{COUNTED_KEYS, Command, Keys, Left, ONE_KEY, Rest, Run, TimeSlice, command};
 use crate::resp::{Args, Reply, parse_double, parse_integer};
 use crate::store::{View, ViewMut};
 use crate::types::table::groups;
-use crate::types::{Entry, Gathered, Loose, Member, Set, Sorted, Value, Zset};
+use crate::types::{Accumulator, Entry, Loose, Member, Set, Sorted, Value, Zset};
 
 const DESTINATION: Keys = Keys { counted_by: 2, ..ONE_KEY };
 
@@ -39,9 +39,6 @@ pub const COMMANDS: &[Command] = &[
     command("zunion",      -3, Run::Long(zunion),       COUNTED_KEYS, "6.2.0", "numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM|MIN|MAX] [WITHSCORES]", "Add multiple sorted sets"),
     command("zunionstore", -4, Run::Write(zunionstore), DESTINATION,  "2.0.0", "destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM|MIN|MAX]", "Add multiple sorted sets and store the resulting sorted set in a new key").uses("OW update, RO access"),
 ];
-
-/// Operands with no more members than this together are combined at once.
-const FEW: usize = 1_000;
 
 /// A command's name, what it makes of its operands, and what it does with the result.
 #[derive(Clone, Copy)]
@@ -96,7 +93,7 @@ fn zunionstore(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(),
 /// Replies with the result, or with how many members it has.
 fn answer<'a>(view: &View, args: &'a Args, form: Form, reply: &mut Reply) -> Left<'a> {
     let combination = Combination::parse(args, form, |i| view.entry(args.key(i)))?;
-    if combination.work() <= FEW && combination.copies() <= LITTLE {
+    if is_short(combination.work(), combination.copies()) {
         combination.answer(form, reply);
         return Ok(None);
     }
@@ -318,7 +315,7 @@ impl<'a> Combination<'a> {
         };
         // The operands of a union stand in the order of their lengths.
         let last = self.operands.last().filter(|_| kind == Kind::Union);
-        let mut gathered = Gathered::with_room(last.map_or(0, |(operand, _)| operand.len()));
+        let mut gathered = Accumulator::with_room(last.map_or(0, |(operand, _)| operand.len()));
         gathered.add_all(all, |a, b| self.aggregate.of(a, b));
         gathered.sorted()
     }
