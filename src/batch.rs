@@ -31,6 +31,7 @@
 //! what a command has changed, and `beforeSleep` writes the log before the replies leave.
 
 mod clock;
+mod lending;
 mod lock;
 mod retract;
 mod serving;
@@ -46,18 +47,19 @@ use crate::pubsub::Parcel;
 use crate::resp::{Args, Reply};
 use crate::server::Server;
 use crate::stats::{Count, add};
-use crate::store::{Keyspace, Notes, Time, View, ViewMut};
+use crate::store::{Keyspace, Notes, Store, Time, View, ViewMut};
 use crate::types::Limits;
 use lock::Guard;
 use std::ops::Range;
-use std::sync::RwLock;
 use std::sync::atomic::Ordering;
 
 /// The lock, the time and the records of commands that run together. Used again for the next ones.
 pub struct Batch<'a> {
     pub server: &'a Server,
-    pub store: &'a RwLock<Keyspace>,
+    pub store: &'a Store,
     guard: Guard<'a>,
+    /// Whether its script has lent the lock, which is busy until it takes it back.
+    has_lent: bool,
     pub clock: Clock,
     /// The time of the command that runs now, in EXEC of all its commands; and who they come from.
     pub time: Time,
@@ -81,11 +83,12 @@ pub struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    pub fn new(server: &'a Server, store: &'a RwLock<Keyspace>, source: Source) -> Batch<'a> {
+    pub fn new(server: &'a Server, store: &'a Store, source: Source) -> Batch<'a> {
         Batch {
             server,
             store,
             guard: Guard::None,
+            has_lent: false,
             clock: Clock::default(),
             time: Time { now: 0, source },
             dirty: 0,
@@ -113,7 +116,8 @@ impl<'a> Batch<'a> {
         self.dirty = 0;
         self.read_limits();
         match command.run {
-            Run::Read(_) | Run::Long(_) | Run::Mixed(_) | Run::Write(_) | Run::MayStore(..) => {}
+            Run::Read(_) | Run::Long(_) | Run::Mixed(_) | Run::Write(_) => {}
+            Run::MayStore(..) | Run::Script(_) => {}
             _ => {
                 if command.is(Flag::GivesLockBack) && !in_exec {
                     self.give_back();
@@ -184,7 +188,7 @@ impl<'a> Batch<'a> {
         match &self.guard {
             Guard::Shared(keyspace) => keyspace,
             Guard::Exclusive(keyspace) => keyspace,
-            Guard::None => unreachable!("no lock is held"),
+            Guard::None | Guard::Lent { .. } => unreachable!("no lock is held"),
         }
     }
 

@@ -24,6 +24,7 @@ mod admit;
 mod ahead;
 mod long;
 mod replay;
+mod script;
 
 pub use replay::{can_replay, replay};
 
@@ -34,10 +35,9 @@ use crate::handler::{Flag, Row, Run, TABLE, sort, transactions};
 use crate::propagate::Source;
 use crate::resp::{Args, Reply};
 use crate::server::{Others, Server};
-use crate::store::Keyspace;
+use crate::store::Store;
 use account::Account;
 use admit::Refusal;
-use std::sync::RwLock;
 use std::sync::atomic::Ordering;
 
 /// A command that has arrived, and what is found out about it before a lock is held.
@@ -66,7 +66,7 @@ pub struct Caller<'a> {
 }
 
 impl<'a> Caller<'a> {
-    pub fn new(server: &'a Server, store: &'a RwLock<Keyspace>, source: Source) -> Caller<'a> {
+    pub fn new(server: &'a Server, store: &'a Store, source: Source) -> Caller<'a> {
         let batch = Batch::new(server, store, source);
         Caller { batch, account: Account::default(), failure: None }
     }
@@ -92,6 +92,7 @@ impl<'a> Caller<'a> {
             Ok(row) => self.call(row, client, args, reply),
             Err(Refusal::Error(error)) => self.reject(&error, client, args, reply),
             Err(Refusal::Postponed(row)) => self.postpone(row, client),
+            Err(_) => self.reject(&Error::Busy, client, args, reply),
         }
         let is_silent = matches!(client.replies, Replies::Off | Replies::SkipThis);
         // (SUBSCRIBE is answered even under CLIENT REPLY OFF.)
@@ -122,13 +123,21 @@ impl<'a> Caller<'a> {
         }
         let begin = reply.out.mark();
         let result = self.run_handler(row, client, args, reply);
-        if let Err(refusal) = result {
-            let Refusal::Error(error) = refusal else { return self.postpone(row, client) };
-            seen.failed = true;
-            reply.out.truncate(begin);
-            reply.error(&error);
-            if self.batch.time.source == Source::Log {
-                self.note_failure(row, args, error);
+        match result {
+            Ok(()) => {}
+            Err(Refusal::Error(error)) => {
+                seen.failed = true;
+                reply.out.truncate(begin);
+                reply.error(&error);
+                if self.batch.time.source == Source::Log {
+                    self.note_failure(row, args, error);
+                }
+            }
+            Err(Refusal::Told) => seen.failed = true,
+            Err(Refusal::Postponed(row)) => return self.postpone(row, client),
+            Err(Refusal::Busy) => {
+                reply.out.truncate(begin);
+                return self.reject(&Error::Busy, client, args, reply);
             }
         }
         if self.batch.time.source == Source::Client {
@@ -146,18 +155,21 @@ impl<'a> Caller<'a> {
         reply: &mut Reply,
     ) -> Result<(), Refusal> {
         // For a command with many keys, such as MGET.
-        ahead::lock_and_warm_keys(&mut self.batch, row, client.db, args);
+        ahead::lock_and_warm_keys(&mut self.batch, row, client.db, args)?;
         let result = match row.command.run {
             Run::Read(handler) => {
-                self.batch.share();
+                self.batch.share()?;
                 handler(&self.batch.view(client.db), args, reply)
             }
-            Run::Long(handler) => self.run_long(handler, client, args, reply),
+            Run::Long(handler) => Ok(self.run_long(handler, client, args, reply)?),
             Run::MayStore(handler, _) if !sort::may_store(args) => {
-                self.run_long(handler, client, args, reply)
+                Ok(self.run_long(handler, client, args, reply)?)
             }
             Run::Mixed(handler) => {
-                self.batch.share();
+                match row.command.is(Flag::AllowBusy) {
+                    true => self.batch.share_anyway(),
+                    false => self.batch.share()?,
+                }
                 handler(client, &self.batch.view(client.db), args, reply)
             }
             Run::Client(handler) | Run::Container(Some(handler)) => {
@@ -165,16 +177,17 @@ impl<'a> Caller<'a> {
                 self.batch.run_publisher(client, |client| handler(client, args, reply))
             }
             Run::Write(handler) | Run::MayStore(_, handler) => {
-                self.batch.exclude();
+                self.batch.exclude()?;
                 self.unless_paused(row, client)?;
                 // Returns here, past `delete_noted` below: the view has already deleted what it found expired.
                 return Ok(self.batch.write(handler, client, args, reply)?);
             }
             Run::Exec => {
-                ahead::lock_for_queue(&mut self.batch, client);
+                ahead::lock_for_queue(&mut self.batch, client)?;
                 self.unless_paused(row, client)?;
                 self.exec(client, reply)
             }
+            Run::Script(script) => return self.run_script(row, script, client, args, reply),
             Run::Container(None) => unreachable!("arity -2: there is a subcommand, or an error"),
         };
         self.batch.delete_noted();
@@ -232,7 +245,7 @@ impl<'a> Caller<'a> {
     /// Ends all watches of the client. Takes the shared lock if there are any.
     pub fn unwatch(&mut self, client: &mut Client) {
         if !client.watched.is_empty() {
-            self.batch.share();
+            self.batch.share_anyway();
             transactions::unwatch_all(client, &self.batch.view(client.db));
         }
     }

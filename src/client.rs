@@ -27,6 +27,8 @@ pub struct Client {
     pub transaction: Option<Transaction>,
     /// EXEC is running its commands. None of them may wait for anything then.
     pub in_exec: bool,
+    /// A script runs, and calls commands. It is like an EXEC: `in_exec` is set too.
+    pub in_script: bool,
     /// Database and key of each key that it watches.
     pub watched: BTreeSet<(usize, Vec<u8>)>,
     /// What it has subscribed to. The hub has the same in its own order.
@@ -97,8 +99,10 @@ pub enum Then {
     Close,
     /// Close the connection without sending anything more.
     Drop,
-    /// Save the log and end the process. With `force`, end it even if saving fails.
+    /// Save the log and end the process. With `force`, end it even if saving fails. Without `saves` (NOSAVE) even
+    /// while a script is busy.
     Shutdown {
+        saves: bool,
         force: bool,
     },
     Wait(Wait),
@@ -171,6 +175,7 @@ impl Client {
             authenticated: public.connection.is_none() || server.config.requirepass.is_empty(),
             transaction: None,
             in_exec: false,
+            in_script: false,
             watched: BTreeSet::new(),
             subscriptions: Default::default(),
             monitoring: false,

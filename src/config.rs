@@ -90,6 +90,7 @@ pub struct Config {
     pub hash_max_listpack_value: Slot<usize>,
     pub list_max_listpack_size: Slot<i64>,
     pub logfile: Bytes,
+    pub lua_time_limit: Slot<usize>,
     pub maxclients: Slot<usize>,
     pub maxmemory_policy: Bytes,
     pub notify_keyspace_events: Bytes,

@@ -85,6 +85,10 @@ impl Error {
     pub const NotInTransaction: Error =
         Error::Fixed("ERR Command not allowed inside a transaction");
     pub const NotForMonitors: Error = Error::Fixed("ERR Replica can't interact with the keyspace");
+    pub const Busy: Error = Error::Fixed(
+        "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+    );
+    pub const NoScript: Error = Error::Fixed("NOSCRIPT No matching script. Please use EVAL.");
     pub const Loading: Error = Error::Fixed("LOADING Redis is loading the dataset in memory");
 }
 

@@ -14,9 +14,9 @@ use crate::client::Client;
 use crate::propagate::Source;
 use crate::resp::Reply;
 use crate::server::Server;
-use crate::store::Keyspace;
+use crate::store::Store;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 /// Keys that are deleted under one lock: some tens of microseconds.
@@ -24,7 +24,7 @@ const BATCH: usize = 64;
 
 const TICK: Duration = Duration::from_millis(100);
 
-pub fn expire_for_ever(server: &Arc<Server>, store: &RwLock<Keyspace>) -> ! {
+pub fn expire_for_ever(server: &Arc<Server>, store: &Store) -> ! {
     let mut client = Client::fake(server);
     let mut reply = Reply::new();
     loop {
@@ -34,7 +34,9 @@ pub fn expire_for_ever(server: &Arc<Server>, store: &RwLock<Keyspace>) -> ! {
                 let begin = Instant::now();
                 let mut batch = Batch::new(server, store, Source::Client);
                 batch.begin(false);
-                batch.share();
+                if batch.share().is_err() {
+                    break;
+                }
                 let found = batch.view(db).note_expired(BATCH);
                 batch.finish(&mut client, &mut reply);
                 if found == 0 {
@@ -55,10 +57,10 @@ fn may_expire(server: &Server) -> bool {
 }
 
 /// Finishes what changes have begun: the blocks that have become half empty are left (heap.rs).
-fn give_memory_back(store: &RwLock<Keyspace>) {
-    while store.read().unwrap().has_blocks_to_empty() {
+fn give_memory_back(store: &Store) {
+    while store.read_when_free().has_blocks_to_empty() {
         let begin = Instant::now();
-        if !store.write().unwrap().empty_blocks() {
+        if !store.write_when_free().empty_blocks() {
             break;
         }
         std::thread::sleep(begin.elapsed() * 3);

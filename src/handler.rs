@@ -19,7 +19,7 @@
 //!
 //! (1) The DEL of a key that it finds expired is logged: its batch deletes that key (store/expire.rs).
 //!
-//! EXEC has a variant of its own, because it runs other commands. So have containers such as CONFIG,
+//! EXEC and EVAL have variants of their own, because they run other commands. So have containers such as CONFIG,
 //! whose subcommands are rows (`config|get`). What happens around the handler, the same for all
 //! commands, is in call.rs.
 //!
@@ -50,6 +50,7 @@ pub mod list;
 pub mod long;
 pub mod pubsub;
 pub mod scan;
+pub mod script;
 pub mod server;
 pub mod set;
 pub mod sort;
@@ -93,6 +94,8 @@ pub enum Run {
     Mixed(fn(&mut Client, &View, &Args, &mut Reply) -> Result<(), Error>),
     /// EXEC. It runs other commands under the strictest lock that any of them needs.
     Exec,
+    /// EVAL and its relatives (call/script.rs).
+    Script(script::Form),
     /// A container such as CONFIG. Its subcommands have rows of their own, named `config|get`. COMMAND
     /// and DEBUG have a handler for what names none of these.
     Container(Option<ClientHandler>),
@@ -104,18 +107,26 @@ pub type WriteHandler = fn(&mut ViewMut, &Args, &mut Reply) -> Result<(), Error>
 /// A handler that needs its client, and no keyspace.
 pub type ClientHandler = fn(&mut Client, &Args, &mut Reply) -> Result<(), Error>;
 
-/// What else the server must know of a command. The first seven are Redis's, and COMMAND shows five of
+/// What else the server must know of a command. The first eleven are Redis's, and COMMAND shows nine of
 /// them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Flag {
     /// For the operator; monitors are not shown it.
     Admin,
+    /// Scripts may not call it.
+    NoScript,
+    /// A script shows itself to the monitors, before its commands.
+    SkipMonitor,
     /// It is not in the slow log.
     SkipSlowlog,
     /// An unauthenticated client may send it.
     NoAuth,
     /// It may not be sent inside MULTI.
     NoMulti,
+    /// It is answered while a script is busy. It touches no key.
+    AllowBusy,
+    /// It may have no key, though it counts them.
+    NoMandatoryKeys,
     /// It may wait for a key.
     Blocks,
     /// PUBLISH: it changes no key, but Redis replicates it, and refuses from a replica whatever is replicated.
@@ -216,11 +227,15 @@ impl Command {
     }
 
     pub fn uses_data(&self) -> bool {
-        self.reads() || self.writes()
+        self.reads() || self.writes() || self.is_script()
+    }
+
+    pub fn is_script(&self) -> bool {
+        matches!(self.run, Run::Script(_))
     }
 
     /// Whether this number of arguments is right, the name included.
-    fn takes(&self, count: usize) -> bool {
+    pub fn takes(&self, count: usize) -> bool {
         let (count, arity) = (count as i64, self.arity);
         count == arity || (arity < 0 && count >= -arity)
     }
@@ -238,6 +253,7 @@ const GROUPS: &[(&str, &[&[Command]])] = &[
     ("connection", &[connection::COMMANDS, client::COMMANDS]),
     ("transactions", &[transactions::COMMANDS]),
     ("pubsub", &[pubsub::COMMANDS]),
+    ("scripting", &[script::COMMANDS]),
     ("server", SERVER),
 ];
 

@@ -63,7 +63,6 @@ mod malloc;
 mod notify;
 mod outbox;
 mod pubsub;
-#[cfg(test)]
 mod script;
 mod server;
 mod sha1;
@@ -80,11 +79,11 @@ use stats::add;
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, RwLock};
 use std::thread::{self, Thread};
 use std::time::Duration;
-use store::Keyspace;
+use store::{Keyspace, Store};
 
 /// The stack of a client's thread, in bytes. Only what is touched takes memory.
 pub const STACK: usize = 256 * 1024;
@@ -126,8 +125,8 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
     let (listeners, port) = listen::open(&config)?;
     let (server, to_be_freed) = Server::new(config, port, handler::TABLE.rows.len());
     let server = Arc::new(server);
-    let store = Arc::new(RwLock::new(Keyspace::new(server.config.databases.get())));
-    let background = |name, work: fn(&Arc<Server>, &RwLock<Keyspace>)| {
+    let store = Arc::new(Store::new(Keyspace::new(server.config.databases.get())));
+    let background = |name, work: fn(&Arc<Server>, &Store)| {
         let (server, store) = (server.clone(), store.clone());
         spawn(name, move || work(&server, &store))
     };
@@ -148,7 +147,7 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
     let accepting = accepting.collect::<Result<Vec<Thread>, String>>()?;
     if has_log {
         let keyspace = call::replay(&server, |run| server.aof.start(run))?;
-        store.write().unwrap().take_over(keyspace);
+        store.write_when_free().take_over(keyspace);
     }
     server.aof.status.loading.store(false, Ordering::Relaxed);
     accepting.iter().for_each(Thread::unpark);
@@ -177,7 +176,7 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<Thread, Str
 /// after one second, then after two, four, eight. So the first client is waited for, and all who wait behind
 /// it are accepted without blocking. Then one of them gets its thread, and before the next one gets its own,
 /// the loop looks for new clients again.
-fn accept_for_ever(listener: &Listener, server: &Arc<Server>, store: &Arc<RwLock<Keyspace>>) {
+fn accept_for_ever(listener: &Listener, server: &Arc<Server>, store: &Arc<Store>) {
     let mut accepted = VecDeque::new();
     loop {
         match listener.accept() {
@@ -206,7 +205,7 @@ fn accept_for_ever(listener: &Listener, server: &Arc<Server>, store: &Arc<RwLock
     }
 }
 
-fn start_serving(client: Box<Client>, server: &Arc<Server>, store: &Arc<RwLock<Keyspace>>) {
+fn start_serving(client: Box<Client>, server: &Arc<Server>, store: &Arc<Store>) {
     let (owner, store) = (server.clone(), store.clone());
     let thread = thread::Builder::new().stack_size(STACK);
     if let Err(error) = thread.spawn(move || serve::serve(&owner, &store, client)) {

@@ -48,7 +48,7 @@ pub use double::{parse_bound, parse_double, parse_weight, print_double, print_in
 pub use integer::{Digits, parse_integer};
 pub use reply::{Protocol, Reply};
 use std::io::{self, BufRead, Read};
-use words::split_words;
+pub use words::split_words;
 
 /// An argument longer than this many bytes has an allocation of its own.
 pub const LARGE: usize = 16 * 1024;

@@ -42,12 +42,12 @@ use crate::outbox::SHORTEST_PAUSE;
 use crate::propagate::Source;
 use crate::resp::{self, Allowed, Reply, read_command};
 use crate::server::Server;
-use crate::store::Keyspace;
+use crate::store::Store;
 use inbound::Inbound;
 use std::io::{self, BufRead, BufReader, ErrorKind};
 use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ const BATCH_OUTPUT: usize = 64 * 1024;
 const BATCH_COMMANDS: usize = crate::types::table::WARM;
 
 /// Serves a client until it leaves.
-pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Box<Client>) {
+pub fn serve(server: &Arc<Server>, store: &Store, client: Box<Client>) {
     let Some(connection) = &client.public.connection else {
         return;
     };
@@ -228,8 +228,8 @@ impl Session<'_> {
                 return Ok(false);
             }
             Then::Drop => return Ok(false),
-            Then::Shutdown { force } => {
-                self.shut_down(force);
+            Then::Shutdown { saves, force } => {
+                self.shut_down(saves, force);
                 self.flush()?;
             }
             Then::Block(waiter) => self.block(&waiter)?,

@@ -6,6 +6,7 @@
 //!   ├─ config, stats        options and counters; those that every command needs are atomics
 //!   ├─ aof                  the log
 //!   ├─ clients              the list of clients: a mutex (a leaf) around one `Public` each
+//!   ├─ scripts              sources of Lua, and the machines that run them
 //!   └─ hub                  subscribers and monitors
 //! Public                    what other threads see of a client: CLIENT LIST, CLIENT KILL
 //!   └─ shown                what its own thread has written there: a mutex (a leaf)
@@ -20,6 +21,7 @@
 pub mod mailbox;
 pub mod order;
 pub mod pause;
+pub mod scripts;
 
 use crate::aof::Aof;
 use crate::config::Config;
@@ -33,6 +35,7 @@ use crate::watch::WatchFlag;
 use mailbox::Mailbox;
 use order::Turns;
 use pause::Pause;
+use scripts::Scripts;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::{SocketAddr, TcpStream};
@@ -50,6 +53,8 @@ pub struct Server {
     pub aof: Aof,
     pub stats: Stats,
     pub clients: Clients,
+    /// Lua.
+    pub scripts: Scripts,
     /// CLIENT PAUSE.
     pub pause: Pause,
     pub hub: Hub,
@@ -94,6 +99,7 @@ impl Server {
             aof: Aof::new(config.clone()),
             stats: Stats::new(commands),
             clients: Clients::default(),
+            scripts: Scripts::default(),
             pause: Pause::default(),
             hub: Hub::default(),
             lazyfree,

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! RwLock<Keyspace> ── read()  ──▶ View      many at once; looks, cannot change
-//!                  └─ write() ──▶ ViewMut   one alone; changes, and says so
+//!  (in a Store)    └─ write() ──▶ ViewMut   one alone; changes, and says so
 //! ```
 //!
 //! A handler that is given a `&View` cannot write: the compiler refuses it.
@@ -32,6 +32,7 @@ mod blocks;
 mod databases;
 mod expire;
 mod limits;
+mod shared;
 mod view_mut;
 mod watched;
 
@@ -45,9 +46,10 @@ use std::sync::Mutex;
 
 pub use blocking::{Blocking, Serve, Wait, Waiter};
 pub use expire::{Notes, Time};
+pub use shared::{Busy, Store};
 pub use view_mut::{Ttl, ViewMut};
 
-/// All databases. It lives in an `Arc<RwLock<Keyspace>>`. Who locks it: batches; a rewrite that writes its
+/// All databases. It lives in an `RwLock`, in an `Arc<Store>` (store/shared.rs). Who locks it: batches; a rewrite that writes its
 /// base from memory (aof/rewrite.rs); the thread that gives memory back (src/expire.rs); main.rs once, to put
 /// what was replayed into its place. No handler can.
 pub struct Keyspace {

@@ -20,7 +20,7 @@ use support::transcript::{self, Action, Transcript};
 
 /// Imports run one way: a file may use what stands in a later line of this list, and nothing of
 /// its own line or an earlier one. `aof` cannot know a command, and `resp` knows error texts only.
-const LAYERS: [&[&str]; 14] = [
+const LAYERS: [&[&str]; 13] = [
     &["main"],
     &["serve", "expire"],
     &["call"],
@@ -32,9 +32,8 @@ const LAYERS: [&[&str]; 14] = [
     &["listen", "store", "stats"],
     &["config", "propagate", "types", "watch"],
     &["outbox"],
-    &["gate", "glob", "log", "notify", "resp"],
+    &["gate", "glob", "log", "notify", "resp", "script"],
     &["blob", "error", "held", "key", "latency", "malloc", "sha1"],
-    &["script"],
 ];
 
 /// Lines before the tests: in all files of the evening together, in each of them, and in each other

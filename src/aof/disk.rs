@@ -139,8 +139,8 @@ mod tests {
     use super::super::power_cuts::{config, keyspace, replay_all, start_on, write};
     use super::simulated::{Call, Disk, Fate};
     use super::*;
+    use crate::store::Store;
     use std::io::Write;
-    use std::sync::RwLock;
 
     /// Each call of this kind fails with this error.
     fn failing(wanted: Call, errno: i32) -> std::rc::Rc<Disk> {
@@ -170,7 +170,7 @@ mod tests {
             for &errno in errors {
                 let disk = failing(call, errno);
                 let (aof, _) = start_on(&config(&disk, "always")).expect("a start");
-                let store = RwLock::new(keyspace(&Default::default()));
+                let store = Store::new(keyspace(&Default::default()));
                 for serial in 0..3 {
                     write(&aof, &[&format!("SET key {serial}")]);
                     let rewritten = aof.rewrite(None, &store, &replay_all);

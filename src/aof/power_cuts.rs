@@ -20,14 +20,14 @@ use crate::config::{Config, Start};
 use crate::key::Key;
 use crate::propagate::{Records, Source};
 use crate::resp::{Arg, Args, write_command};
-use crate::store::{Keyspace, Notes, Time, Ttl, ViewMut};
+use crate::store::{Keyspace, Notes, Store, Time, Ttl, ViewMut};
 use crate::types::Limits;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
 /// What a log holds: keys and values. The key of another database than 0 has its number in front.
 pub(super) type Contents = BTreeMap<String, String>;
@@ -53,7 +53,7 @@ struct World {
     fsync: &'static str,
     config: RefCell<Arc<Config>>,
     aof: RefCell<Rc<Aof>>,
-    store: RwLock<Keyspace>,
+    store: Store,
     history: RefCell<Vec<Write>>,
     /// Writes of the history that must survive a power cut, whatever the log says now.
     floor: Cell<usize>,
@@ -195,7 +195,7 @@ impl World {
             fsync,
             aof: Rc::new(Aof::new(config.clone())).into(),
             config: config.into(),
-            store: Keyspace::new(1).into(),
+            store: Store::new(Keyspace::new(1)),
             history: RefCell::default(),
             floor: Cell::default(),
             acknowledged: Cell::default(),
@@ -267,7 +267,7 @@ impl World {
             return;
         }
         // A rewrite from memory holds it, and then nobody writes.
-        let Ok(mut keyspace) = self.store.try_write() else {
+        let Some(Ok(mut keyspace)) = self.store.try_write() else {
             return;
         };
         let key = format!("key{}", self.below(KEYS));
@@ -394,7 +394,7 @@ impl World {
         assert!(count >= self.acknowledged.get().max(self.floor.get()));
         *self.config.borrow_mut() = config;
         *self.aof.borrow_mut() = Rc::new(aof);
-        *self.store.write().unwrap() = keyspace(&contents);
+        *self.store.write_anyway() = keyspace(&contents);
         let mut history = self.history.borrow_mut();
         history.truncate(count);
         history.iter_mut().for_each(|write| write.end = None);

@@ -47,12 +47,12 @@ use super::start::{self, cannot_write, total_size};
 use super::{Aof, Kind, Target};
 use crate::log;
 use crate::propagate::Stream;
-use crate::store::Keyspace;
+use crate::store::{Keyspace, Store};
 pub use requests::Requests;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, RwLock};
 
 /// Why a rewrite ends early.
 const OFF: &str = "the log was switched off";
@@ -62,7 +62,7 @@ impl Aof {
     pub(super) fn rewrite(
         &self,
         enable: Option<Arc<Directory>>,
-        store: &RwLock<Keyspace>,
+        store: &Store,
         replay_all: &dyn Fn(&Manifest) -> Result<Keyspace, String>,
     ) -> Result<(), String> {
         match enable.is_some() || self.failures.is(Kind::Fsync) || self.lost().is_some() {
@@ -73,7 +73,7 @@ impl Aof {
 
     fn rewrite_from_log(
         &self,
-        store: &RwLock<Keyspace>,
+        store: &Store,
         replay_all: &dyn Fn(&Manifest) -> Result<Keyspace, String>,
     ) -> Result<(), String> {
         // (a)
@@ -155,7 +155,7 @@ impl Aof {
     /// Replaces the whole log, whatever is left of it.
     fn rewrite_from_memory(
         &self,
-        store: &RwLock<Keyspace>,
+        store: &Store,
         enable: Option<Arc<Directory>>,
     ) -> Result<(), String> {
         let (old, lock) = match (self.in_use(), enable) {
@@ -185,7 +185,7 @@ impl Aof {
         // Nobody appends under the shared lock, so the base holds what was appended before the switch.
         // The log's mutexes are taken under the keyspace here, at SHUTDOWN, and by CONFIG SET in an EXEC.
         // Whoever holds one of them never waits for the keyspace.
-        let keyspace = store.read().unwrap();
+        let keyspace = store.read_when_free();
         let temporary = self.write_base(&new, &keyspace);
         let published = temporary.and_then(|temporary| publish(&temporary, &new));
         published.map_err(error).inspect_err(|_| discard(&new, &incr))?;

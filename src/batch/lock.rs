@@ -13,64 +13,82 @@
 //! that waits for the exclusive lock keeps new readers out. (std's RwLock does that, because otherwise a
 //! writer might wait for ever.) So a batch asks for the exclusive lock only if it writes or has notes.
 //!
+//! Both are refused while a script is busy that has held the lock for too long (store/shared.rs).
+//!
 //! **How Redis does it**: it has one thread, and this file has no counterpart.
 
 use super::Batch;
 use crate::propagate::Source;
 use crate::stats::add;
-use crate::store::Keyspace;
+use crate::store::{Busy, Keyspace, Store};
 use std::sync::atomic::Ordering;
-use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{RwLockReadGuard, RwLockWriteGuard};
 
 /// The lock that a batch holds.
 pub(super) enum Guard<'a> {
     None,
     Shared(RwLockReadGuard<'a, Keyspace>),
     Exclusive(RwLockWriteGuard<'a, Keyspace>),
+    /// A script of this batch has lent the lock (batch/lending.rs).
+    Lent {
+        exclusive: bool,
+    },
 }
 
 impl<'a> Batch<'a> {
     /// Makes sure that the keyspace can be read.
-    pub fn share(&mut self) {
-        if let Guard::None = self.guard {
-            self.clock.ask_for_lock();
-            self.guard = Guard::Shared(self.store.read().unwrap());
-            self.start_clock();
+    pub fn share(&mut self) -> Result<(), Busy> {
+        match self.guard {
+            Guard::Shared(_) | Guard::Exclusive(_) => {}
+            Guard::Lent { .. } => self.take_again(),
+            Guard::None => {
+                self.clock.ask_for_lock();
+                self.guard = Guard::Shared(self.store.read()?);
+                self.start_clock();
+            }
         }
+        Ok(())
     }
 
     /// Makes sure that the keyspace can be written. A shared lock is given back first, so others may write
     /// between a read and the write that follows it.
-    pub fn exclude(&mut self) {
-        if !matches!(self.guard, Guard::Exclusive(_)) {
-            self.release();
-            self.clock.ask_for_lock();
-            // With the log on, threads queue at the file anyway, so spinning here gains nothing. With one
-            // core, the thread that holds the lock cannot go on while this one spins.
-            let may_spin = self.server.may_spin && !self.server.aof.is_enabled();
-            let tries = if may_spin { TRIES } else { 1 };
-            let guard = try_lock(self.store, tries);
-            let mut guard = guard.unwrap_or_else(|| self.wait_for_lock());
-            // The keyspace lends its writer a large empty buffer. In `release`, `append` takes the full one: it
-            // exchanges it for the stream's if that is empty, and else copies and clears it. Either way an empty
-            // one is left, and the keyspace gets it back.
-            std::mem::swap(&mut self.records.bytes, &mut guard.records);
-            self.guard = Guard::Exclusive(guard);
-            self.start_clock();
-            // Asked under the lock, because the thread that held it may have switched the log on.
-            self.records.wanted =
-                self.time.source == Source::Client && self.server.aof.is_enabled();
-            // Keys that the batch's reads found expired go before what its writes change.
-            self.delete_noted();
+    pub fn exclude(&mut self) -> Result<(), Busy> {
+        match self.guard {
+            Guard::Exclusive(_) => {}
+            Guard::Lent { .. } => self.take_again(),
+            Guard::None | Guard::Shared(_) => {
+                self.release();
+                self.clock.ask_for_lock();
+                // With the log on, threads queue at the file anyway, so spinning here gains nothing. With one
+                // core, the thread that holds the lock cannot go on while this one spins.
+                let may_spin = self.server.may_spin && !self.server.aof.is_enabled();
+                let tries = if may_spin { TRIES } else { 1 };
+                let guard = try_lock(self.store, tries).unwrap_or_else(|| self.wait_for_lock())?;
+                self.begin_writing(guard);
+            }
         }
+        Ok(())
+    }
+
+    fn begin_writing(&mut self, mut guard: RwLockWriteGuard<'a, Keyspace>) {
+        // The keyspace lends its writer a large empty buffer. In `release`, `append` takes the full one: it
+        // exchanges it for the stream's if that is empty, and else copies and clears it. Either way an empty
+        // one is left, and the keyspace gets it back.
+        std::mem::swap(&mut self.records.bytes, &mut guard.records);
+        self.guard = Guard::Exclusive(guard);
+        self.start_clock();
+        // Asked under the lock, because the thread that held it may have switched the log on.
+        self.records.wanted = self.time.source == Source::Client && self.server.aof.is_enabled();
+        // Keys that the batch's reads found expired go before what its writes change.
+        self.delete_noted();
     }
 
     /// Sleeps until the exclusive lock is free. Commands that take long look at these counts, and let writers
     /// in (call/long.rs).
-    fn wait_for_lock(&self) -> RwLockWriteGuard<'a, Keyspace> {
+    fn wait_for_lock(&self) -> Result<RwLockWriteGuard<'a, Keyspace>, Busy> {
         let gates = &self.server.clients.gates;
         gates.writers.fetch_add(1, Ordering::Relaxed);
-        let guard = self.store.write().unwrap();
+        let guard = self.store.write();
         gates.writers.fetch_sub(1, Ordering::Relaxed);
         gates.let_in.fetch_add(1, Ordering::Relaxed);
         guard
@@ -78,7 +96,7 @@ impl<'a> Batch<'a> {
 
     /// Reads the time, under the lock. Otherwise a thread that changes a key after another thread could do so at
     /// an earlier time.
-    fn start_clock(&mut self) {
+    pub(super) fn start_clock(&mut self) {
         self.clock.lock_taken();
         self.time.now = self.clock.now / 1000;
     }
@@ -110,8 +128,10 @@ impl<'a> Batch<'a> {
     pub fn give_back(&mut self) {
         self.delete_noted();
         if !self.notes.are_empty() {
-            // Deletes them when it has the lock.
-            self.exclude();
+            // Deletes them when it has the lock. While a script is busy they stay.
+            if self.exclude().is_err() {
+                self.notes.forget_if(|| true);
+            }
         }
         self.release();
     }
@@ -119,7 +139,7 @@ impl<'a> Batch<'a> {
     /// What the lock that is held is called in the trace.
     pub fn lock_name(&self) -> &'static str {
         match self.guard {
-            Guard::None => "no lock",
+            Guard::None | Guard::Lent { .. } => "no lock",
             Guard::Shared(_) => "shared lock",
             Guard::Exclusive(_) => "exclusive lock",
         }
@@ -132,9 +152,11 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Takes the exclusive lock and keeps it, so that nothing changes any more: for SHUTDOWN.
+    /// Takes the exclusive lock and keeps it, so that nothing changes any more: for SHUTDOWN. What a busy script
+    /// has done so far is lost.
     pub fn hold_everything(&mut self) {
-        self.exclude();
+        self.give_back();
+        self.begin_writing(self.store.write_anyway());
         self.server.aof.append(&mut self.records);
     }
 }
@@ -148,11 +170,11 @@ const TRIES: usize = 1000;
 /// it: after the first, all would sleep.) Measured with 50 clients, SETs without a log, pipelines of 64:
 /// 1.15 times as many a second. If the thread gave its core away between two tries, that would be a tenth
 /// more, but the 99th percentile would take seven times as long.
-fn try_lock(store: &RwLock<Keyspace>, tries: usize) -> Option<RwLockWriteGuard<'_, Keyspace>> {
+fn try_lock(store: &Store, tries: usize) -> Option<Result<RwLockWriteGuard<'_, Keyspace>, Busy>> {
     (0..tries).find_map(|i| {
         if i > 0 {
             std::hint::spin_loop();
         }
-        store.try_write().ok()
+        store.try_write()
     })
 }

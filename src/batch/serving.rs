@@ -124,7 +124,7 @@ impl Batch<'_> {
     /// Takes a client out of the queues, from its own thread. Returns false if it is in none, because another
     /// thread answers it.
     pub fn stop_waiting(&mut self, client: &Client) -> bool {
-        self.share();
+        self.share_anyway();
         let was_there = self.view(client.db).stop_waiting(client.public.id).is_some();
         self.give_back();
         was_there && self.server.clients.unblock(&client.public, Blocked::Key)

@@ -123,7 +123,7 @@ impl Account {
         if slower_than >= 0 && took as i64 >= slower_than && !row.command.is(Flag::SkipSlowlog) {
             add_to_slow_log(client, shorten_args(&shown(row, args)), took);
         }
-        if has_monitors {
+        if has_monitors && !row.command.is(Flag::SkipMonitor) {
             show_monitors(client, row, args, batch.clock.now, reply);
         }
     }
@@ -226,8 +226,11 @@ fn add_to_slow_log(client: &Client, args: Vec<Vec<u8>>, took: u64) {
         time: unix_microseconds() / 1_000_000,
         microseconds: took,
         args,
-        addr: client.public.address(),
-        name: shorten(&client.public.shown.lock().unwrap().name),
+        addr: if client.in_script { "?:0".into() } else { client.public.address() },
+        name: match client.in_script {
+            true => Vec::new(),
+            false => shorten(&client.public.shown.lock().unwrap().name),
+        },
     };
     let most = client.server.config.slowlog_max_len.get();
     let mut slow_log = client.server.stats.slow_log.lock().unwrap();

@@ -8,7 +8,8 @@
 //! 3. The log cannot be written, and the command would write.
 //! 4. The client has subscribed in RESP2, where a reply looks like a message.
 //! 5. The log is still being loaded.
-//! 6. The client is a monitor, and the command would look at the data.
+//! 6. A script has been running for too long (store/shared.rs).
+//! 7. The client is a monitor, and the command would look at the data.
 //!
 //! What is not refused may still have to wait, because of CLIENT PAUSE (server/pause.rs), and inside MULTI it
 //! is queued.
@@ -26,6 +27,7 @@ use crate::propagate::Source;
 use crate::resp::{Args, Protocol, Reply};
 use crate::server::NO_ROW;
 use crate::server::pause::Paused;
+use crate::store::Busy;
 use std::sync::atomic::Ordering;
 
 /// Why a command is not called.
@@ -34,6 +36,16 @@ pub enum Refusal {
     Error(Error),
     /// It is called again when the pause is over.
     Postponed(&'static Row),
+    /// A script is busy.
+    Busy,
+    /// It was a script, and its client has been told of an error.
+    Told,
+}
+
+impl From<Busy> for Refusal {
+    fn from(_: Busy) -> Refusal {
+        Refusal::Busy
+    }
 }
 
 impl From<Error> for Refusal {
@@ -78,6 +90,9 @@ impl Caller<'_> {
         }
         if !command.works_while_loading() && self.batch.server.is_loading() {
             return Err(Error::Loading.into());
+        }
+        if self.batch.store.is_busy() && !command.is(Flag::AllowBusy) {
+            return Err(Refusal::Busy);
         }
         if client.monitoring && (command.uses_data() || command.is(Flag::MayReplicate)) {
             return Err(Error::NotForMonitors.into());

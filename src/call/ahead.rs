@@ -8,8 +8,9 @@
 use super::{Arrived, Caller};
 use crate::batch::Batch;
 use crate::client::Client;
-use crate::handler::{Flag, Keys, Row, Run};
+use crate::handler::{Flag, Keys, Row, Run, TABLE};
 use crate::resp::Args;
+use crate::store::Busy;
 
 /// With fewer keys than this nothing is gained.
 const WORTH_IT: usize = 4;
@@ -24,10 +25,13 @@ impl Caller<'_> {
         let Some(first) = first.filter(|_| is_worth_it) else {
             return;
         };
-        match first.command.run {
+        let locked = match first.command.run {
             Run::Read(_) => self.batch.share(),
             Run::Write(_) => self.batch.exclude(),
             _ => return,
+        };
+        if locked.is_err() {
+            return;
         }
         let keyspace = self.batch.keyspace();
         let keyed =
@@ -42,23 +46,32 @@ impl Caller<'_> {
 }
 
 /// Takes the lock of a command that has many keys, and looks at all of them.
-pub(super) fn lock_and_warm_keys(batch: &mut Batch, row: &Row, db: usize, args: &Args) {
+pub(super) fn lock_and_warm_keys(
+    batch: &mut Batch,
+    row: &Row,
+    db: usize,
+    args: &Args,
+) -> Result<(), Busy> {
     let Keys { first, last, step, .. } = row.command.keys;
     if last < 0 && args.len() > WORTH_IT * step as usize {
         match row.command.run {
-            Run::Read(_) => batch.share(),
-            Run::Write(_) => batch.exclude(),
-            _ => return,
+            Run::Read(_) => batch.share()?,
+            Run::Write(_) => batch.exclude()?,
+            _ => return Ok(()),
         }
         let keys = args.iter().skip(first as usize).step_by(step as usize);
         batch.keyspace().warm_keys(db, keys);
     }
+    Ok(())
 }
 
 /// Takes the strictest lock that any command of the queue needs.
-pub(super) fn lock_for_queue(batch: &mut Batch, client: &Client) {
+pub(super) fn lock_for_queue(batch: &mut Batch, client: &Client) -> Result<(), Busy> {
+    let is_script = |(row, _): &(usize, Args)| TABLE.rows[*row].command.is_script();
     match &client.transaction {
-        Some(transaction) if transaction.writes => batch.exclude(),
+        Some(transaction) if transaction.writes || transaction.queue.iter().any(is_script) => {
+            batch.exclude()
+        }
         _ => batch.share(),
     }
 }

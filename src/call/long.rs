@@ -24,8 +24,8 @@
 //! **How Redis does it**: all at once, and everybody waits.
 
 use super::Caller;
+use super::admit::Refusal;
 use crate::client::Client;
-use crate::error::Error;
 use crate::gate::Gate;
 use crate::handler::{LongHandler, LookOnce, Rest, TimeSlice};
 use crate::propagate::Source;
@@ -47,9 +47,9 @@ impl Caller<'_> {
         client: &Client,
         args: &Args,
         reply: &mut Reply,
-    ) -> Result<(), Error> {
+    ) -> Result<(), Refusal> {
         let keeps_lock = client.in_exec || self.batch.time.source == Source::Log;
-        self.batch.share();
+        self.batch.share()?;
         let rest =
             handler(&self.batch.view(client.db), args, &TimeSlice::begin(keeps_lock), reply)?;
         let gates = &self.batch.server.clients.gates;
@@ -73,7 +73,7 @@ impl Caller<'_> {
                 let mut look = look;
                 while !client.public.held.is_ended() {
                     self.let_writers_in();
-                    self.batch.share();
+                    self.batch.share()?;
                     if look(&self.batch.view(client.db), &TimeSlice::begin(keeps_lock), reply) {
                         break;
                     }
@@ -92,7 +92,7 @@ impl Caller<'_> {
         client: &Client,
         keeps_lock: bool,
         reply: &mut Reply,
-    ) -> Result<(), Error> {
+    ) -> Result<(), Refusal> {
         let gates = &self.batch.server.clients.gates;
         let _passage = (!keeps_lock).then(|| self.pass(&gates.looking, false));
         if !keeps_lock {
@@ -100,7 +100,7 @@ impl Caller<'_> {
                 return Ok(());
             }
             self.let_writers_in();
-            self.batch.share();
+            self.batch.share()?;
         }
         if let Some(work) = look(&self.batch.view(client.db), reply)? {
             if !keeps_lock {

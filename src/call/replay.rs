@@ -19,8 +19,8 @@ use crate::propagate::Source;
 use crate::resp::{Args, LONGEST, Reply};
 use crate::server::Server;
 use crate::stats::shorten_args;
-use crate::store::Keyspace;
-use std::sync::{Arc, RwLock};
+use crate::store::{Keyspace, Store};
+use std::sync::Arc;
 
 /// Replays into a keyspace of its own, which nobody else can see. `read` is given the function that
 /// replays commands, and calls it for a few at a time.
@@ -28,7 +28,7 @@ pub fn replay(
     server: &Arc<Server>,
     read: impl FnOnce(&mut Replay) -> Result<(), String>,
 ) -> Result<Keyspace, String> {
-    let store = RwLock::new(Keyspace::new(server.config.databases.get()));
+    let store = Store::new(Keyspace::new(server.config.databases.get()));
     let mut replayer = Replayer {
         caller: Caller::new(server, &store, Source::Log),
         client: Client::fake(server),
@@ -37,7 +37,7 @@ pub fn replay(
     };
     read(&mut |records| replayer.replay(records))?;
     drop(replayer);
-    Ok(store.into_inner().unwrap())
+    Ok(store.into_inner())
 }
 
 /// Whether the log may hold these commands. The error says which of them it may not hold, and why.
@@ -54,7 +54,9 @@ fn may_stand(args: &Args) -> Result<(), String> {
             None => format!("not supported: {name}"),
         });
     };
-    let is_about_data = row.command.uses_data() || matches!(row.command.run, Run::Exec);
+    // A script is never logged, but what it has done.
+    let is_about_data = (row.command.uses_data() && !row.command.is_script())
+        || matches!(row.command.run, Run::Exec);
     if !is_about_data && !row.command.is(Flag::InLog) {
         return Err(format!("not supported: {name}"));
     }

@@ -96,7 +96,7 @@ pub static GROUPS: &[(Accepts, Change, &str)] = &[
     (Number(1, INT), Live, "repl-ping-replica-period=10 repl-timeout=60 maxmemory-samples=5"),
     (Number(0, BIG), Live, "\
         repl-backlog-ttl=3600 acllog-max-len=128 tracking-table-max-keys=1000000 \
-        lua-time-limit=5000 stream-node-max-entries=100 cluster-node-timeout=15000"),
+        stream-node-max-entries=100 cluster-node-timeout=15000"),
     (OneOf(&["disabled", "on-empty-db", "swapdb"]), Live, "repl-diskless-load=disabled"),
     (Memory(1, BIG), Live, "repl-backlog-size=1048576 active-defrag-ignore-bytes=104857600"),
     (Number(0, 100), Live, "maxmemory-eviction-tenacity=10"),

@@ -35,18 +35,18 @@ const TIMEOUT_THEN_KEYS: Keys = Keys { counted_by: 2, ..COUNTED_KEYS };
 
 #[rustfmt::skip]
 pub const LISTS: &[Command] = &[
-    command("blmove",     6,  Run::Write(blmove),     TWO_KEYS,          "6.2.0", "source destination LEFT|RIGHT LEFT|RIGHT timeout", "Pop an element from a list, push it to another list and return it; or block until one is available").with(&[Flag::Blocks, Flag::ComesAfterOthers]).uses("RW access delete, RW insert"),
+    command("blmove",     6,  Run::Write(blmove),     TWO_KEYS,          "6.2.0", "source destination LEFT|RIGHT LEFT|RIGHT timeout", "Pop an element from a list, push it to another list and return it; or block until one is available").with(&[Flag::NoScript, Flag::Blocks, Flag::ComesAfterOthers]).uses("RW access delete, RW insert"),
     command("blmpop",     -5, Run::Write(blmpop),     TIMEOUT_THEN_KEYS, "7.0.0", "timeout numkeys key [key ...] LEFT|RIGHT [COUNT count]", "Pop elements from a list, or block until one is available").with(&[Flag::Blocks, Flag::ComesAfterOthers]).uses("RW access delete"),
-    command("blpop",      -3, Run::Write(blpop),      KEYS_THEN_TIMEOUT, "2.0.0", "key [key ...] timeout", "Remove and get the first element in a list, or block until one is available").with(&[Flag::Blocks, Flag::ComesAfterOthers]).uses("RW access delete"),
-    command("brpop",      -3, Run::Write(brpop),      KEYS_THEN_TIMEOUT, "2.0.0", "key [key ...] timeout", "Remove and get the last element in a list, or block until one is available").with(&[Flag::Blocks, Flag::ComesAfterOthers]).uses("RW access delete"),
-    command("brpoplpush", 4,  Run::Write(brpoplpush), TWO_KEYS,          "2.2.0", "source destination timeout", "Pop an element from a list, push it to another list and return it; or block until one is available").with(&[Flag::Blocks, Flag::ComesAfterOthers]).uses("RW access delete, RW insert"),
+    command("blpop",      -3, Run::Write(blpop),      KEYS_THEN_TIMEOUT, "2.0.0", "key [key ...] timeout", "Remove and get the first element in a list, or block until one is available").with(&[Flag::NoScript, Flag::Blocks, Flag::ComesAfterOthers]).uses("RW access delete"),
+    command("brpop",      -3, Run::Write(brpop),      KEYS_THEN_TIMEOUT, "2.0.0", "key [key ...] timeout", "Remove and get the last element in a list, or block until one is available").with(&[Flag::NoScript, Flag::Blocks, Flag::ComesAfterOthers]).uses("RW access delete"),
+    command("brpoplpush", 4,  Run::Write(brpoplpush), TWO_KEYS,          "2.2.0", "source destination timeout", "Pop an element from a list, push it to another list and return it; or block until one is available").with(&[Flag::NoScript, Flag::Blocks, Flag::ComesAfterOthers]).uses("RW access delete, RW insert"),
 ];
 
 #[rustfmt::skip]
 pub const SORTED_SETS: &[Command] = &[
     command("bzmpop",   -5, Run::Write(bzmpop),   TIMEOUT_THEN_KEYS, "7.0.0", "timeout numkeys key [key ...] MIN|MAX [COUNT count]", "Remove and return members with scores in a sorted set or block until one is available").with(&[Flag::Blocks, Flag::ComesAfterOthers]).uses("RW access delete"),
-    command("bzpopmax", -3, Run::Write(bzpopmax), KEYS_THEN_TIMEOUT, "5.0.0", "key [key ...] timeout", "Remove and return the member with the highest score from one or more sorted sets, or block until one is available").with(&[Flag::Blocks, Flag::ComesAfterOthers]).uses("RW access delete"),
-    command("bzpopmin", -3, Run::Write(bzpopmin), KEYS_THEN_TIMEOUT, "5.0.0", "key [key ...] timeout", "Remove and return the member with the lowest score from one or more sorted sets, or block until one is available").with(&[Flag::Blocks, Flag::ComesAfterOthers]).uses("RW access delete"),
+    command("bzpopmax", -3, Run::Write(bzpopmax), KEYS_THEN_TIMEOUT, "5.0.0", "key [key ...] timeout", "Remove and return the member with the highest score from one or more sorted sets, or block until one is available").with(&[Flag::NoScript, Flag::Blocks, Flag::ComesAfterOthers]).uses("RW access delete"),
+    command("bzpopmin", -3, Run::Write(bzpopmin), KEYS_THEN_TIMEOUT, "5.0.0", "key [key ...] timeout", "Remove and return the member with the lowest score from one or more sorted sets, or block until one is available").with(&[Flag::NoScript, Flag::Blocks, Flag::ComesAfterOthers]).uses("RW access delete"),
 ];
 
 /// Serves the command with the first of its keys that has a value of this type, or says that it waits for

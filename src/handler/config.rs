@@ -19,10 +19,10 @@ use std::collections::HashSet;
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
     command("config", -2, Run::Container(None), NO_KEY, "2.0.0", "", "A container for server configuration commands"),
-    command("config|get", -3, Run::Client(get), NO_KEY, "2.0.0", "parameter [parameter ...]", "Get the values of configuration parameters").with(&[Flag::Admin]),
+    command("config|get", -3, Run::Client(get), NO_KEY, "2.0.0", "parameter [parameter ...]", "Get the values of configuration parameters").with(&[Flag::NoScript, Flag::Admin]),
     command("config|help", 2, Run::Client(help), NO_KEY, "5.0.0", "", "Show helpful text about the different subcommands"),
-    command("config|resetstat", 2, Run::Client(resetstat), NO_KEY, "2.0.0", "", "Reset the stats returned by INFO").with(&[Flag::Admin, Flag::ShowsCounters]),
-    command("config|set", -4, Run::Client(set), NO_KEY, "2.0.0", "parameter value [parameter value ...]", "Set configuration parameters to the given values").with(&[Flag::Admin, Flag::GivesLockBack]),
+    command("config|resetstat", 2, Run::Client(resetstat), NO_KEY, "2.0.0", "", "Reset the stats returned by INFO").with(&[Flag::NoScript, Flag::Admin, Flag::ShowsCounters]),
+    command("config|set", -4, Run::Client(set), NO_KEY, "2.0.0", "parameter value [parameter value ...]", "Set configuration parameters to the given values").with(&[Flag::NoScript, Flag::Admin, Flag::GivesLockBack]),
 ];
 
 fn get(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {

@@ -20,10 +20,10 @@ pub const COMMANDS: &[Command] = &[
     command("ping",       -1, Run::Client(ping),   NO_KEY, "1.0.0", "[message]", "Ping the server").with(&[Flag::NotLoading, Flag::WhileSubscribed]),
     command("echo",       2,  Run::Client(echo),   NO_KEY, "1.0.0", "message",   "Echo the given string"),
     command("select",     2,  Run::Client(select), NO_KEY, "1.0.0", "index",     "Change the selected database for the current connection").with(&[Flag::InLog]),
-    command("hello",      -1, Run::Client(hello),  NO_KEY, "6.0.0", "[protover [AUTH username password] [SETNAME clientname]]", "Handshake with Redis").with(&[Flag::NoAuth]),
-    command("auth",       -2, Run::Client(auth),   NO_KEY, "1.0.0", "[username] password", "Authenticate to the server").with(&[Flag::NoAuth]),
-    command("reset",      1,  Run::Mixed(reset),   NO_KEY, "6.2.0", "",          "Reset the connection").with(&[Flag::NoAuth, Flag::NotQueued, Flag::WhileSubscribed]),
-    command("quit",       -1, Run::Client(quit),   NO_KEY, "1.0.0", "",          "Close the connection").with(&[Flag::NoAuth, Flag::NotQueued, Flag::WhileSubscribed]),
+    command("hello",      -1, Run::Client(hello),  NO_KEY, "6.0.0", "[protover [AUTH username password] [SETNAME clientname]]", "Handshake with Redis").with(&[Flag::NoScript, Flag::AllowBusy, Flag::NoAuth]),
+    command("auth",       -2, Run::Client(auth),   NO_KEY, "1.0.0", "[username] password", "Authenticate to the server").with(&[Flag::NoScript, Flag::AllowBusy, Flag::NoAuth]),
+    command("reset",      1,  Run::Mixed(reset),   NO_KEY, "6.2.0", "",          "Reset the connection").with(&[Flag::NoScript, Flag::AllowBusy, Flag::NoAuth, Flag::NotQueued, Flag::WhileSubscribed]),
+    command("quit",       -1, Run::Client(quit),   NO_KEY, "1.0.0", "",          "Close the connection").with(&[Flag::NoScript, Flag::AllowBusy, Flag::NoAuth, Flag::NotQueued, Flag::WhileSubscribed]),
 ];
 
 /// In Redis's documentation these belong to the group *server*.
@@ -31,7 +31,7 @@ pub const COMMANDS: &[Command] = &[
 pub const ACL: &[Command] = &[
     command("acl",        -2, Run::Container(None), NO_KEY, "6.0.0", "",          "A container for Access List Control commands"),
     command("acl|help",   2,  Run::Client(super::help), NO_KEY, "6.0.0", "",     "Show helpful text about the different subcommands"),
-    command("acl|whoami", 2,  Run::Client(whoami), NO_KEY, "6.0.0", "",          "Return the name of the user associated to the current connection"),
+    command("acl|whoami", 2,  Run::Client(whoami), NO_KEY, "6.0.0", "",          "Return the name of the user associated to the current connection").with(&[Flag::NoScript]),
 ];
 
 fn ping(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {

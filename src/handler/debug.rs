@@ -35,7 +35,7 @@ use std::time::Duration;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("debug",                            -2, Run::Container(Some(unknown)),           NO_KEY, "1.0.0", "",                          "A container for debugging commands").with(&[Flag::Admin, Flag::Protected, Flag::TakesUnknown]),
+    command("debug",                            -2, Run::Container(Some(unknown)),           NO_KEY, "1.0.0", "",                          "A container for debugging commands").with(&[Flag::NoScript, Flag::Admin, Flag::Protected, Flag::TakesUnknown]),
     command("debug|digest",                     -2, Run::Read(digest),                       NO_KEY, "1.0.0", "",                          "Output a hex signature representing the current DB content").with(DEBUG),
     command("debug|digest-value",               -2, Run::Read(digest_value),                 NO_KEY, "1.0.0", "<key> [<key> ...]",         "Output a hex signature of the values of all the specified keys").with(DEBUG),
     command("debug|error",                      -2, Run::Client(error),                      NO_KEY, "1.0.0", "<string>",                  "Return a Redis protocol error with <string> as message. Useful for clients unit tests to simulate Redis errors").with(DEBUG),
@@ -51,7 +51,7 @@ pub const COMMANDS: &[Command] = &[
     command("debug|help",                       -2, Run::Client(help),                       NO_KEY, "1.0.0", "",                          "Show helpful text about the different subcommands").with(DEBUG),
 ];
 
-const DEBUG: &[Flag] = &[Flag::Admin, Flag::Protected];
+const DEBUG: &[Flag] = &[Flag::NoScript, Flag::Admin, Flag::Protected];
 
 /// Refuses what an option must allow, DEBUG and MODULE, unless this client may use it.
 pub fn check_protected(command: &Command, client: &Client) -> Result<(), Error> {
@@ -235,7 +235,7 @@ fn protocol(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error>
         b"string" => reply.bulk(b"Hello World"),
         b"integer" => reply.integer(12345),
         b"double" => reply.double(3.141),
-        b"bignum" => reply.big_number("1234567999999999999999999999999999999"),
+        b"bignum" => reply.big_number(b"1234567999999999999999999999999999999"),
         b"null" => reply.nil(),
         b"array" => {
             reply.array(3);

@@ -165,12 +165,13 @@ impl Info<'_> {
     }
 
     /// `used_memory` is counted: keys and values to the byte, with their places in the tables; records that
-    /// are not in the file yet; and for each client what an idle one takes. The resident memory and the
+    /// are not in the file yet; scripts; and for each client what an idle one takes. The resident memory and the
     /// peak come from the kernel, and include the program itself.
     fn memory(&mut self) {
         let clients = (self.server.clients.count() * IDLE_CLIENT) as u64;
         let (data, log) = (self.view.memory() as u64, self.server.aof.unwritten());
-        let used = data + clients + log;
+        let (count, sources, machines) = self.server.scripts.counts();
+        let used = data + clients + log + (sources + machines) as u64;
         let status = read("/proc/self/status");
         let of = |name| kilobytes(&status, name);
         let resident = of("VmRSS");
@@ -188,14 +189,15 @@ impl Info<'_> {
         if let Some(total) = kilobytes(&read("/proc/meminfo"), "MemTotal") {
             self.bytes("total_system_memory", total);
         }
-        self.absent("used_memory_lua used_memory_vm_eval");
-        self.field("used_memory_lua_human", human(0));
-        self.field("used_memory_scripts_eval", 0);
-        self.absent("number_of_cached_scripts number_of_functions number_of_libraries");
-        self.absent("used_memory_vm_functions");
-        self.bytes("used_memory_vm_total", 0);
+        self.field("used_memory_lua", machines);
+        self.field("used_memory_vm_eval", machines);
+        self.field("used_memory_lua_human", human(machines as u64));
+        self.field("used_memory_scripts_eval", sources);
+        self.field("number_of_cached_scripts", count);
+        self.absent("number_of_functions number_of_libraries used_memory_vm_functions");
+        self.bytes("used_memory_vm_total", machines as u64);
         self.field("used_memory_functions", 0);
-        self.bytes("used_memory_scripts", 0);
+        self.bytes("used_memory_scripts", sources as u64);
         self.bytes("maxmemory", 0);
         self.field("maxmemory_policy", self.server.config.maxmemory_policy.text());
         if let Some(resident) = resident {

@@ -151,7 +151,9 @@ fn keys_of(called: &Args) -> Result<Vec<Used>, Error> {
     if !command.takes(called.len()) {
         return Err(Error::Fixed("ERR Invalid number of arguments specified for command"));
     }
-    command.keys_of(called).ok_or(Error::Fixed("ERR Invalid arguments specified for command"))
+    let none = || command.is(Flag::NoMandatoryKeys).then(Vec::new);
+    let keys = command.keys_of(called).or_else(none);
+    keys.ok_or(Error::Fixed("ERR Invalid arguments specified for command"))
 }
 
 /// A command in the reply to COMMAND and COMMAND INFO.
@@ -182,15 +184,19 @@ fn flags(row: &Row) -> Vec<&'static str> {
     let has = |flag| command.is(flag);
     let all = [
         (command.writes(), "write"),
-        (command.reads(), "readonly"),
+        (command.reads() || super::script::is_read_only(command), "readonly"),
         (has(Flag::Admin), "admin"),
         (is_of_pubsub(row), "pubsub"),
+        (has(Flag::NoScript), "noscript"),
         (has(Flag::Blocks), "blocking"),
         (command.works_while_loading(), "loading"),
+        (has(Flag::SkipMonitor), "skip_monitor"),
         (has(Flag::SkipSlowlog), "skip_slowlog"),
         (has(Flag::NoAuth), "no_auth"),
+        (has(Flag::NoMandatoryKeys), "no_mandatory_keys"),
         (has(Flag::NoMulti), "no_multi"),
         (command.has_movable_keys(), "movablekeys"),
+        (has(Flag::AllowBusy), "allow_busy"),
     ];
     all.into_iter().filter(|(is_set, _)| *is_set).map(|(_, name)| name).collect()
 }

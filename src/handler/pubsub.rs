@@ -27,13 +27,13 @@ use std::sync::Arc;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("subscribe",       -2, Run::Client(subscribe),    NO_KEY, "2.0.0", "channel [channel ...]",     "Listen for messages published to the given channels").with(&[Flag::WhileSubscribed]),
-    command("unsubscribe",     -1, Run::Client(unsubscribe),  NO_KEY, "2.0.0", "[channel [channel ...]]",   "Stop listening for messages posted to the given channels").with(&[Flag::WhileSubscribed]),
-    command("psubscribe",      -2, Run::Client(psubscribe),   NO_KEY, "2.0.0", "pattern [pattern ...]",     "Listen for messages published to channels matching the given patterns").with(&[Flag::WhileSubscribed]),
-    command("punsubscribe",    -1, Run::Client(punsubscribe), NO_KEY, "2.0.0", "[pattern [pattern ...]]",   "Stop listening for messages posted to channels matching the given patterns").with(&[Flag::WhileSubscribed]),
+    command("subscribe",       -2, Run::Client(subscribe),    NO_KEY, "2.0.0", "channel [channel ...]",     "Listen for messages published to the given channels").with(&[Flag::NoScript, Flag::WhileSubscribed]),
+    command("unsubscribe",     -1, Run::Client(unsubscribe),  NO_KEY, "2.0.0", "[channel [channel ...]]",   "Stop listening for messages posted to the given channels").with(&[Flag::NoScript, Flag::WhileSubscribed]),
+    command("psubscribe",      -2, Run::Client(psubscribe),   NO_KEY, "2.0.0", "pattern [pattern ...]",     "Listen for messages published to channels matching the given patterns").with(&[Flag::NoScript, Flag::WhileSubscribed]),
+    command("punsubscribe",    -1, Run::Client(punsubscribe), NO_KEY, "2.0.0", "[pattern [pattern ...]]",   "Stop listening for messages posted to channels matching the given patterns").with(&[Flag::NoScript, Flag::WhileSubscribed]),
     command("publish",         3,  Run::Client(publish),      NO_KEY, "2.0.0", "channel message",           "Post a message to a channel").with(&[Flag::MayReplicate, Flag::GivesLockBack]),
-    command("ssubscribe",      -2, Run::Client(ssubscribe),   ALL_KEYS, "7.0.0", "shardchannel [shardchannel ...]",   "Listen for messages published to the given shard channels").with(&[Flag::WhileSubscribed]).uses("not_key"),
-    command("sunsubscribe",    -1, Run::Client(sunsubscribe), ALL_KEYS, "7.0.0", "[shardchannel [shardchannel ...]]", "Stop listening for messages posted to the given shard channels").with(&[Flag::WhileSubscribed]).uses("not_key"),
+    command("ssubscribe",      -2, Run::Client(ssubscribe),   ALL_KEYS, "7.0.0", "shardchannel [shardchannel ...]",   "Listen for messages published to the given shard channels").with(&[Flag::NoScript, Flag::WhileSubscribed]).uses("not_key"),
+    command("sunsubscribe",    -1, Run::Client(sunsubscribe), ALL_KEYS, "7.0.0", "[shardchannel [shardchannel ...]]", "Stop listening for messages posted to the given shard channels").with(&[Flag::NoScript, Flag::WhileSubscribed]).uses("not_key"),
     command("spublish",        3,  Run::Client(spublish),     ONE_KEY,  "7.0.0", "shardchannel message",    "Post a message to a shard channel").with(&[Flag::MayReplicate, Flag::GivesLockBack]).uses("not_key"),
     command("pubsub",          -2, Run::Container(None),      NO_KEY, "2.8.0", "",                          "A container for Pub/Sub commands"),
     command("pubsub|channels", -2, Run::Client(channels),     NO_KEY, "2.8.0", "[pattern]",                 "List active channels").with(&[Flag::ComesAfterOthers]).help(" [<pattern>]\n    Return the currently active channels matching a <pattern> (default: '*')."),

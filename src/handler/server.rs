@@ -22,24 +22,24 @@ use crate::store::View;
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
     command("time",         1,  Run::Client(time),         NO_KEY, "2.6.0", "", "Return the current server time"),
-    command("role",         1,  Run::Client(role),         NO_KEY, "2.8.12", "", "Return the role of the instance in the context of replication"),
-    command("monitor",      1,  Run::Client(monitor),      NO_KEY, "1.0.0", "", "Listen for all requests received by the server in real time").with(&[Flag::Admin]),
-    command("bgrewriteaof", 1,  Run::Client(bgrewriteaof), NO_KEY, "1.0.0", "", "Asynchronously rewrite the append-only file").with(&[Flag::Admin, Flag::NotLoading]),
+    command("role",         1,  Run::Client(role),         NO_KEY, "2.8.12", "", "Return the role of the instance in the context of replication").with(&[Flag::NoScript]),
+    command("monitor",      1,  Run::Client(monitor),      NO_KEY, "1.0.0", "", "Listen for all requests received by the server in real time").with(&[Flag::NoScript, Flag::Admin]),
+    command("bgrewriteaof", 1,  Run::Client(bgrewriteaof), NO_KEY, "1.0.0", "", "Asynchronously rewrite the append-only file").with(&[Flag::NoScript, Flag::Admin, Flag::NotLoading]),
     command("lolwut",       -1, Run::Read(lolwut),         NO_KEY, "5.0.0", "[VERSION version]", "Display some computer art and the Redis version"),
     command("module",        -2, Run::Container(None),     NO_KEY, "4.0.0", "", "A container for module commands"),
-    command("module|list",   2,  Run::Client(module_list), NO_KEY, "4.0.0", "", "List all modules loaded by the server").with(&[Flag::Admin, Flag::NotLoading]).help("\n    Return a list of loaded modules."),
-    command("module|load",   -3, Run::Client(module_load), NO_KEY, "4.0.0", "path [arg [arg ...]]", "Load a module").with(&[Flag::Admin, Flag::NotLoading, Flag::Protected]).help(" <path> [<arg> ...]\n    Load a module library from <path>, passing to it any optional arguments."),
-    command("module|loadex", -3, Run::Client(module_load), NO_KEY, "7.0.0", "path [CONFIG name value [CONFIG name value ...]] [ARGS args [ARGS args ...]]", "Load a module with extended parameters").with(&[Flag::Admin, Flag::NotLoading, Flag::Protected]).help(" <path> [[CONFIG NAME VALUE] [CONFIG NAME VALUE]] [ARGS ...]\n    Load a module library from <path>, while passing it module configurations and optional arguments."),
-    command("module|unload", 3,  Run::Client(module_load), NO_KEY, "4.0.0", "name", "Unload a module").with(&[Flag::Admin, Flag::NotLoading, Flag::Protected]).help(" <name>\n    Unload a module."),
+    command("module|list",   2,  Run::Client(module_list), NO_KEY, "4.0.0", "", "List all modules loaded by the server").with(&[Flag::NoScript, Flag::Admin, Flag::NotLoading]).help("\n    Return a list of loaded modules."),
+    command("module|load",   -3, Run::Client(module_load), NO_KEY, "4.0.0", "path [arg [arg ...]]", "Load a module").with(&[Flag::NoScript, Flag::Admin, Flag::NotLoading, Flag::Protected]).help(" <path> [<arg> ...]\n    Load a module library from <path>, passing to it any optional arguments."),
+    command("module|loadex", -3, Run::Client(module_load), NO_KEY, "7.0.0", "path [CONFIG name value [CONFIG name value ...]] [ARGS args [ARGS args ...]]", "Load a module with extended parameters").with(&[Flag::NoScript, Flag::Admin, Flag::NotLoading, Flag::Protected]).help(" <path> [[CONFIG NAME VALUE] [CONFIG NAME VALUE]] [ARGS ...]\n    Load a module library from <path>, while passing it module configurations and optional arguments."),
+    command("module|unload", 3,  Run::Client(module_load), NO_KEY, "4.0.0", "name", "Unload a module").with(&[Flag::NoScript, Flag::Admin, Flag::NotLoading, Flag::Protected]).help(" <name>\n    Unload a module."),
     command("module|help",   2,  Run::Client(super::help), NO_KEY, "5.0.0", "", "Show helpful text about the different subcommands"),
-    command("shutdown",     -1, Run::Client(shutdown),     NO_KEY, "1.0.0", "[NOSAVE|SAVE] [NOW] [FORCE] [ABORT]", "Synchronously save the dataset to disk and then shut down the server").with(&[Flag::Admin, Flag::NoMulti]),
+    command("shutdown",     -1, Run::Client(shutdown),     NO_KEY, "1.0.0", "[NOSAVE|SAVE] [NOW] [FORCE] [ABORT]", "Synchronously save the dataset to disk and then shut down the server").with(&[Flag::NoScript, Flag::AllowBusy, Flag::Admin, Flag::NoMulti]),
 ];
 
 /// In Redis's documentation these belong to the group *generic*.
 #[rustfmt::skip]
 pub const WAITING: &[Command] = &[
-    command("wait",    3, Run::Client(wait),    NO_KEY, "3.0.0", "numreplicas timeout", "Wait for the synchronous replication of all the write commands sent in the context of the current connection").with(&[Flag::NotLoading]),
-    command("waitaof", 4, Run::Client(waitaof), NO_KEY, "7.2.0", "numlocal numreplicas timeout", "Wait for all write commands sent in the context of the current connection to be synced to the append-only file").with(&[Flag::NotLoading]),
+    command("wait",    3, Run::Client(wait),    NO_KEY, "3.0.0", "numreplicas timeout", "Wait for the synchronous replication of all the write commands sent in the context of the current connection").with(&[Flag::NoScript, Flag::NotLoading]),
+    command("waitaof", 4, Run::Client(waitaof), NO_KEY, "7.2.0", "numlocal numreplicas timeout", "Wait for all write commands sent in the context of the current connection to be synced to the append-only file").with(&[Flag::NoScript, Flag::NotLoading]),
 ];
 
 fn time(_: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
@@ -110,7 +110,7 @@ fn shutdown(client: &mut Client, args: &Args, _: &mut Reply) -> Result<(), Error
             _ => return Err(Error::Syntax),
         }
     }
-    client.then = Then::Shutdown { force };
+    client.then = Then::Shutdown { saves: save != Some(false), force };
     Ok(())
 }
 
@@ -184,7 +184,8 @@ pub fn show_monitors(client: &Client, row: &Row, args: &Args, now: u64, reply: &
         return;
     }
     let (seconds, rest) = (now / 1_000_000, now % 1_000_000);
-    let head = format!("+{seconds}.{rest:06} [{} {}]", client.db, client.public.address());
+    let from = if client.in_script { "lua".into() } else { client.public.address() };
+    let head = format!("+{seconds}.{rest:06} [{} {from}]", client.db);
     let mut line = head.into_bytes();
     for word in shown(row, args) {
         line.push(b' ');

@@ -20,11 +20,11 @@ use std::sync::atomic::Ordering;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("multi",   1,  Run::Client(multi),   NO_KEY,   "1.2.0", "",              "Mark the start of a transaction block").with(&[Flag::NotQueued, Flag::InLog]),
-    command("exec",    1,  Run::Exec,            NO_KEY,   "1.2.0", "",              "Execute all commands issued after MULTI").with(&[Flag::SkipSlowlog, Flag::NotQueued]),
-    command("discard", 1,  Run::Mixed(discard),  NO_KEY,   "2.0.0", "",              "Discard all commands issued after MULTI").with(&[Flag::NotQueued, Flag::InLog]),
-    command("watch",   -2, Run::Mixed(watch),    ALL_KEYS, "2.2.0", "key [key ...]", "Watch the given keys to determine execution of the MULTI/EXEC block").with(&[Flag::NotQueued]).uses("RO"),
-    command("unwatch", 1,  Run::Mixed(unwatch),  NO_KEY,   "2.2.0", "",              "Forget about all watched keys"),
+    command("multi",   1,  Run::Client(multi),   NO_KEY,   "1.2.0", "",              "Mark the start of a transaction block").with(&[Flag::NoScript, Flag::AllowBusy, Flag::NotQueued, Flag::InLog]),
+    command("exec",    1,  Run::Exec,            NO_KEY,   "1.2.0", "",              "Execute all commands issued after MULTI").with(&[Flag::NoScript, Flag::SkipSlowlog, Flag::NotQueued]),
+    command("discard", 1,  Run::Mixed(discard),  NO_KEY,   "2.0.0", "",              "Discard all commands issued after MULTI").with(&[Flag::NoScript, Flag::AllowBusy, Flag::NotQueued, Flag::InLog]),
+    command("watch",   -2, Run::Mixed(watch),    ALL_KEYS, "2.2.0", "key [key ...]", "Watch the given keys to determine execution of the MULTI/EXEC block").with(&[Flag::NoScript, Flag::AllowBusy, Flag::NotQueued]).uses("RO"),
+    command("unwatch", 1,  Run::Mixed(unwatch),  NO_KEY,   "2.2.0", "",              "Forget about all watched keys").with(&[Flag::NoScript, Flag::AllowBusy]),
 ];
 
 fn multi(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {

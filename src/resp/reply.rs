@@ -128,21 +128,38 @@ impl Reply {
         self.out.written.extend_from_slice(b"\r\n");
     }
 
+    /// The status that a script has made. A line end in it becomes a space.
+    pub fn status_of_script(&mut self, text: &[u8]) {
+        if self.out.takes(text.len()) {
+            self.out.written.push(b'+');
+            self.line(text);
+        }
+    }
+
+    /// Text in one line, up to its end.
+    fn line(&mut self, text: &[u8]) {
+        let is_end = |byte| matches!(byte, b'\r' | b'\n');
+        self.out.written.extend(text.iter().map(|byte| if is_end(*byte) { b' ' } else { *byte }));
+        self.out.written.extend_from_slice(b"\r\n");
+    }
+
     /// An error, which is counted. It may quote what a client sent, so a line end in it becomes a space.
     pub fn error(&mut self, error: &error::Error) {
-        self.out.written.push(b'-');
         let start = self.out.written.len();
-        error.write_to(&mut self.out.written);
-        while self.out.written.ends_with(b"\r") || self.out.written.ends_with(b"\n") {
-            self.out.written.pop();
+        self.uncounted_error(error);
+        let end = self.out.written.len() - 2;
+        self.errors.count(&self.out.written[start + 1..end]);
+    }
+
+    /// An error that was counted when a command of a script has failed.
+    pub fn uncounted_error(&mut self, error: &error::Error) {
+        let mut text = Vec::new();
+        error.write_to(&mut text);
+        while text.ends_with(b"\r") || text.ends_with(b"\n") {
+            text.pop();
         }
-        for byte in &mut self.out.written[start..] {
-            if matches!(byte, b'\r' | b'\n') {
-                *byte = b' ';
-            }
-        }
-        self.errors.count(&self.out.written[start..]);
-        self.out.written.extend_from_slice(b"\r\n");
+        self.out.written.push(b'-');
+        self.line(&text);
     }
 
     pub fn integer(&mut self, number: i64) {
@@ -259,13 +276,14 @@ impl Reply {
     }
 
     /// A number of any size, in digits; a bulk string in RESP2.
-    pub fn big_number(&mut self, digits: &str) {
+    pub fn big_number(&mut self, digits: &[u8]) {
         if !self.is_resp3() {
-            return self.bulk(digits.as_bytes());
+            return self.bulk(digits);
         }
-        self.out.written.push(b'(');
-        self.out.written.extend_from_slice(digits.as_bytes());
-        self.out.written.extend_from_slice(b"\r\n");
+        if self.out.takes(digits.len()) {
+            self.out.written.push(b'(');
+            self.line(digits);
+        }
     }
 
     /// The head of `length` pairs that say something about the reply behind them. RESP2 has no such thing.
@@ -275,15 +293,22 @@ impl Reply {
 
     /// Text that is meant for a person; a bulk string in RESP2.
     pub fn verbatim(&mut self, text: &str) {
+        self.verbatim_of(b"txt", text.as_bytes());
+    }
+
+    /// The same in another format, whose name has three letters.
+    pub fn verbatim_of(&mut self, format: &[u8], text: &[u8]) {
         match self.protocol {
             Protocol::Resp3 if self.out.takes(text.len()) => {
                 write_header(&mut self.out.written, b'=', text.len() as i64 + 4);
-                self.out.written.extend_from_slice(b"txt:");
-                self.out.written.extend_from_slice(text.as_bytes());
+                let letters = format.iter().copied().take_while(|letter| *letter != 0);
+                self.out.written.extend(letters.chain([b' '; 3]).take(3));
+                self.out.written.push(b':');
+                self.out.written.extend_from_slice(text);
                 self.out.written.extend_from_slice(b"\r\n");
             }
             Protocol::Resp3 => {}
-            Protocol::Resp2 => self.bulk(text.as_bytes()),
+            Protocol::Resp2 => self.bulk(text),
         }
     }
 }

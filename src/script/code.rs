@@ -125,6 +125,8 @@ pub struct Prototype {
     pub locals: Vec<Local>,
     pub upvalue_names: Vec<StringId>,
     pub source: Box<[u8]>,
+    /// The same as it was given.
+    pub name: Option<StringId>,
     /// The line of its first word, or 0 for a whole script.
     pub line: u32,
 }

@@ -53,6 +53,7 @@ impl Machine {
         marking.all();
         marking.clear_weak();
         let bytes = marking.bytes;
+        self.heap.peak = self.heap.peak.max(self.heap.bytes);
         self.heap.sweep_strings();
         self.heap.tables.sweep();
         self.heap.functions.sweep();
@@ -185,7 +186,8 @@ impl Marking<'_> {
         self.bytes += prototype.size();
         prototype.constants.iter().for_each(|value| self.mark(*value));
         let locals = prototype.locals.iter().map(|local| local.name);
-        for name in locals.chain(prototype.upvalue_names.iter().copied()) {
+        let names = prototype.upvalue_names.iter().copied().chain(prototype.name);
+        for name in locals.chain(names) {
             self.mark(Value::String(name));
         }
         prototype.prototypes.iter().for_each(|inner| self.prototype(*inner));

@@ -117,6 +117,8 @@ struct Compiler<'a> {
     /// The functions around it, from outside to inside.
     enclosing: Vec<Function>,
     levels: u32,
+    /// What the source is called.
+    name: StringId,
 }
 
 /// Compiles a source. `name` is what errors call it, see [`source_name`]. `levels`: how many of the
@@ -128,9 +130,10 @@ pub fn compile(
     name: &[u8],
     levels: u32,
 ) -> Result<Id<Prototype>, Error> {
+    let id = heap.add_string(name);
     let lexer = Lexer::new(heap, source, name);
-    let function = Function::default();
-    let mut compiler = Compiler { lexer, prototypes, function, enclosing: Vec::new(), levels };
+    let (function, enclosing) = (Function::default(), Vec::new());
+    let mut compiler = Compiler { lexer, prototypes, function, enclosing, levels, name: id };
     compiler.open_function(0);
     compiler.function.prototype.is_vararg = true;
     compiler.lexer.advance()?;
@@ -148,6 +151,7 @@ impl<'a> Compiler<'a> {
         function.prototype.line = line;
         function.prototype.registers = 2;
         function.prototype.source = source_name(self.lexer.name, 60);
+        function.prototype.name = Some(self.name);
         self.enclosing.push(std::mem::replace(&mut self.function, function));
     }
 

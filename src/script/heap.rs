@@ -181,6 +181,8 @@ pub struct Heap {
     string_count: usize,
     /// What all things take, about.
     pub bytes: usize,
+    /// What they took before a collection, at most.
+    pub peak: usize,
     /// The count at which the next collection is due.
     pub threshold: usize,
     /// What may be alive after a collection.
@@ -202,6 +204,7 @@ impl Heap {
             buckets: vec![NONE; 1024],
             string_count: 0,
             bytes: 0,
+            peak: 0,
             threshold: MIN_THRESHOLD,
             limit,
             string_meta: None,
@@ -228,17 +231,29 @@ impl Heap {
         Ok(self.add_string(bytes))
     }
 
-    /// As [`string`](Self::string), but there is always room. Not to be used for what a script
-    /// can make long.
-    pub fn add_string(&mut self, bytes: &[u8]) -> StringId {
-        let hash = hash(bytes);
+    /// The string with these bytes, if there is one.
+    pub fn find(&self, bytes: &[u8]) -> Option<StringId> {
+        self.find_hashed(bytes, hash(bytes))
+    }
+
+    fn find_hashed(&self, bytes: &[u8], hash: u32) -> Option<StringId> {
         let mut at = self.buckets[hash as usize & (self.buckets.len() - 1)];
         while at != NONE {
             let text = &self.strings[Id::new(at as usize)];
             if text.hash == hash && *text.bytes == *bytes {
-                return Id::new(at as usize);
+                return Some(Id::new(at as usize));
             }
             at = text.next;
+        }
+        None
+    }
+
+    /// As [`string`](Self::string), but there is always room. Not to be used for what a script
+    /// can make long.
+    pub fn add_string(&mut self, bytes: &[u8]) -> StringId {
+        let hash = hash(bytes);
+        if let Some(id) = self.find_hashed(bytes, hash) {
+            return id;
         }
         if self.string_count >= self.buckets.len() {
             self.grow_buckets();

@@ -39,6 +39,8 @@
 pub mod base;
 pub mod coroutine;
 pub mod math;
+pub mod redis;
+pub mod reply;
 pub mod sandbox;
 pub mod table;
 
@@ -46,6 +48,7 @@ use super::heap::Function;
 use super::machine::Machine;
 use super::number;
 use super::value::{Error, StringId, TableId, ThreadId, Value};
+use std::borrow::Cow;
 
 pub type Native = fn(&mut Call) -> Result<Outcome, Error>;
 
@@ -77,6 +80,32 @@ pub trait Host {
     /// The machine asks now and then whether the script may go on. If not, this is the error, and
     /// no `pcall` holds it.
     fn interrupt(&mut self) -> Result<(), String>;
+
+    /// Adds an argument to the next command. The first one is its name.
+    fn argument(&mut self, bytes: &[u8]);
+
+    /// Runs the command with the arguments that were added. If it fails, the script is to end, and this is why.
+    fn call(&mut self) -> Result<Answer<'_>, String>;
+
+    /// Whether the arguments that were collected name a command. Forgets them.
+    fn is_command(&mut self) -> bool;
+
+    /// Whether replies come in RESP3 from now on.
+    fn set_resp3(&mut self, is_resp3: bool);
+
+    /// Whether what is changed from now on is logged.
+    fn set_logged(&mut self, is_logged: bool);
+
+    /// Writes to the server's own log: 0 is for debugging, 3 is a warning.
+    fn log(&mut self, level: usize, text: &[u8]);
+}
+
+/// What became of a command.
+pub enum Answer<'a> {
+    // Its reply, as it stands on the wire.
+    Reply(Cow<'a, [u8]>),
+    // It did not run. The text of the error begins with its code.
+    Refused(Vec<u8>),
 }
 
 /// One call of a native.
@@ -263,6 +292,13 @@ impl Machine {
             self.set_field(table, name, native);
         }
         table
+    }
+
+    /// The value at a name in a table, or nil. Asks no metatable.
+    pub fn field(&self, table: TableId, name: &str) -> Value {
+        self.heap
+            .find(name.as_bytes())
+            .map_or(Value::Nil, |key| self.heap.get(table, Value::String(key)))
     }
 
     /// Sets a field of a table that the machine itself makes.

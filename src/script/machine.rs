@@ -151,6 +151,8 @@ pub struct Machine {
     /// no handler is to be called for it.
     has_extra_level: bool,
     has_no_handler: bool,
+    /// Where the last error happened: the function, and its line.
+    failed_at: Option<(Id<Prototype>, u32)>,
     /// What `math.random` goes on from.
     pub random: u64,
 }
@@ -175,6 +177,7 @@ impl Machine {
             is_stopped: false,
             has_extra_level: false,
             has_no_handler: false,
+            failed_at: None,
             random: 0,
         };
         super::lib::open(&mut machine);

@@ -209,6 +209,12 @@ impl Table {
     }
 
     /// Each key that has a value, with a way to change the value, for the collector.
+    /// How many keys have a value.
+    pub fn count(&self) -> usize {
+        let (array, pairs) = self.parts();
+        array.iter().filter(|value| !value.is_nil()).count() + pairs.count()
+    }
+
     pub fn pairs(&mut self) -> impl Iterator<Item = (Value, &mut Value)> {
         let used = self.nodes.iter_mut().filter(|node| !node.value.is_nil());
         used.map(|node| (node.key, &mut node.value))

@@ -1,7 +1,7 @@
 //! Tests of the interpreter as a whole: programs with what Redis answers, and programs that try to
 //! break the bounds. These run on a stack as small as a client's.
 
-use super::lib::{Call, Host, Native, Outcome, Resume};
+use super::lib::{Answer, Call, Host, Native, Outcome, Resume};
 use super::machine::Machine;
 use super::value::{Error, Value};
 
@@ -18,6 +18,22 @@ impl Host for Patience {
         self.0 = self.0.saturating_sub(1);
         if self.0 == 0 { Err("stopped".to_string()) } else { Ok(()) }
     }
+
+    fn argument(&mut self, _: &[u8]) {}
+
+    fn call(&mut self) -> Result<Answer<'_>, String> {
+        Ok(Answer::Refused(b"ERR there is no server".to_vec()))
+    }
+
+    fn is_command(&mut self) -> bool {
+        false
+    }
+
+    fn set_resp3(&mut self, _: bool) {}
+
+    fn set_logged(&mut self, _: bool) {}
+
+    fn log(&mut self, _: usize, _: &[u8]) {}
 }
 
 /// What a program returns, in about the form in which a client would see it.

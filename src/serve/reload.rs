@@ -12,7 +12,7 @@ use std::io;
 impl Session<'_> {
     pub(super) fn reload(&mut self, from_log: bool, silent: bool) -> io::Result<()> {
         let server = &self.client.server;
-        let mut keyspace = self.caller.batch.store.write().unwrap();
+        let mut keyspace = self.caller.batch.store.write_when_free();
         let loaded = call::replay(server, |run| match from_log {
             true => server.aof.replay_again(run),
             false => server.aof.replay_base_of(&keyspace, run),

@@ -10,8 +10,8 @@
 //! SHUTDOWN           take the keyspace, and never give it back; finish the log; end the process
 //! ```
 //!
-//! Those that wait for a key are in blocked.rs. A script never waits: it would call its commands as EXEC does
-//! (call.rs), under one lock and with [`in_exec`](crate::client::Client::in_exec), where a command that would
+//! Those that wait for a key are in blocked.rs. A script never waits: it calls its commands as EXEC does
+//! (call/script.rs), under one lock and with [`in_exec`](crate::client::Client::in_exec), where a command that would
 //! wait answers at once.
 //!
 //! **How Redis does it**: blocked.c sets a client aside and goes on with the others;
@@ -99,7 +99,10 @@ impl Session<'_> {
     /// Ends the process. Nobody else can reach the data any more. If the log cannot be saved, the
     /// process goes on, unless the client has said FORCE: the operator is told, and the client may try
     /// again, as in Redis.
-    pub(super) fn shut_down(&mut self, force: bool) {
+    pub(super) fn shut_down(&mut self, saves: bool, force: bool) {
+        if saves && self.caller.batch.store.is_busy() {
+            return self.reply.error(&Error::Busy);
+        }
         log::notice(format_args!("SHUTDOWN: saving the log, then good bye"));
         self.caller.batch.hold_everything();
         match self.server.aof.sync_all() {

@@ -10,17 +10,21 @@ use crate::grammar;
 use crate::support::{Client, Value};
 
 /// In the order in which Redis has them.
-const FLAGS: [&str; 10] = [
+const FLAGS: [&str; 14] = [
     "write",
     "readonly",
     "admin",
     "pubsub",
+    "noscript",
     "blocking",
     "loading",
+    "skip_monitor",
     "skip_slowlog",
     "no_auth",
+    "no_mandatory_keys",
     "no_multi",
     "movablekeys",
+    "allow_busy",
 ];
 
 /// Of each command its name, and then what COMMAND and COMMAND DOCS say of it.

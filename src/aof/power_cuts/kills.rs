@@ -9,7 +9,7 @@ use crate::config::Config;
 use std::cell::RefCell;
 use std::io::{ErrorKind, Write as _};
 use std::rc::Rc;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
 /// Before each call to the disk in `work`: the call, and what a process finds that starts then.
 fn moments(disk: &Rc<Disk>, work: impl FnOnce()) -> Vec<(String, State)> {
@@ -64,7 +64,7 @@ fn kill_before_each_call(disk: &Rc<Disk>, old: &Contents, new: &Contents, work: 
             let may_stay = left.is_empty() || left.len() == 1 && left[0].ends_with(".base.aof");
             assert!(may_stay, "killed before {call}: {left:?}");
             // And a rewrite works, with what is left in its way.
-            let store = RwLock::new(keyspace(&contents));
+            let store = Store::new(keyspace(&contents));
             aof.rewrite(None, &store, &replay_all).expect("a rewrite");
             assert_eq!(rubbish(&aof), left, "killed before {call}, and a rewrite");
         }
@@ -89,7 +89,7 @@ fn filled(disk: &Rc<Disk>) -> (Aof, Arc<Config>, Contents) {
 fn a_kill_before_any_call_of_a_rewrite_leaves_the_same_state() {
     let disk = Disk::new();
     let (aof, _, contents) = filled(&disk);
-    let store = RwLock::new(keyspace(&contents));
+    let store = Store::new(keyspace(&contents));
     kill_before_each_call(&disk, &contents, &contents, || {
         aof.rewrite(None, &store, &replay_all).expect("a rewrite");
     });
@@ -104,7 +104,7 @@ fn a_kill_while_the_log_is_being_switched_on_leaves_the_old_state_or_the_new() {
     aof.disable();
     let mut new = old.clone();
     new.insert("unlogged".into(), "30".into());
-    let store = RwLock::new(keyspace(&new));
+    let store = Store::new(keyspace(&new));
     assert!(config.set(&[(b"appendonly", b"yes")]).is_ok());
     kill_before_each_call(&disk, &old, &new, || {
         let lock = aof.lock_directory().expect("a lock");
@@ -150,7 +150,7 @@ fn a_rewrite_that_fails_at_any_call_leaves_nothing_behind_and_takes_nothing_away
     for number in 1.. {
         let disk = Disk::new();
         let (aof, config, mut contents) = filled(&disk);
-        let store = RwLock::new(keyspace(&contents));
+        let store = Store::new(keyspace(&contents));
         let failed = fail_at(&disk, number);
         let rewritten = aof.rewrite(None, &store, &replay_all);
         disk.ask_nobody();

@@ -8,12 +8,12 @@
 //! **How Redis does it**: server.c, `serverCron`, which also starts a rewrite that was put off. It waits in
 //! the same way after three failures (`AOF_REWRITE_LIMITE_THRESHOLD`).
 
-use super::{Aof, Directory, Keyspace, Kind, Manifest, start};
+use super::{Aof, Directory, Keyspace, Kind, Manifest, Store, start};
 use crate::aof::TICK;
 use crate::log;
 use crate::stats::unix_microseconds;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, RwLock};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 /// After a failure to switch the log on, the next try.
@@ -85,7 +85,7 @@ impl Aof {
     /// a function that replays a command into it.
     pub fn rewrite_when_asked(
         &self,
-        store: &RwLock<Keyspace>,
+        store: &Store,
         replay_all: &dyn Fn(&Manifest) -> Result<Keyspace, String>,
     ) -> ! {
         let status = &self.status;

@@ -65,7 +65,7 @@ fn rewrite(aof: &Aof, meanwhile: impl Fn()) {
         meanwhile();
         replay_all(manifest)
     };
-    aof.rewrite_from_log(&RwLock::new(Keyspace::new(1)), &replay_all).unwrap();
+    aof.rewrite_from_log(&Store::new(Keyspace::new(1)), &replay_all).unwrap();
 }
 
 /// The disk of a log in the middle of its second rewrite: a base, a sealed incr file, and one in use, at whose

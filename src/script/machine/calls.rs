@@ -304,6 +304,7 @@ impl Machine {
 
     /// Drops frames until one holds the error.
     pub(super) fn unwind(&mut self, error: Error, host: &mut dyn Host) -> Result<(), Error> {
+        self.failed_at = self.innermost();
         let mut error = error;
         let mut levels = self.levels() + u32::from(std::mem::take(&mut self.has_extra_level));
         let has_no_handler = std::mem::take(&mut self.has_no_handler);
@@ -329,6 +330,7 @@ impl Machine {
                         Ok(()) => return Ok(()),
                         Err(other) => error = other,
                     }
+                    self.failed_at = self.innermost();
                     levels = self.levels();
                 }
                 Kind::Entry => return Err(error),
@@ -465,9 +467,12 @@ impl Machine {
     /// Asks the host whether the script may go on.
     pub(super) fn interrupt(&mut self, host: &mut dyn Host) -> Result<(), Error> {
         self.budget = BUDGET;
-        host.interrupt().map_err(|text| {
-            self.is_stopped = true;
-            self.error(text.as_bytes())
-        })
+        host.interrupt().map_err(|reason| self.stop(&reason))
+    }
+
+    /// The error that ends the script: no `pcall` holds it.
+    pub fn stop(&mut self, reason: &str) -> Error {
+        self.is_stopped = true;
+        self.plain_error(reason.as_bytes())
     }
 }

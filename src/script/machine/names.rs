@@ -7,6 +7,7 @@
 
 use super::{Kind, Machine};
 use crate::script::code::{Instruction, Operand, Prototype};
+use crate::script::heap::Id;
 use crate::script::value::{Error, Value};
 
 impl Machine {
@@ -28,6 +29,24 @@ impl Machine {
                 self.error(&text)
             }
             _ => error,
+        }
+    }
+
+    /// Where the innermost function of the script is. None if a native has called the native that runs.
+    pub(super) fn innermost(&self) -> Option<(Id<Prototype>, u32)> {
+        let frame = self.thread.frames.last().filter(|frame| frame.kind == Kind::Lua)?;
+        let lines = &self.prototypes[frame.prototype].lines;
+        Some((frame.prototype, lines[frame.pc.saturating_sub(1) as usize]))
+    }
+
+    /// Where the error happened that has ended the last run: the name of the source, as it was given, and the line.
+    pub fn place_of_failure(&self) -> (Vec<u8>, i64) {
+        match self.failed_at {
+            Some((prototype, line)) => {
+                let name = self.prototypes[prototype].name;
+                (name.map_or(Vec::new(), |name| self.heap.bytes_of(name).to_vec()), line.into())
+            }
+            None => (b"=[C]".to_vec(), -1),
         }
     }
 

@@ -1,0 +1,131 @@
+//! The commands of scripts: EVAL and its relatives, and SCRIPT.
+//!
+//! EVAL runs other commands, so what it does is in call/script.rs. The sources of scripts, and the machines that run
+//! them, are in server/scripts.rs. SCRIPT needs no keyspace.
+//!
+//! **How Redis does it**: eval.c. It also has a debugger, which SCRIPT DEBUG switches on.
+
+use super::args::Cursor;
+use super::{Command, Flag, Keys, NO_KEY, Run, command};
+use crate::client::Client;
+use crate::error::Error;
+use crate::resp::{Args, Reply};
+use crate::server::scripts::Kill;
+use crate::sha1::{Digest, hexadecimal};
+
+/// Which of the four it is.
+#[derive(Clone, Copy)]
+pub struct Form {
+    /// The script is named by its digest.
+    pub by_digest: bool,
+    /// It may only read.
+    pub is_read_only: bool,
+}
+
+const fn run(by_digest: bool, is_read_only: bool) -> Run {
+    Run::Script(Form { by_digest, is_read_only })
+}
+
+const COUNTED: Keys = Keys { counted_by: 2, ..NO_KEY };
+const READS: &[Flag] = &[Flag::NoScript, Flag::SkipMonitor, Flag::NoMandatoryKeys];
+const WRITES: &[Flag] =
+    &[Flag::NoScript, Flag::SkipMonitor, Flag::NoMandatoryKeys, Flag::MayReplicate];
+
+#[rustfmt::skip]
+pub const COMMANDS: &[Command] = &[
+    command("eval",          -3, run(false, false),      COUNTED, "2.6.0", "script numkeys [key [key ...]] [arg [arg ...]]", "Execute a Lua script server side").with(WRITES).uses("RW access update"),
+    command("evalsha",       -3, run(true, false),       COUNTED, "2.6.0", "sha1 numkeys [key [key ...]] [arg [arg ...]]",   "Execute a Lua script server side").with(WRITES).uses("RW access update"),
+    command("evalsha_ro",    -3, run(true, true),        COUNTED, "7.0.0", "sha1 numkeys [key [key ...]] [arg [arg ...]]",   "Execute a read-only Lua script server side").with(READS),
+    command("eval_ro",       -3, run(false, true),       COUNTED, "7.0.0", "script numkeys [key [key ...]] [arg [arg ...]]", "Execute a read-only Lua script server side").with(READS),
+    command("script",        -2, Run::Container(None),   NO_KEY,  "2.6.0", "",                      "A container for Lua scripts management commands"),
+    command("script|debug",  3,  Run::Client(debug),     NO_KEY,  "3.2.0", "YES|SYNC|NO",           "Set the debug mode for executed scripts").with(&[Flag::NoScript, Flag::NotLoading]).help(" (YES|SYNC|NO)\n    Set the debug mode for subsequent scripts executed."),
+    command("script|exists", -3, Run::Client(exists),    NO_KEY,  "2.6.0", "sha1 [sha1 ...]",       "Check existence of scripts in the script cache").with(&[Flag::NoScript, Flag::NotLoading]).help(" <sha1> [<sha1> ...]\n    Return information about the existence of the scripts in the script cache."),
+    command("script|flush",  -2, Run::Client(flush),     NO_KEY,  "2.6.0", "[ASYNC|SYNC]",          "Remove all the scripts from the script cache").with(&[Flag::NoScript, Flag::NotLoading]).help(FLUSH),
+    command("script|kill",   2,  Run::Client(kill),      NO_KEY,  "2.6.0", "",                      "Kill the script currently in execution").with(&[Flag::NoScript, Flag::AllowBusy, Flag::NotLoading]).help("\n    Kill the currently executing Lua script."),
+    command("script|load",   3,  Run::Client(load),      NO_KEY,  "2.6.0", "script",                "Load the specified Lua script into the script cache").with(&[Flag::NoScript, Flag::NotLoading]).help(" <script>\n    Load a script into the scripts cache without executing it."),
+    command("script|help",   2,  Run::Client(super::help), NO_KEY, "5.0.0", "",                     "Show helpful text about the different subcommands"),
+];
+
+const FLUSH: &str = " [ASYNC|SYNC]
+    Flush the Lua scripts cache. Very dangerous on replicas.
+    When called without the optional mode argument, the behavior is determined by the
+    lazyfree-lazy-user-flush configuration directive. Valid modes are:
+    * ASYNC: Asynchronously flush the scripts cache.
+    * SYNC: Synchronously flush the scripts cache.";
+
+/// Whether COMMAND says that it only reads.
+pub fn is_read_only(command: &Command) -> bool {
+    matches!(command.run, Run::Script(Form { is_read_only: true, .. }))
+}
+
+/// How many of the arguments of EVAL behind the number are keys.
+pub fn key_count(args: &Args) -> Result<usize, Error> {
+    let count = super::args::integer(&args[2])?;
+    if count > args.len() as i64 - 3 {
+        return Err(Error::text("ERR Number of keys can't be greater than number of args"));
+    }
+    let negative = |_| Error::text("ERR Number of keys can't be negative");
+    usize::try_from(count).map_err(negative)
+}
+
+/// A digest as a client writes it, in forty hexadecimal digits. Nothing else can name a script.
+pub fn parse_digest(text: &[u8]) -> Option<Digest> {
+    let mut digest = Digest::default();
+    if text.len() != 2 * digest.len() {
+        return None;
+    }
+    for (byte, pair) in digest.iter_mut().zip(text.chunks_exact(2)) {
+        let [high, low] = [pair[0], pair[1]].map(|digit| char::from(digit).to_digit(16));
+        *byte = (high? * 16 + low?) as u8;
+    }
+    Some(digest)
+}
+
+fn debug(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    match args[2].to_ascii_lowercase().as_slice() {
+        b"no" => reply.ok(),
+        b"yes" | b"sync" => Err(Error::text("ERR this server has no debugger for scripts")),
+        _ => Err(Error::text("ERR Use SCRIPT DEBUG YES/SYNC/NO")),
+    }
+}
+
+fn exists(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let scripts = &client.server.scripts;
+    let digests = Cursor::at(args, 2).rest();
+    reply.array(digests.len());
+    reply.each(digests, |reply, text| {
+        let known = parse_digest(text).and_then(|digest| scripts.by_digest(&digest));
+        reply.integer(known.is_some().into());
+    });
+    Ok(())
+}
+
+fn flush(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let mode = (args.len() == 3).then(|| args[2].to_ascii_lowercase());
+    match (args.len(), mode.as_deref()) {
+        (2, _) | (_, Some(b"sync")) => drop(client.server.scripts.flush()),
+        (_, Some(b"async")) => {
+            // If lazyfree is gone, the process is ending.
+            let _ = client.server.lazyfree.send(Box::new(client.server.scripts.flush()));
+        }
+        _ => return Err(Error::text("ERR SCRIPT FLUSH only support SYNC|ASYNC option")),
+    }
+    reply.ok()
+}
+
+fn kill(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
+    match client.server.scripts.kill() {
+        Kill::Done => reply.ok(),
+        Kill::NotBusy => Err(Error::text("NOTBUSY No scripts in execution right now.")),
+        Kill::HasWritten => Err(Error::text(
+            "UNKILLABLE Sorry the script already executed write commands against the dataset. You can either wait \
+             the script termination or kill the server in a hard way using the SHUTDOWN NOSAVE command.",
+        )),
+    }
+}
+
+fn load(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let digest = client.server.scripts.load(&args[2]).map_err(Error::Text)?;
+    reply.bulk(hexadecimal(&digest).as_bytes());
+    Ok(())
+}
