@@ -57,6 +57,7 @@ impl<'a> Caller<'a> {
         let scripts = &self.batch.server.scripts;
         if self.batch.server.hub.has_monitors() {
             // In front of its commands.
+            self.batch.clock.go_on();
             show_monitors(client, row, args, self.batch.clock.now, reply);
         }
         if form.by_digest && args[1].len() != 40 {
@@ -76,15 +77,23 @@ impl<'a> Caller<'a> {
         let mut machine = turn.machine(new_machine);
         let (known, function) = machine.function(scripts, known, &args[1])?;
         self.check_flags(form, known)?;
-        let may_write = may_write && !known.flags.no_writes;
-        let machine = &mut machine.machine;
-        match set_arguments(machine, args, keys) {
-            Ok(()) => self.run_function(function, known, may_write, &turn, machine, client, reply),
-            Err(error) => {
-                tell(machine, error, known, reply);
-                Err(Refusal::Told)
-            }
-        }
+        let mut running = Running {
+            args: Args::default(),
+            reply: Reply::counted(Charge::new(&client.public.held)),
+            db: client.db,
+            was_in_exec: client.in_exec,
+            caller: self,
+            client,
+            turn: &turn,
+            known,
+            may_write: may_write && !known.flags.no_writes,
+            is_logged: true,
+            is_busy: false,
+            looked_at: None,
+            dirty: 0,
+        };
+        let has_failed = running.run(&mut machine.machine, function, args, keys, reply);
+        if has_failed { Err(Refusal::Told) } else { Ok(()) }
     }
 
     /// Takes the lock, and the right to use a machine.
@@ -119,55 +128,6 @@ impl<'a> Caller<'a> {
             }
             false => Ok(()),
         }
-    }
-
-    /// Runs the function under the lock that is held.
-    #[allow(clippy::too_many_arguments)]
-    fn run_function(
-        &mut self,
-        function: Value,
-        known: Known,
-        may_write: bool,
-        turn: &Turn,
-        machine: &mut Machine,
-        client: &mut Client,
-        reply: &mut Reply,
-    ) -> Result<(), Refusal> {
-        let (was_in_exec, db) = (client.in_exec, client.db);
-        (client.in_exec, client.in_script) = (true, true);
-        self.batch.begin_unit();
-        let begin = reply.out.mark();
-        let mut running = Running {
-            args: Args::default(),
-            reply: Reply::counted(Charge::new(&client.public.held)),
-            caller: self,
-            client,
-            turn,
-            known,
-            may_write,
-            is_logged: true,
-            is_busy: false,
-            looked_at: None,
-            dirty: 0,
-        };
-        let result = machine.run(function, &[], &mut running);
-        let written = result.and_then(|()| answer::write(machine, &mut running, reply));
-        let failed = written.unwrap_or_else(|error| {
-            reply.out.truncate(begin);
-            tell(machine, error, known, reply);
-            true
-        });
-        reply.errors.take_over(&mut running.reply.errors);
-        let (dirty, is_logged) = (running.dirty, running.is_logged);
-        self.batch.end_lending();
-        if !is_logged {
-            self.batch.set_logged(true);
-        }
-        self.batch.dirty = dirty;
-        (client.in_exec, client.in_script, client.db) = (was_in_exec, false, db);
-        // As with a single command, an error stays what it is if the log fails.
-        self.batch.end_unit(begin..if failed { begin } else { reply.out.mark() });
-        if failed { Err(Refusal::Told) } else { Ok(()) }
     }
 }
 
@@ -223,6 +183,46 @@ struct Running<'c, 'a> {
     looked_at: Option<Instant>,
     /// How much it has changed.
     dirty: u64,
+    /// What the client was before.
+    db: usize,
+    was_in_exec: bool,
+}
+
+impl Running<'_, '_> {
+    /// Runs the script under the lock that is held, and answers. Returns whether the answer is an error, or has one
+    /// in it.
+    fn run(
+        &mut self,
+        machine: &mut Machine,
+        function: Value,
+        args: &Args,
+        keys: usize,
+        reply: &mut Reply,
+    ) -> bool {
+        (self.client.in_exec, self.client.in_script) = (true, true);
+        self.caller.batch.begin_unit();
+        let begin = reply.out.mark();
+        let ran = set_arguments(machine, args, keys)
+            .and_then(|()| machine.run(function, &[], self))
+            .and_then(|()| answer::write(machine, self, reply));
+        let has_failed = ran.unwrap_or_else(|error| {
+            reply.out.truncate(begin);
+            tell(machine, error, self.known, reply);
+            true
+        });
+        reply.errors.take_over(&mut self.reply.errors);
+        let batch = &mut self.caller.batch;
+        batch.end_lending();
+        if !self.is_logged {
+            batch.set_logged(true);
+        }
+        batch.dirty = self.dirty;
+        // As with a single command, an error stays what it is if the log fails.
+        batch.end_unit(begin..if has_failed { begin } else { reply.out.mark() });
+        self.client.in_script = false;
+        (self.client.in_exec, self.client.db) = (self.was_in_exec, self.db);
+        has_failed
+    }
 }
 
 impl Host for Running<'_, '_> {
