@@ -123,7 +123,8 @@ impl Account {
         if slower_than >= 0 && took as i64 >= slower_than && !row.command.is(Flag::SkipSlowlog) {
             add_to_slow_log(client, shorten_args(&shown(row, args)), took);
         }
-        if has_monitors && !row.command.is(Flag::SkipMonitor) {
+        // A script has shown itself before its commands.
+        if has_monitors && !row.command.is_script() {
             show_monitors(client, row, args, batch.clock.now, reply);
         }
     }

@@ -28,10 +28,9 @@ use super::Caller;
 use super::admit::Refusal;
 use crate::client::Client;
 use crate::error::Error;
-use crate::handler::script::{Form, key_count, parse_digest};
+use crate::handler::script::{Form, key_count};
 use crate::handler::server::show_monitors;
 use crate::handler::{Flag, REDIS_VERSION, Row, TABLE};
-use crate::held::Charge;
 use crate::log;
 use crate::resp::{Args, Protocol, Reply};
 use crate::script::lib::{Answer, Host, redis};
@@ -64,22 +63,18 @@ impl<'a> Caller<'a> {
             return Err(Error::NoScript.into());
         }
         let keys = key_count(args)?;
-        let known = match form.by_digest {
-            true => {
-                let digest = parse_digest(&args[1]);
-                let known = digest.and_then(|digest| scripts.by_digest(&digest));
-                Some(known.ok_or(Error::NoScript)?)
-            }
-            false => scripts.by_source(&args[1]),
-        };
+        let known = form.known(scripts, args);
+        if form.by_digest && known.is_none() {
+            return Err(Error::NoScript.into());
+        }
         let may_write = !form.is_read_only && !known.is_some_and(|known| known.flags.no_writes);
-        let turn = self.begin_turn(row, may_write, client)?;
+        let turn = self.begin_turn(row, may_write, client, args)?;
         let mut machine = turn.machine(new_machine);
         let (known, function) = machine.function(scripts, known, &args[1])?;
         self.check_flags(form, known)?;
         let mut running = Running {
             args: Args::default(),
-            reply: Reply::counted(Charge::new(&client.public.held)),
+            reply: Reply::new(),
             db: client.db,
             was_in_exec: client.in_exec,
             caller: self,
@@ -102,6 +97,7 @@ impl<'a> Caller<'a> {
         row: &'static Row,
         may_write: bool,
         client: &Client,
+        args: &Args,
     ) -> Result<Turn<'a>, Refusal> {
         let scripts = &self.batch.server.scripts;
         let may_share = !may_write && !client.in_exec && !self.batch.is_exclusive();
@@ -110,7 +106,7 @@ impl<'a> Caller<'a> {
             return Ok(turn);
         }
         self.batch.exclude()?;
-        self.unless_paused(row, client)?;
+        self.unless_paused(row, client, args)?;
         Ok(scripts.turn())
     }
 
@@ -171,7 +167,8 @@ struct Running<'c, 'a> {
     client: &'c mut Client,
     turn: &'c Turn<'c>,
     known: Known,
-    /// The arguments of the next command, and the reply of the last one.
+    /// The arguments of the next command, and the reply of the last one. What it takes is bounded: a few scripts run
+    /// at once, and each has one reply.
     args: Args,
     reply: Reply,
     may_write: bool,
@@ -273,9 +270,6 @@ impl Host for Running<'_, '_> {
         self.args.clear();
         if self.is_busy {
             self.caller.batch.lend();
-        }
-        if self.reply.out.is_thrown_away() {
-            return Err("the client is being disconnected".into());
         }
         let reply = match self.reply.out.one_piece() {
             Some(bytes) => Cow::Borrowed(bytes),

@@ -31,6 +31,9 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 /// How many scripts that came by EVAL are kept.
 const MOST_BY_EVAL: usize = 500;
 
+/// And how many bytes their texts have together, if it is more than one script.
+const MOST_BYTES_BY_EVAL: usize = 32 << 20;
+
 /// How many scripts that only read may run at once. More take turns, under the exclusive lock.
 const READERS: usize = 3;
 
@@ -82,6 +85,7 @@ struct Cache {
     free: Vec<usize>,
     /// The numbers of those that came by EVAL.
     by_eval: Vec<usize>,
+    bytes_by_eval: usize,
     last_id: u64,
     /// Goes up with each use.
     uses: u64,
@@ -124,7 +128,7 @@ impl Scripts {
         let mut cache = self.cache.lock().unwrap();
         if let Some(number) = cache.by_source.get(text).copied() {
             if !by_eval {
-                cache.by_eval.retain(|other| *other != number);
+                cache.is_loaded(number, text.len());
             }
             return cache.used(number);
         }
@@ -211,8 +215,13 @@ impl Cache {
     }
 
     fn add(&mut self, text: &[u8], flags: Flags, by_eval: bool) -> Known {
-        if by_eval && self.by_eval.len() == MOST_BY_EVAL {
-            self.forget_oldest();
+        if by_eval {
+            self.bytes_by_eval += text.len();
+            while !self.by_eval.is_empty()
+                && (self.by_eval.len() >= MOST_BY_EVAL || self.bytes_by_eval > MOST_BYTES_BY_EVAL)
+            {
+                self.forget_oldest();
+            }
         }
         let number = self.free.pop().unwrap_or_else(|| {
             self.sources.push(None);
@@ -231,6 +240,14 @@ impl Cache {
         self.used(number)
     }
 
+    /// A script that may have come by EVAL has come by SCRIPT LOAD now.
+    fn is_loaded(&mut self, number: usize, length: usize) {
+        if let Some(at) = self.by_eval.iter().position(|other| *other == number) {
+            self.by_eval.swap_remove(at);
+            self.bytes_by_eval -= length;
+        }
+    }
+
     /// Forgets the script of EVAL that was not used for the longest time.
     fn forget_oldest(&mut self) {
         let last_use = |number: &usize| self.sources[*number].as_ref().map(|s| s.last_use);
@@ -241,6 +258,7 @@ impl Cache {
             self.by_source.remove(&source.text);
             self.by_digest.remove(&source.known.digest);
             self.bytes -= source.text.len() + ENTRY;
+            self.bytes_by_eval -= source.text.len();
             self.free.push(number);
         }
     }

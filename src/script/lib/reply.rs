@@ -23,10 +23,14 @@ pub fn to_value(machine: &mut Machine, wire: &[u8]) -> Result<Value, Error> {
 /// The table for an error. Its text begins with its code.
 pub fn error_table(machine: &mut Machine, text: &[u8]) -> Result<TableId, Error> {
     // As in Redis, an error without a code gets one.
-    let has_code = text.contains(&b' ');
-    let text = if has_code { text } else { &[b"ERR ", text].concat() };
-    let end = text.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n'));
-    let text = machine.heap.string(&text[..end.map_or(0, |end| end + 1)])?;
+    let (code, text) = match text.iter().position(|byte| *byte == b' ') {
+        Some(space) => (&text[..space], &text[space + 1..]),
+        None => (&b"ERR"[..], text),
+    };
+    let is_text = |byte: &u8| !matches!(byte, b'\r' | b'\n');
+    let (begin, end) = (text.iter().position(is_text), text.iter().rposition(is_text));
+    let text = begin.zip(end).map_or(&[][..], |(begin, end)| &text[begin..=end]);
+    let text = machine.heap.string(&[code, b" ", text].concat())?;
     single(machine, "err", Value::String(text))
 }
 
