@@ -19,7 +19,6 @@
 
 use super::Batch;
 use crate::propagate::Source;
-use crate::stats::add;
 use crate::store::{Busy, Keyspace};
 use std::sync::atomic::Ordering;
 use std::sync::{RwLockReadGuard, RwLockWriteGuard};
@@ -108,9 +107,7 @@ impl<'a> Batch<'a> {
             self.server.aof.append(&mut self.records);
             std::mem::swap(&mut self.records.bytes, &mut keyspace.records);
             for garbage in keyspace.garbage.drain(..) {
-                add(&self.server.stats.to_be_freed, 1);
-                // If lazyfree is gone, the process is ending.
-                let _ = self.server.lazyfree.send(garbage);
+                self.server.free_later(garbage);
             }
         }
         if !matches!(self.guard, Guard::None) {

@@ -36,12 +36,21 @@ use crate::resp::{Args, Protocol, Reply};
 use crate::script::lib::{Answer, Host, redis};
 use crate::script::machine::Machine;
 use crate::script::value::{self, Value};
-use crate::server::scripts::{Known, Turn, memory_limit};
+use crate::server::scripts::{Inside, Known, Turn, memory_limit};
 use crate::sha1::hexadecimal;
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 const KILLED: &str = "Script killed by user with SCRIPT KILL...";
+
+/// A script, as it was asked for.
+struct Asked<'c> {
+    form: Form,
+    args: &'c Args,
+    /// How many of the arguments are keys.
+    keys: usize,
+    known: Option<Known>,
+}
 
 impl<'a> Caller<'a> {
     /// Runs a script, and writes what it returns.
@@ -53,8 +62,8 @@ impl<'a> Caller<'a> {
         args: &Args,
         reply: &mut Reply,
     ) -> Result<(), Refusal> {
-        let scripts = &self.batch.server.scripts;
-        if self.batch.server.hub.has_monitors() {
+        let server = self.batch.server;
+        if server.hub.has_monitors() {
             // In front of its commands.
             self.batch.clock.go_on();
             show_monitors(client, row, args, self.batch.clock.now, reply);
@@ -62,52 +71,69 @@ impl<'a> Caller<'a> {
         if form.by_digest && args[1].len() != 40 {
             return Err(Error::NoScript.into());
         }
-        let keys = key_count(args)?;
-        let known = form.known(scripts, args);
+        let (keys, known) = (key_count(args)?, form.known(&server.scripts, args));
         if form.by_digest && known.is_none() {
             return Err(Error::NoScript.into());
         }
-        let may_write = !form.is_read_only && !known.is_some_and(|known| known.flags.no_writes);
-        let turn = self.begin_turn(row, may_write, client, args)?;
-        let mut machine = turn.machine(new_machine);
-        let (known, function) = machine.function(scripts, known, &args[1])?;
-        self.check_flags(form, known)?;
-        let mut running = Running {
-            args: Args::default(),
-            reply: Reply::new(),
-            db: client.db,
-            was_in_exec: client.in_exec,
-            caller: self,
-            client,
-            turn: &turn,
-            known,
-            may_write: may_write && !known.flags.no_writes,
-            is_logged: true,
-            is_busy: false,
-            looked_at: None,
-            dirty: 0,
-        };
-        let has_failed = running.run(&mut machine.machine, function, args, keys, reply);
-        if has_failed { Err(Refusal::Told) } else { Ok(()) }
+        let asked = Asked { form, args, keys, known };
+        let turn = self.begin_turn(row, &asked, client)?;
+        let mut in_use = turn.machine(new_machine);
+        let result = self.run_asked(&asked, &turn, &mut in_use, client, reply);
+        if let Some(machine) = in_use.end() {
+            server.free_later(machine);
+        }
+        result
     }
 
     /// Takes the lock, and the right to use a machine.
     fn begin_turn(
         &mut self,
         row: &'static Row,
-        may_write: bool,
+        asked: &Asked,
         client: &Client,
-        args: &Args,
     ) -> Result<Turn<'a>, Refusal> {
         let scripts = &self.batch.server.scripts;
-        let may_share = !may_write && !client.in_exec && !self.batch.is_exclusive();
+        let says_it_reads = asked.known.is_some_and(|known| known.flags.no_writes);
+        let reads = asked.form.is_read_only || says_it_reads;
+        let may_share = reads && !client.in_exec && !self.batch.is_exclusive();
         if let Some(turn) = may_share.then(|| scripts.reading_turn()).flatten() {
             self.batch.share()?;
             return Ok(turn);
         }
         self.batch.exclude()?;
-        self.unless_paused(row, client, args)?;
+        self.unless_paused(row, client, asked.args)?;
         Ok(scripts.turn())
+    }
+
+    fn run_asked(
+        &mut self,
+        asked: &Asked,
+        turn: &Turn,
+        inside: &mut Inside,
+        client: &mut Client,
+        reply: &mut Reply,
+    ) -> Result<(), Refusal> {
+        let scripts = &self.batch.server.scripts;
+        let (known, function) = inside.function(scripts, asked.known, &asked.args[1])?;
+        self.check_flags(asked.form, known)?;
+        inside.reply.protocol = Protocol::Resp2;
+        let mut running = Running {
+            args: &mut inside.args,
+            reply: &mut inside.reply,
+            db: client.db,
+            was_in_exec: client.in_exec,
+            caller: self,
+            client,
+            turn,
+            known,
+            may_write: !asked.form.is_read_only && !known.flags.no_writes,
+            is_logged: true,
+            is_busy: false,
+            looked_at: None,
+            dirty: 0,
+        };
+        let has_failed = running.run(&mut inside.machine, function, asked, reply);
+        if has_failed { Err(Refusal::Told) } else { Ok(()) }
     }
 
     /// Refuses a script that says that it writes where it may not.
@@ -169,8 +195,8 @@ struct Running<'c, 'a> {
     known: Known,
     /// The arguments of the next command, and the reply of the last one. What it takes is bounded: a few scripts run
     /// at once, and each has one reply.
-    args: Args,
-    reply: Reply,
+    args: &'c mut Args,
+    reply: &'c mut Reply,
     may_write: bool,
     /// `redis.set_repl`.
     is_logged: bool,
@@ -192,14 +218,13 @@ impl Running<'_, '_> {
         &mut self,
         machine: &mut Machine,
         function: Value,
-        args: &Args,
-        keys: usize,
+        asked: &Asked,
         reply: &mut Reply,
     ) -> bool {
         (self.client.in_exec, self.client.in_script) = (true, true);
         self.caller.batch.begin_unit();
         let begin = reply.out.mark();
-        let ran = set_arguments(machine, args, keys)
+        let ran = set_arguments(machine, asked.args, asked.keys)
             .and_then(|()| machine.run(function, &[], self))
             .and_then(|()| answer::write(machine, self, reply));
         let has_failed = ran.unwrap_or_else(|error| {
@@ -265,7 +290,7 @@ impl Host for Running<'_, '_> {
         }
         let first = row.command.keys.first as usize;
         self.args.know_key((first > 0).then_some(first));
-        self.caller.call(row, self.client, &self.args, &mut self.reply);
+        self.caller.call(row, self.client, self.args, self.reply);
         self.dirty += self.caller.batch.dirty;
         self.args.clear();
         if self.is_busy {
@@ -279,7 +304,7 @@ impl Host for Running<'_, '_> {
     }
 
     fn is_command(&mut self) -> bool {
-        let is_command = TABLE.named_by(&self.args).is_some();
+        let is_command = TABLE.named_by(self.args).is_some();
         self.args.clear();
         is_command
     }
@@ -307,7 +332,7 @@ const KEPT_REPLY: usize = 4096;
 impl Running<'_, '_> {
     /// The row of the command, if a script may call it; or else why not.
     fn admitted(&mut self) -> Result<&'static Row, Vec<u8>> {
-        let Some(row) = TABLE.named_by(&self.args) else {
+        let Some(row) = TABLE.named_by(self.args) else {
             return Err(b"ERR Unknown Redis command called from script".into());
         };
         let command = row.command;

@@ -137,10 +137,7 @@ fn flush(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Erro
     let mode = (args.len() == 3).then(|| args[2].to_ascii_lowercase());
     match (args.len(), mode.as_deref()) {
         (2, _) | (_, Some(b"sync")) => drop(client.server.scripts.flush()),
-        (_, Some(b"async")) => {
-            // If lazyfree is gone, the process is ending.
-            let _ = client.server.lazyfree.send(Box::new(client.server.scripts.flush()));
-        }
+        (_, Some(b"async")) => client.server.free_later(Box::new(client.server.scripts.flush())),
         _ => return Err(Error::text("ERR SCRIPT FLUSH only support SYNC|ASYNC option")),
     }
     reply.ok()

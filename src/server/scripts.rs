@@ -20,9 +20,11 @@
 
 use crate::error::Error;
 use crate::held;
+use crate::resp::{Args, Reply, split_words};
 use crate::script::machine::Machine;
 use crate::script::value::Value;
 use crate::sha1::{Digest, sha1};
+use crate::store::Garbage;
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
@@ -289,6 +291,10 @@ enum State {
 /// ids of their scripts beside them.
 pub struct Inside {
     pub machine: Machine,
+    /// The arguments of the next command of a script, and the reply of its last one. They keep their memory from one
+    /// script to the next.
+    pub args: Args,
+    pub reply: Reply,
     ids: Vec<u64>,
 }
 
@@ -308,7 +314,7 @@ pub struct Turn<'a> {
     engine: &'a Engine,
 }
 
-/// The machine of a turn. When it is dropped, a machine that has become too large is thrown away.
+/// The machine of a turn.
 pub struct InUse<'a> {
     engine: &'a Engine,
     inside: MutexGuard<'a, Option<Box<Inside>>>,
@@ -318,7 +324,10 @@ impl<'a> Turn<'a> {
     /// The machine. `make` makes one if there is none.
     pub fn machine(&self, make: impl FnOnce() -> Machine) -> InUse<'a> {
         let mut inside = self.engine.inside.lock().unwrap();
-        inside.get_or_insert_with(|| Box::new(Inside { machine: make(), ids: Vec::new() }));
+        inside.get_or_insert_with(|| {
+            let (args, reply) = (Args::default(), Reply::new());
+            Box::new(Inside { machine: make(), args, reply, ids: Vec::new() })
+        });
         InUse { engine: self.engine, inside }
     }
 
@@ -363,15 +372,14 @@ impl DerefMut for InUse<'_> {
     }
 }
 
-impl Drop for InUse<'_> {
-    fn drop(&mut self) {
+impl InUse<'_> {
+    /// The script has ended. Returns the machine if it has become too large to be kept.
+    pub fn end(&mut self) -> Option<Garbage> {
         let heap = &mut self.machine.heap;
         let (bytes, peak) = (heap.bytes, std::mem::take(&mut heap.peak));
         let is_kept = bytes.max(peak) <= KEPT;
         self.engine.bytes.store(if is_kept { bytes } else { 0 }, Ordering::Relaxed);
-        if !is_kept {
-            *self.inside = None;
-        }
+        if is_kept { None } else { Some(Box::new(Mutex::new(self.inside.take()))) }
     }
 }
 
@@ -434,7 +442,7 @@ pub fn shebang(text: &[u8]) -> Result<(Flags, usize), Vec<u8>> {
     }
     let end = text.iter().take_while(|byte| **byte != 0).position(|byte| *byte == b'\n');
     let end = end.ok_or(b"ERR Invalid script shebang")?;
-    let words = crate::resp::split_words(&text[..end]).unwrap_or_default();
+    let words = split_words(&text[..end]).unwrap_or_default();
     let quoting = |before: &str, word: &[u8]| [before.as_bytes(), word].concat();
     let engine = words.first().ok_or(b"ERR Invalid engine in script shebang")?;
     if engine != b"#!lua" {

@@ -16,7 +16,7 @@ const EPOCH: u64 = 3_000;
 /// What client number `db` sends at this step. Several changes are sent by EXEC, or by EVAL.
 pub fn commands(db: usize, step: u64) -> Vec<Vec<String>> {
     let mut commands = changes(db, step);
-    if commands.len() > 1 && step / 20 % 2 == 0 {
+    if commands.len() > 1 && (step / 20).is_multiple_of(2) {
         let called = |words: &Vec<String>| format!("redis.call('{}') ", words.join("', '"));
         let script = commands.iter().map(called).collect();
         commands = vec![vec!["EVAL".into(), script, "0".into()]];

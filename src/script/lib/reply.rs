@@ -162,5 +162,13 @@ impl<'a> Reader<'a> {
 }
 
 fn integer(text: &[u8]) -> i64 {
-    std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+    let (is_negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        digits => (false, digits),
+    };
+    // Downwards, because the smallest integer has no positive counterpart.
+    let number = digits.iter().fold(0i64, |number, digit| {
+        number.wrapping_mul(10).wrapping_sub(i64::from(digit.wrapping_sub(b'0')))
+    });
+    if is_negative { number } else { number.wrapping_neg() }
 }
