@@ -171,6 +171,25 @@ fn what_a_script_calls_fits_into_a_clients_stack() {
 }
 
 #[test]
+fn what_scripts_say_is_in_the_servers_log() {
+    let server = Server::start(&["--loglevel", "notice"]);
+    let mut client = server.client();
+    let script = "
+        redis.log(redis.LOG_VERBOSE, 'too low')
+        redis.log(redis.LOG_NOTICE, 'a', 1, 'b\r\nc')
+        for i = 1, 100000 do redis.log(redis.LOG_WARNING, 'many') end
+        return 1";
+    assert_eq!(client.call(&["EVAL", script, "0"]), Value::Integer(1));
+    assert_eq!(client.run("EVAL \"redis.log(3, 'later')\" 0"), "(nil)");
+    server.wait_for_line("# later");
+    let lines = server.lines();
+    assert_eq!(lines.iter().filter(|line| line.ends_with("* a 1 b  c")).count(), 1);
+    let many = lines.iter().filter(|line| line.ends_with("# many")).count();
+    assert!((1_000..10_000).contains(&many), "{many}");
+    assert!(!lines.iter().any(|line| line.contains("too low")));
+}
+
+#[test]
 fn the_scripts_of_eval_and_what_they_leave_take_bounded_memory() {
     let server = Server::start(&["--appendonly", "no"]);
     let mut client = server.client();

@@ -320,9 +320,8 @@ impl Host for Running<'_, '_> {
         }
     }
 
-    fn log(&mut self, level: usize, text: &[u8]) {
-        let text = String::from_utf8_lossy(text);
-        [log::debug, log::verbose, log::notice, log::warning][level](format_args!("{text}"));
+    fn log(&mut self, level: u8, text: &[u8]) {
+        self.caller.account.say(level, text);
     }
 }
 

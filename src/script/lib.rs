@@ -97,7 +97,7 @@ pub trait Host {
     fn set_logged(&mut self, is_logged: bool);
 
     /// Writes to the server's own log: 0 is for debugging, 3 is a warning.
-    fn log(&mut self, level: usize, text: &[u8]);
+    fn log(&mut self, level: u8, text: &[u8]);
 }
 
 /// What became of a command.

@@ -33,7 +33,7 @@ impl Host for Patience {
 
     fn set_logged(&mut self, _: bool) {}
 
-    fn log(&mut self, _: usize, _: &[u8]) {}
+    fn log(&mut self, _: u8, _: &[u8]) {}
 }
 
 /// What a program returns, in about the form in which a client would see it.

@@ -169,7 +169,7 @@ fn log(call: &mut Call) -> Result<Outcome, Error> {
             text.extend_from_slice(call.bytes(part));
         }
     }
-    call.host.log(level as usize, &text);
+    call.host.log(level as u8, &text);
     Ok(Outcome::Return(0))
 }
 
