@@ -176,7 +176,7 @@ fn what_scripts_say_is_in_the_servers_log() {
     let mut client = server.client();
     let script = "
         redis.log(redis.LOG_VERBOSE, 'too low')
-        redis.log(redis.LOG_NOTICE, 'a', 1, 'b\r\nc')
+        redis.log(redis.LOG_NOTICE, 'a', 1, 'b\\r\\nc')
         for i = 1, 100000 do redis.log(redis.LOG_WARNING, 'many') end
         return 1";
     assert_eq!(client.call(&["EVAL", script, "0"]), Value::Integer(1));
