@@ -161,8 +161,8 @@ impl Table {
         Ok(self.pair_from(begin).map(|(_, key, value)| (key, value)))
     }
 
-    /// The first key from a place of the memory on that has a value, its value, and the place
-    /// behind it. Who changes nothing meanwhile goes through a table so, in the order of `next`.
+    /// The first key with a value at this place or behind it, in the order of `next`, its value, and
+    /// the place behind it. Places begin at 0, and a change of the table may move what is there.
     pub fn pair_from(&self, place: usize) -> Option<(usize, Value, Value)> {
         for index in place..self.array.len() {
             if !self.array[index].is_nil() {

@@ -85,6 +85,7 @@ fn large_values_end_with_an_error() {
     for program in [
         "local t = {1} for i = 1, 100 do t = {t, t} end return cjson.encode(t)",
         "cjson.encode_sparse_array(false, 0) return cjson.encode({[2147483647] = 1})",
+        "return cjson.encode(rep('\\1', 1500000))",
         "return cjson.decode('[' .. rep('[],', 1e5) .. '1]')",
         "return cjson.decode('[' .. rep('1,', 3e5) .. '1]')",
         "local t = {1} for i = 1, 15 do t = {t, t, t, t, t, t, t} end return cmsgpack.pack(t)",

@@ -46,7 +46,7 @@ impl Encoder {
             Value::Boolean(true) => self.json.extend_from_slice(b"true"),
             Value::Boolean(false) => self.json.extend_from_slice(b"false"),
             Value::Number(number) => self.number(call, number)?,
-            Value::String(string) => self.string(call, string),
+            Value::String(string) => self.string(call, string)?,
             Value::Table(table) => self.table(call, table)?,
             Value::Function(_) | Value::Thread(_) => {
                 return Err(cannot(call, value, "type not supported"));
@@ -72,10 +72,12 @@ impl Encoder {
         Ok(())
     }
 
-    fn string(&mut self, call: &Call, string: StringId) {
+    fn string(&mut self, call: &Call, string: StringId) -> Result<(), Error> {
         self.json.push(b'"');
         let mut rest = call.bytes(string);
         while let Some(at) = rest.iter().position(|byte| ESCAPES[*byte as usize] != 0) {
+            // Six bytes may come of one.
+            call.check_room(self.json.len() + rest.len())?;
             self.json.extend_from_slice(&rest[..at]);
             let byte = rest[at];
             match ESCAPES[byte as usize] {
@@ -86,6 +88,7 @@ impl Encoder {
         }
         self.json.extend_from_slice(rest);
         self.json.push(b'"');
+        Ok(())
     }
 
     fn table(&mut self, call: &mut Call, table: TableId) -> Result<(), Error> {
@@ -183,7 +186,7 @@ impl Encoder {
 
     fn key(&mut self, call: &mut Call, key: Value) -> Result<(), Error> {
         match key {
-            Value::String(string) => self.string(call, string),
+            Value::String(string) => self.string(call, string)?,
             Value::Number(number) => {
                 self.json.push(b'"');
                 self.number(call, number)?;
