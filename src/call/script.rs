@@ -33,7 +33,7 @@ use crate::handler::server::show_monitors;
 use crate::handler::{Flag, REDIS_VERSION, Row, TABLE};
 use crate::log;
 use crate::resp::{Args, Protocol, Reply};
-use crate::script::lib::{Answer, Host, redis};
+use crate::script::lib::{self, Answer, Host, redis};
 use crate::script::machine::Machine;
 use crate::script::value::{self, Value};
 use crate::server::scripts::{Inside, Known, Turn, memory_limit};
@@ -224,6 +224,7 @@ impl Running<'_, '_> {
         (self.client.in_exec, self.client.in_script) = (true, true);
         self.caller.batch.begin_unit();
         let begin = reply.out.mark();
+        lib::begin(machine);
         let ran = set_arguments(machine, asked.args, asked.keys)
             .and_then(|()| machine.run(function, &[], self))
             .and_then(|()| answer::write(machine, self, reply));
