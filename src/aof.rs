@@ -233,7 +233,7 @@ impl Aof {
                 last = Instant::now();
                 self.check_files();
             }
-            if is_due || self.unwritten() > 0 || self.refusal().is_some() {
+            if is_due || self.unwritten() > 0 || self.failure().is_some() {
                 let annotate = if is_due { Annotate::Now } else { Annotate::IfMuch };
                 // The operator has been told of an error, and writers will be.
                 let _ = self.write(&mut self.target.lock().unwrap(), annotate);

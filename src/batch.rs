@@ -46,7 +46,7 @@ use crate::pubsub::Parcel;
 use crate::resp::{Args, Reply};
 use crate::server::Server;
 use crate::stats::{Count, add};
-use crate::store::{Keyspace, Notes, Time, View, ViewMut};
+use crate::store::{Keyspace, Report, Time, View, ViewMut};
 use crate::types::Limits;
 use lock::Guard;
 use std::ops::Range;
@@ -68,7 +68,7 @@ pub struct Batch<'a> {
     /// Where in the output the replies of commands with records are (batch/retract.rs).
     retractable: Vec<Range<usize>>,
     /// What the views leave: keys that they found expired, events, and counts of hits and misses.
-    notes: Notes,
+    report: Report,
     /// What is to be sent to subscribers (batch/telling.rs).
     parcels: Vec<Parcel>,
     /// Whether the hub has parcels of this batch.
@@ -91,7 +91,7 @@ impl<'a> Batch<'a> {
             dirty: 0,
             records: Records::default(),
             retractable: Vec::new(),
-            notes: Notes::default(),
+            report: Report::default(),
             parcels: Vec::new(),
             has_told: false,
             limits: Limits::of(&server.config, source),
@@ -126,7 +126,7 @@ impl<'a> Batch<'a> {
         if !in_exec {
             self.time.now = self.clock.now / 1000;
         }
-        self.notes.begin_command(in_exec);
+        self.report.begin_command(in_exec);
     }
 
     /// Reads the limits, and what subscribers want to hear, anew if the options have changed. They are many, and
@@ -189,7 +189,7 @@ impl<'a> Batch<'a> {
     }
 
     pub fn view(&self, db: usize) -> View<'_> {
-        View::new(self.keyspace(), db, self.time, &self.limits, &self.notes)
+        View::new(self.keyspace(), db, self.time, &self.limits, &self.report)
     }
 
     /// The keyspace under the exclusive lock.
@@ -197,15 +197,15 @@ impl<'a> Batch<'a> {
         let Guard::Exclusive(keyspace) = &mut self.guard else {
             unreachable!("the exclusive lock is not held")
         };
-        let (records, notes) = (&mut self.records, &self.notes);
-        ViewMut::new(keyspace, db, self.time, &self.limits, records, notes)
+        let (records, report) = (&mut self.records, &self.report);
+        ViewMut::new(keyspace, db, self.time, &self.limits, records, report)
     }
 
     /// Deletes what readers have found expired, if the lock is exclusive. If it is not, that is done before
     /// the lock is given back. During CLIENT PAUSE the keys stay, and the notes are forgotten.
     pub fn delete_noted(&mut self) {
-        self.notes.forget_if(|| self.server.pause.is_on());
-        if !self.notes.are_empty() && matches!(self.guard, Guard::Exclusive(_)) {
+        self.report.forget_notes_if(|| self.server.pause.is_on());
+        if self.report.has_notes() && matches!(self.guard, Guard::Exclusive(_)) {
             // Each note names its database, so this one does not matter.
             self.view_mut(0).delete_noted();
         }
@@ -217,7 +217,7 @@ impl<'a> Batch<'a> {
         // Steps 1 to 3, and what was published without a lock.
         self.give_back();
         self.tell();
-        let committed = match self.server.aof.refusal() {
+        let committed = match self.server.aof.failure() {
             // The one exception to the rule that a reply waits for what it has seen. While the log refuses
             // writes, memory may have a write that the log never gets. Readers are answered all the same,
             // because otherwise nobody could read. For the same reason messages are sent though the log has failed.
@@ -241,8 +241,8 @@ impl<'a> Batch<'a> {
     /// Adds what the views have counted to what all may see.
     pub fn add_counts(&mut self, client: &Client) {
         let counters = &client.public.counters;
-        counters.add(Count::Hits, self.notes.hits.take());
-        counters.add(Count::Misses, self.notes.misses.take());
-        add(&self.server.stats.expired_keys, self.notes.deleted.take());
+        counters.add(Count::Hits, self.report.hits.take());
+        counters.add(Count::Misses, self.report.misses.take());
+        add(&self.server.stats.expired_keys, self.report.deleted.take());
     }
 }

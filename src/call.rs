@@ -84,7 +84,7 @@ impl<'a> Caller<'a> {
         if client.replies == Replies::SkipNext {
             client.replies = Replies::SkipThis;
         }
-        let row = row.ok_or_else(|| TABLE.refusal(args).into());
+        let row = row.ok_or_else(|| TABLE.why_not_found(args).into());
         match row.and_then(|row| self.admit(row, client, reply.protocol).map(|()| row)) {
             Ok(row) if client.transaction.is_some() && !row.command.is(Flag::NotQueued) => {
                 self.queue(row, client, args, reply);
@@ -162,7 +162,7 @@ impl<'a> Caller<'a> {
             }
             Run::Client(handler) | Run::Container(Some(handler)) => {
                 // What it publishes is gathered, and sent when the log holds all before it.
-                self.batch.run_publisher(client, |client| handler(client, args, reply))
+                self.batch.run_and_gather(client, |client| handler(client, args, reply))
             }
             Run::Write(handler) | Run::MayStore(_, handler) => {
                 self.batch.exclude();
@@ -187,7 +187,7 @@ impl<'a> Caller<'a> {
         let Transaction {
             queue,
             aborted,
-            argv,
+            args_length,
             // Counts the queue until it has run.
             charge: _charge,
             ..
@@ -210,7 +210,7 @@ impl<'a> Caller<'a> {
         self.batch.begin_unit();
         client.in_exec = true;
         let queued = queue.len();
-        client.public.shown.lock().unwrap().queued = Some((queued, argv));
+        client.public.shown.lock().unwrap().queued = Some((queued, args_length));
         reply.array(queued);
         let mut dirty = 0;
         for (index, args) in queue {

@@ -38,7 +38,7 @@ use crate::client::{Client, Then};
 use crate::error::Error;
 use crate::held::Charge;
 use crate::log;
-use crate::outbox::SHORTEST_PAUSE;
+use crate::outbox::SHORTEST_WAIT;
 use crate::propagate::Source;
 use crate::resp::{self, Allowed, Reply, read_command};
 use crate::server::Server;
@@ -69,7 +69,7 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Box<Client>
     };
     let stream = connection.stream.clone();
     // A timeout of zero is the only one that is refused.
-    let _ = stream.set_write_timeout(Some(SHORTEST_PAUSE));
+    let _ = stream.set_write_timeout(Some(SHORTEST_WAIT));
     let _ = stream.set_nodelay(true);
     let inbound = Inbound::new(&stream, server, &client.public);
     // On the heap, so that the stack of a waiting thread fits into two pages.
@@ -80,7 +80,7 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Box<Client>
         ran: 0,
         reply: Reply::counted(Charge::new(&client.public.held)),
         stream: stream.clone(),
-        pause: SHORTEST_PAUSE,
+        write_timeout: SHORTEST_WAIT,
         writer: None,
         client,
         server,
@@ -117,7 +117,7 @@ struct Session<'a> {
     reply: Reply,
     stream: Arc<TcpStream>,
     /// The socket's write timeout.
-    pause: Duration,
+    write_timeout: Duration,
     /// The thread that empties the client's outbox, if it has one.
     writer: Option<JoinHandle<()>>,
     server: &'a Arc<Server>,
@@ -213,7 +213,7 @@ impl Session<'_> {
             }
         }
         self.caller.finish(&mut self.client, &mut self.reply);
-        self.client.public.touch(self.server);
+        self.client.public.reset_idle(self.server);
         self.client.public.in_service.store(false, Ordering::Release);
         self.follow_up()
     }

@@ -44,7 +44,7 @@ use expire::Deadlines;
 use std::sync::Mutex;
 
 pub use blocking::{Blocking, Serve, Wait, Waiter};
-pub use expire::{Notes, Time};
+pub use expire::{Report, Time};
 pub use view_mut::{Ttl, ViewMut};
 
 /// All databases. It lives in an `Arc<RwLock<Keyspace>>`. Who locks it: batches; a rewrite that writes its
@@ -150,7 +150,7 @@ pub struct View<'a> {
     pub db: usize,
     pub time: Time,
     pub limits: &'a Limits,
-    notes: &'a Notes,
+    report: &'a Report,
 }
 
 impl<'a> View<'a> {
@@ -159,9 +159,9 @@ impl<'a> View<'a> {
         db: usize,
         time: Time,
         limits: &'a Limits,
-        notes: &'a Notes,
+        report: &'a Report,
     ) -> View<'a> {
-        View { keyspace, db, time, limits, notes }
+        View { keyspace, db, time, limits, report }
     }
 
     /// The key's value, counted as a hit or a miss. WRONGTYPE if it has another type than this.
@@ -173,20 +173,20 @@ impl<'a> View<'a> {
     /// The key's entry if it is alive, counted as a hit or a miss.
     pub fn entry(&self, key: Key) -> Option<Entry<'a>> {
         let found = self.peek(key);
-        self.notes.count(self.db, &key, found.is_some());
+        self.report.count(self.db, &key, found.is_some());
         found
     }
 
     /// The same without being counted. An expired key is noted, to be deleted by the batch.
     pub fn peek(&self, key: Key) -> Option<Entry<'a>> {
         let found = self.db().keys.get(key.digest, &key);
-        found.filter(|entry| self.is_alive_or_noted(*entry))
+        found.filter(|entry| !self.note_if_expired(*entry))
     }
 
     /// How many keys the database has. As in Redis, expired keys that nobody has met yet count. What this
     /// batch has met is as good as deleted.
     pub fn len(&self) -> usize {
-        self.db().keys.len() - self.notes.noted_in(self.db)
+        self.db().keys.len() - self.report.noted_in(self.db)
     }
 
     pub fn databases(&self) -> usize {
@@ -226,12 +226,11 @@ impl<'a> View<'a> {
     ) -> u64 {
         self.db().keys.scan(cursor, |entry| {
             if wanted(entry.key()) {
-                let was_noted = self.notes.has_noted(self.db, entry.key());
-                let is_alive = self.is_alive_or_noted_alone(entry);
-                // If this batch has met the expired key before, Redis would have deleted it then, and SCAN would
-                // not meet it: no miss.
+                let was_noted = self.report.has_noted(self.db, entry.key());
+                let is_alive = !self.note_alone_if_expired(entry);
+                // An expired key that was noted before is no miss: Redis would have deleted it then.
                 if counts && (is_alive || !was_noted) {
-                    self.notes.count(self.db, entry.key(), is_alive);
+                    self.report.count(self.db, entry.key(), is_alive);
                 }
                 if is_alive {
                     visit(entry);
@@ -245,7 +244,7 @@ impl<'a> View<'a> {
         let keys = &self.db().keys;
         for _ in 0..100 {
             let entry = keys.random()?;
-            if self.is_alive_or_noted_alone(entry) {
+            if !self.note_alone_if_expired(entry) {
                 return Some(entry.key());
             }
         }

@@ -34,7 +34,7 @@ impl Aof {
         self.sync_to(position)?;
         // A start would not find files that are gone, nor any if the manifest is not on the disk.
         self.check_files();
-        self.refusal().map_or(Ok(()), Err)
+        self.failure().map_or(Ok(()), Err)
     }
 
     /// Switches the log off. If the disk fails, the end of the log is missing. That breaks no promise,

@@ -109,7 +109,7 @@ impl<'a> Batch<'a> {
     /// (store/expire.rs).
     pub fn give_back(&mut self) {
         self.delete_noted();
-        if !self.notes.are_empty() {
+        if self.report.has_notes() {
             // Deletes them when it has the lock.
             self.exclude();
         }

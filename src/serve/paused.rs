@@ -18,7 +18,7 @@ impl Session<'_> {
         self.flush()?;
         self.give_back_what_has_run();
         let public = self.client.public.clone();
-        public.shown.lock().unwrap().argv = self.arrived[self.ran].args.length();
+        public.shown.lock().unwrap().args_length = self.arrived[self.ran].args.length();
         let _asleep = self.server.pause.join(public.id);
         self.server.clients.block(&public, Blocked::Pause);
         public.turns.set_aside(true);

@@ -40,7 +40,7 @@ impl Session<'_> {
         let aof = &self.server.aof;
         let position = aof.position();
         let deadline = deadline(wait.timeout_ms);
-        let on_disk = |pause| !aof.is_enabled() || aof.wait_durable(position, pause);
+        let on_disk = |time| !aof.is_enabled() || aof.wait_durable(position, time);
         let clients = &self.server.clients;
         clients.block(&self.client.public, Blocked::Log);
         self.client.public.turns.set_aside(true);
@@ -54,7 +54,7 @@ impl Session<'_> {
         }
         if for_replicas && waited.is_ok() {
             let public = self.client.public.clone();
-            waited = self.wait_until(deadline, |pause| public.mailbox.is_filled_within(pause));
+            waited = self.wait_until(deadline, |time| public.mailbox.is_filled_within(time));
         }
         self.client.public.turns.set_aside(false);
         let is_over = clients.unblock(&self.client.public, Blocked::Log);
@@ -88,7 +88,7 @@ impl Session<'_> {
             if comes_within(left.min(TICK)) || left.is_zero() {
                 break;
             }
-            self.client.public.touch(self.server);
+            self.client.public.reset_idle(self.server);
             if self.reader.get_mut().stash_arrived(limit)?.is_none() {
                 break;
             }

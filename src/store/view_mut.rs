@@ -23,7 +23,7 @@
 //! **How Redis does it**: `setKey`, `dbDelete`, `signalModifiedKey`, `notifyKeyspaceEvent` and
 //! `server.dirty++`, of which each command must remember all.
 
-use super::{Db, Garbage, Keyspace, Limits, Notes, Time, View};
+use super::{Db, Garbage, Keyspace, Limits, Report, Time, View};
 use crate::error::Error;
 use crate::key::Key;
 use crate::notify::Class;
@@ -47,7 +47,7 @@ pub struct ViewMut<'a> {
     pub time: Time,
     pub limits: &'a Limits,
     pub(super) records: &'a mut Records,
-    pub notes: &'a Notes,
+    pub report: &'a Report,
     /// How much the command has changed. If it stays 0, the command as it was sent is not logged.
     pub(super) dirty: u64,
     /// Whether the command has said itself what is to be logged.
@@ -61,10 +61,10 @@ impl<'a> ViewMut<'a> {
         time: Time,
         limits: &'a Limits,
         records: &'a mut Records,
-        notes: &'a Notes,
+        report: &'a Report,
     ) -> ViewMut<'a> {
         records.begin_command();
-        ViewMut { keyspace, db, time, limits, records, notes, dirty: 0, propagated: false }
+        ViewMut { keyspace, db, time, limits, records, report, dirty: 0, propagated: false }
     }
 
     /// Ends the command, of which these are the arguments: logs it if it has changed something and has not
@@ -73,7 +73,7 @@ impl<'a> ViewMut<'a> {
     #[inline(always)]
     pub fn end(mut self, args: &Args) -> u64 {
         // Keys that were found expired through `look()`: their DELs go in front of this command's records.
-        if !self.notes.are_empty() {
+        if self.report.has_notes() {
             self.delete_noted();
         }
         if self.dirty > 0 && !self.propagated {
@@ -96,28 +96,28 @@ impl<'a> ViewMut<'a> {
 
     /// The keyspace as readers see it: to look at several keys at once.
     pub fn look(&self) -> View<'_> {
-        let ViewMut { db, time, limits, notes, .. } = *self;
-        View { keyspace: self.keyspace, db, time, limits, notes }
+        let ViewMut { db, time, limits, report, .. } = *self;
+        View { keyspace: self.keyspace, db, time, limits, report }
     }
 
-    /// The key's entry if it is alive.
-    pub fn entry(&mut self, key: Key) -> Option<Entry<'_>> {
+    /// The key's entry if it is alive. Not counted.
+    pub fn peek(&mut self, key: Key) -> Option<Entry<'_>> {
         self.find(key).map(|EntryMut { entry, heap }| Entry { entry, heap })
     }
 
-    /// The key's value. WRONGTYPE if it has another type than this.
-    pub fn get<T: Type>(&mut self, key: Key) -> Result<Option<T::Look<'_>>, Error> {
-        match self.entry(key) {
+    /// The key's value, not counted. WRONGTYPE if it has another type than this.
+    pub fn peek_value<T: Type>(&mut self, key: Key) -> Result<Option<T::Look<'_>>, Error> {
+        match self.peek(key) {
             Some(entry) => entry.read::<T>().map(Some).ok_or(Error::WrongType),
             None => Ok(None),
         }
     }
 
     /// The same, counted as a hit or a miss.
-    pub fn read<T: Type>(&mut self, key: Key) -> Result<Option<T::Look<'_>>, Error> {
-        let (notes, db) = (self.notes, self.db);
-        let found = self.get::<T>(key);
-        notes.count(db, &key, !matches!(found, Ok(None)));
+    pub fn get<T: Type>(&mut self, key: Key) -> Result<Option<T::Look<'_>>, Error> {
+        let (report, db) = (self.report, self.db);
+        let found = self.peek_value::<T>(key);
+        report.count(db, &key, !matches!(found, Ok(None)));
         found
     }
 
@@ -168,7 +168,7 @@ impl<'a> ViewMut<'a> {
         let (mut new, _) = keys.get_or_insert(key.digest, &key, make);
         let (result, change) = new.fill(limits, change);
         if result.is_ok() && change == Change::Changed {
-            self.is_new(key);
+            self.announce_new(key);
             self.changed(key, T::CLASS, event);
         } else {
             let large = keys.remove(key.digest, &key, Stored::free).flatten();
@@ -212,21 +212,21 @@ impl<'a> ViewMut<'a> {
             None => {
                 let make = |heap: &mut _| Stored::new(&key, string.form(), heap);
                 let _ = self.db_mut().keys.get_or_insert(key.digest, &key, make);
-                // Not `is_new`: no client waits for a string, so none is to be served.
-                self.notes.say(self.db, &key, Class::New, "new");
+                // Not `announce_new`: no client waits for a string, so none is to be served.
+                self.report.say(self.db, &key, Class::New, "new");
             }
         }
         self.changed(key, Class::String, "set");
         if let Ttl::Until(deadline) = ttl {
             self.exchange_deadline(key, Some(deadline));
-            self.notes.say(self.db, &key, Class::Generic, "expire");
+            self.report.say(self.db, &key, Class::Generic, "expire");
         }
     }
 
     /// Gives `key` this entry, which must carry that key, in place of the one that it may have had.
     pub fn insert(&mut self, key: Key, event: &'static str, entry: Loose) {
         self.put(key, entry);
-        self.is_new(key);
+        self.announce_new(key);
         self.changed(key, Class::Generic, event);
     }
 
@@ -255,7 +255,7 @@ impl<'a> ViewMut<'a> {
         let is_new = self.find(key).is_none();
         self.put(key, entry);
         if is_new {
-            self.is_new(key);
+            self.announce_new(key);
         }
         self.changed(key, T::CLASS, event);
     }
@@ -268,7 +268,7 @@ impl<'a> ViewMut<'a> {
         {
             self.in_db(db, |view| {
                 view.put(newkey, entry.renamed(&newkey));
-                view.is_new(newkey);
+                view.announce_new(newkey);
             });
             self.changed(key, Class::Generic, from);
             self.in_db(db, |view| view.changed(newkey, Class::Generic, to));
@@ -291,8 +291,8 @@ impl<'a> ViewMut<'a> {
     }
 
     /// A key is there that was not. Clients may wait for it.
-    fn is_new(&mut self, key: Key) {
-        self.notes.say(self.db, &key, Class::New, "new");
+    fn announce_new(&mut self, key: Key) {
+        self.report.say(self.db, &key, Class::New, "new");
         self.mark_ready(&key);
     }
 
@@ -300,13 +300,13 @@ impl<'a> ViewMut<'a> {
     /// to the event, are told.
     pub(super) fn changed(&mut self, key: Key, class: Class, event: &'static str) {
         self.dirty += 1;
-        self.touch(key);
-        self.notes.say(self.db, &key, class, event);
+        self.touch_watched(key);
+        self.report.say(self.db, &key, class, event);
     }
 
     /// Tells subscribers an event of this type without counting a change, because that is counted elsewhere.
     pub fn say<T: Type>(&self, key: Key, event: &'static str) {
-        self.notes.say(self.db, &key, T::CLASS, event);
+        self.report.say(self.db, &key, T::CLASS, event);
     }
 
     /// Runs `work` in another database of the same keyspace, as the same command.
@@ -364,8 +364,8 @@ mod tests {
     ) -> (Result<R, Error>, u64, bool) {
         let limits = Limits { hash: Packed { entries: 9, value: 9 }, string: 9, ..Limits::NOTHING };
         let time = Time { now: 0, source: Source::Client };
-        let (mut records, notes) = (Records::default(), Notes::default());
-        let mut view = ViewMut::new(keyspace, 0, time, &limits, &mut records, &notes);
+        let (mut records, report) = (Records::default(), Report::default());
+        let mut view = ViewMut::new(keyspace, 0, time, &limits, &mut records, &report);
         let key = Key::of(key);
         let result = command(&mut view, key);
         let exists = view.look().peek(key).is_some();
