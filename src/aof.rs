@@ -42,7 +42,7 @@
 pub mod check;
 mod checksum;
 mod disk;
-mod failure;
+pub mod failure;
 pub mod load;
 pub mod manifest;
 #[cfg(test)]

@@ -25,7 +25,7 @@ mod ahead;
 mod long;
 mod replay;
 
-pub use replay::{can_replay, replay};
+pub use replay::{can_replay, replay, replay_under_lock};
 
 use crate::batch::Batch;
 use crate::client::{Client, Replies, Then, Transaction};
@@ -171,7 +171,11 @@ impl<'a> Caller<'a> {
                 return Ok(self.batch.write(handler, client, args, reply)?);
             }
             Run::Exec => {
-                ahead::lock_for_queue(&mut self.batch, client);
+                // The strictest lock that any command of the queue needs.
+                match client.transaction.as_ref().is_some_and(|queued| queued.writes) {
+                    true => self.batch.exclude(),
+                    false => self.batch.share(),
+                }
                 self.unless_paused(row, client)?;
                 self.exec(client, reply)
             }

@@ -199,7 +199,7 @@ impl Session<'_> {
         self.caller.begin();
         // For four and more commands: takes the lock of the first, and touches the memory of the first key of
         // each, for speed alone.
-        self.caller.lock_and_warm(self.client.db, &self.arrived[self.ran..self.arrived_count]);
+        self.caller.lock_and_warm(&self.client, &self.arrived[self.ran..self.arrived_count]);
         while self.ran < self.arrived_count && !self.is_killed() {
             let arrived = &mut self.arrived[self.ran];
             self.caller.execute(arrived, &mut self.client, &mut self.reply);

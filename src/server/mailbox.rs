@@ -112,10 +112,7 @@ impl Mailbox {
                 (State::Sent, length)
             }
             State::Away(None) => match send_at_once(to, &reply) {
-                sent if sent < length => {
-                    send_on(to, reply.out.to_vec().split_off(sent));
-                    (State::Sending, length)
-                }
+                sent if sent < length => (send_on(to, reply.out.to_vec().split_off(sent)), length),
                 _ => (State::Sent, length),
             },
             _ => (State::Full(reply), 0),
@@ -165,8 +162,8 @@ fn send_at_once(to: &Public, reply: &Reply) -> usize {
 }
 
 /// Sends the rest in a thread. If the system has no thread, the client is ended, because half an answer is
-/// none.
-fn send_on(to: &Arc<Public>, rest: Vec<u8>) {
+/// none, and nothing more is sent.
+fn send_on(to: &Arc<Public>, rest: Vec<u8>) -> State {
     let public = to.clone();
     let thread = std::thread::Builder::new().stack_size(crate::STACK).spawn(move || {
         if send_slowly(&public, &rest).is_err() {
@@ -176,7 +173,9 @@ fn send_on(to: &Arc<Public>, rest: Vec<u8>) {
     });
     if thread.is_err() {
         to.held.kill(End::Killed);
+        return State::Sent;
     }
+    State::Sending
 }
 
 /// Sends all, at the pace at which the client reads, within the limits of what it may leave unread.
