@@ -17,8 +17,9 @@
 //! **Three positions** count the bytes of all records since the start. A batch notes `appended` when it
 //! releases its lock, and commits before its replies leave: it waits until `written` has come that far.
 //! Then its own records are in the kernel, and so are those whose effect it may have read. So `kill -9`
-//! takes back nothing that any client was told. A power cut takes what is not `durable`: under `everysec` at
-//! most what was written during one fsync and the second before it, or during two fsyncs if they are slower.
+//! takes back nothing that any client was told. A power cut takes what is not `durable`. Under `everysec` an fsync
+//! begins a second after the one before it began, or when that one has ended, if that is later. So at most the
+//! writes of a second and of one fsync are lost, or those of two slow fsyncs.
 //!
 //! **Group commit.** A thread that commits writes all that is in the buffer with one call. Another thread
 //! that waited for the file meanwhile finds `written` past its own position and goes on. `always` shares
@@ -34,8 +35,9 @@
 //! **Which orderings matter.** Records pass between threads only under mutexes. So an ordering matters only
 //! where a thread acts on an atomic without holding a mutex: `written` is stored with Release after the `write` has
 //! returned, and `commit` loads it with Acquire, so a reply leaves after the write that it needs; `durable`
-//! is the same for fsync. `appended` is raised with the keyspace held, and a reader loads it then or
-//! later, so its position covers all that it has seen. A late value of any other atomic does no harm.
+//! is the same for fsync. A writer raises `appended` while it holds the keyspace. A reader loads it while it holds
+//! the keyspace, or later. So the reader's position covers all that it has seen. A late value of any other atomic
+//! does no harm.
 //!
 //! **How Redis does it**: aof.c. Under everysec the first write that fails is answered with OK.
 
@@ -95,7 +97,7 @@ pub struct Aof {
     syncs: sync::Syncs,
     /// Why writes are refused, if they are.
     pub failures: Failures,
-    /// The lock of the directory, while anybody holds it.
+    /// The lock of the directory, while the target or a rewrite holds it.
     directory_lock: Mutex<Weak<Directory>>,
     pub status: Status,
     pub rewriter: rewrite::Requests,
@@ -145,8 +147,8 @@ impl Aof {
         records.clear();
     }
 
-    /// Everything appended so far. A thread that asks while it holds the keyspace, or later, has seen nothing
-    /// that was appended after this position.
+    /// Everything appended so far. If a thread asks while it holds the keyspace, or later, this covers all changes
+    /// that it has seen.
     pub fn position(&self) -> Position {
         self.appended.load(Ordering::Acquire)
     }
@@ -175,7 +177,7 @@ impl Aof {
 
     /// Writes what is in the buffer, after what an earlier failure left.
     fn write(&self, target: &mut Option<Target>, annotate: Annotate) -> Result<(), String> {
-        // Without a file there is nothing to wait for: the log was switched off meanwhile.
+        // Without a file the log is off, and there is nothing to wait for.
         let Some(target) = target else {
             return Ok(());
         };
@@ -211,7 +213,7 @@ impl Aof {
         self.status.size.fetch_add(count, Ordering::Relaxed);
         self.written.store(target.pending_end, Ordering::Release);
         self.failures.end(Kind::Write);
-        // While a rewrite runs, fsync comes sooner (aof/sync.rs).
+        // Too much for one fsync a second, if a rewrite is running (aof/sync.rs).
         if self.has_much_to_sync() {
             self.syncs.wake();
         }
@@ -219,8 +221,9 @@ impl Aof {
     }
 
     /// The sync thread. Once a second it closes the stretch that is open, calls fsync under `everysec`, and
-    /// checks that the files are where they were. In between it writes what no client waits for, tries
-    /// again what has failed, and calls fsync if somebody needs it sooner (aof/sync.rs).
+    /// checks that the files are where they were. In between it writes the records of commands that still run,
+    /// such as a long SCAN that has met expired keys. It tries again what has failed, and calls fsync if somebody
+    /// needs it sooner (aof/sync.rs).
     pub fn sync_every_second(&self) -> ! {
         self.syncs.thread.get_or_init(thread::current);
         let mut last = Instant::now();

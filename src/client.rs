@@ -235,6 +235,12 @@ impl Client {
         }
     }
 
+    /// EXEC begins to run its queue: so many commands, with arguments of this length. CLIENT LIST shows that.
+    pub fn begin_exec(&mut self, queued: usize, args_length: usize) {
+        self.in_exec = true;
+        self.public.shown.lock().unwrap().queued = Some((queued, args_length));
+    }
+
     /// Writes what other threads may see of this client. Once per batch is often enough.
     pub fn update_public(&self, protocol: Protocol, last_command: Option<usize>) {
         let mut shown = self.public.shown.lock().unwrap();

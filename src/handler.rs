@@ -86,15 +86,15 @@ pub enum Run {
     /// SORT: `Write` if one of its options is STORE, and else `Long`. Until it runs it is a command that
     /// writes, as in Redis.
     MayStore(LongHandler, WriteHandler),
-    /// Without a lock, or under the one that is held. It has no keyspace. If it may block, its row needs
-    /// [`Flag::GivesLockBack`].
+    /// It has its client and no keyspace, so it needs no lock. It may run under one that its batch still holds. If
+    /// it may have to wait, [`Flag::GivesLockBack`] makes the batch give the lock back first.
     Client(ClientHandler),
     /// Under the shared lock, and with its client.
     Mixed(fn(&mut Client, &View, &Args, &mut Reply) -> Result<(), Error>),
     /// EXEC. It runs other commands under the strictest lock that any of them needs.
     Exec,
-    /// A container such as CONFIG. Its subcommands have rows of their own, named `config|get`. COMMAND
-    /// and DEBUG have a handler for what names none of these.
+    /// A container such as CONFIG. Its subcommands have rows of their own, named `config|get`. COMMAND and DEBUG
+    /// also have a handler, for arguments that name no subcommand.
     Container(Option<ClientHandler>),
 }
 
@@ -104,8 +104,8 @@ pub type WriteHandler = fn(&mut ViewMut, &Args, &mut Reply) -> Result<(), Error>
 /// A handler that needs its client, and no keyspace.
 pub type ClientHandler = fn(&mut Client, &Args, &mut Reply) -> Result<(), Error>;
 
-/// What else the server must know of a command. The first seven are Redis's, and COMMAND shows five of
-/// them.
+/// What else the server must know of a command. The first ones are Redis's. COMMAND shows some of these
+/// (handler/introspection.rs).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Flag {
     /// For the operator; monitors are not shown it.
@@ -118,8 +118,8 @@ pub enum Flag {
     NoMulti,
     /// It may wait for a key.
     Blocks,
-    /// PUBLISH: it changes no key, but Redis replicates it, and refuses from a replica whatever is replicated.
-    /// A monitor counts as a replica there, so it may not send PUBLISH.
+    /// PUBLISH. It changes no key, but Redis replicates it. In Redis a monitor counts as a replica, and a replica
+    /// may not send what is replicated.
     MayReplicate,
     /// DEBUG: refused unless `enable-debug-command` allows it.
     Protected,
@@ -131,10 +131,10 @@ pub enum Flag {
     NotLoading,
     /// A RESP2 client may send it while it is subscribed. Its reply then has the form of a message.
     WhileSubscribed,
-    /// It shows or resets counters, so what its batch has counted so far is added to them first.
+    /// It shows or resets counters. So what its batch has counted so far is added to them first.
     ShowsCounters,
-    /// It counts or lists other clients, or stands in a queue with them. So what they have sent before is done
-    /// first (server/order.rs).
+    /// It counts or lists other clients, or its client waits in a queue with others. So what they have sent before
+    /// is done first (server/order.rs).
     ComesAfterOthers,
     /// The lock is given back before it runs, because CONFIG SET may switch the log, and PUBLISH may wait
     /// for other clients. Inside EXEC the lock is kept.
@@ -156,7 +156,9 @@ pub struct Command {
     pub arity: i64,
     /// The handler, and with it the lock.
     pub run: Run,
+    /// Which arguments are keys.
     pub keys: Keys,
+    /// What it does to them, as COMMAND tells it (handler/keys.rs).
     uses: Uses,
     /// A bit for each [`Flag`] that it has ([`Command::with`]). Some are looked at for each command.
     flags: u32,
@@ -197,9 +199,9 @@ impl Command {
         self.flags & (1 << flag as u32) != 0
     }
 
-    /// Whether it is answered while the log loads: if it needs no data. (INFO and WATCH are `Mixed`: until
-    /// the load ends they see an empty keyspace. A container without a handler never runs; it is counted with
-    /// those that need data so that COMMAND shows what Redis shows.)
+    /// Whether it is answered while the log loads: if it needs no data. (INFO and WATCH are `Mixed`, and see an
+    /// empty keyspace until the load ends. A container without a handler never runs. Here it counts as one that
+    /// needs data, because COMMAND shows it as such in Redis.)
     pub fn works_while_loading(&self) -> bool {
         let needs_data = self.uses_data() || matches!(self.run, Run::Container(None));
         !needs_data && !self.is(Flag::NotLoading)
@@ -215,6 +217,7 @@ impl Command {
         matches!(self.run, Run::Write(_) | Run::MayStore(..))
     }
 
+    /// Whether it is about the data alone. A `Mixed` command is not.
     pub fn uses_data(&self) -> bool {
         self.reads() || self.writes()
     }
@@ -293,9 +296,9 @@ pub static TABLE: LazyLock<Table> = LazyLock::new(|| {
 
 const BUCKETS: usize = 32 * 32;
 
-/// Where names with these first two letters and this length are: a few at most, and mostly one. It is here
-/// for speed alone. With one of std's tables a GET in a pipeline takes nearly a fifth more instructions.
-/// (`% 32` makes upper and lower case equal.)
+/// The bucket of a name, by its first two letters and its length. Most buckets that are used have one name, and
+/// none has more than a few. (`% 32` makes upper and lower case equal.) It is for speed alone: with one of std's
+/// tables a GET in a pipeline takes nearly a fifth more instructions.
 fn bucket(name: &[u8]) -> usize {
     match name {
         [first, second, ..] => {

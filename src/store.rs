@@ -16,9 +16,9 @@
 //! 4. **A change is counted**: the count decides whether the command is logged, and clients that WATCH the
 //!    key are told.
 //!
-//! A [`Stored`] is a key with its value and deadline, as the table holds it. The bytes of a small one lie in the
-//! table's heap. To look at it one needs both, so an [`Entry`] (or `EntryMut`, to change it) is a `Stored` and
-//! that heap. A [`Loose`] is in no table. What is [`Large`] has memory of its own (types/entry.rs).
+//! An [`Entry`] is a key with its value and deadline, in a table. `EntryMut` is the same, to be changed. A
+//! [`Loose`] is an entry that is in no table. A [`Stored`] is what the table keeps for an entry, and a [`Large`]
+//! the part of a long value that has memory of its own (types/entry.rs).
 //!
 //! Large values and whole databases are not freed under the lock. They are collected as
 //! [`Keyspace::garbage`], and another thread frees them.
@@ -47,9 +47,9 @@ pub use blocking::{Blocking, Serve, Wait, Waiter};
 pub use expire::{Report, Time};
 pub use view_mut::{Ttl, ViewMut};
 
-/// All databases. It lives in an `Arc<RwLock<Keyspace>>`. Who locks it: batches; a rewrite that writes its
-/// base from memory (aof/rewrite.rs); the thread that gives memory back (src/expire.rs); main.rs once, to put
-/// what was replayed into its place. No handler can.
+/// All databases. It lives in an `Arc<RwLock<Keyspace>>`. These lock it: batches; a rewrite that writes its
+/// base from memory (aof/rewrite.rs); DEBUG RELOAD (serve/reload.rs); the thread that gives memory back
+/// (src/expire.rs); main.rs once, to put what was replayed into its place. No handler can.
 pub struct Keyspace {
     dbs: Vec<Db>,
     /// Readers share it, so it has a mutex: a leaf of the lock order.
@@ -70,6 +70,8 @@ pub type Garbage = Box<dyn Send + Sync>;
 
 struct Db {
     keys: Table<Stored>,
+    /// For active expiry: the deadlines in their order, each with the digest of its key. (If two keys had both in
+    /// common, one might be found only when somebody asks for it.)
     deadlines: Deadlines,
 }
 
@@ -98,7 +100,8 @@ impl Db {
         Some(loose)
     }
 
-    /// Frees an entry. None: there was no such key. What is not small is returned, to be freed later.
+    /// Frees an entry. Returns None if there is no such key, and else what is large in the entry, if anything is:
+    /// that is to be freed later.
     fn delete(&mut self, digest: u64, key: &[u8]) -> Option<Option<Box<Large>>> {
         if !self.deadlines.is_empty()
             && let Some(deadline) = self.keys.get(digest, key)?.deadline()
@@ -177,7 +180,7 @@ impl<'a> View<'a> {
         found
     }
 
-    /// The same without being counted. An expired key is noted, to be deleted by the batch.
+    /// The same, not counted. An expired key is noted, and the batch will delete it.
     pub fn peek(&self, key: Key) -> Option<Entry<'a>> {
         let found = self.db().keys.get(key.digest, &key);
         found.filter(|entry| !self.note_if_expired(*entry))
@@ -214,9 +217,9 @@ impl<'a> View<'a> {
         entries.filter(|entry| !self.time.has_expired(*entry))
     }
 
-    /// Calls `visit` for each entry of one slot that is alive and whose key is wanted. Returns the cursor of
-    /// the next slot (see table.rs). The DEL of each expired key that it meets is a unit of its own in the log
-    /// (hence `alone`). If it `counts`, each entry is a hit or a miss: Redis does that when it asks for the type.
+    /// Calls `visit` for each entry of one slot that is alive and whose key is wanted. Returns the cursor of the
+    /// next slot (see table.rs). With `counts`, each entry counts as a hit or a miss, as in Redis if SCAN asks for
+    /// a type. Of each expired key that it meets, the DEL is a unit of its own in the log.
     pub fn scan(
         &self,
         cursor: u64,

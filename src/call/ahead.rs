@@ -79,7 +79,7 @@ mod tests {
             set.look_up();
             set
         });
-        let mut lock_for = |client: &Client| {
+        let lock_for = |client: &Client| {
             let mut caller = Caller::new(&server, &store, Source::Client);
             caller.begin();
             caller.lock_and_warm(client, &sets);

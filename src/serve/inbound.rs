@@ -59,7 +59,7 @@ pub struct Inbound {
     /// Whether a read has filled all that it was given: the buffer above, or a large argument.
     pub was_filled: bool,
     /// Whether others may look into the socket, to learn whether the client's commands are done.
-    pub is_looked_at: bool,
+    is_looked_at: bool,
     /// There is input in the socket that has been seen and not taken. The turn that took notice takes it.
     has_seen: bool,
     /// Whether nobody else has run a batch between the client's last two.
@@ -103,6 +103,14 @@ impl Inbound {
         let behind = std::mem::replace(&mut self.stash, bytes.into());
         self.stash.extend(behind);
         self.count_held();
+    }
+
+    /// The commands before have run, and the next ones are read: `next` of their bytes were handed up already.
+    /// Others may look into the socket of a client that is listening for messages, and if there are few clients,
+    /// into each, to learn whether the client's commands are done (server/order.rs).
+    pub fn begin_commands(&mut self, next: usize, is_listening: bool) {
+        self.commands_are_done(next);
+        self.is_looked_at = is_listening || self.server.clients.are_few();
     }
 
     /// All commands that were handed up have run. These bytes of the next one were handed up too.

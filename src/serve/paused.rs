@@ -14,7 +14,6 @@ use std::thread;
 impl Session<'_> {
     /// Waits until the command that was postponed, which writes or not, may be called again.
     pub(super) fn sleep_through_pause(&mut self, writes: bool) -> io::Result<()> {
-        self.ran -= 1;
         self.flush()?;
         self.give_back_what_has_run();
         let public = self.client.public.clone();

@@ -34,8 +34,9 @@ const TICK: Duration = Duration::from_millis(100);
 const LINGER: Duration = Duration::from_millis(200);
 
 impl Session<'_> {
-    /// Waits as the command says, then answers it.
+    /// Sends the replies so far, waits as the command says, then answers it.
     pub(super) fn wait(&mut self, wait: Wait) -> io::Result<()> {
+        self.flush()?;
         self.give_back_what_has_run();
         let aof = &self.server.aof;
         let position = aof.position();

@@ -5,23 +5,23 @@
 //!
 //! 1. If a replay could come to another result (because of time, chance or rounding), or if Redis logs another
 //!    command (for GETDEL a DEL), it says what is to be logged ([`ViewMut::propagate`]).
-//! 2. If it answers with the value itself, as GETDEL does, it counts a hit or a miss ([`ViewMut::read`]). A
-//!    length or a sum is not the value.
+//! 2. If it answers with the value itself, as GETDEL does, it counts a hit or a miss ([`ViewMut::get`]). A
+//!    length or a sum is not the value ([`ViewMut::peek_value`]).
 //!
 //! ```text
 //! APPEND k x      edit(k, "append", append)                              logged as it was sent
-//! GETDEL k        read(k) ──▶ delete(k) ──▶ propagate(DEL k)              logged as DEL
+//! GETDEL k        get(k) ──▶ delete(k) ──▶ propagate(DEL k)              logged as DEL
 //! SET k v EX 9    set_string(k) ──▶ propagate(SET … PXAT …)
 //! ```
 //!
-//! Each method that changes a key names the event for its subscribers (notify.rs): some know the name, others get
-//! it from the handler. So no change is without an event.
+//! Each method that changes a key reports an event (notify.rs). Some know its name, others get it from the
+//! handler. So no change is without an event.
 //!
 //! Expired keys are no concern of handlers (store/expire.rs): what a lookup finds expired is deleted, and
 //! its DEL stands before whatever the command logs.
 //!
-//! **How Redis does it**: `setKey`, `dbDelete`, `signalModifiedKey`, `notifyKeyspaceEvent` and
-//! `server.dirty++`, of which each command must remember all.
+//! **How Redis does it**: with `setKey`, `dbDelete`, `signalModifiedKey`, `notifyKeyspaceEvent` and
+//! `server.dirty++`. Each command must remember all that it needs of these.
 
 use super::{Db, Garbage, Keyspace, Limits, Report, Time, View};
 use crate::error::Error;
@@ -48,9 +48,9 @@ pub struct ViewMut<'a> {
     pub limits: &'a Limits,
     pub(super) records: &'a mut Records,
     pub report: &'a Report,
-    /// How much the command has changed. If it stays 0, the command as it was sent is not logged.
+    /// How much the command has changed. If it stays 0, the command is not logged.
     pub(super) dirty: u64,
-    /// Whether the command has said itself what is to be logged.
+    /// Whether the handler has logged something in place of the command.
     propagated: bool,
 }
 
@@ -67,12 +67,12 @@ impl<'a> ViewMut<'a> {
         ViewMut { keyspace, db, time, limits, records, report, dirty: 0, propagated: false }
     }
 
-    /// Ends the command, of which these are the arguments: logs it if it has changed something and has not
-    /// said what else is to be logged. Returns how much it has changed.
+    /// Ends the command, of which these are the arguments: logs it, if it has changed something and nothing was
+    /// logged in its place. Returns how much it has changed.
     // Inlined, because a call copies the view: two instructions in a hundred of a SET.
     #[inline(always)]
     pub fn end(mut self, args: &Args) -> u64 {
-        // Keys that were found expired through `look()`: their DELs go in front of this command's records.
+        // Keys that the command found expired through `look()`. Their DELs go in front of its records.
         if self.report.has_notes() {
             self.delete_noted();
         }
@@ -203,7 +203,7 @@ impl<'a> ViewMut<'a> {
                 let old = entry.set(string.form());
                 let has_deadline = entry.look().deadline().is_some();
                 if let Some(old) = old {
-                    self.keyspace.garbage.push(Box::new(old));
+                    self.free_later(Box::new(old));
                 }
                 if has_deadline && matches!(ttl, Ttl::Gone) {
                     self.exchange_deadline(key, None);
@@ -212,7 +212,7 @@ impl<'a> ViewMut<'a> {
             None => {
                 let make = |heap: &mut _| Stored::new(&key, string.form(), heap);
                 let _ = self.db_mut().keys.get_or_insert(key.digest, &key, make);
-                // Not `announce_new`: no client waits for a string, so none is to be served.
+                // Without `announce_new`, because no client waits for a string.
                 self.report.say(self.db, &key, Class::New, "new");
             }
         }
@@ -223,7 +223,7 @@ impl<'a> ViewMut<'a> {
         }
     }
 
-    /// Gives `key` this entry, which must carry that key, in place of the one that it may have had.
+    /// Puts this entry, whose key is `key`, into the database, in place of the one that may be there.
     pub fn insert(&mut self, key: Key, event: &'static str, entry: Loose) {
         self.put(key, entry);
         self.announce_new(key);
@@ -231,7 +231,7 @@ impl<'a> ViewMut<'a> {
     }
 
     fn put(&mut self, key: Key, entry: Loose) {
-        // An expired entry in its place leaves a DEL.
+        // If an expired entry is in its place, this logs the DEL.
         self.find(key);
         let db = self.db_mut();
         let old = db.delete(key.digest, &key).flatten();
@@ -242,19 +242,20 @@ impl<'a> ViewMut<'a> {
         self.discard(old);
     }
 
-    /// For ZUNIONSTORE, SORT and their kind: gives `key` what the command has computed, of this type. Without an
-    /// entry, the key is deleted, even one that is expired, if the command has not looked at it. That counts as a
-    /// change: the command is logged, without a DEL, as in Redis.
+    /// For ZUNIONSTORE, SORT and their kind: stores what the command has computed, of this type, under `key`. If
+    /// that is nothing, deletes the key.
     pub fn replace<T: Type>(&mut self, key: Key, event: &'static str, entry: Option<Loose>) {
+        // First the DELs of the keys that the command has read.
         self.delete_noted();
         let Some(entry) = entry else {
+            // As in Redis, a key that is expired goes as if it were alive: the command is logged, and no DEL.
             self.delete_what_is_there(key);
             return;
         };
-        // As in Redis, what is overwritten is not new, and serves no client that waits for the key.
-        let is_new = self.find(key).is_none();
+        let was_there = self.find(key).is_some();
         self.put(key, entry);
-        if is_new {
+        // As in Redis, a key that is overwritten is not new: clients that wait for it go on waiting.
+        if !was_there {
             self.announce_new(key);
         }
         self.changed(key, T::CLASS, event);
@@ -270,6 +271,7 @@ impl<'a> ViewMut<'a> {
                 view.put(newkey, entry.renamed(&newkey));
                 view.announce_new(newkey);
             });
+            // In the order in which Redis tells the events.
             self.changed(key, Class::Generic, from);
             self.in_db(db, |view| view.changed(newkey, Class::Generic, to));
         }
@@ -290,7 +292,7 @@ impl<'a> ViewMut<'a> {
         true
     }
 
-    /// A key is there that was not. Clients may wait for it.
+    /// Tells that a key is there which was not. Clients may wait for it.
     fn announce_new(&mut self, key: Key) {
         self.report.say(self.db, &key, Class::New, "new");
         self.mark_ready(&key);
@@ -304,7 +306,7 @@ impl<'a> ViewMut<'a> {
         self.report.say(self.db, &key, class, event);
     }
 
-    /// Tells subscribers an event of this type without counting a change, because that is counted elsewhere.
+    /// Tells subscribers an event of this type. The change is counted elsewhere.
     pub fn say<T: Type>(&self, key: Key, event: &'static str) {
         self.report.say(self.db, &key, T::CLASS, event);
     }
@@ -317,21 +319,21 @@ impl<'a> ViewMut<'a> {
         result
     }
 
-    /// Frees later what was large in an entry that is gone.
+    /// Frees later what was large in an entry that is gone, if anything was.
     pub(super) fn discard(&mut self, large: Option<Box<Large>>) {
         if let Some(large) = large {
             self.free_later(large);
         }
     }
 
-    /// Frees what may take long to be freed, when the lock has been released.
+    /// Leaves this to be freed by another thread, after the lock is released.
     pub fn free_later(&mut self, garbage: Garbage) {
         self.keyspace.garbage.push(garbage);
     }
 
     /// The entry if it is alive. If it is expired, it is deleted.
     fn find(&mut self, key: Key) -> Option<EntryMut<'_>> {
-        // Most databases have no deadlines, and need not look twice.
+        // Most databases have no deadlines. Without one, the key is looked up once.
         let is_expired = !self.db().deadlines.is_empty()
             && self.time.has_expired(self.db().keys.get(key.digest, &key)?);
         if is_expired {
