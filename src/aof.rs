@@ -17,9 +17,8 @@
 //! **Three positions** count the bytes of all records since the start. A batch notes `appended` when it
 //! releases its lock, and commits before its replies leave: it waits until `written` has come that far.
 //! Then its own records are in the kernel, and so are those whose effect it may have read. So `kill -9`
-//! takes back nothing that any client was told. A power cut takes what is not `durable`. Under `everysec` an fsync
-//! begins a second after the one before it began, or when that one has ended, if that is later. So at most the
-//! writes of a second and of one fsync are lost, or those of two slow fsyncs.
+//! takes back nothing that any client was told. A power cut takes what is not `durable`. Under `everysec` that is
+//! at most what was written in one second and during one fsync, or during two fsyncs if they are slow.
 //!
 //! **Group commit.** A thread that commits writes all that is in the buffer with one call. Another thread
 //! that waited for the file meanwhile finds `written` past its own position and goes on. `always` shares
@@ -35,9 +34,8 @@
 //! **Which orderings matter.** Records pass between threads only under mutexes. So an ordering matters only
 //! where a thread acts on an atomic without holding a mutex: `written` is stored with Release after the `write` has
 //! returned, and `commit` loads it with Acquire, so a reply leaves after the write that it needs; `durable`
-//! is the same for fsync. A writer raises `appended` while it holds the keyspace. A reader loads it while it holds
-//! the keyspace, or later. So the reader's position covers all that it has seen. A late value of any other atomic
-//! does no harm.
+//! is the same for fsync. A writer raises `appended` while it holds the keyspace, and a reader loads it then or
+//! later, so the reader's position covers all that it has seen. A late value of another atomic does no harm.
 //!
 //! **How Redis does it**: aof.c. Under everysec the first write that fails is answered with OK.
 

@@ -3,7 +3,7 @@
 //! ```text
 //! CONFIG GET save ─▶ row config|get       found by Table::subcommand
 //! CONFIG HELP     ─▶ row config|help      whose handler is help
-//! CONFIG NONSENSE ─▶ no row               Table::refusal says why
+//! CONFIG NONSENSE ─▶ no row               Table::why_not_found says why
 //! ```
 //!
 //! HELP is made from the rows: from what [`Command::help`] gives them, which are Redis's words, or else from the
