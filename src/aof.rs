@@ -183,9 +183,9 @@ impl Aof {
         self.write_taken(target, from, annotate)
     }
 
-    /// Moves what is in the buffer to `pending`; returns where in there it begins. The caller holds the
-    /// buffer's mutex, so that `appended` is the end of what is taken. Nothing else is done under it, because
-    /// writers wait for it and hold the keyspace.
+    /// Moves what is in the buffer to the end of `pending`, and returns where that begins. The caller holds the
+    /// buffer's mutex, so that `appended` is the end of what is taken. Nothing else is done under this mutex,
+    /// because writers that hold the keyspace wait for it.
     fn take(&self, target: &mut Target, buffer: &mut Stream) -> usize {
         let from = target.pending.len();
         if from == 0 {

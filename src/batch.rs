@@ -20,8 +20,8 @@
 //! most commands (batch/clock.rs). In EXEC time stands still.
 //!
 //! **Waiting.** If BLPOP finds nothing, its client joins the queue of its keys. An RPUSH that makes such a key
-//! marks it as ready. Behind the RPUSH, under the same lock, the batch pops for those who wait, each time as a
-//! unit of its own (batch/serving.rs).
+//! marks it as ready. Behind the RPUSH, under the same lock, its batch pops for those who wait, each time as a
+//! unit of its own. After step 4 it also sends them the answers (batch/serving.rs).
 //!
 //! **Elsewhere**: what becomes of replies if the log cannot be written (batch/retract.rs); what subscribers are
 //! told of changes (batch/telling.rs); why readers leave it to others to delete expired keys (store/expire.rs).
@@ -58,7 +58,7 @@ pub struct Batch<'a> {
     pub store: &'a RwLock<Keyspace>,
     guard: Guard<'a>,
     pub clock: Clock,
-    /// The time of the command that runs now, or of the EXEC that runs it. And who the commands come from.
+    /// The time of the command that runs now, the same for all commands of an EXEC; and where they come from.
     pub time: Time,
     /// How much the command that ran last has changed.
     pub dirty: u64,
@@ -76,7 +76,7 @@ pub struct Batch<'a> {
     has_told: bool,
     /// What the configuration says about values, and the version of the configuration that said so.
     limits: Limits,
-    version: u64,
+    limits_version: u64,
     /// How far the log must be written before the replies leave.
     pub position: u64,
 }
@@ -96,15 +96,15 @@ impl<'a> Batch<'a> {
             parcels: Vec::new(),
             has_told: false,
             limits: Limits::of(&server.config, source),
-            version: 0,
+            limits_version: 0,
             position: 0,
         }
     }
 
-    /// Begins a batch. Nothing is locked yet. `measures`: whether the waiting for locks is to be measured.
-    pub fn begin(&mut self, measures: bool) {
+    /// Begins a batch. Nothing is locked yet. If it has a trace, the waiting for locks is measured.
+    pub fn begin(&mut self, has_trace: bool) {
         self.read_limits();
-        self.clock.begin(measures);
+        self.clock.begin(has_trace);
         self.position = 0;
     }
 
@@ -119,6 +119,7 @@ impl<'a> Batch<'a> {
                 if command.is(Flag::GivesLockBack) && !in_exec {
                     self.give_back();
                 }
+                // No lock will be taken, which would read the clock.
                 if self.clock.now == 0 {
                     self.clock.go_on();
                 }
@@ -134,8 +135,8 @@ impl<'a> Batch<'a> {
     /// at one number, because to read so many options for each command would take too long.
     fn read_limits(&mut self) {
         let version = self.server.config.version.load(Ordering::Acquire);
-        if self.version != version {
-            self.version = version;
+        if self.limits_version != version {
+            self.limits_version = version;
             self.limits = Limits::of(&self.server.config, self.time.source);
             self.read_wanted();
         }
@@ -156,8 +157,8 @@ impl<'a> Batch<'a> {
         let result = handler(&mut view, args, reply);
         self.dirty = view.end(args);
         self.block_if_it_waits(client, args, reply, begin);
-        // If the log fails, the replies in these ranges become MISCONF. An error stays what it is. So its range is
-        // empty, and there is one only because the command may have records: DELs of expired keys.
+        // If the log fails, the replies in these ranges become MISCONF. An error stays as it is, so its range is
+        // empty. It is kept all the same, because the command may have records: DELs of expired keys.
         let end = if result.is_ok() { reply.out.mark() } else { begin };
         self.end_unit(begin..end);
         result
@@ -216,13 +217,15 @@ impl<'a> Batch<'a> {
     /// Releases the lock and waits until the log holds what the replies say. Afterwards no lock
     /// is held, what was published is on its way, and the replies may leave.
     pub fn finish(&mut self, client: &mut Client, reply: &mut Reply) {
-        // Steps 1 to 3, and what was published without a lock.
+        // Steps 1 to 3.
         self.give_back();
+        // What was published without a lock.
         self.tell();
         let committed = match self.server.aof.failure() {
             // The one exception to the rule that a reply waits until the log holds what its command has seen. If
             // the log has failed, it may never hold that. Whoever only reads is answered all the same, because
-            // otherwise nobody could read. For the same reason messages are sent though the log has failed.
+            // otherwise nobody could read. For the same reason messages are sent though the log has failed. (To
+            // serve a client that waits is to write.)
             Some(_) if self.retractable.is_empty() && !self.has_served(client) => Ok(()),
             _ => self.server.aof.commit(self.position),
         };
@@ -235,6 +238,7 @@ impl<'a> Batch<'a> {
             self.server.hub.send(self.position);
         }
         self.deliver(client, failure.as_ref());
+        // For one batch, PUBLISH remembers which receivers it has waited for (handler/pubsub.rs).
         client.waited_for.clear();
         self.retractable.clear();
         self.add_counts(client);

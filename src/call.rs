@@ -81,6 +81,7 @@ impl<'a> Caller<'a> {
     pub fn execute(&mut self, arrived: &mut Arrived, client: &mut Client, reply: &mut Reply) {
         let Arrived { args, row, .. } = arrived;
         let begin = reply.out.mark();
+        // The command before this one was CLIENT REPLY SKIP.
         if client.replies == Replies::SkipNext {
             client.replies = Replies::SkipThis;
         }
@@ -169,6 +170,7 @@ impl<'a> Caller<'a> {
             }
             Run::Write(handler) | Run::MayStore(_, handler) => {
                 self.batch.exclude();
+                // CLIENT PAUSE may have come while this thread waited for the lock.
                 self.unless_paused(row, client)?;
                 // Without the `delete_noted` below, because the view has deleted what it found expired.
                 return Ok(self.batch.write(handler, client, args, reply)?);

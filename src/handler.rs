@@ -78,9 +78,9 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub enum Run {
     /// Under the shared lock. It cannot change anything: `View` has no way to.
     Read(fn(&View, &Args, &mut Reply) -> Result<(), Error>),
-    /// The same, but it may take long. It returns what is left to be done, and that is done with the lock
-    /// given back in between (call/long.rs). Where the reply must be that of one moment, as with KEYS, it keeps
-    /// the lock.
+    /// The same, but it may take long. The handler does the first part at once, and returns what is left. That is
+    /// done with the lock given back in between (call/long.rs). Where the reply must be that of one moment, as
+    /// with KEYS, it keeps the lock.
     Long(LongHandler),
     /// Under the exclusive lock; logged if it changed something.
     Write(WriteHandler),

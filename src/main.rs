@@ -173,7 +173,7 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<Thread, Str
 }
 
 /// Gives each client a thread of its own. Starting a thread takes ten times as long as accepting a
-/// client, and the kernel keeps only 128 waiting (std's backlog). A client that it turns away tries again
+/// client, and the kernel keeps only 128 waiting (std's backlog). A client that the kernel turns away tries again
 /// after one second, then after two, four, eight. So all clients that wait are accepted first. Then one thread
 /// is started, and before the next thread all new clients are accepted again.
 fn accept_for_ever(listener: &Listener, server: &Arc<Server>, store: &Arc<RwLock<Keyspace>>) {
@@ -196,7 +196,7 @@ fn accept_for_ever(listener: &Listener, server: &Arc<Server>, store: &Arc<RwLock
                 log::warning(format_args!("cannot accept a client: {error}"));
                 thread::sleep(Duration::from_millis(100));
             }
-            // No more clients wait.
+            // Nobody else waits, or the error will come again.
             Err(_) => {}
         }
         if let Some(client) = accepted.pop_front() {

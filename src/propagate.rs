@@ -1,5 +1,4 @@
-//! What is to be repeated: who a command comes from, the records that it leaves, and the stream of all
-//! records.
+//! The records that commands leave for the log, and the stream of all records.
 //!
 //! A command that changed something leaves a *record*: a command that replays to the same change.
 //! Usually that is the command as it was sent. Where its outcome depends on the time, on chance or on
@@ -14,8 +13,8 @@
 //! Four rules of form, all Redis's:
 //! 1. A *unit* is one command, or one EXEC. If it leaves more than one record, they stand between `MULTI`
 //!    and `EXEC`. So a log that ends in the middle replays all of them or none.
-//! 2. The DEL of an expired key stands before the records of the command that met the key, whatever that
-//!    command had recorded by then ([`Records::push_expired`]).
+//! 2. The DEL of an expired key stands before the records of the command that met the key, even if that command
+//!    had recorded something before ([`Records::push_expired`]).
 //! 3. A record applies to the database of the last `SELECT` before it. Records say where the database
 //!    changes. They do not know the database of the stream's last record, so the stream writes the SELECT
 //!    in front of them.

@@ -81,7 +81,7 @@ impl From<io::Error> for Error {
     }
 }
 
-/// What may be sent. For a client it depends on the configuration, and on whether it has given the
+/// What may be sent. For a client this depends on the configuration, and on whether the client has given the
 /// password.
 #[derive(Clone, Copy)]
 pub struct Allowed {
@@ -111,7 +111,7 @@ pub fn read_command(
     loop {
         args.clear();
         let buffer = reader.fill_buf()?;
-        // What comes the plain way is smaller than any limit but that of an unauthenticated client.
+        // A command that comes the plain way is within all limits, except those of an unauthenticated client.
         if !allowed.unauthenticated
             && let Some(length) = plain::take(buffer, args)
         {

@@ -91,13 +91,13 @@ pub fn serve(server: &Arc<Server>, store: &RwLock<Keyspace>, client: Box<Client>
     if let Err(error) = &end {
         log::verbose(format_args!("client {} left: {error}", session.client.public.id));
     }
-    let is_polite = end.is_ok() && !session.is_killed();
+    let ends_in_order = end.is_ok() && !session.is_killed();
     // Tells the operator, if the client was ended because it held too much memory.
     session.tell_end();
     // Before the connection ends: whoever sees the end may count on the free place.
     session.leave();
-    if is_polite {
-        // Reads on for a moment, or the kernel would throw the last reply away with what is unread.
+    if ends_in_order {
+        // Reads on for a moment. Otherwise the kernel would throw the last reply away with what is unread.
         waiting::linger(&stream);
     }
     let _ = stream.shutdown(Shutdown::Both);
@@ -189,7 +189,8 @@ impl Session<'_> {
     /// Runs the commands that have arrived, then sends the replies. Returns whether the client is to be
     /// served further.
     fn run_batch(&mut self) -> io::Result<bool> {
-        // The reader waits without sleeping, as long as no other client begins a batch (serve/inbound.rs).
+        // Tells the reader, which waits for the next command without sleeping if no other client begins a batch
+        // meanwhile (serve/inbound.rs).
         self.reader.get_mut().begin_batch();
         self.client.public.in_service.store(true, Ordering::Relaxed);
         self.caller.begin();
@@ -215,8 +216,8 @@ impl Session<'_> {
         self.follow_up()
     }
 
-    /// Sends the replies, and then does what a handler has left to be done. What waits sends the replies itself
-    /// before it waits, in the files named. SHUTDOWN ends the process before anything is sent, as in Redis. The
+    /// Sends the replies, and then does what a handler has left to be done. (The functions that wait send the
+    /// replies themselves, before they wait.) SHUTDOWN ends the process before anything is sent, as in Redis. The
     /// process goes on only if the log could not be saved.
     fn follow_up(&mut self) -> io::Result<bool> {
         match std::mem::take(&mut self.client.then) {
@@ -230,7 +231,7 @@ impl Session<'_> {
                 self.shut_down(force);
                 self.flush()?;
             }
-            // serve/reload.rs. The replies before it wait, as everybody does.
+            // DEBUG RELOAD: serve/reload.rs. Everybody waits for it, and so do the replies before it.
             Then::Reload { from_log, silent } => self.reload(from_log, silent)?,
             // BLPOP: serve/blocked.rs.
             Then::Block(waiter) => self.block(&waiter)?,
@@ -253,14 +254,15 @@ impl Session<'_> {
         self.flush()
     }
 
-    /// Whether another thread has ended the client: by CLIENT KILL or `timeout`, or because its queue was
-    /// over the limit.
+    /// Whether another thread has ended the client: by CLIENT KILL or `timeout`, or because too much was queued
+    /// for it.
     fn is_killed(&self) -> bool {
         let outbox = self.client.outbox.as_ref();
         self.client.public.held.is_ended() || outbox.is_some_and(|o| o.is_closed())
     }
 
-    /// Lets the outbox's thread send what is queued. When `self` is dropped, the client is on no list any more.
+    /// Lets the outbox's thread send what is queued. At the end `self` is dropped, and the client is on no list
+    /// any more.
     fn leave(mut self) {
         // This takes the shared lock, if the client watches keys. `finish` gives it back.
         self.caller.unwatch(&mut self.client);

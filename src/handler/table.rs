@@ -45,7 +45,7 @@ pub static TABLE: LazyLock<Table> = LazyLock::new(|| {
 const BUCKETS: usize = 32 * 32;
 
 /// The bucket of a name, by its first two letters and its length. Most buckets that are used have one name, and
-/// none has more than a few. (`% 32` makes upper and lower case equal.) It is for speed alone: with one of std's
+/// none has more than three, if subcommands are not counted. (`% 32` makes upper and lower case equal.) It is for speed alone: with one of std's
 /// tables a GET in a pipeline takes nearly a fifth more instructions.
 fn bucket(name: &[u8]) -> usize {
     match name {
@@ -88,7 +88,9 @@ mod tests {
             let name = row.command.name.to_ascii_uppercase();
             assert_eq!(TABLE.find(name.as_bytes()).map(|row| row.index), Some(row.index), "{name}");
         }
-        assert!(TABLE.buckets.iter().all(|bucket| bucket.len() <= 4));
+        // A subcommand is looked for only by its container, and need not be found as fast.
+        let is_whole = |index: &&usize| !TABLE.rows[**index].is_subcommand;
+        assert!(TABLE.buckets.iter().all(|bucket| bucket.iter().filter(is_whole).count() <= 3));
         assert!(TABLE.find(b"").is_none() && TABLE.find(b"gett").is_none());
     }
 }
