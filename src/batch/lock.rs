@@ -65,8 +65,8 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Sleeps until the exclusive lock is free. Commands that take long look at these counts, and let writers
-    /// in (call/long.rs).
+    /// Sleeps until the exclusive lock is free. By these counts a command that takes long learns that writers
+    /// wait, and that one has come in (call/long.rs).
     fn wait_for_lock(&self) -> RwLockWriteGuard<'a, Keyspace> {
         let gates = &self.server.clients.gates;
         gates.writers.fetch_add(1, Ordering::Relaxed);
@@ -126,7 +126,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Frees what a replay has deleted. It keeps its lock, and nobody waits for it.
+    /// Frees what a replay has deleted, at once: a replay keeps its lock, and nobody waits for that lock.
     pub fn free_garbage(&mut self) {
         if let Guard::Exclusive(keyspace) = &mut self.guard {
             keyspace.garbage.clear();

@@ -84,13 +84,13 @@ impl<'a> ViewMut<'a> {
     }
 
     /// Logs this command in place of the one that was sent.
-    pub fn propagate<const N: usize>(&mut self, words: [&[u8]; N]) {
-        self.propagate_args(words.into_iter());
+    pub fn propagate<const N: usize>(&mut self, args: [&[u8]; N]) {
+        self.propagate_args(args.into_iter());
     }
 
     /// Logs these arguments in place of the ones that were sent.
-    pub fn propagate_args<'w>(&mut self, words: impl ExactSizeIterator<Item = &'w [u8]>) {
-        self.records.push(self.db, words);
+    pub fn propagate_args<'w>(&mut self, args: impl ExactSizeIterator<Item = &'w [u8]>) {
+        self.records.push(self.db, args);
         self.propagated = true;
     }
 
@@ -202,6 +202,7 @@ impl<'a> ViewMut<'a> {
             Some(mut entry) => {
                 let old = entry.set(string.form());
                 let has_deadline = entry.look().deadline().is_some();
+                // What was large in the old value.
                 if let Some(old) = old {
                     self.free_later(Box::new(old));
                 }
@@ -245,7 +246,7 @@ impl<'a> ViewMut<'a> {
     /// For ZUNIONSTORE, SORT and their kind: stores what the command has computed, of this type, under `key`. If
     /// that is nothing, deletes the key.
     pub fn replace<T: Type>(&mut self, key: Key, event: &'static str, entry: Option<Loose>) {
-        // First the DELs of the keys that the command has read.
+        // First the DELs of keys that the command has read and found expired.
         self.delete_noted();
         let Some(entry) = entry else {
             // As in Redis, a key that is expired goes as if it were alive: the command is logged, and no DEL.
