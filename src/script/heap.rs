@@ -27,10 +27,12 @@ use super::number;
 use super::table::{Fault, Table};
 use super::value::{Error, FunctionId, StringId, TableId, Value};
 use std::marker::PhantomData;
-use std::ops::{Index, IndexMut};
+use std::ops::{Index, IndexMut, Range};
 
 /// Marks the end of a chain of strings with the same bucket.
 const NONE: u32 = u32::MAX;
+/// A buffer for strings that has grown to more bytes than this is not kept.
+const KEPT_BUFFER: usize = 1 << 16;
 
 /// The number of a slot in the arena of `T`.
 pub struct Id<T>(u32, PhantomData<fn() -> T>);
@@ -187,7 +189,7 @@ pub struct Heap {
     pub limit: usize,
     /// The metatable of all strings.
     pub string_meta: Option<TableId>,
-    /// Where strings are joined before they are looked for. It keeps its memory.
+    /// Where strings are joined before they are looked for.
     joined: Vec<u8>,
 }
 
@@ -345,9 +347,23 @@ impl Heap {
                 _ => {}
             }
         }
-        let string = self.string(&joined);
-        self.joined = joined;
+        self.string_of_buffer(joined)
+    }
+
+    fn string_of_buffer(&mut self, bytes: Vec<u8>) -> Result<StringId, Error> {
+        let string = self.string(&bytes);
+        if bytes.capacity() <= KEPT_BUFFER {
+            self.joined = bytes;
+        }
         string
+    }
+
+    /// A part of a string as a string.
+    pub fn part(&mut self, string: StringId, range: Range<usize>) -> Result<StringId, Error> {
+        let mut part = std::mem::take(&mut self.joined);
+        part.clear();
+        part.extend_from_slice(&self.bytes_of(string)[range]);
+        self.string_of_buffer(part)
     }
 
     pub fn bytes_of(&self, string: StringId) -> &[u8] {

@@ -37,9 +37,12 @@
 //! of the machine on top of the old one, up to 200 times.
 
 pub mod base;
+pub mod bit;
 pub mod coroutine;
 pub mod math;
 pub mod sandbox;
+pub mod string;
+pub mod r#struct;
 pub mod table;
 
 use super::heap::Function;
@@ -70,6 +73,11 @@ pub trait Resume: Send {
     /// The function has returned: see [`Call::result`]. To call another one, give `self` back in
     /// [`Outcome::Then`].
     fn resume(self: Box<Self>, call: &mut Call) -> Result<Outcome, Error>;
+
+    /// How many bytes it holds, if a script can make that many. The collector counts them.
+    fn size(&self) -> usize {
+        0
+    }
 }
 
 /// The world outside of the script. It grows with the natives that need something of it.
@@ -93,8 +101,11 @@ pub struct Call<'a> {
 /// Opens all libraries.
 pub fn open(machine: &mut Machine) {
     base::open(machine);
+    bit::open(machine);
     coroutine::open(machine);
     math::open(machine);
+    string::open(machine);
+    r#struct::open(machine);
     table::open(machine);
 }
 
@@ -203,6 +214,8 @@ impl Call<'_> {
 
     /// Returns a string.
     pub fn give_string(&mut self, bytes: &[u8]) -> Result<Outcome, Error> {
+        // To make a long string takes as long as many rounds of a loop.
+        self.ticks(bytes.len() as u32 / 1024)?;
         let string = self.machine.heap.string(bytes)?;
         self.give(Value::String(string))
     }
@@ -226,6 +239,11 @@ impl Call<'_> {
         self.machine.tick(self.host)
     }
 
+    /// As [`tick`](Self::tick), for that many rounds.
+    pub fn ticks(&mut self, rounds: u32) -> Result<(), Error> {
+        self.machine.ticks(self.host, rounds)
+    }
+
     /// An error with the position of the caller.
     pub fn error(&mut self, text: impl AsRef<[u8]>) -> Error {
         self.machine.error(text.as_ref())
@@ -236,13 +254,13 @@ impl Call<'_> {
         self.bad_argument(number, &format!("{expected} expected, got {got}"))
     }
 
-    pub fn bad_argument(&mut self, number: usize, text: &str) -> Error {
+    pub fn bad_argument(&mut self, number: usize, text: impl AsRef<[u8]>) -> Error {
         let (name, is_method) = self.machine.name_of_native();
-        let message = match number - usize::from(is_method) {
-            0 => format!("calling '{name}' on bad self ({text})"),
-            number => format!("bad argument #{number} to '{name}' ({text})"),
+        let what = match number - usize::from(is_method) {
+            0 => format!("calling '{name}' on bad self ("),
+            number => format!("bad argument #{number} to '{name}' ("),
         };
-        self.error(message)
+        self.error([what.as_bytes(), text.as_ref(), b")"].concat())
     }
 }
 

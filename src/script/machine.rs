@@ -563,7 +563,8 @@ impl Thread {
     }
 
     pub fn size(&self) -> usize {
-        size_of::<Thread>() + size_of_val(&self.stack[..]) + size_of_val(&self.frames[..])
+        let states: usize = self.states.iter().map(|state| state.size()).sum();
+        size_of::<Thread>() + size_of_val(&self.stack[..]) + size_of_val(&self.frames[..]) + states
     }
 
     /// How many slots of the stack are in use.

@@ -7,6 +7,15 @@ pub fn to_integer(number: f64) -> i64 {
     if fits { number as i64 } else { i64::MIN }
 }
 
+/// What C does when it makes an unsigned integer of a double. From 2^64 on, that is 0.
+pub fn to_unsigned(number: f64) -> u64 {
+    const HALF: f64 = 9_223_372_036_854_775_808.0;
+    match number >= HALF {
+        true => to_integer(number - HALF) as u64 ^ 1 << 63,
+        false => to_integer(number) as u64,
+    }
+}
+
 /// As `printf("%.14g")`.
 pub fn to_text(number: f64) -> Vec<u8> {
     if number == number.trunc() && number.abs() < 1e14 {
@@ -23,19 +32,33 @@ pub fn general(number: f64, digits: usize) -> String {
         let sign = if number.is_sign_negative() { "-" } else { "" };
         return format!("{sign}{}", if number.is_nan() { "nan" } else { "inf" });
     }
-    let digits = digits.max(1);
-    let scientific = format!("{number:.*e}", digits - 1);
-    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    let short = |text: &str| match text.contains('.') {
-        true => text.trim_end_matches('0').trim_end_matches('.').to_string(),
-        false => text.to_string(),
-    };
-    if exponent < -4 || exponent >= digits as i32 {
-        let sign = if exponent < 0 { '-' } else { '+' };
-        return format!("{}e{sign}{:02}", short(mantissa), exponent.abs());
+    let text = general_with_zeros(number, digits);
+    let (mantissa, exponent) = text.split_at(text.find('e').unwrap_or(text.len()));
+    match mantissa.contains('.') {
+        true => mantissa.trim_end_matches('0').trim_end_matches('.').to_string() + exponent,
+        false => text,
     }
-    short(&format!("{number:.*}", (digits as i32 - 1 - exponent) as usize))
+}
+
+/// The same with the zeros at the end.
+pub fn general_with_zeros(number: f64, digits: usize) -> String {
+    let digits = digits.max(1);
+    let scientific = scientific(number, digits - 1);
+    let exponent = scientific.split_once('e').and_then(|(_, exponent)| exponent.parse().ok());
+    let exponent: i32 = exponent.unwrap_or(0);
+    if exponent < -4 || exponent >= digits as i32 {
+        return scientific;
+    }
+    format!("{number:.*}", (digits as i32 - 1 - exponent) as usize)
+}
+
+/// As `printf("%.*e")`, for a finite number.
+pub fn scientific(number: f64, precision: usize) -> String {
+    let text = format!("{number:.precision$e}");
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    let sign = if exponent < 0 { '-' } else { '+' };
+    format!("{mantissa}e{sign}{:02}", exponent.abs())
 }
 
 /// As C's `strtoul` with a base, and blanks behind it.

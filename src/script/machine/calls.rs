@@ -462,6 +462,12 @@ impl Machine {
         if spend(&mut self.budget) { Ok(()) } else { self.interrupt(host) }
     }
 
+    /// The same for that many rounds at once.
+    pub fn ticks(&mut self, host: &mut dyn Host, rounds: u32) -> Result<(), Error> {
+        self.budget = self.budget.saturating_sub(rounds).max(1);
+        if self.budget > 1 { Ok(()) } else { self.interrupt(host) }
+    }
+
     /// Asks the host whether the script may go on.
     pub(super) fn interrupt(&mut self, host: &mut dyn Host) -> Result<(), Error> {
         self.budget = BUDGET;

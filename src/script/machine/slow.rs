@@ -446,6 +446,7 @@ impl Machine {
             last -= run as u8 - 1;
             let string = self.heap.join(&values[values.len() - run..])?;
             *self.register(last) = Value::String(string);
+            self.ticks(host, self.heap.bytes_of(string).len() as u32 / 1024)?;
         }
         *self.register(to) = *self.register(first);
         Ok(())
