@@ -214,9 +214,20 @@ impl Call<'_> {
 
     /// Returns a string.
     pub fn give_string(&mut self, bytes: &[u8]) -> Result<Outcome, Error> {
-        // To make a long string takes as long as many rounds of a loop.
-        self.ticks(bytes.len() as u32 / 1024)?;
         let string = self.machine.heap.string(bytes)?;
+        self.give(Value::String(string))
+    }
+
+    /// An empty buffer to make a string in. It may have memory already.
+    pub fn buffer(&mut self) -> Vec<u8> {
+        self.machine.heap.buffer()
+    }
+
+    /// Returns what is in a buffer as a string.
+    pub fn give_buffer(&mut self, buffer: Vec<u8>) -> Result<Outcome, Error> {
+        // To make a long string takes as long as many rounds of a loop.
+        self.ticks(buffer.len() as u32 / 1024)?;
+        let string = self.machine.heap.string_of(buffer)?;
         self.give(Value::String(string))
     }
 

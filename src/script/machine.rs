@@ -523,6 +523,12 @@ impl Machine {
         self.thread.top = top + 1;
     }
 
+    /// Takes away the value that was pushed last.
+    pub fn pop(&mut self) -> Value {
+        self.thread.top -= 1;
+        self.thread.stack[self.thread.top]
+    }
+
     /// Makes sure that the stack has that many slots.
     #[inline]
     fn reserve(&mut self, slots: usize) -> Result<(), Error> {

@@ -75,14 +75,14 @@ fn byte(call: &mut Call) -> Result<Outcome, Error> {
 }
 
 fn char(call: &mut Call) -> Result<Outcome, Error> {
-    let mut text = Vec::with_capacity(call.count);
+    let mut text = call.buffer();
     for number in 1..=call.count {
         match u8::try_from(call.integer(number)? as i32) {
             Ok(byte) => text.push(byte),
             Err(_) => return Err(call.bad_argument(number, "invalid value")),
         }
     }
-    call.give_string(&text)
+    call.give_buffer(text)
 }
 
 fn dump(call: &mut Call) -> Result<Outcome, Error> {
@@ -97,9 +97,10 @@ fn len(call: &mut Call) -> Result<Outcome, Error> {
 
 fn change(call: &mut Call, change: fn(&mut [u8])) -> Result<Outcome, Error> {
     let text = call.string(1)?;
-    let mut text = call.bytes(text).to_vec();
-    change(&mut text);
-    call.give_string(&text)
+    let mut result = call.buffer();
+    result.extend_from_slice(call.bytes(text));
+    change(&mut result);
+    call.give_buffer(result)
 }
 
 fn rep(call: &mut Call) -> Result<Outcome, Error> {
@@ -108,7 +109,7 @@ fn rep(call: &mut Call) -> Result<Outcome, Error> {
     let length = call.bytes(text).len();
     call.check_room(length.saturating_mul(times))?;
     let result = call.bytes(text).repeat(times);
-    call.give_string(&result)
+    call.give_buffer(result)
 }
 
 fn sub(call: &mut Call) -> Result<Outcome, Error> {

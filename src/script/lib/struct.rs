@@ -14,7 +14,7 @@
 use super::{Call, Native, Outcome};
 use crate::script::machine::Machine;
 use crate::script::number;
-use crate::script::value::{Error, Value};
+use crate::script::value::{Error, StringId, Value};
 
 /// How many bytes an integer may have.
 const MAX_INTEGER: usize = 32;
@@ -28,7 +28,7 @@ pub fn open(machine: &mut Machine) {
 
 /// A format, and what its options have set so far.
 struct Format {
-    options: Vec<u8>,
+    text: StringId,
     next: usize,
     is_big_endian: bool,
     alignment: usize,
@@ -38,15 +38,16 @@ impl Format {
     /// The first argument, up to a zero.
     fn of(call: &mut Call) -> Result<Format, Error> {
         let text = call.string(1)?;
-        let options = call.bytes(text).split(|byte| *byte == 0).next().unwrap_or_default();
-        let options = options.to_vec();
-        Ok(Format { options, next: 0, is_big_endian: false, alignment: 1 })
+        Ok(Format { text, next: 0, is_big_endian: false, alignment: 1 })
     }
 
     /// The next option, and how many bytes it takes. `s`, and what only sets something, has 0.
     fn next(&mut self, call: &mut Call) -> Result<Option<(u8, usize)>, Error> {
         call.tick()?;
-        let Some(option) = self.options.get(self.next).copied() else { return Ok(None) };
+        let option = match call.bytes(self.text).get(self.next) {
+            None | Some(0) => return Ok(None),
+            Some(option) => *option,
+        };
         self.next += 1;
         let size = match option {
             b'b' | b'B' | b'x' => 1,
@@ -68,18 +69,14 @@ impl Format {
 
     /// The number behind an option, or else the default.
     fn number(&mut self, call: &mut Call, default: usize) -> Result<usize, Error> {
-        let digits = self.options[self.next..].iter().take_while(|byte| byte.is_ascii_digit());
-        let count = digits.count();
-        if count == 0 {
-            return Ok(default);
-        }
+        let begin = self.next;
         let mut number = 0i32;
-        for digit in &self.options[self.next..self.next + count] {
+        while let Some(digit @ b'0'..=b'9') = call.bytes(self.text).get(self.next).copied() {
             let next = number.checked_mul(10).and_then(|n| n.checked_add(i32::from(digit - b'0')));
             number = next.ok_or_else(|| call.error("integral size overflow"))?;
+            self.next += 1;
         }
-        self.next += count;
-        Ok(number as usize)
+        Ok(if self.next == begin { default } else { number as usize })
     }
 
     /// An option that has no bytes, but says how those that follow are to be read.
@@ -113,6 +110,14 @@ impl Format {
         size.wrapping_sub(position & (size - 1)) & (size - 1)
     }
 
+    fn integer(&self, bytes: &[u8]) -> u64 {
+        let add = |number: u64, byte: &u8| number << 8 | u64::from(*byte);
+        match self.is_big_endian {
+            true => bytes.iter().fold(0, add),
+            false => bytes.iter().rev().fold(0, add),
+        }
+    }
+
     /// Bytes that have the lowest one first, in the order that is set, or the other way round.
     fn order<const N: usize>(&self, mut bytes: [u8; N], size: usize) -> [u8; N] {
         if self.is_big_endian {
@@ -127,7 +132,7 @@ fn pack(call: &mut Call) -> Result<Outcome, Error> {
     // As in C, a nil stands behind the arguments, so a missing argument is a nil.
     call.push(Value::Nil);
     call.count += 1;
-    let mut result = Vec::new();
+    let mut result = call.buffer();
     let mut number = 2;
     while let Some((option, size)) = format.next(call)? {
         let padding = format.padding(result.len(), option, size);
@@ -173,7 +178,7 @@ fn pack(call: &mut Call) -> Result<Outcome, Error> {
         }
         number += usize::from(option != b'x');
     }
-    call.give_string(&result)
+    call.give_buffer(result)
 }
 
 fn unpack(call: &mut Call) -> Result<Outcome, Error> {
@@ -185,75 +190,62 @@ fn unpack(call: &mut Call) -> Result<Outcome, Error> {
         return Err(call.bad_argument(3, "offset must be 1 or greater"));
     }
     let mut at = begin - 1;
-    let mut results = Vec::new();
+    let mut count = 0;
     while let Some((option, size)) = format.next(call)? {
         at = at.wrapping_add(format.padding(at, option, size));
         let mut size = size;
         check(call, at, size, length)?;
-        if !call.has_room_on_stack(results.len() + 2) {
+        if !call.has_room_on_stack(count + 2) {
             return Err(call.error("stack overflow (too many results)"));
         }
+        if option == b'c' && size == 0 {
+            // The last result is the size.
+            let last = match count {
+                0 => Value::Nil,
+                _ => call.machine.pop(),
+            };
+            let Some(last) = call.machine.heap.to_number(last) else {
+                return Err(call.error("format 'c0' needs a previous size"));
+            };
+            count -= 1;
+            size = number::to_unsigned(last) as usize;
+            check(call, at, size, length)?;
+        }
         let rest = &call.bytes(data)[at..];
-        match option {
-            b'b' | b'B' | b'h' | b'H' | b'l' | b'L' | b'T' | b'i' | b'I' => {
-                let number = integer(&rest[..size], format.is_big_endian);
-                let is_signed = option.is_ascii_lowercase();
-                results.push(Value::Number(if is_signed {
-                    signed(number, size)
-                } else {
-                    number as f64
-                }));
-            }
-            b'x' => {}
-            b'f' => {
-                let number = f32::from_bits(integer(&rest[..4], format.is_big_endian) as u32);
-                results.push(Value::Number(number.into()));
-            }
-            b'd' => {
-                let number = f64::from_bits(integer(&rest[..8], format.is_big_endian));
-                results.push(Value::Number(number));
-            }
-            b'c' => {
-                if size == 0 {
-                    // The last result is the size.
-                    let last = results.pop().and_then(|last| call.machine.heap.to_number(last));
-                    let Some(last) = last else {
-                        return Err(call.error("format 'c0' needs a previous size"));
-                    };
-                    size = number::to_unsigned(last) as usize;
-                    check(call, at, size, length)?;
-                }
-                results.push(Value::String(call.machine.heap.part(data, at..at + size)?));
-            }
+        let result = match option {
+            b'b' | b'h' | b'i' | b'l' => Value::Number(signed(format.integer(&rest[..size]), size)),
+            b'B' | b'H' | b'I' | b'L' | b'T' => Value::Number(format.integer(&rest[..size]) as f64),
+            b'f' => Value::Number(f32::from_bits(format.integer(&rest[..size]) as u32).into()),
+            b'd' => Value::Number(f64::from_bits(format.integer(&rest[..size]))),
+            b'c' => Value::String(call.machine.heap.part(data, at..at + size)?),
             b's' => {
-                let Some(end) = rest.iter().position(|byte| *byte == 0) else {
+                let Some(length) = rest.iter().position(|byte| *byte == 0) else {
                     return Err(call.error("unfinished string in data"));
                 };
-                results.push(Value::String(call.machine.heap.part(data, at..at + end)?));
-                size = end + 1;
+                size = length + 1;
+                Value::String(call.machine.heap.part(data, at..at + length)?)
             }
-            _ => format.set(call, option)?,
-        }
+            b'x' => {
+                at += size;
+                continue;
+            }
+            _ => {
+                format.set(call, option)?;
+                continue;
+            }
+        };
+        call.push(result);
+        count += 1;
         at += size;
     }
-    let count = results.len() + 1;
-    results.into_iter().for_each(|result| call.push(result));
     call.push(Value::Number(at.wrapping_add(1) as i64 as f64));
-    Ok(Outcome::Return(count))
+    Ok(Outcome::Return(count + 1))
 }
 
 fn check(call: &mut Call, at: usize, size: usize, length: usize) -> Result<(), Error> {
     match at.checked_add(size) {
         Some(end) if end <= length => Ok(()),
         _ => Err(call.bad_argument(2, "data string too short")),
-    }
-}
-
-fn integer(bytes: &[u8], is_big_endian: bool) -> u64 {
-    let add = |number: u64, byte: &u8| number << 8 | u64::from(*byte);
-    match is_big_endian {
-        true => bytes.iter().fold(0, add),
-        false => bytes.iter().rev().fold(0, add),
     }
 }
 

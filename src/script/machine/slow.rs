@@ -104,7 +104,9 @@ impl Machine {
             Instruction::ForPrepare { base, offset } => return self.prepare_for(base, offset),
             Instruction::ForCall { base, variables } => {
                 let slot = self.base() + base as usize;
-                self.thread.stack.copy_within(slot..slot + 3, slot + 3);
+                for index in slot..slot + 3 {
+                    self.thread.stack[index + 3] = self.thread.stack[index];
+                }
                 self.thread.top = slot + 6;
                 return self.call(host, slot + 3, Then::Iterate(variables + 1));
             }

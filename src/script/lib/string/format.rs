@@ -39,7 +39,7 @@ pub fn format(call: &mut Call) -> Result<Outcome, Error> {
     let template = call.string(1)?;
     let template = call.bytes(template).to_vec();
     let mut rest = &template[..];
-    let mut result = Vec::new();
+    let mut result = call.buffer();
     let mut number = 1;
     while let Some(at) = rest.iter().position(|byte| *byte == b'%') {
         result.extend_from_slice(&rest[..at]);
@@ -61,7 +61,7 @@ pub fn format(call: &mut Call) -> Result<Outcome, Error> {
         call.check_room(result.len())?;
     }
     result.extend_from_slice(rest);
-    call.give_string(&result)
+    call.give_buffer(result)
 }
 
 /// Adds an argument to the result.

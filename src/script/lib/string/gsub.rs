@@ -59,7 +59,7 @@ pub fn gsub(call: &mut Call) -> Result<Outcome, Error> {
         found: 0..0,
         next: 0,
         rest: 0,
-        result: Vec::new(),
+        result: call.buffer(),
         counted: 0,
     };
     Box::new(substitution).go_on(call)
@@ -117,7 +117,7 @@ impl Substitution {
         }
         let end = call.bytes(self.search.text).len();
         self.add(call, Part::Text { from: self.rest, to: end })?;
-        call.give_string(&self.result)?;
+        call.give_buffer(self.result)?;
         call.give_number(self.count.into())?;
         Ok(Outcome::Return(2))
     }

@@ -94,7 +94,7 @@ pub enum Progress {
 
 impl Matcher {
     pub fn new(is_anchored: bool) -> Matcher {
-        let (captures, choices) = (Vec::new(), Vec::new());
+        let (captures, choices) = (Vec::with_capacity(4), Vec::with_capacity(8));
         let at = Place { text: 0, item: 0 };
         Matcher { is_anchored, start: 0, at, captures, choices, work: 0 }
     }
@@ -193,6 +193,13 @@ impl Matcher {
         None
     }
 
+    /// Notes what must be undone on the way back to a choice, if there is one.
+    fn undo_by(&mut self, choice: Choice) {
+        if !self.choices.is_empty() {
+            self.choices.push(choice);
+        }
+    }
+
     /// `(`, or `()`, which captures the position.
     fn open(&mut self, at: Place, items: &[u8]) -> Result<Place, Fault> {
         if self.captures.len() >= MAX_CAPTURES {
@@ -203,7 +210,7 @@ impl Matcher {
             true => Capture::Closed(Part::Position(at.text)),
             false => Capture::Open { from: at.text },
         });
-        self.choices.push(Choice::Began);
+        self.undo_by(Choice::Began);
         Ok(Place { item: at.item + if is_position { 2 } else { 1 }, ..at })
     }
 
@@ -212,7 +219,7 @@ impl Matcher {
         for (index, capture) in self.captures.iter_mut().enumerate().rev() {
             if let Capture::Open { from } = *capture {
                 *capture = Capture::Closed(Part::Text { from, to: at.text });
-                self.choices.push(Choice::Ended { capture: index, from });
+                self.undo_by(Choice::Ended { capture: index, from });
                 return Ok(Place { item: at.item + 1, ..at });
             }
         }
