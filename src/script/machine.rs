@@ -487,6 +487,16 @@ impl Machine {
                             }
                         }
                     }
+                    Instruction::ForCall { base, variables } => {
+                        frame.pc = pc as u32;
+                        let slot = frame.base + base as usize;
+                        for register in base as usize..base as usize + 3 {
+                            registers[register + 3] = registers[register];
+                        }
+                        thread.top = slot + 6;
+                        self.call(host, slot + 3, Then::Iterate(variables + 1))?;
+                        continue 'frame;
+                    }
                     Instruction::ForTest { base, offset } => {
                         let base = base as usize;
                         if !registers[base + 3].is_nil() {

@@ -141,7 +141,7 @@ impl Machine {
     }
 
     /// Does what a native has asked for. Gives the slot to be called next.
-    #[inline]
+    #[inline(always)]
     fn conclude(
         &mut self,
         outcome: Outcome,
@@ -204,7 +204,7 @@ impl Machine {
     }
 
     /// Brings results to where they are wanted. Their frame, if there was one, is gone.
-    #[inline]
+    #[inline(always)]
     fn deliver(&mut self, slot: usize, then: Then, first: usize, count: usize) {
         let thread = &mut self.thread;
         let value = if count > 0 { thread.stack[first] } else { Value::Nil };

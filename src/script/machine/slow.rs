@@ -102,14 +102,6 @@ impl Machine {
                 return self.tail_call(function, arguments as usize, host);
             }
             Instruction::ForPrepare { base, offset } => return self.prepare_for(base, offset),
-            Instruction::ForCall { base, variables } => {
-                let slot = self.base() + base as usize;
-                for index in slot..slot + 3 {
-                    self.thread.stack[index + 3] = self.thread.stack[index];
-                }
-                self.thread.top = slot + 6;
-                return self.call(host, slot + 3, Then::Iterate(variables + 1));
-            }
             // Only if the budget is spent.
             Instruction::Jump { .. }
             | Instruction::ForLoop { .. }
