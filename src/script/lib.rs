@@ -265,13 +265,18 @@ impl Call<'_> {
         self.bad_argument(number, &format!("{expected} expected, got {got}"))
     }
 
-    pub fn bad_argument(&mut self, number: usize, text: impl AsRef<[u8]>) -> Error {
+    pub fn bad_argument(&mut self, number: usize, text: &str) -> Error {
+        self.bad_argument_bytes(number, text.as_bytes())
+    }
+
+    /// The same for a text with bytes of the script in it.
+    pub fn bad_argument_bytes(&mut self, number: usize, text: &[u8]) -> Error {
         let (name, is_method) = self.machine.name_of_native();
         let what = match number - usize::from(is_method) {
             0 => format!("calling '{name}' on bad self ("),
             number => format!("bad argument #{number} to '{name}' ("),
         };
-        self.error([what.as_bytes(), text.as_ref(), b")"].concat())
+        self.error([what.as_bytes(), text, b")"].concat())
     }
 }
 

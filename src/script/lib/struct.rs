@@ -15,6 +15,7 @@ use super::{Call, Native, Outcome};
 use crate::script::machine::Machine;
 use crate::script::number;
 use crate::script::value::{Error, StringId, Value};
+use std::ops::Range;
 
 /// How many bytes an integer may have.
 const MAX_INTEGER: usize = 32;
@@ -94,8 +95,8 @@ impl Format {
                 self.alignment = alignment;
             }
             _ => {
-                return Err(call
-                    .bad_argument(1, [b"invalid format option '", &[option][..], b"'"].concat()));
+                let text = [b"invalid format option '", &[option][..], b"'"].concat();
+                return Err(call.bad_argument_bytes(1, &text));
             }
         }
         Ok(())
@@ -110,20 +111,48 @@ impl Format {
         size.wrapping_sub(position & (size - 1)) & (size - 1)
     }
 
-    fn integer(&self, bytes: &[u8]) -> u64 {
-        let add = |number: u64, byte: &u8| number << 8 | u64::from(*byte);
+    /// Adds the lower bytes of a number, or all eight and zeros.
+    fn put(&self, bits: u64, size: usize, out: &mut Vec<u8>) {
+        let mut bytes = [0; MAX_INTEGER];
+        bytes[..8].copy_from_slice(&bits.to_le_bytes());
+        let bytes = &mut bytes[..size];
+        if self.is_big_endian {
+            bytes.reverse();
+        }
+        out.extend_from_slice(bytes);
+    }
+
+    /// The number that some bytes are, or the lower eight of them.
+    fn bits(&self, bytes: &[u8]) -> u64 {
+        let add = |bits: u64, byte: &u8| bits << 8 | u64::from(*byte);
         match self.is_big_endian {
             true => bytes.iter().fold(0, add),
             false => bytes.iter().rev().fold(0, add),
         }
     }
 
-    /// Bytes that have the lowest one first, in the order that is set, or the other way round.
-    fn order<const N: usize>(&self, mut bytes: [u8; N], size: usize) -> [u8; N] {
-        if self.is_big_endian {
-            bytes[..size].reverse();
-        }
-        bytes
+    /// What an option makes of the bytes that it takes.
+    fn value(
+        &mut self,
+        call: &mut Call,
+        option: u8,
+        data: StringId,
+        range: Range<usize>,
+    ) -> Result<Option<Value>, Error> {
+        let bits = self.bits(&call.bytes(data)[range.clone()]);
+        Ok(Some(match option {
+            b'b' | b'h' | b'i' | b'l' => Value::Number(signed(bits, range.len())),
+            b'B' | b'H' | b'I' | b'L' | b'T' => Value::Number(bits as f64),
+            b'f' => Value::Number(f32::from_bits(bits as u32).into()),
+            b'd' => Value::Number(f64::from_bits(bits)),
+            b'c' => Value::String(call.machine.heap.part(data, range)?),
+            b's' => Value::String(call.machine.heap.part(data, range.start..range.end - 1)?),
+            b'x' => return Ok(None),
+            _ => {
+                self.set(call, option)?;
+                return Ok(None);
+            }
+        }))
     }
 }
 
@@ -138,25 +167,11 @@ fn pack(call: &mut Call) -> Result<Outcome, Error> {
         let padding = format.padding(result.len(), option, size);
         result.resize(result.len() + padding, 0);
         match option {
-            b'b' | b'B' | b'h' | b'H' | b'l' | b'L' | b'T' | b'i' | b'I' => {
-                let value = call.number(number)?;
-                let value = match value < 0.0 {
-                    true => number::to_integer(value) as u64,
-                    false => number::to_unsigned(value),
-                };
-                let mut bytes = [0; MAX_INTEGER];
-                bytes[..8].copy_from_slice(&value.to_le_bytes());
-                result.extend_from_slice(&format.order(bytes, size)[..size]);
+            b'b' | b'B' | b'h' | b'H' | b'i' | b'I' | b'l' | b'L' | b'T' | b'f' | b'd' => {
+                let bits = to_bits(option, call.number(number)?);
+                format.put(bits, size, &mut result);
             }
             b'x' => result.push(0),
-            b'f' => {
-                let bytes = (call.number(number)? as f32).to_le_bytes();
-                result.extend(format.order(bytes, size));
-            }
-            b'd' => {
-                let bytes = call.number(number)?.to_le_bytes();
-                result.extend(format.order(bytes, size));
-            }
             b'c' | b's' => {
                 let text = call.string(number)?;
                 let text = call.bytes(text);
@@ -181,6 +196,16 @@ fn pack(call: &mut Call) -> Result<Outcome, Error> {
     call.give_buffer(result)
 }
 
+/// A number as an option stores it.
+fn to_bits(option: u8, number: f64) -> u64 {
+    match option {
+        b'f' => (number as f32).to_bits().into(),
+        b'd' => number.to_bits(),
+        _ if number < 0.0 => number::to_integer(number) as u64,
+        _ => number::to_unsigned(number),
+    }
+}
+
 fn unpack(call: &mut Call) -> Result<Outcome, Error> {
     let mut format = Format::of(call)?;
     let data = call.string(2)?;
@@ -193,49 +218,31 @@ fn unpack(call: &mut Call) -> Result<Outcome, Error> {
     let mut count = 0;
     while let Some((option, size)) = format.next(call)? {
         at = at.wrapping_add(format.padding(at, option, size));
-        let mut size = size;
         check(call, at, size, length)?;
         if !call.has_room_on_stack(count + 2) {
             return Err(call.error("stack overflow (too many results)"));
         }
-        if option == b'c' && size == 0 {
-            // The last result is the size.
-            let last = match count {
-                0 => Value::Nil,
-                _ => call.machine.pop(),
-            };
-            let Some(last) = call.machine.heap.to_number(last) else {
-                return Err(call.error("format 'c0' needs a previous size"));
-            };
-            count -= 1;
-            size = number::to_unsigned(last) as usize;
-            check(call, at, size, length)?;
-        }
-        let rest = &call.bytes(data)[at..];
-        let result = match option {
-            b'b' | b'h' | b'i' | b'l' => Value::Number(signed(format.integer(&rest[..size]), size)),
-            b'B' | b'H' | b'I' | b'L' | b'T' => Value::Number(format.integer(&rest[..size]) as f64),
-            b'f' => Value::Number(f32::from_bits(format.integer(&rest[..size]) as u32).into()),
-            b'd' => Value::Number(f64::from_bits(format.integer(&rest[..size]))),
-            b'c' => Value::String(call.machine.heap.part(data, at..at + size)?),
-            b's' => {
-                let Some(length) = rest.iter().position(|byte| *byte == 0) else {
-                    return Err(call.error("unfinished string in data"));
+        let size = match option {
+            b'c' if size == 0 => {
+                // The last result is the size.
+                let last = if count == 0 { Value::Nil } else { call.machine.pop() };
+                let Some(last) = call.machine.heap.to_number(last) else {
+                    return Err(call.error("format 'c0' needs a previous size"));
                 };
-                size = length + 1;
-                Value::String(call.machine.heap.part(data, at..at + length)?)
+                count -= 1;
+                number::to_unsigned(last) as usize
             }
-            b'x' => {
-                at += size;
-                continue;
-            }
-            _ => {
-                format.set(call, option)?;
-                continue;
-            }
+            b's' => match call.bytes(data)[at..].iter().position(|byte| *byte == 0) {
+                Some(zero) => zero + 1,
+                None => return Err(call.error("unfinished string in data")),
+            },
+            _ => size,
         };
-        call.push(result);
-        count += 1;
+        check(call, at, size, length)?;
+        if let Some(value) = format.value(call, option, data, at..at + size)? {
+            call.push(value);
+            count += 1;
+        }
         at += size;
     }
     call.push(Value::Number(at.wrapping_add(1) as i64 as f64));

@@ -87,7 +87,7 @@ impl Substitution {
             self.rest = found.end;
             // Behind an empty match, it must not find the same one again.
             self.next = found.end + usize::from(found.is_empty());
-            if self.search.is_anchored() {
+            if self.search.matcher.is_anchored {
                 self.limit = self.count;
             }
             self.found = found;

@@ -1,4 +1,7 @@
 //! `find`, `match` and `gmatch`.
+//!
+//! A pattern without special bytes is searched for as it is. For all others, [`Search`] brings the
+//! [matcher](super::pattern) together with the strings of the script.
 
 use super::pattern::{self, Matcher, PAUSE, Part, Progress};
 use crate::script::heap::Function;
@@ -12,7 +15,7 @@ pub struct Search {
     pattern: StringId,
     /// The pattern without its anchor, and up to the first zero, which ends it.
     items: Range<usize>,
-    matcher: Matcher,
+    pub matcher: Matcher,
 }
 
 impl Search {
@@ -23,10 +26,6 @@ impl Search {
         let end = pattern::position(bytes, 0).unwrap_or(bytes.len());
         let items = usize::from(is_anchored)..end;
         Search { text, pattern, items, matcher: Matcher::new(is_anchored) }
-    }
-
-    pub fn is_anchored(&self) -> bool {
-        self.matcher.is_anchored
     }
 
     /// The first match that begins there or behind.
