@@ -298,7 +298,12 @@ impl Heap {
 
     /// An empty table for the machine itself.
     pub fn add_table(&mut self) -> TableId {
-        let table = Table::new(0, 0);
+        self.add_table_for(0)
+    }
+
+    /// The same with room for that many keys.
+    pub fn add_table_for(&mut self, keys: usize) -> TableId {
+        let table = Table::new(0, keys);
         self.bytes += table.size();
         self.tables.add(table)
     }

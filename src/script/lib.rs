@@ -281,13 +281,14 @@ impl Call<'_> {
 }
 
 impl Machine {
-    /// Makes a global table of natives. If there is one of that name, adds to it.
+    /// Makes a global table of natives. If there is one of that name, adds to it. Their order is
+    /// Redis's, because `pairs` shows it.
     pub fn library(&mut self, name: &str, natives: &[(&str, Native)]) -> TableId {
         let key = Value::String(self.heap.add_string(name.as_bytes()));
         let table = match self.heap.get(self.globals, key) {
             Value::Table(table) => table,
             _ => {
-                let table = self.heap.add_table();
+                let table = self.heap.add_table_for(natives.len());
                 self.set_field(self.globals, name, Value::Table(table));
                 table
             }
@@ -297,6 +298,13 @@ impl Machine {
             self.set_field(table, name, native);
         }
         table
+    }
+
+    /// Gives a native its second name, which it had in Lua 5.0.
+    pub fn alias(&mut self, library: TableId, name: &str, old: &str) {
+        let name = Value::String(self.heap.add_string(name.as_bytes()));
+        let native = self.heap.get(library, name);
+        self.set_field(library, old, native);
     }
 
     /// Sets a field of a table that the machine itself makes.

@@ -9,17 +9,17 @@ use crate::script::value::Error;
 
 pub fn open(machine: &mut Machine) {
     let natives: [(&str, Native); 12] = [
-        ("arshift", |call| shift(call, |bits, by| (bits as i32 >> by) as u32)),
-        ("band", |call| fold(call, |a, b| a & b)),
+        ("tobit", |call| change(call, |bits| bits)),
         ("bnot", |call| change(call, |bits| !bits)),
+        ("band", |call| fold(call, |a, b| a & b)),
         ("bor", |call| fold(call, |a, b| a | b)),
-        ("bswap", |call| change(call, u32::swap_bytes)),
         ("bxor", |call| fold(call, |a, b| a ^ b)),
         ("lshift", |call| shift(call, |bits, by| bits << by)),
+        ("rshift", |call| shift(call, |bits, by| bits >> by)),
+        ("arshift", |call| shift(call, |bits, by| (bits as i32 >> by) as u32)),
         ("rol", |call| shift(call, u32::rotate_left)),
         ("ror", |call| shift(call, u32::rotate_right)),
-        ("rshift", |call| shift(call, |bits, by| bits >> by)),
-        ("tobit", |call| change(call, |bits| bits)),
+        ("bswap", |call| change(call, u32::swap_bytes)),
         ("tohex", tohex),
     ];
     machine.library("bit", &natives);

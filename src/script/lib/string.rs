@@ -19,12 +19,13 @@ use crate::script::value::{Error, Value};
 use std::ops::Range;
 
 pub fn open(machine: &mut Machine) {
-    let natives: [(&str, Native); 14] = [
+    let natives: [(&str, Native); 15] = [
         ("byte", byte),
         ("char", char),
         ("dump", dump),
         ("find", matching::find),
         ("format", format::format),
+        ("gfind", matching::gmatch),
         ("gmatch", matching::gmatch),
         ("gsub", gsub::gsub),
         ("len", len),
@@ -36,10 +37,7 @@ pub fn open(machine: &mut Machine) {
         ("upper", |call| change(call, |text| text.make_ascii_uppercase())),
     ];
     let library = machine.library("string", &natives);
-    // The name that Lua 5.0 had for it.
-    let gmatch = Value::String(machine.heap.add_string(b"gmatch"));
-    let gmatch = machine.heap.get(library, gmatch);
-    machine.set_field(library, "gfind", gmatch);
+    machine.alias(library, "gmatch", "gfind");
     let meta = machine.heap.add_table();
     machine.set_field(meta, "__index", Value::Table(library));
     machine.heap.string_meta = Some(meta);

@@ -23,7 +23,7 @@ const MAX_INTEGER: usize = 32;
 const ALIGNMENT: usize = 8;
 
 pub fn open(machine: &mut Machine) {
-    let natives: [(&str, Native); 3] = [("pack", pack), ("size", size), ("unpack", unpack)];
+    let natives: [(&str, Native); 3] = [("pack", pack), ("unpack", unpack), ("size", size)];
     machine.library("struct", &natives);
 }
 
