@@ -38,8 +38,11 @@
 
 pub mod base;
 pub mod bit;
+pub mod cjson;
+pub mod cmsgpack;
 pub mod coroutine;
 pub mod math;
+pub mod os;
 pub mod sandbox;
 pub mod string;
 pub mod r#struct;
@@ -102,11 +105,19 @@ pub struct Call<'a> {
 pub fn open(machine: &mut Machine) {
     base::open(machine);
     bit::open(machine);
+    cjson::open(machine);
+    cmsgpack::open(machine);
     coroutine::open(machine);
     math::open(machine);
+    os::open(machine);
     string::open(machine);
     r#struct::open(machine);
     table::open(machine);
+}
+
+/// A script begins. What the last one has set in a library is forgotten.
+pub fn begin(machine: &mut Machine) {
+    cjson::begin(machine);
 }
 
 impl Call<'_> {
@@ -273,7 +284,7 @@ impl Call<'_> {
     pub fn bad_argument_bytes(&mut self, number: usize, text: &[u8]) -> Error {
         let (name, is_method) = self.machine.name_of_native();
         let what = match number - usize::from(is_method) {
-            0 => format!("calling '{name}' on bad self ("),
+            0 if is_method => format!("calling '{name}' on bad self ("),
             number => format!("bad argument #{number} to '{name}' ("),
         };
         self.error([what.as_bytes(), text, b")"].concat())

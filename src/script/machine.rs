@@ -153,6 +153,8 @@ pub struct Machine {
     has_no_handler: bool,
     /// What `math.random` goes on from.
     pub random: u64,
+    /// What the script has set in `cjson`. The natives of that library keep it alive.
+    pub json_settings: TableId,
 }
 
 impl Machine {
@@ -160,7 +162,7 @@ impl Machine {
     pub fn new(limit: usize) -> Machine {
         let mut heap = Heap::new(limit);
         let running = heap.threads.add(Thread::default());
-        let globals = heap.add_table();
+        let (globals, json_settings) = (heap.add_table(), heap.add_table());
         let mut machine = Machine {
             heap,
             prototypes: Arena::new(),
@@ -176,6 +178,7 @@ impl Machine {
             has_extra_level: false,
             has_no_handler: false,
             random: 0,
+            json_settings,
         };
         super::lib::open(&mut machine);
         machine
@@ -199,6 +202,7 @@ impl Machine {
         arguments: &[Value],
         host: &mut dyn Host,
     ) -> Result<(), Error> {
+        super::lib::begin(self);
         self.is_stopped = false;
         self.budget = BUDGET;
         self.thread.top = 0;

@@ -1,6 +1,8 @@
 //! Tests of the interpreter as a whole: programs with what Redis answers, and programs that try to
 //! break the bounds. These run on a stack as small as a client's.
 
+mod formats;
+
 use super::lib::{Call, Host, Native, Outcome, Resume};
 use super::machine::Machine;
 use super::number;
