@@ -69,7 +69,7 @@ impl Batch<'_> {
 
     /// Says whether the commands that follow are those of a script.
     pub fn set_in_script(&mut self, is_in_script: bool) {
-        self.notes.in_script.set(is_in_script);
+        self.report.in_script.set(is_in_script);
     }
 
     /// Whether what is recorded from now on is logged: `redis.set_repl`. The lock is exclusive.

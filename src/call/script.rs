@@ -141,7 +141,7 @@ impl<'a> Caller<'a> {
         if !known.flags.are_given || known.flags.no_writes {
             return Ok(());
         }
-        if let Some(cause) = self.batch.server.aof.refusal() {
+        if let Some(cause) = self.batch.server.aof.failure() {
             return Err(Error::misconf(&cause));
         }
         match form.is_read_only {
@@ -347,7 +347,7 @@ impl Running<'_, '_> {
             "ERR Write commands are not allowed from read-only scripts.".to_string()
         } else if command.writes()
             && !self.turn.has_written()
-            && let Some(cause) = self.caller.batch.server.aof.refusal()
+            && let Some(cause) = self.caller.batch.server.aof.failure()
         {
             format!("MISCONF Errors writing to the AOF file: {cause}")
         } else {

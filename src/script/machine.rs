@@ -494,6 +494,16 @@ impl Machine {
                             }
                         }
                     }
+                    Instruction::ForCall { base, variables } => {
+                        frame.pc = pc as u32;
+                        let slot = frame.base + base as usize;
+                        for register in base as usize..base as usize + 3 {
+                            registers[register + 3] = registers[register];
+                        }
+                        thread.top = slot + 6;
+                        self.call(host, slot + 3, Then::Iterate(variables + 1))?;
+                        continue 'frame;
+                    }
                     Instruction::ForTest { base, offset } => {
                         let base = base as usize;
                         if !registers[base + 3].is_nil() {
@@ -528,6 +538,12 @@ impl Machine {
         }
         self.thread.stack[top] = value;
         self.thread.top = top + 1;
+    }
+
+    /// Takes away the value that was pushed last.
+    pub fn pop(&mut self) -> Value {
+        self.thread.top -= 1;
+        self.thread.stack[self.thread.top]
     }
 
     /// Makes sure that the stack has that many slots.
@@ -570,7 +586,8 @@ impl Thread {
     }
 
     pub fn size(&self) -> usize {
-        size_of::<Thread>() + size_of_val(&self.stack[..]) + size_of_val(&self.frames[..])
+        let states: usize = self.states.iter().map(|state| state.size()).sum();
+        size_of::<Thread>() + size_of_val(&self.stack[..]) + size_of_val(&self.frames[..]) + states
     }
 
     /// How many slots of the stack are in use.
