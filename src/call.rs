@@ -158,10 +158,7 @@ impl<'a> Caller<'a> {
                 Ok(self.run_long(handler, client, args, reply)?)
             }
             Run::Mixed(handler) => {
-                match row.command.is(Flag::AllowBusy) {
-                    true => self.batch.share_anyway(),
-                    false => self.batch.share()?,
-                }
+                self.batch.share_for(row.command)?;
                 handler(client, &self.batch.view(client.db), args, reply)
             }
             Run::Client(handler) | Run::Container(Some(handler)) => {

@@ -11,6 +11,8 @@
 
 use super::Batch;
 use super::lock::Guard;
+use crate::handler::{Command, Flag};
+use crate::store::Busy;
 
 impl Batch<'_> {
     /// Gives the lock back for the time between two commands of a script.
@@ -60,6 +62,15 @@ impl Batch<'_> {
         self.give_back();
         self.begin_writing(self.store.write_anyway());
         self.server.aof.append(&mut self.records);
+    }
+
+    /// The same for a command that is answered while a script is busy, and [`share`](Self::share) for any other.
+    pub fn share_for(&mut self, command: &Command) -> Result<(), Busy> {
+        if !command.is(Flag::AllowBusy) {
+            return self.share();
+        }
+        self.share_anyway();
+        Ok(())
     }
 
     /// Whether the lock is the exclusive one.

@@ -176,14 +176,16 @@ fn set_arguments(machine: &mut Machine, args: &Args, keys: usize) -> Result<(), 
     Ok(())
 }
 
-/// Answers with the error that has ended a script, and where it happened.
+/// Answers with the error that has ended a script, and where it happened. (If it happened behind the script, because
+/// what it has returned is too much, there is no place.)
 fn tell(machine: &mut Machine, error: value::Error, known: Known, reply: &mut Reply) {
     let (mut text, is_counted) = answer::error_text(machine, error.0);
-    let (source, line) = machine.place_of_failure();
-    let name = hexadecimal(&known.digest);
-    text.extend(format!(" script: {name}, on ").as_bytes());
-    text.extend(answer::c_string(&source));
-    text.extend(format!(":{line}.").as_bytes());
+    if let Some((source, line)) = machine.place_of_failure() {
+        let name = hexadecimal(&known.digest);
+        text.extend(format!(" script: {name}, on ").as_bytes());
+        text.extend(answer::c_string(&source));
+        text.extend(format!(":{line}.").as_bytes());
+    }
     answer::write_error(text, is_counted, reply);
 }
 

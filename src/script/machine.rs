@@ -151,8 +151,9 @@ pub struct Machine {
     /// no handler is to be called for it.
     has_extra_level: bool,
     has_no_handler: bool,
-    /// Where the last error happened: the function, and its line.
-    failed_at: Option<(Id<Prototype>, u32)>,
+    /// Where the error happened that has ended the last run, if one has: the function, and its line; or none, if a
+    /// native had called the native that failed.
+    failed_at: Option<Option<(Id<Prototype>, u32)>>,
     /// What `math.random` goes on from.
     pub random: u64,
     /// What the script has set in `cjson`. The natives of that library keep it alive.
@@ -223,6 +224,9 @@ impl Machine {
                 Err(error) => result = self.unwind(error, host),
             }
             if self.thread.frames.is_empty() {
+                if result.is_ok() {
+                    self.failed_at = None;
+                }
                 return result;
             }
         }

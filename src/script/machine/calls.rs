@@ -309,7 +309,7 @@ impl Machine {
 
     /// Drops frames until one holds the error.
     pub(super) fn unwind(&mut self, error: Error, host: &mut dyn Host) -> Result<(), Error> {
-        self.failed_at = self.innermost();
+        self.failed_at = Some(self.innermost());
         let mut error = error;
         let mut levels = self.levels() + u32::from(std::mem::take(&mut self.has_extra_level));
         let has_no_handler = std::mem::take(&mut self.has_no_handler);
@@ -335,7 +335,7 @@ impl Machine {
                         Ok(()) => return Ok(()),
                         Err(other) => error = other,
                     }
-                    self.failed_at = self.innermost();
+                    self.failed_at = Some(self.innermost());
                     levels = self.levels();
                 }
                 Kind::Entry => return Err(error),
