@@ -56,8 +56,8 @@ impl<'a> Batch<'a> {
             std::mem::swap(&mut self.records.bytes, &mut guard.records);
             self.guard = Guard::Exclusive(guard);
             self.start_clock();
-            // Under the exclusive lock the log cannot be switched on, because that takes the shared one
-            // (aof/rewrite.rs). If it is switched off meanwhile, `append` keeps nothing.
+            // Asked once. Nobody switches the log on meanwhile, because whoever does so holds the shared lock
+            // (aof/rewrite.rs). If somebody switches it off, `append` keeps nothing.
             self.records.wanted =
                 self.time.source == Source::Client && self.server.aof.is_enabled();
             // Keys that the batch's reads found expired go before what its writes change.
@@ -87,7 +87,8 @@ impl<'a> Batch<'a> {
     /// lock back.
     fn release(&mut self) {
         if let Guard::Exclusive(keyspace) = &mut self.guard {
-            // Leaves an empty buffer, this one or another, which the keyspace gets.
+            // `append` empties the buffer, or takes it and leaves the stream's, which is empty. That is for the
+            // next writer.
             self.server.aof.append(&mut self.records);
             std::mem::swap(&mut self.records.bytes, &mut keyspace.records);
             for garbage in keyspace.garbage.drain(..) {
