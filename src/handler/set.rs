@@ -34,10 +34,8 @@ use crate::handler::{
 use crate::key::Key;
 use crate::resp::{Args, Reply};
 use crate::store::{View, ViewMut};
-use crate::types::table::groups;
 use crate::types::{Edit, Entry, Loose, Member, Set};
 use std::cmp::Reverse;
-use std::mem::take;
 use std::ops::Range;
 
 #[rustfmt::skip]
@@ -235,11 +233,7 @@ fn sinter<'a>(
     _: &TimeSlice,
     reply: &mut Reply,
 ) -> Result<Option<Rest<'a>>, Error> {
-    ask(Question::Inter, 1..args.len(), view, args, reply, |sets, reply| {
-        let members: Vec<Member> = intersection(sets).collect();
-        reply.set(members.len());
-        reply.each(members, bulk);
-    })
+    answer(Question::Inter, view, args, reply)
 }
 
 fn sintercard<'a>(
@@ -263,7 +257,14 @@ fn sintercard<'a>(
     }
     let limit = if limit == 0 { usize::MAX } else { limit };
     ask(Question::Inter, 2..2 + numkeys, view, args, reply, move |sets, reply| {
-        reply.count(intersection(sets).take(limit).count());
+        let mut count = 0;
+        for group in intersection(sets) {
+            count += group.len();
+            if count >= limit {
+                break;
+            }
+        }
+        reply.count(count.min(limit));
     })
 }
 
@@ -285,7 +286,6 @@ fn sdiff<'a>(
     answer(Question::Diff, view, args, reply)
 }
 
-/// Answers with the members of a set that is made for that, as Redis does it.
 fn answer<'a>(
     question: Question,
     view: &View,
@@ -294,7 +294,14 @@ fn answer<'a>(
 ) -> Result<Option<Rest<'a>>, Error> {
     let limits = *view.limits;
     ask(question, 1..args.len(), view, args, reply, move |sets, reply| {
-        let made = Loose::filled::<Set>(b"", &limits, |set| question.fill(sets, set));
+        let members = question.members(sets);
+        let count = members.iter().flatten().map(Vec::len).sum();
+        if matches!(question, Question::Inter) || limits.is_table(count) {
+            reply.set(count);
+            return reply.each(members.into_iter().flatten().flatten(), bulk);
+        }
+        // Redis sends the members of a set that it makes. If that is small, they have an order.
+        let made = Loose::filled::<Set>(b"", &limits, |set| question.fill(members, sets, set));
         reply_with(made.as_ref().and_then(|made| made.look().read::<Set>()), reply);
     })
 }
@@ -349,7 +356,10 @@ fn store(
     let destination = args.key(1);
     let look = view.look();
     let sets = sets(&look, args.keys(2))?;
-    let made = Loose::filled::<Set>(&destination, look.limits, |set| question.fill(&sets, set));
+    let members = question.members(&sets);
+    let made = Loose::filled::<Set>(&destination, look.limits, |set| {
+        question.fill(members, &sets, set);
+    });
     let made_set = made.as_ref().and_then(|made| made.look().read::<Set>());
     reply.count(made_set.map_or(0, Set::len));
     view.replace::<Set>(destination, question.event(), made);
@@ -383,66 +393,69 @@ impl Question {
         }
     }
 
-    /// Puts the members that are asked for into a set that is empty.
-    fn fill(self, sets: &[Option<Set>], set: &mut Edit<Set>) {
+    /// The members that are asked for, in groups. None if it is shorter to make a set of all members.
+    fn members<'a>(self, sets: &[Option<Set<'a>>]) -> Option<Vec<Vec<Member<'a>>>> {
         match self {
-            Question::Inter => set.add_all(intersection(sets)),
+            Question::Inter => Some(intersection(sets).collect()),
             Question::Union => {
-                set.expect(sets.iter().flatten().map(|set| set.len()).max().unwrap_or(0));
-                set.add_all(members(sets));
+                // To add one takes as long as to ask two.
+                let asked = sets.iter().enumerate().map(|(i, set)| i * set.map_or(0, Set::len));
+                let is_shorter = asked.sum::<usize>() <= 2 * self.work(sets);
+                let new = |i| difference(sets[i], &sets[..i]);
+                is_shorter.then(|| (0..sets.len()).flat_map(new).collect())
             }
-            Question::Diff => subtract(sets, set),
+            Question::Diff => {
+                let (first, others) = sets.split_first()?;
+                let mut others = others.to_vec();
+                // The largest is the one that most probably has a member.
+                others.sort_by_key(|set| Reverse(set.map_or(0, Set::len)));
+                // Redis's formula.
+                let asked = first.map_or(0, Set::len).saturating_mul(sets.iter().flatten().count());
+                (asked / 2 <= self.work(sets)).then(|| difference(*first, &others).collect())
+            }
+        }
+    }
+
+    /// Puts these members into a set that is empty; or makes it without them.
+    fn fill(self, members: Option<Vec<Vec<Member>>>, sets: &[Option<Set>], set: &mut Edit<Set>) {
+        if let Some(members) = members {
+            set.expect(members.iter().map(Vec::len).sum());
+            return members.iter().for_each(|group| set.add_all(group));
+        }
+        set.expect(sets.first().copied().flatten().map_or(0, Set::len));
+        for (i, other) in sets.iter().enumerate() {
+            for group in other.into_iter().flat_map(|other| other.groups()) {
+                if i == 0 || matches!(self, Question::Union) {
+                    set.add_all(&group);
+                } else {
+                    group.into_iter().for_each(|member| _ = set.remove(member));
+                }
+            }
         }
     }
 }
 
-/// Puts what the first of the sets has, and no other, into a set that is empty.
-fn subtract(sets: &[Option<Set>], set: &mut Edit<Set>) {
-    let (first, others) = sets.split_at(1);
-    let Some(minuend) = first[0] else {
-        return;
-    };
-    // Redis's formula.
-    let asked = minuend.len().saturating_mul(sets.iter().flatten().count()) / 2;
-    if asked <= Question::Diff.work(sets) {
-        let mut others: Vec<Set> = others.iter().flatten().copied().collect();
-        // The largest is the one that most probably has a member.
-        others.sort_by_key(|set| Reverse(set.len()));
-        let is_left = |member: &Member| !others.iter().any(|other| other.contains(*member));
-        set.add_all(ahead(minuend, others.clone()).filter(is_left));
-    } else {
-        set.expect(minuend.len());
-        set.add_all(minuend.iter());
-        for member in members(others) {
-            set.remove(member);
-        }
-    }
-}
-
-/// The members of these sets, one after another.
-fn members<'a>(sets: &[Option<Set<'a>>]) -> impl Iterator<Item = Member<'a>> {
-    sets.iter().flatten().flat_map(|set| set.iter())
-}
-
-/// The members of a set, about which the others will be asked. What that needs is fetched for many of them at
-/// once, because otherwise the processor would wait for memory a few times for each.
-fn ahead<'a>(set: Set<'a>, others: Vec<Set<'a>>) -> impl Iterator<Item = Member<'a>> {
-    let groups = groups(set.iter()).inspect(move |group| {
-        let digests = group.iter().filter_map(Member::key).map(|key| key.digest);
-        others.iter().for_each(|other| other.look_ahead(digests.clone()));
-    });
-    groups.flatten()
-}
-
-/// The members that all sets have, in the order of the smallest.
-fn intersection<'a>(sets: &[Option<Set<'a>>]) -> impl Iterator<Item = Member<'a>> + use<'a> {
+/// The members that all sets have, in groups, in the order of the smallest.
+fn intersection<'a>(sets: &[Option<Set<'a>>]) -> impl Iterator<Item = Vec<Member<'a>>> + use<'a> {
     let all: Option<Vec<Set>> = sets.iter().copied().collect();
-    let mut sets = all.unwrap_or_default();
-    sets.sort_by_key(|set| set.len());
-    let smallest = sets.drain(..sets.len().min(1)).next();
-    let mut others = sets.clone();
-    let members = smallest.into_iter().flat_map(move |set| ahead(set, take(&mut others)));
-    members.filter(move |member| sets.iter().all(|set| set.contains(*member)))
+    let mut others = all.unwrap_or_default();
+    others.sort_by_key(|set| set.len());
+    let smallest = others.drain(..others.len().min(1)).next();
+    smallest.into_iter().flat_map(Set::groups).map(move |mut group| {
+        others.iter().for_each(|other| other.keep(true, &mut group));
+        group
+    })
+}
+
+/// The members of a set that none of the others has, in groups.
+fn difference<'a>(
+    set: Option<Set<'a>>,
+    others: &[Option<Set<'a>>],
+) -> impl Iterator<Item = Vec<Member<'a>>> {
+    set.into_iter().flat_map(Set::groups).map(|mut group| {
+        others.iter().flatten().for_each(|other| other.keep(false, &mut group));
+        group
+    })
 }
 
 fn reply_with(set: Option<Set>, reply: &mut Reply) {

@@ -37,7 +37,7 @@
 //! other, a bucket with every operation, and walks them with the same cursor (`dictScan`). A write
 //! there may still allocate one array of half a gigabyte; here the largest step is one segment.
 
-use crate::key::digest_of;
+use crate::key::{Key, digest_of};
 use crate::types::heap::{Heap, Piece};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry::{Occupied, Vacant};
@@ -51,6 +51,9 @@ const FILL: usize = 7;
 
 /// As many as [`warm`] looks for at once.
 pub const WARM: usize = 64;
+
+/// So many slots that wait to be split have about as many entries.
+const TOGETHER: usize = 5;
 
 const SLOT_BITS_FROM: u32 = 16;
 const SLOT_BITS: u32 = 64 - SLOT_BITS_FROM;
@@ -152,11 +155,16 @@ impl<E: Keyed> Table<E> {
     /// A table that can take so many entries without growing.
     pub fn with_room(len: usize) -> Table<E> {
         let slots = len.div_ceil(FILL).max(1);
-        let segment = |first| {
+        let slot = |index| {
+            // What is not split yet has the entries of two.
+            let share = if is_split(index, slots) { 1 } else { 2 };
+            let capacity = (share * len).div_ceil(slots.next_power_of_two());
+            Slot::with_capacity_and_hasher(capacity, BuildHasherDefault::default())
+        };
+        let segment = |first: usize| {
             let mut segment =
                 Vec::with_capacity(if first == 0 { SEGMENT.min(slots) } else { SEGMENT });
-            let slot = || Slot::with_capacity_and_hasher(FILL, BuildHasherDefault::default());
-            segment.resize_with(SEGMENT.min(slots - first), slot);
+            segment.extend((first..slots.min(first + SEGMENT)).map(slot));
             segment
         };
         let segments =
@@ -196,8 +204,22 @@ impl<E: Keyed> Table<E> {
     }
 
     /// Has in the processor's caches what a lookup of these digests needs ([`warm`]).
-    pub fn look_ahead(&self, digests: impl Iterator<Item = u64> + Clone) {
-        warm(digests.map(|digest| (self, digest)));
+    pub fn look_ahead(
+        &self,
+        digests: impl Iterator<Item = u64> + Clone,
+    ) -> [Option<Held<'_, E>>; WARM] {
+        warm(digests.map(|digest| (self, digest)))
+    }
+
+    /// Whether a key is there, for whose digest [`Table::look_ahead`] has found this. Only its bytes must be
+    /// compared then.
+    pub fn has(&self, key: Key, found: Option<Option<Held<E>>>) -> bool {
+        match found {
+            Some(None) => false,
+            Some(Some(found)) if found.key() == key.bytes => true,
+            // A twin; or there were more digests than were looked for.
+            _ => self.get(key.digest, &key).is_some(),
+        }
     }
 
     /// Every entry with this digest: one, or none, or by a rare chance twins.
@@ -342,17 +364,31 @@ impl<E: Keyed> Table<E> {
         entries.map(|entry| self.found(entry))
     }
 
-    /// The same with their digests, for whoever reads all and looks for them elsewhere. Their bytes are in
-    /// the processor's caches, because it has waited for those of a group at once.
-    pub fn with_digests(&self) -> impl Iterator<Item = (u64, Held<'_, E>)> {
-        let entries = self.segments.iter().flatten().flatten();
-        let entries = entries.map(|(digest, entry)| (*digest, self.found(entry)));
-        let twins = self.twins().map(|twin| (digest_of(twin.key()), twin));
-        let groups = groups(entries.chain(twins)).inspect(|group| {
-            let touched = group.iter().map(|(_, found)| found.entry.touch(found.heap));
-            black_box(touched.fold(0, |all, byte| all ^ byte));
+    /// What `make` makes of all entries and their digests, in groups of about [`WARM`], for whoever reads all.
+    /// Their bytes are in the processor's caches, because it has waited for those of a group at once.
+    pub fn groups<'a, T>(
+        &'a self,
+        make: impl Fn(u64, Held<'a, E>) -> T,
+    ) -> impl Iterator<Item = Vec<T>> {
+        let twins = self.twins().map(|twin| make(digest_of(twin.key()), twin)).collect();
+        let slots = self.segments.iter().flat_map(|segment| segment.chunks(TOGETHER));
+        let groups = slots.map(move |slots| {
+            wait_for(slots.iter());
+            let mut group = Vec::with_capacity(slots.iter().map(HashMap::len).sum());
+            let mut touched = 0;
+            for (digest, entry) in slots.iter().flatten() {
+                touched ^= entry.touch(&self.heap);
+                group.push(make(*digest, self.found(entry)));
+            }
+            black_box(touched);
+            group
         });
-        groups.flatten()
+        groups.chain([twins])
+    }
+
+    /// The same, one after another.
+    pub fn with_digests(&self) -> impl Iterator<Item = (u64, Held<'_, E>)> {
+        self.groups(|digest, found| (digest, found)).flatten()
     }
 
     /// Visits the entries of one slot, the one that holds the point `cursor`, and returns the
@@ -371,9 +407,9 @@ impl<E: Keyed> Table<E> {
     fn next_cursor(&self, index: usize) -> u64 {
         // The interval of slot `index` has the length of one unit in the last of the digits that
         // the slot looks at; adding it carries towards the point, that is towards lower bits.
-        let top = self.slots.next_power_of_two() as u64;
-        let split = index as u64 >= top / 2 || (index as u64 | (top / 2)) < self.slots as u64;
-        let digits = if split { top.trailing_zeros() } else { top.trailing_zeros() - 1 };
+        let top = self.slots.next_power_of_two();
+        let unsplit = u32::from(!is_split(index, self.slots));
+        let digits = top.trailing_zeros() - unsplit;
         if digits == 0 {
             return 0;
         }
@@ -467,8 +503,7 @@ pub fn warm<'a, E: Keyed>(
     lookups: impl Iterator<Item = (&'a Table<E>, u64)> + Clone,
 ) -> [Option<Held<'a, E>>; WARM] {
     let slots = lookups.map(|(table, digest)| (table, table.slot(table.index(digest)), digest));
-    let lengths = slots.clone().filter_map(|(_, slot, _)| slot.map(HashMap::len));
-    black_box(lengths.sum::<usize>());
+    wait_for(slots.clone().filter_map(|(_, slot, _)| slot));
     let mut found = [None; WARM];
     for (found, (table, slot, digest)) in found.iter_mut().zip(slots) {
         *found = slot.and_then(|slot| slot.get(&digest)).map(|entry| table.found(entry));
@@ -477,6 +512,14 @@ pub fn warm<'a, E: Keyed>(
     let touched = touched.map(|found: &Held<E>| found.entry.touch(found.heap));
     black_box(touched.fold(0, |all, byte| all ^ byte));
     found
+}
+
+/// Reads one entry of each slot. What is at the begin of a slot, and which place its first entry has, nobody
+/// needs to guess, so the processor goes on to the next slot while it waits. In a search it would have to guess
+/// whether the digest is there.
+fn wait_for<'a, E: 'a>(slots: impl Iterator<Item = &'a Slot<E>>) {
+    let first = slots.filter_map(|slot| slot.keys().next());
+    black_box(first.fold(0, |all, digest| all ^ digest));
 }
 
 /// The items in groups, each of which a table can look ahead to.
@@ -491,6 +534,12 @@ pub fn groups<T>(mut items: impl Iterator<Item = T>) -> impl Iterator<Item = Vec
 /// Bytes that an entry takes in its slot, with its part of what is free there.
 pub fn share<E>() -> usize {
     (size_of::<u64>() + size_of::<E>()) * 3 / 2
+}
+
+/// Whether a slot of so many has been split in this round, or comes from such a split.
+fn is_split(index: usize, slots: usize) -> bool {
+    let half = slots.next_power_of_two() / 2;
+    index >= half || index + half < slots
 }
 
 /// The bits that choose an entry's slot.
