@@ -244,7 +244,7 @@ impl<'a> View<'a> {
     pub fn random_key(&self) -> Option<&'a [u8]> {
         let keys = &self.db().keys;
         for _ in 0..100 {
-            let entry = keys.random()?;
+            let (_, entry) = keys.random()?;
             if self.is_alive_or_noted_alone(entry) {
                 return Some(entry.key());
             }

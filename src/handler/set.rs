@@ -212,8 +212,13 @@ fn spop(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error>
 
 /// Takes a member out, each with the same chance.
 fn pop(set: &mut Edit<Set>) -> Option<Vec<u8>> {
-    let member = set.look().random()?.read(<[u8]>::to_vec);
-    set.remove(Member::Bytes(&member));
+    let drawn = set.look().random()?;
+    let digest = drawn.key().map(|key| key.digest);
+    let member = drawn.read(<[u8]>::to_vec);
+    set.remove(match digest {
+        Some(digest) => Member::Key(Key { bytes: &member, digest }),
+        None => Member::Bytes(&member),
+    });
     Some(member)
 }
 

@@ -114,7 +114,7 @@ impl<'a> Hash<'a> {
     pub fn random(self) -> Option<(&'a [u8], &'a [u8])> {
         match self {
             Hash::Packed(listpack) => fields(listpack).nth(table::random_below(self.len())),
-            Hash::Table(table) => table.random().map(|field| (field.name(), field.value())),
+            Hash::Table(table) => table.random().map(|(_, field)| (field.name(), field.value())),
         }
     }
 

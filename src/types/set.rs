@@ -152,7 +152,7 @@ impl<'a> Set<'a> {
     /// A member, each with the same chance. A set is never empty: the key goes with its last member.
     pub fn random(self) -> Option<Member<'a>> {
         match self {
-            Set::Table(table) => table.random().map(member),
+            Set::Table(table) => table.random().map(|(digest, field)| keyed(digest, field)),
             Set::Intset(intset) => intset.get(table::random_below(self.len())).map(Member::Number),
             Set::Packed(_) => self.iter().nth(table::random_below(self.len())),
         }

@@ -371,9 +371,12 @@ impl<E: Keyed> Table<E> {
         make: impl Fn(u64, Held<'a, E>) -> T,
     ) -> impl Iterator<Item = Vec<T>> {
         let twins = self.twins().map(|twin| make(digest_of(twin.key()), twin)).collect();
-        let slots = self.segments.iter().flat_map(|segment| segment.chunks(TOGETHER));
-        let groups = slots.map(move |slots| {
+        let slots = self.segments.iter().flat_map(|segment| segment.chunks(4 * TOGETHER));
+        let slots = slots.flat_map(|slots| {
             wait_for(slots.iter());
+            slots.chunks(TOGETHER)
+        });
+        let groups = slots.map(move |slots| {
             let mut group = Vec::with_capacity(slots.iter().map(HashMap::len).sum());
             let mut touched = 0;
             for (digest, entry) in slots.iter().flatten() {
@@ -418,25 +421,32 @@ impl<E: Keyed> Table<E> {
         if next >> digits != 0 { 0 } else { next.reverse_bits() >> (64 - digits) }
     }
 
-    /// An entry, each with the same chance: a slot and a position in it, and both again where the
-    /// slot has fewer entries than that. A few are drawn at once, because each slot is waited for.
-    pub fn random(&self) -> Option<Held<'_, E>> {
+    /// An entry with its digest, each with the same chance: a slot and a position in it, and both again where
+    /// the slot has fewer entries than that. A few are drawn at once, because each slot is waited for.
+    pub fn random(&self) -> Option<(u64, Held<'_, E>)> {
         if self.len == 0 {
             return None;
         }
         let rows = self.slots + usize::from(!self.twins.is_empty());
         let longest = self.longest.max(self.twins.len());
         let length = |row| self.slot(row).map_or(self.twins.len(), HashMap::len);
+        let mut number = random();
         loop {
-            let drawn: [_; 4] = std::array::from_fn(|_| random_place(rows, longest));
+            let drawn: [_; 4] = std::array::from_fn(|_| {
+                // The next number of a simple generator (Knuth's constants), because `random` takes longer.
+                number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                random_place(number, rows, longest)
+            });
             let lengths = drawn.map(|(row, _)| length(row));
             let mut found = drawn.iter().zip(lengths).filter(|((_, at), length)| at < length);
             if let Some((&(row, at), _)) = found.next() {
-                let entry = match self.slot(row) {
-                    Some(slot) => slot.values().nth(at),
-                    None => self.twins.get(at),
+                return match self.slot(row) {
+                    Some(slot) => {
+                        let found = slot.iter().nth(at);
+                        found.map(|(digest, entry)| (*digest, self.found(entry)))
+                    }
+                    None => self.twins().nth(at).map(|twin| (digest_of(twin.key()), twin)),
                 };
-                return entry.map(|entry| self.found(entry));
             }
         }
     }
@@ -502,11 +512,15 @@ impl<E: Keyed> Table<E> {
 pub fn warm<'a, E: Keyed>(
     lookups: impl Iterator<Item = (&'a Table<E>, u64)> + Clone,
 ) -> [Option<Held<'a, E>>; WARM] {
-    let slots = lookups.map(|(table, digest)| (table, table.slot(table.index(digest)), digest));
-    wait_for(slots.clone().filter_map(|(_, slot, _)| slot));
+    let mut slots = [None; WARM];
+    for (place, (table, digest)) in slots.iter_mut().zip(lookups) {
+        *place = table.slot(table.index(digest)).map(|slot| (table, slot, digest));
+    }
+    black_box(slots.iter().flatten().map(|(_, slot, _)| slot.len()).sum::<usize>());
+    wait_for(slots.iter().flatten().map(|(_, slot, _)| *slot));
     let mut found = [None; WARM];
-    for (found, (table, slot, digest)) in found.iter_mut().zip(slots) {
-        *found = slot.and_then(|slot| slot.get(&digest)).map(|entry| table.found(entry));
+    for (found, place) in found.iter_mut().zip(slots) {
+        *found = place.and_then(|(table, slot, digest)| Some(table.found(slot.get(&digest)?)));
     }
     let touched = found.iter().flatten();
     let touched = touched.map(|found: &Held<E>| found.entry.touch(found.heap));
@@ -552,9 +566,9 @@ pub fn random_below(bound: usize) -> usize {
     ((u128::from(random()) * bound as u128) >> 64) as usize
 }
 
-/// A random row of a table and a place in it.
-fn random_place(rows: usize, places: usize) -> (usize, usize) {
-    let row = u128::from(random()) * rows as u128;
+/// The row of a table and the place in it that a random number chooses.
+fn random_place(number: u64, rows: usize, places: usize) -> (usize, usize) {
+    let row = u128::from(number) * rows as u128;
     // What is behind the point is as random as what is before it.
     let place = u128::from(row as u64) * places as u128;
     ((row >> 64) as usize, (place >> 64) as usize)
@@ -660,7 +674,7 @@ mod tests {
         assert_eq!(table.get(7, b"b").map(Held::key), Some(&b[..]));
         assert_eq!(table.remove(7, b"b", |b, _| b), Some(b));
         assert_eq!(table.get(7, b"c").map(Held::key), Some(&c[..]));
-        assert_eq!(table.random().map(Held::key), Some(&c[..]));
+        assert_eq!(table.random().map(|(_, found)| found.key()), Some(&c[..]));
         assert_eq!(table.len(), 1);
     }
 
@@ -729,7 +743,7 @@ mod tests {
         let table = filled(0..100);
         let mut drawn = HashMap::new();
         for _ in 0..100_000 {
-            *drawn.entry(table.random().map(Held::key)).or_insert(0) += 1;
+            *drawn.entry(table.random().map(|(_, found)| found.key())).or_insert(0) += 1;
         }
         assert_eq!(drawn.len(), 100);
         assert!(drawn.values().all(|&times| (800..1_200).contains(&times)), "{drawn:?}");
