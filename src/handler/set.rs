@@ -225,7 +225,7 @@ fn pop(set: &mut Edit<Set>) -> Option<Vec<u8>> {
 // Several sets.
 
 /// What is asked about several sets. A key that is missing is an empty set.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Question {
     Inter,
     Union,
@@ -301,7 +301,7 @@ fn answer<'a>(
     ask(question, 1..args.len(), view, args, reply, move |sets, reply| {
         let members = question.members(sets);
         let count = members.iter().flatten().map(Vec::len).sum();
-        if matches!(question, Question::Inter) || limits.is_table(count) {
+        if question == Question::Inter || limits.is_table(count) {
             reply.set(count);
             return reply.each(members.into_iter().flatten().flatten(), bulk);
         }
@@ -361,7 +361,8 @@ fn store(
     let destination = args.key(1);
     let look = view.look();
     let sets = sets(&look, args.keys(2))?;
-    let members = question.members(&sets);
+    // All sets of a union are added to the largest.
+    let members = if question == Question::Union { None } else { question.members(&sets) };
     let made = Loose::filled::<Set>(&destination, look.limits, |set| {
         question.fill(members, &sets, set);
     });
@@ -427,13 +428,17 @@ impl Question {
             set.expect(members.iter().map(Vec::len).sum());
             return members.iter().for_each(|group| set.add_all(group));
         }
-        set.expect(sets.first().copied().flatten().map_or(0, Set::len));
-        for (i, other) in sets.iter().enumerate() {
+        let length = |i: &usize| sets[*i].map_or(0, Set::len);
+        // The order of the sets decides that of a small union. A large one begins as a copy of the largest.
+        let largest = (0..sets.len()).max_by_key(length).unwrap_or(0);
+        let copies_largest = self == Question::Union && set.limits.is_table(length(&largest));
+        let first = if copies_largest { largest } else { 0 };
+        sets[first].into_iter().for_each(|first| set.begin_with(first));
+        for (_, other) in sets.iter().enumerate().filter(|(i, _)| *i != first) {
             for group in other.into_iter().flat_map(|other| other.groups()) {
-                if i == 0 || matches!(self, Question::Union) {
-                    set.add_all(&group);
-                } else {
-                    group.into_iter().for_each(|member| _ = set.remove(member));
+                match self {
+                    Question::Diff => group.into_iter().for_each(|member| _ = set.remove(member)),
+                    _ => set.add_all(&group),
                 }
             }
         }

@@ -303,6 +303,16 @@ impl Edit<'_, Set<'_>> {
         }
     }
 
+    /// Puts all members of another set into one that is empty. If these are many, it begins as a copy of it.
+    pub fn begin_with(&mut self, set: Set) {
+        match set {
+            Set::Table(table) if self.limits.is_table(table.len()) => {
+                self.place_mut().grow(Box::new(Members(table.clone())));
+            }
+            _ => set.groups().for_each(|group| self.add_all(&group)),
+        }
+    }
+
     /// Says that a new set will have so many members at least: if these need a table, it has room for them.
     pub fn expect(&mut self, least: usize) {
         if self.limits.is_table(least) {
