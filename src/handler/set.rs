@@ -9,12 +9,17 @@
 //! a: 1 2 3    b: 2 3 4    c: 3
 //!
 //! SINTER a b c    3         walks the smallest, c; asks the others: do you have 3?
-//! SUNION a b c    1 2 3 4   adds all to one set
-//! SDIFF a b c     1         walks a, and asks the others; or makes a set of a, and removes b and c from it
+//! SUNION a b c    1 2 3 4   walks a; walks b, and asks a; walks c, and asks a and b
+//! SDIFF a b c     1         walks a; asks the others
 //! ```
 //!
-//! SDIFF has two ways because either may be long. The first asks each other set for each member of `a`; the
-//! second walks all sets, once. The sizes tell which is shorter.
+//! So the members are found where they lie, and nothing is copied. Questions are asked for about sixty members
+//! at once ([`Set::keep`]). Of many sets SUNION and SDIFF would ask too often. Then they make a set of one, and
+//! add the others to it, or remove them from it. The sizes tell which way is shorter. SUNIONSTORE needs a set in
+//! any case, and begins with a copy of the largest.
+//!
+//! Measured with two sets of 100,000: SUNION takes a third of the time that it takes with a set of all members,
+//! the others half of what they take with questions for one member.
 //!
 //! Who asks about many members gives the lock back first, and waits for others who ask (call/long.rs).
 //!
@@ -124,9 +129,9 @@ fn sscan<'a>(
 
 fn smove(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let (source, destination, member) = (args.key(1), args.key(2), Member::Bytes(&args[3]));
-    let from = view.get::<Set>(source).map(|set| set.map(|set| set.contains(member)));
+    let from = view.peek_value::<Set>(source).map(|set| set.map(|set| set.contains(member)));
     // Looked up whatever the source is: an expired destination goes.
-    let to = view.get::<Set>(destination).map(|_| ());
+    let to = view.peek_value::<Set>(destination).map(|_| ());
     // To a source that is missing, Redis does not mind what the destination is.
     let Some(moves) = from? else {
         reply.integer(0);
@@ -190,7 +195,7 @@ fn spop(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error>
     }
     let count = integer(&args[2]).ok();
     let count = count.and_then(|count| usize::try_from(count).ok()).ok_or(Error::NotPositive)?;
-    let len = view.get::<Set>(key)?.map_or(0, Set::len);
+    let len = view.peek_value::<Set>(key)?.map_or(0, Set::len);
     if count.min(len) == 0 {
         reply.set(0);
     } else if count >= len {
@@ -382,7 +387,7 @@ impl Question {
         }
     }
 
-    /// How many bytes of members it may put into a new set. An intersection is sent from where it lies.
+    /// How many bytes of members it may put into a new set. An intersection needs none.
     fn copies(self, sets: &[Option<Set>]) -> usize {
         match self {
             Question::Inter => 0,
@@ -399,7 +404,8 @@ impl Question {
         }
     }
 
-    /// The members that are asked for, in groups. None if it is shorter to make a set of all members.
+    /// The members that are asked for, in groups. None if it is shorter to make a set of all members. For an
+    /// intersection it never is.
     fn members<'a>(self, sets: &[Option<Set<'a>>]) -> Option<Vec<Vec<Member<'a>>>> {
         match self {
             Question::Inter => Some(intersection(sets).collect()),
@@ -422,14 +428,14 @@ impl Question {
         }
     }
 
-    /// Puts these members into a set that is empty; or makes it without them.
+    /// Puts these members into a set that is empty; or finds them by adding sets to it and removing them.
     fn fill(self, members: Option<Vec<Vec<Member>>>, sets: &[Option<Set>], set: &mut Edit<Set>) {
         if let Some(members) = members {
             set.expect(members.iter().map(Vec::len).sum());
             return members.iter().for_each(|group| set.add_all(group));
         }
         let length = |i: &usize| sets[*i].map_or(0, Set::len);
-        // The order of the sets decides that of a small union. A large one begins as a copy of the largest.
+        // A small union has the order in which its members come. A large one has none.
         let largest = (0..sets.len()).max_by_key(length).unwrap_or(0);
         let copies_largest = self == Question::Union && set.limits.is_table(length(&largest));
         let first = if copies_largest { largest } else { 0 };
@@ -475,4 +481,69 @@ fn reply_with(set: Option<Set>, reply: &mut Reply) {
 
 fn bulk(reply: &mut Reply, member: Member) {
     member.read(|bytes| reply.bulk(bytes));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::table::random_below;
+    use crate::types::{Limits, Packed};
+    use std::collections::BTreeSet;
+
+    fn read(made: &Option<Loose>) -> Option<Set<'_>> {
+        made.as_ref().and_then(|made| made.look().read::<Set>())
+    }
+
+    /// Sets of any form, few or many, with members in common.
+    #[test]
+    fn what_is_found_and_what_is_made_is_what_ordered_sets_answer() {
+        let packed = Packed { entries: 10, value: 9 };
+        let limits = Limits { intset: 20, set: packed, ..Limits::NOTHING };
+        let texts = |set: Option<Set>| -> Vec<Vec<u8>> {
+            let members = set.into_iter().flat_map(Set::iter);
+            let mut texts: Vec<_> = members.map(|member| member.read(<[u8]>::to_vec)).collect();
+            texts.sort();
+            texts
+        };
+        for _ in 0..2_000 {
+            let models: Vec<BTreeSet<Vec<u8>>> = (0..1 + random_below(7))
+                .map(|_| {
+                    let letter = ["", "m"][random_below(2)];
+                    let (size, bound) =
+                        ([0, 3, 30, 400][random_below(4)], [30, 500][random_below(2)]);
+                    let member = |_| format!("{letter}{}", random_below(bound)).into_bytes();
+                    (0..size).map(member).collect()
+                })
+                .collect();
+            let made = |model: &BTreeSet<Vec<u8>>| {
+                let members: Vec<Member> = model.iter().map(|text| Member::Bytes(text)).collect();
+                Loose::filled::<Set>(b"", &limits, |set| set.add_all(&members))
+            };
+            let made: Vec<Option<Loose>> = models.iter().map(made).collect();
+            let sets: Vec<Option<Set>> = made.iter().map(read).collect();
+            for question in [Question::Inter, Question::Union, Question::Diff] {
+                let join = |all: BTreeSet<Vec<u8>>, other| match question {
+                    Question::Inter => &all & other,
+                    Question::Union => &all | other,
+                    Question::Diff => &all - other,
+                };
+                let model = models[1..].iter().fold(models[0].clone(), join);
+                let model: Vec<Vec<u8>> = model.into_iter().collect();
+                let found = question.members(&sets);
+                if let Some(found) = &found {
+                    let found = found.iter().flatten().map(|member| member.read(<[u8]>::to_vec));
+                    let mut found: Vec<_> = found.collect();
+                    found.sort();
+                    assert_eq!(found, model);
+                }
+                let without = (question != Question::Inter).then_some(None);
+                for members in [Some(found), without].into_iter().flatten() {
+                    let made = Loose::filled::<Set>(b"", &limits, |set| {
+                        question.fill(members, &sets, set);
+                    });
+                    assert_eq!(texts(read(&made)), model);
+                }
+            }
+        }
+    }
 }

@@ -131,7 +131,8 @@ pub struct Table<E> {
     /// Entries whose whole digest was already taken by another key when they came.
     twins: Vec<E>,
     /// An odd number that makes the slots of this table unlike those of others. With one order for
-    /// all tables, copying keys in the order of SCAN would fill one slot of the new table first.
+    /// all tables, copying keys in the order of SCAN would fill one slot of the new table first. (A copy has the
+    /// salt of its original, and all of its slots already.)
     salt: u64,
     pub(super) heap: Heap,
     /// The cursor of the next slot whose entries leave the blocks that are to be left (heap.rs).
@@ -618,6 +619,7 @@ impl Hasher for Identity {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::hash::Field;
     use std::collections::HashSet;
 
     impl Keyed for Vec<u8> {
@@ -753,6 +755,37 @@ mod tests {
         }
         assert_eq!(to.len(), 30_000);
         assert!(to.longest < 100, "{}", to.longest);
+    }
+
+    /// Blocks are being left when the copy is made.
+    #[test]
+    fn a_copy_is_changed_and_left_without_its_original() {
+        let key = |number: u32| number.to_be_bytes();
+        let add = |table: &mut Table<Field>, keys: std::ops::Range<u32>| {
+            for key in keys.map(key) {
+                table.get_or_insert(digest_of(&key), &key, |heap| Field::new(&key, b"value", heap));
+            }
+        };
+        let mut table = Table::new();
+        add(&mut table, 0..30_000);
+        for key in (0..20_000).map(key) {
+            table.remove(digest_of(&key), &key, Field::free);
+        }
+        assert!(table.has_blocks_to_empty());
+        let mut copy = table.clone();
+        assert_eq!((copy.len(), copy.memory()), (table.len(), table.memory()));
+        for key in (20_000..30_000).map(key) {
+            table.remove(digest_of(&key), &key, Field::free);
+        }
+        add(&mut table, 0..30_000);
+        add(&mut copy, 0..10_000);
+        while copy.empty_blocks().is_some() {}
+        for number in 0..30_000 {
+            let found = copy.get(digest_of(&key(number)), &key(number)).map(Held::<Field>::value);
+            let is_there = !(10_000..20_000).contains(&number);
+            assert_eq!(found, is_there.then_some(&b"value"[..]), "{number}");
+        }
+        assert_eq!(copy.with_digests().count(), 20_000);
     }
 
     #[test]
