@@ -124,7 +124,7 @@ impl<'a> Set<'a> {
     }
 
     /// Has in the processor's caches what questions about members with these digests need.
-    pub fn look_ahead(self, digests: impl Iterator<Item = u64> + Clone) {
+    pub fn look_ahead(self, digests: impl Iterator<Item = u64>) {
         if let Set::Table(table) = self {
             table.look_ahead(digests);
         }
