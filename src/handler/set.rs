@@ -441,7 +441,7 @@ impl Question {
         let first = if copies_largest { largest } else { 0 };
         sets[first].into_iter().for_each(|first| set.begin_with(first));
         for (_, other) in sets.iter().enumerate().filter(|(i, _)| *i != first) {
-            for group in other.into_iter().flat_map(|other| other.groups()) {
+            for group in other.iter().flat_map(|other| other.groups()) {
                 match self {
                     Question::Diff => group.into_iter().for_each(|member| _ = set.remove(member)),
                     _ => set.add_all(&group),
