@@ -139,7 +139,7 @@ pub struct Table<E> {
     leaving: u64,
 }
 
-/// Entry by entry it would take ten times as long, because each would be looked for.
+/// Entry by entry, COPY of a set of 100,000 takes five times as long, because each place is looked for.
 impl<E: Clone> Clone for Table<E> {
     fn clone(&self) -> Table<E> {
         let segment = |segment: &Vec<Slot<E>>| {
