@@ -152,3 +152,23 @@ fn to_count_keys_does_not_mean_to_look_at_all_that_were_found_expired() {
         commands
     });
 }
+
+/// To invert them, each byte is read and written.
+#[test]
+fn to_count_or_find_bits_takes_no_longer_than_to_invert_them() {
+    let server = Server::start(&["--appendonly", "no"]);
+    let mut client = server.client();
+    client.run("SETBIT zeros 40000000 1");
+    client.run("BITOP NOT ones zeros");
+    let mut time_of = |line: &str| takes(&server, &mut client, &vec![words(line)], 4);
+    let invert = time_of("BITOP NOT more zeros");
+    for line in
+        ["BITCOUNT ones", "BITCOUNT ones 1 -2 BIT", "BITPOS zeros 1", "BITPOS ones 0 3 -1 BIT"]
+    {
+        let time = time_of(line);
+        assert!(
+            time < invert + Duration::from_millis(50),
+            "{line}: {time:?}, {invert:?} to invert"
+        );
+    }
+}
