@@ -11,7 +11,8 @@
 //! Between the shared and the exclusive lock a batch holds none, and others may write. If two threads kept
 //! the shared lock while they wait for the exclusive one, they would wait for each other for ever. A thread
 //! that waits for the exclusive lock keeps new readers out. (std's RwLock does that, because otherwise a
-//! writer might wait for ever.) So a batch asks for the exclusive lock only if it writes or has notes.
+//! writer might wait for ever.) So a batch asks for the exclusive lock only if it writes, or if its readers have
+//! noted expired keys.
 //!
 //! **How Redis does it**: it has one thread, and this file has no counterpart.
 
@@ -51,13 +52,12 @@ impl<'a> Batch<'a> {
             let tries = if may_spin { TRIES } else { 1 };
             let guard = try_lock(self.store, tries);
             let mut guard = guard.unwrap_or_else(|| self.wait_for_lock());
-            // The keyspace lends its writer a large empty buffer. In `release`, `append` takes the full one: it
-            // exchanges it for the stream's if that is empty, and else copies and clears it. Either way an empty
-            // one is left, and the keyspace gets it back.
+            // The keyspace has one large empty buffer, for the records of whoever holds the exclusive lock.
             std::mem::swap(&mut self.records.bytes, &mut guard.records);
             self.guard = Guard::Exclusive(guard);
             self.start_clock();
-            // Asked under the lock, because the thread that held it may have switched the log on.
+            // Under the exclusive lock the log cannot be switched on, because that takes the shared one
+            // (aof/rewrite.rs). If it is switched off meanwhile, `append` keeps nothing.
             self.records.wanted =
                 self.time.source == Source::Client && self.server.aof.is_enabled();
             // Keys that the batch's reads found expired go before what its writes change.
@@ -65,8 +65,8 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Sleeps until the exclusive lock is free. Commands that take long look at these counts, and let writers
-    /// in (call/long.rs).
+    /// Sleeps until the exclusive lock is free. By these counts a command that takes long learns that writers
+    /// wait, and that one has come in (call/long.rs).
     fn wait_for_lock(&self) -> RwLockWriteGuard<'a, Keyspace> {
         let gates = &self.server.clients.gates;
         gates.writers.fetch_add(1, Ordering::Relaxed);
@@ -76,8 +76,8 @@ impl<'a> Batch<'a> {
         guard
     }
 
-    /// Reads the time, under the lock. Otherwise a thread that changes a key after another thread could do so at
-    /// an earlier time.
+    /// Reads the time, under the lock. If it were read before, the second of two changes could have the earlier
+    /// time.
     fn start_clock(&mut self) {
         self.clock.lock_taken();
         self.time.now = self.clock.now / 1000;
@@ -87,6 +87,7 @@ impl<'a> Batch<'a> {
     /// lock back.
     fn release(&mut self) {
         if let Guard::Exclusive(keyspace) = &mut self.guard {
+            // Leaves an empty buffer, this one or another, which the keyspace gets.
             self.server.aof.append(&mut self.records);
             std::mem::swap(&mut self.records.bytes, &mut keyspace.records);
             for garbage in keyspace.garbage.drain(..) {
@@ -104,13 +105,13 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Gives the lock back, and first deletes what readers have noted. For that a shared lock is exchanged for
-    /// the exclusive one. In between others may have changed a key, so each is looked up again
+    /// Deletes the keys that readers have noted as expired, and gives the lock back. To delete, it exchanges a
+    /// shared lock for the exclusive one. In between others may have changed a key, so each is looked up again
     /// (store/expire.rs).
     pub fn give_back(&mut self) {
         self.delete_noted();
-        if !self.notes.are_empty() {
-            // Deletes them when it has the lock.
+        if self.report.has_notes() {
+            // The lock is shared. `exclude` calls `delete_noted` again.
             self.exclude();
         }
         self.release();
@@ -125,7 +126,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Frees what a replay has deleted. It keeps its lock, and nobody waits for it.
+    /// Frees what a replay has deleted, at once: a replay keeps its lock, and nobody waits for that lock.
     pub fn free_garbage(&mut self) {
         if let Guard::Exclusive(keyspace) = &mut self.guard {
             keyspace.garbage.clear();
@@ -144,10 +145,10 @@ impl<'a> Batch<'a> {
 const TRIES: usize = 1000;
 
 /// Tries the exclusive lock `tries` times before the thread goes to sleep, because to sleep and to be woken
-/// takes as long as others hold the lock. (std's lock tries again too, but not while another thread sleeps at
-/// it: after the first, all would sleep.) Measured with 50 clients, SETs without a log, pipelines of 64:
-/// 1.15 times as many a second. If the thread gave its core away between two tries, that would be a tenth
-/// more, but the 99th percentile would take seven times as long.
+/// takes as long as others hold the lock. (std's lock tries too, but not while a thread sleeps at it. So once one
+/// thread sleeps, those that come after it would sleep too.) Measured with 50 clients, SETs without a log,
+/// pipelines of 64: 1.15 times as many a second. To give the core away between two tries makes it 1.25 times as
+/// many, but then the slowest hundredth takes seven times as long.
 fn try_lock(store: &RwLock<Keyspace>, tries: usize) -> Option<RwLockWriteGuard<'_, Keyspace>> {
     (0..tries).find_map(|i| {
         if i > 0 {
