@@ -414,7 +414,9 @@ impl Sorted {
             scores.remove(digest, &member, |scored, heap| heap.free(scored.piece));
         }
         *leaving -= ranks.len().min(leaving.saturating_sub(ranks.start));
-        ranks.clone().for_each(|_| drop(order.remove(ranks.start)));
+        for _ in ranks.clone() {
+            order.remove(ranks.start);
+        }
     }
 
     /// Removes the member at a rank; returns it.
