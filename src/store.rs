@@ -246,7 +246,7 @@ impl<'a> View<'a> {
     pub fn random_key(&self) -> Option<&'a [u8]> {
         let keys = &self.db().keys;
         for _ in 0..100 {
-            let entry = keys.random()?;
+            let (_, entry) = keys.random()?;
             if !self.note_alone_if_expired(entry) {
                 return Some(entry.key());
             }

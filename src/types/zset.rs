@@ -126,7 +126,7 @@ impl<'a> Zset<'a> {
     }
 
     /// Has in the processor's caches what the scores of members with these digests need.
-    pub fn look_ahead(self, digests: impl Iterator<Item = u64> + Clone) {
+    pub fn look_ahead(self, digests: impl Iterator<Item = u64>) {
         if let Zset::Sorted(sorted) = self {
             sorted.scores.look_ahead(digests);
         }
