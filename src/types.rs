@@ -149,6 +149,13 @@ pub struct Limits {
     pub zset: Packed,
 }
 
+impl Limits {
+    /// Whether a set of so many members is a table in any case.
+    pub fn is_table(&self, members: usize) -> bool {
+        members > self.intset.max(self.set.entries)
+    }
+}
+
 #[cfg(test)]
 impl Limits {
     /// For tests, which set those that they are about.

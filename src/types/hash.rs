@@ -29,6 +29,7 @@ pub enum Hash<'a> {
 }
 
 /// A field of a hash that is a table: name and value in one piece of its heap.
+#[derive(Clone)]
 pub struct Field {
     piece: Piece,
     name_len: u32,
@@ -114,7 +115,7 @@ impl<'a> Hash<'a> {
     pub fn random(self) -> Option<(&'a [u8], &'a [u8])> {
         match self {
             Hash::Packed(listpack) => fields(listpack).nth(table::random_below(self.len())),
-            Hash::Table(table) => table.random().map(|field| (field.name(), field.value())),
+            Hash::Table(table) => table.random().map(|(_, field)| (field.name(), field.value())),
         }
     }
 
@@ -202,17 +203,6 @@ impl<'a> FromIterator<(&'a [u8], &'a [u8])> for Table<Field> {
             table.get_or_insert(digest_of(name), name, |heap| Field::new(name, value, heap));
         }
         table
-    }
-}
-
-impl Clone for Table<Field> {
-    fn clone(&self) -> Table<Field> {
-        let mut copy = Table::with_room(self.len());
-        for (digest, field) in self.with_digests() {
-            let make = |heap: &mut Heap| Field::new(field.name(), field.value(), heap);
-            copy.get_or_insert(digest, field.name(), make);
-        }
-        copy
     }
 }
 
