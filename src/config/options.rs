@@ -373,12 +373,19 @@ mod tests {
         let rows = rows.filter_map(|line| line.trim().strip_prefix("row(\"")?.split_once('"'));
         let slots =
             rows.filter_map(|(name, row)| Some((name, row.split_once(".slot(|c, v| c.")?.1)));
-        let mut count = 0;
+        let mut filled = Vec::new();
         for (name, slot) in slots.filter(|(_, slot)| !slot.starts_with("put_")) {
-            assert_eq!(slot, format!("{}.put(v)),", name.replace('-', "_")));
-            count += 1;
+            let name = name.replace('-', "_");
+            assert_eq!(slot, format!("{name}.put(v)),"));
+            filled.push(name);
         }
-        assert_eq!(count, 34);
+        let fields = include_str!("../config.rs").lines();
+        let fields = fields.filter_map(|line| line.strip_prefix("    pub ")?.split_once(": "));
+        let slots = fields.filter(|(_, kind)| kind.starts_with("Slot<") || *kind == "Bytes,");
+        let mut slots: Vec<&str> = slots.map(|(name, _)| name).collect();
+        filled.sort();
+        slots.sort_unstable();
+        assert_eq!(filled, slots, "the rows of this table, and the slots of config.rs");
     }
 
     #[test]
