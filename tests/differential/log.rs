@@ -31,8 +31,8 @@ pub fn what_redis_lacks(log: &[Record]) -> Option<String> {
     found.map(|record| {
         let command = Command::of(record.clone());
         format!(
-            "Redis has no such command to load: {command}. Let it call `propagate`, or, if Redis lacks \
-             its type, name it under [own types] of commands.txt"
+            "Redis has no such command to load: {command}. It must call `propagate`; or, if Redis lacks the \
+             type, its line belongs under [own types] of commands.txt"
         )
     })
 }

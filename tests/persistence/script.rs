@@ -200,8 +200,5 @@ fn the_steps_make_values_of_every_type() {
     (0..EPOCH).for_each(|step| model.run(0, step));
     let made: BTreeSet<&str> = model.0.values().map(|held| held.kind).collect();
     let types = KINDS.iter().map(|kind| kind.name).collect();
-    assert_eq!(
-        made, types,
-        "what the steps make, and KINDS. `commands` makes it, and `Model::apply` knows it"
-    );
+    assert_eq!(made, types, "the types of what `commands` makes, and those of KINDS");
 }
