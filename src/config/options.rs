@@ -369,6 +369,7 @@ fn output_limits(given: &str, current: &str) -> Result<String, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     #[test]
     fn every_default_is_accepted_as_a_value() {
@@ -392,12 +393,21 @@ mod tests {
         let rows = rows.filter_map(|line| line.trim().strip_prefix("row(\"")?.split_once('"'));
         let slots =
             rows.filter_map(|(name, row)| Some((name, row.split_once(".slot(|c, v| c.")?.1)));
-        let mut count = 0;
+        let mut filled = BTreeSet::new();
         for (name, slot) in slots.filter(|(_, slot)| !slot.starts_with("put_")) {
-            assert_eq!(slot, format!("{}.put(v)),", name.replace('-', "_")));
-            count += 1;
+            let name = name.replace('-', "_");
+            assert_eq!(slot, format!("{name}.put(v)),"));
+            filled.insert(name);
         }
-        assert_eq!(count, 35);
+        let fields = include_str!("../config.rs").lines();
+        let fields = fields.filter_map(|line| line.strip_prefix("    pub ")?.split_once(": "));
+        let slots = fields.filter(|(_, kind)| kind.starts_with("Slot<") || *kind == "Bytes,");
+        let slots = slots.map(|(name, _)| name.to_string()).collect();
+        let differences = &filled ^ &slots;
+        assert!(
+            differences.is_empty(),
+            "a row without a slot, or a slot without a row: {differences:?}"
+        );
     }
 
     #[test]

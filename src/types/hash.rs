@@ -13,7 +13,7 @@ use super::entry::{Kind, LargeValue, SmallMut};
 use super::heap::{Heap, Piece};
 use super::listpack::{self, Element, Listpack, ListpackMut};
 use super::table::{self, Held, HeldMut, Keyed, Table};
-use super::{Type, Value, allocated, rewrite_elements};
+use super::{Part, Type, Value, allocated, rewrite_elements};
 use crate::key::digest_of;
 use crate::notify::Class;
 
@@ -149,6 +149,14 @@ impl<'a> Hash<'a> {
         let fields = self.iter().map(|(name, value)| [name, value]);
         rewrite_elements([b"HMSET", key], fields, emit);
     }
+
+    pub(super) fn parts(self, take: &mut dyn FnMut(Part)) {
+        self.iter().for_each(|(name, value)| take(Part::Pair(name, value)));
+    }
+
+    pub(super) fn fields(self) -> Option<&'a Table<Field>> {
+        if let Hash::Table(table) = self { Some(table) } else { None }
+    }
 }
 
 fn fields(listpack: Listpack<'_>) -> impl Iterator<Item = (&[u8], &[u8])> {
@@ -168,6 +176,7 @@ pub(super) fn find<'a>(listpack: Listpack<'a>, name: &[u8]) -> Option<(Element<'
 
 impl Type for Hash<'_> {
     const NAME: &'static str = "hash";
+    const NUMBER: u32 = 4;
     const CLASS: Class = Class::Hash;
     const NEW: (Kind, &'static [u8]) = (Kind::Hash, &listpack::EMPTY);
     type Look<'a> = Hash<'a>;

@@ -34,7 +34,7 @@ use super::hash::{Field, MOST_PACKED};
 use super::intset::{self, Intset};
 use super::listpack::{self, Listpack, ListpackMut};
 use super::table::{self, Held, Table, groups};
-use super::{Type, Value, allocated, rewrite_elements};
+use super::{Part, Type, Value, allocated, rewrite_elements};
 use crate::key::Key;
 use crate::notify::Class;
 use crate::resp::{Digits, parse_integer};
@@ -201,6 +201,14 @@ impl<'a> Set<'a> {
             }
         }
     }
+
+    pub(super) fn parts(self, take: &mut dyn FnMut(Part)) {
+        self.iter().for_each(|member| member.read(|bytes| take(Part::Alone(bytes))));
+    }
+
+    pub(super) fn fields(self) -> Option<&'a Table<Field>> {
+        if let Set::Table(table) = self { Some(table) } else { None }
+    }
 }
 
 fn keyed(digest: u64, field: Held<'_, Field>) -> Member<'_> {
@@ -218,6 +226,7 @@ fn find(listpack: Listpack, member: &[u8]) -> Option<usize> {
 
 impl Type for Set<'_> {
     const NAME: &'static str = "set";
+    const NUMBER: u32 = 2;
     const CLASS: Class = Class::Set;
     const NEW: (Kind, &'static [u8]) = (Kind::Intset, &intset::EMPTY);
     type Look<'a> = Set<'a>;

@@ -26,13 +26,13 @@
 
 use super::edit::{Edit, Place};
 use super::entry::{Kind, LargeValue};
-use super::hash::{MOST_PACKED, find};
+use super::hash::{Field, MOST_PACKED, find};
 use super::heap::{Heap, Piece};
 use super::listpack::{self, Element, Listpack, ListpackMut};
 use super::ranked::Ranked;
 use super::set::Member;
 use super::table::{self, Held, Keyed, Table, WARM, groups};
-use super::{ELEMENTS_PER_COMMAND, Packed, Type, Value, allocated, rewrite_elements};
+use super::{ELEMENTS_PER_COMMAND, Packed, Part, Type, Value, allocated, rewrite_elements};
 use crate::key::{Key, digest_of};
 use crate::notify::Class;
 use crate::resp::print_double;
@@ -251,6 +251,18 @@ impl<'a> Zset<'a> {
             rewrite_elements([b"ZADD", key], elements, emit);
         }
     }
+
+    pub(super) fn parts(self, take: &mut dyn FnMut(Part)) {
+        for (member, score) in self.all() {
+            let mut text = Vec::new();
+            print_double(score, &mut text);
+            take(Part::Pair(member, &text));
+        }
+    }
+
+    pub(super) fn fields(self) -> Option<&'a Table<Field>> {
+        None
+    }
 }
 
 fn scorings(listpack: Listpack<'_>) -> impl Iterator<Item = Scoring<'_>> {
@@ -462,6 +474,7 @@ const MOVED_AT_ONCE: usize = 2;
 
 impl Type for Zset<'_> {
     const NAME: &'static str = "zset";
+    const NUMBER: u32 = 3;
     const CLASS: Class = Class::Zset;
     const NEW: (Kind, &'static [u8]) = (Kind::Zset, &listpack::EMPTY);
     type Look<'a> = Zset<'a>;
