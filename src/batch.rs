@@ -67,10 +67,10 @@ pub struct Batch<'a> {
     pub dirty: u64,
     /// What the commands under the present lock have changed, to be appended when it is released.
     records: Records,
-    /// Whether its commands have left records, so that nothing of it may be acknowledged if the log fails. (DELs of
+    /// Whether its commands have left records, so that the log must hold them before the replies leave. (DELs of
     /// expired keys that only readers have met do not count.)
     has_recorded: bool,
-    /// Where in the output the replies are that become errors then (batch/retract.rs).
+    /// Where in the output the replies are that become errors if the log fails (batch/retract.rs).
     retractable: Vec<Range<usize>>,
     /// What the views report: notes of keys that they found expired, events, hits and misses, and what a command
     /// waits for.
@@ -171,8 +171,8 @@ impl<'a> Batch<'a> {
         self.records.begin();
     }
 
-    /// Ends a unit. If it is the outermost one and has records, the log must hold them before the reply in this
-    /// place of the output may leave. The place is empty if there is no reply that could become an error.
+    /// Ends a unit, whose reply is these bytes of the output. If the unit is the outermost one and has records, the
+    /// reply becomes an error if the log fails. Without a reply that could, the range is empty.
     pub fn end_unit(&mut self, reply: Range<usize>) {
         if self.records.end() {
             self.has_recorded = true;

@@ -3,8 +3,8 @@
 //! Each command is one row ([`Command`]) in the file of its group: name, arity, handler, key
 //! positions, what the documentation says, and a [`Flag`] for whatever else the server must know. The
 //! row is the only place that knows a command. Arity errors, `COMMAND`, the statistics and the list in
-//! src/handler/README.md are read from it. (Only PING, SELECT and the commands that carry a password
-//! are known by name elsewhere.) Which row a command calls is looked up in handler/table.rs.
+//! src/handler/README.md are read from it. (Only PING, SELECT, the commands that carry a
+//! password, and the MULTI, EXEC and DISCARD of a log are known by name elsewhere.) Which row a command calls is looked up in handler/table.rs.
 //!
 //! The type of a handler says what it may do, and that is its lock:
 //!
@@ -210,7 +210,8 @@ impl Command {
     /// Whether it is answered while the log loads. Commands on data are not. INFO and WATCH are: until the load ends
     /// they see an empty keyspace.
     pub fn works_while_loading(&self) -> bool {
-        // A container without a handler never runs. As in Redis, COMMAND shows that it would be refused.
+        // A container without a handler never runs: its subcommands do. COMMAND shows it as one that would be
+        // refused, as in Redis.
         let never_runs = matches!(self.run, Run::Container(None));
         !self.uses_data() && !never_runs && !self.is(Flag::NotLoading)
     }

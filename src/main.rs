@@ -198,7 +198,8 @@ fn accept_for_ever(listener: &Listener, server: &Arc<Server>, store: &Arc<Store>
                 log::warning(format_args!("cannot accept a client: {error}"));
                 thread::sleep(Duration::from_millis(100));
             }
-            // Nobody else waits, or the error will come again.
+            // Nobody else waits to be accepted. Or it is another error: those that were accepted are served first,
+            // and `accept` will fail again.
             Err(_) => {}
         }
         if let Some(client) = accepted.pop_front() {

@@ -116,8 +116,8 @@ impl Records {
         let del = [&b"DEL"[..], key].into_iter();
         let Some((start, own_db)) = self.command_start else {
             self.push(db, del);
-            // `push` takes the DEL for the command's first own record. It is none, so the DEL of another key comes
-            // behind it and not before.
+            // `push` has taken this DEL for the command's own first record, which it is not. So the DEL of another
+            // expired key comes behind this one, not in front of it.
             self.command_start = None;
             return;
         };

@@ -269,7 +269,11 @@ fn the_book_names_every_lock() {
             };
             // A field ends with a comma at once; an argument or a `let` looks otherwise.
             let is_lock = kind.starts_with("Mutex<") || kind.starts_with("RwLock<");
-            if is_lock && kind.ends_with(">,") && !book.contains(&format!(".{name}`")) {
+            let (is_static, name) = match name.strip_prefix("static ") {
+                Some(name) => (true, format!("::{name}`")),
+                None => (false, format!(".{name}`")),
+            };
+            if is_lock && (is_static || kind.ends_with(">,")) && !book.contains(&name) {
                 faults.push(format!("{}: {BOOK} does not name {name}", source.path));
             }
         }

@@ -104,8 +104,8 @@ impl<'a> Batch<'a> {
     /// lock back.
     fn release(&mut self) {
         if let Guard::Exclusive(keyspace) = &mut self.guard {
-            // `append` empties the buffer, or takes it and leaves the stream's, which is empty. That is for the
-            // next writer.
+            // Whatever `append` does with the buffer of the records, it leaves an empty one there, which the
+            // keyspace keeps for the next writer.
             self.server.aof.append(&mut self.records);
             std::mem::swap(&mut self.records.bytes, &mut keyspace.records);
             for garbage in keyspace.garbage.drain(..) {

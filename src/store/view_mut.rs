@@ -248,11 +248,11 @@ impl<'a> ViewMut<'a> {
     /// For ZUNIONSTORE, SORT and their kind: stores what the command has computed, of this type, under `key`. If
     /// that is nothing, deletes the key.
     pub fn replace<T: Type>(&mut self, key: Key, event: &'static str, entry: Option<Loose>) {
-        // The command may have read `key` and found it expired. Then its DEL is logged before it is replaced.
+        // What the command has read and found expired is deleted first, with DELs: they stand in the order of Redis.
         self.delete_noted();
         let Some(entry) = entry else {
-            // If `key` is expired and was not read, it goes as if it were alive, as in Redis: the command itself is
-            // logged, and no DEL.
+            // If `key` itself was read and expired, it is gone now. If it is expired and was not read, it goes as if
+            // it were alive, as in Redis: the command is logged, and no DEL.
             self.delete_what_is_there(key);
             return;
         };
