@@ -18,9 +18,8 @@
 //! releases its lock, and commits before its replies leave: it waits until `written` has come that far.
 //! Then its own records are in the kernel, and so are those whose effect it may have read. So `kill -9`
 //! takes back nothing that any client was told. A power cut takes what is not `durable`. Under `everysec` that is
-//! what was written since the last finished fsync began: one begins each second, or when the one before
-//! ends, if that is slow. So it is at most what was written during one second and the fsync after it, or during
-//! two slow fsyncs.
+//! what was written since the last finished fsync began: at most during one second and the fsync after it. (Or
+//! during two slow fsyncs: if one takes longer than a second, the next begins when it ends.)
 //!
 //! **Group commit.** A thread that commits writes all that is in the buffer with one call. Another thread
 //! that waited for the file meanwhile finds `written` past its own position and goes on. `always` shares
