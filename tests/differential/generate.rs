@@ -268,7 +268,7 @@ impl Generator {
         (0..=self.random.below(most)).map(|_| self.unit(section)).collect()
     }
 
-    fn unit(&mut self, section: &'static str) -> Unit {
+    pub fn unit(&mut self, section: &'static str) -> Unit {
         let mut unit = self.expand(section);
         let last = unit.len() - 1;
         // What loses count of replies or passes time by must be what the harness expects.

@@ -1,0 +1,208 @@
+//! Random Lua programs, sent as scripts.
+//!
+//! ```text
+//!   scripts.txt ──▶ a program ──▶ EVAL        ─┐
+//!                        └─ a few bytes changed ▶ SCRIPT LOAD  ├─▶ a round, as of any other commands
+//!   commands.txt ──▶ commands in between      ─┘
+//! ```
+//!
+//! A program collects what it has seen in a list and returns that. Most errors in it are caught, so that one does not
+//! hide what would come after it, and are in the list too. A script is a command, so [`crate::round`] compares the
+//! replies, the state and the log as it does for all others.
+//!
+//! What a program does is bounded by itself: a loop that never ends would tell nothing. So the bytes are changed
+//! only in what is compiled and not run, or has no loop.
+
+use std::collections::BTreeMap;
+
+use crate::command::Command;
+use crate::generate::{Generator, Step, Unit};
+use crate::support::random::Random;
+
+/// Stands in front of each program.
+const PRELUDE: &str = include_str!("prelude.lua");
+
+
+/// How deeply rules are expanded before only their first alternatives are taken.
+const DEPTH: usize = 14;
+
+/// Bytes of a program after which the same is done.
+const LONG: usize = 4000;
+
+/// What a mutation puts in.
+const PIECES: &[&[u8]] = &[
+    b"end", b"(", b")", b"=", b"'", b"\"", b"[[", b"]]", b"--", b"..", b"...", b"x", b"{", b"}", b"1", b"then",
+    b"local ", b"function", b" return ", b"break ", b"\0", b"\xff", b"\\", b"\n", b"\r", b"[=[", b"~", b"~=", b",",
+    b";", b":", b".", b" not ", b" and ", b"1e", b"0x", b"'\\300'", b"#", b"%", b"^-", b"--[[", b"goto ", b"@",
+];
+
+pub struct Scripts {
+    random: Random,
+    rules: BTreeMap<&'static str, Vec<(usize, &'static str)>>,
+    commands: Generator,
+}
+
+impl Scripts {
+    pub fn new(seed: u64) -> Scripts {
+        let mut rules: BTreeMap<&str, Vec<_>> = BTreeMap::new();
+        let mut name = "";
+        let lines = include_str!("scripts.txt").lines();
+        for line in lines.filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            let Some(alternative) = line.strip_prefix("    ") else {
+                name = line;
+                continue;
+            };
+            let (weight, text) = alternative.split_once(' ').unwrap_or((alternative, ""));
+            let weight = weight.parse().expect("an alternative begins with its weight");
+            rules.entry(name).or_default().push((weight, text));
+        }
+        Scripts { random: Random::new(seed), rules, commands: Generator::new(seed, false) }
+    }
+
+    /// A round of this many programs, and some commands between them.
+    pub fn round(&mut self, programs: usize) -> Vec<Step> {
+        let mut steps = Vec::new();
+        let mut sent = 0;
+        while sent < programs {
+            let most = 1 + self.random.below(20);
+            let units: Vec<Unit> = (0..most).map(|_| self.unit()).collect();
+            sent += units.len();
+            let (connection, cuts) = (self.random.below(2), self.random.next());
+            steps.push(Step::Send { connection, units, cuts });
+            if self.random.percent(3) {
+                steps.push(Step::Look);
+            }
+        }
+        steps
+    }
+
+    fn unit(&mut self) -> Unit {
+        match self.random.below(100) {
+            0..70 => vec![self.eval("EVAL", b"")],
+            70..74 => vec![self.eval("EVAL_RO", b"")],
+            74..77 => {
+                let flags: [&[u8]; 5] = [
+                    b"#!lua\n",
+                    b"#!lua flags=no-writes\n",
+                    b"#!lua flags=allow-stale,no-cluster\n",
+                    b"#!lua flags=\n",
+                    b"#!lua flags=x\n",
+                ];
+                let flags = self.random.pick(&flags);
+                let name = self.random.pick(&["EVAL", "EVAL", "EVAL_RO"]);
+                vec![self.eval(name, flags)]
+            }
+            77..80 => {
+                let mut unit = vec![Command::new(&["MULTI"])];
+                unit.extend((0..=self.random.below(3)).map(|_| self.eval("EVAL", b"")));
+                unit.push(Command::new(&["EXEC"]));
+                unit
+            }
+            80..90 => {
+                let mut program = self.program();
+                self.mutate(&mut program);
+                vec![Command::of(vec![b"SCRIPT".to_vec(), b"LOAD".to_vec(), program])]
+            }
+            _ => self.commands.unit("ordinary"),
+        }
+    }
+
+    fn eval(&mut self, name: &str, head: &[u8]) -> Command {
+        let mut program = self.program();
+        if self.random.percent(8) {
+            let words: [&[u8]; 6] = [b"for ", b"while ", b"repeat", b"function ", b"gsub", b"rep"];
+            let has = |word: &&[u8]| program.windows(word.len()).any(|part| part == *word);
+            if !words.iter().any(has) {
+                self.mutate(&mut program);
+            }
+        }
+        let source = [head, &program].concat();
+        let keys = self.random.below(4);
+        let mut args = vec![name.into(), source, keys.to_string().into_bytes()];
+        args.extend((0..keys).map(|_| self.random.pick(&["n", "text", "q", "k0", "h0"]).into()));
+        let values = ["10", "hello", "", "3.5", "nul\0", "{\"a\":[1,2]}", "-7", "\u{e9}"];
+        args.extend((0..self.random.below(4)).map(|_| self.random.pick(&values).into()));
+        Command::of(args)
+    }
+
+    fn program(&mut self) -> Vec<u8> {
+        let mut program = Vec::from(PRELUDE);
+        self.expand("program", 0, &mut program);
+        program
+    }
+
+    fn expand(&mut self, rule: &str, depth: usize, out: &mut Vec<u8>) {
+        let choices = &self.rules[rule];
+        let is_deep = depth > DEPTH || out.len() > PRELUDE.len() + LONG;
+        let mut ticket = match is_deep {
+            true => 0,
+            false => self.random.below(choices.iter().map(|(weight, _)| weight).sum()),
+        };
+        let choice = choices.iter().find(|(weight, _)| {
+            let found = ticket < *weight;
+            ticket = ticket.saturating_sub(*weight);
+            found
+        });
+        let mut rest = choice.expect("a ticket is below the sum").1;
+        while let Some(at) = rest.find('<') {
+            out.extend(rest[..at].bytes());
+            rest = &rest[at..];
+            let name = rest[1..].split_once('>').map_or("", |(name, _)| name);
+            match name {
+                "nl" => out.push(b'\n'),
+                "command" => self.call_commands(out),
+                name if self.rules.contains_key(name) => self.expand(name, depth + 1, out),
+                // Lua's own sign.
+                _ => {
+                    out.push(b'<');
+                    rest = &rest[1..];
+                    continue;
+                }
+            }
+            rest = &rest[name.len() + 2..];
+        }
+        out.extend(rest.bytes());
+    }
+
+    /// Calls what a client might send. Its reply may be chance, so of that no more is noted than the type.
+    fn call_commands(&mut self, out: &mut Vec<u8>) {
+        for command in self.commands.unit("ordinary") {
+            let args: Vec<String> = command.args.iter().map(|arg| quoted(arg)).collect();
+            out.extend(format!("note(redis.pcall({}))\n", args.join(", ")).bytes());
+        }
+    }
+
+    /// Changes a few bytes behind the prelude.
+    fn mutate(&mut self, program: &mut Vec<u8>) {
+        for _ in 0..=self.random.below(4) {
+            let at = PRELUDE.len() + self.random.below(program.len() - PRELUDE.len());
+            let end = (at + 1 + self.random.below(8)).min(program.len());
+            match self.random.below(6) {
+                0 => drop(program.drain(at..end)),
+                1 => program[at] = self.random.next() as u8,
+                2 => {
+                    let part = program[at..end].to_vec();
+                    program.splice(at..at, part);
+                }
+                3 => program.truncate(at.max(PRELUDE.len() + 1)),
+                _ => {
+                    let piece = self.random.pick(PIECES);
+                    program.splice(at..at, piece.iter().copied());
+                }
+            }
+        }
+    }
+}
+
+/// As a string of Lua.
+fn quoted(text: &[u8]) -> String {
+    let mut out = String::from("'");
+    for &byte in text {
+        match byte {
+            b'\'' | b'\\' => out.extend(['\\', byte as char]),
+            b' '..=b'~' => out.push(byte as char),
+            _ => out.push_str(&format!("\\{byte:03}")),
+        }
+    }
+    out + "'"
+}
