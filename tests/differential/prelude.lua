@@ -29,6 +29,11 @@ local function add(...)
     out[#out + 1] = type(v) == 'string' and v or type(v)
   end
 end
+local function thrown(v)
+  if type(v) == 'function' or type(v) == 'thread' then return type(v) end
+  if type(v) == 'table' and type(rawget(v, 'err')) ~= 'string' then return 'a table' end
+  return v
+end
 local function try(f, ...) add(pcall(f, ...)) end
 local function note(v) if type(v) == 'table' and v.err then add(v.err) else add(type(v)) end end
 local function order() tick() return #out % 2 == 0 end
@@ -48,3 +53,4 @@ end
 local a, b, c, d, s, i, k, w = 1, 'x', 7, 2.5, 'hello', 0, nil, nil
 local t, u, v = {1, 2, 3, x = 1}, {x = 's', y = 2, 'one'}, {}
 local f, g, h = function(...) return ... end, function(a) tick() a = a or 1 return a, 2 end, tostring and function() tick() end
+t.me, u.me, v.me = u, v, t
