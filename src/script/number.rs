@@ -40,7 +40,7 @@ pub fn general(number: f64, digits: usize) -> String {
 
 /// As C's `strtoul` with a base, and blanks behind it.
 pub fn integer_from_text(text: &[u8], base: u32) -> Option<f64> {
-    let text = trim(text.split(|byte| *byte == 0).next().unwrap_or(text));
+    let text = trim(c_string(text));
     let (negative, digits) = match text {
         [b'-', rest @ ..] => (true, rest),
         [b'+', rest @ ..] => (false, rest),
@@ -63,9 +63,14 @@ pub fn integer_from_text(text: &[u8], base: u32) -> Option<f64> {
     (!digits.is_empty()).then_some(value as f64)
 }
 
+/// To C a string ends at its first zero.
+fn c_string(text: &[u8]) -> &[u8] {
+    text.split(|byte| *byte == 0).next().unwrap_or(text)
+}
+
 /// As Lua reads a number from a string: what `strtod` takes, with blanks around it.
 pub fn from_text(text: &[u8]) -> Option<f64> {
-    let text = trim(text);
+    let text = trim(c_string(text));
     let (negative, digits) = match text {
         [b'-', rest @ ..] => (true, rest),
         [b'+', rest @ ..] => (false, rest),

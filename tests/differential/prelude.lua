@@ -36,6 +36,11 @@ local function thrown(v)
 end
 local function try(f, ...) add(pcall(f, ...)) end
 local function note(v) if type(v) == 'table' and v.err then add(v.err) else add(type(v)) end end
+local function with(set, value, normal, f, v)
+  local was, made = {pcall(set, value)}, {pcall(f, v)}
+  set(normal)
+  add(was[1], was[2], made[1], type(made[2]) == 'string' and made[2] or type(made[2]))
+end
 local function order() tick() return #out % 2 == 0 end
 local function sorted(v)
   if type(v) ~= 'table' or v.err then return v end
@@ -46,7 +51,10 @@ local function sorted(v)
 end
 local function names(v)
   local list = {}
-  for k, w in pairs(v) do list[#list + 1] = tostring(k) .. '=' .. type(w) end
+  for k, w in pairs(v) do
+    -- Which only Redis needs.
+    if k ~= '__redis__err__handler' then list[#list + 1] = tostring(k) .. '=' .. type(w) end
+  end
   table.sort(list)
   return table.concat(list, ' ')
 end

@@ -103,10 +103,11 @@ impl Machine {
         let name = name.and_then(|frame| {
             let prototype = &self.prototypes[frame.prototype];
             let at = frame.pc as usize - 1;
-            let (Instruction::Call { function, .. } | Instruction::TailCall { function, .. }) =
-                prototype.code[at]
-            else {
-                return None;
+            let function = match prototype.code[at] {
+                Instruction::Call { function, .. } | Instruction::TailCall { function, .. } => function,
+                // Its local variable `(for generator)`.
+                Instruction::ForCall { base, .. } => base,
+                _ => return None,
             };
             self.name_of_register(prototype, at, function)
         });
