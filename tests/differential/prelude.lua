@@ -52,8 +52,8 @@ end
 local function names(v)
   local list = {}
   for k, w in pairs(v) do
-    -- Which only Redis needs.
-    if k ~= '__redis__err__handler' then list[#list + 1] = tostring(k) .. '=' .. type(w) end
+    -- What only one of the servers has.
+    if k ~= '__redis__err__handler' and k ~= 'os' then list[#list + 1] = tostring(k) .. '=' .. type(w) end
   end
   table.sort(list)
   return table.concat(list, ' ')
