@@ -8,7 +8,7 @@ local function text(v)
 end
 local function tick(...)
   ticks = ticks + 1
-  if ticks > 1000 then error('tired', 0) end
+  if ticks > 100 then error('tired', 0) end
   for _, v in ipairs({...}) do if type(v) == 'string' and #v > 5000 then error('long', 0) end end
 end
 local function cap(v) if type(v) == 'string' and #v > 60 then return v:sub(1, 60) end return v end

@@ -22,7 +22,6 @@ use crate::support::random::Random;
 /// Stands in front of each program.
 const PRELUDE: &str = include_str!("prelude.lua");
 
-
 /// How deeply rules are expanded before only their first alternatives are taken.
 const DEPTH: usize = 14;
 
@@ -31,9 +30,49 @@ const LONG: usize = 4000;
 
 /// What a mutation puts in.
 const PIECES: &[&[u8]] = &[
-    b"end", b"(", b")", b"=", b"'", b"\"", b"[[", b"]]", b"--", b"..", b"...", b"x", b"{", b"}", b"1", b"then",
-    b"local ", b"function", b" return ", b"break ", b"\0", b"\xff", b"\\", b"\n", b"\r", b"[=[", b"~", b"~=", b",",
-    b";", b":", b".", b" not ", b" and ", b"1e", b"0x", b"'\\300'", b"#", b"%", b"^-", b"--[[", b"goto ", b"@",
+    b"end",
+    b"(",
+    b")",
+    b"=",
+    b"'",
+    b"\"",
+    b"[[",
+    b"]]",
+    b"--",
+    b"..",
+    b"...",
+    b"x",
+    b"{",
+    b"}",
+    b"1",
+    b"then",
+    b"local ",
+    b"function",
+    b" return ",
+    b"break ",
+    b"\0",
+    b"\xff",
+    b"\\",
+    b"\n",
+    b"\r",
+    b"[=[",
+    b"~",
+    b"~=",
+    b",",
+    b";",
+    b":",
+    b".",
+    b" not ",
+    b" and ",
+    b"1e",
+    b"0x",
+    b"'\\300'",
+    b"#",
+    b"%",
+    b"^-",
+    b"--[[",
+    b"goto ",
+    b"@",
 ];
 
 pub struct Scripts {

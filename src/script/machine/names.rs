@@ -104,7 +104,9 @@ impl Machine {
             let prototype = &self.prototypes[frame.prototype];
             let at = frame.pc as usize - 1;
             let function = match prototype.code[at] {
-                Instruction::Call { function, .. } | Instruction::TailCall { function, .. } => function,
+                Instruction::Call { function, .. } | Instruction::TailCall { function, .. } => {
+                    function
+                }
                 // Its local variable `(for generator)`.
                 Instruction::ForCall { base, .. } => base,
                 _ => return None,
