@@ -34,7 +34,7 @@ use crate::error::Error;
 use crate::handler::{Flag, Row, Run, TABLE, sort, transactions};
 use crate::propagate::Source;
 use crate::resp::{Args, Reply};
-use crate::server::{Others, Server};
+use crate::server::Server;
 use crate::store::Store;
 use account::Account;
 use admit::Refusal;
@@ -85,13 +85,13 @@ impl<'a> Caller<'a> {
             client.replies = Replies::SkipThis;
         }
         let row = row.ok_or_else(|| TABLE.refusal(args).into());
-        match row.and_then(|row| self.admit(row, client, reply.protocol).map(|()| row)) {
+        match row.and_then(|row| self.admit(row, client, args, reply.protocol).map(|()| row)) {
             Ok(row) if client.transaction.is_some() && !row.command.is(Flag::NotQueued) => {
                 self.queue(row, client, args, reply);
             }
             Ok(row) => self.call(row, client, args, reply),
             Err(Refusal::Error(error)) => self.reject(&error, client, args, reply),
-            Err(Refusal::Postponed(row)) => self.postpone(row, client),
+            Err(Refusal::Postponed { row, writes }) => self.postpone(row, writes, client),
             Err(_) => self.reject(&Error::Busy, client, args, reply),
         }
         let is_silent = matches!(client.replies, Replies::Off | Replies::SkipThis);
@@ -114,7 +114,7 @@ impl<'a> Caller<'a> {
             // such a command waits until what the others have sent is done, for a tenth of a second at most
             // (server/order.rs).
             self.batch.give_back();
-            self.batch.server.wait_for_others(&client.public, others_before(row));
+            self.batch.server.wait_for_others(&client.public, admit::others_before(row));
         }
         self.batch.begin_command(row.command, client.in_exec);
         if row.command.is(Flag::ShowsCounters) {
@@ -122,22 +122,10 @@ impl<'a> Caller<'a> {
             self.batch.server.stats.count_errors(&mut reply.errors);
         }
         let begin = reply.out.mark();
-        let result = self.run_handler(row, client, args, reply);
-        match result {
-            Ok(()) => {}
-            Err(Refusal::Error(error)) => {
-                seen.failed = true;
-                reply.out.truncate(begin);
-                reply.error(&error);
-                if self.batch.time.source == Source::Log {
-                    self.note_failure(row, args, error);
-                }
-            }
-            Err(Refusal::Told) => seen.failed = true,
-            Err(Refusal::Postponed(row)) => return self.postpone(row, client),
-            Err(Refusal::Busy) => {
-                reply.out.truncate(begin);
-                return self.reject(&Error::Busy, client, args, reply);
+        if let Err(refusal) = self.run_handler(row, client, args, reply) {
+            seen.failed = true;
+            if !self.settle(refusal, row, client, args, begin, reply) {
+                return;
             }
         }
         if self.batch.time.source == Source::Client {
@@ -178,13 +166,13 @@ impl<'a> Caller<'a> {
             }
             Run::Write(handler) | Run::MayStore(_, handler) => {
                 self.batch.exclude()?;
-                self.unless_paused(row, client)?;
+                self.unless_paused(row, client, args)?;
                 // Returns here, past `delete_noted` below: the view has already deleted what it found expired.
                 return Ok(self.batch.write(handler, client, args, reply)?);
             }
             Run::Exec => {
                 ahead::lock_for_queue(&mut self.batch, client)?;
-                self.unless_paused(row, client)?;
+                self.unless_paused(row, client, args)?;
                 self.exec(client, reply)
             }
             Run::Script(script) => return self.run_script(row, script, client, args, reply),
@@ -265,14 +253,5 @@ impl<'a> Caller<'a> {
     fn add_counts(&mut self, client: &Client) {
         self.account.add_counts(&self.batch.server.stats, &client.public.counters);
         self.batch.add_counts(client);
-    }
-}
-
-/// Whose commands come before this one.
-fn others_before(row: &Row) -> Others {
-    match row.group {
-        "pubsub" => Others::Subscribers,
-        _ if row.command.is(Flag::Blocks) => Others::Older,
-        _ => Others::All,
     }
 }

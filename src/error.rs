@@ -194,6 +194,9 @@ impl Tally {
 
     /// Adds what another has counted, and empties it.
     pub fn take_over(&mut self, other: &mut Tally) {
+        if other.0.is_empty() {
+            return;
+        }
         for (kind, times) in std::mem::take(&mut other.0) {
             self.add(&kind, times);
         }

@@ -107,7 +107,7 @@ pub type WriteHandler = fn(&mut ViewMut, &Args, &mut Reply) -> Result<(), Error>
 /// A handler that needs its client, and no keyspace.
 pub type ClientHandler = fn(&mut Client, &Args, &mut Reply) -> Result<(), Error>;
 
-/// What else the server must know of a command. The first eleven are Redis's, and COMMAND shows nine of
+/// What else the server must know of a command. The first nine are Redis's, and COMMAND shows seven of
 /// them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Flag {
@@ -115,8 +115,6 @@ pub enum Flag {
     Admin,
     /// Scripts may not call it.
     NoScript,
-    /// A script shows itself to the monitors, before its commands.
-    SkipMonitor,
     /// It is not in the slow log.
     SkipSlowlog,
     /// An unauthenticated client may send it.
@@ -125,8 +123,6 @@ pub enum Flag {
     NoMulti,
     /// It is answered while a script is busy. It touches no key.
     AllowBusy,
-    /// It may have no key, though it counts them.
-    NoMandatoryKeys,
     /// It may wait for a key.
     Blocks,
     /// PUBLISH: it changes no key, but Redis replicates it, and refuses from a replica whatever is replicated.
@@ -228,10 +224,6 @@ impl Command {
 
     pub fn uses_data(&self) -> bool {
         self.reads() || self.writes() || self.is_script()
-    }
-
-    pub fn is_script(&self) -> bool {
-        matches!(self.run, Run::Script(_))
     }
 
     /// Whether this number of arguments is right, the name included.

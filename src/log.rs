@@ -60,6 +60,17 @@ pub fn is_debug() -> bool {
     LEVEL.load(Ordering::Relaxed) == Level::Debug as u8
 }
 
+/// Whether a line of this level is written: 0 is the lowest.
+pub fn writes(level: u8) -> bool {
+    level >= LEVEL.load(Ordering::Relaxed)
+}
+
+/// What a script has to say, at one of Redis's levels.
+pub fn of_script(level: u8, text: &[u8]) {
+    let level = [Level::Debug, Level::Verbose, Level::Notice, Level::Warning][usize::from(level)];
+    line(level, format_args!("{}", String::from_utf8_lossy(text)));
+}
+
 /// The trace of every command (call/account.rs).
 pub fn debug(text: Arguments) {
     line(Level::Debug, text);
@@ -81,7 +92,7 @@ pub fn warning(text: Arguments) {
 }
 
 fn line(level: Level, text: Arguments) {
-    if (level as u8) < LEVEL.load(Ordering::Relaxed) {
+    if !writes(level as u8) {
         return;
     }
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -1,4 +1,5 @@
-//! Scripts: a Lua 5.1 interpreter.
+//! Scripts: a Lua 5.1 interpreter. It knows nothing of the server: what EVAL does is told in
+//! `call/script.rs`, and what a script reaches of the server is its [`Host`](lib::Host).
 //!
 //! [`machine`] is where to begin. [`lexer`], [`compiler`] and [`code`] make of a source what it
 //! runs. [`value`], [`table`], [`metatable`] and [`heap`] are what scripts work with, and

@@ -127,6 +127,13 @@ impl Server {
         self.stats.totals(all.values().map(|client| &client.counters))
     }
 
+    /// Leaves something to the thread that frees what is large.
+    pub fn free_later(&self, garbage: Garbage) {
+        add(&self.stats.to_be_freed, 1);
+        // If lazyfree is gone, the process is ending.
+        let _ = self.lazyfree.send(garbage);
+    }
+
     /// Frees what the other threads have taken out of the keyspace.
     pub fn free_for_ever(&self, garbage: Receiver<Garbage>) {
         for value in garbage {

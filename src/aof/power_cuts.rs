@@ -267,7 +267,7 @@ impl World {
             return;
         }
         // A rewrite from memory holds it, and then nobody writes.
-        let Some(Ok(mut keyspace)) = self.store.try_write() else {
+        let Some(Ok(mut keyspace)) = self.store.try_write(false) else {
             return;
         };
         let key = format!("key{}", self.below(KEYS));

@@ -54,6 +54,14 @@ impl Batch<'_> {
         }
     }
 
+    /// Takes the exclusive lock and keeps it, so that nothing changes any more: for SHUTDOWN. What a busy script
+    /// has done so far is lost.
+    pub fn hold_everything(&mut self) {
+        self.give_back();
+        self.begin_writing(self.store.write_anyway());
+        self.server.aof.append(&mut self.records);
+    }
+
     /// Whether the lock is the exclusive one.
     pub fn is_exclusive(&self) -> bool {
         matches!(self.guard, Guard::Exclusive(_))

@@ -19,8 +19,7 @@
 
 use super::Batch;
 use crate::propagate::Source;
-use crate::stats::add;
-use crate::store::{Busy, Keyspace, Store};
+use crate::store::{Busy, Keyspace};
 use std::sync::atomic::Ordering;
 use std::sync::{RwLockReadGuard, RwLockWriteGuard};
 
@@ -62,15 +61,15 @@ impl<'a> Batch<'a> {
                 // With the log on, threads queue at the file anyway, so spinning here gains nothing. With one
                 // core, the thread that holds the lock cannot go on while this one spins.
                 let may_spin = self.server.may_spin && !self.server.aof.is_enabled();
-                let tries = if may_spin { TRIES } else { 1 };
-                let guard = try_lock(self.store, tries).unwrap_or_else(|| self.wait_for_lock())?;
+                let guard = self.store.try_write(may_spin);
+                let guard = guard.unwrap_or_else(|| self.wait_for_lock())?;
                 self.begin_writing(guard);
             }
         }
         Ok(())
     }
 
-    fn begin_writing(&mut self, mut guard: RwLockWriteGuard<'a, Keyspace>) {
+    pub(super) fn begin_writing(&mut self, mut guard: RwLockWriteGuard<'a, Keyspace>) {
         // The keyspace lends its writer a large empty buffer. In `release`, `append` takes the full one: it
         // exchanges it for the stream's if that is empty, and else copies and clears it. Either way an empty
         // one is left, and the keyspace gets it back.
@@ -108,9 +107,7 @@ impl<'a> Batch<'a> {
             self.server.aof.append(&mut self.records);
             std::mem::swap(&mut self.records.bytes, &mut keyspace.records);
             for garbage in keyspace.garbage.drain(..) {
-                add(&self.server.stats.to_be_freed, 1);
-                // If lazyfree is gone, the process is ending.
-                let _ = self.server.lazyfree.send(garbage);
+                self.server.free_later(garbage);
             }
         }
         if !matches!(self.guard, Guard::None) {
@@ -151,30 +148,4 @@ impl<'a> Batch<'a> {
             keyspace.garbage.clear();
         }
     }
-
-    /// Takes the exclusive lock and keeps it, so that nothing changes any more: for SHUTDOWN. What a busy script
-    /// has done so far is lost.
-    pub fn hold_everything(&mut self) {
-        self.give_back();
-        self.begin_writing(self.store.write_anyway());
-        self.server.aof.append(&mut self.records);
-    }
-}
-
-/// How many times the exclusive lock is tried before the thread sleeps: here 14 µs, about as long as a
-/// batch of SETs holds it.
-const TRIES: usize = 1000;
-
-/// Tries the exclusive lock `tries` times before the thread goes to sleep, because to sleep and to be woken
-/// takes as long as others hold the lock. (std's lock tries again too, but not while another thread sleeps at
-/// it: after the first, all would sleep.) Measured with 50 clients, SETs without a log, pipelines of 64:
-/// 1.15 times as many a second. If the thread gave its core away between two tries, that would be a tenth
-/// more, but the 99th percentile would take seven times as long.
-fn try_lock(store: &Store, tries: usize) -> Option<Result<RwLockWriteGuard<'_, Keyspace>, Busy>> {
-    (0..tries).find_map(|i| {
-        if i > 0 {
-            std::hint::spin_loop();
-        }
-        store.try_write()
-    })
 }

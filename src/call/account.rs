@@ -45,7 +45,13 @@ pub struct Account {
     untimed: Option<usize>,
     /// With `debug`: the trace.
     trace: Option<Vec<Step>>,
+    /// What scripts have said by `redis.log`. It is written when no lock is held.
+    said: Vec<(u8, Vec<u8>)>,
+    said_bytes: usize,
 }
+
+/// What scripts say beyond this many bytes in one batch is left out.
+const MOST_SAID: usize = 64 * 1024;
 
 /// What [`Account::before`] keeps for [`Account::after`].
 pub struct Before {
@@ -123,7 +129,8 @@ impl Account {
         if slower_than >= 0 && took as i64 >= slower_than && !row.command.is(Flag::SkipSlowlog) {
             add_to_slow_log(client, shorten_args(&shown(row, args)), took);
         }
-        if has_monitors && !row.command.is(Flag::SkipMonitor) {
+        // A script has shown itself before its commands.
+        if has_monitors && !row.command.is_script() {
             show_monitors(client, row, args, batch.clock.now, reply);
         }
     }
@@ -176,7 +183,19 @@ impl Account {
         }
     }
 
+    /// A script says something, at one of Redis's levels.
+    pub fn say(&mut self, level: u8, text: &[u8]) {
+        if log::writes(level) && self.said_bytes < MOST_SAID {
+            self.said_bytes += text.len() + size_of::<(u8, Vec<u8>)>();
+            let shown = &text[..text.len().min(MOST_SAID)];
+            self.said.push((level, shown.to_vec()));
+        }
+    }
+
+    /// Writes what scripts have said, and the trace.
     pub fn write_trace(&mut self, client: &Client, batch: &Batch) {
+        self.said_bytes = 0;
+        self.said.drain(..).for_each(|(level, text)| log::of_script(level, &text));
         let (Some(steps), Some(times)) = (self.trace.take(), &batch.clock.lock_times) else {
             return;
         };

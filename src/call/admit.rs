@@ -25,8 +25,8 @@ use crate::error::Error;
 use crate::handler::{Flag, Row, Run, TABLE, debug};
 use crate::propagate::Source;
 use crate::resp::{Args, Protocol, Reply};
-use crate::server::NO_ROW;
 use crate::server::pause::Paused;
+use crate::server::{NO_ROW, Others};
 use crate::store::Busy;
 use std::sync::atomic::Ordering;
 
@@ -35,7 +35,7 @@ pub enum Refusal {
     /// Its client is told.
     Error(Error),
     /// It is called again when the pause is over.
-    Postponed(&'static Row),
+    Postponed { row: &'static Row, writes: bool },
     /// A script is busy.
     Busy,
     /// It was a script, and its client has been told of an error.
@@ -59,6 +59,7 @@ impl Caller<'_> {
         &self,
         row: &'static Row,
         client: &Client,
+        args: &Args,
         protocol: Protocol,
     ) -> Result<(), Refusal> {
         let command = row.command;
@@ -97,27 +98,64 @@ impl Caller<'_> {
         if client.monitoring && (command.uses_data() || command.is(Flag::MayReplicate)) {
             return Err(Error::NotForMonitors.into());
         }
-        self.unless_paused(row, client)
+        self.unless_paused(row, client, args)
     }
 
     /// Postpones the command if there is a pause. A writer looks again when it has its lock.
-    pub fn unless_paused(&self, row: &'static Row, client: &Client) -> Result<(), Refusal> {
+    pub fn unless_paused(
+        &self,
+        row: &'static Row,
+        client: &Client,
+        args: &Args,
+    ) -> Result<(), Refusal> {
         let pause = &self.batch.server.pause;
         let is_free =
             || client.in_exec || client.monitoring || self.batch.time.source == Source::Log;
-        if pause.what() != Paused::Nothing
-            && !is_free()
-            && pause.left(may_replicate(row, client)).is_some()
-        {
-            return Err(Refusal::Postponed(row));
+        if pause.what() != Paused::Nothing && !is_free() {
+            let writes = may_replicate(row, client, args);
+            if pause.left(writes).is_some() {
+                return Err(Refusal::Postponed { row, writes });
+            }
         }
         Ok(())
     }
 
+    /// A command that was called has failed, or was refused. Returns false if it is as if it had not been called.
+    pub fn settle(
+        &mut self,
+        refusal: Refusal,
+        row: &Row,
+        client: &mut Client,
+        args: &Args,
+        begin: usize,
+        reply: &mut Reply,
+    ) -> bool {
+        match refusal {
+            Refusal::Told => true,
+            Refusal::Error(error) => {
+                reply.out.truncate(begin);
+                reply.error(&error);
+                if self.batch.time.source == Source::Log {
+                    self.note_failure(row, args, error);
+                }
+                true
+            }
+            Refusal::Postponed { row, writes } => {
+                self.postpone(row, writes, client);
+                false
+            }
+            Refusal::Busy => {
+                reply.out.truncate(begin);
+                self.reject(&Error::Busy, client, args, reply);
+                false
+            }
+        }
+    }
+
     /// Leaves the command to be called again when the pause is over.
-    pub fn postpone(&mut self, row: &Row, client: &mut Client) {
+    pub fn postpone(&mut self, row: &Row, writes: bool, client: &mut Client) {
         self.account.last_row = Some(row.index);
-        client.then = Then::Pause { writes: may_replicate(row, client) };
+        client.then = Then::Pause { writes };
     }
 
     /// Queues a command inside MULTI.
@@ -168,12 +206,28 @@ impl Caller<'_> {
 }
 
 /// Whether replicas may have to hear of the command: if it writes or publishes, or is an EXEC of such commands.
-fn may_replicate(row: &Row, client: &Client) -> bool {
-    let may = |row: &Row| row.command.writes() || row.command.is(Flag::MayReplicate);
+fn may_replicate(row: &Row, client: &Client, args: &Args) -> bool {
+    let scripts = &client.server.scripts;
+    let may = |row: &Row, args: &Args| {
+        let says_it_reads = match row.command.run {
+            Run::Script(form) => form.says_it_reads(scripts, args),
+            _ => false,
+        };
+        (row.command.writes() || row.command.is(Flag::MayReplicate)) && !says_it_reads
+    };
     match (row.command.run, &client.transaction) {
         (Run::Exec, Some(transaction)) => {
-            transaction.queue.iter().any(|(index, _)| may(&TABLE.rows[*index]))
+            transaction.queue.iter().any(|(index, args)| may(&TABLE.rows[*index], args))
         }
-        _ => may(row),
+        _ => may(row, args),
+    }
+}
+
+/// Whose commands come before this one.
+pub(super) fn others_before(row: &Row) -> Others {
+    match row.group {
+        "pubsub" => Others::Subscribers,
+        _ if row.command.is(Flag::Blocks) => Others::Older,
+        _ => Others::All,
     }
 }

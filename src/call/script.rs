@@ -28,21 +28,29 @@ use super::Caller;
 use super::admit::Refusal;
 use crate::client::Client;
 use crate::error::Error;
-use crate::handler::script::{Form, key_count, parse_digest};
+use crate::handler::script::{Form, key_count};
 use crate::handler::server::show_monitors;
 use crate::handler::{Flag, REDIS_VERSION, Row, TABLE};
-use crate::held::Charge;
 use crate::log;
 use crate::resp::{Args, Protocol, Reply};
-use crate::script::lib::{Answer, Host, redis};
+use crate::script::lib::{self, Answer, Host, redis};
 use crate::script::machine::Machine;
 use crate::script::value::{self, Value};
-use crate::server::scripts::{Known, Turn, memory_limit};
+use crate::server::scripts::{Inside, Known, Turn, memory_limit};
 use crate::sha1::hexadecimal;
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 const KILLED: &str = "Script killed by user with SCRIPT KILL...";
+
+/// A script, as it was asked for.
+struct Asked<'c> {
+    form: Form,
+    args: &'c Args,
+    /// How many of the arguments are keys.
+    keys: usize,
+    known: Option<Known>,
+}
 
 impl<'a> Caller<'a> {
     /// Runs a script, and writes what it returns.
@@ -54,55 +62,78 @@ impl<'a> Caller<'a> {
         args: &Args,
         reply: &mut Reply,
     ) -> Result<(), Refusal> {
-        let scripts = &self.batch.server.scripts;
-        if self.batch.server.hub.has_monitors() {
+        let server = self.batch.server;
+        if server.hub.has_monitors() {
             // In front of its commands.
+            self.batch.clock.go_on();
             show_monitors(client, row, args, self.batch.clock.now, reply);
         }
         if form.by_digest && args[1].len() != 40 {
             return Err(Error::NoScript.into());
         }
-        let keys = key_count(args)?;
-        let known = match form.by_digest {
-            true => {
-                let digest = parse_digest(&args[1]);
-                let known = digest.and_then(|digest| scripts.by_digest(&digest));
-                Some(known.ok_or(Error::NoScript)?)
-            }
-            false => scripts.by_source(&args[1]),
-        };
-        let may_write = !form.is_read_only && !known.is_some_and(|known| known.flags.no_writes);
-        let turn = self.begin_turn(row, may_write, client)?;
-        let mut machine = turn.machine(new_machine);
-        let (known, function) = machine.function(scripts, known, &args[1])?;
-        self.check_flags(form, known)?;
-        let may_write = may_write && !known.flags.no_writes;
-        let machine = &mut machine.machine;
-        match set_arguments(machine, args, keys) {
-            Ok(()) => self.run_function(function, known, may_write, &turn, machine, client, reply),
-            Err(error) => {
-                tell(machine, error, known, reply);
-                Err(Refusal::Told)
-            }
+        let (keys, known) = (key_count(args)?, form.known(&server.scripts, args));
+        if form.by_digest && known.is_none() {
+            return Err(Error::NoScript.into());
         }
+        let asked = Asked { form, args, keys, known };
+        let turn = self.begin_turn(row, &asked, client)?;
+        let mut in_use = turn.machine(new_machine);
+        let result = self.run_asked(&asked, &turn, &mut in_use, client, reply);
+        if let Some(machine) = in_use.end() {
+            server.free_later(machine);
+        }
+        result
     }
 
     /// Takes the lock, and the right to use a machine.
     fn begin_turn(
         &mut self,
         row: &'static Row,
-        may_write: bool,
+        asked: &Asked,
         client: &Client,
     ) -> Result<Turn<'a>, Refusal> {
         let scripts = &self.batch.server.scripts;
-        let may_share = !may_write && !client.in_exec && !self.batch.is_exclusive();
+        let says_it_reads = asked.known.is_some_and(|known| known.flags.no_writes);
+        let reads = asked.form.is_read_only || says_it_reads;
+        let may_share = reads && !client.in_exec && !self.batch.is_exclusive();
         if let Some(turn) = may_share.then(|| scripts.reading_turn()).flatten() {
             self.batch.share()?;
             return Ok(turn);
         }
         self.batch.exclude()?;
-        self.unless_paused(row, client)?;
+        self.unless_paused(row, client, asked.args)?;
         Ok(scripts.turn())
+    }
+
+    fn run_asked(
+        &mut self,
+        asked: &Asked,
+        turn: &Turn,
+        inside: &mut Inside,
+        client: &mut Client,
+        reply: &mut Reply,
+    ) -> Result<(), Refusal> {
+        let scripts = &self.batch.server.scripts;
+        let (known, function) = inside.function(scripts, asked.known, &asked.args[1])?;
+        self.check_flags(asked.form, known)?;
+        inside.reply.protocol = Protocol::Resp2;
+        let mut running = Running {
+            args: &mut inside.args,
+            reply: &mut inside.reply,
+            db: client.db,
+            was_in_exec: client.in_exec,
+            caller: self,
+            client,
+            turn,
+            known,
+            may_write: !asked.form.is_read_only && !known.flags.no_writes,
+            is_logged: true,
+            is_busy: false,
+            looked_at: None,
+            dirty: 0,
+        };
+        let has_failed = running.run(&mut inside.machine, function, asked, reply);
+        if has_failed { Err(Refusal::Told) } else { Ok(()) }
     }
 
     /// Refuses a script that says that it writes where it may not.
@@ -119,55 +150,6 @@ impl<'a> Caller<'a> {
             }
             false => Ok(()),
         }
-    }
-
-    /// Runs the function under the lock that is held.
-    #[allow(clippy::too_many_arguments)]
-    fn run_function(
-        &mut self,
-        function: Value,
-        known: Known,
-        may_write: bool,
-        turn: &Turn,
-        machine: &mut Machine,
-        client: &mut Client,
-        reply: &mut Reply,
-    ) -> Result<(), Refusal> {
-        let (was_in_exec, db) = (client.in_exec, client.db);
-        (client.in_exec, client.in_script) = (true, true);
-        self.batch.begin_unit();
-        let begin = reply.out.mark();
-        let mut running = Running {
-            args: Args::default(),
-            reply: Reply::counted(Charge::new(&client.public.held)),
-            caller: self,
-            client,
-            turn,
-            known,
-            may_write,
-            is_logged: true,
-            is_busy: false,
-            looked_at: None,
-            dirty: 0,
-        };
-        let result = machine.run(function, &[], &mut running);
-        let written = result.and_then(|()| answer::write(machine, &mut running, reply));
-        let failed = written.unwrap_or_else(|error| {
-            reply.out.truncate(begin);
-            tell(machine, error, known, reply);
-            true
-        });
-        reply.errors.take_over(&mut running.reply.errors);
-        let (dirty, is_logged) = (running.dirty, running.is_logged);
-        self.batch.end_lending();
-        if !is_logged {
-            self.batch.set_logged(true);
-        }
-        self.batch.dirty = dirty;
-        (client.in_exec, client.in_script, client.db) = (was_in_exec, false, db);
-        // As with a single command, an error stays what it is if the log fails.
-        self.batch.end_unit(begin..if failed { begin } else { reply.out.mark() });
-        if failed { Err(Refusal::Told) } else { Ok(()) }
     }
 }
 
@@ -211,9 +193,10 @@ struct Running<'c, 'a> {
     client: &'c mut Client,
     turn: &'c Turn<'c>,
     known: Known,
-    /// The arguments of the next command, and the reply of the last one.
-    args: Args,
-    reply: Reply,
+    /// The arguments of the next command, and the reply of the last one. What it takes is bounded: a few scripts run
+    /// at once, and each has one reply.
+    args: &'c mut Args,
+    reply: &'c mut Reply,
     may_write: bool,
     /// `redis.set_repl`.
     is_logged: bool,
@@ -223,6 +206,46 @@ struct Running<'c, 'a> {
     looked_at: Option<Instant>,
     /// How much it has changed.
     dirty: u64,
+    /// What the client was before.
+    db: usize,
+    was_in_exec: bool,
+}
+
+impl Running<'_, '_> {
+    /// Runs the script under the lock that is held, and answers. Returns whether the answer is an error, or has one
+    /// in it.
+    fn run(
+        &mut self,
+        machine: &mut Machine,
+        function: Value,
+        asked: &Asked,
+        reply: &mut Reply,
+    ) -> bool {
+        (self.client.in_exec, self.client.in_script) = (true, true);
+        self.caller.batch.begin_unit();
+        let begin = reply.out.mark();
+        lib::begin(machine);
+        let ran = set_arguments(machine, asked.args, asked.keys)
+            .and_then(|()| machine.run(function, &[], self))
+            .and_then(|()| answer::write(machine, self, reply));
+        let has_failed = ran.unwrap_or_else(|error| {
+            reply.out.truncate(begin);
+            tell(machine, error, self.known, reply);
+            true
+        });
+        reply.errors.take_over(&mut self.reply.errors);
+        let batch = &mut self.caller.batch;
+        batch.end_lending();
+        if !self.is_logged {
+            batch.set_logged(true);
+        }
+        batch.dirty = self.dirty;
+        // As with a single command, an error stays what it is if the log fails.
+        batch.end_unit(begin..if has_failed { begin } else { reply.out.mark() });
+        self.client.in_script = false;
+        (self.client.in_exec, self.client.db) = (self.was_in_exec, self.db);
+        has_failed
+    }
 }
 
 impl Host for Running<'_, '_> {
@@ -268,14 +291,11 @@ impl Host for Running<'_, '_> {
         }
         let first = row.command.keys.first as usize;
         self.args.know_key((first > 0).then_some(first));
-        self.caller.call(row, self.client, &self.args, &mut self.reply);
+        self.caller.call(row, self.client, self.args, self.reply);
         self.dirty += self.caller.batch.dirty;
         self.args.clear();
         if self.is_busy {
             self.caller.batch.lend();
-        }
-        if self.reply.out.is_thrown_away() {
-            return Err("the client is being disconnected".into());
         }
         let reply = match self.reply.out.one_piece() {
             Some(bytes) => Cow::Borrowed(bytes),
@@ -285,7 +305,7 @@ impl Host for Running<'_, '_> {
     }
 
     fn is_command(&mut self) -> bool {
-        let is_command = TABLE.named_by(&self.args).is_some();
+        let is_command = TABLE.named_by(self.args).is_some();
         self.args.clear();
         is_command
     }
@@ -301,9 +321,8 @@ impl Host for Running<'_, '_> {
         }
     }
 
-    fn log(&mut self, level: usize, text: &[u8]) {
-        let text = String::from_utf8_lossy(text);
-        [log::debug, log::verbose, log::notice, log::warning][level](format_args!("{text}"));
+    fn log(&mut self, level: u8, text: &[u8]) {
+        self.caller.account.say(level, text);
     }
 }
 
@@ -313,7 +332,7 @@ const KEPT_REPLY: usize = 4096;
 impl Running<'_, '_> {
     /// The row of the command, if a script may call it; or else why not.
     fn admitted(&mut self) -> Result<&'static Row, Vec<u8>> {
-        let Some(row) = TABLE.named_by(&self.args) else {
+        let Some(row) = TABLE.named_by(self.args) else {
             return Err(b"ERR Unknown Redis command called from script".into());
         };
         let command = row.command;

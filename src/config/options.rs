@@ -379,7 +379,7 @@ mod tests {
             assert_eq!(slot, format!("{}.put(v)),", name.replace('-', "_")));
             count += 1;
         }
-        assert_eq!(count, 34);
+        assert_eq!(count, 35);
     }
 
     #[test]

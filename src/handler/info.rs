@@ -189,15 +189,7 @@ impl Info<'_> {
         if let Some(total) = kilobytes(&read("/proc/meminfo"), "MemTotal") {
             self.bytes("total_system_memory", total);
         }
-        self.field("used_memory_lua", machines);
-        self.field("used_memory_vm_eval", machines);
-        self.field("used_memory_lua_human", human(machines as u64));
-        self.field("used_memory_scripts_eval", sources);
-        self.field("number_of_cached_scripts", count);
-        self.absent("number_of_functions number_of_libraries used_memory_vm_functions");
-        self.bytes("used_memory_vm_total", machines as u64);
-        self.field("used_memory_functions", 0);
-        self.bytes("used_memory_scripts", sources as u64);
+        self.scripts(count, sources, machines);
         self.bytes("maxmemory", 0);
         self.field("maxmemory_policy", self.server.config.maxmemory_policy.text());
         if let Some(resident) = resident {
@@ -217,6 +209,19 @@ impl Info<'_> {
         self.field("active_defrag_running", 0);
         self.field("lazyfree_pending_objects", load(&self.server.stats.to_be_freed));
         self.field("lazyfreed_objects", load(&self.server.stats.freed));
+    }
+
+    /// Scripts in the cache, the bytes that they take, and those of the machines.
+    fn scripts(&mut self, count: usize, sources: usize, machines: usize) {
+        self.field("used_memory_lua", machines);
+        self.field("used_memory_vm_eval", machines);
+        self.field("used_memory_lua_human", human(machines as u64));
+        self.field("used_memory_scripts_eval", sources);
+        self.field("number_of_cached_scripts", count);
+        self.absent("number_of_functions number_of_libraries used_memory_vm_functions");
+        self.bytes("used_memory_vm_total", machines as u64);
+        self.field("used_memory_functions", 0);
+        self.bytes("used_memory_scripts", sources as u64);
     }
 
     fn persistence(&mut self) {

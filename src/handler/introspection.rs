@@ -151,7 +151,7 @@ fn keys_of(called: &Args) -> Result<Vec<Used>, Error> {
     if !command.takes(called.len()) {
         return Err(Error::Fixed("ERR Invalid number of arguments specified for command"));
     }
-    let none = || command.is(Flag::NoMandatoryKeys).then(Vec::new);
+    let none = || command.is_script().then(Vec::new);
     let keys = command.keys_of(called).or_else(none);
     keys.ok_or(Error::Fixed("ERR Invalid arguments specified for command"))
 }
@@ -184,16 +184,16 @@ fn flags(row: &Row) -> Vec<&'static str> {
     let has = |flag| command.is(flag);
     let all = [
         (command.writes(), "write"),
-        (command.reads() || super::script::is_read_only(command), "readonly"),
+        (command.reads() || command.is_reading_script(), "readonly"),
         (has(Flag::Admin), "admin"),
         (is_of_pubsub(row), "pubsub"),
         (has(Flag::NoScript), "noscript"),
         (has(Flag::Blocks), "blocking"),
         (command.works_while_loading(), "loading"),
-        (has(Flag::SkipMonitor), "skip_monitor"),
+        (command.is_script(), "skip_monitor"),
         (has(Flag::SkipSlowlog), "skip_slowlog"),
         (has(Flag::NoAuth), "no_auth"),
-        (has(Flag::NoMandatoryKeys), "no_mandatory_keys"),
+        (command.is_script(), "no_mandatory_keys"),
         (has(Flag::NoMulti), "no_multi"),
         (command.has_movable_keys(), "movablekeys"),
         (has(Flag::AllowBusy), "allow_busy"),

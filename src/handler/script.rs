@@ -10,7 +10,7 @@ use super::{Command, Flag, Keys, NO_KEY, Run, command};
 use crate::client::Client;
 use crate::error::Error;
 use crate::resp::{Args, Reply};
-use crate::server::scripts::Kill;
+use crate::server::scripts::{Kill, Known, Scripts, shebang};
 use crate::sha1::{Digest, hexadecimal};
 
 /// Which of the four it is.
@@ -22,14 +22,33 @@ pub struct Form {
     pub is_read_only: bool,
 }
 
+impl Form {
+    /// The script that the arguments name, if it is known.
+    pub fn known(self, scripts: &Scripts, args: &Args) -> Option<Known> {
+        match self.by_digest {
+            true => scripts.by_digest(&parse_digest(&args[1])?),
+            false => scripts.by_source(&args[1]),
+        }
+    }
+
+    /// Whether that script says in its first line that it does not write.
+    pub fn says_it_reads(self, scripts: &Scripts, args: &Args) -> bool {
+        let flags = match self.known(scripts, args) {
+            Some(known) => Some(known.flags),
+            None if self.by_digest => None,
+            None => shebang(&args[1]).ok().map(|(flags, _)| flags),
+        };
+        flags.is_some_and(|flags| flags.no_writes)
+    }
+}
+
 const fn run(by_digest: bool, is_read_only: bool) -> Run {
     Run::Script(Form { by_digest, is_read_only })
 }
 
 const COUNTED: Keys = Keys { counted_by: 2, ..NO_KEY };
-const READS: &[Flag] = &[Flag::NoScript, Flag::SkipMonitor, Flag::NoMandatoryKeys];
-const WRITES: &[Flag] =
-    &[Flag::NoScript, Flag::SkipMonitor, Flag::NoMandatoryKeys, Flag::MayReplicate];
+const READS: &[Flag] = &[Flag::NoScript];
+const WRITES: &[Flag] = &[Flag::NoScript, Flag::MayReplicate];
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
@@ -53,9 +72,15 @@ const FLUSH: &str = " [ASYNC|SYNC]
     * ASYNC: Asynchronously flush the scripts cache.
     * SYNC: Synchronously flush the scripts cache.";
 
-/// Whether COMMAND says that it only reads.
-pub fn is_read_only(command: &Command) -> bool {
-    matches!(command.run, Run::Script(Form { is_read_only: true, .. }))
+impl Command {
+    pub fn is_script(&self) -> bool {
+        matches!(self.run, Run::Script(_))
+    }
+
+    /// Whether it is a script that may only read.
+    pub fn is_reading_script(&self) -> bool {
+        matches!(self.run, Run::Script(Form { is_read_only: true, .. }))
+    }
 }
 
 /// How many of the arguments of EVAL behind the number are keys.
@@ -69,16 +94,24 @@ pub fn key_count(args: &Args) -> Result<usize, Error> {
 }
 
 /// A digest as a client writes it, in forty hexadecimal digits. Nothing else can name a script.
-pub fn parse_digest(text: &[u8]) -> Option<Digest> {
+fn parse_digest(text: &[u8]) -> Option<Digest> {
     let mut digest = Digest::default();
     if text.len() != 2 * digest.len() {
         return None;
     }
     for (byte, pair) in digest.iter_mut().zip(text.chunks_exact(2)) {
-        let [high, low] = [pair[0], pair[1]].map(|digit| char::from(digit).to_digit(16));
-        *byte = (high? * 16 + low?) as u8;
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
     }
     Some(digest)
+}
+
+fn digit(byte: u8) -> Option<u8> {
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        b'A'..=b'F' => Some(byte - b'A' + 10),
+        _ => None,
+    }
 }
 
 fn debug(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
@@ -104,10 +137,7 @@ fn flush(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Erro
     let mode = (args.len() == 3).then(|| args[2].to_ascii_lowercase());
     match (args.len(), mode.as_deref()) {
         (2, _) | (_, Some(b"sync")) => drop(client.server.scripts.flush()),
-        (_, Some(b"async")) => {
-            // If lazyfree is gone, the process is ending.
-            let _ = client.server.lazyfree.send(Box::new(client.server.scripts.flush()));
-        }
+        (_, Some(b"async")) => client.server.free_later(Box::new(client.server.scripts.flush())),
         _ => return Err(Error::text("ERR SCRIPT FLUSH only support SYNC|ASYNC option")),
     }
     reply.ok()

@@ -254,7 +254,12 @@ impl Reply {
     /// A floating-point number; a bulk string in RESP2.
     pub fn double(&mut self, number: f64) {
         let mut text = Vec::with_capacity(24);
-        print_double(number, &mut text);
+        match (number.is_nan(), number.is_sign_negative()) {
+            (false, _) => print_double(number, &mut text),
+            // Only a script can have made it.
+            (true, true) => text.extend(b"-nan"),
+            (true, false) => text.extend(b"nan"),
+        }
         match self.protocol {
             Protocol::Resp3 => {
                 self.out.written.push(b',');

@@ -381,16 +381,10 @@ impl Function {
     }
 }
 
-/// Lua's hash of a string, which decides the order of `next`. Of a long string it looks only at
-/// every second byte, or third …, so that it costs at most 32 steps.
+/// Redis's hash of a string, which decides the order of `next`. Unlike Lua's, it looks at every byte
+/// of a long string too, so that nobody can easily make strings with equal hashes.
 fn hash(bytes: &[u8]) -> u32 {
-    let step = (bytes.len() >> 5) + 1;
-    let mut hash = bytes.len() as u32;
-    let mut at = bytes.len();
-    while at >= step {
-        let mixed = (hash << 5).wrapping_add(hash >> 2).wrapping_add(u32::from(bytes[at - 1]));
-        hash ^= mixed;
-        at -= step;
-    }
-    hash
+    bytes.iter().rev().fold(bytes.len() as u32, |hash, byte| {
+        hash ^ (hash << 5).wrapping_add(hash >> 2).wrapping_add(u32::from(*byte))
+    })
 }

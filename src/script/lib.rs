@@ -37,8 +37,11 @@
 //! of the machine on top of the old one, up to 200 times.
 
 pub mod base;
+pub mod cjson;
+pub mod cmsgpack;
 pub mod coroutine;
 pub mod math;
+pub mod os;
 pub mod redis;
 pub mod reply;
 pub mod sandbox;
@@ -97,7 +100,7 @@ pub trait Host {
     fn set_logged(&mut self, is_logged: bool);
 
     /// Writes to the server's own log: 0 is for debugging, 3 is a warning.
-    fn log(&mut self, level: usize, text: &[u8]);
+    fn log(&mut self, level: u8, text: &[u8]);
 }
 
 /// What became of a command.
@@ -125,6 +128,14 @@ pub fn open(machine: &mut Machine) {
     coroutine::open(machine);
     math::open(machine);
     table::open(machine);
+    cjson::open(machine);
+    cmsgpack::open(machine);
+    os::open(machine);
+}
+
+/// A script begins. What the last one has set in a library is forgotten.
+pub fn begin(machine: &mut Machine) {
+    cjson::begin(machine);
 }
 
 impl Call<'_> {
@@ -268,7 +279,7 @@ impl Call<'_> {
     pub fn bad_argument(&mut self, number: usize, text: &str) -> Error {
         let (name, is_method) = self.machine.name_of_native();
         let message = match number - usize::from(is_method) {
-            0 => format!("calling '{name}' on bad self ({text})"),
+            0 if is_method => format!("calling '{name}' on bad self ({text})"),
             number => format!("bad argument #{number} to '{name}' ({text})"),
         };
         self.error(message)

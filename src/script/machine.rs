@@ -155,6 +155,8 @@ pub struct Machine {
     failed_at: Option<(Id<Prototype>, u32)>,
     /// What `math.random` goes on from.
     pub random: u64,
+    /// What the script has set in `cjson`. The natives of that library keep it alive.
+    pub json_settings: TableId,
 }
 
 impl Machine {
@@ -162,7 +164,7 @@ impl Machine {
     pub fn new(limit: usize) -> Machine {
         let mut heap = Heap::new(limit);
         let running = heap.threads.add(Thread::default());
-        let globals = heap.add_table();
+        let (globals, json_settings) = (heap.add_table(), heap.add_table());
         let mut machine = Machine {
             heap,
             prototypes: Arena::new(),
@@ -179,6 +181,7 @@ impl Machine {
             has_no_handler: false,
             failed_at: None,
             random: 0,
+            json_settings,
         };
         super::lib::open(&mut machine);
         machine
@@ -202,6 +205,7 @@ impl Machine {
         arguments: &[Value],
         host: &mut dyn Host,
     ) -> Result<(), Error> {
+        super::lib::begin(self);
         self.is_stopped = false;
         self.budget = BUDGET;
         self.thread.top = 0;

@@ -88,6 +88,57 @@ pub fn from_text(text: &[u8]) -> Option<f64> {
     Some(if negative { -number } else { number })
 }
 
+/// The number with which a text begins, as C's `strtod` finds it, and how long it is.
+pub fn at_start(text: &[u8]) -> Option<(f64, usize)> {
+    let sign = usize::from(matches!(text, [b'-' | b'+', ..]));
+    let rest = &text[sign..];
+    let hex = match rest {
+        [b'0', b'x' | b'X', hex @ ..] => length_of(hex, u8::is_ascii_hexdigit, b'p'),
+        _ => 0,
+    };
+    let decimal = length_of(rest, u8::is_ascii_digit, b'e');
+    let length = if hex > 0 { hex + 2 } else { decimal };
+    if length > 0 {
+        return Some((from_text(&text[..sign + length])?, sign + length));
+    }
+    let begins_with =
+        |word: &[u8]| rest.get(..word.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(word));
+    let word = ["infinity", "inf", "nan"].into_iter().find(|word| begins_with(word.as_bytes()))?;
+    let mut length = sign + word.len();
+    let number = from_text(&text[..length])?;
+    // C allows `nan(12)`, and nobody sees the number.
+    if number.is_nan() && text.get(length) == Some(&b'(') {
+        let is_inside = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+        let inside = text[length + 1..].iter().take_while(|byte| is_inside(byte)).count();
+        if text.get(length + 1 + inside) == Some(&b')') {
+            length += inside + 2;
+        }
+    }
+    Some((number, length))
+}
+
+/// How long a number without sign is: digits, perhaps with a point, perhaps with an exponent.
+fn length_of(text: &[u8], is_digit: fn(&u8) -> bool, exponent: u8) -> usize {
+    let digits = |from: usize, is_digit: fn(&u8) -> bool| {
+        text.iter().skip(from).take_while(|byte| is_digit(byte)).count()
+    };
+    let mut length = digits(0, is_digit);
+    if text.get(length) == Some(&b'.') {
+        let fraction = digits(length + 1, is_digit);
+        if length + fraction > 0 {
+            length += 1 + fraction;
+        }
+    }
+    if length > 0 && text.get(length).is_some_and(|byte| byte.eq_ignore_ascii_case(&exponent)) {
+        let sign = usize::from(matches!(text.get(length + 1), Some(b'-' | b'+')));
+        let power = digits(length + 1 + sign, u8::is_ascii_digit);
+        if power > 0 {
+            length += 1 + sign + power;
+        }
+    }
+    length
+}
+
 /// Without C's blanks at both ends.
 fn trim(mut text: &[u8]) -> &[u8] {
     let is_blank = |byte: &u8| matches!(byte, b' ' | 9..=13);

@@ -158,14 +158,22 @@ impl Table {
             Value::Number(number) if self.array_index(number).is_some() => number as usize,
             _ => self.array.len() + self.find(key, strings).ok_or(Fault::UnknownKey)? + 1,
         };
-        for index in begin..self.array.len() {
+        Ok(self.pair_from(begin).map(|(_, key, value)| (key, value)))
+    }
+
+    /// The first key with a value at this place or behind it, in the order of `next`, its value, and
+    /// the place behind it. Places begin at 0, and a change of the table may move what is there.
+    pub fn pair_from(&self, place: usize) -> Option<(usize, Value, Value)> {
+        for index in place..self.array.len() {
             if !self.array[index].is_nil() {
-                return Ok(Some((Value::Number((index + 1) as f64), self.array[index])));
+                let key = Value::Number((index + 1) as f64);
+                return Some((index + 1, key, self.array[index]));
             }
         }
-        let nodes = &self.nodes[begin.saturating_sub(self.array.len())..];
-        let node = nodes.iter().find(|node| !node.value.is_nil());
-        Ok(node.map(|node| (node.key, node.value)))
+        let begin = place.saturating_sub(self.array.len());
+        let behind = self.nodes[begin..].iter().position(|node| !node.value.is_nil())?;
+        let node = &self.nodes[begin + behind];
+        Some((self.array.len() + begin + behind + 1, node.key, node.value))
     }
 
     /// What `#` gives: a border, that is an n with a value at n and none at n + 1. If there is more

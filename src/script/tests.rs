@@ -1,6 +1,8 @@
 //! Tests of the interpreter as a whole: programs with what Redis answers, and programs that try to
 //! break the bounds. These run on a stack as small as a client's.
 
+mod formats;
+
 use super::lib::{Answer, Call, Host, Native, Outcome, Resume};
 use super::machine::Machine;
 use super::value::{Error, Value};
@@ -33,7 +35,7 @@ impl Host for Patience {
 
     fn set_logged(&mut self, _: bool) {}
 
-    fn log(&mut self, _: usize, _: &[u8]) {}
+    fn log(&mut self, _: u8, _: &[u8]) {}
 }
 
 /// What a program returns, in about the form in which a client would see it.

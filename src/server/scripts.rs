@@ -20,9 +20,11 @@
 
 use crate::error::Error;
 use crate::held;
+use crate::resp::{Args, Reply, split_words};
 use crate::script::machine::Machine;
 use crate::script::value::Value;
 use crate::sha1::{Digest, sha1};
+use crate::store::Garbage;
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
@@ -30,6 +32,9 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 
 /// How many scripts that came by EVAL are kept.
 const MOST_BY_EVAL: usize = 500;
+
+/// And how many bytes their texts have together, if it is more than one script.
+const MOST_BYTES_BY_EVAL: usize = 32 << 20;
 
 /// How many scripts that only read may run at once. More take turns, under the exclusive lock.
 const READERS: usize = 3;
@@ -82,6 +87,7 @@ struct Cache {
     free: Vec<usize>,
     /// The numbers of those that came by EVAL.
     by_eval: Vec<usize>,
+    bytes_by_eval: usize,
     last_id: u64,
     /// Goes up with each use.
     uses: u64,
@@ -124,7 +130,7 @@ impl Scripts {
         let mut cache = self.cache.lock().unwrap();
         if let Some(number) = cache.by_source.get(text).copied() {
             if !by_eval {
-                cache.by_eval.retain(|other| *other != number);
+                cache.is_loaded(number, text.len());
             }
             return cache.used(number);
         }
@@ -211,8 +217,13 @@ impl Cache {
     }
 
     fn add(&mut self, text: &[u8], flags: Flags, by_eval: bool) -> Known {
-        if by_eval && self.by_eval.len() == MOST_BY_EVAL {
-            self.forget_oldest();
+        if by_eval {
+            self.bytes_by_eval += text.len();
+            while !self.by_eval.is_empty()
+                && (self.by_eval.len() >= MOST_BY_EVAL || self.bytes_by_eval > MOST_BYTES_BY_EVAL)
+            {
+                self.forget_oldest();
+            }
         }
         let number = self.free.pop().unwrap_or_else(|| {
             self.sources.push(None);
@@ -231,6 +242,14 @@ impl Cache {
         self.used(number)
     }
 
+    /// A script that may have come by EVAL has come by SCRIPT LOAD now.
+    fn is_loaded(&mut self, number: usize, length: usize) {
+        if let Some(at) = self.by_eval.iter().position(|other| *other == number) {
+            self.by_eval.swap_remove(at);
+            self.bytes_by_eval -= length;
+        }
+    }
+
     /// Forgets the script of EVAL that was not used for the longest time.
     fn forget_oldest(&mut self) {
         let last_use = |number: &usize| self.sources[*number].as_ref().map(|s| s.last_use);
@@ -241,6 +260,7 @@ impl Cache {
             self.by_source.remove(&source.text);
             self.by_digest.remove(&source.known.digest);
             self.bytes -= source.text.len() + ENTRY;
+            self.bytes_by_eval -= source.text.len();
             self.free.push(number);
         }
     }
@@ -271,6 +291,10 @@ enum State {
 /// ids of their scripts beside them.
 pub struct Inside {
     pub machine: Machine,
+    /// The arguments of the next command of a script, and the reply of its last one. They keep their memory from one
+    /// script to the next.
+    pub args: Args,
+    pub reply: Reply,
     ids: Vec<u64>,
 }
 
@@ -290,7 +314,7 @@ pub struct Turn<'a> {
     engine: &'a Engine,
 }
 
-/// The machine of a turn. When it is dropped, a machine that has become too large is thrown away.
+/// The machine of a turn.
 pub struct InUse<'a> {
     engine: &'a Engine,
     inside: MutexGuard<'a, Option<Box<Inside>>>,
@@ -300,7 +324,10 @@ impl<'a> Turn<'a> {
     /// The machine. `make` makes one if there is none.
     pub fn machine(&self, make: impl FnOnce() -> Machine) -> InUse<'a> {
         let mut inside = self.engine.inside.lock().unwrap();
-        inside.get_or_insert_with(|| Box::new(Inside { machine: make(), ids: Vec::new() }));
+        inside.get_or_insert_with(|| {
+            let (args, reply) = (Args::default(), Reply::new());
+            Box::new(Inside { machine: make(), args, reply, ids: Vec::new() })
+        });
         InUse { engine: self.engine, inside }
     }
 
@@ -345,15 +372,14 @@ impl DerefMut for InUse<'_> {
     }
 }
 
-impl Drop for InUse<'_> {
-    fn drop(&mut self) {
+impl InUse<'_> {
+    /// The script has ended. Returns the machine if it has become too large to be kept.
+    pub fn end(&mut self) -> Option<Garbage> {
         let heap = &mut self.machine.heap;
         let (bytes, peak) = (heap.bytes, std::mem::take(&mut heap.peak));
         let is_kept = bytes.max(peak) <= KEPT;
         self.engine.bytes.store(if is_kept { bytes } else { 0 }, Ordering::Relaxed);
-        if !is_kept {
-            *self.inside = None;
-        }
+        if is_kept { None } else { Some(Box::new(Mutex::new(self.inside.take()))) }
     }
 }
 
@@ -416,7 +442,7 @@ pub fn shebang(text: &[u8]) -> Result<(Flags, usize), Vec<u8>> {
     }
     let end = text.iter().take_while(|byte| **byte != 0).position(|byte| *byte == b'\n');
     let end = end.ok_or(b"ERR Invalid script shebang")?;
-    let words = crate::resp::split_words(&text[..end]).unwrap_or_default();
+    let words = split_words(&text[..end]).unwrap_or_default();
     let quoting = |before: &str, word: &[u8]| [before.as_bytes(), word].concat();
     let engine = words.first().ok_or(b"ERR Invalid engine in script shebang")?;
     if engine != b"#!lua" {

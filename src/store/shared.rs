@@ -35,6 +35,10 @@ pub struct Store {
 #[derive(Debug)]
 pub struct Busy;
 
+/// How many times the exclusive lock is tried before the thread sleeps: here 14 µs, about as long as a
+/// batch of SETs holds it.
+const TRIES: usize = 1000;
+
 /// How often those who may wait for a script look whether it has ended.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -63,9 +67,18 @@ impl Store {
         self.unless_busy(self.write_anyway())
     }
 
-    /// None if somebody else has the lock.
-    pub fn try_write(&self) -> Option<Result<Writing<'_>, Busy>> {
-        self.keyspace.try_write().ok().map(|guard| self.unless_busy(guard))
+    /// None if somebody else has the lock. With `spins` it is tried again and again before that, because to sleep
+    /// and to be woken takes as long as others hold the lock. (std's lock tries again too, but not while another
+    /// thread sleeps at it: after the first, all would sleep.) Measured with 50 clients, SETs without a log,
+    /// pipelines of 64: 1.15 times as many a second. If the thread gave its core away between two tries, that would
+    /// be a tenth more, but the 99th percentile would take seven times as long.
+    pub fn try_write(&self, spins: bool) -> Option<Result<Writing<'_>, Busy>> {
+        (0..if spins { TRIES } else { 1 }).find_map(|i| {
+            if i > 0 {
+                std::hint::spin_loop();
+            }
+            self.keyspace.try_write().ok().map(|guard| self.unless_busy(guard))
+        })
     }
 
     /// Who lends the lock says so before it gives it back. So whoever gets it afterwards sees it.
@@ -119,11 +132,11 @@ mod tests {
         let store = Store::new(Keyspace::new(1));
         assert!(store.read().is_ok() && store.write().is_ok());
         let script = store.write_anyway();
-        assert!(store.try_write().is_none());
+        assert!(store.try_write(true).is_none());
         store.lend();
         drop(script);
         assert!(store.read().is_err() && store.write().is_err());
-        assert!(store.try_write().is_some_and(|result| result.is_err()));
+        assert!(store.try_write(false).is_some_and(|result| result.is_err()));
         thread::scope(|scope| {
             let waits = scope.spawn(|| store.write_when_free().changes);
             assert!(!waits.is_finished());

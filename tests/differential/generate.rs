@@ -97,6 +97,23 @@ const SCORES: &str = "inf,-inf,-0,0.1,1e17,-1e17,123456789012345678,1e300,1e-5,5
 /// What Redis's parser of ranges accepts, or does not.
 const BOUNDS: &str = ", 1,(,( 2,((1,1e400,-1e400,1e-400,-inf,+inf,(inf,(-inf,nan,(nan,1x,[1";
 const LEX: &str = "-,+,--,++,(,[,,f,(+,[-,+\0,-x";
+/// Scripts that use three keys, of a string, a list and a hash, and two arguments; and their digests.
+#[rustfmt::skip]
+const SCRIPTS: &[(&str, &str)] = &[
+    ("return redis.call('GET',KEYS[1])", "620cd258c2c9c88c9d10db67812ccf663d96bdc6"),
+    ("redis.call('SET',KEYS[1],ARGV[1]) return redis.call('INCRBY',KEYS[1],ARGV[2])", "0087ab560c40ade147f1c8434e4cc5c9a6c89065"),
+    ("redis.pcall('INCRBY',KEYS[1],ARGV[2]) redis.call('RPUSH',KEYS[2],ARGV[1],'x') redis.call('LTRIM',KEYS[2],-5,-1) return redis.call('LRANGE',KEYS[2],0,-1)", "c51d99149699517713c1912abf78dbeb5f4c3231"),
+    ("redis.call('HSET',KEYS[3],'f0',ARGV[1],'f1',ARGV[2]) redis.call('DEL',KEYS[1]) return redis.call('HMGET',KEYS[3],'f0','f1','no')", "304d091183d835362940d734b725a6c2f35b72fb"),
+    ("for i=1,3 do redis.call('APPEND',KEYS[1],i) end redis.call('SELECT',1) redis.call('SET',KEYS[1],'x') error('done')", "d15e51ae9db5e5ebc97b532bd76b1130f3c847fa"),
+    ("if redis.call('EXISTS',KEYS[1])==1 then return redis.call('RENAME',KEYS[1],KEYS[2]) end return {false,true,1.5,'x',{}}", "7c9e058d53fa4419a56c68fc3bcd9da9338c5d64"),
+    ("return {KEYS[1],ARGV[2],#KEYS,#ARGV,redis.call('TYPE',KEYS[1]).ok,redis.pcall('LLEN',KEYS[2])}", "68c9353fd1973b17c004976b3d9b1663b1bb0e2f"),
+    ("redis.setresp(3) return {redis.call('GET',KEYS[1]) or {err='E none'},{map={a=redis.pcall('HLEN',KEYS[3])}}}", "70dcfa430e34a844e847227eb44f7de695034d7f"),
+    ("redis.set_repl(redis.REPL_NONE) redis.call('GET',KEYS[1]) redis.set_repl(redis.REPL_ALL) return redis.call('SETNX',KEYS[1],ARGV[1])", "3ab3c021f225e27a01d416efabc66ff0112b6b0c"),
+    ("#!lua flags=no-writes\nreturn redis.call('STRLEN',KEYS[1])", "52b56a7f25b76311dd2dc6b0e3e39476ebfa0f25"),
+    ("#!lua\nreturn redis.call('GETSET',KEYS[1],ARGV[1])", "73f16bbe1ddfc325262f3c9703a5197a4a88398c"),
+    ("return redis.call(ARGV[1],KEYS[1],ARGV[2])", "53e685097ef1e390bd785958ac29d50d69465211"),
+    ("this is no script", "8374e9a60e1a8e9a9c0111f4c1d11ae8e7696ba3"),
+];
 /// The sizes at which an encoding changes, and their neighbours.
 const LENGTHS: [usize; 12] = [7, 8, 9, 15, 16, 17, 43, 44, 45, 63, 64, 65];
 const CURSORS: &str = "0,0,5,17,00,,-1,x,18446744073709551615,18446744073709551616";
@@ -528,6 +545,8 @@ impl Generator {
                 let long = "n".repeat(150);
                 self.random.pick(&["FOO", "", "get ", "a\r\nb", "nul\0", &long]).into()
             }
+            "script" => SCRIPTS[self.random.below(SCRIPTS.len())].0.into(),
+            "sha" => SCRIPTS[self.random.below(SCRIPTS.len())].1.into(),
             "soon" => SOON.to_vec(),
             "past" => self.random.pick(&["1", "1000", "1500000000000"]).into(),
             "s" | "ms" | "at" | "atms" if self.random.percent(8) => {

@@ -12,10 +12,11 @@ use std::iter::Peekable;
 use std::str::SplitWhitespace;
 
 /// The words of a shape that are not sent as they stand.
-const SLOTS: [&str; 38] = [
+const SLOTS: [&str; 40] = [
     "any", "at", "atms", "bit", "bound", "channel", "cursor", "db", "e", "f", "h", "i", "k", "l",
     "lcs", "lcs2", "lex", "m", "ms", "n", "offset", "past", "pattern", "pop", "s", "score",
-    "small", "soon", "t", "text", "type", "unknown", "v", "width", "word", "x", "y", "z",
+    "script", "sha", "small", "soon", "t", "text", "type", "unknown", "v", "width", "word", "x",
+    "y", "z",
 ];
 
 /// A shape, or part of one.

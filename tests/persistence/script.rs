@@ -3,7 +3,7 @@
 //! A step follows from a number, so a history is a number too. `commands` says what is sent at a step, and a
 //! `Model` says what the commands do: a little server, of only these commands. Steps are of all types. Values
 //! get so large that their encodings change, and are deleted again. Some expire, in the year 2100. Each step
-//! is all or nothing: one command, or MULTI and EXEC.
+//! is all or nothing: one command, or MULTI and EXEC, or a script.
 
 use crate::shown;
 use crate::support::Value;
@@ -13,8 +13,22 @@ use std::collections::{BTreeMap, VecDeque};
 /// After that many steps the collections are deleted, and are small again.
 const EPOCH: u64 = 3_000;
 
-/// What client number `db` sends at this step.
+/// What client number `db` sends at this step. Several changes are sent by EXEC, or by EVAL.
 pub fn commands(db: usize, step: u64) -> Vec<Vec<String>> {
+    let mut commands = changes(db, step);
+    if commands.len() > 1 && (step / 20).is_multiple_of(2) {
+        let called = |words: &Vec<String>| format!("redis.call('{}') ", words.join("', '"));
+        let script = commands.iter().map(called).collect();
+        commands = vec![vec!["EVAL".into(), script, "0".into()]];
+    } else if commands.len() > 1 {
+        commands.insert(0, vec!["MULTI".into()]);
+        commands.push(vec!["EXEC".into()]);
+    }
+    commands
+}
+
+/// What is changed at this step.
+fn changes(db: usize, step: u64) -> Vec<Vec<String>> {
     let key = format!("key{}", step % 7);
     let long = long_value(db, step);
     let (round, is_odd) = (step / 20, step / 20 % 2 == 1);
@@ -44,8 +58,6 @@ pub fn commands(db: usize, step: u64) -> Vec<Vec<String>> {
         18 => format!("LTRIM list 0 {}", 60 + step % 30),
         _ => format!("SET left {step}\nHSET right at {step}\nRPUSH both {step}\nLTRIM both -2 -1"),
     };
-    let is_one = !lines.contains('\n');
-    let lines = if is_one { lines } else { format!("MULTI\n{lines}\nEXEC") };
     let words = |line: &str| line.split(' ').map(str::to_string).collect();
     lines.lines().map(words).collect()
 }
@@ -73,7 +85,7 @@ pub struct Model(BTreeMap<String, Held>);
 impl Model {
     /// Does what client number `db` sends at this step.
     pub fn run(&mut self, db: usize, step: u64) {
-        for command in commands(db, step) {
+        for command in changes(db, step) {
             self.apply(&command.iter().map(String::as_str).collect::<Vec<_>>());
             self.0.retain(|_, held| !held.elements.is_empty());
         }
@@ -81,7 +93,6 @@ impl Model {
 
     fn apply(&mut self, words: &[&str]) {
         match *words {
-            ["MULTI" | "EXEC"] => {}
             ["DEL", ref keys @ ..] => self.0.retain(|key, _| !keys.contains(&key.as_str())),
             ["RENAME", from, to] => {
                 let held = self.0.remove(from).expect("it is there");

@@ -6,6 +6,7 @@ use super::super::disk::simulated::{Disk, Fate, State};
 use super::super::disk::{self, Opening};
 use super::{Contents, Random, append, config, keyspace, replay_all, start_on, write};
 use crate::config::Config;
+use crate::store::Store;
 use std::cell::RefCell;
 use std::io::{ErrorKind, Write as _};
 use std::rc::Rc;

@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::resp::{Protocol, Reply};
 use crate::script::lib::reply::COUNTED;
 use crate::script::machine::Machine;
+use crate::script::metatable::Lookup;
 use crate::script::number;
 use crate::script::value::{self, TableId, Value};
 
@@ -92,22 +93,22 @@ enum Written {
 }
 
 /// Writes a table that means one thing, or begins one that has elements.
-fn write_table(machine: &Machine, table: TableId, reply: &mut Reply) -> Written {
-    let text = |table, name| match machine.field(table, name) {
-        Value::String(string) => Some(machine.heap.bytes_of(string)),
-        _ => None,
-    };
-    if text(table, "err").is_some() {
+fn write_table(machine: &mut Machine, table: TableId, reply: &mut Reply) -> Written {
+    if matches!(machine.field(table, "err"), Value::String(_)) {
         let (text, is_counted) = error_text(machine, Value::Table(table));
         write_error(text, is_counted, reply);
         return Written::Error;
     }
+    let text = |table, name| match machine.field(table, name) {
+        Value::String(string) => Some(machine.heap.bytes_of(string)),
+        _ => None,
+    };
     if let Some(text) = text(table, "ok") {
         reply.status_of_script(c_string(text));
     } else if let Value::Number(number) = machine.field(table, "double") {
         reply.double(number);
     } else if let Some(digits) = text(table, "big_number") {
-        reply.big_number(digits);
+        reply.big_number(&in_one_line(digits));
     } else if let Value::Table(inner) = machine.field(table, "verbatim_string")
         && let (Some(format), Some(text)) = (text(inner, "format"), text(inner, "string"))
     {
@@ -160,14 +161,14 @@ impl Open {
 }
 
 /// The text of an error that a script has thrown or returned, and whether the statistics have it already.
-pub fn error_text(machine: &Machine, error: Value) -> (Vec<u8>, bool) {
-    let text = |value| match value {
+pub fn error_text(machine: &mut Machine, error: Value) -> (Vec<u8>, bool) {
+    let text = |machine: &Machine, value| match value {
         Value::String(string) => Some(c_string(machine.heap.bytes_of(string)).to_vec()),
         Value::Number(number) => Some(number::to_text(number)),
         _ => None,
     };
     let Value::Table(table) = error else {
-        let text = text(error).unwrap_or_else(|| match error {
+        let text = text(machine, error).unwrap_or_else(|| match error {
             Value::Nil => b"nil".to_vec(),
             Value::Boolean(value) => value.to_string().into_bytes(),
             _ => error.type_name().as_bytes().to_vec(),
@@ -175,14 +176,22 @@ pub fn error_text(machine: &Machine, error: Value) -> (Vec<u8>, bool) {
         return ([b"ERR ", &text[..]].concat(), false);
     };
     let is_counted = machine.field(table, COUNTED) == Value::Boolean(true);
+    let name = Value::String(machine.heap.add_string(b"err"));
     // (Redis ends if there is no such field.)
-    let text = text(machine.field(table, "err"));
+    let text = match machine.heap.lookup(error, name) {
+        Lookup::Found(value) => text(machine, value),
+        _ => None,
+    };
     (text.unwrap_or_else(|| b"ERR unknown error".to_vec()), is_counted)
 }
 
 pub fn write_error(text: Vec<u8>, is_counted: bool, reply: &mut Reply) {
     let error = Error::Text(text);
     if is_counted { reply.uncounted_error(&error) } else { reply.error(&error) }
+}
+
+fn in_one_line(text: &[u8]) -> Vec<u8> {
+    text.iter().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte }).collect()
 }
 
 /// Up to the first zero, where a string of C ends.

@@ -62,12 +62,31 @@ pub fn open(machine: &mut Machine, version: &str) {
         machine.set_field(table, name, Value::Number(number.into()));
     }
     machine.library("redis", &END);
+    let handler = machine.heap.native(error_handler);
+    machine.set_field(machine.globals, "__redis__err__handler", handler);
 }
 
 /// A byte for each part.
 fn version_number(version: &str) -> u32 {
     let parts = version.split('.').map(|part| part.parse().unwrap_or(0));
     parts.fold(0, |number, part: u32| (number << 8) + part)
+}
+
+/// Redis's scripts can see the function that makes a table of what they have thrown. Here it is of no use.
+fn error_handler(call: &mut Call) -> Result<Outcome, Error> {
+    match call.arg(1) {
+        table @ Value::Table(_) => call.give(table),
+        Value::String(_) | Value::Number(_) => {
+            let text = call.string(1)?;
+            let text = String::from_utf8_lossy(call.bytes(text)).into_owned();
+            let Error(table) = failure(call, &text);
+            call.give(table)
+        }
+        other => {
+            let Error(table) = failure(call, other.type_name());
+            call.give(table)
+        }
+    }
 }
 
 fn call_command(call: &mut Call) -> Result<Outcome, Error> {
@@ -150,7 +169,7 @@ fn log(call: &mut Call) -> Result<Outcome, Error> {
             text.extend_from_slice(call.bytes(part));
         }
     }
-    call.host.log(level as usize, &text);
+    call.host.log(level as u8, &text);
     Ok(Outcome::Return(0))
 }
 

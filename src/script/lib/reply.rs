@@ -23,10 +23,14 @@ pub fn to_value(machine: &mut Machine, wire: &[u8]) -> Result<Value, Error> {
 /// The table for an error. Its text begins with its code.
 pub fn error_table(machine: &mut Machine, text: &[u8]) -> Result<TableId, Error> {
     // As in Redis, an error without a code gets one.
-    let has_code = text.contains(&b' ');
-    let text = if has_code { text } else { &[b"ERR ", text].concat() };
-    let end = text.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n'));
-    let text = machine.heap.string(&text[..end.map_or(0, |end| end + 1)])?;
+    let (code, text) = match text.iter().position(|byte| *byte == b' ') {
+        Some(space) => (&text[..space], &text[space + 1..]),
+        None => (&b"ERR"[..], text),
+    };
+    let is_text = |byte: &u8| !matches!(byte, b'\r' | b'\n');
+    let (begin, end) = (text.iter().position(is_text), text.iter().rposition(is_text));
+    let text = begin.zip(end).map_or(&[][..], |(begin, end)| &text[begin..=end]);
+    let text = machine.heap.string(&[code, b" ", text].concat())?;
     single(machine, "err", Value::String(text))
 }
 
@@ -158,5 +162,13 @@ impl<'a> Reader<'a> {
 }
 
 fn integer(text: &[u8]) -> i64 {
-    std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+    let (is_negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        digits => (false, digits),
+    };
+    // Downwards, because the smallest integer has no positive counterpart.
+    let number = digits.iter().fold(0i64, |number, digit| {
+        number.wrapping_mul(10).wrapping_sub(i64::from(digit.wrapping_sub(b'0')))
+    });
+    if is_negative { number } else { number.wrapping_neg() }
 }
