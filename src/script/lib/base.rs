@@ -141,6 +141,9 @@ fn setmetatable(call: &mut Call) -> Result<Outcome, Error> {
 /// A source in pieces: calls a function until it returns nothing, and compiles all that it gave.
 /// Its errors are errors of the source, so it is called by `pcall`.
 fn load(call: &mut Call) -> Result<Outcome, Error> {
+    if !call.arg(2).is_nil() {
+        call.string(2)?;
+    }
     call.function(1)?;
     Load { source: Vec::new() }.read(call)
 }
