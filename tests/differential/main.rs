@@ -94,7 +94,10 @@ fn rounds(cost: usize, make: fn(u64, &Setting, usize) -> Vec<Step>) {
         match round::run(&setting, &steps) {
             Ok(End::Agreed) => {}
             Ok(End::TooSlow) => slow += 1,
-            Err(failure) => panic!("{}", report(&setting, seed, length, steps, &failure)),
+            Err(failure) => {
+                let report = report(&setting, seed, length, steps, &failure);
+                panic!("{}", scripts::without_prelude(&report));
+            }
         }
     }
     eprintln!("no failure; {slow} rounds were cut short because the machine stood still");

@@ -34,6 +34,7 @@ local function thrown(v)
   if type(v) == 'table' and type(rawget(v, 'err')) ~= 'string' then return 'a table' end
   return v
 end
+local function bare(v) if type(v) == 'table' and getmetatable(v) ~= nil then return 'a table' end return v end
 local function try(f, ...) add(pcall(f, ...)) end
 local function note(v) if type(v) == 'table' and v.err then add(v.err) else add(type(v)) end end
 local function with(set, value, normal, f, v)

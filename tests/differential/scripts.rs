@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 
 use crate::command::Command;
 use crate::generate::{Generator, Step, Unit};
+use crate::support::bare;
 use crate::support::random::Random;
 
 /// Stands in front of each program.
@@ -231,6 +232,19 @@ impl Scripts {
             }
         }
     }
+}
+
+/// How long the prelude is, and what stands in front of it.
+pub fn begin_of_body(source: &[u8]) -> usize {
+    let mut places = source.windows(PRELUDE.len());
+    places.position(|part| part == PRELUDE.as_bytes()).map_or(0, |at| at + PRELUDE.len())
+}
+
+/// The same report with a name in place of each prelude.
+pub fn without_prelude(report: &str) -> String {
+    let prelude = bare(PRELUDE.as_bytes());
+    let plain = prelude.trim_matches('"');
+    report.replace(plain, "<prelude.lua>").replace(&PRELUDE.escape_default().to_string(), "<prelude.lua>")
 }
 
 /// As a string of Lua.

@@ -8,6 +8,7 @@
 use std::time::{Duration, Instant};
 
 use crate::generate::Step;
+use crate::scripts;
 
 /// Enough for a few hundred attempts; whoever waits for a red test has better to do.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -54,9 +55,11 @@ fn script(step: &mut Step) -> Option<&mut Vec<u8>> {
     command.args.get_mut(at)
 }
 
-/// Each with its line end.
+/// Each with its line end. The prelude is one.
 fn lines(source: &[u8]) -> Vec<Vec<u8>> {
-    source.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect()
+    let (prelude, body) = source.split_at(scripts::begin_of_body(source));
+    let lines = body.split_inclusive(|byte| *byte == b'\n');
+    [prelude].into_iter().chain(lines).map(<[u8]>::to_vec).collect()
 }
 
 fn drop_parts<T: Clone>(
