@@ -6,7 +6,7 @@
 //!                   ├─▶ queue              inside MULTI: EXEC will call it
 //!                   └─▶ call ─ before      the account is told (call/account.rs)
 //!                         ├─ run_handler   under the lock that the handler's type asks for
-//!                         │    └─ exec     calls each of its queue, under one lock
+//!                         │    └─ exec     calls each of its queue, under one lock; EVAL: call/script.rs
 //!                         └─ after         counts it; slow log, trace, monitors
 //! ```
 //!

@@ -67,6 +67,11 @@ impl Batch<'_> {
         matches!(self.guard, Guard::Exclusive(_))
     }
 
+    /// Says whether the commands that follow are those of a script.
+    pub fn set_in_script(&mut self, is_in_script: bool) {
+        self.notes.in_script.set(is_in_script);
+    }
+
     /// Whether what is recorded from now on is logged: `redis.set_repl`. The lock is exclusive.
     pub fn set_logged(&mut self, is_logged: bool) {
         self.records.wanted = is_logged && self.server.aof.is_enabled();

@@ -222,6 +222,7 @@ impl Running<'_, '_> {
         reply: &mut Reply,
     ) -> bool {
         (self.client.in_exec, self.client.in_script) = (true, true);
+        self.caller.batch.set_in_script(true);
         self.caller.batch.begin_unit();
         let begin = reply.out.mark();
         lib::begin(machine);
@@ -235,6 +236,7 @@ impl Running<'_, '_> {
         });
         reply.errors.take_over(&mut self.reply.errors);
         let batch = &mut self.caller.batch;
+        batch.set_in_script(false);
         batch.end_lending();
         if !self.is_logged {
             batch.set_logged(true);

@@ -78,6 +78,7 @@ pub fn may_store(args: &Args) -> bool {
 fn sort_ro<'a>(view: &View, args: &'a Args, _: &TimeSlice, reply: &mut Reply) -> Left<'a> {
     let sorting = Sorting::parse(args, false)?;
     let found = sortable(view.entry(args.key(1)))?;
+    let sorting = if view.is_in_script() { sorting.with_order(&found) } else { sorting };
     if found.as_ref().is_none_or(|found| sorting.is_short(found)) {
         sorting.run(found, view, reply)?;
         return Ok(None);
@@ -92,17 +93,15 @@ fn sort_ro<'a>(view: &View, args: &'a Args, _: &TimeSlice, reply: &mut Reply) ->
 }
 
 fn sort(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let mut sorting = Sorting::parse(args, true)?;
+    let sorting = Sorting::parse(args, true)?;
     let look = view.look();
     let found = sortable(look.entry(args.key(1)))?;
     let Some(destination) = sorting.destination.map(Key::of) else {
         // STORE is the name of something.
         return sorting.run(found, &look, reply);
     };
-    if sorting.keeps_order && matches!(found, Some(Value::Set(_))) {
-        // A set has no order, and a replay must find the same.
-        sorting = Sorting { keeps_order: false, by: None, alpha: true, ..sorting };
-    }
+    // A replay must find the same.
+    let sorting = sorting.with_order(&found);
     let mut gathered = sorting.gather(found, &look, reply)?;
     sorting.sort(&mut gathered);
     let made = Loose::filled::<List>(&destination, look.limits, |list| {
@@ -184,6 +183,16 @@ struct Texts {
 }
 
 impl<'a> Sorting<'a> {
+    /// A set has no order, so that it gets one though BY has said that none is wanted.
+    fn with_order(self, found: &Option<Value>) -> Sorting<'a> {
+        match found {
+            Some(Value::Set(_)) if self.keeps_order => {
+                Sorting { keeps_order: false, by: None, alpha: true, ..self }
+            }
+            _ => self,
+        }
+    }
+
     fn parse(args: &'a Args, may_store: bool) -> Result<Sorting<'a>, Error> {
         let mut sorting = Sorting {
             by: None,

@@ -375,9 +375,9 @@ impl DerefMut for InUse<'_> {
 impl InUse<'_> {
     /// The script has ended. Returns the machine if it has become too large to be kept.
     pub fn end(&mut self) -> Option<Garbage> {
-        let heap = &mut self.machine.heap;
+        let Machine { heap, thread, .. } = &mut self.machine;
         let (bytes, peak) = (heap.bytes, std::mem::take(&mut heap.peak));
-        let is_kept = bytes.max(peak) <= KEPT;
+        let is_kept = bytes.max(peak) + thread.size() <= KEPT;
         self.engine.bytes.store(if is_kept { bytes } else { 0 }, Ordering::Relaxed);
         if is_kept { None } else { Some(Box::new(Mutex::new(self.inside.take()))) }
     }

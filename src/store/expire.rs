@@ -79,6 +79,8 @@ pub struct Notes {
     unit: Cell<u64>,
     /// Whether EXEC runs the present command, so that another unit cannot begin.
     in_exec: Cell<bool>,
+    /// Whether a script has called the command. Redis gives some replies an order then, which have none else.
+    pub in_script: Cell<bool>,
     /// What the command waits for, if it does (blocking.rs). In a box, because each writer looks here.
     pub wait: Cell<Option<Box<Wait>>>,
     /// For those who have subscribed to it (notify.rs).
@@ -177,6 +179,11 @@ impl<'a> View<'a> {
         let found = self.peek(key);
         self.notes.count_silently(found.is_some());
         found
+    }
+
+    /// Whether a script looks.
+    pub fn is_in_script(&self) -> bool {
+        self.notes.in_script.get()
     }
 
     /// Whether the key is there for this view. If it is expired, it is noted.
