@@ -244,7 +244,9 @@ pub fn begin_of_body(source: &[u8]) -> usize {
 pub fn without_prelude(report: &str) -> String {
     let prelude = bare(PRELUDE.as_bytes());
     let plain = prelude.trim_matches('"');
-    report.replace(plain, "<prelude.lua>").replace(&PRELUDE.escape_default().to_string(), "<prelude.lua>")
+    report
+        .replace(plain, "<prelude.lua>")
+        .replace(&PRELUDE.escape_default().to_string(), "<prelude.lua>")
 }
 
 /// As a string of Lua.
