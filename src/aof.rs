@@ -17,8 +17,8 @@
 //! **Three positions** count the bytes of all records since the start. A batch notes `appended` when it
 //! releases its lock, and commits before its replies leave: it waits until `written` has come that far.
 //! Then its own records are in the kernel, and so are those whose effect it may have read. So `kill -9`
-//! takes back nothing that any client was told. A power cut takes what is not `durable`: under `everysec` at
-//! most what was written during one fsync and the second before it, or during two fsyncs if they are slower.
+//! takes back nothing that any client was told. A power cut takes what is not `durable`. Under `everysec` that is
+//! at most what was written in one second and during one fsync, or during two fsyncs if they are slow.
 //!
 //! **Group commit.** A thread that commits writes all that is in the buffer with one call. Another thread
 //! that waited for the file meanwhile finds `written` past its own position and goes on. `always` shares
@@ -34,15 +34,15 @@
 //! **Which orderings matter.** Records pass between threads only under mutexes. So an ordering matters only
 //! where a thread acts on an atomic without holding a mutex: `written` is stored with Release after the `write` has
 //! returned, and `commit` loads it with Acquire, so a reply leaves after the write that it needs; `durable`
-//! is the same for fsync. `appended` is raised with the keyspace held, and a reader loads it then or
-//! later, so its position covers all that it has seen. A late value of any other atomic does no harm.
+//! is the same for fsync. A writer raises `appended` while it holds the keyspace, and a reader loads it then or
+//! later, so the reader's position covers all that it has seen. A late value of another atomic does no harm.
 //!
 //! **How Redis does it**: aof.c. Under everysec the first write that fails is answered with OK.
 
 pub mod check;
 mod checksum;
 mod disk;
-mod failure;
+pub mod failure;
 pub mod load;
 pub mod manifest;
 #[cfg(test)]
@@ -95,7 +95,7 @@ pub struct Aof {
     syncs: sync::Syncs,
     /// Why writes are refused, if they are.
     pub failures: Failures,
-    /// The lock of the directory, while anybody holds it.
+    /// The lock of the directory, while the target or a rewrite holds it.
     directory_lock: Mutex<Weak<Directory>>,
     pub status: Status,
     pub rewriter: rewrite::Requests,
@@ -145,8 +145,8 @@ impl Aof {
         records.clear();
     }
 
-    /// Everything appended so far. A thread that asks while it holds the keyspace, or later, has seen nothing
-    /// that was appended after this position.
+    /// Everything appended so far. If a thread asks while it holds the keyspace, or later, this covers all changes
+    /// that it has seen.
     pub fn position(&self) -> Position {
         self.appended.load(Ordering::Acquire)
     }
@@ -175,7 +175,7 @@ impl Aof {
 
     /// Writes what is in the buffer, after what an earlier failure left.
     fn write(&self, target: &mut Option<Target>, annotate: Annotate) -> Result<(), String> {
-        // Without a file there is nothing to wait for: the log was switched off meanwhile.
+        // Without a file the log is off, and there is nothing to wait for.
         let Some(target) = target else {
             return Ok(());
         };
@@ -183,9 +183,9 @@ impl Aof {
         self.write_taken(target, from, annotate)
     }
 
-    /// Moves what is in the buffer to `pending`; returns where in there it begins. The caller holds the
-    /// buffer's mutex, so that `appended` is the end of what is taken. Nothing else is done under it, because
-    /// writers wait for it and hold the keyspace.
+    /// Moves what is in the buffer to the end of `pending`, and returns where that begins. The caller holds the
+    /// buffer's mutex, so that `appended` is the end of what is taken. Nothing else is done under this mutex,
+    /// because writers that hold the keyspace wait for it.
     fn take(&self, target: &mut Target, buffer: &mut Stream) -> usize {
         let from = target.pending.len();
         if from == 0 {
@@ -211,7 +211,7 @@ impl Aof {
         self.status.size.fetch_add(count, Ordering::Relaxed);
         self.written.store(target.pending_end, Ordering::Release);
         self.failures.end(Kind::Write);
-        // While a rewrite runs, fsync comes sooner (aof/sync.rs).
+        // Too much for one fsync a second, if a rewrite is running (aof/sync.rs).
         if self.has_much_to_sync() {
             self.syncs.wake();
         }
@@ -219,8 +219,9 @@ impl Aof {
     }
 
     /// The sync thread. Once a second it closes the stretch that is open, calls fsync under `everysec`, and
-    /// checks that the files are where they were. In between it writes what no client waits for, tries
-    /// again what has failed, and calls fsync if somebody needs it sooner (aof/sync.rs).
+    /// checks that the files are where they were. In between it writes the records of commands that still run,
+    /// such as a long SCAN that has met expired keys. It tries again what has failed, and calls fsync if somebody
+    /// needs it sooner (aof/sync.rs).
     pub fn sync_every_second(&self) -> ! {
         self.syncs.thread.get_or_init(thread::current);
         let mut last = Instant::now();
@@ -233,7 +234,7 @@ impl Aof {
                 last = Instant::now();
                 self.check_files();
             }
-            if is_due || self.unwritten() > 0 || self.refusal().is_some() {
+            if is_due || self.unwritten() > 0 || self.failure().is_some() {
                 let annotate = if is_due { Annotate::Now } else { Annotate::IfMuch };
                 // The operator has been told of an error, and writers will be.
                 let _ = self.write(&mut self.target.lock().unwrap(), annotate);

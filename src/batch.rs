@@ -3,7 +3,7 @@
 //! The commands that one client has sent at once are a batch. call.rs runs them, and a [`Batch`] holds the
 //! lock for them. It takes the lock when a command needs one, and keeps it for the commands that follow. A
 //! write after a read exchanges the shared lock for the exclusive one (batch/lock.rs). CONFIG SET, PUBLISH,
-//! commands that count other clients, and commands that take long (call/long.rs) give the lock back early:
+//! commands that count other clients, and commands that take long (call/long.rs) give the lock back early.
 //!
 //! ```text
 //! GET a   GET b   PING   SET c 1   GET a   │  finish
@@ -16,16 +16,15 @@
 //!                                          ▼  the replies may leave
 //! ```
 //!
-//! **The time of a command** is the clock's reading at the end of the command before it. The first of a batch
-//! reads it when it gets the lock. In EXEC it stands still (batch/clock.rs).
+//! **The time of a command** is the last reading of the clock. It is read when a lock is taken, and at the end of
+//! most commands (batch/clock.rs). In EXEC time stands still.
 //!
-//! **Waiting.** BLPOP leaves a wait in the notes, and its client joins the queue of its keys. An RPUSH that
-//! makes the key marks it as ready. Behind the RPUSH, under the same lock, the pops for those who wait are
-//! done, each as a unit of its own (batch/serving.rs).
+//! **Waiting.** If BLPOP finds nothing, its client joins the queue of its keys. An RPUSH that makes such a key
+//! marks it as ready. Behind the RPUSH, under the same lock, its batch pops for those who wait, each time as a
+//! unit of its own. After step 4 it also sends them the answers (batch/serving.rs).
 //!
-//! If the log cannot be written, replies become errors
-//! (batch/retract.rs). What subscribers are told of changes: batch/telling.rs. Why readers leave keys to be
-//! deleted: store/expire.rs.
+//! **Elsewhere**: what becomes of replies if the log cannot be written (batch/retract.rs); what subscribers are
+//! told of changes (batch/telling.rs); why readers leave it to others to delete expired keys (store/expire.rs).
 //!
 //! **How Redis does it**: it has one thread and needs no locks. `propagatePendingCommands` in server.c logs
 //! what a command has changed, and `beforeSleep` writes the log before the replies leave.
@@ -47,7 +46,7 @@ use crate::pubsub::Parcel;
 use crate::resp::{Args, Reply};
 use crate::server::Server;
 use crate::stats::{Count, add};
-use crate::store::{Keyspace, Notes, Store, Time, View, ViewMut};
+use crate::store::{Keyspace, Report, Store, Time, View, ViewMut};
 use crate::types::Limits;
 use lock::Guard;
 use std::ops::Range;
@@ -61,23 +60,25 @@ pub struct Batch<'a> {
     /// Whether its script has lent the lock, which is busy until it takes it back.
     has_lent: bool,
     pub clock: Clock,
-    /// The time of the command that runs now, in EXEC of all its commands; and who they come from.
+    /// The time of the command that runs now, the same for all commands of an EXEC; and where they come from.
     pub time: Time,
     /// How much the command that ran last has changed.
     pub dirty: u64,
     /// What the commands under the present lock have changed, to be appended when it is released.
     records: Records,
-    /// Where in the output the replies of commands with records are (batch/retract.rs).
+    /// Where in the output the replies of commands with records are: they become errors if the log fails
+    /// (batch/retract.rs).
     retractable: Vec<Range<usize>>,
-    /// What the views leave: keys that they found expired, events, and counts of hits and misses.
-    notes: Notes,
+    /// What the views report: notes of keys that they found expired, events, hits and misses, and what a command
+    /// waits for.
+    report: Report,
     /// What is to be sent to subscribers (batch/telling.rs).
     parcels: Vec<Parcel>,
     /// Whether the hub has parcels of this batch.
     has_told: bool,
-    /// What the configuration says about values, and which version of it.
+    /// What the configuration says about values, and the version of the configuration that said so.
     limits: Limits,
-    version: u64,
+    limits_version: u64,
     /// How far the log must be written before the replies leave.
     pub position: u64,
 }
@@ -94,24 +95,24 @@ impl<'a> Batch<'a> {
             dirty: 0,
             records: Records::default(),
             retractable: Vec::new(),
-            notes: Notes::default(),
+            report: Report::default(),
             parcels: Vec::new(),
             has_told: false,
             limits: Limits::of(&server.config, source),
-            version: 0,
+            limits_version: 0,
             position: 0,
         }
     }
 
-    /// Begins a batch. Nothing is locked yet. `measures`: whether the waiting for locks is to be measured.
-    pub fn begin(&mut self, measures: bool) {
+    /// Begins a batch. Nothing is locked yet. If it has a trace, the waiting for locks is measured.
+    pub fn begin(&mut self, has_trace: bool) {
         self.read_limits();
-        self.clock.begin(measures);
+        self.clock.begin(has_trace);
         self.position = 0;
     }
 
-    /// Begins a command. Its time is the last reading of the clock. If the batch has none yet, `share` or
-    /// `exclude` reads it, or this function for a command without a lock.
+    /// Begins a command. Its time is the last reading of the clock. If the batch has not read it yet, `share` and
+    /// `exclude` will, or this function does it for a command without a lock.
     pub fn begin_command(&mut self, command: &Command, in_exec: bool) {
         self.dirty = 0;
         self.read_limits();
@@ -122,6 +123,7 @@ impl<'a> Batch<'a> {
                 if command.is(Flag::GivesLockBack) && !in_exec {
                     self.give_back();
                 }
+                // No lock will be taken, which would read the clock.
                 if self.clock.now == 0 {
                     self.clock.go_on();
                 }
@@ -130,15 +132,15 @@ impl<'a> Batch<'a> {
         if !in_exec {
             self.time.now = self.clock.now / 1000;
         }
-        self.notes.begin_command(in_exec);
+        self.report.begin_command(in_exec);
     }
 
-    /// Reads the limits, and what subscribers want to hear, anew if the options have changed. They are many, and
-    /// a command is short.
+    /// Reads the limits, and what subscribers want to hear, anew if an option has changed. Otherwise it only looks
+    /// at one number, because to read so many options for each command would take too long.
     fn read_limits(&mut self) {
         let version = self.server.config.version.load(Ordering::Acquire);
-        if self.version != version {
-            self.version = version;
+        if self.limits_version != version {
+            self.limits_version = version;
             self.limits = Limits::of(&self.server.config, self.time.source);
             self.read_wanted();
         }
@@ -159,8 +161,8 @@ impl<'a> Batch<'a> {
         let result = handler(&mut view, args, reply);
         self.dirty = view.end(args);
         self.block_if_it_waits(client, args, reply, begin);
-        // If the log fails, the replies of these commands become MISCONF. An error stays what it is, so its
-        // range is empty.
+        // If the log fails, the replies in these ranges become MISCONF. An error stays as it is, so its range is
+        // empty. It is kept all the same, because the command may have records: DELs of expired keys.
         let end = if result.is_ok() { reply.out.mark() } else { begin };
         self.end_unit(begin..end);
         result
@@ -171,7 +173,8 @@ impl<'a> Batch<'a> {
         self.records.begin();
     }
 
-    /// Ends a unit, whose reply stands in this place of the output. Only the outermost one counts.
+    /// Ends a unit. If it is the outermost one and has records, the log must hold them before the reply in this
+    /// place of the output may leave.
     pub fn end_unit(&mut self, reply: Range<usize>) {
         if self.records.end() {
             self.retractable.push(reply);
@@ -193,7 +196,7 @@ impl<'a> Batch<'a> {
     }
 
     pub fn view(&self, db: usize) -> View<'_> {
-        View::new(self.keyspace(), db, self.time, &self.limits, &self.notes)
+        View::new(self.keyspace(), db, self.time, &self.limits, &self.report)
     }
 
     /// The keyspace under the exclusive lock.
@@ -201,15 +204,15 @@ impl<'a> Batch<'a> {
         let Guard::Exclusive(keyspace) = &mut self.guard else {
             unreachable!("the exclusive lock is not held")
         };
-        let (records, notes) = (&mut self.records, &self.notes);
-        ViewMut::new(keyspace, db, self.time, &self.limits, records, notes)
+        let (records, report) = (&mut self.records, &self.report);
+        ViewMut::new(keyspace, db, self.time, &self.limits, records, report)
     }
 
-    /// Deletes what readers have found expired, if the lock is exclusive. If it is not, that is done before
-    /// the lock is given back. During CLIENT PAUSE the keys stay, and the notes are forgotten.
+    /// Deletes the keys that readers have noted as expired, if the lock is exclusive. If it is shared, `give_back`
+    /// does that later. During CLIENT PAUSE the keys stay, and the notes are forgotten.
     pub fn delete_noted(&mut self) {
-        self.notes.forget_if(|| self.server.pause.is_on());
-        if !self.notes.are_empty() && matches!(self.guard, Guard::Exclusive(_)) {
+        self.report.forget_notes_if(|| self.server.pause.is_on());
+        if self.report.has_notes() && matches!(self.guard, Guard::Exclusive(_)) {
             // Each note names its database, so this one does not matter.
             self.view_mut(0).delete_noted();
         }
@@ -218,13 +221,15 @@ impl<'a> Batch<'a> {
     /// Releases the lock and waits until the log holds what the replies say. Afterwards no lock
     /// is held, what was published is on its way, and the replies may leave.
     pub fn finish(&mut self, client: &mut Client, reply: &mut Reply) {
-        // Steps 1 to 3, and what was published without a lock.
+        // Steps 1 to 3.
         self.give_back();
+        // What was published without a lock.
         self.tell();
-        let committed = match self.server.aof.refusal() {
-            // The one exception to the rule that a reply waits for what it has seen. While the log refuses
-            // writes, memory may have a write that the log never gets. Readers are answered all the same,
-            // because otherwise nobody could read. For the same reason messages are sent though the log has failed.
+        let committed = match self.server.aof.failure() {
+            // The one exception to the rule that a reply waits until the log holds what its command has seen. If
+            // the log has failed, it may never hold that. Whoever only reads is answered all the same, because
+            // otherwise nobody could read. For the same reason messages are sent though the log has failed. (To
+            // serve a client that waits is to write.)
             Some(_) if self.retractable.is_empty() && !self.has_served(client) => Ok(()),
             _ => self.server.aof.commit(self.position),
         };
@@ -232,11 +237,12 @@ impl<'a> Batch<'a> {
         if let Some(error) = &failure {
             self.retract(error, reply);
         }
-        // Messages and answers to others leave when the log holds what was done before them.
+        // Now the log holds what was done before the messages and before the answers to waiting clients.
         if std::mem::take(&mut self.has_told) {
             self.server.hub.send(self.position);
         }
         self.deliver(client, failure.as_ref());
+        // For one batch, PUBLISH remembers which receivers it has waited for (handler/pubsub.rs).
         client.waited_for.clear();
         self.retractable.clear();
         self.add_counts(client);
@@ -245,8 +251,8 @@ impl<'a> Batch<'a> {
     /// Adds what the views have counted to what all may see.
     pub fn add_counts(&mut self, client: &Client) {
         let counters = &client.public.counters;
-        counters.add(Count::Hits, self.notes.hits.take());
-        counters.add(Count::Misses, self.notes.misses.take());
-        add(&self.server.stats.expired_keys, self.notes.deleted.take());
+        counters.add(Count::Hits, self.report.hits.take());
+        counters.add(Count::Misses, self.report.misses.take());
+        add(&self.server.stats.expired_keys, self.report.deleted.take());
     }
 }

@@ -44,8 +44,8 @@ struct Spare {
 }
 
 impl Blob {
-    /// Reads `length` bytes. Memory grows with the bytes that have really come, because a length is a
-    /// promise that may be a lie. Fails with `UnexpectedEof` if the input ends before.
+    /// Reads `length` bytes. Over a megabyte, memory grows with the bytes that have really come, because a length
+    /// is a promise that may be a lie. (Memory that is spare already is lent whole.) Fails with `UnexpectedEof` if the input ends before.
     pub fn read(reader: &mut impl BufRead, length: usize) -> io::Result<Blob> {
         let spare = (length >= WORTH_KEEPING).then(|| SPARE.lock().unwrap().take(length));
         if let Some(Some(spare)) = spare {

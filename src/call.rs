@@ -15,7 +15,8 @@
 //! whether it has changed something, how long it took. The lock, the time and the log belong to the
 //! [`Batch`] (batch.rs). A handler cannot lock the keyspace: it is given a view, and only the batch has
 //! the lock. EXEC calls its queue in the same way, under the strictest lock that any of it needs. A command
-//! that takes long gives the lock back between its pieces, and lets a writer in (call/long.rs). A replay calls the commands of the log (call/replay.rs).
+//! that takes long gives the lock back between its pieces, and lets a writer in (call/long.rs). A replay calls
+//! the commands of the log (call/replay.rs).
 //!
 //! **How Redis does it**: server.c, `processCommand` and `call`; multi.c, `execCommand`.
 
@@ -26,7 +27,7 @@ mod long;
 mod replay;
 mod script;
 
-pub use replay::{can_replay, replay};
+pub use replay::{can_replay, replay, replay_under_lock};
 
 use crate::batch::Batch;
 use crate::client::{Client, Replies, Then, Transaction};
@@ -38,7 +39,6 @@ use crate::server::Server;
 use crate::store::Store;
 use account::Account;
 use admit::Refusal;
-use std::sync::atomic::Ordering;
 
 /// A command that has arrived, and what is found out about it before a lock is held.
 #[derive(Default)]
@@ -81,10 +81,11 @@ impl<'a> Caller<'a> {
     pub fn execute(&mut self, arrived: &mut Arrived, client: &mut Client, reply: &mut Reply) {
         let Arrived { args, row, .. } = arrived;
         let begin = reply.out.mark();
+        // The command before this one was CLIENT REPLY SKIP.
         if client.replies == Replies::SkipNext {
             client.replies = Replies::SkipThis;
         }
-        let row = row.ok_or_else(|| TABLE.refusal(args).into());
+        let row = row.ok_or_else(|| TABLE.why_not_found(args).into());
         match row.and_then(|row| self.admit(row, client, args, reply.protocol).map(|()| row)) {
             Ok(row) if client.transaction.is_some() && !row.command.is(Flag::NotQueued) => {
                 self.queue(row, client, args, reply);
@@ -98,9 +99,10 @@ impl<'a> Caller<'a> {
         // (SUBSCRIBE is answered even under CLIENT REPLY OFF.)
         if is_silent && !std::mem::take(&mut client.must_reply) {
             reply.out.truncate(begin);
+            // A reply that is not sent must not become an error either, if the log fails (batch/retract.rs).
             self.batch.forget_replies_from(begin);
         }
-        // A postponed command is called again, and skipped then.
+        // A postponed command will be called again, and its reply is skipped then.
         if client.replies == Replies::SkipThis && !matches!(client.then, Then::Pause { .. }) {
             client.replies = Replies::On;
         }
@@ -118,7 +120,8 @@ impl<'a> Caller<'a> {
         }
         self.batch.begin_command(row.command, client.in_exec);
         if row.command.is(Flag::ShowsCounters) {
-            self.add_counts(client);
+            self.account.add_counts(&self.batch.server.stats, &client.public.counters);
+            self.batch.add_counts(client);
             self.batch.server.stats.count_errors(&mut reply.errors);
         }
         let begin = reply.out.mark();
@@ -131,6 +134,7 @@ impl<'a> Caller<'a> {
         if self.batch.time.source == Source::Client {
             self.account.after(row, client, args, reply, &mut self.batch, seen);
         }
+        // If the command has made a key for which a client waits in BLPOP, that client is served now.
         self.batch.serve_waiting(client, reply.out.mark());
     }
 
@@ -142,7 +146,7 @@ impl<'a> Caller<'a> {
         args: &Args,
         reply: &mut Reply,
     ) -> Result<(), Refusal> {
-        // For a command with many keys, such as MGET.
+        // For speed alone, if the command has many keys, such as MGET.
         ahead::lock_and_warm_keys(&mut self.batch, row, client.db, args)?;
         let result = match row.command.run {
             Run::Read(handler) => {
@@ -154,24 +158,26 @@ impl<'a> Caller<'a> {
                 Ok(self.run_long(handler, client, args, reply)?)
             }
             Run::Mixed(handler) => {
-                match row.command.is(Flag::AllowBusy) {
-                    true => self.batch.share_anyway(),
-                    false => self.batch.share()?,
-                }
+                self.batch.share_for(row.command)?;
                 handler(client, &self.batch.view(client.db), args, reply)
             }
             Run::Client(handler) | Run::Container(Some(handler)) => {
-                // What it publishes is gathered, and sent when the log holds all before it.
-                self.batch.run_publisher(client, |client| handler(client, args, reply))
+                // If it is PUBLISH, its message is gathered, and sent when the log holds all before it.
+                self.batch.run_and_gather(client, |client| handler(client, args, reply))
             }
             Run::Write(handler) | Run::MayStore(_, handler) => {
                 self.batch.exclude()?;
+                // CLIENT PAUSE may have come while this thread waited for the lock.
                 self.unless_paused(row, client, args)?;
-                // Returns here, past `delete_noted` below: the view has already deleted what it found expired.
+                // Without the `delete_noted` below, because the view has deleted what it found expired.
                 return Ok(self.batch.write(handler, client, args, reply)?);
             }
             Run::Exec => {
-                ahead::lock_for_queue(&mut self.batch, client)?;
+                // The strictest lock that any command of the queue needs.
+                match client.transaction.as_ref().is_some_and(Transaction::excludes) {
+                    true => self.batch.exclude()?,
+                    false => self.batch.share()?,
+                }
                 self.unless_paused(row, client, args)?;
                 self.exec(client, reply)
             }
@@ -188,18 +194,12 @@ impl<'a> Caller<'a> {
         let Transaction {
             queue,
             aborted,
-            argv,
-            // Counts the queue until it has run.
+            args_length,
+            // Kept, because until the queue has run its memory counts as the client's.
             charge: _charge,
             ..
         } = client.transaction.take().ok_or(Error::ExecWithoutMulti)?;
-        // A watched key that has expired since WATCH has changed too, though nobody has deleted it.
-        let flag = &client.public.watch_flag;
-        let changed = flag.load(Ordering::Relaxed)
-            || client
-                .watched
-                .iter()
-                .any(|(db, key)| self.batch.view(*db).has_expired_watched(key, flag));
+        let changed = transactions::has_watched_changed(client, &self.batch.view(client.db));
         self.unwatch(client);
         if aborted {
             return Err(Error::ExecAbort);
@@ -209,15 +209,13 @@ impl<'a> Caller<'a> {
             return Ok(());
         }
         self.batch.begin_unit();
-        client.in_exec = true;
-        let queued = queue.len();
-        client.public.shown.lock().unwrap().queued = Some((queued, argv));
-        reply.array(queued);
+        client.begin_exec(queue.len(), args_length);
+        reply.array(queue.len());
         let mut dirty = 0;
         for (index, args) in queue {
             let row = &TABLE.rows[index];
-            // If the client is to end, its output is thrown away, and commands that only read are skipped. What
-            // the queue changes is still done.
+            // The output is thrown away if the client is being ended. Then commands that only read are skipped,
+            // and those that write still run.
             if reply.out.is_thrown_away() && row.command.reads() {
                 continue;
             }
@@ -240,18 +238,11 @@ impl<'a> Caller<'a> {
 
     /// Ends the batch: the lock is given back, the log holds what the replies say, and they may leave.
     pub fn finish(&mut self, client: &mut Client, reply: &mut Reply) {
-        // What is handed to the log now is no work of the commands.
-        self.account.bill(&mut self.batch.clock);
+        // The last commands get their time first, because to wait for the log is no work of theirs.
+        self.account.measure(&mut self.batch.clock);
         self.batch.finish(client, reply);
         client.update_public(reply.protocol, self.account.last_row);
-        self.add_counts(client);
-        self.account.write_trace(client, &self.batch);
-    }
-
-    /// Adds what has been counted to the counters that all may see: at the end of a batch, and before a
-    /// command that shows them.
-    fn add_counts(&mut self, client: &Client) {
         self.account.add_counts(&self.batch.server.stats, &client.public.counters);
-        self.batch.add_counts(client);
+        self.account.write_trace(client, &self.batch);
     }
 }

@@ -61,18 +61,25 @@ pub struct Transaction {
     pub aborted: bool,
     /// One of the commands writes, so EXEC needs the exclusive lock.
     pub writes: bool,
+    pub has_script: bool,
     /// Bytes of all their arguments, as Redis counts them: with a pointer to each.
-    pub argv: usize,
+    pub args_length: usize,
     pub charge: Charge,
 }
 
 impl Transaction {
+    /// Whether EXEC needs the exclusive lock: one of the commands writes, or is a script.
+    pub fn excludes(&self) -> bool {
+        self.writes || self.has_script
+    }
+
     pub fn new(held: &Arc<Held>) -> Transaction {
         Transaction {
             queue: Vec::new(),
             aborted: false,
             writes: false,
-            argv: 0,
+            has_script: false,
+            args_length: 0,
             charge: Charge::new(held),
         }
     }
@@ -240,6 +247,12 @@ impl Client {
         }
     }
 
+    /// EXEC begins to run its queue: so many commands, with arguments of this length. CLIENT LIST shows that.
+    pub fn begin_exec(&mut self, queued: usize, args_length: usize) {
+        self.in_exec = true;
+        self.public.shown.lock().unwrap().queued = Some((queued, args_length));
+    }
+
     /// Writes what other threads may see of this client. Once per batch is often enough.
     pub fn update_public(&self, protocol: Protocol, last_command: Option<usize>) {
         let mut shown = self.public.shown.lock().unwrap();
@@ -249,11 +262,11 @@ impl Client {
         shown.subscriptions = self.subscriptions();
         // EXEC has written the number of commands that it runs.
         if !self.in_exec {
-            shown.queued = self.transaction.as_ref().map(|t| (t.queue.len(), t.argv));
+            shown.queued = self.transaction.as_ref().map(|t| (t.queue.len(), t.args_length));
         }
         shown.watching = self.watched.len();
         shown.monitoring = self.monitoring;
-        shown.argv = match &self.then {
+        shown.args_length = match &self.then {
             Then::Block(waiter) => waiter.args.length(),
             _ => 0,
         };

@@ -4,7 +4,7 @@
 //! positions, what the documentation says, and a [`Flag`] for whatever else the server must know. The
 //! row is the only place that knows a command. Arity errors, `COMMAND`, the statistics and the list in
 //! src/handler/README.md are read from it. (Only PING, SELECT and the commands that carry a password
-//! are known by name elsewhere.)
+//! are known by name elsewhere.) Which row a command calls is looked up in handler/table.rs.
 //!
 //! The type of a handler says what it may do, and that is its lock:
 //!
@@ -55,6 +55,7 @@ pub mod server;
 pub mod set;
 pub mod sort;
 pub mod string;
+mod table;
 pub mod transactions;
 pub mod zset;
 
@@ -65,7 +66,7 @@ use crate::store::{View, ViewMut};
 pub use container::{help, help_lines, subcommand_syntax};
 pub use keys::*;
 pub use long::{Left, LongHandler, LookOnce, Rest, TimeSlice, Work};
-use std::sync::LazyLock;
+pub use table::{Row, TABLE, Table};
 
 /// The version of Redis whose behaviour this server follows, which it reports to clients.
 pub const REDIS_VERSION: &str = "7.0.15";
@@ -78,17 +79,17 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub enum Run {
     /// Under the shared lock. It cannot change anything: `View` has no way to.
     Read(fn(&View, &Args, &mut Reply) -> Result<(), Error>),
-    /// The same, but it may take long. It returns what is left to be done, and that is done with the lock
-    /// given back in between (call/long.rs). Where the reply must be that of one moment, as with KEYS, it keeps
-    /// the lock.
+    /// The same, but it may take long. The handler does the first part at once, and returns what is left. That is
+    /// done with the lock given back in between (call/long.rs). Where the reply must be that of one moment, as
+    /// with KEYS, it keeps the lock.
     Long(LongHandler),
     /// Under the exclusive lock; logged if it changed something.
     Write(WriteHandler),
     /// SORT: `Write` if one of its options is STORE, and else `Long`. Until it runs it is a command that
     /// writes, as in Redis.
     MayStore(LongHandler, WriteHandler),
-    /// Without a lock, or under the one that is held. It has no keyspace. If it may block, its row needs
-    /// [`Flag::GivesLockBack`].
+    /// It has its client and no keyspace, so it needs no lock. It may run under one that its batch still holds. If
+    /// it may have to wait, [`Flag::GivesLockBack`] makes the batch give the lock back first.
     Client(ClientHandler),
     /// Under the shared lock, and with its client.
     Mixed(fn(&mut Client, &View, &Args, &mut Reply) -> Result<(), Error>),
@@ -96,8 +97,8 @@ pub enum Run {
     Exec,
     /// EVAL and its relatives (call/script.rs).
     Script(script::Form),
-    /// A container such as CONFIG. Its subcommands have rows of their own, named `config|get`. COMMAND
-    /// and DEBUG have a handler for what names none of these.
+    /// A container such as CONFIG. Its subcommands have rows of their own, named `config|get`. COMMAND and DEBUG
+    /// also have a handler, for arguments that name no subcommand.
     Container(Option<ClientHandler>),
 }
 
@@ -107,8 +108,8 @@ pub type WriteHandler = fn(&mut ViewMut, &Args, &mut Reply) -> Result<(), Error>
 /// A handler that needs its client, and no keyspace.
 pub type ClientHandler = fn(&mut Client, &Args, &mut Reply) -> Result<(), Error>;
 
-/// What else the server must know of a command. The first nine are Redis's, and COMMAND shows seven of
-/// them.
+/// What else the server must know of a command. The first ones are Redis's. COMMAND shows some of these
+/// (handler/introspection.rs).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Flag {
     /// For the operator; monitors are not shown it.
@@ -125,8 +126,8 @@ pub enum Flag {
     AllowBusy,
     /// It may wait for a key.
     Blocks,
-    /// PUBLISH: it changes no key, but Redis replicates it, and refuses from a replica whatever is replicated.
-    /// A monitor counts as a replica there, so it may not send PUBLISH.
+    /// PUBLISH. It changes no key, but Redis replicates it. In Redis a monitor counts as a replica, and a replica
+    /// may not send what is replicated.
     MayReplicate,
     /// DEBUG: refused unless `enable-debug-command` allows it.
     Protected,
@@ -138,10 +139,10 @@ pub enum Flag {
     NotLoading,
     /// A RESP2 client may send it while it is subscribed. Its reply then has the form of a message.
     WhileSubscribed,
-    /// It shows or resets counters, so what its batch has counted so far is added to them first.
+    /// It shows or resets counters. So what its batch has counted so far is added to them first.
     ShowsCounters,
-    /// It counts or lists other clients, or stands in a queue with them. So what they have sent before is done
-    /// first (server/order.rs).
+    /// It counts or lists other clients, or its client waits in a queue with others. So what they have sent before
+    /// is done first (server/order.rs).
     ComesAfterOthers,
     /// The lock is given back before it runs, because CONFIG SET may switch the log, and PUBLISH may wait
     /// for other clients. Inside EXEC the lock is kept.
@@ -163,7 +164,9 @@ pub struct Command {
     pub arity: i64,
     /// The handler, and with it the lock.
     pub run: Run,
+    /// Which arguments are keys.
     pub keys: Keys,
+    /// What it does to them, as COMMAND tells it (handler/keys.rs).
     uses: Uses,
     /// A bit for each [`Flag`] that it has ([`Command::with`]). Some are looked at for each command.
     flags: u32,
@@ -204,9 +207,9 @@ impl Command {
         self.flags & (1 << flag as u32) != 0
     }
 
-    /// Whether it is answered while the log loads: if it needs no data. (INFO and WATCH are `Mixed`: until
-    /// the load ends they see an empty keyspace. A container without a handler never runs; it is counted with
-    /// those that need data so that COMMAND shows what Redis shows.)
+    /// Whether it is answered while the log loads: if it needs no data. (INFO and WATCH are `Mixed`, and see an
+    /// empty keyspace until the load ends. A container without a handler never runs. Here it counts as one that
+    /// needs data, because COMMAND shows it as such in Redis.)
     pub fn works_while_loading(&self) -> bool {
         let needs_data = self.uses_data() || matches!(self.run, Run::Container(None));
         !needs_data && !self.is(Flag::NotLoading)
@@ -222,6 +225,7 @@ impl Command {
         matches!(self.run, Run::Write(_) | Run::MayStore(..))
     }
 
+    /// Whether it is about the data alone. A `Mixed` command is not.
     pub fn uses_data(&self) -> bool {
         self.reads() || self.writes() || self.is_script()
     }
@@ -260,77 +264,3 @@ const SERVER: &[&[Command]] = &[
     config::COMMANDS,
     latency::COMMANDS,
 ];
-
-/// A command with its place in the table, which is also its place in the statistics.
-pub struct Row {
-    pub index: usize,
-    pub command: &'static Command,
-    pub group: &'static str,
-    /// Whether it is reached through its container only.
-    is_subcommand: bool,
-}
-
-impl Row {
-    fn is_named(&self, name: &[u8]) -> bool {
-        let own = self.command.name.as_bytes();
-        let mut pairs = own.iter().zip(name);
-        own.len() == name.len() && pairs.all(|(own, byte)| *own == byte.to_ascii_lowercase())
-    }
-}
-
-/// All rows, and where each name is.
-pub struct Table {
-    /// In the order of [`GROUPS`], which is also that of COMMAND.
-    pub rows: Vec<Row>,
-    /// The rows of the names in each [`bucket`].
-    buckets: [Vec<usize>; BUCKETS],
-}
-
-/// Made when it is looked at first, before there is a client.
-pub static TABLE: LazyLock<Table> = LazyLock::new(|| {
-    let mut table = Table { rows: Vec::new(), buckets: [const { Vec::new() }; BUCKETS] };
-    for (group, files) in GROUPS {
-        for (index, command) in (table.rows.len()..).zip(files.iter().copied().flatten()) {
-            table.buckets[bucket(command.name.as_bytes())].push(index);
-            let is_subcommand = command.name.contains('|');
-            table.rows.push(Row { index, command, group, is_subcommand });
-        }
-    }
-    table
-});
-
-const BUCKETS: usize = 32 * 32;
-
-/// Where names with these first two letters and this length are: a few at most, and mostly one. It is here
-/// for speed alone. With one of std's tables a GET in a pipeline takes nearly a fifth more instructions.
-/// (`% 32` makes upper and lower case equal.)
-fn bucket(name: &[u8]) -> usize {
-    match name {
-        [first, second, ..] => {
-            32 * usize::from(first % 32) + (usize::from(second % 32) + name.len()) % 32
-        }
-        _ => 0,
-    }
-}
-
-impl Table {
-    /// The row with this name, in any case; `config|get` for a subcommand.
-    pub fn find(&self, name: &[u8]) -> Option<&Row> {
-        let mut rows = self.buckets[bucket(name)].iter().map(|index| &self.rows[*index]);
-        rows.find(|row| row.is_named(name))
-    }
-
-    /// The row that these arguments call, if there is one and their number is right.
-    pub fn look_up(&self, args: &Args) -> Option<&Row> {
-        self.named_by(args).filter(|row| row.command.takes(args.len()))
-    }
-
-    /// The row that these arguments name, whatever their number.
-    pub fn named_by(&self, args: &Args) -> Option<&Row> {
-        let row = self.find(&args[0]).filter(|row| !row.is_subcommand)?;
-        match row.command.run {
-            Run::Container(_) if args.len() > 1 => self.subcommand(row, &args[1]),
-            _ => Some(row),
-        }
-    }
-}

@@ -24,12 +24,12 @@
 //! [`store::View`] can only look. What changes is appended to the log before the lock is released, so
 //! the log has the order in which things happened. A reply leaves only when everything that its command
 //! changed or has seen is written to the log's file, so what was acknowledged survives `kill -9`. (One
-//! exception: while the disk refuses the log, writes are refused, but reads are answered.) A panic ends the process, see Cargo.toml, so
-//! no lock is ever poisoned: hence `lock().unwrap()` everywhere.
+//! exception: while the disk refuses the log, writes are refused, but reads are answered.) A panic ends the
+//! process, see Cargo.toml. So no lock is ever poisoned, and `lock().unwrap()` never fails.
 //!
 //! **Reading order** is that of the first `mod` lines below, with `batch/lock.rs` after [`batch`] and
-//! `store/view_mut.rs` after [`store`]: that is the evening. Each file opens with a chapter like this one: the idea, often a
-//! drawing, and *How Redis does it*, with what is simpler here and what that costs. src/README.md
+//! `store/view_mut.rs` after [`store`]: that is the evening. Each file opens with a chapter like this one: the
+//! idea, often a drawing, and *How Redis does it*, with what is simpler here and what that costs. src/README.md
 //! explains the words, and asks a question about each file, with the test that knows the answer.
 //!
 //! **How Redis does it**: server.c, `main`. One thread waits for all sockets at once, and needs
@@ -123,6 +123,7 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
     config.fit_maxclients();
     // First, so that a port in use is reported before the long load.
     let (listeners, port) = listen::open(&config)?;
+    // The statistics have a place for each row of the command table.
     let (server, to_be_freed) = Server::new(config, port, handler::TABLE.rows.len());
     let server = Arc::new(server);
     let store = Arc::new(Store::new(Keyspace::new(server.config.databases.get())));
@@ -146,6 +147,7 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
     let accepting = listeners.into_iter().map(accept);
     let accepting = accepting.collect::<Result<Vec<Thread>, String>>()?;
     if has_log {
+        // Into a keyspace of its own: a replay keeps the lock to the end, and INFO is answered meanwhile.
         let keyspace = call::replay(&server, |run| server.aof.start(run))?;
         store.write_when_free().take_over(keyspace);
     }
@@ -172,37 +174,44 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<Thread, Str
 }
 
 /// Gives each client a thread of its own. Starting a thread takes ten times as long as accepting a
-/// client, and the kernel keeps only 128 waiting (std's backlog). A client that it turns away tries again
-/// after one second, then after two, four, eight. So the first client is waited for, and all who wait behind
-/// it are accepted without blocking. Then one of them gets its thread, and before the next one gets its own,
-/// the loop looks for new clients again.
+/// client, and the kernel keeps only 128 waiting (std's backlog). A client that the kernel turns away tries again
+/// after one second, then after two, four, eight. So all clients that wait are accepted first. Then one thread
+/// is started, and before the next thread all new clients are accepted again.
 fn accept_for_ever(listener: &Listener, server: &Arc<Server>, store: &Arc<Store>) {
     let mut accepted = VecDeque::new();
     loop {
         match listener.accept() {
             Ok((stream, peer)) => {
-                let was_empty = accepted.is_empty();
-                accepted.extend(Client::welcome(server, stream, peer));
-                // The first one was waited for. From now on accept does not block, and all who wait are taken.
-                if !was_empty || listener.socket.set_nonblocking(true).is_ok() {
-                    continue;
+                if accepted.is_empty() {
+                    // This one was waited for. Until it has a thread, accept must not wait for more.
+                    set_nonblocking(listener, true);
                 }
+                // None if the client was refused.
+                if let Some(client) = Client::welcome(server, stream, peer) {
+                    accepted.push_back(client);
+                }
+                continue;
             }
             Err(error) if accepted.is_empty() && error.kind() != ErrorKind::WouldBlock => {
                 // Usually there are no descriptors left. Trying again at once would burn a core.
                 log::warning(format_args!("cannot accept a client: {error}"));
                 thread::sleep(Duration::from_millis(100));
             }
+            // Nobody else waits, or the error will come again.
             Err(_) => {}
         }
         if let Some(client) = accepted.pop_front() {
             start_serving(client, server, store);
         }
         if accepted.is_empty() {
-            // The only error is that of a closed socket.
-            let _ = listener.socket.set_nonblocking(false);
+            set_nonblocking(listener, false);
         }
     }
+}
+
+fn set_nonblocking(listener: &Listener, is_nonblocking: bool) {
+    // Fails only for a closed socket.
+    let _ = listener.socket.set_nonblocking(is_nonblocking);
 }
 
 fn start_serving(client: Box<Client>, server: &Arc<Server>, store: &Arc<Store>) {
@@ -214,8 +223,9 @@ fn start_serving(client: Box<Client>, server: &Arc<Server>, store: &Arc<Store>) 
     }
 }
 
-/// Ten times a second: takes the samples behind INFO's rates, tells the news of the log, ends clients
-/// that are idle for too long, and advances the clock that says so.
+/// Ten times a second: takes the samples behind INFO's rates, tells the news of the log, frees large memory that
+/// nobody uses again, ends clients that are idle for too long, and wakes the thread of a paused client
+/// (CLIENT PAUSE) that has left.
 fn cron(server: &Server) -> ! {
     loop {
         thread::sleep(Duration::from_millis(100));
@@ -224,7 +234,7 @@ fn cron(server: &Server) -> ! {
         blob::free_spare();
         server.end_idle();
         server.pause.look_around(server);
-        // Afterwards, so that a client that was heard during this round is not idle for it.
+        // After `end_idle`, so that a client that has just sent something is not 100 ms idle.
         server.idle_clock.fetch_add(100, Ordering::Relaxed);
     }
 }

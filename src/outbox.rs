@@ -72,15 +72,15 @@ const ROOM: usize = 64 * 1024;
 
 /// How long a write to a client that does not read may make no progress before something else is looked after: at
 /// first, and at most.
-pub const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
-pub const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+pub const SHORTEST_WAIT: Duration = Duration::from_millis(10);
+pub const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// How long to wait for the peer the next time. It has read nothing this time; `moved` bytes have come
 /// from it, or no more can come.
-pub fn next_pause(pause: Duration, moved: Option<usize>) -> Duration {
+pub fn next_wait(wait: Duration, moved: Option<usize>) -> Duration {
     match moved {
-        Some(1..) => SHORTEST_PAUSE,
-        _ => LONGEST_PAUSE.min(2 * pause),
+        Some(1..) => SHORTEST_WAIT,
+        _ => LONGEST_WAIT.min(2 * wait),
     }
 }
 
@@ -188,12 +188,12 @@ impl Outbox {
         self.drained.notify_one();
     }
 
-    /// Waits until there is room, for at most `pause`. Returns whether there is.
-    pub fn wait_for_room(&self, pause: Duration) -> bool {
+    /// Waits until there is room, for at most `wait`. Returns whether there is.
+    pub fn wait_for_room(&self, wait: Duration) -> bool {
         let queue = self.queue.lock().unwrap();
         // `behind_reply` does not count: those messages wait for the caller's reply.
         let full = |queue: &mut Queue| queue.bytes.len() + queue.writing > ROOM && !queue.closed;
-        let waited = self.drained.wait_timeout_while(queue, pause, full);
+        let waited = self.drained.wait_timeout_while(queue, wait, full);
         !waited.unwrap().1.timed_out()
     }
 

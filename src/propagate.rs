@@ -1,5 +1,4 @@
-//! What is to be repeated: who a command comes from, the records that it leaves, and the stream of all
-//! records.
+//! The records that commands leave for the log, and the stream of all records.
 //!
 //! A command that changed something leaves a *record*: a command that replays to the same change.
 //! Usually that is the command as it was sent. Where its outcome depends on the time, on chance or on
@@ -14,8 +13,8 @@
 //! Four rules of form, all Redis's:
 //! 1. A *unit* is one command, or one EXEC. If it leaves more than one record, they stand between `MULTI`
 //!    and `EXEC`. So a log that ends in the middle replays all of them or none.
-//! 2. The DEL of an expired key stands before the records of the command that met the key, whatever that
-//!    command had recorded by then ([`Records::push_expired`]).
+//! 2. The DEL of an expired key stands before the records of the command that met the key, even if that command
+//!    had recorded something before ([`Records::push_expired`]).
 //! 3. A record applies to the database of the last `SELECT` before it. Records say where the database
 //!    changes. They do not know the database of the stream's last record, so the stream writes the SELECT
 //!    in front of them.
@@ -49,21 +48,20 @@ pub struct Records {
     /// The databases of the first and of the last record, if there are bytes.
     first_db: usize,
     last_db: usize,
-    /// Whether there is a subscriber to make them for. Nobody can subscribe while the exclusive lock is held:
-    /// the log needs the shared one for that (aof/rewrite.rs).
+    /// Whether there is a subscriber to make them for. It is asked when the exclusive lock is taken.
     pub wanted: bool,
     /// How many units have begun and not ended, each inside the one before.
     depth: usize,
-    /// Where the first record of the outermost unit is, and how many the unit has.
-    start: usize,
-    count: usize,
-    /// Where the first record of the present command is, and its database, if the command has a record.
-    own: Option<(usize, usize)>,
+    /// Where the first record of the outermost unit begins, and how many records the unit has.
+    unit_start: usize,
+    unit_count: usize,
+    /// Where the first record of the present command begins, and its database. None: it has no record yet.
+    command_start: Option<(usize, usize)>,
 }
 
-/// Bytes that are kept of each piece of memory through which records go: here, in the stream, and in
-/// what is written of it. Values of a megabyte come again, and for the kernel to take memory back
-/// and give it again costs as much as all else that is done to log one.
+/// Of each buffer through which records go, so many bytes at most are kept for the next ones: here, in the stream,
+/// and in what is written of it. Whoever sends a value of a megabyte often sends another. To give memory back to
+/// the kernel and to get it again costs as much as all else that is done to log such a value.
 pub const KEPT: usize = 8 * 1024 * 1024;
 
 const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
@@ -81,14 +79,14 @@ impl Records {
     pub fn begin(&mut self) {
         self.depth += 1;
         if self.depth == 1 {
-            self.count = 0;
+            self.unit_count = 0;
         }
     }
 
     /// Begins a command of the unit, before it records anything: from here on, DELs of expired keys go before
     /// its records.
     pub fn begin_command(&mut self) {
-        self.own = None;
+        self.command_start = None;
     }
 
     /// Appends one record that applies to database `db`.
@@ -114,14 +112,14 @@ impl Records {
     /// Adds the DEL of an expired key that the present command has met, before the command's own records.
     pub fn push_expired(&mut self, db: usize, key: &[u8]) {
         let del = [&b"DEL"[..], key].into_iter();
-        let Some((own, own_db)) = self.own else {
+        let Some((start, own_db)) = self.command_start else {
             self.push(db, del);
-            // `push` took it for the first record of the command's own. It is not.
-            self.own = None;
+            // The DEL is none of the command's own records: another one goes behind it.
+            self.command_start = None;
             return;
         };
         // [ … │ own records ] becomes [ … │ DEL │ own records ].
-        let rest = self.bytes.split_off(own);
+        let own = self.bytes.split_off(start);
         if db != own_db {
             write_select(&mut self.bytes, db);
         }
@@ -129,9 +127,9 @@ impl Records {
         if db != own_db {
             write_select(&mut self.bytes, own_db);
         }
-        self.own = Some((self.bytes.len(), own_db));
-        self.bytes.extend_from_slice(&rest);
-        self.count += 1;
+        self.command_start = Some((self.bytes.len(), own_db));
+        self.bytes.extend_from_slice(&own);
+        self.unit_count += 1;
     }
 
     fn begin_record(&mut self, db: usize) {
@@ -141,28 +139,27 @@ impl Records {
             write_select(&mut self.bytes, db);
         }
         self.last_db = db;
-        // The first record of a unit is the first of a command too.
-        if self.own.is_none() {
-            self.own = Some((self.bytes.len(), db));
-            if self.count == 0 {
-                self.start = self.bytes.len();
-            }
+        if self.unit_count == 0 {
+            self.unit_start = self.bytes.len();
         }
-        self.count += 1;
+        if self.command_start.is_none() {
+            self.command_start = Some((self.bytes.len(), db));
+        }
+        self.unit_count += 1;
     }
 
-    /// Ends the unit; returns whether it has records, which is told for the outermost alone.
+    /// Ends the unit. Returns whether that was the outermost one, and has records.
     pub fn end(&mut self) -> bool {
         self.depth -= 1;
         if self.depth > 0 {
             return false;
         }
-        if self.count > 1 {
-            // A SELECT of the first record stays before the MULTI, as in Redis.
-            self.bytes.splice(self.start..self.start, MULTI.iter().copied());
+        if self.unit_count > 1 {
+            // As in Redis, a SELECT in front of the first record stays in front of the MULTI.
+            self.bytes.splice(self.unit_start..self.unit_start, MULTI.iter().copied());
             self.bytes.extend_from_slice(EXEC);
         }
-        self.count > 0
+        self.unit_count > 0
     }
 }
 

@@ -23,8 +23,8 @@
 //!
 //! **No allocation per argument.** The arguments of a command lie in one buffer, which the next
 //! command uses again ([`Args`]). Only an argument over 16 KiB has an allocation of its own, so that the
-//! store can share it. A client may announce a length and never send the bytes. So memory is allocated
-//! as the bytes arrive, and not when their length is announced.
+//! store can share it. A client may announce a length and never send the bytes. So at most a megabyte is
+//! allocated when a length is announced, and the rest as the bytes arrive (blob.rs).
 //!
 //! **The plain way** (resp/plain.rs) is a shortcut for the commands that nearly every client sends.
 //! It adds no rules.
@@ -81,7 +81,7 @@ impl From<io::Error> for Error {
     }
 }
 
-/// What may be sent. For a client it depends on the configuration, and on whether it has given the
+/// What may be sent. For a client this depends on the configuration, and on whether the client has given the
 /// password.
 #[derive(Clone, Copy)]
 pub struct Allowed {
@@ -96,8 +96,8 @@ pub struct Allowed {
     pub strict: bool,
 }
 
-/// The log may hold anything that a client was once allowed to send, and nothing that we would not
-/// write.
+/// What the log may hold. Arguments have any length, because the limits may once have been higher. Each byte
+/// around them is as we write it.
 pub const LOG: Allowed =
     Allowed { bulk: usize::MAX, command: usize::MAX, unauthenticated: false, strict: true };
 
@@ -111,7 +111,7 @@ pub fn read_command(
     loop {
         args.clear();
         let buffer = reader.fill_buf()?;
-        // What comes the plain way is smaller than any limit but that of an unauthenticated client.
+        // A command that comes the plain way is within all limits, except those of an unauthenticated client.
         if !allowed.unauthenticated
             && let Some(length) = plain::take(buffer, args)
         {
@@ -146,7 +146,7 @@ fn read_array(reader: &mut impl BufRead, args: &mut Args, allowed: Allowed) -> R
         }
         let length = match length.and_then(|length| usize::try_from(length).ok()) {
             Some(length) if length <= allowed.bulk.min(LONGEST) => length,
-            Some(LONGEST..) if allowed.strict => {
+            Some(length) if length > LONGEST && allowed.strict => {
                 return protocol(
                     "a word is longer than 2147483647 bytes, the most that this server holds",
                 );
@@ -162,6 +162,7 @@ fn read_array(reader: &mut impl BufRead, args: &mut Args, allowed: Allowed) -> R
             return Err(Error::Io(io::Error::other("client-query-buffer-limit reached")));
         }
         read_bulk(reader, args, length)?;
+        // Where its bytes lie is memory too, and counts as the client's.
         args.count_places();
         let end = two_bytes(reader)?;
         if allowed.strict && end != *b"\r\n" {
@@ -184,27 +185,29 @@ fn read_header(
     }
     match &line[..] {
         [kind, number @ ..] => Ok((*kind, parse_integer(number))),
-        // An empty line: its first byte is its end, which the error then quotes.
+        // An empty line. Redis's error quotes its first byte, which is its end.
         [] => Ok((b'\r', None)),
     }
 }
 
 /// Reads up to the byte `end`, and returns what is before it. Redis looks for the end with C's `strchr`, which
-/// stops at a zero byte. So if the line has one, Redis finds no end, and reads until the line is too long.
+/// stops at a zero byte. So after a zero byte Redis finds no end: it reads until the line is too long, or the
+/// input is over.
 fn read_line(reader: &mut impl BufRead, end: u8, too_long: &str) -> Result<Vec<u8>, Error> {
     let mut line = Vec::new();
     let mut rest = reader.take(MAX_LINE as u64 + 1);
     rest.read_until(end, &mut line)?;
-    if line.contains(&0) {
+    let has_zero = line.contains(&0);
+    if has_zero {
         rest.read_to_end(&mut line)?;
     }
     if line.len() > MAX_LINE {
         return protocol(too_long);
     }
-    match line.pop() {
-        Some(last) if last == end && !line.contains(&0) => Ok(line),
-        _ => Err(Error::Cut),
+    if has_zero || line.pop() != Some(end) {
+        return Err(Error::Cut);
     }
+    Ok(line)
 }
 
 /// Reads `length` bytes as the next argument.
@@ -259,10 +262,10 @@ fn protocol<T>(text: impl Into<Vec<u8>>) -> Result<T, Error> {
 }
 
 /// Appends a command as it stands on the wire and in the log.
-pub fn write_command<'a>(out: &mut Vec<u8>, words: impl ExactSizeIterator<Item = &'a [u8]>) {
-    write_header(out, b'*', words.len() as i64);
-    for word in words {
-        write_bulk(out, word);
+pub fn write_command<'a>(out: &mut Vec<u8>, args: impl ExactSizeIterator<Item = &'a [u8]>) {
+    write_header(out, b'*', args.len() as i64);
+    for arg in args {
+        write_bulk(out, arg);
     }
 }
 

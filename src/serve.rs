@@ -14,8 +14,8 @@
 //!
 //! **A blocked write must not stop the reading.** A client may send two hundred thousand commands
 //! before it reads the first reply (redis-py's pipelines do). If we waited until it reads, and it
-//! until we read, both would wait for ever. So the socket has a short write timeout, and each time it
-//! fires, what has arrived is read and kept, not yet run (serve/output.rs, serve/inbound.rs). How much a
+//! waited until we read, both would wait for ever. So the socket has a short write timeout. After each
+//! timeout, what has arrived is read and kept, and not yet run (serve/output.rs, serve/inbound.rs). How much a
 //! client may send ahead or leave unread is limited; a client over its limit is ended.
 //!
 //! **One socket, one handle.** Whoever needs the socket shares an `Arc<TcpStream>`. A `try_clone`
@@ -38,7 +38,7 @@ use crate::client::{Client, Then};
 use crate::error::Error;
 use crate::held::Charge;
 use crate::log;
-use crate::outbox::SHORTEST_PAUSE;
+use crate::outbox::SHORTEST_WAIT;
 use crate::propagate::Source;
 use crate::resp::{self, Allowed, Reply, read_command};
 use crate::server::Server;
@@ -64,12 +64,13 @@ const BATCH_COMMANDS: usize = crate::types::table::WARM;
 
 /// Serves a client until it leaves.
 pub fn serve(server: &Arc<Server>, store: &Store, client: Box<Client>) {
+    // Only a fake client has no connection, and it is never served.
     let Some(connection) = &client.public.connection else {
         return;
     };
     let stream = connection.stream.clone();
-    // A timeout of zero is the only one that is refused.
-    let _ = stream.set_write_timeout(Some(SHORTEST_PAUSE));
+    // Only a timeout of zero is refused.
+    let _ = stream.set_write_timeout(Some(SHORTEST_WAIT));
     let _ = stream.set_nodelay(true);
     let inbound = Inbound::new(&stream, server, &client.public);
     // On the heap, so that the stack of a waiting thread fits into two pages.
@@ -80,7 +81,7 @@ pub fn serve(server: &Arc<Server>, store: &Store, client: Box<Client>) {
         ran: 0,
         reply: Reply::counted(Charge::new(&client.public.held)),
         stream: stream.clone(),
-        pause: SHORTEST_PAUSE,
+        write_timeout: SHORTEST_WAIT,
         writer: None,
         client,
         server,
@@ -90,22 +91,21 @@ pub fn serve(server: &Arc<Server>, store: &Store, client: Box<Client>) {
     if let Err(error) = &end {
         log::verbose(format_args!("client {} left: {error}", session.client.public.id));
     }
-    let is_polite = end.is_ok() && !session.is_killed();
-    // Tells the operator why, if it was ended for what it held.
+    let ends_in_order = end.is_ok() && !session.is_killed();
+    // Tells the operator, if the client was ended because it held too much memory.
     session.tell_end();
-    // When the client sees the end of the connection, its place is free for another.
+    // Before the connection ends: whoever sees the end may count on the free place.
     session.leave();
-    if is_polite {
-        // Reads on for a moment, or the kernel would throw the last reply away with what is unread.
+    if ends_in_order {
+        // Reads on for a moment. Otherwise the kernel would throw the last reply away with what is unread.
         waiting::linger(&stream);
     }
     let _ = stream.shutdown(Shutdown::Both);
 }
 
 /// A client while it is served: what it has sent, what it is to be told, and the batch between.
-/// `client.public` is what other threads may see of it, and `reader` is told when a batch begins: while it
-/// waits for input it may look again and again instead of sleeping, if no other client has run a batch since.
 struct Session<'a> {
+    /// In `client.public` is what other threads may see of it.
     client: Box<Client>,
     reader: BufReader<Inbound>,
     /// The first `arrived_count` are commands that were read and looked up. The first `ran` of those
@@ -116,8 +116,8 @@ struct Session<'a> {
     /// Replies that have not left yet.
     reply: Reply,
     stream: Arc<TcpStream>,
-    /// The socket's write timeout.
-    pause: Duration,
+    /// The socket's, as it was set last.
+    write_timeout: Duration,
     /// The thread that empties the client's outbox, if it has one.
     writer: Option<JoinHandle<()>>,
     server: &'a Arc<Server>,
@@ -140,16 +140,11 @@ impl Session<'_> {
     /// the client has left, or has sent what is not a command and was told so.
     fn read_commands(&mut self) -> io::Result<bool> {
         self.wait_for_input()?;
-        // What lies in the buffer now belongs to the next commands, and is charged to them.
+        // The commands before have run. What lies in the buffer now belongs to the next ones.
         let next = self.reader.buffer().len();
-        let inbound = self.reader.get_mut();
-        inbound.commands_are_done(next);
-        // Others may look into this socket, to learn whether the client's commands are done (server/order.rs):
-        // into that of a client that waits for messages, and if there are few clients, into each. Then the
-        // reader must say that it is at work before it takes the input out.
-        inbound.is_looked_at = self.client.is_listening() || self.server.clients.are_few();
+        self.reader.get_mut().begin_commands(next, self.client.is_listening());
         let first = &mut self.arrived[0];
-        // Only the first may be larger than the buffer, so only its memory is counted while it arrives.
+        // Only the first command may be larger than the buffer. So only its memory is counted while it arrives.
         first.args.charge.get_or_insert_with(|| Charge::new(&self.client.public.held));
         match read_command(&mut self.reader, &mut first.args, allowed(&self.client)) {
             Ok(true) => first.look_up(),
@@ -170,7 +165,7 @@ impl Session<'_> {
         // An unauthenticated client may send little, until the AUTH in front has run.
         let most = if self.client.owes_password() { 1 } else { BATCH_COMMANDS };
         let allowed = allowed(&self.client);
-        // The buffer is nearly always empty if a client waits for each reply, and that is quickly seen.
+        // A client that waits for each reply has sent nothing more, and that is quickly seen.
         while self.arrived_count < most && !self.reader.buffer().is_empty() {
             if self.arrived_count == self.arrived.len() {
                 self.arrived.push(Arrived::default());
@@ -194,12 +189,14 @@ impl Session<'_> {
     /// Runs the commands that have arrived, then sends the replies. Returns whether the client is to be
     /// served further.
     fn run_batch(&mut self) -> io::Result<bool> {
+        // Tells the reader, which waits for the next command without sleeping if no other client begins a batch
+        // meanwhile (serve/inbound.rs).
         self.reader.get_mut().begin_batch();
         self.client.public.in_service.store(true, Ordering::Relaxed);
         self.caller.begin();
-        // For four and more commands: takes the lock of the first, and touches the memory of the first key of
-        // each, for speed alone.
-        self.caller.lock_and_warm(self.client.db, &self.arrived[self.ran..self.arrived_count]);
+        // For speed alone: if there are four commands or more, takes the lock of the first, and warms the first
+        // key of each.
+        self.caller.lock_and_warm(&self.client, &self.arrived[self.ran..self.arrived_count]);
         while self.ran < self.arrived_count && !self.is_killed() {
             let arrived = &mut self.arrived[self.ran];
             self.caller.execute(arrived, &mut self.client, &mut self.reply);
@@ -213,13 +210,15 @@ impl Session<'_> {
             }
         }
         self.caller.finish(&mut self.client, &mut self.reply);
-        self.client.public.touch(self.server);
+        self.client.public.reset_idle(self.server);
+        // Release: whoever sees that the service is over must not see the old idle time.
         self.client.public.in_service.store(false, Ordering::Release);
         self.follow_up()
     }
 
-    /// Sends the replies, and then does what a handler has left to be done. SHUTDOWN ends the process before
-    /// anything is sent, as in Redis. It goes on only if the log could not be saved.
+    /// Sends the replies, and then does what a handler has left to be done. (The functions that wait send the
+    /// replies themselves, before they wait.) SHUTDOWN ends the process before anything is sent, as in Redis. The
+    /// process goes on only if the log could not be saved.
     fn follow_up(&mut self) -> io::Result<bool> {
         match std::mem::take(&mut self.client.then) {
             Then::GoOn => self.flush()?,
@@ -232,12 +231,16 @@ impl Session<'_> {
                 self.shut_down(saves, force);
                 self.flush()?;
             }
-            Then::Block(waiter) => self.block(&waiter)?,
-            Then::Pause { writes } => self.sleep_through_pause(writes)?,
+            // DEBUG RELOAD: serve/reload.rs. Everybody waits for it, and so do the replies before it.
             Then::Reload { from_log, silent } => self.reload(from_log, silent)?,
-            Then::Wait(wait) => {
-                self.flush()?;
-                self.wait(wait)?;
+            // BLPOP: serve/blocked.rs.
+            Then::Block(waiter) => self.block(&waiter)?,
+            // WAIT: serve/waiting.rs.
+            Then::Wait(wait) => self.wait(wait)?,
+            // CLIENT PAUSE: serve/paused.rs. The last command has not run.
+            Then::Pause { writes } => {
+                self.ran -= 1;
+                self.sleep_through_pause(writes)?;
             }
         }
         Ok(true)
@@ -251,15 +254,17 @@ impl Session<'_> {
         self.flush()
     }
 
-    /// Whether another thread has ended the client: by CLIENT KILL or `timeout`, or because its queue was
-    /// over the limit.
+    /// Whether another thread has ended the client: by CLIENT KILL or `timeout`, or because too much was queued
+    /// for it.
     fn is_killed(&self) -> bool {
         let outbox = self.client.outbox.as_ref();
         self.client.public.held.is_ended() || outbox.is_some_and(|o| o.is_closed())
     }
 
-    /// Lets the outbox's thread send what is queued. When `self` is dropped, the client is on no list any more.
+    /// Lets the outbox's thread send what is queued. At the end `self` is dropped, and the client is on no list
+    /// any more.
     fn leave(mut self) {
+        // This takes the shared lock, if the client watches keys. `finish` gives it back.
         self.caller.unwatch(&mut self.client);
         self.caller.finish(&mut self.client, &mut self.reply);
         if let Some(outbox) = &self.client.outbox {

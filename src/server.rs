@@ -384,7 +384,7 @@ pub struct Shown {
     pub protocol: Protocol,
     pub subscriptions: [usize; 3],
     pub queued: Option<(usize, usize)>,
-    pub argv: usize,
+    pub args_length: usize,
     /// How many keys it watches.
     pub watching: usize,
     pub monitoring: bool,
@@ -429,7 +429,7 @@ impl Public {
     }
 
     /// Bytes have moved: `timeout` and the `idle` of CLIENT LIST count from now.
-    pub fn touch(&self, server: &Server) {
+    pub fn reset_idle(&self, server: &Server) {
         let now = server.idle_clock.load(Ordering::Relaxed);
         self.last_interaction.store(now, Ordering::Relaxed);
     }

@@ -16,9 +16,9 @@
 //! 4. **A change is counted**: the count decides whether the command is logged, and clients that WATCH the
 //!    key are told.
 //!
-//! A [`Stored`] is a key with its value and deadline, as the table holds it. The bytes of a small one lie in the
-//! table's heap. To look at it one needs both, so an [`Entry`] (or `EntryMut`, to change it) is a `Stored` and
-//! that heap. A [`Loose`] is in no table. What is [`Large`] has memory of its own (types/entry.rs).
+//! An [`Entry`] is a key with its value and deadline, in a table. `EntryMut` is the same, to be changed. A
+//! [`Loose`] is an entry that is in no table. A [`Stored`] is what the table keeps for an entry, and a [`Large`]
+//! the part of a long value that has memory of its own (types/entry.rs).
 //!
 //! Large values and whole databases are not freed under the lock. They are collected as
 //! [`Keyspace::garbage`], and another thread frees them.
@@ -45,13 +45,13 @@ use expire::Deadlines;
 use std::sync::Mutex;
 
 pub use blocking::{Blocking, Serve, Wait, Waiter};
-pub use expire::{Notes, Time};
+pub use expire::{Report, Time};
 pub use shared::{Busy, Store};
 pub use view_mut::{Ttl, ViewMut};
 
-/// All databases. It lives in an `RwLock`, in an `Arc<Store>` (store/shared.rs). Who locks it: batches; a rewrite that writes its
-/// base from memory (aof/rewrite.rs); the thread that gives memory back (src/expire.rs); main.rs once, to put
-/// what was replayed into its place. No handler can.
+/// All databases. It lives in an `RwLock`, in an `Arc<Store>` (store/shared.rs). These lock it: batches; a rewrite that writes its
+/// base from memory (aof/rewrite.rs); DEBUG RELOAD (serve/reload.rs); the thread that gives memory back
+/// (src/expire.rs); main.rs once, to put what was replayed into its place. No handler can.
 pub struct Keyspace {
     dbs: Vec<Db>,
     /// Readers share it, so it has a mutex: a leaf of the lock order.
@@ -72,6 +72,8 @@ pub type Garbage = Box<dyn Send + Sync>;
 
 struct Db {
     keys: Table<Stored>,
+    /// For active expiry: the deadlines in their order, each with the digest of its key. (If two keys had both in
+    /// common, one might be found only when somebody asks for it.)
     deadlines: Deadlines,
 }
 
@@ -100,7 +102,8 @@ impl Db {
         Some(loose)
     }
 
-    /// Frees an entry. None: there was no such key. What is not small is returned, to be freed later.
+    /// Frees an entry. Returns None if there is no such key, and else what is large in the entry, if anything is:
+    /// that is to be freed later.
     fn delete(&mut self, digest: u64, key: &[u8]) -> Option<Option<Box<Large>>> {
         if !self.deadlines.is_empty()
             && let Some(deadline) = self.keys.get(digest, key)?.deadline()
@@ -152,7 +155,7 @@ pub struct View<'a> {
     pub db: usize,
     pub time: Time,
     pub limits: &'a Limits,
-    notes: &'a Notes,
+    report: &'a Report,
 }
 
 impl<'a> View<'a> {
@@ -161,9 +164,9 @@ impl<'a> View<'a> {
         db: usize,
         time: Time,
         limits: &'a Limits,
-        notes: &'a Notes,
+        report: &'a Report,
     ) -> View<'a> {
-        View { keyspace, db, time, limits, notes }
+        View { keyspace, db, time, limits, report }
     }
 
     /// The key's value, counted as a hit or a miss. WRONGTYPE if it has another type than this.
@@ -175,20 +178,20 @@ impl<'a> View<'a> {
     /// The key's entry if it is alive, counted as a hit or a miss.
     pub fn entry(&self, key: Key) -> Option<Entry<'a>> {
         let found = self.peek(key);
-        self.notes.count(self.db, &key, found.is_some());
+        self.report.count(self.db, &key, found.is_some());
         found
     }
 
-    /// The same without being counted. An expired key is noted, to be deleted by the batch.
+    /// The same, not counted. An expired key is noted, and the batch will delete it.
     pub fn peek(&self, key: Key) -> Option<Entry<'a>> {
         let found = self.db().keys.get(key.digest, &key);
-        found.filter(|entry| self.is_alive_or_noted(*entry))
+        found.filter(|entry| !self.note_if_expired(*entry))
     }
 
     /// How many keys the database has. As in Redis, expired keys that nobody has met yet count. What this
     /// batch has met is as good as deleted.
     pub fn len(&self) -> usize {
-        self.db().keys.len() - self.notes.noted_in(self.db)
+        self.db().keys.len() - self.report.noted_in(self.db)
     }
 
     pub fn databases(&self) -> usize {
@@ -216,9 +219,9 @@ impl<'a> View<'a> {
         entries.filter(|entry| !self.time.has_expired(*entry))
     }
 
-    /// Calls `visit` for each entry of one slot that is alive and whose key is wanted. Returns the cursor of
-    /// the next slot (see table.rs). The DEL of each expired key that it meets is a unit of its own in the log
-    /// (hence `alone`). If it `counts`, each entry is a hit or a miss: Redis does that when it asks for the type.
+    /// Calls `visit` for each entry of one slot that is alive and whose key is wanted. Returns the cursor of the
+    /// next slot (see table.rs). With `counts`, each entry counts as a hit or a miss, as in Redis if SCAN asks for
+    /// a type. Of each expired key that it meets, the DEL is a unit of its own in the log.
     pub fn scan(
         &self,
         cursor: u64,
@@ -228,12 +231,11 @@ impl<'a> View<'a> {
     ) -> u64 {
         self.db().keys.scan(cursor, |entry| {
             if wanted(entry.key()) {
-                let was_noted = self.notes.has_noted(self.db, entry.key());
-                let is_alive = self.is_alive_or_noted_alone(entry);
-                // If this batch has met the expired key before, Redis would have deleted it then, and SCAN would
-                // not meet it: no miss.
+                let was_noted = self.report.has_noted(self.db, entry.key());
+                let is_alive = !self.note_alone_if_expired(entry);
+                // An expired key that was noted before is no miss: Redis would have deleted it then.
                 if counts && (is_alive || !was_noted) {
-                    self.notes.count(self.db, entry.key(), is_alive);
+                    self.report.count(self.db, entry.key(), is_alive);
                 }
                 if is_alive {
                     visit(entry);
@@ -247,7 +249,7 @@ impl<'a> View<'a> {
         let keys = &self.db().keys;
         for _ in 0..100 {
             let entry = keys.random()?;
-            if self.is_alive_or_noted_alone(entry) {
+            if !self.note_alone_if_expired(entry) {
                 return Some(entry.key());
             }
         }

@@ -174,7 +174,7 @@ mod tests {
                 for serial in 0..3 {
                     write(&aof, &[&format!("SET key {serial}")]);
                     let rewritten = aof.rewrite(None, &store, &replay_all);
-                    assert_eq!((rewritten, aof.refusal()), (Ok(()), None));
+                    assert_eq!((rewritten, aof.failure()), (Ok(()), None));
                 }
                 assert_eq!(aof.sync_all(), Ok(()));
                 drop(aof);

@@ -66,7 +66,7 @@ pub enum Kind {
 
 impl Aof {
     /// Why writes are refused at the moment, if they are. Each command asks, so it is small.
-    pub fn refusal(&self) -> Option<String> {
+    pub fn failure(&self) -> Option<String> {
         match self.failures.failing.load(Ordering::Relaxed) {
             0 => None,
             _ => self.failures.cause(),

@@ -20,7 +20,7 @@ use crate::config::{Config, Start};
 use crate::key::Key;
 use crate::propagate::{Records, Source};
 use crate::resp::{Arg, Args, write_command};
-use crate::store::{Keyspace, Notes, Store, Time, Ttl, ViewMut};
+use crate::store::{Keyspace, Report, Store, Time, Ttl, ViewMut};
 use crate::types::Limits;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -157,11 +157,11 @@ pub(super) fn keyspace(contents: &Contents) -> Keyspace {
 }
 
 fn set(keyspace: &mut Keyspace, key: &str, value: &str) {
-    let notes = Notes::default();
+    let report = Report::default();
     let time = Time { now: 0, source: Source::Log };
     let limits = Limits { string: 1 << 20, ..Limits::NOTHING };
     let mut records = Records::default();
-    let mut view = ViewMut::new(keyspace, 0, time, &limits, &mut records, &notes);
+    let mut view = ViewMut::new(keyspace, 0, time, &limits, &mut records, &report);
     view.set_string(Key::of(key.as_bytes()), Arg::Small(value.as_bytes()), Ttl::Gone);
 }
 
@@ -263,7 +263,7 @@ impl World {
     /// A client that writes. It gets its OK, unless this thread is at work in the log and holds its mutexes.
     fn write(&self) {
         let aof = self.aof();
-        if aof.refusal().is_some() {
+        if aof.failure().is_some() {
             return;
         }
         // A rewrite from memory holds it, and then nobody writes.

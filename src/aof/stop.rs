@@ -34,11 +34,11 @@ impl Aof {
         self.sync_to(position)?;
         // A start would not find files that are gone, nor any if the manifest is not on the disk.
         self.check_files();
-        self.refusal().map_or(Ok(()), Err)
+        self.failure().map_or(Ok(()), Err)
     }
 
-    /// Switches the log off. If the disk fails, the end of the log is missing. That breaks no promise,
-    /// because what could not be written was not acknowledged.
+    /// Switches the log off. If the disk fails, the end of the log is missing. A write that waits for the log at
+    /// that moment is answered with OK, because from now on no reply promises that anything is on a disk.
     pub fn disable(&self) {
         self.rewriter.wanted.lock().unwrap().enable = None;
         let _ = self.sync_all();

@@ -15,7 +15,7 @@ use crate::stats::unix_microseconds;
 pub struct Clock {
     /// Unix time in microseconds, as it was read last. 0 if the batch has not read it yet.
     pub now: u64,
-    /// Microseconds of work until then that no command was charged for. Waiting for a lock is none.
+    /// Microseconds of work until then that no command has got. Waiting for a lock is none.
     pub worked: u64,
     /// How long the batch has waited for its locks and held them, if somebody wants to know.
     pub lock_times: Option<Box<LockTimes>>,

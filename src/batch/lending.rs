@@ -11,6 +11,8 @@
 
 use super::Batch;
 use super::lock::Guard;
+use crate::handler::{Command, Flag};
+use crate::store::Busy;
 
 impl Batch<'_> {
     /// Gives the lock back for the time between two commands of a script.
@@ -62,6 +64,15 @@ impl Batch<'_> {
         self.server.aof.append(&mut self.records);
     }
 
+    /// The same for a command that is answered while a script is busy, and [`share`](Self::share) for any other.
+    pub fn share_for(&mut self, command: &Command) -> Result<(), Busy> {
+        if !command.is(Flag::AllowBusy) {
+            return self.share();
+        }
+        self.share_anyway();
+        Ok(())
+    }
+
     /// Whether the lock is the exclusive one.
     pub fn is_exclusive(&self) -> bool {
         matches!(self.guard, Guard::Exclusive(_))
@@ -69,7 +80,7 @@ impl Batch<'_> {
 
     /// Says whether the commands that follow are those of a script.
     pub fn set_in_script(&mut self, is_in_script: bool) {
-        self.notes.in_script.set(is_in_script);
+        self.report.in_script.set(is_in_script);
     }
 
     /// Whether what is recorded from now on is logged: `redis.set_repl`. The lock is exclusive.

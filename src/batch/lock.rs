@@ -11,7 +11,8 @@
 //! Between the shared and the exclusive lock a batch holds none, and others may write. If two threads kept
 //! the shared lock while they wait for the exclusive one, they would wait for each other for ever. A thread
 //! that waits for the exclusive lock keeps new readers out. (std's RwLock does that, because otherwise a
-//! writer might wait for ever.) So a batch asks for the exclusive lock only if it writes or has notes.
+//! writer might wait for ever.) So a batch asks for the exclusive lock only if it writes, or if its readers have
+//! noted expired keys.
 //!
 //! Both are refused while a script is busy that has held the lock for too long (store/shared.rs).
 //!
@@ -82,8 +83,8 @@ impl<'a> Batch<'a> {
         self.delete_noted();
     }
 
-    /// Sleeps until the exclusive lock is free. Commands that take long look at these counts, and let writers
-    /// in (call/long.rs).
+    /// Sleeps until the exclusive lock is free. By these counts a command that takes long learns that writers
+    /// wait, and that one has come in (call/long.rs).
     fn wait_for_lock(&self) -> Result<RwLockWriteGuard<'a, Keyspace>, Busy> {
         let gates = &self.server.clients.gates;
         gates.writers.fetch_add(1, Ordering::Relaxed);
@@ -93,8 +94,8 @@ impl<'a> Batch<'a> {
         guard
     }
 
-    /// Reads the time, under the lock. Otherwise a thread that changes a key after another thread could do so at
-    /// an earlier time.
+    /// Reads the time, under the lock. If it were read before, the second of two changes could have the earlier
+    /// time.
     pub(super) fn start_clock(&mut self) {
         self.clock.lock_taken();
         self.time.now = self.clock.now / 1000;
@@ -104,6 +105,7 @@ impl<'a> Batch<'a> {
     /// lock back.
     fn release(&mut self) {
         if let Guard::Exclusive(keyspace) = &mut self.guard {
+            // Leaves an empty buffer, this one or another, which the keyspace gets.
             self.server.aof.append(&mut self.records);
             std::mem::swap(&mut self.records.bytes, &mut keyspace.records);
             for garbage in keyspace.garbage.drain(..) {
@@ -119,15 +121,15 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Gives the lock back, and first deletes what readers have noted. For that a shared lock is exchanged for
-    /// the exclusive one. In between others may have changed a key, so each is looked up again
+    /// Deletes the keys that readers have noted as expired, and gives the lock back. To delete, it exchanges a
+    /// shared lock for the exclusive one. In between others may have changed a key, so each is looked up again
     /// (store/expire.rs).
     pub fn give_back(&mut self) {
         self.delete_noted();
-        if !self.notes.are_empty() {
-            // Deletes them when it has the lock. While a script is busy they stay.
+        if self.report.has_notes() {
+            // The lock is shared. `exclude` calls `delete_noted` again. While a script is busy the keys stay.
             if self.exclude().is_err() {
-                self.notes.forget_if(|| true);
+                self.report.forget_notes_if(|| true);
             }
         }
         self.release();
@@ -142,7 +144,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Frees what a replay has deleted. It keeps its lock, and nobody waits for it.
+    /// Frees what a replay has deleted, at once: a replay keeps its lock, and nobody waits for that lock.
     pub fn free_garbage(&mut self) {
         if let Guard::Exclusive(keyspace) = &mut self.guard {
             keyspace.garbage.clear();

@@ -40,7 +40,7 @@ impl Batch<'_> {
         reply: &mut Reply,
         begin: usize,
     ) {
-        let wait = self.notes.wait.take();
+        let wait = self.report.wait.take();
         let may_wait = !client.in_exec && self.time.source == Source::Client;
         let Some(wait) = wait.filter(|_| may_wait) else {
             return;
@@ -83,7 +83,7 @@ impl Batch<'_> {
                 && let Some((number, waiter)) = blocking.next(db, &key, after)
             {
                 after = number;
-                let found = self.view_mut(db).entry(key).map(|entry| entry.value().type_name());
+                let found = self.view_mut(db).peek(key).map(|entry| entry.value().type_name());
                 match found {
                     None => break,
                     Some(name) if name == waiter.wait.wanted => {}
@@ -103,7 +103,7 @@ impl Batch<'_> {
     fn serve(&mut self, waiter: &Waiter, key: Key, end: usize) -> Reply {
         let mut reply = Reply::new();
         reply.protocol = waiter.protocol;
-        self.notes.begin_command(false);
+        self.report.begin_command(false);
         self.begin_unit();
         let mut view = self.view_mut(waiter.db);
         let result = (waiter.wait.serve)(&mut view, key, &waiter.args, &mut reply);

@@ -19,7 +19,7 @@ use crate::pubsub::Parcel;
 
 impl Batch<'_> {
     /// Runs a handler that may publish or subscribe. What it publishes is gathered behind the events so far.
-    pub fn run_publisher<R>(
+    pub fn run_and_gather<R>(
         &mut self,
         client: &mut Client,
         handler: impl FnOnce(&mut Client) -> R,
@@ -39,15 +39,15 @@ impl Batch<'_> {
     /// they will be deleted, or the events that say so taken back.
     pub(super) fn tell(&mut self) {
         self.gather_events();
-        if !self.parcels.is_empty() && self.notes.are_empty() {
+        if !self.parcels.is_empty() && !self.report.has_notes() {
             self.server.hub.keep(self.position, &mut self.parcels);
             self.has_told = true;
         }
     }
 
     fn gather_events(&mut self) {
-        if self.notes.are_empty()
-            && let Some(happened) = self.notes.events.take()
+        if !self.report.has_notes()
+            && let Some(happened) = self.report.events.take()
         {
             self.parcels.push(self.server.hub.parcel(happened));
         }
@@ -58,6 +58,6 @@ impl Batch<'_> {
         let letters = self.server.config.notify_keyspace_events.get();
         let is_replay = self.time.source == Source::Log;
         let wanted = notify::parse(&letters).filter(|_| !is_replay);
-        self.notes.events.want(wanted.unwrap_or(0));
+        self.report.events.want(wanted.unwrap_or(0));
     }
 }

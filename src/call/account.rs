@@ -86,7 +86,7 @@ impl Account {
     /// Before a command runs. Quick commands of other rows get their time, while the lock is still held under
     /// which they ran.
     pub fn before(&mut self, row: &Row, reply: &Reply, batch: &mut Batch) -> Before {
-        self.charge_others(row.index, &mut batch.clock);
+        self.measure_others(row.index, &mut batch.clock);
         Before { failed: false, records: batch.recorded(), reply: reply.out.len() }
     }
 
@@ -110,7 +110,7 @@ impl Account {
         if is_quick && !has_monitors && !self.has_trace() && !(0..1000).contains(&slower_than) {
             return;
         }
-        let took = self.bill(&mut batch.clock);
+        let took = self.measure(&mut batch.clock);
         if let Some(trace) = &mut self.trace {
             trace.push(Step {
                 row,
@@ -136,14 +136,14 @@ impl Account {
     }
 
     /// Gives the commands of another row the time that they took, if they do not have it yet.
-    fn charge_others(&mut self, index: usize, clock: &mut Clock) {
+    fn measure_others(&mut self, index: usize, clock: &mut Clock) {
         if self.untimed != Some(index) {
-            self.bill(clock);
+            self.measure(clock);
         }
     }
 
-    /// Gives the commands that have run the time since the last charge. Returns it, in microseconds.
-    pub fn bill(&mut self, clock: &mut Clock) -> u64 {
+    /// Gives the commands that have run the time since the last measurement. Returns it, in microseconds.
+    pub fn measure(&mut self, clock: &mut Clock) -> u64 {
         let Some(index) = self.untimed.take() else {
             return 0;
         };
@@ -157,7 +157,7 @@ impl Account {
     /// Counts a command that has ended. It gets its time later.
     fn count(&mut self, index: usize, failed: bool, clock: &mut Clock) {
         // If this is EXEC, other commands have run since it began.
-        self.charge_others(index, clock);
+        self.measure_others(index, clock);
         self.last_row = Some(index);
         self.untimed = Some(index);
         let [calls, .., failures] = self.tally_of(index);
@@ -282,18 +282,18 @@ mod tests {
         let (mut account, mut clock) = (Account::default(), Clock::default());
         clock.go_on();
         account.count(GET, false, &mut clock);
-        account.charge_others(GET, &mut clock);
+        account.measure_others(GET, &mut clock);
         account.count(GET, true, &mut clock);
         clock.now -= SECOND;
-        account.charge_others(SET, &mut clock);
+        account.measure_others(SET, &mut clock);
         account.count(SET, false, &mut clock);
-        account.bill(&mut clock);
+        account.measure(&mut clock);
         account.count(GET, false, &mut clock);
         clock.now -= SECOND;
         account.count(EXEC, false, &mut clock);
-        account.bill(&mut clock);
+        account.measure(&mut clock);
         clock.now -= SECOND;
-        account.bill(&mut clock);
+        account.measure(&mut clock);
         let mut counted = |row| {
             let [calls, microseconds, _, failed] = *account.tally_of(row);
             (calls, failed, microseconds / SECOND)

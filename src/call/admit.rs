@@ -80,7 +80,7 @@ impl Caller<'_> {
             Run::Exec => client.transaction.as_ref().is_some_and(|t| t.writes),
             _ => command.writes() || command.name == "ping",
         };
-        if writes && let Some(cause) = self.batch.server.aof.refusal() {
+        if writes && let Some(cause) = self.batch.server.aof.failure() {
             return Err(Error::misconf(&cause).into());
         }
         if client.is_subscribed()
@@ -163,10 +163,11 @@ impl Caller<'_> {
         let has_lost = client.public.watch_flag.load(Ordering::Relaxed);
         if let Some(transaction) = &mut client.transaction {
             transaction.writes |= row.command.writes();
+            transaction.has_script |= row.command.is_script();
             // As in Redis: what EXEC will refuse need not be kept.
             if !transaction.aborted && !has_lost {
                 let args = args.to_owned();
-                transaction.argv += args.length() + args.len() * size_of::<usize>();
+                transaction.args_length += args.length() + args.len() * size_of::<usize>();
                 transaction.charge.add(args.memory());
                 transaction.queue.push((row.index, args));
             }

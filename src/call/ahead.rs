@@ -8,7 +8,7 @@
 use super::{Arrived, Caller};
 use crate::batch::Batch;
 use crate::client::Client;
-use crate::handler::{Flag, Keys, Row, Run, TABLE};
+use crate::handler::{Flag, Keys, Row, Run};
 use crate::resp::Args;
 use crate::store::Busy;
 
@@ -17,23 +17,24 @@ const WORTH_IT: usize = 4;
 
 impl Caller<'_> {
     /// Takes the lock that the first of these commands needs, and looks at the first key of each. Does
-    /// nothing for a few commands, or if the first needs no lock. If any of them has a field behind its
-    /// key, the argument behind every key is looked at too, and where it is not a field that is in vain.
-    pub fn lock_and_warm(&mut self, db: usize, arrived: &[Arrived]) {
-        let is_worth_it = arrived.len() >= WORTH_IT;
+    /// nothing for a few commands, nor if the first takes no lock: MULTI queues it, or the disk fails. If any of
+    /// them has a field behind its key, the argument behind every key is looked at too. Where that is not a
+    /// field, the look is in vain.
+    pub fn lock_and_warm(&mut self, client: &Client, arrived: &[Arrived]) {
+        let is_worth_it = arrived.len() >= WORTH_IT && client.transaction.is_none();
         let first = arrived.first().and_then(|arrived| arrived.row);
         let Some(first) = first.filter(|_| is_worth_it) else {
             return;
         };
         let locked = match first.command.run {
             Run::Read(_) => self.batch.share(),
-            Run::Write(_) => self.batch.exclude(),
+            Run::Write(_) if self.batch.server.aof.failure().is_none() => self.batch.exclude(),
             _ => return,
         };
         if locked.is_err() {
             return;
         }
-        let keyspace = self.batch.keyspace();
+        let (keyspace, db) = (self.batch.keyspace(), client.db);
         let keyed =
             arrived.iter().filter_map(|arrived| Some((arrived.args.digest()?, &arrived.args)));
         let mut rows = arrived.iter().filter_map(|arrived| arrived.row);
@@ -65,13 +66,42 @@ pub(super) fn lock_and_warm_keys(
     Ok(())
 }
 
-/// Takes the strictest lock that any command of the queue needs.
-pub(super) fn lock_for_queue(batch: &mut Batch, client: &Client) -> Result<(), Busy> {
-    let is_script = |(row, _): &(usize, Args)| TABLE.rows[*row].command.is_script();
-    match &client.transaction {
-        Some(transaction) if transaction.writes || transaction.queue.iter().any(is_script) => {
-            batch.exclude()
-        }
-        _ => batch.share(),
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::Transaction;
+    use crate::handler::TABLE;
+    use crate::propagate::Source;
+    use crate::server::Server;
+    use crate::store::Keyspace;
+    use crate::store::Store;
+    use std::sync::Arc;
+
+    #[test]
+    fn commands_that_multi_will_queue_take_no_lock() {
+        let server = Arc::new(Server::new(Arc::default(), 0, TABLE.rows.len()).0);
+        let store = Store::new(Keyspace::new(1));
+        let mut client = Client::fake(&server);
+        let sets = [(); 5].map(|()| {
+            let mut set = Arrived::default();
+            for arg in [&b"SET"[..], b"k", b"v"] {
+                set.args.push(arg);
+            }
+            set.look_up();
+            set
+        });
+        let lock_for = |client: &Client| {
+            let mut caller = Caller::new(&server, &store, Source::Client);
+            caller.begin();
+            caller.lock_and_warm(client, &sets);
+            caller.batch.lock_name()
+        };
+        assert_eq!(lock_for(&client), "exclusive lock");
+        client.transaction = Some(Transaction::new(&client.public.held));
+        assert_eq!(lock_for(&client), "no lock");
+        client.transaction = None;
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        server.aof.failures.failed(crate::aof::failure::Kind::Write, &full);
+        assert_eq!(lock_for(&client), "no lock");
     }
 }

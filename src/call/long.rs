@@ -77,7 +77,7 @@ impl Caller<'_> {
                     if look(&self.batch.view(client.db), &TimeSlice::begin(keeps_lock), reply) {
                         break;
                     }
-                    self.pause();
+                    self.give_back_midway();
                 }
             }
         }
@@ -104,7 +104,7 @@ impl Caller<'_> {
         }
         if let Some(work) = look(&self.batch.view(client.db), reply)? {
             if !keeps_lock {
-                self.pause();
+                self.give_back_midway();
             }
             work(reply);
         }
@@ -116,7 +116,7 @@ impl Caller<'_> {
         if keeps_lock {
             return gate.pass_next();
         }
-        self.pause();
+        self.give_back_midway();
         let passage = gate.pass();
         self.batch.clock.go_on();
         passage
@@ -137,7 +137,7 @@ impl Caller<'_> {
     }
 
     /// Gives the lock back in the middle of a command.
-    fn pause(&mut self) {
+    fn give_back_midway(&mut self) {
         self.batch.clock.read();
         self.batch.give_back();
     }

@@ -28,12 +28,30 @@ pub fn replay(
     server: &Arc<Server>,
     read: impl FnOnce(&mut Replay) -> Result<(), String>,
 ) -> Result<Keyspace, String> {
+    replay_telling(server, &|text| log::warning(format_args!("{text}")), read)
+}
+
+/// The same while the caller holds the keyspace that clients use. Nothing is printed under a lock, so the operator
+/// is told of records that fail a moment later.
+pub fn replay_under_lock(
+    server: &Arc<Server>,
+    read: impl FnOnce(&mut Replay) -> Result<(), String>,
+) -> Result<Keyspace, String> {
+    replay_telling(server, &|text| server.aof.failures.tell_later(text), read)
+}
+
+fn replay_telling(
+    server: &Arc<Server>,
+    tell: &dyn Fn(String),
+    read: impl FnOnce(&mut Replay) -> Result<(), String>,
+) -> Result<Keyspace, String> {
     let store = Store::new(Keyspace::new(server.config.databases.get()));
     let mut replayer = Replayer {
         caller: Caller::new(server, &store, Source::Log),
         client: Client::fake(server),
         arrived: Vec::new(),
         reply: Reply::new(),
+        tell,
     };
     read(&mut |records| replayer.replay(records))?;
     drop(replayer);
@@ -85,6 +103,8 @@ struct Replayer<'a> {
     client: Client,
     arrived: Vec<Arrived>,
     reply: Reply,
+    /// Tells the operator of a record that fails.
+    tell: &'a dyn Fn(String),
 }
 
 impl Replayer<'_> {
@@ -97,7 +117,7 @@ impl Replayer<'_> {
             std::mem::swap(&mut arrived.args, args);
             arrived.look_up();
         }
-        self.caller.lock_and_warm(self.client.db, &arrived);
+        self.caller.lock_and_warm(&self.client, &arrived);
         let mut each = arrived.iter_mut().enumerate();
         let result = each.try_for_each(|(index, arrived)| {
             let replayed = self.replay_one(arrived);
@@ -133,12 +153,9 @@ impl Replayer<'_> {
         }
         let mut text = Vec::new();
         error.write_to(&mut text);
-        // As in Redis. It may print under the lock, because nobody waits for this one.
-        log::warning(format_args!(
-            "the log holds a command that fails, {}: {}",
-            words[0].escape_ascii(),
-            String::from_utf8_lossy(&text)
-        ));
+        // As in Redis.
+        let (command, error) = (words[0].escape_ascii(), String::from_utf8_lossy(&text));
+        (self.tell)(format!("the log holds a command that fails, {command}: {error}"));
         Ok(())
     }
 }

@@ -141,7 +141,7 @@ impl<'a> Caller<'a> {
         if !known.flags.are_given || known.flags.no_writes {
             return Ok(());
         }
-        if let Some(cause) = self.batch.server.aof.refusal() {
+        if let Some(cause) = self.batch.server.aof.failure() {
             return Err(Error::misconf(&cause));
         }
         match form.is_read_only {
@@ -176,14 +176,16 @@ fn set_arguments(machine: &mut Machine, args: &Args, keys: usize) -> Result<(), 
     Ok(())
 }
 
-/// Answers with the error that has ended a script, and where it happened.
+/// Answers with the error that has ended a script, and where it happened. (If it happened behind the script, because
+/// what it has returned is too much, there is no place.)
 fn tell(machine: &mut Machine, error: value::Error, known: Known, reply: &mut Reply) {
     let (mut text, is_counted) = answer::error_text(machine, error.0);
-    let (source, line) = machine.place_of_failure();
-    let name = hexadecimal(&known.digest);
-    text.extend(format!(" script: {name}, on ").as_bytes());
-    text.extend(answer::c_string(&source));
-    text.extend(format!(":{line}.").as_bytes());
+    if let Some((source, line)) = machine.place_of_failure() {
+        let name = hexadecimal(&known.digest);
+        text.extend(format!(" script: {name}, on ").as_bytes());
+        text.extend(answer::c_string(&source));
+        text.extend(format!(":{line}.").as_bytes());
+    }
     answer::write_error(text, is_counted, reply);
 }
 
@@ -347,7 +349,7 @@ impl Running<'_, '_> {
             "ERR Write commands are not allowed from read-only scripts.".to_string()
         } else if command.writes()
             && !self.turn.has_written()
-            && let Some(cause) = self.caller.batch.server.aof.refusal()
+            && let Some(cause) = self.caller.batch.server.aof.failure()
         {
             format!("MISCONF Errors writing to the AOF file: {cause}")
         } else {

@@ -317,7 +317,7 @@ fn bitfield(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Er
     let operations = parse_operations(args, view.limits.string)?;
     let end = operations.iter().filter(|(_, operation, _)| !matches!(operation, Operation::Get));
     let Some(end) = end.map(|(field, ..)| field.offset + field.bits).max() else {
-        let string = view.read::<Str>(args.key(1))?;
+        let string = view.get::<Str>(args.key(1))?;
         get_fields(&operations, string.as_deref(), reply);
         return Ok(());
     };

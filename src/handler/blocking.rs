@@ -60,7 +60,7 @@ fn pop_or_wait<T: Type>(
     reply: &mut Reply,
 ) -> Result<bool, Error> {
     for key in keys.clone().map(|i| args.key(i)) {
-        if view.get::<T>(key)?.is_some() {
+        if view.peek_value::<T>(key)?.is_some() {
             serve(view, key, args, reply)?;
             return Ok(true);
         }
@@ -139,7 +139,7 @@ fn blmove(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Erro
     sides(args)?;
     let timeout = timeout(&args[5])?;
     let source = args.key(1);
-    if view.get::<List>(source)?.is_some() {
+    if view.peek_value::<List>(source)?.is_some() {
         // The sides as the client has written them.
         move_element(view, source, args, reply)?;
         view.propagate([b"LMOVE", &args[1], &args[2], &args[3], &args[4]]);

@@ -147,7 +147,7 @@ fn bring_up_to_date(client: &Client, args: &Args, reply: &Reply) {
         false => [&args[0], b"|", &args[1]].concat(),
     };
     client.update_public(reply.protocol, TABLE.find(&name).map(|row| row.index));
-    client.public.shown.lock().unwrap().argv = args.length();
+    client.public.shown.lock().unwrap().args_length = args.length();
 }
 
 /// A client in CLIENT LIST, and in the server's own messages.
@@ -203,7 +203,7 @@ fn describe_buffers(public: &Public, shown: &Shown, viewer: &Client) -> String {
     let buffers = &public.held.buffers;
     // Its thread may not know yet that it has been served.
     let has_command = public.is_blocked() || public.id == viewer.public.id;
-    let argv = if has_command { shown.argv } else { 0 };
+    let argv = if has_command { shown.args_length } else { 0 };
     let (input, unsent) = (of(&buffers.input), of(&buffers.unsent));
     let input_free = of(&buffers.input_room).saturating_sub(input);
     let multi = shown.queued.map_or(0, |(_, bytes)| bytes);

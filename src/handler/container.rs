@@ -3,7 +3,7 @@
 //! ```text
 //! CONFIG GET save ─▶ row config|get       found by Table::subcommand
 //! CONFIG HELP     ─▶ row config|help      whose handler is help
-//! CONFIG NONSENSE ─▶ no row               Table::refusal says why
+//! CONFIG NONSENSE ─▶ no row               Table::why_not_found says why
 //! ```
 //!
 //! HELP is made from the rows: from what [`Command::help`] gives them, which are Redis's words, or else from the
@@ -27,7 +27,7 @@ impl Table {
 
     /// Why these arguments call nothing.
     #[cold]
-    pub fn refusal(&self, args: &Args) -> Error {
+    pub fn why_not_found(&self, args: &Args) -> Error {
         match (self.named_by(args), self.find(&args[0])) {
             (Some(row), _) => Error::WrongArity(row.command.name),
             (None, Some(row)) if !row.is_subcommand => {
@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(called(&["Config", "GET", "save"]), Some("config|get"));
         assert_eq!(called(&["config|get", "save"]), None);
         assert_eq!(called(&["DEBUG", "nonsense"]), Some("debug"));
-        let why = |words: &[&str]| TABLE.refusal(&args(words));
+        let why = |words: &[&str]| TABLE.why_not_found(&args(words));
         let unknown = [&b"config|get"[..], b"save"].into_iter();
         assert_eq!(why(&["config|get", "save"]), Error::unknown_command(unknown));
         assert_eq!(why(&["CONFIG", "GET"]), Error::WrongArity("config|get"));

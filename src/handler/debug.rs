@@ -155,7 +155,7 @@ fn populate(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Er
         let mut name = [prefix, format!(":{number}").as_bytes()].concat();
         name.truncate(LONGEST_POPULATED);
         let key = Key::of(&name);
-        if view.entry(key).is_some() {
+        if view.peek(key).is_some() {
             continue;
         }
         let mut value = format!("value:{number}").into_bytes();

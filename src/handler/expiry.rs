@@ -63,7 +63,7 @@ fn persist(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Err
 
 /// Removes a key's deadline. Returns whether there was one.
 pub fn end_deadline(view: &mut ViewMut, key: Key) -> bool {
-    let had_one = view.entry(key).and_then(|entry| entry.deadline()).is_some();
+    let had_one = view.peek(key).and_then(|entry| entry.deadline()).is_some();
     if had_one {
         view.set_deadline(key, None);
     }
@@ -123,7 +123,7 @@ fn give_deadline(
     let conditions = Conditions::parse(args)?;
     let new = clock.deadline(args::integer(&args[2])?, view.time.now, name)?;
     let key = args.key(1);
-    let old = view.entry(key).map(|entry| entry.deadline());
+    let old = view.peek(key).map(|entry| entry.deadline());
     let allowed = old.is_some_and(|old| conditions.allow(old, new));
     if allowed && expire_at(view, key, new) {
         propagate_pexpireat(view, args, new);

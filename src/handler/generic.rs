@@ -76,10 +76,10 @@ fn copy(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error>
     if db == view.db && *source == *destination {
         return Err(Error::SameObject);
     }
-    let exists = view.entry(source).is_some();
-    view.notes.count(view.db, &source, exists);
+    let exists = view.peek(source).is_some();
+    view.report.count(view.db, &source, exists);
     let copies = exists && (is_free(view, db, destination) || replace);
-    if copies && let Some(entry) = view.entry(source) {
+    if copies && let Some(entry) = view.peek(source) {
         let copy = entry.copy_to(&destination);
         view.in_db(db, |view| view.insert(destination, "copy_to", copy));
     }
@@ -93,7 +93,7 @@ fn r#move(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Erro
     if db == view.db {
         return Err(Error::SameObject);
     }
-    let moves = view.entry(key).is_some() && is_free(view, db, key);
+    let moves = view.peek(key).is_some() && is_free(view, db, key);
     if moves {
         view.rename(key, db, key, ["move_from", "move_to"]);
     }
@@ -105,7 +105,7 @@ const RENAMED: [&str; 2] = ["rename_from", "rename_to"];
 
 fn rename(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let (key, newkey) = (args.key(1), args.key(2));
-    view.entry(key).ok_or(Error::NoSuchKey)?;
+    view.peek(key).ok_or(Error::NoSuchKey)?;
     if *key != *newkey {
         view.rename(key, view.db, newkey, RENAMED);
     }
@@ -114,7 +114,7 @@ fn rename(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Erro
 
 fn renamenx(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let (key, newkey) = (args.key(1), args.key(2));
-    view.entry(key).ok_or(Error::NoSuchKey)?;
+    view.peek(key).ok_or(Error::NoSuchKey)?;
     let renames = is_free(view, view.db, newkey);
     if renames {
         view.rename(key, view.db, newkey, RENAMED);
@@ -125,7 +125,7 @@ fn renamenx(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Er
 
 /// Whether a database has no such key.
 fn is_free(view: &mut ViewMut, db: usize, key: Key) -> bool {
-    view.in_db(db, |view| view.entry(key).is_none())
+    view.in_db(db, |view| view.peek(key).is_none())
 }
 
 fn del(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {

@@ -255,7 +255,7 @@ impl Info<'_> {
         self.field("aof_last_bgrewrite_status", ok_unless(rewrite_failed));
         self.field("aof_rewrites", load(&status.rewrites));
         self.field("aof_rewrites_consecutive_failures", load(&status.rewrite_failures));
-        self.field("aof_last_write_status", ok_unless(aof.refusal().is_some()));
+        self.field("aof_last_write_status", ok_unless(aof.failure().is_some()));
         self.absent("aof_last_cow_size module_fork_in_progress module_fork_last_cow_size");
         if aof.is_enabled() {
             self.field("aof_current_size", load(&status.size));

@@ -235,7 +235,7 @@ fn pop_one_or_count(
     }
     let count = integer(&args[2]).ok().and_then(|count| usize::try_from(count).ok());
     let count = count.ok_or(Error::NotPositive)?;
-    match view.get::<List>(key)?.map(List::len) {
+    match view.peek_value::<List>(key)?.map(List::len) {
         None => reply.nil_array(),
         Some(len) => {
             reply.array(count.min(len));
@@ -308,7 +308,7 @@ pub fn pop_many(
     many: &ManyPop<Side>,
     reply: &mut Reply,
 ) -> Result<bool, Error> {
-    let Some(len) = view.get::<List>(key)?.map(List::len) else {
+    let Some(len) = view.peek_value::<List>(key)?.map(List::len) else {
         return Ok(false);
     };
     let count = many.count.min(len);
@@ -346,12 +346,13 @@ pub fn transfer(
     target: Key,
     (from, to): (Side, Side),
 ) -> Result<Option<Vec<u8>>, Error> {
-    let element = view.get::<List>(source)?.and_then(|list| list.end(from)).map(<[u8]>::to_vec);
+    let element =
+        view.peek_value::<List>(source)?.and_then(|list| list.end(from)).map(<[u8]>::to_vec);
     let Some(element) = element else {
         return Ok(None);
     };
     // What can fail comes first.
-    view.get::<List>(target)?;
+    view.peek_value::<List>(target)?;
     if source.bytes == target.bytes {
         view.edit::<List, _>(source, pushed(to), |list| {
             list.drop_from(from, 1);
@@ -428,7 +429,7 @@ fn ltrim(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error
     if let Some((dropped, keeps_all)) = dropped {
         free(view, dropped);
         if keeps_all {
-            view.touch(key);
+            view.touch_watched(key);
             view.say::<List>(key, "ltrim");
         }
     }

@@ -126,9 +126,9 @@ fn sscan<'a>(
 
 fn smove(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let (source, destination, member) = (args.key(1), args.key(2), Member::Bytes(&args[3]));
-    let from = view.get::<Set>(source).map(|set| set.map(|set| set.contains(member)));
+    let from = view.peek_value::<Set>(source).map(|set| set.map(|set| set.contains(member)));
     // Looked up whatever the source is: an expired destination goes.
-    let to = view.get::<Set>(destination).map(|_| ());
+    let to = view.peek_value::<Set>(destination).map(|_| ());
     // To a source that is missing, Redis does not mind what the destination is.
     let Some(moves) = from? else {
         reply.integer(0);
@@ -192,7 +192,7 @@ fn spop(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error>
     }
     let count = integer(&args[2]).ok();
     let count = count.and_then(|count| usize::try_from(count).ok()).ok_or(Error::NotPositive)?;
-    let len = view.get::<Set>(key)?.map_or(0, Set::len);
+    let len = view.peek_value::<Set>(key)?.map_or(0, Set::len);
     if count.min(len) == 0 {
         reply.set(0);
     } else if count >= len {

@@ -117,7 +117,7 @@ fn set(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> 
         let exists = if get {
             reply_with_value_of(view, args.key(1), reply)?
         } else {
-            view.entry(args.key(1)).is_some()
+            view.peek(args.key(1)).is_some()
         };
         if if_exists.is_some_and(|wanted| wanted != exists) {
             if !get {
@@ -183,7 +183,7 @@ fn psetex(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Erro
 }
 
 fn setnx(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let absent = view.entry(args.key(1)).is_none();
+    let absent = view.peek(args.key(1)).is_none();
     if absent {
         view.set_string(args.key(1), args.arg(2), Ttl::Gone);
     }
@@ -207,7 +207,7 @@ fn mset(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error>
 fn msetnx(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let pairs = args.pairs().ok_or(Error::WrongArity("msetnx"))?;
     let pairs: Vec<_> = pairs.collect();
-    let absent = pairs.iter().all(|(key, _)| view.entry(*key).is_none());
+    let absent = pairs.iter().all(|(key, _)| view.peek(*key).is_none());
     if absent {
         for (key, value) in pairs {
             view.set_string(key, value, Ttl::Gone);
@@ -226,7 +226,7 @@ fn store_until(view: &mut ViewMut, args: &Args, at: usize, deadline: u64) {
 
 /// Answers with the string that the key holds, or nil; returns whether there is one.
 fn reply_with_value_of(view: &mut ViewMut, key: Key, reply: &mut Reply) -> Result<bool, Error> {
-    let string = view.read::<Str>(key)?;
+    let string = view.get::<Str>(key)?;
     let exists = string.is_some();
     reply_with(string, reply);
     Ok(exists)

@@ -59,6 +59,15 @@ fn unwatch(client: &mut Client, view: &View, _: &Args, reply: &mut Reply) -> Res
     reply.ok()
 }
 
+/// Whether a key that the client watches has changed since WATCH. One that has expired since then has changed
+/// too, though nobody has deleted it.
+pub fn has_watched_changed(client: &Client, view: &View) -> bool {
+    let flag = &client.public.watch_flag;
+    let mut watched = client.watched.iter();
+    flag.load(Ordering::Relaxed)
+        || watched.any(|(db, key)| view.in_db(*db).has_expired_watched(key, flag))
+}
+
 /// Ends all watches of the client, and lowers its flag.
 pub fn unwatch_all(client: &mut Client, view: &View) {
     for (db, key) in std::mem::take(&mut client.watched) {

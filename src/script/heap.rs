@@ -27,10 +27,12 @@ use super::number;
 use super::table::{Fault, Table};
 use super::value::{Error, FunctionId, StringId, TableId, Value};
 use std::marker::PhantomData;
-use std::ops::{Index, IndexMut};
+use std::ops::{Index, IndexMut, Range};
 
 /// Marks the end of a chain of strings with the same bucket.
 const NONE: u32 = u32::MAX;
+/// A buffer that has grown to more bytes than this is not used again.
+const KEPT_BUFFER: usize = 1 << 16;
 
 /// The number of a slot in the arena of `T`.
 pub struct Id<T>(u32, PhantomData<fn() -> T>);
@@ -189,8 +191,8 @@ pub struct Heap {
     pub limit: usize,
     /// The metatable of all strings.
     pub string_meta: Option<TableId>,
-    /// Where strings are joined before they are looked for. It keeps its memory.
-    joined: Vec<u8>,
+    /// Where strings are made before they are looked for. It is empty.
+    buffer: Vec<u8>,
 }
 
 impl Heap {
@@ -208,7 +210,7 @@ impl Heap {
             threshold: MIN_THRESHOLD,
             limit,
             string_meta: None,
-            joined: Vec::new(),
+            buffer: Vec::new(),
         };
         for name in metatable::NAMES {
             heap.add_string(name.as_bytes());
@@ -311,7 +313,12 @@ impl Heap {
 
     /// An empty table for the machine itself.
     pub fn add_table(&mut self) -> TableId {
-        let table = Table::new(0, 0);
+        self.add_table_for(0)
+    }
+
+    /// The same with room for that many keys.
+    pub fn add_table_for(&mut self, keys: usize) -> TableId {
+        let table = Table::new(0, keys);
         self.bytes += table.size();
         self.tables.add(table)
     }
@@ -351,8 +358,7 @@ impl Heap {
             _ => 0,
         });
         self.check_room(lengths.sum())?;
-        let mut joined = std::mem::take(&mut self.joined);
-        joined.clear();
+        let mut joined = self.buffer();
         for value in values {
             match value {
                 Value::String(string) => joined.extend_from_slice(self.bytes_of(*string)),
@@ -360,9 +366,29 @@ impl Heap {
                 _ => {}
             }
         }
-        let string = self.string(&joined);
-        self.joined = joined;
-        string
+        self.string_of(joined)
+    }
+
+    /// An empty buffer to make a string in, for [`string_of`](Self::string_of).
+    pub fn buffer(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.buffer)
+    }
+
+    /// The string with the bytes of a buffer, which is used again.
+    pub fn string_of(&mut self, buffer: Vec<u8>) -> Result<StringId, Error> {
+        let string = self.string(&buffer)?;
+        if buffer.capacity() <= KEPT_BUFFER {
+            self.buffer = buffer;
+            self.buffer.clear();
+        }
+        Ok(string)
+    }
+
+    /// A part of a string as a string.
+    pub fn part(&mut self, string: StringId, range: Range<usize>) -> Result<StringId, Error> {
+        let mut part = self.buffer();
+        part.extend_from_slice(&self.bytes_of(string)[range]);
+        self.string_of(part)
     }
 
     pub fn bytes_of(&self, string: StringId) -> &[u8] {

@@ -37,6 +37,7 @@
 //! of the machine on top of the old one, up to 200 times.
 
 pub mod base;
+pub mod bit;
 pub mod cjson;
 pub mod cmsgpack;
 pub mod coroutine;
@@ -45,6 +46,8 @@ pub mod os;
 pub mod redis;
 pub mod reply;
 pub mod sandbox;
+pub mod string;
+pub mod r#struct;
 pub mod table;
 
 use super::heap::Function;
@@ -76,6 +79,11 @@ pub trait Resume: Send {
     /// The function has returned: see [`Call::result`]. To call another one, give `self` back in
     /// [`Outcome::Then`].
     fn resume(self: Box<Self>, call: &mut Call) -> Result<Outcome, Error>;
+
+    /// How many bytes it holds, if a script can make that many. The collector counts them.
+    fn size(&self) -> usize {
+        0
+    }
 }
 
 /// The world outside of the script. It grows with the natives that need something of it.
@@ -125,12 +133,15 @@ pub struct Call<'a> {
 /// Opens all libraries.
 pub fn open(machine: &mut Machine) {
     base::open(machine);
-    coroutine::open(machine);
-    math::open(machine);
-    table::open(machine);
+    bit::open(machine);
     cjson::open(machine);
     cmsgpack::open(machine);
+    coroutine::open(machine);
+    math::open(machine);
     os::open(machine);
+    string::open(machine);
+    r#struct::open(machine);
+    table::open(machine);
 }
 
 /// A script begins. What the last one has set in a library is forgotten.
@@ -247,6 +258,19 @@ impl Call<'_> {
         self.give(Value::String(string))
     }
 
+    /// An empty buffer to make a string in. It may have memory already.
+    pub fn buffer(&mut self) -> Vec<u8> {
+        self.machine.heap.buffer()
+    }
+
+    /// Returns what is in a buffer as a string.
+    pub fn give_buffer(&mut self, buffer: Vec<u8>) -> Result<Outcome, Error> {
+        // To make a long string takes as long as many rounds of a loop.
+        self.ticks(buffer.len() as u32 / 1024)?;
+        let string = self.machine.heap.string_of(buffer)?;
+        self.give(Value::String(string))
+    }
+
     pub fn give_number(&mut self, number: f64) -> Result<Outcome, Error> {
         self.give(Value::Number(number))
     }
@@ -266,6 +290,11 @@ impl Call<'_> {
         self.machine.tick(self.host)
     }
 
+    /// As [`tick`](Self::tick), for that many rounds.
+    pub fn ticks(&mut self, rounds: u32) -> Result<(), Error> {
+        self.machine.ticks(self.host, rounds)
+    }
+
     /// An error with the position of the caller.
     pub fn error(&mut self, text: impl AsRef<[u8]>) -> Error {
         self.machine.error(text.as_ref())
@@ -277,23 +306,29 @@ impl Call<'_> {
     }
 
     pub fn bad_argument(&mut self, number: usize, text: &str) -> Error {
+        self.bad_argument_bytes(number, text.as_bytes())
+    }
+
+    /// The same for a text with bytes of the script in it.
+    pub fn bad_argument_bytes(&mut self, number: usize, text: &[u8]) -> Error {
         let (name, is_method) = self.machine.name_of_native();
-        let message = match number - usize::from(is_method) {
-            0 if is_method => format!("calling '{name}' on bad self ({text})"),
-            number => format!("bad argument #{number} to '{name}' ({text})"),
+        let what = match number - usize::from(is_method) {
+            0 if is_method => format!("calling '{name}' on bad self ("),
+            number => format!("bad argument #{number} to '{name}' ("),
         };
-        self.error(message)
+        self.error([what.as_bytes(), text, b")"].concat())
     }
 }
 
 impl Machine {
-    /// Makes a global table of natives. If there is one of that name, adds to it.
+    /// Makes a global table of natives. If there is one of that name, adds to it. Their order is
+    /// Redis's, because `pairs` shows it.
     pub fn library(&mut self, name: &str, natives: &[(&str, Native)]) -> TableId {
         let key = Value::String(self.heap.add_string(name.as_bytes()));
         let table = match self.heap.get(self.globals, key) {
             Value::Table(table) => table,
             _ => {
-                let table = self.heap.add_table();
+                let table = self.heap.add_table_for(natives.len());
                 self.set_field(self.globals, name, Value::Table(table));
                 table
             }
@@ -310,6 +345,13 @@ impl Machine {
         self.heap
             .find(name.as_bytes())
             .map_or(Value::Nil, |key| self.heap.get(table, Value::String(key)))
+    }
+
+    /// Gives a native its second name, which it had in Lua 5.0.
+    pub fn alias(&mut self, library: TableId, name: &str, old: &str) {
+        let name = Value::String(self.heap.add_string(name.as_bytes()));
+        let native = self.heap.get(library, name);
+        self.set_field(library, old, native);
     }
 
     /// Sets a field of a table that the machine itself makes.

@@ -151,8 +151,9 @@ pub struct Machine {
     /// no handler is to be called for it.
     has_extra_level: bool,
     has_no_handler: bool,
-    /// Where the last error happened: the function, and its line.
-    failed_at: Option<(Id<Prototype>, u32)>,
+    /// Where the error happened that has ended the last run, if one has: the function, and its line; or none, if a
+    /// native had called the native that failed.
+    failed_at: Option<Option<(Id<Prototype>, u32)>>,
     /// What `math.random` goes on from.
     pub random: u64,
     /// What the script has set in `cjson`. The natives of that library keep it alive.
@@ -223,6 +224,9 @@ impl Machine {
                 Err(error) => result = self.unwind(error, host),
             }
             if self.thread.frames.is_empty() {
+                if result.is_ok() {
+                    self.failed_at = None;
+                }
                 return result;
             }
         }
@@ -494,6 +498,16 @@ impl Machine {
                             }
                         }
                     }
+                    Instruction::ForCall { base, variables } => {
+                        frame.pc = pc as u32;
+                        let slot = frame.base + base as usize;
+                        for register in base as usize..base as usize + 3 {
+                            registers[register + 3] = registers[register];
+                        }
+                        thread.top = slot + 6;
+                        self.call(host, slot + 3, Then::Iterate(variables + 1))?;
+                        continue 'frame;
+                    }
                     Instruction::ForTest { base, offset } => {
                         let base = base as usize;
                         if !registers[base + 3].is_nil() {
@@ -528,6 +542,12 @@ impl Machine {
         }
         self.thread.stack[top] = value;
         self.thread.top = top + 1;
+    }
+
+    /// Takes away the value that was pushed last.
+    pub fn pop(&mut self) -> Value {
+        self.thread.top -= 1;
+        self.thread.stack[self.thread.top]
     }
 
     /// Makes sure that the stack has that many slots.
@@ -570,7 +590,8 @@ impl Thread {
     }
 
     pub fn size(&self) -> usize {
-        size_of::<Thread>() + size_of_val(&self.stack[..]) + size_of_val(&self.frames[..])
+        let states: usize = self.states.iter().map(|state| state.size()).sum();
+        size_of::<Thread>() + size_of_val(&self.stack[..]) + size_of_val(&self.frames[..]) + states
     }
 
     /// How many slots of the stack are in use.

@@ -1,5 +1,7 @@
 //! Numbers as text, and text as numbers, as C's `printf` and `strtod` do it for Lua.
 
+use std::fmt::Write;
+
 /// What C does when it makes an integer of a double: what is too large, or no number, becomes the
 /// smallest integer.
 pub fn to_integer(number: f64) -> i64 {
@@ -7,11 +9,20 @@ pub fn to_integer(number: f64) -> i64 {
     if fits { number as i64 } else { i64::MIN }
 }
 
+/// What C does when it makes an unsigned integer of a double. From 2^64 on, that is 0.
+pub fn to_unsigned(number: f64) -> u64 {
+    const HALF: f64 = 9_223_372_036_854_775_808.0;
+    match number >= HALF {
+        true => to_integer(number - HALF) as u64 ^ 1 << 63,
+        false => to_integer(number) as u64,
+    }
+}
+
 /// As `printf("%.14g")`.
 pub fn to_text(number: f64) -> Vec<u8> {
-    if number == number.trunc() && number.abs() < 1e14 {
-        let minus = if number == 0.0 && number.is_sign_negative() { "-" } else { "" };
-        return format!("{minus}{}", number as i64).into_bytes();
+    let is_minus_zero = number == 0.0 && number.is_sign_negative();
+    if number == number.trunc() && number.abs() < 1e14 && !is_minus_zero {
+        return (number as i64).to_string().into_bytes();
     }
     general(number, 14).into_bytes()
 }
@@ -19,23 +30,61 @@ pub fn to_text(number: f64) -> Vec<u8> {
 /// As `printf("%.*g")`: that many digits at most, zeros at the end left out, and with an exponent
 /// if the number is very large or small.
 pub fn general(number: f64, digits: usize) -> String {
+    let sign = if number.is_sign_negative() { "-" } else { "" };
     if !number.is_finite() {
-        let sign = if number.is_sign_negative() { "-" } else { "" };
         return format!("{sign}{}", if number.is_nan() { "nan" } else { "inf" });
     }
-    let digits = digits.max(1);
-    let scientific = format!("{number:.*e}", digits - 1);
-    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    let short = |text: &str| match text.contains('.') {
-        true => text.trim_end_matches('0').trim_end_matches('.').to_string(),
-        false => text.to_string(),
-    };
-    if exponent < -4 || exponent >= digits as i32 {
-        let sign = if exponent < 0 { '-' } else { '+' };
-        return format!("{}e{sign}{:02}", short(mantissa), exponent.abs());
+    let (mut digits, exponent) = decimal(number.abs(), digits.max(1));
+    let (count, used) = (digits.len(), digits.trim_end_matches('0').len());
+    digits.truncate(used.max(1));
+    sign.to_string() + &place_point(&digits, exponent, count)
+}
+
+/// The same with the zeros at the end, for a finite number that is not negative.
+pub fn general_with_zeros(number: f64, digits: usize) -> String {
+    let (digits, exponent) = decimal(number, digits.max(1));
+    place_point(&digits, exponent, digits.len())
+}
+
+/// As `printf("%.*e")`, for a finite number that is not negative.
+pub fn scientific(number: f64, precision: usize) -> String {
+    let (digits, exponent) = decimal(number, precision + 1);
+    with_exponent(&digits, exponent)
+}
+
+/// That many digits, rounded, and the exponent of ten of the first one.
+fn decimal(number: f64, count: usize) -> (String, i32) {
+    let mut text = String::with_capacity(count + 8);
+    let _ = write!(text, "{number:.*e}", count - 1);
+    let mark = text.rfind('e').unwrap_or(text.len());
+    let exponent = text[mark..].trim_start_matches('e').parse().unwrap_or(0);
+    text.truncate(mark);
+    if count > 1 {
+        text.remove(1);
     }
-    short(&format!("{number:.*}", (digits as i32 - 1 - exponent) as usize))
+    (text, exponent)
+}
+
+/// Digits, the first of them with that exponent, as `%g` writes them with that many digits.
+fn place_point(digits: &str, exponent: i32, count: usize) -> String {
+    if exponent < -4 || exponent >= count as i32 {
+        return with_exponent(digits, exponent);
+    }
+    if exponent < 0 {
+        return ["0.", &"000"[..-exponent as usize - 1], digits].concat();
+    }
+    let whole = exponent as usize + 1;
+    match digits.len() > whole {
+        true => [&digits[..whole], ".", &digits[whole..]].concat(),
+        false => digits.to_string() + &"0".repeat(whole - digits.len()),
+    }
+}
+
+fn with_exponent(digits: &str, exponent: i32) -> String {
+    let sign = if exponent < 0 { '-' } else { '+' };
+    let (first, others) = digits.split_at(1);
+    let point = if others.is_empty() { "" } else { "." };
+    format!("{first}{point}{others}e{sign}{:02}", exponent.abs())
 }
 
 /// As C's `strtoul` with a base, and blanks behind it.

@@ -74,7 +74,7 @@ impl Table {
     }
 
     /// The value at a key, or nil. Asks no metatable.
-    #[inline]
+    #[inline(always)]
     pub fn get(&self, key: Value, strings: &Arena<Text>) -> Value {
         match key {
             Value::Number(number) => self.get_number(number),

@@ -5,6 +5,7 @@ mod formats;
 
 use super::lib::{Answer, Call, Host, Native, Outcome, Resume};
 use super::machine::Machine;
+use super::number;
 use super::value::{Error, Value};
 
 /// As much as a client's thread has.
@@ -42,7 +43,7 @@ impl Host for Patience {
 fn show(machine: &Machine, value: Value) -> String {
     match value {
         Value::Boolean(true) => "1".to_string(),
-        Value::Number(number) => format!("{}", number as i64),
+        Value::Number(number) => number::to_integer(number).to_string(),
         Value::String(string) => {
             format!("\"{}\"", String::from_utf8_lossy(machine.heap.bytes_of(string)))
         }
@@ -92,10 +93,11 @@ fn run(source: &str) -> String {
     running.expect("a thread").join().expect("no panic")
 }
 
-/// The programs and answers of `programs.txt`. The answers are those of redis-server 7.0.15.
+/// Programs and their answers. The answers are those of redis-server 7.0.15.
 fn programs() -> impl Iterator<Item = (&'static str, &'static str)> {
-    let text = include_str!("tests/programs.txt");
-    text.split_terminator("\n\n").filter_map(|part| part.trim_end().rsplit_once("\n--> "))
+    let texts = [include_str!("tests/programs.txt"), include_str!("tests/strings.txt")];
+    let parts = texts.into_iter().flat_map(|text| text.split_terminator("\n\n"));
+    parts.filter_map(|part| part.trim_end().rsplit_once("\n--> "))
 }
 
 #[test]
@@ -109,7 +111,7 @@ fn programs_give_what_redis_gives() {
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
-    assert!(programs().count() > 300);
+    assert!(programs().count() > 700);
 }
 
 #[test]
@@ -154,11 +156,25 @@ fn deep_calls_use_no_more_than_a_clients_stack() {
             "ERR C stack overflow",
         ),
         ("local function f() table.sort({1, 2}, f) end f()", "ERR C stack overflow"),
+        ("local function f(s) return (s:gsub('.', f)) end f('x')", "ERR C stack overflow"),
         ("local function f(n) if n > 0 then return f(n - 1) end return n end return f(1e6)", "0"),
     ] {
         assert_eq!(run(program), expected, "{program}");
     }
     assert!(run("local function f() coroutine.wrap(f)() end f()").ends_with("C stack overflow"));
+}
+
+#[test]
+fn long_patterns_use_no_more_than_a_clients_stack() {
+    for (program, expected) in [
+        ("return #('a'):rep(1e5):match(('a?'):rep(1e5))", "100000"),
+        ("return #('a'):rep(1e5):match('(' .. ('a?'):rep(1e5) .. ')')", "100000"),
+        ("return #('a'):rep(1e5):match('^' .. ('a-'):rep(9e4) .. ('a'):rep(1e5))", "100000"),
+        ("return #('ab'):rep(1e5):match(('.-b'):rep(1e5))", "200000"),
+        ("return #(('('):rep(1e5) .. (')'):rep(1e5)):match('%b()')", "200000"),
+    ] {
+        assert_eq!(run(program), expected, "{program}");
+    }
 }
 
 #[test]
@@ -176,6 +192,18 @@ fn memory_ends_with_an_error_and_the_machine_goes_on() {
         "return rep('x', 1e9)",
         "local s = rep('x', 2e7) return table.concat({s, s, s, s})",
         "local function f(...) local a = f(1, ...) return a end return f()",
+        "return ('x'):rep(2^31 - 1)",
+        "return ('x'):rep(1e5):gsub('x', ('y'):rep(1e5))",
+        "return ('x'):rep(1e6):gsub('.*', ('%0'):rep(1e5))",
+        "local s = ('y'):rep(1e6) return ('x'):rep(1e5):gsub('x', function() return s end)",
+        "local s = ('y'):rep(1e6) return ('x'):rep(1e5):gsub('x', {x = s})",
+        "local t = {} for i = 1, 100 do t[i] = ('x'):rep(1e6) end
+        return string.format(('%s'):rep(100), unpack(t))",
+        "local s = ('\\n'):rep(2e7) return string.format('%q', s)",
+        // Each level holds a result that grows.
+        "local y = ('y'):rep(1e7)
+        local function f(s) return y .. (('xx'):gsub('x', f)) end
+        return ('xx'):gsub('x', f)",
     ] {
         let got = run_on(&mut machine, program, &mut Patience(u32::MAX));
         assert_eq!(got, "ERR not enough memory", "{program}");
@@ -236,6 +264,14 @@ fn the_host_stops_a_script_and_no_pcall_holds_it() {
         "for _ in function() return 1 end do end",
         "table.insert({}, -2147483648, 1)",
         "local t = setmetatable({}, {__index = function(t) return t end}) while t.x do end",
+        "return ('a'):rep(50):find(('a?'):rep(50) .. ('a'):rep(50) .. 'b')",
+        "return ('a'):rep(1e6):gsub('.-b', '')",
+        "return ('('):rep(1e6):find('%b()')",
+        "return ('a'):rep(1e6):find(('a'):rep(5e5) .. 'b', 1, true)",
+        "local s = ('a'):rep(1e7) while true do s:upper() end",
+        "local s = ('a'):rep(1e7) while true do s:find('b') end",
+        "for w in ('a'):gmatch('') do while true do end end",
+        "return ('a'):gsub('a', function() while true do end end)",
     ] {
         let got = run_on(&mut machine, program, &mut Patience(5));
         assert!(got.ends_with("stopped"), "{program}: {got}");
@@ -293,23 +329,64 @@ fn null_is_a_value_of_its_own() {
     assert_eq!(got, "[\"userdata\",\"userdata: (nil)\",1]");
 }
 
+/// Numbers below a bound, the same ones in each run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (self.0 >> 33) as usize % bound
+    }
+
+    fn bytes(&mut self, pieces: &[u8]) -> Vec<u8> {
+        (0..self.below(12)).map(|_| pieces[self.below(pieces.len())]).collect()
+    }
+}
+
+#[test]
+fn no_pattern_and_no_format_makes_a_library_panic() {
+    let mut machine = machine();
+    let source = b"
+        local text, pattern, format = ...
+        pcall(string.find, text, pattern)
+        pcall(string.gsub, text, pattern, text)
+        pcall(string.gsub, text, pattern, string.reverse)
+        pcall(function() for word in text:gmatch(pattern) do end end)
+        pcall(string.format, format, 1.5, -3, text)
+        pcall(string.format, format, text, text, text)
+        pcall(struct.pack, format, 1.5, text, -3, text)
+        pcall(struct.unpack, format, text)
+        pcall(struct.size, format)";
+    let program = machine.load(source, b"@user_script").expect("a program");
+    machine.roots.push(program);
+    let mut random = Random(1);
+    let all: Vec<u8> = (0..=255).collect();
+    let pieces: [&[u8]; 3] = [b"aabb(())[[]]%%%.*+-?^$bf0123\0", b"%%%%-+ #0.5912dcxefgqs\0", &all];
+    let formats: [&[u8]; 3] = [b"%%%%-+ #0.5912dcxefgqs\0", b"bBhHlLTiIfdxsc !<>0129", &all];
+    for round in 0..10_000 {
+        let (text, format) = (random.below(3), random.below(3));
+        let text = random.bytes(pieces[text]);
+        let pattern = random.bytes(pieces[round % 3]);
+        let format = random.bytes(formats[format]);
+        let arguments =
+            [text, pattern, format].map(|bytes| Value::String(machine.heap.add_string(&bytes)));
+        machine.run(program, &arguments, &mut Patience(u32::MAX)).expect("no error");
+    }
+}
+
 #[test]
 fn no_change_of_a_byte_makes_the_parser_panic() {
     let mut machine = machine();
-    let mut seed = 1u64;
-    let mut random = |below: usize| {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (seed >> 33) as usize % below
-    };
+    let mut random = Random(1);
     let sources: Vec<&str> = programs().map(|(program, _)| program).collect();
     let pieces = b"()[]{}=~<>.,;:'\"\\\n-+*/^%# \0\xff\x80axe09end";
     for _ in 0..3_000 {
-        let mut source = sources[random(sources.len())].as_bytes().to_vec();
-        for _ in 0..=random(3) {
-            let at = random(source.len());
-            match random(3) {
-                0 => source[at] = pieces[random(pieces.len())],
-                1 => source.insert(at, pieces[random(pieces.len())]),
+        let mut source = sources[random.below(sources.len())].as_bytes().to_vec();
+        for _ in 0..=random.below(3) {
+            let at = random.below(source.len());
+            match random.below(3) {
+                0 => source[at] = pieces[random.below(pieces.len())],
+                1 => source.insert(at, pieces[random.below(pieces.len())]),
                 _ => source.truncate(at.max(1)),
             }
         }

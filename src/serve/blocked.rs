@@ -18,7 +18,7 @@
 
 use super::Session;
 use super::memory::REST;
-use crate::outbox::{SHORTEST_PAUSE, is_timeout, next_pause};
+use crate::outbox::{SHORTEST_WAIT, is_timeout, next_wait};
 use crate::store::Waiter;
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
@@ -44,7 +44,7 @@ impl Session<'_> {
     fn await_answer(&mut self, deadline: Option<Instant>) -> io::Result<bool> {
         let limit = self.stash_limit();
         let public = self.client.public.clone();
-        let mut pause = SHORTEST_PAUSE;
+        let mut wait = SHORTEST_WAIT;
         while !self.is_killed() {
             let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
             if left.is_some_and(|left| left.is_zero()) {
@@ -57,14 +57,14 @@ impl Session<'_> {
                 continue;
             }
             public.turns.set_aside(true);
-            let is_filled = public.mailbox.is_filled_within(left.unwrap_or(pause).min(pause));
+            let is_filled = public.mailbox.is_filled_within(left.unwrap_or(wait).min(wait));
             public.turns.set_aside(false);
             if is_filled {
                 return Ok(true);
             }
             match self.reader.get_mut().stash_arrived(limit)? {
                 None => return Err(ErrorKind::UnexpectedEof.into()),
-                moved => pause = next_pause(pause, moved),
+                moved => wait = next_wait(wait, moved),
             }
         }
         Ok(false)
@@ -87,8 +87,8 @@ impl Session<'_> {
         // All that was read has run.
         self.reader.get_mut().commands_are_done(0);
         let has_much = self.has_much();
-        let pause = if has_much { Some(left.unwrap_or(REST).min(REST)) } else { left };
-        let peeked = self.reader.get_mut().wait_for_input(pause);
+        let wait = if has_much { Some(left.unwrap_or(REST).min(REST)) } else { left };
+        let peeked = self.reader.get_mut().wait_for_input(wait);
         if mailbox.come_back() {
             return Ok(true);
         }

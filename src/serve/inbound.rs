@@ -27,7 +27,7 @@
 use super::INPUT_BUFFER;
 use crate::held::Charge;
 use crate::outbox::Outbox;
-use crate::outbox::{SHORTEST_PAUSE, is_timeout, next_pause};
+use crate::outbox::{SHORTEST_WAIT, is_timeout, next_wait};
 use crate::server::{Public, Server};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read};
@@ -59,7 +59,7 @@ pub struct Inbound {
     /// Whether a read has filled all that it was given: the buffer above, or a large argument.
     pub was_filled: bool,
     /// Whether others may look into the socket, to learn whether the client's commands are done.
-    pub is_looked_at: bool,
+    is_looked_at: bool,
     /// There is input in the socket that has been seen and not taken. The turn that took notice takes it.
     has_seen: bool,
     /// Whether nobody else has run a batch between the client's last two.
@@ -105,6 +105,14 @@ impl Inbound {
         self.count_held();
     }
 
+    /// The commands before have run, and the next ones are read: `next` of their bytes were handed up already.
+    /// Others may look into the socket of a client that is listening for messages, and if there are few clients,
+    /// into each, to learn whether the client's commands are done (server/order.rs).
+    pub fn begin_commands(&mut self, next: usize, is_listening: bool) {
+        self.commands_are_done(next);
+        self.is_looked_at = is_listening || self.server.clients.are_few();
+    }
+
     /// All commands that were handed up have run. These bytes of the next one were handed up too.
     pub fn commands_are_done(&mut self, next: usize) {
         self.handed_up = next;
@@ -121,9 +129,9 @@ impl Inbound {
 
     /// Waits until there is room in the client's outbox. Meanwhile what arrives goes into the stash.
     pub fn wait_for_room(&mut self, outbox: &Outbox, limit: usize) -> io::Result<()> {
-        let mut pause = SHORTEST_PAUSE;
-        while !outbox.wait_for_room(pause) {
-            pause = next_pause(pause, self.stash_arrived(limit)?);
+        let mut wait = SHORTEST_WAIT;
+        while !outbox.wait_for_room(wait) {
+            wait = next_wait(wait, self.stash_arrived(limit)?);
         }
         Ok(())
     }
@@ -211,24 +219,24 @@ impl Inbound {
         !self.stash.is_empty()
     }
 
-    /// Waits for input and leaves it where it is, for as long as `pause` says or for ever. Returns 0 at the
+    /// Waits for input and leaves it where it is, for as long as `wait` says or for ever. Returns 0 at the
     /// end of the input.
-    pub fn wait_for_input(&mut self, pause: Option<Duration>) -> io::Result<usize> {
+    pub fn wait_for_input(&mut self, wait: Option<Duration>) -> io::Result<usize> {
         if self.has_seen {
             return Ok(1);
         }
         self.public.turns.end();
-        let peeked = self.peek_within(pause);
+        let peeked = self.peek_within(wait);
         self.public.turns.begin();
         self.has_seen = matches!(peeked, Ok(1));
-        if pause.is_some() {
+        if wait.is_some() {
             self.stream.set_read_timeout(None)?;
         }
         peeked
     }
 
-    fn peek_within(&self, pause: Option<Duration>) -> io::Result<usize> {
-        let end = pause.and_then(|pause| Instant::now().checked_add(pause));
+    fn peek_within(&self, wait: Option<Duration>) -> io::Result<usize> {
+        let end = wait.and_then(|wait| Instant::now().checked_add(wait));
         loop {
             let left = end.map(|end| end.saturating_duration_since(Instant::now()));
             if left.is_some_and(|left| left.is_zero()) {
@@ -273,7 +281,7 @@ impl Inbound {
                 Ok(count) => {
                     moved += count;
                     self.taken += count as u64;
-                    self.public.touch(&self.server);
+                    self.public.reset_idle(&self.server);
                     self.stash.extend(&chunk[..count]);
                     self.count_held();
                 }
@@ -317,7 +325,7 @@ impl Read for Inbound {
         self.count_held();
         self.was_filled |= count == buffer.len();
         self.is_at_end = count == 0;
-        self.public.touch(&self.server);
+        self.public.reset_idle(&self.server);
         Ok(count)
     }
 }

@@ -1,15 +1,15 @@
 //! How replies leave, and what happens when they cannot.
 //!
 //! ```text
-//! replies ──▶ socket                  write, for at most `pause`
+//! replies ──▶ socket                  write, for at most `wait`
 //!                │ full: the peer does not read
 //!                ▼
 //!             what it has sent meanwhile ──▶ stash (inbound.rs)   so that it can go on, and read
 //!                │
-//!                └─ write again; pause: 10, 20, 40 … 1000 ms, and 10 again when a byte has moved
+//!                └─ write again; `wait`: 10, 20, 40 … 1000 ms, and 10 again when a byte has moved
 //! ```
 //!
-//! The pause grows because a thousand clients that have stopped reading would otherwise wake a hundred
+//! It grows because a thousand clients that have stopped reading would otherwise wake a hundred
 //! thousand threads a second, and so they wake a thousand.
 //!
 //! A client with an outbox (a subscriber, a monitor) has a second thread that writes, and its replies
@@ -20,7 +20,7 @@
 
 use super::{BATCH_OUTPUT, Session};
 use crate::held::End;
-use crate::outbox::{LONGEST_PAUSE, SHORTEST_PAUSE, is_timeout, next_pause};
+use crate::outbox::{LONGEST_WAIT, SHORTEST_WAIT, is_timeout, next_wait};
 use crate::stats::Count;
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::net::TcpStream;
@@ -94,8 +94,8 @@ impl Session<'_> {
             let thread = std::thread::Builder::new().stack_size(crate::STACK);
             let (public, server) = (self.client.public.clone(), self.server.clone());
             // A blocked write no longer stops the reading, so the writer need not wake up for it.
-            let _ = self.stream.set_write_timeout(Some(LONGEST_PAUSE));
-            let write = move || outbox.write_until_closed(|| public.touch(&server));
+            let _ = self.stream.set_write_timeout(Some(LONGEST_WAIT));
+            let write = move || outbox.write_until_closed(|| public.reset_idle(&server));
             self.writer = Some(thread.spawn(write)?);
         }
         Ok(())
@@ -116,8 +116,8 @@ impl Session<'_> {
                 held.kill(End::Output);
             }
             let moved = self.reader.get_mut().stash_arrived(limit)?;
-            let next = next_pause(self.pause, moved);
-            set_pause(&self.stream, &mut self.pause, next)?;
+            let next = next_wait(self.write_timeout, moved);
+            set_write_timeout(&self.stream, &mut self.write_timeout, next)?;
         }
         Ok(())
     }
@@ -142,8 +142,8 @@ impl Session<'_> {
                 Ok(count) => {
                     IoSlice::advance_slices(&mut rest, count);
                     *sent += count;
-                    self.client.public.touch(self.server);
-                    set_pause(&self.stream, &mut self.pause, SHORTEST_PAUSE)?;
+                    self.client.public.reset_idle(self.server);
+                    set_write_timeout(&self.stream, &mut self.write_timeout, SHORTEST_WAIT)?;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if is_timeout(&error) => return Ok(false),
@@ -155,7 +155,7 @@ impl Session<'_> {
 }
 
 /// Sets the socket's write timeout, which was `old` until now.
-fn set_pause(stream: &TcpStream, old: &mut Duration, new: Duration) -> io::Result<()> {
+fn set_write_timeout(stream: &TcpStream, old: &mut Duration, new: Duration) -> io::Result<()> {
     if *old != new {
         *old = new;
         stream.set_write_timeout(Some(new))?;

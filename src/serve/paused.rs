@@ -14,11 +14,10 @@ use std::thread;
 impl Session<'_> {
     /// Waits until the command that was postponed, which writes or not, may be called again.
     pub(super) fn sleep_through_pause(&mut self, writes: bool) -> io::Result<()> {
-        self.ran -= 1;
         self.flush()?;
         self.give_back_what_has_run();
         let public = self.client.public.clone();
-        public.shown.lock().unwrap().argv = self.arrived[self.ran].args.length();
+        public.shown.lock().unwrap().args_length = self.arrived[self.ran].args.length();
         let _asleep = self.server.pause.join(public.id);
         self.server.clients.block(&public, Blocked::Pause);
         public.turns.set_aside(true);

@@ -1,6 +1,6 @@
 //! DEBUG RELOAD and DEBUG LOADAOF: the data is written, read back, and put in its own place.
 //!
-//! Everybody waits meanwhile, as in Redis. If it cannot be read back, the data stays as it is, and the client is
+//! Everybody waits meanwhile, as in Redis: the thread holds the keyspace. If it cannot be read back, the data stays as it is, and the client is
 //! told why. (Redis would have emptied itself by then.)
 
 use super::Session;
@@ -13,7 +13,7 @@ impl Session<'_> {
     pub(super) fn reload(&mut self, from_log: bool, silent: bool) -> io::Result<()> {
         let server = &self.client.server;
         let mut keyspace = self.caller.batch.store.write_when_free();
-        let loaded = call::replay(server, |run| match from_log {
+        let loaded = call::replay_under_lock(server, |run| match from_log {
             true => server.aof.replay_again(run),
             false => server.aof.replay_base_of(&keyspace, run),
         });

@@ -34,13 +34,14 @@ const TICK: Duration = Duration::from_millis(100);
 const LINGER: Duration = Duration::from_millis(200);
 
 impl Session<'_> {
-    /// Waits as the command says, then answers it.
+    /// Sends the replies so far, waits as the command says, then answers it.
     pub(super) fn wait(&mut self, wait: Wait) -> io::Result<()> {
+        self.flush()?;
         self.give_back_what_has_run();
         let aof = &self.server.aof;
         let position = aof.position();
         let deadline = deadline(wait.timeout_ms);
-        let on_disk = |pause| !aof.is_enabled() || aof.wait_durable(position, pause);
+        let on_disk = |time| !aof.is_enabled() || aof.wait_durable(position, time);
         let clients = &self.server.clients;
         clients.block(&self.client.public, Blocked::Log);
         self.client.public.turns.set_aside(true);
@@ -54,7 +55,7 @@ impl Session<'_> {
         }
         if for_replicas && waited.is_ok() {
             let public = self.client.public.clone();
-            waited = self.wait_until(deadline, |pause| public.mailbox.is_filled_within(pause));
+            waited = self.wait_until(deadline, |time| public.mailbox.is_filled_within(time));
         }
         self.client.public.turns.set_aside(false);
         let is_over = clients.unblock(&self.client.public, Blocked::Log);
@@ -88,7 +89,7 @@ impl Session<'_> {
             if comes_within(left.min(TICK)) || left.is_zero() {
                 break;
             }
-            self.client.public.touch(self.server);
+            self.client.public.reset_idle(self.server);
             if self.reader.get_mut().stash_arrived(limit)?.is_none() {
                 break;
             }

@@ -21,7 +21,7 @@
 
 use super::{Public, Server};
 use crate::held::{Charge, End};
-use crate::outbox::{Outbox, SHORTEST_PAUSE, is_timeout, next_pause};
+use crate::outbox::{Outbox, SHORTEST_WAIT, is_timeout, next_wait};
 use crate::resp::Reply;
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::sync::atomic::Ordering;
@@ -83,11 +83,11 @@ impl Mailbox {
         !matches!(*state, State::Empty)
     }
 
-    /// Waits for an answer, for at most `pause`. Returns whether one has come.
-    pub fn is_filled_within(&self, pause: Duration) -> bool {
+    /// Waits for an answer, for at most `wait`. Returns whether one has come.
+    pub fn is_filled_within(&self, wait: Duration) -> bool {
         let state = self.state.lock().unwrap();
         let is_empty = |state: &mut State| matches!(state, State::Empty);
-        !self.filled.wait_timeout_while(state, pause, is_empty).unwrap().1.timed_out()
+        !self.filled.wait_timeout_while(state, wait, is_empty).unwrap().1.timed_out()
     }
 
     /// Waits for the answer, which is certain to come, and empties the mailbox. None if it was sent.
@@ -112,16 +112,13 @@ impl Mailbox {
                 (State::Sent, length)
             }
             State::Away(None) => match send_at_once(to, &reply) {
-                sent if sent < length => {
-                    send_on(to, reply.out.to_vec().split_off(sent));
-                    (State::Sending, length)
-                }
+                sent if sent < length => (send_on(to, reply.out.to_vec().split_off(sent)), length),
                 _ => (State::Sent, length),
             },
             _ => (State::Full(reply), 0),
         };
         *state = new;
-        to.touch(server);
+        to.reset_idle(server);
         self.filled.notify_one();
         sent
     }
@@ -165,8 +162,8 @@ fn send_at_once(to: &Public, reply: &Reply) -> usize {
 }
 
 /// Sends the rest in a thread. If the system has no thread, the client is ended, because half an answer is
-/// none.
-fn send_on(to: &Arc<Public>, rest: Vec<u8>) {
+/// none, and nothing more is sent.
+fn send_on(to: &Arc<Public>, rest: Vec<u8>) -> State {
     let public = to.clone();
     let thread = std::thread::Builder::new().stack_size(crate::STACK).spawn(move || {
         if send_slowly(&public, &rest).is_err() {
@@ -176,18 +173,20 @@ fn send_on(to: &Arc<Public>, rest: Vec<u8>) {
     });
     if thread.is_err() {
         to.held.kill(End::Killed);
+        return State::Sent;
     }
+    State::Sending
 }
 
 /// Sends all, at the pace at which the client reads, within the limits of what it may leave unread.
 fn send_slowly(to: &Public, mut rest: &[u8]) -> io::Result<()> {
     let mut charge = Charge::new(&to.held);
     charge.set(rest.len());
-    let (mut pause, mut over_since) = (SHORTEST_PAUSE, None);
+    let (mut wait, mut over_since) = (SHORTEST_WAIT, None);
     let (limit, unsent) = (&to.held.total.normal, &to.held.buffers.unsent);
     while let (Some(connection), false) = (&to.connection, rest.is_empty() || to.held.is_ended()) {
         match (&*connection.stream).write(rest) {
-            Ok(count) => (rest, pause) = (&rest[count..], SHORTEST_PAUSE),
+            Ok(count) => (rest, wait) = (&rest[count..], SHORTEST_WAIT),
             Err(error) if is_timeout(&error) => {
                 if limit.is_over_hard(rest.len())
                     || limit.is_over_soft_for_long(rest.len(), &mut over_since)
@@ -195,8 +194,8 @@ fn send_slowly(to: &Public, mut rest: &[u8]) -> io::Result<()> {
                     to.held.kill(End::Output);
                 }
                 unsent.store(rest.len(), Ordering::Relaxed);
-                std::thread::sleep(pause);
-                pause = next_pause(pause, None);
+                std::thread::sleep(wait);
+                wait = next_wait(wait, None);
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),

@@ -175,7 +175,7 @@ impl View<'_> {
 impl ViewMut<'_> {
     /// Says that the command would wait. If it may not, as in EXEC, what it has answered holds.
     pub fn wait(&mut self, wait: Wait) {
-        self.notes.wait.set(Some(Box::new(wait)));
+        self.report.wait.set(Some(Box::new(wait)));
     }
 
     /// A key was made, perhaps one that a client waits for.

@@ -66,11 +66,11 @@ impl Time {
     }
 }
 
-/// What the views of one batch leave behind: expired keys that are to be deleted, what a command waits for,
-/// what has happened, and what is counted. The batch alone has them. The cells are there because a view is
-/// shared by reference.
+/// What the views of one batch report to it: notes of expired keys that are to be deleted, what a command waits
+/// for, events, and counts. Only the batch has it. It consists of cells, because a view has it by a shared
+/// reference.
 #[derive(Default)]
-pub struct Notes {
+pub struct Report {
     /// Keys that readers have met expired, in that order.
     expired: RefCell<Vec<Expired>>,
     /// The same by database, because a key is noted once, and DBSIZE asks how many there are.
@@ -100,10 +100,10 @@ struct Expired {
     event: Option<usize>,
 }
 
-impl Notes {
-    /// Whether no key is to be deleted.
-    pub fn are_empty(&self) -> bool {
-        self.expired.borrow().is_empty()
+impl Report {
+    /// Whether expired keys are noted, which are to be deleted.
+    pub fn has_notes(&self) -> bool {
+        !self.expired.borrow().is_empty()
     }
 
     /// A command begins. What it notes belongs to a unit of its own, or to that of its EXEC.
@@ -147,10 +147,10 @@ impl Notes {
         }
     }
 
-    /// Leaves what is noted where it is, expired and not deleted, if there is something and this is so. Then
-    /// nobody hears of it.
-    pub fn forget_if(&self, is_so: impl FnOnce() -> bool) {
-        if !self.are_empty() && is_so() {
+    /// If keys are noted and this is so, forgets the notes: the keys stay, expired and not deleted, and nobody is
+    /// told of them.
+    pub fn forget_notes_if(&self, is_so: impl FnOnce() -> bool) {
+        if self.has_notes() && is_so() {
             let events = self.take().into_iter().filter_map(|expired| expired.event);
             events.for_each(|event| self.events.take_back(event));
         }
@@ -177,28 +177,28 @@ impl<'a> View<'a> {
     /// The key's entry if it is alive, counted as a hit or a miss; but a miss is no event. Redis's OBJECT looks so.
     pub fn entry_silently(&self, key: Key) -> Option<Entry<'a>> {
         let found = self.peek(key);
-        self.notes.count_silently(found.is_some());
+        self.report.count_silently(found.is_some());
         found
     }
 
     /// Whether a script looks.
     pub fn is_in_script(&self) -> bool {
-        self.notes.in_script.get()
+        self.report.in_script.get()
     }
 
-    /// Whether the key is there for this view. If it is expired, it is noted.
-    pub(super) fn is_alive_or_noted(&self, entry: Entry) -> bool {
-        let expired = self.time.has_expired(entry);
-        if expired {
-            self.notes.note(self.db, entry.key());
+    /// Notes the key if it is expired. Returns whether it is.
+    pub(super) fn note_if_expired(&self, entry: Entry) -> bool {
+        let is_expired = self.time.has_expired(entry);
+        if is_expired {
+            self.report.note(self.db, entry.key());
         }
-        !expired
+        is_expired
     }
 
-    /// The same for a key that nobody has named: if it is expired, it is a unit of its own.
-    pub(super) fn is_alive_or_noted_alone(&self, entry: Entry) -> bool {
-        self.notes.begin_unit();
-        self.is_alive_or_noted(entry)
+    /// The same for a key that no command has named: its DEL is a unit of its own.
+    pub(super) fn note_alone_if_expired(&self, entry: Entry) -> bool {
+        self.report.begin_unit();
+        self.note_if_expired(entry)
     }
 
     /// Notes up to `most` expired keys of the database; returns how many.
@@ -206,7 +206,7 @@ impl<'a> View<'a> {
         let Db { keys, deadlines } = self.db();
         let past = deadlines.iter().take_while(|(deadline, _)| self.time.is_past(*deadline));
         let hinted = past.take(most).flat_map(|(_, digest)| keys.with_digest(*digest));
-        hinted.filter(|entry| !self.is_alive_or_noted_alone(*entry)).count()
+        hinted.filter(|entry| self.note_alone_if_expired(*entry)).count()
     }
 
     /// All keys of the database, and those that are expired too.
@@ -256,18 +256,18 @@ impl ViewMut<'_> {
 
     /// Deletes an expired key that was looked for, behind those that the command has read before.
     pub(super) fn expire(&mut self, key: Key) {
-        self.notes.note(self.db, &key);
+        self.report.note(self.db, &key);
         self.delete_noted();
     }
 
     /// Deletes what is noted, if it still is expired.
     pub fn delete_noted(&mut self) {
-        for unit in self.notes.take().chunk_by(|a, b| a.unit == b.unit) {
+        for unit in self.report.take().chunk_by(|a, b| a.unit == b.unit) {
             self.records.begin();
             for Expired { db, key, event, .. } in unit {
                 let is_deleted = self.in_db(*db, |view| view.delete_if_expired(Key::of(key)));
                 if let Some(event) = event.filter(|_| !is_deleted) {
-                    self.notes.events.take_back(event);
+                    self.report.events.take_back(event);
                 }
             }
             self.records.end();
@@ -285,7 +285,7 @@ impl ViewMut<'_> {
             self.records.push_expired(self.db, &key);
             let watchers = self.keyspace.watchers.get_mut().unwrap();
             watchers.touch(self.db, &key, Now::Gone);
-            self.notes.deleted.set(self.notes.deleted.get() + 1);
+            self.report.deleted.set(self.report.deleted.get() + 1);
         }
         is_expired
     }
@@ -305,16 +305,16 @@ mod tests {
     #[test]
     fn what_a_writing_command_reads_is_deleted_in_its_unit_and_before_its_records() {
         let mut keyspace = Keyspace::new(1);
-        let (mut records, notes) = (Records::default(), Notes::default());
+        let (mut records, report) = (Records::default(), Report::default());
         let (a, b) = (Key::of(b"a"), Key::of(b"b"));
-        let mut before = ViewMut::new(&mut keyspace, 0, TIME, &LIMITS, &mut records, &notes);
+        let mut before = ViewMut::new(&mut keyspace, 0, TIME, &LIMITS, &mut records, &report);
         for key in [a, b] {
             before.set_string(key, Arg::Small(b"old"), Ttl::Gone);
             before.set_deadline(key, Some(9));
         }
         records.wanted = true;
         records.begin();
-        let mut command = ViewMut::new(&mut keyspace, 0, TIME, &LIMITS, &mut records, &notes);
+        let mut command = ViewMut::new(&mut keyspace, 0, TIME, &LIMITS, &mut records, &report);
         command.propagate([b"PING"]);
         let look = command.look();
         assert!(look.peek(a).is_none() && look.peek(b).is_none() && look.len() == 0);
@@ -325,6 +325,6 @@ mod tests {
         let words: Vec<_> = text.lines().filter(|line| !line.starts_with(['*', '$'])).collect();
         assert_eq!(words, ["MULTI", "DEL", "a", "DEL", "b", "PING", "EXEC"]);
         let keys: Vec<_> = keyspace.entries(0).map(|entry| entry.key()).collect();
-        assert_eq!((keys, notes.deleted.get()), (vec![&b"b"[..]], 2));
+        assert_eq!((keys, report.deleted.get()), (vec![&b"b"[..]], 2));
     }
 }

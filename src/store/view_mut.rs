@@ -5,25 +5,25 @@
 //!
 //! 1. If a replay could come to another result (because of time, chance or rounding), or if Redis logs another
 //!    command (for GETDEL a DEL), it says what is to be logged ([`ViewMut::propagate`]).
-//! 2. If it answers with the value itself, as GETDEL does, it counts a hit or a miss ([`ViewMut::read`]). A
-//!    length or a sum is not the value.
+//! 2. If it answers with the value itself, as GETDEL does, it counts a hit or a miss ([`ViewMut::get`]). A
+//!    length or a sum is not the value ([`ViewMut::peek_value`]).
 //!
 //! ```text
 //! APPEND k x      edit(k, "append", append)                              logged as it was sent
-//! GETDEL k        read(k) ──▶ delete(k) ──▶ propagate(DEL k)              logged as DEL
+//! GETDEL k        get(k) ──▶ delete(k) ──▶ propagate(DEL k)              logged as DEL
 //! SET k v EX 9    set_string(k) ──▶ propagate(SET … PXAT …)
 //! ```
 //!
-//! Each method that changes a key names the event for its subscribers (notify.rs): some know the name, others get
-//! it from the handler. So no change is without an event.
+//! Each method that changes a key reports an event (notify.rs). Some know its name, others get it from the
+//! handler. So no change is without an event.
 //!
 //! Expired keys are no concern of handlers (store/expire.rs): what a lookup finds expired is deleted, and
 //! its DEL stands before whatever the command logs.
 //!
-//! **How Redis does it**: `setKey`, `dbDelete`, `signalModifiedKey`, `notifyKeyspaceEvent` and
-//! `server.dirty++`, of which each command must remember all.
+//! **How Redis does it**: with `setKey`, `dbDelete`, `signalModifiedKey`, `notifyKeyspaceEvent` and
+//! `server.dirty++`. Each command must remember all that it needs of these.
 
-use super::{Db, Garbage, Keyspace, Limits, Notes, Time, View};
+use super::{Db, Garbage, Keyspace, Limits, Report, Time, View};
 use crate::error::Error;
 use crate::key::Key;
 use crate::notify::Class;
@@ -47,10 +47,10 @@ pub struct ViewMut<'a> {
     pub time: Time,
     pub limits: &'a Limits,
     pub(super) records: &'a mut Records,
-    pub notes: &'a Notes,
-    /// How much the command has changed. If it stays 0, the command as it was sent is not logged.
+    pub report: &'a Report,
+    /// How much the command has changed. If it stays 0, the command is not logged.
     pub(super) dirty: u64,
-    /// Whether the command has said itself what is to be logged.
+    /// Whether the handler has logged something in place of the command.
     propagated: bool,
 }
 
@@ -61,19 +61,19 @@ impl<'a> ViewMut<'a> {
         time: Time,
         limits: &'a Limits,
         records: &'a mut Records,
-        notes: &'a Notes,
+        report: &'a Report,
     ) -> ViewMut<'a> {
         records.begin_command();
-        ViewMut { keyspace, db, time, limits, records, notes, dirty: 0, propagated: false }
+        ViewMut { keyspace, db, time, limits, records, report, dirty: 0, propagated: false }
     }
 
-    /// Ends the command, of which these are the arguments: logs it if it has changed something and has not
-    /// said what else is to be logged. Returns how much it has changed.
+    /// Ends the command, of which these are the arguments: logs it, if it has changed something and nothing was
+    /// logged in its place. Returns how much it has changed.
     // Inlined, because a call copies the view: two instructions in a hundred of a SET.
     #[inline(always)]
     pub fn end(mut self, args: &Args) -> u64 {
-        // Keys that were found expired through `look()`: their DELs go in front of this command's records.
-        if !self.notes.are_empty() {
+        // Keys that the command found expired through `look()`. Their DELs go in front of its records.
+        if self.report.has_notes() {
             self.delete_noted();
         }
         if self.dirty > 0 && !self.propagated {
@@ -84,40 +84,40 @@ impl<'a> ViewMut<'a> {
     }
 
     /// Logs this command in place of the one that was sent.
-    pub fn propagate<const N: usize>(&mut self, words: [&[u8]; N]) {
-        self.propagate_args(words.into_iter());
+    pub fn propagate<const N: usize>(&mut self, args: [&[u8]; N]) {
+        self.propagate_args(args.into_iter());
     }
 
     /// Logs these arguments in place of the ones that were sent.
-    pub fn propagate_args<'w>(&mut self, words: impl ExactSizeIterator<Item = &'w [u8]>) {
-        self.records.push(self.db, words);
+    pub fn propagate_args<'w>(&mut self, args: impl ExactSizeIterator<Item = &'w [u8]>) {
+        self.records.push(self.db, args);
         self.propagated = true;
     }
 
     /// The keyspace as readers see it: to look at several keys at once.
     pub fn look(&self) -> View<'_> {
-        let ViewMut { db, time, limits, notes, .. } = *self;
-        View { keyspace: self.keyspace, db, time, limits, notes }
+        let ViewMut { db, time, limits, report, .. } = *self;
+        View { keyspace: self.keyspace, db, time, limits, report }
     }
 
-    /// The key's entry if it is alive.
-    pub fn entry(&mut self, key: Key) -> Option<Entry<'_>> {
+    /// The key's entry if it is alive. Not counted.
+    pub fn peek(&mut self, key: Key) -> Option<Entry<'_>> {
         self.find(key).map(|EntryMut { entry, heap }| Entry { entry, heap })
     }
 
-    /// The key's value. WRONGTYPE if it has another type than this.
-    pub fn get<T: Type>(&mut self, key: Key) -> Result<Option<T::Look<'_>>, Error> {
-        match self.entry(key) {
+    /// The key's value, not counted. WRONGTYPE if it has another type than this.
+    pub fn peek_value<T: Type>(&mut self, key: Key) -> Result<Option<T::Look<'_>>, Error> {
+        match self.peek(key) {
             Some(entry) => entry.read::<T>().map(Some).ok_or(Error::WrongType),
             None => Ok(None),
         }
     }
 
     /// The same, counted as a hit or a miss.
-    pub fn read<T: Type>(&mut self, key: Key) -> Result<Option<T::Look<'_>>, Error> {
-        let (notes, db) = (self.notes, self.db);
-        let found = self.get::<T>(key);
-        notes.count(db, &key, !matches!(found, Ok(None)));
+    pub fn get<T: Type>(&mut self, key: Key) -> Result<Option<T::Look<'_>>, Error> {
+        let (report, db) = (self.report, self.db);
+        let found = self.peek_value::<T>(key);
+        report.count(db, &key, !matches!(found, Ok(None)));
         found
     }
 
@@ -168,7 +168,7 @@ impl<'a> ViewMut<'a> {
         let (mut new, _) = keys.get_or_insert(key.digest, &key, make);
         let (result, change) = new.fill(limits, change);
         if result.is_ok() && change == Change::Changed {
-            self.is_new(key);
+            self.announce_new(key);
             self.changed(key, T::CLASS, event);
         } else {
             let large = keys.remove(key.digest, &key, Stored::free).flatten();
@@ -202,8 +202,9 @@ impl<'a> ViewMut<'a> {
             Some(mut entry) => {
                 let old = entry.set(string.form());
                 let has_deadline = entry.look().deadline().is_some();
+                // What was large in the old value.
                 if let Some(old) = old {
-                    self.keyspace.garbage.push(Box::new(old));
+                    self.free_later(Box::new(old));
                 }
                 if has_deadline && matches!(ttl, Ttl::Gone) {
                     self.exchange_deadline(key, None);
@@ -212,26 +213,26 @@ impl<'a> ViewMut<'a> {
             None => {
                 let make = |heap: &mut _| Stored::new(&key, string.form(), heap);
                 let _ = self.db_mut().keys.get_or_insert(key.digest, &key, make);
-                // Not `is_new`: no client waits for a string, so none is to be served.
-                self.notes.say(self.db, &key, Class::New, "new");
+                // Without `announce_new`, because no client waits for a string.
+                self.report.say(self.db, &key, Class::New, "new");
             }
         }
         self.changed(key, Class::String, "set");
         if let Ttl::Until(deadline) = ttl {
             self.exchange_deadline(key, Some(deadline));
-            self.notes.say(self.db, &key, Class::Generic, "expire");
+            self.report.say(self.db, &key, Class::Generic, "expire");
         }
     }
 
-    /// Gives `key` this entry, which must carry that key, in place of the one that it may have had.
+    /// Puts this entry, whose key is `key`, into the database, in place of the one that may be there.
     pub fn insert(&mut self, key: Key, event: &'static str, entry: Loose) {
         self.put(key, entry);
-        self.is_new(key);
+        self.announce_new(key);
         self.changed(key, Class::Generic, event);
     }
 
     fn put(&mut self, key: Key, entry: Loose) {
-        // An expired entry in its place leaves a DEL.
+        // If an expired entry is in its place, this logs the DEL.
         self.find(key);
         let db = self.db_mut();
         let old = db.delete(key.digest, &key).flatten();
@@ -242,20 +243,21 @@ impl<'a> ViewMut<'a> {
         self.discard(old);
     }
 
-    /// For ZUNIONSTORE, SORT and their kind: gives `key` what the command has computed, of this type. Without an
-    /// entry, the key is deleted, even one that is expired, if the command has not looked at it. That counts as a
-    /// change: the command is logged, without a DEL, as in Redis.
+    /// For ZUNIONSTORE, SORT and their kind: stores what the command has computed, of this type, under `key`. If
+    /// that is nothing, deletes the key.
     pub fn replace<T: Type>(&mut self, key: Key, event: &'static str, entry: Option<Loose>) {
+        // First the DELs of keys that the command has read and found expired.
         self.delete_noted();
         let Some(entry) = entry else {
+            // As in Redis, a key that is expired goes as if it were alive: the command is logged, and no DEL.
             self.delete_what_is_there(key);
             return;
         };
-        // As in Redis, what is overwritten is not new, and serves no client that waits for the key.
-        let is_new = self.find(key).is_none();
+        let was_there = self.find(key).is_some();
         self.put(key, entry);
-        if is_new {
-            self.is_new(key);
+        // As in Redis, a key that is overwritten is not new: clients that wait for it go on waiting.
+        if !was_there {
+            self.announce_new(key);
         }
         self.changed(key, T::CLASS, event);
     }
@@ -268,8 +270,9 @@ impl<'a> ViewMut<'a> {
         {
             self.in_db(db, |view| {
                 view.put(newkey, entry.renamed(&newkey));
-                view.is_new(newkey);
+                view.announce_new(newkey);
             });
+            // In the order in which Redis tells the events.
             self.changed(key, Class::Generic, from);
             self.in_db(db, |view| view.changed(newkey, Class::Generic, to));
         }
@@ -290,9 +293,9 @@ impl<'a> ViewMut<'a> {
         true
     }
 
-    /// A key is there that was not. Clients may wait for it.
-    fn is_new(&mut self, key: Key) {
-        self.notes.say(self.db, &key, Class::New, "new");
+    /// Tells that a key is there which was not. Clients may wait for it.
+    fn announce_new(&mut self, key: Key) {
+        self.report.say(self.db, &key, Class::New, "new");
         self.mark_ready(&key);
     }
 
@@ -300,13 +303,13 @@ impl<'a> ViewMut<'a> {
     /// to the event, are told.
     pub(super) fn changed(&mut self, key: Key, class: Class, event: &'static str) {
         self.dirty += 1;
-        self.touch(key);
-        self.notes.say(self.db, &key, class, event);
+        self.touch_watched(key);
+        self.report.say(self.db, &key, class, event);
     }
 
-    /// Tells subscribers an event of this type without counting a change, because that is counted elsewhere.
+    /// Tells subscribers an event of this type. The change is counted elsewhere.
     pub fn say<T: Type>(&self, key: Key, event: &'static str) {
-        self.notes.say(self.db, &key, T::CLASS, event);
+        self.report.say(self.db, &key, T::CLASS, event);
     }
 
     /// Runs `work` in another database of the same keyspace, as the same command.
@@ -317,21 +320,21 @@ impl<'a> ViewMut<'a> {
         result
     }
 
-    /// Frees later what was large in an entry that is gone.
+    /// Frees later what was large in an entry that is gone, if anything was.
     pub(super) fn discard(&mut self, large: Option<Box<Large>>) {
         if let Some(large) = large {
             self.free_later(large);
         }
     }
 
-    /// Frees what may take long to be freed, when the lock has been released.
+    /// Leaves this to be freed by another thread, after the lock is released.
     pub fn free_later(&mut self, garbage: Garbage) {
         self.keyspace.garbage.push(garbage);
     }
 
     /// The entry if it is alive. If it is expired, it is deleted.
     fn find(&mut self, key: Key) -> Option<EntryMut<'_>> {
-        // Most databases have no deadlines, and need not look twice.
+        // Most databases have no deadlines. Without one, the key is looked up once.
         let is_expired = !self.db().deadlines.is_empty()
             && self.time.has_expired(self.db().keys.get(key.digest, &key)?);
         if is_expired {
@@ -364,8 +367,8 @@ mod tests {
     ) -> (Result<R, Error>, u64, bool) {
         let limits = Limits { hash: Packed { entries: 9, value: 9 }, string: 9, ..Limits::NOTHING };
         let time = Time { now: 0, source: Source::Client };
-        let (mut records, notes) = (Records::default(), Notes::default());
-        let mut view = ViewMut::new(keyspace, 0, time, &limits, &mut records, &notes);
+        let (mut records, report) = (Records::default(), Report::default());
+        let mut view = ViewMut::new(keyspace, 0, time, &limits, &mut records, &report);
         let key = Key::of(key);
         let result = command(&mut view, key);
         let exists = view.look().peek(key).is_some();

@@ -36,7 +36,7 @@ impl View<'_> {
 impl ViewMut<'_> {
     /// Says to those who WATCH the key that it has changed. (Redis does that in an LTRIM that takes nothing
     /// away.)
-    pub fn touch(&mut self, key: Key) {
+    pub fn touch_watched(&mut self, key: Key) {
         let Keyspace { dbs, watchers, .. } = &mut *self.keyspace;
         let watchers = watchers.get_mut().unwrap();
         if !watchers.is_empty() {

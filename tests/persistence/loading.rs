@@ -306,6 +306,26 @@ fn a_command_that_fails_when_replayed_is_told_and_the_load_goes_on() {
     assert_eq!(fs::read(file_of(server.dir(), 0)).unwrap(), log);
 }
 
+/// What DEBUG LOADAOF has to tell does not fit into the pipe, which nobody reads any more. So nothing may be
+/// printed while the keyspace is held.
+#[test]
+fn a_reload_that_has_much_to_tell_stops_nobody() {
+    let log = [crate::record("SET a 1"), crate::record("HSET a f v").repeat(2_000)].concat();
+    let directory = log_of("i", &[&log]);
+    let pipe = directory.0.join("pipe").display().to_string();
+    // The server keeps the reading end open itself. `sed` reads up to the line that says that it is ready.
+    let program = format!(
+        "mkfifo {pipe} && exec 4<>{pipe} && {{ sed -u '/Ready/q' <{pipe} & }} && exec >{pipe}"
+    );
+    let flags = [&WITHOUT_ANNOTATIONS[..], &["--enable-debug-command", "yes"]].concat();
+    let server = Server::start_in(directory, Program::Under(program), &flags);
+    let (mut reloading, mut other) = (server.client(), server.client());
+    reloading.raw(&[crate::record("SET b 2"), crate::record("DEBUG LOADAOF")].concat());
+    eventually("the write before it is there", || other.run("GET b") == "\"2\"");
+    assert_eq!(other.run("GET a"), "\"1\"");
+    assert_eq!(other.run("SET c 3"), "OK");
+}
+
 #[test]
 fn a_transaction_that_the_log_discards_ends_there() {
     let log = ["SET a 1", "MULTI", "SET a 2", "DISCARD", "SET b 1"];

@@ -162,14 +162,14 @@ fn a_rewrite_that_fails_at_any_call_leaves_nothing_behind_and_takes_nothing_away
         };
         assert_eq!(rubbish(&aof), [""; 0], "{call} failed");
         // Either the log goes on, or a rewrite from memory makes it whole.
-        if aof.refusal().is_none() {
+        if aof.failure().is_none() {
             append(&aof, &["SET after 30"]);
             assert_eq!(aof.commit(aof.position()), Ok(()), "{call} failed");
             contents.insert("after".into(), "30".into());
         } else {
             assert!(rewritten.is_err(), "{call} failed");
             let healed = aof.rewrite(None, &store, &replay_all);
-            assert_eq!((healed, aof.refusal()), (Ok(()), None), "{call} failed");
+            assert_eq!((healed, aof.failure()), (Ok(()), None), "{call} failed");
             assert_eq!(rubbish(&aof), [""; 0], "{call} failed");
         }
         drop(aof);

@@ -290,7 +290,7 @@ fn a_write_that_fails_and_is_tried_again_leaves_a_true_annotation() {
     aof.write(&mut aof.target.lock().unwrap(), Annotate::Now).unwrap_err();
     dir.0.ask_nobody();
     tick(&aof);
-    assert_eq!(aof.refusal(), None);
+    assert_eq!(aof.failure(), None);
     drop(aof);
     let bytes = dir.get(INCR);
     assert_eq!(open_from(&bytes), bytes.len());

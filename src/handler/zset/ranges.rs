@@ -325,7 +325,7 @@ fn remove(
 ) -> Result<(), Error> {
     let bounds = Bounds::parse(by, &args[2], &args[3])?;
     let key = args.key(1);
-    let Some(zset) = view.get::<Zset>(key)? else {
+    let Some(zset) = view.peek_value::<Zset>(key)? else {
         reply.count(0);
         return Ok(());
     };

@@ -187,6 +187,10 @@ impl Resume for Load {
         };
         compile(call, &self.source, &name)
     }
+
+    fn size(&self) -> usize {
+        self.source.len()
+    }
 }
 
 fn loadstring(call: &mut Call) -> Result<Outcome, Error> {

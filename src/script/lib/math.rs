@@ -4,64 +4,51 @@
 //! begins anew with each script.
 
 use super::{Call, Native, Outcome};
-use crate::script::heap::Function;
 use crate::script::machine::Machine;
 use crate::script::number;
 use crate::script::value::{Error, Value};
 use std::f64::consts::PI;
 
-/// A function of one number, with its name.
-type Simple = (&'static str, fn(f64) -> f64);
-
-const SIMPLE: [Simple; 18] = [
-    ("abs", f64::abs),
-    ("acos", f64::acos),
-    ("asin", f64::asin),
-    ("atan", f64::atan),
-    ("ceil", f64::ceil),
-    ("cos", f64::cos),
-    ("cosh", f64::cosh),
-    ("deg", |radians| radians / (PI / 180.0)),
-    ("exp", f64::exp),
-    ("floor", f64::floor),
-    ("log", f64::ln),
-    ("log10", f64::log10),
-    ("rad", |degrees| degrees * (PI / 180.0)),
-    ("sin", f64::sin),
-    ("sinh", f64::sinh),
-    ("sqrt", f64::sqrt),
-    ("tan", f64::tan),
-    ("tanh", f64::tanh),
-];
-
 pub fn open(machine: &mut Machine) {
-    let natives: [(&str, Native); 11] = [
+    let natives: [(&str, Native); 28] = [
+        ("abs", |call| one(call, f64::abs)),
+        ("acos", |call| one(call, f64::acos)),
+        ("asin", |call| one(call, f64::asin)),
         ("atan2", |call| two(call, f64::atan2)),
+        ("atan", |call| one(call, f64::atan)),
+        ("ceil", |call| one(call, f64::ceil)),
+        ("cosh", |call| one(call, f64::cosh)),
+        ("cos", |call| one(call, f64::cos)),
+        ("deg", |call| one(call, |radians| radians / (PI / 180.0))),
+        ("exp", |call| one(call, f64::exp)),
+        ("floor", |call| one(call, f64::floor)),
         ("fmod", |call| two(call, |a, b| a % b)),
         ("frexp", frexp),
         ("ldexp", ldexp),
+        ("log10", |call| one(call, f64::log10)),
+        ("log", |call| one(call, f64::ln)),
         ("max", |call| best(call, |a, b| b > a)),
         ("min", |call| best(call, |a, b| b < a)),
-        ("mod", |call| two(call, |a, b| a % b)),
         ("modf", modf),
         ("pow", |call| two(call, f64::powf)),
+        ("rad", |call| one(call, |degrees| degrees * (PI / 180.0))),
         ("random", random),
         ("randomseed", randomseed),
+        ("sinh", |call| one(call, f64::sinh)),
+        ("sin", |call| one(call, f64::sin)),
+        ("sqrt", |call| one(call, f64::sqrt)),
+        ("tanh", |call| one(call, f64::tanh)),
+        ("tan", |call| one(call, f64::tan)),
     ];
     let library = machine.library("math", &natives);
-    for (index, (name, _)) in SIMPLE.iter().enumerate() {
-        let upvalues = [Value::Number(index as f64)].into();
-        let function = machine.heap.function(Function::Native { run: simple, upvalues });
-        machine.set_field(library, name, Value::Function(function));
-    }
     machine.set_field(library, "pi", Value::Number(PI));
     machine.set_field(library, "huge", Value::Number(f64::INFINITY));
+    machine.alias(library, "fmod", "mod");
 }
 
-fn simple(call: &mut Call) -> Result<Outcome, Error> {
+fn one(call: &mut Call, function: fn(f64) -> f64) -> Result<Outcome, Error> {
     let number = call.number(1)?;
-    let Value::Number(index) = *call.upvalue(0) else { return Ok(Outcome::Return(0)) };
-    call.give_number(SIMPLE[index as usize].1(number))
+    call.give_number(function(number))
 }
 
 fn two(call: &mut Call, function: fn(f64, f64) -> f64) -> Result<Outcome, Error> {

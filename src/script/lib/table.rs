@@ -13,8 +13,8 @@ pub fn open(machine: &mut Machine) {
         ("foreach", foreach),
         ("foreachi", foreachi),
         ("getn", getn),
-        ("insert", insert),
         ("maxn", maxn),
+        ("insert", insert),
         ("remove", remove),
         ("setn", setn),
         ("sort", sort),
@@ -47,7 +47,7 @@ fn concat(call: &mut Call) -> Result<Outcome, Error> {
         Value::Nil => call.length(table),
         _ => call.integer(4)? as i32,
     };
-    let mut joined = Vec::new();
+    let mut joined = call.buffer();
     for index in first..=last {
         call.tick()?;
         match call.element(table, index) {
@@ -65,7 +65,7 @@ fn concat(call: &mut Call) -> Result<Outcome, Error> {
         }
         call.check_room(joined.len())?;
     }
-    call.give_string(&joined)
+    call.give_buffer(joined)
 }
 
 fn getn(call: &mut Call) -> Result<Outcome, Error> {

@@ -141,6 +141,7 @@ impl Machine {
     }
 
     /// Does what a native has asked for. Gives the slot to be called next.
+    #[inline(always)]
     fn conclude(
         &mut self,
         outcome: Outcome,
@@ -203,6 +204,7 @@ impl Machine {
     }
 
     /// Brings results to where they are wanted. Their frame, if there was one, is gone.
+    #[inline(always)]
     fn deliver(&mut self, slot: usize, then: Then, first: usize, count: usize) {
         let thread = &mut self.thread;
         let value = if count > 0 { thread.stack[first] } else { Value::Nil };
@@ -214,9 +216,12 @@ impl Machine {
             }
             Then::Results(wanted) | Then::Iterate(wanted) => {
                 let wanted = wanted as usize - 1;
-                let there = wanted.min(count);
-                thread.stack.copy_within(first..first + there, slot);
-                thread.stack[slot + there..slot + wanted].fill(Value::Nil);
+                // One by one, because they are few.
+                for index in 0..wanted {
+                    let value =
+                        if index < count { thread.stack[first + index] } else { Value::Nil };
+                    thread.stack[slot + index] = value;
+                }
             }
             Then::Native => {
                 self.delivered = (first, count);
@@ -304,7 +309,7 @@ impl Machine {
 
     /// Drops frames until one holds the error.
     pub(super) fn unwind(&mut self, error: Error, host: &mut dyn Host) -> Result<(), Error> {
-        self.failed_at = self.innermost();
+        self.failed_at = Some(self.innermost());
         let mut error = error;
         let mut levels = self.levels() + u32::from(std::mem::take(&mut self.has_extra_level));
         let has_no_handler = std::mem::take(&mut self.has_no_handler);
@@ -330,7 +335,7 @@ impl Machine {
                         Ok(()) => return Ok(()),
                         Err(other) => error = other,
                     }
-                    self.failed_at = self.innermost();
+                    self.failed_at = Some(self.innermost());
                     levels = self.levels();
                 }
                 Kind::Entry => return Err(error),
@@ -462,6 +467,12 @@ impl Machine {
     #[inline]
     pub fn tick(&mut self, host: &mut dyn Host) -> Result<(), Error> {
         if spend(&mut self.budget) { Ok(()) } else { self.interrupt(host) }
+    }
+
+    /// The same for that many rounds at once.
+    pub fn ticks(&mut self, host: &mut dyn Host, rounds: u32) -> Result<(), Error> {
+        self.budget = self.budget.saturating_sub(rounds).max(1);
+        if self.budget > 1 { Ok(()) } else { self.interrupt(host) }
     }
 
     /// Asks the host whether the script may go on.

@@ -39,15 +39,14 @@ impl Machine {
         Some((frame.prototype, lines[frame.pc.saturating_sub(1) as usize]))
     }
 
-    /// Where the error happened that has ended the last run: the name of the source, as it was given, and the line.
-    pub fn place_of_failure(&self) -> (Vec<u8>, i64) {
-        match self.failed_at {
-            Some((prototype, line)) => {
-                let name = self.prototypes[prototype].name;
-                (name.map_or(Vec::new(), |name| self.heap.bytes_of(name).to_vec()), line.into())
-            }
-            None => (b"=[C]".to_vec(), -1),
-        }
+    /// Where the error happened that has ended the last run, if one has: the name of the source, as it was given, and
+    /// the line.
+    pub fn place_of_failure(&mut self) -> Option<(Vec<u8>, i64)> {
+        let Some((prototype, line)) = self.failed_at.take()? else {
+            return Some((b"=[C]".to_vec(), -1));
+        };
+        let name = self.prototypes[prototype].name;
+        Some((name.map_or(Vec::new(), |name| self.heap.bytes_of(name).to_vec()), line.into()))
     }
 
     /// `source:line: ` of a function: 1 is the one that has called the native that runs, 2 the one

@@ -102,12 +102,6 @@ impl Machine {
                 return self.tail_call(function, arguments as usize, host);
             }
             Instruction::ForPrepare { base, offset } => return self.prepare_for(base, offset),
-            Instruction::ForCall { base, variables } => {
-                let slot = self.base() + base as usize;
-                self.thread.stack.copy_within(slot..slot + 3, slot + 3);
-                self.thread.top = slot + 6;
-                return self.call(host, slot + 3, Then::Iterate(variables + 1));
-            }
             // Only if the budget is spent.
             Instruction::Jump { .. }
             | Instruction::ForLoop { .. }
@@ -446,6 +440,7 @@ impl Machine {
             last -= run as u8 - 1;
             let string = self.heap.join(&values[values.len() - run..])?;
             *self.register(last) = Value::String(string);
+            self.ticks(host, self.heap.bytes_of(string).len() as u32 / 1024)?;
         }
         *self.register(to) = *self.register(first);
         Ok(())
