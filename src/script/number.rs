@@ -18,6 +18,12 @@ pub fn to_unsigned(number: f64) -> u64 {
     }
 }
 
+/// The same with an integer of 32 bits.
+pub fn to_int(number: f64) -> i32 {
+    let fits = number > -2_147_483_649.0 && number < 2_147_483_648.0;
+    if fits { number as i32 } else { i32::MIN }
+}
+
 /// As `printf("%.14g")`.
 pub fn to_text(number: f64) -> Vec<u8> {
     let is_minus_zero = number == 0.0 && number.is_sign_negative();

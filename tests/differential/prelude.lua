@@ -8,7 +8,7 @@ local function text(v)
 end
 local function tick(...)
   ticks = ticks + 1
-  if ticks > 100 then error('tired', 0) end
+  if ticks > 60 then error('tired', 0) end
   for _, v in ipairs({...}) do if type(v) == 'string' and #v > 5000 then error('long', 0) end end
 end
 local function cap(v) if type(v) == 'string' and #v > 60 then return v:sub(1, 60) end return v end
@@ -53,8 +53,8 @@ end
 local function names(v)
   local list = {}
   for k, w in pairs(v) do
-    -- What only one of the servers has.
-    if k ~= '__redis__err__handler' and k ~= 'os' then list[#list + 1] = tostring(k) .. '=' .. type(w) end
+    -- Which Redis has not.
+    if k ~= 'os' then list[#list + 1] = tostring(k) .. '=' .. type(w) end
   end
   table.sort(list)
   return table.concat(list, ' ')

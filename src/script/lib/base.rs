@@ -86,8 +86,7 @@ fn collectgarbage(call: &mut Call) -> Result<Outcome, Error> {
         b"setpause" | b"setstepmul" => call.give_number(200.0),
         b"stop" | b"restart" => call.give_number(0.0),
         _ => {
-            let option = String::from_utf8_lossy(&option);
-            Err(call.bad_argument(1, &format!("invalid option '{option}'")))
+            Err(call.bad_argument_bytes(1, &[b"invalid option '", &option[..], b"'"].concat()))
         }
     }
 }
