@@ -1,9 +1,9 @@
 //! Random Lua programs, sent as scripts.
 //!
 //! ```text
-//!   scripts.txt ──▶ a program ──▶ EVAL        ─┐
-//!                        └─ a few bytes changed ▶ SCRIPT LOAD  ├─▶ a round, as of any other commands
-//!   commands.txt ──▶ commands in between      ─┘
+//! scripts.txt ──▶ a program ──▶ EVAL ─────────────────────────────┐
+//!                     └──▶ a few bytes changed ──▶ SCRIPT LOAD ───┼──▶ a round, as of any other commands
+//! commands.txt ──▶ commands, in between and inside ───────────────┘
 //! ```
 //!
 //! A program collects what it has seen in a list and returns that. Most errors in it are caught, so that one does not
@@ -29,52 +29,9 @@ const DEPTH: usize = 14;
 /// Bytes of a program after which the same is done.
 const LONG: usize = 4000;
 
-/// What a mutation puts in.
-const PIECES: &[&[u8]] = &[
-    b"end",
-    b"(",
-    b")",
-    b"=",
-    b"'",
-    b"\"",
-    b"[[",
-    b"]]",
-    b"--",
-    b"..",
-    b"...",
-    b"x",
-    b"{",
-    b"}",
-    b"1",
-    b"then",
-    b"local ",
-    b"function",
-    b" return ",
-    b"break ",
-    b"\0",
-    b"\xff",
-    b"\\",
-    b"\n",
-    b"\r",
-    b"[=[",
-    b"~",
-    b"~=",
-    b",",
-    b";",
-    b":",
-    b".",
-    b" not ",
-    b" and ",
-    b"1e",
-    b"0x",
-    b"'\\300'",
-    b"#",
-    b"%",
-    b"^-",
-    b"--[[",
-    b"goto ",
-    b"@",
-];
+/// What a mutation puts in, apart from single bytes.
+const PIECES: &str = "end ( ) = ' \" [[ ]] -- .. ... x { } 1 then local function return break [=[ ~= ~ , ; : . not and \
+                      1e 0x '\\300' # % ^- --[[ goto @ \\";
 
 pub struct Scripts {
     random: Random,
@@ -149,10 +106,10 @@ impl Scripts {
 
     fn eval(&mut self, name: &str, head: &[u8]) -> Command {
         let mut program = self.program();
-        if self.random.percent(8) {
-            let words: [&[u8]; 6] = [b"for ", b"while ", b"repeat", b"function ", b"gsub", b"rep"];
-            let has = |word: &&[u8]| program.windows(word.len()).any(|part| part == *word);
-            if !words.iter().any(has) {
+        if self.random.percent(20) {
+            let body = &program[PRELUDE.len()..];
+            let has = |word: &str| body.windows(word.len()).any(|part| part == word.as_bytes());
+            if !["for ", "while ", "repeat", "rep("].into_iter().any(has) {
                 self.mutate(&mut program);
             }
         }
@@ -226,8 +183,9 @@ impl Scripts {
                 }
                 3 => program.truncate(at.max(PRELUDE.len() + 1)),
                 _ => {
-                    let piece = self.random.pick(PIECES);
-                    program.splice(at..at, piece.iter().copied());
+                    let pieces: Vec<&str> = PIECES.split(' ').collect();
+                    let piece = self.random.pick(&pieces);
+                    program.splice(at..at, format!(" {piece} ").bytes());
                 }
             }
         }

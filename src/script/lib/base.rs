@@ -85,9 +85,7 @@ fn collectgarbage(call: &mut Call) -> Result<Outcome, Error> {
         b"count" => call.give_number(kilobytes),
         b"setpause" | b"setstepmul" => call.give_number(200.0),
         b"stop" | b"restart" => call.give_number(0.0),
-        _ => {
-            Err(call.bad_argument_bytes(1, &[b"invalid option '", &option[..], b"'"].concat()))
-        }
+        _ => Err(call.bad_argument_bytes(1, &[b"invalid option '", &option[..], b"'"].concat())),
     }
 }
 
