@@ -102,22 +102,32 @@ impl Caller<'_> {
     }
 
     /// Postpones the command if there is a pause. A writer looks again when it has its lock.
+    #[inline(always)]
     pub fn unless_paused(
         &self,
         row: &'static Row,
         client: &Client,
         args: &Args,
     ) -> Result<(), Refusal> {
-        let pause = &self.batch.server.pause;
-        let is_free =
-            || client.in_exec || client.monitoring || self.batch.time.source == Source::Log;
-        if pause.what() != Paused::Nothing && !is_free() {
-            let writes = may_replicate(row, client, args);
-            if pause.left(writes).is_some() {
-                return Err(Refusal::Postponed { row, writes });
-            }
+        match self.batch.server.pause.what() {
+            Paused::Nothing => Ok(()),
+            _ => self.unless_paused_for(row, client, args),
         }
-        Ok(())
+    }
+
+    #[cold]
+    fn unless_paused_for(
+        &self,
+        row: &'static Row,
+        client: &Client,
+        args: &Args,
+    ) -> Result<(), Refusal> {
+        let is_free = client.in_exec || client.monitoring || self.batch.time.source == Source::Log;
+        let writes = may_replicate(row, client, args);
+        if is_free || self.batch.server.pause.left(writes).is_none() {
+            return Ok(());
+        }
+        Err(Refusal::Postponed { row, writes })
     }
 
     /// A command that was called has failed, or was refused. Returns false if it is as if it had not been called.

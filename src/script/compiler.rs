@@ -2,8 +2,8 @@
 //!
 //! There is no tree. Each rule of the grammar is a function that reads its tokens and emits its
 //! instructions at once: this file has the statements and the scopes of variables,
-//! [`expressions`](self::expressions) has the expressions, and [`emit`](self::emit),
-//! [`jumps`](self::jumps) and [`operators`](self::operators) make the instructions.
+//! [`expressions`] has the expressions, and [`emit`],
+//! [`jumps`] and [`operators`] make the instructions.
 //!
 //! ```text
 //! while i < 3 do i = i + 1 end

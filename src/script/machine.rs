@@ -16,11 +16,11 @@
 //! has a frame of its own.
 //!
 //! [`Machine::execute`] is the loop. Its arms do only what is common and cannot fail. Whatever else
-//! there is falls out of the `match` to [`slow`](self::slow), and begins the outer loop anew. There
+//! there is falls out of the `match` to [`slow`], and begins the outer loop anew. There
 //! the loop looks at the machine again: which function runs, where its registers are. Only then
 //! can the collector have run, and only then can the script be stopped.
 //!
-//! An error is a Rust `Err`, which leaves the loop. [`calls`](self::calls) then drops frames down
+//! An error is a Rust `Err`, which leaves the loop. [`calls`] then drops frames down
 //! to the next `pcall`.
 //!
 //! **How Redis does it**: Lua 5.1's machine runs Lua functions in one loop too, but each metamethod

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! JSON has arrays and objects where Lua has only tables. A table with keys from 1 on, and no
-//! others, is [encoded](encode) as an array, and each other one as an object. So an empty table
-//! becomes an object, even if it was an array when it was [decoded](decode).
+//! others, is [encoded](mod@encode) as an array, and each other one as an object. So an empty table
+//! becomes an object, even if it was an array when it was [decoded](mod@decode).
 //!
 //! A script can change nine [settings](Setting), for example how deep tables may be. The natives
 //! of one library share them, in a table that no script sees, and `cjson.new` makes a library with
