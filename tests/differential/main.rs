@@ -7,11 +7,11 @@
 //! byte for byte, except what is different each time by nature: `compare.rs` lists that. At the
 //! end of a round both servers are killed and started on their logs, and on each other's.
 //!
+//! Random scripts are compared in the same way (`scripts.rs`), one for every ten commands.
+//!
 //! - `REDIS_SERVER`: the program to compare with, a redis-server 7.0. Without it our server runs
 //!   alone: it has to stay alive, to answer every command with one well-formed reply, and to find
 //!   its state again in its log.
-//! Random scripts are compared in the same way (`scripts.rs`), one for every ten commands.
-//!
 //! - `FUZZ_OPS`: how many commands; 100,000 if unset.
 //! - `FUZZ_SEED`: where chance begins; by default where the clock stands.
 //! - `OURS`: another program to test in place of ours. With redis-server here too there must be no

@@ -177,7 +177,7 @@ fn setresp(call: &mut Call) -> Result<Outcome, Error> {
     if call.count != 1 {
         return Err(failure(call, "redis.setresp() requires one argument."));
     }
-    match call.machine.heap.to_number(call.arg(1)).map(|version| number::to_int(version)) {
+    match call.machine.heap.to_number(call.arg(1)).map(number::to_int) {
         Some(version @ 2..=3) => call.host.set_resp3(version == 3),
         _ => return Err(failure(call, "RESP version must be 2 or 3.")),
     }
