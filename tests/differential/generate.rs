@@ -50,11 +50,9 @@ impl Step {
                 unit.iter().any(|command| match command.name().as_str() {
                     "SCAN" | "EXEC" => true,
                     "SORT" | "SORT_RO" => !has_list,
-                    "EVAL" | "EVAL_RO" => command.args.get(1).is_some_and(|source| {
-                        let source = source.to_ascii_uppercase();
-                        let has = |call: &[u8]| source.windows(call.len()).any(|part| part == call);
-                        has(b"'SORT") || has(b"'SCAN")
-                    }),
+                    "EVAL" | "EVAL_RO" => {
+                        command.args.get(1).is_some_and(|source| upper(source).contains("SCAN"))
+                    }
                     _ => false,
                 })
             }),
