@@ -175,7 +175,11 @@ impl Scripts {
     /// Changes a few bytes behind the prelude.
     fn mutate(&mut self, program: &mut Vec<u8>) {
         for _ in 0..=self.random.below(4) {
-            let at = PRELUDE.len() + self.random.below(program.len() - PRELUDE.len());
+            let length = program.len() - PRELUDE.len();
+            if length == 0 {
+                return;
+            }
+            let at = PRELUDE.len() + self.random.below(length);
             let end = (at + 1 + self.random.below(8)).min(program.len());
             match self.random.below(6) {
                 0 => drop(program.drain(at..end)),
@@ -184,7 +188,7 @@ impl Scripts {
                     let part = program[at..end].to_vec();
                     program.splice(at..at, part);
                 }
-                3 => program.truncate(at.max(PRELUDE.len() + 1)),
+                3 => program.truncate(at),
                 _ => {
                     let pieces: Vec<&str> = PIECES.split(' ').collect();
                     let piece = self.random.pick(&pieces);
