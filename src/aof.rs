@@ -18,24 +18,24 @@
 //! releases its lock, and commits before its replies leave: it waits until `written` has come that far.
 //! Then its own records are in the kernel, and so are those whose effect it may have read. So `kill -9`
 //! takes back nothing that any client was told. A power cut takes what is not `durable`. Under `everysec` that is
-//! at most what was written in one second and during one fsync, or during two fsyncs if they are slow.
+//! what was written since the last finished fsync began: at most during one second and one fsync, or during two
+//! slow fsyncs, because the next one begins a second later, or when a slow one ends.
 //!
 //! **Group commit.** A thread that commits writes all that is in the buffer with one call. Another thread
 //! that waited for the file meanwhile finds `written` past its own position and goes on. `always` shares
 //! one fsync in the same way (aof/sync.rs). The fsync of each second runs under no mutex, so a slow disk
 //! delays no writer. (The one that seals a file in a rewrite runs under the file's mutex.)
 //!
-//! **A rewrite** (aof/rewrite.rs) makes the log short again. Writers go on in a new file, and until the
-//! manifest names the new base, a start replays the old files: at no moment is anything lost.
+//! **A rewrite** (aof/rewrite.rs) makes the log short. Writers go on in a new file, when the old one has its last
+//! fsync and the manifest names both. Until it names the new base, a start replays the old files, so nothing is lost.
 //!
-//! **Lock order**: the keyspace, the turn to call fsync, file, buffer. Batches take only the buffer under
-//! the keyspace's lock.
+//! **Lock order**: the keyspace, the turn to call fsync, file, buffer. Under the keyspace batches take only the last.
 //!
 //! **Which orderings matter.** Records pass between threads only under mutexes. So an ordering matters only
 //! where a thread acts on an atomic without holding a mutex: `written` is stored with Release after the `write` has
 //! returned, and `commit` loads it with Acquire, so a reply leaves after the write that it needs; `durable`
-//! is the same for fsync. A writer raises `appended` while it holds the keyspace, and a reader loads it then or
-//! later, so the reader's position covers all that it has seen. A late value of another atomic does no harm.
+//! is the same for fsync. A reader loads `appended` after it has got the keyspace, under which writers raise it. So
+//! its position covers all that it sees. The other atomics are switches and counters: an old value does no harm.
 //!
 //! **How Redis does it**: aof.c. Under everysec the first write that fails is answered with OK.
 
@@ -269,6 +269,7 @@ impl Target {
             self.file.set_len(self.length)?;
             self.torn = false;
         }
+        // The file is open for appending: after `set_len` the next write begins at the new end.
         if let Err(error) = (&*self.file).write_all(&self.pending) {
             // If this fails too, it is tried again before the next write.
             self.torn = self.file.set_len(self.length).is_err();

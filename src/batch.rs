@@ -7,11 +7,11 @@
 //!
 //! ```text
 //! GET a   GET b   PING   SET c 1   GET a   │  finish
-//! └───── shared ──────┘ └── exclusive ───┘ │  1. append what changed to the log's buffer
+//! └───── shared ──────┘ └── exclusive ───┘ │  1. delete what readers found expired (rare; a
+//!                                          │     shared lock is exchanged for the exclusive one)
+//!                                          │  2. append what changed to the log's buffer
 //!                                          │     (still under the lock: order of the log)
-//!                                          │  2. remember the log's position, release the lock
-//!                                          │  3. delete what readers found expired (rare; under
-//!                                          │     the exclusive lock, and then 1 and 2)
+//!                                          │  3. remember the log's position, release the lock
 //!                                          │  4. wait until the log is written to that position
 //!                                          ▼  the replies may leave
 //! ```
@@ -20,8 +20,9 @@
 //! most commands (batch/clock.rs). In EXEC time stands still.
 //!
 //! **Waiting.** If BLPOP finds nothing, its client joins the queue of its keys. An RPUSH that makes such a key
-//! marks it as ready. Behind the RPUSH, under the same lock, its batch pops for those who wait, each time as a
-//! unit of its own. After step 4 it also sends them the answers (batch/serving.rs).
+//! marks it as ready. Behind the RPUSH, or behind the EXEC that it is part of, its batch pops for those who wait,
+//! under the same lock, each time as a unit of its own. After step 4 it also sends them the answers
+//! (batch/serving.rs).
 //!
 //! **Elsewhere**: what becomes of replies if the log cannot be written (batch/retract.rs); what subscribers are
 //! told of changes (batch/telling.rs); why readers leave it to others to delete expired keys (store/expire.rs).
@@ -66,8 +67,10 @@ pub struct Batch<'a> {
     pub dirty: u64,
     /// What the commands under the present lock have changed, to be appended when it is released.
     records: Records,
-    /// Where in the output the replies of commands with records are: they become errors if the log fails
-    /// (batch/retract.rs).
+    /// Whether its commands have left records, so that nothing of it may be acknowledged if the log fails. (DELs of
+    /// expired keys that only readers have met do not count.)
+    has_recorded: bool,
+    /// Where in the output the replies are that become errors then (batch/retract.rs).
     retractable: Vec<Range<usize>>,
     /// What the views report: notes of keys that they found expired, events, hits and misses, and what a command
     /// waits for.
@@ -94,6 +97,7 @@ impl<'a> Batch<'a> {
             time: Time { now: 0, source },
             dirty: 0,
             records: Records::default(),
+            has_recorded: false,
             retractable: Vec::new(),
             report: Report::default(),
             parcels: Vec::new(),
@@ -111,22 +115,17 @@ impl<'a> Batch<'a> {
         self.position = 0;
     }
 
-    /// Begins a command. Its time is the last reading of the clock. If the batch has not read it yet, `share` and
-    /// `exclude` will, or this function does it for a command without a lock.
+    /// Begins a command. Its time is the last reading of the clock. If the batch has not read the clock yet, it does so
+    /// when it takes its lock; for a command that needs no lock, here.
     pub fn begin_command(&mut self, command: &Command, in_exec: bool) {
         self.dirty = 0;
         self.read_limits();
-        match command.run {
-            Run::Read(_) | Run::Long(_) | Run::Mixed(_) | Run::Write(_) => {}
-            Run::MayStore(..) | Run::Script(_) => {}
-            _ => {
-                if command.is(Flag::GivesLockBack) && !in_exec {
-                    self.give_back();
-                }
-                // No lock will be taken, which would read the clock.
-                if self.clock.now == 0 {
-                    self.clock.go_on();
-                }
+        if let Run::Client(_) | Run::Container(_) = command.run {
+            if command.is(Flag::GivesLockBack) && !in_exec {
+                self.give_back();
+            }
+            if self.clock.now == 0 {
+                self.clock.go_on();
             }
         }
         if !in_exec {
@@ -161,8 +160,7 @@ impl<'a> Batch<'a> {
         let result = handler(&mut view, args, reply);
         self.dirty = view.end(args);
         self.block_if_it_waits(client, args, reply, begin);
-        // If the log fails, the replies in these ranges become MISCONF. An error stays as it is, so its range is
-        // empty. It is kept all the same, because the command may have records: DELs of expired keys.
+        // If the log fails, the reply becomes MISCONF. An error stays as it is.
         let end = if result.is_ok() { reply.out.mark() } else { begin };
         self.end_unit(begin..end);
         result
@@ -174,10 +172,13 @@ impl<'a> Batch<'a> {
     }
 
     /// Ends a unit. If it is the outermost one and has records, the log must hold them before the reply in this
-    /// place of the output may leave.
+    /// place of the output may leave. The place is empty if there is no reply that could become an error.
     pub fn end_unit(&mut self, reply: Range<usize>) {
         if self.records.end() {
-            self.retractable.push(reply);
+            self.has_recorded = true;
+            if !reply.is_empty() {
+                self.retractable.push(reply);
+            }
         }
     }
 
@@ -208,8 +209,8 @@ impl<'a> Batch<'a> {
         ViewMut::new(keyspace, db, self.time, &self.limits, records, report)
     }
 
-    /// Deletes the keys that readers have noted as expired, if the lock is exclusive. If it is shared, `give_back`
-    /// does that later. During CLIENT PAUSE the keys stay, and the notes are forgotten.
+    /// Deletes the keys that readers have noted as expired, if the lock is exclusive. If it is shared, `exclude` or
+    /// `give_back` does that later. During CLIENT PAUSE the keys stay, and the notes are forgotten.
     pub fn delete_noted(&mut self) {
         self.report.forget_notes_if(|| self.server.pause.is_on());
         if self.report.has_notes() && matches!(self.guard, Guard::Exclusive(_)) {
@@ -225,12 +226,11 @@ impl<'a> Batch<'a> {
         self.give_back();
         // What was published without a lock.
         self.tell();
-        let committed = match self.server.aof.failure() {
-            // The one exception to the rule that a reply waits until the log holds what its command has seen. If
-            // the log has failed, it may never hold that. Whoever only reads is answered all the same, because
-            // otherwise nobody could read. For the same reason messages are sent though the log has failed. (To
-            // serve a client that waits is to write.)
-            Some(_) if self.retractable.is_empty() && !self.has_served(client) => Ok(()),
+        // A reply waits until the log holds what its command has changed or seen. The one exception: if the log has
+        // failed, it may never hold that. Then a batch that has recorded nothing is answered, and its messages
+        // are sent, because otherwise nobody could read.
+        let committed = match std::mem::take(&mut self.has_recorded) {
+            false if self.server.aof.failure().is_some() => Ok(()),
             _ => self.server.aof.commit(self.position),
         };
         let failure = committed.err().map(|cause| Error::misconf(&cause));

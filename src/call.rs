@@ -134,8 +134,9 @@ impl<'a> Caller<'a> {
         if self.batch.time.source == Source::Client {
             self.account.after(row, client, args, reply, &mut self.batch, seen);
         }
-        // If the command has made a key for which a client waits in BLPOP, that client is served now.
-        self.batch.serve_waiting(client, reply.out.mark());
+        // If the command has made a key for which a client waits in BLPOP, that client is served now; inside EXEC,
+        // when EXEC is over.
+        self.batch.serve_waiting(client);
     }
 
     /// Runs the handler under the lock that its type asks for.
@@ -167,7 +168,7 @@ impl<'a> Caller<'a> {
             }
             Run::Write(handler) | Run::MayStore(_, handler) => {
                 self.batch.exclude()?;
-                // CLIENT PAUSE may have come while this thread waited for the lock.
+                // CLIENT PAUSE may have come while this thread waited for the lock. (It stops no EXEC in the middle.)
                 self.unless_paused(row, client, args)?;
                 // Without the `delete_noted` below, because the view has deleted what it found expired.
                 return Ok(self.batch.write(handler, client, args, reply)?);
@@ -199,6 +200,7 @@ impl<'a> Caller<'a> {
             charge: _charge,
             ..
         } = client.transaction.take().ok_or(Error::ExecWithoutMulti)?;
+        // Whoever changed a watched key has raised a flag. A key that has expired since WATCH counts as changed too.
         let changed = transactions::has_watched_changed(client, &self.batch.view(client.db));
         self.unwatch(client);
         if aborted {

@@ -88,6 +88,7 @@ pub struct Config {
     pub enable_debug_command: Bytes,
     pub hash_max_listpack_entries: Slot<usize>,
     pub hash_max_listpack_value: Slot<usize>,
+    pub latency_tracking_info_percentiles: Bytes,
     pub list_max_listpack_size: Slot<i64>,
     pub logfile: Bytes,
     pub lua_time_limit: Slot<usize>,

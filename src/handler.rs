@@ -126,8 +126,8 @@ pub enum Flag {
     AllowBusy,
     /// It may wait for a key.
     Blocks,
-    /// PUBLISH. It changes no key, but Redis replicates it. In Redis a monitor counts as a replica, and a replica
-    /// may not send what is replicated.
+    /// PUBLISH. It changes no key, but Redis sends it to replicas. So CLIENT PAUSE WRITE postpones it. A monitor may
+    /// not send it, because in Redis a monitor counts as a replica.
     MayReplicate,
     /// DEBUG: refused unless `enable-debug-command` allows it.
     Protected,
@@ -207,12 +207,12 @@ impl Command {
         self.flags & (1 << flag as u32) != 0
     }
 
-    /// Whether it is answered while the log loads: if it needs no data. (INFO and WATCH are `Mixed`, and see an
-    /// empty keyspace until the load ends. A container without a handler never runs. Here it counts as one that
-    /// needs data, because COMMAND shows it as such in Redis.)
+    /// Whether it is answered while the log loads. Commands on data are not. INFO and WATCH are: until the load ends
+    /// they see an empty keyspace.
     pub fn works_while_loading(&self) -> bool {
-        let needs_data = self.uses_data() || matches!(self.run, Run::Container(None));
-        !needs_data && !self.is(Flag::NotLoading)
+        // A container without a handler never runs. As in Redis, COMMAND shows that it would be refused.
+        let never_runs = matches!(self.run, Run::Container(None));
+        !self.uses_data() && !never_runs && !self.is(Flag::NotLoading)
     }
 
     /// Whether it only reads data, and needs nothing of its client.
@@ -225,7 +225,7 @@ impl Command {
         matches!(self.run, Run::Write(_) | Run::MayStore(..))
     }
 
-    /// Whether it is about the data alone. A `Mixed` command is not.
+    /// Whether it is about data alone. INFO and WATCH, which are `Mixed`, are not.
     pub fn uses_data(&self) -> bool {
         self.reads() || self.writes() || self.is_script()
     }

@@ -24,7 +24,8 @@
 //!
 //! **How Redis does it**: latency.c, with more events, such as those of forks and of evictions. A command that
 //! takes constant or logarithmic time is the event `fast-command` there. An HDR histogram keeps each command's time
-//! to one part in a hundred; LATENCY HISTOGRAM shows the same buckets, from which the odd 1.032 comes.
+//! to one part in a hundred; LATENCY HISTOGRAM shows the same buckets, from which the odd 1.032 comes. Percentiles, in
+//! INFO latencystats, are exact there, and ends of buckets here.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
@@ -106,7 +107,7 @@ impl Histogram {
         self.0.iter().for_each(|count| count.store(0, Ordering::Relaxed));
     }
 
-    /// For each bucket with calls, its end in microseconds, and how many calls were at most that long.
+    /// For each bucket with calls, its end in nanoseconds, and how many calls were at most that long.
     pub fn cumulative(&self) -> Vec<(u64, u64)> {
         let mut sum = 0;
         let mut all = Vec::new();
@@ -114,11 +115,18 @@ impl Histogram {
             let count = count.load(Ordering::Relaxed);
             sum += count;
             if count > 0 {
-                all.push((((1032 << k) - 1) / 1000, sum));
+                all.push(((1032 << k) - 1, sum));
             }
         }
         all
     }
+}
+
+/// The end of the bucket up to which this percentage of the calls is.
+pub fn percentile(buckets: &[(u64, u64)], percentage: f64) -> u64 {
+    let calls = buckets.last().map_or(0, |(_, calls)| *calls);
+    let wanted = ((percentage / 100.0 * calls as f64).round() as u64).max(1);
+    buckets.iter().find(|(_, sum)| *sum >= wanted).map_or(0, |(end, _)| *end)
 }
 
 #[cfg(test)]
@@ -142,13 +150,22 @@ mod tests {
         ] {
             let histogram = Histogram::default();
             histogram.add(3, 3 * microseconds);
-            assert_eq!(histogram.cumulative(), [(end, 3)], "{microseconds} µs");
+            let [(found, 3)] = histogram.cumulative()[..] else {
+                panic!("one bucket");
+            };
+            assert_eq!(found / 1000, end, "{microseconds} µs");
         }
         let histogram = Histogram::default();
         histogram.add(0, 0);
         histogram.add(1, 9);
         histogram.add(2, 2);
-        assert_eq!(histogram.cumulative(), [(1, 2), (16, 3)]);
+        let buckets = histogram.cumulative();
+        assert_eq!(buckets, [(1031, 2), (16_511, 3)]);
+        for (percentage, end) in
+            [(0.0, 1031), (50.0, 1031), (66.6, 1031), (99.0, 16_511), (100.0, 16_511)]
+        {
+            assert_eq!(percentile(&buckets, percentage), end, "{percentage} %");
+        }
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! This is the front door. It reads the configuration, binds the port, replays the log, and gives every
 //! client a thread of its own. If the replay takes longer than [`MOMENT`], clients are let in meanwhile
-//! and told LOADING. Double frames are locks. A leaf is a lock under which no other is taken:
+//! and told LOADING. Double frames are locks. A leaf is held only for a moment: whoever has it takes no other lock
+//! of this drawing:
 //!
 //! ```text
 //! accept ─▶ one thread per client
@@ -147,7 +148,7 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
     let accepting = listeners.into_iter().map(accept);
     let accepting = accepting.collect::<Result<Vec<Thread>, String>>()?;
     if has_log {
-        // Into a keyspace of its own: a replay keeps the lock to the end, and INFO is answered meanwhile.
+        // Into a keyspace of its own, whose lock the replay keeps to the end. INFO looks at `store` meanwhile.
         let keyspace = call::replay(&server, |run| server.aof.start(run))?;
         store.write_when_free().take_over(keyspace);
     }

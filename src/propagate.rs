@@ -11,8 +11,10 @@
 //! ```
 //!
 //! Four rules of form, all Redis's:
-//! 1. A *unit* is one command, or one EXEC. If it leaves more than one record, they stand between `MULTI`
-//!    and `EXEC`. So a log that ends in the middle replays all of them or none.
+//! 1. A *unit* replays as a whole: one command, one EXEC, one pop for a client that waits in BLPOP, or the DEL of
+//!    one expired key that no command has named (SCAN, RANDOMKEY and active expiry meet such keys). If it leaves
+//!    more than one record, they stand between `MULTI` and `EXEC`. So a log that ends in the middle replays all of
+//!    them or none.
 //! 2. The DEL of an expired key stands before the records of the command that met the key, even if that command
 //!    had recorded something before ([`Records::push_expired`]).
 //! 3. A record applies to the database of the last `SELECT` before it. Records say where the database
@@ -59,8 +61,8 @@ pub struct Records {
     command_start: Option<(usize, usize)>,
 }
 
-/// Of each buffer through which records go, so many bytes at most are kept for the next ones: here, in the stream,
-/// and in what is written of it. Whoever sends a value of a megabyte often sends another. To give memory back to
+/// Bytes that each buffer through which records go keeps for the next ones, at most: this one, the stream's, and the
+/// one that is written to the file. Whoever sends a value of a megabyte often sends another. To give memory back to
 /// the kernel and to get it again costs as much as all else that is done to log such a value.
 pub const KEPT: usize = 8 * 1024 * 1024;
 
@@ -114,7 +116,8 @@ impl Records {
         let del = [&b"DEL"[..], key].into_iter();
         let Some((start, own_db)) = self.command_start else {
             self.push(db, del);
-            // The DEL is none of the command's own records: another one goes behind it.
+            // `push` takes the DEL for the command's first own record. It is none, so the DEL of another key comes
+            // behind it and not before.
             self.command_start = None;
             return;
         };
@@ -167,7 +170,7 @@ impl Records {
 #[derive(Default)]
 pub struct Stream {
     pub bytes: Vec<u8>,
-    /// The database of its last record; none at the beginning of a file, which must say its own.
+    /// The database of its last record. None at the beginning of a file, so that a SELECT comes first there.
     db: Option<usize>,
 }
 

@@ -24,7 +24,8 @@
 //! **No allocation per argument.** The arguments of a command lie in one buffer, which the next
 //! command uses again ([`Args`]). Only an argument over 16 KiB has an allocation of its own, so that the
 //! store can share it. A client may announce a length and never send the bytes. So at most a megabyte is
-//! allocated when a length is announced, and the rest as the bytes arrive (blob.rs).
+//! allocated when a length is announced, and the rest as the bytes arrive. (Memory of about that length that an
+//! earlier value has left is lent whole, up to 64 MiB for all clients: blob.rs.)
 //!
 //! **The plain way** (resp/plain.rs) is a shortcut for the commands that nearly every client sends.
 //! It adds no rules.
@@ -111,7 +112,8 @@ pub fn read_command(
     loop {
         args.clear();
         let buffer = reader.fill_buf()?;
-        // A command that comes the plain way is within all limits, except those of an unauthenticated client.
+        // A plain command is shorter than 1 MiB, and no limit can be set lower. Only those of an unauthenticated
+        // client are lower.
         if !allowed.unauthenticated
             && let Some(length) = plain::take(buffer, args)
         {
@@ -162,7 +164,7 @@ fn read_array(reader: &mut impl BufRead, args: &mut Args, allowed: Allowed) -> R
             return Err(Error::Io(io::Error::other("client-query-buffer-limit reached")));
         }
         read_bulk(reader, args, length)?;
-        // Where its bytes lie is memory too, and counts as the client's.
+        // The list that says where each argument lies has grown. It counts as the client's memory too.
         args.count_places();
         let end = two_bytes(reader)?;
         if allowed.strict && end != *b"\r\n" {

@@ -94,7 +94,8 @@ pub fn serve(server: &Arc<Server>, store: &Store, client: Box<Client>) {
     let ends_in_order = end.is_ok() && !session.is_killed();
     // Tells the operator, if the client was ended because it held too much memory.
     session.tell_end();
-    // Before the connection ends: whoever sees the end may count on the free place.
+    // Before the connection ends, because whoever sees the end may connect again at once. Then `maxclients` must
+    // not count this client any more.
     session.leave();
     if ends_in_order {
         // Reads on for a moment. Otherwise the kernel would throw the last reply away with what is unread.
@@ -139,13 +140,9 @@ impl Session<'_> {
     /// Waits for a command, with nothing held, and takes what has arrived after it. Returns false if
     /// the client has left, or has sent what is not a command and was told so.
     fn read_commands(&mut self) -> io::Result<bool> {
-        self.wait_for_input()?;
-        // The commands before have run. What lies in the buffer now belongs to the next ones.
-        let next = self.reader.buffer().len();
-        self.reader.get_mut().begin_commands(next, self.client.is_listening());
+        // Gives large memory back if nothing comes for 100 ms (serve/memory.rs). `read_command` waits without a limit.
+        self.prepare_to_read()?;
         let first = &mut self.arrived[0];
-        // Only the first command may be larger than the buffer. So only its memory is counted while it arrives.
-        first.args.charge.get_or_insert_with(|| Charge::new(&self.client.public.held));
         match read_command(&mut self.reader, &mut first.args, allowed(&self.client)) {
             Ok(true) => first.look_up(),
             Ok(false) => return Ok(false),
@@ -165,7 +162,7 @@ impl Session<'_> {
         // An unauthenticated client may send little, until the AUTH in front has run.
         let most = if self.client.owes_password() { 1 } else { BATCH_COMMANDS };
         let allowed = allowed(&self.client);
-        // A client that waits for each reply has sent nothing more, and that is quickly seen.
+        // Mostly the buffer is empty here, because most clients wait for each reply.
         while self.arrived_count < most && !self.reader.buffer().is_empty() {
             if self.arrived_count == self.arrived.len() {
                 self.arrived.push(Arrived::default());
@@ -189,8 +186,8 @@ impl Session<'_> {
     /// Runs the commands that have arrived, then sends the replies. Returns whether the client is to be
     /// served further.
     fn run_batch(&mut self) -> io::Result<bool> {
-        // Tells the reader, which waits for the next command without sleeping if no other client begins a batch
-        // meanwhile (serve/inbound.rs).
+        // If this client turns out to be the only active one, its next command will be awaited without sleeping
+        // (serve/inbound.rs).
         self.reader.get_mut().begin_batch();
         self.client.public.in_service.store(true, Ordering::Relaxed);
         self.caller.begin();
@@ -233,7 +230,8 @@ impl Session<'_> {
             }
             // DEBUG RELOAD: serve/reload.rs. Everybody waits for it, and so do the replies before it.
             Then::Reload { from_log, silent } => self.reload(from_log, silent)?,
-            // BLPOP: serve/blocked.rs.
+            // BLPOP: serve/blocked.rs. Whoever makes the key sends the answer, unless the client has sent more
+            // commands: then this thread looks for the answer and sends it, to keep the order of replies.
             Then::Block(waiter) => self.block(&waiter)?,
             // WAIT: serve/waiting.rs.
             Then::Wait(wait) => self.wait(wait)?,

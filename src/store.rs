@@ -11,7 +11,8 @@
 //!
 //! The rules:
 //! 1. **A key holds one type.** [`View::get`] and [`ViewMut::edit`] answer WRONGTYPE for another one.
-//! 2. **An expired key is gone.** No view returns it, and whoever meets it has it deleted (store/expire.rs).
+//! 2. **An expired key is gone.** No view returns it, and whoever meets it has it deleted (store/expire.rs). A thread
+//!    looks for the others, and deletes 64 at a time (src/expire.rs).
 //! 3. **A collection is never empty.** The key goes with its last element ([`ViewMut::edit`]).
 //! 4. **A change is counted**: the count decides whether the command is logged, and clients that WATCH the
 //!    key are told.
@@ -34,6 +35,7 @@ mod expire;
 mod limits;
 mod shared;
 mod view_mut;
+mod walk;
 mod watched;
 
 use crate::error::Error;
@@ -72,8 +74,8 @@ pub type Garbage = Box<dyn Send + Sync>;
 
 struct Db {
     keys: Table<Stored>,
-    /// For active expiry: the deadlines in their order, each with the digest of its key. (If two keys had both in
-    /// common, one might be found only when somebody asks for it.)
+    /// For active expiry: the deadlines in their order, each with the digest of its key. It is a set, so two keys
+    /// with the same deadline and the same 64 bits of digest would have one place. Nobody will see that happen.
     deadlines: Deadlines,
 }
 
@@ -211,50 +213,6 @@ impl<'a> View<'a> {
     /// The same keyspace seen from another database.
     pub fn in_db(&self, db: usize) -> View<'a> {
         View { db, ..*self }
-    }
-
-    /// All keys that are alive. Expired ones are passed over without a note, as KEYS does in Redis.
-    pub fn living(&self) -> impl Iterator<Item = Entry<'a>> {
-        let entries = self.db().keys.iter();
-        entries.filter(|entry| !self.time.has_expired(*entry))
-    }
-
-    /// Calls `visit` for each entry of one slot that is alive and whose key is wanted. Returns the cursor of the
-    /// next slot (see table.rs). With `counts`, each entry counts as a hit or a miss, as in Redis if SCAN asks for
-    /// a type. Of each expired key that it meets, the DEL is a unit of its own in the log.
-    pub fn scan(
-        &self,
-        cursor: u64,
-        counts: bool,
-        wanted: impl Fn(&[u8]) -> bool,
-        mut visit: impl FnMut(Entry<'a>),
-    ) -> u64 {
-        self.db().keys.scan(cursor, |entry| {
-            if wanted(entry.key()) {
-                let was_noted = self.report.has_noted(self.db, entry.key());
-                let is_alive = !self.note_alone_if_expired(entry);
-                // An expired key that was noted before is no miss: Redis would have deleted it then.
-                if counts && (is_alive || !was_noted) {
-                    self.report.count(self.db, entry.key(), is_alive);
-                }
-                if is_alive {
-                    visit(entry);
-                }
-            }
-        })
-    }
-
-    /// A key that is alive, at random. Each has the same chance, unless nearly all keys are expired.
-    pub fn random_key(&self) -> Option<&'a [u8]> {
-        let keys = &self.db().keys;
-        for _ in 0..100 {
-            let entry = keys.random()?;
-            if !self.note_alone_if_expired(entry) {
-                return Some(entry.key());
-            }
-        }
-        // Nearly all are expired, so the first that is alive will do.
-        self.living().next().map(Entry::key)
     }
 
     fn db(&self) -> &'a Db {

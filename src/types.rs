@@ -47,6 +47,8 @@ pub use zset::{Accumulator, Scoring, Sorted, Zset};
 
 use crate::notify::Class;
 use entry::{Kind, LargeValue};
+use hash::Field;
+use table::Table;
 
 /// A value of any type, to be read.
 pub enum Value<'a> {
@@ -86,6 +88,16 @@ impl Value<'_> {
         each!(self, v => v.memory())
     }
 
+    /// Redis's number of the type.
+    pub fn number(&self) -> u32 {
+        each!(self, v => number_of(v))
+    }
+
+    /// Hands all that is in it to `take`.
+    pub fn parts(&self, take: &mut dyn FnMut(Part)) {
+        each!(self, v => v.parts(take));
+    }
+
     /// The commands that make this value again under `key`. `emit` is given the words of each.
     pub fn rewrite(&self, key: &[u8], emit: &mut dyn FnMut(&[&[u8]])) {
         each!(self, v => v.rewrite(key, emit));
@@ -94,22 +106,36 @@ impl Value<'_> {
 
 impl<'a> Value<'a> {
     /// The table in which a field or a member is looked for, if there is one.
-    pub fn fields(self) -> Option<&'a table::Table<hash::Field>> {
-        match self {
-            Value::Hash(Hash::Table(table)) | Value::Set(Set::Table(table)) => Some(table),
-            _ => None,
-        }
+    pub fn fields(self) -> Option<&'a Table<Field>> {
+        each!(self, v => v.fields())
     }
+}
+
+/// What a value consists of, as DEBUG DIGEST wants to know it.
+pub enum Part<'a> {
+    /// An element whose place among the others counts.
+    InOrder(&'a [u8]),
+    /// An element that has no place.
+    Alone(&'a [u8]),
+    /// A field and its value, or a member and its score. The pair has no place.
+    Pair(&'a [u8], &'a [u8]),
 }
 
 fn name_of<T: Type>(_: &T) -> &'static str {
     T::NAME
 }
 
+fn number_of<T: Type>(_: &T) -> u32 {
+    T::NUMBER
+}
+
 /// What a type says to the rest of this module.
 pub trait Type: Sized {
     /// As `TYPE` answers.
     const NAME: &'static str;
+
+    /// Redis's number of the type (server.h, `OBJ_STRING` and so on). 5 is that of a module's type.
+    const NUMBER: u32;
 
     /// Of what happens to its values.
     const CLASS: Class;
@@ -147,6 +173,13 @@ pub struct Limits {
     pub set: Packed,
     pub hash: Packed,
     pub zset: Packed,
+}
+
+impl Limits {
+    /// Whether a set of so many members is a table in any case.
+    pub fn is_table(&self, members: usize) -> bool {
+        members > self.intset.max(self.set.entries)
+    }
 }
 
 #[cfg(test)]

@@ -88,6 +88,12 @@ fn who_asks_for_more_than_normal_clients_may_leave_unread_is_closed_while_the_re
     other.call(&["HSET", "wide", "one", &big]);
     for field in 0..12 {
         other.call(&["HSET", "table", &field.to_string(), &big]);
+        // They differ in their last bytes.
+        let member = format!("{big}{field:02}");
+        other.call(&["RPUSH", "list", &member]);
+        other.call(&["SADD", "set", &member]);
+        other.call(&["ZADD", "zset", "1", &member]);
+        other.call(&["SET", &member, "v"]);
     }
     let repeat = |command: &[&str], word: &str, times: usize| -> Vec<u8> {
         let mut words = command.to_vec();
@@ -110,6 +116,17 @@ fn who_asks_for_more_than_normal_clients_may_leave_unread_is_closed_while_the_re
         ),
         ("HGETALL", encode(&["HGETALL", "table"]), Some(encode(&["HGETALL", "wide"]))),
         ("HVALS", encode(&["HVALS", "table"]), None),
+        ("LRANGE", encode(&["LRANGE", "list", "0", "-1"]), None),
+        ("SORT", encode(&["SORT", "list", "ALPHA"]), None),
+        ("SMEMBERS", encode(&["SMEMBERS", "set"]), None),
+        ("SUNION", encode(&["SUNION", "set", "none"]), None),
+        ("SINTER", encode(&["SINTER", "set", "set"]), None),
+        ("ZRANGE", encode(&["ZRANGE", "zset", "0", "-1"]), None),
+        // What they have found counts before it is in the reply.
+        ("SCAN", encode(&["SCAN", "0", "COUNT", "1000"]), None),
+        ("HSCAN", encode(&["HSCAN", "table", "0", "COUNT", "1000"]), None),
+        ("SSCAN", encode(&["SSCAN", "set", "0", "COUNT", "1000"]), None),
+        ("ZSCAN", encode(&["ZSCAN", "zset", "0", "COUNT", "1000"]), None),
         // A client that is named often has as many lines, and a command as many histograms.
         ("CLIENT LIST", repeat(&["CLIENT", "LIST", "ID"], &id, 300_000), None),
         ("LATENCY HISTOGRAM", repeat(&["LATENCY", "HISTOGRAM"], "hset", 300_000), None),

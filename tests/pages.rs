@@ -368,7 +368,9 @@ fn made(page: &str, mark: &str, expected: &str) {
     }
     assert!(
         env::var("UPDATE").is_ok(),
-        "{page}, {mark}: run UPDATE=1 cargo test --test pages. It should be:\n{expected}"
+        "{page}, {mark}: run UPDATE=1 cargo test --test pages. It would change these lines:\n{}{}",
+        only_in(found, expected, '-'),
+        only_in(expected, found, '+')
     );
     // Read again: another test may have written its own part meanwhile.
     let _one_at_a_time = WRITES.lock().unwrap();
@@ -377,6 +379,13 @@ fn made(page: &str, mark: &str, expected: &str) {
     let begin = found.as_ptr().addr() - text.as_ptr().addr();
     let text = [&text[..begin], expected, &text[begin + found.len()..]].concat();
     fs::write(root().join(page), text).expect("the page can be written");
+}
+
+/// The lines that one text has and the other has not, each behind a sign.
+fn only_in(text: &str, other: &str, sign: char) -> String {
+    let others: BTreeSet<&str> = other.lines().collect();
+    let lines = text.lines().filter(|line| !others.contains(line));
+    lines.map(|line| format!("{sign} {line}\n")).collect()
 }
 
 static WRITES: Mutex<()> = Mutex::new(());

@@ -152,3 +152,41 @@ fn to_count_keys_does_not_mean_to_look_at_all_that_were_found_expired() {
         commands
     });
 }
+
+/// To invert them, each byte is read and written.
+#[test]
+fn to_count_or_find_bits_takes_no_longer_than_to_invert_them() {
+    let server = Server::start(&["--appendonly", "no"]);
+    let mut client = server.client();
+    client.run("SETBIT zeros 40000000 1");
+    client.run("BITOP NOT ones zeros");
+    let mut time_of = |line: &str| takes(&server, &mut client, &vec![words(line)], 4);
+    let invert = time_of("BITOP NOT more zeros");
+    for line in
+        ["BITCOUNT ones", "BITCOUNT ones 1 -2 BIT", "BITPOS zeros 1", "BITPOS ones 0 3 -1 BIT"]
+    {
+        let time = time_of(line);
+        assert!(
+            time < invert + Duration::from_millis(50),
+            "{line}: {time:?}, {invert:?} to invert"
+        );
+    }
+}
+
+/// To copy a sorted set, each member is put into a new one. What most members leave is made in the same way.
+#[test]
+fn to_remove_nearly_all_members_takes_much_less_than_to_copy_them() {
+    let server = Server::start(&["--appendonly", "no"]);
+    let mut client = server.client();
+    let pair = |i: usize| vec![(i * 7919 % MANY).to_string(), format!("member:{i}")];
+    client.call(&command(&["ZADD", "z"], MANY, pair));
+    let copy = takes(&server, &mut client, &vec![words("COPY z copy")], 1);
+    for line in
+        ["ZREMRANGEBYRANK copy 100 -100", "ZREMRANGEBYSCORE again (100 +inf", "ZPOPMAX once 59900"]
+    {
+        let key = words(line).swap_remove(1);
+        client.run(&format!("COPY z {key} REPLACE"));
+        let time = takes(&server, &mut client, &vec![words(line)], 1);
+        assert!(time < copy / 2 + Duration::from_millis(30), "{line}: {time:?}, {copy:?} to copy");
+    }
+}

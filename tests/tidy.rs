@@ -16,6 +16,7 @@ use support::commands::commands;
 use support::project::{
     FINISHING, Source, all, evening, everything, functions, none, read, sources, word,
 };
+use support::state::KINDS;
 use support::transcript::{self, Action, Transcript};
 
 /// Imports run one way: a file may use what stands in a later line of this list, and nothing of
@@ -158,6 +159,45 @@ fn modules_stand_in_reading_order() {
     others.sort_unstable();
     expected.extend(others);
     assert_eq!(declared, expected);
+}
+
+/// Without a `mod` line a file is not compiled, and no warning says so.
+#[test]
+fn every_source_file_has_its_mod_line() {
+    let sources = sources("src", "rs");
+    let mut faults = Vec::new();
+    for source in sources.iter().filter(|source| source.path != "src/main.rs") {
+        let path = source.path.trim_end_matches(".rs");
+        let (folder, name) = path.rsplit_once('/').expect("a folder");
+        let above = if folder == "src" { "src/main.rs".into() } else { format!("{folder}.rs") };
+        let mut lines = sources.iter().filter(|file| file.path == above).flat_map(Source::code);
+        // `r#` stands in front of a name that is a keyword.
+        let is_named = |line: &str| {
+            let named = line.rsplit("mod ").next().and_then(|named| named.strip_suffix(';'));
+            named.is_some_and(|named| named.trim_start_matches("r#") == name)
+        };
+        if !lines.any(is_named) {
+            faults.push(format!("{}: {above} has no line `mod {name};`", source.path));
+        }
+    }
+    none(&faults);
+}
+
+/// What KINDS does not know is not compared after a restart or a rewrite, and nobody looks at its memory.
+#[test]
+fn every_type_is_known_to_the_tests() {
+    let mut types = BTreeSet::new();
+    for source in all(sources("src", "rs"), "src/types/") {
+        let names = source.code().into_iter().filter_map(|line| {
+            line.trim().strip_prefix("const NAME: &'static str = \"")?.strip_suffix("\";")
+        });
+        types.extend(names.map(str::to_string));
+    }
+    let known: BTreeSet<String> = KINDS.iter().map(|kind| kind.name.to_string()).collect();
+    assert_eq!(
+        types, known,
+        "the types in src/types, and those of KINDS in tests/support/state.rs"
+    );
 }
 
 #[test]

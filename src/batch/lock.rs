@@ -71,13 +71,12 @@ impl<'a> Batch<'a> {
     }
 
     pub(super) fn begin_writing(&mut self, mut guard: RwLockWriteGuard<'a, Keyspace>) {
-        // The keyspace lends its writer a large empty buffer. In `release`, `append` takes the full one: it
-        // exchanges it for the stream's if that is empty, and else copies and clears it. Either way an empty
-        // one is left, and the keyspace gets it back.
+        // The keyspace has one large empty buffer, for the records of whoever holds the exclusive lock.
         std::mem::swap(&mut self.records.bytes, &mut guard.records);
         self.guard = Guard::Exclusive(guard);
         self.start_clock();
-        // Asked under the lock, because the thread that held it may have switched the log on.
+        // Asked once. Nobody switches the log on meanwhile, because whoever does so holds the shared lock
+        // (aof/rewrite.rs). If somebody switches it off, `append` keeps nothing.
         self.records.wanted = self.time.source == Source::Client && self.server.aof.is_enabled();
         // Keys that the batch's reads found expired go before what its writes change.
         self.delete_noted();
@@ -105,7 +104,8 @@ impl<'a> Batch<'a> {
     /// lock back.
     fn release(&mut self) {
         if let Guard::Exclusive(keyspace) = &mut self.guard {
-            // Leaves an empty buffer, this one or another, which the keyspace gets.
+            // `append` empties the buffer, or takes it and leaves the stream's, which is empty. That is for the
+            // next writer.
             self.server.aof.append(&mut self.records);
             std::mem::swap(&mut self.records.bytes, &mut keyspace.records);
             for garbage in keyspace.garbage.drain(..) {

@@ -24,9 +24,7 @@ impl Batch<'_> {
         let mut from = 0;
         for range in &self.retractable {
             reply.out.append(&replies, from..range.start);
-            if !range.is_empty() {
-                reply.error(error);
-            }
+            reply.error(error);
             from = range.end;
         }
         reply.out.append(&replies, from..replies.mark());

@@ -66,9 +66,8 @@ impl Batch<'_> {
         }
     }
 
-    /// Serves the clients that wait for what the last command, or EXEC, has made ready. The end of its reply
-    /// is `end`.
-    pub fn serve_waiting(&mut self, client: &mut Client, end: usize) {
+    /// Serves the clients that wait for what the last command, or EXEC, has made ready.
+    pub fn serve_waiting(&mut self, client: &mut Client) {
         if client.in_exec {
             // EXEC is not over.
             return;
@@ -93,14 +92,14 @@ impl Batch<'_> {
                 let Some(to) = to.filter(|to| self.unblock(to)) else {
                     continue;
                 };
-                let reply = self.serve(&waiter, key, end);
+                let reply = self.serve(&waiter, key);
                 client.answers.push(Answer { to, reply, is_logged: true });
             }
         }
     }
 
     /// Pops for a client, as a unit of the log.
-    fn serve(&mut self, waiter: &Waiter, key: Key, end: usize) -> Reply {
+    fn serve(&mut self, waiter: &Waiter, key: Key) -> Reply {
         let mut reply = Reply::new();
         reply.protocol = waiter.protocol;
         self.report.begin_command(false);
@@ -114,7 +113,8 @@ impl Batch<'_> {
             reply.out.truncate(0);
             reply.error(&error);
         }
-        self.end_unit(end..end);
+        // This batch's own replies say nothing of it. What the waiting client is told, `deliver` changes.
+        self.end_unit(0..0);
         if waiter.silent {
             reply.out.truncate(0);
         }
@@ -128,11 +128,6 @@ impl Batch<'_> {
         let was_there = self.view(client.db).stop_waiting(client.public.id).is_some();
         self.give_back();
         was_there && self.server.clients.unblock(&client.public, Blocked::Key)
-    }
-
-    /// Whether clients were served, who must not be answered before the log holds that.
-    pub(super) fn has_served(&self, client: &Client) -> bool {
-        client.answers.iter().any(|answer| answer.is_logged)
     }
 
     /// Sends the answers. If the log has failed, the outcome of a pop is unknown.

@@ -26,7 +26,6 @@ pub static ROWS: &[Row] = &[
     row("aof-use-rdb-preamble", "no", YesNo, Fixed, "the log is always commands"),
     row("save", "", Words, Fixed, "there are no RDB snapshots"),
     row("proc-title-template", "{title} {listen-addr} {server-mode}", Text, Live, NO_EFFECT),
-    row("latency-tracking-info-percentiles", "50 99 99.9", Words, Live, NO_EFFECT),
     row("oom-score-adj-values", "0 200 800", Words, Live, NO_EFFECT),
 ];
 

@@ -21,7 +21,7 @@ use super::ignored::{ALIASES, GROUPS, NO_EFFECT, ROWS};
 use super::{Config, Values};
 use crate::log;
 use crate::notify;
-use crate::resp::parse_integer;
+use crate::resp::{parse_double, parse_integer};
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
@@ -53,6 +53,8 @@ pub enum Accepts {
     OutputLimits,
     /// Letters of classes (notify.rs).
     Events,
+    /// Any number of percentages, such as `99.9`.
+    Percentages,
     /// Only these values, because others ask for a feature that is not here; and the reason.
     Only(&'static [&'static str], &'static str),
     /// Another name of this option.
@@ -150,6 +152,7 @@ static USED: &[Row] = &[
     row("slowlog-log-slower-than", "10000", Number(-1, BIG), Live, "a command of this many microseconds is slow; -1: none is").slot(|c, v| c.slowlog_log_slower_than.put(v)),
     row("latency-monitor-threshold", "0", Number(0, BIG), Live, "what takes this many milliseconds is an event of LATENCY; 0: nothing is").slot(|c, v| c.put_latency_threshold(v)),
     row("lua-time-limit", "5000", Number(0, BIG), Live, "milliseconds after which a script is busy, and others are told; 0: never").slot(|c, v| c.lua_time_limit.put(v)),
+    row("latency-tracking-info-percentiles", "50 99 99.9", Percentages, Live, "percentiles of the times of each command, in INFO latencystats").slot(|c, v| c.latency_tracking_info_percentiles.put(v)),
     row("slowlog-max-len", "128", Number(0, BIG), Live, "entries that the slow log keeps").slot(|c, v| c.slowlog_max_len.put(v)),
     row("hash-max-listpack-entries", "512", Number(0, BIG), Live, "a hash of at most this many fields is packed").slot(|c, v| c.hash_max_listpack_entries.put(v)),
     row("hash-max-listpack-value", "64", Memory(0, BIG), Live, "a hash with a longer field or value is not packed").slot(|c, v| c.hash_max_listpack_value.put(v)),
@@ -228,6 +231,8 @@ impl Row {
             Text | Words | Alias(_) => return Ok(given.to_vec()),
             Events if notify::parse(given).is_some() => Ok(text.into()),
             Events => Err("Invalid event class character. Use 'Ag$lshzxeKEtmdn'.".to_string()),
+            Percentages => percentages(&text)
+                .map_err(|wrong| format!("{}{name} parameters{}", wrong.0, wrong.1)),
             Directory if given.is_empty() => Err("No such file or directory".to_string()),
             Directory => return absolute(given, current),
             FileName if std::str::from_utf8(given).is_err() => Err(format!("{name} must be UTF-8")),
@@ -321,6 +326,19 @@ fn memory_or_percent(given: &str) -> Result<String, String> {
     }
 }
 
+/// The percentages as numbers are printed; or what an error says before and behind the name of the option.
+fn percentages(given: &str) -> Result<String, (&'static str, &'static str)> {
+    let words = given.split(' ').filter(|_| !given.is_empty());
+    let numbers = words.map(|word| match parse_double(word.as_bytes()) {
+        None => Err(("Invalid ", "")),
+        Some(number) if !(0.0..=100.0).contains(&number) => {
+            Err(("", " should sit between [0.0,100.0]"))
+        }
+        Some(number) => Ok(number.to_string()),
+    });
+    Ok(numbers.collect::<Result<Vec<_>, _>>()?.join(" "))
+}
+
 /// Puts the classes that `given` names into `current`, which has all three.
 fn output_limits(given: &str, current: &str) -> Result<String, &'static str> {
     let mut limits: Vec<String> = current.split(' ').map(String::from).collect();
@@ -351,6 +369,7 @@ fn output_limits(given: &str, current: &str) -> Result<String, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     #[test]
     fn every_default_is_accepted_as_a_value() {
@@ -374,12 +393,21 @@ mod tests {
         let rows = rows.filter_map(|line| line.trim().strip_prefix("row(\"")?.split_once('"'));
         let slots =
             rows.filter_map(|(name, row)| Some((name, row.split_once(".slot(|c, v| c.")?.1)));
-        let mut count = 0;
+        let mut filled = BTreeSet::new();
         for (name, slot) in slots.filter(|(_, slot)| !slot.starts_with("put_")) {
-            assert_eq!(slot, format!("{}.put(v)),", name.replace('-', "_")));
-            count += 1;
+            let name = name.replace('-', "_");
+            assert_eq!(slot, format!("{name}.put(v)),"));
+            filled.insert(name);
         }
-        assert_eq!(count, 35);
+        let fields = include_str!("../config.rs").lines();
+        let fields = fields.filter_map(|line| line.strip_prefix("    pub ")?.split_once(": "));
+        let slots = fields.filter(|(_, kind)| kind.starts_with("Slot<") || *kind == "Bytes,");
+        let slots = slots.map(|(name, _)| name.to_string()).collect();
+        let differences = &filled ^ &slots;
+        assert!(
+            differences.is_empty(),
+            "a row without a slot, or a slot without a row: {differences:?}"
+        );
     }
 
     #[test]

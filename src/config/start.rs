@@ -248,8 +248,8 @@ const FORGOTTEN: [&str; 3] =
     ["list-max-ziplist-entries", "list-max-ziplist-value", "lua-replicate-commands"];
 
 fn check_count(accepts: &Accepts, count: usize) -> Result<(), &'static str> {
-    use Accepts::{Only, OutputLimits, Refused, Words};
-    let many = matches!(accepts, Words | OutputLimits | Only(..) | Refused(_));
+    use Accepts::{Only, OutputLimits, Percentages, Refused, Words};
+    let many = matches!(accepts, Words | OutputLimits | Percentages | Only(..) | Refused(_));
     match count {
         0 => Err("its value is missing"),
         2.. if !many => Err("it takes one value"),

@@ -185,40 +185,35 @@ fn range(start: i64, end: i64, all: i64) -> Option<(i64, i64)> {
     (start <= end && start < all).then_some((start, end))
 }
 
-/// The bytes that have these bits; of the first and the last, what does not belong to the range is given
-/// the value of `other`.
-fn bytes_of(bytes: &[u8], start: i64, end: i64, other: u8) -> impl Iterator<Item = (usize, u8)> {
-    let (first, last) = ((start >> 3) as usize, (end >> 3) as usize);
-    bytes[first..=last].iter().enumerate().map(move |(i, byte)| {
-        let mut mask = 0xff;
-        if i == 0 {
-            mask &= 0xff >> (start & 7);
-        }
-        if first + i == last {
-            mask &= 0xff << (7 - (end & 7));
-        }
-        (first + i, byte & mask | other & !mask)
-    })
-}
-
 fn count_ones(bytes: &[u8], start: i64, end: i64) -> i64 {
     let (first, last) = ((start >> 3) as usize, (end >> 3) as usize);
-    let edges = bytes_of(bytes, start, end, 0).filter(|(i, _)| *i == first || *i == last);
-    let edges: i64 = edges.map(|(_, byte)| i64::from(byte.count_ones())).sum();
-    let inner = bytes.get(first + 1..last).unwrap_or(&[]);
+    let before = bytes[first] & !(0xff >> (start & 7));
+    let behind = bytes[last] & (0x7f >> (end & 7));
     // In words, because the processor counts them at once.
-    let words = inner.chunks_exact(8);
+    let words = bytes[first..=last].chunks_exact(8);
     let rest: i64 = words.remainder().iter().map(|byte| i64::from(byte.count_ones())).sum();
     let words = words.map(|word| u64::from_le_bytes(word.try_into().unwrap_or_default()));
-    edges + rest + words.map(|word| i64::from(word.count_ones())).sum::<i64>()
+    let all = rest + words.map(|word| i64::from(word.count_ones())).sum::<i64>();
+    all - i64::from(before.count_ones() + behind.count_ones())
 }
 
 /// The first of these bits that has this value.
 fn find_bit(bytes: &[u8], start: i64, end: i64, bit: u64) -> Option<i64> {
-    let full = if bit == 1 { 0 } else { 0xff };
-    let mut bytes = bytes_of(bytes, start, end, full);
-    let (i, byte) = bytes.find(|(_, byte)| *byte != full)?;
-    Some(8 * i as i64 + i64::from((byte ^ full).leading_zeros()))
+    let other = if bit == 1 { 0 } else { 0xff };
+    let at = |i: usize, byte: u8| 8 * i as i64 + i64::from((byte ^ other).leading_zeros());
+    let (first, last) = ((start >> 3) as usize, (end >> 3) as usize);
+    // Of the first byte, what does not belong to the range may have the value too.
+    let mask = 0xff >> (start & 7);
+    let edge = bytes[first] & mask | other & !mask;
+    let found = if edge != other {
+        at(first, edge)
+    } else {
+        let words = bytes[first + 1..=last].chunks_exact(32);
+        let next = first + 1 + 32 * words.take_while(|word| **word == [other; 32]).count();
+        let i = next + bytes[next..=last].iter().position(|byte| *byte != other)?;
+        at(i, bytes[i])
+    };
+    (found <= end).then_some(found)
 }
 
 // Combining.
@@ -471,5 +466,31 @@ impl Field {
         set_bits(string, self.offset, self.bits, new as u64)?;
         let answer = if is_set { old } else { new };
         Ok(Some(answer as i64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bytes are long enough that words are counted, and skipped, between the edges.
+    #[test]
+    fn a_range_of_bits_begins_and_ends_at_any_bit() {
+        let mut bytes = vec![0; 100];
+        bytes[3] = 0x24;
+        bytes[40..47].copy_from_slice(&[0xff, 0xff, 0x7f, 0xff, 0xfe, 1, 0x80]);
+        bytes[99] = 1;
+        let last = 8 * bytes.len() as i64 - 1;
+        let is_set = |bit: i64| get_bits(&bytes, bit as usize, 1);
+        for start in (0..=last).filter(|start| start % 8 < 3 || start / 8 > 95) {
+            for end in (start..=last).filter(|end| end % 8 > 4 || end - start < 20) {
+                let ones = (start..=end).filter(|bit| is_set(*bit) == 1).count();
+                assert_eq!(count_ones(&bytes, start, end), ones as i64, "{start} to {end}");
+                for bit in [0, 1] {
+                    let first = (start..=end).find(|i| is_set(*i) == bit);
+                    assert_eq!(find_bit(&bytes, start, end, bit), first, "{bit}: {start} to {end}");
+                }
+            }
+        }
     }
 }

@@ -22,6 +22,7 @@ use super::{Command, Flag, NO_KEY, REDIS_VERSION, Run, TABLE, VERSION, command};
 use crate::client::Client;
 use crate::error::Error;
 use crate::held::{Buffers, kilobytes};
+use crate::latency::percentile;
 use crate::pubsub::Subscription;
 use crate::resp::{Args, Reply};
 use crate::server::Server;
@@ -51,8 +52,7 @@ const SECTIONS: [Section; 13] = [
     ("Modules", true, |_| {}),
     ("Commandstats", false, |info| info.commandstats()),
     ("Errorstats", true, |info| info.errorstats()),
-    // Empty: no percentiles are kept.
-    ("Latencystats", false, |_| {}),
+    ("Latencystats", false, |info| info.latencystats()),
     ("Cluster", true, |info| info.absent("cluster_enabled")),
     ("Keyspace", true, |info| info.keyspace()),
 ];
@@ -377,6 +377,22 @@ impl Info<'_> {
             let kind: Vec<u8> = kind.iter().map(safe).collect();
             let name = format!("errorstat_{}", String::from_utf8_lossy(&kind));
             self.field(&name, format_args!("count={count}"));
+        }
+    }
+
+    fn latencystats(&mut self) {
+        let percentages = self.server.config.latency_tracking_info_percentiles.text();
+        for row in &TABLE.rows {
+            let buckets = self.server.stats.histograms[row.index].cumulative();
+            if !buckets.is_empty() {
+                let value = |percentage: &str| {
+                    let end = percentile(&buckets, percentage.parse().unwrap_or_default());
+                    format!("p{percentage}={}.{:03}", end / 1000, end % 1000)
+                };
+                let values: Vec<String> = percentages.split_whitespace().map(value).collect();
+                let name = format!("latency_percentiles_usec_{}", row.command.name);
+                self.field(&name, values.join(","));
+            }
         }
     }
 

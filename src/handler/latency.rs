@@ -103,7 +103,7 @@ fn histogram(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), 
         reply.bulk(b"histogram_usec");
         reply.map(buckets.len());
         for (end, calls) in buckets {
-            reply.integer(*end as i64);
+            reply.integer((end / 1000) as i64);
             reply.integer(*calls as i64);
         }
     });

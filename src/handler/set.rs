@@ -9,12 +9,17 @@
 //! a: 1 2 3    b: 2 3 4    c: 3
 //!
 //! SINTER a b c    3         walks the smallest, c; asks the others: do you have 3?
-//! SUNION a b c    1 2 3 4   adds all to one set
-//! SDIFF a b c     1         walks a, and asks the others; or makes a set of a, and removes b and c from it
+//! SUNION a b c    1 2 3 4   walks a; walks b, and asks a; walks c, and asks a and b
+//! SDIFF a b c     1         walks a; asks the others
 //! ```
 //!
-//! SDIFF has two ways because either may be long. The first asks each other set for each member of `a`; the
-//! second walks all sets, once. The sizes tell which is shorter.
+//! So the members are found where they lie, and nothing is copied. Questions are asked for about sixty members
+//! at once ([`Set::keep`]). Of many sets SUNION and SDIFF would ask too often. Then they make a set of one, and
+//! add the others to it, or remove them from it. The sizes tell which way is shorter. SUNIONSTORE needs a set in
+//! any case, and begins with a copy of the largest.
+//!
+//! Measured with two sets of 100,000: SUNION takes a third of the time that it takes with a set of all members,
+//! the others half of what they take with questions for one member.
 //!
 //! Who asks about many members gives the lock back first, and waits for others who ask (call/long.rs).
 //!
@@ -34,10 +39,8 @@ use crate::handler::{
 use crate::key::Key;
 use crate::resp::{Args, Reply};
 use crate::store::{View, ViewMut};
-use crate::types::table::groups;
 use crate::types::{Edit, Entry, Loose, Member, Set};
 use std::cmp::Reverse;
-use std::mem::take;
 use std::ops::Range;
 
 #[rustfmt::skip]
@@ -214,15 +217,20 @@ fn spop(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error>
 
 /// Takes a member out, each with the same chance.
 fn pop(set: &mut Edit<Set>) -> Option<Vec<u8>> {
-    let member = set.look().random()?.read(<[u8]>::to_vec);
-    set.remove(Member::Bytes(&member));
+    let drawn = set.look().random()?;
+    let digest = drawn.key().map(|key| key.digest);
+    let member = drawn.read(<[u8]>::to_vec);
+    set.remove(match digest {
+        Some(digest) => Member::Key(Key { bytes: &member, digest }),
+        None => Member::Bytes(&member),
+    });
     Some(member)
 }
 
 // Several sets.
 
 /// What is asked about several sets. A key that is missing is an empty set.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Question {
     Inter,
     Union,
@@ -235,11 +243,7 @@ fn sinter<'a>(
     _: &TimeSlice,
     reply: &mut Reply,
 ) -> Result<Option<Rest<'a>>, Error> {
-    ask(Question::Inter, 1..args.len(), view, args, reply, |sets, reply| {
-        let members: Vec<Member> = intersection(sets).collect();
-        reply.set(members.len());
-        reply.each(members, bulk);
-    })
+    answer(Question::Inter, view, args, reply)
 }
 
 fn sintercard<'a>(
@@ -263,7 +267,14 @@ fn sintercard<'a>(
     }
     let limit = if limit == 0 { usize::MAX } else { limit };
     ask(Question::Inter, 2..2 + numkeys, view, args, reply, move |sets, reply| {
-        reply.count(intersection(sets).take(limit).count());
+        let mut count = 0;
+        for group in intersection(sets) {
+            count += group.len();
+            if count >= limit {
+                break;
+            }
+        }
+        reply.count(count.min(limit));
     })
 }
 
@@ -285,7 +296,6 @@ fn sdiff<'a>(
     answer(Question::Diff, view, args, reply)
 }
 
-/// Answers with the members of a set that is made for that, as Redis does it.
 fn answer<'a>(
     question: Question,
     view: &View,
@@ -294,7 +304,14 @@ fn answer<'a>(
 ) -> Result<Option<Rest<'a>>, Error> {
     let limits = *view.limits;
     ask(question, 1..args.len(), view, args, reply, move |sets, reply| {
-        let made = Loose::filled::<Set>(b"", &limits, |set| question.fill(sets, set));
+        let members = question.members(sets);
+        let count = members.iter().flatten().map(Vec::len).sum();
+        if question == Question::Inter || limits.is_table(count) {
+            reply.set(count);
+            return reply.each(members.into_iter().flatten().flatten(), bulk);
+        }
+        // Redis sends the members of a set that it makes. If that is small, they have an order.
+        let made = Loose::filled::<Set>(b"", &limits, |set| question.fill(members, sets, set));
         reply_with(made.as_ref().and_then(|made| made.look().read::<Set>()), reply);
     })
 }
@@ -349,7 +366,11 @@ fn store(
     let destination = args.key(1);
     let look = view.look();
     let sets = sets(&look, args.keys(2))?;
-    let made = Loose::filled::<Set>(&destination, look.limits, |set| question.fill(&sets, set));
+    // All sets of a union are added to the largest.
+    let members = if question == Question::Union { None } else { question.members(&sets) };
+    let made = Loose::filled::<Set>(&destination, look.limits, |set| {
+        question.fill(members, &sets, set);
+    });
     let made_set = made.as_ref().and_then(|made| made.look().read::<Set>());
     reply.count(made_set.map_or(0, Set::len));
     view.replace::<Set>(destination, question.event(), made);
@@ -366,7 +387,7 @@ impl Question {
         }
     }
 
-    /// How many bytes of members it may put into a new set. An intersection is sent from where it lies.
+    /// How many bytes of members it may put into a new set. An intersection needs none.
     fn copies(self, sets: &[Option<Set>]) -> usize {
         match self {
             Question::Inter => 0,
@@ -383,66 +404,74 @@ impl Question {
         }
     }
 
-    /// Puts the members that are asked for into a set that is empty.
-    fn fill(self, sets: &[Option<Set>], set: &mut Edit<Set>) {
+    /// The members that are asked for, in groups. None if it is shorter to make a set of all members. For an
+    /// intersection it never is.
+    fn members<'a>(self, sets: &[Option<Set<'a>>]) -> Option<Vec<Vec<Member<'a>>>> {
         match self {
-            Question::Inter => set.add_all(intersection(sets)),
+            Question::Inter => Some(intersection(sets).collect()),
             Question::Union => {
-                set.expect(sets.iter().flatten().map(|set| set.len()).max().unwrap_or(0));
-                set.add_all(members(sets));
+                // To add one takes as long as to ask two.
+                let asked = sets.iter().enumerate().map(|(i, set)| i * set.map_or(0, Set::len));
+                let is_shorter = asked.sum::<usize>() <= 2 * self.work(sets);
+                let new = |i| difference(sets[i], &sets[..i]);
+                is_shorter.then(|| (0..sets.len()).flat_map(new).collect())
             }
-            Question::Diff => subtract(sets, set),
+            Question::Diff => {
+                let (first, others) = sets.split_first()?;
+                let mut others = others.to_vec();
+                // The largest is the one that most probably has a member.
+                others.sort_by_key(|set| Reverse(set.map_or(0, Set::len)));
+                // Redis's formula.
+                let asked = first.map_or(0, Set::len).saturating_mul(sets.iter().flatten().count());
+                (asked / 2 <= self.work(sets)).then(|| difference(*first, &others).collect())
+            }
+        }
+    }
+
+    /// Puts these members into a set that is empty; or finds them by adding sets to it and removing them.
+    fn fill(self, members: Option<Vec<Vec<Member>>>, sets: &[Option<Set>], set: &mut Edit<Set>) {
+        if let Some(members) = members {
+            set.expect(members.iter().map(Vec::len).sum());
+            return members.iter().for_each(|group| set.add_all(group));
+        }
+        let length = |i: &usize| sets[*i].map_or(0, Set::len);
+        // A small union has the order in which its members come. A large one has none.
+        let largest = (0..sets.len()).max_by_key(length).unwrap_or(0);
+        let copies_largest = self == Question::Union && set.limits.is_table(length(&largest));
+        let first = if copies_largest { largest } else { 0 };
+        sets[first].into_iter().for_each(|first| set.begin_with(first));
+        for (_, other) in sets.iter().enumerate().filter(|(i, _)| *i != first) {
+            for group in other.iter().flat_map(|other| other.groups()) {
+                match self {
+                    Question::Diff => group.into_iter().for_each(|member| _ = set.remove(member)),
+                    _ => set.add_all(&group),
+                }
+            }
         }
     }
 }
 
-/// Puts what the first of the sets has, and no other, into a set that is empty.
-fn subtract(sets: &[Option<Set>], set: &mut Edit<Set>) {
-    let (first, others) = sets.split_at(1);
-    let Some(minuend) = first[0] else {
-        return;
-    };
-    // Redis's formula.
-    let asked = minuend.len().saturating_mul(sets.iter().flatten().count()) / 2;
-    if asked <= Question::Diff.work(sets) {
-        let mut others: Vec<Set> = others.iter().flatten().copied().collect();
-        // The largest is the one that most probably has a member.
-        others.sort_by_key(|set| Reverse(set.len()));
-        let is_left = |member: &Member| !others.iter().any(|other| other.contains(*member));
-        set.add_all(ahead(minuend, others.clone()).filter(is_left));
-    } else {
-        set.expect(minuend.len());
-        set.add_all(minuend.iter());
-        for member in members(others) {
-            set.remove(member);
-        }
-    }
-}
-
-/// The members of these sets, one after another.
-fn members<'a>(sets: &[Option<Set<'a>>]) -> impl Iterator<Item = Member<'a>> {
-    sets.iter().flatten().flat_map(|set| set.iter())
-}
-
-/// The members of a set, about which the others will be asked. What that needs is fetched for many of them at
-/// once, because otherwise the processor would wait for memory a few times for each.
-fn ahead<'a>(set: Set<'a>, others: Vec<Set<'a>>) -> impl Iterator<Item = Member<'a>> {
-    let groups = groups(set.iter()).inspect(move |group| {
-        let digests = group.iter().filter_map(Member::key).map(|key| key.digest);
-        others.iter().for_each(|other| other.look_ahead(digests.clone()));
-    });
-    groups.flatten()
-}
-
-/// The members that all sets have, in the order of the smallest.
-fn intersection<'a>(sets: &[Option<Set<'a>>]) -> impl Iterator<Item = Member<'a>> + use<'a> {
+/// The members that all sets have, in groups, in the order of the smallest.
+fn intersection<'a>(sets: &[Option<Set<'a>>]) -> impl Iterator<Item = Vec<Member<'a>>> + use<'a> {
     let all: Option<Vec<Set>> = sets.iter().copied().collect();
-    let mut sets = all.unwrap_or_default();
-    sets.sort_by_key(|set| set.len());
-    let smallest = sets.drain(..sets.len().min(1)).next();
-    let mut others = sets.clone();
-    let members = smallest.into_iter().flat_map(move |set| ahead(set, take(&mut others)));
-    members.filter(move |member| sets.iter().all(|set| set.contains(*member)))
+    let mut others = all.unwrap_or_default();
+    others.sort_by_key(|set| set.len());
+    let smallest = others.drain(..others.len().min(1)).next();
+    smallest.into_iter().flat_map(Set::groups).map(move |mut group| {
+        others.iter().for_each(|other| other.keep(true, &mut group));
+        group
+    })
+}
+
+/// The members of a set that none of the others has, in groups.
+fn difference<'a>(
+    set: Option<Set<'a>>,
+    others: &[Option<Set<'a>>],
+) -> impl Iterator<Item = Vec<Member<'a>>> {
+    set.into_iter().flat_map(Set::groups).map(|mut group| {
+        others.iter().flatten().for_each(|other| other.keep(false, &mut group));
+        group
+    })
 }
 
 fn reply_with(set: Option<Set>, reply: &mut Reply) {
@@ -452,4 +481,69 @@ fn reply_with(set: Option<Set>, reply: &mut Reply) {
 
 fn bulk(reply: &mut Reply, member: Member) {
     member.read(|bytes| reply.bulk(bytes));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::table::random_below;
+    use crate::types::{Limits, Packed};
+    use std::collections::BTreeSet;
+
+    fn read(made: &Option<Loose>) -> Option<Set<'_>> {
+        made.as_ref().and_then(|made| made.look().read::<Set>())
+    }
+
+    /// Sets of any form, few or many, with members in common.
+    #[test]
+    fn what_is_found_and_what_is_made_is_what_ordered_sets_answer() {
+        let packed = Packed { entries: 10, value: 9 };
+        let limits = Limits { intset: 20, set: packed, ..Limits::NOTHING };
+        let texts = |set: Option<Set>| -> Vec<Vec<u8>> {
+            let members = set.into_iter().flat_map(Set::iter);
+            let mut texts: Vec<_> = members.map(|member| member.read(<[u8]>::to_vec)).collect();
+            texts.sort();
+            texts
+        };
+        for _ in 0..2_000 {
+            let models: Vec<BTreeSet<Vec<u8>>> = (0..1 + random_below(7))
+                .map(|_| {
+                    let letter = ["", "m"][random_below(2)];
+                    let (size, bound) =
+                        ([0, 3, 30, 400][random_below(4)], [30, 500][random_below(2)]);
+                    let member = |_| format!("{letter}{}", random_below(bound)).into_bytes();
+                    (0..size).map(member).collect()
+                })
+                .collect();
+            let made = |model: &BTreeSet<Vec<u8>>| {
+                let members: Vec<Member> = model.iter().map(|text| Member::Bytes(text)).collect();
+                Loose::filled::<Set>(b"", &limits, |set| set.add_all(&members))
+            };
+            let made: Vec<Option<Loose>> = models.iter().map(made).collect();
+            let sets: Vec<Option<Set>> = made.iter().map(read).collect();
+            for question in [Question::Inter, Question::Union, Question::Diff] {
+                let join = |all: BTreeSet<Vec<u8>>, other| match question {
+                    Question::Inter => &all & other,
+                    Question::Union => &all | other,
+                    Question::Diff => &all - other,
+                };
+                let model = models[1..].iter().fold(models[0].clone(), join);
+                let model: Vec<Vec<u8>> = model.into_iter().collect();
+                let found = question.members(&sets);
+                if let Some(found) = &found {
+                    let found = found.iter().flatten().map(|member| member.read(<[u8]>::to_vec));
+                    let mut found: Vec<_> = found.collect();
+                    found.sort();
+                    assert_eq!(found, model);
+                }
+                let without = (question != Question::Inter).then_some(None);
+                for members in [Some(found), without].into_iter().flatten() {
+                    let made = Loose::filled::<Set>(b"", &limits, |set| {
+                        question.fill(members, &sets, set);
+                    });
+                    assert_eq!(texts(read(&made)), model);
+                }
+            }
+        }
+    }
 }

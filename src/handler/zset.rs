@@ -228,7 +228,9 @@ pub fn pop(
         let count = count.min(length);
         let ranks = if side == Side::Min { 0..count } else { length - count..length };
         let mut popped = Vec::with_capacity(count);
-        zset.remove_ranks(ranks, side == Side::Max, |member, score| popped.push((member, score)));
+        zset.remove_ranks(ranks, side == Side::Max, |(member, score)| {
+            popped.push((member.to_vec(), score));
+        });
         Ok(popped)
     })
 }

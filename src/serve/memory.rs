@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! 1 KiB ──▶ 8 KiB ──▶ 64 KiB        a read has filled the buffer (grow_input)
-//!   ▲──────────────────┘            nothing came for 100 ms (wait_for_input); output and arguments go too
+//!   ▲──────────────────┘            nothing came for 100 ms (prepare_to_read); output and arguments go too
 //! ```
 //!
 //! **How Redis does it**: `clientsCronResizeQueryBuffer` and `clientsCronResizeOutputBuffer` in
@@ -15,7 +15,7 @@
 use super::{BATCH_OUTPUT, INPUT_BUFFER, Inbound, Session};
 use crate::call::Arrived;
 use crate::handler::client::describe;
-use crate::held::End;
+use crate::held::{Charge, End};
 use crate::log;
 use crate::outbox::is_timeout;
 use crate::stats::add;
@@ -80,18 +80,29 @@ impl Session<'_> {
         }
     }
 
-    /// Waits for input. A client that has sent or received much keeps the memory for a moment, because
-    /// more of the same may come.
-    pub(super) fn wait_for_input(&mut self) -> io::Result<()> {
+    /// All commands have run, and the next one is to be read. A client that has sent or received much keeps the
+    /// memory for a moment, because more of the same may come.
+    pub(super) fn prepare_to_read(&mut self) -> io::Result<()> {
         // What is large is shared with the store, and its client may rest for long.
         for arrived in &mut self.arrived[..self.arrived_count] {
             if arrived.args.large_size() > 0 {
                 arrived.args.clear();
             }
         }
-        if !self.has_much() {
-            return Ok(());
+        if self.has_much() {
+            self.wait_or_give_back()?;
         }
+        // What lies in the buffer now counts as memory of the next commands.
+        let next = self.reader.buffer().len();
+        self.reader.get_mut().begin_commands(next, self.client.is_listening());
+        // Only the first command may be larger than the buffer. So only its memory is counted while it arrives.
+        let first = &mut self.arrived[0].args;
+        first.charge.get_or_insert_with(|| Charge::new(&self.client.public.held));
+        Ok(())
+    }
+
+    /// Waits for input, and gives large memory back if none comes for [`REST`].
+    fn wait_or_give_back(&mut self) -> io::Result<()> {
         self.stream.set_read_timeout(Some(REST))?;
         self.reader.get_mut().may_time_out = true;
         if self.reader.fill_buf().is_err_and(|error| is_timeout(&error)) {

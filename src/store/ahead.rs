@@ -38,7 +38,7 @@ const MOST: usize = 8 * WARM;
 impl Keyspace {
     /// Looks at the keys with these digests, in database `db`.
     #[inline(never)]
-    pub fn warm(&self, db: usize, digests: impl Iterator<Item = u64> + Clone) {
+    pub fn warm(&self, db: usize, digests: impl Iterator<Item = u64>) {
         let keys = &self.dbs[db].keys;
         table::warm(digests.map(|digest| (keys, digest)));
     }

@@ -8,6 +8,8 @@
 //! 2. If it answers with the value itself, as GETDEL does, it counts a hit or a miss ([`ViewMut::get`]). A
 //!    length or a sum is not the value ([`ViewMut::peek_value`]).
 //!
+//! A third duty is looked after in debug builds: what can fail in an [`ViewMut::edit`] comes before the first change.
+//!
 //! ```text
 //! APPEND k x      edit(k, "append", append)                              logged as it was sent
 //! GETDEL k        get(k) ──▶ delete(k) ──▶ propagate(DEL k)              logged as DEL
@@ -165,9 +167,9 @@ impl<'a> ViewMut<'a> {
         let limits = self.limits;
         let keys = &mut self.db_mut().keys;
         let make = |heap: &mut _| Stored::empty::<T>(&key, heap);
-        let (mut new, _) = keys.get_or_insert(key.digest, &key, make);
-        let (result, change) = new.fill(limits, change);
-        if result.is_ok() && change == Change::Changed {
+        let (mut new, _is_new) = keys.get_or_insert(key.digest, &key, make);
+        let (result, outcome) = new.fill(limits, change);
+        if result.is_ok() && outcome == Change::Changed {
             self.announce_new(key);
             self.changed(key, T::CLASS, event);
         } else {
@@ -181,10 +183,10 @@ impl<'a> ViewMut<'a> {
         &mut self,
         key: Key,
         event: &'static str,
-        (result, change): (Result<R, Error>, Change),
+        (result, outcome): (Result<R, Error>, Change),
     ) -> Result<R, Error> {
-        debug_assert!(result.is_ok() || change == Change::Unchanged, "what can fail comes first");
-        match change {
+        debug_assert!(result.is_ok() || outcome == Change::Unchanged, "what can fail comes first");
+        match outcome {
             Change::Unchanged => {}
             Change::Changed => self.changed(key, T::CLASS, event),
             Change::Emptied => {
@@ -246,10 +248,11 @@ impl<'a> ViewMut<'a> {
     /// For ZUNIONSTORE, SORT and their kind: stores what the command has computed, of this type, under `key`. If
     /// that is nothing, deletes the key.
     pub fn replace<T: Type>(&mut self, key: Key, event: &'static str, entry: Option<Loose>) {
-        // First the DELs of keys that the command has read and found expired.
+        // The command may have read `key` and found it expired. Then its DEL is logged before it is replaced.
         self.delete_noted();
         let Some(entry) = entry else {
-            // As in Redis, a key that is expired goes as if it were alive: the command is logged, and no DEL.
+            // If `key` is expired and was not read, it goes as if it were alive, as in Redis: the command itself is
+            // logged, and no DEL.
             self.delete_what_is_there(key);
             return;
         };

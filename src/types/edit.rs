@@ -26,7 +26,7 @@ use std::ops::{Deref, DerefMut};
 /// A value of one type, to be changed.
 pub struct Edit<'a, T: Type> {
     place: Place<'a, T::Large>,
-    pub(super) limits: &'a Limits,
+    pub limits: &'a Limits,
     /// Whether the key is missing. If the edit changes the value, it will have it.
     pub is_new: bool,
     changed: bool,

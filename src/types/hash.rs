@@ -13,7 +13,7 @@ use super::entry::{Kind, LargeValue, SmallMut};
 use super::heap::{Heap, Piece};
 use super::listpack::{self, Element, Listpack, ListpackMut};
 use super::table::{self, Held, HeldMut, Keyed, Table};
-use super::{Type, Value, allocated, rewrite_elements};
+use super::{Part, Type, Value, allocated, rewrite_elements};
 use crate::key::digest_of;
 use crate::notify::Class;
 
@@ -29,6 +29,7 @@ pub enum Hash<'a> {
 }
 
 /// A field of a hash that is a table: name and value in one piece of its heap.
+#[derive(Clone)]
 pub struct Field {
     piece: Piece,
     name_len: u32,
@@ -114,7 +115,7 @@ impl<'a> Hash<'a> {
     pub fn random(self) -> Option<(&'a [u8], &'a [u8])> {
         match self {
             Hash::Packed(listpack) => fields(listpack).nth(table::random_below(self.len())),
-            Hash::Table(table) => table.random().map(|field| (field.name(), field.value())),
+            Hash::Table(table) => table.random().map(|(_, field)| (field.name(), field.value())),
         }
     }
 
@@ -148,6 +149,14 @@ impl<'a> Hash<'a> {
         let fields = self.iter().map(|(name, value)| [name, value]);
         rewrite_elements([b"HMSET", key], fields, emit);
     }
+
+    pub(super) fn parts(self, take: &mut dyn FnMut(Part)) {
+        self.iter().for_each(|(name, value)| take(Part::Pair(name, value)));
+    }
+
+    pub(super) fn fields(self) -> Option<&'a Table<Field>> {
+        if let Hash::Table(table) = self { Some(table) } else { None }
+    }
 }
 
 fn fields(listpack: Listpack<'_>) -> impl Iterator<Item = (&[u8], &[u8])> {
@@ -167,6 +176,7 @@ pub(super) fn find<'a>(listpack: Listpack<'a>, name: &[u8]) -> Option<(Element<'
 
 impl Type for Hash<'_> {
     const NAME: &'static str = "hash";
+    const NUMBER: u32 = 4;
     const CLASS: Class = Class::Hash;
     const NEW: (Kind, &'static [u8]) = (Kind::Hash, &listpack::EMPTY);
     type Look<'a> = Hash<'a>;
@@ -202,17 +212,6 @@ impl<'a> FromIterator<(&'a [u8], &'a [u8])> for Table<Field> {
             table.get_or_insert(digest_of(name), name, |heap| Field::new(name, value, heap));
         }
         table
-    }
-}
-
-impl Clone for Table<Field> {
-    fn clone(&self) -> Table<Field> {
-        let mut copy = Table::with_room(self.len());
-        for (digest, field) in self.with_digests() {
-            let make = |heap: &mut Heap| Field::new(field.name(), field.value(), heap);
-            copy.get_or_insert(digest, field.name(), make);
-        }
-        copy
     }
 }
 

@@ -48,8 +48,8 @@ const SCRATCH: usize = 32 * 1024;
 /// So many holes are looked through under the lock, at most: a tenth of a millisecond.
 const MANY_HOLES: usize = 50_000;
 
-/// Blocks, and what of them is free.
-#[derive(Default)]
+/// Blocks, and what of them is free. A clone has its pieces at the same places.
+#[derive(Default, Clone)]
 pub struct Heap {
     /// Those that were dropped are empty, until their number is used again.
     blocks: Vec<Block>,
@@ -77,6 +77,15 @@ struct Block {
     live: usize,
     /// Whether its pieces are being moved away.
     leaving: bool,
+}
+
+impl Clone for Block {
+    /// With as much room behind its end.
+    fn clone(&self) -> Block {
+        let mut bytes = Vec::with_capacity(self.bytes.capacity());
+        bytes.extend_from_slice(&self.bytes);
+        Block { bytes, ..*self }
+    }
 }
 
 /// Where the bytes of an entry lie. Valid in the heap that made it, until it is freed there. A clone is the

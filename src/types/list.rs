@@ -31,7 +31,9 @@ pub use node::{NodeLimits, Side};
 
 use super::edit::{Edit, Place};
 use super::entry::{Kind, LargeValue, SmallMut};
-use super::{Type, Value, allocated, rewrite_elements};
+use super::hash::Field;
+use super::table::Table;
+use super::{Part, Type, Value, allocated, rewrite_elements};
 use crate::notify::Class;
 use node::{Elements, Node};
 use std::collections::VecDeque;
@@ -129,6 +131,14 @@ impl<'a> List<'a> {
         rewrite_elements([b"RPUSH", key], self.iter().map(|element| [element]), emit);
     }
 
+    pub(super) fn parts(self, take: &mut dyn FnMut(Part)) {
+        self.iter().for_each(|element| take(Part::InOrder(element)));
+    }
+
+    pub(super) fn fields(self) -> Option<&'a Table<Field>> {
+        None
+    }
+
     /// A small list, from its payload.
     pub(super) fn packed(payload: &'a [u8]) -> List<'a> {
         List::Packed(elements_of(payload))
@@ -142,6 +152,7 @@ fn elements_of(payload: &[u8]) -> Elements<'_> {
 
 impl Type for List<'_> {
     const NAME: &'static str = "list";
+    const NUMBER: u32 = 1;
     const CLASS: Class = Class::List;
     const NEW: (Kind, &'static [u8]) = (Kind::List, &[0; COUNT]);
     type Look<'a> = List<'a>;

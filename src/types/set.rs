@@ -34,10 +34,11 @@ use super::hash::{Field, MOST_PACKED};
 use super::intset::{self, Intset};
 use super::listpack::{self, Listpack, ListpackMut};
 use super::table::{self, Held, Table, groups};
-use super::{Type, Value, allocated, rewrite_elements};
+use super::{Part, Type, Value, allocated, rewrite_elements};
 use crate::key::Key;
 use crate::notify::Class;
 use crate::resp::{Digits, parse_integer};
+use std::hint::black_box;
 
 /// A set to be read, in any form.
 #[derive(Clone, Copy)]
@@ -109,10 +110,31 @@ impl<'a> Set<'a> {
         }
     }
 
+    /// Keeps of these members those that it has, or with `has` as false, those that it has not.
+    pub fn keep(self, has: bool, members: &mut Vec<Member>) {
+        let Set::Table(table) = self else {
+            return members.retain(|member| self.contains(*member) == has);
+        };
+        let digests = members.iter().filter_map(Member::key).map(|key| key.digest);
+        let mut found = table.look_ahead(digests).into_iter();
+        members.retain(|member| match member.key() {
+            Some(key) => table.has(key, found.next()) == has,
+            None => self.contains(*member) == has,
+        });
+    }
+
     /// Has in the processor's caches what questions about members with these digests need.
-    pub fn look_ahead(self, digests: impl Iterator<Item = u64> + Clone) {
+    pub fn look_ahead(self, digests: impl Iterator<Item = u64>) {
         if let Set::Table(table) = self {
             table.look_ahead(digests);
+        }
+    }
+
+    /// The members in groups, of which each may be given to [`Set::keep`]: it waits for memory once for a group.
+    pub fn groups(self) -> Box<dyn Iterator<Item = Vec<Member<'a>>> + 'a> {
+        match self {
+            Set::Table(table) => Box::new(table.groups(keyed)),
+            _ => Box::new(groups(self.iter())),
         }
     }
 
@@ -123,18 +145,14 @@ impl<'a> Set<'a> {
             Set::Packed(listpack) => {
                 Box::new(listpack.iter().map(|element| Member::Bytes(element.bytes)))
             }
-            Set::Table(table) => Box::new(
-                table
-                    .with_digests()
-                    .map(|(digest, field)| Member::Key(Key { bytes: field.name(), digest })),
-            ),
+            Set::Table(table) => Box::new(table.groups(keyed).flatten()),
         }
     }
 
     /// A member, each with the same chance. A set is never empty: the key goes with its last member.
     pub fn random(self) -> Option<Member<'a>> {
         match self {
-            Set::Table(table) => table.random().map(member),
+            Set::Table(table) => table.random().map(|(digest, field)| keyed(digest, field)),
             Set::Intset(intset) => intset.get(table::random_below(self.len())).map(Member::Number),
             Set::Packed(_) => self.iter().nth(table::random_below(self.len())),
         }
@@ -183,6 +201,18 @@ impl<'a> Set<'a> {
             }
         }
     }
+
+    pub(super) fn parts(self, take: &mut dyn FnMut(Part)) {
+        self.iter().for_each(|member| member.read(|bytes| take(Part::Alone(bytes))));
+    }
+
+    pub(super) fn fields(self) -> Option<&'a Table<Field>> {
+        if let Set::Table(table) = self { Some(table) } else { None }
+    }
+}
+
+fn keyed(digest: u64, field: Held<'_, Field>) -> Member<'_> {
+    Member::Key(Key { bytes: field.name(), digest })
 }
 
 fn member(field: Held<'_, Field>) -> Member<'_> {
@@ -196,6 +226,7 @@ fn find(listpack: Listpack, member: &[u8]) -> Option<usize> {
 
 impl Type for Set<'_> {
     const NAME: &'static str = "set";
+    const NUMBER: u32 = 2;
     const CLASS: Class = Class::Set;
     const NEW: (Kind, &'static [u8]) = (Kind::Intset, &intset::EMPTY);
     type Look<'a> = Set<'a>;
@@ -270,19 +301,30 @@ impl Edit<'_, Set<'_>> {
         is_new
     }
 
-    /// Adds many members.
-    pub fn add_all<'m>(&mut self, members: impl Iterator<Item = Member<'m>>) {
-        for group in groups(members) {
-            self.look().look_ahead(group.iter().filter_map(Member::key).map(|key| key.digest));
-            for member in group {
-                self.add(member);
+    /// Adds the members of a group.
+    pub fn add_all(&mut self, members: &[Member]) {
+        let keys = members.iter().filter_map(Member::key);
+        self.look().look_ahead(keys.clone().map(|key| key.digest));
+        // They may have been read long ago.
+        black_box(keys.filter_map(|key| key.bytes.first()).fold(0, |all, byte| all ^ byte));
+        for member in members {
+            self.add(*member);
+        }
+    }
+
+    /// Puts all members of another set into one that is empty. If these are many, it begins as a copy of it.
+    pub fn begin_with(&mut self, set: Set) {
+        match set {
+            Set::Table(table) if self.limits.is_table(table.len()) => {
+                self.place_mut().grow(Box::new(Members(table.clone())));
             }
+            _ => set.groups().for_each(|group| self.add_all(&group)),
         }
     }
 
     /// Says that a new set will have so many members at least: if these need a table, it has room for them.
     pub fn expect(&mut self, least: usize) {
-        if least > self.limits.intset.max(self.limits.set.entries) {
+        if self.limits.is_table(least) {
             self.unpack(least);
         }
     }

@@ -12,7 +12,9 @@
 use super::edit::{Edit, Place};
 use super::entry::{Form, Kind, LargeValue, number_in};
 use super::float::Float;
-use super::{Type, Value, allocated};
+use super::hash::Field;
+use super::table::Table;
+use super::{Part, Type, Value, allocated};
 use crate::blob::Blob;
 use crate::error::Error;
 use crate::notify::Class;
@@ -75,10 +77,19 @@ impl Str<'_> {
     pub(super) fn rewrite(&self, key: &[u8], emit: &mut dyn FnMut(&[&[u8]])) {
         emit(&[b"SET", key, self]);
     }
+
+    pub(super) fn parts(&self, take: &mut dyn FnMut(Part)) {
+        take(Part::InOrder(self));
+    }
+
+    pub(super) fn fields(&self) -> Option<&'static Table<Field>> {
+        None
+    }
 }
 
 impl Type for Str<'_> {
     const NAME: &'static str = "string";
+    const NUMBER: u32 = 0;
     const CLASS: Class = Class::String;
     /// The number 0, because INCR makes more of them than SETRANGE.
     const NEW: (Kind, &'static [u8]) = (Kind::Int, &[0; 8]);

@@ -37,7 +37,7 @@
 //! other, a bucket with every operation, and walks them with the same cursor (`dictScan`). A write
 //! there may still allocate one array of half a gigabyte; here the largest step is one segment.
 
-use crate::key::digest_of;
+use crate::key::{Key, digest_of};
 use crate::types::heap::{Heap, Piece};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry::{Occupied, Vacant};
@@ -51,6 +51,9 @@ const FILL: usize = 7;
 
 /// As many as [`warm`] looks for at once.
 pub const WARM: usize = 64;
+
+/// So many slots that wait to be split have about as many entries.
+const TOGETHER: usize = 5;
 
 const SLOT_BITS_FROM: u32 = 16;
 const SLOT_BITS: u32 = 64 - SLOT_BITS_FROM;
@@ -128,11 +131,29 @@ pub struct Table<E> {
     /// Entries whose whole digest was already taken by another key when they came.
     twins: Vec<E>,
     /// An odd number that makes the slots of this table unlike those of others. With one order for
-    /// all tables, copying keys in the order of SCAN would fill one slot of the new table first.
+    /// all tables, copying keys in the order of SCAN would fill one slot of the new table first. (A copy has the
+    /// salt of its original, and all of its slots already.)
     salt: u64,
     pub(super) heap: Heap,
     /// The cursor of the next slot whose entries leave the blocks that are to be left (heap.rs).
     leaving: u64,
+}
+
+/// Entry by entry, COPY of a set of 100,000 takes five times as long, because each place is looked for.
+impl<E: Clone> Clone for Table<E> {
+    fn clone(&self) -> Table<E> {
+        let segment = |segment: &Vec<Slot<E>>| {
+            let mut copy = Vec::with_capacity(segment.capacity());
+            copy.extend(segment.iter().cloned());
+            copy
+        };
+        Table {
+            segments: self.segments.iter().map(segment).collect(),
+            twins: self.twins.clone(),
+            heap: self.heap.clone(),
+            ..*self
+        }
+    }
 }
 
 impl<E: Keyed> Table<E> {
@@ -152,11 +173,16 @@ impl<E: Keyed> Table<E> {
     /// A table that can take so many entries without growing.
     pub fn with_room(len: usize) -> Table<E> {
         let slots = len.div_ceil(FILL).max(1);
-        let segment = |first| {
+        let slot = |index| {
+            // What is not split yet has the entries of two.
+            let share = if is_split(index, slots) { 1 } else { 2 };
+            let capacity = (share * len).div_ceil(slots.next_power_of_two());
+            Slot::with_capacity_and_hasher(capacity, BuildHasherDefault::default())
+        };
+        let segment = |first: usize| {
             let mut segment =
                 Vec::with_capacity(if first == 0 { SEGMENT.min(slots) } else { SEGMENT });
-            let slot = || Slot::with_capacity_and_hasher(FILL, BuildHasherDefault::default());
-            segment.resize_with(SEGMENT.min(slots - first), slot);
+            segment.extend((first..slots.min(first + SEGMENT)).map(slot));
             segment
         };
         let segments =
@@ -196,8 +222,19 @@ impl<E: Keyed> Table<E> {
     }
 
     /// Has in the processor's caches what a lookup of these digests needs ([`warm`]).
-    pub fn look_ahead(&self, digests: impl Iterator<Item = u64> + Clone) {
-        warm(digests.map(|digest| (self, digest)));
+    pub fn look_ahead(&self, digests: impl Iterator<Item = u64>) -> [Option<Held<'_, E>>; WARM] {
+        warm(digests.map(|digest| (self, digest)))
+    }
+
+    /// Whether a key is there, for whose digest [`Table::look_ahead`] has found this. Only its bytes must be
+    /// compared then.
+    pub fn has(&self, key: Key, found: Option<Option<Held<E>>>) -> bool {
+        match found {
+            Some(None) => false,
+            Some(Some(found)) if found.key() == key.bytes => true,
+            // A twin; or there were more digests than were looked for.
+            _ => self.get(key.digest, &key).is_some(),
+        }
     }
 
     /// Every entry with this digest: one, or none, or by a rare chance twins.
@@ -342,17 +379,34 @@ impl<E: Keyed> Table<E> {
         entries.map(|entry| self.found(entry))
     }
 
-    /// The same with their digests, for whoever reads all and looks for them elsewhere. Their bytes are in
-    /// the processor's caches, because it has waited for those of a group at once.
-    pub fn with_digests(&self) -> impl Iterator<Item = (u64, Held<'_, E>)> {
-        let entries = self.segments.iter().flatten().flatten();
-        let entries = entries.map(|(digest, entry)| (*digest, self.found(entry)));
-        let twins = self.twins().map(|twin| (digest_of(twin.key()), twin));
-        let groups = groups(entries.chain(twins)).inspect(|group| {
-            let touched = group.iter().map(|(_, found)| found.entry.touch(found.heap));
-            black_box(touched.fold(0, |all, byte| all ^ byte));
+    /// What `make` makes of all entries and their digests, in groups of about [`WARM`], for whoever reads all.
+    /// Their bytes are in the processor's caches, because it has waited for those of a group at once.
+    pub fn groups<'a, T>(
+        &'a self,
+        make: impl Fn(u64, Held<'a, E>) -> T,
+    ) -> impl Iterator<Item = Vec<T>> {
+        let twins = self.twins().map(|twin| make(digest_of(twin.key()), twin)).collect();
+        let slots = self.segments.iter().flat_map(|segment| segment.chunks(4 * TOGETHER));
+        let slots = slots.flat_map(|slots| {
+            wait_for(slots.iter());
+            slots.chunks(TOGETHER)
         });
-        groups.flatten()
+        let groups = slots.map(move |slots| {
+            let mut group = Vec::with_capacity(slots.iter().map(HashMap::len).sum());
+            let mut touched = 0;
+            for (digest, entry) in slots.iter().flatten() {
+                touched ^= entry.touch(&self.heap);
+                group.push(make(*digest, self.found(entry)));
+            }
+            black_box(touched);
+            group
+        });
+        groups.chain([twins])
+    }
+
+    /// The same, one after another.
+    pub fn with_digests(&self) -> impl Iterator<Item = (u64, Held<'_, E>)> {
+        self.groups(|digest, found| (digest, found)).flatten()
     }
 
     /// Visits the entries of one slot, the one that holds the point `cursor`, and returns the
@@ -371,9 +425,9 @@ impl<E: Keyed> Table<E> {
     fn next_cursor(&self, index: usize) -> u64 {
         // The interval of slot `index` has the length of one unit in the last of the digits that
         // the slot looks at; adding it carries towards the point, that is towards lower bits.
-        let top = self.slots.next_power_of_two() as u64;
-        let split = index as u64 >= top / 2 || (index as u64 | (top / 2)) < self.slots as u64;
-        let digits = if split { top.trailing_zeros() } else { top.trailing_zeros() - 1 };
+        let top = self.slots.next_power_of_two();
+        let unsplit = u32::from(!is_split(index, self.slots));
+        let digits = top.trailing_zeros() - unsplit;
         if digits == 0 {
             return 0;
         }
@@ -382,25 +436,32 @@ impl<E: Keyed> Table<E> {
         if next >> digits != 0 { 0 } else { next.reverse_bits() >> (64 - digits) }
     }
 
-    /// An entry, each with the same chance: a slot and a position in it, and both again where the
-    /// slot has fewer entries than that. A few are drawn at once, because each slot is waited for.
-    pub fn random(&self) -> Option<Held<'_, E>> {
+    /// An entry with its digest, each with the same chance: a slot and a position in it, and both again where
+    /// the slot has fewer entries than that. A few are drawn at once, because each slot is waited for.
+    pub fn random(&self) -> Option<(u64, Held<'_, E>)> {
         if self.len == 0 {
             return None;
         }
         let rows = self.slots + usize::from(!self.twins.is_empty());
         let longest = self.longest.max(self.twins.len());
         let length = |row| self.slot(row).map_or(self.twins.len(), HashMap::len);
+        let mut number = random();
         loop {
-            let drawn: [_; 4] = std::array::from_fn(|_| random_place(rows, longest));
+            let drawn: [_; 4] = std::array::from_fn(|_| {
+                // The next number of a simple generator (Knuth's constants), because `random` takes longer.
+                number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                random_place(number, rows, longest)
+            });
             let lengths = drawn.map(|(row, _)| length(row));
             let mut found = drawn.iter().zip(lengths).filter(|((_, at), length)| at < length);
             if let Some((&(row, at), _)) = found.next() {
-                let entry = match self.slot(row) {
-                    Some(slot) => slot.values().nth(at),
-                    None => self.twins.get(at),
+                return match self.slot(row) {
+                    Some(slot) => {
+                        let found = slot.iter().nth(at);
+                        found.map(|(digest, entry)| (*digest, self.found(entry)))
+                    }
+                    None => self.twins().nth(at).map(|twin| (digest_of(twin.key()), twin)),
                 };
-                return entry.map(|entry| self.found(entry));
             }
         }
     }
@@ -464,19 +525,36 @@ impl<E: Keyed> Table<E> {
 /// processor waits for many at once. What is found may have another key of the same digest. (Nobody wants the
 /// sums; `black_box` is there because a compiler leaves out what nobody wants.)
 pub fn warm<'a, E: Keyed>(
-    lookups: impl Iterator<Item = (&'a Table<E>, u64)> + Clone,
+    lookups: impl Iterator<Item = (&'a Table<E>, u64)>,
 ) -> [Option<Held<'a, E>>; WARM] {
-    let slots = lookups.map(|(table, digest)| (table, table.slot(table.index(digest)), digest));
-    let lengths = slots.clone().filter_map(|(_, slot, _)| slot.map(HashMap::len));
-    black_box(lengths.sum::<usize>());
-    let mut found = [None; WARM];
-    for (found, (table, slot, digest)) in found.iter_mut().zip(slots) {
-        *found = slot.and_then(|slot| slot.get(&digest)).map(|entry| table.found(entry));
+    let mut slots = [None; WARM];
+    let (mut count, mut lengths) = (0, 0);
+    for (place, (table, digest)) in slots.iter_mut().zip(lookups) {
+        count += 1;
+        if let Some(slot) = table.slot(table.index(digest)) {
+            lengths += slot.len();
+            *place = Some((table, slot, digest));
+        }
     }
-    let touched = found.iter().flatten();
+    black_box(lengths);
+    let slots = &slots[..count];
+    wait_for(slots.iter().flatten().map(|(_, slot, _)| *slot));
+    let mut found = [None; WARM];
+    for (found, place) in found.iter_mut().zip(slots) {
+        *found = place.and_then(|(table, slot, digest)| Some(table.found(slot.get(&digest)?)));
+    }
+    let touched = found[..count].iter().flatten();
     let touched = touched.map(|found: &Held<E>| found.entry.touch(found.heap));
     black_box(touched.fold(0, |all, byte| all ^ byte));
     found
+}
+
+/// Reads one entry of each slot. What is at the begin of a slot, and which place its first entry has, nobody
+/// needs to guess, so the processor goes on to the next slot while it waits. In a search it would have to guess
+/// whether the digest is there.
+fn wait_for<'a, E: 'a>(slots: impl Iterator<Item = &'a Slot<E>>) {
+    let first = slots.filter_map(|slot| slot.keys().next());
+    black_box(first.fold(0, |all, digest| all ^ digest));
 }
 
 /// The items in groups, each of which a table can look ahead to.
@@ -493,6 +571,12 @@ pub fn share<E>() -> usize {
     (size_of::<u64>() + size_of::<E>()) * 3 / 2
 }
 
+/// Whether a slot of so many has been split in this round, or comes from such a split.
+fn is_split(index: usize, slots: usize) -> bool {
+    let half = slots.next_power_of_two() / 2;
+    index >= half || index + half < slots
+}
+
 /// The bits that choose an entry's slot.
 fn slot_bits(digest: u64, salt: u64) -> u64 {
     digest.wrapping_mul(salt) >> SLOT_BITS_FROM
@@ -503,9 +587,9 @@ pub fn random_below(bound: usize) -> usize {
     ((u128::from(random()) * bound as u128) >> 64) as usize
 }
 
-/// A random row of a table and a place in it.
-fn random_place(rows: usize, places: usize) -> (usize, usize) {
-    let row = u128::from(random()) * rows as u128;
+/// The row of a table and the place in it that a random number chooses.
+fn random_place(number: u64, rows: usize, places: usize) -> (usize, usize) {
+    let row = u128::from(number) * rows as u128;
     // What is behind the point is as random as what is before it.
     let place = u128::from(row as u64) * places as u128;
     ((row >> 64) as usize, (place >> 64) as usize)
@@ -538,6 +622,7 @@ impl Hasher for Identity {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::hash::Field;
     use std::collections::HashSet;
 
     impl Keyed for Vec<u8> {
@@ -611,7 +696,7 @@ mod tests {
         assert_eq!(table.get(7, b"b").map(Held::key), Some(&b[..]));
         assert_eq!(table.remove(7, b"b", |b, _| b), Some(b));
         assert_eq!(table.get(7, b"c").map(Held::key), Some(&c[..]));
-        assert_eq!(table.random().map(Held::key), Some(&c[..]));
+        assert_eq!(table.random().map(|(_, found)| found.key()), Some(&c[..]));
         assert_eq!(table.len(), 1);
     }
 
@@ -675,12 +760,44 @@ mod tests {
         assert!(to.longest < 100, "{}", to.longest);
     }
 
+    /// Blocks are being left when the copy is made.
+    #[test]
+    fn a_copy_is_changed_and_left_without_its_original() {
+        let key = |number: u32| number.to_be_bytes();
+        let add = |table: &mut Table<Field>, keys: std::ops::Range<u32>| {
+            for key in keys.map(key) {
+                table.get_or_insert(digest_of(&key), &key, |heap| Field::new(&key, b"value", heap));
+            }
+        };
+        let mut table = Table::new();
+        add(&mut table, 0..30_000);
+        let mut removed = 0;
+        while !table.has_blocks_to_empty() {
+            table.remove(digest_of(&key(removed)), &key(removed), Field::free);
+            removed += 1;
+        }
+        let mut copy = table.clone();
+        assert_eq!((copy.len(), copy.memory()), (table.len(), table.memory()));
+        for key in (removed..30_000).map(key) {
+            table.remove(digest_of(&key), &key, Field::free);
+        }
+        add(&mut table, 0..30_000);
+        add(&mut copy, 0..1_000);
+        while copy.empty_blocks().is_some() {}
+        for number in 0..30_000 {
+            let found = copy.get(digest_of(&key(number)), &key(number)).map(Held::<Field>::value);
+            let is_there = !(1_000..removed).contains(&number);
+            assert_eq!(found, is_there.then_some(&b"value"[..]), "{number}");
+        }
+        assert_eq!(copy.with_digests().count(), copy.len());
+    }
+
     #[test]
     fn random_favours_no_key() {
         let table = filled(0..100);
         let mut drawn = HashMap::new();
         for _ in 0..100_000 {
-            *drawn.entry(table.random().map(Held::key)).or_insert(0) += 1;
+            *drawn.entry(table.random().map(|(_, found)| found.key())).or_insert(0) += 1;
         }
         assert_eq!(drawn.len(), 100);
         assert!(drawn.values().all(|&times| (800..1_200).contains(&times)), "{drawn:?}");

@@ -26,13 +26,13 @@
 
 use super::edit::{Edit, Place};
 use super::entry::{Kind, LargeValue};
-use super::hash::{MOST_PACKED, find};
+use super::hash::{Field, MOST_PACKED, find};
 use super::heap::{Heap, Piece};
 use super::listpack::{self, Element, Listpack, ListpackMut};
 use super::ranked::Ranked;
 use super::set::Member;
-use super::table::{self, Held, Keyed, Table, groups};
-use super::{ELEMENTS_PER_COMMAND, Packed, Type, Value, allocated, rewrite_elements};
+use super::table::{self, Held, Keyed, Table, WARM, groups};
+use super::{ELEMENTS_PER_COMMAND, Packed, Part, Type, Value, allocated, rewrite_elements};
 use crate::key::{Key, digest_of};
 use crate::notify::Class;
 use crate::resp::print_double;
@@ -126,7 +126,7 @@ impl<'a> Zset<'a> {
     }
 
     /// Has in the processor's caches what the scores of members with these digests need.
-    pub fn look_ahead(self, digests: impl Iterator<Item = u64> + Clone) {
+    pub fn look_ahead(self, digests: impl Iterator<Item = u64>) {
         if let Zset::Sorted(sorted) = self {
             sorted.scores.look_ahead(digests);
         }
@@ -251,6 +251,18 @@ impl<'a> Zset<'a> {
             rewrite_elements([b"ZADD", key], elements, emit);
         }
     }
+
+    pub(super) fn parts(self, take: &mut dyn FnMut(Part)) {
+        for (member, score) in self.all() {
+            let mut text = Vec::new();
+            print_double(score, &mut text);
+            take(Part::Pair(member, &text));
+        }
+    }
+
+    pub(super) fn fields(self) -> Option<&'a Table<Field>> {
+        None
+    }
 }
 
 fn scorings(listpack: Listpack<'_>) -> impl Iterator<Item = Scoring<'_>> {
@@ -356,6 +368,69 @@ impl Sorted {
         true
     }
 
+    /// Removes the members at these ranks, from the first to the last, or backwards; each is told.
+    fn remove_ranks(
+        &mut self,
+        ranks: Range<usize>,
+        reverse: bool,
+        removed: &mut dyn FnMut(Scoring),
+    ) {
+        let len = self.order.len();
+        if ranks.len() == 1 {
+            // ZPOPMIN. To look ahead would be in vain.
+            if let Some((member, score)) = self.remove_rank(ranks.start) {
+                removed((&member, score));
+            }
+            return;
+        }
+        if ranks.len() > len / 2 {
+            // What stays is less, so it goes into a new set. That waits for memory less often.
+            let all = Zset::Sorted(self);
+            all.iter(ranks.clone(), reverse).for_each(removed);
+            let stays = all.iter(0..ranks.start, false).chain(all.iter(ranks.end..len, false));
+            *self = Sorted::of(stays, len - ranks.len());
+            return;
+        }
+        let mut left = ranks;
+        while !left.is_empty() {
+            let count = left.len().min(WARM);
+            let some =
+                if reverse { left.end - count..left.end } else { left.start..left.start + count };
+            self.remove_some(some.clone(), reverse, removed);
+            // Behind those that go all move up.
+            left = if reverse { left.start..some.start } else { left.start..left.end - count };
+        }
+    }
+
+    /// Removes so few that the table can look ahead to all of them at once.
+    fn remove_some(
+        &mut self,
+        ranks: Range<usize>,
+        reverse: bool,
+        removed: &mut dyn FnMut(Scoring),
+    ) {
+        ranks.clone().for_each(|_| self.leave_some());
+        let mut all: Vec<Ordered> = self.order.iter(ranks.clone()).cloned().collect();
+        if reverse {
+            all.reverse();
+        }
+        let Sorted { scores, order, leaving } = self;
+        let digest = |ordered: &Ordered| digest_of(scores.heap.bytes(&ordered.piece));
+        let digests: Vec<u64> = all.iter().map(digest).collect();
+        scores.look_ahead(digests.iter().copied());
+        let mut member = Vec::new();
+        for (ordered, digest) in all.iter().zip(digests) {
+            member.clear();
+            member.extend_from_slice(scores.heap.bytes(&ordered.piece));
+            removed((&member, ordered.score()));
+            scores.remove(digest, &member, |scored, heap| heap.free(scored.piece));
+        }
+        *leaving -= ranks.len().min(leaving.saturating_sub(ranks.start));
+        for _ in ranks.clone() {
+            order.remove(ranks.start);
+        }
+    }
+
     /// Removes the member at a rank; returns it.
     fn remove_rank(&mut self, rank: usize) -> Option<(Vec<u8>, f64)> {
         self.leave_some();
@@ -399,6 +474,7 @@ const MOVED_AT_ONCE: usize = 2;
 
 impl Type for Zset<'_> {
     const NAME: &'static str = "zset";
+    const NUMBER: u32 = 3;
     const CLASS: Class = Class::Zset;
     const NEW: (Kind, &'static [u8]) = (Kind::Zset, &listpack::EMPTY);
     type Look<'a> = Zset<'a>;
@@ -575,7 +651,7 @@ impl Edit<'_, Zset<'_>> {
         &mut self,
         ranks: Range<usize>,
         reverse: bool,
-        mut removed: impl FnMut(Vec<u8>, f64),
+        mut removed: impl FnMut(Scoring),
     ) {
         if ranks.is_empty() {
             return;
@@ -583,25 +659,14 @@ impl Edit<'_, Zset<'_>> {
         match self.place_mut() {
             Place::Small(small) => {
                 let listpack = Listpack(small.payload());
-                Zset::Packed(listpack)
-                    .iter(ranks.clone(), reverse)
-                    .for_each(|(m, s)| removed(m.to_vec(), s));
+                Zset::Packed(listpack).iter(ranks.clone(), reverse).for_each(removed);
                 let first = listpack.pairs().nth(ranks.start).map(|(member, _)| member.at);
                 if let Some(at) = first {
                     let count = 2 * ranks.len();
                     small.edit(|bytes, start| ListpackMut { bytes, start }.splice(at, count, &[]));
                 }
             }
-            Place::Large(sorted) => {
-                let Range { start, end } = ranks.clone();
-                for rank in ranks {
-                    // Behind the one that goes all move up.
-                    let rank = if reverse { end - 1 - (rank - start) } else { start };
-                    if let Some((member, score)) = sorted.remove_rank(rank) {
-                        removed(member, score);
-                    }
-                }
-            }
+            Place::Large(sorted) => sorted.remove_ranks(ranks, reverse, &mut removed),
         }
     }
 }

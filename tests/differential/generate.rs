@@ -5,12 +5,13 @@
 //! is: a deadline lies in the far past, the far future, or (`soon`) is waited for; two relative
 //! ones are never equal, or which is greater would depend on the millisecond.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::command::{Command, upper};
-use crate::grammar::{Node, OWN, Shape, grammar};
+use crate::grammar::{self, Node, OWN, OWN_TYPES, Shape, grammar};
 use crate::support::number;
 use crate::support::random::Random;
+use crate::support::state::{KINDS, Kind};
 
 /// Commands that make sense only together.
 pub type Unit = Vec<Command>;
@@ -66,13 +67,8 @@ pub const WAITERS: usize = 4;
 /// Stands for the deadline of a `Step::Deadline` until that step is run.
 pub const SOON: &[u8] = b"<soon>";
 
-const STRING_KEYS: &str = "k0,k1,k2,k3,k4,k5";
-const LIST_KEYS: &str = "l0,l1,l2,l3";
-const SET_KEYS: &str = "t0,t1,t2,t3";
-const HASH_KEYS: &str = "h0,h1,h2,h3";
-const ZSET_KEYS: &str = "z0,z1,z2,z3";
-/// The keys of each type.
-const KEYS: [&str; 5] = [STRING_KEYS, LIST_KEYS, SET_KEYS, HASH_KEYS, ZSET_KEYS];
+/// How many keys each type has: the letter of its slot, and a digit.
+const KEYS_OF_A_TYPE: usize = 4;
 /// A set that never has more than one member, so that it is known which one SPOP takes.
 const POP: &[u8] = b"pop";
 const ODD_KEYS: [&[u8]; 6] = [b"", b"K0", b"a*b", b"with space", b"nul\0cr\rlf\n", b"[\xff\x80]"];
@@ -81,7 +77,6 @@ const ELEMENTS: &str = "a,b,c,1,2,";
 const MEMBERS: &str = "a,b,c,d,1,2,-3,07,300,-32769,70000,-2147483649,,A";
 const WORDS: &str = "foo,0,,NX,GET,two words,\u{e9},name";
 const DATABASES: &str = "0,0,0,0,0,0,1,1,1,2,15,16,-1,x,,01";
-const TYPES: &str = "string,hash,set,zset,STRING,list,foo,";
 
 /// Integers at every limit, and what looks like one.
 const INTEGERS: &str = "\
@@ -165,11 +160,13 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// `own`: whether commands that Redis has not are among the ordinary ones.
+    /// `own`: whether the commands and types that Redis has not are among the ordinary ones.
     pub fn new(seed: u64, own: bool) -> Generator {
         let (random, mut sections) = (Random::new(seed), grammar());
-        if let (Some(shapes), true) = (sections.remove(OWN), own) {
-            sections.entry("ordinary").or_default().extend(shapes);
+        for section in [OWN, OWN_TYPES] {
+            if let (Some(shapes), true) = (sections.remove(section), own) {
+                sections.entry("ordinary").or_default().extend(shapes);
+            }
         }
         let pending = [VecDeque::new(), VecDeque::new()];
         Generator { random, sections, deadlines: 0, wide: false, pending }
@@ -478,18 +475,11 @@ impl Generator {
 
     fn slot(&mut self, name: &str) -> Vec<u8> {
         match name {
-            "k" => self.key(STRING_KEYS),
-            "l" => self.key(LIST_KEYS),
-            "t" => self.key(SET_KEYS),
-            "h" => self.key(HASH_KEYS),
-            "z" => self.key(ZSET_KEYS),
-            "y" => b"y".to_vec(),
             "any" => {
-                let keys = self.random.pick(&KEYS);
-                self.key(keys)
+                let kind = self.kind();
+                self.key(kind)
             }
-            "lcs" => b"lcs".to_vec(),
-            "lcs2" => b"lcs2".to_vec(),
+            "y" => b"y".to_vec(),
             "pop" => POP.to_vec(),
             "f" if self.wide || self.random.percent(2) => {
                 format!("g{}", self.random.below(700)).into_bytes()
@@ -535,7 +525,8 @@ impl Generator {
             "width" => self.random.pick(&["i64", "u64", "i65", "u0", "x8", "i", "U8"]).into(),
             "cursor" => self.random.word(CURSORS).into(),
             "db" => self.random.word(DATABASES).into(),
-            "type" => self.random.word(TYPES).into(),
+            "type" if self.random.percent(70) => self.kind().name.into(),
+            "type" => self.random.word("STRING,foo,").into(),
             "word" => self.random.word(WORDS).into(),
             "channel" => self.random.pick(&["c1", "c2", "c*", "c?", "x", ""]).into(),
             "text" => (0..self.random.below(50)).map(|_| b"abc "[self.random.below(4)]).collect(),
@@ -564,18 +555,29 @@ impl Generator {
                 let unit = if name == "at" { 1 } else { 1000 };
                 (seconds * unit).to_string().into_bytes()
             }
-            _ => unreachable!("SLOTS in grammar.rs has {name}, of which nothing is said here"),
+            _ => match KINDS.iter().find(|kind| kind.slot == name) {
+                Some(kind) => self.key(kind),
+                None => panic!(
+                    "commands.txt has the slot {name}. Say in `slot` of generate.rs what goes in, or in \
+                     KINDS of tests/support/state.rs if it is a key of a new type; or write '{name}' if it \
+                     is sent as it stands"
+                ),
+            },
         }
     }
 
     /// One of these keys; now and then another, so that types meet.
-    fn key(&mut self, own: &str) -> Vec<u8> {
-        let keys = match self.random.below(100) {
+    fn key(&mut self, own: &Kind) -> Vec<u8> {
+        let kind = match self.random.below(100) {
             0..94 => own,
-            94..98 => self.random.pick(&KEYS),
+            94..98 => self.kind(),
             _ => return self.random.pick(&ODD_KEYS).to_vec(),
         };
-        self.random.word(keys).into()
+        format!("{}{}", kind.slot, self.random.below(KEYS_OF_A_TYPE)).into_bytes()
+    }
+
+    fn kind(&mut self) -> &'static Kind {
+        &KINDS[self.random.below(KINDS.len())]
     }
 
     fn value(&mut self) -> Vec<u8> {
@@ -613,4 +615,19 @@ impl Generator {
         };
         format!("{sign}{text}{exponent}").into_bytes()
     }
+}
+
+#[test]
+fn every_slot_of_a_shape_is_filled_and_every_type_has_one_of_its_own() {
+    let slots = grammar::slots();
+    let mut generator = Generator::new(1, true);
+    slots.iter().for_each(|name| drop(generator.slot(name)));
+    for Kind { name, slot, .. } in KINDS {
+        assert!(slots.contains(slot), "no line of commands.txt has {slot}, a key of type {name}");
+        let first = format!("{slot}0");
+        let is_key = (0..100).any(|_| generator.slot(slot) == first.as_bytes());
+        assert!(is_key, "{slot} is not the slot of type {name} alone: choose another letter");
+    }
+    let letters: BTreeSet<&str> = KINDS.iter().map(|kind| kind.slot).collect();
+    assert_eq!(letters.len(), KINDS.len(), "two types of KINDS have one slot");
 }

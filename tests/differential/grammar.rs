@@ -11,14 +11,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::iter::Peekable;
 use std::str::SplitWhitespace;
 
-/// The words of a shape that are not sent as they stand.
-const SLOTS: [&str; 40] = [
-    "any", "at", "atms", "bit", "bound", "channel", "cursor", "db", "e", "f", "h", "i", "k", "l",
-    "lcs", "lcs2", "lex", "m", "ms", "n", "offset", "past", "pattern", "pop", "s", "score",
-    "script", "sha", "small", "soon", "t", "text", "type", "unknown", "v", "width", "word", "x",
-    "y", "z",
-];
-
 /// A shape, or part of one.
 pub enum Node {
     Word(&'static str),
@@ -46,11 +38,16 @@ fn parse(tokens: &mut Tokens) -> Vec<Node> {
             "{" => Node::Subset(alternatives(tokens)),
             "<" => Node::Many(alternatives(tokens).remove(0)),
             ";" => Node::Next,
-            word if SLOTS.contains(&word) => Node::Slot(word),
-            word => Node::Word(word),
+            word if is_slot(word) => Node::Slot(word),
+            word => Node::Word(word.trim_matches('\'')),
         });
     }
     nodes
+}
+
+/// What is sent as it stands and has small letters only is in quotes.
+fn is_slot(word: &str) -> bool {
+    word.bytes().all(|byte| byte.is_ascii_lowercase())
 }
 
 fn alternatives(tokens: &mut Tokens) -> Vec<Vec<Node>> {
@@ -67,6 +64,9 @@ const UNSENT: &str = "unsent";
 /// The section of `commands.txt` with the commands that Redis has not. They are sent, among the ordinary ones,
 /// when there is no redis-server to compare with.
 pub const OWN: &str = "own";
+
+/// The same for the commands of types that Redis has not. Their records may stand in the log.
+pub const OWN_TYPES: &str = "own types";
 
 /// Each line of `commands.txt` that says something, with its section.
 fn lines() -> impl Iterator<Item = (&'static str, &'static str)> {
@@ -107,9 +107,22 @@ pub fn sent() -> BTreeSet<Vec<&'static str>> {
     first_words(grammar().values().flatten())
 }
 
-/// The same of the commands that Redis has not.
-pub fn own() -> BTreeSet<Vec<&'static str>> {
-    first_words(grammar().get(OWN).into_iter().flatten())
+/// The names of the commands that these sections have and no other, in small letters: `get`, `config|get`.
+pub fn only_in(sections: &[&str]) -> BTreeSet<String> {
+    let names = |are_in: bool| -> BTreeSet<String> {
+        let grammar = grammar();
+        let chosen = grammar.iter().filter(|(section, _)| sections.contains(section) == are_in);
+        let words = first_words(chosen.flat_map(|(_, shapes)| shapes));
+        let names = words.iter().flat_map(|words| [words[0].to_string(), words.join("|")]);
+        names.map(|name| name.to_lowercase()).collect()
+    };
+    &names(true) - &names(false)
+}
+
+/// The slots of all shapes.
+pub fn slots() -> BTreeSet<&'static str> {
+    let shapes = lines().filter(|(section, _)| *section != UNSENT);
+    shapes.flat_map(|(_, line)| line.split_whitespace()).filter(|word| is_slot(word)).collect()
 }
 
 fn first_words<'a>(shapes: impl Iterator<Item = &'a Shape>) -> BTreeSet<Vec<&'static str>> {

@@ -2,8 +2,8 @@
 
 use crate::command::{Command, upper};
 use crate::compare::close;
+use crate::grammar::{self, OWN};
 use crate::support::{Record, number};
-use crate::table::is_own;
 
 /// Where the logs part, told with a few records around it; `None` if they say the same.
 pub fn difference(ours: &[Record], theirs: &[Record]) -> Option<String> {
@@ -21,13 +21,20 @@ pub fn difference(ours: &[Record], theirs: &[Record]) -> Option<String> {
     None
 }
 
-/// A record that no Redis could load, if there is one: a command that it does not have.
+/// A record that no Redis could load, if there is one: a command that it does not have, on a type that it has.
 pub fn what_redis_lacks(log: &[Record]) -> Option<String> {
-    let own = log.iter().find(|record| {
+    let own = grammar::only_in(&[OWN]);
+    let found = log.iter().find(|record| {
         let words: Vec<String> = record.iter().take(2).map(|word| upper(word)).collect();
-        is_own(&words[0].to_lowercase()) || is_own(&words.join("|").to_lowercase())
+        own.contains(&words[0].to_lowercase()) || own.contains(&words.join("|").to_lowercase())
     });
-    own.map(|record| format!("Redis has no such command to load: {}", Command::of(record.clone())))
+    found.map(|record| {
+        let command = Command::of(record.clone());
+        format!(
+            "Redis has no such command to load: {command}. It must call `propagate`; or, if Redis lacks the \
+             type, its line belongs under [own types] of commands.txt"
+        )
+    })
 }
 
 fn same(ours: &Record, theirs: &Record) -> bool {

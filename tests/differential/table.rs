@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use crate::grammar;
 use crate::support::{Client, Value};
 
 /// In the order in which Redis has them.
@@ -46,14 +45,6 @@ pub fn read(client: &mut Client) -> io::Result<Table> {
     }
     add_docs(&client.try_call(&["COMMAND", "DOCS"])?, &mut table);
     Ok(table)
-}
-
-/// Whether a command stands among those that Redis has not.
-pub fn is_own(name: &str) -> bool {
-    grammar::own().iter().any(|words| {
-        let words: Vec<String> = words.iter().map(|word| word.to_lowercase()).collect();
-        words[0] == name || words.join("|") == name
-    })
 }
 
 /// `[name, arity, flags, first key, last key, step, …, subcommands]`

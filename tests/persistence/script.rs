@@ -7,8 +7,8 @@
 
 use crate::shown;
 use crate::support::Value;
-use crate::support::state::kind_of;
-use std::collections::{BTreeMap, VecDeque};
+use crate::support::state::{KINDS, kind_of};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// After that many steps the collections are deleted, and are small again.
 const EPOCH: u64 = 3_000;
@@ -203,4 +203,13 @@ fn with_bit(mut bytes: Vec<u8>, at: usize) -> Vec<u8> {
     bytes.resize(bytes.len().max(at / 8 + 1), 0);
     bytes[at / 8] |= 0x80 >> (at % 8);
     bytes
+}
+
+#[test]
+fn the_steps_make_values_of_every_type() {
+    let mut model = Model::default();
+    (0..EPOCH).for_each(|step| model.run(0, step));
+    let made: BTreeSet<&str> = model.0.values().map(|held| held.kind).collect();
+    let types = KINDS.iter().map(|kind| kind.name).collect();
+    assert_eq!(made, types, "the types of what `commands` makes, and those of KINDS");
 }

@@ -21,6 +21,8 @@ pub struct Entry {
 pub struct Kind {
     /// As TYPE says it.
     pub name: &'static str,
+    /// In `commands.txt` of the fuzzer, a key of this type; its keys begin with that.
+    pub slot: &'static str,
     /// The command that reads a value whole, in front of the key, and what stands behind the key.
     read: (&'static str, &'static [&'static str]),
     /// The command that adds an element to such a value: the name in front of the key, and what stands
@@ -35,10 +37,12 @@ pub struct Kind {
     pub keeps_encoding: bool,
 }
 
-/// Every type there is. One that is not here cannot be compared, so meeting it is a failure.
+/// Every type there is (`tidy.rs` asks). What the fuzzer sends, how tests compare values, and what they
+/// measure follows from this list.
 pub const KINDS: &[Kind] = &[
     Kind {
         name: "string",
+        slot: "k",
         read: ("GET", &[]),
         grow: ("APPEND", &["element of a string #"]),
         width: 1,
@@ -47,6 +51,7 @@ pub const KINDS: &[Kind] = &[
     },
     Kind {
         name: "list",
+        slot: "l",
         read: ("LRANGE", &["0", "-1"]),
         grow: ("RPUSH", &["element #"]),
         width: 1,
@@ -55,6 +60,7 @@ pub const KINDS: &[Kind] = &[
     },
     Kind {
         name: "set",
+        slot: "t",
         read: ("SMEMBERS", &[]),
         grow: ("SADD", &["member #"]),
         width: 1,
@@ -64,6 +70,7 @@ pub const KINDS: &[Kind] = &[
     },
     Kind {
         name: "hash",
+        slot: "h",
         read: ("HGETALL", &[]),
         grow: ("HSET", &["field #", "value #"]),
         width: 2,
@@ -72,6 +79,7 @@ pub const KINDS: &[Kind] = &[
     },
     Kind {
         name: "zset",
+        slot: "z",
         read: ("ZRANGE", &["0", "-1", "WITHSCORES"]),
         grow: ("ZADD", &["#", "member #"]),
         width: 2,

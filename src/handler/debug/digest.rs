@@ -14,10 +14,9 @@
 //!
 //! **How Redis does it**: debug.c, `computeDatasetDigest`.
 
-use crate::resp::print_double;
 use crate::sha1::{Digest, sha1};
 use crate::store::View;
-use crate::types::{Entry, Value};
+use crate::types::{Entry, Part};
 
 /// Of all databases.
 pub fn of_everything(view: &View) -> Digest {
@@ -48,28 +47,12 @@ pub fn of_value(entry: Entry) -> Digest {
 
 fn add_value(digest: &mut Digest, entry: Entry) {
     let value = entry.value();
-    // Redis's numbers for the types.
-    let number: u32 = match value {
-        Value::String(_) => 0,
-        Value::List(_) => 1,
-        Value::Set(_) => 2,
-        Value::Zset(_) => 3,
-        Value::Hash(_) => 4,
-    };
-    mix(digest, &number.to_be_bytes());
-    match value {
-        Value::String(string) => mix(digest, &string),
-        Value::List(list) => list.iter().for_each(|element| mix(digest, element)),
-        Value::Set(set) => set.iter().for_each(|member| member.read(|bytes| xor(digest, bytes))),
-        Value::Zset(zset) => {
-            for (member, score) in zset.all() {
-                let mut text = Vec::new();
-                print_double(score, &mut text);
-                xor_pair(digest, member, &text);
-            }
-        }
-        Value::Hash(hash) => hash.iter().for_each(|(field, value)| xor_pair(digest, field, value)),
-    }
+    mix(digest, &value.number().to_be_bytes());
+    value.parts(&mut |part| match part {
+        Part::InOrder(bytes) => mix(digest, bytes),
+        Part::Alone(bytes) => xor(digest, bytes),
+        Part::Pair(first, second) => xor_pair(digest, first, second),
+    });
     if entry.deadline().is_some() {
         xor(digest, b"!!expire!!");
     }

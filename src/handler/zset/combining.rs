@@ -165,7 +165,7 @@ impl<'a> Operand<'a> {
         }
     }
 
-    fn look_ahead(self, digests: impl Iterator<Item = u64> + Clone) {
+    fn look_ahead(self, digests: impl Iterator<Item = u64>) {
         match self {
             Operand::Missing => {}
             Operand::Set(set) => set.look_ahead(digests),

@@ -337,7 +337,7 @@ fn remove(
         view.delete(key);
     } else {
         view.edit_if_there::<Zset, _>(key, event, |zset| {
-            zset.remove_ranks(ranks, false, |_, _| {});
+            zset.remove_ranks(ranks, false, |_| {});
             Ok(())
         })?;
     }

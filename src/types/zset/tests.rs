@@ -55,18 +55,23 @@ fn a_sorted_set_holds_what_a_sorted_vector_holds_after_any_changes() {
             }
         }
         let reverse = entries == 0;
+        // First some from the middle, and then most of what is left.
         let from = model.len() / 3;
-        let expected: Model = model.drain(from..).collect();
-        let mut removed = Model::new();
-        entry.change(&limits, |zset: &mut Edit<Zset>| {
-            zset.remove_ranks(from..from + expected.len(), reverse, |member, score| {
-                removed.push((member, score));
+        for count in [model.len() / 4, model.len() / 2, 1] {
+            let count = count.min(model.len() - from);
+            let expected: Model = model.drain(from..from + count).collect();
+            let mut removed = Model::new();
+            entry.change(&limits, |zset: &mut Edit<Zset>| {
+                zset.remove_ranks(from..from + count, reverse, |(member, score)| {
+                    removed.push((member.to_vec(), score));
+                });
             });
-        });
-        if reverse {
-            removed.reverse();
+            if reverse {
+                removed.reverse();
+            }
+            assert_eq!((removed, all(&entry)), (expected, model.clone()));
+            check_looks(&entry, &model);
         }
-        assert_eq!((removed, all(&entry)), (expected, model));
     }
 }
 
