@@ -4,8 +4,9 @@
 # A server can agree with Redis's documentation and still refuse every client, because libraries
 # greet a server before they use it (HELLO 3, CLIENT SETINFO, INFO) and differ in how. So this
 # installs several of them from their registries into a temporary directory, an old and a new
-# major version of each, and runs one small program each: tests/clients/programs/*. What a
-# program does not expect ends it with an error, and this script with status 1.
+# major version of each, and two that do their work by scripts: a limiter and a queue. It runs one
+# small program each: tests/clients/programs/*. What a program does not expect ends it with an
+# error, and this script with status 1.
 #
 #     scripts/clients.sh                          against the release build
 #     REDIS=127.0.0.1:6379 scripts/clients.sh     against a running, empty server
@@ -33,11 +34,13 @@ check() {
     fi
 }
 
-python_client() { # the major version of redis-py
-    directory=$scratch/redis-py-$1
-    python3 -m pip install --quiet --target "$directory" "redis==$1.*" ||
-        fail "pip could not install redis-py $1"
-    check "redis-py-$1" env PYTHONPATH="$directory" python3 "$programs/redis_py.py" "$host" "$port"
+python_client() { # the program, its packages with their major versions
+    program=$1
+    shift
+    name=$(echo "$*" | tr -d '=.*' | tr ' ' '-')
+    directory=$scratch/$name
+    python3 -m pip install --quiet --target "$directory" "$@" || fail "pip could not install $*"
+    check "$name" env PYTHONPATH="$directory" python3 "$programs/$program" "$host" "$port"
 }
 
 node_client() { # the package, its major version, its program
@@ -50,12 +53,14 @@ node_client() { # the package, its major version, its program
     check "$1-$2" node "$3" "$host" "$port"
 }
 
-python_client 8
-python_client 5
+python_client redis_py.py "redis==8.*"
+python_client redis_py.py "redis==5.*"
+python_client limiter.py "limits==5.*" "redis==6.*"
 node_client redis 6 node_redis.mjs
 node_client redis 4 node_redis.mjs
 node_client ioredis 6 ioredis.mjs
 node_client ioredis 5 ioredis.mjs
+node_client bull 4 bull.mjs
 
 [ -z "$failed" ] || fail "$passed clients work, these do not:$failed"
 echo "All $passed clients work with their default settings."

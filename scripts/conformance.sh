@@ -4,7 +4,8 @@
 #   2. the same transcripts against redis-server, which shows that they are true;
 #      and the names of its options, all of which must be known here;
 #   3. the differential fuzz: random commands to both, replies compared byte for byte; 100,000 of
-#      them to the release build, and FUZZ_DEBUG_OPS (10,000) to the debug build, which has more
+#      them, and 10,000 random scripts, to the release build, and a tenth of that (FUZZ_DEBUG_OPS,
+#      10,000 commands) to the debug build, which has more
 #      assertions. FUZZ_OPS and FUZZ_SEED (tests/differential/main.rs) change that.
 # A transcript that shows a newer Redis than the one installed, or a deliberate difference, is
 # listed as not run. Needs cargo and redis-server; REDIS_SERVER names another executable.

@@ -22,7 +22,7 @@
 //! and SORT have one.
 
 use super::Command;
-use crate::resp::{Args, Reply, parse_integer};
+use crate::resp::{Args, Reply};
 
 /// Which arguments are keys.
 #[derive(Clone, Copy)]
@@ -98,7 +98,7 @@ impl Command {
             places.extend((first as usize..=last as usize).step_by(step as usize));
         }
         if counted_by > 0 {
-            let count = usize::try_from(parse_integer(&args[counted_by])?).ok()?;
+            let count = usize::try_from(c_int(&args[counted_by])).ok()?;
             let from = counted_by + 1;
             if count == 0 || count > args.len() - from {
                 return None;
@@ -166,6 +166,23 @@ pub fn reply_flags(text: &str, reply: &mut Reply) {
     let words: Vec<&str> = text.split(' ').collect();
     reply.set(words.len());
     words.into_iter().for_each(|word| reply.status(word));
+}
+
+/// As C's `atoi`: the number at the beginning, or 0, and of one that is too large the last 32 bits. So Redis counts keys
+/// here, and nowhere else.
+fn c_int(text: &[u8]) -> i32 {
+    let text = text.trim_ascii_start();
+    let (is_negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
+        digits => (false, digits),
+    };
+    let digits = digits.iter().take_while(|byte| byte.is_ascii_digit());
+    let number = digits.fold(0i64, |number, byte| {
+        let digit = i64::from(byte - b'0');
+        number.saturating_mul(10).saturating_add(if is_negative { -digit } else { digit })
+    });
+    number as i32
 }
 
 #[cfg(test)]

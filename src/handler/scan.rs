@@ -30,6 +30,8 @@ pub struct Options<'a> {
 }
 
 pub fn parse_cursor(text: &[u8]) -> Result<u64, Error> {
+    // To Redis it is a string of C, which ends at its first zero.
+    let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
     let (negative, digits) = match text {
         [] => return Ok(0),
         [b'-', digits @ ..] => (true, digits),

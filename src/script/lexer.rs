@@ -194,7 +194,7 @@ impl<'a> Lexer<'a> {
                     if self.peek().is_some_and(|next| next.is_ascii_digit()) {
                         return self.number();
                     }
-                    while self.buffer.len() < 3 && self.peek() == Some(b'.') {
+                    while self.buffer.len() < 3 && matches!(self.peek(), Some(b'.' | 0)) {
                         self.save();
                     }
                     let dots = [Token::Char(b'.'), Token::Concat, Token::Dots];
@@ -368,13 +368,15 @@ impl<'a> Lexer<'a> {
         Ok(())
     }
 
+    /// A zero byte stands for any byte that Lua looks for here and behind a point, because C's `strchr` finds it in
+    /// every string.
     fn number(&mut self) -> Result<Token, Error> {
         while matches!(self.peek(), Some(b'0'..=b'9' | b'.')) {
             self.save();
         }
-        if matches!(self.peek(), Some(b'e' | b'E')) {
+        if matches!(self.peek(), Some(b'e' | b'E' | 0)) {
             self.save();
-            if matches!(self.peek(), Some(b'+' | b'-')) {
+            if matches!(self.peek(), Some(b'+' | b'-' | 0)) {
                 self.save();
             }
         }

@@ -18,6 +18,12 @@ pub fn to_unsigned(number: f64) -> u64 {
     }
 }
 
+/// The same with an integer of 32 bits.
+pub fn to_int(number: f64) -> i32 {
+    let fits = number > -2_147_483_649.0 && number < 2_147_483_648.0;
+    if fits { number as i32 } else { i32::MIN }
+}
+
 /// As `printf("%.14g")`.
 pub fn to_text(number: f64) -> Vec<u8> {
     let is_minus_zero = number == 0.0 && number.is_sign_negative();
@@ -89,7 +95,7 @@ fn with_exponent(digits: &str, exponent: i32) -> String {
 
 /// As C's `strtoul` with a base, and blanks behind it.
 pub fn integer_from_text(text: &[u8], base: u32) -> Option<f64> {
-    let text = trim(text.split(|byte| *byte == 0).next().unwrap_or(text));
+    let text = trim(c_string(text));
     let (negative, digits) = match text {
         [b'-', rest @ ..] => (true, rest),
         [b'+', rest @ ..] => (false, rest),
@@ -112,9 +118,14 @@ pub fn integer_from_text(text: &[u8], base: u32) -> Option<f64> {
     (!digits.is_empty()).then_some(value as f64)
 }
 
+/// To C a string ends at its first zero.
+fn c_string(text: &[u8]) -> &[u8] {
+    text.split(|byte| *byte == 0).next().unwrap_or(text)
+}
+
 /// As Lua reads a number from a string: what `strtod` takes, with blanks around it.
 pub fn from_text(text: &[u8]) -> Option<f64> {
-    let text = trim(text);
+    let text = trim(c_string(text));
     let (negative, digits) = match text {
         [b'-', rest @ ..] => (true, rest),
         [b'+', rest @ ..] => (false, rest),

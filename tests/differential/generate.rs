@@ -51,6 +51,9 @@ impl Step {
                 unit.iter().any(|command| match command.name().as_str() {
                     "SCAN" | "EXEC" => true,
                     "SORT" | "SORT_RO" => !has_list,
+                    "EVAL" | "EVAL_RO" => {
+                        command.args.get(1).is_some_and(|source| upper(source).contains("SCAN"))
+                    }
                     _ => false,
                 })
             }),
@@ -282,7 +285,7 @@ impl Generator {
         (0..=self.random.below(most)).map(|_| self.unit(section)).collect()
     }
 
-    fn unit(&mut self, section: &'static str) -> Unit {
+    pub fn unit(&mut self, section: &'static str) -> Unit {
         let mut unit = self.expand(section);
         let last = unit.len() - 1;
         // What loses count of replies or passes time by must be what the harness expects.

@@ -7,6 +7,8 @@
 //! byte for byte, except what is different each time by nature: `compare.rs` lists that. At the
 //! end of a round both servers are killed and started on their logs, and on each other's.
 //!
+//! Random scripts are compared in the same way (`scripts.rs`), one for every ten commands.
+//!
 //! - `REDIS_SERVER`: the program to compare with, a redis-server 7.0. Without it our server runs
 //!   alone: it has to stay alive, to answer every command with one well-formed reply, and to find
 //!   its state again in its log.
@@ -29,6 +31,7 @@ mod generate;
 mod grammar;
 mod log;
 mod round;
+mod scripts;
 mod server;
 mod shrink;
 mod state;
@@ -42,13 +45,29 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use command::Command;
 use generate::{Generator, Step};
 use round::{End, Failure, Setting};
+use scripts::Scripts;
 use support::{Program, Value};
 
 /// Commands in a round: long enough for states to grow, short enough to shrink.
 const ROUND: usize = 5_000;
 
+/// How many of them are left out for a script, which does more.
+const COMMANDS_FOR_A_SCRIPT: usize = 10;
+
 #[test]
 fn random_commands_are_answered_and_logged_as_redis_server_does() {
+    rounds(1, |seed, setting, length| {
+        Generator::new(seed, setting.reference.is_none()).round(length)
+    });
+}
+
+#[test]
+fn random_scripts_return_and_do_what_they_return_and_do_in_redis_server() {
+    rounds(COMMANDS_FOR_A_SCRIPT, |seed, _, length| Scripts::new(seed).round(length));
+}
+
+/// Makes steps of each seed, and compares what they do.
+fn rounds(cost: usize, make: fn(u64, &Setting, usize) -> Vec<Step>) {
     let operations = variable("FUZZ_OPS").unwrap_or(100_000) as usize;
     let seed = variable("FUZZ_SEED").unwrap_or_else(|| {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
@@ -71,11 +90,14 @@ fn random_commands_are_answered_and_logged_as_redis_server_does() {
         let seed = seed.wrapping_add(index as u64);
         let length = ROUND.min(operations - start);
         let setting = setting(seed, reference.clone());
-        let steps = Generator::new(seed, setting.reference.is_none()).round(length);
+        let steps = make(seed, &setting, length / cost);
         match round::run(&setting, &steps) {
             Ok(End::Agreed) => {}
             Ok(End::TooSlow) => slow += 1,
-            Err(failure) => panic!("{}", report(&setting, seed, length, steps, &failure)),
+            Err(failure) => {
+                let report = report(&setting, seed, length, steps, &failure);
+                panic!("{}", scripts::without_prelude(&report));
+            }
         }
     }
     eprintln!("no failure; {slow} rounds were cut short because the machine stood still");

@@ -171,6 +171,7 @@ pub fn error_text(machine: &mut Machine, error: Value) -> (Vec<u8>, bool) {
         let text = text(machine, error).unwrap_or_else(|| match error {
             Value::Nil => b"nil".to_vec(),
             Value::Boolean(value) => value.to_string().into_bytes(),
+            Value::Null => b"userdata: (nil)".to_vec(),
             _ => error.type_name().as_bytes().to_vec(),
         });
         return ([b"ERR ", &text[..]].concat(), false);

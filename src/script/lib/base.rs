@@ -61,7 +61,8 @@ fn assert(call: &mut Call) -> Result<Outcome, Error> {
         return Err(call.error("assertion failed!"));
     }
     let message = call.string(2)?;
-    let message = call.bytes(message).to_vec();
+    // As a string of C: up to its first zero.
+    let message = call.bytes(message).split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
     Err(call.error(message))
 }
 
@@ -84,10 +85,7 @@ fn collectgarbage(call: &mut Call) -> Result<Outcome, Error> {
         b"count" => call.give_number(kilobytes),
         b"setpause" | b"setstepmul" => call.give_number(200.0),
         b"stop" | b"restart" => call.give_number(0.0),
-        _ => {
-            let option = String::from_utf8_lossy(&option);
-            Err(call.bad_argument(1, &format!("invalid option '{option}'")))
-        }
+        _ => Err(call.bad_argument_bytes(1, &[b"invalid option '", &option[..], b"'"].concat())),
     }
 }
 
@@ -140,6 +138,9 @@ fn setmetatable(call: &mut Call) -> Result<Outcome, Error> {
 /// A source in pieces: calls a function until it returns nothing, and compiles all that it gave.
 /// Its errors are errors of the source, so it is called by `pcall`.
 fn load(call: &mut Call) -> Result<Outcome, Error> {
+    if !call.arg(2).is_nil() {
+        call.string(2)?;
+    }
     call.function(1)?;
     Load { source: Vec::new() }.read(call)
 }

@@ -193,8 +193,8 @@ fn switch(call: &mut Call, setting: Setting, options: &[&str]) -> Result<(), Err
             let name = call.bytes(name).split(|byte| *byte == 0).next().unwrap_or_default();
             let option = options.iter().position(|option| option.as_bytes() == name);
             let Some(option) = option else {
-                let text = format!("invalid option '{}'", String::from_utf8_lossy(name));
-                return Err(call.bad_argument(1, &text));
+                let text = [b"invalid option '", name, b"'"].concat();
+                return Err(call.bad_argument_bytes(1, &text));
             };
             set(call, setting, option as i32)?;
         }

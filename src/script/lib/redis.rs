@@ -155,7 +155,7 @@ fn log(call: &mut Call) -> Result<Outcome, Error> {
     let Some(level) = call.machine.heap.to_number(call.arg(1)) else {
         return Err(failure(call, "First argument must be a number (log level)."));
     };
-    let level = number::to_integer(level) as i32;
+    let level = number::to_int(level);
     if !(0..=3).contains(&level) {
         return Err(failure(call, "Invalid debug level."));
     }
@@ -177,8 +177,7 @@ fn setresp(call: &mut Call) -> Result<Outcome, Error> {
     if call.count != 1 {
         return Err(failure(call, "redis.setresp() requires one argument."));
     }
-    match call.machine.heap.to_number(call.arg(1)).map(|version| number::to_integer(version) as i32)
-    {
+    match call.machine.heap.to_number(call.arg(1)).map(number::to_int) {
         Some(version @ 2..=3) => call.host.set_resp3(version == 3),
         _ => return Err(failure(call, "RESP version must be 2 or 3.")),
     }
@@ -231,7 +230,7 @@ fn set_repl(call: &mut Call) -> Result<Outcome, Error> {
         return Err(failure(call, "redis.set_repl() requires two arguments."));
     }
     let to = call.machine.heap.to_number(call.arg(1)).unwrap_or(0.0);
-    let to = number::to_integer(to) as u32;
+    let to = number::to_int(to) as u32;
     if to & !(REPL_AOF | REPL_REPLICA) != 0 {
         let text = "Invalid replication flags. Use REPL_AOF, REPL_REPLICA, REPL_ALL or REPL_NONE.";
         return Err(failure(call, text));

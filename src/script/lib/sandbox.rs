@@ -43,7 +43,9 @@ fn missing_global(call: &mut Call) -> Result<Outcome, Error> {
         return Err(call.error(text));
     }
     let name = call.string(2)?;
-    let name = String::from_utf8_lossy(call.bytes(name)).into_owned();
-    let text = format!("Script attempted to access nonexistent global variable '{name}'");
+    // As a string of C: up to its first zero.
+    let name = call.bytes(name).split(|byte| *byte == 0).next().unwrap_or_default();
+    let text = b"Script attempted to access nonexistent global variable '";
+    let text = [&text[..], name, b"'"].concat();
     Err(call.error(text))
 }

@@ -8,6 +8,7 @@
 use super::{Kind, Machine};
 use crate::script::code::{Instruction, Operand, Prototype};
 use crate::script::heap::Id;
+use crate::script::number;
 use crate::script::value::{Error, Value};
 
 impl Machine {
@@ -23,13 +24,12 @@ impl Machine {
 
     /// Puts the position before an error that is a string.
     pub fn add_position(&mut self, error: Error) -> Error {
-        match error.0 {
-            Value::String(text) => {
-                let text = self.heap.bytes_of(text).to_vec();
-                self.error(&text)
-            }
-            _ => error,
-        }
+        let text = match error.0 {
+            Value::String(text) => self.heap.bytes_of(text).to_vec(),
+            Value::Number(number) => number::to_text(number),
+            _ => return error,
+        };
+        self.error(&text)
     }
 
     /// Where the innermost function of the script is. None if a native has called the native that runs.
@@ -102,10 +102,13 @@ impl Machine {
         let name = name.and_then(|frame| {
             let prototype = &self.prototypes[frame.prototype];
             let at = frame.pc as usize - 1;
-            let (Instruction::Call { function, .. } | Instruction::TailCall { function, .. }) =
-                prototype.code[at]
-            else {
-                return None;
+            let function = match prototype.code[at] {
+                Instruction::Call { function, .. } | Instruction::TailCall { function, .. } => {
+                    function
+                }
+                // Its local variable `(for generator)`.
+                Instruction::ForCall { base, .. } => base,
+                _ => return None,
             };
             self.name_of_register(prototype, at, function)
         });
