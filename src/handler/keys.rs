@@ -21,7 +21,7 @@
 //! follows them. Where they cannot say it, a function does. So here ([`Command::uses_by`]): SET, BITFIELD
 //! and SORT have one.
 
-use super::Command;
+use super::{Command, args};
 use crate::resp::{Args, Reply};
 
 /// Which arguments are keys.
@@ -86,7 +86,9 @@ impl Command {
         self.keys.counted_by > 0 || self.uses.text.contains('?')
     }
 
-    /// The keys among these arguments, whose number is right. None if they make no sense.
+    /// The keys among these arguments, whose number is right. None if they make no sense. If the number of keys is
+    /// no number, or negative, Redis asks an older function, which counts as C's `atoi`, names the destination last,
+    /// and knows no uses.
     pub fn keys_of(&self, args: &Args) -> Option<Vec<Used>> {
         if let Some(of) = self.uses.of {
             return Some(of(args));
@@ -104,6 +106,10 @@ impl Command {
                 return None;
             }
             places.extend(from..from + count);
+            if !args::integer(&args[counted_by]).is_ok_and(|count| count >= 0) {
+                places.rotate_left((first > 0).into());
+                return Some(places.into_iter().map(|place| (place, "")).collect());
+            }
         }
         let uses: Vec<&str> = self.each_use().collect();
         let used = |(index, place): (usize, usize)| (place, uses[index.min(uses.len() - 1)]);
@@ -163,7 +169,7 @@ impl Command {
 
 /// What is done with a key, as a set of words.
 pub fn reply_flags(text: &str, reply: &mut Reply) {
-    let words: Vec<&str> = text.split(' ').collect();
+    let words: Vec<&str> = text.split_ascii_whitespace().collect();
     reply.set(words.len());
     words.into_iter().for_each(|word| reply.status(word));
 }
