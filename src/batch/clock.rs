@@ -37,10 +37,13 @@ impl Clock {
         self.lock_times = measures.then(Box::default);
     }
 
-    /// Reads the clock: what has passed was work.
+    /// Reads the clock: what has passed was work. If the batch has not read it yet, nothing has: a script that is
+    /// refused before it takes a lock has no time.
     pub fn read(&mut self) {
         let now = unix_microseconds();
-        self.worked += now.saturating_sub(self.now);
+        if self.now > 0 {
+            self.worked += now.saturating_sub(self.now);
+        }
         self.now = now;
     }
 

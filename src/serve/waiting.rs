@@ -98,8 +98,8 @@ impl Session<'_> {
     }
 
     /// Ends the process. Nobody else can reach the data any more. If the log cannot be saved, the
-    /// process goes on, unless the client has said FORCE: the operator is told, and the client may try
-    /// again, as in Redis.
+    /// process goes on, unless the client has said FORCE or NOSAVE: the operator is told, and the client may
+    /// try again, as in Redis.
     pub(super) fn shut_down(&mut self, saves: bool, force: bool) {
         if saves && self.caller.batch.store.is_busy() {
             return self.reply.error(&Error::Busy);
@@ -107,7 +107,7 @@ impl Session<'_> {
         log::notice(format_args!("SHUTDOWN: saving the log, then good bye"));
         self.caller.batch.hold_everything();
         match self.server.aof.sync_all() {
-            Err(cause) if !force => {
+            Err(cause) if saves && !force => {
                 let text = "ERR Errors trying to SHUTDOWN. Check logs.";
                 self.reply.error(&Error::text(text));
                 self.caller.finish(&mut self.client, &mut self.reply);

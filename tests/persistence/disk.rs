@@ -274,9 +274,13 @@ fn on_a_full_disk_the_log_can_be_switched_off_and_the_server_ended() {
     let size = server.client().run("DBSIZE");
     let size: usize = size.strip_prefix("(integer) ").unwrap().parse().unwrap();
     assert_eq!(size, count, "a record that could not be written is not there");
-    // And once more, with FORCE.
+    // Whoever says that nothing need be saved is not refused.
     fill(&mut server.client());
     server.client().send(&["SHUTDOWN", "FORCE"]);
+    assert!(server.wait_for_end().success());
+    server.start_again();
+    fill(&mut server.client());
+    server.client().send(&["SHUTDOWN", "NOSAVE"]);
     assert!(server.wait_for_end().success());
 }
 
