@@ -117,6 +117,8 @@ impl<'a> Caller<'a> {
         let (known, function) = inside.function(scripts, asked.known, &asked.args[1])?;
         self.check_flags(asked.form, known)?;
         inside.reply.protocol = Protocol::Resp2;
+        // A script may have been killed behind the arguments of a command that it was about to call.
+        inside.args.clear();
         let mut running = Running {
             args: &mut inside.args,
             reply: &mut inside.reply,
