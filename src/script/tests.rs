@@ -251,8 +251,15 @@ fn what_a_script_can_reach_survives_collections() {
 }
 
 #[test]
+fn chance_begins_where_it_begins_in_redis() {
+    let program = "return {tostring(math.random()), tostring(math.random())}";
+    assert_eq!(run(program), "[\"0.39646477363839\",\"0.84048536971234\"]");
+}
+
+#[test]
 fn the_host_stops_a_script_and_no_pcall_holds_it() {
     let mut machine = machine();
+    redis::open(&mut machine, "7.0.15");
     for program in [
         "while true do end",
         "repeat until false",
