@@ -55,6 +55,16 @@ fn while_a_script_is_busy_others_are_told_and_may_kill_it() {
 }
 
 #[test]
+fn what_a_killed_script_was_about_to_call_is_not_called_by_the_next_one() {
+    let server = Server::start(&["--lua-time-limit", "20"]);
+    let (mut runs, mut asks) =
+        start_busy(&server, "EVAL", "while true do redis.call('KEYS', 'x') end");
+    assert_eq!(asks.run("SCRIPT KILL"), "OK");
+    assert!(runs.read().to_string().starts_with(KILLED));
+    assert_eq!(asks.call(&["EVAL", "return redis.call('ECHO', 'y')", "0"]).to_string(), "\"y\"");
+}
+
+#[test]
 fn a_script_that_has_written_is_not_killed_and_a_shutdown_takes_back_all_of_it() {
     let mut server = Server::start(&["--lua-time-limit", "20"]);
     server.client().run("SET before 1");

@@ -30,7 +30,7 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::handler::script::{Form, key_count};
 use crate::handler::server::show_monitors;
-use crate::handler::{Flag, REDIS_VERSION, Row, TABLE};
+use crate::handler::{Flag, REDIS_VERSION, Row, Run, TABLE};
 use crate::log;
 use crate::resp::{Args, Protocol, Reply};
 use crate::script::lib::{self, Answer, Host, redis};
@@ -117,6 +117,8 @@ impl<'a> Caller<'a> {
         let (known, function) = inside.function(scripts, asked.known, &asked.args[1])?;
         self.check_flags(asked.form, known)?;
         inside.reply.protocol = Protocol::Resp2;
+        // A script may have been killed behind the arguments of a command that it was about to call.
+        inside.args.clear();
         let mut running = Running {
             args: &mut inside.args,
             reply: &mut inside.reply,
@@ -290,6 +292,10 @@ impl Host for Running<'_, '_> {
                 return Ok(Answer::Refused(text));
             }
         };
+        if let Run::Long(_) | Run::MayStore(..) = row.command.run {
+            // A few of them take as long as a script may.
+            self.interrupt()?;
+        }
         if row.command.writes() && !self.turn.may_write() {
             return Err(KILLED.into());
         }

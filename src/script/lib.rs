@@ -178,10 +178,13 @@ impl Call<'_> {
         Ok(self.arg(number))
     }
 
-    /// A string. Numbers are converted.
+    /// A string. Numbers are converted. To look at a long one takes as long as many rounds of a loop.
     pub fn string(&mut self, number: usize) -> Result<StringId, Error> {
         match self.arg(number) {
-            Value::String(string) => Ok(string),
+            Value::String(string) => {
+                self.ticks(self.bytes(string).len() as u32 / 1024)?;
+                Ok(string)
+            }
             Value::Number(value) => self.machine.heap.string(&number::to_text(value)),
             _ => Err(self.wrong_type(number, "string")),
         }

@@ -181,7 +181,8 @@ impl Machine {
             has_extra_level: false,
             has_no_handler: false,
             failed_at: None,
-            random: 0,
+            // As in Redis, until a script calls `math.randomseed`.
+            random: 0x1234_ABCD_330E,
             json_settings,
         };
         super::lib::open(&mut machine);

@@ -3,7 +3,7 @@
 
 mod formats;
 
-use super::lib::{Answer, Call, Host, Native, Outcome, Resume};
+use super::lib::{Answer, Call, Host, Native, Outcome, Resume, redis};
 use super::machine::Machine;
 use super::number;
 use super::value::{Error, Value};
@@ -251,8 +251,15 @@ fn what_a_script_can_reach_survives_collections() {
 }
 
 #[test]
+fn chance_begins_where_it_begins_in_redis() {
+    let program = "return {tostring(math.random()), tostring(math.random())}";
+    assert_eq!(run(program), "[\"0.39646477363839\",\"0.84048536971234\"]");
+}
+
+#[test]
 fn the_host_stops_a_script_and_no_pcall_holds_it() {
     let mut machine = machine();
+    redis::open(&mut machine, "7.0.15");
     for program in [
         "while true do end",
         "repeat until false",
@@ -272,6 +279,25 @@ fn the_host_stops_a_script_and_no_pcall_holds_it() {
         "local s = ('a'):rep(1e7) while true do s:find('b') end",
         "for w in ('a'):gmatch('') do while true do end end",
         "return ('a'):gsub('a', function() while true do end end)",
+        // Each round takes long, so they must be counted as many.
+        "local s = ('a'):rep(8e6) for i = 1, 100 do s:sub(2) end",
+        "local s = (' '):rep(8e6) .. 'x' for i = 1, 100 do tonumber(s) end",
+        "local s = ('a'):rep(8e6) for i = 1, 100 do redis.sha1hex(s) end",
+        "local s = ('a'):rep(8e6) for i = 1, 100 do local x = s < s end",
+        "local s = ('a'):rep(8e6) for i = 1, 100 do pcall(error, s) end",
+        "local s = ('a'):rep(8e6) for i = 1, 100 do pcall(struct.unpack, 's', s) end",
+        "local s = (' '):rep(8e6) .. '1' for i = 1, 100 do cjson.decode(s) end",
+        "local s = ('a=1 '):rep(1e5) for i = 1, 100 do loadstring(s) end",
+        "local s = ('a'):rep(2e4) return s:gsub('(b-)', ('%1'):rep(1e4))",
+        "return ('a'):rep(8e6):gsub('b-', '')",
+        "for i = 1, 1000 do redis.pcall('PING') end",
+        "local t = {('a'):rep(8e6)} for i = 1, 100 do collectgarbage() end",
+        "local t = {} for i = 1, 1e5 do t[i] = i end for i = 1, 1e5 do t[i] = nil end
+            for i = 1, 1000 do next(t) end",
+        "local t = {} for i = 1, 1e5 do t[i] = i end for i = 1, 1e5 do t[i] = nil end
+            local many = {} for i = 1, 1000 do many[i] = t end cmsgpack.pack(many)",
+        "local t = {} for i = 1, 1e5 do t[i] = i end for i = 1, 1e5 do t[i] = nil end
+            local many = {} for i = 1, 1000 do many[i] = t end cjson.encode(many)",
     ] {
         let got = run_on(&mut machine, program, &mut Patience(5));
         assert!(got.ends_with("stopped"), "{program}: {got}");

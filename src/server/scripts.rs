@@ -385,13 +385,20 @@ impl InUse<'_> {
         let engine = self.engine;
         let Inside { machine, collect_at, .. } = &mut **self;
         let most = machine.heap.bytes.max(machine.heap.peak) + machine.thread.size();
-        if most > KEPT {
+        // With many scripts in it, a machine is large.
+        if most > KEPT.max(2 * *collect_at) {
             engine.bytes.store(0, Ordering::Relaxed);
             return Some(Box::new(Mutex::new(self.inside.take())));
         }
         if machine.heap.bytes > *collect_at {
+            // What is left then is what the machine has compiled.
+            for name in ["KEYS", "ARGV"] {
+                let empty = Value::Table(machine.heap.add_table());
+                machine.set_field(machine.globals, name, empty);
+            }
+            machine.thread.top = 0;
             machine.collect();
-            *collect_at = (2 * machine.heap.bytes).max(COLLECT_AT);
+            *collect_at = (2 * machine.heap.bytes).clamp(COLLECT_AT, machine.heap.limit / 8);
         }
         machine.heap.peak = 0;
         engine.bytes.store(machine.heap.bytes, Ordering::Relaxed);

@@ -80,6 +80,7 @@ fn collectgarbage(call: &mut Call) -> Result<Outcome, Error> {
         b"collect" | b"step" => {
             // It runs as soon as this native has returned.
             call.machine.heap.threshold = 0;
+            call.ticks(call.machine.heap.bytes as u32 / 64)?;
             call.give(if option == b"step" { Value::Boolean(true) } else { Value::Number(0.0) })
         }
         b"count" => call.give_number(kilobytes),
@@ -204,6 +205,7 @@ fn loadstring(call: &mut Call) -> Result<Outcome, Error> {
 }
 
 fn compile(call: &mut Call, source: &[u8], name: &[u8]) -> Result<Outcome, Error> {
+    call.ticks(source.len() as u32)?;
     match call.machine.load(source, name) {
         Ok(function) => call.give(function),
         Err(error) => failed(call, error.0),
@@ -228,6 +230,10 @@ fn pairs(call: &mut Call) -> Result<Outcome, Error> {
 
 fn next(call: &mut Call) -> Result<Outcome, Error> {
     let table = call.table(1)?;
+    if call.arg(2).is_nil() {
+        // The first key may stand behind many that are gone.
+        call.ticks(call.machine.heap.tables[table].size() as u32 / 1024)?;
+    }
     let heap = &call.machine.heap;
     match heap.tables[table].next(call.arg(2), &heap.strings) {
         Ok(Some((key, value))) => {
@@ -320,7 +326,10 @@ fn select(call: &mut Call) -> Result<Outcome, Error> {
 fn tonumber(call: &mut Call) -> Result<Outcome, Error> {
     let base = call.integer_or(2, 10)? as i32;
     if base == 10 {
-        let value = call.any(1)?;
+        let value = match call.any(1)? {
+            Value::String(_) => Value::String(call.string(1)?),
+            other => other,
+        };
         let number = call.machine.heap.to_number(value);
         return call.give(number.map_or(Value::Nil, Value::Number));
     }

@@ -93,6 +93,8 @@ fn put(
         }
         Value::Table(table) if level < MAX_LEVEL => {
             check_slots(call, slots + 2, "in function table_is_an_array")?;
+            // All places are looked at, and most may be empty.
+            call.ticks(call.machine.heap.tables[table].size() as u32 / 1024)?;
             match array_length(call, table) {
                 Some(length) => put_array(call, packed, table, length, level, slots)?,
                 None => put_map(call, packed, table, level, slots)?,

@@ -97,7 +97,11 @@ fn pcall_command(call: &mut Call) -> Result<Outcome, Error> {
     run(call, false)
 }
 
+/// How many rounds of a loop one command counts as, because some take long.
+const COMMAND: u32 = 1000;
+
 fn run(call: &mut Call, raises: bool) -> Result<Outcome, Error> {
+    call.ticks(COMMAND)?;
     let (value, is_error) = match collect_arguments(call) {
         Err(text) => (Value::Table(error_table(call.machine, text.as_bytes())?), true),
         Ok(()) => match call.host.call() {
@@ -191,6 +195,8 @@ fn sha1hex(call: &mut Call) -> Result<Outcome, Error> {
     let digest = match call.arg(1) {
         Value::String(_) | Value::Number(_) => {
             let text = call.string(1)?;
+            // This is slower than what else is done with a string.
+            call.ticks(call.bytes(text).len() as u32 / 16)?;
             sha1(call.bytes(text))
         }
         // As in Redis, anything else is an empty string.

@@ -475,6 +475,16 @@ impl Machine {
         if self.budget > 1 { Ok(()) } else { self.interrupt(host) }
     }
 
+    /// The same for what is done with a value: a long string takes as long as many rounds.
+    pub(super) fn ticks_for(&mut self, value: Value, host: &mut dyn Host) -> Result<(), Error> {
+        match value {
+            Value::String(string) => {
+                self.ticks(host, self.heap.bytes_of(string).len() as u32 / 1024)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Asks the host whether the script may go on.
     pub(super) fn interrupt(&mut self, host: &mut dyn Host) -> Result<(), Error> {
         self.budget = BUDGET;

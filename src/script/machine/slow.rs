@@ -88,12 +88,14 @@ impl Machine {
             }
             Instruction::Less { expected, left, right } => {
                 let (left, right) = (self.operand(left), self.operand(right));
+                self.ticks_for(left, host)?;
                 let less = self.compare(left, right, Name::Lt);
                 let less = less.map_err(|text| self.error(text.as_bytes()))?;
                 return self.decide(less, expected, host);
             }
             Instruction::LessOrEqual { expected, left, right } => {
                 let (left, right) = (self.operand(left), self.operand(right));
+                self.ticks_for(left, host)?;
                 let less = self.compare(left, right, Name::Le);
                 let less = less.map_err(|text| self.error(text.as_bytes()))?;
                 return self.decide(less, expected, host);

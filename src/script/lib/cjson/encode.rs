@@ -98,6 +98,8 @@ impl Encoder {
         {
             return Err(call.error(format!("Cannot serialise, excessive nesting ({depth})")));
         }
+        // All places are looked at, and most may be empty.
+        call.ticks(call.machine.heap.tables[table].size() as u32 / 1024)?;
         match self.array_length(call, table)? {
             0 => {
                 self.json.push(b'{');

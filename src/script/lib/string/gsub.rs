@@ -82,6 +82,7 @@ impl Substitution {
         while self.count < self.limit
             && let Some(found) = self.search.find(call, self.next)?
         {
+            call.tick()?;
             self.count += 1;
             self.add(call, Part::Text { from: self.rest, to: found.start })?;
             self.rest = found.end;
@@ -152,6 +153,7 @@ impl Substitution {
 
     /// Adds the text that replaces a match. In it, `%1` is the first capture, `%0` the match.
     fn expand(&mut self, call: &mut Call, replacement: StringId) -> Result<(), Error> {
+        call.ticks(call.bytes(replacement).len() as u32 / 8)?;
         let mut at = 0;
         while let Some(byte) = call.bytes(replacement).get(at).copied() {
             at += 1;
