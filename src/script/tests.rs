@@ -290,6 +290,8 @@ fn the_host_stops_a_script_and_no_pcall_holds_it() {
         "local s = ('a=1 '):rep(1e5) for i = 1, 100 do loadstring(s) end",
         "local s = ('a'):rep(2e4) return s:gsub('(b-)', ('%1'):rep(1e4))",
         "return ('a'):rep(8e6):gsub('b-', '')",
+        "return ('b'):rep(1e6):find('[^' .. ('a'):rep(1e5) .. ']*c')",
+        "return ('b'):rep(1e6):find('[^' .. ('a'):rep(1e5) .. ']-c')",
         "for i = 1, 1000 do redis.pcall('PING') end",
         "local t = {('a'):rep(8e6)} for i = 1, 100 do collectgarbage() end",
         "local t = {} for i = 1, 1e5 do t[i] = i end for i = 1, 1e5 do t[i] = nil end

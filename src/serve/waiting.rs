@@ -101,11 +101,13 @@ impl Session<'_> {
     /// process goes on, unless the client has said FORCE or NOSAVE: the operator is told, and the client may
     /// try again, as in Redis.
     pub(super) fn shut_down(&mut self, saves: bool, force: bool) {
-        if saves && self.caller.batch.store.is_busy() {
-            return self.reply.error(&Error::Busy);
-        }
         log::notice(format_args!("SHUTDOWN: saving the log, then good bye"));
         self.caller.batch.hold_everything();
+        if saves && self.caller.batch.store.is_busy() {
+            // SAVE would save half of what the script does.
+            self.reply.error(&Error::Busy);
+            return self.caller.finish(&mut self.client, &mut self.reply);
+        }
         match self.server.aof.sync_all() {
             Err(cause) if saves && !force => {
                 let text = "ERR Errors trying to SHUTDOWN. Check logs.";

@@ -30,6 +30,8 @@ use std::ops::Range;
 const MAX_CAPTURES: usize = 32;
 /// How many bytes and choices the matcher looks at before it pauses.
 pub const PAUSE: u32 = 10_000;
+/// A set that is longer, in bytes, is asked about each of the 256 bytes once, and not for each byte of the text.
+const LONG_SET: usize = 64;
 
 /// Why a pattern is wrong. Found only when the matcher comes to the wrong item.
 pub type Fault = &'static str;
@@ -178,6 +180,7 @@ impl Matcher {
                     return Some(next);
                 }
                 Choice::More { at, end } => {
+                    self.work += (end - at.item) as u32 / 16;
                     if fits_at(text, at.text, &items[at.item..end]) {
                         let at = Place { text: at.text + 1, ..at };
                         self.choices.push(Choice::More { at, end });
@@ -270,6 +273,7 @@ impl Matcher {
     fn single(&mut self, at: Place, text: &[u8], items: &[u8]) -> Result<Option<Place>, Fault> {
         let end = end_of(items, at.item)?;
         let item = &items[at.item..end];
+        self.work += item.len() as u32 / 16;
         let next = Place { item: end + 1, ..at };
         let least = match items.get(end) {
             Some(b'*') => at.text,
@@ -291,7 +295,13 @@ impl Matcher {
             }
         };
         let rest = &text[at.text..];
-        let most = rest.iter().position(|byte| !fits(*byte, item)).unwrap_or(rest.len());
+        let end = if item.len() > LONG_SET {
+            let fitting: [bool; 256] = std::array::from_fn(|byte| fits(byte as u8, item));
+            rest.iter().position(|byte| !fitting[usize::from(*byte)])
+        } else {
+            rest.iter().position(|byte| !fits(*byte, item))
+        };
+        let most = end.unwrap_or(rest.len());
         self.work += most as u32;
         let next = Place { text: at.text + most, ..next };
         if next.text > least {
