@@ -18,8 +18,8 @@
 //! releases its lock, and commits before its replies leave: it waits until `written` has come that far.
 //! Then its own records are in the kernel, and so are those whose effect it may have read. So `kill -9`
 //! takes back nothing that any client was told. A power cut takes what is not `durable`. Under `everysec` that is
-//! what was written since the last finished fsync began: at most during one second and the fsync after it. (Or
-//! during two slow fsyncs: if one takes longer than a second, the next begins when it ends.)
+//! what was written since the last finished fsync began: at most during the second until the next one begins,
+//! and during that one. (If an fsync takes longer than a second, the next begins when it ends.)
 //!
 //! **Group commit.** A thread that commits writes all that is in the buffer with one call. Another thread
 //! that waited for the file meanwhile finds `written` past its own position and goes on. `always` shares
@@ -29,7 +29,7 @@
 //! **A rewrite** (aof/rewrite.rs) makes the log short. Writers go on in a new file, when the old one has its last
 //! fsync and the manifest names both. Until it names the new base, a start replays the old files, so nothing is lost.
 //!
-//! **Lock order**: the keyspace, the turn to call fsync, file, buffer. Under the keyspace batches take only the last.
+//! **Lock order**: the keyspace, the turn to call fsync, file, buffer (src/README.md, *All locks*).
 //!
 //! **Which orderings matter.** Records pass between threads only under mutexes. So an ordering matters only
 //! where a thread acts on an atomic without holding a mutex: `written` is stored with Release after the `write` has
@@ -158,8 +158,8 @@ impl Aof {
     }
 
     /// Returns when everything up to `position` is in the kernel, and under `appendfsync always` on
-    /// the disk. The error is the cause in the operating system's words. It waits for the file, so its
-    /// caller holds no lock.
+    /// the disk. The error is the cause in the operating system's words. It waits for the file, so a
+    /// batch that calls it holds no lock.
     pub fn commit(&self, position: Position) -> Result<(), String> {
         if self.written.load(Ordering::Acquire) < position {
             let mut target = self.target.lock().unwrap();

@@ -67,8 +67,8 @@ pub struct Batch<'a> {
     pub dirty: u64,
     /// What the commands under the present lock have changed, to be appended when it is released.
     records: Records,
-    /// Whether its commands have left records, so that the log must hold them before the replies leave. (DELs of
-    /// expired keys that only readers have met do not count.)
+    /// Whether its commands have left records. If not, its replies leave even while the log fails. (DELs of expired
+    /// keys that only readers have met do not count.)
     has_recorded: bool,
     /// Where in the output the replies are that become errors if the log fails (batch/retract.rs).
     retractable: Vec<Range<usize>>,
@@ -172,7 +172,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Ends a unit, whose reply is these bytes of the output. If the unit is the outermost one and has records, the
-    /// reply becomes an error if the log fails. Without a reply that could, the range is empty.
+    /// reply becomes an error if the log fails. The range is empty if there is none, or if it is an error already.
     pub fn end_unit(&mut self, reply: Range<usize>) {
         if self.records.end() {
             self.has_recorded = true;

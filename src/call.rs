@@ -93,6 +93,7 @@ impl<'a> Caller<'a> {
             Ok(row) => self.call(row, client, args, reply),
             Err(Refusal::Error(error)) => self.reject(&error, client, args, reply),
             Err(Refusal::Postponed { row, writes }) => self.postpone(row, writes, client),
+            // Busy: a script has held the keyspace for too long.
             Err(_) => self.reject(&Error::Busy, client, args, reply),
         }
         let is_silent = matches!(client.replies, Replies::Off | Replies::SkipThis);
@@ -127,6 +128,7 @@ impl<'a> Caller<'a> {
         let begin = reply.out.mark();
         if let Err(refusal) = self.run_handler(row, client, args, reply) {
             seen.failed = true;
+            // Answers with the error. A command that was put off, or found a script busy, counts as not called.
             if !self.settle(refusal, row, client, args, begin, reply) {
                 return;
             }
@@ -159,6 +161,7 @@ impl<'a> Caller<'a> {
                 Ok(self.run_long(handler, client, args, reply)?)
             }
             Run::Mixed(handler) => {
+                // As `share`, but a few commands look even while a script is busy.
                 self.batch.share_for(row.command)?;
                 handler(client, &self.batch.view(client.db), args, reply)
             }
@@ -233,6 +236,7 @@ impl<'a> Caller<'a> {
     /// Ends all watches of the client. Takes the shared lock if there are any.
     pub fn unwatch(&mut self, client: &mut Client) {
         if !client.watched.is_empty() {
+            // Even while a script is busy.
             self.batch.share_anyway();
             transactions::unwatch_all(client, &self.batch.view(client.db));
         }

@@ -85,8 +85,8 @@ pub enum Run {
     Long(LongHandler),
     /// Under the exclusive lock; logged if it changed something.
     Write(WriteHandler),
-    /// SORT: `Write` if one of its options is STORE, and else `Long`. Until it runs it is a command that
-    /// writes, as in Redis.
+    /// SORT: `Write` if one of its options is STORE, and else `Long`. For all that is asked before it runs
+    /// (a full disk, a pause, the lock of an EXEC) it writes, as in Redis.
     MayStore(LongHandler, WriteHandler),
     /// It has its client and no keyspace, so it needs no lock. It may run under one that its batch still holds. If
     /// it may have to wait, [`Flag::GivesLockBack`] makes the batch give the lock back first.
@@ -176,7 +176,8 @@ pub struct Command {
     pub usage: &'static str,
     /// One line, in the words of Redis's documentation.
     pub summary: &'static str,
-    /// What HELP says behind its name, in Redis's words, if they are others ([`Command::help`]).
+    /// What HELP says behind its name, where Redis says it in other words than in its documentation
+    /// ([`Command::help`]).
     help: &'static str,
 }
 

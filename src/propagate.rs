@@ -11,8 +11,9 @@
 //! ```
 //!
 //! Four rules of form, all Redis's:
-//! 1. A *unit* replays as a whole: one command, one EXEC, one pop for a client that waits in BLPOP, or the DEL of
-//!    one expired key that no command has named (SCAN, RANDOMKEY and active expiry meet such keys). If it leaves
+//! 1. A *unit* replays as a whole: one command with the DELs of expired keys that it has met, one EXEC, one pop for a
+//!    client that waits in BLPOP, or the DEL of one expired key that no command has named (SCAN, RANDOMKEY and
+//!    active expiry meet such keys). If it leaves
 //!    more than one record, they stand between `MULTI` and `EXEC`. So a log that ends in the middle replays all of
 //!    them or none.
 //! 2. The DEL of an expired key stands before the records of the command that met the key, even if that command

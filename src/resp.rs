@@ -24,8 +24,8 @@
 //! **No allocation per argument.** The arguments of a command lie in one buffer, which the next
 //! command uses again ([`Args`]). Only an argument over 16 KiB has an allocation of its own, so that the
 //! store can share it. A client may announce a length and never send the bytes. So at most a megabyte is
-//! allocated when a length is announced, and the rest as the bytes arrive. (Memory of about that length that an
-//! earlier value has left is lent whole, up to 64 MiB for all clients: blob.rs.)
+//! allocated when a length is announced, and the rest as the bytes arrive. (Memory of large values that
+//! are gone is kept, up to 64 MiB for all clients. If a piece of the right size is there, it is used: blob.rs.)
 //!
 //! **The plain way** (resp/plain.rs) is a shortcut for the commands that nearly every client sends.
 //! It adds no rules.

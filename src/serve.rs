@@ -215,7 +215,7 @@ impl Session<'_> {
 
     /// Sends the replies, and then does what a handler has left to be done. (The functions that wait send the
     /// replies themselves, before they wait.) SHUTDOWN ends the process before anything is sent, as in Redis. The
-    /// process goes on only if the log could not be saved.
+    /// process goes on only if the log could not be saved, or a script is busy.
     fn follow_up(&mut self) -> io::Result<bool> {
         match std::mem::take(&mut self.client.then) {
             Then::GoOn => self.flush()?,

@@ -59,8 +59,8 @@ impl<'a> Batch<'a> {
             Guard::None | Guard::Shared(_) => {
                 self.release();
                 self.clock.ask_for_lock();
-                // With the log on, threads queue at the file anyway, so spinning here gains nothing. With one
-                // core, the thread that holds the lock cannot go on while this one spins.
+                // To spin gains nothing with the log on: threads sleep at the file then, whether they do so here or
+                // not. And with one core, the thread that holds the lock cannot go on while this one spins.
                 let may_spin = self.server.may_spin && !self.server.aof.is_enabled();
                 let guard = self.store.try_write(may_spin);
                 let guard = guard.unwrap_or_else(|| self.wait_for_lock())?;

@@ -8,7 +8,7 @@
 //! 2. If it answers with the value itself, as GETDEL does, it counts a hit or a miss ([`ViewMut::get`]). A
 //!    length or a sum is not the value ([`ViewMut::peek_value`]).
 //!
-//! A third duty is looked after in debug builds: what can fail in an [`ViewMut::edit`] comes before the first change.
+//! (Debug builds look after a third: what can fail in an [`ViewMut::edit`] comes before the first change.)
 //!
 //! ```text
 //! APPEND k x      edit(k, "append", append)                              logged as it was sent
