@@ -29,10 +29,15 @@ impl Machine {
             return Ok(());
         }
         self.collect();
-        if self.heap.bytes > self.heap.limit {
-            return Err(Error(Name::NotEnoughMemory.value()));
+        let was_over =
+            std::mem::replace(&mut self.is_over_limit, self.heap.bytes > self.heap.limit);
+        if !self.is_over_limit {
+            return Ok(());
         }
-        Ok(())
+        // `pcall` may hold this error, and what was made may become garbage. If it has not by the next collection,
+        // the script ends.
+        self.is_stopped = was_over;
+        Err(Error(Name::NotEnoughMemory.value()))
     }
 
     pub fn collect(&mut self) {
@@ -61,7 +66,7 @@ impl Machine {
         self.heap.threads.sweep();
         self.prototypes.sweep();
         self.heap.bytes = bytes;
-        self.heap.threshold = (bytes * 2).max(MIN_THRESHOLD);
+        self.heap.threshold = bytes.saturating_add(bytes.min(self.heap.limit)).max(MIN_THRESHOLD);
     }
 }
 

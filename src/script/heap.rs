@@ -10,8 +10,8 @@
 //! machine calls the [collector](super::collect) between two instructions, and at no other time.
 //! This makes natives simple: what a native makes cannot vanish before the native returns. The
 //! price is that one native can make much garbage. So memory has two limits: above the first one
-//! after a collection, or above its double at any time, the script gets the error `not enough
-//! memory`.
+//! after a collection, or if a string would bring it above its double, the script gets the error `not enough
+//! memory`. If it is above the first one after the next collection, too, no `pcall` holds the error.
 //!
 //! **How Redis does it**: Lua keeps all objects in one linked list, counts bytes in its allocator
 //! and collects in small steps, so that a pause is short. Here a collection is one pause, which is
@@ -351,13 +351,18 @@ impl Heap {
         result
     }
 
+    /// How many bytes a string has. Anything else has none.
+    pub fn length_of(&self, value: Value) -> usize {
+        match value {
+            Value::String(string) => self.bytes_of(string).len(),
+            _ => 0,
+        }
+    }
+
     /// The string that strings and numbers make together.
     pub fn join(&mut self, values: &[Value]) -> Result<StringId, Error> {
-        let lengths = values.iter().map(|value| match value {
-            Value::String(string) => self.bytes_of(*string).len(),
-            _ => 0,
-        });
-        self.check_room(lengths.sum())?;
+        let lengths = values.iter().map(|value| self.length_of(*value));
+        self.check_room(lengths.fold(0, usize::saturating_add))?;
         let mut joined = self.buffer();
         for value in values {
             match value {

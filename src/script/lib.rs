@@ -147,6 +147,7 @@ pub fn open(machine: &mut Machine) {
 /// A script begins. What the last one has set in a library is forgotten.
 pub fn begin(machine: &mut Machine) {
     cjson::begin(machine);
+    math::begin(machine);
 }
 
 impl Call<'_> {
@@ -315,7 +316,7 @@ impl Call<'_> {
     /// The same for a text with bytes of the script in it.
     pub fn bad_argument_bytes(&mut self, number: usize, text: &[u8]) -> Error {
         let (name, is_method) = self.machine.name_of_native();
-        let what = match number - usize::from(is_method) {
+        let what = match number.saturating_sub(usize::from(is_method)) {
             0 if is_method => format!("calling '{name}' on bad self ("),
             number => format!("bad argument #{number} to '{name}' ("),
         };

@@ -146,7 +146,9 @@ pub struct Machine {
     concat_from: Option<u8>,
     budget: u32,
     /// The host has stopped the script: no `pcall` holds the error.
-    is_stopped: bool,
+    pub is_stopped: bool,
+    /// More than the limit was in use after the last collection.
+    pub is_over_limit: bool,
     /// About the error that is on its way: it comes from a level for which there was no frame, and
     /// no handler is to be called for it.
     has_extra_level: bool,
@@ -178,11 +180,11 @@ impl Machine {
             concat_from: None,
             budget: BUDGET,
             is_stopped: false,
+            is_over_limit: false,
             has_extra_level: false,
             has_no_handler: false,
             failed_at: None,
-            // As in Redis, until a script calls `math.randomseed`.
-            random: 0x1234_ABCD_330E,
+            random: 0,
             json_settings,
         };
         super::lib::open(&mut machine);
@@ -209,6 +211,7 @@ impl Machine {
     ) -> Result<(), Error> {
         super::lib::begin(self);
         self.is_stopped = false;
+        self.is_over_limit = false;
         self.budget = BUDGET;
         self.thread.top = 0;
         if self.thread.stack.len() > KEPT_STACK {

@@ -189,6 +189,8 @@ fn memory_ends_with_an_error_and_the_machine_goes_on() {
         "local t = {} for i = 1, 1e9 do t[i] = coroutine.wrap(function() end) end",
         "local t = {} for i = 1, 1e9 do t = {t} end",
         "local t = {} for i = 1, 1e9 do t[i] = loadstring('return ' .. i) end",
+        "local t = {} for n = 1, 40 do
+            pcall(function() while true do t[#t + 1] = function() return n end end end) end",
         "return rep('x', 1e9)",
         "local s = rep('x', 2e7) return table.concat({s, s, s, s})",
         "local function f(...) local a = f(1, ...) return a end return f()",
@@ -251,9 +253,33 @@ fn what_a_script_can_reach_survives_collections() {
 }
 
 #[test]
+fn one_string_in_thousands_of_arguments_is_too_much_memory() {
+    let mut machine = machine();
+    redis::open(&mut machine, "7.0.15");
+    for program in ["return redis.pcall(unpack(t)).err", "redis.log(3, unpack(t))"] {
+        let program =
+            format!("local s, t = ('x'):rep(1e6), {{}} for i = 1, 7000 do t[i] = s end {program}");
+        let got = run_on(&mut machine, &program, &mut Patience(u32::MAX));
+        assert!(got.contains("not enough memory"), "{program}: {got}");
+    }
+}
+
+#[test]
+fn a_fault_of_no_argument_in_a_method_has_a_name() {
+    let program = "local t = {} for i = 1, 4001 do t[i] = 1 end return cmsgpack:pack(unpack(t))";
+    let got = run(program);
+    assert!(got.contains("bad argument") || got.contains("bad self"), "{got}");
+}
+
+#[test]
 fn chance_begins_where_it_begins_in_redis() {
     let program = "return {tostring(math.random()), tostring(math.random())}";
-    assert_eq!(run(program), "[\"0.39646477363839\",\"0.84048536971234\"]");
+    let mut machine = machine();
+    for _ in 0..2 {
+        let got = run_on(&mut machine, program, &mut Patience(u32::MAX));
+        assert_eq!(got, "[\"0.39646477363839\",\"0.84048536971234\"]");
+        run_on(&mut machine, "math.randomseed(7)", &mut Patience(u32::MAX));
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Mathematics.
 //!
-//! `math.random` is Redis's own: a generator that gives the same numbers on every machine, and
-//! begins anew with each script.
+//! `math.random` is Redis's own: a generator that gives the same numbers on every machine. It
+//! begins anew with each script. (In Redis it goes on, because a script leaves it to the next one.)
 
 use super::{Call, Native, Outcome};
 use crate::script::machine::Machine;
@@ -135,8 +135,13 @@ fn randomseed(call: &mut Call) -> Result<Outcome, Error> {
     Ok(Outcome::Return(0))
 }
 
+/// `math.random` begins where it does in Redis, until a script calls `math.randomseed`.
+pub fn begin(machine: &mut Machine) {
+    machine.random = 0x1234_ABCD_330E;
+}
+
 impl Machine {
-    /// Where `math.random` begins.
+    /// Where `math.random` goes on.
     pub fn seed(&mut self, seed: i32) {
         self.random = u64::from(seed as u32) << 16 | 0x330E;
     }

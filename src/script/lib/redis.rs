@@ -124,6 +124,11 @@ fn collect_arguments(call: &mut Call) -> Result<(), &'static str> {
     if !(1..=call.count).all(|number| is_text(call.arg(number))) {
         return Err("ERR Lua redis lib command arguments must be strings or integers");
     }
+    // The same long string may stand there thousands of times.
+    let lengths = (1..=call.count).map(|number| call.machine.heap.length_of(call.arg(number)));
+    if call.check_room(lengths.fold(0, usize::saturating_add)).is_err() {
+        return Err("ERR not enough memory");
+    }
     for number in 1..=call.count {
         match call.arg(number) {
             Value::String(string) => call.host.argument(call.machine.heap.bytes_of(string)),
@@ -163,6 +168,8 @@ fn log(call: &mut Call) -> Result<Outcome, Error> {
     if !(0..=3).contains(&level) {
         return Err(failure(call, "Invalid debug level."));
     }
+    let lengths = (2..=call.count).map(|number| call.machine.heap.length_of(call.arg(number)));
+    call.check_room(lengths.fold(0, usize::saturating_add))?;
     let mut text = Vec::new();
     for number in 2..=call.count {
         if matches!(call.arg(number), Value::String(_) | Value::Number(_)) {

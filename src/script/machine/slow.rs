@@ -322,7 +322,7 @@ impl Machine {
         if let Some(new) = self.thread.frames.last_mut()
             && new.kind == Kind::Lua
         {
-            new.tail_calls = frame.tail_calls + 1;
+            new.tail_calls = frame.tail_calls.saturating_add(1);
         }
         Ok(())
     }
