@@ -56,15 +56,16 @@ impl Batch<'_> {
         }
     }
 
-    /// Takes the exclusive lock and keeps it, so that nothing changes any more: for SHUTDOWN. What a busy script
-    /// has done so far is lost.
+    /// Takes the exclusive lock and keeps it, so that nothing changes any more: for SHUTDOWN. If the process ends
+    /// now, what a busy script has done so far is lost.
     pub fn hold_everything(&mut self) {
         self.give_back();
         self.begin_writing(self.store.write_anyway());
         self.server.aof.append(&mut self.records);
     }
 
-    /// The same for a command that is answered while a script is busy, and [`share`](Self::share) for any other.
+    /// [`share_anyway`](Self::share_anyway) for a command that is answered while a script is busy, and
+    /// [`share`](Self::share) for any other.
     pub fn share_for(&mut self, command: &Command) -> Result<(), Busy> {
         if !command.is(Flag::AllowBusy) {
             return self.share();
@@ -83,7 +84,7 @@ impl Batch<'_> {
         self.report.in_script.set(is_in_script);
     }
 
-    /// Whether what is recorded from now on is logged: `redis.set_repl`. The lock is exclusive.
+    /// Whether what is recorded from now on is logged: `redis.set_repl`. A script that only reads has no records.
     pub fn set_logged(&mut self, is_logged: bool) {
         self.records.wanted = is_logged && self.server.aof.is_enabled();
     }

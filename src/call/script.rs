@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! EVAL "return redis.call('INCR', KEYS[1])" 1 k
-//!   │  the script is known, or is compiled (server/scripts.rs)
 //!   │  the exclusive lock is taken; EVAL_RO and EVALSHA_RO take the shared one
+//!   │  the script is known, or is compiled (server/scripts.rs)
 //!   │  a machine gets KEYS and ARGV, and runs (src/script.rs)
 //!   │     redis.call ─▶ Host::call ─▶ admit ─▶ Caller::call, which calls INCR as it does for a client
 //!   │                                          its reply ─▶ a value of Lua (script/lib/reply.rs)

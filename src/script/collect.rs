@@ -6,7 +6,8 @@
 //!
 //! A table may be weak: what only it knows dies, and vanishes from it.
 //!
-//! It runs only between two instructions, so nothing is on its way from one place to another.
+//! It runs only between two instructions, behind a native, and between two scripts. There nothing is
+//! on its way from one place to another.
 //!
 //! **How Redis does it**: Lua collects in small steps between which the script goes on. That needs
 //! a third state of things and a barrier at each change of a table. Here it is one pause.

@@ -1,9 +1,9 @@
 //! The compiler: from the tokens of a source to a [`Prototype`], in one pass.
 //!
 //! There is no tree. Each rule of the grammar is a function that reads its tokens and emits its
-//! instructions at once: this file has the statements and the scopes of variables,
-//! [`expressions`] has the expressions, and [`emit`],
-//! [`jumps`] and [`operators`] make the instructions.
+//! instructions at once: this file has the scopes of variables, [`statements`] and
+//! [`expressions`] have what their names say, and [`emit`], [`jumps`] and [`operators`] make the
+//! instructions.
 //!
 //! ```text
 //! while i < 3 do i = i + 1 end

@@ -250,8 +250,7 @@ impl Heap {
         None
     }
 
-    /// As [`string`](Self::string), but there is always room. Not to be used for what a script
-    /// can make long.
+    /// As [`string`](Self::string), but there is always room: for names and messages.
     pub fn add_string(&mut self, bytes: &[u8]) -> StringId {
         let hash = hash(bytes);
         if let Some(id) = self.find_hashed(bytes, hash) {
@@ -413,7 +412,7 @@ impl Function {
 }
 
 /// Redis's hash of a string, which decides the order of `next`. Unlike Lua's, it looks at every byte
-/// of a long string too, so that nobody can easily make strings with equal hashes.
+/// of a long string too, so that long strings which differ in a few bytes have different hashes.
 fn hash(bytes: &[u8]) -> u32 {
     bytes.iter().rev().fold(bytes.len() as u32, |hash, byte| {
         hash ^ (hash << 5).wrapping_add(hash >> 2).wrapping_add(u32::from(*byte))

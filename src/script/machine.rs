@@ -121,7 +121,8 @@ enum Then {
     Store(u8),
     /// The next instruction, a jump, is left out if the first one is not this.
     Compare(bool),
-    /// The first one replaces the operands before this register of a `..`, which goes on.
+    /// The first one takes the place of the last two operands of a `..` that end before this register, and the `..`
+    /// goes on.
     Concat(u8),
     /// Nobody wants them.
     Drop,

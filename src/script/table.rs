@@ -205,7 +205,7 @@ impl Table {
         self.resize(n, self.nodes.len(), strings)
     }
 
-    /// All values and keys that are in use, for the collector.
+    /// The array, for the collector.
     pub fn array(&mut self) -> &mut [Value] {
         &mut self.array
     }
@@ -216,13 +216,13 @@ impl Table {
         (&self.array, used.map(|node| (node.key, node.value)))
     }
 
-    /// Each key that has a value, with a way to change the value, for the collector.
     /// How many keys have a value.
     pub fn count(&self) -> usize {
         let (array, pairs) = self.parts();
         array.iter().filter(|value| !value.is_nil()).count() + pairs.count()
     }
 
+    /// Each key behind the array that has a value, with a way to change the value, for the collector.
     pub fn pairs(&mut self) -> impl Iterator<Item = (Value, &mut Value)> {
         let used = self.nodes.iter_mut().filter(|node| !node.value.is_nil());
         used.map(|node| (node.key, &mut node.value))

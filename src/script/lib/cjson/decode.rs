@@ -292,8 +292,8 @@ impl Decoder<'_> {
         Ok(())
     }
 
-    /// The character of `\uXXXX`, or of two of these that are a surrogate pair, and how long that
-    /// is.
+    /// The character of `\u` and four hexadecimal digits, or of two of these that are a surrogate
+    /// pair, and how long that is.
     fn character(&self) -> Option<(char, usize)> {
         let unit = self.hexadecimal(2)?;
         if let Some(character) = char::from_u32(unit) {
