@@ -33,8 +33,9 @@ use crate::handler::server::show_monitors;
 use crate::handler::{Flag, REDIS_VERSION, Row, Run, TABLE};
 use crate::log;
 use crate::resp::{Args, Protocol, Reply};
-use crate::script::lib::{self, Answer, Host, redis};
+use crate::script::lib::{Answer, Host, redis};
 use crate::script::machine::Machine;
+use crate::script::number;
 use crate::script::value::{self, Value};
 use crate::server::scripts::{Inside, Known, Turn, memory_limit};
 use crate::sha1::hexadecimal;
@@ -185,7 +186,7 @@ fn tell(machine: &mut Machine, error: value::Error, known: Known, reply: &mut Re
     if let Some((source, line)) = machine.place_of_failure() {
         let name = hexadecimal(&known.digest);
         text.extend(format!(" script: {name}, on ").as_bytes());
-        text.extend(answer::c_string(&source));
+        text.extend(number::c_string(&source));
         text.extend(format!(":{line}.").as_bytes());
     }
     answer::write_error(text, is_counted, reply);
@@ -229,7 +230,6 @@ impl Running<'_, '_> {
         self.caller.batch.set_in_script(true);
         self.caller.batch.begin_unit();
         let begin = reply.out.mark();
-        lib::begin(machine);
         let ran = set_arguments(machine, asked.args, asked.keys)
             .and_then(|()| machine.run(function, &[], self))
             .and_then(|()| answer::write(machine, self, reply));

@@ -17,6 +17,7 @@
 //! machine must not wait inside of one until a function of the script returns.
 
 use super::heap::Id;
+use super::number;
 use super::value::{StringId, Value};
 
 /// A register, or a constant if it is 256 or more.
@@ -147,9 +148,7 @@ impl Prototype {
 /// name is its own first line, `[string "return 1"]`.
 /// It has less than `longest` bytes.
 pub fn source_name(name: &[u8], longest: usize) -> Box<[u8]> {
-    // As in C, where a string ends at its first zero.
-    let name = name.split(|byte| *byte == 0).next().unwrap_or(name);
-    match name {
+    match number::c_string(name) {
         [b'=', rest @ ..] => rest[..rest.len().min(longest - 1)].into(),
         [b'@', rest @ ..] => {
             let room = longest - b" '...' ".len() - 1;

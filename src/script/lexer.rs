@@ -149,8 +149,7 @@ impl<'a> Lexer<'a> {
     pub fn text(&self, token: Token) -> Vec<u8> {
         match token {
             Token::Name(_) | Token::String(_) | Token::Number(_) => {
-                // As in C, where a string ends at its first zero.
-                self.buffer.split(|byte| *byte == 0).next().unwrap_or_default().to_vec()
+                number::c_string(&self.buffer).to_vec()
             }
             Token::EndOfSource => b"<eof>".to_vec(),
             Token::Char(byte) if byte.is_ascii_control() => format!("char({byte})").into_bytes(),

@@ -200,6 +200,7 @@ impl Call<'_> {
         match self.arg(number) {
             Value::Number(value) => Ok(value),
             value => {
+                self.machine.ticks_for(value, self.host)?;
                 self.machine.heap.to_number(value).ok_or_else(|| self.wrong_type(number, "number"))
             }
         }

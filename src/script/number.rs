@@ -119,7 +119,7 @@ pub fn integer_from_text(text: &[u8], base: u32) -> Option<f64> {
 }
 
 /// To C a string ends at its first zero.
-fn c_string(text: &[u8]) -> &[u8] {
+pub fn c_string(text: &[u8]) -> &[u8] {
     text.split(|byte| *byte == 0).next().unwrap_or(text)
 }
 

@@ -282,6 +282,7 @@ fn chance_begins_where_it_begins_in_redis() {
     }
 }
 
+/// Long because it has all programs.
 #[test]
 fn the_host_stops_a_script_and_no_pcall_holds_it() {
     let mut machine = machine();
@@ -319,6 +320,10 @@ fn the_host_stops_a_script_and_no_pcall_holds_it() {
         "return ('b'):rep(1e6):find('[^' .. ('a'):rep(1e5) .. ']*c')",
         "return ('b'):rep(1e6):find('[^' .. ('a'):rep(1e5) .. ']-c')",
         "for i = 1, 1000 do redis.pcall('PING') end",
+        "local s = (' '):rep(8e6) .. '1' for i = 1, 100 do local x = s + 1 end",
+        "local s = (' '):rep(8e6) .. '1' for i = 1, 100 do local x = -s end",
+        "local s = (' '):rep(8e6) .. '1' for i = 1, 100 do math.floor(s) end",
+        "return ('a'):rep(3e4):find('%f[' .. ('b'):rep(1e5) .. ']c')",
         "local t = {('a'):rep(8e6)} for i = 1, 100 do collectgarbage() end",
         "local t = {} for i = 1, 1e5 do t[i] = i end for i = 1, 1e5 do t[i] = nil end
             for i = 1, 1000 do next(t) end",

@@ -27,7 +27,7 @@ use crate::sha1::{Digest, sha1};
 use crate::store::Garbage;
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 
 /// How many scripts that came by EVAL are kept.
@@ -188,11 +188,11 @@ impl Scripts {
     /// SCRIPT KILL: stops the scripts that are busy.
     pub fn kill(&self) -> Kill {
         let mut killed = Kill::NotBusy;
-        for engine in self.engines.iter().filter(|engine| engine.is_busy.load(Ordering::Relaxed)) {
-            match engine.change(State::Runs, State::Killed) {
+        for engine in &self.engines {
+            match engine.change(State::IsBusy, State::Killed) {
                 Ok(_) => killed = Kill::Done,
                 Err(state) if state == State::Killed as u8 => killed = Kill::Done,
-                Err(state) if state == State::HasWritten as u8 => return Kill::HasWritten,
+                Err(state) if state == State::IsBusyAndHasWritten as u8 => return Kill::HasWritten,
                 Err(_) => {}
             }
         }
@@ -275,8 +275,6 @@ impl Cache {
 struct Engine {
     /// A [`State`]: who has changed it from `Idle` may take what is inside.
     state: AtomicU8,
-    /// Its script has lent the lock.
-    is_busy: AtomicBool,
     inside: Mutex<Option<Box<Inside>>>,
     /// The size of its heap after the last script.
     bytes: AtomicUsize,
@@ -288,6 +286,9 @@ enum State {
     Idle,
     Runs,
     HasWritten,
+    /// Busy: it has lent the lock. Only from here can it be killed.
+    IsBusy,
+    IsBusyAndHasWritten,
     Killed,
 }
 
@@ -340,17 +341,22 @@ impl<'a> Turn<'a> {
 
     /// The script has lent the lock.
     pub fn may_be_killed(&self) {
-        self.engine.is_busy.store(true, Ordering::Relaxed);
+        if self.engine.change(State::Runs, State::IsBusy).is_err() {
+            let _ = self.engine.change(State::HasWritten, State::IsBusyAndHasWritten);
+        }
     }
 
     /// The script is about to change something. Returns whether it may: it may have been killed just now, and
     /// from here on it cannot be.
     pub fn may_write(&self) -> bool {
-        self.has_written() || self.engine.change(State::Runs, State::HasWritten).is_ok()
+        self.has_written()
+            || self.engine.change(State::Runs, State::HasWritten).is_ok()
+            || self.engine.change(State::IsBusy, State::IsBusyAndHasWritten).is_ok()
     }
 
     pub fn has_written(&self) -> bool {
-        self.engine.state.load(Ordering::Relaxed) == State::HasWritten as u8
+        let written = [State::HasWritten as u8, State::IsBusyAndHasWritten as u8];
+        written.contains(&self.engine.state.load(Ordering::Relaxed))
     }
 
     pub fn is_killed(&self) -> bool {
@@ -360,7 +366,6 @@ impl<'a> Turn<'a> {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.engine.is_busy.store(false, Ordering::Relaxed);
         self.engine.state.store(State::Idle as u8, Ordering::Release);
     }
 }

@@ -104,7 +104,7 @@ fn write_table(machine: &mut Machine, table: TableId, reply: &mut Reply) -> Writ
         _ => None,
     };
     if let Some(text) = text(table, "ok") {
-        reply.status_of_script(c_string(text));
+        reply.status_of_script(number::c_string(text));
     } else if let Value::Number(number) = machine.field(table, "double") {
         reply.double(number);
     } else if let Some(digits) = text(table, "big_number") {
@@ -163,7 +163,7 @@ impl Open {
 /// The text of an error that a script has thrown or returned, and whether the statistics have it already.
 pub fn error_text(machine: &mut Machine, error: Value) -> (Vec<u8>, bool) {
     let text = |machine: &Machine, value| match value {
-        Value::String(string) => Some(c_string(machine.heap.bytes_of(string)).to_vec()),
+        Value::String(string) => Some(number::c_string(machine.heap.bytes_of(string)).to_vec()),
         Value::Number(number) => Some(number::to_text(number)),
         _ => None,
     };
@@ -193,9 +193,4 @@ pub fn write_error(text: Vec<u8>, is_counted: bool, reply: &mut Reply) {
 
 fn in_one_line(text: &[u8]) -> Vec<u8> {
     text.iter().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte }).collect()
-}
-
-/// Up to the first zero, where a string of C ends.
-pub fn c_string(text: &[u8]) -> &[u8] {
-    text.split(|byte| *byte == 0).next().unwrap_or(text)
 }

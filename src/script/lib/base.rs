@@ -61,8 +61,7 @@ fn assert(call: &mut Call) -> Result<Outcome, Error> {
         return Err(call.error("assertion failed!"));
     }
     let message = call.string(2)?;
-    // As a string of C: up to its first zero.
-    let message = call.bytes(message).split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
+    let message = number::c_string(call.bytes(message)).to_vec();
     Err(call.error(message))
 }
 

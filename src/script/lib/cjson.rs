@@ -25,6 +25,7 @@ mod encode;
 use super::{Call, Native, Outcome};
 use crate::script::heap::Function;
 use crate::script::machine::Machine;
+use crate::script::number;
 use crate::script::table::Table;
 use crate::script::value::{Error, TableId, Value};
 
@@ -190,7 +191,7 @@ fn switch(call: &mut Call, setting: Setting, options: &[&str]) -> Result<(), Err
         Value::Boolean(is) => set(call, setting, is.into())?,
         _ => {
             let name = call.string(1)?;
-            let name = call.bytes(name).split(|byte| *byte == 0).next().unwrap_or_default();
+            let name = number::c_string(call.bytes(name));
             let option = options.iter().position(|option| option.as_bytes() == name);
             let Some(option) = option else {
                 let text = [b"invalid option '", name, b"'"].concat();

@@ -153,8 +153,7 @@ fn put_map(
     slots: usize,
 ) -> Result<(), Error> {
     check_slots(call, slots + 3, "in function mp_encode_lua_table_as_map")?;
-    let (array, pairs) = call.machine.heap.tables[table].parts();
-    match array.iter().filter(|value| !value.is_nil()).count() + pairs.count() {
+    match call.machine.heap.tables[table].count() {
         length @ 0..16 => packed.push(0x80 | length as u8),
         length => put_length(packed, 0xde, length),
     }

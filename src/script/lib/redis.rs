@@ -217,8 +217,7 @@ fn error_reply(call: &mut Call) -> Result<Outcome, Error> {
     if call.count != 1 {
         return wrong_arguments(call);
     }
-    // As a string of C: up to its first zero.
-    let text = call.bytes(text).split(|byte| *byte == 0).next().unwrap_or_default();
+    let text = number::c_string(call.bytes(text));
     let text = text.strip_prefix(b"-").unwrap_or(text).to_vec();
     let table = error_table(call.machine, &text)?;
     call.give(Value::Table(table))

@@ -3,6 +3,7 @@
 
 use super::{Call, Outcome};
 use crate::script::machine::Machine;
+use crate::script::number;
 use crate::script::value::{Error, TableId, Value};
 
 impl Machine {
@@ -43,8 +44,7 @@ fn missing_global(call: &mut Call) -> Result<Outcome, Error> {
         return Err(call.error(text));
     }
     let name = call.string(2)?;
-    // As a string of C: up to its first zero.
-    let name = call.bytes(name).split(|byte| *byte == 0).next().unwrap_or_default();
+    let name = number::c_string(call.bytes(name));
     let text = b"Script attempted to access nonexistent global variable '";
     let text = [&text[..], name, b"'"].concat();
     Err(call.error(text))

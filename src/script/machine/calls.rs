@@ -476,7 +476,7 @@ impl Machine {
     }
 
     /// The same for what is done with a value: a long string takes as long as many rounds.
-    pub(super) fn ticks_for(&mut self, value: Value, host: &mut dyn Host) -> Result<(), Error> {
+    pub fn ticks_for(&mut self, value: Value, host: &mut dyn Host) -> Result<(), Error> {
         match value {
             Value::String(string) => {
                 self.ticks(host, self.heap.bytes_of(string).len() as u32 / 1024)

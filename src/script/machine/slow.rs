@@ -73,6 +73,7 @@ impl Machine {
             }
             Instruction::Negate { to, from } => {
                 let (value, operand) = (*self.register(from), Operand::register(from));
+                self.ticks_for(value, host)?;
                 match self.heap.to_number(value) {
                     Some(number) => *self.register(to) = Value::Number(-number),
                     None => return self.operate(Name::Unm, to, operand, operand, host),
@@ -372,6 +373,8 @@ impl Machine {
         host: &mut dyn Host,
     ) -> Result<(), Error> {
         let values = (self.operand(left), self.operand(right));
+        self.ticks_for(values.0, host)?;
+        self.ticks_for(values.1, host)?;
         let event = match instruction {
             Instruction::Add { .. } => Name::Add,
             Instruction::Sub { .. } => Name::Sub,

@@ -74,7 +74,7 @@ fn item(
 ) -> Result<(), Error> {
     match kind {
         b'c' => {
-            let byte = to_i32(call.number(number)?) as u8;
+            let byte = number::to_int(call.number(number)?) as u8;
             let begin = result.len();
             layout.fill("", &[byte], false, result);
             until_zero(result, begin);
@@ -97,7 +97,7 @@ fn item(
                 result.extend_from_slice(text);
                 return Ok(());
             }
-            let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
+            let end = number::c_string(text).len();
             let end = layout.precision.map_or(end, |precision| end.min(precision));
             layout.fill("", &text[..end], false, result);
         }
@@ -223,11 +223,6 @@ fn two_digits(rest: &mut &[u8]) -> usize {
         }
     }
     number
-}
-
-/// What C does when it makes an `int` of a double.
-fn to_i32(number: f64) -> i32 {
-    i32::try_from(number::to_integer(number)).unwrap_or(i32::MIN)
 }
 
 /// C takes what it has written for a string, which ends at a zero.

@@ -155,7 +155,12 @@ impl Matcher {
                 [b')', ..] => Some(self.close(at)?),
                 [b'$'] => (at.text == text.len()).then_some(Place { item: at.item + 1, ..at }),
                 [b'%', b'b', ..] => self.balance(at, text, items)?,
-                [b'%', b'f', ..] => frontier(at, text, items)?,
+                [b'%', b'f', ..] => {
+                    let next = frontier(at, text, items)?;
+                    let behind = next.map_or(items.len(), |next| next.item);
+                    self.work += (behind - at.item) as u32 / 16;
+                    next
+                }
                 [b'%', digit @ b'0'..=b'9', ..] => self.repeat(at, digit, text)?,
                 _ => self.single(at, text, items)?,
             };
