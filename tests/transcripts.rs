@@ -52,7 +52,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 use support::patience::Patience;
-use support::pattern::{line_matches, lines_match, mask_times, unix_ms};
+use support::pattern::{line_matches, lines_match, mask_times, unix_ms, unix_ms_behind_a_tick};
 use support::transcript::{self, Action, Step, Transcript, parse_version};
 use support::{Client, Directory, Program, Record, Server, Value, bare, quoted};
 
@@ -217,7 +217,7 @@ impl Session {
             is_ours: matches!(target, Target::Started(Program::Ours)),
             peers: HashMap::new(),
             shown: 0,
-            began: unix_ms(),
+            began: unix_ms_behind_a_tick(),
         }
     }
 

@@ -11,10 +11,19 @@
 //! test (`began`, Unix milliseconds) and the comparison: the time must lie between those two, and
 //! of what is left at most as much is missing as has passed.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub fn unix_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
+}
+
+/// The kernel's clock of seconds goes on with each tick, so for up to 10 ms `time(2)` still says the last second.
+/// (SLOWLOG of redis-server has its times from there.) What begins now does not meet that.
+pub fn unix_ms_behind_a_tick() -> i64 {
+    while unix_ms() % 1000 < 10 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    unix_ms()
 }
 
 /// Whether the printed lines are the expected ones, where `...` is any number of lines.
