@@ -53,6 +53,8 @@ pub struct Records {
     last_db: usize,
     /// Whether there is a subscriber to make them for. It is asked when the exclusive lock is taken.
     pub wanted: bool,
+    /// A script has said that its commands are not logged (`redis.set_repl`). DELs of expired keys are.
+    pub leaves_out_commands: bool,
     /// How many units have begun and not ended, each inside the one before.
     depth: usize,
     /// Where the first record of the outermost unit begins, and how many records the unit has.
@@ -94,9 +96,8 @@ impl Records {
 
     /// Appends one record that applies to database `db`.
     pub fn push<'a>(&mut self, db: usize, args: impl ExactSizeIterator<Item = &'a [u8]>) {
-        if self.wanted {
-            self.begin_record(db);
-            write_command(&mut self.bytes, args);
+        if self.wanted && !self.leaves_out_commands {
+            self.write(db, args);
         }
     }
 
@@ -106,7 +107,7 @@ impl Records {
         let Some(bytes) = args.as_sent() else {
             return self.push(db, args.iter());
         };
-        if self.wanted {
+        if self.wanted && !self.leaves_out_commands {
             self.begin_record(db);
             self.bytes.extend_from_slice(bytes);
         }
@@ -116,8 +117,10 @@ impl Records {
     pub fn push_expired(&mut self, db: usize, key: &[u8]) {
         let del = [&b"DEL"[..], key].into_iter();
         let Some((start, own_db)) = self.command_start else {
-            self.push(db, del);
-            // `push` has taken this DEL for the command's own first record, which it is not. So the DEL of another
+            if self.wanted {
+                self.write(db, del);
+            }
+            // `write` has taken this DEL for the command's own first record, which it is not. So the DEL of another
             // expired key comes behind this one, not in front of it.
             self.command_start = None;
             return;
@@ -134,6 +137,11 @@ impl Records {
         self.command_start = Some((self.bytes.len(), own_db));
         self.bytes.extend_from_slice(&own);
         self.unit_count += 1;
+    }
+
+    fn write<'a>(&mut self, db: usize, args: impl ExactSizeIterator<Item = &'a [u8]>) {
+        self.begin_record(db);
+        write_command(&mut self.bytes, args);
     }
 
     fn begin_record(&mut self, db: usize) {

@@ -84,8 +84,8 @@ impl Batch<'_> {
         self.report.in_script.set(is_in_script);
     }
 
-    /// Whether what is recorded from now on is logged: `redis.set_repl`. A script that only reads has no records.
+    /// Says whether the commands that follow are logged: `redis.set_repl`.
     pub fn set_logged(&mut self, is_logged: bool) {
-        self.records.wanted = is_logged && self.server.aof.is_enabled();
+        self.records.leaves_out_commands = !is_logged;
     }
 }

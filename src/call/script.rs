@@ -130,7 +130,6 @@ impl<'a> Caller<'a> {
             turn,
             known,
             may_write: !asked.form.is_read_only && !known.flags.no_writes,
-            is_logged: true,
             is_busy: false,
             looked_at: None,
             dirty: 0,
@@ -203,8 +202,6 @@ struct Running<'c, 'a> {
     args: &'c mut Args,
     reply: &'c mut Reply,
     may_write: bool,
-    /// `redis.set_repl`.
-    is_logged: bool,
     /// It has lent the lock.
     is_busy: bool,
     /// When the machine asked for the first time whether it may go on.
@@ -242,9 +239,7 @@ impl Running<'_, '_> {
         let batch = &mut self.caller.batch;
         batch.set_in_script(false);
         batch.end_lending();
-        if !self.is_logged {
-            batch.set_logged(true);
-        }
+        batch.set_logged(true);
         batch.dirty = self.dirty;
         // As with a single command, an error stays what it is if the log fails.
         batch.end_unit(begin..if has_failed { begin } else { reply.out.mark() });
@@ -325,10 +320,7 @@ impl Host for Running<'_, '_> {
     }
 
     fn set_logged(&mut self, is_logged: bool) {
-        self.is_logged = is_logged;
-        if self.may_write {
-            self.caller.batch.set_logged(is_logged);
-        }
+        self.caller.batch.set_logged(is_logged);
     }
 
     fn log(&mut self, level: u8, text: &[u8]) {
