@@ -148,7 +148,8 @@ impl Prototype {
 /// name is its own first line, `[string "return 1"]`.
 /// It has less than `longest` bytes.
 pub fn source_name(name: &[u8], longest: usize) -> Box<[u8]> {
-    match number::c_string(name) {
+    let name = number::c_string(name);
+    match name {
         [b'=', rest @ ..] => rest[..rest.len().min(longest - 1)].into(),
         [b'@', rest @ ..] => {
             let room = longest - b" '...' ".len() - 1;
