@@ -19,7 +19,6 @@
 use std::fmt::Arguments;
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -49,10 +48,8 @@ pub fn set_level(name: &[u8]) {
 }
 
 /// From now on all lines go to this file. Called once, at the start.
-pub fn into_file(path: &Path) -> io::Result<()> {
-    let file = File::options().append(true).create(true).open(path)?;
+pub fn into_file(file: File) {
     let _ = FILE.set(file);
-    Ok(())
 }
 
 /// Whether [`debug`] writes anything. The trace costs something to prepare.

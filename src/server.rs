@@ -27,6 +27,7 @@ use crate::aof::Aof;
 use crate::config::Config;
 use crate::gate::Gate;
 use crate::held::{End, Held};
+use crate::listen::Address;
 use crate::pubsub::Hub;
 use crate::resp::Protocol;
 use crate::stats::{Counters, Stats, Totals, add};
@@ -38,7 +39,7 @@ use pause::Pause;
 use scripts::Scripts;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
@@ -405,8 +406,8 @@ impl Shown {
 /// The socket and its two addresses. All threads share this one handle of the socket (serve.rs).
 pub struct Connection {
     pub stream: Arc<TcpStream>,
-    pub peer: SocketAddr,
-    pub local: SocketAddr,
+    pub peer: Address,
+    pub local: Address,
 }
 
 impl Public {
@@ -452,6 +453,12 @@ impl Public {
     pub fn has_hung_up(&self) -> bool {
         let has_end = |connection: &Connection| order::has_end(&connection.stream, &self.turns);
         self.held.is_ended() || self.connection.as_ref().is_none_or(has_end)
+    }
+
+    /// Whether it has come to our Unix socket.
+    pub fn is_unix(&self) -> bool {
+        let peer = self.connection.as_ref().map(|connection| &connection.peer);
+        matches!(peer, Some(Address::Unix(_)))
     }
 
     /// The peer as CLIENT LIST shows it.

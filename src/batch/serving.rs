@@ -108,7 +108,7 @@ impl Batch<'_> {
         let result = (waiter.wait.serve)(&mut view, key, &waiter.args, &mut reply);
         view.end(&waiter.args);
         if let Err(error) = result {
-            let row = TABLE.named_by(&waiter.args).map(|row| row.index);
+            let row = TABLE.recorded(&waiter.args).map(|row| row.index);
             self.server.stats.count_failed(row);
             reply.out.truncate(0);
             reply.error(&error);

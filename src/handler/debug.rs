@@ -59,7 +59,7 @@ pub fn check_protected(command: &Command, client: &Client) -> Result<(), Error> 
         return Err(Error::not_allowed("MODULE", "enable-module-command"));
     }
     let connection = client.public.connection.as_ref();
-    let is_local = || connection.is_some_and(|c| c.peer.ip().to_canonical().is_loopback());
+    let is_local = || connection.is_some_and(|c| c.peer.is_local());
     match client.server.config.enable_debug_command.text().as_str() {
         "yes" => Ok(()),
         "local" if is_local() => Ok(()),

@@ -335,6 +335,7 @@ mod tests {
     use super::*;
     use crate::config::{Config, Start};
     use crate::held::End;
+    use crate::listen::Address;
     use crate::server::Connection;
     use std::io::Write;
     use std::net::TcpListener;
@@ -347,7 +348,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, peer) = listener.accept().unwrap();
-        let (stream, local) = (Arc::new(stream), listener.local_addr().unwrap());
+        let stream = Arc::new(stream);
+        let [peer, local] = [peer, listener.local_addr().unwrap()].map(Address::Ip);
         let connection = Connection { stream: stream.clone(), peer, local };
         let public = Arc::new(Public::new(&server, 1, Some(connection)));
         let mut inbound = Inbound::new(&stream, &server, &public);
