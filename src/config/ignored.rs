@@ -36,7 +36,6 @@ pub static GROUPS: &[(Accepts, Change, &str)] = &[
     // They ask for a feature that is not here.
     (Only(NO, "this server writes no timestamps into its log"), Live, "aof-timestamp-enabled=no"),
     (Only(NO, "this server deletes the files that a rewrite has replaced"), Live, "aof-disable-auto-gc=no"),
-    (Only(NO, "this server does not write to syslog; use logfile"), AtStart, "syslog-enabled=no"),
     (Only(ZERO, TLS), Live, "tls-port=0"),
     (Only(NO, TLS), Live, "tls-replication=no tls-cluster=no"),
     (Only(&["", "no one"], REPLICAS), AtStart, "replicaof="),
@@ -94,7 +93,7 @@ pub static GROUPS: &[(Accepts, Change, &str)] = &[
     (Number(0, 100), Live, "maxmemory-eviction-tenacity=10"),
     (Number(1, 10), Live, "active-expire-effort=1"),
     (OneOf(&["allchannels", "resetchannels"]), Live, "acl-pubsub-default=resetchannels"),
-    (Text, AtStart, "syslog-ident=redis aclfile="),
+    (Text, AtStart, "aclfile="),
     (OneOf(&["no", "yes", "clients"]), Live, "sanitize-dump-payload=no"),
     (Memory(0, BIG), Live, "\
         hll-sparse-max-bytes=3000 stream-node-max-bytes=4096 cluster-link-sendbuf-limit=0"),
@@ -105,8 +104,6 @@ pub static GROUPS: &[(Accepts, Change, &str)] = &[
         replica-announce-port=0 cluster-announce-port=0 cluster-announce-bus-port=0 \
         cluster-announce-tls-port=0"),
     (OneOf(&["ignore", "panic", "panic-on-replicas"]), Live, "propagation-error-behavior=ignore"),
-    (OneOf(&["user", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7"]), AtStart, "\
-        syslog-facility=local0"),
     (FileName, AtStart, "cluster-config-file=nodes.conf"),
     (Number(0, 65535), AtStart, "cluster-port=0"),
     (OneOf(&["ip", "hostname", "unknown-endpoint"]), Live, "cluster-preferred-endpoint-type=ip"),

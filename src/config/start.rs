@@ -65,11 +65,17 @@ impl Config {
         loader.finish()
     }
 
-    /// Checks that `dir` exists, opens the logfile, and writes the warnings.
+    /// Checks that `dir` exists, opens the logfile and the system's log, and writes the warnings.
     pub fn open_files(&self, warnings: &[String]) -> Result<(), String> {
         self.missing_file().map_or(Ok(()), Err)?;
         if !self.logfile.is_empty() {
             log::into_file(self.open_logfile()?);
+        }
+        if self.syslog_enabled.get() {
+            let (ident, facility) = (self.syslog_ident.text(), self.syslog_facility.text());
+            if let Err(error) = log::into_syslog(&ident, &facility) {
+                log::warning(format_args!("cannot write to the system's log: {error}"));
+            }
         }
         for warning in warnings {
             log::warning(format_args!("{warning}"));
