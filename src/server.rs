@@ -448,12 +448,6 @@ impl Public {
         self.blocked.load(Ordering::Relaxed) != Blocked::No as u8
     }
 
-    /// Whether it has closed the connection, or is being ended. Its thread may not know yet.
-    pub fn has_hung_up(&self) -> bool {
-        let has_end = |connection: &Connection| order::has_end(&connection.stream, &self.turns);
-        self.held.is_ended() || self.connection.as_ref().is_none_or(has_end)
-    }
-
     /// The peer as CLIENT LIST shows it.
     pub fn address(&self) -> String {
         self.connection.as_ref().map_or("?:0".into(), |connection| connection.peer.to_string())
