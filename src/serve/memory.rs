@@ -90,9 +90,7 @@ impl Session<'_> {
             }
         }
         // Any other error is met again by the read that follows.
-        if self.has_much()
-            && self.fill_buffer(Some(REST)).is_err_and(|error| is_timeout(&error))
-        {
+        if self.has_much() && self.fill_buffer(Some(REST)).is_err_and(|error| is_timeout(&error)) {
             self.give_back_all();
         }
         // What lies in the buffer now counts as memory of the next commands.
