@@ -74,6 +74,8 @@ pub struct Server {
     pub port: u16,
     /// Active expiry is on (`DEBUG SET-ACTIVE-EXPIRE`).
     pub active_expire: AtomicBool,
+    /// Cron does nothing (`DEBUG PAUSE-CRON`).
+    pub cron_is_paused: AtomicBool,
 }
 
 /// Commands that take long run one at a time (call/long.rs).
@@ -110,6 +112,7 @@ impl Server {
             run_id: format!("{:016x}{:016x}{:08x}", random(), random(), random() as u32),
             port,
             active_expire: AtomicBool::new(true),
+            cron_is_paused: AtomicBool::new(false),
             config,
             config_changes: Mutex::default(),
         };

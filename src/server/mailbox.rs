@@ -17,9 +17,9 @@
 //! To send never waits. What the socket does not take at once, because the answer is long, is sent by a
 //! thread that is made for it.
 //!
-//! **What it costs.** Most of the time of a short answer are the calls of the system. There are four by whoever
-//! answers: the socket does not wait; has its client left? the write; it waits again. Two more are the client's
-//! thread's, the read and the write of its next command's reply. Nobody is woken but the client.
+//! **What it costs.** Most of the time of a short answer goes into calls of the system. Whoever answers makes four: the
+//! socket shall not wait; has its client left? the write; the socket shall wait. The client's thread makes one, the
+//! read of the next command. The answer itself wakes nobody but the client.
 //!
 //! **How Redis does it**: `addReply`, as to any client, because one thread does everything.
 
