@@ -10,7 +10,8 @@
 //! ones are ZRANGE with some options fixed. Bounds become ranks by two searches, and from there on
 //! all is done by rank. So LIMIT with a large offset costs no more than with a small one.
 //!
-//! A range by lex makes sense if all scores are the same. If not, the answer is open, as in Redis.
+//! A range by lex makes sense if all scores are the same. If not, Redis's answer follows from how it searches. For a
+//! listpack it is the same here. For a skiplist it depends on chance in Redis, and is open here too.
 //!
 //! **How Redis does it**: t_zset.c finds the first node of a range in the skip list and walks on from there,
 //! past the offset and up to the other end; ZCOUNT compares the ranks of both ends, as here.
@@ -83,12 +84,45 @@ impl<'a> Bounds<'a> {
             Bounds::Scores([min, max]) => {
                 zset.place(|scoring| !min.begins(scoring))..zset.place(|s| max.goes_on(s))
             }
+            Bounds::Lex([min, max]) if zset.is_packed() => {
+                let members: Vec<Scoring> = zset.all().collect();
+                lex_run(
+                    &members,
+                    |member| min.begins(member),
+                    |member| max.goes_on(member),
+                    reverse,
+                )
+            }
             Bounds::Lex([min, max]) => {
                 zset.place(|scoring| !min.begins(scoring))..zset.place(|s| max.goes_on(s))
             }
         };
         range.start..range.end.max(range.start)
     }
+}
+
+/// The range of a listpack by lex, as Redis searches it, whether or not the members are in that order: nothing if the
+/// first one is behind the end or the last one before the begin; else from the first that fits on, while they fit.
+fn lex_run(
+    members: &[Scoring],
+    begins: impl Fn(Scoring) -> bool,
+    goes_on: impl Fn(Scoring) -> bool,
+    reverse: bool,
+) -> Range<usize> {
+    let (Some(first), Some(last)) = (members.first(), members.last()) else {
+        return 0..0;
+    };
+    if !goes_on(*first) || !begins(*last) {
+        return 0..0;
+    }
+    if reverse {
+        let end = members.iter().rposition(|member| goes_on(*member)).map_or(0, |last| last + 1);
+        let fitting = members[..end].iter().rev().take_while(|member| begins(**member));
+        return end - fitting.count()..end;
+    }
+    let start = members.iter().position(|member| begins(*member)).unwrap_or(members.len());
+    let fitting = members[start..].iter().take_while(|member| goes_on(**member));
+    start..start + fitting.count()
 }
 
 fn ranks_between(start: i64, stop: i64, length: usize, reverse: bool) -> Range<usize> {
