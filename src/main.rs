@@ -240,6 +240,9 @@ fn start_serving(client: Box<Client>, server: &Arc<Server>, store: &Arc<Store>) 
 fn cron(server: &Server) -> ! {
     loop {
         thread::sleep(Duration::from_millis(100));
+        if server.cron_is_paused.load(Ordering::Relaxed) {
+            continue;
+        }
         server.stats.sample(server.totals());
         server.aof.tell_news();
         blob::free_spare();

@@ -75,6 +75,8 @@ pub struct Server {
     pub port: u16,
     /// Active expiry is on (`DEBUG SET-ACTIVE-EXPIRE`).
     pub active_expire: AtomicBool,
+    /// Cron does nothing (`DEBUG PAUSE-CRON`).
+    pub cron_is_paused: AtomicBool,
 }
 
 /// Commands that take long run one at a time (call/long.rs).
@@ -111,6 +113,7 @@ impl Server {
             run_id: format!("{:016x}{:016x}{:08x}", random(), random(), random() as u32),
             port,
             active_expire: AtomicBool::new(true),
+            cron_is_paused: AtomicBool::new(false),
             config,
             config_changes: Mutex::default(),
         };
@@ -447,12 +450,6 @@ impl Public {
 
     pub fn is_blocked(&self) -> bool {
         self.blocked.load(Ordering::Relaxed) != Blocked::No as u8
-    }
-
-    /// Whether it has closed the connection, or is being ended. Its thread may not know yet.
-    pub fn has_hung_up(&self) -> bool {
-        let has_end = |connection: &Connection| order::has_end(&connection.stream, &self.turns);
-        self.held.is_ended() || self.connection.as_ref().is_none_or(has_end)
     }
 
     /// Whether it has come to our Unix socket.

@@ -27,7 +27,7 @@ use crate::handler::args::{Cursor, integer};
 use crate::handler::connection::check_name;
 use crate::held::End;
 use crate::resp::{Args, Protocol, Reply, parse_integer};
-use crate::server::mailbox::Answer;
+use crate::server::mailbox::{Answer, Recipient};
 use crate::server::pause::Paused;
 use crate::server::{Blocked, Public, Shown};
 use crate::store::View;
@@ -328,7 +328,7 @@ fn unblock(client: &mut Client, view: &View, args: &Args, reply: &mut Reply) -> 
         // WAIT answers for itself.
         (None, false) => {}
     }
-    client.answers.push(Answer { to, reply: answer, is_logged: false });
+    client.answers.push(Answer { to: Recipient { client: to }, reply: answer, is_logged: false });
     Ok(())
 }
 
