@@ -20,25 +20,15 @@ use super::heap::Id;
 use super::number;
 use super::value::{StringId, Value};
 
-/// A register, or a constant if it is 256 or more.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Operand(pub u16);
+/// How deep the compiler's grammar, and calls that Lua makes on its native stack, may be together.
+pub const MAX_LEVELS: u32 = 200;
 
-impl Operand {
-    /// Constants from here on cannot be operands, and must be loaded into a register.
-    pub const CONSTANTS: u32 = 256;
-
-    pub fn register(register: u8) -> Operand {
-        Operand(register.into())
-    }
-
-    pub fn constant(constant: u32) -> Operand {
-        Operand(constant as u16 + 256)
-    }
-
-    pub fn is_constant(self) -> bool {
-        self.0 >= 256
-    }
+/// What an instruction works on. Of the constants only the first 256 can be operands. All others
+/// must be loaded into a register.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub enum Operand {
+    Register(u8),
+    Constant(u8),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -90,6 +80,35 @@ pub enum Instruction {
     Close { first: u8 },
     Closure { to: u8, prototype: u32 },
     Varargs { to: u8, count: u8 },
+}
+
+impl Instruction {
+    /// The register for its result, if it is one that has a result in one register.
+    pub fn target(&mut self) -> Option<&mut u8> {
+        match self {
+            Instruction::Move { to, .. }
+            | Instruction::LoadConstant { to, .. }
+            | Instruction::LoadBoolean { to, .. }
+            | Instruction::GetUpvalue { to, .. }
+            | Instruction::GetGlobal { to, .. }
+            | Instruction::GetTable { to, .. }
+            | Instruction::NewTable { to, .. }
+            | Instruction::Add { to, .. }
+            | Instruction::Sub { to, .. }
+            | Instruction::Mul { to, .. }
+            | Instruction::Div { to, .. }
+            | Instruction::Mod { to, .. }
+            | Instruction::Pow { to, .. }
+            | Instruction::Negate { to, .. }
+            | Instruction::Not { to, .. }
+            | Instruction::Length { to, .. }
+            | Instruction::Concat { to, .. }
+            | Instruction::TestSet { to, .. }
+            | Instruction::Closure { to, .. }
+            | Instruction::Varargs { to, .. } => Some(to),
+            _ => None,
+        }
+    }
 }
 
 /// Where a new closure finds an upvalue: in a register of the function that makes it, or among

@@ -110,12 +110,10 @@ impl Marking<'_> {
         while let Some(value) = self.grey.pop() {
             match value {
                 Value::Table(table) => self.table(table),
-                Value::Function(function) => {
-                    let function = std::mem::take(&mut self.heap.functions[function]);
+                Value::Function(id) => {
+                    let function = std::mem::take(&mut self.heap.functions[id]);
                     self.function(&function);
-                    if let Value::Function(id) = value {
-                        self.heap.functions[id] = function;
-                    }
+                    self.heap.functions[id] = function;
                 }
                 Value::Thread(id) => self.thread_of(id),
                 _ => {}
@@ -165,14 +163,11 @@ impl Marking<'_> {
                 for upvalue in upvalues {
                     if self.heap.upvalues.mark(*upvalue) {
                         self.bytes += size_of::<Upvalue>();
-                        if let Upvalue::Closed(value) = self.heap.upvalues[*upvalue] {
-                            self.mark(value);
-                        }
-                        // An open one lies on the stack of a coroutine. If nobody knows that
-                        // coroutine any more, nobody but this closure knows the variable.
-                        if let Upvalue::Open { thread, .. } = self.heap.upvalues[*upvalue] {
-                            self.mark(Value::Thread(thread));
-                        }
+                        self.mark(match self.heap.upvalues[*upvalue] {
+                            Upvalue::Closed(value) => value,
+                            // It lies on the stack of a coroutine, which perhaps nothing else leads to.
+                            Upvalue::Open { thread, .. } => Value::Thread(thread),
+                        });
                     }
                 }
             }

@@ -331,6 +331,11 @@ impl Heap {
         Value::Function(self.function(Function::Native { run, upvalues: Box::default() }))
     }
 
+    /// Whether a value is a function of the script, and not a native.
+    pub fn is_lua(&self, value: Value) -> bool {
+        matches!(value, Value::Function(id) if matches!(self.functions[id], Function::Lua { .. }))
+    }
+
     /// The value at a key of a table, or nil. Asks no metatable.
     pub fn get(&self, table: TableId, key: Value) -> Value {
         self.tables[table].get(key, &self.strings)

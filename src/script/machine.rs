@@ -618,9 +618,9 @@ impl Then {
 
 #[inline]
 fn operand(operand: Operand, registers: &[Value; WINDOW], constants: &[Value]) -> Value {
-    match u8::try_from(operand.0) {
-        Ok(register) => registers[register as usize],
-        Err(_) => constants[operand.0 as usize - 256],
+    match operand {
+        Operand::Register(register) => registers[register as usize],
+        Operand::Constant(constant) => constants[constant as usize],
     }
 }
 

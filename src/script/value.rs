@@ -40,6 +40,11 @@ impl Value {
         matches!(self, Value::Nil)
     }
 
+    /// Whether it is a string, or a number, which is as good as one.
+    pub fn is_text(self) -> bool {
+        matches!(self, Value::String(_) | Value::Number(_))
+    }
+
     /// Everything is true but `nil` and `false`.
     pub fn is_true(self) -> bool {
         !matches!(self, Value::Nil | Value::Boolean(false))

@@ -104,8 +104,8 @@ impl Compiler<'_> {
     }
 
     fn free_operand(&mut self, operand: Operand) {
-        if !operand.is_constant() {
-            self.free_register(operand.0 as u8);
+        if let Operand::Register(register) = operand {
+            self.free_register(register);
         }
     }
 
@@ -203,29 +203,6 @@ impl Compiler<'_> {
         Ok(())
     }
 
-    /// Sets the target of an instruction that was emitted without one.
-    fn set_open_target(&mut self, at: usize, register: u8) {
-        match self.code(at) {
-            Instruction::GetUpvalue { to, .. }
-            | Instruction::GetGlobal { to, .. }
-            | Instruction::GetTable { to, .. }
-            | Instruction::NewTable { to, .. }
-            | Instruction::Add { to, .. }
-            | Instruction::Sub { to, .. }
-            | Instruction::Mul { to, .. }
-            | Instruction::Div { to, .. }
-            | Instruction::Mod { to, .. }
-            | Instruction::Pow { to, .. }
-            | Instruction::Negate { to, .. }
-            | Instruction::Not { to, .. }
-            | Instruction::Length { to, .. }
-            | Instruction::Concat { to, .. }
-            | Instruction::Closure { to, .. }
-            | Instruction::Varargs { to, .. } => *to = register,
-            _ => {}
-        }
-    }
-
     fn discharge_to(&mut self, expression: &mut Expression, to: u8) -> Result<(), Error> {
         self.discharge(expression)?;
         match expression.kind {
@@ -241,7 +218,11 @@ impl Compiler<'_> {
                 let constant = self.number_constant(number)?;
                 self.emit(Instruction::LoadConstant { to, constant })?;
             }
-            Kind::Open(at) => self.set_open_target(at, to),
+            Kind::Open(at) => {
+                if let Some(target) = self.code(at).target() {
+                    *target = to;
+                }
+            }
             Kind::Register(from) => {
                 if from != to {
                     self.emit(Instruction::Move { to, from })?;
@@ -322,20 +303,22 @@ impl Compiler<'_> {
 
     pub fn operand(&mut self, expression: &mut Expression) -> Result<Operand, Error> {
         self.evaluate(expression)?;
-        let has_room = self.function.prototype.constants.len() < Operand::CONSTANTS as usize;
+        let has_room = self.function.prototype.constants.len() <= u8::MAX as usize;
         let constant = match expression.kind {
             Kind::Number(number) if has_room => Some(self.number_constant(number)?),
             Kind::Nil if has_room => Some(self.constant(Value::Nil, (0, 0))?),
             Kind::True if has_room => Some(self.constant(Value::Boolean(true), (1, 1))?),
             Kind::False if has_room => Some(self.constant(Value::Boolean(false), (1, 0))?),
-            Kind::Constant(constant) if constant < Operand::CONSTANTS => Some(constant),
+            Kind::Constant(constant) => Some(constant),
             _ => None,
         };
-        if let Some(constant) = constant {
+        if let Some(constant) = constant
+            && let Ok(operand) = u8::try_from(constant)
+        {
             expression.kind = Kind::Constant(constant);
-            return Ok(Operand::constant(constant));
+            return Ok(Operand::Constant(operand));
         }
-        Ok(Operand::register(self.load_any(expression)?))
+        Ok(Operand::Register(self.load_any(expression)?))
     }
 
     pub fn store(&mut self, variable: &Expression, mut value: Expression) -> Result<(), Error> {

@@ -1,7 +1,7 @@
 //! Statements.
 
-use super::{Compiler, Expression, Kind, MAX_LEVELS, NO_JUMP};
-use crate::script::code::{Instruction, Operand};
+use super::{Compiler, Expression, Kind, NO_JUMP};
+use crate::script::code::{Instruction, MAX_LEVELS, Operand};
 use crate::script::lexer::Token;
 use crate::script::value::{Error, StringId};
 
@@ -72,28 +72,20 @@ impl Compiler<'_> {
     fn if_statement(&mut self, line: u32) -> Result<(), Error> {
         let mut escapes = NO_JUMP;
         let mut if_false = self.if_branch()?;
-        loop {
-            match self.lexer.token {
-                Token::ElseIf => {
-                    let escape = self.emit_jump()?;
-                    self.join(&mut escapes, escape)?;
-                    self.patch_to_here(if_false)?;
-                    if_false = self.if_branch()?;
-                }
-                Token::Else => {
-                    let escape = self.emit_jump()?;
-                    self.join(&mut escapes, escape)?;
-                    self.patch_to_here(if_false)?;
-                    self.lexer.advance()?;
-                    self.block()?;
-                    break;
-                }
-                _ => {
-                    self.join(&mut escapes, if_false)?;
-                    break;
-                }
+        while let token @ (Token::ElseIf | Token::Else) = self.lexer.token {
+            let escape = self.emit_jump()?;
+            self.join(&mut escapes, escape)?;
+            self.patch_to_here(if_false)?;
+            if token == Token::ElseIf {
+                if_false = self.if_branch()?;
+                continue;
             }
+            if_false = NO_JUMP;
+            self.lexer.advance()?;
+            self.block()?;
+            break;
         }
+        self.join(&mut escapes, if_false)?;
         self.patch_to_here(escapes)?;
         self.expect_match(Token::End, Token::If, line)
     }
@@ -347,7 +339,8 @@ impl Compiler<'_> {
             }
             let limit = (MAX_LEVELS - self.levels) as usize;
             if variables.len() > limit {
-                return Err(self.over_limit(limit, "variables in assignment"));
+                let line = self.function.prototype.line;
+                return Err(self.over_limit(line, limit, "variables in assignment"));
             }
             variables.push(next);
         }
@@ -365,8 +358,8 @@ impl Compiler<'_> {
                     *table = copy;
                     is_needed = true;
                 }
-                if *key == Operand::register(register) {
-                    *key = Operand::register(copy);
+                if *key == Operand::Register(register) {
+                    *key = Operand::Register(copy);
                     is_needed = true;
                 }
             }

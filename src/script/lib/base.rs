@@ -96,7 +96,7 @@ fn gcinfo(call: &mut Call) -> Result<Outcome, Error> {
 fn error(call: &mut Call) -> Result<Outcome, Error> {
     let level = call.integer_or(2, 1)?;
     let value = call.arg(1);
-    if level > 0 && matches!(value, Value::String(_) | Value::Number(_)) {
+    if level > 0 && value.is_text() {
         let position = call.machine.position(level as usize);
         let message = call.string(1)?;
         let message = [&position, call.bytes(message)].concat();

@@ -1,12 +1,10 @@
 //! Coroutines: functions that wait in their middle until somebody wants them to go on.
 
 use super::{Call, Native, Outcome};
+use crate::script::code::MAX_LEVELS;
 use crate::script::heap::Function;
 use crate::script::machine::{Machine, Status, Thread};
 use crate::script::value::{Error, ThreadId, Value};
-
-/// As many coroutines as this may have resumed one another.
-const MAX_LEVELS: u32 = 200;
 
 pub fn open(machine: &mut Machine) {
     let natives: [(&str, Native); 6] = [
@@ -22,9 +20,7 @@ pub fn open(machine: &mut Machine) {
 
 fn make(call: &mut Call) -> Result<ThreadId, Error> {
     let function = call.arg(1);
-    let is_lua = matches!(function, Value::Function(id)
-        if matches!(call.machine.heap.functions[id], Function::Lua { .. }));
-    if !is_lua {
+    if !call.machine.heap.is_lua(function) {
         return Err(call.bad_argument(1, "Lua function expected"));
     }
     call.check_room(0)?;

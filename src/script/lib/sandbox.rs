@@ -39,13 +39,12 @@ fn missing_global(call: &mut Call) -> Result<Outcome, Error> {
     if call.count != 2 {
         return Err(call.error("Wrong number of arguments to luaProtectedTableError"));
     }
-    if !matches!(call.arg(2), Value::String(_) | Value::Number(_)) {
+    if !call.arg(2).is_text() {
         let text = "Second argument to luaProtectedTableError must be a string or number";
         return Err(call.error(text));
     }
     let name = call.string(2)?;
     let name = number::c_string(call.bytes(name));
     let text = b"Script attempted to access nonexistent global variable '";
-    let text = [&text[..], name, b"'"].concat();
-    Err(call.error(text))
+    Err(call.error([&text[..], name, b"'"].concat()))
 }

@@ -1,8 +1,7 @@
 //! Tables as lists: `insert`, `remove`, `concat`, `sort` …
 
 use super::{Call, Native, Outcome, Resume};
-use crate::script::machine::Compared;
-use crate::script::machine::Machine;
+use crate::script::machine::{Compared, Machine};
 use crate::script::metatable::Name;
 use crate::script::number;
 use crate::script::value::{Error, TableId, Value};
@@ -133,28 +132,28 @@ fn foreachi(call: &mut Call) -> Result<Outcome, Error> {
     let table = call.table(1)?;
     call.function(2)?;
     let length = call.length(table);
-    Box::new(ForEach { next: 0, length }).resume(call)
+    Box::new(ForEach { index: 0, length }).resume(call)
 }
 
-/// For `foreachi`, the last index and how many there are.
+/// For `foreachi`: the index for which the function has run, 0 at the beginning, and the last one.
 struct ForEach {
-    next: i32,
+    index: i32,
     length: i32,
 }
 
 impl Resume for ForEach {
     fn resume(mut self: Box<Self>, call: &mut Call) -> Result<Outcome, Error> {
-        if self.next > 0 && !call.result(0).is_nil() {
+        if self.index > 0 && !call.result(0).is_nil() {
             return call.give(call.result(0));
         }
-        if self.next >= self.length {
+        if self.index >= self.length {
             return Ok(Outcome::Return(0));
         }
-        self.next += 1;
+        self.index += 1;
         let table = call.table(1)?;
         call.push(call.arg(2));
-        call.push(Value::Number(self.next.into()));
-        call.push(call.element(table, self.next));
+        call.push(Value::Number(self.index.into()));
+        call.push(call.element(table, self.index));
         Ok(Outcome::Then(2, self))
     }
 }

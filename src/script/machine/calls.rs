@@ -1,15 +1,14 @@
 //! Calls and returns: of functions of the script, of natives, of coroutines, and by errors.
 
 use super::{BUDGET, Frame, Kind, Machine, Status, Then, Thread, WINDOW, spend};
-use crate::script::code::Prototype;
+use crate::script::code::{MAX_LEVELS, Prototype};
 use crate::script::heap::{Function, Id, Upvalue};
 use crate::script::lib::{Call, Host, Outcome};
 use crate::script::metatable::Name;
 use crate::script::value::{Error, FunctionId, ThreadId, Value};
 
-/// Lua's limits: of frames, and of new loops on the native stack.
+/// How many frames there may be. This is Lua's limit too.
 const MAX_FRAMES: usize = 16_384;
-const MAX_LEVELS: u32 = 200;
 
 impl Machine {
     /// Calls the value in that slot with the arguments behind it, up to the top. A native has
@@ -297,7 +296,7 @@ impl Machine {
         {
             let text = Value::String(self.heap.add_string(b"err"));
             let text = self.heap.get(table, text);
-            if matches!(text, Value::String(_) | Value::Number(_)) {
+            if text.is_text() {
                 values.pop();
             }
             values.push(text);

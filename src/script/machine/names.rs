@@ -135,9 +135,9 @@ impl Machine {
         if let Some(local) = in_scope.nth(register.into()) {
             return Some(("local", text(Value::String(local.name))));
         }
-        let constant = |operand: Operand| match operand.is_constant() {
-            true => text(prototype.constants[operand.0 as usize - 256]),
-            false => b"?".to_vec(),
+        let constant = |operand: Operand| match operand {
+            Operand::Constant(constant) => text(prototype.constants[constant as usize]),
+            Operand::Register(_) => b"?".to_vec(),
         };
         match prototype.code[last_write(prototype, at, register)?] {
             Instruction::GetGlobal { name, .. } => {
@@ -177,28 +177,8 @@ fn last_write(prototype: &Prototype, end: usize, register: u8) -> Option<usize> 
     last
 }
 
-fn writes(instruction: Instruction, register: u8) -> bool {
+fn writes(mut instruction: Instruction, register: u8) -> bool {
     match instruction {
-        Instruction::Move { to, .. }
-        | Instruction::LoadConstant { to, .. }
-        | Instruction::LoadBoolean { to, .. }
-        | Instruction::GetUpvalue { to, .. }
-        | Instruction::GetGlobal { to, .. }
-        | Instruction::GetTable { to, .. }
-        | Instruction::NewTable { to, .. }
-        | Instruction::Add { to, .. }
-        | Instruction::Sub { to, .. }
-        | Instruction::Mul { to, .. }
-        | Instruction::Div { to, .. }
-        | Instruction::Mod { to, .. }
-        | Instruction::Pow { to, .. }
-        | Instruction::Negate { to, .. }
-        | Instruction::Not { to, .. }
-        | Instruction::Length { to, .. }
-        | Instruction::Concat { to, .. }
-        | Instruction::TestSet { to, .. }
-        | Instruction::Closure { to, .. }
-        | Instruction::Varargs { to, .. } => to == register,
         // It does not, but Lua says so, and forgets the name that the register had.
         Instruction::Test { from, .. } => from == register,
         Instruction::ForPrepare { base, .. } | Instruction::ForLoop { base, .. } => {
@@ -210,6 +190,6 @@ fn writes(instruction: Instruction, register: u8) -> bool {
             register >= function
         }
         Instruction::ForCall { base, .. } => register >= base + 2,
-        _ => false,
+        _ => instruction.target().is_some_and(|to| *to == register),
     }
 }

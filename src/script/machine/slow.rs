@@ -1,6 +1,6 @@
 //! What is not common: instructions that make something, call a metamethod, or fail.
 
-use super::{Kind, Machine, Then};
+use super::{Frame, Kind, Machine, Then};
 use crate::script::code::{Capture, Instruction, Operand};
 use crate::script::compiler::from_floating_byte;
 use crate::script::heap::{Function, Upvalue};
@@ -72,7 +72,7 @@ impl Machine {
                 return self.arithmetic(instruction, to, left, right, host);
             }
             Instruction::Negate { to, from } => {
-                let (value, operand) = (*self.register(from), Operand::register(from));
+                let (value, operand) = (*self.register(from), Operand::Register(from));
                 self.ticks_for(value, host)?;
                 match self.heap.to_number(value) {
                     Some(number) => *self.register(to) = Value::Number(-number),
@@ -87,19 +87,15 @@ impl Machine {
             Instruction::Equal { expected, left, right } => {
                 return self.equal(expected, self.operand(left), self.operand(right), host);
             }
-            Instruction::Less { expected, left, right } => {
+            Instruction::Less { expected, left, right }
+            | Instruction::LessOrEqual { expected, left, right } => {
+                let is_strict = matches!(instruction, Instruction::Less { .. });
+                let event = if is_strict { Name::Lt } else { Name::Le };
                 let (left, right) = (self.operand(left), self.operand(right));
                 self.ticks_for(left, host)?;
-                let less = self.compare(left, right, Name::Lt);
-                let less = less.map_err(|text| self.error(text.as_bytes()))?;
-                return self.decide(less, expected, host);
-            }
-            Instruction::LessOrEqual { expected, left, right } => {
-                let (left, right) = (self.operand(left), self.operand(right));
-                self.ticks_for(left, host)?;
-                let less = self.compare(left, right, Name::Le);
-                let less = less.map_err(|text| self.error(text.as_bytes()))?;
-                return self.decide(less, expected, host);
+                let compared = self.compare(left, right, event);
+                let compared = compared.map_err(|text| self.error(text.as_bytes()))?;
+                return self.decide(compared, expected, host);
             }
             Instruction::TailCall { function, arguments } => {
                 return self.tail_call(function, arguments as usize, host);
@@ -118,8 +114,13 @@ impl Machine {
 
     // Registers.
 
+    /// The frame of the function that runs.
+    fn frame(&self) -> &Frame {
+        &self.thread.frames[self.thread.frames.len() - 1]
+    }
+
     fn base(&self) -> usize {
-        self.thread.frames.last().map_or(0, |frame| frame.base)
+        self.frame().base
     }
 
     fn register(&mut self, register: u8) -> &mut Value {
@@ -128,14 +129,13 @@ impl Machine {
     }
 
     fn constant(&self, constant: u32) -> Value {
-        let prototype = self.thread.frames[self.thread.frames.len() - 1].prototype;
-        self.prototypes[prototype].constants[constant as usize]
+        self.prototypes[self.frame().prototype].constants[constant as usize]
     }
 
     fn operand(&self, operand: Operand) -> Value {
-        match operand.is_constant() {
-            true => self.constant(u32::from(operand.0) - Operand::CONSTANTS),
-            false => self.thread.stack[self.base() + operand.0 as usize],
+        match operand {
+            Operand::Constant(constant) => self.constant(constant.into()),
+            Operand::Register(register) => self.thread.stack[self.base() + register as usize],
         }
     }
 
@@ -144,7 +144,7 @@ impl Machine {
     }
 
     fn function_globals(&self) -> TableId {
-        match &self.heap.functions[self.thread.frames[self.thread.frames.len() - 1].function] {
+        match &self.heap.functions[self.frame().function] {
             Function::Lua { globals, .. } => *globals,
             _ => self.globals,
         }
@@ -152,8 +152,7 @@ impl Machine {
 
     /// An upvalue that may lie on the stack of another coroutine.
     fn upvalue(&mut self, upvalue: u8) -> &mut Value {
-        let function = self.thread.frames[self.thread.frames.len() - 1].function;
-        let Function::Lua { upvalues, .. } = &self.heap.functions[function] else {
+        let Function::Lua { upvalues, .. } = &self.heap.functions[self.frame().function] else {
             unreachable!("a function of the script is running");
         };
         let id = upvalues[upvalue as usize];
@@ -263,7 +262,7 @@ impl Machine {
     // Functions.
 
     fn make_closure(&mut self, to: u8, prototype: usize) {
-        let frame = self.thread.frames[self.thread.frames.len() - 1];
+        let frame = *self.frame();
         let globals = self.function_globals();
         let prototype = self.prototypes[frame.prototype].prototypes[prototype];
         let mut upvalues = Vec::with_capacity(self.prototypes[prototype].captures.len());
@@ -282,7 +281,7 @@ impl Machine {
     }
 
     fn varargs(&mut self, to: usize, count: usize) -> Result<(), Error> {
-        let frame = self.thread.frames[self.thread.frames.len() - 1];
+        let frame = *self.frame();
         let parameters = self.prototypes[frame.prototype].parameters as usize;
         let there = (frame.base - frame.slot - 1).saturating_sub(parameters);
         let wanted = if count == 0 { there } else { count - 1 };
@@ -309,9 +308,7 @@ impl Machine {
         if arguments > 0 {
             self.thread.top = slot + arguments;
         }
-        let is_lua = matches!(self.thread.stack[slot], Value::Function(function)
-            if matches!(self.heap.functions[function], Function::Lua { .. }));
-        if !is_lua {
+        if !self.heap.is_lua(self.thread.stack[slot]) {
             return self.call(host, slot, Then::Results(0));
         }
         self.close(self.base());
@@ -335,7 +332,7 @@ impl Machine {
         then: Then,
         host: &mut dyn Host,
     ) -> Result<(), Error> {
-        let frame = self.thread.frames[self.thread.frames.len() - 1];
+        let frame = *self.frame();
         let slot = frame.base + self.prototypes[frame.prototype].registers as usize;
         self.thread.top = slot;
         self.push(function);
@@ -412,7 +409,10 @@ impl Machine {
             return self.call_metamethod(function, &[a, b], Then::Store(to), host);
         }
         let wrong = if self.heap.to_number(a).is_none() { left } else { right };
-        let slot = (!wrong.is_constant()).then(|| self.base() + wrong.0 as usize);
+        let slot = match wrong {
+            Operand::Register(register) => self.slot_of(Some(register)),
+            Operand::Constant(_) => None,
+        };
         Err(self.type_error("perform arithmetic on", self.operand(wrong), slot))
     }
 
@@ -427,10 +427,9 @@ impl Machine {
     fn concat(&mut self, to: u8, first: u8, last: u8, host: &mut dyn Host) -> Result<(), Error> {
         let mut last = self.concat_from.take().unwrap_or(last);
         while last > first {
-            let is_text = |value: &Value| matches!(value, Value::String(_) | Value::Number(_));
             let base = self.base();
             let values = &self.thread.stack[base + first as usize..=base + last as usize];
-            let run = values.iter().rev().take_while(|value| is_text(value)).count();
+            let run = values.iter().rev().take_while(|value| value.is_text()).count();
             if run < 2 {
                 let (left, right) = (*self.register(last - 1), *self.register(last));
                 let event = Name::Concat;
@@ -438,7 +437,7 @@ impl Machine {
                     let then = Then::Concat(last);
                     return self.call_metamethod(function, &[left, right], then, host);
                 }
-                let wrong = if is_text(&left) { last } else { last - 1 };
+                let wrong = if left.is_text() { last } else { last - 1 };
                 let (value, slot) = (*self.register(wrong), self.slot_of(Some(wrong)));
                 return Err(self.type_error("concatenate", value, slot));
             }
