@@ -1,16 +1,28 @@
 //! What the compiler makes of a function, and the machine runs: instructions for registers.
 //!
 //! ```text
-//! local function add(a, b)     -- a is register 0, b is register 1
-//!   return a + b * 2           -- Mul { to: 2, left: register 1, right: constant 0 }
-//! end                          -- Add { to: 2, left: register 0, right: register 2 }
-//!                              -- Return { first: 2, count: 2 }     (one more than there are)
+//! local a, b = ... return a + b * 2
+//!
+//! 0  Varargs { to: 0, count: 3 }                               a and b are registers 0 and 1
+//! 1  Mul { to: 2, left: Register(1), right: Constant(0) }      2 is the constant 0 of this function
+//! 2  Add { to: 2, left: Register(0), right: Register(2) }
+//! 3  Return { first: 2, count: 2 }                             one value
+//! 4  Return { first: 0, count: 1 }                             the end of each function, needed or not
 //! ```
 //!
 //! Each call has up to 250 registers, which lie on the stack of the coroutine. Local variables are
-//! the first ones, and values in the middle of an expression follow. Where an instruction counts
-//! values, it says one more than there are, and 0 means: all up to the top of the stack. Such a
-//! count occurs behind a call or `...`, whose number of results nobody knows before.
+//! the first ones, and values in the middle of an expression follow.
+//!
+//! Where an instruction counts values, it says one more than there are, and 0 means: all up to the top
+//! of the stack. That occurs behind a call or `...`, because before it runs nobody knows how many
+//! values it gives:
+//!
+//! ```text
+//! f(g())
+//!
+//! 2  Call { function: 1, arguments: 1, results: 0 }            g gives any number of values …
+//! 3  Call { function: 0, arguments: 0, results: 1 }            … and f takes them. Its own are not wanted
+//! ```
 //!
 //! **How Redis does it**: Lua 5.1 has the same instructions, but packs each one into four bytes.
 //! Here they take eight, and have names. `OP_TFORLOOP` is two instructions here, because the

@@ -1,10 +1,18 @@
 //! The collector: marks what the script can still reach, and empties all other slots.
 //!
-//! It begins with the roots: the stacks, the globals, what the embedder keeps. What is marked and
-//! may lead to other things waits in a list until it is looked at. There is no recursion, because
-//! a script can make a list of a million tables.
+//! ```text
+//! roots     stacks, globals, what the embedder keeps
+//!             │ mark
+//!             ▼
+//! marked    [ t │ u ]  grey: what they lead to was not looked at yet. A vector
+//!             │ take u, mark what it leads to, and so on until nothing is grey
+//!             ▼
+//! sweep     all slots without a mark are emptied, and the marks are taken away
+//! ```
 //!
-//! A table may be weak: what only it knows dies, and vanishes from it.
+//! There is no recursion, because a script can make a list of a million tables.
+//!
+//! A table may be weak, by `__mode`: what only it leads to dies, and vanishes from it.
 //!
 //! It runs only between two instructions, behind a native, and between two scripts. There nothing is
 //! on its way from one place to another.

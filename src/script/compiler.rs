@@ -6,17 +6,19 @@
 //! instructions.
 //!
 //! ```text
-//! while i < 3 do i = i + 1 end
+//! local i = 0 while i < 3 do i = i + 1 end
 //!
-//!   0  Less  i, 3, expected false     the condition; `exit` is the list of jumps out of the loop
-//!   1  Jump  to 4
-//!   2  Add   i ← i, 1                 the block
-//!   3  Jump  to 0
-//!   4                                 here `exit` is patched
+//! 0  LoadConstant { to: 0, constant: 0 }
+//! 1  Less { expected: false, left: Register(0), right: Constant(1) }    `condition` has read i < 3
+//! 2  Jump { offset: 2 }                 to 5, if it is false. Where 5 is, was not known yet: see [jumps]
+//! 3  Add { to: 0, left: Register(0), right: Constant(2) }               `block` has read i = i + 1
+//! 4  Jump { offset: -4 }                to 1
+//! 5  Return { first: 0, count: 1 }
 //! ```
 //!
-//! A variable of an enclosing function is found by asking outwards, and each function on the way
-//! gets an upvalue for it.
+//! A name is looked for among the local variables of the function, from the last one to the first, and
+//! then in the functions around it. Each function on the way gets an *upvalue* for it, a variable of
+//! another function. A name that nobody has declared is a field of the globals.
 //!
 //! The parser is recursive, up to 200 levels. A client's thread has a stack for about fifty. Behind
 //! each forty levels the next forty run on the stack of a thread of their own, for which the

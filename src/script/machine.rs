@@ -15,7 +15,8 @@
 //! comparison. Each frame says what its results are good for ([`Then`]), and a native that waits
 //! has a frame of its own.
 //!
-//! [`Machine::execute`] is the loop. Its arms do only what is common and cannot fail. Whatever else
+//! [`Machine::execute`] is the loop: read the arms of `Move` to `SetTable`, `Jump` and `Call`, and guess the
+//! others. They do only what is common and cannot fail. Whatever else
 //! there is falls out of the `match` to [`slow`], and begins the outer loop anew. There
 //! the loop looks at the machine again: which function runs, where its registers are. Only then
 //! can the collector have run, and only then can the script be stopped.
@@ -77,7 +78,7 @@ pub enum Status {
     Dead,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Frame {
     kind: Kind,
     then: Then,

@@ -1,4 +1,12 @@
 //! Numbers as text, and text as numbers, as C's `printf` and `strtod` do it for Lua.
+//!
+//! ```text
+//! to_text       0.1 → 0.1       2^53 → 9.007199254741e+15       1/0 → inf
+//! from_text     " 0x10 " → 16       "1e2" → 100       "1 2" → none
+//! ```
+//!
+//! **How Redis does it**: all numbers of Lua 5.1 are doubles, and it leaves their texts to the C library.
+//! Here std does the hard part: the nearest double, and the nearest digits.
 
 use std::fmt::Write;
 

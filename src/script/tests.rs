@@ -1,6 +1,7 @@
 //! Tests of the interpreter as a whole: programs with what Redis answers, and programs that try to
 //! break the bounds. These run on a stack as small as a client's.
 
+mod chapters;
 mod formats;
 
 use super::lib::{Answer, Call, Host, Native, Outcome, Resume, redis};

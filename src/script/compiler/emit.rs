@@ -1,9 +1,28 @@
 //! From expressions to instructions: registers and constants.
 //!
 //! An expression is not put into a register before somebody needs it there. Until then it is
-//! described by a [`Kind`]: a constant, a local variable, the result of an instruction whose
-//! target is still open. So `a + 1` needs no instruction for `a` or `1`, and `x = a + 1` writes
-//! the sum into x directly.
+//! described by a [`Kind`]. So what stands in a register already, or is a constant, needs no
+//! instruction, and a result goes directly to where it is wanted:
+//!
+//! ```text
+//! local x, a = ... x = a + 1
+//!
+//! 1  Add { to: 0, left: Register(1), right: Constant(0) }
+//!
+//! read       Kind            what is emitted
+//! a          Local(1)        nothing
+//! 1          Number(1.0)     nothing
+//! a + 1      Open(1)         Add, with a target that is open: some register will get the result
+//! x = a + 1  Register(0)     nothing. The target of instruction 1 is set to x
+//! ```
+//!
+//! The functions that bring an expression further along this way are, in the order of how far:
+//! [`discharge`](Compiler::discharge) makes a variable a value, [`operand`](Compiler::operand) makes it
+//! what an instruction can work on, [`load_any`](Compiler::load_any) puts it into any register, and
+//! [`load_next`](Compiler::load_next) into the first free one.
+//!
+//! **How Redis does it**: lcode.c of Lua. There `Kind` is `expkind`, and the functions are called
+//! `luaK_dischargevars`, `luaK_exp2RK`, `luaK_exp2anyreg` and `luaK_exp2nextreg`.
 
 use super::{Compiler, Expression, Kind, NO_JUMP};
 use crate::script::code::{Instruction, Operand};

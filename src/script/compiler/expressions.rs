@@ -1,4 +1,32 @@
 //! Expressions: operators by priority, calls, fields, table constructors, functions.
+//!
+//! Each operator has a priority. [`operators`](Compiler::operators) reads what is stronger than a
+//! limit, and leaves the rest to its caller. So the depth of the calls is the structure of the expression:
+//!
+//! ```text
+//! a + b * c == d
+//!
+//! operators(0)      reads a. The priority of + is 6, more than 0
+//!   operators(6)    reads b. That of * is 7, more than 6
+//!     operators(7)  reads c. That of == is 3: it ends here, and b * c is emitted
+//!   operators(6)    ends too, for the same reason, and a + (b * c) is emitted
+//! operators(0)      goes on with ==
+//! ```
+//!
+//! A list of expressions can end in a call or `...`, which give any number of values:
+//!
+//! ```text
+//! return {1, f(...)}
+//!
+//! 0  NewTable { to: 0, array: 1, nodes: 0 }             one element is known
+//! 1  LoadConstant { to: 1, constant: 0 }
+//! 2  GetGlobal { to: 2, name: 1 }
+//! 3  Varargs { to: 3, count: 0 }                        all that there are
+//! 4  Call { function: 2, arguments: 0, results: 0 }
+//! 5  SetList { table: 0, count: 0, first: 1 }           only here it is seen how many there are
+//! ```
+//!
+//! **How Redis does it**: `subexpr` and its neighbours in lparser.c of Lua.
 
 use super::operators::{Operator, Unary};
 use super::{Compiler, Expression, Kind};

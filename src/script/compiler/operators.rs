@@ -1,4 +1,18 @@
 //! Operators: their priorities, what is calculated at once, and their instructions.
+//!
+//! ```text
+//! return 2^3^2 .. -2^2
+//!
+//! 0  LoadConstant { to: 0, constant: 0 }     512, because of two ^ the right one comes first
+//! 1  LoadConstant { to: 1, constant: 1 }     -4, because ^ is stronger than -
+//! 2  Concat { to: 0, first: 0, last: 1 }     one instruction, however many .. there are in a row
+//! ```
+//!
+//! What stands at the left of an operator must be brought into its form before the right side is
+//! read, because the instructions of the right side follow: [`infix`](Compiler::infix). When both are there,
+//! [`binary`](Compiler::binary) makes the instruction.
+//!
+//! **How Redis does it**: `luaK_infix` and `luaK_posfix` in lcode.c of Lua. It calculates the same at once.
 
 use super::{Compiler, Expression, Kind};
 use crate::script::code::Instruction;

@@ -1,4 +1,14 @@
 //! Tables as lists: `insert`, `remove`, `concat`, `sort` …
+//!
+//! ```text
+//! local t = {3, 1}
+//! table.insert(t, 1, 2)     {2, 3, 1}
+//! table.sort(t)             {1, 2, 3}
+//! table.concat(t, '-')      1-2-3
+//! ```
+//!
+//! **How Redis does it**: ltablib.c of Lua. There `sort` calls the comparison in its middle. Here it asks for that
+//! call and is gone until the answer comes: see [`Sort`].
 
 use super::{Call, Native, Outcome, Resume};
 use crate::script::machine::{Compared, Machine};

@@ -1,4 +1,35 @@
 //! Calls and returns: of functions of the script, of natives, of coroutines, and by errors.
+//!
+//! Each call of a function has a frame. Whoever asked for the call does not wait for it: what is to become of
+//! the results stands in the frame.
+//!
+//! ```text
+//! local t = setmetatable({}, {__index = function() local list = frames() return list end})
+//! local _, list = pcall(function() local list = t.x return list end)
+//! return list
+//!
+//! kind: Entry, then: Results(1)                               whoever has called `Machine::run`
+//! kind: Lua, then: Native                                     the script
+//! kind: Protected { has_handler: false }, then: Results(3)    pcall, of which two results are wanted
+//! kind: Lua, then: Native                                     its function: its results go to pcall
+//! kind: Lua, then: Store(0)                                   __index: its result is t.x
+//! ```
+//!
+//! (`frames` is a native that simply returns. Such a native has no frame.)
+//!
+//! - **A return** takes the last frame away, and brings the results to where they are wanted: [`deliver`].
+//!   If the frame that is the last one now is not of a function of the script, its native goes on: [`go_on`].
+//! - **An error** takes frames away too, until one is `Protected`: [`unwind`]. Here these would be the last two.
+//! - **A coroutine** has frames of its own. `resume` and `yield` exchange them.
+//!
+//! **How Redis does it**: ldo.c of Lua. There `pcall` waits for its function, and a metamethod is
+//! waited for, in a new loop on the native stack. An error is a `longjmp` to the last `pcall`. So there can
+//! be only 200 of them in one another. A script can see that limit. So it is kept, and
+//! [`Then::is_new_level`] counts what nothing here would need.
+//!
+//! [`deliver`]: Machine::deliver
+//! [`go_on`]: Machine::go_on
+//! [`unwind`]: Machine::unwind
 
 use super::{BUDGET, Frame, Kind, Machine, Status, Then, Thread, WINDOW, spend};
 use crate::script::code::{MAX_LEVELS, Prototype};
@@ -50,7 +81,8 @@ impl Machine {
     }
 
     /// Whether there may be one level more. At the limit there is an error. Its handler runs above
-    /// the limit, where there is room for an eighth more, and no handler for who uses that up.
+    /// the limit, where there is room for an eighth more. When that is used up too, there is an error
+    /// for which no handler is called.
     #[inline]
     fn check_level(&mut self) -> Result<(), Error> {
         let level = self.levels() + 1;

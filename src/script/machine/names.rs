@@ -1,9 +1,17 @@
 //! Errors with their position, and what a value is called in the source.
 //!
-//! `attempt to index local 'x' (a nil value)`: the machine knows only that register 3 was nil. The
+//! ```text
+//! local x
+//! return x.y       attempt to index local 'x' (a nil value)
+//! return _G.z.y    attempt to index field 'z' (a nil value)
+//! ```
+//!
+//! The machine knows only that register 0 was nil. The
 //! name is found when the error happens, and costs nothing before: the function's list of local
-//! variables says whose register 3 is at this instruction. If it is nobody's, some instruction
-//! before has put the value there, for example `GetGlobal`, and that one has the name.
+//! variables says whose register 0 is at this instruction. If it is nobody's, some instruction
+//! before has put the value there, for example `GetTable`, and that one has the name.
+//!
+//! **How Redis does it**: ldebug.c of Lua, `symbexec`. Where it finds no name, none is found here.
 
 use super::{Kind, Machine};
 use crate::script::code::{Instruction, Operand, Prototype};

@@ -1,4 +1,26 @@
-//! What is not common: instructions that make something, call a metamethod, or fail.
+//! The other half of the loop: what is not common. Instructions that make something, that call a
+//! metamethod, or that fail.
+//!
+//! ```text
+//! a < b    two numbers           the loop compares them, and goes on
+//!          two strings           here, byte by byte
+//!          two tables            here: their `__lt` is called, and its result decides
+//!          anything else         here: attempt to compare …
+//! ```
+//!
+//! Nobody waits for a metamethod. It and its arguments are put behind the registers of the function
+//! that runs, it gets a frame, and this function ends. The frame's [`Then`] says what the result is for:
+//!
+//! ```text
+//! x = t.k      Store: it goes to a register          a < b      Compare: it decides about a jump
+//! t.k = v      Drop: nobody wants it                 a .. b     Concat: it takes the place of both
+//! ```
+//!
+//! `a .. b .. c .. d` is one instruction. If it needs a metamethod for `c .. d`, that result takes the
+//! place of c, and the same instruction runs again for a, b and the result.
+//!
+//! **How Redis does it**: lvm.c of Lua, `luaV_gettable`, `luaV_lessthan`, `luaV_concat` and others. They
+//! wait for the metamethod, in a new loop on the native stack.
 
 use super::{Frame, Kind, Machine, Then};
 use crate::script::code::{Capture, Instruction, Operand};
