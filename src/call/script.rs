@@ -94,8 +94,9 @@ impl<'a> Caller<'a> {
         client: &Client,
     ) -> Result<Turn<'a>, Refusal> {
         let scripts = &self.batch.server.scripts;
-        let only_reads = asked.form.only_reads(asked.form.flags(asked.known, asked.args));
-        let may_share = only_reads && !client.in_exec && !self.batch.is_exclusive();
+        let says_it_reads = asked.known.is_some_and(|known| known.flags.no_writes);
+        let reads = asked.form.is_read_only || says_it_reads;
+        let may_share = reads && !client.in_exec && !self.batch.is_exclusive();
         if let Some(turn) = may_share.then(|| scripts.reading_turn()).flatten() {
             self.batch.share()?;
             return Ok(turn);
@@ -128,7 +129,7 @@ impl<'a> Caller<'a> {
             client,
             turn,
             known,
-            may_write: !asked.form.only_reads(known.flags),
+            may_write: !asked.form.is_read_only && !known.flags.no_writes,
             is_busy: false,
             looked_at: None,
             dirty: 0,

@@ -10,7 +10,7 @@ use super::{Command, Flag, Keys, NO_KEY, Run, command};
 use crate::client::Client;
 use crate::error::Error;
 use crate::resp::{Args, Reply};
-use crate::server::scripts::{Flags, Kill, Known, Scripts, shebang};
+use crate::server::scripts::{Kill, Known, Scripts, shebang};
 use crate::sha1::{Digest, hexadecimal};
 
 /// Which of the four it is.
@@ -31,18 +31,14 @@ impl Form {
         }
     }
 
-    /// What that script says of itself in its first line, known or not.
-    pub fn flags(self, known: Option<Known>, args: &Args) -> Flags {
-        match known {
-            Some(known) => known.flags,
-            None if self.by_digest => Flags::default(),
-            None => shebang(&args[1]).map_or(Flags::default(), |(flags, _)| flags),
-        }
-    }
-
-    /// Whether the script may only read, because its command says so or its first line.
-    pub fn only_reads(self, flags: Flags) -> bool {
-        self.is_read_only || flags.no_writes
+    /// Whether that script says in its first line that it does not write.
+    pub fn says_it_reads(self, scripts: &Scripts, args: &Args) -> bool {
+        let flags = match self.known(scripts, args) {
+            Some(known) => Some(known.flags),
+            None if self.by_digest => None,
+            None => shebang(&args[1]).ok().map(|(flags, _)| flags),
+        };
+        flags.is_some_and(|flags| flags.no_writes)
     }
 }
 

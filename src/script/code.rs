@@ -35,12 +35,41 @@ use super::value::{StringId, Value};
 /// How deep the compiler's grammar, and calls that Lua makes on its native stack, may be together.
 pub const MAX_LEVELS: u32 = 200;
 
-/// What an instruction works on. Of the constants only the first 256 can be operands. All others
-/// must be loaded into a register.
-#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
-pub enum Operand {
+/// What an instruction works on: a [`Place`] as a number. A constant comes behind all registers.
+#[derive(Clone, Copy, PartialEq, PartialOrd)]
+pub struct Operand(u16);
+
+/// Of the constants only the first 256 can be operands. All others must be loaded into a register.
+#[derive(Debug)]
+pub enum Place {
     Register(u8),
     Constant(u8),
+}
+
+impl Operand {
+    const FIRST_CONSTANT: u16 = 256;
+
+    pub const fn register(register: u8) -> Operand {
+        Operand(register as u16)
+    }
+
+    pub const fn constant(constant: u8) -> Operand {
+        Operand(Operand::FIRST_CONSTANT + constant as u16)
+    }
+
+    #[inline(always)]
+    pub fn place(self) -> Place {
+        match u8::try_from(self.0) {
+            Ok(register) => Place::Register(register),
+            Err(_) => Place::Constant((self.0 - Operand::FIRST_CONSTANT) as u8),
+        }
+    }
+}
+
+impl std::fmt::Debug for Operand {
+    fn fmt(&self, out: &mut std::fmt::Formatter) -> std::fmt::Result {
+        self.place().fmt(out)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]

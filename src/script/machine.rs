@@ -34,7 +34,7 @@ mod slow;
 
 pub use self::slow::Compared;
 
-use super::code::{Instruction, Operand, Prototype};
+use super::code::{Instruction, Operand, Place, Prototype};
 use super::compiler;
 use super::heap::{Arena, Function, Heap, Id, Upvalue};
 use super::lib::{Host, Resume};
@@ -45,7 +45,7 @@ use super::value::{Error, FunctionId, TableId, ThreadId, Value};
 /// How many registers a function may use at most. Behind the base of each running function the
 /// stack has that many slots, so the number of a register, which is a byte, needs no check.
 const WINDOW: usize = 256;
-/// So many loops and calls may pass before the host is asked whether the script may go on.
+/// After how many loops and calls the host is asked whether the script may go on.
 const BUDGET: u32 = 20_000;
 /// A stack that has grown to more slots than this is not kept for the next script.
 const KEPT_STACK: usize = 1 << 16;
@@ -100,7 +100,7 @@ enum Kind {
     Native(u32),
     // `pcall`, or `xpcall` with its handler in the slot behind.
     Protected { has_handler: bool },
-    // The handler of `xpcall` runs, with the weight of so many levels.
+    // The handler of `xpcall` runs. It counts as that many levels.
     Handling { weight: u32 },
     // `coroutine.resume`, or the function that `coroutine.wrap` has made.
     Resuming { is_wrap: bool },
@@ -151,9 +151,9 @@ pub struct Machine {
     pub is_stopped: bool,
     /// More than the limit was in use after the last collection.
     pub is_over_limit: bool,
-    /// About the error that is on its way: it comes from a level for which there was no frame, and
-    /// no handler is to be called for it.
+    /// If there is an error now, it comes from a level for which there is no frame yet.
     has_extra_level: bool,
+    /// No handler is to be called for the error that is on its way.
     has_no_handler: bool,
     /// Where the error happened that has ended the last run, if one has: the function, and its line; or none, if a
     /// native had called the native that failed.
@@ -619,9 +619,9 @@ impl Then {
 
 #[inline]
 fn operand(operand: Operand, registers: &[Value; WINDOW], constants: &[Value]) -> Value {
-    match operand {
-        Operand::Register(register) => registers[register as usize],
-        Operand::Constant(constant) => constants[constant as usize],
+    match operand.place() {
+        Place::Register(register) => registers[register as usize],
+        Place::Constant(constant) => constants[constant as usize],
     }
 }
 

@@ -25,7 +25,7 @@
 //! `luaK_dischargevars`, `luaK_exp2RK`, `luaK_exp2anyreg` and `luaK_exp2nextreg`.
 
 use super::{Compiler, Expression, Kind, NO_JUMP};
-use crate::script::code::{Instruction, Operand};
+use crate::script::code::{Instruction, Operand, Place};
 use crate::script::value::{Error, StringId, Value};
 
 const MAX_REGISTERS: u32 = 250;
@@ -123,7 +123,7 @@ impl Compiler<'_> {
     }
 
     fn free_operand(&mut self, operand: Operand) {
-        if let Operand::Register(register) = operand {
+        if let Place::Register(register) = operand.place() {
             self.free_register(register);
         }
     }
@@ -335,9 +335,9 @@ impl Compiler<'_> {
             && let Ok(operand) = u8::try_from(constant)
         {
             expression.kind = Kind::Constant(constant);
-            return Ok(Operand::Constant(operand));
+            return Ok(Operand::constant(operand));
         }
-        Ok(Operand::Register(self.load_any(expression)?))
+        Ok(Operand::register(self.load_any(expression)?))
     }
 
     pub fn store(&mut self, variable: &Expression, mut value: Expression) -> Result<(), Error> {

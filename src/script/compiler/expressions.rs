@@ -34,7 +34,7 @@ use crate::script::code::Instruction;
 use crate::script::lexer::Token;
 use crate::script::value::{Error, StringId};
 
-/// So many elements of a constructor wait in registers before they go into the table.
+/// How many elements of a constructor wait in registers, at most, before they go into the table.
 const LIST_FIELDS: u32 = 50;
 
 impl Expression {

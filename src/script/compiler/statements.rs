@@ -389,8 +389,8 @@ impl Compiler<'_> {
                     *table = copy;
                     is_needed = true;
                 }
-                if *key == Operand::Register(register) {
-                    *key = Operand::Register(copy);
+                if *key == Operand::register(register) {
+                    *key = Operand::register(copy);
                     is_needed = true;
                 }
             }

@@ -223,8 +223,6 @@ struct Sort {
     /// Everything up to `left` is at most the pivot, and everything from `right` on at least.
     left: i32,
     right: i32,
-    /// What the answer of a metamethod means.
-    meaning: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -244,13 +242,13 @@ fn sort(call: &mut Call) -> Result<Outcome, Error> {
         call.function(2)?;
     }
     let (phase, rest) = (Phase::Begin, Vec::new());
-    let sort = Sort { phase, low: 1, high, rest, left: 0, right: 0, meaning: true };
+    let sort = Sort { phase, low: 1, high, rest, left: 0, right: 0 };
     Box::new(sort).ask(call, false)
 }
 
 impl Resume for Sort {
     fn resume(self: Box<Self>, call: &mut Call) -> Result<Outcome, Error> {
-        let answer = call.result(0).is_true() == self.meaning;
+        let answer = call.result(0).is_true();
         self.ask(call, answer)
     }
 }
@@ -270,10 +268,8 @@ impl Sort {
                         answer = less;
                         continue;
                     }
-                    Ok(Compared::Call(function, arguments, meaning)) => {
-                        self.meaning = meaning;
-                        (function, arguments)
-                    }
+                    // `__lt` is never negated.
+                    Ok(Compared::Call { function, arguments, .. }) => (function, arguments),
                     Err(text) => return Err(call.machine.plain_error(text.as_bytes())),
                 }
             } else {

@@ -234,7 +234,8 @@ impl Machine {
         frame
     }
 
-    /// Brings results to where they are wanted. Their frame, if there was one, is gone.
+    /// Brings results to where they are wanted. The frame of the function that gave them, if it had one, is
+    /// gone.
     #[inline(always)]
     fn deliver(&mut self, slot: usize, then: Then, first: usize, count: usize) {
         let thread = &mut self.thread;
@@ -319,8 +320,8 @@ impl Machine {
         Ok(())
     }
 
-    /// `xpcall` returns false and a value. So does `pcall`, but Redis has its own: of an error that
-    /// is a table with the field `err`, this field is the value, and without one there are both.
+    /// Returns false and the error from `pcall` or `xpcall`. Redis's `pcall` treats an error that is a table in
+    /// its own way: it returns the field `err` instead, or, if that is no text, the table and that field.
     fn give_failure(&mut self, slot: usize, then: Then, value: Value, is_pcall: bool) {
         let mut values = vec![Value::Boolean(false), value];
         if let Value::Table(table) = value
@@ -375,9 +376,10 @@ impl Machine {
         }
     }
 
-    /// Calls the handler of `xpcall`. In Lua it runs on top of the function that has failed, at its
-    /// level, and if it fails itself, it is called again on top of that. So the frame has the
-    /// weight of these levels, and at the last of them this ends.
+    /// Calls the handler of `xpcall`. Here the function that has failed is gone by now. In Lua it is
+    /// still there: the handler runs on top of it, and a handler that fails is called again on top of
+    /// itself, until no level is left. So that it ends at the same level here, the frame of the handler
+    /// counts as all levels that are below it in Lua.
     fn handle(
         &mut self,
         slot: usize,

@@ -14,7 +14,7 @@
 //! **How Redis does it**: ldebug.c of Lua, `symbexec`. Where it finds no name, none is found here.
 
 use super::{Kind, Machine};
-use crate::script::code::{Instruction, Operand, Prototype};
+use crate::script::code::{Instruction, Operand, Place, Prototype};
 use crate::script::heap::Id;
 use crate::script::number;
 use crate::script::value::{Error, Value};
@@ -143,9 +143,9 @@ impl Machine {
         if let Some(local) = in_scope.nth(register.into()) {
             return Some(("local", text(Value::String(local.name))));
         }
-        let constant = |operand: Operand| match operand {
-            Operand::Constant(constant) => text(prototype.constants[constant as usize]),
-            Operand::Register(_) => b"?".to_vec(),
+        let constant = |operand: Operand| match operand.place() {
+            Place::Constant(constant) => text(prototype.constants[constant as usize]),
+            Place::Register(_) => b"?".to_vec(),
         };
         match prototype.code[last_write(prototype, at, register)?] {
             Instruction::GetGlobal { name, .. } => {

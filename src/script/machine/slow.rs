@@ -23,7 +23,7 @@
 //! wait for the metamethod, in a new loop on the native stack.
 
 use super::{Frame, Kind, Machine, Then};
-use crate::script::code::{Capture, Instruction, Operand};
+use crate::script::code::{Capture, Instruction, Operand, Place};
 use crate::script::compiler::from_floating_byte;
 use crate::script::heap::{Function, Upvalue};
 use crate::script::lib::Host;
@@ -94,7 +94,7 @@ impl Machine {
                 return self.arithmetic(instruction, to, left, right, host);
             }
             Instruction::Negate { to, from } => {
-                let (value, operand) = (*self.register(from), Operand::Register(from));
+                let (value, operand) = (*self.register(from), Operand::register(from));
                 self.ticks_for(value, host)?;
                 match self.heap.to_number(value) {
                     Some(number) => *self.register(to) = Value::Number(-number),
@@ -155,9 +155,9 @@ impl Machine {
     }
 
     fn operand(&self, operand: Operand) -> Value {
-        match operand {
-            Operand::Constant(constant) => self.constant(constant.into()),
-            Operand::Register(register) => self.thread.stack[self.base() + register as usize],
+        match operand.place() {
+            Place::Constant(constant) => self.constant(constant.into()),
+            Place::Register(register) => self.thread.stack[self.base() + register as usize],
         }
     }
 
@@ -431,9 +431,9 @@ impl Machine {
             return self.call_metamethod(function, &[a, b], Then::Store(to), host);
         }
         let wrong = if self.heap.to_number(a).is_none() { left } else { right };
-        let slot = match wrong {
-            Operand::Register(register) => self.slot_of(Some(register)),
-            Operand::Constant(_) => None,
+        let slot = match wrong.place() {
+            Place::Register(register) => self.slot_of(Some(register)),
+            Place::Constant(_) => None,
         };
         Err(self.type_error("perform arithmetic on", self.operand(wrong), slot))
     }
@@ -483,7 +483,8 @@ impl Machine {
         if function.is_nil() || function != self.heap.metamethod(right, Name::Eq) {
             return self.decide(Compared::Known(false), expected, host);
         }
-        self.decide(Compared::Call(function, [left, right], true), expected, host)
+        let compared = Compared::Call { function, arguments: [left, right], is_negated: false };
+        self.decide(compared, expected, host)
     }
 
     /// The next instruction is left out if the comparison is not what is expected.
@@ -500,8 +501,8 @@ impl Machine {
                 }
                 Ok(())
             }
-            Compared::Call(function, arguments, meaning) => {
-                let then = Then::Compare(expected == meaning);
+            Compared::Call { function, arguments, is_negated } => {
+                let then = Then::Compare(expected != is_negated);
                 self.call_metamethod(function, &arguments, then, host)
             }
         }
@@ -537,13 +538,15 @@ impl Machine {
                 (same && !function.is_nil()).then_some(function)
             };
             if let Some(function) = of_both(left, right, event) {
-                return Ok(Compared::Call(function, [left, right], true));
+                let arguments = [left, right];
+                return Ok(Compared::Call { function, arguments, is_negated: false });
             }
             // a <= b is not (b < a).
             if event == Name::Le
                 && let Some(function) = of_both(right, left, Name::Lt)
             {
-                return Ok(Compared::Call(function, [right, left], false));
+                let arguments = [right, left];
+                return Ok(Compared::Call { function, arguments, is_negated: true });
             }
         }
         // Lua looks at the third letter only.
@@ -557,8 +560,12 @@ impl Machine {
 /// What a comparison has given.
 pub enum Compared {
     Known(bool),
-    /// This function must be called with these. What it gives means yes, or no.
-    Call(Value, [Value; 2], bool),
+    /// This function must be called with these arguments. Its result is the answer, or the opposite.
+    Call {
+        function: Value,
+        arguments: [Value; 2],
+        is_negated: bool,
+    },
 }
 
 impl Fault {
