@@ -43,25 +43,25 @@ pub struct Operand(u16);
 #[derive(Debug)]
 pub enum Place {
     Register(u8),
-    Constant(u8),
+    Constant(usize),
 }
 
 impl Operand {
     const FIRST_CONSTANT: u16 = 256;
 
-    pub const fn register(register: u8) -> Operand {
-        Operand(register as u16)
+    pub fn register(register: u8) -> Operand {
+        Operand(register.into())
     }
 
-    pub const fn constant(constant: u8) -> Operand {
-        Operand(Operand::FIRST_CONSTANT + constant as u16)
+    pub fn constant(constant: u8) -> Operand {
+        Operand(Operand::FIRST_CONSTANT + u16::from(constant))
     }
 
     #[inline(always)]
     pub fn place(self) -> Place {
         match u8::try_from(self.0) {
             Ok(register) => Place::Register(register),
-            Err(_) => Place::Constant((self.0 - Operand::FIRST_CONSTANT) as u8),
+            Err(_) => Place::Constant(usize::from(self.0) - usize::from(Operand::FIRST_CONSTANT)),
         }
     }
 }

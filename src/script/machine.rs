@@ -621,7 +621,7 @@ impl Then {
 fn operand(operand: Operand, registers: &[Value; WINDOW], constants: &[Value]) -> Value {
     match operand.place() {
         Place::Register(register) => registers[register as usize],
-        Place::Constant(constant) => constants[constant as usize],
+        Place::Constant(constant) => constants[constant],
     }
 }
 

@@ -265,35 +265,35 @@ impl Compiler<'_> {
             }
         }
         self.expect_match(Token::Char(b'}'), Token::Char(b'{'), line)?;
+        let is_open = last.has_many_values();
         if waiting > 0 {
-            elements -= self.close_list(register, elements, waiting, last)?;
+            self.close_list(register, elements, waiting, last)?;
         }
-        let (array, nodes) = (floating_byte(elements), floating_byte(keys));
+        // How many values an open end gives is not known now.
+        let array = floating_byte(elements - u32::from(is_open));
+        let nodes = floating_byte(keys);
         if let Instruction::NewTable { to, .. } = *self.code(at) {
             *self.code(at) = Instruction::NewTable { to, array, nodes };
         }
         Ok(table)
     }
 
-    /// Puts the last elements of a constructor into the table. Says how many of those that were
-    /// counted stand for any number of values.
+    /// Puts the last elements of a constructor into the table.
     fn close_list(
         &mut self,
         table: u8,
         elements: u32,
         waiting: u32,
         mut last: Expression,
-    ) -> Result<u32, Error> {
+    ) -> Result<(), Error> {
         if last.has_many_values() {
             self.set_results(&last, None)?;
-            self.set_list(table, elements, None)?;
-            return Ok(1);
+            return self.set_list(table, elements, None);
         }
         if last.kind != Kind::Void {
             self.load_next(&mut last)?;
         }
-        self.set_list(table, elements, Some(waiting))?;
-        Ok(0)
+        self.set_list(table, elements, Some(waiting))
     }
 
     /// `name = value` or `[key] = value`.

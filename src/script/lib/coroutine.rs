@@ -8,15 +8,15 @@
 //! co(1)     2: it begins, with a = 1, and waits in yield
 //! co(5)     6: yield returns 5, and then it ends
 //!
-//!              machine.thread                in the heap, by their ids
-//! the script   the script's                  its own is empty    the coroutine's
-//! co(1)        the coroutine's               the script's        its own is empty
-//! yield        the script's                  its own is empty    the coroutine's
+//!                     machine.thread     heap.threads, by their ids
+//! before co(1)        the script         [ empty, the coroutine ]
+//! in the coroutine    the coroutine      [ the script, empty ]
+//! behind its yield    the script         [ empty, the coroutine ]
 //! ```
 //!
-//! A coroutine is a [`Thread`], a stack and frames of its own. That is all that there is of a function
+//! A coroutine is a [`Thread`]: a stack and frames of its own. That is all that there is of a function
 //! in its middle, because the machine keeps nothing on the native stack. So to resume a coroutine is to
-//! exchange two of them. The natives here only ask for that, by [`Outcome::Resume`] and [`Outcome::Yield`],
+//! exchange two threads. The natives here only ask for that, by [`Outcome::Resume`] and [`Outcome::Yield`],
 //! and the machine does it (machine/calls.rs).
 //!
 //! **How Redis does it**: in Lua, `resume` is a new loop on the native stack, and `yield` leaves it by

@@ -13,7 +13,7 @@
 //!
 //! **How Redis does it**: ldebug.c of Lua, `symbexec`. Where it finds no name, none is found here.
 
-use super::{Kind, Machine};
+use super::{Frame, Kind, Machine};
 use crate::script::code::{Instruction, Operand, Place, Prototype};
 use crate::script::heap::Id;
 use crate::script::number;
@@ -42,9 +42,18 @@ impl Machine {
 
     /// Where the innermost function of the script is. None if a native has called the native that runs.
     pub(super) fn innermost(&self) -> Option<(Id<Prototype>, u32)> {
-        let frame = self.thread.frames.last().filter(|frame| frame.kind == Kind::Lua)?;
-        let lines = &self.prototypes[frame.prototype].lines;
-        Some((frame.prototype, lines[frame.pc.saturating_sub(1) as usize]))
+        let frame = self.lua_frame()?;
+        Some((frame.prototype, self.line(frame)))
+    }
+
+    /// The top frame, if it is one of a function of the script.
+    fn lua_frame(&self) -> Option<&Frame> {
+        self.thread.frames.last().filter(|frame| frame.kind == Kind::Lua)
+    }
+
+    /// The line of the instruction that such a frame is at.
+    fn line(&self, frame: &Frame) -> u32 {
+        self.prototypes[frame.prototype].lines[frame.pc.saturating_sub(1) as usize]
     }
 
     /// Where the error happened that has ended the last run, if one has: the name of the source, as it was given, and
@@ -67,9 +76,9 @@ impl Machine {
                 if frame.kind != Kind::Lua {
                     break;
                 }
-                let prototype = &self.prototypes[frame.prototype];
-                let line = prototype.lines[frame.pc.saturating_sub(1) as usize];
-                return [&prototype.source[..], format!(":{line}: ").as_bytes()].concat();
+                let source = &self.prototypes[frame.prototype].source;
+                let line = format!(":{}: ", self.line(frame));
+                return [&source[..], line.as_bytes()].concat();
             }
             let lost = frame.tail_calls as usize;
             if level <= lost {
@@ -95,7 +104,7 @@ impl Machine {
 
     /// What the function of the top frame calls a slot of the stack.
     fn name_of_slot(&self, slot: usize) -> Option<(&'static str, Vec<u8>)> {
-        let frame = self.thread.frames.last().filter(|frame| frame.kind == Kind::Lua)?;
+        let frame = self.lua_frame()?;
         let register = slot.checked_sub(frame.base)?;
         let prototype = &self.prototypes[frame.prototype];
         if register >= prototype.registers as usize {
@@ -106,8 +115,7 @@ impl Machine {
 
     /// What the caller calls the native that runs, and whether it is a method.
     pub fn name_of_native(&self) -> (String, bool) {
-        let name = self.thread.frames.last().filter(|frame| frame.kind == Kind::Lua);
-        let name = name.and_then(|frame| {
+        let name = self.lua_frame().and_then(|frame| {
             let prototype = &self.prototypes[frame.prototype];
             let at = frame.pc as usize - 1;
             let function = match prototype.code[at] {
@@ -144,7 +152,7 @@ impl Machine {
             return Some(("local", text(Value::String(local.name))));
         }
         let constant = |operand: Operand| match operand.place() {
-            Place::Constant(constant) => text(prototype.constants[constant as usize]),
+            Place::Constant(constant) => text(prototype.constants[constant]),
             Place::Register(_) => b"?".to_vec(),
         };
         match prototype.code[last_write(prototype, at, register)?] {

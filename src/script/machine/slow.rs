@@ -156,7 +156,7 @@ impl Machine {
 
     fn operand(&self, operand: Operand) -> Value {
         match operand.place() {
-            Place::Constant(constant) => self.constant(constant.into()),
+            Place::Constant(constant) => self.constant(constant as u32),
             Place::Register(register) => self.thread.stack[self.base() + register as usize],
         }
     }
