@@ -77,6 +77,23 @@ fn a_pid_file_that_cannot_be_written_is_a_warning() {
     assert!(!server.dir().join("x.pid").exists());
 }
 
+#[test]
+fn what_a_killed_server_has_left_is_no_obstacle_to_the_next_start() {
+    let directory = Directory::new();
+    fs::write(directory.0.join("x.pid"), "123456789 and more\n").expect("a file");
+    let flags =
+        ["--pidfile", "x.pid", "--unixsocket", "x.sock", "--port", &free_port().to_string()];
+    let mut server = Server::start_in(directory, Program::Ours, &flags);
+    let (pid_file, socket) = (server.dir().join("x.pid"), server.dir().join("x.sock"));
+    for _ in 0..2 {
+        assert_eq!(text(&pid_file), format!("{}\n", server.pid()));
+        assert!(ask(&socket, "PING\r\nQUIT\r\n").starts_with("+PONG"));
+        server.crash();
+    }
+    server.shut_down();
+    assert!(!pid_file.exists() && !socket.exists());
+}
+
 /// What a client of the Unix socket is answered. The last command is QUIT.
 fn ask(socket: &Path, commands: &str) -> String {
     let mut stream = UnixStream::connect(socket).expect("it is there");
