@@ -294,6 +294,49 @@ fn a_log_that_redis_server_has_written_with_other_names_is_loaded() {
     assert_eq!(client.run("SET l"), "\"w\"", "by its own");
 }
 
+/// A new directory with the log of a server.
+fn with_log_of(server: &Server) -> Directory {
+    let directory = Directory::new();
+    let [from, to] = [server.dir(), &directory.0].map(|dir| dir.join("appendonlydir"));
+    fs::create_dir(&to).expect("a directory");
+    for entry in fs::read_dir(from).expect("a log") {
+        let entry = entry.expect("a file");
+        fs::copy(entry.path(), to.join(entry.file_name())).expect("a copy");
+    }
+    directory
+}
+
+/// What src/handler/README.md says of the way to a Redis with the same lines, with the redis-server that
+/// REDIS_SERVER names (scripts/conformance.sh).
+#[test]
+fn a_redis_server_with_the_same_names_loads_our_log_after_a_rewrite_without_them() {
+    let Ok(redis) = std::env::var("REDIS_SERVER") else {
+        let _ = writeln!(std::io::stderr(), "REDIS_SERVER is not set");
+        return;
+    };
+    let renames = ["--rename-command", "SET", "put", "--rename-command", "CONFIG", ""];
+    let mut ours = Server::start(&renames);
+    assert_eq!(ours.client().run("PUT k v"), "OK");
+    ours.shut_down();
+    let start = |of, flags: &[&str]| {
+        Server::try_start_in(with_log_of(of), Program::Redis(redis.clone()), flags)
+    };
+    let lines = start(&ours, &renames).err().unwrap_or_default();
+    assert!(lines.contains("Unknown command 'SET' reading the append only file"), "{lines}");
+    let harmless = start(&ours, &renames[3..]).expect("CONFIG is never logged");
+    assert_eq!(harmless.client().run("GET k"), "\"v\"");
+    let mut between = start(&ours, &["--aof-use-rdb-preamble", "yes"]).expect("it starts");
+    assert!(between.client().run("BGREWRITEAOF").contains("started"));
+    let is_there = |name: &str| between.dir().join("appendonlydir").join(name).exists();
+    eventually("it has a base", || is_there("appendonly.aof.1.base.rdb"));
+    eventually("it is done", || {
+        between.client().run("INFO persistence").contains("aof_rewrite_in_progress:0")
+    });
+    between.shut_down();
+    let theirs = start(&between, &renames).expect("an RDB file has no names of commands");
+    assert_eq!(theirs.client().run("GET k"), "\"v\"");
+}
+
 #[test]
 fn a_command_is_not_given_the_name_of_another_one() {
     let flags = ["--rename-command", "GET", "SET"];
