@@ -19,6 +19,7 @@
 //! price: CLIENT LIST may be one batch behind.
 
 pub mod mailbox;
+pub mod memory;
 pub mod order;
 pub mod pause;
 pub mod scripts;
@@ -291,6 +292,11 @@ impl Clients {
         self.all.lock().unwrap().len()
     }
 
+    /// The same, without the mutex: somebody may just be coming or going.
+    pub fn number(&self) -> usize {
+        self.number.load(Ordering::Relaxed)
+    }
+
     /// A copy of the list in the order of the ids, without the clients that are being ended. With a
     /// copy nobody has to hold the mutex.
     pub fn all(&self) -> Vec<Arc<Public>> {
@@ -306,7 +312,7 @@ impl Clients {
 
     /// Whether there are few, so that whoever may have to wait for a key can look at all older ones.
     pub fn are_few(&self) -> bool {
-        self.number.load(Ordering::Relaxed) <= FEW
+        self.number() <= FEW
     }
 
     /// The clients with smaller ids; none if there are many clients.

@@ -32,6 +32,8 @@ pub struct Stats {
     pub connections: AtomicU64,
     pub rejected_connections: AtomicU64,
     pub expired_keys: AtomicU64,
+    /// The most bytes that were in use when somebody looked (server/memory.rs). It is never reset.
+    pub peak_memory: AtomicU64,
     /// Clients that were ended because of `maxmemory-clients`.
     pub evicted_clients: AtomicU64,
     /// Large values and whole databases that lazyfree has freed, and those that wait for it.

@@ -107,6 +107,31 @@ fn info_says_what_lazyfree_has_freed_and_what_waits_for_it() {
     assert_eq!(info(client, "lazyfreed_objects:"), 0);
 }
 
+#[test]
+fn the_parts_of_used_memory_add_up_and_the_peak_stays() {
+    let server = Server::start(&[]);
+    let mut clients = [server.client()];
+    let value = vec![b'v'; 1_000];
+    let sets = (0..3_000).map(|key| encode(&[b"SET", format!("key:{key}").as_bytes(), &value]));
+    run(&mut clients, sets);
+    let [client] = &mut clients;
+    let full = used(client);
+    assert!(full > 3_000_000);
+    client.run("FLUSHALL");
+    client.run("EVAL 'return 1' 0");
+    let mut field = |name: &str| info(client, &format!("\\n{name}:"));
+    let overhead =
+        ["mem_clients_normal", "mem_aof_buffer", "used_memory_scripts", "used_memory_lua"];
+    let overhead = overhead.map(&mut field).iter().sum::<u64>();
+    assert!(field("used_memory_lua") > 0 && field("used_memory_scripts") > 0);
+    assert_eq!((field("used_memory_overhead"), field("used_memory_dataset")), (overhead, 0));
+    assert_eq!(field("used_memory"), overhead);
+    assert_eq!(field("mem_not_counted_for_evict"), field("mem_aof_buffer"));
+    assert!(field("used_memory_peak") >= full);
+    client.run("SCRIPT FLUSH");
+    assert_eq!(info(client, "used_memory_lua:"), 0);
+}
+
 /// The command that adds element number `i` to a value of this type, so many bytes at least.
 fn grow(kind: &Kind, key: usize, i: usize) -> Vec<u8> {
     let (name, words) = kind.grow;

@@ -26,6 +26,7 @@ use crate::latency::percentile;
 use crate::pubsub::Subscription;
 use crate::resp::{Args, Reply};
 use crate::server::Server;
+use crate::server::memory::Memory;
 use crate::stats::{Count, unix_microseconds};
 use crate::store::View;
 use std::fmt::{Display, Write};
@@ -77,9 +78,6 @@ fn info(client: &mut Client, view: &View, args: &Args, reply: &mut Reply) -> Res
     reply.verbatim(&info.text);
     Ok(())
 }
-
-/// Bytes that a waiting client takes, mostly for the stack of its thread.
-pub const IDLE_CLIENT: usize = 12 * 1024;
 
 struct Info<'a> {
     server: &'a Server,
@@ -164,24 +162,21 @@ impl Info<'_> {
         self.field("tracking_clients", 0);
     }
 
-    /// `used_memory` is counted: keys and values to the byte, with their places in the tables; records that
-    /// are not in the file yet; scripts; and for each client what an idle one takes. The resident memory and the
-    /// peak come from the kernel, and include the program itself.
+    /// `used_memory` is counted (server/memory.rs). The resident memory comes from the kernel, and includes the
+    /// program itself.
     fn memory(&mut self) {
-        let clients = (self.server.clients.count() * IDLE_CLIENT) as u64;
-        let (data, log) = (self.view.memory() as u64, self.server.aof.unwritten());
-        let (count, sources, machines) = self.server.scripts.counts();
-        let used = data + clients + log + (sources + machines) as u64;
+        let memory = self.server.memory(self.view.memory());
+        let (used, data) = (memory.used() as u64, memory.data.contents as u64);
         let status = read("/proc/self/status");
-        let of = |name| kilobytes(&status, name);
-        let resident = of("VmRSS");
+        let resident = kilobytes(&status, "VmRSS");
         self.bytes("used_memory", used);
-        if let (Some(resident), Some(peak)) = (resident, of("VmHWM")) {
+        if let Some(resident) = resident {
             self.bytes("used_memory_rss", resident);
-            self.bytes("used_memory_peak", peak);
-            self.percentage("used_memory_peak_perc", used, peak);
         }
-        self.field("used_memory_overhead", used - data);
+        let peak = load(&self.server.stats.peak_memory);
+        self.bytes("used_memory_peak", peak);
+        self.percentage("used_memory_peak_perc", used, peak);
+        self.field("used_memory_overhead", memory.overhead());
         // At the start nothing is counted.
         self.field("used_memory_startup", 0);
         self.field("used_memory_dataset", data);
@@ -189,21 +184,21 @@ impl Info<'_> {
         if let Some(total) = kilobytes(&read("/proc/meminfo"), "MemTotal") {
             self.bytes("total_system_memory", total);
         }
-        self.scripts(count, sources, machines);
+        self.scripts(&memory);
         self.bytes("maxmemory", 0);
         self.field("maxmemory_policy", self.server.config.maxmemory_policy.text());
         if let Some(resident) = resident {
             self.fraction("mem_fragmentation_ratio", resident as f64 / used.max(1) as f64);
             self.field("mem_fragmentation_bytes", resident as i64 - used as i64);
         }
-        self.field("mem_not_counted_for_evict", log);
+        self.field("mem_not_counted_for_evict", memory.used() - memory.limited());
         self.absent("mem_replication_backlog mem_total_replication_buffers mem_clients_slaves");
-        // What clients hold, without what is not counted (held.rs), and the limit; 0: none.
-        let clients = &self.server.config.clients;
-        self.field("mem_clients_normal", clients.bytes());
-        self.field("mem_clients_limit", clients.limit.load(Ordering::Relaxed));
+        self.field("mem_clients_normal", memory.clients);
+        // `maxmemory-clients` in bytes. 0 is no limit.
+        let limit = self.server.config.clients.limit.load(Ordering::Relaxed);
+        self.field("mem_clients_limit", limit);
         self.field("mem_cluster_links", 0);
-        self.field("mem_aof_buffer", log);
+        self.field("mem_aof_buffer", memory.log);
         // std uses the C library's allocator and does not know its version.
         self.field("mem_allocator", "libc");
         self.field("active_defrag_running", 0);
@@ -211,13 +206,13 @@ impl Info<'_> {
         self.field("lazyfreed_objects", load(&self.server.stats.freed));
     }
 
-    /// Scripts in the cache, the bytes that they take, and those of the machines.
-    fn scripts(&mut self, count: usize, sources: usize, machines: usize) {
+    /// What scripts in the cache take, and the machines that run them.
+    fn scripts(&mut self, &Memory { sources, machines, .. }: &Memory) {
         self.field("used_memory_lua", machines);
         self.field("used_memory_vm_eval", machines);
         self.field("used_memory_lua_human", human(machines as u64));
         self.field("used_memory_scripts_eval", sources);
-        self.field("number_of_cached_scripts", count);
+        self.field("number_of_cached_scripts", self.server.scripts.count());
         self.absent("number_of_functions number_of_libraries used_memory_vm_functions");
         self.bytes("used_memory_vm_total", machines as u64);
         self.field("used_memory_functions", 0);
