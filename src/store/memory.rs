@@ -67,4 +67,9 @@ impl View<'_> {
     pub fn memory(&self) -> Data {
         self.keyspace.memory()
     }
+
+    /// What those of this database take.
+    pub fn memory_of_db(&self) -> Data {
+        self.db().memory()
+    }
 }
