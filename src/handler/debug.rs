@@ -9,6 +9,7 @@
 //! | `ERROR`, `PROTOCOL`     | a client's parser: an error, one reply of each type in RESP3  |
 //! | `OBJECT`                | how a value is stored                                         |
 //! | `POPULATE`              | what many keys cost                                           |
+//! | `RECOUNT`               | whether what INFO says that keys take is what they take       |
 //! | `RELOAD`, `LOADAOF`     | whether what is written can be read back (serve/reload.rs)    |
 //! | `SET-ACTIVE-EXPIRE`     | what happens to an expired key that is still in memory        |
 //! | `SLEEP`                 | a client's timeouts                                           |
@@ -44,6 +45,7 @@ pub const COMMANDS: &[Command] = &[
     command("debug|object",                     -2, Run::Mixed(object),                      NO_KEY, "1.0.0", "<key>",                     "Show low level info about `key` and associated value").with(DEBUG),
     command("debug|populate",                   -2, Run::Write(populate),                    NO_KEY, "1.0.0", "<count> [<prefix>] [<size>]", "Create <count> string keys named key:<num>. If <prefix> is specified then it is used instead of the 'key' prefix").with(DEBUG),
     command("debug|protocol",                   -2, Run::Client(protocol),                   NO_KEY, "1.0.0", "<type>",                    "Reply with a test value of the specified type. <type> can be: string, integer, double, bignum, null, array, set, map, attrib, push, verbatim, true, false").with(DEBUG),
+    command("debug|recount",                    -2, Run::Read(recount),                      NO_KEY, "1.0.0", "",                          "Count anew what all keys take, and compare it with what is kept").with(DEBUG),
     command("debug|reload",                     -2, Run::Client(reload),                     NO_KEY, "1.0.0", "[option ...]",              "Write the data to a file as a rewrite of the AOF does, and reload it back to memory").with(DEBUG).with(&[Flag::NoMulti]),
     command("debug|set-active-expire",          -2, Run::Client(set_active_expire),          NO_KEY, "1.0.0", "<0|1>",                     "Setting it to 0 disables expiring keys in background when they are not accessed").with(DEBUG),
     command("debug|quicklist-packed-threshold", -2, Run::Client(quicklist_packed_threshold), NO_KEY, "7.0.0", "<size>",                    "Sets the threshold for elements to be inserted as plain vs packed nodes (no effect here)").with(DEBUG),
@@ -99,6 +101,18 @@ fn digest_value(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error
     let digests: Vec<_> = args.keys(2).map(|key| hexadecimal(&digest(key))).collect();
     reply.statuses(&digests);
     Ok(())
+}
+
+/// For tests of what is kept as it changes (store/memory.rs).
+fn recount(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    if args.len() > 2 {
+        return Err(subcommand_syntax(args));
+    }
+    let (kept, anew) = (view.memory(), view.recount());
+    if kept != anew {
+        return Err(Error::text(format!("ERR counted anew it is {anew:?}, and kept is {kept:?}")));
+    }
+    reply.ok()
 }
 
 /// It does not count as an error, because it is what was asked for.

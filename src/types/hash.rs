@@ -82,6 +82,10 @@ impl Keyed for Field {
     fn outside(&self) -> usize {
         0
     }
+
+    fn recount(&self) -> usize {
+        self.piece.size()
+    }
 }
 
 impl<'a> Hash<'a> {
@@ -143,6 +147,11 @@ impl<'a> Hash<'a> {
             Hash::Packed(_) => 0,
             Hash::Table(table) => allocated(size_of::<Table<Field>>()) + table.memory(),
         }
+    }
+
+    pub(super) fn recount(self) -> usize {
+        let Hash::Table(table) = self else { return 0 };
+        allocated(size_of::<Table<Field>>()) + table.recount()
     }
 
     pub(super) fn rewrite(self, key: &[u8], emit: &mut dyn FnMut(&[&[u8]])) {

@@ -186,6 +186,11 @@ impl<'a> Set<'a> {
         }
     }
 
+    pub(super) fn recount(self) -> usize {
+        let Set::Table(table) = self else { return 0 };
+        allocated(size_of::<Members>()) + table.recount()
+    }
+
     pub(super) fn rewrite(self, key: &[u8], emit: &mut dyn FnMut(&[&[u8]])) {
         let begin = [b"SADD", key];
         match self {

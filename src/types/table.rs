@@ -80,6 +80,9 @@ pub trait Keyed {
     /// Bytes that the entry has elsewhere.
     fn outside(&self) -> usize;
 
+    /// Bytes that the entry has in its piece and elsewhere, counted anew ([`Table::recount`]).
+    fn recount(&self) -> usize;
+
     /// Reads a little of the memory that a reader of the entry is going to read.
     fn touch(&self, heap: &Heap) -> u8 {
         self.key(heap).first().copied().unwrap_or_default()
@@ -198,6 +201,11 @@ impl<E: Keyed> Table<E> {
     /// themselves take together.
     pub fn memory(&self) -> usize {
         self.len * share::<E>() + self.heap.used()
+    }
+
+    /// The same, counted anew entry by entry.
+    pub fn recount(&self) -> usize {
+        self.iter().map(|held| share::<E>() + held.entry.recount()).sum()
     }
 
     pub fn get(&self, digest: u64, key: &[u8]) -> Option<Held<'_, E>> {
@@ -635,6 +643,10 @@ mod tests {
         }
 
         fn outside(&self) -> usize {
+            0
+        }
+
+        fn recount(&self) -> usize {
             0
         }
     }

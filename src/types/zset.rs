@@ -89,6 +89,10 @@ impl Keyed for Scored {
     fn outside(&self) -> usize {
         0
     }
+
+    fn recount(&self) -> usize {
+        self.piece.size()
+    }
 }
 
 impl Ordered {
@@ -236,6 +240,11 @@ impl<'a> Zset<'a> {
                 allocated(size_of::<Sorted>()) + sorted.scores.memory() + sorted.order.memory()
             }
         }
+    }
+
+    pub(super) fn recount(self) -> usize {
+        let Zset::Sorted(sorted) = self else { return 0 };
+        allocated(size_of::<Sorted>()) + sorted.scores.recount() + sorted.order.recount()
     }
 
     pub(super) fn rewrite(self, key: &[u8], emit: &mut dyn FnMut(&[&[u8]])) {
