@@ -12,8 +12,8 @@ use crate::types::Stored;
 use crate::types::table::{Keyed, share};
 use std::ops::Add;
 
-/// Bytes that a deadline takes in the index.
-const DEADLINE: usize = 24;
+/// Bytes that a deadline takes in the index: 28 if deadlines come in any order, and 36 in the order of time.
+const DEADLINE: usize = 32;
 
 /// What keys take, of one database or of several. All but the first are bytes.
 #[derive(Clone, Copy, Default, PartialEq, Debug)]
