@@ -26,7 +26,7 @@ fn info(client: &mut Client, name: &str) -> u64 {
 
 /// What all clients hold, without what each takes while it waits.
 fn held(client: &mut Client) -> u64 {
-    info(client, "mem_clients_normal") - info(client, "connected_clients") * 12 * 1024
+    info(client, "mem_clients_normal") - info(client, "connected_clients") * 18 * 1024
 }
 
 /// Reads to the end of the connection; returns how many bytes came before.
