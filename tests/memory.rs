@@ -141,7 +141,8 @@ fn the_parts_of_used_memory_add_up_and_the_peak_stays() {
 /// number, or a database. What makes memory stands first, then what frees it, and then what does both.
 const GROW: &[&str] = &[
     "SET k v",
-    "SET k v",
+    "SET k long",
+    "APPEND k long",
     "SET k v EX 1000",
     "APPEND k v",
     "SETRANGE k n v",
@@ -219,6 +220,8 @@ fn change(random: &mut Random, grows: bool) -> Vec<u8> {
         "n" => random.below(2_000).to_string().into_bytes(),
         "d" => random.below(3).to_string().into_bytes(),
         "v" => vec![b'v'; mixed_size(random) >> [0, 4, 8, 8][random.below(4)]],
+        // Over 64 KiB a string has memory of its own.
+        "long" => vec![b'v'; [100, 100, 100, 70_000 + random.below(70_000)][random.below(4)]],
         word => word.as_bytes().to_vec(),
     };
     encode(&template.split(' ').map(word).collect::<Vec<_>>())
