@@ -33,6 +33,7 @@ mod blocks;
 mod databases;
 mod expire;
 mod limits;
+mod memory;
 mod shared;
 mod view_mut;
 mod walk;
@@ -43,11 +44,13 @@ use crate::key::{Key, digest_of};
 use crate::types::table::Table;
 use crate::types::{Entry, Large, Limits, Loose, Stored, Type};
 use crate::watch::Watchers;
+use databases::Databases;
 use expire::Deadlines;
 use std::sync::Mutex;
 
 pub use blocking::{Blocking, Serve, Wait, Waiter};
 pub use expire::{Report, Time};
+pub use memory::Data;
 pub use shared::{Busy, Store};
 pub use view_mut::{Ttl, ViewMut};
 
@@ -55,7 +58,7 @@ pub use view_mut::{Ttl, ViewMut};
 /// base from memory (aof/rewrite.rs); DEBUG RELOAD (serve/reload.rs); the thread that gives memory back
 /// (src/expire.rs); main.rs once, to put what was replayed into its place. No handler can.
 pub struct Keyspace {
-    dbs: Vec<Db>,
+    dbs: Databases,
     /// Readers share it, so it has a mutex: a leaf of the lock order.
     pub watchers: Mutex<Watchers>,
     /// Clients that wait for a key. A leaf too.
@@ -79,14 +82,7 @@ struct Db {
     deadlines: Deadlines,
 }
 
-/// Bytes that a deadline takes in the index.
-const DEADLINE: usize = 24;
-
 impl Db {
-    fn memory(&self) -> usize {
-        self.keys.memory() + self.deadlines.len() * DEADLINE
-    }
-
     fn new() -> Db {
         Db { keys: Table::new(), deadlines: Deadlines::new() }
     }
@@ -119,7 +115,7 @@ impl Db {
 impl Keyspace {
     pub fn new(databases: usize) -> Keyspace {
         Keyspace {
-            dbs: (0..databases).map(|_| Db::new()).collect(),
+            dbs: Databases::new(databases),
             watchers: Mutex::default(),
             blocking: Mutex::default(),
             garbage: Vec::new(),
@@ -136,12 +132,7 @@ impl Keyspace {
     }
 
     pub fn databases(&self) -> usize {
-        self.dbs.len()
-    }
-
-    /// Bytes that all keys, values and deadlines take, with their places in tables.
-    pub fn memory(&self) -> usize {
-        self.dbs.iter().map(Db::memory).sum()
+        self.dbs.count
     }
 
     /// Every key of a database: for a base of the log. Expired ones are included, because their DELs are not
@@ -203,11 +194,6 @@ impl<'a> View<'a> {
     /// How much has been changed since the start.
     pub fn changes(&self) -> u64 {
         self.keyspace.changes
-    }
-
-    /// Bytes that the keys of all databases take.
-    pub fn memory(&self) -> usize {
-        self.keyspace.memory()
     }
 
     /// The same keyspace seen from another database.
