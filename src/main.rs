@@ -52,6 +52,7 @@ mod blob;
 mod client;
 mod config;
 mod error;
+mod evict;
 mod expire;
 mod gate;
 mod glob;
@@ -157,6 +158,7 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
     log::notice(format_args!("Ready to accept connections on port {port}"));
     background("sync", |server, _| server.aof.sync_every_second())?;
     background("expire", |server, store| expire::expire_for_ever(server, store))?;
+    background("maxmemory", |server, store| evict::evict_for_ever(server, store))?;
     // A rewrite makes its base from a replay of the files that nothing is appended to any more
     // (aof/rewrite.rs).
     background("rewrite", |server, store| {

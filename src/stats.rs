@@ -32,6 +32,7 @@ pub struct Stats {
     pub connections: AtomicU64,
     pub rejected_connections: AtomicU64,
     pub expired_keys: AtomicU64,
+    pub evicted_keys: AtomicU64,
     /// The most bytes that were in use when somebody looked (server/memory.rs). It is never reset.
     pub peak_memory: AtomicU64,
     /// Clients that were ended because of `maxmemory-clients`.
@@ -133,6 +134,7 @@ impl Stats {
             &self.connections,
             &self.rejected_connections,
             &self.expired_keys,
+            &self.evicted_keys,
             &self.evicted_clients,
             &self.freed,
         ];

@@ -3,7 +3,7 @@
 //! **A file written for Redis must start this server, or be refused for a reason.** An option that only
 //! tunes something is accepted with every value that Redis accepts, because there is nothing to tune (`no
 //! effect here`). An option that asks for a feature is accepted only with values that do not ask for it
-//! ([`Only`]): a server that accepted `maxmemory 100mb` and then grew beyond it would lie. A test in start.rs
+//! ([`Only`]): a server that accepted `tls-port 6380` and then listened in plain text would lie. A test in start.rs
 //! starts with the redis.conf that Redis comes with.
 //!
 //! **How Redis does it**: it uses them all, and refuses names that it does not know.
@@ -47,7 +47,6 @@ pub static GROUPS: &[(Accepts, Change, &str)] = &[
     (Only(NONE, REPLICAS), Live, "masterauth= masteruser="),
     (Only(ZERO, REPLICAS), Live, "min-replicas-to-write=0"),
     (Only(NO, "this server is not a cluster node"), AtStart, "cluster-enabled=no"),
-    (Only(ZERO, "this server has no eviction"), Live, "maxmemory=0"),
     (Only(NONE, "this server has one user; use requirepass"), AtStart, "aclfile="),
     (Only(&["1"], "every client has its own thread"), AtStart, "io-threads=1"),
     (Only(NO, "this server does not defragment its memory"), Live, "activedefrag=no"),
@@ -89,16 +88,15 @@ pub static GROUPS: &[(Accepts, Change, &str)] = &[
         tls-ciphersuites="),
     (Number(0, INT), Live, "\
         replica-priority=100 min-replicas-max-lag=10 repl-diskless-sync-delay=5 \
-        repl-diskless-sync-max-replicas=0 lfu-log-factor=10 lfu-decay-time=1 shutdown-timeout=10 \
+        repl-diskless-sync-max-replicas=0 shutdown-timeout=10 \
         list-compress-depth=0 hz=10 cluster-migration-barrier=1 cluster-replica-validity-factor=10 \
         tls-session-cache-size=20480 tls-session-cache-timeout=300"),
-    (Number(1, INT), Live, "repl-ping-replica-period=10 repl-timeout=60 maxmemory-samples=5"),
+    (Number(1, INT), Live, "repl-ping-replica-period=10 repl-timeout=60"),
     (Number(0, BIG), Live, "\
         repl-backlog-ttl=3600 acllog-max-len=128 tracking-table-max-keys=1000000 \
         stream-node-max-entries=100 cluster-node-timeout=15000"),
     (OneOf(&["disabled", "on-empty-db", "swapdb"]), Live, "repl-diskless-load=disabled"),
     (Memory(1, BIG), Live, "repl-backlog-size=1048576 active-defrag-ignore-bytes=104857600"),
-    (Number(0, 100), Live, "maxmemory-eviction-tenacity=10"),
     (Number(1, 10), Live, "active-expire-effort=1"),
     (OneOf(&["allchannels", "resetchannels"]), Live, "acl-pubsub-default=resetchannels"),
     (Text, AtStart, "syslog-ident=redis unixsocketperm=0"),

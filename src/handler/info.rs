@@ -185,8 +185,8 @@ impl Info<'_> {
             self.bytes("total_system_memory", total);
         }
         self.scripts(&memory);
-        self.bytes("maxmemory", 0);
-        self.field("maxmemory_policy", self.server.config.maxmemory_policy.text());
+        self.bytes("maxmemory", self.server.config.maxmemory.get() as u64);
+        self.field("maxmemory_policy", self.server.config.maxmemory_policy.name());
         if let Some(resident) = resident {
             self.fraction("mem_fragmentation_ratio", resident as f64 / used.max(1) as f64);
             self.field("mem_fragmentation_bytes", resident as i64 - used as i64);
@@ -310,9 +310,11 @@ impl Info<'_> {
         // Active expiry finds all, and has no limit of its time.
         self.fraction("expired_stale_perc", 0.0);
         self.field("expired_time_cap_reached_count", 0);
-        self.field("evicted_keys", 0);
+        self.field("evicted_keys", load(&stats.evicted_keys));
         self.field("evicted_clients", load(&stats.evicted_clients));
-        self.absent("total_eviction_exceeded_time current_eviction_exceeded_time");
+        let [all, current] = self.server.eviction.exceeded();
+        self.field("total_eviction_exceeded_time", all);
+        self.field("current_eviction_exceeded_time", current);
         self.field("keyspace_hits", total(Count::Hits));
         self.field("keyspace_misses", total(Count::Misses));
         self.field("pubsub_channels", channels);
