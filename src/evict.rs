@@ -11,6 +11,7 @@
 
 use crate::batch::{Batch, Room};
 use crate::client::Client;
+use crate::log;
 use crate::propagate::Source;
 use crate::resp::Reply;
 use crate::server::Server;
@@ -32,6 +33,13 @@ pub fn evict_for_ever(server: &Arc<Server>, store: &Store) -> ! {
     let mut reply = Reply::new();
     let mut kept_up = Instant::now();
     server.eviction.wake_me();
+    let limit = server.config.maxmemory.get();
+    if (1..1024 * 1024).contains(&limit) {
+        log::warning(format_args!(
+            "WARNING: You specified a maxmemory value that is less than 1MB (current value is {limit} \
+             bytes). Are you sure this is what you really want?"
+        ));
+    }
     loop {
         thread::park_timeout(TICK);
         while is_exceeded(server, store) {
@@ -67,7 +75,11 @@ fn is_exceeded(server: &Server, store: &Store) -> bool {
     };
     // Noted under the lock: whoever has it after us knows better.
     server.note_memory(keyspace.memory());
-    server.eviction.is_exceeded.load(Relaxed)
+    let is_exceeded = server.eviction.is_exceeded.load(Relaxed);
+    if !is_exceeded {
+        server.eviction.note(true);
+    }
+    is_exceeded
 }
 
 /// Says how much may be in use until the next time.

@@ -18,6 +18,7 @@
 //! rewrite   makes the log short again ────▶ ╚══════════════════════════════════╝
 //! lazyfree  frees what is large, so that nobody holds a lock for it
 //! evict     ends the client that holds the most, when all together hold too much
+//! maxmemory evicts keys, when memory is exceeded and no command does it
 //! main      starts all these; then cron: samples for INFO, ends clients that are idle for too long
 //! ```
 //!

@@ -175,7 +175,8 @@ impl<'a> View<'a> {
 
     /// The key's entry if it is alive, counted as a hit or a miss, and as a use of the key.
     pub fn entry(&self, key: Key) -> Option<Entry<'a>> {
-        let found = self.entry_unused(key);
+        let found = self.peek(key);
+        self.report.count(self.db, &key, found.is_some());
         if let Some(entry) = found {
             self.report.note_use(entry.entry.usage(), key.digest, self.time, self.limits);
         }

@@ -449,10 +449,7 @@ mod tests {
             (&["--port", "1", "2"], "'port 1 2' (command line): it takes one value"),
             (&["--foo", "a\nb"], "'foo a\\nb' (command line): no such option"),
             (&["-p", "1"], "'-p' (command line): an option begins with '--'"),
-            (
-                &["--maxmemory", "1gb"],
-                "'maxmemory 1gb' (command line): this server has no eviction",
-            ),
+            (&["--tls-port", "6380"], "'tls-port 6380' (command line): this server has no TLS"),
             (&["--replicaof", "h", "1"], "'replicaof h 1' (command line): this server has no repl"),
             (&["--daemonize", "yes"], "'daemonize yes' (command line): this server stays in the"),
             (&["--save", "60"], "'save 60' (command line): Invalid save parameters"),

@@ -578,7 +578,7 @@ mod tests {
 
     #[test]
     fn the_first_line_says_what_the_script_asks_for() {
-        let given = |no_writes| Flags { are_given: true, no_writes, allow_oom: false };
+        let given = |both| Flags { are_given: true, no_writes: both, allow_oom: both };
         assert_eq!(shebang(b"return 1"), Ok((Flags::default(), 0)));
         assert_eq!(shebang(b"#!lua\nreturn 1"), Ok((given(false), 5)));
         assert_eq!(shebang(b"#!lua flags=no-writes,allow-oom\n"), Ok((given(true), 31)));

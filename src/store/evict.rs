@@ -288,3 +288,130 @@ impl ViewMut<'_> {
         self.report.evicted.set(self.report.evicted.get() + 1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::propagate::{Records, Source};
+    use crate::resp::Arg;
+    use crate::store::{Report, Time, Ttl};
+    use crate::types::Limits;
+
+    const BEGIN: u64 = 1_764_300_000_000;
+
+    /// Runs `work` on a view of database 0 at this time.
+    fn at<R>(keyspace: &mut Keyspace, now: u64, work: impl FnOnce(&mut ViewMut) -> R) -> R {
+        let limits = Limits { string: 9, ..Limits::NOTHING };
+        let time = Time { now, source: Source::Client };
+        let (mut records, report) = (Records::default(), Report::default());
+        work(&mut ViewMut::new(keyspace, 0, time, &limits, &mut records, &report))
+    }
+
+    fn set(view: &mut ViewMut, key: u64, ttl: Ttl) {
+        view.set_string(Key::of(&key.to_be_bytes()), Arg::Small(b"v"), ttl);
+    }
+
+    fn policy(name: &str) -> Policy {
+        Policy::named(name)
+    }
+
+    fn keys(keyspace: &Keyspace) -> Vec<u64> {
+        let numbers = keyspace.entries(0).map(|entry| entry.key().try_into().unwrap());
+        numbers.map(u64::from_be_bytes).collect()
+    }
+
+    #[test]
+    fn of_many_keys_those_that_were_not_used_for_longest_go() {
+        const KEYS: u64 = 20_000;
+        let mut keyspace = Keyspace::new(1);
+        for key in 0..KEYS {
+            at(&mut keyspace, BEGIN + 10 * key, |view| set(view, key, Ttl::Gone));
+        }
+        at(&mut keyspace, BEGIN + 10 * KEYS, |view| {
+            (0..KEYS / 2).for_each(|_| assert!(view.evict(policy("allkeys-lru"), 5)));
+        });
+        let left = keys(&keyspace);
+        let young = left.iter().filter(|key| **key >= KEYS / 2).count();
+        assert_eq!(left.len() as u64, KEYS / 2);
+        assert!(young as f64 > 0.95 * left.len() as f64, "{young} of {}", left.len());
+    }
+
+    #[test]
+    fn a_candidate_that_was_used_since_it_was_drawn_stays() {
+        const KEYS: u64 = 20_000;
+        let mut keyspace = Keyspace::new(1);
+        at(&mut keyspace, BEGIN, |view| (0..KEYS).for_each(|key| set(view, key, Ttl::Gone)));
+        let drawn = at(&mut keyspace, BEGIN + 10_000, |view| {
+            (0..20).for_each(|_| assert!(view.evict(policy("allkeys-lru"), 5)));
+            view.keyspace.evictor.candidates.iter().map(|known| known.digest).collect::<Vec<_>>()
+        });
+        assert!(drawn.len() > 8);
+        let are_there = |keyspace: &Keyspace| {
+            drawn
+                .iter()
+                .filter(|digest| keyspace.dbs[0].keys.with_digest(**digest).count() > 0)
+                .count()
+        };
+        at(&mut keyspace, BEGIN + 20_000, |view| {
+            for digest in &drawn {
+                let found = view.keyspace.dbs[0].keys.with_digest(*digest).next();
+                let key = found.map(|entry| entry.key().to_vec());
+                key.inspect(|key| assert!(view.peek(Key::of(key)).is_some()));
+            }
+            (0..200).for_each(|_| assert!(view.evict(policy("allkeys-lru"), 5)));
+        });
+        assert_eq!(are_there(&keyspace), drawn.len());
+    }
+
+    #[test]
+    fn under_a_volatile_policy_only_keys_with_a_deadline_go_however_few_they_are() {
+        for name in ["volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl"] {
+            for with_deadline in [1u64, 3, 5_000] {
+                let mut keyspace = Keyspace::new(3);
+                at(&mut keyspace, BEGIN, |view| {
+                    (0..10_000).for_each(|key| set(view, key, Ttl::Gone));
+                    let later =
+                        (0..with_deadline).map(|key| (key, Ttl::Until(BEGIN + 9_000 + key)));
+                    later.for_each(|(key, ttl)| set(view, key, ttl));
+                    (0..with_deadline).for_each(|_| assert!(view.evict(policy(name), 5), "{name}"));
+                    assert!(!view.evict(policy(name), 5), "{name}");
+                });
+                let left = keys(&keyspace);
+                assert_eq!(left.len() as u64, 10_000 - with_deadline);
+                assert!(left.iter().all(|key| *key >= with_deadline));
+            }
+        }
+    }
+
+    #[test]
+    fn the_nearest_deadline_is_the_first() {
+        let mut keyspace = Keyspace::new(2);
+        at(&mut keyspace, BEGIN, |view| {
+            (0..1_000).for_each(|key| {
+                let ttl = Ttl::Until(BEGIN + 1_000 + 7 * key % 1_000);
+                view.in_db(key as usize % 2, |view| set(view, key, ttl));
+            });
+            for step in 0..1_000 {
+                let firsts = view.keyspace.dbs.iter().filter_map(|db| db.deadlines.first());
+                assert_eq!(firsts.min().map(|(deadline, _)| *deadline), Some(BEGIN + 1_000 + step));
+                assert!(view.evict(policy("volatile-ttl"), 5));
+            }
+        });
+    }
+
+    #[test]
+    fn an_eviction_goes_on_from_database_to_database_until_there_is_no_key() {
+        for name in ["allkeys-random", "allkeys-lru", "allkeys-lfu"] {
+            let mut keyspace = Keyspace::new(9);
+            at(&mut keyspace, BEGIN, |view| {
+                for db in [1, 4, 8] {
+                    view.in_db(db, |view| (0..50).for_each(|key| set(view, key, Ttl::Gone)));
+                }
+                (0..150).for_each(|_| assert!(view.evict(policy(name), 3), "{name}"));
+                assert!(!view.evict(policy(name), 3));
+                assert!(!view.evict(policy("noeviction"), 3));
+            });
+            assert_eq!(keyspace.memory().keys, 0);
+        }
+    }
+}
