@@ -87,6 +87,12 @@ impl Batch<'_> {
         room
     }
 
+    /// Whether there would be room if clients held nothing.
+    pub fn clients_take_too_much(&self) -> bool {
+        let held = self.server.config.clients.bytes();
+        self.used().saturating_sub(held) <= self.server.config.maxmemory.get()
+    }
+
     /// Bytes in use that count, under the lock that is held.
     pub fn used(&self) -> usize {
         self.server.memory(self.keyspace().memory()).limited()

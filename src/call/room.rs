@@ -11,6 +11,7 @@ use super::Caller;
 use crate::client::Client;
 use crate::handler::{Flag, Row, Run};
 use crate::resp::Args;
+use crate::server::Others;
 use std::sync::atomic::Ordering;
 
 impl Caller<'_> {
@@ -35,8 +36,15 @@ impl Caller<'_> {
         if !(runs_script || is_denied) || is_queued && !is_exceeded() {
             return false;
         }
-        self.out_of_memory = !self.batch.make_room().unwrap_or(true);
-        self.out_of_memory && is_denied
+        let mut has_room = self.batch.make_room().unwrap_or(true);
+        if !has_room && self.batch.clients_take_too_much() {
+            // Some of them may have hung up, and their threads are yet to notice it.
+            self.batch.give_back();
+            server.wait_for_others(&client.public, Others::All);
+            has_room = self.batch.make_room().unwrap_or(true);
+        }
+        self.out_of_memory = !has_room;
+        !has_room && is_denied
     }
 
     /// Whether there was no room when the script began, or the EXEC that it is in.
