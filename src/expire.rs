@@ -14,6 +14,7 @@ use crate::client::Client;
 use crate::propagate::Source;
 use crate::resp::Reply;
 use crate::server::Server;
+use crate::stats::add;
 use crate::store::Store;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -39,6 +40,7 @@ pub fn expire_for_ever(server: &Arc<Server>, store: &Store) -> ! {
                 }
                 let found = batch.view(db).note_expired(BATCH);
                 batch.finish(&mut client, &mut reply);
+                add(&server.stats.expire_cycle, begin.elapsed().as_micros() as u64);
                 if found == 0 {
                     break;
                 }

@@ -48,6 +48,7 @@ pub mod latency;
 pub mod lcs;
 pub mod list;
 pub mod long;
+pub mod memory;
 pub mod pubsub;
 pub mod scan;
 pub mod script;
@@ -264,6 +265,7 @@ const SERVER: &[&[Command]] = &[
     connection::ACL,
     info::COMMANDS,
     introspection::COMMANDS,
+    memory::COMMANDS,
     debug::COMMANDS,
     config::COMMANDS,
     latency::COMMANDS,

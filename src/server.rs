@@ -37,6 +37,7 @@ use crate::store::Garbage;
 use crate::watch::WatchFlag;
 use eviction::Eviction;
 use mailbox::Mailbox;
+use memory::Resident;
 use order::Turns;
 use pause::Pause;
 use scripts::Scripts;
@@ -67,6 +68,8 @@ pub struct Server {
     /// Leads to the thread that frees large values, so that nobody frees them under a lock.
     pub lazyfree: Sender<Garbage>,
     pub started: Instant,
+    /// Bytes that the process had before there was anything to be counted (server/memory.rs).
+    pub startup: usize,
     /// A coarse clock in milliseconds, advanced by cron (main.rs) ten times a second. It stops while the
     /// process is suspended, so nobody looks idle because of that.
     pub idle_clock: AtomicU64,
@@ -113,6 +116,7 @@ impl Server {
             hub: Hub::default(),
             lazyfree,
             started: Instant::now(),
+            startup: Resident::now().map_or(0, |resident| resident.anonymous),
             idle_clock: AtomicU64::new(0),
             last_served: AtomicU64::new(0),
             may_spin: available_parallelism().is_ok_and(|cores| cores.get() > 1),
