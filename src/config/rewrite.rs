@@ -15,8 +15,8 @@
 //! the old file or the new one.
 //!
 //! **How Redis does it**: `rewriteConfig` in config.c, with the same result. But there the new lines have no certain
-//! order, and the file gets the mode 0644, even if only its owner could read it before. An option that cannot be obeyed here, such as
-//! `tcp-keepalive`, keeps its line, because the file may go back to Redis.
+//! order, and the file gets the mode 0644, even if only its owner could read it before. An option that cannot be
+//! obeyed here, such as `tcp-keepalive`, keeps its line, because the file may go back to Redis.
 
 use super::options::{Accepts, Accepts::*, Change, OPTIONS, Row, find, target};
 use super::{Config, Values};
