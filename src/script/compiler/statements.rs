@@ -76,20 +76,20 @@ impl Compiler<'_> {
             match self.lexer.token {
                 Token::ElseIf => {
                     let escape = self.emit_jump()?;
-                    self.join(&mut escapes, escape)?;
+                    self.put_before(&mut escapes, escape)?;
                     self.patch_to_here(if_false)?;
                     if_false = self.if_branch()?;
                 }
                 Token::Else => {
                     let escape = self.emit_jump()?;
-                    self.join(&mut escapes, escape)?;
+                    self.put_before(&mut escapes, escape)?;
                     self.patch_to_here(if_false)?;
                     self.lexer.advance()?;
                     self.block()?;
                     break;
                 }
                 _ => {
-                    self.join(&mut escapes, if_false)?;
+                    self.put_before(&mut escapes, if_false)?;
                     break;
                 }
             }
@@ -164,7 +164,7 @@ impl Compiler<'_> {
         }
         let jump = self.emit_jump()?;
         let mut breaks = self.function.blocks[at].breaks;
-        self.join(&mut breaks, jump)?;
+        self.put_before(&mut breaks, jump)?;
         self.function.blocks[at].breaks = breaks;
         Ok(())
     }
