@@ -157,8 +157,12 @@ impl Scripts {
         let mut cache = self.cache.lock().unwrap();
         let last_id = cache.last_id;
         let old = std::mem::replace(&mut *cache, Cache { last_id, ..Cache::default() });
-        let engines = self.engines.iter().filter_map(|engine| engine.inside.try_lock().ok());
-        let machines: Vec<_> = engines.filter_map(|mut inside| inside.take()).collect();
+        let take = |engine: &Engine| {
+            let machine = engine.inside.try_lock().ok()?.take();
+            engine.bytes.store(0, Ordering::Relaxed);
+            machine
+        };
+        let machines: Vec<_> = self.engines.iter().filter_map(take).collect();
         Mutex::new((old, machines))
     }
 
@@ -500,6 +504,21 @@ mod tests {
         drop(scripts.flush());
         let new = keep(b"return 2");
         assert_eq!(inside.compiled.function(new), None);
+    }
+
+    #[test]
+    fn a_machine_that_a_flush_has_freed_takes_no_memory_any_more() {
+        let scripts = Scripts::default();
+        let bytes = || scripts.counts().2;
+        let machine = || Machine::new(1 << 20);
+        assert!(scripts.turn().machine(machine).end().is_none() && bytes() > 0);
+        drop(scripts.flush());
+        assert_eq!(bytes(), 0);
+        // A script that runs keeps its machine, and its bytes are told when it has ended.
+        let turn = scripts.turn();
+        let mut runs = turn.machine(machine);
+        drop(scripts.flush());
+        assert!(runs.end().is_none() && bytes() > 0);
     }
 
     #[test]
