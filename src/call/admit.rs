@@ -173,7 +173,7 @@ impl Caller<'_> {
         let has_lost = client.public.watch_flag.load(Ordering::Relaxed);
         if let Some(transaction) = &mut client.transaction {
             transaction.writes |= row.command.writes();
-            transaction.has_script |= row.command.is_script();
+            transaction.has_script |= matches!(row.command.run, Run::Script(_));
             // As in Redis: what EXEC will refuse need not be kept.
             if !transaction.aborted && !has_lost {
                 let args = args.to_owned();

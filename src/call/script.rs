@@ -3,8 +3,8 @@
 //! ```text
 //! EVAL "return redis.call('INCR', KEYS[1])" 1 k
 //!   │  the exclusive lock is taken; EVAL_RO and EVALSHA_RO take the shared one
-//!   │  the script is known, or is compiled (server/scripts.rs)
-//!   │  a machine gets KEYS and ARGV, and runs (src/script.rs)
+//!   │  a machine has compiled the script before, or does so now. SCRIPT LOAD ends here
+//!   │  it gets KEYS and ARGV, and runs (src/script.rs)
 //!   │     redis.call ─▶ Host::call ─▶ admit ─▶ Caller::call, which calls INCR as it does for a client
 //!   │                                          its reply ─▶ a value of Lua (script/lib/reply.rs)
 //!   └─ the value that the script returns ─▶ the reply (script/answer.rs)
@@ -17,7 +17,10 @@
 //!
 //! **It must not run for ever.** The machine asks now and then whether it may go on ([`Host::interrupt`]). After
 //! `lua-time-limit` the batch lends its lock (batch/lending.rs): others are told BUSY, and may say SCRIPT KILL
-//! unless the script has written. Then the lock is taken for each single command of the script.
+//! unless the script has written. Then the lock is taken for each single command of the script. The compiler asks
+//! too, so all this is true of a long source as well. It compiles under the lock, because a machine belongs to
+//! whoever holds the lock, and because a script in the middle of an EXEC has no other time. A kilobyte of source takes
+//! some ten microseconds.
 //!
 //! **How Redis does it**: eval.c, script.c and script_lua.c: `evalGenericCommand`, `luaCallFunction`,
 //! `scriptCall`.
@@ -28,7 +31,7 @@ use super::Caller;
 use super::admit::Refusal;
 use crate::client::Client;
 use crate::error::Error;
-use crate::handler::script::{Form, key_count};
+use crate::handler::script::Form;
 use crate::handler::server::show_monitors;
 use crate::handler::{Flag, REDIS_VERSION, Row, Run, TABLE};
 use crate::log;
@@ -37,8 +40,8 @@ use crate::script::lib::{Answer, Host, redis};
 use crate::script::machine::Machine;
 use crate::script::number;
 use crate::script::value::{self, Value};
-use crate::server::scripts::{Inside, Known, Turn, memory_limit};
-use crate::sha1::hexadecimal;
+use crate::server::scripts::{Compiled, Inside, Known, Script, Turn, memory_limit, shebang};
+use crate::sha1::{Digest, hexadecimal};
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
@@ -51,10 +54,11 @@ struct Asked<'c> {
     /// How many of the arguments are keys.
     keys: usize,
     known: Option<Known>,
+    script: Script,
 }
 
 impl<'a> Caller<'a> {
-    /// Runs a script, and writes what it returns.
+    /// Runs a script, and writes what it returns. Or loads it, and writes its digest.
     pub(super) fn run_script(
         &mut self,
         row: &'static Row,
@@ -64,7 +68,7 @@ impl<'a> Caller<'a> {
         reply: &mut Reply,
     ) -> Result<(), Refusal> {
         let server = self.batch.server;
-        if server.hub.has_monitors() {
+        if server.hub.has_monitors() && row.command.is_script() {
             // In front of its commands.
             self.batch.clock.go_on();
             show_monitors(client, row, args, self.batch.clock.now, reply);
@@ -72,11 +76,13 @@ impl<'a> Caller<'a> {
         if form.by_digest && args[1].len() != 40 {
             return Err(Error::NoScript.into());
         }
-        let (keys, known) = (key_count(args)?, form.known(&server.scripts, args));
-        if form.by_digest && known.is_none() {
-            return Err(Error::NoScript.into());
-        }
-        let asked = Asked { form, args, keys, known };
+        let (keys, known) = (form.key_count(args)?, form.known(&server.scripts, args));
+        let script = match known {
+            Some(known) => known.script,
+            None if form.by_digest => return Err(Error::NoScript.into()),
+            None => Script::of(form.text(args))?,
+        };
+        let asked = Asked { form, args, keys, known, script };
         let turn = self.begin_turn(row, &asked, client)?;
         let mut in_use = turn.machine(new_machine);
         let result = self.run_asked(&asked, &turn, &mut in_use, client, reply);
@@ -94,8 +100,7 @@ impl<'a> Caller<'a> {
         client: &Client,
     ) -> Result<Turn<'a>, Refusal> {
         let scripts = &self.batch.server.scripts;
-        let says_it_reads = asked.known.is_some_and(|known| known.flags.no_writes);
-        let reads = asked.form.is_read_only || says_it_reads;
+        let reads = asked.form.is_read_only || asked.script.flags.no_writes;
         let may_share = reads && !client.in_exec && !self.batch.is_exclusive();
         if let Some(turn) = may_share.then(|| scripts.reading_turn()).flatten() {
             self.batch.share()?;
@@ -114,9 +119,6 @@ impl<'a> Caller<'a> {
         client: &mut Client,
         reply: &mut Reply,
     ) -> Result<(), Refusal> {
-        let scripts = &self.batch.server.scripts;
-        let (known, function) = inside.function(scripts, asked.known, &asked.args[1])?;
-        self.check_flags(asked.form, known)?;
         inside.reply.protocol = Protocol::Resp2;
         // A script may have been killed behind the arguments of a command that it was about to call.
         inside.args.clear();
@@ -128,30 +130,14 @@ impl<'a> Caller<'a> {
             caller: self,
             client,
             turn,
-            known,
-            may_write: !asked.form.is_read_only && !known.flags.no_writes,
+            digest: asked.script.digest,
+            may_write: !asked.form.is_read_only && !asked.script.flags.no_writes,
             is_busy: false,
             looked_at: None,
             dirty: 0,
         };
-        let has_failed = running.run(&mut inside.machine, function, asked, reply);
+        let has_failed = running.run(&mut inside.compiled, asked, reply);
         if has_failed { Err(Refusal::Told) } else { Ok(()) }
-    }
-
-    /// Refuses a script that says that it writes where it may not.
-    fn check_flags(&self, form: Form, known: Known) -> Result<(), Error> {
-        if !known.flags.are_given || known.flags.no_writes {
-            return Ok(());
-        }
-        if let Some(cause) = self.batch.server.aof.failure() {
-            return Err(Error::misconf(&cause));
-        }
-        match form.is_read_only {
-            true => {
-                Err(Error::text("ERR Can not execute a script with write flag using *_ro command."))
-            }
-            false => Ok(()),
-        }
     }
 }
 
@@ -180,10 +166,10 @@ fn set_arguments(machine: &mut Machine, args: &Args, keys: usize) -> Result<(), 
 
 /// Answers with the error that has ended a script, and where it happened. (If it happened behind the script, because
 /// what it has returned is too much, there is no place.)
-fn tell(machine: &mut Machine, error: value::Error, known: Known, reply: &mut Reply) {
+fn tell(machine: &mut Machine, error: value::Error, digest: &Digest, reply: &mut Reply) {
     let (mut text, is_counted) = answer::error_text(machine, error.0);
     if let Some((source, line)) = machine.place_of_failure() {
-        let name = hexadecimal(&known.digest);
+        let name = hexadecimal(digest);
         text.extend(format!(" script: {name}, on ").as_bytes());
         text.extend(number::c_string(&source));
         text.extend(format!(":{line}.").as_bytes());
@@ -196,7 +182,7 @@ struct Running<'c, 'a> {
     caller: &'c mut Caller<'a>,
     client: &'c mut Client,
     turn: &'c Turn<'c>,
-    known: Known,
+    digest: Digest,
     /// The arguments of the next command, and the reply of the last one. What it takes is bounded: a few scripts run
     /// at once, and each has one reply.
     args: &'c mut Args,
@@ -214,27 +200,26 @@ struct Running<'c, 'a> {
 }
 
 impl Running<'_, '_> {
-    /// Runs the script under the lock that is held, and answers. Returns whether the answer is an error, or has one
-    /// in it.
-    fn run(
-        &mut self,
-        machine: &mut Machine,
-        function: Value,
-        asked: &Asked,
-        reply: &mut Reply,
-    ) -> bool {
+    /// Runs the script, or loads it, under the lock that is held, and answers. Returns whether the answer is an
+    /// error, or has one in it.
+    fn run(&mut self, compiled: &mut Compiled, asked: &Asked, reply: &mut Reply) -> bool {
         (self.client.in_exec, self.client.in_script) = (true, true);
         self.caller.batch.set_in_script(true);
         self.caller.batch.begin_unit();
         let begin = reply.out.mark();
-        let ran = set_arguments(machine, asked.args, asked.keys)
-            .and_then(|()| machine.run(function, &[], self))
-            .and_then(|()| answer::write(machine, self, reply));
-        let has_failed = ran.unwrap_or_else(|error| {
-            reply.out.truncate(begin);
-            tell(machine, error, self.known, reply);
-            true
-        });
+        let has_failed = match self.function(compiled, asked) {
+            Ok(_) if asked.form.only_loads => {
+                let scripts = &self.caller.batch.server.scripts;
+                scripts.keep(asked.form.text(asked.args), asked.script, false);
+                reply.bulk(hexadecimal(&self.digest).as_bytes());
+                false
+            }
+            Ok(function) => self.run_function(&mut compiled.machine, function, asked, reply),
+            Err(error) => {
+                reply.error(&error);
+                true
+            }
+        };
         reply.errors.take_over(&mut self.reply.errors);
         let batch = &mut self.caller.batch;
         batch.set_in_script(false);
@@ -246,6 +231,74 @@ impl Running<'_, '_> {
         self.client.in_script = false;
         (self.client.in_exec, self.client.db) = (self.was_in_exec, self.db);
         has_failed
+    }
+
+    /// The compiled script, if it may run.
+    fn function(&mut self, compiled: &mut Compiled, asked: &Asked) -> Result<Value, Error> {
+        let function = match asked.known.and_then(|known| compiled.function(known)) {
+            Some(function) => function,
+            None => self.compile(compiled, asked)?,
+        };
+        self.check_flags(asked)?;
+        Ok(function)
+    }
+
+    /// Compiles the script, and keeps it.
+    fn compile(&mut self, compiled: &mut Compiled, asked: &Asked) -> Result<Value, Error> {
+        let scripts = &self.caller.batch.server.scripts;
+        let kept = match asked.known {
+            Some(known) if asked.form.by_digest => scripts.text(known).ok_or(Error::NoScript)?,
+            _ => Default::default(),
+        };
+        let text = if asked.form.by_digest { &kept } else { asked.form.text(asked.args) };
+        let (_, begin) = shebang(text).map_err(Error::Text)?;
+        let machine = &mut compiled.machine;
+        let loaded = machine.load(&text[begin..], b"@user_script", &mut || self.interrupt());
+        let function = loaded.map_err(|error| {
+            let text = match error.0 {
+                Value::String(text) => machine.heap.bytes_of(text),
+                _ => b"",
+            };
+            Error::Text([b"ERR Error compiling script (new function): ", text].concat())
+        })?;
+        let known = asked.known.unwrap_or_else(|| scripts.keep(text, asked.script, true));
+        compiled.keep(known, function);
+        Ok(function)
+    }
+
+    /// Refuses a script that says that it writes where it may not.
+    fn check_flags(&self, asked: &Asked) -> Result<(), Error> {
+        let flags = asked.script.flags;
+        if asked.form.only_loads || !flags.are_given || flags.no_writes {
+            return Ok(());
+        }
+        if let Some(cause) = self.caller.batch.server.aof.failure() {
+            return Err(Error::misconf(&cause));
+        }
+        match asked.form.is_read_only {
+            true => {
+                Err(Error::text("ERR Can not execute a script with write flag using *_ro command."))
+            }
+            false => Ok(()),
+        }
+    }
+
+    fn run_function(
+        &mut self,
+        machine: &mut Machine,
+        function: Value,
+        asked: &Asked,
+        reply: &mut Reply,
+    ) -> bool {
+        let begin = reply.out.mark();
+        let ran = set_arguments(machine, asked.args, asked.keys)
+            .and_then(|()| machine.run(function, &[], self))
+            .and_then(|()| answer::write(machine, self, reply));
+        ran.unwrap_or_else(|error| {
+            reply.out.truncate(begin);
+            tell(machine, error, &self.digest, reply);
+            true
+        })
     }
 }
 
@@ -267,7 +320,7 @@ impl Host for Running<'_, '_> {
                 "Slow script detected: still in execution after {} milliseconds. You can try killing the script \
                  using the SCRIPT KILL command. Script name is: {}.",
                 elapsed.as_millis(),
-                hexadecimal(&self.known.digest),
+                hexadecimal(&self.digest),
             ));
         }
         Ok(())

@@ -12,6 +12,9 @@
 //! The buffer keeps the text of the last token that was read, because error messages quote it:
 //! `user_script:1: '=' expected near 'y'`.
 //!
+//! A source may be half a gigabyte. So the lexer counts what is done, its own work and that of the
+//! [compiler](super::compiler), and asks between two tokens whether to go on.
+//!
 //! **How Redis does it**: the same, byte by byte, with the same messages.
 
 use super::code;
@@ -90,6 +93,12 @@ const SIGNS: [(&str, Token); 6] = [
     ("~=", Token::NotEqual),
 ];
 
+/// So much work is done before it asks whether to go on. A token is 1, and so is a step along a list.
+const PAUSE: usize = 20_000;
+
+/// Is asked now and then whether to go on. The error says why not.
+pub type Ask<'a> = dyn FnMut() -> Result<(), String> + 'a;
+
 pub struct Lexer<'a> {
     source: &'a [u8],
     at: usize,
@@ -103,10 +112,18 @@ pub struct Lexer<'a> {
     pub line: u32,
     /// The line of the token before `token`.
     pub last_line: u32,
+    /// What was done since it has asked whether to go on.
+    pub work: usize,
+    ask: &'a mut Ask<'a>,
 }
 
 impl<'a> Lexer<'a> {
-    pub fn new(heap: &'a mut Heap, source: &'a [u8], name: &'a [u8]) -> Lexer<'a> {
+    pub fn new(
+        heap: &'a mut Heap,
+        source: &'a [u8],
+        name: &'a [u8],
+        ask: &'a mut Ask<'a>,
+    ) -> Lexer<'a> {
         Lexer {
             source,
             at: 0,
@@ -117,6 +134,8 @@ impl<'a> Lexer<'a> {
             ahead: None,
             line: 1,
             last_line: 1,
+            work: 0,
+            ask,
         }
     }
 
@@ -128,6 +147,16 @@ impl<'a> Lexer<'a> {
             None => self.read()?,
         };
         Ok(())
+    }
+
+    /// Asks whether to go on, if much was done, and whether there is memory for it.
+    fn pause_if_due(&mut self) -> Result<(), Error> {
+        if self.work < PAUSE {
+            return Ok(());
+        }
+        self.work = 0;
+        self.heap.check_room(0)?;
+        (self.ask)().map_err(|reason| Error(Value::String(self.heap.add_string(reason.as_bytes()))))
     }
 
     /// The token behind the present one.
@@ -172,6 +201,14 @@ impl<'a> Lexer<'a> {
     }
 
     fn read(&mut self) -> Result<Token, Error> {
+        let begin = self.at;
+        let token = self.read_token()?;
+        self.work += 1 + (self.at - begin) / 16;
+        self.pause_if_due()?;
+        Ok(token)
+    }
+
+    fn read_token(&mut self) -> Result<Token, Error> {
         self.buffer.clear();
         while let Some(byte) = self.peek() {
             match byte {

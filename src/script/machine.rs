@@ -35,8 +35,9 @@ mod slow;
 pub use self::slow::Compared;
 
 use super::code::{Instruction, Operand, Place, Prototype};
-use super::compiler;
+use super::compiler::{self, Source};
 use super::heap::{Arena, Function, Heap, Id, Upvalue};
+use super::lexer::Ask;
 use super::lib::{Host, Resume};
 use super::metatable::Lookup;
 use super::number;
@@ -194,11 +195,13 @@ impl Machine {
     }
 
     /// Compiles a source to a function without upvalues. See
-    /// [`source_name`](super::code::source_name) for `name`.
-    pub fn load(&mut self, source: &[u8], name: &[u8]) -> Result<Value, Error> {
-        let levels = self.levels();
-        let (heap, prototypes) = (&mut self.heap, &mut self.prototypes);
-        let prototype = compiler::compile(heap, prototypes, source, name, levels)?;
+    /// [`source_name`](super::code::source_name) for `name`. `ask` is asked now and then whether to go on. If not,
+    /// [`is_stopped`](Self::is_stopped) is set.
+    pub fn load(&mut self, source: &[u8], name: &[u8], ask: &mut Ask) -> Result<Value, Error> {
+        let source = Source { text: source, name, levels: self.levels() };
+        let Machine { heap, prototypes, is_stopped, .. } = self;
+        let mut ask = || ask().inspect_err(|_| *is_stopped = true);
+        let prototype = compiler::compile(heap, prototypes, source, &mut ask)?;
         let (globals, upvalues) = (self.globals, Box::default());
         Ok(Value::Function(self.heap.function(Function::Lua { prototype, upvalues, globals })))
     }

@@ -11,7 +11,7 @@
 //! **Bounds.** Of the scripts that came by EVAL only the [`MOST_BY_EVAL`] that were used last are kept. Those that
 //! came by SCRIPT LOAD stay until SCRIPT FLUSH. So that is memory which a client takes, as by SET, and INFO counts
 //! it. Each machine has a limit ([`memory_limit`]), and there are a few machines, so all scripts together have one.
-//! A machine that has become large is thrown away after its script.
+//! What is compiled counts too. A machine that has become large is thrown away after its script.
 //!
 //! Nothing of a script survives in its machine. The globals are readonly, all but KEYS and ARGV, which are set anew.
 //!
@@ -62,8 +62,13 @@ pub struct Scripts {
     cache: Mutex<Cache>,
     /// The first is for whoever holds the exclusive lock.
     engines: [Engine; READERS + 1],
-    /// Compiles what SCRIPT LOAD brings, to see whether it is a script.
-    loader: Mutex<Option<Box<Machine>>>,
+}
+
+/// What a script says of itself.
+#[derive(Clone, Copy)]
+pub struct Script {
+    pub digest: Digest,
+    pub flags: Flags,
 }
 
 /// A script in the cache. The number is used again, the id is not.
@@ -71,8 +76,14 @@ pub struct Scripts {
 pub struct Known {
     number: usize,
     id: u64,
-    pub digest: Digest,
-    pub flags: Flags,
+    pub script: Script,
+}
+
+impl Script {
+    pub fn of(text: &[u8]) -> Result<Script, Error> {
+        let (flags, _) = shebang(text).map_err(Error::Text)?;
+        Ok(Script { digest: sha1(text), flags })
+    }
 }
 
 /// What the first line of a script asks for: `#!lua flags=no-writes`.
@@ -130,30 +141,15 @@ impl Scripts {
     }
 
     /// Keeps a script. `by_eval`: only as long as it is used now and then.
-    pub fn keep(&self, text: &[u8], flags: Flags, by_eval: bool) -> Known {
+    pub fn keep(&self, text: &[u8], script: Script, by_eval: bool) -> Known {
         let mut cache = self.cache.lock().unwrap();
-        if let Some(number) = cache.by_source.get(text).copied() {
+        if let Some(number) = cache.by_digest.get(&script.digest).copied() {
             if !by_eval {
                 cache.is_loaded(number, text.len());
             }
             return cache.used(number);
         }
-        cache.add(text, flags, by_eval)
-    }
-
-    /// SCRIPT LOAD: keeps what is a script. The error is the compiler's.
-    pub fn load(&self, text: &[u8]) -> Result<Digest, Vec<u8>> {
-        let (flags, begin) = shebang(text)?;
-        if self.by_source(text).is_none() {
-            let mut loader = self.loader.lock().unwrap();
-            let mut machine =
-                loader.take().unwrap_or_else(|| Box::new(Machine::new(memory_limit())));
-            compile(&mut machine, &text[begin..])?;
-            if machine.heap.bytes < KEPT {
-                *loader = Some(machine);
-            }
-        }
-        Ok(self.keep(text, flags, false).digest)
+        cache.add(text, script, by_eval)
     }
 
     /// SCRIPT FLUSH. What the machines have compiled goes too, but not from under a script that runs.
@@ -161,8 +157,12 @@ impl Scripts {
         let mut cache = self.cache.lock().unwrap();
         let last_id = cache.last_id;
         let old = std::mem::replace(&mut *cache, Cache { last_id, ..Cache::default() });
-        let engines = self.engines.iter().filter_map(|engine| engine.inside.try_lock().ok());
-        let machines: Vec<_> = engines.filter_map(|mut inside| inside.take()).collect();
+        let take = |engine: &Engine| {
+            let machine = engine.inside.try_lock().ok()?.take();
+            engine.bytes.store(0, Ordering::Relaxed);
+            machine
+        };
+        let machines: Vec<_> = self.engines.iter().filter_map(take).collect();
         Mutex::new((old, machines))
     }
 
@@ -220,7 +220,7 @@ impl Cache {
         source.known
     }
 
-    fn add(&mut self, text: &[u8], flags: Flags, by_eval: bool) -> Known {
+    fn add(&mut self, text: &[u8], script: Script, by_eval: bool) -> Known {
         if by_eval {
             self.bytes_by_eval += text.len();
             while !self.by_eval.is_empty()
@@ -234,11 +234,11 @@ impl Cache {
             self.sources.len() - 1
         });
         self.last_id += 1;
-        let known = Known { number, id: self.last_id, digest: sha1(text), flags };
+        let known = Known { number, id: self.last_id, script };
         let text: Arc<[u8]> = text.into();
         self.bytes += text.len() + ENTRY;
         self.by_source.insert(text.clone(), number);
-        self.by_digest.insert(known.digest, number);
+        self.by_digest.insert(script.digest, number);
         self.sources[number] = Some(Source { known, text, last_use: 0 });
         if by_eval {
             self.by_eval.push(number);
@@ -262,7 +262,7 @@ impl Cache {
         let number = self.by_eval.swap_remove(at);
         if let Some(source) = self.sources[number].take() {
             self.by_source.remove(&source.text);
-            self.by_digest.remove(&source.known.digest);
+            self.by_digest.remove(&source.known.script.digest);
             self.bytes -= source.text.len() + ENTRY;
             self.bytes_by_eval -= source.text.len();
             self.free.push(number);
@@ -292,17 +292,21 @@ enum State {
     Killed,
 }
 
-/// A machine with the functions that it has compiled. They are the roots of the machine, by their numbers, with the
-/// ids of their scripts beside them.
 pub struct Inside {
-    pub machine: Machine,
+    pub compiled: Compiled,
     /// The arguments of the next command of a script, and the reply of its last one. They keep their memory from one
     /// script to the next.
     pub args: Args,
     pub reply: Reply,
-    ids: Vec<u64>,
     /// Bytes of the heap at which it is collected between two scripts.
     collect_at: usize,
+}
+
+/// A machine with the functions that it has compiled. They are the roots of the machine, by their numbers, with the
+/// ids of their scripts beside them.
+pub struct Compiled {
+    pub machine: Machine,
+    ids: Vec<u64>,
 }
 
 impl Engine {
@@ -333,8 +337,8 @@ impl<'a> Turn<'a> {
         let mut inside = self.engine.inside.lock().unwrap();
         inside.get_or_insert_with(|| {
             let (args, reply) = (Args::default(), Reply::new());
-            let (ids, collect_at) = (Vec::new(), COLLECT_AT);
-            Box::new(Inside { machine: make(), args, reply, ids, collect_at })
+            let compiled = Compiled { machine: make(), ids: Vec::new() };
+            Box::new(Inside { compiled, args, reply, collect_at: COLLECT_AT })
         });
         InUse { engine: self.engine, inside }
     }
@@ -388,7 +392,7 @@ impl InUse<'_> {
     /// The script has ended. Returns the machine if it has become too large to be kept.
     pub fn end(&mut self) -> Option<Garbage> {
         let engine = self.engine;
-        let Inside { machine, collect_at, .. } = &mut **self;
+        let Inside { compiled: Compiled { machine, .. }, collect_at, .. } = &mut **self;
         let most = machine.heap.bytes.max(machine.heap.peak) + machine.thread.size();
         // With many scripts in it, a machine is large.
         if most > KEPT.max(2 * *collect_at) {
@@ -411,37 +415,14 @@ impl InUse<'_> {
     }
 }
 
-impl Inside {
-    /// The compiled script. `text` is what the client has sent: the script, or the digest of one that is known.
-    pub fn function(
-        &mut self,
-        scripts: &Scripts,
-        known: Option<Known>,
-        text: &[u8],
-    ) -> Result<(Known, Value), Error> {
-        let Some(known) = known else {
-            let (flags, begin) = shebang(text).map_err(Error::Text)?;
-            let function = compile(&mut self.machine, &text[begin..]).map_err(Error::Text)?;
-            let known = scripts.keep(text, flags, true);
-            self.keep(known, function);
-            return Ok((known, function));
-        };
-        if let Some(function) = self.compiled(known) {
-            return Ok((known, function));
-        }
-        let text = scripts.text(known).ok_or(Error::NoScript)?;
-        let (_, begin) = shebang(&text).map_err(Error::Text)?;
-        let function = compile(&mut self.machine, &text[begin..]).map_err(Error::Text)?;
-        self.keep(known, function);
-        Ok((known, function))
-    }
-
-    fn compiled(&self, known: Known) -> Option<Value> {
+impl Compiled {
+    /// The function of a script that is known, if the machine has compiled it.
+    pub fn function(&self, known: Known) -> Option<Value> {
         let is_there = self.ids.get(known.number) == Some(&known.id);
         is_there.then(|| self.machine.roots[known.number])
     }
 
-    fn keep(&mut self, known: Known, function: Value) {
+    pub fn keep(&mut self, known: Known, function: Value) {
         if self.ids.len() <= known.number {
             self.ids.resize(known.number + 1, 0);
             self.machine.roots.resize(known.number + 1, Value::Nil);
@@ -449,17 +430,6 @@ impl Inside {
         self.ids[known.number] = known.id;
         self.machine.roots[known.number] = function;
     }
-}
-
-/// Compiles the text behind the first line. The error is Redis's.
-pub fn compile(machine: &mut Machine, text: &[u8]) -> Result<Value, Vec<u8>> {
-    machine.load(text, b"@user_script").map_err(|error| {
-        let text = match error.0 {
-            Value::String(text) => machine.heap.bytes_of(text),
-            _ => b"",
-        };
-        [b"ERR Error compiling script (new function): ", text].concat()
-    })
 }
 
 /// What the first line asks for, and where the rest begins: at its end, so that lines keep their numbers.
@@ -501,19 +471,20 @@ mod tests {
     fn of_the_scripts_of_eval_the_least_used_are_forgotten_and_loaded_ones_stay() {
         let scripts = Scripts::default();
         let text = |i: usize| format!("return {i}").into_bytes();
-        let loaded = scripts.load(b"return 'loaded'").unwrap();
-        let used = scripts.keep(&text(0), Flags::default(), true);
+        let keep = |text: &[u8], by_eval| scripts.keep(text, Script::of(text).unwrap(), by_eval);
+        let loaded = keep(b"return 'loaded'", false).script.digest;
+        let used = keep(&text(0), true);
         for i in 1..2 * MOST_BY_EVAL {
-            scripts.keep(&text(i), Flags::default(), true);
-            assert!(scripts.by_digest(&used.digest).is_some());
+            keep(&text(i), true);
+            assert!(scripts.by_digest(&used.script.digest).is_some());
         }
         assert_eq!(scripts.counts().0, MOST_BY_EVAL + 1);
         assert!(scripts.by_digest(&loaded).is_some() && scripts.by_source(&text(1)).is_none());
         assert!(scripts.text(used).is_some());
         // Once loaded, it stays.
-        scripts.load(&text(2 * MOST_BY_EVAL - 1)).unwrap();
+        keep(&text(2 * MOST_BY_EVAL - 1), false);
         for i in 0..2 * MOST_BY_EVAL {
-            scripts.keep(format!("return {{{i}}}").as_bytes(), Flags::default(), true);
+            keep(format!("return {{{i}}}").as_bytes(), true);
         }
         assert!(scripts.by_source(&text(2 * MOST_BY_EVAL - 1)).is_some());
         drop(scripts.flush());
@@ -526,12 +497,28 @@ mod tests {
         let scripts = Scripts::default();
         let turn = scripts.turn();
         let mut inside = turn.machine(|| Machine::new(1 << 20));
-        let old = scripts.keep(b"return 1", Flags::default(), true);
-        inside.keep(old, Value::Number(1.0));
-        assert_eq!(inside.compiled(old), Some(Value::Number(1.0)));
+        let keep = |text: &[u8]| scripts.keep(text, Script::of(text).unwrap(), true);
+        let old = keep(b"return 1");
+        inside.compiled.keep(old, Value::Number(1.0));
+        assert_eq!(inside.compiled.function(old), Some(Value::Number(1.0)));
         drop(scripts.flush());
-        let new = scripts.keep(b"return 2", Flags::default(), true);
-        assert_eq!(inside.compiled(new), None);
+        let new = keep(b"return 2");
+        assert_eq!(inside.compiled.function(new), None);
+    }
+
+    #[test]
+    fn a_machine_that_a_flush_has_freed_takes_no_memory_any_more() {
+        let scripts = Scripts::default();
+        let bytes = || scripts.counts().2;
+        let machine = || Machine::new(1 << 20);
+        assert!(scripts.turn().machine(machine).end().is_none() && bytes() > 0);
+        drop(scripts.flush());
+        assert_eq!(bytes(), 0);
+        // A script that runs keeps its machine, and its bytes are told when it has ended.
+        let turn = scripts.turn();
+        let mut runs = turn.machine(machine);
+        drop(scripts.flush());
+        assert!(runs.end().is_none() && bytes() > 0);
     }
 
     #[test]

@@ -214,8 +214,10 @@ fn loadstring(call: &mut Call) -> Result<Outcome, Error> {
 
 fn compile(call: &mut Call, source: &[u8], name: &[u8]) -> Result<Outcome, Error> {
     call.ticks(source.len() as u32)?;
-    match call.machine.load(source, name) {
+    let Call { machine, host, .. } = call;
+    match machine.load(source, name, &mut || host.interrupt()) {
         Ok(function) => call.give(function),
+        Err(error) if call.machine.is_stopped => Err(error),
         Err(error) => failed(call, error.0),
     }
 }
