@@ -40,7 +40,8 @@ use crate::script::lib::{Answer, Host, redis};
 use crate::script::machine::Machine;
 use crate::script::number;
 use crate::script::value::{self, Value};
-use crate::server::scripts::{Compiled, Inside, Known, Script, Turn, memory_limit, shebang};
+use crate::server::scripts::engines::{Compiled, Engine, Slot, Turn, memory_limit};
+use crate::server::scripts::{Known, Script, shebang};
 use crate::sha1::{Digest, hexadecimal};
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
@@ -83,11 +84,11 @@ impl<'a> Caller<'a> {
             None => Script::of(form.text(args))?,
         };
         let asked = Asked { form, args, keys, known, script };
-        let turn = self.begin_turn(row, &asked, client)?;
-        let mut in_use = turn.machine(new_machine);
-        let result = self.run_asked(&asked, &turn, &mut in_use, client, reply);
-        if let Some(machine) = in_use.end() {
-            server.free_later(machine);
+        let mut turn = self.begin_turn(row, &asked, client)?;
+        let (slot, engine) = turn.begin(new_machine);
+        let result = self.run_asked(&asked, slot, engine, client, reply);
+        if let Some(engine) = turn.end() {
+            server.free_later(engine);
         }
         result
     }
@@ -99,44 +100,44 @@ impl<'a> Caller<'a> {
         asked: &Asked,
         client: &Client,
     ) -> Result<Turn<'a>, Refusal> {
-        let scripts = &self.batch.server.scripts;
-        let reads = asked.form.is_read_only || asked.script.flags.no_writes;
-        let may_share = reads && !client.in_exec && !self.batch.is_exclusive();
-        if let Some(turn) = may_share.then(|| scripts.reading_turn()).flatten() {
+        let engines = &self.batch.server.scripts.engines;
+        let only_reads = asked.form.only_reads(asked.script.flags);
+        let may_share = only_reads && !client.in_exec && !self.batch.is_exclusive();
+        if let Some(turn) = may_share.then(|| engines.reading_turn()).flatten() {
             self.batch.share()?;
             return Ok(turn);
         }
         self.batch.exclude()?;
         self.unless_paused(row, client, asked.args)?;
-        Ok(scripts.turn())
+        Ok(engines.turn())
     }
 
     fn run_asked(
         &mut self,
         asked: &Asked,
-        turn: &Turn,
-        inside: &mut Inside,
+        slot: &Slot,
+        engine: &mut Engine,
         client: &mut Client,
         reply: &mut Reply,
     ) -> Result<(), Refusal> {
-        inside.reply.protocol = Protocol::Resp2;
+        engine.reply.protocol = Protocol::Resp2;
         // A script may have been killed behind the arguments of a command that it was about to call.
-        inside.args.clear();
+        engine.args.clear();
         let mut running = Running {
-            args: &mut inside.args,
-            reply: &mut inside.reply,
+            args: &mut engine.args,
+            reply: &mut engine.reply,
             db: client.db,
             was_in_exec: client.in_exec,
             caller: self,
             client,
-            turn,
+            slot,
             digest: asked.script.digest,
-            may_write: !asked.form.is_read_only && !asked.script.flags.no_writes,
+            may_write: !asked.form.only_reads(asked.script.flags),
             is_busy: false,
             looked_at: None,
             dirty: 0,
         };
-        let has_failed = running.run(&mut inside.compiled, asked, reply);
+        let has_failed = running.run(&mut engine.compiled, asked, reply);
         if has_failed { Err(Refusal::Told) } else { Ok(()) }
     }
 }
@@ -181,7 +182,7 @@ fn tell(machine: &mut Machine, error: value::Error, digest: &Digest, reply: &mut
 struct Running<'c, 'a> {
     caller: &'c mut Caller<'a>,
     client: &'c mut Client,
-    turn: &'c Turn<'c>,
+    slot: &'c Slot,
     digest: Digest,
     /// The arguments of the next command, and the reply of the last one. What it takes is bounded: a few scripts run
     /// at once, and each has one reply.
@@ -304,7 +305,7 @@ impl Running<'_, '_> {
 
 impl Host for Running<'_, '_> {
     fn interrupt(&mut self) -> Result<(), String> {
-        if self.turn.is_killed() {
+        if self.slot.is_killed() {
             log::warning(format_args!("Lua script killed by user with SCRIPT KILL."));
             return Err(KILLED.into());
         }
@@ -313,7 +314,7 @@ impl Host for Running<'_, '_> {
         let elapsed = self.looked_at.get_or_insert_with(Instant::now).elapsed();
         let is_slow = elapsed >= Duration::from_millis(limit) || store.is_busy();
         if limit > 0 && is_slow && !std::mem::replace(&mut self.is_busy, true) {
-            self.turn.may_be_killed();
+            self.slot.may_be_killed();
             self.caller.batch.lend();
             // No lock is held any more.
             log::warning(format_args!(
@@ -344,7 +345,7 @@ impl Host for Running<'_, '_> {
             // A few of them take as long as a script may.
             self.interrupt()?;
         }
-        if row.command.writes() && !self.turn.may_write() {
+        if row.command.writes() && !self.slot.may_write() {
             return Err(KILLED.into());
         }
         let first = row.command.keys.first as usize;
@@ -399,7 +400,7 @@ impl Running<'_, '_> {
         } else if changes && !self.may_write {
             "ERR Write commands are not allowed from read-only scripts.".to_string()
         } else if command.writes()
-            && !self.turn.has_written()
+            && !self.slot.has_written()
             && let Some(cause) = self.caller.batch.server.aof.failure()
         {
             format!("MISCONF Errors writing to the AOF file: {cause}")

@@ -1,8 +1,8 @@
 //! The commands of scripts: EVAL and its relatives, and SCRIPT.
 //!
 //! EVAL runs other commands, so what it does is in call/script.rs, and so is SCRIPT LOAD, which compiles as EVAL does.
-//! The sources of scripts, and the machines that run them, are in server/scripts.rs. The rest of SCRIPT needs no
-//! keyspace.
+//! The sources of scripts are in server/scripts.rs, and the machines that run them beside it. The rest of SCRIPT needs
+//! no keyspace.
 //!
 //! **How Redis does it**: eval.c. It also has a debugger, which SCRIPT DEBUG switches on.
 
@@ -11,7 +11,8 @@ use super::{Command, Flag, Keys, NO_KEY, Run, command};
 use crate::client::Client;
 use crate::error::Error;
 use crate::resp::{Args, Reply};
-use crate::server::scripts::{Kill, Known, Scripts, shebang};
+use crate::server::scripts::engines::Kill;
+use crate::server::scripts::{Flags, Known, Scripts, shebang};
 use crate::sha1::Digest;
 
 /// Which of the four it is, or SCRIPT LOAD.
@@ -44,14 +45,18 @@ impl Form {
         }
     }
 
-    /// Whether that script says in its first line that it does not write.
-    pub fn says_it_reads(self, scripts: &Scripts, args: &Args) -> bool {
-        let flags = match self.known(scripts, args) {
-            Some(known) => Some(known.script.flags),
-            None if self.by_digest => None,
-            None => shebang(self.text(args)).ok().map(|(flags, _)| flags),
-        };
-        flags.is_some_and(|flags| flags.no_writes)
+    /// What the script says of itself in its first line, known or not.
+    pub fn flags(self, scripts: &Scripts, args: &Args) -> Flags {
+        match self.known(scripts, args) {
+            Some(known) => known.script.flags,
+            None if self.by_digest => Flags::default(),
+            None => shebang(self.text(args)).map_or(Flags::default(), |(flags, _)| flags),
+        }
+    }
+
+    /// Whether the script may only read, because its command says so or its first line.
+    pub fn only_reads(self, flags: Flags) -> bool {
+        self.is_read_only || flags.no_writes
     }
 }
 
@@ -160,7 +165,7 @@ fn flush(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Erro
 }
 
 fn kill(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
-    match client.server.scripts.kill() {
+    match client.server.scripts.engines.kill() {
         Kill::Done => reply.ok(),
         Kill::NotBusy => Err(Error::text("NOTBUSY No scripts in execution right now.")),
         Kill::HasWritten => Err(Error::text(
