@@ -61,6 +61,23 @@ fn while_a_script_is_busy_others_are_told_and_may_kill_it() {
 }
 
 #[test]
+fn a_short_answer_that_takes_long_to_write_can_be_killed() {
+    let server = Server::start(&["--lua-time-limit", "1000"]);
+    // Before a map is written, its keys are counted, and this one has many that are gone.
+    let script = "
+        local empty = {}
+        for i = 1, 1e5 do empty[i + .5] = 1 end
+        for key in pairs(empty) do empty[key] = nil end
+        local map, maps, all = {map = empty}, {}, {}
+        for i = 1, 1000 do maps[i] = map end
+        for i = 1, 1000 do all[i] = maps end
+        return all";
+    let (mut runs, mut asks) = start_busy(&server, "EVAL", script);
+    assert_eq!(asks.run("SCRIPT KILL"), "OK");
+    assert_eq!(runs.read().to_string(), KILLED);
+}
+
+#[test]
 fn while_a_long_script_is_compiled_others_are_told_and_may_kill_it() {
     let server = Server::start(&["--lua-time-limit", "20"]);
     // Each name is looked for in ninety functions with many variables.

@@ -33,7 +33,7 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::handler::script::Form;
 use crate::handler::server::show_monitors;
-use crate::handler::{Flag, REDIS_VERSION, Row, Run, TABLE};
+use crate::handler::{Flag, REDIS_VERSION, Row, TABLE};
 use crate::log;
 use crate::resp::{Args, Protocol, Reply};
 use crate::script::lib::{Answer, Host, redis};
@@ -341,7 +341,7 @@ impl Host for Running<'_, '_> {
                 return Ok(Answer::Refused(text));
             }
         };
-        if let Run::Long(_) | Run::MayStore(..) = row.command.run {
+        if !row.command.is(Flag::Quick) {
             // A few of them take as long as a script may.
             self.interrupt()?;
         }

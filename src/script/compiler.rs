@@ -323,7 +323,8 @@ impl<'a> Compiler<'a> {
         if level == 0 {
             return Ok(None);
         }
-        self.lexer.work += 1 + self.at_level(level).active.len() / 16;
+        let variables = self.at_level(level).active.len();
+        self.lexer.heap.charge(1 + variables / 16);
         let function = self.at_level(level);
         let named = |at: &usize| function.prototype.locals[*at].name == name;
         if let Some(register) = function.active.iter().rposition(named) {

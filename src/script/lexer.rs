@@ -12,13 +12,13 @@
 //! The buffer keeps the text of the last token that was read, because error messages quote it:
 //! `user_script:1: '=' expected near 'y'`.
 //!
-//! A source may be half a gigabyte. So the lexer counts what is done, its own work and that of the
-//! [compiler](super::compiler), and asks between two tokens whether to go on.
+//! A source may be half a gigabyte. So the lexer and the [compiler](super::compiler) count their work, as the
+//! machine does, and the lexer asks between two tokens whether to go on.
 //!
 //! **How Redis does it**: the same, byte by byte, with the same messages.
 
 use super::code;
-use super::heap::Heap;
+use super::heap::{BUDGET, Heap};
 use super::number;
 use super::value::{Error, StringId, Value};
 
@@ -93,9 +93,6 @@ const SIGNS: [(&str, Token); 6] = [
     ("~=", Token::NotEqual),
 ];
 
-/// So much work is done before it asks whether to go on. A token is 1, and so is a step along a list.
-const PAUSE: usize = 20_000;
-
 /// Is asked now and then whether to go on. The error says why not.
 pub type Ask<'a> = dyn FnMut() -> Result<(), String> + 'a;
 
@@ -112,8 +109,6 @@ pub struct Lexer<'a> {
     pub line: u32,
     /// The line of the token before `token`.
     pub last_line: u32,
-    /// What was done since it has asked whether to go on.
-    pub work: usize,
     ask: &'a mut Ask<'a>,
 }
 
@@ -134,7 +129,6 @@ impl<'a> Lexer<'a> {
             ahead: None,
             line: 1,
             last_line: 1,
-            work: 0,
             ask,
         }
     }
@@ -150,11 +144,11 @@ impl<'a> Lexer<'a> {
     }
 
     /// Asks whether to go on, if much was done, and whether there is memory for it.
-    fn pause_if_due(&mut self) -> Result<(), Error> {
-        if self.work < PAUSE {
+    fn ask_if_due(&mut self) -> Result<(), Error> {
+        if self.heap.budget > 1 {
             return Ok(());
         }
-        self.work = 0;
+        self.heap.budget = BUDGET;
         self.heap.check_room(0)?;
         (self.ask)().map_err(|reason| Error(Value::String(self.heap.add_string(reason.as_bytes()))))
     }
@@ -203,8 +197,8 @@ impl<'a> Lexer<'a> {
     fn read(&mut self) -> Result<Token, Error> {
         let begin = self.at;
         let token = self.read_token()?;
-        self.work += 1 + (self.at - begin) / 16;
-        self.pause_if_due()?;
+        self.heap.charge(1 + (self.at - begin) / 16);
+        self.ask_if_due()?;
         Ok(token)
     }
 

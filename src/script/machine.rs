@@ -36,7 +36,7 @@ pub use self::slow::Compared;
 
 use super::code::{Instruction, Operand, Place, Prototype};
 use super::compiler::{self, Source};
-use super::heap::{Arena, Function, Heap, Id, Upvalue};
+use super::heap::{Arena, BUDGET, Function, Heap, Id, Upvalue};
 use super::lexer::Ask;
 use super::lib::{Host, Resume};
 use super::metatable::Lookup;
@@ -46,8 +46,6 @@ use super::value::{Error, FunctionId, TableId, ThreadId, Value};
 /// How many registers a function may use at most. Behind the base of each running function the
 /// stack has that many slots, so the number of a register, which is a byte, needs no check.
 const WINDOW: usize = 256;
-/// After how many loops and calls the host is asked whether the script may go on.
-const BUDGET: u32 = 20_000;
 /// A stack that has grown to more slots than this is not kept for the next script.
 const KEPT_STACK: usize = 1 << 16;
 
@@ -147,7 +145,6 @@ pub struct Machine {
     delivered: (usize, usize),
     /// Where a `..` goes on that a metamethod has interrupted.
     concat_from: Option<u8>,
-    budget: u32,
     /// The host has stopped the script: no `pcall` holds the error.
     pub is_stopped: bool,
     /// More than the limit was in use after the last collection.
@@ -181,7 +178,6 @@ impl Machine {
             roots: Vec::new(),
             delivered: (0, 0),
             concat_from: None,
-            budget: BUDGET,
             is_stopped: false,
             is_over_limit: false,
             has_extra_level: false,
@@ -217,7 +213,7 @@ impl Machine {
         super::lib::begin(self);
         self.is_stopped = false;
         self.is_over_limit = false;
-        self.budget = BUDGET;
+        self.heap.budget = BUDGET;
         self.thread.top = 0;
         if self.thread.stack.len() > KEPT_STACK {
             self.thread.stack = Vec::new();
@@ -252,9 +248,9 @@ impl Machine {
     /// Long because it is the loop: one arm for each instruction that is common.
     fn execute(&mut self, host: &mut dyn Host) -> Result<(), Error> {
         'frame: loop {
-            let Machine { heap, prototypes, thread, budget, .. } = self;
+            let Machine { heap, prototypes, thread, .. } = self;
             let Some(frame) = thread.frames.last_mut() else { return Ok(()) };
-            if !spend(budget) {
+            if !spend(&mut heap.budget) {
                 self.interrupt(host)?;
                 continue 'frame;
             }
@@ -410,7 +406,7 @@ impl Machine {
                     }
                     Instruction::Length { to, from } => {
                         let length = match registers[from as usize] {
-                            Value::Table(table) => Some(heap.tables[table].border()),
+                            Value::Table(table) => heap.tables[table].border(),
                             Value::String(string) => Some(heap.bytes_of(string).len()),
                             _ => None,
                         };
@@ -421,7 +417,7 @@ impl Machine {
                     }
                     Instruction::Jump { offset } => {
                         pc = target(pc, offset);
-                        if offset >= 0 || spend(budget) {
+                        if offset >= 0 || spend(&mut heap.budget) {
                             continue;
                         }
                     }
@@ -502,7 +498,7 @@ impl Machine {
                                 registers[base + 3] = Value::Number(index);
                                 pc = target(pc, offset);
                             }
-                            if spend(budget) {
+                            if spend(&mut heap.budget) {
                                 continue;
                             }
                         }
@@ -523,7 +519,7 @@ impl Machine {
                             registers[base + 2] = registers[base + 3];
                             pc = target(pc, offset);
                         }
-                        if spend(budget) {
+                        if spend(&mut heap.budget) {
                             continue;
                         }
                     }

@@ -369,27 +369,27 @@ fn the_host_stops_a_script_and_no_pcall_holds_it() {
         "return ('a'):rep(1e6):gsub('.-b', '')",
         "return ('('):rep(1e6):find('%b()')",
         "return ('a'):rep(1e6):find(('a'):rep(5e5) .. 'b', 1, true)",
-        "local s = ('a'):rep(1e7) while true do s:upper() end",
-        "local s = ('a'):rep(1e7) while true do s:find('b') end",
+        "local s = ('a'):rep(1e6) while true do s:upper() end",
+        "local s = ('a'):rep(1e6) while true do s:find('b') end",
         "for w in ('a'):gmatch('') do while true do end end",
         "return ('a'):gsub('a', function() while true do end end)",
         // Each round takes long, so they must be counted as many.
-        "local s = ('a'):rep(8e6) for i = 1, 100 do s:sub(2) end",
-        "local s = (' '):rep(8e6) .. 'x' for i = 1, 100 do tonumber(s) end",
-        "local s = ('a'):rep(8e6) for i = 1, 100 do redis.sha1hex(s) end",
-        "local s = ('a'):rep(8e6) for i = 1, 100 do local x = s < s end",
-        "local s = ('a'):rep(8e6) for i = 1, 100 do pcall(error, s) end",
-        "local s = ('a'):rep(8e6) for i = 1, 100 do pcall(struct.unpack, 's', s) end",
-        "local s = (' '):rep(8e6) .. '1' for i = 1, 100 do cjson.decode(s) end",
+        "local s = ('a'):rep(8e5) for i = 1, 1000 do s:sub(2) end",
+        "local s = (' '):rep(8e5) .. 'x' for i = 1, 1000 do tonumber(s) end",
+        "local s = ('a'):rep(8e5) for i = 1, 1000 do redis.sha1hex(s) end",
+        "local s = ('a'):rep(8e5) for i = 1, 1000 do local x = s < s end",
+        "local s = ('a'):rep(8e5) for i = 1, 1000 do pcall(error, s) end",
+        "local s = ('a'):rep(8e5) for i = 1, 1000 do pcall(struct.unpack, 's', s) end",
+        "local s = (' '):rep(8e5) .. '1' for i = 1, 1000 do cjson.decode(s) end",
         "local s = ('a=1 '):rep(1e5) for i = 1, 100 do loadstring(s) end",
         "local s = ('a'):rep(2e4) return s:gsub('(b-)', ('%1'):rep(1e4))",
         "return ('a'):rep(8e6):gsub('b-', '')",
         "return ('b'):rep(1e6):find('[^' .. ('a'):rep(1e5) .. ']*c')",
         "return ('b'):rep(1e6):find('[^' .. ('a'):rep(1e5) .. ']-c')",
         "for i = 1, 1000 do redis.pcall('PING') end",
-        "local s = (' '):rep(8e6) .. '1' for i = 1, 100 do local x = s + 1 end",
-        "local s = (' '):rep(8e6) .. '1' for i = 1, 100 do local x = -s end",
-        "local s = (' '):rep(8e6) .. '1' for i = 1, 100 do math.floor(s) end",
+        "local s = (' '):rep(8e5) .. '1' for i = 1, 1000 do local x = s + 1 end",
+        "local s = (' '):rep(8e5) .. '1' for i = 1, 1000 do local x = -s end",
+        "local s = (' '):rep(8e5) .. '1' for i = 1, 1000 do math.floor(s) end",
         "return ('a'):rep(3e4):find('%f[' .. ('b'):rep(1e5) .. ']c')",
         "local t = {('a'):rep(8e6)} for i = 1, 100 do collectgarbage() end",
         "local t = {} for i = 1, 1e5 do t[i] = i end for i = 1, 1e5 do t[i] = nil end
@@ -398,6 +398,37 @@ fn the_host_stops_a_script_and_no_pcall_holds_it() {
             local many = {} for i = 1, 1000 do many[i] = t end cmsgpack.pack(many)",
         "local t = {} for i = 1, 1e5 do t[i] = i end for i = 1, 1e5 do t[i] = nil end
             local many = {} for i = 1, 1000 do many[i] = t end cjson.encode(many)",
+        "local t = {} for i = 1, 1e5 do t[i] = i end for i = 2, 1e5 do t[i] = nil end
+            for i = 1, 1000 do next(t, 1) end",
+        "local t = {} for i = 1, 1e5 do t[i] = i end for i = 2, 1e5 do t[i] = nil end
+            for i = 1, 1000 do table.foreach(t, function() end) end",
+        "local t = {} for i = 1, 1e5 do t[i] = i end for i = 1, 1000 do table.maxn(t) end",
+        "local s = ('a'):rep(8e5) local t = {s .. 'b', s .. 'c', s .. 'a'}
+            for i = 1, 100 do table.sort(t) end",
+        "local s = (' '):rep(8e5) .. '1' for i = 1, 1000 do for i = s, 0 do end end",
+        "local s = (' '):rep(8e5) .. '1' for i = 1, 1000 do pcall(redis.setresp, s) end",
+        // Each new key finds no free place, because as many others leave as come.
+        "local t, size = {}, 2^15 for i = 1, size do t[i + .5] = i end
+            for i = 1, 1000 do t[i + .5] = nil t[i + size + .5] = i end",
+        // It has a value at all places where `#` looks first.
+        "local t, n = {}, 2^17 for i = 1, n do t[i] = i end
+            n = n + 1 while n < 2^31 do t[n], n = 1, n * 2 end
+            for i = 1, 1000 do local x = #t end",
+        "local t = {} for i = 1, 7000 do t[i] = i end for i = 1, 1000 do unpack(t) end",
+        "local s = ('a'):rep(7000) for i = 1, 1000 do s:byte(1, -1) end",
+        "local t = {} for i = 1, 7000 do t[i] = i end
+            local function f(...) for i = 1, 1000 do local x = (...) and {...} end end f(unpack(t))",
+        "local f = loadstring('local x = nil return function() if x then ' .. ('x = 1 '):rep(1e5) ..
+            ' end return x.y end')() for i = 1, 1000 do pcall(f) end",
+        "local s = ('a'):rep(8e5) for i = 1, 1000 do pcall(redis.acl_check_cmd, s) end",
+        "local s = ('a'):rep(8e5) for i = 1, 1000 do pcall(table.concat, {s, s, s, s, s, s, s, s}, s) end",
+        "local s = ('a'):rep(8e5)
+            for i = 1, 100 do pcall(cmsgpack.pack, {s, s, s, s, s, s, s, s, s, s, s, s, s, s, s}) end",
+        "local s = ('\\1'):rep(1e4) for i = 1, 2000 do cjson.encode(s) end",
+        "local s = ('a'):rep(1e6) for i = 1, 100 do pcall(s.gsub, s, '.*', ('%0'):rep(100)) end",
+        "local s = ('a'):rep(1e5) for i = 1, 1000 do s:match(('('):rep(30) .. '.*' .. (')'):rep(30)) end",
+        "local s, p = ('a'):rep(1e4), ('%z'):rep(1e6) for w in s:gmatch('a' .. p:sub(1, 0)) do
+            for i = 1, 100 do s:match('b' .. p) end end",
     ] {
         let got = run_on(&mut machine, program, &mut Patience(5));
         assert!(got.ends_with("stopped"), "{program}: {got}");

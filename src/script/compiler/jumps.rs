@@ -45,7 +45,7 @@ impl Compiler<'_> {
 
     /// A step along a list.
     fn jump_target(&mut self, jump: i32) -> i32 {
-        self.lexer.work += 1;
+        self.lexer.heap.charge(1);
         match self.code(jump as usize) {
             Instruction::Jump { offset: NO_JUMP } => NO_JUMP,
             Instruction::Jump { offset } => jump + 1 + *offset,
