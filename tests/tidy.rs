@@ -31,11 +31,11 @@ const LAYERS: [&[&str]; 13] = [
     &["client"],
     &["server"],
     &["aof", "pubsub"],
-    &["listen", "store", "stats"],
+    &["listen", "service", "store", "stats"],
     &["config", "propagate", "types", "watch"],
     &["outbox"],
     &["gate", "glob", "log", "notify", "resp", "script"],
-    &["blob", "error", "held", "key", "latency", "malloc", "sha1"],
+    &["blob", "error", "held", "key", "latency", "malloc", "sha1", "sha256"],
 ];
 
 /// Lines before the tests: in all files of the evening together, in those of the second one, in each of
