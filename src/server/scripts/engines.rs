@@ -134,13 +134,13 @@ impl Engines {
     }
 
     /// Takes the engines away, but not those of scripts that run.
-    pub fn take(&self) -> Vec<Box<Engine>> {
+    pub fn take(&self) -> Garbage {
         let take = |slot: &Slot| {
             let engine = slot.engine.try_lock().ok()?.take();
             slot.bytes.store(0, Ordering::Relaxed);
             engine
         };
-        self.slots.iter().filter_map(take).collect()
+        Box::new(Mutex::new(self.slots.iter().filter_map(take).collect::<Vec<_>>()))
     }
 
     /// How many bytes all machines take.
