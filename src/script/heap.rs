@@ -373,13 +373,13 @@ impl Heap {
 
     /// The value at a key of a table, or nil. Asks no metatable.
     pub fn get(&self, table: TableId, key: Value) -> Value {
-        self.tables[table].get(key, &self.strings)
+        self.tables[table].get(&key, &self.strings)
     }
 
     /// Sets a value in a table. Asks no metatable and not whether the table is readonly.
     pub fn set(&mut self, table: TableId, key: Value, value: Value) -> Result<(), Fault> {
         let table = &mut self.tables[table];
-        if let Some(place) = table.place(key, &self.strings) {
+        if let Some(place) = table.place(&key, &self.strings) {
             *place = value;
             table.absent = 0;
             return Ok(());

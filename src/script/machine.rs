@@ -348,7 +348,7 @@ impl Machine {
                                 && let Some(place) = table.place(key, &heap.strings)
                                 && !(has_meta && place.is_nil())
                             {
-                                *place = value;
+                                *place = *value;
                                 table.absent = 0;
                                 continue;
                             }
@@ -356,7 +356,7 @@ impl Machine {
                     }
                     Instruction::GetMethod { to, object, name } => {
                         let value = registers[object as usize];
-                        let name = operand(name, registers, constants);
+                        let name = *operand(name, registers, constants);
                         if let Lookup::Found(method) = heap.lookup(value, name) {
                             registers[to as usize + 1] = value;
                             registers[to as usize] = method;
@@ -488,14 +488,18 @@ impl Machine {
                         continue 'frame;
                     }
                     Instruction::ForLoop { base, offset } => {
-                        let base = base as usize;
-                        if let [Value::Number(index), Value::Number(limit), Value::Number(step)] =
-                            [registers[base], registers[base + 1], registers[base + 2]]
+                        let registers = &mut registers[base as usize..];
+                        if let [
+                            Value::Number(index),
+                            Value::Number(limit),
+                            Value::Number(step),
+                            variable,
+                            ..,
+                        ] = registers
                         {
-                            let index = index + step;
-                            if if step > 0.0 { index <= limit } else { limit <= index } {
-                                registers[base] = Value::Number(index);
-                                registers[base + 3] = Value::Number(index);
+                            *index += *step;
+                            if if *step > 0.0 { *index <= *limit } else { *limit <= *index } {
+                                *variable = Value::Number(*index);
                                 pc = target(pc, offset);
                             }
                             if spend(&mut heap.budget) {
@@ -617,10 +621,14 @@ impl Then {
 }
 
 #[inline]
-fn operand(operand: Operand, registers: &[Value; WINDOW], constants: &[Value]) -> Value {
+fn operand<'a>(
+    operand: Operand,
+    registers: &'a [Value; WINDOW],
+    constants: &'a [Value],
+) -> &'a Value {
     match operand.place() {
-        Place::Register(register) => registers[register as usize],
-        Place::Constant(constant) => constants[constant],
+        Place::Register(register) => &registers[register as usize],
+        Place::Constant(constant) => &constants[constant],
     }
 }
 
@@ -632,7 +640,7 @@ fn numbers(
     constants: &[Value],
 ) -> Option<(f64, f64)> {
     match (operand(left, registers, constants), operand(right, registers, constants)) {
-        (Value::Number(left), Value::Number(right)) => Some((left, right)),
+        (Value::Number(left), Value::Number(right)) => Some((*left, *right)),
         _ => None,
     }
 }

@@ -73,14 +73,14 @@ impl Table {
         size_of::<Table>() + size_of_val(&self.array[..]) + size_of_val(&self.nodes[..])
     }
 
-    /// The value at a key, or nil. Asks no metatable.
+    /// The value at a key, or nil. Asks no metatable. The key is not copied, because mostly one half of it is enough.
     #[inline(always)]
-    pub fn get(&self, key: Value, strings: &Arena<Text>) -> Value {
-        match key {
+    pub fn get(&self, key: &Value, strings: &Arena<Text>) -> Value {
+        match *key {
             Value::Number(number) => self.get_number(number),
             Value::String(string) => self.get_text(string, strings[string].hash),
             Value::Nil => Value::Nil,
-            _ => self.find(key, strings).map_or(Value::Nil, |at| self.nodes[at].value),
+            _ => self.find(*key, strings).map_or(Value::Nil, |at| self.nodes[at].value),
         }
     }
 
@@ -93,16 +93,16 @@ impl Table {
     }
 
     /// Where the value of a key is, if the key is there. Its value may be nil.
-    #[inline]
-    pub fn place(&mut self, key: Value, strings: &Arena<Text>) -> Option<&mut Value> {
-        let at = match key {
+    #[inline(always)]
+    pub fn place(&mut self, key: &Value, strings: &Arena<Text>) -> Option<&mut Value> {
+        let at = match *key {
             Value::Number(number) => match self.array_index(number) {
                 Some(index) => return Some(&mut self.array[index]),
                 None => self.find_number(number),
             },
             Value::String(string) => self.find_text(string, strings[string].hash),
             Value::Nil => None,
-            _ => self.find(key, strings),
+            _ => self.find(*key, strings),
         };
         at.map(|at| &mut self.nodes[at].value)
     }
@@ -116,7 +116,7 @@ impl Table {
     /// the next time that there is no free node. Says whether that was now, and all keys were moved.
     pub fn set(&mut self, key: Value, value: Value, strings: &Arena<Text>) -> Result<bool, Fault> {
         self.absent = 0;
-        if let Some(place) = self.place(key, strings) {
+        if let Some(place) = self.place(&key, strings) {
             *place = value;
             return Ok(false);
         }
