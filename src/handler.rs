@@ -66,7 +66,7 @@ use crate::store::{View, ViewMut};
 pub use container::{help, help_lines, subcommand_syntax};
 pub use keys::*;
 pub use long::{Left, LongHandler, LookOnce, Rest, TimeSlice, Work};
-pub use table::{Row, TABLE, Table};
+pub use table::{Row, TABLE, Table, rename};
 
 /// The version of Redis whose behaviour this server follows, which it reports to clients.
 pub const REDIS_VERSION: &str = "7.0.15";
