@@ -40,7 +40,7 @@ use crate::script::lib::{Answer, Host, redis};
 use crate::script::machine::Machine;
 use crate::script::number;
 use crate::script::value::{self, Value};
-use crate::server::scripts::{Compiled, Inside, Known, Script, Turn, memory_limit, shebang};
+use crate::server::scripts::{Compiled, Flags, Inside, Known, Script, Turn, memory_limit, shebang};
 use crate::sha1::{Digest, hexadecimal};
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
@@ -131,6 +131,7 @@ impl<'a> Caller<'a> {
             client,
             turn,
             digest: asked.script.digest,
+            flags: asked.script.flags,
             may_write: !asked.form.is_read_only && !asked.script.flags.no_writes,
             is_busy: false,
             looked_at: None,
@@ -183,6 +184,7 @@ struct Running<'c, 'a> {
     client: &'c mut Client,
     turn: &'c Turn<'c>,
     digest: Digest,
+    flags: Flags,
     /// The arguments of the next command, and the reply of the last one. What it takes is bounded: a few scripts run
     /// at once, and each has one reply.
     args: &'c mut Args,
@@ -275,12 +277,18 @@ impl Running<'_, '_> {
         if let Some(cause) = self.caller.batch.server.aof.failure() {
             return Err(Error::misconf(&cause));
         }
-        match asked.form.is_read_only {
-            true => {
-                Err(Error::text("ERR Can not execute a script with write flag using *_ro command."))
-            }
-            false => Ok(()),
+        if asked.form.is_read_only {
+            return Err(Error::text(
+                "ERR Can not execute a script with write flag using *_ro command.",
+            ));
         }
+        // Mostly it was refused before. But when MULTI queued it, it may not have been known.
+        if flags.deny_oom() && self.caller.is_out_of_memory() {
+            return Err(Error::text(
+                "OOM allow-oom flag is not set on the script, can not run it when used memory > 'maxmemory'",
+            ));
+        }
+        Ok(())
     }
 
     fn run_function(
@@ -403,6 +411,12 @@ impl Running<'_, '_> {
             && let Some(cause) = self.caller.batch.server.aof.failure()
         {
             format!("MISCONF Errors writing to the AOF file: {cause}")
+        } else if command.is(Flag::DenyOom)
+            && !self.turn.has_written()
+            && !self.flags.allow_oom
+            && self.caller.is_out_of_memory()
+        {
+            "OOM command not allowed when used memory > 'maxmemory'.".to_string()
         } else {
             return Ok(row);
         };
