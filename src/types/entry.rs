@@ -130,7 +130,7 @@ impl Keyed for Stored {
     fn outside(&self) -> usize {
         match self {
             Stored::Small(_) => 0,
-            Stored::Large(large) => large.own_memory() + large.value.look().memory(),
+            Stored::Large(large) => large.own_memory() + large.value.memory(),
         }
     }
 
@@ -173,6 +173,15 @@ impl Stored {
     pub fn empty<T: Type>(key: &[u8], heap: &mut Heap) -> Stored {
         let (kind, payload) = T::NEW;
         Stored::new(key, Form::<T::Large>::Small(kind, payload), heap)
+    }
+
+    /// Bytes that the value has outside of the piece: what an edit may change of [`Keyed::outside`].
+    #[inline(never)]
+    pub(super) fn value_memory(&self) -> usize {
+        match self {
+            Stored::Small(_) => 0,
+            Stored::Large(large) => large.value.memory(),
+        }
     }
 
     /// Frees the piece. Returns what is not small, to be freed later.
@@ -321,6 +330,10 @@ impl LargeValue {
             LargeValue::Zset(sorted) => Value::Zset(Zset::Sorted(sorted)),
         }
     }
+
+    fn memory(&self) -> usize {
+        self.look().memory()
+    }
 }
 
 impl Loose {
@@ -439,7 +452,7 @@ impl EntryMut<'_> {
             }
             (Form::Large(value), Stored::Large(large)) => {
                 let value = value.into();
-                self.heap.count_outside(large.value.look().memory(), value.look().memory());
+                self.heap.count_outside(large.value.memory(), value.memory());
                 Some(std::mem::replace(&mut large.value, value))
             }
             (value, _) => self.exchange(value),
