@@ -18,6 +18,7 @@
 //! into every client. Here other threads see a copy, which the client's thread updates once per batch. The
 //! price: CLIENT LIST may be one batch behind.
 
+pub mod eviction;
 pub mod mailbox;
 pub mod memory;
 pub mod order;
@@ -34,6 +35,7 @@ use crate::resp::Protocol;
 use crate::stats::{Counters, Stats, Totals, add};
 use crate::store::Garbage;
 use crate::watch::WatchFlag;
+use eviction::Eviction;
 use mailbox::Mailbox;
 use memory::Resident;
 use order::Turns;
@@ -56,6 +58,8 @@ pub struct Server {
     pub aof: Aof,
     pub stats: Stats,
     pub clients: Clients,
+    /// `maxmemory`.
+    pub eviction: Eviction,
     /// Lua.
     pub scripts: Scripts,
     /// CLIENT PAUSE.
@@ -106,6 +110,7 @@ impl Server {
             aof: Aof::new(config.clone()),
             stats: Stats::new(commands),
             clients: Clients::default(),
+            eviction: Eviction::default(),
             scripts: Scripts::default(),
             pause: Pause::default(),
             hub: Hub::default(),
@@ -192,6 +197,7 @@ impl Server {
         let all = self.clients.all.lock().unwrap();
         self.stats.reset(all.values().map(|client| &client.counters));
         self.aof.failures.delayed_syncs.store(0, Ordering::Relaxed);
+        self.eviction.reset();
     }
 
     /// Ends the clients that have been idle for longer than `timeout` seconds. Subscribers and monitors
@@ -402,7 +408,7 @@ pub struct Shown {
     /// How many keys it watches.
     pub watching: usize,
     pub monitoring: bool,
-    /// CLIENT NO-TOUCH. A key remembers no access times, so it changes nothing.
+    /// CLIENT NO-TOUCH.
     pub no_touch: bool,
 }
 

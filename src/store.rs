@@ -31,10 +31,12 @@ mod ahead;
 mod blocking;
 mod blocks;
 mod databases;
+mod evict;
 mod expire;
 mod limits;
 mod memory;
 mod shared;
+mod usage;
 mod view_mut;
 mod walk;
 mod watched;
@@ -45,6 +47,7 @@ use crate::types::table::Table;
 use crate::types::{Entry, Large, Limits, Loose, Stored, Type};
 use crate::watch::Watchers;
 use databases::Databases;
+use evict::Evictor;
 use expire::Deadlines;
 use std::sync::Mutex;
 
@@ -70,6 +73,7 @@ pub struct Keyspace {
     pub records: Vec<u8>,
     /// How much has been changed, for INFO; what was replayed counts too, as in Redis.
     pub changes: u64,
+    evictor: Evictor,
 }
 
 /// Something that may take long to free.
@@ -121,6 +125,7 @@ impl Keyspace {
             garbage: Vec::new(),
             records: Vec::new(),
             changes: 0,
+            evictor: Evictor::default(),
         }
     }
 
@@ -168,8 +173,18 @@ impl<'a> View<'a> {
         self.entry(key).map(value).transpose()
     }
 
-    /// The key's entry if it is alive, counted as a hit or a miss.
+    /// The key's entry if it is alive, counted as a hit or a miss, and as a use of the key.
     pub fn entry(&self, key: Key) -> Option<Entry<'a>> {
+        let found = self.peek(key);
+        self.report.count(self.db, &key, found.is_some());
+        if let Some(entry) = found {
+            self.report.note_use(entry.entry.usage(), key.digest, self.time, self.limits);
+        }
+        found
+    }
+
+    /// The same, but it is no use of the key: TTL and its kind.
+    pub fn entry_unused(&self, key: Key) -> Option<Entry<'a>> {
         let found = self.peek(key);
         self.report.count(self.db, &key, found.is_some());
         found
