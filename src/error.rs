@@ -84,7 +84,8 @@ impl Error {
     pub const WatchInsideMulti: Error = Error::Fixed("ERR WATCH inside MULTI is not allowed");
     pub const NotInTransaction: Error =
         Error::Fixed("ERR Command not allowed inside a transaction");
-    pub const NotForMonitors: Error = Error::Fixed("ERR Replica can't interact with the keyspace");
+    pub const NotForReplicas: Error = Error::Fixed("ERR Replica can't interact with the keyspace");
+    pub const NoReplicas: Error = Error::Fixed("NOREPLICAS Not enough good replicas to write.");
     pub const Busy: Error = Error::Fixed(
         "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
     );

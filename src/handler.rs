@@ -49,6 +49,7 @@ pub mod lcs;
 pub mod list;
 pub mod long;
 pub mod pubsub;
+mod replication;
 pub mod scan;
 pub mod script;
 pub mod server;
@@ -247,7 +248,7 @@ const GROUPS: &[(&str, &[&[Command]])] = &[
     ("set", &[set::COMMANDS]),
     ("hash", &[hash::COMMANDS]),
     ("sorted-set", &[zset::COMMANDS, zset::RANGES, zset::COMBINING, blocking::SORTED_SETS]),
-    ("generic", &[generic::COMMANDS, expiry::COMMANDS, sort::COMMANDS, server::WAITING]),
+    ("generic", &[generic::COMMANDS, expiry::COMMANDS, sort::COMMANDS, replication::WAITING]),
     ("connection", &[connection::COMMANDS, client::COMMANDS]),
     ("transactions", &[transactions::COMMANDS]),
     ("pubsub", &[pubsub::COMMANDS]),
@@ -265,4 +266,5 @@ const SERVER: &[&[Command]] = &[
     debug::COMMANDS,
     config::COMMANDS,
     latency::COMMANDS,
+    replication::COMMANDS,
 ];

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! WAITAOF 1 0 500    wait until the disk has what was appended so far, or 500 ms are over ─▶ reply
-//! WAIT 1 500         wait 500 ms for replicas, which never come ─▶ 0
+//! WAIT 1 500         wait until one replica has it in memory, or 500 ms are over ─▶ how many have it
 //! SHUTDOWN           take the keyspace, and never give it back; finish the log; end the process
 //! ```
 //!
@@ -18,13 +18,16 @@
 //! `prepareForShutdown` in server.c.
 
 use super::Session;
+use crate::aof::Position;
 use crate::client::{Until, Wait};
 use crate::error::Error;
 use crate::log;
 use crate::outbox::is_timeout;
 use crate::server::Blocked;
+use crate::server::replicas::Replica;
 use std::io::{self, Read};
 use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How often a waiting thread looks whether its client is still there.
@@ -45,17 +48,27 @@ impl Session<'_> {
         let clients = &self.server.clients;
         clients.block(&self.client.public, Blocked::Log);
         self.client.public.turns.set_aside(true);
-        let (for_disk, for_replicas) = match wait.until {
-            Until::Replicas => (false, true),
+        // Where the replicas must have come.
+        let change = aof.last_change();
+        let is_there: fn(&Replica) -> Position = match wait.until {
+            Until::Replicas(_) => |replica| replica.acked,
+            Until::Durable { .. } => |replica| replica.durable,
+        };
+        let is_there = |replica: &Replica| is_there(replica) >= change;
+        let (for_disk, count) = match wait.until {
+            Until::Replicas(count) => (false, count),
             Until::Durable { local, replicas } => (local, replicas),
         };
         let mut waited = Ok(());
         if for_disk {
             waited = self.wait_until(deadline, on_disk);
         }
-        if for_replicas && waited.is_ok() {
-            let public = self.client.public.clone();
-            waited = self.wait_until(deadline, |time| public.mailbox.is_filled_within(time));
+        let replicas = &self.server.replicas;
+        if waited.is_ok() && replicas.count_online(is_there) < count {
+            replicas.awaited.fetch_add(1, Ordering::Relaxed);
+            self.server.ask_replicas(change);
+            waited = self.wait_until(deadline, |time| replicas.wait_for(count, time, is_there));
+            replicas.awaited.fetch_sub(1, Ordering::Relaxed);
         }
         self.client.public.turns.set_aside(false);
         let is_over = clients.unblock(&self.client.public, Blocked::Log);
@@ -73,7 +86,7 @@ impl Session<'_> {
             self.reply.array(2);
             self.reply.integer((aof.is_enabled() && aof.is_durable(position)).into());
         }
-        self.reply.integer(0);
+        self.reply.count(replicas.count_online(is_there));
         self.flush()
     }
 
