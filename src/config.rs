@@ -36,6 +36,9 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::{Arc, RwLock};
 
+/// The version of Redis whose behaviour this server follows, which it reports to clients.
+pub const REDIS_VERSION: &str = "7.0.15";
+
 /// What the command line asks for.
 pub enum Start {
     /// With warnings for the operator.
