@@ -36,6 +36,9 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::{Arc, RwLock};
 
+/// The version of Redis whose behaviour this server follows, which it reports to clients.
+pub const REDIS_VERSION: &str = "7.0.15";
+
 /// What the command line asks for.
 pub enum Start {
     /// With warnings for the operator.
@@ -202,7 +205,9 @@ impl Config {
     fn put_output_limits(&self, value: &[u8]) {
         let words = value.split(|byte| *byte == b' ');
         let numbers: Vec<i64> = words.map(|word| parse_integer(word).unwrap_or_default()).collect();
-        for (class, at) in [(&self.clients.normal, 1), (&self.clients.replica, 5), (&self.clients.pubsub, 9)] {
+        for (class, at) in
+            [(&self.clients.normal, 1), (&self.clients.replica, 5), (&self.clients.pubsub, 9)]
+        {
             class.hard.store(numbers[at] as usize, Relaxed);
             class.soft.store(numbers[at + 1] as usize, Relaxed);
             class.seconds.store(numbers[at + 2] as u64, Relaxed);

@@ -61,6 +61,7 @@ pub mod transactions;
 pub mod zset;
 
 use crate::client::Client;
+pub use crate::config::REDIS_VERSION;
 use crate::error::Error;
 use crate::resp::{Args, Reply};
 use crate::store::{View, ViewMut};
@@ -68,9 +69,6 @@ pub use container::{help, help_lines, subcommand_syntax};
 pub use keys::*;
 pub use long::{Left, LongHandler, LookOnce, Rest, TimeSlice, Work};
 pub use table::{Row, TABLE, Table};
-
-/// The version of Redis whose behaviour this server follows, which it reports to clients.
-pub const REDIS_VERSION: &str = "7.0.15";
 
 /// The version of this server.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -31,6 +31,7 @@ const LAYERS: [&[&str]; 14] = [
     &["client"],
     &["server"],
     &["aof", "pubsub"],
+    &["rdb"],
     &["listen", "store", "stats"],
     &["config", "propagate", "types", "watch"],
     &["outbox"],

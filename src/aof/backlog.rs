@@ -345,7 +345,8 @@ impl Follower {
             .map_err(|error| error.to_string())
             .and_then(|count| self.take(&chunk[..count], end, out));
         self.chunk = chunk;
-        let used = result.map_err(|reason| format!("cannot read the log at {}: {reason}", self.at))?;
+        let used =
+            result.map_err(|reason| format!("cannot read the log at {}: {reason}", self.at))?;
         self.at += used as u64;
         Ok(())
     }

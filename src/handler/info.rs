@@ -356,8 +356,7 @@ impl Info<'_> {
                 State::Loading => ("send_bulk", 0),
                 State::Online => ("online", replica.lag()),
             };
-            let values =
-                format_args!("ip={ip},port={port},state={state},offset={acked},lag={lag}");
+            let values = format_args!("ip={ip},port={port},state={state},offset={acked},lag={lag}");
             self.field(&format!("slave{number}"), values);
         }
         self.field("master_failover_state", "no-failover");

@@ -40,7 +40,8 @@ fn psync(client: &mut Client, args: &Args, _: &mut Reply) -> Result<(), Error> {
     }
     let offset = integer(&args[2])?;
     // The replica names the first byte that it has not got, and counts from one.
-    let from = (&args[1] != b"?").then(|| (args[1].to_vec(), offset.saturating_sub(1).max(0) as u64));
+    let from =
+        (&args[1] != b"?").then(|| (args[1].to_vec(), offset.saturating_sub(1).max(0) as u64));
     follow(client, Request { from, is_old: false })
 }
 
@@ -101,12 +102,18 @@ fn replconf(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), E
                 }
             }
             b"rdb-filter-only" => {
-                let parts = split_words(value)
-                    .ok_or(Error::text("ERR Missing rdb-filter-only values"))?;
+                let parts =
+                    split_words(value).ok_or(Error::text("ERR Missing rdb-filter-only values"))?;
                 announced.no_data = true;
                 // There are no functions either.
-                if let Some(other) = parts.iter().find(|part| !part.eq_ignore_ascii_case(b"functions")) {
-                    return Err(Error::quoting("ERR Unsupported rdb-filter-only option: ", other, ""));
+                if let Some(other) =
+                    parts.iter().find(|part| !part.eq_ignore_ascii_case(b"functions"))
+                {
+                    return Err(Error::quoting(
+                        "ERR Unsupported rdb-filter-only option: ",
+                        other,
+                        "",
+                    ));
                 }
             }
             _ => return Err(Error::quoting("ERR Unrecognized REPLCONF option: ", option, "")),

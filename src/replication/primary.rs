@@ -24,10 +24,12 @@ use crate::call;
 use crate::held::End;
 use crate::log;
 use crate::outbox::is_timeout;
+use crate::rdb;
 use crate::server::replicas::{Announced, Request, Snapshot, State};
 use crate::server::{Public, Server};
 use crate::stats::{add, random_id};
 use crate::store::Keyspace;
+use crate::types::NodeLimits;
 use std::io::{self, ErrorKind, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::Ordering;
@@ -168,9 +170,8 @@ impl Sender<'_> {
                 _ => run(records),
             };
             mark.files.into_iter().try_for_each(|(path, file, length)| {
-                load::replay_opened(file, length, &mut run).map_err(|stop| {
-                    format!("{} {}: {}", path.display(), stop.place(), stop.reason)
-                })
+                load::replay_opened(file, length, &mut run)
+                    .map_err(|stop| format!("{} {}: {}", path.display(), stop.place(), stop.reason))
             })
         });
         replayed.inspect_err(|reason| {
@@ -197,7 +198,12 @@ impl Sender<'_> {
     }
 
     fn send_snapshot(&self, keyspace: &Keyspace) -> Result<(), String> {
-        let write = |out: &mut dyn Write| write_rdb(out, keyspace).map_err(|error| error.to_string());
+        let list = NodeLimits::of(self.server.config.list_max_listpack_size.get());
+        let how = rdb::How { packs: true, checks: true, list, is_base: false };
+        let write = |out: &mut dyn Write| {
+            let written = rdb::write(out, keyspace, how, &mut |_| {});
+            written.map_err(|error| error.to_string())
+        };
         if !self.announced.eof {
             let length = write(&mut io::sink())?;
             self.write_all(format!("${length}\r\n").as_bytes(), None)?;
@@ -308,8 +314,8 @@ impl Sender<'_> {
         let behind = self.server.aof.sendable().saturating_sub(lag.position) as usize;
         let limit = &self.client.held.total.replica;
         // As in Redis, what the backlog holds is never too much.
-        let is_over = limit.is_over_hard(behind)
-            && behind > self.server.config.repl_backlog_size.get();
+        let is_over =
+            limit.is_over_hard(behind) && behind > self.server.config.repl_backlog_size.get();
         if is_over || limit.is_over_soft_for_long(behind, &mut lag.over_since) {
             self.client.held.kill(End::Output);
         }
@@ -334,14 +340,4 @@ impl Write for Socket<'_> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// Stands here until there is an RDB writer.
-fn write_rdb(out: &mut dyn Write, keyspace: &Keyspace) -> io::Result<u64> {
-    if (0..keyspace.databases()).any(|db| keyspace.entries(db).next().is_some()) {
-        return Err(io::Error::other("no RDB writer yet"));
-    }
-    let empty = b"REDIS0010\xff\0\0\0\0\0\0\0\0";
-    out.write_all(empty)?;
-    Ok(empty.len() as u64)
 }
