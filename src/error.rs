@@ -136,6 +136,13 @@ impl Error {
         Error::text(format!("MISCONF Errors writing to the AOF file: {cause}"))
     }
 
+    /// The error as text, for a script.
+    pub fn to_text(&self) -> String {
+        let mut text = Vec::new();
+        self.write_to(&mut text);
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
     /// An error that only one command has.
     pub fn text(text: impl Into<Vec<u8>>) -> Error {
         Error::Text(text.into())

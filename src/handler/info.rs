@@ -154,7 +154,7 @@ impl Info<'_> {
             let sizes = all.iter().flat_map(|client| of(&client.held.buffers));
             sizes.map(|size| size.load(Ordering::Relaxed)).max().unwrap_or(0)
         };
-        self.field("connected_clients", all.len());
+        self.field("connected_clients", all.len().saturating_sub(server.replicas.count()));
         self.field("cluster_connections", 0);
         self.field("maxclients", server.config.maxclients.get());
         let input = most(|buffers| [&buffers.input, &buffers.input_room]);

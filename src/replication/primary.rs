@@ -19,7 +19,7 @@
 //! **How Redis does it**: replication.c, `syncCommand`, `rdbSaveToSlavesSockets`, and `writeToClient`.
 
 use crate::aof::backlog::{Follower, Mark};
-use crate::aof::load;
+use crate::aof::{Position, load};
 use crate::call;
 use crate::held::End;
 use crate::log;
@@ -132,32 +132,22 @@ impl Sender<'_> {
     /// The snapshot that is being made or sent, if the replica can follow from there; or a new one, with the mark
     /// of which this thread is to make it.
     fn take_snapshot(&self) -> Result<(Arc<Snapshot>, Follower, Option<Mark>), String> {
-        let (aof, limit) = (&self.server.aof, &self.client.held.total.replica);
-        let mut last = Instant::now();
-        loop {
-            let mut current = self.server.replicas.snapshot.lock().unwrap();
-            let shared = current.upgrade().filter(|_| !self.announced.no_data);
-            let Some(shared) = shared else {
-                let (mut mark, follower) = aof.mark()?;
-                let (id, position) = (mark.id.clone(), mark.position);
-                let snapshot = Arc::new(Snapshot { id, position, keyspace: OnceLock::new() });
-                match self.announced.no_data {
-                    true => mark.files.clear(),
-                    false => *current = Arc::downgrade(&snapshot),
-                }
-                return Ok((snapshot, follower, Some(mark)));
-            };
-            // Whoever begins with an old one would soon be cut off, because it is so far behind.
-            let behind = aof.sendable().saturating_sub(shared.position) as usize;
-            if !limit.is_over_hard(behind.saturating_mul(2))
-                && let Some(follower) = aof.follow(shared.id.as_bytes(), shared.position)
-            {
-                return Ok((shared, follower, None));
-            }
-            drop((current, shared));
-            self.show_life(&mut last)?;
-            thread::sleep(TICK);
+        let aof = &self.server.aof;
+        let mut current = self.server.replicas.snapshot.lock().unwrap();
+        let shared = current.upgrade().filter(|_| !self.announced.no_data);
+        if let Some(shared) = shared
+            && let Some(follower) = aof.follow(shared.id.as_bytes(), shared.position)
+        {
+            return Ok((shared, follower, None));
         }
+        let (mut mark, follower) = aof.mark()?;
+        let (id, position) = (mark.id.clone(), mark.position);
+        let snapshot = Arc::new(Snapshot { id, position, keyspace: OnceLock::new() });
+        match self.announced.no_data {
+            true => mark.files.clear(),
+            false => *current = Arc::downgrade(&snapshot),
+        }
+        Ok((snapshot, follower, Some(mark)))
     }
 
     /// Makes the data of the mark.
@@ -240,7 +230,7 @@ impl Sender<'_> {
 
     fn send_stream(&self, mut follower: Follower) -> Result<(), String> {
         let (aof, replicas) = (&self.server.aof, &self.server.replicas);
-        let mut lag = Lag { position: follower.position, over_since: None };
+        let mut lag = Lag { counted_from: aof.sendable(), over_since: None };
         let mut out = Vec::new();
         while !self.is_over() {
             replicas.is_sent(self.client.id, State::Online, follower.position);
@@ -250,7 +240,7 @@ impl Sender<'_> {
                 continue;
             }
             self.write_all(&out, Some(&mut lag))?;
-            lag.position = follower.position;
+            lag.counted_from = lag.counted_from.max(follower.position);
             out.clear();
             if replicas.awaited.load(Ordering::Relaxed) == 0 {
                 thread::sleep(REST);
@@ -309,9 +299,9 @@ impl Sender<'_> {
         Ok(())
     }
 
-    /// Ends the client if what it has not been sent is over the limit.
+    /// Ends the client if what has come since it began, and was not sent, is over the limit.
     fn cut_off_if_behind(&self, lag: &mut Lag) {
-        let behind = self.server.aof.sendable().saturating_sub(lag.position) as usize;
+        let behind = self.server.aof.sendable().saturating_sub(lag.counted_from) as usize;
         let limit = &self.client.held.total.replica;
         // As in Redis, what the backlog holds is never too much.
         let is_over =
@@ -322,9 +312,10 @@ impl Sender<'_> {
     }
 }
 
-/// How far a replica was sent the stream, and since when it has been over the soft limit.
+/// How far a replica is behind, and since when over the soft limit. What was there when it began does not count, or
+/// one that comes back late would be cut off at once, again and again.
 struct Lag {
-    position: u64,
+    counted_from: Position,
     over_since: Option<Instant>,
 }
 

@@ -14,6 +14,7 @@
 
 use super::{Public, Server};
 use crate::aof::Position;
+use crate::error::Error;
 use crate::held::End;
 use crate::store::Keyspace;
 use std::collections::BTreeMap;
@@ -205,6 +206,12 @@ impl Server {
         drop(asked);
         // If the disk fails, the client waits until its time is over.
         let _ = self.aof.commit(self.aof.position());
+    }
+
+    /// Why writes are refused at present, if they are.
+    pub fn why_no_writes(&self) -> Option<Error> {
+        let cause = self.aof.failure().map(|cause| Error::misconf(&cause));
+        cause.or_else(|| self.replicas_are_missing().then_some(Error::NoReplicas))
     }
 
     /// Whether writes are refused because too few replicas are near (`min-replicas-to-write`).
