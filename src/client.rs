@@ -112,10 +112,11 @@ pub enum Then {
     /// Close the connection without sending anything more.
     Drop,
     /// Save the log and end the process. With `force`, end it even if saving fails. Without `saves` (NOSAVE) even
-    /// while a script is busy.
+    /// while a script is busy. `waits`: until replicas have everything.
     Shutdown {
         saves: bool,
         force: bool,
+        waits: bool,
     },
     Wait(Wait),
     /// Send the stream of changes from now on (serve/following.rs).

@@ -112,6 +112,7 @@ pub struct Config {
     pub set_max_intset_entries: Slot<usize>,
     pub set_max_listpack_entries: Slot<usize>,
     pub set_max_listpack_value: Slot<usize>,
+    pub shutdown_timeout: Slot<usize>,
     pub slowlog_log_slower_than: Slot<i64>,
     pub slowlog_max_len: Slot<usize>,
     pub timeout: Slot<usize>,

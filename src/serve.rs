@@ -225,8 +225,8 @@ impl Session<'_> {
                 return Ok(false);
             }
             Then::Drop => return Ok(false),
-            Then::Shutdown { saves, force } => {
-                self.shut_down(saves, force);
+            Then::Shutdown { saves, force, waits } => {
+                self.shut_down(saves, force, waits);
                 self.flush()?;
             }
             // DEBUG RELOAD: serve/reload.rs. Everybody waits for it, and so do the replies before it.

@@ -408,3 +408,117 @@ impl Frame {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::disk::simulated::{Call, Disk, Fate};
+    use super::super::power_cuts::{Random, config, keyspace, replay_all, start_on, write};
+    use super::*;
+    use crate::propagate::Records;
+    use crate::resp::write_command;
+    use crate::store::Store;
+    use std::io::ErrorKind;
+
+    /// All that the follower is sent, in chunks of this many bytes.
+    fn read_all(aof: &Aof, follower: &mut Follower, chunk: usize) -> Vec<u8> {
+        follower.chunk = vec![0; chunk];
+        let mut out = Vec::new();
+        while follower.position < aof.sendable() {
+            follower.read(aof, &mut out).expect("what was written can be read");
+        }
+        out
+    }
+
+    fn command(words: &[&str]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        write_command(&mut bytes, words.iter().map(|word| word.as_bytes()));
+        bytes
+    }
+
+    fn append(aof: &Aof, value: &str) {
+        let mut records = Records::default();
+        records.wanted = true;
+        records.push(0, [&b"SET"[..], b"key", value.as_bytes()].into_iter());
+        aof.append(&mut records);
+    }
+
+    #[test]
+    fn a_follower_gets_the_records_of_all_files_in_any_pieces_from_any_place() {
+        let disk = Disk::new();
+        let (aof, _) = start_on(&config(&disk, "everysec")).expect("a start");
+        write(&aof, &["SET before 1"]);
+        let (mark, mut first) = aof.mark().expect("a mark");
+        let store = Store::new(keyspace(&Default::default()));
+        let mut expected = Vec::new();
+        let mut places = vec![mark.position];
+        for n in 0..60 {
+            if n % 20 == 0 {
+                expected.extend(command(&["SELECT", "0"]));
+            }
+            // The value looks like an annotation, and like a record.
+            let value = format!("\r\n#CRC:0000000000000000 {n}\r\n*1\r\n").repeat(n);
+            append(&aof, &value);
+            assert_eq!(aof.commit(aof.position()), Ok(()));
+            expected.extend(command(&["SET", "key", &value]));
+            places.push(mark.position + expected.len() as u64);
+            if n % 20 == 19 {
+                assert_eq!(aof.rewrite(None, &store, &replay_all), Ok(()));
+            }
+        }
+        assert!(read_all(&aof, &mut first, 64) == expected);
+        for (n, place) in places.into_iter().enumerate() {
+            let mut follower = aof.follow(mark.id.as_bytes(), place).expect("a place");
+            let read = read_all(&aof, &mut follower, 64 + n);
+            assert!(read == expected[(place - mark.position) as usize..]);
+        }
+    }
+
+    #[test]
+    fn there_is_no_place_before_the_beginning_behind_the_end_or_in_another_history() {
+        let disk = Disk::new();
+        let (aof, _) = start_on(&config(&disk, "everysec")).expect("a start");
+        write(&aof, &["SET before 1"]);
+        assert!(aof.follow(aof.backlog.id().as_bytes(), 0).is_none(), "nobody has followed");
+        let (Mark { id, position, .. }, mut follower) = aof.mark().expect("a mark");
+        write(&aof, &["SET behind 1"]);
+        let end = aof.sendable();
+        for (place, is_there) in
+            [(position - 1, false), (position, true), (end, true), (end + 1, false)]
+        {
+            assert_eq!(aof.follow(id.as_bytes(), place).is_some(), is_there, "{place}");
+        }
+        assert!(aof.follow(&[b'0'; 40], position).is_none());
+        aof.disable();
+        assert!(follower.read(&aof, &mut Vec::new()).is_err());
+        assert!(aof.follow(id.as_bytes(), position).is_none());
+    }
+
+    #[test]
+    fn what_is_not_written_whole_is_not_read() {
+        let disk = Disk::new();
+        let (aof, _) = start_on(&config(&disk, "everysec")).expect("a start");
+        let (_, mut follower) = aof.mark().expect("a mark");
+        let mut random = Random(7);
+        for n in 0..100 {
+            let taken = random.below(40);
+            // The disk takes some of the record, and then nothing; nor can that be cut off again.
+            let mut calls = 0;
+            disk.ask(move |call, _| match call {
+                Call::Write if calls == 0 => {
+                    calls += 1;
+                    Fate::Short(taken)
+                }
+                Call::Write | Call::SetLength => Fate::Fails(ErrorKind::StorageFull.into()),
+                _ => Fate::Works,
+            });
+            let text = n.to_string();
+            append(&aof, &text);
+            let refused = aof.commit(aof.position()).is_err();
+            assert_eq!(read_all(&aof, &mut follower, 64).is_empty(), refused);
+            disk.ask_nobody();
+            aof.commit(aof.position()).expect("there is room again");
+            let read = read_all(&aof, &mut follower, 64);
+            assert_eq!(read.ends_with(&command(&["SET", "key", &text])), refused);
+        }
+    }
+}

@@ -88,7 +88,7 @@ pub static GROUPS: &[(Accepts, Change, &str)] = &[
         tls-ciphersuites="),
     (Number(0, INT), Live, "\
         replica-priority=100 repl-diskless-sync-delay=5 \
-        repl-diskless-sync-max-replicas=0 lfu-log-factor=10 lfu-decay-time=1 shutdown-timeout=10 \
+        repl-diskless-sync-max-replicas=0 lfu-log-factor=10 lfu-decay-time=1 \
         list-compress-depth=0 hz=10 cluster-migration-barrier=1 cluster-replica-validity-factor=10 \
         tls-session-cache-size=20480 tls-session-cache-timeout=300"),
     (Number(1, INT), Live, "maxmemory-samples=5"),

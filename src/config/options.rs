@@ -170,6 +170,7 @@ static USED: &[Row] = &[
     row("repl-backlog-ttl", "3600", Number(0, BIG), Live, "seconds for which they are kept without a replica; 0: for ever").slot(|c, v| c.repl_backlog_ttl.put(v)),
     row("min-replicas-to-write", "0", Number(0, INT), Live, "with fewer replicas writes are refused").slot(|c, v| c.min_replicas_to_write.put(v)),
     row("min-replicas-max-lag", "10", Number(0, INT), Live, "a replica that has been silent for more seconds does not count for that").slot(|c, v| c.min_replicas_max_lag.put(v)),
+    row("shutdown-timeout", "10", Number(0, INT), Live, "seconds for which SHUTDOWN waits for replicas").slot(|c, v| c.shutdown_timeout.put(v)),
     // Only shown, in INFO or in a warning.
     row("dbfilename", "dump.rdb", FileName, Protected, NO_EFFECT).slot(|c, v| c.dbfilename.put(v)),
     row("maxmemory-policy", "noeviction", OneOf(&["volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl", "allkeys-lru", "allkeys-lfu", "allkeys-random", "noeviction"]), Live, NO_EFFECT).slot(|c, v| c.maxmemory_policy.put(v)),

@@ -312,10 +312,7 @@ impl Info<'_> {
         self.fraction("instantaneous_input_repl_kbps", 0.0);
         self.fraction("instantaneous_output_repl_kbps", 0.0);
         self.field("rejected_connections", load(&stats.rejected_connections));
-        let counts = &self.server.replicas.counts;
-        self.field("sync_full", load(&counts.full));
-        self.field("sync_partial_ok", load(&counts.partial));
-        self.field("sync_partial_err", load(&counts.refused));
+        self.syncs();
         self.field("expired_keys", load(&stats.expired_keys));
         // Active expiry finds all, and has no limit of its time.
         self.fraction("expired_stale_perc", 0.0);
@@ -339,6 +336,13 @@ impl Info<'_> {
         self.field("total_error_replies", errors);
         self.absent("dump_payload_sanitizations io_threaded_reads_processed");
         self.field("io_threaded_writes_processed", 0);
+    }
+
+    fn syncs(&mut self) {
+        let counts = &self.server.replicas.counts;
+        self.field("sync_full", load(&counts.full));
+        self.field("sync_partial_ok", load(&counts.partial));
+        self.field("sync_partial_err", load(&counts.refused));
     }
 
     fn replication(&mut self) {

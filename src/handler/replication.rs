@@ -91,16 +91,7 @@ fn replconf(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), E
             // None of these is answered.
             b"ack" => return acknowledge(client, args),
             b"getack" => return Ok(()),
-            b"rdb-only" => {
-                announced.only_snapshot = match integer(value)? {
-                    number @ 0..=1 => number == 1,
-                    _ => {
-                        return Err(Error::text(
-                            "ERR value is out of range, value must between 0 and 1",
-                        ));
-                    }
-                }
-            }
+            b"rdb-only" => announced.only_snapshot = zero_or_one(integer(value)?)?,
             b"rdb-filter-only" => {
                 let parts =
                     split_words(value).ok_or(Error::text("ERR Missing rdb-filter-only values"))?;
@@ -166,14 +157,11 @@ fn wait(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
 
 fn waitaof(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let mut cursor = Cursor::new(args);
-    let local = cursor.integer()?;
-    if !(0..=1).contains(&local) {
-        return Err(Error::text("ERR value is out of range, value must between 0 and 1"));
-    }
+    let local = zero_or_one(cursor.integer()?)?;
     let replicas = usize::try_from(cursor.integer()?).map_err(|_| Error::NotPositive)?;
     let timeout_ms = timeout(&mut cursor)?;
     let aof = &client.server.aof;
-    if local > 0 && !aof.is_enabled() {
+    if local && !aof.is_enabled() {
         return Err(Error::text(
             "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.",
         ));
@@ -184,11 +172,18 @@ fn waitaof(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
         reply.integer(aof.is_durable(aof.position()).into());
         reply.count(client.server.replicas.count_online(|replica| replica.durable >= change));
     } else {
-        let until = Until::Durable { local: local > 0, replicas };
+        let until = Until::Durable { local, replicas };
         let silent = client.replies != Replies::On;
         client.then = Then::Wait(Wait { until, timeout_ms, silent });
     }
     Ok(())
+}
+
+fn zero_or_one(number: i64) -> Result<bool, Error> {
+    match number {
+        0..=1 => Ok(number == 1),
+        _ => Err(Error::text("ERR value is out of range, value must between 0 and 1")),
+    }
 }
 
 /// In milliseconds. 0 waits for ever.

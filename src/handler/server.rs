@@ -77,7 +77,7 @@ fn bgrewriteaof(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), 
 
 fn shutdown(client: &mut Client, args: &Args, _: &mut Reply) -> Result<(), Error> {
     let mut cursor = Cursor::new(args);
-    let (mut save, mut force) = (None, false);
+    let (mut save, mut force, mut waits) = (None, false, true);
     let aborts = |option: &[u8]| option.eq_ignore_ascii_case(b"abort");
     if args.len() > 1 && Cursor::new(args).rest().all(aborts) {
         return Err(Error::text("ERR No shutdown in progress."));
@@ -86,12 +86,12 @@ fn shutdown(client: &mut Client, args: &Args, _: &mut Reply) -> Result<(), Error
         match option.as_slice() {
             b"SAVE" if save != Some(false) => save = Some(true),
             b"NOSAVE" if save != Some(true) => save = Some(false),
-            b"NOW" => {}
+            b"NOW" => waits = false,
             b"FORCE" => force = true,
             _ => return Err(Error::Syntax),
         }
     }
-    client.then = Then::Shutdown { saves: save != Some(false), force };
+    client.then = Then::Shutdown { saves: save != Some(false), force, waits };
     Ok(())
 }
 

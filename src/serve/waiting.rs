@@ -18,7 +18,6 @@
 //! `prepareForShutdown` in server.c.
 
 use super::Session;
-use crate::aof::Position;
 use crate::client::{Until, Wait};
 use crate::error::Error;
 use crate::log;
@@ -27,7 +26,6 @@ use crate::server::Blocked;
 use crate::server::replicas::Replica;
 use std::io::{self, Read};
 use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How often a waiting thread looks whether its client is still there.
@@ -50,11 +48,10 @@ impl Session<'_> {
         self.client.public.turns.set_aside(true);
         // Where the replicas must have come.
         let change = aof.last_change();
-        let is_there: fn(&Replica) -> Position = match wait.until {
-            Until::Replicas(_) => |replica| replica.acked,
-            Until::Durable { .. } => |replica| replica.durable,
+        let is_there = |replica: &Replica| match wait.until {
+            Until::Replicas(_) => replica.acked >= change,
+            Until::Durable { .. } => replica.durable >= change,
         };
-        let is_there = |replica: &Replica| is_there(replica) >= change;
         let (for_disk, count) = match wait.until {
             Until::Replicas(count) => (false, count),
             Until::Durable { local, replicas } => (local, replicas),
@@ -65,10 +62,8 @@ impl Session<'_> {
         }
         let replicas = &self.server.replicas;
         if waited.is_ok() && replicas.count_online(is_there) < count {
-            replicas.awaited.fetch_add(1, Ordering::Relaxed);
-            self.server.ask_replicas(change);
+            let _asking = self.server.ask_replicas(change);
             waited = self.wait_until(deadline, |time| replicas.wait_for(count, time, is_there));
-            replicas.awaited.fetch_sub(1, Ordering::Relaxed);
         }
         self.client.public.turns.set_aside(false);
         let is_over = clients.unblock(&self.client.public, Blocked::Log);
@@ -113,7 +108,7 @@ impl Session<'_> {
     /// Ends the process. Nobody else can reach the data any more. If the log cannot be saved, the
     /// process goes on, unless the client has said FORCE or NOSAVE: the operator is told, and the client may
     /// try again, as in Redis.
-    pub(super) fn shut_down(&mut self, saves: bool, force: bool) {
+    pub(super) fn shut_down(&mut self, saves: bool, force: bool, waits: bool) {
         log::notice(format_args!("SHUTDOWN: saving the log, then good bye"));
         self.caller.batch.hold_everything();
         if saves && self.caller.batch.store.is_busy() {
@@ -129,7 +124,12 @@ impl Session<'_> {
                 // Only now, because nothing prints under a lock.
                 log::warning(format_args!("cannot shut down, the log is not saved: {cause}"));
             }
-            _ => std::process::exit(0),
+            _ => {
+                if waits {
+                    self.server.wait_for_replicas();
+                }
+                std::process::exit(0)
+            }
         }
     }
 }

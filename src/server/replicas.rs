@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::held::End;
 use crate::store::Keyspace;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -26,8 +26,8 @@ use std::time::{Duration, Instant};
 pub struct Replicas {
     /// By the id of the client.
     all: Mutex<BTreeMap<u64, Replica>>,
-    /// One of them has acknowledged something.
-    acknowledged: Condvar,
+    /// One of them has acknowledged something, or has left.
+    changed: Condvar,
     /// Clients that wait for that. Then what is new is sent at once, and not gathered.
     pub awaited: AtomicUsize,
     /// The position before the last GETACK.
@@ -134,6 +134,7 @@ impl Replicas {
 
     pub fn leave(&self, id: u64) {
         self.all.lock().unwrap().remove(&id);
+        self.changed.notify_all();
     }
 
     /// A copy of the list.
@@ -162,50 +163,74 @@ impl Replicas {
             replica.durable = replica.durable.max(durable);
             replica.acked_at = Some(Instant::now());
         }
-        self.acknowledged.notify_all();
+        self.changed.notify_all();
     }
 
-    /// How many replicas that are online have come this far.
+    /// How many replicas are online and have come this far.
     pub fn count_online(&self, is_there: impl Fn(&Replica) -> bool) -> usize {
-        let all = self.all.lock().unwrap();
-        all.values().filter(|r| r.state == State::Online && is_there(r)).count()
+        count_in(&self.all.lock().unwrap(), is_there)
     }
 
-    /// Waits, for at most `time`, until this replica has acknowledged anything. Returns whether it has.
-    pub fn has_acknowledged(&self, id: u64, time: Duration) -> bool {
-        let has = |all: &BTreeMap<u64, Replica>| all.get(&id).is_some_and(|r| r.acked_at.is_some());
-        let all = self.all.lock().unwrap();
-        let waited = self.acknowledged.wait_timeout_while(all, time, |all| !has(all));
-        !waited.unwrap().1.timed_out()
-    }
-
-    /// Waits, for at most `time`, until so many replicas have come this far. Returns whether they have.
+    /// Waits, for at most `time`, until so many replicas are online and have come this far. Returns whether they have.
     pub fn wait_for(
         &self,
         count: usize,
         time: Duration,
         is_there: impl Fn(&Replica) -> bool,
     ) -> bool {
+        self.wait_until(time, |all| count_in(all, &is_there) >= count)
+    }
+
+    /// Waits, for at most `time`, until this replica has acknowledged anything. Returns whether it has.
+    pub fn has_acknowledged(&self, id: u64, time: Duration) -> bool {
+        self.wait_until(time, |all| all.get(&id).is_some_and(|r| r.acked_at.is_some()))
+    }
+
+    fn wait_until(&self, time: Duration, holds: impl Fn(&BTreeMap<u64, Replica>) -> bool) -> bool {
         let all = self.all.lock().unwrap();
-        let too_few = |all: &mut BTreeMap<u64, Replica>| {
-            let online = all.values().filter(|r| r.state == State::Online);
-            online.filter(|r| is_there(r)).count() < count
-        };
-        !self.acknowledged.wait_timeout_while(all, time, too_few).unwrap().1.timed_out()
+        let waited = self.changed.wait_timeout_while(all, time, |all| !holds(all));
+        !waited.unwrap().1.timed_out()
+    }
+}
+
+fn count_in(all: &BTreeMap<u64, Replica>, is_there: impl Fn(&Replica) -> bool) -> usize {
+    all.values().filter(|replica| replica.state == State::Online && is_there(replica)).count()
+}
+
+/// A client waits for replicas.
+pub struct Asking<'a>(&'a Replicas);
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.0.awaited.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Server {
-    /// Asks all replicas to acknowledge what is before this position.
-    pub fn ask_replicas(&self, position: Position) {
+    /// Asks all replicas to acknowledge what is before this position. While what is returned lives, the answer is awaited.
+    pub fn ask_replicas(&self, position: Position) -> Asking<'_> {
+        self.replicas.awaited.fetch_add(1, Ordering::Relaxed);
+        let asking = Asking(&self.replicas);
         let mut asked = self.replicas.asked.lock().unwrap();
         if asked.is_some_and(|asked| asked >= position) || self.replicas.count() == 0 {
-            return;
+            return asking;
         }
         *asked = self.aof.append_to_stream(&[b"REPLCONF", b"GETACK", b"*"]).or(*asked);
         drop(asked);
         // If the disk fails, the client waits until its time is over.
         let _ = self.aof.commit(self.aof.position());
+        asking
+    }
+
+    /// SHUTDOWN: waits, for at most `shutdown-timeout`, until all replicas have everything.
+    pub fn wait_for_replicas(&self) {
+        let end = self.aof.last_change();
+        let is_behind = |replica: &Replica| replica.acked < end;
+        if self.replicas.count_online(is_behind) > 0 {
+            let time = Duration::from_secs(self.config.shutdown_timeout.get() as u64);
+            let _asking = self.ask_replicas(end);
+            self.replicas.wait_until(time, |all| count_in(all, is_behind) == 0);
+        }
     }
 
     /// Why writes are refused at present, if they are.

@@ -294,3 +294,24 @@ fn a_log_with_what_was_said_to_replicas_starts() {
     replica.reconnect(&server);
     assert!(!replica.psync());
 }
+
+#[test]
+fn shutdown_waits_until_replicas_have_everything_but_not_for_ever_nor_if_it_is_told_not_to() {
+    for (command, timeout, has_all) in
+        [("SHUTDOWN", "100", true), ("SHUTDOWN", "1", false), ("SHUTDOWN NOW", "100", false)]
+    {
+        let mut server = Server::start(&["--shutdown-timeout", timeout]);
+        let mut replica = Replica::following(&server);
+        let mut client = server.client();
+        let value = "x".repeat(1_000_000);
+        for _ in 0..30 {
+            client.call(&["SET", "key", &value]);
+        }
+        client.raw(format!("{command}\r\n").as_bytes());
+        if has_all {
+            replica.acknowledge_all();
+            assert!(replica.offset > 30_000_000, "{}", replica.offset);
+        }
+        server.wait_for_end();
+    }
+}
