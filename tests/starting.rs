@@ -198,12 +198,23 @@ fn a_relative_logfile_is_in_dir_wherever_dir_is_said() {
 }
 
 #[test]
-fn a_later_option_takes_back_what_is_not_here() {
-    let directory = with_files(&[("service.conf", b"daemonize yes\npidfile /run/x.pid\n")]);
-    let flags = ["--include", "service.conf", "--daemonize", "no"];
+fn a_later_option_takes_back_what_is_not_here_and_the_rest_is_told_at_once() {
+    let directory = with_files(&[(
+        "service.conf",
+        b"cluster-enabled yes\ntls-port 6380\nloadmodule x.so\ntimeout 0 # never\nsave 900 1 # rarely\n",
+    )]);
+    let flags = ["--include", "service.conf", "--cluster-enabled", "no"];
     let (_, output) = refused(&directory, &flags);
-    assert!(output.contains("'pidfile /run/x.pid'"), "{output}");
-    let flags = [&flags[..], &["--pidfile", ""]].concat();
+    let lines: Vec<&str> = output.lines().collect();
+    let begin = "simple-redis: cannot use '";
+    for (line, option) in
+        lines.iter().zip(["tls-port 6380", "loadmodule", "timeout 0 #", "save 900"])
+    {
+        assert!(line.starts_with(&format!("{begin}{option}")), "{output}");
+    }
+    assert_eq!(lines.len(), 4, "{output}");
+    let directory = with_files(&[("service.conf", b"cluster-enabled yes\ntls-port 6380\n")]);
+    let flags = [&flags[..], &["--tls-port", "0"]].concat();
     Server::start_in(directory, Program::Ours, &flags);
 }
 

@@ -24,6 +24,7 @@ use crate::log;
 use crate::outbox::is_timeout;
 use crate::server::Blocked;
 use crate::server::replicas::Replica;
+use crate::service;
 use std::io::{self, Read};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
@@ -128,7 +129,8 @@ impl Session<'_> {
                 if waits {
                     self.server.wait_for_replicas();
                 }
-                std::process::exit(0)
+                service::end(&self.server.config);
+                std::process::exit(0);
             }
         }
     }

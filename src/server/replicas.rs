@@ -16,6 +16,7 @@ use super::{Public, Server};
 use crate::aof::Position;
 use crate::error::Error;
 use crate::held::End;
+use crate::listen::Address;
 use crate::store::Keyspace;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -110,9 +111,11 @@ impl Replica {
 
     /// Its address, as others can reach it.
     pub fn ip(&self) -> String {
-        match &self.announced.ip {
-            Some(ip) => String::from_utf8_lossy(ip).into_owned(),
-            None => self.client.connection.as_ref().map_or("?".into(), |c| c.peer.ip().to_string()),
+        let peer = self.client.connection.as_ref().map(|connection| &connection.peer);
+        match (&self.announced.ip, peer) {
+            (Some(ip), _) => String::from_utf8_lossy(ip).into_owned(),
+            (None, Some(Address::Tcp(peer))) => peer.ip().to_string(),
+            _ => "?".into(),
         }
     }
 }
