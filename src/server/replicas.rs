@@ -114,7 +114,7 @@ impl Replica {
         let peer = self.client.connection.as_ref().map(|connection| &connection.peer);
         match (&self.announced.ip, peer) {
             (Some(ip), _) => String::from_utf8_lossy(ip).into_owned(),
-            (None, Some(Address::Tcp(peer))) => peer.ip().to_string(),
+            (None, Some(Address::Ip(peer))) => peer.ip().to_string(),
             _ => "?".into(),
         }
     }
