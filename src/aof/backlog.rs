@@ -241,6 +241,11 @@ impl Aof {
         }
     }
 
+    /// What INFO and ROLE show as the offset. As in Redis, 0 while nobody has followed.
+    pub fn shown_offset(&self) -> Position {
+        self.backlog.begin().map_or(0, |_| self.sendable())
+    }
+
     /// Waits, for at most `time`, until replicas may have more than this.
     pub fn wait_for_more(&self, than: Position, time: Duration) {
         let history = self.backlog.history.lock().unwrap();
