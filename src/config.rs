@@ -81,6 +81,7 @@ pub struct Config {
     pub appendfilename: Bytes,
     pub appendfsync: Slot<Fsync>,
     pub appendonly: Slot<bool>,
+    pub aof_use_rdb_preamble: Slot<bool>,
     pub auto_aof_rewrite_min_size: Slot<usize>,
     pub auto_aof_rewrite_percentage: Slot<usize>,
     pub bind: Bytes,
@@ -101,6 +102,8 @@ pub struct Config {
     pub port: Slot<usize>,
     pub proto_max_bulk_len: Slot<usize>,
     pub protected_mode: Slot<bool>,
+    pub rdbchecksum: Slot<bool>,
+    pub rdbcompression: Slot<bool>,
     /// Empty: no password is needed.
     pub requirepass: Bytes,
     pub set_max_intset_entries: Slot<usize>,

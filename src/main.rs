@@ -68,6 +68,7 @@ mod rdb;
 mod script;
 mod server;
 mod sha1;
+mod snapshot;
 mod stats;
 mod types;
 mod watch;
@@ -148,9 +149,12 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
     };
     let accepting = listeners.into_iter().map(accept);
     let accepting = accepting.collect::<Result<Vec<Thread>, String>>()?;
-    if has_log {
-        // Into a keyspace of its own, whose lock the replay keeps to the end. INFO looks at `store` meanwhile.
-        let keyspace = call::replay(&server, |run| server.aof.start(run))?;
+    // Into a keyspace of its own, whose lock the replay keeps to the end. INFO looks at `store` meanwhile.
+    let keyspace = match has_log {
+        true => Some(call::replay(&server, |run| server.aof.start(run))?),
+        false => snapshot::load(&server.config, &server.aof.status)?,
+    };
+    if let Some(keyspace) = keyspace {
         store.write_when_free().take_over(keyspace);
     }
     server.aof.status.loading.store(false, Ordering::Relaxed);

@@ -21,7 +21,7 @@ use support::transcript::{self, Action, Transcript};
 
 /// Imports run one way: a file may use what stands in a later line of this list, and nothing of
 /// its own line or an earlier one. `aof` cannot know a command, and `resp` knows error texts only.
-const LAYERS: [&[&str]; 14] = [
+const LAYERS: [&[&str]; 15] = [
     &["main"],
     &["serve", "expire"],
     &["call"],
@@ -29,6 +29,7 @@ const LAYERS: [&[&str]; 14] = [
     &["handler"],
     &["client"],
     &["server"],
+    &["snapshot"],
     &["aof", "pubsub"],
     &["rdb"],
     &["listen", "store", "stats"],

@@ -4,9 +4,10 @@ use super::source::Source;
 use super::value::Values;
 use super::{Error, NEWEST, NEWEST_OF_VALKEY, OLDEST, opcode};
 use crate::key::Key;
+use crate::resp::LONGEST;
 use crate::store::Keyspace;
-use crate::types::Limits;
-use std::io::Read;
+use crate::types::{Limits, NodeLimits, Packed};
+use std::io::BufRead;
 
 /// What was found beside the keys.
 #[derive(Default)]
@@ -20,27 +21,27 @@ pub struct Found {
     pub warnings: Vec<String>,
 }
 
+/// No configuration has more.
+const MANY_DATABASES: usize = 1 << 16;
+
 /// More warnings than this are not kept.
 const MOST_WARNINGS: usize = 20;
-
-/// Bytes that are read at once.
-const ROOM: usize = 64 * 1024;
 
 /// Calls the function for progress each time so many keys have been read.
 const PROGRESS: u64 = 1_000;
 
-/// Reads a snapshot into an empty keyspace, of which nothing may be used if this fails. Up to 64 KiB of what stands
-/// behind the snapshot may be taken too. From time to time `progress` is told how many bytes were read.
+/// Reads a snapshot into an empty keyspace, of which nothing may be used if this fails. What stands behind the
+/// snapshot is not taken from `inner`. From time to time `progress` is told how many bytes were read.
 ///
 /// Keys that are expired at `now`, in milliseconds of Unix time, are left out. Without it no key is.
 pub fn read(
-    inner: &mut dyn Read,
+    inner: &mut dyn BufRead,
     keyspace: &mut Keyspace,
     limits: &Limits,
     now: Option<u64>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Found, Error> {
-    let mut source = Source::new(inner, ROOM);
+    let mut source = Source::new(inner);
     check_version(&mut source)?;
     let (mut found, mut values) = (Found::default(), Values::default());
     let (mut db, mut deadline, mut name) = (0, None, Vec::new());
@@ -83,6 +84,20 @@ pub fn read(
     check_crc(&mut source)?;
     found.bytes = source.offset;
     Ok(found)
+}
+
+/// Whether a file that begins so is a snapshot.
+pub fn is_snapshot(begin: &[u8]) -> bool {
+    begin.starts_with(b"REDIS") || begin.starts_with(b"VALKEY")
+}
+
+/// Reads a snapshot only to see whether it can be read.
+pub fn check(inner: &mut dyn BufRead) -> Result<Found, Error> {
+    let packed = Packed { entries: 128, value: 64 };
+    let (list, intset) = (NodeLimits::of(-2), 512);
+    let [set, hash, zset] = [packed; 3];
+    let limits = Limits { string: LONGEST, list, intset, set, hash, zset, packs: false };
+    read(inner, &mut Keyspace::new(MANY_DATABASES), &limits, None, &mut |_| {})
 }
 
 impl Found {
@@ -182,8 +197,10 @@ fn skip_module(source: &mut Source) -> Result<(), Error> {
 
 /// The checksum is zero if there is none.
 fn check_crc(source: &mut Source) -> Result<(), Error> {
-    let crc = source.crc();
+    let crc = source.crc()?;
     let written = u64::from_le_bytes(source.array()?);
+    // So that all of it is taken from where it came.
+    source.crc()?;
     match written {
         0 => Ok(()),
         _ if written == crc => Ok(()),

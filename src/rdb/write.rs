@@ -7,7 +7,7 @@ use super::crc64::crc64;
 use super::listpack::Pack;
 use super::lzf::Packer;
 use super::{VERSION, encoding, form, node, opcode};
-use crate::config::REDIS_VERSION;
+use crate::config::{Config, REDIS_VERSION};
 use crate::resp::{parse_integer, print_in_listpack};
 use crate::store::Keyspace;
 use crate::types::{Hash, List, NodeLimits, Set, Value, Zset};
@@ -25,6 +25,14 @@ pub struct How {
     pub list: NodeLimits,
     /// Whether it is the base of a log.
     pub is_base: bool,
+}
+
+impl How {
+    pub fn of(config: &Config, is_base: bool) -> How {
+        let (packs, checks) = (config.rdbcompression.get(), config.rdbchecksum.get());
+        let list = NodeLimits::of(config.list_max_listpack_size.get());
+        How { packs, checks, list, is_base }
+    }
 }
 
 /// So many bytes are collected before they are written.
