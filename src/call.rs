@@ -52,8 +52,7 @@ impl Arrived {
     /// Finds the row, and the digest of the first key.
     pub fn look_up(&mut self) {
         self.row = TABLE.look_up(&self.args);
-        let first = self.row.map(|row| row.command.keys.first as usize);
-        self.args.know_key(first.filter(|first| *first > 0));
+        self.args.know_key(self.row.and_then(Row::first_key));
     }
 }
 
@@ -174,7 +173,7 @@ impl<'a> Caller<'a> {
                 // CLIENT PAUSE may have come while this thread waited for the lock. (It stops no EXEC in the middle.)
                 self.unless_paused(row, client, args)?;
                 // Without the `delete_noted` below, because the view has deleted what it found expired.
-                return Ok(self.batch.write(handler, client, args, reply)?);
+                return Ok(self.batch.write(handler, client, &row.as_logged(args), reply)?);
             }
             Run::Exec => {
                 // The strictest lock that any command of the queue needs.

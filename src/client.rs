@@ -4,7 +4,7 @@
 //! **How Redis does it**: `struct client` in server.h.
 
 use crate::held::{Charge, Held};
-use crate::listen;
+use crate::listen::{self, Address};
 use crate::outbox::Outbox;
 use crate::pubsub::{Message, Subscription};
 use crate::resp::{Args, Protocol};
@@ -14,7 +14,7 @@ use crate::stats::add;
 use crate::store::Waiter;
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 
 pub struct Client {
@@ -146,11 +146,11 @@ pub enum Until {
 
 impl Client {
     /// Registers a connection that has just been accepted, or tells its peer why it is refused.
-    pub fn welcome(server: &Arc<Server>, stream: TcpStream, peer: SocketAddr) -> Option<Box<Self>> {
+    pub fn welcome(server: &Arc<Server>, stream: TcpStream, peer: Address) -> Option<Box<Self>> {
         add(&server.stats.connections, 1);
         let refusal = if server.is_full() {
             Some("-ERR max number of clients reached\r\n")
-        } else if listen::protects_from(&server.config, peer.ip()) {
+        } else if listen::protects_from(&server.config, &peer) {
             Some(listen::PROTECTED)
         } else {
             None
@@ -160,7 +160,7 @@ impl Client {
             let _ = (&stream).write_all(refusal.as_bytes());
             return None;
         }
-        let local = listen::local_address(&stream).ok()?;
+        let local = listen::local_address(&stream, &peer).ok()?;
         let connection = Connection { stream: Arc::new(stream), peer, local };
         let public = Public::new(server, server.clients.next_id(), Some(connection));
         // Boxed, because each call on its way into the thread would have a copy of it on the stack.
@@ -179,7 +179,7 @@ impl Client {
         Client {
             server: server.clone(),
             db: 0,
-            authenticated: public.connection.is_none() || server.config.requirepass.is_empty(),
+            authenticated: public.connection.is_none() || !server.config.password.is_needed(),
             transaction: None,
             in_exec: false,
             in_script: false,
@@ -202,7 +202,7 @@ impl Client {
     /// Whether it must give the password first. It need not if CONFIG SET has removed the password
     /// since it connected.
     pub fn owes_password(&self) -> bool {
-        !self.authenticated && !self.server.config.requirepass.is_empty()
+        !self.authenticated && self.server.config.password.is_needed()
     }
 
     /// Whether it waits for messages rather than for replies.

@@ -20,6 +20,7 @@ mod include;
 mod options;
 mod slot;
 mod start;
+mod users;
 
 pub use options::{describe, memory};
 pub use start::help;
@@ -29,12 +30,14 @@ use crate::held::{self, Total};
 use crate::latency::Latency;
 use crate::resp::parse_integer;
 use crate::{glob, log};
+use ignored::NO_SNAPSHOTS;
 use options::{Accepts, Change, OPTIONS, Row, find, target};
 use slot::{Bytes, Slot};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::{Arc, RwLock};
+use users::Password;
 
 /// The version of Redis whose behaviour this server follows, which it reports to clients.
 pub const REDIS_VERSION: &str = "7.0.15";
@@ -67,6 +70,12 @@ pub struct Config {
     values: RwLock<Values>,
     /// The configuration file, for INFO, or empty.
     pub file: PathBuf,
+    /// What standard input has said, for the process that goes on in the background (service.rs).
+    pub input: Vec<u8>,
+    /// `rename-command`: names of commands, and what clients call them instead, in this order.
+    pub renames: Vec<(Vec<u8>, Vec<u8>)>,
+    /// What clients must send: `requirepass`, or what a `user` line says.
+    pub password: Password,
     /// Has the limits `maxmemory-clients` and `client-output-buffer-limit`.
     pub clients: Arc<Total>,
     /// Has `latency-monitor-threshold`, and what took that long.
@@ -86,6 +95,7 @@ pub struct Config {
     pub auto_aof_rewrite_percentage: Slot<usize>,
     pub bind: Bytes,
     pub client_query_buffer_limit: Slot<usize>,
+    pub daemonize: Slot<bool>,
     pub databases: Slot<usize>,
     pub dbfilename: Bytes,
     pub dir: Bytes,
@@ -99,19 +109,24 @@ pub struct Config {
     pub maxclients: Slot<usize>,
     pub maxmemory_policy: Bytes,
     pub notify_keyspace_events: Bytes,
+    pub pidfile: Bytes,
     pub port: Slot<usize>,
     pub proto_max_bulk_len: Slot<usize>,
     pub protected_mode: Slot<bool>,
     pub rdbchecksum: Slot<bool>,
     pub rdbcompression: Slot<bool>,
-    /// Empty: no password is needed.
-    pub requirepass: Bytes,
     pub set_max_intset_entries: Slot<usize>,
     pub set_max_listpack_entries: Slot<usize>,
     pub set_max_listpack_value: Slot<usize>,
     pub slowlog_log_slower_than: Slot<i64>,
     pub slowlog_max_len: Slot<usize>,
+    pub supervised: Bytes,
+    pub syslog_enabled: Slot<bool>,
+    pub syslog_facility: Bytes,
+    pub syslog_ident: Bytes,
     pub timeout: Slot<usize>,
+    pub unixsocket: Bytes,
+    pub unixsocketperm: Bytes,
     pub zset_max_listpack_entries: Slot<usize>,
     pub zset_max_listpack_value: Slot<usize>,
 }
@@ -120,18 +135,15 @@ pub struct Config {
 pub type Values = Vec<Vec<u8>>;
 
 impl Config {
-    fn new(values: Values, file: PathBuf) -> Config {
-        let config = Config { file, ..Config::default() };
-        config.replace(values);
-        config
-    }
-
     /// Replaces all values and returns the old ones. With the values that [`Config::set`] has returned, it
-    /// undoes that.
+    /// undoes that. A slot is filled only if its value is another one: a `user` line counts until `requirepass`
+    /// changes.
     pub fn replace(&self, new: Values) -> Values {
         let mut values = self.values.write().unwrap();
-        for (row, value) in OPTIONS.iter().zip(&new) {
-            (row.put)(self, value);
+        for (at, (row, value)) in OPTIONS.iter().zip(&new).enumerate() {
+            if values.get(at) != Some(value) {
+                (row.put)(self, value);
+            }
         }
         self.version.fetch_add(1, Release);
         std::mem::replace(&mut *values, new)
@@ -191,6 +203,10 @@ impl Config {
             None => (value, 1),
         };
         self.clients.limit.store(unit * number.parse::<usize>().unwrap_or_default(), Relaxed);
+    }
+
+    fn put_requirepass(&self, value: &[u8]) {
+        self.password.require(value);
     }
 
     fn put_latency_threshold(&self, value: &[u8]) {
@@ -257,6 +273,7 @@ fn obstacle(option: &Row, value: &[u8], wanted: &[u8]) -> Option<String> {
     let reason = match option.change {
         Change::Fixed => option.summary,
         Change::Stays => "this server listens where it has started",
+        _ if option.name == "save" && !wanted.is_empty() => NO_SNAPSHOTS,
         _ => "",
     };
     if !reason.is_empty() {
@@ -280,10 +297,16 @@ fn refused(name: &str, reason: &str) -> Error {
 mod tests {
     use super::*;
 
+    fn with_defaults() -> Config {
+        let config = Config::default();
+        config.replace(options::defaults());
+        config
+    }
+
     /// A client that has read all options may write them back. Redis refuses only what it can never change.
     #[test]
     fn every_option_that_redis_can_change_accepts_the_value_that_it_has() {
-        let config = Config::new(options::defaults(), PathBuf::new());
+        let config = with_defaults();
         for (row, option) in OPTIONS.iter().enumerate() {
             let stays = matches!(option.change, Change::AtStart | Change::Protected);
             if !stays && !matches!(option.accepts, Accepts::Refused(_)) {
@@ -298,7 +321,7 @@ mod tests {
 
     #[test]
     fn what_the_server_reads_follows_and_goes_back() {
-        let config = Config::new(options::defaults(), PathBuf::new());
+        let config = with_defaults();
         let set = |pairs: &[(&str, &str)]| {
             let pairs = pairs.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
             config.set(&pairs.collect::<Vec<_>>()).unwrap()
@@ -308,11 +331,11 @@ mod tests {
         assert_eq!(config.clients.pubsub.seconds.load(Relaxed), 9);
         assert_eq!(config.appendfsync.get(), Fsync::Always);
         assert_eq!(config.get(b"appendfsync"), [("appendfsync", b"always".to_vec())]);
-        assert!(config.requirepass.is_empty());
+        assert!(!config.password.is_needed());
         let before = set(&[("requirepass", "secret"), ("appendfsync", "no")]);
-        assert_eq!(config.requirepass.get(), b"secret");
+        assert!(config.password.is_right(b"secret") && !config.password.is_right(b""));
         config.replace(before);
-        assert!(config.requirepass.is_empty());
+        assert!(!config.password.is_needed());
         assert_eq!(config.appendfsync.get(), Fsync::Always);
     }
 }

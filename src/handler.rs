@@ -68,7 +68,7 @@ use crate::store::{View, ViewMut};
 pub use container::{help, help_lines, subcommand_syntax};
 pub use keys::*;
 pub use long::{Left, LongHandler, LookOnce, Rest, TimeSlice, Work};
-pub use table::{Row, TABLE, Table};
+pub use table::{Row, TABLE, Table, rename};
 
 /// The version of this server.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,4 +1,4 @@
-//! The addresses on which the server listens (`bind`), and protected mode.
+//! The addresses on which the server listens (`bind`), and protected mode. `listen/unix.rs` has the Unix socket.
 //!
 //! ```text
 //! bind * -::*   ─▶  [::]:6379      first, because it takes IPv4 too, as ::ffff:192.0.2.7
@@ -17,28 +17,89 @@
 //! So a client that comes by IPv4 to an address that `bind` does not name is accepted and closed at once. In
 //! Redis the kernel refuses it. And with `bind ::` no other program can have that port of IPv4.
 
+mod unix;
+
 use crate::config::Config;
 use crate::log;
+use std::fmt;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
 
-/// A socket that clients connect to.
-#[derive(Debug)]
-pub struct Listener {
-    pub socket: TcpListener,
-    /// If its address is `[::]` and it takes IPv4 too: the IPv4 addresses that are served.
-    ipv4: Option<Vec<Ipv4Addr>>,
+/// What clients connect to.
+pub enum Listener {
+    Tcp(Port),
+    Unix(unix::Socket),
 }
 
 impl Listener {
     /// Waits for a client. Also returns its address.
-    pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+    pub fn accept(&self) -> io::Result<(TcpStream, Address)> {
+        match self {
+            Listener::Tcp(port) => port.accept(),
+            Listener::Unix(socket) => socket.accept(),
+        }
+    }
+
+    pub fn set_nonblocking(&self, is_nonblocking: bool) -> io::Result<()> {
+        match self {
+            Listener::Tcp(port) => port.socket.set_nonblocking(is_nonblocking),
+            Listener::Unix(socket) => socket.set_nonblocking(is_nonblocking),
+        }
+    }
+}
+
+/// One end of a connection.
+pub enum Address {
+    Ip(SocketAddr),
+    /// The path of our Unix socket. Both ends have it.
+    Unix(Arc<str>),
+}
+
+impl Address {
+    /// Whether a client with this address is on this machine.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Address::Ip(address) => address.ip().to_canonical().is_loopback(),
+            Address::Unix(_) => true,
+        }
+    }
+}
+
+/// As CLIENT LIST shows it.
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Address::Ip(address) => address.fmt(f),
+            Address::Unix(path) => write!(f, "{path}:0"),
+        }
+    }
+}
+
+/// The address that a client connected to, if it is known whence it came.
+pub fn local_address(stream: &TcpStream, peer: &Address) -> io::Result<Address> {
+    match peer {
+        Address::Ip(_) => local_ip(stream).map(Address::Ip),
+        Address::Unix(path) => Ok(Address::Unix(path.clone())),
+    }
+}
+
+/// A socket of one address of `bind`.
+#[derive(Debug)]
+pub struct Port {
+    socket: TcpListener,
+    /// If its address is `[::]` and it takes IPv4 too: the IPv4 addresses that are served.
+    ipv4: Option<Vec<Ipv4Addr>>,
+}
+
+impl Port {
+    fn accept(&self) -> io::Result<(TcpStream, Address)> {
         loop {
             let (stream, peer) = self.socket.accept()?;
             let known = canonical(peer);
-            if known == peer || local_address(&stream).is_ok_and(|local| self.serves(local.ip())) {
-                return Ok((stream, known));
+            if known == peer || local_ip(&stream).is_ok_and(|local| self.serves(local.ip())) {
+                return Ok((stream, Address::Ip(known)));
             }
         }
     }
@@ -50,8 +111,7 @@ impl Listener {
     }
 }
 
-/// The address that a client connected to.
-pub fn local_address(stream: &TcpStream) -> io::Result<SocketAddr> {
+fn local_ip(stream: &TcpStream) -> io::Result<SocketAddr> {
     stream.local_addr().map(canonical)
 }
 
@@ -60,8 +120,13 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Opens a listener for each address of `bind`. Also returns the port: with `port 0` the system chooses it.
+/// Opens a listener for each address of `bind`, and the Unix socket. Also returns the port: with `port 0` the
+/// system chooses it. As in Redis, `port 0` beside a Unix socket means no port at all.
 pub fn open(config: &Config) -> Result<(Vec<Listener>, u16), String> {
+    if !config.unixsocket.is_empty() && config.port.get() == 0 {
+        let unix = unix::open(config)?.map(Listener::Unix);
+        return Ok((unix.into_iter().collect(), 0));
+    }
     let opened = Opened {
         listeners: Vec::new(),
         port: config.port.get() as u16,
@@ -72,11 +137,13 @@ pub fn open(config: &Config) -> Result<(Vec<Listener>, u16), String> {
     for text in opened.skipped {
         log::warning(format_args!("{text}; going on without it"));
     }
-    Ok((opened.listeners, opened.port))
+    let ports = opened.listeners.into_iter().map(Listener::Tcp);
+    let unix = unix::open(config)?.map(Listener::Unix);
+    Ok((ports.chain(unix).collect(), opened.port))
 }
 
 struct Opened {
-    listeners: Vec<Listener>,
+    listeners: Vec<Port>,
     /// With `port 0`: 0 until the first listener has one.
     port: u16,
     /// Whether `[::]` takes IPv4 too.
@@ -124,7 +191,7 @@ impl Opened {
                 }
                 let takes_both = self.both && ip.is_ipv6() && ip.is_unspecified();
                 let ipv4 = takes_both.then(Vec::new);
-                self.listeners.push(Listener { socket, ipv4 });
+                self.listeners.push(Port { socket, ipv4 });
                 Ok(())
             }
             (Err(error), IpAddr::V4(ip)) if error.kind() == ErrorKind::AddrInUse => {
@@ -174,10 +241,8 @@ fn advice(error: &io::Error) -> &'static str {
 }
 
 /// Protected mode: without a password, the server serves only clients of this machine.
-pub fn protects_from(config: &Config, peer: IpAddr) -> bool {
-    !peer.to_canonical().is_loopback()
-        && config.requirepass.is_empty()
-        && config.protected_mode.get()
+pub fn protects_from(config: &Config, peer: &Address) -> bool {
+    !peer.is_local() && !config.password.is_needed() && config.protected_mode.get()
 }
 
 pub const PROTECTED: &str = "-DENIED Redis is running in protected mode because protected mode is \
@@ -266,7 +331,7 @@ mod tests {
             (ipv4(&["192.0.2.7", "0.0.0.0"]), "127.0.0.1", true),
         ] {
             let socket = socket.try_clone().unwrap();
-            let listener = Listener { socket, ipv4: served };
+            let listener = Port { socket, ipv4: served };
             let address = address.parse().unwrap();
             assert_eq!(listener.serves(address), expected, "{listener:?}");
         }
@@ -325,8 +390,9 @@ mod tests {
             Ok(Start::Serve(config, _)) => config,
             _ => panic!("{flags:?} are flags"),
         };
-        let protects_from =
-            |config: &Config, peer: &str| protects_from(config, peer.parse().unwrap());
+        let protects_from = |config: &Config, peer: &str| {
+            protects_from(config, &Address::Ip(SocketAddr::new(peer.parse().unwrap(), 1)))
+        };
         let default = config(&[]);
         for peer in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
             assert!(!protects_from(&default, peer), "{peer}");

@@ -1,4 +1,5 @@
-//! The server's messages to the operator: one line per event, on stdout or in `logfile`.
+//! The server's messages to the operator: one line per event, on stdout or in `logfile`, and in the system's log
+//! with `syslog-enabled`.
 //!
 //! ```text
 //! 4711:M 23 Nov 2026 07:07:51.123 * Ready to accept connections on port 6379
@@ -19,6 +20,7 @@
 use std::fmt::Arguments;
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -38,6 +40,9 @@ static LEVEL: AtomicU8 = AtomicU8::new(Level::Notice as u8);
 /// Where lines go, if not to stdout.
 static FILE: OnceLock<File> = OnceLock::new();
 
+/// Where they go besides, with `syslog-enabled`.
+static SYSLOG: OnceLock<Syslog> = OnceLock::new();
+
 pub fn set_level(name: &[u8]) {
     let level = match name {
         b"debug" => Level::Debug,
@@ -49,11 +54,18 @@ pub fn set_level(name: &[u8]) {
 }
 
 /// From now on all lines go to this file. Called once, at the start.
-pub fn into_file(path: &Path) -> io::Result<()> {
-    let file = File::options().append(true).create(true).open(path)?;
+pub fn into_file(file: File) {
     let _ = FILE.set(file);
+}
+
+/// From now on the system's log has all lines too. The facility is one of [`FACILITIES`].
+pub fn into_syslog(ident: &str, facility: &str) -> io::Result<()> {
+    let _ = SYSLOG.set(Syslog::connect(Path::new("/dev/log"), ident, facility)?);
     Ok(())
 }
+
+pub const FACILITIES: [&str; 9] =
+    ["user", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7"];
 
 /// Whether [`debug`] writes anything. The trace costs something to prepare.
 pub fn is_debug() -> bool {
@@ -102,11 +114,44 @@ fn line(level: Level, text: Arguments) {
     let text = text.to_string().replace(['\r', '\n'], " ");
     let when = date(since_1970.as_millis() as u64);
     // In one write, so that lines of several threads do not mix.
+    if let Some(syslog) = SYSLOG.get() {
+        syslog.send(level, &text);
+    }
     let line = format!("{pid}:M {when} {sign} {text}\n");
     let _ = match FILE.get() {
         Some(mut file) => file.write_all(line.as_bytes()),
         None => io::stdout().write_all(line.as_bytes()),
     };
+}
+
+struct Syslog {
+    socket: UnixDatagram,
+    ident: String,
+    facility: u8,
+}
+
+impl Syslog {
+    fn connect(path: &Path, ident: &str, facility: &str) -> io::Result<Syslog> {
+        let socket = UnixDatagram::unbound()?;
+        socket.connect(path)?;
+        // A line is lost rather than that it stops a client.
+        socket.set_nonblocking(true)?;
+        // The standard has `user` as 1, and `local0` as 16.
+        let facility = match FACILITIES.iter().position(|name| name.eq_ignore_ascii_case(facility))
+        {
+            Some(at @ 1..) => 15 + at as u8,
+            _ => 1,
+        };
+        Ok(Syslog { socket, ident: ident.to_string(), facility })
+    }
+
+    /// Sends a line with its priority, which is the facility and how severe it is, as the C library does. The system
+    /// knows what time it is.
+    fn send(&self, level: Level, text: &str) {
+        let severity = [7, 6, 5, 4][level as usize];
+        let (priority, pid) = (8 * self.facility + severity, std::process::id());
+        let _ = self.socket.send(format!("<{priority}>{}[{pid}]: {text}", self.ident).as_bytes());
+    }
 }
 
 /// Milliseconds since 1970 as `23 Nov 2026 07:07:51.123`, in UTC.
@@ -134,6 +179,25 @@ fn date(millis: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_for_the_system_has_its_priority_and_who_sends_it() {
+        let name = format!("simple-redis-{}-syslog", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let system = UnixDatagram::bind(&path).unwrap();
+        for (facility, level, priority) in [
+            ("local0", Level::Notice, 133),
+            ("LOCAL7", Level::Debug, 191),
+            ("user", Level::Warning, 12),
+        ] {
+            Syslog::connect(&path, "redis", facility).unwrap().send(level, "hello");
+            let mut line = [0; 100];
+            let length = system.recv(&mut line).unwrap();
+            let expected = format!("<{priority}>redis[{}]: hello", std::process::id());
+            assert_eq!(line[..length], *expected.as_bytes());
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
 
     #[test]
     fn a_date_is_that_of_the_calendar() {

@@ -67,7 +67,9 @@ mod pubsub;
 mod rdb;
 mod script;
 mod server;
+mod service;
 mod sha1;
+mod sha256;
 mod snapshot;
 mod stats;
 mod types;
@@ -94,6 +96,12 @@ pub const STACK: usize = 256 * 1024;
 fn main() -> ExitCode {
     malloc::set_up();
     let error = match Config::from_args(std::env::args_os().skip(1)) {
+        Ok(Start::Serve(config, _)) if service::goes_to_background(&config) => {
+            match service::detach(&config) {
+                Ok(answer) => return print(&answer),
+                Err(error) => error,
+            }
+        }
         Ok(Start::Serve(config, warnings)) => match start(config, &warnings) {
             Ok(server) => cron(&server),
             Err(error) => error,
@@ -105,8 +113,7 @@ fn main() -> ExitCode {
         Ok(Start::Version) => return print(&format!("simple-redis {}", handler::VERSION)),
         Err(error) => error,
     };
-    let _ = writeln!(std::io::stderr(), "simple-redis: {error}");
-    ExitCode::FAILURE
+    service::fail(&error)
 }
 
 fn print(text: &str) -> ExitCode {
@@ -123,9 +130,11 @@ const MOMENT: Duration = Duration::from_millis(500);
 /// Binds, loads, and starts the other threads. The error is one line for the operator.
 fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String> {
     config.open_files(warnings)?;
+    handler::rename(&config.renames)?;
     config.fit_maxclients();
     // First, so that a port in use is reported before the long load.
     let (listeners, port) = listen::open(&config)?;
+    service::begin(&config);
     // The statistics have a place for each row of the command table.
     let (server, to_be_freed) = Server::new(config, port, handler::TABLE.rows.len());
     let server = Arc::new(server);
@@ -149,17 +158,12 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
     };
     let accepting = listeners.into_iter().map(accept);
     let accepting = accepting.collect::<Result<Vec<Thread>, String>>()?;
-    // Into a keyspace of its own, whose lock the replay keeps to the end. INFO looks at `store` meanwhile.
-    let keyspace = match has_log {
-        true => Some(call::replay(&server, |run| server.aof.start(run))?),
-        false => snapshot::load(&server.config, &server.aof.status)?,
-    };
-    if let Some(keyspace) = keyspace {
+    if let Some(keyspace) = load(&server, has_log)? {
         store.write_when_free().take_over(keyspace);
     }
     server.aof.status.loading.store(false, Ordering::Relaxed);
     accepting.iter().for_each(Thread::unpark);
-    log::notice(format_args!("Ready to accept connections on port {port}"));
+    service::ready(&server.config, port);
     background("sync", |server, _| server.aof.sync_every_second())?;
     background("expire", |server, store| expire::expire_for_ever(server, store))?;
     // A rewrite makes its base from a replay of the files that nothing is appended to any more
@@ -169,6 +173,15 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
         server.aof.rewrite_when_asked(store, &replay_all)
     })?;
     Ok(server)
+}
+
+/// The data, from the log or else from a snapshot: into a keyspace of its own, whose lock the replay keeps to the end.
+/// INFO looks at an empty one meanwhile.
+fn load(server: &Arc<Server>, has_log: bool) -> Result<Option<Keyspace>, String> {
+    match has_log {
+        true => call::replay(server, |run| server.aof.start(run)).map(Some),
+        false => snapshot::load(&server.config, &server.aof.status),
+    }
 }
 
 /// Starts one of our own threads.
@@ -218,7 +231,7 @@ fn accept_for_ever(listener: &Listener, server: &Arc<Server>, store: &Arc<Store>
 
 fn set_nonblocking(listener: &Listener, is_nonblocking: bool) {
     // Fails only for a closed socket.
-    let _ = listener.socket.set_nonblocking(is_nonblocking);
+    let _ = listener.set_nonblocking(is_nonblocking);
 }
 
 fn start_serving(client: Box<Client>, server: &Arc<Server>, store: &Arc<Store>) {
@@ -236,6 +249,9 @@ fn start_serving(client: Box<Client>, server: &Arc<Server>, store: &Arc<Store>) 
 fn cron(server: &Server) -> ! {
     loop {
         thread::sleep(Duration::from_millis(100));
+        if server.cron_is_paused.load(Ordering::Relaxed) {
+            continue;
+        }
         server.stats.sample(server.totals());
         server.aof.tell_news();
         blob::free_spare();

@@ -42,6 +42,7 @@ use crate::outbox::SHORTEST_WAIT;
 use crate::propagate::Source;
 use crate::resp::{self, Allowed, Reply, read_command};
 use crate::server::Server;
+use crate::server::pause::Asleep;
 use crate::store::Store;
 use inbound::Inbound;
 use std::io::{self, BufRead, BufReader, ErrorKind};
@@ -83,6 +84,7 @@ pub fn serve(server: &Arc<Server>, store: &Store, client: Box<Client>) {
         stream: stream.clone(),
         write_timeout: SHORTEST_WAIT,
         writer: None,
+        postponed: None,
         client,
         server,
         caller: Caller::new(server, store, Source::Client),
@@ -121,6 +123,8 @@ struct Session<'a> {
     write_timeout: Duration,
     /// The thread that empties the client's outbox, if it has one.
     writer: Option<JoinHandle<()>>,
+    /// From the end of a pause until the commands that it has postponed have run (server/pause.rs).
+    postponed: Option<Asleep<'a>>,
     server: &'a Arc<Server>,
     caller: Caller<'a>,
 }
@@ -206,6 +210,8 @@ impl Session<'_> {
                 break;
             }
         }
+        // If CLIENT PAUSE has postponed this client, the next one may go on now.
+        self.postponed = None;
         self.caller.finish(&mut self.client, &mut self.reply);
         self.client.public.reset_idle(self.server);
         // Release: whoever sees that the service is over must not see the old idle time.

@@ -27,6 +27,7 @@ use crate::aof::Aof;
 use crate::config::Config;
 use crate::gate::Gate;
 use crate::held::{End, Held};
+use crate::listen::Address;
 use crate::pubsub::Hub;
 use crate::resp::Protocol;
 use crate::stats::{Counters, Stats, Totals, add};
@@ -38,7 +39,7 @@ use pause::Pause;
 use scripts::Scripts;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
@@ -74,6 +75,8 @@ pub struct Server {
     pub port: u16,
     /// Active expiry is on (`DEBUG SET-ACTIVE-EXPIRE`).
     pub active_expire: AtomicBool,
+    /// Cron does nothing (`DEBUG PAUSE-CRON`).
+    pub cron_is_paused: AtomicBool,
 }
 
 /// Commands that take long run one at a time (call/long.rs).
@@ -110,6 +113,7 @@ impl Server {
             run_id: format!("{:016x}{:016x}{:08x}", random(), random(), random() as u32),
             port,
             active_expire: AtomicBool::new(true),
+            cron_is_paused: AtomicBool::new(false),
             config,
             config_changes: Mutex::default(),
         };
@@ -405,8 +409,8 @@ impl Shown {
 /// The socket and its two addresses. All threads share this one handle of the socket (serve.rs).
 pub struct Connection {
     pub stream: Arc<TcpStream>,
-    pub peer: SocketAddr,
-    pub local: SocketAddr,
+    pub peer: Address,
+    pub local: Address,
 }
 
 impl Public {
@@ -448,10 +452,10 @@ impl Public {
         self.blocked.load(Ordering::Relaxed) != Blocked::No as u8
     }
 
-    /// Whether it has closed the connection, or is being ended. Its thread may not know yet.
-    pub fn has_hung_up(&self) -> bool {
-        let has_end = |connection: &Connection| order::has_end(&connection.stream, &self.turns);
-        self.held.is_ended() || self.connection.as_ref().is_none_or(has_end)
+    /// Whether it has come to our Unix socket.
+    pub fn is_unix(&self) -> bool {
+        let peer = self.connection.as_ref().map(|connection| &connection.peer);
+        matches!(peer, Some(Address::Unix(_)))
     }
 
     /// The peer as CLIENT LIST shows it.

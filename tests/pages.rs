@@ -15,7 +15,9 @@ use std::env;
 use std::fs;
 use std::sync::Mutex;
 use support::commands::commands;
-use support::project::{Source, evening, everything, functions, none, read, root, sources, word};
+use support::project::{
+    SECOND_EVENING, Source, evening, everything, functions, none, read, root, sources, word,
+};
 
 const FRONT: &str = "README.md";
 const BOOK: &str = "src/README.md";
@@ -81,14 +83,28 @@ fn hundreds(count: usize) -> String {
     format!("{},{:03}", rounded / 1000, rounded % 1000)
 }
 
+/// Each with its minutes, a question, and where the answer is.
 #[test]
-fn the_book_numbers_the_files_of_the_evening() {
+fn the_book_numbers_the_files_of_both_evenings() {
     let book = read(BOOK);
-    let numbered = book.lines().filter_map(|line| line.split_once(". `src/"));
-    let numbered = numbered.filter(|(number, _)| number.parse::<usize>().is_ok());
-    let paths = numbered.filter_map(|(_, rest)| rest.split('`').next());
-    let paths: Vec<String> = paths.map(|path| format!("src/{path}")).collect();
-    assert_eq!(paths, evening());
+    let evenings = [("The evening", evening()), ("The second evening", SECOND_EVENING.to_vec())];
+    for (heading, files) in evenings {
+        let (_, rest) = book.split_once(&format!("\n### {heading}\n")).expect(heading);
+        let section = rest.split("\n### ").next().unwrap_or_default();
+        let parts = section.split("\n\n").flat_map(|part| part.split_inclusive("`\n"));
+        let mut entries = parts.map(str::trim_start).filter(|part| {
+            let number = part.split_once(". `src/").map(|(number, _)| number.parse::<usize>());
+            number.is_some_and(|number| number.is_ok())
+        });
+        for (at, file) in files.iter().enumerate() {
+            let begin = format!("{}. `{file}`, ", at + 1);
+            let entry = entries.next().unwrap_or_default();
+            assert!(entry.starts_with(&begin), "{heading}: not {begin} but {entry}");
+            let is_whole = [" minutes", "?\\\n", "→ "].iter().all(|part| entry.contains(part));
+            assert!(is_whole, "{heading}: no minutes, no question or no answer: {entry}");
+        }
+        assert_eq!(entries.next(), None, "{heading}");
+    }
 }
 
 #[test]
@@ -99,8 +115,18 @@ fn the_book_says_when_to_read_every_file() {
     for source in &sources {
         // A file of tests is read with the file it tests; a file of commands has no order.
         let of_its_own = source.is_test(&sources) || source.path.starts_with("src/handler/");
-        if !of_its_own && !book.contains(&format!("`{}`", source.path)) {
-            faults.push(format!("{} has no place in the reading order of {BOOK}", source.path));
+        let name = format!("`{}`, ", source.path);
+        let is_entry = |line: &&str| {
+            let (mark, rest) = line.split_once(' ').unwrap_or_default();
+            let number = mark.strip_suffix('.').map(|number| number.parse::<usize>());
+            (mark == "-" || number.is_some_and(|number| number.is_ok())) && rest.starts_with(&name)
+        };
+        let places = book.lines().filter(is_entry).count();
+        if !of_its_own && places != 1 {
+            faults.push(format!(
+                "{} has {places} places in the reading order of {BOOK}",
+                source.path
+            ));
         }
     }
     none(&faults);

@@ -87,6 +87,27 @@ fn thousands_of_paused_clients_use_no_processor_and_all_go_on() {
 }
 
 #[test]
+fn postponed_commands_run_in_the_order_in_which_they_came() {
+    const CLIENTS: usize = 40;
+    for (ms, ends_early) in [(1_000_000, true), (1_500, false)] {
+        let server = Server::start(&[]);
+        let mut asking = server.client();
+        // The last to connect sends first.
+        let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.client()).collect();
+        asking.run(&format!("CLIENT PAUSE {ms} WRITE"));
+        for (i, client) in clients.iter_mut().rev().enumerate() {
+            client.raw(format!("RPUSH list {i}\r\nPING\r\n").as_bytes());
+            wait_until_paused(&mut asking, i + 1);
+        }
+        if ends_early {
+            asking.run("CLIENT UNPAUSE");
+        }
+        let lengths: Vec<Value> = clients.iter_mut().rev().map(Client::read).collect();
+        assert!(lengths.iter().zip(1..).all(|(length, i)| *length == Value::Integer(i)));
+    }
+}
+
+#[test]
 fn a_pause_ends_by_itself_and_not_too_early() {
     let server = Server::start(&[]);
     let (mut asking, mut client) = (server.client(), server.client());

@@ -24,7 +24,7 @@ use crate::held::Charge;
 use crate::key::Key;
 use crate::propagate::Source;
 use crate::resp::{Args, Reply};
-use crate::server::mailbox::Answer;
+use crate::server::mailbox::{Answer, Recipient};
 use crate::server::{Blocked, Public};
 use crate::stats::Count;
 use crate::store::{Blocking, Waiter};
@@ -88,8 +88,8 @@ impl Batch<'_> {
                     Some(name) if name == waiter.wait.wanted => {}
                     Some(_) => continue,
                 }
-                let to = self.server.clients.find(waiter.client).filter(|to| !to.has_hung_up());
-                let Some(to) = to.filter(|to| self.unblock(to)) else {
+                let to = self.server.clients.find(waiter.client).and_then(Recipient::if_there);
+                let Some(to) = to.filter(|to| self.unblock(&to.client)) else {
                     continue;
                 };
                 let reply = self.serve(&waiter, key);
@@ -108,7 +108,7 @@ impl Batch<'_> {
         let result = (waiter.wait.serve)(&mut view, key, &waiter.args, &mut reply);
         view.end(&waiter.args);
         if let Err(error) = result {
-            let row = TABLE.named_by(&waiter.args).map(|row| row.index);
+            let row = TABLE.recorded(&waiter.args).map(|row| row.index);
             self.server.stats.count_failed(row);
             reply.out.truncate(0);
             reply.error(&error);

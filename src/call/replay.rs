@@ -83,8 +83,8 @@ fn note_keys(
 
 fn may_stand(args: &Args) -> Result<(), String> {
     let name = String::from_utf8_lossy(&args[0]);
-    let Some(row) = TABLE.look_up(args) else {
-        return Err(match TABLE.named_by(args) {
+    let Some(row) = TABLE.look_up_record(args) else {
+        return Err(match TABLE.recorded(args) {
             Some(_) => format!("wrong number of arguments for {name}"),
             None => format!("not supported: {name}"),
         });
@@ -147,7 +147,8 @@ impl Replayer<'_> {
         arrived.resize_with(records.len(), Arrived::default);
         for (arrived, args) in arrived.iter_mut().zip(records) {
             std::mem::swap(&mut arrived.args, args);
-            arrived.look_up();
+            arrived.row = TABLE.look_up_record(&arrived.args);
+            arrived.args.know_key(arrived.row.and_then(Row::first_key));
         }
         self.caller.lock_and_warm(&self.client, &arrived);
         let mut each = arrived.iter_mut().enumerate();

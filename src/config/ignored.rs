@@ -2,8 +2,9 @@
 //!
 //! **A file written for Redis must start this server, or be refused for a reason.** An option that only
 //! tunes something is accepted with every value that Redis accepts, because there is nothing to tune (`no
-//! effect here`). An option that asks for a feature is accepted only with values that do not ask for it
-//! ([`Only`]): a server that accepted `maxmemory 100mb` and then grew beyond it would lie. A test in start.rs
+//! effect here`). If the operator may count on it all the same, a warning says at the start why it is in vain
+//! ([`InVain`]). An option that asks for a feature is accepted only with values that do not ask for it
+//! ([`Only`]): a server that accepted `tls-port 6380` and then did not listen there would lie. A test in start.rs
 //! starts with the redis.conf that Redis comes with.
 //!
 //! **How Redis does it**: it uses them all, and refuses names that it does not know.
@@ -11,19 +12,19 @@
 use super::options::{Accepts, Accepts::*, BIG, Change, Change::*, INT, Row, row};
 
 const NO: &[&str] = &["no"];
-const NONE: &[&str] = &[""];
 const ZERO: &[&str] = &["0"];
+const PROTECTED: &Accepts = &OneOf(&["no", "yes", "local"]);
 const REPLICAS: &str = "this server has no replicas";
 const TLS: &str = "this server has no TLS";
 pub const NO_EFFECT: &str = "no effect here";
-const CPUS: &str = "std cannot choose the CPUs of a thread";
+pub const NO_SNAPSHOTS: &str = "there are no RDB snapshots";
 
 /// Options that are fixed here, and those whose default is several words.
 #[rustfmt::skip]
 pub static ROWS: &[Row] = &[
     row("tcp-keepalive", "0", Number(0, INT), Fixed, "std cannot set it"),
     row("tcp-backlog", "128", Number(0, INT), Fixed, "std sets it"),
-    row("save", "", Words, Fixed, "there are no RDB snapshots"),
+    row("save", "", SavePoints, Live, NO_SNAPSHOTS),
     row("proc-title-template", "{title} {listen-addr} {server-mode}", Text, Live, NO_EFFECT),
     row("oom-score-adj-values", "0 200 800", Words, Live, NO_EFFECT),
 ];
@@ -33,38 +34,27 @@ pub static ROWS: &[Row] = &[
 pub static GROUPS: &[(Accepts, Change, &str)] = &[
     // They ask for a feature that is not here.
     (Only(NO, "this server writes no timestamps into its log"), Live, "aof-timestamp-enabled=no"),
-    (Only(NO, "this server stays in the foreground; start it with '&' or from a service manager"), AtStart, "\
-        daemonize=no"),
-    (Only(&["no", "auto"], "this server does not talk to a service manager"), AtStart, "supervised=no"),
-    (Only(&["", "/var/run/redis_6379.pid"], "this server writes no pid file"), AtStart, "pidfile="),
-    (Only(NO, "this server does not write to syslog"), AtStart, "syslog-enabled=no"),
-    (Only(NONE, "this server listens only on TCP ports"), AtStart, "unixsocket="),
+    (Only(NO, "this server deletes the files that a rewrite has replaced"), Live, "aof-disable-auto-gc=no"),
     (Only(ZERO, TLS), Live, "tls-port=0"),
-    (Only(NONE, TLS), Live, "tls-cert-file= tls-key-file= tls-ca-cert-file="),
     (Only(NO, TLS), Live, "tls-replication=no tls-cluster=no"),
-    (Only(NONE, REPLICAS), AtStart, "replicaof= slaveof="),
-    (Only(NONE, REPLICAS), Live, "masterauth= masteruser="),
+    (Only(&["", "no one"], REPLICAS), AtStart, "replicaof="),
     (Only(ZERO, REPLICAS), Live, "min-replicas-to-write=0"),
     (Only(NO, "this server is not a cluster node"), AtStart, "cluster-enabled=no"),
     (Only(ZERO, "this server has no eviction"), Live, "maxmemory=0"),
-    (Only(NONE, "this server has one user; use requirepass"), AtStart, "aclfile="),
-    (Only(&["1"], "every client has its own thread"), AtStart, "io-threads=1"),
-    (Only(NO, "this server does not defragment its memory"), Live, "activedefrag=no"),
-    (Only(NO, "this server has no modules"), AtStart, "enable-module-command=no"),
-    (Only(NO, "this server always protects them"), AtStart, "enable-protected-configs=no"),
-    (Only(NO, "this server does not set its OOM score"), Live, "oom-score-adj=no"),
-    (Only(&["default"], "std catches no signals"), Live, "\
-        shutdown-on-sigint=default shutdown-on-sigterm=default"),
-    (Only(ZERO, "std cannot mark a socket"), AtStart, "socket-mark-id=0"),
-    (Only(NONE, CPUS), AtStart, "server_cpulist= bio_cpulist= aof_rewrite_cpulist= bgsave_cpulist="),
-    (Only(NO, "this server deletes the files that a rewrite has replaced"), Live, "aof-disable-auto-gc=no"),
-    (Only(NONE, TLS), Live, "\
-        tls-key-file-pass= tls-client-cert-file= tls-client-key-file= tls-client-key-file-pass= \
-        tls-dh-params-file= tls-ca-cert-dir="),
-    (Refused("this server cannot rename commands"), AtStart, "rename-command="),
-    (Refused("this server has one user; use requirepass"), AtStart, "user="),
     (Refused("this server has no modules"), AtStart, "loadmodule="),
     (Refused("this server is not a sentinel"), AtStart, "sentinel="),
+    // They are in vain, and it is said.
+    (InVain(&Number(1, 128), "every client has a thread of its own"), AtStart, "io-threads=1"),
+    (InVain(&YesNo, "tables and values give memory back as they shrink"), Live, "activedefrag=no"),
+    (InVain(PROTECTED, "there are no modules"), AtStart, "enable-module-command=no"),
+    (InVain(PROTECTED, "dir and dbfilename are always protected"), AtStart, "enable-protected-configs=no"),
+    (InVain(&OneOf(&["no", "yes", "relative", "absolute"]), "this server does not set its OOM score"), Live, "\
+        oom-score-adj=no"),
+    (InVain(&Words, "std catches no signals; they end the process, and nothing that was acknowledged is lost"), Live, "\
+        shutdown-on-sigint=default shutdown-on-sigterm=default"),
+    (InVain(&Number(0, u32::MAX as i64), "std cannot mark a socket"), AtStart, "socket-mark-id=0"),
+    (InVain(&Text, "std cannot choose the CPUs of a thread"), AtStart, "\
+        server_cpulist= bio_cpulist= aof_rewrite_cpulist= bgsave_cpulist="),
     // They tune something that is not here.
     (YesNo, Live, "\
         aof-rewrite-incremental-fsync=yes no-appendfsync-on-rewrite=no \
@@ -83,9 +73,11 @@ pub static GROUPS: &[(Accepts, Change, &str)] = &[
         always-show-logo=no set-proc-title=yes io-threads-do-reads=no \
         disable-thp=yes"),
     (Text, Live, "\
-        locale-collate= ignore-warnings= bind-source-addr= replica-announce-ip= \
+        locale-collate= ignore-warnings= bind-source-addr= replica-announce-ip= masterauth= masteruser= \
         cluster-announce-ip= cluster-announce-hostname= tls-protocols= tls-ciphers= \
-        tls-ciphersuites="),
+        tls-ciphersuites= tls-cert-file= tls-key-file= tls-ca-cert-file= tls-key-file-pass= \
+        tls-client-cert-file= tls-client-key-file= tls-client-key-file-pass= tls-dh-params-file= \
+        tls-ca-cert-dir="),
     (Number(0, INT), Live, "\
         replica-priority=100 min-replicas-max-lag=10 repl-diskless-sync-delay=5 \
         repl-diskless-sync-max-replicas=0 lfu-log-factor=10 lfu-decay-time=1 shutdown-timeout=10 \
@@ -100,7 +92,7 @@ pub static GROUPS: &[(Accepts, Change, &str)] = &[
     (Number(0, 100), Live, "maxmemory-eviction-tenacity=10"),
     (Number(1, 10), Live, "active-expire-effort=1"),
     (OneOf(&["allchannels", "resetchannels"]), Live, "acl-pubsub-default=resetchannels"),
-    (Text, AtStart, "syslog-ident=redis unixsocketperm=0"),
+    (Text, AtStart, "aclfile="),
     (OneOf(&["no", "yes", "clients"]), Live, "sanitize-dump-payload=no"),
     (Memory(0, BIG), Live, "\
         hll-sparse-max-bytes=3000 stream-node-max-bytes=4096 cluster-link-sendbuf-limit=0"),
@@ -111,8 +103,6 @@ pub static GROUPS: &[(Accepts, Change, &str)] = &[
         replica-announce-port=0 cluster-announce-port=0 cluster-announce-bus-port=0 \
         cluster-announce-tls-port=0"),
     (OneOf(&["ignore", "panic", "panic-on-replicas"]), Live, "propagation-error-behavior=ignore"),
-    (OneOf(&["user", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7"]), AtStart, "\
-        syslog-facility=local0"),
     (FileName, AtStart, "cluster-config-file=nodes.conf"),
     (Number(0, 65535), AtStart, "cluster-port=0"),
     (OneOf(&["ip", "hostname", "unknown-endpoint"]), Live, "cluster-preferred-endpoint-type=ip"),
@@ -130,6 +120,6 @@ pub const ALIASES: &str = "\
     hash-max-ziplist-value=hash-max-listpack-value \
     zset-max-ziplist-entries=zset-max-listpack-entries \
     zset-max-ziplist-value=zset-max-listpack-value slave-announce-ip=replica-announce-ip \
-    slave-announce-port=replica-announce-port \
+    slave-announce-port=replica-announce-port slaveof=replicaof \
     cluster-slave-validity-factor=cluster-replica-validity-factor \
     cluster-slave-no-failover=cluster-replica-no-failover";

@@ -55,8 +55,15 @@ pub enum Accepts {
     Events,
     /// Any number of percentages, such as `99.9`.
     Percentages,
-    /// Only these values, because others ask for a feature that is not here; and the reason.
+    /// Pairs of seconds and changes.
+    SavePoints,
+    /// Who may use a file, in octal: from 0 to 777.
+    Permissions,
+    /// Only these values, because others ask for a feature that is not here; and the reason. They mean the same, so
+    /// the first is kept.
     Only(&'static [&'static str], &'static str),
+    /// These values. All but the default are in vain, and the operator is told why.
+    InVain(&'static Accepts, &'static str),
     /// Another name of this option.
     Alias(&'static str),
     /// No value, because every value asks for a feature that is not here; and the reason. CONFIG does not
@@ -131,7 +138,15 @@ static USED: &[Row] = &[
     row("databases", "16", Number(1, INT), AtStart, "number of databases").slot(|c, v| c.databases.put(v)),
     row("logfile", "", Text, AtStart, "file for the server's messages; empty: stdout").slot(|c, v| c.logfile.put(v)),
     row("loglevel", "notice", OneOf(&["debug", "verbose", "notice", "warning"]), Live, "lowest level of its messages").slot(|_, v| log::set_level(v)),
+    row("syslog-enabled", "no", YesNo, AtStart, "write its messages into the system's log too").slot(|c, v| c.syslog_enabled.put(v)),
+    row("syslog-ident", "redis", Text, AtStart, "their name there").slot(|c, v| c.syslog_ident.put(v)),
+    row("syslog-facility", "local0", OneOf(&log::FACILITIES), AtStart, "their facility there").slot(|c, v| c.syslog_facility.put(v)),
     row("enable-debug-command", "no", OneOf(&["no", "yes", "local"]), AtStart, "who may use DEBUG").slot(|c, v| c.enable_debug_command.put(v)),
+    row("unixsocket", "", Text, AtStart, "file to which clients of this machine may connect").slot(|c, v| c.unixsocket.put(v)),
+    row("unixsocketperm", "0", Permissions, AtStart, "who may do so, as for chmod; 0: as the umask says").slot(|c, v| c.unixsocketperm.put(v)),
+    row("daemonize", "no", YesNo, AtStart, "go on in the background").slot(|c, v| c.daemonize.put(v)),
+    row("pidfile", "", Text, AtStart, "file that has the number of the process while it serves").slot(|c, v| c.pidfile.put(v)),
+    row("supervised", "no", OneOf(&["upstart", "systemd", "auto", "no"]), AtStart, "the service manager that is told when the server is ready").slot(|c, v| c.supervised.put(v)),
     // The append-only file.
     row("appendonly", "yes", YesNo, Live, "keep every change in the log").slot(|c, v| c.appendonly.put(v)),
     row("appendfilename", "appendonly.aof", FileName, AtStart, "how the names of the log's files begin").slot(|c, v| c.appendfilename.put(v)),
@@ -148,7 +163,7 @@ static USED: &[Row] = &[
     row("rdbcompression", "yes", YesNo, Live, "make long strings in snapshots shorter").slot(|c, v| c.rdbcompression.put(v)),
     row("rdbchecksum", "yes", YesNo, AtStart, "end snapshots with a checksum").slot(|c, v| c.rdbchecksum.put(v)),
     // Limits.
-    row("requirepass", "", Text, Live, "the password that clients must send").slot(|c, v| c.requirepass.put(v)),
+    row("requirepass", "", Text, Live, "the password that clients must send").slot(|c, v| c.put_requirepass(v)),
     row("maxclients", "10000", Number(1, u32::MAX as i64), Live, "clients at a time").slot(|c, v| c.maxclients.put(v)),
     row("client-query-buffer-limit", "1073741824", Memory(MB, BIG), Live, "bytes that one client may send in advance").slot(|c, v| c.client_query_buffer_limit.put(v)),
     row("proto-max-bulk-len", "536870912", Memory(MB, LONGEST), Live, "longest string").slot(|c, v| c.proto_max_bulk_len.put(v)),
@@ -200,7 +215,7 @@ pub fn describe() -> impl Iterator<Item = String> {
         let summary = match row.accepts {
             Refused(_) => return None,
             Alias(name) => format!("another name of {name}"),
-            Only(_, why) => why.to_string(),
+            Only(_, why) | InVain(_, why) => why.to_string(),
             _ => row.summary.to_string(),
         };
         let change = match row.change {
@@ -261,9 +276,12 @@ impl Row {
                 format!("argument(s) must be one of the following: {}", words.join(", "))
             }),
             OutputLimits => output_limits(&text, &so_far).map_err(str::to_string),
-            Only(words, why) => one_of(&text, words, || {
-                format!("{why}; only '{}' is accepted", words.join("' or '"))
-            }),
+            SavePoints => save_points(&text).map_err(str::to_string),
+            Permissions => permissions(&text).map_err(str::to_string),
+            Only(words, why) => only(&text, words, why),
+            InVain(accepts, _) => {
+                return Row { accepts: **accepts, ..self.clone() }.check(given, current);
+            }
             Refused(why) => Err(format!("{why}; leave it out")),
         };
         checked.map(String::into_bytes)
@@ -292,6 +310,15 @@ fn between(number: i128, min: i64, max: i64) -> Result<String, String> {
 fn one_of(given: &str, words: &[&str], reason: impl Fn() -> String) -> Result<String, String> {
     let found = words.iter().find(|word| word.eq_ignore_ascii_case(given));
     found.map(|word| word.to_string()).ok_or_else(reason)
+}
+
+fn only(given: &str, words: &[&str], why: &str) -> Result<String, String> {
+    let found = one_of(given, words, || {
+        let words = words.iter().filter(|word| !word.is_empty());
+        let words = words.map(|word| format!("'{word}'")).collect::<Vec<_>>();
+        format!("{why}; only {} is accepted", words.join(" or "))
+    });
+    found.map(|_| words[0].to_string())
 }
 
 /// A size in bytes: `1k` is 1,000 and `1kb` is 1,024.
@@ -327,6 +354,24 @@ fn memory_or_percent(given: &str) -> Result<String, String> {
         }
         _ if percent.is_some() => Ok(given.to_string()),
         bytes => between(bytes.into(), 0, BIG),
+    }
+}
+
+/// As Redis, seconds from 1 on and changes from 0 on.
+fn save_points(given: &str) -> Result<String, &'static str> {
+    let words: Vec<&str> = given.split_whitespace().collect();
+    let numbers: Option<Vec<i64>> = words.iter().map(|word| word.parse().ok()).collect();
+    let is_pair = |pair: &[i64]| pair.len() == 2 && pair[0] >= 1 && pair[1] >= 0;
+    let numbers = numbers.filter(|numbers| numbers.chunks(2).all(is_pair));
+    let numbers = numbers.ok_or("Invalid save parameters")?;
+    Ok(numbers.iter().map(i64::to_string).collect::<Vec<_>>().join(" "))
+}
+
+fn permissions(given: &str) -> Result<String, &'static str> {
+    match i64::from_str_radix(given, 8) {
+        Ok(mode @ 0..=0o777) => Ok(format!("{mode:o}")),
+        Ok(_) => Err("argument must be between 0 and 777 inclusive"),
+        Err(_) => Err("argument couldn't be parsed as an octal number"),
     }
 }
 
@@ -385,7 +430,9 @@ mod tests {
                 Directory => assert!(row.check(b"./", b"").unwrap().starts_with(b"/")),
                 _ => assert_eq!(
                     row.check(row.default.as_bytes(), row.default.as_bytes()),
-                    Ok(row.default.into())
+                    Ok(row.default.into()),
+                    "{}",
+                    row.name
                 ),
             }
         }

@@ -6,27 +6,29 @@
 //! ```
 //!
 //! An option on the command line means the same as a line of the file. The file is read first, then standard
-//! input if there is a `-`, then the command line. The last value counts. Any mistake ends the start with one
-//! line, which says what is wrong, where, and what would be right. Better no server than one that ignores
-//! half of its options.
+//! input if there is a `-`, then the command line. The last value counts. Any mistake ends the start, with one line
+//! for each, which says what is wrong, where, and what would be right. Better no server than one that ignores
+//! half of its options. A value that asks for a feature which is not here is no mistake if a later one takes it back.
 //!
-//! **How Redis does it**: server.c, `main`, appends the options to the text of the file and reads that. So an
-//! error on the command line is "at line 2" of a file that does not exist.
+//! **How Redis does it**: server.c, `main`, appends the options to the text of the file and reads that, up to the first
+//! mistake. So an error on the command line is "at line 2" of a file that does not exist.
 
 use super::include;
 use super::options::{self, Accepts, Change, OPTIONS, find, target};
+use super::users::User;
 use super::{Config, Start, Values};
 use crate::log;
-use crate::resp::parse_integer;
 use crate::resp::words::split_words;
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
 use std::io::Read;
 use std::iter::Peekable;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 impl Config {
-    /// What a command line (without the program's name) asks for. An error is one line to be printed.
+    /// What a command line (without the program's name) asks for. An error has a line for each thing that is refused.
     pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Start, String> {
         let mut args: Vec<OsString> = args.into_iter().collect();
         // As in Redis, a `-` at the end is never a value.
@@ -36,66 +38,78 @@ impl Config {
         let file = args.next_if(|word| !word.as_bytes().starts_with(b"-"));
         let mut lines = Vec::new();
         while let Some(word) = args.next() {
-            let option = match word.as_bytes() {
+            let word = word.as_bytes();
+            match word {
                 b"-h" | b"--help" => return Ok(Start::Help),
                 b"-v" | b"--version" => return Ok(Start::Version),
                 b"--check-aof" => return check_aof(args),
-                option => option.strip_prefix(b"--").ok_or_else(|| {
-                    refused(&word.to_string_lossy(), "command line", "an option begins with '--'")
-                })?,
-            };
-            lines.push(words_of(option, &mut args));
+                _ => lines.push(words_of(word, &mut args)),
+            }
         }
-        let mut loader = Loader {
-            values: options::defaults(),
-            file: PathBuf::new(),
-            save: None,
-            missing: Vec::new(),
-        };
+        let mut loader = Loader { values: options::defaults(), ..Loader::default() };
         if let Some(path) = file {
-            loader.read_files(path.as_bytes(), 0)?;
+            loader.read_files(path.as_bytes(), 0);
             loader.file = std::path::absolute(&path).unwrap_or_default();
         }
         if from_stdin {
-            let mut text = Vec::new();
-            let read = std::io::stdin().read_to_end(&mut text);
-            read.map_err(|error| format!("cannot read the options in standard input: {error}"))?;
-            loader.take_text(&text, "standard input", 0)?;
+            let read = std::io::stdin().read_to_end(&mut loader.input);
+            if let Err(error) = read {
+                loader.refuse(format!("cannot read the options in standard input: {error}"));
+            }
+            let text = loader.input.clone();
+            loader.take_text(&text, "standard input", 0);
         }
         for words in lines {
-            loader.take_line(words, "command line", 0)?;
+            loader.take_line(words, "command line", 0);
         }
         loader.finish()
     }
 
-    /// Opens the logfile, writes the warnings, and checks that `dir` exists.
+    /// Checks that `dir` exists, opens the logfile and the system's log, and writes the warnings.
     pub fn open_files(&self, warnings: &[String]) -> Result<(), String> {
-        let dir = self.dir.path();
+        self.missing_file().map_or(Ok(()), Err)?;
         if !self.logfile.is_empty() {
-            let logfile = dir.join(self.logfile.path());
-            log::into_file(&logfile).map_err(|error| {
-                let logfile = logfile.display();
-                format!("cannot write to the logfile {logfile}: {error}")
-            })?;
+            log::into_file(self.open_logfile()?);
+        }
+        if self.syslog_enabled.get() {
+            let (ident, facility) = (self.syslog_ident.text(), self.syslog_facility.text());
+            if let Err(error) = log::into_syslog(&ident, &facility) {
+                log::warning(format_args!("cannot write to the system's log: {error}"));
+            }
         }
         for warning in warnings {
             log::warning(format_args!("{warning}"));
         }
-        let opened = std::fs::read_dir(&dir).map_err(|error| {
+        Ok(())
+    }
+
+    /// Why the server cannot work in its directory, if so.
+    fn missing_file(&self) -> Option<String> {
+        let dir = self.dir.path();
+        if let Err(error) = fs::read_dir(&dir) {
             let dir = dir.display();
-            format!("cannot open the directory {dir}: {error}. Name another with --dir")
-        });
-        opened.map(|_| ())
+            return Some(format!(
+                "cannot open the directory {dir}: {error}. Name another with --dir"
+            ));
+        }
+        if self.logfile.is_empty() { None } else { self.open_logfile().err() }
+    }
+
+    fn open_logfile(&self) -> Result<File, String> {
+        let path = self.dir.path().join(self.logfile.path());
+        let opened = File::options().append(true).create(true).open(&path);
+        opened.map_err(|error| format!("cannot write to the logfile {}: {error}", path.display()))
     }
 }
 
 type Args = Peekable<std::vec::IntoIter<OsString>>;
 
 /// An option of the command line with its values.
-fn words_of(option: &[u8], args: &mut Args) -> Vec<Vec<u8>> {
+fn words_of(first: &[u8], args: &mut Args) -> Vec<Vec<u8>> {
     // One argument may have both: `"--port 7000"`.
-    let mut words = split_words(option).unwrap_or_default();
-    if words.len() == 1 {
+    let option = first.strip_prefix(b"--");
+    let mut words = option.map_or(vec![first.to_vec()], |o| split_words(o).unwrap_or_default());
+    if option.is_some() && words.len() == 1 {
         // As in Redis, the next argument is the value even if it begins with `--`, because it may be a
         // password. But `--save` may have no value, which means no snapshots.
         let bare = words[0].eq_ignore_ascii_case(b"save") && args.peek().is_none_or(is_option);
@@ -132,140 +146,255 @@ fn refused(what: &str, place: &str, reason: &str) -> String {
 }
 
 /// Collects the options.
+#[derive(Default)]
 struct Loader {
     values: Values,
     /// The file of the command line.
     file: PathBuf,
-    /// The value of the last `save`.
-    save: Option<Vec<u8>>,
-    /// Rows that ask for a feature that is not here, each with the error. A later line may take one
+    /// What standard input has said.
+    input: Vec<u8>,
+    /// Whether there is a line with `save`.
+    has_save: bool,
+    /// The last value given for each option that has another one all the same, and never changes.
+    disobeyed: BTreeMap<usize, String>,
+    renames: Vec<(Vec<u8>, Vec<u8>)>,
+    user: Option<User>,
+    /// What is refused. The row of an option that asks for a feature which is not here: a later line may take that
     /// back, as `--daemonize no` does after the file of a distribution.
-    missing: Vec<(usize, String)>,
-}
-
-impl Loader {
-    /// Reads a file, or all files that match a pattern. `depth` is how many files include it.
-    fn read_files(&mut self, path: &[u8], depth: usize) -> Result<(), String> {
-        // Relative to `dir`: Redis has changed into it by then.
-        let dir = find("dir").map_or(&b""[..], |row| &self.values[row]);
-        let path = Path::new(OsStr::from_bytes(dir)).join(OsStr::from_bytes(path));
-        for path in include::files(&path) {
-            let shown = path.display().to_string();
-            let cannot = |why: &str| format!("cannot read the options in {shown}: {why}");
-            if depth > 8 {
-                return Err(cannot("its files include each other"));
-            }
-            let text = std::fs::read(&path).map_err(|error| cannot(&error.to_string()))?;
-            self.take_text(&text, &shown, depth)?;
-        }
-        Ok(())
-    }
-
-    fn take_text(&mut self, text: &[u8], shown: &str, depth: usize) -> Result<(), String> {
-        for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
-            let line = line.trim_ascii();
-            if line.is_empty() || line.starts_with(b"#") {
-                continue;
-            }
-            let place = format!("{shown}, line {}", index + 1);
-            let words = split_words(line).ok_or_else(|| {
-                let line = String::from_utf8_lossy(line);
-                refused(&line, &place, "a quote is not closed")
-            })?;
-            self.take_line(words, &place, depth)?;
-        }
-        Ok(())
-    }
-
-    /// Takes one line: an option and its values. `place` is for the error.
-    fn take_line(&mut self, words: Vec<Vec<u8>>, place: &str, depth: usize) -> Result<(), String> {
-        let line = words.join(&b' ');
-        let refused = |reason: &str| refused(&String::from_utf8_lossy(&line), place, reason);
-        let Some((name, given)) = words.split_first() else {
-            return Ok(());
-        };
-        if name.eq_ignore_ascii_case(b"include") {
-            return match given {
-                [path] => self.read_files(path, depth + 1),
-                _ => Err(refused("it takes one file, or a pattern for several")),
-            };
-        }
-        let name = String::from_utf8_lossy(name);
-        if FORGOTTEN.iter().any(|old| name.eq_ignore_ascii_case(old)) && given.len() == 1 {
-            return Ok(());
-        }
-        let Some(row) = find(&name).map(target) else {
-            return Err(refused("no such option; `redis-cli CONFIG HELP` lists all options"));
-        };
-        let option = &OPTIONS[row];
-        check_count(&option.accepts, given.len()).map_err(refused)?;
-        let given = given.join(&b' ');
-        let checked = option.check(&given, &self.values[row]);
-        let checked = checked.map_err(|reason| refused(&reason));
-        if let Accepts::Only(..) = option.accepts {
-            self.missing.retain(|(missing, _)| *missing != row);
-            if let Err(reason) = checked {
-                self.missing.push((row, reason));
-                return Ok(());
-            }
-        }
-        let value = checked?;
-        if option.change != Change::Fixed {
-            self.values[row] = value;
-        }
-        if option.name == "save" {
-            check_save(&given).map_err(refused)?;
-            self.save = Some(given);
-        }
-        Ok(())
-    }
-
-    fn finish(self) -> Result<Start, String> {
-        if let Some((_, reason)) = self.missing.into_iter().next() {
-            return Err(reason);
-        }
-        let config = Config::new(self.values, self.file);
-        let warning = match (self.save.as_deref(), config.appendonly.get()) {
-            (Some(b""), _) | (None, true) => None,
-            (Some(_), true) => Some(
-                "The option 'save' has no effect: there are no RDB snapshots. The append-only \
-                 file keeps every change.",
-            ),
-            // Redis would make snapshots even if its file does not mention `save`.
-            (_, false) => Some(
-                "Nothing will be kept on disk, because appendonly is 'no' and there are no RDB \
-                 snapshots. Set appendonly to yes, or save to \"\" if that is what you want.",
-            ),
-        };
-        let warnings = warning.map(String::from).into_iter();
-        let warnings = warnings.chain(unread_snapshot(&config)).collect();
-        Ok(Start::Serve(config.into(), warnings))
-    }
+    refused: Vec<(Option<usize>, String)>,
 }
 
 /// Old options, which Redis accepts and ignores.
 const FORGOTTEN: [&str; 3] =
     ["list-max-ziplist-entries", "list-max-ziplist-value", "lua-replicate-commands"];
 
+impl Loader {
+    fn refuse(&mut self, reason: String) {
+        self.refused.push((None, reason));
+    }
+
+    fn value(&self, name: &str) -> &[u8] {
+        find(name).map_or(b"", |row| &self.values[row])
+    }
+
+    /// Reads a file, or all files that match a pattern. `depth` is how many files include it.
+    fn read_files(&mut self, path: &[u8], depth: usize) {
+        // Relative to `dir`: Redis has changed into it by then.
+        let path = Path::new(OsStr::from_bytes(self.value("dir"))).join(OsStr::from_bytes(path));
+        for path in include::files(&path) {
+            let shown = path.display().to_string();
+            let text = match depth {
+                0..=8 => fs::read(&path).map_err(|error| error.to_string()),
+                _ => Err("its files include each other".to_string()),
+            };
+            match text {
+                Ok(text) => self.take_text(&text, &shown, depth),
+                Err(why) => self.refuse(format!("cannot read the options in {shown}: {why}")),
+            }
+        }
+    }
+
+    fn take_text(&mut self, text: &[u8], shown: &str, depth: usize) {
+        for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
+            let line = line.trim_ascii();
+            if line.is_empty() || line.starts_with(b"#") {
+                continue;
+            }
+            let place = format!("{shown}, line {}", index + 1);
+            match split_words(line) {
+                Some(words) => self.take_line(words, &place, depth),
+                None => {
+                    let line = String::from_utf8_lossy(line);
+                    self.refuse(refused(&line, &place, "a quote is not closed"));
+                }
+            }
+        }
+    }
+
+    /// Takes one line: an option and its values. `place` is for the error.
+    fn take_line(&mut self, words: Vec<Vec<u8>>, place: &str, depth: usize) {
+        let Some((name, given)) = words.split_first() else {
+            return;
+        };
+        let taken = match (name.to_ascii_lowercase().as_slice(), given) {
+            (b"include", [path]) => return self.read_files(path, depth + 1),
+            (b"include", _) => Err("it takes one file, or a pattern for several".to_string()),
+            (b"rename-command", [from, to]) => {
+                self.renames.push((from.clone(), to.clone()));
+                Ok(())
+            }
+            (b"rename-command", _) => Err("it takes a command and another name for it".to_string()),
+            (b"user", rules) => self.take_user(rules.iter().map(Vec::as_slice)),
+            ([b'-', ..], _) => Err("an option begins with '--'".to_string()),
+            _ => self.take_option(&String::from_utf8_lossy(name), given, &words, place),
+        };
+        if let Err(reason) = taken {
+            let line = words.join(&b' ');
+            self.refuse(refused(&String::from_utf8_lossy(&line), place, &reason));
+        }
+    }
+
+    fn take_user<'a>(&mut self, rules: impl Iterator<Item = &'a [u8]>) -> Result<(), String> {
+        match self.user.replace(User::parse(rules)?) {
+            Some(_) => Err("the user stands there twice".to_string()),
+            None => Ok(()),
+        }
+    }
+
+    fn take_option(
+        &mut self,
+        name: &str,
+        given: &[Vec<u8>],
+        line: &[Vec<u8>],
+        place: &str,
+    ) -> Result<(), String> {
+        if FORGOTTEN.iter().any(|old| name.eq_ignore_ascii_case(old)) && given.len() == 1 {
+            return Ok(());
+        }
+        let Some(row) = find(name).map(target) else {
+            let reason = "no such option; `redis-cli CONFIG HELP` lists all options";
+            return Err(reason.to_string());
+        };
+        let option = &OPTIONS[row];
+        check_count(&option.accepts, given.len())?;
+        let given = given.join(&b' ');
+        let mut checked = option.check(&given, &self.values[row]);
+        if let Accepts::Only(..) = option.accepts {
+            self.refused.retain(|(other, _)| *other != Some(row));
+            if let Err(reason) = checked {
+                let line = line.join(&b' ');
+                let reason = refused(&String::from_utf8_lossy(&line), place, &reason);
+                self.refused.push((Some(row), reason));
+                return Ok(());
+            }
+        }
+        if option.name == "save" {
+            self.has_save = true;
+            // Each line adds to those before, and an empty one takes them back.
+            if let Ok(value) = &mut checked
+                && !value.is_empty()
+                && !self.values[row].is_empty()
+            {
+                *value = [&self.values[row][..], value].join(&b' ');
+            }
+        }
+        let value = checked?;
+        if option.change == Change::Fixed {
+            self.disobeyed.insert(row, String::from_utf8_lossy(&value).into_owned());
+        } else {
+            self.values[row] = value;
+        }
+        Ok(())
+    }
+
+    /// The users of an `aclfile`. They count instead of `requirepass`.
+    fn read_aclfile(&mut self) {
+        if self.value("aclfile").is_empty() {
+            return;
+        }
+        if self.user.is_some() {
+            let reason =
+                "there are a 'user' line and an 'aclfile'; Redis does not take both either";
+            self.refuse(format!("cannot know the users: {reason}"));
+        }
+        let dir = Path::new(OsStr::from_bytes(self.value("dir")));
+        let path = dir.join(OsStr::from_bytes(self.value("aclfile")));
+        let text = fs::read(&path).unwrap_or_else(|error| {
+            self.refuse(format!("cannot read the users in {}: {error}", path.display()));
+            Vec::new()
+        });
+        self.user = None;
+        for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
+            let mut words = line.trim_ascii().split(|byte| *byte == b' ');
+            let taken = match words.next() {
+                None | Some(b"") => Ok(()),
+                Some(b"user") => self.take_user(words),
+                Some(_) => Err("it does not begin with 'user'".to_string()),
+            };
+            if let Err(reason) = taken {
+                let place = format!("{}, line {}", path.display(), index + 1);
+                self.refuse(refused("aclfile", &place, &reason));
+            }
+        }
+        self.user.get_or_insert_with(User::unlimited);
+    }
+
+    /// What the operator is told because it is not as the options say.
+    fn warnings(&self) -> Vec<String> {
+        let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+        let mut warnings = Vec::new();
+        for (index, (row, value)) in OPTIONS.iter().zip(&self.values).enumerate() {
+            let (name, kept) = (row.name, text(value));
+            if let Accepts::InVain(_, why) = row.accepts
+                && kept != row.default
+            {
+                warnings.push(format!("'{name} {kept}' is in vain: {why}."));
+            }
+            if let Some(given) = self.disobeyed.get(&index).filter(|given| **given != kept) {
+                let why = row.summary;
+                warnings.push(format!("'{name} {given}' is not obeyed: {why}. It is {kept}."));
+            }
+        }
+        let has_channels = self.user.as_ref().is_none_or(|user| user.has_channels);
+        if !has_channels && self.value("acl-pubsub-default") != b"allchannels" {
+            let text =
+                "The user 'default' may use no channels, as it is written, and may use all here.";
+            warnings.push(text.to_string());
+        }
+        let keeps_log = self.value("appendonly") == b"yes";
+        match self.has_save.then(|| self.value("save")) {
+            Some(b"") => {}
+            None if keeps_log => {}
+            Some(save) if keeps_log => warnings.push(format!(
+                "'save {}' is in vain: there are no RDB snapshots. The append-only file keeps every change.",
+                text(save)
+            )),
+            // Redis would make snapshots even if its file does not mention `save`.
+            _ => warnings.push(
+                "Nothing will be kept on disk, because appendonly is 'no' and there are no RDB \
+                 snapshots. Set appendonly to yes, or save to \"\" if that is what you want."
+                    .to_string(),
+            ),
+        }
+        warnings
+    }
+
+    fn finish(mut self) -> Result<Start, String> {
+        self.read_aclfile();
+        let mut warnings = self.warnings();
+        let config = Config {
+            file: self.file,
+            input: self.input,
+            renames: self.renames,
+            ..Config::default()
+        };
+        config.replace(self.values);
+        if let Some(user) = self.user {
+            config.password.replace(user.passwords);
+        }
+        let mut refused: Vec<String> = self.refused.into_iter().map(|(_, reason)| reason).collect();
+        if !refused.is_empty() {
+            // With what `open_files` would say.
+            refused.extend(config.missing_file());
+            return Err(refused.join("\n"));
+        }
+        warnings.extend(unread_snapshot(&config));
+        Ok(Start::Serve(config.into(), warnings))
+    }
+}
+
 fn check_count(accepts: &Accepts, count: usize) -> Result<(), &'static str> {
-    use Accepts::{Only, OutputLimits, Percentages, Refused, Words};
-    let many = matches!(accepts, Words | OutputLimits | Percentages | Only(..) | Refused(_));
+    use Accepts::{InVain, Only, OutputLimits, Percentages, Refused, SavePoints, Words};
+    let many = match accepts {
+        Words | OutputLimits | Percentages | SavePoints | Only(..) | Refused(_) => true,
+        InVain(accepts, _) => matches!(accepts, Words),
+        _ => false,
+    };
     match count {
         0 => Err("its value is missing"),
         2.. if !many => Err("it takes one value"),
         _ => Ok(()),
     }
-}
-
-/// The value of `save` is empty, or pairs of seconds and changes.
-fn check_save(given: &[u8]) -> Result<(), &'static str> {
-    let words = split_words(given).unwrap_or_default();
-    let is_pair = |pair: &[Vec<u8>]| {
-        let [seconds, changes] = [0, 1].map(|at| pair.get(at).and_then(|word| parse_integer(word)));
-        seconds.is_some_and(|seconds| seconds >= 1) && changes.is_some_and(|changes| changes >= 0)
-    };
-    let fits = words.chunks(2).all(is_pair);
-    fits.then_some(()).ok_or("Invalid save parameters")
 }
 
 /// A warning if there is a snapshot, and a log is begun: Redis does not read the snapshot either.
@@ -365,24 +494,117 @@ mod tests {
         assert_eq!(STOCK.lines().count(), 71);
         let file = File::new("stock", STOCK.as_bytes());
         let (stock, warnings) = start(&[file.path()]).unwrap();
-        assert_eq!(warnings.len(), 1, "{warnings:?}");
-        assert!(warnings[0].starts_with("Nothing will be kept on disk"));
+        let begin = |text: &String| text.split(['.', ':', ',']).next().map(str::to_string);
+        let warnings: Vec<String> = warnings.iter().filter_map(begin).collect();
+        assert_eq!(
+            warnings,
+            [
+                "'tcp-keepalive 300' is not obeyed",
+                "'tcp-backlog 511' is not obeyed",
+                "'aof-use-rdb-preamble yes' is not obeyed",
+                "Nothing will be kept on disk"
+            ]
+        );
         let (ours, warnings) = start(&[]).unwrap();
         assert!(warnings.is_empty());
         let differ: Vec<_> = std::iter::zip(stock.get(b"*"), ours.get(b"*"))
             .filter(|(stock, ours)| stock != ours)
             .map(|(stock, _)| stock.0)
             .collect();
-        assert_eq!(differ, ["appendonly", "pidfile"]);
+        assert_eq!(differ, ["pidfile", "appendonly"]);
     }
 
     #[test]
     fn what_cannot_change_is_answered_as_it_is() {
-        let words = ["--tcp-keepalive", "300", "--aof-use-rdb-preamble", "yes"];
-        let (config, _) = start(&words).unwrap();
+        let words =
+            ["--tcp-keepalive", "300", "--aof-use-rdb-preamble", "yes", "--io-threads", "4"];
+        let (config, warnings) = start(&words).unwrap();
         assert_eq!(shown(&config, "tcp-keepalive"), "0");
         assert_eq!(shown(&config, "aof-use-rdb-preamble"), "no");
         assert_eq!(shown(&config, "tcp-backlog"), "128");
+        assert_eq!(shown(&config, "io-threads"), "4");
+        let keepalive = "'tcp-keepalive 300' is not obeyed: std cannot set it. It is 0.";
+        let threads = "'io-threads 4' is in vain: every client has a thread of its own.";
+        for warning in [keepalive, threads] {
+            assert!(warnings.iter().any(|text| text == warning), "{warnings:?}");
+        }
+        let (_, warnings) = start(&["--tcp-keepalive", "0", "--io-threads", "1"]).unwrap();
+        assert!(warnings.is_empty(), "{warnings:?}");
+    }
+
+    #[test]
+    fn what_is_refused_is_told_at_once() {
+        let file = File::new("many", b"cluster-enabled yes\nport x\ndaemonize yes\nbad \"\n");
+        let words = [file.path(), "--tls-port", "1", "--dir", "/no/such", "--include", "/no/such"];
+        let errors = error(&words);
+        let expected = [
+            "'cluster-enabled yes'",
+            "'port x'",
+            "'bad \\\"'",
+            "'tls-port 1'",
+            "in /no/such:",
+            "directory /no/such:",
+        ];
+        assert_eq!(errors.lines().count(), expected.len(), "{errors}");
+        for (line, part) in errors.lines().zip(expected) {
+            assert!(line.contains(part), "{errors}");
+        }
+        // A later line takes back what asks for a feature that is not here, and not what is wrong.
+        let errors = error(&[&words[..1], &["--cluster-enabled", "no", "--port", "1"]].concat());
+        assert!(errors.starts_with("cannot use 'port x'") && errors.lines().count() == 2);
+    }
+
+    #[test]
+    fn save_reads_back_as_it_was_given_and_is_checked_as_redis_does() {
+        let file = File::new("save", b"save 900 1\nsave 300 10 60 10000\n");
+        let (config, warnings) = start(&[file.path()]).unwrap();
+        assert_eq!(shown(&config, "save"), "900 1 300 10 60 10000");
+        assert!(warnings[0].starts_with("'save 900 1 300 10 60 10000' is in vain"), "{warnings:?}");
+        let (config, _) = start(&[file.path(), "--save", "5 6"]).unwrap();
+        assert_eq!(shown(&config, "save"), "900 1 300 10 60 10000 5 6");
+        let (config, _) = start(&[file.path(), "--save", "", "--save", "5 6"]).unwrap();
+        assert_eq!(shown(&config, "save"), "5 6");
+        for line in ["save foo bar", "save 900", "save 0 1", "save 1 -1", "save 900 1 # often"] {
+            let file = File::new("bad-save", line.as_bytes());
+            assert!(error(&[file.path()]).ends_with("Invalid save parameters"), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_user_of_a_line_or_a_file_counts_instead_of_requirepass() {
+        let user = File::new("user", b"user default on >two ~* &* +@all\nrequirepass one\n");
+        let (config, _) = start(&[user.path()]).unwrap();
+        assert!(config.password.is_right(b"two") && !config.password.is_right(b"one"));
+        assert_eq!(shown(&config, "requirepass"), "one");
+        config.set(&[(b"timeout", b"1")]).unwrap();
+        assert!(config.password.is_right(b"two"), "an option that has not changed says nothing");
+        config.set(&[(b"requirepass", b"three")]).unwrap();
+        assert!(config.password.is_right(b"three") && !config.password.is_right(b"two"));
+
+        let acl = File::new("acl", b"\nuser default on >three ~* +@all\n\n");
+        let (config, warnings) = start(&["--requirepass", "one", "--aclfile", acl.path()]).unwrap();
+        assert!(config.password.is_right(b"three") && !config.password.is_right(b"one"));
+        assert!(warnings[0].starts_with("The user 'default' may use no channels"), "{warnings:?}");
+        let nobody = File::new("nobody", b"");
+        let (config, _) = start(&["--requirepass", "one", "--aclfile", nobody.path()]).unwrap();
+        assert!(!config.password.is_needed(), "as in Redis");
+
+        let others = File::new("others", b"user a on +@all\n# b\nuser default on ~* +@all -get\n");
+        let errors = error(&[user.path(), "--aclfile", others.path()]);
+        let expected = [
+            "a 'user' line and an 'aclfile'",
+            "the user 'a'",
+            "line 2): it does",
+            "line 3): the user",
+        ];
+        for (line, part) in errors.lines().zip(expected) {
+            assert!(line.contains(part), "{errors}");
+        }
+        assert!(error(&["--aclfile", "/no/such"]).starts_with("cannot read the users in /no/such"));
+        assert!(error(&["--user", "a", "on"]).contains("the user 'a' cannot be here"));
+        let twice =
+            File::new("twice", b"user default on nopass ~* +@all\nuser default on ~* +@all");
+        assert!(error(&[twice.path()]).ends_with("the user stands there twice"));
     }
 
     #[test]
@@ -393,8 +615,7 @@ mod tests {
         let (config, _) = start(&[file.path(), "--port", "7001", "--bind", "::1", "-::2"]).unwrap();
         assert_eq!(config.port.get(), 7001);
         assert_eq!(config.bind.text(), "::1 -::2");
-        assert_eq!(config.requirepass.get(), b"a b");
-        assert!(!config.requirepass.is_empty());
+        assert!(config.password.is_needed() && config.password.is_right(b"a b"));
         assert_eq!(config.timeout.get(), 7);
         assert_eq!(config.file, file.0);
     }
@@ -402,7 +623,7 @@ mod tests {
     #[test]
     fn words_of_the_command_line_are_taken_as_redis_takes_them() {
         let (config, _) = start(&["--requirepass", "--x", "--timeout 4", "--hz", "5"]).unwrap();
-        assert_eq!(config.requirepass.get(), b"--x");
+        assert!(config.password.is_right(b"--x"));
         assert_eq!(config.timeout.get(), 4);
         for words in [&["--save"][..], &["--save", "--hz", "5"], &["--save", ""]] {
             let (config, warnings) = start(words).unwrap();
@@ -442,18 +663,25 @@ mod tests {
     #[test]
     fn what_cannot_be_meant_is_one_line_that_says_where() {
         let line = "cannot use";
+        let nobody = ["no", "one"];
+        assert_eq!(
+            shown(&start(&[&["--replicaof"][..], &nobody].concat()).unwrap().0, "slaveof"),
+            ""
+        );
         for (words, expected) in [
             (&["--port", "x"][..], "'port x' (command line): argument couldn't be parsed into"),
             (&["--port"], "'port' (command line): its value is missing"),
             (&["--port", "1", "2"], "'port 1 2' (command line): it takes one value"),
             (&["--foo", "a\nb"], "'foo a\\nb' (command line): no such option"),
-            (&["-p", "1"], "'-p' (command line): an option begins with '--'"),
+            (&["-p", "1"], "'-p 1' (command line): an option begins with '--'"),
             (
                 &["--maxmemory", "1gb"],
                 "'maxmemory 1gb' (command line): this server has no eviction",
             ),
             (&["--replicaof", "h", "1"], "'replicaof h 1' (command line): this server has no repl"),
-            (&["--daemonize", "yes"], "'daemonize yes' (command line): this server stays in the"),
+            (&["--unixsocketperm", "8"], "'unixsocketperm 8' (command line): argument couldn't be"),
+            (&["--unixsocketperm", "1000"], "'unixsocketperm 1000' (command line): argument must"),
+            (&["--rename-command", "GET"], "'rename-command GET' (command line): it takes a com"),
             (&["--save", "60"], "'save 60' (command line): Invalid save parameters"),
             (
                 &["--appendfilename", "a/b"],
@@ -464,7 +692,7 @@ mod tests {
                 "'appenddirname ..' (command line): appenddirname can't be",
             ),
             (&["--dir", ""], "'dir ' (command line): No such file or directory"),
-            (&["--io-threads", "4"], "'io-threads 4' (command line): every client has its own"),
+            (&["--io-threads", "0"], "'io-threads 0' (command line): argument must be between 1"),
             (&["--loadmodule", "x.so"], "'loadmodule x.so' (command line): this server has no mod"),
             (&["--check-aof"], "'--check-aof' (command line): it takes one directory or file"),
         ] {

@@ -27,7 +27,7 @@ use crate::handler::args::{Cursor, integer};
 use crate::handler::connection::check_name;
 use crate::held::End;
 use crate::resp::{Args, Protocol, Reply, parse_integer};
-use crate::server::mailbox::Answer;
+use crate::server::mailbox::{Answer, Recipient};
 use crate::server::pause::Paused;
 use crate::server::{Blocked, Public, Shown};
 use crate::store::View;
@@ -142,11 +142,8 @@ fn list(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
 
 /// Updates the client's own line, which would otherwise be one batch old.
 fn bring_up_to_date(client: &Client, args: &Args, reply: &Reply) {
-    let name = match client.in_exec {
-        true => b"exec".to_vec(),
-        false => [&args[0], b"|", &args[1]].concat(),
-    };
-    client.update_public(reply.protocol, TABLE.find(&name).map(|row| row.index));
+    let row = if client.in_exec { TABLE.find(b"exec") } else { TABLE.named_by(args) };
+    client.update_public(reply.protocol, row.map(|row| row.index));
     client.public.shown.lock().unwrap().args_length = args.length();
 }
 
@@ -165,6 +162,7 @@ pub fn describe(public: &Public, viewer: &Client) -> String {
         (public.watch_flag.load(Ordering::Relaxed), "d"),
         (public.held.no_evict.load(Ordering::Relaxed), "e"),
         (shown.no_touch, "T"),
+        (public.is_unix(), "U"),
     ];
     let flags: String = states.iter().filter(|(on, _)| *on).map(|(_, letter)| *letter).collect();
     let flags = if flags.is_empty() { "N" } else { &flags };
@@ -315,7 +313,7 @@ fn unblock(client: &mut Client, view: &View, args: &Args, reply: &mut Reply) -> 
     };
     // As in Redis, a command has failed if it was told to stop waiting, whatever it answers.
     let row = match &waiter {
-        Some(waiter) => TABLE.named_by(&waiter.args).map(|row| row.index),
+        Some(waiter) => TABLE.recorded(&waiter.args).map(|row| row.index),
         None => to.shown.lock().unwrap().last_command,
     };
     client.server.stats.count_failed(row);
@@ -330,7 +328,7 @@ fn unblock(client: &mut Client, view: &View, args: &Args, reply: &mut Reply) -> 
         // WAIT answers for itself.
         (None, false) => {}
     }
-    client.answers.push(Answer { to, reply: answer, is_logged: false });
+    client.answers.push(Answer { to: Recipient { client: to }, reply: answer, is_logged: false });
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 //! its protocol and name and authenticate it. RESET takes everything back. Only RESET takes the keyspace's
 //! lock, because it ends the client's watches.
 //!
-//! There is one user, `default`. The time to compare a password does not tell how much of it was right.
+//! There is one user, `default` (config/users.rs).
 //!
 //! **How Redis does it**: networking.c, and acl.c, which has many users with permissions.
 
@@ -126,7 +126,7 @@ pub fn check_name(name: &[u8], error: Error) -> Result<(), Error> {
 
 fn auth(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     match args.len() {
-        2 if client.server.config.requirepass.is_empty() => return Err(Error::NoPasswordSet),
+        2 if !client.server.config.password.is_needed() => return Err(Error::NoPasswordSet),
         2 => authenticate(client, b"default", &args[1])?,
         3 => authenticate(client, &args[1], &args[2])?,
         _ => return Err(Error::Syntax),
@@ -135,25 +135,11 @@ fn auth(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
 }
 
 fn authenticate(client: &mut Client, user: &[u8], password: &[u8]) -> Result<(), Error> {
-    let config = &client.server.config;
-    let wanted = config.requirepass.get();
-    let accepted = wanted.is_empty() || is_same(&wanted, password);
-    if user != b"default" || !accepted {
+    if user != b"default" || !client.server.config.password.is_right(password) {
         return Err(Error::WrongPassword);
     }
     client.authenticated = true;
     Ok(())
-}
-
-/// Compares in a time that depends only on the length of `given`. Otherwise the time would help to guess the
-/// password byte by byte.
-fn is_same(secret: &[u8], given: &[u8]) -> bool {
-    let mut differences = secret.len() ^ given.len();
-    for (index, byte) in given.iter().enumerate() {
-        let expected = secret.get(index % secret.len().max(1)).copied().unwrap_or_default();
-        differences |= usize::from(byte ^ expected);
-    }
-    differences == 0
 }
 
 fn reset(client: &mut Client, view: &View, _: &Args, reply: &mut Reply) -> Result<(), Error> {
@@ -168,7 +154,7 @@ fn reset(client: &mut Client, view: &View, _: &Args, reply: &mut Reply) -> Resul
     if client.replies != Replies::SkipThis {
         client.replies = Replies::On;
     }
-    client.authenticated = client.server.config.requirepass.is_empty();
+    client.authenticated = !client.server.config.password.is_needed();
     reply.status("RESET");
     Ok(())
 }

@@ -58,11 +58,11 @@ pub fn help(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error>
 
 /// What the rows of the container say that `args` name.
 pub fn help_lines(args: &Args) -> Vec<String> {
-    let container = String::from_utf8_lossy(&args[0]).to_ascii_uppercase();
-    let mut text =
-        format!("{container} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:\n");
-    text += TABLE.find(container.as_bytes()).map_or("", |row| row.command.help);
-    for row in TABLE.subcommands(&container.to_ascii_lowercase()) {
+    let called = String::from_utf8_lossy(&args[0]).to_ascii_uppercase();
+    let mut text = format!("{called} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:\n");
+    let container = TABLE.find(&args[0]).map_or("", |row| row.command.name);
+    text += TABLE.find(&args[0]).map_or("", |row| row.command.help);
+    for row in TABLE.subcommands(container) {
         let Command { name, usage, summary, help, .. } = row.command;
         let subcommand = name[container.len() + 1..].to_ascii_uppercase();
         text += &match (subcommand.as_str(), *help) {

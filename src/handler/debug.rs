@@ -8,16 +8,20 @@
 //! | `DIGEST`                | whether two servers hold the same (debug/digest.rs)           |
 //! | `ERROR`, `PROTOCOL`     | a client's parser: an error, one reply of each type in RESP3  |
 //! | `OBJECT`                | how a value is stored                                         |
+//! | `HTSTATS`, `HTSTATS-KEY`| how evenly a table is filled (debug/htstats.rs)               |
 //! | `POPULATE`              | what many keys cost                                           |
 //! | `RELOAD`, `LOADAOF`     | whether what is written can be read back (serve/reload.rs)    |
 //! | `SET-ACTIVE-EXPIRE`     | what happens to an expired key that is still in memory        |
+//! | `PANIC`, `SEGFAULT`     | what a crash leaves                                           |
+//! | `PAUSE-CRON`            | what is not up to cron                                        |
 //! | `SLEEP`                 | a client's timeouts                                           |
 //!
-//! **How Redis does it**: debug.c, with thirty more. In Redis they are not subcommands in the table: DEBUG
+//! **How Redis does it**: debug.c, with twenty more. In Redis they are not subcommands in the table: DEBUG
 //! looks at its arguments itself. That shows in the errors for an unknown name or too many arguments. The
 //! texts here are the same.
 
 mod digest;
+mod htstats;
 
 use super::args::{Cursor, at_least};
 use super::{Command, Flag, NO_KEY, Run, command, subcommand_syntax};
@@ -30,6 +34,7 @@ use crate::resp::{Arg, Args, Protocol, Reply, parse_integer};
 use crate::sha1::{Digest, hexadecimal};
 use crate::store::{Ttl, View, ViewMut};
 use crate::types::Value;
+use std::cell::Cell;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -39,12 +44,18 @@ pub const COMMANDS: &[Command] = &[
     command("debug|digest",                     -2, Run::Read(digest),                       NO_KEY, "1.0.0", "",                          "Output a hex signature representing the current DB content").with(DEBUG),
     command("debug|digest-value",               -2, Run::Read(digest_value),                 NO_KEY, "1.0.0", "<key> [<key> ...]",         "Output a hex signature of the values of all the specified keys").with(DEBUG),
     command("debug|error",                      -2, Run::Client(error),                      NO_KEY, "1.0.0", "<string>",                  "Return a Redis protocol error with <string> as message. Useful for clients unit tests to simulate Redis errors").with(DEBUG),
+    command("debug|htstats",                    -2, Run::Read(htstats),                      NO_KEY, "1.0.0", "<dbid>",                    "Return hash table statistics of the specified Redis database").with(DEBUG),
+    command("debug|htstats-key",                -2, Run::Read(htstats_key),                  NO_KEY, "1.0.0", "<key>",                     "Like HTSTATS but for the hash table stored at <key>'s value").with(DEBUG),
     command("debug|log",                        -2, Run::Client(log_message),                NO_KEY, "1.0.0", "<message>",                 "Write <message> to the server log").with(DEBUG),
     command("debug|loadaof",                    -2, Run::Client(loadaof),                    NO_KEY, "1.0.0", "",                          "Flush the AOF buffers on disk and reload the AOF in memory").with(DEBUG).with(&[Flag::NoMulti]),
     command("debug|object",                     -2, Run::Mixed(object),                      NO_KEY, "1.0.0", "<key>",                     "Show low level info about `key` and associated value").with(DEBUG),
+    command("debug|panic",                      -2, Run::Client(panic),                      NO_KEY, "1.0.0", "",                          "Crash the server simulating a panic").with(DEBUG),
+    command("debug|pause-cron",                 -2, Run::Client(pause_cron),                 NO_KEY, "1.0.0", "<0|1>",                     "Stop periodic cron job processing").with(DEBUG),
     command("debug|populate",                   -2, Run::Write(populate),                    NO_KEY, "1.0.0", "<count> [<prefix>] [<size>]", "Create <count> string keys named key:<num>. If <prefix> is specified then it is used instead of the 'key' prefix").with(DEBUG),
     command("debug|protocol",                   -2, Run::Client(protocol),                   NO_KEY, "1.0.0", "<type>",                    "Reply with a test value of the specified type. <type> can be: string, integer, double, bignum, null, array, set, map, attrib, push, verbatim, true, false").with(DEBUG),
     command("debug|reload",                     -2, Run::Client(reload),                     NO_KEY, "1.0.0", "[option ...]",              "Write the data to a file as a rewrite of the AOF does, and reload it back to memory").with(DEBUG).with(&[Flag::NoMulti]),
+    command("debug|replybuffer",                -2, Run::Client(replybuffer),                NO_KEY, "7.0.0", "PEAK-RESET-TIME <NEVER||RESET|time> | RESIZING <0|1>", "Sets when the buffer of replies is made smaller (no effect here)").with(DEBUG),
+    command("debug|segfault",                   -2, Run::Client(panic),                      NO_KEY, "1.0.0", "",                          "Crash the server, here without a sigsegv").with(DEBUG),
     command("debug|set-active-expire",          -2, Run::Client(set_active_expire),          NO_KEY, "1.0.0", "<0|1>",                     "Setting it to 0 disables expiring keys in background when they are not accessed").with(DEBUG),
     command("debug|quicklist-packed-threshold", -2, Run::Client(quicklist_packed_threshold), NO_KEY, "7.0.0", "<size>",                    "Sets the threshold for elements to be inserted as plain vs packed nodes (no effect here)").with(DEBUG),
     command("debug|sleep",                      -2, Run::Write(sleep),                       NO_KEY, "1.0.0", "<seconds>",                 "Stop the server for <seconds>. Decimals allowed").with(DEBUG),
@@ -59,7 +70,7 @@ pub fn check_protected(command: &Command, client: &Client) -> Result<(), Error> 
         return Err(Error::not_allowed("MODULE", "enable-module-command"));
     }
     let connection = client.public.connection.as_ref();
-    let is_local = || connection.is_some_and(|c| c.peer.ip().to_canonical().is_loopback());
+    let is_local = || connection.is_some_and(|c| c.peer.is_local());
     match client.server.config.enable_debug_command.text().as_str() {
         "yes" => Ok(()),
         "local" if is_local() => Ok(()),
@@ -99,6 +110,77 @@ fn digest_value(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error
     let digests: Vec<_> = args.keys(2).map(|key| hexadecimal(&digest(key))).collect();
     reply.statuses(&digests);
     Ok(())
+}
+
+fn htstats(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let number = parse_integer(argument(args)?).ok_or(Error::NotInteger)?;
+    let db = usize::try_from(number).ok().filter(|db| *db < view.databases());
+    let view = view.in_db(db.ok_or(Error::text("ERR Out of range database"))?);
+    let lengths = htstats::lengths(|cursor, length| {
+        let count = Cell::new(0);
+        // No entry is wanted: it counts all of them, expired ones too.
+        let count_all = |_: &[u8]| {
+            count.set(count.get() + 1);
+            false
+        };
+        let next = view.scan(cursor, false, count_all, |_| {});
+        *length = count.get();
+        next
+    });
+    let mut text = format!("[Dictionary HT]\n{}[Expires HT]\n", htstats::describe(lengths));
+    // The deadlines are in no hash table here (store/expire.rs).
+    text += &htstats::describe([].into_iter());
+    reply.verbatim(&text);
+    Ok(())
+}
+
+fn htstats_key(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let value = view.peek(Key::of(argument(args)?)).ok_or(Error::NoSuchKey)?.value();
+    if !matches!(value.encoding(), "hashtable" | "skiplist") {
+        return Err(Error::text(
+            "ERR The value stored at the specified key is not represented using an hash table",
+        ));
+    }
+    let lengths = htstats::lengths(|cursor, length| match value {
+        Value::Hash(hash) => hash.scan(cursor, |_| *length += 1),
+        Value::Set(set) => set.scan(cursor, |_| *length += 1),
+        Value::Zset(zset) => zset.scan(cursor, |_| *length += 1),
+        _ => 0,
+    });
+    reply.verbatim(&htstats::describe(lengths));
+    Ok(())
+}
+
+/// The process ends at once, as after a panic of its own, and saves nothing. What the log was promised is in the
+/// kernel's file.
+fn panic(_: &mut Client, args: &Args, _: &mut Reply) -> Result<(), Error> {
+    if args.len() > 2 {
+        return Err(subcommand_syntax(args));
+    }
+    log::warning(format_args!("crashing, as DEBUG has asked for"));
+    std::process::abort();
+}
+
+fn pause_cron(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let is_paused = parse_integer(argument(args)?).unwrap_or_default() != 0;
+    client.server.cron_is_paused.store(is_paused, Ordering::Relaxed);
+    reply.ok()
+}
+
+/// A buffer is given back when its client rests (serve/memory.rs), so the arguments are checked, and that is all.
+fn replybuffer(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let mut cursor = Cursor::at(args, 2);
+    if args.len() != 4 {
+        return Err(subcommand_syntax(args));
+    }
+    match (cursor.option().as_deref(), cursor.option().as_deref()) {
+        (Some(b"RESIZING"), _) | (Some(b"PEAK-RESET-TIME"), Some(b"NEVER" | b"RESET")) => {}
+        (Some(b"PEAK-RESET-TIME"), _) => {
+            parse_integer(&args[3]).ok_or(Error::NotInteger)?;
+        }
+        _ => return Err(subcommand_syntax(args)),
+    }
+    reply.ok()
 }
 
 /// It does not count as an error, because it is what was asked for.

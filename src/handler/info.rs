@@ -26,6 +26,7 @@ use crate::latency::percentile;
 use crate::pubsub::Subscription;
 use crate::resp::{Args, Reply};
 use crate::server::Server;
+use crate::service::{self, Manager};
 use crate::stats::{Count, unix_microseconds};
 use crate::store::View;
 use std::fmt::{Display, Write};
@@ -130,7 +131,8 @@ impl Info<'_> {
         self.field("os", os());
         self.field("arch_bits", usize::BITS);
         self.field("process_id", std::process::id());
-        self.field("process_supervised", "no");
+        let manager = service::manager(&server.config);
+        self.field("process_supervised", manager.map_or("no", Manager::name));
         self.field("run_id", &server.run_id);
         self.field("tcp_port", server.port);
         self.field("server_time_usec", unix_microseconds());

@@ -52,9 +52,9 @@ pub const COMMANDS: &[Command] = &[
     command("slowlog|reset",  2, Run::Client(slowlog_reset),       NO_KEY,         "2.2.12", "",                                                                               "Clear all entries from the slow log").with(&[Flag::Admin]).help("\n    Reset the slowlog."),
 ];
 
-/// The rows without those of subcommands.
+/// The rows that clients can call, without those of subcommands.
 fn commands() -> impl Iterator<Item = &'static Row> {
-    TABLE.rows.iter().filter(|row| !row.is_subcommand)
+    TABLE.rows.iter().filter(|row| !row.is_subcommand && row.can_be_called())
 }
 
 /// COMMAND without a subcommand.
@@ -109,7 +109,8 @@ fn command_list(_: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
         Some((kind, _)) if kind == b"module" || kind == b"aclcat" => b"",
         Some(_) => return Err(Error::Syntax),
     };
-    let names = TABLE.rows.iter().map(|row| row.command.name.as_bytes());
+    let rows = TABLE.rows.iter().filter(|row| row.can_be_called());
+    let names = rows.map(|row| row.command.name.as_bytes());
     let names: Vec<_> = names.filter(|name| glob::matches(pattern, name, true)).collect();
     reply.bulks(&names);
     Ok(())

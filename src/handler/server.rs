@@ -14,6 +14,7 @@ use super::{Command, Flag, NO_KEY, Row, Run, command};
 use crate::client::{Client, Replies, Then, Until, Wait};
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
+use crate::listen::Address;
 use crate::resp::words::quote;
 use crate::resp::{Args, Digits, Reply};
 use crate::stats::unix_microseconds;
@@ -184,7 +185,12 @@ pub fn show_monitors(client: &Client, row: &Row, args: &Args, now: u64, reply: &
         return;
     }
     let (seconds, rest) = (now / 1_000_000, now % 1_000_000);
-    let from = if client.in_script { "lua".into() } else { client.public.address() };
+    let peer = client.public.connection.as_ref().map(|connection| &connection.peer);
+    let from = match peer {
+        _ if client.in_script => "lua".into(),
+        Some(Address::Unix(path)) => format!("unix:{path}"),
+        _ => client.public.address(),
+    };
     let head = format!("+{seconds}.{rest:06} [{} {from}]", client.db);
     let mut line = head.into_bytes();
     for word in shown(row, args) {

@@ -1,8 +1,17 @@
 //! The command table: all rows, and which of them a command calls.
+//!
+//! `rename-command` gives a command another name for clients and scripts, or none. The log does not know such
+//! names: a record begins with the command's own name, so it means the same whatever the configuration says.
+//!
+//! **How Redis does it**: `server.commands`, a table of names, which `rename-command` changes. Its log has the name
+//! that the client has sent, but the command's own name where Redis writes a record itself (`SET k v EX 9` becomes
+//! SET with PXAT). So Redis cannot load the log of a SET that was renamed. Here both names are loaded.
 
 use super::{Command, GROUPS, Run};
+use crate::log;
 use crate::resp::Args;
-use std::sync::LazyLock;
+use std::borrow::Cow;
+use std::sync::{LazyLock, OnceLock};
 
 /// A command with its place in the table, which is also its place in the statistics.
 pub struct Row {
@@ -11,13 +20,34 @@ pub struct Row {
     pub group: &'static str,
     /// Whether it is reached through its container only.
     pub(super) is_subcommand: bool,
+    /// The name by which clients call it. Empty: they cannot.
+    called: &'static [u8],
 }
 
 impl Row {
-    fn is_named(&self, name: &[u8]) -> bool {
+    fn is_called(&self, name: &[u8]) -> bool {
+        let mut pairs = self.called.iter().zip(name);
+        self.called.len() == name.len()
+            && pairs.all(|(own, byte)| *own == byte.to_ascii_lowercase())
+    }
+
+    /// Which argument is the first key.
+    pub fn first_key(&self) -> Option<usize> {
+        let first = self.command.keys.first as usize;
+        (first > 0).then_some(first)
+    }
+
+    pub fn can_be_called(&self) -> bool {
+        !self.called.is_empty()
+    }
+
+    /// The arguments as they are logged: the log does not know the names that `rename-command` gives.
+    pub fn as_logged<'a>(&self, args: &'a Args) -> Cow<'a, Args> {
         let own = self.command.name.as_bytes();
-        let mut pairs = own.iter().zip(name);
-        own.len() == name.len() && pairs.all(|(own, byte)| *own == byte.to_ascii_lowercase())
+        match std::ptr::eq(self.called, own) {
+            true => Cow::Borrowed(args),
+            false => Cow::Owned(args.with_name(own)),
+        }
     }
 }
 
@@ -27,20 +57,44 @@ pub struct Table {
     pub rows: Vec<Row>,
     /// The rows of the names in each [`bucket`].
     buckets: [Vec<usize>; BUCKETS],
+    /// The rows that are not called by their own names.
+    renamed: Vec<usize>,
 }
 
 /// Made when it is looked at first, before there is a client.
 pub static TABLE: LazyLock<Table> = LazyLock::new(|| {
-    let mut table = Table { rows: Vec::new(), buckets: [const { Vec::new() }; BUCKETS] };
-    for (group, files) in GROUPS {
-        for (index, command) in (table.rows.len()..).zip(files.iter().copied().flatten()) {
-            table.buckets[bucket(command.name.as_bytes())].push(index);
-            let is_subcommand = command.name.contains('|');
-            table.rows.push(Row { index, command, group, is_subcommand });
-        }
+    let mut table = Table::new();
+    for (from, to) in RENAMES.get().into_iter().flatten() {
+        let _ = table.rename(from, to);
     }
     table
 });
+
+/// A command's name, and the one that `rename-command` gives it instead.
+pub type Rename = (Vec<u8>, Vec<u8>);
+
+/// What [`rename`] was given.
+static RENAMES: OnceLock<Vec<Rename>> = OnceLock::new();
+
+/// Renames commands, one after the other, before anybody looks at the [`TABLE`]. Fails if a name is that of another
+/// command. A command that is not here needs no other name: the operator is told, because it may be a slip.
+pub fn rename(renames: &[Rename]) -> Result<(), String> {
+    let mut table = Table::new();
+    for (from, to) in renames {
+        let [name, new] = [from, to].map(|name| name.escape_ascii());
+        match table.rename(from, to) {
+            Ok(true) => {}
+            Ok(false) => log::warning(format_args!("rename-command: there is no command '{name}'")),
+            Err(()) => {
+                return Err(format!(
+                    "cannot rename the command '{name}': there is a command '{new}'"
+                ));
+            }
+        }
+    }
+    let _ = RENAMES.set(renames.to_vec());
+    Ok(())
+}
 
 const BUCKETS: usize = 32 * 32;
 
@@ -57,10 +111,70 @@ fn bucket(name: &[u8]) -> usize {
 }
 
 impl Table {
-    /// The row with this name, in any case; `config|get` for a subcommand.
+    fn new() -> Table {
+        let mut table = Table {
+            rows: Vec::new(),
+            buckets: [const { Vec::new() }; BUCKETS],
+            renamed: Vec::new(),
+        };
+        for (group, files) in GROUPS {
+            for (index, command) in (table.rows.len()..).zip(files.iter().copied().flatten()) {
+                let called = command.name.as_bytes();
+                table.buckets[bucket(called)].push(index);
+                let is_subcommand = command.name.contains('|');
+                table.rows.push(Row { index, command, group, is_subcommand, called });
+            }
+        }
+        table
+    }
+
+    /// Gives a command another name. Returns false if there is no such command, and fails if the other name is
+    /// taken. An empty one takes the command and its subcommands away.
+    fn rename(&mut self, from: &[u8], to: &[u8]) -> Result<bool, ()> {
+        let row = self.find(from).filter(|row| !row.is_subcommand);
+        let Some((index, name)) = row.map(|row| (row.index, row.command.name)) else {
+            return Ok(false);
+        };
+        self.call(index, b"");
+        if !to.is_empty() {
+            if self.find(to).is_some() {
+                return Err(());
+            }
+            self.call(index, to.to_ascii_lowercase().leak());
+            return Ok(true);
+        }
+        let subcommands: Vec<usize> = self.subcommands(name).map(|row| row.index).collect();
+        subcommands.into_iter().for_each(|index| self.call(index, b""));
+        Ok(true)
+    }
+
+    /// From now on the row is called by this name.
+    fn call(&mut self, index: usize, name: &'static [u8]) {
+        let old = std::mem::replace(&mut self.rows[index].called, name);
+        self.renamed.retain(|other| *other != index);
+        self.renamed.push(index);
+        self.buckets[bucket(old)].retain(|other| *other != index);
+        if !name.is_empty() {
+            self.buckets[bucket(name)].push(index);
+        }
+    }
+
+    /// The row that is called by this name, in any case; `config|get` for a subcommand.
     pub fn find(&self, name: &[u8]) -> Option<&Row> {
         let mut rows = self.buckets[bucket(name)].iter().map(|index| &self.rows[*index]);
-        rows.find(|row| row.is_named(name))
+        rows.find(|row| row.is_called(name))
+    }
+
+    /// The row that a record of the log calls, if their number is right. A record has the command's own name. If
+    /// redis-server has written it, it may have the other one.
+    pub fn look_up_record(&self, args: &Args) -> Option<&Row> {
+        self.recorded(args).filter(|row| row.command.takes(args.len()))
+    }
+
+    pub fn recorded(&self, args: &Args) -> Option<&Row> {
+        let has_own_name = |row: &&Row| args[0].eq_ignore_ascii_case(row.command.name.as_bytes());
+        let mut renamed = self.renamed.iter().map(|index| &self.rows[*index]);
+        renamed.find(has_own_name).or_else(|| self.named_by(args))
     }
 
     /// The row that these arguments call, if there is one and their number is right.

@@ -52,8 +52,8 @@ pub fn read(
             opcode @ opcode::FIRST.. => {
                 match opcode {
                     opcode::SELECT_DB => db = database(&mut source, keyspace)?,
-                    opcode::EXPIRES_MS => deadline = Some(i64::from_le_bytes(source.array()?)),
-                    opcode::EXPIRES => deadline = Some(1000 * seconds(&mut source)?),
+                    opcode::EXPIRES_MS => deadline = Some(milliseconds(&mut source)?),
+                    opcode::EXPIRES => deadline = Some(seconds(&mut source)? * 1000),
                     _ => skip(&mut source, opcode, &mut found)?,
                 }
                 continue;
@@ -62,8 +62,7 @@ pub fn read(
         };
         source.string(&mut name)?;
         let key = Key::of(&name);
-        // What was long ago may have been before 1970 too.
-        let deadline = deadline.take().map(|deadline| u64::try_from(deadline).unwrap_or(0));
+        let deadline = deadline.take();
         let value = values.read(&mut source, form, &key, limits);
         let is_past = deadline.zip(now).is_some_and(|(deadline, now)| deadline < now);
         let of_key = |error: Error| error.of_key(db, &key, start);
@@ -132,8 +131,13 @@ fn check_version(source: &mut Source) -> Result<(), Error> {
     }
 }
 
-fn seconds(source: &mut Source) -> Result<i64, Error> {
-    Ok(i32::from_le_bytes(source.array()?).into())
+/// What was before 1970 is as long ago as that.
+fn milliseconds(source: &mut Source) -> Result<u64, Error> {
+    Ok(u64::try_from(i64::from_le_bytes(source.array()?)).unwrap_or(0))
+}
+
+fn seconds(source: &mut Source) -> Result<u64, Error> {
+    Ok(u64::try_from(i32::from_le_bytes(source.array()?)).unwrap_or(0))
 }
 
 fn database(source: &mut Source, keyspace: &Keyspace) -> Result<usize, Error> {

@@ -134,16 +134,14 @@ impl Args {
             + self.large_size()
     }
 
-    /// A copy that takes no more room than it needs, for the queue of a transaction.
-    pub fn to_owned(&self) -> Args {
-        Args {
-            bytes: self.bytes.clone(),
-            is_plain: self.is_plain,
-            places: self.places.clone(),
-            large: self.large.clone(),
-            known: self.known,
-            charge: None,
-        }
+    /// A copy that calls the command by another name.
+    pub fn with_name(&self, name: &[u8]) -> Args {
+        let mut copy = self.to_owned();
+        let start = copy.bytes.len();
+        copy.bytes.extend_from_slice(name);
+        copy.places[0] = Place::Small { start, end: copy.bytes.len() };
+        copy.is_plain = false;
+        copy
     }
 
     /// The command as it stands on the wire, if it came in the form in which we would write it.
@@ -190,6 +188,22 @@ impl Args {
             && let Some(charge) = &mut self.charge
         {
             charge.set(self.places.capacity() * size_of::<Place>());
+        }
+    }
+}
+
+impl ToOwned for Args {
+    type Owned = Args;
+
+    /// A copy that takes no more room than it needs, for the queue of a transaction.
+    fn to_owned(&self) -> Args {
+        Args {
+            bytes: self.bytes.clone(),
+            is_plain: self.is_plain,
+            places: self.places.clone(),
+            large: self.large.clone(),
+            known: self.known,
+            charge: None,
         }
     }
 }

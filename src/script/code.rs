@@ -1,16 +1,28 @@
 //! What the compiler makes of a function, and the machine runs: instructions for registers.
 //!
 //! ```text
-//! local function add(a, b)     -- a is register 0, b is register 1
-//!   return a + b * 2           -- Mul { to: 2, left: register 1, right: constant 0 }
-//! end                          -- Add { to: 2, left: register 0, right: register 2 }
-//!                              -- Return { first: 2, count: 2 }     (one more than there are)
+//! local a, b = ... return a + b * 2
+//!
+//! 0  Varargs { to: 0, count: 3 }                               a and b are registers 0 and 1
+//! 1  Mul { to: 2, left: Register(1), right: Constant(0) }      2 is the constant 0 of this function
+//! 2  Add { to: 2, left: Register(0), right: Register(2) }
+//! 3  Return { first: 2, count: 2 }                             one value
+//! 4  Return { first: 0, count: 1 }                             the end of each function, needed or not
 //! ```
 //!
 //! Each call has up to 250 registers, which lie on the stack of the coroutine. Local variables are
-//! the first ones, and values in the middle of an expression follow. Where an instruction counts
-//! values, it says one more than there are, and 0 means: all up to the top of the stack. Such a
-//! count occurs behind a call or `...`, whose number of results nobody knows before.
+//! the first ones, and values in the middle of an expression follow.
+//!
+//! Where an instruction counts values, it says one more than there are, and 0 means: all up to the top
+//! of the stack. That occurs behind a call or `...`, because before it runs nobody knows how many
+//! values it gives:
+//!
+//! ```text
+//! f(g())
+//!
+//! 2  Call { function: 1, arguments: 1, results: 0 }            g gives any number of values …
+//! 3  Call { function: 0, arguments: 0, results: 1 }            … and f takes them. Its own are not wanted
+//! ```
 //!
 //! **How Redis does it**: Lua 5.1 has the same instructions, but packs each one into four bytes.
 //! Here they take eight, and have names. `OP_TFORLOOP` is two instructions here, because the
@@ -20,24 +32,43 @@ use super::heap::Id;
 use super::number;
 use super::value::{StringId, Value};
 
-/// A register, or a constant if it is 256 or more.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Operand(pub u16);
+/// How deep the compiler's grammar, and calls that Lua makes on its native stack, may be together.
+pub const MAX_LEVELS: u32 = 200;
+
+/// What an instruction works on: a [`Place`] as a number. A constant comes behind all registers.
+#[derive(Clone, Copy, PartialEq, PartialOrd)]
+pub struct Operand(u16);
+
+/// Of the constants only the first 256 can be operands. All others must be loaded into a register.
+#[derive(Debug)]
+pub enum Place {
+    Register(u8),
+    Constant(usize),
+}
 
 impl Operand {
-    /// Constants from here on cannot be operands, and must be loaded into a register.
-    pub const CONSTANTS: u32 = 256;
+    const FIRST_CONSTANT: u16 = 256;
 
     pub fn register(register: u8) -> Operand {
         Operand(register.into())
     }
 
-    pub fn constant(constant: u32) -> Operand {
-        Operand(constant as u16 + 256)
+    pub fn constant(constant: u8) -> Operand {
+        Operand(Operand::FIRST_CONSTANT + u16::from(constant))
     }
 
-    pub fn is_constant(self) -> bool {
-        self.0 >= 256
+    #[inline(always)]
+    pub fn place(self) -> Place {
+        match u8::try_from(self.0) {
+            Ok(register) => Place::Register(register),
+            Err(_) => Place::Constant(usize::from(self.0) - usize::from(Operand::FIRST_CONSTANT)),
+        }
+    }
+}
+
+impl std::fmt::Debug for Operand {
+    fn fmt(&self, out: &mut std::fmt::Formatter) -> std::fmt::Result {
+        self.place().fmt(out)
     }
 }
 
@@ -90,6 +121,35 @@ pub enum Instruction {
     Close { first: u8 },
     Closure { to: u8, prototype: u32 },
     Varargs { to: u8, count: u8 },
+}
+
+impl Instruction {
+    /// The register for its result, if it is one that has a result in one register.
+    pub fn target(&mut self) -> Option<&mut u8> {
+        match self {
+            Instruction::Move { to, .. }
+            | Instruction::LoadConstant { to, .. }
+            | Instruction::LoadBoolean { to, .. }
+            | Instruction::GetUpvalue { to, .. }
+            | Instruction::GetGlobal { to, .. }
+            | Instruction::GetTable { to, .. }
+            | Instruction::NewTable { to, .. }
+            | Instruction::Add { to, .. }
+            | Instruction::Sub { to, .. }
+            | Instruction::Mul { to, .. }
+            | Instruction::Div { to, .. }
+            | Instruction::Mod { to, .. }
+            | Instruction::Pow { to, .. }
+            | Instruction::Negate { to, .. }
+            | Instruction::Not { to, .. }
+            | Instruction::Length { to, .. }
+            | Instruction::Concat { to, .. }
+            | Instruction::TestSet { to, .. }
+            | Instruction::Closure { to, .. }
+            | Instruction::Varargs { to, .. } => Some(to),
+            _ => None,
+        }
+    }
 }
 
 /// Where a new closure finds an upvalue: in a register of the function that makes it, or among

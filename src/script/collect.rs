@@ -1,10 +1,18 @@
 //! The collector: marks what the script can still reach, and empties all other slots.
 //!
-//! It begins with the roots: the stacks, the globals, what the embedder keeps. What is marked and
-//! may lead to other things waits in a list until it is looked at. There is no recursion, because
-//! a script can make a list of a million tables.
+//! ```text
+//! roots     stacks, globals, what the embedder keeps
+//!             │ mark
+//!             ▼
+//! marked    [ t │ u ]  grey: what they lead to was not looked at yet. A vector
+//!             │ take u, mark what it leads to, and so on until nothing is grey
+//!             ▼
+//! sweep     all slots without a mark are emptied, and the marks are taken away
+//! ```
 //!
-//! A table may be weak: what only it knows dies, and vanishes from it.
+//! There is no recursion, because a script can make a list of a million tables.
+//!
+//! A table may be weak, by `__mode`: what only it leads to dies, and vanishes from it.
 //!
 //! It runs only between two instructions, behind a native, and between two scripts. There nothing is
 //! on its way from one place to another.
@@ -110,12 +118,10 @@ impl Marking<'_> {
         while let Some(value) = self.grey.pop() {
             match value {
                 Value::Table(table) => self.table(table),
-                Value::Function(function) => {
-                    let function = std::mem::take(&mut self.heap.functions[function]);
+                Value::Function(id) => {
+                    let function = std::mem::take(&mut self.heap.functions[id]);
                     self.function(&function);
-                    if let Value::Function(id) = value {
-                        self.heap.functions[id] = function;
-                    }
+                    self.heap.functions[id] = function;
                 }
                 Value::Thread(id) => self.thread_of(id),
                 _ => {}
@@ -165,14 +171,11 @@ impl Marking<'_> {
                 for upvalue in upvalues {
                     if self.heap.upvalues.mark(*upvalue) {
                         self.bytes += size_of::<Upvalue>();
-                        if let Upvalue::Closed(value) = self.heap.upvalues[*upvalue] {
-                            self.mark(value);
-                        }
-                        // An open one lies on the stack of a coroutine. If nobody knows that
-                        // coroutine any more, nobody but this closure knows the variable.
-                        if let Upvalue::Open { thread, .. } = self.heap.upvalues[*upvalue] {
-                            self.mark(Value::Thread(thread));
-                        }
+                        self.mark(match self.heap.upvalues[*upvalue] {
+                            Upvalue::Closed(value) => value,
+                            // It lies on the stack of a coroutine, which perhaps nothing else leads to.
+                            Upvalue::Open { thread, .. } => Value::Thread(thread),
+                        });
                     }
                 }
             }

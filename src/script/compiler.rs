@@ -6,17 +6,19 @@
 //! instructions.
 //!
 //! ```text
-//! while i < 3 do i = i + 1 end
+//! local i = 0 while i < 3 do i = i + 1 end
 //!
-//!   0  Less  i, 3, expected false     the condition; `exit` is the list of jumps out of the loop
-//!   1  Jump  to 4
-//!   2  Add   i ← i, 1                 the block
-//!   3  Jump  to 0
-//!   4                                 here `exit` is patched
+//! 0  LoadConstant { to: 0, constant: 0 }
+//! 1  Less { expected: false, left: Register(0), right: Constant(1) }    `condition` has read i < 3
+//! 2  Jump { offset: 2 }                 to 5, if it is false. Where 5 is, was not known yet: see [jumps]
+//! 3  Add { to: 0, left: Register(0), right: Constant(2) }               `block` has read i = i + 1
+//! 4  Jump { offset: -4 }                to 1
+//! 5  Return { first: 0, count: 1 }
 //! ```
 //!
-//! A variable of an enclosing function is found by asking outwards, and each function on the way
-//! gets an upvalue for it.
+//! A name is looked for among the local variables of the function, from the last one to the first, and
+//! then in the functions around it. Each function on the way gets an *upvalue* for it, a variable of
+//! another function. A name that nobody has declared is a field of the globals.
 //!
 //! The parser is recursive, up to 200 levels. A client's thread has a stack for about fifty. Behind
 //! each forty levels the next forty run on the stack of a thread of their own, for which the
@@ -34,7 +36,7 @@ mod statements;
 
 pub use self::expressions::from_floating_byte;
 
-use super::code::{Capture, Instruction, Local, Operand, Prototype, source_name};
+use super::code::{Capture, Instruction, Local, MAX_LEVELS, Operand, Prototype, source_name};
 use super::heap::{Arena, Heap, Id};
 use super::lexer::{Lexer, Token};
 use super::value::{Error, StringId};
@@ -42,7 +44,6 @@ use std::collections::HashMap;
 
 /// The end of a list of jumps.
 const NO_JUMP: i32 = -1;
-const MAX_LEVELS: u32 = 200;
 const MAX_LOCALS: usize = 200;
 const MAX_UPVALUES: usize = 60;
 /// So many levels of the grammar run on one native stack, which has this many bytes.
@@ -170,9 +171,9 @@ impl<'a> Compiler<'a> {
         self.prototypes.add(prototype)
     }
 
-    /// Says that there is one thing too many in a function.
-    fn over_limit(&mut self, limit: usize, what: &str) -> Error {
-        let message = match self.function.prototype.line {
+    /// Says that there is one thing too many in the function that begins in that line.
+    fn over_limit(&mut self, line: u32, limit: usize, what: &str) -> Error {
+        let message = match line {
             0 => format!("main function has more than {limit} {what}"),
             line => format!("function at line {line} has more than {limit} {what}"),
         };
@@ -183,7 +184,8 @@ impl<'a> Compiler<'a> {
     fn declare(&mut self, name: StringId) -> Result<(), Error> {
         let waiting = self.function.prototype.locals.len() - self.function.activated;
         if self.function.active.len() + waiting >= MAX_LOCALS {
-            return Err(self.over_limit(MAX_LOCALS, "local variables"));
+            let line = self.function.prototype.line;
+            return Err(self.over_limit(line, MAX_LOCALS, "local variables"));
         }
         self.function.prototype.locals.push(Local { name, begin: 0, end: 0 });
         Ok(())
@@ -257,8 +259,8 @@ impl<'a> Compiler<'a> {
         let named = |at: &usize| function.prototype.locals[*at].name == name;
         if let Some(register) = function.active.iter().rposition(named) {
             if !is_own {
-                let inside = function.blocks.iter_mut().rev();
-                if let Some(block) = inside.into_iter().find(|block| block.active <= register) {
+                let mut blocks = function.blocks.iter_mut();
+                if let Some(block) = blocks.rfind(|block| block.active <= register) {
                     block.has_upvalues = true;
                 }
             }
@@ -274,7 +276,8 @@ impl<'a> Compiler<'a> {
             return Ok(Some(Kind::Upvalue(known as u8)));
         }
         if function.upvalues.len() >= MAX_UPVALUES {
-            return Err(self.over_limit_at(level, MAX_UPVALUES, "upvalues"));
+            let line = function.prototype.line;
+            return Err(self.over_limit(line, MAX_UPVALUES, "upvalues"));
         }
         function.upvalues.push(capture);
         function.prototype.upvalue_names.push(name);
@@ -287,14 +290,6 @@ impl<'a> Compiler<'a> {
             Some(function) => function,
             None => &mut self.function,
         }
-    }
-
-    fn over_limit_at(&mut self, level: usize, limit: usize, what: &str) -> Error {
-        let line = self.at_level(level).prototype.line;
-        let own = std::mem::replace(&mut self.function.prototype.line, line);
-        let error = self.over_limit(limit, what);
-        self.function.prototype.line = own;
-        error
     }
 
     /// Runs `rule` one level deeper, on a new native stack if this one may be used up.

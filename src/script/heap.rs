@@ -1,17 +1,28 @@
 //! Where all strings, tables, functions and coroutines live, and how they die.
 //!
 //! An [`Arena`] is a vector of slots for things of one kind, and an [`Id`] is the number of a slot.
-//! A free slot is used again. Nothing in the heap owns another thing of the heap: it knows only its
-//! id. So a cycle is no trouble, and to throw something away is to empty its slot.
+//! A free slot is used again:
+//!
+//! ```text
+//! t = {} ; u = {t} ; t = nil ; u = nil       and a collection
+//!
+//! tables   [ … │ {} │ {·} │ … ]     ──▶     [ … │ free │ free │ … ]
+//!                ↑────┘ by its id
+//! ```
+//!
+//! Nothing in the heap owns another thing of the heap: it knows only its id. So to throw something away
+//! is to empty its slot.
 //!
 //! Each string is here once. [`Heap::string`] looks for an equal one first, by its hash.
 //!
 //! Memory is counted when something is made or grows. When the count passes `threshold`, the
 //! machine calls the [collector](super::collect) between two instructions, and at no other time.
 //! This makes natives simple: what a native makes cannot vanish before the native returns. The
-//! price is that one native can make much garbage. So memory has two limits: above the first one
-//! after a collection, or if a string would bring it above its double, the script gets the error `not enough
-//! memory`. If it is above the first one after the next collection, too, no `pcall` holds the error.
+//! price is that one native can make much garbage. So a script has a limit, and for a moment twice as much:
+//!
+//! - After a collection more than `limit` is in use: the script gets the error `not enough memory`. If that
+//!   is so after the next collection too, no `pcall` holds the error.
+//! - Something is to be made that would bring the count above twice the limit: the same error.
 //!
 //! **How Redis does it**: Lua keeps all objects in one linked list, counts bytes in its allocator
 //! and collects in small steps, so that a pause is short. Here a collection is one pause, which is
@@ -329,6 +340,11 @@ impl Heap {
 
     pub fn native(&mut self, run: Native) -> Value {
         Value::Function(self.function(Function::Native { run, upvalues: Box::default() }))
+    }
+
+    /// Whether a value is a function of the script, and not a native.
+    pub fn is_lua(&self, value: Value) -> bool {
+        matches!(value, Value::Function(id) if matches!(self.functions[id], Function::Lua { .. }))
     }
 
     /// The value at a key of a table, or nil. Asks no metatable.

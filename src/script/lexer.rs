@@ -1,4 +1,13 @@
-//! Cuts a source into tokens: `x = 1.5` is a name, a character and a number.
+//! Cuts a source into tokens.
+//!
+//! ```text
+//! while x ~= "a" do
+//!
+//! While, Name(x), NotEqual, String(a), Do
+//! ```
+//!
+//! Names and strings are in the [heap](super::heap) from here on, so later nobody compares their bytes. The
+//! compiler sees one token, and in one place also the next one.
 //!
 //! The buffer keeps the text of the last token that was read, because error messages quote it:
 //! `user_script:1: '=' expected near 'y'`.

@@ -15,7 +15,8 @@
 //! comparison. Each frame says what its results are good for ([`Then`]), and a native that waits
 //! has a frame of its own.
 //!
-//! [`Machine::execute`] is the loop. Its arms do only what is common and cannot fail. Whatever else
+//! [`Machine::execute`] is the loop: read the arms of `Move` to `SetTable`, `Jump` and `Call`, and guess the
+//! others. They do only what is common and cannot fail. Whatever else
 //! there is falls out of the `match` to [`slow`], and begins the outer loop anew. There
 //! the loop looks at the machine again: which function runs, where its registers are. Only then
 //! can the collector have run, and only then can the script be stopped.
@@ -33,7 +34,7 @@ mod slow;
 
 pub use self::slow::Compared;
 
-use super::code::{Instruction, Operand, Prototype};
+use super::code::{Instruction, Operand, Place, Prototype};
 use super::compiler;
 use super::heap::{Arena, Function, Heap, Id, Upvalue};
 use super::lib::{Host, Resume};
@@ -44,7 +45,7 @@ use super::value::{Error, FunctionId, TableId, ThreadId, Value};
 /// How many registers a function may use at most. Behind the base of each running function the
 /// stack has that many slots, so the number of a register, which is a byte, needs no check.
 const WINDOW: usize = 256;
-/// So many loops and calls may pass before the host is asked whether the script may go on.
+/// After how many loops and calls the host is asked whether the script may go on.
 const BUDGET: u32 = 20_000;
 /// A stack that has grown to more slots than this is not kept for the next script.
 const KEPT_STACK: usize = 1 << 16;
@@ -77,7 +78,7 @@ pub enum Status {
     Dead,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Frame {
     kind: Kind,
     then: Then,
@@ -99,7 +100,7 @@ enum Kind {
     Native(u32),
     // `pcall`, or `xpcall` with its handler in the slot behind.
     Protected { has_handler: bool },
-    // The handler of `xpcall` runs, with the weight of so many levels.
+    // The handler of `xpcall` runs. It counts as that many levels.
     Handling { weight: u32 },
     // `coroutine.resume`, or the function that `coroutine.wrap` has made.
     Resuming { is_wrap: bool },
@@ -150,9 +151,9 @@ pub struct Machine {
     pub is_stopped: bool,
     /// More than the limit was in use after the last collection.
     pub is_over_limit: bool,
-    /// About the error that is on its way: it comes from a level for which there was no frame, and
-    /// no handler is to be called for it.
+    /// If there is an error now, it comes from a level for which there is no frame yet.
     has_extra_level: bool,
+    /// No handler is to be called for the error that is on its way.
     has_no_handler: bool,
     /// Where the error happened that has ended the last run, if one has: the function, and its line; or none, if a
     /// native had called the native that failed.
@@ -618,9 +619,9 @@ impl Then {
 
 #[inline]
 fn operand(operand: Operand, registers: &[Value; WINDOW], constants: &[Value]) -> Value {
-    match u8::try_from(operand.0) {
-        Ok(register) => registers[register as usize],
-        Err(_) => constants[operand.0 as usize - 256],
+    match operand.place() {
+        Place::Register(register) => registers[register as usize],
+        Place::Constant(constant) => constants[constant],
     }
 }
 

@@ -1,4 +1,12 @@
 //! Numbers as text, and text as numbers, as C's `printf` and `strtod` do it for Lua.
+//!
+//! ```text
+//! to_text       0.1 → 0.1       2^53 → 9.007199254741e+15       1/0 → inf
+//! from_text     " 0x10 " → 16       "1e2" → 100       "1 2" → none
+//! ```
+//!
+//! **How Redis does it**: all numbers of Lua 5.1 are doubles, and it leaves their texts to the C library.
+//! Here std does the hard part: the nearest double, and the nearest digits.
 
 use std::fmt::Write;
 
@@ -95,12 +103,7 @@ fn with_exponent(digits: &str, exponent: i32) -> String {
 
 /// As C's `strtoul` with a base, and blanks behind it.
 pub fn integer_from_text(text: &[u8], base: u32) -> Option<f64> {
-    let text = trim(c_string(text));
-    let (negative, digits) = match text {
-        [b'-', rest @ ..] => (true, rest),
-        [b'+', rest @ ..] => (false, rest),
-        _ => (false, text),
-    };
+    let (negative, digits) = signed(trim(c_string(text)));
     let digits = match digits {
         [b'0', b'x' | b'X', rest @ ..] if base == 16 && !rest.is_empty() => rest,
         _ => digits,
@@ -125,12 +128,7 @@ pub fn c_string(text: &[u8]) -> &[u8] {
 
 /// As Lua reads a number from a string: what `strtod` takes, with blanks around it.
 pub fn from_text(text: &[u8]) -> Option<f64> {
-    let text = trim(c_string(text));
-    let (negative, digits) = match text {
-        [b'-', rest @ ..] => (true, rest),
-        [b'+', rest @ ..] => (false, rest),
-        _ => (false, text),
-    };
+    let (negative, digits) = signed(trim(c_string(text)));
     let number = match digits {
         [b'0', b'x' | b'X', hex @ ..] => from_hex(hex)?,
         [b'0'..=b'9' | b'.', ..] => std::str::from_utf8(digits).ok()?.parse().ok()?,
@@ -192,6 +190,15 @@ fn length_of(text: &[u8], is_digit: fn(&u8) -> bool, exponent: u8) -> usize {
         }
     }
     length
+}
+
+/// Whether a minus stands before a number, and what follows the sign.
+fn signed(text: &[u8]) -> (bool, &[u8]) {
+    match text {
+        [b'-', rest @ ..] => (true, rest),
+        [b'+', rest @ ..] => (false, rest),
+        _ => (false, text),
+    }
 }
 
 /// Without C's blanks at both ends.

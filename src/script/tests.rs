@@ -1,6 +1,7 @@
 //! Tests of the interpreter as a whole: programs with what Redis answers, and programs that try to
 //! break the bounds. These run on a stack as small as a client's.
 
+mod chapters;
 mod formats;
 
 use super::lib::{Answer, Call, Host, Native, Outcome, Resume, redis};
@@ -13,7 +14,7 @@ const STACK: usize = 256 * 1024;
 /// As much memory as these scripts may have.
 const LIMIT: usize = 32 << 20;
 
-/// A host that stops the script when it is asked for the last of so many times.
+/// A host that stops the script when it is asked for that time.
 struct Patience(u32);
 
 impl Host for Patience {
@@ -218,6 +219,7 @@ fn memory_ends_with_an_error_and_the_machine_goes_on() {
 fn garbage_is_collected_while_a_script_runs() {
     for program in [
         "for i = 1, 300000 do local t = {i, x = {}} end return 1",
+        "for i = 1, 300000 do local t = {} t.itself = t end return 1",
         "for i = 1, 2000 do local s = rep('x', 100000) .. i end return 1",
         "for i = 1, 100000 do local f = function() return i end end return 1",
         "for i = 1, 20000 do coroutine.wrap(function() coroutine.yield() end)() end return 1",

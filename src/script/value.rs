@@ -1,8 +1,16 @@
 //! What a Lua variable can hold: sixteen bytes that are copied freely.
 //!
+//! ```text
+//! local n, s, t = 1.5, "abc", {}
+//!
+//! n   Number(1.5)
+//! s   String(id) ──▶ strings   [ … │ abc │ … ]
+//! t   Table(id)  ──▶ tables    [ … │ {}  │ … ]
+//! ```
+//!
 //! Numbers and booleans lie in the value itself. Strings, tables, functions and coroutines lie in
-//! the arenas of the [heap](super::heap), and the value holds an [`Id`], which is a number of a
-//! slot. So no value owns anything, none is counted, and a cycle of tables is no trouble.
+//! the arenas of the [heap](super::heap), and the value holds an [`Id`], the number of a
+//! slot. So no value owns anything, none is counted, and a table may hold itself.
 //!
 //! Equal strings have the same id, because the heap keeps each string once. That is why `==`
 //! compares two values of any kind in one step, and why a table finds a field without looking at
@@ -38,6 +46,11 @@ pub enum Value {
 impl Value {
     pub fn is_nil(self) -> bool {
         matches!(self, Value::Nil)
+    }
+
+    /// Whether it is a string, or a number, which is as good as one.
+    pub fn is_text(self) -> bool {
+        matches!(self, Value::String(_) | Value::Number(_))
     }
 
     /// Everything is true but `nil` and `false`.

@@ -80,24 +80,20 @@ impl Session<'_> {
     /// Sleeps until the client sends something or leaves, or the time is over. Returns whether there is an
     /// answer.
     fn sleep_in_read(&mut self, left: Option<Duration>) -> io::Result<bool> {
-        let mailbox = &self.client.public.mailbox;
-        if !mailbox.leave(self.client.outbox.clone()) {
+        if !self.client.public.mailbox.leave(self.client.outbox.clone()) {
             return Ok(true);
         }
         // All that was read has run.
         self.reader.get_mut().commands_are_done(0);
         let has_much = self.has_much();
         let wait = if has_much { Some(left.unwrap_or(REST).min(REST)) } else { left };
-        let peeked = self.reader.get_mut().wait_for_input(wait);
-        if mailbox.come_back() {
+        let read = self.fill_buffer(wait);
+        if self.client.public.mailbox.come_back() {
             return Ok(true);
         }
-        match peeked {
+        match read {
             Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
-            Ok(_) => {
-                let limit = self.stash_limit();
-                self.reader.get_mut().stash_arrived(limit).map(|_| false)
-            }
+            Ok(_) => Ok(false),
             Err(error) if is_timeout(&error) => {
                 if has_much {
                     self.give_back_all();

@@ -60,8 +60,6 @@ pub struct Inbound {
     pub was_filled: bool,
     /// Whether others may look into the socket, to learn whether the client's commands are done.
     is_looked_at: bool,
-    /// There is input in the socket that has been seen and not taken. The turn that took notice takes it.
-    has_seen: bool,
     /// Whether nobody else has run a batch between the client's last two.
     is_alone: bool,
     /// How many of the next waits begin asleep.
@@ -84,7 +82,6 @@ impl Inbound {
             taken: 0,
             was_filled: false,
             is_looked_at: false,
-            has_seen: false,
             is_alone: false,
             naps: 0,
             may_time_out: false,
@@ -160,22 +157,20 @@ impl Inbound {
             return Ok(None);
         }
         let begin = Instant::now();
-        let mut found = Ok(None);
-        let _mode = self.public.turns.mode.lock().unwrap();
         // The writer of an outbox sees this too. Its write fails at once instead of after a while, and it
         // tries again, as always.
-        self.stream.set_nonblocking(true)?;
-        while self.was_served_last() && begin.elapsed() < SPIN {
-            match (&*self.stream).read(buffer) {
-                Err(error) if is_timeout(&error) => std::thread::yield_now(),
-                read => {
-                    self.public.turns.begin();
-                    found = read.map(Some);
-                    break;
+        let found = self.public.turns.mode.at_once(&self.stream, || {
+            while self.was_served_last() && begin.elapsed() < SPIN {
+                match (&*self.stream).read(buffer) {
+                    Err(error) if is_timeout(&error) => std::thread::yield_now(),
+                    read => {
+                        self.public.turns.begin();
+                        return read.map(Some);
+                    }
                 }
             }
-        }
-        self.stream.set_nonblocking(false)?;
+            Ok(None)
+        });
         if let Ok(None) = found {
             self.naps = NAPS;
         }
@@ -186,16 +181,19 @@ impl Inbound {
     /// count it, and if there are few clients, into those of all (server/order.rs). So the turn of such a
     /// client begins before its input is taken from there. That costs one call more, which no other pays.
     fn read_waiting(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut peeks = self.is_looked_at && !self.may_time_out;
+        let mut peeks = self.is_looked_at;
         loop {
             let read = match peeks {
                 true => self.stream.peek(&mut [0]),
                 false => (&*self.stream).read(buffer),
             };
             match read {
-                // Another thread is looking for input, and the socket does not wait meanwhile.
-                Err(error) if is_timeout(&error) && !self.may_time_out => {
-                    drop(self.public.turns.mode.lock().unwrap());
+                // Another thread is looking for input, or answers the client, and the socket does not wait meanwhile.
+                Err(error) if is_timeout(&error) => {
+                    self.public.turns.mode.wait_again(&self.stream)?;
+                    if self.may_time_out {
+                        return Err(error);
+                    }
                 }
                 Ok(_) if peeks => {
                     self.public.turns.begin();
@@ -219,54 +217,19 @@ impl Inbound {
         !self.stash.is_empty()
     }
 
-    /// Waits for input and leaves it where it is, for as long as `wait` says or for ever. Returns 0 at the
-    /// end of the input.
-    pub fn wait_for_input(&mut self, wait: Option<Duration>) -> io::Result<usize> {
-        if self.has_seen {
-            return Ok(1);
-        }
-        self.public.turns.end();
-        let peeked = self.peek_within(wait);
-        self.public.turns.begin();
-        self.has_seen = matches!(peeked, Ok(1));
-        if wait.is_some() {
-            self.stream.set_read_timeout(None)?;
-        }
-        peeked
-    }
-
-    fn peek_within(&self, wait: Option<Duration>) -> io::Result<usize> {
-        let end = wait.and_then(|wait| Instant::now().checked_add(wait));
-        loop {
-            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
-            if left.is_some_and(|left| left.is_zero()) {
-                return Err(ErrorKind::TimedOut.into());
-            }
-            if left.is_some() {
-                self.stream.set_read_timeout(left)?;
-            }
-            match self.stream.peek(&mut [0]) {
-                // Another thread may be using the socket, which does not wait meanwhile.
-                Err(error) if is_timeout(&error) => drop(self.public.turns.mode.lock().unwrap()),
-                peeked => return peeked,
-            }
-        }
-    }
-
     /// Moves what has arrived into the stash, without waiting for more. Returns how many bytes, or None
     /// if no more can come. Fails if the stash is over `limit` bytes or the connection is broken.
     pub fn stash_arrived(&mut self, limit: usize) -> io::Result<Option<usize>> {
         let public = self.public.clone();
-        let _mode = public.turns.mode.lock().unwrap();
+        let stream = self.stream.clone();
         // The writer of an outbox tries again (see above).
-        self.stream.set_nonblocking(true)?;
-        let moved = self.stash_what_is_there(limit);
-        self.stream.set_nonblocking(false)?;
+        let moved = public.turns.mode.at_once(&stream, || self.stash_what_is_there(limit));
+        // The caller waits now, if only for the peer to read.
+        public.turns.mode.wait_again(&stream)?;
         moved
     }
 
     fn stash_what_is_there(&mut self, limit: usize) -> io::Result<Option<usize>> {
-        self.has_seen = false;
         // On the heap, because the stack of every thread would grow by it.
         let mut chunk = vec![0; INPUT_BUFFER];
         let mut moved = 0;
@@ -312,9 +275,7 @@ impl Read for Inbound {
         if self.is_over() {
             return Ok(0);
         }
-        if !std::mem::take(&mut self.has_seen) {
-            self.public.turns.end();
-        }
+        self.public.turns.end();
         let count = match self.read_spinning(buffer)? {
             Some(count) => count,
             None => self.read_waiting(buffer)?,
@@ -335,6 +296,7 @@ mod tests {
     use super::*;
     use crate::config::{Config, Start};
     use crate::held::End;
+    use crate::listen::Address;
     use crate::server::Connection;
     use std::io::Write;
     use std::net::TcpListener;
@@ -347,7 +309,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, peer) = listener.accept().unwrap();
-        let (stream, local) = (Arc::new(stream), listener.local_addr().unwrap());
+        let stream = Arc::new(stream);
+        let [peer, local] = [peer, listener.local_addr().unwrap()].map(Address::Ip);
         let connection = Connection { stream: stream.clone(), peer, local };
         let public = Arc::new(Public::new(&server, 1, Some(connection)));
         let mut inbound = Inbound::new(&stream, &server, &public);

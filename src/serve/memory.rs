@@ -89,8 +89,9 @@ impl Session<'_> {
                 arrived.args.clear();
             }
         }
-        if self.has_much() {
-            self.wait_or_give_back()?;
+        // Any other error is met again by the read that follows.
+        if self.has_much() && self.fill_buffer(Some(REST)).is_err_and(|error| is_timeout(&error)) {
+            self.give_back_all();
         }
         // What lies in the buffer now counts as memory of the next commands.
         let next = self.reader.buffer().len();
@@ -101,16 +102,17 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Waits for input, and gives large memory back if none comes for [`REST`].
-    fn wait_or_give_back(&mut self) -> io::Result<()> {
-        self.stream.set_read_timeout(Some(REST))?;
-        self.reader.get_mut().may_time_out = true;
-        if self.reader.fill_buf().is_err_and(|error| is_timeout(&error)) {
-            self.give_back_all();
+    /// Waits for input, for as long as `wait` says or for ever. Returns how much there is, 0 at the end.
+    pub(super) fn fill_buffer(&mut self, wait: Option<Duration>) -> io::Result<usize> {
+        if wait.is_none() {
+            return self.reader.fill_buf().map(<[u8]>::len);
         }
+        self.stream.set_read_timeout(wait)?;
+        self.reader.get_mut().may_time_out = true;
+        let filled = self.reader.fill_buf().map(<[u8]>::len);
         self.reader.get_mut().may_time_out = false;
-        // Any other error is met again by the read that follows.
-        self.stream.set_read_timeout(None)
+        self.stream.set_read_timeout(None)?;
+        filled
     }
 
     /// Whether the client keeps more memory than one that rests.

@@ -23,6 +23,7 @@ use crate::error::Error;
 use crate::log;
 use crate::outbox::is_timeout;
 use crate::server::Blocked;
+use crate::service;
 use std::io::{self, Read};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
@@ -116,7 +117,10 @@ impl Session<'_> {
                 // Only now, because nothing prints under a lock.
                 log::warning(format_args!("cannot shut down, the log is not saved: {cause}"));
             }
-            _ => std::process::exit(0),
+            _ => {
+                service::end(&self.server.config);
+                std::process::exit(0);
+            }
         }
     }
 }

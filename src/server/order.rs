@@ -25,7 +25,7 @@
 //! - The asker holds no lock. Inside EXEC it would, so there nobody waits.
 //!
 //! std can look at a socket without waiting only in non-blocking mode, and all threads share that mode. So the
-//! asker sets it for a moment. A reader that meets it tries again (serve/inbound.rs).
+//! asker sets it for a moment ([`Mode`]). A reader that meets it tries again (serve/inbound.rs).
 //!
 //! **How Redis does it**: it has one thread, so the order in which epoll reports the sockets is the order
 //! of everything. src/handler/README.md says which order is missing here.
@@ -56,8 +56,50 @@ pub struct Turns {
     given_up: AtomicU64,
     /// The thread waits here for others, or in WAIT.
     is_aside: AtomicBool,
-    /// Whoever sets the socket's mode must hold this while it does not wait.
-    pub mode: Mutex<()>,
+    pub mode: Mode,
+}
+
+/// Whether the reads and writes of a client's socket wait, for all threads that use it. Mostly they do.
+#[derive(Default)]
+pub struct Mode {
+    /// Whether they do not until [`Mode::wait_again`]. Else they do, but for a moment under this lock.
+    is_left: Mutex<bool>,
+}
+
+impl Mode {
+    /// Does something while the socket does not wait.
+    pub fn at_once<T>(
+        &self,
+        stream: &TcpStream,
+        act: impl FnOnce() -> io::Result<T>,
+    ) -> io::Result<T> {
+        let is_left = self.is_left.lock().unwrap();
+        if *is_left {
+            return act();
+        }
+        stream.set_nonblocking(true)?;
+        let done = act();
+        stream.set_nonblocking(false)?;
+        done
+    }
+
+    /// From now on the socket does not wait, so that all that is done at once costs no more calls. Whoever wants to
+    /// wait ends that.
+    pub fn leave(&self, stream: &TcpStream) -> io::Result<()> {
+        let mut is_left = self.is_left.lock().unwrap();
+        stream.set_nonblocking(true)?;
+        *is_left = true;
+        Ok(())
+    }
+
+    /// The socket waits again, when whoever has set its mode is done.
+    pub fn wait_again(&self, stream: &TcpStream) -> io::Result<()> {
+        let mut is_left = self.is_left.lock().unwrap();
+        if std::mem::take(&mut *is_left) {
+            stream.set_nonblocking(false)?;
+        }
+        Ok(())
+    }
 }
 
 impl Turns {
@@ -157,9 +199,5 @@ pub fn has_end(stream: &TcpStream, turns: &Turns) -> bool {
 
 /// How many bytes of input there are, 0 or 1. Does not wait.
 fn look(stream: &TcpStream, turns: &Turns) -> io::Result<usize> {
-    let _mode = turns.mode.lock().unwrap();
-    stream.set_nonblocking(true)?;
-    let peeked = stream.peek(&mut [0]);
-    let _ = stream.set_nonblocking(false);
-    peeked
+    turns.mode.at_once(stream, || stream.peek(&mut [0]))
 }

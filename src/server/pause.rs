@@ -17,17 +17,18 @@
 //! - **A pause in an EXEC** begins for the others at once, and not for what follows in its queue.
 //! - **Without a pause** it costs each command one load.
 //!
-//! Each thread that sleeps wakes up at the end by itself, and UNPAUSE wakes all of them. Meanwhile none of them
+//! At the end of the pause the commands run in the order in which they came. The first thread wakes up by itself or
+//! by UNPAUSE, and when its commands have run, it wakes the next one ([`Asleep`]). Meanwhile none of them
 //! looks at its socket. Cron looks at each once a second, and wakes a thread whose client has sent something or
 //! has left. So thousands of paused clients use no processor.
 //!
 //! **How Redis does it**: `pauseClients` in networking.c, and `BLOCKED_POSTPONE` in blocked.c. There the end
-//! is noticed up to a tenth of a second late, and the clients go on in the order in which they came. Here
-//! they go on at once, in any order.
+//! is noticed up to a tenth of a second late. And there what comes after the end runs after what was postponed. Here
+//! it may run before.
 
 use super::{Public, Server, order};
 use crate::stats::unix_microseconds;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::{self, Thread};
@@ -54,15 +55,28 @@ pub struct Pause {
 struct State {
     /// Unix time in milliseconds.
     end: i64,
-    /// The threads that sleep, by the ids of their clients.
-    asleep: BTreeMap<u64, Thread>,
+    /// In the order in which they came.
+    asleep: BTreeMap<u64, Postponed>,
+    last: u64,
 }
 
-/// A thread is among those that sleep, until this is dropped.
+/// A thread that sleeps, or whose turn it is.
+struct Postponed {
+    client: u64,
+    writes: bool,
+    thread: Thread,
+}
+
+/// A thread is among those that are postponed, until this is dropped: when the command has run, or the client has
+/// left. Then it is the turn of the next one.
 pub struct Asleep<'a> {
     pause: &'a Pause,
-    id: u64,
+    number: u64,
+    writes: bool,
 }
+
+/// How long a thread sleeps that others have to wake.
+const UNTIL_WOKEN: Duration = Duration::from_secs(3600);
 
 impl Pause {
     /// Begins a pause of this many milliseconds, or makes the one that there is longer and stricter. The caller
@@ -87,7 +101,7 @@ impl Pause {
         let mut state = self.state.lock().unwrap();
         self.what.store(Paused::Nothing as u8, Ordering::Relaxed);
         state.end = 0;
-        state.asleep.values().for_each(Thread::unpark);
+        self.wake_next(&state);
     }
 
     /// What has to wait, if the pause is not over.
@@ -106,12 +120,7 @@ impl Pause {
 
     /// How long a command has to wait, which writes or not. None if it need not.
     pub fn left(&self, writes: bool) -> Option<Duration> {
-        let has_to_wait = match self.what() {
-            Paused::Nothing => false,
-            Paused::Writes => writes,
-            Paused::All => true,
-        };
-        if !has_to_wait {
+        if !self.postpones(writes) {
             return None;
         }
         let state = self.state.lock().unwrap();
@@ -123,15 +132,33 @@ impl Pause {
         Some(Duration::from_millis(left? + 1))
     }
 
-    /// The calling thread, that of the client with this id, is going to sleep.
-    pub fn join(&self, id: u64) -> Asleep<'_> {
-        self.state.lock().unwrap().asleep.insert(id, thread::current());
-        Asleep { pause: self, id }
+    /// Whether a command has to wait, which writes or not, unless the pause is over.
+    fn postpones(&self, writes: bool) -> bool {
+        match self.what() {
+            Paused::Nothing => false,
+            Paused::Writes => writes,
+            Paused::All => true,
+        }
     }
 
-    fn wake(&self, id: u64) {
-        if let Some(thread) = self.state.lock().unwrap().asleep.get(&id) {
-            thread.unpark();
+    /// The calling thread, that of this client, is going to sleep before a command that writes or not.
+    pub fn join(&self, client: u64, writes: bool) -> Asleep<'_> {
+        let mut state = self.state.lock().unwrap();
+        state.last += 1;
+        let number = state.last;
+        state.asleep.insert(number, Postponed { client, writes, thread: thread::current() });
+        Asleep { pause: self, number, writes }
+    }
+
+    /// The number of the thread whose turn it is: the first that has not to wait any more.
+    fn next(&self, state: &State) -> Option<u64> {
+        let (number, _) = state.asleep.iter().find(|(_, next)| !self.postpones(next.writes))?;
+        Some(*number)
+    }
+
+    fn wake_next(&self, state: &State) {
+        if let Some(number) = self.next(state) {
+            state.asleep[&number].thread.unpark();
         }
     }
 
@@ -141,22 +168,37 @@ impl Pause {
         if self.what() == Paused::Nothing {
             return;
         }
-        let ids: Vec<u64> = self.state.lock().unwrap().asleep.keys().copied().collect();
+        let state = self.state.lock().unwrap();
+        let threads: HashMap<u64, Thread> =
+            state.asleep.values().map(|next| (next.client, next.thread.clone())).collect();
+        drop(state);
         let tick = server.idle_clock.load(Ordering::Relaxed) / 100;
         let has_news = |client: &Public| {
             client.held.is_ended() || client.id % 10 == tick % 10 && order::has_news(client)
         };
-        for client in server.clients.those(ids.into_iter()) {
+        for client in server.clients.those(threads.keys().copied()) {
             if has_news(&client) {
-                self.wake(client.id);
+                threads[&client.id].unpark();
             }
         }
     }
 }
 
+impl Asleep<'_> {
+    /// How long the calling thread has to sleep until it is woken or looks again. None if its turn has come.
+    pub fn left(&self) -> Option<Duration> {
+        self.pause.left(self.writes).or_else(|| {
+            let state = self.pause.state.lock().unwrap();
+            (self.pause.next(&state) != Some(self.number)).then_some(UNTIL_WOKEN)
+        })
+    }
+}
+
 impl Drop for Asleep<'_> {
     fn drop(&mut self) {
-        self.pause.state.lock().unwrap().asleep.remove(&self.id);
+        let mut state = self.pause.state.lock().unwrap();
+        state.asleep.remove(&self.number);
+        self.pause.wake_next(&state);
     }
 }
 

@@ -31,7 +31,7 @@ use crate::error::Error;
 use crate::held::Charge;
 use crate::key::Key;
 use crate::resp::{Args, Protocol, Reply};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -86,9 +86,9 @@ struct Queue {
 #[derive(Default)]
 pub struct Blocking {
     /// The number of each client in its queues.
-    numbers: HashMap<u64, (u64, Arc<Waiter>)>,
-    /// By database and key.
-    queues: HashMap<usize, HashMap<Vec<u8>, Queue>>,
+    numbers: BTreeMap<u64, (u64, Arc<Waiter>)>,
+    /// By database and key. (In trees, because mostly few keys are waited for, and a digest takes longer.)
+    queues: BTreeMap<usize, BTreeMap<Vec<u8>, Queue>>,
     /// Databases and keys that the command has made, and for which there is a queue. Only those of a type that is
     /// waited for: to serve looks at the deadline.
     ready: VecDeque<(usize, Vec<u8>)>,
@@ -161,7 +161,7 @@ impl Blocking {
     /// The keys of a database that clients wait for.
     fn keys_of(&self, db: usize) -> Vec<Vec<u8>> {
         let queues = self.queues.get(&db).into_iter();
-        queues.flat_map(HashMap::keys).cloned().collect()
+        queues.flat_map(BTreeMap::keys).cloned().collect()
     }
 }
 

@@ -39,7 +39,7 @@ pub struct Busy;
 /// batch of SETs holds it.
 const TRIES: usize = 1000;
 
-/// How often those who may wait for a script look whether it has ended.
+/// How long somebody who waits for the end of a script sleeps before the next look.
 const PAUSE: Duration = Duration::from_millis(10);
 
 type Reading<'a> = RwLockReadGuard<'a, Keyspace>;
@@ -54,7 +54,7 @@ impl Store {
         self.keyspace.into_inner().unwrap()
     }
 
-    /// Whether a script is busy. Without the lock it may be so no more when this returns.
+    /// Whether a script is busy. Unless the lock is held, that may have changed when this returns.
     pub fn is_busy(&self) -> bool {
         self.lent.load(Ordering::Relaxed) > 0
     }
@@ -81,7 +81,7 @@ impl Store {
         })
     }
 
-    /// Who lends the lock says so before it gives it back. So whoever gets it afterwards sees it.
+    /// A script says that it lends the lock before it gives it back. So whoever gets the lock next knows.
     fn unless_busy<G>(&self, guard: G) -> Result<G, Busy> {
         if self.is_busy() { Err(Busy) } else { Ok(guard) }
     }

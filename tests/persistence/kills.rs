@@ -31,6 +31,19 @@ fn nothing_acknowledged_is_lost_by_kills_when_nobody_calls_fsync() {
     kill_and_look(6, &["--appendfsync", "no"]);
 }
 
+#[test]
+fn after_a_crash_on_demand_everything_acknowledged_is_there() {
+    let mut server = Server::start(&["--enable-debug-command", "yes"]);
+    for crash in ["PANIC", "SEGFAULT"] {
+        let mut client = server.client();
+        assert_eq!(client.run(&format!("SET k {crash}")), "OK");
+        client.send(&["DEBUG", crash]);
+        assert!(!server.wait_for_end().success());
+        server.start_again();
+        assert_eq!(server.client().run("GET k"), format!("{crash:?}"));
+    }
+}
+
 #[derive(Clone, Copy, Default, Debug)]
 struct History {
     acknowledged: u64,

@@ -26,6 +26,24 @@ const EVENING: [&str; 11] = [
     "src/aof.rs",
 ];
 
+/// The second evening: how the interpreter works, in the reading order.
+pub const SECOND_EVENING: [&str; 14] = [
+    "src/script.rs",
+    "src/script/value.rs",
+    "src/script/lexer.rs",
+    "src/script/code.rs",
+    "src/script/compiler.rs",
+    "src/script/compiler/statements.rs",
+    "src/script/compiler/expressions.rs",
+    "src/script/compiler/emit.rs",
+    "src/script/compiler/jumps.rs",
+    "src/script/machine.rs",
+    "src/script/machine/calls.rs",
+    "src/script/lib.rs",
+    "src/script/heap.rs",
+    "src/script/collect.rs",
+];
+
 /// Of the evening, the two that finish what batch.rs and aof.rs begin to tell.
 pub const FINISHING: [&str; 2] = ["src/batch/lock.rs", "src/propagate.rs"];
 

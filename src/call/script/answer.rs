@@ -178,7 +178,7 @@ pub fn error_text(machine: &mut Machine, error: Value) -> (Vec<u8>, bool) {
     };
     let is_counted = machine.field(table, COUNTED) == Value::Boolean(true);
     let name = Value::String(machine.heap.add_string(b"err"));
-    // (Redis ends if there is no such field.)
+    // (Without such a field, Redis itself ends.)
     let text = match machine.heap.lookup(error, name) {
         Lookup::Found(value) => text(machine, value),
         _ => None,

@@ -10,7 +10,8 @@
 //! ones are ZRANGE with some options fixed. Bounds become ranks by two searches, and from there on
 //! all is done by rank. So LIMIT with a large offset costs no more than with a small one.
 //!
-//! A range by lex makes sense if all scores are the same. If not, the answer is open, as in Redis.
+//! A range by lex makes sense if all scores are the same. If not, Redis's answer follows from how it searches. For a
+//! listpack it is the same here. For a skiplist it depends on chance in Redis, and is open here too.
 //!
 //! **How Redis does it**: t_zset.c finds the first node of a range in the skip list and walks on from there,
 //! past the offset and up to the other end; ZCOUNT compares the ranks of both ends, as here.
@@ -76,19 +77,55 @@ impl<'a> Bounds<'a> {
         })
     }
 
-    /// The ranks in the range. Ranks in `reverse` are counted from the last member.
-    fn ranks(&self, zset: Zset, reverse: bool) -> Range<usize> {
+    /// The ranks in the range, without the first `skip` of them. In `reverse` the last is the first, and ranks are
+    /// counted from there, too.
+    fn ranks(&self, zset: Zset, reverse: bool, skip: usize) -> Range<usize> {
         let range = match self {
             Bounds::Ranks(start, stop) => ranks_between(*start, *stop, zset.len(), reverse),
             Bounds::Scores([min, max]) => {
                 zset.place(|scoring| !min.begins(scoring))..zset.place(|s| max.goes_on(s))
             }
+            Bounds::Lex([min, max]) if zset.is_packed() => {
+                let members: Vec<Scoring> = zset.all().collect();
+                return match reverse {
+                    false => lex_run(&members, |m| min.begins(m), |m| max.goes_on(m), skip),
+                    true => {
+                        let members: Vec<Scoring> = members.into_iter().rev().collect();
+                        let length = members.len();
+                        let run = lex_run(&members, |m| max.goes_on(m), |m| min.begins(m), skip);
+                        length - run.end..length - run.start
+                    }
+                };
+            }
             Bounds::Lex([min, max]) => {
                 zset.place(|scoring| !min.begins(scoring))..zset.place(|s| max.goes_on(s))
             }
         };
-        range.start..range.end.max(range.start)
+        let (start, end) = (range.start, range.end.max(range.start));
+        let skip = skip.min(end - start);
+        if reverse { start..end - skip } else { start + skip..end }
     }
+}
+
+/// The range of a listpack by lex, as Redis searches it, whether or not the members are in that order. There is none if
+/// the first member is behind its end, or the last one before its begin. Else it goes from the first that is in it to
+/// the first that is not. What LIMIT skips is not looked at.
+fn lex_run(
+    members: &[Scoring],
+    begins: impl Fn(Scoring) -> bool,
+    goes_on: impl Fn(Scoring) -> bool,
+    skip: usize,
+) -> Range<usize> {
+    let (Some(first), Some(last)) = (members.first(), members.last()) else {
+        return 0..0;
+    };
+    let found = members.iter().position(|member| begins(*member));
+    let Some(found) = found.filter(|at| goes_on(*first) && begins(*last) && goes_on(members[*at]))
+    else {
+        return 0..0;
+    };
+    let start = found.saturating_add(skip).min(members.len());
+    start..start + members[start..].iter().take_while(|member| goes_on(**member)).count()
 }
 
 fn ranks_between(start: i64, stop: i64, length: usize, reverse: bool) -> Range<usize> {
@@ -270,18 +307,14 @@ impl<'a> Wanted<'a> {
 
     /// The ranks that are wanted. A negative offset leaves nothing, as in Redis, and one of ranks is ignored.
     fn ranks(&self, zset: Zset) -> Range<usize> {
-        let Range { start, end } = self.bounds.ranks(zset, self.reverse);
         if matches!(self.bounds, Bounds::Ranks(..)) {
-            return start..end;
+            return self.bounds.ranks(zset, self.reverse, 0);
         }
-        let length = end - start;
-        let skip = usize::try_from(self.offset).map_or(length, |offset| offset.min(length));
-        let left = length - skip;
+        let skip = usize::try_from(self.offset).unwrap_or(usize::MAX);
+        let Range { start, end } = self.bounds.ranks(zset, self.reverse, skip);
+        let left = end - start;
         let take = usize::try_from(self.limit).map_or(left, |limit| limit.min(left));
-        match self.reverse {
-            true => end - skip - take..end - skip,
-            false => start + skip..start + skip + take,
-        }
+        if self.reverse { end - take..end } else { start..start + take }
     }
 }
 
@@ -298,7 +331,7 @@ fn zlexcount(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
 fn count(view: &View, args: &Args, by: By, reply: &mut Reply) -> Result<(), Error> {
     let bounds = Bounds::parse(by, &args[2], &args[3])?;
     let zset = view.get::<Zset>(args.key(1))?;
-    reply.count(zset.map_or(0, |zset| bounds.ranks(zset, false).len()));
+    reply.count(zset.map_or(0, |zset| bounds.ranks(zset, false, 0).len()));
     Ok(())
 }
 
@@ -329,7 +362,7 @@ fn remove(
         reply.count(0);
         return Ok(());
     };
-    let (ranks, length) = (bounds.ranks(zset, false), zset.len());
+    let (ranks, length) = (bounds.ranks(zset, false, 0), zset.len());
     reply.count(ranks.len());
     if ranks.len() == length {
         // Freed whole, by another thread.

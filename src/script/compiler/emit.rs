@@ -1,12 +1,31 @@
 //! From expressions to instructions: registers and constants.
 //!
 //! An expression is not put into a register before somebody needs it there. Until then it is
-//! described by a [`Kind`]: a constant, a local variable, the result of an instruction whose
-//! target is still open. So `a + 1` needs no instruction for `a` or `1`, and `x = a + 1` writes
-//! the sum into x directly.
+//! described by a [`Kind`]. So what stands in a register already, or is a constant, needs no
+//! instruction, and a result goes directly to where it is wanted:
+//!
+//! ```text
+//! local x, a = ... x = a + 1
+//!
+//! 1  Add { to: 0, left: Register(1), right: Constant(0) }
+//!
+//! read       Kind            what is emitted
+//! a          Local(1)        nothing
+//! 1          Number(1.0)     nothing
+//! a + 1      Open(1)         Add, with a target that is open: some register will get the result
+//! x = a + 1  Register(0)     nothing. The target of instruction 1 is set to x
+//! ```
+//!
+//! The functions that bring an expression further along this way are, in the order of how far:
+//! [`discharge`](Compiler::discharge) makes a variable a value, [`operand`](Compiler::operand) makes it
+//! what an instruction can work on, [`load_any`](Compiler::load_any) puts it into any register, and
+//! [`load_next`](Compiler::load_next) into the first free one.
+//!
+//! **How Redis does it**: lcode.c of Lua. There `Kind` is `expkind`, and the functions are called
+//! `luaK_dischargevars`, `luaK_exp2RK`, `luaK_exp2anyreg` and `luaK_exp2nextreg`.
 
 use super::{Compiler, Expression, Kind, NO_JUMP};
-use crate::script::code::{Instruction, Operand};
+use crate::script::code::{Instruction, Operand, Place};
 use crate::script::value::{Error, StringId, Value};
 
 const MAX_REGISTERS: u32 = 250;
@@ -104,8 +123,8 @@ impl Compiler<'_> {
     }
 
     fn free_operand(&mut self, operand: Operand) {
-        if !operand.is_constant() {
-            self.free_register(operand.0 as u8);
+        if let Place::Register(register) = operand.place() {
+            self.free_register(register);
         }
     }
 
@@ -203,29 +222,6 @@ impl Compiler<'_> {
         Ok(())
     }
 
-    /// Sets the target of an instruction that was emitted without one.
-    fn set_open_target(&mut self, at: usize, register: u8) {
-        match self.code(at) {
-            Instruction::GetUpvalue { to, .. }
-            | Instruction::GetGlobal { to, .. }
-            | Instruction::GetTable { to, .. }
-            | Instruction::NewTable { to, .. }
-            | Instruction::Add { to, .. }
-            | Instruction::Sub { to, .. }
-            | Instruction::Mul { to, .. }
-            | Instruction::Div { to, .. }
-            | Instruction::Mod { to, .. }
-            | Instruction::Pow { to, .. }
-            | Instruction::Negate { to, .. }
-            | Instruction::Not { to, .. }
-            | Instruction::Length { to, .. }
-            | Instruction::Concat { to, .. }
-            | Instruction::Closure { to, .. }
-            | Instruction::Varargs { to, .. } => *to = register,
-            _ => {}
-        }
-    }
-
     fn discharge_to(&mut self, expression: &mut Expression, to: u8) -> Result<(), Error> {
         self.discharge(expression)?;
         match expression.kind {
@@ -241,7 +237,11 @@ impl Compiler<'_> {
                 let constant = self.number_constant(number)?;
                 self.emit(Instruction::LoadConstant { to, constant })?;
             }
-            Kind::Open(at) => self.set_open_target(at, to),
+            Kind::Open(at) => {
+                if let Some(target) = self.code(at).target() {
+                    *target = to;
+                }
+            }
             Kind::Register(from) => {
                 if from != to {
                     self.emit(Instruction::Move { to, from })?;
@@ -322,18 +322,20 @@ impl Compiler<'_> {
 
     pub fn operand(&mut self, expression: &mut Expression) -> Result<Operand, Error> {
         self.evaluate(expression)?;
-        let has_room = self.function.prototype.constants.len() < Operand::CONSTANTS as usize;
+        let has_room = self.function.prototype.constants.len() <= u8::MAX as usize;
         let constant = match expression.kind {
             Kind::Number(number) if has_room => Some(self.number_constant(number)?),
             Kind::Nil if has_room => Some(self.constant(Value::Nil, (0, 0))?),
             Kind::True if has_room => Some(self.constant(Value::Boolean(true), (1, 1))?),
             Kind::False if has_room => Some(self.constant(Value::Boolean(false), (1, 0))?),
-            Kind::Constant(constant) if constant < Operand::CONSTANTS => Some(constant),
+            Kind::Constant(constant) => Some(constant),
             _ => None,
         };
-        if let Some(constant) = constant {
+        if let Some(constant) = constant
+            && let Ok(operand) = u8::try_from(constant)
+        {
             expression.kind = Kind::Constant(constant);
-            return Ok(Operand::constant(constant));
+            return Ok(Operand::constant(operand));
         }
         Ok(Operand::register(self.load_any(expression)?))
     }

@@ -1,4 +1,32 @@
 //! Expressions: operators by priority, calls, fields, table constructors, functions.
+//!
+//! Each operator has a priority. [`operators`](Compiler::operators) reads what is stronger than a
+//! limit, and leaves the rest to its caller. So the depth of the calls is the structure of the expression:
+//!
+//! ```text
+//! a + b * c == d
+//!
+//! operators(0)      reads a. The priority of + is 6, more than 0
+//!   operators(6)    reads b. That of * is 7, more than 6
+//!     operators(7)  reads c. That of == is 3: it ends here, and b * c is emitted
+//!   operators(6)    ends too, for the same reason, and a + (b * c) is emitted
+//! operators(0)      goes on with ==
+//! ```
+//!
+//! A list of expressions can end in a call or `...`, which give any number of values:
+//!
+//! ```text
+//! return {1, f(...)}
+//!
+//! 0  NewTable { to: 0, array: 1, nodes: 0 }             one element is known
+//! 1  LoadConstant { to: 1, constant: 0 }
+//! 2  GetGlobal { to: 2, name: 1 }
+//! 3  Varargs { to: 3, count: 0 }                        all that there are
+//! 4  Call { function: 2, arguments: 0, results: 0 }
+//! 5  SetList { table: 0, count: 0, first: 1 }           only here it is seen how many there are
+//! ```
+//!
+//! **How Redis does it**: `subexpr` and its neighbours in lparser.c of Lua.
 
 use super::operators::{Operator, Unary};
 use super::{Compiler, Expression, Kind};
@@ -6,7 +34,7 @@ use crate::script::code::Instruction;
 use crate::script::lexer::Token;
 use crate::script::value::{Error, StringId};
 
-/// So many elements of a constructor wait in registers before they go into the table.
+/// How many elements of a constructor wait in registers, at most, before they go into the table.
 const LIST_FIELDS: u32 = 50;
 
 impl Expression {
@@ -237,35 +265,35 @@ impl Compiler<'_> {
             }
         }
         self.expect_match(Token::Char(b'}'), Token::Char(b'{'), line)?;
+        let is_open = last.has_many_values();
         if waiting > 0 {
-            elements -= self.close_list(register, elements, waiting, last)?;
+            self.close_list(register, elements, waiting, last)?;
         }
-        let (array, nodes) = (floating_byte(elements), floating_byte(keys));
+        // How many values an open end gives is not known now.
+        let array = floating_byte(elements - u32::from(is_open));
+        let nodes = floating_byte(keys);
         if let Instruction::NewTable { to, .. } = *self.code(at) {
             *self.code(at) = Instruction::NewTable { to, array, nodes };
         }
         Ok(table)
     }
 
-    /// Puts the last elements of a constructor into the table. Says how many of those that were
-    /// counted stand for any number of values.
+    /// Puts the last elements of a constructor into the table.
     fn close_list(
         &mut self,
         table: u8,
         elements: u32,
         waiting: u32,
         mut last: Expression,
-    ) -> Result<u32, Error> {
+    ) -> Result<(), Error> {
         if last.has_many_values() {
             self.set_results(&last, None)?;
-            self.set_list(table, elements, None)?;
-            return Ok(1);
+            return self.set_list(table, elements, None);
         }
         if last.kind != Kind::Void {
             self.load_next(&mut last)?;
         }
-        self.set_list(table, elements, Some(waiting))?;
-        Ok(0)
+        self.set_list(table, elements, Some(waiting))
     }
 
     /// `name = value` or `[key] = value`.

@@ -4,18 +4,23 @@
 //! To patch a list is to walk along it and to write the target into each jump.
 //!
 //! ```text
-//! local x = a and b or c
+//! local a, b, c = ... local x = a and b or c
 //!
-//!   0  Test    a, expected false      if a is false …
-//!   1  Jump    to 4                   … go to c
-//!   2  TestSet x ← b, expected true   if b is true, it is the result …
-//!   3  Jump    to 5                   … and we are done
-//!   4  Move    x ← c
-//!   5
+//! 1  Test { from: 0, expected: false }             if a is false …
+//! 2  Jump { offset: 2 }                            … go to 5
+//! 3  TestSet { to: 3, from: 1, expected: true }    if b is true, it is the result …
+//! 4  Jump { offset: 1 }                            … and we are done: go to 6
+//! 5  Move { to: 3, from: 2 }                       x is c
 //! ```
 //!
 //! So an expression has two lists besides its value: the jumps that are taken when it turns out to
-//! be true, and those when false.
+//! be true, and those when false. Here `and` puts 2 into the list for false. `or` puts 4 into the list
+//! for true, and patches the other list to the instruction that follows. The end of the expression
+//! patches the list for true.
+//!
+//! Some jumps bring a value with them, as 4 does. An `if` needs no value: there `TestSet` becomes `Test`.
+//!
+//! **How Redis does it**: lcode.c of Lua, with the same lists.
 
 use super::{Compiler, Expression, Kind, NO_JUMP};
 use crate::script::code::Instruction;

@@ -1,7 +1,21 @@
 //! Operators: their priorities, what is calculated at once, and their instructions.
+//!
+//! ```text
+//! return 2^3^2 .. -2^2
+//!
+//! 0  LoadConstant { to: 0, constant: 0 }     512, because of two ^ the right one comes first
+//! 1  LoadConstant { to: 1, constant: 1 }     -4, because ^ is stronger than -
+//! 2  Concat { to: 0, first: 0, last: 1 }     one instruction, however many .. there are in a row
+//! ```
+//!
+//! What stands at the left of an operator must be brought into its form before the right side is
+//! read, because the instructions of the right side follow: [`infix`](Compiler::infix). When both are there,
+//! [`binary`](Compiler::binary) makes the instruction.
+//!
+//! **How Redis does it**: `luaK_infix` and `luaK_posfix` in lcode.c of Lua. It calculates the same at once.
 
 use super::{Compiler, Expression, Kind};
-use crate::script::code::{Instruction, Operand};
+use crate::script::code::Instruction;
 use crate::script::lexer::Token;
 use crate::script::number;
 use crate::script::value::Error;
@@ -121,7 +135,13 @@ impl Compiler<'_> {
             return Ok(());
         }
         self.load_next(&mut right)?;
-        self.arithmetic(Binary::Concat, left, right)
+        if let (Kind::Register(first), Kind::Register(last)) = (left.kind, right.kind) {
+            self.free_expression(&right);
+            self.free_expression(left);
+            let at = self.emit(Instruction::Concat { to: 0, first, last })?;
+            *left = Expression::new(Kind::Open(at));
+        }
+        Ok(())
     }
 
     fn arithmetic(
@@ -134,38 +154,25 @@ impl Compiler<'_> {
             left.kind = Kind::Number(number);
             return Ok(());
         }
-        let right_operand = self.operand(&mut right)?;
-        let left_operand = self.operand(left)?;
-        self.free_both(left, left_operand, &right, right_operand);
-        let (to, left_side, right) = (0, left_operand, right_operand);
-        let instruction = match operator {
-            Binary::Add => Instruction::Add { to, left: left_side, right },
-            Binary::Sub => Instruction::Sub { to, left: left_side, right },
-            Binary::Mul => Instruction::Mul { to, left: left_side, right },
-            Binary::Div => Instruction::Div { to, left: left_side, right },
-            Binary::Mod => Instruction::Mod { to, left: left_side, right },
-            Binary::Pow => Instruction::Pow { to, left: left_side, right },
-            _ => Instruction::Concat { to, first: left_side.0 as u8, last: right.0 as u8 },
-        };
-        *left = Expression::new(Kind::Open(self.emit(instruction)?));
-        Ok(())
-    }
-
-    /// Registers are freed in the opposite order of their making.
-    fn free_both(
-        &mut self,
-        left: &Expression,
-        left_operand: Operand,
-        right: &Expression,
-        right_operand: Operand,
-    ) {
-        if left_operand.0 > right_operand.0 {
+        let b = self.operand(&mut right)?;
+        let a = self.operand(left)?;
+        // Registers are freed in the opposite order of their making.
+        if a > b {
             self.free_expression(left);
-            self.free_expression(right);
+            self.free_expression(&right);
         } else {
-            self.free_expression(right);
+            self.free_expression(&right);
             self.free_expression(left);
         }
+        *left = Expression::new(Kind::Open(self.emit(match operator {
+            Binary::Add => Instruction::Add { to: 0, left: a, right: b },
+            Binary::Sub => Instruction::Sub { to: 0, left: a, right: b },
+            Binary::Mul => Instruction::Mul { to: 0, left: a, right: b },
+            Binary::Div => Instruction::Div { to: 0, left: a, right: b },
+            Binary::Mod => Instruction::Mod { to: 0, left: a, right: b },
+            _ => Instruction::Pow { to: 0, left: a, right: b },
+        })?));
+        Ok(())
     }
 
     fn comparison(
@@ -174,12 +181,10 @@ impl Compiler<'_> {
         left: &mut Expression,
         mut right: Expression,
     ) -> Result<(), Error> {
-        let left_operand = self.operand(left)?;
-        let right_operand = self.operand(&mut right)?;
+        let (a, b) = (self.operand(left)?, self.operand(&mut right)?);
         self.free_expression(&right);
         self.free_expression(left);
         let expected = operator != Binary::NotEqual;
-        let (a, b) = (left_operand, right_operand);
         self.emit(match operator {
             Binary::Equal | Binary::NotEqual => Instruction::Equal { expected, left: a, right: b },
             Binary::Less => Instruction::Less { expected, left: a, right: b },

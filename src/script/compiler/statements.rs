@@ -1,7 +1,38 @@
-//! Statements.
+//! Statements: branches, loops, functions, assignments, `return`.
+//!
+//! ```text
+//! for k, v in pairs(t) do f(k) end
+//!
+//! 0  GetGlobal { to: 0, name: 0 }                          pairs …
+//! 1  GetGlobal { to: 1, name: 1 }                          … of t
+//! 2  Call { function: 0, arguments: 2, results: 4 }        gives the iterator, its state, the last key
+//! 3  Jump { offset: 3 }                                    to 7
+//! 4  GetGlobal { to: 5, name: 2 }                          the block. k is register 3, v is 4
+//! 5  Move { to: 6, from: 3 }
+//! 6  Call { function: 5, arguments: 2, results: 1 }
+//! 7  ForCall { base: 0, variables: 2 }                     k, v = iterator(state, last key)
+//! 8  ForTest { base: 0, offset: -5 }                       to 4, unless k is nil
+//! ```
+//!
+//! The three values of register 0 to 2 are local variables too, with names that no script can write.
+//! Behind each statement all registers are free that are not local variables. There is no other plan
+//! for registers than this: they are a stack.
+//!
+//! In an assignment to several variables all values are found first, but for the last one, which need
+//! not be kept. Then the variables are set from the last one to the first:
+//!
+//! ```text
+//! local i, t = ... i, t[i] = i + 1, 20
+//!
+//! 1  Add { to: 2, left: Register(0), right: Constant(0) }  i + 1 waits in register 2
+//! 2  SetTable { table: 1, key: Register(0), value: Constant(1) }
+//! 3  Move { to: 0, from: 2 }                               so t[i] was that of the old i
+//! ```
+//!
+//! **How Redis does it**: lparser.c of Lua, with a function for each of these.
 
-use super::{Compiler, Expression, Kind, MAX_LEVELS, NO_JUMP};
-use crate::script::code::{Instruction, Operand};
+use super::{Compiler, Expression, Kind, NO_JUMP};
+use crate::script::code::{Instruction, MAX_LEVELS, Operand};
 use crate::script::lexer::Token;
 use crate::script::value::{Error, StringId};
 
@@ -72,28 +103,20 @@ impl Compiler<'_> {
     fn if_statement(&mut self, line: u32) -> Result<(), Error> {
         let mut escapes = NO_JUMP;
         let mut if_false = self.if_branch()?;
-        loop {
-            match self.lexer.token {
-                Token::ElseIf => {
-                    let escape = self.emit_jump()?;
-                    self.join(&mut escapes, escape)?;
-                    self.patch_to_here(if_false)?;
-                    if_false = self.if_branch()?;
-                }
-                Token::Else => {
-                    let escape = self.emit_jump()?;
-                    self.join(&mut escapes, escape)?;
-                    self.patch_to_here(if_false)?;
-                    self.lexer.advance()?;
-                    self.block()?;
-                    break;
-                }
-                _ => {
-                    self.join(&mut escapes, if_false)?;
-                    break;
-                }
+        while let token @ (Token::ElseIf | Token::Else) = self.lexer.token {
+            let escape = self.emit_jump()?;
+            self.join(&mut escapes, escape)?;
+            self.patch_to_here(if_false)?;
+            if token == Token::ElseIf {
+                if_false = self.if_branch()?;
+                continue;
             }
+            if_false = NO_JUMP;
+            self.lexer.advance()?;
+            self.block()?;
+            break;
         }
+        self.join(&mut escapes, if_false)?;
         self.patch_to_here(escapes)?;
         self.expect_match(Token::End, Token::If, line)
     }
@@ -347,7 +370,8 @@ impl Compiler<'_> {
             }
             let limit = (MAX_LEVELS - self.levels) as usize;
             if variables.len() > limit {
-                return Err(self.over_limit(limit, "variables in assignment"));
+                let line = self.function.prototype.line;
+                return Err(self.over_limit(line, limit, "variables in assignment"));
             }
             variables.push(next);
         }

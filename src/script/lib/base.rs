@@ -1,7 +1,16 @@
 //! The functions that are global: `type`, `pairs`, `pcall`, `tostring` …
 //!
+//! ```text
+//! for k, v in pairs(t)       pairs gives next, t and nil. What loops is the machine
+//! pcall(f, 1)                asks the machine for a frame that holds errors, and for the call f(1)
+//! tostring(t)                asks for the call of t's __tostring, and waits
+//! ```
+//!
 //! As Redis leaves them: without `print`, `dofile`, `loadfile`, `require`, `getfenv`, `setfenv`
 //! and `newproxy`.
+//!
+//! **How Redis does it**: lbaselib.c of Lua. Its `pcall` gives the error as it is. That of Redis knows
+//! the errors that are tables with the field `err`: see `give_failure` in machine/calls.rs.
 
 use super::{Call, Native, Outcome, Resume};
 use crate::script::heap::Function;
@@ -96,7 +105,7 @@ fn gcinfo(call: &mut Call) -> Result<Outcome, Error> {
 fn error(call: &mut Call) -> Result<Outcome, Error> {
     let level = call.integer_or(2, 1)?;
     let value = call.arg(1);
-    if level > 0 && matches!(value, Value::String(_) | Value::Number(_)) {
+    if level > 0 && value.is_text() {
         let position = call.machine.position(level as usize);
         let message = call.string(1)?;
         let message = [&position, call.bytes(message)].concat();

@@ -1,7 +1,14 @@
-//! Operations on the bits of integers: LuaBitOp, as Redis has it.
+//! Operations on the bits of integers.
 //!
-//! A number becomes 32 bits: it is rounded, and what does not fit is cut off at the top. A result
-//! is a signed number, so `bit.bnot(0)` is -1.
+//! ```text
+//! bit.band(12, 10)    8
+//! bit.bnot(0)         -1, because a result is a number with a sign
+//! bit.tohex(-1)       ffffffff
+//! ```
+//!
+//! A number becomes 32 bits: it is rounded, and what does not fit is cut off at the top.
+//!
+//! **How Redis does it**: the library LuaBitOp, with the same trick to round (see `bits`).
 
 use super::{Call, Native, Outcome};
 use crate::script::machine::Machine;

@@ -272,7 +272,7 @@ struct Reader<'a> {
     slots: usize,
 }
 
-/// An array or a map that waits for so many elements or pairs.
+/// An array or a map that waits for elements or pairs, of which that many are left.
 enum Open {
     Array { table: TableId, next: u32, left: u32 },
     Map { table: TableId, key: Option<Value>, left: u32 },

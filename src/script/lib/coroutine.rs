@@ -1,12 +1,33 @@
 //! Coroutines: functions that wait in their middle until somebody wants them to go on.
+//!
+//! ```text
+//! local co = coroutine.wrap(function(a)
+//!     local b = coroutine.yield(a + 1)
+//!     return a + b
+//! end)
+//! co(1)     2: it begins, with a = 1, and waits in yield
+//! co(5)     6: yield returns 5, and then it ends
+//!
+//!                     machine.thread     heap.threads, by their ids
+//! before co(1)        the script         [ empty, the coroutine ]
+//! in the coroutine    the coroutine      [ the script, empty ]
+//! behind its yield    the script         [ empty, the coroutine ]
+//! ```
+//!
+//! A coroutine is a [`Thread`]: a stack and frames of its own. That is all that there is of a function
+//! in its middle, because the machine keeps nothing on the native stack. So to resume a coroutine is to
+//! exchange two threads. The natives here only ask for that, by [`Outcome::Resume`] and [`Outcome::Yield`],
+//! and the machine does it (machine/calls.rs).
+//!
+//! **How Redis does it**: in Lua, `resume` is a new loop on the native stack, and `yield` leaves it by
+//! a `longjmp`. That cannot pass a `pcall` or a metamethod, so a script that tries it gets an error.
+//! Here it could, but the error is the same.
 
 use super::{Call, Native, Outcome};
+use crate::script::code::MAX_LEVELS;
 use crate::script::heap::Function;
 use crate::script::machine::{Machine, Status, Thread};
 use crate::script::value::{Error, ThreadId, Value};
-
-/// As many coroutines as this may have resumed one another.
-const MAX_LEVELS: u32 = 200;
 
 pub fn open(machine: &mut Machine) {
     let natives: [(&str, Native); 6] = [
@@ -22,9 +43,7 @@ pub fn open(machine: &mut Machine) {
 
 fn make(call: &mut Call) -> Result<ThreadId, Error> {
     let function = call.arg(1);
-    let is_lua = matches!(function, Value::Function(id)
-        if matches!(call.machine.heap.functions[id], Function::Lua { .. }));
-    if !is_lua {
+    if !call.machine.heap.is_lua(function) {
         return Err(call.bad_argument(1, "Lua function expected"));
     }
     call.check_room(0)?;

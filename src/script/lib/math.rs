@@ -1,7 +1,10 @@
 //! Mathematics.
 //!
 //! `math.random` is Redis's own: a generator that gives the same numbers on every machine. It
-//! begins anew with each script. (In Redis it goes on, because a script leaves it to the next one.)
+//! begins anew with each script.
+//!
+//! **How Redis does it**: lmathlib.c of Lua, and rand.c for `random`. There a script goes on in the row of
+//! numbers where the last one has stopped.
 
 use super::{Call, Native, Outcome};
 use crate::script::machine::Machine;

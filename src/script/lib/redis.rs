@@ -120,8 +120,7 @@ fn collect_arguments(call: &mut Call) -> Result<(), &'static str> {
     if call.count == 0 {
         return Err("ERR Please specify at least one argument for this redis lib call");
     }
-    let is_text = |value| matches!(value, Value::String(_) | Value::Number(_));
-    if !(1..=call.count).all(|number| is_text(call.arg(number))) {
+    if !(1..=call.count).all(|number| call.arg(number).is_text()) {
         return Err("ERR Lua redis lib command arguments must be strings or integers");
     }
     // The same long string may stand there thousands of times.
@@ -172,7 +171,7 @@ fn log(call: &mut Call) -> Result<Outcome, Error> {
     call.check_room(lengths.fold(0, usize::saturating_add))?;
     let mut text = Vec::new();
     for number in 2..=call.count {
-        if matches!(call.arg(number), Value::String(_) | Value::Number(_)) {
+        if call.arg(number).is_text() {
             if number > 2 {
                 text.push(b' ');
             }

@@ -1,5 +1,16 @@
 //! What Redis forbids scripts: to change a library or a global variable, and to read a global
 //! variable that does not exist, which is mostly a spelling mistake.
+//!
+//! ```text
+//! x = 1                       Attempt to modify a readonly table
+//! string.trim = function…     the same
+//! return y                    Script attempted to access nonexistent global variable 'y'
+//! ```
+//!
+//! So nothing of a script is left for the next one. All tables that the globals lead to are readonly. That is
+//! a flag of a table, which no script can change, and `rawset` respects it too.
+//!
+//! **How Redis does it**: its Lua has the same flag, a patch of its own (`lua_enablereadonlytable`).
 
 use super::{Call, Outcome};
 use crate::script::machine::Machine;
@@ -39,13 +50,12 @@ fn missing_global(call: &mut Call) -> Result<Outcome, Error> {
     if call.count != 2 {
         return Err(call.error("Wrong number of arguments to luaProtectedTableError"));
     }
-    if !matches!(call.arg(2), Value::String(_) | Value::Number(_)) {
+    if !call.arg(2).is_text() {
         let text = "Second argument to luaProtectedTableError must be a string or number";
         return Err(call.error(text));
     }
     let name = call.string(2)?;
     let name = number::c_string(call.bytes(name));
     let text = b"Script attempted to access nonexistent global variable '";
-    let text = [&text[..], name, b"'"].concat();
-    Err(call.error(text))
+    Err(call.error([&text[..], name, b"'"].concat()))
 }

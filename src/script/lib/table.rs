@@ -1,8 +1,17 @@
 //! Tables as lists: `insert`, `remove`, `concat`, `sort` …
+//!
+//! ```text
+//! local t = {3, 1}
+//! table.insert(t, 1, 2)     {2, 3, 1}
+//! table.sort(t)             {1, 2, 3}
+//! table.concat(t, '-')      1-2-3
+//! ```
+//!
+//! **How Redis does it**: ltablib.c of Lua. There `sort` calls the comparison in its middle. Here it asks for that
+//! call and is gone until the answer comes: see [`Sort`].
 
 use super::{Call, Native, Outcome, Resume};
-use crate::script::machine::Compared;
-use crate::script::machine::Machine;
+use crate::script::machine::{Compared, Machine};
 use crate::script::metatable::Name;
 use crate::script::number;
 use crate::script::value::{Error, TableId, Value};
@@ -133,28 +142,28 @@ fn foreachi(call: &mut Call) -> Result<Outcome, Error> {
     let table = call.table(1)?;
     call.function(2)?;
     let length = call.length(table);
-    Box::new(ForEach { next: 0, length }).resume(call)
+    Box::new(ForEach { index: 0, length }).resume(call)
 }
 
-/// For `foreachi`, the last index and how many there are.
+/// For `foreachi`: the index for which the function has run, 0 at the beginning, and the last one.
 struct ForEach {
-    next: i32,
+    index: i32,
     length: i32,
 }
 
 impl Resume for ForEach {
     fn resume(mut self: Box<Self>, call: &mut Call) -> Result<Outcome, Error> {
-        if self.next > 0 && !call.result(0).is_nil() {
+        if self.index > 0 && !call.result(0).is_nil() {
             return call.give(call.result(0));
         }
-        if self.next >= self.length {
+        if self.index >= self.length {
             return Ok(Outcome::Return(0));
         }
-        self.next += 1;
+        self.index += 1;
         let table = call.table(1)?;
         call.push(call.arg(2));
-        call.push(Value::Number(self.next.into()));
-        call.push(call.element(table, self.next));
+        call.push(Value::Number(self.index.into()));
+        call.push(call.element(table, self.index));
         Ok(Outcome::Then(2, self))
     }
 }
@@ -214,8 +223,6 @@ struct Sort {
     /// Everything up to `left` is at most the pivot, and everything from `right` on at least.
     left: i32,
     right: i32,
-    /// What the answer of a metamethod means.
-    meaning: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -235,13 +242,13 @@ fn sort(call: &mut Call) -> Result<Outcome, Error> {
         call.function(2)?;
     }
     let (phase, rest) = (Phase::Begin, Vec::new());
-    let sort = Sort { phase, low: 1, high, rest, left: 0, right: 0, meaning: true };
+    let sort = Sort { phase, low: 1, high, rest, left: 0, right: 0 };
     Box::new(sort).ask(call, false)
 }
 
 impl Resume for Sort {
     fn resume(self: Box<Self>, call: &mut Call) -> Result<Outcome, Error> {
-        let answer = call.result(0).is_true() == self.meaning;
+        let answer = call.result(0).is_true();
         self.ask(call, answer)
     }
 }
@@ -261,10 +268,8 @@ impl Sort {
                         answer = less;
                         continue;
                     }
-                    Ok(Compared::Call(function, arguments, meaning)) => {
-                        self.meaning = meaning;
-                        (function, arguments)
-                    }
+                    // `__lt` is never negated.
+                    Ok(Compared::Call { function, arguments, .. }) => (function, arguments),
                     Err(text) => return Err(call.machine.plain_error(text.as_bytes())),
                 }
             } else {

@@ -1,15 +1,45 @@
 //! Calls and returns: of functions of the script, of natives, of coroutines, and by errors.
+//!
+//! Each call of a function has a frame. Whoever asked for the call does not wait for it: what is to become of
+//! the results stands in the frame.
+//!
+//! ```text
+//! local t = setmetatable({}, {__index = function() local list = frames() return list end})
+//! local _, list = pcall(function() local list = t.x return list end)
+//! return list
+//!
+//! kind: Entry, then: Results(1)                               whoever has called `Machine::run`
+//! kind: Lua, then: Native                                     the script
+//! kind: Protected { has_handler: false }, then: Results(3)    pcall, of which two results are wanted
+//! kind: Lua, then: Native                                     its function: its results go to pcall
+//! kind: Lua, then: Store(0)                                   __index: its result is t.x
+//! ```
+//!
+//! (`frames` is a native that simply returns. Such a native has no frame.)
+//!
+//! - **A return** takes the last frame away, and brings the results to where they are wanted: [`deliver`].
+//!   If the frame that is the last one now is not of a function of the script, its native goes on: [`go_on`].
+//! - **An error** takes frames away too, until one is `Protected`: [`unwind`]. Here these would be the last two.
+//! - **A coroutine** has frames of its own. `resume` and `yield` exchange them.
+//!
+//! **How Redis does it**: ldo.c of Lua. There `pcall` waits for its function, and a metamethod is
+//! waited for, in a new loop on the native stack. An error is a `longjmp` to the last `pcall`. So there can
+//! be only 200 of them in one another. A script can see that limit. So it is kept, and
+//! [`Then::is_new_level`] counts what nothing here would need.
+//!
+//! [`deliver`]: Machine::deliver
+//! [`go_on`]: Machine::go_on
+//! [`unwind`]: Machine::unwind
 
 use super::{BUDGET, Frame, Kind, Machine, Status, Then, Thread, WINDOW, spend};
-use crate::script::code::Prototype;
+use crate::script::code::{MAX_LEVELS, Prototype};
 use crate::script::heap::{Function, Id, Upvalue};
 use crate::script::lib::{Call, Host, Outcome};
 use crate::script::metatable::Name;
 use crate::script::value::{Error, FunctionId, ThreadId, Value};
 
-/// Lua's limits: of frames, and of new loops on the native stack.
+/// How many frames there may be. This is Lua's limit too.
 const MAX_FRAMES: usize = 16_384;
-const MAX_LEVELS: u32 = 200;
 
 impl Machine {
     /// Calls the value in that slot with the arguments behind it, up to the top. A native has
@@ -51,7 +81,8 @@ impl Machine {
     }
 
     /// Whether there may be one level more. At the limit there is an error. Its handler runs above
-    /// the limit, where there is room for an eighth more, and no handler for who uses that up.
+    /// the limit, where there is room for an eighth more. When that is used up too, there is an error
+    /// for which no handler is called.
     #[inline]
     fn check_level(&mut self) -> Result<(), Error> {
         let level = self.levels() + 1;
@@ -203,7 +234,8 @@ impl Machine {
         frame
     }
 
-    /// Brings results to where they are wanted. Their frame, if there was one, is gone.
+    /// Brings results to where they are wanted. The frame of the function that gave them, if it had one, is
+    /// gone.
     #[inline(always)]
     fn deliver(&mut self, slot: usize, then: Then, first: usize, count: usize) {
         let thread = &mut self.thread;
@@ -288,8 +320,8 @@ impl Machine {
         Ok(())
     }
 
-    /// `xpcall` returns false and a value. So does `pcall`, but Redis has its own: of an error that
-    /// is a table with the field `err`, this field is the value, and without one there are both.
+    /// Returns false and the error from `pcall` or `xpcall`. Redis's `pcall` treats an error that is a table in
+    /// its own way: it returns the field `err` instead, or, if that is no text, the table and that field.
     fn give_failure(&mut self, slot: usize, then: Then, value: Value, is_pcall: bool) {
         let mut values = vec![Value::Boolean(false), value];
         if let Value::Table(table) = value
@@ -297,7 +329,7 @@ impl Machine {
         {
             let text = Value::String(self.heap.add_string(b"err"));
             let text = self.heap.get(table, text);
-            if matches!(text, Value::String(_) | Value::Number(_)) {
+            if text.is_text() {
                 values.pop();
             }
             values.push(text);
@@ -344,9 +376,10 @@ impl Machine {
         }
     }
 
-    /// Calls the handler of `xpcall`. In Lua it runs on top of the function that has failed, at its
-    /// level, and if it fails itself, it is called again on top of that. So the frame has the
-    /// weight of these levels, and at the last of them this ends.
+    /// Calls the handler of `xpcall`. Here the function that has failed is gone by now. In Lua it is
+    /// still there: the handler runs on top of it, and a handler that fails is called again on top of
+    /// itself, until no level is left. So that it ends at the same level here, the frame of the handler
+    /// counts as all levels that are below it in Lua.
     fn handle(
         &mut self,
         slot: usize,

@@ -1,12 +1,20 @@
 //! Errors with their position, and what a value is called in the source.
 //!
-//! `attempt to index local 'x' (a nil value)`: the machine knows only that register 3 was nil. The
+//! ```text
+//! local x
+//! return x.y       attempt to index local 'x' (a nil value)
+//! return _G.z.y    attempt to index field 'z' (a nil value)
+//! ```
+//!
+//! The machine knows only that register 0 was nil. The
 //! name is found when the error happens, and costs nothing before: the function's list of local
-//! variables says whose register 3 is at this instruction. If it is nobody's, some instruction
-//! before has put the value there, for example `GetGlobal`, and that one has the name.
+//! variables says whose register 0 is at this instruction. If it is nobody's, some instruction
+//! before has put the value there, for example `GetTable`, and that one has the name.
+//!
+//! **How Redis does it**: ldebug.c of Lua, `symbexec`. Where it finds no name, none is found here.
 
-use super::{Kind, Machine};
-use crate::script::code::{Instruction, Operand, Prototype};
+use super::{Frame, Kind, Machine};
+use crate::script::code::{Instruction, Operand, Place, Prototype};
 use crate::script::heap::Id;
 use crate::script::number;
 use crate::script::value::{Error, Value};
@@ -34,9 +42,18 @@ impl Machine {
 
     /// Where the innermost function of the script is. None if a native has called the native that runs.
     pub(super) fn innermost(&self) -> Option<(Id<Prototype>, u32)> {
-        let frame = self.thread.frames.last().filter(|frame| frame.kind == Kind::Lua)?;
-        let lines = &self.prototypes[frame.prototype].lines;
-        Some((frame.prototype, lines[frame.pc.saturating_sub(1) as usize]))
+        let frame = self.lua_frame()?;
+        Some((frame.prototype, self.line(frame)))
+    }
+
+    /// The top frame, if it is one of a function of the script.
+    fn lua_frame(&self) -> Option<&Frame> {
+        self.thread.frames.last().filter(|frame| frame.kind == Kind::Lua)
+    }
+
+    /// The line of the instruction that such a frame is at.
+    fn line(&self, frame: &Frame) -> u32 {
+        self.prototypes[frame.prototype].lines[frame.pc.saturating_sub(1) as usize]
     }
 
     /// Where the error happened that has ended the last run, if one has: the name of the source, as it was given, and
@@ -59,9 +76,9 @@ impl Machine {
                 if frame.kind != Kind::Lua {
                     break;
                 }
-                let prototype = &self.prototypes[frame.prototype];
-                let line = prototype.lines[frame.pc.saturating_sub(1) as usize];
-                return [&prototype.source[..], format!(":{line}: ").as_bytes()].concat();
+                let source = &self.prototypes[frame.prototype].source;
+                let line = format!(":{}: ", self.line(frame));
+                return [&source[..], line.as_bytes()].concat();
             }
             let lost = frame.tail_calls as usize;
             if level <= lost {
@@ -87,7 +104,7 @@ impl Machine {
 
     /// What the function of the top frame calls a slot of the stack.
     fn name_of_slot(&self, slot: usize) -> Option<(&'static str, Vec<u8>)> {
-        let frame = self.thread.frames.last().filter(|frame| frame.kind == Kind::Lua)?;
+        let frame = self.lua_frame()?;
         let register = slot.checked_sub(frame.base)?;
         let prototype = &self.prototypes[frame.prototype];
         if register >= prototype.registers as usize {
@@ -98,8 +115,7 @@ impl Machine {
 
     /// What the caller calls the native that runs, and whether it is a method.
     pub fn name_of_native(&self) -> (String, bool) {
-        let name = self.thread.frames.last().filter(|frame| frame.kind == Kind::Lua);
-        let name = name.and_then(|frame| {
+        let name = self.lua_frame().and_then(|frame| {
             let prototype = &self.prototypes[frame.prototype];
             let at = frame.pc as usize - 1;
             let function = match prototype.code[at] {
@@ -135,9 +151,9 @@ impl Machine {
         if let Some(local) = in_scope.nth(register.into()) {
             return Some(("local", text(Value::String(local.name))));
         }
-        let constant = |operand: Operand| match operand.is_constant() {
-            true => text(prototype.constants[operand.0 as usize - 256]),
-            false => b"?".to_vec(),
+        let constant = |operand: Operand| match operand.place() {
+            Place::Constant(constant) => text(prototype.constants[constant]),
+            Place::Register(_) => b"?".to_vec(),
         };
         match prototype.code[last_write(prototype, at, register)?] {
             Instruction::GetGlobal { name, .. } => {
@@ -177,28 +193,8 @@ fn last_write(prototype: &Prototype, end: usize, register: u8) -> Option<usize> 
     last
 }
 
-fn writes(instruction: Instruction, register: u8) -> bool {
+fn writes(mut instruction: Instruction, register: u8) -> bool {
     match instruction {
-        Instruction::Move { to, .. }
-        | Instruction::LoadConstant { to, .. }
-        | Instruction::LoadBoolean { to, .. }
-        | Instruction::GetUpvalue { to, .. }
-        | Instruction::GetGlobal { to, .. }
-        | Instruction::GetTable { to, .. }
-        | Instruction::NewTable { to, .. }
-        | Instruction::Add { to, .. }
-        | Instruction::Sub { to, .. }
-        | Instruction::Mul { to, .. }
-        | Instruction::Div { to, .. }
-        | Instruction::Mod { to, .. }
-        | Instruction::Pow { to, .. }
-        | Instruction::Negate { to, .. }
-        | Instruction::Not { to, .. }
-        | Instruction::Length { to, .. }
-        | Instruction::Concat { to, .. }
-        | Instruction::TestSet { to, .. }
-        | Instruction::Closure { to, .. }
-        | Instruction::Varargs { to, .. } => to == register,
         // It does not, but Lua says so, and forgets the name that the register had.
         Instruction::Test { from, .. } => from == register,
         Instruction::ForPrepare { base, .. } | Instruction::ForLoop { base, .. } => {
@@ -210,6 +206,6 @@ fn writes(instruction: Instruction, register: u8) -> bool {
             register >= function
         }
         Instruction::ForCall { base, .. } => register >= base + 2,
-        _ => false,
+        _ => instruction.target().is_some_and(|to| *to == register),
     }
 }

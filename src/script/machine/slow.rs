@@ -1,7 +1,29 @@
-//! What is not common: instructions that make something, call a metamethod, or fail.
+//! The other half of the loop: what is not common. Instructions that make something, that call a
+//! metamethod, or that fail.
+//!
+//! ```text
+//! a < b    two numbers           the loop compares them, and goes on
+//!          two strings           here, byte by byte
+//!          two tables            here: their `__lt` is called, and its result decides
+//!          anything else         here: attempt to compare …
+//! ```
+//!
+//! Nobody waits for a metamethod. It and its arguments are put behind the registers of the function
+//! that runs, it gets a frame, and this function ends. The frame's [`Then`] says what the result is for:
+//!
+//! ```text
+//! x = t.k      Store: it goes to a register          a < b      Compare: it decides about a jump
+//! t.k = v      Drop: nobody wants it                 a .. b     Concat: it takes the place of both
+//! ```
+//!
+//! `a .. b .. c .. d` is one instruction. If it needs a metamethod for `c .. d`, that result takes the
+//! place of c, and the same instruction runs again for a, b and the result.
+//!
+//! **How Redis does it**: lvm.c of Lua, `luaV_gettable`, `luaV_lessthan`, `luaV_concat` and others. They
+//! wait for the metamethod, in a new loop on the native stack.
 
-use super::{Kind, Machine, Then};
-use crate::script::code::{Capture, Instruction, Operand};
+use super::{Frame, Kind, Machine, Then};
+use crate::script::code::{Capture, Instruction, Operand, Place};
 use crate::script::compiler::from_floating_byte;
 use crate::script::heap::{Function, Upvalue};
 use crate::script::lib::Host;
@@ -87,19 +109,15 @@ impl Machine {
             Instruction::Equal { expected, left, right } => {
                 return self.equal(expected, self.operand(left), self.operand(right), host);
             }
-            Instruction::Less { expected, left, right } => {
+            Instruction::Less { expected, left, right }
+            | Instruction::LessOrEqual { expected, left, right } => {
+                let is_strict = matches!(instruction, Instruction::Less { .. });
+                let event = if is_strict { Name::Lt } else { Name::Le };
                 let (left, right) = (self.operand(left), self.operand(right));
                 self.ticks_for(left, host)?;
-                let less = self.compare(left, right, Name::Lt);
-                let less = less.map_err(|text| self.error(text.as_bytes()))?;
-                return self.decide(less, expected, host);
-            }
-            Instruction::LessOrEqual { expected, left, right } => {
-                let (left, right) = (self.operand(left), self.operand(right));
-                self.ticks_for(left, host)?;
-                let less = self.compare(left, right, Name::Le);
-                let less = less.map_err(|text| self.error(text.as_bytes()))?;
-                return self.decide(less, expected, host);
+                let compared = self.compare(left, right, event);
+                let compared = compared.map_err(|text| self.error(text.as_bytes()))?;
+                return self.decide(compared, expected, host);
             }
             Instruction::TailCall { function, arguments } => {
                 return self.tail_call(function, arguments as usize, host);
@@ -118,8 +136,13 @@ impl Machine {
 
     // Registers.
 
+    /// The frame of the function that runs.
+    fn frame(&self) -> &Frame {
+        &self.thread.frames[self.thread.frames.len() - 1]
+    }
+
     fn base(&self) -> usize {
-        self.thread.frames.last().map_or(0, |frame| frame.base)
+        self.frame().base
     }
 
     fn register(&mut self, register: u8) -> &mut Value {
@@ -128,14 +151,13 @@ impl Machine {
     }
 
     fn constant(&self, constant: u32) -> Value {
-        let prototype = self.thread.frames[self.thread.frames.len() - 1].prototype;
-        self.prototypes[prototype].constants[constant as usize]
+        self.prototypes[self.frame().prototype].constants[constant as usize]
     }
 
     fn operand(&self, operand: Operand) -> Value {
-        match operand.is_constant() {
-            true => self.constant(u32::from(operand.0) - Operand::CONSTANTS),
-            false => self.thread.stack[self.base() + operand.0 as usize],
+        match operand.place() {
+            Place::Constant(constant) => self.constant(constant as u32),
+            Place::Register(register) => self.thread.stack[self.base() + register as usize],
         }
     }
 
@@ -144,7 +166,7 @@ impl Machine {
     }
 
     fn function_globals(&self) -> TableId {
-        match &self.heap.functions[self.thread.frames[self.thread.frames.len() - 1].function] {
+        match &self.heap.functions[self.frame().function] {
             Function::Lua { globals, .. } => *globals,
             _ => self.globals,
         }
@@ -152,8 +174,7 @@ impl Machine {
 
     /// An upvalue that may lie on the stack of another coroutine.
     fn upvalue(&mut self, upvalue: u8) -> &mut Value {
-        let function = self.thread.frames[self.thread.frames.len() - 1].function;
-        let Function::Lua { upvalues, .. } = &self.heap.functions[function] else {
+        let Function::Lua { upvalues, .. } = &self.heap.functions[self.frame().function] else {
             unreachable!("a function of the script is running");
         };
         let id = upvalues[upvalue as usize];
@@ -263,7 +284,7 @@ impl Machine {
     // Functions.
 
     fn make_closure(&mut self, to: u8, prototype: usize) {
-        let frame = self.thread.frames[self.thread.frames.len() - 1];
+        let frame = *self.frame();
         let globals = self.function_globals();
         let prototype = self.prototypes[frame.prototype].prototypes[prototype];
         let mut upvalues = Vec::with_capacity(self.prototypes[prototype].captures.len());
@@ -282,7 +303,7 @@ impl Machine {
     }
 
     fn varargs(&mut self, to: usize, count: usize) -> Result<(), Error> {
-        let frame = self.thread.frames[self.thread.frames.len() - 1];
+        let frame = *self.frame();
         let parameters = self.prototypes[frame.prototype].parameters as usize;
         let there = (frame.base - frame.slot - 1).saturating_sub(parameters);
         let wanted = if count == 0 { there } else { count - 1 };
@@ -309,9 +330,7 @@ impl Machine {
         if arguments > 0 {
             self.thread.top = slot + arguments;
         }
-        let is_lua = matches!(self.thread.stack[slot], Value::Function(function)
-            if matches!(self.heap.functions[function], Function::Lua { .. }));
-        if !is_lua {
+        if !self.heap.is_lua(self.thread.stack[slot]) {
             return self.call(host, slot, Then::Results(0));
         }
         self.close(self.base());
@@ -335,7 +354,7 @@ impl Machine {
         then: Then,
         host: &mut dyn Host,
     ) -> Result<(), Error> {
-        let frame = self.thread.frames[self.thread.frames.len() - 1];
+        let frame = *self.frame();
         let slot = frame.base + self.prototypes[frame.prototype].registers as usize;
         self.thread.top = slot;
         self.push(function);
@@ -412,7 +431,10 @@ impl Machine {
             return self.call_metamethod(function, &[a, b], Then::Store(to), host);
         }
         let wrong = if self.heap.to_number(a).is_none() { left } else { right };
-        let slot = (!wrong.is_constant()).then(|| self.base() + wrong.0 as usize);
+        let slot = match wrong.place() {
+            Place::Register(register) => self.slot_of(Some(register)),
+            Place::Constant(_) => None,
+        };
         Err(self.type_error("perform arithmetic on", self.operand(wrong), slot))
     }
 
@@ -427,10 +449,9 @@ impl Machine {
     fn concat(&mut self, to: u8, first: u8, last: u8, host: &mut dyn Host) -> Result<(), Error> {
         let mut last = self.concat_from.take().unwrap_or(last);
         while last > first {
-            let is_text = |value: &Value| matches!(value, Value::String(_) | Value::Number(_));
             let base = self.base();
             let values = &self.thread.stack[base + first as usize..=base + last as usize];
-            let run = values.iter().rev().take_while(|value| is_text(value)).count();
+            let run = values.iter().rev().take_while(|value| value.is_text()).count();
             if run < 2 {
                 let (left, right) = (*self.register(last - 1), *self.register(last));
                 let event = Name::Concat;
@@ -438,7 +459,7 @@ impl Machine {
                     let then = Then::Concat(last);
                     return self.call_metamethod(function, &[left, right], then, host);
                 }
-                let wrong = if is_text(&left) { last } else { last - 1 };
+                let wrong = if left.is_text() { last } else { last - 1 };
                 let (value, slot) = (*self.register(wrong), self.slot_of(Some(wrong)));
                 return Err(self.type_error("concatenate", value, slot));
             }
@@ -462,7 +483,8 @@ impl Machine {
         if function.is_nil() || function != self.heap.metamethod(right, Name::Eq) {
             return self.decide(Compared::Known(false), expected, host);
         }
-        self.decide(Compared::Call(function, [left, right], true), expected, host)
+        let compared = Compared::Call { function, arguments: [left, right], is_negated: false };
+        self.decide(compared, expected, host)
     }
 
     /// The next instruction is left out if the comparison is not what is expected.
@@ -479,8 +501,8 @@ impl Machine {
                 }
                 Ok(())
             }
-            Compared::Call(function, arguments, meaning) => {
-                let then = Then::Compare(expected == meaning);
+            Compared::Call { function, arguments, is_negated } => {
+                let then = Then::Compare(expected != is_negated);
                 self.call_metamethod(function, &arguments, then, host)
             }
         }
@@ -516,13 +538,15 @@ impl Machine {
                 (same && !function.is_nil()).then_some(function)
             };
             if let Some(function) = of_both(left, right, event) {
-                return Ok(Compared::Call(function, [left, right], true));
+                let arguments = [left, right];
+                return Ok(Compared::Call { function, arguments, is_negated: false });
             }
             // a <= b is not (b < a).
             if event == Name::Le
                 && let Some(function) = of_both(right, left, Name::Lt)
             {
-                return Ok(Compared::Call(function, [right, left], false));
+                let arguments = [right, left];
+                return Ok(Compared::Call { function, arguments, is_negated: true });
             }
         }
         // Lua looks at the third letter only.
@@ -536,8 +560,12 @@ impl Machine {
 /// What a comparison has given.
 pub enum Compared {
     Known(bool),
-    /// This function must be called with these. What it gives means yes, or no.
-    Call(Value, [Value; 2], bool),
+    /// This function must be called with these arguments. Its result is the answer, or the opposite.
+    Call {
+        function: Value,
+        arguments: [Value; 2],
+        is_negated: bool,
+    },
 }
 
 impl Fault {

@@ -1,10 +1,22 @@
 //! JSON as a value.
 //!
-//! The text is read as tokens. Objects and arrays that are not finished lie in a vector, the
+//! ```text
+//! {"a":[1,2]}        token             open
+//!                    {  "a"  :         Object, which waits for the value of a
+//!                    [                 Object, Array of 0
+//!                    1  ,              Object, Array of 1
+//!                    2                 Object, Array of 2
+//!                    ]                 Object: the array is the value of a
+//!                    }                 all is complete
+//! ```
+//!
+//! Objects and arrays that are not finished lie in the vector `open`, the
 //! innermost one last. When a value is complete, it goes into the innermost one. If a `}` or `]`
 //! follows, that one is a complete value itself.
 //!
 //! A zero byte is the end of the text, because C says so.
+//!
+//! **How Redis does it**: `json_process_value` in lua_cjson.c, which calls itself for an object in an object.
 
 use super::{Setting, Settings};
 use crate::script::lib::Call;

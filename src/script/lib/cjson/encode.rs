@@ -1,7 +1,18 @@
 //! A value as JSON.
 //!
-//! Tables that are not finished lie in a vector, the innermost one last. One step writes a value,
+//! ```text
+//! {a = {1, 2}}       json              open
+//!                    {                 Object
+//!                    {"a":             Object
+//!                    {"a":[            Object, Array
+//!                    {"a":[1,2         Object, Array
+//!                    {"a":[1,2]}
+//! ```
+//!
+//! Tables that are not finished lie in the vector `open`, the innermost one last. One step writes a value,
 //! and if that is a table, only its bracket. The next value is the next one of the innermost table.
+//!
+//! **How Redis does it**: `json_append_data` in lua_cjson.c, which calls itself for a table in a table.
 
 use super::{Setting, Settings};
 use crate::script::lib::Call;

@@ -4,7 +4,7 @@
 //! %-08.3f
 //!  ││││ └── what: a number with a point
 //!  │││└──── precision: digits behind the point
-//!  ││└───── width: at least so many bytes
+//!  ││└───── width: at least that many bytes
 //!  └┴────── flags: to the left, filled with zeros
 //! ```
 //!

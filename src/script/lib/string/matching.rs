@@ -1,7 +1,15 @@
 //! `find`, `match` and `gmatch`.
 //!
+//! ```text
+//! ("key:17"):find(":")             4  4
+//! ("key:17"):match("(%a+):(%d+)")  key  17
+//! for word in ("a b"):gmatch("%a") do … end
+//! ```
+//!
 //! A pattern without special bytes is searched for as it is. For all others, [`Search`] brings the
 //! [matcher](super::pattern) together with the strings of the script.
+//!
+//! **How Redis does it**: `str_find_aux` and `gmatch_aux` in lstrlib.c of Lua.
 
 use super::pattern::{self, Matcher, PAUSE, Part, Progress};
 use crate::script::heap::Function;
