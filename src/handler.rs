@@ -38,6 +38,7 @@ pub mod connection;
 mod container;
 pub mod debug;
 pub mod draw;
+mod dump;
 pub mod expiry;
 pub mod generic;
 pub mod hash;
@@ -246,13 +247,16 @@ const GROUPS: &[(&str, &[&[Command]])] = &[
     ("set", &[set::COMMANDS]),
     ("hash", &[hash::COMMANDS]),
     ("sorted-set", &[zset::COMMANDS, zset::RANGES, zset::COMBINING, blocking::SORTED_SETS]),
-    ("generic", &[generic::COMMANDS, expiry::COMMANDS, sort::COMMANDS, replication::WAITING]),
+    ("generic", GENERIC),
     ("connection", &[connection::COMMANDS, client::COMMANDS]),
     ("transactions", &[transactions::COMMANDS]),
     ("pubsub", &[pubsub::COMMANDS]),
     ("scripting", &[script::COMMANDS]),
     ("server", SERVER),
 ];
+
+const GENERIC: &[&[Command]] =
+    &[generic::COMMANDS, expiry::COMMANDS, dump::COMMANDS, sort::COMMANDS, replication::WAITING];
 
 /// The group `server` has a file for each of its large commands, and rows in the files of other groups.
 const SERVER: &[&[Command]] = &[

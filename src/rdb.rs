@@ -22,20 +22,58 @@
 //! **How Redis does it**: rdb.c. It forks, and the child writes the memory of the parent as it was at the fork.
 
 mod crc64;
+mod elements;
 mod listpack;
 mod lzf;
+mod read;
+mod restore;
+mod source;
+mod value;
 mod write;
+mod ziplist;
 
+pub use read::{Found, check, is_snapshot, read};
+pub use restore::restore;
 pub use write::{How, dump, write};
+
+use std::fmt;
+
+/// Why a snapshot cannot be read.
+#[derive(Debug)]
+pub struct Error {
+    /// Bytes that were read before.
+    pub offset: u64,
+    pub reason: String,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "at offset {}: {}", self.offset, self.reason)
+    }
+}
 
 /// The version that is written.
 const VERSION: u16 = 10;
 
+/// Versions that are read. (Valkey counts its own from 80 on.)
+const OLDEST: u16 = 6;
+const NEWEST: u16 = 12;
+const NEWEST_OF_VALKEY: u16 = 80;
+
 /// Says that the next bytes are no key. (Redis: `RDB_OPCODE_…`)
 mod opcode {
+    /// Nothing below is one.
+    pub const FIRST: u8 = 243;
+    pub const SLOT_INFO: u8 = 244;
+    pub const FUNCTION: u8 = 245;
+    pub const MODULE_AUX: u8 = 247;
+    pub const IDLE: u8 = 248;
+    pub const FREQUENCY: u8 = 249;
     pub const AUX: u8 = 250;
     pub const RESIZE_DB: u8 = 251;
     pub const EXPIRES_MS: u8 = 252;
+    /// In seconds, before Redis 2.6.
+    pub const EXPIRES: u8 = 253;
     pub const SELECT_DB: u8 = 254;
     pub const EOF: u8 = 255;
 }
@@ -43,15 +81,24 @@ mod opcode {
 /// How a value is stored. (Redis: `RDB_TYPE_…`)
 mod form {
     pub const STRING: u8 = 0;
+    pub const LIST: u8 = 1;
     pub const SET: u8 = 2;
+    /// Scores are text.
+    pub const ZSET: u8 = 3;
     pub const HASH: u8 = 4;
     /// Scores are doubles in binary.
     pub const ZSET_2: u8 = 5;
+    pub const LIST_ZIPLIST: u8 = 10;
     pub const SET_INTSET: u8 = 11;
+    pub const ZSET_ZIPLIST: u8 = 12;
+    pub const HASH_ZIPLIST: u8 = 13;
+    /// Nodes, each a ziplist.
+    pub const LIST_QUICKLIST: u8 = 14;
     pub const HASH_LISTPACK: u8 = 16;
     pub const ZSET_LISTPACK: u8 = 17;
     /// Nodes, each a listpack or one long element.
     pub const LIST_QUICKLIST_2: u8 = 18;
+    pub const SET_LISTPACK: u8 = 20;
 }
 
 /// What a node of a quicklist is.
@@ -67,3 +114,6 @@ mod encoding {
     pub const INT_32: u8 = 0xc2;
     pub const LZF: u8 = 0xc3;
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,6 +33,7 @@ mod blocks;
 mod databases;
 mod expire;
 mod limits;
+mod load;
 mod shared;
 mod view_mut;
 mod walk;

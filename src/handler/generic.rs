@@ -26,7 +26,6 @@ use super::{
 use crate::error::Error;
 use crate::glob;
 use crate::key::Key;
-use crate::rdb;
 use crate::resp::{Args, Digits, Reply, parse_integer};
 use crate::store::{View, ViewMut};
 use crate::types::{Entry, Str, Value};
@@ -36,7 +35,6 @@ use std::cell::Cell;
 pub const COMMANDS: &[Command] = &[
     command("copy",            -3, Run::Write(copy),           TWO_KEYS,       "6.2.0", "source destination [DB destination-db] [REPLACE]", "Copy a key").uses("RO access, OW update"),
     command("del",             -2, Run::Write(del),            ALL_KEYS,       "1.0.0", "key [key ...]",                                    "Delete a key").uses("RM delete"),
-    command("dump",             2, Run::Read(dump),            ONE_KEY,        "2.6.0", "key",                                              "Return a serialized version of the value stored at the specified key").uses("RO access"),
     command("exists",          -2, Run::Read(exists),          ALL_KEYS,       "1.0.0", "key [key ...]",                                    "Determine if a key exists").uses("RO"),
     command("keys",             2, Run::Long(keys),            NO_KEY,         "1.0.0", "pattern",                                          "Find all keys matching the given pattern"),
     command("move",             3, Run::Write(r#move),         ONE_KEY,        "1.0.0", "key db",                                           "Move a key to another database").uses("RW access update"),
@@ -137,17 +135,6 @@ fn del(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> 
 }
 
 /// A key that is named twice counts twice.
-fn dump(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let Some(entry) = view.entry(args.key(1)) else {
-        reply.nil();
-        return Ok(());
-    };
-    let how = rdb::How { packs: true, checks: true, list: view.limits.list, is_base: false };
-    // Nothing fails that is written to memory.
-    reply.bulk(&rdb::dump(entry.value(), how).unwrap_or_default());
-    Ok(())
-}
-
 fn exists(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let found = args.keys(1).filter(|key| view.entry(*key).is_some());
     reply.count(found.count());

@@ -12,10 +12,14 @@
 //!
 //! **How Redis does it**: listpack.c.
 
+use super::elements::{Elements, number, take};
 use crate::resp::parse_integer;
 
 /// Bytes in front of the elements: the size of all, and how many there are.
 const HEADER: usize = 6;
+
+/// Stands behind the last element.
+const END: u8 = 0xff;
 
 /// A listpack that is being made.
 pub struct Pack {
@@ -40,8 +44,8 @@ impl Pack {
             Some(number) => self.push_number(number),
             None => self.push_bytes(element),
         }
-        let size = self.bytes.len() - start;
-        push_size(&mut self.bytes, size);
+        let (behind, length) = size_behind(self.bytes.len() - start);
+        self.bytes.extend(&behind[..length]);
         self.count += 1;
     }
 
@@ -80,7 +84,7 @@ impl Pack {
 
     /// All of it. Nothing may be pushed then before [`Pack::clear`].
     pub fn end(&mut self) -> &[u8] {
-        self.bytes.push(0xff);
+        self.bytes.push(END);
         let size = (self.bytes.len() as u32).to_le_bytes();
         // With more elements Redis counts them when it needs to know.
         let count = self.count.min(usize::from(u16::MAX)) as u16;
@@ -103,23 +107,76 @@ impl Default for Pack {
     }
 }
 
-/// Writes the size of an element behind it, so that it can be read backwards: seven bits in a byte, and the mark
-/// that more bits are in front of it.
-fn push_size(out: &mut Vec<u8>, size: usize) {
-    let seven = |shift: usize| (size >> shift) as u8 & 0x7f;
-    match size {
-        ..128 => out.push(size as u8),
-        128..16_383 => out.extend([seven(7), seven(0) | 0x80]),
-        16_383..2_097_151 => out.extend([seven(14), seven(7) | 0x80, seven(0) | 0x80]),
-        2_097_151..268_435_455 => {
-            out.extend([seven(21), seven(14) | 0x80, seven(7) | 0x80, seven(0) | 0x80]);
-        }
-        _ => out.extend([
-            seven(28),
-            seven(21) | 0x80,
-            seven(14) | 0x80,
-            seven(7) | 0x80,
-            seven(0) | 0x80,
-        ]),
+/// How the size of an element is written behind it, so that it can be read backwards: seven bits in a byte, the
+/// lowest in the last, and a mark in each but the first.
+fn size_behind(size: usize) -> ([u8; 5], usize) {
+    let length = match size {
+        ..128 => 1,
+        128..16_383 => 2,
+        16_383..2_097_151 => 3,
+        2_097_151..268_435_455 => 4,
+        _ => 5,
+    };
+    let mut bytes = [0; 5];
+    for (place, byte) in bytes[..length].iter_mut().enumerate() {
+        let mark = if place > 0 { 0x80 } else { 0 };
+        *byte = (size >> (7 * (length - 1 - place))) as u8 & 0x7f | mark;
     }
+    (bytes, length)
+}
+
+/// Adds the elements of a listpack to `elements`, or says what is wrong with it.
+pub fn read(bytes: &[u8], elements: &mut Elements) -> Result<(), &'static str> {
+    const SHORT: &str = "a listpack ends inside an element";
+    let (header, mut rest) =
+        bytes.split_first_chunk::<HEADER>().ok_or("a listpack without a header")?;
+    let size = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
+    if size as usize != bytes.len() {
+        return Err("a listpack of another size");
+    }
+    let before = elements.len();
+    while rest != [END] {
+        let start = rest.len();
+        element(&mut rest, elements).ok_or(SHORT)??;
+        let (behind, length) = size_behind(start - rest.len());
+        if take(&mut rest, length) != Some(&behind[..length]) {
+            return Err("an element of a listpack has another size behind it");
+        }
+    }
+    let count = usize::from(u16::from_le_bytes([header[4], header[5]]));
+    match count {
+        0xffff => Ok(()),
+        _ if count == elements.len() - before => Ok(()),
+        _ => Err("a listpack counts other elements than it has"),
+    }
+}
+
+/// `None` if the bytes end.
+fn element(rest: &mut &[u8], elements: &mut Elements) -> Option<Result<(), &'static str>> {
+    let first = *rest.split_off_first()?;
+    match first {
+        ..0x80 => elements.push_number(i64::from(first)),
+        0x80..0xc0 => elements.push(take(rest, usize::from(first & 0x3f))?),
+        0xc0..0xe0 => {
+            let second = *rest.split_off_first()?;
+            // Thirteen bits, of which the highest is the sign.
+            let shifted = i16::from_be_bytes([first << 3 | second >> 5, second << 3]);
+            elements.push_number(i64::from(shifted >> 3));
+        }
+        0xe0..0xf0 => {
+            let length = usize::from(first & 0x0f) << 8 | usize::from(*rest.split_off_first()?);
+            elements.push(take(rest, length)?);
+        }
+        0xf0 => {
+            let length = u32::from_le_bytes(*rest.split_off(..4)?.first_chunk()?);
+            elements.push(take(rest, length as usize)?);
+        }
+        0xf1 => elements.push_number(number(take(rest, 2)?)),
+        0xf2 => elements.push_number(number(take(rest, 3)?)),
+        0xf3 => elements.push_number(number(take(rest, 4)?)),
+        0xf4 => elements.push_number(number(take(rest, 8)?)),
+        END => return Some(Err("a listpack ends before its end")),
+        _ => return Some(Err("an element of a listpack has an unknown encoding")),
+    }
+    Some(Ok(()))
 }

@@ -143,44 +143,44 @@ fn push_match(out: &mut Vec<u8>, back: usize, length: usize) {
     out.push(back as u8);
 }
 
-/// Unpacks what is exactly so many bytes long then. `None` if it is not, or names what has not been there. It takes
-/// no more memory than the packed bytes can fill.
-pub fn unpack(packed: &[u8], length: usize) -> Option<Vec<u8>> {
+/// Unpacks into `out` what is exactly so many bytes long then. False if it is not, or names what has not been there.
+/// It takes no more memory than the packed bytes can fill.
+pub fn unpack(packed: &[u8], length: usize, out: &mut Vec<u8>) -> bool {
+    out.clear();
     // Three bytes make the longest match.
     if length / LONGEST_MATCH > packed.len() / 3 + 1 {
-        return None;
+        return false;
     }
-    let mut out = Vec::with_capacity(length);
+    out.reserve_exact(length);
     let mut rest = packed;
-    while let [first, behind @ ..] = rest {
-        rest = behind;
-        let count = usize::from(*first >> 5);
-        if count == 0 {
-            let (literal, behind) = rest.split_at_checked(usize::from(*first) + 1)?;
-            if literal.len() > length - out.len() {
-                return None;
-            }
-            out.extend_from_slice(literal);
-            rest = behind;
-            continue;
-        }
-        let mut count = count + 2;
-        if count == 9 {
-            count += usize::from(*rest.split_off_first()?);
-        }
-        let back = (usize::from(*first & 0x1f) << 8 | usize::from(*rest.split_off_first()?)) + 1;
-        let from = out.len().checked_sub(back)?;
-        if count > length - out.len() {
-            return None;
-        }
-        // What is repeated may be what this copies.
-        if back >= count {
-            out.extend_from_within(from..from + count);
-        } else {
-            (from..from + count).for_each(|at| out.push(out[at]));
+    while !rest.is_empty() {
+        if unpack_one(&mut rest, length, out).is_none() {
+            return false;
         }
     }
-    (out.len() == length).then_some(out)
+    out.len() == length
+}
+
+/// Unpacks the next run or match.
+fn unpack_one(rest: &mut &[u8], length: usize, out: &mut Vec<u8>) -> Option<()> {
+    let first = usize::from(*rest.split_off_first()?);
+    let room = length - out.len();
+    let count = first >> 5;
+    if count == 0 {
+        let run = rest.split_off(..=first)?;
+        out.extend_from_slice(run.get(..room.min(run.len()))?);
+        return (run.len() <= room).then_some(());
+    }
+    let more = if count == 7 { usize::from(*rest.split_off_first()?) } else { 0 };
+    let count = count + 2 + more;
+    let back = ((first & 0x1f) << 8 | usize::from(*rest.split_off_first()?)) + 1;
+    let from = out.len().checked_sub(back).filter(|_| count <= room)?;
+    // What is repeated may be what this copies.
+    match back >= count {
+        true => out.extend_from_within(from..from + count),
+        false => (from..from + count).for_each(|at| out.push(out[at])),
+    }
+    Some(())
 }
 
 #[cfg(test)]
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn what_was_packed_is_unpacked_to_the_same_and_to_nothing_else() {
-        let (mut packer, mut out) = (Packer::new(), Vec::new());
+        let (mut packer, mut out, mut back) = (Packer::new(), Vec::new(), Vec::new());
         let mut packed = 0;
         for round in 0..3_000 {
             let (length, letters) = (random_below(600), 1 + random_below(12));
@@ -200,10 +200,12 @@ mod tests {
             if packer.pack(&bytes, &mut out) {
                 packed += 1;
                 assert!(out.len() + 4 <= bytes.len());
-                assert_eq!(unpack(&out, bytes.len()).as_ref(), Some(&bytes));
-                assert_eq!(unpack(&out, bytes.len() + 1), None);
-                assert_eq!(unpack(&out, bytes.len() - 1), None);
-                assert_eq!(unpack(&out[..out.len() - 1], bytes.len()), None);
+                let length = bytes.len();
+                assert!(
+                    !unpack(&out, length + 1, &mut back) && !unpack(&out, length - 1, &mut back)
+                );
+                assert!(!unpack(&out[..out.len() - 1], length, &mut back));
+                assert!(unpack(&out, length, &mut back) && back == bytes);
             }
         }
         assert!(packed > 1_000, "{packed}");
@@ -221,7 +223,8 @@ mod tests {
 
     #[test]
     fn a_length_that_is_claimed_is_not_allocated() {
-        assert_eq!(unpack(b"\0x", usize::MAX), None);
-        assert_eq!(unpack(b"", 0), Some(Vec::new()));
+        let mut out = Vec::new();
+        assert!(!unpack(b"\0x", usize::MAX, &mut out) && out.capacity() == 0);
+        assert!(unpack(b"", 0, &mut out));
     }
 }

@@ -7,7 +7,7 @@ use super::crc64::crc64;
 use super::listpack::Pack;
 use super::lzf::Packer;
 use super::{VERSION, encoding, form, node, opcode};
-use crate::config::REDIS_VERSION;
+use crate::config::{Config, REDIS_VERSION};
 use crate::resp::{parse_integer, print_in_listpack};
 use crate::store::Keyspace;
 use crate::types::{Hash, List, NodeLimits, Set, Value, Zset};
@@ -25,6 +25,14 @@ pub struct How {
     pub list: NodeLimits,
     /// Whether it is the base of a log.
     pub is_base: bool,
+}
+
+impl How {
+    pub fn of(config: &Config, is_base: bool) -> How {
+        let (packs, checks) = (config.rdbcompression.get(), config.rdbchecksum.get());
+        let list = NodeLimits::of(config.list_max_listpack_size.get());
+        How { packs, checks, list, is_base }
+    }
 }
 
 /// So many bytes are collected before they are written.
@@ -130,7 +138,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Writes how a value is stored, the key if there is one, and the value.
+    /// Writes how a value is stored, the key if there is one, and the value. Long because it is a list of all forms.
     fn entry(&mut self, key: Option<&[u8]>, value: Value) -> io::Result<()> {
         match value {
             Value::String(string) => {
@@ -320,44 +328,5 @@ fn each_node(
     match pack.count() {
         0 => Ok(()),
         _ => take(node::PACKED, pack.end()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::error::Error;
-    use crate::key::Key;
-    use crate::propagate::{Records, Source};
-    use crate::resp::{Arg, Args};
-    use crate::store::{Report, Time, Ttl, ViewMut};
-    use crate::types::{Edit, Limits, Packed, Side};
-
-    #[test]
-    fn tmp() {
-        let mut ks = Keyspace::new(16);
-        let limits = Limits {
-            hash: Packed { entries: 9, value: 9 },
-            intset: 10,
-            string: 9,
-            ..Limits::NOTHING
-        };
-        let time = Time { now: 0, source: Source::Client };
-        let (mut records, report) = (Records::default(), Report::default());
-        for db in [0, 3] {
-            let mut view = ViewMut::new(&mut ks, db, time, &limits, &mut records, &report);
-            view.set_string(Key::of(b"a"), Arg::Small(b"12"), Ttl::Gone);
-            view.set_string(Key::of(b"b"), Arg::Small(b"hello"), Ttl::Until(1 << 43));
-            let _: Result<(), Error> = view.edit(Key::of(b"l"), "x", |l: &mut Edit<List>| {
-                l.push(Side::Left, b"x");
-                Ok(())
-            });
-            view.end(&Args::default());
-        }
-        let mut out = Vec::new();
-        let how = How { packs: true, checks: true, list: NodeLimits::of(-2), is_base: false };
-        let n = write(&mut out, &ks, how, &mut |_| {}).unwrap();
-        assert_eq!(n as usize, out.len());
-        std::fs::write("/tmp/rdb21/x.rdb", &out).unwrap();
     }
 }
