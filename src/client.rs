@@ -110,6 +110,8 @@ pub enum Then {
     /// while a script is busy.
     Shutdown {
         saves: bool,
+        /// Write a snapshot too.
+        snapshot: bool,
         force: bool,
     },
     Wait(Wait),

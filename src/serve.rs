@@ -230,8 +230,8 @@ impl Session<'_> {
                 return Ok(false);
             }
             Then::Drop => return Ok(false),
-            Then::Shutdown { saves, force } => {
-                self.shut_down(saves, force);
+            Then::Shutdown { saves, snapshot, force } => {
+                self.shut_down(saves, snapshot, force);
                 self.flush()?;
             }
             // DEBUG RELOAD: serve/reload.rs. Everybody waits for it, and so do the replies before it.

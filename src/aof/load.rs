@@ -72,6 +72,13 @@ impl Stop {
     }
 }
 
+impl Stop {
+    /// In one line.
+    pub fn of(&self, path: &Path) -> String {
+        format!("{} {}: {}", path.display(), self.place(), self.reason)
+    }
+}
+
 impl From<io::Error> for Stop {
     fn from(error: io::Error) -> Stop {
         Stop { why: Why::Unreadable, offset: 0, reason: error.to_string() }
@@ -106,7 +113,8 @@ pub fn replay(
     progress: &mut dyn FnMut(u64),
 ) -> (Extent, Result<Stretch, Stop>) {
     let mut extent = Extent::default();
-    let result = replay_into(path, replay, progress, &mut extent);
+    let file = disk::open(path, Opening::Read).map_err(Stop::from);
+    let result = file.and_then(|file| replay_from(file, replay, progress, &mut extent));
     match changed(path, sealed, extent.covered, &result) {
         Ok(None) => (extent, result),
         Ok(Some(stop)) => (extent, Err(stop)),
@@ -114,13 +122,19 @@ pub fn replay(
     }
 }
 
-fn replay_into(
-    path: &Path,
+/// Replays the first bytes of a file to which others may write. A unit must end there.
+pub fn replay_begin(path: &Path, length: u64, run: &mut Replay) -> Result<(), Stop> {
+    let file = disk::open(path, Opening::Read)?.take(length);
+    replay_from(file, run, &mut |_| {}, &mut Extent::default()).map(drop)
+}
+
+fn replay_from(
+    file: impl Read,
     run: &mut Replay,
     progress: &mut dyn FnMut(u64),
     extent: &mut Extent,
 ) -> Result<Stretch, Stop> {
-    let mut reader = Counted::new(disk::open(path, Opening::Read)?);
+    let mut reader = Counted::new(file);
     let mut ahead = Ahead::default();
     if rdb::is_snapshot(reader.fill_buf()?) {
         let keys = &mut extent.commands;
