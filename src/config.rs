@@ -30,7 +30,6 @@ use crate::held::{self, Total};
 use crate::latency::Latency;
 use crate::resp::parse_integer;
 use crate::{glob, log};
-use ignored::NO_SNAPSHOTS;
 use options::{Accepts, Change, OPTIONS, Row, find, target};
 use slot::{Bytes, Slot};
 use std::path::PathBuf;
@@ -121,6 +120,7 @@ pub struct Config {
     pub repl_backlog_ttl: Slot<usize>,
     pub repl_ping_replica_period: Slot<usize>,
     pub repl_timeout: Slot<usize>,
+    pub save: Bytes,
     pub set_max_intset_entries: Slot<usize>,
     pub set_max_listpack_entries: Slot<usize>,
     pub set_max_listpack_value: Slot<usize>,
@@ -131,6 +131,7 @@ pub struct Config {
     pub syslog_enabled: Slot<bool>,
     pub syslog_facility: Bytes,
     pub syslog_ident: Bytes,
+    pub stop_writes_on_bgsave_error: Slot<bool>,
     pub timeout: Slot<usize>,
     pub unixsocket: Bytes,
     pub unixsocketperm: Bytes,
@@ -282,7 +283,6 @@ fn obstacle(option: &Row, value: &[u8], wanted: &[u8]) -> Option<String> {
     let reason = match option.change {
         Change::Fixed => option.summary,
         Change::Stays => "this server listens where it has started",
-        _ if option.name == "save" && !wanted.is_empty() => NO_SNAPSHOTS,
         _ => "",
     };
     if !reason.is_empty() {

@@ -80,8 +80,14 @@ impl Caller<'_> {
             Run::Exec => client.transaction.as_ref().is_some_and(|t| t.writes),
             _ => command.writes() || command.name == "ping",
         };
-        if writes && let Some(cause) = self.batch.server.aof.failure() {
-            return Err(Error::misconf(&cause).into());
+        if writes {
+            let server = &self.batch.server;
+            if server.snapshots.stop_writes(&server.config) {
+                return Err(Error::SnapshotsFail.into());
+            }
+            if let Some(cause) = server.aof.failure() {
+                return Err(Error::misconf(&cause).into());
+            }
         }
         if writes && self.batch.server.replicas_are_missing() && command.name != "ping" {
             return Err(Error::NoReplicas.into());
