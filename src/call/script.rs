@@ -146,12 +146,18 @@ impl<'a> Caller<'a> {
         if let Some(cause) = self.batch.server.aof.failure() {
             return Err(Error::misconf(&cause));
         }
-        match form.is_read_only {
-            true => {
-                Err(Error::text("ERR Can not execute a script with write flag using *_ro command."))
-            }
-            false => Ok(()),
+        if form.is_read_only {
+            return Err(Error::text(
+                "ERR Can not execute a script with write flag using *_ro command.",
+            ));
         }
+        // Mostly it was refused before. But when MULTI queued it, it may not have been known.
+        if known.flags.deny_oom() && self.is_out_of_memory() {
+            return Err(Error::text(
+                "OOM allow-oom flag is not set on the script, can not run it when used memory > 'maxmemory'",
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -350,6 +356,12 @@ impl Running<'_, '_> {
             && let Some(cause) = self.caller.batch.server.aof.failure()
         {
             format!("MISCONF Errors writing to the AOF file: {cause}")
+        } else if command.is(Flag::DenyOom)
+            && !self.turn.has_written()
+            && !self.known.flags.allow_oom
+            && self.caller.is_out_of_memory()
+        {
+            "OOM command not allowed when used memory > 'maxmemory'.".to_string()
         } else {
             return Ok(row);
         };
