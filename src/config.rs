@@ -18,6 +18,7 @@
 mod ignored;
 mod include;
 mod options;
+pub mod policy;
 mod slot;
 mod start;
 mod users;
@@ -31,6 +32,7 @@ use crate::latency::Latency;
 use crate::resp::parse_integer;
 use crate::{glob, log};
 use options::{Accepts, Change, OPTIONS, Row, find, target};
+use policy::Policy;
 use slot::{Bytes, Slot};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
@@ -102,11 +104,16 @@ pub struct Config {
     pub hash_max_listpack_entries: Slot<usize>,
     pub hash_max_listpack_value: Slot<usize>,
     pub latency_tracking_info_percentiles: Bytes,
+    pub lfu_decay_time: Slot<usize>,
+    pub lfu_log_factor: Slot<usize>,
     pub list_max_listpack_size: Slot<i64>,
     pub logfile: Bytes,
     pub lua_time_limit: Slot<usize>,
     pub maxclients: Slot<usize>,
-    pub maxmemory_policy: Bytes,
+    pub maxmemory: Slot<usize>,
+    pub maxmemory_eviction_tenacity: Slot<usize>,
+    pub maxmemory_policy: Slot<Policy>,
+    pub maxmemory_samples: Slot<usize>,
     pub min_replicas_max_lag: Slot<usize>,
     pub min_replicas_to_write: Slot<usize>,
     pub notify_keyspace_events: Bytes,

@@ -16,8 +16,10 @@
 //!           the reply has not left yet                              ▼ commit
 //! sync      fsync, each second or sooner ─▶ ╔═ the log's file ═════════════════╗
 //! rewrite   makes the log short again ────▶ ╚══════════════════════════════════╝
+//! snapshot  writes dump.rdb, if somebody asks for it
 //! lazyfree  frees what is large, so that nobody holds a lock for it
 //! evict     ends the client that holds the most, when all together hold too much
+//! maxmemory evicts keys, when memory is exceeded and no command does it
 //! main      starts all these; then cron: samples for INFO, ends clients that are idle for too long
 //! ```
 //!
@@ -52,6 +54,7 @@ mod blob;
 mod client;
 mod config;
 mod error;
+mod evict;
 mod expire;
 mod gate;
 mod glob;
@@ -159,14 +162,13 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
     };
     let accepting = listeners.into_iter().map(accept);
     let accepting = accepting.collect::<Result<Vec<Thread>, String>>()?;
-    if let Some(keyspace) = load(&server, has_log)? {
-        store.write_when_free().take_over(keyspace);
-    }
+    load(&server, &store, has_log)?;
     server.aof.status.loading.store(false, Ordering::Relaxed);
     accepting.iter().for_each(Thread::unpark);
     service::ready(&server.config, port);
     background("sync", |server, _| server.aof.sync_every_second())?;
     background("expire", |server, store| expire::expire_for_ever(server, store))?;
+    background("maxmemory", |server, store| evict::evict_for_ever(server, store))?;
     // A rewrite makes its base from a replay of the files that nothing is appended to any more
     // (aof/rewrite.rs).
     background("rewrite", |server, store| {
@@ -183,11 +185,13 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
 
 /// The data, from the log or else from a snapshot: into a keyspace of its own, whose lock the replay keeps to the end.
 /// INFO looks at an empty one meanwhile.
-fn load(server: &Arc<Server>, has_log: bool) -> Result<Option<Keyspace>, String> {
-    match has_log {
-        true => call::replay(server, |run| server.aof.start(run)).map(Some),
-        false => snapshot::load(&server.config, &server.aof.status, &server.snapshots),
-    }
+fn load(server: &Arc<Server>, store: &Store, has_log: bool) -> Result<(), String> {
+    let keyspace = match has_log {
+        true => Some(call::replay(server, |run| server.aof.start(run))?),
+        false => snapshot::load(&server.config, &server.aof.status, &server.snapshots)?,
+    };
+    keyspace.into_iter().for_each(|keyspace| store.write_when_free().take_over(keyspace));
+    Ok(())
 }
 
 /// Starts one of our own threads.

@@ -19,7 +19,9 @@
 //! into every client. Here other threads see a copy, which the client's thread updates once per batch. The
 //! price: CLIENT LIST may be one batch behind.
 
+pub mod eviction;
 pub mod mailbox;
+pub mod memory;
 pub mod order;
 pub mod pause;
 pub mod replicas;
@@ -36,7 +38,9 @@ use crate::snapshot::Snapshots;
 use crate::stats::{Counters, Stats, Totals, add, random_id};
 use crate::store::Garbage;
 use crate::watch::WatchFlag;
+use eviction::Eviction;
 use mailbox::Mailbox;
+use memory::Resident;
 use order::Turns;
 use pause::Pause;
 use replicas::Replicas;
@@ -58,6 +62,8 @@ pub struct Server {
     pub snapshots: Snapshots,
     pub stats: Stats,
     pub clients: Clients,
+    /// `maxmemory`.
+    pub eviction: Eviction,
     /// Lua.
     pub scripts: Scripts,
     /// CLIENT PAUSE.
@@ -67,6 +73,8 @@ pub struct Server {
     /// Leads to the thread that frees large values, so that nobody frees them under a lock.
     pub lazyfree: Sender<Garbage>,
     pub started: Instant,
+    /// Bytes that the process had before there was anything to be counted (server/memory.rs).
+    pub startup: usize,
     /// A coarse clock in milliseconds, advanced by cron (main.rs) ten times a second. It stops while the
     /// process is suspended, so nobody looks idle because of that.
     pub idle_clock: AtomicU64,
@@ -107,12 +115,14 @@ impl Server {
             snapshots: Snapshots::new(),
             stats: Stats::new(commands),
             clients: Clients::default(),
+            eviction: Eviction::default(),
             scripts: Scripts::default(),
             pause: Pause::default(),
             hub: Hub::default(),
             replicas: Replicas::default(),
             lazyfree,
             started: Instant::now(),
+            startup: Resident::now().map_or(0, |resident| resident.anonymous),
             idle_clock: AtomicU64::new(0),
             last_served: AtomicU64::new(0),
             may_spin: available_parallelism().is_ok_and(|cores| cores.get() > 1),
@@ -193,6 +203,7 @@ impl Server {
         let all = self.clients.all.lock().unwrap();
         self.stats.reset(all.values().map(|client| &client.counters));
         self.aof.failures.delayed_syncs.store(0, Ordering::Relaxed);
+        self.eviction.reset();
     }
 
     /// Ends the clients that have been idle for longer than `timeout` seconds. Subscribers and monitors
@@ -301,6 +312,11 @@ impl Clients {
         self.all.lock().unwrap().len()
     }
 
+    /// The same, without the mutex: somebody may just be coming or going.
+    pub fn number(&self) -> usize {
+        self.number.load(Ordering::Relaxed)
+    }
+
     /// A copy of the list in the order of the ids, without the clients that are being ended. With a
     /// copy nobody has to hold the mutex.
     pub fn all(&self) -> Vec<Arc<Public>> {
@@ -316,7 +332,7 @@ impl Clients {
 
     /// Whether there are few, so that whoever may have to wait for a key can look at all older ones.
     pub fn are_few(&self) -> bool {
-        self.number.load(Ordering::Relaxed) <= FEW
+        self.number() <= FEW
     }
 
     /// The clients with smaller ids; none if there are many clients.
@@ -400,7 +416,7 @@ pub struct Shown {
     pub monitoring: bool,
     /// It is sent the stream of changes.
     pub follows: bool,
-    /// CLIENT NO-TOUCH. A key remembers no access times, so it changes nothing.
+    /// CLIENT NO-TOUCH.
     pub no_touch: bool,
 }
 

@@ -31,10 +31,13 @@ mod ahead;
 mod blocking;
 mod blocks;
 mod databases;
+mod evict;
 mod expire;
 mod limits;
 mod load;
+mod memory;
 mod shared;
+mod usage;
 mod view_mut;
 mod walk;
 mod watched;
@@ -44,11 +47,14 @@ use crate::key::{Key, digest_of};
 use crate::types::table::Table;
 use crate::types::{Entry, Large, Limits, Loose, Stored, Type};
 use crate::watch::Watchers;
+use databases::Databases;
+use evict::Evictor;
 use expire::Deadlines;
 use std::sync::Mutex;
 
 pub use blocking::{Blocking, Serve, Wait, Waiter};
 pub use expire::{Report, Time};
+pub use memory::Data;
 pub use shared::{Busy, Store};
 pub use view_mut::{Ttl, ViewMut};
 
@@ -56,7 +62,7 @@ pub use view_mut::{Ttl, ViewMut};
 /// base from memory (aof/rewrite.rs); DEBUG RELOAD (serve/reload.rs); the thread that gives memory back
 /// (src/expire.rs); main.rs once, to put what was replayed into its place. No handler can.
 pub struct Keyspace {
-    dbs: Vec<Db>,
+    dbs: Databases,
     /// Readers share it, so it has a mutex: a leaf of the lock order.
     pub watchers: Mutex<Watchers>,
     /// Clients that wait for a key. A leaf too.
@@ -68,6 +74,7 @@ pub struct Keyspace {
     pub records: Vec<u8>,
     /// How much has been changed, for INFO; what was replayed counts too, as in Redis.
     pub changes: u64,
+    evictor: Evictor,
 }
 
 /// Something that may take long to free.
@@ -80,14 +87,7 @@ struct Db {
     deadlines: Deadlines,
 }
 
-/// Bytes that a deadline takes in the index.
-const DEADLINE: usize = 24;
-
 impl Db {
-    fn memory(&self) -> usize {
-        self.keys.memory() + self.deadlines.len() * DEADLINE
-    }
-
     fn new() -> Db {
         Db { keys: Table::new(), deadlines: Deadlines::new() }
     }
@@ -120,12 +120,13 @@ impl Db {
 impl Keyspace {
     pub fn new(databases: usize) -> Keyspace {
         Keyspace {
-            dbs: (0..databases).map(|_| Db::new()).collect(),
+            dbs: Databases::new(databases),
             watchers: Mutex::default(),
             blocking: Mutex::default(),
             garbage: Vec::new(),
             records: Vec::new(),
             changes: 0,
+            evictor: Evictor::default(),
         }
     }
 
@@ -137,12 +138,7 @@ impl Keyspace {
     }
 
     pub fn databases(&self) -> usize {
-        self.dbs.len()
-    }
-
-    /// Bytes that all keys, values and deadlines take, with their places in tables.
-    pub fn memory(&self) -> usize {
-        self.dbs.iter().map(Db::memory).sum()
+        self.dbs.count
     }
 
     /// How many keys a database has, and how many of them have a deadline.
@@ -183,8 +179,18 @@ impl<'a> View<'a> {
         self.entry(key).map(value).transpose()
     }
 
-    /// The key's entry if it is alive, counted as a hit or a miss.
+    /// The key's entry if it is alive, counted as a hit or a miss, and as a use of the key.
     pub fn entry(&self, key: Key) -> Option<Entry<'a>> {
+        let found = self.peek(key);
+        self.report.count(self.db, &key, found.is_some());
+        if let Some(entry) = found {
+            self.report.note_use(entry.entry.usage(), key.digest, self.time, self.limits);
+        }
+        found
+    }
+
+    /// The same, but it is no use of the key: TTL and its kind.
+    pub fn entry_unused(&self, key: Key) -> Option<Entry<'a>> {
         let found = self.peek(key);
         self.report.count(self.db, &key, found.is_some());
         found
@@ -209,11 +215,6 @@ impl<'a> View<'a> {
     /// How much has been changed since the start.
     pub fn changes(&self) -> u64 {
         self.keyspace.changes
-    }
-
-    /// Bytes that the keys of all databases take.
-    pub fn memory(&self) -> usize {
-        self.keyspace.memory()
     }
 
     /// The same keyspace seen from another database.

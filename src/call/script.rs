@@ -146,12 +146,18 @@ impl<'a> Caller<'a> {
         if let Some(error) = self.batch.server.why_no_writes() {
             return Err(error);
         }
-        match form.is_read_only {
-            true => {
-                Err(Error::text("ERR Can not execute a script with write flag using *_ro command."))
-            }
-            false => Ok(()),
+        if form.is_read_only {
+            return Err(Error::text(
+                "ERR Can not execute a script with write flag using *_ro command.",
+            ));
         }
+        // Mostly it was refused before. But when MULTI queued it, it may not have been known.
+        if known.flags.deny_oom() && self.is_out_of_memory() {
+            return Err(Error::text(
+                "OOM allow-oom flag is not set on the script, can not run it when used memory > 'maxmemory'",
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -350,6 +356,12 @@ impl Running<'_, '_> {
             && let Some(error) = self.caller.batch.server.why_no_writes()
         {
             error.to_text()
+        } else if command.is(Flag::DenyOom)
+            && !self.turn.has_written()
+            && !self.known.flags.allow_oom
+            && self.caller.is_out_of_memory()
+        {
+            "OOM command not allowed when used memory > 'maxmemory'.".to_string()
         } else {
             return Ok(row);
         };

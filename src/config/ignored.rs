@@ -37,7 +37,6 @@ pub static GROUPS: &[(Accepts, Change, &str)] = &[
     (Only(NO, TLS), Live, "tls-replication=no tls-cluster=no"),
     (Only(&["", "no one"], REPLICAS), AtStart, "replicaof="),
     (Only(NO, "this server is not a cluster node"), AtStart, "cluster-enabled=no"),
-    (Only(ZERO, "this server has no eviction"), Live, "maxmemory=0"),
     (Refused("this server has no modules"), AtStart, "loadmodule="),
     (Refused("this server is not a sentinel"), AtStart, "sentinel="),
     // They are in vain, and it is said.
@@ -77,16 +76,14 @@ pub static GROUPS: &[(Accepts, Change, &str)] = &[
         tls-ca-cert-dir="),
     (Number(0, INT), Live, "\
         replica-priority=100 repl-diskless-sync-delay=5 \
-        repl-diskless-sync-max-replicas=0 lfu-log-factor=10 lfu-decay-time=1 \
+        repl-diskless-sync-max-replicas=0 \
         list-compress-depth=0 hz=10 cluster-migration-barrier=1 cluster-replica-validity-factor=10 \
         tls-session-cache-size=20480 tls-session-cache-timeout=300"),
-    (Number(1, INT), Live, "maxmemory-samples=5"),
     (Number(0, BIG), Live, "\
         acllog-max-len=128 tracking-table-max-keys=1000000 \
         stream-node-max-entries=100 cluster-node-timeout=15000"),
     (OneOf(&["disabled", "on-empty-db", "swapdb"]), Live, "repl-diskless-load=disabled"),
     (Memory(1, BIG), Live, "active-defrag-ignore-bytes=104857600"),
-    (Number(0, 100), Live, "maxmemory-eviction-tenacity=10"),
     (Number(1, 10), Live, "active-expire-effort=1"),
     (OneOf(&["allchannels", "resetchannels"]), Live, "acl-pubsub-default=resetchannels"),
     (Text, AtStart, "aclfile="),

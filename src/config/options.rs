@@ -18,6 +18,7 @@
 //! defaults are those of redis.conf, except `appendonly yes`.
 
 use super::ignored::{ALIASES, GROUPS, NO_EFFECT, ROWS};
+use super::policy;
 use super::{Config, Values};
 use crate::log;
 use crate::notify;
@@ -170,6 +171,12 @@ static USED: &[Row] = &[
     row("client-query-buffer-limit", "1073741824", Memory(MB, BIG), Live, "bytes that one client may send in advance").slot(|c, v| c.client_query_buffer_limit.put(v)),
     row("proto-max-bulk-len", "536870912", Memory(MB, LONGEST), Live, "longest string").slot(|c, v| c.proto_max_bulk_len.put(v)),
     row("maxmemory-clients", "25%", MemoryOrPercent, Live, "bytes that all clients may hold, or a percentage of the machine's memory; 0: no limit").slot(|c, v| c.put_clients_memory(v)),
+    row("maxmemory", "0", Memory(0, BIG), Live, "bytes that may be in use before keys are evicted, or writes refused; 0: no limit").slot(|c, v| c.maxmemory.put(v)),
+    row("maxmemory-policy", "noeviction", OneOf(policy::NAMES), Live, "which keys are evicted").slot(|c, v| c.maxmemory_policy.put(v)),
+    row("maxmemory-samples", "5", Number(1, INT), Live, "keys among which the one to be evicted is chosen").slot(|c, v| c.maxmemory_samples.put(v)),
+    row("maxmemory-eviction-tenacity", "10", Number(0, 100), Live, "for how long one eviction may hold the lock: 10 is 500 µs, 100 has no limit").slot(|c, v| c.maxmemory_eviction_tenacity.put(v)),
+    row("lfu-log-factor", "10", Number(0, INT), Live, "the greater it is, the more slowly the frequency of a key grows").slot(|c, v| c.lfu_log_factor.put(v)),
+    row("lfu-decay-time", "1", Number(0, INT), Live, "minutes after which the frequency of a key loses one; 0: it never does").slot(|c, v| c.lfu_decay_time.put(v)),
     row("client-output-buffer-limit", "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60", OutputLimits, Live, "bytes a client may leave unread").slot(|c, v| c.put_output_limits(v)),
     row("slowlog-log-slower-than", "10000", Number(-1, BIG), Live, "a command of this many microseconds is slow; -1: none is").slot(|c, v| c.slowlog_log_slower_than.put(v)),
     row("latency-monitor-threshold", "0", Number(0, BIG), Live, "what takes this many milliseconds is an event of LATENCY; 0: nothing is").slot(|c, v| c.put_latency_threshold(v)),
@@ -194,7 +201,6 @@ static USED: &[Row] = &[
     row("min-replicas-max-lag", "10", Number(0, INT), Live, "a replica that has been silent for more seconds does not count for that").slot(|c, v| c.min_replicas_max_lag.put(v)),
     row("shutdown-timeout", "10", Number(0, INT), Live, "seconds for which SHUTDOWN waits for replicas").slot(|c, v| c.shutdown_timeout.put(v)),
     // Only shown, in INFO or in a warning.
-    row("maxmemory-policy", "noeviction", OneOf(&["volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl", "allkeys-lru", "allkeys-lfu", "allkeys-random", "noeviction"]), Live, NO_EFFECT).slot(|c, v| c.maxmemory_policy.put(v)),
 ];
 
 /// The index of an option's row. The case of the name does not matter.

@@ -668,10 +668,7 @@ mod tests {
             (&["--port", "1", "2"], "'port 1 2' (command line): it takes one value"),
             (&["--foo", "a\nb"], "'foo a\\nb' (command line): no such option"),
             (&["-p", "1"], "'-p 1' (command line): an option begins with '--'"),
-            (
-                &["--maxmemory", "1gb"],
-                "'maxmemory 1gb' (command line): this server has no eviction",
-            ),
+            (&["--tls-port", "6380"], "'tls-port 6380' (command line): this server has no TLS"),
             (&["--replicaof", "h", "1"], "'replicaof h 1' (command line): this server is no repl"),
             (&["--unixsocketperm", "8"], "'unixsocketperm 8' (command line): argument couldn't be"),
             (&["--unixsocketperm", "1000"], "'unixsocketperm 1000' (command line): argument must"),

@@ -58,6 +58,7 @@ fn change(server: &Server, pairs: &[(&[u8], &[u8])]) -> Result<(), Error> {
     let _one_at_a_time = server.config_changes.lock().unwrap();
     let was_on = server.config.appendonly.get();
     let before = server.config.set(pairs)?;
+    server.eviction.look_again();
     if server.config.appendonly.get() == was_on {
         return Ok(());
     }
