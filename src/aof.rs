@@ -58,7 +58,6 @@ mod xxh64;
 
 use crate::config::{Config, Fsync};
 use crate::propagate::{KEPT, Records, Stream};
-use backlog::Backlog;
 use checksum::{Annotate, Stretch};
 use disk::{Directory, File};
 use failure::{Failures, Kind};
@@ -100,8 +99,7 @@ pub struct Aof {
     /// The lock of the directory, while the target or a rewrite holds it.
     directory_lock: Mutex<Weak<Directory>>,
     pub status: Status,
-    /// What replicas read.
-    pub backlog: Backlog,
+    pub backlog: backlog::Backlog,
     pub rewriter: rewrite::Requests,
 }
 

@@ -169,8 +169,7 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
     background("sync", |server, _| server.aof.sync_every_second())?;
     background("expire", |server, store| expire::expire_for_ever(server, store))?;
     background("maxmemory", |server, store| evict::evict_for_ever(server, store))?;
-    // A rewrite makes its base from a replay of the files that nothing is appended to any more
-    // (aof/rewrite.rs).
+    // A rewrite makes its base from a replay of the files that are sealed (aof/rewrite.rs).
     background("rewrite", |server, store| {
         let replay_all = |manifest: &_| call::replay(server, |run| replay_sealed(manifest, run));
         server.aof.rewrite_when_asked(store, &replay_all)
@@ -254,8 +253,8 @@ fn start_serving(client: Box<Client>, server: &Arc<Server>, store: &Arc<Store>) 
 }
 
 /// Ten times a second: takes the samples behind INFO's rates, tells the news of the log, frees large memory that
-/// nobody uses again, ends clients that are idle for too long, sends replicas a PING, and wakes the thread of a paused client
-/// (CLIENT PAUSE) that has left.
+/// nobody uses again, ends clients that are idle for too long, sends replicas a PING, and wakes the thread of a
+/// paused client (CLIENT PAUSE) that has left.
 fn cron(server: &Server) -> ! {
     loop {
         thread::sleep(Duration::from_millis(100));

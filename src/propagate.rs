@@ -199,13 +199,6 @@ impl Stream {
         }
         self.bytes.len() - before
     }
-
-    /// Appends a command that applies to no database; returns how many bytes that were.
-    pub fn append_command(&mut self, words: &[&[u8]]) -> usize {
-        let before = self.bytes.len();
-        write_command(&mut self.bytes, words.iter().copied());
-        self.bytes.len() - before
-    }
 }
 
 fn write_select(bytes: &mut Vec<u8>, db: usize) {

@@ -37,7 +37,7 @@ mod waiting;
 use crate::call::{Arrived, Caller};
 use crate::client::{Client, Then};
 use crate::error::Error;
-use crate::held::{Charge, End};
+use crate::held::Charge;
 use crate::log;
 use crate::outbox::SHORTEST_WAIT;
 use crate::propagate::Source;
@@ -240,9 +240,8 @@ impl Session<'_> {
             // BLPOP: serve/blocked.rs. Whoever makes the key sends the answer, unless the client has sent more
             // commands: then this thread looks for the answer and sends it, to keep the order of replies.
             Then::Block(waiter) => self.block(&waiter)?,
-            // WAIT: serve/waiting.rs.
+            // WAIT: serve/waiting.rs. PSYNC: serve/following.rs.
             Then::Wait(wait) => self.wait(wait)?,
-            // PSYNC: serve/following.rs.
             Then::Follow(request) => self.follow(request)?,
             // CLIENT PAUSE: serve/paused.rs. The last command has not run.
             Then::Pause { writes } => {
@@ -274,16 +273,7 @@ impl Session<'_> {
         // This takes the shared lock, if the client watches keys. `finish` gives it back.
         self.caller.unwatch(&mut self.client);
         self.caller.finish(&mut self.client, &mut self.reply);
-        match &self.client.outbox {
-            Some(outbox) => outbox.close(),
-            // The thread that writes to a replica ends.
-            None if self.writer.is_some() => self.client.public.held.kill(End::Killed),
-            None => {}
-        }
-        if let Some(writer) = self.writer.take() {
-            // It ends when the queue is empty, the connection is broken, or the peer reads no more.
-            let _ = writer.join();
-        }
+        self.end_writer();
     }
 }
 

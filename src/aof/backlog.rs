@@ -40,6 +40,7 @@ use super::manifest::Manifest;
 use super::{Aof, Position, Target};
 use crate::config::Fsync;
 use crate::propagate::Stream;
+use crate::resp::write_command;
 use crate::stats::random_id;
 use saved::Saved;
 use std::collections::VecDeque;
@@ -264,7 +265,10 @@ impl Aof {
         if !self.is_enabled() || self.failure().is_some() {
             return None;
         }
-        let added = buffer.append_command(words) as u64;
+        // It applies to no database, so it needs no SELECT.
+        let before = buffer.bytes.len();
+        write_command(&mut buffer.bytes, words.iter().copied());
+        let added = (buffer.bytes.len() - before) as u64;
         let at = self.appended.fetch_add(added, Ordering::Release);
         let mut idle = self.backlog.idle.lock().unwrap();
         *idle = (if idle.1 == at { idle.0 } else { at }, at + added);
@@ -477,7 +481,6 @@ mod tests {
     use super::super::power_cuts::{Random, config, keyspace, replay_all, start_on, write};
     use super::*;
     use crate::propagate::Records;
-    use crate::resp::write_command;
     use crate::store::Store;
     use std::io::ErrorKind;
 

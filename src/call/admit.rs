@@ -84,11 +84,8 @@ impl Caller<'_> {
             Run::Exec => client.transaction.as_ref().is_some_and(|t| t.writes),
             _ => command.writes() || command.name == "ping",
         };
-        if writes {
-            self.unless_disk_fails()?;
-        }
-        if writes && self.batch.server.replicas_are_missing() && command.name != "ping" {
-            return Err(Error::NoReplicas.into());
+        if writes && let Some(error) = self.batch.server.why_no_writes(command.name != "ping") {
+            return Err(error.into());
         }
         if client.is_subscribed()
             && protocol == Protocol::Resp2
@@ -106,15 +103,6 @@ impl Caller<'_> {
             return Err(Error::NotForReplicas.into());
         }
         self.unless_paused(row, client, args)
-    }
-
-    /// Refuses a write that could not be kept.
-    fn unless_disk_fails(&self) -> Result<(), Error> {
-        let server = &self.batch.server;
-        if server.snapshots.stop_writes(&server.config) {
-            return Err(Error::SnapshotsFail);
-        }
-        server.aof.failure().map_or(Ok(()), |cause| Err(Error::misconf(&cause)))
     }
 
     /// Postpones the command if there is a pause. A writer looks again when it has its lock.

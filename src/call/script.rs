@@ -143,7 +143,7 @@ impl<'a> Caller<'a> {
         if !known.flags.are_given || known.flags.no_writes {
             return Ok(());
         }
-        if let Some(error) = self.batch.server.why_no_writes() {
+        if let Some(error) = self.batch.server.why_no_writes(true) {
             return Err(error);
         }
         if form.is_read_only {
@@ -353,7 +353,7 @@ impl Running<'_, '_> {
             "ERR Write commands are not allowed from read-only scripts.".to_string()
         } else if command.writes()
             && !self.turn.has_written()
-            && let Some(error) = self.caller.batch.server.why_no_writes()
+            && let Some(error) = self.caller.batch.server.why_no_writes(true)
         {
             error.to_text()
         } else if command.is(Flag::DenyOom)

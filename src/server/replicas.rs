@@ -236,16 +236,20 @@ impl Server {
         }
     }
 
-    /// Why writes are refused at present, if they are.
-    pub fn why_no_writes(&self) -> Option<Error> {
-        let cause = self.aof.failure().map(|cause| Error::misconf(&cause));
-        cause.or_else(|| self.replicas_are_missing().then_some(Error::NoReplicas))
-    }
-
-    /// Whether writes are refused because too few replicas are near (`min-replicas-to-write`).
+    /// Why writes are refused at present, if they are: the disk fails, or, if that counts, too few replicas are near
+    /// (`min-replicas-to-write`).
     #[inline]
-    pub fn replicas_are_missing(&self) -> bool {
-        self.config.min_replicas_to_write.get() > 0 && self.too_few_are_near()
+    pub fn why_no_writes(&self, replicas_count: bool) -> Option<Error> {
+        if self.snapshots.stop_writes(&self.config) {
+            return Some(Error::SnapshotsFail);
+        }
+        if let Some(cause) = self.aof.failure() {
+            return Some(Error::misconf(&cause));
+        }
+        let are_missing = replicas_count
+            && self.config.min_replicas_to_write.get() > 0
+            && self.too_few_are_near();
+        are_missing.then_some(Error::NoReplicas)
     }
 
     #[cold]
