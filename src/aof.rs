@@ -39,9 +39,10 @@
 //!
 //! **How Redis does it**: aof.c. Under everysec the first write that fails is answered with OK.
 
+pub mod backlog;
 pub mod check;
 mod checksum;
-mod disk;
+pub mod disk;
 pub mod failure;
 pub mod load;
 pub mod manifest;
@@ -50,7 +51,7 @@ mod power_cuts;
 mod repair;
 pub mod rewrite;
 pub mod start;
-mod status;
+pub mod status;
 mod stop;
 mod sync;
 mod xxh64;
@@ -72,7 +73,7 @@ use std::time::{Duration, Instant};
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 
 /// How often the log's threads look for work. A failed write is tried again this often.
-const TICK: Duration = Duration::from_millis(100);
+pub const TICK: Duration = Duration::from_millis(100);
 
 /// A place in the log: bytes of records appended since the server started, over all files.
 pub type Position = u64;
@@ -98,6 +99,7 @@ pub struct Aof {
     /// The lock of the directory, while the target or a rewrite holds it.
     directory_lock: Mutex<Weak<Directory>>,
     pub status: Status,
+    pub backlog: backlog::Backlog,
     pub rewriter: rewrite::Requests,
 }
 
@@ -210,6 +212,7 @@ impl Aof {
         let count = written.map_err(|error| self.failures.failed(Kind::Write, &error))?;
         self.status.size.fetch_add(count, Ordering::Relaxed);
         self.written.store(target.pending_end, Ordering::Release);
+        self.backlog.wake();
         self.failures.end(Kind::Write);
         // Too much for one fsync a second, if a rewrite is running (aof/sync.rs).
         if self.has_much_to_sync() {

@@ -32,7 +32,6 @@ use crate::held::{self, Total};
 use crate::latency::Latency;
 use crate::resp::parse_integer;
 use crate::{glob, log};
-use ignored::NO_SNAPSHOTS;
 use options::{Accepts, Change, OPTIONS, Row, find, target};
 use policy::Policy;
 use slot::{Bytes, Slot};
@@ -41,6 +40,9 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::{Arc, RwLock};
 use users::Password;
+
+/// The version of Redis whose behaviour this server follows, which it reports to clients.
+pub const REDIS_VERSION: &str = "7.0.15";
 
 /// What the command line asks for.
 pub enum Start {
@@ -92,6 +94,7 @@ pub struct Config {
     pub appendfilename: Bytes,
     pub appendfsync: Slot<Fsync>,
     pub appendonly: Slot<bool>,
+    pub aof_use_rdb_preamble: Slot<bool>,
     pub auto_aof_rewrite_min_size: Slot<usize>,
     pub auto_aof_rewrite_percentage: Slot<usize>,
     pub bind: Bytes,
@@ -114,20 +117,31 @@ pub struct Config {
     pub maxmemory_eviction_tenacity: Slot<usize>,
     pub maxmemory_policy: Slot<Policy>,
     pub maxmemory_samples: Slot<usize>,
+    pub min_replicas_max_lag: Slot<usize>,
+    pub min_replicas_to_write: Slot<usize>,
     pub notify_keyspace_events: Bytes,
     pub pidfile: Bytes,
     pub port: Slot<usize>,
     pub proto_max_bulk_len: Slot<usize>,
     pub protected_mode: Slot<bool>,
+    pub rdbchecksum: Slot<bool>,
+    pub rdbcompression: Slot<bool>,
+    pub repl_backlog_size: Slot<usize>,
+    pub repl_backlog_ttl: Slot<usize>,
+    pub repl_ping_replica_period: Slot<usize>,
+    pub repl_timeout: Slot<usize>,
+    pub save: Bytes,
     pub set_max_intset_entries: Slot<usize>,
     pub set_max_listpack_entries: Slot<usize>,
     pub set_max_listpack_value: Slot<usize>,
+    pub shutdown_timeout: Slot<usize>,
     pub slowlog_log_slower_than: Slot<i64>,
     pub slowlog_max_len: Slot<usize>,
     pub supervised: Bytes,
     pub syslog_enabled: Slot<bool>,
     pub syslog_facility: Bytes,
     pub syslog_ident: Bytes,
+    pub stop_writes_on_bgsave_error: Slot<bool>,
     pub timeout: Slot<usize>,
     pub unixsocket: Bytes,
     pub unixsocketperm: Bytes,
@@ -228,7 +242,9 @@ impl Config {
     fn put_output_limits(&self, value: &[u8]) {
         let words = value.split(|byte| *byte == b' ');
         let numbers: Vec<i64> = words.map(|word| parse_integer(word).unwrap_or_default()).collect();
-        for (class, at) in [(&self.clients.normal, 1), (&self.clients.pubsub, 9)] {
+        for (class, at) in
+            [(&self.clients.normal, 1), (&self.clients.replica, 5), (&self.clients.pubsub, 9)]
+        {
             class.hard.store(numbers[at] as usize, Relaxed);
             class.soft.store(numbers[at + 1] as usize, Relaxed);
             class.seconds.store(numbers[at + 2] as u64, Relaxed);
@@ -283,7 +299,6 @@ fn obstacle(option: &Row, value: &[u8], wanted: &[u8]) -> Option<String> {
     let reason = match option.change {
         Change::Fixed => option.summary,
         Change::Stays => "this server listens where it has started",
-        _ if option.name == "save" && !wanted.is_empty() => NO_SNAPSHOTS,
         _ => "",
     };
     if !reason.is_empty() {

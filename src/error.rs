@@ -86,9 +86,17 @@ impl Error {
     pub const WatchInsideMulti: Error = Error::Fixed("ERR WATCH inside MULTI is not allowed");
     pub const NotInTransaction: Error =
         Error::Fixed("ERR Command not allowed inside a transaction");
-    pub const NotForMonitors: Error = Error::Fixed("ERR Replica can't interact with the keyspace");
+    pub const NotForReplicas: Error = Error::Fixed("ERR Replica can't interact with the keyspace");
+    pub const NoReplicas: Error = Error::Fixed("NOREPLICAS Not enough good replicas to write.");
     pub const Busy: Error = Error::Fixed(
         "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+    );
+    pub const SnapshotsFail: Error = Error::Fixed(
+        "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to \
+         disk. Commands that may modify the data set are disabled, because this instance is \
+         configured to report errors during writes if RDB snapshotting fails \
+         (stop-writes-on-bgsave-error option). Please check the Redis logs for details about the \
+         RDB error.",
     );
     pub const NoScript: Error = Error::Fixed("NOSCRIPT No matching script. Please use EVAL.");
     pub const Loading: Error = Error::Fixed("LOADING Redis is loading the dataset in memory");
@@ -135,6 +143,13 @@ impl Error {
 
     pub fn misconf(cause: &str) -> Error {
         Error::text(format!("MISCONF Errors writing to the AOF file: {cause}"))
+    }
+
+    /// The error as text, for a script.
+    pub fn to_text(&self) -> String {
+        let mut text = Vec::new();
+        self.write_to(&mut text);
+        String::from_utf8_lossy(&text).into_owned()
     }
 
     /// An error that only one command has.

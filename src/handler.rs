@@ -38,6 +38,7 @@ pub mod connection;
 mod container;
 pub mod debug;
 pub mod draw;
+mod dump;
 pub mod expiry;
 pub mod generic;
 pub mod hash;
@@ -50,6 +51,7 @@ pub mod list;
 pub mod long;
 pub mod memory;
 pub mod pubsub;
+mod replication;
 pub mod scan;
 pub mod script;
 pub mod server;
@@ -61,6 +63,7 @@ pub mod transactions;
 pub mod zset;
 
 use crate::client::Client;
+pub use crate::config::REDIS_VERSION;
 use crate::error::Error;
 use crate::resp::{Args, Reply};
 use crate::store::{View, ViewMut};
@@ -68,9 +71,6 @@ pub use container::{help, help_lines, subcommand_syntax};
 pub use keys::*;
 pub use long::{Left, LongHandler, LookOnce, Rest, TimeSlice, Work};
 pub use table::{Row, TABLE, Table, rename};
-
-/// The version of Redis whose behaviour this server follows, which it reports to clients.
-pub const REDIS_VERSION: &str = "7.0.15";
 
 /// The version of this server.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -250,13 +250,16 @@ const GROUPS: &[(&str, &[&[Command]])] = &[
     ("set", &[set::COMMANDS]),
     ("hash", &[hash::COMMANDS]),
     ("sorted-set", &[zset::COMMANDS, zset::RANGES, zset::COMBINING, blocking::SORTED_SETS]),
-    ("generic", &[generic::COMMANDS, expiry::COMMANDS, sort::COMMANDS, server::WAITING]),
+    ("generic", GENERIC),
     ("connection", &[connection::COMMANDS, client::COMMANDS]),
     ("transactions", &[transactions::COMMANDS]),
     ("pubsub", &[pubsub::COMMANDS]),
     ("scripting", &[script::COMMANDS]),
     ("server", SERVER),
 ];
+
+const GENERIC: &[&[Command]] =
+    &[generic::COMMANDS, expiry::COMMANDS, dump::COMMANDS, sort::COMMANDS, replication::WAITING];
 
 /// The group `server` has a file for each of its large commands, and rows in the files of other groups.
 const SERVER: &[&[Command]] = &[
@@ -269,4 +272,5 @@ const SERVER: &[&[Command]] = &[
     debug::COMMANDS,
     config::COMMANDS,
     latency::COMMANDS,
+    replication::COMMANDS,
 ];

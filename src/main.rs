@@ -16,6 +16,7 @@
 //!           the reply has not left yet                              ▼ commit
 //! sync      fsync, each second or sooner ─▶ ╔═ the log's file ═════════════════╗
 //! rewrite   makes the log short again ────▶ ╚══════════════════════════════════╝
+//! snapshot  writes dump.rdb, if somebody asks for it
 //! lazyfree  frees what is large, so that nobody holds a lock for it
 //! evict     ends the client that holds the most, when all together hold too much
 //! maxmemory evicts keys, when memory is exceeded and no command does it
@@ -66,16 +67,19 @@ mod malloc;
 mod notify;
 mod outbox;
 mod pubsub;
+mod rdb;
+mod replication;
 mod script;
 mod server;
 mod service;
 mod sha1;
 mod sha256;
+mod snapshot;
 mod stats;
 mod types;
 mod watch;
 
-use aof::rewrite::replay_sealed;
+use aof::rewrite::{replay_sealed, replay_up_to};
 use client::Client;
 use config::{Config, Start};
 use listen::Listener;
@@ -158,24 +162,35 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
     };
     let accepting = listeners.into_iter().map(accept);
     let accepting = accepting.collect::<Result<Vec<Thread>, String>>()?;
-    if has_log {
-        // Into a keyspace of its own, whose lock the replay keeps to the end. INFO looks at `store` meanwhile.
-        let keyspace = call::replay(&server, |run| server.aof.start(run))?;
-        store.write_when_free().take_over(keyspace);
-    }
+    load(&server, &store, has_log)?;
     server.aof.status.loading.store(false, Ordering::Relaxed);
     accepting.iter().for_each(Thread::unpark);
     service::ready(&server.config, port);
     background("sync", |server, _| server.aof.sync_every_second())?;
     background("expire", |server, store| expire::expire_for_ever(server, store))?;
     background("maxmemory", |server, store| evict::evict_for_ever(server, store))?;
-    // A rewrite makes its base from a replay of the files that nothing is appended to any more
-    // (aof/rewrite.rs).
+    // A rewrite makes its base from a replay of the files that are sealed (aof/rewrite.rs).
     background("rewrite", |server, store| {
         let replay_all = |manifest: &_| call::replay(server, |run| replay_sealed(manifest, run));
         server.aof.rewrite_when_asked(store, &replay_all)
     })?;
+    background("snapshot", |server, store| {
+        let replay =
+            |manifest: &_, length| call::replay(server, |run| replay_up_to(manifest, length, run));
+        server.snapshots.save_for_ever(&server.config, &server.aof, store, &replay)
+    })?;
     Ok(server)
+}
+
+/// The data, from the log or else from a snapshot: into a keyspace of its own, whose lock the replay keeps to the end.
+/// INFO looks at an empty one meanwhile.
+fn load(server: &Arc<Server>, store: &Store, has_log: bool) -> Result<(), String> {
+    let keyspace = match has_log {
+        true => Some(call::replay(server, |run| server.aof.start(run))?),
+        false => snapshot::load(&server.config, &server.aof.status, &server.snapshots)?,
+    };
+    keyspace.into_iter().for_each(|keyspace| store.write_when_free().take_over(keyspace));
+    Ok(())
 }
 
 /// Starts one of our own threads.
@@ -238,8 +253,8 @@ fn start_serving(client: Box<Client>, server: &Arc<Server>, store: &Arc<Store>) 
 }
 
 /// Ten times a second: takes the samples behind INFO's rates, tells the news of the log, frees large memory that
-/// nobody uses again, ends clients that are idle for too long, and wakes the thread of a paused client
-/// (CLIENT PAUSE) that has left.
+/// nobody uses again, ends clients that are idle for too long, sends replicas a PING, and wakes the thread of a
+/// paused client (CLIENT PAUSE) that has left.
 fn cron(server: &Server) -> ! {
     loop {
         thread::sleep(Duration::from_millis(100));
@@ -250,6 +265,7 @@ fn cron(server: &Server) -> ! {
         server.aof.tell_news();
         blob::free_spare();
         server.end_idle();
+        server.tend_replicas();
         server.pause.look_around(server);
         // After `end_idle`, so that a client that has just sent something is not 100 ms idle.
         server.idle_clock.fetch_add(100, Ordering::Relaxed);

@@ -24,8 +24,8 @@
 //! 4. Records join the stream before the exclusive lock is released. So the stream has the order of the
 //!    changes.
 //!
-//! The log is the only subscriber today: it keeps the stream under its mutex and takes the bytes out of it
-//! (aof.rs). A replica would read them from the log's file.
+//! The log is the only subscriber: it keeps the stream under its mutex and takes the bytes out of it
+//! (aof.rs). Replicas read them from the log's files (aof/backlog.rs).
 //!
 //! **How Redis does it**: server.c, `alsoPropagate` and `propagatePendingCommands`. It keeps commands as
 //! objects, and each subscriber writes them for itself. We write the bytes once. The price: a MULTI or a DEL

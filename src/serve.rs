@@ -26,6 +26,7 @@
 //! its stack, and the kernel's time to wake it. In return this file can be read from the top down.
 
 mod blocked;
+mod following;
 mod inbound;
 mod memory;
 mod output;
@@ -121,7 +122,7 @@ struct Session<'a> {
     stream: Arc<TcpStream>,
     /// The socket's, as it was set last.
     write_timeout: Duration,
-    /// The thread that empties the client's outbox, if it has one.
+    /// The thread that empties the client's outbox, or sends a replica the log.
     writer: Option<JoinHandle<()>>,
     /// From the end of a pause until the commands that it has postponed have run (server/pause.rs).
     postponed: Option<Asleep<'a>>,
@@ -230,8 +231,8 @@ impl Session<'_> {
                 return Ok(false);
             }
             Then::Drop => return Ok(false),
-            Then::Shutdown { saves, force } => {
-                self.shut_down(saves, force);
+            Then::Shutdown { saves, snapshot, force, waits } => {
+                self.shut_down(saves, snapshot, force, waits);
                 self.flush()?;
             }
             // DEBUG RELOAD: serve/reload.rs. Everybody waits for it, and so do the replies before it.
@@ -239,8 +240,9 @@ impl Session<'_> {
             // BLPOP: serve/blocked.rs. Whoever makes the key sends the answer, unless the client has sent more
             // commands: then this thread looks for the answer and sends it, to keep the order of replies.
             Then::Block(waiter) => self.block(&waiter)?,
-            // WAIT: serve/waiting.rs.
+            // WAIT: serve/waiting.rs. PSYNC: serve/following.rs.
             Then::Wait(wait) => self.wait(wait)?,
+            Then::Follow(request) => self.follow(request)?,
             // CLIENT PAUSE: serve/paused.rs. The last command has not run.
             Then::Pause { writes } => {
                 self.ran -= 1;
@@ -271,13 +273,7 @@ impl Session<'_> {
         // This takes the shared lock, if the client watches keys. `finish` gives it back.
         self.caller.unwatch(&mut self.client);
         self.caller.finish(&mut self.client, &mut self.reply);
-        if let Some(outbox) = &self.client.outbox {
-            outbox.close();
-        }
-        if let Some(writer) = self.writer.take() {
-            // It ends when the queue is empty, the connection is broken, or the peer reads no more.
-            let _ = writer.join();
-        }
+        self.end_writer();
     }
 }
 

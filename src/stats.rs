@@ -19,6 +19,7 @@
 use crate::error::Tally;
 use crate::latency::Histogram;
 use std::collections::VecDeque;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
@@ -26,8 +27,6 @@ use std::time::{Instant, SystemTime};
 /// Counters since the start, or since CONFIG RESETSTAT.
 #[derive(Default)]
 pub struct Stats {
-    /// Unix time in seconds.
-    pub started: u64,
     /// Accepted connections, with those that were then rejected.
     pub connections: AtomicU64,
     pub rejected_connections: AtomicU64,
@@ -97,8 +96,7 @@ impl Stats {
     pub fn new(commands: usize) -> Stats {
         let of_commands = (0..commands).map(|_| OfCommand::default()).collect();
         let histograms = (0..commands).map(|_| Histogram::default()).collect();
-        let started = unix_microseconds() / 1_000_000;
-        Stats { started, of_commands, histograms, ..Stats::default() }
+        Stats { of_commands, histograms, ..Stats::default() }
     }
 
     /// Sums over all clients since the last reset. `here` are the counters of connected clients.
@@ -178,6 +176,12 @@ fn sum(all: impl Iterator<Item = Totals>) -> Totals {
 pub fn unix_microseconds() -> u64 {
     let since_epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     since_epoch.as_micros() as u64
+}
+
+/// Forty random hexadecimal digits.
+pub fn random_id() -> String {
+    let random = || RandomState::new().build_hasher().finish();
+    format!("{:016x}{:016x}{:08x}", random(), random(), random() as u32)
 }
 
 /// Adds to a counter that several threads write.

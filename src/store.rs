@@ -34,6 +34,7 @@ mod databases;
 mod evict;
 mod expire;
 mod limits;
+mod load;
 mod memory;
 mod shared;
 mod usage;
@@ -138,6 +139,11 @@ impl Keyspace {
 
     pub fn databases(&self) -> usize {
         self.dbs.count
+    }
+
+    /// How many keys a database has, and how many of them have a deadline.
+    pub fn size(&self, db: usize) -> (usize, usize) {
+        (self.dbs[db].keys.len(), self.dbs[db].deadlines.len())
     }
 
     /// Every key of a database: for a base of the log. Expired ones are included, because their DELs are not

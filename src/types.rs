@@ -182,6 +182,8 @@ pub struct Limits {
     pub set: Packed,
     pub hash: Packed,
     pub zset: Packed,
+    /// Whether DUMP packs long strings (`rdbcompression`).
+    pub packs: bool,
     /// What entries remember of their use (`maxmemory-policy`).
     pub remember: Remember,
 }
@@ -203,6 +205,7 @@ impl Limits {
         set: Packed { entries: 0, value: 0 },
         hash: Packed { entries: 0, value: 0 },
         zset: Packed { entries: 0, value: 0 },
+        packs: true,
         remember: Remember::LastUse,
     };
 }

@@ -15,15 +15,29 @@
 //! parser. It skips annotations and does not read them.
 
 use super::checksum::{self, Claim, Line, Stretch};
-use super::disk::{self, Opening};
+use super::disk::{self, File, Opening};
+use crate::rdb;
 use crate::resp::{self, Args, Error};
 use std::io::{self, BufRead, Read};
 use std::ops::Range;
 use std::path::Path;
 
-/// Replays some commands in their order. The error says which one cannot be replayed, and why. Those before
-/// it have been replayed.
-pub type Replay<'a> = dyn FnMut(&mut [Args]) -> Result<(), (usize, String)> + 'a;
+/// Replays a part of a file. The error says which record cannot be replayed, or at which offset a snapshot cannot be
+/// read, and why. The records before it have been replayed.
+pub type Replay<'a> = dyn FnMut(Part) -> Result<(), (usize, String)> + 'a;
+
+/// What is to be replayed next.
+pub enum Part<'a> {
+    /// Some commands, in their order.
+    Records(&'a mut [Args]),
+    /// A snapshot, with which the base of a Redis server begins.
+    Snapshot {
+        from: &'a mut dyn BufRead,
+        progress: &'a mut dyn FnMut(u64),
+        /// Is set to the number of keys.
+        keys: &'a mut u64,
+    },
+}
 
 /// Why a file did not replay to its end.
 #[derive(Debug, PartialEq)]
@@ -40,7 +54,7 @@ pub enum Why {
     Broken { record: u64, ends_early: bool },
     /// The bytes up to here are not those that were written: the annotation behind them says so.
     Changed { to: u64 },
-    /// This server cannot replay the command.
+    /// This server cannot replay the command, or read the snapshot.
     Unsupported,
     /// The operating system cannot read the file, or it is of a kind that we do not read.
     Unreadable,
@@ -55,6 +69,13 @@ impl Stop {
             Why::Unreadable => "cannot be read".into(),
             _ => format!("at offset {offset}"),
         }
+    }
+}
+
+impl Stop {
+    /// In one line.
+    pub fn of(&self, path: &Path) -> String {
+        format!("{} {}: {}", path.display(), self.place(), self.reason)
     }
 }
 
@@ -92,7 +113,8 @@ pub fn replay(
     progress: &mut dyn FnMut(u64),
 ) -> (Extent, Result<Stretch, Stop>) {
     let mut extent = Extent::default();
-    let result = replay_into(path, replay, progress, &mut extent);
+    let file = disk::open(path, Opening::Read).map_err(Stop::from);
+    let result = file.and_then(|file| replay_from(file, replay, progress, &mut extent));
     match changed(path, sealed, extent.covered, &result) {
         Ok(None) => (extent, result),
         Ok(Some(stop)) => (extent, Err(stop)),
@@ -100,24 +122,42 @@ pub fn replay(
     }
 }
 
-fn replay_into(
-    path: &Path,
+/// Replays the first bytes of a file to which others may write. A unit must end there.
+pub fn replay_begin(path: &Path, length: u64, run: &mut Replay) -> Result<(), Stop> {
+    replay_opened(disk::open(path, Opening::Read)?, length, run, &mut |_| {})
+}
+
+/// The same of a file that is open, and may have been deleted.
+pub fn replay_opened(
+    file: File,
+    length: u64,
+    run: &mut Replay,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), Stop> {
+    replay_from(file.take(length), run, progress, &mut Extent::default()).map(drop)
+}
+
+fn replay_from(
+    file: impl Read,
     run: &mut Replay,
     progress: &mut dyn FnMut(u64),
     extent: &mut Extent,
 ) -> Result<Stretch, Stop> {
-    let mut reader = Counted::new(disk::open(path, Opening::Read)?);
-    let begin = reader.fill_buf()?;
-    // Valkey 9 writes its own name.
-    if begin.starts_with(b"REDIS") || begin.starts_with(b"VALKEY") {
-        return Err(Stop::from(io::Error::other(
-            "it is an RDB file, which this server does not read: on the Redis server, run \
-             `CONFIG SET aof-use-rdb-preamble no` and then `BGREWRITEAOF`",
-        )));
+    let mut reader = Counted::new(file);
+    let mut ahead = Ahead::default();
+    if rdb::is_snapshot(reader.fill_buf()?) {
+        let keys = &mut extent.commands;
+        let read = run(Part::Snapshot { from: &mut reader, progress, keys });
+        read.map_err(|(offset, reason)| Stop {
+            why: Why::Unsupported,
+            offset: offset as u64,
+            reason,
+        })?;
+        extent.bytes = reader.offset;
+        ahead.whole = reader.offset;
     }
     // Each file begins in database 0, and outside of a transaction. There is a database 0.
     let _ = run_command(&[b"SELECT", b"0"], run);
-    let mut ahead = Ahead::default();
     let mut next_progress = 0;
     loop {
         let more = ahead.read(&mut reader);
@@ -141,7 +181,7 @@ fn replay_into(
 fn run_command(command: &[&[u8]], run: &mut Replay) -> Result<(), (usize, String)> {
     let mut args = Args::default();
     command.iter().for_each(|arg| args.push(arg));
-    run(std::slice::from_mut(&mut args))
+    run(Part::Records(std::slice::from_mut(&mut args)))
 }
 
 /// Records that have been read and are to be replayed together. Their memory is used again.
@@ -219,7 +259,7 @@ impl Ahead {
 
     /// Replays what was read, and adds to `extent` how far it came.
     fn replay(&mut self, run: &mut Replay, extent: &mut Extent) -> Result<(), Stop> {
-        let result = run(&mut self.records);
+        let result = run(Part::Records(&mut self.records));
         let done = result.as_ref().map_or_else(|(index, _)| *index, |()| self.starts.len());
         extent.commands += done as u64;
         result.map_err(|(index, reason)| {

@@ -35,7 +35,7 @@
 //! **How Redis does it**: aof.c, `rewriteAppendOnlyFileBackground`: a fork writes the base, and the
 //! kernel copies every page that changes meanwhile.
 
-mod base;
+pub mod base;
 mod reload;
 mod requests;
 
@@ -44,7 +44,7 @@ use super::disk::{self, Directory, File};
 use super::load::{self, Replay};
 use super::manifest::{LogFile, Manifest, TEMPORARY_BASE};
 use super::start::{self, cannot_write, total_size};
-use super::{Aof, Kind, Target};
+use super::{Aof, Kind, Position, Target};
 use crate::log;
 use crate::propagate::Stream;
 use crate::store::{Keyspace, Store};
@@ -110,7 +110,7 @@ impl Aof {
         // (d)
         let temporary = self.write_base(&old, &keyspace).map_err(&error)?;
         // (e)
-        let mut new = old.after_rewrite();
+        let mut new = old.after_rewrite(self.config.aof_use_rdb_preamble.get());
         new.incrs.push(incr);
         publish(&temporary, &new).map_err(&error)?;
         if let Some(target) = self.target.lock().unwrap().as_mut() {
@@ -146,7 +146,9 @@ impl Aof {
         // the end of the old file.
         self.sync_file(&target.file, target.pending_end, &turn)?;
         both.put_in_place().map_err(cannot_write(&both.path()))?;
+        let begin = target.pending_end;
         *target = Target::new(both.clone(), file, target.lock.clone());
+        self.backlog.goes_on_in(both, begin);
         // For the fsync of the directory no writer waits.
         drop(guard);
         directory.sync().map_err(|error| self.failures.failed(Kind::Fsync, &error))
@@ -173,7 +175,7 @@ impl Aof {
         })?;
         disk::sync_directory(&self.directory()).map_err(cannot_write(&self.directory()))?;
         let incr = old.next_incr();
-        let mut new = old.after_rewrite();
+        let mut new = old.after_rewrite(self.config.aof_use_rdb_preamble.get());
         if !old.is_in_place() {
             // Somebody has put another log there. Files with the names of ours are not ours to delete.
             new.history.clear();
@@ -213,6 +215,7 @@ impl Aof {
             return Err(OFF.into());
         }
         let position = self.position();
+        self.backlog.end_history(&manifest);
         *target = Some(Target::new(manifest, file, lock));
         *self.buffer.lock().unwrap() = Stream::default();
         self.written.store(position, Ordering::Release);
@@ -235,6 +238,16 @@ impl Aof {
         }
     }
 
+    /// The files that hold everything up to `position`, and how long the last of them is, if the log is on and in
+    /// order. They are not deleted while the caller holds `Requests.alone`.
+    pub fn files_up_to(&self, position: Position) -> Option<(Manifest, u64)> {
+        self.commit(position).ok()?;
+        let is_whole = self.failure().is_none() && self.lost().is_none();
+        let target = self.target.lock().unwrap();
+        let target = target.as_ref().filter(|_| is_whole)?;
+        Some((target.manifest.clone(), target.length))
+    }
+
     /// The manifest and the directory's lock, if the log is on.
     fn in_use(&self) -> Option<(Manifest, Arc<Directory>)> {
         let target = self.target.lock().unwrap();
@@ -246,7 +259,7 @@ impl Aof {
     fn write_base(&self, manifest: &Manifest, keyspace: &Keyspace) -> io::Result<PathBuf> {
         let name = format!("{TEMPORARY_BASE}{}.aof", std::process::id());
         let path = manifest.directory.join(name);
-        let written = base::write(&path, keyspace, self.config.aof_checksum.get());
+        let written = base::write(&path, keyspace, &self.config);
         // On a full disk the log needs its room.
         written.inspect_err(|_| drop(disk::remove_file(&path)))?;
         Ok(path)
@@ -281,11 +294,21 @@ fn discard(unused: &Manifest, file: &LogFile) {
     }
 }
 
+/// Replays all files, of the last one so many bytes: there a unit ends. The error says where and why it stopped.
+pub fn replay_up_to(manifest: &Manifest, length: u64, replay: &mut Replay) -> Result<(), String> {
+    let paths: Vec<PathBuf> = manifest.paths().collect();
+    for (index, path) in paths.iter().enumerate() {
+        let most = if index + 1 < paths.len() { u64::MAX } else { length };
+        load::replay_begin(path, most, replay).map_err(|stop| stop.of(path))?;
+    }
+    Ok(())
+}
+
 /// Replays files to which nobody writes any more. The error says where and why it stopped.
 pub fn replay_sealed(manifest: &Manifest, replay: &mut Replay) -> Result<(), String> {
     for path in manifest.paths() {
         let (_, result) = load::replay(&path, true, replay, &mut |_| {});
-        result.map_err(|stop| format!("{} {}: {}", path.display(), stop.place(), stop.reason))?;
+        result.map_err(|stop| stop.of(&path))?;
     }
     Ok(())
 }

@@ -275,8 +275,8 @@ impl Running<'_, '_> {
         if asked.form.only_loads || !flags.are_given || flags.no_writes {
             return Ok(());
         }
-        if let Some(cause) = self.caller.batch.server.aof.failure() {
-            return Err(Error::misconf(&cause));
+        if let Some(error) = self.caller.batch.server.why_no_writes(true) {
+            return Err(error);
         }
         if asked.form.is_read_only {
             return Err(Error::text(
@@ -409,9 +409,9 @@ impl Running<'_, '_> {
             "ERR Write commands are not allowed from read-only scripts.".to_string()
         } else if command.writes()
             && !self.slot.has_written()
-            && let Some(cause) = self.caller.batch.server.aof.failure()
+            && let Some(error) = self.caller.batch.server.why_no_writes(true)
         {
-            format!("MISCONF Errors writing to the AOF file: {cause}")
+            error.to_text()
         } else if command.is(Flag::DenyOom)
             && !self.slot.has_written()
             && !self.flags.allow_oom

@@ -14,18 +14,15 @@ use super::options::{Accepts, Accepts::*, BIG, Change, Change::*, INT, Row, row}
 const NO: &[&str] = &["no"];
 const ZERO: &[&str] = &["0"];
 const PROTECTED: &Accepts = &OneOf(&["no", "yes", "local"]);
-const REPLICAS: &str = "this server has no replicas";
+const REPLICAS: &str = "this server is no replica of others";
 const TLS: &str = "this server has no TLS";
 pub const NO_EFFECT: &str = "no effect here";
-pub const NO_SNAPSHOTS: &str = "there are no RDB snapshots";
 
 /// Options that are fixed here, and those whose default is several words.
 #[rustfmt::skip]
 pub static ROWS: &[Row] = &[
     row("tcp-keepalive", "0", Number(0, INT), Fixed, "std cannot set it"),
     row("tcp-backlog", "128", Number(0, INT), Fixed, "std sets it"),
-    row("aof-use-rdb-preamble", "no", YesNo, Fixed, "the log is always commands"),
-    row("save", "", SavePoints, Live, NO_SNAPSHOTS),
     row("proc-title-template", "{title} {listen-addr} {server-mode}", Text, Live, NO_EFFECT),
     row("oom-score-adj-values", "0 200 800", Words, Live, NO_EFFECT),
 ];
@@ -39,7 +36,6 @@ pub static GROUPS: &[(Accepts, Change, &str)] = &[
     (Only(ZERO, TLS), Live, "tls-port=0"),
     (Only(NO, TLS), Live, "tls-replication=no tls-cluster=no"),
     (Only(&["", "no one"], REPLICAS), AtStart, "replicaof="),
-    (Only(ZERO, REPLICAS), Live, "min-replicas-to-write=0"),
     (Only(NO, "this server is not a cluster node"), AtStart, "cluster-enabled=no"),
     (Refused("this server has no modules"), AtStart, "loadmodule="),
     (Refused("this server is not a sentinel"), AtStart, "sentinel="),
@@ -58,7 +54,7 @@ pub static GROUPS: &[(Accepts, Change, &str)] = &[
     // They tune something that is not here.
     (YesNo, Live, "\
         aof-rewrite-incremental-fsync=yes no-appendfsync-on-rewrite=no \
-        stop-writes-on-bgsave-error=yes rdbcompression=yes rdb-del-sync-files=no \
+        rdb-del-sync-files=no \
         rdb-save-incremental-fsync=yes replica-serve-stale-data=yes replica-read-only=yes \
         replica-lazy-flush=no replica-announced=yes replica-ignore-maxmemory=yes \
         repl-diskless-sync=yes repl-disable-tcp-nodelay=no crash-log-enabled=yes \
@@ -70,7 +66,7 @@ pub static GROUPS: &[(Accepts, Change, &str)] = &[
         cluster-allow-pubsubshard-when-down=yes cluster-allow-reads-when-down=no \
         tls-prefer-server-ciphers=no tls-session-caching=yes"),
     (YesNo, AtStart, "\
-        always-show-logo=no set-proc-title=yes rdbchecksum=yes io-threads-do-reads=no \
+        always-show-logo=no set-proc-title=yes io-threads-do-reads=no \
         disable-thp=yes"),
     (Text, Live, "\
         locale-collate= ignore-warnings= bind-source-addr= replica-announce-ip= masterauth= masteruser= \
@@ -79,16 +75,15 @@ pub static GROUPS: &[(Accepts, Change, &str)] = &[
         tls-client-cert-file= tls-client-key-file= tls-client-key-file-pass= tls-dh-params-file= \
         tls-ca-cert-dir="),
     (Number(0, INT), Live, "\
-        replica-priority=100 min-replicas-max-lag=10 repl-diskless-sync-delay=5 \
-        repl-diskless-sync-max-replicas=0 shutdown-timeout=10 \
+        replica-priority=100 repl-diskless-sync-delay=5 \
+        repl-diskless-sync-max-replicas=0 \
         list-compress-depth=0 hz=10 cluster-migration-barrier=1 cluster-replica-validity-factor=10 \
         tls-session-cache-size=20480 tls-session-cache-timeout=300"),
-    (Number(1, INT), Live, "repl-ping-replica-period=10 repl-timeout=60"),
     (Number(0, BIG), Live, "\
-        repl-backlog-ttl=3600 acllog-max-len=128 tracking-table-max-keys=1000000 \
+        acllog-max-len=128 tracking-table-max-keys=1000000 \
         stream-node-max-entries=100 cluster-node-timeout=15000"),
     (OneOf(&["disabled", "on-empty-db", "swapdb"]), Live, "repl-diskless-load=disabled"),
-    (Memory(1, BIG), Live, "repl-backlog-size=1048576 active-defrag-ignore-bytes=104857600"),
+    (Memory(1, BIG), Live, "active-defrag-ignore-bytes=104857600"),
     (Number(1, 10), Live, "active-expire-effort=1"),
     (OneOf(&["allchannels", "resetchannels"]), Live, "acl-pubsub-default=resetchannels"),
     (Text, AtStart, "aclfile="),

@@ -158,6 +158,13 @@ static USED: &[Row] = &[
     row("aof-load-truncated", "yes", YesNo, Live, "start from a log whose last record is cut short").slot(|c, v| c.aof_load_truncated.put(v)),
     row("aof-load-corrupt-tail-max-size", "0", Memory(0, BIG), Live, "bytes of garbage to cut from the log's end").slot(|c, v| c.aof_load_corrupt_tail_max_size.put(v)),
     row("aof-checksum", "yes", YesNo, Live, "write checksums into the log (not in Redis); they are always checked").slot(|c, v| c.aof_checksum.put(v)),
+    row("aof-use-rdb-preamble", "no", YesNo, Live, "rewrite the log to a snapshot, and not to commands").slot(|c, v| c.aof_use_rdb_preamble.put(v)),
+    // Snapshots.
+    row("dbfilename", "dump.rdb", FileName, Protected, "name of the snapshot, in dir").slot(|c, v| c.dbfilename.put(v)),
+    row("save", "", SavePoints, Live, "write a snapshot after so many seconds, if there were so many changes").slot(|c, v| c.save.put(v)),
+    row("stop-writes-on-bgsave-error", "yes", YesNo, Live, "refuse writes while snapshots fail").slot(|c, v| c.stop_writes_on_bgsave_error.put(v)),
+    row("rdbcompression", "yes", YesNo, Live, "make long strings in snapshots shorter").slot(|c, v| c.rdbcompression.put(v)),
+    row("rdbchecksum", "yes", YesNo, AtStart, "end snapshots with a checksum").slot(|c, v| c.rdbchecksum.put(v)),
     // Limits.
     row("requirepass", "", Text, Live, "the password that clients must send").slot(|c, v| c.put_requirepass(v)),
     row("maxclients", "10000", Number(1, u32::MAX as i64), Live, "clients at a time").slot(|c, v| c.maxclients.put(v)),
@@ -185,8 +192,15 @@ static USED: &[Row] = &[
     row("zset-max-listpack-entries", "128", Number(0, BIG), Live, "a sorted set of at most this many members is packed").slot(|c, v| c.zset_max_listpack_entries.put(v)),
     row("zset-max-listpack-value", "64", Memory(0, BIG), Live, "a sorted set with a longer member is not packed").slot(|c, v| c.zset_max_listpack_value.put(v)),
     row("notify-keyspace-events", "", Events, Live, "which changes of keys are published, and where").slot(|c, v| c.notify_keyspace_events.put(v)),
+    // Replicas.
+    row("repl-ping-replica-period", "10", Number(1, INT), Live, "seconds between two PINGs in what replicas are sent").slot(|c, v| c.repl_ping_replica_period.put(v)),
+    row("repl-timeout", "60", Number(1, INT), Live, "a replica that has been silent for so many seconds is cut off").slot(|c, v| c.repl_timeout.put(v)),
+    row("repl-backlog-size", "1048576", Memory(1, BIG), Live, "bytes of the log that are kept for replicas that come back").slot(|c, v| c.repl_backlog_size.put(v)),
+    row("repl-backlog-ttl", "3600", Number(0, BIG), Live, "seconds for which they are kept without a replica; 0: for ever").slot(|c, v| c.repl_backlog_ttl.put(v)),
+    row("min-replicas-to-write", "0", Number(0, INT), Live, "with fewer replicas writes are refused").slot(|c, v| c.min_replicas_to_write.put(v)),
+    row("min-replicas-max-lag", "10", Number(0, INT), Live, "a replica that has been silent for more seconds does not count for that").slot(|c, v| c.min_replicas_max_lag.put(v)),
+    row("shutdown-timeout", "10", Number(0, INT), Live, "seconds for which SHUTDOWN waits for replicas").slot(|c, v| c.shutdown_timeout.put(v)),
     // Only shown, in INFO or in a warning.
-    row("dbfilename", "dump.rdb", FileName, Protected, NO_EFFECT).slot(|c, v| c.dbfilename.put(v)),
 ];
 
 /// The index of an option's row. The case of the name does not matter.

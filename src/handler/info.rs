@@ -28,6 +28,7 @@ use crate::pubsub::Subscription;
 use crate::resp::{Args, Reply};
 use crate::server::Server;
 use crate::server::memory::{Memory, Resident};
+use crate::server::replicas::State;
 use crate::service::{self, Manager};
 use crate::stats::{Count, unix_microseconds};
 use crate::store::View;
@@ -156,7 +157,7 @@ impl Info<'_> {
             let sizes = all.iter().flat_map(|client| of(&client.held.buffers));
             sizes.map(|size| size.load(Ordering::Relaxed)).max().unwrap_or(0)
         };
-        self.field("connected_clients", all.len());
+        self.field("connected_clients", all.len().saturating_sub(server.replicas.count()));
         self.field("cluster_connections", 0);
         self.field("maxclients", server.config.maxclients.get());
         let input = most(|buffers| [&buffers.input, &buffers.input_room]);
@@ -240,15 +241,7 @@ impl Info<'_> {
         self.absent("async_loading current_cow_peak current_cow_size current_cow_size_age");
         self.fraction("current_fork_perc", 0.0);
         self.absent("current_save_keys_processed current_save_keys_total");
-        // There are no snapshots, so all changes count. Redis shows its start as the last snapshot.
-        self.field("rdb_changes_since_last_save", self.view.changes());
-        self.flag("rdb_bgsave_in_progress", false);
-        self.field("rdb_last_save_time", self.server.stats.started);
-        self.field("rdb_last_bgsave_status", "ok");
-        self.field("rdb_last_bgsave_time_sec", -1);
-        self.field("rdb_current_bgsave_time_sec", -1);
-        self.absent("rdb_saves rdb_last_cow_size rdb_last_load_keys_expired");
-        self.field("rdb_last_load_keys_loaded", 0);
+        self.snapshots(now);
         self.flag("aof_enabled", aof.is_enabled());
         self.flag("aof_rewrite_in_progress", status.rewriting.load(Ordering::Relaxed));
         // A rewrite is never scheduled: BGREWRITEAOF starts it, or is refused.
@@ -274,6 +267,25 @@ impl Info<'_> {
         if self.server.is_loading() {
             self.loading();
         }
+    }
+
+    fn snapshots(&mut self, now: u64) {
+        let snapshots = &self.server.snapshots;
+        let changes = self.view.changes().saturating_sub(load(&snapshots.saved_changes));
+        self.field("rdb_changes_since_last_save", changes);
+        self.flag("rdb_bgsave_in_progress", snapshots.is_running());
+        self.field("rdb_last_save_time", load(&snapshots.last_save));
+        let has_failed = snapshots.has_failed.load(Ordering::Relaxed);
+        self.field("rdb_last_bgsave_status", if has_failed { "err" } else { "ok" });
+        let seconds = snapshots.last_seconds.load(Ordering::Relaxed);
+        self.field("rdb_last_bgsave_time_sec", seconds);
+        let began = Some(load(&snapshots.began)).filter(|began| *began > 0);
+        let seconds = began.map_or(-1, |began| now.saturating_sub(began) as i64);
+        self.field("rdb_current_bgsave_time_sec", seconds);
+        self.field("rdb_saves", load(&snapshots.saves));
+        self.absent("rdb_last_cow_size");
+        self.field("rdb_last_load_keys_expired", load(&snapshots.keys_expired));
+        self.field("rdb_last_load_keys_loaded", load(&snapshots.keys_loaded));
     }
 
     fn loading(&mut self) {
@@ -306,14 +318,15 @@ impl Info<'_> {
         self.field("instantaneous_ops_per_sec", format_args!("{commands:.0}"));
         self.field("total_net_input_bytes", total(Count::InputBytes));
         self.field("total_net_output_bytes", total(Count::OutputBytes));
-        self.absent("total_net_repl_input_bytes total_net_repl_output_bytes");
+        self.field("total_net_repl_input_bytes", 0);
+        self.field("total_net_repl_output_bytes", load(&self.server.replicas.counts.sent));
         for (name, count) in [("input", Count::InputBytes), ("output", Count::OutputBytes)] {
             self.fraction(&format!("instantaneous_{name}_kbps"), stats.rate(count) / 1024.0);
         }
         self.fraction("instantaneous_input_repl_kbps", 0.0);
         self.fraction("instantaneous_output_repl_kbps", 0.0);
         self.field("rejected_connections", load(&stats.rejected_connections));
-        self.absent("sync_full sync_partial_ok sync_partial_err");
+        self.syncs();
         self.field("expired_keys", load(&stats.expired_keys));
         // Active expiry finds all, and has no limit of its time.
         self.fraction("expired_stale_perc", 0.0);
@@ -342,12 +355,44 @@ impl Info<'_> {
         self.field("io_threaded_writes_processed", 0);
     }
 
-    /// There are no replicas. The replication id and the backlog are left out.
+    fn syncs(&mut self) {
+        let counts = &self.server.replicas.counts;
+        self.field("sync_full", load(&counts.full));
+        self.field("sync_partial_ok", load(&counts.partial));
+        self.field("sync_partial_err", load(&counts.refused));
+    }
+
     fn replication(&mut self) {
+        let (server, config) = (self.server, &self.server.config);
+        let (aof, replicas) = (&server.aof, server.replicas.all());
         self.field("role", "master");
-        self.field("connected_slaves", 0);
+        self.field("connected_slaves", replicas.len());
+        if config.min_replicas_to_write.get() > 0 && config.min_replicas_max_lag.get() > 0 {
+            self.field("min_slaves_good_slaves", server.near_replicas());
+        }
+        for (number, replica) in replicas.iter().enumerate() {
+            let (ip, port, acked) = (replica.ip(), replica.announced.port, replica.acked);
+            let (state, lag) = match replica.state {
+                State::Waiting => ("wait_bgsave", 0),
+                State::Loading => ("send_bulk", 0),
+                State::Online => ("online", replica.lag()),
+            };
+            let values = format_args!("ip={ip},port={port},state={state},offset={acked},lag={lag}");
+            self.field(&format!("slave{number}"), values);
+        }
         self.field("master_failover_state", "no-failover");
-        self.absent("master_repl_offset repl_backlog_active");
+        self.field("master_replid", aof.backlog.id());
+        let before = aof.backlog.before();
+        let (id, good_to) = before.map_or(("0".repeat(40), -1), |(id, to)| (id, to as i64 + 1));
+        self.field("master_replid2", id);
+        // As in Redis, an offset is the number of bytes before a place, and the number of the byte before it.
+        let (begin, end) = (aof.backlog.begin(), aof.shown_offset());
+        self.field("master_repl_offset", end);
+        self.field("second_repl_offset", good_to);
+        self.flag("repl_backlog_active", begin.is_some());
+        self.field("repl_backlog_size", config.repl_backlog_size.get());
+        self.field("repl_backlog_first_byte_offset", begin.map_or(0, |begin| begin + 1));
+        self.field("repl_backlog_histlen", begin.map_or(0, |begin| end.saturating_sub(begin)));
     }
 
     fn cpu(&mut self) {

@@ -101,6 +101,19 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Waits for the end of the thread that writes to the socket, if there is one: when the queue is empty, the
+    /// connection is broken, or the peer reads no more. A replica's thread ends at once.
+    pub(super) fn end_writer(&mut self) {
+        let Some(writer) = self.writer.take() else {
+            return;
+        };
+        match &self.client.outbox {
+            Some(outbox) => outbox.close(),
+            None => self.client.public.held.kill(End::Killed),
+        }
+        let _ = writer.join();
+    }
+
     /// Writes all replies. Whenever the peer has not read for a while, reads what it has sent.
     fn write_all(&mut self, limit: usize) -> io::Result<()> {
         let mut sent = 0;

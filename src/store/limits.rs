@@ -27,6 +27,7 @@ impl Limits {
             entries: config.zset_max_listpack_entries.get(),
             value: config.zset_max_listpack_value.get(),
         };
+        let packs = config.rdbcompression.get();
         let remember = match config.maxmemory_policy.get().first {
             First::LeastFrequent => Remember::Frequency(Counting {
                 log_factor: config.lfu_log_factor.get() as u64,
@@ -34,6 +35,6 @@ impl Limits {
             }),
             _ => Remember::LastUse,
         };
-        Limits { string, list, intset, set, hash, zset, remember }
+        Limits { string, list, intset, set, hash, zset, packs, remember }
     }
 }

@@ -33,6 +33,8 @@ fn pause_after(failures: u64) -> Duration {
 pub struct Requests {
     pub wanted: Mutex<Wanted>,
     arrived: Condvar,
+    /// Held by whoever replays the files that are in use: a rewrite deletes them.
+    pub alone: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -95,7 +97,9 @@ impl Aof {
             let begin = Instant::now();
             status.rewrite_start.store(unix_microseconds() / 1_000_000, Ordering::Relaxed);
             let enable = self.rewriter.wanted.lock().unwrap().enable.take();
+            let alone = self.rewriter.alone.lock().unwrap();
             let result = self.rewrite(enable.clone(), store, replay_all);
+            drop(alone);
             self.syncs.during_rewrite.store(false, Ordering::Relaxed);
             self.tell(&result, begin.elapsed());
             ended = Instant::now();
