@@ -144,6 +144,7 @@ impl Server {
     /// Leaves something to the thread that frees what is large.
     pub fn free_later(&self, garbage: Garbage) {
         add(&self.stats.to_be_freed, 1);
+        self.stats.bytes_to_be_freed.fetch_add(garbage.bytes, Ordering::Relaxed);
         // If lazyfree is gone, the process is ending.
         let _ = self.lazyfree.send(garbage);
     }
@@ -151,7 +152,9 @@ impl Server {
     /// Frees what the other threads have taken out of the keyspace.
     pub fn free_for_ever(&self, garbage: Receiver<Garbage>) {
         for value in garbage {
+            let bytes = value.bytes;
             drop(value);
+            self.stats.bytes_to_be_freed.fetch_sub(bytes, Ordering::Relaxed);
             self.stats.to_be_freed.fetch_sub(1, Ordering::Relaxed);
             add(&self.stats.freed, 1);
         }

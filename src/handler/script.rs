@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::resp::{Args, Reply};
 use crate::server::scripts::{Flags, Kill, Known, Scripts, shebang};
 use crate::sha1::{Digest, hexadecimal};
+use crate::store::Garbage;
 
 /// Which of the four it is.
 #[derive(Clone, Copy)]
@@ -34,6 +35,11 @@ impl Form {
     /// Whether that script says in its first line that it does not write.
     pub fn says_it_reads(self, scripts: &Scripts, args: &Args) -> bool {
         self.flags(scripts, args).no_writes
+    }
+
+    /// Whether it can be seen before it runs that it only reads.
+    pub fn reads(self, scripts: &Scripts, args: &Args) -> bool {
+        self.is_read_only || self.says_it_reads(scripts, args)
     }
 
     /// Whether it is refused if memory is exceeded: it says there what it is, and not that it needs no room.
@@ -146,7 +152,9 @@ fn flush(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Erro
     let mode = (args.len() == 3).then(|| args[2].to_ascii_lowercase());
     match (args.len(), mode.as_deref()) {
         (2, _) | (_, Some(b"sync")) => drop(client.server.scripts.flush()),
-        (_, Some(b"async")) => client.server.free_later(Box::new(client.server.scripts.flush())),
+        (_, Some(b"async")) => {
+            client.server.free_later(Garbage::new(0, client.server.scripts.flush()));
+        }
         _ => return Err(Error::text("ERR SCRIPT FLUSH only support SYNC|ASYNC option")),
     }
     reply.ok()

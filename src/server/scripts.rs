@@ -414,7 +414,7 @@ impl InUse<'_> {
         // With many scripts in it, a machine is large.
         if most > KEPT.max(2 * *collect_at) {
             engine.bytes.store(0, Ordering::Relaxed);
-            return Some(Box::new(Mutex::new(self.inside.take())));
+            return Some(Garbage::new(0, Mutex::new(self.inside.take())));
         }
         if machine.heap.bytes > *collect_at {
             // What is left then is what the machine has compiled.
