@@ -122,8 +122,9 @@ fn a_limit_does_not_make_scripts_that_read_take_turns() {
     let server = Server::start(&["--loglevel", "debug", "--maxmemory", "100mb"]);
     let mut client = server.client();
     client.run("EVAL_RO 'return 1' 0");
-    client.run("EVAL '#!lua flags=no-writes\nreturn 1' 0");
-    for name in ["EVAL_RO", "EVAL"] {
+    let digest = client.call(&["SCRIPT", "LOAD", "#!lua flags=no-writes\nreturn 1"]).to_string();
+    client.run(&format!("EVALSHA {digest} 0"));
+    for name in ["EVAL_RO", "EVALSHA"] {
         let trace = server.wait_for_line(&format!("{name}, step 1 of 1"));
         assert!(trace.contains(" · shared lock, "), "{trace}");
     }
