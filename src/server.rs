@@ -191,6 +191,7 @@ impl Server {
             Others::All => self.clients.everyone(),
             Others::Subscribers => self.clients.those(self.hub.listeners().into_iter()),
             Others::Older => self.clients.older(asker),
+            Others::Holders => self.clients.holders(),
         };
         order::wait_for_others(&others, Some(asker));
     }
@@ -257,6 +258,8 @@ pub enum Others {
     Subscribers,
     /// Those that are older, if there are few clients.
     Older,
+    /// Those that hold memory which counts: mostly few, and to look at the socket of each client takes long.
+    Holders,
 }
 
 #[derive(Default)]
@@ -325,6 +328,11 @@ impl Clients {
     /// The same with those that are being ended.
     pub fn everyone(&self) -> Vec<Arc<Public>> {
         self.all.lock().unwrap().values().cloned().collect()
+    }
+
+    fn holders(&self) -> Vec<Arc<Public>> {
+        let all = self.all.lock().unwrap();
+        all.values().filter(|client| client.held.bytes() > 0).cloned().collect()
     }
 
     /// Whether there are few, so that whoever may have to wait for a key can look at all older ones.

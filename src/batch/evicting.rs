@@ -112,7 +112,7 @@ impl Batch<'_> {
     }
 
     /// Whether there would be room if clients held nothing.
-    pub fn clients_take_too_much(&self) -> bool {
+    pub fn has_room_without_clients(&self) -> bool {
         let held = self.server.config.clients.bytes();
         self.used().saturating_sub(held) <= self.server.config.maxmemory.get()
     }

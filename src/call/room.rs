@@ -43,10 +43,10 @@ impl Caller<'_> {
             return false;
         }
         let mut has_room = self.batch.make_room().unwrap_or(true);
-        if !has_room && self.batch.clients_take_too_much() {
+        if !has_room && self.batch.has_room_without_clients() {
             // Some of them may have hung up, and their threads are yet to notice it.
             self.batch.give_back();
-            server.wait_for_others(&client.public, Others::All);
+            server.wait_for_others(&client.public, Others::Holders);
             has_room = self.batch.make_room().unwrap_or(true);
         }
         self.out_of_memory = !has_room;
