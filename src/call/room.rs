@@ -27,7 +27,7 @@ impl Caller<'_> {
             (Run::Exec, Some(transaction)) => (transaction.has_script, transaction.denies_oom),
             // It will be queued.
             (_, Some(_)) => (false, !row.command.is(Flag::NotQueued)),
-            (Run::Script(form), None) => (true, form.denies_oom(&server.scripts, args)),
+            (Run::Script(form), None) => (!form.only_loads, form.denies_oom(&server.scripts, args)),
             (_, None) => (false, row.command.is(Flag::DenyOom)),
         };
         // What is queued takes no lock by itself, and a script that reads a shared one. So they take the exclusive one only if
@@ -35,7 +35,7 @@ impl Caller<'_> {
         let takes_none = match (row.command.run, &client.transaction) {
             (Run::Exec, _) => false,
             (_, Some(_)) => true,
-            (Run::Script(form), None) => form.reads(&server.scripts, args),
+            (Run::Script(form), None) => form.only_reads(form.flags(&server.scripts, args)),
             (_, None) => false,
         };
         let is_exceeded = || server.eviction.is_exceeded.load(Ordering::Relaxed);

@@ -184,6 +184,15 @@ impl Stored {
         Stored::new(key, Form::<T::Large>::Small(kind, payload), usage, heap)
     }
 
+    /// Bytes that the value has outside of the piece: what an edit may change of [`Keyed::outside`].
+    #[inline(never)]
+    pub(super) fn value_memory(&self) -> usize {
+        match self {
+            Stored::Small(_) => 0,
+            Stored::Large(large) => large.value.memory(),
+        }
+    }
+
     /// When or how often the key was used.
     pub fn usage(&self) -> &Usage {
         match self {
@@ -475,7 +484,7 @@ impl EntryMut<'_> {
             }
             (Form::Large(value), Stored::Large(large)) => {
                 let value = value.into();
-                self.heap.count_outside(large.value.look().memory(), value.look().memory());
+                self.heap.count_outside(large.value.memory(), value.memory());
                 Some(std::mem::replace(&mut large.value, value))
             }
             (value, _) => self.exchange(value),
