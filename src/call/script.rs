@@ -16,7 +16,7 @@
 //! fails after it has written has written.
 //!
 //! **It must not run for ever.** The machine asks now and then whether it may go on ([`Host::interrupt`]). After
-//! `lua-time-limit` the batch lends its lock (batch/lending.rs): others are told BUSY, and may say SCRIPT KILL
+//! `busy-reply-threshold` the batch lends its lock (batch/lending.rs): others are told BUSY, and may say SCRIPT KILL
 //! unless the script has written. Then the lock is taken for each single command of the script.
 //!
 //! **How Redis does it**: eval.c, script.c and script_lua.c: `evalGenericCommand`, `luaCallFunction`,
@@ -262,7 +262,7 @@ impl Host for Running<'_, '_> {
             return Err(KILLED.into());
         }
         let store = self.caller.batch.store;
-        let limit = self.client.server.config.lua_time_limit.get() as u64;
+        let limit = self.client.server.config.busy_reply_threshold.get() as u64;
         let elapsed = self.looked_at.get_or_insert_with(Instant::now).elapsed();
         let is_slow = elapsed >= Duration::from_millis(limit) || store.is_busy();
         if limit > 0 && is_slow && !std::mem::replace(&mut self.is_busy, true) {

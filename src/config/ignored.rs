@@ -111,7 +111,7 @@ pub const ALIASES: &str = "\
     slave-read-only=replica-read-only slave-priority=replica-priority \
     slave-lazy-flush=replica-lazy-flush slave-ignore-maxmemory=replica-ignore-maxmemory \
     min-slaves-max-lag=min-replicas-max-lag repl-ping-slave-period=repl-ping-replica-period \
-    busy-reply-threshold=lua-time-limit list-max-ziplist-size=list-max-listpack-size \
+    lua-time-limit=busy-reply-threshold list-max-ziplist-size=list-max-listpack-size \
     hash-max-ziplist-entries=hash-max-listpack-entries \
     hash-max-ziplist-value=hash-max-listpack-value \
     zset-max-ziplist-entries=zset-max-listpack-entries \

@@ -180,7 +180,7 @@ static USED: &[Row] = &[
     row("client-output-buffer-limit", "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60", OutputLimits, Live, "bytes a client may leave unread").slot(|c, v| c.put_output_limits(v)),
     row("slowlog-log-slower-than", "10000", Number(-1, BIG), Live, "a command of this many microseconds is slow; -1: none is").slot(|c, v| c.slowlog_log_slower_than.put(v)),
     row("latency-monitor-threshold", "0", Number(0, BIG), Live, "what takes this many milliseconds is an event of LATENCY; 0: nothing is").slot(|c, v| c.put_latency_threshold(v)),
-    row("lua-time-limit", "5000", Number(0, BIG), Live, "milliseconds after which a script is busy, and others are told; 0: never").slot(|c, v| c.lua_time_limit.put(v)),
+    row("busy-reply-threshold", "5000", Number(0, BIG), Live, "milliseconds after which a script is busy, and others are told; 0: never").slot(|c, v| c.busy_reply_threshold.put(v)),
     row("latency-tracking-info-percentiles", "50 99 99.9", Percentages, Live, "percentiles of the times of each command, in INFO latencystats").slot(|c, v| c.latency_tracking_info_percentiles.put(v)),
     row("slowlog-max-len", "128", Number(0, BIG), Live, "entries that the slow log keeps").slot(|c, v| c.slowlog_max_len.put(v)),
     row("hash-max-listpack-entries", "512", Number(0, BIG), Live, "a hash of at most this many fields is packed").slot(|c, v| c.hash_max_listpack_entries.put(v)),

@@ -36,6 +36,8 @@ impl Config {
         let mut args = args.into_iter().peekable();
         from_stdin |= args.next_if(|word| word == "-").is_some();
         let file = args.next_if(|word| !word.as_bytes().starts_with(b"-"));
+        // As in Redis, an empty name is no file. A script may pass a variable that has no value.
+        let file = file.filter(|path| !path.is_empty());
         let mut lines = Vec::new();
         while let Some(word) = args.next() {
             let word = word.as_bytes();
@@ -335,8 +337,7 @@ impl Loader {
                 warnings.push(format!("'{name} {given}' is not obeyed: {why}. It is {kept}."));
             }
         }
-        let has_channels = self.user.as_ref().is_none_or(|user| user.has_channels);
-        if !has_channels && self.value("acl-pubsub-default") != b"allchannels" {
+        if self.lacks_channels() {
             let text =
                 "The user 'default' may use no channels, as it is written, and may use all here.";
             warnings.push(text.to_string());
@@ -354,10 +355,16 @@ impl Loader {
         warnings
     }
 
+    fn lacks_channels(&self) -> bool {
+        self.user.as_ref().is_some_and(|user| !user.has_channels)
+            && self.value("acl-pubsub-default") != b"allchannels"
+    }
+
     fn finish(mut self) -> Result<Start, String> {
         self.read_aclfile();
         let mut warnings = self.warnings();
         let config = Config {
+            lacks_channels: self.lacks_channels(),
             file: self.file,
             input: self.input,
             renames: self.renames,
@@ -386,7 +393,7 @@ fn check_count(accepts: &Accepts, count: usize) -> Result<(), &'static str> {
         _ => false,
     };
     match count {
-        0 => Err("its value is missing"),
+        0 if !matches!(accepts, Refused(_)) => Err("its value is missing"),
         2.. if !many => Err("it takes one value"),
         _ => Ok(()),
     }
@@ -628,6 +635,8 @@ mod tests {
             let (_, warnings) = start(&[&["--appendonly", "no"], save].concat()).unwrap();
             assert_eq!(warnings.len(), count);
         }
+        let (config, _) = start(&["", "--timeout", "4"]).unwrap();
+        assert_eq!((config.timeout.get(), &config.file), (4, &PathBuf::new()));
     }
 
     /// Redis changes into each of them in turn.
@@ -684,6 +693,7 @@ mod tests {
             ),
             (&["--dir", ""], "'dir ' (command line): No such file or directory"),
             (&["--io-threads", "0"], "'io-threads 0' (command line): argument must be between 1"),
+            (&["--sentinel"], "'sentinel' (command line): this server is not a sentinel"),
             (&["--loadmodule", "x.so"], "'loadmodule x.so' (command line): this server has no mod"),
             (&["--check-aof"], "'--check-aof' (command line): it takes one directory or file"),
         ] {
