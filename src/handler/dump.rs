@@ -6,7 +6,7 @@
 //! **How Redis does it**: cluster.c, because a cluster moves its keys in this way.
 
 use super::args::{Cursor, integer};
-use super::{Command, ONE_KEY, Run, command};
+use super::{Command, Flag, ONE_KEY, Run, command};
 use crate::error::Error;
 use crate::rdb;
 use crate::resp::{Args, Digits, Reply};
@@ -15,7 +15,7 @@ use crate::store::{View, ViewMut};
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
     command("dump",               2, Run::Read(dump),     ONE_KEY, "2.6.0", "key",                                                                                    "Return a serialized version of the value stored at the specified key.").uses("RO access"),
-    command("restore",           -4, Run::Write(restore), ONE_KEY, "2.6.0", "key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]", "Create a key using the provided serialized value, previously obtained using DUMP.").uses("OW update"),
+    command("restore",           -4, Run::Write(restore), ONE_KEY, "2.6.0", "key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]", "Create a key using the provided serialized value, previously obtained using DUMP.").with(&[Flag::DenyOom]).uses("OW update"),
 ];
 
 fn dump(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
