@@ -6,7 +6,7 @@
 //! **How Redis does it**: cluster.c, because a cluster moves its keys in this way.
 
 use super::args::{Cursor, integer};
-use super::{Command, ONE_KEY, Run, command};
+use super::{Command, Flag, ONE_KEY, Run, command};
 use crate::error::Error;
 use crate::rdb;
 use crate::resp::{Args, Digits, Reply};
@@ -15,7 +15,7 @@ use crate::store::{View, ViewMut};
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
     command("dump",               2, Run::Read(dump),     ONE_KEY, "2.6.0", "key",                                                                                    "Return a serialized version of the value stored at the specified key.").uses("RO access"),
-    command("restore",           -4, Run::Write(restore), ONE_KEY, "2.6.0", "key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]", "Create a key using the provided serialized value, previously obtained using DUMP.").uses("OW update"),
+    command("restore",           -4, Run::Write(restore), ONE_KEY, "2.6.0", "key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]", "Create a key using the provided serialized value, previously obtained using DUMP.").with(&[Flag::DenyOom]).uses("OW update"),
 ];
 
 fn dump(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
@@ -34,6 +34,9 @@ struct Options {
     replace: bool,
     /// Whether the time to live is a moment, and no duration.
     is_moment: bool,
+    /// In seconds.
+    idle_time: Option<i64>,
+    frequency: Option<u8>,
 }
 
 fn restore(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
@@ -60,6 +63,7 @@ fn restore(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Err
     }
     entry.edit().set_deadline(deadline.map(|deadline| deadline as u64));
     view.insert(key, "restore", entry);
+    view.set_usage(key, options.idle_time, options.frequency);
     if let Some(deadline) = deadline.filter(|_| !options.is_moment) {
         let digits = Digits::new(deadline);
         let mut words: Vec<&[u8]> = args.iter().collect();
@@ -70,26 +74,28 @@ fn restore(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Err
     reply.ok()
 }
 
-/// IDLETIME and FREQ are checked, and have no effect.
+/// Of IDLETIME and FREQ the one has an effect that fits `maxmemory-policy`.
 fn options(args: &Args) -> Result<Options, Error> {
-    let mut options = Options { replace: false, is_moment: false };
-    let (mut has_idle_time, mut has_frequency) = (false, false);
+    let mut options =
+        Options { replace: false, is_moment: false, idle_time: None, frequency: None };
     let mut cursor = Cursor::at(args, 4);
     while let Some(option) = cursor.option() {
         match option.as_slice() {
             b"REPLACE" => options.replace = true,
             b"ABSTTL" => options.is_moment = true,
-            b"IDLETIME" if !has_frequency => {
-                has_idle_time = true;
-                if integer(cursor.operand()?)? < 0 {
+            b"IDLETIME" if options.frequency.is_none() => {
+                let idle_time = integer(cursor.operand()?)?;
+                if idle_time < 0 {
                     return Err(Error::text("ERR Invalid IDLETIME value, must be >= 0"));
                 }
+                options.idle_time = Some(idle_time);
             }
-            b"FREQ" if !has_idle_time => {
-                has_frequency = true;
-                if !(0..=255).contains(&integer(cursor.operand()?)?) {
-                    return Err(Error::text("ERR Invalid FREQ value, must be >= 0 and <= 255"));
-                }
+            b"FREQ" if options.idle_time.is_none() => {
+                let frequency = u8::try_from(integer(cursor.operand()?)?);
+                options.frequency =
+                    Some(frequency.map_err(|_| {
+                        Error::text("ERR Invalid FREQ value, must be >= 0 and <= 255")
+                    })?);
             }
             _ => return Err(Error::Syntax),
         }

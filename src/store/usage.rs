@@ -5,9 +5,9 @@
 //!
 //! **How Redis does it**: `lookupKey` in db.c, and its flag `LOOKUP_NOTOUCH`.
 
-use super::{Report, Time, View};
+use super::{Report, Time, View, ViewMut};
 use crate::key::Key;
-use crate::types::{Limits, Usage};
+use crate::types::{Limits, Remember, Usage};
 
 impl Report {
     /// The key with this digest is used. If its last use is remembered, that was mostly a moment ago: then nothing is
@@ -36,5 +36,24 @@ impl View<'_> {
             self.report.write_use(entry.entry.usage(), key.digest, self.time, self.limits);
         }
         found.is_some()
+    }
+}
+
+impl ViewMut<'_> {
+    /// RESTORE: says for how many seconds the key was not used, or how often it was. The one that
+    /// `maxmemory-policy` wants counts.
+    pub fn set_usage(&mut self, key: Key, idle_time: Option<i64>, frequency: Option<u8>) {
+        let (remember, now) = (self.limits.remember, self.time.now);
+        let Some(entry) = self.db().keys.get(key.digest, &key) else {
+            return;
+        };
+        let usage = entry.entry.usage();
+        match (remember, idle_time, frequency) {
+            (Remember::LastUse, Some(seconds), _) => {
+                usage.set_idle(seconds.unsigned_abs().saturating_mul(1000), now);
+            }
+            (Remember::Frequency(_), _, Some(frequency)) => usage.set_frequency(frequency, now),
+            _ => {}
+        }
     }
 }

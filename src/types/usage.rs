@@ -102,6 +102,19 @@ impl Usage {
         }))
     }
 
+    /// Says for how many milliseconds the key was not used.
+    pub fn set_idle(&self, idle: u64, now: u64) {
+        let level = (0..LEVELS).find(|level| idle >> unit(*level) < HALF).unwrap_or(LEVELS - 1);
+        // Up to the next unit, or the key would seem to have been used later.
+        let idle = idle.min((HALF - 1) << unit(level)) + (1 << unit(level)) - 1;
+        self.0.store(stamp(now.saturating_sub(idle), level), Relaxed);
+    }
+
+    /// Says how often the key was used.
+    pub fn set_frequency(&self, count: u8, now: u64) {
+        self.0.store((minute(now) << 8 | u64::from(count)) as u16, Relaxed);
+    }
+
     /// That of an entry which is in no table. Whoever puts it into one says what it is then.
     pub fn unknown() -> Usage {
         Usage(AtomicU16::new(0))
@@ -208,6 +221,19 @@ impl Usage {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_idle_time_that_is_set_is_told_and_goes_on() {
+        let (usage, now) = (Usage::unknown(), 1_700_000_000_123);
+        for idle in [0, 1, 999, 100 * SECOND, 20 * MINUTE, 5 * 60 * MINUTE, 4 * DAY, 20 * DAY] {
+            usage.set_idle(idle, now);
+            let told = usage.idle(now);
+            assert!((idle..=idle + idle / 200 + 64).contains(&told), "{idle}: {told}");
+            assert!(usage.idle(now + SECOND) >= told, "{idle}");
+        }
+        usage.set_idle(u64::MAX, now);
+        assert!(usage.idle(now) > 20 * DAY);
+    }
 
     const SECOND: u64 = 1000;
     const MINUTE: u64 = 60 * SECOND;
