@@ -83,6 +83,19 @@ impl Disk {
         }
     }
 
+    /// Fills the disk without a client.
+    fn fill(&self, server: &Server) {
+        match self {
+            Disk::Tmpfs(mount) => {
+                let result = fs::write(mount.0.join("more ballast"), vec![1; 1_000_000]);
+                result.expect_err("more than the disk can hold");
+            }
+            Disk::Limit => {
+                run("prlimit", &["--pid", &server.pid().to_string(), "--fsize=1:"]).unwrap();
+            }
+        }
+    }
+
     fn give_room(&self, server: &Server) {
         match self {
             Disk::Tmpfs(mount) => fs::remove_file(mount.0.join("ballast")).unwrap(),
@@ -292,6 +305,38 @@ fn on_a_full_disk_a_script_reads_until_it_writes_and_the_log_has_all_of_it_or_no
     let found = server.client().run("MGET count small");
     assert_eq!(found, "1) (nil)\n2) \"1\"");
     assert_eq!(server.client().run("EXISTS long"), "(integer) 0");
+}
+
+#[test]
+fn a_disk_that_is_full_between_two_writes_of_a_script_has_none_of_them_until_there_is_room() {
+    let Some((mut server, disk)) = server_on_a_small_disk(&["--lua-time-limit", "20"]) else {
+        return;
+    };
+    let (mut client, mut runs, mut listens) = (server.client(), server.client(), server.client());
+    listens.run("SUBSCRIBE go");
+    let script = "
+        redis.call('SET', 'first', ARGV[1])
+        while redis.call('PUBSUB', 'NUMSUB', 'go')[2] > 0 do end
+        redis.call('SET', 'second', ARGV[1])
+        return redis.call('STRLEN', 'first')";
+    runs.send(&["EVAL", script, "0", &"x".repeat(5000)]);
+    eventually("it is busy", || client.run("GET first").starts_with("(error) BUSY"));
+    disk.fill(&server);
+    drop(listens);
+    let reply = runs.read().to_string();
+    assert!(reply.starts_with("(error) MISCONF Errors writing to the AOF file: "), "{reply}");
+    assert_eq!(client.run("EXISTS first second"), "(integer) 2");
+    let logged = |server: &Server| {
+        let log = read_log(server.dir()).expect("whole records");
+        log.iter().filter(|record| record.iter().any(|part| part.starts_with(b"xx"))).count()
+    };
+    assert_eq!(logged(&server), 0);
+    disk.give_room(&server);
+    eventually("there is room", || client.run("SET later 1") == "OK");
+    assert_eq!(logged(&server), 2);
+    server.program = Program::Ours;
+    server.crash();
+    assert_eq!(server.client().run("EXISTS first second later"), "(integer) 3");
 }
 
 #[test]
