@@ -74,10 +74,18 @@ fn is_exceeded(server: &Server, store: &Store) -> bool {
         return false;
     };
     // Noted under the lock: whoever has it after us knows better.
-    server.note_memory(keyspace.memory());
-    let is_exceeded = server.eviction.is_exceeded.load(Relaxed);
+    let used = server.note_memory(keyspace.memory());
+    drop(keyspace);
+    let is_exceeded = used > limit;
     if !is_exceeded {
         server.eviction.note(true);
+    }
+    if server.eviction.limit_is_new.swap(false, Relaxed) && is_exceeded {
+        log::warning(format_args!(
+            "WARNING: the new maxmemory value set via CONFIG SET ({limit}) is smaller than the current memory \
+             usage ({used}). This will result in key eviction and/or the inability to accept new write commands \
+             depending on the maxmemory-policy."
+        ));
     }
     is_exceeded
 }

@@ -78,7 +78,7 @@ mod stats;
 mod types;
 mod watch;
 
-use aof::rewrite::{replay_sealed, replay_up_to};
+use aof::rewrite::replay_sealed;
 use client::Client;
 use config::{Config, Start};
 use listen::Listener;
@@ -161,7 +161,7 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
     };
     let accepting = listeners.into_iter().map(accept);
     let accepting = accepting.collect::<Result<Vec<Thread>, String>>()?;
-    load(&server, &store, has_log)?;
+    call::load(&server, &store, has_log)?;
     server.aof.status.loading.store(false, Ordering::Relaxed);
     accepting.iter().for_each(Thread::unpark);
     service::ready(&server.config, port);
@@ -174,23 +174,8 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
         let replay_all = |manifest: &_| call::replay(server, |run| replay_sealed(manifest, run));
         server.aof.rewrite_when_asked(store, &replay_all)
     })?;
-    background("snapshot", |server, store| {
-        let replay =
-            |manifest: &_, length| call::replay(server, |run| replay_up_to(manifest, length, run));
-        server.snapshots.save_for_ever(&server.config, &server.aof, store, &replay)
-    })?;
+    background("snapshot", |server, store| call::save_snapshots(server, store))?;
     Ok(server)
-}
-
-/// The data, from the log or else from a snapshot: into a keyspace of its own, whose lock the replay keeps to the end.
-/// INFO looks at an empty one meanwhile.
-fn load(server: &Arc<Server>, store: &Store, has_log: bool) -> Result<(), String> {
-    let keyspace = match has_log {
-        true => Some(call::replay(server, |run| server.aof.start(run))?),
-        false => snapshot::load(&server.config, &server.aof.status, &server.snapshots)?,
-    };
-    keyspace.into_iter().for_each(|keyspace| store.write_when_free().take_over(keyspace));
-    Ok(())
 }
 
 /// Starts one of our own threads.

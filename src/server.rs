@@ -147,6 +147,7 @@ impl Server {
     /// Leaves something to the thread that frees what is large.
     pub fn free_later(&self, garbage: Garbage) {
         add(&self.stats.to_be_freed, 1);
+        self.stats.bytes_to_be_freed.fetch_add(garbage.bytes, Ordering::Relaxed);
         // If lazyfree is gone, the process is ending.
         let _ = self.lazyfree.send(garbage);
     }
@@ -154,7 +155,9 @@ impl Server {
     /// Frees what the other threads have taken out of the keyspace.
     pub fn free_for_ever(&self, garbage: Receiver<Garbage>) {
         for value in garbage {
+            let bytes = value.bytes;
             drop(value);
+            self.stats.bytes_to_be_freed.fetch_sub(bytes, Ordering::Relaxed);
             self.stats.to_be_freed.fetch_sub(1, Ordering::Relaxed);
             add(&self.stats.freed, 1);
         }
@@ -191,6 +194,7 @@ impl Server {
             Others::All => self.clients.everyone(),
             Others::Subscribers => self.clients.those(self.hub.listeners().into_iter()),
             Others::Older => self.clients.older(asker),
+            Others::Holders => self.clients.holders(),
         };
         order::wait_for_others(&others, Some(asker));
     }
@@ -257,6 +261,8 @@ pub enum Others {
     Subscribers,
     /// Those that are older, if there are few clients.
     Older,
+    /// Those that hold memory which counts: mostly few, and to look at the socket of each client takes long.
+    Holders,
 }
 
 #[derive(Default)]
@@ -325,6 +331,11 @@ impl Clients {
     /// The same with those that are being ended.
     pub fn everyone(&self) -> Vec<Arc<Public>> {
         self.all.lock().unwrap().values().cloned().collect()
+    }
+
+    fn holders(&self) -> Vec<Arc<Public>> {
+        let all = self.all.lock().unwrap();
+        all.values().filter(|client| client.held.bytes() > 0).cloned().collect()
     }
 
     /// Whether there are few, so that whoever may have to wait for a key can look at all older ones.

@@ -40,6 +40,7 @@ pub struct Stats {
     /// Large values and whole databases that lazyfree has freed, and those that wait for it.
     pub freed: AtomicU64,
     pub to_be_freed: AtomicU64,
+    pub bytes_to_be_freed: AtomicUsize,
     /// The counters of all clients that have left.
     left: Counters,
     /// The totals at the last CONFIG RESETSTAT.

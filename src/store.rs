@@ -22,7 +22,7 @@
 //! the part of a long value that has memory of its own (types/entry.rs).
 //!
 //! Large values and whole databases are not freed under the lock. They are collected as
-//! [`Keyspace::garbage`], and another thread frees them.
+//! [`Garbage`], and another thread frees them.
 //!
 //! **How Redis does it**: db.c. There a second table maps keys to deadlines; here the deadline is in the
 //! entry.
@@ -67,8 +67,9 @@ pub struct Keyspace {
     pub watchers: Mutex<Watchers>,
     /// Clients that wait for a key. A leaf too.
     pub blocking: Mutex<Blocking>,
-    /// What is to be freed after the lock is released.
-    pub garbage: Vec<Garbage>,
+    /// What is to be freed after the lock is released, and how many bytes of it are waited for.
+    garbage: Vec<Garbage>,
+    pub garbage_bytes: usize,
     /// Empty memory for the records of whoever holds the exclusive lock. There is one for all, so that
     /// it may be large (propagate.rs).
     pub records: Vec<u8>,
@@ -78,7 +79,18 @@ pub struct Keyspace {
 }
 
 /// Something that may take long to free.
-pub type Garbage = Box<dyn Send + Sync>;
+pub struct Garbage {
+    _what: Box<dyn Send + Sync>,
+    /// How many bytes commands wait for if `maxmemory` is reached (batch/evicting.rs). For a whole database 0: it may
+    /// take seconds, and whoever empties one needs not wait.
+    pub bytes: usize,
+}
+
+impl Garbage {
+    pub fn new(bytes: usize, what: impl Send + Sync + 'static) -> Garbage {
+        Garbage { _what: Box::new(what), bytes }
+    }
+}
 
 struct Db {
     keys: Table<Stored>,
@@ -124,10 +136,22 @@ impl Keyspace {
             watchers: Mutex::default(),
             blocking: Mutex::default(),
             garbage: Vec::new(),
+            garbage_bytes: 0,
             records: Vec::new(),
             changes: 0,
             evictor: Evictor::default(),
         }
+    }
+
+    fn free_later(&mut self, garbage: Garbage) {
+        self.garbage_bytes += garbage.bytes;
+        self.garbage.push(garbage);
+    }
+
+    /// What is to be freed.
+    pub fn garbage(&mut self) -> impl Iterator<Item = Garbage> {
+        self.garbage_bytes = 0;
+        self.garbage.drain(..)
     }
 
     /// Takes the data of another, which the log has filled. Any key may have changed, so all watches fail.
@@ -139,11 +163,6 @@ impl Keyspace {
 
     pub fn databases(&self) -> usize {
         self.dbs.count
-    }
-
-    /// How many keys a database has, and how many of them have a deadline.
-    pub fn size(&self, db: usize) -> (usize, usize) {
-        (self.dbs[db].keys.len(), self.dbs[db].deadlines.len())
     }
 
     /// Every key of a database: for a base of the log. Expired ones are included, because their DELs are not

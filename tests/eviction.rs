@@ -67,6 +67,79 @@ fn many_writers_at_once_do_not_exceed_the_limit_by_more_than_a_batch() {
     assert!(stat(&mut client, "evicted_keys") > 16 * 40 * 64 - 8 * 1024);
 }
 
+/// Each of them waits in turn for the lock and for room. None is refused, and none waits for ever.
+#[test]
+fn hundreds_of_clients_at_the_limit_are_all_served() {
+    const CLIENTS: u64 = 400;
+    let limit = 24 * MB;
+    let flags = ["--maxmemory", "24mb", "--maxmemory-policy", "allkeys-lru", "--appendonly", "no"];
+    let server = Server::start(&flags);
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| server.client()).collect();
+    let value = "v".repeat(1024);
+    for round in 0..3 {
+        for (number, client) in clients.iter_mut().enumerate() {
+            for i in 0..16 {
+                client.send(&["SET", &format!("k:{number}:{round}:{i}"), &value]);
+            }
+        }
+        for client in &mut clients {
+            (0..16).for_each(|_| assert_eq!(client.read().to_string(), "OK"));
+        }
+    }
+    let client = &mut clients[0];
+    assert!(stat(client, "evicted_keys") > 2_000);
+    assert!(used(client) <= limit + CLIENTS * 32 * 1024);
+}
+
+/// A copy of a large hash is made as fast as another one is freed, so what is evicted must not pile up.
+#[test]
+fn what_lazyfree_has_not_freed_yet_is_bounded() {
+    let flags =
+        ["--maxmemory", "16mb", "--maxmemory-policy", "allkeys-random", "--appendonly", "no"];
+    let server = Server::start(&flags);
+    let mut client = server.client();
+    let fields: Vec<String> = (0..20_000).map(|i| format!("field:{i}")).collect();
+    let fields: Vec<&str> = fields.iter().flat_map(|field| [field.as_str(), "value"]).collect();
+    client.call(&[&["HSET", "source"][..], &fields].concat());
+    let one = client.run("MEMORY USAGE source");
+    let mut observer = server.client();
+    let mut most = 0;
+    for round in 0..6 {
+        (0..50).for_each(|i| client.send(&["COPY", "source", &format!("{round}:{i}")]));
+        (0..50).for_each(|_| drop(client.read()));
+        let info = observer.run("INFO memory");
+        most = most.max(number(&info, "lazyfree_pending_objects"));
+        if observer.run("EXISTS source") == "(integer) 0" {
+            client.call(&[&["HSET", "source"][..], &fields].concat());
+        }
+    }
+    assert!(stat(&mut observer, "evicted_keys") > 50 && most <= 4, "{most} of {one}");
+}
+
+/// The shared lock is enough for a script that reads, also if there is a limit.
+#[test]
+fn a_limit_does_not_make_scripts_that_read_take_turns() {
+    let server = Server::start(&["--loglevel", "debug", "--maxmemory", "100mb"]);
+    let mut client = server.client();
+    client.run("EVAL_RO 'return 1' 0");
+    let digest = client.call(&["SCRIPT", "LOAD", "#!lua flags=no-writes\nreturn 1"]).to_string();
+    client.run(&format!("EVALSHA {digest} 0"));
+    for name in ["EVAL_RO", "EVALSHA"] {
+        let trace = server.wait_for_line(&format!("{name}, step 1 of 1"));
+        assert!(trace.contains(" · shared lock, "), "{trace}");
+    }
+}
+
+#[test]
+fn the_operator_is_warned_of_a_limit_below_what_is_used() {
+    let server = Server::start(&["--enable-debug-command", "yes"]);
+    let mut client = server.client();
+    client.run("DEBUG POPULATE 10000 key 100");
+    client.run("CONFIG SET maxmemory 1000000");
+    let line = server.wait_for_line("the new maxmemory value set via CONFIG SET (1000000)");
+    assert!(line.contains(" is smaller than the current memory usage ("), "{line}");
+}
+
 /// A million evictions: some of them for each SET, most by the thread.
 #[test]
 fn a_limit_that_is_lowered_by_much_is_reached_while_clients_are_served() {

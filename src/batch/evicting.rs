@@ -34,6 +34,12 @@ pub enum Room {
 /// After so many keys the clock is read.
 const KEYS: usize = 16;
 
+/// One part in so many of `maxmemory` may be in memory though it is gone.
+const UNFREED: usize = 8;
+
+/// How long a command waits until no more than that is left.
+const PATIENCE: Duration = Duration::from_millis(100);
+
 /// Time for others, between two evictions of one command.
 const PAUSE: Duration = Duration::from_micros(200);
 
@@ -41,8 +47,9 @@ impl Batch<'_> {
     /// Takes the exclusive lock, and evicts until memory is not exceeded. Returns false if it still is, and nothing can be
     /// evicted.
     pub fn make_room(&mut self) -> Result<bool, Busy> {
+        self.exclude()?;
         loop {
-            self.exclude()?;
+            self.let_lazyfree_follow()?;
             match self.evict_some() {
                 Room::Enough => return Ok(true),
                 Room::Nothing => return Ok(false),
@@ -52,9 +59,26 @@ impl Batch<'_> {
                 Room::NotYet => {
                     self.give_back();
                     thread::sleep(PAUSE);
+                    self.exclude()?;
                 }
             }
         }
+    }
+
+    /// Large values that are gone do not count any more, and are in memory until lazyfree has freed them. If these are
+    /// many, whoever makes room waits for it without a lock.
+    fn let_lazyfree_follow(&mut self) -> Result<(), Busy> {
+        let most = self.server.config.maxmemory.get() / UNFREED;
+        let to_be_freed = || self.server.stats.bytes_to_be_freed.load(Relaxed);
+        if to_be_freed() + self.keyspace().garbage_bytes <= most {
+            return Ok(());
+        }
+        self.give_back();
+        let begin = Instant::now();
+        while to_be_freed() > most && begin.elapsed() < PATIENCE {
+            thread::sleep(PAUSE);
+        }
+        self.exclude()
     }
 
     /// Evicts under the exclusive lock, for as long as one may hold it.
@@ -88,7 +112,7 @@ impl Batch<'_> {
     }
 
     /// Whether there would be room if clients held nothing.
-    pub fn clients_take_too_much(&self) -> bool {
+    pub fn has_room_without_clients(&self) -> bool {
         let held = self.server.config.clients.bytes();
         self.used().saturating_sub(held) <= self.server.config.maxmemory.get()
     }

@@ -108,7 +108,7 @@ impl<'a> Batch<'a> {
             // keyspace keeps for the next writer.
             self.server.aof.append(&mut self.records);
             std::mem::swap(&mut self.records.bytes, &mut keyspace.records);
-            for garbage in keyspace.garbage.drain(..) {
+            for garbage in keyspace.garbage() {
                 self.server.free_later(garbage);
             }
             if self.server.config.maxmemory.get() > 0 && self.time.source == Source::Client {
@@ -150,7 +150,7 @@ impl<'a> Batch<'a> {
     /// Frees what a replay has deleted, at once: a replay keeps its lock, and nobody waits for that lock.
     pub fn free_garbage(&mut self) {
         if let Guard::Exclusive(keyspace) = &mut self.guard {
-            keyspace.garbage.clear();
+            drop(keyspace.garbage());
         }
     }
 }

@@ -30,17 +30,23 @@ impl Caller<'_> {
             (Run::Script(form), None) => (!form.only_loads, form.denies_oom(&server.scripts, args)),
             (_, None) => (false, row.command.is(Flag::DenyOom)),
         };
-        // To be queued, a command takes no lock, unless memory is exceeded.
-        let is_queued = client.transaction.is_some() && !matches!(row.command.run, Run::Exec);
+        // What is queued takes no lock by itself, and a script that reads a shared one. So they take the exclusive one only if
+        // memory is exceeded.
+        let takes_none = match (row.command.run, &client.transaction) {
+            (Run::Exec, _) => false,
+            (_, Some(_)) => true,
+            (Run::Script(form), None) => form.only_reads(form.flags(&server.scripts, args)),
+            (_, None) => false,
+        };
         let is_exceeded = || server.eviction.is_exceeded.load(Ordering::Relaxed);
-        if !(runs_script || is_denied) || is_queued && !is_exceeded() {
+        if !(runs_script || is_denied) || takes_none && !is_exceeded() {
             return false;
         }
         let mut has_room = self.batch.make_room().unwrap_or(true);
-        if !has_room && self.batch.clients_take_too_much() {
+        if !has_room && self.batch.has_room_without_clients() {
             // Some of them may have hung up, and their threads are yet to notice it.
             self.batch.give_back();
-            server.wait_for_others(&client.public, Others::All);
+            server.wait_for_others(&client.public, Others::Holders);
             has_room = self.batch.make_room().unwrap_or(true);
         }
         self.out_of_memory = !has_room;

@@ -58,8 +58,9 @@ fn set(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error>
 fn change(server: &Server, pairs: &[(&[u8], &[u8])]) -> Result<(), Error> {
     let _one_at_a_time = server.config_changes.lock().unwrap();
     let was_on = server.config.appendonly.get();
+    let limit = server.config.maxmemory.get();
     let before = server.config.set(pairs)?;
-    server.eviction.look_again();
+    server.eviction.look_again(server.config.maxmemory.get() != limit);
     if server.config.appendonly.get() == was_on {
         return Ok(());
     }

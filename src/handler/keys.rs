@@ -194,7 +194,7 @@ fn c_int(text: &[u8]) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handler::TABLE;
+    use crate::handler::{Flag, TABLE};
 
     #[test]
     fn whoever_changes_a_key_says_how() {
@@ -205,6 +205,30 @@ mod tests {
                 let changes = command.uses.text.split(", ").any(|text| !text.contains("RO"));
                 assert!(changes, "{}: its row needs `uses`", command.name);
             }
+        }
+    }
+
+    /// A row that forgets the flag would take memory at the limit of `maxmemory`.
+    #[test]
+    fn what_may_take_memory_makes_room_first() {
+        // As in Redis: what these take, they mostly give back elsewhere.
+        const EXCEPT: [&str; 10] = [
+            "getex",
+            "smove",
+            "move",
+            "rename",
+            "renamenx",
+            "expire",
+            "pexpire",
+            "expireat",
+            "pexpireat",
+            "persist",
+        ];
+        for row in &TABLE.rows {
+            let Command { name, uses, .. } = row.command;
+            let grows = uses.text.contains("insert") || uses.text.contains("update");
+            let may_grow = row.command.writes() && grows && !EXCEPT.contains(name);
+            assert_eq!(row.command.is(Flag::DenyOom), may_grow, "{name}: its row needs `DenyOom`");
         }
     }
 

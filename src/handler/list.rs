@@ -283,7 +283,8 @@ pub fn pop(
 /// One node is freed as fast as it is handed over.
 fn free(view: &mut ViewMut, dropped: Dropped) {
     if dropped.len() > 1 {
-        view.free_later(Box::new(dropped));
+        let bytes = dropped.iter().map(|node| node.memory()).sum();
+        view.free_later(bytes, dropped);
     }
 }
 

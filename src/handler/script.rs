@@ -14,6 +14,7 @@ use crate::resp::{Args, Reply};
 use crate::server::scripts::engines::Kill;
 use crate::server::scripts::{Flags, Known, Scripts, shebang};
 use crate::sha1::Digest;
+use crate::store::Garbage;
 
 /// Which of the four it is, or SCRIPT LOAD.
 #[derive(Clone, Copy)]
@@ -163,7 +164,9 @@ fn flush(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Erro
     let mode = (args.len() == 3).then(|| args[2].to_ascii_lowercase());
     match (args.len(), mode.as_deref()) {
         (2, _) | (_, Some(b"sync")) => drop(client.server.scripts.flush()),
-        (_, Some(b"async")) => client.server.free_later(Box::new(client.server.scripts.flush())),
+        (_, Some(b"async")) => {
+            client.server.free_later(Garbage::new(0, client.server.scripts.flush()));
+        }
         _ => return Err(Error::text("ERR SCRIPT FLUSH only support SYNC|ASYNC option")),
     }
     reply.ok()

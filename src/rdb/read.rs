@@ -7,7 +7,7 @@ use crate::key::Key;
 use crate::resp::LONGEST;
 use crate::stats::unix_microseconds;
 use crate::store::Keyspace;
-use crate::types::{Limits, NodeLimits, Packed, Remember};
+use crate::types::{Limits, NodeLimits, Packed, Remember, Usage};
 use std::io::BufRead;
 
 /// What was found beside the keys.
@@ -70,10 +70,10 @@ pub fn read(
         match value.map_err(of_key)? {
             None => found.warn(format!("the key '{}' is empty", key.escape_ascii())),
             Some(_) if is_past => found.expired += 1,
-            Some(mut value) => {
+            Some(value) => {
                 found.keys += 1;
-                value.edit().entry.usage().begin(limits.remember, clock);
-                if !keyspace.add(db, key, value, deadline) {
+                let usage = Usage::new(limits.remember, clock);
+                if !keyspace.add(db, key, value, deadline, usage) {
                     return Err(of_key(source.error("the key is there twice")));
                 }
             }

@@ -24,6 +24,8 @@ use std::time::Instant;
 pub struct Eviction {
     /// Whether memory is exceeded, as far as is known without the lock. Whoever gives the exclusive lock back says so.
     pub is_exceeded: AtomicBool,
+    /// CONFIG SET has changed the limit. The thread warns the operator if memory exceeds it.
+    pub limit_is_new: AtomicBool,
     /// While the thread evicts: how much may be in use. Else 0.
     pub ceiling: AtomicUsize,
     /// When eviction has not been enough, in microseconds since `begin`; 0: it was enough. And how long that was so
@@ -38,6 +40,7 @@ impl Default for Eviction {
     fn default() -> Eviction {
         Eviction {
             is_exceeded: AtomicBool::default(),
+            limit_is_new: AtomicBool::default(),
             ceiling: AtomicUsize::default(),
             since: AtomicU64::default(),
             total: AtomicU64::default(),
@@ -48,12 +51,14 @@ impl Default for Eviction {
 }
 
 impl Server {
-    /// Notes whether memory is exceeded, before the exclusive lock is given back.
-    pub fn note_memory(&self, data: Data) {
-        let is_exceeded = self.memory(data).limited() > self.config.maxmemory.get();
+    /// Notes whether memory is exceeded, before the lock is given back. Returns how much is in use that counts.
+    pub fn note_memory(&self, data: Data) -> usize {
+        let used = self.memory(data).limited();
+        let is_exceeded = used > self.config.maxmemory.get();
         if is_exceeded != self.eviction.is_exceeded.load(Relaxed) {
             self.eviction.is_exceeded.store(is_exceeded, Relaxed);
         }
+        used
     }
 }
 
@@ -63,9 +68,10 @@ impl Eviction {
         let _ = self.thread.set(std::thread::current());
     }
 
-    /// Options have changed. Until somebody has looked, memory may be exceeded.
-    pub fn look_again(&self) {
+    /// Options have changed, and perhaps the limit. Until somebody has looked, memory may be exceeded.
+    pub fn look_again(&self, limit_is_new: bool) {
         self.is_exceeded.store(true, Relaxed);
+        self.limit_is_new.fetch_or(limit_is_new, Relaxed);
         if let Some(thread) = self.thread.get() {
             thread.unpark();
         }

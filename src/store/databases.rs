@@ -86,7 +86,7 @@ impl ViewMut<'_> {
             }
         }
         self.dirty += old.keys.len() as u64;
-        self.keyspace.garbage.push(Box::new(old));
+        self.free_later(0, old);
     }
 
     /// Exchanges two databases. Their watched keys change where either has them.

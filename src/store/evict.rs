@@ -35,6 +35,7 @@ use crate::config::policy::{First, Policy};
 use crate::key::Key;
 use crate::notify::Class;
 use crate::types::{Entry, Remember};
+use std::collections::HashMap;
 use std::ops::Bound::{Excluded, Unbounded};
 
 /// What is remembered from one eviction to the next.
@@ -47,8 +48,8 @@ pub(super) struct Evictor {
     random: Random,
     /// The database from which a random key was taken last.
     last_db: usize,
-    /// Where in the order of deadlines the walk has stopped.
-    walked_to: (u64, u64),
+    /// Where in the order of the deadlines of each database the walk has stopped.
+    walked_to: HashMap<usize, (u64, u64)>,
 }
 
 /// Who stands in the order of eviction where: the smaller the number, the sooner it goes.
@@ -94,7 +95,7 @@ impl Ranking {
     fn rank(self, entry: Entry) -> u64 {
         let usage = entry.entry.usage();
         match self.remember {
-            Remember::LastUse => self.now - usage.idle(self.now).min(self.now),
+            Remember::LastUse => usage.last_use(self.now),
             // Of two that were used as often, the one that was counted earlier goes.
             Remember::Frequency(counting) => {
                 usage.frequency(counting, self.now) << 8 | (255 - usage.minutes(self.now))
@@ -131,6 +132,7 @@ impl Evictor {
     /// Calls `visit` for some keys of a database that may go; if there are any, for one at least.
     fn draw<'a>(
         &mut self,
+        number: usize,
         db: &'a Db,
         ranking: Ranking,
         mut visit: impl FnMut(&mut Self, u64, Entry<'a>),
@@ -141,8 +143,7 @@ impl Evictor {
         if !ranking.policy.is_volatile || deadlines.len() * FEW >= keys.len() {
             // Slots may be empty, or have no key that may go.
             for _ in 0..samples * FEW {
-                let number = self.random.next();
-                keys.visit_slot(number, |digest, entry| {
+                keys.visit_slot(self.random.next(), |digest, entry| {
                     if ranking.may_go(entry) {
                         visit(self, digest, entry);
                         seen += 1;
@@ -153,7 +154,7 @@ impl Evictor {
                 }
             }
         }
-        for (_, digest) in self.walk(deadlines, samples.saturating_sub(seen)) {
+        for (_, digest) in self.walk(number, deadlines, samples.saturating_sub(seen)) {
             let mut found = keys.with_digest(digest);
             if let Some(entry) = found.find(|entry| entry.entry.has_deadline()) {
                 visit(self, digest, entry);
@@ -162,11 +163,12 @@ impl Evictor {
     }
 
     /// The next deadlines in their order; after the last comes the first.
-    fn walk(&mut self, deadlines: &Deadlines, count: usize) -> Vec<(u64, u64)> {
-        let behind = deadlines.range((Excluded(self.walked_to), Unbounded));
+    fn walk(&mut self, db: usize, deadlines: &Deadlines, count: usize) -> Vec<(u64, u64)> {
+        let walked_to = self.walked_to.entry(db).or_default();
+        let behind = deadlines.range((Excluded(*walked_to), Unbounded));
         let next: Vec<_> =
             behind.chain(deadlines).take(count.min(deadlines.len())).copied().collect();
-        self.walked_to = next.last().copied().unwrap_or(self.walked_to);
+        *walked_to = next.last().copied().unwrap_or(*walked_to);
         next
     }
 }
@@ -191,7 +193,7 @@ impl Keyspace {
             let mut are_there = false;
             for (number, db) in dbs.iter().enumerate().filter(|(_, db)| ranking.count(db) > 0) {
                 are_there = true;
-                evictor.draw(db, ranking, |evictor, digest, entry| {
+                evictor.draw(number, db, ranking, |evictor, digest, entry| {
                     evictor.offer(ranking.rank(entry), number, digest);
                 });
             }
@@ -229,7 +231,7 @@ impl Keyspace {
             true => {
                 let mut drawn = Vec::new();
                 let one = Ranking { samples: 1, ..ranking };
-                evictor.draw(db, one, |_, digest, entry| drawn.push((digest, entry)));
+                evictor.draw(number, db, one, |_, digest, entry| drawn.push((digest, entry)));
                 let at = evictor.random.next() as usize % drawn.len().max(1);
                 *drawn.get(at)?
             }
@@ -381,6 +383,53 @@ mod tests {
                 assert!(left.iter().all(|key| *key >= with_deadline));
             }
         }
+    }
+
+    /// In each database the walk goes on where it stopped there. If it went on where it stopped in the other one, it would
+    /// begin anew each time where all deadlines are nearer.
+    #[test]
+    fn of_few_keys_with_a_deadline_each_is_seen_in_each_database() {
+        const FEW: u64 = 100;
+        let mut keyspace = Keyspace::new(2);
+        at(&mut keyspace, BEGIN, |view| {
+            for db in 0..2 {
+                view.in_db(db as usize, |view| {
+                    (0..10_000).for_each(|key| set(view, key, Ttl::Gone));
+                    let later = |key| Ttl::Until(BEGIN + (1 + db) * 1_000_000 + key);
+                    (0..FEW).for_each(|key| set(view, key, later(key)));
+                });
+            }
+        });
+        at(&mut keyspace, BEGIN + 100_000, |view| {
+            for (db, last) in [(0, FEW - 1), (1, FEW)] {
+                view.in_db(db, |view| {
+                    (0..last)
+                        .for_each(|key| assert!(view.peek(Key::of(&key.to_be_bytes())).is_some()));
+                });
+            }
+            (0..FEW / 5).for_each(|_| assert!(view.evict(policy("volatile-lru"), 5)));
+        });
+        assert!(!keys(&keyspace).contains(&(FEW - 1)), "that was not used for longest");
+    }
+
+    /// A rank that went up while nobody uses the key would be lower for whichever key was drawn earlier.
+    #[test]
+    fn the_rank_of_a_key_stays_while_it_is_not_used() {
+        let mut keyspace = Keyspace::new(1);
+        at(&mut keyspace, BEGIN, |view| set(view, 1, Ttl::Gone));
+        let mut ranks = Vec::new();
+        for minutes in (0..3 * 24 * 60).step_by(4) {
+            let (now, last_use) = (BEGIN + minutes * 60_000, Remember::LastUse);
+            while keyspace.keep_up(0, 0, last_use, now) > 0 {}
+            let rank = |now| {
+                let policy = policy("allkeys-lru");
+                let ranking = Ranking { policy, remember: last_use, samples: 5, now };
+                ranking.rank(keyspace.entries(0).next().unwrap())
+            };
+            ranks.push(rank(now));
+            (0..100).for_each(|i| assert_eq!(rank(now + 777 * i), rank(now), "{minutes} {i}"));
+        }
+        assert!(ranks.is_sorted_by(|earlier, later| later <= earlier));
     }
 
     #[test]

@@ -31,7 +31,7 @@ use crate::key::Key;
 use crate::notify::Class;
 use crate::propagate::Records;
 use crate::resp::{Arg, Args};
-use crate::types::{Change, Edit, Entry, EntryMut, Large, Loose, NewStr, Stored, Type};
+use crate::types::{Change, Edit, Entry, EntryMut, Large, Loose, NewStr, Stored, Type, Usage};
 
 /// What becomes of a key's deadline when it is given a string.
 #[derive(Clone, Copy)]
@@ -164,11 +164,10 @@ impl<'a> ViewMut<'a> {
         event: &'static str,
         change: impl FnOnce(&mut Edit<T>) -> Result<R, Error>,
     ) -> Result<R, Error> {
-        let (limits, now) = (self.limits, self.time.now);
+        let (limits, usage) = (self.limits, self.new_usage());
         let keys = &mut self.db_mut().keys;
-        let make = |heap: &mut _| Stored::empty::<T>(&key, heap);
+        let make = |heap: &mut _| Stored::empty::<T>(&key, usage, heap);
         let (mut new, _is_new) = keys.get_or_insert(key.digest, &key, make);
-        new.entry.usage().begin(limits.remember, now);
         let (result, outcome) = new.fill(limits, change);
         if result.is_ok() && outcome == Change::Changed {
             self.announce_new(key);
@@ -207,17 +206,16 @@ impl<'a> ViewMut<'a> {
                 let has_deadline = entry.look().deadline().is_some();
                 // What was large in the old value.
                 if let Some(old) = old {
-                    self.free_later(Box::new(old));
+                    self.free_later(old.memory(), old);
                 }
                 if has_deadline && matches!(ttl, Ttl::Gone) {
                     self.exchange_deadline(key, None);
                 }
             }
             None => {
-                let (remember, now) = (self.limits.remember, self.time.now);
-                let make = |heap: &mut _| Stored::new(&key, string.form(), heap);
-                let (new, _is_new) = self.db_mut().keys.get_or_insert(key.digest, &key, make);
-                new.entry.usage().begin(remember, now);
+                let usage = self.new_usage();
+                let make = |heap: &mut _| Stored::new(&key, string.form(), usage, heap);
+                self.db_mut().keys.get_or_insert(key.digest, &key, make);
                 // Without `announce_new`, because no client waits for a string.
                 self.report.say(self.db, &key, Class::New, "new");
             }
@@ -231,17 +229,17 @@ impl<'a> ViewMut<'a> {
 
     /// Puts this entry, whose key is `key`, into the database, in place of the one that may be there.
     pub fn insert(&mut self, key: Key, event: &'static str, entry: Loose) {
-        self.put_new(key, entry);
+        self.put(key, entry, self.new_usage());
         self.announce_new(key);
         self.changed(key, Class::Generic, event);
     }
 
-    fn put_new(&mut self, key: Key, mut entry: Loose) {
-        entry.edit().entry.usage().begin(self.limits.remember, self.time.now);
-        self.put(key, entry);
+    /// That of a key which was not there.
+    fn new_usage(&self) -> Usage {
+        Usage::new(self.limits.remember, self.time.now)
     }
 
-    fn put(&mut self, key: Key, entry: Loose) {
+    fn put(&mut self, key: Key, entry: Loose, usage: Usage) {
         // If an expired entry is in its place, this logs the DEL.
         self.find(key);
         let db = self.db_mut();
@@ -249,7 +247,7 @@ impl<'a> ViewMut<'a> {
         if let Some(deadline) = entry.look().deadline() {
             db.deadlines.insert((deadline, key.digest));
         }
-        db.keys.get_or_insert(key.digest, &key, |heap| entry.fasten(heap));
+        db.keys.get_or_insert(key.digest, &key, |heap| entry.fasten(usage, heap));
         self.discard(old);
     }
 
@@ -264,9 +262,11 @@ impl<'a> ViewMut<'a> {
             self.delete_what_is_there(key);
             return;
         };
-        let was_there = self.find(key).is_some();
-        self.put_new(key, entry);
-        // As in Redis, a key that is overwritten is not new: clients that wait for it go on waiting.
+        // As in Redis, a key that is overwritten is not new: it was used as often as before, and clients that wait for it
+        // go on waiting.
+        let usage = self.find(key).map(|found| found.entry.usage().clone());
+        let was_there = usage.is_some();
+        self.put(key, entry, usage.unwrap_or_else(|| self.new_usage()));
         if !was_there {
             self.announce_new(key);
         }
@@ -279,8 +279,9 @@ impl<'a> ViewMut<'a> {
         if self.find(key).is_some()
             && let Some(entry) = self.db_mut().remove(key.digest, &key)
         {
+            let usage = entry.look().entry.usage().clone();
             self.in_db(db, |view| {
-                view.put(newkey, entry.renamed(&newkey));
+                view.put(newkey, entry.renamed(&newkey), usage);
                 view.announce_new(newkey);
             });
             // In the order in which Redis tells the events.
@@ -334,13 +335,13 @@ impl<'a> ViewMut<'a> {
     /// Frees later what was large in an entry that is gone, if anything was.
     pub(super) fn discard(&mut self, large: Option<Box<Large>>) {
         if let Some(large) = large {
-            self.free_later(large);
+            self.free_later(large.memory(), large);
         }
     }
 
-    /// Leaves this to be freed by another thread, after the lock is released.
-    pub fn free_later(&mut self, garbage: Garbage) {
-        self.keyspace.garbage.push(garbage);
+    /// Leaves this, which has so many bytes, to be freed by another thread, after the lock is released.
+    pub fn free_later(&mut self, bytes: usize, what: impl Send + Sync + 'static) {
+        self.keyspace.free_later(Garbage::new(bytes, what));
     }
 
     /// The entry if it is alive. If it is expired, it is deleted.

@@ -39,7 +39,7 @@ use super::set::Members;
 use super::table::{self, Held, HeldMut, Keyed, Table};
 use super::usage::Usage;
 use super::zset::Sorted;
-use super::{Change, Edit, Hash, Limits, List, Set, Str, Type, Value, Zset, allocated};
+use super::{Change, Edit, Hash, Limits, List, NewStr, Set, Str, Type, Value, Zset, allocated};
 use crate::blob::Blob;
 use crate::resp::Digits;
 use std::ops::Range;
@@ -133,7 +133,7 @@ impl Keyed for Stored {
     fn outside(&self) -> usize {
         match self {
             Stored::Small(_) => 0,
-            Stored::Large(large) => large.own_memory() + large.value.memory(),
+            Stored::Large(large) => large.memory(),
         }
     }
 
@@ -156,28 +156,32 @@ impl Keyed for Stored {
 }
 
 impl Stored {
-    /// A key with a value, without a deadline, of which it is not known when it was used.
-    pub fn new<L: Into<LargeValue>>(key: &[u8], value: Form<L>, heap: &mut Heap) -> Stored {
+    /// A key with a value, without a deadline.
+    pub fn new<L: Into<LargeValue>>(
+        key: &[u8],
+        value: Form<L>,
+        usage: Usage,
+        heap: &mut Heap,
+    ) -> Stored {
         match value {
             Form::Small(kind, payload) => Stored::Small(Small {
                 piece: heap.add(&[key, payload]),
                 key_len: key.len() as u32,
                 kind,
                 expires: false,
-                usage: Usage::default(),
+                usage,
             }),
             Form::Large(value) => {
                 let (key, value) = (key.into(), value.into());
-                let usage = Usage::default();
                 Stored::Large(Box::new(Large { key, deadline: None, usage, value }))
             }
         }
     }
 
     /// A key with a value of this type in which there is nothing yet.
-    pub fn empty<T: Type>(key: &[u8], heap: &mut Heap) -> Stored {
+    pub fn empty<T: Type>(key: &[u8], usage: Usage, heap: &mut Heap) -> Stored {
         let (kind, payload) = T::NEW;
-        Stored::new(key, Form::<T::Large>::Small(kind, payload), heap)
+        Stored::new(key, Form::<T::Large>::Small(kind, payload), usage, heap)
     }
 
     /// Bytes that the value has outside of the piece: what an edit may change of [`Keyed::outside`].
@@ -335,6 +339,11 @@ impl SmallMut<'_> {
 }
 
 impl Large {
+    /// Bytes that it takes.
+    pub fn memory(&self) -> usize {
+        self.own_memory() + self.value.memory()
+    }
+
     /// Bytes that it takes without its value.
     fn own_memory(&self) -> usize {
         allocated(size_of::<Large>()) + allocated(self.key.len())
@@ -342,6 +351,10 @@ impl Large {
 }
 
 impl LargeValue {
+    pub fn memory(&self) -> usize {
+        self.look().memory()
+    }
+
     fn look(&self) -> Value<'_> {
         match self {
             LargeValue::String(string) => Value::String(Str::Shared(string)),
@@ -351,13 +364,16 @@ impl LargeValue {
             LargeValue::Zset(sorted) => Value::Zset(Zset::Sorted(sorted)),
         }
     }
-
-    fn memory(&self) -> usize {
-        self.look().memory()
-    }
 }
 
 impl Loose {
+    /// A key with a string.
+    pub fn string(key: &[u8], string: &NewStr) -> Loose {
+        let mut heap = Heap::default();
+        let entry = Stored::new(key, string.form(), Usage::unknown(), &mut heap);
+        Loose { entry, heap }
+    }
+
     /// A key with a collection that `fill` fills; `None` if nothing is in it then.
     pub fn filled<T: Type>(
         key: &[u8],
@@ -365,7 +381,7 @@ impl Loose {
         fill: impl FnOnce(&mut Edit<T>),
     ) -> Option<Loose> {
         let mut heap = Heap::default();
-        let entry = Stored::empty::<T>(key, &mut heap);
+        let entry = Stored::empty::<T>(key, Usage::unknown(), &mut heap);
         let mut loose = Loose { entry, heap };
         let (_, change) = loose.edit().fill(limits, |value| {
             fill(value);
@@ -383,8 +399,10 @@ impl Loose {
     }
 
     /// Puts it into the heap of a table.
-    pub fn fasten(mut self, heap: &mut Heap) -> Stored {
-        self.entry.moved(&mut self.heap, heap)
+    pub fn fasten(mut self, usage: Usage, heap: &mut Heap) -> Stored {
+        let entry = self.entry.moved(&mut self.heap, heap);
+        entry.usage().take_over(usage);
+        entry
     }
 
     /// The same value and deadline under another key; a large value is moved.
@@ -394,24 +412,20 @@ impl Loose {
                 large.key = key.into();
                 Loose { entry: Stored::Large(large), heap: self.heap }
             }
-            small => {
-                let copy = Entry { entry: &small, heap: &self.heap }.copy_to(key);
-                copy.entry.usage().take_over(small.usage());
-                copy
-            }
+            small => Entry { entry: &small, heap: &self.heap }.copy_to(key),
         }
     }
 }
 
 impl<'a> Entry<'a> {
-    /// The same value and deadline under another key, of which it is not known when it was used.
+    /// The same value and deadline under another key.
     pub fn copy_to(self, key: &[u8]) -> Loose {
         let mut heap = Heap::default();
         let value = match self.entry {
             Stored::Small(small) => Form::Small(small.kind, small.payload(self.heap)),
             Stored::Large(large) => Form::Large(large.value.clone()),
         };
-        let entry = Stored::new(key, value, &mut heap);
+        let entry = Stored::new(key, value, Usage::unknown(), &mut heap);
         let mut copy = Loose { entry, heap };
         copy.edit().set_deadline(self.deadline());
         copy
@@ -489,8 +503,7 @@ impl EntryMut<'_> {
     fn exchange<L: Into<LargeValue>>(&mut self, value: Form<L>) -> Option<LargeValue> {
         let deadline = self.look().deadline();
         let key = self.look().key().to_vec();
-        let new = Stored::new(&key, value, self.heap);
-        new.usage().take_over(self.entry.usage());
+        let new = Stored::new(&key, value, self.entry.usage().clone(), self.heap);
         self.heap.count_outside(self.entry.outside(), new.outside());
         let old = std::mem::replace(self.entry, new).free(self.heap);
         self.set_deadline(deadline);
@@ -512,7 +525,7 @@ impl EntryMut<'_> {
 impl Loose {
     pub fn new<T: Type>(key: &[u8]) -> Loose {
         let mut heap = Heap::default();
-        let entry = Stored::empty::<T>(key, &mut heap);
+        let entry = Stored::empty::<T>(key, Usage::unknown(), &mut heap);
         Loose { entry, heap }
     }
 
@@ -606,7 +619,8 @@ mod tests {
         match table.get_mut(digest, &name) {
             Some(mut entry) => drop(entry.set(string.form())),
             None => {
-                let make = |heap: &mut Heap| Stored::new(&name, string.form(), heap);
+                let make =
+                    |heap: &mut Heap| Stored::new(&name, string.form(), Usage::unknown(), heap);
                 table.get_or_insert(digest, &name, make);
             }
         }
@@ -662,7 +676,9 @@ mod tests {
             } else {
                 let name = key.to_be_bytes();
                 let digest = digest_of(&name);
-                table.get_or_insert(digest, &name, |heap| Loose::new::<Hash>(&name).fasten(heap));
+                table.get_or_insert(digest, &name, |heap| {
+                    Loose::new::<Hash>(&name).fasten(Usage::unknown(), heap)
+                });
                 let (field, value) = (random_below(200) as u32, mixed_value());
                 change(&mut table, key, |hash: &mut Edit<Hash>| {
                     hash.set(&field.to_be_bytes(), &value);

@@ -32,8 +32,14 @@
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
 /// What an entry remembers of its use.
-#[derive(Default)]
 pub struct Usage(AtomicU16);
+
+/// That of the same key in another place.
+impl Clone for Usage {
+    fn clone(&self) -> Usage {
+        Usage(AtomicU16::new(self.0.load(Relaxed)))
+    }
+}
 
 /// What entries remember: `maxmemory-policy`.
 #[derive(Clone, Copy)]
@@ -88,15 +94,12 @@ fn minute(now: u64) -> u64 {
 
 // All times are Unix times in milliseconds.
 impl Usage {
-    /// The key is new.
-    pub fn begin(&self, remember: Remember, now: u64) {
-        self.0.store(
-            match remember {
-                Remember::LastUse => stamp(now, 0),
-                Remember::Frequency(_) => (minute(now) << 8 | NEW) as u16,
-            },
-            Relaxed,
-        );
+    /// That of a new key.
+    pub fn new(remember: Remember, now: u64) -> Usage {
+        Usage(AtomicU16::new(match remember {
+            Remember::LastUse => stamp(now, 0),
+            Remember::Frequency(_) => (minute(now) << 8 | NEW) as u16,
+        }))
     }
 
     /// Says for how many milliseconds the key was not used.
@@ -112,9 +115,14 @@ impl Usage {
         self.0.store((minute(now) << 8 | u64::from(count)) as u16, Relaxed);
     }
 
-    /// Takes over what another entry of the same key has remembered.
-    pub fn take_over(&self, other: &Usage) {
-        self.0.store(other.0.load(Relaxed), Relaxed);
+    /// That of an entry which is in no table. Whoever puts it into one says what it is then.
+    pub fn unknown() -> Usage {
+        Usage(AtomicU16::new(0))
+    }
+
+    /// Becomes what that one is.
+    pub fn take_over(&self, other: Usage) {
+        self.0.store(other.0.into_inner(), Relaxed);
     }
 
     /// Whether a use would change nothing. This is so for most uses, if last uses are remembered.
@@ -144,6 +152,12 @@ impl Usage {
         if new != self.0.load(Relaxed) {
             self.0.store(new, Relaxed);
         }
+    }
+
+    /// When the key was used last: the same number until it is used again, or until [`Usage::keep_up`] makes it coarser.
+    pub fn last_use(&self, now: u64) -> u64 {
+        let (level, age) = self.age(now);
+        ((now >> unit(level)).saturating_sub(age)) << unit(level)
     }
 
     /// For how many milliseconds the key was not used.
@@ -210,7 +224,7 @@ mod tests {
 
     #[test]
     fn an_idle_time_that_is_set_is_told_and_goes_on() {
-        let (usage, now) = (Usage::default(), 1_700_000_000_123);
+        let (usage, now) = (Usage::unknown(), 1_700_000_000_123);
         for idle in [0, 1, 999, 100 * SECOND, 20 * MINUTE, 5 * 60 * MINUTE, 4 * DAY, 20 * DAY] {
             usage.set_idle(idle, now);
             let told = usage.idle(now);
@@ -228,8 +242,7 @@ mod tests {
 
     #[test]
     fn an_idle_time_is_known_to_less_than_half_a_percent_for_weeks() {
-        let usage = Usage::default();
-        usage.begin(Remember::LastUse, BEGIN);
+        let usage = Usage::new(Remember::LastUse, BEGIN);
         let (mut now, mut worst) = (BEGIN, 0.0f64);
         while now < BEGIN + 60 * DAY {
             now += 239 * SECOND;
@@ -248,12 +261,11 @@ mod tests {
 
     #[test]
     fn a_use_that_another_thread_has_seen_a_moment_later_is_no_old_one() {
-        let usage = Usage::default();
-        usage.begin(Remember::LastUse, BEGIN + 200);
+        let usage = Usage::new(Remember::LastUse, BEGIN + 200);
         assert_eq!(usage.idle(BEGIN), 0);
         assert!(usage.idle(BEGIN + 2 * SECOND) >= SECOND);
         let counting = Counting { log_factor: 10, decay_time: 1 };
-        usage.begin(Remember::Frequency(counting), BEGIN + MINUTE);
+        let usage = Usage::new(Remember::Frequency(counting), BEGIN + MINUTE);
         assert_eq!(usage.frequency(counting, BEGIN), NEW);
     }
 
@@ -263,8 +275,7 @@ mod tests {
         let counting = Counting { log_factor: 10, decay_time: 1 };
         let mut random = 1u64;
         for (uses, counts) in [(100, 8..14), (1_000, 16..22), (100_000, 130..155)] {
-            let usage = Usage::default();
-            usage.begin(Remember::Frequency(counting), BEGIN);
+            let usage = Usage::new(Remember::Frequency(counting), BEGIN);
             for _ in 0..uses {
                 random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 usage.note(Remember::Frequency(counting), BEGIN, random);
@@ -278,7 +289,7 @@ mod tests {
     fn a_counter_loses_one_in_each_decay_time_however_long_that_goes_on() {
         for decay_time in [1, 7, 100, 240] {
             let counting = Counting { log_factor: 10, decay_time };
-            let usage = Usage::default();
+            let usage = Usage::new(Remember::Frequency(counting), BEGIN);
             let begin = BEGIN / MINUTE * MINUTE;
             usage.0.store((minute(begin) << 8 | 200) as u16, Relaxed);
             for minutes in 0..3_000 {
@@ -291,8 +302,7 @@ mod tests {
             }
         }
         let never = Counting { log_factor: 10, decay_time: 0 };
-        let usage = Usage::default();
-        usage.begin(Remember::Frequency(never), BEGIN);
+        let usage = Usage::new(Remember::Frequency(never), BEGIN);
         assert_eq!(usage.frequency(never, BEGIN + 3 * DAY), NEW);
     }
 }

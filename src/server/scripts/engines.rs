@@ -140,7 +140,7 @@ impl Engines {
             slot.bytes.store(0, Ordering::Relaxed);
             engine
         };
-        Box::new(Mutex::new(self.slots.iter().filter_map(take).collect::<Vec<_>>()))
+        Garbage::new(0, Mutex::new(self.slots.iter().filter_map(take).collect::<Vec<_>>()))
     }
 
     /// How many bytes all machines take.
@@ -219,7 +219,7 @@ impl<'a> Turn<'a> {
         // With many scripts in it, a machine is large.
         if most > KEPT.max(2 * *collect_at) {
             bytes.store(0, Ordering::Relaxed);
-            return Some(Box::new(Mutex::new(self.engine.take())));
+            return Some(Garbage::new(0, Mutex::new(self.engine.take())));
         }
         if machine.heap.bytes > *collect_at {
             // What is left then is what the machine has compiled.
