@@ -1,25 +1,14 @@
-//! What a start loads, and the server's own threads, which start then. Each has a chapter where its work is told.
+//! The server's own threads. Each has a chapter where its work is told.
 //!
 //! **How Redis does it**: bio.c has three of them. The rest is done by `serverCron`, or by a child after a fork.
 
-use crate::aof::rewrite::{replay_sealed, replay_up_to};
+use crate::aof::rewrite::replay_sealed;
 use crate::call;
 use crate::server::Server;
 use crate::store::Store;
-use crate::{evict, expire, snapshot};
+use crate::{evict, expire};
 use std::sync::Arc;
 use std::thread::{self, Thread};
-
-/// Loads the data, from the log or else from a snapshot: into a keyspace of its own, whose lock the replay keeps to the
-/// end. INFO looks at an empty one meanwhile.
-pub fn load(server: &Arc<Server>, store: &Store, has_log: bool) -> Result<(), String> {
-    let keyspace = match has_log {
-        true => Some(call::replay(server, |run| server.aof.start(run))?),
-        false => snapshot::load(&server.config, &server.aof.status, &server.snapshots)?,
-    };
-    keyspace.into_iter().for_each(|keyspace| store.write_when_free().take_over(keyspace));
-    Ok(())
-}
 
 /// Starts the threads.
 pub fn start(server: &Arc<Server>, store: &Arc<Store>) -> Result<(), String> {
@@ -36,11 +25,7 @@ pub fn start(server: &Arc<Server>, store: &Arc<Store>) -> Result<(), String> {
         let replay_all = |manifest: &_| call::replay(server, |run| replay_sealed(manifest, run));
         server.aof.rewrite_when_asked(store, &replay_all)
     })?;
-    start("snapshot", |server, store| {
-        let replay =
-            |manifest: &_, length| call::replay(server, |run| replay_up_to(manifest, length, run));
-        server.snapshots.save_for_ever(&server.config, &server.aof, store, &replay)
-    })
+    start("snapshot", |server, store| call::save_snapshots(server, store))
 }
 
 /// Starts a thread of our own.

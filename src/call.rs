@@ -28,7 +28,7 @@ mod replay;
 mod room;
 mod script;
 
-pub use replay::{can_replay, replay, replay_under_lock};
+pub use replay::{can_replay, load, replay, replay_under_lock, save_snapshots};
 
 use crate::batch::Batch;
 use crate::client::{Client, Replies, Then, Transaction};

@@ -80,7 +80,7 @@ mod stats;
 mod types;
 mod watch;
 
-use background::{load, spawn};
+use background::spawn;
 use client::Client;
 use config::{Config, Start};
 use listen::Listener;
@@ -159,7 +159,7 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
     };
     let accepting = listeners.into_iter().map(accept);
     let accepting = accepting.collect::<Result<Vec<Thread>, String>>()?;
-    load(&server, &store, has_log)?;
+    call::load(&server, &store, has_log)?;
     server.aof.status.loading.store(false, Ordering::Relaxed);
     accepting.iter().for_each(Thread::unpark);
     service::ready(&server.config, port);

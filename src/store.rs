@@ -165,11 +165,6 @@ impl Keyspace {
         self.dbs.count
     }
 
-    /// How many keys a database has, and how many of them have a deadline.
-    pub fn size(&self, db: usize) -> (usize, usize) {
-        (self.dbs[db].keys.len(), self.dbs[db].deadlines.len())
-    }
-
     /// Every key of a database: for a base of the log. Expired ones are included, because their DELs are not
     /// logged yet.
     pub fn entries(&self, db: usize) -> impl Iterator<Item = Entry<'_>> {

@@ -9,6 +9,7 @@
 
 use super::{Arrived, Caller};
 use crate::aof::load::{Part, Replay};
+use crate::aof::rewrite::replay_up_to;
 use crate::client::Client;
 use crate::error::Error;
 use crate::handler::args::database;
@@ -19,10 +20,28 @@ use crate::propagate::Source;
 use crate::rdb::{self, Found};
 use crate::resp::{Args, LONGEST, Reply};
 use crate::server::Server;
+use crate::snapshot;
 use crate::stats::shorten_args;
 use crate::store::{Keyspace, Store};
 use crate::types::Limits;
 use std::sync::Arc;
+
+/// Loads the data of a start, from the log or else from a snapshot: into a keyspace of its own, whose lock the replay
+/// keeps to the end. INFO looks at an empty one meanwhile.
+pub fn load(server: &Arc<Server>, store: &Store, has_log: bool) -> Result<(), String> {
+    let keyspace = match has_log {
+        true => Some(replay(server, |run| server.aof.start(run))?),
+        false => snapshot::load(&server.config, &server.aof.status, &server.snapshots)?,
+    };
+    keyspace.into_iter().for_each(|keyspace| store.write_when_free().take_over(keyspace));
+    Ok(())
+}
+
+/// The thread that writes snapshots. With a log it makes them of that.
+pub fn save_snapshots(server: &Arc<Server>, store: &Store) -> ! {
+    let replay = |manifest: &_, length| replay(server, |run| replay_up_to(manifest, length, run));
+    server.snapshots.save_for_ever(&server.config, &server.aof, store, &replay)
+}
 
 /// Replays into a keyspace of its own, which nobody else can see. `read` is given the function that
 /// replays commands, and calls it for a few at a time.

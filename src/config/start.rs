@@ -503,7 +503,6 @@ mod tests {
             [
                 "'tcp-keepalive 300' is not obeyed",
                 "'tcp-backlog 511' is not obeyed",
-                "'aof-use-rdb-preamble yes' is not obeyed",
                 "Nothing will be kept on disk"
             ]
         );
@@ -513,16 +512,14 @@ mod tests {
             .filter(|(stock, ours)| stock != ours)
             .map(|(stock, _)| stock.0)
             .collect();
-        assert_eq!(differ, ["pidfile", "appendonly"]);
+        assert_eq!(differ, ["pidfile", "appendonly", "aof-use-rdb-preamble"]);
     }
 
     #[test]
     fn what_cannot_change_is_answered_as_it_is() {
-        let words =
-            ["--tcp-keepalive", "300", "--aof-use-rdb-preamble", "yes", "--io-threads", "4"];
+        let words = ["--tcp-keepalive", "300", "--io-threads", "4"];
         let (config, warnings) = start(&words).unwrap();
         assert_eq!(shown(&config, "tcp-keepalive"), "0");
-        assert_eq!(shown(&config, "aof-use-rdb-preamble"), "no");
         assert_eq!(shown(&config, "tcp-backlog"), "128");
         assert_eq!(shown(&config, "io-threads"), "4");
         let keepalive = "'tcp-keepalive 300' is not obeyed: std cannot set it. It is 0.";

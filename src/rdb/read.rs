@@ -73,7 +73,7 @@ pub fn read(
             Some(value) => {
                 found.keys += 1;
                 let usage = Usage::new(limits.remember, clock);
-                if !keyspace.add(db, key, value, usage, deadline) {
+                if !keyspace.add(db, key, value, deadline, usage) {
                     return Err(of_key(source.error("the key is there twice")));
                 }
             }

@@ -77,7 +77,7 @@ fn everything() -> Keyspace {
 
 fn add(keyspace: &mut Keyspace, db: usize, deadline: Option<u64>, entry: Loose) {
     let key = entry.look().key().to_vec();
-    assert!(keyspace.add(db, Key::of(&key), entry, Usage::unknown(), deadline));
+    assert!(keyspace.add(db, Key::of(&key), entry, deadline, Usage::unknown()));
 }
 
 /// Collections of one element.
@@ -296,7 +296,7 @@ fn a_snapshot_that_is_cut_or_damaged_is_refused() {
     for (i, (bytes, _)) in FORMS.iter().enumerate() {
         let (loaded, _) = read_back(&with("REDIS0012", bytes)).unwrap();
         let entry = loaded.entries(0).next().unwrap().copy_to(&[i as u8]);
-        assert!(keyspace.add(0, Key::of(&[i as u8]), entry, Usage::unknown(), Some(i as u64)));
+        assert!(keyspace.add(0, Key::of(&[i as u8]), entry, Some(i as u64), Usage::unknown()));
     }
     let whole = written(&keyspace, HOW);
     read_back(&whole).unwrap();
@@ -323,7 +323,7 @@ fn nothing_that_a_file_may_hold_does_harm() {
         let mut small = Keyspace::new(16);
         for entry in everything.entries(db).filter(|entry| entry.memory() < 2_000) {
             let copy = entry.copy_to(entry.key());
-            small.add(0, Key::of(entry.key()), copy, Usage::unknown(), entry.deadline());
+            small.add(0, Key::of(entry.key()), copy, entry.deadline(), Usage::unknown());
         }
         files.push(written(&small, How { checks: false, ..HOW }));
     }

@@ -6,7 +6,7 @@ use super::{Error, form, listpack, node, ziplist};
 use crate::blob::Blob;
 use crate::resp::{Arg, LARGE, parse_double};
 use crate::types::{
-    Accumulator, Edit, Hash, Limits, List, Loose, Member, Set, Side, Str, Type, Zset,
+    Accumulator, Edit, Hash, Limits, List, Loose, Member, NewStr, Set, Side, Type, Zset,
 };
 use std::cell::Cell;
 use std::sync::Arc;
@@ -56,11 +56,7 @@ impl Values {
                 let large = self.string.len() > LARGE;
                 let shared = large.then(|| Arc::new(Blob::from(std::mem::take(&mut self.string))));
                 let string = shared.as_ref().map_or(Arg::Small(&self.string), Arg::Large);
-                fill(key, limits, |edit: &mut Edit<Str>| {
-                    edit.append(string)
-                        .map(drop)
-                        .map_err(|_| source.error("a string that is too long"))
-                })
+                Ok(Some(Loose::string(key, &NewStr::new(&string))))
             }
             form::LIST | form::LIST_ZIPLIST | form::LIST_QUICKLIST | form::LIST_QUICKLIST_2 => {
                 fill(key, limits, |list| self.list(source, form, list))

@@ -1,18 +1,23 @@
-//! Keys that come from a snapshot, whole: no command has made them, so nothing is told or logged.
+//! What a snapshot needs: how many keys there are, and keys that come from one, whole: no command has made them, so nothing is told or logged.
 
 use super::Keyspace;
 use crate::key::Key;
 use crate::types::{Loose, Usage};
 
 impl Keyspace {
-    /// Adds a key, of which this is remembered; returns whether it is new.
+    /// How many keys a database has, and how many of them have a deadline.
+    pub fn size(&self, db: usize) -> (usize, usize) {
+        (self.dbs[db].keys.len(), self.dbs[db].deadlines.len())
+    }
+
+    /// Adds a key; returns whether it is new.
     pub fn add(
         &mut self,
         db: usize,
         key: Key,
         mut entry: Loose,
-        usage: Usage,
         deadline: Option<u64>,
+        usage: Usage,
     ) -> bool {
         let db = &mut self.dbs[db];
         if let Some(deadline) = deadline {

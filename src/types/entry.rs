@@ -39,7 +39,7 @@ use super::set::Members;
 use super::table::{self, Held, HeldMut, Keyed, Table};
 use super::usage::Usage;
 use super::zset::Sorted;
-use super::{Change, Edit, Hash, Limits, List, Set, Str, Type, Value, Zset, allocated};
+use super::{Change, Edit, Hash, Limits, List, NewStr, Set, Str, Type, Value, Zset, allocated};
 use crate::blob::Blob;
 use crate::resp::Digits;
 use std::ops::Range;
@@ -367,6 +367,13 @@ impl LargeValue {
 }
 
 impl Loose {
+    /// A key with a string.
+    pub fn string(key: &[u8], string: &NewStr) -> Loose {
+        let mut heap = Heap::default();
+        let entry = Stored::new(key, string.form(), Usage::unknown(), &mut heap);
+        Loose { entry, heap }
+    }
+
     /// A key with a collection that `fill` fills; `None` if nothing is in it then.
     pub fn filled<T: Type>(
         key: &[u8],
