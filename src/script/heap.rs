@@ -241,7 +241,7 @@ impl Heap {
     /// [`Call::tick`](super::lib::Call::tick).
     #[inline]
     pub fn charge(&mut self, rounds: usize) {
-        self.budget = self.budget.saturating_sub(rounds as u32).max(1);
+        self.budget = (self.budget as usize).saturating_sub(rounds).max(1) as u32;
     }
 
     /// Counts that bytes are looked at or copied.

@@ -551,3 +551,14 @@ fn no_change_of_a_byte_makes_the_parser_panic() {
         let _ = machine.load(&source, b"@user_script", &mut || Ok(()));
     }
 }
+
+#[test]
+fn the_work_that_is_left_is_never_more_than_before_nor_nothing() {
+    let heap = &mut machine().heap;
+    for rounds in [1, 1 << 32, (1 << 32) + 1, usize::MAX] {
+        let before = heap.budget;
+        heap.charge(rounds);
+        assert_eq!(heap.budget, if rounds == 1 { before - 1 } else { 1 });
+        heap.budget = before;
+    }
+}

@@ -56,6 +56,7 @@ pub fn write(
     while !reply.out.is_over {
         if let Some(value) = next.take() {
             machine.tick(running)?;
+            let before = reply.out.mark();
             match value {
                 _ if slots > MOST_SLOTS => {
                     has_error = true;
@@ -75,6 +76,8 @@ pub fn write(
                 Value::String(string) => reply.bulk(machine.heap.bytes_of(string)),
                 _ => reply.nil(),
             }
+            // A script may return one long string a million times.
+            machine.heap.charge_bytes(reply.out.mark() - before);
             continue;
         }
         let Some(last) = open.last_mut() else { break };
