@@ -120,12 +120,11 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Opens a listener for each address of `bind`, and the Unix socket. Also returns the port: with `port 0` the
+/// Opens a listener for each address of `bind`. Also returns the port: with `port 0` the
 /// system chooses it. As in Redis, `port 0` beside a Unix socket means no port at all.
 pub fn open(config: &Config) -> Result<(Vec<Listener>, u16), String> {
     if !config.unixsocket.is_empty() && config.port.get() == 0 {
-        let unix = unix::open(config)?.map(Listener::Unix);
-        return Ok((unix.into_iter().collect(), 0));
+        return Ok((Vec::new(), 0));
     }
     let opened = Opened {
         listeners: Vec::new(),
@@ -137,9 +136,12 @@ pub fn open(config: &Config) -> Result<(Vec<Listener>, u16), String> {
     for text in opened.skipped {
         log::warning(format_args!("{text}; going on without it"));
     }
-    let ports = opened.listeners.into_iter().map(Listener::Tcp);
-    let unix = unix::open(config)?.map(Listener::Unix);
-    Ok((ports.chain(unix).collect(), opened.port))
+    Ok((opened.listeners.into_iter().map(Listener::Tcp).collect(), opened.port))
+}
+
+/// Opens the Unix socket, if the configuration asks for one. If there is a socket of that name, it goes.
+pub fn open_unix(config: &Config) -> Result<Option<Listener>, String> {
+    Ok(unix::open(config)?.map(Listener::Unix))
 }
 
 struct Opened {

@@ -58,6 +58,11 @@ pub fn into_file(file: File) {
     let _ = FILE.set(file);
 }
 
+/// Whether lines go to a file.
+pub fn has_file() -> bool {
+    FILE.get().is_some()
+}
+
 /// From now on the system's log has all lines too. The facility is one of [`FACILITIES`].
 pub fn into_syslog(ident: &str, facility: &str) -> io::Result<()> {
     let _ = SYSLOG.set(Syslog::connect(Path::new("/dev/log"), ident, facility)?);

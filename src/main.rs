@@ -138,8 +138,7 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
     handler::rename(&config.renames)?;
     config.fit_maxclients();
     // First, so that a port in use is reported before the long load.
-    let (listeners, port) = listen::open(&config)?;
-    service::begin(&config);
+    let (mut listeners, port) = listen::open(&config)?;
     // The statistics have a place for each row of the command table.
     let (server, to_be_freed) = Server::new(config, port, handler::TABLE.rows.len());
     let server = Arc::new(server);
@@ -150,6 +149,10 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
     server.aof.status.loading.store(true, Ordering::Relaxed);
     // Read before there is a client that could change it.
     let has_log = server.config.appendonly.get();
+    // Before the socket and the pid file, because another server that has the directory may have those, too.
+    let _directory = if has_log { Some(server.aof.lock_directory()?) } else { None };
+    listeners.extend(listen::open_unix(&server.config)?);
+    service::begin(&server.config);
     let accept = |listener| {
         let (server, store) = (server.clone(), store.clone());
         spawn("accept", move || {

@@ -110,6 +110,10 @@ fn answer(text: &str) {
 pub fn fail(error: &str) -> ExitCode {
     for line in error.lines() {
         let _ = writeln!(io::stderr(), "simple-redis: {line}");
+        // In the background nobody reads the line above.
+        if log::has_file() {
+            log::warning(format_args!("{line}"));
+        }
     }
     remove_files();
     answer(error);

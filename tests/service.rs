@@ -68,6 +68,41 @@ fn in_the_background_it_serves_when_the_first_process_ends_and_says_why_it_does_
 }
 
 #[test]
+fn a_server_that_cannot_have_the_directory_takes_no_file_from_the_one_that_has_it() {
+    let flags = ["--pidfile", "x.pid", "--unixsocket", "x.sock"];
+    let server = Server::start(&flags);
+    let (pid_file, socket) = (server.dir().join("x.pid"), server.dir().join("x.sock"));
+    let (status, output) =
+        run_to_end(Command::new(ours()).args(["--port", "0", "--dir"]).arg(server.dir()).args([
+            "--pidfile",
+            "x.pid",
+            "--unixsocket",
+            "x.sock",
+            "--port",
+            &free_port().to_string(),
+        ]));
+    assert!(!status.success() && output.contains("another server"), "{output}");
+    assert_eq!(text(&pid_file), format!("{}\n", server.pid()));
+    assert!(ask(&socket, "PING\r\nQUIT\r\n").starts_with("+PONG"));
+}
+
+#[test]
+fn the_log_file_says_why_a_server_in_the_background_has_ended() {
+    let directory = Directory::new();
+    let input = "daemonize yes\npidfile x.pid\nlogfile x.log\n";
+    fs::write(directory.0.join("in.conf"), input).expect("a file");
+    let log = directory.0.join("appendonlydir");
+    fs::create_dir(&log).expect("a directory");
+    fs::write(log.join("appendonly.aof.1.incr.aof"), "garbage\n").expect("a file");
+    let manifest = "file appendonly.aof.1.incr.aof seq 1 type i\n";
+    fs::write(log.join("appendonly.aof.manifest"), manifest).expect("a file");
+    start(&directory, &format!("--port {} -", free_port()));
+    let damaged = "appendonly.aof.1.incr.aof";
+    eventually("it says why", || text(&directory.0.join("x.log")).contains(damaged));
+    eventually("the pid file goes", || !directory.0.join("x.pid").exists());
+}
+
+#[test]
 fn a_pid_file_that_cannot_be_written_is_a_warning() {
     let server = Server::start(&["--pidfile", "/no/such/directory/x.pid"]);
     server.wait_for_line("cannot write /no/such/directory/x.pid");

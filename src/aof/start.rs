@@ -70,7 +70,7 @@ impl Aof {
 
     /// The lock of the directory, which keeps a second server out. If this process has it already, it is
     /// shared. The error is for the operator.
-    pub(super) fn lock_directory(&self) -> Result<Arc<Directory>, String> {
+    pub fn lock_directory(&self) -> Result<Arc<Directory>, String> {
         let mut held = self.directory_lock.lock().unwrap();
         if let Some(lock) = held.upgrade() {
             return Ok(lock);
