@@ -39,6 +39,9 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::{Arc, RwLock};
 use users::Password;
 
+/// The version of Redis whose behaviour this server follows, which it reports to clients.
+pub const REDIS_VERSION: &str = "7.0.15";
+
 /// What the command line asks for.
 pub enum Start {
     /// With warnings for the operator.

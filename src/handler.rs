@@ -38,6 +38,7 @@ pub mod connection;
 mod container;
 pub mod debug;
 pub mod draw;
+mod dump;
 pub mod expiry;
 pub mod generic;
 pub mod hash;
@@ -60,6 +61,7 @@ pub mod transactions;
 pub mod zset;
 
 use crate::client::Client;
+pub use crate::config::REDIS_VERSION;
 use crate::error::Error;
 use crate::resp::{Args, Reply};
 use crate::store::{View, ViewMut};
@@ -67,9 +69,6 @@ pub use container::{help, help_lines, subcommand_syntax};
 pub use keys::*;
 pub use long::{Left, LongHandler, LookOnce, Rest, TimeSlice, Work};
 pub use table::{Row, TABLE, Table, rename};
-
-/// The version of Redis whose behaviour this server follows, which it reports to clients.
-pub const REDIS_VERSION: &str = "7.0.15";
 
 /// The version of this server.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -247,13 +246,16 @@ const GROUPS: &[(&str, &[&[Command]])] = &[
     ("set", &[set::COMMANDS]),
     ("hash", &[hash::COMMANDS]),
     ("sorted-set", &[zset::COMMANDS, zset::RANGES, zset::COMBINING, blocking::SORTED_SETS]),
-    ("generic", &[generic::COMMANDS, expiry::COMMANDS, sort::COMMANDS, server::WAITING]),
+    ("generic", GENERIC),
     ("connection", &[connection::COMMANDS, client::COMMANDS]),
     ("transactions", &[transactions::COMMANDS]),
     ("pubsub", &[pubsub::COMMANDS]),
     ("scripting", &[script::COMMANDS]),
     ("server", SERVER),
 ];
+
+const GENERIC: &[&[Command]] =
+    &[generic::COMMANDS, expiry::COMMANDS, dump::COMMANDS, sort::COMMANDS, server::WAITING];
 
 /// The group `server` has a file for each of its large commands, and rows in the files of other groups.
 const SERVER: &[&[Command]] = &[

@@ -64,6 +64,7 @@ mod malloc;
 mod notify;
 mod outbox;
 mod pubsub;
+mod rdb;
 mod script;
 mod server;
 mod service;

@@ -33,6 +33,7 @@ mod blocks;
 mod databases;
 mod expire;
 mod limits;
+mod load;
 mod shared;
 mod view_mut;
 mod walk;
@@ -142,6 +143,11 @@ impl Keyspace {
     /// Bytes that all keys, values and deadlines take, with their places in tables.
     pub fn memory(&self) -> usize {
         self.dbs.iter().map(Db::memory).sum()
+    }
+
+    /// How many keys a database has, and how many of them have a deadline.
+    pub fn size(&self, db: usize) -> (usize, usize) {
+        (self.dbs[db].keys.len(), self.dbs[db].deadlines.len())
     }
 
     /// Every key of a database: for a base of the log. Expired ones are included, because their DELs are not

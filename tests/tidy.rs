@@ -22,7 +22,7 @@ use support::transcript::{self, Action, Transcript};
 
 /// Imports run one way: a file may use what stands in a later line of this list, and nothing of
 /// its own line or an earlier one. `aof` cannot know a command, and `resp` knows error texts only.
-const LAYERS: [&[&str]; 13] = [
+const LAYERS: [&[&str]; 14] = [
     &["main"],
     &["serve", "expire"],
     &["call"],
@@ -31,6 +31,7 @@ const LAYERS: [&[&str]; 13] = [
     &["client"],
     &["server"],
     &["aof", "pubsub"],
+    &["rdb"],
     &["listen", "service", "store", "stats"],
     &["config", "propagate", "types", "watch"],
     &["outbox"],

@@ -67,8 +67,14 @@ impl<'a> Intset<'a> {
         Err(from)
     }
 
-    fn width(self) -> usize {
+    /// Bytes that each number takes: 2, 4 or 8.
+    pub fn width(self) -> usize {
         usize::from(self.0[0])
+    }
+
+    /// The numbers as they are stored, little endian.
+    pub fn numbers(self) -> &'a [u8] {
+        &self.0[1..]
     }
 }
 

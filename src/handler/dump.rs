@@ -1,0 +1,97 @@
+//! DUMP and RESTORE: a value as bytes, to be made again elsewhere.
+//!
+//! The bytes are those of a snapshot (src/rdb.rs) with the version and a checksum behind them, so any Redis makes
+//! them again. RESTORE checks them before anything changes.
+//!
+//! **How Redis does it**: cluster.c, because a cluster moves its keys in this way.
+
+use super::args::{Cursor, integer};
+use super::{Command, ONE_KEY, Run, command};
+use crate::error::Error;
+use crate::rdb;
+use crate::resp::{Args, Digits, Reply};
+use crate::store::{View, ViewMut};
+
+#[rustfmt::skip]
+pub const COMMANDS: &[Command] = &[
+    command("dump",               2, Run::Read(dump),     ONE_KEY, "2.6.0", "key",                                                                                    "Return a serialized version of the value stored at the specified key.").uses("RO access"),
+    command("restore",           -4, Run::Write(restore), ONE_KEY, "2.6.0", "key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]", "Create a key using the provided serialized value, previously obtained using DUMP.").uses("OW update"),
+];
+
+fn dump(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let Some(entry) = view.entry(args.key(1)) else {
+        reply.nil();
+        return Ok(());
+    };
+    let how = rdb::How { packs: true, checks: true, list: view.limits.list, is_base: false };
+    // Nothing fails that is written to memory.
+    reply.bulk(&rdb::dump(entry.value(), how).unwrap_or_default());
+    Ok(())
+}
+
+struct Options {
+    replace: bool,
+    /// Whether the time to live is a moment, and no duration.
+    is_moment: bool,
+}
+
+fn restore(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let options = options(args)?;
+    let key = args.key(1);
+    if !options.replace && view.peek(key).is_some() {
+        return Err(Error::Fixed("BUSYKEY Target key name already exists."));
+    }
+    let ttl = integer(&args[2])?;
+    if ttl < 0 {
+        return Err(Error::text("ERR Invalid TTL value, must be >= 0"));
+    }
+    let mut entry = rdb::restore(&args[3], &key, view.limits)?;
+    let deadline = match (ttl, options.is_moment) {
+        (0, _) => None,
+        (ttl, true) => Some(ttl),
+        (ttl, false) => Some(ttl.wrapping_add(view.time.now as i64)),
+    };
+    if deadline.is_some_and(|deadline| view.time.has_come(deadline)) {
+        if view.delete(key) {
+            view.propagate([b"DEL", &key]);
+        }
+        return reply.ok();
+    }
+    entry.edit().set_deadline(deadline.map(|deadline| deadline as u64));
+    view.insert(key, "restore", entry);
+    if let Some(deadline) = deadline.filter(|_| !options.is_moment) {
+        let digits = Digits::new(deadline);
+        let mut words: Vec<&[u8]> = args.iter().collect();
+        words[2] = digits.as_bytes();
+        words.push(b"ABSTTL");
+        view.propagate_args(words.into_iter());
+    }
+    reply.ok()
+}
+
+/// IDLETIME and FREQ are checked, and have no effect.
+fn options(args: &Args) -> Result<Options, Error> {
+    let mut options = Options { replace: false, is_moment: false };
+    let (mut has_idle_time, mut has_frequency) = (false, false);
+    let mut cursor = Cursor::at(args, 4);
+    while let Some(option) = cursor.option() {
+        match option.as_slice() {
+            b"REPLACE" => options.replace = true,
+            b"ABSTTL" => options.is_moment = true,
+            b"IDLETIME" if !has_frequency => {
+                has_idle_time = true;
+                if integer(cursor.operand()?)? < 0 {
+                    return Err(Error::text("ERR Invalid IDLETIME value, must be >= 0"));
+                }
+            }
+            b"FREQ" if !has_idle_time => {
+                has_frequency = true;
+                if !(0..=255).contains(&integer(cursor.operand()?)?) {
+                    return Err(Error::text("ERR Invalid FREQ value, must be >= 0 and <= 255"));
+                }
+            }
+            _ => return Err(Error::Syntax),
+        }
+    }
+    Ok(options)
+}
