@@ -39,6 +39,7 @@
 //!
 //! **How Redis does it**: aof.c. Under everysec the first write that fails is answered with OK.
 
+pub mod backlog;
 pub mod check;
 mod checksum;
 mod disk;
@@ -57,6 +58,7 @@ mod xxh64;
 
 use crate::config::{Config, Fsync};
 use crate::propagate::{KEPT, Records, Stream};
+use backlog::Backlog;
 use checksum::{Annotate, Stretch};
 use disk::{Directory, File};
 use failure::{Failures, Kind};
@@ -98,6 +100,8 @@ pub struct Aof {
     /// The lock of the directory, while the target or a rewrite holds it.
     directory_lock: Mutex<Weak<Directory>>,
     pub status: Status,
+    /// What replicas read.
+    pub backlog: Backlog,
     pub rewriter: rewrite::Requests,
 }
 
@@ -210,6 +214,7 @@ impl Aof {
         let count = written.map_err(|error| self.failures.failed(Kind::Write, &error))?;
         self.status.size.fetch_add(count, Ordering::Relaxed);
         self.written.store(target.pending_end, Ordering::Release);
+        self.backlog.wake();
         self.failures.end(Kind::Write);
         // Too much for one fsync a second, if a rewrite is running (aof/sync.rs).
         if self.has_much_to_sync() {

@@ -9,6 +9,7 @@ use crate::outbox::Outbox;
 use crate::pubsub::{Message, Subscription};
 use crate::resp::{Args, Protocol};
 use crate::server::mailbox::Answer;
+use crate::server::replicas::{Announced, Request};
 use crate::server::{Connection, Public, Server, Shown};
 use crate::stats::add;
 use crate::store::Waiter;
@@ -34,6 +35,10 @@ pub struct Client {
     /// What it has subscribed to. The hub has the same in its own order.
     subscriptions: [BTreeSet<Vec<u8>>; 3],
     pub monitoring: bool,
+    /// It is a replica, or a monitor, which Redis takes for one.
+    pub is_replica: bool,
+    /// What it has said by REPLCONF.
+    pub announced: Announced,
     /// Memory of all names above, of the client's own name, and of what its library says of itself.
     pub names: Charge,
     /// Messages of PUBLISH that its batch has not gathered yet (batch/telling.rs).
@@ -107,12 +112,15 @@ pub enum Then {
     /// Close the connection without sending anything more.
     Drop,
     /// Save the log and end the process. With `force`, end it even if saving fails. Without `saves` (NOSAVE) even
-    /// while a script is busy.
+    /// while a script is busy. `waits`: until replicas have everything.
     Shutdown {
         saves: bool,
         force: bool,
+        waits: bool,
     },
     Wait(Wait),
+    /// Send the stream of changes from now on (serve/following.rs).
+    Follow(Request),
     /// Replace the data by what is written of it (serve/reload.rs): by what the log holds, or by a base made of
     /// memory. `silent`: CLIENT REPLY keeps the answer back.
     Reload {
@@ -136,12 +144,12 @@ pub struct Wait {
     pub silent: bool,
 }
 
-/// What is waited for. Replicas never come.
+/// What is waited for.
 pub enum Until {
-    /// WAIT.
-    Replicas,
-    /// WAITAOF: our own disk, if it is asked for, and then replicas, if they are.
-    Durable { local: bool, replicas: bool },
+    /// WAIT: so many replicas have it.
+    Replicas(usize),
+    /// WAITAOF: our own disk has it, if that is asked for, and then the disks of so many replicas.
+    Durable { local: bool, replicas: usize },
 }
 
 impl Client {
@@ -186,6 +194,8 @@ impl Client {
             watched: BTreeSet::new(),
             subscriptions: Default::default(),
             monitoring: false,
+            is_replica: false,
+            announced: Announced::default(),
             names: Charge::new(&public.held),
             published: Vec::new(),
             publishing: Charge::new(&public.held),
@@ -243,6 +253,7 @@ impl Client {
 
     pub fn stop_monitoring(&mut self) {
         if std::mem::take(&mut self.monitoring) {
+            self.is_replica = false;
             self.server.hub.set_monitor(self.public.id, None);
         }
     }
@@ -283,6 +294,9 @@ impl Drop for Client {
     fn drop(&mut self) {
         self.unsubscribe_all();
         self.stop_monitoring();
+        if self.is_replica {
+            self.server.replicas.leave(self.public.id);
+        }
         self.server.remove(&self.public);
     }
 }

@@ -107,14 +107,21 @@ pub struct Config {
     pub lua_time_limit: Slot<usize>,
     pub maxclients: Slot<usize>,
     pub maxmemory_policy: Bytes,
+    pub min_replicas_max_lag: Slot<usize>,
+    pub min_replicas_to_write: Slot<usize>,
     pub notify_keyspace_events: Bytes,
     pub pidfile: Bytes,
     pub port: Slot<usize>,
     pub proto_max_bulk_len: Slot<usize>,
     pub protected_mode: Slot<bool>,
+    pub repl_backlog_size: Slot<usize>,
+    pub repl_backlog_ttl: Slot<usize>,
+    pub repl_ping_replica_period: Slot<usize>,
+    pub repl_timeout: Slot<usize>,
     pub set_max_intset_entries: Slot<usize>,
     pub set_max_listpack_entries: Slot<usize>,
     pub set_max_listpack_value: Slot<usize>,
+    pub shutdown_timeout: Slot<usize>,
     pub slowlog_log_slower_than: Slot<i64>,
     pub slowlog_max_len: Slot<usize>,
     pub supervised: Bytes,
@@ -215,7 +222,9 @@ impl Config {
     fn put_output_limits(&self, value: &[u8]) {
         let words = value.split(|byte| *byte == b' ');
         let numbers: Vec<i64> = words.map(|word| parse_integer(word).unwrap_or_default()).collect();
-        for (class, at) in [(&self.clients.normal, 1), (&self.clients.pubsub, 9)] {
+        for (class, at) in
+            [(&self.clients.normal, 1), (&self.clients.replica, 5), (&self.clients.pubsub, 9)]
+        {
             class.hard.store(numbers[at] as usize, Relaxed);
             class.soft.store(numbers[at + 1] as usize, Relaxed);
             class.seconds.store(numbers[at + 2] as u64, Relaxed);

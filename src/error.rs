@@ -84,7 +84,8 @@ impl Error {
     pub const WatchInsideMulti: Error = Error::Fixed("ERR WATCH inside MULTI is not allowed");
     pub const NotInTransaction: Error =
         Error::Fixed("ERR Command not allowed inside a transaction");
-    pub const NotForMonitors: Error = Error::Fixed("ERR Replica can't interact with the keyspace");
+    pub const NotForReplicas: Error = Error::Fixed("ERR Replica can't interact with the keyspace");
+    pub const NoReplicas: Error = Error::Fixed("NOREPLICAS Not enough good replicas to write.");
     pub const Busy: Error = Error::Fixed(
         "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
     );
@@ -133,6 +134,13 @@ impl Error {
 
     pub fn misconf(cause: &str) -> Error {
         Error::text(format!("MISCONF Errors writing to the AOF file: {cause}"))
+    }
+
+    /// The error as text, for a script.
+    pub fn to_text(&self) -> String {
+        let mut text = Vec::new();
+        self.write_to(&mut text);
+        String::from_utf8_lossy(&text).into_owned()
     }
 
     /// An error that only one command has.

@@ -50,6 +50,7 @@ pub mod lcs;
 pub mod list;
 pub mod long;
 pub mod pubsub;
+mod replication;
 pub mod scan;
 pub mod script;
 pub mod server;
@@ -255,7 +256,7 @@ const GROUPS: &[(&str, &[&[Command]])] = &[
 ];
 
 const GENERIC: &[&[Command]] =
-    &[generic::COMMANDS, expiry::COMMANDS, dump::COMMANDS, sort::COMMANDS, server::WAITING];
+    &[generic::COMMANDS, expiry::COMMANDS, dump::COMMANDS, sort::COMMANDS, replication::WAITING];
 
 /// The group `server` has a file for each of its large commands, and rows in the files of other groups.
 const SERVER: &[&[Command]] = &[
@@ -267,4 +268,5 @@ const SERVER: &[&[Command]] = &[
     debug::COMMANDS,
     config::COMMANDS,
     latency::COMMANDS,
+    replication::COMMANDS,
 ];

@@ -79,6 +79,8 @@ pub struct Total {
     pub normal: OutputLimit,
     /// The limit of the outbox of a subscriber or a monitor.
     pub pubsub: OutputLimit,
+    /// The limit of what a replica has not been sent yet of the log.
+    pub replica: OutputLimit,
     /// The thread `evict`.
     evicts: OnceLock<Thread>,
 }

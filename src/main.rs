@@ -65,6 +65,7 @@ mod notify;
 mod outbox;
 mod pubsub;
 mod rdb;
+mod replication;
 mod script;
 mod server;
 mod service;
@@ -236,7 +237,7 @@ fn start_serving(client: Box<Client>, server: &Arc<Server>, store: &Arc<Store>) 
 }
 
 /// Ten times a second: takes the samples behind INFO's rates, tells the news of the log, frees large memory that
-/// nobody uses again, ends clients that are idle for too long, and wakes the thread of a paused client
+/// nobody uses again, ends clients that are idle for too long, sends replicas a PING, and wakes the thread of a paused client
 /// (CLIENT PAUSE) that has left.
 fn cron(server: &Server) -> ! {
     loop {
@@ -248,6 +249,7 @@ fn cron(server: &Server) -> ! {
         server.aof.tell_news();
         blob::free_spare();
         server.end_idle();
+        server.tend_replicas();
         server.pause.look_around(server);
         // After `end_idle`, so that a client that has just sent something is not 100 ms idle.
         server.idle_clock.fetch_add(100, Ordering::Relaxed);

@@ -24,8 +24,8 @@
 //! 4. Records join the stream before the exclusive lock is released. So the stream has the order of the
 //!    changes.
 //!
-//! The log is the only subscriber today: it keeps the stream under its mutex and takes the bytes out of it
-//! (aof.rs). A replica would read them from the log's file.
+//! The log is the only subscriber: it keeps the stream under its mutex and takes the bytes out of it
+//! (aof.rs). Replicas read them from the log's files (aof/backlog.rs).
 //!
 //! **How Redis does it**: server.c, `alsoPropagate` and `propagatePendingCommands`. It keeps commands as
 //! objects, and each subscriber writes them for itself. We write the bytes once. The price: a MULTI or a DEL
@@ -197,6 +197,13 @@ impl Stream {
         } else {
             self.bytes.extend_from_slice(&records.bytes);
         }
+        self.bytes.len() - before
+    }
+
+    /// Appends a command that applies to no database; returns how many bytes that were.
+    pub fn append_command(&mut self, words: &[&[u8]]) -> usize {
+        let before = self.bytes.len();
+        write_command(&mut self.bytes, words.iter().copied());
         self.bytes.len() - before
     }
 }

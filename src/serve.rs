@@ -26,6 +26,7 @@
 //! its stack, and the kernel's time to wake it. In return this file can be read from the top down.
 
 mod blocked;
+mod following;
 mod inbound;
 mod memory;
 mod output;
@@ -36,7 +37,7 @@ mod waiting;
 use crate::call::{Arrived, Caller};
 use crate::client::{Client, Then};
 use crate::error::Error;
-use crate::held::Charge;
+use crate::held::{Charge, End};
 use crate::log;
 use crate::outbox::SHORTEST_WAIT;
 use crate::propagate::Source;
@@ -121,7 +122,7 @@ struct Session<'a> {
     stream: Arc<TcpStream>,
     /// The socket's, as it was set last.
     write_timeout: Duration,
-    /// The thread that empties the client's outbox, if it has one.
+    /// The thread that empties the client's outbox, or sends a replica the log.
     writer: Option<JoinHandle<()>>,
     /// From the end of a pause until the commands that it has postponed have run (server/pause.rs).
     postponed: Option<Asleep<'a>>,
@@ -230,8 +231,8 @@ impl Session<'_> {
                 return Ok(false);
             }
             Then::Drop => return Ok(false),
-            Then::Shutdown { saves, force } => {
-                self.shut_down(saves, force);
+            Then::Shutdown { saves, force, waits } => {
+                self.shut_down(saves, force, waits);
                 self.flush()?;
             }
             // DEBUG RELOAD: serve/reload.rs. Everybody waits for it, and so do the replies before it.
@@ -241,6 +242,8 @@ impl Session<'_> {
             Then::Block(waiter) => self.block(&waiter)?,
             // WAIT: serve/waiting.rs.
             Then::Wait(wait) => self.wait(wait)?,
+            // PSYNC: serve/following.rs.
+            Then::Follow(request) => self.follow(request)?,
             // CLIENT PAUSE: serve/paused.rs. The last command has not run.
             Then::Pause { writes } => {
                 self.ran -= 1;
@@ -271,8 +274,11 @@ impl Session<'_> {
         // This takes the shared lock, if the client watches keys. `finish` gives it back.
         self.caller.unwatch(&mut self.client);
         self.caller.finish(&mut self.client, &mut self.reply);
-        if let Some(outbox) = &self.client.outbox {
-            outbox.close();
+        match &self.client.outbox {
+            Some(outbox) => outbox.close(),
+            // The thread that writes to a replica ends.
+            None if self.writer.is_some() => self.client.public.held.kill(End::Killed),
+            None => {}
         }
         if let Some(writer) = self.writer.take() {
             // It ends when the queue is empty, the connection is broken, or the peer reads no more.

@@ -7,7 +7,8 @@
 //!   ├─ aof                  the log
 //!   ├─ clients              the list of clients: a mutex (a leaf) around one `Public` each
 //!   ├─ scripts              sources of Lua, and the machines that run them
-//!   └─ hub                  subscribers and monitors
+//!   ├─ hub                  subscribers and monitors
+//!   └─ replicas             those that are sent the log (server/replicas.rs)
 //! Public                    what other threads see of a client: CLIENT LIST, CLIENT KILL
 //!   └─ shown                what its own thread has written there: a mutex (a leaf)
 //! ```
@@ -21,6 +22,7 @@
 pub mod mailbox;
 pub mod order;
 pub mod pause;
+pub mod replicas;
 pub mod scripts;
 
 use crate::aof::Aof;
@@ -30,15 +32,15 @@ use crate::held::{End, Held};
 use crate::listen::Address;
 use crate::pubsub::Hub;
 use crate::resp::Protocol;
-use crate::stats::{Counters, Stats, Totals, add};
+use crate::stats::{Counters, Stats, Totals, add, random_id};
 use crate::store::Garbage;
 use crate::watch::WatchFlag;
 use mailbox::Mailbox;
 use order::Turns;
 use pause::Pause;
+use replicas::Replicas;
 use scripts::Scripts;
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -59,6 +61,7 @@ pub struct Server {
     /// CLIENT PAUSE.
     pub pause: Pause,
     pub hub: Hub,
+    pub replicas: Replicas,
     /// Leads to the thread that frees large values, so that nobody frees them under a lock.
     pub lazyfree: Sender<Garbage>,
     pub started: Instant,
@@ -97,7 +100,6 @@ impl Server {
     /// Also returns the other end of [`Server::lazyfree`].
     pub fn new(config: Arc<Config>, port: u16, commands: usize) -> (Server, Receiver<Garbage>) {
         let (lazyfree, garbage) = mpsc::channel();
-        let random = || RandomState::new().build_hasher().finish();
         let server = Server {
             aof: Aof::new(config.clone()),
             stats: Stats::new(commands),
@@ -105,12 +107,13 @@ impl Server {
             scripts: Scripts::default(),
             pause: Pause::default(),
             hub: Hub::default(),
+            replicas: Replicas::default(),
             lazyfree,
             started: Instant::now(),
             idle_clock: AtomicU64::new(0),
             last_served: AtomicU64::new(0),
             may_spin: available_parallelism().is_ok_and(|cores| cores.get() > 1),
-            run_id: format!("{:016x}{:016x}{:08x}", random(), random(), random() as u32),
+            run_id: random_id(),
             port,
             active_expire: AtomicBool::new(true),
             cron_is_paused: AtomicBool::new(false),
@@ -190,7 +193,7 @@ impl Server {
     }
 
     /// Ends the clients that have been idle for longer than `timeout` seconds. Subscribers and monitors
-    /// wait for others, so they are never ended for being idle.
+    /// wait for others, and replicas have `repl-timeout`, so they are never ended for being idle.
     pub fn end_idle(&self) {
         let timeout = self.config.timeout.get() as u64 * 1000;
         if timeout > 0 {
@@ -392,6 +395,8 @@ pub struct Shown {
     /// How many keys it watches.
     pub watching: usize,
     pub monitoring: bool,
+    /// It is sent the stream of changes.
+    pub follows: bool,
     /// CLIENT NO-TOUCH. A key remembers no access times, so it changes nothing.
     pub no_touch: bool,
 }
@@ -402,7 +407,7 @@ impl Shown {
     }
 
     fn is_listening(&self) -> bool {
-        self.monitoring || self.is_subscribed()
+        self.monitoring || self.follows || self.is_subscribed()
     }
 }
 

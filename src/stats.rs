@@ -19,6 +19,7 @@
 use crate::error::Tally;
 use crate::latency::Histogram;
 use std::collections::VecDeque;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
@@ -169,6 +170,12 @@ fn sum(all: impl Iterator<Item = Totals>) -> Totals {
 pub fn unix_microseconds() -> u64 {
     let since_epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     since_epoch.as_micros() as u64
+}
+
+/// Forty random hexadecimal digits.
+pub fn random_id() -> String {
+    let random = || RandomState::new().build_hasher().finish();
+    format!("{:016x}{:016x}{:08x}", random(), random(), random() as u32)
 }
 
 /// Adds to a counter that several threads write.

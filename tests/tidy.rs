@@ -22,9 +22,10 @@ use support::transcript::{self, Action, Transcript};
 
 /// Imports run one way: a file may use what stands in a later line of this list, and nothing of
 /// its own line or an earlier one. `aof` cannot know a command, and `resp` knows error texts only.
-const LAYERS: [&[&str]; 14] = [
+const LAYERS: [&[&str]; 15] = [
     &["main"],
     &["serve", "expire"],
+    &["replication"],
     &["call"],
     &["batch"],
     &["handler"],

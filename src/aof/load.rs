@@ -15,7 +15,7 @@
 //! parser. It skips annotations and does not read them.
 
 use super::checksum::{self, Claim, Line, Stretch};
-use super::disk::{self, Opening};
+use super::disk::{self, File, Opening};
 use crate::resp::{self, Args, Error};
 use std::io::{self, BufRead, Read};
 use std::ops::Range;
@@ -92,7 +92,9 @@ pub fn replay(
     progress: &mut dyn FnMut(u64),
 ) -> (Extent, Result<Stretch, Stop>) {
     let mut extent = Extent::default();
-    let result = replay_into(path, replay, progress, &mut extent);
+    let result = disk::open(path, Opening::Read)
+        .map_err(Stop::from)
+        .and_then(|file| replay_into(file, replay, progress, &mut extent));
     match changed(path, sealed, extent.covered, &result) {
         Ok(None) => (extent, result),
         Ok(Some(stop)) => (extent, Err(stop)),
@@ -100,13 +102,18 @@ pub fn replay(
     }
 }
 
+/// Replays the first `length` bytes of an open file, which are whole units. Others may write behind them.
+pub fn replay_opened(file: File, length: u64, run: &mut Replay) -> Result<(), Stop> {
+    replay_into(file.take(length), run, &mut |_| {}, &mut Extent::default()).map(drop)
+}
+
 fn replay_into(
-    path: &Path,
+    file: impl Read,
     run: &mut Replay,
     progress: &mut dyn FnMut(u64),
     extent: &mut Extent,
 ) -> Result<Stretch, Stop> {
-    let mut reader = Counted::new(disk::open(path, Opening::Read)?);
+    let mut reader = Counted::new(file);
     let begin = reader.fill_buf()?;
     // Valkey 9 writes its own name.
     if begin.starts_with(b"REDIS") || begin.starts_with(b"VALKEY") {

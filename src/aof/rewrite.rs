@@ -39,6 +39,7 @@ mod base;
 mod reload;
 mod requests;
 
+use super::backlog;
 use super::checksum::Annotate;
 use super::disk::{self, Directory, File};
 use super::load::{self, Replay};
@@ -146,7 +147,9 @@ impl Aof {
         // the end of the old file.
         self.sync_file(&target.file, target.pending_end, &turn)?;
         both.put_in_place().map_err(cannot_write(&both.path()))?;
+        let begin = target.pending_end;
         *target = Target::new(both.clone(), file, target.lock.clone());
+        self.backlog.goes_on_in(&backlog::last_path(target), begin);
         // For the fsync of the directory no writer waits.
         drop(guard);
         directory.sync().map_err(|error| self.failures.failed(Kind::Fsync, &error))
@@ -215,6 +218,7 @@ impl Aof {
         let position = self.position();
         *target = Some(Target::new(manifest, file, lock));
         *self.buffer.lock().unwrap() = Stream::default();
+        self.backlog.end_history();
         self.written.store(position, Ordering::Release);
         self.failures.forget();
         self.enabled.store(true, Ordering::Release);

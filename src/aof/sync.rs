@@ -124,6 +124,7 @@ impl Aof {
         self.status.syncs_pending.store(0, Ordering::Relaxed);
         result.map_err(|error| self.failures.failed(Kind::Fsync, &error))?;
         self.durable.fetch_max(written, Ordering::AcqRel);
+        self.backlog.wake();
         Ok(())
     }
 

@@ -5,11 +5,11 @@
 //!
 //! 1. DEBUG or MODULE is not allowed; the client has not given the password.
 //! 2. SHUTDOWN is to be queued by MULTI.
-//! 3. The log cannot be written, and the command would write.
+//! 3. The log cannot be written, or replicas are missing, and the command would write.
 //! 4. The client has subscribed in RESP2, where a reply looks like a message.
 //! 5. The log is still being loaded.
 //! 6. A script has been running for too long (store/shared.rs).
-//! 7. The client is a monitor, and the command would look at the data.
+//! 7. The client is a replica or a monitor, and the command would look at the data.
 //!
 //! What is not refused may still have to wait, because of CLIENT PAUSE (server/pause.rs), and inside MULTI it
 //! is queued.
@@ -83,6 +83,9 @@ impl Caller<'_> {
         if writes && let Some(cause) = self.batch.server.aof.failure() {
             return Err(Error::misconf(&cause).into());
         }
+        if writes && self.batch.server.replicas_are_missing() && command.name != "ping" {
+            return Err(Error::NoReplicas.into());
+        }
         if client.is_subscribed()
             && protocol == Protocol::Resp2
             && !command.is(Flag::WhileSubscribed)
@@ -95,8 +98,8 @@ impl Caller<'_> {
         if self.batch.store.is_busy() && !command.is(Flag::AllowBusy) {
             return Err(Refusal::Busy);
         }
-        if client.monitoring && (command.uses_data() || command.is(Flag::MayReplicate)) {
-            return Err(Error::NotForMonitors.into());
+        if client.is_replica && (command.uses_data() || command.is(Flag::MayReplicate)) {
+            return Err(Error::NotForReplicas.into());
         }
         self.unless_paused(row, client, args)
     }
@@ -122,7 +125,7 @@ impl Caller<'_> {
         client: &Client,
         args: &Args,
     ) -> Result<(), Refusal> {
-        let is_free = client.in_exec || client.monitoring || self.batch.time.source == Source::Log;
+        let is_free = client.in_exec || client.is_replica || self.batch.time.source == Source::Log;
         let writes = may_replicate(row, client, args);
         if is_free || self.batch.server.pause.left(writes).is_none() {
             return Ok(());

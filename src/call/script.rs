@@ -143,8 +143,8 @@ impl<'a> Caller<'a> {
         if !known.flags.are_given || known.flags.no_writes {
             return Ok(());
         }
-        if let Some(cause) = self.batch.server.aof.failure() {
-            return Err(Error::misconf(&cause));
+        if let Some(error) = self.batch.server.why_no_writes() {
+            return Err(error);
         }
         match form.is_read_only {
             true => {
@@ -347,9 +347,9 @@ impl Running<'_, '_> {
             "ERR Write commands are not allowed from read-only scripts.".to_string()
         } else if command.writes()
             && !self.turn.has_written()
-            && let Some(cause) = self.caller.batch.server.aof.failure()
+            && let Some(error) = self.caller.batch.server.why_no_writes()
         {
-            format!("MISCONF Errors writing to the AOF file: {cause}")
+            error.to_text()
         } else {
             return Ok(row);
         };

@@ -14,7 +14,7 @@ use super::options::{Accepts, Accepts::*, BIG, Change, Change::*, INT, Row, row}
 const NO: &[&str] = &["no"];
 const ZERO: &[&str] = &["0"];
 const PROTECTED: &Accepts = &OneOf(&["no", "yes", "local"]);
-const REPLICAS: &str = "this server has no replicas";
+const REPLICAS: &str = "this server is no replica of others";
 const TLS: &str = "this server has no TLS";
 pub const NO_EFFECT: &str = "no effect here";
 pub const NO_SNAPSHOTS: &str = "there are no RDB snapshots";
@@ -39,7 +39,6 @@ pub static GROUPS: &[(Accepts, Change, &str)] = &[
     (Only(ZERO, TLS), Live, "tls-port=0"),
     (Only(NO, TLS), Live, "tls-replication=no tls-cluster=no"),
     (Only(&["", "no one"], REPLICAS), AtStart, "replicaof="),
-    (Only(ZERO, REPLICAS), Live, "min-replicas-to-write=0"),
     (Only(NO, "this server is not a cluster node"), AtStart, "cluster-enabled=no"),
     (Only(ZERO, "this server has no eviction"), Live, "maxmemory=0"),
     (Refused("this server has no modules"), AtStart, "loadmodule="),
@@ -80,16 +79,16 @@ pub static GROUPS: &[(Accepts, Change, &str)] = &[
         tls-client-cert-file= tls-client-key-file= tls-client-key-file-pass= tls-dh-params-file= \
         tls-ca-cert-dir="),
     (Number(0, INT), Live, "\
-        replica-priority=100 min-replicas-max-lag=10 repl-diskless-sync-delay=5 \
-        repl-diskless-sync-max-replicas=0 lfu-log-factor=10 lfu-decay-time=1 shutdown-timeout=10 \
+        replica-priority=100 repl-diskless-sync-delay=5 \
+        repl-diskless-sync-max-replicas=0 lfu-log-factor=10 lfu-decay-time=1 \
         list-compress-depth=0 hz=10 cluster-migration-barrier=1 cluster-replica-validity-factor=10 \
         tls-session-cache-size=20480 tls-session-cache-timeout=300"),
-    (Number(1, INT), Live, "repl-ping-replica-period=10 repl-timeout=60 maxmemory-samples=5"),
+    (Number(1, INT), Live, "maxmemory-samples=5"),
     (Number(0, BIG), Live, "\
-        repl-backlog-ttl=3600 acllog-max-len=128 tracking-table-max-keys=1000000 \
+        acllog-max-len=128 tracking-table-max-keys=1000000 \
         stream-node-max-entries=100 cluster-node-timeout=15000"),
     (OneOf(&["disabled", "on-empty-db", "swapdb"]), Live, "repl-diskless-load=disabled"),
-    (Memory(1, BIG), Live, "repl-backlog-size=1048576 active-defrag-ignore-bytes=104857600"),
+    (Memory(1, BIG), Live, "active-defrag-ignore-bytes=104857600"),
     (Number(0, 100), Live, "maxmemory-eviction-tenacity=10"),
     (Number(1, 10), Live, "active-expire-effort=1"),
     (OneOf(&["allchannels", "resetchannels"]), Live, "acl-pubsub-default=resetchannels"),

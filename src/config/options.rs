@@ -178,6 +178,14 @@ static USED: &[Row] = &[
     row("zset-max-listpack-entries", "128", Number(0, BIG), Live, "a sorted set of at most this many members is packed").slot(|c, v| c.zset_max_listpack_entries.put(v)),
     row("zset-max-listpack-value", "64", Memory(0, BIG), Live, "a sorted set with a longer member is not packed").slot(|c, v| c.zset_max_listpack_value.put(v)),
     row("notify-keyspace-events", "", Events, Live, "which changes of keys are published, and where").slot(|c, v| c.notify_keyspace_events.put(v)),
+    // Replicas.
+    row("repl-ping-replica-period", "10", Number(1, INT), Live, "seconds between two PINGs in what replicas are sent").slot(|c, v| c.repl_ping_replica_period.put(v)),
+    row("repl-timeout", "60", Number(1, INT), Live, "a replica that has been silent for so many seconds is cut off").slot(|c, v| c.repl_timeout.put(v)),
+    row("repl-backlog-size", "1048576", Memory(1, BIG), Live, "bytes of the log that are kept for replicas that come back").slot(|c, v| c.repl_backlog_size.put(v)),
+    row("repl-backlog-ttl", "3600", Number(0, BIG), Live, "seconds for which they are kept without a replica; 0: for ever").slot(|c, v| c.repl_backlog_ttl.put(v)),
+    row("min-replicas-to-write", "0", Number(0, INT), Live, "with fewer replicas writes are refused").slot(|c, v| c.min_replicas_to_write.put(v)),
+    row("min-replicas-max-lag", "10", Number(0, INT), Live, "a replica that has been silent for more seconds does not count for that").slot(|c, v| c.min_replicas_max_lag.put(v)),
+    row("shutdown-timeout", "10", Number(0, INT), Live, "seconds for which SHUTDOWN waits for replicas").slot(|c, v| c.shutdown_timeout.put(v)),
     // Only shown, in INFO or in a warning.
     row("dbfilename", "dump.rdb", FileName, Protected, NO_EFFECT).slot(|c, v| c.dbfilename.put(v)),
     row("maxmemory-policy", "noeviction", OneOf(&["volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl", "allkeys-lru", "allkeys-lfu", "allkeys-random", "noeviction"]), Live, NO_EFFECT).slot(|c, v| c.maxmemory_policy.put(v)),

@@ -91,12 +91,16 @@ fn info(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
     Ok(())
 }
 
-/// Which clients have this TYPE, in LIST and KILL. None is a master or a replica.
+/// Which clients have this TYPE, in LIST and KILL. None is a master.
 fn of_type(name: &[u8]) -> Result<fn(&Public) -> bool, Error> {
     match name.to_ascii_lowercase().as_slice() {
-        b"normal" => Ok(|public| !public.shown.lock().unwrap().is_subscribed()),
+        b"normal" => Ok(|public| {
+            let shown = public.shown.lock().unwrap();
+            !shown.is_subscribed() && !shown.follows
+        }),
         b"pubsub" => Ok(|public| public.shown.lock().unwrap().is_subscribed()),
-        b"master" | b"replica" | b"slave" => Ok(|_| false),
+        b"replica" | b"slave" => Ok(|public| public.shown.lock().unwrap().follows),
+        b"master" => Ok(|_| false),
         _ => Err(Error::quoting("ERR Unknown client type '", name, "'")),
     }
 }
@@ -156,6 +160,7 @@ pub fn describe(public: &Public, viewer: &Client) -> String {
     let idle = public.idle(&viewer.server);
     let states = [
         (shown.monitoring, "O"),
+        (shown.follows, "S"),
         (shown.is_subscribed(), "P"),
         (shown.queued.is_some(), "x"),
         (public.is_blocked(), "b"),

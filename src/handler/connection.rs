@@ -17,7 +17,7 @@ use crate::store::View;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("ping",       -1, Run::Client(ping),   NO_KEY, "1.0.0", "[message]", "Ping the server").with(&[Flag::NotLoading, Flag::WhileSubscribed]),
+    command("ping",       -1, Run::Client(ping),   NO_KEY, "1.0.0", "[message]", "Ping the server").with(&[Flag::NotLoading, Flag::WhileSubscribed, Flag::InLog]),
     command("echo",       2,  Run::Client(echo),   NO_KEY, "1.0.0", "message",   "Echo the given string"),
     command("select",     2,  Run::Client(select), NO_KEY, "1.0.0", "index",     "Change the selected database for the current connection").with(&[Flag::InLog]),
     command("hello",      -1, Run::Client(hello),  NO_KEY, "6.0.0", "[protover [AUTH username password] [SETNAME clientname]]", "Handshake with Redis").with(&[Flag::NoScript, Flag::AllowBusy, Flag::NoAuth]),
@@ -143,6 +143,9 @@ fn authenticate(client: &mut Client, user: &[u8], password: &[u8]) -> Result<(),
 }
 
 fn reset(client: &mut Client, view: &View, _: &Args, reply: &mut Reply) -> Result<(), Error> {
+    if client.is_replica && !client.monitoring {
+        return Err(Error::text("ERR can only reset normal client connections"));
+    }
     client.transaction = None;
     transactions::unwatch_all(client, view);
     client.unsubscribe_all();

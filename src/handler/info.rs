@@ -26,6 +26,7 @@ use crate::latency::percentile;
 use crate::pubsub::Subscription;
 use crate::resp::{Args, Reply};
 use crate::server::Server;
+use crate::server::replicas::State;
 use crate::service::{self, Manager};
 use crate::stats::{Count, unix_microseconds};
 use crate::store::View;
@@ -155,7 +156,7 @@ impl Info<'_> {
             let sizes = all.iter().flat_map(|client| of(&client.held.buffers));
             sizes.map(|size| size.load(Ordering::Relaxed)).max().unwrap_or(0)
         };
-        self.field("connected_clients", all.len());
+        self.field("connected_clients", all.len().saturating_sub(server.replicas.count()));
         self.field("cluster_connections", 0);
         self.field("maxclients", server.config.maxclients.get());
         let input = most(|buffers| [&buffers.input, &buffers.input_room]);
@@ -303,7 +304,8 @@ impl Info<'_> {
         }
         self.field("total_net_input_bytes", total(Count::InputBytes));
         self.field("total_net_output_bytes", total(Count::OutputBytes));
-        self.absent("total_net_repl_input_bytes total_net_repl_output_bytes");
+        self.field("total_net_repl_input_bytes", 0);
+        self.field("total_net_repl_output_bytes", load(&self.server.replicas.counts.sent));
         for (name, count) in [("input", Count::InputBytes), ("output", Count::OutputBytes)] {
             if let Some(bytes) = stats.rate(count) {
                 self.fraction(&format!("instantaneous_{name}_kbps"), bytes / 1024.0);
@@ -312,7 +314,7 @@ impl Info<'_> {
         self.fraction("instantaneous_input_repl_kbps", 0.0);
         self.fraction("instantaneous_output_repl_kbps", 0.0);
         self.field("rejected_connections", load(&stats.rejected_connections));
-        self.absent("sync_full sync_partial_ok sync_partial_err");
+        self.syncs();
         self.field("expired_keys", load(&stats.expired_keys));
         // Active expiry finds all, and has no limit of its time.
         self.fraction("expired_stale_perc", 0.0);
@@ -338,12 +340,42 @@ impl Info<'_> {
         self.field("io_threaded_writes_processed", 0);
     }
 
-    /// There are no replicas. The replication id and the backlog are left out.
+    fn syncs(&mut self) {
+        let counts = &self.server.replicas.counts;
+        self.field("sync_full", load(&counts.full));
+        self.field("sync_partial_ok", load(&counts.partial));
+        self.field("sync_partial_err", load(&counts.refused));
+    }
+
     fn replication(&mut self) {
+        let (server, config) = (self.server, &self.server.config);
+        let (aof, replicas) = (&server.aof, server.replicas.all());
         self.field("role", "master");
-        self.field("connected_slaves", 0);
+        self.field("connected_slaves", replicas.len());
+        if config.min_replicas_to_write.get() > 0 && config.min_replicas_max_lag.get() > 0 {
+            self.field("min_slaves_good_slaves", server.near_replicas());
+        }
+        for (number, replica) in replicas.iter().enumerate() {
+            let (ip, port, acked) = (replica.ip(), replica.announced.port, replica.acked);
+            let (state, lag) = match replica.state {
+                State::Waiting => ("wait_bgsave", 0),
+                State::Loading => ("send_bulk", 0),
+                State::Online => ("online", replica.lag()),
+            };
+            let values = format_args!("ip={ip},port={port},state={state},offset={acked},lag={lag}");
+            self.field(&format!("slave{number}"), values);
+        }
         self.field("master_failover_state", "no-failover");
-        self.absent("master_repl_offset repl_backlog_active");
+        self.field("master_replid", aof.backlog.id());
+        self.field("master_replid2", "0".repeat(40));
+        // As in Redis, an offset is the number of bytes before a place, and the number of the byte before it.
+        let (begin, end) = (aof.backlog.begin(), aof.sendable());
+        self.field("master_repl_offset", end);
+        self.field("second_repl_offset", -1);
+        self.flag("repl_backlog_active", begin.is_some());
+        self.field("repl_backlog_size", config.repl_backlog_size.get());
+        self.field("repl_backlog_first_byte_offset", begin.map_or(0, |begin| begin + 1));
+        self.field("repl_backlog_histlen", begin.map_or(0, |begin| end - begin));
     }
 
     fn cpu(&mut self) {

@@ -1,17 +1,15 @@
-//! The server as a whole: its time and role, its log, its end, MONITOR, and the modules that it does not have.
+//! The server as a whole: its time, its log, its end, MONITOR, and the modules that it does not have.
 //!
-//! SHUTDOWN and WAITAOF wait for the disk. WAIT waits for replicas, which never come. A handler may be
-//! running under a lock, so it must not wait: it leaves a [`Then`], and the client's thread waits after the
-//! lock is released (serve/waiting.rs). Inside EXEC nothing waits: there WAIT and WAITAOF reply at once with
-//! what holds already.
+//! SHUTDOWN waits for the disk. A handler may be running under a lock, so it must not wait: it leaves a [`Then`],
+//! and the client's thread waits after the lock is released (serve/waiting.rs).
 //!
 //! A monitor has an outbox, as a subscriber has. So a slow monitor delays nobody. It sees no passwords.
 //!
-//! **How Redis does it**: server.c, replication.c. It has one thread, so it puts a blocked client aside
+//! **How Redis does it**: server.c. It has one thread, so it puts a blocked client aside
 //! (blocked.c). Here the client's own thread waits.
 
 use super::{Command, Flag, NO_KEY, Row, Run, command};
-use crate::client::{Client, Replies, Then, Until, Wait};
+use crate::client::{Client, Then};
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
 use crate::listen::Address;
@@ -23,7 +21,6 @@ use crate::store::View;
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
     command("time",         1,  Run::Client(time),         NO_KEY, "2.6.0", "", "Return the current server time"),
-    command("role",         1,  Run::Client(role),         NO_KEY, "2.8.12", "", "Return the role of the instance in the context of replication").with(&[Flag::NoScript]),
     command("monitor",      1,  Run::Client(monitor),      NO_KEY, "1.0.0", "", "Listen for all requests received by the server in real time").with(&[Flag::NoScript, Flag::Admin]),
     command("bgrewriteaof", 1,  Run::Client(bgrewriteaof), NO_KEY, "1.0.0", "", "Asynchronously rewrite the append-only file").with(&[Flag::NoScript, Flag::Admin, Flag::NotLoading]),
     command("lolwut",       -1, Run::Read(lolwut),         NO_KEY, "5.0.0", "[VERSION version]", "Display some computer art and the Redis version"),
@@ -34,13 +31,6 @@ pub const COMMANDS: &[Command] = &[
     command("module|unload", 3,  Run::Client(module_load), NO_KEY, "4.0.0", "name", "Unload a module").with(&[Flag::NoScript, Flag::Admin, Flag::NotLoading, Flag::Protected]).help(" <name>\n    Unload a module."),
     command("module|help",   2,  Run::Client(super::help), NO_KEY, "5.0.0", "", "Show helpful text about the different subcommands"),
     command("shutdown",     -1, Run::Client(shutdown),     NO_KEY, "1.0.0", "[NOSAVE|SAVE] [NOW] [FORCE] [ABORT]", "Synchronously save the dataset to disk and then shut down the server").with(&[Flag::NoScript, Flag::AllowBusy, Flag::Admin, Flag::NoMulti]),
-];
-
-/// In Redis's documentation these belong to the group *generic*.
-#[rustfmt::skip]
-pub const WAITING: &[Command] = &[
-    command("wait",    3, Run::Client(wait),    NO_KEY, "3.0.0", "numreplicas timeout", "Wait for the synchronous replication of all the write commands sent in the context of the current connection").with(&[Flag::NoScript, Flag::NotLoading]),
-    command("waitaof", 4, Run::Client(waitaof), NO_KEY, "7.2.0", "numlocal numreplicas timeout", "Wait for all write commands sent in the context of the current connection to be synced to the append-only file").with(&[Flag::NoScript, Flag::NotLoading]),
 ];
 
 fn time(_: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
@@ -71,15 +61,6 @@ fn module_load(_: &mut Client, _: &Args, _: &mut Reply) -> Result<(), Error> {
     Err(Error::not_allowed("MODULE", "enable-module-command"))
 }
 
-fn role(_: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
-    reply.array(3);
-    reply.bulk(b"master");
-    // The replication offset, and no replicas.
-    reply.integer(0);
-    reply.array(0);
-    Ok(())
-}
-
 fn bgrewriteaof(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
     if !client.server.aof.is_enabled() {
         let text = "ERR The append only file is switched off. Try CONFIG SET appendonly yes.";
@@ -97,7 +78,7 @@ fn bgrewriteaof(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), 
 
 fn shutdown(client: &mut Client, args: &Args, _: &mut Reply) -> Result<(), Error> {
     let mut cursor = Cursor::new(args);
-    let (mut save, mut force) = (None, false);
+    let (mut save, mut force, mut waits) = (None, false, true);
     let aborts = |option: &[u8]| option.eq_ignore_ascii_case(b"abort");
     if args.len() > 1 && Cursor::new(args).rest().all(aborts) {
         return Err(Error::text("ERR No shutdown in progress."));
@@ -106,63 +87,13 @@ fn shutdown(client: &mut Client, args: &Args, _: &mut Reply) -> Result<(), Error
         match option.as_slice() {
             b"SAVE" if save != Some(false) => save = Some(true),
             b"NOSAVE" if save != Some(true) => save = Some(false),
-            b"NOW" => {}
+            b"NOW" => waits = false,
             b"FORCE" => force = true,
             _ => return Err(Error::Syntax),
         }
     }
-    client.then = Then::Shutdown { saves: save != Some(false), force };
+    client.then = Then::Shutdown { saves: save != Some(false), force, waits };
     Ok(())
-}
-
-fn wait(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let mut cursor = Cursor::new(args);
-    let replicas = cursor.integer()? > 0;
-    let timeout_ms = timeout(&mut cursor)?;
-    if client.in_exec || !replicas {
-        reply.integer(0);
-    } else {
-        let silent = client.replies != Replies::On;
-        client.then = Then::Wait(Wait { until: Until::Replicas, timeout_ms, silent });
-    }
-    Ok(())
-}
-
-fn waitaof(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let mut cursor = Cursor::new(args);
-    let local = cursor.integer()?;
-    if !(0..=1).contains(&local) {
-        return Err(Error::text("ERR value is out of range, value must between 0 and 1"));
-    }
-    let replicas = cursor.integer()?;
-    if replicas < 0 {
-        return Err(Error::NotPositive);
-    }
-    let timeout_ms = timeout(&mut cursor)?;
-    let aof = &client.server.aof;
-    if local > 0 && !aof.is_enabled() {
-        return Err(Error::text(
-            "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.",
-        ));
-    }
-    if client.in_exec {
-        reply.array(2);
-        reply.integer(aof.is_durable(aof.position()).into());
-        reply.integer(0);
-    } else {
-        let until = Until::Durable { local: local > 0, replicas: replicas > 0 };
-        let silent = client.replies != Replies::On;
-        client.then = Then::Wait(Wait { until, timeout_ms, silent });
-    }
-    Ok(())
-}
-
-/// In milliseconds. 0 waits for ever.
-fn timeout(cursor: &mut Cursor) -> Result<u64, Error> {
-    let timeout = cursor
-        .integer()
-        .map_err(|_| Error::text("ERR timeout is not an integer or out of range"))?;
-    u64::try_from(timeout).map_err(|_| Error::text("ERR timeout is negative"))
 }
 
 fn monitor(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
@@ -174,7 +105,7 @@ fn monitor(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error
         return Ok(());
     }
     let outbox = super::pubsub::outbox(client, reply)?;
-    client.monitoring = true;
+    (client.monitoring, client.is_replica) = (true, true);
     client.server.hub.set_monitor(client.public.id, Some(outbox));
     reply.ok()
 }

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! WAITAOF 1 0 500    wait until the disk has what was appended so far, or 500 ms are over ─▶ reply
-//! WAIT 1 500         wait 500 ms for replicas, which never come ─▶ 0
+//! WAIT 1 500         wait until one replica has it in memory, or 500 ms are over ─▶ how many have it
 //! SHUTDOWN           take the keyspace, and never give it back; finish the log; end the process
 //! ```
 //!
@@ -23,6 +23,7 @@ use crate::error::Error;
 use crate::log;
 use crate::outbox::is_timeout;
 use crate::server::Blocked;
+use crate::server::replicas::Replica;
 use crate::service;
 use std::io::{self, Read};
 use std::net::{Shutdown, TcpStream};
@@ -46,17 +47,24 @@ impl Session<'_> {
         let clients = &self.server.clients;
         clients.block(&self.client.public, Blocked::Log);
         self.client.public.turns.set_aside(true);
-        let (for_disk, for_replicas) = match wait.until {
-            Until::Replicas => (false, true),
+        // Where the replicas must have come.
+        let change = aof.last_change();
+        let is_there = |replica: &Replica| match wait.until {
+            Until::Replicas(_) => replica.acked >= change,
+            Until::Durable { .. } => replica.durable >= change,
+        };
+        let (for_disk, count) = match wait.until {
+            Until::Replicas(count) => (false, count),
             Until::Durable { local, replicas } => (local, replicas),
         };
         let mut waited = Ok(());
         if for_disk {
             waited = self.wait_until(deadline, on_disk);
         }
-        if for_replicas && waited.is_ok() {
-            let public = self.client.public.clone();
-            waited = self.wait_until(deadline, |time| public.mailbox.is_filled_within(time));
+        let replicas = &self.server.replicas;
+        if waited.is_ok() && replicas.count_online(is_there) < count {
+            let _asking = self.server.ask_replicas(change);
+            waited = self.wait_until(deadline, |time| replicas.wait_for(count, time, is_there));
         }
         self.client.public.turns.set_aside(false);
         let is_over = clients.unblock(&self.client.public, Blocked::Log);
@@ -74,7 +82,7 @@ impl Session<'_> {
             self.reply.array(2);
             self.reply.integer((aof.is_enabled() && aof.is_durable(position)).into());
         }
-        self.reply.integer(0);
+        self.reply.count(replicas.count_online(is_there));
         self.flush()
     }
 
@@ -101,7 +109,7 @@ impl Session<'_> {
     /// Ends the process. Nobody else can reach the data any more. If the log cannot be saved, the
     /// process goes on, unless the client has said FORCE or NOSAVE: the operator is told, and the client may
     /// try again, as in Redis.
-    pub(super) fn shut_down(&mut self, saves: bool, force: bool) {
+    pub(super) fn shut_down(&mut self, saves: bool, force: bool, waits: bool) {
         log::notice(format_args!("SHUTDOWN: saving the log, then good bye"));
         self.caller.batch.hold_everything();
         if saves && self.caller.batch.store.is_busy() {
@@ -118,6 +126,9 @@ impl Session<'_> {
                 log::warning(format_args!("cannot shut down, the log is not saved: {cause}"));
             }
             _ => {
+                if waits {
+                    self.server.wait_for_replicas();
+                }
                 service::end(&self.server.config);
                 std::process::exit(0);
             }

@@ -17,6 +17,11 @@ pub fn open(path: &Path, opening: Opening) -> io::Result<File> {
     options.open(path)
 }
 
+/// Reads from `offset` on, and leaves the place alone at which others read.
+pub fn read_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, into, offset)
+}
+
 pub fn length(path: &Path) -> io::Result<u64> {
     fs::metadata(path).map(|metadata| metadata.len())
 }

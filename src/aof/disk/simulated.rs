@@ -164,6 +164,12 @@ pub fn create_dir_all(path: impl AsRef<Path>) -> io::Result<()> {
     }
 }
 
+pub fn read_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut again =
+        File { inode: file.inode, path: file.path.clone(), at: Mutex::new(offset as usize) };
+    again.read(into)
+}
+
 pub fn length(path: &Path) -> io::Result<u64> {
     let disk = at(path);
     let state = disk.state.borrow();
