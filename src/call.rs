@@ -23,10 +23,12 @@
 mod account;
 mod admit;
 mod ahead;
+mod follow;
 mod long;
 mod replay;
 mod script;
 
+pub use follow::{Applier, can_follow};
 pub use replay::{can_replay, replay, replay_under_lock};
 
 use crate::batch::Batch;
@@ -132,7 +134,7 @@ impl<'a> Caller<'a> {
                 return;
             }
         }
-        if self.batch.time.source == Source::Client {
+        if self.batch.time.source != Source::Log {
             self.account.after(row, client, args, reply, &mut self.batch, seen);
         }
         // If the command has made a key for which a client waits in BLPOP, that client is served now; inside EXEC,

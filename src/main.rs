@@ -79,6 +79,7 @@ use aof::rewrite::replay_sealed;
 use client::Client;
 use config::{Config, Start};
 use listen::Listener;
+use replication::replica;
 use server::Server;
 use stats::add;
 use std::collections::VecDeque;
@@ -146,6 +147,10 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
     let freeing = server.clone();
     spawn("lazyfree", move || freeing.free_for_ever(to_be_freed))?;
     background("evict", |server, _| server.evict_for_ever())?;
+    // From the first client on we are a replica, if the configuration says so.
+    if let Some(primary) = server.config.primary()? {
+        server.primary.set(Some(primary));
+    }
     server.aof.status.loading.store(true, Ordering::Relaxed);
     // Read before there is a client that could change it.
     let has_log = server.config.appendonly.get();
@@ -170,6 +175,7 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
     background("expire", |server, store| expire::expire_for_ever(server, store))?;
     // A rewrite makes its base from a replay of the files that nothing is appended to any more
     // (aof/rewrite.rs).
+    background("follow", |server, store| replica::follow_for_ever(server, store))?;
     background("rewrite", |server, store| {
         let replay_all = |manifest: &_| call::replay(server, |run| replay_sealed(manifest, run));
         server.aof.rewrite_when_asked(store, &replay_all)

@@ -8,7 +8,8 @@
 //!   ├─ clients              the list of clients: a mutex (a leaf) around one `Public` each
 //!   ├─ scripts              sources of Lua, and the machines that run them
 //!   ├─ hub                  subscribers and monitors
-//!   └─ replicas             those that are sent the log (server/replicas.rs)
+//!   ├─ replicas             those that are sent the log (server/replicas.rs)
+//!   └─ primary              the one that we follow, if we are a replica (server/primary.rs)
 //! Public                    what other threads see of a client: CLIENT LIST, CLIENT KILL
 //!   └─ shown                what its own thread has written there: a mutex (a leaf)
 //! ```
@@ -22,6 +23,7 @@
 pub mod mailbox;
 pub mod order;
 pub mod pause;
+pub mod primary;
 pub mod replicas;
 pub mod scripts;
 
@@ -38,6 +40,7 @@ use crate::watch::WatchFlag;
 use mailbox::Mailbox;
 use order::Turns;
 use pause::Pause;
+use primary::Primary;
 use replicas::Replicas;
 use scripts::Scripts;
 use std::collections::BTreeMap;
@@ -62,6 +65,7 @@ pub struct Server {
     pub pause: Pause,
     pub hub: Hub,
     pub replicas: Replicas,
+    pub primary: Primary,
     /// Leads to the thread that frees large values, so that nobody frees them under a lock.
     pub lazyfree: Sender<Garbage>,
     pub started: Instant,
@@ -108,6 +112,7 @@ impl Server {
             pause: Pause::default(),
             hub: Hub::default(),
             replicas: Replicas::default(),
+            primary: Primary::default(),
             lazyfree,
             started: Instant::now(),
             idle_clock: AtomicU64::new(0),
@@ -397,6 +402,8 @@ pub struct Shown {
     pub monitoring: bool,
     /// It is sent the stream of changes.
     pub follows: bool,
+    /// It sends us such a stream: we are its replica.
+    pub is_primary: bool,
     /// CLIENT NO-TOUCH. A key remembers no access times, so it changes nothing.
     pub no_touch: bool,
 }
@@ -407,7 +414,7 @@ impl Shown {
     }
 
     fn is_listening(&self) -> bool {
-        self.monitoring || self.follows || self.is_subscribed()
+        self.monitoring || self.follows || self.is_primary || self.is_subscribed()
     }
 }
 
@@ -451,6 +458,10 @@ impl Public {
         }
         let now = server.idle_clock.load(Ordering::Relaxed);
         now.saturating_sub(self.last_interaction.load(Ordering::Relaxed))
+    }
+
+    pub fn waits_for_key(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed) == Blocked::Key as u8
     }
 
     pub fn is_blocked(&self) -> bool {

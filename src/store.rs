@@ -34,6 +34,7 @@ mod databases;
 mod expire;
 mod limits;
 mod load;
+mod origin;
 mod shared;
 mod view_mut;
 mod walk;
@@ -49,6 +50,7 @@ use std::sync::Mutex;
 
 pub use blocking::{Blocking, Serve, Wait, Waiter};
 pub use expire::{Report, Time};
+pub use origin::Origin;
 pub use shared::{Busy, Store};
 pub use view_mut::{Ttl, ViewMut};
 
@@ -68,6 +70,8 @@ pub struct Keyspace {
     pub records: Vec<u8>,
     /// How much has been changed, for INFO; what was replayed counts too, as in Redis.
     pub changes: u64,
+    /// Where it is in a primary's history, and how much had been changed by then.
+    origin: Option<(Origin, u64)>,
 }
 
 /// Something that may take long to free.
@@ -126,13 +130,18 @@ impl Keyspace {
             garbage: Vec::new(),
             records: Vec::new(),
             changes: 0,
+            origin: None,
         }
     }
 
-    /// Takes the data of another, which the log has filled. Any key may have changed, so all watches fail.
+    /// Takes the data of another, which the log or a snapshot has filled. Any key may have changed, so all watches
+    /// fail.
     pub fn take_over(&mut self, loaded: Keyspace) {
-        self.dbs = loaded.dbs;
+        let origin = loaded.origin().cloned();
+        let old = std::mem::replace(&mut self.dbs, loaded.dbs);
+        self.garbage.push(Box::new(old));
         self.changes += loaded.changes;
+        self.origin = origin.map(|origin| (origin, self.changes));
         self.watchers.get_mut().unwrap().touch_all();
     }
 

@@ -6,10 +6,12 @@
 //! 1. DEBUG or MODULE is not allowed; the client has not given the password.
 //! 2. SHUTDOWN is to be queued by MULTI.
 //! 3. The log cannot be written, or replicas are missing, and the command would write.
-//! 4. The client has subscribed in RESP2, where a reply looks like a message.
-//! 5. The log is still being loaded.
-//! 6. A script has been running for too long (store/shared.rs).
-//! 7. The client is a replica or a monitor, and the command would look at the data.
+//! 4. We are a replica, and the command would write.
+//! 5. The client has subscribed in RESP2, where a reply looks like a message.
+//! 6. We are a replica without its primary, and `replica-serve-stale-data` is `no`.
+//! 7. The log is still being loaded.
+//! 8. A script has been running for too long (store/shared.rs).
+//! 9. The client is a replica or a monitor, and the command would look at the data.
 //!
 //! What is not refused may still have to wait, because of CLIENT PAUSE (server/pause.rs), and inside MULTI it
 //! is queued.
@@ -63,7 +65,7 @@ impl Caller<'_> {
         protocol: Protocol,
     ) -> Result<(), Refusal> {
         let command = row.command;
-        if self.batch.time.source == Source::Log {
+        if self.batch.time.source != Source::Client {
             return Ok(());
         }
         if command.is(Flag::Protected) {
@@ -86,11 +88,17 @@ impl Caller<'_> {
         if writes && self.batch.server.replicas_are_missing() && command.name != "ping" {
             return Err(Error::NoReplicas.into());
         }
+        if writes && self.batch.server.primary.forbids_writes(&self.batch.server.config) && command.name != "ping" {
+            return Err(Error::ReadOnly.into());
+        }
         if client.is_subscribed()
             && protocol == Protocol::Resp2
             && !command.is(Flag::WhileSubscribed)
         {
             return Err(Error::SubscribedOnly(command.name).into());
+        }
+        if command.uses_data() && self.batch.server.primary.hides_data(&self.batch.server.config) {
+            return Err(Error::PrimaryDown.into());
         }
         if !command.works_while_loading() && self.batch.server.is_loading() {
             return Err(Error::Loading.into());
@@ -125,7 +133,7 @@ impl Caller<'_> {
         client: &Client,
         args: &Args,
     ) -> Result<(), Refusal> {
-        let is_free = client.in_exec || client.is_replica || self.batch.time.source == Source::Log;
+        let is_free = client.in_exec || client.is_replica || self.batch.time.source != Source::Client;
         let writes = may_replicate(row, client, args);
         if is_free || self.batch.server.pause.left(writes).is_none() {
             return Ok(());
@@ -148,7 +156,7 @@ impl Caller<'_> {
             Refusal::Error(error) => {
                 reply.out.truncate(begin);
                 reply.error(&error);
-                if self.batch.time.source == Source::Log {
+                if self.batch.time.source != Source::Client {
                     self.note_failure(row, args, error);
                 }
                 true

@@ -241,7 +241,8 @@ impl Server {
     /// Why writes are refused at present, if they are.
     pub fn why_no_writes(&self) -> Option<Error> {
         let cause = self.aof.failure().map(|cause| Error::misconf(&cause));
-        cause.or_else(|| self.replicas_are_missing().then_some(Error::NoReplicas))
+        let cause = cause.or_else(|| self.replicas_are_missing().then_some(Error::NoReplicas));
+        cause.or_else(|| self.primary.forbids_writes(&self.config).then_some(Error::ReadOnly))
     }
 
     /// Whether writes are refused because too few replicas are near (`min-replicas-to-write`).

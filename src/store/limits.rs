@@ -14,7 +14,7 @@ impl Limits {
         };
         let string = match source {
             Source::Client => config.proto_max_bulk_len.get(),
-            Source::Log => LONGEST,
+            Source::Log | Source::Primary => LONGEST,
         };
         let list = NodeLimits::of(config.list_max_listpack_size.get());
         let set = Packed {
