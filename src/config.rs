@@ -199,7 +199,9 @@ impl Config {
         let words: Vec<&str> = given.split_whitespace().collect();
         match words[..] {
             [] => Ok(None),
-            [no, one] if no.eq_ignore_ascii_case("no") && one.eq_ignore_ascii_case("one") => Ok(None),
+            [no, one] if no.eq_ignore_ascii_case("no") && one.eq_ignore_ascii_case("one") => {
+                Ok(None)
+            }
             [host, port] => match port.parse() {
                 Ok(port) => Ok(Some((host.into(), port))),
                 Err(_) => Err(format!("replicaof {given}: Invalid master port")),

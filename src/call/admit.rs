@@ -88,7 +88,10 @@ impl Caller<'_> {
         if writes && self.batch.server.replicas_are_missing() && command.name != "ping" {
             return Err(Error::NoReplicas.into());
         }
-        if writes && self.batch.server.primary.forbids_writes(&self.batch.server.config) && command.name != "ping" {
+        if writes
+            && self.batch.server.primary.forbids_writes(&self.batch.server.config)
+            && command.name != "ping"
+        {
             return Err(Error::ReadOnly.into());
         }
         if client.is_subscribed()
@@ -133,7 +136,8 @@ impl Caller<'_> {
         client: &Client,
         args: &Args,
     ) -> Result<(), Refusal> {
-        let is_free = client.in_exec || client.is_replica || self.batch.time.source != Source::Client;
+        let is_free =
+            client.in_exec || client.is_replica || self.batch.time.source != Source::Client;
         let writes = may_replicate(row, client, args);
         if is_free || self.batch.server.pause.left(writes).is_none() {
             return Ok(());

@@ -24,7 +24,8 @@ pub fn can_follow(args: &Args, databases: usize) -> Result<(), String> {
         return Ok(());
     }
     may_stand(args)?;
-    if row.is_some_and(|row| row.command.name == "select") && database(&args[1], databases).is_err() {
+    if row.is_some_and(|row| row.command.name == "select") && database(&args[1], databases).is_err()
+    {
         let index = args[1].escape_ascii();
         return Err(format!("`--databases {databases}` is too few for SELECT {index}"));
     }

@@ -144,7 +144,8 @@ impl<'a> Caller<'a> {
             return Ok(());
         }
         if let Some(error) = self.batch.server.why_no_writes() {
-            return Err(error);
+            let text = "READONLY Can not run script with write flag on readonly replica.";
+            return Err(if error == Error::ReadOnly { Error::text(text) } else { error });
         }
         match form.is_read_only {
             true => {

@@ -16,6 +16,7 @@ use crate::held::End;
 use crate::log;
 use crate::resp::words::split_words;
 use crate::resp::{Args, Digits, Reply, parse_integer};
+use crate::server::primary::Link;
 use crate::server::replicas::{Request, State};
 use crate::store::Origin;
 use std::sync::atomic::Ordering;
@@ -55,6 +56,10 @@ fn psync(client: &mut Client, args: &Args, _: &mut Reply) -> Result<(), Error> {
 fn follow(client: &mut Client, request: Request) -> Result<(), Error> {
     if client.is_replica {
         return Ok(());
+    }
+    let primary = &client.server.primary;
+    if primary.is_set() && primary.status().link != Link::Up {
+        return Err(Error::text("NOMASTERLINK Can't SYNC while not connected with my master"));
     }
     if client.outbox.is_some() {
         return Err(Error::text("ERR SYNC and PSYNC are invalid with pending output"));

@@ -135,7 +135,8 @@ impl Read for Link<'_> {
                     return Ok(count);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if is_timeout(&error) && self.heard.elapsed() < timeout(self.server) => {}
+                Err(error) if is_timeout(&error) && self.heard.elapsed() < timeout(self.server) => {
+                }
                 Err(error) => {
                     self.has_failed = true;
                     return Err(match is_timeout(&error) {

@@ -135,7 +135,8 @@ impl Run<'_> {
         match words[..] {
             ["+FULLRESYNC", id, offset] if id.len() == 40 => {
                 let offset = offset.parse();
-                let offset = offset.map_err(|_| End::Broken(format!("it answers PSYNC with {answer}")))?;
+                let offset =
+                    offset.map_err(|_| End::Broken(format!("it answers PSYNC with {answer}")))?;
                 self.load(&mut reader, Origin { id: id.into(), offset, db: 0 })?;
             }
             ["+CONTINUE", ..] => {
@@ -214,7 +215,8 @@ impl Run<'_> {
             (None, Some(mark)) if mark.len() == 40 => {
                 let mut snapshot = UntilMark::new(reader, mark);
                 let read = rdb::read(&mut snapshot, &mut keyspace, &limits, None, &mut |_| {});
-                let rest = if read.is_ok() { io::copy(&mut snapshot, &mut io::sink()) } else { Ok(0) };
+                let rest =
+                    if read.is_ok() { io::copy(&mut snapshot, &mut io::sink()) } else { Ok(0) };
                 (read, rest.map(|_| snapshot.given))
             }
             _ => return Err(unknown()),
@@ -317,11 +319,7 @@ struct Gathered {
 }
 
 /// Reads whole units, at least one, as many as have come and not too many.
-fn gather(
-    reader: &mut Reader,
-    commands: &mut Vec<Args>,
-    server: &Server,
-) -> Result<Gathered, End> {
+fn gather(reader: &mut Reader, commands: &mut Vec<Args>, server: &Server) -> Result<Gathered, End> {
     let databases = server.config.databases.get();
     let begin = position(reader);
     let mut gathered = Gathered { count: 0, end: begin, asked: false, stop: None };

@@ -118,7 +118,9 @@ impl Primary {
     /// Whether clients may not look at the data, because it may be old.
     #[inline]
     pub fn hides_data(&self, config: &Config) -> bool {
-        self.is_set() && !config.replica_serve_stale_data.get() && !self.is_up.load(Ordering::Acquire)
+        self.is_set()
+            && !config.replica_serve_stale_data.get()
+            && !self.is_up.load(Ordering::Acquire)
     }
 
     pub fn status(&self) -> Status {
@@ -134,7 +136,8 @@ impl Primary {
                 None => self.changed.wait(status).unwrap(),
                 Some((host, port)) => {
                     let broken = status.reason.is_some().then_some(status.down_since).flatten();
-                    let rest = broken.map_or(Duration::ZERO, |at| RETRY.saturating_sub(at.elapsed()));
+                    let rest =
+                        broken.map_or(Duration::ZERO, |at| RETRY.saturating_sub(at.elapsed()));
                     if rest.is_zero() {
                         return (self.order.load(Ordering::Acquire), host, port);
                     }
