@@ -49,6 +49,7 @@ pub mod latency;
 pub mod lcs;
 pub mod list;
 pub mod long;
+pub mod memory;
 pub mod pubsub;
 mod replication;
 pub mod scan;
@@ -265,6 +266,7 @@ const SERVER: &[&[Command]] = &[
     connection::ACL,
     info::COMMANDS,
     introspection::COMMANDS,
+    memory::COMMANDS,
     debug::COMMANDS,
     config::COMMANDS,
     latency::COMMANDS,

@@ -21,6 +21,7 @@
 //! price: CLIENT LIST may be one batch behind.
 
 pub mod mailbox;
+pub mod memory;
 pub mod order;
 pub mod pause;
 pub mod primary;
@@ -38,6 +39,7 @@ use crate::stats::{Counters, Stats, Totals, add, random_id};
 use crate::store::Garbage;
 use crate::watch::WatchFlag;
 use mailbox::Mailbox;
+use memory::Resident;
 use order::Turns;
 use pause::Pause;
 use primary::Primary;
@@ -69,6 +71,8 @@ pub struct Server {
     /// Leads to the thread that frees large values, so that nobody frees them under a lock.
     pub lazyfree: Sender<Garbage>,
     pub started: Instant,
+    /// Bytes that the process had before there was anything to be counted (server/memory.rs).
+    pub startup: usize,
     /// A coarse clock in milliseconds, advanced by cron (main.rs) ten times a second. It stops while the
     /// process is suspended, so nobody looks idle because of that.
     pub idle_clock: AtomicU64,
@@ -115,6 +119,7 @@ impl Server {
             primary: Primary::default(),
             lazyfree,
             started: Instant::now(),
+            startup: Resident::now().map_or(0, |resident| resident.anonymous),
             idle_clock: AtomicU64::new(0),
             last_served: AtomicU64::new(0),
             may_spin: available_parallelism().is_ok_and(|cores| cores.get() > 1),
@@ -303,6 +308,11 @@ impl Clients {
         self.all.lock().unwrap().len()
     }
 
+    /// The same, without the mutex: somebody may just be coming or going.
+    pub fn number(&self) -> usize {
+        self.number.load(Ordering::Relaxed)
+    }
+
     /// A copy of the list in the order of the ids, without the clients that are being ended. With a
     /// copy nobody has to hold the mutex.
     pub fn all(&self) -> Vec<Arc<Public>> {
@@ -318,7 +328,7 @@ impl Clients {
 
     /// Whether there are few, so that whoever may have to wait for a key can look at all older ones.
     pub fn are_few(&self) -> bool {
-        self.number.load(Ordering::Relaxed) <= FEW
+        self.number() <= FEW
     }
 
     /// The clients with smaller ids; none if there are many clients.

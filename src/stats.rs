@@ -21,7 +21,7 @@ use crate::latency::Histogram;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
 
 /// Counters since the start, or since CONFIG RESETSTAT.
@@ -33,6 +33,10 @@ pub struct Stats {
     pub connections: AtomicU64,
     pub rejected_connections: AtomicU64,
     pub expired_keys: AtomicU64,
+    /// Microseconds that the active expire cycle has worked.
+    pub expire_cycle: AtomicU64,
+    /// The most bytes that were in use when somebody looked (server/memory.rs). It is never reset.
+    pub peak_memory: AtomicUsize,
     /// Clients that were ended because of `maxmemory-clients`.
     pub evicted_clients: AtomicU64,
     /// Large values and whole databases that lazyfree has freed, and those that wait for it.
@@ -132,6 +136,7 @@ impl Stats {
             &self.connections,
             &self.rejected_connections,
             &self.expired_keys,
+            &self.expire_cycle,
             &self.evicted_clients,
             &self.freed,
         ];
@@ -152,13 +157,15 @@ impl Stats {
         }
     }
 
-    /// How much a counter grows per second. None until there are two samples.
-    pub fn rate(&self, count: Count) -> Option<f64> {
+    /// How much a counter grows per second. 0 until there are two samples.
+    pub fn rate(&self, count: Count) -> f64 {
         let samples = self.samples.lock().unwrap();
-        let (&(from, before), &(to, after)) = (samples.front()?, samples.back()?);
+        let (Some(&(from, before)), Some(&(to, after))) = (samples.front(), samples.back()) else {
+            return 0.0;
+        };
         let seconds = (to - from).as_secs_f64();
         let growth = after[count as usize].saturating_sub(before[count as usize]);
-        (seconds > 0.0).then(|| growth as f64 / seconds)
+        if seconds > 0.0 { growth as f64 / seconds } else { 0.0 }
     }
 }
 

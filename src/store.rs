@@ -34,6 +34,7 @@ mod databases;
 mod expire;
 mod limits;
 mod load;
+mod memory;
 mod origin;
 mod shared;
 mod view_mut;
@@ -45,11 +46,13 @@ use crate::key::{Key, digest_of};
 use crate::types::table::Table;
 use crate::types::{Entry, Large, Limits, Loose, Stored, Type};
 use crate::watch::Watchers;
+use databases::Databases;
 use expire::Deadlines;
 use std::sync::Mutex;
 
 pub use blocking::{Blocking, Serve, Wait, Waiter};
 pub use expire::{Report, Time};
+pub use memory::Data;
 pub use origin::Origin;
 pub use shared::{Busy, Store};
 pub use view_mut::{Ttl, ViewMut};
@@ -58,7 +61,7 @@ pub use view_mut::{Ttl, ViewMut};
 /// base from memory (aof/rewrite.rs); DEBUG RELOAD (serve/reload.rs); the thread that gives memory back
 /// (src/expire.rs); main.rs once, to put what was replayed into its place. No handler can.
 pub struct Keyspace {
-    dbs: Vec<Db>,
+    dbs: Databases,
     /// Readers share it, so it has a mutex: a leaf of the lock order.
     pub watchers: Mutex<Watchers>,
     /// Clients that wait for a key. A leaf too.
@@ -84,14 +87,7 @@ struct Db {
     deadlines: Deadlines,
 }
 
-/// Bytes that a deadline takes in the index.
-const DEADLINE: usize = 24;
-
 impl Db {
-    fn memory(&self) -> usize {
-        self.keys.memory() + self.deadlines.len() * DEADLINE
-    }
-
     fn new() -> Db {
         Db { keys: Table::new(), deadlines: Deadlines::new() }
     }
@@ -124,7 +120,7 @@ impl Db {
 impl Keyspace {
     pub fn new(databases: usize) -> Keyspace {
         Keyspace {
-            dbs: (0..databases).map(|_| Db::new()).collect(),
+            dbs: Databases::new(databases),
             watchers: Mutex::default(),
             blocking: Mutex::default(),
             garbage: Vec::new(),
@@ -146,12 +142,7 @@ impl Keyspace {
     }
 
     pub fn databases(&self) -> usize {
-        self.dbs.len()
-    }
-
-    /// Bytes that all keys, values and deadlines take, with their places in tables.
-    pub fn memory(&self) -> usize {
-        self.dbs.iter().map(Db::memory).sum()
+        self.dbs.count
     }
 
     /// How many keys a database has, and how many of them have a deadline.
@@ -218,11 +209,6 @@ impl<'a> View<'a> {
     /// How much has been changed since the start.
     pub fn changes(&self) -> u64 {
         self.keyspace.changes
-    }
-
-    /// Bytes that the keys of all databases take.
-    pub fn memory(&self) -> usize {
-        self.keyspace.memory()
     }
 
     /// The same keyspace seen from another database.

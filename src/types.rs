@@ -88,6 +88,11 @@ impl Value<'_> {
         each!(self, v => v.memory())
     }
 
+    /// The same, counted anew by a walk through all that is in it: what is kept as it changes must be equal to it.
+    pub fn recount(&self) -> usize {
+        each!(self, v => v.recount())
+    }
+
     /// Redis's number of the type.
     pub fn number(&self) -> u32 {
         each!(self, v => number_of(v))

@@ -19,7 +19,6 @@
 //! asked. Here their sizes are kept in `Held::buffers`, and src/handler/README.md says what the fields mean.
 //! TRACKING is not here.
 
-use super::info::IDLE_CLIENT;
 use super::{Command, Flag, NO_KEY, Run, TABLE, command, subcommand_syntax};
 use crate::client::{Client, Replies, Then};
 use crate::error::Error;
@@ -28,6 +27,7 @@ use crate::handler::connection::check_name;
 use crate::held::End;
 use crate::resp::{Args, Protocol, Reply, parse_integer};
 use crate::server::mailbox::{Answer, Recipient};
+use crate::server::memory::IDLE_CLIENT;
 use crate::server::pause::Paused;
 use crate::server::{Blocked, Public, Shown};
 use crate::store::View;

@@ -10,6 +10,7 @@
 //! | `OBJECT`                | how a value is stored                                         |
 //! | `HTSTATS`, `HTSTATS-KEY`| how evenly a table is filled (debug/htstats.rs)               |
 //! | `POPULATE`              | what many keys cost                                           |
+//! | `RECOUNT`               | whether what INFO says that keys take is what they take       |
 //! | `RELOAD`, `LOADAOF`     | whether what is written can be read back (serve/reload.rs)    |
 //! | `SET-ACTIVE-EXPIRE`     | what happens to an expired key that is still in memory        |
 //! | `PANIC`, `SEGFAULT`     | what a crash leaves                                           |
@@ -53,6 +54,7 @@ pub const COMMANDS: &[Command] = &[
     command("debug|pause-cron",                 -2, Run::Client(pause_cron),                 NO_KEY, "1.0.0", "<0|1>",                     "Stop periodic cron job processing").with(DEBUG),
     command("debug|populate",                   -2, Run::Write(populate),                    NO_KEY, "1.0.0", "<count> [<prefix>] [<size>]", "Create <count> string keys named key:<num>. If <prefix> is specified then it is used instead of the 'key' prefix").with(DEBUG),
     command("debug|protocol",                   -2, Run::Client(protocol),                   NO_KEY, "1.0.0", "<type>",                    "Reply with a test value of the specified type. <type> can be: string, integer, double, bignum, null, array, set, map, attrib, push, verbatim, true, false").with(DEBUG),
+    command("debug|recount",                    -2, Run::Read(recount),                      NO_KEY, "1.0.0", "",                          "Count anew what all keys take, and compare it with what is kept").with(DEBUG),
     command("debug|reload",                     -2, Run::Client(reload),                     NO_KEY, "1.0.0", "[option ...]",              "Write the data to a file as a rewrite of the AOF does, and reload it back to memory").with(DEBUG).with(&[Flag::NoMulti]),
     command("debug|replybuffer",                -2, Run::Client(replybuffer),                NO_KEY, "7.0.0", "PEAK-RESET-TIME <NEVER||RESET|time> | RESIZING <0|1>", "Sets when the buffer of replies is made smaller (no effect here)").with(DEBUG),
     command("debug|segfault",                   -2, Run::Client(panic),                      NO_KEY, "1.0.0", "",                          "Crash the server, here without a sigsegv").with(DEBUG),
@@ -110,6 +112,18 @@ fn digest_value(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error
     let digests: Vec<_> = args.keys(2).map(|key| hexadecimal(&digest(key))).collect();
     reply.statuses(&digests);
     Ok(())
+}
+
+/// For tests of what is kept as it changes (store/memory.rs).
+fn recount(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    if args.len() > 2 {
+        return Err(subcommand_syntax(args));
+    }
+    let (kept, anew) = (view.memory(), view.recount());
+    if kept != anew {
+        return Err(Error::text(format!("ERR counted anew it is {anew:?}, and kept is {kept:?}")));
+    }
+    reply.ok()
 }
 
 fn htstats(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {

@@ -18,6 +18,7 @@
 //! how much memory the process has.
 
 use super::args::Cursor;
+use super::memory::percentage;
 use super::{Command, Flag, NO_KEY, REDIS_VERSION, Run, TABLE, VERSION, command};
 use crate::client::Client;
 use crate::error::Error;
@@ -26,6 +27,7 @@ use crate::latency::percentile;
 use crate::pubsub::Subscription;
 use crate::resp::{Args, Reply};
 use crate::server::Server;
+use crate::server::memory::{Memory, Resident};
 use crate::server::primary::Link;
 use crate::server::replicas::State;
 use crate::service::{self, Manager};
@@ -82,9 +84,6 @@ fn info(client: &mut Client, view: &View, args: &Args, reply: &mut Reply) -> Res
     Ok(())
 }
 
-/// Bytes that a waiting client takes, mostly for the stack of its thread.
-pub const IDLE_CLIENT: usize = 12 * 1024;
-
 struct Info<'a> {
     server: &'a Server,
     view: &'a View<'a>,
@@ -107,7 +106,7 @@ impl Info<'_> {
     }
 
     /// A number of bytes, and the same in a form for people.
-    fn bytes(&mut self, name: &str, bytes: u64) {
+    fn bytes(&mut self, name: &str, bytes: usize) {
         self.field(name, bytes);
         self.field(&format!("{name}_human"), human(bytes));
     }
@@ -117,7 +116,7 @@ impl Info<'_> {
         self.field(name, format_args!("{number:.2}"));
     }
 
-    fn percentage(&mut self, name: &str, part: u64, whole: u64) {
+    fn percentage(&mut self, name: &str, part: usize, whole: usize) {
         self.field(name, format_args!("{:.2}%", percentage(part, whole)));
     }
 
@@ -133,6 +132,8 @@ impl Info<'_> {
         self.field("redis_mode", "standalone");
         self.field("os", os());
         self.field("arch_bits", usize::BITS);
+        // The clock that std's Instant reads.
+        self.field("monotonic_clock", "POSIX clock_gettime");
         self.field("process_id", std::process::id());
         let manager = service::manager(&server.config);
         self.field("process_supervised", manager.map_or("no", Manager::name));
@@ -169,46 +170,49 @@ impl Info<'_> {
         self.field("tracking_clients", 0);
     }
 
-    /// `used_memory` is counted: keys and values to the byte, with their places in the tables; records that
-    /// are not in the file yet; scripts; and for each client what an idle one takes. The resident memory and the
-    /// peak come from the kernel, and include the program itself.
+    /// `used_memory` is counted (server/memory.rs). The resident memory comes from the kernel, and includes the
+    /// program itself.
     fn memory(&mut self) {
-        let clients = (self.server.clients.count() * IDLE_CLIENT) as u64;
-        let (data, log) = (self.view.memory() as u64, self.server.aof.unwritten());
-        let (count, sources, machines) = self.server.scripts.counts();
-        let used = data + clients + log + (sources + machines) as u64;
-        let status = read("/proc/self/status");
-        let of = |name| kilobytes(&status, name);
-        let resident = of("VmRSS");
+        let memory = self.server.memory(self.view.memory());
+        let (used, data) = (memory.used(), memory.data.contents);
+        let peak = self.server.peak_memory();
+        let resident = Resident::now();
         self.bytes("used_memory", used);
-        if let (Some(resident), Some(peak)) = (resident, of("VmHWM")) {
-            self.bytes("used_memory_rss", resident);
-            self.bytes("used_memory_peak", peak);
-            self.percentage("used_memory_peak_perc", used, peak);
+        if let Some(Resident { process, .. }) = resident {
+            self.bytes("used_memory_rss", process);
         }
-        self.field("used_memory_overhead", used - data);
-        // At the start nothing is counted.
-        self.field("used_memory_startup", 0);
+        self.bytes("used_memory_peak", peak);
+        self.percentage("used_memory_peak_perc", used, peak);
+        self.field("used_memory_overhead", memory.overhead());
+        self.field("used_memory_startup", memory.startup);
         self.field("used_memory_dataset", data);
-        self.percentage("used_memory_dataset_perc", data, used);
-        if let Some(total) = kilobytes(&read("/proc/meminfo"), "MemTotal") {
-            self.bytes("total_system_memory", total);
+        self.percentage("used_memory_dataset_perc", data, memory.since_startup());
+        if let Some(Resident { anonymous, .. }) = resident {
+            self.field("allocator_allocated", used);
+            self.field("allocator_active", anonymous);
+            self.field("allocator_resident", anonymous);
         }
-        self.scripts(count, sources, machines);
+        if let Some(total) = kilobytes(&read("/proc/meminfo"), "MemTotal") {
+            self.bytes("total_system_memory", total as usize);
+        }
+        self.scripts(&memory);
         self.bytes("maxmemory", 0);
         self.field("maxmemory_policy", self.server.config.maxmemory_policy.text());
         if let Some(resident) = resident {
-            self.fraction("mem_fragmentation_ratio", resident as f64 / used.max(1) as f64);
-            self.field("mem_fragmentation_bytes", resident as i64 - used as i64);
+            let names = ["allocator_frag", "allocator_rss", "rss_overhead", "mem_fragmentation"];
+            for (name, (times, more)) in names.into_iter().zip(resident.overheads(&memory)) {
+                self.fraction(&format!("{name}_ratio"), times);
+                self.field(&format!("{name}_bytes"), more);
+            }
         }
-        self.field("mem_not_counted_for_evict", log);
+        self.field("mem_not_counted_for_evict", memory.used() - memory.limited());
         self.absent("mem_replication_backlog mem_total_replication_buffers mem_clients_slaves");
-        // What clients hold, without what is not counted (held.rs), and the limit; 0: none.
-        let clients = &self.server.config.clients;
-        self.field("mem_clients_normal", clients.bytes());
-        self.field("mem_clients_limit", clients.limit.load(Ordering::Relaxed));
+        self.field("mem_clients_normal", memory.clients);
+        // `maxmemory-clients` in bytes. 0 is no limit.
+        let limit = self.server.config.clients.limit.load(Ordering::Relaxed);
+        self.field("mem_clients_limit", limit);
         self.field("mem_cluster_links", 0);
-        self.field("mem_aof_buffer", log);
+        self.field("mem_aof_buffer", memory.log);
         // std uses the C library's allocator and does not know its version.
         self.field("mem_allocator", "libc");
         self.field("active_defrag_running", 0);
@@ -216,17 +220,17 @@ impl Info<'_> {
         self.field("lazyfreed_objects", load(&self.server.stats.freed));
     }
 
-    /// Scripts in the cache, the bytes that they take, and those of the machines.
-    fn scripts(&mut self, count: usize, sources: usize, machines: usize) {
+    /// What scripts in the cache take, and the machines that run them.
+    fn scripts(&mut self, &Memory { sources, machines, .. }: &Memory) {
         self.field("used_memory_lua", machines);
         self.field("used_memory_vm_eval", machines);
-        self.field("used_memory_lua_human", human(machines as u64));
+        self.field("used_memory_lua_human", human(machines));
         self.field("used_memory_scripts_eval", sources);
-        self.field("number_of_cached_scripts", count);
+        self.field("number_of_cached_scripts", self.server.scripts.count());
         self.absent("number_of_functions number_of_libraries used_memory_vm_functions");
-        self.bytes("used_memory_vm_total", machines as u64);
+        self.bytes("used_memory_vm_total", machines);
         self.field("used_memory_functions", 0);
-        self.bytes("used_memory_scripts", sources as u64);
+        self.bytes("used_memory_scripts", sources);
     }
 
     fn persistence(&mut self) {
@@ -289,7 +293,7 @@ impl Info<'_> {
         self.field("loading_start_time", start);
         self.field("loading_total_bytes", total);
         self.field("loading_loaded_bytes", done);
-        self.fraction("loading_loaded_perc", percentage(done, total));
+        self.fraction("loading_loaded_perc", percentage(done as usize, total as usize));
         self.field("loading_eta_seconds", left);
     }
 
@@ -301,17 +305,14 @@ impl Info<'_> {
         let total = |count: Count| totals[count as usize];
         self.field("total_connections_received", load(&stats.connections));
         self.field("total_commands_processed", total(Count::Commands));
-        if let Some(commands) = stats.rate(Count::Commands) {
-            self.field("instantaneous_ops_per_sec", format_args!("{commands:.0}"));
-        }
+        let commands = stats.rate(Count::Commands);
+        self.field("instantaneous_ops_per_sec", format_args!("{commands:.0}"));
         self.field("total_net_input_bytes", total(Count::InputBytes));
         self.field("total_net_output_bytes", total(Count::OutputBytes));
         self.field("total_net_repl_input_bytes", 0);
         self.field("total_net_repl_output_bytes", load(&self.server.replicas.counts.sent));
         for (name, count) in [("input", Count::InputBytes), ("output", Count::OutputBytes)] {
-            if let Some(bytes) = stats.rate(count) {
-                self.fraction(&format!("instantaneous_{name}_kbps"), bytes / 1024.0);
-            }
+            self.fraction(&format!("instantaneous_{name}_kbps"), stats.rate(count) / 1024.0);
         }
         self.fraction("instantaneous_input_repl_kbps", 0.0);
         self.fraction("instantaneous_output_repl_kbps", 0.0);
@@ -321,6 +322,7 @@ impl Info<'_> {
         // Active expiry finds all, and has no limit of its time.
         self.fraction("expired_stale_perc", 0.0);
         self.field("expired_time_cap_reached_count", 0);
+        self.field("expire_cycle_cpu_milliseconds", load(&stats.expire_cycle) / 1000);
         self.field("evicted_keys", 0);
         self.field("evicted_clients", load(&stats.evicted_clients));
         self.absent("total_eviction_exceeded_time current_eviction_exceeded_time");
@@ -488,10 +490,6 @@ fn load(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
 
-fn percentage(part: u64, whole: u64) -> f64 {
-    part as f64 * 100.0 / whole.max(1) as f64
-}
-
 fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
@@ -522,7 +520,7 @@ fn processor_ticks(stat: &str) -> Vec<(&'static str, u64)> {
     names.into_iter().filter_map(|(name, index)| Some((name, ticks(index)?))).collect()
 }
 
-fn human(bytes: u64) -> String {
+fn human(bytes: usize) -> String {
     if bytes < 1024 {
         return format!("{bytes}B");
     }

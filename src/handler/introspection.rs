@@ -13,22 +13,19 @@
 //! a tree, from which redis-cli makes a line for people. We send that line as one argument, whose name is the
 //! whole line.
 //!
-//! The slow log is in [`crate::stats`]. MEMORY USAGE asks the entry how much it has allocated.
+//! The slow log is in [`crate::stats`].
 //!
 //! **How Redis does it**: server.c; a script makes the table from one JSON file per command. Whatever serves
-//! users, modules, scripts, eviction, replicas and clusters is empty or missing here. So are
-//! the parts of MEMORY that ask the allocator, which std cannot do.
+//! users, modules, scripts, eviction, replicas and clusters is empty or missing here.
 
-use super::args::{Cursor, integer};
+use super::args::Cursor;
 use super::{
-    Command, Flag, Keys, NO_KEY, Row, Run, SUBCOMMAND_KEY, TABLE, Used, command, reply_flags,
-    subcommand_syntax,
+    Command, Flag, Keys, NO_KEY, Row, Run, TABLE, Used, command, reply_flags, subcommand_syntax,
 };
 use crate::client::Client;
 use crate::error::Error;
 use crate::glob;
 use crate::resp::{Args, Reply, parse_integer};
-use crate::store::View;
 
 const HELP: &str = "Show helpful text about the different subcommands";
 
@@ -42,9 +39,6 @@ pub const COMMANDS: &[Command] = &[
     command("command|getkeys", -4, Run::Client(command_getkeys),  NO_KEY,         "2.8.13", "",                                                                               "Extract keys given a full Redis command").help(" <full-command>\n    Return the keys from a full Redis command."),
     command("command|getkeysandflags", -4, Run::Client(command_getkeysandflags), NO_KEY, "7.0.0", "",                                                                          "Extract keys and access flags given a full Redis command").help(" <full-command>\n    Return the keys and the access flags from a full Redis command."),
     command("command|help",   2, Run::Client(super::help),         NO_KEY,         "5.0.0",  "",                                                                               HELP),
-    command("memory",        -2, Run::Container(None),             NO_KEY,         "4.0.0",  "",                                                                               "A container for memory diagnostics commands"),
-    command("memory|help",    2, Run::Client(super::help),         NO_KEY,         "4.0.0",  "",                                                                               HELP),
-    command("memory|usage",  -3, Run::Read(memory_usage),          SUBCOMMAND_KEY, "4.0.0",  "key [SAMPLES count]",                                                            "Estimate the memory usage of a key").uses("RO").help(" <key> [SAMPLES <count>]\n    Return memory in bytes used by <key> and its value. Nested values are\n    sampled up to <count> times (default: 5, 0 means sample all)."),
     command("slowlog",       -2, Run::Container(None),             NO_KEY,         "2.2.12", "",                                                                               "A container for slow log commands"),
     command("slowlog|get",   -2, Run::Client(slowlog_get),         NO_KEY,         "2.2.12", "[count]",                                                                        "Get the slow log's entries").with(&[Flag::Admin]).help(" [<count>]\n    Return top <count> entries from the slowlog (default: 10, -1 mean all).\n    Entries are made of:\n    id, timestamp, time in microseconds, arguments array, client IP and port,\n    client name"),
     command("slowlog|help",   2, Run::Client(super::help),         NO_KEY,         "6.2.0",  "",                                                                               HELP),
@@ -231,21 +225,6 @@ fn document(row: &Row, reply: &mut Reply) {
         reply.map(subcommands.len());
         subcommands.into_iter().for_each(|row| document(row, reply));
     }
-}
-
-/// SAMPLES tells Redis how many fields of a hash to look at. Here the memory is known, so it has no effect.
-fn memory_usage(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let mut words = Cursor::at(args, 3);
-    while let Some(option) = words.option() {
-        if option != b"SAMPLES" || integer(words.operand()?)? < 0 {
-            return Err(Error::Syntax);
-        }
-    }
-    match view.peek(args.key(2)) {
-        Some(entry) => reply.count(entry.memory()),
-        None => reply.nil(),
-    }
-    Ok(())
 }
 
 fn slowlog_get(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {

@@ -60,6 +60,8 @@ pub fn memory_limit() -> usize {
 pub struct Scripts {
     /// A leaf.
     cache: Mutex<Cache>,
+    /// Bytes of the sources, to be asked without the mutex.
+    source_bytes: AtomicUsize,
     /// The first is for whoever holds the exclusive lock.
     engines: [Engine; READERS + 1],
     /// Compiles what SCRIPT LOAD brings, to see whether it is a script.
@@ -138,7 +140,9 @@ impl Scripts {
             }
             return cache.used(number);
         }
-        cache.add(text, flags, by_eval)
+        let known = cache.add(text, flags, by_eval);
+        self.source_bytes.store(cache.bytes, Ordering::Relaxed);
+        known
     }
 
     /// SCRIPT LOAD: keeps what is a script. The error is the compiler's.
@@ -161,16 +165,25 @@ impl Scripts {
         let mut cache = self.cache.lock().unwrap();
         let last_id = cache.last_id;
         let old = std::mem::replace(&mut *cache, Cache { last_id, ..Cache::default() });
-        let engines = self.engines.iter().filter_map(|engine| engine.inside.try_lock().ok());
-        let machines: Vec<_> = engines.filter_map(|mut inside| inside.take()).collect();
+        self.source_bytes.store(0, Ordering::Relaxed);
+        let take = |engine: &Engine| {
+            let mut inside = engine.inside.try_lock().ok()?;
+            engine.bytes.store(0, Ordering::Relaxed);
+            inside.take()
+        };
+        let machines: Vec<_> = self.engines.iter().filter_map(take).collect();
         Mutex::new((old, machines))
     }
 
-    /// How many scripts are kept, the bytes that they take, and the bytes of all machines.
-    pub fn counts(&self) -> (usize, usize, usize) {
-        let cache = self.cache.lock().unwrap();
+    /// How many scripts are kept.
+    pub fn count(&self) -> usize {
+        self.cache.lock().unwrap().by_digest.len()
+    }
+
+    /// The bytes of their sources, and of all machines.
+    pub fn bytes(&self) -> (usize, usize) {
         let heaps = self.engines.iter().map(|engine| engine.bytes.load(Ordering::Relaxed));
-        (cache.by_digest.len(), cache.bytes, heaps.sum())
+        (self.source_bytes.load(Ordering::Relaxed), heaps.sum())
     }
 
     /// The turn of whoever holds the exclusive lock.
@@ -507,7 +520,7 @@ mod tests {
             scripts.keep(&text(i), Flags::default(), true);
             assert!(scripts.by_digest(&used.digest).is_some());
         }
-        assert_eq!(scripts.counts().0, MOST_BY_EVAL + 1);
+        assert_eq!(scripts.count(), MOST_BY_EVAL + 1);
         assert!(scripts.by_digest(&loaded).is_some() && scripts.by_source(&text(1)).is_none());
         assert!(scripts.text(used).is_some());
         // Once loaded, it stays.
@@ -517,7 +530,7 @@ mod tests {
         }
         assert!(scripts.by_source(&text(2 * MOST_BY_EVAL - 1)).is_some());
         drop(scripts.flush());
-        assert_eq!(scripts.counts(), (0, 0, 0));
+        assert_eq!((scripts.count(), scripts.bytes()), (0, (0, 0)));
         assert!(scripts.text(used).is_none() && scripts.by_digest(&loaded).is_none());
     }
 

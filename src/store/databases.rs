@@ -5,6 +5,69 @@
 
 use super::{Db, Keyspace, ViewMut};
 use crate::watch::Now;
+use std::ops::{Index, IndexMut};
+
+/// All databases, by their numbers. There may be many of which few are used, so one takes memory, and is looked at by
+/// whoever looks at all, from when it or one with a higher number is first changed.
+pub(super) struct Databases {
+    used: Vec<Db>,
+    /// In place of any other.
+    empty: Db,
+    /// How many there are.
+    pub(super) count: usize,
+}
+
+impl Databases {
+    pub(super) fn new(count: usize) -> Databases {
+        Databases { used: Vec::new(), empty: Db::new(), count }
+    }
+
+    /// Those that may have keys.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Db> {
+        self.used.iter()
+    }
+
+    /// The same, to be changed.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Db> {
+        self.used.iter_mut()
+    }
+
+    /// From now on this one and those below it are used.
+    #[inline(never)]
+    fn begin_to_use(&mut self, db: usize) {
+        let used = self.used.len().max(db + 1);
+        self.used.resize_with(used, Db::new);
+    }
+
+    /// Leaves an empty one in its place.
+    fn take(&mut self, db: usize) -> Db {
+        self.used.get_mut(db).map_or_else(Db::new, |db| std::mem::replace(db, Db::new()))
+    }
+
+    fn swap(&mut self, a: usize, b: usize) {
+        if a.min(b) < self.used.len() {
+            self.begin_to_use(a.max(b));
+            self.used.swap(a, b);
+        }
+    }
+}
+
+impl Index<usize> for Databases {
+    type Output = Db;
+
+    fn index(&self, db: usize) -> &Db {
+        self.used.get(db).unwrap_or(&self.empty)
+    }
+}
+
+impl IndexMut<usize> for Databases {
+    fn index_mut(&mut self, db: usize) -> &mut Db {
+        if db >= self.used.len() {
+            self.begin_to_use(db);
+        }
+        &mut self.used[db]
+    }
+}
 
 impl ViewMut<'_> {
     /// Says that the command is to be logged though it may have changed no key, as Redis does with FLUSHALL
@@ -15,7 +78,7 @@ impl ViewMut<'_> {
 
     /// Empties one database.
     pub fn flush(&mut self, db: usize) {
-        let old = std::mem::replace(&mut self.keyspace.dbs[db], Db::new());
+        let old = self.keyspace.dbs.take(db);
         let watchers = self.keyspace.watchers.get_mut().unwrap();
         for key in watchers.keys_of(db) {
             if old.find(&key).is_some() {
@@ -47,5 +110,32 @@ impl ViewMut<'_> {
             }
         }
         self.mark_all_ready([a, b]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Key;
+    use crate::propagate::{Records, Source};
+    use crate::resp::Arg;
+    use crate::store::{Report, Time, Ttl};
+    use crate::types::Limits;
+
+    #[test]
+    fn a_database_that_nobody_has_changed_is_empty_and_is_not_looked_at() {
+        let mut keyspace = Keyspace::new(10_000);
+        let limits = Limits { string: 1, ..Limits::NOTHING };
+        let time = Time { now: 0, source: Source::Client };
+        let (mut records, report) = (Records::default(), Report::default());
+        let mut view = ViewMut::new(&mut keyspace, 3, time, &limits, &mut records, &report);
+        view.set_string(Key::of(b"k"), Arg::Small(b"v"), Ttl::Gone);
+        assert_eq!(view.look().in_db(9_999).len(), 0);
+        view.flush(7_000);
+        view.swap(7_001, 7_002);
+        view.swap(3, 5);
+        let lengths = [3, 5].map(|db| view.look().in_db(db).len());
+        assert_eq!((lengths, keyspace.dbs.used.len()), ([0, 1], 6));
+        assert_eq!((keyspace.memory().keys, keyspace.databases()), (1, 10_000));
     }
 }

@@ -130,11 +130,14 @@ impl Keyed for Stored {
     fn outside(&self) -> usize {
         match self {
             Stored::Small(_) => 0,
-            Stored::Large(large) => {
-                allocated(size_of::<Large>())
-                    + allocated(large.key.len())
-                    + large.value.look().memory()
-            }
+            Stored::Large(large) => large.own_memory() + large.value.look().memory(),
+        }
+    }
+
+    fn recount(&self) -> usize {
+        match self {
+            Stored::Small(small) => small.piece.size(),
+            Stored::Large(large) => large.own_memory() + large.value.look().recount(),
         }
     }
 
@@ -298,6 +301,13 @@ impl SmallMut<'_> {
             });
             small.expires = deadline.is_some();
         }
+    }
+}
+
+impl Large {
+    /// Bytes that it takes without its value.
+    fn own_memory(&self) -> usize {
+        allocated(size_of::<Large>()) + allocated(self.key.len())
     }
 }
 

@@ -13,7 +13,7 @@ use super::entry::{Kind, LargeValue, SmallMut};
 use super::heap::{Heap, Piece};
 use super::listpack::{self, Element, Listpack, ListpackMut};
 use super::table::{self, Held, HeldMut, Keyed, Table};
-use super::{Part, Type, Value, allocated, rewrite_elements};
+use super::{Part, Type, Value, rewrite_elements};
 use crate::key::digest_of;
 use crate::notify::Class;
 
@@ -82,6 +82,10 @@ impl Keyed for Field {
     fn outside(&self) -> usize {
         0
     }
+
+    fn recount(&self) -> usize {
+        self.piece.size()
+    }
 }
 
 impl<'a> Hash<'a> {
@@ -141,8 +145,13 @@ impl<'a> Hash<'a> {
     pub(super) fn memory(self) -> usize {
         match self {
             Hash::Packed(_) => 0,
-            Hash::Table(table) => allocated(size_of::<Table<Field>>()) + table.memory(),
+            Hash::Table(table) => table::alone::<Field>() + table.memory(),
         }
+    }
+
+    pub(super) fn recount(self) -> usize {
+        let Hash::Table(table) = self else { return 0 };
+        table::alone::<Field>() + table.recount()
     }
 
     pub(super) fn rewrite(self, key: &[u8], emit: &mut dyn FnMut(&[&[u8]])) {

@@ -127,6 +127,11 @@ impl<'a> List<'a> {
         }
     }
 
+    pub(super) fn recount(self) -> usize {
+        let List::Quick(list) = self else { return 0 };
+        self.memory() - list.memory + list.nodes.iter().map(Node::memory).sum::<usize>()
+    }
+
     pub(super) fn rewrite(self, key: &[u8], emit: &mut dyn FnMut(&[&[u8]])) {
         rewrite_elements([b"RPUSH", key], self.iter().map(|element| [element]), emit);
     }

@@ -70,6 +70,11 @@ impl<T: Clone> Ranked<T> {
         self.len * size_of::<T>() * 5 / 4
     }
 
+    /// The same, counted anew.
+    pub fn recount(&self) -> usize {
+        self.iter(0..self.len).count() * size_of::<T>() * 5 / 4
+    }
+
     /// How many elements stand before the place that is looked for: those for which `is_before` holds.
     pub fn rank(&self, is_before: impl Fn(&T) -> bool) -> usize {
         let (mut node, mut rank) = (&self.root, 0);

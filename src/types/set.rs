@@ -34,7 +34,7 @@ use super::hash::{Field, MOST_PACKED};
 use super::intset::{self, Intset};
 use super::listpack::{self, Listpack, ListpackMut};
 use super::table::{self, Held, Table, groups};
-use super::{Part, Type, Value, allocated, rewrite_elements};
+use super::{Part, Type, Value, rewrite_elements};
 use crate::key::Key;
 use crate::notify::Class;
 use crate::resp::{Digits, parse_integer};
@@ -181,9 +181,14 @@ impl<'a> Set<'a> {
     /// Bytes that it has beside its entry, which are few unless it is large.
     pub fn memory(self) -> usize {
         match self {
-            Set::Table(table) => allocated(size_of::<Members>()) + table.memory(),
+            Set::Table(table) => table::alone::<Field>() + table.memory(),
             _ => 0,
         }
+    }
+
+    pub(super) fn recount(self) -> usize {
+        let Set::Table(table) = self else { return 0 };
+        table::alone::<Field>() + table.recount()
     }
 
     pub(super) fn rewrite(self, key: &[u8], emit: &mut dyn FnMut(&[&[u8]])) {

@@ -74,6 +74,10 @@ impl Str<'_> {
         }
     }
 
+    pub(super) fn recount(&self) -> usize {
+        self.memory()
+    }
+
     pub(super) fn rewrite(&self, key: &[u8], emit: &mut dyn FnMut(&[&[u8]])) {
         emit(&[b"SET", key, self]);
     }

@@ -38,6 +38,7 @@
 //! there may still allocate one array of half a gigabyte; here the largest step is one segment.
 
 use crate::key::{Key, digest_of};
+use crate::types::allocated;
 use crate::types::heap::{Heap, Piece};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry::{Occupied, Vacant};
@@ -79,6 +80,9 @@ pub trait Keyed {
 
     /// Bytes that the entry has elsewhere.
     fn outside(&self) -> usize;
+
+    /// Bytes that the entry has in its piece and elsewhere, counted anew ([`Table::recount`]).
+    fn recount(&self) -> usize;
 
     /// Reads a little of the memory that a reader of the entry is going to read.
     fn touch(&self, heap: &Heap) -> u8 {
@@ -200,6 +204,11 @@ impl<E: Keyed> Table<E> {
         self.len * share::<E>() + self.heap.used()
     }
 
+    /// The same, counted anew entry by entry.
+    pub fn recount(&self) -> usize {
+        self.iter().map(|held| share::<E>() + held.entry.recount()).sum()
+    }
+
     pub fn get(&self, digest: u64, key: &[u8]) -> Option<Held<'_, E>> {
         let found = self.slot(self.index(digest)).and_then(|slot| slot.get(&digest));
         match found.map(|entry| self.found(entry)) {
@@ -304,7 +313,14 @@ impl<E: Keyed> Table<E> {
         let slot = self.segments.get_mut(index / SEGMENT)?;
         let slot = &mut slot[index % SEGMENT];
         let removed = match slot.get(&digest) {
-            Some(entry) if entry.key(heap) == key => slot.remove(&digest)?,
+            Some(entry) if entry.key(heap) == key => {
+                let removed = slot.remove(&digest)?;
+                // Or keys that come and go would leave each slot as large as it has ever been.
+                if slot.len() * 5 < slot.capacity() * 2 {
+                    slot.shrink_to_fit();
+                }
+                removed
+            }
             _ => {
                 let at = self.twins.iter().position(|twin| twin.key(heap) == key)?;
                 self.twins.swap_remove(at)
@@ -566,9 +582,15 @@ pub fn groups<T>(mut items: impl Iterator<Item = T>) -> impl Iterator<Item = Vec
     })
 }
 
-/// Bytes that an entry takes in its slot, with its part of what is free there.
+/// Bytes that an entry takes in its slot on average, with its part of what is free there, of the slot itself, and of
+/// what its allocator takes. (Counted are half a place beside its own, and 16 bytes.)
 pub fn share<E>() -> usize {
-    (size_of::<u64>() + size_of::<E>()) * 3 / 2
+    size_of::<(u64, E)>() * 3 / 2 + 16
+}
+
+/// Bytes that a table in a box takes beside its entries: itself, and the begin of its segments and of its heap.
+pub fn alone<E>() -> usize {
+    allocated(size_of::<Table<E>>()) + 3 * allocated(40)
 }
 
 /// Whether a slot of so many has been split in this round, or comes from such a split.
@@ -635,6 +657,10 @@ mod tests {
         }
 
         fn outside(&self) -> usize {
+            0
+        }
+
+        fn recount(&self) -> usize {
             0
         }
     }
@@ -790,6 +816,35 @@ mod tests {
             assert_eq!(found, is_there.then_some(&b"value"[..]), "{number}");
         }
         assert_eq!(copy.with_digests().count(), copy.len());
+    }
+
+    /// A slot has 4, 8, 16 or 32 places, so what is counted for each entry is an average.
+    #[test]
+    fn places_take_what_is_counted_for_them_when_keys_come_and_when_they_come_and_go() {
+        const KEYS: u32 = 40_000;
+        let is_near = |table: &Table<Vec<u8>>, percent: usize| {
+            let taken = |slot: &Slot<Vec<u8>>| {
+                let places = (slot.capacity() * 8 / 7).next_power_of_two();
+                let bytes = places * (size_of::<(u64, Vec<u8>)>() + 1) + 16;
+                if slot.capacity() == 0 { 0 } else { allocated(bytes) }
+            };
+            let slots = table.segments.iter().flatten().map(taken).sum::<usize>();
+            let segments = table.segments.iter().map(Vec::capacity).sum::<usize>();
+            let taken = slots + segments * size_of::<Slot<Vec<u8>>>();
+            let counted = table.len() * share::<Vec<u8>>();
+            let difference = taken.abs_diff(counted) * 100 / taken;
+            assert!(difference <= percent, "{counted} for {taken}");
+        };
+        let mut table = filled(0..KEYS);
+        is_near(&table, 8);
+        for begin in (0..10 * KEYS).step_by(KEYS as usize / 4) {
+            add(&mut table, begin + KEYS..begin + KEYS / 4 * 5);
+            remove(&mut table, begin..begin + KEYS / 4);
+            is_near(&table, 16);
+        }
+        let left = 10 * KEYS..11 * KEYS;
+        remove(&mut table, left.start..left.end - KEYS / 8);
+        is_near(&table, 25);
     }
 
     #[test]

@@ -32,7 +32,7 @@ use super::listpack::{self, Element, Listpack, ListpackMut};
 use super::ranked::Ranked;
 use super::set::Member;
 use super::table::{self, Held, Keyed, Table, WARM, groups};
-use super::{ELEMENTS_PER_COMMAND, Packed, Part, Type, Value, allocated, rewrite_elements};
+use super::{ELEMENTS_PER_COMMAND, Packed, Part, Type, Value, rewrite_elements};
 use crate::key::{Key, digest_of};
 use crate::notify::Class;
 use crate::resp::print_double;
@@ -88,6 +88,10 @@ impl Keyed for Scored {
 
     fn outside(&self) -> usize {
         0
+    }
+
+    fn recount(&self) -> usize {
+        self.piece.size()
     }
 }
 
@@ -233,9 +237,14 @@ impl<'a> Zset<'a> {
         match self {
             Zset::Packed(_) => 0,
             Zset::Sorted(sorted) => {
-                allocated(size_of::<Sorted>()) + sorted.scores.memory() + sorted.order.memory()
+                table::alone::<Scored>() + sorted.scores.memory() + sorted.order.memory()
             }
         }
+    }
+
+    pub(super) fn recount(self) -> usize {
+        let Zset::Sorted(sorted) = self else { return 0 };
+        table::alone::<Scored>() + sorted.scores.recount() + sorted.order.recount()
     }
 
     pub(super) fn rewrite(self, key: &[u8], emit: &mut dyn FnMut(&[&[u8]])) {

@@ -146,6 +146,34 @@ fn the_command_table_says_of_each_command_what_that_of_redis_server_says() {
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
+/// What is missing must stand in the list of differences, and what is there in Redis's order.
+#[test]
+fn info_has_the_fields_of_redis_server_but_those_that_a_page_names() {
+    let read = |program| {
+        let server = server::start(&program, &[]).expect("the server starts");
+        let mut client = server.client();
+        table::fields(&client.run("INFO everything"))
+    };
+    let ours = read(server::ours());
+    assert!(ours.len() > 100, "{ours:?}");
+    let Some(mut theirs) = server::reference().map(read) else {
+        eprintln!("not run: the fields of our INFO beside those of redis-server");
+        return;
+    };
+    let page = include_str!("../../src/handler/README.md");
+    let mut faults = Vec::new();
+    theirs.retain(|name| {
+        let is_named = page.contains(&format!("`{name}`"));
+        if !ours.contains(name) && !is_named {
+            faults.push(format!("{name} is missing, and src/handler/README.md does not say so"));
+        }
+        ours.contains(name)
+    });
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    let shared: Vec<&String> = ours.iter().filter(|name| theirs.contains(name)).collect();
+    assert_eq!(shared, theirs.iter().collect::<Vec<_>>());
+}
+
 /// Both protocols, and small values that stay small or outgrow their limits at once, in turn.
 fn setting(seed: u64, reference: Option<Program>) -> Setting {
     let names = [

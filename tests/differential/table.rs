@@ -47,6 +47,14 @@ pub fn read(client: &mut Client) -> io::Result<Table> {
     Ok(table)
 }
 
+/// The names in INFO, without those of commands and errors that there happened to be.
+pub fn fields(info: &str) -> Vec<String> {
+    let lines = info.split("\\r\\n").filter_map(|line| line.split_once(':'));
+    let names = lines.map(|(name, _)| name.to_string());
+    let happened = ["cmdstat_", "errorstat_", "latency_percentiles_usec_"];
+    names.filter(|name| !happened.iter().any(|begin| name.starts_with(begin))).collect()
+}
+
 /// `[name, arity, flags, first key, last key, step, …, subcommands]`
 fn add_info(command: &Value, table: &mut Table) {
     let [name, arity, flags, first, last, step, .., specs, subcommands] = command.items()[..]
