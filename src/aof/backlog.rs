@@ -32,12 +32,16 @@
 //! **How Redis does it**: replication.c, a list of buffers that all replicas share. A replica that falls behind takes
 //! memory there. Here it takes space on the disk.
 
+mod saved;
+
 use super::checksum::Annotate;
 use super::disk::{self, File, Opening};
+use super::manifest::Manifest;
 use super::{Aof, Position, Target};
 use crate::config::Fsync;
 use crate::propagate::Stream;
 use crate::stats::random_id;
+use saved::Saved;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
@@ -57,6 +61,8 @@ pub struct Backlog {
 
 struct History {
     id: String,
+    /// The id that it had in the process before, and up to where that is good (backlog/saved.rs).
+    before: Option<(String, Position)>,
     /// Oldest first; nothing is missing between them. The last one is written to. None before the first replica comes.
     segments: VecDeque<Arc<Segment>>,
 }
@@ -64,6 +70,7 @@ struct History {
 /// A file of the log, from the place on where it is a part of the stream.
 struct Segment {
     file: File,
+    name: String,
     /// Where that is, in the stream and in the file.
     begin: Position,
     skipped: u64,
@@ -112,8 +119,12 @@ const LONGEST_LINE: usize = 64;
 impl Default for Backlog {
     fn default() -> Backlog {
         Backlog {
-            history: Mutex::new(History { id: random_id(), segments: VecDeque::new() }),
-            histories: AtomicU64::new(0),
+            history: Mutex::new(History {
+                id: random_id(),
+                before: None,
+                segments: VecDeque::new(),
+            }),
+            histories: AtomicU64::new(Backlog::FIRST),
             idle: Mutex::default(),
             asleep: AtomicUsize::new(0),
             grown: Condvar::new(),
@@ -121,9 +132,24 @@ impl Default for Backlog {
     }
 }
 
+impl Segment {
+    fn new(file: File, name: &str, begin: Position, skipped: u64) -> Segment {
+        let end = AtomicU64::new(Position::MAX);
+        Segment { file, name: name.into(), begin, skipped, end }
+    }
+}
+
 impl Backlog {
+    /// The number of the first history.
+    const FIRST: u64 = 0;
+
     pub fn id(&self) -> String {
         self.history.lock().unwrap().id.clone()
+    }
+
+    /// The id before, and up to which position it is good.
+    pub fn before(&self) -> Option<(String, Position)> {
+        self.history.lock().unwrap().before.clone()
     }
 
     /// The first position that can be read, if any can.
@@ -141,32 +167,34 @@ impl Backlog {
         }
     }
 
-    /// Writers go on in this file, from this position. The caller holds the mutex of the file.
-    pub(super) fn goes_on_in(&self, path: &Path, begin: Position) {
+    /// Writers go on in the last file of this manifest, from this position. The caller holds the mutex of the file.
+    pub(super) fn goes_on_in(&self, manifest: &Manifest, begin: Position) {
         let mut history = self.history.lock().unwrap();
         let Some(last) = history.segments.back().cloned() else {
             return;
         };
-        match disk::open(path, Opening::Read) {
-            Ok(file) => {
-                let end = AtomicU64::new(Position::MAX);
-                history.segments.push_back(Arc::new(Segment { file, begin, skipped: 0, end }));
+        match open_segment(manifest, begin, 0) {
+            Ok(segment) => {
+                history.segments.push_back(segment);
                 last.end.store(begin, Ordering::Release);
+                history.save(manifest);
             }
             // Without descriptors nobody can go on reading.
-            Err(_) => self.end(&mut history),
+            Err(_) => self.end(&mut history, manifest),
         }
     }
 
     /// The files no longer lead from one state to the next.
-    pub(super) fn end_history(&self) {
-        self.end(&mut self.history.lock().unwrap());
+    pub(super) fn end_history(&self, manifest: &Manifest) {
+        self.end(&mut self.history.lock().unwrap(), manifest);
     }
 
-    fn end(&self, history: &mut History) {
+    fn end(&self, history: &mut History, manifest: &Manifest) {
         history.id = random_id();
+        history.before = None;
         history.segments.clear();
         self.histories.fetch_add(1, Ordering::Release);
+        saved::remove(manifest);
         self.grown.notify_all();
     }
 
@@ -189,6 +217,20 @@ impl Backlog {
     }
 }
 
+impl History {
+    /// Saves where the files of the manifest stand in the stream.
+    fn save(&self, manifest: &Manifest) {
+        let is_live =
+            |segment: &&Arc<Segment>| manifest.incrs.iter().any(|incr| incr.name == segment.name);
+        let live = self.segments.iter().filter(is_live);
+        let place = |segment: &Arc<Segment>| {
+            let Segment { ref name, begin, skipped, .. } = **segment;
+            Saved { id: self.id.clone(), position: begin, file: name.clone(), skipped }
+        };
+        saved::save(manifest, &live.map(place).collect::<Vec<_>>());
+    }
+}
+
 impl Aof {
     /// How much of the stream replicas may have: what was acknowledged.
     pub fn sendable(&self) -> Position {
@@ -197,6 +239,11 @@ impl Aof {
             Fsync::Always => written.min(self.durable.load(Ordering::Acquire)),
             _ => written,
         }
+    }
+
+    /// What INFO and ROLE show as the offset. As in Redis, 0 while nobody has followed.
+    pub fn shown_offset(&self) -> Position {
+        self.backlog.begin().map_or(0, |_| self.sendable())
     }
 
     /// Waits, for at most `time`, until replicas may have more than this.
@@ -247,20 +294,14 @@ impl Aof {
         let position = target.pending_end;
         let mut history = self.backlog.history.lock().unwrap();
         if history.segments.is_empty() {
-            let path = last_path(target);
-            let file = disk::open(&path, Opening::Read).map_err(cannot_read(&path))?;
-            let (skipped, end) = (target.length, AtomicU64::new(Position::MAX));
-            history.segments.push_back(Arc::new(Segment { file, begin: position, skipped, end }));
+            let segment = open_segment(&target.manifest, position, target.length);
+            let error = |error| format!("cannot read the log: {error}");
+            history.segments.push_back(segment.map_err(error)?);
+            history.save(&target.manifest);
         }
         let segment = history.segments.back().expect("it was made if there was none").clone();
-        let follower = Follower {
-            position,
-            history: self.backlog.histories.load(Ordering::Acquire),
-            segment,
-            at: target.length,
-            frame: Frame::Between,
-            chunk: vec![0; CHUNK],
-        };
+        let number = self.backlog.histories.load(Ordering::Acquire);
+        let follower = Follower { position, at: target.length, ..Follower::new(segment, number) };
         Ok((Mark { id: history.id.clone(), position, files }, follower))
     }
 
@@ -270,20 +311,18 @@ impl Aof {
         let end = self.sendable();
         let history = self.backlog.history.lock().unwrap();
         let segments = &history.segments;
-        if id != history.id.as_bytes() || position > end || position < segments.front()?.begin {
+        let good_to = match &history.before {
+            _ if id == history.id.as_bytes() => end,
+            Some((before, good_to)) if id == before.as_bytes() => *good_to,
+            _ => return None,
+        };
+        if position > good_to || position < segments.front()?.begin {
             return None;
         }
         let segment = segments.iter().rev().find(|segment| segment.begin <= position)?.clone();
         let number = self.backlog.histories.load(Ordering::Acquire);
         drop(history);
-        let mut follower = Follower {
-            position: segment.begin,
-            history: number,
-            at: segment.skipped,
-            segment,
-            frame: Frame::Between,
-            chunk: vec![0; CHUNK],
-        };
+        let mut follower = Follower::new(segment, number);
         let mut passed = Vec::new();
         while follower.position < position {
             follower.read_to(position, &mut passed).ok()?;
@@ -296,7 +335,7 @@ impl Aof {
 /// Opens all files of the log, so that they can be read though a rewrite deletes them. The caller holds the mutex
 /// of the file: a rewrite names the new files there before it deletes the old ones.
 fn open_all(target: &Target) -> Result<Vec<(PathBuf, File, u64)>, String> {
-    let last = last_path(target);
+    let last = last_path(&target.manifest);
     let open = |path: PathBuf| {
         let file = disk::open(&path, Opening::Read).map_err(cannot_read(&path))?;
         let length = if path == last { target.length } else { u64::MAX };
@@ -305,9 +344,20 @@ fn open_all(target: &Target) -> Result<Vec<(PathBuf, File, u64)>, String> {
     target.manifest.paths().map(open).collect()
 }
 
+/// The last file of the log, from this place on.
+fn open_segment(
+    manifest: &Manifest,
+    begin: Position,
+    skipped: u64,
+) -> std::io::Result<Arc<Segment>> {
+    let path = last_path(manifest);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let file = disk::open(&path, Opening::Read)?;
+    Ok(Arc::new(Segment::new(file, &name, begin, skipped)))
+}
+
 /// The file that is written to.
-pub(super) fn last_path(target: &Target) -> PathBuf {
-    let manifest = &target.manifest;
+fn last_path(manifest: &Manifest) -> PathBuf {
     manifest.path_of(manifest.incrs.last().expect("a log that is on has an incr file"))
 }
 
@@ -316,6 +366,18 @@ fn cannot_read(path: &Path) -> impl Fn(std::io::Error) -> String {
 }
 
 impl Follower {
+    /// Begins where the segment begins.
+    fn new(segment: Arc<Segment>, history: u64) -> Follower {
+        Follower {
+            position: segment.begin,
+            history,
+            at: segment.skipped,
+            segment,
+            frame: Frame::Between,
+            chunk: vec![0; CHUNK],
+        }
+    }
+
     /// Appends what comes next in the stream to `out`, and at most a chunk. Nothing is appended if nothing is there.
     /// The error says why this reader cannot go on.
     pub fn read(&mut self, aof: &Aof, out: &mut Vec<u8>) -> Result<(), String> {
@@ -520,5 +582,45 @@ mod tests {
             let read = read_all(&aof, &mut follower, 64);
             assert_eq!(read.ends_with(&command(&["SET", "key", &text])), refused);
         }
+    }
+
+    #[test]
+    fn after_a_power_cut_the_old_id_is_good_for_the_bytes_that_are_left_and_no_further() {
+        let mut random = Random(1);
+        let mut resumed = 0;
+        for _ in 0..200 {
+            let disk = Disk::new();
+            let (aof, _) = start_on(&config(&disk, "everysec")).expect("a start");
+            let (mark, mut follower) = aof.mark().expect("a mark");
+            let store = Store::new(keyspace(&Default::default()));
+            for n in 0..random.below(30) {
+                append(&aof, &n.to_string());
+                assert_eq!(aof.commit(aof.position()), Ok(()));
+                match random.below(10) {
+                    0 => assert_eq!(aof.rewrite(None, &store, &replay_all), Ok(())),
+                    1..4 => assert_eq!(aof.sync_all(), Ok(())),
+                    _ => {}
+                }
+            }
+            let sent = read_all(&aof, &mut follower, 100);
+            drop(aof);
+            disk.put(disk.after_power_cut(&mut |bound| random.below(bound), false));
+            let (aof, _) = start_on(&config(&disk, "everysec")).expect("a start");
+            let Some((id, end)) = aof.backlog.before() else {
+                continue;
+            };
+            resumed += 1;
+            assert_eq!(id, mark.id);
+            let begin = aof.backlog.begin().expect("a history");
+            let mut follower = aof.follow(id.as_bytes(), begin).expect("a place");
+            let [from, to] = [begin, end].map(|place| (place - mark.position) as usize);
+            assert!(read_all(&aof, &mut follower, 100) == sent[from..to]);
+            append(&aof, "after the cut");
+            assert_eq!(aof.commit(aof.position()), Ok(()));
+            assert!(aof.follow(id.as_bytes(), end).is_some());
+            assert!(aof.follow(id.as_bytes(), end + 1).is_none());
+            assert!(aof.follow(aof.backlog.id().as_bytes(), aof.sendable()).is_some());
+        }
+        assert!(resumed > 20, "{resumed}");
     }
 }

@@ -314,7 +314,7 @@ impl Manifest {
 }
 
 /// The name as it stands in the manifest: in quotes only if it needs them.
-fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\'' | '\\' | '#');
     if name.chars().all(plain) {
         return name.into();

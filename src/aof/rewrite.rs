@@ -39,7 +39,6 @@ mod base;
 mod reload;
 mod requests;
 
-use super::backlog;
 use super::checksum::Annotate;
 use super::disk::{self, Directory, File};
 use super::load::{self, Replay};
@@ -149,7 +148,7 @@ impl Aof {
         both.put_in_place().map_err(cannot_write(&both.path()))?;
         let begin = target.pending_end;
         *target = Target::new(both.clone(), file, target.lock.clone());
-        self.backlog.goes_on_in(&backlog::last_path(target), begin);
+        self.backlog.goes_on_in(both, begin);
         // For the fsync of the directory no writer waits.
         drop(guard);
         directory.sync().map_err(|error| self.failures.failed(Kind::Fsync, &error))
@@ -270,9 +269,9 @@ impl Aof {
             return Err(OFF.into());
         }
         let position = self.position();
+        self.backlog.end_history(&manifest);
         *target = Some(Target::new(manifest, file, lock));
         *self.buffer.lock().unwrap() = Stream::default();
-        self.backlog.end_history();
         self.written.store(position, Ordering::Release);
         self.failures.forget();
         self.enabled.store(true, Ordering::Release);

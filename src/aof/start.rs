@@ -58,6 +58,7 @@ impl Aof {
         let target = Target { length, open, ..Target::new(manifest, file, lock) };
         self.status.size.store(size, Ordering::Relaxed);
         self.status.base_size.store(size, Ordering::Relaxed);
+        self.resume_history(&target.manifest);
         let mut guard = self.target.lock().unwrap();
         // CONFIG SET works while the log loads.
         if self.config.appendonly.get() {

@@ -62,7 +62,7 @@ impl Aof {
         };
         let result = self.write_taken(&mut target, from, Annotate::Now);
         let end = self.position();
-        self.backlog.end_history();
+        self.backlog.end_history(&target.manifest);
         self.written.store(end, Ordering::Release);
         drop(guard);
         if result.is_ok() && !self.is_durable(end) {

@@ -679,7 +679,7 @@ mod tests {
                 &["--maxmemory", "1gb"],
                 "'maxmemory 1gb' (command line): this server has no eviction",
             ),
-            (&["--replicaof", "h", "1"], "'replicaof h 1' (command line): this server has no repl"),
+            (&["--replicaof", "h", "1"], "'replicaof h 1' (command line): this server is no repl"),
             (&["--unixsocketperm", "8"], "'unixsocketperm 8' (command line): argument couldn't be"),
             (&["--unixsocketperm", "1000"], "'unixsocketperm 1000' (command line): argument must"),
             (&["--rename-command", "GET"], "'rename-command GET' (command line): it takes a com"),

@@ -410,15 +410,17 @@ impl Info<'_> {
         }
         self.field("master_failover_state", "no-failover");
         self.field("master_replid", aof.backlog.id());
-        self.field("master_replid2", "0".repeat(40));
+        let before = aof.backlog.before();
+        let (id, good_to) = before.map_or(("0".repeat(40), -1), |(id, to)| (id, to as i64 + 1));
+        self.field("master_replid2", id);
         // As in Redis, an offset is the number of bytes before a place, and the number of the byte before it.
-        let (begin, end) = (aof.backlog.begin(), aof.sendable());
+        let (begin, end) = (aof.backlog.begin(), aof.shown_offset());
         self.field("master_repl_offset", end);
-        self.field("second_repl_offset", -1);
+        self.field("second_repl_offset", good_to);
         self.flag("repl_backlog_active", begin.is_some());
         self.field("repl_backlog_size", config.repl_backlog_size.get());
         self.field("repl_backlog_first_byte_offset", begin.map_or(0, |begin| begin + 1));
-        self.field("repl_backlog_histlen", begin.map_or(0, |begin| end - begin));
+        self.field("repl_backlog_histlen", begin.map_or(0, |begin| end.saturating_sub(begin)));
     }
 
     fn cpu(&mut self) {

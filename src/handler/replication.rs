@@ -191,7 +191,7 @@ fn role(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
     replicas.retain(|replica| replica.state == State::Online);
     reply.array(3);
     reply.bulk(b"master");
-    reply.integer(client.server.aof.sendable() as i64);
+    reply.integer(client.server.aof.shown_offset() as i64);
     reply.array(replicas.len());
     for replica in replicas {
         let port = Digits::new(replica.announced.port);

@@ -99,7 +99,7 @@ pub fn rename(renames: &[Rename]) -> Result<(), String> {
 const BUCKETS: usize = 32 * 32;
 
 /// The bucket of a name, by its first two letters and its length. Most buckets that are used have one name, and
-/// none has more than three, if subcommands are not counted. (`% 32` makes upper and lower case equal.) It is for speed alone: with one of std's
+/// none has more than four, if subcommands are not counted. (`% 32` makes upper and lower case equal.) It is for speed alone: with one of std's
 /// tables a GET in a pipeline takes nearly a fifth more instructions.
 fn bucket(name: &[u8]) -> usize {
     match name {
@@ -204,7 +204,7 @@ mod tests {
         }
         // A subcommand is looked for only by its container, and need not be found as fast.
         let is_whole = |index: &&usize| !TABLE.rows[**index].is_subcommand;
-        assert!(TABLE.buckets.iter().all(|bucket| bucket.iter().filter(is_whole).count() <= 3));
+        assert!(TABLE.buckets.iter().all(|bucket| bucket.iter().filter(is_whole).count() <= 4));
         assert!(TABLE.find(b"").is_none() && TABLE.find(b"gett").is_none());
     }
 }

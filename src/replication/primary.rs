@@ -105,7 +105,7 @@ impl Sender<'_> {
         log::notice(format_args!(
             "Partial resynchronization request from {name} accepted, from offset {position} on."
         ));
-        Some((follower, String::from_utf8_lossy(id).into_owned()))
+        Some((follower, self.server.aof.backlog.id()))
     }
 
     /// Sends a snapshot; returns the stream behind it.

@@ -111,13 +111,11 @@ impl Replica {
 
     /// Its address, as others can reach it.
     pub fn ip(&self) -> String {
-        match &self.announced.ip {
-            Some(ip) => String::from_utf8_lossy(ip).into_owned(),
-            None => match self.client.connection.as_ref().map(|connection| &connection.peer) {
-                Some(Address::Ip(address)) => address.ip().to_string(),
-                Some(Address::Unix(path)) => path.to_string(),
-                None => "?".into(),
-            },
+        let peer = self.client.connection.as_ref().map(|connection| &connection.peer);
+        match (&self.announced.ip, peer) {
+            (Some(ip), _) => String::from_utf8_lossy(ip).into_owned(),
+            (None, Some(Address::Ip(peer))) => peer.ip().to_string(),
+            _ => "?".into(),
         }
     }
 }

@@ -69,8 +69,9 @@ impl Replica {
         let answer = self.ask(&["PSYNC", &id, &from]);
         let words: Vec<&str> = answer.split(' ').collect();
         match words[..] {
+            // The id may be new.
             ["+CONTINUE", id] => {
-                assert_eq!(id, self.id);
+                self.id = id.to_string();
                 return true;
             }
             ["+FULLRESYNC", id, offset] => {

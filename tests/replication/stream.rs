@@ -3,7 +3,7 @@
 use crate::fake::{Replica, without_annotations};
 use crate::support::process::memory;
 use crate::support::random::Random;
-use crate::support::{Directory, Program, Server, eventually, log_files};
+use crate::support::{Client, Directory, Program, Server, eventually, log_files};
 use crate::{assert_same, dump, end, info, started_on, while_writing};
 use std::collections::BTreeMap;
 use std::fs;
@@ -290,7 +290,62 @@ fn a_log_with_what_was_said_to_replicas_starts() {
     let before = dump(&server);
     server.crash();
     assert_same(&dump(&server), &before);
-    // The history of the process that is gone is not ours.
+}
+
+#[test]
+fn a_replica_goes_on_after_kills_of_the_primary_under_load_and_is_equal_in_the_end() {
+    let mut server = Server::start(&[]);
+    let mut replica = Replica::following(&server);
+    for n in 1..5 {
+        thread::scope(|scope| {
+            for seed in 0..4 {
+                let (address, pid) = (server.address(), server.pid());
+                scope.spawn(move || {
+                    let mut client = Client::connect_to(address, Some(pid)).unwrap();
+                    for m in 0.. {
+                        let set = format!("SET key{} {n}-{m}\r\n", (m + seed) % 50).repeat(20);
+                        let is_over = client.try_raw(set.as_bytes()).is_err();
+                        if is_over || (0..20).any(|_| client.try_read().is_err()) {
+                            break;
+                        }
+                    }
+                });
+            }
+            replica.read_to(replica.offset + 100_000);
+            if n == 2 {
+                server.client().run("BGREWRITEAOF");
+            }
+            server.kill();
+            while replica.read(usize::MAX) > 0 {}
+        });
+        server.start_again();
+        replica.reconnect(&server);
+        assert!(replica.psync(), "{n}");
+    }
+    replica.read_to(end(&server));
+    assert_same(&dump(&started_on(&replica.stream)), &dump(&server));
+    let mut client = server.client();
+    assert_eq!(info(&mut client, "stats", "sync_full"), "0");
+    assert_eq!(info(&mut client, "replication", "master_replid"), replica.id);
+}
+
+/// Somebody puts back an older copy of the log: what is written now is not what the replica has had.
+#[test]
+fn a_replica_that_has_more_than_a_start_has_found_gets_a_snapshot() {
+    let mut server = Server::start(&["--aof-checksum", "no"]);
+    let mut replica = Replica::following(&server);
+    let mut client = server.client();
+    client.run("SET key 1");
+    let whole = log_files(server.dir()).unwrap().pop().unwrap();
+    let copy = fs::read(&whole).unwrap();
+    client.run("SET key 2");
+    replica.read_to(end(&server));
+    server.kill();
+    fs::write(&whole, copy).unwrap();
+    server.start_again();
+    for n in 0..100 {
+        server.client().run(&format!("SET other {n}"));
+    }
     replica.reconnect(&server);
     assert!(!replica.psync());
 }
