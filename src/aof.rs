@@ -42,7 +42,7 @@
 pub mod backlog;
 pub mod check;
 mod checksum;
-mod disk;
+pub mod disk;
 pub mod failure;
 pub mod load;
 pub mod manifest;
@@ -51,7 +51,7 @@ mod power_cuts;
 mod repair;
 pub mod rewrite;
 pub mod start;
-mod status;
+pub mod status;
 mod stop;
 mod sync;
 mod xxh64;

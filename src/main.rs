@@ -71,6 +71,7 @@ mod server;
 mod service;
 mod sha1;
 mod sha256;
+mod snapshot;
 mod stats;
 mod types;
 mod watch;
@@ -163,9 +164,7 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
     };
     let accepting = listeners.into_iter().map(accept);
     let accepting = accepting.collect::<Result<Vec<Thread>, String>>()?;
-    if has_log {
-        // Into a keyspace of its own, whose lock the replay keeps to the end. INFO looks at `store` meanwhile.
-        let keyspace = call::replay(&server, |run| server.aof.start(run))?;
+    if let Some(keyspace) = load(&server, has_log)? {
         store.write_when_free().take_over(keyspace);
     }
     server.aof.status.loading.store(false, Ordering::Relaxed);
@@ -181,6 +180,15 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
         server.aof.rewrite_when_asked(store, &replay_all)
     })?;
     Ok(server)
+}
+
+/// The data, from the log or else from a snapshot: into a keyspace of its own, whose lock the replay keeps to the end.
+/// INFO looks at an empty one meanwhile.
+fn load(server: &Arc<Server>, has_log: bool) -> Result<Option<Keyspace>, String> {
+    match has_log {
+        true => call::replay(server, |run| server.aof.start(run)).map(Some),
+        false => snapshot::load(&server.config, &server.aof.status),
+    }
 }
 
 /// Starts one of our own threads.

@@ -25,23 +25,15 @@ mod crc64;
 mod elements;
 mod listpack;
 mod lzf;
-// Full syncs and snapshots use it, which come next.
-#[allow(dead_code)]
 mod read;
 mod restore;
 mod source;
 mod value;
-// Full syncs and snapshots use it, which come next.
-#[allow(dead_code)]
 mod write;
 mod ziplist;
 
-// As above.
-#[allow(unused_imports)]
-pub use read::{Found, read};
+pub use read::{Found, check, is_snapshot, read};
 pub use restore::restore;
-// As above.
-#[allow(unused_imports)]
 pub use write::{How, dump, write};
 
 use std::fmt;

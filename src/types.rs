@@ -178,6 +178,8 @@ pub struct Limits {
     pub set: Packed,
     pub hash: Packed,
     pub zset: Packed,
+    /// Whether DUMP packs long strings (`rdbcompression`).
+    pub packs: bool,
 }
 
 impl Limits {
@@ -197,6 +199,7 @@ impl Limits {
         set: Packed { entries: 0, value: 0 },
         hash: Packed { entries: 0, value: 0 },
         zset: Packed { entries: 0, value: 0 },
+        packs: true,
     };
 }
 

@@ -31,6 +31,7 @@ const LAYERS: [&[&str]; 15] = [
     &["handler"],
     &["client"],
     &["server"],
+    &["snapshot"],
     &["aof", "pubsub"],
     &["rdb"],
     &["listen", "service", "store", "stats"],

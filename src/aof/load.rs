@@ -16,14 +16,28 @@
 
 use super::checksum::{self, Claim, Line, Stretch};
 use super::disk::{self, File, Opening};
+use crate::rdb;
 use crate::resp::{self, Args, Error};
 use std::io::{self, BufRead, Read};
 use std::ops::Range;
 use std::path::Path;
 
-/// Replays some commands in their order. The error says which one cannot be replayed, and why. Those before
-/// it have been replayed.
-pub type Replay<'a> = dyn FnMut(&mut [Args]) -> Result<(), (usize, String)> + 'a;
+/// Replays a part of a file. The error says which record cannot be replayed, or at which offset a snapshot cannot be
+/// read, and why. The records before it have been replayed.
+pub type Replay<'a> = dyn FnMut(Part) -> Result<(), (usize, String)> + 'a;
+
+/// What is to be replayed next.
+pub enum Part<'a> {
+    /// Some commands, in their order.
+    Records(&'a mut [Args]),
+    /// A snapshot, with which the base of a Redis server begins.
+    Snapshot {
+        from: &'a mut dyn BufRead,
+        progress: &'a mut dyn FnMut(u64),
+        /// Is set to the number of keys.
+        keys: &'a mut u64,
+    },
+}
 
 /// Why a file did not replay to its end.
 #[derive(Debug, PartialEq)]
@@ -40,7 +54,7 @@ pub enum Why {
     Broken { record: u64, ends_early: bool },
     /// The bytes up to here are not those that were written: the annotation behind them says so.
     Changed { to: u64 },
-    /// This server cannot replay the command.
+    /// This server cannot replay the command, or read the snapshot.
     Unsupported,
     /// The operating system cannot read the file, or it is of a kind that we do not read.
     Unreadable,
@@ -114,17 +128,20 @@ fn replay_into(
     extent: &mut Extent,
 ) -> Result<Stretch, Stop> {
     let mut reader = Counted::new(file);
-    let begin = reader.fill_buf()?;
-    // Valkey 9 writes its own name.
-    if begin.starts_with(b"REDIS") || begin.starts_with(b"VALKEY") {
-        return Err(Stop::from(io::Error::other(
-            "it is an RDB file, which this server does not read: on the Redis server, run \
-             `CONFIG SET aof-use-rdb-preamble no` and then `BGREWRITEAOF`",
-        )));
+    let mut ahead = Ahead::default();
+    if rdb::is_snapshot(reader.fill_buf()?) {
+        let keys = &mut extent.commands;
+        let read = run(Part::Snapshot { from: &mut reader, progress, keys });
+        read.map_err(|(offset, reason)| Stop {
+            why: Why::Unsupported,
+            offset: offset as u64,
+            reason,
+        })?;
+        extent.bytes = reader.offset;
+        ahead.whole = reader.offset;
     }
     // Each file begins in database 0, and outside of a transaction. There is a database 0.
     let _ = run_command(&[b"SELECT", b"0"], run);
-    let mut ahead = Ahead::default();
     let mut next_progress = 0;
     loop {
         let more = ahead.read(&mut reader);
@@ -148,7 +165,7 @@ fn replay_into(
 fn run_command(command: &[&[u8]], run: &mut Replay) -> Result<(), (usize, String)> {
     let mut args = Args::default();
     command.iter().for_each(|arg| args.push(arg));
-    run(std::slice::from_mut(&mut args))
+    run(Part::Records(std::slice::from_mut(&mut args)))
 }
 
 /// Records that have been read and are to be replayed together. Their memory is used again.
@@ -226,7 +243,7 @@ impl Ahead {
 
     /// Replays what was read, and adds to `extent` how far it came.
     fn replay(&mut self, run: &mut Replay, extent: &mut Extent) -> Result<(), Stop> {
-        let result = run(&mut self.records);
+        let result = run(Part::Records(&mut self.records));
         let done = result.as_ref().map_or_else(|(index, _)| *index, |()| self.starts.len());
         extent.commands += done as u64;
         result.map_err(|(index, reason)| {

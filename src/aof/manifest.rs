@@ -234,14 +234,16 @@ impl Manifest {
     /// The incr file that is to follow the last one. The manifest does not name it yet.
     pub fn next_incr(&self) -> LogFile {
         let last = self.incrs.iter().map(|entry| entry.seq).max();
-        self.unused("incr", last)
+        self.unused("incr.aof", last)
     }
 
-    /// The next manifest: a new base, and all files of this one as history.
-    pub fn after_rewrite(&self) -> Manifest {
+    /// The next manifest: a new base, which is a snapshot or consists of commands, and all files of this one as
+    /// history.
+    pub fn after_rewrite(&self, is_snapshot: bool) -> Manifest {
         let last = self.base.as_ref().map(|entry| entry.seq);
+        let kind = if is_snapshot { "base.rdb" } else { "base.aof" };
         Manifest {
-            base: Some(self.unused("base", last)),
+            base: Some(self.unused(kind, last)),
             incrs: Vec::new(),
             history: self.history.iter().chain(self.live()).cloned().collect(),
             ..self.clone()
@@ -251,7 +253,7 @@ impl Manifest {
     /// The first name after number `last` that no file has. A file that the manifest does not name must not
     /// be overwritten.
     fn unused(&self, kind: &str, last: Option<u64>) -> LogFile {
-        let named = |seq| LogFile { name: format!("{}.{seq}.{kind}.aof", self.prefix), seq };
+        let named = |seq| LogFile { name: format!("{}.{seq}.{kind}", self.prefix), seq };
         let mut files = (last.unwrap_or(0) + 1..).map(named);
         let is_free = |file: &LogFile| !disk::exists(&self.directory.join(&file.name));
         files.find(is_free).expect("numbers do not end")

@@ -13,13 +13,14 @@
 //! All happens in one thread, so a seed repeats a failure: `SEED=…` runs that history alone.
 
 use super::disk::simulated::{Call, Disk, Fate, State};
+use super::load::Part;
 use super::manifest::Manifest;
 use super::rewrite::replay_sealed;
 use super::{Aof, Position, start};
 use crate::config::{Config, Start};
 use crate::key::Key;
 use crate::propagate::{Records, Source};
-use crate::resp::{Arg, Args, write_command};
+use crate::resp::{Arg, write_command};
 use crate::store::{Keyspace, Report, Store, Time, Ttl, ViewMut};
 use crate::types::Limits;
 use std::cell::{Cell, RefCell};
@@ -99,7 +100,7 @@ pub(super) fn start_on(config: &Arc<Config>) -> Result<(Aof, Contents), String> 
     crate::log::into_file(null.expect("/dev/null can be written"));
     let aof = Aof::new(config.clone());
     let mut model = Model::default();
-    aof.start(&mut |records| model.replay(records))?;
+    aof.start(&mut |part| model.replay(part))?;
     Ok((aof, model.contents))
 }
 
@@ -112,7 +113,10 @@ struct Model {
 }
 
 impl Model {
-    fn replay(&mut self, records: &mut [Args]) -> Result<(), (usize, String)> {
+    fn replay(&mut self, part: Part) -> Result<(), (usize, String)> {
+        let Part::Records(records) = part else {
+            return Err((0, "it is a snapshot".into()));
+        };
         for (index, args) in records.iter().enumerate() {
             let words = args.iter().map(|word| String::from_utf8_lossy(word).into_owned());
             self.run(words.collect()).map_err(|reason| (index, reason))?;
@@ -147,7 +151,7 @@ impl Model {
 /// What a rewrite does in step (c).
 pub(super) fn replay_all(manifest: &Manifest) -> Result<Keyspace, String> {
     let mut model = Model::default();
-    replay_sealed(manifest, &mut |records| model.replay(records))?;
+    replay_sealed(manifest, &mut |part| model.replay(part))?;
     Ok(keyspace(&model.contents))
 }
 

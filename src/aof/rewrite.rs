@@ -110,7 +110,7 @@ impl Aof {
         // (d)
         let temporary = self.write_base(&old, &keyspace).map_err(&error)?;
         // (e)
-        let mut new = old.after_rewrite();
+        let mut new = old.after_rewrite(self.config.aof_use_rdb_preamble.get());
         new.incrs.push(incr);
         publish(&temporary, &new).map_err(&error)?;
         if let Some(target) = self.target.lock().unwrap().as_mut() {
@@ -230,7 +230,7 @@ impl Aof {
         })?;
         disk::sync_directory(&self.directory()).map_err(cannot_write(&self.directory()))?;
         let incr = old.next_incr();
-        let mut new = old.after_rewrite();
+        let mut new = old.after_rewrite(self.config.aof_use_rdb_preamble.get());
         if !old.is_in_place() {
             // Somebody has put another log there. Files with the names of ours are not ours to delete.
             new.history.clear();
@@ -303,7 +303,7 @@ impl Aof {
     fn write_base(&self, manifest: &Manifest, keyspace: &Keyspace) -> io::Result<PathBuf> {
         let name = format!("{TEMPORARY_BASE}{}.aof", std::process::id());
         let path = manifest.directory.join(name);
-        let written = base::write(&path, keyspace, self.config.aof_checksum.get());
+        let written = base::write(&path, keyspace, &self.config);
         // On a full disk the log needs its room.
         written.inspect_err(|_| drop(disk::remove_file(&path)))?;
         Ok(path)

@@ -8,7 +8,7 @@
 //! command up and calls its function with a fake client.
 
 use super::{Arrived, Caller};
-use crate::aof::load::Replay;
+use crate::aof::load::{Part, Replay};
 use crate::client::Client;
 use crate::error::Error;
 use crate::handler::args::database;
@@ -16,10 +16,12 @@ use crate::handler::server::shown;
 use crate::handler::{Flag, Row, Run, TABLE};
 use crate::log;
 use crate::propagate::Source;
+use crate::rdb::{self, Found};
 use crate::resp::{Args, LONGEST, Reply};
 use crate::server::Server;
 use crate::stats::shorten_args;
 use crate::store::{Keyspace, Store};
+use crate::types::Limits;
 use std::sync::Arc;
 
 /// Replays into a keyspace of its own, which nobody else can see. `read` is given the function that
@@ -53,15 +55,30 @@ fn replay_telling(
         reply: Reply::new(),
         tell,
     };
-    read(&mut |records| replayer.replay(records))?;
+    read(&mut |part| replayer.replay(part))?;
     drop(replayer);
     Ok(store.into_inner())
 }
 
 /// Whether the log may hold these commands. The error says which of them it may not hold, and why.
-pub fn can_replay(records: &mut [Args]) -> Result<(), (usize, String)> {
-    let mut each = records.iter().enumerate();
-    each.try_for_each(|(index, args)| may_stand(args).map_err(|reason| (index, reason)))
+pub fn can_replay(part: Part) -> Result<(), (usize, String)> {
+    match part {
+        Part::Records(records) => {
+            let mut each = records.iter().enumerate();
+            each.try_for_each(|(index, args)| may_stand(args).map_err(|reason| (index, reason)))
+        }
+        Part::Snapshot { from, keys, .. } => note_keys(rdb::check(from), keys).map(drop),
+    }
+}
+
+/// Notes how many keys a snapshot has; returns what is to be told of it.
+fn note_keys(
+    read: Result<Found, rdb::Error>,
+    keys: &mut u64,
+) -> Result<Vec<String>, (usize, String)> {
+    let found = read.map_err(|rdb::Error { offset, reason }| (offset as usize, reason))?;
+    *keys = found.keys;
+    Ok(found.warnings)
 }
 
 pub(super) fn may_stand(args: &Args) -> Result<(), String> {
@@ -108,9 +125,24 @@ struct Replayer<'a> {
 }
 
 impl Replayer<'_> {
+    fn replay(&mut self, part: Part) -> Result<(), (usize, String)> {
+        match part {
+            Part::Records(records) => self.replay_records(records),
+            Part::Snapshot { from, progress, keys } => {
+                let batch = &mut self.caller.batch;
+                batch.give_back();
+                let limits = Limits::of(&batch.server.config, Source::Log);
+                let mut keyspace = batch.store.write_when_free();
+                let read = rdb::read(from, &mut keyspace, &limits, None, progress);
+                note_keys(read, keys)?.into_iter().for_each(self.tell);
+                Ok(())
+            }
+        }
+    }
+
     /// Replays these records, and takes their arguments. The error says which of them cannot be
     /// replayed, and why.
-    fn replay(&mut self, records: &mut [Args]) -> Result<(), (usize, String)> {
+    fn replay_records(&mut self, records: &mut [Args]) -> Result<(), (usize, String)> {
         let mut arrived = std::mem::take(&mut self.arrived);
         arrived.resize_with(records.len(), Arrived::default);
         for (arrived, args) in arrived.iter_mut().zip(records) {

@@ -23,7 +23,6 @@ pub const NO_SNAPSHOTS: &str = "there are no RDB snapshots";
 pub static ROWS: &[Row] = &[
     row("tcp-keepalive", "0", Number(0, INT), Fixed, "std cannot set it"),
     row("tcp-backlog", "128", Number(0, INT), Fixed, "std sets it"),
-    row("aof-use-rdb-preamble", "no", YesNo, Fixed, "the log is always commands"),
     row("save", "", SavePoints, Live, NO_SNAPSHOTS),
     row("proc-title-template", "{title} {listen-addr} {server-mode}", Text, Live, NO_EFFECT),
     row("oom-score-adj-values", "0 200 800", Words, Live, NO_EFFECT),
@@ -56,7 +55,7 @@ pub static GROUPS: &[(Accepts, Change, &str)] = &[
     // They tune something that is not here.
     (YesNo, Live, "\
         aof-rewrite-incremental-fsync=yes no-appendfsync-on-rewrite=no \
-        stop-writes-on-bgsave-error=yes rdbcompression=yes rdb-del-sync-files=no \
+        stop-writes-on-bgsave-error=yes rdb-del-sync-files=no \
         rdb-save-incremental-fsync=yes \
         replica-lazy-flush=no replica-announced=yes replica-ignore-maxmemory=yes \
         repl-diskless-sync=yes repl-disable-tcp-nodelay=no crash-log-enabled=yes \
@@ -68,7 +67,7 @@ pub static GROUPS: &[(Accepts, Change, &str)] = &[
         cluster-allow-pubsubshard-when-down=yes cluster-allow-reads-when-down=no \
         tls-prefer-server-ciphers=no tls-session-caching=yes"),
     (YesNo, AtStart, "\
-        always-show-logo=no set-proc-title=yes rdbchecksum=yes io-threads-do-reads=no \
+        always-show-logo=no set-proc-title=yes io-threads-do-reads=no \
         disable-thp=yes"),
     (Text, Live, "\
         locale-collate= ignore-warnings= bind-source-addr= \

@@ -157,6 +157,11 @@ static USED: &[Row] = &[
     row("aof-load-truncated", "yes", YesNo, Live, "start from a log whose last record is cut short").slot(|c, v| c.aof_load_truncated.put(v)),
     row("aof-load-corrupt-tail-max-size", "0", Memory(0, BIG), Live, "bytes of garbage to cut from the log's end").slot(|c, v| c.aof_load_corrupt_tail_max_size.put(v)),
     row("aof-checksum", "yes", YesNo, Live, "write checksums into the log (not in Redis); they are always checked").slot(|c, v| c.aof_checksum.put(v)),
+    row("aof-use-rdb-preamble", "no", YesNo, Live, "rewrite the log to a snapshot, and not to commands").slot(|c, v| c.aof_use_rdb_preamble.put(v)),
+    // Snapshots.
+    row("dbfilename", "dump.rdb", FileName, Protected, "name of the snapshot, in dir").slot(|c, v| c.dbfilename.put(v)),
+    row("rdbcompression", "yes", YesNo, Live, "make long strings in snapshots shorter").slot(|c, v| c.rdbcompression.put(v)),
+    row("rdbchecksum", "yes", YesNo, AtStart, "end snapshots with a checksum").slot(|c, v| c.rdbchecksum.put(v)),
     // Limits.
     row("requirepass", "", Text, Live, "the password that clients must send").slot(|c, v| c.put_requirepass(v)),
     row("maxclients", "10000", Number(1, u32::MAX as i64), Live, "clients at a time").slot(|c, v| c.maxclients.put(v)),
@@ -196,7 +201,6 @@ static USED: &[Row] = &[
     row("replica-announce-port", "0", Number(0, 65535), Live, "the port that the primary is told; 0: ours").slot(|c, v| c.replica_announce_port.put(v)),
     row("replica-priority", "100", Number(0, INT), Live, "which replica a Sentinel promotes, shown in INFO").slot(|c, v| c.replica_priority.put(v)),
     // Only shown, in INFO or in a warning.
-    row("dbfilename", "dump.rdb", FileName, Protected, NO_EFFECT).slot(|c, v| c.dbfilename.put(v)),
     row("maxmemory-policy", "noeviction", OneOf(&["volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl", "allkeys-lru", "allkeys-lfu", "allkeys-random", "noeviction"]), Live, NO_EFFECT).slot(|c, v| c.maxmemory_policy.put(v)),
 ];
 

@@ -397,19 +397,18 @@ fn check_count(accepts: &Accepts, count: usize) -> Result<(), &'static str> {
     }
 }
 
-/// A warning if there is a snapshot and no log. (If there is a log, Redis does not read the snapshot.)
+/// A warning if there is a snapshot, and a log is begun: Redis does not read the snapshot either.
 fn unread_snapshot(config: &Config) -> Option<String> {
     let dir = config.dir.path();
     let snapshot = dir.join(config.dbfilename.path());
     let name = config.appendfilename.text();
     let manifest = dir.join(config.appenddirname.text());
     let manifest = manifest.join(format!("{name}.manifest"));
-    let logs = config.appendonly.get() && (manifest.exists() || dir.join(&name).exists());
-    (snapshot.exists() && !logs).then(|| {
+    let logs = manifest.exists() || dir.join(&name).exists();
+    (snapshot.exists() && config.appendonly.get() && !logs).then(|| {
         format!(
-            "{} is not read, because this server does not read RDB snapshots. To get its data: start \
-             redis-server there, run `CONFIG SET aof-use-rdb-preamble no` and then `CONFIG SET \
-             appendonly yes`, wait until INFO says aof_rewrite_in_progress:0, and run SHUTDOWN.",
+            "{} is not read, because appendonly is yes, and a new log begins empty. To get its data: start with \
+             `--appendonly no`, and then run `CONFIG SET appendonly yes`",
             snapshot.display()
         )
     })

@@ -375,7 +375,7 @@ impl Info<'_> {
             self.field("master_sync_total_bytes", total);
             self.field("master_sync_read_bytes", read);
             self.field("master_sync_left_bytes", total as i64 - read as i64);
-            self.fraction("master_sync_perc", percentage(read, total));
+            self.fraction("master_sync_perc", percentage(read as usize, total as usize));
             self.field("master_sync_last_io_seconds_ago", ago(status.heard));
         }
         if !is_up {

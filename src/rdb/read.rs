@@ -4,9 +4,11 @@ use super::source::Source;
 use super::value::Values;
 use super::{Error, NEWEST, NEWEST_OF_VALKEY, OLDEST, opcode};
 use crate::key::Key;
-use crate::store::Keyspace;
-use crate::types::Limits;
-use std::io::Read;
+use crate::resp::{LONGEST, parse_integer};
+use crate::store::{Keyspace, Origin};
+use crate::types::{Limits, NodeLimits, Packed};
+use std::io::BufRead;
+use std::sync::Arc;
 
 /// What was found beside the keys.
 #[derive(Default)]
@@ -18,29 +20,33 @@ pub struct Found {
     pub expired: u64,
     /// For the operator: what was passed over.
     pub warnings: Vec<String>,
+    /// Where a replica that has written the snapshot was in its primary's history.
+    id: Option<Arc<str>>,
+    offset: Option<u64>,
+    stream_db: usize,
 }
+
+/// No configuration has more.
+const MANY_DATABASES: usize = 1 << 16;
 
 /// More warnings than this are not kept.
 const MOST_WARNINGS: usize = 20;
 
-/// Bytes that are read at once.
-const ROOM: usize = 64 * 1024;
-
 /// Calls the function for progress each time so many keys have been read.
 const PROGRESS: u64 = 1_000;
 
-/// Reads a snapshot into an empty keyspace, of which nothing may be used if this fails. Up to 64 KiB of what stands
-/// behind the snapshot may be taken too. From time to time `progress` is told how many bytes were read.
+/// Reads a snapshot into an empty keyspace, of which nothing may be used if this fails. What stands behind the
+/// snapshot is not taken from `inner`. From time to time `progress` is told how many bytes were read.
 ///
 /// Keys that are expired at `now`, in milliseconds of Unix time, are left out. Without it no key is.
 pub fn read(
-    inner: &mut dyn Read,
+    inner: &mut dyn BufRead,
     keyspace: &mut Keyspace,
     limits: &Limits,
     now: Option<u64>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Found, Error> {
-    let mut source = Source::new(inner, ROOM);
+    let mut source = Source::new(inner);
     check_version(&mut source)?;
     let (mut found, mut values) = (Found::default(), Values::default());
     let (mut db, mut deadline, mut name) = (0, None, Vec::new());
@@ -51,8 +57,8 @@ pub fn read(
             opcode @ opcode::FIRST.. => {
                 match opcode {
                     opcode::SELECT_DB => db = database(&mut source, keyspace)?,
-                    opcode::EXPIRES_MS => deadline = Some(i64::from_le_bytes(source.array()?)),
-                    opcode::EXPIRES => deadline = Some(1000 * seconds(&mut source)?),
+                    opcode::EXPIRES_MS => deadline = Some(milliseconds(&mut source)?),
+                    opcode::EXPIRES => deadline = Some(seconds(&mut source)? * 1000),
                     _ => skip(&mut source, opcode, &mut found)?,
                 }
                 continue;
@@ -61,8 +67,7 @@ pub fn read(
         };
         source.string(&mut name)?;
         let key = Key::of(&name);
-        // What was long ago may have been before 1970 too.
-        let deadline = deadline.take().map(|deadline| u64::try_from(deadline).unwrap_or(0));
+        let deadline = deadline.take();
         let value = values.read(&mut source, form, &key, limits);
         let is_past = deadline.zip(now).is_some_and(|(deadline, now)| deadline < now);
         let of_key = |error: Error| error.of_key(db, &key, start);
@@ -82,10 +87,38 @@ pub fn read(
     }
     check_crc(&mut source)?;
     found.bytes = source.offset;
+    if let (Some(id), Some(offset)) = (found.id.take(), found.offset) {
+        keyspace.set_origin(Origin { id, offset, db: found.stream_db });
+    }
     Ok(found)
 }
 
+/// Whether a file that begins so is a snapshot.
+pub fn is_snapshot(begin: &[u8]) -> bool {
+    begin.starts_with(b"REDIS") || begin.starts_with(b"VALKEY")
+}
+
+/// Reads a snapshot only to see whether it can be read.
+pub fn check(inner: &mut dyn BufRead) -> Result<Found, Error> {
+    let packed = Packed { entries: 128, value: 64 };
+    let (list, intset) = (NodeLimits::of(-2), 512);
+    let [set, hash, zset] = [packed; 3];
+    let limits = Limits { string: LONGEST, list, intset, set, hash, zset, packs: false };
+    read(inner, &mut Keyspace::new(MANY_DATABASES), &limits, None, &mut |_| {})
+}
+
 impl Found {
+    fn note(&mut self, name: &[u8], value: &[u8]) {
+        match name {
+            b"repl-id" if value.len() == 40 => {
+                self.id = std::str::from_utf8(value).ok().map(Arc::from)
+            }
+            b"repl-offset" => self.offset = number(value),
+            b"repl-stream-db" => self.stream_db = number(value).unwrap_or(0) as usize,
+            _ => {}
+        }
+    }
+
     fn warn(&mut self, warning: String) {
         if self.warnings.len() < MOST_WARNINGS {
             self.warnings.push(warning);
@@ -100,6 +133,11 @@ impl Error {
         let reason = format!("{reason} (database {db}, key '{name}', which begins at {start})");
         Error { reason, ..self }
     }
+}
+
+/// The number, unless it is negative.
+fn number(value: &[u8]) -> Option<u64> {
+    parse_integer(value)?.try_into().ok()
 }
 
 fn check_version(source: &mut Source) -> Result<(), Error> {
@@ -117,8 +155,13 @@ fn check_version(source: &mut Source) -> Result<(), Error> {
     }
 }
 
-fn seconds(source: &mut Source) -> Result<i64, Error> {
-    Ok(i32::from_le_bytes(source.array()?).into())
+/// What was before 1970 is as long ago as that.
+fn milliseconds(source: &mut Source) -> Result<u64, Error> {
+    Ok(u64::try_from(i64::from_le_bytes(source.array()?)).unwrap_or(0))
+}
+
+fn seconds(source: &mut Source) -> Result<u64, Error> {
+    Ok(u64::try_from(i32::from_le_bytes(source.array()?)).unwrap_or(0))
 }
 
 fn database(source: &mut Source, keyspace: &Keyspace) -> Result<usize, Error> {
@@ -136,8 +179,10 @@ fn skip(source: &mut Source, opcode: u8, found: &mut Found) -> Result<(), Error>
     let mut string = Vec::new();
     match opcode {
         opcode::AUX => {
+            let mut name = Vec::new();
+            source.string(&mut name)?;
             source.string(&mut string)?;
-            source.string(&mut string)?;
+            found.note(&name, &string);
         }
         opcode::RESIZE_DB => {
             source.length()?;
@@ -182,8 +227,10 @@ fn skip_module(source: &mut Source) -> Result<(), Error> {
 
 /// The checksum is zero if there is none.
 fn check_crc(source: &mut Source) -> Result<(), Error> {
-    let crc = source.crc();
+    let crc = source.crc()?;
     let written = u64::from_le_bytes(source.array()?);
+    // So that all of it is taken from where it came.
+    source.crc()?;
     match written {
         0 => Ok(()),
         _ if written == crc => Ok(()),

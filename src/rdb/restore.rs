@@ -16,9 +16,8 @@ const BAD_DATA: Error = Error::Fixed("ERR Bad data format");
 
 /// Makes the value again, under this key.
 pub fn restore(payload: &[u8], key: &[u8], limits: &Limits) -> Result<Loose, Error> {
-    let value = checked(payload).ok_or(WRONG_PAYLOAD)?;
-    let mut rest = value;
-    let mut source = Source::new(&mut rest, value.len());
+    let mut value = checked(payload).ok_or(WRONG_PAYLOAD)?;
+    let mut source = Source::new(&mut value);
     let form = source.byte().map_err(|_| BAD_DATA)?;
     let loose = Values::default().read(&mut source, form, key, limits);
     // As in Redis, what stands behind the value does not matter.

@@ -5,29 +5,25 @@
 use super::crc64::crc64;
 use super::{Error, encoding, lzf};
 use crate::resp::{Digits, LONGEST};
-use std::io::Read;
-use std::ops::Range;
+use std::io::BufRead;
 
-/// What a snapshot is read from.
+/// What a snapshot is read from. Nothing behind the snapshot is taken.
 pub struct Source<'a> {
-    inner: &'a mut dyn Read,
-    buffer: Vec<u8>,
-    /// Of the buffer, what was not taken yet.
-    unread: Range<usize>,
+    inner: &'a mut dyn BufRead,
+    /// How much of what `inner` has in its buffer was taken here. It is told later, because that much is digested
+    /// together.
+    taken: usize,
     /// Bytes that were taken.
     pub offset: u64,
-    /// Of the bytes that were taken, in the buffer from `digested` on not yet.
+    /// Of what `inner` was told.
     crc: u64,
-    digested: usize,
     /// A string that is packed.
     packed: Vec<u8>,
 }
 
 impl<'a> Source<'a> {
-    /// `room`: bytes that are read at once.
-    pub fn new(inner: &'a mut dyn Read, room: usize) -> Source<'a> {
-        let (buffer, packed) = (vec![0; room], Vec::new());
-        Source { inner, buffer, unread: 0..0, offset: 0, crc: 0, digested: 0, packed }
+    pub fn new(inner: &'a mut dyn BufRead) -> Source<'a> {
+        Source { inner, taken: 0, offset: 0, crc: 0, packed: Vec::new() }
     }
 
     /// Something is wrong here.
@@ -36,28 +32,33 @@ impl<'a> Source<'a> {
     }
 
     /// The CRC of what was taken.
-    pub fn crc(&mut self) -> u64 {
-        self.crc = crc64(self.crc, &self.buffer[self.digested..self.unread.start]);
-        self.digested = self.unread.start;
-        self.crc
+    pub fn crc(&mut self) -> Result<u64, Error> {
+        match self.inner.fill_buf() {
+            Ok(buffer) => self.crc = crc64(self.crc, &buffer[..self.taken]),
+            Err(error) => return Err(self.error(error.to_string())),
+        }
+        self.inner.consume(std::mem::take(&mut self.taken));
+        Ok(self.crc)
     }
 
     /// What has come: at least a byte.
     fn fill(&mut self) -> Result<&[u8], Error> {
-        if self.unread.is_empty() {
-            self.crc();
-            let count = self.inner.read(&mut self.buffer);
-            let count = count.map_err(|error| self.error(error.to_string()))?;
-            if count == 0 {
-                return Err(self.error("it ends here, before its end"));
-            }
-            (self.unread, self.digested) = (0..count, 0);
+        let has = |buffer: &[u8]| buffer.len();
+        if self.taken > 0 && self.inner.fill_buf().map(has).is_ok_and(|length| length == self.taken)
+        {
+            self.crc()?;
         }
-        Ok(&self.buffer[self.unread.clone()])
+        let offset = self.offset;
+        let error = |reason: String| Error { offset, reason };
+        let buffer = self.inner.fill_buf().map_err(|cause| error(cause.to_string()))?;
+        match &buffer[self.taken..] {
+            [] => Err(error("it ends here, before its end".into())),
+            some => Ok(some),
+        }
     }
 
     fn consume(&mut self, count: usize) {
-        self.unread.start += count;
+        self.taken += count;
         self.offset += count as u64;
     }
 

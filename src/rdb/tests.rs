@@ -16,6 +16,7 @@ const LIMITS: Limits = Limits {
     set: PACKED,
     hash: PACKED,
     zset: PACKED,
+    packs: true,
 };
 
 const HOW: How = How { packs: true, checks: true, list: LIMITS.list, is_base: false };

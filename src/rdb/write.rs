@@ -7,7 +7,7 @@ use super::crc64::crc64;
 use super::listpack::Pack;
 use super::lzf::Packer;
 use super::{VERSION, encoding, form, node, opcode};
-use crate::config::REDIS_VERSION;
+use crate::config::{Config, REDIS_VERSION};
 use crate::resp::{parse_integer, print_in_listpack};
 use crate::store::Keyspace;
 use crate::types::{Hash, List, NodeLimits, Set, Value, Zset};
@@ -25,6 +25,14 @@ pub struct How {
     pub list: NodeLimits,
     /// Whether it is the base of a log.
     pub is_base: bool,
+}
+
+impl How {
+    pub fn of(config: &Config, is_base: bool) -> How {
+        let (packs, checks) = (config.rdbcompression.get(), config.rdbchecksum.get());
+        let list = NodeLimits::of(config.list_max_listpack_size.get());
+        How { packs, checks, list, is_base }
+    }
 }
 
 /// So many bytes are collected before they are written.
@@ -116,13 +124,20 @@ impl<'a> Writer<'a> {
     fn begin(&mut self, keyspace: &Keyspace) -> io::Result<()> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.bytes.extend(format!("REDIS{VERSION:04}").as_bytes());
-        for (name, value) in [
+        let mut facts = vec![
             ("redis-ver", REDIS_VERSION.to_string()),
             ("redis-bits", usize::BITS.to_string()),
             ("ctime", now.as_secs().to_string()),
-            ("used-mem", keyspace.memory().to_string()),
+            ("used-mem", keyspace.memory().bytes().to_string()),
             ("aof-base", u8::from(self.how.is_base).to_string()),
-        ] {
+        ];
+        // Where a replica is in its primary's history.
+        if let Some(origin) = keyspace.origin() {
+            facts.push(("repl-stream-db", origin.db.to_string()));
+            facts.push(("repl-id", origin.id.to_string()));
+            facts.push(("repl-offset", origin.offset.to_string()));
+        }
+        for (name, value) in facts {
             self.bytes.push(opcode::AUX);
             self.string(name.as_bytes())?;
             self.string(value.as_bytes())?;

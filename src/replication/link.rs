@@ -6,7 +6,7 @@
 use crate::outbox::is_timeout;
 use crate::resp::{Digits, write_command};
 use crate::server::{Public, Server, primary};
-use std::io::{self, BufRead, BufReader, Error, Read, Write};
+use std::io::{self, Error, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -145,54 +145,6 @@ impl Read for Link<'_> {
                     });
                 }
             }
-        }
-    }
-}
-
-/// Reads to a mark, which is the last that has come: a primary that sends a snapshot without its length sends
-/// nothing behind the mark before it has heard from us.
-pub struct UntilMark<'a, R> {
-    inner: &'a mut BufReader<R>,
-    mark: &'a [u8],
-    /// What has come; of that, so much was read.
-    held: Vec<u8>,
-    read: usize,
-    /// Bytes that were read, over all.
-    pub given: u64,
-    is_over: bool,
-}
-
-impl<R: Read> UntilMark<'_, R> {
-    pub fn new<'a>(inner: &'a mut BufReader<R>, mark: &'a [u8]) -> UntilMark<'a, R> {
-        UntilMark { inner, mark, held: Vec::new(), read: 0, given: 0, is_over: false }
-    }
-}
-
-impl<R: Read> Read for UntilMark<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            // The last bytes may be a part of the mark.
-            let end = self.held.len().saturating_sub(self.mark.len());
-            let count = end.saturating_sub(self.read).min(buffer.len());
-            if count > 0 {
-                buffer[..count].copy_from_slice(&self.held[self.read..self.read + count]);
-                self.read += count;
-                self.given += count as u64;
-                return Ok(count);
-            }
-            if self.is_over {
-                return Ok(0);
-            }
-            self.held.drain(..self.read);
-            self.read = 0;
-            let bytes = self.inner.fill_buf()?;
-            if bytes.is_empty() {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            let count = bytes.len();
-            self.held.extend_from_slice(bytes);
-            self.inner.consume(count);
-            self.is_over = self.held.ends_with(self.mark);
         }
     }
 }

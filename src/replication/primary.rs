@@ -29,7 +29,6 @@ use crate::server::replicas::{Announced, Request, Snapshot, State};
 use crate::server::{Public, Server};
 use crate::stats::{add, random_id};
 use crate::store::Keyspace;
-use crate::types::NodeLimits;
 use std::io::{self, ErrorKind, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::Ordering;
@@ -154,10 +153,10 @@ impl Sender<'_> {
     fn replay(&self, mark: Mark, snapshot: &Arc<Snapshot>) -> Result<Keyspace, String> {
         let mut last = Instant::now();
         let replayed = call::replay(self.server, |run| {
-            let mut run = |records: &mut [_]| match self.show_life(&mut last) {
+            let mut run = |part: load::Part| match self.show_life(&mut last) {
                 // If others share it, it is made to its end.
                 Err(reason) if Arc::strong_count(snapshot) == 1 => Err((0, reason)),
-                _ => run(records),
+                _ => run(part),
             };
             mark.files.into_iter().try_for_each(|(path, file, length)| {
                 load::replay_opened(file, length, &mut run)
@@ -188,8 +187,7 @@ impl Sender<'_> {
     }
 
     fn send_snapshot(&self, keyspace: &Keyspace) -> Result<(), String> {
-        let list = NodeLimits::of(self.server.config.list_max_listpack_size.get());
-        let how = rdb::How { packs: true, checks: true, list, is_base: false };
+        let how = rdb::How::of(&self.server.config, false);
         let write = |out: &mut dyn Write| {
             let written = rdb::write(out, keyspace, how, &mut |_| {});
             written.map_err(|error| error.to_string())

@@ -26,7 +26,7 @@
 //! itself before it loads a snapshot, unless `repl-diskless-load` is `swapdb`. To replicas of its own it
 //! passes the primary's stream on as it is, with the primary's ids; our replicas follow our log.
 
-use super::link::{Link, UntilMark};
+use super::link::Link;
 use crate::call::{Applier, can_follow};
 use crate::client::Client;
 use crate::log;
@@ -40,6 +40,7 @@ use crate::types::Limits;
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Follows whomever REPLICAOF names.
@@ -197,56 +198,51 @@ impl Run<'_> {
         let (server, order) = (self.server, self.order);
         log::notice(format_args!("Full resync from master: {}:{}", origin.id, origin.offset));
         // What we have is of no place in this history.
-        server.primary.offset.store(-1, std::sync::atomic::Ordering::Relaxed);
-        let head = line(reader)?;
-        let unknown = || End::Broken(format!("a snapshot does not begin with {head}"));
-        let form = head.strip_prefix('$').ok_or_else(unknown)?;
-        let length: Option<u64> = form.parse().ok();
-        reader.get_mut().begins_sync(length);
-        let mut keyspace = Keyspace::new(server.config.databases.get());
-        let limits = Limits::of(&server.config, Source::Primary);
-        let (read, came) = match (length, form.strip_prefix("EOF:").map(str::as_bytes)) {
-            (Some(length), _) => {
-                let mut snapshot = (&mut *reader).take(length);
-                let read = rdb::read(&mut snapshot, &mut keyspace, &limits, None, &mut |_| {});
-                let rest = io::copy(&mut snapshot, &mut io::sink());
-                (read, rest.map(|_| length - snapshot.limit()))
-            }
-            (None, Some(mark)) if mark.len() == 40 => {
-                let mut snapshot = UntilMark::new(reader, mark);
-                let read = rdb::read(&mut snapshot, &mut keyspace, &limits, None, &mut |_| {});
-                let rest =
-                    if read.is_ok() { io::copy(&mut snapshot, &mut io::sink()) } else { Ok(0) };
-                (read, rest.map(|_| snapshot.given))
-            }
-            _ => return Err(unknown()),
-        };
-        let found = match (read, came?) {
-            (Ok(found), came) if found.bytes == came => found,
-            (Ok(found), came) => {
-                let more = came - found.bytes;
-                return Err(End::Broken(format!("the snapshot has {more} bytes behind its end")));
-            }
-            (Err(error), _) => {
-                // If the link is alive, the same would come again.
-                let reason = format!("the snapshot cannot be read: {error}");
-                return Err(match reader.get_ref().has_failed {
-                    true => End::Broken(reason),
-                    false => End::Stopped(reason),
-                });
-            }
-        };
-        for warning in &found.warnings {
-            log::warning(format_args!("the primary's snapshot: {warning}"));
-        }
+        server.primary.offset.store(-1, Ordering::Relaxed);
+        let mut keyspace = self.read_snapshot(reader)?;
         keyspace.set_origin(origin.clone());
         let may = || server.primary.is_current(order);
-        server.aof.exchange(self.store, keyspace, &may).map_err(|reason| {
+        let exchanged = server.aof.exchange(self.store, keyspace, &may);
+        exchanged.map_err(|reason| {
             End::Broken(format!("the snapshot cannot be taken over: {reason}"))
         })?;
         self.place = Some(origin);
         log::notice(format_args!("MASTER <-> REPLICA sync: Finished with success"));
         Ok(())
+    }
+
+    /// Its end is where its length says, or forty bytes say it that were announced before.
+    fn read_snapshot(&self, reader: &mut Reader) -> Result<Keyspace, End> {
+        let config = &self.server.config;
+        let head = line(reader)?;
+        let unknown = || End::Broken(format!("a snapshot does not begin with {head}"));
+        let form = head.strip_prefix('$').ok_or_else(unknown)?;
+        let (length, mark) = match form.strip_prefix("EOF:") {
+            Some(mark) if mark.len() == 40 => (None, mark),
+            Some(_) => return Err(unknown()),
+            None => (Some(form.parse().map_err(|_| unknown())?), ""),
+        };
+        reader.get_mut().begins_sync(length);
+        let mut keyspace = Keyspace::new(config.databases.get());
+        let limits = Limits::of(config, Source::Primary);
+        let mut snapshot = reader.take(length.unwrap_or(u64::MAX));
+        let read = rdb::read(&mut snapshot, &mut keyspace, &limits, None, &mut |_| {});
+        let left = snapshot.limit();
+        let found = read.map_err(|error| {
+            // If the link is alive, the same would come again.
+            let reason = format!("the snapshot cannot be read: {error}");
+            let has_failed = reader.get_ref().has_failed;
+            if has_failed { End::Broken(reason) } else { End::Stopped(reason) }
+        })?;
+        let mut end = vec![0; mark.len()];
+        reader.read_exact(&mut end)?;
+        if end != mark.as_bytes() || length.is_some() && left > 0 {
+            return Err(End::Broken("something follows the end of the snapshot".into()));
+        }
+        for warning in &found.warnings {
+            log::warning(format_args!("the primary's snapshot: {warning}"));
+        }
+        Ok(keyspace)
     }
 
     /// Runs what comes, for ever.
@@ -261,7 +257,7 @@ impl Run<'_> {
         let may = || server.primary.is_current(order);
         // Where the stream begins, in the history and in what has come by this connection.
         let (begin, before) = (place.offset, position(&reader));
-        server.primary.offset.store(place.offset as i64, std::sync::atomic::Ordering::Relaxed);
+        server.primary.offset.store(place.offset as i64, Ordering::Relaxed);
         server.primary.update(order, |status| status.link = primary::Link::Up);
         reader.get_mut().acknowledge(place.offset, true)?;
         let mut commands: Vec<Args> = Vec::new();
@@ -284,7 +280,7 @@ impl Run<'_> {
                 }
             }
             place.offset = offset;
-            server.primary.offset.store(offset as i64, std::sync::atomic::Ordering::Relaxed);
+            server.primary.offset.store(offset as i64, Ordering::Relaxed);
             // On a full disk the primary is told of what the log has.
             while applier.commit().is_err() {
                 std::thread::sleep(Duration::from_millis(100));

@@ -26,6 +26,7 @@ impl Limits {
             entries: config.zset_max_listpack_entries.get(),
             value: config.zset_max_listpack_value.get(),
         };
-        Limits { string, list, intset, set, hash, zset }
+        let packs = config.rdbcompression.get();
+        Limits { string, list, intset, set, hash, zset, packs }
     }
 }

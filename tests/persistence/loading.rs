@@ -189,7 +189,7 @@ fn a_bare_file_that_is_refused_stays_where_its_server_looks_for_it() {
     let bare = directory.0.join("appendonly.aof");
     let torn = [&crate::record("SET k v")[..], b"*3\r\n"].concat();
     for (content, flags, expected) in [
-        (&b"REDIS0009"[..], &[][..], "aof-use-rdb-preamble no"),
+        (&b"REDIS0009"[..], &[][..], "it ends here, before its end at offset 9 of "),
         (&crate::record("NOSUCH list a"), &[], "not supported: NOSUCH"),
         (&torn, &["--aof-load-truncated", "no"], "is torn at offset"),
     ] {

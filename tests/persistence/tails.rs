@@ -257,11 +257,33 @@ fn a_command_that_we_do_not_have_is_not_called_corruption() {
 }
 
 #[test]
-fn an_rdb_base_is_refused_with_the_name_of_the_option() {
+fn an_rdb_base_that_is_broken_is_refused_with_its_place() {
     for begin in [&b"REDIS0010\xfa\x09redis-ver"[..], b"VALKEY080\xfa\x0avalkey-ver"] {
         let (status, said) = refused(&log_of("bi", &[begin, b""]), &[]);
         assert_eq!(status.code(), Some(1));
-        assert!(said.contains("aof-use-rdb-preamble no"), "{said}");
+        let expected = format!("before its end at offset {} of ", begin.len());
+        assert!(said.contains(&expected), "{said}");
+    }
+}
+
+/// As redis-server had it in one file before version 7: a snapshot, and the commands behind it.
+#[test]
+fn a_log_that_begins_with_a_snapshot_is_replayed_and_goes_on() {
+    let snapshot =
+        b"REDIS0009\xfa\x0caof-preamble\xc0\x01\xfe\x03\xfb\x01\0\0\x01k\x01v\xff\0\0\0\0\0\0\0\0";
+    let commands = [record("SET a 1"), record("SELECT 3"), record("APPEND k w")].concat();
+    let both = [&snapshot[..], &commands].concat();
+    for files in [&[&both[..]][..], &[&both, b""]] {
+        let kinds = if files.len() == 1 { "i" } else { "bi" };
+        let mut server = Server::start_in(log_of(kinds, files), Program::Ours, &[]);
+        for _ in 0..2 {
+            let mut client = server.client();
+            assert_eq!(client.run("GET a"), "\"1\"");
+            assert_eq!(client.run("SELECT 3"), "OK");
+            assert_eq!(client.run("GET k"), "\"vw\"");
+            rewrite(&mut client);
+            server.crash();
+        }
     }
 }
 

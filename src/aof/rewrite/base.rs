@@ -1,8 +1,12 @@
-//! The base: a file of commands that make each key once.
+//! The base: a file of commands that make each key once, or a snapshot (`aof-use-rdb-preamble`).
+//!
+//! A snapshot is shorter, is loaded sooner, and has one checksum. Commands can be read by everybody, and repaired.
 
 use crate::aof::checksum::{self, Annotate, Stretch};
-use crate::aof::disk::{self, Opening};
+use crate::aof::disk::{self, File, Opening};
 use crate::aof::sync::MUCH;
+use crate::config::Config;
+use crate::rdb::{self, How};
 use crate::resp::{Digits, write_command};
 use crate::store::Keyspace;
 use crate::types::Entry;
@@ -10,12 +14,30 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 /// Writes the keyspace to a new file, and fsyncs it.
-pub fn write(path: &Path, keyspace: &Keyspace, annotate: bool) -> io::Result<()> {
-    let mut out = BufWriter::with_capacity(256 * 1024, disk::open(path, Opening::Empty)?);
+pub fn write(path: &Path, keyspace: &Keyspace, config: &Config) -> io::Result<()> {
+    match config.aof_use_rdb_preamble.get() {
+        true => write_snapshot(path, keyspace, How::of(config, true), &mut |_| {}),
+        false => write_commands(path, keyspace, config.aof_checksum.get()),
+    }
+}
+
+/// Writes the keyspace to a new file as a snapshot, and fsyncs it. `progress` is told how many keys are written.
+pub fn write_snapshot(
+    path: &Path,
+    keyspace: &Keyspace,
+    how: How,
+    progress: &mut dyn FnMut(u64),
+) -> io::Result<()> {
+    let mut out = Synced::new(path)?;
+    rdb::write(&mut out, keyspace, how, progress)?;
+    out.file.sync_all()
+}
+
+fn write_commands(path: &Path, keyspace: &Keyspace, annotate: bool) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(256 * 1024, Synced::new(path)?);
     let when = |when| if annotate { when } else { Annotate::Never };
     let mut bytes = Vec::new();
     let mut open = Stretch::default();
-    let mut unsynced = 0;
     for db in 0..keyspace.databases() {
         for (index, entry) in keyspace.entries(db).enumerate() {
             bytes.clear();
@@ -26,13 +48,6 @@ pub fn write(path: &Path, keyspace: &Keyspace, annotate: bool) -> io::Result<()>
             write_entry(&mut bytes, entry);
             checksum::cover(&mut open, &mut bytes, 0, when(Annotate::IfMuch));
             out.write_all(&bytes)?;
-            unsynced += bytes.len() as u64;
-            // One long fsync at the end would delay whoever writes to the log.
-            if unsynced > MUCH {
-                out.flush()?;
-                out.get_ref().sync_data()?;
-                unsynced = 0;
-            }
         }
     }
     bytes.clear();
@@ -41,7 +56,35 @@ pub fn write(path: &Path, keyspace: &Keyspace, annotate: bool) -> io::Result<()>
     }
     checksum::cover(&mut open, &mut bytes, 0, when(Annotate::Now));
     out.write_all(&bytes)?;
-    out.into_inner()?.sync_all()
+    out.into_inner()?.file.sync_all()
+}
+
+/// A file that calls fsync now and then: one long fsync at its end would delay whoever writes to the log.
+struct Synced {
+    file: File,
+    unsynced: u64,
+}
+
+impl Synced {
+    fn new(path: &Path) -> io::Result<Synced> {
+        Ok(Synced { file: disk::open(path, Opening::Empty)?, unsynced: 0 })
+    }
+}
+
+impl Write for Synced {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.file.write(bytes)?;
+        self.unsynced += count as u64;
+        if self.unsynced > MUCH {
+            self.file.sync_data()?;
+            self.unsynced = 0;
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 /// Appends the commands that make this key.

@@ -11,7 +11,7 @@ impl Aof {
     /// Writes the keyspace to a file as a rewrite does, and replays that.
     pub fn replay_base_of(&self, keyspace: &Keyspace, run: &mut Replay) -> Result<(), String> {
         let path = self.directory().join(format!("temp-reload-{}.aof", std::process::id()));
-        let written = base::write(&path, keyspace, self.config.aof_checksum.get());
+        let written = base::write(&path, keyspace, &self.config);
         let written = written.map_err(cannot_write(&path));
         let result = written.and_then(|()| replay_file(&path, run));
         let _ = disk::remove_file(&path);
