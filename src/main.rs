@@ -149,9 +149,7 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
     spawn("lazyfree", move || freeing.free_for_ever(to_be_freed))?;
     background("evict", |server, _| server.evict_for_ever())?;
     // From the first client on we are a replica, if the configuration says so.
-    if let Some(primary) = server.config.primary()? {
-        server.primary.set(Some(primary));
-    }
+    server.primary.set(server.config.primary()?);
     server.aof.status.loading.store(true, Ordering::Relaxed);
     // Read before there is a client that could change it.
     let has_log = server.config.appendonly.get();

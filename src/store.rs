@@ -134,8 +134,7 @@ impl Keyspace {
     /// fail.
     pub fn take_over(&mut self, loaded: Keyspace) {
         let origin = loaded.origin().cloned();
-        let old = std::mem::replace(&mut self.dbs, loaded.dbs);
-        self.garbage.push(Box::new(old));
+        self.garbage.push(Box::new(std::mem::replace(&mut self.dbs, loaded.dbs)));
         self.changes += loaded.changes;
         self.origin = origin.map(|origin| (origin, self.changes));
         self.watchers.get_mut().unwrap().touch_all();

@@ -22,7 +22,7 @@ use support::transcript::{self, Action, Transcript};
 
 /// Imports run one way: a file may use what stands in a later line of this list, and nothing of
 /// its own line or an earlier one. `aof` cannot know a command, and `resp` knows error texts only.
-const LAYERS: [&[&str]; 15] = [
+const LAYERS: [&[&str]; 16] = [
     &["main"],
     &["serve", "expire"],
     &["replication"],

@@ -24,7 +24,7 @@
 use super::Caller;
 use crate::client::{Client, Then};
 use crate::error::Error;
-use crate::handler::{Flag, Row, Run, TABLE, debug};
+use crate::handler::{Command, Flag, Row, Run, TABLE, debug};
 use crate::propagate::Source;
 use crate::resp::{Args, Protocol, Reply};
 use crate::server::pause::Paused;
@@ -100,19 +100,27 @@ impl Caller<'_> {
         {
             return Err(Error::SubscribedOnly(command.name).into());
         }
-        if command.uses_data() && self.batch.server.primary.hides_data(&self.batch.server.config) {
+        self.unless_unable(command)?;
+        if client.is_replica && (command.uses_data() || command.is(Flag::MayReplicate)) {
+            return Err(Error::NotForReplicas.into());
+        }
+        self.unless_paused(row, client, args)
+    }
+
+    /// Refuses the command if nobody may run it at present.
+    #[inline(always)]
+    fn unless_unable(&self, command: &Command) -> Result<(), Refusal> {
+        let server = self.batch.server;
+        if command.uses_data() && server.primary.hides_data(&server.config) {
             return Err(Error::PrimaryDown.into());
         }
-        if !command.works_while_loading() && self.batch.server.is_loading() {
+        if !command.works_while_loading() && server.is_loading() {
             return Err(Error::Loading.into());
         }
         if self.batch.store.is_busy() && !command.is(Flag::AllowBusy) {
             return Err(Refusal::Busy);
         }
-        if client.is_replica && (command.uses_data() || command.is(Flag::MayReplicate)) {
-            return Err(Error::NotForReplicas.into());
-        }
-        self.unless_paused(row, client, args)
+        Ok(())
     }
 
     /// Postpones the command if there is a pause. A writer looks again when it has its lock.

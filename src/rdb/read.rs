@@ -87,9 +87,7 @@ pub fn read(
     }
     check_crc(&mut source)?;
     found.bytes = source.offset;
-    if let (Some(id), Some(offset)) = (found.id.take(), found.offset) {
-        keyspace.set_origin(Origin { id, offset, db: found.stream_db });
-    }
+    found.origin().into_iter().for_each(|origin| keyspace.set_origin(origin));
     Ok(found)
 }
 
@@ -108,6 +106,10 @@ pub fn check(inner: &mut dyn BufRead) -> Result<Found, Error> {
 }
 
 impl Found {
+    fn origin(&mut self) -> Option<Origin> {
+        Some(Origin { id: self.id.take()?, offset: self.offset?, db: self.stream_db })
+    }
+
     fn note(&mut self, name: &[u8], value: &[u8]) {
         match name {
             b"repl-id" if value.len() == 40 => {

@@ -124,10 +124,18 @@ fn a_stream_that_is_torn_anywhere_and_kills_in_between_repeat_nothing_and_lose_n
 fn a_rewrite_keeps_the_place_and_a_write_of_our_own_ends_it() {
     let (other, history) = recorded(&CHANGES);
     let primary = Primary::new(history);
+    for preamble in ["no", "yes"] {
+        rewrite_and_write(&primary, &other, preamble);
+    }
+}
+
+fn rewrite_and_write(primary: &Primary, other: &Server, preamble: &str) {
     let history = &primary.history;
-    let mut server = Server::start(&[]);
+    let mut server = Server::start(&["--aof-use-rdb-preamble", preamble]);
     let mut guest = primary.invite(&server);
     guest.send_snapshot(history);
+    server.crash();
+    guest = primary.invite(&server);
     guest.send_stream(history, usize::MAX);
     guest.wait_for(history.end());
     server.client().run("BGREWRITEAOF");
@@ -136,7 +144,7 @@ fn a_rewrite_keeps_the_place_and_a_write_of_our_own_ends_it() {
     });
     server.crash();
     assert_eq!(primary.invite(&server).from, Some(history.end()));
-    assert_same(&dump(&server), &dump(&other));
+    assert_same(&dump(&server), &dump(other));
     let mut client = server.client();
     assert_eq!(client.run("REPLICAOF NO ONE"), "OK");
     assert_eq!(client.run("SET own 1"), "OK");

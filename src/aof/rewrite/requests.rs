@@ -34,7 +34,7 @@ pub struct Requests {
     pub wanted: Mutex<Wanted>,
     arrived: Condvar,
     /// Held while the log's files are replaced, by a rewrite or because other data comes ([`Aof::exchange`]).
-    pub(super) alone: Mutex<()>,
+    pub alone: Mutex<()>,
 }
 
 #[derive(Default)]
