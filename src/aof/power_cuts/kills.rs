@@ -211,7 +211,9 @@ fn other_data_is_in_memory_and_in_the_log_or_in_neither_whatever_call_fails() {
         if aof.failure().is_some() {
             assert_eq!(aof.rewrite(None, &store, &replay_all), Ok(()), "{call} failed");
         }
-        assert_eq!(rubbish(&aof), [""; 0], "{call} failed");
+        // Whoever cannot read the manifest does not know whose the old files are.
+        let may_leave = call == "Open appendonly.aof.manifest";
+        assert!(may_leave || rubbish(&aof).is_empty(), "{call} failed");
         drop(aof);
         let (_, found) = start_on(&config).expect("a start");
         assert_eq!(found, if is_new { new } else { old }, "{call} failed");
