@@ -144,8 +144,7 @@ impl<'a> Caller<'a> {
             return Ok(());
         }
         if let Some(error) = self.batch.server.why_no_writes() {
-            let text = "READONLY Can not run script with write flag on readonly replica.";
-            return Err(if error == Error::ReadOnly { Error::text(text) } else { error });
+            return Err(error);
         }
         match form.is_read_only {
             true => {
