@@ -29,6 +29,7 @@ env -u REDIS_SERVER -u REDIS -u SIMPLE_REDIS cargo test --quiet --test transcrip
 echo "== transcripts against $REDIS_SERVER"
 env -u REDIS REDIS_SERVER="$REDIS_SERVER" cargo test --quiet --test transcripts -- --nocapture
 env -u REDIS REDIS_SERVER="$REDIS_SERVER" cargo test --quiet --test starting every_option
+env -u REDIS REDIS_SERVER="$REDIS_SERVER" cargo test --quiet --test service a_redis_server
 
 for profile in release dev; do
     operations=${FUZZ_OPS:-100000}

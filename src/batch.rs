@@ -31,6 +31,7 @@
 //! what a command has changed, and `beforeSleep` writes the log before the replies leave.
 
 mod clock;
+mod evicting;
 mod lending;
 mod lock;
 mod origin;
@@ -39,6 +40,7 @@ mod serving;
 mod telling;
 
 pub use clock::{Clock, LockTimes};
+pub use evicting::Room;
 
 use crate::client::Client;
 use crate::error::Error;
@@ -256,5 +258,6 @@ impl<'a> Batch<'a> {
         counters.add(Count::Hits, self.report.hits.take());
         counters.add(Count::Misses, self.report.misses.take());
         add(&self.server.stats.expired_keys, self.report.deleted.take());
+        add(&self.server.stats.evicted_keys, self.report.evicted.take());
     }
 }

@@ -26,6 +26,7 @@ mod ahead;
 mod follow;
 mod long;
 mod replay;
+mod room;
 mod script;
 
 pub use follow::{Applier, can_follow};
@@ -64,12 +65,14 @@ pub struct Caller<'a> {
     account: Account,
     /// What has failed in the record that is replayed (call/replay.rs).
     failure: Option<replay::Failure>,
+    /// Whether there was no room for the last command that asked for it (call/room.rs).
+    out_of_memory: bool,
 }
 
 impl<'a> Caller<'a> {
     pub fn new(server: &'a Server, store: &'a Store, source: Source) -> Caller<'a> {
         let batch = Batch::new(server, store, source);
-        Caller { batch, account: Account::default(), failure: None }
+        Caller { batch, account: Account::default(), failure: None, out_of_memory: false }
     }
 
     /// Begins to run commands that have arrived. Nothing is locked yet.

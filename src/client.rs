@@ -54,6 +54,8 @@ pub struct Client {
     /// From the first SUBSCRIBE or MONITOR on, all output goes through this queue.
     pub outbox: Option<Arc<Outbox>>,
     pub replies: Replies,
+    /// CLIENT NO-TOUCH: what it does is no use of a key.
+    pub no_touch: bool,
     /// The reply to this command is sent even if CLIENT REPLY says OFF.
     pub must_reply: bool,
     /// What happens after the replies so far have left.
@@ -69,6 +71,8 @@ pub struct Transaction {
     /// One of the commands writes, so EXEC needs the exclusive lock.
     pub writes: bool,
     pub has_script: bool,
+    /// One of the commands is refused if memory is exceeded, so EXEC is.
+    pub denies_oom: bool,
     /// Bytes of all their arguments, as Redis counts them: with a pointer to each.
     pub args_length: usize,
     pub charge: Charge,
@@ -86,6 +90,7 @@ impl Transaction {
             aborted: false,
             writes: false,
             has_script: false,
+            denies_oom: false,
             args_length: 0,
             charge: Charge::new(held),
         }
@@ -218,6 +223,7 @@ impl Client {
             waited_for: Vec::new(),
             outbox: None,
             replies: Replies::On,
+            no_touch: false,
             must_reply: false,
             then: Then::GoOn,
             public: Arc::new(public),

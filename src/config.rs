@@ -9,15 +9,17 @@
 //! A value is kept twice: as the bytes that CONFIG GET answers, in a list beside the table of options; and
 //! in a slot, a typed field of [`Config`]. The server reads the slots.
 //!
-//! In the folder, `options.rs` has the table of options and `start.rs` reads the command line and the file.
+//! In the folder, `options.rs` has the table of options, `start.rs` reads the command line and the file, and
+//! `rewrite.rs` writes the file.
 //!
 //! **How Redis does it**: config.c. There CONFIG SET changes the variables one by one, and restores them if
-//! one is refused. Here all values are checked on a copy, which then replaces the old values. There is no
-//! CONFIG REWRITE.
+//! one is refused. Here all values are checked on a copy, which then replaces the old values.
 
 mod ignored;
 mod include;
 mod options;
+pub mod policy;
+mod rewrite;
 mod slot;
 mod start;
 mod users;
@@ -32,6 +34,7 @@ use crate::resp::parse_integer;
 use crate::{glob, log};
 use ignored::NO_SNAPSHOTS;
 use options::{Accepts, Change, OPTIONS, Row, find, target};
+use policy::Policy;
 use slot::{Bytes, Slot};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
@@ -76,6 +79,8 @@ pub struct Config {
     pub renames: Vec<(Vec<u8>, Vec<u8>)>,
     /// What clients must send: `requirepass`, or what a `user` line says.
     pub password: Password,
+    /// As the `user` line says, the user may use no channels. Here it may; the line stays as it is.
+    lacks_channels: bool,
     /// Has the limits `maxmemory-clients` and `client-output-buffer-limit`.
     pub clients: Arc<Total>,
     /// Has `latency-monitor-threshold`, and what took that long.
@@ -94,6 +99,7 @@ pub struct Config {
     pub auto_aof_rewrite_min_size: Slot<usize>,
     pub auto_aof_rewrite_percentage: Slot<usize>,
     pub bind: Bytes,
+    pub busy_reply_threshold: Slot<usize>,
     pub client_query_buffer_limit: Slot<usize>,
     pub daemonize: Slot<bool>,
     pub databases: Slot<usize>,
@@ -103,13 +109,17 @@ pub struct Config {
     pub hash_max_listpack_entries: Slot<usize>,
     pub hash_max_listpack_value: Slot<usize>,
     pub latency_tracking_info_percentiles: Bytes,
+    pub lfu_decay_time: Slot<usize>,
+    pub lfu_log_factor: Slot<usize>,
     pub list_max_listpack_size: Slot<i64>,
     pub logfile: Bytes,
-    pub lua_time_limit: Slot<usize>,
     pub maxclients: Slot<usize>,
     pub masterauth: Bytes,
     pub masteruser: Bytes,
-    pub maxmemory_policy: Bytes,
+    pub maxmemory: Slot<usize>,
+    pub maxmemory_eviction_tenacity: Slot<usize>,
+    pub maxmemory_policy: Slot<Policy>,
+    pub maxmemory_samples: Slot<usize>,
     pub min_replicas_max_lag: Slot<usize>,
     pub min_replicas_to_write: Slot<usize>,
     pub notify_keyspace_events: Bytes,
@@ -241,6 +251,12 @@ impl Config {
             None => (value, 1),
         };
         self.clients.limit.store(unit * number.parse::<usize>().unwrap_or_default(), Relaxed);
+    }
+
+    /// What stands behind `user` in a file.
+    fn user_line(&self) -> String {
+        let channels = if self.lacks_channels { "resetchannels" } else { "&*" };
+        format!("default on{} ~* {channels} +@all", self.password.rules())
     }
 
     fn put_requirepass(&self, value: &[u8]) {

@@ -33,6 +33,8 @@ impl Error {
     pub const Syntax: Error = Error::Fixed("ERR syntax error");
     pub const WrongType: Error =
         Error::Fixed("WRONGTYPE Operation against a key holding the wrong kind of value");
+    pub const OutOfMemory: Error =
+        Error::Fixed("OOM command not allowed when used memory > 'maxmemory'.");
     pub const NotInteger: Error = Error::Fixed("ERR value is not an integer or out of range");
     /// It does not fit into a C `int`.
     pub const OutsideOfInt: Error =

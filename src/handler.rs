@@ -125,6 +125,8 @@ pub enum Flag {
     NoMulti,
     /// It is answered while a script is busy. It touches no key.
     AllowBusy,
+    /// It may take more memory, so it is refused if `maxmemory` is exceeded and nothing can be evicted.
+    DenyOom,
     /// It may wait for a key.
     Blocks,
     /// PUBLISH. It changes no key, but Redis sends it to replicas. So CLIENT PAUSE WRITE postpones it. A monitor may

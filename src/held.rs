@@ -23,7 +23,7 @@
 //!
 //! **How Redis does it**: `evictClients` in server.c and `closeClientOnOutputBufferLimitReached` in
 //! networking.c. There `maxmemory-clients` is off by default, and a percentage is one of `maxmemory`. Here
-//! it is one of the memory of the machine or of its control group, because there is no `maxmemory`.
+//! it is one of the memory of the machine or of its control group, because a small cache may have large clients.
 
 use std::fs;
 use std::net::{Shutdown, TcpStream};

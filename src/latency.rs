@@ -22,7 +22,7 @@
 //! A batch adds the commands of one name to the bucket of their mean time, so the clock is read no more often
 //! than before.
 //!
-//! **How Redis does it**: latency.c, with more events, such as those of forks and of evictions. A command that
+//! **How Redis does it**: latency.c, with more events, such as those of forks. A command that
 //! takes constant or logarithmic time is the event `fast-command` there. An HDR histogram keeps each command's time
 //! to one part in a hundred; LATENCY HISTOGRAM shows the same buckets, from which the odd 1.032 comes. Percentiles, in
 //! INFO latencystats, are exact there, and ends of buckets here.

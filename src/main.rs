@@ -18,6 +18,7 @@
 //! rewrite   makes the log short again ────▶ ╚══════════════════════════════════╝
 //! lazyfree  frees what is large, so that nobody holds a lock for it
 //! evict     ends the client that holds the most, when all together hold too much
+//! maxmemory evicts keys, when memory is exceeded and no command does it
 //! main      starts all these; then cron: samples for INFO, ends clients that are idle for too long
 //! ```
 //!
@@ -52,6 +53,7 @@ mod blob;
 mod client;
 mod config;
 mod error;
+mod evict;
 mod expire;
 mod gate;
 mod glob;
@@ -170,6 +172,7 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
     service::ready(&server.config, port);
     background("sync", |server, _| server.aof.sync_every_second())?;
     background("expire", |server, store| expire::expire_for_ever(server, store))?;
+    background("maxmemory", |server, store| evict::evict_for_ever(server, store))?;
     // A rewrite makes its base from a replay of the files that nothing is appended to any more
     // (aof/rewrite.rs).
     background("follow", |server, store| replica::follow_for_ever(server, store))?;

@@ -45,13 +45,14 @@ pub enum Class {
     Hash,
     Zset,
     Expired,
+    Evicted,
     /// A key is there that was not. Not in `A`, as the next one.
     New = 10,
     /// A key was looked for and is not there.
     Miss = 13,
 }
 
-/// The letters of all bits. The first ten are `A`. Of evicted keys, streams and modules nothing is heard here.
+/// The letters of all bits. The first ten are `A`. Of streams and modules nothing is heard here.
 const LETTERS: &[u8] = b"g$lshzxetdnKEm";
 const ALL: u16 = (1 << 10) - 1;
 const NEW: u16 = 1 << Class::New as u16;

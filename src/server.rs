@@ -20,6 +20,7 @@
 //! into every client. Here other threads see a copy, which the client's thread updates once per batch. The
 //! price: CLIENT LIST may be one batch behind.
 
+pub mod eviction;
 pub mod mailbox;
 pub mod memory;
 pub mod order;
@@ -38,6 +39,7 @@ use crate::resp::Protocol;
 use crate::stats::{Counters, Stats, Totals, add, random_id};
 use crate::store::Garbage;
 use crate::watch::WatchFlag;
+use eviction::Eviction;
 use mailbox::Mailbox;
 use memory::Resident;
 use order::Turns;
@@ -61,6 +63,8 @@ pub struct Server {
     pub aof: Aof,
     pub stats: Stats,
     pub clients: Clients,
+    /// `maxmemory`.
+    pub eviction: Eviction,
     /// Lua.
     pub scripts: Scripts,
     /// CLIENT PAUSE.
@@ -112,6 +116,7 @@ impl Server {
             aof: Aof::new(config.clone()),
             stats: Stats::new(commands),
             clients: Clients::default(),
+            eviction: Eviction::default(),
             scripts: Scripts::default(),
             pause: Pause::default(),
             hub: Hub::default(),
@@ -200,6 +205,7 @@ impl Server {
         let all = self.clients.all.lock().unwrap();
         self.stats.reset(all.values().map(|client| &client.counters));
         self.aof.failures.delayed_syncs.store(0, Ordering::Relaxed);
+        self.eviction.reset();
     }
 
     /// Ends the clients that have been idle for longer than `timeout` seconds. Subscribers and monitors
@@ -414,7 +420,7 @@ pub struct Shown {
     pub follows: bool,
     /// It sends us such a stream: we are its replica.
     pub is_primary: bool,
-    /// CLIENT NO-TOUCH. A key remembers no access times, so it changes nothing.
+    /// CLIENT NO-TOUCH.
     pub no_touch: bool,
 }
 

@@ -33,6 +33,7 @@ pub struct Stats {
     pub connections: AtomicU64,
     pub rejected_connections: AtomicU64,
     pub expired_keys: AtomicU64,
+    pub evicted_keys: AtomicU64,
     /// Microseconds that the active expire cycle has worked.
     pub expire_cycle: AtomicU64,
     /// The most bytes that were in use when somebody looked (server/memory.rs). It is never reset.
@@ -136,6 +137,7 @@ impl Stats {
             &self.connections,
             &self.rejected_connections,
             &self.expired_keys,
+            &self.evicted_keys,
             &self.expire_cycle,
             &self.evicted_clients,
             &self.freed,

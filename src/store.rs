@@ -31,12 +31,14 @@ mod ahead;
 mod blocking;
 mod blocks;
 mod databases;
+mod evict;
 mod expire;
 mod limits;
 mod load;
 mod memory;
 mod origin;
 mod shared;
+mod usage;
 mod view_mut;
 mod walk;
 mod watched;
@@ -47,6 +49,7 @@ use crate::types::table::Table;
 use crate::types::{Entry, Large, Limits, Loose, Stored, Type};
 use crate::watch::Watchers;
 use databases::Databases;
+use evict::Evictor;
 use expire::Deadlines;
 use std::sync::Mutex;
 
@@ -75,6 +78,7 @@ pub struct Keyspace {
     pub changes: u64,
     /// Where it is in a primary's history, and how much had been changed by then.
     origin: Option<(Origin, u64)>,
+    evictor: Evictor,
 }
 
 /// Something that may take long to free.
@@ -127,6 +131,7 @@ impl Keyspace {
             records: Vec::new(),
             changes: 0,
             origin: None,
+            evictor: Evictor::default(),
         }
     }
 
@@ -182,8 +187,18 @@ impl<'a> View<'a> {
         self.entry(key).map(value).transpose()
     }
 
-    /// The key's entry if it is alive, counted as a hit or a miss.
+    /// The key's entry if it is alive, counted as a hit or a miss, and as a use of the key.
     pub fn entry(&self, key: Key) -> Option<Entry<'a>> {
+        let found = self.peek(key);
+        self.report.count(self.db, &key, found.is_some());
+        if let Some(entry) = found {
+            self.report.note_use(entry.entry.usage(), key.digest, self.time, self.limits);
+        }
+        found
+    }
+
+    /// The same, but it is no use of the key: TTL and its kind.
+    pub fn entry_unused(&self, key: Key) -> Option<Entry<'a>> {
         let found = self.peek(key);
         self.report.count(self.db, &key, found.is_some());
         found

@@ -35,6 +35,7 @@ mod ranked;
 mod set;
 mod string;
 pub mod table;
+mod usage;
 mod zset;
 
 pub use edit::{Change, Edit};
@@ -43,6 +44,7 @@ pub use hash::Hash;
 pub use list::{Dropped, List, NodeLimits, Side};
 pub use set::{Member, Set};
 pub use string::{NewStr, Str};
+pub use usage::{Counting, Remember, Usage};
 pub use zset::{Accumulator, Scoring, Sorted, Zset};
 
 use crate::notify::Class;
@@ -180,6 +182,8 @@ pub struct Limits {
     pub zset: Packed,
     /// Whether DUMP packs long strings (`rdbcompression`).
     pub packs: bool,
+    /// What entries remember of their use (`maxmemory-policy`).
+    pub remember: Remember,
 }
 
 impl Limits {
@@ -200,6 +204,7 @@ impl Limits {
         hash: Packed { entries: 0, value: 0 },
         zset: Packed { entries: 0, value: 0 },
         packs: true,
+        remember: Remember::LastUse,
     };
 }
 

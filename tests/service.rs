@@ -77,6 +77,23 @@ fn a_pid_file_that_cannot_be_written_is_a_warning() {
     assert!(!server.dir().join("x.pid").exists());
 }
 
+#[test]
+fn what_a_killed_server_has_left_is_no_obstacle_to_the_next_start() {
+    let directory = Directory::new();
+    fs::write(directory.0.join("x.pid"), "123456789 and more\n").expect("a file");
+    let flags =
+        ["--pidfile", "x.pid", "--unixsocket", "x.sock", "--port", &free_port().to_string()];
+    let mut server = Server::start_in(directory, Program::Ours, &flags);
+    let (pid_file, socket) = (server.dir().join("x.pid"), server.dir().join("x.sock"));
+    for _ in 0..2 {
+        assert_eq!(text(&pid_file), format!("{}\n", server.pid()));
+        assert!(ask(&socket, "PING\r\nQUIT\r\n").starts_with("+PONG"));
+        server.crash();
+    }
+    server.shut_down();
+    assert!(!pid_file.exists() && !socket.exists());
+}
+
 /// What a client of the Unix socket is answered. The last command is QUIT.
 fn ask(socket: &Path, commands: &str) -> String {
     let mut stream = UnixStream::connect(socket).expect("it is there");
@@ -275,6 +292,49 @@ fn a_log_that_redis_server_has_written_with_other_names_is_loaded() {
     let mut client = server.client();
     assert_eq!(client.run("SET k"), "\"v\"", "by its other name");
     assert_eq!(client.run("SET l"), "\"w\"", "by its own");
+}
+
+/// A new directory with the log of a server.
+fn with_log_of(server: &Server) -> Directory {
+    let directory = Directory::new();
+    let [from, to] = [server.dir(), &directory.0].map(|dir| dir.join("appendonlydir"));
+    fs::create_dir(&to).expect("a directory");
+    for entry in fs::read_dir(from).expect("a log") {
+        let entry = entry.expect("a file");
+        fs::copy(entry.path(), to.join(entry.file_name())).expect("a copy");
+    }
+    directory
+}
+
+/// What src/handler/README.md says of the way to a Redis with the same lines, with the redis-server that
+/// REDIS_SERVER names (scripts/conformance.sh).
+#[test]
+fn a_redis_server_with_the_same_names_loads_our_log_after_a_rewrite_without_them() {
+    let Ok(redis) = std::env::var("REDIS_SERVER") else {
+        let _ = writeln!(std::io::stderr(), "REDIS_SERVER is not set");
+        return;
+    };
+    let renames = ["--rename-command", "SET", "put", "--rename-command", "CONFIG", ""];
+    let mut ours = Server::start(&renames);
+    assert_eq!(ours.client().run("PUT k v"), "OK");
+    ours.shut_down();
+    let start = |of, flags: &[&str]| {
+        Server::try_start_in(with_log_of(of), Program::Redis(redis.clone()), flags)
+    };
+    let lines = start(&ours, &renames).err().unwrap_or_default();
+    assert!(lines.contains("Unknown command 'set' reading the append only file"), "{lines}");
+    let harmless = start(&ours, &renames[3..]).expect("CONFIG is never logged");
+    assert_eq!(harmless.client().run("GET k"), "\"v\"");
+    let mut between = start(&ours, &["--aof-use-rdb-preamble", "yes"]).expect("it starts");
+    assert!(between.client().run("BGREWRITEAOF").contains("started"));
+    let is_there = |name: &str| between.dir().join("appendonlydir").join(name).exists();
+    eventually("it has a base", || is_there("appendonly.aof.1.base.rdb"));
+    eventually("it is done", || {
+        between.client().run("INFO persistence").contains("aof_rewrite_in_progress:0")
+    });
+    between.shut_down();
+    let theirs = start(&between, &renames).expect("an RDB file has no names of commands");
+    assert_eq!(theirs.client().run("GET k"), "\"v\"");
 }
 
 #[test]

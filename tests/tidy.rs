@@ -24,7 +24,7 @@ use support::transcript::{self, Action, Transcript};
 /// its own line or an earlier one. `aof` cannot know a command, and `resp` knows error texts only.
 const LAYERS: [&[&str]; 16] = [
     &["main"],
-    &["serve", "expire"],
+    &["serve", "evict", "expire"],
     &["replication"],
     &["call"],
     &["batch"],

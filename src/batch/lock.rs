@@ -111,6 +111,9 @@ impl<'a> Batch<'a> {
             for garbage in keyspace.garbage.drain(..) {
                 self.server.free_later(garbage);
             }
+            if self.server.config.maxmemory.get() > 0 && self.time.source == Source::Client {
+                self.server.note_memory(keyspace.memory());
+            }
         }
         if !matches!(self.guard, Guard::None) {
             self.position = self.server.aof.position();

@@ -26,6 +26,7 @@ impl Batch<'_> {
     ) -> R {
         self.gather_events();
         let result = handler(client);
+        self.report.no_touch.set(client.no_touch);
         if !client.published.is_empty() {
             let messages = std::mem::take(&mut client.published);
             let none = Charge::new(&client.public.held);

@@ -5,13 +5,14 @@
 //!
 //! 1. DEBUG or MODULE is not allowed; the client has not given the password.
 //! 2. SHUTDOWN is to be queued by MULTI.
-//! 3. The log cannot be written, or replicas are missing, and the command would write.
-//! 4. We are a replica, and the command would write.
-//! 5. The client has subscribed in RESP2, where a reply looks like a message.
-//! 6. We are a replica without its primary, and `replica-serve-stale-data` is `no`.
-//! 7. The log is still being loaded.
-//! 8. A script has been running for too long (store/shared.rs).
-//! 9. The client is a replica or a monitor, and the command would look at the data.
+//! 3. `maxmemory` is exceeded, nothing can be evicted, and the command would take more (call/room.rs).
+//! 4. The log cannot be written, or replicas are missing, and the command would write.
+//! 5. We are a replica, and the command would write.
+//! 6. The client has subscribed in RESP2, where a reply looks like a message.
+//! 7. We are a replica without its primary, and `replica-serve-stale-data` is `no`.
+//! 8. The log is still being loaded.
+//! 9. A script has been running for too long (store/shared.rs).
+//! 10. The client is a replica or a monitor, and the command would look at the data.
 //!
 //! What is not refused may still have to wait, because of CLIENT PAUSE (server/pause.rs), and inside MULTI it
 //! is queued.
@@ -19,7 +20,7 @@
 //! If a command is refused inside MULTI, EXEC will refuse the whole transaction.
 //!
 //! **How Redis does it**: the first two hundred lines of `processCommand` in server.c, which also
-//! look after memory limits, cluster slots and replicas.
+//! look after cluster slots and replicas.
 
 use super::Caller;
 use crate::client::{Client, Then};
@@ -58,7 +59,7 @@ impl From<Error> for Refusal {
 
 impl Caller<'_> {
     pub fn admit(
-        &self,
+        &mut self,
         row: &'static Row,
         client: &Client,
         args: &Args,
@@ -77,22 +78,16 @@ impl Caller<'_> {
         if client.transaction.is_some() && command.is(Flag::NoMulti) {
             return Err(Error::NotInTransaction.into());
         }
+        if self.batch.server.config.maxmemory.get() > 0 && self.lacks_memory(row, client, args) {
+            return Err(Error::OutOfMemory.into());
+        }
         // PING too, as in Redis, because people use it to ask whether all is well.
         let writes = match command.run {
             Run::Exec => client.transaction.as_ref().is_some_and(|t| t.writes),
             _ => command.writes() || command.name == "ping",
         };
-        if writes && let Some(cause) = self.batch.server.aof.failure() {
-            return Err(Error::misconf(&cause).into());
-        }
-        if writes && self.batch.server.replicas_are_missing() && command.name != "ping" {
-            return Err(Error::NoReplicas.into());
-        }
-        if writes
-            && self.batch.server.primary.forbids_writes(&self.batch.server.config)
-            && command.name != "ping"
-        {
-            return Err(Error::ReadOnly.into());
+        if writes {
+            self.unless_forbidden(command)?;
         }
         if client.is_subscribed()
             && protocol == Protocol::Resp2
@@ -105,6 +100,23 @@ impl Caller<'_> {
             return Err(Error::NotForReplicas.into());
         }
         self.unless_paused(row, client, args)
+    }
+
+    /// Refuses a command that writes, if nobody may write.
+    #[inline(always)]
+    fn unless_forbidden(&self, command: &Command) -> Result<(), Refusal> {
+        let server = self.batch.server;
+        if let Some(cause) = server.aof.failure() {
+            return Err(Error::misconf(&cause).into());
+        }
+        let is_ping = command.name == "ping";
+        if !is_ping && server.replicas_are_missing() {
+            return Err(Error::NoReplicas.into());
+        }
+        if !is_ping && server.primary.forbids_writes(&server.config) {
+            return Err(Error::ReadOnly.into());
+        }
+        Ok(())
     }
 
     /// Refuses the command if nobody may run it at present.
@@ -194,8 +206,13 @@ impl Caller<'_> {
     /// Queues a command inside MULTI.
     pub fn queue(&mut self, row: &Row, client: &mut Client, args: &Args, reply: &mut Reply) {
         let has_lost = client.public.watch_flag.load(Ordering::Relaxed);
+        let denies_oom = match row.command.run {
+            Run::Script(form) => form.denies_oom(&client.server.scripts, args),
+            _ => row.command.is(Flag::DenyOom),
+        };
         if let Some(transaction) = &mut client.transaction {
             transaction.writes |= row.command.writes();
+            transaction.denies_oom |= denies_oom;
             transaction.has_script |= row.command.is_script();
             // As in Redis: what EXEC will refuse need not be kept.
             if !transaction.aborted && !has_lost {

@@ -16,7 +16,7 @@
 //! fails after it has written has written.
 //!
 //! **It must not run for ever.** The machine asks now and then whether it may go on ([`Host::interrupt`]). After
-//! `lua-time-limit` the batch lends its lock (batch/lending.rs): others are told BUSY, and may say SCRIPT KILL
+//! `busy-reply-threshold` the batch lends its lock (batch/lending.rs): others are told BUSY, and may say SCRIPT KILL
 //! unless the script has written. Then the lock is taken for each single command of the script.
 //!
 //! **How Redis does it**: eval.c, script.c and script_lua.c: `evalGenericCommand`, `luaCallFunction`,
@@ -146,12 +146,18 @@ impl<'a> Caller<'a> {
         if let Some(error) = self.batch.server.why_no_writes() {
             return Err(error);
         }
-        match form.is_read_only {
-            true => {
-                Err(Error::text("ERR Can not execute a script with write flag using *_ro command."))
-            }
-            false => Ok(()),
+        if form.is_read_only {
+            return Err(Error::text(
+                "ERR Can not execute a script with write flag using *_ro command.",
+            ));
         }
+        // Mostly it was refused before. But when MULTI queued it, it may not have been known.
+        if known.flags.deny_oom() && self.is_out_of_memory() {
+            return Err(Error::text(
+                "OOM allow-oom flag is not set on the script, can not run it when used memory > 'maxmemory'",
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -256,7 +262,7 @@ impl Host for Running<'_, '_> {
             return Err(KILLED.into());
         }
         let store = self.caller.batch.store;
-        let limit = self.client.server.config.lua_time_limit.get() as u64;
+        let limit = self.client.server.config.busy_reply_threshold.get() as u64;
         let elapsed = self.looked_at.get_or_insert_with(Instant::now).elapsed();
         let is_slow = elapsed >= Duration::from_millis(limit) || store.is_busy();
         if limit > 0 && is_slow && !std::mem::replace(&mut self.is_busy, true) {
@@ -350,6 +356,12 @@ impl Running<'_, '_> {
             && let Some(error) = self.caller.batch.server.why_no_writes()
         {
             error.to_text()
+        } else if command.is(Flag::DenyOom)
+            && !self.turn.has_written()
+            && !self.known.flags.allow_oom
+            && self.caller.is_out_of_memory()
+        {
+            "OOM command not allowed when used memory > 'maxmemory'.".to_string()
         } else {
             return Ok(row);
         };

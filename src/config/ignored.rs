@@ -37,7 +37,6 @@ pub static GROUPS: &[(Accepts, Change, &str)] = &[
     (Only(ZERO, TLS), Live, "tls-port=0"),
     (Only(NO, TLS), Live, "tls-replication=no tls-cluster=no"),
     (Only(NO, "this server is not a cluster node"), AtStart, "cluster-enabled=no"),
-    (Only(ZERO, "this server has no eviction"), Live, "maxmemory=0"),
     (Refused("this server has no modules"), AtStart, "loadmodule="),
     (Refused("this server is not a sentinel"), AtStart, "sentinel="),
     // They are in vain, and it is said.
@@ -77,16 +76,14 @@ pub static GROUPS: &[(Accepts, Change, &str)] = &[
         tls-ca-cert-dir="),
     (Number(0, INT), Live, "\
         repl-diskless-sync-delay=5 \
-        repl-diskless-sync-max-replicas=0 lfu-log-factor=10 lfu-decay-time=1 \
+        repl-diskless-sync-max-replicas=0 \
         list-compress-depth=0 hz=10 cluster-migration-barrier=1 cluster-replica-validity-factor=10 \
         tls-session-cache-size=20480 tls-session-cache-timeout=300"),
-    (Number(1, INT), Live, "maxmemory-samples=5"),
     (Number(0, BIG), Live, "\
         acllog-max-len=128 tracking-table-max-keys=1000000 \
         stream-node-max-entries=100 cluster-node-timeout=15000"),
     (OneOf(&["disabled", "on-empty-db", "swapdb"]), Live, "repl-diskless-load=disabled"),
     (Memory(1, BIG), Live, "active-defrag-ignore-bytes=104857600"),
-    (Number(0, 100), Live, "maxmemory-eviction-tenacity=10"),
     (Number(1, 10), Live, "active-expire-effort=1"),
     (OneOf(&["allchannels", "resetchannels"]), Live, "acl-pubsub-default=resetchannels"),
     (Text, AtStart, "aclfile="),
@@ -112,7 +109,7 @@ pub const ALIASES: &str = "\
     slave-read-only=replica-read-only slave-priority=replica-priority \
     slave-lazy-flush=replica-lazy-flush slave-ignore-maxmemory=replica-ignore-maxmemory \
     min-slaves-max-lag=min-replicas-max-lag repl-ping-slave-period=repl-ping-replica-period \
-    busy-reply-threshold=lua-time-limit list-max-ziplist-size=list-max-listpack-size \
+    lua-time-limit=busy-reply-threshold list-max-ziplist-size=list-max-listpack-size \
     hash-max-ziplist-entries=hash-max-listpack-entries \
     hash-max-ziplist-value=hash-max-listpack-value \
     zset-max-ziplist-entries=zset-max-listpack-entries \

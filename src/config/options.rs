@@ -18,6 +18,7 @@
 //! defaults are those of redis.conf, except `appendonly yes`.
 
 use super::ignored::{ALIASES, GROUPS, NO_EFFECT, ROWS};
+use super::policy;
 use super::{Config, Values};
 use crate::log;
 use crate::notify;
@@ -168,10 +169,16 @@ static USED: &[Row] = &[
     row("client-query-buffer-limit", "1073741824", Memory(MB, BIG), Live, "bytes that one client may send in advance").slot(|c, v| c.client_query_buffer_limit.put(v)),
     row("proto-max-bulk-len", "536870912", Memory(MB, LONGEST), Live, "longest string").slot(|c, v| c.proto_max_bulk_len.put(v)),
     row("maxmemory-clients", "25%", MemoryOrPercent, Live, "bytes that all clients may hold, or a percentage of the machine's memory; 0: no limit").slot(|c, v| c.put_clients_memory(v)),
+    row("maxmemory", "0", Memory(0, BIG), Live, "bytes that may be in use before keys are evicted, or writes refused; 0: no limit").slot(|c, v| c.maxmemory.put(v)),
+    row("maxmemory-policy", "noeviction", OneOf(policy::NAMES), Live, "which keys are evicted").slot(|c, v| c.maxmemory_policy.put(v)),
+    row("maxmemory-samples", "5", Number(1, INT), Live, "keys among which the one to be evicted is chosen").slot(|c, v| c.maxmemory_samples.put(v)),
+    row("maxmemory-eviction-tenacity", "10", Number(0, 100), Live, "for how long one eviction may hold the lock: 10 is 500 µs, 100 has no limit").slot(|c, v| c.maxmemory_eviction_tenacity.put(v)),
+    row("lfu-log-factor", "10", Number(0, INT), Live, "the greater it is, the more slowly the frequency of a key grows").slot(|c, v| c.lfu_log_factor.put(v)),
+    row("lfu-decay-time", "1", Number(0, INT), Live, "minutes after which the frequency of a key loses one; 0: it never does").slot(|c, v| c.lfu_decay_time.put(v)),
     row("client-output-buffer-limit", "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60", OutputLimits, Live, "bytes a client may leave unread").slot(|c, v| c.put_output_limits(v)),
     row("slowlog-log-slower-than", "10000", Number(-1, BIG), Live, "a command of this many microseconds is slow; -1: none is").slot(|c, v| c.slowlog_log_slower_than.put(v)),
     row("latency-monitor-threshold", "0", Number(0, BIG), Live, "what takes this many milliseconds is an event of LATENCY; 0: nothing is").slot(|c, v| c.put_latency_threshold(v)),
-    row("lua-time-limit", "5000", Number(0, BIG), Live, "milliseconds after which a script is busy, and others are told; 0: never").slot(|c, v| c.lua_time_limit.put(v)),
+    row("busy-reply-threshold", "5000", Number(0, BIG), Live, "milliseconds after which a script is busy, and others are told; 0: never").slot(|c, v| c.busy_reply_threshold.put(v)),
     row("latency-tracking-info-percentiles", "50 99 99.9", Percentages, Live, "percentiles of the times of each command, in INFO latencystats").slot(|c, v| c.latency_tracking_info_percentiles.put(v)),
     row("slowlog-max-len", "128", Number(0, BIG), Live, "entries that the slow log keeps").slot(|c, v| c.slowlog_max_len.put(v)),
     row("hash-max-listpack-entries", "512", Number(0, BIG), Live, "a hash of at most this many fields is packed").slot(|c, v| c.hash_max_listpack_entries.put(v)),
@@ -201,7 +208,6 @@ static USED: &[Row] = &[
     row("replica-announce-port", "0", Number(0, 65535), Live, "the port that the primary is told; 0: ours").slot(|c, v| c.replica_announce_port.put(v)),
     row("replica-priority", "100", Number(0, INT), Live, "which replica a Sentinel promotes, shown in INFO").slot(|c, v| c.replica_priority.put(v)),
     // Only shown, in INFO or in a warning.
-    row("maxmemory-policy", "noeviction", OneOf(&["volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl", "allkeys-lru", "allkeys-lfu", "allkeys-random", "noeviction"]), Live, NO_EFFECT).slot(|c, v| c.maxmemory_policy.put(v)),
 ];
 
 /// The index of an option's row. The case of the name does not matter.

@@ -6,6 +6,7 @@
 //! **How Redis does it**: plain variables, because one thread reads and writes them.
 
 use super::Fsync;
+use super::policy::{self, Policy};
 use crate::resp::parse_integer;
 use std::ffi::OsString;
 use std::marker::PhantomData;
@@ -25,7 +26,10 @@ impl<T> Slot<T> {
             b"no" => 0,
             b"yes" | b"everysec" => 1,
             b"always" => 2,
-            number => parse_integer(number).unwrap_or_default(),
+            number => match policy::NAMES.iter().position(|name| name.as_bytes() == number) {
+                Some(policy) => policy as i64 + 1,
+                None => parse_integer(number).unwrap_or_default(),
+            },
         };
         self.0.store(number, Relaxed);
     }
@@ -56,6 +60,18 @@ impl Slot<Fsync> {
             1 => Fsync::Everysec,
             _ => Fsync::Always,
         }
+    }
+}
+
+impl Slot<Policy> {
+    pub fn get(&self) -> Policy {
+        Policy::named(self.name())
+    }
+
+    pub fn name(&self) -> &'static str {
+        // 0 is what nobody has set.
+        let index = (self.0.load(Relaxed) as usize).wrapping_sub(1);
+        policy::NAMES.get(index).unwrap_or(&"noeviction")
     }
 }
 

@@ -36,6 +36,8 @@ impl Config {
         let mut args = args.into_iter().peekable();
         from_stdin |= args.next_if(|word| word == "-").is_some();
         let file = args.next_if(|word| !word.as_bytes().starts_with(b"-"));
+        // As in Redis, an empty name is no file. A script may pass a variable that has no value.
+        let file = file.filter(|path| !path.is_empty());
         let mut lines = Vec::new();
         while let Some(word) = args.next() {
             let word = word.as_bytes();
@@ -335,8 +337,7 @@ impl Loader {
                 warnings.push(format!("'{name} {given}' is not obeyed: {why}. It is {kept}."));
             }
         }
-        let has_channels = self.user.as_ref().is_none_or(|user| user.has_channels);
-        if !has_channels && self.value("acl-pubsub-default") != b"allchannels" {
+        if self.lacks_channels() {
             let text =
                 "The user 'default' may use no channels, as it is written, and may use all here.";
             warnings.push(text.to_string());
@@ -359,10 +360,16 @@ impl Loader {
         warnings
     }
 
+    fn lacks_channels(&self) -> bool {
+        self.user.as_ref().is_some_and(|user| !user.has_channels)
+            && self.value("acl-pubsub-default") != b"allchannels"
+    }
+
     fn finish(mut self) -> Result<Start, String> {
         self.read_aclfile();
         let mut warnings = self.warnings();
         let config = Config {
+            lacks_channels: self.lacks_channels(),
             file: self.file,
             input: self.input,
             renames: self.renames,
@@ -391,7 +398,7 @@ fn check_count(accepts: &Accepts, count: usize) -> Result<(), &'static str> {
         _ => false,
     };
     match count {
-        0 => Err("its value is missing"),
+        0 if !matches!(accepts, Refused(_)) => Err("its value is missing"),
         2.. if !many => Err("it takes one value"),
         _ => Ok(()),
     }
@@ -634,6 +641,8 @@ mod tests {
         assert_eq!(warnings.len(), 1);
         let (_, warnings) = start(&["--appendonly", "no", "--save", ""]).unwrap();
         assert!(warnings.is_empty());
+        let (config, _) = start(&["", "--timeout", "4"]).unwrap();
+        assert_eq!((config.timeout.get(), &config.file), (4, &PathBuf::new()));
     }
 
     /// Redis changes into each of them in turn.
@@ -674,11 +683,7 @@ mod tests {
             (&["--port", "1", "2"], "'port 1 2' (command line): it takes one value"),
             (&["--foo", "a\nb"], "'foo a\\nb' (command line): no such option"),
             (&["-p", "1"], "'-p 1' (command line): an option begins with '--'"),
-            (
-                &["--maxmemory", "1gb"],
-                "'maxmemory 1gb' (command line): this server has no eviction",
-            ),
-            (&["--replicaof", "h", "1"], "'replicaof h 1' (command line): this server is no repl"),
+            (&["--tls-port", "6380"], "'tls-port 6380' (command line): this server has no TLS"),
             (&["--unixsocketperm", "8"], "'unixsocketperm 8' (command line): argument couldn't be"),
             (&["--unixsocketperm", "1000"], "'unixsocketperm 1000' (command line): argument must"),
             (&["--rename-command", "GET"], "'rename-command GET' (command line): it takes a com"),
@@ -693,6 +698,7 @@ mod tests {
             ),
             (&["--dir", ""], "'dir ' (command line): No such file or directory"),
             (&["--io-threads", "0"], "'io-threads 0' (command line): argument must be between 1"),
+            (&["--sentinel"], "'sentinel' (command line): this server is not a sentinel"),
             (&["--loadmodule", "x.so"], "'loadmodule x.so' (command line): this server has no mod"),
             (&["--check-aof"], "'--check-aof' (command line): it takes one directory or file"),
         ] {

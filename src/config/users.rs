@@ -30,6 +30,18 @@ impl Password {
         passwords.as_ref().is_none_or(|passwords| passwords.contains(&sha256(given)))
     }
 
+    /// The rules of a `user` line that say the same, with a space before each.
+    pub(super) fn rules(&self) -> String {
+        let rule = |digest: &Digest| {
+            let digits = digest.iter().map(|byte| format!("{byte:02x}"));
+            format!(" #{}", digits.collect::<String>())
+        };
+        match &*self.0.read().unwrap() {
+            None => " nopass".to_string(),
+            Some(passwords) => passwords.iter().map(rule).collect(),
+        }
+    }
+
     /// `requirepass`. Empty: no password is needed.
     pub(super) fn require(&self, password: &[u8]) {
         self.replace((!password.is_empty()).then(|| vec![sha256(password)]));

@@ -17,7 +17,7 @@
 
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
-use crate::handler::{ALL_KEYS, Command, Keys, ONE_KEY, Run, Used, command};
+use crate::handler::{ALL_KEYS, Command, Flag, Keys, ONE_KEY, Run, Used, command};
 use crate::resp::{Args, Reply, parse_integer};
 use crate::store::{View, ViewMut};
 use crate::types::{Edit, Loose, Str};
@@ -28,12 +28,12 @@ const FROM_SECOND: Keys = Keys { first: 2, ..ALL_KEYS };
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
     command("bitcount",    -2, Run::Read(bitcount),    ONE_KEY,     "2.6.0", "key [start end [BYTE|BIT]]", "Count set bits in a string"),
-    command("bitfield",    -2, Run::Write(bitfield),   ONE_KEY,     "3.2.0", "key GET encoding offset|[OVERFLOW WRAP|SAT|FAIL] SET encoding offset value|INCRBY encoding offset increment [GET encoding offset|[OVERFLOW WRAP|SAT|FAIL] SET encoding offset value|INCRBY encoding offset increment ...]", "Perform arbitrary bitfield integer operations on strings").uses_by("RW access update variable_flags", bitfield_uses),
+    command("bitfield",    -2, Run::Write(bitfield),   ONE_KEY,     "3.2.0", "key GET encoding offset|[OVERFLOW WRAP|SAT|FAIL] SET encoding offset value|INCRBY encoding offset increment [GET encoding offset|[OVERFLOW WRAP|SAT|FAIL] SET encoding offset value|INCRBY encoding offset increment ...]", "Perform arbitrary bitfield integer operations on strings").uses_by("RW access update variable_flags", bitfield_uses).with(&[Flag::DenyOom]),
     command("bitfield_ro", -2, Run::Read(bitfield_ro), ONE_KEY,     "6.0.0", "key [GET encoding offset [GET encoding offset ...]]", "Perform arbitrary bitfield integer operations on strings. Read-only variant of BITFIELD"),
-    command("bitop",       -4, Run::Write(bitop),      FROM_SECOND, "2.6.0", "operation destkey key [key ...]", "Perform bitwise operations between strings").uses("OW update, RO access"),
+    command("bitop",       -4, Run::Write(bitop),      FROM_SECOND, "2.6.0", "operation destkey key [key ...]", "Perform bitwise operations between strings").uses("OW update, RO access").with(&[Flag::DenyOom]),
     command("bitpos",      -3, Run::Read(bitpos),      ONE_KEY,     "2.8.7", "key bit [start [end [BYTE|BIT]]]", "Find first bit set or clear in a string"),
     command("getbit",       3, Run::Read(getbit),      ONE_KEY,     "2.2.0", "key offset", "Returns the bit value at offset in the string value stored at key"),
-    command("setbit",       4, Run::Write(setbit),     ONE_KEY,     "2.2.0", "key offset value", "Sets or clears the bit at offset in the string value stored at key").uses("RW access update"),
+    command("setbit",       4, Run::Write(setbit),     ONE_KEY,     "2.2.0", "key offset value", "Sets or clears the bit at offset in the string value stored at key").uses("RW access update").with(&[Flag::DenyOom]),
 ];
 
 // One bit.

@@ -35,11 +35,11 @@ const TIMEOUT_THEN_KEYS: Keys = Keys { counted_by: 2, ..COUNTED_KEYS };
 
 #[rustfmt::skip]
 pub const LISTS: &[Command] = &[
-    command("blmove",     6,  Run::Write(blmove),     TWO_KEYS,          "6.2.0", "source destination LEFT|RIGHT LEFT|RIGHT timeout", "Pop an element from a list, push it to another list and return it; or block until one is available").with(&[Flag::NoScript, Flag::Blocks, Flag::ComesAfterOthers]).uses("RW access delete, RW insert"),
+    command("blmove",     6,  Run::Write(blmove),     TWO_KEYS,          "6.2.0", "source destination LEFT|RIGHT LEFT|RIGHT timeout", "Pop an element from a list, push it to another list and return it; or block until one is available").with(&[Flag::DenyOom, Flag::NoScript, Flag::Blocks, Flag::ComesAfterOthers]).uses("RW access delete, RW insert"),
     command("blmpop",     -5, Run::Write(blmpop),     TIMEOUT_THEN_KEYS, "7.0.0", "timeout numkeys key [key ...] LEFT|RIGHT [COUNT count]", "Pop elements from a list, or block until one is available").with(&[Flag::Blocks, Flag::ComesAfterOthers]).uses("RW access delete"),
     command("blpop",      -3, Run::Write(blpop),      KEYS_THEN_TIMEOUT, "2.0.0", "key [key ...] timeout", "Remove and get the first element in a list, or block until one is available").with(&[Flag::NoScript, Flag::Blocks, Flag::ComesAfterOthers]).uses("RW access delete"),
     command("brpop",      -3, Run::Write(brpop),      KEYS_THEN_TIMEOUT, "2.0.0", "key [key ...] timeout", "Remove and get the last element in a list, or block until one is available").with(&[Flag::NoScript, Flag::Blocks, Flag::ComesAfterOthers]).uses("RW access delete"),
-    command("brpoplpush", 4,  Run::Write(brpoplpush), TWO_KEYS,          "2.2.0", "source destination timeout", "Pop an element from a list, push it to another list and return it; or block until one is available").with(&[Flag::NoScript, Flag::Blocks, Flag::ComesAfterOthers]).uses("RW access delete, RW insert"),
+    command("brpoplpush", 4,  Run::Write(brpoplpush), TWO_KEYS,          "2.2.0", "source destination timeout", "Pop an element from a list, push it to another list and return it; or block until one is available").with(&[Flag::DenyOom, Flag::NoScript, Flag::Blocks, Flag::ComesAfterOthers]).uses("RW access delete, RW insert"),
 ];
 
 #[rustfmt::skip]

@@ -366,7 +366,8 @@ fn no_evict(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), E
 }
 
 fn no_touch(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    client.public.shown.lock().unwrap().no_touch = on_or_off(&args[2])?;
+    client.no_touch = on_or_off(&args[2])?;
+    client.public.shown.lock().unwrap().no_touch = client.no_touch;
     reply.ok()
 }
 

@@ -1,17 +1,17 @@
-//! The CONFIG command: it shows and changes options. The options are in [`crate::config`].
+//! The CONFIG command: it shows and changes options, and writes them into their file. The options are in [`crate::config`].
 //!
 //! CONFIG SET changes all of its options or none. Most options have their effect at once, because the server
 //! reads them whenever it needs them. Only `appendonly` needs more: the log must be begun or ended.
 //!
 //! **How Redis does it**: config.c, `configSetCommand`, with an `apply` function in each row. Our HELP also
-//! lists the options, with their defaults and whether they can change at run time. There is no CONFIG
-//! REWRITE.
+//! lists the options, with their defaults and whether they can change at run time.
 
 use super::args::Cursor;
 use super::{Command, Flag, NO_KEY, Run, command, help_lines};
 use crate::client::Client;
 use crate::config;
 use crate::error::Error;
+use crate::log;
 use crate::resp::{Args, Reply};
 use crate::server::Server;
 use std::collections::HashSet;
@@ -22,6 +22,7 @@ pub const COMMANDS: &[Command] = &[
     command("config|get", -3, Run::Client(get), NO_KEY, "2.0.0", "parameter [parameter ...]", "Get the values of configuration parameters").with(&[Flag::NoScript, Flag::Admin]),
     command("config|help", 2, Run::Client(help), NO_KEY, "5.0.0", "", "Show helpful text about the different subcommands"),
     command("config|resetstat", 2, Run::Client(resetstat), NO_KEY, "2.0.0", "", "Reset the stats returned by INFO").with(&[Flag::NoScript, Flag::Admin, Flag::ShowsCounters]),
+    command("config|rewrite", 2, Run::Client(rewrite), NO_KEY, "2.8.0", "", "Rewrite the configuration file with the in memory configuration").with(&[Flag::NoScript, Flag::Admin]),
     command("config|set", -4, Run::Client(set), NO_KEY, "2.0.0", "parameter value [parameter value ...]", "Set configuration parameters to the given values").with(&[Flag::NoScript, Flag::Admin, Flag::GivesLockBack]),
 ];
 
@@ -58,6 +59,7 @@ fn change(server: &Server, pairs: &[(&[u8], &[u8])]) -> Result<(), Error> {
     let _one_at_a_time = server.config_changes.lock().unwrap();
     let was_on = server.config.appendonly.get();
     let before = server.config.set(pairs)?;
+    server.eviction.look_again();
     if server.config.appendonly.get() == was_on {
         return Ok(());
     }
@@ -73,6 +75,23 @@ fn change(server: &Server, pairs: &[(&[u8], &[u8])]) -> Result<(), Error> {
         ));
     }
     Ok(())
+}
+
+fn rewrite(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let server = &client.server;
+    if server.config.file.as_os_str().is_empty() {
+        return Err(Error::text("ERR The server is running without a config file"));
+    }
+    let _one_at_a_time = server.config_changes.lock().unwrap();
+    if let Err(error) = server.config.rewrite() {
+        log::warning(format_args!("CONFIG REWRITE failed: {error}"));
+        let error = error.to_string();
+        // std puts the number of the error behind the words of the system.
+        let words = error.split(" (os error").next().unwrap_or_default();
+        return Err(Error::text(format!("ERR Rewriting config file: {words}")));
+    }
+    log::notice(format_args!("CONFIG REWRITE executed with success."));
+    reply.ok()
 }
 
 fn resetstat(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {

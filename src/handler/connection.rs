@@ -153,6 +153,7 @@ fn reset(client: &mut Client, view: &View, _: &Args, reply: &mut Reply) -> Resul
     client.stop_monitoring();
     set_protocol(client, reply, Protocol::Resp2);
     client.set_text(|shown| &mut shown.name, b"");
+    client.no_touch = false;
     client.public.shown.lock().unwrap().no_touch = false;
     client.db = 0;
     if client.replies != Replies::SkipThis {

@@ -284,17 +284,18 @@ fn quicklist_packed_threshold(_: &mut Client, args: &Args, reply: &mut Reply) ->
     }
 }
 
-/// As Redis prints it. There is no RDB here, so `serializedlength` is what the value takes in a base of the log,
-/// and no key remembers when it was used.
+/// As Redis prints it. There is no RDB here, so `serializedlength` is what the value takes in a base of the log.
 fn object(client: &mut Client, view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let entry = view.peek(Key::of(argument(args)?)).ok_or(Error::NoSuchKey)?;
     let value = entry.value();
+    let idle = entry.entry.usage().idle(view.time.now) / 1000;
     let mut length = 0;
     value.rewrite(b"", &mut |words| length += words[1..].iter().map(|w| w.len()).sum::<usize>());
     let mut text = format!(
-        "Value at:{:p} refcount:1 encoding:{} serializedlength:{length} lru:0 lru_seconds_idle:0",
+        "Value at:{:p} refcount:1 encoding:{} serializedlength:{length} lru:{} lru_seconds_idle:{idle}",
         entry.entry,
         value.encoding(),
+        (view.time.now / 1000 - idle) % (1 << 24),
     );
     if let Value::List(list) = value {
         let (nodes, bytes) = list.nodes_and_bytes();

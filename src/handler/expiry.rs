@@ -202,7 +202,7 @@ fn tell_deadline(
     reply: &mut Reply,
     answer: impl FnOnce(u64) -> u64,
 ) -> Result<(), Error> {
-    match view.entry(args.key(1)).map(Entry::deadline) {
+    match view.entry_unused(args.key(1)).map(Entry::deadline) {
         None => reply.integer(-2),
         Some(None) => reply.integer(-1),
         Some(Some(deadline)) => reply.integer(answer(deadline) as i64),

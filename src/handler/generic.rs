@@ -15,7 +15,7 @@
 //!
 //! **How Redis does it**: db.c and object.c. There DEL frees a value on the spot, and UNLINK and ASYNC hand it
 //! to another thread. Here another thread frees every large value and every database, so DEL and UNLINK are
-//! the same, and ASYNC and SYNC are only checked. TOUCH is EXISTS, because there are no access times.
+//! the same, and ASYNC and SYNC are only checked.
 
 use super::args::{self, Cursor};
 use super::scan;
@@ -28,12 +28,12 @@ use crate::glob;
 use crate::key::Key;
 use crate::resp::{Args, Digits, Reply, parse_integer};
 use crate::store::{View, ViewMut};
-use crate::types::{Entry, Str, Value};
+use crate::types::{Entry, Remember, Str, Value};
 use std::cell::Cell;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("copy",            -3, Run::Write(copy),           TWO_KEYS,       "6.2.0", "source destination [DB destination-db] [REPLACE]", "Copy a key").uses("RO access, OW update"),
+    command("copy",            -3, Run::Write(copy),           TWO_KEYS,       "6.2.0", "source destination [DB destination-db] [REPLACE]", "Copy a key").uses("RO access, OW update").with(&[Flag::DenyOom]),
     command("del",             -2, Run::Write(del),            ALL_KEYS,       "1.0.0", "key [key ...]",                                    "Delete a key").uses("RM delete"),
     command("exists",          -2, Run::Read(exists),          ALL_KEYS,       "1.0.0", "key [key ...]",                                    "Determine if a key exists").uses("RO"),
     command("keys",             2, Run::Long(keys),            NO_KEY,         "1.0.0", "pattern",                                          "Find all keys matching the given pattern"),
@@ -41,13 +41,14 @@ pub const COMMANDS: &[Command] = &[
     command("object",          -2, Run::Container(None),       NO_KEY,         "2.2.3", "",                                                 "A container for object introspection commands"),
     command("object|encoding",  3, Run::Read(object_encoding), SUBCOMMAND_KEY, "2.2.3", "key",                                              "Inspect the internal encoding of a Redis object").uses("RO").help(" <key>\n    Return the kind of internal representation used in order to store the value\n    associated with a <key>."),
     command("object|freq",      3, Run::Read(object_freq),     SUBCOMMAND_KEY, "4.0.0", "key",                                              "Get the logarithmic access frequency counter of a Redis object").uses("RO").help(" <key>\n    Return the access frequency index of the <key>. The returned integer is\n    proportional to the logarithm of the recent access frequency of the key."),
+    command("object|idletime",  3, Run::Read(object_idletime), SUBCOMMAND_KEY, "2.2.3", "key",                                              "Get the time since a Redis object was last accessed").uses("RO").help(" <key>\n    Return the idle time of the <key>, that is the approximated number of\n    seconds elapsed since the last access to the key."),
     command("object|help",      2, Run::Client(super::help),   NO_KEY,         "6.2.0", "",                                                 "Show helpful text about the different subcommands"),
     command("object|refcount",  3, Run::Read(object_refcount), SUBCOMMAND_KEY, "2.2.3", "key",                                              "Get the number of references to the value of the key").uses("RO").help(" <key>\n    Return the number of references of the value associated with the specified\n    <key>."),
     command("randomkey",        1, Run::Read(randomkey),       NO_KEY,         "1.0.0", "",                                                 "Return a random key from the keyspace"),
     command("rename",           3, Run::Write(rename),         TWO_KEYS,       "1.0.0", "key newkey",                                       "Rename a key").uses("RW access delete, OW update"),
     command("renamenx",         3, Run::Write(renamenx),       TWO_KEYS,       "1.0.0", "key newkey",                                       "Rename a key, only if the new key does not exist").uses("RW access delete, OW insert"),
     command("scan",            -2, Run::Long(scan),            NO_KEY,         "2.8.0", "cursor [MATCH pattern] [COUNT count] [TYPE type]", "Incrementally iterate the keys space"),
-    command("touch",           -2, Run::Read(exists),          ALL_KEYS,       "3.2.1", "key [key ...]",                                    "Alters the last access time of a key(s). Returns the number of existing keys specified.").uses("RO"),
+    command("touch",           -2, Run::Read(touch),           ALL_KEYS,       "3.2.1", "key [key ...]",                                    "Alters the last access time of a key(s). Returns the number of existing keys specified.").uses("RO"),
     command("type",             2, Run::Read(r#type),          ONE_KEY,        "1.0.0", "key",                                              "Determine the type stored at key").with(&[Flag::Quick]).uses("RO"),
     command("unlink",          -2, Run::Write(del),            ALL_KEYS,       "4.0.0", "key [key ...]",                                    "Delete a key asynchronously in another thread. Otherwise it is just as DEL, but non blocking.").uses("RM delete"),
 ];
@@ -136,13 +137,20 @@ fn del(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> 
 
 /// A key that is named twice counts twice.
 fn exists(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let found = args.keys(1).filter(|key| view.entry(*key).is_some());
+    let found = args.keys(1).filter(|key| view.entry_unused(*key).is_some());
+    reply.count(found.count());
+    Ok(())
+}
+
+/// As EXISTS, but it is a use of each key.
+fn touch(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let found = args.keys(1).filter(|key| view.touch(*key));
     reply.count(found.count());
     Ok(())
 }
 
 fn r#type(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    reply.status(view.entry(args.key(1)).map_or("none", |entry| entry.value().type_name()));
+    reply.status(view.entry_unused(args.key(1)).map_or("none", |entry| entry.value().type_name()));
     Ok(())
 }
 
@@ -209,16 +217,36 @@ fn object_encoding(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Er
     Ok(())
 }
 
-/// There is no LFU policy, so nothing counts how often a key is used.
 fn object_freq(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    if view.entry_silently(args.key(2)).is_some() {
-        return Err(Error::text(
-            "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note \
-             that when switching between policies at runtime LRU and LFU data will take some time to \
-             adjust.",
-        ));
+    match (view.entry_silently(args.key(2)), view.limits.remember) {
+        (None, _) => reply.nil(),
+        (Some(entry), Remember::Frequency(counting)) => {
+            reply.integer(entry.entry.usage().frequency(counting, view.time.now) as i64);
+        }
+        (Some(_), Remember::LastUse) => {
+            return Err(Error::text(
+                "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note \
+                 that when switching between policies at runtime LRU and LFU data will take some time to \
+                 adjust.",
+            ));
+        }
     }
-    reply.nil();
+    Ok(())
+}
+
+fn object_idletime(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    match (view.entry_silently(args.key(2)), view.limits.remember) {
+        (None, _) => reply.nil(),
+        (Some(entry), Remember::LastUse) => {
+            reply.integer((entry.entry.usage().idle(view.time.now) / 1000) as i64);
+        }
+        (Some(_), Remember::Frequency(_)) => {
+            return Err(Error::text(
+                "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when \
+                 switching between policies at runtime LRU and LFU data will take some time to adjust.",
+            ));
+        }
+    }
     Ok(())
 }
 

@@ -196,8 +196,8 @@ impl Info<'_> {
             self.bytes("total_system_memory", total as usize);
         }
         self.scripts(&memory);
-        self.bytes("maxmemory", 0);
-        self.field("maxmemory_policy", self.server.config.maxmemory_policy.text());
+        self.bytes("maxmemory", self.server.config.maxmemory.get());
+        self.field("maxmemory_policy", self.server.config.maxmemory_policy.name());
         if let Some(resident) = resident {
             let names = ["allocator_frag", "allocator_rss", "rss_overhead", "mem_fragmentation"];
             for (name, (times, more)) in names.into_iter().zip(resident.overheads(&memory)) {
@@ -323,9 +323,11 @@ impl Info<'_> {
         self.fraction("expired_stale_perc", 0.0);
         self.field("expired_time_cap_reached_count", 0);
         self.field("expire_cycle_cpu_milliseconds", load(&stats.expire_cycle) / 1000);
-        self.field("evicted_keys", 0);
+        self.field("evicted_keys", load(&stats.evicted_keys));
         self.field("evicted_clients", load(&stats.evicted_clients));
-        self.absent("total_eviction_exceeded_time current_eviction_exceeded_time");
+        let [all, current] = self.server.eviction.exceeded();
+        self.field("total_eviction_exceeded_time", all);
+        self.field("current_eviction_exceeded_time", current);
         self.field("keyspace_hits", total(Count::Hits));
         self.field("keyspace_misses", total(Count::Misses));
         self.field("pubsub_channels", channels);

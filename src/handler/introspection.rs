@@ -16,7 +16,7 @@
 //! The slow log is in [`crate::stats`].
 //!
 //! **How Redis does it**: server.c; a script makes the table from one JSON file per command. Whatever serves
-//! users, modules, scripts, eviction, replicas and clusters is empty or missing here.
+//! users, modules, scripts, replicas and clusters is empty or missing here.
 
 use super::args::Cursor;
 use super::{
@@ -180,6 +180,7 @@ fn flags(row: &Row) -> Vec<&'static str> {
     let all = [
         (command.writes(), "write"),
         (command.reads() || command.is_reading_script(), "readonly"),
+        (has(Flag::DenyOom), "denyoom"),
         (has(Flag::Admin), "admin"),
         (is_of_pubsub(row), "pubsub"),
         (has(Flag::NoScript), "noscript"),

@@ -29,22 +29,22 @@ use std::ops::Range;
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
     command("lindex",     3, Run::Read(lindex),     ONE_KEY,      "1.0.0", "key index", "Get an element from a list by its index"),
-    command("linsert",    5, Run::Write(linsert),   ONE_KEY,      "2.2.0", "key <BEFORE | AFTER> pivot element", "Insert an element before or after another element in a list").uses("RW insert"),
+    command("linsert",    5, Run::Write(linsert),   ONE_KEY,      "2.2.0", "key <BEFORE | AFTER> pivot element", "Insert an element before or after another element in a list").uses("RW insert").with(&[Flag::DenyOom]),
     command("llen",       2, Run::Read(llen),       ONE_KEY,      "1.0.0", "key", "Get the length of a list").with(&[Flag::Quick]).uses("RO"),
-    command("lmove",      5, Run::Write(lmove),     TWO_KEYS,     "6.2.0", "source destination <LEFT | RIGHT> <LEFT | RIGHT>", "Pop an element from a list, push it to another list and return it").uses("RW access delete, RW insert"),
+    command("lmove",      5, Run::Write(lmove),     TWO_KEYS,     "6.2.0", "source destination <LEFT | RIGHT> <LEFT | RIGHT>", "Pop an element from a list, push it to another list and return it").uses("RW access delete, RW insert").with(&[Flag::DenyOom]),
     command("lmpop",     -4, Run::Write(lmpop),     COUNTED_KEYS, "7.0.0", "numkeys key [key ...] <LEFT | RIGHT> [COUNT count]", "Pop elements from a list").uses("RW access delete"),
     command("lpop",      -2, Run::Write(lpop),      ONE_KEY,      "1.0.0", "key [count]", "Remove and get the first elements in a list").with(&[Flag::Quick]).uses("RW access delete"),
     command("lpos",      -3, Run::Long(lpos),       ONE_KEY,      "6.0.6", "key element [RANK rank] [COUNT num-matches] [MAXLEN len]", "Return the index of matching elements on a list"),
-    command("lpush",     -3, Run::Write(lpush),     ONE_KEY,      "1.0.0", "key element [element ...]", "Prepend one or multiple elements to a list").with(&[Flag::Quick]).uses("RW insert"),
-    command("lpushx",    -3, Run::Write(lpushx),    ONE_KEY,      "2.2.0", "key element [element ...]", "Prepend an element to a list, only if the list exists").uses("RW insert"),
+    command("lpush",     -3, Run::Write(lpush),     ONE_KEY,      "1.0.0", "key element [element ...]", "Prepend one or multiple elements to a list").with(&[Flag::DenyOom, Flag::Quick]).uses("RW insert"),
+    command("lpushx",    -3, Run::Write(lpushx),    ONE_KEY,      "2.2.0", "key element [element ...]", "Prepend an element to a list, only if the list exists").uses("RW insert").with(&[Flag::DenyOom]),
     command("lrange",     4, Run::Read(lrange),     ONE_KEY,      "1.0.0", "key start stop", "Get a range of elements from a list"),
     command("lrem",       4, Run::Write(lrem),      ONE_KEY,      "1.0.0", "key count element", "Remove elements from a list").uses("RW delete"),
-    command("lset",       4, Run::Write(lset),      ONE_KEY,      "1.0.0", "key index element", "Set the value of an element in a list by its index").uses("RW update"),
+    command("lset",       4, Run::Write(lset),      ONE_KEY,      "1.0.0", "key index element", "Set the value of an element in a list by its index").uses("RW update").with(&[Flag::DenyOom]),
     command("ltrim",      4, Run::Write(ltrim),     ONE_KEY,      "1.0.0", "key start stop", "Trim a list to the specified range").uses("RW delete"),
     command("rpop",      -2, Run::Write(rpop),      ONE_KEY,      "1.0.0", "key [count]", "Remove and get the last elements in a list").with(&[Flag::Quick]).uses("RW access delete"),
-    command("rpoplpush",  3, Run::Write(rpoplpush), TWO_KEYS,     "1.2.0", "source destination", "Remove the last element in a list, prepend it to another list and return it").uses("RW access delete, RW insert"),
-    command("rpush",     -3, Run::Write(rpush),     ONE_KEY,      "1.0.0", "key element [element ...]", "Append one or multiple elements to a list").with(&[Flag::Quick]).uses("RW insert"),
-    command("rpushx",    -3, Run::Write(rpushx),    ONE_KEY,      "2.2.0", "key element [element ...]", "Append an element to a list, only if the list exists").uses("RW insert"),
+    command("rpoplpush",  3, Run::Write(rpoplpush), TWO_KEYS,     "1.2.0", "source destination", "Remove the last element in a list, prepend it to another list and return it").uses("RW access delete, RW insert").with(&[Flag::DenyOom]),
+    command("rpush",     -3, Run::Write(rpush),     ONE_KEY,      "1.0.0", "key element [element ...]", "Append one or multiple elements to a list").with(&[Flag::DenyOom, Flag::Quick]).uses("RW insert"),
+    command("rpushx",    -3, Run::Write(rpushx),    ONE_KEY,      "2.2.0", "key element [element ...]", "Append an element to a list, only if the list exists").uses("RW insert").with(&[Flag::DenyOom]),
 ];
 
 // Looking.

@@ -10,7 +10,7 @@ use super::{Command, Flag, Keys, NO_KEY, Run, command};
 use crate::client::Client;
 use crate::error::Error;
 use crate::resp::{Args, Reply};
-use crate::server::scripts::{Kill, Known, Scripts, shebang};
+use crate::server::scripts::{Flags, Kill, Known, Scripts, shebang};
 use crate::sha1::{Digest, hexadecimal};
 
 /// Which of the four it is.
@@ -33,12 +33,21 @@ impl Form {
 
     /// Whether that script says in its first line that it does not write.
     pub fn says_it_reads(self, scripts: &Scripts, args: &Args) -> bool {
-        let flags = match self.known(scripts, args) {
-            Some(known) => Some(known.flags),
-            None if self.by_digest => None,
-            None => shebang(&args[1]).ok().map(|(flags, _)| flags),
-        };
-        flags.is_some_and(|flags| flags.no_writes)
+        self.flags(scripts, args).no_writes
+    }
+
+    /// Whether it is refused if memory is exceeded: it says there what it is, and not that it needs no room.
+    pub fn denies_oom(self, scripts: &Scripts, args: &Args) -> bool {
+        self.flags(scripts, args).deny_oom()
+    }
+
+    /// What that script says in its first line.
+    fn flags(self, scripts: &Scripts, args: &Args) -> Flags {
+        match self.known(scripts, args) {
+            Some(known) => known.flags,
+            None if self.by_digest => Flags::default(),
+            None => shebang(&args[1]).map_or(Flags::default(), |(flags, _)| flags),
+        }
     }
 }
 

@@ -33,7 +33,7 @@
 
 mod partial;
 
-use super::{Command, Left, ONE_KEY, Rest, Run, TimeSlice, Used, Work, command};
+use super::{Command, Flag, Left, ONE_KEY, Rest, Run, TimeSlice, Used, Work, command};
 use crate::error::Error;
 use crate::handler::args::Cursor;
 use crate::handler::long::is_short;
@@ -48,7 +48,7 @@ use std::ops::Range;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("sort",    -2, Run::MayStore(sort_ro, sort), ONE_KEY, "1.0.0", "key [BY pattern] [LIMIT offset count] [GET pattern [GET pattern ...]] [ASC|DESC] [ALPHA] [STORE destination]", "Sort the elements in a list, set or sorted set").uses_by("RO access, ?RO access, ?OW update", sort_uses),
+    command("sort",    -2, Run::MayStore(sort_ro, sort), ONE_KEY, "1.0.0", "key [BY pattern] [LIMIT offset count] [GET pattern [GET pattern ...]] [ASC|DESC] [ALPHA] [STORE destination]", "Sort the elements in a list, set or sorted set").uses_by("RO access, ?RO access, ?OW update", sort_uses).with(&[Flag::DenyOom]),
     command("sort_ro", -2, Run::Long(sort_ro),           ONE_KEY, "7.0.0", "key [BY pattern] [LIMIT offset count] [GET pattern [GET pattern ...]] [ASC|DESC] [ALPHA]", "Sort the elements in a list, set or sorted set. Read-only variant of SORT.").uses("RO access, ?RO access"),
 ];
 

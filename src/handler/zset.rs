@@ -33,9 +33,9 @@ pub use ranges::COMMANDS as RANGES;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("zadd",        -4, Run::Write(zadd),       ONE_KEY, "1.2.0", "key [NX|XX] [GT|LT] [CH] [INCR] score member [score member ...]", "Add one or more members to a sorted set, or update its score if it already exists").with(&[Flag::Quick]).uses("RW update"),
+    command("zadd",        -4, Run::Write(zadd),       ONE_KEY, "1.2.0", "key [NX|XX] [GT|LT] [CH] [INCR] score member [score member ...]", "Add one or more members to a sorted set, or update its score if it already exists").with(&[Flag::DenyOom, Flag::Quick]).uses("RW update"),
     command("zcard",        2, Run::Read(zcard),       ONE_KEY, "1.2.0", "key", "Get the number of members in a sorted set").with(&[Flag::Quick]).uses("RO"),
-    command("zincrby",      4, Run::Write(zincrby),    ONE_KEY, "1.2.0", "key increment member", "Increment the score of a member in a sorted set").uses("RW access update"),
+    command("zincrby",      4, Run::Write(zincrby),    ONE_KEY, "1.2.0", "key increment member", "Increment the score of a member in a sorted set").uses("RW access update").with(&[Flag::DenyOom]),
     command("zmpop",       -4, Run::Write(zmpop),      COUNTED_KEYS, "7.0.0", "numkeys key [key ...] MIN|MAX [COUNT count]", "Remove and return members with scores in a sorted set").uses("RW access delete"),
     command("zmscore",     -3, Run::Read(zmscore),     ONE_KEY, "6.2.0", "key member [member ...]", "Get the score associated with the given members in a sorted set"),
     command("zpopmax",     -2, Run::Write(zpopmax),    ONE_KEY, "5.0.0", "key [count]", "Remove and return members with the highest scores in a sorted set").with(&[Flag::Quick]).uses("RW access delete"),

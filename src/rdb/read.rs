@@ -6,7 +6,7 @@ use super::{Error, NEWEST, NEWEST_OF_VALKEY, OLDEST, opcode};
 use crate::key::Key;
 use crate::resp::{LONGEST, parse_integer};
 use crate::store::{Keyspace, Origin};
-use crate::types::{Limits, NodeLimits, Packed};
+use crate::types::{Limits, NodeLimits, Packed, Remember};
 use std::io::BufRead;
 use std::sync::Arc;
 
@@ -101,7 +101,8 @@ pub fn check(inner: &mut dyn BufRead) -> Result<Found, Error> {
     let packed = Packed { entries: 128, value: 64 };
     let (list, intset) = (NodeLimits::of(-2), 512);
     let [set, hash, zset] = [packed; 3];
-    let limits = Limits { string: LONGEST, list, intset, set, hash, zset, packs: false };
+    let (string, remember, packs) = (LONGEST, Remember::LastUse, false);
+    let limits = Limits { string, list, intset, set, hash, zset, remember, packs };
     read(inner, &mut Keyspace::new(MANY_DATABASES), &limits, None, &mut |_| {})
 }
 

@@ -83,6 +83,14 @@ pub struct Flags {
     /// It has such a line.
     pub are_given: bool,
     pub no_writes: bool,
+    /// It may take more memory though `maxmemory` is exceeded.
+    pub allow_oom: bool,
+}
+
+impl Flags {
+    pub fn deny_oom(self) -> bool {
+        self.are_given && !self.no_writes && !self.allow_oom
+    }
 }
 
 #[derive(Default)]
@@ -497,8 +505,9 @@ pub fn shebang(text: &[u8]) -> Result<(Flags, usize), Vec<u8>> {
         for name in names.split(|byte| *byte == b',').filter(|_| !names.is_empty()) {
             match name {
                 b"no-writes" => flags.no_writes = true,
-                // There is no limit of memory here, no stale replica, and no cluster.
-                b"allow-oom" | b"allow-stale" | b"no-cluster" | b"allow-cross-slot-keys" => {}
+                b"allow-oom" => flags.allow_oom = true,
+                // There is no stale replica here, and no cluster.
+                b"allow-stale" | b"no-cluster" | b"allow-cross-slot-keys" => {}
                 _ => return Err(quoting("ERR Unexpected flag in script shebang: ", name)),
             }
         }
@@ -569,7 +578,7 @@ mod tests {
 
     #[test]
     fn the_first_line_says_what_the_script_asks_for() {
-        let given = |no_writes| Flags { are_given: true, no_writes };
+        let given = |both| Flags { are_given: true, no_writes: both, allow_oom: both };
         assert_eq!(shebang(b"return 1"), Ok((Flags::default(), 0)));
         assert_eq!(shebang(b"#!lua\nreturn 1"), Ok((given(false), 5)));
         assert_eq!(shebang(b"#!lua flags=no-writes,allow-oom\n"), Ok((given(true), 31)));

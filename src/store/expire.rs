@@ -89,6 +89,12 @@ pub struct Report {
     pub misses: Cell<u64>,
     /// How many expired keys were deleted.
     pub deleted: Cell<u64>,
+    /// How many keys were evicted.
+    pub evicted: Cell<u64>,
+    /// What the client does is no use of a key (CLIENT NO-TOUCH).
+    pub no_touch: Cell<bool>,
+    /// The last random number (store/usage.rs).
+    pub(super) random: Cell<u64>,
 }
 
 struct Expired {

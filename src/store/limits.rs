@@ -1,9 +1,10 @@
 //! What the configuration says about values: CONFIG SET may change it between two commands.
 
 use crate::config::Config;
+use crate::config::policy::First;
 use crate::propagate::Source;
 use crate::resp::LONGEST;
-use crate::types::{Limits, NodeLimits, Packed};
+use crate::types::{Counting, Limits, NodeLimits, Packed, Remember};
 
 impl Limits {
     /// The limits of a command that comes from this source.
@@ -27,6 +28,13 @@ impl Limits {
             value: config.zset_max_listpack_value.get(),
         };
         let packs = config.rdbcompression.get();
-        Limits { string, list, intset, set, hash, zset, packs }
+        let remember = match config.maxmemory_policy.get().first {
+            First::LeastFrequent => Remember::Frequency(Counting {
+                log_factor: config.lfu_log_factor.get() as u64,
+                decay_time: config.lfu_decay_time.get() as u64,
+            }),
+            _ => Remember::LastUse,
+        };
+        Limits { string, list, intset, set, hash, zset, remember, packs }
     }
 }

@@ -164,10 +164,11 @@ impl<'a> ViewMut<'a> {
         event: &'static str,
         change: impl FnOnce(&mut Edit<T>) -> Result<R, Error>,
     ) -> Result<R, Error> {
-        let limits = self.limits;
+        let (limits, now) = (self.limits, self.time.now);
         let keys = &mut self.db_mut().keys;
         let make = |heap: &mut _| Stored::empty::<T>(&key, heap);
         let (mut new, _is_new) = keys.get_or_insert(key.digest, &key, make);
+        new.entry.usage().begin(limits.remember, now);
         let (result, outcome) = new.fill(limits, change);
         if result.is_ok() && outcome == Change::Changed {
             self.announce_new(key);
@@ -213,8 +214,10 @@ impl<'a> ViewMut<'a> {
                 }
             }
             None => {
+                let (remember, now) = (self.limits.remember, self.time.now);
                 let make = |heap: &mut _| Stored::new(&key, string.form(), heap);
-                let _ = self.db_mut().keys.get_or_insert(key.digest, &key, make);
+                let (new, _is_new) = self.db_mut().keys.get_or_insert(key.digest, &key, make);
+                new.entry.usage().begin(remember, now);
                 // Without `announce_new`, because no client waits for a string.
                 self.report.say(self.db, &key, Class::New, "new");
             }
@@ -228,9 +231,14 @@ impl<'a> ViewMut<'a> {
 
     /// Puts this entry, whose key is `key`, into the database, in place of the one that may be there.
     pub fn insert(&mut self, key: Key, event: &'static str, entry: Loose) {
-        self.put(key, entry);
+        self.put_new(key, entry);
         self.announce_new(key);
         self.changed(key, Class::Generic, event);
+    }
+
+    fn put_new(&mut self, key: Key, mut entry: Loose) {
+        entry.edit().entry.usage().begin(self.limits.remember, self.time.now);
+        self.put(key, entry);
     }
 
     fn put(&mut self, key: Key, entry: Loose) {
@@ -257,7 +265,7 @@ impl<'a> ViewMut<'a> {
             return;
         };
         let was_there = self.find(key).is_some();
-        self.put(key, entry);
+        self.put_new(key, entry);
         // As in Redis, a key that is overwritten is not new: clients that wait for it go on waiting.
         if !was_there {
             self.announce_new(key);
@@ -344,7 +352,10 @@ impl<'a> ViewMut<'a> {
             self.expire(key);
             return None;
         }
-        self.db_mut().keys.get_mut(key.digest, &key)
+        let ViewMut { report, time, limits, .. } = *self;
+        let found = self.db_mut().keys.get_mut(key.digest, &key)?;
+        report.note_use(found.entry.usage(), key.digest, time, limits);
+        Some(found)
     }
 
     pub(super) fn db(&self) -> &Db {

@@ -5,7 +5,7 @@
 //! a deadline takes its eight bytes between them only if there is one:
 //!
 //! ```text
-//! Small { piece, key_len, kind, expires }           24 bytes, in a slot of the table
+//! Small { piece, key_len, kind, expires, usage }    24 bytes, in a slot of the table
 //!           │
 //!           └──▶ ┌─────┬────────────┬───────────┐   kind      payload
 //!                │ key │ deadline   │ payload   │   Int       8 bytes, little endian
@@ -37,6 +37,7 @@ use super::list::Quicklist;
 use super::listpack::Listpack;
 use super::set::Members;
 use super::table::{self, Held, HeldMut, Keyed, Table};
+use super::usage::Usage;
 use super::zset::Sorted;
 use super::{Change, Edit, Hash, Limits, List, Set, Str, Type, Value, Zset, allocated};
 use crate::blob::Blob;
@@ -66,6 +67,7 @@ pub struct Small {
     key_len: u32,
     pub(super) kind: Kind,
     expires: bool,
+    usage: Usage,
 }
 
 pub struct SmallMut<'a> {
@@ -91,6 +93,7 @@ pub struct Large {
     key: Box<[u8]>,
     /// Unix time in milliseconds.
     deadline: Option<u64>,
+    usage: Usage,
     pub(super) value: LargeValue,
 }
 
@@ -153,7 +156,7 @@ impl Keyed for Stored {
 }
 
 impl Stored {
-    /// A key with a value, without a deadline.
+    /// A key with a value, without a deadline, of which it is not known when it was used.
     pub fn new<L: Into<LargeValue>>(key: &[u8], value: Form<L>, heap: &mut Heap) -> Stored {
         match value {
             Form::Small(kind, payload) => Stored::Small(Small {
@@ -161,10 +164,12 @@ impl Stored {
                 key_len: key.len() as u32,
                 kind,
                 expires: false,
+                usage: Usage::default(),
             }),
             Form::Large(value) => {
                 let (key, value) = (key.into(), value.into());
-                Stored::Large(Box::new(Large { key, deadline: None, value }))
+                let usage = Usage::default();
+                Stored::Large(Box::new(Large { key, deadline: None, usage, value }))
             }
         }
     }
@@ -173,6 +178,22 @@ impl Stored {
     pub fn empty<T: Type>(key: &[u8], heap: &mut Heap) -> Stored {
         let (kind, payload) = T::NEW;
         Stored::new(key, Form::<T::Large>::Small(kind, payload), heap)
+    }
+
+    /// When or how often the key was used.
+    pub fn usage(&self) -> &Usage {
+        match self {
+            Stored::Small(small) => &small.usage,
+            Stored::Large(large) => &large.usage,
+        }
+    }
+
+    /// Whether the key has a deadline. To know that, no piece is read.
+    pub fn has_deadline(&self) -> bool {
+        match self {
+            Stored::Small(small) => small.expires,
+            Stored::Large(large) => large.deadline.is_some(),
+        }
     }
 
     /// Frees the piece. Returns what is not small, to be freed later.
@@ -360,13 +381,17 @@ impl Loose {
                 large.key = key.into();
                 Loose { entry: Stored::Large(large), heap: self.heap }
             }
-            small => Entry { entry: &small, heap: &self.heap }.copy_to(key),
+            small => {
+                let copy = Entry { entry: &small, heap: &self.heap }.copy_to(key);
+                copy.entry.usage().take_over(small.usage());
+                copy
+            }
         }
     }
 }
 
 impl<'a> Entry<'a> {
-    /// The same value and deadline under another key.
+    /// The same value and deadline under another key, of which it is not known when it was used.
     pub fn copy_to(self, key: &[u8]) -> Loose {
         let mut heap = Heap::default();
         let value = match self.entry {
@@ -452,6 +477,7 @@ impl EntryMut<'_> {
         let deadline = self.look().deadline();
         let key = self.look().key().to_vec();
         let new = Stored::new(&key, value, self.heap);
+        new.usage().take_over(self.entry.usage());
         self.heap.count_outside(self.entry.outside(), new.outside());
         let old = std::mem::replace(self.entry, new).free(self.heap);
         self.set_deadline(deadline);

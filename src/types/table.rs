@@ -482,6 +482,16 @@ impl<E: Keyed> Table<E> {
         }
     }
 
+    /// Visits the entries of one slot, which this random number chooses. So each entry has the same chance.
+    pub fn visit_slot<'a>(&'a self, number: u64, mut visit: impl FnMut(u64, Held<'a, E>)) {
+        let rows = self.slots + usize::from(!self.twins.is_empty());
+        let (row, _) = random_place(number, rows, 1);
+        match self.slot(row) {
+            Some(slot) => slot.iter().for_each(|(digest, entry)| visit(*digest, self.found(entry))),
+            None => self.twins().for_each(|twin| visit(digest_of(twin.key()), twin)),
+        }
+    }
+
     fn index(&self, digest: u64) -> usize {
         self.index_of_bits(slot_bits(digest, self.salt))
     }

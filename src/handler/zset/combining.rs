@@ -21,7 +21,9 @@
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
 use crate::handler::long::is_short;
-use crate::handler::{COUNTED_KEYS, Command, Keys, Left, ONE_KEY, Rest, Run, TimeSlice, command};
+use crate::handler::{
+    COUNTED_KEYS, Command, Flag, Keys, Left, ONE_KEY, Rest, Run, TimeSlice, command,
+};
 use crate::resp::{Args, Reply, parse_double, parse_integer};
 use crate::store::{View, ViewMut};
 use crate::types::table::groups;
@@ -32,12 +34,12 @@ const DESTINATION: Keys = Keys { counted_by: 2, ..ONE_KEY };
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
     command("zdiff",       -3, Run::Long(zdiff),        COUNTED_KEYS, "6.2.0", "numkeys key [key ...] [WITHSCORES]", "Subtract multiple sorted sets"),
-    command("zdiffstore",  -4, Run::Write(zdiffstore),  DESTINATION,  "6.2.0", "destination numkeys key [key ...]", "Subtract multiple sorted sets and store the resulting sorted set in a new key").uses("OW update, RO access"),
+    command("zdiffstore",  -4, Run::Write(zdiffstore),  DESTINATION,  "6.2.0", "destination numkeys key [key ...]", "Subtract multiple sorted sets and store the resulting sorted set in a new key").uses("OW update, RO access").with(&[Flag::DenyOom]),
     command("zinter",      -3, Run::Long(zinter),       COUNTED_KEYS, "6.2.0", "numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM|MIN|MAX] [WITHSCORES]", "Intersect multiple sorted sets"),
     command("zintercard",  -3, Run::Long(zintercard),   COUNTED_KEYS, "7.0.0", "numkeys key [key ...] [LIMIT limit]", "Intersect multiple sorted sets and return the cardinality of the result"),
-    command("zinterstore", -4, Run::Write(zinterstore), DESTINATION,  "2.0.0", "destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM|MIN|MAX]", "Intersect multiple sorted sets and store the resulting sorted set in a new key").uses("OW update, RO access"),
+    command("zinterstore", -4, Run::Write(zinterstore), DESTINATION,  "2.0.0", "destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM|MIN|MAX]", "Intersect multiple sorted sets and store the resulting sorted set in a new key").uses("OW update, RO access").with(&[Flag::DenyOom]),
     command("zunion",      -3, Run::Long(zunion),       COUNTED_KEYS, "6.2.0", "numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM|MIN|MAX] [WITHSCORES]", "Add multiple sorted sets"),
-    command("zunionstore", -4, Run::Write(zunionstore), DESTINATION,  "2.0.0", "destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM|MIN|MAX]", "Add multiple sorted sets and store the resulting sorted set in a new key").uses("OW update, RO access"),
+    command("zunionstore", -4, Run::Write(zunionstore), DESTINATION,  "2.0.0", "destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE SUM|MIN|MAX]", "Add multiple sorted sets and store the resulting sorted set in a new key").uses("OW update, RO access").with(&[Flag::DenyOom]),
 ];
 
 /// A command's name, what it makes of its operands, and what it does with the result.

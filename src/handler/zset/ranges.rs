@@ -18,7 +18,7 @@
 
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
-use crate::handler::{Command, ONE_KEY, Run, TWO_KEYS, command};
+use crate::handler::{Command, Flag, ONE_KEY, Run, TWO_KEYS, command};
 use crate::resp::{Args, Reply, parse_bound};
 use crate::store::{View, ViewMut};
 use crate::types::{Loose, Scoring, Zset};
@@ -31,7 +31,7 @@ pub const COMMANDS: &[Command] = &[
     command("zrange",           -4, Run::Read(zrange),            ONE_KEY, "1.2.0", "key start stop [BYSCORE|BYLEX] [REV] [LIMIT offset count] [WITHSCORES]", "Return a range of members in a sorted set"),
     command("zrangebylex",      -4, Run::Read(zrangebylex),       ONE_KEY, "2.8.9", "key min max [LIMIT offset count]", "Return a range of members in a sorted set, by lexicographical range"),
     command("zrangebyscore",    -4, Run::Read(zrangebyscore),     ONE_KEY, "1.0.5", "key min max [WITHSCORES] [LIMIT offset count]", "Return a range of members in a sorted set, by score"),
-    command("zrangestore",      -5, Run::Write(zrangestore),      TWO_KEYS, "6.2.0", "dst src min max [BYSCORE|BYLEX] [REV] [LIMIT offset count]", "Store a range of members from sorted set into another key").uses("OW update, RO access"),
+    command("zrangestore",      -5, Run::Write(zrangestore),      TWO_KEYS, "6.2.0", "dst src min max [BYSCORE|BYLEX] [REV] [LIMIT offset count]", "Store a range of members from sorted set into another key").uses("OW update, RO access").with(&[Flag::DenyOom]),
     command("zremrangebylex",    4, Run::Write(zremrangebylex),   ONE_KEY, "2.8.9", "key min max", "Remove all members in a sorted set between the given lexicographical range").uses("RW delete"),
     command("zremrangebyrank",   4, Run::Write(zremrangebyrank),  ONE_KEY, "2.0.0", "key start stop", "Remove all members in a sorted set within the given indexes").uses("RW delete"),
     command("zremrangebyscore",  4, Run::Write(zremrangebyscore), ONE_KEY, "1.2.0", "key min max", "Remove all members in a sorted set within the given scores").uses("RW delete"),
