@@ -2,7 +2,7 @@
 # Does this server answer as Redis does? Three runs say so, each against the program that ships:
 #   1. the transcripts against our server;
 #   2. the same transcripts against redis-server, which shows that they are true;
-#      and the names of its options, all of which must be known here;
+#      and the names of its options, all of which must be known here; and it follows ours as a replica;
 #   3. the differential fuzz: random commands to both, replies compared byte for byte; 100,000 of
 #      them, and 10,000 random scripts, to the release build, and a tenth of that (FUZZ_DEBUG_OPS,
 #      10,000 commands) to the debug build, which has more
@@ -30,6 +30,7 @@ echo "== transcripts against $REDIS_SERVER"
 env -u REDIS REDIS_SERVER="$REDIS_SERVER" cargo test --quiet --test transcripts -- --nocapture
 env -u REDIS REDIS_SERVER="$REDIS_SERVER" cargo test --quiet --test starting every_option
 env -u REDIS REDIS_SERVER="$REDIS_SERVER" cargo test --quiet --test service a_redis_server
+env -u REDIS REDIS_SERVER="$REDIS_SERVER" cargo test --quiet --test replication redis::
 
 for profile in release dev; do
     operations=${FUZZ_OPS:-100000}

@@ -74,7 +74,7 @@ use std::time::{Duration, Instant};
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 
 /// How often the log's threads look for work. A failed write is tried again this often.
-const TICK: Duration = Duration::from_millis(100);
+pub const TICK: Duration = Duration::from_millis(100);
 
 /// A place in the log: bytes of records appended since the server started, over all files.
 pub type Position = u64;

@@ -122,6 +122,8 @@ pub enum Then {
     /// while a script is busy. `waits`: until replicas have everything.
     Shutdown {
         saves: bool,
+        /// Write a snapshot too.
+        snapshot: bool,
         force: bool,
         waits: bool,
     },

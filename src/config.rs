@@ -32,7 +32,6 @@ use crate::held::{self, Total};
 use crate::latency::Latency;
 use crate::resp::parse_integer;
 use crate::{glob, log};
-use ignored::NO_SNAPSHOTS;
 use options::{Accepts, Change, OPTIONS, Row, find, target};
 use policy::Policy;
 use slot::{Bytes, Slot};
@@ -139,6 +138,7 @@ pub struct Config {
     pub replica_read_only: Slot<bool>,
     pub replica_serve_stale_data: Slot<bool>,
     pub replicaof: Bytes,
+    pub save: Bytes,
     pub set_max_intset_entries: Slot<usize>,
     pub set_max_listpack_entries: Slot<usize>,
     pub set_max_listpack_value: Slot<usize>,
@@ -149,6 +149,7 @@ pub struct Config {
     pub syslog_enabled: Slot<bool>,
     pub syslog_facility: Bytes,
     pub syslog_ident: Bytes,
+    pub stop_writes_on_bgsave_error: Slot<bool>,
     pub timeout: Slot<usize>,
     pub unixsocket: Bytes,
     pub unixsocketperm: Bytes,
@@ -329,7 +330,6 @@ fn obstacle(option: &Row, value: &[u8], wanted: &[u8]) -> Option<String> {
     let reason = match option.change {
         Change::Fixed => option.summary,
         Change::Stays => "this server listens where it has started",
-        _ if option.name == "save" && !wanted.is_empty() => NO_SNAPSHOTS,
         _ => "",
     };
     if !reason.is_empty() {

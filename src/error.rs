@@ -96,6 +96,13 @@ impl Error {
     pub const Busy: Error = Error::Fixed(
         "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
     );
+    pub const SnapshotsFail: Error = Error::Fixed(
+        "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to \
+         disk. Commands that may modify the data set are disabled, because this instance is \
+         configured to report errors during writes if RDB snapshotting fails \
+         (stop-writes-on-bgsave-error option). Please check the Redis logs for details about the \
+         RDB error.",
+    );
     pub const NoScript: Error = Error::Fixed("NOSCRIPT No matching script. Please use EVAL.");
     pub const Loading: Error = Error::Fixed("LOADING Redis is loading the dataset in memory");
 }

@@ -78,7 +78,7 @@ mod stats;
 mod types;
 mod watch;
 
-use aof::rewrite::replay_sealed;
+use aof::rewrite::{replay_sealed, replay_up_to};
 use client::Client;
 use config::{Config, Start};
 use listen::Listener;
@@ -180,6 +180,11 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
         let replay_all = |manifest: &_| call::replay(server, |run| replay_sealed(manifest, run));
         server.aof.rewrite_when_asked(store, &replay_all)
     })?;
+    background("snapshot", |server, store| {
+        let replay =
+            |manifest: &_, length| call::replay(server, |run| replay_up_to(manifest, length, run));
+        server.snapshots.save_for_ever(&server.config, &server.aof, store, &replay)
+    })?;
     Ok(server)
 }
 
@@ -188,7 +193,7 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
 fn load(server: &Arc<Server>, has_log: bool) -> Result<Option<Keyspace>, String> {
     match has_log {
         true => call::replay(server, |run| server.aof.start(run)).map(Some),
-        false => snapshot::load(&server.config, &server.aof.status),
+        false => snapshot::load(&server.config, &server.aof.status, &server.snapshots),
     }
 }
 

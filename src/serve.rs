@@ -231,8 +231,8 @@ impl Session<'_> {
                 return Ok(false);
             }
             Then::Drop => return Ok(false),
-            Then::Shutdown { saves, force, waits } => {
-                self.shut_down(saves, force, waits);
+            Then::Shutdown { saves, snapshot, force, waits } => {
+                self.shut_down(saves, snapshot, force, waits);
                 self.flush()?;
             }
             // DEBUG RELOAD: serve/reload.rs. Everybody waits for it, and so do the replies before it.

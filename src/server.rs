@@ -36,6 +36,7 @@ use crate::held::{End, Held};
 use crate::listen::Address;
 use crate::pubsub::Hub;
 use crate::resp::Protocol;
+use crate::snapshot::Snapshots;
 use crate::stats::{Counters, Stats, Totals, add, random_id};
 use crate::store::Garbage;
 use crate::watch::WatchFlag;
@@ -61,6 +62,7 @@ pub struct Server {
     /// Held during CONFIG SET (handler/config.rs).
     pub config_changes: Mutex<()>,
     pub aof: Aof,
+    pub snapshots: Snapshots,
     pub stats: Stats,
     pub clients: Clients,
     /// `maxmemory`.
@@ -114,6 +116,7 @@ impl Server {
         let (lazyfree, garbage) = mpsc::channel();
         let server = Server {
             aof: Aof::new(config.clone()),
+            snapshots: Snapshots::new(),
             stats: Stats::new(commands),
             clients: Clients::default(),
             eviction: Eviction::default(),

@@ -27,8 +27,6 @@ use std::time::{Instant, SystemTime};
 /// Counters since the start, or since CONFIG RESETSTAT.
 #[derive(Default)]
 pub struct Stats {
-    /// Unix time in seconds.
-    pub started: u64,
     /// Accepted connections, with those that were then rejected.
     pub connections: AtomicU64,
     pub rejected_connections: AtomicU64,
@@ -98,8 +96,7 @@ impl Stats {
     pub fn new(commands: usize) -> Stats {
         let of_commands = (0..commands).map(|_| OfCommand::default()).collect();
         let histograms = (0..commands).map(|_| Histogram::default()).collect();
-        let started = unix_microseconds() / 1_000_000;
-        Stats { started, of_commands, histograms, ..Stats::default() }
+        Stats { of_commands, histograms, ..Stats::default() }
     }
 
     /// Sums over all clients since the last reset. `here` are the counters of connected clients.

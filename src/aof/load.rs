@@ -72,6 +72,13 @@ impl Stop {
     }
 }
 
+impl Stop {
+    /// In one line.
+    pub fn of(&self, path: &Path) -> String {
+        format!("{} {}: {}", path.display(), self.place(), self.reason)
+    }
+}
+
 impl From<io::Error> for Stop {
     fn from(error: io::Error) -> Stop {
         Stop { why: Why::Unreadable, offset: 0, reason: error.to_string() }
@@ -106,9 +113,8 @@ pub fn replay(
     progress: &mut dyn FnMut(u64),
 ) -> (Extent, Result<Stretch, Stop>) {
     let mut extent = Extent::default();
-    let result = disk::open(path, Opening::Read)
-        .map_err(Stop::from)
-        .and_then(|file| replay_into(file, replay, progress, &mut extent));
+    let file = disk::open(path, Opening::Read).map_err(Stop::from);
+    let result = file.and_then(|file| replay_from(file, replay, progress, &mut extent));
     match changed(path, sealed, extent.covered, &result) {
         Ok(None) => (extent, result),
         Ok(Some(stop)) => (extent, Err(stop)),
@@ -116,12 +122,22 @@ pub fn replay(
     }
 }
 
-/// Replays the first `length` bytes of an open file, which are whole units. Others may write behind them.
-pub fn replay_opened(file: File, length: u64, run: &mut Replay) -> Result<(), Stop> {
-    replay_into(file.take(length), run, &mut |_| {}, &mut Extent::default()).map(drop)
+/// Replays the first bytes of a file to which others may write. A unit must end there.
+pub fn replay_begin(path: &Path, length: u64, run: &mut Replay) -> Result<(), Stop> {
+    replay_opened(disk::open(path, Opening::Read)?, length, run, &mut |_| {})
 }
 
-fn replay_into(
+/// The same of a file that is open, and may have been deleted.
+pub fn replay_opened(
+    file: File,
+    length: u64,
+    run: &mut Replay,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), Stop> {
+    replay_from(file.take(length), run, progress, &mut Extent::default()).map(drop)
+}
+
+fn replay_from(
     file: impl Read,
     run: &mut Replay,
     progress: &mut dyn FnMut(u64),

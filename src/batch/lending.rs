@@ -12,7 +12,7 @@
 use super::Batch;
 use super::lock::Guard;
 use crate::handler::{Command, Flag};
-use crate::store::Busy;
+use crate::store::{Busy, Keyspace};
 
 impl Batch<'_> {
     /// Gives the lock back for the time between two commands of a script.
@@ -62,6 +62,11 @@ impl Batch<'_> {
         self.give_back();
         self.begin_writing(self.store.write_anyway());
         self.server.aof.append(&mut self.records);
+    }
+
+    /// The keyspace, if the lock is the exclusive one.
+    pub fn held(&self) -> Option<&Keyspace> {
+        if let Guard::Exclusive(keyspace) = &self.guard { Some(keyspace) } else { None }
     }
 
     /// [`share_anyway`](Self::share_anyway) for a command that is answered while a script is busy, and

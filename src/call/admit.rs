@@ -106,6 +106,9 @@ impl Caller<'_> {
     #[inline(always)]
     fn unless_forbidden(&self, command: &Command) -> Result<(), Refusal> {
         let server = self.batch.server;
+        if server.snapshots.stop_writes(&server.config) {
+            return Err(Error::SnapshotsFail.into());
+        }
         if let Some(cause) = server.aof.failure() {
             return Err(Error::misconf(&cause).into());
         }

@@ -16,14 +16,12 @@ const ZERO: &[&str] = &["0"];
 const PROTECTED: &Accepts = &OneOf(&["no", "yes", "local"]);
 const TLS: &str = "this server has no TLS";
 pub const NO_EFFECT: &str = "no effect here";
-pub const NO_SNAPSHOTS: &str = "there are no RDB snapshots";
 
 /// Options that are fixed here, and those whose default is several words.
 #[rustfmt::skip]
 pub static ROWS: &[Row] = &[
     row("tcp-keepalive", "0", Number(0, INT), Fixed, "std cannot set it"),
     row("tcp-backlog", "128", Number(0, INT), Fixed, "std sets it"),
-    row("save", "", SavePoints, Live, NO_SNAPSHOTS),
     row("proc-title-template", "{title} {listen-addr} {server-mode}", Text, Live, NO_EFFECT),
     row("oom-score-adj-values", "0 200 800", Words, Live, NO_EFFECT),
 ];
@@ -54,7 +52,7 @@ pub static GROUPS: &[(Accepts, Change, &str)] = &[
     // They tune something that is not here.
     (YesNo, Live, "\
         aof-rewrite-incremental-fsync=yes no-appendfsync-on-rewrite=no \
-        stop-writes-on-bgsave-error=yes rdb-del-sync-files=no \
+        rdb-del-sync-files=no \
         rdb-save-incremental-fsync=yes \
         replica-lazy-flush=no replica-announced=yes replica-ignore-maxmemory=yes \
         repl-diskless-sync=yes repl-disable-tcp-nodelay=no crash-log-enabled=yes \

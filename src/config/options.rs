@@ -161,6 +161,8 @@ static USED: &[Row] = &[
     row("aof-use-rdb-preamble", "no", YesNo, Live, "rewrite the log to a snapshot, and not to commands").slot(|c, v| c.aof_use_rdb_preamble.put(v)),
     // Snapshots.
     row("dbfilename", "dump.rdb", FileName, Protected, "name of the snapshot, in dir").slot(|c, v| c.dbfilename.put(v)),
+    row("save", "", SavePoints, Live, "write a snapshot after so many seconds, if there were so many changes").slot(|c, v| c.save.put(v)),
+    row("stop-writes-on-bgsave-error", "yes", YesNo, Live, "refuse writes while snapshots fail").slot(|c, v| c.stop_writes_on_bgsave_error.put(v)),
     row("rdbcompression", "yes", YesNo, Live, "make long strings in snapshots shorter").slot(|c, v| c.rdbcompression.put(v)),
     row("rdbchecksum", "yes", YesNo, AtStart, "end snapshots with a checksum").slot(|c, v| c.rdbchecksum.put(v)),
     // Limits.

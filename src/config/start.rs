@@ -343,19 +343,14 @@ impl Loader {
             warnings.push(text.to_string());
         }
         let keeps_log = self.value("appendonly") == b"yes";
-        match self.has_save.then(|| self.value("save")) {
-            Some(b"") => {}
-            None if keeps_log => {}
-            Some(save) if keeps_log => warnings.push(format!(
-                "'save {}' is in vain: there are no RDB snapshots. The append-only file keeps every change.",
-                text(save)
-            )),
-            // Redis would make snapshots even if its file does not mention `save`.
-            _ => warnings.push(
-                "Nothing will be kept on disk, because appendonly is 'no' and there are no RDB \
-                 snapshots. Set appendonly to yes, or save to \"\" if that is what you want."
+        // Redis would make snapshots even if its file does not mention `save`.
+        if !keeps_log && !self.has_save {
+            warnings.push(
+                "Nothing will be kept on disk, because appendonly is 'no', and save is empty here if it is not \
+                 given. Set appendonly to yes, or save to '3600 1 300 100 60 10000' as in Redis, or to \"\" if \
+                 that is what you want."
                     .to_string(),
-            ),
+            );
         }
         warnings
     }
@@ -564,9 +559,8 @@ mod tests {
     #[test]
     fn save_reads_back_as_it_was_given_and_is_checked_as_redis_does() {
         let file = File::new("save", b"save 900 1\nsave 300 10 60 10000\n");
-        let (config, warnings) = start(&[file.path()]).unwrap();
+        let (config, _) = start(&[file.path()]).unwrap();
         assert_eq!(shown(&config, "save"), "900 1 300 10 60 10000");
-        assert!(warnings[0].starts_with("'save 900 1 300 10 60 10000' is in vain"), "{warnings:?}");
         let (config, _) = start(&[file.path(), "--save", "5 6"]).unwrap();
         assert_eq!(shown(&config, "save"), "900 1 300 10 60 10000 5 6");
         let (config, _) = start(&[file.path(), "--save", "", "--save", "5 6"]).unwrap();
@@ -637,10 +631,10 @@ mod tests {
             assert_eq!(shown(&config, "save"), "");
             assert!(warnings.is_empty());
         }
-        let (_, warnings) = start(&["--save", "900", "1", "--save", "60 1000"]).unwrap();
-        assert_eq!(warnings.len(), 1);
-        let (_, warnings) = start(&["--appendonly", "no", "--save", ""]).unwrap();
-        assert!(warnings.is_empty());
+        for (save, count) in [(&["--save", ""][..], 0), (&["--save", "60 1"], 0), (&[], 1)] {
+            let (_, warnings) = start(&[&["--appendonly", "no"], save].concat()).unwrap();
+            assert_eq!(warnings.len(), count);
+        }
         let (config, _) = start(&["", "--timeout", "4"]).unwrap();
         assert_eq!((config.timeout.get(), &config.file), (4, &PathBuf::new()));
     }

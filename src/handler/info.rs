@@ -243,15 +243,7 @@ impl Info<'_> {
         self.absent("async_loading current_cow_peak current_cow_size current_cow_size_age");
         self.fraction("current_fork_perc", 0.0);
         self.absent("current_save_keys_processed current_save_keys_total");
-        // There are no snapshots, so all changes count. Redis shows its start as the last snapshot.
-        self.field("rdb_changes_since_last_save", self.view.changes());
-        self.flag("rdb_bgsave_in_progress", false);
-        self.field("rdb_last_save_time", self.server.stats.started);
-        self.field("rdb_last_bgsave_status", "ok");
-        self.field("rdb_last_bgsave_time_sec", -1);
-        self.field("rdb_current_bgsave_time_sec", -1);
-        self.absent("rdb_saves rdb_last_cow_size rdb_last_load_keys_expired");
-        self.field("rdb_last_load_keys_loaded", 0);
+        self.snapshots(now);
         self.flag("aof_enabled", aof.is_enabled());
         self.flag("aof_rewrite_in_progress", status.rewriting.load(Ordering::Relaxed));
         // A rewrite is never scheduled: BGREWRITEAOF starts it, or is refused.
@@ -277,6 +269,25 @@ impl Info<'_> {
         if self.server.is_loading() {
             self.loading();
         }
+    }
+
+    fn snapshots(&mut self, now: u64) {
+        let snapshots = &self.server.snapshots;
+        let changes = self.view.changes().saturating_sub(load(&snapshots.saved_changes));
+        self.field("rdb_changes_since_last_save", changes);
+        self.flag("rdb_bgsave_in_progress", snapshots.is_running());
+        self.field("rdb_last_save_time", load(&snapshots.last_save));
+        let has_failed = snapshots.has_failed.load(Ordering::Relaxed);
+        self.field("rdb_last_bgsave_status", if has_failed { "err" } else { "ok" });
+        let seconds = snapshots.last_seconds.load(Ordering::Relaxed);
+        self.field("rdb_last_bgsave_time_sec", seconds);
+        let began = Some(load(&snapshots.began)).filter(|began| *began > 0);
+        let seconds = began.map_or(-1, |began| now.saturating_sub(began) as i64);
+        self.field("rdb_current_bgsave_time_sec", seconds);
+        self.field("rdb_saves", load(&snapshots.saves));
+        self.absent("rdb_last_cow_size");
+        self.field("rdb_last_load_keys_expired", load(&snapshots.keys_expired));
+        self.field("rdb_last_load_keys_loaded", load(&snapshots.keys_loaded));
     }
 
     fn loading(&mut self) {

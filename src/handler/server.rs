@@ -17,12 +17,16 @@ use crate::resp::words::quote;
 use crate::resp::{Args, Digits, Reply};
 use crate::stats::unix_microseconds;
 use crate::store::View;
+use std::sync::atomic::Ordering;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
     command("time",         1,  Run::Client(time),         NO_KEY, "2.6.0", "", "Return the current server time"),
     command("monitor",      1,  Run::Client(monitor),      NO_KEY, "1.0.0", "", "Listen for all requests received by the server in real time").with(&[Flag::NoScript, Flag::Admin]),
     command("bgrewriteaof", 1,  Run::Client(bgrewriteaof), NO_KEY, "1.0.0", "", "Asynchronously rewrite the append-only file").with(&[Flag::NoScript, Flag::Admin, Flag::NotLoading]),
+    command("save",         1,  Run::Client(save),         NO_KEY, "1.0.0", "", "Synchronously save the dataset to disk").with(&[Flag::NoScript, Flag::Admin, Flag::NoMulti, Flag::NotLoading, Flag::GivesLockBack]),
+    command("bgsave",       -1, Run::Client(bgsave),       NO_KEY, "1.0.0", "[SCHEDULE]", "Asynchronously save the dataset to disk").with(&[Flag::NoScript, Flag::Admin, Flag::NotLoading]),
+    command("lastsave",     1,  Run::Client(lastsave),     NO_KEY, "1.0.0", "", "Get the UNIX time stamp of the last successful save to disk"),
     command("lolwut",       -1, Run::Read(lolwut),         NO_KEY, "5.0.0", "[VERSION version]", "Display some computer art and the Redis version"),
     command("module",        -2, Run::Container(None),     NO_KEY, "4.0.0", "", "A container for module commands"),
     command("module|list",   2,  Run::Client(module_list), NO_KEY, "4.0.0", "", "List all modules loaded by the server").with(&[Flag::NoScript, Flag::Admin, Flag::NotLoading]).help("\n    Return a list of loaded modules."),
@@ -76,6 +80,45 @@ fn bgrewriteaof(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), 
     Ok(())
 }
 
+const IN_PROGRESS: Error = Error::Fixed("ERR Background save already in progress");
+
+fn save(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
+    match client.server.snapshots.request_and_wait() {
+        Some(true) => reply.ok(),
+        // As in Redis, the log has more to say.
+        Some(false) => Err(Error::Fixed("ERR")),
+        None => Err(IN_PROGRESS),
+    }
+}
+
+/// With SCHEDULE it begins when the rewrite of the log has ended; without it is refused then, as in Redis.
+fn bgsave(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let schedule = match args.len() {
+        1 => false,
+        2 if args[1].eq_ignore_ascii_case(b"schedule") => true,
+        _ => return Err(Error::Syntax),
+    };
+    let server = &client.server;
+    let is_rewriting = server.aof.status.rewriting.load(Ordering::Relaxed);
+    if !server.snapshots.is_running() && is_rewriting && !schedule && !client.in_exec {
+        return Err(Error::text(
+            "ERR Another child process is active (AOF?): can't BGSAVE right now. Use BGSAVE SCHEDULE in order \
+             to schedule a BGSAVE whenever possible.",
+        ));
+    }
+    if !server.snapshots.request() {
+        return Err(IN_PROGRESS);
+    }
+    let begins = if is_rewriting || client.in_exec { "scheduled" } else { "started" };
+    reply.status(&format!("Background saving {begins}"));
+    Ok(())
+}
+
+fn lastsave(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
+    reply.count(client.server.snapshots.last_save.load(Ordering::Relaxed) as usize);
+    Ok(())
+}
+
 fn shutdown(client: &mut Client, args: &Args, _: &mut Reply) -> Result<(), Error> {
     let mut cursor = Cursor::new(args);
     let (mut save, mut force, mut waits) = (None, false, true);
@@ -92,7 +135,10 @@ fn shutdown(client: &mut Client, args: &Args, _: &mut Reply) -> Result<(), Error
             _ => return Err(Error::Syntax),
         }
     }
-    client.then = Then::Shutdown { saves: save != Some(false), force, waits };
+    let saves = save != Some(false);
+    let has_points = !client.server.config.save.text().is_empty();
+    let snapshot = save == Some(true) || saves && has_points;
+    client.then = Then::Shutdown { saves, snapshot, force, waits };
     Ok(())
 }
 

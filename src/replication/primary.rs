@@ -18,8 +18,9 @@
 //!
 //! **How Redis does it**: replication.c, `syncCommand`, `rdbSaveToSlavesSockets`, and `writeToClient`.
 
+use crate::aof::Position;
 use crate::aof::backlog::{Follower, Mark};
-use crate::aof::{Position, load};
+use crate::aof::load::{self, Part};
 use crate::call;
 use crate::held::End;
 use crate::log;
@@ -29,6 +30,7 @@ use crate::server::replicas::{Announced, Request, Snapshot, State};
 use crate::server::{Public, Server};
 use crate::stats::{add, random_id};
 use crate::store::Keyspace;
+use std::cell::Cell;
 use std::io::{self, ErrorKind, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::Ordering;
@@ -151,15 +153,17 @@ impl Sender<'_> {
 
     /// Makes the data of the mark.
     fn replay(&self, mark: Mark, snapshot: &Arc<Snapshot>) -> Result<Keyspace, String> {
-        let mut last = Instant::now();
+        let last = Cell::new(Instant::now());
         let replayed = call::replay(self.server, |run| {
-            let mut run = |part: load::Part| match self.show_life(&mut last) {
+            let mut run = |part: Part| match self.show_life(&last) {
                 // If others share it, it is made to its end.
                 Err(reason) if Arc::strong_count(snapshot) == 1 => Err((0, reason)),
                 _ => run(part),
             };
+            // While the base is a snapshot itself. Whether the replica has left is found out behind it.
+            let mut progress = |_| drop(self.show_life(&last));
             mark.files.into_iter().try_for_each(|(path, file, length)| {
-                load::replay_opened(file, length, &mut run)
+                load::replay_opened(file, length, &mut run, &mut progress)
                     .map_err(|stop| format!("{} {}: {}", path.display(), stop.place(), stop.reason))
             })
         });
@@ -176,12 +180,12 @@ impl Sender<'_> {
 
     /// The data, when it is made, perhaps by another thread.
     fn wait_for_keyspace<'a>(&self, snapshot: &'a Snapshot) -> Result<&'a Keyspace, String> {
-        let mut last = Instant::now();
+        let last = Cell::new(Instant::now());
         loop {
             if let Some(made) = snapshot.keyspace.get() {
                 return made.as_ref().map_err(String::clone);
             }
-            self.show_life(&mut last)?;
+            self.show_life(&last)?;
             thread::sleep(TICK);
         }
     }
@@ -248,14 +252,14 @@ impl Sender<'_> {
     }
 
     /// Sends a newline if one is due. Fails if the replica has left.
-    fn show_life(&self, last: &mut Instant) -> Result<(), String> {
+    fn show_life(&self, last: &Cell<Instant>) -> Result<(), String> {
         if self.is_over() {
             return Err(LEFT.into());
         }
-        if last.elapsed() < SIGN_OF_LIFE {
+        if last.get().elapsed() < SIGN_OF_LIFE {
             return Ok(());
         }
-        *last = Instant::now();
+        last.set(Instant::now());
         self.write_all(b"\n", None)
     }
 

@@ -25,6 +25,7 @@ use crate::outbox::is_timeout;
 use crate::server::Blocked;
 use crate::server::replicas::Replica;
 use crate::service;
+use crate::snapshot;
 use std::io::{self, Read};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
@@ -109,7 +110,7 @@ impl Session<'_> {
     /// Ends the process. Nobody else can reach the data any more. If the log cannot be saved, the
     /// process goes on, unless the client has said FORCE or NOSAVE: the operator is told, and the client may
     /// try again, as in Redis.
-    pub(super) fn shut_down(&mut self, saves: bool, force: bool, waits: bool) {
+    pub(super) fn shut_down(&mut self, saves: bool, snapshot: bool, force: bool, waits: bool) {
         log::notice(format_args!("SHUTDOWN: saving the log, then good bye"));
         self.caller.batch.hold_everything();
         if saves && self.caller.batch.store.is_busy() {
@@ -117,13 +118,18 @@ impl Session<'_> {
             self.reply.error(&Error::Busy);
             return self.caller.finish(&mut self.client, &mut self.reply);
         }
-        match self.server.aof.sync_all() {
+        let config = &self.server.config;
+        let keyspace = self.caller.batch.held().filter(|_| snapshot);
+        let written = keyspace.map_or(Ok(()), |keyspace| snapshot::write(config, keyspace));
+        match self.server.aof.sync_all().and(written) {
             Err(cause) if saves && !force => {
                 let text = "ERR Errors trying to SHUTDOWN. Check logs.";
                 self.reply.error(&Error::text(text));
                 self.caller.finish(&mut self.client, &mut self.reply);
                 // Only now, because nothing prints under a lock.
-                log::warning(format_args!("cannot shut down, the log is not saved: {cause}"));
+                log::warning(format_args!(
+                    "cannot shut down, because this cannot be saved: {cause}"
+                ));
             }
             _ => {
                 if waits {

@@ -265,7 +265,7 @@ fn on_a_full_disk_the_log_can_be_switched_off_and_the_server_ended() {
     let (acknowledged, _) = fill(&mut client);
     let reply = server.client().run("SHUTDOWN");
     assert_eq!(reply, "(error) ERR Errors trying to SHUTDOWN. Check logs.");
-    server.wait_for_line("cannot shut down, the log is not saved");
+    server.wait_for_line("cannot shut down, because this cannot be saved");
     assert_eq!(client.run("CONFIG SET appendonly no"), "OK");
     assert_eq!(client.run("SET unlogged 1"), "OK");
     assert!(server.shut_down().success());

@@ -9,6 +9,7 @@
 //! | `rewriting`  | the log's files, under the server; writers during a rewrite     |
 //! | `disk`       | the disk: full, and then not                                    |
 //! | `loading`    | nothing: what clients see while a long log loads, and INFO      |
+//! | `snapshots`  | what is to be written in `dump.rdb`, and by whom                |
 //! | `checking`   | the file again, as `--check-aof` sees it                        |
 //!
 //! Kills between any two steps and power cuts are in `src/aof/power_cuts.rs`. What needs a library under
@@ -23,6 +24,7 @@ mod kills;
 mod loading;
 mod rewriting;
 mod script;
+mod snapshots;
 #[path = "../support/mod.rs"]
 mod support;
 mod tails;

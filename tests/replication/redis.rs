@@ -37,7 +37,7 @@ fn a_redis_server_that_comes_under_load_and_is_cut_off_again_and_again_is_equal_
     let mut client = primary.client();
     let Some(replica) = while_writing(&primary, 8, || {
         eventually("there is much", || {
-            info(&mut client, "replication", "master_repl_offset").len() > 6
+            info(&mut client, "persistence", "aof_current_size").len() > 6
         });
         let replica = follower_of(&primary)?;
         wait_for_link(&replica);

@@ -4,14 +4,16 @@ use super::base;
 use crate::aof::disk;
 use crate::aof::load::{self, Replay};
 use crate::aof::{Aof, start::cannot_write};
+use crate::rdb::How;
 use crate::store::Keyspace;
 use std::path::Path;
 
 impl Aof {
-    /// Writes the keyspace to a file as a rewrite does, and replays that.
+    /// Writes the keyspace to a file as a snapshot, and reads that.
     pub fn replay_base_of(&self, keyspace: &Keyspace, run: &mut Replay) -> Result<(), String> {
-        let path = self.directory().join(format!("temp-reload-{}.aof", std::process::id()));
-        let written = base::write(&path, keyspace, &self.config);
+        let path = self.directory().join(format!("temp-reload-{}.rdb", std::process::id()));
+        let how = How::of(&self.config, false);
+        let written = base::write_snapshot(&path, keyspace, how, &mut |_| {});
         let written = written.map_err(cannot_write(&path));
         let result = written.and_then(|()| replay_file(&path, run));
         let _ = disk::remove_file(&path);
@@ -29,5 +31,5 @@ impl Aof {
 /// Other servers' annotations may be missing at the end, so it does not count as sealed.
 fn replay_file(path: &Path, run: &mut Replay) -> Result<(), String> {
     let (_, result) = load::replay(path, false, run, &mut |_| {});
-    result.map(drop).map_err(|stop| format!("{} {}: {}", path.display(), stop.place(), stop.reason))
+    result.map(drop).map_err(|stop| stop.of(path))
 }

@@ -33,7 +33,8 @@ fn pause_after(failures: u64) -> Duration {
 pub struct Requests {
     pub wanted: Mutex<Wanted>,
     arrived: Condvar,
-    /// Held while the log's files are replaced, by a rewrite or because other data comes ([`Aof::exchange`]).
+    /// Held by whoever replaces the log's files, by a rewrite or because other data comes ([`Aof::exchange`]), or replays
+    /// those that are in use: a rewrite deletes them.
     pub alone: Mutex<()>,
 }
 
@@ -97,10 +98,9 @@ impl Aof {
             let begin = Instant::now();
             status.rewrite_start.store(unix_microseconds() / 1_000_000, Ordering::Relaxed);
             let enable = self.rewriter.wanted.lock().unwrap().enable.take();
-            let result = {
-                let _alone = self.rewriter.alone.lock().unwrap();
-                self.rewrite(enable.clone(), store, replay_all)
-            };
+            let alone = self.rewriter.alone.lock().unwrap();
+            let result = self.rewrite(enable.clone(), store, replay_all);
+            drop(alone);
             self.syncs.during_rewrite.store(false, Ordering::Relaxed);
             self.tell(&result, begin.elapsed());
             ended = Instant::now();

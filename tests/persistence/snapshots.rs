@@ -1,0 +1,142 @@
+//! Snapshots: what is in `dump.rdb`, when it is written, and what happens if it cannot be.
+
+use super::support::{Client, Program, Server, eventually};
+use super::{Directory, dump};
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+const NO_LOG: &str = "--appendonly no";
+
+/// Sets this when it goes.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn flags(text: &str) -> Vec<&str> {
+    text.split(' ').collect()
+}
+
+/// A server on a copy of the snapshot in this directory.
+fn on_snapshot_of(dir: &Path) -> Server {
+    let directory = Directory::new();
+    fs::copy(dir.join("dump.rdb"), directory.0.join("dump.rdb")).unwrap();
+    Server::start_in(directory, Program::Ours, &flags(NO_LOG))
+}
+
+fn info(client: &mut Client, field: &str) -> String {
+    let info = client.run("INFO persistence");
+    let rest = info.split_once(field).map_or("", |(_, rest)| rest);
+    rest.split("\\r").next().unwrap_or_default().to_string()
+}
+
+fn bgsave(client: &mut Client) {
+    assert_eq!(client.run("BGSAVE"), "Background saving started");
+    eventually("the snapshot is written", || info(client, "rdb_bgsave_in_progress:") == "0");
+}
+
+#[test]
+fn a_snapshot_holds_all_of_one_moment_while_others_write_with_and_without_a_log() {
+    for log in ["--appendonly yes", NO_LOG] {
+        let server = Server::start(&flags(log));
+        let mut client = server.client();
+        for line in ["SET s v PX 100000000", "RPUSH l a b", "HSET h f v", "SELECT 3", "ZADD z 1 m"]
+        {
+            client.run(line);
+        }
+        client.run("SELECT 0");
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut client = server.client();
+                let mut number = 0;
+                while !is_over.load(Ordering::Relaxed) {
+                    number += 1;
+                    // Slower, because each snapshot replays the whole log.
+                    thread::sleep(Duration::from_millis(1));
+                    client.run(&format!("MSET a {number} b {number}"));
+                    client.run("MULTI");
+                    client.run(&format!("RPUSH one {number}"));
+                    client.run(&format!("RPUSH two {number}"));
+                    client.run("EXEC");
+                }
+            });
+            // Whether an assertion fails or not.
+            let _over = Over(&is_over);
+            for _ in 0..3 {
+                bgsave(&mut client);
+                let found = on_snapshot_of(server.dir());
+                let mut found = found.client();
+                assert_eq!(found.run("GET a"), found.run("GET b"));
+                assert_eq!(found.run("LRANGE one 0 -1"), found.run("LRANGE two 0 -1"));
+                assert_eq!(found.run("MGET s nothing"), "1) \"v\"\n2) (nil)");
+            }
+        });
+        assert_eq!(client.run("SAVE"), "OK");
+        assert_eq!(info(&mut client, "rdb_changes_since_last_save:"), "0");
+        let whole = dump(&mut client, 16);
+        let found = on_snapshot_of(server.dir());
+        assert!(dump(&mut found.client(), 16) == whole, "{log}");
+    }
+}
+
+#[test]
+fn a_save_point_that_is_reached_writes_a_snapshot() {
+    let server = Server::start(&flags("--appendonly no --save 3600 1 --save 1 3"));
+    let mut client = server.client();
+    client.run("MSET a 1 b 2 c 3");
+    server.wait_for_line("3 changes in 1 seconds. Saving...");
+    server.wait_for_line("DB saved on disk");
+    let found = on_snapshot_of(server.dir());
+    assert_eq!(found.client().run("MGET a c"), "1) \"1\"\n2) \"3\"");
+    assert_eq!(client.run("CONFIG SET save \"\""), "OK");
+}
+
+#[test]
+fn while_snapshots_fail_writes_are_refused_if_there_are_save_points() {
+    let server = Server::start(&flags("--appendonly no --save 3600 1000000"));
+    let mut client = server.client();
+    client.run("SET k v");
+    let place = server.dir().join("dump.rdb");
+    fs::create_dir(&place).unwrap();
+    assert_eq!(client.run("SAVE"), "(error) ERR");
+    bgsave(&mut client);
+    assert_eq!(info(&mut client, "rdb_last_bgsave_status:"), "err");
+    assert!(client.run("SET k w").starts_with("(error) MISCONF Redis is configured to save RDB"));
+    assert_eq!(client.run("GET k"), "\"v\"");
+    assert_eq!(client.run("CONFIG SET stop-writes-on-bgsave-error no"), "OK");
+    assert_eq!(client.run("SET k x"), "OK");
+    assert_eq!(client.run("CONFIG SET stop-writes-on-bgsave-error yes"), "OK");
+    assert_eq!(client.run("SHUTDOWN"), "(error) ERR Errors trying to SHUTDOWN. Check logs.");
+    // What was begun is not left behind.
+    let names = fs::read_dir(server.dir()).unwrap().flatten().map(|file| file.file_name());
+    assert!(names.into_iter().all(|name| !name.to_string_lossy().starts_with("temp-")));
+    fs::remove_dir(&place).unwrap();
+    bgsave(&mut client);
+    assert_eq!(client.run("SET k w"), "OK");
+}
+
+#[test]
+fn shutdown_writes_a_snapshot_if_it_is_asked_to_or_if_there_are_save_points() {
+    for (points, command, is_kept) in [
+        ("3600 1", "SHUTDOWN", true),
+        ("3600 1", "SHUTDOWN NOSAVE", false),
+        ("", "SHUTDOWN SAVE", true),
+        ("", "SHUTDOWN", false),
+    ] {
+        let mut server = Server::start(&["--appendonly", "no", "--save", points]);
+        let mut client = server.client();
+        client.run("SET k v");
+        client.send(&command.split(' ').collect::<Vec<_>>());
+        assert!(server.wait_for_end().success());
+        server.start_again();
+        let found = server.client().run("EXISTS k");
+        assert_eq!(found == "(integer) 1", is_kept, "{points} {command}");
+    }
+}
