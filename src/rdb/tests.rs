@@ -5,7 +5,8 @@ use crate::key::Key;
 use crate::resp::Arg;
 use crate::store::Keyspace;
 use crate::types::{
-    Edit, Hash, Limits, List, Loose, Member, NodeLimits, Packed, Part, Set, Side, Str, Value, Zset,
+    Edit, Hash, Limits, List, Loose, Member, NodeLimits, Packed, Part, Remember, Set, Side, Str,
+    Value, Zset,
 };
 
 const PACKED: Packed = Packed { entries: 4, value: 64 };
@@ -17,6 +18,7 @@ const LIMITS: Limits = Limits {
     hash: PACKED,
     zset: PACKED,
     packs: true,
+    remember: Remember::LastUse,
 };
 
 const HOW: How = How { packs: true, checks: true, list: LIMITS.list, is_base: false };
