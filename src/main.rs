@@ -49,6 +49,7 @@ mod propagate;
 mod aof;
 
 // For looking up.
+mod background;
 mod blob;
 mod client;
 mod config;
@@ -78,11 +79,10 @@ mod stats;
 mod types;
 mod watch;
 
-use aof::rewrite::{replay_sealed, replay_up_to};
+use background::{load, spawn};
 use client::Client;
 use config::{Config, Start};
 use listen::Listener;
-use replication::replica;
 use server::Server;
 use stats::add;
 use std::collections::VecDeque;
@@ -143,13 +143,9 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
     let (server, to_be_freed) = Server::new(config, port, handler::TABLE.rows.len());
     let server = Arc::new(server);
     let store = Arc::new(Store::new(Keyspace::new(server.config.databases.get())));
-    let background = |name, work: fn(&Arc<Server>, &Store)| {
-        let (server, store) = (server.clone(), store.clone());
-        spawn(name, move || work(&server, &store))
-    };
-    let freeing = server.clone();
+    let (freeing, evicting) = (server.clone(), server.clone());
     spawn("lazyfree", move || freeing.free_for_ever(to_be_freed))?;
-    background("evict", |server, _| server.evict_for_ever())?;
+    spawn("evict", move || evicting.evict_for_ever())?;
     // From the first client on we are a replica, if the configuration says so.
     server.primary.set(server.config.primary()?);
     server.aof.status.loading.store(true, Ordering::Relaxed);
@@ -170,39 +166,8 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
     server.aof.status.loading.store(false, Ordering::Relaxed);
     accepting.iter().for_each(Thread::unpark);
     service::ready(&server.config, port);
-    background("sync", |server, _| server.aof.sync_every_second())?;
-    background("expire", |server, store| expire::expire_for_ever(server, store))?;
-    background("maxmemory", |server, store| evict::evict_for_ever(server, store))?;
-    // A rewrite makes its base from a replay of the files that nothing is appended to any more
-    // (aof/rewrite.rs).
-    background("follow", |server, store| replica::follow_for_ever(server, store))?;
-    background("rewrite", |server, store| {
-        let replay_all = |manifest: &_| call::replay(server, |run| replay_sealed(manifest, run));
-        server.aof.rewrite_when_asked(store, &replay_all)
-    })?;
-    background("snapshot", |server, store| {
-        let replay =
-            |manifest: &_, length| call::replay(server, |run| replay_up_to(manifest, length, run));
-        server.snapshots.save_for_ever(&server.config, &server.aof, store, &replay)
-    })?;
+    background::start(&server, &store)?;
     Ok(server)
-}
-
-/// The data, from the log or else from a snapshot: into a keyspace of its own, whose lock the replay keeps to the end.
-/// INFO looks at an empty one meanwhile.
-fn load(server: &Arc<Server>, has_log: bool) -> Result<Option<Keyspace>, String> {
-    match has_log {
-        true => call::replay(server, |run| server.aof.start(run)).map(Some),
-        false => snapshot::load(&server.config, &server.aof.status, &server.snapshots),
-    }
-}
-
-/// Starts one of our own threads.
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<Thread, String> {
-    match thread::Builder::new().name(name.into()).spawn(work) {
-        Ok(handle) => Ok(handle.thread().clone()),
-        Err(error) => Err(format!("cannot start the thread '{name}': {error}")),
-    }
 }
 
 /// Gives each client a thread of its own. Starting a thread takes ten times as long as accepting a

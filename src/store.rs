@@ -135,16 +135,6 @@ impl Keyspace {
         }
     }
 
-    /// Takes the data of another, which the log or a snapshot has filled. Any key may have changed, so all watches
-    /// fail.
-    pub fn take_over(&mut self, loaded: Keyspace) {
-        let origin = loaded.origin().cloned();
-        self.garbage.push(Box::new(std::mem::replace(&mut self.dbs, loaded.dbs)));
-        self.changes += loaded.changes;
-        self.origin = origin.map(|origin| (origin, self.changes));
-        self.watchers.get_mut().unwrap().touch_all();
-    }
-
     pub fn databases(&self) -> usize {
         self.dbs.count
     }

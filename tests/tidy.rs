@@ -22,8 +22,9 @@ use support::transcript::{self, Action, Transcript};
 
 /// Imports run one way: a file may use what stands in a later line of this list, and nothing of
 /// its own line or an earlier one. `aof` cannot know a command, and `resp` knows error texts only.
-const LAYERS: [&[&str]; 16] = [
+const LAYERS: [&[&str]; 17] = [
     &["main"],
+    &["background"],
     &["serve", "evict", "expire"],
     &["replication"],
     &["call"],

@@ -86,9 +86,8 @@ pub fn read(
         }
     }
     check_crc(&mut source)?;
-    found.bytes = source.offset;
     found.origin().into_iter().for_each(|origin| keyspace.set_origin(origin));
-    Ok(found)
+    Ok(Found { bytes: source.offset, ..found })
 }
 
 /// Whether a file that begins so is a snapshot.
