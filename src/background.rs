@@ -6,18 +6,20 @@ use crate::aof::rewrite::{replay_sealed, replay_up_to};
 use crate::call;
 use crate::replication::replica;
 use crate::server::Server;
-use crate::store::{Keyspace, Store};
+use crate::store::Store;
 use crate::{evict, expire, snapshot};
 use std::sync::Arc;
 use std::thread::{self, Thread};
 
-/// The data, from the log or else from a snapshot: into a keyspace of its own, whose lock the replay keeps to the end.
-/// INFO looks at an empty one meanwhile.
-pub fn load(server: &Arc<Server>, has_log: bool) -> Result<Option<Keyspace>, String> {
-    match has_log {
-        true => call::replay(server, |run| server.aof.start(run)).map(Some),
-        false => snapshot::load(&server.config, &server.aof.status, &server.snapshots),
-    }
+/// Loads the data, from the log or else from a snapshot: into a keyspace of its own, whose lock the replay keeps to the
+/// end. INFO looks at an empty one meanwhile.
+pub fn load(server: &Arc<Server>, store: &Store, has_log: bool) -> Result<(), String> {
+    let keyspace = match has_log {
+        true => Some(call::replay(server, |run| server.aof.start(run))?),
+        false => snapshot::load(&server.config, &server.aof.status, &server.snapshots)?,
+    };
+    keyspace.into_iter().for_each(|keyspace| store.write_when_free().take_over(keyspace));
+    Ok(())
 }
 
 /// Starts the threads.

@@ -16,6 +16,7 @@
 //!           the reply has not left yet                              ▼ commit
 //! sync      fsync, each second or sooner ─▶ ╔═ the log's file ═════════════════╗
 //! rewrite   makes the log short again ────▶ ╚══════════════════════════════════╝
+//! snapshot  writes dump.rdb, if somebody asks for it
 //! lazyfree  frees what is large, so that nobody holds a lock for it
 //! evict     ends the client that holds the most, when all together hold too much
 //! maxmemory evicts keys, when memory is exceeded and no command does it
@@ -160,9 +161,7 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
     };
     let accepting = listeners.into_iter().map(accept);
     let accepting = accepting.collect::<Result<Vec<Thread>, String>>()?;
-    if let Some(keyspace) = load(&server, has_log)? {
-        store.write_when_free().take_over(keyspace);
-    }
+    load(&server, &store, has_log)?;
     server.aof.status.loading.store(false, Ordering::Relaxed);
     accepting.iter().for_each(Thread::unpark);
     service::ready(&server.config, port);

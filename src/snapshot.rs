@@ -24,12 +24,12 @@ use crate::aof::{Aof, TICK};
 use crate::config::Config;
 use crate::log;
 use crate::propagate::Source;
-use crate::rdb::{self, How};
+use crate::rdb::{self, Found, How};
 use crate::stats::unix_microseconds;
 use crate::store::{Keyspace, Store};
 use crate::types::Limits;
 use std::io::{self, BufReader, ErrorKind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use std::sync::{Condvar, Mutex};
@@ -233,7 +233,8 @@ pub fn write(config: &Config, keyspace: &Keyspace) -> Result<(), String> {
     })
 }
 
-/// Loads the snapshot of the directory, if there is one. Long because most of it is told to somebody. The error is one line for the operator.
+/// Loads the snapshot of the directory, if there is one. The error is one line for the operator. Long because most of
+/// it is told to somebody.
 pub fn load(
     config: &Config,
     status: &Status,
@@ -272,18 +273,20 @@ pub fn load(
             cannot_read(&error)
         )
     })?;
-    for warning in &found.warnings {
-        log::warning(format_args!("{}: {warning}", path.display()));
-    }
-    log::notice(format_args!(
-        "loaded {} keys from {}, {} bytes, in {} ms; {} were expired",
-        found.keys,
-        path.display(),
-        found.bytes,
-        begin.elapsed().as_millis(),
-        found.expired
-    ));
+    tell(&path, &found, begin.elapsed());
     snapshots.keys_loaded.store(found.keys, Relaxed);
     snapshots.keys_expired.store(found.expired, Relaxed);
     Ok(Some(keyspace))
+}
+
+fn tell(path: &Path, found: &Found, took: Duration) {
+    let path = path.display();
+    for warning in &found.warnings {
+        log::warning(format_args!("{path}: {warning}"));
+    }
+    let Found { keys, bytes, expired, .. } = found;
+    let took = took.as_millis();
+    log::notice(format_args!(
+        "loaded {keys} keys from {path}, {bytes} bytes, in {took} ms; {expired} were expired"
+    ));
 }

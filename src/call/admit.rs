@@ -105,13 +105,8 @@ impl Caller<'_> {
     /// Refuses a command that writes, if nobody may write.
     #[inline(always)]
     fn unless_forbidden(&self, command: &Command) -> Result<(), Refusal> {
+        self.unless_disk_fails()?;
         let server = self.batch.server;
-        if server.snapshots.stop_writes(&server.config) {
-            return Err(Error::SnapshotsFail.into());
-        }
-        if let Some(cause) = server.aof.failure() {
-            return Err(Error::misconf(&cause).into());
-        }
         let is_ping = command.name == "ping";
         if !is_ping && server.replicas_are_missing() {
             return Err(Error::NoReplicas.into());
@@ -136,6 +131,15 @@ impl Caller<'_> {
             return Err(Refusal::Busy);
         }
         Ok(())
+    }
+
+    /// Refuses a write that could not be kept.
+    fn unless_disk_fails(&self) -> Result<(), Error> {
+        let server = &self.batch.server;
+        if server.snapshots.stop_writes(&server.config) {
+            return Err(Error::SnapshotsFail);
+        }
+        server.aof.failure().map_or(Ok(()), |cause| Err(Error::misconf(&cause)))
     }
 
     /// Postpones the command if there is a pause. A writer looks again when it has its lock.

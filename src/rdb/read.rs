@@ -5,6 +5,7 @@ use super::value::Values;
 use super::{Error, NEWEST, NEWEST_OF_VALKEY, OLDEST, opcode};
 use crate::key::Key;
 use crate::resp::{LONGEST, parse_integer};
+use crate::stats::unix_microseconds;
 use crate::store::{Keyspace, Origin};
 use crate::types::{Limits, NodeLimits, Packed, Remember};
 use std::io::BufRead;
@@ -49,7 +50,7 @@ pub fn read(
     let mut source = Source::new(inner);
     check_version(&mut source)?;
     let (mut found, mut values) = (Found::default(), Values::default());
-    let (mut db, mut deadline, mut name) = (0, None, Vec::new());
+    let (clock, mut db, mut deadline, mut name) = (unix_microseconds() / 1000, 0, None, Vec::new());
     loop {
         let start = source.offset;
         let form = match source.byte()? {
@@ -74,8 +75,9 @@ pub fn read(
         match value.map_err(of_key)? {
             None => found.warn(format!("the key '{}' is empty", key.escape_ascii())),
             Some(_) if is_past => found.expired += 1,
-            Some(value) => {
+            Some(mut value) => {
                 found.keys += 1;
+                value.edit().entry.usage().begin(limits.remember, clock);
                 if !keyspace.add(db, key, value, deadline) {
                     return Err(of_key(source.error("the key is there twice")));
                 }
@@ -85,9 +87,9 @@ pub fn read(
             progress(source.offset);
         }
     }
-    check_crc(&mut source)?;
+    found.bytes = check_crc(&mut source)?;
     found.origin().into_iter().for_each(|origin| keyspace.set_origin(origin));
-    Ok(Found { bytes: source.offset, ..found })
+    Ok(found)
 }
 
 /// Whether a file that begins so is a snapshot.
@@ -99,9 +101,8 @@ pub fn is_snapshot(begin: &[u8]) -> bool {
 pub fn check(inner: &mut dyn BufRead) -> Result<Found, Error> {
     let packed = Packed { entries: 128, value: 64 };
     let (list, intset) = (NodeLimits::of(-2), 512);
-    let [set, hash, zset] = [packed; 3];
-    let (string, remember, packs) = (LONGEST, Remember::LastUse, false);
-    let limits = Limits { string, list, intset, set, hash, zset, remember, packs };
+    let ([set, hash, zset], remember) = ([packed; 3], Remember::LastUse);
+    let limits = Limits { string: LONGEST, list, intset, set, hash, zset, packs: false, remember };
     read(inner, &mut Keyspace::new(MANY_DATABASES), &limits, None, &mut |_| {})
 }
 
@@ -227,15 +228,14 @@ fn skip_module(source: &mut Source) -> Result<(), Error> {
     }
 }
 
-/// The checksum is zero if there is none.
-fn check_crc(source: &mut Source) -> Result<(), Error> {
+/// The checksum is zero if there is none. Returns how many bytes there are.
+fn check_crc(source: &mut Source) -> Result<u64, Error> {
     let crc = source.crc()?;
     let written = u64::from_le_bytes(source.array()?);
     // So that all of it is taken from where it came.
     source.crc()?;
     match written {
-        0 => Ok(()),
-        _ if written == crc => Ok(()),
+        _ if written == 0 || written == crc => Ok(source.offset),
         _ => Err(source.error("the checksum is wrong: the bytes are not those that were written")),
     }
 }

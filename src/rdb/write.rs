@@ -9,10 +9,10 @@ use super::lzf::Packer;
 use super::{VERSION, encoding, form, node, opcode};
 use crate::config::{Config, REDIS_VERSION};
 use crate::resp::{parse_integer, print_in_listpack};
+use crate::stats::unix_microseconds;
 use crate::store::Keyspace;
 use crate::types::{Hash, List, NodeLimits, Set, Value, Zset};
 use std::io::{self, Write};
-use std::time::SystemTime;
 
 /// What the configuration says about it.
 #[derive(Clone, Copy)]
@@ -122,12 +122,12 @@ impl<'a> Writer<'a> {
     }
 
     fn begin(&mut self, keyspace: &Keyspace) -> io::Result<()> {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now = unix_microseconds() / 1_000_000;
         self.bytes.extend(format!("REDIS{VERSION:04}").as_bytes());
         let mut facts = vec![
             ("redis-ver", REDIS_VERSION.to_string()),
             ("redis-bits", usize::BITS.to_string()),
-            ("ctime", now.as_secs().to_string()),
+            ("ctime", now.to_string()),
             ("used-mem", keyspace.memory().bytes().to_string()),
             ("aof-base", u8::from(self.how.is_base).to_string()),
         ];
