@@ -88,8 +88,7 @@ pub fn read(
         }
     }
     found.bytes = check_crc(&mut source)?;
-    found.origin().into_iter().for_each(|origin| keyspace.set_origin(origin));
-    Ok(found)
+    Ok(found.with_origin(keyspace))
 }
 
 /// Whether a file that begins so is a snapshot.
@@ -107,8 +106,12 @@ pub fn check(inner: &mut dyn BufRead) -> Result<Found, Error> {
 }
 
 impl Found {
-    fn origin(&mut self) -> Option<Origin> {
-        Some(Origin { id: self.id.take()?, offset: self.offset?, db: self.stream_db })
+    /// Tells the keyspace where it is.
+    fn with_origin(mut self, keyspace: &mut Keyspace) -> Found {
+        if let (Some(id), Some(offset)) = (self.id.take(), self.offset) {
+            keyspace.set_origin(Origin { id, offset, db: self.stream_db });
+        }
+        self
     }
 
     fn note(&mut self, name: &[u8], value: &[u8]) {
