@@ -16,10 +16,16 @@ const KILLED: &str = "(error) ERR Script killed by user with SCRIPT KILL...";
 
 /// Sends a script that runs for long, and waits until others are told.
 fn start_busy(server: &Server, command: &str, script: &str) -> (Client, Client) {
-    let (mut runs, mut asks) = (server.client(), server.client());
+    let mut runs = server.client();
     runs.send(&[command, script, "0"]);
-    eventually("the script is busy", || asks.run("GET k") == BUSY);
+    let asks = wait_until_busy(server);
     (runs, asks)
+}
+
+fn wait_until_busy(server: &Server) -> Client {
+    let mut asks = server.client();
+    eventually("the script is busy", || asks.run("GET k") == BUSY);
+    asks
 }
 
 #[test]
@@ -52,6 +58,57 @@ fn while_a_script_is_busy_others_are_told_and_may_kill_it() {
         let none = "(error) NOTBUSY No scripts in execution right now.";
         assert_eq!(asks.run("SCRIPT KILL"), none);
     }
+}
+
+#[test]
+fn a_short_answer_that_takes_long_to_write_can_be_killed() {
+    let server = Server::start(&["--lua-time-limit", "1000"]);
+    // Before a map is written, its keys are counted, and this one has many that are gone.
+    let script = "
+        local empty = {}
+        for i = 1, 1e5 do empty[i + .5] = 1 end
+        for key in pairs(empty) do empty[key] = nil end
+        local map, maps, all = {map = empty}, {}, {}
+        for i = 1, 1000 do maps[i] = map end
+        for i = 1, 1000 do all[i] = maps end
+        return all";
+    let (mut runs, mut asks) = start_busy(&server, "EVAL", script);
+    assert_eq!(asks.run("SCRIPT KILL"), "OK");
+    assert_eq!(runs.read().to_string(), KILLED);
+}
+
+#[test]
+fn while_a_long_script_is_compiled_others_are_told_and_may_kill_it() {
+    let server = Server::start(&["--lua-time-limit", "20"]);
+    // Each name is looked for in ninety functions with many variables.
+    let variables = "l, ".repeat(190);
+    let open = format!("function f() local {variables} l ").repeat(90);
+    let source = [&open[..], &"x() ".repeat(200_000), &"end ".repeat(90)].concat();
+    let compiles = "return loadstring(ARGV[1])";
+    let (mut runs, mut wants) = (server.client(), server.client());
+    for command in [
+        vec!["EVAL", &source, "0"],
+        vec!["EVAL_RO", &source, "0"],
+        vec!["SCRIPT", "LOAD", &source],
+        vec!["EVAL", compiles, "0", &source],
+    ] {
+        for in_exec in [false, true] {
+            if in_exec {
+                assert_eq!(runs.run("MULTI"), "OK");
+                assert_eq!(runs.call(&command).to_string(), "QUEUED");
+                runs.send(&["EXEC"]);
+            } else {
+                runs.send(&command);
+            }
+            let mut asks = wait_until_busy(&server);
+            assert_eq!(wants.run("SET k v"), BUSY);
+            assert_eq!(asks.run("SCRIPT KILL"), "OK");
+            let reply = runs.read().to_string();
+            assert!(reply.contains("Script killed by user with SCRIPT KILL..."), "{reply}");
+            assert_eq!(asks.run("SET k v"), "OK");
+        }
+    }
+    assert!(wants.run("INFO memory").contains("number_of_cached_scripts:1\\r"));
 }
 
 #[test]

@@ -220,7 +220,7 @@ impl Caller<'_> {
         if let Some(transaction) = &mut client.transaction {
             transaction.writes |= row.command.writes();
             transaction.denies_oom |= denies_oom;
-            transaction.has_script |= row.command.is_script();
+            transaction.has_script |= matches!(row.command.run, Run::Script(_));
             // As in Redis: what EXEC will refuse need not be kept.
             if !transaction.aborted && !has_lost {
                 let args = args.to_owned();
@@ -267,11 +267,11 @@ impl Caller<'_> {
 fn may_replicate(row: &Row, client: &Client, args: &Args) -> bool {
     let scripts = &client.server.scripts;
     let may = |row: &Row, args: &Args| {
-        let says_it_reads = match row.command.run {
-            Run::Script(form) => form.says_it_reads(scripts, args),
+        let only_reads = match row.command.run {
+            Run::Script(form) => form.only_reads(form.flags(scripts, args)),
             _ => false,
         };
-        (row.command.writes() || row.command.is(Flag::MayReplicate)) && !says_it_reads
+        (row.command.writes() || row.command.is(Flag::MayReplicate)) && !only_reads
     };
     match (row.command.run, &client.transaction) {
         (Run::Exec, Some(transaction)) => {

@@ -27,7 +27,7 @@ impl Caller<'_> {
             (Run::Exec, Some(transaction)) => (transaction.has_script, transaction.denies_oom),
             // It will be queued.
             (_, Some(_)) => (false, !row.command.is(Flag::NotQueued)),
-            (Run::Script(form), None) => (true, form.denies_oom(&server.scripts, args)),
+            (Run::Script(form), None) => (!form.only_loads, form.denies_oom(&server.scripts, args)),
             (_, None) => (false, row.command.is(Flag::DenyOom)),
         };
         // To be queued, a command takes no lock, unless memory is exceeded.

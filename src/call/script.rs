@@ -3,8 +3,8 @@
 //! ```text
 //! EVAL "return redis.call('INCR', KEYS[1])" 1 k
 //!   │  the exclusive lock is taken; EVAL_RO and EVALSHA_RO take the shared one
-//!   │  the script is known, or is compiled (server/scripts.rs)
-//!   │  a machine gets KEYS and ARGV, and runs (src/script.rs)
+//!   │  a machine has compiled the script before, or does so now. SCRIPT LOAD ends here
+//!   │  it gets KEYS and ARGV, and runs (src/script.rs)
 //!   │     redis.call ─▶ Host::call ─▶ admit ─▶ Caller::call, which calls INCR as it does for a client
 //!   │                                          its reply ─▶ a value of Lua (script/lib/reply.rs)
 //!   └─ the value that the script returns ─▶ the reply (script/answer.rs)
@@ -17,7 +17,10 @@
 //!
 //! **It must not run for ever.** The machine asks now and then whether it may go on ([`Host::interrupt`]). After
 //! `busy-reply-threshold` the batch lends its lock (batch/lending.rs): others are told BUSY, and may say SCRIPT KILL
-//! unless the script has written. Then the lock is taken for each single command of the script.
+//! unless the script has written. Then the lock is taken for each single command of the script. The compiler asks
+//! too, so all this is true of a long source as well. It compiles under the lock, because a machine belongs to
+//! whoever holds the lock, and because a script in the middle of an EXEC has no other time. A kilobyte of source takes
+//! some ten microseconds.
 //!
 //! **How Redis does it**: eval.c, script.c and script_lua.c: `evalGenericCommand`, `luaCallFunction`,
 //! `scriptCall`.
@@ -28,17 +31,18 @@ use super::Caller;
 use super::admit::Refusal;
 use crate::client::Client;
 use crate::error::Error;
-use crate::handler::script::{Form, key_count};
+use crate::handler::script::Form;
 use crate::handler::server::show_monitors;
-use crate::handler::{Flag, REDIS_VERSION, Row, Run, TABLE};
+use crate::handler::{Flag, REDIS_VERSION, Row, TABLE};
 use crate::log;
 use crate::resp::{Args, Protocol, Reply};
 use crate::script::lib::{Answer, Host, redis};
 use crate::script::machine::Machine;
 use crate::script::number;
 use crate::script::value::{self, Value};
-use crate::server::scripts::{Inside, Known, Turn, memory_limit};
-use crate::sha1::hexadecimal;
+use crate::server::scripts::engines::{Compiled, Engine, Slot, Turn, memory_limit};
+use crate::server::scripts::{Flags, Known, Script, shebang};
+use crate::sha1::{Digest, hexadecimal};
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
@@ -51,10 +55,11 @@ struct Asked<'c> {
     /// How many of the arguments are keys.
     keys: usize,
     known: Option<Known>,
+    script: Script,
 }
 
 impl<'a> Caller<'a> {
-    /// Runs a script, and writes what it returns.
+    /// Runs a script, and writes what it returns. Or loads it, and writes its digest.
     pub(super) fn run_script(
         &mut self,
         row: &'static Row,
@@ -64,7 +69,7 @@ impl<'a> Caller<'a> {
         reply: &mut Reply,
     ) -> Result<(), Refusal> {
         let server = self.batch.server;
-        if server.hub.has_monitors() {
+        if server.hub.has_monitors() && row.command.is_script() {
             // In front of its commands.
             self.batch.clock.go_on();
             show_monitors(client, row, args, self.batch.clock.now, reply);
@@ -72,16 +77,18 @@ impl<'a> Caller<'a> {
         if form.by_digest && args[1].len() != 40 {
             return Err(Error::NoScript.into());
         }
-        let (keys, known) = (key_count(args)?, form.known(&server.scripts, args));
-        if form.by_digest && known.is_none() {
-            return Err(Error::NoScript.into());
-        }
-        let asked = Asked { form, args, keys, known };
-        let turn = self.begin_turn(row, &asked, client)?;
-        let mut in_use = turn.machine(new_machine);
-        let result = self.run_asked(&asked, &turn, &mut in_use, client, reply);
-        if let Some(machine) = in_use.end() {
-            server.free_later(machine);
+        let (keys, known) = (form.key_count(args)?, form.known(&server.scripts, args));
+        let script = match known {
+            Some(known) => known.script,
+            None if form.by_digest => return Err(Error::NoScript.into()),
+            None => Script::of(form.text(args))?,
+        };
+        let asked = Asked { form, args, keys, known, script };
+        let mut turn = self.begin_turn(row, &asked, client)?;
+        let (slot, engine) = turn.begin(new_machine);
+        let result = self.run_asked(&asked, slot, engine, client, reply);
+        if let Some(engine) = turn.end() {
+            server.free_later(engine);
         }
         result
     }
@@ -93,71 +100,46 @@ impl<'a> Caller<'a> {
         asked: &Asked,
         client: &Client,
     ) -> Result<Turn<'a>, Refusal> {
-        let scripts = &self.batch.server.scripts;
-        let says_it_reads = asked.known.is_some_and(|known| known.flags.no_writes);
-        let reads = asked.form.is_read_only || says_it_reads;
-        let may_share = reads && !client.in_exec && !self.batch.is_exclusive();
-        if let Some(turn) = may_share.then(|| scripts.reading_turn()).flatten() {
+        let engines = &self.batch.server.scripts.engines;
+        let only_reads = asked.form.only_reads(asked.script.flags);
+        let may_share = only_reads && !client.in_exec && !self.batch.is_exclusive();
+        if let Some(turn) = may_share.then(|| engines.reading_turn()).flatten() {
             self.batch.share()?;
             return Ok(turn);
         }
         self.batch.exclude()?;
         self.unless_paused(row, client, asked.args)?;
-        Ok(scripts.turn())
+        Ok(engines.turn())
     }
 
     fn run_asked(
         &mut self,
         asked: &Asked,
-        turn: &Turn,
-        inside: &mut Inside,
+        slot: &Slot,
+        engine: &mut Engine,
         client: &mut Client,
         reply: &mut Reply,
     ) -> Result<(), Refusal> {
-        let scripts = &self.batch.server.scripts;
-        let (known, function) = inside.function(scripts, asked.known, &asked.args[1])?;
-        self.check_flags(asked.form, known)?;
-        inside.reply.protocol = Protocol::Resp2;
+        engine.reply.protocol = Protocol::Resp2;
         // A script may have been killed behind the arguments of a command that it was about to call.
-        inside.args.clear();
+        engine.args.clear();
         let mut running = Running {
-            args: &mut inside.args,
-            reply: &mut inside.reply,
+            args: &mut engine.args,
+            reply: &mut engine.reply,
             db: client.db,
             was_in_exec: client.in_exec,
             caller: self,
             client,
-            turn,
-            known,
-            may_write: !asked.form.is_read_only && !known.flags.no_writes,
+            slot,
+            digest: asked.script.digest,
+            flags: asked.script.flags,
+            may_write: !asked.form.only_reads(asked.script.flags),
             is_busy: false,
             looked_at: None,
             dirty: 0,
         };
-        let has_failed = running.run(&mut inside.machine, function, asked, reply);
+        let has_failed = running.run(&mut engine.compiled, asked, reply);
         if has_failed { Err(Refusal::Told) } else { Ok(()) }
-    }
-
-    /// Refuses a script that says that it writes where it may not.
-    fn check_flags(&self, form: Form, known: Known) -> Result<(), Error> {
-        if !known.flags.are_given || known.flags.no_writes {
-            return Ok(());
-        }
-        if let Some(error) = self.batch.server.why_no_writes() {
-            return Err(error);
-        }
-        if form.is_read_only {
-            return Err(Error::text(
-                "ERR Can not execute a script with write flag using *_ro command.",
-            ));
-        }
-        // Mostly it was refused before. But when MULTI queued it, it may not have been known.
-        if known.flags.deny_oom() && self.is_out_of_memory() {
-            return Err(Error::text(
-                "OOM allow-oom flag is not set on the script, can not run it when used memory > 'maxmemory'",
-            ));
-        }
-        Ok(())
     }
 }
 
@@ -186,10 +168,10 @@ fn set_arguments(machine: &mut Machine, args: &Args, keys: usize) -> Result<(), 
 
 /// Answers with the error that has ended a script, and where it happened. (If it happened behind the script, because
 /// what it has returned is too much, there is no place.)
-fn tell(machine: &mut Machine, error: value::Error, known: Known, reply: &mut Reply) {
+fn tell(machine: &mut Machine, error: value::Error, digest: &Digest, reply: &mut Reply) {
     let (mut text, is_counted) = answer::error_text(machine, error.0);
     if let Some((source, line)) = machine.place_of_failure() {
-        let name = hexadecimal(&known.digest);
+        let name = hexadecimal(digest);
         text.extend(format!(" script: {name}, on ").as_bytes());
         text.extend(number::c_string(&source));
         text.extend(format!(":{line}.").as_bytes());
@@ -201,8 +183,9 @@ fn tell(machine: &mut Machine, error: value::Error, known: Known, reply: &mut Re
 struct Running<'c, 'a> {
     caller: &'c mut Caller<'a>,
     client: &'c mut Client,
-    turn: &'c Turn<'c>,
-    known: Known,
+    slot: &'c Slot,
+    digest: Digest,
+    flags: Flags,
     /// The arguments of the next command, and the reply of the last one. What it takes is bounded: a few scripts run
     /// at once, and each has one reply.
     args: &'c mut Args,
@@ -220,27 +203,26 @@ struct Running<'c, 'a> {
 }
 
 impl Running<'_, '_> {
-    /// Runs the script under the lock that is held, and answers. Returns whether the answer is an error, or has one
-    /// in it.
-    fn run(
-        &mut self,
-        machine: &mut Machine,
-        function: Value,
-        asked: &Asked,
-        reply: &mut Reply,
-    ) -> bool {
+    /// Runs the script, or loads it, under the lock that is held, and answers. Returns whether the answer is an
+    /// error, or has one in it.
+    fn run(&mut self, compiled: &mut Compiled, asked: &Asked, reply: &mut Reply) -> bool {
         (self.client.in_exec, self.client.in_script) = (true, true);
         self.caller.batch.set_in_script(true);
         self.caller.batch.begin_unit();
         let begin = reply.out.mark();
-        let ran = set_arguments(machine, asked.args, asked.keys)
-            .and_then(|()| machine.run(function, &[], self))
-            .and_then(|()| answer::write(machine, self, reply));
-        let has_failed = ran.unwrap_or_else(|error| {
-            reply.out.truncate(begin);
-            tell(machine, error, self.known, reply);
-            true
-        });
+        let has_failed = match self.function(compiled, asked) {
+            Ok(_) if asked.form.only_loads => {
+                let scripts = &self.caller.batch.server.scripts;
+                scripts.keep(asked.form.text(asked.args), asked.script, false);
+                reply.bulk(hexadecimal(&self.digest).as_bytes());
+                false
+            }
+            Ok(function) => self.run_function(&mut compiled.machine, function, asked, reply),
+            Err(error) => {
+                reply.error(&error);
+                true
+            }
+        };
         reply.errors.take_over(&mut self.reply.errors);
         let batch = &mut self.caller.batch;
         batch.set_in_script(false);
@@ -253,11 +235,85 @@ impl Running<'_, '_> {
         (self.client.in_exec, self.client.db) = (self.was_in_exec, self.db);
         has_failed
     }
+
+    /// The compiled script, if it may run.
+    fn function(&mut self, compiled: &mut Compiled, asked: &Asked) -> Result<Value, Error> {
+        let function = match asked.known.and_then(|known| compiled.function(known)) {
+            Some(function) => function,
+            None => self.compile(compiled, asked)?,
+        };
+        self.check_flags(asked)?;
+        Ok(function)
+    }
+
+    /// Compiles the script, and keeps it.
+    fn compile(&mut self, compiled: &mut Compiled, asked: &Asked) -> Result<Value, Error> {
+        let scripts = &self.caller.batch.server.scripts;
+        let kept = match asked.known {
+            Some(known) if asked.form.by_digest => scripts.text(known).ok_or(Error::NoScript)?,
+            _ => Default::default(),
+        };
+        let text = if asked.form.by_digest { &kept } else { asked.form.text(asked.args) };
+        let (_, begin) = shebang(text).map_err(Error::Text)?;
+        let machine = &mut compiled.machine;
+        let loaded = machine.load(&text[begin..], b"@user_script", &mut || self.interrupt());
+        let function = loaded.map_err(|error| {
+            let text = match error.0 {
+                Value::String(text) => machine.heap.bytes_of(text),
+                _ => b"",
+            };
+            Error::Text([b"ERR Error compiling script (new function): ", text].concat())
+        })?;
+        let known = asked.known.unwrap_or_else(|| scripts.keep(text, asked.script, true));
+        compiled.keep(known, function);
+        Ok(function)
+    }
+
+    /// Refuses a script that says that it writes where it may not.
+    fn check_flags(&self, asked: &Asked) -> Result<(), Error> {
+        let flags = asked.script.flags;
+        if asked.form.only_loads || !flags.are_given || flags.no_writes {
+            return Ok(());
+        }
+        if let Some(error) = self.caller.batch.server.why_no_writes() {
+            return Err(error);
+        }
+        if asked.form.is_read_only {
+            return Err(Error::text(
+                "ERR Can not execute a script with write flag using *_ro command.",
+            ));
+        }
+        // Mostly it was refused before. But when MULTI queued it, it may not have been known.
+        if flags.deny_oom() && self.caller.is_out_of_memory() {
+            return Err(Error::text(
+                "OOM allow-oom flag is not set on the script, can not run it when used memory > 'maxmemory'",
+            ));
+        }
+        Ok(())
+    }
+
+    fn run_function(
+        &mut self,
+        machine: &mut Machine,
+        function: Value,
+        asked: &Asked,
+        reply: &mut Reply,
+    ) -> bool {
+        let begin = reply.out.mark();
+        let ran = set_arguments(machine, asked.args, asked.keys)
+            .and_then(|()| machine.run(function, &[], self))
+            .and_then(|()| answer::write(machine, self, reply));
+        ran.unwrap_or_else(|error| {
+            reply.out.truncate(begin);
+            tell(machine, error, &self.digest, reply);
+            true
+        })
+    }
 }
 
 impl Host for Running<'_, '_> {
     fn interrupt(&mut self) -> Result<(), String> {
-        if self.turn.is_killed() {
+        if self.slot.is_killed() {
             log::warning(format_args!("Lua script killed by user with SCRIPT KILL."));
             return Err(KILLED.into());
         }
@@ -266,14 +322,14 @@ impl Host for Running<'_, '_> {
         let elapsed = self.looked_at.get_or_insert_with(Instant::now).elapsed();
         let is_slow = elapsed >= Duration::from_millis(limit) || store.is_busy();
         if limit > 0 && is_slow && !std::mem::replace(&mut self.is_busy, true) {
-            self.turn.may_be_killed();
+            self.slot.may_be_killed();
             self.caller.batch.lend();
             // No lock is held any more.
             log::warning(format_args!(
                 "Slow script detected: still in execution after {} milliseconds. You can try killing the script \
                  using the SCRIPT KILL command. Script name is: {}.",
                 elapsed.as_millis(),
-                hexadecimal(&self.known.digest),
+                hexadecimal(&self.digest),
             ));
         }
         Ok(())
@@ -293,11 +349,11 @@ impl Host for Running<'_, '_> {
                 return Ok(Answer::Refused(text));
             }
         };
-        if let Run::Long(_) | Run::MayStore(..) = row.command.run {
+        if !row.command.is(Flag::Quick) {
             // A few of them take as long as a script may.
             self.interrupt()?;
         }
-        if row.command.writes() && !self.turn.may_write() {
+        if row.command.writes() && !self.slot.may_write() {
             return Err(KILLED.into());
         }
         let first = row.command.keys.first as usize;
@@ -352,13 +408,13 @@ impl Running<'_, '_> {
         } else if changes && !self.may_write {
             "ERR Write commands are not allowed from read-only scripts.".to_string()
         } else if command.writes()
-            && !self.turn.has_written()
+            && !self.slot.has_written()
             && let Some(error) = self.caller.batch.server.why_no_writes()
         {
             error.to_text()
         } else if command.is(Flag::DenyOom)
-            && !self.turn.has_written()
-            && !self.known.flags.allow_oom
+            && !self.slot.has_written()
+            && !self.flags.allow_oom
             && self.caller.is_out_of_memory()
         {
             "OOM command not allowed when used memory > 'maxmemory'.".to_string()

@@ -1,7 +1,8 @@
 //! The commands of scripts: EVAL and its relatives, and SCRIPT.
 //!
-//! EVAL runs other commands, so what it does is in call/script.rs. The sources of scripts, and the machines that run
-//! them, are in server/scripts.rs. SCRIPT needs no keyspace.
+//! EVAL runs other commands, so what it does is in call/script.rs, and so is SCRIPT LOAD, which compiles as EVAL does.
+//! The sources of scripts are in server/scripts.rs, and the machines that run them beside it. The rest of SCRIPT needs
+//! no keyspace.
 //!
 //! **How Redis does it**: eval.c. It also has a debugger, which SCRIPT DEBUG switches on.
 
@@ -10,50 +11,65 @@ use super::{Command, Flag, Keys, NO_KEY, Run, command};
 use crate::client::Client;
 use crate::error::Error;
 use crate::resp::{Args, Reply};
-use crate::server::scripts::{Flags, Kill, Known, Scripts, shebang};
-use crate::sha1::{Digest, hexadecimal};
+use crate::server::scripts::engines::Kill;
+use crate::server::scripts::{Flags, Known, Scripts, shebang};
+use crate::sha1::Digest;
 
-/// Which of the four it is.
+/// Which of the four it is, or SCRIPT LOAD.
 #[derive(Clone, Copy)]
 pub struct Form {
     /// The script is named by its digest.
     pub by_digest: bool,
     /// It may only read.
     pub is_read_only: bool,
+    /// It is compiled and kept, and does not run.
+    pub only_loads: bool,
 }
 
 impl Form {
+    /// The script, or its digest.
+    pub fn text(self, args: &Args) -> &[u8] {
+        &args[if self.only_loads { 2 } else { 1 }]
+    }
+
+    /// How many keys the arguments have.
+    pub fn key_count(self, args: &Args) -> Result<usize, Error> {
+        if self.only_loads { Ok(0) } else { key_count(args) }
+    }
+
     /// The script that the arguments name, if it is known.
     pub fn known(self, scripts: &Scripts, args: &Args) -> Option<Known> {
         match self.by_digest {
-            true => scripts.by_digest(&parse_digest(&args[1])?),
-            false => scripts.by_source(&args[1]),
+            true => scripts.by_digest(&parse_digest(self.text(args))?),
+            false => scripts.by_source(self.text(args)),
         }
     }
 
-    /// Whether that script says in its first line that it does not write.
-    pub fn says_it_reads(self, scripts: &Scripts, args: &Args) -> bool {
-        self.flags(scripts, args).no_writes
+    /// What the script says of itself in its first line, known or not.
+    pub fn flags(self, scripts: &Scripts, args: &Args) -> Flags {
+        match self.known(scripts, args) {
+            Some(known) => known.script.flags,
+            None if self.by_digest => Flags::default(),
+            None => shebang(self.text(args)).map_or(Flags::default(), |(flags, _)| flags),
+        }
     }
 
     /// Whether it is refused if memory is exceeded: it says there what it is, and not that it needs no room.
     pub fn denies_oom(self, scripts: &Scripts, args: &Args) -> bool {
-        self.flags(scripts, args).deny_oom()
+        !self.only_loads && self.flags(scripts, args).deny_oom()
     }
 
-    /// What that script says in its first line.
-    fn flags(self, scripts: &Scripts, args: &Args) -> Flags {
-        match self.known(scripts, args) {
-            Some(known) => known.flags,
-            None if self.by_digest => Flags::default(),
-            None => shebang(&args[1]).map_or(Flags::default(), |(flags, _)| flags),
-        }
+    /// Whether the script may only read, because its command says so or its first line.
+    pub fn only_reads(self, flags: Flags) -> bool {
+        self.is_read_only || flags.no_writes
     }
 }
 
 const fn run(by_digest: bool, is_read_only: bool) -> Run {
-    Run::Script(Form { by_digest, is_read_only })
+    Run::Script(Form { by_digest, is_read_only, only_loads: false })
 }
+
+const LOAD: Run = Run::Script(Form { by_digest: false, is_read_only: false, only_loads: true });
 
 const COUNTED: Keys = Keys { counted_by: 2, ..NO_KEY };
 const READS: &[Flag] = &[Flag::NoScript];
@@ -70,7 +86,7 @@ pub const COMMANDS: &[Command] = &[
     command("script|exists", -3, Run::Client(exists),    NO_KEY,  "2.6.0", "sha1 [sha1 ...]",       "Check existence of scripts in the script cache").with(&[Flag::NoScript, Flag::NotLoading]).help(" <sha1> [<sha1> ...]\n    Return information about the existence of the scripts in the script cache."),
     command("script|flush",  -2, Run::Client(flush),     NO_KEY,  "2.6.0", "[ASYNC|SYNC]",          "Remove all the scripts from the script cache").with(&[Flag::NoScript, Flag::NotLoading]).help(FLUSH),
     command("script|kill",   2,  Run::Client(kill),      NO_KEY,  "2.6.0", "",                      "Kill the script currently in execution").with(&[Flag::NoScript, Flag::AllowBusy, Flag::NotLoading]).help("\n    Kill the currently executing Lua script."),
-    command("script|load",   3,  Run::Client(load),      NO_KEY,  "2.6.0", "script",                "Load the specified Lua script into the script cache").with(&[Flag::NoScript, Flag::NotLoading]).help(" <script>\n    Load a script into the scripts cache without executing it."),
+    command("script|load",   3,  LOAD,                   NO_KEY,  "2.6.0", "script",                "Load the specified Lua script into the script cache").with(&[Flag::NoScript, Flag::NotLoading]).help(" <script>\n    Load a script into the scripts cache without executing it."),
     command("script|help",   2,  Run::Client(super::help), NO_KEY, "5.0.0", "",                     "Show helpful text about the different subcommands"),
 ];
 
@@ -82,8 +98,9 @@ const FLUSH: &str = " [ASYNC|SYNC]
     * SYNC: Synchronously flush the scripts cache.";
 
 impl Command {
+    /// Whether it runs a script.
     pub fn is_script(&self) -> bool {
-        matches!(self.run, Run::Script(_))
+        matches!(self.run, Run::Script(Form { only_loads: false, .. }))
     }
 
     /// Whether it is a script that may only read.
@@ -93,7 +110,7 @@ impl Command {
 }
 
 /// How many of the arguments of EVAL behind the number are keys.
-pub fn key_count(args: &Args) -> Result<usize, Error> {
+fn key_count(args: &Args) -> Result<usize, Error> {
     let count = super::args::integer(&args[2])?;
     if count > args.len() as i64 - 3 {
         return Err(Error::text("ERR Number of keys can't be greater than number of args"));
@@ -153,7 +170,7 @@ fn flush(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Erro
 }
 
 fn kill(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
-    match client.server.scripts.kill() {
+    match client.server.scripts.engines.kill() {
         Kill::Done => reply.ok(),
         Kill::NotBusy => Err(Error::text("NOTBUSY No scripts in execution right now.")),
         Kill::HasWritten => Err(Error::text(
@@ -161,10 +178,4 @@ fn kill(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
              the script termination or kill the server in a hard way using the SHUTDOWN NOSAVE command.",
         )),
     }
-}
-
-fn load(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
-    let digest = client.server.scripts.load(&args[2]).map_err(Error::Text)?;
-    reply.bulk(hexadecimal(&digest).as_bytes());
-    Ok(())
 }

@@ -137,7 +137,7 @@ impl Marking<'_> {
             self.mark(Value::Table(meta));
             // A table may be its own metatable.
             let mode = match meta == id {
-                true => table.get(Name::Mode.value(), &self.heap.strings),
+                true => table.get(&Name::Mode.value(), &self.heap.strings),
                 false => self.heap.get(meta, Name::Mode.value()),
             };
             if let Value::String(mode) = mode {

@@ -20,9 +20,11 @@
 //! then in the functions around it. Each function on the way gets an *upvalue* for it, a variable of
 //! another function. A name that nobody has declared is a field of the globals.
 //!
-//! The parser is recursive, up to 200 levels. A client's thread has a stack for about fifty. Behind
-//! each forty levels the next forty run on the stack of a thread of their own, for which the
-//! parser waits. Sources of people need none.
+//! The parser is recursive, up to 200 levels. A client's thread has a stack for about fifty. A source that
+//! needs more than forty is compiled anew on the stack of a thread of its own. Sources of people need none.
+//!
+//! It takes as long as the source is: each list of jumps is walked once for each level at most, by the end that is
+//! new. The [lexer](super::lexer) asks between two tokens whether to go on.
 //!
 //! **How Redis does it**: Lua 5.1's compiler has the same shape, the same limits and the same
 //! messages. It differs from Lua's in that `OP_CLOSURE` is not followed by instructions which say
@@ -38,17 +40,21 @@ pub use self::expressions::from_floating_byte;
 
 use super::code::{Capture, Instruction, Local, MAX_LEVELS, Operand, Prototype, source_name};
 use super::heap::{Arena, Heap, Id};
-use super::lexer::{Lexer, Token};
-use super::value::{Error, StringId};
+use super::lexer::{Ask, Lexer, Token};
+use super::metatable::Name;
+use super::value::{Error, StringId, Value};
 use std::collections::HashMap;
+use std::sync::mpsc;
+use std::thread;
 
 /// The end of a list of jumps.
 const NO_JUMP: i32 = -1;
 const MAX_LOCALS: usize = 200;
 const MAX_UPVALUES: usize = 60;
-/// So many levels of the grammar run on one native stack, which has this many bytes.
-const LEVELS_PER_STACK: u32 = 40;
-const STACK: usize = 512 * 1024;
+/// So many levels of the grammar have room on the native stack of whoever compiles. For all of them this many
+/// bytes are needed.
+const LEVELS_HERE: u32 = 40;
+const STACK: usize = 3 << 20;
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Kind {
@@ -118,33 +124,93 @@ struct Compiler<'a> {
     /// The functions around it, from outside to inside.
     enclosing: Vec<Function>,
     levels: u32,
+    /// Up to which level there is room on the native stack, and whether there was not enough.
+    room: u32,
+    is_too_deep: bool,
     /// What the source is called.
     name: StringId,
 }
 
-/// Compiles a source. `name` is what errors call it, see [`source_name`]. `levels`: how many of the
-/// allowed levels are used up already, because in Lua the parser and the machine share them.
+/// What is compiled.
+#[derive(Clone, Copy)]
+pub struct Source<'a> {
+    pub text: &'a [u8],
+    /// What errors call it: see [`source_name`].
+    pub name: &'a [u8],
+    /// How many of the allowed levels are used up already, because in Lua the parser and the machine share them.
+    pub levels: u32,
+}
+
+/// Compiles a source. `ask` is asked now and then whether to go on. If not, the reason is the error.
 pub fn compile(
     heap: &mut Heap,
     prototypes: &mut Arena<Prototype>,
-    source: &[u8],
-    name: &[u8],
-    levels: u32,
+    source: Source,
+    ask: &mut Ask,
 ) -> Result<Id<Prototype>, Error> {
-    let id = heap.add_string(name);
-    let lexer = Lexer::new(heap, source, name);
+    // For the text of a token, which may be all of the source.
+    heap.check_room(source.text.len())?;
+    match compile_here(heap, prototypes, source, LEVELS_HERE, ask) {
+        Some(result) => result,
+        None => compile_elsewhere(heap, prototypes, source, ask),
+    }
+}
+
+/// None if there must be room for more levels on the native stack.
+fn compile_here(
+    heap: &mut Heap,
+    prototypes: &mut Arena<Prototype>,
+    source: Source,
+    room: u32,
+    ask: &mut Ask,
+) -> Option<Result<Id<Prototype>, Error>> {
+    let name = heap.add_string(source.name);
+    let (lexer, levels) = (Lexer::new(heap, source.text, source.name, ask), source.levels);
     let (function, enclosing) = (Function::default(), Vec::new());
-    let mut compiler = Compiler { lexer, prototypes, function, enclosing, levels, name: id };
-    compiler.open_function(0);
-    compiler.function.prototype.is_vararg = true;
-    compiler.lexer.advance()?;
-    compiler.chunk()?;
-    compiler.expect(Token::EndOfSource)?;
-    let prototype = compiler.close_function()?;
-    Ok(compiler.add(prototype))
+    let (room, is_too_deep) = (levels + room, false);
+    let mut compiler =
+        Compiler { lexer, prototypes, function, enclosing, levels, room, is_too_deep, name };
+    let result = compiler.source();
+    (!compiler.is_too_deep).then_some(result)
+}
+
+/// Compiles on the stack of another thread. That thread cannot ask, because whoever is to be asked stays in this one.
+/// So it sends its question, and waits for the answer.
+fn compile_elsewhere(
+    heap: &mut Heap,
+    prototypes: &mut Arena<Prototype>,
+    source: Source,
+    ask: &mut Ask,
+) -> Result<Id<Prototype>, Error> {
+    let (question, questions) = mpsc::channel();
+    let (answer, answers) = mpsc::channel();
+    thread::scope(|scope| {
+        let builder = thread::Builder::new().stack_size(STACK);
+        let running = builder.spawn_scoped(scope, move || {
+            let mut ask = || {
+                let _ = question.send(());
+                answers.recv().unwrap_or(Ok(()))
+            };
+            compile_here(heap, prototypes, source, MAX_LEVELS, &mut ask)
+        });
+        // They end when that thread has ended.
+        questions.iter().for_each(|()| drop(answer.send(ask())));
+        running.ok().and_then(|running| running.join().ok().flatten())
+    })
+    .unwrap_or(Err(Error(Name::NotEnoughMemory.value())))
 }
 
 impl<'a> Compiler<'a> {
+    fn source(&mut self) -> Result<Id<Prototype>, Error> {
+        self.open_function(0);
+        self.function.prototype.is_vararg = true;
+        self.lexer.advance()?;
+        self.chunk()?;
+        self.expect(Token::EndOfSource)?;
+        let function = self.close_function()?;
+        Ok(self.add(function))
+    }
+
     // Functions and scopes.
 
     fn open_function(&mut self, line: u32) {
@@ -167,7 +233,8 @@ impl<'a> Compiler<'a> {
     fn add(&mut self, function: Function) -> Id<Prototype> {
         let mut prototype = function.prototype;
         prototype.captures = function.upvalues;
-        self.lexer.heap.bytes += prototype.size();
+        // What is in it was counted when it came, because a function may be long before it ends.
+        self.lexer.heap.bytes += size_of::<Prototype>() + prototype.source.len();
         self.prototypes.add(prototype)
     }
 
@@ -188,6 +255,7 @@ impl<'a> Compiler<'a> {
             return Err(self.over_limit(line, MAX_LOCALS, "local variables"));
         }
         self.function.prototype.locals.push(Local { name, begin: 0, end: 0 });
+        self.lexer.heap.bytes += size_of::<Local>();
         Ok(())
     }
 
@@ -255,6 +323,8 @@ impl<'a> Compiler<'a> {
         if level == 0 {
             return Ok(None);
         }
+        let variables = self.at_level(level).active.len();
+        self.lexer.heap.charge(1 + variables / 16);
         let function = self.at_level(level);
         let named = |at: &usize| function.prototype.locals[*at].name == name;
         if let Some(register) = function.active.iter().rposition(named) {
@@ -292,25 +362,17 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// Runs `rule` one level deeper, on a new native stack if this one may be used up.
-    fn deeper<R: Send>(
-        &mut self,
-        rule: impl FnOnce(&mut Self) -> Result<R, Error> + Send,
-    ) -> Result<R, Error> {
+    /// Runs `rule` one level deeper.
+    fn deeper<R>(&mut self, rule: impl FnOnce(&mut Self) -> Result<R, Error>) -> Result<R, Error> {
         self.levels += 1;
         if self.levels > MAX_LEVELS {
             return Err(self.lexer.error("chunk has too many syntax levels", None));
         }
-        let result = if self.levels.is_multiple_of(LEVELS_PER_STACK) {
-            std::thread::scope(|scope| {
-                let thread = std::thread::Builder::new().stack_size(STACK);
-                let running = thread.spawn_scoped(scope, || rule(&mut *self));
-                running.ok().and_then(|running| running.join().ok())
-            })
-            .unwrap_or_else(|| Err(self.lexer.error("chunk has too many syntax levels", None)))
-        } else {
-            rule(self)
-        };
+        if self.levels > self.room {
+            self.is_too_deep = true;
+            return Err(Error(Value::Nil));
+        }
+        let result = rule(self);
         self.levels -= 1;
         result
     }

@@ -24,6 +24,9 @@
 //!   is so after the next collection too, no `pcall` holds the error.
 //! - Something is to be made that would bring the count above twice the limit: the same error.
 //!
+//! Work is counted too, by whoever does it: a round of a loop is 1, and so are 64 bytes of a string. It is taken from
+//! [`Heap::budget`]. When that is spent, the machine or the compiler asks the host whether to go on.
+//!
 //! **How Redis does it**: Lua keeps all objects in one linked list, counts bytes in its allocator
 //! and collects in small steps, so that a pause is short. Here a collection is one pause, which is
 //! short because a script's heap is small, and it comes only when as much has been made as was
@@ -44,6 +47,8 @@ use std::ops::{Index, IndexMut, Range};
 const NONE: u32 = u32::MAX;
 /// A buffer that has grown to more bytes than this is not used again.
 const KEPT_BUFFER: usize = 1 << 16;
+/// How much work may be done before the host is asked whether the script may go on.
+pub const BUDGET: u32 = 20_000;
 
 /// The number of a slot in the arena of `T`.
 pub struct Id<T>(u32, PhantomData<fn() -> T>);
@@ -200,6 +205,8 @@ pub struct Heap {
     pub threshold: usize,
     /// What may be alive after a collection.
     pub limit: usize,
+    /// How much work is left until the host is asked whether the script may go on.
+    pub budget: u32,
     /// The metatable of all strings.
     pub string_meta: Option<TableId>,
     /// Where strings are made before they are looked for. It is empty.
@@ -220,6 +227,7 @@ impl Heap {
             peak: 0,
             threshold: MIN_THRESHOLD,
             limit,
+            budget: BUDGET,
             string_meta: None,
             buffer: Vec::new(),
         };
@@ -227,6 +235,21 @@ impl Heap {
             heap.add_string(name.as_bytes());
         }
         heap
+    }
+
+    /// Counts work that was done or is about to be done. Who does much in a loop also asks: see
+    /// [`Call::tick`](super::lib::Call::tick).
+    #[inline]
+    pub fn charge(&mut self, rounds: usize) {
+        self.budget = self.budget.saturating_sub(rounds as u32).max(1);
+    }
+
+    /// Counts that bytes are looked at or copied.
+    #[inline]
+    pub fn charge_bytes(&mut self, bytes: usize) {
+        if bytes >= 64 {
+            self.charge(bytes / 64);
+        }
     }
 
     /// An error, if that many bytes more would be too much. A native that is about to make
@@ -263,6 +286,7 @@ impl Heap {
 
     /// As [`string`](Self::string), but there is always room: for names and messages.
     pub fn add_string(&mut self, bytes: &[u8]) -> StringId {
+        self.charge_bytes(bytes.len());
         let hash = hash(bytes);
         if let Some(id) = self.find_hashed(bytes, hash) {
             return id;
@@ -349,21 +373,46 @@ impl Heap {
 
     /// The value at a key of a table, or nil. Asks no metatable.
     pub fn get(&self, table: TableId, key: Value) -> Value {
-        self.tables[table].get(key, &self.strings)
+        self.tables[table].get(&key, &self.strings)
     }
 
     /// Sets a value in a table. Asks no metatable and not whether the table is readonly.
     pub fn set(&mut self, table: TableId, key: Value, value: Value) -> Result<(), Fault> {
         let table = &mut self.tables[table];
-        if let Some(place) = table.place(key, &self.strings) {
+        if let Some(place) = table.place(&key, &self.strings) {
             *place = value;
             table.absent = 0;
             return Ok(());
         }
         let before = table.size();
-        let result = table.set(key, value, &self.strings);
-        self.bytes = (self.bytes + table.size()).saturating_sub(before);
-        result
+        let all_were_moved = table.set(key, value, &self.strings)?;
+        let (size, places) = (table.size(), table.places());
+        self.bytes = (self.bytes + size).saturating_sub(before);
+        if all_were_moved {
+            self.charge(places / 16);
+        }
+        Ok(())
+    }
+
+    /// The key and value behind `key`, in the order of [`Table::pair_from`]. Nil begins.
+    pub fn next(&mut self, table: TableId, key: Value) -> Result<Option<(Value, Value)>, Fault> {
+        let table = &self.tables[table];
+        let from = table.place_behind(key, &self.strings)?;
+        let pair = table.pair_from(from);
+        // There may be a long gap.
+        let to = pair.map_or(table.places(), |(behind, ..)| behind);
+        self.charge((to - from) / 32);
+        Ok(pair.map(|(_, key, value)| (key, value)))
+    }
+
+    /// What `#` gives for a table.
+    pub fn border(&mut self, table: TableId) -> usize {
+        if let Some(border) = self.tables[table].border() {
+            return border;
+        }
+        let border = self.tables[table].first_border();
+        self.charge(border / 32);
+        border
     }
 
     /// How many bytes a string has. Anything else has none.

@@ -12,10 +12,13 @@
 //! The buffer keeps the text of the last token that was read, because error messages quote it:
 //! `user_script:1: '=' expected near 'y'`.
 //!
+//! A source may be half a gigabyte. So the lexer and the [compiler](super::compiler) count their work, as the
+//! machine does, and the lexer asks between two tokens whether to go on.
+//!
 //! **How Redis does it**: the same, byte by byte, with the same messages.
 
 use super::code;
-use super::heap::Heap;
+use super::heap::{BUDGET, Heap};
 use super::number;
 use super::value::{Error, StringId, Value};
 
@@ -90,6 +93,9 @@ const SIGNS: [(&str, Token); 6] = [
     ("~=", Token::NotEqual),
 ];
 
+/// Is asked now and then whether to go on. The error says why not.
+pub type Ask<'a> = dyn FnMut() -> Result<(), String> + 'a;
+
 pub struct Lexer<'a> {
     source: &'a [u8],
     at: usize,
@@ -103,10 +109,16 @@ pub struct Lexer<'a> {
     pub line: u32,
     /// The line of the token before `token`.
     pub last_line: u32,
+    ask: &'a mut Ask<'a>,
 }
 
 impl<'a> Lexer<'a> {
-    pub fn new(heap: &'a mut Heap, source: &'a [u8], name: &'a [u8]) -> Lexer<'a> {
+    pub fn new(
+        heap: &'a mut Heap,
+        source: &'a [u8],
+        name: &'a [u8],
+        ask: &'a mut Ask<'a>,
+    ) -> Lexer<'a> {
         Lexer {
             source,
             at: 0,
@@ -117,6 +129,7 @@ impl<'a> Lexer<'a> {
             ahead: None,
             line: 1,
             last_line: 1,
+            ask,
         }
     }
 
@@ -128,6 +141,16 @@ impl<'a> Lexer<'a> {
             None => self.read()?,
         };
         Ok(())
+    }
+
+    /// Asks whether to go on, if much was done, and whether there is memory for it.
+    fn ask_if_due(&mut self) -> Result<(), Error> {
+        if self.heap.budget > 1 {
+            return Ok(());
+        }
+        self.heap.budget = BUDGET;
+        self.heap.check_room(0)?;
+        (self.ask)().map_err(|reason| Error(Value::String(self.heap.add_string(reason.as_bytes()))))
     }
 
     /// The token behind the present one.
@@ -172,6 +195,14 @@ impl<'a> Lexer<'a> {
     }
 
     fn read(&mut self) -> Result<Token, Error> {
+        let begin = self.at;
+        let token = self.read_token()?;
+        self.heap.charge(1 + (self.at - begin) / 16);
+        self.ask_if_due()?;
+        Ok(token)
+    }
+
+    fn read_token(&mut self) -> Result<Token, Error> {
         self.buffer.clear();
         while let Some(byte) = self.peek() {
             match byte {

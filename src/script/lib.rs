@@ -29,7 +29,8 @@
 //!
 //! Natives never call the machine, so the native stack does not grow with the script, and a script
 //! can fail anywhere. A native that can run long asks in its loop whether it may go on:
-//! [`Call::tick`].
+//! [`Call::tick`]. One that does much at once, or in each round, counts that: [`Call::charge`]. What the heap does is
+//! counted there, so a native that only makes strings, or asks for the arguments that it looks at, need not do it.
 //!
 //! A library is a list of names and natives, and [`Machine::library`] makes a table of it.
 //!
@@ -55,6 +56,7 @@ use super::machine::Machine;
 use super::number;
 use super::value::{Error, StringId, TableId, ThreadId, Value};
 use std::borrow::Cow;
+use std::ops::Range;
 
 pub type Native = fn(&mut Call) -> Result<Outcome, Error>;
 
@@ -179,11 +181,11 @@ impl Call<'_> {
         Ok(self.arg(number))
     }
 
-    /// A string. Numbers are converted. To look at a long one takes as long as many rounds of a loop.
+    /// A string. Numbers are converted. That it is looked at is counted.
     pub fn string(&mut self, number: usize) -> Result<StringId, Error> {
         match self.arg(number) {
             Value::String(string) => {
-                self.ticks(self.bytes(string).len() as u32 / 1024)?;
+                self.machine.heap.charge_bytes(self.bytes(string).len());
                 Ok(string)
             }
             Value::Number(value) => self.machine.heap.string(&number::to_text(value)),
@@ -200,8 +202,7 @@ impl Call<'_> {
         match self.arg(number) {
             Value::Number(value) => Ok(value),
             value => {
-                self.machine.ticks_for(value, self.host)?;
-                self.machine.heap.to_number(value).ok_or_else(|| self.wrong_type(number, "number"))
+                self.machine.heap.number_of(value).ok_or_else(|| self.wrong_type(number, "number"))
             }
         }
     }
@@ -270,8 +271,6 @@ impl Call<'_> {
 
     /// Returns what is in a buffer as a string.
     pub fn give_buffer(&mut self, buffer: Vec<u8>) -> Result<Outcome, Error> {
-        // To make a long string takes as long as many rounds of a loop.
-        self.ticks(buffer.len() as u32 / 1024)?;
         let string = self.machine.heap.string_of(buffer)?;
         self.give(Value::String(string))
     }
@@ -290,14 +289,33 @@ impl Call<'_> {
         self.machine.heap.check_room(bytes)
     }
 
+    /// Adds bytes to a buffer whose string will be made later. That is counted, and it is an error if the buffer
+    /// becomes too much memory.
+    pub fn append(
+        &mut self,
+        buffer: &mut Vec<u8>,
+        string: StringId,
+        range: Range<usize>,
+    ) -> Result<(), Error> {
+        self.machine.heap.charge_bytes(range.len());
+        self.check_room(buffer.len() + range.len())?;
+        buffer.extend_from_slice(&self.bytes(string)[range]);
+        Ok(())
+    }
+
     /// To be called in each round of a loop that a script can make long: the host may stop it.
     pub fn tick(&mut self) -> Result<(), Error> {
         self.machine.tick(self.host)
     }
 
-    /// As [`tick`](Self::tick), for that many rounds.
-    pub fn ticks(&mut self, rounds: u32) -> Result<(), Error> {
-        self.machine.ticks(self.host, rounds)
+    /// Counts work: see [`Heap::charge`](super::heap::Heap::charge).
+    pub fn charge(&mut self, rounds: usize) {
+        self.machine.heap.charge(rounds);
+    }
+
+    /// Counts that all places of a table are looked at, most of which may be empty.
+    pub fn charge_table(&mut self, table: TableId) {
+        self.charge(self.machine.heap.tables[table].places() / 32);
     }
 
     /// An error with the position of the caller.

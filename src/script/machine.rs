@@ -35,8 +35,9 @@ mod slow;
 pub use self::slow::Compared;
 
 use super::code::{Instruction, Operand, Place, Prototype};
-use super::compiler;
-use super::heap::{Arena, Function, Heap, Id, Upvalue};
+use super::compiler::{self, Source};
+use super::heap::{Arena, BUDGET, Function, Heap, Id, Upvalue};
+use super::lexer::Ask;
 use super::lib::{Host, Resume};
 use super::metatable::Lookup;
 use super::number;
@@ -45,8 +46,6 @@ use super::value::{Error, FunctionId, TableId, ThreadId, Value};
 /// How many registers a function may use at most. Behind the base of each running function the
 /// stack has that many slots, so the number of a register, which is a byte, needs no check.
 const WINDOW: usize = 256;
-/// After how many loops and calls the host is asked whether the script may go on.
-const BUDGET: u32 = 20_000;
 /// A stack that has grown to more slots than this is not kept for the next script.
 const KEPT_STACK: usize = 1 << 16;
 
@@ -146,7 +145,6 @@ pub struct Machine {
     delivered: (usize, usize),
     /// Where a `..` goes on that a metamethod has interrupted.
     concat_from: Option<u8>,
-    budget: u32,
     /// The host has stopped the script: no `pcall` holds the error.
     pub is_stopped: bool,
     /// More than the limit was in use after the last collection.
@@ -180,7 +178,6 @@ impl Machine {
             roots: Vec::new(),
             delivered: (0, 0),
             concat_from: None,
-            budget: BUDGET,
             is_stopped: false,
             is_over_limit: false,
             has_extra_level: false,
@@ -194,11 +191,13 @@ impl Machine {
     }
 
     /// Compiles a source to a function without upvalues. See
-    /// [`source_name`](super::code::source_name) for `name`.
-    pub fn load(&mut self, source: &[u8], name: &[u8]) -> Result<Value, Error> {
-        let levels = self.levels();
-        let (heap, prototypes) = (&mut self.heap, &mut self.prototypes);
-        let prototype = compiler::compile(heap, prototypes, source, name, levels)?;
+    /// [`source_name`](super::code::source_name) for `name`. `ask` is asked now and then whether to go on. If not,
+    /// [`is_stopped`](Self::is_stopped) is set.
+    pub fn load(&mut self, source: &[u8], name: &[u8], ask: &mut Ask) -> Result<Value, Error> {
+        let source = Source { text: source, name, levels: self.levels() };
+        let Machine { heap, prototypes, is_stopped, .. } = self;
+        let mut ask = || ask().inspect_err(|_| *is_stopped = true);
+        let prototype = compiler::compile(heap, prototypes, source, &mut ask)?;
         let (globals, upvalues) = (self.globals, Box::default());
         Ok(Value::Function(self.heap.function(Function::Lua { prototype, upvalues, globals })))
     }
@@ -214,7 +213,7 @@ impl Machine {
         super::lib::begin(self);
         self.is_stopped = false;
         self.is_over_limit = false;
-        self.budget = BUDGET;
+        self.heap.budget = BUDGET;
         self.thread.top = 0;
         if self.thread.stack.len() > KEPT_STACK {
             self.thread.stack = Vec::new();
@@ -249,9 +248,9 @@ impl Machine {
     /// Long because it is the loop: one arm for each instruction that is common.
     fn execute(&mut self, host: &mut dyn Host) -> Result<(), Error> {
         'frame: loop {
-            let Machine { heap, prototypes, thread, budget, .. } = self;
+            let Machine { heap, prototypes, thread, .. } = self;
             let Some(frame) = thread.frames.last_mut() else { return Ok(()) };
-            if !spend(budget) {
+            if !spend(&mut heap.budget) {
                 self.interrupt(host)?;
                 continue 'frame;
             }
@@ -349,7 +348,7 @@ impl Machine {
                                 && let Some(place) = table.place(key, &heap.strings)
                                 && !(has_meta && place.is_nil())
                             {
-                                *place = value;
+                                *place = *value;
                                 table.absent = 0;
                                 continue;
                             }
@@ -357,7 +356,7 @@ impl Machine {
                     }
                     Instruction::GetMethod { to, object, name } => {
                         let value = registers[object as usize];
-                        let name = operand(name, registers, constants);
+                        let name = *operand(name, registers, constants);
                         if let Lookup::Found(method) = heap.lookup(value, name) {
                             registers[to as usize + 1] = value;
                             registers[to as usize] = method;
@@ -407,7 +406,7 @@ impl Machine {
                     }
                     Instruction::Length { to, from } => {
                         let length = match registers[from as usize] {
-                            Value::Table(table) => Some(heap.tables[table].border()),
+                            Value::Table(table) => heap.tables[table].border(),
                             Value::String(string) => Some(heap.bytes_of(string).len()),
                             _ => None,
                         };
@@ -418,7 +417,7 @@ impl Machine {
                     }
                     Instruction::Jump { offset } => {
                         pc = target(pc, offset);
-                        if offset >= 0 || spend(budget) {
+                        if offset >= 0 || spend(&mut heap.budget) {
                             continue;
                         }
                     }
@@ -489,17 +488,21 @@ impl Machine {
                         continue 'frame;
                     }
                     Instruction::ForLoop { base, offset } => {
-                        let base = base as usize;
-                        if let [Value::Number(index), Value::Number(limit), Value::Number(step)] =
-                            [registers[base], registers[base + 1], registers[base + 2]]
+                        let registers = &mut registers[base as usize..];
+                        if let [
+                            Value::Number(index),
+                            Value::Number(limit),
+                            Value::Number(step),
+                            variable,
+                            ..,
+                        ] = registers
                         {
-                            let index = index + step;
-                            if if step > 0.0 { index <= limit } else { limit <= index } {
-                                registers[base] = Value::Number(index);
-                                registers[base + 3] = Value::Number(index);
+                            *index += *step;
+                            if if *step > 0.0 { *index <= *limit } else { *limit <= *index } {
+                                *variable = Value::Number(*index);
                                 pc = target(pc, offset);
                             }
-                            if spend(budget) {
+                            if spend(&mut heap.budget) {
                                 continue;
                             }
                         }
@@ -520,7 +523,7 @@ impl Machine {
                             registers[base + 2] = registers[base + 3];
                             pc = target(pc, offset);
                         }
-                        if spend(budget) {
+                        if spend(&mut heap.budget) {
                             continue;
                         }
                     }
@@ -618,10 +621,14 @@ impl Then {
 }
 
 #[inline]
-fn operand(operand: Operand, registers: &[Value; WINDOW], constants: &[Value]) -> Value {
+fn operand<'a>(
+    operand: Operand,
+    registers: &'a [Value; WINDOW],
+    constants: &'a [Value],
+) -> &'a Value {
     match operand.place() {
-        Place::Register(register) => registers[register as usize],
-        Place::Constant(constant) => constants[constant],
+        Place::Register(register) => &registers[register as usize],
+        Place::Constant(constant) => &constants[constant],
     }
 }
 
@@ -633,7 +640,7 @@ fn numbers(
     constants: &[Value],
 ) -> Option<(f64, f64)> {
     match (operand(left, registers, constants), operand(right, registers, constants)) {
-        (Value::Number(left), Value::Number(right)) => Some((left, right)),
+        (Value::Number(left), Value::Number(right)) => Some((*left, *right)),
         _ => None,
     }
 }

@@ -125,10 +125,13 @@ impl Heap {
     }
 
     /// As arithmetic sees a value: a string may be a number.
-    pub fn to_number(&self, value: Value) -> Option<f64> {
+    pub fn number_of(&mut self, value: Value) -> Option<f64> {
         match value {
             Value::Number(number) => Some(number),
-            Value::String(string) => number::from_text(self.bytes_of(string)),
+            Value::String(string) => {
+                self.charge_bytes(self.bytes_of(string).len());
+                number::from_text(self.bytes_of(string))
+            }
             _ => None,
         }
     }

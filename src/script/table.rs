@@ -73,14 +73,14 @@ impl Table {
         size_of::<Table>() + size_of_val(&self.array[..]) + size_of_val(&self.nodes[..])
     }
 
-    /// The value at a key, or nil. Asks no metatable.
+    /// The value at a key, or nil. Asks no metatable. The key is not copied, because mostly one half of it is enough.
     #[inline(always)]
-    pub fn get(&self, key: Value, strings: &Arena<Text>) -> Value {
-        match key {
+    pub fn get(&self, key: &Value, strings: &Arena<Text>) -> Value {
+        match *key {
             Value::Number(number) => self.get_number(number),
             Value::String(string) => self.get_text(string, strings[string].hash),
             Value::Nil => Value::Nil,
-            _ => self.find(key, strings).map_or(Value::Nil, |at| self.nodes[at].value),
+            _ => self.find(*key, strings).map_or(Value::Nil, |at| self.nodes[at].value),
         }
     }
 
@@ -93,27 +93,32 @@ impl Table {
     }
 
     /// Where the value of a key is, if the key is there. Its value may be nil.
-    #[inline]
-    pub fn place(&mut self, key: Value, strings: &Arena<Text>) -> Option<&mut Value> {
-        let at = match key {
+    #[inline(always)]
+    pub fn place(&mut self, key: &Value, strings: &Arena<Text>) -> Option<&mut Value> {
+        let at = match *key {
             Value::Number(number) => match self.array_index(number) {
                 Some(index) => return Some(&mut self.array[index]),
                 None => self.find_number(number),
             },
             Value::String(string) => self.find_text(string, strings[string].hash),
             Value::Nil => None,
-            _ => self.find(key, strings),
+            _ => self.find(*key, strings),
         };
         at.map(|at| &mut self.nodes[at].value)
     }
 
+    /// How many keys have room.
+    pub fn places(&self) -> usize {
+        self.array.len() + self.nodes.len()
+    }
+
     /// Sets the value at a key. Tables do not shrink here: a nil leaves the key where it is, until
-    /// the next time that there is no free node.
-    pub fn set(&mut self, key: Value, value: Value, strings: &Arena<Text>) -> Result<(), Fault> {
+    /// the next time that there is no free node. Says whether that was now, and all keys were moved.
+    pub fn set(&mut self, key: Value, value: Value, strings: &Arena<Text>) -> Result<bool, Fault> {
         self.absent = 0;
-        if let Some(place) = self.place(key, strings) {
+        if let Some(place) = self.place(&key, strings) {
             *place = value;
-            return Ok(());
+            return Ok(false);
         }
         match key {
             Value::Nil => return Err(Fault::NilKey),
@@ -124,12 +129,13 @@ impl Table {
     }
 
     /// Adds a key that is not there.
-    fn insert(&mut self, key: Value, value: Value, strings: &Arena<Text>) -> Result<(), Fault> {
+    fn insert(&mut self, key: Value, value: Value, strings: &Arena<Text>) -> Result<bool, Fault> {
         let mut at = self.position(key, strings);
         if self.nodes.is_empty() || !self.nodes[at].value.is_nil() {
             let Some(free) = self.take_free() else {
                 self.rehash(key, strings)?;
-                return self.set(key, value, strings);
+                self.set(key, value, strings)?;
+                return Ok(true);
             };
             let others = self.position(self.nodes[at].key, strings);
             if others == at {
@@ -148,17 +154,16 @@ impl Table {
         }
         self.nodes[at].key = key;
         self.nodes[at].value = value;
-        Ok(())
+        Ok(false)
     }
 
-    /// The key and value behind `key`, in the order of the memory. Nil begins.
-    pub fn next(&self, key: Value, strings: &Arena<Text>) -> Result<Option<(Value, Value)>, Fault> {
-        let begin = match key {
+    /// The place behind a key, in the order of `next`. Nil is before the first one.
+    pub fn place_behind(&self, key: Value, strings: &Arena<Text>) -> Result<usize, Fault> {
+        Ok(match key {
             Value::Nil => 0,
             Value::Number(number) if self.array_index(number).is_some() => number as usize,
             _ => self.array.len() + self.find(key, strings).ok_or(Fault::UnknownKey)? + 1,
-        };
-        Ok(self.pair_from(begin).map(|(_, key, value)| (key, value)))
+        })
     }
 
     /// The first key with a value at this place or behind it, in the order of `next`, its value, and
@@ -177,24 +182,29 @@ impl Table {
     }
 
     /// What `#` gives: a border, that is an n with a value at n and none at n + 1. If there is more
-    /// than one, this is the one that Lua finds.
-    pub fn border(&self) -> usize {
+    /// than one, this is the one that Lua finds. None if that is [`first_border`](Self::first_border).
+    pub fn border(&self) -> Option<usize> {
         let size = self.array.len();
         if size > 0 && self.array[size - 1].is_nil() {
-            return between(0, size, |n| self.array[n - 1].is_nil());
+            return Some(between(0, size, |n| self.array[n - 1].is_nil()));
         }
         if self.nodes.is_empty() {
-            return size;
+            return Some(size);
         }
         let is_nil = |n: usize| self.get_number(n as f64).is_nil();
         let (mut low, mut high) = (size, size + 1);
         while !is_nil(high) {
             (low, high) = (high, high * 2);
             if high > i32::MAX as usize {
-                return (1..).find(|n| is_nil(*n)).map_or(0, |n| n - 1);
+                return None;
             }
         }
-        between(low, high, is_nil)
+        Some(between(low, high, is_nil))
+    }
+
+    /// The first border. Looks at each value before it.
+    pub fn first_border(&self) -> usize {
+        (1..).find(|n| self.get_number(*n as f64).is_nil()).map_or(0, |n| n - 1)
     }
 
     /// Makes the array large enough for the elements up to `n`.

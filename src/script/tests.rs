@@ -59,7 +59,7 @@ fn show(machine: &Machine, value: Value) -> String {
 }
 
 fn run_on(machine: &mut Machine, source: &str, host: &mut Patience) -> String {
-    let result = machine.load(source.as_bytes(), b"@user_script");
+    let result = machine.load(source.as_bytes(), b"@user_script", &mut || host.interrupt());
     match result.and_then(|function| machine.run(function, &[], host)) {
         Ok(()) => show(machine, machine.results().first().copied().unwrap_or_default()),
         Err(Error(Value::String(text))) => {
@@ -142,6 +142,68 @@ fn deep_sources_use_no_more_than_a_clients_stack() {
     assert_eq!(run(&source(10_000)), "\"nil\"");
 }
 
+/// How often the compiler asks whether to go on with a source.
+fn questions(source: &str) -> usize {
+    let mut asked = 0;
+    let mut ask = || {
+        asked += 1;
+        Ok(())
+    };
+    // Whether it is a program does not matter.
+    let _ = machine().load(source.as_bytes(), b"@user_script", &mut ask);
+    asked
+}
+
+#[test]
+fn a_source_of_twice_the_length_is_twice_the_work() {
+    for (begin, middle, end) in [
+        ("return a", " or a", ""),
+        ("return a", " and a", ""),
+        ("return a", " and b or a", ""),
+        ("return not (a", " == b or a", ")"),
+        ("return (a", " or a", ") and b"),
+        ("if a then ", "elseif a then ", "end"),
+        ("while a do ", "if a then break end ", "end"),
+        ("repeat ", "if a then break end ", "until a"),
+        ("while a do ", "while a do break end ", "end"),
+        ("", "do local a = a end ", ""),
+        ("return {", "'x', ", "}"),
+        ("local a ", "a = function() return a end ", ""),
+    ] {
+        let source = |times: usize| [begin, &middle.repeat(times), end].concat();
+        let (once, twice) = (questions(&source(20_000)), questions(&source(40_000)));
+        assert!(once > 0 && twice <= 2 * once + 2, "{middle}: {once} and {twice}");
+    }
+    // To look for a name in many functions is more work than its length.
+    let locals: Vec<String> = (0..190).map(|i| format!("l{i}")).collect();
+    let open = format!("function f() local {} ", locals.join(", ")).repeat(90);
+    let source = |times: usize| [&open[..], &"x() ".repeat(times), &"end ".repeat(90)].concat();
+    assert!(questions(&source(500)) > 20);
+}
+
+#[test]
+fn the_host_stops_the_compiler_and_what_it_compiles_is_counted() {
+    let many = "x = x + 1 ".repeat(100_000);
+    let deep = format!("return {}1{}", "(".repeat(100), ")".repeat(100));
+    for source in [many.clone(), format!("{many} {deep}")] {
+        let mut machine = machine();
+        assert_eq!(run_on(&mut machine, &source, &mut Patience(2)), "ERR stopped");
+        assert!(machine.is_stopped);
+        assert_eq!(run_on(&mut machine, "return 1", &mut Patience(u32::MAX)), "1");
+    }
+    for piece in
+        ["x() ", "f = function() end ", "do local a end ", "x = a.b.c.d.e.f.g ", "x() --\n"]
+    {
+        let mut machine = machine();
+        let source = piece.repeat(6_000_000 / piece.len());
+        machine.heap.limit = 2 << 20;
+        let got = run_on(&mut machine, &source, &mut Patience(u32::MAX));
+        assert_eq!(got, "ERR not enough memory", "{piece}");
+        assert!(machine.heap.bytes < 6 << 20, "{piece}: {} bytes", machine.heap.bytes);
+        assert_eq!(run_on(&mut machine, "return 1", &mut Patience(u32::MAX)), "1");
+    }
+}
+
 #[test]
 fn deep_calls_use_no_more_than_a_clients_stack() {
     for (program, expected) in [
@@ -180,7 +242,6 @@ fn long_patterns_use_no_more_than_a_clients_stack() {
 
 #[test]
 fn memory_ends_with_an_error_and_the_machine_goes_on() {
-    let mut machine = machine();
     for program in [
         "local s = 'x' while true do s = s .. s end",
         "local t = {} for i = 1, 1e9 do t[i] = i end",
@@ -204,13 +265,17 @@ fn memory_ends_with_an_error_and_the_machine_goes_on() {
         return string.format(('%s'):rep(100), unpack(t))",
         "local s = ('\\n'):rep(2e7) return string.format('%q', s)",
         // Each level holds a result that grows.
-        "local y = ('y'):rep(1e7)
-        local function f(s) return y .. (('xx'):gsub('x', f)) end
-        return ('xx'):gsub('x', f)",
+        "local y = ('y'):rep(1e6)
+        local function f() return (('xy'):gsub('.', function(c) return c == 'x' and y or f() end)) end
+        return f()",
     ] {
+        let (mut machine, limit) = (machine(), 4 << 20);
+        machine.heap.limit = limit;
         let got = run_on(&mut machine, program, &mut Patience(u32::MAX));
         assert_eq!(got, "ERR not enough memory", "{program}");
-        assert!(machine.heap.bytes < LIMIT * 3, "{program}: {} bytes", machine.heap.bytes);
+        assert!(machine.heap.bytes < limit * 3, "{program}: {} bytes", machine.heap.bytes);
+        machine.thread.stack.clear();
+        machine.collect();
         assert_eq!(run_on(&mut machine, "return 1", &mut Patience(u32::MAX)), "1");
     }
 }
@@ -304,27 +369,27 @@ fn the_host_stops_a_script_and_no_pcall_holds_it() {
         "return ('a'):rep(1e6):gsub('.-b', '')",
         "return ('('):rep(1e6):find('%b()')",
         "return ('a'):rep(1e6):find(('a'):rep(5e5) .. 'b', 1, true)",
-        "local s = ('a'):rep(1e7) while true do s:upper() end",
-        "local s = ('a'):rep(1e7) while true do s:find('b') end",
+        "local s = ('a'):rep(1e6) while true do s:upper() end",
+        "local s = ('a'):rep(1e6) while true do s:find('b') end",
         "for w in ('a'):gmatch('') do while true do end end",
         "return ('a'):gsub('a', function() while true do end end)",
         // Each round takes long, so they must be counted as many.
-        "local s = ('a'):rep(8e6) for i = 1, 100 do s:sub(2) end",
-        "local s = (' '):rep(8e6) .. 'x' for i = 1, 100 do tonumber(s) end",
-        "local s = ('a'):rep(8e6) for i = 1, 100 do redis.sha1hex(s) end",
-        "local s = ('a'):rep(8e6) for i = 1, 100 do local x = s < s end",
-        "local s = ('a'):rep(8e6) for i = 1, 100 do pcall(error, s) end",
-        "local s = ('a'):rep(8e6) for i = 1, 100 do pcall(struct.unpack, 's', s) end",
-        "local s = (' '):rep(8e6) .. '1' for i = 1, 100 do cjson.decode(s) end",
+        "local s = ('a'):rep(8e5) for i = 1, 1000 do s:sub(2) end",
+        "local s = (' '):rep(8e5) .. 'x' for i = 1, 1000 do tonumber(s) end",
+        "local s = ('a'):rep(8e5) for i = 1, 1000 do redis.sha1hex(s) end",
+        "local s = ('a'):rep(8e5) for i = 1, 1000 do local x = s < s end",
+        "local s = ('a'):rep(8e5) for i = 1, 1000 do pcall(error, s) end",
+        "local s = ('a'):rep(8e5) for i = 1, 1000 do pcall(struct.unpack, 's', s) end",
+        "local s = (' '):rep(8e5) .. '1' for i = 1, 1000 do cjson.decode(s) end",
         "local s = ('a=1 '):rep(1e5) for i = 1, 100 do loadstring(s) end",
         "local s = ('a'):rep(2e4) return s:gsub('(b-)', ('%1'):rep(1e4))",
         "return ('a'):rep(8e6):gsub('b-', '')",
         "return ('b'):rep(1e6):find('[^' .. ('a'):rep(1e5) .. ']*c')",
         "return ('b'):rep(1e6):find('[^' .. ('a'):rep(1e5) .. ']-c')",
         "for i = 1, 1000 do redis.pcall('PING') end",
-        "local s = (' '):rep(8e6) .. '1' for i = 1, 100 do local x = s + 1 end",
-        "local s = (' '):rep(8e6) .. '1' for i = 1, 100 do local x = -s end",
-        "local s = (' '):rep(8e6) .. '1' for i = 1, 100 do math.floor(s) end",
+        "local s = (' '):rep(8e5) .. '1' for i = 1, 1000 do local x = s + 1 end",
+        "local s = (' '):rep(8e5) .. '1' for i = 1, 1000 do local x = -s end",
+        "local s = (' '):rep(8e5) .. '1' for i = 1, 1000 do math.floor(s) end",
         "return ('a'):rep(3e4):find('%f[' .. ('b'):rep(1e5) .. ']c')",
         "local t = {('a'):rep(8e6)} for i = 1, 100 do collectgarbage() end",
         "local t = {} for i = 1, 1e5 do t[i] = i end for i = 1, 1e5 do t[i] = nil end
@@ -333,6 +398,37 @@ fn the_host_stops_a_script_and_no_pcall_holds_it() {
             local many = {} for i = 1, 1000 do many[i] = t end cmsgpack.pack(many)",
         "local t = {} for i = 1, 1e5 do t[i] = i end for i = 1, 1e5 do t[i] = nil end
             local many = {} for i = 1, 1000 do many[i] = t end cjson.encode(many)",
+        "local t = {} for i = 1, 1e5 do t[i] = i end for i = 2, 1e5 do t[i] = nil end
+            for i = 1, 1000 do next(t, 1) end",
+        "local t = {} for i = 1, 1e5 do t[i] = i end for i = 2, 1e5 do t[i] = nil end
+            for i = 1, 1000 do table.foreach(t, function() end) end",
+        "local t = {} for i = 1, 1e5 do t[i] = i end for i = 1, 1000 do table.maxn(t) end",
+        "local s = ('a'):rep(8e5) local t = {s .. 'b', s .. 'c', s .. 'a'}
+            for i = 1, 100 do table.sort(t) end",
+        "local s = (' '):rep(8e5) .. '1' for i = 1, 1000 do for i = s, 0 do end end",
+        "local s = (' '):rep(8e5) .. '1' for i = 1, 1000 do pcall(redis.setresp, s) end",
+        // Each new key finds no free place, because as many others leave as come.
+        "local t, size = {}, 2^15 for i = 1, size do t[i + .5] = i end
+            for i = 1, 1000 do t[i + .5] = nil t[i + size + .5] = i end",
+        // It has a value at all places where `#` looks first.
+        "local t, n = {}, 2^17 for i = 1, n do t[i] = i end
+            n = n + 1 while n < 2^31 do t[n], n = 1, n * 2 end
+            for i = 1, 1000 do local x = #t end",
+        "local t = {} for i = 1, 7000 do t[i] = i end for i = 1, 1000 do unpack(t) end",
+        "local s = ('a'):rep(7000) for i = 1, 1000 do s:byte(1, -1) end",
+        "local t = {} for i = 1, 7000 do t[i] = i end
+            local function f(...) for i = 1, 1000 do local x = (...) and {...} end end f(unpack(t))",
+        "local f = loadstring('local x = nil return function() if x then ' .. ('x = 1 '):rep(1e5) ..
+            ' end return x.y end')() for i = 1, 1000 do pcall(f) end",
+        "local s = ('a'):rep(8e5) for i = 1, 1000 do pcall(redis.acl_check_cmd, s) end",
+        "local s = ('a'):rep(8e5) for i = 1, 1000 do pcall(table.concat, {s, s, s, s, s, s, s, s}, s) end",
+        "local s = ('a'):rep(8e5)
+            for i = 1, 100 do pcall(cmsgpack.pack, {s, s, s, s, s, s, s, s, s, s, s, s, s, s, s}) end",
+        "local s = ('\\1'):rep(1e4) for i = 1, 2000 do cjson.encode(s) end",
+        "local s = ('a'):rep(1e6) for i = 1, 100 do pcall(s.gsub, s, '.*', ('%0'):rep(100)) end",
+        "local s = ('a'):rep(1e5) for i = 1, 1000 do s:match(('('):rep(30) .. '.*' .. (')'):rep(30)) end",
+        "local s, p = ('a'):rep(1e4), ('%z'):rep(1e6) for w in s:gmatch('a' .. p:sub(1, 0)) do
+            for i = 1, 100 do s:match('b' .. p) end end",
     ] {
         let got = run_on(&mut machine, program, &mut Patience(5));
         assert!(got.ends_with("stopped"), "{program}: {got}");
@@ -418,7 +514,7 @@ fn no_pattern_and_no_format_makes_a_library_panic() {
         pcall(struct.pack, format, 1.5, text, -3, text)
         pcall(struct.unpack, format, text)
         pcall(struct.size, format)";
-    let program = machine.load(source, b"@user_script").expect("a program");
+    let program = machine.load(source, b"@user_script", &mut || Ok(())).expect("a program");
     machine.roots.push(program);
     let mut random = Random(1);
     let all: Vec<u8> = (0..=255).collect();
@@ -452,6 +548,6 @@ fn no_change_of_a_byte_makes_the_parser_panic() {
             }
         }
         // Whether it is a program does not matter.
-        let _ = machine.load(&source, b"@user_script");
+        let _ = machine.load(&source, b"@user_script", &mut || Ok(()));
     }
 }

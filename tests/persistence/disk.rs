@@ -257,6 +257,44 @@ fn of_a_pipeline_on_a_full_disk_the_replies_of_writes_and_only_those_become_erro
 }
 
 #[test]
+fn on_a_full_disk_a_script_reads_until_it_writes_and_the_log_has_all_of_it_or_nothing() {
+    let Some((mut server, disk)) = server_on_a_small_disk(&[]) else {
+        return;
+    };
+    let mut client = server.client();
+    client.run("SET small 1");
+    disk.leave_a_page(&mut client);
+    // The log fails with what the script has written, so it is told of that when it has ended.
+    let both =
+        "for i = 1, 10 do redis.call('APPEND', KEYS[1], ARGV[1]) redis.call('INCR', KEYS[2]) end
+        return redis.call('STRLEN', KEYS[1])";
+    let part = "x".repeat(1000);
+    let misconf = "(error) MISCONF Errors writing to the AOF file: ";
+    let reply = client.call(&["EVAL", both, "2", "long", "count", &part]).to_string();
+    assert!(reply.starts_with(misconf) && !reply.contains("script:"), "{reply}");
+    assert_eq!(client.run("MGET count small"), "1) \"10\"\n2) \"1\"");
+    // From then on a script is told at its first write.
+    let first = "redis.call('GET', 'small') redis.call('INCR', 'small')";
+    let reply = client.call(&["EVAL", first, "0"]).to_string();
+    assert!(reply.starts_with(misconf) && reply.contains("on @user_script:1."), "{reply}");
+    let holds = "local answer = redis.pcall('INCR', 'small')
+        return {answer.err, redis.call('GET', 'small'), redis.call('PING')}";
+    let reply = client.call(&["EVAL", holds, "0"]);
+    assert!(reply.items()[0].to_string().starts_with("\"MISCONF "), "{reply}");
+    assert_eq!(reply.items()[1].text(), b"1");
+    // One that says that it writes does not begin, and those that read run.
+    let reply = client.call(&["EVAL", "#!lua\nreturn 1", "0"]).to_string();
+    assert!(reply.starts_with(misconf) && !reply.contains("script:"), "{reply}");
+    assert_eq!(client.call(&["EVAL_RO", "return redis.call('GET', 'small')", "0"]).text(), b"1");
+    read_log(server.dir()).expect("whole records");
+    server.program = Program::Ours;
+    server.crash();
+    let found = server.client().run("MGET count small");
+    assert_eq!(found, "1) (nil)\n2) \"1\"");
+    assert_eq!(server.client().run("EXISTS long"), "(integer) 0");
+}
+
+#[test]
 fn on_a_full_disk_the_log_can_be_switched_off_and_the_server_ended() {
     let Some((mut server, _disk)) = server_on_a_small_disk(&[]) else {
         return;

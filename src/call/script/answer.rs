@@ -34,7 +34,8 @@ enum Open {
     /// A map, or a set, which has no values.
     Pairs {
         table: TableId,
-        key: Value,
+        /// That of [`Table::pair_from`](crate::script::table::Table::pair_from).
+        place: usize,
         value: Option<Value>,
         has_values: bool,
     },
@@ -114,23 +115,32 @@ fn write_table(machine: &mut Machine, table: TableId, reply: &mut Reply) -> Writ
     {
         reply.verbatim_of(format, text);
     } else if let Value::Table(table) = machine.field(table, "map") {
-        reply.map(machine.heap.tables[table].count());
+        reply.map(count(machine, table));
         return Written::Begun(Open::pairs(table, true));
     } else if let Value::Table(table) = machine.field(table, "set") {
-        reply.set(machine.heap.tables[table].count());
+        reply.set(count(machine, table));
         return Written::Begun(Open::pairs(table, false));
     } else {
         let element = |n: usize| machine.heap.tables[table].get_number(n as f64);
         let count = (1..).take_while(|n| !element(*n).is_nil()).count();
+        machine.heap.charge(count / 32);
         reply.array(count);
         return Written::Begun(Open::Array { table, written: 0, count });
     }
     Written::Whole
 }
 
+/// How many keys a table has. It may have many empty places, and the reply may have it many times.
+fn count(machine: &mut Machine, table: TableId) -> usize {
+    let table = &machine.heap.tables[table];
+    let (count, places) = (table.count(), table.places());
+    machine.heap.charge(places / 32);
+    count
+}
+
 impl Open {
     fn pairs(table: TableId, has_values: bool) -> Open {
-        Open::Pairs { table, key: Value::Nil, value: None, has_values }
+        Open::Pairs { table, place: 0, value: None, has_values }
     }
 
     /// The next value to be written, if there is one.
@@ -142,12 +152,11 @@ impl Open {
                 (*written <= *count).then(element)
             }
             Open::Pairs { value, .. } if value.is_some() => value.take(),
-            Open::Pairs { table, key, value, has_values } => {
-                let table = &machine.heap.tables[*table];
-                let pair = table.next(*key, &machine.heap.strings).ok().flatten()?;
-                *key = pair.0;
-                *value = has_values.then_some(pair.1);
-                Some(*key)
+            Open::Pairs { table, place, value, has_values } => {
+                let (behind, key, found) = machine.heap.tables[*table].pair_from(*place)?;
+                *place = behind;
+                *value = has_values.then_some(found);
+                Some(key)
             }
         }
     }

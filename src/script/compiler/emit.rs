@@ -58,6 +58,7 @@ impl Compiler<'_> {
         self.function.prototype.code.push(instruction);
         let line = self.lexer.last_line;
         self.function.prototype.lines.push(line);
+        self.lexer.heap.bytes += size_of::<Instruction>() + size_of_val(&line);
         Ok(here)
     }
 
@@ -157,6 +158,7 @@ impl Compiler<'_> {
         constants.push(value);
         let constant = constants.len() as u32 - 1;
         self.function.constants.insert(key, constant);
+        self.lexer.heap.bytes += size_of::<Value>() + 2 * size_of_val(&(key, constant));
         Ok(constant)
     }
 
@@ -265,7 +267,7 @@ impl Compiler<'_> {
     fn put(&mut self, expression: &mut Expression, to: u8) -> Result<(), Error> {
         self.discharge_to(expression, to)?;
         if let Kind::Jump(jump) = expression.kind {
-            self.join(&mut expression.on_true, jump)?;
+            self.put_before(&mut expression.on_true, jump)?;
         }
         if expression.has_jumps() {
             let (mut load_false, mut load_true) = (0, 0);

@@ -1,7 +1,8 @@
 //! Jumps whose target is not known yet, and conditions.
 //!
 //! Such jumps form lists. A list is its last jump, and each jump's offset leads to the one before.
-//! To patch a list is to walk along it and to write the target into each jump.
+//! To patch a list is to walk along it and to write the target into each jump. Lists can be long: `a or b or c …`.
+//! So what is new is put before a list, and the list is not walked.
 //!
 //! ```text
 //! local a, b, c = ... local x = a and b or c
@@ -30,9 +31,9 @@ const MAX_JUMP: usize = 131_071;
 
 impl Compiler<'_> {
     pub fn emit_jump(&mut self) -> Result<i32, Error> {
-        let pending = std::mem::replace(&mut self.function.pending, NO_JUMP);
-        let mut list = self.emit(Instruction::Jump { offset: NO_JUMP })? as i32;
-        self.join(&mut list, pending)?;
+        let mut list = std::mem::replace(&mut self.function.pending, NO_JUMP);
+        let jump = self.emit(Instruction::Jump { offset: NO_JUMP })? as i32;
+        self.put_before(&mut list, jump)?;
         Ok(list)
     }
 
@@ -42,7 +43,9 @@ impl Compiler<'_> {
         self.here()
     }
 
+    /// A step along a list.
     fn jump_target(&mut self, jump: i32) -> i32 {
+        self.lexer.heap.charge(1);
         match self.code(jump as usize) {
             Instruction::Jump { offset: NO_JUMP } => NO_JUMP,
             Instruction::Jump { offset } => jump + 1 + *offset,
@@ -65,19 +68,19 @@ impl Compiler<'_> {
         Ok(())
     }
 
-    /// Appends the jumps of `other` to a list.
-    pub fn join(&mut self, list: &mut i32, other: i32) -> Result<(), Error> {
-        if other == NO_JUMP {
+    /// Puts the jumps of `new` before those of a list.
+    pub fn put_before(&mut self, list: &mut i32, new: i32) -> Result<(), Error> {
+        if new == NO_JUMP {
             return Ok(());
         }
-        if *list == NO_JUMP {
-            *list = other;
+        let rest = std::mem::replace(list, new);
+        if rest == NO_JUMP {
             return Ok(());
         }
-        let mut last = *list;
+        let mut last = new;
         loop {
             match self.jump_target(last) {
-                NO_JUMP => return self.set_target(last as usize, other as usize),
+                NO_JUMP => return self.set_target(last as usize, rest as usize),
                 next => last = next,
             }
         }
@@ -158,7 +161,7 @@ impl Compiler<'_> {
     pub fn patch_to_here(&mut self, list: i32) -> Result<(), Error> {
         self.label();
         let mut pending = self.function.pending;
-        self.join(&mut pending, list)?;
+        self.put_before(&mut pending, list)?;
         self.function.pending = pending;
         Ok(())
     }
@@ -200,7 +203,7 @@ impl Compiler<'_> {
             }
             _ => self.jump_if(expression, false)?,
         };
-        self.join(&mut expression.on_false, jump)?;
+        self.put_before(&mut expression.on_false, jump)?;
         let on_true = std::mem::replace(&mut expression.on_true, NO_JUMP);
         self.patch_to_here(on_true)
     }
@@ -212,7 +215,7 @@ impl Compiler<'_> {
             Kind::Jump(jump) => jump,
             _ => self.jump_if(expression, true)?,
         };
-        self.join(&mut expression.on_true, jump)?;
+        self.put_before(&mut expression.on_true, jump)?;
         let on_false = std::mem::replace(&mut expression.on_false, NO_JUMP);
         self.patch_to_here(on_false)
     }

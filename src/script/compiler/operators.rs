@@ -102,14 +102,14 @@ impl Compiler<'_> {
         match operator {
             Binary::And => {
                 self.discharge(&mut right)?;
-                self.join(&mut right.on_false, left.on_false)?;
-                *left = right;
+                self.put_before(&mut left.on_false, right.on_false)?;
+                *left = Expression { on_false: left.on_false, ..right };
                 Ok(())
             }
             Binary::Or => {
                 self.discharge(&mut right)?;
-                self.join(&mut right.on_true, left.on_true)?;
-                *left = right;
+                self.put_before(&mut left.on_true, right.on_true)?;
+                *left = Expression { on_true: left.on_true, ..right };
                 Ok(())
             }
             Binary::Concat => self.concat(left, right),

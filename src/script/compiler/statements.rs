@@ -105,7 +105,7 @@ impl Compiler<'_> {
         let mut if_false = self.if_branch()?;
         while let token @ (Token::ElseIf | Token::Else) = self.lexer.token {
             let escape = self.emit_jump()?;
-            self.join(&mut escapes, escape)?;
+            self.put_before(&mut escapes, escape)?;
             self.patch_to_here(if_false)?;
             if token == Token::ElseIf {
                 if_false = self.if_branch()?;
@@ -116,7 +116,7 @@ impl Compiler<'_> {
             self.block()?;
             break;
         }
-        self.join(&mut escapes, if_false)?;
+        self.put_before(&mut escapes, if_false)?;
         self.patch_to_here(escapes)?;
         self.expect_match(Token::End, Token::If, line)
     }
@@ -187,7 +187,7 @@ impl Compiler<'_> {
         }
         let jump = self.emit_jump()?;
         let mut breaks = self.function.blocks[at].breaks;
-        self.join(&mut breaks, jump)?;
+        self.put_before(&mut breaks, jump)?;
         self.function.blocks[at].breaks = breaks;
         Ok(())
     }

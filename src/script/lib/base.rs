@@ -88,7 +88,7 @@ fn collectgarbage(call: &mut Call) -> Result<Outcome, Error> {
         b"collect" | b"step" => {
             // It runs as soon as this native has returned.
             call.machine.heap.threshold = 0;
-            call.ticks(call.machine.heap.bytes as u32 / 64)?;
+            call.charge(call.machine.heap.bytes / 64);
             call.give(if option == b"step" { Value::Boolean(true) } else { Value::Number(0.0) })
         }
         b"count" => call.give_number(kilobytes),
@@ -213,9 +213,10 @@ fn loadstring(call: &mut Call) -> Result<Outcome, Error> {
 }
 
 fn compile(call: &mut Call, source: &[u8], name: &[u8]) -> Result<Outcome, Error> {
-    call.ticks(source.len() as u32)?;
-    match call.machine.load(source, name) {
+    let Call { machine, host, .. } = call;
+    match machine.load(source, name, &mut || host.interrupt()) {
         Ok(function) => call.give(function),
+        Err(error) if call.machine.is_stopped => Err(error),
         Err(error) => failed(call, error.0),
     }
 }
@@ -238,12 +239,7 @@ fn pairs(call: &mut Call) -> Result<Outcome, Error> {
 
 fn next(call: &mut Call) -> Result<Outcome, Error> {
     let table = call.table(1)?;
-    if call.arg(2).is_nil() {
-        // The first key may stand behind many that are gone.
-        call.ticks(call.machine.heap.tables[table].size() as u32 / 1024)?;
-    }
-    let heap = &call.machine.heap;
-    match heap.tables[table].next(call.arg(2), &heap.strings) {
+    match call.machine.heap.next(table, call.arg(2)) {
         Ok(Some((key, value))) => {
             call.push(key);
             call.push(value);
@@ -338,7 +334,7 @@ fn tonumber(call: &mut Call) -> Result<Outcome, Error> {
             Value::String(_) => Value::String(call.string(1)?),
             other => other,
         };
-        let number = call.machine.heap.to_number(value);
+        let number = call.machine.heap.number_of(value);
         return call.give(number.map_or(Value::Nil, Value::Number));
     }
     let text = call.string(1)?;
@@ -393,7 +389,7 @@ fn unpack(call: &mut Call) -> Result<Outcome, Error> {
     let table = call.table(1)?;
     let first = call.integer_or(2, 1)? as i32 as i64;
     let last = match call.arg(3) {
-        Value::Nil => call.machine.heap.tables[table].border() as i64,
+        Value::Nil => call.machine.heap.border(table) as i64,
         _ => call.integer(3)? as i32 as i64,
     };
     if first > last {

@@ -89,12 +89,12 @@ fn put(
                 length @ 32..0x100 => packed.extend([0xd9, length as u8]),
                 length => put_length(packed, 0xda, length),
             }
-            packed.extend_from_slice(bytes);
+            let whole = 0..bytes.len();
+            call.append(packed, string, whole)?;
         }
         Value::Table(table) if level < MAX_LEVEL => {
             check_slots(call, slots + 2, "in function table_is_an_array")?;
-            // All places are looked at, and most may be empty.
-            call.ticks(call.machine.heap.tables[table].size() as u32 / 1024)?;
+            call.charge_table(table);
             match array_length(call, table) {
                 Some(length) => put_array(call, packed, table, length, level, slots)?,
                 None => put_map(call, packed, table, level, slots)?,

@@ -98,10 +98,11 @@ fn pcall_command(call: &mut Call) -> Result<Outcome, Error> {
 }
 
 /// How many rounds of a loop one command counts as, because some take long.
-const COMMAND: u32 = 1000;
+const COMMAND: usize = 1000;
 
 fn run(call: &mut Call, raises: bool) -> Result<Outcome, Error> {
-    call.ticks(COMMAND)?;
+    call.charge(COMMAND);
+    call.tick()?;
     let (value, is_error) = match collect_arguments(call) {
         Err(text) => (Value::Table(error_table(call.machine, text.as_bytes())?), true),
         Ok(()) => match call.host.call() {
@@ -125,7 +126,9 @@ fn collect_arguments(call: &mut Call) -> Result<(), &'static str> {
     }
     // The same long string may stand there thousands of times.
     let lengths = (1..=call.count).map(|number| call.machine.heap.length_of(call.arg(number)));
-    if call.check_room(lengths.fold(0, usize::saturating_add)).is_err() {
+    let length = lengths.fold(0, usize::saturating_add);
+    call.machine.heap.charge_bytes(length);
+    if call.check_room(length).is_err() {
         return Err("ERR not enough memory");
     }
     for number in 1..=call.count {
@@ -160,7 +163,7 @@ fn log(call: &mut Call) -> Result<Outcome, Error> {
     if call.count < 2 {
         return Err(failure(call, "redis.log() requires two arguments or more."));
     }
-    let Some(level) = call.machine.heap.to_number(call.arg(1)) else {
+    let Some(level) = call.machine.heap.number_of(call.arg(1)) else {
         return Err(failure(call, "First argument must be a number (log level)."));
     };
     let level = number::to_int(level);
@@ -187,7 +190,7 @@ fn setresp(call: &mut Call) -> Result<Outcome, Error> {
     if call.count != 1 {
         return Err(failure(call, "redis.setresp() requires one argument."));
     }
-    match call.machine.heap.to_number(call.arg(1)).map(number::to_int) {
+    match call.machine.heap.number_of(call.arg(1)).map(number::to_int) {
         Some(version @ 2..=3) => call.host.set_resp3(version == 3),
         _ => return Err(failure(call, "RESP version must be 2 or 3.")),
     }
@@ -202,7 +205,7 @@ fn sha1hex(call: &mut Call) -> Result<Outcome, Error> {
         Value::String(_) | Value::Number(_) => {
             let text = call.string(1)?;
             // This is slower than what else is done with a string.
-            call.ticks(call.bytes(text).len() as u32 / 16)?;
+            call.charge(call.bytes(text).len() / 16);
             sha1(call.bytes(text))
         }
         // As in Redis, anything else is an empty string.
@@ -240,7 +243,7 @@ fn set_repl(call: &mut Call) -> Result<Outcome, Error> {
     if call.count != 1 {
         return Err(failure(call, "redis.set_repl() requires two arguments."));
     }
-    let to = call.machine.heap.to_number(call.arg(1)).unwrap_or(0.0);
+    let to = call.machine.heap.number_of(call.arg(1)).unwrap_or(0.0);
     let to = number::to_int(to) as u32;
     if to & !(REPL_AOF | REPL_REPLICA) != 0 {
         let text = "Invalid replication flags. Use REPL_AOF, REPL_REPLICA, REPL_ALL or REPL_NONE.";

@@ -17,6 +17,7 @@ use crate::script::value::{Error, TableId, Value};
 
 /// The value of a whole reply.
 pub fn to_value(machine: &mut Machine, wire: &[u8]) -> Result<Value, Error> {
+    machine.heap.charge(wire.len() / 64);
     Reader { machine, rest: wire }.value()
 }
 

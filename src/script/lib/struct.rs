@@ -226,7 +226,7 @@ fn unpack(call: &mut Call) -> Result<Outcome, Error> {
             b'c' if size == 0 => {
                 // The last result is the size.
                 let last = if count == 0 { Value::Nil } else { call.machine.pop() };
-                let Some(last) = call.machine.heap.to_number(last) else {
+                let Some(last) = call.machine.heap.number_of(last) else {
                     return Err(call.error("format 'c0' needs a previous size"));
                 };
                 count -= 1;

@@ -32,8 +32,8 @@ pub fn open(machine: &mut Machine) {
 }
 
 impl Call<'_> {
-    fn length(&self, table: TableId) -> i32 {
-        self.machine.heap.tables[table].border() as i32
+    fn length(&mut self, table: TableId) -> i32 {
+        self.machine.heap.border(table) as i32
     }
 
     fn element(&self, table: TableId, index: i32) -> Value {
@@ -60,7 +60,10 @@ fn concat(call: &mut Call) -> Result<Outcome, Error> {
     for index in first..=last {
         call.tick()?;
         match call.element(table, index) {
-            Value::String(string) => joined.extend_from_slice(call.bytes(string)),
+            Value::String(string) => {
+                let whole = 0..call.bytes(string).len();
+                call.append(&mut joined, string, whole)?;
+            }
             Value::Number(number) => joined.extend_from_slice(&number::to_text(number)),
             other => {
                 return Err(call.error(format!(
@@ -70,21 +73,23 @@ fn concat(call: &mut Call) -> Result<Outcome, Error> {
             }
         }
         if index < last {
-            joined.extend_from_slice(call.bytes(separator));
+            let whole = 0..call.bytes(separator).len();
+            call.append(&mut joined, separator, whole)?;
         }
-        call.check_room(joined.len())?;
     }
     call.give_buffer(joined)
 }
 
 fn getn(call: &mut Call) -> Result<Outcome, Error> {
     let table = call.table(1)?;
-    call.give_number(call.length(table).into())
+    let length = call.length(table);
+    call.give_number(length.into())
 }
 
 fn maxn(call: &mut Call) -> Result<Outcome, Error> {
     let table = call.table(1)?;
     let mut largest: f64 = 0.0;
+    call.charge_table(table);
     let (array, pairs) = call.machine.heap.tables[table].parts();
     for (index, value) in array.iter().enumerate() {
         if !value.is_nil() {
@@ -191,8 +196,7 @@ impl Resume for ForEachPair {
 
 fn next_pair(call: &mut Call, state: Box<ForEachPair>) -> Result<Outcome, Error> {
     let table = call.table(1)?;
-    let heap = &call.machine.heap;
-    match heap.tables[table].next(call.arg(3), &heap.strings) {
+    match call.machine.heap.next(table, call.arg(3)) {
         Ok(Some((key, value))) => {
             call.set_arg(3, key);
             call.push(call.arg(2));

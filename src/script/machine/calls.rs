@@ -31,9 +31,9 @@
 //! [`go_on`]: Machine::go_on
 //! [`unwind`]: Machine::unwind
 
-use super::{BUDGET, Frame, Kind, Machine, Status, Then, Thread, WINDOW, spend};
+use super::{Frame, Kind, Machine, Status, Then, Thread, WINDOW, spend};
 use crate::script::code::{MAX_LEVELS, Prototype};
-use crate::script::heap::{Function, Id, Upvalue};
+use crate::script::heap::{BUDGET, Function, Id, Upvalue};
 use crate::script::lib::{Call, Host, Outcome};
 use crate::script::metatable::Name;
 use crate::script::value::{Error, FunctionId, ThreadId, Value};
@@ -183,6 +183,7 @@ impl Machine {
         let top = self.thread.top;
         match outcome {
             Outcome::Return(results) => {
+                self.heap.charge(results / 32);
                 self.deliver(slot, then, top - results, results);
                 self.collect_if_due()?;
                 Ok(None)
@@ -499,28 +500,12 @@ impl Machine {
     /// To be called in each round of a loop in a native that a script can make long.
     #[inline]
     pub fn tick(&mut self, host: &mut dyn Host) -> Result<(), Error> {
-        if spend(&mut self.budget) { Ok(()) } else { self.interrupt(host) }
-    }
-
-    /// The same for that many rounds at once.
-    pub fn ticks(&mut self, host: &mut dyn Host, rounds: u32) -> Result<(), Error> {
-        self.budget = self.budget.saturating_sub(rounds).max(1);
-        if self.budget > 1 { Ok(()) } else { self.interrupt(host) }
-    }
-
-    /// The same for what is done with a value: a long string takes as long as many rounds.
-    pub fn ticks_for(&mut self, value: Value, host: &mut dyn Host) -> Result<(), Error> {
-        match value {
-            Value::String(string) => {
-                self.ticks(host, self.heap.bytes_of(string).len() as u32 / 1024)
-            }
-            _ => Ok(()),
-        }
+        if spend(&mut self.heap.budget) { Ok(()) } else { self.interrupt(host) }
     }
 
     /// Asks the host whether the script may go on.
     pub(super) fn interrupt(&mut self, host: &mut dyn Host) -> Result<(), Error> {
-        self.budget = BUDGET;
+        self.heap.budget = BUDGET;
         host.interrupt().map_err(|reason| self.stop(&reason))
     }
 

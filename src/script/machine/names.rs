@@ -91,6 +91,7 @@ impl Machine {
 
     /// `attempt to index local 'x' (a nil value)`.
     pub(super) fn type_error(&mut self, what: &str, value: Value, slot: Option<usize>) -> Error {
+        self.charge_for_name();
         let kind = value.type_name();
         let text = match slot.and_then(|slot| self.name_of_slot(slot)) {
             Some((sort, name)) => {
@@ -113,8 +114,17 @@ impl Machine {
         self.name_of_register(prototype, frame.pc as usize - 1, register as u8)
     }
 
+    /// To find a name is to look at all variables and instructions of a function.
+    fn charge_for_name(&mut self) {
+        if let Some(frame) = self.lua_frame() {
+            let Prototype { code, locals, .. } = &self.prototypes[frame.prototype];
+            self.heap.charge((code.len() + locals.len()) / 16);
+        }
+    }
+
     /// What the caller calls the native that runs, and whether it is a method.
-    pub fn name_of_native(&self) -> (String, bool) {
+    pub fn name_of_native(&mut self) -> (String, bool) {
+        self.charge_for_name();
         let name = self.lua_frame().and_then(|frame| {
             let prototype = &self.prototypes[frame.prototype];
             let at = frame.pc as usize - 1;

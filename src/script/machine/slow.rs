@@ -95,14 +95,17 @@ impl Machine {
             }
             Instruction::Negate { to, from } => {
                 let (value, operand) = (*self.register(from), Operand::register(from));
-                self.ticks_for(value, host)?;
-                match self.heap.to_number(value) {
+                match self.heap.number_of(value) {
                     Some(number) => *self.register(to) = Value::Number(-number),
                     None => return self.operate(Name::Unm, to, operand, operand, host),
                 }
             }
-            Instruction::Length { to: _, from } => {
+            Instruction::Length { to, from } => {
                 let value = *self.register(from);
+                if let Value::Table(table) = value {
+                    *self.register(to) = Value::Number(self.heap.border(table) as f64);
+                    return Ok(());
+                }
                 return Err(self.type_error("get length of", value, self.slot_of(Some(from))));
             }
             Instruction::Concat { to, first, last } => return self.concat(to, first, last, host),
@@ -114,7 +117,6 @@ impl Machine {
                 let is_strict = matches!(instruction, Instruction::Less { .. });
                 let event = if is_strict { Name::Lt } else { Name::Le };
                 let (left, right) = (self.operand(left), self.operand(right));
-                self.ticks_for(left, host)?;
                 let compared = self.compare(left, right, event);
                 let compared = compared.map_err(|text| self.error(text.as_bytes()))?;
                 return self.decide(compared, expected, host);
@@ -309,6 +311,7 @@ impl Machine {
         let wanted = if count == 0 { there } else { count - 1 };
         let to = frame.base + to;
         self.reserve(to + wanted + 1)?;
+        self.heap.charge(wanted / 32);
         let (first, copied) = (frame.base - there, there.min(wanted));
         self.thread.stack.copy_within(first..first + copied, to);
         self.thread.stack[to + copied..to + wanted].fill(Value::Nil);
@@ -366,7 +369,7 @@ impl Machine {
         let mut values = [0.0; 3];
         for (index, what) in ["initial value", "limit", "step"].iter().enumerate() {
             let value = *self.register(base + index as u8);
-            let Some(number) = self.heap.to_number(value) else {
+            let Some(number) = self.heap.number_of(value) else {
                 return Err(self.error(format!("'for' {what} must be a number").as_bytes()));
             };
             values[index] = number;
@@ -392,8 +395,6 @@ impl Machine {
         host: &mut dyn Host,
     ) -> Result<(), Error> {
         let values = (self.operand(left), self.operand(right));
-        self.ticks_for(values.0, host)?;
-        self.ticks_for(values.1, host)?;
         let event = match instruction {
             Instruction::Add { .. } => Name::Add,
             Instruction::Sub { .. } => Name::Sub,
@@ -402,7 +403,7 @@ impl Machine {
             Instruction::Mod { .. } => Name::Mod,
             _ => Name::Pow,
         };
-        let numbers = (self.heap.to_number(values.0), self.heap.to_number(values.1));
+        let numbers = (self.heap.number_of(values.0), self.heap.number_of(values.1));
         let (Some(a), Some(b)) = numbers else {
             return self.operate(event, to, left, right, host);
         };
@@ -430,7 +431,7 @@ impl Machine {
         if let Some(function) = self.metamethod_of_either(a, b, event) {
             return self.call_metamethod(function, &[a, b], Then::Store(to), host);
         }
-        let wrong = if self.heap.to_number(a).is_none() { left } else { right };
+        let wrong = if self.heap.number_of(a).is_none() { left } else { right };
         let slot = match wrong.place() {
             Place::Register(register) => self.slot_of(Some(register)),
             Place::Constant(_) => None,
@@ -466,7 +467,6 @@ impl Machine {
             last -= run as u8 - 1;
             let string = self.heap.join(&values[values.len() - run..])?;
             *self.register(last) = Value::String(string);
-            self.ticks(host, self.heap.bytes_of(string).len() as u32 / 1024)?;
         }
         *self.register(to) = *self.register(first);
         Ok(())
@@ -513,6 +513,7 @@ impl Machine {
         let ordering = match (left, right) {
             (Value::Number(left), Value::Number(right)) => left.partial_cmp(&right),
             (Value::String(left), Value::String(right)) => {
+                self.heap.charge_bytes(self.heap.bytes_of(left).len());
                 Some(self.heap.bytes_of(left).cmp(self.heap.bytes_of(right)))
             }
             _ => return self.compare_by_metamethod(left, right, event),

@@ -10,7 +10,8 @@ use crate::script::value::{Error, Value};
 /// The instructions of a whole script, as `Debug` prints them.
 fn instructions(source: &str) -> Vec<String> {
     let mut machine = Machine::new(LIMIT);
-    let script = machine.load(source.as_bytes(), b"@user_script").expect("a script");
+    let script =
+        machine.load(source.as_bytes(), b"@user_script", &mut || Ok(())).expect("a script");
     let Value::Function(id) = script else { unreachable!("a script is a function") };
     let Function::Lua { prototype, .. } = machine.heap.functions[id] else {
         unreachable!("and it is compiled")

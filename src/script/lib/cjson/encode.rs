@@ -83,7 +83,9 @@ impl Encoder {
         Ok(())
     }
 
-    fn string(&mut self, call: &Call, string: StringId) -> Result<(), Error> {
+    fn string(&mut self, call: &mut Call, string: StringId) -> Result<(), Error> {
+        // Each byte is looked at, and may have to be escaped.
+        call.charge(call.bytes(string).len() / 64);
         self.json.push(b'"');
         let mut rest = call.bytes(string);
         while let Some(at) = rest.iter().position(|byte| ESCAPES[*byte as usize] != 0) {
@@ -109,8 +111,7 @@ impl Encoder {
         {
             return Err(call.error(format!("Cannot serialise, excessive nesting ({depth})")));
         }
-        // All places are looked at, and most may be empty.
-        call.ticks(call.machine.heap.tables[table].size() as u32 / 1024)?;
+        call.charge_table(table);
         match self.array_length(call, table)? {
             0 => {
                 self.json.push(b'{');

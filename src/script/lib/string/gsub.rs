@@ -138,9 +138,8 @@ impl Substitution {
                 self.add(call, Part::Text { from: start, to: end })?;
             }
             Value::String(string) => {
-                let text = call.bytes(string);
-                call.check_room(self.result.len() + text.len())?;
-                self.result.extend_from_slice(text);
+                let whole = 0..call.bytes(string).len();
+                call.append(&mut self.result, string, whole)?;
             }
             Value::Number(number) => self.result.extend_from_slice(&number::to_text(number)),
             other => {
@@ -153,7 +152,7 @@ impl Substitution {
 
     /// Adds the text that replaces a match. In it, `%1` is the first capture, `%0` the match.
     fn expand(&mut self, call: &mut Call, replacement: StringId) -> Result<(), Error> {
-        call.ticks(call.bytes(replacement).len() as u32 / 8)?;
+        call.charge(call.bytes(replacement).len() / 8);
         let mut at = 0;
         while let Some(byte) = call.bytes(replacement).get(at).copied() {
             at += 1;
@@ -177,16 +176,13 @@ impl Substitution {
         call.check_room(self.result.len())
     }
 
-    fn add(&mut self, call: &Call, part: Part) -> Result<(), Error> {
+    fn add(&mut self, call: &mut Call, part: Part) -> Result<(), Error> {
         match part {
-            Part::Text { from, to } => {
-                call.check_room(self.result.len() + to - from)?;
-                self.result.extend_from_slice(&call.bytes(self.search.text)[from..to]);
-            }
+            Part::Text { from, to } => call.append(&mut self.result, self.search.text, from..to),
             Part::Position(position) => {
                 self.result.extend_from_slice((position + 1).to_string().as_bytes());
+                Ok(())
             }
         }
-        Ok(())
     }
 }

@@ -28,7 +28,13 @@ pub struct Search {
 
 impl Search {
     /// `^` at the beginning is the anchor, if there may be one.
-    pub fn new(call: &Call, text: StringId, pattern: StringId, may_be_anchored: bool) -> Search {
+    pub fn new(
+        call: &mut Call,
+        text: StringId,
+        pattern: StringId,
+        may_be_anchored: bool,
+    ) -> Search {
+        call.machine.heap.charge_bytes(call.bytes(pattern).len());
         let bytes = call.bytes(pattern);
         let is_anchored = may_be_anchored && bytes.first() == Some(&b'^');
         let end = pattern::position(bytes, 0).unwrap_or(bytes.len());
@@ -47,7 +53,10 @@ impl Search {
             match self.matcher.search(text, &pattern[self.items.clone()]) {
                 Ok(Progress::Found(found)) => return Ok(Some(found)),
                 Ok(Progress::NotFound) => return Ok(None),
-                Ok(Progress::Paused) => call.ticks(PAUSE)?,
+                Ok(Progress::Paused) => {
+                    call.charge(PAUSE as usize);
+                    call.tick()?;
+                }
                 Err(fault) => return Err(call.error(fault)),
             }
         }
@@ -131,7 +140,9 @@ fn find_plain(
         let fits = first.is_some_and(|at| text[at..].starts_with(wanted));
         let passed = first.unwrap_or(text.len());
         // What is nearly there everywhere takes long to be found nowhere.
-        call.ticks(1 + (passed / 1024 + length / 16) as u32)?;
+        let work = passed / 1024 + length / 16;
+        call.charge(work);
+        call.tick()?;
         let Some(at) = first else { return call.give(Value::Nil) };
         if fits {
             push_range(call, &(from + at..from + at + length));
