@@ -214,6 +214,7 @@ impl Config {
         match words[..] {
             [] => Ok(None),
             [no, one] if no.eq_ignore_ascii_case("no") && one.eq_ignore_ascii_case("one") => {
+                self.show_primary("");
                 Ok(None)
             }
             [host, port] => match port.parse() {

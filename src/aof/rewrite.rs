@@ -238,7 +238,8 @@ impl Aof {
         new.incrs.push(incr.clone());
         let file = start::create(&new.path_of(&incr)).map_err(&error)?;
         // Opened early, as above.
-        let directory = Directory::open(&new.directory).map_err(&error)?;
+        let directory = Directory::open(&new.directory).map_err(&error);
+        let directory = directory.inspect_err(|_| discard(&new, &incr))?;
         let written = write(&new).and_then(|(temporary, guard)| {
             publish(&temporary, &new)?;
             Ok(guard)

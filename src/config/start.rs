@@ -503,7 +503,6 @@ mod tests {
             [
                 "'tcp-keepalive 300' is not obeyed",
                 "'tcp-backlog 511' is not obeyed",
-                "'aof-use-rdb-preamble yes' is not obeyed",
                 "Nothing will be kept on disk"
             ]
         );
@@ -513,16 +512,14 @@ mod tests {
             .filter(|(stock, ours)| stock != ours)
             .map(|(stock, _)| stock.0)
             .collect();
-        assert_eq!(differ, ["pidfile", "appendonly"]);
+        assert_eq!(differ, ["pidfile", "appendonly", "aof-use-rdb-preamble"]);
     }
 
     #[test]
     fn what_cannot_change_is_answered_as_it_is() {
-        let words =
-            ["--tcp-keepalive", "300", "--aof-use-rdb-preamble", "yes", "--io-threads", "4"];
+        let words = ["--tcp-keepalive", "300", "--io-threads", "4"];
         let (config, warnings) = start(&words).unwrap();
         assert_eq!(shown(&config, "tcp-keepalive"), "0");
-        assert_eq!(shown(&config, "aof-use-rdb-preamble"), "no");
         assert_eq!(shown(&config, "tcp-backlog"), "128");
         assert_eq!(shown(&config, "io-threads"), "4");
         let keepalive = "'tcp-keepalive 300' is not obeyed: std cannot set it. It is 0.";
@@ -667,10 +664,10 @@ mod tests {
     fn what_cannot_be_meant_is_one_line_that_says_where() {
         let line = "cannot use";
         let nobody = ["no", "one"];
-        assert_eq!(
-            shown(&start(&[&["--replicaof"][..], &nobody].concat()).unwrap().0, "slaveof"),
-            ""
-        );
+        let (config, _) = start(&[&["--replicaof"][..], &nobody].concat()).unwrap();
+        assert_eq!(config.primary(), Ok(None));
+        assert_eq!(shown(&config, "slaveof"), "");
+        assert!(start(&["--replicaof", "h"]).unwrap().0.primary().is_err());
         for (words, expected) in [
             (&["--port", "x"][..], "'port x' (command line): argument couldn't be parsed into"),
             (&["--port"], "'port' (command line): its value is missing"),
