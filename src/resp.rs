@@ -281,11 +281,7 @@ fn write_header(out: &mut Vec<u8>, kind: u8, number: i64) {
             let (tens, ones) = (digit(number / 10), digit(number % 10));
             out.extend_from_slice(&[kind, tens, ones, b'\r', b'\n']);
         }
-        _ => {
-            out.push(kind);
-            out.extend_from_slice(Digits::new(number).as_bytes());
-            out.extend_from_slice(b"\r\n");
-        }
+        _ => out.extend_from_slice(Digits::new(number).line(kind)),
     }
 }
 

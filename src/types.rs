@@ -86,6 +86,8 @@ impl Value<'_> {
     }
 
     /// Bytes that a large value takes.
+    // Inlined into `Stored::value_memory`, because each change of a large value asks twice.
+    #[inline(always)]
     pub fn memory(&self) -> usize {
         each!(self, v => v.memory())
     }

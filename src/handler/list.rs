@@ -268,6 +268,8 @@ pub fn pop(
         let elements = list.look();
         let count = count.min(elements.len());
         match side {
+            // Mostly it is one, and this is the shorter way to it.
+            _ if count == 1 => elements.end(side).into_iter().for_each(take),
             Side::Left => elements.iter().take(count).for_each(take),
             Side::Right => elements.iter().rev().take(count).for_each(take),
         }

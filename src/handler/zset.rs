@@ -111,14 +111,19 @@ impl Adding {
     /// Reads the options. Returns where the first score is.
     fn parse(&mut self, args: &Args) -> usize {
         for at in 2..args.len() {
-            match args[at].to_ascii_uppercase().as_slice() {
-                b"NX" => self.nx = true,
-                b"XX" => self.xx = true,
-                b"GT" => self.gt = true,
-                b"LT" => self.lt = true,
-                b"CH" => self.ch = true,
-                b"INCR" => self.incr = true,
-                _ => return at,
+            let mut options = [
+                ("NX", &mut self.nx),
+                ("XX", &mut self.xx),
+                ("GT", &mut self.gt),
+                ("LT", &mut self.lt),
+                ("CH", &mut self.ch),
+                ("INCR", &mut self.incr),
+            ];
+            let is_named =
+                |(name, _): &&mut (&str, _)| args[at].eq_ignore_ascii_case(name.as_bytes());
+            match options.iter_mut().find(is_named) {
+                Some((_, option)) => **option = true,
+                None => return at,
             }
         }
         args.len()

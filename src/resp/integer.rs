@@ -25,13 +25,17 @@ pub fn parse_integer(text: &[u8]) -> Option<i64> {
 
 /// An integer as text, without an allocation.
 pub struct Digits {
-    text: [u8; 20],
+    /// A place for the kind of a line, up to 20 bytes of the number, and the end of the line.
+    text: [u8; END + 2],
     start: usize,
 }
 
+/// Where the digits end.
+const END: usize = 21;
+
 impl Digits {
     pub fn new(number: i64) -> Digits {
-        let mut digits = Digits { text: [0; 20], start: 20 };
+        let mut digits = Digits { text: [0; END + 2], start: END };
         let mut rest = number.unsigned_abs();
         loop {
             digits.start -= 1;
@@ -49,7 +53,14 @@ impl Digits {
     }
 
     pub fn as_bytes(&self) -> &[u8] {
-        &self.text[self.start..]
+        &self.text[self.start..END]
+    }
+
+    /// The line of the protocol that is of this kind and has the number.
+    pub fn line(&mut self, kind: u8) -> &[u8] {
+        self.text[self.start - 1] = kind;
+        self.text[END..].copy_from_slice(b"\r\n");
+        &self.text[self.start - 1..]
     }
 }
 

@@ -129,7 +129,7 @@ mod tests {
         let time = Time { now: 0, source: Source::Client };
         let (mut records, report) = (Records::default(), Report::default());
         let mut view = ViewMut::new(&mut keyspace, 3, time, &limits, &mut records, &report);
-        view.set_string(Key::of(b"k"), Arg::Small(b"v"), Ttl::Gone);
+        view.set_string(Key::of(b"k"), Arg::Small(b"v"), Ttl::Until(8));
         assert_eq!(view.look().in_db(9_999).len(), 0);
         view.flush(7_000);
         view.swap(7_001, 7_002);
@@ -137,5 +137,6 @@ mod tests {
         let lengths = [3, 5].map(|db| view.look().in_db(db).len());
         assert_eq!((lengths, keyspace.dbs.used.len()), ([0, 1], 6));
         assert_eq!((keyspace.memory().keys, keyspace.databases()), (1, 10_000));
+        assert_eq!([8, 9].map(|now| keyspace.with_expired(now)), [vec![], vec![5]]);
     }
 }

@@ -28,7 +28,7 @@
 //! sends the DEL. `activeExpireCycle` in expire.c has no order of deadlines. It samples keys at random while
 //! many of them are expired, so up to a tenth may stay. The index costs each EXPIRE a little.
 
-use super::{Db, View, ViewMut, Wait};
+use super::{Db, Keyspace, View, ViewMut, Wait};
 use crate::key::Key;
 use crate::notify::{Class, Events};
 use crate::propagate::Source;
@@ -179,6 +179,15 @@ impl Report {
     }
 }
 
+impl Keyspace {
+    /// The databases that have a key whose deadline was before this time.
+    pub fn with_expired(&self, now: u64) -> Vec<usize> {
+        let is_past = |db: &Db| db.deadlines.first().is_some_and(|(deadline, _)| *deadline < now);
+        let numbered = self.dbs.iter().enumerate();
+        numbered.filter(|(_, db)| is_past(db)).map(|(number, _)| number).collect()
+    }
+}
+
 impl<'a> View<'a> {
     /// The key's entry if it is alive, counted as a hit or a miss; but a miss is no event. Redis's OBJECT looks so.
     pub fn entry_silently(&self, key: Key) -> Option<Entry<'a>> {
@@ -302,7 +311,7 @@ mod tests {
     use super::*;
     use crate::propagate::Records;
     use crate::resp::{Arg, Args};
-    use crate::store::{Keyspace, Ttl};
+    use crate::store::Ttl;
     use crate::types::Limits;
 
     const TIME: Time = Time { now: 10, source: Source::Client };

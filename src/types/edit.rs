@@ -18,7 +18,6 @@
 //! (`signalModifiedKey`, `server.dirty++`), and deletes a hash that has become empty.
 
 use super::entry::{EntryMut, Form, SmallMut, Stored};
-use super::table::Keyed;
 use super::{Limits, Type};
 use crate::error::Error;
 use std::ops::{Deref, DerefMut};
@@ -78,7 +77,7 @@ impl EntryMut<'_> {
         is_new: bool,
         change: impl FnOnce(&mut Edit<T>) -> Result<R, Error>,
     ) -> (Result<R, Error>, Change) {
-        let before = self.entry.outside();
+        let before = self.entry.value_memory();
         let place = match &mut *self.entry {
             Stored::Small(small) => {
                 T::is(small.kind).then(|| Place::Small(SmallMut { small, heap: self.heap }))
@@ -101,7 +100,7 @@ impl EntryMut<'_> {
             Place::Large(LargeMut::Grown(value)) => Some(value),
             _ => None,
         };
-        self.heap.count_outside(before, self.entry.outside());
+        self.heap.count_outside(before, self.entry.value_memory());
         if let Some(value) = grown {
             self.set(Form::Large(value));
         }

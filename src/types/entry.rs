@@ -133,7 +133,7 @@ impl Keyed for Stored {
     fn outside(&self) -> usize {
         match self {
             Stored::Small(_) => 0,
-            Stored::Large(large) => large.own_memory() + large.value.look().memory(),
+            Stored::Large(large) => large.own_memory() + large.value.memory(),
         }
     }
 
@@ -178,6 +178,15 @@ impl Stored {
     pub fn empty<T: Type>(key: &[u8], heap: &mut Heap) -> Stored {
         let (kind, payload) = T::NEW;
         Stored::new(key, Form::<T::Large>::Small(kind, payload), heap)
+    }
+
+    /// Bytes that the value has outside of the piece: what an edit may change of [`Keyed::outside`].
+    #[inline(never)]
+    pub(super) fn value_memory(&self) -> usize {
+        match self {
+            Stored::Small(_) => 0,
+            Stored::Large(large) => large.value.memory(),
+        }
     }
 
     /// When or how often the key was used.
@@ -342,6 +351,10 @@ impl LargeValue {
             LargeValue::Zset(sorted) => Value::Zset(Zset::Sorted(sorted)),
         }
     }
+
+    fn memory(&self) -> usize {
+        self.look().memory()
+    }
 }
 
 impl Loose {
@@ -464,7 +477,7 @@ impl EntryMut<'_> {
             }
             (Form::Large(value), Stored::Large(large)) => {
                 let value = value.into();
-                self.heap.count_outside(large.value.look().memory(), value.look().memory());
+                self.heap.count_outside(large.value.memory(), value.memory());
                 Some(std::mem::replace(&mut large.value, value))
             }
             (value, _) => self.exchange(value),

@@ -42,6 +42,9 @@ const MIDDLE_BLOCK: usize = 96 * 1024;
 /// A longer piece has a block of its own.
 const LONG: usize = 256 * 1024;
 
+/// If so few bytes are free, nothing is moved.
+const LITTLE: usize = 128;
+
 /// Bytes that are kept to edit entries in, at most.
 const SCRATCH: usize = 32 * 1024;
 
@@ -89,7 +92,7 @@ impl Clone for Block {
 }
 
 /// Where the bytes of an entry lie. Valid in the heap that made it, until it is freed there. A clone is the
-/// same piece, which is freed and moved once for all of them (zset.rs).
+/// same piece, which is freed and moved once for all of them (zset/sorted.rs).
 #[derive(Clone)]
 pub struct Piece {
     block: u32,
@@ -169,11 +172,35 @@ impl Heap {
 
     /// Gives a piece so many bytes where it lies, if it takes as much then; what new ones are must be written.
     pub fn fit(&mut self, piece: &mut Piece, len: usize) -> bool {
-        let fits = size(len) == piece.size();
+        let (old, new) = (piece.size(), size(len));
+        let fits = new == old || new > old && self.lengthen(piece, new - old);
         if fits {
             piece.len = len as u32;
         }
         fits
+    }
+
+    /// Gives a piece so many bytes more, if it is the last one of the block that is filled, and there is room. So
+    /// a new list, which is empty at first, takes its elements without a move.
+    fn lengthen(&mut self, piece: &Piece, more: usize) -> bool {
+        let Some(bytes) = self.end_of_filling(piece) else {
+            return false;
+        };
+        if !has_room(bytes, more) {
+            return false;
+        }
+        bytes.resize(bytes.len() + more, 0);
+        self.blocks[piece.block as usize].live += more;
+        self.live += more;
+        self.filled += more;
+        true
+    }
+
+    /// The bytes of the block that is filled, if this is their last piece.
+    fn end_of_filling(&mut self, piece: &Piece) -> Option<&mut Vec<u8>> {
+        let bytes = &mut self.blocks[piece.block as usize].bytes;
+        let is_last = bytes.len() == piece.start as usize + piece.size();
+        (is_last && self.filling == Some(piece.block)).then_some(bytes)
     }
 
     pub fn free(&mut self, piece: Piece) {
@@ -193,6 +220,13 @@ impl Heap {
                 self.holes.resize_with(class + 1, Vec::new);
             }
             self.holes[class].push((piece.block, piece.start));
+        } else if let Some(bytes) = self.end_of_filling(&piece) {
+            // A key that comes and goes leaves nothing behind.
+            bytes.truncate(piece.start as usize);
+            if bytes.len() < bytes.capacity() / 4 {
+                bytes.shrink_to_fit();
+            }
+            self.filled -= size;
         }
     }
 
@@ -212,7 +246,7 @@ impl Heap {
 
     /// Whether pieces are being moved, or so much is free that it is worth it.
     pub fn has_blocks_to_empty(&self) -> bool {
-        self.leaving > 0 || self.live < self.filled / 2
+        self.leaving > 0 || self.filled - self.live > self.live.max(LITTLE)
     }
 
     /// Chooses which blocks are to be left, if so much is free that it is worth it. Emptiest first, and no
@@ -265,17 +299,10 @@ impl Heap {
 
     /// The block at whose end there is room.
     fn block_with_room(&mut self, size: usize) -> u32 {
-        if let Some(filling) = self.filling {
-            let bytes = &self.blocks[filling as usize].bytes;
-            if size <= bytes.capacity() - bytes.len() {
-                return filling;
-            }
-            // It grows little by little.
-            if bytes.len() + size <= FIRST_BLOCK {
-                let more = size.max(bytes.len() / 4);
-                self.blocks[filling as usize].bytes.reserve_exact(more);
-                return filling;
-            }
+        if let Some(filling) = self.filling
+            && has_room(&mut self.blocks[filling as usize].bytes, size)
+        {
+            return filling;
         }
         let capacity = match (size, self.filled) {
             (LONG.., _) | (_, ..=FIRST_BLOCK) => size,
@@ -327,6 +354,14 @@ impl Heap {
     }
 }
 
+/// Whether there is room for so many bytes at the end of a block. The block of a small heap grows little by little.
+fn has_room(block: &mut Vec<u8>, size: usize) -> bool {
+    if size > block.capacity() - block.len() && block.len() + size <= FIRST_BLOCK {
+        block.reserve_exact(size.max(block.len() / 4));
+    }
+    size <= block.capacity() - block.len()
+}
+
 /// The unit in which pieces of this size are measured: eight bytes, or a sixteenth of the next power of
 /// two. So at most an eighth is lost, and a hole fits many.
 fn unit(len: usize) -> usize {
@@ -345,4 +380,38 @@ fn class(size: usize) -> usize {
     let unit = unit(size).ilog2() as usize;
     // The smallest is number 0.
     8 * unit + (size >> unit) - 25
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_and_goes_in_a_small_heap_grows_where_it_lies_and_leaves_nothing() {
+        let mut heap = Heap::default();
+        let stays = heap.add(&[b"stays"]);
+        for _ in 0..1_000 {
+            let mut comes = heap.add(&[b"list"]);
+            let start = comes.start;
+            for len in 5..100 {
+                heap.edit(&mut comes, |bytes| bytes.push(b'x'));
+                assert_eq!((comes.start, heap.bytes(&comes).len()), (start, len));
+            }
+            assert!(heap.bytes(&comes).starts_with(b"listxxx"));
+            heap.free(comes);
+            assert!(!heap.has_blocks_to_empty() && heap.filled == heap.live);
+        }
+        assert_eq!(heap.bytes(&stays), b"stays");
+    }
+
+    #[test]
+    fn a_small_heap_from_which_much_has_gone_takes_little() {
+        let mut heap = Heap::default();
+        let mut pieces: Vec<Piece> = (0..60).map(|_| heap.add(&[b"sixteen bytes..."])).collect();
+        while pieces.len() > 2 {
+            heap.free(pieces.remove(pieces.len() - 1));
+        }
+        let taken: usize = heap.blocks.iter().map(|block| block.bytes.capacity()).sum();
+        assert!(taken <= 8 * 16, "{taken}");
+    }
 }

@@ -94,10 +94,16 @@ impl<'a> List<'a> {
 
     /// An element at one end. A list is never empty: the key goes with its last element.
     pub fn end(self, side: Side) -> Option<&'a [u8]> {
-        match side {
-            Side::Left => self.iter().next(),
-            Side::Right => self.iter().next_back(),
-        }
+        let node = match (self, side) {
+            (List::Packed(elements), _) => elements,
+            (List::Quick(list), Side::Left) => list.nodes.front()?.look(),
+            (List::Quick(list), Side::Right) => list.nodes.back()?.look(),
+        };
+        let end = match side {
+            Side::Left => node.iter().next(),
+            Side::Right => node.iter().next_back(),
+        };
+        end.map(|element| element.bytes)
     }
 
     /// How many nodes there are, and the bytes of their elements: for DEBUG OBJECT.

@@ -70,7 +70,7 @@ type Slot<E> = HashMap<u64, E, BuildHasherDefault<Identity>>;
 
 /// What a table holds: an entry that carries its key, in a piece of the table's heap or elsewhere.
 pub trait Keyed {
-    /// Whether the table moves the pieces of its entries. If not, whoever has the table does it (zset.rs).
+    /// Whether the table moves the pieces of its entries. If not, whoever has the table does it (zset/sorted.rs).
     const IS_MOVED: bool = true;
 
     fn key<'a>(&'a self, heap: &'a Heap) -> &'a [u8];

@@ -102,10 +102,14 @@ impl<'a> Elements<'a> {
     pub fn after(self, count: usize) -> Walk<'a> {
         let mut walk = self.iter();
         if count <= self.count / 2 {
-            walk.by_ref().take(count).for_each(|_| {});
+            for _ in 0..count {
+                walk.next();
+            }
             return walk;
         }
-        walk.by_ref().rev().take(self.count - count).for_each(|_| {});
+        for _ in count..self.count {
+            walk.next_back();
+        }
         Walk { bytes: self.bytes, left: walk.left.end..self.bytes.len() }
     }
 
@@ -183,21 +187,18 @@ impl Node {
 
     pub fn push(&mut self, side: Side, element: &[u8]) {
         let size = size(element);
-        let spare = self.bytes.capacity() - self.bytes.len();
-        let quarter = (self.look().bytes.len() / 4).max(size).max(LEAST);
-        let gap = self.start as usize;
         match side {
             Side::Left => {
-                if gap < size {
-                    self.lay_out(quarter, spare.min(quarter));
+                if (self.start as usize) < size {
+                    self.make_room(side, size);
                 }
                 self.start -= size as u32;
                 let start = self.start as usize;
                 write(&mut self.bytes[start..start + size], element);
             }
             Side::Right => {
-                if spare < size {
-                    self.lay_out(gap.min(quarter), quarter);
+                if self.bytes.capacity() - self.bytes.len() < size {
+                    self.make_room(side, size);
                 }
                 let end = self.bytes.len();
                 self.bytes.resize(end + size, 0);
@@ -258,6 +259,17 @@ impl Node {
         self.bytes.shrink_to_fit();
     }
 
+    /// Makes room for more elements at one end. At the other end as much stays as is there, but no more.
+    #[cold]
+    fn make_room(&mut self, side: Side, size: usize) {
+        let (gap, spare) = (self.start as usize, self.bytes.capacity() - self.bytes.len());
+        let quarter = (self.look().bytes.len() / 4).max(size).max(LEAST);
+        match side {
+            Side::Left => self.lay_out(quarter, spare.min(quarter)),
+            Side::Right => self.lay_out(gap.min(quarter), quarter),
+        }
+    }
+
     /// Moves the elements into memory with a gap before them and room behind them.
     fn lay_out(&mut self, gap: usize, room: usize) {
         let live = self.look().bytes;
@@ -299,6 +311,14 @@ fn size_of_length(length: usize) -> usize {
 
 /// Writes an element, which fills `to`.
 pub fn write(to: &mut [u8], element: &[u8]) {
+    if let [first, bytes @ .., last] = &mut *to
+        && element.len() < 0x80
+    {
+        // Most are short.
+        (*first, *last) = (element.len() as u8, element.len() as u8);
+        bytes.copy_from_slice(element);
+        return;
+    }
     let digits = size_of_length(element.len());
     let last = to.len() - 1;
     let mut length = element.len();
