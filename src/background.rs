@@ -4,6 +4,7 @@
 
 use crate::aof::rewrite::replay_sealed;
 use crate::call;
+use crate::replication::replica;
 use crate::server::Server;
 use crate::store::Store;
 use crate::{evict, expire};
@@ -25,7 +26,8 @@ pub fn start(server: &Arc<Server>, store: &Arc<Store>) -> Result<(), String> {
         let replay_all = |manifest: &_| call::replay(server, |run| replay_sealed(manifest, run));
         server.aof.rewrite_when_asked(store, &replay_all)
     })?;
-    start("snapshot", |server, store| call::save_snapshots(server, store))
+    start("snapshot", |server, store| call::save_snapshots(server, store))?;
+    start("follow", |server, store| replica::follow_for_ever(server, store))
 }
 
 /// Starts a thread of our own.

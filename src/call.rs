@@ -23,11 +23,13 @@
 mod account;
 mod admit;
 mod ahead;
+mod follow;
 mod long;
 mod replay;
 mod room;
 mod script;
 
+pub use follow::{Applier, can_follow};
 pub use replay::{can_replay, load, replay, replay_under_lock, save_snapshots};
 
 use crate::batch::Batch;
@@ -135,7 +137,7 @@ impl<'a> Caller<'a> {
                 return;
             }
         }
-        if self.batch.time.source == Source::Client {
+        if self.batch.time.source != Source::Log {
             self.account.after(row, client, args, reply, &mut self.batch, seen);
         }
         // If the command has made a key for which a client waits in BLPOP, that client is served now; inside EXEC,

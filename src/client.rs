@@ -12,7 +12,7 @@ use crate::server::mailbox::Answer;
 use crate::server::replicas::{Announced, Request};
 use crate::server::{Connection, Public, Server, Shown};
 use crate::stats::add;
-use crate::store::Waiter;
+use crate::store::{Origin, Waiter};
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::TcpStream;
@@ -41,6 +41,8 @@ pub struct Client {
     pub announced: Announced,
     /// Memory of all names above, of the client's own name, and of what its library says of itself.
     pub names: Charge,
+    /// What a record of the log has said of the data (store/origin.rs).
+    pub origin: Option<Origin>,
     /// Messages of PUBLISH that its batch has not gathered yet (batch/telling.rs).
     pub published: Vec<Message>,
     /// Memory of these messages.
@@ -190,6 +192,18 @@ impl Client {
         Client::of(server, Public::new(server, 0, None))
     }
 
+    /// Our connection to a primary, which is a client on the list: its commands come from there.
+    pub fn primary(server: &Arc<Server>, stream: Arc<TcpStream>) -> std::io::Result<Client> {
+        let peer = Address::Ip(stream.peer_addr()?);
+        let local = Address::Ip(stream.local_addr()?);
+        let connection = Connection { stream, peer, local };
+        let public = Public::new(server, server.clients.next_id(), Some(connection));
+        public.shown.lock().unwrap().is_primary = true;
+        let client = Client::of(server, public);
+        server.clients.add(&client.public);
+        Ok(client)
+    }
+
     fn of(server: &Arc<Server>, public: Public) -> Client {
         Client {
             server: server.clone(),
@@ -204,6 +218,7 @@ impl Client {
             is_replica: false,
             announced: Announced::default(),
             names: Charge::new(&public.held),
+            origin: None,
             published: Vec::new(),
             publishing: Charge::new(&public.held),
             answers: Vec::new(),

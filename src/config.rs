@@ -113,6 +113,8 @@ pub struct Config {
     pub list_max_listpack_size: Slot<i64>,
     pub logfile: Bytes,
     pub maxclients: Slot<usize>,
+    pub masterauth: Bytes,
+    pub masteruser: Bytes,
     pub maxmemory: Slot<usize>,
     pub maxmemory_eviction_tenacity: Slot<usize>,
     pub maxmemory_policy: Slot<Policy>,
@@ -130,6 +132,12 @@ pub struct Config {
     pub repl_backlog_ttl: Slot<usize>,
     pub repl_ping_replica_period: Slot<usize>,
     pub repl_timeout: Slot<usize>,
+    pub replica_announce_ip: Bytes,
+    pub replica_announce_port: Slot<i64>,
+    pub replica_priority: Slot<usize>,
+    pub replica_read_only: Slot<bool>,
+    pub replica_serve_stale_data: Slot<bool>,
+    pub replicaof: Bytes,
     pub save: Bytes,
     pub set_max_intset_entries: Slot<usize>,
     pub set_max_listpack_entries: Slot<usize>,
@@ -197,6 +205,30 @@ impl Config {
             }
         }
         Ok(self.replace(new))
+    }
+
+    /// The host and the port of `replicaof`, if there is one.
+    pub fn primary(&self) -> Result<Option<(String, u16)>, String> {
+        let given = self.replicaof.text();
+        let words: Vec<&str> = given.split_whitespace().collect();
+        match words[..] {
+            [] => Ok(None),
+            [no, one] if no.eq_ignore_ascii_case("no") && one.eq_ignore_ascii_case("one") => {
+                self.show_primary("");
+                Ok(None)
+            }
+            [host, port] => match port.parse() {
+                Ok(port) => Ok(Some((host.into(), port))),
+                Err(_) => Err(format!("replicaof {given}: Invalid master port")),
+            },
+            _ => Err(format!("replicaof {given}: it takes a host and a port")),
+        }
+    }
+
+    /// What CONFIG GET says of `replicaof` from now on.
+    pub fn show_primary(&self, address: &str) {
+        let row = find("replicaof").expect("it is in the table");
+        self.values.write().unwrap()[row] = address.into();
     }
 
     /// As Redis, lowers `maxclients` if the process may not open that many files.

@@ -88,6 +88,11 @@ impl Error {
         Error::Fixed("ERR Command not allowed inside a transaction");
     pub const NotForReplicas: Error = Error::Fixed("ERR Replica can't interact with the keyspace");
     pub const NoReplicas: Error = Error::Fixed("NOREPLICAS Not enough good replicas to write.");
+    pub const ReadOnly: Error =
+        Error::Fixed("READONLY You can't write against a read only replica.");
+    pub const PrimaryDown: Error = Error::Fixed(
+        "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+    );
     pub const Busy: Error = Error::Fixed(
         "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
     );

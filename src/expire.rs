@@ -56,10 +56,10 @@ pub fn expire_for_ever(server: &Arc<Server>, store: &Store) -> ! {
     }
 }
 
-/// Not while the log loads, and not while a pause keeps the data as it is.
+/// Not while the log loads, while a pause keeps the data as it is, or while a primary says what is deleted.
 fn may_expire(server: &Server) -> bool {
     let is_on = server.active_expire.load(Ordering::Relaxed);
-    is_on && !server.is_loading() && !server.pause.is_on()
+    is_on && !server.is_loading() && !server.pause.is_on() && !server.primary.is_set()
 }
 
 /// Finishes what changes have begun: the blocks that have become half empty are left (heap.rs).

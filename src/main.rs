@@ -146,6 +146,8 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
     let (freeing, evicting) = (server.clone(), server.clone());
     spawn("lazyfree", move || freeing.free_for_ever(to_be_freed))?;
     spawn("evict", move || evicting.evict_for_ever())?;
+    // From the first client on we are a replica, if the configuration says so.
+    server.primary.set(server.config.primary()?);
     server.aof.status.loading.store(true, Ordering::Relaxed);
     // Read before there is a client that could change it.
     let has_log = server.config.appendonly.get();

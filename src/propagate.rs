@@ -41,6 +41,9 @@ pub enum Source {
     /// are not refused, and no limit holds for them. To them an expired key is a key like others, until its
     /// DEL comes. They have their keyspace for themselves, and keep its lock from one to the next.
     Log,
+    /// The primary that we follow. Its commands have run there: they are not refused, no limit holds for them, and
+    /// expired keys wait for their DEL. But they change what clients see, so they are logged and counted.
+    Primary,
 }
 
 /// The records of one hold of the exclusive lock.
@@ -110,6 +113,13 @@ impl Records {
         if self.wanted && !self.leaves_out_commands {
             self.begin_record(db);
             self.bytes.extend_from_slice(bytes);
+        }
+    }
+
+    /// Appends one more record to a unit that has some.
+    pub fn push_behind(&mut self, db: usize, words: &[&[u8]]) {
+        if self.unit_count > 0 {
+            self.push(db, words.iter().copied());
         }
     }
 

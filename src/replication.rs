@@ -18,11 +18,15 @@
 //! for it, and it takes no memory however far it is behind. The price: replicas need the log.
 //!
 //! Chapters: which bytes of which files (aof/backlog.rs), who follows and how far (server/replicas.rs),
-//! the thread that sends (replication/primary.rs), the commands (handler/replication.rs).
+//! the thread that sends (replication/primary.rs), the commands (handler/replication.rs). And the other way round: whom
+//! we follow (server/primary.rs), the thread that follows (replication/replica.rs), what it runs (call/follow.rs), and
+//! how a start knows where that was (store/origin.rs).
 //!
 //! **What is not sent.** PUBLISH: it changes no data, so it is not in the log. A replica's subscribers do not hear
 //! it.
 //!
 //! **How Redis does it**: replication.c. The snapshot comes from a fork, and the stream from memory.
 
+mod link;
 pub mod primary;
+pub mod replica;

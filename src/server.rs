@@ -8,7 +8,8 @@
 //!   ├─ clients              the list of clients: a mutex (a leaf) around one `Public` each
 //!   ├─ scripts              sources of Lua, and the machines that run them
 //!   ├─ hub                  subscribers and monitors
-//!   └─ replicas             those that are sent the log (server/replicas.rs)
+//!   ├─ replicas             those that are sent the log (server/replicas.rs)
+//!   └─ primary              the one that we follow, if we are a replica (server/primary.rs)
 //! Public                    what other threads see of a client: CLIENT LIST, CLIENT KILL
 //!   └─ shown                what its own thread has written there: a mutex (a leaf)
 //! ```
@@ -24,6 +25,7 @@ pub mod mailbox;
 pub mod memory;
 pub mod order;
 pub mod pause;
+pub mod primary;
 pub mod replicas;
 pub mod scripts;
 
@@ -43,6 +45,7 @@ use mailbox::Mailbox;
 use memory::Resident;
 use order::Turns;
 use pause::Pause;
+use primary::Primary;
 use replicas::Replicas;
 use scripts::Scripts;
 use std::collections::BTreeMap;
@@ -70,6 +73,7 @@ pub struct Server {
     pub pause: Pause,
     pub hub: Hub,
     pub replicas: Replicas,
+    pub primary: Primary,
     /// Leads to the thread that frees large values, so that nobody frees them under a lock.
     pub lazyfree: Sender<Garbage>,
     pub started: Instant,
@@ -120,6 +124,7 @@ impl Server {
             pause: Pause::default(),
             hub: Hub::default(),
             replicas: Replicas::default(),
+            primary: Primary::default(),
             lazyfree,
             started: Instant::now(),
             startup: Resident::now().map_or(0, |resident| resident.anonymous),
@@ -427,6 +432,8 @@ pub struct Shown {
     pub monitoring: bool,
     /// It is sent the stream of changes.
     pub follows: bool,
+    /// It sends us such a stream: we are its replica.
+    pub is_primary: bool,
     /// CLIENT NO-TOUCH.
     pub no_touch: bool,
 }
@@ -437,7 +444,7 @@ impl Shown {
     }
 
     fn is_listening(&self) -> bool {
-        self.monitoring || self.follows || self.is_subscribed()
+        self.monitoring || self.follows || self.is_primary || self.is_subscribed()
     }
 }
 
@@ -481,6 +488,10 @@ impl Public {
         }
         let now = server.idle_clock.load(Ordering::Relaxed);
         now.saturating_sub(self.last_interaction.load(Ordering::Relaxed))
+    }
+
+    pub fn waits_for_key(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed) == Blocked::Key as u8
     }
 
     pub fn is_blocked(&self) -> bool {

@@ -233,7 +233,8 @@ pub fn write(config: &Config, keyspace: &Keyspace) -> Result<(), String> {
     })
 }
 
-/// Loads the snapshot of the directory, if there is one. The error is one line for the operator.
+/// Loads the snapshot of the directory, if there is one. The error is one line for the operator. Long because most of
+/// it is told to somebody.
 pub fn load(
     config: &Config,
     status: &Status,
@@ -260,10 +261,12 @@ pub fn load(
             log::notice(format_args!("loading: {}% of the snapshot read", bytes * 100 / total));
         }
     };
-    let mut keyspace = Keyspace::new(config.databases.get());
-    let limits = Limits::of(config, Source::Log);
+    let (mut keyspace, limits) =
+        (Keyspace::new(config.databases.get()), Limits::of(config, Source::Log));
+    // In a replica expired keys wait for their DEL.
+    let now = config.primary()?.is_none().then_some(now / 1000);
     let mut reader = BufReader::with_capacity(ROOM, file);
-    let read = rdb::read(&mut reader, &mut keyspace, &limits, Some(now / 1000), &mut progress);
+    let read = rdb::read(&mut reader, &mut keyspace, &limits, now, &mut progress);
     let found = read.map_err(|error| {
         format!(
             "{}. Restore the file from a copy, or move it away to begin with nothing",

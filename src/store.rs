@@ -36,6 +36,7 @@ mod expire;
 mod limits;
 mod load;
 mod memory;
+mod origin;
 mod shared;
 mod usage;
 mod view_mut;
@@ -55,6 +56,7 @@ use std::sync::Mutex;
 pub use blocking::{Blocking, Serve, Wait, Waiter};
 pub use expire::{Report, Time};
 pub use memory::Data;
+pub use origin::Origin;
 pub use shared::{Busy, Store};
 pub use view_mut::{Ttl, ViewMut};
 
@@ -75,6 +77,8 @@ pub struct Keyspace {
     pub records: Vec<u8>,
     /// How much has been changed, for INFO; what was replayed counts too, as in Redis.
     pub changes: u64,
+    /// Where it is in a primary's history, and how much had been changed by then.
+    origin: Option<(Origin, u64)>,
     evictor: Evictor,
 }
 
@@ -139,6 +143,7 @@ impl Keyspace {
             garbage_bytes: 0,
             records: Vec::new(),
             changes: 0,
+            origin: None,
             evictor: Evictor::default(),
         }
     }
@@ -152,13 +157,6 @@ impl Keyspace {
     pub fn garbage(&mut self) -> impl Iterator<Item = Garbage> {
         self.garbage_bytes = 0;
         self.garbage.drain(..)
-    }
-
-    /// Takes the data of another, which the log has filled. Any key may have changed, so all watches fail.
-    pub fn take_over(&mut self, loaded: Keyspace) {
-        self.dbs = loaded.dbs;
-        self.changes += loaded.changes;
-        self.watchers.get_mut().unwrap().touch_all();
     }
 
     pub fn databases(&self) -> usize {

@@ -165,6 +165,61 @@ impl Aof {
             (None, Some(lock)) => (start::find_files(&self.config, &self.directory())?, lock),
             (None, None) => return Err(OFF.into()),
         };
+        let write = |new: &Manifest| {
+            // Nobody appends under the shared lock, so the base holds what was appended before the switch.
+            // The log's mutexes are taken under the keyspace here, at SHUTDOWN, and by CONFIG SET in an EXEC.
+            // Whoever holds one of them never waits for the keyspace.
+            let keyspace = store.read_when_free();
+            Ok((self.write_base(new, &keyspace)?, keyspace))
+        };
+        self.begin_anew(old, lock, write, drop)
+    }
+
+    /// Puts other data in the place of the store's, in memory and in the log: in both or, if this fails, in neither.
+    /// `may` is asked under the exclusive lock.
+    pub fn exchange(
+        &self,
+        store: &Store,
+        other: Keyspace,
+        may: &dyn Fn() -> bool,
+    ) -> Result<(), String> {
+        let _alone = self.rewriter.alone.lock().unwrap();
+        let lock_if_wanted = || {
+            let keyspace = store.write_when_free();
+            may().then_some(keyspace).ok_or("it is not wanted any more")
+        };
+        let Some((old, lock)) = self.in_use() else {
+            lock_if_wanted()?.take_over(other);
+            return Ok(());
+        };
+        let mut is_done = false;
+        let write = |new: &Manifest| {
+            let temporary = self.write_base(new, &other)?;
+            match lock_if_wanted() {
+                Ok(keyspace) => Ok((temporary, (keyspace, other))),
+                Err(reason) => {
+                    let _ = disk::remove_file(&temporary);
+                    Err(io::Error::other(reason))
+                }
+            }
+        };
+        let result = self.begin_anew(old, lock, write, |(mut keyspace, other)| {
+            keyspace.take_over(other);
+            is_done = true;
+        });
+        // What fails behind that is the log's affair, which tells the operator.
+        if is_done { Ok(()) } else { result }
+    }
+
+    /// Replaces the log by a base and an empty incr file. `write` writes the base; it returns the base's path, and the
+    /// lock under which nothing is appended. When the new log counts, `release` gives the lock back.
+    fn begin_anew<G>(
+        &self,
+        old: Manifest,
+        lock: Arc<Directory>,
+        write: impl FnOnce(&Manifest) -> io::Result<(PathBuf, G)>,
+        release: impl FnOnce(G),
+    ) -> Result<(), String> {
         let error = cannot_write(&old.directory);
         // It may have been deleted.
         disk::create_dir_all(&old.directory).map_err(|error| {
@@ -183,18 +238,18 @@ impl Aof {
         new.incrs.push(incr.clone());
         let file = start::create(&new.path_of(&incr)).map_err(&error)?;
         // Opened early, as above.
-        let directory = Directory::open(&new.directory).map_err(&error)?;
-        // Nobody appends under the shared lock, so the base holds what was appended before the switch.
-        // The log's mutexes are taken under the keyspace here, at SHUTDOWN, and by CONFIG SET in an EXEC.
-        // Whoever holds one of them never waits for the keyspace.
-        let keyspace = store.read_when_free();
-        let temporary = self.write_base(&new, &keyspace);
-        let published = temporary.and_then(|temporary| publish(&temporary, &new));
-        published.map_err(error).inspect_err(|_| discard(&new, &incr))?;
+        let directory = Directory::open(&new.directory).map_err(&error);
+        let directory = directory.inspect_err(|_| discard(&new, &incr))?;
+        let written = write(&new).and_then(|(temporary, guard)| {
+            publish(&temporary, &new)?;
+            Ok(guard)
+        });
+        let guard = written.map_err(error).inspect_err(|_| discard(&new, &incr))?;
         // Whether this works or not, the new manifest counts, and records must go to its file.
         let synced = directory.sync();
-        self.go_on_in(file, new.clone(), lock.clone(), synced)?;
-        drop(keyspace);
+        let switched = self.go_on_in(file, new.clone(), lock.clone(), synced);
+        release(guard);
+        switched?;
         self.delete_history(new);
         Ok(())
     }

@@ -85,8 +85,10 @@ impl Batch<'_> {
     pub fn evict_some(&mut self) -> Room {
         let config = &self.server.config;
         let limit = config.maxmemory.get();
-        // CLIENT PAUSE may have come while this thread waited for the lock.
-        if limit == 0 || self.used() <= limit || self.server.pause.is_on() {
+        // CLIENT PAUSE, or REPLICAOF, may have come while this thread waited for the lock. In a replica the primary
+        // evicts.
+        let stays = || self.server.pause.is_on() || self.server.primary.is_set();
+        if limit == 0 || self.used() <= limit || stays() {
             self.server.eviction.note(true);
             return Room::Enough;
         }

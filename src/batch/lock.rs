@@ -77,7 +77,7 @@ impl<'a> Batch<'a> {
         self.start_clock();
         // Asked once. Nobody switches the log on meanwhile, because whoever does so holds the shared lock
         // (aof/rewrite.rs). If somebody switches it off, `append` keeps nothing.
-        self.records.wanted = self.time.source == Source::Client && self.server.aof.is_enabled();
+        self.records.wanted = self.time.source != Source::Log && self.server.aof.is_enabled();
         // Keys that the batch's reads found expired go before what its writes change.
         self.delete_noted();
     }

@@ -7,10 +7,12 @@
 //! 2. SHUTDOWN is to be queued by MULTI.
 //! 3. `maxmemory` is exceeded, nothing can be evicted, and the command would take more (call/room.rs).
 //! 4. The log cannot be written, or replicas are missing, and the command would write.
-//! 5. The client has subscribed in RESP2, where a reply looks like a message.
-//! 6. The log is still being loaded.
-//! 7. A script has been running for too long (store/shared.rs).
-//! 8. The client is a replica or a monitor, and the command would look at the data.
+//! 5. We are a replica, and the command would write.
+//! 6. The client has subscribed in RESP2, where a reply looks like a message.
+//! 7. We are a replica without its primary, and `replica-serve-stale-data` is `no`.
+//! 8. The log is still being loaded.
+//! 9. A script has been running for too long (store/shared.rs).
+//! 10. The client is a replica or a monitor, and the command would look at the data.
 //!
 //! What is not refused may still have to wait, because of CLIENT PAUSE (server/pause.rs), and inside MULTI it
 //! is queued.
@@ -23,7 +25,7 @@
 use super::Caller;
 use crate::client::{Client, Then};
 use crate::error::Error;
-use crate::handler::{Flag, Row, Run, TABLE, debug};
+use crate::handler::{Command, Flag, Row, Run, TABLE, debug};
 use crate::propagate::Source;
 use crate::resp::{Args, Protocol, Reply};
 use crate::server::pause::Paused;
@@ -64,7 +66,7 @@ impl Caller<'_> {
         protocol: Protocol,
     ) -> Result<(), Refusal> {
         let command = row.command;
-        if self.batch.time.source == Source::Log {
+        if self.batch.time.source != Source::Client {
             return Ok(());
         }
         if command.is(Flag::Protected) {
@@ -93,16 +95,27 @@ impl Caller<'_> {
         {
             return Err(Error::SubscribedOnly(command.name).into());
         }
-        if !command.works_while_loading() && self.batch.server.is_loading() {
+        self.unless_unable(command)?;
+        if client.is_replica && (command.uses_data() || command.is(Flag::MayReplicate)) {
+            return Err(Error::NotForReplicas.into());
+        }
+        self.unless_paused(row, client, args)
+    }
+
+    /// Refuses the command if nobody may run it at present.
+    #[inline(always)]
+    fn unless_unable(&self, command: &Command) -> Result<(), Refusal> {
+        let server = self.batch.server;
+        if command.uses_data() && server.primary.hides_data(&server.config) {
+            return Err(Error::PrimaryDown.into());
+        }
+        if !command.works_while_loading() && server.is_loading() {
             return Err(Error::Loading.into());
         }
         if self.batch.store.is_busy() && !command.is(Flag::AllowBusy) {
             return Err(Refusal::Busy);
         }
-        if client.is_replica && (command.uses_data() || command.is(Flag::MayReplicate)) {
-            return Err(Error::NotForReplicas.into());
-        }
-        self.unless_paused(row, client, args)
+        Ok(())
     }
 
     /// Postpones the command if there is a pause. A writer looks again when it has its lock.
@@ -126,7 +139,8 @@ impl Caller<'_> {
         client: &Client,
         args: &Args,
     ) -> Result<(), Refusal> {
-        let is_free = client.in_exec || client.is_replica || self.batch.time.source == Source::Log;
+        let is_free =
+            client.in_exec || client.is_replica || self.batch.time.source != Source::Client;
         let writes = may_replicate(row, client, args);
         if is_free || self.batch.server.pause.left(writes).is_none() {
             return Ok(());
@@ -149,7 +163,7 @@ impl Caller<'_> {
             Refusal::Error(error) => {
                 reply.out.truncate(begin);
                 reply.error(&error);
-                if self.batch.time.source == Source::Log {
+                if self.batch.time.source != Source::Client {
                     self.note_failure(row, args, error);
                 }
                 true

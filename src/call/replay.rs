@@ -100,7 +100,7 @@ fn note_keys(
     Ok(found.warnings)
 }
 
-fn may_stand(args: &Args) -> Result<(), String> {
+pub(super) fn may_stand(args: &Args) -> Result<(), String> {
     let name = String::from_utf8_lossy(&args[0]);
     let Some(row) = TABLE.look_up_record(args) else {
         return Err(match TABLE.recorded(args) {
@@ -125,7 +125,7 @@ fn may_stand(args: &Args) -> Result<(), String> {
 pub(super) type Failure = (Vec<Vec<u8>>, Error);
 
 impl Caller<'_> {
-    /// Notes what has failed in the record that is replayed: a database that does not exist, or else the
+    /// Notes what has failed in the record that is replayed, or in a unit of the primary: a database that does not exist, or else the
     /// last failure.
     pub(super) fn note_failure(&mut self, row: &Row, args: &Args, error: Error) {
         if !matches!(self.failure, Some((_, Error::DbIndexOutOfRange))) {
@@ -187,6 +187,9 @@ impl Replayer<'_> {
         }
         self.reply.out.truncate(0);
         self.caller.execute(arrived, &mut self.client, &mut self.reply);
+        if let Some(origin) = self.client.origin.take() {
+            self.caller.batch.set_origin(origin);
+        }
         // A client's batch does this when it gives the lock back, and here the lock is kept.
         self.caller.batch.free_garbage();
         let Some((words, error)) = self.caller.failure.take() else {

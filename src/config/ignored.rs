@@ -14,7 +14,6 @@ use super::options::{Accepts, Accepts::*, BIG, Change, Change::*, INT, Row, row}
 const NO: &[&str] = &["no"];
 const ZERO: &[&str] = &["0"];
 const PROTECTED: &Accepts = &OneOf(&["no", "yes", "local"]);
-const REPLICAS: &str = "this server is no replica of others";
 const TLS: &str = "this server has no TLS";
 pub const NO_EFFECT: &str = "no effect here";
 
@@ -35,7 +34,6 @@ pub static GROUPS: &[(Accepts, Change, &str)] = &[
     (Only(NO, "this server deletes the files that a rewrite has replaced"), Live, "aof-disable-auto-gc=no"),
     (Only(ZERO, TLS), Live, "tls-port=0"),
     (Only(NO, TLS), Live, "tls-replication=no tls-cluster=no"),
-    (Only(&["", "no one"], REPLICAS), AtStart, "replicaof="),
     (Only(NO, "this server is not a cluster node"), AtStart, "cluster-enabled=no"),
     (Refused("this server has no modules"), AtStart, "loadmodule="),
     (Refused("this server is not a sentinel"), AtStart, "sentinel="),
@@ -55,7 +53,7 @@ pub static GROUPS: &[(Accepts, Change, &str)] = &[
     (YesNo, Live, "\
         aof-rewrite-incremental-fsync=yes no-appendfsync-on-rewrite=no \
         rdb-del-sync-files=no \
-        rdb-save-incremental-fsync=yes replica-serve-stale-data=yes replica-read-only=yes \
+        rdb-save-incremental-fsync=yes \
         replica-lazy-flush=no replica-announced=yes replica-ignore-maxmemory=yes \
         repl-diskless-sync=yes repl-disable-tcp-nodelay=no crash-log-enabled=yes \
         crash-memcheck-enabled=yes lazyfree-lazy-eviction=no lazyfree-lazy-expire=no \
@@ -69,13 +67,13 @@ pub static GROUPS: &[(Accepts, Change, &str)] = &[
         always-show-logo=no set-proc-title=yes io-threads-do-reads=no \
         disable-thp=yes"),
     (Text, Live, "\
-        locale-collate= ignore-warnings= bind-source-addr= replica-announce-ip= masterauth= masteruser= \
+        locale-collate= ignore-warnings= bind-source-addr= \
         cluster-announce-ip= cluster-announce-hostname= tls-protocols= tls-ciphers= \
         tls-ciphersuites= tls-cert-file= tls-key-file= tls-ca-cert-file= tls-key-file-pass= \
         tls-client-cert-file= tls-client-key-file= tls-client-key-file-pass= tls-dh-params-file= \
         tls-ca-cert-dir="),
     (Number(0, INT), Live, "\
-        replica-priority=100 repl-diskless-sync-delay=5 \
+        repl-diskless-sync-delay=5 \
         repl-diskless-sync-max-replicas=0 \
         list-compress-depth=0 hz=10 cluster-migration-barrier=1 cluster-replica-validity-factor=10 \
         tls-session-cache-size=20480 tls-session-cache-timeout=300"),
@@ -94,7 +92,7 @@ pub static GROUPS: &[(Accepts, Change, &str)] = &[
     (Number(1, BIG), Live, "active-defrag-max-scan-fields=1000"),
     (Number(0, 1000), Live, "active-defrag-threshold-lower=10 active-defrag-threshold-upper=100"),
     (Number(0, 65535), Live, "\
-        replica-announce-port=0 cluster-announce-port=0 cluster-announce-bus-port=0 \
+        cluster-announce-port=0 cluster-announce-bus-port=0 \
         cluster-announce-tls-port=0"),
     (OneOf(&["ignore", "panic", "panic-on-replicas"]), Live, "propagation-error-behavior=ignore"),
     (FileName, AtStart, "cluster-config-file=nodes.conf"),

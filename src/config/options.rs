@@ -200,6 +200,15 @@ static USED: &[Row] = &[
     row("min-replicas-to-write", "0", Number(0, INT), Live, "with fewer replicas writes are refused").slot(|c, v| c.min_replicas_to_write.put(v)),
     row("min-replicas-max-lag", "10", Number(0, INT), Live, "a replica that has been silent for more seconds does not count for that").slot(|c, v| c.min_replicas_max_lag.put(v)),
     row("shutdown-timeout", "10", Number(0, INT), Live, "seconds for which SHUTDOWN waits for replicas").slot(|c, v| c.shutdown_timeout.put(v)),
+    // As a replica.
+    row("replicaof", "", Words, AtStart, "host and port of the primary whose replica this server is").slot(|c, v| c.replicaof.put(v)),
+    row("masteruser", "", Text, Live, "the name with which it logs in there").slot(|c, v| c.masteruser.put(v)),
+    row("masterauth", "", Text, Live, "the password with which it logs in there").slot(|c, v| c.masterauth.put(v)),
+    row("replica-read-only", "yes", YesNo, Live, "only the primary may write").slot(|c, v| c.replica_read_only.put(v)),
+    row("replica-serve-stale-data", "yes", YesNo, Live, "show the data while the link to the primary is down").slot(|c, v| c.replica_serve_stale_data.put(v)),
+    row("replica-announce-ip", "", Text, Live, "the address that the primary is told; empty: that of the connection").slot(|c, v| c.replica_announce_ip.put(v)),
+    row("replica-announce-port", "0", Number(0, 65535), Live, "the port that the primary is told; 0: ours").slot(|c, v| c.replica_announce_port.put(v)),
+    row("replica-priority", "100", Number(0, INT), Live, "which replica a Sentinel promotes, shown in INFO").slot(|c, v| c.replica_priority.put(v)),
     // Only shown, in INFO or in a warning.
 ];
 

@@ -91,16 +91,16 @@ fn info(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error
     Ok(())
 }
 
-/// Which clients have this TYPE, in LIST and KILL. None is a master.
+/// Which clients have this TYPE, in LIST and KILL.
 fn of_type(name: &[u8]) -> Result<fn(&Public) -> bool, Error> {
     match name.to_ascii_lowercase().as_slice() {
         b"normal" => Ok(|public| {
             let shown = public.shown.lock().unwrap();
-            !shown.is_subscribed() && !shown.follows
+            !shown.is_subscribed() && !shown.follows && !shown.is_primary
         }),
         b"pubsub" => Ok(|public| public.shown.lock().unwrap().is_subscribed()),
         b"replica" | b"slave" => Ok(|public| public.shown.lock().unwrap().follows),
-        b"master" => Ok(|_| false),
+        b"master" => Ok(|public| public.shown.lock().unwrap().is_primary),
         _ => Err(Error::quoting("ERR Unknown client type '", name, "'")),
     }
 }
@@ -161,6 +161,7 @@ pub fn describe(public: &Public, viewer: &Client) -> String {
     let states = [
         (shown.monitoring, "O"),
         (shown.follows, "S"),
+        (shown.is_primary, "M"),
         (shown.is_subscribed(), "P"),
         (shown.queued.is_some(), "x"),
         (public.is_blocked(), "b"),

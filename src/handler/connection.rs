@@ -103,7 +103,8 @@ fn greet(client: &Client, reply: &mut Reply) {
     reply.integer(if reply.protocol == Protocol::Resp3 { 3 } else { 2 });
     words(reply, "id");
     reply.integer(client.public.id as i64);
-    words(reply, "mode standalone role master modules");
+    let role = if client.server.primary.is_set() { "replica" } else { "master" };
+    words(reply, &format!("mode standalone role {role} modules"));
     reply.array(0);
 }
 

@@ -28,6 +28,7 @@ use crate::pubsub::Subscription;
 use crate::resp::{Args, Reply};
 use crate::server::Server;
 use crate::server::memory::{Memory, Resident};
+use crate::server::primary::Link;
 use crate::server::replicas::State;
 use crate::service::{self, Manager};
 use crate::stats::{Count, unix_microseconds};
@@ -35,6 +36,7 @@ use crate::store::View;
 use std::fmt::{Display, Write};
 use std::fs;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
@@ -362,10 +364,49 @@ impl Info<'_> {
         self.field("sync_partial_err", load(&counts.refused));
     }
 
+    /// The one that we follow.
+    fn primary(&mut self) {
+        let (primary, config) = (&self.server.primary, &self.server.config);
+        let status = primary.status();
+        let Some((host, port)) = &status.address else {
+            return self.field("role", "master");
+        };
+        let ago = |at: Option<Instant>| at.map_or(-1, |at| at.elapsed().as_secs() as i64);
+        let is_up = status.link == Link::Up;
+        let offset = primary.offset.load(Ordering::Relaxed).max(0);
+        self.field("role", "slave");
+        self.field("master_host", host);
+        self.field("master_port", port);
+        self.field("master_link_status", if is_up { "up" } else { "down" });
+        self.field("master_last_io_seconds_ago", ago(status.heard.filter(|_| is_up)));
+        self.flag("master_sync_in_progress", status.link == Link::Sync);
+        self.field("slave_read_repl_offset", offset);
+        self.field("slave_repl_offset", offset);
+        if status.link == Link::Sync {
+            let (read, all) = status.sync;
+            let total = all.unwrap_or(0);
+            self.field("master_sync_total_bytes", total);
+            self.field("master_sync_read_bytes", read);
+            self.field("master_sync_left_bytes", total as i64 - read as i64);
+            self.fraction("master_sync_perc", percentage(read as usize, total as usize));
+            self.field("master_sync_last_io_seconds_ago", ago(status.heard));
+        }
+        if !is_up {
+            self.field("master_link_down_since_seconds", ago(status.down_since));
+            // Not in Redis.
+            if let Some(reason) = &status.reason {
+                self.field("master_link_down_reason", reason.escape_debug());
+            }
+        }
+        self.field("slave_priority", config.replica_priority.get());
+        self.flag("slave_read_only", config.replica_read_only.get());
+        self.flag("replica_announced", true);
+    }
+
     fn replication(&mut self) {
         let (server, config) = (self.server, &self.server.config);
         let (aof, replicas) = (&server.aof, server.replicas.all());
-        self.field("role", "master");
+        self.primary();
         self.field("connected_slaves", replicas.len());
         if config.min_replicas_to_write.get() > 0 && config.min_replicas_max_lag.get() > 0 {
             self.field("min_slaves_good_slaves", server.near_replicas());

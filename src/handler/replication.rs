@@ -1,4 +1,5 @@
-//! The commands of replicas (SYNC, PSYNC, REPLCONF), and those that ask about them (ROLE, WAIT, WAITAOF).
+//! The commands of replicas (SYNC, PSYNC, REPLCONF), those that ask about them (ROLE, WAIT, WAITAOF), and the one
+//! that makes a replica of us (REPLICAOF).
 //!
 //! A handler may be running under a lock, so it must not wait: PSYNC, WAIT and WAITAOF leave a [`Then`], and the
 //! client's thread acts after the lock is released (serve/following.rs, serve/waiting.rs). Inside EXEC nothing
@@ -11,15 +12,22 @@ use super::{Command, Flag, NO_KEY, Run, command};
 use crate::client::{Client, Replies, Then, Until, Wait};
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
+use crate::held::End;
+use crate::log;
 use crate::resp::words::split_words;
 use crate::resp::{Args, Digits, Reply, parse_integer};
+use crate::server::primary::Link;
 use crate::server::replicas::{Request, State};
+use crate::store::Origin;
+use std::sync::atomic::Ordering;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
     command("sync",     1,  Run::Client(sync),     NO_KEY, "1.0.0", "", "Internal command used for replication").with(&[Flag::NoScript, Flag::Admin, Flag::NoMulti, Flag::NotLoading]),
     command("psync",    -3, Run::Client(psync),    NO_KEY, "2.8.0", "replicationid offset", "Internal command used for replication").with(&[Flag::NoScript, Flag::Admin, Flag::NoMulti, Flag::NotLoading]),
     command("replconf", -1, Run::Client(replconf), NO_KEY, "3.0.0", "", "An internal command for configuring the replication stream").with(&[Flag::NoScript, Flag::Admin, Flag::AllowBusy, Flag::InLog]),
+    command("replicaof", 3, Run::Client(replicaof), NO_KEY, "5.0.0", "host port", "Make the server a replica of another instance, or promote it as master.").with(&[Flag::NoScript, Flag::Admin, Flag::NotLoading]),
+    command("slaveof",  3,  Run::Client(replicaof), NO_KEY, "1.0.0", "host port", "Make the server a replica of another instance, or promote it as master.").with(&[Flag::NoScript, Flag::Admin, Flag::NotLoading]),
     command("role",     1,  Run::Client(role),     NO_KEY, "2.8.12", "", "Return the role of the instance in the context of replication").with(&[Flag::NoScript]),
 ];
 
@@ -48,6 +56,10 @@ fn psync(client: &mut Client, args: &Args, _: &mut Reply) -> Result<(), Error> {
 fn follow(client: &mut Client, request: Request) -> Result<(), Error> {
     if client.is_replica {
         return Ok(());
+    }
+    let primary = &client.server.primary;
+    if primary.is_set() && primary.status().link != Link::Up {
+        return Err(Error::text("NOMASTERLINK Can't SYNC while not connected with my master"));
     }
     if client.outbox.is_some() {
         return Err(Error::text("ERR SYNC and PSYNC are invalid with pending output"));
@@ -119,6 +131,10 @@ fn acknowledge(client: &mut Client, args: &Args) -> Result<(), Error> {
         let is_named = args.len() > at + 1 && args[at].eq_ignore_ascii_case(name);
         is_named.then(|| parse_integer(&args[at + 1])).flatten().unwrap_or(0).max(0) as u64
     };
+    if client.public.connection.is_none() {
+        // It stands in the log.
+        client.origin = Origin::of_record(args);
+    }
     if client.is_replica {
         let (position, durable) = (offset(1, b"ack"), offset(3, b"fack"));
         client.server.replicas.acknowledge(client.public.id, position, durable);
@@ -126,7 +142,51 @@ fn acknowledge(client: &mut Client, args: &Args) -> Result<(), Error> {
     Ok(())
 }
 
+/// From the answer on the data is what it was, whatever the old primary sends (server/primary.rs).
+fn replicaof(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let server = &client.server;
+    if args[1].eq_ignore_ascii_case(b"no") && args[2].eq_ignore_ascii_case(b"one") {
+        if server.primary.is_set() {
+            server.primary.set(None);
+            server.config.show_primary("");
+            log::notice(format_args!("MASTER MODE enabled (user request)"));
+        }
+        return reply.ok();
+    }
+    if client.is_replica {
+        return Err(Error::text("ERR Command is not valid when client is a replica."));
+    }
+    let port = parse_integer(&args[2]).and_then(|port| u16::try_from(port).ok());
+    let port = port.ok_or(Error::text("ERR Invalid master port"))?;
+    let host = String::from_utf8_lossy(&args[1]).into_owned();
+    let address = format!("{host} {port}");
+    if !server.primary.set(Some((host, port))) {
+        reply.status("OK Already connected to specified master");
+        return Ok(());
+    }
+    server.config.show_primary(&address);
+    log::notice(format_args!("REPLICAOF {address} enabled (user request)"));
+    // They wait for what only the primary may do from now on. (Redis ends them too.)
+    for other in server.clients.all() {
+        if other.waits_for_key() {
+            other.held.kill(End::Killed);
+        }
+    }
+    reply.ok()
+}
+
 fn role(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
+    let primary = &client.server.primary;
+    let status = primary.status();
+    if let Some((host, port)) = status.address {
+        reply.array(5);
+        reply.bulk(b"slave");
+        reply.bulk(host.as_bytes());
+        reply.integer(port.into());
+        reply.bulk(status.link.name().as_bytes());
+        reply.integer(primary.offset.load(Ordering::Relaxed));
+        return Ok(());
+    }
     let mut replicas = client.server.replicas.all();
     replicas.retain(|replica| replica.state == State::Online);
     reply.array(3);

@@ -4,11 +4,12 @@ use super::source::Source;
 use super::value::Values;
 use super::{Error, NEWEST, NEWEST_OF_VALKEY, OLDEST, opcode};
 use crate::key::Key;
-use crate::resp::LONGEST;
+use crate::resp::{LONGEST, parse_integer};
 use crate::stats::unix_microseconds;
-use crate::store::Keyspace;
+use crate::store::{Keyspace, Origin};
 use crate::types::{Limits, NodeLimits, Packed, Remember, Usage};
 use std::io::BufRead;
+use std::sync::Arc;
 
 /// What was found beside the keys.
 #[derive(Default)]
@@ -20,6 +21,10 @@ pub struct Found {
     pub expired: u64,
     /// For the operator: what was passed over.
     pub warnings: Vec<String>,
+    /// Where a replica that has written the snapshot was in its primary's history.
+    id: Option<Arc<str>>,
+    offset: Option<u64>,
+    stream_db: usize,
 }
 
 /// No configuration has more.
@@ -83,7 +88,7 @@ pub fn read(
         }
     }
     found.bytes = check_crc(&mut source)?;
-    Ok(found)
+    Ok(found.with_origin(keyspace))
 }
 
 /// Whether a file that begins so is a snapshot.
@@ -101,6 +106,25 @@ pub fn check(inner: &mut dyn BufRead) -> Result<Found, Error> {
 }
 
 impl Found {
+    /// Tells the keyspace where it is.
+    fn with_origin(mut self, keyspace: &mut Keyspace) -> Found {
+        if let (Some(id), Some(offset)) = (self.id.take(), self.offset) {
+            keyspace.set_origin(Origin { id, offset, db: self.stream_db });
+        }
+        self
+    }
+
+    fn note(&mut self, name: &[u8], value: &[u8]) {
+        match name {
+            b"repl-id" if value.len() == 40 => {
+                self.id = std::str::from_utf8(value).ok().map(Arc::from)
+            }
+            b"repl-offset" => self.offset = number(value),
+            b"repl-stream-db" => self.stream_db = number(value).unwrap_or(0) as usize,
+            _ => {}
+        }
+    }
+
     fn warn(&mut self, warning: String) {
         if self.warnings.len() < MOST_WARNINGS {
             self.warnings.push(warning);
@@ -115,6 +139,11 @@ impl Error {
         let reason = format!("{reason} (database {db}, key '{name}', which begins at {start})");
         Error { reason, ..self }
     }
+}
+
+/// The number, unless it is negative.
+fn number(value: &[u8]) -> Option<u64> {
+    parse_integer(value)?.try_into().ok()
 }
 
 fn check_version(source: &mut Source) -> Result<(), Error> {
@@ -156,8 +185,10 @@ fn skip(source: &mut Source, opcode: u8, found: &mut Found) -> Result<(), Error>
     let mut string = Vec::new();
     match opcode {
         opcode::AUX => {
+            let mut name = Vec::new();
+            source.string(&mut name)?;
             source.string(&mut string)?;
-            source.string(&mut string)?;
+            found.note(&name, &string);
         }
         opcode::RESIZE_DB => {
             source.length()?;

@@ -124,13 +124,20 @@ impl<'a> Writer<'a> {
     fn begin(&mut self, keyspace: &Keyspace) -> io::Result<()> {
         let now = unix_microseconds() / 1_000_000;
         self.bytes.extend(format!("REDIS{VERSION:04}").as_bytes());
-        for (name, value) in [
+        let mut facts = vec![
             ("redis-ver", REDIS_VERSION.to_string()),
             ("redis-bits", usize::BITS.to_string()),
             ("ctime", now.to_string()),
             ("used-mem", keyspace.memory().bytes().to_string()),
             ("aof-base", u8::from(self.how.is_base).to_string()),
-        ] {
+        ];
+        // Where a replica is in its primary's history.
+        if let Some(origin) = keyspace.origin() {
+            facts.push(("repl-stream-db", origin.db.to_string()));
+            facts.push(("repl-id", origin.id.to_string()));
+            facts.push(("repl-offset", origin.offset.to_string()));
+        }
+        for (name, value) in facts {
             self.bytes.push(opcode::AUX);
             self.string(name.as_bytes())?;
             self.string(value.as_bytes())?;

@@ -236,20 +236,24 @@ impl Server {
         }
     }
 
-    /// Why writes are refused at present, if they are: the disk fails, or, if that counts, too few replicas are near
-    /// (`min-replicas-to-write`).
+    /// Why writes are refused at present, if they are: the disk fails, or, if replication counts, too few replicas are
+    /// near (`min-replicas-to-write`), or we are one ourselves.
     #[inline]
-    pub fn why_no_writes(&self, replicas_count: bool) -> Option<Error> {
+    pub fn why_no_writes(&self, replication_counts: bool) -> Option<Error> {
         if self.snapshots.stop_writes(&self.config) {
             return Some(Error::SnapshotsFail);
         }
         if let Some(cause) = self.aof.failure() {
             return Some(Error::misconf(&cause));
         }
-        let are_missing = replicas_count
+        let are_missing = replication_counts
             && self.config.min_replicas_to_write.get() > 0
             && self.too_few_are_near();
-        are_missing.then_some(Error::NoReplicas)
+        if are_missing {
+            return Some(Error::NoReplicas);
+        }
+        let is_replica = replication_counts && self.primary.forbids_writes(&self.config);
+        is_replica.then_some(Error::ReadOnly)
     }
 
     #[cold]

@@ -15,7 +15,7 @@ impl Limits {
         };
         let string = match source {
             Source::Client => config.proto_max_bulk_len.get(),
-            Source::Log => LONGEST,
+            Source::Log | Source::Primary => LONGEST,
         };
         let list = NodeLimits::of(config.list_max_listpack_size.get());
         let set = Packed {
@@ -35,6 +35,6 @@ impl Limits {
             }),
             _ => Remember::LastUse,
         };
-        Limits { string, list, intset, set, hash, zset, packs, remember }
+        Limits { string, list, intset, set, hash, zset, remember, packs }
     }
 }

@@ -1,6 +1,6 @@
-//! What a snapshot needs: how many keys there are, and keys that come from one, whole: no command has made them, so nothing is told or logged.
+//! Data that comes whole, key by key from a snapshot or all of it: no command has made it, so nothing is told or logged.
 
-use super::Keyspace;
+use super::{Garbage, Keyspace};
 use crate::key::Key;
 use crate::types::{Loose, Usage};
 
@@ -8,6 +8,17 @@ impl Keyspace {
     /// How many keys a database has, and how many of them have a deadline.
     pub fn size(&self, db: usize) -> (usize, usize) {
         (self.dbs[db].keys.len(), self.dbs[db].deadlines.len())
+    }
+
+    /// Takes the data of another, which the log or a snapshot has filled. Any key may have changed, so all watches
+    /// fail.
+    pub fn take_over(&mut self, loaded: Keyspace) {
+        let origin = loaded.origin().cloned();
+        let old = std::mem::replace(&mut self.dbs, loaded.dbs);
+        self.free_later(Garbage::new(0, old));
+        self.changes += loaded.changes;
+        self.origin = origin.map(|origin| (origin, self.changes));
+        self.watchers.get_mut().unwrap().touch_all();
     }
 
     /// Adds a key; returns whether it is new.

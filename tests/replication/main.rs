@@ -6,6 +6,7 @@
 //! | `stream`  | a replica made here (`fake`), which keeps what it was sent: slow, torn, silent   |
 //! | `asking`  | the same, and what WAIT, INFO, ROLE, CLIENT and NOREPLICAS say of it              |
 //! | `redis`   | the redis-server that REDIS_SERVER names, and what it holds in the end            |
+//! | `following` | we, a primary made here (`primary`), and the redis-server                       |
 //!
 //! What a replica was sent is a log: a server that starts on it must hold what the primary holds.
 
@@ -14,6 +15,8 @@
 
 mod asking;
 mod fake;
+mod following;
+mod primary;
 mod redis;
 mod stream;
 #[path = "../support/mod.rs"]

@@ -180,6 +180,62 @@ fn a_rewrite_that_fails_at_any_call_leaves_nothing_behind_and_takes_nothing_away
 }
 
 #[test]
+fn a_kill_while_other_data_comes_leaves_the_old_state_or_the_new() {
+    let disk = Disk::new();
+    let (aof, _, old) = filled(&disk);
+    let new = Contents::from([("other".into(), "1".into())]);
+    let store = Store::new(keyspace(&old));
+    kill_before_each_call(&disk, &old, &new, || {
+        aof.exchange(&store, keyspace(&new), &|| true).expect("it works");
+    });
+    assert_eq!(rubbish(&aof), [""; 0]);
+}
+
+#[test]
+fn other_data_is_in_memory_and_in_the_log_or_in_neither_whatever_call_fails() {
+    for number in 1.. {
+        let disk = Disk::new();
+        let (aof, config, old) = filled(&disk);
+        let new = Contents::from([("other".into(), "1".into())]);
+        let store = Store::new(keyspace(&old));
+        let failed = fail_at(&disk, number);
+        let result = aof.exchange(&store, keyspace(&new), &|| true);
+        disk.ask_nobody();
+        let Some(call) = failed.take() else {
+            assert_eq!(result, Ok(()));
+            assert!(number > 10, "{number} calls");
+            break;
+        };
+        let is_new = store.read_when_free().size(0).0 == new.len();
+        assert_eq!(is_new, result.is_ok(), "{call} failed");
+        if aof.failure().is_some() {
+            assert_eq!(aof.rewrite(None, &store, &replay_all), Ok(()), "{call} failed");
+        }
+        // Whoever cannot read the manifest does not know whose the old files are.
+        let may_leave = call == "Open appendonly.aof.manifest";
+        assert!(may_leave || rubbish(&aof).is_empty(), "{call} failed");
+        drop(aof);
+        let (_, found) = start_on(&config).expect("a start");
+        assert_eq!(found, if is_new { new } else { old }, "{call} failed");
+    }
+}
+
+#[test]
+fn other_data_that_is_not_wanted_any_more_leaves_everything_as_it_was() {
+    let disk = Disk::new();
+    let (aof, config, old) = filled(&disk);
+    let store = Store::new(keyspace(&old));
+    assert!(aof.exchange(&store, keyspace(&Contents::new()), &|| false).is_err());
+    assert_eq!(rubbish(&aof), [""; 0]);
+    append(&aof, &["SET key1 29"]);
+    assert_eq!(aof.commit(aof.position()), Ok(()));
+    drop(aof);
+    let mut wanted = old;
+    wanted.insert("key1".into(), "29".into());
+    assert_eq!(start_on(&config).expect("a start").1, wanted);
+}
+
+#[test]
 fn a_start_that_fails_at_any_call_takes_nothing_away() {
     for number in 1.. {
         let disk = Disk::new();

@@ -51,6 +51,9 @@ fn write_commands(path: &Path, keyspace: &Keyspace, annotate: bool) -> io::Resul
         }
     }
     bytes.clear();
+    if let Some(origin) = keyspace.origin() {
+        origin.with_record(|words| write_command(&mut bytes, words.iter().copied()));
+    }
     checksum::cover(&mut open, &mut bytes, 0, when(Annotate::Now));
     out.write_all(&bytes)?;
     out.into_inner()?.file.sync_all()

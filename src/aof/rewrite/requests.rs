@@ -33,7 +33,8 @@ fn pause_after(failures: u64) -> Duration {
 pub struct Requests {
     pub wanted: Mutex<Wanted>,
     arrived: Condvar,
-    /// Held by whoever replays the files that are in use: a rewrite deletes them.
+    /// Held by whoever replaces the log's files, by a rewrite or because other data comes ([`Aof::exchange`]), or replays
+    /// those that are in use: a rewrite deletes them.
     pub alone: Mutex<()>,
 }
 

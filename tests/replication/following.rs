@@ -1,0 +1,277 @@
+//! We are the replica: of a primary made here (`primary`), and of the redis-server that REDIS_SERVER names.
+
+use crate::fake::Replica;
+use crate::primary::{History, Primary};
+use crate::support::random::Random;
+use crate::support::{Directory, Program, Server, eventually};
+use crate::{assert_same, dump, end, info, while_writing};
+use std::io::Write;
+
+/// A server with data, and what a replica was sent that came before some of it.
+fn recorded(commands: &[&str]) -> (Server, History) {
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    for command in ["SET before 1", "RPUSH list a b", "HSET hash f v", "SET n 5", "ZADD z 1.5 m"] {
+        client.run(command);
+    }
+    let mut replica = Replica::following(&server);
+    for command in commands {
+        let reply = client.run(command);
+        assert!(!reply.starts_with("(error)"), "{reply}");
+    }
+    replica.read_to(end(&server));
+    (server, History::of(replica))
+}
+
+/// Each run twice leaves something else than run once, and so does each that is missing.
+const CHANGES: [&str; 12] = [
+    "INCR n",
+    "RPUSH list c",
+    "SELECT 3",
+    "APPEND text abc",
+    "MULTI",
+    "INCR n",
+    "RPUSH list d",
+    "EXEC",
+    "SELECT 0",
+    "HINCRBY hash count 7",
+    "ZINCRBY z 1 m",
+    "INCR n",
+];
+
+fn offset(server: &Server) -> i64 {
+    info(&mut server.client(), "replication", "slave_repl_offset").parse().unwrap()
+}
+
+fn wait_for_link(server: &Server, status: &str) {
+    let mut client = server.client();
+    let link = "master_link_status";
+    eventually("the link changes", || info(&mut client, "replication", link) == status);
+}
+
+#[test]
+fn a_snapshot_that_is_torn_anywhere_changes_nothing_and_a_whole_one_takes_the_place_of_the_data() {
+    let (other, history) = recorded(&[]);
+    let mut primary = Primary::new(history);
+    for tells_length in [true, false] {
+        primary.tells_length = tells_length;
+        let mut server = Server::start(&[]);
+        server.client().run("SET own 1");
+        let own = dump(&server);
+        let length = primary.history.snapshot.len() + 60;
+        for cut in (0..length).step_by(if tells_length { 11 } else { 7 }) {
+            let mut guest = primary.invite(&server);
+            let wire = guest.wire(&primary.history.snapshot);
+            assert_eq!(guest.from, None);
+            guest.send(&wire[..cut.min(wire.len() - 1)]);
+            drop(guest);
+        }
+        assert_same(&dump(&server), &own);
+        let mut guest = primary.invite(&server);
+        guest.send_snapshot(&primary.history);
+        guest.send_stream(&primary.history, usize::MAX);
+        guest.wait_for(primary.history.end());
+        assert_same(&dump(&server), &dump(&other));
+        // The log has it too, and where it was.
+        server.crash();
+        let guest = primary.invite(&server);
+        assert_same(&dump(&server), &dump(&other));
+        assert!(guest.from.is_some());
+    }
+}
+
+#[test]
+fn a_stream_that_is_torn_anywhere_and_kills_in_between_repeat_nothing_and_lose_nothing() {
+    let (other, history) = recorded(&CHANGES);
+    let primary = Primary::new(history);
+    let history = &primary.history;
+    let mut server = Server::start(&[]);
+    primary.invite(&server).send_snapshot(history);
+    let (mut random, mut last) = (Random::new(3), history.begin);
+    for round in 0.. {
+        let mut guest = primary.invite(&server);
+        let from = guest.from.expect("it goes on where it was");
+        // The log does not note a place if what leads there has changed nothing, such as SELECT.
+        assert!(from + 60 > last, "{from} is before {last}");
+        if from == history.end() {
+            break;
+        }
+        last = from;
+        // Often a little more than nothing; sometimes too little for a unit.
+        let count = 1 + random.below(150);
+        guest.send_stream(history, count);
+        if random.percent(50) {
+            // What it says that it has, it keeps.
+            let reached = (from + count as u64).min(history.end());
+            drop(guest);
+            eventually("it has noticed", || {
+                info(&mut server.client(), "replication", "master_link_status") == "down"
+            });
+            let offset = offset(&server) as u64;
+            assert!((from..=reached).contains(&offset), "{offset} is not in {from}..{reached}");
+            last = offset;
+        }
+        if round % 3 == 0 {
+            server.crash();
+        }
+    }
+    assert_same(&dump(&server), &dump(&other));
+    server.crash();
+    assert_same(&dump(&server), &dump(&other));
+}
+
+#[test]
+fn a_rewrite_keeps_the_place_and_a_write_of_our_own_ends_it() {
+    let (other, history) = recorded(&CHANGES);
+    let primary = Primary::new(history);
+    for preamble in ["no", "yes"] {
+        rewrite_and_write(&primary, &other, preamble);
+    }
+}
+
+fn rewrite_and_write(primary: &Primary, other: &Server, preamble: &str) {
+    let history = &primary.history;
+    let mut server = Server::start(&["--aof-use-rdb-preamble", preamble]);
+    let mut guest = primary.invite(&server);
+    guest.send_snapshot(history);
+    server.crash();
+    guest = primary.invite(&server);
+    guest.send_stream(history, usize::MAX);
+    guest.wait_for(history.end());
+    server.client().run("BGREWRITEAOF");
+    eventually("the rewrite ends", || {
+        info(&mut server.client(), "persistence", "aof_rewrite_in_progress") == "0"
+    });
+    server.crash();
+    assert_eq!(primary.invite(&server).from, Some(history.end()));
+    assert_same(&dump(&server), &dump(other));
+    let mut client = server.client();
+    assert_eq!(client.run("REPLICAOF NO ONE"), "OK");
+    assert_eq!(client.run("SET own 1"), "OK");
+    server.crash();
+    assert_eq!(primary.invite(&server).from, None);
+    assert_eq!(server.client().run("GET own"), "\"1\"");
+}
+
+#[test]
+fn what_is_not_here_ends_the_replication_with_its_name_and_leaves_the_data_as_it_was() {
+    let (_, history) = recorded(&[]);
+    let primary = Primary::new(history);
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    let transaction: [&[&str]; 3] =
+        [&["MULTI"], &["SET", "before", "2"], &["XADD", "stream", "*", "f", "v"]];
+    let cases: [(&[&[&str]], &str); 4] = [
+        (&transaction, "not supported: XADD"),
+        (&[&["PFADD", "log", "1"]], "not supported: PFADD"),
+        (&[&["SELECT", "99"]], "`--databases 16` is too few for SELECT 99"),
+        (&[&["GET"]], "wrong number of arguments for GET"),
+    ];
+    for (commands, reason) in cases {
+        let mut guest = primary.invite(&server);
+        // It cannot be passed over but with a snapshot.
+        guest.send_snapshot(&primary.history);
+        let kept = guest.say(&["INCR", "n"]);
+        for words in commands {
+            guest.say(words);
+        }
+        wait_for_link(&server, "down");
+        let said = info(&mut client, "replication", "master_link_down_reason");
+        assert_eq!(said, reason);
+        assert_eq!(offset(&server) as u64, primary.history.begin + kept);
+        assert_eq!(client.run("GET before"), "\"1\"");
+        assert_eq!(client.run("GET n"), "\"6\"");
+        assert_eq!(client.run("SET own 1").split(' ').nth(1), Some("READONLY"));
+        server.wait_for_line(&format!("STOPPED: {reason}"));
+    }
+}
+
+#[test]
+fn getack_is_answered_at_once_messages_are_published_and_expired_keys_wait_for_their_del() {
+    let (_, history) = recorded(&[]);
+    let primary = Primary::new(history);
+    let server = Server::start(&[]);
+    let (mut client, mut subscriber) = (server.client(), server.client());
+    subscriber.run("SUBSCRIBE news");
+    let mut guest = primary.invite(&server);
+    guest.send_snapshot(&primary.history);
+    let mut sent = primary.history.end();
+    assert_eq!(sent, primary.history.begin + primary.history.stream.len() as u64);
+    guest.send_stream(&primary.history, usize::MAX);
+    sent += guest.say(&["SELECT", "0"]);
+    sent += guest.say(&["SET", "gone", "1", "PXAT", "1"]);
+    sent += guest.say(&["PUBLISH", "news", "hello"]);
+    sent += guest.say(&["REPLCONF", "GETACK", "*"]);
+    guest.wait_for(sent);
+    assert!(subscriber.read().to_string().contains("hello"));
+    let keys = client.run("DBSIZE");
+    assert_eq!(client.run("GET gone"), "(nil)");
+    assert_eq!(client.run("DBSIZE"), keys);
+    assert!(client.run("CLIENT LIST TYPE master").contains(" flags=M "));
+    sent += guest.say(&["DEL", "gone"]);
+    sent += guest.say(&["REPLCONF", "GETACK", "*"]);
+    guest.wait_for(sent);
+    assert_ne!(client.run("DBSIZE"), keys);
+    // From the OK on nothing of the primary's comes.
+    assert_eq!(client.run("REPLICAOF NO ONE"), "OK");
+    guest.say(&["SET", "late", "1"]);
+    assert_eq!(client.run("SET own 1"), "OK");
+    assert_eq!(client.run("GET late"), "(nil)");
+}
+
+#[test]
+fn a_replica_that_is_promoted_is_a_primary_at_once_and_the_old_one_can_follow_it() {
+    let mut one = Server::start(&[]);
+    let two = Server::start(&["--replicaof", &format!("127.0.0.1 {}", one.port)]);
+    wait_for_link(&two, "up");
+    while_writing(&one, 4, || {
+        eventually("it follows", || offset(&two) > 100_000);
+    });
+    let end = end(&one) as i64;
+    eventually("it has everything", || offset(&two) >= end);
+    assert_same(&dump(&two), &dump(&one));
+    assert_eq!(two.client().run("REPLICAOF NO ONE"), "OK");
+    assert_eq!(two.client().run("SET promoted 1"), "OK");
+    one.crash();
+    let mut client = one.client();
+    assert_eq!(client.run(&format!("REPLICAOF 127.0.0.1 {}", two.port)), "OK");
+    wait_for_link(&one, "up");
+    assert_same(&dump(&one), &dump(&two));
+    assert_eq!(
+        client.run("SET own 1"),
+        "(error) READONLY You can't write against a read only replica."
+    );
+}
+
+/// A real primary. Its stream has what no test thinks of.
+#[test]
+fn a_redis_server_under_load_is_followed_through_kills_and_breaks_and_we_are_equal_in_the_end() {
+    let Ok(path) = std::env::var("REDIS_SERVER") else {
+        let _ = writeln!(std::io::stderr(), "REDIS_SERVER is not set");
+        return;
+    };
+    let flags = ["--repl-backlog-size", "256mb", "--repl-diskless-sync-delay", "0"];
+    let primary = Server::start_in(Directory::new(), Program::Redis(path), &flags);
+    let address = format!("127.0.0.1 {}", primary.port);
+    let mut server = Server::start(&["--replicaof", &address]);
+    wait_for_link(&server, "up");
+    let mut client = primary.client();
+    while_writing(&primary, 6, || {
+        for round in 0..6 {
+            let before = offset(&server);
+            eventually("it follows", || offset(&server) > before + 50_000);
+            match round % 3 {
+                0 => server.crash(),
+                1 => drop(client.run("CLIENT KILL TYPE replica")),
+                _ => drop(server.client().run("BGREWRITEAOF")),
+            }
+            wait_for_link(&server, "up");
+        }
+    });
+    let end = end(&primary) as i64;
+    eventually("it has everything", || offset(&server) >= end);
+    assert_same(&dump(&server), &dump(&primary));
+    assert_eq!(info(&mut client, "stats", "sync_full"), "1");
+    server.crash();
+    assert_same(&dump(&server), &dump(&primary));
+}
