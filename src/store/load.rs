@@ -15,7 +15,10 @@ impl Keyspace {
     pub fn take_over(&mut self, loaded: Keyspace) {
         let origin = loaded.origin().cloned();
         let old = std::mem::replace(&mut self.dbs, loaded.dbs);
-        self.free_later(Garbage::new(0, old));
+        // At a start the old data is empty, and nobody has to free it.
+        if old.iter().any(|db| db.keys.len() > 0) {
+            self.free_later(Garbage::new(0, old));
+        }
         self.changes += loaded.changes;
         self.origin = origin.map(|origin| (origin, self.changes));
         self.watchers.get_mut().unwrap().touch_all();
