@@ -84,7 +84,8 @@ impl Caller<'_> {
         // PING too, as in Redis, because people use it to ask whether all is well.
         let writes = match command.run {
             Run::Exec => client.transaction.as_ref().is_some_and(|t| t.writes),
-            _ => command.writes() || command.name == "ping",
+            // (DEBUG SLEEP only wants to be alone.)
+            _ => command.writes() && !command.is(Flag::Protected) || command.name == "ping",
         };
         if writes && let Some(error) = self.batch.server.why_no_writes(command.name != "ping") {
             return Err(error.into());
