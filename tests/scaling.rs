@@ -165,7 +165,8 @@ fn to_count_or_find_bits_takes_no_longer_than_to_invert_them() {
     for line in
         ["BITCOUNT ones", "BITCOUNT ones 1 -2 BIT", "BITPOS zeros 1", "BITPOS ones 0 3 -1 BIT"]
     {
-        let time = time_of(line);
+        // What others do on the machine only adds to it.
+        let time = (0..3).map(|_| time_of(line)).min().expect("three times");
         assert!(
             time < invert + Duration::from_millis(50),
             "{line}: {time:?}, {invert:?} to invert"
