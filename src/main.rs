@@ -132,7 +132,7 @@ fn print(text: &str) -> ExitCode {
 /// the first command of a health check or a test is answered, not refused.
 const MOMENT: Duration = Duration::from_millis(500);
 
-/// Binds, loads, and starts the other threads. The error is one line for the operator.
+/// Binds, loads, and starts the other threads. The error is for the operator, a line for each reason.
 fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String> {
     config.open_files(warnings)?;
     handler::rename(&config.renames)?;
