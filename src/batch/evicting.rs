@@ -10,7 +10,8 @@
 //! does not need memory waits: that is what the lock is given back for. If a tenth of a second is not enough, the thread of
 //! src/evict.rs does the rest (server/eviction.rs).
 //!
-//! Nothing is evicted inside of an EXEC or a script, nor while CLIENT PAUSE keeps the data as it is, nor by a replay.
+//! Nothing is evicted inside of an EXEC or a script, nor while CLIENT PAUSE keeps the data as it is, nor by a replay, nor by a
+//! replica, whose primary evicts for it.
 //!
 //! **How Redis does it**: `performEvictions` in evict.c, before any command, also one that reads. Its time is no part of
 //! the command's, and so not in the slow log; here it is.
@@ -85,8 +86,7 @@ impl Batch<'_> {
     pub fn evict_some(&mut self) -> Room {
         let config = &self.server.config;
         let limit = config.maxmemory.get();
-        // CLIENT PAUSE, or REPLICAOF, may have come while this thread waited for the lock. In a replica the primary
-        // evicts.
+        // CLIENT PAUSE, or REPLICAOF, may have come while this thread waited for the lock.
         let stays = || self.server.pause.is_on() || self.server.primary.is_set();
         if limit == 0 || self.used() <= limit || stays() {
             self.server.eviction.note(true);
