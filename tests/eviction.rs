@@ -118,6 +118,21 @@ fn what_lazyfree_has_not_freed_yet_is_bounded() {
     assert!(most <= 4, "{most} of {one}");
 }
 
+#[test]
+fn when_the_policy_becomes_lfu_all_keys_begin_with_0_as_in_redis() {
+    let server = Server::start(&["--maxmemory-policy", "allkeys-lru", "--appendonly", "no"]);
+    let mut client = server.client();
+    (0..100).for_each(|i| drop(client.run(&format!("SET key:{i} v"))));
+    client.run("CONFIG SET maxmemory-policy allkeys-lfu");
+    client.run("SET new v");
+    let mut frequency = |key: &str| client.run(&format!("OBJECT FREQ {key}"));
+    // In four minutes of a day a time looks like a frequency: types/usage.rs.
+    eventually("all keys are visited, or the minute is over", || {
+        (0..100).all(|i| frequency(&format!("key:{i}")) == "(integer) 0")
+    });
+    assert_eq!(frequency("new"), "(integer) 5");
+}
+
 /// The shared lock is enough for a script that reads, also if there is a limit.
 #[test]
 fn a_limit_does_not_make_scripts_that_read_take_turns() {

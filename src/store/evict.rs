@@ -8,7 +8,7 @@
 //! ```text
 //! maxmemory-samples 5                      candidates, up to 16, the best at the end
 //!   one slot of the table, at random ───▶ [ 3 s   8 s   40 s   52 s   97 s ] ──▶ is it still there, and was it not
-//!   (seven keys, more or less)              idle times; or frequencies          used meanwhile? then it is evicted
+//!   (fourteen keys, or so)                 idle times; or frequencies          used meanwhile? then it is evicted
 //! ```
 //!
 //! To see when the keys of a slot were used is to read the slot, and none of their values (types/usage.rs). Each key
@@ -34,7 +34,7 @@ use super::{Db, Deadlines, Keyspace, ViewMut};
 use crate::config::policy::{First, Policy};
 use crate::key::Key;
 use crate::notify::Class;
-use crate::types::{Entry, Remember};
+use crate::types::{Entry, Remember, Usage};
 use std::collections::HashMap;
 use std::ops::Bound::{Excluded, Unbounded};
 
@@ -250,12 +250,12 @@ impl Keyspace {
         Some((number, digest, entry.key().to_vec()))
     }
 
-    /// Visits the entries of some slots, from this cursor on, so that their bits do not begin again (types/usage.rs).
-    /// Returns where to go on; 0: all were visited.
-    pub fn keep_up(&self, db: usize, cursor: u64, remember: Remember, now: u64) -> u64 {
+    /// Visits what the entries of some slots remember of their use, from this cursor on (types/usage.rs). Returns where to
+    /// go on; 0: all were visited.
+    pub fn visit_usages(&self, db: usize, cursor: u64, visit: impl Fn(&Usage)) -> u64 {
         let mut next = cursor;
         for _ in 0..SLOTS_AT_ONCE {
-            next = self.dbs[db].keys.scan(next, |entry| entry.entry.usage().keep_up(remember, now));
+            next = self.dbs[db].keys.scan(next, |entry| visit(entry.entry.usage()));
             if next == 0 {
                 break;
             }
@@ -420,7 +420,7 @@ mod tests {
         let mut ranks = Vec::new();
         for minutes in (0..3 * 24 * 60).step_by(4) {
             let (now, last_use) = (BEGIN + minutes * 60_000, Remember::LastUse);
-            while keyspace.keep_up(0, 0, last_use, now) > 0 {}
+            while keyspace.visit_usages(0, 0, |usage| usage.keep_up(last_use, now)) > 0 {}
             let rank = |now| {
                 let policy = policy("allkeys-lru");
                 let ranking = Ranking { policy, remember: last_use, samples: 5, now };
