@@ -7,7 +7,7 @@
 # redis-benchmark, and beside each rate the CPU time the server took for it, which does not depend
 # on how fast the generator is; the floor of the design (pong.rs: a thread per client that answers
 # only +PONG); a few of them again where the generator has a core of its own; messages; memory; the
-# worst pauses; loading; many connections (all with probe.rs).
+# worst pauses; loading; replicas and snapshots (bench-replication.sh); many connections (all with probe.rs).
 #
 #   scripts/bench.sh [--runs N] [--quick] [--only PATTERN]
 #
@@ -388,6 +388,8 @@ idle_once() {
     bench "$side" "$n" "${arguments[@]}"
 }
 
+. scripts/bench-replication.sh
+
 # ---- the report ----------------------------------------------------------------------------
 
 report() {
@@ -493,6 +495,8 @@ heading="Replay, from start to ready"
 # Three of four commands SET a new key; 16 HSETs share a hash, the last of them perhaps not full.
 keys=$((commands / 4 * 3 + (commands + 63) / 64))
 alternate "$heading" "$(count $commands) commands" /s "ratio>=2.0" "$both" replay $commands $keys
+
+replication $million
 
 heading="Connections"
 alternate "$heading" "1,000 connects at once, until all have an answer" ms "" "$both" connect 1000

@@ -12,6 +12,9 @@
 //! never sleeps takes a core from the server, so the probing client rests 100 µs between two
 //! questions: a pause is seen up to 100 µs too short, which does not matter among milliseconds.
 
+#[path = "probe-replication.rs"]
+mod replication;
+
 use std::error::Error;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
@@ -25,7 +28,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const USAGE: &str =
     "usage: probe free-port | wait PORT PID | strings PORT COUNT SIZE | hashes PORT COUNT
      | pause PORT grow|expire|flushall|del|rewrite COUNT | churn PORT KEYS WRITES CLIENTS
-     | connect PORT COUNT | idle PORT COUNT | listen PORT COUNT | log DIR COUNT";
+     | connect PORT COUNT | idle PORT COUNT | listen PORT COUNT | log DIR COUNT
+     | types PORT COUNT | sync PORT REPLICA | lag PORT REPLICA";
 
 /// Commands in flight on one connection when the purpose is to fill a server.
 const DEPTH: usize = 64;
@@ -66,6 +70,16 @@ fn run(args: &[&str]) -> Result<(), Box<dyn Error>> {
         ["idle", port, count] => idle(port.parse()?, count.parse()?)?,
         ["listen", port, count] => listen(port.parse()?, count.parse()?)?,
         ["log", dir, count] => log(Path::new(dir), count.parse()?)?,
+        ["types", port, count] => replication::types(port.parse()?, count.parse()?)?,
+        ["sync", port, replica] => {
+            let (took, worst) = replication::sync(port.parse()?, replica.parse()?)?;
+            println!("{:.3}\t{:.3}", took.as_secs_f64(), worst.as_secs_f64() * 1e3);
+        }
+        ["lag", port, replica] => {
+            let lag = replication::lag(port.parse()?, replica.parse()?)?;
+            let [median, longest] = [lag.median, lag.longest].map(|time| time.as_secs_f64() * 1e3);
+            println!("{median:.3}\t{longest:.3}\t{}", lag.bytes);
+        }
         _ => return Err(USAGE.into()),
     }
     Ok(())
