@@ -93,9 +93,10 @@ stop() {
     server=
 }
 
-# dump FILE: everything, in an order that does not depend on the server.
+# dump FILE: everything, in an order that does not depend on the server; of the databases that write() fills, or of
+# those in $databases.
 dump() {
-    for db in 0 1 9; do
+    for db in ${databases:-0 1 9}; do
         # The clients of the runbook look for their own.
         cli -n "$db" --scan --pattern '[^w]*' | sort >"$scratch/keys"
         sed 's/^/TYPE /' "$scratch/keys" | cli -n "$db" | paste -d ' ' "$scratch/keys" - | awk '
@@ -416,7 +417,7 @@ done
 # ---- 6. the runbook ------------------------------------------------------------------------------
 
 # On the page the server that is left listens on 6379, which redis-cli takes for granted, and the other one on 6380,
-# with the directory /data. Here they are these:
+# with the directory /data; the nodes of a cluster on 6401, 6402 and 6403. Here they are these:
 page=$root/scripts/README.md
 export OLD_PORT NEW_PORT
 for OLD_PORT in $(seq $((10000 + $$ % 9000)) 2 19998); do
@@ -424,6 +425,7 @@ for OLD_PORT in $(seq $((10000 + $$ % 9000)) 2 19998); do
     # Nobody is there.
     redis-cli -p "$OLD_PORT" PING >/dev/null 2>&1 || redis-cli -p "$NEW_PORT" PING >/dev/null 2>&1 || break
 done
+NODES=$((OLD_PORT / 10 + 2))
 mkdir "$scratch/bin"
 PATH=$scratch/bin:$PATH
 directories=0
@@ -445,7 +447,7 @@ commands() {
         $0 == start { inside = 1; next }
         /^```/ { inside = 0 }
         inside && sub(/^[$] /, "")' "$page" |
-        sed "s/6379/$OLD_PORT/g; s/6380/$NEW_PORT/g; s|/data|$data|g" >"$scratch/block"
+        sed "s/6379/$OLD_PORT/g; s/6380/$NEW_PORT/g; s/640\([123]\)/$NODES\1/g; s|/data|$data|g" >"$scratch/block"
     [ -s "$scratch/block" ] || fail "the page has no block $1"
     echo "$1" >>"$scratch/labels"
 }
@@ -473,7 +475,9 @@ swap() {
 }
 
 at_end() {
-    for port in "$OLD_PORT" "$NEW_PORT"; do cli SHUTDOWN NOSAVE >/dev/null 2>&1 || :; done
+    for port in "$OLD_PORT" "$NEW_PORT" "${NODES}1" "${NODES}2" "${NODES}3"; do
+        cli SHUTDOWN NOSAVE >/dev/null 2>&1 || :
+    done
 }
 
 # A new /data, which is empty.
@@ -595,7 +599,35 @@ runbook() {
     page come-directory
     started "$OLD_PORT"
     same "we on a log whose tail was cut"
+
+    echo "-- on to a cluster"
+    for db in 1 9; do cli -n "$db" FLUSHDB; done >/dev/null
+    cli -n 3 SET of-another-database 1 >/dev/null
+    mkdir "$data/1" "$data/2" "$data/3"
+    page nodes
+    for node in 1 2 3; do started "$NODES$node"; done
+    page cluster >/dev/null
+    page one-database >/dev/null
+    port=$OLD_PORT databases=0
+    dump "$scratch/here"
+    [ "$(page import | tail -n 1)" = 0 ] || fail "some keys are still here"
+    page script
+    for node in 1 2 3; do
+        port=$NODES$node
+        dump "$scratch/node"
+        cat "$scratch/node"
+        cli SHUTDOWN NOSAVE
+    done | sort | without_deadlines >"$scratch/cluster"
+    databases=
+    checks=$((checks + 1))
+    without_deadlines <"$scratch/here" | diff - "$scratch/cluster" >&2 || fail "the cluster has other data"
+    echo "ok: three nodes have what we had ($(wc -l <"$scratch/cluster") lines)"
     page shutdown
+}
+
+# A key moves with what is left of its time, so its deadline may be some milliseconds later.
+without_deadlines() {
+    sed 's/ until (integer) [0-9].*/ until later/'
 }
 
 # Sets VALKEY_SERVER, or says why not.
