@@ -610,7 +610,8 @@ runbook() {
     page one-database >/dev/null
     port=$OLD_PORT databases=0
     dump "$scratch/here"
-    [ "$(page import | tail -n 1)" = 0 ] || fail "some keys are still here"
+    page import >"$scratch/import" || fail "$(tail -n 5 "$scratch/import")"
+    [ "$(redis-cli DBSIZE)" = 0 ] || fail "some keys are still here: $(tail -n 5 "$scratch/import")"
     page script
     for node in 1 2 3; do
         port=$NODES$node
