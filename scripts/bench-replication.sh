@@ -1,4 +1,4 @@
-# What bench.sh measures of replicas and of snapshots. Sourced by it, never run.
+# What bench.sh measures of replicas and of snapshots. Sourced, never run.
 #
 # The replica is a redis-server in all rows, so what differs is the primary. A Redis waits for five seconds before it
 # begins a synchronization, in case more replicas come (`repl-diskless-sync-delay`). Here it does not.

@@ -48,12 +48,8 @@ impl Session<'_> {
         let clients = &self.server.clients;
         clients.block(&self.client.public, Blocked::Log);
         self.client.public.turns.set_aside(true);
-        // Where the replicas must have come. They are not sent what a failing disk has refused, and nobody was told that
-        // it is safe.
-        let change = match aof.failure() {
-            None => aof.last_change(),
-            Some(_) => aof.last_change().min(aof.sendable()),
-        };
+        // Where the replicas must have come.
+        let change = aof.last_change();
         let is_there = |replica: &Replica| match wait.until {
             Until::Replicas(_) => replica.acked >= change,
             Until::Durable { .. } => replica.durable >= change,
