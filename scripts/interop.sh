@@ -69,6 +69,8 @@ redis() {
     directory=$1
     shift
     for port in $(seq $((20000 + $$ % 20000)) $((20020 + $$ % 20000))); do
+        # What the last server has said would be read below.
+        : >"$scratch/log"
         "$other" --port "$port" --dir "$directory" --save '' --appendonly yes \
             --aof-use-rdb-preamble no "$@" >"$scratch/log" 2>&1 &
         server=$!
@@ -443,7 +445,7 @@ echo "== 8. a cluster"
 # then, with the same values, and none here. In a shell of its own, because it has four servers.
 cluster() (
     servers=
-    trap 'kill $servers 2>/dev/null' EXIT
+    trap 'kill -9 $servers && wait $servers || :' EXIT
     rm -rf "$data"
     mkdir "$data"
     ours "$data"
@@ -462,6 +464,10 @@ cluster() (
     done
     # shellcheck disable=SC2086
     redis-cli --cluster create $nodes --cluster-yes >"$scratch/log"
+    for node in $nodes; do
+        port=${node#*:}
+        until cli CLUSTER INFO | grep -q cluster_state:ok; do sleep 0.1; done
+    done
     redis-cli --cluster import "127.0.0.1:$port" --cluster-from "127.0.0.1:$from" >"$scratch/log" ||
         fail "redis-cli cannot move all keys"
     [ "$(redis-cli -p "$from" DBSIZE)" = 0 ] || fail "some keys are still here"
