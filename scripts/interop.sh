@@ -445,7 +445,7 @@ echo "== 8. a cluster"
 # then, with the same values, and none here. In a shell of its own, because it has four servers.
 cluster() (
     servers=
-    trap 'kill -9 $servers && wait $servers || :' EXIT
+    trap '{ kill -9 $servers && wait $servers || :; } 2>/dev/null' EXIT
     rm -rf "$data"
     mkdir "$data"
     ours "$data"
