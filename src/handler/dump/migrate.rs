@@ -118,11 +118,13 @@ impl Moving {
     }
 }
 
-/// Where COMMAND GETKEYS finds keys, also if the options make no sense. None if KEYS makes none. As in Redis, a single
-/// word behind the timeout is no KEYS.
+/// Where COMMAND GETKEYS finds keys, also if the options make no sense. None if KEYS makes none. As in Redis, it is not
+/// looked for if it could only be the last word.
 pub fn keys(args: &Args) -> Vec<Used> {
     let mut keys = 3..4;
-    let mut cursor = Cursor::at(args, if args.len() == 7 { 7 } else { 6 });
+    let mut may_be_keys = args.iter().take(args.len() - 1).skip(2);
+    let is_there = may_be_keys.any(|word| word.eq_ignore_ascii_case(b"keys"));
+    let mut cursor = Cursor::at(args, if is_there { 6 } else { args.len() });
     while let Some(word) = cursor.option() {
         // A password may be the word KEYS.
         let skipped = match word.as_slice() {
