@@ -191,23 +191,21 @@ def pipeline(count, *args):
 
 
 class Load:
-    """redis-benchmark, for as many commands as the fastest side answers in `--seconds`.
+    """redis-benchmark, for as many commands as the fastest side answers in `--seconds`, or as the slowest answers in
+    three times that. Returns commands a second, and the 99th percentile in ms."""
 
-    Returns commands a second, and the 99th percentile in ms.
-    """
-
-    def __init__(self, *arguments, clients=50, pipeline=1, size=32, keys=100_000, most=100 * MILLION):
-        self.arguments, self.clients, self.pipeline = arguments, clients, pipeline
-        self.size, self.keys, self.most, self.count = size, keys, most, 0
+    def __init__(self, *arguments, clients=50, pipeline=1, size=32, keys=100_000, first=None):
+        self.arguments, self.clients, self.pipeline, self.size, self.keys = arguments, clients, pipeline, size, keys
+        self.first = first or {1: 4000, 16: 40_000, 64: 80_000}[pipeline] // max(size // 2048, 1)
+        self.most, self.rates = 100 * MILLION, []
 
     def calibrate(self, server):
         """A short run, which also warms the server up."""
-        first = {1: 4000, 16: 40_000, 64: 80_000}[self.pipeline]
-        rate, _ = self.run(server, max(first // max(self.size // 2048, 1), 100))
-        self.count = min(max(self.count, int(rate * settings.seconds), 2 * self.clients), self.most)
+        self.rates.append(self.run(server, max(self.first, 2 * self.clients))[0])
 
     def __call__(self, server):
-        return self.run(server, self.count)
+        count = settings.seconds * min(max(self.rates), 3 * min(self.rates))
+        return self.run(server, min(max(int(count), 2 * self.clients), self.most))
 
     def run(self, server, count):
         options = {"-p": server.port, "-c": self.clients, "-P": self.pipeline, "-n": count}
@@ -301,8 +299,9 @@ def publish(subscribers, pipeline, target, shown=""):
         server.others.enter_context(beside(f"{settings.scratch}/probe", "listen", server.port, subscribers))
 
     title = f"PUBLISH to {subscribers} subscriber{'s' * (subscribers > 1)}, pipeline {pipeline}"
+    load = Load("PUBLISH", "c", "x" * 100, pipeline=pipeline, first=20_000 * pipeline // (subscribers + 9))
     row = Row(title, target, shown=shown, why="Each subscriber has a thread, which must be woken.")
-    return Bench([row], Load("PUBLISH", "c", "x" * 100, pipeline=pipeline), prepare)
+    return Bench([row], load, prepare)
 
 
 def fills(kind, count):
