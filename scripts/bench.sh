@@ -9,7 +9,7 @@
 #
 #   --rounds N       rounds for each row; default 5
 #   --seconds S      for how long each side is under load, for each row and round; default 1. With five
-#                    rounds of a second everything takes about 45 minutes, see below
+#                    rounds of a second everything takes about half an hour
 #   --only PATTERN   only rows whose "group: title" has this regular expression, such as '^Memory' or
 #                    'no log: (GET|SET)'. --list shows them
 #   --quick          one short round of everything, a minute or two: does it run? Keeps no figure
@@ -29,7 +29,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-case " $* " in *" -h "* | *" --help "*) sed -n '2,/^set /s/^# \{0,1\}//p' "$0" | sed '$d'; exit ;; esac
+case " $* " in *" -h "* | *" --help "*) sed -n '2,/^set /s/^# \{0,1\}//p' "$0"; exit ;; esac
 for program in redis-server redis-benchmark python3 rustc; do
     command -v "$program" >/dev/null || { echo "bench: needs $program" >&2; exit 1; }
 done
