@@ -70,6 +70,8 @@ redis() {
     directory=$1
     shift
     for port in $(seq $((20000 + $$ % 20000)) $((20020 + $$ % 20000))); do
+        # What the last server has said would be read below.
+        : >"$scratch/log"
         "$other" --port "$port" --dir "$directory" --save '' --appendonly yes \
             --aof-use-rdb-preamble no "$@" >"$scratch/log" 2>&1 &
         server=$!

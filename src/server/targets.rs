@@ -1,22 +1,26 @@
 //! Connections to the servers to which MIGRATE moves keys, and what is said on them.
 //!
 //! ```text
-//! we                                               the target
-//! AUTH password, SELECT 0, RESTORE a …, RESTORE b … ──▶       all at once; AUTH and SELECT where they are needed
-//!                  +OK  +OK  +OK  -BUSYKEY Target key … ◀──   a was made there, and b was not
+//! we                                     the target
+//! AUTH password ───────────────────────▶             if there is one, when the connection is new
+//! SELECT 3 ────────────────────────────▶             if another database, at first 0, is selected
+//! RESTORE a …  RESTORE b … ────────────▶
+//!      +OK  -BUSYKEY Target key name … ◀──           a was made there, and b was not
 //! ```
 //!
-//! A connection is kept for the next MIGRATE to the same address: at most [`MOST`] of them, and none for longer than
-//! [`KEPT`]. Whoever uses one has taken it out, so two clients that move keys to one server at the same time have two.
-//! The target may have closed it meanwhile. So if nothing has been answered, all is sent once more, on a new one.
-//! (As in Redis: if the target had done it all the same, it says BUSYKEY then, unless it may replace keys.)
+//! Nothing is moved before AUTH and SELECT are answered. If the target refuses them, it has no key.
+//!
+//! A connection is kept for the next MIGRATE to the same address, with the same password: at most [`MOST`] of them, and
+//! none for longer than [`KEPT`]. Whoever uses one has taken it out, so two clients that move keys to one server at the same
+//! time have two. The target may have closed it meanwhile. So if nothing has been answered, all is sent once more, on
+//! a new one. (As in Redis: if the target had done it all the same, it says BUSYKEY then, unless it may replace keys.)
 //!
 //! Whoever calls [`Targets::send`] waits for the network: MIGRATE's thread without a lock, but inside an EXEC or a script
-//! with the keyspace (call/migrate.rs). There [`Patience::until`] bounds all of it. (Only the look-up of a name takes as long as the
-//! system likes.)
+//! with the keyspace (call/migrate.rs). There [`Patience::until`] bounds all of it. (Only to look up a name takes as long
+//! as the system likes.)
 //!
-//! **How Redis does it**: `migrateGetSocket` and `migrateCommand` in cluster.c. It takes any line that does not begin
-//! with `-` for a yes, and goes on with a connection on which more has come than was asked for.
+//! **How Redis does it**: `migrateGetSocket` and `migrateCommand` in cluster.c. It sends all at once, so what follows a
+//! SELECT that fails is made in the database of before, though the client is told of an error.
 
 use crate::error::Error;
 use crate::outbox::is_timeout;
@@ -39,11 +43,11 @@ const LONGEST_LINE: u64 = 64 * 1024;
 pub type Address = (String, i32);
 
 /// What is sent.
-pub struct Transfer<'a> {
+pub struct Transfer {
     pub address: Address,
     pub patience: Patience,
     /// The arguments of AUTH; none if there is to be no AUTH.
-    pub login: Vec<&'a [u8]>,
+    pub login: Vec<Vec<u8>>,
     pub db: i64,
     /// So many RESTOREs.
     pub count: usize,
@@ -84,9 +88,10 @@ pub struct Targets {
 
 struct Connection {
     address: Address,
+    login: Vec<Vec<u8>>,
     wire: BufReader<Wire>,
-    /// Which database the target has selected. None: nobody knows.
-    db: Option<i64>,
+    /// Which database is selected there.
+    db: i64,
     used: Instant,
 }
 
@@ -115,34 +120,32 @@ impl Targets {
     }
 
     fn try_to_send(&self, transfer: &Transfer, answers: &mut Answers) -> Result<(), Failure> {
-        let kept = self.take(&transfer.address);
-        let mut connection = kept.map_or_else(|| Connection::open(transfer), Ok)?;
+        let mut connection = match self.take(transfer) {
+            Some(connection) => connection,
+            None => Connection::open(transfer)?,
+        };
         connection.wire.get_mut().patience = transfer.patience;
-        let selects = connection.db != Some(transfer.db);
-        let begun = connection.begin(transfer, selects);
-        begun.map_err(|error| Failure::of(WRITING, &error))?;
-        // What is wrong with AUTH or SELECT is wrong with each key.
-        let mut refusal = None;
-        for _ in 0..usize::from(!transfer.login.is_empty()) + usize::from(selects) {
-            let refused = connection.answer()?;
-            refusal = refusal.or(refused);
+        answers.error = connection.prepare(transfer)?;
+        if answers.error.is_some() {
+            return Ok(());
         }
+        connection.say(&transfer.commands)?;
         for _ in 0..transfer.count {
             let refused = connection.answer()?;
-            let error = refusal.clone().or(refused);
-            answers.confirmed.push(error.is_none());
-            answers.error = answers.error.take().or(error);
+            answers.confirmed.push(refused.is_none());
+            answers.error = answers.error.take().or(refused);
         }
-        connection.db = answers.error.is_none().then_some(transfer.db);
         if connection.wire.buffer().is_empty() {
             self.keep(connection);
         }
         Ok(())
     }
 
-    fn take(&self, address: &Address) -> Option<Connection> {
+    fn take(&self, transfer: &Transfer) -> Option<Connection> {
         let mut idle = self.idle.lock().unwrap();
-        let at = idle.iter().rposition(|connection| connection.address == *address)?;
+        let at = idle.iter().rposition(|connection| {
+            connection.address == transfer.address && connection.login == transfer.login
+        })?;
         Some(idle.remove(at))
     }
 
@@ -176,22 +179,39 @@ impl Connection {
         })?;
         let wire = BufReader::new(Wire { stream, patience: transfer.patience });
         let (address, used) = (transfer.address.clone(), Instant::now());
-        Ok(Connection { address, wire, db: None, used })
+        // It has not logged in.
+        Ok(Connection { address, login: Vec::new(), wire, db: 0, used })
     }
 
-    fn begin(&mut self, transfer: &Transfer, selects: bool) -> io::Result<()> {
-        let mut head = Vec::new();
-        if !transfer.login.is_empty() {
-            let words: Vec<&[u8]> = [&[&b"AUTH"[..]], &transfer.login[..]].concat();
-            write_command(&mut head, words.into_iter());
+    /// Logs in and selects the database, if that is not done. If the target refuses it, returns what MIGRATE says.
+    fn prepare(&mut self, transfer: &Transfer) -> Result<Option<Error>, Failure> {
+        if self.login != transfer.login {
+            let login = transfer.login.iter().map(Vec::as_slice);
+            let words: Vec<&[u8]> = [&b"AUTH"[..]].into_iter().chain(login).collect();
+            if let Some(refused) = self.ask(&words)? {
+                return Ok(Some(refused));
+            }
+            self.login = transfer.login.clone();
         }
-        if selects {
+        if self.db != transfer.db {
             let db = Digits::new(transfer.db);
-            write_command(&mut head, [&b"SELECT"[..], db.as_bytes()].into_iter());
+            if let Some(refused) = self.ask(&[b"SELECT", db.as_bytes()])? {
+                return Ok(Some(refused));
+            }
+            self.db = transfer.db;
         }
-        let wire = self.wire.get_mut();
-        wire.write_all(&head)?;
-        wire.write_all(&transfer.commands)
+        Ok(None)
+    }
+
+    fn ask(&mut self, words: &[&[u8]]) -> Result<Option<Error>, Failure> {
+        let mut command = Vec::new();
+        write_command(&mut command, words.iter().copied());
+        self.say(&command)?;
+        self.answer()
+    }
+
+    fn say(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.wire.get_mut().write_all(bytes).map_err(|error| Failure::of(WRITING, &error))
     }
 
     /// Reads an answer. If it is an error, returns what MIGRATE says.
@@ -200,14 +220,15 @@ impl Connection {
         let mut limited = (&mut self.wire).take(LONGEST_LINE);
         let read = limited.read_until(b'\n', &mut line);
         read.map_err(|error| Failure::of(READING, &error))?;
+        let is_whole = line.ends_with(b"\n");
         match line.split_first() {
-            Some((b'+', rest)) if rest.ends_with(b"\n") => Ok(None),
-            Some((b'-', rest)) if rest.ends_with(b"\n") => {
+            Some((b'+', _)) if is_whole => Ok(None),
+            Some((b'-', rest)) if is_whole => {
                 let before = &b"ERR Target instance replied with error: "[..];
                 Ok(Some(Error::Text([before, rest].concat())))
             }
             // The connection has ended, or this is nothing that a server says.
-            _ => Err(Failure { text: READING, may_pass: !line.ends_with(b"\n") }),
+            _ => Err(Failure { text: READING, may_pass: !is_whole }),
         }
     }
 }
@@ -276,13 +297,19 @@ mod tests {
             let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let wire = BufReader::new(Wire { stream, patience });
             let (address, used) = ((String::new(), port), Instant::now());
-            targets.keep(Connection { address, wire, db: None, used });
+            targets.keep(Connection { address, login: Vec::new(), wire, db: 0, used });
         }
         assert_eq!(targets.kept(), MOST);
-        assert!(targets.take(&(String::new(), 4)).is_none());
-        assert!(targets.take(&(String::new(), 5)).is_some());
-        assert!(targets.take(&(String::new(), last)).is_some());
-        assert_eq!(targets.kept(), MOST - 2);
+        let is_kept = |port, login: &[&[u8]]| {
+            let login = login.iter().map(|word| word.to_vec()).collect();
+            let (address, commands) = ((String::new(), port), Vec::new());
+            let transfer = Transfer { address, patience, login, db: 0, count: 0, commands };
+            targets.take(&transfer).is_some()
+        };
+        assert!(!is_kept(4, &[]) && is_kept(5, &[]) && is_kept(last, &[]));
+        // Whoever has no password does not get the connection of another one, nor the other way round.
+        assert!(!is_kept(7, &[b"secret"]) && is_kept(7, &[]));
+        assert_eq!(targets.kept(), MOST - 3);
     }
 
     #[test]

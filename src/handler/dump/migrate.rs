@@ -19,12 +19,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// What a client has asked for.
-pub struct Order<'a> {
+pub struct Order {
     pub address: Address,
     pub db: i64,
     pub timeout: Duration,
     /// The arguments of AUTH, if there are any.
-    pub login: Vec<&'a [u8]>,
+    pub login: Vec<Vec<u8>>,
     pub copies: bool,
     replaces: bool,
     /// Which arguments are keys.
@@ -40,8 +40,8 @@ pub struct Moving {
     flag: WatchFlag,
 }
 
-impl<'a> Order<'a> {
-    pub fn parse(args: &'a Args) -> Result<Order<'a>, Error> {
+impl Order {
+    pub fn parse(args: &Args) -> Result<Order, Error> {
         let (mut copies, mut replaces) = (false, false);
         let (mut user, mut password) = (None, None);
         let mut keys = 3..4;
@@ -69,7 +69,7 @@ impl<'a> Order<'a> {
             address: (String::from_utf8_lossy(&args[1]).into_owned(), c_int(&args[2])),
             db,
             timeout: Duration::from_millis(if timeout > 0 { timeout as u64 } else { 1000 }),
-            login: user.into_iter().chain(password).collect(),
+            login: user.into_iter().chain(password).map(<[u8]>::to_vec).collect(),
             copies,
             replaces,
             keys,
@@ -118,10 +118,13 @@ impl Moving {
     }
 }
 
-/// Where COMMAND GETKEYS finds keys, also if the options make no sense. None if KEYS makes none.
+/// Where COMMAND GETKEYS finds keys, also if the options make no sense. None if KEYS makes none. As in Redis, it is not
+/// looked for if it could only be the last word.
 pub fn keys(args: &Args) -> Vec<Used> {
     let mut keys = 3..4;
-    let mut cursor = Cursor::at(args, 6);
+    let mut may_be_keys = args.iter().take(args.len() - 1).skip(2);
+    let is_there = may_be_keys.any(|word| word.eq_ignore_ascii_case(b"keys"));
+    let mut cursor = Cursor::at(args, if is_there { 6 } else { args.len() });
     while let Some(word) = cursor.option() {
         // A password may be the word KEYS.
         let skipped = match word.as_slice() {
