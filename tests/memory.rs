@@ -393,7 +393,7 @@ fn a_hash_of_three_fields_takes_no_kilobyte_more_than_in_redis() {
 #[test]
 fn a_thousand_short_members_take_less_than_in_redis() {
     const KEYS: usize = 400;
-    for (command, most) in [("SADD", 45_000), ("ZADD", 85_000)] {
+    for (command, most) in [("SADD", 49_000), ("ZADD", 95_000)] {
         let server = Server::start(&["--appendonly", "no"]);
         let mut clients = [server.client()];
         let Some(before) = resident(&server) else {
