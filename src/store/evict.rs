@@ -70,6 +70,9 @@ const CANDIDATES: usize = 16 + AT_ONCE;
 /// quarters off the 99th percentile, because the lock is held for a shorter time.
 const AT_ONCE: usize = 8;
 
+/// So many more than `maxmemory-samples` are drawn for each eviction: they are cheap, because a slot has a dozen.
+const MORE: usize = 3;
+
 /// So many slots are visited at once, at most.
 const SLOTS: usize = 16;
 
@@ -208,8 +211,7 @@ impl Keyspace {
         for _ in 0..ROUNDS {
             if evictor.to_go == 0 {
                 let mut are_there = false;
-                // As many as if each eviction drew by itself, and saw its last slot whole.
-                let samples = (ranking.samples + table::FILL / 2) * AT_ONCE;
+                let samples = (ranking.samples + MORE) * AT_ONCE;
                 let many = Ranking { samples, ..ranking };
                 for (number, db) in dbs.iter().enumerate().filter(|(_, db)| ranking.count(db) > 0) {
                     are_there = true;
