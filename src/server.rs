@@ -28,6 +28,7 @@ pub mod pause;
 pub mod primary;
 pub mod replicas;
 pub mod scripts;
+pub mod tail;
 
 use crate::aof::Aof;
 use crate::config::Config;

@@ -14,6 +14,7 @@
 
 use super::{Public, Server};
 use crate::aof::Position;
+use crate::aof::backlog::Counting;
 use crate::error::Error;
 use crate::held::End;
 use crate::listen::Address;
@@ -54,7 +55,7 @@ pub struct Counts {
 pub struct Snapshot {
     /// The history's id.
     pub id: String,
-    pub position: Position,
+    pub offset: u64,
     /// Filled when it is made.
     pub keyspace: OnceLock<Result<Keyspace, String>>,
 }
@@ -75,8 +76,8 @@ pub struct Announced {
 
 /// What it asks for.
 pub struct Request {
-    /// The id of a history, and the position from which it has to go on. None: it begins.
-    pub from: Option<(Vec<u8>, Position)>,
+    /// The id of a history, and the offset from which it has to go on. None: it begins.
+    pub from: Option<(Vec<u8>, u64)>,
     /// SYNC, and not PSYNC.
     pub is_old: bool,
 }
@@ -93,6 +94,8 @@ pub struct Replica {
     pub client: Arc<Public>,
     pub announced: Announced,
     pub state: State,
+    /// How it counts the stream.
+    pub counting: Counting,
     /// It was sent everything before this.
     pub sent: Position,
     /// It has everything before this, in memory and on its disk.
@@ -107,6 +110,11 @@ impl Replica {
     /// For how many seconds it has been silent.
     pub fn lag(&self) -> u64 {
         self.acked_at.unwrap_or(self.since).elapsed().as_secs()
+    }
+
+    /// How far it is, as INFO and ROLE show it.
+    pub fn shown_offset(&self, counting: Counting) -> u64 {
+        self.acked_at.map_or(0, |_| counting.offset_of(self.acked))
     }
 
     /// Its address, as others can reach it.
@@ -126,6 +134,7 @@ impl Replicas {
             client: client.clone(),
             announced,
             state: State::Waiting,
+            counting: Counting::default(),
             sent: 0,
             acked: 0,
             durable: 0,
@@ -159,10 +168,18 @@ impl Replicas {
         }
     }
 
-    /// REPLCONF ACK: it has everything before `position`, and on its disk everything before `durable`.
-    pub fn acknowledge(&self, id: u64, position: Position, durable: Position) {
+    /// It counts the stream like this.
+    pub fn counts(&self, id: u64, counting: Counting) {
         if let Some(replica) = self.all.lock().unwrap().get_mut(&id) {
-            replica.acked = replica.acked.max(position);
+            replica.counting = counting;
+        }
+    }
+
+    /// REPLCONF ACK: it has everything before `offset`, and on its disk everything before `durable`.
+    pub fn acknowledge(&self, id: u64, offset: u64, durable: u64) {
+        if let Some(replica) = self.all.lock().unwrap().get_mut(&id) {
+            let [offset, durable] = [offset, durable].map(|n| replica.counting.position_of(n));
+            replica.acked = replica.acked.max(offset);
             replica.durable = replica.durable.max(durable);
             replica.acked_at = Some(Instant::now());
         }
@@ -276,9 +293,13 @@ impl Server {
         let mut tended = self.replicas.tended.lock().unwrap();
         let seconds = tended.get_or_insert_with(Instant::now).elapsed().as_secs();
         let backlog = &self.aof.backlog;
+        let kept = self.aof.sendable().saturating_sub(config.repl_backlog_size.get() as u64);
+        let needed = replicas.iter().map(|replica| replica.sent).min();
+        backlog.forget_before(kept.min(needed.unwrap_or(kept)));
         if replicas.is_empty() {
             let ttl = config.repl_backlog_ttl.get() as u64;
-            if ttl > 0 && seconds > ttl {
+            // A replica may be promoted at any time.
+            if ttl > 0 && seconds > ttl && !self.primary.is_set() {
                 backlog.forget_all();
             }
             return;
@@ -296,8 +317,5 @@ impl Server {
                 replica.client.held.kill(End::Killed);
             }
         }
-        let kept = self.aof.sendable().saturating_sub(config.repl_backlog_size.get() as u64);
-        let needed = replicas.iter().map(|replica| replica.sent).min();
-        backlog.forget_before(kept.min(needed.unwrap_or(kept)));
     }
 }

@@ -6,6 +6,8 @@
 //! | `stream`  | a replica made here (`fake`), which keeps what it was sent: slow, torn, silent   |
 //! | `asking`  | the same, and what WAIT, INFO, ROLE, CLIENT and NOREPLICAS say of it              |
 //! | `redis`   | the redis-server that REDIS_SERVER names, and what it holds in the end            |
+//! | `faults`  | servers behind a `proxy`, which is slow or breaks; they are stopped and killed       |
+//! | `promoted` | we were a replica, and are promoted: who goes on with us                         |
 //! | `following` | we, a primary made here (`primary`), and the redis-server                       |
 //!
 //! What a replica was sent is a log: a server that starts on it must hold what the primary holds.
@@ -15,8 +17,11 @@
 
 mod asking;
 mod fake;
+mod faults;
 mod following;
 mod primary;
+mod promoted;
+mod proxy;
 mod redis;
 mod stream;
 #[path = "../support/mod.rs"]
@@ -60,6 +65,26 @@ fn info(client: &mut Client, section: &str, name: &str) -> String {
     let mut lines = text.lines();
     let found = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     found.unwrap_or_else(|| panic!("INFO has no {name}")).to_string()
+}
+
+/// Makes this server follow another.
+fn follow(replica: &Server, host: &str, port: u16) {
+    assert_eq!(replica.client().run(&format!("REPLICAOF {host} {port}")), "OK");
+}
+
+fn link_is_up(replica: &Server) -> bool {
+    info(&mut replica.client(), "replication", "master_link_status") == "up"
+}
+
+fn wait_for_link(replica: &Server, status: &str) {
+    let mut client = replica.client();
+    let link = "master_link_status";
+    eventually("the link changes", || info(&mut client, "replication", link) == status);
+}
+
+/// How far a replica is.
+fn replica_offset(replica: &Server) -> u64 {
+    info(&mut replica.client(), "replication", "slave_repl_offset").parse().unwrap()
 }
 
 /// How long the stream is by now. Nobody writes, and all that was to expire within a moment has expired.
