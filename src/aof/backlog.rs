@@ -23,7 +23,8 @@
 //!
 //! **Old files.** A rewrite deletes the files that it has replaced. The backlog keeps them open while
 //! a replica may still read them, and a file that is open keeps its bytes, without a name, until it is closed.
-//! The end of a file is kept for replicas that come back: `repl-backlog-size` says how much.
+//! The end of a file is kept for replicas that come back: `repl-backlog-size` says how much; and for `repl-timeout` all that
+//! one that has left had not been sent.
 //!
 //! **The id** names the history of changes (backlog/names.rs). When a rewrite from memory has replaced a log that had
 //! holes, or the log was switched off, the files no longer lead from one state to the next. Then a new history begins, with
@@ -336,7 +337,8 @@ impl Aof {
         let number = self.backlog.histories.load(Ordering::Acquire);
         let name = history.names[0].clone();
         let position = target.pending_end;
-        let follower = Follower { position, at: target.length, ..Follower::new(segment, number, name) };
+        let follower =
+            Follower { position, at: target.length, ..Follower::new(segment, number, name) };
         Ok((files, follower))
     }
 

@@ -102,7 +102,7 @@ impl Link<'_> {
     pub fn while_waiting<R>(&mut self, work: impl FnOnce() -> R) -> R {
         let (is_done, done) = mpsc::channel::<()>();
         thread::scope(|scope| {
-            scope.spawn(|| {
+            scope.spawn(move || {
                 while done.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
                     if self.tend().is_err() {
                         return;

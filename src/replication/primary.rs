@@ -9,8 +9,8 @@
 //!    bytes that it has read. So nothing may follow before the replica says that it has found them (`REPLCONF
 //!    ACK`). A replica that does not know such an end is told the length, for which the snapshot is written twice,
 //!    the first time to nowhere.
-//! 4. *The stream.* When the replica has all that there is, the thread rests for a millisecond, so that more is gathered,
-//!    unless somebody waits in WAIT.
+//! 4. *The stream.* After a small piece the thread rests for a millisecond, so that more is gathered, unless somebody waits
+//!    in WAIT.
 //!
 //! **Who is cut off.** A replica that reads nothing for `repl-timeout`; one that is so far behind that
 //! `client-output-buffer-limit` says so, since the files that it has not read take space on the disk;
@@ -68,8 +68,11 @@ const TICK: Duration = Duration::from_millis(100);
 /// From one newline to the next, while a snapshot is made.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
-/// The rest when a replica has all that there is.
+/// The rest after a small piece of the stream.
 const REST: Duration = Duration::from_millis(1);
+
+/// A piece of so many bytes is not small: more is there already.
+const MUCH: usize = 32 * 1024;
 
 const LEFT: &str = "it has left";
 
@@ -247,8 +250,9 @@ impl Sender<'_> {
             }
             self.write_all(&out, Some(&mut lag))?;
             lag.counted_from = lag.counted_from.max(follower.position);
+            let is_much = out.len() >= MUCH;
             out.clear();
-            if follower.position == aof.sendable() && replicas.awaited.load(Ordering::Relaxed) == 0 {
+            if !is_much && replicas.awaited.load(Ordering::Relaxed) == 0 {
                 thread::sleep(REST);
             }
         }

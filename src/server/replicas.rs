@@ -34,6 +34,8 @@ pub struct Replicas {
     pub awaited: AtomicUsize,
     /// The position before the last GETACK.
     asked: Mutex<Option<Position>>,
+    /// Those who were online and have left: how far each was sent the stream, and when it left. It may come back.
+    left: Mutex<Vec<(Position, Instant)>>,
     /// The last PING, or the moment since which there is no replica.
     tended: Mutex<Option<Instant>>,
     /// The snapshot that is being made or sent. Replicas that come meanwhile share it.
@@ -145,8 +147,18 @@ impl Replicas {
     }
 
     pub fn leave(&self, id: u64) {
-        self.all.lock().unwrap().remove(&id);
+        let replica = self.all.lock().unwrap().remove(&id);
+        if let Some(Replica { sent, .. }) = replica.filter(|left| left.state == State::Online) {
+            self.left.lock().unwrap().push((sent, Instant::now()));
+        }
         self.changed.notify_all();
+    }
+
+    /// How far those who have left in the last so many seconds were sent the stream.
+    fn left_within(&self, seconds: u64) -> Option<Position> {
+        let mut left = self.left.lock().unwrap();
+        left.retain(|(_, at)| at.elapsed().as_secs() < seconds);
+        left.iter().map(|(sent, _)| *sent).min()
     }
 
     /// A copy of the list.
@@ -293,9 +305,11 @@ impl Server {
         let mut tended = self.replicas.tended.lock().unwrap();
         let seconds = tended.get_or_insert_with(Instant::now).elapsed().as_secs();
         let backlog = &self.aof.backlog;
+        let timeout = config.repl_timeout.get() as u64;
         let kept = self.aof.sendable().saturating_sub(config.repl_backlog_size.get() as u64);
-        let needed = replicas.iter().map(|replica| replica.sent).min();
-        backlog.forget_before(kept.min(needed.unwrap_or(kept)));
+        let needed =
+            replicas.iter().map(|replica| replica.sent).chain(self.replicas.left_within(timeout));
+        backlog.forget_before(needed.min().map_or(kept, |needed| needed.min(kept)));
         if replicas.is_empty() {
             let ttl = config.repl_backlog_ttl.get() as u64;
             // A replica may be promoted at any time.
@@ -309,7 +323,6 @@ impl Server {
             self.aof.append_to_stream(&[b"PING"]);
         }
         drop(tended);
-        let timeout = config.repl_timeout.get() as u64;
         for replica in &replicas {
             // A replica of before Redis 2.8 does not acknowledge.
             let can_tell = replica.acked_at.is_some() || replica.announced.psync2;

@@ -7,6 +7,7 @@ use crate::support::random::Random;
 use crate::support::{Client, Directory, Program, Server, eventually};
 use crate::{
     assert_same, dump, end, follow, info, link_is_up, replica_offset, wait_for_link, while_writing,
+    write_some,
 };
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +25,8 @@ fn pairs() -> Vec<(Program, Program)> {
 
 fn start(program: &Program, flags: &[&str]) -> Server {
     // Redis waits before it makes a snapshot, so that more replicas come.
-    let flags = [flags, &["--repl-diskless-sync-delay", "0", "--repl-backlog-size", "256mb"]].concat();
+    let flags =
+        [flags, &["--repl-diskless-sync-delay", "0", "--repl-backlog-size", "256mb"]].concat();
     Server::start_in(Directory::new(), program.clone(), &flags)
 }
 
@@ -54,16 +56,17 @@ fn a_replica_that_is_cut_off_after_any_byte_is_equal_in_the_end() {
         let mut cuts: Vec<u64> = (0..180).step_by(13).collect();
         cuts.extend((0..20).map(|_| random.below(25_000) as u64));
         cuts.extend((0..20).map(|_| 20_000 + random.below(200_000) as u64));
-        while_writing(&primary, 2, || {
-            for (number, cut) in cuts.iter().enumerate() {
-                proxy.cut_next_after(*cut);
-                // By another address, so that it does not wait for a second before it tries again.
-                follow(&replica, &format!("127.0.0.{}", 1 + number), proxy.port);
-                eventually("it is cut off", || proxy.broken() > number as u64);
-            }
-            follow(&replica, "127.0.1.1", proxy.port);
-            wait_for_link(&replica, "up");
-        });
+        for (number, cut) in cuts.iter().enumerate() {
+            proxy.cut_after(*cut);
+            // By another address, so that it does not wait for a second before it tries again.
+            follow(&replica, &format!("127.0.0.{}", 1 + number), proxy.port);
+            eventually("it is cut off", || {
+                write_some(&mut random, &mut client);
+                proxy.broken() > number as u64
+            });
+        }
+        follow(&replica, "127.0.1.1", proxy.port);
+        wait_for_link(&replica, "up");
         assert_equal(&primary, &replica);
         let resumed: u64 = info(&mut client, "stats", "sync_partial_ok").parse().unwrap();
         assert!(resumed >= 10, "{one} and {other}: {resumed}");
@@ -108,7 +111,8 @@ fn a_replica_behind_a_slow_connection_loses_nothing_and_delays_nobody() {
         let mut client = primary.client();
         while_writing(&primary, 8, || {
             eventually("it is far behind", || {
-                let end: u64 = info(&mut client, "replication", "master_repl_offset").parse().unwrap();
+                let end: u64 =
+                    info(&mut client, "replication", "master_repl_offset").parse().unwrap();
                 end > replica_offset(&replica) + 3_000_000
             });
         });
@@ -159,8 +163,9 @@ fn what_wait_has_confirmed_is_on_each_replica_when_the_primary_is_killed_under_l
                     let mut client = Client::connect(address).unwrap();
                     for n in 1.. {
                         let set = ["SET".to_string(), format!("{writer}:{n}"), n.to_string()];
-                        let answer =
-                            client.try_call(&set).and_then(|_| client.try_call(&["WAIT", "2", "0"]));
+                        let answer = client
+                            .try_call(&set)
+                            .and_then(|_| client.try_call(&["WAIT", "2", "0"]));
                         match answer {
                             Ok(answer) if answer.to_string() == "(integer) 2" => {
                                 confirmed.store(n, Ordering::Relaxed);

@@ -110,39 +110,44 @@ const SHORT_LIFE: u64 = 50;
 fn write_until(stop: &AtomicBool, server: &Server, seed: u64) -> u64 {
     let (mut random, mut client, mut count) = (Random::new(seed), server.client(), 0);
     while !stop.load(Ordering::Relaxed) {
-        let mut packet = Vec::new();
-        for _ in 0..8 {
-            let key = random.below(50);
-            let n = random.below(1000);
-            let line = match random.below(14) {
-                0 => format!("SELECT {}", random.below(4)),
-                1 => format!("SET s{key} {n} PX {}", 1 + random.below(SHORT_LIFE as usize - 1)),
-                2 => format!("SET s{key} {}", "long".repeat(n + 1)),
-                3 => format!("RPUSH l{key} {n} {n}"),
-                4 => format!("LPOP l{key}"),
-                5 => format!("HSET h{key} f{n} {n}"),
-                6 => format!("ZADD z{key} {n} m{n}"),
-                7 => format!("SADD t{key} {n} x{n}"),
-                8 => format!("SPOP t{key}"),
-                9 => format!("DEL h{key} z{key} t{key}"),
-                10 => format!("INCRBYFLOAT f{key} 0.1"),
-                11 => format!("MULTI\r\nINCR i{key}\r\nAPPEND a{key} {n}\r\nEXEC"),
-                12 => format!(
-                    "EVAL \"redis.call('INCR', KEYS[1]) redis.call('DEL', KEYS[2])\" 2 i{key} a{key}"
-                ),
-                _ => format!("EXPIRE s{key} 1000"),
-            };
-            packet.push(line);
-        }
-        let replies = packet.iter().map(|line| line.matches("\r\n").count() + 1).sum::<usize>();
-        client.raw((packet.join("\r\n") + "\r\n").as_bytes());
-        for _ in 0..replies {
-            let reply = client.read();
-            assert!(!reply.is_error(), "{reply}");
-        }
+        write_some(&mut random, &mut client);
         count += 8;
     }
     count
+}
+
+/// Eight of these writes, or a few more.
+fn write_some(random: &mut Random, client: &mut Client) {
+    let mut packet = Vec::new();
+    for _ in 0..8 {
+        let key = random.below(50);
+        let n = random.below(1000);
+        let line = match random.below(14) {
+            0 => format!("SELECT {}", random.below(4)),
+            1 => format!("SET s{key} {n} PX {}", 1 + random.below(SHORT_LIFE as usize - 1)),
+            2 => format!("SET s{key} {}", "long".repeat(n + 1)),
+            3 => format!("RPUSH l{key} {n} {n}"),
+            4 => format!("LPOP l{key}"),
+            5 => format!("HSET h{key} f{n} {n}"),
+            6 => format!("ZADD z{key} {n} m{n}"),
+            7 => format!("SADD t{key} {n} x{n}"),
+            8 => format!("SPOP t{key}"),
+            9 => format!("DEL h{key} z{key} t{key}"),
+            10 => format!("INCRBYFLOAT f{key} 0.1"),
+            11 => format!("MULTI\r\nINCR i{key}\r\nAPPEND a{key} {n}\r\nEXEC"),
+            12 => format!(
+                "EVAL \"redis.call('INCR', KEYS[1]) redis.call('DEL', KEYS[2])\" 2 i{key} a{key}"
+            ),
+            _ => format!("EXPIRE s{key} 1000"),
+        };
+        packet.push(line);
+    }
+    let replies = packet.iter().map(|line| line.matches("\r\n").count() + 1).sum::<usize>();
+    client.raw((packet.join("\r\n") + "\r\n").as_bytes());
+    for _ in 0..replies {
+        let reply = client.read();
+        assert!(!reply.is_error(), "{reply}");
+    }
 }
 
 /// Runs `act` while this many clients write.

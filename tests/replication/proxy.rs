@@ -1,7 +1,6 @@
 //! A connection between a replica and its primary that the test can slow down, and break after any byte.
 
 use crate::support::Server;
-use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -16,8 +15,8 @@ pub struct Proxy {
 
 struct Shared {
     primary: SocketAddr,
-    /// After how many bytes of the primary's the next connections break. When there is none left, they do not.
-    cuts: Mutex<VecDeque<u64>>,
+    /// After how many bytes of the primary's a connection breaks.
+    cut: Mutex<Option<u64>>,
     broken: AtomicU64,
     /// So many bytes pass in a millisecond.
     speed: AtomicUsize,
@@ -29,7 +28,7 @@ impl Proxy {
         let listener = TcpListener::bind("0.0.0.0:0").unwrap();
         let shared = Arc::new(Shared {
             primary: primary.address(),
-            cuts: Mutex::default(),
+            cut: Mutex::default(),
             broken: AtomicU64::new(0),
             speed: AtomicUsize::new(usize::MAX),
         });
@@ -43,9 +42,9 @@ impl Proxy {
         proxy
     }
 
-    /// The next connection breaks after so many bytes of the primary's.
-    pub fn cut_next_after(&self, count: u64) {
-        self.shared.cuts.lock().unwrap().push_back(count);
+    /// One connection breaks when so many bytes of the primary's have come by it.
+    pub fn cut_after(&self, count: u64) {
+        *self.shared.cut.lock().unwrap() = Some(count);
     }
 
     /// How many connections have been broken.
@@ -64,27 +63,35 @@ impl Shared {
             return drop(replica.shutdown(Shutdown::Both));
         };
         primary.set_nodelay(true).unwrap();
-        let mut left = self.cuts.lock().unwrap().pop_front();
         thread::scope(|scope| {
             scope.spawn(|| {
                 let _ = std::io::copy(&mut &*replica, &mut &primary);
                 let _ = primary.shutdown(Shutdown::Both);
             });
-            let mut buffer = vec![0; 64 * 1024];
-            while left != Some(0) {
+            let (mut buffer, mut passed) = (vec![0; 64 * 1024], 0);
+            loop {
                 let speed = self.speed.load(Ordering::Relaxed);
-                let most = left.unwrap_or(u64::MAX).min(speed as u64).min(buffer.len() as u64);
-                let count = (&primary).read(&mut buffer[..most as usize]).unwrap_or(0);
-                if count == 0 || (&*replica).write_all(&buffer[..count]).is_err() {
+                let most = buffer.len().min(speed);
+                let count = (&primary).read(&mut buffer[..most]).unwrap_or(0);
+                let mut cut = self.cut.lock().unwrap();
+                let left = cut.map_or(u64::MAX, |cut| cut.saturating_sub(passed));
+                let is_cut = count > 0 && count as u64 >= left;
+                if is_cut {
+                    *cut = None;
+                }
+                drop(cut);
+                let passing = count.min(left as usize);
+                let is_passed = (&*replica).write_all(&buffer[..passing]).is_ok();
+                if is_cut {
+                    self.broken.fetch_add(1, Ordering::Relaxed);
+                }
+                if count == 0 || is_cut || !is_passed {
                     break;
                 }
-                left = left.map(|left| left - count as u64);
+                passed += count as u64;
                 if speed < usize::MAX {
                     thread::sleep(Duration::from_millis(1));
                 }
-            }
-            if left == Some(0) {
-                self.broken.fetch_add(1, Ordering::Relaxed);
             }
             let _ = replica.shutdown(Shutdown::Both);
             let _ = primary.shutdown(Shutdown::Both);
