@@ -259,7 +259,6 @@ impl Run<'_> {
         let (server, order) = (self.server, self.order);
         let place = self.place.as_mut().expect("a snapshot or +CONTINUE");
         let mut applier = Applier::new(server, self.store, client, place.db);
-        let may = || server.primary.is_current(order);
         // Where the stream begins, in the history and in what has come by this connection.
         let (begin, before) = (place.offset, position(&reader));
         server.primary.offset.store(place.offset as i64, Ordering::Relaxed);
@@ -271,28 +270,7 @@ impl Run<'_> {
         loop {
             let Gathered { count, end, asked, stop } = gather(&mut reader, &mut commands, server)?;
             let offset = begin + end - before;
-            let db_before = place.db;
-            if count > 0 {
-                let at = Origin { offset, ..place.clone() };
-                while !applier.apply(&mut commands[..count], at.clone(), &may) {
-                    if !may() {
-                        return Err(End::Broken("another REPLICAOF has come".into()));
-                    }
-                    // A script is busy.
-                    std::thread::sleep(Duration::from_millis(10));
-                    reader.get_mut().tend()?;
-                }
-                place.db = applier.client.db;
-                for failure in applier.failures.drain(..) {
-                    log::warning(format_args!("{failure}"));
-                }
-            }
-            place.offset = offset;
-            // A SELECT that stands alone, which our log does not have, would be missing in front of what we write later.
-            if count > 0 && (applier.has_recorded || place.db == db_before) {
-                let (place, position) = (place.clone(), applier.position);
-                server.primary.with_tail(order, |tail| tail.reach(place, position));
-            }
+            self.run_commands(&mut applier, &mut commands[..count], offset, reader.get_mut())?;
             server.primary.offset.store(offset as i64, Ordering::Relaxed);
             // On a full disk the primary is told of what the log has.
             while applier.commit().is_err() {
@@ -304,6 +282,43 @@ impl Run<'_> {
                 return Err(End::Stopped(reason));
             }
         }
+    }
+
+    /// Runs these commands, which lead to this offset, as one unit.
+    fn run_commands(
+        &mut self,
+        applier: &mut Applier,
+        commands: &mut [Args],
+        offset: u64,
+        link: &mut Link,
+    ) -> Result<(), End> {
+        let (server, order) = (self.server, self.order);
+        let may = || server.primary.is_current(order);
+        let place = self.place.as_mut().expect("it is there");
+        if commands.is_empty() {
+            // MULTI and EXEC, or the beginning of what cannot be run.
+            place.offset = offset;
+            return Ok(());
+        }
+        let origin = Origin { offset, ..place.clone() };
+        while !applier.apply(commands, origin.clone(), &may) {
+            if !may() {
+                return Err(End::Broken("another REPLICAOF has come".into()));
+            }
+            // A script is busy.
+            std::thread::sleep(Duration::from_millis(10));
+            link.tend()?;
+        }
+        let db_before = std::mem::replace(place, Origin { db: applier.client.db, ..origin }).db;
+        for failure in applier.failures.drain(..) {
+            log::warning(format_args!("{failure}"));
+        }
+        // A SELECT that stands alone, which our log does not have, would be missing in front of what we write later.
+        if applier.has_recorded || place.db == db_before {
+            let (place, position) = (place.clone(), applier.position);
+            server.primary.with_tail(order, |tail| tail.reach(place, position));
+        }
+        Ok(())
     }
 
     fn timeout(&self) -> Duration {

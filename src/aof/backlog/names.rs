@@ -226,11 +226,9 @@ mod tests {
 
     #[test]
     fn a_power_cut_that_takes_the_place_of_the_promotion_takes_the_names_too() {
-        let mut history = History::default();
-        history.names = vec![
-            Name::new(Counting { from: 4100, offset: 71_400 }),
-            Name::new(Counting::default()),
-        ];
+        let promoted = Name::new(Counting { from: 4100, offset: 71_400 });
+        let names = vec![promoted, Name::new(Counting::default())];
+        let mut history = History { names, ..History::default() };
         let ours = history.names[1].id.clone();
         history.starts_again_at(4000);
         assert_eq!(history.names.len(), 2);
