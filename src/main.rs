@@ -65,6 +65,7 @@ mod latency;
 mod listen;
 mod log;
 mod malloc;
+mod mode;
 mod notify;
 mod outbox;
 mod pubsub;
@@ -76,6 +77,7 @@ mod service;
 mod sha1;
 mod sha256;
 mod snapshot;
+mod spare;
 mod stats;
 mod types;
 mod watch;
@@ -234,7 +236,7 @@ fn cron(server: &Server) -> ! {
         }
         server.stats.sample(server.totals());
         server.aof.tell_news();
-        blob::free_spare();
+        spare::free_unused();
         server.end_idle();
         server.tend_replicas();
         server.pause.look_around(server);
