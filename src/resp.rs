@@ -26,8 +26,7 @@
 //! store can share it. A client may announce a length and never send the bytes. So at most a megabyte is
 //! allocated when a length is announced, and the rest as the bytes arrive. (Spare memory is lent whole: blob.rs.)
 //!
-//! **The plain way** (resp/plain.rs) is a shortcut for the commands that nearly every client sends.
-//! It adds no rules.
+//! **The plain way** (resp/plain.rs) is a shortcut for the commands that nearly every client sends. It adds no rules.
 //!
 //! **How Redis does it**: networking.c, `processMultibulkBuffer` and `processInlineBuffer`. Its
 //! parser can stop at any byte and resume, because one thread serves all clients. Ours may block,
