@@ -32,7 +32,7 @@ impl Blob {
     /// is a promise that may be a lie. (Memory that is spare already is lent whole.) Fails with `UnexpectedEof` if the input ends before.
     pub fn read(reader: &mut impl BufRead, length: usize) -> io::Result<Blob> {
         let spare = (length >= WORTH_KEEPING)
-            .then(|| STRINGS.lock().unwrap().take(|free| fits(free, length)));
+            .then(|| STRINGS.lock().unwrap().take(|free| fits(free.len(), length)));
         if let Some(Some(spare)) = spare {
             // All its bytes have been written before, so none of them need be set. If the bytes have not come, its drop gives the memory back. (serve.rs tries to read each
             // command that may have arrived whole.)
@@ -54,8 +54,8 @@ impl Blob {
 }
 
 /// Whether it has so many bytes, and an eighth more at most: it will be the string's.
-fn fits(free: &Vec<u8>, length: usize) -> bool {
-    (length..=length + length / 8).contains(&free.len())
+fn fits(free: usize, length: usize) -> bool {
+    (length..=length + length / 8).contains(&free)
 }
 
 impl Drop for Blob {
@@ -107,9 +107,9 @@ mod tests {
     fn memory_is_used_again_for_about_as_many_bytes() {
         let memory = vec![0; 1_000_000];
         for too_different in [1_000_001, 800_000, 1] {
-            assert!(!fits(&memory, too_different));
+            assert!(!fits(memory.len(), too_different));
         }
-        assert!(fits(&memory, 1_000_000) && fits(&memory, 900_000));
+        assert!(fits(memory.len(), 1_000_000) && fits(memory.len(), 900_000));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! client's thread   a read, which sleeps ───────────────────────▶ input   a read: nothing  wait_again   a read ─▶
-//! publisher                    from_now_on: a write   a write   a write
+//! publisher                    at_once_from_now: a write   a write   a write
 //! ```
 //!
 //! A call that sleeps already goes on sleeping. A call that comes later fails at once, and its thread then
@@ -45,7 +45,7 @@ impl Mode {
 
     /// Does something while the socket does not wait, nor from now on, so that all that is done at once costs no
     /// more calls. Whoever wants to wait ends that.
-    pub fn from_now_on<T>(
+    pub fn at_once_from_now<T>(
         &self,
         stream: &TcpStream,
         act: impl FnOnce() -> io::Result<T>,

@@ -192,7 +192,7 @@ impl Outbox {
 
     /// How many bytes the socket takes without waiting. If the connection is broken, none: the writer will see that.
     fn write_at_once(&self, bytes: &[u8]) -> usize {
-        let written = self.mode.from_now_on(&self.stream, || (&*self.stream).write(bytes));
+        let written = self.mode.at_once_from_now(&self.stream, || (&*self.stream).write(bytes));
         (self.moved)();
         written.unwrap_or(0)
     }

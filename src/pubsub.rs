@@ -97,8 +97,10 @@ pub struct Hub {
     is_woken: AtomicBool,
 }
 
-/// After a round the rest is so many times as long, at most so many times this.
+/// After a round the rest is so many times as long, at most so many times [`LONGEST_ROUND`]. After a short one, to a
+/// few subscribers, there is none, because to wake the courier would take as long.
 const REST: u32 = 3;
+const SHORTEST_ROUND: Duration = Duration::from_micros(20);
 const LONGEST_ROUND: Duration = Duration::from_millis(1);
 
 /// If more parcels than this wait, or more bytes, each batch waits until its own are sent.
@@ -333,7 +335,8 @@ impl Hub {
         }
         bundles.hand_over();
         let ended = Instant::now();
-        *due = Some(ended + REST * (ended - began).min(LONGEST_ROUND));
+        let took = (ended - began).min(LONGEST_ROUND);
+        *due = (took > SHORTEST_ROUND).then(|| ended + REST * took);
     }
 
     fn take_waiting(&self, position: u64) -> Vec<Parcel> {

@@ -707,8 +707,8 @@ fn killed_subscribers_and_monitors_end_with_both_their_threads() {
     let server = Server::start(&[]);
     let mut watcher = server.client();
     watcher.run("PING");
-    // The log's own threads may still be on their way; none of the others may stay.
-    let most = threads(server.pid()) + 5;
+    // The server's own threads may still be on their way; of the forty that follow none may stay.
+    let most = threads(server.pid()) + 10;
     let open = descriptors(server.pid());
     let mut ended: Vec<Client> = Vec::new();
     for _ in 0..20 {

@@ -61,7 +61,7 @@ impl Recipient {
         let Public { connection, turns, held, .. } = &*to.client;
         let stream = &connection.as_ref()?.stream;
         let is_there = !held.is_ended()
-            && turns.mode.from_now_on(stream, || Ok(())).is_ok()
+            && turns.mode.at_once_from_now(stream, || Ok(())).is_ok()
             && !order::has_end(stream, turns);
         is_there.then_some(to)
     }
