@@ -17,7 +17,7 @@
 //! the command's, and so not in the slow log; here it is.
 
 use super::Batch;
-use crate::store::Busy;
+use crate::store::{Busy, Data};
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -91,6 +91,11 @@ impl Batch<'_> {
         if limit == 0 || self.used() <= limit || stays() {
             self.server.eviction.note(true);
             return Room::Enough;
+        }
+        // Half of a cache is better than none, if a client holds so much that no eviction is enough.
+        if self.server.memory(Data::default()).is_held_by_clients(limit) {
+            self.server.eviction.note(false);
+            return Room::Nothing;
         }
         let (policy, samples) = (config.maxmemory_policy.get(), config.maxmemory_samples.get());
         let longest = longest(config.maxmemory_eviction_tenacity.get());
