@@ -80,6 +80,8 @@ pub struct Config {
     pub password: Password,
     /// As the `user` line says, the user may use no channels. Here it may; the line stays as it is.
     lacks_channels: bool,
+    /// Whether `appendonly` was given. If not, a new log begins with the snapshot of the directory.
+    pub chooses_log: bool,
     /// Has the limits `maxmemory-clients` and `client-output-buffer-limit`.
     pub clients: Arc<Total>,
     /// Has `latency-monitor-threshold`, and what took that long.

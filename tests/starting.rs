@@ -300,10 +300,13 @@ fn without_a_log_a_start_loads_the_snapshot_or_says_what_is_wrong_with_it() {
 
 #[test]
 fn a_snapshot_that_is_passed_over_is_said_once() {
-    for (flags, name) in [(&[][..], "dump.rdb"), (&["--dbfilename", "x.rdb"], "x.rdb")] {
+    let log = ["--appendonly", "yes"];
+    for (more, name) in [(&[][..], "dump.rdb"), (&["--dbfilename", "x.rdb"], "x.rdb")] {
         let directory = with_files(&[(name, b"REDIS0010")]);
+        let flags = &[&log, more].concat();
         let mut server = Server::start_in(directory, Program::Ours, flags);
         server.wait_for_line(&format!("/{name} is not read"));
+        server.client().run("SET k v");
         server.restart();
         let says = |line: &String| line.contains("is not read");
         assert!(!server.lines().iter().any(says), "there is a log now");

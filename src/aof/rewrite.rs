@@ -175,6 +175,16 @@ impl Aof {
         self.begin_anew(old, lock, write, drop)
     }
 
+    /// Begins a log, which is empty or not there, with these data.
+    pub(super) fn begin_with_base(
+        &self,
+        keyspace: &Keyspace,
+        lock: Arc<Directory>,
+    ) -> Result<(), String> {
+        let old = start::find_files(&self.config, &self.directory())?;
+        self.begin_anew(old, lock, |new| Ok((self.write_base(new, keyspace)?, ())), drop)
+    }
+
     /// Puts other data in the place of the store's, in memory and in the log: in both or, if this fails, in neither.
     /// `may` is asked under the exclusive lock.
     pub fn exchange(

@@ -7,6 +7,8 @@
 //!    the base from now on.
 //! 4. Delete what a rewrite has left behind, and go on at the end of the last incr file.
 //!
+//! If there is nothing yet, the log may begin with a snapshot (call/replay.rs).
+//!
 //! Clients are told LOADING until this is done. An error is one line for the operator: which file, which
 //! offset, what is wrong, what to do.
 //!
@@ -20,6 +22,7 @@ use super::{Aof, Target, repair};
 use crate::config::Config;
 use crate::log;
 use crate::stats::unix_microseconds;
+use crate::store::Keyspace;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -66,6 +69,37 @@ impl Aof {
             self.enabled.store(true, Ordering::Release);
         }
         Ok(())
+    }
+
+    /// Whether there is a log, and something in it.
+    pub fn has_data(&self) -> Result<bool, String> {
+        let dir = self.directory();
+        let mut manifest = manifest(&self.config, &dir)?;
+        find_bare_file(&mut manifest, &dir);
+        // A file that is missing may have had data, so the start is to refuse the log.
+        let mut paths = manifest.paths();
+        Ok(manifest.base.is_some()
+            || paths.any(|path| disk::length(&path).map_or(true, |length| length > 0)))
+    }
+
+    /// Begins the log with what a snapshot holds. It is durable then. A start that is killed before leaves an empty
+    /// log, so the next one does it again.
+    pub fn begin_with(&self, keyspace: &Keyspace) -> Result<(), String> {
+        match self.begin_with_base(keyspace, self.lock_directory()?) {
+            Ok(()) => {
+                let size = self.status.size.load(Ordering::Relaxed);
+                let dir = self.directory().join(self.config.appenddirname.text());
+                let dir = dir.display();
+                log::notice(format_args!(
+                    "the log in {dir} begins with the data of the snapshot, {size} bytes. From now on a start reads \
+                     the log"
+                ));
+                Ok(())
+            }
+            // CONFIG SET works meanwhile.
+            Err(_) if !self.config.appendonly.get() => Ok(()),
+            Err(reason) => Err(reason),
+        }
     }
 
     /// The lock of the directory, which keeps a second server out. If this process has it already, it is

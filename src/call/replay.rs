@@ -28,10 +28,22 @@ use std::sync::Arc;
 
 /// Loads the data of a start, from the log or else from a snapshot: into a keyspace of its own, whose lock the replay
 /// keeps to the end. INFO looks at an empty one meanwhile.
+///
+/// A log that nobody has asked for, because it is on by default, begins with the snapshot of the directory. So a
+/// directory of Redis, which has no log by default, keeps its data.
 pub fn load(server: &Arc<Server>, store: &Store, has_log: bool) -> Result<(), String> {
-    let keyspace = match has_log {
-        true => Some(replay(server, |run| server.aof.start(run))?),
-        false => snapshot::load(&server.config, &server.aof.status, &server.snapshots)?,
+    let (config, aof) = (&server.config, &server.aof);
+    let snapshot = match has_log && (config.chooses_log || aof.has_data()?) {
+        true => None,
+        false => snapshot::load(config, &aof.status, &server.snapshots)?,
+    };
+    let keyspace = match (snapshot, has_log) {
+        (None, true) => Some(replay(server, |run| aof.start(run))?),
+        (Some(keyspace), true) => {
+            aof.begin_with(&keyspace)?;
+            Some(keyspace)
+        }
+        (snapshot, false) => snapshot,
     };
     keyspace.into_iter().for_each(|keyspace| store.write_when_free().take_over(keyspace));
     Ok(())

@@ -19,7 +19,7 @@ use super::users::User;
 use super::{Config, Start, Values};
 use crate::log;
 use crate::resp::words::split_words;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::Read;
@@ -155,8 +155,8 @@ struct Loader {
     file: PathBuf,
     /// What standard input has said.
     input: Vec<u8>,
-    /// Whether there is a line with `save`.
-    has_save: bool,
+    /// The rows of the options that were given.
+    given: BTreeSet<usize>,
     /// The last value given for each option that has another one all the same, and never changes.
     disobeyed: BTreeMap<usize, String>,
     renames: Vec<(Vec<u8>, Vec<u8>)>,
@@ -177,6 +177,10 @@ impl Loader {
 
     fn value(&self, name: &str) -> &[u8] {
         find(name).map_or(b"", |row| &self.values[row])
+    }
+
+    fn is_given(&self, name: &str) -> bool {
+        find(name).is_some_and(|row| self.given.contains(&row))
     }
 
     /// Reads a file, or all files that match a pattern. `depth` is how many files include it.
@@ -258,6 +262,7 @@ impl Loader {
             return Err(reason.to_string());
         };
         let option = &OPTIONS[row];
+        self.given.insert(row);
         check_count(&option.accepts, given.len())?;
         let given = given.join(&b' ');
         let mut checked = option.check(&given, &self.values[row]);
@@ -271,7 +276,6 @@ impl Loader {
             }
         }
         if option.name == "save" {
-            self.has_save = true;
             // Each line adds to those before, and an empty one takes them back.
             if let Ok(value) = &mut checked
                 && !value.is_empty()
@@ -344,11 +348,18 @@ impl Loader {
         }
         let keeps_log = self.value("appendonly") == b"yes";
         // Redis would make snapshots even if its file does not mention `save`.
-        if !keeps_log && !self.has_save {
+        if !keeps_log && !self.is_given("save") {
             warnings.push(
                 "Nothing will be kept on disk, because appendonly is 'no', and save is empty here if it is not \
                  given. Set appendonly to yes, or save to '3600 1 300 100 60 10000' as in Redis, or to \"\" if \
                  that is what you want."
+                    .to_string(),
+            );
+        }
+        if !keeps_log && !self.value("save").is_empty() {
+            warnings.push(
+                "A signal (SIGTERM, Ctrl-C) ends this server without a snapshot, because appendonly is 'no'. Use \
+                 SHUTDOWN, which writes one, or set appendonly to yes."
                     .to_string(),
             );
         }
@@ -365,6 +376,7 @@ impl Loader {
         let mut warnings = self.warnings();
         let config = Config {
             lacks_channels: self.lacks_channels(),
+            chooses_log: self.is_given("appendonly"),
             file: self.file,
             input: self.input,
             renames: self.renames,
@@ -380,7 +392,7 @@ impl Loader {
             refused.extend(config.missing_file());
             return Err(refused.join("\n"));
         }
-        warnings.extend(unread_snapshot(&config));
+        warnings.extend(what_is_not_read(&config));
         Ok(Start::Serve(config.into(), warnings))
     }
 }
@@ -399,18 +411,33 @@ fn check_count(accepts: &Accepts, count: usize) -> Result<(), &'static str> {
     }
 }
 
-/// A warning if there is a snapshot, and a log is begun: Redis does not read the snapshot either.
-fn unread_snapshot(config: &Config) -> Option<String> {
+/// A warning if the start passes over data in the directory: a snapshot, because a log is asked for; or a log,
+/// because none is. Redis does so too, and says nothing.
+fn what_is_not_read(config: &Config) -> Option<String> {
     let dir = config.dir.path();
     let snapshot = dir.join(config.dbfilename.path());
     let name = config.appendfilename.text();
-    let manifest = dir.join(config.appenddirname.text());
-    let manifest = manifest.join(format!("{name}.manifest"));
-    let logs = manifest.exists() || dir.join(&name).exists();
-    (snapshot.exists() && config.appendonly.get() && !logs).then(|| {
+    let (inside, bare) = (dir.join(config.appenddirname.text()), dir.join(&name));
+    let has_log = inside.join(format!("{name}.manifest")).exists() || bare.exists();
+    if config.appendonly.get() {
+        return (config.chooses_log && snapshot.exists() && !has_log).then(|| {
+            format!(
+                "{} is not read, because `appendonly yes` is given, and so a new log begins empty, as in Redis. To \
+                 get its data stop this server before it writes, and start it without `appendonly`",
+                snapshot.display()
+            )
+        });
+    }
+    let files = std::fs::read_dir(&inside).into_iter().flatten().flatten().map(|file| file.path());
+    let files = files.chain([bare]).filter_map(|path| fs::metadata(path).ok());
+    let files = files.filter(|file| file.is_file() && file.len() > 0);
+    let written = files.filter_map(|file| file.modified().ok()).max();
+    let saved = fs::metadata(&snapshot).and_then(|file| file.modified()).ok();
+    (has_log && written > saved).then(|| {
         format!(
-            "{} is not read, because appendonly is yes, and a new log begins empty. To get its data: start with \
-             `--appendonly no`, and then run `CONFIG SET appendonly yes`",
+            "the log in {} is not read, because appendonly is 'no', and it is newer than {}. To get its data stop \
+             this server before it writes, and start it with `--appendonly yes`",
+            inside.display(),
             snapshot.display()
         )
     })
@@ -431,7 +458,7 @@ The most important ones, with their defaults:
   --bind 127.0.0.1 -::1    addresses to listen on; '*' is all of IPv4
   --requirepass \"\"         the password that clients must send
   --dir ./                 where the data is, in appendonlydir/
-  --appendonly yes         no: nothing is kept on disk
+  --appendonly yes         no: only snapshots are kept, and only with --save
   --appendfsync everysec   when the log is on the disk: everysec, always or no
   --maxclients 10000       clients at a time; each has a thread
   --databases 16           number of databases
@@ -628,7 +655,7 @@ mod tests {
             assert_eq!(shown(&config, "save"), "");
             assert!(warnings.is_empty());
         }
-        for (save, count) in [(&["--save", ""][..], 0), (&["--save", "60 1"], 0), (&[], 1)] {
+        for (save, count) in [(&["--save", ""][..], 0), (&["--save", "60 1"], 1), (&[], 1)] {
             let (_, warnings) = start(&[&["--appendonly", "no"], save].concat()).unwrap();
             assert_eq!(warnings.len(), count);
         }

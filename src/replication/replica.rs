@@ -75,7 +75,10 @@ pub fn follow_for_ever(server: &Arc<Server>, store: &Store) -> ! {
         };
         server.primary.broke(order, reason, stop);
         match stop {
-            false => log::warning(format_args!("Connection with master {name} lost: {reason}.")),
+            false => log::warning(format_args!(
+                "Connection with master {name} lost: {}.",
+                reason.trim_end_matches('.')
+            )),
             true => log::warning(format_args!(
                 "Replication from {name} has STOPPED: {reason}. The data is as it was before that. If the primary \
                  no longer has it, REPLICAOF begins with a new snapshot; REPLICAOF NO ONE goes on without the primary"

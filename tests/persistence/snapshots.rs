@@ -140,3 +140,78 @@ fn shutdown_writes_a_snapshot_if_it_is_asked_to_or_if_there_are_save_points() {
         assert_eq!(found == "(integer) 1", is_kept, "{points} {command}");
     }
 }
+
+#[test]
+fn a_log_that_is_on_by_default_begins_with_the_snapshot_and_keeps_its_data_after_a_kill() {
+    let server = Server::start(&flags(NO_LOG));
+    let mut client = server.client();
+    for line in ["SET s v PX 100000000", "RPUSH l a b", "SELECT 3", "ZADD z 1 m", "SAVE"] {
+        client.run(line);
+    }
+    let whole = dump(&mut client, 16);
+    // A start that was killed in the middle has left an empty log.
+    for was_killed in [false, true] {
+        let directory = Directory::new();
+        let log = directory.0.join("appendonlydir");
+        if was_killed {
+            fs::create_dir(&log).unwrap();
+            let name = "appendonly.aof.1.incr.aof";
+            let manifest = format!("file {name} seq 1 type i\n");
+            fs::write(log.join("appendonly.aof.manifest"), manifest).unwrap();
+            fs::write(log.join(name), "").unwrap();
+        }
+        let snapshot = directory.0.join("dump.rdb");
+        fs::copy(server.dir().join("dump.rdb"), &snapshot).unwrap();
+        let mut ours = Server::start_in(directory, Program::Ours, &[]);
+        ours.wait_for_line("begins with the data of the snapshot");
+        // Before anything is written: the log holds it all.
+        ours.kill();
+        fs::rename(&snapshot, snapshot.with_extension("gone")).unwrap();
+        ours.start_again();
+        assert!(dump(&mut ours.client(), 16) == whole);
+        assert_eq!(ours.client().run("CONFIG GET appendonly"), "1) \"appendonly\"\n2) \"yes\"");
+        ours.client().run("DEL s");
+        ours.kill();
+        // From now on the log counts.
+        fs::rename(snapshot.with_extension("gone"), &snapshot).unwrap();
+        ours.start_again();
+        assert_eq!(ours.client().run("EXISTS s l"), "(integer) 1");
+        let again = |line: &String| line.contains("the snapshot");
+        assert!(!ours.lines().iter().any(again));
+    }
+    let asked = Directory::new();
+    fs::copy(server.dir().join("dump.rdb"), asked.0.join("dump.rdb")).unwrap();
+    let asked = Server::start_in(asked, Program::Ours, &flags("--appendonly yes"));
+    assert_eq!(asked.client().run("DBSIZE"), "(integer) 0");
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_read_begins_no_log() {
+    let directory = Directory::new();
+    fs::write(directory.0.join("dump.rdb"), b"REDIS0011\xfe\0\0\x01k\x05v").unwrap();
+    for _ in 0..2 {
+        let tried = Directory::new();
+        fs::copy(directory.0.join("dump.rdb"), tried.0.join("dump.rdb")).unwrap();
+        let said = Server::try_start_in(tried, Program::Ours, &[]).err().unwrap();
+        assert!(said.contains("dump.rdb: at offset "), "{said}");
+    }
+}
+
+#[test]
+fn a_start_without_the_log_beside_a_newer_log_says_so() {
+    let mut server = Server::start(&flags("--appendonly yes"));
+    server.client().run("SAVE");
+    // The files' times are compared.
+    thread::sleep(Duration::from_millis(20));
+    server.client().run("SET k v");
+    server.kill();
+    let said = |server: &Server| server.lines().iter().any(|line| line.contains("is not read"));
+    server.flags = flags(NO_LOG).into_iter().map(String::from).collect();
+    server.start_again();
+    server.wait_for_line("it is newer than ");
+    assert_eq!(server.client().run("EXISTS k"), "(integer) 0");
+    server.client().run("SAVE");
+    server.kill();
+    server.start_again();
+    assert!(!said(&server), "the snapshot is newer");
+}

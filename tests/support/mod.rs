@@ -74,7 +74,8 @@ pub struct Server {
     pub port: u16,
     /// What the next start starts.
     pub program: Program,
-    flags: Vec<String>,
+    /// These too.
+    pub flags: Vec<String>,
     process: Child,
     output: Arc<Output>,
     directory: Directory,
