@@ -492,8 +492,8 @@ fresh() {
 takes_over() {
     fresh
     page "$1"
-    started "$NEW_PORT"
     page follow
+    started "$NEW_PORT"
     # The stream goes on for a moment.
     sleep 1
     [ "$(page pause | tail -n 1)" = 1 ] || fail "the replica has not got everything"
@@ -557,36 +557,44 @@ runbook() {
 
     echo "-- with a snapshot"
     cli CONFIG SET repl-diskless-sync-delay 0 >/dev/null
-    for label in come-snapshot leave-snapshot; do
-        fresh
-        page snapshot
-        page "$label"
-        started "$NEW_PORT"
-        same "$label"
-        page begin-log
-        page shutdown
-        swap
-        rewritten
-        page shutdown
-        case $label in
-            come-snapshot) page come-directory ;;
-            leave-snapshot) page leave-directory ;;
-        esac
-        started "$OLD_PORT"
-        same "$label, and a start on the log that was begun"
-    done
+    fresh
+    page come-snapshot
+    started "$NEW_PORT"
+    same "we on a snapshot of Redis"
+    page shutdown
+    swap
+    # As a crash ends it. The log was begun before anybody was served.
+    kill -9 "$(cli INFO server | sed -n 's/^process_id:\([0-9]*\).*/\1/p')"
+    rm "$data/dump.rdb"
+    page leave-directory
+    started "$OLD_PORT"
+    same "Redis on the log that was begun with the snapshot"
+    page shutdown
+
+    echo "-- with a stop, from a Redis without a log"
+    fresh
+    redis-server --dir "$data" --appendonly no --save '3600 1' &
+    started "$OLD_PORT"
+    write
+    dump "$scratch/expected"
+    page shutdown
+    page come-directory
+    started "$OLD_PORT"
+    same "we on a directory of Redis that has only a snapshot"
     page shutdown
 
     echo "-- into a Redis that is running"
     fresh
-    page leave-snapshot
+    redis-server --port "$NEW_PORT" --dir "$data" --appendonly no &
     started "$NEW_PORT"
     fresh
     page come-directory
     started "$OLD_PORT"
     write
     dump "$scratch/expected"
-    page pipe 2>&1 | tail -n 1
+    page pipe >"$scratch/piped"
+    ! grep ERR "$scratch/piped" || fail "Redis does not take a command of ours"
+    grep errors: "$scratch/piped"
     port=$NEW_PORT
     same "Redis after redis-cli --pipe"
     cli SHUTDOWN NOSAVE
@@ -595,7 +603,8 @@ runbook() {
     port=$OLD_PORT
     dump "$scratch/expected"
     page shutdown
-    printf '*3\r\n$3\r\nSET\r\n$1\r\nc\r\n$' >>"$data/appendonlydir/appendonly.aof.1.incr.aof"
+    last=$(sed -n 's/^file \([^ ]*\) .*/\1/p' "$data/appendonlydir/appendonly.aof.manifest" | tail -1)
+    printf '*3\r\n$3\r\nSET\r\n$1\r\nc\r\n$' >>"$data/appendonlydir/$last"
     ! page check || fail "a torn tail goes unseen"
     page fix
     page come-directory
@@ -605,9 +614,10 @@ runbook() {
     echo "-- on to a cluster"
     for db in 1 9; do cli -n "$db" FLUSHDB; done >/dev/null
     cli -n 3 SET of-another-database 1 >/dev/null
-    mkdir "$data/1" "$data/2" "$data/3"
+    cli CONFIG SET requirepass secret >/dev/null
+    commands password
+    . "$scratch/block"
     page nodes
-    for node in 1 2 3; do started "$NODES$node"; done
     page cluster >/dev/null
     page one-database >/dev/null
     port=$OLD_PORT databases=0
@@ -626,6 +636,7 @@ runbook() {
     without_deadlines <"$scratch/here" | diff - "$scratch/cluster" >&2 || fail "the cluster has other data"
     echo "ok: three nodes have what we had ($(wc -l <"$scratch/cluster") lines)"
     page shutdown
+    unset REDISCLI_AUTH
 }
 
 # A key moves with what is left of its time, so its deadline may be some milliseconds later.

@@ -1,4 +1,5 @@
-//! The snapshot in a file, `dump.rdb`: without a log it is what a start begins with.
+//! The snapshot in a file, `dump.rdb`: without a log it is what a start begins with. A log that nobody has asked for, because
+//! it is on by default, begins with it too (call/replay.rs).
 //!
 //! SAVE, BGSAVE and the save points all ask one thread, which writes under a temporary name, calls fsync, and renames.
 //! So there is always a whole snapshot.
