@@ -22,7 +22,6 @@
 //! **How Redis does it**: rdb.c. It forks, and the child writes the memory of the parent as it was at the fork.
 
 mod crc64;
-mod elements;
 mod listpack;
 mod lzf;
 mod read;

@@ -55,6 +55,7 @@ use std::sync::Mutex;
 
 pub use blocking::{Blocking, Serve, Wait, Waiter};
 pub use expire::{Report, Time};
+pub use load::Loading;
 pub use memory::Data;
 pub use origin::Origin;
 pub use shared::{Busy, Store};

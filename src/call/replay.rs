@@ -25,6 +25,7 @@ use crate::stats::shorten_args;
 use crate::store::{Keyspace, Store};
 use crate::types::Limits;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Loads the data of a start, from the log or else from a snapshot: into a keyspace of its own, whose lock the replay
 /// keeps to the end. INFO looks at an empty one meanwhile.
@@ -86,18 +87,15 @@ pub fn can_replay(part: Part) -> Result<(), (usize, String)> {
             let mut each = records.iter().enumerate();
             each.try_for_each(|(index, args)| may_stand(args).map_err(|reason| (index, reason)))
         }
-        Part::Snapshot { from, keys, .. } => note_keys(rdb::check(from), keys).map(drop),
+        Part::Snapshot { from, keys, .. } => {
+            *keys = rdb::check(from).map_err(placed)?.keys;
+            Ok(())
+        }
     }
 }
 
-/// Notes how many keys a snapshot has; returns what is to be told of it.
-fn note_keys(
-    read: Result<Found, rdb::Error>,
-    keys: &mut u64,
-) -> Result<Vec<String>, (usize, String)> {
-    let found = read.map_err(|rdb::Error { offset, reason }| (offset as usize, reason))?;
-    *keys = found.keys;
-    Ok(found.warnings)
+fn placed(rdb::Error { offset, reason }: rdb::Error) -> (usize, String) {
+    (offset as usize, reason)
 }
 
 pub(super) fn may_stand(args: &Args) -> Result<(), String> {
@@ -150,10 +148,18 @@ impl Replayer<'_> {
             Part::Snapshot { from, progress, keys } => {
                 let batch = &mut self.caller.batch;
                 batch.give_back();
-                let limits = Limits::of(&batch.server.config, Source::Log);
-                let mut keyspace = batch.store.write_when_free();
-                let read = rdb::read(from, &mut keyspace, &limits, None, progress);
-                note_keys(read, keys)?.into_iter().for_each(self.tell);
+                let config = &batch.server.config;
+                let (databases, limits) = (config.databases.get(), Limits::of(config, Source::Log));
+                let status = &batch.server.aof.status;
+                let mut progress = |found: &Found| {
+                    status.load_memory.store(found.memory, Relaxed);
+                    progress(found);
+                };
+                let read = rdb::read(from, databases, &limits, None, &mut progress);
+                let (keyspace, found) = read.map_err(placed)?;
+                *keys = found.keys;
+                batch.store.write_when_free().take_over(keyspace);
+                found.warnings.into_iter().for_each(self.tell);
                 Ok(())
             }
         }

@@ -23,8 +23,8 @@ fn dump(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
         reply.nil();
         return Ok(());
     };
-    let how =
-        rdb::How { packs: view.limits.packs, checks: true, list: view.limits.list, is_base: false };
+    let (packs, list) = (view.limits.packs, view.limits.list);
+    let how = rdb::How { packs, checks: true, list, is_base: false, tells: None };
     // Nothing fails that is written to memory.
     reply.bulk(&rdb::dump(entry.value(), how).unwrap_or_default());
     Ok(())

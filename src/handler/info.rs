@@ -20,6 +20,7 @@
 use super::args::Cursor;
 use super::memory::percentage;
 use super::{Command, Flag, NO_KEY, REDIS_VERSION, Run, TABLE, VERSION, command};
+use crate::aof::status::Writing;
 use crate::client::Client;
 use crate::error::Error;
 use crate::held::{Buffers, kilobytes};
@@ -241,8 +242,7 @@ impl Info<'_> {
         let now = unix_microseconds() / 1_000_000;
         self.flag("loading", self.server.is_loading());
         self.absent("async_loading current_cow_peak current_cow_size current_cow_size_age");
-        self.fraction("current_fork_perc", 0.0);
-        self.absent("current_save_keys_processed current_save_keys_total");
+        self.writing();
         self.snapshots(now);
         self.flag("aof_enabled", aof.is_enabled());
         self.flag("aof_rewrite_in_progress", status.rewriting.load(Ordering::Relaxed));
@@ -269,6 +269,19 @@ impl Info<'_> {
         if self.server.is_loading() {
             self.loading();
         }
+    }
+
+    /// How far the writing of a snapshot or of a base is.
+    fn writing(&mut self) {
+        let server = self.server;
+        let both = [&server.snapshots.writing, &server.aof.status.writing];
+        let sum =
+            |of: fn(&Writing) -> &AtomicU64| both.map(|writing| load(of(writing))).iter().sum();
+        let (done, total): (u64, u64) =
+            (sum(|writing| &writing.done), sum(|writing| &writing.total));
+        self.fraction("current_fork_perc", percentage(done as usize, total.max(1) as usize));
+        self.field("current_save_keys_processed", done);
+        self.field("current_save_keys_total", total);
     }
 
     fn snapshots(&mut self, now: u64) {
@@ -303,6 +316,7 @@ impl Info<'_> {
         };
         self.field("loading_start_time", start);
         self.field("loading_total_bytes", total);
+        self.field("loading_rdb_used_mem", load(&status.load_memory));
         self.field("loading_loaded_bytes", done);
         self.fraction("loading_loaded_perc", percentage(done as usize, total as usize));
         self.field("loading_eta_seconds", left);

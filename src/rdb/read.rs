@@ -6,16 +6,18 @@ use super::{Error, NEWEST, NEWEST_OF_VALKEY, OLDEST, opcode};
 use crate::key::Key;
 use crate::resp::{LONGEST, parse_integer};
 use crate::stats::unix_microseconds;
-use crate::store::{Keyspace, Origin};
-use crate::types::{Limits, NodeLimits, Packed, Remember, Usage};
+use crate::store::{Keyspace, Loading, Origin};
+use crate::types::{Limits, NodeLimits, Packed, Remember, Twice, Usage};
 use std::io::BufRead;
 use std::sync::Arc;
 
 /// What was found beside the keys.
 #[derive(Default)]
 pub struct Found {
-    /// Bytes that the snapshot has.
+    /// Bytes that were read: in the end, all that the snapshot has.
     pub bytes: u64,
+    /// Bytes of memory that its writer used.
+    pub memory: u64,
     pub keys: u64,
     /// Keys that were expired, and were left out.
     pub expired: u64,
@@ -36,30 +38,42 @@ const MOST_WARNINGS: usize = 20;
 /// Calls the function for progress each time so many keys have been read.
 const PROGRESS: u64 = 1_000;
 
-/// Reads a snapshot into an empty keyspace, of which nothing may be used if this fails. What stands behind the
-/// snapshot is not taken from `inner`. From time to time `progress` is told how many bytes were read.
+/// Reads a snapshot. What stands behind it is not taken from `inner`. From time to time `progress` is told what was
+/// found so far.
 ///
 /// Keys that are expired at `now`, in milliseconds of Unix time, are left out. Without it no key is.
 pub fn read(
     inner: &mut dyn BufRead,
-    keyspace: &mut Keyspace,
+    databases: usize,
     limits: &Limits,
     now: Option<u64>,
-    progress: &mut dyn FnMut(u64),
-) -> Result<Found, Error> {
+    progress: &mut dyn FnMut(&Found),
+) -> Result<(Keyspace, Found), Error> {
     let mut source = Source::new(inner);
     check_version(&mut source)?;
     let (mut found, mut values) = (Found::default(), Values::default());
-    let (clock, mut db, mut deadline, mut name) = (unix_microseconds() / 1000, 0, None, Vec::new());
+    let mut loading = Loading::new(databases);
+    let (clock, mut name) = (unix_microseconds() / 1000, Vec::new());
+    // What is told before a key.
+    let (mut deadline, mut idle, mut frequency) = (None, None, None);
     loop {
-        let start = source.offset;
+        let start = source.offset();
         let form = match source.byte()? {
             opcode::EOF => break,
             opcode @ opcode::FIRST.. => {
                 match opcode {
-                    opcode::SELECT_DB => db = database(&mut source, keyspace)?,
+                    opcode::SELECT_DB => {
+                        let db = database(&mut source, databases)?;
+                        loading.select(db).map_err(|twice| of_twice(loading.db, twice))?;
+                    }
+                    opcode::RESIZE_DB => {
+                        loading.expect(source.length()?);
+                        source.length()?;
+                    }
                     opcode::EXPIRES_MS => deadline = Some(milliseconds(&mut source)?),
                     opcode::EXPIRES => deadline = Some(seconds(&mut source)? * 1000),
+                    opcode::IDLE => idle = Some(source.length()?),
+                    opcode::FREQUENCY => frequency = Some(source.byte()?),
                     _ => skip(&mut source, opcode, &mut found)?,
                 }
                 continue;
@@ -69,26 +83,31 @@ pub fn read(
         source.string(&mut name)?;
         let key = Key::of(&name);
         let deadline = deadline.take();
-        let value = values.read(&mut source, form, &key, limits);
+        let usage = Usage::new(limits.remember, clock);
+        usage.set(limits.remember, idle.take(), frequency.take(), clock);
+        let value = values.read(&mut source, form, limits);
         let is_past = deadline.zip(now).is_some_and(|(deadline, now)| deadline < now);
-        let of_key = |error: Error| error.of_key(db, &key, start);
-        match value.map_err(of_key)? {
+        match value.map_err(|error| error.of_key(loading.db, &key, start))? {
             None => found.warn(format!("the key '{}' is empty", key.escape_ascii())),
             Some(_) if is_past => found.expired += 1,
             Some(value) => {
                 found.keys += 1;
-                let usage = Usage::new(limits.remember, clock);
-                if !keyspace.add(db, key, value, deadline, usage) {
-                    return Err(of_key(source.error("the key is there twice")));
-                }
+                let added = loading.add(key, deadline, value, usage, start);
+                added.map_err(|twice| of_twice(loading.db, twice))?;
             }
         }
         if found.keys % PROGRESS == 0 {
-            progress(source.offset);
+            found.bytes = source.offset();
+            progress(&found);
         }
     }
     found.bytes = check_crc(&mut source)?;
-    Ok(found.with_origin(keyspace))
+    let db = loading.db;
+    let mut keyspace = loading.end().map_err(|twice| of_twice(db, twice))?;
+    if let (Some(id), Some(offset)) = (found.id.take(), found.offset) {
+        keyspace.set_origin(Origin { id, offset, db: found.stream_db });
+    }
+    Ok((keyspace, found))
 }
 
 /// Whether a file that begins so is a snapshot.
@@ -102,23 +121,16 @@ pub fn check(inner: &mut dyn BufRead) -> Result<Found, Error> {
     let (list, intset) = (NodeLimits::of(-2), 512);
     let ([set, hash, zset], remember) = ([packed; 3], Remember::LastUse);
     let limits = Limits { string: LONGEST, list, intset, set, hash, zset, packs: false, remember };
-    read(inner, &mut Keyspace::new(MANY_DATABASES), &limits, None, &mut |_| {})
+    read(inner, MANY_DATABASES, &limits, None, &mut |_| {}).map(|(_, found)| found)
 }
 
 impl Found {
-    /// Tells the keyspace where it is.
-    fn with_origin(mut self, keyspace: &mut Keyspace) -> Found {
-        if let (Some(id), Some(offset)) = (self.id.take(), self.offset) {
-            keyspace.set_origin(Origin { id, offset, db: self.stream_db });
-        }
-        self
-    }
-
     fn note(&mut self, name: &[u8], value: &[u8]) {
         match name {
             b"repl-id" if value.len() == 40 => {
                 self.id = std::str::from_utf8(value).ok().map(Arc::from)
             }
+            b"used-mem" => self.memory = number(value).unwrap_or(0),
             b"repl-offset" => self.offset = number(value),
             b"repl-stream-db" => self.stream_db = number(value).unwrap_or(0) as usize,
             _ => {}
@@ -139,6 +151,10 @@ impl Error {
         let reason = format!("{reason} (database {db}, key '{name}', which begins at {start})");
         Error { reason, ..self }
     }
+}
+
+fn of_twice(db: usize, Twice { key, note: start }: Twice) -> Error {
+    Error { offset: start, reason: "the key is there twice".into() }.of_key(db, &key, start)
 }
 
 /// The number, unless it is negative.
@@ -170,8 +186,8 @@ fn seconds(source: &mut Source) -> Result<u64, Error> {
     Ok(u64::try_from(i32::from_le_bytes(source.array()?)).unwrap_or(0))
 }
 
-fn database(source: &mut Source, keyspace: &Keyspace) -> Result<usize, Error> {
-    let (number, databases) = (source.length()?, keyspace.databases());
+fn database(source: &mut Source, databases: usize) -> Result<usize, Error> {
+    let number = source.length()?;
     match usize::try_from(number) {
         Ok(db) if db < databases => Ok(db),
         _ => {
@@ -190,17 +206,11 @@ fn skip(source: &mut Source, opcode: u8, found: &mut Found) -> Result<(), Error>
             source.string(&mut string)?;
             found.note(&name, &string);
         }
-        opcode::RESIZE_DB => {
-            source.length()?;
-            source.length()?;
-        }
         opcode::SLOT_INFO => {
             source.length()?;
             source.length()?;
             source.length()?;
         }
-        opcode::FREQUENCY => drop(source.byte()?),
-        opcode::IDLE => drop(source.length()?),
         opcode::FUNCTION => {
             source.string(&mut string)?;
             found.warn("there are no functions here, and the file has a library of them".into());
@@ -233,12 +243,9 @@ fn skip_module(source: &mut Source) -> Result<(), Error> {
 
 /// The checksum is zero if there is none. Returns how many bytes there are.
 fn check_crc(source: &mut Source) -> Result<u64, Error> {
-    let crc = source.crc()?;
-    let written = u64::from_le_bytes(source.array()?);
-    // So that all of it is taken from where it came.
-    source.crc()?;
-    match written {
-        _ if written == 0 || written == crc => Ok(source.offset),
+    let crc = source.crc();
+    match u64::from_le_bytes(source.array()?) {
+        written if written == 0 || written == crc => Ok(source.offset()),
         _ => Err(source.error("the checksum is wrong: the bytes are not those that were written")),
     }
 }

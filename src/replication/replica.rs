@@ -223,12 +223,11 @@ impl Run<'_> {
             None => (Some(form.parse().map_err(|_| unknown())?), ""),
         };
         reader.get_mut().begins_sync(length);
-        let mut keyspace = Keyspace::new(config.databases.get());
-        let limits = Limits::of(config, Source::Primary);
+        let (databases, limits) = (config.databases.get(), Limits::of(config, Source::Primary));
         let mut snapshot = reader.take(length.unwrap_or(u64::MAX));
-        let read = rdb::read(&mut snapshot, &mut keyspace, &limits, None, &mut |_| {});
+        let read = rdb::read(&mut snapshot, databases, &limits, None, &mut |_| {});
         let left = snapshot.limit();
-        let found = read.map_err(|error| {
+        let (keyspace, found) = read.map_err(|error| {
             // If the link is alive, the same would come again.
             let reason = format!("the snapshot cannot be read: {error}");
             let has_failed = reader.get_ref().has_failed;
