@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 
 /// Connects to a server that is still loading its log: the start-up line with the port comes too late
 /// for that. The thread returns when it has loaded.
-fn start_and_connect(directory: Directory, flags: &'static [&str]) -> (Client, JoinHandle<Server>) {
+pub fn start_and_connect(
+    directory: Directory,
+    flags: &'static [&str],
+) -> (Client, JoinHandle<Server>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
