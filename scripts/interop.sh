@@ -13,6 +13,7 @@
 #   5. an RDB base                                → we start on it, and make one of our own → Redis starts
 #   6. redis-cli --pipe < our incr file           → into a Redis that is running
 #   7. a log of either that is cut off anywhere   → both find the same in it, and Redis in what we have mended
+#   8. redis-cli --cluster import                 → three nodes of a cluster have what we had
 #
 # Our files hold annotations (`#CRC:`), which the other side must pass over; and what it has appended without
 # them must be covered by our next one.
@@ -68,6 +69,8 @@ redis() {
     directory=$1
     shift
     for port in $(seq $((20000 + $$ % 20000)) $((20020 + $$ % 20000))); do
+        # What the last server has said would be read below.
+        : >"$scratch/log"
         "$other" --port "$port" --dir "$directory" --save '' --appendonly yes \
             --aof-use-rdb-preamble no "$@" >"$scratch/log" 2>&1 &
         server=$!
@@ -436,6 +439,57 @@ for writer in ours redis; do
     stop
     torn "a log of $writer"
 done
+
+echo "== 8. a cluster"
+# cluster: redis-cli moves the keys of our database 0 into three nodes, while we serve them. All keys must be there
+# then, with the same values, and none here. In a shell of its own, because it has four servers.
+cluster() (
+    servers=
+    trap '{ kill -9 $servers && wait $servers || :; } 2>/dev/null' EXIT
+    rm -rf "$data"
+    mkdir "$data"
+    ours "$data"
+    servers=$server from=$port
+    write
+    for db in 1 9; do cli -n "$db" FLUSHDB; done >/dev/null
+    # A key moves with what is left of its time, so its deadline may be some milliseconds later.
+    forget_deadlines() { sed 's/ until (integer) [0-9].*/ until later/' "$1"; }
+    dump "$scratch/here"
+    forget_deadlines "$scratch/here" >"$scratch/expected"
+    nodes=
+    for node in 1 2 3; do
+        mkdir "$scratch/node$node"
+        redis "$scratch/node$node" --cluster-enabled yes
+        servers="$servers $server" nodes="$nodes 127.0.0.1:$port"
+    done
+    # shellcheck disable=SC2086
+    redis-cli --cluster create $nodes --cluster-yes >"$scratch/log"
+    for node in $nodes; do
+        port=${node#*:}
+        until cli CLUSTER INFO | grep -q cluster_state:ok; do sleep 0.1; done
+    done
+    redis-cli --cluster import "127.0.0.1:$port" --cluster-from "127.0.0.1:$from" >"$scratch/log" ||
+        fail "redis-cli cannot move all keys"
+    [ "$(redis-cli -p "$from" DBSIZE)" = 0 ] || fail "some keys are still here"
+    # A node has database 0, and no other.
+    cli() {
+        case "$1 $2" in
+            "-n 0") shift 2 && redis-cli -p "$port" "$@" ;;
+            "-n "*) ;;
+            *) redis-cli -p "$port" "$@" ;;
+        esac
+    }
+    : >"$scratch/found"
+    for node in $nodes; do
+        port=${node#*:}
+        dump "$scratch/now"
+        forget_deadlines "$scratch/now" >>"$scratch/found"
+    done
+    sort "$scratch/found" | diff "$scratch/expected" - >&2 || fail "the cluster has other data"
+    echo "ok: three nodes have what we had ($(wc -l <"$scratch/expected") lines)"
+)
+cluster
+checks=$((checks + 1))
 
 : >"$scratch/log"
 echo "interop: $checks exchanges; the data were the same on both sides each time."

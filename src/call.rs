@@ -10,13 +10,12 @@
 //!                         └─ after         counts it; slow log, trace, monitors
 //! ```
 //!
-//! A [`Caller`] calls the commands that one client has sent at once. What is the same for all handlers
-//! is done here: whether the client may send the command, whether MULTI queues it, which lock it needs,
-//! whether it has changed something, how long it took. The lock, the time and the log belong to the
-//! [`Batch`] (batch.rs). A handler cannot lock the keyspace: it is given a view, and only the batch has
-//! the lock. EXEC calls its queue in the same way, under the strictest lock that any of it needs. A command
-//! that takes long gives the lock back between its pieces, and lets a writer in (call/long.rs). A replay calls
-//! the commands of the log (call/replay.rs).
+//! A [`Caller`] calls the commands that one client has sent at once. What is the same for all handlers is done here:
+//! whether the client may send the command, whether MULTI queues it, which lock it needs, whether it has changed
+//! something, how long it took. The lock, the time and the log belong to the [`Batch`] (batch.rs). A handler cannot
+//! lock the keyspace: it is given a view, and only the batch has the lock. EXEC calls its queue in the same way,
+//! under the strictest lock that any of it needs. A command that takes long gives the lock back between its pieces,
+//! and lets a writer in (call/long.rs). A replay calls the commands of the log (call/replay.rs).
 //!
 //! **How Redis does it**: server.c, `processCommand` and `call`; multi.c, `execCommand`.
 
@@ -25,6 +24,7 @@ mod admit;
 mod ahead;
 mod follow;
 mod long;
+mod migrate;
 mod replay;
 mod room;
 mod script;
@@ -190,6 +190,7 @@ impl<'a> Caller<'a> {
                 self.exec(client, reply)
             }
             Run::Script(script) => return self.run_script(row, script, client, args, reply),
+            Run::Migrate => Ok(self.migrate(row, client, args, reply)?),
             Run::Container(None) => unreachable!("arity -2: there is a subcommand, or an error"),
         };
         self.batch.delete_noted();

@@ -1,10 +1,10 @@
 //! The command table: one row for each command, and what its handler may touch.
 //!
-//! Each command is one row ([`Command`]) in the file of its group: name, arity, handler, key
-//! positions, what the documentation says, and a [`Flag`] for whatever else the server must know. The
-//! row is the only place that knows a command. Arity errors, `COMMAND`, the statistics and the list in
-//! src/handler/README.md are read from it. (Only PING, SELECT, the commands that carry a
-//! password, and the MULTI, EXEC and DISCARD of a log are known by name elsewhere.) Which row a command calls is looked up in handler/table.rs.
+//! Each command is one row ([`Command`]) in the file of its group: name, arity, handler, key positions, what the
+//! documentation says, and a [`Flag`] for whatever else the server must know. The row is the only place that knows a
+//! command. Arity errors, `COMMAND`, the statistics and the list in src/handler/README.md are read from it. (Only
+//! PING, SELECT, the commands that carry a password, and the MULTI, EXEC and DISCARD of a log are known by name
+//! elsewhere.) Which row a command calls is looked up in handler/table.rs.
 //!
 //! The type of a handler says what it may do, and that is its lock:
 //!
@@ -19,15 +19,14 @@
 //!
 //! (1) The DEL of a key that it finds expired is logged: its batch deletes that key (store/expire.rs).
 //!
-//! EXEC and EVAL have variants of their own, because they run other commands. So have containers such as CONFIG,
-//! whose subcommands are rows (`config|get`). What happens around the handler, the same for all
-//! commands, is in call.rs.
+//! EXEC and EVAL have variants of their own, because they run other commands, and MIGRATE, because it waits. So have
+//! containers such as CONFIG, whose subcommands are rows (`config|get`). What happens around the handler, the same
+//! for all commands, is in call.rs.
 //!
-//! **How Redis does it**: server.c, `populateCommandTable`, from a JSON file for each command. Its
-//! handlers all have the same type, and a flag in the table says whether they write. A wrong flag there
-//! is a bug that shows late; a wrong type here does not compile. The rows here have fewer columns and
-//! flags, because there are no users and no cluster. Where Redis compares a command's function
-//! (`cmd->proc == multiCommand`), there is a flag here.
+//! **How Redis does it**: server.c, `populateCommandTable`, from a JSON file for each command. Its handlers all have
+//! the same type, and a flag in the table says whether they write. A wrong flag there is a bug that shows late; a
+//! wrong type here does not compile. The rows here have fewer columns and flags, because there are no users and no
+//! cluster. Where Redis compares a command's function (`cmd->proc == multiCommand`), there is a flag here.
 
 pub mod args;
 mod bitmap;
@@ -38,7 +37,7 @@ pub mod connection;
 mod container;
 pub mod debug;
 pub mod draw;
-mod dump;
+pub mod dump;
 pub mod expiry;
 pub mod generic;
 pub mod hash;
@@ -98,6 +97,8 @@ pub enum Run {
     Exec,
     /// EVAL and its relatives (call/script.rs).
     Script(script::Form),
+    /// MIGRATE. It waits for the network, with the lock given back (call/migrate.rs).
+    Migrate,
     /// A container such as CONFIG. Its subcommands have rows of their own, named `config|get`. COMMAND and DEBUG
     /// also have a handler, for arguments that name no subcommand.
     Container(Option<ClientHandler>),
@@ -227,7 +228,7 @@ impl Command {
 
     /// Whether it may write data.
     pub fn writes(&self) -> bool {
-        matches!(self.run, Run::Write(_) | Run::MayStore(..))
+        matches!(self.run, Run::Write(_) | Run::MayStore(..) | Run::Migrate)
     }
 
     /// Whether it is about data alone. INFO and WATCH, which are `Mixed`, are not.
@@ -265,6 +266,7 @@ const GENERIC: &[&[Command]] =
 const SERVER: &[&[Command]] = &[
     server::COMMANDS,
     generic::DATABASES,
+    dump::OF_CLUSTERS,
     connection::ACL,
     info::COMMANDS,
     introspection::COMMANDS,

@@ -1,9 +1,8 @@
 //! simple-redis: a Redis server to read in an evening and to use the same night.
 //!
-//! This is the front door. It reads the configuration, binds the port, replays the log, and gives every
-//! client a thread of its own. If the replay takes longer than [`MOMENT`], clients are let in meanwhile
-//! and told LOADING. Double frames are locks. A leaf is held only for a moment: whoever has it takes no other lock
-//! of this drawing:
+//! This is the front door. It reads the configuration, binds the port, replays the log, and gives every client a
+//! thread of its own. If the replay takes longer than [`MOMENT`], clients are let in meanwhile and told LOADING.
+//! Double frames are locks. A leaf is held only for a moment: whoever has it takes no other lock of this drawing:
 //!
 //! ```text
 //! accept ─▶ one thread per client

@@ -12,10 +12,9 @@
 //!
 //! Four rules of form, all Redis's:
 //! 1. A *unit* replays as a whole: one command with the DELs of expired keys that it has met, one EXEC, one pop for a
-//!    client that waits in BLPOP, or the DEL of one expired key that no command has named (SCAN, RANDOMKEY and
-//!    active expiry meet such keys). If it leaves
-//!    more than one record, they stand between `MULTI` and `EXEC`. So a log that ends in the middle replays all of
-//!    them or none.
+//!    client that waits in BLPOP, or the DEL of one expired key that no command has named (SCAN, RANDOMKEY and active
+//!    expiry meet such keys). If it leaves more than one record, they stand between `MULTI` and `EXEC`. So a log that
+//!    ends in the middle replays all of them or none.
 //! 2. The DEL of an expired key stands before the records of the command that met the key, even if that command
 //!    had recorded something before ([`Records::push_expired`]).
 //! 3. A record applies to the database of the last `SELECT` before it. Records say where the database

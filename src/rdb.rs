@@ -32,7 +32,7 @@ mod write;
 mod ziplist;
 
 pub use read::{Found, check, is_snapshot, read};
-pub use restore::restore;
+pub use restore::{BEHIND, restore};
 pub use write::{How, dump, write};
 
 use std::fmt;

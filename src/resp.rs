@@ -27,8 +27,7 @@
 //! allocated when a length is announced, and the rest as the bytes arrive. (Memory of large values that
 //! are gone is kept, up to 64 MiB for all clients. If a piece of the right size is there, it is used: blob.rs.)
 //!
-//! **The plain way** (resp/plain.rs) is a shortcut for the commands that nearly every client sends.
-//! It adds no rules.
+//! **The plain way** (resp/plain.rs) is a shortcut for the commands that nearly every client sends. It adds no rules.
 //!
 //! **How Redis does it**: networking.c, `processMultibulkBuffer` and `processInlineBuffer`. Its
 //! parser can stop at any byte and resume, because one thread serves all clients. Ours may block,

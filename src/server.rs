@@ -9,7 +9,8 @@
 //!   ├─ scripts              sources of Lua, and the machines that run them
 //!   ├─ hub                  subscribers and monitors
 //!   ├─ replicas             those that are sent the log (server/replicas.rs)
-//!   └─ primary              the one that we follow, if we are a replica (server/primary.rs)
+//!   ├─ primary              the one that we follow, if we are a replica (server/primary.rs)
+//!   └─ targets              connections to servers to which keys are moved (server/targets.rs)
 //! Public                    what other threads see of a client: CLIENT LIST, CLIENT KILL
 //!   └─ shown                what its own thread has written there: a mutex (a leaf)
 //! ```
@@ -28,6 +29,7 @@ pub mod pause;
 pub mod primary;
 pub mod replicas;
 pub mod scripts;
+pub mod targets;
 
 use crate::aof::Aof;
 use crate::config::Config;
@@ -55,6 +57,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
+use targets::Targets;
 
 /// What all threads share, except the data.
 pub struct Server {
@@ -74,6 +77,8 @@ pub struct Server {
     pub hub: Hub,
     pub replicas: Replicas,
     pub primary: Primary,
+    /// MIGRATE's connections.
+    pub targets: Targets,
     /// Leads to the thread that frees large values, so that nobody frees them under a lock.
     pub lazyfree: Sender<Garbage>,
     pub started: Instant,
@@ -125,6 +130,7 @@ impl Server {
             hub: Hub::default(),
             replicas: Replicas::default(),
             primary: Primary::default(),
+            targets: Targets::default(),
             lazyfree,
             started: Instant::now(),
             startup: Resident::now().map_or(0, |resident| resident.anonymous),
@@ -216,8 +222,10 @@ impl Server {
     }
 
     /// Ends the clients that have been idle for longer than `timeout` seconds. Subscribers and monitors
-    /// wait for others, and replicas have `repl-timeout`, so they are never ended for being idle.
+    /// wait for others, and replicas have `repl-timeout`, so they are never ended for being idle. Connections of
+    /// MIGRATE are closed if they were idle.
     pub fn end_idle(&self) {
+        self.targets.close_unused();
         let timeout = self.config.timeout.get() as u64 * 1000;
         if timeout > 0 {
             let clients = self.clients.all();

@@ -132,34 +132,6 @@ fn the_book_says_when_to_read_every_file() {
     none(&faults);
 }
 
-/// The rows on the front page are the benchmark's, as they stand in the full report.
-#[test]
-fn the_front_page_shows_figures_of_the_report() {
-    let report = read(SCRIPTS);
-    let front = read(FRONT);
-    let shown = between(&front, "figures").expect("the figures");
-    let rows: Vec<&str> = shown.lines().filter(|line| line.starts_with("| ")).collect();
-    let mut faults = Vec::new();
-    for row in rows.iter().skip(1) {
-        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
-        let what = cells[1].split(" · ").next().unwrap_or_default();
-        let is_row = |line: &str| {
-            let other: Vec<&str> = line.split('|').map(str::trim).collect();
-            let value = |cell: &str| cell.split(" · ").next().unwrap_or_default().to_string();
-            other.len() > 4
-                && other[1] == what
-                && value(other[2]) == cells[2]
-                && value(other[3]) == cells[3]
-                && other[4].starts_with(&format!("{} ", cells[4]))
-        };
-        if !report.lines().any(is_row) {
-            faults.push(format!("{FRONT} shows a row that {SCRIPTS} has not: {row}"));
-        }
-    }
-    none(&faults);
-    assert_eq!(rows.len(), 9, "eight rows, and their head");
-}
-
 /// Whatever the line breaks: what is shown as code of the server is code of the server.
 #[test]
 fn the_code_on_the_front_page_is_in_the_sources() {
@@ -230,7 +202,7 @@ fn every_file_that_a_page_names_exists() {
         let not_yet: Vec<&str> = lessons
             .flat_map(|rest| rest.split("-->").next().unwrap_or("").split_whitespace())
             .collect();
-        for ending in [".rs", ".sh", ".toml", ".txt", ".py", ".mjs", ".awk", ".svg"] {
+        for ending in [".rs", ".sh", ".toml", ".txt", ".py", ".mjs", ".svg"] {
             for (at, _) in page.text.match_indices(ending) {
                 let name = path_before(&page.text, at);
                 let path = [name, ending].concat();

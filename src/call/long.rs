@@ -137,7 +137,7 @@ impl Caller<'_> {
     }
 
     /// Gives the lock back in the middle of a command.
-    fn give_back_midway(&mut self) {
+    pub(super) fn give_back_midway(&mut self) {
         self.batch.clock.read();
         self.batch.give_back();
     }

@@ -106,9 +106,10 @@ pub(super) fn may_stand(args: &Args) -> Result<(), String> {
             None => format!("not supported: {name}"),
         });
     };
-    // A script is never logged, but what it has done.
-    let is_about_data = (row.command.uses_data() && !row.command.is_script())
-        || matches!(row.command.run, Run::Exec);
+    // A script and MIGRATE are never logged, but what they have done.
+    let is_outcome = !row.command.is_script() && !matches!(row.command.run, Run::Migrate);
+    let is_about_data =
+        (row.command.uses_data() && is_outcome) || matches!(row.command.run, Run::Exec);
     if !is_about_data && !row.command.is(Flag::InLog) {
         return Err(format!("not supported: {name}"));
     }
@@ -186,8 +187,8 @@ impl Replayer<'_> {
     }
 
     fn replay_one(&mut self, arrived: &mut Arrived) -> Result<(), String> {
-        // A command that writes may stand in a log, so the table is not asked a second time.
-        let writes = |row: &&Row| row.command.writes();
+        // These may stand in a log, so the table is not asked a second time.
+        let writes = |row: &&Row| matches!(row.command.run, Run::Write(_) | Run::MayStore(..));
         if arrived.row.filter(writes).is_none() {
             may_stand(&arrived.args)?;
         }

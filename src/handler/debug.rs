@@ -25,7 +25,7 @@ mod digest;
 mod htstats;
 
 use super::args::{Cursor, at_least};
-use super::{Command, Flag, NO_KEY, Run, command, subcommand_syntax};
+use super::{Command, Flag, NO_KEY, Run, command, dump, subcommand_syntax};
 use crate::client::{Client, Replies, Then};
 use crate::config;
 use crate::error::Error;
@@ -284,13 +284,12 @@ fn quicklist_packed_threshold(_: &mut Client, args: &Args, reply: &mut Reply) ->
     }
 }
 
-/// As Redis prints it. There is no RDB here, so `serializedlength` is what the value takes in a base of the log.
+/// As Redis prints it.
 fn object(client: &mut Client, view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let entry = view.peek(Key::of(argument(args)?)).ok_or(Error::NoSuchKey)?;
     let value = entry.value();
     let idle = entry.entry.usage().idle(view.time.now) / 1000;
-    let mut length = 0;
-    value.rewrite(b"", &mut |words| length += words[1..].iter().map(|w| w.len()).sum::<usize>());
+    let length = dump::length(view, entry);
     let mut text = format!(
         "Value at:{:p} refcount:1 encoding:{} serializedlength:{length} lru:{} lru_seconds_idle:{idle}",
         entry.entry,

@@ -1,21 +1,34 @@
-//! DUMP and RESTORE: a value as bytes, to be made again elsewhere.
+//! DUMP and RESTORE: a value as bytes, to be made again elsewhere. MIGRATE sends another server the RESTOREs.
 //!
 //! The bytes are those of a snapshot (src/rdb.rs) with the version and a checksum behind them, so any Redis makes
 //! them again. RESTORE checks them before anything changes.
 //!
 //! **How Redis does it**: cluster.c, because a cluster moves its keys in this way.
 
+pub mod migrate;
+
 use super::args::{Cursor, integer};
-use super::{Command, Flag, ONE_KEY, Run, command};
+use super::{Command, Flag, Keys, NO_KEY, ONE_KEY, Run, command};
 use crate::error::Error;
 use crate::rdb;
 use crate::resp::{Args, Digits, Reply};
 use crate::store::{View, ViewMut};
+use crate::types::Entry;
+
+/// One key, or those behind a word.
+const THIRD: Keys = Keys { first: 3, last: 3, step: 1, ..NO_KEY };
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
     command("dump",               2, Run::Read(dump),     ONE_KEY, "2.6.0", "key",                                                                                    "Return a serialized version of the value stored at the specified key.").uses("RO access"),
+    command("migrate",           -6, Run::Migrate,        THIRD,   "2.6.0", "host port key|\"\" destination-db timeout [COPY] [REPLACE] [[AUTH password]|[AUTH2 username password]] [KEYS key [key ...]]", "Atomically transfer a key from a Redis instance to another one.").uses_by("RW access delete, ?KEYS RW access delete incomplete", migrate::keys),
     command("restore",           -4, Run::Write(restore), ONE_KEY, "2.6.0", "key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]", "Create a key using the provided serialized value, previously obtained using DUMP.").with(&[Flag::DenyOom]).uses("OW update"),
+];
+
+/// In Redis's documentation it is one of the server's. Nodes of a cluster send it instead of RESTORE, if they run MIGRATE.
+#[rustfmt::skip]
+pub const OF_CLUSTERS: &[Command] = &[
+    command("restore-asking", -4, Run::Write(restore), ONE_KEY, "3.0.0", "key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]", "An internal command for migrating keys in a cluster").with(&[Flag::DenyOom]).uses("OW update"),
 ];
 
 fn dump(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
@@ -23,11 +36,20 @@ fn dump(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
         reply.nil();
         return Ok(());
     };
+    reply.bulk(&payload(view, entry));
+    Ok(())
+}
+
+fn payload(view: &View, entry: Entry) -> Vec<u8> {
     let (packs, list) = (view.limits.packs, view.limits.list);
     let how = rdb::How { packs, checks: true, list, is_base: false, tells: None };
     // Nothing fails that is written to memory.
-    reply.bulk(&rdb::dump(entry.value(), how).unwrap_or_default());
-    Ok(())
+    rdb::dump(entry.value(), how).unwrap_or_default()
+}
+
+/// How many bytes the value has in a snapshot: without its form in front, and the version and the CRC behind.
+pub fn length(view: &View, entry: Entry) -> usize {
+    payload(view, entry).len() - 1 - rdb::BEHIND
 }
 
 struct Options {

@@ -129,7 +129,7 @@ fn is_free(view: &mut ViewMut, db: usize, key: Key) -> bool {
     view.in_db(db, |view| view.peek(key).is_none())
 }
 
-fn del(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+pub fn del(view: &mut ViewMut, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let deleted = args.keys(1).filter(|key| view.delete(*key));
     reply.count(deleted.count());
     Ok(())

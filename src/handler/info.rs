@@ -358,9 +358,10 @@ impl Info<'_> {
         self.field("pubsub_channels", channels);
         self.field("pubsub_patterns", patterns);
         self.field("pubsubshard_channels", shards);
+        self.absent("latest_fork_usec total_forks");
+        self.field("migrate_cached_sockets", self.server.targets.kept());
         self.absent(
-            "latest_fork_usec total_forks migrate_cached_sockets \
-             slave_expires_tracked_keys active_defrag_hits active_defrag_misses \
+            "slave_expires_tracked_keys active_defrag_hits active_defrag_misses \
              active_defrag_key_hits active_defrag_key_misses total_active_defrag_time \
              current_active_defrag_time tracking_total_keys tracking_total_items \
              tracking_total_prefixes unexpected_error_replies",

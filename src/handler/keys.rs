@@ -12,7 +12,7 @@
 //!
 //! The words are Redis's: `RO` reads, `RW` changes, `OW` replaces, `RM` removes. `access` gives the client data of
 //! the value, and not only its length or type; `update`, `insert` and `delete` say how it changes. `not_key` is
-//! a channel, which a cluster treats as a key.
+//! a channel, which a cluster treats as a key. MIGRATE's `KEYS` is a word behind which keys stand.
 //!
 //! COMMAND GETKEYS asks [`Command::keys_of`]. COMMAND INFO shows the same as Redis's key specifications
 //! ([`Command::key_specs`]).
@@ -64,6 +64,9 @@ pub const READS: Uses = Uses { text: "RO access", of: None };
 
 const NOT_KEY: &str = "not_key";
 
+/// In front of what is done with keys that stand behind the word KEYS.
+const BEHIND_KEYS: &str = "?KEYS ";
+
 impl Command {
     /// Says what it does with its keys.
     pub const fn uses(mut self, text: &'static str) -> Command {
@@ -91,7 +94,7 @@ impl Command {
     /// and knows no uses.
     pub fn keys_of(&self, args: &Args) -> Option<Vec<Used>> {
         if let Some(of) = self.uses.of {
-            return Some(of(args));
+            return Some(of(args)).filter(|keys| !keys.is_empty());
         }
         let Keys { first, last, step, counted_by } = self.keys;
         let mut places = Vec::new();
@@ -132,10 +135,12 @@ impl Command {
         for (index, text) in self.uses.text.split(", ").enumerate() {
             reply.map(3);
             reply.bulk(b"flags");
-            reply_flags(text.trim_start_matches('?'), reply);
+            reply_flags(text.trim_start_matches(BEHIND_KEYS).trim_start_matches('?'), reply);
             let at = first + index as i64;
             let range = |last| ("range", vec![("lastkey", last), ("keystep", step), ("limit", 0)]);
-            let (begin, find) = if text.starts_with('?') {
+            let (begin, find) = if text.starts_with(BEHIND_KEYS) {
+                (("keyword", vec![("startfrom", -2)]), range(-1))
+            } else if text.starts_with('?') {
                 (("unknown", vec![]), ("unknown", vec![]))
             } else if counted_by > 0 && (first == 0 || index == placed) {
                 let find = vec![("keynumidx", 0), ("firstkey", 1), ("keystep", 1)];
@@ -157,7 +162,12 @@ impl Command {
                 reply.bulk(b"type");
                 reply.bulk(kind.as_bytes());
                 reply.bulk(b"spec");
-                reply.map(numbers.len());
+                let is_keyword = kind == "keyword";
+                reply.map(numbers.len() + usize::from(is_keyword));
+                if is_keyword {
+                    reply.bulk(b"keyword");
+                    reply.bulk(b"KEYS");
+                }
                 for (name, number) in numbers {
                     reply.bulk(name.as_bytes());
                     reply.integer(number);
@@ -175,8 +185,8 @@ pub fn reply_flags(text: &str, reply: &mut Reply) {
 }
 
 /// As C's `atoi`: the number at the beginning, or 0, and of one that is too large the last 32 bits. So Redis counts keys
-/// here, and nowhere else.
-fn c_int(text: &[u8]) -> i32 {
+/// here, and reads MIGRATE's port.
+pub(super) fn c_int(text: &[u8]) -> i32 {
     let text = text.trim_ascii_start();
     let (is_negative, digits) = match text {
         [b'-', digits @ ..] => (true, digits),

@@ -203,6 +203,15 @@ pub fn shown<'a>(row: &Row, args: &'a Args) -> Vec<&'a [u8]> {
             "config|set" if SECRETS.iter().any(|name| word.eq_ignore_ascii_case(name)) => {
                 secrets = index + 1..index + 2;
             }
+            "migrate" if index > 5 && index >= secrets.end => {
+                match word.to_ascii_lowercase().as_slice() {
+                    b"auth" => secrets = index + 1..index + 2,
+                    b"auth2" => secrets = index + 1..index + 3,
+                    // Behind it nothing is an option.
+                    b"keys" => secrets = args.len()..args.len(),
+                    _ => {}
+                }
+            }
             _ => {}
         }
         let secret = secrets.contains(&index);

@@ -10,6 +10,7 @@ use crate::types::{Limits, Loose};
 /// Bytes of the version and of the CRC.
 const VERSION: usize = 2;
 const CRC: usize = 8;
+pub const BEHIND: usize = VERSION + CRC;
 
 const WRONG_PAYLOAD: Error = Error::Fixed("ERR DUMP payload version or checksum are wrong");
 const BAD_DATA: Error = Error::Fixed("ERR Bad data format");

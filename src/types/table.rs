@@ -48,7 +48,7 @@ use std::hint::black_box;
 /// Entries per slot above which the table gets one more slot. HashMap gives 7 entries 8 buckets,
 /// and 14 entries, as in a slot that still waits to be split, 16. With 22 an entry would take two
 /// bytes less, and a segment three times the entries: see [`SEGMENT`] for what that costs.
-const FILL: usize = 7;
+pub const FILL: usize = 7;
 
 /// As many as [`warm`] looks for at once.
 pub const WARM: usize = 64;
@@ -507,13 +507,18 @@ impl<E: Keyed> Table<E> {
         }
     }
 
-    /// Visits the entries of one slot, which this random number chooses. So each entry has the same chance.
-    pub fn visit_slot<'a>(&'a self, number: u64, mut visit: impl FnMut(u64, Held<'a, E>)) {
+    /// Visits the entries of some slots, which these random numbers choose. So each entry has the same chance.
+    pub fn visit_slots<'a>(&'a self, numbers: &[u64], mut visit: impl FnMut(u64, Held<'a, E>)) {
         let rows = self.slots + usize::from(!self.twins.is_empty());
-        let (row, _) = random_place(number, rows, 1);
-        match self.slot(row) {
-            Some(slot) => slot.iter().for_each(|(digest, entry)| visit(*digest, self.found(entry))),
-            None => self.twins().for_each(|twin| visit(digest_of(twin.key()), twin)),
+        let chosen = numbers.iter().map(|number| self.slot(random_place(*number, rows, 1).0));
+        wait_for(chosen.clone().flatten());
+        for slot in chosen {
+            match slot {
+                Some(slot) => {
+                    slot.iter().for_each(|(digest, entry)| visit(*digest, self.found(entry)))
+                }
+                None => self.twins().for_each(|twin| visit(digest_of(twin.key()), twin)),
+            }
         }
     }
 
