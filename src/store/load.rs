@@ -1,4 +1,6 @@
 //! Data that comes whole, key by key from a snapshot or all of it: no command has made it, so nothing is told or logged.
+//!
+//! Whoever fills a keyspace has it only when all of it has come ([`Loading::end`]): so nothing is ever half loaded.
 
 use super::{Garbage, Keyspace};
 use crate::key::Key;

@@ -8,7 +8,7 @@
 //! file may lie, so it is believed little by little: the table is given room for four times as many as have come.
 //!
 //! ```text
-//! 1,000,000 are expected     1,024 have come ──▶ room for 4,096     …     262,144 ──▶ room for 1,000,000
+//! 1,000,000 are expected     977 have come ──▶ room for 3,907     …     250,000 ──▶ room for 1,000,000
 //! ```
 //!
 //! In that way a third of the entries moves once.
@@ -93,7 +93,11 @@ impl<E: Keyed> Bulk<E> {
         let len = table.len() + waiting.len();
         let expected = usize::try_from(*expected).unwrap_or(usize::MAX);
         if expected > len && table.room() < len {
-            table.make_room((4 * len).max(BELIEVED).min(expected));
+            let mut room = expected;
+            while room > BELIEVED.max(4 * len) {
+                room = room.div_ceil(4);
+            }
+            table.make_room(room);
         }
         table.look_ahead(waiting.iter().map(|waiting| waiting.digest));
         let mut key = Vec::new();
