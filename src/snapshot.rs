@@ -304,7 +304,7 @@ fn tell(path: &Path, found: &Found, took: Duration) {
 mod tests {
     use super::*;
     use crate::aof::disk::simulated::{Call, Disk, Fate};
-    use crate::aof::power_cuts::{Contents, Random, config_with, keyspace};
+    use crate::aof::power_cuts::{Contents, Random, config_with, keyspace, print_nothing};
     use crate::types::Str;
     use std::cell::Cell;
     use std::rc::Rc;
@@ -317,6 +317,7 @@ mod tests {
 
     /// What a start finds on this disk.
     fn found(disk: &Disk) -> Result<Option<Contents>, String> {
+        print_nothing();
         let loaded = load(&config_on(disk), &Status::default(), &Snapshots::default())?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Ok(loaded.map(|keyspace| {

@@ -93,11 +93,15 @@ pub fn config_with(disk: &Disk, flags: &[&str]) -> Arc<Config> {
     }
 }
 
-/// Starts a log; returns it and what it holds.
-pub(super) fn start_on(config: &Arc<Config>) -> Result<(Aof, Contents), String> {
-    // What all these starts print would hide what the tests print.
+/// What many starts print would hide what the tests print.
+pub fn print_nothing() {
     let null = std::fs::File::options().write(true).open("/dev/null");
     crate::log::into_file(null.expect("/dev/null can be written"));
+}
+
+/// Starts a log; returns it and what it holds.
+pub(super) fn start_on(config: &Arc<Config>) -> Result<(Aof, Contents), String> {
+    print_nothing();
     let aof = Aof::new(config.clone());
     let mut model = Model::default();
     aof.start(&mut |part| model.replay(part))?;

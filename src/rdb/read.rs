@@ -38,6 +38,25 @@ const MOST_WARNINGS: usize = 20;
 /// Calls the function for progress each time so many keys have been read.
 const PROGRESS: u64 = 1_000;
 
+/// A snapshot that is being read.
+struct Reading<'a> {
+    source: Source<'a>,
+    limits: &'a Limits,
+    /// When it began, in milliseconds of Unix time.
+    clock: u64,
+    /// Keys that are expired then are left out.
+    now: Option<u64>,
+    values: Values,
+    loading: Loading,
+    found: Found,
+    /// What was told of the key that follows.
+    deadline: Option<u64>,
+    idle: Option<u64>,
+    frequency: Option<u8>,
+    /// Memory for its name.
+    name: Vec<u8>,
+}
+
 /// Reads a snapshot. What stands behind it is not taken from `inner`. From time to time `progress` is told what was
 /// found so far.
 ///
@@ -49,65 +68,91 @@ pub fn read(
     now: Option<u64>,
     progress: &mut dyn FnMut(&Found),
 ) -> Result<(Keyspace, Found), Error> {
-    let mut source = Source::new(inner);
-    check_version(&mut source)?;
-    let (mut found, mut values) = (Found::default(), Values::default());
-    let mut loading = Loading::new(databases);
-    let (clock, mut name) = (unix_microseconds() / 1000, Vec::new());
-    // What is told before a key.
-    let (mut deadline, mut idle, mut frequency) = (None, None, None);
+    let mut reading = Reading {
+        source: Source::new(inner),
+        limits,
+        clock: unix_microseconds() / 1000,
+        now,
+        values: Values::default(),
+        loading: Loading::new(databases),
+        found: Found::default(),
+        deadline: None,
+        idle: None,
+        frequency: None,
+        name: Vec::new(),
+    };
+    check_version(&mut reading.source)?;
     loop {
-        let start = source.offset();
-        let form = match source.byte()? {
+        let start = reading.source.offset();
+        match reading.source.byte()? {
             opcode::EOF => break,
-            opcode @ opcode::FIRST.. => {
-                match opcode {
-                    opcode::SELECT_DB => {
-                        let db = database(&mut source, databases)?;
-                        loading.select(db).map_err(|twice| of_twice(loading.db, twice))?;
-                    }
-                    opcode::RESIZE_DB => {
-                        loading.expect(source.length()?);
-                        source.length()?;
-                    }
-                    opcode::EXPIRES_MS => deadline = Some(milliseconds(&mut source)?),
-                    opcode::EXPIRES => deadline = Some(seconds(&mut source)? * 1000),
-                    opcode::IDLE => idle = Some(source.length()?),
-                    opcode::FREQUENCY => frequency = Some(source.byte()?),
-                    _ => skip(&mut source, opcode, &mut found)?,
+            opcode @ opcode::FIRST.. => reading.opcode(opcode, databases)?,
+            form => {
+                reading.key(form, start)?;
+                if reading.found.keys.is_multiple_of(PROGRESS) {
+                    reading.found.bytes = reading.source.offset();
+                    progress(&reading.found);
                 }
-                continue;
             }
-            form => form,
-        };
-        source.string(&mut name)?;
+        }
+    }
+    reading.end()
+}
+
+impl Reading<'_> {
+    fn opcode(&mut self, opcode: u8, databases: usize) -> Result<(), Error> {
+        let source = &mut self.source;
+        match opcode {
+            opcode::SELECT_DB => {
+                let db = database(source, databases)?;
+                self.loading.select(db).map_err(|twice| of_twice(self.loading.db, twice))?;
+            }
+            opcode::RESIZE_DB => {
+                self.loading.expect(source.length()?);
+                source.length()?;
+            }
+            opcode::EXPIRES_MS => self.deadline = Some(milliseconds(source)?),
+            opcode::EXPIRES => self.deadline = Some(seconds(source)? * 1000),
+            opcode::IDLE => self.idle = Some(source.length()?),
+            opcode::FREQUENCY => self.frequency = Some(source.byte()?),
+            _ => skip(source, opcode, &mut self.found)?,
+        }
+        Ok(())
+    }
+
+    /// Reads a key, which begins at `start`, and its value.
+    fn key(&mut self, form: u8, start: u64) -> Result<(), Error> {
+        let mut name = std::mem::take(&mut self.name);
+        self.source.string(&mut name)?;
         let key = Key::of(&name);
-        let deadline = deadline.take();
-        let usage = Usage::new(limits.remember, clock);
-        usage.set(limits.remember, idle.take(), frequency.take(), clock);
-        let value = values.read(&mut source, form, limits);
-        let is_past = deadline.zip(now).is_some_and(|(deadline, now)| deadline < now);
-        match value.map_err(|error| error.of_key(loading.db, &key, start))? {
-            None => found.warn(format!("the key '{}' is empty", key.escape_ascii())),
-            Some(_) if is_past => found.expired += 1,
+        let (remember, clock, db) = (self.limits.remember, self.clock, self.loading.db);
+        let usage = Usage::new(remember, clock);
+        usage.set(remember, self.idle.take(), self.frequency.take(), clock);
+        let deadline = self.deadline.take();
+        let is_past = deadline.zip(self.now).is_some_and(|(deadline, now)| deadline < now);
+        let value = self.values.read(&mut self.source, form, self.limits);
+        match value.map_err(|error| error.of_key(db, &key, start))? {
+            None => self.found.warn(format!("the key '{}' is empty", key.escape_ascii())),
+            Some(_) if is_past => self.found.expired += 1,
             Some(value) => {
-                found.keys += 1;
-                let added = loading.add(key, deadline, value, usage, start);
-                added.map_err(|twice| of_twice(loading.db, twice))?;
+                self.found.keys += 1;
+                let added = self.loading.add(key, deadline, value, usage, start);
+                added.map_err(|twice| of_twice(db, twice))?;
             }
         }
-        if found.keys % PROGRESS == 0 {
-            found.bytes = source.offset();
-            progress(&found);
+        self.name = name;
+        Ok(())
+    }
+
+    fn end(mut self) -> Result<(Keyspace, Found), Error> {
+        self.found.bytes = check_crc(&mut self.source)?;
+        let (db, mut found) = (self.loading.db, self.found);
+        let mut keyspace = self.loading.end().map_err(|twice| of_twice(db, twice))?;
+        if let (Some(id), Some(offset)) = (found.id.take(), found.offset) {
+            keyspace.set_origin(Origin { id, offset, db: found.stream_db });
         }
+        Ok((keyspace, found))
     }
-    found.bytes = check_crc(&mut source)?;
-    let db = loading.db;
-    let mut keyspace = loading.end().map_err(|twice| of_twice(db, twice))?;
-    if let (Some(id), Some(offset)) = (found.id.take(), found.offset) {
-        keyspace.set_origin(Origin { id, offset, db: found.stream_db });
-    }
-    Ok((keyspace, found))
 }
 
 /// Whether a file that begins so is a snapshot.
