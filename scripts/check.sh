@@ -57,7 +57,7 @@ step_faults() {
     scripts/faults.sh
 }
 
-needs_interop="redis-server redis-cli"
+needs_interop="redis-server redis-cli rustc python3"
 step_interop() {
     scripts/interop.sh
 }

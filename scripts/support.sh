@@ -14,8 +14,14 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 scratch=$(mktemp -d)
 server=
 
+# What a script has to do at its end, whatever that is.
+at_end() {
+    :
+}
+
 clean_up() {
     status=$?
+    at_end
     [ -z "$server" ] || { kill "$server" && wait "$server" || :; } 2>/dev/null
     [ "$status" -eq 0 ] || [ ! -s "$scratch/log" ] || sed 's/^/server: /' "$scratch/log" >&2
     rm -rf "$scratch"

@@ -275,11 +275,16 @@ impl Aof {
         Some(at)
     }
 
-    /// The position behind the last record that has changed something.
+    /// The position behind the last record that has changed something. What a failing disk has refused does not count:
+    /// replicas are not sent it, and nobody was told that it is safe.
     pub fn last_change(&self) -> Position {
         let (begin, end) = *self.backlog.idle.lock().unwrap();
         let position = self.position();
-        if position == end { begin } else { position }
+        let change = if position == end { begin } else { position };
+        match self.failure() {
+            None => change,
+            Some(_) => change.min(self.sendable()),
+        }
     }
 
     /// Marks this moment; returns the stream behind it too. From here on the backlog is kept, if it was not yet.

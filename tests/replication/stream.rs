@@ -171,6 +171,9 @@ fn what_the_disk_has_refused_is_not_sent_and_what_it_takes_later_is() {
     assert!(more.is_err(), "{more:?}");
     replica.socket().unwrap().set_nonblocking(false).unwrap();
     assert_eq!(keys(&replica.stream).len(), acknowledged);
+    // So whoever moves to the replica because the disk is full knows that nothing is missing there.
+    replica.ack();
+    assert_eq!(client.run("WAIT 1 5000"), "(integer) 1");
     let pid = server.pid().to_string();
     match Command::new("prlimit").args(["--pid", &pid, "--fsize=unlimited"]).status() {
         Ok(status) if status.success() => {}
