@@ -165,17 +165,16 @@ impl Stored {
         heap: &mut Heap,
     ) -> Stored {
         match value {
-            Form::Small(kind, payload) => {
-                let bytes = deadline.map(u64::to_le_bytes);
-                let bytes: &[u8] = bytes.as_ref().map_or(&[], |bytes| bytes);
-                Stored::Small(Small {
-                    piece: heap.add(&[key, bytes, payload]),
-                    key_len: key.len() as u32,
-                    kind,
-                    expires: deadline.is_some(),
-                    usage,
-                })
-            }
+            Form::Small(kind, payload) => Stored::Small(Small {
+                piece: match deadline {
+                    None => heap.add(&[key, payload]),
+                    Some(deadline) => heap.add(&[key, &deadline.to_le_bytes(), payload]),
+                },
+                key_len: key.len() as u32,
+                kind,
+                expires: deadline.is_some(),
+                usage,
+            }),
             Form::Large(value) => {
                 let (key, value) = (key.into(), value.into());
                 Stored::Large(Box::new(Large { key, deadline, usage, value }))
