@@ -5,6 +5,7 @@
 //! every 100 ms, and after CONFIG SET:  is it exceeded? ─▶ lock ─ evict for half a millisecond ─ log, unlock, commit
 //!                                                          └────────── pause for as long ──────────┘ until it fits
 //! every 4 minutes:                     visits all entries, so that they go on to know when they were used
+//! when the policy is another one:      the same, so that they know how often, and not when; or the other way round
 //! ```
 //!
 //! **How Redis does it**: `evictionTimeProc`, an event of its one loop.
@@ -17,7 +18,8 @@ use crate::resp::Reply;
 use crate::server::Server;
 use crate::stats::unix_microseconds;
 use crate::store::Store;
-use crate::types::Limits;
+use crate::types::{Limits, Remember, Usage};
+use std::mem::discriminant;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
@@ -32,6 +34,8 @@ pub fn evict_for_ever(server: &Arc<Server>, store: &Store) -> ! {
     let mut client = Client::fake(server);
     let mut reply = Reply::new();
     let mut kept_up = Instant::now();
+    let remember = || Limits::of(&server.config, Source::Client).remember;
+    let mut remembers = remember();
     server.eviction.wake_me();
     let limit = server.config.maxmemory.get();
     if (1..1024 * 1024).contains(&limit) {
@@ -57,16 +61,20 @@ pub fn evict_for_ever(server: &Arc<Server>, store: &Store) -> ! {
             }
             thread::sleep(begin.elapsed());
         }
-        if kept_up.elapsed() >= KEEP_UP {
+        let remembered = std::mem::replace(&mut remembers, remember());
+        if discriminant(&remembered) != discriminant(&remembers) {
+            visit_usages(server, store, remembers, Usage::turn);
+        } else if kept_up.elapsed() >= KEEP_UP {
             kept_up = Instant::now();
-            keep_up(server, store);
+            visit_usages(server, store, remembers, Usage::keep_up);
         }
     }
 }
 
 fn is_exceeded(server: &Server, store: &Store) -> bool {
     let limit = server.config.maxmemory.get();
-    if limit == 0 || server.is_loading() || server.pause.is_on() || server.primary.is_set() {
+    let evicts_for_us = server.primary.evicts_for_us(&server.config);
+    if limit == 0 || server.is_loading() || server.pause.is_on() || evicts_for_us {
         server.eviction.is_exceeded.store(false, Relaxed);
         return false;
     }
@@ -100,16 +108,20 @@ fn lower_the_ceiling(server: &Server, batch: &Batch, room: Room) {
     }
 }
 
-/// Visits all entries, some under one lock.
-fn keep_up(server: &Server, store: &Store) {
-    let remember = Limits::of(&server.config, Source::Client).remember;
+/// Visits what all entries remember of their use, some under one lock.
+fn visit_usages(
+    server: &Server,
+    store: &Store,
+    remember: Remember,
+    visit: fn(&Usage, Remember, u64),
+) {
     for db in 0..server.config.databases.get() {
         let mut cursor = 0;
         loop {
             let begin = Instant::now();
             cursor = {
-                let keyspace = store.read_when_free();
-                keyspace.keep_up(db, cursor, remember, unix_microseconds() / 1000)
+                let (keyspace, now) = (store.read_when_free(), unix_microseconds() / 1000);
+                keyspace.visit_usages(db, cursor, |usage| visit(usage, remember, now))
             };
             if cursor == 0 {
                 break;

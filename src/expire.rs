@@ -62,7 +62,7 @@ fn may_expire(server: &Server) -> bool {
     is_on && !server.is_loading() && !server.pause.is_on() && !server.primary.is_set()
 }
 
-/// Finishes what changes have begun: the blocks that have become half empty are left (heap.rs).
+/// Finishes what changes have begun: the blocks of which a part has become empty are left (heap.rs).
 fn give_memory_back(store: &Store) {
     while store.read_when_free().has_blocks_to_empty() {
         let begin = Instant::now();

@@ -29,6 +29,7 @@ pub mod pause;
 pub mod primary;
 pub mod replicas;
 pub mod scripts;
+pub mod tail;
 pub mod targets;
 
 use crate::aof::Aof;

@@ -34,7 +34,7 @@ mod databases;
 mod evict;
 mod expire;
 mod limits;
-mod load;
+pub mod load;
 mod memory;
 mod origin;
 mod shared;
@@ -55,7 +55,6 @@ use std::sync::Mutex;
 
 pub use blocking::{Blocking, Serve, Wait, Waiter};
 pub use expire::{Report, Time};
-pub use load::Loading;
 pub use memory::Data;
 pub use origin::Origin;
 pub use shared::{Busy, Store};

@@ -118,6 +118,40 @@ fn what_lazyfree_has_not_freed_yet_is_bounded() {
     assert!(most <= 4, "{most} of {one}");
 }
 
+/// To evict all keys would be in vain.
+#[test]
+fn an_argument_that_is_longer_than_the_limit_is_refused_and_the_cache_stays() {
+    let flags = ["--appendonly", "no", "--enable-debug-command", "yes"];
+    let server = Server::start(&flags);
+    let mut client = server.client();
+    client.run("CONFIG SET maxmemory-policy allkeys-lru");
+    assert_eq!(client.run("DEBUG POPULATE 100000 key 100"), "OK");
+    let limit = used(&mut client) + MB;
+    assert_eq!(client.run(&format!("CONFIG SET maxmemory {limit}")), "OK");
+    let reply = client.call(&["SET", "large", &"v".repeat(2 * limit as usize)]).to_string();
+    assert!(reply.starts_with("(error) OOM"), "{reply}");
+    // A few may have gone while it arrived.
+    let left = client.run("DBSIZE");
+    let left: u64 = left.trim_start_matches("(integer) ").parse().expect("a number");
+    assert!(left > 30_000, "{left}");
+    assert_eq!(client.run("SET small v"), "OK");
+}
+
+#[test]
+fn when_the_policy_becomes_lfu_all_keys_begin_with_0_as_in_redis() {
+    let server = Server::start(&["--maxmemory-policy", "allkeys-lru", "--appendonly", "no"]);
+    let mut client = server.client();
+    (0..100).for_each(|i| drop(client.run(&format!("SET key:{i} v"))));
+    client.run("CONFIG SET maxmemory-policy allkeys-lfu");
+    client.run("SET new v");
+    let mut frequency = |key: &str| client.run(&format!("OBJECT FREQ {key}"));
+    // In four minutes of a day a time looks like a frequency: types/usage.rs.
+    eventually("all keys are visited, or the minute is over", || {
+        (0..100).all(|i| frequency(&format!("key:{i}")) == "(integer) 0")
+    });
+    assert_eq!(frequency("new"), "(integer) 5");
+}
+
 /// The shared lock is enough for a script that reads, also if there is a limit.
 #[test]
 fn a_limit_does_not_make_scripts_that_read_take_turns() {

@@ -389,6 +389,32 @@ fn a_hash_of_three_fields_takes_no_kilobyte_more_than_in_redis() {
     });
 }
 
+/// Redis takes 49,600 bytes for such a set, and 104,700 for such a sorted set.
+#[test]
+fn a_thousand_short_members_take_less_than_in_redis() {
+    const KEYS: usize = 400;
+    for (command, most) in [("SADD", 49_000), ("ZADD", 95_000)] {
+        let server = Server::start(&["--appendonly", "no"]);
+        let mut clients = [server.client()];
+        let Some(before) = resident(&server) else {
+            return;
+        };
+        let adds = (0..KEYS).map(|key| {
+            let mut words = vec![command.to_string(), format!("key:{key}")];
+            for member in 0..1_000 {
+                if command == "ZADD" {
+                    words.push((member * 7_919 % 1_000_003).to_string());
+                }
+                words.push(format!("e{member:04}"));
+            }
+            encode(&words)
+        });
+        run(&mut clients, adds);
+        let each = (resident(&server).unwrap_or(u64::MAX) - before) / KEYS as u64;
+        assert!(each < most, "{command}: {each}");
+    }
+}
+
 #[test]
 fn fields_whose_lengths_change_leave_little_behind() {
     const HASHES: usize = 2_000;

@@ -11,13 +11,13 @@
 //! src/evict.rs does the rest (server/eviction.rs).
 //!
 //! Nothing is evicted inside of an EXEC or a script, nor while CLIENT PAUSE keeps the data as it is, nor by a replay, nor by a
-//! replica, whose primary evicts for it.
+//! replica, whose primary evicts for it (unless `replica-ignore-maxmemory` is `no`).
 //!
 //! **How Redis does it**: `performEvictions` in evict.c, before any command, also one that reads. Its time is no part of
 //! the command's, and so not in the slow log; here it is.
 
 use super::Batch;
-use crate::store::Busy;
+use crate::store::{Busy, Data};
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -87,10 +87,15 @@ impl Batch<'_> {
         let config = &self.server.config;
         let limit = config.maxmemory.get();
         // CLIENT PAUSE, or REPLICAOF, may have come while this thread waited for the lock.
-        let stays = || self.server.pause.is_on() || self.server.primary.is_set();
+        let stays = || self.server.pause.is_on() || self.server.primary.evicts_for_us(config);
         if limit == 0 || self.used() <= limit || stays() {
             self.server.eviction.note(true);
             return Room::Enough;
+        }
+        // Half of a cache is better than none, if a client holds so much that no eviction is enough.
+        if self.server.memory(Data::default()).is_held_by_clients(limit) {
+            self.server.eviction.note(false);
+            return Room::Nothing;
         }
         let (policy, samples) = (config.maxmemory_policy.get(), config.maxmemory_samples.get());
         let longest = longest(config.maxmemory_eviction_tenacity.get());

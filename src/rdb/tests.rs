@@ -4,7 +4,8 @@ use super::*;
 use crate::key::Key;
 use crate::resp::Arg;
 use crate::stats::unix_microseconds;
-use crate::store::{Keyspace, Loading};
+use crate::store::Keyspace;
+use crate::store::load::Loading;
 use crate::types::{
     Counting, Edit, Hash, Limits, List, Loose, Member, NodeLimits, Packed, Part, Remember, Set,
     Side, Str, Usage, Value, Zset,

@@ -49,6 +49,13 @@ impl Memory {
         self.startup + self.data.bytes() + self.clients + self.sources + self.machines
     }
 
+    /// Whether what clients hold exceeds the limit by itself: then to evict all keys would be in vain. Not so if there would be
+    /// no room without them either, because nobody means such a limit but to have all keys evicted.
+    pub fn is_held_by_clients(&self, limit: usize) -> bool {
+        let without_keys = self.limited() - self.data.bytes();
+        without_keys > limit && without_keys - self.clients <= limit
+    }
+
     /// Everything but keys and values themselves: `used_memory_overhead`.
     pub fn overhead(&self) -> usize {
         self.used() - self.data.contents

@@ -60,7 +60,7 @@ impl Db {
         let (mut keys, mut contents, mut deadlines) = (0, 0, 0);
         for entry in self.keys.iter() {
             keys += 1;
-            contents += entry.entry.recount();
+            contents += entry.entry.recount(entry.heap);
             deadlines += usize::from(entry.deadline().is_some());
         }
         Data { keys, places: keys * share::<Stored>(), deadlines: deadlines * DEADLINE, contents }

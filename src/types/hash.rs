@@ -11,12 +11,13 @@
 use super::bulk::{Fields, Twice, in_order};
 use super::edit::{Edit, Place};
 use super::entry::{Form, Kind, LargeValue, SmallMut};
-use super::heap::{Heap, Piece};
+use super::heap::{Heap, Length, Piece};
 use super::listpack::{self, Element, Gathered, Listpack, ListpackMut};
 use super::table::{self, Held, HeldMut, Keyed, Table};
 use super::{Limits, Packed, Part, Type, Value, rewrite_elements};
 use crate::key::digest_of;
 use crate::notify::Class;
+use std::ops::Range;
 
 /// Bytes that the fields of a packed hash may take, whatever the configuration says (Redis's number): a
 /// piece counts its bytes with 32 bits, and a listpack its elements. (Tests have less memory.)
@@ -29,16 +30,22 @@ pub enum Hash<'a> {
     Table(&'a Table<Field>),
 }
 
-/// A field of a hash that is a table: name and value in one piece of its heap.
+/// A field of a hash that is a table: in one piece of its heap the length of its name, the name, and the value.
 #[derive(Clone)]
 pub struct Field {
     piece: Piece,
-    name_len: u32,
 }
 
 impl Field {
     pub fn new(name: &[u8], value: &[u8], heap: &mut Heap) -> Field {
-        Field { piece: heap.add(&[name, value]), name_len: name.len() as u32 }
+        Field { piece: heap.add(&[Length::of(name.len()).bytes(), name, value]) }
+    }
+
+    /// Its piece, and where in it the name is.
+    fn bytes<'a>(&self, heap: &'a Heap) -> (&'a [u8], Range<usize>) {
+        let bytes = heap.bytes(&self.piece);
+        let length = Length::before(bytes);
+        (bytes, length.size..length.size + length.count)
     }
 
     pub fn free(self, heap: &mut Heap) {
@@ -52,19 +59,22 @@ impl<'a> Held<'a, Field> {
     }
 
     pub fn value(self) -> &'a [u8] {
-        &self.heap.bytes(&self.entry.piece)[self.entry.name_len as usize..]
+        let (bytes, name) = self.entry.bytes(self.heap);
+        &bytes[name.end..]
     }
 }
 
 impl HeldMut<'_, Field> {
     pub fn set_value(self, value: &[u8]) {
         let HeldMut { entry, heap } = self;
-        let name_len = entry.name_len as usize;
-        if heap.bytes(&entry.piece).len() - name_len == value.len() {
-            heap.bytes_mut(&entry.piece)[name_len..].copy_from_slice(value);
+        let bytes = heap.bytes_mut(&entry.piece);
+        let name = Length::before(bytes);
+        let (_, there) = bytes.split_at_mut(name.size + name.count);
+        if there.len() == value.len() {
+            there.copy_from_slice(value);
         } else {
             heap.edit(&mut entry.piece, |bytes| {
-                bytes.truncate(name_len);
+                bytes.truncate(name.size + name.count);
                 bytes.extend_from_slice(value);
             });
         }
@@ -73,7 +83,8 @@ impl HeldMut<'_, Field> {
 
 impl Keyed for Field {
     fn key<'a>(&'a self, heap: &'a Heap) -> &'a [u8] {
-        &heap.bytes(&self.piece)[..self.name_len as usize]
+        let (bytes, name) = self.bytes(heap);
+        &bytes[name]
     }
 
     fn piece_mut(&mut self) -> Option<&mut Piece> {
@@ -84,8 +95,8 @@ impl Keyed for Field {
         0
     }
 
-    fn recount(&self) -> usize {
-        self.piece.size()
+    fn recount(&self, heap: &Heap) -> usize {
+        heap.size(&self.piece)
     }
 }
 

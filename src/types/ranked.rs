@@ -24,7 +24,7 @@
 //! **How Redis does it**: a skip list (t_zset.c): a node for each element, with a pointer and a count
 //! (`span`) on each of its levels, and the level is chance. Nodes lie anywhere in memory, so a search in a
 //! million elements waits for memory some thirty times, and an element takes 24 bytes and 16 per level,
-//! beside a pointer in its dict. Here it takes its own 20 bytes and some room to grow. To move 64 elements
+//! beside a pointer in its dict. Here it takes its own 16 bytes and some room to grow. To move 64 elements
 //! in a leaf costs less than one of those waits. (It is a ring, so at most half of them move.)
 
 use std::collections::VecDeque;

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A set goes down this list and never up. While it is small, a table would cost more than its members. An
-//! intset of 512 numbers takes one or four kilobytes, where a table takes thirty; in a listpack of 128 members
+//! intset of 512 numbers takes one or four kilobytes, where a table takes twenty; in a listpack of 128 members
 //! a search walks past all of them, so it ends there.
 //!
 //! The table is that of a hash, whose fields have names and no values. So each member is one piece of the

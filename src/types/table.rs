@@ -4,7 +4,7 @@
 //! because all keys move at once. This table is a row of small HashMaps, the *slots*, of about
 //! [`FILL`] entries each. When the average passes that, one slot is added and takes half the
 //! entries of one other; when it falls below, the last slot goes back into the one it came from
-//! (linear hashing, Litwin 1980). Each step moves some seven entries, however large the table is.
+//! (linear hashing, Litwin 1980). Each step moves some fourteen entries, however large the table is.
 //!
 //! ```text
 //! 5 slots                      0      1      2      3      4
@@ -45,16 +45,16 @@ use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::hint::black_box;
 
-/// Entries per slot above which the table gets one more slot. HashMap gives 7 entries 8 buckets,
-/// and 14 entries, as in a slot that still waits to be split, 16. With 22 an entry would take two
-/// bytes less, and a segment three times the entries: see [`SEGMENT`] for what that costs.
-pub const FILL: usize = 7;
+/// Entries per slot above which the table gets one more slot. HashMap gives up to 14 entries 16 buckets,
+/// and up to 28 entries, as in a slot that still waits to be split, 32. With 7 an entry would take four bytes
+/// more. With 22 it would take one byte less, and whoever moves or draws the entries of a slot would take longer.
+pub const FILL: usize = 14;
 
 /// As many as [`warm`] looks for at once.
 pub const WARM: usize = 64;
 
 /// So many slots that wait to be split have about as many entries.
-const TOGETHER: usize = 5;
+const TOGETHER: usize = 3;
 
 const SLOT_BITS_FROM: u32 = 16;
 const SLOT_BITS: u32 = 64 - SLOT_BITS_FROM;
@@ -63,7 +63,7 @@ const SLOT_BITS: u32 = 64 - SLOT_BITS_FROM;
 /// the allocator's sake. glibc puts freed chunks of up to 128 bytes aside, and joins all of them
 /// with their neighbours at once, a sixth of a second for a million, when a chunk of 64 KiB or more
 /// is freed. What is 128 KiB goes back to the kernel instead. With segments of 64 KiB that happens
-/// every 14,000 entries while a table shrinks, in 3 ms.
+/// every 29,000 entries while a table shrinks, in some milliseconds.
 const SEGMENT: usize = 64 * 1024 / size_of::<Slot<()>>();
 
 type Slot<E> = HashMap<u64, E, BuildHasherDefault<Identity>>;
@@ -82,7 +82,7 @@ pub trait Keyed {
     fn outside(&self) -> usize;
 
     /// Bytes that the entry has in its piece and elsewhere, counted anew ([`Table::recount`]).
-    fn recount(&self) -> usize;
+    fn recount(&self, heap: &Heap) -> usize;
 
     /// Reads a little of the memory that a reader of the entry is going to read.
     fn touch(&self, heap: &Heap) -> u8 {
@@ -231,7 +231,7 @@ impl<E: Keyed> Table<E> {
 
     /// The same, counted anew entry by entry.
     pub fn recount(&self) -> usize {
-        self.iter().map(|held| share::<E>() + held.entry.recount()).sum()
+        self.iter().map(|held| share::<E>() + held.entry.recount(held.heap)).sum()
     }
 
     pub fn get(&self, digest: u64, key: &[u8]) -> Option<Held<'_, E>> {
@@ -557,7 +557,12 @@ impl<E: Keyed> Table<E> {
         if added.is_multiple_of(SEGMENT) {
             self.segments.push(Vec::with_capacity(SEGMENT));
         }
-        self.segments[added / SEGMENT].push(slot);
+        let segment = &mut self.segments[added / SEGMENT];
+        if segment.len() == segment.capacity() {
+            // The first one of a small table. A `push` would double it.
+            segment.reserve_exact((segment.len() / 8).clamp(1, SEGMENT - segment.len()));
+        }
+        segment.push(slot);
         self.slots += 1;
     }
 
@@ -565,9 +570,12 @@ impl<E: Keyed> Table<E> {
     fn merge(&mut self) {
         self.slots -= 1;
         let last = self.slots / SEGMENT;
-        let slot = self.segments[last].pop().unwrap_or_default();
-        if self.segments[last].is_empty() {
+        let segment = &mut self.segments[last];
+        let slot = segment.pop().unwrap_or_default();
+        if segment.is_empty() {
             self.segments.pop();
+        } else if last == 0 && segment.len() < segment.capacity() / 2 {
+            segment.shrink_to(segment.len() / 2 * 3);
         }
         let parent = self.slot_mut(self.slots - (1 << self.slots.ilog2()));
         parent.extend(slot);
@@ -623,9 +631,9 @@ pub fn groups<T>(mut items: impl Iterator<Item = T>) -> impl Iterator<Item = Vec
 }
 
 /// Bytes that an entry takes in its slot on average, with its part of what is free there, of the slot itself, and of
-/// what its allocator takes. (Counted are half a place beside its own, and 16 bytes.)
+/// what its allocator takes. (Counted are half a place beside its own, and 10 bytes.)
 pub fn share<E>() -> usize {
-    size_of::<(u64, E)>() * 3 / 2 + 16
+    size_of::<(u64, E)>() * 3 / 2 + 10
 }
 
 /// Bytes that a table in a box takes beside its entries: itself, and the begin of its segments and of its heap.
@@ -700,7 +708,7 @@ mod tests {
             0
         }
 
-        fn recount(&self) -> usize {
+        fn recount(&self, _: &Heap) -> usize {
             0
         }
     }

@@ -22,8 +22,8 @@
 //! and 8 bits with the minute when it was counted last. For each `lfu-decay-time` minutes since then the counter loses one.
 //! The same visit keeps the minutes from beginning again.
 //!
-//! When the policy changes from one to the other, the bits mean nothing until each key was used again. So it is
-//! in Redis, and OBJECT FREQ says so.
+//! When the policy changes from one to the other, the same thread visits all entries at once ([`Usage::turn`]). As in
+//! Redis, a frequency begins with 0 then. An idle time begins with the minutes since the last use was counted.
 //!
 //! **How Redis does it**: evict.c has 24 bits in each object: seconds, which begin again after 194 days; or the same 8 bits
 //! of a counter and 16 bits of minutes. Nobody needs to visit them. Within one second it cannot tell which of two keys
@@ -75,6 +75,9 @@ const MOST: u64 = u8::MAX as u64;
 
 /// A counter loses one after this many minutes at the latest, because the minutes begin again after 256.
 const LONGEST_DECAY: u64 = 240;
+
+/// A last use that seems to be of so few milliseconds ago is one, and no frequency that looks like one.
+const MOMENT: u64 = 1_000;
 
 /// After so many minutes the minute of the last count is one that has not come yet.
 const FUTURE_MINUTES: u64 = 250;
@@ -203,27 +206,50 @@ impl Usage {
 
     /// To be called at least every four minutes: the entry goes on to know how old its bits are.
     pub fn keep_up(&self, remember: Remember, now: u64) {
-        let new = match remember {
+        self.replace(|seen| match remember {
             Remember::LastUse => {
-                let (level, age) = self.age(now);
-                if age < HALF {
-                    return;
-                }
+                let (level, age) = seen.age(now);
                 let used = if level + 1 < LEVELS { age } else { HALF };
-                stamp(now - (used << unit(level)), (level + 1).min(LEVELS - 1))
+                (age >= HALF)
+                    .then(|| stamp(now - (used << unit(level)), (level + 1).min(LEVELS - 1)))
             }
             Remember::Frequency(counting) => {
-                let decays = self.decays(counting, now);
-                if decays == 0 {
-                    return;
-                }
+                let decays = seen.decays(counting, now);
                 // What is left of the time to the next decay stays.
-                let left = self.minutes(now) - decays * counting.decay_time.min(LONGEST_DECAY);
+                let left = seen.minutes(now) - decays * counting.decay_time.min(LONGEST_DECAY);
                 let counted = now.saturating_sub(left * 60_000);
-                (minute(counted) << 8 | self.frequency(counting, now)) as u16
+                let new = (minute(counted) << 8 | seen.frequency(counting, now)) as u16;
+                (decays > 0).then_some(new)
             }
-        };
-        self.0.store(new, Relaxed);
+        });
+    }
+
+    /// To be called once when this is what entries are to remember, and they have remembered the other one.
+    pub fn turn(&self, remember: Remember, now: u64) {
+        self.replace(|seen| {
+            let new = Usage::unknown();
+            let is_turned = match remember {
+                Remember::LastUse => {
+                    new.set_idle(seen.minutes(now) * 60_000, now);
+                    let bits = seen.0.load(Relaxed);
+                    (0..MOMENT).step_by(64).any(|ago| bits == stamp(now - ago, 0))
+                }
+                Remember::Frequency(counting) => {
+                    new.set_frequency(0, now);
+                    seen.minutes(now) == 0 && seen.frequency(counting, now) < 2 * NEW
+                }
+            };
+            // It was used since; a few only seem so.
+            (!is_turned).then(|| new.0.into_inner())
+        });
+    }
+
+    /// Puts in its place what `change` makes of it, if that is anything, and unless the key is used at the same moment.
+    fn replace(&self, change: impl FnOnce(Usage) -> Option<u16>) {
+        let seen = self.0.load(Relaxed);
+        if let Some(new) = change(Usage(AtomicU16::new(seen))) {
+            let _ = self.0.compare_exchange(seen, new, Relaxed, Relaxed);
+        }
     }
 }
 
@@ -276,6 +302,42 @@ mod tests {
         let counting = Counting { log_factor: 10, decay_time: 1 };
         let usage = Usage::new(Remember::Frequency(counting), BEGIN + MINUTE);
         assert_eq!(usage.frequency(counting, BEGIN), NEW);
+    }
+
+    #[test]
+    fn a_use_at_the_moment_of_the_visit_is_not_forgotten() {
+        let now = BEGIN + 10 * MINUTE;
+        let usage = Usage::new(Remember::LastUse, BEGIN);
+        usage.replace(|seen| {
+            usage.note(Remember::LastUse, now, 0);
+            Some(stamp(now - seen.idle(now), 1))
+        });
+        assert!(usage.idle(now) < SECOND, "{}", usage.idle(now));
+    }
+
+    #[test]
+    fn when_the_policy_changes_frequencies_begin_with_0_and_idle_times_with_the_last_count() {
+        let counting = Counting { log_factor: 10, decay_time: 1 };
+        let (last_use, frequency) = (Remember::LastUse, Remember::Frequency(counting));
+        let (mut turned, mut used) = (0, 0);
+        for second in 0..1_000 {
+            let (begin, now) = (BEGIN + second * 7 * SECOND, BEGIN + (180 + second) * MINUTE);
+            let usage = Usage::new(last_use, begin);
+            usage.turn(frequency, now);
+            turned += u64::from(usage.frequency(counting, now) == 0);
+            usage.note(frequency, now, 0);
+            let count = usage.frequency(counting, now);
+            usage.turn(frequency, now);
+            used += u64::from(usage.frequency(counting, now) == count);
+
+            usage.turn(last_use, now + 20 * MINUTE);
+            let idle = usage.idle(now + 20 * MINUTE);
+            turned += u64::from((20 * MINUTE..21 * MINUTE).contains(&idle));
+            usage.note(last_use, now + 20 * MINUTE, 0);
+            usage.turn(last_use, now + 20 * MINUTE + 100);
+            used += u64::from(usage.idle(now + 20 * MINUTE + 100) < SECOND);
+        }
+        assert!(turned > 1_950 && used == 2_000, "{turned} {used}");
     }
 
     /// Redis's documentation has the numbers: with the factor 10, a million uses saturate the counter.

@@ -1,6 +1,6 @@
 //! DEBUG HTSTATS and HTSTATS-KEY: how evenly the entries of a table lie in its slots.
 //!
-//! The words are Redis's. What it calls a chain is the content of a slot here. A slot has about seven entries, where a
+//! The words are Redis's. What it calls a chain is the content of a slot here. A slot has about fourteen entries, where a
 //! chain of Redis has one, because a slot is a small HashMap (types/table.rs).
 //!
 //! **How Redis does it**: dict.c, `dictGetStats`. It tells of a second table while one grows. Here there is one.
