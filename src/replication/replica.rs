@@ -373,15 +373,22 @@ fn gather(reader: &mut Reader, commands: &mut Vec<Args>, server: &Server) -> Res
         }
         let args = &mut commands[count];
         read_record(reader, args)?;
-        if let Err(reason) = can_follow(args, databases) {
-            gathered.stop = Some(reason);
-            return Ok(gathered);
-        }
-        let is = |name: &[u8]| args[0].eq_ignore_ascii_case(name);
-        if is(b"multi") || is(b"exec") {
-            in_multi = is(b"multi");
-        } else {
-            gathered.asked |= is(b"replconf") && args[1].eq_ignore_ascii_case(b"getack");
+        let runs = match can_follow(args, databases) {
+            Ok(runs) => runs,
+            Err(reason) => {
+                gathered.stop = Some(reason);
+                return Ok(gathered);
+            }
+        };
+        let is = |at: usize, word: &[u8]| {
+            args.iter().nth(at).is_some_and(|arg| arg.eq_ignore_ascii_case(word))
+        };
+        if is(0, b"multi") || is(0, b"exec") {
+            in_multi = is(0, b"multi");
+        } else if is(0, b"discard") {
+            (count, in_multi) = (gathered.count, false);
+        } else if runs {
+            gathered.asked |= is(0, b"replconf") && is(1, b"getack");
             count += 1;
         }
         if in_multi {
