@@ -9,7 +9,6 @@ use crate::stats::unix_microseconds;
 use crate::store::{Keyspace, Origin};
 use crate::types::{Limits, NodeLimits, Packed, Remember, Usage};
 use std::io::BufRead;
-use std::sync::Arc;
 
 /// What was found beside the keys.
 #[derive(Default)]
@@ -22,8 +21,8 @@ pub struct Found {
     /// For the operator: what was passed over.
     pub warnings: Vec<String>,
     /// Where a replica that has written the snapshot was in its primary's history.
-    id: Option<Arc<str>>,
-    offset: Option<u64>,
+    id: Vec<u8>,
+    offset: Vec<u8>,
     stream_db: usize,
 }
 
@@ -107,17 +106,20 @@ pub fn check(inner: &mut dyn BufRead) -> Result<Found, Error> {
 
 impl Found {
     /// Tells the keyspace where it is.
-    fn with_origin(mut self, keyspace: &mut Keyspace) -> Found {
-        if let (Some(id), Some(offset)) = (self.id.take(), self.offset) {
-            keyspace.set_origin(Origin { id, offset, db: self.stream_db });
+    fn with_origin(self, keyspace: &mut Keyspace) -> Found {
+        if let Some(origin) = Origin::named(&self.id, &self.offset, self.stream_db) {
+            keyspace.set_origin(origin);
         }
         self
     }
 
     fn note(&mut self, name: &[u8], value: &[u8]) {
         match name {
-            b"repl-id" if value.len() == 40 => {
-                self.id = std::str::from_utf8(value).ok().map(Arc::from)
+            b"repl-id" => self.id = value.into(),
+            b"repl-offset" => self.offset = value.into(),
+            b"repl-stream-db" => {
+                let db = parse_integer(value).and_then(|db| usize::try_from(db).ok());
+                self.stream_db = db.unwrap_or(0);
             }
             b"repl-offset" => self.offset = number(value),
             b"repl-stream-db" => self.stream_db = number(value).unwrap_or(0) as usize,
@@ -139,11 +141,6 @@ impl Error {
         let reason = format!("{reason} (database {db}, key '{name}', which begins at {start})");
         Error { reason, ..self }
     }
-}
-
-/// The number, unless it is negative.
-fn number(value: &[u8]) -> Option<u64> {
-    parse_integer(value)?.try_into().ok()
 }
 
 fn check_version(source: &mut Source) -> Result<(), Error> {

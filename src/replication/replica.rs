@@ -137,11 +137,10 @@ impl Run<'_> {
         let answer = self.introduce(&mut reader)?;
         let words: Vec<&str> = answer.split(' ').collect();
         match words[..] {
-            ["+FULLRESYNC", id, offset] if id.len() == 40 => {
-                let offset = offset.parse();
-                let offset =
-                    offset.map_err(|_| End::Broken(format!("it answers PSYNC with {answer}")))?;
-                self.load(&mut reader, Origin { id: id.into(), offset, db: 0 })?;
+            ["+FULLRESYNC", id, offset] => {
+                let origin = Origin::named(id.as_bytes(), offset.as_bytes(), 0);
+                let answer = || End::Broken(format!("it answers PSYNC with {answer}"));
+                self.load(&mut reader, origin.ok_or_else(answer)?)?;
             }
             ["+CONTINUE", ..] => {
                 let place = self.place.as_mut();
@@ -336,6 +335,8 @@ fn place_in_log(server: &Server, store: &Store, order: u64) -> Option<Origin> {
     let position = server.aof.position();
     drop(keyspace);
     goes_on_at(server, order, &place, position, &[]);
+    // We may have fewer databases than whoever has written that.
+    let place = Some(place).filter(|place| place.db < keyspace.databases())?;
     Some(place)
 }
 
