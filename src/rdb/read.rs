@@ -121,8 +121,6 @@ impl Found {
                 let db = parse_integer(value).and_then(|db| usize::try_from(db).ok());
                 self.stream_db = db.unwrap_or(0);
             }
-            b"repl-offset" => self.offset = number(value),
-            b"repl-stream-db" => self.stream_db = number(value).unwrap_or(0) as usize,
             _ => {}
         }
     }
@@ -153,7 +151,7 @@ fn check_version(source: &mut Source) -> Result<(), Error> {
     };
     match version {
         Some(version) if (OLDEST..=newest).contains(&version) => Ok(()),
-        Some(version) => Err(source.error(format!("version {version} is not known here"))),
+        Some(version) => Err(source.not_here(format!("version {version} is not known here"))),
         None => Err(source.error("it is no RDB file")),
     }
 }
@@ -172,7 +170,8 @@ fn database(source: &mut Source, keyspace: &Keyspace) -> Result<usize, Error> {
     match usize::try_from(number) {
         Ok(db) if db < databases => Ok(db),
         _ => {
-            Err(source.error(format!("`--databases {databases}` is too few for database {number}")))
+            Err(source
+                .not_here(format!("`--databases {databases}` is too few for database {number}")))
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Nothing is believed that has not come. A length is a promise: memory grows with the bytes that are there.
 
 use super::crc64::crc64;
-use super::{Error, encoding, lzf};
+use super::{Cause, Error, encoding, lzf};
 use crate::resp::{Digits, LONGEST};
 use std::io::BufRead;
 
@@ -28,7 +28,12 @@ impl<'a> Source<'a> {
 
     /// Something is wrong here.
     pub fn error(&self, reason: impl Into<String>) -> Error {
-        Error { offset: self.offset, reason: reason.into() }
+        Error { offset: self.offset, reason: reason.into(), cause: Cause::Damaged }
+    }
+
+    /// What stands here is right, and this server does not have it.
+    pub fn not_here(&self, reason: impl Into<String>) -> Error {
+        Error { cause: Cause::NotHere, ..self.error(reason) }
     }
 
     /// The CRC of what was taken.
@@ -49,7 +54,7 @@ impl<'a> Source<'a> {
             self.crc()?;
         }
         let offset = self.offset;
-        let error = |reason: String| Error { offset, reason };
+        let error = |reason: String| Error { offset, reason, cause: Cause::Damaged };
         let buffer = self.inner.fill_buf().map_err(|cause| error(cause.to_string()))?;
         match &buffer[self.taken..] {
             [] => Err(error("it ends here, before its end".into())),

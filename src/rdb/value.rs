@@ -25,6 +25,8 @@ const EXPECTED: u64 = 1024;
 /// So many members are read before they go into a sorted set together.
 const GROUP: usize = 64;
 
+const UNKNOWN: &str = "a value of an unknown type";
+
 /// What a form is called that cannot be read. `None` if it can.
 pub fn unreadable(form: u8) -> Option<&'static str> {
     match form {
@@ -34,7 +36,7 @@ pub fn unreadable(form: u8) -> Option<&'static str> {
         9 => Some("a hash of Redis 2.4 (zipmap)"),
         15 | 19 | 21 => Some("a stream"),
         22..=25 => Some("a hash whose fields expire"),
-        _ => Some("a value of an unknown type"),
+        _ => Some(UNKNOWN),
     }
 }
 
@@ -48,7 +50,10 @@ impl Values {
         limits: &Limits,
     ) -> Result<Option<Loose>, Error> {
         if let Some(name) = unreadable(form) {
-            return Err(source.error(format!("it is {name} (type {form})")));
+            let reason = format!("it is {name} (type {form})");
+            // No version that we read has other types than these, so such a byte is damage.
+            let is_damage = name == UNKNOWN;
+            return Err(if is_damage { source.error(reason) } else { source.not_here(reason) });
         }
         match form {
             form::STRING => {

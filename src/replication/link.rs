@@ -20,8 +20,6 @@ pub struct Link<'a> {
     stream: Arc<TcpStream>,
     /// Bytes that have come.
     pub received: u64,
-    /// It has ended, or failed.
-    pub has_failed: bool,
     heard: Instant,
     /// When something was sent the last time.
     told: Instant,
@@ -54,7 +52,6 @@ impl Link<'_> {
             client,
             stream,
             received: 0,
-            has_failed: false,
             heard: now,
             told: now,
             place: None,
@@ -64,7 +61,7 @@ impl Link<'_> {
 
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.told = Instant::now();
-        (&*self.stream).write_all(bytes).inspect_err(|_| self.has_failed = true)
+        (&*self.stream).write_all(bytes)
     }
 
     /// A snapshot of this length, if that is known, comes next.
@@ -88,7 +85,6 @@ impl Link<'_> {
     /// Says what is due. Fails if there is nothing more to be expected.
     pub fn tend(&mut self) -> io::Result<()> {
         if self.client.held.is_ended() || !self.server.primary.is_current(self.order) {
-            self.has_failed = true;
             return Err(Error::other("it was cut off here"));
         }
         if self.told.elapsed() < EVERY {
@@ -155,14 +151,12 @@ impl Read for Link<'_> {
                     }
                     self.heard = Instant::now();
                     self.client.reset_idle(self.server);
-                    self.has_failed |= count == 0;
                     return Ok(count);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if is_timeout(&error) && self.heard.elapsed() < timeout(self.server) => {
                 }
                 Err(error) => {
-                    self.has_failed = true;
                     return Err(match is_timeout(&error) {
                         true => Error::other("it has been silent for longer than repl-timeout"),
                         false => error,

@@ -235,8 +235,10 @@ impl Run<'_> {
         let found = read.map_err(|error| {
             // If the link is alive, the same would come again.
             let reason = format!("the snapshot cannot be read: {error}");
-            let has_failed = reader.get_ref().has_failed;
-            if has_failed { End::Broken(reason) } else { End::Stopped(reason) }
+            match error.cause {
+                rdb::Cause::NotHere => End::Stopped(reason),
+                rdb::Cause::Damaged => End::Broken(reason),
+            }
         })?;
         let mut end = vec![0; mark.len()];
         reader.read_exact(&mut end)?;
