@@ -294,7 +294,8 @@ impl Run<'_> {
         link: &mut Link,
     ) -> Result<(), End> {
         let (server, order) = (self.server, self.order);
-        let may = || server.primary.is_current(order);
+        let is_current = || server.primary.is_current(order);
+        let may = || is_current() && !server.pause.is_on();
         let place = self.place.as_mut().expect("it is there");
         if commands.is_empty() {
             // MULTI and EXEC, or the beginning of what cannot be run.
@@ -303,10 +304,10 @@ impl Run<'_> {
         }
         let origin = Origin { offset, ..place.clone() };
         while !applier.apply(commands, origin.clone(), &may) {
-            if !may() {
+            if !is_current() {
                 return Err(End::Broken("another REPLICAOF has come".into()));
             }
-            // A script is busy.
+            // A script is busy, or there is a CLIENT PAUSE.
             std::thread::sleep(Duration::from_millis(10));
             link.tend()?;
         }
