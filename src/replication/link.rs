@@ -25,8 +25,8 @@ pub struct Link<'a> {
     told: Instant,
     /// How far we are. None before the stream: then a newline says that we live.
     place: Option<u64>,
-    /// What had come before the snapshot, and the length of that, if it is known.
-    sync: Option<(u64, Option<u64>)>,
+    /// What had come before the snapshot, and the length of that. 0: it is not known.
+    sync: Option<(u64, i64)>,
 }
 
 /// What is told once a second.
@@ -64,13 +64,19 @@ impl Link<'_> {
         (&*self.stream).write_all(bytes)
     }
 
-    /// A snapshot of this length, if that is known, comes next.
-    pub fn begins_sync(&mut self, length: Option<u64>) {
-        self.sync = Some((self.received, length));
+    /// A snapshot is being made for us.
+    pub fn waits_for_snapshot(&self) {
         self.server.primary.update(self.order, |status| {
             status.link = primary::Link::Sync;
-            status.sync = (0, length);
+            status.heard = Some(self.heard);
+            status.sync = (0, -1);
         });
+    }
+
+    /// A snapshot of this length begins behind so many bytes, of which some may have come. 0: the length is not known.
+    pub fn begins_sync(&mut self, before: u64, length: i64) {
+        self.sync = Some((before, length));
+        self.show();
     }
 
     /// We are here: from now on the primary is told so once a second, and at once if it wants to know.

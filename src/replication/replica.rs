@@ -201,6 +201,7 @@ impl Run<'_> {
         log::notice(format_args!("Full resync from master: {}:{}", origin.id, origin.offset));
         // What we have is of no place in this history.
         server.primary.offset.store(-1, Ordering::Relaxed);
+        reader.get_ref().waits_for_snapshot();
         let mut keyspace = self.read_snapshot(reader)?;
         keyspace.set_origin(origin.clone());
         server.primary.with_tail(order, Tail::forget);
@@ -222,18 +223,18 @@ impl Run<'_> {
         let unknown = || End::Broken(format!("a snapshot does not begin with {head}"));
         let form = head.strip_prefix('$').ok_or_else(unknown)?;
         let (length, mark) = match form.strip_prefix("EOF:") {
-            Some(mark) if mark.len() == 40 => (None, mark),
+            Some(mark) if mark.len() == 40 => (0, mark),
             Some(_) => return Err(unknown()),
-            None => (Some(form.parse().map_err(|_| unknown())?), ""),
+            None => (form.parse().ok().filter(|length| *length > 0).ok_or_else(unknown)?, ""),
         };
-        reader.get_mut().begins_sync(length);
+        let before = position(reader);
+        reader.get_mut().begins_sync(before, length);
         let mut keyspace = Keyspace::new(config.databases.get());
         let limits = Limits::of(config, Source::Primary);
-        let mut snapshot = reader.take(length.unwrap_or(u64::MAX));
+        let mut snapshot = reader.take(if length > 0 { length as u64 } else { u64::MAX });
         let read = rdb::read(&mut snapshot, &mut keyspace, &limits, None, &mut |_| {});
         let left = snapshot.limit();
         let found = read.map_err(|error| {
-            // If the link is alive, the same would come again.
             let reason = format!("the snapshot cannot be read: {error}");
             match error.cause {
                 rdb::Cause::NotHere => End::Stopped(reason),
@@ -242,7 +243,7 @@ impl Run<'_> {
         })?;
         let mut end = vec![0; mark.len()];
         reader.read_exact(&mut end)?;
-        if end != mark.as_bytes() || length.is_some() && left > 0 {
+        if end != mark.as_bytes() || length > 0 && left > 0 {
             return Err(End::Broken("something follows the end of the snapshot".into()));
         }
         for warning in &found.warnings {
@@ -334,12 +335,12 @@ fn place_in_log(server: &Server, store: &Store, order: u64) -> Option<Origin> {
     let _ = server.aof.keep_backlog();
     let keyspace = store.read_when_free();
     let place = keyspace.origin().cloned().or_else(|| server.aof.own_place())?;
+    // We may have fewer databases than whoever has written that.
+    let place = Some(place).filter(|place| place.db < keyspace.databases())?;
     // Nobody writes under the lock.
     let position = server.aof.position();
     drop(keyspace);
     goes_on_at(server, order, &place, position, &[]);
-    // We may have fewer databases than whoever has written that.
-    let place = Some(place).filter(|place| place.db < keyspace.databases())?;
     Some(place)
 }
 
