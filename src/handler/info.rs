@@ -399,12 +399,13 @@ impl Info<'_> {
         self.field("slave_read_repl_offset", offset);
         self.field("slave_repl_offset", offset);
         if status.link == Link::Sync {
-            let (read, all) = status.sync;
-            let total = all.unwrap_or(0);
+            let (read, total) = status.sync;
             self.field("master_sync_total_bytes", total);
             self.field("master_sync_read_bytes", read);
-            self.field("master_sync_left_bytes", total as i64 - read as i64);
-            self.fraction("master_sync_perc", percentage(read as usize, total as usize));
+            self.field("master_sync_left_bytes", total - read as i64);
+            // (-0.00 before it begins.)
+            let done = if total == 0 { 0.0 } else { read as f64 / total as f64 };
+            self.fraction("master_sync_perc", 100.0 * done);
             self.field("master_sync_last_io_seconds_ago", ago(status.heard));
         }
         if !is_up {

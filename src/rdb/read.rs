@@ -2,7 +2,7 @@
 
 use super::source::Source;
 use super::value::Values;
-use super::{Error, NEWEST, NEWEST_OF_VALKEY, OLDEST, opcode};
+use super::{Cause, Error, NEWEST, NEWEST_OF_VALKEY, OLDEST, opcode};
 use crate::key::Key;
 use crate::resp::{LONGEST, parse_integer};
 use crate::stats::unix_microseconds;
@@ -10,7 +10,6 @@ use crate::store::load::Loading;
 use crate::store::{Keyspace, Origin};
 use crate::types::{Limits, NodeLimits, Packed, Remember, Twice, Usage};
 use std::io::BufRead;
-use std::sync::Arc;
 
 /// What was found beside the keys.
 #[derive(Default)]
@@ -25,8 +24,8 @@ pub struct Found {
     /// For the operator: what was passed over.
     pub warnings: Vec<String>,
     /// Where a replica that has written the snapshot was in its primary's history.
-    id: Option<Arc<str>>,
-    offset: Option<u64>,
+    id: Vec<u8>,
+    offset: Vec<u8>,
     stream_db: usize,
 }
 
@@ -147,10 +146,10 @@ impl Reading<'_> {
 
     fn end(mut self) -> Result<(Keyspace, Found), Error> {
         self.found.bytes = check_crc(&mut self.source)?;
-        let (db, mut found) = (self.loading.db, self.found);
+        let (db, found) = (self.loading.db, self.found);
         let mut keyspace = self.loading.end().map_err(|twice| of_twice(db, twice))?;
-        if let (Some(id), Some(offset)) = (found.id.take(), found.offset) {
-            keyspace.set_origin(Origin { id, offset, db: found.stream_db });
+        if let Some(origin) = Origin::named(&found.id, &found.offset, found.stream_db) {
+            keyspace.set_origin(origin);
         }
         Ok((keyspace, found))
     }
@@ -173,12 +172,15 @@ pub fn check(inner: &mut dyn BufRead) -> Result<Found, Error> {
 impl Found {
     fn note(&mut self, name: &[u8], value: &[u8]) {
         match name {
-            b"repl-id" if value.len() == 40 => {
-                self.id = std::str::from_utf8(value).ok().map(Arc::from)
+            b"repl-id" => self.id = value.into(),
+            b"repl-offset" => self.offset = value.into(),
+            b"repl-stream-db" => {
+                let db = parse_integer(value).and_then(|db| usize::try_from(db).ok());
+                self.stream_db = db.unwrap_or(0);
             }
-            b"used-mem" => self.memory = number(value).unwrap_or(0),
-            b"repl-offset" => self.offset = number(value),
-            b"repl-stream-db" => self.stream_db = number(value).unwrap_or(0) as usize,
+            b"used-mem" => {
+                self.memory = parse_integer(value).map_or(0, |bytes| bytes.max(0) as u64)
+            }
             _ => {}
         }
     }
@@ -200,12 +202,9 @@ impl Error {
 }
 
 fn of_twice(db: usize, Twice { key, note: start }: Twice) -> Error {
-    Error { offset: start, reason: "the key is there twice".into() }.of_key(db, &key, start)
-}
-
-/// The number, unless it is negative.
-fn number(value: &[u8]) -> Option<u64> {
-    parse_integer(value)?.try_into().ok()
+    let error =
+        Error { offset: start, reason: "the key is there twice".into(), cause: Cause::Damaged };
+    error.of_key(db, &key, start)
 }
 
 fn check_version(source: &mut Source) -> Result<(), Error> {
@@ -218,7 +217,7 @@ fn check_version(source: &mut Source) -> Result<(), Error> {
     };
     match version {
         Some(version) if (OLDEST..=newest).contains(&version) => Ok(()),
-        Some(version) => Err(source.error(format!("version {version} is not known here"))),
+        Some(version) => Err(source.not_here(format!("version {version} is not known here"))),
         None => Err(source.error("it is no RDB file")),
     }
 }
@@ -237,7 +236,8 @@ fn database(source: &mut Source, databases: usize) -> Result<usize, Error> {
     match usize::try_from(number) {
         Ok(db) if db < databases => Ok(db),
         _ => {
-            Err(source.error(format!("`--databases {databases}` is too few for database {number}")))
+            Err(source
+                .not_here(format!("`--databases {databases}` is too few for database {number}")))
         }
     }
 }

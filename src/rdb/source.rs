@@ -3,7 +3,7 @@
 //! Nothing is believed that has not come. A length is a promise: memory grows with the bytes that are there.
 
 use super::crc64::crc64;
-use super::{Error, encoding, lzf};
+use super::{Cause, Error, encoding, lzf};
 use crate::resp::{Digits, LONGEST};
 use std::io::BufRead;
 
@@ -43,7 +43,12 @@ impl<'a> Source<'a> {
 
     /// Something is wrong here.
     pub fn error(&self, reason: impl Into<String>) -> Error {
-        Error { offset: self.offset(), reason: reason.into() }
+        Error { offset: self.offset(), reason: reason.into(), cause: Cause::Damaged }
+    }
+
+    /// What stands here is right, and this server does not have it.
+    pub fn not_here(&self, reason: impl Into<String>) -> Error {
+        Error { cause: Cause::NotHere, ..self.error(reason) }
     }
 
     /// The CRC of what was taken.

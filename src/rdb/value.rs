@@ -19,6 +19,8 @@ pub struct Values {
 /// Is given the elements of a listpack or a ziplist, and may say what is wrong with them.
 pub type Take<'a> = dyn FnMut(Member) -> Result<(), &'static str> + 'a;
 
+const UNKNOWN: &str = "a value of an unknown type";
+
 /// What a form is called that cannot be read. `None` if it can.
 pub fn unreadable(form: u8) -> Option<&'static str> {
     match form {
@@ -28,7 +30,7 @@ pub fn unreadable(form: u8) -> Option<&'static str> {
         9 => Some("a hash of Redis 2.4 (zipmap)"),
         15 | 19 | 21 => Some("a stream"),
         22..=25 => Some("a hash whose fields expire"),
-        _ => Some("a value of an unknown type"),
+        _ => Some(UNKNOWN),
     }
 }
 
@@ -78,8 +80,13 @@ impl Values {
             form::ZSET | form::ZSET_2 => self.scores(source, form, limits),
             form::ZSET_ZIPLIST | form::ZSET_LISTPACK => self.zset(source, form, limits),
             _ => {
-                let name = unreadable(form).unwrap_or_default();
-                Err(Fault::Here(format!("it is {name} (type {form})")))
+                let name = unreadable(form).unwrap_or(UNKNOWN);
+                let reason = format!("it is {name} (type {form})");
+                // No version that we read has other types than the known ones, so such a byte is damage.
+                Err(match name {
+                    UNKNOWN => Fault::Here(reason),
+                    _ => Fault::At(source.not_here(reason)),
+                })
             }
         };
         result.map_err(|fault| match fault {

@@ -186,6 +186,28 @@ fn a_bare_appendonly_file_becomes_the_base() {
     assert_eq!(server.client().run("MGET old new"), "1) \"1\"\n2) \"2\"");
 }
 
+/// Redis before 7 logs SCRIPT LOAD. None of these changes data.
+#[test]
+fn a_log_that_says_which_scripts_were_loaded_or_flushed_starts() {
+    let directory = Directory::new();
+    let records = [
+        "SCRIPT LOAD return",
+        "SET old 1",
+        "MULTI",
+        "script flush",
+        "INCR old",
+        "FUNCTION FLUSH ASYNC",
+        "EXEC",
+        "SCRIPT FLUSH SYNC",
+    ];
+    fs::write(directory.0.join("appendonly.aof"), records.map(crate::record).concat()).unwrap();
+    let mut server = Server::start_in(directory, Program::Ours, &[]);
+    assert_eq!(server.client().run("GET old"), "\"2\"");
+    rewrite(&mut server.client());
+    server.crash();
+    assert_eq!(server.client().run("GET old"), "\"2\"");
+}
+
 #[test]
 fn a_bare_file_that_is_refused_stays_where_its_server_looks_for_it() {
     let directory = Directory::new();
