@@ -321,8 +321,8 @@ impl Aof {
         let history = self.backlog.history.lock().unwrap();
         let segments = &history.segments;
         let good_to = match &history.before {
-            _ if id == history.id.as_bytes() => end,
-            Some((before, good_to)) if id == before.as_bytes() => *good_to,
+            _ if id.eq_ignore_ascii_case(history.id.as_bytes()) => end,
+            Some((before, good_to)) if id.eq_ignore_ascii_case(before.as_bytes()) => *good_to,
             _ => return None,
         };
         if position > good_to || position < segments.front()?.begin {

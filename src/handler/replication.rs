@@ -12,13 +12,14 @@ use super::{Command, Flag, NO_KEY, Run, command};
 use crate::client::{Client, Replies, Then, Until, Wait};
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
-use crate::held::End;
 use crate::log;
 use crate::resp::words::split_words;
 use crate::resp::{Args, Digits, Reply, parse_integer};
+use crate::server::Blocked;
+use crate::server::mailbox::{Answer, Recipient};
 use crate::server::primary::Link;
 use crate::server::replicas::{Request, State};
-use crate::store::Origin;
+use crate::store::{Origin, View};
 use std::sync::atomic::Ordering;
 
 #[rustfmt::skip]
@@ -26,8 +27,8 @@ pub const COMMANDS: &[Command] = &[
     command("sync",     1,  Run::Client(sync),     NO_KEY, "1.0.0", "", "Internal command used for replication").with(&[Flag::NoScript, Flag::Admin, Flag::NoMulti, Flag::NotLoading]),
     command("psync",    -3, Run::Client(psync),    NO_KEY, "2.8.0", "replicationid offset", "Internal command used for replication").with(&[Flag::NoScript, Flag::Admin, Flag::NoMulti, Flag::NotLoading]),
     command("replconf", -1, Run::Client(replconf), NO_KEY, "3.0.0", "", "An internal command for configuring the replication stream").with(&[Flag::NoScript, Flag::Admin, Flag::AllowBusy, Flag::InLog]),
-    command("replicaof", 3, Run::Client(replicaof), NO_KEY, "5.0.0", "host port", "Make the server a replica of another instance, or promote it as master.").with(&[Flag::NoScript, Flag::Admin, Flag::NotLoading]),
-    command("slaveof",  3,  Run::Client(replicaof), NO_KEY, "1.0.0", "host port", "Make the server a replica of another instance, or promote it as master.").with(&[Flag::NoScript, Flag::Admin, Flag::NotLoading]),
+    command("replicaof", 3, Run::Mixed(replicaof), NO_KEY, "5.0.0", "host port", "Make the server a replica of another instance, or promote it as master.").with(&[Flag::NoScript, Flag::Admin, Flag::NotLoading, Flag::Stale]),
+    command("slaveof",  3,  Run::Mixed(replicaof), NO_KEY, "1.0.0", "host port", "Make the server a replica of another instance, or promote it as master.").with(&[Flag::NoScript, Flag::Admin, Flag::NotLoading, Flag::Stale]),
     command("role",     1,  Run::Client(role),     NO_KEY, "2.8.12", "", "Return the role of the instance in the context of replication").with(&[Flag::NoScript]),
 ];
 
@@ -143,7 +144,12 @@ fn acknowledge(client: &mut Client, args: &Args) -> Result<(), Error> {
 }
 
 /// From the answer on the data is what it was, whatever the old primary sends (server/primary.rs).
-fn replicaof(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+fn replicaof(
+    client: &mut Client,
+    view: &View,
+    args: &Args,
+    reply: &mut Reply,
+) -> Result<(), Error> {
     let server = &client.server;
     if args[1].eq_ignore_ascii_case(b"no") && args[2].eq_ignore_ascii_case(b"one") {
         if server.primary.is_set() {
@@ -166,10 +172,17 @@ fn replicaof(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), 
     }
     server.config.show_primary(&address);
     log::notice(format_args!("REPLICAOF {address} enabled (user request)"));
-    // They wait for what only the primary may do from now on. (Redis ends them too.)
+    // They wait for what only the primary may do from now on. Whoever is in WAIT notices that itself (serve/waiting.rs).
     for other in server.clients.all() {
-        if other.waits_for_key() {
-            other.held.kill(End::Killed);
+        if let Some(waiter) = view.stop_waiting(other.id)
+            && server.clients.unblock(&other, Blocked::Key)
+        {
+            let mut answer = Reply::new();
+            if !waiter.silent {
+                answer.error(&Error::Demoted);
+            }
+            let to = Recipient { client: other };
+            client.answers.push(Answer { to, reply: answer, is_logged: false });
         }
     }
     reply.ok()
@@ -202,6 +215,13 @@ fn role(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
 }
 
 fn wait(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    if client.server.primary.is_set() {
+        return Err(Error::text(
+            "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a replica \
+             is configured to be writable (which is not the default) writes to replicas are just local and are not \
+             propagated.",
+        ));
+    }
     let mut cursor = Cursor::new(args);
     let count = cursor.integer()?.max(0) as usize;
     let timeout_ms = timeout(&mut cursor)?;
@@ -220,6 +240,12 @@ fn waitaof(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
     let local = zero_or_one(cursor.integer()?)?;
     let replicas = usize::try_from(cursor.integer()?).map_err(|_| Error::NotPositive)?;
     let timeout_ms = timeout(&mut cursor)?;
+    if client.server.primary.is_set() {
+        return Err(Error::text(
+            "ERR WAITAOF cannot be used with replica instances. Please also note that writes to replicas are just \
+             local and are not propagated.",
+        ));
+    }
     let aof = &client.server.aof;
     if local && !aof.is_enabled() {
         return Err(Error::text(

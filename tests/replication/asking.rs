@@ -107,11 +107,26 @@ fn writes_are_refused_while_too_few_replicas_are_near() {
 }
 
 #[test]
-fn who_follows_is_answered_nothing_and_may_not_look_at_the_data() {
+fn who_follows_is_answered_nothing_and_cut_off_if_it_wants_an_answer() {
     let server = Server::start(&["--timeout", "1"]);
+    let commands: [&[&str]; 6] = [
+        &["SET", "key", "1"],
+        &["GET", "key"],
+        &["PING"],
+        &["CLIENT", "REPLY", "ON"],
+        &["REPLCONF", "listening-port", "1"],
+        &["SUBSCRIBE", "channel"],
+    ];
+    for command in commands {
+        let mut replica = Replica::following(&server);
+        replica.send(command);
+        while replica.read(usize::MAX) > 0 {}
+        assert!(!String::from_utf8_lossy(&replica.stream).contains("+OK"), "{command:?}");
+    }
     let mut replica = Replica::following(&server);
-    replica.send(&["SET", "key", "1"]);
-    replica.send(&["PSYNC", "?", "-1"]);
+    for command in [&["PSYNC", "?", "-1"][..], &["MONITOR"], &["REPLCONF", "ACK", "0"]] {
+        replica.send(command);
+    }
     let mut client = server.client();
     online(&mut client, 1);
     client.run("SET other 1");

@@ -5,6 +5,7 @@
 //! |-----------|----------------------------------------------------------------------------------|
 //! | `stream`  | a replica made here (`fake`), which keeps what it was sent: slow, torn, silent   |
 //! | `asking`  | the same, and what WAIT, INFO, ROLE, CLIENT and NOREPLICAS say of it              |
+//! | `ending`  | the same, while SHUTDOWN waits for it; and clients that wait when we become one       |
 //! | `redis`   | the redis-server that REDIS_SERVER names, and what it holds in the end            |
 //! | `following` | we, a primary made here (`primary`), and the redis-server                       |
 //!
@@ -14,6 +15,7 @@
 #![allow(clippy::print_stderr)]
 
 mod asking;
+mod ending;
 mod fake;
 mod following;
 mod primary;
