@@ -26,7 +26,7 @@ use super::Caller;
 use crate::client::{Client, Then};
 use crate::error::Error;
 use crate::handler::{Command, Flag, Row, Run, TABLE, debug};
-use crate::log;
+use crate::held::End;
 use crate::propagate::Source;
 use crate::resp::{Args, Protocol, Reply};
 use crate::server::pause::Paused;
@@ -192,10 +192,9 @@ impl Caller<'_> {
     #[cold]
     pub fn cut_off_replica(&self, client: &mut Client, args: &Args) {
         let command = args[0].escape_ascii();
-        log::warning(format_args!(
-            "replica generated a reply to command '{command}', disconnecting it"
-        ));
-        client.then = Then::Drop;
+        let text = format!("replica generated a reply to command '{command}', disconnecting it");
+        client.notices.push(text);
+        client.public.held.kill(End::Killed);
     }
 
     /// Queues a command inside MULTI.

@@ -12,7 +12,6 @@ use super::{Command, Flag, NO_KEY, Run, command};
 use crate::client::{Client, Replies, Then, Until, Wait};
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
-use crate::log;
 use crate::resp::words::split_words;
 use crate::resp::{Args, Digits, Reply, parse_integer};
 use crate::server::Blocked;
@@ -155,7 +154,7 @@ fn replicaof(
         if server.primary.is_set() {
             server.primary.set(None);
             server.config.show_primary("");
-            log::notice(format_args!("MASTER MODE enabled (user request)"));
+            client.notices.push("MASTER MODE enabled (user request)".into());
         }
         return reply.ok();
     }
@@ -171,7 +170,7 @@ fn replicaof(
         return Ok(());
     }
     server.config.show_primary(&address);
-    log::notice(format_args!("REPLICAOF {address} enabled (user request)"));
+    client.notices.push(format!("REPLICAOF {address} enabled (user request)"));
     // They wait for what only the primary may do from now on. Whoever is in WAIT notices that itself (serve/waiting.rs).
     for other in server.clients.all() {
         if let Some(waiter) = view.stop_waiting(other.id)

@@ -13,7 +13,6 @@ use crate::client::{Client, Then};
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
 use crate::listen::Address;
-use crate::log;
 use crate::resp::words::quote;
 use crate::resp::{Args, Digits, Reply};
 use crate::stats::unix_microseconds;
@@ -127,7 +126,7 @@ fn shutdown(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), E
     if args.len() > 1 && Cursor::new(args).rest().all(aborts) {
         let answers = client.server.abort_shutdown();
         client.answers.extend(answers.ok_or(Error::Fixed("ERR No shutdown in progress."))?);
-        log::notice(format_args!("Shutdown manually aborted."));
+        client.notices.push("Shutdown manually aborted.".into());
         return reply.ok();
     }
     while let Some(option) = cursor.option() {

@@ -135,3 +135,12 @@ fn who_follows_is_answered_nothing_and_cut_off_if_it_wants_an_answer() {
     assert_eq!(client.run("GET key"), "(nil)");
     assert!(replica.stream.ends_with(b"*3\r\n$3\r\nSET\r\n$5\r\nother\r\n$1\r\n1\r\n"));
 }
+
+#[test]
+fn the_id_of_a_history_may_come_in_capitals() {
+    let server = Server::start(&[]);
+    let mut replica = Replica::following(&server);
+    replica.id = replica.id.to_uppercase();
+    replica.reconnect(&server);
+    assert!(replica.psync());
+}
