@@ -212,7 +212,7 @@ impl Aof {
         let count = written.map_err(|error| self.failures.failed(Kind::Write, &error))?;
         self.status.size.fetch_add(count, Ordering::Relaxed);
         self.written.store(target.pending_end, Ordering::Release);
-        self.backlog.wake();
+        self.backlog.grows_to(target.pending_end, target.length);
         self.failures.end(Kind::Write);
         // Too much for one fsync a second, if a rewrite is running (aof/sync.rs).
         if self.has_much_to_sync() {

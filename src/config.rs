@@ -134,6 +134,7 @@ pub struct Config {
     pub repl_timeout: Slot<usize>,
     pub replica_announce_ip: Bytes,
     pub replica_announce_port: Slot<i64>,
+    pub replica_ignore_maxmemory: Slot<bool>,
     pub replica_priority: Slot<usize>,
     pub replica_read_only: Slot<bool>,
     pub replica_serve_stale_data: Slot<bool>,

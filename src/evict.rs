@@ -73,7 +73,8 @@ pub fn evict_for_ever(server: &Arc<Server>, store: &Store) -> ! {
 
 fn is_exceeded(server: &Server, store: &Store) -> bool {
     let limit = server.config.maxmemory.get();
-    if limit == 0 || server.is_loading() || server.pause.is_on() || server.primary.is_set() {
+    let evicts_for_us = server.primary.evicts_for_us(&server.config);
+    if limit == 0 || server.is_loading() || server.pause.is_on() || evicts_for_us {
         server.eviction.is_exceeded.store(false, Relaxed);
         return false;
     }

@@ -64,6 +64,7 @@ mod latency;
 mod listen;
 mod log;
 mod malloc;
+mod mode;
 mod notify;
 mod outbox;
 mod pubsub;
@@ -75,6 +76,7 @@ mod service;
 mod sha1;
 mod sha256;
 mod snapshot;
+mod spare;
 mod stats;
 mod types;
 mod watch;
@@ -233,7 +235,7 @@ fn cron(server: &Server) -> ! {
         }
         server.stats.sample(server.totals());
         server.aof.tell_news();
-        blob::free_spare();
+        spare::free_unused();
         server.end_idle();
         server.tend_replicas();
         server.pause.look_around(server);

@@ -1,15 +1,18 @@
 //! The outbox: a queue in front of the socket of a subscriber or monitor.
 //!
-//! PUBLISH must never wait for a slow subscriber, so it cannot write to sockets. When a client subscribes or
-//! says MONITOR, it gets an [`Outbox`]: a queue, and a thread that writes it to the socket. From then on
-//! *everything* for that client goes through the outbox, its own replies too. So a socket has one writer,
-//! and what is queued first arrives first.
+//! PUBLISH must never wait for a slow subscriber. When a client subscribes or says MONITOR, it gets an
+//! [`Outbox`]: a queue, and a thread that writes it to the socket. From then on *everything* for that client
+//! goes through the outbox, its own replies too. So what is queued first arrives first.
 //!
 //! ```text
-//! publishers ──push──▶ ┌────────┐
-//!                      │ Outbox │ ──▶ writer thread ──▶ socket
-//! own thread ──wait──▶ └────────┘
+//! publishers ──send──▶ ┌────────┐ ──▶ what the socket takes at once, if nothing is queued ─────┐
+//!                      │ Outbox │                                                              ▼
+//! own thread ──wait──▶ └────────┘ ──▶ writer thread, which waits until the socket takes more ─▶ socket
 //! ```
+//!
+//! Mostly the queue is empty and the socket has room. Then the publisher writes the message itself, under the
+//! lock of the queue, and the socket does not wait meanwhile. To wake the writer for it would take longer than
+//! the write.
 //!
 //! The client's own thread waits until there is room. Publishers never wait: if the queue grows over
 //! `client-output-buffer-limit pubsub`, the client is disconnected.
@@ -18,6 +21,7 @@
 //! is sent messages has one. The price: it takes a second thread.
 
 use crate::held::{Charge, End, Held};
+use crate::mode::Mode;
 use crate::resp::Protocol;
 use std::io::{self, ErrorKind, Write};
 use std::net::TcpStream;
@@ -27,14 +31,17 @@ use std::time::{Duration, Instant};
 
 pub struct Outbox {
     stream: Arc<TcpStream>,
+    mode: Arc<Mode>,
+    /// What the client holds, and whether it is being ended.
+    client: Arc<Held>,
+    /// Is called when bytes have moved.
+    moved: Box<dyn Fn() + Send + Sync>,
     queue: Mutex<Queue>,
     /// Tells the writer that there are bytes to write, or that the queue is closed.
     filled: Condvar,
     /// Tells the client's own thread that there is room again.
     drained: Condvar,
     resp3: AtomicBool,
-    /// What the client holds, and whether it is being ended.
-    client: Arc<Held>,
 }
 
 struct Queue {
@@ -54,6 +61,11 @@ struct Queue {
 impl Queue {
     fn len(&self) -> usize {
         self.bytes.len() + self.writing + self.behind_reply.as_ref().map_or(0, Vec::len)
+    }
+
+    /// Whether the client's own thread must wait. Messages behind a reply do not count: they wait for that thread.
+    fn is_full(&self) -> bool {
+        self.bytes.len() + self.writing > ROOM && !self.closed
     }
 
     /// Counts its memory again.
@@ -94,7 +106,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Outbox {
     /// An empty queue. The caller starts the writer ([`Outbox::write_until_closed`]).
-    pub fn new(stream: Arc<TcpStream>, protocol: Protocol, client: Arc<Held>) -> Arc<Outbox> {
+    pub fn new(
+        stream: Arc<TcpStream>,
+        protocol: Protocol,
+        mode: Arc<Mode>,
+        client: Arc<Held>,
+        moved: impl Fn() + Send + Sync + 'static,
+    ) -> Arc<Outbox> {
         let queue = Queue {
             bytes: Vec::new(),
             writing: 0,
@@ -106,11 +124,13 @@ impl Outbox {
         };
         Arc::new(Outbox {
             stream,
+            mode,
+            client,
+            moved: Box::new(moved),
             queue: Mutex::new(queue),
             filled: Condvar::new(),
             drained: Condvar::new(),
             resp3: AtomicBool::new(protocol == Protocol::Resp3),
-            client,
         })
     }
 
@@ -129,7 +149,7 @@ impl Outbox {
         if !queue.closed {
             queue.bytes.extend_from_slice(part);
             queue.count_held();
-            self.filled.notify_one();
+            self.wake_writer(&queue);
         }
     }
 
@@ -139,7 +159,14 @@ impl Outbox {
         let messages = queue.behind_reply.take().unwrap_or_default();
         queue.bytes.extend_from_slice(&messages);
         queue.count_held();
-        self.filled.notify_one();
+        self.wake_writer(&queue);
+    }
+
+    /// A writer that writes looks at the queue again before it sleeps, and to wake nobody is a call, too.
+    fn wake_writer(&self, queue: &Queue) {
+        if queue.writing == 0 {
+            self.filled.notify_one();
+        }
     }
 
     /// Holds messages back until the client's next reply is queued.
@@ -152,13 +179,34 @@ impl Outbox {
         self.client.is_ended()
     }
 
-    /// Queues a message without waiting. If the queue would be over the limit, the client is disconnected.
-    pub fn push(&self, bytes: &[u8]) {
+    /// Sends messages without waiting: what the socket does not take at once is queued. The caller holds no lock for
+    /// which others wait with the keyspace in their hands, because this takes as long as a write.
+    pub fn send(&self, bytes: &[u8]) {
         let mut queue = self.queue.lock().unwrap();
+        let is_idle = queue.len() == 0 && queue.behind_reply.is_none() && !queue.closed;
+        let sent = if is_idle { self.write_at_once(bytes) } else { 0 };
+        if sent < bytes.len() {
+            self.queue_message(&mut queue, &bytes[sent..]);
+        }
+    }
+
+    /// How many bytes the socket takes without waiting. If the connection is broken, none: the writer will see that.
+    fn write_at_once(&self, bytes: &[u8]) -> usize {
+        let written = self.mode.at_once_from_now(&self.stream, || (&*self.stream).write(bytes));
+        (self.moved)();
+        written.unwrap_or(0)
+    }
+
+    /// Queues a message for the writer.
+    pub fn push(&self, bytes: &[u8]) {
+        self.queue_message(&mut self.queue.lock().unwrap(), bytes);
+    }
+
+    /// If the queue would be over the limit, the client is disconnected.
+    fn queue_message(&self, queue: &mut Queue, bytes: &[u8]) {
         if queue.closed {
             return;
         }
-        let queue = &mut *queue;
         let limit = &self.client.total.pubsub;
         // Checked before the copy: a message may have half a gigabyte.
         if limit.is_over_hard(queue.len() + bytes.len()) {
@@ -168,12 +216,13 @@ impl Outbox {
         end.extend_from_slice(bytes);
         queue.count_held();
         self.disconnect_if_over_soft_limit(queue);
-        self.filled.notify_one();
+        self.wake_writer(queue);
     }
 
     /// Disconnects the client if the queue has been over the soft limit for too long.
     fn disconnect_if_over_soft_limit(&self, queue: &mut Queue) {
-        if self.client.total.pubsub.is_over_soft_for_long(queue.len(), &mut queue.over_soft_since) {
+        let limit = &self.client.total.pubsub;
+        if limit.is_over_soft_for_long(queue.len(), &mut queue.over_soft_since) {
             self.disconnect(queue);
         }
     }
@@ -191,9 +240,7 @@ impl Outbox {
     /// Waits until there is room, for at most `wait`. Returns whether there is.
     pub fn wait_for_room(&self, wait: Duration) -> bool {
         let queue = self.queue.lock().unwrap();
-        // `behind_reply` does not count: those messages wait for the caller's reply.
-        let full = |queue: &mut Queue| queue.bytes.len() + queue.writing > ROOM && !queue.closed;
-        let waited = self.drained.wait_timeout_while(queue, wait, full);
+        let waited = self.drained.wait_timeout_while(queue, wait, |queue| queue.is_full());
         !waited.unwrap().1.timed_out()
     }
 
@@ -210,8 +257,7 @@ impl Outbox {
     }
 
     /// The writer thread: writes the queue to the socket until the queue is closed or the client is gone.
-    /// Calls `moved` after each write.
-    pub fn write_until_closed(&self, moved: impl Fn()) {
+    pub fn write_until_closed(&self) {
         loop {
             let bytes = {
                 let queue = self.queue.lock().unwrap();
@@ -221,7 +267,7 @@ impl Outbox {
                 queue.taken = queue.bytes.capacity();
                 std::mem::take(&mut queue.bytes)
             };
-            if bytes.is_empty() || self.write_all(&bytes, &moved).is_err() {
+            if bytes.is_empty() || self.write_all(&bytes).is_err() {
                 break;
             }
             drop(bytes);
@@ -233,7 +279,7 @@ impl Outbox {
     }
 
     /// After a write timeout it tries again, but not for ever when the queue is closed.
-    fn write_all(&self, mut bytes: &[u8], moved: &impl Fn()) -> std::io::Result<()> {
+    fn write_all(&self, mut bytes: &[u8]) -> std::io::Result<()> {
         use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock, WriteZero};
         let mut progress = Instant::now();
         while !bytes.is_empty() {
@@ -242,16 +288,21 @@ impl Outbox {
                 Ok(count) => {
                     bytes = &bytes[count..];
                     progress = Instant::now();
-                    moved();
+                    (self.moved)();
                     let mut queue = self.queue.lock().unwrap();
+                    let was_full = queue.is_full();
                     queue.writing = bytes.len();
                     // Under the soft limit again: its time starts over.
                     if !self.client.total.pubsub.is_over_soft(queue.len()) {
                         queue.over_soft_since = None;
                     }
-                    self.drained.notify_one();
+                    if was_full && !queue.is_full() {
+                        self.drained.notify_one();
+                    }
                 }
                 Err(error) if matches!(error.kind(), Interrupted | TimedOut | WouldBlock) => {
+                    // A publisher may have left the socket so that it does not wait.
+                    self.mode.wait_again(&self.stream)?;
                     let mut queue = self.queue.lock().unwrap();
                     // A message has exceeded the soft limit. (A reply may.)
                     if !queue.closed && queue.over_soft_since.is_some() {

@@ -189,7 +189,7 @@ impl Records {
 pub struct Stream {
     pub bytes: Vec<u8>,
     /// The database of its last record. None at the beginning of a file, so that a SELECT comes first there.
-    db: Option<usize>,
+    pub db: Option<usize>,
 }
 
 impl Stream {

@@ -13,7 +13,23 @@
 //! batch B                  SET k 2            │ joins, position 80, commit(80) ─▶ send(80): A's, then B's
 //! ```
 //!
-//! Whoever sends holds the mutex of the hub. Because of it all subscribers see the messages in the same order.
+//! One thread sends at a time. Because of that all subscribers see the messages in the same order. To write to a
+//! subscriber takes much longer than to publish, however short the write is. So after a *round* in which all that
+//! waited was written, there is a rest of three times as long. A batch that comes meanwhile leaves its
+//! messages in the queue and is answered. At the end of the rest the *courier*, a thread, begins the next round:
+//!
+//! ```text
+//! batch A    PUBLISH ─▶ round ─▶ replies
+//! batch B                    PUBLISH ─▶ leaves its message ─▶ replies
+//! batch C                          PUBLISH ─▶ leaves its message ─▶ replies
+//! courier               └ rest ───────────────────────┘ round: both in one write for each subscriber
+//! ```
+//!
+//! So the more is published, the less each message costs, as with one thread that serves all in turn. Nobody notices
+//! that a reply has come before its message has left: before a subscriber's commands run, its thread sends what
+//! waits, so that messages come before the replies. And if much waits already, everybody does that. Measured with 10
+//! subscribers and 50 clients, one command in flight: a PUBLISH takes a fifth of the processor's time that it took
+//! when it woke a thread for each subscriber; with 100 subscribers a thirtieth.
 //!
 //! **How Redis does it**: pubsub.c. It has one thread, so all subscribers see the same order without a
 //! lock.
@@ -24,8 +40,11 @@ use crate::notify::Happened;
 use crate::outbox::Outbox;
 use crate::resp::{Protocol, Reply};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
 
 /// A client's id.
 type Id = u64;
@@ -42,7 +61,7 @@ struct Audience {
     /// Their ids, made for the first message. Messages share this list until somebody subscribes or
     /// unsubscribes. So a thousand PUBLISH in one EXEC, to ten thousand subscribers, do not need ten
     /// million ids.
-    ids: Option<Arc<[Id]>>,
+    ids: OnceLock<Arc<[Id]>>,
 }
 
 struct Subscriber {
@@ -52,23 +71,47 @@ struct Subscriber {
 }
 
 impl Audience {
-    fn ids(&mut self) -> Arc<[Id]> {
-        let ids = || self.of.keys().copied().collect();
-        self.ids.get_or_insert_with(ids).clone()
+    fn ids(&self) -> Arc<[Id]> {
+        self.ids.get_or_init(|| self.of.keys().copied().collect()).clone()
     }
 }
 
 /// All subscribers and monitors. Shared by all clients.
 #[derive(Default)]
 pub struct Hub {
-    state: Mutex<State>,
+    /// Whoever sends looks at it, and so does PUBLISH. So PUBLISH waits for no sender.
+    state: RwLock<State>,
+    /// The turn to send, and when the rest after the last round is over.
+    sending: Mutex<Option<Instant>>,
     /// How many monitors there are: every command asks, without the mutex.
     monitors: AtomicUsize,
     /// How many subscriptions there have been.
     subscriptions: AtomicU64,
     /// What is to be sent, in its order, each with the position that the log must have reached. Locked apart
     /// from `state`, so that nobody who has the keyspace waits for a sender.
-    waiting: Mutex<Vec<(u64, Parcel)>>,
+    waiting: Mutex<Waiting>,
+    /// The position that the log has reached, as far as those know who have something to be sent.
+    ready: AtomicU64,
+    courier: OnceLock<Thread>,
+    /// Whether the courier has been woken for what waits.
+    is_woken: AtomicBool,
+}
+
+/// After a round the rest is so many times as long, at most so many times [`LONGEST_ROUND`]. After a short one, to a
+/// few subscribers, there is none, because to wake the courier would take as long.
+const REST: u32 = 3;
+const SHORTEST_ROUND: Duration = Duration::from_micros(20);
+const LONGEST_ROUND: Duration = Duration::from_millis(1);
+
+/// If more parcels than this wait, or more bytes, each batch waits until its own are sent.
+const MOST_WAITING: usize = 256;
+const MOST_BYTES_WAITING: usize = 1024 * 1024;
+
+#[derive(Default)]
+struct Waiting {
+    parcels: Vec<(u64, Parcel)>,
+    /// Bytes of memory of all of them.
+    bytes: usize,
 }
 
 /// What a batch leaves to be sent.
@@ -77,6 +120,16 @@ pub enum Parcel {
     Published(Vec<Message>, Charge),
     /// Events, and how many subscriptions there had been: whoever came later does not hear of them.
     Happened(Happened, u64),
+}
+
+impl Parcel {
+    /// Bytes of memory of its messages.
+    fn memory(&self) -> usize {
+        match self {
+            Parcel::Published(messages, _) => messages.iter().map(Message::memory).sum(),
+            Parcel::Happened(..) => 0,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -141,10 +194,10 @@ impl State {
 impl Hub {
     /// Adds a subscriber. Its outbox holds messages back until the confirmation is queued.
     pub fn subscribe(&self, to: Subscription, name: &[u8], id: Id, outbox: &Arc<Outbox>) {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.write().unwrap();
         let since = self.subscriptions.fetch_add(1, Ordering::AcqRel) + 1;
         let audience = state.of(to).entry(name.into()).or_default();
-        audience.ids = None;
+        audience.ids = OnceLock::new();
         let subscriber = Subscriber { outbox: outbox.clone(), since };
         if audience.of.insert(id, subscriber).is_none() {
             *state.listeners.entry(id).or_default() += 1;
@@ -153,13 +206,13 @@ impl Hub {
 
     /// Removes a subscriber. No message for this name reaches its outbox afterwards.
     pub fn unsubscribe(&self, from: Subscription, name: &[u8], id: Id) {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.write().unwrap();
         let subscribers = state.of(from);
         let Some(audience) = subscribers.get_mut(name) else {
             return;
         };
         let was_there = audience.of.remove(&id).is_some();
-        audience.ids = None;
+        audience.ids = OnceLock::new();
         if audience.of.is_empty() {
             subscribers.remove(name);
         }
@@ -173,15 +226,15 @@ impl Hub {
 
     /// Makes a message for the current subscribers of the channel and of each pattern that matches it.
     pub fn message(&self, to: Subscription, channel: &[u8], text: &[u8]) -> Message {
-        let mut state = self.state.lock().unwrap();
-        let named = state.of(to).get_mut(channel).into_iter();
-        let mut audiences: Vec<_> = named.map(|audience| (None, audience.ids())).collect();
-        for (pattern, audience) in state.of(Subscription::Pattern) {
+        let state = self.state.read().unwrap();
+        let known = state.look(to).get_key_value(channel);
+        let named = known.iter().map(|(_, audience)| (None, audience.ids()));
+        let mut audiences: Vec<_> = named.collect();
+        for (pattern, audience) in state.look(Subscription::Pattern) {
             if to == Subscription::Channel && glob::matches(pattern, channel, false) {
                 audiences.push((Some(pattern.clone()), audience.ids()));
             }
         }
-        let known = state.look(to).get_key_value(channel);
         Message {
             to,
             channel: known.map_or_else(|| channel.into(), |(name, _)| name.clone()),
@@ -198,17 +251,77 @@ impl Hub {
     /// Takes parcels that are to be sent when the log is written to this position. The caller has the keyspace,
     /// so they stand behind all that has happened before.
     pub fn keep(&self, position: u64, parcels: &mut Vec<Parcel>) {
-        let parcels = parcels.drain(..).map(|parcel| (position, parcel));
-        self.waiting.lock().unwrap().extend(parcels);
+        let mut waiting = self.waiting.lock().unwrap();
+        waiting.bytes += parcels.iter().map(Parcel::memory).sum::<usize>();
+        waiting.parcels.extend(parcels.drain(..).map(|parcel| (position, parcel)));
     }
 
-    /// The log is written to this position, or it has failed: queues the messages that have waited for that,
-    /// whosever they are, for those of their receivers that have not unsubscribed meanwhile.
-    pub fn send(&self, position: u64) {
-        // If another thread sends ours at this moment, this waits for it.
-        let state = self.state.lock().unwrap();
-        let mut bundles = Bundles::default();
-        for parcel in self.take_waiting(position) {
+    /// The log is written to this position, or it has failed: sends the messages that have waited for that,
+    /// whosever they are, to those of their receivers that have not unsubscribed meanwhile. They may be left to the
+    /// courier, unless all `must` have been sent when this returns.
+    pub fn send(&self, position: u64, must: bool) {
+        self.ready.fetch_max(position, Ordering::AcqRel);
+        let turn = match must || self.has_much_waiting() {
+            true => Some(self.sending.lock().unwrap()),
+            false => self
+                .sending
+                .try_lock()
+                .ok()
+                .filter(|due| due.is_none_or(|due| due <= Instant::now())),
+        };
+        if let Some(mut turn) = turn {
+            self.send_round(&mut turn);
+        } else if !self.is_woken.swap(true, Ordering::AcqRel)
+            && let Some(courier) = self.courier.get()
+        {
+            courier.unpark();
+        }
+    }
+
+    /// Sends what was left before. When this returns, it stands in the outboxes.
+    pub fn send_what_waits(&self) {
+        self.send_round(&mut self.sending.lock().unwrap());
+    }
+
+    /// The work of the courier.
+    pub fn send_for_ever(&self) -> ! {
+        let _ = self.courier.set(std::thread::current());
+        loop {
+            while self.has_ready() {
+                let due = *self.sending.lock().unwrap();
+                std::thread::sleep(
+                    due.map_or(Duration::ZERO, |due| due.saturating_duration_since(Instant::now())),
+                );
+                self.send_what_waits();
+            }
+            self.is_woken.store(false, Ordering::Release);
+            // Whoever has left something before has not woken it.
+            if !self.has_ready() {
+                std::thread::park();
+            }
+        }
+    }
+
+    fn has_much_waiting(&self) -> bool {
+        let waiting = self.waiting.lock().unwrap();
+        waiting.parcels.len() > MOST_WAITING || waiting.bytes > MOST_BYTES_WAITING
+    }
+
+    fn has_ready(&self) -> bool {
+        let ready = self.ready.load(Ordering::Acquire);
+        self.waiting.lock().unwrap().parcels.iter().any(|(needed, _)| *needed <= ready)
+    }
+
+    /// Sends all that is ready. The caller has the turn.
+    fn send_round(&self, due: &mut Option<Instant>) {
+        let parcels = self.take_waiting(self.ready.load(Ordering::Acquire));
+        if parcels.is_empty() {
+            return;
+        }
+        let began = Instant::now();
+        let state = self.state.read().unwrap();
+        let mut bundles = Bundles { encoded: Reply::new(), of: BTreeMap::new() };
+        for parcel in parcels {
             match parcel {
                 Parcel::Published(messages, _charge) => {
                     messages.iter().for_each(|message| bundles.add(message, &state));
@@ -221,47 +334,52 @@ impl Hub {
             }
         }
         bundles.hand_over();
+        let ended = Instant::now();
+        let took = (ended - began).min(LONGEST_ROUND);
+        *due = (took > SHORTEST_ROUND).then(|| ended + REST * took);
     }
 
     fn take_waiting(&self, position: u64) -> Vec<Parcel> {
         let mut waiting = self.waiting.lock().unwrap();
-        let ready = waiting.extract_if(.., |(needed, _)| *needed <= position);
-        ready.map(|(_, parcel)| parcel).collect()
+        let ready = waiting.parcels.extract_if(.., |(needed, _)| *needed <= position);
+        let ready: Vec<_> = ready.map(|(_, parcel)| parcel).collect();
+        waiting.bytes -= ready.iter().map(Parcel::memory).sum::<usize>();
+        ready
     }
 
     /// Runs `work` while no message is being queued.
     pub fn between_messages(&self, work: impl FnOnce()) {
-        let _state = self.state.lock().unwrap();
+        let _state = self.state.write().unwrap();
         work();
     }
 
     /// The channels with a subscriber that match the pattern.
     pub fn channels(&self, of: Subscription, pattern: Option<&[u8]>) -> Vec<Vec<u8>> {
-        let state = self.state.lock().unwrap();
+        let state = self.state.read().unwrap();
         let wanted = |name: &&Name| pattern.is_none_or(|p| glob::matches(p, name, false));
         state.look(of).keys().filter(wanted).map(|name| name.to_vec()).collect()
     }
 
     /// How many clients have subscribed to the channel, patterns not counted.
     pub fn subscribers(&self, to: Subscription, channel: &[u8]) -> usize {
-        let state = self.state.lock().unwrap();
+        let state = self.state.read().unwrap();
         state.look(to).get(channel).map_or(0, |audience| audience.of.len())
     }
 
     /// All subscribers.
     pub fn listeners(&self) -> Vec<Id> {
-        let state = self.state.lock().unwrap();
+        let state = self.state.read().unwrap();
         state.listeners.keys().copied().collect()
     }
 
     /// How many channels, or patterns, have a subscriber.
     pub fn count(&self, of: Subscription) -> usize {
-        self.state.lock().unwrap().look(of).len()
+        self.state.read().unwrap().look(of).len()
     }
 
     /// MONITOR, or its end. The outbox holds the lines back until the OK is queued.
     pub fn set_monitor(&self, id: Id, outbox: Option<Arc<Outbox>>) {
-        let monitors = &mut self.state.lock().unwrap().monitors;
+        let monitors = &mut self.state.write().unwrap().monitors;
         match outbox {
             Some(outbox) => monitors.insert(id, outbox),
             None => monitors.remove(&id),
@@ -275,21 +393,22 @@ impl Hub {
 
     /// Queues a line for every monitor except `except`.
     pub fn show_monitors(&self, line: &[u8], except: Id) {
-        let state = self.state.lock().unwrap();
+        let state = self.state.read().unwrap();
         let others = state.monitors.iter().filter(|(id, _)| **id != except);
         others.for_each(|(_, outbox)| outbox.push(line));
     }
 }
 
-/// When this many bytes have been collected, they are handed over to the outboxes.
-const BUNDLE: usize = 64 * 1024;
+/// When this many bytes of messages have been encoded, they are handed over to the outboxes.
+const BUNDLE: usize = 256 * 1024;
 
-/// Collects messages per receiver, so that each outbox is locked once for several messages. A message is
-/// encoded once for all receivers that get the same bytes.
-#[derive(Default)]
+/// Collects messages per receiver, so that each receiver is sent several at once. A message is encoded once for all
+/// that get the same bytes, and copied for none of them.
 struct Bundles {
-    of: BTreeMap<Id, (Arc<Outbox>, Vec<u8>)>,
-    length: usize,
+    /// All messages, one behind the other.
+    encoded: Reply,
+    /// Which of them each receiver gets.
+    of: BTreeMap<Id, (Arc<Outbox>, Vec<Range<usize>>)>,
 }
 
 impl Bundles {
@@ -341,34 +460,45 @@ impl Bundles {
         for (id, outbox) in receivers.filter(|(_, outbox)| !outbox.has_ended()) {
             let protocol = outbox.protocol();
             let form = &mut forms[usize::from(protocol == Protocol::Resp3)];
-            let form = form.get_or_insert_with(|| encode(begin, channel, text, protocol));
-            if form.len() > BUNDLE {
-                // Directly, without one more copy.
-                self.hand_over();
-                outbox.push(form);
-                continue;
+            let encode = || encode(begin, channel, text, protocol, &mut self.encoded);
+            let form = form.get_or_insert_with(encode).clone();
+            let (_, parts) = self.of.entry(id).or_insert_with(|| (outbox.clone(), Vec::new()));
+            match parts.last_mut() {
+                Some(last) if last.end == form.start => last.end = form.end,
+                _ => parts.push(form),
             }
-            let bundle = self.of.entry(id).or_insert_with(|| (outbox.clone(), Vec::new()));
-            bundle.1.extend_from_slice(form);
-            self.length += form.len();
-            if self.length > BUNDLE {
-                self.hand_over();
-            }
+        }
+        if self.encoded.out.len() > BUNDLE {
+            self.hand_over();
         }
     }
 
     fn hand_over(&mut self) {
-        self.length = 0;
-        for (outbox, bytes) in std::mem::take(&mut self.of).into_values() {
-            outbox.push(&bytes);
+        let encoded = self.encoded.out.one_piece().unwrap_or_default();
+        for (outbox, parts) in std::mem::take(&mut self.of).into_values() {
+            match &parts[..] {
+                [part] => outbox.send(&encoded[part.clone()]),
+                parts => {
+                    let parts = parts.iter().map(|part| &encoded[part.clone()]);
+                    outbox.send(&parts.collect::<Vec<_>>().concat());
+                }
+            }
         }
+        self.encoded.out.truncate(0);
     }
 }
 
-fn encode(begin: &[&[u8]], channel: &[u8], text: &[u8], protocol: Protocol) -> Vec<u8> {
-    let mut reply = Reply::new();
-    reply.protocol = protocol;
-    reply.push(begin.len() + 2);
-    begin.iter().chain(&[channel, text]).for_each(|word| reply.bulk(word));
-    reply.out.to_vec()
+/// Returns where it is.
+fn encode(
+    begin: &[&[u8]],
+    channel: &[u8],
+    text: &[u8],
+    protocol: Protocol,
+    into: &mut Reply,
+) -> Range<usize> {
+    let start = into.out.mark();
+    into.protocol = protocol;
+    into.push(begin.len() + 2);
+    begin.iter().chain(&[channel, text]).for_each(|word| into.bulk(word));
+    start..into.out.mark()
 }

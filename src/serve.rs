@@ -193,7 +193,7 @@ impl Session<'_> {
     fn run_batch(&mut self) -> io::Result<bool> {
         // If this client turns out to be the only active one, its next command will be awaited without sleeping
         // (serve/inbound.rs).
-        self.reader.get_mut().begin_batch();
+        self.begin_batch();
         self.client.public.in_service.store(true, Ordering::Relaxed);
         self.caller.begin();
         // For speed alone: if there are four commands or more, takes the lock of the first, and warms the first

@@ -30,6 +30,7 @@ pub mod primary;
 pub mod replicas;
 pub mod scripts;
 pub mod shutdown;
+pub mod tail;
 pub mod targets;
 
 use crate::aof::Aof;

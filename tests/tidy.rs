@@ -22,7 +22,7 @@ use support::transcript::{self, Action, Transcript};
 
 /// Imports run one way: a file may use what stands in a later line of this list, and nothing of
 /// its own line or an earlier one. `aof` cannot know a command, and `resp` knows error texts only.
-const LAYERS: [&[&str]; 17] = [
+const LAYERS: [&[&str]; 18] = [
     &["main"],
     &["background"],
     &["serve", "evict", "expire"],
@@ -40,6 +40,7 @@ const LAYERS: [&[&str]; 17] = [
     &["outbox"],
     &["gate", "glob", "log", "notify", "resp", "script"],
     &["blob", "error", "held", "key", "latency", "malloc", "sha1", "sha256"],
+    &["mode", "spare"],
 ];
 
 /// Lines before the tests: in all files of the evening together, in those of the second one, in each of

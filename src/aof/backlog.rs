@@ -23,15 +23,20 @@
 //!
 //! **Old files.** A rewrite deletes the files that it has replaced. The backlog keeps them open while
 //! a replica may still read them, and a file that is open keeps its bytes, without a name, until it is closed.
-//! The end of a file is kept for replicas that come back: `repl-backlog-size` says how much.
+//! The end of a file is kept for replicas that come back: `repl-backlog-size` says how much; and for `repl-timeout` all that
+//! one that has left had not been sent.
 //!
-//! **The id** names the history of changes. When a rewrite from memory has replaced a log that had holes, or the log
-//! was switched off, the files no longer lead from one state to the next. Then a new history begins, with a new id, and
-//! each replica gets a new snapshot.
+//! **The id** names the history of changes (backlog/names.rs). When a rewrite from memory has replaced a log that had
+//! holes, or the log was switched off, the files no longer lead from one state to the next. Then a new history begins, with
+//! a new id, and each replica gets a new snapshot.
+//!
+//! **Places.** A replica that comes back names an offset. Where that is in the file is known for one place in a megabyte,
+//! and from there on the file is read.
 //!
 //! **How Redis does it**: replication.c, a list of buffers that all replicas share. A replica that falls behind takes
 //! memory there. Here it takes space on the disk.
 
+mod names;
 mod saved;
 
 use super::checksum::Annotate;
@@ -41,18 +46,20 @@ use super::{Aof, Position, Target};
 use crate::config::Fsync;
 use crate::propagate::Stream;
 use crate::resp::write_command;
-use crate::stats::random_id;
-use saved::Saved;
+pub use names::{Counting, Legacy, Name};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
+#[derive(Default)]
 pub struct Backlog {
     history: Mutex<History>,
     /// Goes up when a history ends, before `written` tells of the next one.
     histories: AtomicU64,
+    /// When the stream has come this far, a place is noted.
+    next_place: AtomicU64,
     /// Commands that change nothing, if nothing follows them: where they begin and end.
     idle: Mutex<(Position, Position)>,
     /// How many threads sleep until more is written.
@@ -61,11 +68,22 @@ pub struct Backlog {
 }
 
 struct History {
-    id: String,
-    /// The id that it had in the process before, and up to where that is good (backlog/saved.rs).
-    before: Option<(String, Position)>,
+    /// The first one is the present one, which new replicas are told.
+    names: Vec<Name>,
+    /// What was before the place of the first name, in its count: the end of the stream of a primary that we have followed.
+    inherited: Vec<u8>,
     /// Oldest first; nothing is missing between them. The last one is written to. None before the first replica comes.
     segments: VecDeque<Arc<Segment>>,
+    /// Where some positions are in the segments.
+    places: VecDeque<Place>,
+}
+
+/// A position, its place in the file of its segment, and what comes next there.
+#[derive(Clone, Copy)]
+struct Place {
+    position: Position,
+    at: u64,
+    frame: Frame,
 }
 
 /// A file of the log, from the place on where it is a part of the stream.
@@ -79,19 +97,17 @@ struct Segment {
     end: AtomicU64,
 }
 
-/// A moment, and what the log held.
-pub struct Mark {
-    /// The history's id.
-    pub id: String,
-    pub position: Position,
-    /// The files that make the state of the moment, each with its path and how much of it is to be replayed.
-    pub files: Vec<(PathBuf, File, u64)>,
-}
+/// The files that make the state of a moment, each with its path and how much of it is to be replayed.
+pub type Mark = Vec<(PathBuf, File, u64)>;
 
 /// One reader of the stream.
 pub struct Follower {
     /// Of everything before this, the reader has read all.
     pub position: Position,
+    /// How the reader calls the history.
+    pub name: Name,
+    /// What it is sent first. It is in no file.
+    inherited: Vec<u8>,
     history: u64,
     segment: Arc<Segment>,
     /// The place in the file.
@@ -117,19 +133,14 @@ const CHUNK: usize = 64 * 1024;
 /// No line that we write between values is longer.
 const LONGEST_LINE: usize = 64;
 
-impl Default for Backlog {
-    fn default() -> Backlog {
-        Backlog {
-            history: Mutex::new(History {
-                id: random_id(),
-                before: None,
-                segments: VecDeque::new(),
-            }),
-            histories: AtomicU64::new(Backlog::FIRST),
-            idle: Mutex::default(),
-            asleep: AtomicUsize::new(0),
-            grown: Condvar::new(),
-        }
+/// From one place that is noted to the next. In tests there are many.
+const PLACE_EVERY: u64 = if cfg!(test) { 100 } else { 1024 * 1024 };
+
+impl Default for History {
+    fn default() -> History {
+        let names = vec![Name::new(Counting::default())];
+        let (segments, places) = (VecDeque::new(), VecDeque::new());
+        History { names, inherited: Vec::new(), segments, places }
     }
 }
 
@@ -141,24 +152,32 @@ impl Segment {
 }
 
 impl Backlog {
-    /// The number of the first history.
-    const FIRST: u64 = 0;
-
-    pub fn id(&self) -> String {
-        self.history.lock().unwrap().id.clone()
+    pub fn name(&self) -> Name {
+        self.history.lock().unwrap().names[0].clone()
     }
 
-    /// The id before, and up to which position it is good.
-    pub fn before(&self) -> Option<(String, Position)> {
-        self.history.lock().unwrap().before.clone()
+    /// The name before.
+    pub fn before(&self) -> Option<Name> {
+        self.history.lock().unwrap().names.get(1).cloned()
     }
 
-    /// The first position that can be read, if any can.
-    pub fn begin(&self) -> Option<Position> {
-        Some(self.history.lock().unwrap().segments.front()?.begin)
+    /// The first offset that can be read, if any can.
+    pub fn begin(&self) -> Option<u64> {
+        let history = self.history.lock().unwrap();
+        let (begin, counting) = (history.segments.front()?.begin, history.names[0].counting);
+        Some(counting.offset_of(begin) - history.inherited.len() as u64)
     }
 
-    /// More is written, or durable. Called for each write to the file.
+    /// The file that is written to ends here, where the stream is at this position. Called for each write.
+    pub(super) fn grows_to(&self, position: Position, at: u64) {
+        if position >= self.next_place.load(Ordering::Relaxed) {
+            self.history.lock().unwrap().note(Place { position, at, frame: Frame::Between });
+            self.next_place.store(position + PLACE_EVERY, Ordering::Relaxed);
+        }
+        self.wake();
+    }
+
+    /// More is written, or durable.
     pub fn wake(&self) {
         // A reader counts itself first and then looks how much is written. So it sees the new end, or is seen here.
         fence(Ordering::SeqCst);
@@ -191,9 +210,7 @@ impl Backlog {
     }
 
     fn end(&self, history: &mut History, manifest: &Manifest) {
-        history.id = random_id();
-        history.before = None;
-        history.segments.clear();
+        *history = History::default();
         self.histories.fetch_add(1, Ordering::Release);
         saved::remove(manifest);
         self.grown.notify_all();
@@ -206,6 +223,9 @@ impl Backlog {
         while history.segments.front().is_some_and(|s| s.end.load(Ordering::Relaxed) <= needed) {
             closed.extend(history.segments.pop_front());
         }
+        if !closed.is_empty() {
+            history.forget_what_cannot_be_read();
+        }
         drop(history);
         // To close a large file that has no name takes long.
         drop(closed);
@@ -213,22 +233,38 @@ impl Backlog {
 
     /// Closes all files. The history goes on; whoever comes back gets a snapshot.
     pub fn forget_all(&self) {
-        let closed = std::mem::take(&mut self.history.lock().unwrap().segments);
+        let mut history = self.history.lock().unwrap();
+        let closed = std::mem::take(&mut history.segments);
+        history.forget_what_cannot_be_read();
+        drop(history);
         drop(closed);
     }
 }
 
 impl History {
-    /// Saves where the files of the manifest stand in the stream.
-    fn save(&self, manifest: &Manifest) {
-        let is_live =
-            |segment: &&Arc<Segment>| manifest.incrs.iter().any(|incr| incr.name == segment.name);
-        let live = self.segments.iter().filter(is_live);
-        let place = |segment: &Arc<Segment>| {
-            let Segment { ref name, begin, skipped, .. } = **segment;
-            Saved { id: self.id.clone(), position: begin, file: name.clone(), skipped }
-        };
-        saved::save(manifest, &live.map(place).collect::<Vec<_>>());
+    fn note(&mut self, place: Place) {
+        if !self.segments.is_empty() {
+            self.places.push_back(place);
+        }
+    }
+
+    fn forget_what_cannot_be_read(&mut self) {
+        let begin = self.segments.front().map_or(Position::MAX, |segment| segment.begin);
+        let gone = self.places.partition_point(|place| place.position < begin);
+        self.places.drain(..gone);
+        if begin > self.names[0].counting.from {
+            self.inherited = Vec::new();
+        }
+    }
+
+    /// The segment that holds this position, and the last place before it that is known there.
+    fn segment_of(&self, position: Position) -> Option<(Arc<Segment>, Option<Place>)> {
+        let mut segments = self.segments.iter().rev();
+        let segment = segments.find(|segment| segment.begin <= position)?;
+        let known = self.places.partition_point(|place| place.position <= position);
+        let place = known.checked_sub(1).map(|last| self.places[last]);
+        // One where the segment begins may be the end of the segment before.
+        Some((segment.clone(), place.filter(|place| place.position > segment.begin)))
     }
 }
 
@@ -243,8 +279,9 @@ impl Aof {
     }
 
     /// What INFO and ROLE show as the offset. As in Redis, 0 while nobody has followed.
-    pub fn shown_offset(&self) -> Position {
-        self.backlog.begin().map_or(0, |_| self.sendable())
+    pub fn shown_offset(&self) -> u64 {
+        let counting = self.backlog.name().counting;
+        self.backlog.begin().map_or(0, |_| counting.offset_of(self.sendable()))
     }
 
     /// Waits, for at most `time`, until replicas may have more than this.
@@ -300,38 +337,47 @@ impl Aof {
         };
         self.write_taken(target, from, Annotate::IfMuch)?;
         let files = open_all(target)?;
+        let history = self.keep_backlog_from(target)?;
+        let segment = history.segments.back().expect("it was made if there was none").clone();
+        let number = self.backlog.histories.load(Ordering::Acquire);
+        let name = history.names[0].clone();
         let position = target.pending_end;
+        let follower =
+            Follower { position, at: target.length, ..Follower::new(segment, number, name) };
+        Ok((files, follower))
+    }
+
+    /// From here on the backlog is kept, if it was not yet.
+    pub fn keep_backlog(&self) -> Result<(), String> {
+        let guard = self.target.lock().unwrap();
+        self.keep_backlog_from(guard.as_ref().ok_or("the log is switched off")?).map(drop)
+    }
+
+    fn keep_backlog_from(&self, target: &Target) -> Result<MutexGuard<'_, History>, String> {
         let mut history = self.backlog.history.lock().unwrap();
         if history.segments.is_empty() {
-            let segment = open_segment(&target.manifest, position, target.length);
+            let written = self.written.load(Ordering::Acquire);
+            let segment = open_segment(&target.manifest, written, target.length);
             let error = |error| format!("cannot read the log: {error}");
             history.segments.push_back(segment.map_err(error)?);
             history.save(&target.manifest);
         }
-        let segment = history.segments.back().expect("it was made if there was none").clone();
-        let number = self.backlog.histories.load(Ordering::Acquire);
-        let follower = Follower { position, at: target.length, ..Follower::new(segment, number) };
-        Ok((Mark { id: history.id.clone(), position, files }, follower))
+        Ok(history)
     }
 
-    /// A reader that goes on at this position of the history with this id. None if there is no such place
+    /// A reader that goes on at this offset of the history with this id. None if there is no such place
     /// any more, or not yet.
-    pub fn follow(&self, id: &[u8], position: Position) -> Option<Follower> {
+    pub fn follow(&self, id: &[u8], offset: u64) -> Option<Follower> {
         let end = self.sendable();
         let history = self.backlog.history.lock().unwrap();
-        let segments = &history.segments;
-        let good_to = match &history.before {
-            _ if id.eq_ignore_ascii_case(history.id.as_bytes()) => end,
-            Some((before, good_to)) if id.eq_ignore_ascii_case(before.as_bytes()) => *good_to,
-            _ => return None,
-        };
-        if position > good_to || position < segments.front()?.begin {
-            return None;
-        }
-        let segment = segments.iter().rev().find(|segment| segment.begin <= position)?.clone();
+        let (inherited, position, name) = history.find(id, offset, end)?;
+        let (segment, place) = history.segment_of(position)?;
         let number = self.backlog.histories.load(Ordering::Acquire);
         drop(history);
-        let mut follower = Follower::new(segment, number);
+        let mut follower = Follower { inherited, ..Follower::new(segment, number, name) };
+        if let Some(Place { position, at, frame }) = place {
+            (follower.position, follower.at, follower.frame) = (position, at, frame);
+        }
         let mut passed = Vec::new();
         while follower.position < position {
             follower.read_to(position, &mut passed).ok()?;
@@ -376,9 +422,11 @@ fn cannot_read(path: &Path) -> impl Fn(std::io::Error) -> String {
 
 impl Follower {
     /// Begins where the segment begins.
-    fn new(segment: Arc<Segment>, history: u64) -> Follower {
+    fn new(segment: Arc<Segment>, history: u64, name: Name) -> Follower {
         Follower {
             position: segment.begin,
+            name,
+            inherited: Vec::new(),
             history,
             at: segment.skipped,
             segment,
@@ -394,6 +442,10 @@ impl Follower {
         // Looked at behind `end`, which may be one of the next history.
         if self.history != aof.backlog.histories.load(Ordering::Acquire) {
             return Err("the log was written anew, so this history of changes has ended".into());
+        }
+        if !self.inherited.is_empty() {
+            out.append(&mut self.inherited);
+            return Ok(());
         }
         if self.position == end {
             return Ok(());
@@ -517,10 +569,11 @@ mod tests {
         let disk = Disk::new();
         let (aof, _) = start_on(&config(&disk, "everysec")).expect("a start");
         write(&aof, &["SET before 1"]);
-        let (mark, mut first) = aof.mark().expect("a mark");
+        let mut first = aof.mark().expect("a mark").1;
+        let (id, begin) = (first.name.id.clone(), first.position);
         let store = Store::new(keyspace(&Default::default()));
         let mut expected = Vec::new();
-        let mut places = vec![mark.position];
+        let mut places = vec![begin];
         for n in 0..60 {
             if n % 20 == 0 {
                 expected.extend(command(&["SELECT", "0"]));
@@ -530,16 +583,16 @@ mod tests {
             append(&aof, &value);
             assert_eq!(aof.commit(aof.position()), Ok(()));
             expected.extend(command(&["SET", "key", &value]));
-            places.push(mark.position + expected.len() as u64);
+            places.push(begin + expected.len() as u64);
             if n % 20 == 19 {
                 assert_eq!(aof.rewrite(None, &store, &replay_all), Ok(()));
             }
         }
         assert!(read_all(&aof, &mut first, 64) == expected);
         for (n, place) in places.into_iter().enumerate() {
-            let mut follower = aof.follow(mark.id.as_bytes(), place).expect("a place");
+            let mut follower = aof.follow(id.as_bytes(), place).expect("a place");
             let read = read_all(&aof, &mut follower, 64 + n);
-            assert!(read == expected[(place - mark.position) as usize..]);
+            assert!(read == expected[(place - begin) as usize..]);
         }
     }
 
@@ -548,8 +601,9 @@ mod tests {
         let disk = Disk::new();
         let (aof, _) = start_on(&config(&disk, "everysec")).expect("a start");
         write(&aof, &["SET before 1"]);
-        assert!(aof.follow(aof.backlog.id().as_bytes(), 0).is_none(), "nobody has followed");
-        let (Mark { id, position, .. }, mut follower) = aof.mark().expect("a mark");
+        assert!(aof.follow(aof.backlog.name().id.as_bytes(), 0).is_none(), "nobody has followed");
+        let (_, mut follower) = aof.mark().expect("a mark");
+        let (id, position) = (follower.name.id.clone(), follower.position);
         write(&aof, &["SET behind 1"]);
         let end = aof.sendable();
         for (place, is_there) in
@@ -599,7 +653,8 @@ mod tests {
         for _ in 0..200 {
             let disk = Disk::new();
             let (aof, _) = start_on(&config(&disk, "everysec")).expect("a start");
-            let (mark, mut follower) = aof.mark().expect("a mark");
+            let (_, mut follower) = aof.mark().expect("a mark");
+            let (first_id, first) = (follower.name.id.clone(), follower.position);
             let store = Store::new(keyspace(&Default::default()));
             for n in 0..random.below(30) {
                 append(&aof, &n.to_string());
@@ -614,20 +669,20 @@ mod tests {
             drop(aof);
             disk.put(disk.after_power_cut(&mut |bound| random.below(bound), false));
             let (aof, _) = start_on(&config(&disk, "everysec")).expect("a start");
-            let Some((id, end)) = aof.backlog.before() else {
+            let Some(Name { id, to: end, .. }) = aof.backlog.before() else {
                 continue;
             };
             resumed += 1;
-            assert_eq!(id, mark.id);
+            assert_eq!(id, first_id);
             let begin = aof.backlog.begin().expect("a history");
             let mut follower = aof.follow(id.as_bytes(), begin).expect("a place");
-            let [from, to] = [begin, end].map(|place| (place - mark.position) as usize);
+            let [from, to] = [begin, end].map(|place| (place - first) as usize);
             assert!(read_all(&aof, &mut follower, 100) == sent[from..to]);
             append(&aof, "after the cut");
             assert_eq!(aof.commit(aof.position()), Ok(()));
             assert!(aof.follow(id.as_bytes(), end).is_some());
             assert!(aof.follow(id.as_bytes(), end + 1).is_none());
-            assert!(aof.follow(aof.backlog.id().as_bytes(), aof.sendable()).is_some());
+            assert!(aof.follow(aof.backlog.name().id.as_bytes(), aof.sendable()).is_some());
         }
         assert!(resumed > 20, "{resumed}");
     }

@@ -11,7 +11,7 @@
 //! src/evict.rs does the rest (server/eviction.rs).
 //!
 //! Nothing is evicted inside of an EXEC or a script, nor while CLIENT PAUSE keeps the data as it is, nor by a replay, nor by a
-//! replica, whose primary evicts for it.
+//! replica, whose primary evicts for it (unless `replica-ignore-maxmemory` is `no`).
 //!
 //! **How Redis does it**: `performEvictions` in evict.c, before any command, also one that reads. Its time is no part of
 //! the command's, and so not in the slow log; here it is.
@@ -87,7 +87,7 @@ impl Batch<'_> {
         let config = &self.server.config;
         let limit = config.maxmemory.get();
         // CLIENT PAUSE, or REPLICAOF, may have come while this thread waited for the lock.
-        let stays = || self.server.pause.is_on() || self.server.primary.is_set();
+        let stays = || self.server.pause.is_on() || self.server.primary.evicts_for_us(config);
         if limit == 0 || self.used() <= limit || stays() {
             self.server.eviction.note(true);
             return Room::Enough;

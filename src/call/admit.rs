@@ -68,6 +68,11 @@ impl Caller<'_> {
     ) -> Result<(), Refusal> {
         let command = row.command;
         if self.batch.time.source != Source::Client {
+            // (`replica-ignore-maxmemory no`.)
+            if self.out_of_memory && command.is(Flag::DenyOom) {
+                self.note_failure(row, args, Error::OutOfMemory);
+                return Err(Error::OutOfMemory.into());
+            }
             return Ok(());
         }
         if command.is(Flag::Protected) {
@@ -83,11 +88,7 @@ impl Caller<'_> {
             return Err(Error::OutOfMemory.into());
         }
         // PING too, as in Redis, because people use it to ask whether all is well.
-        let writes = match command.run {
-            Run::Exec => client.transaction.as_ref().is_some_and(|t| t.writes),
-            // (DEBUG SLEEP only wants to be alone.)
-            _ => command.writes() && !command.is(Flag::Protected) || command.name == "ping",
-        };
+        let writes = writes(row, client) || command.name == "ping";
         if writes && let Some(error) = self.batch.server.why_no_writes(command.name != "ping") {
             return Err(error.into());
         }
@@ -120,7 +121,8 @@ impl Caller<'_> {
         Ok(())
     }
 
-    /// Postpones the command if there is a pause. A writer looks again when it has its lock.
+    /// Postpones the command if there is a pause. A writer looks again when it has its lock. So does REPLICAOF keep back those
+    /// who came before it and have the lock after it: what they write would be missing at the primary.
     #[inline(always)]
     pub fn unless_paused(
         &self,
@@ -128,9 +130,22 @@ impl Caller<'_> {
         client: &Client,
         args: &Args,
     ) -> Result<(), Refusal> {
-        match self.batch.server.pause.what() {
+        let server = self.batch.server;
+        match server.pause.what() {
+            Paused::Nothing if server.primary.is_set() => self.unless_replica(row, client),
             Paused::Nothing => Ok(()),
             _ => self.unless_paused_for(row, client, args),
+        }
+    }
+
+    #[cold]
+    fn unless_replica(&self, row: &'static Row, client: &Client) -> Result<(), Refusal> {
+        let server = self.batch.server;
+        let is_free = client.in_exec || self.batch.time.source != Source::Client;
+        match !is_free && writes(row, client) && server.primary.forbids_writes(&server.config) {
+            // When it is called again, it is refused.
+            true => Err(Refusal::Postponed { row, writes: true }),
+            false => Ok(()),
         }
     }
 
@@ -263,6 +278,14 @@ impl Command {
     /// Whether a replica without its primary answers it if `replica-serve-stale-data` is `no`.
     fn works_while_stale(&self) -> bool {
         self.works_while_loading() || self.is(Flag::Stale)
+    }
+}
+
+fn writes(row: &Row, client: &Client) -> bool {
+    match row.command.run {
+        Run::Exec => client.transaction.as_ref().is_some_and(|t| t.writes),
+        // (DEBUG SLEEP only wants to be alone.)
+        _ => row.command.writes() && !row.command.is(Flag::Protected),
     }
 }
 

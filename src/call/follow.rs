@@ -7,6 +7,7 @@
 
 use super::replay::may_stand;
 use super::{Arrived, Caller};
+use crate::aof::Position;
 use crate::client::Client;
 use crate::error::Error;
 use crate::handler::args::database;
@@ -40,6 +41,9 @@ pub struct Applier<'a> {
     arrived: Vec<Arrived>,
     /// For the operator: what has failed.
     pub failures: Vec<String>,
+    /// Whether the last unit has left anything in our log, and where that ends.
+    pub has_recorded: bool,
+    pub position: Position,
 }
 
 impl<'a> Applier<'a> {
@@ -52,6 +56,8 @@ impl<'a> Applier<'a> {
             reply: Reply::new(),
             arrived: Vec::new(),
             failures: Vec::new(),
+            has_recorded: false,
+            position: 0,
         };
         applier.client.db = db;
         applier
@@ -70,6 +76,7 @@ impl<'a> Applier<'a> {
         arrived.resize_with(commands.len().max(arrived.len()), Arrived::default);
         let client = &mut self.client;
         self.caller.begin();
+        self.caller.make_room_for_primary();
         if self.caller.batch.exclude().is_err() || !may() {
             self.caller.finish(client, &mut self.reply);
             return false;
@@ -91,15 +98,16 @@ impl<'a> Applier<'a> {
         }
         client.in_exec = false;
         origin.db = client.db;
-        self.caller.batch.end_unit_at(origin);
+        self.has_recorded = self.caller.batch.end_unit_at(origin);
         self.caller.finish(client, &mut self.reply);
+        self.position = self.caller.batch.position;
         self.arrived = arrived;
         true
     }
 
     /// Waits until the log has all that was run. The error is the cause, which the operator has been told.
     pub fn commit(&self) -> Result<(), String> {
-        self.caller.batch.server.aof.commit(self.caller.batch.position)
+        self.caller.batch.server.aof.commit(self.position)
     }
 }
 

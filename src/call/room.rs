@@ -5,6 +5,8 @@
 //! command is refused, because the queue takes memory. A script that says nothing makes room too, but if there is none it
 //! runs until it calls such a command; if it has written by then, it goes on.
 //!
+//! What a primary says is refused too, with `replica-ignore-maxmemory no`: then the replica lacks it, and a message says so.
+//!
 //! **How Redis does it**: `processCommand` in server.c, and `scriptVerifyOOM` in script.c.
 
 use super::Caller;
@@ -51,6 +53,14 @@ impl Caller<'_> {
         }
         self.out_of_memory = !has_room;
         !has_room && is_denied
+    }
+
+    /// Makes room for a unit of the primary, if we do not leave that to the primary.
+    pub(super) fn make_room_for_primary(&mut self) {
+        let server = self.batch.server;
+        self.out_of_memory = server.config.maxmemory.get() > 0
+            && !server.primary.evicts_for_us(&server.config)
+            && !self.batch.make_room().unwrap_or(true);
     }
 
     /// Whether there was no room when the script began, or the EXEC that it is in.

@@ -54,7 +54,7 @@ pub static GROUPS: &[(Accepts, Change, &str)] = &[
         aof-rewrite-incremental-fsync=yes no-appendfsync-on-rewrite=no \
         rdb-del-sync-files=no \
         rdb-save-incremental-fsync=yes \
-        replica-lazy-flush=no replica-announced=yes replica-ignore-maxmemory=yes \
+        replica-lazy-flush=no replica-announced=yes \
         repl-diskless-sync=yes repl-disable-tcp-nodelay=no crash-log-enabled=yes \
         crash-memcheck-enabled=yes lazyfree-lazy-eviction=no lazyfree-lazy-expire=no \
         lazyfree-lazy-server-del=no lazyfree-lazy-user-del=no lazyfree-lazy-user-flush=no \

@@ -206,6 +206,7 @@ static USED: &[Row] = &[
     row("masterauth", "", Text, Live, "the password with which it logs in there").slot(|c, v| c.masterauth.put(v)),
     row("replica-read-only", "yes", YesNo, Live, "only the primary may write").slot(|c, v| c.replica_read_only.put(v)),
     row("replica-serve-stale-data", "yes", YesNo, Live, "show the data while the link to the primary is down").slot(|c, v| c.replica_serve_stale_data.put(v)),
+    row("replica-ignore-maxmemory", "yes", YesNo, Live, "only the primary evicts keys").slot(|c, v| c.replica_ignore_maxmemory.put(v)),
     row("replica-announce-ip", "", Text, Live, "the address that the primary is told; empty: that of the connection").slot(|c, v| c.replica_announce_ip.put(v)),
     row("replica-announce-port", "0", Number(0, 65535), Live, "the port that the primary is told; 0: ours").slot(|c, v| c.replica_announce_port.put(v)),
     row("replica-priority", "100", Number(0, INT), Live, "which replica a Sentinel promotes, shown in INFO").slot(|c, v| c.replica_priority.put(v)),

@@ -20,6 +20,7 @@
 use super::args::Cursor;
 use super::memory::percentage;
 use super::{Command, Flag, NO_KEY, REDIS_VERSION, Run, TABLE, VERSION, command};
+use crate::aof::backlog::Name;
 use crate::client::Client;
 use crate::error::Error;
 use crate::held::{Buffers, kilobytes};
@@ -410,13 +411,15 @@ impl Info<'_> {
     fn replication(&mut self) {
         let (server, config) = (self.server, &self.server.config);
         let (aof, replicas) = (&server.aof, server.replicas.all());
+        let name = aof.backlog.name();
         self.primary();
         self.field("connected_slaves", replicas.len());
         if config.min_replicas_to_write.get() > 0 && config.min_replicas_max_lag.get() > 0 {
             self.field("min_slaves_good_slaves", server.near_replicas());
         }
         for (number, replica) in replicas.iter().enumerate() {
-            let (ip, port, acked) = (replica.ip(), replica.announced.port, replica.acked);
+            let (ip, port) = (replica.ip(), replica.announced.port);
+            let acked = replica.shown_offset(name.counting);
             let (state, lag) = match replica.state {
                 State::Waiting => ("wait_bgsave", 0),
                 State::Loading => ("send_bulk", 0),
@@ -426,9 +429,10 @@ impl Info<'_> {
             self.field(&format!("slave{number}"), values);
         }
         self.field("master_failover_state", "no-failover");
-        self.field("master_replid", aof.backlog.id());
-        let before = aof.backlog.before();
-        let (id, good_to) = before.map_or(("0".repeat(40), -1), |(id, to)| (id, to as i64 + 1));
+        self.field("master_replid", name.id);
+        let good_to = |before: &Name| before.counting.offset_of(before.to) as i64 + 1;
+        let before = aof.backlog.before().map(|before| (good_to(&before), before.id));
+        let (good_to, id) = before.unwrap_or((-1, "0".repeat(40)));
         self.field("master_replid2", id);
         // As in Redis, an offset is the number of bytes before a place, and the number of the byte before it.
         let (begin, end) = (aof.backlog.begin(), aof.shown_offset());

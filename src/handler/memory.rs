@@ -10,12 +10,12 @@
 
 use super::args::{Cursor, integer};
 use super::{Command, Flag, NO_KEY, Run, SUBCOMMAND_KEY, command};
-use crate::blob;
 use crate::client::Client;
 use crate::error::Error;
 use crate::resp::{Args, Reply};
 use crate::server::Server;
 use crate::server::memory::{Memory, Resident};
+use crate::spare;
 use crate::store::{Data, View};
 
 #[rustfmt::skip]
@@ -129,8 +129,8 @@ pub fn percentage(part: usize, whole: usize) -> f64 {
 /// The allocator cannot be asked for anything. What we keep for large strings to come is freed.
 fn purge(_: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
     // The first call finds what nobody has taken since the last one, the second all the rest.
-    blob::free_spare();
-    blob::free_spare();
+    spare::free_unused();
+    spare::free_unused();
     reply.ok()
 }
 

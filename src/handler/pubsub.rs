@@ -127,7 +127,10 @@ pub fn outbox(client: &mut Client, reply: &Reply) -> Result<Arc<Outbox>, Error> 
     // Only the client that replays the log has no connection, and a log holds no SUBSCRIBE.
     let connection = client.public.connection.as_ref().ok_or(Error::Syntax)?;
     let (stream, held) = (connection.stream.clone(), client.public.held.clone());
-    let outbox = Outbox::new(stream, reply.protocol, held);
+    let (public, server) = (client.public.clone(), client.server.clone());
+    let mode = public.turns.mode.clone();
+    let moved = move || public.reset_idle(&server);
+    let outbox = Outbox::new(stream, reply.protocol, mode, held, moved);
     outbox.hold();
     client.outbox = Some(outbox.clone());
     Ok(outbox)

@@ -136,8 +136,8 @@ fn acknowledge(client: &mut Client, args: &Args) -> Result<(), Error> {
         client.origin = Origin::of_record(args);
     }
     if client.is_replica {
-        let (position, durable) = (offset(1, b"ack"), offset(3, b"fack"));
-        client.server.replicas.acknowledge(client.public.id, position, durable);
+        let (offset, durable) = (offset(1, b"ack"), offset(3, b"fack"));
+        client.server.replicas.acknowledge(client.public.id, offset, durable);
     }
     Ok(())
 }
@@ -153,6 +153,9 @@ fn replicaof(
     if args[1].eq_ignore_ascii_case(b"no") && args[2].eq_ignore_ascii_case(b"one") {
         if server.primary.is_set() {
             server.primary.set(None);
+            if let Some(legacy) = server.primary.take_legacy() {
+                server.aof.inherit(legacy);
+            }
             server.config.show_primary("");
             client.notices.push("MASTER MODE enabled (user request)".into());
         }
@@ -201,13 +204,15 @@ fn role(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
     }
     let mut replicas = client.server.replicas.all();
     replicas.retain(|replica| replica.state == State::Online);
+    let aof = &client.server.aof;
+    let counting = aof.backlog.name().counting;
     reply.array(3);
     reply.bulk(b"master");
-    reply.integer(client.server.aof.shown_offset() as i64);
+    reply.integer(aof.shown_offset() as i64);
     reply.array(replicas.len());
     for replica in replicas {
         let port = Digits::new(replica.announced.port);
-        let offset = Digits::new(replica.acked as i64);
+        let offset = Digits::new(replica.shown_offset(counting) as i64);
         reply.bulks(&[replica.ip().as_bytes(), port.as_bytes(), offset.as_bytes()]);
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! The connection to a primary: reading from it sends, once a second, what the primary wants to hear from us.
 //!
 //! So the thread that follows may block in a read, in the middle of a command or of a snapshot, and says how far
-//! it is all the same.
+//! it is all the same. While the thread does something else that takes long, another one says so.
 
 use crate::outbox::is_timeout;
 use crate::resp::{Digits, write_command};
@@ -9,6 +9,8 @@ use crate::server::{Public, Server, primary};
 use std::io::{self, Error, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 pub struct Link<'a> {
@@ -96,6 +98,23 @@ impl Link<'_> {
         self.tell()
     }
 
+    /// Tells what is due while this takes its time. If the primary has gone, `work` is done all the same.
+    pub fn while_waiting<R>(&mut self, work: impl FnOnce() -> R) -> R {
+        let (is_done, done) = mpsc::channel::<()>();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                while done.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
+                    if self.tend().is_err() {
+                        return;
+                    }
+                }
+            });
+            let result = work();
+            drop(is_done);
+            result
+        })
+    }
+
     fn tell(&mut self) -> io::Result<()> {
         let Some(place) = self.place else {
             // During the handshake there is somebody who waits for an answer.
@@ -129,6 +148,11 @@ impl Read for Link<'_> {
             match (&*self.stream).read(buffer) {
                 Ok(count) => {
                     self.received += count as u64;
+                    if self.place.is_some() {
+                        let most = self.server.config.repl_backlog_size.get();
+                        let heard = &buffer[..count];
+                        self.server.primary.with_tail(self.order, |tail| tail.push(heard, most));
+                    }
                     self.heard = Instant::now();
                     self.client.reset_idle(self.server);
                     self.has_failed |= count == 0;

@@ -9,8 +9,8 @@
 //!    bytes that it has read. So nothing may follow before the replica says that it has found them (`REPLCONF
 //!    ACK`). A replica that does not know such an end is told the length, for which the snapshot is written twice,
 //!    the first time to nowhere.
-//! 4. *The stream.* After each piece the thread rests for a millisecond, so that more is gathered, unless
-//!    somebody waits in WAIT.
+//! 4. *The stream.* After a small piece the thread rests for a millisecond, so that more is gathered, unless somebody waits
+//!    in WAIT.
 //!
 //! **Who is cut off.** A replica that reads nothing for `repl-timeout`; one that is so far behind that
 //! `client-output-buffer-limit` says so, since the files that it has not read take space on the disk;
@@ -68,15 +68,19 @@ const TICK: Duration = Duration::from_millis(100);
 /// From one newline to the next, while a snapshot is made.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
-/// The rest after a piece of the stream.
+/// The rest after a small piece of the stream.
 const REST: Duration = Duration::from_millis(1);
+
+/// A piece of so many bytes is not small: more is there already.
+const MUCH: usize = 32 * 1024;
 
 const LEFT: &str = "it has left";
 
 impl Sender<'_> {
     fn run(&self, request: &Request) -> Result<(), String> {
         let follower = match self.resume(request) {
-            Some((follower, id)) => {
+            Some(follower) => {
+                let id = &follower.name.id;
                 let id = if self.announced.psync2 { format!(" {id}") } else { String::new() };
                 self.write_all(format!("+CONTINUE{id}\r\n").as_bytes(), None)?;
                 follower
@@ -89,34 +93,36 @@ impl Sender<'_> {
         }
     }
 
-    /// The place from which the replica can go on, and the history's id.
-    fn resume(&self, request: &Request) -> Option<(Follower, String)> {
-        let (id, position) = request.from.as_ref()?;
+    /// The stream from where the replica can go on.
+    fn resume(&self, request: &Request) -> Option<Follower> {
+        let (id, offset) = request.from.as_ref()?;
         let counts = &self.server.replicas.counts;
         let name = &self.name;
-        let Some(follower) = self.server.aof.follow(id, *position) else {
+        let Some(follower) = self.server.aof.follow(id, *offset) else {
             add(&counts.refused, 1);
             log::notice(format_args!(
-                "Partial resynchronization not accepted: replica {name} asks for offset {position} of another \
+                "Partial resynchronization not accepted: replica {name} asks for offset {offset} of another \
                  history, or for what the log's files do not hold"
             ));
             return None;
         };
         add(&counts.partial, 1);
         log::notice(format_args!(
-            "Partial resynchronization request from {name} accepted, from offset {position} on."
+            "Partial resynchronization request from {name} accepted, from offset {offset} on."
         ));
-        Some((follower, self.server.aof.backlog.id()))
+        self.server.replicas.counts(self.client.id, follower.name.counting);
+        Some(follower)
     }
 
     /// Sends a snapshot; returns the stream behind it.
     fn begin(&self, request: &Request) -> Result<Follower, String> {
         let (snapshot, follower, mark) = self.take_snapshot()?;
-        let (replicas, id, position) = (&self.server.replicas, self.client.id, snapshot.position);
+        let (replicas, id, position) = (&self.server.replicas, self.client.id, follower.position);
+        replicas.counts(id, follower.name.counting);
         add(&replicas.counts.full, 1);
         log::notice(format_args!("Full resync requested by replica {}", self.name));
         if !request.is_old {
-            let head = format!("+FULLRESYNC {} {position}\r\n", snapshot.id);
+            let head = format!("+FULLRESYNC {} {}\r\n", snapshot.id, snapshot.offset);
             self.write_all(head.as_bytes(), None)?;
         }
         replicas.is_sent(id, State::Waiting, position);
@@ -137,15 +143,16 @@ impl Sender<'_> {
         let mut current = self.server.replicas.snapshot.lock().unwrap();
         let shared = current.upgrade().filter(|_| !self.announced.no_data);
         if let Some(shared) = shared
-            && let Some(follower) = aof.follow(shared.id.as_bytes(), shared.position)
+            && let Some(follower) = aof.follow(shared.id.as_bytes(), shared.offset)
         {
             return Ok((shared, follower, None));
         }
         let (mut mark, follower) = aof.mark()?;
-        let (id, position) = (mark.id.clone(), mark.position);
-        let snapshot = Arc::new(Snapshot { id, position, keyspace: OnceLock::new() });
+        let id = follower.name.id.clone();
+        let offset = follower.name.counting.offset_of(follower.position);
+        let snapshot = Arc::new(Snapshot { id, offset, keyspace: OnceLock::new() });
         match self.announced.no_data {
-            true => mark.files.clear(),
+            true => mark.clear(),
             false => *current = Arc::downgrade(&snapshot),
         }
         Ok((snapshot, follower, Some(mark)))
@@ -162,7 +169,7 @@ impl Sender<'_> {
             };
             // While the base is a snapshot itself. Whether the replica has left is found out behind it.
             let mut progress = |_| drop(self.show_life(&last));
-            mark.files.into_iter().try_for_each(|(path, file, length)| {
+            mark.into_iter().try_for_each(|(path, file, length)| {
                 load::replay_opened(file, length, &mut run, &mut progress)
                     .map_err(|stop| format!("{} {}: {}", path.display(), stop.place(), stop.reason))
             })
@@ -243,8 +250,9 @@ impl Sender<'_> {
             }
             self.write_all(&out, Some(&mut lag))?;
             lag.counted_from = lag.counted_from.max(follower.position);
+            let is_much = out.len() >= MUCH;
             out.clear();
-            if replicas.awaited.load(Ordering::Relaxed) == 0 {
+            if !is_much && replicas.awaited.load(Ordering::Relaxed) == 0 {
                 thread::sleep(REST);
             }
         }

@@ -24,9 +24,11 @@
 //!
 //! **How Redis does it**: replication.c, `syncWithMaster`, `readSyncBulkPayload` and `replicationCron`. It empties
 //! itself before it loads a snapshot, unless `repl-diskless-load` is `swapdb`. To replicas of its own it
-//! passes the primary's stream on as it is, with the primary's ids; our replicas follow our log.
+//! passes the primary's stream on as it is, with the primary's ids; our replicas follow our log. (When we are promoted,
+//! those of the primary may follow us all the same: server/tail.rs.)
 
 use super::link::Link;
+use crate::aof::Position;
 use crate::call::{Applier, can_follow};
 use crate::client::Client;
 use crate::log;
@@ -35,6 +37,7 @@ use crate::rdb;
 use crate::resp::{self, Args, write_command};
 use crate::server::Server;
 use crate::server::primary;
+use crate::server::tail::Tail;
 use crate::store::{Keyspace, Origin, Store};
 use crate::types::Limits;
 use std::io::{self, BufRead, BufReader, Read};
@@ -54,7 +57,7 @@ pub fn follow_for_ever(server: &Arc<Server>, store: &Store) -> ! {
         let name = format!("{host}:{port}");
         if last != Some(order) && !needs_snapshot {
             // After a start the log may know. The primary knows whether that is in its history.
-            place = store.read_when_free().origin().cloned();
+            place = place_in_log(server, store, order);
         }
         last = Some(order);
         log::notice(format_args!("Connecting to MASTER {name}"));
@@ -201,8 +204,10 @@ impl Run<'_> {
         server.primary.offset.store(-1, Ordering::Relaxed);
         let mut keyspace = self.read_snapshot(reader)?;
         keyspace.set_origin(origin.clone());
+        server.primary.with_tail(order, Tail::forget);
         let may = || server.primary.is_current(order);
-        let exchanged = server.aof.exchange(self.store, keyspace, &may);
+        let exchange = || server.aof.exchange(self.store, keyspace, &may);
+        let exchanged = reader.get_mut().while_waiting(exchange);
         exchanged.map_err(|reason| {
             End::Broken(format!("the snapshot cannot be taken over: {reason}"))
         })?;
@@ -254,32 +259,18 @@ impl Run<'_> {
         let (server, order) = (self.server, self.order);
         let place = self.place.as_mut().expect("a snapshot or +CONTINUE");
         let mut applier = Applier::new(server, self.store, client, place.db);
-        let may = || server.primary.is_current(order);
         // Where the stream begins, in the history and in what has come by this connection.
         let (begin, before) = (place.offset, position(&reader));
         server.primary.offset.store(place.offset as i64, Ordering::Relaxed);
+        let _ = server.aof.keep_backlog();
+        goes_on_at(server, order, place, server.aof.position(), reader.buffer());
         server.primary.update(order, |status| status.link = primary::Link::Up);
         reader.get_mut().acknowledge(place.offset, true)?;
         let mut commands: Vec<Args> = Vec::new();
         loop {
             let Gathered { count, end, asked, stop } = gather(&mut reader, &mut commands, server)?;
             let offset = begin + end - before;
-            if count > 0 {
-                let at = Origin { offset, ..place.clone() };
-                while !applier.apply(&mut commands[..count], at.clone(), &may) {
-                    if !may() {
-                        return Err(End::Broken("another REPLICAOF has come".into()));
-                    }
-                    // A script is busy.
-                    std::thread::sleep(Duration::from_millis(10));
-                    reader.get_mut().tend()?;
-                }
-                place.db = applier.client.db;
-                for failure in applier.failures.drain(..) {
-                    log::warning(format_args!("{failure}"));
-                }
-            }
-            place.offset = offset;
+            self.run_commands(&mut applier, &mut commands[..count], offset, reader.get_mut())?;
             server.primary.offset.store(offset as i64, Ordering::Relaxed);
             // On a full disk the primary is told of what the log has.
             while applier.commit().is_err() {
@@ -293,9 +284,65 @@ impl Run<'_> {
         }
     }
 
+    /// Runs these commands, which lead to this offset, as one unit.
+    fn run_commands(
+        &mut self,
+        applier: &mut Applier,
+        commands: &mut [Args],
+        offset: u64,
+        link: &mut Link,
+    ) -> Result<(), End> {
+        let (server, order) = (self.server, self.order);
+        let may = || server.primary.is_current(order);
+        let place = self.place.as_mut().expect("it is there");
+        if commands.is_empty() {
+            // MULTI and EXEC, or the beginning of what cannot be run.
+            place.offset = offset;
+            return Ok(());
+        }
+        let origin = Origin { offset, ..place.clone() };
+        while !applier.apply(commands, origin.clone(), &may) {
+            if !may() {
+                return Err(End::Broken("another REPLICAOF has come".into()));
+            }
+            // A script is busy.
+            std::thread::sleep(Duration::from_millis(10));
+            link.tend()?;
+        }
+        let db_before = std::mem::replace(place, Origin { db: applier.client.db, ..origin }).db;
+        for failure in applier.failures.drain(..) {
+            log::warning(format_args!("{failure}"));
+        }
+        // A SELECT that stands alone, which our log does not have, would be missing in front of what we write later.
+        if applier.has_recorded || place.db == db_before {
+            let (place, position) = (place.clone(), applier.position);
+            server.primary.with_tail(order, |tail| tail.reach(place, position));
+        }
+        Ok(())
+    }
+
     fn timeout(&self) -> Duration {
         Duration::from_secs(self.server.config.repl_timeout.get() as u64)
     }
+}
+
+/// Where the data is in a primary's history, or in our own, if the log knows.
+fn place_in_log(server: &Server, store: &Store, order: u64) -> Option<Origin> {
+    // Without a log nobody can follow us.
+    let _ = server.aof.keep_backlog();
+    let keyspace = store.read_when_free();
+    let place = keyspace.origin().cloned().or_else(|| server.aof.own_place())?;
+    // Nobody writes under the lock.
+    let position = server.aof.position();
+    drop(keyspace);
+    goes_on_at(server, order, &place, position, &[]);
+    Some(place)
+}
+
+/// The stream goes on at this place, and our log at this position. `ahead`: so much of the stream has come.
+fn goes_on_at(server: &Server, order: u64, place: &Origin, position: Position, ahead: &[u8]) {
+    let most = server.config.repl_backlog_size.get();
+    server.primary.with_tail(order, |tail| tail.go_on(place.clone(), position, ahead, most));
 }
 
 /// How many bytes of what has come were taken from the reader.

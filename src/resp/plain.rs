@@ -9,16 +9,16 @@
 //! ```
 //!
 //! It adds no rules: anything not in this form goes to the full parser, from its first byte. It need not
-//! look at the limits. The lowest limit that can be set is 1 MiB, and 999 arguments of 999 bytes are
-//! less.
+//! look at the limits. The lowest limit that can be set is 1 MiB, and what a client has sent lies in a buffer of
+//! 64 KiB.
 //!
 //! It is here for speed alone. Without it a GET in a pipeline takes twice as many instructions, and a
 //! logged SET 2.3 times as many.
 //!
 //! **How Redis does it**: it has one parser for all.
 
-use super::Args;
 use super::args::Place;
+use super::{Args, LARGE};
 
 /// Takes a plain command from the front of `buffer`, if there is one. Returns how many bytes it has.
 pub fn take(buffer: &[u8], args: &mut Args) -> Option<usize> {
@@ -39,7 +39,7 @@ pub fn take(buffer: &[u8], args: &mut Args) -> Option<usize> {
 fn find(buffer: &[u8], places: &mut Vec<Place>) -> Option<usize> {
     let (count, mut at) = line(buffer, b'*', 0)?;
     for _ in 0..count {
-        let (length, start) = line(buffer, b'$', at)?;
+        let (length, start) = line(buffer, b'$', at).or_else(|| long_line(buffer, at))?;
         let end = start + length;
         if buffer.get(end..end + 2)? != b"\r\n" {
             return None;
@@ -48,6 +48,17 @@ fn find(buffer: &[u8], places: &mut Vec<Place>) -> Option<usize> {
         at = end + 2;
     }
     Some(at)
+}
+
+/// The same for the length of an argument with four or five digits, but no large one, which would get memory of its own.
+#[cold]
+fn long_line(buffer: &[u8], at: usize) -> Option<(usize, usize)> {
+    let line = buffer.get(at..)?.strip_prefix(b"$")?;
+    let digits = line.iter().take(5).take_while(|byte| byte.is_ascii_digit()).count();
+    let number =
+        line[..digits].iter().fold(0, |number, byte| 10 * number + usize::from(byte - b'0'));
+    let is_plain = (1000..=LARGE).contains(&number) && line[0] != b'0';
+    (is_plain && line[digits..].starts_with(b"\r\n")).then_some((number, at + digits + 3))
 }
 
 /// The number of the line that begins at `at`, and where the next line begins; only if the line is of

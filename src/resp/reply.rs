@@ -41,6 +41,7 @@ use super::{print_double, write_bulk, write_header};
 use crate::blob::Blob;
 use crate::error;
 use crate::held::{Charge, End, STEP};
+use crate::spare;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
@@ -396,6 +397,8 @@ impl Output {
         if self.is_over {
             self.look_at = 0;
             self.give_back();
+        } else {
+            spare::lend(&mut self.written, written);
         }
         !self.is_over
     }
@@ -466,12 +469,12 @@ impl Output {
         self.shared_held += part_of(value);
     }
 
-    /// Empties it, and gives memory back beyond twice what was written, or `keep` bytes if that is
-    /// more.
+    /// Empties it, and gives memory back beyond `keep` bytes.
     pub fn clear(&mut self, keep: usize) {
-        let used = self.mark();
         self.truncate(0);
-        self.written.shrink_to(keep.max(2 * used));
+        if self.written.capacity() > keep {
+            spare::give_back(std::mem::take(&mut self.written));
+        }
         self.shared.shrink_to(keep / size_of::<(usize, Arc<Blob>)>());
         self.shared_held = 0;
         self.count_held();

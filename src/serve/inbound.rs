@@ -64,8 +64,11 @@ pub struct Inbound {
     is_alone: bool,
     /// How many of the next waits begin asleep.
     naps: u32,
-    /// Whether the socket has a read timeout, and the reader expects it.
-    pub may_time_out: bool,
+    /// The socket's read timeout, as it was set last. It stays when a wait is over, because the next wait is mostly
+    /// one of the same length.
+    timeout: Option<Duration>,
+    /// Whether the reader expects that its time may be over.
+    may_time_out: bool,
     /// Whether the peer has closed its side, so that no more can come.
     is_at_end: bool,
 }
@@ -84,6 +87,7 @@ impl Inbound {
             is_looked_at: false,
             is_alone: false,
             naps: 0,
+            timeout: None,
             may_time_out: false,
             is_at_end: false,
         }
@@ -147,6 +151,20 @@ impl Inbound {
         self.server.last_served.load(Ordering::Relaxed) == self.public.id
     }
 
+    /// From now on reads wait for so long at most, or for ever.
+    pub fn wait_at_most(&mut self, wait: Option<Duration>) -> io::Result<()> {
+        self.may_time_out = wait.is_some();
+        if wait.is_some() { self.set_timeout(wait) } else { Ok(()) }
+    }
+
+    fn set_timeout(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        if self.timeout != timeout {
+            self.stream.set_read_timeout(timeout)?;
+            self.timeout = timeout;
+        }
+        Ok(())
+    }
+
     /// Spins until there is input, if that may be worth it. None if none has come.
     fn read_spinning(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         if !self.is_alone || !self.server.may_spin {
@@ -181,7 +199,9 @@ impl Inbound {
     /// count it, and if there are few clients, into those of all (server/order.rs). So the turn of such a
     /// client begins before its input is taken from there. That costs one call more, which no other pays.
     fn read_waiting(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut peeks = self.is_looked_at;
+        // What is read past the buffer above is a part of an argument. It ends no command, so it may be taken at once.
+        let room = self.public.held.buffers.input_room.load(Ordering::Relaxed);
+        let mut peeks = self.is_looked_at && buffer.len() <= room;
         loop {
             let read = match peeks {
                 true => self.stream.peek(&mut [0]),
@@ -194,6 +214,8 @@ impl Inbound {
                     if self.may_time_out {
                         return Err(error);
                     }
+                    // The timeout is that of an earlier wait.
+                    self.set_timeout(None)?;
                 }
                 Ok(_) if peeks => {
                     self.public.turns.begin();

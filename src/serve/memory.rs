@@ -12,7 +12,7 @@
 //! **How Redis does it**: `clientsCronResizeQueryBuffer` and `clientsCronResizeOutputBuffer` in
 //! server.c, once a second for some clients each.
 
-use super::{BATCH_OUTPUT, INPUT_BUFFER, Inbound, Session};
+use super::{INPUT_BUFFER, Inbound, Session};
 use crate::call::Arrived;
 use crate::handler::client::describe;
 use crate::held::{Charge, End};
@@ -104,20 +104,15 @@ impl Session<'_> {
 
     /// Waits for input, for as long as `wait` says or for ever. Returns how much there is, 0 at the end.
     pub(super) fn fill_buffer(&mut self, wait: Option<Duration>) -> io::Result<usize> {
-        if wait.is_none() {
-            return self.reader.fill_buf().map(<[u8]>::len);
-        }
-        self.stream.set_read_timeout(wait)?;
-        self.reader.get_mut().may_time_out = true;
+        self.reader.get_mut().wait_at_most(wait)?;
         let filled = self.reader.fill_buf().map(<[u8]>::len);
-        self.reader.get_mut().may_time_out = false;
-        self.stream.set_read_timeout(None)?;
+        self.reader.get_mut().wait_at_most(None)?;
         filled
     }
 
     /// Whether the client keeps more memory than one that rests.
     pub(super) fn has_much(&self) -> bool {
-        self.reply.out.capacity() > BATCH_OUTPUT || self.reader.capacity() == INPUT_BUFFER
+        self.reader.capacity() == INPUT_BUFFER
     }
 
     /// Gives it back. All that has arrived has run.

@@ -27,6 +27,9 @@ use std::net::TcpStream;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+/// Bytes that the buffer for replies keeps. A longer one is lent to the next client that needs one (spare.rs).
+const KEPT_OUTPUT: usize = 32 * 1024;
+
 /// Bytes that are read from an unauthenticated client while it does not read its replies.
 const UNAUTHENTICATED_STASH: usize = 1024 * 1024;
 
@@ -59,13 +62,21 @@ impl Session<'_> {
         } else {
             self.write_all(limit)?;
         }
-        self.reply.out.clear(BATCH_OUTPUT);
+        self.reply.out.clear(KEPT_OUTPUT);
         self.show_buffers(sent);
         let counters = &self.client.public.counters;
         counters.add(Count::OutputBytes, sent as u64);
         let taken = std::mem::take(&mut self.reader.get_mut().taken);
         counters.add(Count::InputBytes, taken);
         Ok(())
+    }
+
+    /// Before commands run: their replies come behind the messages that were published before.
+    pub(super) fn begin_batch(&mut self) {
+        self.reader.get_mut().begin_batch();
+        if self.client.outbox.is_some() {
+            self.server.hub.send_what_waits();
+        }
     }
 
     /// For CLIENT LIST, after replies of this length.
@@ -92,11 +103,9 @@ impl Session<'_> {
     fn start_writer(&mut self) -> io::Result<()> {
         if let Some(outbox) = self.client.outbox.clone() {
             let thread = std::thread::Builder::new().stack_size(crate::STACK);
-            let (public, server) = (self.client.public.clone(), self.server.clone());
             // A blocked write no longer stops the reading, so the writer need not wake up for it.
             let _ = self.stream.set_write_timeout(Some(LONGEST_WAIT));
-            let write = move || outbox.write_until_closed(|| public.reset_idle(&server));
-            self.writer = Some(thread.spawn(write)?);
+            self.writer = Some(thread.spawn(move || outbox.write_until_closed())?);
         }
         Ok(())
     }
@@ -112,6 +121,8 @@ impl Session<'_> {
             None => self.client.public.held.kill(End::Killed),
         }
         let _ = writer.join();
+        // A publisher may have left the socket so that it does not wait. None writes to it any more.
+        let _ = self.client.public.turns.mode.wait_again(&self.stream);
     }
 
     /// Writes all replies. Whenever the peer has not read for a while, reads what it has sent.

@@ -60,8 +60,9 @@ impl Recipient {
         let to = Recipient { client };
         let Public { connection, turns, held, .. } = &*to.client;
         let stream = &connection.as_ref()?.stream;
-        let is_there =
-            !held.is_ended() && turns.mode.leave(stream).is_ok() && !order::has_end(stream, turns);
+        let is_there = !held.is_ended()
+            && turns.mode.at_once_from_now(stream, || Ok(())).is_ok()
+            && !order::has_end(stream, turns);
         is_there.then_some(to)
     }
 }

@@ -31,10 +31,11 @@
 //! of everything. src/handler/README.md says which order is missing here.
 
 use super::Public;
+use crate::mode::Mode;
 use std::io::{self, ErrorKind};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// The longest time that one question waits. Usually 0.1 ms is enough. On an overloaded machine a thread that
@@ -56,50 +57,8 @@ pub struct Turns {
     given_up: AtomicU64,
     /// The thread waits here for others, or in WAIT.
     is_aside: AtomicBool,
-    pub mode: Mode,
-}
-
-/// Whether the reads and writes of a client's socket wait, for all threads that use it. Mostly they do.
-#[derive(Default)]
-pub struct Mode {
-    /// Whether they do not until [`Mode::wait_again`]. Else they do, but for a moment under this lock.
-    is_left: Mutex<bool>,
-}
-
-impl Mode {
-    /// Does something while the socket does not wait.
-    pub fn at_once<T>(
-        &self,
-        stream: &TcpStream,
-        act: impl FnOnce() -> io::Result<T>,
-    ) -> io::Result<T> {
-        let is_left = self.is_left.lock().unwrap();
-        if *is_left {
-            return act();
-        }
-        stream.set_nonblocking(true)?;
-        let done = act();
-        stream.set_nonblocking(false)?;
-        done
-    }
-
-    /// From now on the socket does not wait, so that all that is done at once costs no more calls. Whoever wants to
-    /// wait ends that.
-    pub fn leave(&self, stream: &TcpStream) -> io::Result<()> {
-        let mut is_left = self.is_left.lock().unwrap();
-        stream.set_nonblocking(true)?;
-        *is_left = true;
-        Ok(())
-    }
-
-    /// The socket waits again, when whoever has set its mode is done.
-    pub fn wait_again(&self, stream: &TcpStream) -> io::Result<()> {
-        let mut is_left = self.is_left.lock().unwrap();
-        if std::mem::take(&mut *is_left) {
-            stream.set_nonblocking(false)?;
-        }
-        Ok(())
-    }
+    /// Whether its socket waits.
+    pub mode: Arc<Mode>,
 }
 
 impl Turns {

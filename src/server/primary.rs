@@ -13,7 +13,8 @@
 //! exclusive lock before it changes anything. So when REPLICAOF NO ONE is answered, whoever takes a lock later sees
 //! the last change of the primary.
 
-use super::Public;
+use super::{Public, tail::Tail};
+use crate::aof::backlog::Legacy;
 use crate::config::Config;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -31,6 +32,7 @@ pub struct Primary {
     changed: Condvar,
     /// How much of the primary's history the data has. -1: none.
     pub offset: AtomicI64,
+    tail: Mutex<Tail>,
 }
 
 #[derive(Clone, Default)]
@@ -103,6 +105,19 @@ impl Primary {
         true
     }
 
+    /// Brings the end of the stream up to date, if the order is still the last one.
+    pub fn with_tail(&self, order: u64, change: impl FnOnce(&mut Tail)) {
+        let mut tail = self.tail.lock().unwrap();
+        if self.is_current(order) {
+            change(&mut tail);
+        }
+    }
+
+    /// We are promoted: what we have had of the primary.
+    pub fn take_legacy(&self) -> Option<Legacy> {
+        self.tail.lock().unwrap().take()
+    }
+
     /// Whether we are a replica.
     pub fn is_set(&self) -> bool {
         self.is_set.load(Ordering::Acquire)
@@ -125,6 +140,11 @@ impl Primary {
         self.is_set()
             && !config.replica_serve_stale_data.get()
             && !self.is_up.load(Ordering::Acquire)
+    }
+
+    /// Whether keys are evicted by the primary alone.
+    pub fn evicts_for_us(&self, config: &Config) -> bool {
+        self.is_set() && config.replica_ignore_maxmemory.get()
     }
 
     pub fn status(&self) -> Status {

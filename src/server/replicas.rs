@@ -14,6 +14,7 @@
 
 use super::{Public, Server};
 use crate::aof::Position;
+use crate::aof::backlog::Counting;
 use crate::error::Error;
 use crate::held::End;
 use crate::listen::Address;
@@ -33,6 +34,8 @@ pub struct Replicas {
     pub awaited: AtomicUsize,
     /// The position before the last GETACK.
     asked: Mutex<Option<Position>>,
+    /// Those who were online and have left: how far each was sent the stream, and when it left. It may come back.
+    left: Mutex<Vec<(Position, Instant)>>,
     /// The last PING, or the moment since which there is no replica.
     tended: Mutex<Option<Instant>>,
     /// The snapshot that is being made or sent. Replicas that come meanwhile share it.
@@ -54,7 +57,7 @@ pub struct Counts {
 pub struct Snapshot {
     /// The history's id.
     pub id: String,
-    pub position: Position,
+    pub offset: u64,
     /// Filled when it is made.
     pub keyspace: OnceLock<Result<Keyspace, String>>,
 }
@@ -75,8 +78,8 @@ pub struct Announced {
 
 /// What it asks for.
 pub struct Request {
-    /// The id of a history, and the position from which it has to go on. None: it begins.
-    pub from: Option<(Vec<u8>, Position)>,
+    /// The id of a history, and the offset from which it has to go on. None: it begins.
+    pub from: Option<(Vec<u8>, u64)>,
     /// SYNC, and not PSYNC.
     pub is_old: bool,
 }
@@ -93,6 +96,8 @@ pub struct Replica {
     pub client: Arc<Public>,
     pub announced: Announced,
     pub state: State,
+    /// How it counts the stream.
+    pub counting: Counting,
     /// It was sent everything before this.
     pub sent: Position,
     /// It has everything before this, in memory and on its disk.
@@ -107,6 +112,11 @@ impl Replica {
     /// For how many seconds it has been silent.
     pub fn lag(&self) -> u64 {
         self.acked_at.unwrap_or(self.since).elapsed().as_secs()
+    }
+
+    /// How far it is, as INFO and ROLE show it.
+    pub fn shown_offset(&self, counting: Counting) -> u64 {
+        self.acked_at.map_or(0, |_| counting.offset_of(self.acked))
     }
 
     /// Its address, as others can reach it.
@@ -126,6 +136,7 @@ impl Replicas {
             client: client.clone(),
             announced,
             state: State::Waiting,
+            counting: Counting::default(),
             sent: 0,
             acked: 0,
             durable: 0,
@@ -136,8 +147,18 @@ impl Replicas {
     }
 
     pub fn leave(&self, id: u64) {
-        self.all.lock().unwrap().remove(&id);
+        let replica = self.all.lock().unwrap().remove(&id);
+        if let Some(Replica { sent, .. }) = replica.filter(|left| left.state == State::Online) {
+            self.left.lock().unwrap().push((sent, Instant::now()));
+        }
         self.changed.notify_all();
+    }
+
+    /// How far those who have left in the last so many seconds were sent the stream.
+    fn left_within(&self, seconds: u64) -> Option<Position> {
+        let mut left = self.left.lock().unwrap();
+        left.retain(|(_, at)| at.elapsed().as_secs() < seconds);
+        left.iter().map(|(sent, _)| *sent).min()
     }
 
     /// A copy of the list.
@@ -159,10 +180,18 @@ impl Replicas {
         }
     }
 
-    /// REPLCONF ACK: it has everything before `position`, and on its disk everything before `durable`.
-    pub fn acknowledge(&self, id: u64, position: Position, durable: Position) {
+    /// It counts the stream like this.
+    pub fn counts(&self, id: u64, counting: Counting) {
         if let Some(replica) = self.all.lock().unwrap().get_mut(&id) {
-            replica.acked = replica.acked.max(position);
+            replica.counting = counting;
+        }
+    }
+
+    /// REPLCONF ACK: it has everything before `offset`, and on its disk everything before `durable`.
+    pub fn acknowledge(&self, id: u64, offset: u64, durable: u64) {
+        if let Some(replica) = self.all.lock().unwrap().get_mut(&id) {
+            let [offset, durable] = [offset, durable].map(|n| replica.counting.position_of(n));
+            replica.acked = replica.acked.max(offset);
             replica.durable = replica.durable.max(durable);
             replica.acked_at = Some(Instant::now());
         }
@@ -270,9 +299,15 @@ impl Server {
         let mut tended = self.replicas.tended.lock().unwrap();
         let seconds = tended.get_or_insert_with(Instant::now).elapsed().as_secs();
         let backlog = &self.aof.backlog;
+        let timeout = config.repl_timeout.get() as u64;
+        let kept = self.aof.sendable().saturating_sub(config.repl_backlog_size.get() as u64);
+        let needed =
+            replicas.iter().map(|replica| replica.sent).chain(self.replicas.left_within(timeout));
+        backlog.forget_before(needed.min().map_or(kept, |needed| needed.min(kept)));
         if replicas.is_empty() {
             let ttl = config.repl_backlog_ttl.get() as u64;
-            if ttl > 0 && seconds > ttl {
+            // A replica may be promoted at any time.
+            if ttl > 0 && seconds > ttl && !self.primary.is_set() {
                 backlog.forget_all();
             }
             return;
@@ -282,7 +317,6 @@ impl Server {
             self.aof.append_to_stream(&[b"PING"]);
         }
         drop(tended);
-        let timeout = config.repl_timeout.get() as u64;
         for replica in &replicas {
             // A replica of before Redis 2.8 does not acknowledge.
             let can_tell = replica.acked_at.is_some() || replica.announced.psync2;
@@ -290,8 +324,5 @@ impl Server {
                 replica.client.held.kill(End::Killed);
             }
         }
-        let kept = self.aof.sendable().saturating_sub(config.repl_backlog_size.get() as u64);
-        let needed = replicas.iter().map(|replica| replica.sent).min();
-        backlog.forget_before(kept.min(needed.unwrap_or(kept)));
     }
 }

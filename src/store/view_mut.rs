@@ -205,7 +205,7 @@ impl<'a> ViewMut<'a> {
                 let old = entry.set(string.form());
                 let has_deadline = entry.look().deadline().is_some();
                 // What was large in the old value.
-                if let Some(old) = old {
+                if let Some(old) = old.filter(|old| !old.goes_at_once()) {
                     self.free_later(old.memory(), old);
                 }
                 if has_deadline && matches!(ttl, Ttl::Gone) {

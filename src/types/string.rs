@@ -123,6 +123,13 @@ impl From<Arc<Blob>> for LargeValue {
     }
 }
 
+impl LargeValue {
+    /// Whether it is freed in a moment, so that no other thread need be woken to do it.
+    pub fn goes_at_once(&self) -> bool {
+        matches!(self, LargeValue::String(string) if Blob::goes_at_once(string))
+    }
+}
+
 impl<'a> NewStr<'a> {
     /// A string as SET stores it: as a number if Redis would, which is what has up to twenty characters and
     /// is written the one way in which it would be printed. A large argument is shared.

@@ -13,6 +13,8 @@ pub struct Replica {
     pub snapshot: Vec<u8>,
     /// What it was sent behind the snapshot, over all its connections.
     pub stream: Vec<u8>,
+    /// How many empty lines it was sent.
+    pub signs: usize,
 }
 
 impl Replica {
@@ -22,7 +24,7 @@ impl Replica {
         stream.set_read_timeout(Some(Duration::from_secs(100))).unwrap();
         let reader = BufReader::with_capacity(16 * 1024, stream);
         let (id, snapshot, stream) = ("?".into(), Vec::new(), Vec::new());
-        Replica { reader, id, offset: 0, snapshot, stream }
+        Replica { reader, id, offset: 0, snapshot, stream, signs: 0 }
     }
 
     /// One that follows, with a snapshot of what is there.
@@ -57,6 +59,7 @@ impl Replica {
             if !text.is_empty() {
                 return text;
             }
+            self.signs += 1;
             line.clear();
         }
     }

@@ -2,10 +2,13 @@
 
 use crate::fake::Replica;
 use crate::primary::{History, Primary};
+use crate::redis::redis_server;
 use crate::support::random::Random;
-use crate::support::{Directory, Program, Server, eventually};
-use crate::{assert_same, dump, end, info, while_writing};
-use std::io::Write;
+use crate::support::{Directory, Program, Server, eventually, with_more_and_more};
+use crate::{
+    assert_same, dump, end, follow, info, link_is_up, replica_offset, wait_for_link, while_writing,
+};
+use std::io::Read;
 
 /// A server with data, and what a replica was sent that came before some of it.
 fn recorded(commands: &[&str]) -> (Server, History) {
@@ -38,16 +41,6 @@ const CHANGES: [&str; 12] = [
     "ZINCRBY z 1 m",
     "INCR n",
 ];
-
-fn offset(server: &Server) -> i64 {
-    info(&mut server.client(), "replication", "slave_repl_offset").parse().unwrap()
-}
-
-fn wait_for_link(server: &Server, status: &str) {
-    let mut client = server.client();
-    let link = "master_link_status";
-    eventually("the link changes", || info(&mut client, "replication", link) == status);
-}
 
 #[test]
 fn a_snapshot_that_is_torn_anywhere_changes_nothing_and_a_whole_one_takes_the_place_of_the_data() {
@@ -107,7 +100,7 @@ fn a_stream_that_is_torn_anywhere_and_kills_in_between_repeat_nothing_and_lose_n
             eventually("it has noticed", || {
                 info(&mut server.client(), "replication", "master_link_status") == "down"
             });
-            let offset = offset(&server) as u64;
+            let offset = replica_offset(&server);
             assert!((from..=reached).contains(&offset), "{offset} is not in {from}..{reached}");
             last = offset;
         }
@@ -178,7 +171,7 @@ fn what_is_not_here_ends_the_replication_with_its_name_and_leaves_the_data_as_it
         wait_for_link(&server, "down");
         let said = info(&mut client, "replication", "master_link_down_reason");
         assert_eq!(said, reason);
-        assert_eq!(offset(&server) as u64, primary.history.begin + kept);
+        assert_eq!(replica_offset(&server), primary.history.begin + kept);
         assert_eq!(client.run("GET before"), "\"1\"");
         assert_eq!(client.run("GET n"), "\"6\"");
         assert_eq!(client.run("SET own 1").split(' ').nth(1), Some("READONLY"));
@@ -219,16 +212,110 @@ fn getack_is_answered_at_once_messages_are_published_and_expired_keys_wait_for_t
     assert_eq!(client.run("GET late"), "(nil)");
 }
 
+/// It was admitted before, and waits for the lock.
+#[test]
+fn what_was_sent_before_replicaof_and_would_run_behind_it_is_refused() {
+    let server = Server::start(&["--enable-debug-command", "yes"]);
+    let mut client = server.client();
+    for write in ["SET late 1", "MULTI\r\nSET late 1\r\nEXEC"] {
+        with_more_and_more(1, |seconds| {
+            let (mut holder, mut writer) = (server.client(), server.client());
+            holder.send(&["DEBUG", "SLEEP", &seconds.to_string()]);
+            (0..20).for_each(|_| drop(client.run("PING")));
+            writer.raw(format!("{write}\r\n").as_bytes());
+            (0..20).for_each(|_| drop(client.run("PING")));
+            // Nobody listens there.
+            follow(&server, "127.0.0.1", 1);
+            let replies = write.lines().map(|_| writer.read().to_string());
+            let last = replies.last().expect("a reply");
+            let value = client.run("GET late");
+            assert_eq!(client.run("REPLICAOF NO ONE"), "OK");
+            assert_eq!(value == "(nil)", last.contains("READONLY"), "{last}");
+            client.run("DEL late");
+            if value == "(nil)" { Ok(()) } else { Err("it may have run before".into()) }
+        });
+    }
+}
+
+/// A script may keep it from taking the data over, or the disk, which is to have it first.
+#[test]
+fn a_replica_says_that_it_lives_while_it_cannot_take_over_the_snapshot_yet() {
+    let (_, history) = recorded(&[]);
+    let primary = Primary::new(history);
+    let server = Server::start(&["--busy-reply-threshold", "1"]);
+    let (mut client, mut busy) = (server.client(), server.client());
+    let mut guest = primary.invite(&server);
+    busy.send(&["EVAL", "while true do end", "0"]);
+    eventually("the script is busy", || client.run("GET before").starts_with("(error) BUSY"));
+    let wire = guest.wire(&primary.history.snapshot);
+    guest.send(&wire);
+    let mut signs = [0; 3];
+    guest.reader.read_exact(&mut signs).expect("a sign of life each second");
+    assert_eq!(signs, [b'\n'; 3]);
+    assert_eq!(client.run("SCRIPT KILL"), "OK");
+    guest.wait_for(primary.history.begin);
+    assert_eq!(client.run("GET before"), "\"1\"");
+}
+
+/// `replica-ignore-maxmemory`. The primary has no limit.
+#[test]
+fn a_replica_evicts_keys_of_its_own_only_if_it_is_told_to() {
+    let primary = Server::start(&[]);
+    let mut programs = vec![Program::Ours];
+    programs.extend(redis_server());
+    for program in programs {
+        let replicas = ["yes", "no", "no"].map(|ignores| {
+            let flags = ["--replica-ignore-maxmemory", ignores, "--repl-diskless-sync-delay", "0"];
+            let replica = Server::start_in(Directory::new(), program.clone(), &flags);
+            follow(&replica, "127.0.0.1", primary.port);
+            wait_for_link(&replica, "up");
+            replica
+        });
+        let policies = ["allkeys-lru", "allkeys-lru", "noeviction"];
+        for (replica, policy) in replicas.iter().zip(policies) {
+            let mut client = replica.client();
+            let before: u64 = info(&mut client, "memory", "used_memory_startup").parse().unwrap();
+            let limit = (before + 3_300_000).to_string();
+            assert_eq!(client.run(&format!("CONFIG SET maxmemory-policy {policy}")), "OK");
+            assert_eq!(client.run(&format!("CONFIG SET maxmemory {limit}")), "OK");
+        }
+        let (mut client, value) = (primary.client(), "x".repeat(10_000));
+        client.run("FLUSHALL");
+        for n in 0..400 {
+            client.call(&["SET", &format!("key{n}"), &value]);
+        }
+        let end = end(&primary);
+        let [faithful, small, full] = &replicas;
+        for replica in &replicas {
+            eventually("it has come as far", || replica_offset(replica) >= end);
+        }
+        let keys = |server: &Server| {
+            let text = server.client().run("DBSIZE");
+            text.trim_start_matches("(integer) ").parse::<usize>().unwrap()
+        };
+        let evicted = |server: &Server| info(&mut server.client(), "stats", "evicted_keys");
+        assert_eq!((keys(faithful), evicted(faithful).as_str()), (400, "0"), "{program}");
+        assert_same(&dump(faithful), &dump(&primary));
+        assert!((50..390).contains(&keys(small)), "{program}: {}", keys(small));
+        assert_ne!(evicted(small), "0");
+        // What has no room is missing, and the operator is told.
+        assert!((50..390).contains(&keys(full)), "{program}: {}", keys(full));
+        assert_eq!(evicted(full), "0");
+        full.wait_for_line("OOM command not allowed");
+        assert!(link_is_up(small) && link_is_up(full));
+    }
+}
+
 #[test]
 fn a_replica_that_is_promoted_is_a_primary_at_once_and_the_old_one_can_follow_it() {
     let mut one = Server::start(&[]);
     let two = Server::start(&["--replicaof", &format!("127.0.0.1 {}", one.port)]);
     wait_for_link(&two, "up");
     while_writing(&one, 4, || {
-        eventually("it follows", || offset(&two) > 100_000);
+        eventually("it follows", || replica_offset(&two) > 100_000);
     });
-    let end = end(&one) as i64;
-    eventually("it has everything", || offset(&two) >= end);
+    let end = end(&one);
+    eventually("it has everything", || replica_offset(&two) >= end);
     assert_same(&dump(&two), &dump(&one));
     assert_eq!(two.client().run("REPLICAOF NO ONE"), "OK");
     assert_eq!(two.client().run("SET promoted 1"), "OK");
@@ -246,20 +333,17 @@ fn a_replica_that_is_promoted_is_a_primary_at_once_and_the_old_one_can_follow_it
 /// A real primary. Its stream has what no test thinks of.
 #[test]
 fn a_redis_server_under_load_is_followed_through_kills_and_breaks_and_we_are_equal_in_the_end() {
-    let Ok(path) = std::env::var("REDIS_SERVER") else {
-        let _ = writeln!(std::io::stderr(), "REDIS_SERVER is not set");
-        return;
-    };
+    let Some(redis) = redis_server() else { return };
     let flags = ["--repl-backlog-size", "256mb", "--repl-diskless-sync-delay", "0"];
-    let primary = Server::start_in(Directory::new(), Program::Redis(path), &flags);
+    let primary = Server::start_in(Directory::new(), redis, &flags);
     let address = format!("127.0.0.1 {}", primary.port);
     let mut server = Server::start(&["--replicaof", &address]);
     wait_for_link(&server, "up");
     let mut client = primary.client();
     while_writing(&primary, 6, || {
         for round in 0..6 {
-            let before = offset(&server);
-            eventually("it follows", || offset(&server) > before + 50_000);
+            let before = replica_offset(&server);
+            eventually("it follows", || replica_offset(&server) > before + 50_000);
             match round % 3 {
                 0 => server.crash(),
                 1 => drop(client.run("CLIENT KILL TYPE replica")),
@@ -268,8 +352,8 @@ fn a_redis_server_under_load_is_followed_through_kills_and_breaks_and_we_are_equ
             wait_for_link(&server, "up");
         }
     });
-    let end = end(&primary) as i64;
-    eventually("it has everything", || offset(&server) >= end);
+    let end = end(&primary);
+    eventually("it has everything", || replica_offset(&server) >= end);
     assert_same(&dump(&server), &dump(&primary));
     assert_eq!(info(&mut client, "stats", "sync_full"), "1");
     server.crash();

@@ -7,6 +7,8 @@
 //! | `asking`  | the same, and what WAIT, INFO, ROLE, CLIENT and NOREPLICAS say of it              |
 //! | `ending`  | the same, while SHUTDOWN waits for it; and clients that wait when we become one       |
 //! | `redis`   | the redis-server that REDIS_SERVER names, and what it holds in the end            |
+//! | `faults`  | servers behind a `proxy`, which is slow or breaks; they are stopped and killed       |
+//! | `promoted` | we were a replica, and are promoted: who goes on with us                         |
 //! | `following` | we, a primary made here (`primary`), and the redis-server                       |
 //!
 //! What a replica was sent is a log: a server that starts on it must hold what the primary holds.
@@ -17,8 +19,11 @@
 mod asking;
 mod ending;
 mod fake;
+mod faults;
 mod following;
 mod primary;
+mod promoted;
+mod proxy;
 mod redis;
 mod stream;
 #[path = "../support/mod.rs"]
@@ -64,6 +69,26 @@ fn info(client: &mut Client, section: &str, name: &str) -> String {
     found.unwrap_or_else(|| panic!("INFO has no {name}")).to_string()
 }
 
+/// Makes this server follow another.
+fn follow(replica: &Server, host: &str, port: u16) {
+    assert_eq!(replica.client().run(&format!("REPLICAOF {host} {port}")), "OK");
+}
+
+fn link_is_up(replica: &Server) -> bool {
+    info(&mut replica.client(), "replication", "master_link_status") == "up"
+}
+
+fn wait_for_link(replica: &Server, status: &str) {
+    let mut client = replica.client();
+    let link = "master_link_status";
+    eventually("the link changes", || info(&mut client, "replication", link) == status);
+}
+
+/// How far a replica is.
+fn replica_offset(replica: &Server) -> u64 {
+    info(&mut replica.client(), "replication", "slave_repl_offset").parse().unwrap()
+}
+
 /// How long the stream is by now. Nobody writes, and all that was to expire within a moment has expired.
 fn end(server: &Server) -> u64 {
     let mut client = server.client();
@@ -87,39 +112,44 @@ const SHORT_LIFE: u64 = 50;
 fn write_until(stop: &AtomicBool, server: &Server, seed: u64) -> u64 {
     let (mut random, mut client, mut count) = (Random::new(seed), server.client(), 0);
     while !stop.load(Ordering::Relaxed) {
-        let mut packet = Vec::new();
-        for _ in 0..8 {
-            let key = random.below(50);
-            let n = random.below(1000);
-            let line = match random.below(14) {
-                0 => format!("SELECT {}", random.below(4)),
-                1 => format!("SET s{key} {n} PX {}", 1 + random.below(SHORT_LIFE as usize - 1)),
-                2 => format!("SET s{key} {}", "long".repeat(n + 1)),
-                3 => format!("RPUSH l{key} {n} {n}"),
-                4 => format!("LPOP l{key}"),
-                5 => format!("HSET h{key} f{n} {n}"),
-                6 => format!("ZADD z{key} {n} m{n}"),
-                7 => format!("SADD t{key} {n} x{n}"),
-                8 => format!("SPOP t{key}"),
-                9 => format!("DEL h{key} z{key} t{key}"),
-                10 => format!("INCRBYFLOAT f{key} 0.1"),
-                11 => format!("MULTI\r\nINCR i{key}\r\nAPPEND a{key} {n}\r\nEXEC"),
-                12 => format!(
-                    "EVAL \"redis.call('INCR', KEYS[1]) redis.call('DEL', KEYS[2])\" 2 i{key} a{key}"
-                ),
-                _ => format!("EXPIRE s{key} 1000"),
-            };
-            packet.push(line);
-        }
-        let replies = packet.iter().map(|line| line.matches("\r\n").count() + 1).sum::<usize>();
-        client.raw((packet.join("\r\n") + "\r\n").as_bytes());
-        for _ in 0..replies {
-            let reply = client.read();
-            assert!(!reply.is_error(), "{reply}");
-        }
+        write_some(&mut random, &mut client);
         count += 8;
     }
     count
+}
+
+/// Eight of these writes, or a few more.
+fn write_some(random: &mut Random, client: &mut Client) {
+    let mut packet = Vec::new();
+    for _ in 0..8 {
+        let key = random.below(50);
+        let n = random.below(1000);
+        let line = match random.below(14) {
+            0 => format!("SELECT {}", random.below(4)),
+            1 => format!("SET s{key} {n} PX {}", 1 + random.below(SHORT_LIFE as usize - 1)),
+            2 => format!("SET s{key} {}", "long".repeat(n + 1)),
+            3 => format!("RPUSH l{key} {n} {n}"),
+            4 => format!("LPOP l{key}"),
+            5 => format!("HSET h{key} f{n} {n}"),
+            6 => format!("ZADD z{key} {n} m{n}"),
+            7 => format!("SADD t{key} {n} x{n}"),
+            8 => format!("SPOP t{key}"),
+            9 => format!("DEL h{key} z{key} t{key}"),
+            10 => format!("INCRBYFLOAT f{key} 0.1"),
+            11 => format!("MULTI\r\nINCR i{key}\r\nAPPEND a{key} {n}\r\nEXEC"),
+            12 => format!(
+                "EVAL \"redis.call('INCR', KEYS[1]) redis.call('DEL', KEYS[2])\" 2 i{key} a{key}"
+            ),
+            _ => format!("EXPIRE s{key} 1000"),
+        };
+        packet.push(line);
+    }
+    let replies = packet.iter().map(|line| line.matches("\r\n").count() + 1).sum::<usize>();
+    client.raw((packet.join("\r\n") + "\r\n").as_bytes());
+    for _ in 0..replies {
+        let reply = client.read();
+        assert!(!reply.is_error(), "{reply}");
+    }
 }
 
 /// Runs `act` while this many clients write.

@@ -1,26 +1,29 @@
 //! A real replica: the redis-server, or the Valkey, that REDIS_SERVER names. Without it these tests say so and pass.
 
 use crate::support::{Client, Directory, Program, Server, eventually};
-use crate::{assert_same, dump, end, info, while_writing};
+use crate::{assert_same, dump, end, follow, info, while_writing};
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
+/// The redis-server that is there, if there is one.
+pub fn redis_server() -> Option<Program> {
+    let path = std::env::var("REDIS_SERVER").ok();
+    if path.is_none() {
+        let _ = writeln!(std::io::stderr(), "REDIS_SERVER is not set");
+    }
+    path.map(Program::Redis)
+}
+
 /// A redis-server that follows the other one, or None if there is none.
 fn follower_of(primary: &Server) -> Option<Server> {
-    let Ok(path) = std::env::var("REDIS_SERVER") else {
-        let _ = writeln!(std::io::stderr(), "REDIS_SERVER is not set");
-        return None;
-    };
-    let server = Server::start_in(Directory::new(), Program::Redis(path), &[]);
-    let port = primary.port.to_string();
-    assert_eq!(server.client().run(&format!("REPLICAOF 127.0.0.1 {port}")), "OK");
+    let server = Server::start_in(Directory::new(), redis_server()?, &[]);
+    follow(&server, "127.0.0.1", primary.port);
     Some(server)
 }
 
 fn wait_for_link(replica: &Server) {
-    let mut client = replica.client();
-    eventually("the link is up", || info(&mut client, "replication", "master_link_status") == "up");
+    crate::wait_for_link(replica, "up");
 }
 
 /// Waits until the replica has everything.

@@ -3,7 +3,9 @@
 use crate::fake::{Replica, without_annotations};
 use crate::support::process::memory;
 use crate::support::random::Random;
-use crate::support::{Client, Directory, Program, Server, eventually, log_files};
+use crate::support::{
+    Client, Directory, Program, Server, eventually, log_files, with_more_and_more,
+};
 use crate::{assert_same, dump, end, info, started_on, while_writing};
 use std::collections::BTreeMap;
 use std::fs;
@@ -85,6 +87,13 @@ fn fifty_writers_and_rewrites_and_three_replicas_are_equal_in_the_end() {
     }
 }
 
+/// How many files of the log are deleted, and open.
+fn deleted_and_open(server: &Server) -> usize {
+    let open = fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap();
+    let names = open.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+    names.filter(|name| name.to_string_lossy().ends_with("incr.aof (deleted)")).count()
+}
+
 #[test]
 fn a_file_that_a_rewrite_has_deleted_is_kept_while_a_replica_reads_it_and_no_longer() {
     let server = Server::start(&["--repl-backlog-size", "1"]);
@@ -99,14 +108,9 @@ fn a_file_that_a_rewrite_has_deleted_is_kept_while_a_replica_reads_it_and_no_lon
         info(&mut client, "persistence", "aof_rewrite_in_progress") == "0"
     });
     client.run("SET end 1");
-    let open = || {
-        let open = fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap();
-        let names = open.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
-        names.filter(|name| name.to_string_lossy().ends_with("incr.aof (deleted)")).count()
-    };
-    eventually("the old file is deleted, and open", || open() == 1);
+    eventually("the old file is deleted, and open", || deleted_and_open(&server) == 1);
     replica.read_to(end(&server));
-    eventually("nobody needs it any more", || open() == 0);
+    eventually("nobody needs it any more", || deleted_and_open(&server) == 0);
     assert_same(&dump(&started_on(&replica.stream)), &dump(&server));
 }
 
@@ -358,4 +362,65 @@ fn shutdown_waits_until_replicas_have_everything_but_not_for_ever_nor_if_it_is_t
         }
         server.wait_for_end();
     }
+}
+
+/// A snapshot takes as long to make as the commands of the log took.
+#[test]
+fn while_a_snapshot_is_made_newlines_say_that_we_live() {
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    for n in 0..20 {
+        let members = (0..1000).map(|m| format!("{m} m{n}:{m}")).collect::<Vec<_>>();
+        client.run(&format!("ZADD z {}", members.join(" ")));
+    }
+    with_more_and_more(30, |number| {
+        (0..number).for_each(|_| drop(client.run("ZUNIONSTORE other 2 z z")));
+        let signs = Replica::following(&server).signs;
+        if signs > 0 { Ok(()) } else { Err("the snapshot was made within a second".into()) }
+    });
+}
+
+#[test]
+fn a_file_that_a_rewrite_has_deleted_is_closed_though_no_replica_is_left() {
+    let server = Server::start(&["--repl-backlog-size", "1"]);
+    drop(Replica::following(&server));
+    let mut client = server.client();
+    eventually("it has left", || info(&mut client, "replication", "connected_slaves") == "0");
+    for _ in 0..3 {
+        client.run("SET key 1");
+        client.run("BGREWRITEAOF");
+        eventually("the rewrite ends", || {
+            info(&mut client, "persistence", "aof_rewrite_in_progress") == "0"
+        });
+    }
+    client.run("SET end 1");
+    eventually("the old files are closed", || deleted_and_open(&server) == 0);
+}
+
+/// Bytes that the server has read, from files and sockets.
+fn bytes_read(server: &Server) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{}/io", server.pid())).unwrap();
+    text.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse().ok()).unwrap()
+}
+
+#[test]
+fn to_find_the_place_of_a_replica_that_comes_back_the_server_does_not_read_the_whole_log() {
+    let mut server = Server::start(&["--client-output-buffer-limit", "replica 0 0 0"]);
+    let mut replica = Replica::following(&server);
+    let mut client = server.client();
+    let value = "x".repeat(10_000);
+    for n in 0..4000 {
+        client.call(&["SET", &format!("key{}", n % 10), &value]);
+    }
+    replica.read_to(end(&server));
+    let come_back = |server: &Server, replica: &mut Replica| {
+        let before = bytes_read(server);
+        replica.reconnect(server);
+        assert!(replica.psync());
+        let read = bytes_read(server) - before;
+        assert!(read < 5_000_000, "{read}");
+    };
+    come_back(&server, &mut replica);
+    server.crash();
+    come_back(&server, &mut replica);
 }
