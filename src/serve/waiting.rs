@@ -60,10 +60,7 @@ impl Session<'_> {
             Until::Replicas(count) => (false, count),
             Until::Durable { local, replicas } => (local, replicas),
         };
-        let mut waited = Ok(());
-        if for_disk {
-            waited = self.wait_until(deadline, on_disk);
-        }
+        let mut waited = if for_disk { self.wait_until(deadline, on_disk) } else { Ok(()) };
         let replicas = &self.server.replicas;
         if waited.is_ok() && replicas.count_online(is_there) < count {
             let _asking = self.server.ask_replicas(change);
