@@ -140,6 +140,8 @@ pub enum Then {
     },
     /// Wait for a key (serve/blocked.rs).
     Block(Arc<Waiter>),
+    /// REPLICAOF has come. Tell the clients that wait for a key.
+    Demote,
     /// The last command was postponed. When the pause is over, call it again (serve/paused.rs).
     Pause {
         writes: bool,

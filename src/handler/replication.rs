@@ -14,11 +14,9 @@ use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
 use crate::resp::words::split_words;
 use crate::resp::{Args, Digits, Reply, parse_integer};
-use crate::server::Blocked;
-use crate::server::mailbox::{Answer, Recipient};
 use crate::server::primary::Link;
 use crate::server::replicas::{Request, State};
-use crate::store::{Origin, View};
+use crate::store::Origin;
 use std::sync::atomic::Ordering;
 
 #[rustfmt::skip]
@@ -26,8 +24,8 @@ pub const COMMANDS: &[Command] = &[
     command("sync",     1,  Run::Client(sync),     NO_KEY, "1.0.0", "", "Internal command used for replication").with(&[Flag::NoScript, Flag::Admin, Flag::NoMulti, Flag::NotLoading]),
     command("psync",    -3, Run::Client(psync),    NO_KEY, "2.8.0", "replicationid offset", "Internal command used for replication").with(&[Flag::NoScript, Flag::Admin, Flag::NoMulti, Flag::NotLoading]),
     command("replconf", -1, Run::Client(replconf), NO_KEY, "3.0.0", "", "An internal command for configuring the replication stream").with(&[Flag::NoScript, Flag::Admin, Flag::AllowBusy, Flag::InLog]),
-    command("replicaof", 3, Run::Mixed(replicaof), NO_KEY, "5.0.0", "host port", "Make the server a replica of another instance, or promote it as master.").with(&[Flag::NoScript, Flag::Admin, Flag::NotLoading, Flag::Stale]),
-    command("slaveof",  3,  Run::Mixed(replicaof), NO_KEY, "1.0.0", "host port", "Make the server a replica of another instance, or promote it as master.").with(&[Flag::NoScript, Flag::Admin, Flag::NotLoading, Flag::Stale]),
+    command("replicaof", 3, Run::Client(replicaof), NO_KEY, "5.0.0", "host port", "Make the server a replica of another instance, or promote it as master.").with(&[Flag::NoScript, Flag::Admin, Flag::NotLoading, Flag::Stale]),
+    command("slaveof",  3,  Run::Client(replicaof), NO_KEY, "1.0.0", "host port", "Make the server a replica of another instance, or promote it as master.").with(&[Flag::NoScript, Flag::Admin, Flag::NotLoading, Flag::Stale]),
     command("role",     1,  Run::Client(role),     NO_KEY, "2.8.12", "", "Return the role of the instance in the context of replication").with(&[Flag::NoScript]),
 ];
 
@@ -143,12 +141,7 @@ fn acknowledge(client: &mut Client, args: &Args) -> Result<(), Error> {
 }
 
 /// From the answer on the data is what it was, whatever the old primary sends (server/primary.rs).
-fn replicaof(
-    client: &mut Client,
-    view: &View,
-    args: &Args,
-    reply: &mut Reply,
-) -> Result<(), Error> {
+fn replicaof(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let server = &client.server;
     if args[1].eq_ignore_ascii_case(b"no") && args[2].eq_ignore_ascii_case(b"one") {
         if server.primary.is_set() {
@@ -174,19 +167,8 @@ fn replicaof(
     }
     server.config.show_primary(&address);
     client.notices.push(format!("REPLICAOF {address} enabled (user request)"));
-    // They wait for what only the primary may do from now on. Whoever is in WAIT notices that itself (serve/waiting.rs).
-    for other in server.clients.all() {
-        if let Some(waiter) = view.stop_waiting(other.id)
-            && server.clients.unblock(&other, Blocked::Key)
-        {
-            let mut answer = Reply::new();
-            if !waiter.silent {
-                answer.error(&Error::Demoted);
-            }
-            let to = Recipient { client: other };
-            client.answers.push(Answer { to, reply: answer, is_logged: false });
-        }
-    }
+    // Whoever waits is told (serve/waiting.rs).
+    client.then = Then::Demote;
     reply.ok()
 }
 

@@ -18,7 +18,6 @@
 
 use super::Session;
 use super::memory::REST;
-use crate::error::Error;
 use crate::outbox::{SHORTEST_WAIT, is_timeout, next_wait};
 use crate::store::Waiter;
 use std::io::{self, ErrorKind};
@@ -27,21 +26,13 @@ use std::time::{Duration, Instant};
 impl Session<'_> {
     /// Waits for the answer, and sends it if nobody else has.
     pub(super) fn block(&mut self, waiter: &Waiter) -> io::Result<()> {
-        // Then REPLICAOF came before the client was in a queue, and after its command was admitted. Here nobody makes
-        // keys for those who wait.
-        let is_demoted = self.server.primary.forbids_writes(&self.server.config);
-        let answered = match is_demoted {
-            true => Ok(false),
-            false => self.flush().and_then(|()| self.await_answer(waiter.deadline)),
-        };
+        let answered = self.flush().and_then(|()| self.await_answer(waiter.deadline));
         let is_over = !matches!(answered, Ok(true)) && self.caller.batch.stop_waiting(&self.client);
         answered?;
         if !is_over {
             if let Some(answer) = self.client.public.mailbox.take() {
                 self.reply.out.append(&answer.out, 0..answer.out.mark());
             }
-        } else if is_demoted && !waiter.silent {
-            self.reply.error(&Error::Demoted);
         } else if !waiter.silent {
             self.reply.nil_array();
         }
