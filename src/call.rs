@@ -72,7 +72,7 @@ pub struct Caller<'a> {
 impl<'a> Caller<'a> {
     pub fn new(server: &'a Server, store: &'a Store, source: Source) -> Caller<'a> {
         let batch = Batch::new(server, store, source);
-        Caller { batch, account: Account::default(), failure: None, out_of_memory: false }
+        Caller { batch, account: Account::new(), failure: None, out_of_memory: false }
     }
 
     /// Begins to run commands that have arrived. Nothing is locked yet.

@@ -202,7 +202,7 @@ impl Server {
             return false;
         }
         let mut others = self.clients.everyone();
-        // Some of them are yet to be started, by the thread that asks.
+        // Some of them have no thread yet that could do what they have sent.
         others.retain(|client| client.turns.has_begun());
         order::wait_for_others(&others, None);
         is_full()

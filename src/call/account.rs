@@ -74,6 +74,11 @@ struct Step {
 }
 
 impl Account {
+    /// With room for one row, because most clients call one in a batch, and each keeps it.
+    pub fn new() -> Account {
+        Account { tally: Vec::with_capacity(1), ..Account::default() }
+    }
+
     pub fn begin(&mut self) {
         self.last_row = None;
         self.trace = log::is_debug().then(Vec::new);

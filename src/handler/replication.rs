@@ -181,7 +181,8 @@ fn role(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
         reply.bulk(host.as_bytes());
         reply.integer(port.into());
         reply.bulk(status.link.name().as_bytes());
-        reply.integer(primary.offset.load(Ordering::Relaxed));
+        let is_up = status.link == Link::Up;
+        reply.integer(if is_up { primary.offset.load(Ordering::Relaxed) } else { -1 });
         return Ok(());
     }
     let mut replicas = client.server.replicas.all();

@@ -169,7 +169,8 @@ impl Session<'_> {
         }
         let config = &self.server.config;
         let keyspace = self.caller.batch.held().filter(|_| snapshot);
-        let written = keyspace.map_or(Ok(()), |keyspace| snapshot::write(config, keyspace));
+        let written =
+            keyspace.map_or(Ok(()), |keyspace| snapshot::write(config, keyspace, &mut |_| {}));
         match self.server.aof.sync_all().and(written) {
             Err(cause) if saves && !force => {
                 self.go_on(&Error::CannotShutDown);
