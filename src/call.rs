@@ -100,6 +100,9 @@ impl<'a> Caller<'a> {
             // Busy: a script has held the keyspace for too long.
             Err(_) => self.reject(&Error::Busy, client, args, reply),
         }
+        if client.is_replica && !client.monitoring && reply.out.mark() != begin {
+            self.cut_off_replica(client, args);
+        }
         let is_silent = matches!(client.replies, Replies::Off | Replies::SkipThis);
         // (SUBSCRIBE is answered even under CLIENT REPLY OFF.)
         if is_silent && !std::mem::take(&mut client.must_reply) {

@@ -226,6 +226,7 @@ impl Session<'_> {
             // WAIT: serve/waiting.rs. PSYNC: serve/following.rs.
             Then::Wait(wait) => self.wait(wait)?,
             Then::Follow(request) => self.follow(request)?,
+            Then::Demote => self.demote()?,
             // CLIENT PAUSE: serve/paused.rs. The last command has not run.
             Then::Pause { writes } => {
                 self.ran -= 1;

@@ -152,6 +152,9 @@ impl Info<'_> {
         }
         self.field("config_file", server.config.file.display());
         self.flag("io_threads_active", false);
+        if let Some(left) = server.shutdown.left() {
+            self.field("shutdown_in_milliseconds", left.as_millis());
+        }
     }
 
     fn clients(&mut self) {

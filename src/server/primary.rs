@@ -94,7 +94,11 @@ impl Primary {
     /// Follows this one from now on, or none. False if it follows that one already.
     pub fn set(&self, address: Option<(String, u16)>) -> bool {
         let mut status = self.status.lock().unwrap();
-        if address.is_some() && status.address == address && !status.is_stopped {
+        let is_same = |(host, port): &(String, u16)| match &status.address {
+            Some((old, at)) => old.eq_ignore_ascii_case(host) && at == port,
+            None => false,
+        };
+        if address.as_ref().is_some_and(is_same) && !status.is_stopped {
             return false;
         }
         self.is_set.store(address.is_some(), Ordering::Release);
