@@ -47,7 +47,7 @@ pub mod failure;
 pub mod load;
 pub mod manifest;
 #[cfg(test)]
-mod power_cuts;
+pub mod power_cuts;
 mod repair;
 pub mod rewrite;
 pub mod start;

@@ -72,7 +72,7 @@ pub struct Caller<'a> {
 impl<'a> Caller<'a> {
     pub fn new(server: &'a Server, store: &'a Store, source: Source) -> Caller<'a> {
         let batch = Batch::new(server, store, source);
-        Caller { batch, account: Account::default(), failure: None, out_of_memory: false }
+        Caller { batch, account: Account::new(), failure: None, out_of_memory: false }
     }
 
     /// Begins to run commands that have arrived. Nothing is locked yet.
@@ -99,6 +99,9 @@ impl<'a> Caller<'a> {
             Err(Refusal::Postponed { row, writes }) => self.postpone(row, writes, client),
             // Busy: a script has held the keyspace for too long.
             Err(_) => self.reject(&Error::Busy, client, args, reply),
+        }
+        if client.is_replica && !client.monitoring && reply.out.mark() != begin {
+            self.cut_off_replica(client, args);
         }
         let is_silent = matches!(client.replies, Replies::Off | Replies::SkipThis);
         // (SUBSCRIBE is answered even under CLIENT REPLY OFF.)

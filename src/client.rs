@@ -49,6 +49,8 @@ pub struct Client {
     pub publishing: Charge,
     /// Answers to clients that have waited for what this batch did. They are sent at the same time.
     pub answers: Vec<Answer>,
+    /// What the operator is told when the lock is given back.
+    pub notices: Vec<String>,
     /// Receivers of the last message. This batch has already waited for them (server/order.rs).
     pub waited_for: Vec<u64>,
     /// From the first SUBSCRIBE or MONITOR on, all output goes through this queue.
@@ -138,6 +140,8 @@ pub enum Then {
     },
     /// Wait for a key (serve/blocked.rs).
     Block(Arc<Waiter>),
+    /// REPLICAOF has come. Tell the clients that wait for a key.
+    Demote,
     /// The last command was postponed. When the pause is over, call it again (serve/paused.rs).
     Pause {
         writes: bool,
@@ -222,6 +226,7 @@ impl Client {
             published: Vec::new(),
             publishing: Charge::new(&public.held),
             answers: Vec::new(),
+            notices: Vec::new(),
             waited_for: Vec::new(),
             outbox: None,
             replies: Replies::On,

@@ -88,6 +88,10 @@ impl Error {
         Error::Fixed("ERR Command not allowed inside a transaction");
     pub const NotForReplicas: Error = Error::Fixed("ERR Replica can't interact with the keyspace");
     pub const NoReplicas: Error = Error::Fixed("NOREPLICAS Not enough good replicas to write.");
+    pub const Demoted: Error = Error::Fixed(
+        "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+    );
+    pub const CannotShutDown: Error = Error::Fixed("ERR Errors trying to SHUTDOWN. Check logs.");
     pub const ReadOnly: Error =
         Error::Fixed("READONLY You can't write against a read only replica.");
     pub const PrimaryDown: Error = Error::Fixed(

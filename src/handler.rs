@@ -141,6 +141,8 @@ pub enum Flag {
     InLog,
     /// It is refused while the log loads, though it needs no data.
     NotLoading,
+    /// A replica without its primary answers it, though it is refused while the log loads.
+    Stale,
     /// A RESP2 client may send it while it is subscribed. Its reply then has the form of a message.
     WhileSubscribed,
     /// It shows or resets counters. So what its batch has counted so far is added to them first.
@@ -210,15 +212,6 @@ impl Command {
 
     pub fn is(&self, flag: Flag) -> bool {
         self.flags & (1 << flag as u32) != 0
-    }
-
-    /// Whether it is answered while the log loads. Commands on data are not. INFO and WATCH are: until the load ends
-    /// they see an empty keyspace.
-    pub fn works_while_loading(&self) -> bool {
-        // A container without a handler never runs: its subcommands do. COMMAND shows it as one that would be
-        // refused, as in Redis.
-        let never_runs = matches!(self.run, Run::Container(None));
-        !self.uses_data() && !never_runs && !self.is(Flag::NotLoading)
     }
 
     /// Whether it only reads data, and needs nothing of its client.

@@ -41,13 +41,6 @@ impl Listener {
             Listener::Unix(socket) => socket.accept(),
         }
     }
-
-    pub fn set_nonblocking(&self, is_nonblocking: bool) -> io::Result<()> {
-        match self {
-            Listener::Tcp(port) => port.socket.set_nonblocking(is_nonblocking),
-            Listener::Unix(socket) => socket.set_nonblocking(is_nonblocking),
-        }
-    }
 }
 
 /// One end of a connection.

@@ -5,7 +5,7 @@
 //! Double frames are locks. A leaf is held only for a moment: whoever has it takes no other lock of this drawing:
 //!
 //! ```text
-//! accept ─▶ one thread per client
+//! accept ─▶ start ─▶ one thread per client
 //!           serve ─▶ call ──▶ handler ────▶ ╔═ the keyspace: many readers, or one writer ═╗
 //! expire    deletes what has expired ─────▶ ║                                             ║
 //!                                           ╚═══════════════════════╤═════════════════════╝
@@ -87,11 +87,11 @@ use config::{Config, Start};
 use listen::Listener;
 use server::Server;
 use stats::add;
-use std::collections::VecDeque;
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, Thread};
 use std::time::Duration;
 use store::{Keyspace, Store};
@@ -156,11 +156,14 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
     let _directory = if has_log { Some(server.aof.lock_directory()?) } else { None };
     listeners.extend(listen::open_unix(&server.config)?);
     service::begin(&server.config);
+    let (welcomed, arrivals) = mpsc::channel();
+    let (owner, data) = (server.clone(), store.clone());
+    spawn("start", move || start_serving(arrivals, &owner, &data))?;
     let accept = |listener| {
-        let (server, store) = (server.clone(), store.clone());
+        let (server, welcomed) = (server.clone(), welcomed.clone());
         spawn("accept", move || {
             thread::park_timeout(MOMENT);
-            accept_for_ever(&listener, &server, &store)
+            accept_for_ever(&listener, &server, &welcomed)
         })
     };
     let accepting = listeners.into_iter().map(accept);
@@ -173,54 +176,37 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
     Ok(server)
 }
 
-/// Gives each client a thread of its own. Starting a thread takes ten times as long as accepting a
-/// client, and the kernel keeps only 128 waiting (std's backlog). A client that the kernel turns away tries again
-/// after one second, then after two, four, eight. So all clients that wait are accepted first. Then one thread
-/// is started, and before the next thread all new clients are accepted again.
-fn accept_for_ever(listener: &Listener, server: &Arc<Server>, store: &Arc<Store>) {
-    let mut accepted = VecDeque::new();
+/// Accepts clients, and does nothing else. Starting a thread takes ten times as long as accepting a client, and the
+/// kernel keeps only 128 waiting (std's backlog). A client that the kernel turns away tries again after one second, then
+/// after two, four, eight. So another thread starts theirs. This one mostly sleeps, and the kernel prefers it for that.
+fn accept_for_ever(listener: &Listener, server: &Arc<Server>, welcomed: &Sender<Box<Client>>) {
     loop {
         match listener.accept() {
             Ok((stream, peer)) => {
-                if accepted.is_empty() {
-                    // This one was waited for. Until it has a thread, accept must not wait for more.
-                    set_nonblocking(listener, true);
-                }
                 // None if the client was refused.
                 if let Some(client) = Client::welcome(server, stream, peer) {
-                    accepted.push_back(client);
+                    // Fails never, because the other end waits for ever.
+                    let _ = welcomed.send(client);
                 }
-                continue;
             }
-            Err(error) if accepted.is_empty() && error.kind() != ErrorKind::WouldBlock => {
+            Err(error) => {
                 // Usually there are no descriptors left. Trying again at once would burn a core.
                 log::warning(format_args!("cannot accept a client: {error}"));
                 thread::sleep(Duration::from_millis(100));
             }
-            // Nobody else waits to be accepted. Or it is another error: those that were accepted are served first,
-            // and `accept` will fail again.
-            Err(_) => {}
-        }
-        if let Some(client) = accepted.pop_front() {
-            start_serving(client, server, store);
-        }
-        if accepted.is_empty() {
-            set_nonblocking(listener, false);
         }
     }
 }
 
-fn set_nonblocking(listener: &Listener, is_nonblocking: bool) {
-    // Fails only for a closed socket.
-    let _ = listener.set_nonblocking(is_nonblocking);
-}
-
-fn start_serving(client: Box<Client>, server: &Arc<Server>, store: &Arc<Store>) {
-    let (owner, store) = (server.clone(), store.clone());
-    let thread = thread::Builder::new().stack_size(STACK);
-    if let Err(error) = thread.spawn(move || serve::serve(&owner, &store, client)) {
-        add(&server.stats.rejected_connections, 1);
-        log::warning(format_args!("cannot start a thread for a client: {error}"));
+/// Gives each client a thread of its own.
+fn start_serving(arrivals: Receiver<Box<Client>>, server: &Arc<Server>, store: &Arc<Store>) {
+    for client in arrivals {
+        let (owner, store) = (server.clone(), store.clone());
+        let thread = thread::Builder::new().stack_size(STACK);
+        if let Err(error) = thread.spawn(move || serve::serve(&owner, &store, client)) {
+            add(&server.stats.rejected_connections, 1);
+            log::warning(format_args!("cannot start a thread for a client: {error}"));
+        }
     }
 }
 

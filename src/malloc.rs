@@ -17,7 +17,10 @@ use std::process::Command;
 /// Blocks from this threshold on get their own mapping. Buffers that are made and freed all the time are
 /// shorter; the large strings and blocks of keys (entry.rs, heap.rs) are at least this
 /// long. An arena keeps 128 KiB at its end.
-const TUNABLES: &str = "glibc.malloc.mmap_threshold=67584:glibc.malloc.trim_threshold=131072";
+/// The last tunable is the loader's. At the top of each thread's stack the loader reserves room for libraries in four
+/// namespaces. There is only one, so a thread needs a kilobyte less.
+const TUNABLES: &str =
+    "glibc.malloc.mmap_threshold=67584:glibc.malloc.trim_threshold=131072:glibc.rtld.nns=1";
 
 const VARIABLE: &str = "GLIBC_TUNABLES";
 

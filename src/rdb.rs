@@ -22,7 +22,6 @@
 //! **How Redis does it**: rdb.c. It forks, and the child writes the memory of the parent as it was at the fork.
 
 mod crc64;
-mod elements;
 mod listpack;
 mod lzf;
 mod read;
@@ -44,6 +43,16 @@ pub struct Error {
     /// Bytes that were read before.
     pub offset: u64,
     pub reason: String,
+    pub cause: Cause,
+}
+
+/// Whether it makes sense to try again.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Cause {
+    /// This server does not have it: the type, the version, the database. It would come again.
+    NotHere,
+    /// The bytes are no snapshot, or have not come. Those of another try may be.
+    Damaged,
 }
 
 impl fmt::Display for Error {

@@ -37,10 +37,8 @@ mod waiting;
 use crate::call::{Arrived, Caller};
 use crate::client::{Client, Then};
 use crate::error::Error;
-use crate::held::Charge;
 use crate::log;
 use crate::outbox::SHORTEST_WAIT;
-use crate::propagate::Source;
 use crate::resp::{self, Allowed, Reply, read_command};
 use crate::server::Server;
 use crate::server::pause::Asleep;
@@ -74,22 +72,7 @@ pub fn serve(server: &Arc<Server>, store: &Store, client: Box<Client>) {
     // Only a timeout of zero is refused.
     let _ = stream.set_write_timeout(Some(SHORTEST_WAIT));
     let _ = stream.set_nodelay(true);
-    let inbound = Inbound::new(&stream, server, &client.public);
-    // On the heap, so that the stack of a waiting thread fits into two pages.
-    let mut session = Box::new(Session {
-        reader: memory::first_reader(inbound),
-        arrived: vec![Arrived::default()],
-        arrived_count: 0,
-        ran: 0,
-        reply: Reply::counted(Charge::new(&client.public.held)),
-        stream: stream.clone(),
-        write_timeout: SHORTEST_WAIT,
-        writer: None,
-        postponed: None,
-        client,
-        server,
-        caller: Caller::new(server, store, Source::Client),
-    });
+    let mut session = Session::new(server, store, client, &stream);
     let end = session.run();
     if let Err(error) = &end {
         log::verbose(format_args!("client {} left: {error}", session.client.public.id));
@@ -243,6 +226,7 @@ impl Session<'_> {
             // WAIT: serve/waiting.rs. PSYNC: serve/following.rs.
             Then::Wait(wait) => self.wait(wait)?,
             Then::Follow(request) => self.follow(request)?,
+            Then::Demote => self.demote()?,
             // CLIENT PAUSE: serve/paused.rs. The last command has not run.
             Then::Pause { writes } => {
                 self.ran -= 1;
@@ -269,7 +253,7 @@ impl Session<'_> {
 
     /// Lets the outbox's thread send what is queued. At the end `self` is dropped, and the client is on no list
     /// any more.
-    fn leave(mut self) {
+    fn leave(mut self: Box<Self>) {
         // This takes the shared lock, if the client watches keys. `finish` gives it back.
         self.caller.unwatch(&mut self.client);
         self.caller.finish(&mut self.client, &mut self.reply);

@@ -29,6 +29,7 @@ pub mod pause;
 pub mod primary;
 pub mod replicas;
 pub mod scripts;
+pub mod shutdown;
 pub mod tail;
 pub mod targets;
 
@@ -51,6 +52,7 @@ use pause::Pause;
 use primary::Primary;
 use replicas::Replicas;
 use scripts::Scripts;
+use shutdown::Shutdown;
 use std::collections::BTreeMap;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -75,6 +77,8 @@ pub struct Server {
     pub scripts: Scripts,
     /// CLIENT PAUSE.
     pub pause: Pause,
+    /// A SHUTDOWN that waits for replicas.
+    pub shutdown: Shutdown,
     pub hub: Hub,
     pub replicas: Replicas,
     pub primary: Primary,
@@ -128,6 +132,7 @@ impl Server {
             eviction: Eviction::default(),
             scripts: Scripts::default(),
             pause: Pause::default(),
+            shutdown: Shutdown::default(),
             hub: Hub::default(),
             replicas: Replicas::default(),
             primary: Primary::default(),
@@ -197,7 +202,7 @@ impl Server {
             return false;
         }
         let mut others = self.clients.everyone();
-        // Some of them are yet to be started, by the thread that asks.
+        // Some of them have no thread yet that could do what they have sent.
         others.retain(|client| client.turns.has_begun());
         order::wait_for_others(&others, None);
         is_full()
@@ -393,6 +398,8 @@ pub enum Blocked {
     Log,
     /// The end of a pause.
     Pause,
+    /// Replicas, before the process ends: SHUTDOWN.
+    Shutdown,
 }
 
 /// What other threads may see of a client.
@@ -497,10 +504,6 @@ impl Public {
         }
         let now = server.idle_clock.load(Ordering::Relaxed);
         now.saturating_sub(self.last_interaction.load(Ordering::Relaxed))
-    }
-
-    pub fn waits_for_key(&self) -> bool {
-        self.blocked.load(Ordering::Relaxed) == Blocked::Key as u8
     }
 
     pub fn is_blocked(&self) -> bool {

@@ -20,7 +20,7 @@
 use crate::aof::disk::{self, Opening};
 use crate::aof::manifest::Manifest;
 use crate::aof::rewrite::base::write_snapshot;
-use crate::aof::status::Status;
+use crate::aof::status::{Status, Writing};
 use crate::aof::{Aof, TICK};
 use crate::config::Config;
 use crate::log;
@@ -63,6 +63,8 @@ pub struct Snapshots {
     pub saves: AtomicU64,
     /// Whether the last one could not be written.
     pub has_failed: AtomicBool,
+    /// Of the one that is being written.
+    pub writing: Writing,
     /// Keys that the start has found in one.
     pub keys_loaded: AtomicU64,
     pub keys_expired: AtomicU64,
@@ -174,23 +176,25 @@ impl Snapshots {
         self.began.store(now, Relaxed);
         self.tried.store(now, Relaxed);
         // Read together, so that nothing is left out that counts as saved.
-        let (changes, position) = {
+        let (changes, position, keys) = {
             let keyspace = store.read_when_free();
-            (keyspace.changes, aof.position())
+            (keyspace.changes, aof.position(), keyspace.memory().keys)
         };
+        let progress = self.writing.begin(keys);
+        let mut tell = |done| progress.tell(done);
         let replayed = {
             let _alone = aof.rewriter.alone.lock().unwrap();
             aof.files_up_to(position).map(|(manifest, length)| replay(&manifest, length))
         };
         let result = match replayed {
-            Some(Ok(keyspace)) => write(config, &keyspace),
+            Some(Ok(keyspace)) => write(config, &keyspace, &mut tell),
             Some(Err(reason)) => {
                 log::warning(format_args!(
                     "the log cannot be replayed: {reason}. The snapshot is made of memory"
                 ));
-                write(config, &store.read_when_free())
+                write(config, &store.read_when_free(), &mut tell)
             }
-            None => write(config, &store.read_when_free()),
+            None => write(config, &store.read_when_free(), &mut tell),
         };
         self.last_seconds.store(begin.elapsed().as_secs() as i64, Relaxed);
         self.began.store(0, Relaxed);
@@ -218,12 +222,16 @@ fn path(config: &Config) -> PathBuf {
     config.dir.path().join(config.dbfilename.path())
 }
 
-/// Writes a snapshot of the keyspace in the place of the last one.
-pub fn write(config: &Config, keyspace: &Keyspace) -> Result<(), String> {
+/// Writes a snapshot of the keyspace in the place of the last one. `progress` is told how many keys are written.
+pub fn write(
+    config: &Config,
+    keyspace: &Keyspace,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), String> {
     let directory = config.dir.path();
     let temporary = directory.join(format!("temp-{}.rdb", std::process::id()));
     let result: io::Result<()> = (|| {
-        write_snapshot(&temporary, keyspace, How::of(config, false), &mut |_| {})?;
+        write_snapshot(&temporary, keyspace, How::of(config, false), progress)?;
         disk::rename(&temporary, path(config))?;
         disk::sync_directory(&directory)
     })();
@@ -255,20 +263,21 @@ pub fn load(
     status.load_total.store(total, Relaxed);
     let begin = Instant::now();
     let mut last_line = begin;
-    let mut progress = |bytes| {
+    let mut progress = |found: &Found| {
+        let bytes = found.bytes;
         status.load_done.store(bytes, Relaxed);
+        status.load_memory.store(found.memory, Relaxed);
         if last_line.elapsed() >= TELL_EVERY {
             last_line = Instant::now();
             log::notice(format_args!("loading: {}% of the snapshot read", bytes * 100 / total));
         }
     };
-    let (mut keyspace, limits) =
-        (Keyspace::new(config.databases.get()), Limits::of(config, Source::Log));
+    let (databases, limits) = (config.databases.get(), Limits::of(config, Source::Log));
     // In a replica expired keys wait for their DEL.
     let now = config.primary()?.is_none().then_some(now / 1000);
     let mut reader = BufReader::with_capacity(ROOM, file);
-    let read = rdb::read(&mut reader, &mut keyspace, &limits, now, &mut progress);
-    let found = read.map_err(|error| {
+    let read = rdb::read(&mut reader, databases, &limits, now, &mut progress);
+    let (keyspace, found) = read.map_err(|error| {
         format!(
             "{}. Restore the file from a copy, or move it away to begin with nothing",
             cannot_read(&error)
@@ -290,4 +299,107 @@ fn tell(path: &Path, found: &Found, took: Duration) {
     log::notice(format_args!(
         "loaded {keys} keys from {path}, {bytes} bytes, in {took} ms; {expired} were expired"
     ));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aof::disk::simulated::{Call, Disk, Fate};
+    use crate::aof::power_cuts::{Contents, Random, config_with, keyspace, print_nothing};
+    use crate::types::Str;
+    use std::cell::Cell;
+    use std::rc::Rc;
+    use std::sync::Arc;
+
+    /// So a snapshot is as long as what is in it, and is written in several pieces.
+    fn config_on(disk: &Disk) -> Arc<Config> {
+        config_with(disk, &["--rdbcompression", "no"])
+    }
+
+    /// What a start finds on this disk.
+    fn found(disk: &Disk) -> Result<Option<Contents>, String> {
+        print_nothing();
+        let loaded = load(&config_on(disk), &Status::default(), &Snapshots::default())?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok(loaded.map(|keyspace| {
+            let strings = keyspace
+                .entries(0)
+                .map(|entry| (text(entry.key()), text(&entry.read::<Str>().unwrap())));
+            strings.collect()
+        }))
+    }
+
+    fn contents(value: &str) -> Contents {
+        (0..20).map(|key| (key.to_string(), value.repeat(9_000))).collect()
+    }
+
+    fn save(disk: &Disk, contents: &Contents) -> Result<(), String> {
+        write(&config_on(disk), &keyspace(contents), &mut |_| {})
+    }
+
+    /// Before each call that writing a snapshot makes, the power fails or the process is killed: a start finds the old
+    /// snapshot or the new one, and never a part.
+    #[test]
+    fn after_any_power_cut_a_start_finds_a_whole_snapshot() {
+        let (disk, other) = (Disk::new(), Disk::new());
+        let (old, new) = (contents("old"), contents("new"));
+        save(&disk, &old).unwrap();
+        let mut random = Random(1);
+        let mut below = move |bound| random.below(bound);
+        let (cuts, news) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+        let (cut, left, expected) = (disk.clone(), other.clone(), [old, new.clone()]);
+        let (counted, counted_new) = (cuts.clone(), news.clone());
+        disk.ask(move |_, _| {
+            for round in 0..20 {
+                left.put(match round {
+                    0 => cut.as_it_is(),
+                    _ => cut.after_power_cut(&mut below, false),
+                });
+                let found = found(&left).unwrap().expect("a snapshot");
+                assert!(expected.contains(&found));
+                counted.set(counted.get() + 1);
+                counted_new.set(counted_new.get() + usize::from(found == expected[1]));
+            }
+            Fate::Works
+        });
+        save(&disk, &new).unwrap();
+        assert!(cuts.get() >= 20 * 10 && news.get() > 0, "{} {}", cuts.get(), news.get());
+        // When it has been said that it is written, it is.
+        disk.ask_nobody();
+        let mut random = Random(2);
+        for _ in 0..40 {
+            other.put(disk.after_power_cut(&mut |bound| random.below(bound), false));
+            assert_eq!(found(&other), Ok(Some(new.clone())));
+        }
+    }
+
+    #[test]
+    fn a_snapshot_that_cannot_be_written_leaves_a_whole_one_and_nothing_else() {
+        let (old, new) = (contents("old"), contents("new"));
+        for failing in 0.. {
+            let disk = Disk::new();
+            save(&disk, &old).unwrap();
+            let (calls, is_renamed) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
+            let (counted, renamed) = (calls.clone(), is_renamed.clone());
+            disk.ask(move |call, _| {
+                counted.set(counted.get() + 1);
+                if counted.get() == failing + 1 {
+                    return Fate::Fails(ErrorKind::StorageFull.into());
+                }
+                renamed.set(renamed.get() || call == Call::Rename);
+                Fate::Works
+            });
+            let written = save(&disk, &new);
+            disk.ask_nobody();
+            if calls.get() <= failing {
+                assert_eq!(written, Ok(()));
+                assert!(failing >= 6, "{failing}");
+                break;
+            }
+            assert!(written.is_err(), "call {failing}");
+            let left = if is_renamed.get() { &new } else { &old };
+            assert_eq!(found(&disk).as_ref().map(Option::as_ref), Ok(Some(left)));
+            assert_eq!(disk::list(&disk.root).unwrap().len(), 1, "call {failing}");
+        }
+    }
 }

@@ -34,7 +34,7 @@ mod databases;
 mod evict;
 mod expire;
 mod limits;
-mod load;
+pub mod load;
 mod memory;
 mod origin;
 mod shared;

@@ -23,6 +23,7 @@
 //! function that knows all types (`rdbSaveObject`, `rewriteAppendOnlyFileRio`, `objectComputeSize`,
 //! `copyCommand`). So the code of a type is in a dozen files there.
 
+mod bulk;
 mod edit;
 mod entry;
 pub mod float;
@@ -38,10 +39,12 @@ pub mod table;
 mod usage;
 mod zset;
 
+pub use bulk::{Bulk, Fields, Scores, Twice};
 pub use edit::{Change, Edit};
-pub use entry::{Entry, EntryMut, Large, Loose, Stored};
+pub use entry::{Entry, EntryMut, Form, Large, Loose, Stored};
 pub use hash::Hash;
-pub use list::{Dropped, List, NodeLimits, Side};
+pub use list::{Dropped, List, NewList, NodeLimits, Side};
+pub use listpack::Gathered;
 pub use set::{Member, Set};
 pub use string::{NewStr, Str};
 pub use usage::{Counting, Remember, Usage};

@@ -151,6 +151,17 @@ fn databases_of_the_target_are_selected_and_a_wrong_one_moves_nothing() {
     assert_eq!(client.run("KEYS *"), "1) \"d\"");
 }
 
+#[test]
+fn of_a_key_that_has_moved_subscribers_hear_del() {
+    let here = Server::start(&["--notify-keyspace-events", "Eg"]);
+    let there = Server::start(&[]);
+    let (mut client, mut subscriber) = (here.client(), here.client());
+    subscriber.call(&["SUBSCRIBE", "__keyevent@0__:del"]);
+    client.call(&["SET", "a", "1"]);
+    assert_eq!(client.run(&migrate(there.port, 1000, "KEYS a b")), "OK");
+    assert_eq!(subscriber.read().items()[2].text(), b"a");
+}
+
 /// Redis would wait for itself.
 #[test]
 fn a_server_can_move_keys_to_another_database_of_its_own() {

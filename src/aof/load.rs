@@ -16,7 +16,7 @@
 
 use super::checksum::{self, Claim, Line, Stretch};
 use super::disk::{self, File, Opening};
-use crate::rdb;
+use crate::rdb::{self, Found};
 use crate::resp::{self, Args, Error};
 use std::io::{self, BufRead, Read};
 use std::ops::Range;
@@ -33,7 +33,7 @@ pub enum Part<'a> {
     /// A snapshot, with which the base of a Redis server begins.
     Snapshot {
         from: &'a mut dyn BufRead,
-        progress: &'a mut dyn FnMut(u64),
+        progress: &'a mut dyn FnMut(&Found),
         /// Is set to the number of keys.
         keys: &'a mut u64,
     },
@@ -147,6 +147,7 @@ fn replay_from(
     let mut ahead = Ahead::default();
     if rdb::is_snapshot(reader.fill_buf()?) {
         let keys = &mut extent.commands;
+        let progress = &mut |found: &Found| progress(found.bytes);
         let read = run(Part::Snapshot { from: &mut reader, progress, keys });
         read.map_err(|(offset, reason)| Stop {
             why: Why::Unsupported,

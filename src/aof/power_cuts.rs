@@ -31,7 +31,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 /// What a log holds: keys and values. The key of another database than 0 has its number in front.
-pub(super) type Contents = BTreeMap<String, String>;
+pub type Contents = BTreeMap<String, String>;
 
 /// With this many keys, a write that is missing in the middle is hardly ever hidden by a later one.
 const KEYS: usize = 23;
@@ -68,11 +68,11 @@ struct World {
     cuts: Cell<u64>,
 }
 
-pub(super) struct Random(pub u64);
+pub struct Random(pub u64);
 
 impl Random {
     /// SplitMix64.
-    pub(super) fn below(&mut self, bound: usize) -> usize {
+    pub fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -85,7 +85,7 @@ pub(super) fn config(disk: &Disk, fsync: &str) -> Arc<Config> {
     config_with(disk, &["--appendfsync", fsync])
 }
 
-pub(super) fn config_with(disk: &Disk, flags: &[&str]) -> Arc<Config> {
+pub fn config_with(disk: &Disk, flags: &[&str]) -> Arc<Config> {
     let dir = ["--dir", disk.root.to_str().expect("a plain name")];
     match Config::from_args(dir.iter().chain(flags).map(|flag| flag.into())) {
         Ok(Start::Serve(config, _)) => config,
@@ -93,11 +93,15 @@ pub(super) fn config_with(disk: &Disk, flags: &[&str]) -> Arc<Config> {
     }
 }
 
-/// Starts a log; returns it and what it holds.
-pub(super) fn start_on(config: &Arc<Config>) -> Result<(Aof, Contents), String> {
-    // What all these starts print would hide what the tests print.
+/// What many starts print would hide what the tests print.
+pub fn print_nothing() {
     let null = std::fs::File::options().write(true).open("/dev/null");
     crate::log::into_file(null.expect("/dev/null can be written"));
+}
+
+/// Starts a log; returns it and what it holds.
+pub(super) fn start_on(config: &Arc<Config>) -> Result<(Aof, Contents), String> {
+    print_nothing();
     let aof = Aof::new(config.clone());
     let mut model = Model::default();
     aof.start(&mut |part| model.replay(part))?;
@@ -155,7 +159,7 @@ pub(super) fn replay_all(manifest: &Manifest) -> Result<Keyspace, String> {
     Ok(keyspace(&model.contents))
 }
 
-pub(super) fn keyspace(contents: &Contents) -> Keyspace {
+pub fn keyspace(contents: &Contents) -> Keyspace {
     let mut keyspace = Keyspace::new(1);
     contents.iter().for_each(|(key, value)| set(&mut keyspace, key, value));
     keyspace

@@ -324,7 +324,9 @@ impl Aof {
     fn write_base(&self, manifest: &Manifest, keyspace: &Keyspace) -> io::Result<PathBuf> {
         let name = format!("{TEMPORARY_BASE}{}.aof", std::process::id());
         let path = manifest.directory.join(name);
-        let written = base::write(&path, keyspace, &self.config);
+        let progress = self.status.writing.begin(keyspace.memory().keys);
+        let mut progress = |done| progress.tell(done);
+        let written = base::write(&path, keyspace, &self.config, &mut progress);
         // On a full disk the log needs its room.
         written.inspect_err(|_| drop(disk::remove_file(&path)))?;
         Ok(path)

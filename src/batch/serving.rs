@@ -130,6 +130,23 @@ impl Batch<'_> {
         was_there && self.server.clients.unblock(&client.public, Blocked::Key)
     }
 
+    /// Answers all clients that wait for a key with this error.
+    pub fn unblock_all(&mut self, client: &mut Client, error: &Error) {
+        self.share_anyway();
+        for other in self.server.clients.all() {
+            if let Some(waiter) = self.view(client.db).stop_waiting(other.id)
+                && self.server.clients.unblock(&other, Blocked::Key)
+            {
+                let mut reply = Reply::new();
+                if !waiter.silent {
+                    reply.error(error);
+                }
+                let to = Recipient { client: other };
+                client.answers.push(Answer { to, reply, is_logged: false });
+            }
+        }
+    }
+
     /// Sends the answers. If the log has failed, the outcome of a pop is unknown.
     pub(super) fn deliver(&self, client: &mut Client, failure: Option<&Error>) {
         for mut answer in client.answers.drain(..) {

@@ -74,6 +74,11 @@ struct Step {
 }
 
 impl Account {
+    /// With room for one row, because most clients call one in a batch, and each keeps it.
+    pub fn new() -> Account {
+        Account { tally: Vec::with_capacity(1), ..Account::default() }
+    }
+
     pub fn begin(&mut self) {
         self.last_row = None;
         self.trace = log::is_debug().then(Vec::new);
@@ -192,8 +197,9 @@ impl Account {
         }
     }
 
-    /// Writes what scripts have said, and the trace.
-    pub fn write_trace(&mut self, client: &Client, batch: &Batch) {
+    /// Writes what handlers and scripts have said, and the trace.
+    pub fn write_trace(&mut self, client: &mut Client, batch: &Batch) {
+        client.notices.drain(..).for_each(|text| log::notice(format_args!("{text}")));
         self.said_bytes = 0;
         self.said.drain(..).for_each(|(level, text)| log::of_script(level, &text));
         let (Some(steps), Some(times)) = (self.trace.take(), &batch.clock.lock_times) else {

@@ -26,6 +26,7 @@ use super::Caller;
 use crate::client::{Client, Then};
 use crate::error::Error;
 use crate::handler::{Command, Flag, Row, Run, TABLE, debug};
+use crate::held::End;
 use crate::propagate::Source;
 use crate::resp::{Args, Protocol, Reply};
 use crate::server::pause::Paused;
@@ -108,7 +109,7 @@ impl Caller<'_> {
     #[inline(always)]
     fn unless_unable(&self, command: &Command) -> Result<(), Refusal> {
         let server = self.batch.server;
-        if command.uses_data() && server.primary.hides_data(&server.config) {
+        if server.primary.hides_data(&server.config) && !command.works_while_stale() {
             return Err(Error::PrimaryDown.into());
         }
         if !command.works_while_loading() && server.is_loading() {
@@ -202,6 +203,15 @@ impl Caller<'_> {
         client.then = Then::Pause { writes };
     }
 
+    /// Cuts off a replica whose command has been answered, because it takes all that it is sent for the stream.
+    #[cold]
+    pub fn cut_off_replica(&self, client: &mut Client, args: &Args) {
+        let command = args[0].escape_ascii();
+        let text = format!("replica generated a reply to command '{command}', disconnecting it");
+        client.notices.push(text);
+        client.public.held.kill(End::Killed);
+    }
+
     /// Queues a command inside MULTI.
     pub fn queue(&mut self, row: &Row, client: &mut Client, args: &Args, reply: &mut Reply) {
         let has_lost = client.public.watch_flag.load(Ordering::Relaxed);
@@ -252,6 +262,22 @@ impl Caller<'_> {
             transaction.aborted = true;
         }
         reply.error(error);
+    }
+}
+
+impl Command {
+    /// Whether it is answered while the log loads. Commands on data are not. INFO and WATCH are: until the load ends
+    /// they see an empty keyspace.
+    pub fn works_while_loading(&self) -> bool {
+        // A container without a handler never runs: its subcommands do. COMMAND shows it as one that would be
+        // refused, as in Redis.
+        let never_runs = matches!(self.run, Run::Container(None));
+        !self.uses_data() && !never_runs && !self.is(Flag::NotLoading)
+    }
+
+    /// Whether a replica without its primary answers it if `replica-serve-stale-data` is `no`.
+    fn works_while_stale(&self) -> bool {
+        self.works_while_loading() || self.is(Flag::Stale)
     }
 }
 

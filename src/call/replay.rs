@@ -25,6 +25,7 @@ use crate::stats::shorten_args;
 use crate::store::{Keyspace, Store};
 use crate::types::Limits;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Loads the data of a start, from the log or else from a snapshot: into a keyspace of its own, whose lock the replay
 /// keeps to the end. INFO looks at an empty one meanwhile.
@@ -96,23 +97,27 @@ pub fn can_replay(part: Part) -> Result<(), (usize, String)> {
     match part {
         Part::Records(records) => {
             let mut each = records.iter().enumerate();
-            each.try_for_each(|(index, args)| may_stand(args).map_err(|reason| (index, reason)))
+            each.try_for_each(|(index, args)| {
+                may_stand(args).map(drop).map_err(|reason| (index, reason))
+            })
         }
-        Part::Snapshot { from, keys, .. } => note_keys(rdb::check(from), keys).map(drop),
+        Part::Snapshot { from, keys, .. } => {
+            *keys = rdb::check(from).map_err(placed)?.keys;
+            Ok(())
+        }
     }
 }
 
-/// Notes how many keys a snapshot has; returns what is to be told of it.
-fn note_keys(
-    read: Result<Found, rdb::Error>,
-    keys: &mut u64,
-) -> Result<Vec<String>, (usize, String)> {
-    let found = read.map_err(|rdb::Error { offset, reason }| (offset as usize, reason))?;
-    *keys = found.keys;
-    Ok(found.warnings)
+fn placed(rdb::Error { offset, reason, .. }: rdb::Error) -> (usize, String) {
+    (offset as usize, reason)
 }
 
-pub(super) fn may_stand(args: &Args) -> Result<(), String> {
+/// Whether a command that stands in a log, or in a primary's stream, is to be run. False: it changes no data, so it is passed
+/// over. The error says why it may not stand there.
+pub(super) fn may_stand(args: &Args) -> Result<bool, String> {
+    if is_about_scripts(args) {
+        return Ok(false);
+    }
     let name = String::from_utf8_lossy(&args[0]);
     let Some(row) = TABLE.look_up_record(args) else {
         return Err(match TABLE.recorded(args) {
@@ -131,7 +136,15 @@ pub(super) fn may_stand(args: &Args) -> Result<(), String> {
         let index = String::from_utf8_lossy(&args[1]);
         return Err(format!("not supported: {name} {index}"));
     }
-    Ok(())
+    Ok(true)
+}
+
+/// Whether it changes only which scripts and functions a server knows. Redis before 7 logs SCRIPT LOAD. (A library that is
+/// loaded is another thing: there are no functions here, and whoever sends one relies on them.)
+fn is_about_scripts(args: &Args) -> bool {
+    let is =
+        |at, word: &[u8]| args.iter().nth(at).is_some_and(|arg| arg.eq_ignore_ascii_case(word));
+    is(0, b"script") && (is(1, b"load") || is(1, b"flush")) || is(0, b"function") && is(1, b"flush")
 }
 
 /// A command that has failed: its arguments and its error.
@@ -163,10 +176,18 @@ impl Replayer<'_> {
             Part::Snapshot { from, progress, keys } => {
                 let batch = &mut self.caller.batch;
                 batch.give_back();
-                let limits = Limits::of(&batch.server.config, Source::Log);
-                let mut keyspace = batch.store.write_when_free();
-                let read = rdb::read(from, &mut keyspace, &limits, None, progress);
-                note_keys(read, keys)?.into_iter().for_each(self.tell);
+                let config = &batch.server.config;
+                let (databases, limits) = (config.databases.get(), Limits::of(config, Source::Log));
+                let status = &batch.server.aof.status;
+                let mut progress = |found: &Found| {
+                    status.load_memory.store(found.memory, Relaxed);
+                    progress(found);
+                };
+                let read = rdb::read(from, databases, &limits, None, &mut progress);
+                let (keyspace, found) = read.map_err(placed)?;
+                *keys = found.keys;
+                batch.store.write_when_free().take_over(keyspace);
+                found.warnings.into_iter().for_each(self.tell);
                 Ok(())
             }
         }
@@ -195,8 +216,8 @@ impl Replayer<'_> {
     fn replay_one(&mut self, arrived: &mut Arrived) -> Result<(), String> {
         // These may stand in a log, so the table is not asked a second time.
         let writes = |row: &&Row| matches!(row.command.run, Run::Write(_) | Run::MayStore(..));
-        if arrived.row.filter(writes).is_none() {
-            may_stand(&arrived.args)?;
+        if arrived.row.filter(writes).is_none() && !may_stand(&arrived.args)? {
+            return Ok(());
         }
         self.reply.out.truncate(0);
         self.caller.execute(arrived, &mut self.client, &mut self.reply);

@@ -59,7 +59,9 @@ struct Asked<'c> {
 }
 
 impl<'a> Caller<'a> {
-    /// Runs a script, and writes what it returns. Or loads it, and writes its digest.
+    /// Runs a script, and writes what it returns. Or loads it, and writes its digest. In a frame of its own, because
+    /// it is large, and every command needs that of `call`.
+    #[inline(never)]
     pub(super) fn run_script(
         &mut self,
         row: &'static Row,

@@ -41,8 +41,8 @@ fn dump(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
 }
 
 fn payload(view: &View, entry: Entry) -> Vec<u8> {
-    let how =
-        rdb::How { packs: view.limits.packs, checks: true, list: view.limits.list, is_base: false };
+    let (packs, list) = (view.limits.packs, view.limits.list);
+    let how = rdb::How { packs, checks: true, list, is_base: false, tells: None };
     // Nothing fails that is written to memory.
     rdb::dump(entry.value(), how).unwrap_or_default()
 }

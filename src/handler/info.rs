@@ -21,6 +21,7 @@ use super::args::Cursor;
 use super::memory::percentage;
 use super::{Command, Flag, NO_KEY, REDIS_VERSION, Run, TABLE, VERSION, command};
 use crate::aof::backlog::Name;
+use crate::aof::status::Writing;
 use crate::client::Client;
 use crate::error::Error;
 use crate::held::{Buffers, kilobytes};
@@ -151,6 +152,9 @@ impl Info<'_> {
         }
         self.field("config_file", server.config.file.display());
         self.flag("io_threads_active", false);
+        if let Some(left) = server.shutdown.left() {
+            self.field("shutdown_in_milliseconds", left.as_millis());
+        }
     }
 
     fn clients(&mut self) {
@@ -242,8 +246,7 @@ impl Info<'_> {
         let now = unix_microseconds() / 1_000_000;
         self.flag("loading", self.server.is_loading());
         self.absent("async_loading current_cow_peak current_cow_size current_cow_size_age");
-        self.fraction("current_fork_perc", 0.0);
-        self.absent("current_save_keys_processed current_save_keys_total");
+        self.writing();
         self.snapshots(now);
         self.flag("aof_enabled", aof.is_enabled());
         self.flag("aof_rewrite_in_progress", status.rewriting.load(Ordering::Relaxed));
@@ -270,6 +273,19 @@ impl Info<'_> {
         if self.server.is_loading() {
             self.loading();
         }
+    }
+
+    /// How far the writing of a snapshot or of a base is.
+    fn writing(&mut self) {
+        let server = self.server;
+        let both = [&server.snapshots.writing, &server.aof.status.writing];
+        let sum =
+            |of: fn(&Writing) -> &AtomicU64| both.map(|writing| load(of(writing))).iter().sum();
+        let (done, total): (u64, u64) =
+            (sum(|writing| &writing.done), sum(|writing| &writing.total));
+        self.fraction("current_fork_perc", percentage(done as usize, total.max(1) as usize));
+        self.field("current_save_keys_processed", done);
+        self.field("current_save_keys_total", total);
     }
 
     fn snapshots(&mut self, now: u64) {
@@ -304,6 +320,7 @@ impl Info<'_> {
         };
         self.field("loading_start_time", start);
         self.field("loading_total_bytes", total);
+        self.field("loading_rdb_used_mem", load(&status.load_memory));
         self.field("loading_loaded_bytes", done);
         self.fraction("loading_loaded_perc", percentage(done as usize, total as usize));
         self.field("loading_eta_seconds", left);
@@ -385,12 +402,13 @@ impl Info<'_> {
         self.field("slave_read_repl_offset", offset);
         self.field("slave_repl_offset", offset);
         if status.link == Link::Sync {
-            let (read, all) = status.sync;
-            let total = all.unwrap_or(0);
+            let (read, total) = status.sync;
             self.field("master_sync_total_bytes", total);
             self.field("master_sync_read_bytes", read);
-            self.field("master_sync_left_bytes", total as i64 - read as i64);
-            self.fraction("master_sync_perc", percentage(read as usize, total as usize));
+            self.field("master_sync_left_bytes", total - read as i64);
+            // (-0.00 before it begins.)
+            let done = if total == 0 { 0.0 } else { read as f64 / total as f64 };
+            self.fraction("master_sync_perc", 100.0 * done);
             self.field("master_sync_last_io_seconds_ago", ago(status.heard));
         }
         if !is_up {

@@ -12,8 +12,6 @@ use super::{Command, Flag, NO_KEY, Run, command};
 use crate::client::{Client, Replies, Then, Until, Wait};
 use crate::error::Error;
 use crate::handler::args::{Cursor, integer};
-use crate::held::End;
-use crate::log;
 use crate::resp::words::split_words;
 use crate::resp::{Args, Digits, Reply, parse_integer};
 use crate::server::primary::Link;
@@ -26,8 +24,8 @@ pub const COMMANDS: &[Command] = &[
     command("sync",     1,  Run::Client(sync),     NO_KEY, "1.0.0", "", "Internal command used for replication").with(&[Flag::NoScript, Flag::Admin, Flag::NoMulti, Flag::NotLoading]),
     command("psync",    -3, Run::Client(psync),    NO_KEY, "2.8.0", "replicationid offset", "Internal command used for replication").with(&[Flag::NoScript, Flag::Admin, Flag::NoMulti, Flag::NotLoading]),
     command("replconf", -1, Run::Client(replconf), NO_KEY, "3.0.0", "", "An internal command for configuring the replication stream").with(&[Flag::NoScript, Flag::Admin, Flag::AllowBusy, Flag::InLog]),
-    command("replicaof", 3, Run::Client(replicaof), NO_KEY, "5.0.0", "host port", "Make the server a replica of another instance, or promote it as master.").with(&[Flag::NoScript, Flag::Admin, Flag::NotLoading]),
-    command("slaveof",  3,  Run::Client(replicaof), NO_KEY, "1.0.0", "host port", "Make the server a replica of another instance, or promote it as master.").with(&[Flag::NoScript, Flag::Admin, Flag::NotLoading]),
+    command("replicaof", 3, Run::Client(replicaof), NO_KEY, "5.0.0", "host port", "Make the server a replica of another instance, or promote it as master.").with(&[Flag::NoScript, Flag::Admin, Flag::NotLoading, Flag::Stale]),
+    command("slaveof",  3,  Run::Client(replicaof), NO_KEY, "1.0.0", "host port", "Make the server a replica of another instance, or promote it as master.").with(&[Flag::NoScript, Flag::Admin, Flag::NotLoading, Flag::Stale]),
     command("role",     1,  Run::Client(role),     NO_KEY, "2.8.12", "", "Return the role of the instance in the context of replication").with(&[Flag::NoScript]),
 ];
 
@@ -152,7 +150,7 @@ fn replicaof(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), 
                 server.aof.inherit(legacy);
             }
             server.config.show_primary("");
-            log::notice(format_args!("MASTER MODE enabled (user request)"));
+            client.notices.push("MASTER MODE enabled (user request)".into());
         }
         return reply.ok();
     }
@@ -168,13 +166,9 @@ fn replicaof(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), 
         return Ok(());
     }
     server.config.show_primary(&address);
-    log::notice(format_args!("REPLICAOF {address} enabled (user request)"));
-    // They wait for what only the primary may do from now on. (Redis ends them too.)
-    for other in server.clients.all() {
-        if other.waits_for_key() {
-            other.held.kill(End::Killed);
-        }
-    }
+    client.notices.push(format!("REPLICAOF {address} enabled (user request)"));
+    // Whoever waits is told (serve/waiting.rs).
+    client.then = Then::Demote;
     reply.ok()
 }
 
@@ -187,7 +181,8 @@ fn role(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
         reply.bulk(host.as_bytes());
         reply.integer(port.into());
         reply.bulk(status.link.name().as_bytes());
-        reply.integer(primary.offset.load(Ordering::Relaxed));
+        let is_up = status.link == Link::Up;
+        reply.integer(if is_up { primary.offset.load(Ordering::Relaxed) } else { -1 });
         return Ok(());
     }
     let mut replicas = client.server.replicas.all();
@@ -207,6 +202,13 @@ fn role(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error> {
 }
 
 fn wait(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
+    if client.server.primary.is_set() {
+        return Err(Error::text(
+            "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a replica \
+             is configured to be writable (which is not the default) writes to replicas are just local and are not \
+             propagated.",
+        ));
+    }
     let mut cursor = Cursor::new(args);
     let count = cursor.integer()?.max(0) as usize;
     let timeout_ms = timeout(&mut cursor)?;
@@ -225,6 +227,12 @@ fn waitaof(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Er
     let local = zero_or_one(cursor.integer()?)?;
     let replicas = usize::try_from(cursor.integer()?).map_err(|_| Error::NotPositive)?;
     let timeout_ms = timeout(&mut cursor)?;
+    if client.server.primary.is_set() {
+        return Err(Error::text(
+            "ERR WAITAOF cannot be used with replica instances. Please also note that writes to replicas are just \
+             local and are not propagated.",
+        ));
+    }
     let aof = &client.server.aof;
     if local && !aof.is_enabled() {
         return Err(Error::text(

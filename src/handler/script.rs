@@ -87,7 +87,7 @@ pub const COMMANDS: &[Command] = &[
     command("script|exists", -3, Run::Client(exists),    NO_KEY,  "2.6.0", "sha1 [sha1 ...]",       "Check existence of scripts in the script cache").with(&[Flag::NoScript, Flag::NotLoading]).help(" <sha1> [<sha1> ...]\n    Return information about the existence of the scripts in the script cache."),
     command("script|flush",  -2, Run::Client(flush),     NO_KEY,  "2.6.0", "[ASYNC|SYNC]",          "Remove all the scripts from the script cache").with(&[Flag::NoScript, Flag::NotLoading]).help(FLUSH),
     command("script|kill",   2,  Run::Client(kill),      NO_KEY,  "2.6.0", "",                      "Kill the script currently in execution").with(&[Flag::NoScript, Flag::AllowBusy, Flag::NotLoading]).help("\n    Kill the currently executing Lua script."),
-    command("script|load",   3,  LOAD,                   NO_KEY,  "2.6.0", "script",                "Load the specified Lua script into the script cache").with(&[Flag::NoScript, Flag::NotLoading]).help(" <script>\n    Load a script into the scripts cache without executing it."),
+    command("script|load",   3,  LOAD,                   NO_KEY,  "2.6.0", "script",                "Load the specified Lua script into the script cache").with(&[Flag::NoScript, Flag::NotLoading, Flag::Stale]).help(" <script>\n    Load a script into the scripts cache without executing it."),
     command("script|help",   2,  Run::Client(super::help), NO_KEY, "5.0.0", "",                     "Show helpful text about the different subcommands"),
 ];
 

@@ -1,6 +1,6 @@
 //! The server as a whole: its time, its log, its end, MONITOR, and the modules that it does not have.
 //!
-//! SHUTDOWN waits for the disk. A handler may be running under a lock, so it must not wait: it leaves a [`Then`],
+//! SHUTDOWN waits for the disk, and for replicas. A handler may be running under a lock, so it must not wait: it leaves a [`Then`],
 //! and the client's thread waits after the lock is released (serve/waiting.rs).
 //!
 //! A monitor has an outbox, as a subscriber has. So a slow monitor delays nobody. It sees no passwords.
@@ -119,12 +119,15 @@ fn lastsave(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Erro
     Ok(())
 }
 
-fn shutdown(client: &mut Client, args: &Args, _: &mut Reply) -> Result<(), Error> {
+fn shutdown(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let mut cursor = Cursor::new(args);
     let (mut save, mut force, mut waits) = (None, false, true);
     let aborts = |option: &[u8]| option.eq_ignore_ascii_case(b"abort");
     if args.len() > 1 && Cursor::new(args).rest().all(aborts) {
-        return Err(Error::text("ERR No shutdown in progress."));
+        let answers = client.server.abort_shutdown();
+        client.answers.extend(answers.ok_or(Error::Fixed("ERR No shutdown in progress."))?);
+        client.notices.push("Shutdown manually aborted.".into());
+        return reply.ok();
     }
     while let Some(option) = cursor.option() {
         match option.as_slice() {
@@ -146,8 +149,8 @@ fn monitor(client: &mut Client, _: &Args, reply: &mut Reply) -> Result<(), Error
     if client.in_exec {
         return Err(Error::text("ERR MONITOR isn't allowed for DENY BLOCKING client"));
     }
-    if client.monitoring {
-        // As in Redis, the second MONITOR gets no reply.
+    if client.is_replica {
+        // As in Redis, the second MONITOR gets no reply, nor does that of a replica.
         return Ok(());
     }
     let outbox = super::pubsub::outbox(client, reply)?;

@@ -51,8 +51,4 @@ impl Socket {
         let (stream, _) = self.socket.accept()?;
         Ok((TcpStream::from(OwnedFd::from(stream)), Address::Unix(self.path.clone())))
     }
-
-    pub fn set_nonblocking(&self, is_nonblocking: bool) -> io::Result<()> {
-        self.socket.set_nonblocking(is_nonblocking)
-    }
 }

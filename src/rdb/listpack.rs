@@ -12,8 +12,9 @@
 //!
 //! **How Redis does it**: listpack.c.
 
-use super::elements::{Elements, number, take};
+use super::value::{Take, number};
 use crate::resp::parse_integer;
+use crate::types::Member;
 
 /// Bytes in front of the elements: the size of all, and how many there are.
 const HEADER: usize = 6;
@@ -125,58 +126,57 @@ fn size_behind(size: usize) -> ([u8; 5], usize) {
     (bytes, length)
 }
 
-/// Adds the elements of a listpack to `elements`, or says what is wrong with it.
-pub fn read(bytes: &[u8], elements: &mut Elements) -> Result<(), &'static str> {
-    const SHORT: &str = "a listpack ends inside an element";
+/// Hands the elements of a listpack to `take`, or says what is wrong with it.
+pub fn read(bytes: &[u8], take: &mut Take) -> Result<(), &'static str> {
     let (header, mut rest) =
         bytes.split_first_chunk::<HEADER>().ok_or("a listpack without a header")?;
     let size = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
     if size as usize != bytes.len() {
         return Err("a listpack of another size");
     }
-    let before = elements.len();
+    let mut count = 0;
     while rest != [END] {
         let start = rest.len();
-        element(&mut rest, elements).ok_or(SHORT)??;
+        take(element(&mut rest)?)?;
         let (behind, length) = size_behind(start - rest.len());
-        if take(&mut rest, length) != Some(&behind[..length]) {
+        if rest.split_off(..length) != Some(&behind[..length]) {
             return Err("an element of a listpack has another size behind it");
         }
+        count += 1;
     }
-    let count = usize::from(u16::from_le_bytes([header[4], header[5]]));
-    match count {
+    match usize::from(u16::from_le_bytes([header[4], header[5]])) {
         0xffff => Ok(()),
-        _ if count == elements.len() - before => Ok(()),
+        written if written == count => Ok(()),
         _ => Err("a listpack counts other elements than it has"),
     }
 }
 
-/// `None` if the bytes end.
-fn element(rest: &mut &[u8], elements: &mut Elements) -> Option<Result<(), &'static str>> {
-    let first = *rest.split_off_first()?;
-    match first {
-        ..0x80 => elements.push_number(i64::from(first)),
-        0x80..0xc0 => elements.push(take(rest, usize::from(first & 0x3f))?),
+fn element<'a>(rest: &mut &'a [u8]) -> Result<Member<'a>, &'static str> {
+    const SHORT: &str = "a listpack ends inside an element";
+    let first = *rest.split_off_first().ok_or(SHORT)?;
+    let mut bytes = |length| rest.split_off(..length).ok_or(SHORT);
+    let number = match first {
+        ..0x80 => i64::from(first),
+        0x80..0xc0 => return bytes(usize::from(first & 0x3f)).map(Member::Bytes),
         0xc0..0xe0 => {
-            let second = *rest.split_off_first()?;
             // Thirteen bits, of which the highest is the sign.
-            let shifted = i16::from_be_bytes([first << 3 | second >> 5, second << 3]);
-            elements.push_number(i64::from(shifted >> 3));
+            let second = bytes(1)?[0];
+            i64::from(i16::from_be_bytes([first << 3 | second >> 5, second << 3]) >> 3)
         }
         0xe0..0xf0 => {
-            let length = usize::from(first & 0x0f) << 8 | usize::from(*rest.split_off_first()?);
-            elements.push(take(rest, length)?);
+            let length = usize::from(first & 0x0f) << 8 | usize::from(bytes(1)?[0]);
+            return bytes(length).map(Member::Bytes);
         }
         0xf0 => {
-            let length = u32::from_le_bytes(*rest.split_off(..4)?.first_chunk()?);
-            elements.push(take(rest, length as usize)?);
+            let length = number(bytes(4)?) as u32;
+            return bytes(length as usize).map(Member::Bytes);
         }
-        0xf1 => elements.push_number(number(take(rest, 2)?)),
-        0xf2 => elements.push_number(number(take(rest, 3)?)),
-        0xf3 => elements.push_number(number(take(rest, 4)?)),
-        0xf4 => elements.push_number(number(take(rest, 8)?)),
-        END => return Some(Err("a listpack ends before its end")),
-        _ => return Some(Err("an element of a listpack has an unknown encoding")),
-    }
-    Some(Ok(()))
+        0xf1 => number(bytes(2)?),
+        0xf2 => number(bytes(3)?),
+        0xf3 => number(bytes(4)?),
+        0xf4 => number(bytes(8)?),
+        END => return Err("a listpack ends before its end"),
+        _ => return Err("an element of a listpack has an unknown encoding"),
+    };
+    Ok(Member::Number(number))
 }

@@ -2,28 +2,30 @@
 
 use super::source::Source;
 use super::value::Values;
-use super::{Error, NEWEST, NEWEST_OF_VALKEY, OLDEST, opcode};
+use super::{Cause, Error, NEWEST, NEWEST_OF_VALKEY, OLDEST, opcode};
 use crate::key::Key;
 use crate::resp::{LONGEST, parse_integer};
 use crate::stats::unix_microseconds;
+use crate::store::load::Loading;
 use crate::store::{Keyspace, Origin};
-use crate::types::{Limits, NodeLimits, Packed, Remember, Usage};
+use crate::types::{Limits, NodeLimits, Packed, Remember, Twice, Usage};
 use std::io::BufRead;
-use std::sync::Arc;
 
 /// What was found beside the keys.
 #[derive(Default)]
 pub struct Found {
-    /// Bytes that the snapshot has.
+    /// Bytes that were read: in the end, all that the snapshot has.
     pub bytes: u64,
+    /// Bytes of memory that its writer used.
+    pub memory: u64,
     pub keys: u64,
     /// Keys that were expired, and were left out.
     pub expired: u64,
     /// For the operator: what was passed over.
     pub warnings: Vec<String>,
     /// Where a replica that has written the snapshot was in its primary's history.
-    id: Option<Arc<str>>,
-    offset: Option<u64>,
+    id: Vec<u8>,
+    offset: Vec<u8>,
     stream_db: usize,
 }
 
@@ -36,59 +38,121 @@ const MOST_WARNINGS: usize = 20;
 /// Calls the function for progress each time so many keys have been read.
 const PROGRESS: u64 = 1_000;
 
-/// Reads a snapshot into an empty keyspace, of which nothing may be used if this fails. What stands behind the
-/// snapshot is not taken from `inner`. From time to time `progress` is told how many bytes were read.
+/// A snapshot that is being read.
+struct Reading<'a> {
+    source: Source<'a>,
+    limits: &'a Limits,
+    /// When it began, in milliseconds of Unix time.
+    clock: u64,
+    /// Keys that are expired then are left out.
+    now: Option<u64>,
+    values: Values,
+    loading: Loading,
+    found: Found,
+    /// What was told of the key that follows.
+    deadline: Option<u64>,
+    idle: Option<u64>,
+    frequency: Option<u8>,
+    /// Memory for its name.
+    name: Vec<u8>,
+}
+
+/// Reads a snapshot. What stands behind it is not taken from `inner`. From time to time `progress` is told what was
+/// found so far.
 ///
 /// Keys that are expired at `now`, in milliseconds of Unix time, are left out. Without it no key is.
 pub fn read(
     inner: &mut dyn BufRead,
-    keyspace: &mut Keyspace,
+    databases: usize,
     limits: &Limits,
     now: Option<u64>,
-    progress: &mut dyn FnMut(u64),
-) -> Result<Found, Error> {
-    let mut source = Source::new(inner);
-    check_version(&mut source)?;
-    let (mut found, mut values) = (Found::default(), Values::default());
-    let (clock, mut db, mut deadline, mut name) = (unix_microseconds() / 1000, 0, None, Vec::new());
+    progress: &mut dyn FnMut(&Found),
+) -> Result<(Keyspace, Found), Error> {
+    let mut reading = Reading {
+        source: Source::new(inner),
+        limits,
+        clock: unix_microseconds() / 1000,
+        now,
+        values: Values::default(),
+        loading: Loading::new(databases),
+        found: Found::default(),
+        deadline: None,
+        idle: None,
+        frequency: None,
+        name: Vec::new(),
+    };
+    check_version(&mut reading.source)?;
     loop {
-        let start = source.offset;
-        let form = match source.byte()? {
+        let start = reading.source.offset();
+        match reading.source.byte()? {
             opcode::EOF => break,
-            opcode @ opcode::FIRST.. => {
-                match opcode {
-                    opcode::SELECT_DB => db = database(&mut source, keyspace)?,
-                    opcode::EXPIRES_MS => deadline = Some(milliseconds(&mut source)?),
-                    opcode::EXPIRES => deadline = Some(seconds(&mut source)? * 1000),
-                    _ => skip(&mut source, opcode, &mut found)?,
-                }
-                continue;
-            }
-            form => form,
-        };
-        source.string(&mut name)?;
-        let key = Key::of(&name);
-        let deadline = deadline.take();
-        let value = values.read(&mut source, form, &key, limits);
-        let is_past = deadline.zip(now).is_some_and(|(deadline, now)| deadline < now);
-        let of_key = |error: Error| error.of_key(db, &key, start);
-        match value.map_err(of_key)? {
-            None => found.warn(format!("the key '{}' is empty", key.escape_ascii())),
-            Some(_) if is_past => found.expired += 1,
-            Some(value) => {
-                found.keys += 1;
-                let usage = Usage::new(limits.remember, clock);
-                if !keyspace.add(db, key, value, deadline, usage) {
-                    return Err(of_key(source.error("the key is there twice")));
+            opcode @ opcode::FIRST.. => reading.opcode(opcode, databases)?,
+            form => {
+                reading.key(form, start)?;
+                if reading.found.keys.is_multiple_of(PROGRESS) {
+                    reading.found.bytes = reading.source.offset();
+                    progress(&reading.found);
                 }
             }
-        }
-        if found.keys % PROGRESS == 0 {
-            progress(source.offset);
         }
     }
-    found.bytes = check_crc(&mut source)?;
-    Ok(found.with_origin(keyspace))
+    reading.end()
+}
+
+impl Reading<'_> {
+    fn opcode(&mut self, opcode: u8, databases: usize) -> Result<(), Error> {
+        let source = &mut self.source;
+        match opcode {
+            opcode::SELECT_DB => {
+                let db = database(source, databases)?;
+                self.loading.select(db).map_err(|twice| of_twice(self.loading.db, twice))?;
+            }
+            opcode::RESIZE_DB => {
+                self.loading.expect(source.length()?);
+                source.length()?;
+            }
+            opcode::EXPIRES_MS => self.deadline = Some(milliseconds(source)?),
+            opcode::EXPIRES => self.deadline = Some(seconds(source)? * 1000),
+            opcode::IDLE => self.idle = Some(source.length()?),
+            opcode::FREQUENCY => self.frequency = Some(source.byte()?),
+            _ => skip(source, opcode, &mut self.found)?,
+        }
+        Ok(())
+    }
+
+    /// Reads a key, which begins at `start`, and its value.
+    fn key(&mut self, form: u8, start: u64) -> Result<(), Error> {
+        let mut name = std::mem::take(&mut self.name);
+        self.source.string(&mut name)?;
+        let key = Key::of(&name);
+        let (remember, clock, db) = (self.limits.remember, self.clock, self.loading.db);
+        let usage = Usage::new(remember, clock);
+        usage.set(remember, self.idle.take(), self.frequency.take(), clock);
+        let deadline = self.deadline.take();
+        let is_past = deadline.zip(self.now).is_some_and(|(deadline, now)| deadline < now);
+        let value = self.values.read(&mut self.source, form, self.limits);
+        match value.map_err(|error| error.of_key(db, &key, start))? {
+            None => self.found.warn(format!("the key '{}' is empty", key.escape_ascii())),
+            Some(_) if is_past => self.found.expired += 1,
+            Some(value) => {
+                self.found.keys += 1;
+                let added = self.loading.add(key, deadline, value, usage, start);
+                added.map_err(|twice| of_twice(db, twice))?;
+            }
+        }
+        self.name = name;
+        Ok(())
+    }
+
+    fn end(mut self) -> Result<(Keyspace, Found), Error> {
+        self.found.bytes = check_crc(&mut self.source)?;
+        let (db, found) = (self.loading.db, self.found);
+        let mut keyspace = self.loading.end().map_err(|twice| of_twice(db, twice))?;
+        if let Some(origin) = Origin::named(&found.id, &found.offset, found.stream_db) {
+            keyspace.set_origin(origin);
+        }
+        Ok((keyspace, found))
+    }
 }
 
 /// Whether a file that begins so is a snapshot.
@@ -102,25 +166,21 @@ pub fn check(inner: &mut dyn BufRead) -> Result<Found, Error> {
     let (list, intset) = (NodeLimits::of(-2), 512);
     let ([set, hash, zset], remember) = ([packed; 3], Remember::LastUse);
     let limits = Limits { string: LONGEST, list, intset, set, hash, zset, packs: false, remember };
-    read(inner, &mut Keyspace::new(MANY_DATABASES), &limits, None, &mut |_| {})
+    read(inner, MANY_DATABASES, &limits, None, &mut |_| {}).map(|(_, found)| found)
 }
 
 impl Found {
-    /// Tells the keyspace where it is.
-    fn with_origin(mut self, keyspace: &mut Keyspace) -> Found {
-        if let (Some(id), Some(offset)) = (self.id.take(), self.offset) {
-            keyspace.set_origin(Origin { id, offset, db: self.stream_db });
-        }
-        self
-    }
-
     fn note(&mut self, name: &[u8], value: &[u8]) {
         match name {
-            b"repl-id" if value.len() == 40 => {
-                self.id = std::str::from_utf8(value).ok().map(Arc::from)
+            b"repl-id" => self.id = value.into(),
+            b"repl-offset" => self.offset = value.into(),
+            b"repl-stream-db" => {
+                let db = parse_integer(value).and_then(|db| usize::try_from(db).ok());
+                self.stream_db = db.unwrap_or(0);
             }
-            b"repl-offset" => self.offset = number(value),
-            b"repl-stream-db" => self.stream_db = number(value).unwrap_or(0) as usize,
+            b"used-mem" => {
+                self.memory = parse_integer(value).map_or(0, |bytes| bytes.max(0) as u64)
+            }
             _ => {}
         }
     }
@@ -141,9 +201,10 @@ impl Error {
     }
 }
 
-/// The number, unless it is negative.
-fn number(value: &[u8]) -> Option<u64> {
-    parse_integer(value)?.try_into().ok()
+fn of_twice(db: usize, Twice { key, note: start }: Twice) -> Error {
+    let error =
+        Error { offset: start, reason: "the key is there twice".into(), cause: Cause::Damaged };
+    error.of_key(db, &key, start)
 }
 
 fn check_version(source: &mut Source) -> Result<(), Error> {
@@ -156,7 +217,7 @@ fn check_version(source: &mut Source) -> Result<(), Error> {
     };
     match version {
         Some(version) if (OLDEST..=newest).contains(&version) => Ok(()),
-        Some(version) => Err(source.error(format!("version {version} is not known here"))),
+        Some(version) => Err(source.not_here(format!("version {version} is not known here"))),
         None => Err(source.error("it is no RDB file")),
     }
 }
@@ -170,12 +231,13 @@ fn seconds(source: &mut Source) -> Result<u64, Error> {
     Ok(u64::try_from(i32::from_le_bytes(source.array()?)).unwrap_or(0))
 }
 
-fn database(source: &mut Source, keyspace: &Keyspace) -> Result<usize, Error> {
-    let (number, databases) = (source.length()?, keyspace.databases());
+fn database(source: &mut Source, databases: usize) -> Result<usize, Error> {
+    let number = source.length()?;
     match usize::try_from(number) {
         Ok(db) if db < databases => Ok(db),
         _ => {
-            Err(source.error(format!("`--databases {databases}` is too few for database {number}")))
+            Err(source
+                .not_here(format!("`--databases {databases}` is too few for database {number}")))
         }
     }
 }
@@ -190,17 +252,11 @@ fn skip(source: &mut Source, opcode: u8, found: &mut Found) -> Result<(), Error>
             source.string(&mut string)?;
             found.note(&name, &string);
         }
-        opcode::RESIZE_DB => {
-            source.length()?;
-            source.length()?;
-        }
         opcode::SLOT_INFO => {
             source.length()?;
             source.length()?;
             source.length()?;
         }
-        opcode::FREQUENCY => drop(source.byte()?),
-        opcode::IDLE => drop(source.length()?),
         opcode::FUNCTION => {
             source.string(&mut string)?;
             found.warn("there are no functions here, and the file has a library of them".into());
@@ -233,12 +289,9 @@ fn skip_module(source: &mut Source) -> Result<(), Error> {
 
 /// The checksum is zero if there is none. Returns how many bytes there are.
 fn check_crc(source: &mut Source) -> Result<u64, Error> {
-    let crc = source.crc()?;
-    let written = u64::from_le_bytes(source.array()?);
-    // So that all of it is taken from where it came.
-    source.crc()?;
-    match written {
-        _ if written == 0 || written == crc => Ok(source.offset),
+    let crc = source.crc();
+    match u64::from_le_bytes(source.array()?) {
+        written if written == 0 || written == crc => Ok(source.offset()),
         _ => Err(source.error("the checksum is wrong: the bytes are not those that were written")),
     }
 }

@@ -20,9 +20,10 @@ pub fn restore(payload: &[u8], key: &[u8], limits: &Limits) -> Result<Loose, Err
     let mut value = checked(payload).ok_or(WRONG_PAYLOAD)?;
     let mut source = Source::new(&mut value);
     let form = source.byte().map_err(|_| BAD_DATA)?;
-    let loose = Values::default().read(&mut source, form, key, limits);
+    let mut values = Values::default();
     // As in Redis, what stands behind the value does not matter.
-    loose.ok().flatten().ok_or(BAD_DATA)
+    let value = values.read(&mut source, form, limits).ok().flatten();
+    Ok(Loose::of(key, None, value.ok_or(BAD_DATA)?))
 }
 
 /// The value in front, if the version is known and the CRC is right.

@@ -3,75 +3,98 @@
 //! Nothing is believed that has not come. A length is a promise: memory grows with the bytes that are there.
 
 use super::crc64::crc64;
-use super::{Error, encoding, lzf};
+use super::{Cause, Error, encoding, lzf};
 use crate::resp::{Digits, LONGEST};
 use std::io::BufRead;
 
 /// What a snapshot is read from. Nothing behind the snapshot is taken.
 pub struct Source<'a> {
     inner: &'a mut dyn BufRead,
-    /// How much of what `inner` has in its buffer was taken here. It is told later, because that much is digested
-    /// together.
+    /// A copy of what `inner` has in its buffer, because to ask `inner` for each byte would take longer. It is told what was
+    /// taken when all of this is used up, or when the reading ends.
+    chunk: Vec<u8>,
+    /// Bytes of the chunk that were taken.
     taken: usize,
-    /// Bytes that were taken.
-    pub offset: u64,
-    /// Of what `inner` was told.
+    /// Bytes before the chunk, and their CRC.
+    before: u64,
     crc: u64,
     /// A string that is packed.
     packed: Vec<u8>,
 }
 
+/// Bytes of a chunk, at most.
+const CHUNK: usize = 64 * 1024;
+
+impl Drop for Source<'_> {
+    fn drop(&mut self) {
+        self.inner.consume(self.taken);
+    }
+}
+
 impl<'a> Source<'a> {
     pub fn new(inner: &'a mut dyn BufRead) -> Source<'a> {
-        Source { inner, taken: 0, offset: 0, crc: 0, packed: Vec::new() }
+        Source { inner, chunk: Vec::new(), taken: 0, before: 0, crc: 0, packed: Vec::new() }
+    }
+
+    /// Bytes that were taken.
+    pub fn offset(&self) -> u64 {
+        self.before + self.taken as u64
     }
 
     /// Something is wrong here.
     pub fn error(&self, reason: impl Into<String>) -> Error {
-        Error { offset: self.offset, reason: reason.into() }
+        Error { offset: self.offset(), reason: reason.into(), cause: Cause::Damaged }
+    }
+
+    /// What stands here is right, and this server does not have it.
+    pub fn not_here(&self, reason: impl Into<String>) -> Error {
+        Error { cause: Cause::NotHere, ..self.error(reason) }
     }
 
     /// The CRC of what was taken.
-    pub fn crc(&mut self) -> Result<u64, Error> {
-        match self.inner.fill_buf() {
-            Ok(buffer) => self.crc = crc64(self.crc, &buffer[..self.taken]),
-            Err(error) => return Err(self.error(error.to_string())),
+    pub fn crc(&self) -> u64 {
+        crc64(self.crc, &self.chunk[..self.taken])
+    }
+
+    /// What has come and was not taken yet: at least a byte.
+    fn rest(&mut self) -> Result<&[u8], Error> {
+        if self.taken == self.chunk.len() {
+            self.fill()?;
         }
+        Ok(&self.chunk[self.taken..])
+    }
+
+    #[cold]
+    fn fill(&mut self) -> Result<(), Error> {
+        self.crc = self.crc();
+        self.before = self.offset();
         self.inner.consume(std::mem::take(&mut self.taken));
-        Ok(self.crc)
-    }
-
-    /// What has come: at least a byte.
-    fn fill(&mut self) -> Result<&[u8], Error> {
-        let has = |buffer: &[u8]| buffer.len();
-        if self.taken > 0 && self.inner.fill_buf().map(has).is_ok_and(|length| length == self.taken)
-        {
-            self.crc()?;
+        self.chunk.clear();
+        match self.inner.fill_buf() {
+            Ok([]) => Err(self.error("it ends here, before its end")),
+            Ok(some) => {
+                self.chunk.extend_from_slice(&some[..some.len().min(CHUNK)]);
+                Ok(())
+            }
+            Err(error) => Err(self.error(error.to_string())),
         }
-        let offset = self.offset;
-        let error = |reason: String| Error { offset, reason };
-        let buffer = self.inner.fill_buf().map_err(|cause| error(cause.to_string()))?;
-        match &buffer[self.taken..] {
-            [] => Err(error("it ends here, before its end".into())),
-            some => Ok(some),
-        }
-    }
-
-    fn consume(&mut self, count: usize) {
-        self.taken += count;
-        self.offset += count as u64;
     }
 
     pub fn byte(&mut self) -> Result<u8, Error> {
-        let byte = self.fill()?[0];
-        self.consume(1);
+        let byte = self.rest()?[0];
+        self.taken += 1;
         Ok(byte)
     }
 
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], Error> {
         let mut bytes = [0; N];
-        for byte in &mut bytes {
-            *byte = self.byte()?;
+        if let Some(some) = self.chunk[self.taken..].first_chunk() {
+            bytes = *some;
+            self.taken += N;
+        } else {
+            for byte in &mut bytes {
+                *byte = self.byte()?;
+            }
         }
         Ok(bytes)
     }
@@ -84,11 +107,10 @@ impl<'a> Source<'a> {
         }
         let count = count as usize;
         while out.len() < count {
-            let some = self.fill()?;
+            let some = self.rest()?;
             let some = &some[..some.len().min(count - out.len())];
             out.extend_from_slice(some);
-            let taken = some.len();
-            self.consume(taken);
+            self.taken += some.len();
         }
         Ok(())
     }

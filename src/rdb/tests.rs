@@ -3,10 +3,12 @@
 use super::*;
 use crate::key::Key;
 use crate::resp::Arg;
+use crate::stats::unix_microseconds;
 use crate::store::Keyspace;
+use crate::store::load::Loading;
 use crate::types::{
-    Edit, Hash, Limits, List, Loose, Member, NodeLimits, Packed, Part, Remember, Set, Side, Str,
-    Usage, Value, Zset,
+    Counting, Edit, Hash, Limits, List, Loose, Member, NodeLimits, Packed, Part, Remember, Set,
+    Side, Str, Usage, Value, Zset,
 };
 
 const PACKED: Packed = Packed { entries: 4, value: 64 };
@@ -21,7 +23,7 @@ const LIMITS: Limits = Limits {
     remember: Remember::LastUse,
 };
 
-const HOW: How = How { packs: true, checks: true, list: LIMITS.list, is_base: false };
+const HOW: How = How { packs: true, checks: true, list: LIMITS.list, is_base: false, tells: None };
 
 /// Strings at every limit of an encoding.
 fn strings() -> Vec<Vec<u8>> {
@@ -51,17 +53,17 @@ fn make<T: crate::types::Type>(key: &str, fill: impl FnOnce(&mut Edit<T>)) -> Lo
 
 /// Keys of all types, in all forms, with as many elements as a form may just have, one less and one more.
 fn everything() -> Keyspace {
-    let mut keyspace = Keyspace::new(16);
+    let mut loading = Loading::new(16);
     let strings = strings();
     for (i, string) in strings.iter().enumerate() {
         let fill = |edit: &mut Edit<Str>| assert!(edit.append(Arg::Small(string)).is_ok());
         let deadline = (i % 2 == 0).then_some(1 << (i % 50));
-        add(&mut keyspace, i % 3, deadline, make(&format!("string {i}"), fill));
-        add_of_one(&mut keyspace, i, string);
+        add(&mut loading, i % 3, deadline, make(&format!("string {i}"), fill));
+        add_of_one(&mut loading, i, string);
     }
     for count in [1, 2, 3, 4, 5, 6, 40, 300] {
         for text in ["short", &"long ".repeat(20)] {
-            add_of_many(&mut keyspace, count, text, &strings);
+            add_of_many(&mut loading, count, text, &strings);
         }
         for bits in [12, 28, 60] {
             let set = make(&format!("numbers {count} {bits}"), |set: &mut Edit<Set>| {
@@ -69,33 +71,34 @@ fn everything() -> Keyspace {
                     set.add(Member::Number((i - 2) << (i as u32 * 7 % bits)));
                 }
             });
-            add(&mut keyspace, 5, None, set);
+            add(&mut loading, 5, None, set);
         }
     }
-    keyspace
+    loading.end().unwrap()
 }
 
-fn add(keyspace: &mut Keyspace, db: usize, deadline: Option<u64>, entry: Loose) {
-    let key = entry.look().key().to_vec();
-    assert!(keyspace.add(db, Key::of(&key), entry, deadline, Usage::unknown()));
+fn add(loading: &mut Loading, db: usize, deadline: Option<u64>, entry: Loose) {
+    let (entry, usage) = (entry.look(), Usage::unknown());
+    loading.select(db).unwrap();
+    loading.add(Key::of(entry.key()), deadline, entry.copy(), usage, 0).unwrap();
 }
 
 /// Collections of one element.
-fn add_of_one(keyspace: &mut Keyspace, i: usize, text: &[u8]) {
+fn add_of_one(loading: &mut Loading, i: usize, text: &[u8]) {
     let list = |list: &mut Edit<List>| list.push(Side::Left, text);
     let hash = |hash: &mut Edit<Hash>| assert!(hash.set(text, text));
     let set = |set: &mut Edit<Set>| assert!(set.add(Member::Bytes(text)));
     let zset = |zset: &mut Edit<Zset>| zset.put(text, |_| Some(i as f64));
-    add(keyspace, 3, Some(77), make(&format!("list {i}"), list));
-    add(keyspace, 4, None, make(&format!("hash {i}"), hash));
-    add(keyspace, 4, None, make(&format!("set {i}"), set));
-    add(keyspace, 4, None, make(&format!("zset {i}"), zset));
+    add(loading, 3, Some(77), make(&format!("list {i}"), list));
+    add(loading, 4, None, make(&format!("hash {i}"), hash));
+    add(loading, 4, None, make(&format!("set {i}"), set));
+    add(loading, 4, None, make(&format!("zset {i}"), zset));
 }
 
 const SCORES: [f64; 7] =
     [0.0, -1.5, 0.1, 1e300, f64::INFINITY, f64::NEG_INFINITY, 4_503_599_627_370_497.0];
 
-fn add_of_many(keyspace: &mut Keyspace, count: usize, text: &str, strings: &[Vec<u8>]) {
+fn add_of_many(loading: &mut Loading, count: usize, text: &str, strings: &[Vec<u8>]) {
     let texts = || strings.iter().cycle().take(count).map(|text| &text[..text.len().min(99)]);
     let name = |i: usize| format!("{text}{i}").into_bytes();
     let list = |list: &mut Edit<List>| texts().for_each(|text| list.push(Side::Right, text));
@@ -108,10 +111,10 @@ fn add_of_many(keyspace: &mut Keyspace, count: usize, text: &str, strings: &[Vec
     let zset = |zset: &mut Edit<Zset>| {
         (0..count).for_each(|i| zset.put(&name(i), |_| Some(SCORES[i % 7])));
     };
-    add(keyspace, 6, None, make(&format!("list of {count} {text}"), list));
-    add(keyspace, 7, None, make(&format!("hash of {count} {text}"), hash));
-    add(keyspace, 8, None, make(&format!("set of {count} {text}"), set));
-    add(keyspace, 9, None, make(&format!("zset of {count} {text}"), zset));
+    add(loading, 6, None, make(&format!("list of {count} {text}"), list));
+    add(loading, 7, None, make(&format!("hash of {count} {text}"), hash));
+    add(loading, 8, None, make(&format!("set of {count} {text}"), set));
+    add(loading, 9, None, make(&format!("zset of {count} {text}"), zset));
 }
 
 /// What a value holds, in an order that does not depend on tables.
@@ -150,9 +153,7 @@ fn written(keyspace: &Keyspace, how: How) -> Vec<u8> {
 }
 
 fn read_back(bytes: &[u8]) -> Result<(Keyspace, Found), Error> {
-    let mut keyspace = Keyspace::new(16);
-    let found = read(&mut &bytes[..], &mut keyspace, &LIMITS, None, &mut |_| {})?;
-    Ok((keyspace, found))
+    read(&mut &bytes[..], 16, &LIMITS, None, &mut |_| {})
 }
 
 #[test]
@@ -178,10 +179,36 @@ fn what_is_written_is_read_to_the_same_in_every_form_at_every_limit() {
 #[test]
 fn keys_that_are_expired_are_left_out_if_a_time_is_given() {
     let bytes = written(&everything(), HOW);
-    let mut keyspace = Keyspace::new(16);
-    let found = read(&mut &bytes[..], &mut keyspace, &LIMITS, Some(78), &mut |_| {}).unwrap();
+    let read = read(&mut &bytes[..], 16, &LIMITS, Some(78), &mut |_| {});
+    let (keyspace, found) = read.unwrap();
     assert!(found.expired > 10);
     assert!((0..16).all(|db| keyspace.entries(db).all(|e| e.deadline().is_none_or(|d| d >= 78))));
+}
+
+#[test]
+fn what_is_known_of_the_use_of_a_key_is_written_and_read_back() {
+    let now = unix_microseconds() / 1000;
+    let counting = Counting { log_factor: 10, decay_time: 1 };
+    for (remember, bytes) in [
+        (Remember::LastUse, &b"\xf8\x40\x64\0\x01k\x01v"[..]),
+        (Remember::Frequency(counting), b"\xf9\x64\0\x01k\x01v"),
+    ] {
+        let limits = Limits { remember, ..LIMITS };
+        let read = |bytes: &[u8]| read(&mut &bytes[..], 1, &limits, None, &mut |_| {}).unwrap().0;
+        let keyspace = read(&with("REDIS0010", bytes));
+        for keyspace in
+            [&keyspace, &read(&written(&keyspace, How { tells: Some(remember), ..HOW }))]
+        {
+            let entry = keyspace.entries(0).next().unwrap();
+            let known = match remember {
+                Remember::LastUse => entry.entry.usage().idle(now) / 1000,
+                Remember::Frequency(counting) => entry.entry.usage().frequency(counting, now),
+            };
+            assert!((99..=101).contains(&known), "{known}");
+        }
+        let silent = written(&keyspace, HOW);
+        assert!(silent.len() < written(&keyspace, How { tells: Some(remember), ..HOW }).len());
+    }
 }
 
 /// A file of this version with one key.
@@ -256,12 +283,12 @@ fn what_cannot_be_read_is_refused_with_its_key_its_type_and_its_place() {
         (b"\xfe\x10", "at offset 11: `--databases 16` is too few for database 16"),
         (
             b"\0\x01k\x01v\0\x01k\x01v",
-            "at offset 19: the key is there twice (database 0, key 'k', which begins at 14)",
+            "at offset 14: the key is there twice (database 0, key 'k', which begins at 14)",
         ),
         (b"\xf3", "at offset 10: the unknown opcode 243"),
         (
             b"\x02\x01k\x02\x01a\x01a",
-            "at offset 17: a member is there twice (database 0, key 'k', which begins at 9)",
+            "at offset 17: an element is there twice (database 0, key 'k', which begins at 9)",
         ),
     ] {
         let error = read_back(&with("REDIS0011", bytes)).map(drop).unwrap_err();
@@ -292,13 +319,13 @@ impl Chance {
 
 #[test]
 fn a_snapshot_that_is_cut_or_damaged_is_refused() {
-    let mut keyspace = Keyspace::new(1);
+    let mut loading = Loading::new(1);
     for (i, (bytes, _)) in FORMS.iter().enumerate() {
         let (loaded, _) = read_back(&with("REDIS0012", bytes)).unwrap();
         let entry = loaded.entries(0).next().unwrap().copy_to(&[i as u8]);
-        assert!(keyspace.add(0, Key::of(&[i as u8]), entry, Some(i as u64), Usage::unknown()));
+        add(&mut loading, 0, Some(i as u64), entry);
     }
-    let whole = written(&keyspace, HOW);
+    let whole = written(&loading.end().unwrap(), HOW);
     read_back(&whole).unwrap();
     for cut in 0..whole.len() {
         let error = read_back(&whole[..cut]).map(drop).unwrap_err();
@@ -320,12 +347,11 @@ fn nothing_that_a_file_may_hold_does_harm() {
     let mut files: Vec<Vec<u8>> = FORMS.iter().map(|(bytes, _)| with("REDIS0012", bytes)).collect();
     let everything = everything();
     for db in 0..everything.databases() {
-        let mut small = Keyspace::new(16);
+        let mut small = Loading::new(16);
         for entry in everything.entries(db).filter(|entry| entry.memory() < 2_000) {
-            let copy = entry.copy_to(entry.key());
-            small.add(0, Key::of(entry.key()), copy, entry.deadline(), Usage::unknown());
+            add(&mut small, 0, entry.deadline(), entry.copy_to(entry.key()));
         }
-        files.push(written(&small, How { checks: false, ..HOW }));
+        files.push(written(&small.end().unwrap(), How { checks: false, ..HOW }));
     }
     let wanted = std::env::var("RDB_MUTATIONS").ok().and_then(|text| text.parse().ok());
     let mut left: usize = wanted.unwrap_or(5_000);

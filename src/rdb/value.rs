@@ -1,29 +1,25 @@
 //! Reading a value, in any form in which Redis or Valkey has ever stored one of our types.
 
-use super::elements::{Elements, number};
 use super::source::Source;
 use super::{Error, form, listpack, node, ziplist};
-use crate::blob::Blob;
-use crate::resp::{Arg, LARGE, parse_double};
+use crate::resp::parse_double;
 use crate::types::{
-    Accumulator, Edit, Hash, Limits, List, Loose, Member, NewStr, Set, Side, Type, Zset,
+    Fields, Form, Gathered, Hash, Limits, Member, NewList, Scores, Set, Str, Twice, Zset,
 };
-use std::cell::Cell;
-use std::sync::Arc;
 
 /// Reads values one after another. Its memory is used again.
 #[derive(Default)]
 pub struct Values {
     string: Vec<u8>,
     second: Vec<u8>,
-    elements: Elements,
+    gathered: Gathered,
+    list: NewList,
 }
 
-/// More than this is not believed of a count: a collection that has more grows with what comes.
-const EXPECTED: u64 = 1024;
+/// Is given the elements of a listpack or a ziplist, and may say what is wrong with them.
+pub type Take<'a> = dyn FnMut(Member) -> Result<(), &'static str> + 'a;
 
-/// So many members are read before they go into a sorted set together.
-const GROUP: usize = 64;
+const UNKNOWN: &str = "a value of an unknown type";
 
 /// What a form is called that cannot be read. `None` if it can.
 pub fn unreadable(form: u8) -> Option<&'static str> {
@@ -34,44 +30,84 @@ pub fn unreadable(form: u8) -> Option<&'static str> {
         9 => Some("a hash of Redis 2.4 (zipmap)"),
         15 | 19 | 21 => Some("a stream"),
         22..=25 => Some("a hash whose fields expire"),
-        _ => Some("a value of an unknown type"),
+        _ => Some(UNKNOWN),
+    }
+}
+
+/// What is wrong with a value.
+enum Fault {
+    At(Error),
+    /// Just here.
+    Here(String),
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Fault {
+        Fault::At(error)
+    }
+}
+
+impl From<&str> for Fault {
+    fn from(reason: &str) -> Fault {
+        Fault::Here(reason.into())
+    }
+}
+
+impl From<Twice> for Fault {
+    fn from(_: Twice) -> Fault {
+        "an element is there twice".into()
     }
 }
 
 impl Values {
-    /// Reads a value of this form, which is to be that of `key`. `None` if nothing is in it.
+    /// Reads a value of this form. `None` if nothing is in it.
     pub fn read(
         &mut self,
         source: &mut Source,
         form: u8,
-        key: &[u8],
         limits: &Limits,
-    ) -> Result<Option<Loose>, Error> {
-        if let Some(name) = unreadable(form) {
-            return Err(source.error(format!("it is {name} (type {form})")));
-        }
-        match form {
-            form::STRING => {
-                source.string(&mut self.string)?;
-                let large = self.string.len() > LARGE;
-                let shared = large.then(|| Arc::new(Blob::from(std::mem::take(&mut self.string))));
-                let string = shared.as_ref().map_or(Arg::Small(&self.string), Arg::Large);
-                Ok(Some(Loose::string(key, &NewStr::new(&string))))
-            }
+    ) -> Result<Option<Form<'_>>, Error> {
+        let result = match form {
+            form::STRING => self.string(source),
             form::LIST | form::LIST_ZIPLIST | form::LIST_QUICKLIST | form::LIST_QUICKLIST_2 => {
-                fill(key, limits, |list| self.list(source, form, list))
+                self.list(source, form, limits)
             }
-            form::SET | form::SET_INTSET | form::SET_LISTPACK => {
-                fill(key, limits, |set| self.set(source, form, set))
-            }
+            form::SET | form::SET_LISTPACK => self.set(source, form, limits),
+            form::SET_INTSET => self.intset(source, limits),
             form::HASH | form::HASH_ZIPLIST | form::HASH_LISTPACK => {
-                fill(key, limits, |hash| self.hash(source, form, hash))
+                self.hash(source, form, limits)
             }
-            _ => fill(key, limits, |zset| self.zset(source, form, zset)),
-        }
+            form::ZSET | form::ZSET_2 => self.scores(source, form, limits),
+            form::ZSET_ZIPLIST | form::ZSET_LISTPACK => self.zset(source, form, limits),
+            _ => {
+                let name = unreadable(form).unwrap_or(UNKNOWN);
+                let reason = format!("it is {name} (type {form})");
+                // No version that we read has other types than the known ones, so such a byte is damage.
+                Err(match name {
+                    UNKNOWN => Fault::Here(reason),
+                    _ => Fault::At(source.not_here(reason)),
+                })
+            }
+        };
+        result.map_err(|fault| match fault {
+            Fault::At(error) => error,
+            Fault::Here(reason) => source.error(reason),
+        })
     }
 
-    fn list(&mut self, source: &mut Source, form: u8, list: &mut Edit<List>) -> Result<(), Error> {
+    fn string(&mut self, source: &mut Source) -> Result<Option<Form<'_>>, Fault> {
+        source.string(&mut self.string)?;
+        Ok(Some(Str::whole(&mut self.string)))
+    }
+
+    fn list(
+        &mut self,
+        source: &mut Source,
+        form: u8,
+        limits: &Limits,
+    ) -> Result<Option<Form<'_>>, Fault> {
+        let Values { string, list, .. } = self;
+        list.begin();
         let count = if form == form::LIST_ZIPLIST { 1 } else { source.length()? };
         for _ in 0..count {
             let is_plain = match form {
@@ -80,138 +116,176 @@ impl Values {
                     node::PLAIN => true,
                     node::PACKED => false,
                     other => {
-                        return Err(source.error(format!("a node of the unknown kind {other}")));
+                        return Err(Fault::Here(format!("a node of the unknown kind {other}")));
                     }
                 },
                 _ => false,
             };
+            source.string(string)?;
             if is_plain {
-                source.string(&mut self.string)?;
-                list.push(Side::Right, &self.string);
+                list.push(string, limits.list);
                 continue;
             }
-            self.read_elements(source, form == form::LIST_QUICKLIST_2)?;
-            self.elements.iter().for_each(|element| list.push(Side::Right, element));
+            unpack(string, form == form::LIST_QUICKLIST_2, &mut |element| {
+                element.read(|bytes| list.push(bytes, limits.list));
+                Ok(())
+            })?;
         }
-        Ok(())
+        Ok(list.end())
     }
 
-    fn set(&mut self, source: &mut Source, form: u8, set: &mut Edit<Set>) -> Result<(), Error> {
-        let twice = "a member is there twice";
-        match form {
-            form::SET => {
-                let count = source.length()?;
-                set.expect(count.min(EXPECTED) as usize);
+    fn set(
+        &mut self,
+        source: &mut Source,
+        form: u8,
+        limits: &Limits,
+    ) -> Result<Option<Form<'_>>, Fault> {
+        let Values { string, gathered, .. } = self;
+        gathered.clear();
+        if form == form::SET_LISTPACK {
+            source.string(string)?;
+            unpack(string, true, &mut |member| {
+                member.read(|bytes| gathered.push(bytes));
+                Ok(())
+            })?;
+        } else {
+            let count = source.length()?;
+            if count > limits.intset.max(limits.set.entries) as u64 {
+                let mut members = Fields::expecting(count);
                 for _ in 0..count {
-                    source.string(&mut self.string)?;
-                    if !set.add(Member::Bytes(&self.string)) {
-                        return Err(source.error(twice));
-                    }
+                    source.string(string)?;
+                    members.add(string, b"")?;
                 }
-                Ok(())
+                return Ok(Some(members.set()?));
             }
-            form::SET_INTSET => {
-                source.string(&mut self.string)?;
-                let numbers = numbers(&self.string).map_err(|reason| source.error(reason))?;
-                set.expect(numbers.len());
-                for number in numbers {
-                    set.add(Member::Number(number));
-                }
-                Ok(())
+            for _ in 0..count {
+                source.string(string)?;
+                gathered.push(string);
             }
-            _ => {
-                self.read_elements(source, true)?;
-                set.expect(self.elements.len());
-                let all_new = self.elements.iter().all(|member| set.add(Member::Bytes(member)));
-                all_new.then_some(()).ok_or_else(|| source.error(twice))
-            }
+        }
+        match gathered.len() {
+            0 => Ok(None),
+            _ => Ok(Some(Set::whole(gathered, limits)?)),
         }
     }
 
-    fn hash(&mut self, source: &mut Source, form: u8, hash: &mut Edit<Hash>) -> Result<(), Error> {
-        let twice = "a field is there twice";
-        if form != form::HASH {
-            self.read_pairs(source, form == form::HASH_LISTPACK)?;
-            let all_new = self.elements.pairs().all(|(name, value)| hash.set(name, value));
-            return all_new.then_some(()).ok_or_else(|| source.error(twice));
-        }
-        for _ in 0..source.length()? {
-            source.string(&mut self.string)?;
-            source.string(&mut self.second)?;
-            if !hash.set(&self.string, &self.second) {
-                return Err(source.error(twice));
-            }
-        }
-        Ok(())
-    }
-
-    fn zset(&mut self, source: &mut Source, form: u8, zset: &mut Edit<Zset>) -> Result<(), Error> {
-        let mut gathered = Accumulator::with_room(0);
-        let is_packed = matches!(form, form::ZSET_ZIPLIST | form::ZSET_LISTPACK);
-        let mut left = if is_packed { 1 } else { source.length()? };
-        let mut scores = Vec::new();
-        while left > 0 {
-            scores.clear();
-            if is_packed {
-                left = 0;
-                self.read_pairs(source, form == form::ZSET_LISTPACK)?;
-                for (_, score) in self.elements.pairs() {
-                    scores.push(
-                        parse_double(score)
-                            .ok_or_else(|| source.error("a score that is no number"))?,
-                    );
-                }
-            } else {
-                self.elements.clear();
-                for _ in 0..left.min(GROUP as u64) {
-                    source.string(&mut self.string)?;
-                    self.elements.push(&self.string);
-                    // As if they were pairs.
-                    self.elements.push(b"");
-                    scores.push(score(source, form)?);
-                    left -= 1;
-                }
-            }
-            let members = self.elements.pairs().map(|(member, _)| Member::Bytes(member));
-            let is_twice = Cell::new(false);
-            gathered.add_all(members.zip(scores.iter().copied()), |old, _| {
-                is_twice.set(true);
-                old
-            });
-            if is_twice.get() {
-                return Err(source.error("a member is there twice"));
-            }
-        }
-        zset.fill(gathered.sorted());
-        Ok(())
-    }
-
-    /// Reads a listpack or a ziplist.
-    fn read_elements(&mut self, source: &mut Source, is_listpack: bool) -> Result<(), Error> {
+    /// The width of the numbers, how many they are, and the numbers in order.
+    fn intset(&mut self, source: &mut Source, limits: &Limits) -> Result<Option<Form<'_>>, Fault> {
+        const HEADER: usize = 8;
         source.string(&mut self.string)?;
-        self.elements.clear();
-        let read = if is_listpack { listpack::read } else { ziplist::read };
-        read(&self.string, &mut self.elements).map_err(|reason| source.error(reason))
+        let header = self.string.first_chunk::<HEADER>().ok_or("an intset without a header")?;
+        let (width, count) = (number(&header[..4]), number(&header[4..]));
+        if ![2, 4, 8].contains(&width) {
+            return Err("an intset of another width".into());
+        }
+        if (self.string.len() - HEADER) as i64 != count * width {
+            return Err("an intset of another size".into());
+        }
+        // Ours has the same numbers behind one byte for the width.
+        self.string[HEADER - 1] = width as u8;
+        match count {
+            0 => Ok(None),
+            _ => {
+                let numbers = Set::numbers(&self.string[HEADER - 1..], limits);
+                Ok(Some(numbers.ok_or("an intset that is in no order")?))
+            }
+        }
     }
 
-    fn read_pairs(&mut self, source: &mut Source, is_listpack: bool) -> Result<(), Error> {
-        self.read_elements(source, is_listpack)?;
-        match self.elements.len() % 2 {
-            0 => Ok(()),
-            _ => Err(source.error("its elements are no pairs")),
+    fn hash(
+        &mut self,
+        source: &mut Source,
+        form: u8,
+        limits: &Limits,
+    ) -> Result<Option<Form<'_>>, Fault> {
+        let Values { string, second, gathered, .. } = self;
+        gathered.clear();
+        if form == form::HASH {
+            let count = source.length()?;
+            let mut fields = Fields::expecting(count);
+            let is_large = count > limits.hash.entries as u64;
+            for _ in 0..count {
+                source.string(string)?;
+                source.string(second)?;
+                if is_large {
+                    fields.add(string, second)?;
+                } else {
+                    gathered.push(string);
+                    gathered.push(second);
+                }
+            }
+            if is_large {
+                return Ok(Some(fields.hash()?));
+            }
+        } else {
+            source.string(string)?;
+            unpack(string, form == form::HASH_LISTPACK, &mut |element| {
+                element.read(|bytes| gathered.push(bytes));
+                Ok(())
+            })?;
+        }
+        match gathered.len() {
+            0 => Ok(None),
+            odd if odd % 2 == 1 => Err(NO_PAIRS.into()),
+            _ => Ok(Some(Hash::whole(gathered, limits)?)),
+        }
+    }
+
+    /// A sorted set as a listpack or a ziplist.
+    fn zset(
+        &mut self,
+        source: &mut Source,
+        form: u8,
+        limits: &Limits,
+    ) -> Result<Option<Form<'_>>, Fault> {
+        let Values { string, gathered, .. } = self;
+        gathered.clear();
+        source.string(string)?;
+        unpack(string, form == form::ZSET_LISTPACK, &mut |element| {
+            if gathered.len() % 2 == 0 {
+                element.read(|bytes| gathered.push(bytes));
+                return Ok(());
+            }
+            let score = match element {
+                Member::Number(number) => Some(number as f64),
+                _ => element.read(parse_double),
+            };
+            Zset::push_score(score.ok_or(NO_SCORE)?, gathered);
+            Ok(())
+        })?;
+        match gathered.len() {
+            0 => Ok(None),
+            odd if odd % 2 == 1 => Err(NO_PAIRS.into()),
+            _ => Ok(Some(Zset::whole(gathered, limits)?)),
+        }
+    }
+
+    /// A sorted set as members and scores that stand by themselves.
+    fn scores(
+        &mut self,
+        source: &mut Source,
+        form: u8,
+        limits: &Limits,
+    ) -> Result<Option<Form<'_>>, Fault> {
+        let count = source.length()?;
+        let mut scores = Scores::expecting(count);
+        for _ in 0..count {
+            source.string(&mut self.string)?;
+            scores.add(&self.string, score(source, form)?)?;
+        }
+        match count {
+            0 => Ok(None),
+            _ => Ok(Some(scores.end(&mut self.gathered, limits)?)),
         }
     }
 }
 
-/// Makes a value of a type that `read` fills.
-fn fill<T: Type>(
-    key: &[u8],
-    limits: &Limits,
-    read: impl FnOnce(&mut Edit<T>) -> Result<(), Error>,
-) -> Result<Option<Loose>, Error> {
-    let mut result = Ok(());
-    let loose = Loose::filled(key, limits, |edit| result = read(edit));
-    result.map(|()| loose)
+const NO_PAIRS: &str = "its elements are no pairs";
+const NO_SCORE: &str = "a score that is no number";
+
+/// Hands the elements of a listpack or a ziplist to `take`.
+fn unpack(bytes: &[u8], is_listpack: bool, take: &mut Take) -> Result<(), &'static str> {
+    if is_listpack { listpack::read(bytes, take) } else { ziplist::read(bytes, take) }
 }
 
 /// A score that stands by itself: eight bytes, or before Redis 4 text.
@@ -233,25 +307,15 @@ fn score(source: &mut Source, form: u8) -> Result<f64, Error> {
         _ => f64::from_le_bytes(source.array()?),
     };
     match score.is_nan() {
-        true => Err(source.error("a score that is no number")),
+        true => Err(source.error(NO_SCORE)),
         false => Ok(score),
     }
 }
 
-/// The numbers of an intset: their width, how many they are, and the numbers in order.
-fn numbers(bytes: &[u8]) -> Result<Vec<i64>, &'static str> {
-    let (header, rest) = bytes.split_first_chunk::<8>().ok_or("an intset without a header")?;
-    let (width, count) = (number(&header[..4]), number(&header[4..]));
-    let width = match width {
-        2 | 4 | 8 => width as usize,
-        _ => return Err("an intset of another width"),
-    };
-    if rest.len() as i64 != count * width as i64 {
-        return Err("an intset of another size");
-    }
-    let numbers: Vec<i64> = rest.chunks_exact(width).map(number).collect();
-    match numbers.is_sorted_by(|a, b| a < b) {
-        true => Ok(numbers),
-        false => Err("an intset that is in no order"),
-    }
+/// The number that up to eight bytes are, little endian, with the sign in the last.
+pub fn number(bytes: &[u8]) -> i64 {
+    let is_negative = bytes.last().is_some_and(|last| *last >= 0x80);
+    let mut whole = if is_negative { [0xff; 8] } else { [0; 8] };
+    whole[..bytes.len()].copy_from_slice(bytes);
+    i64::from_le_bytes(whole)
 }

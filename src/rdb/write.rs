@@ -7,11 +7,12 @@ use super::crc64::crc64;
 use super::listpack::Pack;
 use super::lzf::Packer;
 use super::{VERSION, encoding, form, node, opcode};
+use crate::config::policy::First;
 use crate::config::{Config, REDIS_VERSION};
 use crate::resp::{parse_integer, print_in_listpack};
 use crate::stats::unix_microseconds;
 use crate::store::Keyspace;
-use crate::types::{Hash, List, NodeLimits, Set, Value, Zset};
+use crate::types::{Hash, List, NodeLimits, Remember, Set, Usage, Value, Zset};
 use std::io::{self, Write};
 
 /// What the configuration says about it.
@@ -25,13 +26,18 @@ pub struct How {
     pub list: NodeLimits,
     /// Whether it is the base of a log.
     pub is_base: bool,
+    /// What it tells of the use of keys, if anything: what `maxmemory-policy` looks at.
+    pub tells: Option<Remember>,
 }
 
 impl How {
     pub fn of(config: &Config, is_base: bool) -> How {
         let (packs, checks) = (config.rdbcompression.get(), config.rdbchecksum.get());
         let list = NodeLimits::of(config.list_max_listpack_size.get());
-        How { packs, checks, list, is_base }
+        let policy = config.maxmemory_policy.get();
+        let tells = matches!(policy.first, First::LeastRecent | First::LeastFrequent);
+        let tells = tells.then(|| Remember::of(config));
+        How { packs, checks, list, is_base, tells }
     }
 }
 
@@ -73,6 +79,7 @@ pub fn write(
                 writer.bytes.push(opcode::EXPIRES_MS);
                 writer.bytes.extend(deadline.to_le_bytes());
             }
+            writer.usage(entry.entry.usage());
             writer.entry(Some(entry.key()), entry.value())?;
             count += 1;
             if count % PROGRESS == 0 {
@@ -102,6 +109,8 @@ pub fn dump(value: Value, how: How) -> io::Result<Vec<u8>> {
 struct Writer<'a> {
     out: &'a mut dyn Write,
     how: How,
+    /// Unix time in milliseconds.
+    now: u64,
     /// What is collected.
     bytes: Vec<u8>,
     /// Of what is written, and how much that is.
@@ -116,18 +125,17 @@ struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     fn new(out: &'a mut dyn Write, how: How) -> Writer<'a> {
-        let (bytes, packed) = (Vec::new(), Vec::new());
-        let pack = Pack::default();
-        Writer { out, how, bytes, crc: 0, written: 0, packer: None, packed, pack }
+        let (bytes, packed, pack) = (Vec::new(), Vec::new(), Pack::default());
+        let now = unix_microseconds() / 1000;
+        Writer { out, how, now, bytes, crc: 0, written: 0, packer: None, packed, pack }
     }
 
     fn begin(&mut self, keyspace: &Keyspace) -> io::Result<()> {
-        let now = unix_microseconds() / 1_000_000;
         self.bytes.extend(format!("REDIS{VERSION:04}").as_bytes());
         let mut facts = vec![
             ("redis-ver", REDIS_VERSION.to_string()),
             ("redis-bits", usize::BITS.to_string()),
-            ("ctime", now.to_string()),
+            ("ctime", (self.now / 1000).to_string()),
             ("used-mem", keyspace.memory().bytes().to_string()),
             ("aof-base", u8::from(self.how.is_base).to_string()),
         ];
@@ -143,6 +151,21 @@ impl<'a> Writer<'a> {
             self.string(value.as_bytes())?;
         }
         Ok(())
+    }
+
+    /// Writes when the key was used last, or how often.
+    fn usage(&mut self, usage: &Usage) {
+        match self.how.tells {
+            None => {}
+            Some(Remember::LastUse) => {
+                self.bytes.push(opcode::IDLE);
+                self.length(usage.idle(self.now) / 1000);
+            }
+            Some(Remember::Frequency(counting)) => {
+                self.bytes.push(opcode::FREQUENCY);
+                self.bytes.push(usage.frequency(counting, self.now) as u8);
+            }
+        }
     }
 
     /// Writes how a value is stored, the key if there is one, and the value. Long because it is a list of all forms.

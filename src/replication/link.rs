@@ -20,15 +20,13 @@ pub struct Link<'a> {
     stream: Arc<TcpStream>,
     /// Bytes that have come.
     pub received: u64,
-    /// It has ended, or failed.
-    pub has_failed: bool,
     heard: Instant,
     /// When something was sent the last time.
     told: Instant,
     /// How far we are. None before the stream: then a newline says that we live.
     place: Option<u64>,
-    /// What had come before the snapshot, and the length of that, if it is known.
-    sync: Option<(u64, Option<u64>)>,
+    /// What had come before the snapshot, and the length of that. 0: it is not known.
+    sync: Option<(u64, i64)>,
 }
 
 /// What is told once a second.
@@ -54,7 +52,6 @@ impl Link<'_> {
             client,
             stream,
             received: 0,
-            has_failed: false,
             heard: now,
             told: now,
             place: None,
@@ -64,16 +61,22 @@ impl Link<'_> {
 
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.told = Instant::now();
-        (&*self.stream).write_all(bytes).inspect_err(|_| self.has_failed = true)
+        (&*self.stream).write_all(bytes)
     }
 
-    /// A snapshot of this length, if that is known, comes next.
-    pub fn begins_sync(&mut self, length: Option<u64>) {
-        self.sync = Some((self.received, length));
+    /// A snapshot is being made for us.
+    pub fn waits_for_snapshot(&self) {
         self.server.primary.update(self.order, |status| {
             status.link = primary::Link::Sync;
-            status.sync = (0, length);
+            status.heard = Some(self.heard);
+            status.sync = (0, -1);
         });
+    }
+
+    /// A snapshot of this length begins behind so many bytes, of which some may have come. 0: the length is not known.
+    pub fn begins_sync(&mut self, before: u64, length: i64) {
+        self.sync = Some((before, length));
+        self.show();
     }
 
     /// We are here: from now on the primary is told so once a second, and at once if it wants to know.
@@ -88,7 +91,6 @@ impl Link<'_> {
     /// Says what is due. Fails if there is nothing more to be expected.
     pub fn tend(&mut self) -> io::Result<()> {
         if self.client.held.is_ended() || !self.server.primary.is_current(self.order) {
-            self.has_failed = true;
             return Err(Error::other("it was cut off here"));
         }
         if self.told.elapsed() < EVERY {
@@ -155,14 +157,12 @@ impl Read for Link<'_> {
                     }
                     self.heard = Instant::now();
                     self.client.reset_idle(self.server);
-                    self.has_failed |= count == 0;
                     return Ok(count);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if is_timeout(&error) && self.heard.elapsed() < timeout(self.server) => {
                 }
                 Err(error) => {
-                    self.has_failed = true;
                     return Err(match is_timeout(&error) {
                         true => Error::other("it has been silent for longer than repl-timeout"),
                         false => error,

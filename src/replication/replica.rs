@@ -140,11 +140,10 @@ impl Run<'_> {
         let answer = self.introduce(&mut reader)?;
         let words: Vec<&str> = answer.split(' ').collect();
         match words[..] {
-            ["+FULLRESYNC", id, offset] if id.len() == 40 => {
-                let offset = offset.parse();
-                let offset =
-                    offset.map_err(|_| End::Broken(format!("it answers PSYNC with {answer}")))?;
-                self.load(&mut reader, Origin { id: id.into(), offset, db: 0 })?;
+            ["+FULLRESYNC", id, offset] => {
+                let origin = Origin::named(id.as_bytes(), offset.as_bytes(), 0);
+                let answer = || End::Broken(format!("it answers PSYNC with {answer}"));
+                self.load(&mut reader, origin.ok_or_else(answer)?)?;
             }
             ["+CONTINUE", ..] => {
                 let place = self.place.as_mut();
@@ -205,6 +204,7 @@ impl Run<'_> {
         log::notice(format_args!("Full resync from master: {}:{}", origin.id, origin.offset));
         // What we have is of no place in this history.
         server.primary.offset.store(-1, Ordering::Relaxed);
+        reader.get_ref().waits_for_snapshot();
         let mut keyspace = self.read_snapshot(reader)?;
         keyspace.set_origin(origin.clone());
         server.primary.with_tail(order, Tail::forget);
@@ -226,25 +226,26 @@ impl Run<'_> {
         let unknown = || End::Broken(format!("a snapshot does not begin with {head}"));
         let form = head.strip_prefix('$').ok_or_else(unknown)?;
         let (length, mark) = match form.strip_prefix("EOF:") {
-            Some(mark) if mark.len() == 40 => (None, mark),
+            Some(mark) if mark.len() == 40 => (0, mark),
             Some(_) => return Err(unknown()),
-            None => (Some(form.parse().map_err(|_| unknown())?), ""),
+            None => (form.parse().ok().filter(|length| *length > 0).ok_or_else(unknown)?, ""),
         };
-        reader.get_mut().begins_sync(length);
-        let mut keyspace = Keyspace::new(config.databases.get());
-        let limits = Limits::of(config, Source::Primary);
-        let mut snapshot = reader.take(length.unwrap_or(u64::MAX));
-        let read = rdb::read(&mut snapshot, &mut keyspace, &limits, None, &mut |_| {});
+        let before = position(reader);
+        reader.get_mut().begins_sync(before, length);
+        let (databases, limits) = (config.databases.get(), Limits::of(config, Source::Primary));
+        let mut snapshot = reader.take(if length > 0 { length as u64 } else { u64::MAX });
+        let read = rdb::read(&mut snapshot, databases, &limits, None, &mut |_| {});
         let left = snapshot.limit();
-        let found = read.map_err(|error| {
-            // If the link is alive, the same would come again.
+        let (keyspace, found) = read.map_err(|error| {
             let reason = format!("the snapshot cannot be read: {error}");
-            let has_failed = reader.get_ref().has_failed;
-            if has_failed { End::Broken(reason) } else { End::Stopped(reason) }
+            match error.cause {
+                rdb::Cause::NotHere => End::Stopped(reason),
+                rdb::Cause::Damaged => End::Broken(reason),
+            }
         })?;
         let mut end = vec![0; mark.len()];
         reader.read_exact(&mut end)?;
-        if end != mark.as_bytes() || length.is_some() && left > 0 {
+        if end != mark.as_bytes() || length > 0 && left > 0 {
             return Err(End::Broken("something follows the end of the snapshot".into()));
         }
         for warning in &found.warnings {
@@ -296,7 +297,8 @@ impl Run<'_> {
         link: &mut Link,
     ) -> Result<(), End> {
         let (server, order) = (self.server, self.order);
-        let may = || server.primary.is_current(order);
+        let is_current = || server.primary.is_current(order);
+        let may = || is_current() && !server.pause.is_on();
         let place = self.place.as_mut().expect("it is there");
         if commands.is_empty() {
             // MULTI and EXEC, or the beginning of what cannot be run.
@@ -305,10 +307,10 @@ impl Run<'_> {
         }
         let origin = Origin { offset, ..place.clone() };
         while !applier.apply(commands, origin.clone(), &may) {
-            if !may() {
+            if !is_current() {
                 return Err(End::Broken("another REPLICAOF has come".into()));
             }
-            // A script is busy.
+            // A script is busy, or there is a CLIENT PAUSE.
             std::thread::sleep(Duration::from_millis(10));
             link.tend()?;
         }
@@ -335,6 +337,8 @@ fn place_in_log(server: &Server, store: &Store, order: u64) -> Option<Origin> {
     let _ = server.aof.keep_backlog();
     let keyspace = store.read_when_free();
     let place = keyspace.origin().cloned().or_else(|| server.aof.own_place())?;
+    // We may have fewer databases than whoever has written that.
+    let place = Some(place).filter(|place| place.db < keyspace.databases())?;
     // Nobody writes under the lock.
     let position = server.aof.position();
     drop(keyspace);
@@ -376,15 +380,22 @@ fn gather(reader: &mut Reader, commands: &mut Vec<Args>, server: &Server) -> Res
         }
         let args = &mut commands[count];
         read_record(reader, args)?;
-        if let Err(reason) = can_follow(args, databases) {
-            gathered.stop = Some(reason);
-            return Ok(gathered);
-        }
-        let is = |name: &[u8]| args[0].eq_ignore_ascii_case(name);
-        if is(b"multi") || is(b"exec") {
-            in_multi = is(b"multi");
-        } else {
-            gathered.asked |= is(b"replconf") && args[1].eq_ignore_ascii_case(b"getack");
+        let runs = match can_follow(args, databases) {
+            Ok(runs) => runs,
+            Err(reason) => {
+                gathered.stop = Some(reason);
+                return Ok(gathered);
+            }
+        };
+        let is = |at: usize, word: &[u8]| {
+            args.iter().nth(at).is_some_and(|arg| arg.eq_ignore_ascii_case(word))
+        };
+        if is(0, b"multi") || is(0, b"exec") {
+            in_multi = is(0, b"multi");
+        } else if is(0, b"discard") {
+            (count, in_multi) = (gathered.count, false);
+        } else if runs {
+            gathered.asked |= is(0, b"replconf") && is(1, b"getack");
             count += 1;
         }
         if in_multi {

@@ -1,7 +1,7 @@
 //! The connection of a replica: from PSYNC on, another thread writes to it (replication/primary.rs).
 //!
 //! The client's own thread goes on reading, because the replica says how far it is (`REPLCONF ACK`). It answers
-//! nothing, as after CLIENT REPLY OFF.
+//! nothing, and a command that would be answered ends the connection, as in Redis.
 
 use super::Session;
 use crate::client::Replies;

@@ -10,6 +10,8 @@ use crate::log;
 use std::io;
 
 impl Session<'_> {
+    // A frame of its own, because it is large, and `follow_up` runs after every batch.
+    #[inline(never)]
     pub(super) fn reload(&mut self, from_log: bool, silent: bool) -> io::Result<()> {
         let server = &self.client.server;
         let mut keyspace = self.caller.batch.store.write_when_free();

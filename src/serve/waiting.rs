@@ -7,7 +7,8 @@
 //! ```text
 //! WAITAOF 1 0 500    wait until the disk has what was appended so far, or 500 ms are over ─▶ reply
 //! WAIT 1 500         wait until one replica has it in memory, or 500 ms are over ─▶ how many have it
-//! SHUTDOWN           take the keyspace, and never give it back; finish the log; end the process
+//! SHUTDOWN           wait until replicas have it (server/shutdown.rs); take the keyspace, and never give it back;
+//!                    finish the log; end the process
 //! ```
 //!
 //! Those that wait for a key are in blocked.rs. A script never waits: it calls its commands as EXEC does
@@ -24,6 +25,7 @@ use crate::log;
 use crate::outbox::is_timeout;
 use crate::server::Blocked;
 use crate::server::replicas::Replica;
+use crate::server::shutdown::Begun;
 use crate::service;
 use crate::snapshot;
 use std::io::{self, Read};
@@ -58,10 +60,7 @@ impl Session<'_> {
             Until::Replicas(count) => (false, count),
             Until::Durable { local, replicas } => (local, replicas),
         };
-        let mut waited = Ok(());
-        if for_disk {
-            waited = self.wait_until(deadline, on_disk);
-        }
+        let mut waited = if for_disk { self.wait_until(deadline, on_disk) } else { Ok(()) };
         let replicas = &self.server.replicas;
         if waited.is_ok() && replicas.count_online(is_there) < count {
             let _asking = self.server.ask_replicas(change);
@@ -79,6 +78,11 @@ impl Session<'_> {
             self.reply.out.append(&answer.out, 0..answer.out.mark());
             return self.flush();
         }
+        if self.server.primary.is_set() {
+            // REPLICAOF has come, and nobody follows us any more.
+            self.reply.error(&Error::Demoted);
+            return self.flush();
+        }
         if let Until::Durable { .. } = wait.until {
             self.reply.array(2);
             self.reply.integer((aof.is_enabled() && aof.is_durable(position)).into());
@@ -87,14 +91,26 @@ impl Session<'_> {
         self.flush()
     }
 
-    /// Waits until something `comes_within` a tick, or the deadline is over, or the client has left.
+    /// We are a replica from now on, and only the primary makes keys here. Whoever waits for a key is told, and then our
+    /// own client is answered. Whoever is in WAIT notices it by itself. A BLPOP that has not joined a queue yet is
+    /// refused when it has its lock.
+    pub(super) fn demote(&mut self) -> io::Result<()> {
+        self.caller.batch.unblock_all(&mut self.client, &Error::Demoted);
+        self.caller.finish(&mut self.client, &mut self.reply);
+        self.flush()
+    }
+
+    /// Waits until something `comes_within` a tick, or the deadline is over, or the client has left, or we are a
+    /// replica.
     fn wait_until(
         &mut self,
         deadline: Option<Instant>,
         mut comes_within: impl FnMut(Duration) -> bool,
     ) -> io::Result<()> {
         let limit = self.stash_limit();
-        while !self.is_killed() && !self.client.public.mailbox.is_filled_within(Duration::ZERO) {
+        let mailbox = &self.client.public.clone().mailbox;
+        let primary = &self.server.primary;
+        while !self.is_killed() && !mailbox.is_filled_within(Duration::ZERO) && !primary.is_set() {
             let left = deadline.map_or(TICK, |at| at.saturating_duration_since(Instant::now()));
             if comes_within(left.min(TICK)) || left.is_zero() {
                 break;
@@ -107,38 +123,74 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Waits until replicas have everything, if they are to be waited for. False if the process goes on: then
+    /// the client's reply says so. The client may leave meanwhile.
+    fn wait_for_replicas(&mut self, waits: bool) -> bool {
+        let (server, public) = (self.server, self.client.public.clone());
+        self.caller.batch.share_anyway();
+        let begun = server.begin_shutdown(&public, waits);
+        self.caller.batch.give_back();
+        if let Begun::Ready = begun {
+            return true;
+        }
+        // What is sent before SHUTDOWN may be answered.
+        let _ = self.flush();
+        self.give_back_what_has_run();
+        public.turns.set_aside(true);
+        if let Begun::Waits(end) = begun {
+            log::notice(format_args!("Waiting for replicas before shutting down."));
+            server.wait_for_replicas(&public, end);
+        }
+        let goes_on = matches!(begun, Begun::Waits(_)) && server.shutdown.take(&public);
+        if goes_on {
+            server.clients.unblock(&public, Blocked::Shutdown);
+        } else if let Some(answer) = public.mailbox.take() {
+            self.reply.out.append(&answer.out, 0..answer.out.mark());
+        }
+        public.turns.set_aside(false);
+        goes_on
+    }
+
     /// Ends the process. Nobody else can reach the data any more. If the log cannot be saved, the
     /// process goes on, unless the client has said FORCE or NOSAVE: the operator is told, and the client may
     /// try again, as in Redis.
     pub(super) fn shut_down(&mut self, saves: bool, snapshot: bool, force: bool, waits: bool) {
+        // SAVE would save half of what a script does.
+        if saves && self.caller.batch.store.is_busy() {
+            return self.reply.error(&Error::Busy);
+        }
+        if !self.wait_for_replicas(waits) {
+            return;
+        }
         log::notice(format_args!("SHUTDOWN: saving the log, then good bye"));
         self.caller.batch.hold_everything();
         if saves && self.caller.batch.store.is_busy() {
-            // SAVE would save half of what the script does.
-            self.reply.error(&Error::Busy);
-            return self.caller.finish(&mut self.client, &mut self.reply);
+            return self.go_on(&Error::Busy);
         }
         let config = &self.server.config;
         let keyspace = self.caller.batch.held().filter(|_| snapshot);
-        let written = keyspace.map_or(Ok(()), |keyspace| snapshot::write(config, keyspace));
+        let written =
+            keyspace.map_or(Ok(()), |keyspace| snapshot::write(config, keyspace, &mut |_| {}));
         match self.server.aof.sync_all().and(written) {
             Err(cause) if saves && !force => {
-                let text = "ERR Errors trying to SHUTDOWN. Check logs.";
-                self.reply.error(&Error::text(text));
-                self.caller.finish(&mut self.client, &mut self.reply);
+                self.go_on(&Error::CannotShutDown);
                 // Only now, because nothing prints under a lock.
                 log::warning(format_args!(
                     "cannot shut down, because this cannot be saved: {cause}"
                 ));
             }
             _ => {
-                if waits {
-                    self.server.wait_for_replicas();
-                }
                 service::end(&self.server.config);
                 std::process::exit(0);
             }
         }
+    }
+
+    /// The process cannot end, for this reason. All that have said SHUTDOWN are told, and the keyspace is given back.
+    fn go_on(&mut self, reason: &Error) {
+        self.client.answers.extend(self.server.call_off_shutdown());
+        self.reply.error(reason);
+        self.caller.finish(&mut self.client, &mut self.reply);
     }
 }
 

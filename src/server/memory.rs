@@ -20,8 +20,8 @@ use crate::store::Data;
 use std::fs;
 use std::sync::atomic::Ordering;
 
-/// Bytes that a waiting client takes: twelve KiB for the stack of its thread, and the rest for what belongs to it.
-pub const IDLE_CLIENT: usize = 18 * 1024;
+/// Bytes that a waiting client takes: eight KiB for the stack of its thread, and the rest for what belongs to it.
+pub const IDLE_CLIENT: usize = 13 * 1024;
 
 /// All that is counted.
 pub struct Memory {

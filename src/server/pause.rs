@@ -1,4 +1,4 @@
-//! CLIENT PAUSE: commands are postponed for a time.
+//! CLIENT PAUSE: commands are postponed for a time. So are writes while SHUTDOWN waits for replicas.
 //!
 //! ```text
 //! command ─▶ is it to be postponed? (call/admit.rs) ─ no ─▶ call
@@ -9,7 +9,8 @@
 //!
 //! `WRITE` postpones what writes or may be replicated, and an EXEC with such a command in its queue. `ALL`
 //! postpones every command, CLIENT UNPAUSE too, but none of a monitor. Two pauses become one: the stricter kind,
-//! until the later end.
+//! until the later end. A SHUTDOWN that waits (server/shutdown.rs) pauses writes too, and CLIENT UNPAUSE does not
+//! end that.
 //!
 //! - **The data stays as it is** from the OK on. CLIENT PAUSE begins under the shared lock. A writer that was
 //!   admitted before, and then waits for its lock, looks again when it has it.
@@ -53,8 +54,11 @@ pub struct Pause {
 
 #[derive(Default)]
 struct State {
-    /// Unix time in milliseconds.
+    /// By CLIENT PAUSE, until this Unix time in milliseconds.
+    by_clients: Option<Paused>,
     end: i64,
+    /// Because SHUTDOWN waits, until it says so.
+    by_shutdown: bool,
     /// In the order in which they came.
     asleep: BTreeMap<u64, Postponed>,
     last: u64,
@@ -86,22 +90,36 @@ impl Pause {
         let now = now();
         // As in Redis, what is too long for the clock is over at once.
         let end = if ms > 0 { now.wrapping_add(ms) } else { 0 };
-        let (before, end) = match self.what() {
+        let (before, end) = match state.by_clients {
             before if state.end >= now => (before, end.max(state.end)),
-            _ => (Paused::Nothing, end),
+            _ => (None, end),
         };
         if end >= now {
-            self.what.store(what.max(before) as u8, Ordering::Relaxed);
-            state.end = end;
+            (state.by_clients, state.end) = (before.max(Some(what)), end);
+            self.look_again(&state);
         }
     }
 
     /// CLIENT UNPAUSE.
     pub fn end(&self) {
         let mut state = self.state.lock().unwrap();
-        self.what.store(Paused::Nothing as u8, Ordering::Relaxed);
-        state.end = 0;
+        (state.by_clients, state.end) = (None, 0);
+        self.look_again(&state);
         self.wake_next(&state);
+    }
+
+    /// SHUTDOWN waits, or does so no more. If it begins, the caller holds the keyspace, shared or not.
+    pub fn wait_for_shutdown(&self, waits: bool) {
+        let mut state = self.state.lock().unwrap();
+        state.by_shutdown = waits;
+        self.look_again(&state);
+        self.wake_next(&state);
+    }
+
+    fn look_again(&self, state: &State) {
+        let by_shutdown = state.by_shutdown.then_some(Paused::Writes);
+        let what = state.by_clients.max(by_shutdown).unwrap_or(Paused::Nothing);
+        self.what.store(what as u8, Ordering::Relaxed);
     }
 
     /// What has to wait, if the pause is not over.
@@ -123,13 +141,14 @@ impl Pause {
         if !self.postpones(writes) {
             return None;
         }
-        let state = self.state.lock().unwrap();
+        let mut state = self.state.lock().unwrap();
         // It lasts through its last millisecond.
         let left = u64::try_from(state.end - now()).ok();
-        if left.is_none() {
-            self.what.store(Paused::Nothing as u8, Ordering::Relaxed);
+        if left.is_none() && state.by_clients.take().is_some() {
+            self.look_again(&state);
         }
-        Some(Duration::from_millis(left? + 1))
+        let left = left.map_or(UNTIL_WOKEN, |left| Duration::from_millis(left + 1));
+        self.postpones(writes).then_some(left)
     }
 
     /// Whether a command has to wait, which writes or not, unless the pause is over.
@@ -252,5 +271,21 @@ mod tests {
         assert!(pause.what() == Paused::Nothing);
         pause.begin(Paused::Writes, 100_000);
         assert!(pause.what() == Paused::Writes, "not as strict as the one before");
+    }
+
+    #[test]
+    fn what_shutdown_pauses_it_alone_lets_go_on() {
+        let pause = Pause::default();
+        pause.wait_for_shutdown(true);
+        assert!(pause.left(true) == Some(UNTIL_WOKEN) && pause.left(false).is_none());
+        pause.begin(Paused::All, 100_000);
+        assert!(pause.left(false).is_some());
+        pause.end();
+        assert!(pause.is_on() && pause.left(false).is_none());
+        pause.begin(Paused::All, 100_000);
+        pause.wait_for_shutdown(false);
+        assert!(pause.left(false).is_some());
+        pause.end();
+        assert!(!pause.is_on());
     }
 }

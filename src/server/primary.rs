@@ -42,12 +42,14 @@ pub struct Status {
     pub link: Link,
     /// Why it broke the last time.
     pub reason: Option<String>,
-    /// When it broke, or was asked for.
+    /// When the last try ended.
+    tried: Option<Instant>,
+    /// When the link went down. None if there was none yet, and while it is up.
     pub down_since: Option<Instant>,
     /// When a byte came the last time.
     pub heard: Option<Instant>,
-    /// Bytes of the snapshot that have come, and all of them, if that is known.
-    pub sync: (u64, Option<u64>),
+    /// Bytes of the snapshot that have come, and all of them. 0: that is not known. -1: it has not begun.
+    pub sync: (u64, i64),
     /// The client that stands for the connection.
     client: Option<Arc<Public>>,
     /// It makes no sense to try again.
@@ -77,6 +79,14 @@ impl Link {
     }
 }
 
+impl Status {
+    fn goes_down(&mut self) {
+        if self.link == Link::Up {
+            self.down_since = Some(Instant::now());
+        }
+    }
+}
+
 /// From a break to the next try.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -84,7 +94,11 @@ impl Primary {
     /// Follows this one from now on, or none. False if it follows that one already.
     pub fn set(&self, address: Option<(String, u16)>) -> bool {
         let mut status = self.status.lock().unwrap();
-        if address.is_some() && status.address == address && !status.is_stopped {
+        let is_same = |(host, port): &(String, u16)| match &status.address {
+            Some((old, at)) => old.eq_ignore_ascii_case(host) && at == port,
+            None => false,
+        };
+        if address.as_ref().is_some_and(is_same) && !status.is_stopped {
             return false;
         }
         self.is_set.store(address.is_some(), Ordering::Release);
@@ -92,7 +106,8 @@ impl Primary {
         self.order.fetch_add(1, Ordering::AcqRel);
         self.offset.store(-1, Ordering::Relaxed);
         let client = status.client.take();
-        *status = Status { address, down_since: Some(Instant::now()), ..Status::default() };
+        status.goes_down();
+        *status = Status { address, down_since: status.down_since, ..Status::default() };
         drop(status);
         self.changed.notify_all();
         if let Some(client) = client {
@@ -155,9 +170,8 @@ impl Primary {
             status = match address {
                 None => self.changed.wait(status).unwrap(),
                 Some((host, port)) => {
-                    let broken = status.reason.is_some().then_some(status.down_since).flatten();
-                    let rest =
-                        broken.map_or(Duration::ZERO, |at| RETRY.saturating_sub(at.elapsed()));
+                    let since = |at: Instant| RETRY.saturating_sub(at.elapsed());
+                    let rest = status.tried.map_or(Duration::ZERO, since);
                     if rest.is_zero() {
                         return (self.order.load(Ordering::Acquire), host, port);
                     }
@@ -173,7 +187,9 @@ impl Primary {
         let is_current = self.is_current(order);
         if is_current {
             change(&mut status);
-            self.is_up.store(status.link == Link::Up, Ordering::Release);
+            let is_up = status.link == Link::Up;
+            status.down_since = status.down_since.filter(|_| !is_up);
+            self.is_up.store(is_up, Ordering::Release);
         }
         is_current
     }
@@ -189,9 +205,10 @@ impl Primary {
     /// The link has broken. `stop`: it makes no sense to try again.
     pub fn broke(&self, order: u64, reason: &str, stop: bool) {
         self.update(order, |status| {
+            status.goes_down();
             status.link = Link::Connect;
             status.reason = Some(reason.into());
-            status.down_since = Some(Instant::now());
+            status.tried = Some(Instant::now());
             status.client = None;
             status.is_stopped = stop;
         });

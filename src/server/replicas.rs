@@ -213,6 +213,11 @@ impl Replicas {
         self.wait_until(time, |all| count_in(all, &is_there) >= count)
     }
 
+    /// Waits, for at most `time`, until all that are online have everything before `end`. Returns whether they have.
+    pub fn nobody_is_behind(&self, end: Position, time: Duration) -> bool {
+        self.wait_until(time, |all| count_in(all, |replica| replica.acked < end) == 0)
+    }
+
     /// Waits, for at most `time`, until this replica has acknowledged anything. Returns whether it has.
     pub fn has_acknowledged(&self, id: u64, time: Duration) -> bool {
         self.wait_until(time, |all| all.get(&id).is_some_and(|r| r.acked_at.is_some()))
@@ -252,17 +257,6 @@ impl Server {
         // If the disk fails, the client waits until its time is over.
         let _ = self.aof.commit(self.aof.position());
         asking
-    }
-
-    /// SHUTDOWN: waits, for at most `shutdown-timeout`, until all replicas have everything.
-    pub fn wait_for_replicas(&self) {
-        let end = self.aof.last_change();
-        let is_behind = |replica: &Replica| replica.acked < end;
-        if self.replicas.count_online(is_behind) > 0 {
-            let time = Duration::from_secs(self.config.shutdown_timeout.get() as u64);
-            let _asking = self.ask_replicas(end);
-            self.replicas.wait_until(time, |all| count_in(all, is_behind) == 0);
-        }
     }
 
     /// Why writes are refused at present, if they are: the disk fails, or, if replication counts, too few replicas are

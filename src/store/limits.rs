@@ -28,13 +28,19 @@ impl Limits {
             value: config.zset_max_listpack_value.get(),
         };
         let packs = config.rdbcompression.get();
-        let remember = match config.maxmemory_policy.get().first {
+        let remember = Remember::of(config);
+        Limits { string, list, intset, set, hash, zset, remember, packs }
+    }
+}
+
+impl Remember {
+    pub fn of(config: &Config) -> Remember {
+        match config.maxmemory_policy.get().first {
             First::LeastFrequent => Remember::Frequency(Counting {
                 log_factor: config.lfu_log_factor.get() as u64,
                 decay_time: config.lfu_decay_time.get() as u64,
             }),
             _ => Remember::LastUse,
-        };
-        Limits { string, list, intset, set, hash, zset, remember, packs }
+        }
     }
 }

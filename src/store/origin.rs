@@ -27,7 +27,18 @@ pub struct Origin {
     pub db: usize,
 }
 
+/// An offset that somebody names is not more than this, so that what is added to it fits into Redis's 63 bits too.
+const MOST_OFFSET: u64 = 1 << 62;
+
 impl Origin {
+    /// A place that somebody else has named. None if there can be no such place. (The id is shown by INFO.)
+    pub fn named(id: &[u8], offset: &[u8], db: usize) -> Option<Origin> {
+        let is_id = id.len() == 40 && id.iter().all(u8::is_ascii_graphic);
+        let id = std::str::from_utf8(id).ok().filter(|_| is_id)?.into();
+        let offset = u64::try_from(parse_integer(offset)?).ok().filter(|at| *at <= MOST_OFFSET)?;
+        Some(Origin { id, offset, db })
+    }
+
     /// The command that says it, in the log. (Redis answers REPLCONF ACK with nothing, and does nothing either, if it
     /// does not come from a replica.)
     pub fn with_record<R>(&self, use_it: impl FnOnce(&[&[u8]]) -> R) -> R {
@@ -38,12 +49,11 @@ impl Origin {
 
     /// The origin that such a command says.
     pub fn of_record(args: &Args) -> Option<Origin> {
-        let number = |at: usize| Some(parse_integer(&args[at])?.max(0) as u64);
         if args.len() != 7 || &args[3] != b"ID" || &args[5] != b"DB" {
             return None;
         }
-        let id = std::str::from_utf8(&args[4]).ok()?.into();
-        Some(Origin { id, offset: number(2)?, db: number(6)? as usize })
+        let db = usize::try_from(parse_integer(&args[6])?).ok()?;
+        Origin::named(&args[4], &args[2], db)
     }
 }
 

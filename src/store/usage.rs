@@ -7,7 +7,7 @@
 
 use super::{Report, Time, View, ViewMut};
 use crate::key::Key;
-use crate::types::{Limits, Remember, Usage};
+use crate::types::{Limits, Usage};
 
 impl Report {
     /// The key with this digest is used. If its last use is remembered, that was mostly a moment ago: then nothing is
@@ -40,20 +40,12 @@ impl View<'_> {
 }
 
 impl ViewMut<'_> {
-    /// RESTORE: says for how many seconds the key was not used, or how often it was. The one that
-    /// `maxmemory-policy` wants counts.
+    /// RESTORE: says for how many seconds the key was not used, or how often it was.
     pub fn set_usage(&mut self, key: Key, idle_time: Option<i64>, frequency: Option<u8>) {
-        let (remember, now) = (self.limits.remember, self.time.now);
-        let Some(entry) = self.db().keys.get(key.digest, &key) else {
-            return;
-        };
-        let usage = entry.entry.usage();
-        match (remember, idle_time, frequency) {
-            (Remember::LastUse, Some(seconds), _) => {
-                usage.set_idle(seconds.unsigned_abs().saturating_mul(1000), now);
-            }
-            (Remember::Frequency(_), _, Some(frequency)) => usage.set_frequency(frequency, now),
-            _ => {}
+        if let Some(entry) = self.db().keys.get(key.digest, &key) {
+            let idle_time = idle_time.map(i64::unsigned_abs);
+            let usage = entry.entry.usage();
+            usage.set(self.limits.remember, idle_time, frequency, self.time.now);
         }
     }
 }

@@ -214,7 +214,7 @@ impl<'a> ViewMut<'a> {
             }
             None => {
                 let usage = self.new_usage();
-                let make = |heap: &mut _| Stored::new(&key, string.form(), usage, heap);
+                let make = |heap: &mut _| Stored::new(&key, None, string.form(), usage, heap);
                 self.db_mut().keys.get_or_insert(key.digest, &key, make);
                 // Without `announce_new`, because no client waits for a string.
                 self.report.say(self.db, &key, Class::New, "new");

@@ -39,7 +39,7 @@ use super::set::Members;
 use super::table::{self, Held, HeldMut, Keyed, Table};
 use super::usage::Usage;
 use super::zset::Sorted;
-use super::{Change, Edit, Hash, Limits, List, NewStr, Set, Str, Type, Value, Zset, allocated};
+use super::{Change, Edit, Hash, Limits, List, Set, Str, Type, Value, Zset, allocated};
 use crate::blob::Blob;
 use crate::resp::Digits;
 use std::ops::Range;
@@ -108,7 +108,7 @@ pub enum LargeValue {
 }
 
 /// A value that is to be stored.
-pub enum Form<'a, L> {
+pub enum Form<'a, L = LargeValue> {
     Small(Kind, &'a [u8]),
     Large(L),
 }
@@ -156,24 +156,28 @@ impl Keyed for Stored {
 }
 
 impl Stored {
-    /// A key with a value, without a deadline.
+    /// A key with a value.
     pub fn new<L: Into<LargeValue>>(
         key: &[u8],
+        deadline: Option<u64>,
         value: Form<L>,
         usage: Usage,
         heap: &mut Heap,
     ) -> Stored {
         match value {
             Form::Small(kind, payload) => Stored::Small(Small {
-                piece: heap.add(&[key, payload]),
+                piece: match deadline {
+                    None => heap.add(&[key, payload]),
+                    Some(deadline) => heap.add(&[key, &deadline.to_le_bytes(), payload]),
+                },
                 key_len: key.len() as u32,
                 kind,
-                expires: false,
+                expires: deadline.is_some(),
                 usage,
             }),
             Form::Large(value) => {
                 let (key, value) = (key.into(), value.into());
-                Stored::Large(Box::new(Large { key, deadline: None, usage, value }))
+                Stored::Large(Box::new(Large { key, deadline, usage, value }))
             }
         }
     }
@@ -181,7 +185,7 @@ impl Stored {
     /// A key with a value of this type in which there is nothing yet.
     pub fn empty<T: Type>(key: &[u8], usage: Usage, heap: &mut Heap) -> Stored {
         let (kind, payload) = T::NEW;
-        Stored::new(key, Form::<T::Large>::Small(kind, payload), usage, heap)
+        Stored::new(key, None, Form::<T::Large>::Small(kind, payload), usage, heap)
     }
 
     /// Bytes that the value has outside of the piece: what an edit may change of [`Keyed::outside`].
@@ -370,10 +374,10 @@ impl LargeValue {
 }
 
 impl Loose {
-    /// A key with a string.
-    pub fn string(key: &[u8], string: &NewStr) -> Loose {
+    /// A key with a value.
+    pub fn of<L: Into<LargeValue>>(key: &[u8], deadline: Option<u64>, value: Form<L>) -> Loose {
         let mut heap = Heap::default();
-        let entry = Stored::new(key, string.form(), Usage::unknown(), &mut heap);
+        let entry = Stored::new(key, deadline, value, Usage::unknown(), &mut heap);
         Loose { entry, heap }
     }
 
@@ -423,15 +427,15 @@ impl Loose {
 impl<'a> Entry<'a> {
     /// The same value and deadline under another key.
     pub fn copy_to(self, key: &[u8]) -> Loose {
-        let mut heap = Heap::default();
-        let value = match self.entry {
+        Loose::of(key, self.deadline(), self.copy())
+    }
+
+    /// The same value, to be stored elsewhere.
+    pub fn copy(self) -> Form<'a> {
+        match self.entry {
             Stored::Small(small) => Form::Small(small.kind, small.payload(self.heap)),
             Stored::Large(large) => Form::Large(large.value.clone()),
-        };
-        let entry = Stored::new(key, value, Usage::unknown(), &mut heap);
-        let mut copy = Loose { entry, heap };
-        copy.edit().set_deadline(self.deadline());
-        copy
+        }
     }
 
     /// When the key expires, in milliseconds of Unix time.
@@ -504,12 +508,10 @@ impl EntryMut<'_> {
     /// The same where a small value becomes a large one, or a large one small.
     #[inline(never)]
     fn exchange<L: Into<LargeValue>>(&mut self, value: Form<L>) -> Option<LargeValue> {
-        let deadline = self.look().deadline();
-        let key = self.look().key().to_vec();
-        let new = Stored::new(&key, value, self.entry.usage().clone(), self.heap);
+        let (key, deadline) = (self.look().key().to_vec(), self.look().deadline());
+        let new = Stored::new(&key, deadline, value, self.entry.usage().clone(), self.heap);
         self.heap.count_outside(self.entry.outside(), new.outside());
         let old = std::mem::replace(self.entry, new).free(self.heap);
-        self.set_deadline(deadline);
         old.map(|large| large.value)
     }
 
@@ -622,8 +624,9 @@ mod tests {
         match table.get_mut(digest, &name) {
             Some(mut entry) => drop(entry.set(string.form())),
             None => {
-                let make =
-                    |heap: &mut Heap| Stored::new(&name, string.form(), Usage::unknown(), heap);
+                let make = |heap: &mut Heap| {
+                    Stored::new(&name, None, string.form(), Usage::unknown(), heap)
+                };
                 table.get_or_insert(digest, &name, make);
             }
         }

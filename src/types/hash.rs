@@ -8,12 +8,13 @@
 //!
 //! **How Redis does it**: t_hash.c, where each function asks for the encoding and has a branch for each.
 
+use super::bulk::{Fields, Twice, in_order};
 use super::edit::{Edit, Place};
-use super::entry::{Kind, LargeValue, SmallMut};
+use super::entry::{Form, Kind, LargeValue, SmallMut};
 use super::heap::{Heap, Length, Piece};
-use super::listpack::{self, Element, Listpack, ListpackMut};
+use super::listpack::{self, Element, Gathered, Listpack, ListpackMut};
 use super::table::{self, Held, HeldMut, Keyed, Table};
-use super::{Part, Type, Value, rewrite_elements};
+use super::{Limits, Packed, Part, Type, Value, rewrite_elements};
 use crate::key::digest_of;
 use crate::notify::Class;
 use std::ops::Range;
@@ -119,7 +120,7 @@ impl<'a> Hash<'a> {
     /// Names and values, in the order of insertion while the hash is packed.
     pub fn iter(self) -> Box<dyn Iterator<Item = (&'a [u8], &'a [u8])> + 'a> {
         match self {
-            Hash::Packed(listpack) => Box::new(fields(listpack)),
+            Hash::Packed(listpack) => Box::new(fields_of(listpack)),
             Hash::Table(table) => {
                 Box::new(table.with_digests().map(|(_, f)| (f.name(), f.value())))
             }
@@ -129,7 +130,7 @@ impl<'a> Hash<'a> {
     /// A field, each with the same chance. A hash is never empty: the key goes with its last field.
     pub fn random(self) -> Option<(&'a [u8], &'a [u8])> {
         match self {
-            Hash::Packed(listpack) => fields(listpack).nth(table::random_below(self.len())),
+            Hash::Packed(listpack) => fields_of(listpack).nth(table::random_below(self.len())),
             Hash::Table(table) => table.random().map(|(_, field)| (field.name(), field.value())),
         }
     }
@@ -139,11 +140,25 @@ impl<'a> Hash<'a> {
     pub fn scan(self, cursor: u64, mut visit: impl FnMut((&'a [u8], &'a [u8]))) -> u64 {
         match self {
             Hash::Packed(listpack) => {
-                fields(listpack).for_each(visit);
+                fields_of(listpack).for_each(visit);
                 0
             }
             Hash::Table(table) => table.scan(cursor, |field| visit((field.name(), field.value()))),
         }
+    }
+
+    /// How a hash is stored that has come whole, as these names and values.
+    pub fn whole(fields: &'a mut Gathered, limits: &Limits) -> Result<Form<'a>, Twice> {
+        let Packed { entries, value } = limits.hash;
+        let listpack = fields.end();
+        let is_short = listpack.iter().all(|element| element.bytes.len() <= value);
+        if is_short && listpack.len() / 2 <= entries && listpack.0.len() <= MOST_PACKED {
+            in_order(listpack.pairs().map(|(name, _)| name.bytes))?;
+            return Ok(Form::Small(Kind::Hash, listpack.0));
+        }
+        let mut table = Fields::expecting(listpack.len() as u64 / 2);
+        fields_of(listpack).try_for_each(|(name, value)| table.add(name, value))?;
+        table.hash()
     }
 
     pub(super) fn encoding(self) -> &'static str {
@@ -179,7 +194,7 @@ impl<'a> Hash<'a> {
     }
 }
 
-fn fields(listpack: Listpack<'_>) -> impl Iterator<Item = (&[u8], &[u8])> {
+fn fields_of(listpack: Listpack<'_>) -> impl Iterator<Item = (&[u8], &[u8])> {
     listpack.pairs().map(|(name, value)| (name.bytes, value.bytes))
 }
 

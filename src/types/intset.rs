@@ -78,6 +78,19 @@ impl<'a> Intset<'a> {
     }
 }
 
+/// The intset of these numbers, which are in order. Each takes so many bytes at least.
+pub fn of(numbers: &[i64], least: usize) -> Vec<u8> {
+    // The longest numbers are at the ends.
+    let ends = numbers.first().into_iter().chain(numbers.last());
+    let width = ends.map(|number| width_of(*number)).fold(least, usize::max);
+    let mut bytes = Vec::with_capacity(1 + numbers.len() * width);
+    bytes.push(width as u8);
+    for number in numbers {
+        bytes.extend_from_slice(&number.to_le_bytes()[..width]);
+    }
+    bytes
+}
+
 /// Adds a number; returns whether it is new.
 pub fn add(small: &mut SmallMut, number: i64) -> bool {
     let intset = Intset(small.payload());
@@ -104,13 +117,8 @@ pub fn remove(small: &mut SmallMut, number: i64) -> bool {
 }
 
 fn widen(small: &mut SmallMut, width: usize) {
-    let old = Intset(small.payload());
-    let mut wide = Vec::with_capacity(1 + old.len() * width);
-    wide.push(width as u8);
-    for number in old.iter() {
-        wide.extend_from_slice(&number.to_le_bytes()[..width]);
-    }
-    small.set(Kind::Intset, &wide);
+    let numbers: Vec<i64> = Intset(small.payload()).iter().collect();
+    small.set(Kind::Intset, &of(&numbers, width));
 }
 
 /// Bytes that a number needs.

@@ -30,7 +30,7 @@ mod node;
 pub use node::{NodeLimits, Side};
 
 use super::edit::{Edit, Place};
-use super::entry::{Kind, LargeValue, SmallMut};
+use super::entry::{Form, Kind, LargeValue, SmallMut};
 use super::hash::Field;
 use super::table::Table;
 use super::{Part, Type, Value, allocated, rewrite_elements};
@@ -61,6 +61,15 @@ pub struct Quicklist {
     /// How many elements the nodes have, and how much memory the nodes take.
     len: usize,
     memory: usize,
+}
+
+/// A list that comes whole, from its first element to its last. Its memory is used again.
+#[derive(Default)]
+pub struct NewList {
+    /// The elements, behind room for their count, until they are too many for that.
+    small: Vec<u8>,
+    count: usize,
+    large: Option<Box<Quicklist>>,
 }
 
 /// What is left of a large list's memory, to be freed when the lock has been released.
@@ -204,11 +213,10 @@ impl Edit<'_, List<'_>> {
         let limits = self.limits.list;
         match self.place_mut() {
             Place::Large(list) => list.push(side, element, limits),
-            Place::Small(small) => {
-                let small_limits = NodeLimits { bytes: limits.bytes.min(SMALL), ..limits };
+            Place::Small(packed) => {
                 let is_short = node::size(element) <= SMALL;
-                if is_short && elements_of(small.payload()).fits(element, small_limits) {
-                    push_packed(small, side, element);
+                if is_short && elements_of(packed.payload()).fits(element, small(limits)) {
+                    push_packed(packed, side, element);
                 } else {
                     self.as_quicklist(|list, limits| (list.push(side, element, limits), true));
                 }
@@ -260,11 +268,7 @@ impl Edit<'_, List<'_>> {
         self.attempt(|place| match place {
             Place::Large(list) => change(list, limits),
             Place::Small(small) => {
-                let mut list = Quicklist::default();
-                let elements = elements_of(small.payload());
-                if elements.count > 0 {
-                    list.add(0, Node::of(elements));
-                }
+                let mut list = Quicklist::of(elements_of(small.payload()));
                 let result = change(&mut list, limits);
                 match list.nodes.front().map(Node::look) {
                     Some(node) if list.nodes.len() > 1 || node.bytes.len() > SMALL => {
@@ -280,6 +284,46 @@ impl Edit<'_, List<'_>> {
             }
         })
     }
+}
+
+impl NewList {
+    /// Begins a new one.
+    pub fn begin(&mut self) {
+        self.small.clear();
+        self.small.extend([0; COUNT]);
+        (self.count, self.large) = (0, None);
+    }
+
+    pub fn push(&mut self, element: &[u8], limits: NodeLimits) {
+        if let Some(list) = &mut self.large {
+            return list.push(Side::Right, element, limits);
+        }
+        let there = Elements { bytes: &self.small[COUNT..], count: self.count };
+        if node::size(element) <= SMALL && there.fits(element, small(limits)) {
+            let end = self.small.len();
+            self.small.resize(end + node::size(element), 0);
+            node::write(&mut self.small[end..], element);
+            self.count += 1;
+        } else {
+            let mut list = Quicklist::of(there);
+            list.push(Side::Right, element, limits);
+            self.large = Some(Box::new(list));
+        }
+    }
+
+    /// How it is stored. `None` if nothing is in it.
+    pub fn end(&mut self) -> Option<Form<'_>> {
+        if let Some(list) = self.large.take() {
+            return Some(Form::Large(list.into()));
+        }
+        self.small[..COUNT].copy_from_slice(&(self.count as u16).to_le_bytes());
+        (self.count > 0).then_some(Form::Small(Kind::List, &self.small))
+    }
+}
+
+/// The limits of a list that lies beside its key.
+fn small(limits: NodeLimits) -> NodeLimits {
+    NodeLimits { bytes: limits.bytes.min(SMALL), ..limits }
 }
 
 fn push_packed(small: &mut SmallMut, side: Side, element: &[u8]) {
@@ -314,6 +358,15 @@ fn set_count(small: &mut SmallMut, count: usize) {
 }
 
 impl Quicklist {
+    /// The elements of a small list.
+    fn of(elements: Elements) -> Quicklist {
+        let mut list = Quicklist::default();
+        if elements.count > 0 {
+            list.add(0, Node::of(elements));
+        }
+        list
+    }
+
     fn push(&mut self, side: Side, element: &[u8], limits: NodeLimits) {
         let at = match side {
             Side::Left => 0,

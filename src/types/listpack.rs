@@ -32,6 +32,12 @@ pub struct ListpackMut<'a> {
     pub start: usize,
 }
 
+/// A listpack that is gathered element by element, in memory that is used again.
+pub struct Gathered {
+    pub(super) bytes: Vec<u8>,
+    count: usize,
+}
+
 /// An element, and its place.
 #[derive(Clone, Copy)]
 pub struct Element<'a> {
@@ -117,6 +123,43 @@ impl ListpackMut<'_> {
             at = write(self.bytes, at, element);
         }
         self.bytes[self.start..self.start + EMPTY.len()].copy_from_slice(&count.to_le_bytes());
+    }
+}
+
+impl Gathered {
+    /// How many elements there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    pub fn push(&mut self, element: &[u8]) {
+        let mut length = element.len();
+        while length >= 0x80 {
+            self.bytes.push((length & 0x7f) as u8 | 0x80);
+            length >>= 7;
+        }
+        self.bytes.push(length as u8);
+        self.bytes.extend_from_slice(element);
+        self.count += 1;
+    }
+
+    /// What was gathered.
+    pub fn end(&mut self) -> Listpack<'_> {
+        self.bytes[..EMPTY.len()].copy_from_slice(&(self.count as u32).to_le_bytes());
+        Listpack(&self.bytes)
+    }
+
+    /// Makes it empty, and keeps the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.extend(EMPTY);
+        self.count = 0;
+    }
+}
+
+impl Default for Gathered {
+    fn default() -> Gathered {
+        Gathered { bytes: EMPTY.to_vec(), count: 0 }
     }
 }
 

@@ -28,13 +28,14 @@
 //! **How Redis does it**: t_set.c, with the same three forms since 7.2 and two before; a `dict` without values
 //! where there is a table here. Each function has a branch for each form.
 
+use super::bulk::{Fields, Twice, in_order};
 use super::edit::{Edit, Place};
-use super::entry::{Kind, LargeValue};
+use super::entry::{Form, Kind, LargeValue};
 use super::hash::{Field, MOST_PACKED};
 use super::intset::{self, Intset};
-use super::listpack::{self, Listpack, ListpackMut};
+use super::listpack::{self, Gathered, Listpack, ListpackMut};
 use super::table::{self, Held, Table, groups};
-use super::{Part, Type, Value, rewrite_elements};
+use super::{Limits, Packed, Part, Type, Value, rewrite_elements};
 use crate::key::Key;
 use crate::notify::Class;
 use crate::resp::{Digits, parse_integer};
@@ -170,6 +171,42 @@ impl<'a> Set<'a> {
         }
     }
 
+    /// How a set is stored that has come whole, as these members.
+    pub fn whole(members: &'a mut Gathered, limits: &Limits) -> Result<Form<'a>, Twice> {
+        let Packed { entries, value } = limits.set;
+        if members.len() <= limits.intset
+            && let Some(numbers) = numbers_of(members.end())
+        {
+            members.bytes = intset::of(&in_order(numbers.into_iter())?, 2);
+            return Ok(Form::Small(Kind::Intset, &members.bytes));
+        }
+        let listpack = members.end();
+        let is_short = listpack.iter().all(|member| member.bytes.len() <= value);
+        if is_short && listpack.len() <= entries && listpack.0.len() <= MOST_PACKED {
+            in_order(listpack.iter().map(|member| member.bytes))?;
+            return Ok(Form::Small(Kind::Set, listpack.0));
+        }
+        let mut table = Fields::expecting(listpack.len() as u64);
+        listpack.iter().try_for_each(|member| table.add(member.bytes, b""))?;
+        table.set()
+    }
+
+    /// The same of numbers: this is an intset. `None` if they are not in order.
+    pub fn numbers(bytes: &'a [u8], limits: &Limits) -> Option<Form<'a>> {
+        let intset = Intset(bytes);
+        if !intset.iter().is_sorted_by(|a, b| a < b) {
+            return None;
+        }
+        if intset.len() <= limits.intset && bytes.len() <= MOST_PACKED {
+            return Some(Form::Small(Kind::Intset, bytes));
+        }
+        let mut table = Fields::expecting(intset.len() as u64);
+        for number in intset.iter() {
+            table.add(Digits::new(number).as_bytes(), b"").ok()?;
+        }
+        table.set().ok()
+    }
+
     pub(super) fn encoding(self) -> &'static str {
         match self {
             Set::Intset(_) => "intset",
@@ -214,6 +251,11 @@ impl<'a> Set<'a> {
     pub(super) fn fields(self) -> Option<&'a Table<Field>> {
         if let Set::Table(table) = self { Some(table) } else { None }
     }
+}
+
+/// The members as numbers, if all are some.
+fn numbers_of(listpack: Listpack) -> Option<Vec<i64>> {
+    listpack.iter().map(|member| parse_integer(member.bytes)).collect()
 }
 
 fn keyed(digest: u64, field: Held<'_, Field>) -> Member<'_> {

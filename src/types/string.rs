@@ -58,6 +58,21 @@ impl std::ops::Deref for Str<'_> {
     }
 }
 
+impl<'a> Str<'a> {
+    /// How a string is stored that has come whole. Its bytes are taken.
+    pub fn whole(bytes: &'a mut Vec<u8>) -> Form<'a> {
+        match NewStr::new(&Arg::Small(bytes)) {
+            NewStr::Number(number) => {
+                bytes.clear();
+                bytes.extend(number);
+                Form::Small(Kind::Int, bytes)
+            }
+            _ if bytes.len() > LARGE => Form::Large(blob(std::mem::take(bytes)).into()),
+            _ => Form::Small(kind_of(bytes), bytes),
+        }
+    }
+}
+
 impl Str<'_> {
     pub(super) fn encoding(&self) -> &'static str {
         match self {
@@ -150,8 +165,7 @@ impl<'a> NewStr<'a> {
     pub fn form(&self) -> Form<'_, Arc<Blob>> {
         match self {
             NewStr::Number(number) => Form::Small(Kind::Int, number),
-            NewStr::Bytes(bytes) if bytes.len() <= EMBSTR_LIMIT => Form::Small(Kind::Embstr, bytes),
-            NewStr::Bytes(bytes) if bytes.len() <= LARGE => Form::Small(Kind::Raw, bytes),
+            NewStr::Bytes(bytes) if bytes.len() <= LARGE => Form::Small(kind_of(bytes), bytes),
             NewStr::Bytes(bytes) => Form::Large(blob(bytes.to_vec())),
             NewStr::Shared(bytes) => Form::Large(Arc::clone(bytes)),
         }
@@ -282,6 +296,11 @@ impl Edit<'_, Str<'_>> {
             }
         })
     }
+}
+
+/// Of a string that lies in its entry's piece, and is no number.
+fn kind_of(bytes: &[u8]) -> Kind {
+    if bytes.len() <= EMBSTR_LIMIT { Kind::Embstr } else { Kind::Raw }
 }
 
 fn blob(bytes: Vec<u8>) -> Arc<Blob> {

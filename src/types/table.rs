@@ -178,9 +178,10 @@ impl<E: Keyed> Table<E> {
     pub fn with_room(len: usize) -> Table<E> {
         let slots = len.div_ceil(FILL).max(1);
         let slot = |index| {
-            // What is not split yet has the entries of two.
+            // What is not split yet has the entries of two. Rather too little room than too much: a slot that gets more
+            // grows, and none gives room back.
             let share = if is_split(index, slots) { 1 } else { 2 };
-            let capacity = (share * len).div_ceil(slots.next_power_of_two());
+            let capacity = share * len / slots.next_power_of_two();
             Slot::with_capacity_and_hasher(capacity, BuildHasherDefault::default())
         };
         let segment = |first: usize| {
@@ -196,6 +197,30 @@ impl<E: Keyed> Table<E> {
 
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// How many entries there may be before the table grows.
+    pub(super) fn room(&self) -> usize {
+        self.slots * FILL
+    }
+
+    /// Makes room for so many at once, more than there are. Every entry moves, so this is not for a table that others wait for.
+    pub(super) fn make_room(&mut self, len: usize) {
+        let Table { segments, slots, .. } = Table::with_room(len);
+        self.slots = slots;
+        for (digest, entry) in
+            std::mem::replace(&mut self.segments, segments).into_iter().flatten().flatten()
+        {
+            let index = self.index(digest);
+            self.slot_mut(index).insert(digest, entry);
+        }
+    }
+
+    /// Takes slots away that are not needed.
+    pub(super) fn fit(&mut self) {
+        while self.len < self.slots.saturating_sub(2) * FILL {
+            self.merge();
+        }
     }
 
     /// Bytes that the entries and their places take. Known at any time, and what all entries by

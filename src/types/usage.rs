@@ -105,6 +105,15 @@ impl Usage {
         }))
     }
 
+    /// Says for how many seconds the key was not used, or how often it was. The one counts that is remembered.
+    pub fn set(&self, remember: Remember, idle: Option<u64>, count: Option<u8>, now: u64) {
+        match (remember, idle, count) {
+            (Remember::LastUse, Some(idle), _) => self.set_idle(idle.saturating_mul(1000), now),
+            (Remember::Frequency(_), _, Some(count)) => self.set_frequency(count, now),
+            _ => {}
+        }
+    }
+
     /// Says for how many milliseconds the key was not used.
     pub fn set_idle(&self, idle: u64, now: u64) {
         let level = (0..LEVELS).find(|level| idle >> unit(*level) < HALF).unwrap_or(LEVELS - 1);

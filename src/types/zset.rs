@@ -13,17 +13,18 @@ mod sorted;
 
 pub use sorted::{Accumulator, Sorted};
 
+use super::bulk::{Scores, Twice, in_order};
 use super::edit::{Edit, Place};
-use super::entry::{Kind, LargeValue};
+use super::entry::{Form, Kind, LargeValue};
 use super::hash::{Field, MOST_PACKED, find};
-use super::listpack::{self, Element, Listpack, ListpackMut};
+use super::listpack::{self, Element, Gathered, Listpack, ListpackMut};
 use super::set::Member;
 use super::table::{self, Table};
-use super::{ELEMENTS_PER_COMMAND, Packed, Part, Type, Value, rewrite_elements};
+use super::{ELEMENTS_PER_COMMAND, Limits, Packed, Part, Type, Value, rewrite_elements};
 use crate::key::Key;
 use crate::notify::Class;
 use crate::resp::print_double;
-use sorted::Scored;
+pub(super) use sorted::Scored;
 use std::cmp::Ordering;
 use std::ops::Range;
 
@@ -157,6 +158,27 @@ impl<'a> Zset<'a> {
     /// Whether it is small, so that ZSCAN shows it whole.
     pub fn is_packed(self) -> bool {
         matches!(self, Zset::Packed(_))
+    }
+
+    /// Puts a score behind its member.
+    pub fn push_score(score: f64, members: &mut Gathered) {
+        let (bytes, length) = packed(score);
+        members.push(&bytes[..length]);
+    }
+
+    /// How a sorted set is stored that has come whole, as these members and scores. Most come in order.
+    pub fn whole(members: &'a mut Gathered, limits: &Limits) -> Result<Form<'a>, Twice> {
+        let all = members.end();
+        let names = in_order(all.pairs().map(|(member, _)| member.bytes))?;
+        let Packed { entries, value } = limits.zset;
+        let is_small = names.len() <= entries && all.0.len() <= MOST_PACKED;
+        let is_short = names.iter().all(|member| member.len() <= value);
+        if is_small && is_short && scorings(all).is_sorted_by(|a, b| by_score(*a, *b).is_lt()) {
+            return Ok(Form::Small(Kind::Zset, members.end().0));
+        }
+        let mut scores = Scores::expecting(names.len() as u64);
+        scorings(all).try_for_each(|(member, score)| scores.add(member, score))?;
+        scores.end(members, limits)
     }
 
     pub(super) fn encoding(self) -> &'static str {
@@ -318,22 +340,11 @@ impl Edit<'_, Zset<'_>> {
 
     /// Fills a new sorted set with what was gathered.
     pub fn fill(&mut self, gathered: Sorted) {
-        let all = || Zset::Sorted(&gathered).all();
-        let longest = all().map(|(member, _)| member.len()).max();
-        let size: usize = all().map(|(member, _)| member.len()).sum();
-        let Packed { entries, value } = self.limits.zset;
-        let is_small = gathered.order.len() <= entries && size <= MOST_PACKED;
-        match (longest, self.place_mut()) {
-            (None, _) => {}
-            (Some(longest), Place::Small(small)) if is_small && longest <= value => {
-                small.edit(|bytes, start| {
-                    for (member, score) in all() {
-                        let (score, length) = packed(score);
-                        ListpackMut { bytes, start }.push(&[member, &score[..length]]);
-                    }
-                });
-            }
-            (_, place) => place.grow(Box::new(gathered)),
+        let limits = self.limits;
+        match (gathered.stored(&mut Gathered::default(), limits), self.place_mut()) {
+            (Form::Small(kind, payload), Place::Small(small)) => small.set(kind, payload),
+            (Form::Small(..), Place::Large(_)) => {}
+            (Form::Large(sorted), place) => place.grow(sorted),
         }
     }
 
@@ -376,6 +387,29 @@ impl Edit<'_, Zset<'_>> {
             }
             Place::Large(sorted) => sorted.remove_ranks(ranks, reverse, &mut removed),
         }
+    }
+}
+
+impl Sorted {
+    /// How it is stored. A small one is put into `room`.
+    pub(super) fn stored<'a, L: From<Box<Sorted>>>(
+        self,
+        room: &'a mut Gathered,
+        limits: &Limits,
+    ) -> Form<'a, L> {
+        let Packed { entries, value } = limits.zset;
+        let all = || Zset::Sorted(&self).all();
+        let size: usize = all().map(|(member, _)| member.len()).sum();
+        let is_short = all().all(|(member, _)| member.len() <= value);
+        if self.order.len() > entries || size > MOST_PACKED || !is_short {
+            return Form::Large(Box::new(self).into());
+        }
+        room.clear();
+        for (member, score) in all() {
+            room.push(member);
+            Zset::push_score(score, room);
+        }
+        Form::Small(Kind::Zset, room.end().0)
     }
 }
 

@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 
 /// Connects to a server that is still loading its log: the start-up line with the port comes too late
 /// for that. The thread returns when it has loaded.
-fn start_and_connect(directory: Directory, flags: &'static [&str]) -> (Client, JoinHandle<Server>) {
+pub fn start_and_connect(
+    directory: Directory,
+    flags: &'static [&str],
+) -> (Client, JoinHandle<Server>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
@@ -181,6 +184,28 @@ fn a_bare_appendonly_file_becomes_the_base() {
     assert!(!server.dir().join("appendonlydir/appendonly.aof").exists());
     server.crash();
     assert_eq!(server.client().run("MGET old new"), "1) \"1\"\n2) \"2\"");
+}
+
+/// Redis before 7 logs SCRIPT LOAD. None of these changes data.
+#[test]
+fn a_log_that_says_which_scripts_were_loaded_or_flushed_starts() {
+    let directory = Directory::new();
+    let records = [
+        "SCRIPT LOAD return",
+        "SET old 1",
+        "MULTI",
+        "script flush",
+        "INCR old",
+        "FUNCTION FLUSH ASYNC",
+        "EXEC",
+        "SCRIPT FLUSH SYNC",
+    ];
+    fs::write(directory.0.join("appendonly.aof"), records.map(crate::record).concat()).unwrap();
+    let mut server = Server::start_in(directory, Program::Ours, &[]);
+    assert_eq!(server.client().run("GET old"), "\"2\"");
+    rewrite(&mut server.client());
+    server.crash();
+    assert_eq!(server.client().run("GET old"), "\"2\"");
 }
 
 #[test]

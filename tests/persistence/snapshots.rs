@@ -1,6 +1,7 @@
 //! Snapshots: what is in `dump.rdb`, when it is written, and what happens if it cannot be.
 
-use super::support::{Client, Program, Server, eventually};
+use super::loading::start_and_connect;
+use super::support::{Client, Program, Server, eventually, with_more_and_more};
 use super::{Directory, dump};
 use std::fs;
 use std::path::Path;
@@ -108,8 +109,20 @@ fn while_snapshots_fail_writes_are_refused_if_there_are_save_points() {
     assert_eq!(client.run("SAVE"), "(error) ERR");
     bgsave(&mut client);
     assert_eq!(info(&mut client, "rdb_last_bgsave_status:"), "err");
-    assert!(client.run("SET k w").starts_with("(error) MISCONF Redis is configured to save RDB"));
+    let misconf = "(error) MISCONF Redis is configured to save RDB";
+    assert!(client.run("SET k w").starts_with(misconf));
     assert_eq!(client.run("GET k"), "\"v\"");
+    // A script is refused what it writes, and one that says how it is to be run, if it may write.
+    for (script, expected) in [
+        ("return redis.call('SET', 'k', 'w')", misconf),
+        ("redis.pcall('SET', 'k', 'w') return redis.call('GET', 'k')", "\"v\""),
+        ("return redis.call('PUBLISH', 'c', 'm')", "(integer) 0"),
+        ("#!lua\nreturn 1", misconf),
+        ("#!lua flags=no-writes\nreturn redis.call('GET', 'k')", "\"v\""),
+    ] {
+        let reply = client.call(&["EVAL", script, "0"]).to_string();
+        assert!(reply.starts_with(expected), "{script}: {reply}");
+    }
     assert_eq!(client.run("CONFIG SET stop-writes-on-bgsave-error no"), "OK");
     assert_eq!(client.run("SET k x"), "OK");
     assert_eq!(client.run("CONFIG SET stop-writes-on-bgsave-error yes"), "OK");
@@ -120,6 +133,78 @@ fn while_snapshots_fail_writes_are_refused_if_there_are_save_points() {
     fs::remove_dir(&place).unwrap();
     bgsave(&mut client);
     assert_eq!(client.run("SET k w"), "OK");
+}
+
+/// Fields of one INFO; 0 for what is not there.
+fn numbers<const N: usize>(client: &mut Client, names: [&str; N]) -> [u64; N] {
+    let info = client.run("INFO persistence");
+    names.map(|name| {
+        let rest = info.split_once(&format!("\\n{name}:")).map_or("", |(_, rest)| rest);
+        let digits = rest.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+        digits.parse().unwrap_or(0)
+    })
+}
+
+const MANY: u64 = if cfg!(debug_assertions) { 50_000 } else { 500_000 };
+
+fn with_keys(count: u64) -> (Server, Client) {
+    let server = Server::start(&flags("--appendonly no --enable-debug-command yes"));
+    let mut client = server.client();
+    assert_eq!(client.run(&format!("DEBUG POPULATE {count}")), "OK");
+    (server, client)
+}
+
+#[test]
+fn info_tells_how_far_the_writing_of_a_snapshot_and_of_a_base_is() {
+    for command in ["BGSAVE", "CONFIG SET appendonly yes"] {
+        with_more_and_more(MANY, |count| {
+            let (_server, mut client) = with_keys(count);
+            let fields = ["current_save_keys_processed", "current_save_keys_total"];
+            assert_eq!(numbers(&mut client, fields), [0, 0]);
+            client.run(command);
+            let mut was_seen = false;
+            eventually("all is written", || {
+                let running = ["rdb_bgsave_in_progress", "aof_rewrite_in_progress"];
+                let [done, total, saves, rewrites] =
+                    numbers(&mut client, [fields[0], fields[1], running[0], running[1]]);
+                was_seen |= 0 < done && done < total && total == count;
+                saves + rewrites == 0
+            });
+            assert_eq!(numbers(&mut client, fields), [0, 0]);
+            if was_seen { Ok(()) } else { Err(format!("{command} was over too soon")) }
+        });
+    }
+}
+
+#[test]
+fn info_tells_how_far_the_loading_of_a_snapshot_is() {
+    with_more_and_more(MANY, |count| {
+        let (server, mut client) = with_keys(count);
+        assert_eq!(client.run("SAVE"), "OK");
+        let memory = client.run("INFO memory");
+        let (_, rest) = memory.split_once("used_memory:").unwrap();
+        let used: u64 = rest.split('\\').next().unwrap().parse().unwrap();
+        let directory = Directory::new();
+        let file = directory.0.join("dump.rdb");
+        fs::copy(server.dir().join("dump.rdb"), &file).unwrap();
+        let length = fs::metadata(&file).unwrap().len();
+        let (mut client, starting) = start_and_connect(directory, &["--appendonly", "no"]);
+        let mut was_seen = false;
+        eventually("it is loaded", || {
+            let [loading, total, loaded, memory] = numbers(
+                &mut client,
+                ["loading", "loading_total_bytes", "loading_loaded_bytes", "loading_rdb_used_mem"],
+            );
+            if loaded > 0 {
+                assert!(loaded <= total && total == length);
+                assert!(memory > used / 2 && memory < used * 2, "{memory} {used}");
+                was_seen = true;
+            }
+            loading == 0
+        });
+        starting.join().unwrap();
+        if was_seen { Ok(()) } else { Err("it was loaded too soon".into()) }
+    });
 }
 
 #[test]

@@ -107,11 +107,26 @@ fn writes_are_refused_while_too_few_replicas_are_near() {
 }
 
 #[test]
-fn who_follows_is_answered_nothing_and_may_not_look_at_the_data() {
+fn who_follows_is_answered_nothing_and_cut_off_if_it_wants_an_answer() {
     let server = Server::start(&["--timeout", "1"]);
+    let commands: [&[&str]; 6] = [
+        &["SET", "key", "1"],
+        &["GET", "key"],
+        &["PING"],
+        &["CLIENT", "REPLY", "ON"],
+        &["REPLCONF", "listening-port", "1"],
+        &["SUBSCRIBE", "channel"],
+    ];
+    for command in commands {
+        let mut replica = Replica::following(&server);
+        replica.send(command);
+        while replica.read(usize::MAX) > 0 {}
+        assert!(!String::from_utf8_lossy(&replica.stream).contains("+OK"), "{command:?}");
+    }
     let mut replica = Replica::following(&server);
-    replica.send(&["SET", "key", "1"]);
-    replica.send(&["PSYNC", "?", "-1"]);
+    for command in [&["PSYNC", "?", "-1"][..], &["MONITOR"], &["REPLCONF", "ACK", "0"]] {
+        replica.send(command);
+    }
     let mut client = server.client();
     online(&mut client, 1);
     client.run("SET other 1");
@@ -119,4 +134,13 @@ fn who_follows_is_answered_nothing_and_may_not_look_at_the_data() {
     replica.read_to(end.parse().unwrap());
     assert_eq!(client.run("GET key"), "(nil)");
     assert!(replica.stream.ends_with(b"*3\r\n$3\r\nSET\r\n$5\r\nother\r\n$1\r\n1\r\n"));
+}
+
+#[test]
+fn the_id_of_a_history_may_come_in_capitals() {
+    let server = Server::start(&[]);
+    let mut replica = Replica::following(&server);
+    replica.id = replica.id.to_uppercase();
+    replica.reconnect(&server);
+    assert!(replica.psync());
 }

@@ -4,7 +4,7 @@ use crate::fake::Replica;
 use crate::primary::{History, Primary};
 use crate::redis::redis_server;
 use crate::support::random::Random;
-use crate::support::{Directory, Program, Server, eventually, with_more_and_more};
+use crate::support::{Client, Directory, Program, Server, encode, eventually, with_more_and_more};
 use crate::{
     assert_same, dump, end, follow, info, link_is_up, replica_offset, wait_for_link, while_writing,
 };
@@ -154,7 +154,15 @@ fn what_is_not_here_ends_the_replication_with_its_name_and_leaves_the_data_as_it
     let mut client = server.client();
     let transaction: [&[&str]; 3] =
         [&["MULTI"], &["SET", "before", "2"], &["XADD", "stream", "*", "f", "v"]];
-    let cases: [(&[&[&str]], &str); 4] = [
+    let script = "return redis.call('SET', 'before', '2')";
+    let cases: [(&[&[&str]], &str); 8] = [
+        (&[&["EVAL", script, "0"]], "not supported: EVAL"),
+        (&[&["MULTI"], &["SET", "before", "2"], &["EVAL", script, "0"]], "not supported: EVAL"),
+        (
+            &[&["EVALSHA", "e0e1f9fabfc9d4800c877a703b823ac0578ff8db", "0"]],
+            "not supported: EVALSHA",
+        ),
+        (&[&["FUNCTION", "LOAD", "#!lua name=l"]], "not supported: FUNCTION"),
         (&transaction, "not supported: XADD"),
         (&[&["PFADD", "log", "1"]], "not supported: PFADD"),
         (&[&["SELECT", "99"]], "`--databases 16` is too few for SELECT 99"),
@@ -177,6 +185,191 @@ fn what_is_not_here_ends_the_replication_with_its_name_and_leaves_the_data_as_it
         assert_eq!(client.run("SET own 1").split(' ').nth(1), Some("READONLY"));
         server.wait_for_line(&format!("STOPPED: {reason}"));
     }
+}
+
+#[test]
+fn what_changes_no_data_is_passed_over_and_what_no_primary_says_does_no_harm() {
+    let (_, history) = recorded(&[]);
+    let primary = Primary::new(history);
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    let mut guest = primary.invite(&server);
+    guest.send_snapshot(&primary.history);
+    let mut sent = primary.history.begin;
+    let nothing: [&[&str]; 12] = [
+        &["SCRIPT", "LOAD", "return 1"],
+        &["MULTI"],
+        &["SCRIPT", "FLUSH"],
+        &["SCRIPT", "FLUSH", "ASYNC"],
+        &["FUNCTION", "FLUSH"],
+        &["EXEC"],
+        &["REPLCONF"],
+        &["REPLCONF", "GETACK"],
+        &["REPLCONF", "ACK", "1", "ID", "x", "DB"],
+        &["MULTI"],
+        &["SET", "before", "2"],
+        &["DISCARD"],
+    ];
+    for words in nothing {
+        sent += guest.say(words);
+    }
+    sent += guest.say(&["INCR", "n"]);
+    sent += guest.say(&["REPLCONF", "GETACK", "*"]);
+    guest.wait_for(sent);
+    assert_eq!(client.run("MGET before n"), "1) \"1\"\n2) \"6\"");
+    assert!(link_is_up(&server));
+}
+
+/// Of a place that a peer names, the offset must leave room for what follows, and there must be such a database.
+#[test]
+fn a_place_that_cannot_be_is_refused_and_the_next_try_succeeds() {
+    let (other, history) = recorded(&[]);
+    let mut primary = Primary::new(history);
+    let server = Server::start(&[]);
+    let begin = primary.history.begin;
+    for impossible in [u64::MAX, i64::MAX as u64, 1 << 63] {
+        primary.history.begin = impossible;
+        drop(primary.invite(&server));
+        let mut client = server.client();
+        eventually("it is refused", || {
+            info(&mut client, "replication", "master_sync_in_progress") == "0"
+                && info(&mut client, "replication", "master_link_down_reason")
+                    .ends_with(&impossible.to_string())
+        });
+    }
+    primary.history.begin = begin;
+    let mut guest = primary.welcome();
+    guest.send_snapshot(&primary.history);
+    guest.send_stream(&primary.history, usize::MAX);
+    guest.wait_for(primary.history.end());
+    assert_same(&dump(&server), &dump(&other));
+
+    for (db, from) in [("3", Some(begin)), ("99", None), ("-1", None)] {
+        let directory = Directory::new();
+        let offset = begin.to_string();
+        let record = ["REPLCONF", "ACK", &offset, "ID", &primary.history.id, "DB", db];
+        std::fs::write(directory.0.join("appendonly.aof"), encode(&record)).unwrap();
+        let server = Server::start_in(directory, Program::Ours, &[]);
+        assert_eq!(primary.invite(&server).from, from, "{db}");
+    }
+}
+
+#[test]
+fn a_snapshot_that_is_damaged_on_the_way_is_asked_for_again() {
+    let (other, history) = recorded(&[]);
+    let mut primary = Primary::new(history);
+    let server = Server::start(&[]);
+    server.client().run("SET own 1");
+    let whole = primary.history.snapshot.clone();
+    let changed = |at: usize, to: u8| {
+        let mut bytes = whole.clone();
+        bytes[at] = to;
+        bytes
+    };
+    let last = whole.len() - 1;
+    let value = whole.windows(6).position(|bytes| bytes == b"before").unwrap();
+    let damaged = [
+        changed(last, !whole[last]),
+        changed(value, b'X'),
+        // A type that nobody has, and no snapshot at all.
+        changed(value - 2, 99),
+        changed(0, b'X'),
+        whole[..last - 3].to_vec(),
+        [&whole[..], b"more"].concat(),
+    ];
+    primary.invite(&server);
+    for (number, snapshot) in damaged.iter().enumerate() {
+        primary.tells_length = number % 2 == 1 || snapshot.len() != whole.len();
+        // It comes by itself.
+        let mut guest = primary.welcome();
+        let wire = guest.wire(snapshot);
+        guest.send(&wire);
+    }
+    let mut guest = primary.welcome();
+    guest.send_snapshot(&primary.history);
+    guest.send_stream(&primary.history, usize::MAX);
+    guest.wait_for(primary.history.end());
+    assert_same(&dump(&server), &dump(&other));
+    // What would come again is not asked for again.
+    let mut guest = primary.invite(&server);
+    if guest.from.is_some() {
+        server.client().run("REPLICAOF NO ONE");
+        server.client().run("SET own 1");
+        guest = primary.invite(&server);
+    }
+    let wire = guest.wire(&changed(value - 2, 15));
+    guest.send(&wire);
+    server.wait_for_line("STOPPED: the snapshot cannot be read");
+    server.wait_for_line("it is a stream (type 15)");
+}
+
+/// As a redis-server does, where REDIS_SERVER names one.
+#[test]
+fn role_and_info_say_how_far_it_is_from_the_answer_to_psync_on() {
+    let (_, history) = recorded(&[]);
+    let primary = Primary::new(history);
+    let mut programs = vec![Program::Ours];
+    programs.extend(redis_server());
+    for program in programs {
+        let server = Server::start_in(Directory::new(), program, &[]);
+        let mut client = server.client();
+        let role = |client: &mut Client| {
+            let lines = client.run("ROLE").replace("\"", "");
+            let of = |begin: &str| {
+                let line = lines.lines().find_map(|line| line.strip_prefix(begin));
+                line.unwrap_or_else(|| panic!("{lines}")).to_string()
+            };
+            (of("4) "), of("5) (integer) "))
+        };
+        let sync = ["total_bytes", "read_bytes", "left_bytes", "perc"];
+        let mut says = |fields: [&str; 4]| {
+            assert_eq!(role(&mut client), ("sync".into(), "-1".into()));
+            let mut field = |name: &str| info(&mut client, "replication", name);
+            eventually("it says so", || {
+                sync.map(|name| field(&format!("master_sync_{name}"))) == fields
+            });
+            assert_eq!(field("master_sync_in_progress"), "1");
+            assert_eq!(field("master_link_status"), "down");
+            assert_eq!(field("master_link_down_since_seconds"), "-1");
+        };
+        let mut guest = primary.invite(&server);
+        eventually("it has read the answer", || {
+            role(&mut server.client()) == ("sync".into(), "-1".into())
+        });
+        says(["-1", "0", "-1", "-0.00"]);
+        let wire = guest.wire(b"REDIS");
+        guest.send(&wire[..wire.len() - 40]);
+        says(["0", "5", "-5", "0.00"]);
+        drop(guest);
+        let mut guest = primary.welcome();
+        guest.send_snapshot(&primary.history);
+        let mut client = server.client();
+        assert_eq!(role(&mut client), ("connected".into(), primary.history.begin.to_string()));
+        drop(guest);
+        wait_for_link(&server, "down");
+        assert_eq!(role(&mut client).1, "-1");
+        let since = info(&mut client, "replication", "master_link_down_since_seconds");
+        assert!(since.parse::<u64>().is_ok(), "{since}");
+    }
+}
+
+#[test]
+fn client_pause_stops_what_the_primary_writes_and_the_link_lives_on() {
+    let (_, history) = recorded(&[]);
+    let primary = Primary::new(history);
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    let mut guest = primary.invite(&server);
+    guest.send_snapshot(&primary.history);
+    assert_eq!(client.run("CLIENT PAUSE 1000000 WRITE"), "OK");
+    let begin = primary.history.begin;
+    let sent = begin + guest.say(&["INCR", "n"]);
+    // It says so once a second.
+    (0..3).for_each(|_| guest.wait_for(begin));
+    assert_eq!(client.run("GET n"), "\"5\"");
+    assert_eq!(client.run("CLIENT UNPAUSE"), "OK");
+    guest.wait_for(sent);
+    assert_eq!(client.run("GET n"), "\"6\"");
 }
 
 #[test]

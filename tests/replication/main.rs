@@ -5,6 +5,7 @@
 //! |-----------|----------------------------------------------------------------------------------|
 //! | `stream`  | a replica made here (`fake`), which keeps what it was sent: slow, torn, silent   |
 //! | `asking`  | the same, and what WAIT, INFO, ROLE, CLIENT and NOREPLICAS say of it              |
+//! | `ending`  | the same, while SHUTDOWN waits for it; and clients that wait when we become one       |
 //! | `redis`   | the redis-server that REDIS_SERVER names, and what it holds in the end            |
 //! | `faults`  | servers behind a `proxy`, which is slow or breaks; they are stopped and killed       |
 //! | `promoted` | we were a replica, and are promoted: who goes on with us                         |
@@ -16,6 +17,7 @@
 #![allow(clippy::print_stderr)]
 
 mod asking;
+mod ending;
 mod fake;
 mod faults;
 mod following;

@@ -78,7 +78,7 @@ impl History {
         offset: u64,
         end: Position,
     ) -> Option<(Vec<u8>, Position, Name)> {
-        let name = self.names.iter().find(|name| name.id.as_bytes() == id)?;
+        let name = self.names.iter().find(|name| name.id.as_bytes().eq_ignore_ascii_case(id))?;
         let Counting { from, offset: first } = name.counting;
         let position = name.counting.position_of(offset).max(from);
         if position > end.min(name.to) {

@@ -13,15 +13,20 @@ use crate::types::Entry;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-/// Writes the keyspace to a new file, and fsyncs it.
-pub fn write(path: &Path, keyspace: &Keyspace, config: &Config) -> io::Result<()> {
+/// Writes the keyspace to a new file, and fsyncs it. `progress` is told how many keys are written.
+pub fn write(
+    path: &Path,
+    keyspace: &Keyspace,
+    config: &Config,
+    progress: &mut dyn FnMut(u64),
+) -> io::Result<()> {
     match config.aof_use_rdb_preamble.get() {
-        true => write_snapshot(path, keyspace, How::of(config, true), &mut |_| {}),
-        false => write_commands(path, keyspace, config.aof_checksum.get()),
+        true => write_snapshot(path, keyspace, How::of(config, true), progress),
+        false => write_commands(path, keyspace, config.aof_checksum.get(), progress),
     }
 }
 
-/// Writes the keyspace to a new file as a snapshot, and fsyncs it. `progress` is told how many keys are written.
+/// The same, as a snapshot.
 pub fn write_snapshot(
     path: &Path,
     keyspace: &Keyspace,
@@ -33,11 +38,16 @@ pub fn write_snapshot(
     out.file.sync_all()
 }
 
-fn write_commands(path: &Path, keyspace: &Keyspace, annotate: bool) -> io::Result<()> {
+fn write_commands(
+    path: &Path,
+    keyspace: &Keyspace,
+    annotate: bool,
+    progress: &mut dyn FnMut(u64),
+) -> io::Result<()> {
     let mut out = BufWriter::with_capacity(256 * 1024, Synced::new(path)?);
     let when = |when| if annotate { when } else { Annotate::Never };
     let mut bytes = Vec::new();
-    let mut open = Stretch::default();
+    let (mut open, mut count) = (Stretch::default(), 0);
     for db in 0..keyspace.databases() {
         for (index, entry) in keyspace.entries(db).enumerate() {
             bytes.clear();
@@ -48,6 +58,8 @@ fn write_commands(path: &Path, keyspace: &Keyspace, annotate: bool) -> io::Resul
             write_entry(&mut bytes, entry);
             checksum::cover(&mut open, &mut bytes, 0, when(Annotate::IfMuch));
             out.write_all(&bytes)?;
+            count += 1;
+            progress(count);
         }
     }
     bytes.clear();

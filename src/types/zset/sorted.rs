@@ -49,7 +49,13 @@ pub struct Ordered {
 }
 
 /// Members and their scores as they are gathered, in no order yet.
-pub struct Accumulator(Table<Scored>);
+pub struct Accumulator(pub(in crate::types) Table<Scored>);
+
+impl Scored {
+    pub fn new(member: &[u8], score: f64, heap: &mut Heap) -> Scored {
+        Scored { piece: heap.add(&[member]), score }
+    }
+}
 
 impl Keyed for Scored {
     /// Because the order has the same pieces.
@@ -77,7 +83,7 @@ impl Sorted {
     pub(super) fn of<'a>(members: impl Iterator<Item = Scoring<'a>>, count: usize) -> Sorted {
         let mut scores = Table::with_room(count);
         let ordered = members.map(|(member, score)| {
-            let make = |heap: &mut Heap| Scored { piece: heap.add(&[member]), score };
+            let make = |heap: &mut Heap| Scored::new(member, score, heap);
             let (held, _) = scores.get_or_insert(digest_of(member), member, make);
             Ordered { score, piece: held.entry.piece.clone() }
         });
@@ -116,7 +122,7 @@ impl Sorted {
             };
             let rank = self.rank_of((member, score));
             self.leaving += usize::from(rank < self.leaving);
-            let make = |heap: &mut Heap| Scored { piece: heap.add(&[member]), score };
+            let make = |heap: &mut Heap| Scored::new(member, score, heap);
             let (held, _) = self.scores.get_or_insert(digest, member, make);
             let piece = held.entry.piece.clone();
             self.order.insert(rank, Ordered { score, piece });
@@ -287,7 +293,7 @@ impl Accumulator {
             self.0.look_ahead(keys.map(|key| key.digest));
             for (member, score) in group {
                 member.read_key(|key| {
-                    let make = |heap: &mut Heap| Scored { piece: heap.add(&[&key]), score };
+                    let make = |heap: &mut Heap| Scored::new(&key, score, heap);
                     let (held, is_new) = self.0.get_or_insert(key.digest, &key, make);
                     if !is_new {
                         held.entry.score = join(held.entry.score, score);
