@@ -55,7 +55,7 @@ impl Loading {
 
     /// So many keys the database will have, it is said.
     pub fn expect(&mut self, count: u64) {
-        self.keys.expected = count;
+        self.keys.expect(count);
     }
 
     /// Adds a key. If it is there already, this call or a later one says so, and gives the note.

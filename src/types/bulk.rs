@@ -29,7 +29,7 @@ use crate::key::digest_of;
 pub struct Bulk<E> {
     table: Table<E>,
     /// So many entries there will be in all, it is said.
-    pub expected: u64,
+    expected: u64,
     /// Entries that are in the heap and in no slot yet.
     waiting: Vec<Waiting<E>>,
 }
@@ -61,6 +61,14 @@ impl<E: Keyed> Bulk<E> {
     /// Fills this table, which may have entries.
     pub fn of(table: Table<E>) -> Bulk<E> {
         Bulk { table, expected: 0, waiting: Vec::new() }
+    }
+
+    /// So many entries there will be in all, it is said. It is believed only of an empty table. Otherwise a file that
+    /// says it again after every few entries would move all that are there each time.
+    pub fn expect(&mut self, count: u64) {
+        if self.table.len() + self.waiting.len() == 0 {
+            self.expected = count;
+        }
     }
 
     fn expecting(count: u64) -> Bulk<E> {
@@ -173,7 +181,7 @@ mod tests {
         for expected in [0, 1, 5_000, 20_000, 20_001, u64::MAX] {
             for count in [0, 1, 63, 64, 65, 20_000] {
                 let mut bulk = Bulk::of(Table::new());
-                bulk.expected = expected;
+                bulk.expect(expected);
                 for name in 0..count {
                     add(&mut bulk, name).unwrap();
                     let len = bulk.table.len();
@@ -195,11 +203,22 @@ mod tests {
         }
     }
 
+    /// A file may name its database again after every few keys, and claim each time that many more come.
+    #[test]
+    fn nothing_is_believed_of_a_table_that_has_entries() {
+        let mut bulk = Bulk::of(Table::new());
+        (0..5_000).for_each(|name| add(&mut bulk, name).unwrap());
+        let mut bulk = Bulk::of(bulk.end().unwrap());
+        bulk.expect(u64::MAX);
+        (5_000..5_064).for_each(|name| add(&mut bulk, name).unwrap());
+        assert!(bulk.table.room() < 6_000, "{}", bulk.table.room());
+    }
+
     #[test]
     fn what_is_there_twice_is_told_with_its_note() {
         for between in [0, 100, 5_000] {
             let mut bulk = Bulk::of(Table::new());
-            bulk.expected = 3_000;
+            bulk.expect(3_000);
             add(&mut bulk, 0).unwrap();
             (1..between).for_each(|name| add(&mut bulk, name).unwrap());
             let told = add(&mut bulk, 0).and_then(|()| bulk.end().map(drop)).unwrap_err();
