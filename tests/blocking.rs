@@ -327,6 +327,33 @@ fn a_subscriber_that_waits_is_sent_messages_and_its_answer() {
     assert_eq!(client.run("PING"), "PONG");
 }
 
+/// The second message is left to the courier, because the round of the first one has taken a while.
+#[test]
+fn a_message_that_was_published_before_the_push_comes_before_the_answer() {
+    let server = Server::start(&[]);
+    let mut asking = server.client();
+    let mut crowd: Vec<Client> = (0..100).map(|_| server.client()).collect();
+    crowd.iter_mut().for_each(|client| _ = client.run("SUBSCRIBE c"));
+    let mut client = server.client();
+    client.run("HELLO 3");
+    client.run("SUBSCRIBE c");
+    // Alone, and with a command behind it: then its own thread sends the answer.
+    for waits in [&b"BLPOP k 0\r\n"[..], b"BLPOP k 0\r\nPING\r\n"].repeat(10) {
+        client.raw(waits);
+        eventually("it waits", || count_blocked(&mut asking) == 1);
+        asking.run("PUBLISH c first");
+        asking.raw(b"PUBLISH c second\r\nRPUSH k element\r\n");
+        for expected in ["first", "second", "element"] {
+            let read = client.read().to_string();
+            assert!(read.contains(expected), "{read} instead of {expected}");
+        }
+        if waits.ends_with(b"PING\r\n") {
+            assert_eq!(client.read().text(), b"PONG");
+        }
+        (0..2).for_each(|_| _ = asking.read());
+    }
+}
+
 #[test]
 fn a_client_that_waits_is_not_ended_for_being_idle() {
     let server = Server::start(&[]);

@@ -49,6 +49,8 @@ impl Session<'_> {
             // Also without a reply: messages may be held, and a client that does not read must not go on
             // asking.
             self.reader.get_mut().wait_for_room(&outbox, limit)?;
+            // What was published before the replies were made comes before them, also if their client has waited since.
+            self.server.hub.send_what_waits();
             // Piece by piece. Otherwise long replies would lie in memory twice, and large values, which are
             // shared with the keyspace, once more.
             outbox.hold();

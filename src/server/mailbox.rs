@@ -137,6 +137,8 @@ impl Mailbox {
         let mut state = self.state.lock().unwrap();
         let (new, sent) = match std::mem::take(&mut *state) {
             State::Away(Some(outbox)) => {
+                // What was published before the answer comes before it.
+                server.hub.send_what_waits();
                 outbox.hold();
                 reply.out.pieces().for_each(|piece| outbox.push_part(piece));
                 outbox.end_reply();
