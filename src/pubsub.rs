@@ -294,7 +294,9 @@ impl Hub {
                 );
                 self.send_what_waits();
             }
-            self.is_woken.store(false, Ordering::Release);
+            // A swap, because after a store the look below might miss the parcels of a thread that has just found this
+            // true and woken nobody.
+            self.is_woken.swap(false, Ordering::AcqRel);
             // Whoever has left something before has not woken it.
             if !self.has_ready() {
                 std::thread::park();
