@@ -17,7 +17,6 @@ pub fn start(server: &Arc<Server>, store: &Arc<Store>) -> Result<(), String> {
         let (server, store) = (server.clone(), store.clone());
         spawn(name, move || work(&server, &store)).map(drop)
     };
-    start("courier", |server, _| server.hub.send_for_ever())?;
     start("sync", |server, _| server.aof.sync_every_second())?;
     start("expire", |server, store| expire::expire_for_ever(server, store))?;
     start("maxmemory", |server, store| evict::evict_for_ever(server, store))?;

@@ -144,9 +144,11 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
     let (server, to_be_freed) = Server::new(config, port, handler::TABLE.rows.len());
     let server = Arc::new(server);
     let store = Arc::new(Store::new(Keyspace::new(server.config.databases.get())));
-    let (freeing, evicting) = (server.clone(), server.clone());
+    // These work for clients that are there while the log loads.
+    let (freeing, evicting, sending) = (server.clone(), server.clone(), server.clone());
     spawn("lazyfree", move || freeing.free_for_ever(to_be_freed))?;
     spawn("evict", move || evicting.evict_for_ever())?;
+    spawn("courier", move || sending.hub.send_for_ever())?;
     // From the first client on we are a replica, if the configuration says so.
     server.primary.set(server.config.primary()?);
     server.aof.status.loading.store(true, Ordering::Relaxed);
