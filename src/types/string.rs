@@ -67,7 +67,11 @@ impl<'a> Str<'a> {
                 bytes.extend(number);
                 Form::Small(Kind::Int, bytes)
             }
-            _ if bytes.len() > LARGE => Form::Large(blob(std::mem::take(bytes)).into()),
+            _ if bytes.len() > LARGE => {
+                // It has grown with the bytes that came, or was made for others.
+                bytes.shrink_to_fit();
+                Form::Large(blob(std::mem::take(bytes)).into())
+            }
             _ => Form::Small(kind_of(bytes), bytes),
         }
     }
@@ -338,6 +342,16 @@ mod tests {
         assert_eq!(patch(LIMITS.string, b"x"), Err(Error::StringTooLong));
         assert_eq!(entry.look().read::<Str>().unwrap()[..6], *b"34\0\0ab");
         assert_eq!(entry.look().value().encoding(), "raw");
+    }
+
+    #[test]
+    fn a_large_string_that_has_come_whole_keeps_no_more_than_its_bytes() {
+        let mut bytes = Vec::with_capacity(10 * LARGE);
+        bytes.resize(LARGE + 1, b'x');
+        let Form::Large(LargeValue::String(string)) = Str::whole(&mut bytes) else {
+            panic!("it is large");
+        };
+        assert_eq!((string.len(), string.capacity()), (LARGE + 1, LARGE + 1));
     }
 
     #[test]
