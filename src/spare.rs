@@ -40,10 +40,13 @@ pub struct Spare {
     old: usize,
 }
 
-/// Makes room for `more` bytes in `buffer`, in another one if it has too little.
+/// Makes room for `more` bytes in `buffer`, in another one if it has too little. That one is not much larger than what is
+/// needed, because the borrower is charged for all of it.
 pub fn lend(buffer: &mut Vec<u8>, more: usize) {
-    if buffer.len().saturating_add(more) > buffer.capacity() && buffer.capacity() < BUFFER {
-        let free = BUFFERS.lock().unwrap().take(|_| true);
+    let needed = buffer.len().saturating_add(more);
+    if needed > buffer.capacity() && buffer.capacity() < BUFFER {
+        let most = needed.max(BUFFER).saturating_mul(4);
+        let free = BUFFERS.lock().unwrap().take(|free| free.capacity() <= most);
         let mut larger = free.unwrap_or_else(|| Vec::with_capacity(BUFFER));
         larger.extend_from_slice(buffer);
         *buffer = larger;
@@ -143,5 +146,13 @@ mod tests {
         let mut another = Vec::new();
         lend(&mut another, BUFFER);
         assert!(another.is_empty() && another.capacity() >= BUFFER);
+    }
+
+    #[test]
+    fn whoever_needs_little_is_not_charged_for_what_somebody_else_needed() {
+        give_back(Vec::with_capacity(8 << 20));
+        let mut buffer = Vec::new();
+        lend(&mut buffer, 20_000);
+        assert!(buffer.capacity() <= 4 * BUFFER, "{}", buffer.capacity());
     }
 }
