@@ -10,6 +10,7 @@ use crate::store::load::Loading;
 use crate::store::{Keyspace, Origin};
 use crate::types::{Limits, NodeLimits, Packed, Remember, Twice, Usage};
 use std::io::BufRead;
+use std::slice::EscapeAscii;
 
 /// What was found beside the keys.
 #[derive(Default)]
@@ -132,7 +133,7 @@ impl Reading<'_> {
         let is_past = deadline.zip(self.now).is_some_and(|(deadline, now)| deadline < now);
         let value = self.values.read(&mut self.source, form, self.limits);
         match value.map_err(|error| error.of_key(db, &key, start))? {
-            None => self.found.warn(format!("the key '{}' is empty", key.escape_ascii())),
+            None => self.found.warn(format!("the key '{}' is empty", shown(&key))),
             Some(_) if is_past => self.found.expired += 1,
             Some(value) => {
                 self.found.keys += 1;
@@ -195,10 +196,15 @@ impl Found {
 impl Error {
     /// Says in which key it is.
     fn of_key(self, db: usize, name: &[u8], start: u64) -> Error {
-        let (reason, name) = (self.reason, name.escape_ascii());
+        let (reason, name) = (self.reason, shown(name));
         let reason = format!("{reason} (database {db}, key '{name}', which begins at {start})");
         Error { reason, ..self }
     }
+}
+
+/// The begin of a name, because it may be very long.
+fn shown(name: &[u8]) -> EscapeAscii<'_> {
+    name[..name.len().min(128)].escape_ascii()
 }
 
 fn of_twice(db: usize, Twice { key, note: start }: Twice) -> Error {

@@ -305,6 +305,17 @@ fn what_cannot_be_read_is_refused_with_its_key_its_type_and_its_place() {
     }
 }
 
+#[test]
+fn of_a_long_name_only_the_begin_is_told() {
+    let name = [b'x'; 1000];
+    let empty = [b"\x02\x43\xe8", &name[..], b"\0"].concat();
+    let (_, found) = read_back(&with("REDIS0011", &empty)).unwrap();
+    assert_eq!(found.warnings, [format!("the key '{}' is empty", "x".repeat(128))]);
+    let damaged = [b"\x0f\x43\xe8", &name[..]].concat();
+    let error = read_back(&with("REDIS0011", &damaged)).map(drop).unwrap_err();
+    assert!(error.to_string().len() < 300, "{error}");
+}
+
 /// A generator of numbers by chance that can be begun again (xorshift).
 struct Chance(u64);
 
