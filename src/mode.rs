@@ -22,7 +22,8 @@ use std::sync::Mutex;
 /// See the chapter.
 #[derive(Default)]
 pub struct Mode {
-    /// Whether they do not until [`Mode::wait_again`]. Else they do, but for a moment under this lock.
+    /// Whether they do not until [`Mode::wait_again`]. Else they do, but for a moment under this lock. The longest such
+    /// moment is that of a thread that spins for input (serve/inbound.rs).
     is_left: Mutex<bool>,
 }
 

@@ -179,8 +179,9 @@ impl Outbox {
         self.client.is_ended()
     }
 
-    /// Sends messages without waiting: what the socket does not take at once is queued. The caller holds no lock for
-    /// which others wait with the keyspace in their hands, because this takes as long as a write.
+    /// Sends messages without waiting: what the socket does not take at once is queued. But this takes as long as a
+    /// write, and the caller has `Hub.state`. So whoever subscribes waits for a round, and a PUBLISH that comes then waits
+    /// behind him, in an EXEC with the keyspace.
     pub fn send(&self, bytes: &[u8]) {
         let mut queue = self.queue.lock().unwrap();
         let is_idle = queue.len() == 0 && queue.behind_reply.is_none() && !queue.closed;

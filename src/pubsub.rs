@@ -79,7 +79,8 @@ impl Audience {
 /// All subscribers and monitors. Shared by all clients.
 #[derive(Default)]
 pub struct Hub {
-    /// Whoever sends looks at it, and so does PUBLISH. So PUBLISH waits for no sender.
+    /// Whoever sends looks at it, for a whole round, and so does PUBLISH. So PUBLISH waits for no sender, except behind
+    /// somebody who subscribes.
     state: RwLock<State>,
     /// The turn to send, and when the rest after the last round is over.
     sending: Mutex<Option<Instant>>,
@@ -88,7 +89,7 @@ pub struct Hub {
     /// How many subscriptions there have been.
     subscriptions: AtomicU64,
     /// What is to be sent, in its order, each with the position that the log must have reached. Locked apart
-    /// from `state`, so that nobody who has the keyspace waits for a sender.
+    /// from `state`, so that a batch that leaves something here waits for no sender.
     waiting: Mutex<Waiting>,
     /// The position that the log has reached, as far as those know who have something to be sent.
     ready: AtomicU64,

@@ -60,7 +60,7 @@ pub struct Inbound {
     pub was_filled: bool,
     /// Whether others may look into the socket, to learn whether the client's commands are done.
     is_looked_at: bool,
-    /// Whether nobody else has run a batch between the client's last two.
+    /// Whether nobody else has run a batch between the client's last two, nor sends it messages.
     is_alone: bool,
     /// How many of the next waits begin asleep.
     naps: u32,
@@ -137,11 +137,13 @@ impl Inbound {
         Ok(())
     }
 
-    /// A batch of this client begins: finds out whether it is alone.
-    pub fn begin_batch(&mut self) {
-        self.is_alone = self.was_served_last();
+    /// A batch of this client begins: finds out whether it is alone. A client with an outbox is not, because others
+    /// send it messages, and would wait while its thread spins.
+    pub fn begin_batch(&mut self, has_outbox: bool) {
+        let was_served_last = self.was_served_last();
+        self.is_alone = was_served_last && !has_outbox;
         // All threads look at this, so it is written only if it changes.
-        if !self.is_alone {
+        if !was_served_last {
             let last = &self.server.last_served;
             last.store(self.public.id, Ordering::Relaxed);
         }

@@ -75,8 +75,9 @@ impl Session<'_> {
 
     /// Before commands run: their replies come behind the messages that were published before.
     pub(super) fn begin_batch(&mut self) {
-        self.reader.get_mut().begin_batch();
-        if self.client.outbox.is_some() {
+        let has_outbox = self.client.outbox.is_some();
+        self.reader.get_mut().begin_batch(has_outbox);
+        if has_outbox {
             self.server.hub.send_what_waits();
         }
     }
