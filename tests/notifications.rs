@@ -95,6 +95,21 @@ fn an_event_is_heard_when_the_log_holds_it_and_before_its_command_is_answered() 
     }
 }
 
+/// The second message is left to the courier, because the round of the first one has taken a while.
+#[test]
+fn a_message_that_was_published_before_a_shutdown_is_sent() {
+    let server = Server::start(&[]);
+    let mut crowd: Vec<Client> = (0..100).map(|_| server.client()).collect();
+    crowd.iter_mut().for_each(|client| _ = client.run("SUBSCRIBE c"));
+    let mut publisher = server.client();
+    publisher.run("PUBLISH c first");
+    publisher.raw(b"PUBLISH c second\r\nSHUTDOWN NOSAVE\r\n");
+    for client in &mut crowd {
+        assert_eq!(client.read().items()[2].text(), b"first");
+        assert_eq!(client.read().items()[2].text(), b"second");
+    }
+}
+
 #[test]
 fn a_command_with_very_many_events_holds_little_more_than_its_keys() {
     const KEYS: usize = 300_000;

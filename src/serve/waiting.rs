@@ -180,6 +180,8 @@ impl Session<'_> {
                 ));
             }
             _ => {
+                // Their PUBLISH is answered already.
+                self.server.hub.send_what_waits();
                 service::end(&self.server.config);
                 std::process::exit(0);
             }
