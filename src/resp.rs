@@ -53,8 +53,8 @@ pub use words::split_words;
 pub const LARGE: usize = 16 * 1024;
 
 /// No argument and no string is longer than this many bytes, whatever the configuration and the log
-/// say, because the length of a key or of a field's name is kept in 32 bits.
-pub const LONGEST: usize = i32::MAX as usize;
+/// say, because the length of a key, or of a field's name and value together (types/hash.rs), is kept in 32 bits.
+pub const LONGEST: usize = i32::MAX as usize - 15;
 
 /// A header line, or an inline command, longer than this many bytes is an attack or a mistake.
 const MAX_LINE: usize = 64 * 1024;

@@ -17,6 +17,7 @@ use super::table::{self, Held, HeldMut, Keyed, Table};
 use super::{Limits, Packed, Part, Type, Value, rewrite_elements};
 use crate::key::digest_of;
 use crate::notify::Class;
+use crate::resp::LONGEST;
 use std::ops::Range;
 
 /// Bytes that the fields of a packed hash may take, whatever the configuration says (Redis's number): a
@@ -35,6 +36,9 @@ pub enum Hash<'a> {
 pub struct Field {
     piece: Piece,
 }
+
+/// The heap counts a piece's bytes with 32 bits. Each of the two lengths takes five of them at most.
+const _: () = assert!(2 * LONGEST + 10 <= u32::MAX as usize);
 
 impl Field {
     pub fn new(name: &[u8], value: &[u8], heap: &mut Heap) -> Field {
