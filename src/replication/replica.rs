@@ -314,12 +314,12 @@ impl Run<'_> {
             std::thread::sleep(Duration::from_millis(10));
             link.tend()?;
         }
-        let db_before = std::mem::replace(place, Origin { db: applier.client.db, ..origin }).db;
+        *place = Origin { db: applier.client.db, ..origin };
         for failure in applier.failures.drain(..) {
             log::warning(format_args!("{failure}"));
         }
-        // A SELECT that stands alone, which our log does not have, would be missing in front of what we write later.
-        if applier.has_recorded || place.db == db_before {
+        // A SELECT that our log does not have would be missing in front of what we write later.
+        if server.aof.is_in(place.db) {
             let (place, position) = (place.clone(), applier.position);
             server.primary.with_tail(order, |tail| tail.reach(place, position));
         }
@@ -348,8 +348,13 @@ fn place_in_log(server: &Server, store: &Store, order: u64) -> Option<Origin> {
 
 /// The stream goes on at this place, and our log at this position. `ahead`: so much of the stream has come.
 fn goes_on_at(server: &Server, order: u64, place: &Origin, position: Position, ahead: &[u8]) {
-    let most = server.config.repl_backlog_size.get();
-    server.primary.with_tail(order, |tail| tail.go_on(place.clone(), position, ahead, most));
+    let (most, is_in) = (server.config.repl_backlog_size.get(), server.aof.is_in(place.db));
+    server.primary.with_tail(order, |tail| {
+        tail.go_on(place.clone(), position, ahead, most);
+        if !is_in {
+            tail.lose_place();
+        }
+    });
 }
 
 /// How many bytes of what has come were taken from the reader.

@@ -128,6 +128,11 @@ impl Aof {
 }
 
 impl Aof {
+    /// Whether what is logged next applies to this database, or names its own.
+    pub fn is_in(&self, db: usize) -> bool {
+        self.buffer.lock().unwrap().db.is_none_or(|last| last == db)
+    }
+
     /// Where our data is in our own history, if others may know that: a replica that was promoted in our place. None too if
     /// the next record will name its database. The caller holds the keyspace.
     pub fn own_place(&self) -> Option<Origin> {
