@@ -21,9 +21,11 @@ use crate::resp::Reply;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// The wait that there is: the id of the client that has begun it, and when it ends.
 #[derive(Default)]
-pub struct Shutdown(Mutex<Option<(u64, Instant)>>);
+pub struct Shutdown {
+    /// The wait that there is: the id of the client that has begun it, and when it ends.
+    waiting: Mutex<Option<(u64, Instant)>>,
+}
 
 /// What a SHUTDOWN has to do first.
 pub enum Begun {
@@ -41,13 +43,13 @@ const TICK: Duration = Duration::from_millis(100);
 impl Shutdown {
     /// How long it waits yet, at most. None: no SHUTDOWN waits.
     pub fn left(&self) -> Option<Duration> {
-        let (_, end) = (*self.0.lock().unwrap())?;
+        let (_, end) = (*self.waiting.lock().unwrap())?;
         Some(end.saturating_duration_since(Instant::now()))
     }
 
     /// The wait of this client is over. False if ABORT came first.
     pub fn take(&self, client: &Public) -> bool {
-        let mut waiting = self.0.lock().unwrap();
+        let mut waiting = self.waiting.lock().unwrap();
         waiting.take_if(|(id, _)| *id == client.id).is_some()
     }
 }
@@ -56,7 +58,7 @@ impl Server {
     /// Pauses writes, and begins to wait, if that is asked for and replicas are behind. The caller holds the keyspace,
     /// shared or not, so nothing is written after the position that is waited for.
     pub fn begin_shutdown(&self, client: &Public, waits: bool) -> Begun {
-        let mut waiting = self.shutdown.0.lock().unwrap();
+        let mut waiting = self.shutdown.waiting.lock().unwrap();
         if waiting.is_some() {
             self.clients.block(client, Blocked::Shutdown);
             return Begun::Joins;
@@ -84,14 +86,14 @@ impl Server {
 
     /// SHUTDOWN ABORT: the answers to the clients that wait. None if there is nothing to be called off.
     pub fn abort_shutdown(&self) -> Option<Vec<Answer>> {
-        let mut waiting = self.shutdown.0.lock().unwrap();
+        let mut waiting = self.shutdown.waiting.lock().unwrap();
         waiting.take()?;
         Some(self.answer_shutdowns())
     }
 
     /// The process cannot end. Returns the answers to the clients that wait.
     pub fn call_off_shutdown(&self) -> Vec<Answer> {
-        let mut waiting = self.shutdown.0.lock().unwrap();
+        let mut waiting = self.shutdown.waiting.lock().unwrap();
         *waiting = None;
         self.answer_shutdowns()
     }
