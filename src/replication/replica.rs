@@ -208,7 +208,15 @@ impl Run<'_> {
         let mut keyspace = self.read_snapshot(reader)?;
         keyspace.set_origin(origin.clone());
         server.primary.with_tail(order, Tail::forget);
-        let may = || server.primary.is_current(order);
+        // The data stays as it is while there is a pause. One that begins only now delays it as well.
+        while server.pause.is_on() {
+            std::thread::sleep(Duration::from_millis(10));
+            reader.get_mut().tend()?;
+        }
+        let may = || match server.primary.is_current(order) {
+            true => Ok(!server.pause.is_on()),
+            false => Err("it is not wanted any more".into()),
+        };
         let exchange = || server.aof.exchange(self.store, keyspace, &may);
         let exchanged = reader.get_mut().while_waiting(exchange);
         exchanged.map_err(|reason| {

@@ -552,3 +552,22 @@ fn a_redis_server_under_load_is_followed_through_kills_and_breaks_and_we_are_equ
     server.crash();
     assert_same(&dump(&server), &dump(&primary));
 }
+
+#[test]
+fn a_snapshot_waits_for_the_end_of_a_pause() {
+    let (primary, replica) = (Server::start(&[]), Server::start(&[]));
+    primary.client().run("SET key new");
+    let mut client = replica.client();
+    client.run("SET key old");
+    assert_eq!(client.run("CLIENT PAUSE 1000000 WRITE"), "OK");
+    follow(&replica, "127.0.0.1", primary.port);
+    let mut asking = primary.client();
+    let sent = || info(&mut asking, "replication", "slave0").contains("state=online");
+    eventually("it was sent the snapshot", sent);
+    thread::sleep(Duration::from_millis(500));
+    assert_eq!(client.run("GET key"), "\"old\"");
+    assert_eq!(client.run("CLIENT UNPAUSE"), "OK");
+    wait_for_link(&replica, "up");
+    assert_eq!(client.run("GET key"), "\"new\"");
+    assert_eq!(info(&mut asking, "stats", "sync_full"), "1");
+}
