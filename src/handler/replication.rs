@@ -168,7 +168,7 @@ fn replicaof(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), 
     server.config.show_primary(&address);
     client.notices.push(format!("REPLICAOF {address} enabled (user request)"));
     // Whoever waits is told (serve/waiting.rs).
-    client.then = Then::Demote;
+    client.demoted = true;
     reply.ok()
 }
 
