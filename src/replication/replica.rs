@@ -148,7 +148,7 @@ impl Run<'_> {
             ["+CONTINUE", ..] => {
                 let place = self.place.as_mut();
                 let place = place.ok_or(End::Broken("+CONTINUE, and nothing was begun".into()))?;
-                if let Some(id) = words.get(1).filter(|id| id.len() == 40) {
+                if let Some(id) = words.get(1).filter(|id| Origin::is_id(id)) {
                     place.id = (*id).into();
                 }
                 log::notice(format_args!("Successful partial resynchronization with master."));
