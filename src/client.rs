@@ -60,6 +60,8 @@ pub struct Client {
     pub no_touch: bool,
     /// The reply to this command is sent even if CLIENT REPLY says OFF.
     pub must_reply: bool,
+    /// REPLICAOF has come: clients that wait for a key are to be told. It is no [`Then`], because an EXEC may leave one too.
+    pub demoted: bool,
     /// What happens after the replies so far have left.
     pub then: Then,
 }
@@ -140,8 +142,6 @@ pub enum Then {
     },
     /// Wait for a key (serve/blocked.rs).
     Block(Arc<Waiter>),
-    /// REPLICAOF has come. Tell the clients that wait for a key.
-    Demote,
     /// The last command was postponed. When the pause is over, call it again (serve/paused.rs).
     Pause {
         writes: bool,
@@ -232,6 +232,7 @@ impl Client {
             replies: Replies::On,
             no_touch: false,
             must_reply: false,
+            demoted: false,
             then: Then::GoOn,
             public: Arc::new(public),
         }

@@ -150,8 +150,8 @@ pub enum Flag {
     /// It counts or lists other clients, or its client waits in a queue with others. So what they have sent before
     /// is done first (server/order.rs).
     ComesAfterOthers,
-    /// The lock is given back before it runs, because CONFIG SET may switch the log, and PUBLISH may wait
-    /// for other clients. Inside EXEC the lock is kept.
+    /// The lock is given back before it runs, because CONFIG SET may switch the log, REPLICAOF may wait for its file,
+    /// and PUBLISH for other clients. Inside EXEC the lock is kept.
     GivesLockBack,
     /// DEBUG: its handler answers for unknown subcommands too.
     TakesUnknown,

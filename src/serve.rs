@@ -207,6 +207,9 @@ impl Session<'_> {
     /// replies themselves, before they wait.) SHUTDOWN ends the process before anything is sent, as in Redis. The
     /// process goes on only if the log could not be saved, or a script is busy.
     fn follow_up(&mut self) -> io::Result<bool> {
+        if std::mem::take(&mut self.client.demoted) {
+            self.demote();
+        }
         match std::mem::take(&mut self.client.then) {
             Then::GoOn => self.flush()?,
             Then::Close => {
@@ -226,7 +229,6 @@ impl Session<'_> {
             // WAIT: serve/waiting.rs. PSYNC: serve/following.rs.
             Then::Wait(wait) => self.wait(wait)?,
             Then::Follow(request) => self.follow(request)?,
-            Then::Demote => self.demote()?,
             // CLIENT PAUSE: serve/paused.rs. The last command has not run.
             Then::Pause { writes } => {
                 self.ran -= 1;

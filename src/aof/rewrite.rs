@@ -53,6 +53,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
 
 /// Why a rewrite ends early.
 const OFF: &str = "the log was switched off";
@@ -186,17 +188,23 @@ impl Aof {
     }
 
     /// Puts other data in the place of the store's, in memory and in the log: in both or, if this fails, in neither.
-    /// `may` is asked under the exclusive lock.
+    /// `may` is asked under the exclusive lock: while it is false, it is asked again, and an error says why not at all.
     pub fn exchange(
         &self,
         store: &Store,
         other: Keyspace,
-        may: &dyn Fn() -> bool,
+        may: &dyn Fn() -> Result<bool, String>,
     ) -> Result<(), String> {
         let _alone = self.rewriter.alone.lock().unwrap();
-        let lock_if_wanted = || {
-            let keyspace = store.write_when_free();
-            may().then_some(keyspace).ok_or("it is not wanted any more")
+        let lock_if_wanted = || -> Result<_, String> {
+            loop {
+                let keyspace = store.write_when_free();
+                if may()? {
+                    return Ok(keyspace);
+                }
+                drop(keyspace);
+                thread::sleep(Duration::from_millis(10));
+            }
         };
         let Some((old, lock)) = self.in_use() else {
             lock_if_wanted()?.take_over(other);

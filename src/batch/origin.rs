@@ -4,15 +4,14 @@ use super::{Batch, Guard};
 use crate::store::Origin;
 
 impl Batch<'_> {
-    /// Ends a unit of the primary, which leads to this place. Returns whether it has changed anything.
-    pub fn end_unit_at(&mut self, origin: Origin) -> bool {
+    /// Ends a unit of the primary, which leads to this place.
+    pub fn end_unit_at(&mut self, origin: Origin) {
         // If it has changed nothing, it may come again after a kill, and do no harm.
         origin.with_record(|words| self.records.push_behind(origin.db, words));
         self.end_unit(0..0);
         if let Guard::Exclusive(keyspace) = &mut self.guard {
             keyspace.set_origin(origin);
         }
-        self.has_recorded
     }
 
     /// The data, which a log fills, is at this place.

@@ -42,8 +42,7 @@ pub struct Applier<'a> {
     arrived: Vec<Arrived>,
     /// For the operator: what has failed.
     pub failures: Vec<String>,
-    /// Whether the last unit has left anything in our log, and where that ends.
-    pub has_recorded: bool,
+    /// Where our log ends behind the last unit.
     pub position: Position,
 }
 
@@ -57,7 +56,6 @@ impl<'a> Applier<'a> {
             reply: Reply::new(),
             arrived: Vec::new(),
             failures: Vec::new(),
-            has_recorded: false,
             position: 0,
         };
         applier.client.db = db;
@@ -99,7 +97,7 @@ impl<'a> Applier<'a> {
         }
         client.in_exec = false;
         origin.db = client.db;
-        self.has_recorded = self.caller.batch.end_unit_at(origin);
+        self.caller.batch.end_unit_at(origin);
         self.caller.finish(client, &mut self.reply);
         self.position = self.caller.batch.position;
         self.arrived = arrived;

@@ -24,8 +24,8 @@ pub const COMMANDS: &[Command] = &[
     command("sync",     1,  Run::Client(sync),     NO_KEY, "1.0.0", "", "Internal command used for replication").with(&[Flag::NoScript, Flag::Admin, Flag::NoMulti, Flag::NotLoading]),
     command("psync",    -3, Run::Client(psync),    NO_KEY, "2.8.0", "replicationid offset", "Internal command used for replication").with(&[Flag::NoScript, Flag::Admin, Flag::NoMulti, Flag::NotLoading]),
     command("replconf", -1, Run::Client(replconf), NO_KEY, "3.0.0", "", "An internal command for configuring the replication stream").with(&[Flag::NoScript, Flag::Admin, Flag::AllowBusy, Flag::InLog]),
-    command("replicaof", 3, Run::Client(replicaof), NO_KEY, "5.0.0", "host port", "Make the server a replica of another instance, or promote it as master.").with(&[Flag::NoScript, Flag::Admin, Flag::NotLoading, Flag::Stale]),
-    command("slaveof",  3,  Run::Client(replicaof), NO_KEY, "1.0.0", "host port", "Make the server a replica of another instance, or promote it as master.").with(&[Flag::NoScript, Flag::Admin, Flag::NotLoading, Flag::Stale]),
+    command("replicaof", 3, Run::Client(replicaof), NO_KEY, "5.0.0", "host port", "Make the server a replica of another instance, or promote it as master.").with(&[Flag::NoScript, Flag::Admin, Flag::NotLoading, Flag::Stale, Flag::GivesLockBack]),
+    command("slaveof",  3,  Run::Client(replicaof), NO_KEY, "1.0.0", "host port", "Make the server a replica of another instance, or promote it as master.").with(&[Flag::NoScript, Flag::Admin, Flag::NotLoading, Flag::Stale, Flag::GivesLockBack]),
     command("role",     1,  Run::Client(role),     NO_KEY, "2.8.12", "", "Return the role of the instance in the context of replication").with(&[Flag::NoScript]),
 ];
 
@@ -168,7 +168,7 @@ fn replicaof(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), 
     server.config.show_primary(&address);
     client.notices.push(format!("REPLICAOF {address} enabled (user request)"));
     // Whoever waits is told (serve/waiting.rs).
-    client.then = Then::Demote;
+    client.demoted = true;
     reply.ok()
 }
 

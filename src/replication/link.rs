@@ -104,13 +104,15 @@ impl Link<'_> {
     pub fn while_waiting<R>(&mut self, work: impl FnOnce() -> R) -> R {
         let (is_done, done) = mpsc::channel::<()>();
         thread::scope(|scope| {
-            scope.spawn(move || {
+            let tell = move || {
                 while done.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
                     if self.tend().is_err() {
                         return;
                     }
                 }
-            });
+            };
+            // If the system has no thread left, the primary hears nothing meanwhile.
+            let _ = thread::Builder::new().stack_size(crate::STACK).spawn_scoped(scope, tell);
             let result = work();
             drop(is_done);
             result

@@ -148,7 +148,7 @@ impl Run<'_> {
             ["+CONTINUE", ..] => {
                 let place = self.place.as_mut();
                 let place = place.ok_or(End::Broken("+CONTINUE, and nothing was begun".into()))?;
-                if let Some(id) = words.get(1).filter(|id| id.len() == 40) {
+                if let Some(id) = words.get(1).filter(|id| Origin::is_id(id)) {
                     place.id = (*id).into();
                 }
                 log::notice(format_args!("Successful partial resynchronization with master."));
@@ -208,7 +208,15 @@ impl Run<'_> {
         let mut keyspace = self.read_snapshot(reader)?;
         keyspace.set_origin(origin.clone());
         server.primary.with_tail(order, Tail::forget);
-        let may = || server.primary.is_current(order);
+        // The data stays as it is while there is a pause. One that begins only now delays it as well.
+        while server.pause.is_on() {
+            std::thread::sleep(Duration::from_millis(10));
+            reader.get_mut().tend()?;
+        }
+        let may = || match server.primary.is_current(order) {
+            true => Ok(!server.pause.is_on()),
+            false => Err("it is not wanted any more".into()),
+        };
         let exchange = || server.aof.exchange(self.store, keyspace, &may);
         let exchanged = reader.get_mut().while_waiting(exchange);
         exchanged.map_err(|reason| {
@@ -314,12 +322,12 @@ impl Run<'_> {
             std::thread::sleep(Duration::from_millis(10));
             link.tend()?;
         }
-        let db_before = std::mem::replace(place, Origin { db: applier.client.db, ..origin }).db;
+        *place = Origin { db: applier.client.db, ..origin };
         for failure in applier.failures.drain(..) {
             log::warning(format_args!("{failure}"));
         }
-        // A SELECT that stands alone, which our log does not have, would be missing in front of what we write later.
-        if applier.has_recorded || place.db == db_before {
+        // A SELECT that our log does not have would be missing in front of what we write later.
+        if server.aof.is_in(place.db) {
             let (place, position) = (place.clone(), applier.position);
             server.primary.with_tail(order, |tail| tail.reach(place, position));
         }
@@ -348,8 +356,13 @@ fn place_in_log(server: &Server, store: &Store, order: u64) -> Option<Origin> {
 
 /// The stream goes on at this place, and our log at this position. `ahead`: so much of the stream has come.
 fn goes_on_at(server: &Server, order: u64, place: &Origin, position: Position, ahead: &[u8]) {
-    let most = server.config.repl_backlog_size.get();
-    server.primary.with_tail(order, |tail| tail.go_on(place.clone(), position, ahead, most));
+    let (most, is_in) = (server.config.repl_backlog_size.get(), server.aof.is_in(place.db));
+    server.primary.with_tail(order, |tail| {
+        tail.go_on(place.clone(), position, ahead, most);
+        if !is_in {
+            tail.lose_place();
+        }
+    });
 }
 
 /// How many bytes of what has come were taken from the reader.

@@ -94,10 +94,9 @@ impl Session<'_> {
     /// We are a replica from now on, and only the primary makes keys here. Whoever waits for a key is told, and then our
     /// own client is answered. Whoever is in WAIT notices it by itself. A BLPOP that has not joined a queue yet is
     /// refused when it has its lock.
-    pub(super) fn demote(&mut self) -> io::Result<()> {
+    pub(super) fn demote(&mut self) {
         self.caller.batch.unblock_all(&mut self.client, &Error::Demoted);
         self.caller.finish(&mut self.client, &mut self.reply);
-        self.flush()
     }
 
     /// Waits until something `comes_within` a tick, or the deadline is over, or the client has left, or we are a

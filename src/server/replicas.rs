@@ -306,9 +306,12 @@ impl Server {
         backlog.forget_before(needed.min().map_or(kept, |needed| needed.min(kept)));
         if replicas.is_empty() {
             let ttl = config.repl_backlog_ttl.get() as u64;
-            // A replica may be promoted at any time.
-            if ttl > 0 && seconds > ttl && !self.primary.is_set() {
-                backlog.forget_all();
+            if ttl > 0 && seconds > ttl {
+                match self.primary.is_set() {
+                    // It may be promoted at any time. Then what comes later is needed.
+                    true => backlog.forget_before(self.aof.sendable()),
+                    false => backlog.forget_all(),
+                }
             }
             return;
         }

@@ -49,6 +49,11 @@ impl Tail {
         self.reached = Some((origin, position));
     }
 
+    /// Nobody can go on from where the data is.
+    pub fn lose_place(&mut self) {
+        self.reached = None;
+    }
+
     /// The data is no longer that of the history.
     pub fn forget(&mut self) {
         *self = Tail::default();

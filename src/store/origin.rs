@@ -33,10 +33,14 @@ const MOST_OFFSET: u64 = 1 << 62;
 impl Origin {
     /// A place that somebody else has named. None if there can be no such place. (The id is shown by INFO.)
     pub fn named(id: &[u8], offset: &[u8], db: usize) -> Option<Origin> {
-        let is_id = id.len() == 40 && id.iter().all(u8::is_ascii_graphic);
-        let id = std::str::from_utf8(id).ok().filter(|_| is_id)?.into();
+        let id = std::str::from_utf8(id).ok().filter(|id| Origin::is_id(id))?.into();
         let offset = u64::try_from(parse_integer(offset)?).ok().filter(|at| *at <= MOST_OFFSET)?;
         Some(Origin { id, offset, db })
+    }
+
+    /// Whether it may be the id of a history.
+    pub fn is_id(id: &str) -> bool {
+        id.len() == 40 && id.bytes().all(|byte| byte.is_ascii_graphic())
     }
 
     /// The command that says it, in the log. (Redis answers REPLCONF ACK with nothing, and does nothing either, if it

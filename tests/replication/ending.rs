@@ -60,6 +60,21 @@ fn shutdown_that_waits_stops_writes_alone_and_can_be_called_off() {
 }
 
 #[test]
+fn whoever_waits_is_told_though_the_exec_of_replicaof_ends_its_own_client() {
+    let server = Server::start(&[]);
+    let [mut client, mut waiting] = [(); 2].map(|()| server.client());
+    waiting.send(&["BLPOP", "key", "0"]);
+    blocked(&mut client, 1);
+    let mut ordering = server.client();
+    let id = ordering.run("CLIENT ID").replace("(integer) ", "");
+    let kill = format!("CLIENT KILL ID {id} SKIPME no");
+    for command in ["MULTI", "REPLICAOF localhost 1", &kill, "EXEC"] {
+        ordering.raw(format!("{command}\r\n").as_bytes());
+    }
+    assert_eq!(answer(&mut waiting), UNBLOCKED);
+}
+
+#[test]
 fn whoever_waits_is_told_when_its_server_becomes_a_replica() {
     let server = Server::start(&[]);
     let mut client = server.client();

@@ -450,6 +450,25 @@ fn a_replica_says_that_it_lives_while_it_cannot_take_over_the_snapshot_yet() {
     assert_eq!(client.run("GET before"), "\"1\"");
 }
 
+#[test]
+fn a_snapshot_is_not_taken_over_before_the_end_of_a_pause() {
+    let (_, history) = recorded(&[]);
+    let primary = Primary::new(history);
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    assert_eq!(client.run("CLIENT PAUSE 1000000 WRITE"), "OK");
+    let mut guest = primary.invite(&server);
+    let wire = guest.wire(&primary.history.snapshot);
+    guest.send(&wire);
+    let mut signs = [0; 2];
+    guest.reader.read_exact(&mut signs).expect("a sign of life each second");
+    assert_eq!(signs, [b'\n'; 2]);
+    assert_eq!(client.run("GET before"), "(nil)");
+    assert_eq!(client.run("CLIENT UNPAUSE"), "OK");
+    guest.wait_for(primary.history.begin);
+    assert_eq!(client.run("GET before"), "\"1\"");
+}
+
 /// `replica-ignore-maxmemory`. The primary has no limit.
 #[test]
 fn a_replica_evicts_keys_of_its_own_only_if_it_is_told_to() {

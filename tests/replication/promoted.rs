@@ -139,6 +139,30 @@ fn after_a_kill_of_the_promoted_those_who_have_followed_it_go_on() {
     }
 }
 
+/// The database that the primary has named last is one that our log does not name.
+#[test]
+fn what_we_write_reaches_the_other_replicas_in_its_database() {
+    for [primary, ours, sibling] in families(&[]) {
+        let mut client = primary.client();
+        client.run("SET key 1");
+        client.run("SELECT 3");
+        for _ in 0..2 {
+            client.run("PUBLISH news hello");
+            let offset = info(&mut client, "replication", "master_repl_offset").parse().unwrap();
+            for replica in [&ours, &sibling] {
+                eventually("it has everything", || replica_offset(replica) >= offset);
+            }
+        }
+        let mut client = ours.client();
+        assert_eq!(client.run("REPLICAOF NO ONE"), "OK");
+        client.run("SET promoted 1");
+        follow(&sibling, "127.0.0.1", ours.port);
+        wait_for_link(&sibling, "up");
+        catch_up(&ours, &sibling);
+        assert_same(&dump(&sibling), &dump(&ours));
+    }
+}
+
 /// Replicas of a replica count as that does, and go on when it is promoted.
 #[test]
 fn a_replica_of_the_promoted_replica_notices_nothing() {

@@ -117,6 +117,13 @@ impl Aof {
         let target = self.target.lock().unwrap();
         let mut history = self.backlog.history.lock().unwrap();
         let Legacy { id, counting, last } = legacy;
+        let is_it = |name: &Name| {
+            name.id == id && name.counting.offset_of(counting.from) == counting.offset
+        };
+        if is_it(&history.names[0]) {
+            // There was no link. What we have is still our own history.
+            return;
+        }
         let is_there = history.segments.front().is_some_and(|first| first.begin <= counting.from);
         if let Some(target) = target.as_ref().filter(|_| is_there) {
             history.add(Name { id, counting, to: counting.from });
@@ -128,6 +135,11 @@ impl Aof {
 }
 
 impl Aof {
+    /// Whether what is logged next applies to this database, or names its own.
+    pub fn is_in(&self, db: usize) -> bool {
+        self.buffer.lock().unwrap().db.is_none_or(|last| last == db)
+    }
+
     /// Where our data is in our own history, if others may know that: a replica that was promoted in our place. None too if
     /// the next record will name its database. The caller holds the keyspace.
     pub fn own_place(&self) -> Option<Origin> {
@@ -197,6 +209,20 @@ mod tests {
         let mut follower = aof.follow(ours.as_bytes(), counting.from).expect("a place of ours");
         assert_eq!(follower.name.id, ours);
         assert_eq!(read_all(&aof, &mut follower), own);
+    }
+
+    #[test]
+    fn what_is_our_own_is_not_inherited() {
+        let disk = Disk::new();
+        let (aof, _) = start_on(&config(&disk, "everysec")).expect("a start");
+        aof.keep_backlog().expect("a log");
+        write(&aof, &["SET own 1"]);
+        let (Origin { id, offset, .. }, name) =
+            (aof.own_place().expect("a place"), aof.backlog.name());
+        let counting = Counting { from: aof.position(), offset };
+        aof.inherit(Legacy { id: id.to_string(), counting, last: Vec::new() });
+        assert_eq!(aof.backlog.name().id, name.id);
+        assert!(aof.follow(name.id.as_bytes(), name.counting.offset).is_some());
     }
 
     #[test]

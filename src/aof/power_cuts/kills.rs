@@ -186,7 +186,7 @@ fn a_kill_while_other_data_comes_leaves_the_old_state_or_the_new() {
     let new = Contents::from([("other".into(), "1".into())]);
     let store = Store::new(keyspace(&old));
     kill_before_each_call(&disk, &old, &new, || {
-        aof.exchange(&store, keyspace(&new), &|| true).expect("it works");
+        aof.exchange(&store, keyspace(&new), &|| Ok(true)).expect("it works");
     });
     assert_eq!(rubbish(&aof), [""; 0]);
 }
@@ -199,7 +199,7 @@ fn other_data_is_in_memory_and_in_the_log_or_in_neither_whatever_call_fails() {
         let new = Contents::from([("other".into(), "1".into())]);
         let store = Store::new(keyspace(&old));
         let failed = fail_at(&disk, number);
-        let result = aof.exchange(&store, keyspace(&new), &|| true);
+        let result = aof.exchange(&store, keyspace(&new), &|| Ok(true));
         disk.ask_nobody();
         let Some(call) = failed.take() else {
             assert_eq!(result, Ok(()));
@@ -225,7 +225,7 @@ fn other_data_that_is_not_wanted_any_more_leaves_everything_as_it_was() {
     let disk = Disk::new();
     let (aof, config, old) = filled(&disk);
     let store = Store::new(keyspace(&old));
-    assert!(aof.exchange(&store, keyspace(&Contents::new()), &|| false).is_err());
+    assert!(aof.exchange(&store, keyspace(&Contents::new()), &|| Err("no".into())).is_err());
     assert_eq!(rubbish(&aof), [""; 0]);
     append(&aof, &["SET key1 29"]);
     assert_eq!(aof.commit(aof.position()), Ok(()));
