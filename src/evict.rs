@@ -61,6 +61,7 @@ pub fn evict_for_ever(server: &Arc<Server>, store: &Store) -> ! {
             }
             thread::sleep(begin.elapsed());
         }
+        let turns = server.eviction.turns.load(Relaxed);
         let remembered = std::mem::replace(&mut remembers, remember());
         if discriminant(&remembered) != discriminant(&remembers) {
             visit_usages(server, store, remembers, Usage::turn);
@@ -68,6 +69,7 @@ pub fn evict_for_ever(server: &Arc<Server>, store: &Store) -> ! {
             kept_up = Instant::now();
             visit_usages(server, store, remembers, Usage::keep_up);
         }
+        server.eviction.turned.store(turns, Relaxed);
     }
 }
 

@@ -12,9 +12,13 @@ use crate::client::Client;
 use crate::config;
 use crate::error::Error;
 use crate::log;
+use crate::propagate::Source;
 use crate::resp::{Args, Reply};
 use crate::server::Server;
+use crate::types::Limits;
 use std::collections::HashSet;
+use std::mem::discriminant;
+use std::sync::atomic::Ordering;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
@@ -49,7 +53,17 @@ fn get(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error>
 
 fn set(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let pairs: Vec<_> = Cursor::at(args, 2).pairs().ok_or(Error::Syntax)?.collect();
-    change(&client.server, &pairs)?;
+    let server = &client.server;
+    let remember = || discriminant(&Limits::of(&server.config, Source::Client).remember);
+    let before = remember();
+    change(server, &pairs)?;
+    if remember() != before {
+        server.eviction.turns.fetch_add(1, Ordering::Relaxed);
+        server.eviction.look_again(false);
+        if !client.in_exec {
+            server.eviction.wait_for_turn();
+        }
+    }
     reply.ok()
 }
 

@@ -19,13 +19,17 @@ use crate::store::Data;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::thread::Thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub struct Eviction {
     /// Whether memory is exceeded, as far as is known without the lock. Whoever gives the exclusive lock back says so.
     pub is_exceeded: AtomicBool,
     /// CONFIG SET has changed the limit. The thread warns the operator if memory exceeds it.
     pub limit_is_new: AtomicBool,
+    /// How many times CONFIG SET has changed what keys remember of their use, and how many of these the thread has
+    /// told all keys.
+    pub turns: AtomicUsize,
+    pub turned: AtomicUsize,
     /// While the thread evicts: how much may be in use. Else 0.
     pub ceiling: AtomicUsize,
     /// When eviction has not been enough, in microseconds since `begin`; 0: it was enough. And how long that was so
@@ -36,11 +40,17 @@ pub struct Eviction {
     thread: OnceLock<Thread>,
 }
 
+/// How long CONFIG SET waits, and how long it sleeps meanwhile.
+const PATIENCE: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(1);
+
 impl Default for Eviction {
     fn default() -> Eviction {
         Eviction {
             is_exceeded: AtomicBool::default(),
             limit_is_new: AtomicBool::default(),
+            turns: AtomicUsize::default(),
+            turned: AtomicUsize::default(),
             ceiling: AtomicUsize::default(),
             since: AtomicU64::default(),
             total: AtomicU64::default(),
@@ -74,6 +84,15 @@ impl Eviction {
         self.limit_is_new.fetch_or(limit_is_new, Relaxed);
         if let Some(thread) = self.thread.get() {
             thread.unpark();
+        }
+    }
+
+    /// Waits until all keys remember what the new policy wants, for a tenth of a second at most. So a frequency that a client
+    /// sets next (RESTORE) is not taken for one of before.
+    pub fn wait_for_turn(&self) {
+        let begin = Instant::now();
+        while self.turned.load(Relaxed) < self.turns.load(Relaxed) && begin.elapsed() < PATIENCE {
+            std::thread::sleep(PAUSE);
         }
     }
 
