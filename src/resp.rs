@@ -147,9 +147,8 @@ fn read_array(reader: &mut impl BufRead, args: &mut Args, allowed: Allowed) -> R
         let length = match length.and_then(|length| usize::try_from(length).ok()) {
             Some(length) if length <= allowed.bulk.min(LONGEST) => length,
             Some(length) if length > LONGEST && allowed.strict => {
-                return protocol(
-                    "a word is longer than 2147483647 bytes, the most that this server holds",
-                );
+                let most = format!("a word is longer than {LONGEST} bytes, the most there is here");
+                return protocol(most);
             }
             _ => return protocol("invalid bulk length"),
         };
