@@ -145,6 +145,8 @@ impl Snapshots {
             let was_written = self.save(config, aof, store, replay);
             let mut wanted = self.wanted.lock().unwrap();
             (wanted.is_running, wanted.was_written) = (false, was_written);
+            // Together, so that BGSAVE is not refused when INFO says that none is in progress.
+            self.began.store(0, Relaxed);
             wanted.ended += 1;
             self.changed.notify_all();
         }
@@ -197,7 +199,6 @@ impl Snapshots {
             None => write(config, &store.read_when_free(), &mut tell),
         };
         self.last_seconds.store(begin.elapsed().as_secs() as i64, Relaxed);
-        self.began.store(0, Relaxed);
         self.has_failed.store(result.is_err(), Relaxed);
         match &result {
             Ok(()) => {
