@@ -224,11 +224,7 @@ impl Values {
                 Ok(())
             })?;
         }
-        match gathered.len() {
-            0 => Ok(None),
-            odd if odd % 2 == 1 => Err(NO_PAIRS.into()),
-            _ => Ok(Some(Hash::whole(gathered, limits)?)),
-        }
+        Ok(if has_pairs(gathered)? { Some(Hash::whole(gathered, limits)?) } else { None })
     }
 
     /// A sorted set as a listpack or a ziplist.
@@ -253,11 +249,7 @@ impl Values {
             Zset::push_score(score.ok_or(NO_SCORE)?, gathered);
             Ok(())
         })?;
-        match gathered.len() {
-            0 => Ok(None),
-            odd if odd % 2 == 1 => Err(NO_PAIRS.into()),
-            _ => Ok(Some(Zset::whole(gathered, limits)?)),
-        }
+        Ok(if has_pairs(gathered)? { Some(Zset::whole(gathered, limits)?) } else { None })
     }
 
     /// A sorted set as members and scores that stand by themselves.
@@ -282,6 +274,11 @@ impl Values {
 
 const NO_PAIRS: &str = "its elements are no pairs";
 const NO_SCORE: &str = "a score that is no number";
+
+/// Whether something was gathered: fields and values, or members and scores, in pairs.
+fn has_pairs(gathered: &Gathered) -> Result<bool, Fault> {
+    if gathered.len() % 2 == 1 { Err(NO_PAIRS.into()) } else { Ok(gathered.len() > 0) }
+}
 
 /// Hands the elements of a listpack or a ziplist to `take`.
 fn unpack(bytes: &[u8], is_listpack: bool, take: &mut Take) -> Result<(), &'static str> {
