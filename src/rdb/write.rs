@@ -79,7 +79,7 @@ pub fn write(
                 writer.bytes.push(opcode::EXPIRES_MS);
                 writer.bytes.extend(deadline.to_le_bytes());
             }
-            writer.usage(entry.entry.usage());
+            writer.usage(entry.usage());
             writer.entry(Some(entry.key()), entry.value())?;
             count += 1;
             if count % PROGRESS == 0 {
