@@ -40,7 +40,7 @@
 use crate::key::Key;
 use crate::types::allocated;
 use crate::types::heap::{Heap, Piece};
-use crate::types::u48::U48;
+use crate::types::u48::{Identity, U48};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
@@ -239,7 +239,10 @@ impl<E: Keyed> Table<E> {
 
     pub fn get(&self, digest: u64, key: &[u8]) -> Option<Held<'_, E>> {
         let found = self.found(self.slot(self.index(digest))?.get(&U48::of(digest))?);
-        if found.key() == key { Some(found) } else { self.twin(key) }
+        if found.key() == key {
+            return Some(found);
+        }
+        self.twins().map(|(_, twin)| twin).find(|twin| twin.key() == key)
     }
 
     /// The entry of `key`, to be changed in everything but its key.
@@ -373,11 +376,6 @@ impl<E: Keyed> Table<E> {
     /// The twins with their digests.
     fn twins(&self) -> impl Iterator<Item = (u64, Held<'_, E>)> {
         self.twins.iter().map(|(digest, entry)| (digest.get(), self.found(entry)))
-    }
-
-    #[cold]
-    fn twin(&self, key: &[u8]) -> Option<Held<'_, E>> {
-        self.twins().map(|(_, twin)| twin).find(|twin| twin.key() == key)
     }
 
     /// With each change: if the heap has blocks that are to be left, moves the entries of one slot.
@@ -679,25 +677,6 @@ fn random_place(number: u64, rows: usize, places: usize) -> (usize, usize) {
 /// key with; no secret should be made of it.
 fn random() -> u64 {
     RandomState::new().build_hasher().finish()
-}
-
-/// The hasher for keys that are digests already. HashMap takes a place from the lowest bits, and compares the highest
-/// seven first. A digest has none there, so they get some of its own.
-#[derive(Default)]
-pub struct Identity(u64);
-
-impl Hasher for Identity {
-    fn write_u64(&mut self, digest: u64) {
-        self.0 = digest | digest << 48;
-    }
-
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("the keys of a slot are digests")
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }
 
 #[cfg(test)]
