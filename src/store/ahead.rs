@@ -85,8 +85,13 @@ impl Keyspace {
                 }
             }
         }
-        table::warm(fields.iter().flatten().copied());
-        table::warm(members.iter().flatten().copied());
+        // Mostly one of both has nothing, and to look for nothing takes time, too.
+        if fields.iter().any(Option::is_some) {
+            table::warm(fields.iter().flatten().copied());
+        }
+        if members.iter().any(Option::is_some) {
+            table::warm(members.iter().flatten().copied());
+        }
     }
 }
 
