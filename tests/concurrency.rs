@@ -631,6 +631,28 @@ fn two_subscribers_see_the_messages_in_the_same_order() {
     }
 }
 
+#[test]
+fn whoever_sends_no_more_still_gets_what_was_published_before() {
+    let server = Server::start(&[]);
+    let mut publisher = server.client();
+    // To write to so many takes so long that a rest follows.
+    let mut others: Vec<Client> = (0..20).map(|_| server.client()).collect();
+    others.iter_mut().for_each(|client| drop(client.run("SUBSCRIBE c")));
+    for _ in 0..50 {
+        let mut leaving = server.client();
+        leaving.run("SUBSCRIBE c");
+        for _ in 0..2 {
+            assert_eq!(integer(publisher.call(&["PUBLISH", "c", "m"])), 21);
+        }
+        leaving.socket().shutdown(Shutdown::Write).unwrap();
+        for _ in 0..2 {
+            assert!(leaving.read().to_string().contains("message"));
+        }
+        assert!(leaving.is_closed());
+        eventually("it is gone", || integer(publisher.call(&["PUBLISH", "c", "m"])) == 20);
+    }
+}
+
 /// Has a hundred new clients do something, one after the other, while another publishes without end.
 fn while_somebody_publishes(each: impl Fn(&mut Client)) {
     let server = Server::start(&[]);

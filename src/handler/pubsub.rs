@@ -150,21 +150,35 @@ fn publish_to(
     args: &Args,
     reply: &mut Reply,
 ) -> Result<(), Error> {
-    let mut message = client.server.hub.message(to, &args[1], &args[2]);
+    let (channel, text) = (&args[1], &args[2]);
+    let hub = &client.server.hub;
+    let last =
+        client.published.pop_if(|last| last.can_take(to, channel, text) && hub.is_up_to_date(last));
+    let mut message = last.unwrap_or_else(|| hub.message(to, channel));
     if must_wait_for_receivers(client, &message) {
         let receivers = client.server.clients.those(client.waited_for.iter().copied());
         order::wait_for_others(&receivers, Some(&client.public));
         // Some may have unsubscribed since the message was made.
-        message = client.server.hub.message(to, &args[1], &args[2]);
+        if !client.server.hub.is_up_to_date(&message) {
+            keep(client, message);
+            message = client.server.hub.message(to, channel);
+        }
     }
     let receivers = message.receivers();
     reply.count(receivers);
     // The EXEC of a client that is being ended runs to its end, but must not take more memory.
     if receivers > 0 && !client.public.held.is_ended() {
-        client.publishing.add(message.memory());
+        client.publishing.add(message.push(text));
+    }
+    keep(client, message);
+    Ok(())
+}
+
+/// Keeps a message to be sent, if it has a text.
+fn keep(client: &mut Client, message: Message) {
+    if !message.is_empty() {
         client.published.push(message);
     }
-    Ok(())
 }
 
 /// With more receivers than this, PUBLISH does not wait for them. To look at one takes half a microsecond, a
@@ -172,7 +186,7 @@ fn publish_to(
 const FEW: usize = 16;
 
 /// Whether PUBLISH must wait until the receivers have done what they sent (server/order.rs). The batch need
-/// not wait twice in a row for the same ones.
+/// not wait twice in a row for the same ones, and nobody need who is in a crowd.
 fn must_wait_for_receivers(client: &mut Client, message: &Message) -> bool {
     let is_done = || message.ids().eq(client.waited_for.iter().copied());
     if client.in_exec || message.receivers() > FEW || is_done() {
@@ -180,7 +194,7 @@ fn must_wait_for_receivers(client: &mut Client, message: &Message) -> bool {
     }
     client.waited_for.clear();
     client.waited_for.extend(message.ids());
-    true
+    !client.server.hub.is_crowded()
 }
 
 fn channels(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {
