@@ -31,10 +31,10 @@ pub const COMMANDS: &[Command] = &[
     command("unsubscribe",     -1, Run::Client(unsubscribe),  NO_KEY, "2.0.0", "[channel [channel ...]]",   "Stop listening for messages posted to the given channels").with(&[Flag::NoScript, Flag::WhileSubscribed]),
     command("psubscribe",      -2, Run::Client(psubscribe),   NO_KEY, "2.0.0", "pattern [pattern ...]",     "Listen for messages published to channels matching the given patterns").with(&[Flag::NoScript, Flag::WhileSubscribed]),
     command("punsubscribe",    -1, Run::Client(punsubscribe), NO_KEY, "2.0.0", "[pattern [pattern ...]]",   "Stop listening for messages posted to channels matching the given patterns").with(&[Flag::NoScript, Flag::WhileSubscribed]),
-    command("publish",         3,  Run::Client(publish),      NO_KEY, "2.0.0", "channel message",           "Post a message to a channel").with(&[Flag::MayReplicate, Flag::GivesLockBack]),
+    command("publish",         3,  Run::Client(publish),      NO_KEY, "2.0.0", "channel message",           "Post a message to a channel").with(&[Flag::MayReplicate, Flag::GivesLockBack, Flag::Quick]),
     command("ssubscribe",      -2, Run::Client(ssubscribe),   ALL_KEYS, "7.0.0", "shardchannel [shardchannel ...]",   "Listen for messages published to the given shard channels").with(&[Flag::NoScript, Flag::WhileSubscribed]).uses("not_key"),
     command("sunsubscribe",    -1, Run::Client(sunsubscribe), ALL_KEYS, "7.0.0", "[shardchannel [shardchannel ...]]", "Stop listening for messages posted to the given shard channels").with(&[Flag::NoScript, Flag::WhileSubscribed]).uses("not_key"),
-    command("spublish",        3,  Run::Client(spublish),     ONE_KEY,  "7.0.0", "shardchannel message",    "Post a message to a shard channel").with(&[Flag::MayReplicate, Flag::GivesLockBack]).uses("not_key"),
+    command("spublish",        3,  Run::Client(spublish),     ONE_KEY,  "7.0.0", "shardchannel message",    "Post a message to a shard channel").with(&[Flag::MayReplicate, Flag::GivesLockBack, Flag::Quick]).uses("not_key"),
     command("pubsub",          -2, Run::Container(None),      NO_KEY, "2.8.0", "",                          "A container for Pub/Sub commands"),
     command("pubsub|channels", -2, Run::Client(channels),     NO_KEY, "2.8.0", "[pattern]",                 "List active channels").with(&[Flag::ComesAfterOthers]).help(" [<pattern>]\n    Return the currently active channels matching a <pattern> (default: '*')."),
     command("pubsub|numpat",   2,  Run::Client(numpat),       NO_KEY, "2.8.0", "",                          "Get the count of unique patterns pattern subscriptions").with(&[Flag::ComesAfterOthers]).help("\n    Return number of subscriptions to patterns."),
@@ -151,34 +151,39 @@ fn publish_to(
     reply: &mut Reply,
 ) -> Result<(), Error> {
     let (channel, text) = (&args[1], &args[2]);
-    let hub = &client.server.hub;
-    let last =
-        client.published.pop_if(|last| last.can_take(to, channel, text) && hub.is_up_to_date(last));
-    let mut message = last.unwrap_or_else(|| hub.message(to, channel));
+    let joins_last = client.published.last().is_some_and(|last| {
+        last.can_take(to, channel, text)
+            && last.in_exec == client.in_exec
+            && client.server.hub.is_up_to_date(last)
+    });
+    if !joins_last {
+        let message = message_to(to, channel, client);
+        client.published.push(message);
+    }
+    if let Some(message) = client.published.last_mut() {
+        reply.count(message.receivers);
+        // The EXEC of a client that is being ended runs to its end, but must not take more memory.
+        if message.receivers > 0 && !client.public.held.is_ended() {
+            client.publishing.add(message.push(text));
+        }
+    }
+    client.published.pop_if(|message| message.is_empty());
+    Ok(())
+}
+
+/// A message, still without a text, to those who are subscribed when they have done what they sent before.
+fn message_to(to: Subscription, channel: &[u8], client: &mut Client) -> Message {
+    let mut message = client.server.hub.message(to, channel);
     if must_wait_for_receivers(client, &message) {
         let receivers = client.server.clients.those(client.waited_for.iter().copied());
         order::wait_for_others(&receivers, Some(&client.public));
         // Some may have unsubscribed since the message was made.
         if !client.server.hub.is_up_to_date(&message) {
-            keep(client, message);
             message = client.server.hub.message(to, channel);
         }
     }
-    let receivers = message.receivers();
-    reply.count(receivers);
-    // The EXEC of a client that is being ended runs to its end, but must not take more memory.
-    if receivers > 0 && !client.public.held.is_ended() {
-        client.publishing.add(message.push(text));
-    }
-    keep(client, message);
-    Ok(())
-}
-
-/// Keeps a message to be sent, if it has a text.
-fn keep(client: &mut Client, message: Message) {
-    if !message.is_empty() {
-        client.published.push(message);
-    }
+    message.in_exec = client.in_exec;
+    message
 }
 
 /// With more receivers than this, PUBLISH does not wait for them. To look at one takes half a microsecond, a
@@ -189,7 +194,7 @@ const FEW: usize = 16;
 /// not wait twice in a row for the same ones, and nobody need who is in a crowd.
 fn must_wait_for_receivers(client: &mut Client, message: &Message) -> bool {
     let is_done = || message.ids().eq(client.waited_for.iter().copied());
-    if client.in_exec || message.receivers() > FEW || is_done() {
+    if client.in_exec || message.receivers > FEW || is_done() {
         return false;
     }
     client.waited_for.clear();
