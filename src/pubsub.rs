@@ -457,6 +457,7 @@ impl Hub {
         }
         bundles.hand_over();
         let ended = Instant::now();
+        drop(state);
         self.pace.lock().unwrap().begin_rest(ended - began, ended);
     }
 
