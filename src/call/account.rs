@@ -5,7 +5,7 @@
 //!
 //! **Quick commands** of one name that follow each other share one reading of the clock, because to read it
 //! takes a tenth of the time of a GET in a pipeline. Quick are reads of one key without options, such as GET
-//! and TTL, changes of one value, such as SET and LPUSH, and PUBLISH, if command and reply are short. The price: they
+//! and TTL, and changes of one value, such as SET and LPUSH, if command and reply are short. The price: they
 //! do not get into the slow log, unless its threshold is under a millisecond, and all of them see the time
 //! at which the first one began.
 //!
