@@ -97,7 +97,7 @@ def publish(subscribers, pipeline, target, shown=""):
 
     title = f"PUBLISH to {subscribers} subscriber{'s' * (subscribers > 1)}, pipeline {pipeline}"
     load = Load("PUBLISH", "c", "x" * 100, pipeline=pipeline, first=20_000 * pipeline // (subscribers + 9))
-    row = Row(title, target, shown=shown, why="Each subscriber has a thread, which must be woken.")
+    row = Row(title, target, shown=shown, why="Each publisher has a thread, which must be woken.")
     return Bench([row], load, prepare)
 
 
@@ -291,7 +291,7 @@ def handover(pipeline):
     return Bench([
         Row(title, shown="picture"),
         Row(f"{title}: p99", unit="ms", value=1),
-        Row(f"{title}, beside +PONG", ">= 0.9", against="pong", why="For each element two threads take turns."),
+        Row(f"{title}, beside +PONG", ">= 0.9", against="pong", why="An answer takes four calls, in Redis one, and then a thread must be woken."),
     ], measure, sides=FLOOR)  # fmt: skip
 
 
