@@ -87,7 +87,13 @@ def large(test, size, clients, pipeline=1, shown=""):
     kib, clients_said = size // 1024, {1: ", 1 client", 50: ""}.get(clients, f", {clients} clients")
     title = f"{test.upper()} of {f'{kib} KiB' if kib < 1024 else '1 MiB'}{clients_said}"
     title += f", pipeline {pipeline}" * (pipeline > 1)
-    return rate(title, "-t", test, target=">= 1.0", shown=shown, clients=clients, pipeline=pipeline, size=size,
+    if size == MIB:
+        why = "The kernel's copies and the generator take nearly all of the time."
+    elif pipeline > 1:
+        why = "Fifty threads and the generator share two cores."
+    else:
+        why = "For each command a thread is woken, as with 32 B."
+    return rate(title, "-t", test, target=">= 1.0", shown=shown, why=why, clients=clients, pipeline=pipeline, size=size,
                 keys=16 * MIB // size)  # fmt: skip
 
 
