@@ -4,8 +4,8 @@
 //! time (batch/clock.rs).
 //!
 //! **Quick commands** of one name that follow each other share one reading of the clock, because to read it
-//! takes a tenth of the time of a GET in a pipeline. Quick are reads of one key without options, such as GET
-//! and TTL, and changes of one value, such as SET and LPUSH, if command and reply are short. The price: they
+//! takes a tenth of the time of a GET in a pipeline. Quick are reads of one key or field without options, such as GET
+//! and TTL, and changes of one value, such as SET, INCR and LPUSH, if command and reply are short. The price: they
 //! do not get into the slow log, unless its threshold is under a millisecond, and all of them see the time
 //! at which the first one began.
 //!
@@ -268,12 +268,13 @@ mod tests {
     use crate::handler::{Run, TABLE};
 
     #[test]
-    fn quick_is_what_reads_one_key_or_changes_one_value() {
+    fn quick_is_what_reads_one_key_or_field_or_changes_one_value() {
         let commands = TABLE.rows.iter().map(|row| row.command);
         let quick: Vec<_> = commands.filter(|c| c.is(Flag::Quick)).collect();
         assert!(quick.len() > 10);
         for command in quick {
-            let reads = matches!(command.run, Run::Read(_)) && command.arity == 2;
+            let words = if command.is(Flag::ThenField) { 3 } else { 2 };
+            let reads = matches!(command.run, Run::Read(_)) && command.arity == words;
             assert!(reads || matches!(command.run, Run::Write(_)), "{}", command.name);
             assert_eq!((command.keys.first, command.keys.last), (1, 1), "{}", command.name);
         }
