@@ -226,7 +226,7 @@ fn read_bulk(reader: &mut impl BufRead, args: &mut Args, length: usize) -> Resul
         args.bytes.extend_from_slice(&buffer[..count]);
         reader.consume(count);
     }
-    args.places.push(Place::Small { start, end });
+    args.places.push(Place::small(start, length));
     Ok(())
 }
 
