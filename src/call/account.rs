@@ -41,8 +41,8 @@ pub struct Account {
     pub last_row: Option<usize>,
     /// Each row that has been called, with its counts.
     tally: Vec<(usize, OfCommand<u64>)>,
-    /// The row of the commands that have run and do not have their time yet.
-    untimed: Option<usize>,
+    /// The commands of one row that have run and do not have their time yet. They are not in the tally.
+    untimed: Option<Untimed>,
     /// With `debug`: the trace.
     trace: Option<Vec<Step>>,
     /// What scripts have said by `redis.log`. It is written when no lock is held.
@@ -52,6 +52,12 @@ pub struct Account {
 
 /// What scripts say beyond this many bytes in one batch is left out.
 const MOST_SAID: usize = 64 * 1024;
+
+struct Untimed {
+    row: usize,
+    calls: u64,
+    failed: u64,
+}
 
 /// What [`Account::before`] keeps for [`Account::after`].
 pub struct Before {
@@ -142,20 +148,22 @@ impl Account {
 
     /// Gives the commands of another row the time that they took, if they do not have it yet.
     fn measure_others(&mut self, index: usize, clock: &mut Clock) {
-        if self.untimed != Some(index) {
+        if self.untimed.as_ref().is_some_and(|untimed| untimed.row != index) {
             self.measure(clock);
         }
     }
 
     /// Gives the commands that have run the time since the last measurement. Returns it, in microseconds.
     pub fn measure(&mut self, clock: &mut Clock) -> u64 {
-        let Some(index) = self.untimed.take() else {
+        let Some(untimed) = self.untimed.take() else {
             return 0;
         };
         clock.read();
         let took = std::mem::take(&mut clock.worked);
-        let [_, microseconds, ..] = self.tally_of(index);
+        let [calls, microseconds, _, failed] = self.tally_of(untimed.row);
+        *calls += untimed.calls;
         *microseconds += took;
+        *failed += untimed.failed;
         took
     }
 
@@ -164,10 +172,10 @@ impl Account {
         // If this is EXEC, other commands have run since it began.
         self.measure_others(index, clock);
         self.last_row = Some(index);
-        self.untimed = Some(index);
-        let [calls, .., failures] = self.tally_of(index);
-        *calls += 1;
-        *failures += u64::from(failed);
+        let new = Untimed { row: index, calls: 0, failed: 0 };
+        let untimed = self.untimed.get_or_insert(new);
+        untimed.calls += 1;
+        untimed.failed += u64::from(failed);
     }
 
     pub fn count_rejected(&mut self, index: usize) {
