@@ -6,6 +6,9 @@
 //!
 //! **How Redis does it**: dict.c computes it (`dictHashKey`, SipHash too) at each look into a dict.
 
+mod siphash;
+
+use siphash::siphash;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::Deref;
 use std::sync::LazyLock;
@@ -33,12 +36,10 @@ impl Deref for Key<'_> {
 }
 
 /// What makes the digests of this process unlike those of any other.
-static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+static SECRET: LazyLock<[u64; 2]> =
+    LazyLock::new(|| [(); 2].map(|()| RandomState::new().build_hasher().finish()));
 
 /// The digest of a key, or of a field's name. It is the same in all tables.
 pub fn digest_of(key: &[u8]) -> u64 {
-    // `Hasher::write` and not `Hash::hash`, which would take in the length as well.
-    let mut hasher = SECRET.build_hasher();
-    hasher.write(key);
-    hasher.finish()
+    siphash(*SECRET, key)
 }
