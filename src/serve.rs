@@ -247,6 +247,7 @@ impl Session<'_> {
     }
 
     /// Whether another thread has ended the client: by CLIENT KILL or `timeout`, or because too much was queued
+    #[inline]
     /// for it.
     fn is_killed(&self) -> bool {
         let outbox = self.client.outbox.as_ref();

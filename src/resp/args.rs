@@ -99,6 +99,7 @@ impl Args {
     }
 
     /// Argument `i` as a key.
+    #[inline]
     pub fn key(&self, i: usize) -> Key<'_> {
         match self.digest(i) {
             Some(digest) => Key { bytes: &self[i], digest },
@@ -119,6 +120,7 @@ impl Args {
     }
 
     /// Computes the digests of these arguments, which are keys.
+    #[inline]
     pub fn know_keys(&mut self, keys: impl Iterator<Item = usize>) {
         for i in keys {
             self.places[i].digest = NonZeroU64::new(digest_of(&self[i]));
@@ -126,6 +128,7 @@ impl Args {
     }
 
     /// The digest of argument `i`, if it is there and its digest is known.
+    #[inline]
     pub fn digest(&self, i: usize) -> Option<u64> {
         self.places.get(i)?.digest.map(NonZeroU64::get)
     }
@@ -179,10 +182,19 @@ impl Args {
     }
 
     /// Forgets the arguments, and gives memory back that only an unusual command needed.
+    #[inline]
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.is_plain = false;
         self.places.clear();
+        let is_large = !self.large.is_empty() || self.bytes.capacity() > 4 * LARGE;
+        if is_large || self.places.capacity() > MANY {
+            self.give_back();
+        }
+    }
+
+    #[cold]
+    fn give_back(&mut self) {
         self.large.clear();
         if self.bytes.capacity() > 4 * LARGE {
             self.bytes.shrink_to(LARGE);
@@ -238,6 +250,7 @@ mod tests {
 
     #[test]
     fn the_digest_that_is_known_is_that_of_its_argument_alone() {
+    #[inline]
         let mut args = Args::default();
         for known in [&[][..], &[1], &[1, 3]] {
             args.clear();
