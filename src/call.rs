@@ -57,6 +57,7 @@ impl Arrived {
         self.will_call(TABLE.look_up(&self.args));
     }
 
+    /// That is its row. The digests are computed now, while nobody waits for us.
     fn will_call(&mut self, row: Option<&'static Row>) {
         self.row = row;
         if let Some(row) = row {
