@@ -215,6 +215,7 @@ impl<'a> View<'a> {
     }
 
     /// The same, not counted. An expired key is noted, and the batch will delete it.
+    #[inline]
     pub fn peek(&self, key: Key) -> Option<Entry<'a>> {
         let found = self.db().keys.get(key.digest, &key);
         found.filter(|entry| !self.note_if_expired(*entry))

@@ -203,7 +203,7 @@ impl<'a> ViewMut<'a> {
         match self.find(key) {
             Some(mut entry) => {
                 let old = entry.set(string.form());
-                let has_deadline = entry.look().deadline().is_some();
+                let has_deadline = entry.entry.has_deadline();
                 // What was large in the old value.
                 if let Some(old) = old.filter(|old| !old.goes_at_once()) {
                     self.free_later(old.memory(), old);
