@@ -25,9 +25,10 @@
 //! **How Redis does it**: with `setKey`, `dbDelete`, `signalModifiedKey`, `notifyKeyspaceEvent` and
 //! `server.dirty++`. Each command must remember all that it needs of these.
 
-use super::{Db, Garbage, Keyspace, Limits, Report, Time, View};
+use super::{Db, Keyspace, Limits, Report, Time, View};
 use crate::error::Error;
 use crate::key::Key;
+use crate::lazyfree::Garbage;
 use crate::notify::Class;
 use crate::propagate::Records;
 use crate::resp::{Arg, Args};
