@@ -83,6 +83,7 @@ pub struct Server {
     pub primary: Primary,
     /// MIGRATE's connections.
     pub targets: Targets,
+    /// Frees large values, so that nobody frees them under a lock.
     pub lazyfree: Lazyfree,
     pub started: Instant,
     /// Bytes that the process had before there was anything to be counted (server/memory.rs).
