@@ -16,7 +16,8 @@
 //! **Giving back.** When less than six sevenths of what was filled are still in use, the emptiest blocks are
 //! *leaving*. With each change the table moves what one of its slots has in them ([`Heap::relocate`]),
 //! and a thread does the same when nothing changes (src/expire.rs). A block without a piece is dropped at once.
-//! For the blocks of a large heap an allocator asks the system directly, and gives them back directly (src/malloc.rs).
+//! For the blocks of a large heap an allocator asks the system directly, and gives them back directly (src/malloc.rs). Only what
+//! has been written takes memory, so that a block may be larger than what is in it.
 //!
 //! **Lengths.** A piece begins with the number of its bytes, so that a table keeps only where it begins.
 //!
@@ -34,12 +35,8 @@ const BLOCK: usize = 4 * 1024 * 1024;
 
 /// A heap of no more bytes than this is one of a hash of a few fields, and there may be a million. So it
 /// takes no more than it needs, and keeps no list of holes, which would be as large as the heap. The blocks of a larger one
-/// have an eighth of what it has.
+/// have an eighth of what it has, up to [`BLOCK`].
 const FIRST_BLOCK: usize = 1024;
-
-/// If a heap has so many bytes, each new block has so many, at least. So it is a mapping, which goes back as a whole, and of which only
-/// what has been written takes memory.
-const MAPPED: usize = 96 * 1024;
 
 /// A longer piece has a block of its own.
 const LONG: usize = 128 * 1024;
@@ -406,8 +403,7 @@ impl Heap {
         }
         let capacity = match (size, self.filled) {
             (LONG.., _) | (_, ..=FIRST_BLOCK) => size,
-            (_, filled @ ..MAPPED) => (filled / 8).max(FIRST_BLOCK).max(size),
-            (_, filled) => (filled / 8).clamp(MAPPED, BLOCK).max(size),
+            (_, filled) => (filled / 8).clamp(FIRST_BLOCK, BLOCK).max(size),
         };
         let number = self.dropped.pop().unwrap_or_else(|| {
             if self.blocks.len() == self.blocks.capacity() {
