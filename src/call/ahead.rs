@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn commands_that_multi_will_queue_take_no_lock() {
-        let server = Arc::new(Server::new(Arc::default(), 0, TABLE.rows.len()).0);
+        let server = Arc::new(Server::new(Arc::default(), 0, TABLE.rows.len()));
         let store = Store::new(Keyspace::new(1));
         let mut client = Client::fake(&server);
         let sets = [(); 5].map(|()| {

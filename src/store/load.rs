@@ -2,8 +2,9 @@
 //!
 //! Whoever fills a keyspace has it only when all of it has come ([`Loading::end`]): so nothing is ever half loaded.
 
-use super::{Garbage, Keyspace};
+use super::Keyspace;
 use crate::key::Key;
+use crate::lazyfree::Garbage;
 use crate::types::table::Table;
 use crate::types::{Bulk, Form, Stored, Twice, Usage};
 
