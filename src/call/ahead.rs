@@ -18,8 +18,8 @@ const WORTH_IT: usize = 4;
 impl Caller<'_> {
     /// Takes the lock that the first of these commands needs, and looks at the first key of each. Does
     /// nothing for a few commands, nor if the first takes no lock: MULTI queues it, or the disk fails. If any of
-    /// them has a field behind its key, the argument behind every key is looked at too. Where that is not a
-    /// field, the look is in vain.
+    /// them has a field behind its key, the argument behind every key is looked at too; if the first has a score
+    /// there, the argument behind that. Where it is no field or member, the look is in vain.
     pub fn lock_and_warm(&mut self, client: &Client, arrived: &[Arrived]) {
         let is_worth_it = arrived.len() >= WORTH_IT && client.transaction.is_none();
         let first = arrived.first().and_then(|arrived| arrived.row);
@@ -38,7 +38,9 @@ impl Caller<'_> {
         let keyed =
             arrived.iter().filter_map(|arrived| Some((arrived.args.digest()?, &arrived.args)));
         let mut rows = arrived.iter().filter_map(|arrived| arrived.row);
-        if rows.any(|row| row.command.is(Flag::ThenField)) {
+        if first.command.is(Flag::ThenScore) {
+            keyspace.warm_fields(db, keyed.map(|(digest, args)| (digest, args.iter().nth(3))));
+        } else if rows.any(|row| row.command.is(Flag::ThenField)) {
             keyspace.warm_fields(db, keyed.map(|(digest, args)| (digest, args.iter().nth(2))));
         } else {
             keyspace.warm(db, keyed.map(|(digest, _)| digest));

@@ -5,7 +5,7 @@
 //! Sixty-four commands wait sixty-four times as long. So when a batch has taken its lock it first
 //! looks at the first key of each of them, step by step for all, so that the processor waits for many
 //! at once. A command on a large hash waits a second time, for its field, so if there are commands on
-//! hashes the same is done for the fields:
+//! hashes the same is done for the fields, and for the members of sets and sorted sets:
 //!
 //! ```text
 //!                HSET h f 1   HSET h g 2   HGET k f  …         64 of them
@@ -25,6 +25,7 @@
 use super::{Keyspace, View};
 use crate::key::digest_of;
 use crate::types::table::{self, WARM};
+use crate::types::{Value, Zset};
 
 /// Bytes of the longest key and field that is looked ahead to: to compute a digest twice costs more than
 /// it gains.
@@ -62,8 +63,8 @@ impl Keyspace {
         }
     }
 
-    /// The same; then, in each of these that is a hash in the form of a table, looks at the field
-    /// that is named beside it.
+    /// The same; then, in each of these that is a table of fields or members, looks at the one that is named
+    /// beside it.
     #[inline(never)]
     pub fn warm_fields<'a>(
         &self,
@@ -72,16 +73,20 @@ impl Keyspace {
     ) {
         let keys = &self.dbs[db].keys;
         let entries = table::warm(named.clone().map(|(digest, _)| (keys, digest)));
-        let mut fields = [None; WARM];
-        for (field, (entry, (_, name))) in fields.iter_mut().zip(entries.iter().zip(named)) {
-            if let (Some(entry), Some(name)) = (*entry, name)
-                && let Some(table) = entry.value().fields()
+        let (mut fields, mut scores) = ([None; WARM], [None; WARM]);
+        for (at, (entry, (_, name))) in entries.iter().zip(named).enumerate() {
+            if let (Some(entry), Some(name)) = (entry, name)
                 && name.len() <= LONGEST
             {
-                *field = Some((table, digest_of(name)));
+                if let Some(table) = entry.value().fields() {
+                    fields[at] = Some((table, digest_of(name)));
+                } else if let Value::Zset(Zset::Sorted(sorted)) = entry.value() {
+                    scores[at] = Some((&sorted.scores, digest_of(name)));
+                }
             }
         }
         table::warm(fields.iter().flatten().copied());
+        table::warm(scores.iter().flatten().copied());
     }
 }
 

@@ -28,7 +28,7 @@ use std::ops::Range;
 
 /// A large sorted set.
 pub struct Sorted {
-    pub(super) scores: Table<Scored>,
+    pub scores: Table<Scored>,
     pub(super) order: Ranked<Ordered>,
     /// The rank of the next member that is moved if blocks are to be left.
     leaving: usize,
