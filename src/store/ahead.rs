@@ -74,6 +74,7 @@ impl Keyspace {
         let keys = &self.dbs[db].keys;
         let entries = table::warm(named.clone().map(|(digest, _)| (keys, digest)));
         let (mut fields, mut scores) = ([None; WARM], [None; WARM]);
+        let mut has_scores = false;
         for (at, (entry, (_, name))) in entries.iter().zip(named).enumerate() {
             if let (Some(entry), Some(name)) = (entry, name)
                 && name.len() <= LONGEST
@@ -82,11 +83,14 @@ impl Keyspace {
                     fields[at] = Some((table, digest_of(name)));
                 } else if let Value::Zset(Zset::Sorted(sorted)) = entry.value() {
                     scores[at] = Some((&sorted.scores, digest_of(name)));
+                    has_scores = true;
                 }
             }
         }
         table::warm(fields.iter().flatten().copied());
-        table::warm(scores.iter().flatten().copied());
+        if has_scores {
+            table::warm(scores.iter().flatten().copied());
+        }
     }
 }
 
