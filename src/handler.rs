@@ -157,9 +157,11 @@ pub enum Flag {
     TakesUnknown,
     /// It takes a few microseconds at most, if it and its reply are short (call/account.rs).
     Quick,
-    /// Its second argument is a field of what its key holds, so that field is looked at ahead of time too
+    /// Its second argument is a field or a member of what its key holds, which is looked at ahead of time too
     /// (call/ahead.rs).
     ThenField,
+    /// Its second argument is a score, and its third one a member, which is looked at too.
+    ThenScore,
 }
 
 /// A row of the command table.

@@ -18,8 +18,8 @@ const WORTH_IT: usize = 4;
 impl Caller<'_> {
     /// Takes the lock that the first of these commands needs, and looks at the first key of each. Does
     /// nothing for a few commands, nor if the first takes no lock: MULTI queues it, or the disk fails. If any of
-    /// them has a field behind its key, the argument behind every key is looked at too. Where that is not a
-    /// field, the look is in vain.
+    /// them has a field behind its key, the argument behind every key is looked at too; if the first has a score
+    /// there, the argument behind that. Where it is no field or member, the look is in vain.
     pub fn lock_and_warm<'a>(&mut self, client: &Client, arrived: &'a [Arrived]) {
         let is_worth_it = arrived.len() >= WORTH_IT && client.transaction.is_none();
         let first = arrived.first().and_then(|arrived| arrived.row);
@@ -39,9 +39,14 @@ impl Caller<'_> {
             Some((args.digest(row.as_ref()?.command.keys.first as usize)?, args))
         });
         let mut rows = arrived.iter().filter_map(|arrived| arrived.row);
-        if rows.any(|row| row.command.is(Flag::ThenField)) {
-            let field = |args: &'a Args| (args.len() > 2).then(|| &args[2]);
-            keyspace.warm_fields(db, keyed.map(|(digest, args)| (digest, field(args))));
+        // The place of the argument that is a field or a member.
+        let behind = match first.command.is(Flag::ThenScore) {
+            true => Some(3),
+            false => rows.any(|row| row.command.is(Flag::ThenField)).then_some(2),
+        };
+        if let Some(place) = behind {
+            let named = |args: &'a Args| (args.len() > place).then(|| &args[place]);
+            keyspace.warm_fields(db, keyed.map(|(digest, args)| (digest, named(args))));
         } else {
             keyspace.warm(db, keyed.map(|(digest, _)| digest));
         }

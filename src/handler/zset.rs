@@ -33,19 +33,19 @@ pub use ranges::COMMANDS as RANGES;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("zadd",        -4, Run::Write(zadd),       ONE_KEY, "1.2.0", "key [NX|XX] [GT|LT] [CH] [INCR] score member [score member ...]", "Add one or more members to a sorted set, or update its score if it already exists").with(&[Flag::DenyOom, Flag::Quick]).uses("RW update"),
+    command("zadd",        -4, Run::Write(zadd),       ONE_KEY, "1.2.0", "key [NX|XX] [GT|LT] [CH] [INCR] score member [score member ...]", "Add one or more members to a sorted set, or update its score if it already exists").with(&[Flag::DenyOom, Flag::Quick, Flag::ThenScore]).uses("RW update"),
     command("zcard",        2, Run::Read(zcard),       ONE_KEY, "1.2.0", "key", "Get the number of members in a sorted set").with(&[Flag::Quick]).uses("RO"),
-    command("zincrby",      4, Run::Write(zincrby),    ONE_KEY, "1.2.0", "key increment member", "Increment the score of a member in a sorted set").uses("RW access update").with(&[Flag::DenyOom]),
+    command("zincrby",      4, Run::Write(zincrby),    ONE_KEY, "1.2.0", "key increment member", "Increment the score of a member in a sorted set").uses("RW access update").with(&[Flag::DenyOom, Flag::ThenScore]),
     command("zmpop",       -4, Run::Write(zmpop),      COUNTED_KEYS, "7.0.0", "numkeys key [key ...] MIN|MAX [COUNT count]", "Remove and return members with scores in a sorted set").uses("RW access delete"),
-    command("zmscore",     -3, Run::Read(zmscore),     ONE_KEY, "6.2.0", "key member [member ...]", "Get the score associated with the given members in a sorted set"),
+    command("zmscore",     -3, Run::Read(zmscore),     ONE_KEY, "6.2.0", "key member [member ...]", "Get the score associated with the given members in a sorted set").with(&[Flag::ThenField]),
     command("zpopmax",     -2, Run::Write(zpopmax),    ONE_KEY, "5.0.0", "key [count]", "Remove and return members with the highest scores in a sorted set").with(&[Flag::Quick]).uses("RW access delete"),
     command("zpopmin",     -2, Run::Write(zpopmin),    ONE_KEY, "5.0.0", "key [count]", "Remove and return members with the lowest scores in a sorted set").with(&[Flag::Quick]).uses("RW access delete"),
     command("zrandmember", -2, Run::Read(zrandmember), ONE_KEY, "6.2.0", "key [count [WITHSCORES]]", "Get one or multiple random elements from a sorted set"),
-    command("zrank",       -3, Run::Read(zrank),       ONE_KEY, "2.0.0", "key member [WITHSCORE]", "Determine the index of a member in a sorted set"),
-    command("zrem",        -3, Run::Write(zrem),       ONE_KEY, "1.2.0", "key member [member ...]", "Remove one or more members from a sorted set").with(&[Flag::Quick]).uses("RW delete"),
-    command("zrevrank",    -3, Run::Read(zrevrank),    ONE_KEY, "2.0.0", "key member [WITHSCORE]", "Determine the index of a member in a sorted set, with scores ordered from high to low"),
+    command("zrank",       -3, Run::Read(zrank),       ONE_KEY, "2.0.0", "key member [WITHSCORE]", "Determine the index of a member in a sorted set").with(&[Flag::ThenField]),
+    command("zrem",        -3, Run::Write(zrem),       ONE_KEY, "1.2.0", "key member [member ...]", "Remove one or more members from a sorted set").with(&[Flag::Quick, Flag::ThenField]).uses("RW delete"),
+    command("zrevrank",    -3, Run::Read(zrevrank),    ONE_KEY, "2.0.0", "key member [WITHSCORE]", "Determine the index of a member in a sorted set, with scores ordered from high to low").with(&[Flag::ThenField]),
     command("zscan",       -3, Run::Long(zscan),       ONE_KEY, "2.8.0", "key cursor [MATCH pattern] [COUNT count]", "Incrementally iterate sorted sets elements and associated scores"),
-    command("zscore",       3, Run::Read(zscore),      ONE_KEY, "1.2.0", "key member", "Get the score associated with the given member in a sorted set"),
+    command("zscore",       3, Run::Read(zscore),      ONE_KEY, "1.2.0", "key member", "Get the score associated with the given member in a sorted set").with(&[Flag::ThenField]),
 ];
 
 // Adding.

@@ -20,6 +20,11 @@ pub fn parse_double(text: &[u8]) -> Option<f64> {
     if text.first().is_none_or(|&byte| is_space(byte)) {
         return None;
     }
+    // Most are a few digits, for which a double has room.
+    if text.len() <= 15 && text.iter().all(u8::is_ascii_digit) {
+        let number = text.iter().fold(0, |number, digit| 10 * number + u64::from(digit - b'0'));
+        return Some(number as f64);
+    }
     let read = strtod(text);
     let is_whole = read.length == text.len();
     (is_whole && read.is_in_range && !read.number.is_nan()).then_some(read.number)
@@ -265,6 +270,9 @@ mod tests {
     fn a_text_is_read_as_strtod_reads_it() {
         for (text, number) in [
             ("5", 5.0),
+            ("0012", 12.0),
+            ("999999999999999", 999999999999999.0),
+            ("9999999999999999", 1e16),
             ("+.5", 0.5),
             ("-3.", -3.0),
             ("1e3", 1000.0),

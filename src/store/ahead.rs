@@ -5,7 +5,7 @@
 //! Sixty-four commands wait sixty-four times as long. So when a batch has taken its lock it first
 //! looks at the first key of each of them, step by step for all, so that the processor waits for many
 //! at once. A command on a large hash waits a second time, for its field, so if there are commands on
-//! hashes the same is done for the fields:
+//! hashes the same is done for the fields, and for the members of sets and sorted sets:
 //!
 //! ```text
 //!                HSET h f 1   HSET h g 2   HGET k f  …         64 of them
@@ -24,8 +24,8 @@
 
 use super::{Keyspace, View};
 use crate::key::digest_of;
-use crate::types::table::{self, WARM};
-use crate::types::{Hash, Set, Value};
+use crate::types::table::{self, Keyed, Table, WARM};
+use crate::types::{Hash, Set, Value, Zset};
 
 /// Bytes of the longest field that is looked ahead to: to compute a digest twice costs more than it gains.
 const LONGEST: usize = 128;
@@ -51,8 +51,8 @@ impl Keyspace {
         }
     }
 
-    /// The same; then, in each of these that is a hash or a set in the form of a table, looks at the field or
-    /// the member that is named beside it.
+    /// The same; then, in each of these that is a table of fields or members, looks at the one that is named
+    /// beside it.
     #[inline(never)]
     pub fn warm_fields<'a>(
         &self,
@@ -61,7 +61,7 @@ impl Keyspace {
     ) {
         let keys = &self.dbs[db].keys;
         let entries = table::warm(named.clone().map(|(digest, _)| (keys, digest)));
-        let (mut fields, mut members) = ([None; WARM], [None; WARM]);
+        let (mut fields, mut members, mut scores) = ([None; WARM], [None; WARM], [None; WARM]);
         for (at, (entry, (_, name))) in entries.iter().zip(named).enumerate() {
             if let (Some(entry), Some(name)) = (entry, name)
                 && name.len() <= LONGEST
@@ -69,17 +69,23 @@ impl Keyspace {
                 match entry.value() {
                     Value::Hash(Hash::Table(table)) => fields[at] = Some((table, digest_of(name))),
                     Value::Set(Set::Table(table)) => members[at] = Some((table, digest_of(name))),
+                    Value::Zset(Zset::Sorted(sorted)) => {
+                        scores[at] = Some((&sorted.scores, digest_of(name)));
+                    }
                     _ => {}
                 }
             }
         }
-        // Mostly one of both has nothing, and to look for nothing takes time, too.
-        if fields.iter().any(Option::is_some) {
-            table::warm(fields.iter().flatten().copied());
-        }
-        if members.iter().any(Option::is_some) {
-            table::warm(members.iter().flatten().copied());
-        }
+        warm_if_any(&fields);
+        warm_if_any(&members);
+        warm_if_any(&scores);
+    }
+}
+
+/// Mostly two of three have nothing, and to look for nothing takes time, too.
+fn warm_if_any<E: Keyed>(lookups: &[Option<(&Table<E>, u64)>]) {
+    if lookups.iter().any(Option::is_some) {
+        table::warm(lookups.iter().flatten().copied());
     }
 }
 

@@ -374,6 +374,8 @@ impl Quicklist {
         }
         let at = if side == Side::Left { 0 } else { self.nodes.len() };
         let mut node = Node::default();
+        // In a long list it gets its whole memory at once. So its elements are not copied while it grows.
+        node.make_room(side, node::size(element).max(limits.bytes.min(self.memory / 8)));
         node.push(side, element);
         self.add(at, node);
     }

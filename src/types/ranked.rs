@@ -13,9 +13,10 @@
 //! how many below 65?   `first` leads to the second leaf; 3 before it, 3 in it: 6
 //! ```
 //!
-//! The tree does not compare. Whoever looks for a place brings a question that is true for the elements
-//! before it and false for all others ([`Ranked::rank`]), so that score, member and lexicographic bounds
-//! all use one search. Everything else is done at a rank.
+//! The tree knows nothing of scores. Whoever looks for a place brings a question: is this element before it
+//! ([`Ranked::rank`])? So score, member and lexicographic bounds all use one search. Whoever changes something
+//! brings a comparison: how does this element stand to the place? The change is made where the walk ends, so
+//! a change is one walk.
 //!
 //! A full leaf is split in two halves, but at its end only a new leaf is begun, so that elements that
 //! come in ascending order fill the leaves. A leaf that has become short is joined to its neighbour.
@@ -27,6 +28,7 @@
 //! beside a pointer in its dict. Here it takes its own 16 bytes and some room to grow. To move 64 elements
 //! in a leaf costs less than one of those waits. (It is a ring, so at most half of them move.)
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::ops::Range;
 
@@ -122,10 +124,10 @@ impl<T: Clone> Ranked<T> {
         leaves.flatten()
     }
 
-    /// Puts an element in at a rank, before the one that is there.
-    pub fn insert(&mut self, rank: usize, element: T) {
+    /// Puts an element in its place, in which there is none.
+    pub fn insert(&mut self, element: T, place: &impl Fn(&T) -> Ordering) {
         self.len += 1;
-        if let Some(right) = self.root.insert(rank, element) {
+        if let Some(right) = self.root.insert(element, place) {
             let left = std::mem::replace(&mut self.root, Node::Inner(VecDeque::new()));
             if let Node::Inner(children) = &mut self.root {
                 children.extend([left, right].into_iter().filter_map(Child::of));
@@ -133,26 +135,44 @@ impl<T: Clone> Ranked<T> {
         }
     }
 
-    /// Takes the element at a rank out.
-    pub fn remove(&mut self, rank: usize) -> Option<T> {
-        if rank >= self.len {
-            return None;
-        }
+    /// Takes the element in this place out.
+    pub fn remove(&mut self, place: &impl Fn(&T) -> Ordering) -> Option<T> {
+        let removed = self.root.remove(place)?;
         self.len -= 1;
-        let removed = self.root.remove(rank);
         // A root with one child is not needed.
         while let Node::Inner(children) = &mut self.root
             && children.len() <= 1
         {
             self.root = children.pop_back().map_or(Node::Leaf(VecDeque::new()), |child| child.node);
         }
-        removed
+        Some(removed)
     }
 
-    /// Puts another element in the place of the one at a rank.
-    pub fn set(&mut self, rank: usize, element: T) {
-        if rank < self.len {
-            self.root.set(rank, element);
+    /// Moves an element from one place to another and gives it this value, if that is done inside of one leaf.
+    /// Then no count changes, and no copy of a first element. Returns whether it is done.
+    pub fn shift(
+        &mut self,
+        element: &T,
+        from: &impl Fn(&T) -> Ordering,
+        to: &impl Fn(&T) -> Ordering,
+    ) -> bool {
+        let mut node = &mut self.root;
+        while let Node::Inner(children) = node {
+            let at = way(children, from);
+            if at != way(children, to) {
+                return false;
+            }
+            node = &mut children[at].node;
+        }
+        let Node::Leaf(elements) = node else { return false };
+        let behind = elements.partition_point(|other| to(other).is_lt());
+        match find(elements, from) {
+            Some(at) if at > 0 && behind > 0 => {
+                elements.remove(at);
+                elements.insert(if behind > at { behind - 1 } else { behind }, element.clone());
+                true
+            }
+            _ => false,
         }
     }
 
@@ -166,7 +186,11 @@ impl<T: Clone> Ranked<T> {
             match node {
                 Node::Leaf(elements) => return Some((elements, rank)),
                 Node::Inner(children) => {
-                    let at = descend(children, &mut rank, 0);
+                    let mut at = 0;
+                    while at + 1 < children.len() && rank >= children[at].count {
+                        rank -= children[at].count;
+                        at += 1;
+                    }
                     node = &children[at].node;
                 }
             }
@@ -196,17 +220,6 @@ impl<T: Clone> FromIterator<T> for Ranked<T> {
     }
 }
 
-/// The child below which a rank is, and that rank there. `beyond` is 1 if the rank may be behind the last
-/// element of a child, to insert there.
-fn descend<T>(children: &VecDeque<Child<T>>, rank: &mut usize, beyond: usize) -> usize {
-    let mut at = 0;
-    while at + 1 < children.len() && *rank >= children[at].count + beyond {
-        *rank -= children[at].count;
-        at += 1;
-    }
-    at
-}
-
 impl<T: Clone> Child<T> {
     /// `None` if nothing is in the node.
     fn of(node: Node<T>) -> Option<Child<T>> {
@@ -217,9 +230,14 @@ impl<T: Clone> Child<T> {
 
 impl<T: Clone> Node<T> {
     fn first(&self) -> Option<&T> {
+        self.nth(0)
+    }
+
+    /// An element, or the first one of a child.
+    fn nth(&self, at: usize) -> Option<&T> {
         match self {
-            Node::Leaf(elements) => elements.front(),
-            Node::Inner(children) => children.front().map(|child| &child.first),
+            Node::Leaf(elements) => elements.get(at),
+            Node::Inner(children) => children.get(at).map(|child| &child.first),
         }
     }
 
@@ -231,31 +249,30 @@ impl<T: Clone> Node<T> {
     }
 
     /// Returns the right part if the node had to be split.
-    fn insert(&mut self, rank: usize, element: T) -> Option<Node<T>> {
+    fn insert(&mut self, element: T, place: &impl Fn(&T) -> Ordering) -> Option<Node<T>> {
         match self {
-            Node::Leaf(elements) if elements.len() < LEAF => {
-                insert(elements, rank, element);
-                None
-            }
             Node::Leaf(elements) => {
-                let is_end = rank == elements.len();
+                let at = elements.partition_point(|other| place(other).is_lt());
+                if elements.len() < LEAF {
+                    insert(elements, at, element);
+                    return None;
+                }
+                let is_end = at == elements.len();
                 let mut right = split(elements, if is_end { LEAF } else { LEAF / 2 });
-                match rank.checked_sub(elements.len()) {
-                    Some(rank) if rank > 0 || is_end => insert(&mut right, rank, element),
-                    _ => insert(elements, rank, element),
+                match at.checked_sub(elements.len()) {
+                    Some(at) if at > 0 || is_end => insert(&mut right, at, element),
+                    _ => insert(elements, at, element),
                 }
                 Some(Node::Leaf(right))
             }
             Node::Inner(children) => {
-                let mut rank = rank;
-                let at = descend(children, &mut rank, 1);
+                let at = way(children, place);
                 let child = &mut children[at];
-                let is_first = rank == 0;
-                if is_first {
+                child.count += 1;
+                if place(&child.first).is_gt() {
                     child.first = element.clone();
                 }
-                child.count += 1;
-                let right = Child::of(child.node.insert(rank, element)?)?;
+                let right = Child::of(child.node.insert(element, place)?)?;
                 child.count -= right.count;
                 insert(children, at + 1, right);
                 let is_end = at + 2 == children.len();
@@ -265,17 +282,17 @@ impl<T: Clone> Node<T> {
         }
     }
 
-    fn remove(&mut self, rank: usize) -> Option<T> {
+    fn remove(&mut self, place: &impl Fn(&T) -> Ordering) -> Option<T> {
         match self {
-            Node::Leaf(elements) => elements.remove(rank),
+            Node::Leaf(elements) => elements.remove(find(elements, place)?),
             Node::Inner(children) => {
-                let mut rank = rank;
-                let at = descend(children, &mut rank, 0);
+                let at = way(children, place);
                 let child = &mut children[at];
-                let removed = child.node.remove(rank)?;
+                let was_first = place(&child.first).is_eq();
+                let removed = child.node.remove(place)?;
                 child.count -= 1;
                 match child.node.first() {
-                    Some(first) if rank == 0 => child.first = first.clone(),
+                    Some(first) if was_first => child.first = first.clone(),
                     Some(_) => {}
                     None => drop(children.remove(at)),
                 }
@@ -283,20 +300,6 @@ impl<T: Clone> Node<T> {
                     join(children, at);
                 }
                 Some(removed)
-            }
-        }
-    }
-
-    fn set(&mut self, rank: usize, element: T) {
-        match self {
-            Node::Leaf(elements) => elements[rank] = element,
-            Node::Inner(children) => {
-                let mut rank = rank;
-                let at = descend(children, &mut rank, 0);
-                if rank == 0 {
-                    children[at].first = element.clone();
-                }
-                children[at].node.set(rank, element);
             }
         }
     }
@@ -341,6 +344,16 @@ fn join<T: Clone>(children: &mut VecDeque<Child<T>>, at: usize) {
     }
 }
 
+/// The child that has a place: the last one that does not begin behind it.
+fn way<T>(children: &VecDeque<Child<T>>, place: &impl Fn(&T) -> Ordering) -> usize {
+    children.partition_point(|child| place(&child.first).is_le()).saturating_sub(1)
+}
+
+/// Where in a leaf the element is that is in this place.
+fn find<T>(elements: &VecDeque<T>, place: &impl Fn(&T) -> Ordering) -> Option<usize> {
+    elements.binary_search_by(place).ok()
+}
+
 /// Inserts without taking much more memory than is needed.
 fn insert<T>(into: &mut VecDeque<T>, at: usize, element: T) {
     if into.len() == into.capacity() {
@@ -381,27 +394,35 @@ mod tests {
     #[test]
     fn a_sequence_holds_at_each_rank_what_a_sorted_vector_holds_there() {
         let (mut ranked, mut model) = (Ranked::from_iter([]), Vec::new());
+        let mut shifted = 0;
         for round in 0..60_000 {
             // Times of growth and times of shrinking.
             let grows = round / 15_000 % 2 == 0;
+            let number = random_below(1 << 20) as u32;
+            let place = ranked.rank(|other| *other < number);
+            assert_eq!(place, model.partition_point(|other| *other < number));
+            if model.get(place) == Some(&number) {
+                continue;
+            }
             if random_below(10) < if grows { 8 } else { 1 } {
-                let number = random_below(1 << 20) as u32;
-                let rank = ranked.rank(|other| *other < number);
-                assert_eq!(rank, model.partition_point(|other| *other < number));
-                ranked.insert(rank, number);
-                model.insert(rank, number);
+                ranked.insert(number, &|other| other.cmp(&number));
+                model.insert(place, number);
             } else if !model.is_empty() {
                 // Often in a row, so that nodes are emptied.
                 let rank = if round % 3 == 0 { random_below(model.len()) } else { model.len() / 2 };
-                assert_eq!(ranked.remove(rank), Some(model.remove(rank)));
+                let removed = model.remove(rank);
+                assert_eq!(ranked.remove(&|other| other.cmp(&removed)), Some(removed));
             }
             if !model.is_empty() && round % 5 == 0 {
-                // Another in the same place.
+                // A short way or a long one, and past others or not.
                 let rank = random_below(model.len());
-                let number = model[rank] & !1;
-                if rank == 0 || model[rank - 1] <= number {
-                    ranked.set(rank, number);
-                    model[rank] = number;
+                let (old, new) = (model[rank], model[rank] ^ 1 << random_below(20));
+                if model.binary_search(&new).is_err()
+                    && ranked.shift(&new, &|other| other.cmp(&old), &|other| other.cmp(&new))
+                {
+                    model.remove(rank);
+                    model.insert(model.partition_point(|other| *other < new), new);
+                    shifted += 1;
                 }
             }
             if round % 500 == 0 {
@@ -414,11 +435,13 @@ mod tests {
                 assert_eq!(ranked.get(from), model.get(from));
             }
         }
-        while let Some(removed) = ranked.remove(random_below(ranked.len().max(1))) {
-            let at = model.iter().position(|number| *number == removed).unwrap();
-            model.remove(at);
+        assert!(shifted > 1_000, "{shifted}");
+        while !model.is_empty() {
+            let number = model.remove(random_below(model.len()));
+            assert_eq!(ranked.remove(&|other| other.cmp(&number)), Some(number));
+            assert_eq!(ranked.remove(&|other| other.cmp(&number)), None);
         }
-        assert!(model.is_empty() && ranked.get(0).is_none());
+        assert_eq!((ranked.len(), ranked.get(0)), (0, None));
     }
 
     #[test]
@@ -428,10 +451,11 @@ mod tests {
             assert!(ranked.iter(0..count as usize).copied().eq(0..count));
             ranked.root.check();
             for number in count..count + 300 {
-                ranked.insert(number as usize, number);
+                ranked.insert(number, &|other| other.cmp(&number));
             }
             while ranked.len() > 200 {
-                ranked.remove(random_below(ranked.len()));
+                let number = *ranked.get(random_below(ranked.len())).unwrap();
+                ranked.remove(&|other| other.cmp(&number));
             }
             ranked.root.check();
         }
@@ -440,7 +464,7 @@ mod tests {
     #[test]
     fn elements_in_ascending_order_fill_the_leaves() {
         let mut ranked = Ranked::from_iter([]);
-        (0..100_000u32).for_each(|number| ranked.insert(number as usize, number));
+        (0..100_000u32).for_each(|number| ranked.insert(number, &|other| other.cmp(&number)));
         assert_eq!(ranked.root.check(), 2);
         assert_eq!(ranked.iter(0..1).chain(ranked.iter(99_999..100_000)).sum::<u32>(), 99_999);
     }

@@ -261,7 +261,7 @@ impl Node {
 
     /// Makes room for more elements at one end. At the other end as much stays as is there, but no more.
     #[cold]
-    fn make_room(&mut self, side: Side, size: usize) {
+    pub fn make_room(&mut self, side: Side, size: usize) {
         let (gap, spare) = (self.start as usize, self.bytes.capacity() - self.bytes.len());
         let quarter = (self.look().bytes.len() / 4).max(size).max(LEAST);
         match side {

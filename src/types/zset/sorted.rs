@@ -28,7 +28,7 @@ use std::ops::Range;
 
 /// A large sorted set.
 pub struct Sorted {
-    pub(super) scores: Table<Scored>,
+    pub scores: Table<Scored>,
     pub(super) order: Ranked<Ordered>,
     /// The rank of the next member that is moved if blocks are to be left.
     leaving: usize,
@@ -123,12 +123,15 @@ impl Sorted {
         self.scores.get(member.digest, &member).map(|held| held.scoring().1)
     }
 
-    /// How many come before this one. Most are told apart by their scores, without looking at the members.
-    pub(super) fn rank_of(&self, (member, score): Scoring) -> usize {
-        self.order.rank(|ordered| {
-            let other = ordered.score;
-            other < score || other == score && self.member(ordered) < member
-        })
+    /// How many come before this one.
+    pub(super) fn rank_of(&self, scoring: Scoring) -> usize {
+        let place = place(&self.scores.heap, scoring);
+        self.order.rank(|ordered| place(ordered).is_lt())
+    }
+
+    /// Whether this one stands before the next member that is moved. Mostly none is moved.
+    fn is_behind(&self, scoring: Scoring) -> bool {
+        self.leaving > 0 && self.rank_of(scoring) < self.leaving
     }
 
     /// Gives a member the score that `decide` makes of its present one, if there is one; `None` leaves all as it
@@ -144,12 +147,11 @@ impl Sorted {
             let Some(score) = decide(None) else {
                 return false;
             };
-            let rank = self.rank_of((member, score));
-            self.leaving += usize::from(rank < self.leaving);
+            self.leaving += usize::from(self.is_behind((member, score)));
             let make = |heap: &mut Heap| Scored::new(member, score, heap);
             let (held, _) = self.scores.get_or_insert(digest, member, make);
-            let piece = held.entry.piece.clone();
-            self.order.insert(rank, Ordered { score, piece });
+            let ordered = Ordered { score, piece: held.entry.piece.clone() };
+            self.order.insert(ordered, &place(&self.scores.heap, (member, score)));
             return true;
         };
         let (_, old) = held.look().scoring();
@@ -158,23 +160,13 @@ impl Sorted {
         };
         held.set_score(score);
         let ordered = Ordered { score, piece: held.entry.piece.clone() };
-        let rank = self.rank_of((member, old));
-        if self.stays(rank, (member, score)) {
-            self.order.set(rank, ordered);
-        } else {
-            self.order.remove(rank);
-            self.order.insert(self.rank_of((member, score)), ordered);
+        let [from, to] = [old, score].map(|score| place(&self.scores.heap, (member, score)));
+        // With small increments it mostly stays in its leaf.
+        if !self.order.shift(&ordered, &from, &to) {
+            self.order.remove(&from);
+            self.order.insert(ordered, &to);
         }
         true
-    }
-
-    /// Whether the member at this rank stays there with this score, as with small increments it mostly does.
-    fn stays(&self, rank: usize, scoring: Scoring) -> bool {
-        let is = |rank: Option<usize>, ordering: Ordering| {
-            let other = rank.and_then(|rank| self.order.get(rank));
-            other.is_none_or(|other| by_score(self.scoring(other), scoring) == ordering)
-        };
-        is(rank.checked_sub(1), Ordering::Less) && is(Some(rank + 1), Ordering::Greater)
     }
 
     pub(super) fn remove(&mut self, member: &[u8]) -> bool {
@@ -183,9 +175,8 @@ impl Sorted {
         let Some(score) = self.score(member) else {
             return false;
         };
-        let rank = self.rank_of((&member, score));
-        self.leaving -= usize::from(rank < self.leaving);
-        self.order.remove(rank);
+        self.leaving -= usize::from(self.is_behind((&member, score)));
+        self.order.remove(&place(&self.scores.heap, (&member, score)));
         self.scores.remove(member.digest, &member, |scored, heap| heap.free(scored.piece));
         true
     }
@@ -240,27 +231,22 @@ impl Sorted {
         let digests: Vec<u64> = all.iter().map(digest).collect();
         let Sorted { scores, order, leaving } = self;
         scores.look_ahead(digests.iter().copied());
+        *leaving -= ranks.len().min(leaving.saturating_sub(ranks.start));
         let mut member = Vec::new();
         for (ordered, digest) in all.iter().zip(digests) {
             member.clear();
             member.extend_from_slice(scoring(&ordered.piece, &scores.heap).0);
             removed((&member, ordered.score));
+            order.remove(&place(&scores.heap, (&member, ordered.score)));
             scores.remove(digest, &member, |scored, heap| heap.free(scored.piece));
-        }
-        *leaving -= ranks.len().min(leaving.saturating_sub(ranks.start));
-        for _ in ranks.clone() {
-            order.remove(ranks.start);
         }
     }
 
     /// Removes the member at a rank; returns it.
     fn remove_rank(&mut self, rank: usize) -> Option<(Vec<u8>, f64)> {
-        self.leave_some();
-        let ordered = self.order.remove(rank)?;
-        self.leaving -= usize::from(rank < self.leaving);
-        let (member, score) = self.scoring(&ordered);
+        let (member, score) = self.scoring(self.order.get(rank)?);
         let member = member.to_vec();
-        self.scores.remove(digest_of(&member), &member, |scored, heap| heap.free(scored.piece));
+        self.remove(&member);
         Some((member, score))
     }
 
@@ -269,6 +255,7 @@ impl Sorted {
     fn leave_some(&mut self) {
         let heap = &mut self.scores.heap;
         if !heap.is_leaving() && !heap.begin_leaving() {
+            self.leaving = 0;
             return;
         }
         for _ in 0..MOVED_AT_ONCE {
@@ -279,14 +266,24 @@ impl Sorted {
             if self.scores.heap.is_to_move(&ordered.piece) {
                 let (member, score) = self.scoring(ordered);
                 let member = member.to_vec();
+                self.order.remove(&place(&self.scores.heap, (&member, score)));
                 if let Some(held) = self.scores.get_mut(digest_of(&member), &member) {
                     held.heap.relocate(&mut held.entry.piece);
                     let moved = Ordered { score, piece: held.entry.piece.clone() };
-                    self.order.set(self.leaving, moved);
+                    self.order.insert(moved, &place(&self.scores.heap, (&member, score)));
                 }
             }
             self.leaving += 1;
         }
+    }
+}
+
+/// How a member of the order stands to the place of this one. Most are told apart by their scores, without
+/// looking at their bytes.
+fn place<'a>(heap: &'a Heap, (member, score): Scoring<'a>) -> impl Fn(&Ordered) -> Ordering + 'a {
+    move |ordered| {
+        let scores = ordered.score.partial_cmp(&score).unwrap_or(Ordering::Equal);
+        scores.then_with(|| scoring(&ordered.piece, heap).0.cmp(member))
     }
 }
 
