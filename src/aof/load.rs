@@ -169,6 +169,17 @@ fn replay_from(
     }
     // Each file begins in database 0, and outside of a transaction. There is a database 0.
     let _ = run_command(&[b"SELECT", b"0"], run);
+    replay_records(reader, before, run, progress, extent)
+}
+
+/// Replays the records while a thread reads ahead.
+fn replay_records(
+    mut reader: Counted<impl Read + Send>,
+    mut before: Place,
+    run: &mut Replay,
+    progress: &mut dyn FnMut(u64),
+    extent: &mut Extent,
+) -> Result<Stretch, Stop> {
     thread::scope(|threads| {
         let (give, arriving) = channel();
         let (give_back, used) = channel();
