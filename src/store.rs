@@ -33,9 +33,11 @@ mod blocks;
 mod databases;
 mod evict;
 mod expire;
+mod keys;
 mod limits;
 pub mod load;
 mod memory;
+mod moment;
 mod origin;
 mod shared;
 mod usage;
@@ -51,11 +53,13 @@ use crate::watch::Watchers;
 use databases::Databases;
 use evict::Evictor;
 use expire::Deadlines;
+use keys::Keys;
 use std::sync::Mutex;
 
 pub use blocking::{Blocking, Serve, Wait, Waiter};
 pub use expire::{Report, Time};
 pub use memory::Data;
+pub use moment::{Moment, Size};
 pub use origin::Origin;
 pub use shared::{Busy, Store};
 pub use view_mut::{Ttl, ViewMut};
@@ -97,7 +101,7 @@ impl Garbage {
 }
 
 struct Db {
-    keys: Table<Stored>,
+    keys: Keys,
     /// For active expiry: the deadlines in their order, each with the digest of its key. It is a set, so two keys
     /// with the same deadline and the same 64 bits of digest would have one place. Nobody will see that happen.
     deadlines: Deadlines,
@@ -105,7 +109,7 @@ struct Db {
 
 impl Db {
     fn new() -> Db {
-        Db { keys: Table::new(), deadlines: Deadlines::new() }
+        Db { keys: Keys::of(Table::new()), deadlines: Deadlines::new() }
     }
 
     fn find(&self, key: &[u8]) -> Option<Entry<'_>> {

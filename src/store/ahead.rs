@@ -39,7 +39,7 @@ impl Keyspace {
     /// Looks at the keys with these digests, in database `db`.
     #[inline(never)]
     pub fn warm(&self, db: usize, digests: impl Iterator<Item = u64>) {
-        let keys = &self.dbs[db].keys;
+        let keys = &*self.dbs[db].keys;
         table::warm(digests.map(|digest| (keys, digest)));
     }
 
@@ -70,7 +70,7 @@ impl Keyspace {
         db: usize,
         named: impl Iterator<Item = (u64, Option<&'a [u8]>)> + Clone,
     ) {
-        let keys = &self.dbs[db].keys;
+        let keys = &*self.dbs[db].keys;
         let entries = table::warm(named.clone().map(|(digest, _)| (keys, digest)));
         let mut fields = [None; WARM];
         for (field, (entry, (_, name))) in fields.iter_mut().zip(entries.iter().zip(named)) {

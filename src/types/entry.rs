@@ -36,6 +36,7 @@ use super::intset::Intset;
 use super::list::Quicklist;
 use super::listpack::Listpack;
 use super::set::Members;
+use super::shared::Shared;
 use super::table::{self, Held, HeldMut, Keyed, Table};
 use super::usage::Usage;
 use super::zset::Sorted;
@@ -101,10 +102,10 @@ pub struct Large {
 #[derive(Clone)]
 pub enum LargeValue {
     String(Arc<Blob>),
-    List(Box<Quicklist>),
-    Set(Box<Members>),
-    Hash(Box<Table<Field>>),
-    Zset(Box<Sorted>),
+    List(Shared<Quicklist>),
+    Set(Shared<Members>),
+    Hash(Shared<Table<Field>>),
+    Zset(Shared<Sorted>),
 }
 
 /// A value that is to be stored.

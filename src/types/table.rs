@@ -37,6 +37,8 @@
 //! other, a bucket with every operation, and walks them with the same cursor (`dictScan`). A write
 //! there may still allocate one array of half a gigabyte; here the largest step is one segment.
 
+mod walk;
+
 use crate::key::{Key, digest_of};
 use crate::types::allocated;
 use crate::types::heap::{Heap, Piece};
