@@ -50,8 +50,9 @@ pub(super) struct Aside {
     copies: Copies,
 }
 
-/// The most that the walk does under one lock: some tens of microseconds.
-const SLOTS_AT_ONCE: usize = 64;
+/// The most that the walk does under one lock: some tens of microseconds. In tests it is little, so that much can change
+/// between two steps.
+const SLOTS_AT_ONCE: usize = if cfg!(test) { 4 } else { 32 };
 const BYTES_AT_ONCE: usize = 64 * 1024;
 
 impl Keys {
