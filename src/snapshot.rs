@@ -344,9 +344,7 @@ mod tests {
     }
 
     fn save(disk: &Disk, contents: &Contents) -> Result<(), String> {
-        let written =
-            Snapshots::default().write_last(&config_on(disk), &keyspace(contents)).map(drop);
-        written
+        Snapshots::default().write_last(&config_on(disk), &keyspace(contents)).map(drop)
     }
 
     /// Before each call that writing a snapshot makes, the power fails or the process is killed: a start finds the old

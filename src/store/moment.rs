@@ -167,8 +167,14 @@ mod tests {
         };
         let fill = |hash: &mut Edit<Hash>| Ok(hash.set(&word, &long));
         let add = |set: &mut Edit<Set>| Ok(set.add(Member::Bytes(&word)));
-        let push = |list: &mut Edit<List>| Ok(list.push(Side::Right, &word));
-        let put = |zset: &mut Edit<Zset>| Ok(zset.put(&word, |_| Some(1.5)));
+        let push = |list: &mut Edit<List>| {
+            list.push(Side::Right, &word);
+            Ok(())
+        };
+        let put = |zset: &mut Edit<Zset>| {
+            zset.put(&word, |_| Some(1.5));
+            Ok(())
+        };
         let append = |string: &mut Edit<Str>| string.append(Arg::Small(&word));
         let patch = |string: &mut Edit<Str>| string.patch(1, &word).map(drop);
         match random_below(if flushes { 1_000 } else { 990 }) {
