@@ -41,7 +41,7 @@ pub struct Size {
 
 impl<'a> Moment<'a> {
     pub fn begin(store: &'a Store) -> Moment<'a> {
-        let _alone = store.moment.lock().unwrap();
+        let _alone = store.turn_for_moment();
         let mut keyspace = store.write_when_free();
         let mut left = Vec::new();
         for (number, db) in keyspace.dbs.iter_mut().enumerate().filter(|(_, db)| db.keys.len() > 0)

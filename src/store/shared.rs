@@ -21,7 +21,7 @@
 
 use super::Keyspace;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub struct Store {
     /// How many scripts have lent the lock. It changes only while the lock is held by such a script.
     lent: AtomicUsize,
     /// Taken before the keyspace by whoever makes a snapshot (moment.rs).
-    pub(super) moment: Mutex<()>,
+    moment: Mutex<()>,
 }
 
 /// A script is busy, and the keyspace is not to be looked at.
@@ -54,6 +54,11 @@ impl Store {
             lent: AtomicUsize::new(0),
             moment: Mutex::default(),
         }
+    }
+
+    /// The right to make a snapshot (moment.rs).
+    pub(super) fn turn_for_moment(&self) -> MutexGuard<'_, ()> {
+        self.moment.lock().unwrap()
     }
 
     pub fn into_inner(self) -> Keyspace {
