@@ -52,7 +52,7 @@ pub(super) struct Aside {
 
 /// The most that the walk does under one lock: some tens of microseconds. In tests it is little, so that much can change
 /// between two steps.
-const SLOTS_AT_ONCE: usize = if cfg!(test) { 4 } else { 32 };
+const STEPS_AT_ONCE: usize = if cfg!(test) { 1 } else { 4 };
 const BYTES_AT_ONCE: usize = 64 * 1024;
 
 impl Keys {
@@ -147,7 +147,7 @@ impl Aside {
     fn next(&mut self, table: &Table<Stored>) -> (Copies, bool) {
         let mut copies = mem::take(&mut self.copies);
         let most = copies.bytes() + BYTES_AT_ONCE;
-        for _ in 0..SLOTS_AT_ONCE {
+        for _ in 0..STEPS_AT_ONCE {
             let Some(point) = self.point.filter(|_| copies.bytes() < most) else {
                 break;
             };

@@ -6,9 +6,14 @@
 //!
 //! **How Redis does it**: it has no such walk. A fork sees all tables as they were.
 
-use super::{Held, Keyed, Table, slot_bits};
+use super::{Held, Keyed, Table, slot_bits, wait_for};
 use crate::key::digest_of;
+use std::collections::HashMap;
 use std::hint::black_box;
+use std::iter::successors;
+
+/// So many slots are visited together.
+const AT_ONCE: usize = 8;
 
 impl<E: Keyed> Table<E> {
     /// Whether a walk that has come to this point has passed the entries with this digest.
@@ -16,26 +21,33 @@ impl<E: Keyed> Table<E> {
         slot_bits(digest, self.salt).reverse_bits() < point.reverse_bits()
     }
 
-    /// Visits the entries from this point on to the end of its slot, with their digests; 0 is the first point. Returns
-    /// the next point; None behind the last.
+    /// Visits the entries from this point on to the end of some slots, with their digests; 0 is the first point. Returns the next
+    /// point; None behind the last.
     pub fn walk<'a>(&'a self, point: u64, mut visit: impl FnMut(u64, Held<'a, E>)) -> Option<u64> {
-        let index = self.index_of_bits(point);
-        let next = Some(self.next_cursor(index)).filter(|next| *next > 0);
+        let points = successors(Some(point), |point| self.next_point(*point)).take(AT_ONCE);
+        let points: Vec<u64> = points.collect();
+        let end = points.last().and_then(|last| self.next_point(*last));
         let mut visit_if_here = |digest, entry| {
-            let is_behind = next.is_some_and(|next| !self.has_passed(next, digest));
+            let is_behind = end.is_some_and(|end| !self.has_passed(end, digest));
             if !is_behind && !self.has_passed(point, digest) {
                 visit(digest, self.found(entry));
             }
         };
-        if let Some(slot) = self.slot(index) {
-            // The processor waits for the bytes of all entries at once.
-            black_box(slot.values().fold(0, |all, entry| all ^ entry.touch(&self.heap)));
-            slot.iter().for_each(|(digest, entry)| visit_if_here(*digest, entry));
-        }
+        // The processor waits for all slots at once, and then for the bytes of all entries.
+        let slots = points.iter().filter_map(|point| self.slot(self.index_of_bits(*point)));
+        wait_for(slots.clone());
+        let entries = slots.clone().flat_map(HashMap::values);
+        black_box(entries.fold(0, |all, entry| all ^ entry.touch(&self.heap)));
+        slots.flatten().for_each(|(digest, entry)| visit_if_here(*digest, entry));
         for twin in &self.twins {
             visit_if_here(digest_of(twin.key(&self.heap)), twin);
         }
-        next
+        end
+    }
+
+    /// Where the slot ends in which this point lies.
+    fn next_point(&self, point: u64) -> Option<u64> {
+        Some(self.next_cursor(self.index_of_bits(point))).filter(|next| *next > 0)
     }
 }
 
@@ -43,7 +55,7 @@ impl<E: Keyed> Table<E> {
 mod tests {
     use super::*;
     use crate::types::table::random_below;
-    use std::collections::{HashMap, HashSet};
+    use std::collections::HashSet;
 
     #[test]
     fn a_walk_visits_each_entry_that_stays_once_while_the_table_changes() {
