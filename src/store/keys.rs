@@ -21,7 +21,8 @@
 //!
 //! **What it costs.** Without a snapshot, one comparison for each change. With one, the first change of each key copies that
 //! key, at most once. A string of more than 64 KiB is shared and not copied, until it is changed in place. A collection that is not
-//! small is copied whole, as by COPY, and whoever holds the lock waits for that.
+//! small is copied whole before its first change, and all wait for that: a tenth of a second for a million fields or members, and
+//! half a second for a sorted set of a million. The walk itself shares it.
 //!
 //! **How Redis does it**: a fork. The kernel copies each page that changes meanwhile, at the first change, and the fork
 //! itself takes some milliseconds for each gigabyte.

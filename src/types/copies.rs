@@ -1,7 +1,7 @@
 //! Copies of entries, on their way to a snapshot (store/moment.rs).
 //!
 //! The bytes of all lie one behind another in one heap, so a copy of a small entry costs little more than its bytes. A large
-//! string is not copied, but shared. A large collection is copied, as by COPY.
+//! value is not copied, but shared (shared.rs).
 
 use super::entry::{Entry, Stored};
 use super::heap::Heap;
