@@ -243,7 +243,7 @@ impl<'a> Batch<'a> {
         }
         // Now the log holds what was done before the messages and before the answers to waiting clients.
         if std::mem::take(&mut self.has_told) {
-            self.server.hub.send(self.position, client.outbox.is_some());
+            self.server.hub.send(self.position, client.outbox.is_some(), &mut client.sent);
         }
         self.deliver(client, failure.as_ref());
         // For one batch, PUBLISH remembers which receivers it has waited for (handler/pubsub.rs).

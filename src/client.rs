@@ -6,7 +6,7 @@
 use crate::held::{Charge, Held};
 use crate::listen::{self, Address};
 use crate::outbox::Outbox;
-use crate::pubsub::{Message, Subscription};
+use crate::pubsub::{Message, Sent, Subscription};
 use crate::resp::{Args, Protocol};
 use crate::server::mailbox::Answer;
 use crate::server::replicas::{Announced, Request};
@@ -43,10 +43,12 @@ pub struct Client {
     pub names: Charge,
     /// What a record of the log has said of the data (store/origin.rs).
     pub origin: Option<Origin>,
-    /// Messages of PUBLISH that its batch has not gathered yet (batch/telling.rs).
+    /// While a command runs: the last messages of its batch (batch/telling.rs).
     pub published: Vec<Message>,
     /// Memory of these messages.
     pub publishing: Charge,
+    /// When its messages, or events, were sent last.
+    pub sent: Sent,
     /// Answers to clients that have waited for what this batch did. They are sent at the same time.
     pub answers: Vec<Answer>,
     /// What the operator is told when the lock is given back.
@@ -225,6 +227,7 @@ impl Client {
             origin: None,
             published: Vec::new(),
             publishing: Charge::new(&public.held),
+            sent: None,
             answers: Vec::new(),
             notices: Vec::new(),
             waited_for: Vec::new(),

@@ -25,11 +25,13 @@
 //! courier               └ rest ───────────────────────┘ round: both in one write for each subscriber
 //! ```
 //!
+//! A round to a few subscribers is short, and no rest follows, because a lone message shall not wait. But if many
+//! clients publish at once, a *crowd*, there is always a rest. Mostly another publisher then begins the next round, and
+//! the courier only if none comes. In a crowd PUBLISH does not wait for its receivers either (server/order.rs).
+//!
 //! So the more is published, the less each message costs, as with one thread that serves all in turn. Nobody notices
 //! that a reply has come before its message has left: before a subscriber's commands run, its thread sends what
-//! waits, so that messages come before the replies. And if much waits already, everybody does that. Measured with 10
-//! subscribers and 50 clients, one command in flight: a PUBLISH takes a fifth of the processor's time that it took
-//! when it woke a thread for each subscriber; with 100 subscribers a thirtieth.
+//! waits, so that messages come before the replies. And if much waits already, everybody does that.
 //!
 //! **How Redis does it**: pubsub.c. It has one thread, so all subscribers see the same order without a
 //! lock.
@@ -66,7 +68,7 @@ struct Audience {
 
 struct Subscriber {
     outbox: Arc<Outbox>,
-    /// The number of its subscription, among all.
+    /// The number of its subscription (`Hub.changes`).
     since: u64,
 }
 
@@ -82,12 +84,13 @@ pub struct Hub {
     /// Whoever sends looks at it, for a whole round, and so does PUBLISH. So PUBLISH waits for no sender, except behind
     /// somebody who subscribes.
     state: RwLock<State>,
-    /// The turn to send, and when the rest after the last round is over.
-    sending: Mutex<Option<Instant>>,
+    /// The turn to send, and what is kept for it.
+    sending: Mutex<Bundles>,
+    pace: Mutex<Pace>,
     /// How many monitors there are: every command asks, without the mutex.
     monitors: AtomicUsize,
-    /// How many subscriptions there have been.
-    subscriptions: AtomicU64,
+    /// How often somebody has subscribed or unsubscribed.
+    changes: AtomicU64,
     /// What is to be sent, in its order, each with the position that the log must have reached. Locked apart
     /// from `state`, so that a batch that leaves something here waits for no sender.
     waiting: Mutex<Waiting>,
@@ -104,6 +107,59 @@ const REST: u32 = 3;
 const SHORTEST_ROUND: Duration = Duration::from_micros(20);
 const LONGEST_ROUND: Duration = Duration::from_millis(1);
 
+/// A batch is in a crowd if at least this many others have had something to send since its client had, and one came
+/// after the other as quickly as this. Then for so long there is a crowd. Each round is followed by a rest then, and
+/// that is at least so long.
+const MANY: u64 = 8;
+const QUICKLY: Duration = Duration::from_micros(100);
+const CROWD: Duration = Duration::from_millis(1);
+const REST_IN_CROWD: Duration = Duration::from_micros(300);
+
+/// How quickly one batch with something to send follows another.
+#[derive(Default)]
+struct Pace {
+    /// How many there have been.
+    sends: u64,
+    /// When the crowd is over.
+    crowd_ends: Option<Instant>,
+    /// When the rest after the last round is over.
+    rest_ends: Option<Instant>,
+}
+
+/// When a client had something to send last: the number of that batch, and the time.
+pub type Sent = Option<(u64, Instant)>;
+
+impl Pace {
+    /// A batch has something to send.
+    fn step(&mut self, now: Instant, sent: &mut Sent) {
+        self.sends += 1;
+        let Some((before, at)) = sent.replace((self.sends, now)) else {
+            return;
+        };
+        let others = self.sends - before - 1;
+        if others >= MANY && now - at < QUICKLY * others.min(1000) as u32 {
+            self.crowd_ends = Some(now + CROWD);
+        }
+    }
+
+    fn is_crowded(&self, now: Instant) -> bool {
+        self.crowd_ends.is_some_and(|end| now < end)
+    }
+
+    /// How much of the rest is left.
+    fn rest(&self, now: Instant) -> Duration {
+        self.rest_ends.map_or(Duration::ZERO, |end| end.saturating_duration_since(now))
+    }
+
+    /// A round has ended.
+    fn begin_rest(&mut self, round: Duration, now: Instant) {
+        let rest =
+            if round > SHORTEST_ROUND { REST * round.min(LONGEST_ROUND) } else { Duration::ZERO };
+        let shortest = if self.is_crowded(now) { REST_IN_CROWD } else { Duration::ZERO };
+        self.rest_ends = Some(now + rest.max(shortest));
+    }
+}
+
 /// If more parcels than this wait, or more bytes, each batch waits until its own are sent.
 const MOST_WAITING: usize = 256;
 const MOST_BYTES_WAITING: usize = 1024 * 1024;
@@ -119,7 +175,7 @@ struct Waiting {
 pub enum Parcel {
     /// Messages of PUBLISH, and their memory.
     Published(Vec<Message>, Charge),
-    /// Events, and how many subscriptions there had been: whoever came later does not hear of them.
+    /// Events, and `Hub.changes` of then: whoever came later does not hear of them.
     Happened(Happened, u64),
 }
 
@@ -142,30 +198,72 @@ struct State {
     monitors: BTreeMap<Id, Arc<Outbox>>,
 }
 
-/// A message that waits until the log holds everything that was done before it.
+/// Messages to one channel that wait until the log holds everything that was done before them. Mostly it is one. But
+/// if a client publishes many, one behind the other, their receivers are looked up once.
 pub struct Message {
     /// To a channel or a shard channel.
     to: Subscription,
     channel: Name,
-    text: Vec<u8>,
-    /// The receivers: those of the channel (`None`), and those of each pattern that matches.
-    audiences: Vec<(Option<Name>, Arc<[Id]>)>,
+    /// The texts one behind the other, and where each ends.
+    texts: Vec<u8>,
+    ends: Vec<usize>,
+    /// The receivers: those of the channel, and those of each pattern that matches.
+    named: Option<Arc<[Id]>>,
+    patterns: Vec<(Name, Arc<[Id]>)>,
+    /// How many receive it. Whoever receives it twice counts twice.
+    pub receivers: usize,
+    /// `Hub.changes` of when they were looked up.
+    changes: u64,
+    /// Whether it was made in EXEC, where nobody waits for the receivers.
+    pub in_exec: bool,
 }
 
+/// So many bytes may be sent together as one [`Message`]. It begins with room for some short texts.
+const MOST_TOGETHER: usize = 16 * 1024;
+const ROOM: usize = 1000;
+
 impl Message {
-    /// How many receive it. Whoever receives it twice counts twice.
-    pub fn receivers(&self) -> usize {
-        self.audiences.iter().map(|(_, ids)| ids.len()).sum()
+    /// Whether this text may go with those before it, if nobody has subscribed or unsubscribed meanwhile.
+    pub fn can_take(&self, to: Subscription, channel: &[u8], text: &[u8]) -> bool {
+        // The channel will stand in front of each of them.
+        let channels = (self.ends.len() + 1).saturating_mul(channel.len());
+        self.to == to
+            && *self.channel == *channel
+            && self.patterns.is_empty()
+            && channels + self.texts.len() + text.len() <= MOST_TOGETHER
+    }
+
+    /// Adds a text. Returns how many bytes of memory that takes.
+    pub fn push(&mut self, text: &[u8]) -> usize {
+        let before = if self.is_empty() { 0 } else { self.memory() };
+        self.texts.extend_from_slice(text);
+        self.ends.push(self.texts.len());
+        self.memory() - before
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    fn texts(&self) -> impl Iterator<Item = &[u8]> {
+        let begins = std::iter::once(0).chain(self.ends.iter().copied());
+        begins.zip(&self.ends).map(|(begin, end)| &self.texts[begin..*end])
     }
 
     pub fn ids(&self) -> impl Iterator<Item = Id> {
-        self.audiences.iter().flat_map(|(_, ids)| ids.iter().copied())
+        self.audiences().flat_map(|(_, ids)| ids.iter().copied())
+    }
+
+    /// Each list of receivers, with the pattern that it is of.
+    fn audiences(&self) -> impl Iterator<Item = (Option<&Name>, &[Id])> {
+        let patterns = self.patterns.iter().map(|(pattern, ids)| (Some(pattern), &**ids));
+        self.named.iter().map(|ids| (None, &**ids)).chain(patterns)
     }
 
     /// Bytes of memory that it takes, without the shared lists.
-    pub fn memory(&self) -> usize {
-        let audiences = size_of_val(&self.audiences[..]);
-        size_of::<Message>() + self.channel.len() + self.text.len() + audiences
+    fn memory(&self) -> usize {
+        let lists = size_of_val(&self.ends[..]) + size_of_val(&self.patterns[..]);
+        size_of::<Message>() + self.channel.len() + self.texts.len() + lists
     }
 }
 
@@ -196,7 +294,7 @@ impl Hub {
     /// Adds a subscriber. Its outbox holds messages back until the confirmation is queued.
     pub fn subscribe(&self, to: Subscription, name: &[u8], id: Id, outbox: &Arc<Outbox>) {
         let mut state = self.state.write().unwrap();
-        let since = self.subscriptions.fetch_add(1, Ordering::AcqRel) + 1;
+        let since = self.changes.fetch_add(1, Ordering::AcqRel) + 1;
         let audience = state.of(to).entry(name.into()).or_default();
         audience.ids = OnceLock::new();
         let subscriber = Subscriber { outbox: outbox.clone(), since };
@@ -208,6 +306,7 @@ impl Hub {
     /// Removes a subscriber. No message for this name reaches its outbox afterwards.
     pub fn unsubscribe(&self, from: Subscription, name: &[u8], id: Id) {
         let mut state = self.state.write().unwrap();
+        self.changes.fetch_add(1, Ordering::AcqRel);
         let subscribers = state.of(from);
         let Some(audience) = subscribers.get_mut(name) else {
             return;
@@ -225,28 +324,40 @@ impl Hub {
         }
     }
 
-    /// Makes a message for the current subscribers of the channel and of each pattern that matches it.
-    pub fn message(&self, to: Subscription, channel: &[u8], text: &[u8]) -> Message {
+    /// Whether nobody has subscribed or unsubscribed since its receivers were looked up.
+    pub fn is_up_to_date(&self, message: &Message) -> bool {
+        self.changes.load(Ordering::Acquire) == message.changes
+    }
+
+    /// Makes a message, still without a text, for the current subscribers of the channel and of each pattern that
+    /// matches it.
+    pub fn message(&self, to: Subscription, channel: &[u8]) -> Message {
         let state = self.state.read().unwrap();
         let known = state.look(to).get_key_value(channel);
-        let named = known.iter().map(|(_, audience)| (None, audience.ids()));
-        let mut audiences: Vec<_> = named.collect();
+        let mut patterns = Vec::new();
         for (pattern, audience) in state.look(Subscription::Pattern) {
             if to == Subscription::Channel && glob::matches(pattern, channel, false) {
-                audiences.push((Some(pattern.clone()), audience.ids()));
+                patterns.push((pattern.clone(), audience.ids()));
             }
         }
-        Message {
+        let mut message = Message {
             to,
             channel: known.map_or_else(|| channel.into(), |(name, _)| name.clone()),
-            text: text.to_vec(),
-            audiences,
-        }
+            texts: Vec::with_capacity(ROOM),
+            ends: Vec::with_capacity(ROOM / 64),
+            named: known.map(|(_, audience)| audience.ids()),
+            patterns,
+            receivers: 0,
+            changes: self.changes.load(Ordering::Acquire),
+            in_exec: false,
+        };
+        message.receivers = message.ids().count();
+        message
     }
 
     /// A parcel of what has just happened.
     pub fn parcel(&self, happened: Happened) -> Parcel {
-        Parcel::Happened(happened, self.subscriptions.load(Ordering::Acquire))
+        Parcel::Happened(happened, self.changes.load(Ordering::Acquire))
     }
 
     /// Takes parcels that are to be sent when the log is written to this position. The caller has the keyspace,
@@ -259,24 +370,32 @@ impl Hub {
 
     /// The log is written to this position, or it has failed: sends the messages that have waited for that,
     /// whosever they are, to those of their receivers that have not unsubscribed meanwhile. They may be left to the
-    /// courier, unless all `must` have been sent when this returns.
-    pub fn send(&self, position: u64, must: bool) {
+    /// courier, unless all `must` have been sent when this returns. `sent` is the client's.
+    pub fn send(&self, position: u64, must: bool, sent: &mut Sent) {
         self.ready.fetch_max(position, Ordering::AcqRel);
+        let now = Instant::now();
+        let rest = {
+            let mut pace = self.pace.lock().unwrap();
+            pace.step(now, sent);
+            pace.rest(now)
+        };
         let turn = match must || self.has_much_waiting() {
             true => Some(self.sending.lock().unwrap()),
-            false => self
-                .sending
-                .try_lock()
-                .ok()
-                .filter(|due| due.is_none_or(|due| due <= Instant::now())),
+            false if rest.is_zero() => self.sending.try_lock().ok(),
+            false => None,
         };
-        if let Some(mut turn) = turn {
-            self.send_round(&mut turn);
+        if let Some(mut bundles) = turn {
+            self.send_round(&mut bundles);
         } else if !self.is_woken.swap(true, Ordering::AcqRel)
             && let Some(courier) = self.courier.get()
         {
             courier.unpark();
         }
+    }
+
+    /// Whether many publish at this moment. Then nobody sees an order between them and what a receiver has just sent.
+    pub fn is_crowded(&self) -> bool {
+        self.pace.lock().unwrap().is_crowded(Instant::now())
     }
 
     /// Sends what was left before. When this returns, it stands in the outboxes.
@@ -289,11 +408,12 @@ impl Hub {
         let _ = self.courier.set(std::thread::current());
         loop {
             while self.has_ready() {
-                let due = *self.sending.lock().unwrap();
-                std::thread::sleep(
-                    due.map_or(Duration::ZERO, |due| due.saturating_duration_since(Instant::now())),
-                );
-                self.send_what_waits();
+                // A publisher may have begun the next rest meanwhile.
+                let rest = self.pace.lock().unwrap().rest(Instant::now());
+                match rest.is_zero() {
+                    true => self.send_what_waits(),
+                    false => std::thread::sleep(rest),
+                }
             }
             // A swap, because after a store the look below might miss the parcels of a thread that has just found this
             // true and woken nobody.
@@ -316,14 +436,13 @@ impl Hub {
     }
 
     /// Sends all that is ready. The caller has the turn.
-    fn send_round(&self, due: &mut Option<Instant>) {
+    fn send_round(&self, bundles: &mut Bundles) {
         let parcels = self.take_waiting(self.ready.load(Ordering::Acquire));
         if parcels.is_empty() {
             return;
         }
         let began = Instant::now();
         let state = self.state.read().unwrap();
-        let mut bundles = Bundles { encoded: Reply::new(), of: BTreeMap::new() };
         for parcel in parcels {
             match parcel {
                 Parcel::Published(messages, _charge) => {
@@ -338,8 +457,8 @@ impl Hub {
         }
         bundles.hand_over();
         let ended = Instant::now();
-        let took = (ended - began).min(LONGEST_ROUND);
-        *due = (took > SHORTEST_ROUND).then(|| ended + REST * took);
+        drop(state);
+        self.pace.lock().unwrap().begin_rest(ended - began, ended);
     }
 
     fn take_waiting(&self, position: u64) -> Vec<Parcel> {
@@ -405,6 +524,9 @@ impl Hub {
 /// When this many bytes of messages have been encoded, they are handed over to the outboxes.
 const BUNDLE: usize = 256 * 1024;
 
+/// Between two rounds the memory for this many bytes is kept.
+const KEPT: usize = 64 * 1024;
+
 /// Collects messages per receiver, so that each receiver is sent several at once. A message is encoded once for all
 /// that get the same bytes, and copied for none of them.
 struct Bundles {
@@ -414,10 +536,17 @@ struct Bundles {
     of: BTreeMap<Id, (Arc<Outbox>, Vec<Range<usize>>)>,
 }
 
+impl Default for Bundles {
+    fn default() -> Bundles {
+        Bundles { encoded: Reply::new(), of: BTreeMap::new() }
+    }
+}
+
 impl Bundles {
     /// Adds a message for its receivers, except for those that have unsubscribed meanwhile.
     fn add(&mut self, message: &Message, state: &State) {
-        for (pattern, ids) in &message.audiences {
+        let texts: Vec<&[u8]> = message.texts().collect();
+        for (pattern, ids) in message.audiences() {
             let (audience, begin): (_, &[&[u8]]) = match (pattern, message.to) {
                 (Some(pattern), _) => {
                     (state.look(Subscription::Pattern).get(pattern), &[b"pmessage", pattern])
@@ -428,7 +557,7 @@ impl Bundles {
                 (None, to) => (state.look(to).get(&message.channel), &[b"message"]),
             };
             let listens = |id: &Id| Some((*id, &audience?.of.get(id)?.outbox));
-            self.add_for(ids.iter().filter_map(listens), begin, &message.channel, &message.text);
+            self.add_for(ids.iter().filter_map(listens), begin, &message.channel, &texts);
         }
     }
 
@@ -445,8 +574,8 @@ impl Bundles {
             let heard = audience.of.iter().filter(|(_, subscriber)| subscriber.since <= before);
             let receivers = heard.map(|(id, subscriber)| (*id, &subscriber.outbox));
             match pattern {
-                Some(pattern) => self.add_for(receivers, &[b"pmessage", pattern], channel, text),
-                None => self.add_for(receivers, &[b"message"], channel, text),
+                Some(pattern) => self.add_for(receivers, &[b"pmessage", pattern], channel, &[text]),
+                None => self.add_for(receivers, &[b"message"], channel, &[text]),
             }
         }
     }
@@ -457,13 +586,13 @@ impl Bundles {
         receivers: impl Iterator<Item = (Id, &'o Arc<Outbox>)>,
         begin: &[&[u8]],
         channel: &[u8],
-        text: &[u8],
+        texts: &[&[u8]],
     ) {
         let mut forms = [None, None];
         for (id, outbox) in receivers.filter(|(_, outbox)| !outbox.has_ended()) {
             let protocol = outbox.protocol();
             let form = &mut forms[usize::from(protocol == Protocol::Resp3)];
-            let encode = || encode(begin, channel, text, protocol, &mut self.encoded);
+            let encode = || encode(begin, channel, texts, protocol, &mut self.encoded);
             let form = form.get_or_insert_with(encode).clone();
             let (_, parts) = self.of.entry(id).or_insert_with(|| (outbox.clone(), Vec::new()));
             match parts.last_mut() {
@@ -487,7 +616,7 @@ impl Bundles {
                 }
             }
         }
-        self.encoded.out.truncate(0);
+        self.encoded.out.clear(KEPT);
     }
 }
 
@@ -495,13 +624,39 @@ impl Bundles {
 fn encode(
     begin: &[&[u8]],
     channel: &[u8],
-    text: &[u8],
+    texts: &[&[u8]],
     protocol: Protocol,
     into: &mut Reply,
 ) -> Range<usize> {
+    // What stands in front of each text.
+    let mut front = Reply::new();
+    front.protocol = protocol;
+    front.push(begin.len() + 2);
+    begin.iter().chain(&[channel]).for_each(|word| front.bulk(word));
     let start = into.out.mark();
-    into.protocol = protocol;
-    into.push(begin.len() + 2);
-    begin.iter().chain(&[channel, text]).for_each(|word| into.bulk(word));
+    for text in texts {
+        into.out.append(&front.out, 0..front.out.mark());
+        into.bulk(text);
+    }
     start..into.out.mark()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_that_publish_in_turn_are_a_crowd_if_they_are_many_and_quick() {
+        let start = Instant::now();
+        let are_crowd = |clients: u32, apart: Duration| {
+            let (mut pace, mut sent) = (Pace::default(), vec![None; clients as usize]);
+            for turn in 0..3 * clients {
+                pace.step(start + turn * apart, &mut sent[(turn % clients) as usize]);
+            }
+            pace.is_crowded(start + 3 * clients * apart)
+        };
+        let [quick, slow] = [10, 200].map(Duration::from_micros);
+        assert!(are_crowd(50, quick) && are_crowd(9, quick));
+        assert!(!are_crowd(8, quick) && !are_crowd(1, quick) && !are_crowd(50, slow));
+    }
 }

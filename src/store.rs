@@ -103,7 +103,7 @@ impl Garbage {
 struct Db {
     keys: Keys,
     /// For active expiry: the deadlines in their order, each with the digest of its key. It is a set, so two keys
-    /// with the same deadline and the same 64 bits of digest would have one place. Nobody will see that happen.
+    /// with the same deadline and the same digest have one place. Then one of them may wait until somebody looks at it.
     deadlines: Deadlines,
 }
 
@@ -206,7 +206,7 @@ impl<'a> View<'a> {
         let found = self.peek(key);
         self.report.count(self.db, &key, found.is_some());
         if let Some(entry) = found {
-            self.report.note_use(entry.entry.usage(), key.digest, self.time, self.limits);
+            self.report.note_use(entry.usage(), key.digest, self.time, self.limits);
         }
         found
     }

@@ -31,6 +31,7 @@ pub mod float;
 mod hash;
 mod heap;
 mod intset;
+mod larges;
 mod list;
 mod listpack;
 mod ranked;
@@ -38,10 +39,11 @@ mod set;
 mod shared;
 mod string;
 pub mod table;
+mod u48;
 mod usage;
 mod zset;
 
-pub use bulk::{Bulk, Fields, Scores, Twice};
+pub use bulk::{Bulk, Fields, Scores, SetMembers, Twice};
 pub use copies::Copies;
 pub use edit::{Change, Edit};
 pub use entry::{Entry, EntryMut, Form, Large, Loose, Stored};
@@ -56,8 +58,6 @@ pub use zset::{Accumulator, Scoring, Sorted, Zset};
 
 use crate::notify::Class;
 use entry::{Kind, LargeValue};
-use hash::Field;
-use table::Table;
 
 /// A value of any type, to be read.
 pub enum Value<'a> {
@@ -117,13 +117,6 @@ impl Value<'_> {
     /// The commands that make this value again under `key`. `emit` is given the words of each.
     pub fn rewrite(&self, key: &[u8], emit: &mut dyn FnMut(&[&[u8]])) {
         each!(self, v => v.rewrite(key, emit));
-    }
-}
-
-impl<'a> Value<'a> {
-    /// The table in which a field or a member is looked for, if there is one.
-    pub fn fields(self) -> Option<&'a Table<Field>> {
-        each!(self, v => v.fields())
     }
 }
 

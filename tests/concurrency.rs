@@ -631,6 +631,60 @@ fn two_subscribers_see_the_messages_in_the_same_order() {
     }
 }
 
+#[test]
+fn whoever_sends_no_more_still_gets_what_was_published_before() {
+    let server = Server::start(&[]);
+    let mut publisher = server.client();
+    // To write to so many takes so long that a rest follows.
+    let mut others: Vec<Client> = (0..20).map(|_| server.client()).collect();
+    others.iter_mut().for_each(|client| drop(client.run("SUBSCRIBE c")));
+    for _ in 0..50 {
+        let mut leaving = server.client();
+        leaving.run("SUBSCRIBE c");
+        for _ in 0..2 {
+            assert_eq!(integer(publisher.call(&["PUBLISH", "c", "m"])), 21);
+        }
+        leaving.socket().shutdown(Shutdown::Write).unwrap();
+        for _ in 0..2 {
+            assert!(leaving.read().to_string().contains("message"));
+        }
+        assert!(leaving.is_closed());
+        eventually("it is gone", || integer(publisher.call(&["PUBLISH", "c", "m"])) == 20);
+    }
+}
+
+/// Those to one channel that follow each other travel together, and others come between.
+#[test]
+fn what_one_client_publishes_at_once_comes_in_its_order_whatever_the_channel() {
+    let server = Server::start(&["--notify-keyspace-events", "Ks"]);
+    let (mut subscriber, mut publisher) = (server.client(), server.client());
+    subscriber.run("SUBSCRIBE c");
+    subscriber.run("SUBSCRIBE d");
+    subscriber.run("PSUBSCRIBE __key*");
+    let long = "x".repeat(20_000);
+    let sent = [
+        "PUBLISH c 1",
+        "PUBLISH c 2",
+        "PUBLISH d 3",
+        "PUBLISH c 4",
+        "MULTI",
+        "PUBLISH c 5",
+        "SADD k a",
+        "PUBLISH c 6",
+        "EXEC",
+        "PUBLISH c 7",
+        "PUBLISH nobody 0",
+    ];
+    let sent = sent.map(|line| encode(&line.split(' ').collect::<Vec<_>>()));
+    publisher.raw(&sent.concat());
+    publisher.raw(&encode(&["PUBLISH", "c", &long]));
+    publisher.raw(&encode(&["PUBLISH", "c", "9"]));
+    for text in ["1", "2", "3", "4", "5", "sadd", "6", "7", &long, "9"] {
+        let Value::Array(mut words) = subscriber.read() else { panic!("no message") };
+        assert_eq!(words.pop(), Some(Value::Bulk(text.into())));
+    }
+}
+
 /// Has a hundred new clients do something, one after the other, while another publishes without end.
 fn while_somebody_publishes(each: impl Fn(&mut Client)) {
     let server = Server::start(&[]);

@@ -25,8 +25,10 @@ impl Batch<'_> {
         handler: impl FnOnce(&mut Client) -> R,
     ) -> R {
         self.gather_events();
+        self.exchange_published(client);
         let result = handler(client);
         self.report.no_touch.set(client.no_touch);
+        self.exchange_published(client);
         if !client.published.is_empty() {
             let messages = std::mem::take(&mut client.published);
             let none = Charge::new(&client.public.held);
@@ -34,6 +36,14 @@ impl Batch<'_> {
             self.parcels.push(Parcel::Published(messages, charge));
         }
         result
+    }
+
+    /// What was published last comes to the client, so that its next message may join it, and back.
+    fn exchange_published(&mut self, client: &mut Client) {
+        if let Some(Parcel::Published(messages, charge)) = self.parcels.last_mut() {
+            std::mem::swap(messages, &mut client.published);
+            std::mem::swap(charge, &mut client.publishing);
+        }
     }
 
     /// Hands over what is to be sent, before the lock is given back. While keys are noted as expired, it waits:

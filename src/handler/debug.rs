@@ -288,7 +288,7 @@ fn quicklist_packed_threshold(_: &mut Client, args: &Args, reply: &mut Reply) ->
 fn object(client: &mut Client, view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error> {
     let entry = view.peek(Key::of(argument(args)?)).ok_or(Error::NoSuchKey)?;
     let value = entry.value();
-    let idle = entry.entry.usage().idle(view.time.now) / 1000;
+    let idle = entry.usage().idle(view.time.now) / 1000;
     let length = dump::length(view, entry);
     let mut text = format!(
         "Value at:{:p} refcount:1 encoding:{} serializedlength:{length} lru:{} lru_seconds_idle:{idle}",

@@ -221,7 +221,7 @@ fn object_freq(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Error>
     match (view.entry_silently(args.key(2)), view.limits.remember) {
         (None, _) => reply.nil(),
         (Some(entry), Remember::Frequency(counting)) => {
-            reply.integer(entry.entry.usage().frequency(counting, view.time.now) as i64);
+            reply.integer(entry.usage().frequency(counting, view.time.now) as i64);
         }
         (Some(_), Remember::LastUse) => {
             return Err(Error::text(
@@ -238,7 +238,7 @@ fn object_idletime(view: &View, args: &Args, reply: &mut Reply) -> Result<(), Er
     match (view.entry_silently(args.key(2)), view.limits.remember) {
         (None, _) => reply.nil(),
         (Some(entry), Remember::LastUse) => {
-            reply.integer((entry.entry.usage().idle(view.time.now) / 1000) as i64);
+            reply.integer((entry.usage().idle(view.time.now) / 1000) as i64);
         }
         (Some(_), Remember::Frequency(_)) => {
             return Err(Error::text(

@@ -150,21 +150,40 @@ fn publish_to(
     args: &Args,
     reply: &mut Reply,
 ) -> Result<(), Error> {
-    let mut message = client.server.hub.message(to, &args[1], &args[2]);
+    let (channel, text) = (&args[1], &args[2]);
+    let joins_last = client.published.last().is_some_and(|last| {
+        last.can_take(to, channel, text)
+            && last.in_exec == client.in_exec
+            && client.server.hub.is_up_to_date(last)
+    });
+    if !joins_last {
+        let message = message_to(to, channel, client);
+        client.published.push(message);
+    }
+    if let Some(message) = client.published.last_mut() {
+        reply.count(message.receivers);
+        // The EXEC of a client that is being ended runs to its end, but must not take more memory.
+        if message.receivers > 0 && !client.public.held.is_ended() {
+            client.publishing.add(message.push(text));
+        }
+    }
+    client.published.pop_if(|message| message.is_empty());
+    Ok(())
+}
+
+/// A message, still without a text, to those who are subscribed when they have done what they sent before.
+fn message_to(to: Subscription, channel: &[u8], client: &mut Client) -> Message {
+    let mut message = client.server.hub.message(to, channel);
     if must_wait_for_receivers(client, &message) {
         let receivers = client.server.clients.those(client.waited_for.iter().copied());
         order::wait_for_others(&receivers, Some(&client.public));
         // Some may have unsubscribed since the message was made.
-        message = client.server.hub.message(to, &args[1], &args[2]);
+        if !client.server.hub.is_up_to_date(&message) {
+            message = client.server.hub.message(to, channel);
+        }
     }
-    let receivers = message.receivers();
-    reply.count(receivers);
-    // The EXEC of a client that is being ended runs to its end, but must not take more memory.
-    if receivers > 0 && !client.public.held.is_ended() {
-        client.publishing.add(message.memory());
-        client.published.push(message);
-    }
-    Ok(())
+    message.in_exec = client.in_exec;
+    message
 }
 
 /// With more receivers than this, PUBLISH does not wait for them. To look at one takes half a microsecond, a
@@ -172,15 +191,15 @@ fn publish_to(
 const FEW: usize = 16;
 
 /// Whether PUBLISH must wait until the receivers have done what they sent (server/order.rs). The batch need
-/// not wait twice in a row for the same ones.
+/// not wait twice in a row for the same ones, and nobody need who is in a crowd.
 fn must_wait_for_receivers(client: &mut Client, message: &Message) -> bool {
     let is_done = || message.ids().eq(client.waited_for.iter().copied());
-    if client.in_exec || message.receivers() > FEW || is_done() {
+    if client.in_exec || message.receivers > FEW || is_done() {
         return false;
     }
     client.waited_for.clear();
     client.waited_for.extend(message.ids());
-    true
+    !client.server.hub.is_crowded()
 }
 
 fn channels(client: &mut Client, args: &Args, reply: &mut Reply) -> Result<(), Error> {

@@ -201,8 +201,8 @@ fn what_is_known_of_the_use_of_a_key_is_written_and_read_back() {
         {
             let entry = keyspace.entries(0).next().unwrap();
             let known = match remember {
-                Remember::LastUse => entry.entry.usage().idle(now) / 1000,
-                Remember::Frequency(counting) => entry.entry.usage().frequency(counting, now),
+                Remember::LastUse => entry.usage().idle(now) / 1000,
+                Remember::Frequency(counting) => entry.usage().frequency(counting, now),
             };
             assert!((99..=101).contains(&known), "{known}");
         }

@@ -4,7 +4,8 @@ use super::source::Source;
 use super::{Error, form, listpack, node, ziplist};
 use crate::resp::parse_double;
 use crate::types::{
-    Fields, Form, Gathered, Hash, Limits, Member, NewList, Scores, Set, Str, Twice, Zset,
+    Fields, Form, Gathered, Hash, Limits, Member, NewList, Scores, Set, SetMembers, Str, Twice,
+    Zset,
 };
 
 /// Reads values one after another. Its memory is used again.
@@ -151,12 +152,12 @@ impl Values {
         } else {
             let count = source.length()?;
             if count > limits.intset.max(limits.set.entries) as u64 {
-                let mut members = Fields::expecting(count);
+                let mut members = SetMembers::expecting(count);
                 for _ in 0..count {
                     source.string(string)?;
-                    members.add(string, b"")?;
+                    members.add(string)?;
                 }
-                return Ok(Some(members.set()?));
+                return Ok(Some(members.end()?));
             }
             for _ in 0..count {
                 source.string(string)?;
@@ -215,7 +216,7 @@ impl Values {
                 }
             }
             if is_large {
-                return Ok(Some(fields.hash()?));
+                return Ok(Some(fields.end()?));
             }
         } else {
             source.string(string)?;

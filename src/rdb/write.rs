@@ -171,7 +171,7 @@ impl<'a> Writer<'a> {
             self.bytes.push(opcode::EXPIRES_MS);
             self.bytes.extend(deadline.to_le_bytes());
         }
-        self.usage(entry.entry.usage());
+        self.usage(entry.usage());
         self.entry(Some(entry.key()), entry.value())?;
         self.keys += 1;
         if self.keys.is_multiple_of(PROGRESS) {

@@ -120,7 +120,11 @@ impl Session<'_> {
             return;
         };
         match &self.client.outbox {
-            Some(outbox) => outbox.close(),
+            Some(outbox) => {
+                // It may still read, and then it gets what was published before it left.
+                self.server.hub.send_what_waits();
+                outbox.close();
+            }
             None => self.client.public.held.kill(End::Killed),
         }
         let _ = writer.join();

@@ -25,6 +25,7 @@
 use super::{Keyspace, View};
 use crate::key::digest_of;
 use crate::types::table::{self, WARM};
+use crate::types::{Hash, Set, Value};
 
 /// Bytes of the longest key and field that is looked ahead to: to compute a digest twice costs more than
 /// it gains.
@@ -62,8 +63,8 @@ impl Keyspace {
         }
     }
 
-    /// The same; then, in each of these that is a hash in the form of a table, looks at the field
-    /// that is named beside it.
+    /// The same; then, in each of these that is a hash or a set in the form of a table, looks at the field or
+    /// the member that is named beside it.
     #[inline(never)]
     pub fn warm_fields<'a>(
         &self,
@@ -72,16 +73,25 @@ impl Keyspace {
     ) {
         let keys = &*self.dbs[db].keys;
         let entries = table::warm(named.clone().map(|(digest, _)| (keys, digest)));
-        let mut fields = [None; WARM];
-        for (field, (entry, (_, name))) in fields.iter_mut().zip(entries.iter().zip(named)) {
-            if let (Some(entry), Some(name)) = (*entry, name)
-                && let Some(table) = entry.value().fields()
+        let (mut fields, mut members) = ([None; WARM], [None; WARM]);
+        for (at, (entry, (_, name))) in entries.iter().zip(named).enumerate() {
+            if let (Some(entry), Some(name)) = (entry, name)
                 && name.len() <= LONGEST
             {
-                *field = Some((table, digest_of(name)));
+                match entry.value() {
+                    Value::Hash(Hash::Table(table)) => fields[at] = Some((table, digest_of(name))),
+                    Value::Set(Set::Table(table)) => members[at] = Some((table, digest_of(name))),
+                    _ => {}
+                }
             }
         }
-        table::warm(fields.iter().flatten().copied());
+        // Mostly one of both has nothing, and to look for nothing takes time, too.
+        if fields.iter().any(Option::is_some) {
+            table::warm(fields.iter().flatten().copied());
+        }
+        if members.iter().any(Option::is_some) {
+            table::warm(members.iter().flatten().copied());
+        }
     }
 }
 

@@ -107,7 +107,7 @@ struct Ranking {
 impl Ranking {
     /// Where in the order of eviction an entry stands. It does not change while the key is not used.
     fn rank(self, entry: Entry) -> u64 {
-        let usage = entry.entry.usage();
+        let usage = entry.usage();
         match self.remember {
             Remember::LastUse => usage.last_use(self.now),
             // Of two that were used as often, the one that was counted earlier goes.
@@ -118,7 +118,7 @@ impl Ranking {
     }
 
     fn may_go(self, entry: Entry) -> bool {
-        !self.policy.is_volatile || entry.entry.has_deadline()
+        !self.policy.is_volatile || entry.has_deadline()
     }
 
     /// How many keys of a database may go.
@@ -174,7 +174,7 @@ impl Evictor {
         }
         for (_, digest) in self.walk(number, deadlines, samples.saturating_sub(seen)) {
             let mut found = keys.with_digest(digest);
-            if let Some(entry) = found.find(|entry| entry.entry.has_deadline()) {
+            if let Some(entry) = found.find(|entry| entry.has_deadline()) {
                 visit(self, digest, entry);
             }
         }
@@ -282,7 +282,7 @@ impl Keyspace {
     pub fn visit_usages(&self, db: usize, cursor: u64, visit: impl Fn(&Usage)) -> u64 {
         let mut next = cursor;
         for _ in 0..SLOTS_AT_ONCE {
-            next = self.dbs[db].keys.scan(next, |entry| visit(entry.entry.usage()));
+            next = self.dbs[db].keys.scan(next, |entry| visit(entry.usage()));
             if next == 0 {
                 break;
             }

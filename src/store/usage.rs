@@ -33,7 +33,7 @@ impl View<'_> {
     pub fn touch(&self, key: Key) -> bool {
         let found = self.entry_unused(key);
         if let Some(entry) = found {
-            self.report.write_use(entry.entry.usage(), key.digest, self.time, self.limits);
+            self.report.write_use(entry.usage(), key.digest, self.time, self.limits);
         }
         found.is_some()
     }
@@ -44,7 +44,7 @@ impl ViewMut<'_> {
     pub fn set_usage(&mut self, key: Key, idle_time: Option<i64>, frequency: Option<u8>) {
         if let Some(entry) = self.db().keys.get(key.digest, &key) {
             let idle_time = idle_time.map(i64::unsigned_abs);
-            let usage = entry.entry.usage();
+            let usage = entry.usage();
             usage.set(self.limits.remember, idle_time, frequency, self.time.now);
         }
     }

@@ -264,7 +264,7 @@ impl<'a> ViewMut<'a> {
         };
         // As in Redis, a key that is overwritten is not new: it was used as often as before, and clients that wait for it
         // go on waiting.
-        let usage = self.find(key).map(|found| found.entry.usage().clone());
+        let usage = self.find(key).map(|found| found.look().usage().clone());
         let was_there = usage.is_some();
         self.put(key, entry, usage.unwrap_or_else(|| self.new_usage()));
         if !was_there {
@@ -279,7 +279,7 @@ impl<'a> ViewMut<'a> {
         if self.find(key).is_some()
             && let Some(entry) = self.db_mut().remove(key.digest, &key)
         {
-            let usage = entry.look().entry.usage().clone();
+            let usage = entry.look().usage().clone();
             self.in_db(db, |view| {
                 view.put(newkey, entry.renamed(&newkey), usage);
                 view.announce_new(newkey);
@@ -355,7 +355,7 @@ impl<'a> ViewMut<'a> {
         }
         let ViewMut { report, time, limits, .. } = *self;
         let found = self.db_mut().keys.get_mut(key.digest, &key)?;
-        report.note_use(found.entry.usage(), key.digest, time, limits);
+        report.note_use(found.look().usage(), key.digest, time, limits);
         Some(found)
     }
 

@@ -18,7 +18,7 @@
 use super::Limits;
 use super::entry::{Form, LargeValue};
 use super::hash::Field;
-use super::heap::Heap;
+use super::heap::{Heap, Piece};
 use super::listpack::Gathered;
 use super::set::Members;
 use super::shared::Shared;
@@ -49,8 +49,11 @@ pub struct Twice {
     pub note: u64,
 }
 
-/// The fields of a large hash, or the members of a large set, that come one after another.
+/// The fields of a large hash that come one after another.
 pub struct Fields(Bulk<Field>);
+
+/// The same for the members of a large set.
+pub struct SetMembers(Bulk<Piece>);
 
 /// The same for the members of a large sorted set, in any order.
 pub struct Scores(Bulk<Scored>);
@@ -131,11 +134,22 @@ impl Fields {
         self.0.add(digest_of(name), 0, |heap| Field::new(name, value, heap))
     }
 
-    pub fn hash(self) -> Result<Form<'static>, Twice> {
+    pub fn end(self) -> Result<Form<'static>, Twice> {
         Ok(Form::Large(LargeValue::Hash(Shared::new(self.0.end()?))))
     }
+}
 
-    pub fn set(self) -> Result<Form<'static>, Twice> {
+impl SetMembers {
+    /// So many there will be, it is said.
+    pub fn expecting(count: u64) -> SetMembers {
+        SetMembers(Bulk::expecting(count))
+    }
+
+    pub fn add(&mut self, member: &[u8]) -> Result<(), Twice> {
+        self.0.add(digest_of(member), 0, |heap| heap.add(&[member]))
+    }
+
+    pub fn end(self) -> Result<Form<'static>, Twice> {
         Ok(Form::Large(LargeValue::Set(Shared::new(Members(self.0.end()?)))))
     }
 }

@@ -15,7 +15,7 @@ pub struct Copies {
 impl Copies {
     pub fn add(&mut self, entry: Entry) {
         let (key, deadline) = (entry.key(), entry.deadline());
-        let usage = entry.entry.usage().clone();
+        let usage = entry.usage().clone();
         self.entries.push(Stored::new(key, deadline, entry.copy(), usage, &mut self.heap));
     }
 

@@ -77,14 +77,13 @@ impl EntryMut<'_> {
         is_new: bool,
         change: impl FnOnce(&mut Edit<T>) -> Result<R, Error>,
     ) -> (Result<R, Error>, Change) {
-        let before = self.entry.value_memory();
+        let before = self.entry.value_memory(self.heap);
         let place = match &mut *self.entry {
             Stored::Small(small) => {
                 T::is(small.kind).then(|| Place::Small(SmallMut { small, heap: self.heap }))
             }
-            Stored::Large(large) => {
-                T::large(&mut large.value).map(|value| Place::Large(LargeMut::There(value)))
-            }
+            Stored::Large(number) => T::large(&mut self.heap.larges[number].value)
+                .map(|value| Place::Large(LargeMut::There(value))),
         };
         let Some(place) = place else {
             return (Err(Error::WrongType), Change::Unchanged);
@@ -100,7 +99,8 @@ impl EntryMut<'_> {
             Place::Large(LargeMut::Grown(value)) => Some(value),
             _ => None,
         };
-        self.heap.count_outside(before, self.entry.value_memory());
+        let after = self.entry.value_memory(self.heap);
+        self.heap.count_outside(before, after);
         if let Some(value) = grown {
             self.set(Form::Large(value));
         }

@@ -5,20 +5,20 @@
 //! a deadline takes its eight bytes between them only if there is one:
 //!
 //! ```text
-//! Small { piece, key_len, kind, expires, usage }    16 bytes, in a slot of the table
+//! Small { piece, kind, expires, usage }    10 bytes, in a slot of the table
 //!           │
-//!           └──▶ ┌─────┬────────────┬───────────┐   kind      payload
-//!                │ key │ deadline   │ payload   │   Int       8 bytes, little endian
-//!                └─────┴────────────┴───────────┘   Embstr    the string, put there whole
-//!                        if expires                 Raw       the string, long or edited since
-//!                                                   List      a count, and elements
-//!                                                   Intset    numbers in order (intset.rs)
-//!                                                   Set       a listpack of members
-//!                                                   Hash      a listpack of names and values
-//!                                                   Zset      a listpack of members and scores
+//!           └──▶ ┌────────┬─────┬──────────┬─────────┐   kind      payload
+//!                │ length │ key │ deadline │ payload │   Int       8 bytes, little endian
+//!                └────────┴─────┴──────────┴─────────┘   Embstr    the string, put there whole
+//!                  of the key     if expires             Raw       the string, long or edited since
+//!                                                        List      a count, and elements
+//!                                                        Intset    numbers in order (intset.rs)
+//!                                                        Set       a listpack of members
+//!                                                        Hash      a listpack of names and values
+//!                                                        Zset      a listpack of members and scores
 //! ```
 //!
-//! What is too large for that is [`Large`], behind a pointer: moved, not copied, and growing in place. A
+//! What is too large for that is [`Large`], behind a pointer (larges.rs): moved, not copied, and growing in place. A
 //! large string may be shared, with replies that have not left yet (resp/reply.rs) and after COPY;
 //! whoever changes a shared one copies it first, under the exclusive lock.
 //!
@@ -31,8 +31,9 @@
 //! COPY and into each reply, and so can always change it where it lies.
 
 use super::hash::Field;
-use super::heap::{Heap, Piece};
+use super::heap::{Heap, Length, Piece};
 use super::intset::Intset;
+use super::larges::Number;
 use super::list::Quicklist;
 use super::listpack::Listpack;
 use super::set::Members;
@@ -49,7 +50,7 @@ use std::sync::Arc;
 /// A key, its value, and its deadline if it has one, as the table holds them.
 pub enum Stored {
     Small(Small),
-    Large(Box<Large>),
+    Large(Number),
 }
 
 pub type Entry<'a> = Held<'a, Stored>;
@@ -65,7 +66,6 @@ pub struct Loose {
 /// A key with a value that lies beside it.
 pub struct Small {
     piece: Piece,
-    key_len: u32,
     pub(super) kind: Kind,
     expires: bool,
     usage: Usage,
@@ -90,6 +90,7 @@ pub enum Kind {
 }
 
 /// A value that is large, or that will grow.
+#[derive(Clone)]
 pub struct Large {
     key: Box<[u8]>,
     /// Unix time in milliseconds.
@@ -119,8 +120,11 @@ const DEADLINE: usize = size_of::<u64>();
 impl Keyed for Stored {
     fn key<'a>(&'a self, heap: &'a Heap) -> &'a [u8] {
         match self {
-            Stored::Small(small) => &heap.bytes(&small.piece)[..small.key_len as usize],
-            Stored::Large(large) => &large.key,
+            Stored::Small(small) => {
+                let bytes = heap.bytes(&small.piece);
+                &bytes[key_in(bytes)]
+            }
+            Stored::Large(number) => &heap.larges[number].key,
         }
     }
 
@@ -131,17 +135,20 @@ impl Keyed for Stored {
         }
     }
 
-    fn outside(&self) -> usize {
+    fn outside(&self, heap: &Heap) -> usize {
         match self {
             Stored::Small(_) => 0,
-            Stored::Large(large) => large.memory(),
+            Stored::Large(number) => heap.larges[number].memory(),
         }
     }
 
     fn recount(&self, heap: &Heap) -> usize {
         match self {
             Stored::Small(small) => heap.size(&small.piece),
-            Stored::Large(large) => large.own_memory() + large.value.look().recount(),
+            Stored::Large(number) => {
+                let large = &heap.larges[number];
+                large.own_memory() + large.value.look().recount()
+            }
         }
     }
 
@@ -151,7 +158,7 @@ impl Keyed for Stored {
                 [first, .., last] => first ^ last,
                 short => short.len() as u8,
             },
-            Stored::Large(large) => large.key.first().copied().unwrap_or_default(),
+            Stored::Large(_) => self.key(heap).first().copied().unwrap_or_default(),
         }
     }
 }
@@ -166,19 +173,19 @@ impl Stored {
         heap: &mut Heap,
     ) -> Stored {
         match value {
-            Form::Small(kind, payload) => Stored::Small(Small {
-                piece: match deadline {
-                    None => heap.add(&[key, payload]),
-                    Some(deadline) => heap.add(&[key, &deadline.to_le_bytes(), payload]),
-                },
-                key_len: key.len() as u32,
-                kind,
-                expires: deadline.is_some(),
-                usage,
-            }),
+            Form::Small(kind, payload) => {
+                let length = Length::of(key.len());
+                let length = length.bytes();
+                let piece = match deadline {
+                    None => heap.add(&[length, key, payload]),
+                    Some(deadline) => heap.add(&[length, key, &deadline.to_le_bytes(), payload]),
+                };
+                Stored::Small(Small { piece, kind, expires: deadline.is_some(), usage })
+            }
             Form::Large(value) => {
                 let (key, value) = (key.into(), value.into());
-                Stored::Large(Box::new(Large { key, deadline, usage, value }))
+                let large = Large { key, deadline, usage, value };
+                Stored::Large(heap.larges.add(Box::new(large)))
             }
         }
     }
@@ -191,26 +198,10 @@ impl Stored {
 
     /// Bytes that the value has outside of the piece: what an edit may change of [`Keyed::outside`].
     #[inline(never)]
-    pub(super) fn value_memory(&self) -> usize {
+    pub(super) fn value_memory(&self, heap: &Heap) -> usize {
         match self {
             Stored::Small(_) => 0,
-            Stored::Large(large) => large.value.memory(),
-        }
-    }
-
-    /// When or how often the key was used.
-    pub fn usage(&self) -> &Usage {
-        match self {
-            Stored::Small(small) => &small.usage,
-            Stored::Large(large) => &large.usage,
-        }
-    }
-
-    /// Whether the key has a deadline. To know that, no piece is read.
-    pub fn has_deadline(&self) -> bool {
-        match self {
-            Stored::Small(small) => small.expires,
-            Stored::Large(large) => large.deadline.is_some(),
+            Stored::Large(number) => heap.larges[number].value.memory(),
         }
     }
 
@@ -221,7 +212,7 @@ impl Stored {
                 heap.free(small.piece);
                 None
             }
-            Stored::Large(large) => Some(large),
+            Stored::Large(number) => Some(heap.larges.take(number)),
         }
     }
 
@@ -240,27 +231,35 @@ impl Stored {
                 from.free(small.piece);
                 Stored::Small(Small { piece, ..small })
             }
-            large => large,
+            Stored::Large(number) => Stored::Large(to.larges.add(from.larges.take(number))),
         }
     }
 }
 
+/// Where in the bytes of a small entry its key is.
+fn key_in(bytes: &[u8]) -> Range<usize> {
+    let length = Length::before(bytes);
+    length.size..length.size + length.count
+}
+
 impl Small {
     /// Where in its bytes the payload begins.
-    fn start(&self) -> usize {
-        self.key_len as usize + if self.expires { DEADLINE } else { 0 }
+    fn start(&self, bytes: &[u8]) -> usize {
+        key_in(bytes).end + if self.expires { DEADLINE } else { 0 }
     }
 
     fn payload<'a>(&self, heap: &'a Heap) -> &'a [u8] {
-        &heap.bytes(&self.piece)[self.start()..]
+        let bytes = heap.bytes(&self.piece);
+        &bytes[self.start(bytes)..]
     }
 
     fn deadline(&self, heap: &Heap) -> Option<u64> {
         if !self.expires {
             return None;
         }
-        let bytes = heap.bytes(&self.piece)[self.key_len as usize..].first_chunk();
-        bytes.map(|bytes| u64::from_le_bytes(*bytes))
+        let bytes = heap.bytes(&self.piece);
+        let deadline = bytes[key_in(bytes).end..].first_chunk();
+        deadline.map(|bytes| u64::from_le_bytes(*bytes))
     }
 }
 
@@ -275,19 +274,21 @@ impl SmallMut<'_> {
 
     /// The payload, to be changed in everything but its length.
     pub fn payload_mut(&mut self) -> &mut [u8] {
-        &mut self.heap.bytes_mut(&self.small.piece)[self.small.start()..]
+        let bytes = self.heap.bytes_mut(&self.small.piece);
+        let start = self.small.start(bytes);
+        &mut bytes[start..]
     }
 
     /// Gives the payload so many bytes where it lies, if it takes as much memory then; what new ones are must
     /// be written.
     pub fn fit(&mut self, len: usize) -> bool {
-        let len = self.small.start() + len;
-        self.heap.fit(&self.small.piece, len)
+        let before = self.small.start(self.heap.bytes(&self.small.piece));
+        self.heap.fit(&self.small.piece, before + len)
     }
 
     /// Changes the payload, which begins at the place that is given, and its length.
     pub fn edit(&mut self, change: impl FnOnce(&mut Vec<u8>, usize)) {
-        let start = self.small.start();
+        let start = self.small.start(self.heap.bytes(&self.small.piece));
         self.heap.edit(&mut self.small.piece, |bytes| change(bytes, start));
     }
 
@@ -332,7 +333,8 @@ impl SmallMut<'_> {
 
     fn set_deadline(&mut self, deadline: Option<u64>) {
         let SmallMut { small, heap } = self;
-        let old = small.key_len as usize..small.start();
+        let bytes = heap.bytes(&small.piece);
+        let old = key_in(bytes).end..small.start(bytes);
         let new = deadline.map(u64::to_le_bytes);
         let new: &[u8] = new.as_ref().map_or(&[], |bytes: &[u8; DEADLINE]| bytes);
         if old.len() == new.len() {
@@ -352,9 +354,9 @@ impl Large {
         self.own_memory() + self.value.memory()
     }
 
-    /// Bytes that it takes without its value.
+    /// Bytes that it and its pointer take without its value.
     fn own_memory(&self) -> usize {
-        allocated(size_of::<Large>()) + allocated(self.key.len())
+        size_of::<Box<Large>>() + allocated(size_of::<Large>()) + allocated(self.key.len())
     }
 }
 
@@ -409,18 +411,18 @@ impl Loose {
     /// Puts it into the heap of a table.
     pub fn fasten(mut self, usage: Usage, heap: &mut Heap) -> Stored {
         let entry = self.entry.moved(&mut self.heap, heap);
-        entry.usage().take_over(usage);
+        Entry { entry: &entry, heap }.usage().take_over(usage);
         entry
     }
 
     /// The same value and deadline under another key; a large value is moved.
-    pub fn renamed(self, key: &[u8]) -> Loose {
-        match self.entry {
-            Stored::Large(mut large) => {
-                large.key = key.into();
-                Loose { entry: Stored::Large(large), heap: self.heap }
+    pub fn renamed(mut self, key: &[u8]) -> Loose {
+        match &self.entry {
+            Stored::Large(number) => {
+                self.heap.larges[number].key = key.into();
+                self
             }
-            small => Entry { entry: &small, heap: &self.heap }.copy_to(key),
+            Stored::Small(_) => self.look().copy_to(key),
         }
     }
 }
@@ -435,7 +437,7 @@ impl<'a> Entry<'a> {
     pub fn copy(self) -> Form<'a> {
         match self.entry {
             Stored::Small(small) => Form::Small(small.kind, small.payload(self.heap)),
-            Stored::Large(large) => Form::Large(large.value.clone()),
+            Stored::Large(number) => Form::Large(self.heap.larges[number].value.clone()),
         }
     }
 
@@ -443,7 +445,23 @@ impl<'a> Entry<'a> {
     pub fn deadline(self) -> Option<u64> {
         match self.entry {
             Stored::Small(small) => small.deadline(self.heap),
-            Stored::Large(large) => large.deadline,
+            Stored::Large(number) => self.heap.larges[number].deadline,
+        }
+    }
+
+    /// Whether the key has a deadline. To know that, no piece is read.
+    pub fn has_deadline(self) -> bool {
+        match self.entry {
+            Stored::Small(small) => small.expires,
+            Stored::Large(_) => self.deadline().is_some(),
+        }
+    }
+
+    /// When or how often the key was used.
+    pub fn usage(self) -> &'a Usage {
+        match self.entry {
+            Stored::Small(small) => &small.usage,
+            Stored::Large(number) => &self.heap.larges[number].usage,
         }
     }
 
@@ -464,7 +482,7 @@ impl<'a> Entry<'a> {
                     Kind::Zset => Value::Zset(Zset::Packed(Listpack(payload))),
                 }
             }
-            Stored::Large(large) => large.value.look(),
+            Stored::Large(number) => self.heap.larges[number].value.look(),
         }
     }
 
@@ -478,7 +496,7 @@ impl<'a> Entry<'a> {
         table::share::<Stored>()
             + match self.entry {
                 Stored::Small(small) => self.heap.size(&small.piece),
-                Stored::Large(_) => self.entry.outside(),
+                Stored::Large(_) => self.entry.outside(self.heap),
             }
     }
 }
@@ -497,10 +515,12 @@ impl EntryMut<'_> {
                 SmallMut { small, heap: self.heap }.set(kind, payload);
                 None
             }
-            (Form::Large(value), Stored::Large(large)) => {
+            (Form::Large(value), Stored::Large(number)) => {
                 let value = value.into();
-                self.heap.count_outside(large.value.memory(), value.memory());
-                Some(std::mem::replace(&mut large.value, value))
+                let new = value.memory();
+                let old = std::mem::replace(&mut self.heap.larges[number].value, value);
+                self.heap.count_outside(old.memory(), new);
+                Some(old)
             }
             (value, _) => self.exchange(value),
         }
@@ -509,9 +529,11 @@ impl EntryMut<'_> {
     /// The same where a small value becomes a large one, or a large one small.
     #[inline(never)]
     fn exchange<L: Into<LargeValue>>(&mut self, value: Form<L>) -> Option<LargeValue> {
-        let (key, deadline) = (self.look().key().to_vec(), self.look().deadline());
-        let new = Stored::new(&key, deadline, value, self.entry.usage().clone(), self.heap);
-        self.heap.count_outside(self.entry.outside(), new.outside());
+        let old = self.look();
+        let (key, deadline, usage) = (old.key().to_vec(), old.deadline(), old.usage().clone());
+        let new = Stored::new(&key, deadline, value, usage, self.heap);
+        let (before, after) = (self.entry.outside(self.heap), new.outside(self.heap));
+        self.heap.count_outside(before, after);
         let old = std::mem::replace(self.entry, new).free(self.heap);
         old.map(|large| large.value)
     }
@@ -522,7 +544,7 @@ impl EntryMut<'_> {
             Stored::Small(small) => {
                 SmallMut { small, heap: self.heap }.set_deadline(deadline);
             }
-            Stored::Large(large) => large.deadline = deadline,
+            Stored::Large(number) => self.heap.larges[number].deadline = deadline,
         }
     }
 }
@@ -552,6 +574,7 @@ mod tests {
     use crate::resp::Arg;
     use crate::types::string::LARGE;
     use crate::types::table::random_below;
+    use crate::types::u48::U48;
     use crate::types::{NewStr, Packed};
     use std::collections::HashMap;
 
@@ -559,8 +582,8 @@ mod tests {
         Limits { string: 1 << 20, hash: Packed { entries: 100, value: 2_000 }, ..Limits::NOTHING };
 
     #[test]
-    fn an_entry_takes_16_bytes_in_its_slot() {
-        assert_eq!(size_of::<Stored>(), 16);
+    fn an_entry_and_its_digest_take_16_bytes_in_their_slot() {
+        assert_eq!((size_of::<Stored>(), size_of::<(U48, Stored)>()), (10, 16));
     }
 
     #[test]

@@ -96,10 +96,6 @@ impl Keyed for Field {
         Some(&mut self.piece)
     }
 
-    fn outside(&self) -> usize {
-        0
-    }
-
     fn recount(&self, heap: &Heap) -> usize {
         heap.size(&self.piece)
     }
@@ -163,7 +159,7 @@ impl<'a> Hash<'a> {
         }
         let mut table = Fields::expecting(listpack.len() as u64 / 2);
         fields_of(listpack).try_for_each(|(name, value)| table.add(name, value))?;
-        table.hash()
+        table.end()
     }
 
     pub(super) fn encoding(self) -> &'static str {
@@ -192,10 +188,6 @@ impl<'a> Hash<'a> {
 
     pub(super) fn parts(self, take: &mut dyn FnMut(Part)) {
         self.iter().for_each(|(name, value)| take(Part::Pair(name, value)));
-    }
-
-    pub(super) fn fields(self) -> Option<&'a Table<Field>> {
-        if let Hash::Table(table) = self { Some(table) } else { None }
     }
 }
 

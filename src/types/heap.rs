@@ -25,6 +25,8 @@
 //! **How Redis does it**: jemalloc gives back single pages, and with `activedefrag` it is asked which
 //! allocations to move. Neither can be done from safe Rust.
 
+use super::larges::Larges;
+use super::u48::U48;
 use std::ops::Range;
 
 /// Bytes of a large heap's blocks: a little more than the 32 MiB up to which glibc may keep freed
@@ -76,6 +78,8 @@ pub struct Heap {
     leaving: usize,
     /// For an entry while it is edited.
     scratch: Vec<u8>,
+    /// The values that are too large for a piece.
+    pub(super) larges: Larges,
 }
 
 #[derive(Default)]
@@ -96,19 +100,37 @@ impl Clone for Block {
     }
 }
 
-/// Where the bytes of an entry lie. Valid in the heap that made it, until it is freed there. A clone is the
-/// same piece, which is freed and moved once for all of them (zset/sorted.rs).
+/// Where the bytes of an entry lie: the number of the block, and where it begins there, in units of four bytes. Valid in the
+/// heap that made it, until it is freed there. A clone is the same piece, which is freed and moved once for all of them
+/// (zset/sorted.rs).
 #[derive(Clone)]
-pub struct Piece {
-    block: u32,
-    start: u32,
-}
+pub struct Piece(U48);
+
+const START_BITS: u32 = 24;
+const _: () = assert!(BLOCK / UNIT <= 1 << START_BITS);
 
 impl Piece {
+    #[inline(always)]
+    fn new(block: u32, start: usize) -> Piece {
+        // A heap of so many blocks has more than a terabyte.
+        debug_assert!(block < 1 << (48 - START_BITS));
+        Piece(U48::of(u64::from(block) << START_BITS | (start / UNIT) as u64))
+    }
+
+    #[inline(always)]
+    fn block(&self) -> usize {
+        (self.0.get() >> START_BITS) as usize
+    }
+
+    #[inline(always)]
+    fn start(&self) -> usize {
+        (self.0.get() & ((1 << START_BITS) - 1)) as usize * UNIT
+    }
+
     /// Its bytes among those of its block.
     #[inline(always)]
     fn range(&self, block: &[u8]) -> Range<usize> {
-        let start = self.start as usize;
+        let start = self.start();
         let length = Length::before(&block[start..]);
         start + length.size..start + length.size + length.count
     }
@@ -163,13 +185,13 @@ impl Length {
 impl Heap {
     #[inline]
     pub fn bytes(&self, piece: &Piece) -> &[u8] {
-        let block = &self.blocks[piece.block as usize].bytes;
+        let block = &self.blocks[piece.block()].bytes;
         &block[piece.range(block)]
     }
 
     /// The bytes, to be changed in everything but their number.
     pub fn bytes_mut(&mut self, piece: &Piece) -> &mut [u8] {
-        let block = &mut self.blocks[piece.block as usize].bytes;
+        let block = &mut self.blocks[piece.block()].bytes;
         let range = piece.range(block);
         &mut block[range]
     }
@@ -202,7 +224,7 @@ impl Heap {
                     (begin, part) => begin.copy_from_slice(part),
                 }
             }
-            return Piece { block, start };
+            return Piece::new(block, start as usize);
         }
         let block = self.block_with_room(size);
         let filled = &mut self.blocks[block as usize];
@@ -216,7 +238,7 @@ impl Heap {
         filled.bytes.resize(start + size, 0);
         filled.live += size;
         self.filled += size;
-        Piece { block, start: start as u32 }
+        Piece::new(block, start)
     }
 
     /// Changes the bytes of a piece and how many there are; it may move.
@@ -244,8 +266,8 @@ impl Heap {
         let fits = old.size == new.size
             && (now == then || now < then && self.lengthen(piece, now, then - now));
         if fits {
-            let block = &mut self.blocks[piece.block as usize].bytes;
-            new.write(&mut block[piece.start as usize..]);
+            let block = &mut self.blocks[piece.block()].bytes;
+            new.write(&mut block[piece.start()..]);
         }
         fits
     }
@@ -260,7 +282,7 @@ impl Heap {
             return false;
         }
         bytes.resize(bytes.len() + more, 0);
-        self.blocks[piece.block as usize].live += more;
+        self.blocks[piece.block()].live += more;
         self.live += more;
         self.filled += more;
         true
@@ -268,31 +290,32 @@ impl Heap {
 
     /// The bytes of the block that is filled, if this is their last piece.
     fn end_of_filling(&mut self, piece: &Piece, size: usize) -> Option<&mut Vec<u8>> {
-        let bytes = &mut self.blocks[piece.block as usize].bytes;
-        let is_last = bytes.len() == piece.start as usize + size;
-        (is_last && self.filling == Some(piece.block)).then_some(bytes)
+        let bytes = &mut self.blocks[piece.block()].bytes;
+        let is_last = bytes.len() == piece.start() + size;
+        (is_last && self.filling == Some(piece.block() as u32)).then_some(bytes)
     }
 
     pub fn free(&mut self, piece: Piece) {
         let size = self.size(&piece);
         self.live -= size;
         if self.live == 0 {
-            *self = Heap { outside: self.outside, ..Heap::default() };
+            let larges = std::mem::take(&mut self.larges);
+            *self = Heap { outside: self.outside, larges, ..Heap::default() };
             return;
         }
-        let block = &mut self.blocks[piece.block as usize];
+        let block = &mut self.blocks[piece.block()];
         block.live -= size;
         if block.live == 0 {
-            self.drop_block(piece.block);
+            self.drop_block(piece.block() as u32);
         } else if !block.leaving && self.filled > FIRST_BLOCK {
             let class = class(size);
             if self.holes.len() <= class {
                 self.holes.resize_with(class + 1, Vec::new);
             }
-            self.holes[class].push((piece.block, piece.start));
+            self.holes[class].push((piece.block() as u32, piece.start() as u32));
         } else if let Some(bytes) = self.end_of_filling(&piece, size) {
             // A key that comes and goes leaves nothing behind.
-            bytes.truncate(piece.start as usize);
+            bytes.truncate(piece.start());
             if bytes.len() < bytes.capacity() / 4 {
                 bytes.shrink_to_fit();
             }
@@ -349,7 +372,7 @@ impl Heap {
 
     /// Whether a piece lies in a block that is to be left.
     pub fn is_to_move(&self, piece: &Piece) -> bool {
-        self.blocks[piece.block as usize].leaving
+        self.blocks[piece.block()].leaving
     }
 
     /// Moves a piece, if it lies in a block that is to be left. Returns how many bytes were moved.
@@ -358,11 +381,11 @@ impl Heap {
             return 0;
         }
         // Out of its place for a moment, so that it can be read while others are written.
-        let bytes = std::mem::take(&mut self.blocks[piece.block as usize].bytes);
+        let bytes = std::mem::take(&mut self.blocks[piece.block()].bytes);
         let range = piece.range(&bytes);
         let size = size(range.len());
         let new = self.add(&[&bytes[range]]);
-        self.blocks[piece.block as usize].bytes = bytes;
+        self.blocks[piece.block()].bytes = bytes;
         self.free(std::mem::replace(piece, new));
         size
     }
@@ -432,10 +455,13 @@ fn has_room(block: &mut Vec<u8>, size: usize) -> bool {
     size <= block.capacity() - block.len()
 }
 
+/// The size of each piece, and so where it begins, is a multiple of this.
+const UNIT: usize = 4;
+
 /// The unit in which pieces of this size are measured: four bytes, or a sixteenth of the next power of
 /// two. So at most an eighth is lost, and a hole fits many.
 fn unit(len: usize) -> usize {
-    (len.next_power_of_two() / 16).max(4)
+    (len.next_power_of_two() / 16).max(UNIT)
 }
 
 /// Bytes that a piece of so many takes.
@@ -462,10 +488,10 @@ mod tests {
         let stays = heap.add(&[b"stays"]);
         for _ in 0..1_000 {
             let mut comes = heap.add(&[b"list"]);
-            let start = comes.start;
+            let start = comes.start();
             for len in 5..100 {
                 heap.edit(&mut comes, |bytes| bytes.push(b'x'));
-                assert_eq!((comes.start, heap.bytes(&comes).len()), (start, len));
+                assert_eq!((comes.start(), heap.bytes(&comes).len()), (start, len));
             }
             assert!(heap.bytes(&comes).starts_with(b"listxxx"));
             heap.free(comes);

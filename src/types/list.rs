@@ -31,9 +31,7 @@ pub use node::{NodeLimits, Side};
 
 use super::edit::{Edit, Place};
 use super::entry::{Form, Kind, LargeValue, SmallMut};
-use super::hash::Field;
 use super::shared::Shared;
-use super::table::Table;
 use super::{Part, Type, Value, allocated, rewrite_elements};
 use crate::notify::Class;
 use node::{Elements, Node};
@@ -154,10 +152,6 @@ impl<'a> List<'a> {
 
     pub(super) fn parts(self, take: &mut dyn FnMut(Part)) {
         self.iter().for_each(|element| take(Part::InOrder(element)));
-    }
-
-    pub(super) fn fields(self) -> Option<&'a Table<Field>> {
-        None
     }
 
     /// A small list, from its payload.

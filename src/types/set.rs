@@ -11,8 +11,7 @@
 //! intset of 512 numbers takes one or four kilobytes, where a table takes twenty; in a listpack of 128 members
 //! a search walks past all of them, so it ends there.
 //!
-//! The table is that of a hash, whose fields have names and no values. So each member is one piece of the
-//! table's heap, and the places are those that a hash has.
+//! An entry of the table is a piece of its heap, and in that is the member and nothing else.
 //!
 //! **Questions about several sets.** SINTER walks the smallest set, and asks the others whether they have what
 //! it finds. So it takes as long as the smallest, times the number of sets:
@@ -28,14 +27,15 @@
 //! **How Redis does it**: t_set.c, with the same three forms since 7.2 and two before; a `dict` without values
 //! where there is a table here. Each function has a branch for each form.
 
-use super::bulk::{Fields, Twice, in_order};
+use super::bulk::{SetMembers, Twice, in_order};
 use super::edit::{Edit, Place};
 use super::entry::{Form, Kind, LargeValue};
-use super::hash::{Field, MOST_PACKED};
+use super::hash::MOST_PACKED;
+use super::heap::{Heap, Piece};
 use super::intset::{self, Intset};
 use super::listpack::{self, Gathered, Listpack, ListpackMut};
 use super::shared::Shared;
-use super::table::{self, Held, Table, groups};
+use super::table::{self, Held, Keyed, Table, groups};
 use super::{Limits, Packed, Part, Type, Value, rewrite_elements};
 use crate::key::Key;
 use crate::notify::Class;
@@ -47,12 +47,12 @@ use std::hint::black_box;
 pub enum Set<'a> {
     Intset(Intset<'a>),
     Packed(Listpack<'a>),
-    Table(&'a Table<Field>),
+    Table(&'a Table<Piece>),
 }
 
 /// What a large set is stored as.
 #[derive(Clone)]
-pub struct Members(pub Table<Field>);
+pub struct Members(pub Table<Piece>);
 
 /// A member as it is stored. The bytes may be those of a number too.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -91,6 +91,21 @@ impl<'a> Member<'a> {
             Member::Number(number) => Some(number),
             _ => self.read(parse_integer),
         }
+    }
+}
+
+/// A member in the table.
+impl Keyed for Piece {
+    fn key<'a>(&'a self, heap: &'a Heap) -> &'a [u8] {
+        heap.bytes(self)
+    }
+
+    fn piece_mut(&mut self) -> Option<&mut Piece> {
+        Some(self)
+    }
+
+    fn recount(&self, heap: &Heap) -> usize {
+        heap.size(self)
     }
 }
 
@@ -154,7 +169,7 @@ impl<'a> Set<'a> {
     /// A member, each with the same chance. A set is never empty: the key goes with its last member.
     pub fn random(self) -> Option<Member<'a>> {
         match self {
-            Set::Table(table) => table.random().map(|(digest, field)| keyed(digest, field)),
+            Set::Table(table) => table.random().map(|(digest, held)| keyed(digest, held)),
             Set::Intset(intset) => intset.get(table::random_below(self.len())).map(Member::Number),
             Set::Packed(_) => self.iter().nth(table::random_below(self.len())),
         }
@@ -164,7 +179,7 @@ impl<'a> Set<'a> {
     /// the next.
     pub fn scan(self, cursor: u64, mut visit: impl FnMut(Member<'a>)) -> u64 {
         match self {
-            Set::Table(table) => table.scan(cursor, |field| visit(member(field))),
+            Set::Table(table) => table.scan(cursor, |held| visit(Member::Bytes(held.key()))),
             _ => {
                 self.iter().for_each(visit);
                 0
@@ -187,9 +202,9 @@ impl<'a> Set<'a> {
             in_order(listpack.iter().map(|member| member.bytes))?;
             return Ok(Form::Small(Kind::Set, listpack.0));
         }
-        let mut table = Fields::expecting(listpack.len() as u64);
-        listpack.iter().try_for_each(|member| table.add(member.bytes, b""))?;
-        table.set()
+        let mut table = SetMembers::expecting(listpack.len() as u64);
+        listpack.iter().try_for_each(|member| table.add(member.bytes))?;
+        table.end()
     }
 
     /// The same of numbers: this is an intset. `None` if they are not in order.
@@ -201,11 +216,11 @@ impl<'a> Set<'a> {
         if intset.len() <= limits.intset && bytes.len() <= MOST_PACKED {
             return Some(Form::Small(Kind::Intset, bytes));
         }
-        let mut table = Fields::expecting(intset.len() as u64);
+        let mut table = SetMembers::expecting(intset.len() as u64);
         for number in intset.iter() {
-            table.add(Digits::new(number).as_bytes(), b"").ok()?;
+            table.add(Digits::new(number).as_bytes()).ok()?;
         }
-        table.set().ok()
+        table.end().ok()
     }
 
     pub(super) fn encoding(self) -> &'static str {
@@ -219,14 +234,14 @@ impl<'a> Set<'a> {
     /// Bytes that it has beside its entry, which are few unless it is large.
     pub fn memory(self) -> usize {
         match self {
-            Set::Table(table) => table::alone::<Field>() + table.memory(),
+            Set::Table(table) => table::alone::<Piece>() + table.memory(),
             _ => 0,
         }
     }
 
     pub(super) fn recount(self) -> usize {
         let Set::Table(table) = self else { return 0 };
-        table::alone::<Field>() + table.recount()
+        table::alone::<Piece>() + table.recount()
     }
 
     pub(super) fn rewrite(self, key: &[u8], emit: &mut dyn FnMut(&[&[u8]])) {
@@ -240,17 +255,13 @@ impl<'a> Set<'a> {
                 rewrite_elements(begin, listpack.iter().map(|element| [element.bytes]), emit);
             }
             Set::Table(table) => {
-                rewrite_elements(begin, table.iter().map(|field| [field.name()]), emit);
+                rewrite_elements(begin, table.iter().map(|held| [held.key()]), emit);
             }
         }
     }
 
     pub(super) fn parts(self, take: &mut dyn FnMut(Part)) {
         self.iter().for_each(|member| member.read(|bytes| take(Part::Alone(bytes))));
-    }
-
-    pub(super) fn fields(self) -> Option<&'a Table<Field>> {
-        if let Set::Table(table) = self { Some(table) } else { None }
     }
 }
 
@@ -259,12 +270,8 @@ fn numbers_of(listpack: Listpack) -> Option<Vec<i64>> {
     listpack.iter().map(|member| parse_integer(member.bytes)).collect()
 }
 
-fn keyed(digest: u64, field: Held<'_, Field>) -> Member<'_> {
-    Member::Key(Key { bytes: field.name(), digest })
-}
-
-fn member(field: Held<'_, Field>) -> Member<'_> {
-    Member::Bytes(field.name())
+fn keyed(digest: u64, held: Held<'_, Piece>) -> Member<'_> {
+    Member::Key(Key { bytes: held.key(), digest })
 }
 
 /// Looks for a member, from the first to the last; returns its place.
@@ -392,7 +399,7 @@ impl Edit<'_, Set<'_>> {
                     at.is_some()
                 }
                 Place::Large(members) => {
-                    member.read_key(|key| members.0.remove(key.digest, &key, Field::free).is_some())
+                    member.read_key(|key| members.0.remove(key.digest, &key, free).is_some())
                 }
             };
             (removed, removed)
@@ -442,8 +449,12 @@ impl Edit<'_, Set<'_>> {
     }
 }
 
-fn add_to(table: &mut Table<Field>, member: Key) -> bool {
-    table.get_or_insert(member.digest, &member, |heap| Field::new(&member, b"", heap)).1
+fn add_to(table: &mut Table<Piece>, member: Key) -> bool {
+    table.get_or_insert(member.digest, &member, |heap| heap.add(&[&member])).1
+}
+
+fn free(member: Piece, heap: &mut Heap) {
+    heap.free(member);
 }
 
 #[cfg(test)]

@@ -12,8 +12,6 @@
 use super::edit::{Edit, Place};
 use super::entry::{Form, Kind, LargeValue, number_in};
 use super::float::Float;
-use super::hash::Field;
-use super::table::Table;
 use super::{Part, Type, Value, allocated};
 use crate::blob::Blob;
 use crate::error::Error;
@@ -103,10 +101,6 @@ impl Str<'_> {
 
     pub(super) fn parts(&self, take: &mut dyn FnMut(Part)) {
         take(Part::InOrder(self));
-    }
-
-    pub(super) fn fields(&self) -> Option<&'static Table<Field>> {
-        None
     }
 }
 

@@ -12,10 +12,10 @@
 //! the next split                     …001 stays, …101 becomes slot 5
 //! ```
 //!
-//! **The digest is the key.** A slot maps the 64-bit SipHash of a key to its entry, so it is not computed
+//! **The digest is the key.** A slot maps 48 bits of the SipHash of a key to its entry, so it is not computed
 //! again when entries move. For the first key of a command it is computed before there is a lock to
 //! be held (key.rs). SipHash with a random secret is what keeps a hostile client from filling
-//! one slot. Two keys with the same 64 bits may still meet by chance; the later one then lives among
+//! one slot. Two keys with the same digest may still meet by chance; the later one then lives among
 //! the [`Table::twins`], which are searched when the digest is there and the key is not the one.
 //!
 //! Slots are chosen by bits [`SLOT_BITS_FROM`] and up of the digest, mixed with the table's salt. The
@@ -39,9 +39,10 @@
 
 mod walk;
 
-use crate::key::{Key, digest_of};
+use crate::key::Key;
 use crate::types::allocated;
 use crate::types::heap::{Heap, Piece};
+use crate::types::u48::{Identity, U48};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
@@ -68,7 +69,7 @@ const SLOT_BITS: u32 = 64 - SLOT_BITS_FROM;
 /// every 29,000 entries while a table shrinks, in some milliseconds.
 const SEGMENT: usize = 64 * 1024 / size_of::<Slot<()>>();
 
-type Slot<E> = HashMap<u64, E, BuildHasherDefault<Identity>>;
+type Slot<E> = HashMap<U48, E, BuildHasherDefault<Identity>>;
 
 /// What a table holds: an entry that carries its key, in a piece of the table's heap or elsewhere.
 pub trait Keyed {
@@ -81,7 +82,9 @@ pub trait Keyed {
     fn piece_mut(&mut self) -> Option<&mut Piece>;
 
     /// Bytes that the entry has elsewhere.
-    fn outside(&self) -> usize;
+    fn outside(&self, _: &Heap) -> usize {
+        0
+    }
 
     /// Bytes that the entry has in its piece and elsewhere, counted anew ([`Table::recount`]).
     fn recount(&self, heap: &Heap) -> usize;
@@ -134,8 +137,8 @@ pub struct Table<E> {
     len: usize,
     /// The most entries that a slot has ever had.
     longest: usize,
-    /// Entries whose whole digest was already taken by another key when they came.
-    twins: Vec<E>,
+    /// Entries whose digest is taken by another key, with their digests. When that key goes, one of them moves to its place.
+    twins: Vec<(U48, E)>,
     /// An odd number that makes the slots of this table unlike those of others. With one order for
     /// all tables, copying keys in the order of SCAN would fill one slot of the new table first. (A copy has the
     /// salt of its original, and all of its slots already.)
@@ -213,7 +216,7 @@ impl<E: Keyed> Table<E> {
         for (digest, entry) in
             std::mem::replace(&mut self.segments, segments).into_iter().flatten().flatten()
         {
-            let index = self.index(digest);
+            let index = self.index(digest.get());
             self.slot_mut(index).insert(digest, entry);
         }
     }
@@ -237,11 +240,11 @@ impl<E: Keyed> Table<E> {
     }
 
     pub fn get(&self, digest: u64, key: &[u8]) -> Option<Held<'_, E>> {
-        let found = self.slot(self.index(digest)).and_then(|slot| slot.get(&digest));
-        match found.map(|entry| self.found(entry)) {
-            Some(found) if found.key() == key => Some(found),
-            _ => self.twins().find(|twin| twin.key() == key),
+        let found = self.found(self.slot(self.index(digest))?.get(&U48::of(digest))?);
+        if found.key() == key {
+            return Some(found);
         }
+        self.twins().map(|(_, twin)| twin).find(|twin| twin.key() == key)
     }
 
     /// The entry of `key`, to be changed in everything but its key.
@@ -250,10 +253,10 @@ impl<E: Keyed> Table<E> {
         let index = self.index(digest);
         let heap = &mut self.heap;
         let slot = self.segments.get_mut(index / SEGMENT)?;
-        let entry = match slot[index % SEGMENT].get_mut(&digest) {
-            Some(entry) if entry.key(heap) == key => entry,
-            _ => self.twins.iter_mut().find(|twin| twin.key(heap) == key)?,
-        };
+        let mut entry = slot[index % SEGMENT].get_mut(&U48::of(digest))?;
+        if entry.key(heap) != key {
+            entry = &mut self.twins.iter_mut().find(|(_, twin)| twin.key(heap) == key)?.1;
+        }
         Some(HeldMut { entry, heap })
     }
 
@@ -275,9 +278,8 @@ impl<E: Keyed> Table<E> {
 
     /// Every entry with this digest: one, or none, or by a rare chance twins.
     pub fn with_digest(&self, digest: u64) -> impl Iterator<Item = Held<'_, E>> {
-        let twins = self.twins();
-        let twins = twins.filter(move |twin| digest_of(twin.key()) == digest);
-        let found = self.slot(self.index(digest)).and_then(|slot| slot.get(&digest));
+        let twins = self.twins().filter(move |(other, _)| *other == digest).map(|(_, twin)| twin);
+        let found = self.slot(self.index(digest)).and_then(|slot| slot.get(&U48::of(digest)));
         found.map(|entry| self.found(entry)).into_iter().chain(twins)
     }
 
@@ -303,17 +305,18 @@ impl<E: Keyed> Table<E> {
         let Table { segments, len, longest, twins, heap, .. } = self;
         let slot = &mut segments[index / SEGMENT][index % SEGMENT];
         let length = slot.len() + 1;
+        let digest = U48::of(digest);
         let entry = match slot.entry(digest) {
             Occupied(place) if place.get().key(heap) == key => {
                 return (HeldMut { entry: place.into_mut(), heap }, false);
             }
             Occupied(_) => {
-                if let Some(at) = twins.iter().position(|twin| twin.key(heap) == key) {
-                    return (HeldMut { entry: &mut twins[at], heap }, false);
+                if let Some(at) = twins.iter().position(|(_, twin)| twin.key(heap) == key) {
+                    return (HeldMut { entry: &mut twins[at].1, heap }, false);
                 }
-                twins.push(make(heap));
+                twins.push((digest, make(heap)));
                 let last = twins.len() - 1;
-                &mut twins[last]
+                &mut twins[last].1
             }
             Vacant(place) => {
                 *longest = length.max(*longest);
@@ -321,7 +324,8 @@ impl<E: Keyed> Table<E> {
             }
         };
         *len += 1;
-        heap.count_outside(0, entry.outside());
+        let outside = entry.outside(heap);
+        heap.count_outside(0, outside);
         (HeldMut { entry, heap }, true)
     }
 
@@ -339,21 +343,22 @@ impl<E: Keyed> Table<E> {
         let heap = &self.heap;
         let slot = self.segments.get_mut(index / SEGMENT)?;
         let slot = &mut slot[index % SEGMENT];
-        let removed = match slot.get(&digest) {
-            Some(entry) if entry.key(heap) == key => {
-                let removed = slot.remove(&digest)?;
-                // Or keys that come and go would leave each slot as large as it has ever been.
-                if slot.len() * 5 < slot.capacity() * 2 {
-                    slot.shrink_to_fit();
-                }
-                removed
+        let digest = U48::of(digest);
+        let removed = if slot.get(&digest)?.key(heap) == key {
+            let removed = match self.twins.iter().position(|(other, _)| *other == digest) {
+                None => slot.remove(&digest)?,
+                Some(twin) => slot.insert(digest, self.twins.swap_remove(twin).1)?,
+            };
+            // Or keys that come and go would leave each slot as large as it has ever been.
+            if slot.len() * 5 < slot.capacity() * 2 {
+                slot.shrink_to_fit();
             }
-            _ => {
-                let at = self.twins.iter().position(|twin| twin.key(heap) == key)?;
-                self.twins.swap_remove(at)
-            }
+            removed
+        } else {
+            let at = self.twins.iter().position(|(_, twin)| twin.key(heap) == key)?;
+            self.twins.swap_remove(at).1
         };
-        self.heap.count_outside(removed.outside(), 0);
+        self.heap.count_outside(removed.outside(&self.heap), 0);
         let freed = free(removed, &mut self.heap);
         self.len -= 1;
         if self.len == 0 {
@@ -370,8 +375,9 @@ impl<E: Keyed> Table<E> {
         Held { entry, heap }
     }
 
-    fn twins(&self) -> impl Iterator<Item = Held<'_, E>> {
-        self.twins.iter().map(|entry| self.found(entry))
+    /// The twins with their digests.
+    fn twins(&self) -> impl Iterator<Item = (u64, Held<'_, E>)> {
+        self.twins.iter().map(|(digest, entry)| (digest.get(), self.found(entry)))
     }
 
     /// With each change: if the heap has blocks that are to be left, moves the entries of one slot.
@@ -406,7 +412,7 @@ impl<E: Keyed> Table<E> {
             }
         };
         if cursor == 0 {
-            self.twins.iter_mut().for_each(&mut relocate);
+            self.twins.iter_mut().for_each(|(_, twin)| relocate(twin));
         }
         if let Some(segment) = self.segments.get_mut(index / SEGMENT) {
             segment[index % SEGMENT].values_mut().for_each(relocate);
@@ -418,7 +424,8 @@ impl<E: Keyed> Table<E> {
     /// All entries, in no order that means anything.
     pub fn iter(&self) -> impl Iterator<Item = Held<'_, E>> {
         let slots = self.segments.iter().flatten();
-        let entries = slots.flat_map(|slot| slot.values()).chain(&self.twins);
+        let twins = self.twins.iter().map(|(_, twin)| twin);
+        let entries = slots.flat_map(|slot| slot.values()).chain(twins);
         entries.map(|entry| self.found(entry))
     }
 
@@ -428,7 +435,7 @@ impl<E: Keyed> Table<E> {
         &'a self,
         make: impl Fn(u64, Held<'a, E>) -> T,
     ) -> impl Iterator<Item = Vec<T>> {
-        let twins = self.twins().map(|twin| make(digest_of(twin.key()), twin)).collect();
+        let twins = self.twins().map(|(digest, twin)| make(digest, twin)).collect();
         let slots = self.segments.iter().flat_map(|segment| segment.chunks(4 * TOGETHER));
         let slots = slots.flat_map(|slots| {
             wait_for(slots.iter());
@@ -439,7 +446,7 @@ impl<E: Keyed> Table<E> {
             let mut touched = 0;
             for (digest, entry) in slots.iter().flatten() {
                 touched ^= entry.touch(&self.heap);
-                group.push(make(*digest, self.found(entry)));
+                group.push(make(digest.get(), self.found(entry)));
             }
             black_box(touched);
             group
@@ -456,7 +463,7 @@ impl<E: Keyed> Table<E> {
     /// point where the next one begins; 0 after the last.
     pub fn scan<'a>(&'a self, cursor: u64, mut visit: impl FnMut(Held<'a, E>)) -> u64 {
         if cursor == 0 {
-            self.twins().for_each(&mut visit);
+            self.twins().for_each(|(_, twin)| visit(twin));
         }
         let index = self.index_of_bits(cursor);
         let entries = self.slot(index).into_iter().flat_map(|slot| slot.values());
@@ -501,9 +508,9 @@ impl<E: Keyed> Table<E> {
                 return match self.slot(row) {
                     Some(slot) => {
                         let found = slot.iter().nth(at);
-                        found.map(|(digest, entry)| (*digest, self.found(entry)))
+                        found.map(|(digest, entry)| (digest.get(), self.found(entry)))
                     }
-                    None => self.twins().nth(at).map(|twin| (digest_of(twin.key()), twin)),
+                    None => self.twins().nth(at),
                 };
             }
         }
@@ -517,9 +524,9 @@ impl<E: Keyed> Table<E> {
         for slot in chosen {
             match slot {
                 Some(slot) => {
-                    slot.iter().for_each(|(digest, entry)| visit(*digest, self.found(entry)))
+                    slot.iter().for_each(|(digest, entry)| visit(digest.get(), self.found(entry)))
                 }
-                None => self.twins().for_each(|twin| visit(digest_of(twin.key()), twin)),
+                None => self.twins().for_each(|(digest, twin)| visit(digest, twin)),
             }
         }
     }
@@ -551,7 +558,7 @@ impl<E: Keyed> Table<E> {
         let added = self.slots;
         let (bit, salt) = (1 << added.ilog2(), self.salt);
         let parent = self.slot_mut(added - bit);
-        let moves = |digest: &u64| slot_bits(*digest, salt) & bit as u64 != 0;
+        let moves = |digest: &U48| slot_bits(digest.get(), salt) & bit as u64 != 0;
         let count = parent.keys().filter(|digest| moves(digest)).count();
         let mut slot = Slot::with_capacity_and_hasher(count, BuildHasherDefault::default());
         slot.extend(parent.extract_if(|digest, _| moves(digest)));
@@ -607,7 +614,8 @@ pub fn warm<'a, E: Keyed>(
     wait_for(slots.iter().flatten().map(|(_, slot, _)| *slot));
     let mut found = [None; WARM];
     for (found, place) in found.iter_mut().zip(slots) {
-        *found = place.and_then(|(table, slot, digest)| Some(table.found(slot.get(&digest)?)));
+        *found =
+            place.and_then(|(table, slot, digest)| Some(table.found(slot.get(&U48::of(digest))?)));
     }
     let touched = found[..count].iter().flatten();
     let touched = touched.map(|found: &Held<E>| found.entry.touch(found.heap));
@@ -620,7 +628,7 @@ pub fn warm<'a, E: Keyed>(
 /// whether the digest is there.
 fn wait_for<'a, E: 'a>(slots: impl Iterator<Item = &'a Slot<E>>) {
     let first = slots.filter_map(|slot| slot.keys().next());
-    black_box(first.fold(0, |all, digest| all ^ digest));
+    black_box(first.fold(0, |all, digest| all ^ digest.get()));
 }
 
 /// The items in groups, each of which a table can look ahead to.
@@ -635,7 +643,7 @@ pub fn groups<T>(mut items: impl Iterator<Item = T>) -> impl Iterator<Item = Vec
 /// Bytes that an entry takes in its slot on average, with its part of what is free there, of the slot itself, and of
 /// what its allocator takes. (Counted are half a place beside its own, and 10 bytes.)
 pub fn share<E>() -> usize {
-    size_of::<(u64, E)>() * 3 / 2 + 10
+    size_of::<(U48, E)>() * 3 / 2 + 10
 }
 
 /// Bytes that a table in a box takes beside its entries: itself, and the begin of its segments and of its heap.
@@ -673,27 +681,10 @@ fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-/// The hasher for keys that are digests already.
-#[derive(Default)]
-pub struct Identity(u64);
-
-impl Hasher for Identity {
-    fn write_u64(&mut self, digest: u64) {
-        self.0 = digest;
-    }
-
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("the keys of a slot are u64")
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::digest_of;
     use crate::types::hash::Field;
     use std::collections::HashSet;
 
@@ -704,10 +695,6 @@ mod tests {
 
         fn piece_mut(&mut self) -> Option<&mut Piece> {
             None
-        }
-
-        fn outside(&self) -> usize {
-            0
         }
 
         fn recount(&self, _: &Heap) -> usize {
@@ -769,6 +756,7 @@ mod tests {
             assert!(!table.get_or_insert(7, key, |_| key.clone()).1);
         }
         assert_eq!(table.remove(7, b"a", |a, _| a), Some(a));
+        assert!(!table.get_or_insert(7, &c, |_| c.clone()).1, "it is there already");
         assert_eq!(table.get(7, b"b").map(Held::key), Some(&b[..]));
         assert_eq!(table.remove(7, b"b", |b, _| b), Some(b));
         assert_eq!(table.get(7, b"c").map(Held::key), Some(&c[..]));
@@ -875,7 +863,7 @@ mod tests {
         let is_near = |table: &Table<Vec<u8>>, percent: usize| {
             let taken = |slot: &Slot<Vec<u8>>| {
                 let places = (slot.capacity() * 8 / 7).next_power_of_two();
-                let bytes = places * (size_of::<(u64, Vec<u8>)>() + 1) + 16;
+                let bytes = places * (size_of::<(U48, Vec<u8>)>() + 1) + 16;
                 if slot.capacity() == 0 { 0 } else { allocated(bytes) }
             };
             let slots = table.segments.iter().flatten().map(taken).sum::<usize>();

@@ -16,11 +16,11 @@ pub use sorted::{Accumulator, Sorted};
 use super::bulk::{Scores, Twice, in_order};
 use super::edit::{Edit, Place};
 use super::entry::{Form, Kind, LargeValue};
-use super::hash::{Field, MOST_PACKED, find};
+use super::hash::{MOST_PACKED, find};
 use super::listpack::{self, Element, Gathered, Listpack, ListpackMut};
 use super::set::Member;
 use super::shared::Shared;
-use super::table::{self, Table};
+use super::table;
 use super::{ELEMENTS_PER_COMMAND, Limits, Packed, Part, Type, Value, rewrite_elements};
 use crate::key::Key;
 use crate::notify::Class;
@@ -76,7 +76,8 @@ impl<'a> Zset<'a> {
                 Box::new(scorings(listpack).map(|(member, score)| (Member::Bytes(member), score)))
             }
             Zset::Sorted(sorted) => Box::new(sorted.scores.with_digests().map(|(digest, held)| {
-                (Member::Key(Key { bytes: held.key(), digest }), held.entry.score)
+                let (bytes, score) = held.scoring();
+                (Member::Key(Key { bytes, digest }), score)
             })),
         }
     }
@@ -150,9 +151,7 @@ impl<'a> Zset<'a> {
                 scorings(listpack).for_each(visit);
                 0
             }
-            Zset::Sorted(sorted) => {
-                sorted.scores.scan(cursor, |held| visit((held.key(), held.entry.score)))
-            }
+            Zset::Sorted(sorted) => sorted.scores.scan(cursor, |held| visit(held.scoring())),
         }
     }
 
@@ -221,10 +220,6 @@ impl<'a> Zset<'a> {
             print_double(score, &mut text);
             take(Part::Pair(member, &text));
         }
-    }
-
-    pub(super) fn fields(self) -> Option<&'a Table<Field>> {
-        None
     }
 }
 

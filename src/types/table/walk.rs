@@ -7,7 +7,6 @@
 //! **How Redis does it**: it has no such walk. A fork sees all tables as they were.
 
 use super::{Held, Keyed, Table, slot_bits, wait_for};
-use crate::key::digest_of;
 use std::collections::HashMap;
 use std::hint::black_box;
 use std::iter::successors;
@@ -38,10 +37,8 @@ impl<E: Keyed> Table<E> {
         wait_for(slots.clone());
         let entries = slots.clone().flat_map(HashMap::values);
         black_box(entries.fold(0, |all, entry| all ^ entry.touch(&self.heap)));
-        slots.flatten().for_each(|(digest, entry)| visit_if_here(*digest, entry));
-        for twin in &self.twins {
-            visit_if_here(digest_of(twin.key(&self.heap)), twin);
-        }
+        slots.flatten().for_each(|(digest, entry)| visit_if_here(digest.get(), entry));
+        self.twins.iter().for_each(|(digest, entry)| visit_if_here(digest.get(), entry));
         end
     }
 
@@ -54,6 +51,7 @@ impl<E: Keyed> Table<E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::digest_of;
     use crate::types::table::random_below;
     use std::collections::HashSet;
 
