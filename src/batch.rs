@@ -215,9 +215,16 @@ impl<'a> Batch<'a> {
     /// Deletes the keys that readers have noted as expired, if the lock is exclusive. If it is shared, `exclude` or
     /// `give_back` does that later. During CLIENT PAUSE the keys stay, and the notes are forgotten; in a replica too,
     /// where the DELs come from the primary.
+    #[inline]
     pub fn delete_noted(&mut self) {
+        if self.report.has_notes() {
+            self.delete_or_forget_noted();
+        }
+    }
+
+    fn delete_or_forget_noted(&mut self) {
         self.report.forget_notes_if(|| self.server.pause.is_on() || self.server.primary.is_set());
-        if self.report.has_notes() && matches!(self.guard, Guard::Exclusive(_)) {
+        if matches!(self.guard, Guard::Exclusive(_)) {
             // Each note names its database, so this one does not matter.
             self.view_mut(0).delete_noted();
         }

@@ -52,10 +52,17 @@ pub struct Arrived {
 }
 
 impl Arrived {
-    /// Finds the row, and the digest of the first key.
+    /// Finds the row, and the digests of the keys.
     pub fn look_up(&mut self) {
-        self.row = TABLE.look_up(&self.args);
-        self.args.know_key(self.row.and_then(Row::first_key));
+        self.will_call(TABLE.look_up(&self.args));
+    }
+
+    /// That is its row. The digests are computed now, while nobody waits for us.
+    fn will_call(&mut self, row: Option<&'static Row>) {
+        self.row = row;
+        if let Some(row) = row {
+            self.args.know_keys(row.command.keys.places(self.args.len()));
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A key and its digest: the number by which tables find it (table.rs).
 //!
-//! SipHash over the key costs as much as a twentieth of a GET. So a digest is computed once, when the
-//! command arrives and no lock is held, and goes with the key to every table that is asked for it
+//! SipHash over the key costs as much as a twentieth of a GET. So the digests of a command's keys are computed once,
+//! when the command arrives and no lock is held, and each goes with its key to every table that is asked for it
 //! ([`crate::resp::Args::key`]).
 //!
 //! **How Redis does it**: dict.c computes it (`dictHashKey`, SipHash too) at each look into a dict.

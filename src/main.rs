@@ -61,6 +61,7 @@ mod glob;
 mod held;
 mod key;
 mod latency;
+mod lazyfree;
 mod listen;
 mod log;
 mod malloc;
@@ -141,12 +142,11 @@ fn start(config: Arc<Config>, warnings: &[String]) -> Result<Arc<Server>, String
     // First, so that a port in use is reported before the long load.
     let (mut listeners, port) = listen::open(&config)?;
     // The statistics have a place for each row of the command table.
-    let (server, to_be_freed) = Server::new(config, port, handler::TABLE.rows.len());
-    let server = Arc::new(server);
+    let server = Arc::new(Server::new(config, port, handler::TABLE.rows.len()));
     let store = Arc::new(Store::new(Keyspace::new(server.config.databases.get())));
     // These work for clients that are there while the log loads.
     let (freeing, evicting, sending) = (server.clone(), server.clone(), server.clone());
-    spawn("lazyfree", move || freeing.free_for_ever(to_be_freed))?;
+    spawn("lazyfree", move || freeing.free_for_ever())?;
     spawn("evict", move || evicting.evict_for_ever())?;
     spawn("courier", move || sending.hub.send_for_ever())?;
     // From the first client on we are a replica, if the configuration says so.

@@ -106,13 +106,14 @@ impl Records {
     /// The same for a whole command. If it came in the form in which we would write it, its bytes
     /// are copied: an eighth of the instructions of a logged SET went into writing them anew.
     pub fn push_command(&mut self, db: usize, args: &Args) {
-        let Some(bytes) = args.as_sent() else {
-            return self.push(db, args.iter());
-        };
-        if self.wanted && !self.leaves_out_commands {
-            self.begin_record(db);
-            self.bytes.extend_from_slice(bytes);
+        if !self.wanted || self.leaves_out_commands {
+            return;
         }
+        let Some(bytes) = args.as_sent() else {
+            return self.write(db, args.iter());
+        };
+        self.begin_record(db);
+        self.bytes.extend_from_slice(bytes);
     }
 
     /// Appends one more record to a unit that has some.

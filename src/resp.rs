@@ -102,23 +102,30 @@ pub const LOG: Allowed =
 
 /// Reads the next command into `args`. `Ok(false)` if the peer left between two commands,
 /// [`Error::Cut`] if it left inside one. Empty lines, `*0` and `*-1` are no commands.
+#[inline]
 pub fn read_command(
     reader: &mut impl BufRead,
     args: &mut Args,
     allowed: Allowed,
 ) -> Result<bool, Error> {
+    args.clear();
+    // A plain command is shorter than 1 MiB, and no limit can be set lower. Only those of an unauthenticated
+    // client are lower.
+    if !allowed.unauthenticated
+        && let Some(length) = plain::take(reader.fill_buf()?, args)
+    {
+        reader.consume(length);
+        return Ok(true);
+    }
+    read_any(reader, args, allowed)
+}
+
+// Not inlined, because what it needs on the stack would be prepared for each plain command too.
+#[inline(never)]
+fn read_any(reader: &mut impl BufRead, args: &mut Args, allowed: Allowed) -> Result<bool, Error> {
     loop {
         args.clear();
-        let buffer = reader.fill_buf()?;
-        // A plain command is shorter than 1 MiB, and no limit can be set lower. Only those of an unauthenticated
-        // client are lower.
-        if !allowed.unauthenticated
-            && let Some(length) = plain::take(buffer, args)
-        {
-            reader.consume(length);
-            return Ok(true);
-        }
-        match buffer.first() {
+        match reader.fill_buf()?.first() {
             None => return Ok(false),
             Some(b'*') => read_array(reader, args, allowed)?,
             Some(_) => read_inline(reader, args)?,
@@ -226,7 +233,7 @@ fn read_bulk(reader: &mut impl BufRead, args: &mut Args, length: usize) -> Resul
         args.bytes.extend_from_slice(&buffer[..count]);
         reader.consume(count);
     }
-    args.places.push(Place::Small { start, end });
+    args.places.push(Place::small(start, length));
     Ok(())
 }
 

@@ -37,12 +37,12 @@ use crate::aof::Aof;
 use crate::config::Config;
 use crate::gate::Gate;
 use crate::held::{End, Held};
+use crate::lazyfree::{Garbage, Lazyfree};
 use crate::listen::Address;
 use crate::pubsub::Hub;
 use crate::resp::Protocol;
 use crate::snapshot::Snapshots;
 use crate::stats::{Counters, Stats, Totals, add, random_id};
-use crate::store::Garbage;
 use crate::watch::WatchFlag;
 use eviction::Eviction;
 use mailbox::Mailbox;
@@ -56,7 +56,6 @@ use shutdown::Shutdown;
 use std::collections::BTreeMap;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
@@ -84,8 +83,8 @@ pub struct Server {
     pub primary: Primary,
     /// MIGRATE's connections.
     pub targets: Targets,
-    /// Leads to the thread that frees large values, so that nobody frees them under a lock.
-    pub lazyfree: Sender<Garbage>,
+    /// Frees large values, so that nobody frees them under a lock.
+    pub lazyfree: Lazyfree,
     pub started: Instant,
     /// Bytes that the process had before there was anything to be counted (server/memory.rs).
     pub startup: usize,
@@ -121,10 +120,8 @@ pub struct Gates {
 }
 
 impl Server {
-    /// Also returns the other end of [`Server::lazyfree`].
-    pub fn new(config: Arc<Config>, port: u16, commands: usize) -> (Server, Receiver<Garbage>) {
-        let (lazyfree, garbage) = mpsc::channel();
-        let server = Server {
+    pub fn new(config: Arc<Config>, port: u16, commands: usize) -> Server {
+        Server {
             aof: Aof::new(config.clone()),
             snapshots: Snapshots::new(),
             stats: Stats::new(commands),
@@ -137,7 +134,7 @@ impl Server {
             replicas: Replicas::default(),
             primary: Primary::default(),
             targets: Targets::default(),
-            lazyfree,
+            lazyfree: Lazyfree::new(),
             started: Instant::now(),
             startup: Resident::now().map_or(0, |resident| resident.anonymous),
             idle_clock: AtomicU64::new(0),
@@ -149,8 +146,7 @@ impl Server {
             cron_is_paused: AtomicBool::new(false),
             config,
             config_changes: Mutex::default(),
-        };
-        (server, garbage)
+        }
     }
 
     /// Whether the log is being replayed. There is no data yet.
@@ -168,19 +164,16 @@ impl Server {
     pub fn free_later(&self, garbage: Garbage) {
         add(&self.stats.to_be_freed, 1);
         self.stats.bytes_to_be_freed.fetch_add(garbage.bytes, Ordering::Relaxed);
-        // If lazyfree is gone, the process is ending.
-        let _ = self.lazyfree.send(garbage);
+        self.lazyfree.add(garbage);
     }
 
     /// Frees what the other threads have taken out of the keyspace.
-    pub fn free_for_ever(&self, garbage: Receiver<Garbage>) {
-        for value in garbage {
-            let bytes = value.bytes;
-            drop(value);
+    pub fn free_for_ever(&self) -> ! {
+        self.lazyfree.free_for_ever(&|bytes| {
             self.stats.bytes_to_be_freed.fetch_sub(bytes, Ordering::Relaxed);
             self.stats.to_be_freed.fetch_sub(1, Ordering::Relaxed);
             add(&self.stats.freed, 1);
-        }
+        })
     }
 
     /// Removes a client from the list and adds its counters to the totals.

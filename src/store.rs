@@ -47,6 +47,7 @@ mod watched;
 
 use crate::error::Error;
 use crate::key::{Key, digest_of};
+use crate::lazyfree::{self, Garbage};
 use crate::types::table::Table;
 use crate::types::{Entry, Large, Limits, Loose, Stored, Type};
 use crate::watch::Watchers;
@@ -84,20 +85,6 @@ pub struct Keyspace {
     /// Where it is in a primary's history, and how much had been changed by then.
     origin: Option<(Origin, u64)>,
     evictor: Evictor,
-}
-
-/// Something that may take long to free.
-pub struct Garbage {
-    _what: Box<dyn Send + Sync>,
-    /// How many bytes commands wait for if `maxmemory` is reached (batch/evicting.rs). For a whole database 0: it may
-    /// take seconds, and whoever empties one needs not wait.
-    pub bytes: usize,
-}
-
-impl Garbage {
-    pub fn new(bytes: usize, what: impl Send + Sync + 'static) -> Garbage {
-        Garbage { _what: Box::new(what), bytes }
-    }
 }
 
 struct Db {
@@ -143,7 +130,7 @@ impl Keyspace {
             dbs: Databases::new(databases),
             watchers: Mutex::default(),
             blocking: Mutex::default(),
-            garbage: Vec::new(),
+            garbage: Vec::with_capacity(lazyfree::ROOM),
             garbage_bytes: 0,
             records: Vec::new(),
             changes: 0,
@@ -219,6 +206,7 @@ impl<'a> View<'a> {
     }
 
     /// The same, not counted. An expired key is noted, and the batch will delete it.
+    #[inline]
     pub fn peek(&self, key: Key) -> Option<Entry<'a>> {
         let found = self.db().keys.get(key.digest, &key);
         found.filter(|entry| !self.note_if_expired(*entry))

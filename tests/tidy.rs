@@ -39,7 +39,7 @@ const LAYERS: [&[&str]; 18] = [
     &["config", "propagate", "types", "watch"],
     &["outbox"],
     &["gate", "glob", "log", "notify", "resp", "script"],
-    &["blob", "error", "held", "key", "latency", "malloc", "sha1", "sha256"],
+    &["blob", "error", "held", "key", "latency", "lazyfree", "malloc", "sha1", "sha256"],
     &["mode", "spare"],
 ];
 

@@ -4,8 +4,8 @@
 //! time (batch/clock.rs).
 //!
 //! **Quick commands** of one name that follow each other share one reading of the clock, because to read it
-//! takes a tenth of the time of a GET in a pipeline. Quick are reads of one key without options, such as GET
-//! and TTL, and changes of one value, such as SET and LPUSH, if command and reply are short. The price: they
+//! takes a tenth of the time of a GET in a pipeline. Quick are reads of one key or field without options, such as GET
+//! and TTL, and changes of one value, such as SET, INCR and LPUSH, if command and reply are short. The price: they
 //! do not get into the slow log, unless its threshold is under a millisecond, and all of them see the time
 //! at which the first one began.
 //!
@@ -41,8 +41,8 @@ pub struct Account {
     pub last_row: Option<usize>,
     /// Each row that has been called, with its counts.
     tally: Vec<(usize, OfCommand<u64>)>,
-    /// The row of the commands that have run and do not have their time yet.
-    untimed: Option<usize>,
+    /// The commands of one row that have run and do not have their time yet. They are not in the tally.
+    untimed: Option<Untimed>,
     /// With `debug`: the trace.
     trace: Option<Vec<Step>>,
     /// What scripts have said by `redis.log`. It is written when no lock is held.
@@ -52,6 +52,12 @@ pub struct Account {
 
 /// What scripts say beyond this many bytes in one batch is left out.
 const MOST_SAID: usize = 64 * 1024;
+
+struct Untimed {
+    row: usize,
+    calls: u64,
+    failed: u64,
+}
 
 /// What [`Account::before`] keeps for [`Account::after`].
 pub struct Before {
@@ -142,20 +148,22 @@ impl Account {
 
     /// Gives the commands of another row the time that they took, if they do not have it yet.
     fn measure_others(&mut self, index: usize, clock: &mut Clock) {
-        if self.untimed != Some(index) {
+        if self.untimed.as_ref().is_some_and(|untimed| untimed.row != index) {
             self.measure(clock);
         }
     }
 
     /// Gives the commands that have run the time since the last measurement. Returns it, in microseconds.
     pub fn measure(&mut self, clock: &mut Clock) -> u64 {
-        let Some(index) = self.untimed.take() else {
+        let Some(untimed) = self.untimed.take() else {
             return 0;
         };
         clock.read();
         let took = std::mem::take(&mut clock.worked);
-        let [_, microseconds, ..] = self.tally_of(index);
+        let [calls, microseconds, _, failed] = self.tally_of(untimed.row);
+        *calls += untimed.calls;
         *microseconds += took;
+        *failed += untimed.failed;
         took
     }
 
@@ -164,10 +172,10 @@ impl Account {
         // If this is EXEC, other commands have run since it began.
         self.measure_others(index, clock);
         self.last_row = Some(index);
-        self.untimed = Some(index);
-        let [calls, .., failures] = self.tally_of(index);
-        *calls += 1;
-        *failures += u64::from(failed);
+        let new = Untimed { row: index, calls: 0, failed: 0 };
+        let untimed = self.untimed.get_or_insert(new);
+        untimed.calls += 1;
+        untimed.failed += u64::from(failed);
     }
 
     pub fn count_rejected(&mut self, index: usize) {
@@ -268,12 +276,13 @@ mod tests {
     use crate::handler::{Run, TABLE};
 
     #[test]
-    fn quick_is_what_reads_one_key_or_changes_one_value() {
+    fn quick_is_what_reads_one_key_or_field_or_changes_one_value() {
         let commands = TABLE.rows.iter().map(|row| row.command);
         let quick: Vec<_> = commands.filter(|c| c.is(Flag::Quick)).collect();
         assert!(quick.len() > 10);
         for command in quick {
-            let reads = matches!(command.run, Run::Read(_)) && command.arity == 2;
+            let words = if command.is(Flag::ThenField) { 3 } else { 2 };
+            let reads = matches!(command.run, Run::Read(_)) && command.arity == words;
             assert!(reads || matches!(command.run, Run::Write(_)), "{}", command.name);
             assert_eq!((command.keys.first, command.keys.last), (1, 1), "{}", command.name);
         }

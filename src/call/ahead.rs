@@ -8,7 +8,7 @@
 use super::{Arrived, Caller};
 use crate::batch::Batch;
 use crate::client::Client;
-use crate::handler::{Flag, Keys, Row, Run};
+use crate::handler::{Flag, Row, Run};
 use crate::resp::Args;
 use crate::store::Busy;
 
@@ -20,7 +20,7 @@ impl Caller<'_> {
     /// nothing for a few commands, nor if the first takes no lock: MULTI queues it, or the disk fails. If any of
     /// them has a field behind its key, the argument behind every key is looked at too. Where that is not a
     /// field, the look is in vain.
-    pub fn lock_and_warm(&mut self, client: &Client, arrived: &[Arrived]) {
+    pub fn lock_and_warm<'a>(&mut self, client: &Client, arrived: &'a [Arrived]) {
         let is_worth_it = arrived.len() >= WORTH_IT && client.transaction.is_none();
         let first = arrived.first().and_then(|arrived| arrived.row);
         let Some(first) = first.filter(|_| is_worth_it) else {
@@ -35,11 +35,13 @@ impl Caller<'_> {
             return;
         }
         let (keyspace, db) = (self.batch.keyspace(), client.db);
-        let keyed =
-            arrived.iter().filter_map(|arrived| Some((arrived.args.digest()?, &arrived.args)));
+        let keyed = arrived.iter().filter_map(|Arrived { args, row }| {
+            Some((args.digest(row.as_ref()?.command.keys.first as usize)?, args))
+        });
         let mut rows = arrived.iter().filter_map(|arrived| arrived.row);
         if rows.any(|row| row.command.is(Flag::ThenField)) {
-            keyspace.warm_fields(db, keyed.map(|(digest, args)| (digest, args.iter().nth(2))));
+            let field = |args: &'a Args| (args.len() > 2).then(|| &args[2]);
+            keyspace.warm_fields(db, keyed.map(|(digest, args)| (digest, field(args))));
         } else {
             keyspace.warm(db, keyed.map(|(digest, _)| digest));
         }
@@ -53,15 +55,15 @@ pub(super) fn lock_and_warm_keys(
     db: usize,
     args: &Args,
 ) -> Result<(), Busy> {
-    let Keys { first, last, step, .. } = row.command.keys;
-    if last < 0 && args.len() > WORTH_IT * step as usize {
+    let keys = row.command.keys;
+    if keys.last < 0 && args.len() > WORTH_IT * keys.step as usize {
         match row.command.run {
             Run::Read(_) => batch.share()?,
             Run::Write(_) => batch.exclude()?,
             _ => return Ok(()),
         }
-        let keys = args.iter().skip(first as usize).step_by(step as usize);
-        batch.keyspace().warm_keys(db, keys);
+        let digests = keys.places(args.len()).filter_map(|i| args.digest(i));
+        batch.keyspace().warm_many(db, digests);
     }
     Ok(())
 }
@@ -79,7 +81,7 @@ mod tests {
 
     #[test]
     fn commands_that_multi_will_queue_take_no_lock() {
-        let server = Arc::new(Server::new(Arc::default(), 0, TABLE.rows.len()).0);
+        let server = Arc::new(Server::new(Arc::default(), 0, TABLE.rows.len()));
         let store = Store::new(Keyspace::new(1));
         let mut client = Client::fake(&server);
         let sets = [(); 5].map(|()| {

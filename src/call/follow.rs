@@ -82,8 +82,7 @@ impl<'a> Applier<'a> {
         }
         for (arrived, args) in arrived.iter_mut().zip(commands.iter_mut()) {
             std::mem::swap(&mut arrived.args, args);
-            arrived.row = TABLE.look_up_record(&arrived.args);
-            arrived.args.know_key(arrived.row.and_then(|row| row.first_key()));
+            arrived.will_call(TABLE.look_up_record(&arrived.args));
         }
         // As in an EXEC nothing waits, and the lock is kept.
         client.in_exec = true;

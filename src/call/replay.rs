@@ -193,8 +193,7 @@ impl Replayer<'_> {
         arrived.resize_with(records.len(), Arrived::default);
         for (arrived, args) in arrived.iter_mut().zip(records) {
             std::mem::swap(&mut arrived.args, args);
-            arrived.row = TABLE.look_up_record(&arrived.args);
-            arrived.args.know_key(arrived.row.and_then(Row::first_key));
+            arrived.will_call(TABLE.look_up_record(&arrived.args));
         }
         self.caller.lock_and_warm(&self.client, &arrived);
         let mut each = arrived.iter_mut().enumerate();

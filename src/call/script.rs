@@ -358,8 +358,7 @@ impl Host for Running<'_, '_> {
         if row.command.writes() && !self.slot.may_write() {
             return Err(KILLED.into());
         }
-        let first = row.command.keys.first as usize;
-        self.args.know_key((first > 0).then_some(first));
+        self.args.know_keys(row.command.keys.places(self.args.len()));
         self.caller.call(row, self.client, self.args, self.reply);
         self.dirty += self.caller.batch.dirty;
         self.args.clear();

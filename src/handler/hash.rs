@@ -24,10 +24,10 @@ use crate::types::float::Float;
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
     command("hdel",         -3, Run::Write(hdel),         ONE_KEY, "2.0.0", "key field [field ...]", "Delete one or more hash fields").with(&[Flag::ThenField]).uses("RW delete"),
-    command("hexists",       3, Run::Read(hexists),       ONE_KEY, "2.0.0", "key field", "Determine if a hash field exists").with(&[Flag::ThenField]).uses("RO"),
-    command("hget",          3, Run::Read(hget),          ONE_KEY, "2.0.0", "key field", "Get the value of a hash field").with(&[Flag::ThenField]),
+    command("hexists",       3, Run::Read(hexists),       ONE_KEY, "2.0.0", "key field", "Determine if a hash field exists").with(&[Flag::ThenField, Flag::Quick]).uses("RO"),
+    command("hget",          3, Run::Read(hget),          ONE_KEY, "2.0.0", "key field", "Get the value of a hash field").with(&[Flag::ThenField, Flag::Quick]),
     command("hgetall",       2, Run::Read(hgetall),       ONE_KEY, "2.0.0", "key", "Get all the fields and values in a hash").with(&[Flag::Quick]),
-    command("hincrby",       4, Run::Write(hincrby),      ONE_KEY, "2.0.0", "key field increment", "Increment the integer value of a hash field by the given number").with(&[Flag::DenyOom, Flag::ThenField]).uses("RW access update"),
+    command("hincrby",       4, Run::Write(hincrby),      ONE_KEY, "2.0.0", "key field increment", "Increment the integer value of a hash field by the given number").with(&[Flag::DenyOom, Flag::ThenField, Flag::Quick]).uses("RW access update"),
     command("hincrbyfloat",  4, Run::Write(hincrbyfloat), ONE_KEY, "2.6.0", "key field increment", "Increment the float value of a hash field by the given amount").with(&[Flag::DenyOom, Flag::ThenField]).uses("RW access update"),
     command("hkeys",         2, Run::Read(hkeys),         ONE_KEY, "2.0.0", "key", "Get all the fields in a hash").with(&[Flag::Quick]),
     command("hlen",          2, Run::Read(hlen),          ONE_KEY, "2.0.0", "key", "Get the number of fields in a hash").with(&[Flag::Quick]).uses("RO"),

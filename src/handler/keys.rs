@@ -47,6 +47,22 @@ pub const COUNTED_KEYS: Keys = Keys { counted_by: 1, ..NO_KEY };
 /// One key, after the name of a subcommand.
 pub const SUBCOMMAND_KEY: Keys = Keys { first: 2, last: 2, step: 1, ..NO_KEY };
 
+impl Keys {
+    /// Where keys are among so many arguments. (Not those that one of the arguments counts.)
+    #[inline]
+    pub fn places(self, len: usize) -> impl Iterator<Item = usize> + Clone {
+        let last = if self.last < 0 { len as i64 + self.last } else { self.last };
+        // SUNSUBSCRIBE may have no argument where its row has a key.
+        let last = last.min(len as i64 - 1);
+        let mut next = self.first;
+        std::iter::from_fn(move || {
+            let place = next;
+            next += self.step;
+            (0 < place && place <= last).then_some(place as usize)
+        })
+    }
+}
+
 /// What a command does with its keys.
 #[derive(Clone, Copy)]
 pub struct Uses {
@@ -96,12 +112,8 @@ impl Command {
         if let Some(of) = self.uses.of {
             return Some(of(args)).filter(|keys| !keys.is_empty());
         }
-        let Keys { first, last, step, counted_by } = self.keys;
-        let mut places = Vec::new();
-        if first > 0 {
-            let last = if last < 0 { args.len() as i64 + last } else { last };
-            places.extend((first as usize..=last as usize).step_by(step as usize));
-        }
+        let Keys { first, counted_by, .. } = self.keys;
+        let mut places: Vec<usize> = self.keys.places(args.len()).collect();
         if counted_by > 0 {
             let count = usize::try_from(c_int(&args[counted_by])).ok()?;
             let from = counted_by + 1;

@@ -10,11 +10,11 @@ use super::args::Cursor;
 use super::{Command, Flag, Keys, NO_KEY, Run, command};
 use crate::client::Client;
 use crate::error::Error;
+use crate::lazyfree::Garbage;
 use crate::resp::{Args, Reply};
 use crate::server::scripts::engines::Kill;
 use crate::server::scripts::{Flags, Known, Scripts, shebang};
 use crate::sha1::Digest;
-use crate::store::Garbage;
 
 /// Which of the four it is, or SCRIPT LOAD.
 #[derive(Clone, Copy)]

@@ -52,7 +52,7 @@ pub const COMMANDS: &[Command] = &[
     command("sinter",      -2, Run::Long(sinter),       ALL_KEYS,     "1.0.0", "key [key ...]", "Intersect multiple sets"),
     command("sintercard",  -3, Run::Long(sintercard),   COUNTED_KEYS, "7.0.0", "numkeys key [key ...] [LIMIT limit]", "Intersect multiple sets and return the cardinality of the result"),
     command("sinterstore", -3, Run::Write(sinterstore), ALL_KEYS,     "1.0.0", "destination key [key ...]", "Intersect multiple sets and store the resulting set in a key").uses("RW update, RO access").with(&[Flag::DenyOom]),
-    command("sismember",    3, Run::Read(sismember),    ONE_KEY,      "1.0.0", "key member", "Determine if a given value is a member of a set").with(&[Flag::ThenField]).uses("RO"),
+    command("sismember",    3, Run::Read(sismember),    ONE_KEY,      "1.0.0", "key member", "Determine if a given value is a member of a set").with(&[Flag::ThenField, Flag::Quick]).uses("RO"),
     command("smembers",     2, Run::Read(smembers),     ONE_KEY,      "1.0.0", "key", "Get all the members in a set").with(&[Flag::Quick]),
     command("smismember",  -3, Run::Read(smismember),   ONE_KEY,      "6.2.0", "key member [member ...]", "Returns the membership associated with the given elements for a set").with(&[Flag::ThenField]),
     command("smove",        4, Run::Write(smove),       TWO_KEYS,     "1.0.0", "source destination member", "Move a member from one set to another").uses("RW access delete, RW insert"),

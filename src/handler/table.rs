@@ -31,12 +31,6 @@ impl Row {
             && pairs.all(|(own, byte)| *own == byte.to_ascii_lowercase())
     }
 
-    /// Which argument is the first key.
-    pub fn first_key(&self) -> Option<usize> {
-        let first = self.command.keys.first as usize;
-        (first > 0).then_some(first)
-    }
-
     pub fn can_be_called(&self) -> bool {
         !self.called.is_empty()
     }

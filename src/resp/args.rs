@@ -4,7 +4,7 @@
 //! ```text
 //! bytes    *3\r\n$3\r\nSET\r\n$1\r\nk\r\n…        the small arguments, one after another
 //!                      └─┘     └┘
-//! places              Small   Small   Large(0)    where each argument is
+//! places              Small   Small   Large(0)    where each argument is, and the digest of a key
 //! large                                 └──▶ Arc<Blob>, an allocation of its own (blob.rs)
 //! ```
 //!
@@ -15,7 +15,8 @@
 use super::LARGE;
 use crate::blob::Blob;
 use crate::held::Charge;
-use crate::key::Key;
+use crate::key::{Key, digest_of};
+use std::num::NonZeroU64;
 use std::ops::{Deref, Index};
 use std::sync::Arc;
 
@@ -32,18 +33,32 @@ pub struct Args {
     pub(super) is_plain: bool,
     pub(super) places: Vec<Place>,
     large: Vec<Arc<Blob>>,
-    /// Which argument is the first key, and its digest.
-    known: Option<(usize, u64)>,
     /// What the client is charged for the places of many arguments: the place of an empty argument takes
     /// four times as much as the argument on the wire. None if nobody counts.
     pub charge: Option<Charge>,
 }
 
-/// Where an argument is.
+/// Where an argument is, and its digest if that is known. (A digest of zero is computed each time.)
 #[derive(Clone, Copy)]
-pub(super) enum Place {
-    Small { start: usize, end: usize },
+pub(super) struct Place {
+    at: At,
+    digest: Option<NonZeroU64>,
+}
+
+#[derive(Clone, Copy)]
+enum At {
+    /// The length has 32 bits, so that a place has 24 bytes. [`super::LONGEST`] is less.
+    Small {
+        start: usize,
+        length: u32,
+    },
     Large(usize),
+}
+
+impl Place {
+    pub(super) fn small(start: usize, length: usize) -> Place {
+        Place { at: At::Small { start, length: length as u32 }, digest: None }
+    }
 }
 
 /// An argument to be stored. It derefs to its bytes.
@@ -77,17 +92,18 @@ impl Args {
 
     /// Argument `i` as a value to be stored.
     pub fn arg(&self, i: usize) -> Arg<'_> {
-        match self.places[i] {
-            Place::Small { start, end } => Arg::Small(&self.bytes[start..end]),
-            Place::Large(at) => Arg::Large(&self.large[at]),
+        match self.places[i].at {
+            At::Small { start, length } => Arg::Small(&self.bytes[start..start + length as usize]),
+            At::Large(at) => Arg::Large(&self.large[at]),
         }
     }
 
     /// Argument `i` as a key.
+    #[inline]
     pub fn key(&self, i: usize) -> Key<'_> {
-        match self.known {
-            Some((known, digest)) if known == i => Key { bytes: &self[i], digest },
-            _ => Key::of(&self[i]),
+        match self.digest(i) {
+            Some(digest) => Key { bytes: &self[i], digest },
+            None => Key::of(&self[i]),
         }
     }
 
@@ -103,16 +119,18 @@ impl Args {
         is_even.then(|| keys.map(|i| (self.key(i), self.arg(i + 1))))
     }
 
-    /// Computes the digest of argument `i`, the first key, or of none. (SUNSUBSCRIBE may have no argument where
-    /// its row has a key.)
-    pub fn know_key(&mut self, i: Option<usize>) {
-        let there = i.filter(|i| *i < self.len());
-        self.known = there.map(|i| (i, Key::of(&self[i]).digest));
+    /// Computes the digests of these arguments, which are keys.
+    #[inline]
+    pub fn know_keys(&mut self, keys: impl Iterator<Item = usize>) {
+        for i in keys {
+            self.places[i].digest = NonZeroU64::new(digest_of(&self[i]));
+        }
     }
 
-    /// The digest of the first key, if there is a key.
-    pub fn digest(&self) -> Option<u64> {
-        self.known.map(|(_, digest)| digest)
+    /// The digest of argument `i`, if it is there and its digest is known.
+    #[inline]
+    pub fn digest(&self, i: usize) -> Option<u64> {
+        self.places.get(i)?.digest.map(NonZeroU64::get)
     }
 
     /// How many bytes the large arguments have together.
@@ -139,7 +157,7 @@ impl Args {
         let mut copy = self.to_owned();
         let start = copy.bytes.len();
         copy.bytes.extend_from_slice(name);
-        copy.places[0] = Place::Small { start, end: copy.bytes.len() };
+        copy.places[0] = Place::small(start, name.len());
         copy.is_plain = false;
         copy
     }
@@ -154,21 +172,29 @@ impl Args {
         self.is_plain = false;
         let start = self.bytes.len();
         self.bytes.extend_from_slice(argument);
-        self.places.push(Place::Small { start, end: self.bytes.len() });
+        self.places.push(Place::small(start, argument.len()));
     }
 
     /// Adds a large argument.
     pub(super) fn push_large(&mut self, argument: Blob) {
-        self.places.push(Place::Large(self.large.len()));
+        self.places.push(Place { at: At::Large(self.large.len()), digest: None });
         self.large.push(Arc::new(argument));
     }
 
     /// Forgets the arguments, and gives memory back that only an unusual command needed.
+    #[inline]
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.is_plain = false;
         self.places.clear();
-        self.known = None;
+        let is_large = !self.large.is_empty() || self.bytes.capacity() > 4 * LARGE;
+        if is_large || self.places.capacity() > MANY {
+            self.give_back();
+        }
+    }
+
+    #[cold]
+    fn give_back(&mut self) {
         self.large.clear();
         if self.bytes.capacity() > 4 * LARGE {
             self.bytes.shrink_to(LARGE);
@@ -178,6 +204,20 @@ impl Args {
             if let Some(charge) = &mut self.charge {
                 charge.set(0);
             }
+        }
+    }
+
+    /// Forgets the arguments if one of them is large.
+    pub fn free_large(&mut self) {
+        if !self.large.is_empty() {
+            self.clear();
+        }
+    }
+
+    /// Forgets the arguments and gives their memory back, if that is more than a short command needs.
+    pub fn keep_little(&mut self) {
+        if !self.large.is_empty() || self.bytes.capacity() > 1024 || self.places.capacity() > 64 {
+            *self = Args::default();
         }
     }
 
@@ -202,7 +242,6 @@ impl ToOwned for Args {
             is_plain: self.is_plain,
             places: self.places.clone(),
             large: self.large.clone(),
-            known: self.known,
             charge: None,
         }
     }
@@ -211,10 +250,11 @@ impl ToOwned for Args {
 impl Index<usize> for Args {
     type Output = [u8];
 
+    #[inline]
     fn index(&self, i: usize) -> &[u8] {
-        match self.places[i] {
-            Place::Small { start, end } => &self.bytes[start..end],
-            Place::Large(at) => &self.large[at],
+        match self.places[i].at {
+            At::Small { start, length } => &self.bytes[start..start + length as usize],
+            At::Large(at) => &self.large[at],
         }
     }
 }
@@ -226,17 +266,17 @@ mod tests {
     #[test]
     fn the_digest_that_is_known_is_that_of_its_argument_alone() {
         let mut args = Args::default();
-        [&b"MSET"[..], b"a", b"1", b"b", b"2"].iter().for_each(|word| args.push(word));
-        for known in [None, Some(1), Some(3)] {
-            args.know_key(known);
-            assert_eq!(args.digest(), known.map(|i| Key::of(&args[i]).digest));
+        for known in [&[][..], &[1], &[1, 3]] {
+            args.clear();
+            [&b"MSET"[..], b"a", b"1", b"b", b"2"].iter().for_each(|word| args.push(word));
+            args.know_keys(known.iter().copied());
             for i in 0..args.len() {
-                assert_eq!(args.key(i).digest, Key::of(&args[i]).digest);
+                let digest = Key::of(&args[i]).digest;
+                assert_eq!(args.digest(i), known.contains(&i).then_some(digest));
+                assert_eq!(args.to_owned().digest(i), args.digest(i));
+                assert_eq!(args.key(i).digest, digest);
             }
         }
-        assert_eq!(args.to_owned().digest(), args.digest());
-        args.clear();
-        assert_eq!(args.digest(), None);
     }
 
     #[test]

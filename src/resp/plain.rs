@@ -44,7 +44,7 @@ fn find(buffer: &[u8], places: &mut Vec<Place>) -> Option<usize> {
         if buffer.get(end..end + 2)? != b"\r\n" {
             return None;
         }
-        places.push(Place::Small { start, end });
+        places.push(Place::small(start, length));
         at = end + 2;
     }
     Some(at)

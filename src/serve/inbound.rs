@@ -328,7 +328,7 @@ mod tests {
     #[test]
     fn what_a_killed_client_still_sends_is_left_in_the_socket_so_that_its_write_fails_at_once() {
         let Ok(Start::Serve(config, _)) = Config::from_args([]) else { panic!("no config") };
-        let (server, _garbage) = Server::new(config, 0, 0);
+        let server = Server::new(config, 0, 0);
         let server = Arc::new(server);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

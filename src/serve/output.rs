@@ -168,7 +168,12 @@ impl Session<'_> {
         };
         IoSlice::advance_slices(&mut rest, *sent);
         while !rest.is_empty() {
-            match (&*self.stream).write_vectored(rest) {
+            // Of one piece, the kernel has less to look at.
+            let written = match &*rest {
+                [piece] => (&*self.stream).write(piece),
+                pieces => (&*self.stream).write_vectored(pieces),
+            };
+            match written {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(count) => {
                     IoSlice::advance_slices(&mut rest, count);

@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn writes_are_paused_though_no_replica_is_behind_until_the_process_cannot_end() {
-        let server = Arc::new(Server::new(Arc::default(), 0, 0).0);
+        let server = Arc::new(Server::new(Arc::default(), 0, 0));
         let client = Public::new(&server, 1, None);
         assert!(matches!(server.begin_shutdown(&client, true), Begun::Ready));
         assert!(server.pause.left(true).is_some() && server.pause.left(false).is_none());

@@ -27,8 +27,7 @@ use crate::key::digest_of;
 use crate::types::table::{self, WARM};
 use crate::types::{Hash, Set, Value};
 
-/// Bytes of the longest key and field that is looked ahead to: to compute a digest twice costs more than
-/// it gains.
+/// Bytes of the longest field that is looked ahead to: to compute a digest twice costs more than it gains.
 const LONGEST: usize = 128;
 
 /// So many keys of one command are looked at, at most: with more, the first would have been pushed out
@@ -44,22 +43,11 @@ impl Keyspace {
         table::warm(digests.map(|digest| (keys, digest)));
     }
 
-    /// The same for the keys of one command, whose digests nobody knows yet.
-    #[inline(never)]
-    pub fn warm_keys<'a>(&self, db: usize, keys: impl Iterator<Item = &'a [u8]>) {
-        let short = keys.filter(|key| key.len() <= LONGEST);
-        let mut computed = short.take(MOST).map(digest_of);
-        let mut digests = [0; WARM];
-        loop {
-            let mut count = 0;
-            for (place, digest) in digests.iter_mut().zip(computed.by_ref()) {
-                *place = digest;
-                count += 1;
-            }
-            self.warm(db, digests[..count].iter().copied());
-            if count < WARM {
-                break;
-            }
+    /// The same for the keys of one command.
+    pub fn warm_many(&self, db: usize, digests: impl Iterator<Item = u64>) {
+        let mut digests = digests.take(MOST).peekable();
+        while digests.peek().is_some() {
+            self.warm(db, digests.by_ref());
         }
     }
 

@@ -13,6 +13,7 @@
 //! **How Redis does it**: a fork is the moment.
 
 use super::{Db, Keyspace, Origin, Store};
+use crate::lazyfree::Garbage;
 use crate::types::Copies;
 use std::sync::MutexGuard;
 
@@ -93,7 +94,7 @@ impl Keyspace {
     pub(super) fn retire(&mut self, db: Db) {
         match db.keys.are_in_snapshot() {
             true => self.dbs.retire(db),
-            false => self.free_later(super::Garbage::new(0, db)),
+            false => self.free_later(Garbage::new(0, db)),
         }
     }
 }

@@ -25,9 +25,10 @@
 //! **How Redis does it**: with `setKey`, `dbDelete`, `signalModifiedKey`, `notifyKeyspaceEvent` and
 //! `server.dirty++`. Each command must remember all that it needs of these.
 
-use super::{Db, Garbage, Keyspace, Limits, Report, Time, View};
+use super::{Db, Keyspace, Limits, Report, Time, View};
 use crate::error::Error;
 use crate::key::Key;
+use crate::lazyfree::Garbage;
 use crate::notify::Class;
 use crate::propagate::Records;
 use crate::resp::{Arg, Args};
@@ -203,7 +204,7 @@ impl<'a> ViewMut<'a> {
         match self.find(key) {
             Some(mut entry) => {
                 let old = entry.set(string.form());
-                let has_deadline = entry.look().deadline().is_some();
+                let has_deadline = entry.look().has_deadline();
                 // What was large in the old value.
                 if let Some(old) = old.filter(|old| !old.goes_at_once()) {
                     self.free_later(old.memory(), old);

@@ -36,13 +36,18 @@ impl View<'_> {
 impl ViewMut<'_> {
     /// Says to those who WATCH the key that it has changed. (Redis does that in an LTRIM that takes nothing
     /// away.)
+    #[inline]
     pub fn touch_watched(&mut self, key: Key) {
-        let Keyspace { dbs, watchers, .. } = &mut *self.keyspace;
-        let watchers = watchers.get_mut().unwrap();
-        if !watchers.is_empty() {
-            let exists = dbs[self.db].find(&key).is_some();
-            let now = if exists { Now::Alive } else { Now::Gone };
-            watchers.touch(self.db, &key, now);
+        if !self.keyspace.watchers.get_mut().unwrap().is_empty() {
+            self.touch_if_watched(key);
         }
+    }
+
+    #[cold]
+    fn touch_if_watched(&mut self, key: Key) {
+        let Keyspace { dbs, watchers, .. } = &mut *self.keyspace;
+        let exists = dbs[self.db].find(&key).is_some();
+        let now = if exists { Now::Alive } else { Now::Gone };
+        watchers.get_mut().unwrap().touch(self.db, &key, now);
     }
 }

@@ -118,6 +118,7 @@ pub enum Form<'a, L = LargeValue> {
 const DEADLINE: usize = size_of::<u64>();
 
 impl Keyed for Stored {
+    #[inline]
     fn key<'a>(&'a self, heap: &'a Heap) -> &'a [u8] {
         match self {
             Stored::Small(small) => {

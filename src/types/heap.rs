@@ -10,12 +10,14 @@
 //! block 2  │ k7 v7 │ k8 v8 │                             being filled; behind its end it is untouched
 //! ```
 //!
-//! **Giving back.** When less than three quarters of what was filled are still in use, the emptiest blocks are
+//! **Holes** are found by their size, block by block. Those of one size are a chain: in each stands where the next one is, so
+//! that they take no memory beside, and that the holes of a block can be forgotten at once.
+//!
+//! **Giving back.** When less than six sevenths of what was filled are still in use, the emptiest blocks are
 //! *leaving*. With each change the table moves what one of its slots has in them ([`Heap::relocate`]),
 //! and a thread does the same when nothing changes (src/expire.rs). A block without a piece is dropped at once.
-//! A block of a large heap has [`BLOCK`] bytes, for which every allocator asks the system directly, and
-//! gives them back directly. Only what has been written takes memory, so that a block may be larger than
-//! what is in it.
+//! For the blocks of a large heap an allocator asks the system directly, and gives them back directly (src/malloc.rs). Only what
+//! has been written takes memory, so that a block may be larger than what is in it.
 //!
 //! **Lengths.** A piece begins with the number of its bytes, so that a table keeps only where it begins.
 //!
@@ -29,24 +31,21 @@ use super::larges::Larges;
 use super::u48::U48;
 use std::ops::Range;
 
-/// Bytes of a large heap's blocks: a little more than the 32 MiB up to which glibc may keep freed
-/// memory for itself.
-const BLOCK: usize = 33 * 1024 * 1024;
-
-/// A heap of fewer bytes has smaller blocks: from [`FIRST_BLOCK`] up, an eighth of what it has, to
-/// [`MIDDLE_BLOCK`]. Each of the others is a mapping of its own, of which a process may have 65,530.
-const LARGE: usize = 4 * 1024 * 1024;
+/// Bytes of a large heap's blocks. A smaller one would be left sooner. But each is a mapping of its own, of which a process
+/// may have 65,530.
+const BLOCK: usize = 4 * 1024 * 1024;
 
 /// A heap of no more bytes than this is one of a hash of a few fields, and there may be a million. So it
-/// takes no more than it needs, and keeps no list of holes, which would be as large as the heap.
+/// takes no more than it needs, and keeps no list of holes, which would be as large as the heap. The blocks of a larger one
+/// have an eighth of what it has, up to [`BLOCK`].
 const FIRST_BLOCK: usize = 1024;
 
-/// Nothing between this and [`BLOCK`]: whenever glibc unmaps what is larger, it takes that size for the one
-/// from which on it maps at all, and keeps twice as much at the end of each arena.
-const MIDDLE_BLOCK: usize = 96 * 1024;
-
 /// A longer piece has a block of its own.
-const LONG: usize = 256 * 1024;
+const LONG: usize = 128 * 1024;
+
+/// Blocks are left if more than one byte is free for so many that are in use. Each byte that is given back so costs about as
+/// many that are moved.
+const WORTH: usize = 6;
 
 /// If so few bytes are free, nothing is moved. In a small heap that is much, but there to move often would
 /// take longer than it is worth.
@@ -54,9 +53,6 @@ const LITTLE: usize = 256;
 
 /// Bytes that are kept to edit entries in, at most.
 const SCRATCH: usize = 32 * 1024;
-
-/// So many holes are looked through under the lock, at most: a tenth of a millisecond.
-const MANY_HOLES: usize = 50_000;
 
 /// Blocks, and what of them is free. A clone has its pieces at the same places.
 #[derive(Default, Clone)]
@@ -66,8 +62,8 @@ pub struct Heap {
     dropped: Vec<u32>,
     /// The block at whose end the next piece goes, if there is one.
     filling: Option<u32>,
-    /// Where pieces were freed, by the class of their size.
-    holes: Vec<Vec<(u32, u32)>>,
+    /// By the class of its size, in which blocks there are holes.
+    with_holes: Vec<Vec<u32>>,
     /// Bytes in pieces.
     live: usize,
     /// Bytes that have been written, holes included.
@@ -89,14 +85,19 @@ struct Block {
     live: usize,
     /// Whether its pieces are being moved away.
     leaving: bool,
+    /// By the class of its size, where the last hole is. In a hole stands where the one before it is, or [`NONE`].
+    holes: Vec<u32>,
 }
+
+/// No hole begins there.
+const NONE: u32 = u32::MAX;
 
 impl Clone for Block {
     /// With as much room behind its end.
     fn clone(&self) -> Block {
         let mut bytes = Vec::with_capacity(self.bytes.capacity());
         bytes.extend_from_slice(&self.bytes);
-        Block { bytes, ..*self }
+        Block { bytes, holes: self.holes.clone(), ..*self }
     }
 }
 
@@ -206,14 +207,10 @@ impl Heap {
         let length = Length::of(parts.iter().map(|part| part.len()).sum());
         let size = size(length.count);
         self.live += size;
-        let hole = match self.holes.get_mut(class(size)) {
-            Some(holes) => holes.pop(),
-            None => None,
-        };
-        if let Some((block, start)) = hole {
-            let hole = &mut self.blocks[block as usize];
-            hole.live += size;
-            let to = &mut hole.bytes[start as usize..];
+        if let Some(piece) = self.take_hole(class(size)) {
+            let block = &mut self.blocks[piece.block()];
+            block.live += size;
+            let to = &mut block.bytes[piece.start()..];
             length.write(to);
             let mut to = &mut to[length.size..];
             for part in parts {
@@ -224,7 +221,7 @@ impl Heap {
                     (begin, part) => begin.copy_from_slice(part),
                 }
             }
-            return Piece::new(block, start as usize);
+            return piece;
         }
         let block = self.block_with_room(size);
         let filled = &mut self.blocks[block as usize];
@@ -249,8 +246,9 @@ impl Heap {
         if self.fit(piece, bytes.len()) {
             self.bytes_mut(piece).copy_from_slice(&bytes);
         } else {
-            let new = self.add(&[&bytes]);
-            self.free(std::mem::replace(piece, new));
+            // First, because the new piece may begin at the same place then.
+            self.free(piece.clone());
+            *piece = self.add(&[&bytes]);
         }
         bytes.clear();
         // A heap that is small may be one of a million.
@@ -263,11 +261,13 @@ impl Heap {
     pub fn fit(&mut self, piece: &Piece, len: usize) -> bool {
         let (old, new) = (Length::of(self.bytes(piece).len()), Length::of(len));
         let (now, then) = (size(old.count), size(new.count));
-        let fits = old.size == new.size
-            && (now == then || now < then && self.lengthen(piece, now, then - now));
+        let fits = now == then || now < then && self.lengthen(piece, now, then - now);
         if fits {
-            let block = &mut self.blocks[piece.block()].bytes;
-            new.write(&mut block[piece.start()..]);
+            let bytes = &mut self.blocks[piece.block()].bytes[piece.start()..];
+            if old.size != new.size {
+                bytes.copy_within(old.size..old.size + old.count.min(new.count), new.size);
+            }
+            new.write(bytes);
         }
         fits
     }
@@ -305,22 +305,47 @@ impl Heap {
         }
         let block = &mut self.blocks[piece.block()];
         block.live -= size;
-        if block.live == 0 {
+        let (is_empty, is_leaving) = (block.live == 0, block.leaving);
+        if is_empty {
             self.drop_block(piece.block() as u32);
-        } else if !block.leaving && self.filled > FIRST_BLOCK {
-            let class = class(size);
-            if self.holes.len() <= class {
-                self.holes.resize_with(class + 1, Vec::new);
-            }
-            self.holes[class].push((piece.block() as u32, piece.start() as u32));
         } else if let Some(bytes) = self.end_of_filling(&piece, size) {
             // A key that comes and goes leaves nothing behind.
             bytes.truncate(piece.start());
-            if bytes.len() < bytes.capacity() / 4 {
+            if bytes.capacity() <= FIRST_BLOCK && bytes.len() < bytes.capacity() / 4 {
                 bytes.shrink_to_fit();
             }
             self.filled -= size;
+        } else if !is_leaving && self.filled > FIRST_BLOCK {
+            self.add_hole(piece, class(size));
         }
+    }
+
+    fn add_hole(&mut self, piece: Piece, class: usize) {
+        let block = &mut self.blocks[piece.block()];
+        if block.holes.len() <= class {
+            block.holes.resize(class + 1, NONE);
+        }
+        let before = std::mem::replace(&mut block.holes[class], piece.start() as u32);
+        block.bytes[piece.start()..][..4].copy_from_slice(&before.to_le_bytes());
+        if before == NONE {
+            if self.with_holes.len() <= class {
+                self.with_holes.resize_with(class + 1, Vec::new);
+            }
+            self.with_holes[class].push(piece.block() as u32);
+        }
+    }
+
+    fn take_hole(&mut self, class: usize) -> Option<Piece> {
+        let numbers = self.with_holes.get_mut(class)?;
+        let number = *numbers.last()?;
+        let Block { bytes, holes, .. } = &mut self.blocks[number as usize];
+        let start = holes[class];
+        let before = bytes[start as usize..].first_chunk()?;
+        holes[class] = u32::from_le_bytes(*before);
+        if holes[class] == NONE {
+            numbers.pop();
+        }
+        Some(Piece::new(number, start as usize))
     }
 
     /// Bytes that the entries take, in pieces and outside.
@@ -339,7 +364,7 @@ impl Heap {
 
     /// Whether pieces are being moved, or so much is free that it is worth it.
     pub fn has_blocks_to_empty(&self) -> bool {
-        self.leaving > 0 || self.filled - self.live > self.live / 3 + LITTLE
+        self.leaving > 0 || self.filled - self.live > self.live / WORTH + LITTLE
     }
 
     /// Chooses which blocks are to be left, if so much is free that it is worth it. Emptiest first, and no
@@ -350,7 +375,8 @@ impl Heap {
         }
         let share = |block: &Block| block.live as f64 / block.bytes.len() as f64;
         let mut blocks: Vec<&mut Block> = self.blocks.iter_mut().collect();
-        blocks.retain(|block| block.live > 0 && share(block) < 0.75);
+        // More than all blocks together have in use, so there is one.
+        blocks.retain(|block| block.live > 0 && share(block) < 0.875);
         blocks.sort_by(|a, b| share(a).total_cmp(&share(b)));
         let mut moves = 0;
         for block in blocks {
@@ -359,6 +385,7 @@ impl Heap {
                 break;
             }
             block.leaving = true;
+            block.holes = Vec::new();
             self.leaving += 1;
         }
         if let Some(filling) = self.filling
@@ -366,7 +393,7 @@ impl Heap {
         {
             self.filling = None;
         }
-        self.forget_holes(|block| block.leaving);
+        self.forget_holes();
         self.is_leaving()
     }
 
@@ -399,8 +426,7 @@ impl Heap {
         }
         let capacity = match (size, self.filled) {
             (LONG.., _) | (_, ..=FIRST_BLOCK) => size,
-            (_, LARGE..) => BLOCK,
-            (_, filled) => (filled / 8).clamp(FIRST_BLOCK, MIDDLE_BLOCK).max(size),
+            (_, filled) => (filled / 8).clamp(FIRST_BLOCK, BLOCK).max(size),
         };
         let number = self.dropped.pop().unwrap_or_else(|| {
             if self.blocks.len() == self.blocks.capacity() {
@@ -426,23 +452,15 @@ impl Heap {
         }
         if block.leaving {
             self.leaving -= 1;
-        } else if block.bytes.len() < LONG || block.bytes.capacity() >= BLOCK {
-            self.forget_holes(|block| block.bytes.is_empty());
+        } else if !block.holes.is_empty() {
+            self.forget_holes();
         }
     }
 
-    /// Forgets the holes of some blocks; if it would take long, of all.
-    fn forget_holes(&mut self, of: impl Fn(&Block) -> bool) {
-        if self.holes.iter().map(Vec::len).sum::<usize>() > MANY_HOLES {
-            self.holes = Vec::new();
-            return;
-        }
-        let blocks = &self.blocks;
-        for holes in &mut self.holes {
-            holes.retain(|(block, _)| !of(&blocks[*block as usize]));
-            if holes.len() < holes.capacity() / 4 {
-                holes.shrink_to_fit();
-            }
+    /// Forgets where holes were in blocks that have none any more.
+    fn forget_holes(&mut self) {
+        for numbers in &mut self.with_holes {
+            numbers.retain(|number| !self.blocks[*number as usize].holes.is_empty());
         }
     }
 }
@@ -458,10 +476,10 @@ fn has_room(block: &mut Vec<u8>, size: usize) -> bool {
 /// The size of each piece, and so where it begins, is a multiple of this.
 const UNIT: usize = 4;
 
-/// The unit in which pieces of this size are measured: four bytes, or a sixteenth of the next power of
-/// two. So at most an eighth is lost, and a hole fits many.
+/// The unit in which pieces of this size are measured: a thirty-second of the next power of two, but at least four bytes
+/// and at most 128. So of a long piece at most a sixteenth is lost, and a hole fits many.
 fn unit(len: usize) -> usize {
-    (len.next_power_of_two() / 16).max(UNIT)
+    (len.next_power_of_two() / 32).clamp(UNIT, 128)
 }
 
 /// Bytes that a piece of so many takes.
@@ -475,7 +493,7 @@ fn size(len: usize) -> usize {
 fn class(size: usize) -> usize {
     let unit = unit(size).ilog2() as usize;
     // The smallest is number 0.
-    8 * unit + (size >> unit) - 17
+    16 * unit + (size >> unit) - 33
 }
 
 #[cfg(test)]
@@ -489,7 +507,7 @@ mod tests {
         for _ in 0..1_000 {
             let mut comes = heap.add(&[b"list"]);
             let start = comes.start();
-            for len in 5..100 {
+            for len in 5..300 {
                 heap.edit(&mut comes, |bytes| bytes.push(b'x'));
                 assert_eq!((comes.start(), heap.bytes(&comes).len()), (start, len));
             }
@@ -498,6 +516,34 @@ mod tests {
             assert!(!heap.has_blocks_to_empty() && heap.filled == heap.live);
         }
         assert_eq!(heap.bytes(&stays), b"stays");
+    }
+
+    #[test]
+    fn what_is_moved_goes_into_the_holes_of_other_blocks_however_many_there_are() {
+        let mut heap = Heap::default();
+        let mut pieces: Vec<_> = (0..700_000).map(|_| Some(heap.add(&[b"eleven byte"]))).collect();
+        let full = heap.filled;
+        // Many of the first half, and few of the others.
+        for (at, piece) in pieces.iter_mut().enumerate() {
+            if at % if at < 350_000 { 2 } else { 7 } == 0 {
+                piece.take().into_iter().for_each(|piece| heap.free(piece));
+            }
+        }
+        let live = heap.live;
+        while heap.begin_leaving() {
+            for piece in pieces.iter_mut().flatten() {
+                heap.relocate(piece);
+            }
+            assert!(heap.filled <= full);
+        }
+        assert!(heap.live == live && heap.filled < live / 6 * 7 + LITTLE, "{}", heap.filled);
+        // Nothing new is filled as long as there are holes.
+        let filled = heap.filled;
+        for piece in pieces.iter_mut().filter(|piece| piece.is_none()).take(50_000) {
+            *piece = Some(heap.add(&[b"another one"]));
+        }
+        assert_eq!(heap.filled, filled);
+        assert!(pieces.iter().flatten().all(|piece| heap.bytes(piece).len() == 11));
     }
 
     #[test]

@@ -27,10 +27,10 @@
 
 use super::Known;
 use crate::held;
+use crate::lazyfree::Garbage;
 use crate::resp::{Args, Reply};
 use crate::script::machine::Machine;
 use crate::script::value::Value;
-use crate::store::Garbage;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard};
 
