@@ -475,7 +475,7 @@ GROUPS = {
         pause("a snapshot of 1 M keys under writes", saves("BGSAVE", b"rdb_bgsave_in_progress:0"),
               fill("strings", MILLION), log=True, shown="picture"),
         pause("a snapshot of 1 M keys under writes, no log", saves("BGSAVE", b"rdb_bgsave_in_progress:0"),
-              fill("strings", MILLION), why="Without a log it is written under the lock."),
+              fill("strings", MILLION)),
         pause("FLUSHALL of 1 M keys", settled("FLUSHALL"), fill("strings", MILLION), shown="picture"),
         pause("DEL of a hash of 1 M fields", settled("DEL", "large"), fill("hash", MILLION), shown="picture"),
         pause("a transaction of 100 k SETs", transaction, shown="picture"),

@@ -30,7 +30,7 @@ mod room;
 mod script;
 
 pub use follow::{Applier, can_follow};
-pub use replay::{can_replay, load, replay, replay_under_lock, save_snapshots};
+pub use replay::{can_replay, load, replay, replay_under_lock};
 
 use crate::batch::Batch;
 use crate::client::{Client, Replies, Then, Transaction};

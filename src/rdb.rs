@@ -33,7 +33,7 @@ mod ziplist;
 
 pub use read::{Found, check, is_snapshot, read};
 pub use restore::{BEHIND, restore};
-pub use write::{How, dump, write};
+pub use write::{How, dump, write, write_moment};
 
 use std::fmt;
 

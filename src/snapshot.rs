@@ -2,38 +2,30 @@
 //! it is on by default, begins with it too (call/replay.rs).
 //!
 //! SAVE, BGSAVE and the save points all ask one thread, which writes under a temporary name, calls fsync, and renames.
-//! So there is always a whole snapshot.
-//!
-//! ```text
-//! with a log     the files up to now ──▶ replayed into a keyspace of its own ──▶ written     nobody waits
-//! without one    the keyspace, under the shared lock ──▶ written                             writers wait
-//! ```
-//!
-//! So with a log a snapshot needs as much memory again as the data, as a rewrite does (aof/rewrite.rs). Without one
-//! writers wait until it is written: about a second for each million of small keys. Keep a log.
+//! So there is always a whole snapshot. It holds the keyspace as it was at one moment, and clients go on meanwhile
+//! (store/moment.rs).
 //!
 //! The format is told in src/rdb.rs.
 //!
 //! **How Redis does it**: rdb.c and `loadDataFromDisk` in server.c. A fork writes it. SAVE does without one, and so
 //! nobody else is served meanwhile. At a start Redis too reads the log if it is on, and else the snapshot.
 
+use crate::aof::TICK;
 use crate::aof::disk::{self, Opening};
-use crate::aof::manifest::Manifest;
-use crate::aof::rewrite::base::write_snapshot;
+use crate::aof::rewrite::base::synced;
 use crate::aof::status::{Status, Writing};
-use crate::aof::{Aof, TICK};
 use crate::config::Config;
 use crate::log;
 use crate::propagate::Source;
 use crate::rdb::{self, Found, How};
 use crate::stats::unix_microseconds;
-use crate::store::{Keyspace, Store};
+use crate::store::{Keyspace, Moment, Store};
 use crate::types::Limits;
 use std::io::{self, BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
-use std::sync::{Condvar, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// Bytes that are read at once.
@@ -63,6 +55,10 @@ pub struct Snapshots {
     pub saves: AtomicU64,
     /// Whether the last one could not be written.
     pub has_failed: AtomicBool,
+    /// The most bytes that were put aside for the last one at once.
+    pub put_aside: AtomicUsize,
+    /// Held by whoever puts one in the place of the last one.
+    placing: Mutex<()>,
     /// Of the one that is being written.
     pub writing: Writing,
     /// Keys that the start has found in one.
@@ -78,9 +74,6 @@ struct Wanted {
     ended: u64,
     was_written: bool,
 }
-
-/// Makes a keyspace of the first part of a log.
-pub type Replay<'a> = dyn Fn(&Manifest, u64) -> Result<Keyspace, String> + 'a;
 
 impl Snapshots {
     pub fn new() -> Snapshots {
@@ -128,8 +121,8 @@ impl Snapshots {
             && !config.save.text().is_empty()
     }
 
-    /// The thread. `replay` makes a keyspace of the log.
-    pub fn save_for_ever(&self, config: &Config, aof: &Aof, store: &Store, replay: &Replay) -> ! {
+    /// The thread.
+    pub fn save_for_ever(&self, config: &Config, store: &Store) -> ! {
         loop {
             let mut wanted = self.wanted.lock().unwrap();
             if !wanted.is_asked_for {
@@ -142,7 +135,7 @@ impl Snapshots {
                 continue;
             }
             self.wanted.lock().unwrap().is_running = true;
-            let was_written = self.save(config, aof, store, replay);
+            let was_written = self.save(config, store);
             let mut wanted = self.wanted.lock().unwrap();
             (wanted.is_running, wanted.was_written) = (false, was_written);
             // Together, so that BGSAVE is not refused when INFO says that none is in progress.
@@ -172,32 +165,24 @@ impl Snapshots {
     }
 
     /// Writes one, and tells INFO and the operator how that has ended.
-    fn save(&self, config: &Config, aof: &Aof, store: &Store, replay: &Replay) -> bool {
+    fn save(&self, config: &Config, store: &Store) -> bool {
         let begin = Instant::now();
         let now = unix_microseconds() / 1_000_000;
         self.began.store(now, Relaxed);
         self.tried.store(now, Relaxed);
-        // Read together, so that nothing is left out that counts as saved.
-        let (changes, position, keys) = {
-            let keyspace = store.read_when_free();
-            (keyspace.changes, aof.position(), keyspace.memory().keys)
-        };
-        let progress = self.writing.begin(keys);
-        let mut tell = |done| progress.tell(done);
-        let replayed = {
-            let _alone = aof.rewriter.alone.lock().unwrap();
-            aof.files_up_to(position).map(|(manifest, length)| replay(&manifest, length))
-        };
-        let result = match replayed {
-            Some(Ok(keyspace)) => write(config, &keyspace, &mut tell),
-            Some(Err(reason)) => {
-                log::warning(format_args!(
-                    "the log cannot be replayed: {reason}. The snapshot is made of memory"
-                ));
-                write(config, &store.read_when_free(), &mut tell)
-            }
-            None => write(config, &store.read_when_free(), &mut tell),
-        };
+        let mut moment = Moment::begin(store);
+        let changes = moment.changes;
+        let progress = self.writing.begin(moment.keys);
+        let temporary = temporary(config, "temp-");
+        let written = synced(&temporary, |out| {
+            let how = How::of(config, false);
+            let written = rdb::write_moment(out, &mut moment, how, &mut |done| progress.tell(done));
+            self.put_aside.store(moment.peak, Relaxed);
+            // The fsync needs it no more.
+            drop(moment);
+            written
+        });
+        let result = self.put_in_place(config, &temporary, written).map(drop);
         self.last_seconds.store(begin.elapsed().as_secs() as i64, Relaxed);
         self.has_failed.store(result.is_err(), Relaxed);
         match &result {
@@ -209,6 +194,46 @@ impl Snapshots {
             Err(error) => log::warning(format_args!("cannot write a snapshot: {error}")),
         }
         result.is_ok()
+    }
+
+    /// For SHUTDOWN: writes one of a keyspace that nobody else can reach any more. Whoever is writing another one, which is
+    /// older, cannot put it in its place before the guard is dropped.
+    pub fn write_last(
+        &self,
+        config: &Config,
+        keyspace: &Keyspace,
+    ) -> Result<MutexGuard<'_, ()>, String> {
+        let temporary = temporary(config, "temp-last-");
+        let how = How::of(config, false);
+        let written = synced(&temporary, |out| rdb::write(out, keyspace, how, &mut |_| {}));
+        self.put_in_place(config, &temporary, written)
+    }
+
+    /// For SHUTDOWN: deletes what the thread has begun to write.
+    pub fn discard(&self, config: &Config) {
+        let _ = disk::remove_file(temporary(config, "temp-"));
+    }
+
+    /// Puts what was written there in the place of the last one.
+    fn put_in_place(
+        &self,
+        config: &Config,
+        temporary: &Path,
+        written: io::Result<()>,
+    ) -> Result<MutexGuard<'_, ()>, String> {
+        let placing = self.placing.lock().unwrap();
+        let placed = written.and_then(|()| {
+            disk::rename(temporary, path(config))?;
+            disk::sync_directory(&config.dir.path())
+        });
+        match placed {
+            Ok(()) => Ok(placing),
+            Err(error) => {
+                // On a full disk the log needs its room.
+                let _ = disk::remove_file(temporary);
+                Err(format!("{}: {error}", path(config).display()))
+            }
+        }
     }
 
     /// Notes that a snapshot was written of a keyspace in which so much had been changed.
@@ -223,24 +248,8 @@ fn path(config: &Config) -> PathBuf {
     config.dir.path().join(config.dbfilename.path())
 }
 
-/// Writes a snapshot of the keyspace in the place of the last one. `progress` is told how many keys are written.
-pub fn write(
-    config: &Config,
-    keyspace: &Keyspace,
-    progress: &mut dyn FnMut(u64),
-) -> Result<(), String> {
-    let directory = config.dir.path();
-    let temporary = directory.join(format!("temp-{}.rdb", std::process::id()));
-    let result: io::Result<()> = (|| {
-        write_snapshot(&temporary, keyspace, How::of(config, false), progress)?;
-        disk::rename(&temporary, path(config))?;
-        disk::sync_directory(&directory)
-    })();
-    result.map_err(|error| {
-        // On a full disk the log needs its room.
-        let _ = disk::remove_file(&temporary);
-        format!("{}: {error}", path(config).display())
-    })
+fn temporary(config: &Config, begin: &str) -> PathBuf {
+    config.dir.path().join(format!("{begin}{}.rdb", std::process::id()))
 }
 
 /// Loads the snapshot of the directory, if there is one. The error is one line for the operator. Long because most of
@@ -335,7 +344,7 @@ mod tests {
     }
 
     fn save(disk: &Disk, contents: &Contents) -> Result<(), String> {
-        write(&config_on(disk), &keyspace(contents), &mut |_| {})
+        Snapshots::default().write_last(&config_on(disk), &keyspace(contents)).map(drop)
     }
 
     /// Before each call that writing a snapshot makes, the power fails or the process is killed: a start finds the old

@@ -33,9 +33,11 @@ mod blocks;
 mod databases;
 mod evict;
 mod expire;
+mod keys;
 mod limits;
 pub mod load;
 mod memory;
+mod moment;
 mod origin;
 mod shared;
 mod usage;
@@ -52,11 +54,13 @@ use crate::watch::Watchers;
 use databases::Databases;
 use evict::Evictor;
 use expire::Deadlines;
+use keys::Keys;
 use std::sync::Mutex;
 
 pub use blocking::{Blocking, Serve, Wait, Waiter};
 pub use expire::{Report, Time};
 pub use memory::Data;
+pub use moment::{Moment, Size};
 pub use origin::Origin;
 pub use shared::{Busy, Store};
 pub use view_mut::{Ttl, ViewMut};
@@ -84,7 +88,7 @@ pub struct Keyspace {
 }
 
 struct Db {
-    keys: Table<Stored>,
+    keys: Keys,
     /// For active expiry: the deadlines in their order, each with the digest of its key. It is a set, so two keys
     /// with the same deadline and the same digest have one place. Then one of them may wait until somebody looks at it.
     deadlines: Deadlines,
@@ -92,7 +96,7 @@ struct Db {
 
 impl Db {
     fn new() -> Db {
-        Db { keys: Table::new(), deadlines: Deadlines::new() }
+        Db { keys: Keys::of(Table::new()), deadlines: Deadlines::new() }
     }
 
     fn find(&self, key: &[u8]) -> Option<Entry<'_>> {

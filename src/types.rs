@@ -24,6 +24,7 @@
 //! `copyCommand`). So the code of a type is in a dozen files there.
 
 mod bulk;
+mod copies;
 mod edit;
 mod entry;
 pub mod float;
@@ -35,6 +36,7 @@ mod list;
 mod listpack;
 mod ranked;
 mod set;
+mod shared;
 mod string;
 pub mod table;
 mod u48;
@@ -42,9 +44,11 @@ mod usage;
 mod zset;
 
 pub use bulk::{Bulk, Fields, Scores, SetMembers, Twice};
+pub use copies::Copies;
 pub use edit::{Change, Edit};
 pub use entry::{Entry, EntryMut, Form, Large, Loose, Stored};
 pub use hash::Hash;
+pub use heap::Heap;
 pub use list::{Dropped, List, NewList, NodeLimits, Side};
 pub use listpack::Gathered;
 pub use set::{Member, Set};

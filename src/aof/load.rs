@@ -132,12 +132,7 @@ pub fn replay(
     }
 }
 
-/// Replays the first bytes of a file to which others may write. A unit must end there.
-pub fn replay_begin(path: &Path, length: u64, run: &mut Replay) -> Result<(), Stop> {
-    replay_opened(disk::open(path, Opening::Read)?, length, run, &mut |_| {})
-}
-
-/// The same of a file that is open, and may have been deleted.
+/// Replays the first bytes of a file that is open. Others may write to it, or may have deleted it. A unit must end there.
 pub fn replay_opened(
     file: File,
     length: u64,

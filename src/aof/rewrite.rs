@@ -44,7 +44,7 @@ use super::disk::{self, Directory, File};
 use super::load::{self, Replay};
 use super::manifest::{LogFile, Manifest, TEMPORARY_BASE};
 use super::start::{self, cannot_write, total_size};
-use super::{Aof, Kind, Position, Target};
+use super::{Aof, Kind, Target};
 use crate::log;
 use crate::propagate::Stream;
 use crate::store::{Keyspace, Store};
@@ -311,16 +311,6 @@ impl Aof {
         }
     }
 
-    /// The files that hold everything up to `position`, and how long the last of them is, if the log is on and in
-    /// order. They are not deleted while the caller holds `Requests.alone`.
-    pub fn files_up_to(&self, position: Position) -> Option<(Manifest, u64)> {
-        self.commit(position).ok()?;
-        let is_whole = self.failure().is_none() && self.lost().is_none();
-        let target = self.target.lock().unwrap();
-        let target = target.as_ref().filter(|_| is_whole)?;
-        Some((target.manifest.clone(), target.length))
-    }
-
     /// The manifest and the directory's lock, if the log is on.
     fn in_use(&self) -> Option<(Manifest, Arc<Directory>)> {
         let target = self.target.lock().unwrap();
@@ -367,16 +357,6 @@ fn discard(unused: &Manifest, file: &LogFile) {
     {
         let _ = disk::remove_file(unused.path_of(file));
     }
-}
-
-/// Replays all files, of the last one so many bytes: there a unit ends. The error says where and why it stopped.
-pub fn replay_up_to(manifest: &Manifest, length: u64, replay: &mut Replay) -> Result<(), String> {
-    let paths: Vec<PathBuf> = manifest.paths().collect();
-    for (index, path) in paths.iter().enumerate() {
-        let most = if index + 1 < paths.len() { u64::MAX } else { length };
-        load::replay_begin(path, most, replay).map_err(|stop| stop.of(path))?;
-    }
-    Ok(())
 }
 
 /// Replays files to which nobody writes any more. The error says where and why it stopped.

@@ -9,7 +9,6 @@
 
 use super::{Arrived, Caller};
 use crate::aof::load::{Part, Replay};
-use crate::aof::rewrite::replay_up_to;
 use crate::client::Client;
 use crate::error::Error;
 use crate::handler::args::database;
@@ -48,12 +47,6 @@ pub fn load(server: &Arc<Server>, store: &Store, has_log: bool) -> Result<(), St
     };
     keyspace.into_iter().for_each(|keyspace| store.write_when_free().take_over(keyspace));
     Ok(())
-}
-
-/// The thread that writes snapshots. With a log it makes them of that.
-pub fn save_snapshots(server: &Arc<Server>, store: &Store) -> ! {
-    let replay = |manifest: &_, length| replay(server, |run| replay_up_to(manifest, length, run));
-    server.snapshots.save_for_ever(&server.config, &server.aof, store, &replay)
 }
 
 /// Replays into a keyspace of its own, which nobody else can see. `read` is given the function that

@@ -302,7 +302,7 @@ impl Info<'_> {
         let seconds = began.map_or(-1, |began| now.saturating_sub(began) as i64);
         self.field("rdb_current_bgsave_time_sec", seconds);
         self.field("rdb_saves", load(&snapshots.saves));
-        self.absent("rdb_last_cow_size");
+        self.field("rdb_last_cow_size", snapshots.put_aside.load(Ordering::Relaxed));
         self.field("rdb_last_load_keys_expired", load(&snapshots.keys_expired));
         self.field("rdb_last_load_keys_loaded", load(&snapshots.keys_loaded));
     }

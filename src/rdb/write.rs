@@ -11,8 +11,8 @@ use crate::config::policy::First;
 use crate::config::{Config, REDIS_VERSION};
 use crate::resp::{parse_integer, print_in_listpack};
 use crate::stats::unix_microseconds;
-use crate::store::Keyspace;
-use crate::types::{Hash, List, NodeLimits, Remember, Set, Usage, Value, Zset};
+use crate::store::{Keyspace, Moment, Origin, Size};
+use crate::types::{Entry, Hash, List, NodeLimits, Remember, Set, Usage, Value, Zset};
 use std::io::{self, Write};
 
 /// What the configuration says about it.
@@ -62,36 +62,39 @@ pub fn write(
     progress: &mut dyn FnMut(u64),
 ) -> io::Result<u64> {
     let mut writer = Writer::new(out, how);
-    writer.begin(keyspace)?;
-    let mut count = 0;
+    writer.begin(keyspace.memory().bytes(), keyspace.origin())?;
     for db in 0..keyspace.databases() {
         let (keys, deadlines) = keyspace.size(db);
-        if keys == 0 {
-            continue;
-        }
-        writer.bytes.push(opcode::SELECT_DB);
-        writer.length(db as u64);
-        writer.bytes.push(opcode::RESIZE_DB);
-        writer.length(keys as u64);
-        writer.length(deadlines as u64);
-        for entry in keyspace.entries(db) {
-            if let Some(deadline) = entry.deadline() {
-                writer.bytes.push(opcode::EXPIRES_MS);
-                writer.bytes.extend(deadline.to_le_bytes());
-            }
-            writer.usage(entry.usage());
-            writer.entry(Some(entry.key()), entry.value())?;
-            count += 1;
-            if count % PROGRESS == 0 {
-                progress(count);
-            }
+        if keys > 0 {
+            writer.database(db, keys, deadlines);
+            keyspace.entries(db).try_for_each(|entry| writer.key(entry, progress))?;
         }
     }
-    writer.bytes.push(opcode::EOF);
-    writer.flush()?;
-    let crc = if how.checks { writer.crc } else { 0 };
-    writer.out.write_all(&crc.to_le_bytes())?;
-    Ok(writer.written + 8)
+    writer.end()
+}
+
+/// The same of a moment. Meanwhile clients go on.
+pub fn write_moment(
+    out: &mut dyn Write,
+    moment: &mut Moment,
+    how: How,
+    progress: &mut dyn FnMut(u64),
+) -> io::Result<u64> {
+    let mut writer = Writer::new(out, how);
+    writer.begin(moment.bytes, moment.origin.as_ref())?;
+    let mut selected = None;
+    while let Some((Size { db, keys, deadlines }, copies)) = moment.next() {
+        if selected.replace(db) != Some(db) {
+            writer.database(db, keys, deadlines);
+        }
+        copies.iter().try_for_each(|entry| writer.key(entry, progress))?;
+    }
+    // That would be a fault of ours, and nobody is to rely on such a snapshot.
+    if writer.keys != moment.keys as u64 {
+        let (found, keys) = (writer.keys, moment.keys);
+        return Err(io::Error::other(format!("{found} keys were found of {keys}")));
+    }
+    writer.end()
 }
 
 /// What DUMP answers with: the value, the version and the CRC of both.
@@ -116,6 +119,7 @@ struct Writer<'a> {
     /// Of what is written, and how much that is.
     crc: u64,
     written: u64,
+    keys: u64,
     /// Made when it is needed: its table is large.
     packer: Option<Packer>,
     /// What it makes.
@@ -127,20 +131,20 @@ impl<'a> Writer<'a> {
     fn new(out: &'a mut dyn Write, how: How) -> Writer<'a> {
         let (bytes, packed, pack) = (Vec::new(), Vec::new(), Pack::default());
         let now = unix_microseconds() / 1000;
-        Writer { out, how, now, bytes, crc: 0, written: 0, packer: None, packed, pack }
+        Writer { out, how, now, bytes, crc: 0, written: 0, keys: 0, packer: None, packed, pack }
     }
 
-    fn begin(&mut self, keyspace: &Keyspace) -> io::Result<()> {
+    fn begin(&mut self, memory: usize, origin: Option<&Origin>) -> io::Result<()> {
         self.bytes.extend(format!("REDIS{VERSION:04}").as_bytes());
         let mut facts = vec![
             ("redis-ver", REDIS_VERSION.to_string()),
             ("redis-bits", usize::BITS.to_string()),
             ("ctime", (self.now / 1000).to_string()),
-            ("used-mem", keyspace.memory().bytes().to_string()),
+            ("used-mem", memory.to_string()),
             ("aof-base", u8::from(self.how.is_base).to_string()),
         ];
         // Where a replica is in its primary's history.
-        if let Some(origin) = keyspace.origin() {
+        if let Some(origin) = origin {
             facts.push(("repl-stream-db", origin.db.to_string()));
             facts.push(("repl-id", origin.id.to_string()));
             facts.push(("repl-offset", origin.offset.to_string()));
@@ -151,6 +155,38 @@ impl<'a> Writer<'a> {
             self.string(value.as_bytes())?;
         }
         Ok(())
+    }
+
+    /// The keys that follow are those of this database, which has so many.
+    fn database(&mut self, db: usize, keys: usize, deadlines: usize) {
+        self.bytes.push(opcode::SELECT_DB);
+        self.length(db as u64);
+        self.bytes.push(opcode::RESIZE_DB);
+        self.length(keys as u64);
+        self.length(deadlines as u64);
+    }
+
+    fn key(&mut self, entry: Entry, progress: &mut dyn FnMut(u64)) -> io::Result<()> {
+        if let Some(deadline) = entry.deadline() {
+            self.bytes.push(opcode::EXPIRES_MS);
+            self.bytes.extend(deadline.to_le_bytes());
+        }
+        self.usage(entry.usage());
+        self.entry(Some(entry.key()), entry.value())?;
+        self.keys += 1;
+        if self.keys.is_multiple_of(PROGRESS) {
+            progress(self.keys);
+        }
+        Ok(())
+    }
+
+    /// Writes the end; returns how many bytes all are.
+    fn end(mut self) -> io::Result<u64> {
+        self.bytes.push(opcode::EOF);
+        self.flush()?;
+        let crc = if self.how.checks { self.crc } else { 0 };
+        self.out.write_all(&crc.to_le_bytes())?;
+        Ok(self.written + 8)
     }
 
     /// Writes when the key was used last, or how often.

@@ -27,7 +27,6 @@ use crate::server::Blocked;
 use crate::server::replicas::Replica;
 use crate::server::shutdown::Begun;
 use crate::service;
-use crate::snapshot;
 use std::io::{self, Read};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
@@ -168,8 +167,9 @@ impl Session<'_> {
         }
         let config = &self.server.config;
         let keyspace = self.caller.batch.held().filter(|_| snapshot);
-        let written =
-            keyspace.map_or(Ok(()), |keyspace| snapshot::write(config, keyspace, &mut |_| {}));
+        let snapshots = &self.server.snapshots;
+        // While it lives, no older snapshot can take the place of this one.
+        let written = keyspace.map(|keyspace| snapshots.write_last(config, keyspace)).transpose();
         match self.server.aof.sync_all().and(written) {
             Err(cause) if saves && !force => {
                 self.go_on(&Error::CannotShutDown);
@@ -181,6 +181,7 @@ impl Session<'_> {
             _ => {
                 // Their PUBLISH is answered already.
                 self.server.hub.send_what_waits();
+                snapshots.discard(config);
                 service::end(&self.server.config);
                 std::process::exit(0);
             }

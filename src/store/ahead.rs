@@ -39,7 +39,7 @@ impl Keyspace {
     /// Looks at the keys with these digests, in database `db`.
     #[inline(never)]
     pub fn warm(&self, db: usize, digests: impl Iterator<Item = u64>) {
-        let keys = &self.dbs[db].keys;
+        let keys = &*self.dbs[db].keys;
         table::warm(digests.map(|digest| (keys, digest)));
     }
 
@@ -59,7 +59,7 @@ impl Keyspace {
         db: usize,
         named: impl Iterator<Item = (u64, Option<&'a [u8]>)> + Clone,
     ) {
-        let keys = &self.dbs[db].keys;
+        let keys = &*self.dbs[db].keys;
         let entries = table::warm(named.clone().map(|(digest, _)| (keys, digest)));
         let (mut fields, mut members, mut scores) = ([None; WARM], [None; WARM], [None; WARM]);
         for (at, (entry, (_, name))) in entries.iter().zip(named).enumerate() {

@@ -11,6 +11,8 @@ use std::ops::{Index, IndexMut};
 /// whoever looks at all, from when it or one with a higher number is first changed.
 pub(super) struct Databases {
     used: Vec<Db>,
+    /// Those that were emptied, or given other data, while a snapshot is made of them (moment.rs).
+    retired: Vec<Db>,
     /// In place of any other.
     empty: Db,
     /// How many there are.
@@ -19,7 +21,7 @@ pub(super) struct Databases {
 
 impl Databases {
     pub(super) fn new(count: usize) -> Databases {
-        Databases { used: Vec::new(), empty: Db::new(), count }
+        Databases { used: Vec::new(), retired: Vec::new(), empty: Db::new(), count }
     }
 
     /// Those that may have keys.
@@ -37,6 +39,27 @@ impl Databases {
     fn begin_to_use(&mut self, db: usize) {
         let used = self.used.len().max(db + 1);
         self.used.resize_with(used, Db::new);
+    }
+
+    /// The same, and those that a snapshot needs.
+    pub(super) fn with_retired(&self) -> impl Iterator<Item = &Db> {
+        self.used.iter().chain(&self.retired)
+    }
+
+    /// Keeps one that nobody else can reach any more.
+    pub(super) fn retire(&mut self, db: Db) {
+        self.retired.push(db);
+    }
+
+    /// The snapshot needs none any more. What is returned may take long to free.
+    pub(super) fn end_retirement(&mut self) -> Vec<Db> {
+        std::mem::take(&mut self.retired)
+    }
+
+    /// Takes these in the place of those that are used, and returns the latter.
+    pub(super) fn exchange(&mut self, others: Databases) -> Vec<Db> {
+        self.count = others.count;
+        std::mem::replace(&mut self.used, others.used)
     }
 
     /// Leaves an empty one in its place.
@@ -86,7 +109,7 @@ impl ViewMut<'_> {
             }
         }
         self.dirty += old.keys.len() as u64;
-        self.free_later(0, old);
+        self.keyspace.retire(old);
     }
 
     /// Exchanges two databases. Their watched keys change where either has them.

@@ -224,7 +224,7 @@ impl Keyspace {
                 }
                 evictor.to_go = AT_ONCE;
                 let next = evictor.candidates.iter().rev().take(AT_ONCE);
-                table::warm(next.map(|next| (&dbs[next.db].keys, next.digest)));
+                table::warm(next.map(|next| (&*dbs[next.db].keys, next.digest)));
             }
             evictor.to_go -= 1;
             while let Some(Candidate { rank, db, digest }) = evictor.candidates.pop() {

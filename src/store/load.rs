@@ -3,8 +3,8 @@
 //! Whoever fills a keyspace has it only when all of it has come ([`Loading::end`]): so nothing is ever half loaded.
 
 use super::Keyspace;
+use super::keys::Keys;
 use crate::key::Key;
-use crate::lazyfree::Garbage;
 use crate::types::table::Table;
 use crate::types::{Bulk, Form, Stored, Twice, Usage};
 
@@ -18,11 +18,9 @@ impl Keyspace {
     /// fail.
     pub fn take_over(&mut self, loaded: Keyspace) {
         let origin = loaded.origin().cloned();
-        let old = std::mem::replace(&mut self.dbs, loaded.dbs);
         // At a start the old data is empty, and nobody has to free it.
-        if old.iter().any(|db| db.keys.len() > 0) {
-            self.free_later(Garbage::new(0, old));
-        }
+        let old = self.dbs.exchange(loaded.dbs).into_iter().filter(|db| db.keys.len() > 0);
+        old.for_each(|db| self.retire(db));
         self.changes += loaded.changes;
         self.origin = origin.map(|origin| (origin, self.changes));
         self.watchers.get_mut().unwrap().touch_all();
@@ -49,7 +47,7 @@ impl Loading {
         // It may come a second time.
         if self.keyspace.dbs[db].keys.len() > 0 {
             let keys = &mut self.keyspace.dbs[db].keys;
-            self.keys = Bulk::of(std::mem::replace(keys, Table::new()));
+            self.keys = Bulk::of(std::mem::replace(keys, Keys::of(Table::new())).into_table());
         }
         Ok(())
     }
@@ -84,7 +82,7 @@ impl Loading {
     fn put_back(&mut self) -> Result<(), Twice> {
         let keys = std::mem::replace(&mut self.keys, Bulk::of(Table::new())).end()?;
         if keys.len() > 0 {
-            self.keyspace.dbs[self.db].keys = keys;
+            self.keyspace.dbs[self.db].keys = Keys::of(keys);
         }
         Ok(())
     }

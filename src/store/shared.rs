@@ -21,7 +21,7 @@
 
 use super::Keyspace;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ pub struct Store {
     keyspace: RwLock<Keyspace>,
     /// How many scripts have lent the lock. It changes only while the lock is held by such a script.
     lent: AtomicUsize,
+    /// Taken before the keyspace by whoever makes a snapshot (moment.rs).
+    moment: Mutex<()>,
 }
 
 /// A script is busy, and the keyspace is not to be looked at.
@@ -47,7 +49,16 @@ type Writing<'a> = RwLockWriteGuard<'a, Keyspace>;
 
 impl Store {
     pub fn new(keyspace: Keyspace) -> Store {
-        Store { keyspace: RwLock::new(keyspace), lent: AtomicUsize::new(0) }
+        Store {
+            keyspace: RwLock::new(keyspace),
+            lent: AtomicUsize::new(0),
+            moment: Mutex::default(),
+        }
+    }
+
+    /// The right to make a snapshot (moment.rs).
+    pub(super) fn turn_for_moment(&self) -> MutexGuard<'_, ()> {
+        self.moment.lock().unwrap()
     }
 
     pub fn into_inner(self) -> Keyspace {

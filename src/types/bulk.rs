@@ -21,6 +21,7 @@ use super::hash::Field;
 use super::heap::{Heap, Piece};
 use super::listpack::Gathered;
 use super::set::Members;
+use super::shared::Shared;
 use super::table::{Keyed, Table, WARM};
 use super::zset::{Accumulator, Scored};
 use crate::key::digest_of;
@@ -134,7 +135,7 @@ impl Fields {
     }
 
     pub fn end(self) -> Result<Form<'static>, Twice> {
-        Ok(Form::Large(LargeValue::Hash(Box::new(self.0.end()?))))
+        Ok(Form::Large(LargeValue::Hash(Shared::new(self.0.end()?))))
     }
 }
 
@@ -149,7 +150,7 @@ impl SetMembers {
     }
 
     pub fn end(self) -> Result<Form<'static>, Twice> {
-        Ok(Form::Large(LargeValue::Set(Box::new(Members(self.0.end()?)))))
+        Ok(Form::Large(LargeValue::Set(Shared::new(Members(self.0.end()?)))))
     }
 }
 

@@ -37,6 +37,7 @@ use super::larges::Number;
 use super::list::Quicklist;
 use super::listpack::Listpack;
 use super::set::Members;
+use super::shared::Shared;
 use super::table::{self, Held, HeldMut, Keyed, Table};
 use super::usage::Usage;
 use super::zset::Sorted;
@@ -102,10 +103,10 @@ pub struct Large {
 #[derive(Clone)]
 pub enum LargeValue {
     String(Arc<Blob>),
-    List(Box<Quicklist>),
-    Set(Box<Members>),
-    Hash(Box<Table<Field>>),
-    Zset(Box<Sorted>),
+    List(Shared<Quicklist>),
+    Set(Shared<Members>),
+    Hash(Shared<Table<Field>>),
+    Zset(Shared<Sorted>),
 }
 
 /// A value that is to be stored.

@@ -13,6 +13,7 @@ use super::edit::{Edit, Place};
 use super::entry::{Form, Kind, LargeValue, SmallMut};
 use super::heap::{Heap, Length, Piece};
 use super::listpack::{self, Element, Gathered, Listpack, ListpackMut};
+use super::shared::Shared;
 use super::table::{self, Held, HeldMut, Keyed, Table};
 use super::{Limits, Packed, Part, Type, Value, rewrite_elements};
 use crate::key::digest_of;
@@ -211,7 +212,7 @@ impl Type for Hash<'_> {
     const CLASS: Class = Class::Hash;
     const NEW: (Kind, &'static [u8]) = (Kind::Hash, &listpack::EMPTY);
     type Look<'a> = Hash<'a>;
-    type Large = Box<Table<Field>>;
+    type Large = Shared<Table<Field>>;
 
     fn of(value: Value<'_>) -> Option<Hash<'_>> {
         if let Value::Hash(hash) = value { Some(hash) } else { None }
@@ -221,7 +222,7 @@ impl Type for Hash<'_> {
         kind == Kind::Hash
     }
 
-    fn large(value: &mut LargeValue) -> Option<&mut Box<Table<Field>>> {
+    fn large(value: &mut LargeValue) -> Option<&mut Shared<Table<Field>>> {
         if let LargeValue::Hash(table) = value { Some(table) } else { None }
     }
 
@@ -230,8 +231,8 @@ impl Type for Hash<'_> {
     }
 }
 
-impl From<Box<Table<Field>>> for LargeValue {
-    fn from(table: Box<Table<Field>>) -> LargeValue {
+impl From<Shared<Table<Field>>> for LargeValue {
+    fn from(table: Shared<Table<Field>>) -> LargeValue {
         LargeValue::Hash(table)
     }
 }
@@ -303,7 +304,7 @@ impl Edit<'_, Hash<'_>> {
     /// Turns a packed hash into a table, for good.
     fn unpack(&mut self) {
         let table: Table<Field> = self.look().iter().collect();
-        self.place_mut().grow(Box::new(table));
+        self.place_mut().grow(Shared::new(table));
     }
 }
 

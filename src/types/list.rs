@@ -31,6 +31,7 @@ pub use node::{NodeLimits, Side};
 
 use super::edit::{Edit, Place};
 use super::entry::{Form, Kind, LargeValue, SmallMut};
+use super::shared::Shared;
 use super::{Part, Type, Value, allocated, rewrite_elements};
 use crate::notify::Class;
 use node::{Elements, Node};
@@ -67,7 +68,7 @@ pub struct NewList {
     /// The elements, behind room for their count, until they are too many for that.
     small: Vec<u8>,
     count: usize,
-    large: Option<Box<Quicklist>>,
+    large: Option<Shared<Quicklist>>,
 }
 
 /// What is left of a large list's memory, to be freed when the lock has been released.
@@ -170,7 +171,7 @@ impl Type for List<'_> {
     const CLASS: Class = Class::List;
     const NEW: (Kind, &'static [u8]) = (Kind::List, &[0; COUNT]);
     type Look<'a> = List<'a>;
-    type Large = Box<Quicklist>;
+    type Large = Shared<Quicklist>;
 
     fn of(value: Value<'_>) -> Option<List<'_>> {
         if let Value::List(list) = value { Some(list) } else { None }
@@ -180,7 +181,7 @@ impl Type for List<'_> {
         kind == Kind::List
     }
 
-    fn large(value: &mut LargeValue) -> Option<&mut Box<Quicklist>> {
+    fn large(value: &mut LargeValue) -> Option<&mut Shared<Quicklist>> {
         if let LargeValue::List(list) = value { Some(list) } else { None }
     }
 
@@ -189,8 +190,8 @@ impl Type for List<'_> {
     }
 }
 
-impl From<Box<Quicklist>> for LargeValue {
-    fn from(list: Box<Quicklist>) -> LargeValue {
+impl From<Shared<Quicklist>> for LargeValue {
+    fn from(list: Shared<Quicklist>) -> LargeValue {
         LargeValue::List(list)
     }
 }
@@ -266,7 +267,7 @@ impl Edit<'_, List<'_>> {
                 let result = change(&mut list, limits);
                 match list.nodes.front().map(Node::look) {
                     Some(node) if list.nodes.len() > 1 || node.bytes.len() > SMALL => {
-                        place.grow(Box::new(list));
+                        place.grow(Shared::new(list));
                     }
                     node => {
                         let Elements { bytes, count } = node.unwrap_or_default();
@@ -301,7 +302,7 @@ impl NewList {
         } else {
             let mut list = Quicklist::of(there);
             list.push(Side::Right, element, limits);
-            self.large = Some(Box::new(list));
+            self.large = Some(Shared::new(list));
         }
     }
 

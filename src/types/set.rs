@@ -34,6 +34,7 @@ use super::hash::MOST_PACKED;
 use super::heap::{Heap, Piece};
 use super::intset::{self, Intset};
 use super::listpack::{self, Gathered, Listpack, ListpackMut};
+use super::shared::Shared;
 use super::table::{self, Held, Keyed, Table, groups};
 use super::{Limits, Packed, Part, Type, Value, rewrite_elements};
 use crate::key::Key;
@@ -284,7 +285,7 @@ impl Type for Set<'_> {
     const CLASS: Class = Class::Set;
     const NEW: (Kind, &'static [u8]) = (Kind::Intset, &intset::EMPTY);
     type Look<'a> = Set<'a>;
-    type Large = Box<Members>;
+    type Large = Shared<Members>;
 
     fn of(value: Value<'_>) -> Option<Set<'_>> {
         if let Value::Set(set) = value { Some(set) } else { None }
@@ -294,7 +295,7 @@ impl Type for Set<'_> {
         matches!(kind, Kind::Intset | Kind::Set)
     }
 
-    fn large(value: &mut LargeValue) -> Option<&mut Box<Members>> {
+    fn large(value: &mut LargeValue) -> Option<&mut Shared<Members>> {
         if let LargeValue::Set(members) = value { Some(members) } else { None }
     }
 
@@ -303,8 +304,8 @@ impl Type for Set<'_> {
     }
 }
 
-impl From<Box<Members>> for LargeValue {
-    fn from(members: Box<Members>) -> LargeValue {
+impl From<Shared<Members>> for LargeValue {
+    fn from(members: Shared<Members>) -> LargeValue {
         LargeValue::Set(members)
     }
 }
@@ -370,7 +371,7 @@ impl Edit<'_, Set<'_>> {
     pub fn begin_with(&mut self, set: Set) {
         match set {
             Set::Table(table) if self.limits.is_table(table.len()) => {
-                self.place_mut().grow(Box::new(Members(table.clone())));
+                self.place_mut().grow(Shared::new(Members(table.clone())));
             }
             _ => set.groups().for_each(|group| self.add_all(&group)),
         }
@@ -444,7 +445,7 @@ impl Edit<'_, Set<'_>> {
         for member in self.look().iter() {
             member.read_key(|key| add_to(&mut table, key));
         }
-        self.place_mut().grow(Box::new(Members(table)));
+        self.place_mut().grow(Shared::new(Members(table)));
     }
 }
 

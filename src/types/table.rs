@@ -37,6 +37,8 @@
 //! other, a bucket with every operation, and walks them with the same cursor (`dictScan`). A write
 //! there may still allocate one array of half a gigabyte; here the largest step is one segment.
 
+mod walk;
+
 use crate::key::Key;
 use crate::types::allocated;
 use crate::types::heap::{Heap, Piece};
@@ -126,7 +128,7 @@ impl<E> HeldMut<'_, E> {
     }
 }
 
-/// Entries by their keys. Most functions take the key's [`digest_of`] too, which the caller computes,
+/// Entries by their keys. Most functions take the key's [`crate::key::digest_of`] too, which the caller computes,
 /// so that it is computed once for several steps.
 pub struct Table<E> {
     /// None as long as there is no entry: what is empty takes no memory.

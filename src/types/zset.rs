@@ -19,6 +19,7 @@ use super::entry::{Form, Kind, LargeValue};
 use super::hash::{MOST_PACKED, find};
 use super::listpack::{self, Element, Gathered, Listpack, ListpackMut};
 use super::set::Member;
+use super::shared::Shared;
 use super::table;
 use super::{ELEMENTS_PER_COMMAND, Limits, Packed, Part, Type, Value, rewrite_elements};
 use crate::key::Key;
@@ -247,7 +248,7 @@ impl Type for Zset<'_> {
     const CLASS: Class = Class::Zset;
     const NEW: (Kind, &'static [u8]) = (Kind::Zset, &listpack::EMPTY);
     type Look<'a> = Zset<'a>;
-    type Large = Box<Sorted>;
+    type Large = Shared<Sorted>;
 
     fn of(value: Value<'_>) -> Option<Zset<'_>> {
         if let Value::Zset(zset) = value { Some(zset) } else { None }
@@ -257,7 +258,7 @@ impl Type for Zset<'_> {
         kind == Kind::Zset
     }
 
-    fn large(value: &mut LargeValue) -> Option<&mut Box<Sorted>> {
+    fn large(value: &mut LargeValue) -> Option<&mut Shared<Sorted>> {
         if let LargeValue::Zset(sorted) = value { Some(sorted) } else { None }
     }
 
@@ -266,8 +267,8 @@ impl Type for Zset<'_> {
     }
 }
 
-impl From<Box<Sorted>> for LargeValue {
-    fn from(sorted: Box<Sorted>) -> LargeValue {
+impl From<Shared<Sorted>> for LargeValue {
+    fn from(sorted: Shared<Sorted>) -> LargeValue {
         LargeValue::Zset(sorted)
     }
 }
@@ -323,7 +324,7 @@ impl Edit<'_, Zset<'_>> {
     /// Turns a packed set into a large one, for good.
     fn unpack(&mut self) {
         let sorted = Sorted::of(self.look().all(), self.look().len());
-        self.place_mut().grow(Box::new(sorted));
+        self.place_mut().grow(Shared::new(sorted));
     }
 
     /// Unpacks a new sorted set at once, if so many members are too many for a packed one.
@@ -387,7 +388,7 @@ impl Edit<'_, Zset<'_>> {
 
 impl Sorted {
     /// How it is stored. A small one is put into `room`.
-    pub(super) fn stored<'a, L: From<Box<Sorted>>>(
+    pub(super) fn stored<'a, L: From<Shared<Sorted>>>(
         self,
         room: &'a mut Gathered,
         limits: &Limits,
@@ -397,7 +398,7 @@ impl Sorted {
         let size: usize = all().map(|(member, _)| member.len()).sum();
         let is_short = all().all(|(member, _)| member.len() <= value);
         if self.order.len() > entries || size > MOST_PACKED || !is_short {
-            return Form::Large(Box::new(self).into());
+            return Form::Large(Shared::new(self).into());
         }
         room.clear();
         for (member, score) in all() {

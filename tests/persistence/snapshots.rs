@@ -1,6 +1,7 @@
 //! Snapshots: what is in `dump.rdb`, when it is written, and what happens if it cannot be.
 
 use super::loading::start_and_connect;
+use super::support::random::Random;
 use super::support::{Client, Program, Server, eventually, with_more_and_more};
 use super::{Directory, dump};
 use std::fs;
@@ -59,8 +60,6 @@ fn a_snapshot_holds_all_of_one_moment_while_others_write_with_and_without_a_log(
                 let mut number = 0;
                 while !is_over.load(Ordering::Relaxed) {
                     number += 1;
-                    // Slower, because each snapshot replays the whole log.
-                    thread::sleep(Duration::from_millis(1));
                     client.run(&format!("MSET a {number} b {number}"));
                     client.run("MULTI");
                     client.run(&format!("RPUSH one {number}"));
@@ -85,6 +84,95 @@ fn a_snapshot_holds_all_of_one_moment_while_others_write_with_and_without_a_log(
         let found = on_snapshot_of(server.dir());
         assert!(dump(&mut found.client(), 16) == whole, "{log}");
     }
+}
+
+/// Between them money goes from one to another.
+const ACCOUNTS: &str = if cfg!(debug_assertions) { "20000" } else { "200000" };
+
+#[test]
+fn no_snapshot_has_half_of_a_transaction_or_of_a_script() {
+    let server = Server::start(&flags(NO_LOG));
+    let mut client = server.client();
+    let open = "for i = 1, ARGV[1] do redis.call('SET', 'account:' .. i, 100) end";
+    client.call(&["EVAL", open, "0", ACCOUNTS]);
+    let sum = "local all = 0
+        for i = 1, ARGV[1] do all = all + redis.call('GET', 'account:' .. i) end
+        return all";
+    let expected = client.call(&["EVAL", sum, "0", ACCOUNTS]).to_string();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for seed in [1, 2] {
+            let (server, is_over) = (&server, &is_over);
+            scope.spawn(move || {
+                let (mut client, mut random) = (server.client(), Random::new(seed));
+                let pay =
+                    "redis.call('DECRBY', KEYS[1], ARGV[1]) redis.call('INCRBY', KEYS[2], ARGV[1])";
+                let accounts: usize = ACCOUNTS.parse().unwrap();
+                while !is_over.load(Ordering::Relaxed) {
+                    let [from, to] =
+                        [0; 2].map(|_| format!("account:{}", 1 + random.below(accounts)));
+                    let amount = random.below(100).to_string();
+                    match seed {
+                        1 => {
+                            for words in [
+                                &["MULTI"][..],
+                                &["DECRBY", &from, &amount],
+                                &["INCRBY", &to, &amount],
+                                &["EXEC"],
+                            ] {
+                                client.call(words);
+                            }
+                        }
+                        _ => drop(client.call(&["EVAL", pay, "2", &from, &to, &amount])),
+                    }
+                }
+            });
+        }
+        // Whether an assertion fails or not.
+        let _over = Over(&is_over);
+        for _ in 0..5 {
+            bgsave(&mut client);
+            let found = on_snapshot_of(server.dir());
+            let sum = found.client().call(&["EVAL", sum, "0", ACCOUNTS]).to_string();
+            assert_eq!(sum, expected);
+        }
+    });
+}
+
+#[test]
+fn while_a_snapshot_is_written_others_write_with_and_without_a_log() {
+    for log in ["yes", "no"] {
+        with_more_and_more(MANY, |count| {
+            let (_server, mut client) = with_keys(log, count);
+            client.run("BGSAVE");
+            let is_running = |client: &mut Client| info(client, "rdb_bgsave_in_progress:") == "1";
+            let mut written = 0;
+            // What was written while one was being written.
+            while client.run("SET k v") == "OK" && is_running(&mut client) {
+                written += 1;
+            }
+            let found = numbers(&mut client, ["rdb_last_bgsave_time_sec", "rdb_last_cow_size"]);
+            assert!(found[1] > 0, "{found:?}");
+            if written > 20 { Ok(()) } else { Err(format!("{written} SETs")) }
+        });
+    }
+}
+
+#[test]
+fn a_shutdown_leaves_its_own_snapshot_and_nothing_of_one_that_was_being_written() {
+    with_more_and_more(MANY, |count| {
+        let (mut server, mut client) = with_keys("no", count);
+        client.run("BGSAVE");
+        client.run("SET last v");
+        let was_running = info(&mut client, "rdb_bgsave_in_progress:") == "1";
+        client.send(&["SHUTDOWN", "SAVE"]);
+        assert!(server.wait_for_end().success());
+        let names = fs::read_dir(server.dir()).unwrap().flatten().map(|file| file.file_name());
+        assert!(names.into_iter().all(|name| !name.to_string_lossy().starts_with("temp-")));
+        server.start_again();
+        assert_eq!(server.client().run("EXISTS last"), "(integer) 1");
+        if was_running { Ok(()) } else { Err("it was over too soon".into()) }
+    });
 }
 
 #[test]
@@ -147,8 +235,8 @@ fn numbers<const N: usize>(client: &mut Client, names: [&str; N]) -> [u64; N] {
 
 const MANY: u64 = if cfg!(debug_assertions) { 50_000 } else { 500_000 };
 
-fn with_keys(count: u64) -> (Server, Client) {
-    let server = Server::start(&flags("--appendonly no --enable-debug-command yes"));
+fn with_keys(log: &str, count: u64) -> (Server, Client) {
+    let server = Server::start(&["--appendonly", log, "--enable-debug-command", "yes"]);
     let mut client = server.client();
     assert_eq!(client.run(&format!("DEBUG POPULATE {count}")), "OK");
     (server, client)
@@ -158,7 +246,7 @@ fn with_keys(count: u64) -> (Server, Client) {
 fn info_tells_how_far_the_writing_of_a_snapshot_and_of_a_base_is() {
     for command in ["BGSAVE", "CONFIG SET appendonly yes"] {
         with_more_and_more(MANY, |count| {
-            let (_server, mut client) = with_keys(count);
+            let (_server, mut client) = with_keys("no", count);
             let fields = ["current_save_keys_processed", "current_save_keys_total"];
             assert_eq!(numbers(&mut client, fields), [0, 0]);
             client.run(command);
@@ -179,7 +267,7 @@ fn info_tells_how_far_the_writing_of_a_snapshot_and_of_a_base_is() {
 #[test]
 fn info_tells_how_far_the_loading_of_a_snapshot_is() {
     with_more_and_more(MANY, |count| {
-        let (server, mut client) = with_keys(count);
+        let (server, mut client) = with_keys("no", count);
         assert_eq!(client.run("SAVE"), "OK");
         let memory = client.run("INFO memory");
         let (_, rest) = memory.split_once("used_memory:").unwrap();

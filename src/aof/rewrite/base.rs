@@ -21,20 +21,18 @@ pub fn write(
     progress: &mut dyn FnMut(u64),
 ) -> io::Result<()> {
     match config.aof_use_rdb_preamble.get() {
-        true => write_snapshot(path, keyspace, How::of(config, true), progress),
+        true => synced(path, |out| rdb::write(out, keyspace, How::of(config, true), progress)),
         false => write_commands(path, keyspace, config.aof_checksum.get(), progress),
     }
 }
 
-/// The same, as a snapshot.
-pub fn write_snapshot(
+/// Writes a new file, and fsyncs it. `write` is given the file and says how long it has become.
+pub fn synced(
     path: &Path,
-    keyspace: &Keyspace,
-    how: How,
-    progress: &mut dyn FnMut(u64),
+    write: impl FnOnce(&mut dyn Write) -> io::Result<u64>,
 ) -> io::Result<()> {
     let mut out = Synced::new(path)?;
-    rdb::write(&mut out, keyspace, how, progress)?;
+    write(&mut out)?;
     out.file.sync_all()
 }
 

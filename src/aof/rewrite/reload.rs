@@ -4,7 +4,7 @@ use super::base;
 use crate::aof::disk;
 use crate::aof::load::{self, Replay};
 use crate::aof::{Aof, start::cannot_write};
-use crate::rdb::How;
+use crate::rdb::{self, How};
 use crate::store::Keyspace;
 use std::path::Path;
 
@@ -13,7 +13,7 @@ impl Aof {
     pub fn replay_base_of(&self, keyspace: &Keyspace, run: &mut Replay) -> Result<(), String> {
         let path = self.directory().join(format!("temp-reload-{}.rdb", std::process::id()));
         let how = How::of(&self.config, false);
-        let written = base::write_snapshot(&path, keyspace, how, &mut |_| {});
+        let written = base::synced(&path, |out| rdb::write(out, keyspace, how, &mut |_| {}));
         let written = written.map_err(cannot_write(&path));
         let result = written.and_then(|()| replay_file(&path, run));
         let _ = disk::remove_file(&path);

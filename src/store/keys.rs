@@ -1,0 +1,163 @@
+//! The keys of one database. A snapshot is made of them while they change.
+//!
+//! A snapshot is of one moment, and it takes seconds. It walks through the table in the order of the cursor
+//! (types/table/walk.rs), and copies some hundred entries at a time under the shared lock. Whoever is about to change a
+//! key that the walk has not come to first puts a copy of what is there aside:
+//!
+//! ```text
+//!                  a        d          point        m             x          in the order of the cursor
+//! the snapshot     written, written      │          not yet       not yet
+//! SET a                                  │                                   changes at once
+//! SET m, DEL m                           │          1. a copy is put aside, and the digest is kept
+//!                                        │          2. changes
+//! the walk                               └───────▶  passes over m            ───────▶ copies x
+//! ```
+//!
+//! A key that was not there is kept by its digest alone, so that the walk does not find it.
+//!
+//! **This cannot be forgotten.** The table is private to this file. Whoever looks gets it by `Deref`. It can be changed
+//! only by the functions below, and each of them puts aside what is there. (A change of a value is one too, because it begins with
+//! [`Keys::get_mut`].) A whole database that goes is kept until the snapshot has it (databases.rs).
+//!
+//! **What it costs.** Without a snapshot, one comparison for each change. With one, the first change of each key copies that
+//! key, at most once. A string of more than 64 KiB is shared and not copied, until it is changed in place. A collection that is not
+//! small is copied whole before its first change, and all wait for that: a tenth of a second for a million fields or members, and
+//! half a second for a sorted set of a million. The walk itself shares it.
+//!
+//! **How Redis does it**: a fork. The kernel copies each page that changes meanwhile, at the first change, and the fork
+//! itself takes some milliseconds for each gigabyte.
+
+use crate::types::table::Table;
+use crate::types::{Copies, Entry, EntryMut, Heap, Stored};
+use std::collections::BTreeSet;
+use std::mem;
+use std::ops::Deref;
+use std::sync::Mutex;
+
+pub(super) struct Keys {
+    table: Table<Stored>,
+    /// While a snapshot is made of them. In a box, because that is seldom.
+    aside: Option<Box<Mutex<Aside>>>,
+}
+
+/// What a snapshot has of the keys, and what it needs.
+pub(super) struct Aside {
+    /// The number of the database at the moment of the snapshot. SWAPDB may have changed it since.
+    db: usize,
+    /// The walk has come to this point; None: to the end.
+    point: Option<u64>,
+    /// Digests of keys that the walk passes over: what they were is put aside already. (A tree grows without a pause.)
+    changed: BTreeSet<u64>,
+    copies: Copies,
+}
+
+/// The most that the walk does under one lock: some tens of microseconds. In tests it is little, so that much can change
+/// between two steps.
+const STEPS_AT_ONCE: usize = if cfg!(test) { 1 } else { 4 };
+const BYTES_AT_ONCE: usize = 64 * 1024;
+
+impl Keys {
+    pub fn of(table: Table<Stored>) -> Keys {
+        Keys { table, aside: None }
+    }
+
+    pub fn get_mut(&mut self, digest: u64, key: &[u8]) -> Option<EntryMut<'_>> {
+        self.put_aside(digest);
+        self.table.get_mut(digest, key)
+    }
+
+    pub fn get_or_insert(
+        &mut self,
+        digest: u64,
+        key: &[u8],
+        make: impl FnOnce(&mut Heap) -> Stored,
+    ) -> (EntryMut<'_>, bool) {
+        self.put_aside(digest);
+        self.table.get_or_insert(digest, key, make)
+    }
+
+    pub fn remove<T>(
+        &mut self,
+        digest: u64,
+        key: &[u8],
+        free: impl FnOnce(Stored, &mut Heap) -> T,
+    ) -> Option<T> {
+        self.put_aside(digest);
+        self.table.remove(digest, key, free)
+    }
+
+    /// Moves entries and changes none ([`Table::empty_blocks`]).
+    pub fn empty_blocks(&mut self) -> Option<usize> {
+        self.table.empty_blocks()
+    }
+
+    /// The table of a database that is being loaded.
+    pub fn into_table(self) -> Table<Stored> {
+        self.table
+    }
+
+    #[inline(always)]
+    fn put_aside(&mut self, digest: u64) {
+        if let Some(aside) = &mut self.aside {
+            aside.get_mut().unwrap().keep(&self.table, digest);
+        }
+    }
+
+    /// Begins a snapshot of the keys of this database.
+    pub fn begin_snapshot(&mut self, db: usize) {
+        let (point, changed, copies) = (Some(0), BTreeSet::new(), Copies::default());
+        self.aside = Some(Box::new(Mutex::new(Aside { db, point, changed, copies })));
+    }
+
+    /// Ends it. What is returned may take long to free.
+    pub fn end_snapshot(&mut self) -> Option<Box<Mutex<Aside>>> {
+        self.aside.take()
+    }
+
+    pub fn are_in_snapshot(&self) -> bool {
+        self.aside.is_some()
+    }
+
+    /// The next entries of the snapshot, and whether they are the last. None if no snapshot is made of them, or of another
+    /// database.
+    pub fn next_of_snapshot(&self, db: usize) -> Option<(Copies, bool)> {
+        let mut aside = self.aside.as_ref()?.lock().unwrap();
+        (aside.db == db).then(|| aside.next(&self.table))
+    }
+}
+
+impl Deref for Keys {
+    type Target = Table<Stored>;
+
+    fn deref(&self) -> &Table<Stored> {
+        &self.table
+    }
+}
+
+impl Aside {
+    /// Keys with this digest may change now.
+    #[cold]
+    #[inline(never)]
+    fn keep(&mut self, table: &Table<Stored>, digest: u64) {
+        let is_to_come = self.point.is_some_and(|point| !table.has_passed(point, digest));
+        if is_to_come && self.changed.insert(digest) {
+            table.with_digest(digest).for_each(|entry| self.copies.add(entry));
+        }
+    }
+
+    fn next(&mut self, table: &Table<Stored>) -> (Copies, bool) {
+        let mut copies = mem::take(&mut self.copies);
+        let most = copies.bytes() + BYTES_AT_ONCE;
+        for _ in 0..STEPS_AT_ONCE {
+            let Some(point) = self.point.filter(|_| copies.bytes() < most) else {
+                break;
+            };
+            self.point = table.walk(point, |digest, entry: Entry| {
+                if !self.changed.contains(&digest) {
+                    copies.add(entry);
+                }
+            });
+        }
+        (copies, self.point.is_none())
+    }
+}
