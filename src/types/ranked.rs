@@ -42,18 +42,21 @@ const INNER: usize = 32;
 const ROOM: usize = 16;
 
 /// Elements in an order that others have chosen.
+#[derive(Clone)]
 pub struct Ranked<T> {
     root: Node<T>,
     len: usize,
 }
 
 /// Rings, because from a ring the first element can go without a move of all others.
+#[derive(Clone)]
 enum Node<T> {
     Leaf(VecDeque<T>),
     /// Never empty.
     Inner(VecDeque<Child<T>>),
 }
 
+#[derive(Clone)]
 struct Child<T> {
     /// A copy of the first element below.
     first: T,

@@ -26,7 +26,8 @@ use crate::types::table::{Held, HeldMut, Keyed, Table, WARM, groups};
 use std::cmp::Ordering;
 use std::ops::Range;
 
-/// A large sorted set.
+/// A large sorted set. In a clone, each piece lies where it does here, so the two indexes are cloned as they are.
+#[derive(Clone)]
 pub struct Sorted {
     pub scores: Table<Scored>,
     pub(super) order: Ranked<Ordered>,
@@ -35,6 +36,7 @@ pub struct Sorted {
 }
 
 /// A member in the table. In its piece is the member, and behind that the score.
+#[derive(Clone)]
 pub struct Scored {
     piece: Piece,
 }
@@ -290,12 +292,6 @@ fn place<'a>(heap: &'a Heap, (member, score): Scoring<'a>) -> impl Fn(&Ordered) 
 /// Few, because each member that is moved waits for memory. So a set that loses two thirds of its members
 /// has left its blocks.
 const MOVED_AT_ONCE: usize = 2;
-
-impl Clone for Sorted {
-    fn clone(&self) -> Sorted {
-        Sorted::of(Zset::Sorted(self).all(), self.order.len())
-    }
-}
 
 impl Accumulator {
     /// With room for so many members.
