@@ -27,11 +27,9 @@ mod real;
 pub mod simulated;
 
 #[cfg(not(test))]
-pub use real::{File, create_dir_all, handed, length, list, open, read_at, remove_file, rename};
+pub use real::{File, create_dir_all, length, list, open, read_at, remove_file, rename};
 #[cfg(test)]
-pub use simulated::{
-    File, create_dir_all, handed, length, list, open, read_at, remove_file, rename,
-};
+pub use simulated::{File, create_dir_all, length, list, open, read_at, remove_file, rename};
 use std::collections::BTreeMap;
 use std::fs::TryLockError;
 use std::io::{self, Read, Seek, SeekFrom};

@@ -3,14 +3,8 @@
 //! The file format is the wire format, so the parser is the one that reads from clients. The caller passes a
 //! function that runs the commands.
 //!
-//! Loading spends most of its time waiting for memory. So a thread reads and compares the next records while those before
-//! them are replayed, and these run [`WARM`] together, so that they can look ahead as a client's batch does
-//! (call/ahead.rs):
-//!
-//! ```text
-//! reads      │ records 1 to 1,024 │ 1,025 to 2,048     │ …
-//! replays                         │ records 1 to 1,024 │ 1,025 to 2,048     │ …
-//! ```
+//! Up to [`AHEAD`] records are read and then replayed together, so that the replay can look ahead as a
+//! client's batch does (call/ahead.rs). Loading spends most of its time waiting for memory.
 //!
 //! If a file cannot be read to its end, the replay stops and says where and why ([`Stop`]). aof/repair.rs
 //! judges whether this is a torn tail, which is cut, or damage. Each annotation is compared with the bytes
@@ -24,12 +18,9 @@ use super::checksum::{self, Claim, Line, Stretch};
 use super::disk::{self, File, Opening};
 use crate::rdb::{self, Found};
 use crate::resp::{self, Args, Error};
-use crate::types::table::WARM;
 use std::io::{self, BufRead, Read};
 use std::ops::Range;
 use std::path::Path;
-use std::sync::mpsc::channel;
-use std::thread;
 
 /// Replays a part of a file. The error says which record cannot be replayed, or at which offset a snapshot cannot be
 /// read, and why. The records before it have been replayed.
@@ -107,10 +98,9 @@ pub struct Extent {
     pub covered: u64,
 }
 
-/// So many records one thread hands to the other at once: to wake it takes as long as to replay some ten. After
-/// [`AHEAD_BYTES`] no more are read.
-const AHEAD: usize = 16 * WARM;
-const AHEAD_BYTES: u64 = 1024 * 1024;
+/// Records that are read before they are replayed. After [`AHEAD_BYTES`] no more are read.
+const AHEAD: usize = crate::types::table::WARM;
+const AHEAD_BYTES: u64 = 64 * 1024;
 
 /// Replays the file at `path`. Calls `progress` from time to time with the number of bytes done. Returns how
 /// far it came, and the stretch behind the last annotation, or why it stopped.
@@ -124,8 +114,7 @@ pub fn replay(
 ) -> (Extent, Result<Stretch, Stop>) {
     let mut extent = Extent::default();
     let file = disk::open(path, Opening::Read).map_err(Stop::from);
-    let result =
-        file.and_then(|file| replay_from(disk::handed(file), replay, progress, &mut extent));
+    let result = file.and_then(|file| replay_from(file, replay, progress, &mut extent));
     match changed(path, sealed, extent.covered, &result) {
         Ok(None) => (extent, result),
         Ok(Some(stop)) => (extent, Err(stop)),
@@ -140,17 +129,17 @@ pub fn replay_opened(
     run: &mut Replay,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(), Stop> {
-    replay_from(disk::handed(file).take(length), run, progress, &mut Extent::default()).map(drop)
+    replay_from(file.take(length), run, progress, &mut Extent::default()).map(drop)
 }
 
 fn replay_from(
-    file: impl Read + Send,
+    file: impl Read,
     run: &mut Replay,
     progress: &mut dyn FnMut(u64),
     extent: &mut Extent,
 ) -> Result<Stretch, Stop> {
     let mut reader = Counted::new(file);
-    let mut before = Place::default();
+    let mut ahead = Ahead::default();
     if rdb::is_snapshot(reader.fill_buf()?) {
         let keys = &mut extent.commands;
         let progress = &mut |found: &Found| progress(found.bytes);
@@ -161,59 +150,27 @@ fn replay_from(
             reason,
         })?;
         extent.bytes = reader.offset;
-        before.whole = reader.offset;
+        ahead.whole = reader.offset;
     }
     // Each file begins in database 0, and outside of a transaction. There is a database 0.
     let _ = run_command(&[b"SELECT", b"0"], run);
-    replay_records(reader, before, run, progress, extent)
-}
-
-/// Replays the records while a thread reads ahead.
-fn replay_records(
-    mut reader: Counted<impl Read + Send>,
-    mut before: Place,
-    run: &mut Replay,
-    progress: &mut dyn FnMut(u64),
-    extent: &mut Extent,
-) -> Result<Stretch, Stop> {
-    thread::scope(|threads| {
-        let (give, arriving) = channel();
-        let (give_back, used) = channel();
-        // One is read while the other is replayed.
-        let _ = [Ahead::default(), Ahead::default()].map(|ahead| give_back.send(ahead));
-        let reading = thread::Builder::new().name("read log".into());
-        let reading = reading.spawn_scoped(threads, move || {
-            // Until the replay drops its end.
-            for mut ahead in used {
-                ahead.place = before;
-                let more = ahead.read(&mut reader);
-                before = ahead.place;
-                let is_last = !matches!(more, Ok(true));
-                if give.send((ahead, more, reader.offset, reader.covered)).is_err() || is_last {
-                    break;
-                }
-            }
-            reader.open()
-        })?;
-        let mut next_progress = 0;
-        for (mut ahead, more, offset, covered) in arriving {
-            extent.covered = covered;
-            ahead.replay(run, extent)?;
-            if more.is_err() && ahead.place.in_multi {
-                // What is broken inside MULTI makes the whole unit void.
-                let _ = run_command(&[b"DISCARD"], run);
-            }
-            if !more? {
-                break;
-            }
-            if offset >= next_progress {
-                progress(offset);
-                next_progress = offset + PROGRESS;
-            }
-            let _ = give_back.send(ahead);
+    let mut next_progress = 0;
+    loop {
+        let more = ahead.read(&mut reader);
+        extent.covered = reader.covered;
+        ahead.replay(run, extent)?;
+        if more.is_err() && ahead.in_multi {
+            // What is broken inside MULTI makes the whole unit void.
+            let _ = run_command(&[b"DISCARD"], run);
         }
-        Ok(reading.join().unwrap())
-    })
+        if !more? {
+            return Ok(reader.open());
+        }
+        if reader.offset >= next_progress {
+            progress(reader.offset);
+            next_progress = reader.offset + PROGRESS;
+        }
+    }
 }
 
 /// Replays a command that stands in no file.
@@ -229,14 +186,7 @@ struct Ahead {
     records: Vec<Args>,
     /// Where each record begins.
     starts: Vec<u64>,
-    /// Where the reading goes on.
-    place: Place,
-}
-
-/// How far the reading came.
-#[derive(Default, Clone, Copy)]
-struct Place {
-    /// Whether a MULTI is open.
+    /// Whether a MULTI is open where the reading goes on.
     in_multi: bool,
     /// The end of the last whole unit, and of the annotation behind it. A tail begins here.
     whole: u64,
@@ -266,25 +216,24 @@ impl Ahead {
                 if reader.fill_buf()?.first() != Some(&b'#') {
                     break read_record(reader, args);
                 }
-                match reader.compare_annotation(self.place.in_multi) {
+                match reader.compare_annotation(self.in_multi) {
                     Ok(None) => record = reader.offset,
                     Ok(Some(stop)) => return Err(stop),
                     Err(error) => break Err(error),
                 }
-                self.place.whole = self.place.whole.max(reader.covered);
+                self.whole = self.whole.max(reader.covered);
             };
             match more {
                 Ok(true) => {}
-                Ok(false) if !self.place.in_multi => return Ok(false),
+                Ok(false) if !self.in_multi => return Ok(false),
                 more => return Err(self.broken(record, more)),
             }
             if args.len() == 1 {
                 let is = |name: &[u8]| args[0].eq_ignore_ascii_case(name);
-                self.place.in_multi =
-                    is(b"multi") || self.place.in_multi && !is(b"exec") && !is(b"discard");
+                self.in_multi = is(b"multi") || self.in_multi && !is(b"exec") && !is(b"discard");
             }
-            if !self.place.in_multi {
-                self.place.whole = reader.offset;
+            if !self.in_multi {
+                self.whole = reader.offset;
             }
             self.starts.push(start);
         }
@@ -301,21 +250,19 @@ impl Ahead {
             }
             Err(Error::Io(error)) => return error.into(),
         };
-        Stop { why: Why::Broken { record, ends_early }, offset: self.place.whole, reason }
+        Stop { why: Why::Broken { record, ends_early }, offset: self.whole, reason }
     }
 
     /// Replays what was read, and adds to `extent` how far it came.
     fn replay(&mut self, run: &mut Replay, extent: &mut Extent) -> Result<(), Stop> {
-        for (records, starts) in self.records.chunks_mut(WARM).zip(self.starts.chunks(WARM)) {
-            let result = run(Part::Records(records));
-            let done = result.as_ref().map_or_else(|(index, _)| *index, |()| starts.len());
-            extent.commands += done as u64;
-            result.map_err(|(index, reason)| {
-                let offset = starts[index];
-                Stop { why: Why::Unsupported, offset, reason }
-            })?;
-        }
-        extent.bytes = self.place.whole;
+        let result = run(Part::Records(&mut self.records));
+        let done = result.as_ref().map_or_else(|(index, _)| *index, |()| self.starts.len());
+        extent.commands += done as u64;
+        result.map_err(|(index, reason)| {
+            let offset = self.starts[index];
+            Stop { why: Why::Unsupported, offset, reason }
+        })?;
+        extent.bytes = self.whole;
         Ok(())
     }
 }
@@ -477,8 +424,7 @@ mod tests {
     #[test]
     fn no_more_places_are_kept_than_were_read_last() {
         let small = b"*1\r\n$4\r\nPING\r\n".repeat(AHEAD);
-        let large = vec![b'x'; AHEAD_BYTES as usize];
-        let large = [format!("*1\r\n${AHEAD_BYTES}\r\n").as_bytes(), &large, b"\r\n"].concat();
+        let large = [b"*1\r\n$100000\r\n", &[b'x'; 100_000][..], b"\r\n"].concat();
         let log = [&small[..], &large, &large].concat();
         let mut reader = Counted::new(&log[..]);
         let mut ahead = Ahead::default();

@@ -22,11 +22,6 @@ pub fn read_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
     std::os::unix::fs::FileExt::read_at(file, into, offset)
 }
 
-/// The file for another thread, which is to read it.
-pub fn handed(file: File) -> File {
-    file
-}
-
 pub fn length(path: &Path) -> io::Result<u64> {
     fs::metadata(path).map(|metadata| metadata.len())
 }

@@ -122,7 +122,7 @@ pub fn open(path: &Path, opening: Opening) -> io::Result<File> {
         (file, Opening::Empty) => file.set_length(0),
         _ => {}
     }
-    Ok(File { inode, path: path.into(), at: Mutex::default(), handed: None })
+    Ok(File { inode, path: path.into(), at: Mutex::default() })
 }
 
 pub fn rename(from: impl AsRef<Path>, to: impl AsRef<Path>) -> io::Result<()> {
@@ -165,18 +165,9 @@ pub fn create_dir_all(path: impl AsRef<Path>) -> io::Result<()> {
 }
 
 pub fn read_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
-    let (inode, path, at) = (file.inode, file.path.clone(), Mutex::new(offset as usize));
-    File { inode, path, at, handed: None }.read(into)
-}
-
-/// With what it has now, because another thread does not know this disk.
-pub fn handed(file: File) -> File {
-    let disk = at(&file.path);
-    let handed = match &disk.state.borrow().inodes[file.inode] {
-        Inode::File { bytes, .. } => Some(bytes.clone()),
-        Inode::Directory { .. } => None,
-    };
-    File { handed, ..file }
+    let mut again =
+        File { inode: file.inode, path: file.path.clone(), at: Mutex::new(offset as usize) };
+    again.read(into)
 }
 
 pub fn length(path: &Path) -> io::Result<u64> {
@@ -391,8 +382,6 @@ pub struct File {
     path: PathBuf,
     /// Where the next read begins.
     at: Mutex<usize>,
-    /// What another thread reads.
-    handed: Option<Vec<u8>>,
 }
 
 impl File {
@@ -459,22 +448,17 @@ impl Write for File {
 
 impl Read for File {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let mut read = |bytes: &[u8]| {
-            let mut at = self.at.lock().unwrap();
-            let rest = bytes.get(*at..).unwrap_or_default();
-            let count = rest.len().min(into.len());
-            into[..count].copy_from_slice(&rest[..count]);
-            *at += count;
-            Ok(count)
-        };
-        if let Some(bytes) = &self.handed {
-            return read(bytes);
-        }
         let disk = at(&self.path);
-        match &disk.state.borrow().inodes[self.inode] {
-            Inode::File { bytes, .. } => read(bytes),
-            Inode::Directory { .. } => Err(ErrorKind::IsADirectory.into()),
-        }
+        let state = disk.state.borrow();
+        let Inode::File { bytes, .. } = &state.inodes[self.inode] else {
+            return Err(ErrorKind::IsADirectory.into());
+        };
+        let mut at = self.at.lock().unwrap();
+        let rest = bytes.get(*at..).unwrap_or_default();
+        let count = rest.len().min(into.len());
+        into[..count].copy_from_slice(&rest[..count]);
+        *at += count;
+        Ok(count)
     }
 }
 
