@@ -306,6 +306,13 @@ impl<E: Keyed> Table<E> {
         let slot = &mut segments[index / SEGMENT][index % SEGMENT];
         let length = slot.len() + 1;
         let digest = U48::of(digest);
+        let make = |heap: &mut Heap| {
+            let entry = make(heap);
+            // Not when it is in its place, because the processor would wait for the memory of that.
+            let outside = entry.outside(heap);
+            heap.count_outside(0, outside);
+            entry
+        };
         let entry = match slot.entry(digest) {
             Occupied(place) if place.get().key(heap) == key => {
                 return (HeldMut { entry: place.into_mut(), heap }, false);
@@ -324,8 +331,6 @@ impl<E: Keyed> Table<E> {
             }
         };
         *len += 1;
-        let outside = entry.outside(heap);
-        heap.count_outside(0, outside);
         (HeldMut { entry, heap }, true)
     }
 
