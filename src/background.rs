@@ -26,7 +26,9 @@ pub fn start(server: &Arc<Server>, store: &Arc<Store>) -> Result<(), String> {
         let replay_all = |manifest: &_| call::replay(server, |run| replay_sealed(manifest, run));
         server.aof.rewrite_when_asked(store, &replay_all)
     })?;
-    start("snapshot", |server, store| server.snapshots.save_for_ever(&server.config, store))?;
+    start("snapshot", |server, store| {
+        server.snapshots.save_for_ever(&server.config, &server.aof.rewriter.alone, store)
+    })?;
     start("follow", |server, store| replica::follow_for_ever(server, store))
 }
 

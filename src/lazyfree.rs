@@ -29,7 +29,7 @@ impl Garbage {
     }
 }
 
-/// More than this wait seldom.
+/// There are seldom more that wait.
 pub const ROOM: usize = 256;
 
 /// How long the thread that frees waits for more. So there are at most ten new threads a second.

@@ -15,7 +15,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 /// Blocks from this threshold on get their own mapping. Buffers that are made and freed all the time are
-/// shorter; the large strings and blocks of keys (entry.rs, heap.rs) are at least this
+/// shorter; large strings and the blocks of a large keyspace (entry.rs, heap.rs) are at least this
 /// long. An arena keeps 128 KiB at its end.
 /// The last tunable is the loader's. At the top of each thread's stack the loader reserves room for libraries in four
 /// namespaces. There is only one, so a thread needs a kilobyte less.

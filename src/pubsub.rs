@@ -107,18 +107,22 @@ const REST: u32 = 3;
 const SHORTEST_ROUND: Duration = Duration::from_micros(20);
 const LONGEST_ROUND: Duration = Duration::from_millis(1);
 
-/// A batch is in a crowd if at least this many others have had something to send since its client had, and one came
-/// after the other as quickly as this. Then for so long there is a crowd. Each round is followed by a rest then, and
-/// that is at least so long.
+/// A batch is in a crowd if at least this many others have had something to send since its client had.
 const MANY: u64 = 8;
+
+/// And if at most this lies between one of them and the next, on average.
 const QUICKLY: Duration = Duration::from_micros(100);
+
+/// How long there is a crowd after that.
 const CROWD: Duration = Duration::from_millis(1);
+
+/// The shortest rest in a crowd. Then each round is followed by one.
 const REST_IN_CROWD: Duration = Duration::from_micros(300);
 
 /// How quickly one batch with something to send follows another.
 #[derive(Default)]
 struct Pace {
-    /// How many there have been.
+    /// How many batches have had something to send.
     sends: u64,
     /// When the crowd is over.
     crowd_ends: Option<Instant>,
@@ -218,15 +222,20 @@ pub struct Message {
     pub in_exec: bool,
 }
 
-/// So many bytes may be sent together as one [`Message`]. It begins with room for some short texts.
+/// The most bytes that are sent together as one [`Message`].
 const MOST_TOGETHER: usize = 16 * 1024;
+
+/// Bytes for some short texts, if there are several.
 const ROOM: usize = 1000;
+
+/// Bytes of a text that is sent, without the channel and itself.
+const FRAME: usize = 32;
 
 impl Message {
     /// Whether this text may go with those before it, if nobody has subscribed or unsubscribed meanwhile.
     pub fn can_take(&self, to: Subscription, channel: &[u8], text: &[u8]) -> bool {
-        // The channel will stand in front of each of them.
-        let channels = (self.ends.len() + 1).saturating_mul(channel.len());
+        // The channel will stand in front of each of them, and their lengths.
+        let channels = (self.ends.len() + 1).saturating_mul(channel.len() + FRAME);
         self.to == to
             && *self.channel == *channel
             && self.patterns.is_empty()
@@ -236,6 +245,10 @@ impl Message {
     /// Adds a text. Returns how many bytes of memory that takes.
     pub fn push(&mut self, text: &[u8]) -> usize {
         let before = if self.is_empty() { 0 } else { self.memory() };
+        if self.ends.len() == 1 {
+            // A third one may follow.
+            self.texts.reserve(ROOM);
+        }
         self.texts.extend_from_slice(text);
         self.ends.push(self.texts.len());
         self.memory() - before
@@ -262,8 +275,8 @@ impl Message {
 
     /// Bytes of memory that it takes, without the shared lists.
     fn memory(&self) -> usize {
-        let lists = size_of_val(&self.ends[..]) + size_of_val(&self.patterns[..]);
-        size_of::<Message>() + self.channel.len() + self.texts.len() + lists
+        let lists = self.ends.capacity() * size_of::<usize>() + size_of_val(&self.patterns[..]);
+        size_of::<Message>() + self.channel.len() + self.texts.capacity() + lists
     }
 }
 
@@ -343,8 +356,8 @@ impl Hub {
         let mut message = Message {
             to,
             channel: known.map_or_else(|| channel.into(), |(name, _)| name.clone()),
-            texts: Vec::with_capacity(ROOM),
-            ends: Vec::with_capacity(ROOM / 64),
+            texts: Vec::new(),
+            ends: Vec::new(),
             named: known.map(|(_, audience)| audience.ids()),
             patterns,
             receivers: 0,
@@ -393,7 +406,7 @@ impl Hub {
         }
     }
 
-    /// Whether many publish at this moment. Then nobody sees an order between them and what a receiver has just sent.
+    /// Whether many publish at this moment. Then nobody waits for what a receiver has just sent.
     pub fn is_crowded(&self) -> bool {
         self.pace.lock().unwrap().is_crowded(Instant::now())
     }

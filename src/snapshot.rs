@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize};
 use std::sync::{Condvar, Mutex, MutexGuard};
+use std::thread::{self, Builder};
 use std::time::{Duration, Instant};
 
 /// Bytes that are read at once.
@@ -55,7 +56,7 @@ pub struct Snapshots {
     pub saves: AtomicU64,
     /// Whether the last one could not be written.
     pub has_failed: AtomicBool,
-    /// The most bytes that were put aside for the last one at once.
+    /// The most bytes of copies that the last one had at once.
     pub put_aside: AtomicUsize,
     /// Held by whoever puts one in the place of the last one.
     placing: Mutex<()>,
@@ -121,8 +122,8 @@ impl Snapshots {
             && !config.save.text().is_empty()
     }
 
-    /// The thread.
-    pub fn save_for_ever(&self, config: &Config, store: &Store) -> ! {
+    /// The thread. `rewrites` is held while the log is rewritten.
+    pub fn save_for_ever(&self, config: &Config, rewrites: &Mutex<()>, store: &Store) -> ! {
         loop {
             let mut wanted = self.wanted.lock().unwrap();
             if !wanted.is_asked_for {
@@ -135,7 +136,16 @@ impl Snapshots {
                 continue;
             }
             self.wanted.lock().unwrap().is_running = true;
-            let was_written = self.save(config, store);
+            // As in Redis, one that is scheduled begins when the rewrite has ended.
+            drop(rewrites.lock().unwrap());
+            let was_written = thread::scope(|scope| {
+                // A thread that ends, because it frees much (lazyfree.rs). Perhaps the system has no more threads.
+                let saving = Builder::new().name("save".into());
+                match saving.spawn_scoped(scope, || self.save(config, store)) {
+                    Ok(saving) => saving.join().unwrap(),
+                    Err(_) => self.save(config, store),
+                }
+            });
             let mut wanted = self.wanted.lock().unwrap();
             (wanted.is_running, wanted.was_written) = (false, was_written);
             // Together, so that BGSAVE is not refused when INFO says that none is in progress.

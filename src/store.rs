@@ -66,7 +66,7 @@ pub use shared::{Busy, Store};
 pub use view_mut::{Ttl, ViewMut};
 
 /// All databases. It lives in an `RwLock`, in an `Arc<Store>` (store/shared.rs). These lock it: batches; a rewrite that writes its
-/// base from memory (aof/rewrite.rs); DEBUG RELOAD (serve/reload.rs); the thread that gives memory back
+/// base from memory (aof/rewrite.rs); one that makes a snapshot (moment.rs); DEBUG RELOAD (serve/reload.rs); the thread that gives memory back
 /// (src/expire.rs); main.rs once, to put what was replayed into its place. No handler can.
 pub struct Keyspace {
     dbs: Databases,
@@ -89,8 +89,8 @@ pub struct Keyspace {
 
 struct Db {
     keys: Keys,
-    /// For active expiry: the deadlines in their order, each with the digest of its key. It is a set, so two keys
-    /// with the same deadline and the same digest have one place. Then one of them may wait until somebody looks at it.
+    /// For active expiry: the deadlines in their order, each with the digest of its key. Two keys with the same deadline and
+    /// the same digest have one place.
     deadlines: Deadlines,
 }
 
@@ -107,20 +107,31 @@ impl Db {
     fn remove(&mut self, digest: u64, key: &[u8]) -> Option<Loose> {
         let loose = self.keys.remove(digest, key, Stored::loosen)?;
         if let Some(deadline) = loose.look().deadline() {
-            self.deadlines.remove(&(deadline, digest));
+            self.forget_deadline(deadline, digest);
         }
         Some(loose)
+    }
+
+    /// For a key that is gone or has this deadline no more. Another key with the same digest may have it.
+    fn forget_deadline(&mut self, deadline: u64, digest: u64) {
+        let mut others = self.keys.with_digest(digest);
+        if !others.any(|other| other.deadline() == Some(deadline)) {
+            self.deadlines.remove(&(deadline, digest));
+        }
     }
 
     /// Frees an entry. Returns None if there is no such key, and else what is large in the entry, if anything is:
     /// that is to be freed later.
     fn delete(&mut self, digest: u64, key: &[u8]) -> Option<Option<Box<Large>>> {
-        if !self.deadlines.is_empty()
-            && let Some(deadline) = self.keys.get(digest, key)?.deadline()
-        {
-            self.deadlines.remove(&(deadline, digest));
+        let deadline = match self.deadlines.is_empty() {
+            true => None,
+            false => self.keys.get(digest, key)?.deadline(),
+        };
+        let removed = self.keys.remove(digest, key, Stored::free);
+        if let Some(deadline) = deadline {
+            self.forget_deadline(deadline, digest);
         }
-        self.keys.remove(digest, key, Stored::free)
+        removed
     }
 }
 

@@ -631,6 +631,52 @@ fn two_subscribers_see_the_messages_in_the_same_order() {
     }
 }
 
+/// Twelve publish in turn, and each waits for its replies, so their messages are gathered (src/pubsub.rs).
+#[test]
+fn in_a_crowd_of_publishers_nothing_is_lost_doubled_or_swapped() {
+    const PUBLISHERS: usize = 12;
+    const EACH: usize = 200;
+    let server = Server::start(&[]);
+    let mut subscribers = [server.client(), server.client(), server.client()];
+    subscribers[1].run("HELLO 3");
+    for subscriber in &mut subscribers {
+        subscriber.run("SUBSCRIBE c");
+    }
+    thread::scope(|scope| {
+        for publisher in 0..PUBLISHERS {
+            let mut client = server.client();
+            scope.spawn(move || {
+                for n in 0..EACH {
+                    let texts = [format!("{publisher}:{n}:a"), format!("{publisher}:{n}:b")];
+                    client.raw(
+                        &texts
+                            .iter()
+                            .flat_map(|text| encode(&["PUBLISH", "c", text]))
+                            .collect::<Vec<u8>>(),
+                    );
+                    (0..2).for_each(|_| assert_eq!(client.read(), Value::Integer(3)));
+                }
+            });
+        }
+    });
+    let mut all: Vec<Vec<String>> = Vec::new();
+    for subscriber in &mut subscribers {
+        let text = |_| match subscriber.read() {
+            Value::Array(mut words) | Value::Push(mut words) => words.pop().unwrap().to_string(),
+            other => panic!("{other:?}"),
+        };
+        all.push((0..2 * PUBLISHERS * EACH).map(text).collect());
+    }
+    assert!(all.iter().all(|texts| *texts == all[0]));
+    for publisher in 0..PUBLISHERS {
+        let expected =
+            (0..EACH).flat_map(|n| ["a", "b"].map(|part| format!("{publisher}:{n}:{part}")));
+        let begin = format!("{publisher}:");
+        let of_it = all[0].iter().filter(|text| text.trim_matches('"').starts_with(&begin));
+        assert!(expected.eq(of_it.map(|text| text.trim_matches('"').to_string())), "{publisher}");
+    }
+}
+
 #[test]
 fn whoever_sends_no_more_still_gets_what_was_published_before() {
     let server = Server::start(&[]);

@@ -191,7 +191,7 @@ fn message_to(to: Subscription, channel: &[u8], client: &mut Client) -> Message 
 const FEW: usize = 16;
 
 /// Whether PUBLISH must wait until the receivers have done what they sent (server/order.rs). The batch need
-/// not wait twice in a row for the same ones, and nobody need who is in a crowd.
+/// not wait twice in a row for the same ones. In a crowd nobody waits.
 fn must_wait_for_receivers(client: &mut Client, message: &Message) -> bool {
     let is_done = || message.ids().eq(client.waited_for.iter().copied());
     if client.in_exec || message.receivers > FEW || is_done() {

@@ -87,6 +87,8 @@ pub fn write_moment(
         if selected.replace(db) != Some(db) {
             writer.database(db, keys, deadlines);
         }
+        // When a key was last used is told from now on backwards.
+        writer.now = unix_microseconds() / 1000;
         copies.iter().try_for_each(|entry| writer.key(entry, progress))?;
     }
     // That would be a fault of ours, and nobody is to rely on such a snapshot.

@@ -170,7 +170,7 @@ impl Session<'_> {
         let snapshots = &self.server.snapshots;
         // While it lives, no older snapshot can take the place of this one.
         let written = keyspace.map(|keyspace| snapshots.write_last(config, keyspace)).transpose();
-        match self.server.aof.sync_all().and(written) {
+        match self.server.aof.sync_all().and(written.as_ref().map(drop).map_err(String::clone)) {
             Err(cause) if saves && !force => {
                 self.go_on(&Error::CannotShutDown);
                 // Only now, because nothing prints under a lock.

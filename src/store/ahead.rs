@@ -4,8 +4,8 @@
 //! other: slot, bucket, entry, bytes. Each time it waits for what tells it where to look next.
 //! Sixty-four commands wait sixty-four times as long. So when a batch has taken its lock it first
 //! looks at the first key of each of them, step by step for all, so that the processor waits for many
-//! at once. A command on a large hash waits a second time, for its field, so if there are commands on
-//! hashes the same is done for the fields, and for the members of sets and sorted sets:
+//! at once. A command on a large hash waits a second time, for its field, and one on a large set for
+//! its member. So if there are such commands, the same is done for fields and members:
 //!
 //! ```text
 //!                HSET h f 1   HSET h g 2   HGET k f  …         64 of them

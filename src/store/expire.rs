@@ -262,7 +262,7 @@ impl ViewMut<'_> {
         let old = entry.look().deadline();
         entry.set_deadline(deadline);
         if let Some(old) = old {
-            db.deadlines.remove(&(old, key.digest));
+            db.forget_deadline(old, key.digest);
         }
         if let Some(deadline) = deadline {
             db.deadlines.insert((deadline, key.digest));

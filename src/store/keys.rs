@@ -1,7 +1,7 @@
 //! The keys of one database. A snapshot is made of them while they change.
 //!
 //! A snapshot is of one moment, and it takes seconds. It walks through the table in the order of the cursor
-//! (types/table/walk.rs), and copies some hundred entries at a time under the shared lock. Whoever is about to change a
+//! (types/table/walk.rs), and copies some hundred entries at a time under the lock. Whoever is about to change a
 //! key that the walk has not come to first puts a copy of what is there aside:
 //!
 //! ```text
@@ -21,8 +21,8 @@
 //!
 //! **What it costs.** Without a snapshot, one comparison for each change. With one, the first change of each key copies that
 //! key, at most once. A string of more than 64 KiB is shared and not copied, until it is changed in place. A collection that is not
-//! small is copied whole before its first change, and all wait for that: a tenth of a second for a million fields or members, and
-//! half a second for a sorted set of a million. The walk itself shares it.
+//! small is copied whole before its first change, and all wait for that: a tenth of a second for a million fields or
+//! members. The walk itself shares it.
 //!
 //! **How Redis does it**: a fork. The kernel copies each page that changes meanwhile, at the first change, and the fork
 //! itself takes some milliseconds for each gigabyte.
@@ -33,6 +33,7 @@ use std::collections::BTreeSet;
 use std::mem;
 use std::ops::Deref;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 pub(super) struct Keys {
     table: Table<Stored>,
@@ -49,12 +50,17 @@ pub(super) struct Aside {
     /// Digests of keys that the walk passes over: what they were is put aside already. (A tree grows without a pause.)
     changed: BTreeSet<u64>,
     copies: Copies,
+    /// How many slots the next step visits.
+    slots: usize,
 }
 
 /// The most that the walk does under one lock: some tens of microseconds. In tests it is little, so that much can change
 /// between two steps.
 const STEPS_AT_ONCE: usize = if cfg!(test) { 1 } else { 4 };
 const BYTES_AT_ONCE: usize = 64 * 1024;
+
+/// So many slots are visited together. Where strings are long, one is.
+const SLOTS: usize = 8;
 
 impl Keys {
     pub fn of(table: Table<Stored>) -> Keys {
@@ -106,7 +112,7 @@ impl Keys {
     /// Begins a snapshot of the keys of this database.
     pub fn begin_snapshot(&mut self, db: usize) {
         let (point, changed, copies) = (Some(0), BTreeSet::new(), Copies::default());
-        self.aside = Some(Box::new(Mutex::new(Aside { db, point, changed, copies })));
+        self.aside = Some(Box::new(Mutex::new(Aside { db, point, changed, copies, slots: 1 })));
     }
 
     /// Ends it. What is returned may take long to free.
@@ -119,10 +125,10 @@ impl Keys {
     }
 
     /// The next entries of the snapshot, and whether they are the last. None if no snapshot is made of them, or of another
-    /// database.
-    pub fn next_of_snapshot(&self, db: usize) -> Option<(Copies, bool)> {
+    /// database. It copies little, or what can be copied in `most`.
+    pub fn next_of_snapshot(&self, db: usize, most: Duration) -> Option<(Copies, bool)> {
         let mut aside = self.aside.as_ref()?.lock().unwrap();
-        (aside.db == db).then(|| aside.next(&self.table))
+        (aside.db == db).then(|| aside.next(&self.table, most))
     }
 }
 
@@ -145,18 +151,22 @@ impl Aside {
         }
     }
 
-    fn next(&mut self, table: &Table<Stored>) -> (Copies, bool) {
+    fn next(&mut self, table: &Table<Stored>, most: Duration) -> (Copies, bool) {
+        let began = Instant::now();
         let mut copies = mem::take(&mut self.copies);
-        let most = copies.bytes() + BYTES_AT_ONCE;
-        for _ in 0..STEPS_AT_ONCE {
-            let Some(point) = self.point.filter(|_| copies.bytes() < most) else {
+        let bytes = copies.bytes() + BYTES_AT_ONCE;
+        for step in 0.. {
+            let is_little = step < STEPS_AT_ONCE && copies.bytes() < bytes;
+            let Some(point) = self.point.filter(|_| is_little || began.elapsed() < most) else {
                 break;
             };
-            self.point = table.walk(point, |digest, entry: Entry| {
+            let before = copies.bytes();
+            self.point = table.walk(point, self.slots, |digest, entry: Entry| {
                 if !self.changed.contains(&digest) {
                     copies.add(entry);
                 }
             });
+            self.slots = if copies.bytes() - before > BYTES_AT_ONCE / SLOTS { 1 } else { SLOTS };
         }
         (copies, self.point.is_none())
     }

@@ -2,10 +2,13 @@
 //!
 //! ```text
 //! Moment::begin   the exclusive lock, for some microseconds: the moment
-//! next, next, …   the shared lock each time, for some tens of microseconds: some hundred copies.
+//! next, next, …   the exclusive lock each time, for some tens of microseconds: some hundred copies.
 //!                 What whoever takes them does with them, such as writing, is done without a lock
 //! drop            the exclusive lock again: nothing is put aside any more
 //! ```
+//!
+//! To look, the shared lock would do. But std's lock lets no reader in while a writer waits, so a snapshot beside clients
+//! that run long scripts would never end. For the same reason it copies for longer if it has waited for long.
 //!
 //! What a change meanwhile owes to the moment is told in keys.rs. Between two commands of a transaction, or of a
 //! script, nobody else gets the exclusive lock. So no moment is in the middle of one.
@@ -16,6 +19,11 @@ use super::{Db, Keyspace, Origin, Store};
 use crate::lazyfree::Garbage;
 use crate::types::Copies;
 use std::sync::MutexGuard;
+use std::time::{Duration, Instant};
+
+/// If it has waited this many times as long for the lock, it may hold it for so long; at most for [`LONGEST`].
+const SHARE: u32 = 4;
+const LONGEST: Duration = Duration::from_millis(1);
 
 /// There is one at a time.
 pub struct Moment<'a> {
@@ -28,7 +36,7 @@ pub struct Moment<'a> {
     pub origin: Option<Origin>,
     /// Databases of which not all was taken, the next one last.
     left: Vec<Size>,
-    /// The most bytes that were put aside and copied at once.
+    /// The most bytes of copies at once: what was put aside, and what one step has copied.
     pub peak: usize,
 }
 
@@ -62,10 +70,14 @@ impl<'a> Moment<'a> {
         loop {
             let size = *self.left.last()?;
             // A script that is busy has lent the lock. It may have changed keys, but not what was put aside.
-            let keyspace = self.store.read_anyway();
-            let next = keyspace.dbs.with_retired().find_map(|db| db.keys.next_of_snapshot(size.db));
+            let began = Instant::now();
+            let keyspace = self.store.write_anyway();
+            let most = (began.elapsed() / SHARE).min(LONGEST);
+            let mut dbs = keyspace.dbs.with_retired();
+            let next = dbs.find_map(|db| db.keys.next_of_snapshot(size.db, most));
+            drop(dbs);
             drop(keyspace);
-            // If the database is gone, whoever counts what was taken will see it.
+            // Were the database gone, keys would be missing, and the snapshot would fail.
             let (copies, is_over) = next.unwrap_or((Copies::default(), true));
             if is_over {
                 self.left.pop();
@@ -90,7 +102,7 @@ impl Drop for Moment<'_> {
 }
 
 impl Keyspace {
-    /// Frees a database that nobody can reach any more, as soon as no snapshot needs it.
+    /// Frees a database that nobody can reach any more; if a snapshot is made of it, when that is over.
     pub(super) fn retire(&mut self, db: Db) {
         match db.keys.are_in_snapshot() {
             true => self.dbs.retire(db),

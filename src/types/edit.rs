@@ -18,6 +18,7 @@
 //! (`signalModifiedKey`, `server.dirty++`), and deletes a hash that has become empty.
 
 use super::entry::{EntryMut, Form, SmallMut, Stored};
+use super::shared::Shared;
 use super::{Limits, Type};
 use crate::error::Error;
 use std::ops::{Deref, DerefMut};
@@ -128,6 +129,13 @@ impl<'a, T: Type> Edit<'a, T> {
         let (result, changed) = change(&mut self.place);
         self.changed |= changed;
         result
+    }
+}
+
+impl<T> Place<'_, Shared<T>> {
+    /// Whether a change would copy the value ([`Shared::is_shared`]).
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self, Place::Large(large) if large.is_shared())
     }
 }
 

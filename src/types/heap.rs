@@ -10,7 +10,7 @@
 //! block 2  │ k7 v7 │ k8 v8 │                             being filled; behind its end it is untouched
 //! ```
 //!
-//! **Holes** are found by their size, block by block. Those of one size are a chain: in each stands where the next one is, so
+//! **Holes** are found by their size, block by block. Those of one size are a chain: in each stands where the one before it is, so
 //! that they take no memory beside, and that the holes of a block can be forgotten at once.
 //!
 //! **Giving back.** When less than six sevenths of what was filled are still in use, the emptiest blocks are
@@ -43,8 +43,7 @@ const FIRST_BLOCK: usize = 1024;
 /// A longer piece has a block of its own.
 const LONG: usize = 128 * 1024;
 
-/// Blocks are left if more than one byte is free for so many that are in use. Each byte that is given back so costs about as
-/// many that are moved.
+/// Blocks are left if more than one byte is free for so many that are in use. To give one byte back, about so many are moved.
 const WORTH: usize = 6;
 
 /// If so few bytes are free, nothing is moved. In a small heap that is much, but there to move often would
@@ -89,6 +88,9 @@ struct Block {
     holes: Vec<u32>,
 }
 
+/// Bytes of a heap for each class of holes that it may have: sixteen times as many as the lists of holes take.
+const HOLES: usize = 16 * 28;
+
 /// No hole begins there.
 const NONE: u32 = u32::MAX;
 
@@ -113,8 +115,6 @@ const _: () = assert!(BLOCK / UNIT <= 1 << START_BITS);
 impl Piece {
     #[inline(always)]
     fn new(block: u32, start: usize) -> Piece {
-        // A heap of so many blocks has more than a terabyte.
-        debug_assert!(block < 1 << (48 - START_BITS));
         Piece(U48::of(u64::from(block) << START_BITS | (start / UNIT) as u64))
     }
 
@@ -315,7 +315,7 @@ impl Heap {
                 bytes.shrink_to_fit();
             }
             self.filled -= size;
-        } else if !is_leaving && self.filled > FIRST_BLOCK {
+        } else if !is_leaving && self.filled > FIRST_BLOCK.max(HOLES * class(size)) {
             self.add_hole(piece, class(size));
         }
     }
@@ -419,7 +419,8 @@ impl Heap {
 
     /// The block at whose end there is room.
     fn block_with_room(&mut self, size: usize) -> u32 {
-        if let Some(filling) = self.filling
+        if size < LONG
+            && let Some(filling) = self.filling
             && has_room(&mut self.blocks[filling as usize].bytes, size)
         {
             return filling;
@@ -434,10 +435,17 @@ impl Heap {
                 self.blocks.reserve_exact((self.blocks.len() / 4).max(1));
             }
             self.blocks.push(Block::default());
+            // A heap of more has more than a terabyte.
+            assert!(self.blocks.len() <= 1 << (48 - START_BITS));
             (self.blocks.len() - 1) as u32
         });
         self.blocks[number as usize].bytes = Vec::with_capacity(capacity);
-        if size < LONG {
+        // What comes next goes where there is more room. The other block gets no new pieces.
+        let room = self.filling.map_or(0, |filling| {
+            let bytes = &self.blocks[filling as usize].bytes;
+            bytes.capacity() - bytes.len()
+        });
+        if size < LONG && capacity - size >= room {
             self.filling = Some(number);
         }
         number

@@ -247,6 +247,9 @@ impl Edit<'_, List<'_>> {
 
     /// Takes away the elements that equal this one: at most so many, counted from one side. Returns how many.
     pub fn remove(&mut self, side: Side, element: &[u8], most: usize) -> usize {
+        if self.place().is_shared() && !self.look().iter().any(|other| other == element) {
+            return 0;
+        }
         self.as_quicklist(|list, _| {
             let removed = list.remove(side, element, most);
             (removed, removed > 0)

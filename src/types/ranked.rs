@@ -18,7 +18,7 @@
 //! brings a comparison: how does this element stand to the place? The change is made where the walk ends, so
 //! a change is one walk.
 //!
-//! A full leaf is split in two halves, but at its end only a new leaf is begun, so that elements that
+//! A full leaf is split in two halves, but at the end of the last one only a new leaf is begun, so that elements that
 //! come in ascending order fill the leaves. A leaf that has become short is joined to its neighbour.
 //! With a million elements there are four levels: a search touches about ten cache lines.
 //!
@@ -130,7 +130,7 @@ impl<T: Clone> Ranked<T> {
     /// Puts an element in its place, in which there is none.
     pub fn insert(&mut self, element: T, place: &impl Fn(&T) -> Ordering) {
         self.len += 1;
-        if let Some(right) = self.root.insert(element, place) {
+        if let Some(right) = self.root.insert(element, place, true) {
             let left = std::mem::replace(&mut self.root, Node::Inner(VecDeque::new()));
             if let Node::Inner(children) = &mut self.root {
                 children.extend([left, right].into_iter().filter_map(Child::of));
@@ -251,8 +251,13 @@ impl<T: Clone> Node<T> {
         }
     }
 
-    /// Returns the right part if the node had to be split.
-    fn insert(&mut self, element: T, place: &impl Fn(&T) -> Ordering) -> Option<Node<T>> {
+    /// Returns the right part if the node had to be split. `is_last`: whether nothing comes behind the node.
+    fn insert(
+        &mut self,
+        element: T,
+        place: &impl Fn(&T) -> Ordering,
+        is_last: bool,
+    ) -> Option<Node<T>> {
         match self {
             Node::Leaf(elements) => {
                 let at = elements.partition_point(|other| place(other).is_lt());
@@ -260,7 +265,7 @@ impl<T: Clone> Node<T> {
                     insert(elements, at, element);
                     return None;
                 }
-                let is_end = at == elements.len();
+                let is_end = is_last && at == elements.len();
                 let mut right = split(elements, if is_end { LEAF } else { LEAF / 2 });
                 match at.checked_sub(elements.len()) {
                     Some(at) if at > 0 || is_end => insert(&mut right, at, element),
@@ -270,15 +275,16 @@ impl<T: Clone> Node<T> {
             }
             Node::Inner(children) => {
                 let at = way(children, place);
+                let is_last = is_last && at + 1 == children.len();
                 let child = &mut children[at];
                 child.count += 1;
                 if place(&child.first).is_gt() {
                     child.first = element.clone();
                 }
-                let right = Child::of(child.node.insert(element, place)?)?;
+                let right = Child::of(child.node.insert(element, place, is_last)?)?;
                 child.count -= right.count;
                 insert(children, at + 1, right);
-                let is_end = at + 2 == children.len();
+                let is_end = is_last && at + 2 == children.len();
                 let half = if is_end { INNER } else { INNER / 2 };
                 (children.len() > INNER).then(|| Node::Inner(split(children, half)))
             }
@@ -391,6 +397,32 @@ mod tests {
             let depths: Vec<usize> = depths.collect();
             assert!(depths.iter().all(|depth| *depth == depths[0]), "leaves at one depth");
             depths[0] + 1
+        }
+
+        fn leaves(&self) -> usize {
+            match self {
+                Node::Leaf(_) => 1,
+                Node::Inner(children) => children.iter().map(|child| child.node.leaves()).sum(),
+            }
+        }
+    }
+
+    #[test]
+    fn leaves_are_at_least_half_full_in_whatever_order_the_elements_come() {
+        const COUNT: u32 = 50_000;
+        let low = 0..LEAF as u32;
+        let orders: [Vec<u32>; 4] = [
+            (0..COUNT).collect(),
+            (0..COUNT).rev().collect(),
+            low.clone().chain((low.end..COUNT).rev()).collect(),
+            (COUNT - LEAF as u32..COUNT).chain(0..COUNT - LEAF as u32).collect(),
+        ];
+        for order in orders {
+            let mut ranked = Ranked::from_iter([]);
+            order.iter().for_each(|n| ranked.insert(*n, &|other| other.cmp(n)));
+            ranked.root.check();
+            let leaves = ranked.root.leaves();
+            assert!(leaves <= 2 * COUNT as usize / LEAF + 1, "{leaves} leaves");
         }
     }
 

@@ -325,6 +325,7 @@ impl Edit<'_, Set<'_>> {
     /// new.
     pub fn add(&mut self, member: Member) -> bool {
         let (number, fits) = match self.look() {
+            set if self.place().is_shared() && set.contains(member) => return false,
             Set::Table(_) => (None, true),
             Set::Intset(_) => {
                 let number = member.number();
@@ -386,6 +387,9 @@ impl Edit<'_, Set<'_>> {
 
     /// Removes a member; returns whether it was there.
     pub fn remove(&mut self, member: Member) -> bool {
+        if self.place().is_shared() && !self.look().contains(member) {
+            return false;
+        }
         self.attempt(|place| {
             let removed = match place {
                 Place::Small(small) if small.kind() == Kind::Intset => {

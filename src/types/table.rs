@@ -200,6 +200,11 @@ impl<E: Keyed> Table<E> {
         Table { segments, slots, ..Table::new() }
     }
 
+    /// The same, still empty, with the slots of another one, so that a cursor of that one is good here.
+    pub(super) fn in_order_of(self, other: &Table<E>) -> Table<E> {
+        Table { salt: other.salt, ..self }
+    }
+
     pub fn len(&self) -> usize {
         self.len
     }
@@ -308,7 +313,7 @@ impl<E: Keyed> Table<E> {
         let digest = U48::of(digest);
         let make = |heap: &mut Heap| {
             let entry = make(heap);
-            // Not when it is in its place, because the processor would wait for the memory of that.
+            // Now, and not when it is in its place, because the processor would wait for the memory of that place.
             let outside = entry.outside(heap);
             heap.count_outside(0, outside);
             entry

@@ -1,4 +1,4 @@
-//! A number of 48 bits in six bytes, for what there is one of in each entry of a table: a digest, and where a piece lies.
+//! A number of 48 bits in six bytes. Each entry of a table has two of them: its digest, and where its piece lies.
 //!
 //! A `u64` must begin at a multiple of eight. So a digest and an entry of six bytes would take sixteen in a slot,
 //! and a digest and an entry of ten bytes 24. With numbers that may begin at each multiple of two they take twelve and

@@ -284,6 +284,15 @@ impl Edit<'_, Zset<'_>> {
     /// Gives a member the score that `decide` makes of its present one, if there is one; `None` leaves all as
     /// it is. A packed set that passes a limit is unpacked.
     pub fn put(&mut self, member: &[u8], decide: impl FnOnce(Option<f64>) -> Option<f64>) {
+        if self.place().is_shared() {
+            let old = self.look().score(Member::Bytes(member));
+            if let Some(score) = decide(old).filter(|score| old != Some(*score))
+                && let Place::Large(sorted) = self.place_mut()
+            {
+                sorted.put(member, |_| Some(score));
+            }
+            return;
+        }
         let old = match self.place() {
             Place::Small(small) => find(Listpack(small.payload()), member),
             Place::Large(_) => {
@@ -346,6 +355,9 @@ impl Edit<'_, Zset<'_>> {
 
     /// Removes a member; returns whether it was there.
     pub fn remove(&mut self, member: &[u8]) -> bool {
+        if self.place().is_shared() && self.look().score(Member::Bytes(member)).is_none() {
+            return false;
+        }
         self.attempt(|place| {
             let removed = match place {
                 Place::Large(sorted) => sorted.remove(member),

@@ -11,24 +11,26 @@ use std::collections::HashMap;
 use std::hint::black_box;
 use std::iter::successors;
 
-/// So many slots are visited together.
-const AT_ONCE: usize = 8;
-
 impl<E: Keyed> Table<E> {
     /// Whether a walk that has come to this point has passed the entries with this digest.
     pub fn has_passed(&self, point: u64, digest: u64) -> bool {
         slot_bits(digest, self.salt).reverse_bits() < point.reverse_bits()
     }
 
-    /// Visits the entries from this point on to the end of some slots, with their digests; 0 is the first point. Returns the next
-    /// point; None behind the last.
-    pub fn walk<'a>(&'a self, point: u64, mut visit: impl FnMut(u64, Held<'a, E>)) -> Option<u64> {
-        let points = successors(Some(point), |point| self.next_point(*point)).take(AT_ONCE);
+    /// Visits the entries from this point on to the end of so many slots, with their digests; 0 is the first point. Returns the
+    /// next point; None behind the last.
+    pub fn walk<'a>(
+        &'a self,
+        point: u64,
+        slots: usize,
+        mut visit: impl FnMut(u64, Held<'a, E>),
+    ) -> Option<u64> {
+        let points = successors(Some(point), |point| self.next_point(*point)).take(slots);
         let points: Vec<u64> = points.collect();
         let end = points.last().and_then(|last| self.next_point(*last));
         let mut visit_if_here = |digest, entry| {
-            let is_behind = end.is_some_and(|end| !self.has_passed(end, digest));
-            if !is_behind && !self.has_passed(point, digest) {
+            let is_after_end = end.is_some_and(|end| !self.has_passed(end, digest));
+            if !is_after_end && !self.has_passed(point, digest) {
                 visit(digest, self.found(entry));
             }
         };
@@ -79,7 +81,7 @@ mod tests {
             let mut stay: HashSet<Vec<u8>> = table.iter().map(|held| held.key().to_vec()).collect();
             let (mut point, mut visited) = (Some(0), HashMap::new());
             while let Some(from) = point {
-                point = table.walk(from, |_, held| {
+                point = table.walk(from, 8, |_, held| {
                     *visited.entry(held.key().to_vec()).or_insert(0) += 1;
                 });
                 // It shrinks, or it grows.

@@ -103,7 +103,13 @@ impl Keyed for Scored {
 impl Sorted {
     /// A sorted set of so many members, which come in order.
     pub(super) fn of<'a>(members: impl Iterator<Item = Scoring<'a>>, count: usize) -> Sorted {
-        let mut scores = Table::with_room(count);
+        Sorted::in_table(Table::with_room(count), members)
+    }
+
+    fn in_table<'a>(
+        mut scores: Table<Scored>,
+        members: impl Iterator<Item = Scoring<'a>>,
+    ) -> Sorted {
         let ordered = members.map(|(member, score)| {
             let make = |heap: &mut Heap| Scored::new(member, score, heap);
             let (held, _) = scores.get_or_insert(digest_of(member), member, make);
@@ -203,7 +209,9 @@ impl Sorted {
             let all = Zset::Sorted(self);
             all.iter(ranks.clone(), reverse).for_each(removed);
             let stays = all.iter(0..ranks.start, false).chain(all.iter(ranks.end..len, false));
-            *self = Sorted::of(stays, len - ranks.len());
+            // ZSCAN may be half way.
+            let scores = Table::with_room(len - ranks.len()).in_order_of(&self.scores);
+            *self = Sorted::in_table(scores, stays);
             return;
         }
         let mut left = ranks;
