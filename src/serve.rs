@@ -31,11 +31,10 @@ mod inbound;
 mod memory;
 mod output;
 mod paused;
-mod places;
 mod reload;
 mod waiting;
 
-use crate::call::Caller;
+use crate::call::{Arrived, Caller};
 use crate::client::{Client, Then};
 use crate::error::Error;
 use crate::log;
@@ -45,7 +44,6 @@ use crate::server::Server;
 use crate::server::pause::Asleep;
 use crate::store::Store;
 use inbound::Inbound;
-use places::Places;
 use std::io::{self, BufRead, BufReader, ErrorKind};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
@@ -98,8 +96,8 @@ struct Session<'a> {
     client: Box<Client>,
     reader: BufReader<Inbound>,
     /// The first `arrived_count` are commands that were read and looked up. The first `ran` of those
-    /// have run.
-    arrived: Places,
+    /// have run. The places after them keep their buffers for the next commands.
+    arrived: Vec<Arrived>,
     arrived_count: usize,
     ran: usize,
     /// Replies that have not left yet.
@@ -155,7 +153,7 @@ impl Session<'_> {
         // Mostly the buffer is empty here, because most clients wait for each reply.
         while self.arrived_count < most && !self.reader.buffer().is_empty() {
             if self.arrived_count == self.arrived.len() {
-                self.arrived.more();
+                self.arrived.push(Arrived::default());
             }
             let next = &mut self.arrived[self.arrived_count];
             let buffered = self.reader.buffer();
@@ -168,6 +166,9 @@ impl Session<'_> {
             next.look_up();
             self.arrived_count += 1;
         }
+        // A place keeps its buffers: with new ones, a GET or SET in a pipeline takes nearly a third more
+        // instructions. After a burst at most four times as many are kept as this batch needs.
+        self.arrived.truncate(4 * self.arrived_count);
     }
 
     /// Runs the commands that have arrived, then sends the replies. Returns whether the client is to be
@@ -246,8 +247,8 @@ impl Session<'_> {
     }
 
     /// Whether another thread has ended the client: by CLIENT KILL or `timeout`, or because too much was queued
-    /// for it.
     #[inline]
+    /// for it.
     fn is_killed(&self) -> bool {
         let outbox = self.client.outbox.as_ref();
         self.client.public.held.is_ended() || outbox.is_some_and(|o| o.is_closed())

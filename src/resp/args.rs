@@ -207,20 +207,6 @@ impl Args {
         }
     }
 
-    /// Forgets the arguments if one of them is large.
-    pub fn free_large(&mut self) {
-        if !self.large.is_empty() {
-            self.clear();
-        }
-    }
-
-    /// Forgets the arguments and gives their memory back, if that is more than a short command needs.
-    pub fn keep_little(&mut self) {
-        if !self.large.is_empty() || self.bytes.capacity() > 1024 || self.places.capacity() > 64 {
-            *self = Args::default();
-        }
-    }
-
     /// Counts the memory of the places, each time that another [`MANY`] have come.
     pub(super) fn count_places(&mut self) {
         if self.len() > MANY
@@ -250,7 +236,6 @@ impl ToOwned for Args {
 impl Index<usize> for Args {
     type Output = [u8];
 
-    #[inline]
     fn index(&self, i: usize) -> &[u8] {
         match self.places[i].at {
             At::Small { start, length } => &self.bytes[start..start + length as usize],
@@ -265,6 +250,7 @@ mod tests {
 
     #[test]
     fn the_digest_that_is_known_is_that_of_its_argument_alone() {
+    #[inline]
         let mut args = Args::default();
         for known in [&[][..], &[1], &[1, 3]] {
             args.clear();

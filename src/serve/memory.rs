@@ -17,7 +17,7 @@
 //! **How Redis does it**: `clientsCronResizeQueryBuffer` and `clientsCronResizeOutputBuffer` in
 //! server.c, once a second for some clients each.
 
-use super::{INPUT_BUFFER, Inbound, Places, Session};
+use super::{INPUT_BUFFER, Inbound, Session};
 use crate::call::{Arrived, Caller};
 use crate::client::Client;
 use crate::handler::client::describe;
@@ -67,7 +67,7 @@ impl<'a> Session<'a> {
         let inbound = Inbound::new(stream, server, &client.public);
         Box::new(Session {
             reader: new_reader(FIRST_INPUT_BUFFER, inbound),
-            arrived: Places::new(),
+            arrived: vec![Arrived::default()],
             arrived_count: 0,
             ran: 0,
             reply: Reply::counted(Charge::new(&client.public.held)),
@@ -111,22 +111,20 @@ impl<'a> Session<'a> {
             *arrived = Arrived::default();
         }
         if self.ran == self.arrived_count {
-            self.give_back_places();
             let next = self.reader.buffer().len();
             self.reader.get_mut().commands_are_done(next);
         }
     }
 
-    /// All that has arrived has run.
-    fn give_back_places(&mut self) {
-        self.arrived.give_back(self.arrived_count);
-        (self.ran, self.arrived_count) = (0, 0);
-    }
-
     /// All commands have run, and the next one is to be read. A client that has sent or received much keeps the
     /// memory for a moment, because more of the same may come.
     pub(super) fn prepare_to_read(&mut self) -> io::Result<()> {
-        self.give_back_places();
+        // What is large is shared with the store, and its client may rest for long.
+        for arrived in &mut self.arrived[..self.arrived_count] {
+            if arrived.args.large_size() > 0 {
+                arrived.args.clear();
+            }
+        }
         // Any other error is met again by the read that follows.
         if self.has_much() && self.fill_buffer(Some(REST)).is_err_and(|error| is_timeout(&error)) {
             self.give_back_all();
@@ -155,7 +153,7 @@ impl<'a> Session<'a> {
 
     /// Gives it back. All that has arrived has run.
     pub(super) fn give_back_all(&mut self) {
-        self.arrived = Places::new();
+        self.arrived = vec![Arrived::default()];
         (self.ran, self.arrived_count) = (0, 0);
         self.reply.out.give_back();
         let buffers = &self.client.public.held.buffers;
