@@ -10,10 +10,10 @@
 //! SET a                                  │                                   changes at once
 //! SET m, DEL m                           │          1. a copy is put aside, and the digest is kept
 //!                                        │          2. changes
-//! the walk                               └───────▶  passes over m            ───────▶ copies x
+//! the walk                               └───────▶  skips m                  ───────▶ copies x
 //! ```
 //!
-//! A key that was not there is kept by its digest alone, so that the walk does not find it.
+//! A key that was not there is kept by its digest alone, so that the walk skips it.
 //!
 //! **This cannot be forgotten.** The table is private to this file. Whoever looks gets it by `Deref`. It can be changed
 //! only by the functions below, and each of them puts aside what is there. (A change of a value is one too, because it begins with
@@ -47,7 +47,7 @@ pub(super) struct Aside {
     db: usize,
     /// The walk has come to this point; None: to the end.
     point: Option<u64>,
-    /// Digests of keys that the walk passes over: what they were is put aside already. (A tree grows without a pause.)
+    /// Digests of keys that the walk skips: what they were is put aside already. (A tree grows without a pause.)
     changed: BTreeSet<u64>,
     copies: Copies,
     /// How many slots the next step visits.

@@ -418,6 +418,27 @@ mod tests {
         assert_eq!(edit(|hash| Ok(hash.remove(b"f"))), (Ok(true), 1, false));
     }
 
+    /// Two keys with the same 48 bits are rare. Here their digests are set.
+    #[test]
+    fn keys_with_the_same_digest_and_deadline_expire_each_by_itself() {
+        let mut keyspace = Keyspace::new(1);
+        let twin = |bytes| Key { bytes, digest: 7 };
+        let _ = run(&mut keyspace, b"", |view, _| {
+            for bytes in [b"a", b"b", b"c"] {
+                view.set_string(twin(bytes), Arg::Small(b"v"), Ttl::Until(5_000));
+            }
+            view.delete(twin(b"a"));
+            view.set_deadline(twin(b"b"), None);
+            Ok(())
+        });
+        assert_eq!(keyspace.dbs[0].deadlines.iter().collect::<Vec<_>>(), [&(5_000, 7)]);
+        let _ = run(&mut keyspace, b"", |view, _| {
+            view.delete(twin(b"c"));
+            Ok(())
+        });
+        assert!(keyspace.dbs[0].deadlines.is_empty());
+    }
+
     #[test]
     fn a_missing_key_is_made_only_by_an_edit_that_may_and_another_type_is_refused() {
         let mut keyspace = Keyspace::new(1);
