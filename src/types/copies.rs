@@ -36,7 +36,7 @@ impl Copies {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Edit, Hash, Limits, Loose, Packed};
+    use crate::types::{Edit, Hash, Limits, Loose, Member, Packed, Set, Zset};
 
     #[test]
     fn a_large_value_is_shared_until_it_is_changed() {
@@ -59,5 +59,37 @@ mod tests {
         assert_eq!(values()[0], values()[1]);
         assert_ne!(values()[0], value(original.look(), 1));
         assert!(copies.iter().all(|copy| copy.read::<Hash>().unwrap().len() == 10));
+    }
+
+    #[test]
+    fn what_changes_nothing_does_not_copy_what_is_shared() {
+        let few = Packed { entries: 4, value: 64 };
+        let limits = Limits { set: few, zset: few, ..Limits::NOTHING };
+        let (mut set, mut zset) = (Loose::new::<Set>(b"s"), Loose::new::<Zset>(b"z"));
+        for name in 0..10u8 {
+            set.change(&limits, |set: &mut Edit<Set>| set.add(Member::Bytes(&[b'a' + name])));
+            zset.change(&limits, |zset: &mut Edit<Zset>| zset.put(&[b'a' + name], |_| Some(1.0)));
+        }
+        let place = |entry: Entry| match (entry.read::<Set>(), entry.read::<Zset>()) {
+            (Some(Set::Table(table)), _) => std::ptr::from_ref(table).addr(),
+            (_, Some(Zset::Sorted(sorted))) => std::ptr::from_ref(sorted).addr(),
+            _ => panic!("it is large"),
+        };
+        let mut copies = Copies::default();
+        copies.add(set.look());
+        copies.add(zset.look());
+        let shared: Vec<usize> = copies.iter().map(place).collect();
+        set.change(&limits, |set: &mut Edit<Set>| {
+            assert!(!set.add(Member::Bytes(b"a")) && !set.remove(Member::Bytes(b"none")));
+        });
+        zset.change(&limits, |zset: &mut Edit<Zset>| {
+            zset.put(b"a", |old| old.filter(|_| false));
+            zset.put(b"a", |old| old);
+            assert!(!zset.remove(b"none"));
+        });
+        assert_eq!([place(set.look()), place(zset.look())], shared[..]);
+        set.change(&limits, |set: &mut Edit<Set>| set.add(Member::Bytes(b"new")));
+        zset.change(&limits, |zset: &mut Edit<Zset>| zset.remove(b"a"));
+        assert!(place(set.look()) != shared[0] && place(zset.look()) != shared[1]);
     }
 }

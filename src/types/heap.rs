@@ -624,4 +624,17 @@ mod tests {
         let taken: usize = heap.blocks.iter().map(|block| block.bytes.capacity()).sum();
         assert!(taken <= 8 * 16, "{taken}");
     }
+
+    #[test]
+    fn a_block_that_has_room_goes_on_being_filled_beside_longer_pieces() {
+        let mut heap = Heap::default();
+        let mut long = heap.add(&[&[b'x'; 60_000]]);
+        for more in 0..300 {
+            heap.free(long);
+            long = heap.add(&[&vec![b'x'; 60_000 + 7 * more]]);
+            heap.add(&[b"small"]);
+        }
+        let blocks = heap.blocks.iter().filter(|block| block.live > 0).count();
+        assert!(blocks < 20, "{blocks} blocks");
+    }
 }

@@ -180,3 +180,24 @@ fn a_packed_score_is_the_same_score() {
     }
     assert_eq!((packed(1.0).1, packed(1_700_000_000.0).1, packed(-0.0).1), (2, 5, 0));
 }
+
+#[test]
+fn a_scan_goes_on_when_most_members_are_removed_at_once() {
+    let names: Vec<String> = (0..1_000).map(|i| format!("{i:04}")).collect();
+    let members = names.iter().map(|name| (name.as_bytes(), 0.0));
+    let mut sorted = Sorted::of(members, names.len());
+    let mut seen = std::collections::HashSet::new();
+    let mut cursor = 0;
+    for round in 0.. {
+        cursor = sorted.scores.scan(cursor, |held| {
+            seen.insert(held.key().to_vec());
+        });
+        if round == 20 {
+            sorted.remove_ranks(0..600, false, &mut |_| {});
+        }
+        if cursor == 0 {
+            break;
+        }
+    }
+    assert!(names[600..].iter().all(|name| seen.contains(name.as_bytes())));
+}
