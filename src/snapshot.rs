@@ -56,7 +56,7 @@ pub struct Snapshots {
     pub saves: AtomicU64,
     /// Whether the last one could not be written.
     pub has_failed: AtomicBool,
-    /// The most bytes of copies that the last one had at once.
+    /// The most bytes that were put aside for the last one at once.
     pub put_aside: AtomicUsize,
     /// Held by whoever puts one in the place of the last one.
     placing: Mutex<()>,

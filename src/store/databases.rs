@@ -42,8 +42,8 @@ impl Databases {
     }
 
     /// The same, and those that a snapshot needs.
-    pub(super) fn with_retired(&self) -> impl Iterator<Item = &Db> {
-        self.used.iter().chain(&self.retired)
+    pub(super) fn with_retired(&mut self) -> impl Iterator<Item = &mut Db> {
+        self.used.iter_mut().chain(&mut self.retired)
     }
 
     /// Keeps one that nobody else can reach any more.

@@ -32,13 +32,12 @@ use crate::types::{Copies, Entry, EntryMut, Heap, Stored};
 use std::collections::BTreeSet;
 use std::mem;
 use std::ops::Deref;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 pub(super) struct Keys {
     table: Table<Stored>,
     /// While a snapshot is made of them. In a box, because that is seldom.
-    aside: Option<Box<Mutex<Aside>>>,
+    aside: Option<Box<Aside>>,
 }
 
 /// What a snapshot has of the keys, and what it needs.
@@ -52,6 +51,16 @@ pub(super) struct Aside {
     copies: Copies,
     /// How many slots the next step visits.
     slots: usize,
+}
+
+/// What a snapshot is given at once.
+#[derive(Default)]
+pub(super) struct Step {
+    pub copies: Copies,
+    /// Bytes of those that had been put aside.
+    pub put_aside: usize,
+    /// Whether these are the last ones.
+    pub is_over: bool,
 }
 
 /// The most that the walk does under one lock: some tens of microseconds. In tests it is little, so that much can change
@@ -105,18 +114,18 @@ impl Keys {
     #[inline(always)]
     fn put_aside(&mut self, digest: u64) {
         if let Some(aside) = &mut self.aside {
-            aside.get_mut().unwrap().keep(&self.table, digest);
+            aside.keep(&self.table, digest);
         }
     }
 
     /// Begins a snapshot of the keys of this database.
     pub fn begin_snapshot(&mut self, db: usize) {
         let (point, changed, copies) = (Some(0), BTreeSet::new(), Copies::default());
-        self.aside = Some(Box::new(Mutex::new(Aside { db, point, changed, copies, slots: 1 })));
+        self.aside = Some(Box::new(Aside { db, point, changed, copies, slots: 1 }));
     }
 
     /// Ends it. What is returned may take long to free.
-    pub fn end_snapshot(&mut self) -> Option<Box<Mutex<Aside>>> {
+    pub fn end_snapshot(&mut self) -> Option<Box<Aside>> {
         self.aside.take()
     }
 
@@ -124,11 +133,11 @@ impl Keys {
         self.aside.is_some()
     }
 
-    /// The next entries of the snapshot, and whether they are the last. None if no snapshot is made of them, or of another
-    /// database. It copies little, or what can be copied in `most`.
-    pub fn next_of_snapshot(&self, db: usize, most: Duration) -> Option<(Copies, bool)> {
-        let mut aside = self.aside.as_ref()?.lock().unwrap();
-        (aside.db == db).then(|| aside.next(&self.table, most))
+    /// The next entries of the snapshot. None if no snapshot is made of them, or of another database. It copies little, or what
+    /// can be copied in `most`.
+    pub fn next_of_snapshot(&mut self, db: usize, most: Duration) -> Option<Step> {
+        let aside = self.aside.as_mut().filter(|aside| aside.db == db)?;
+        Some(aside.next(&self.table, most))
     }
 }
 
@@ -151,12 +160,12 @@ impl Aside {
         }
     }
 
-    fn next(&mut self, table: &Table<Stored>, most: Duration) -> (Copies, bool) {
+    fn next(&mut self, table: &Table<Stored>, most: Duration) -> Step {
         let began = Instant::now();
         let mut copies = mem::take(&mut self.copies);
-        let bytes = copies.bytes() + BYTES_AT_ONCE;
+        let put_aside = copies.bytes();
         for step in 0.. {
-            let is_little = step < STEPS_AT_ONCE && copies.bytes() < bytes;
+            let is_little = step < STEPS_AT_ONCE && copies.bytes() - put_aside < BYTES_AT_ONCE;
             let Some(point) = self.point.filter(|_| is_little || began.elapsed() < most) else {
                 break;
             };
@@ -168,6 +177,6 @@ impl Aside {
             });
             self.slots = if copies.bytes() - before > BYTES_AT_ONCE / SLOTS { 1 } else { SLOTS };
         }
-        (copies, self.point.is_none())
+        Step { copies, put_aside, is_over: self.point.is_none() }
     }
 }

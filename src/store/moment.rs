@@ -7,7 +7,7 @@
 //! drop            the exclusive lock again: nothing is put aside any more
 //! ```
 //!
-//! To look, the shared lock would do. But std's lock lets no reader in while a writer waits, so a snapshot beside clients
+//! For the copies the shared lock would do. But std's lock lets no reader in while a writer waits, so a snapshot beside clients
 //! that run long scripts would never end. For the same reason it copies for longer if it has waited for long.
 //!
 //! What a change meanwhile owes to the moment is told in keys.rs. Between two commands of a transaction, or of a
@@ -15,6 +15,7 @@
 //!
 //! **How Redis does it**: a fork is the moment.
 
+use super::keys::Step;
 use super::{Db, Keyspace, Origin, Store};
 use crate::lazyfree::Garbage;
 use crate::types::Copies;
@@ -36,7 +37,7 @@ pub struct Moment<'a> {
     pub origin: Option<Origin>,
     /// Databases of which not all was taken, the next one last.
     left: Vec<Size>,
-    /// The most bytes of copies at once: what was put aside, and what one step has copied.
+    /// The most bytes that were put aside at once.
     pub peak: usize,
 }
 
@@ -71,18 +72,19 @@ impl<'a> Moment<'a> {
             let size = *self.left.last()?;
             // A script that is busy has lent the lock. It may have changed keys, but not what was put aside.
             let began = Instant::now();
-            let keyspace = self.store.write_anyway();
+            let mut keyspace = self.store.write_anyway();
             let most = (began.elapsed() / SHARE).min(LONGEST);
             let mut dbs = keyspace.dbs.with_retired();
             let next = dbs.find_map(|db| db.keys.next_of_snapshot(size.db, most));
             drop(dbs);
             drop(keyspace);
             // Were the database gone, keys would be missing, and the snapshot would fail.
-            let (copies, is_over) = next.unwrap_or((Copies::default(), true));
+            let Step { copies, put_aside, is_over } =
+                next.unwrap_or_else(|| Step { is_over: true, ..Step::default() });
             if is_over {
                 self.left.pop();
             }
-            self.peak = self.peak.max(copies.bytes());
+            self.peak = self.peak.max(put_aside);
             if copies.len() > 0 {
                 return Some((size, copies));
             }
@@ -237,7 +239,7 @@ mod tests {
             }
             assert!(found == before, "round {round}: {} of {}", found.len(), before.len());
             drop(moment);
-            let keyspace = store.read_anyway();
+            let mut keyspace = store.write_anyway();
             assert!(keyspace.dbs.with_retired().all(|db| !db.keys.are_in_snapshot()));
             assert_eq!(keyspace.dbs.with_retired().count(), keyspace.dbs.iter().count());
         }

@@ -26,6 +26,14 @@ fn recorded(commands: &[&str]) -> (Server, History) {
     (server, History::of(replica))
 }
 
+/// A primary that was recorded, and a server that may follow it.
+fn a_primary_and_a_server() -> (Primary, Server, Client) {
+    let (_, history) = recorded(&[]);
+    let server = Server::start(&[]);
+    let client = server.client();
+    (Primary::new(history), server, client)
+}
+
 /// Each run twice leaves something else than run once, and so does each that is missing.
 const CHANGES: [&str; 12] = [
     "INCR n",
@@ -148,10 +156,7 @@ fn rewrite_and_write(primary: &Primary, other: &Server, preamble: &str) {
 
 #[test]
 fn what_is_not_here_ends_the_replication_with_its_name_and_leaves_the_data_as_it_was() {
-    let (_, history) = recorded(&[]);
-    let primary = Primary::new(history);
-    let server = Server::start(&[]);
-    let mut client = server.client();
+    let (primary, server, mut client) = a_primary_and_a_server();
     let transaction: [&[&str]; 3] =
         [&["MULTI"], &["SET", "before", "2"], &["XADD", "stream", "*", "f", "v"]];
     let script = "return redis.call('SET', 'before', '2')";
@@ -189,10 +194,7 @@ fn what_is_not_here_ends_the_replication_with_its_name_and_leaves_the_data_as_it
 
 #[test]
 fn what_changes_no_data_is_passed_over_and_what_no_primary_says_does_no_harm() {
-    let (_, history) = recorded(&[]);
-    let primary = Primary::new(history);
-    let server = Server::start(&[]);
-    let mut client = server.client();
+    let (primary, server, mut client) = a_primary_and_a_server();
     let mut guest = primary.invite(&server);
     guest.send_snapshot(&primary.history);
     let mut sent = primary.history.begin;
@@ -355,10 +357,7 @@ fn role_and_info_say_how_far_it_is_from_the_answer_to_psync_on() {
 
 #[test]
 fn client_pause_stops_what_the_primary_writes_and_the_link_lives_on() {
-    let (_, history) = recorded(&[]);
-    let primary = Primary::new(history);
-    let server = Server::start(&[]);
-    let mut client = server.client();
+    let (primary, server, mut client) = a_primary_and_a_server();
     let mut guest = primary.invite(&server);
     guest.send_snapshot(&primary.history);
     assert_eq!(client.run("CLIENT PAUSE 1000000 WRITE"), "OK");
@@ -452,10 +451,7 @@ fn a_replica_says_that_it_lives_while_it_cannot_take_over_the_snapshot_yet() {
 
 #[test]
 fn a_snapshot_is_not_taken_over_before_the_end_of_a_pause() {
-    let (_, history) = recorded(&[]);
-    let primary = Primary::new(history);
-    let server = Server::start(&[]);
-    let mut client = server.client();
+    let (primary, server, mut client) = a_primary_and_a_server();
     assert_eq!(client.run("CLIENT PAUSE 1000000 WRITE"), "OK");
     let mut guest = primary.invite(&server);
     let wire = guest.wire(&primary.history.snapshot);
