@@ -63,12 +63,7 @@ impl Lazyfree {
         loop {
             let waiting = self.waiting.lock().unwrap();
             drop(self.comes.wait_while(waiting, |waiting| waiting.is_empty()).unwrap());
-            scope(|scope| {
-                // Perhaps the system has no more threads.
-                if Builder::new().name("lazyfree".into()).spawn_scoped(scope, free).is_err() {
-                    free();
-                }
-            });
+            in_thread("lazyfree", &free);
         }
     }
 
@@ -83,4 +78,12 @@ impl Lazyfree {
         }
         next
     }
+}
+
+/// Does work that frees much in a thread that ends with it; or here, if the system has no more threads.
+pub fn in_thread<R: Send>(name: &str, work: &(impl Fn() -> R + Sync)) -> R {
+    scope(|scope| match Builder::new().name(name.into()).spawn_scoped(scope, work) {
+        Ok(thread) => thread.join().unwrap(),
+        Err(_) => work(),
+    })
 }

@@ -15,6 +15,7 @@ use crate::aof::disk::{self, Opening};
 use crate::aof::rewrite::base::synced;
 use crate::aof::status::{Status, Writing};
 use crate::config::Config;
+use crate::lazyfree;
 use crate::log;
 use crate::propagate::Source;
 use crate::rdb::{self, Found, How};
@@ -26,7 +27,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize};
 use std::sync::{Condvar, Mutex, MutexGuard};
-use std::thread::{self, Builder};
 use std::time::{Duration, Instant};
 
 /// Bytes that are read at once.
@@ -138,14 +138,7 @@ impl Snapshots {
             self.wanted.lock().unwrap().is_running = true;
             // As in Redis, one that is scheduled begins when the rewrite has ended.
             drop(rewrites.lock().unwrap());
-            let was_written = thread::scope(|scope| {
-                // A thread that ends, because it frees much (lazyfree.rs). Perhaps the system has no more threads.
-                let saving = Builder::new().name("save".into());
-                match saving.spawn_scoped(scope, || self.save(config, store)) {
-                    Ok(saving) => saving.join().unwrap(),
-                    Err(_) => self.save(config, store),
-                }
-            });
+            let was_written = lazyfree::in_thread("save", &|| self.save(config, store));
             let mut wanted = self.wanted.lock().unwrap();
             (wanted.is_running, wanted.was_written) = (false, was_written);
             // Together, so that BGSAVE is not refused when INFO says that none is in progress.

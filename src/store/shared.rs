@@ -12,7 +12,7 @@
 //! So nobody but the script sees or changes a key until it ends, as if it had kept the lock. Whoever takes the lock
 //! must say what is to be done if a script is busy, because each way in has another type: [`Store::read`] and
 //! [`Store::write`] give `Busy`, `…_when_free` wait until the script ends, and `…_anyway` is for the script itself,
-//! for SHUTDOWN NOSAVE, and for whoever touches only the lists of those who watch or wait for keys.
+//! for SHUTDOWN NOSAVE, for a snapshot that goes on (moment.rs), and for whoever touches only the lists of those who watch or wait for keys.
 //!
 //! Several scripts that only read may be busy at once.
 //!
