@@ -26,7 +26,7 @@ pub fn write(
     }
 }
 
-/// Writes a new file, and fsyncs it. `write` is given the file and says how long it has become.
+/// Writes a new file, and fsyncs it. `write` is given the file. (The length that it returns is for replicas.)
 pub fn synced(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> io::Result<u64>,
