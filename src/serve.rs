@@ -213,7 +213,7 @@ impl Session<'_> {
         match std::mem::take(&mut self.client.then) {
             Then::GoOn => self.flush()?,
             Then::Close => {
-                self.flush()?;
+                self.flush_last()?;
                 return Ok(false);
             }
             Then::Drop => return Ok(false),

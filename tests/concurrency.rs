@@ -678,6 +678,35 @@ fn in_a_crowd_of_publishers_nothing_is_lost_doubled_or_swapped() {
 }
 
 #[test]
+fn no_message_comes_behind_the_answer_to_quit() {
+    let server = Server::start(&[]);
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..12 {
+            let mut client = server.client();
+            let is_over = &is_over;
+            scope.spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    client.call(&["PUBLISH", "c", "m"]);
+                }
+            });
+        }
+        for _ in 0..300 {
+            let mut subscriber = server.client();
+            subscriber.raw(&[encode(&["SUBSCRIBE", "c"]), encode(&["QUIT"])].concat());
+            let mut all = Vec::new();
+            let _ = subscriber.socket().read_to_end(&mut all);
+            let is_last = all.ends_with(b"+OK\r\n");
+            if !is_last {
+                is_over.store(true, Ordering::Relaxed);
+            }
+            assert!(is_last, "{}", String::from_utf8_lossy(&all));
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
 fn whoever_sends_no_more_still_gets_what_was_published_before() {
     let server = Server::start(&[]);
     let mut publisher = server.client();

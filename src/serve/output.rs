@@ -36,6 +36,15 @@ const UNAUTHENTICATED_STASH: usize = 1024 * 1024;
 impl Session<'_> {
     /// Sends the replies, through the outbox if the client has one.
     pub(super) fn flush(&mut self) -> io::Result<()> {
+        self.send_replies(false)
+    }
+
+    /// The same for the last replies: no message comes behind them.
+    pub(super) fn flush_last(&mut self) -> io::Result<()> {
+        self.send_replies(true)
+    }
+
+    fn send_replies(&mut self, are_last: bool) -> io::Result<()> {
         self.server.stats.count_errors(&mut self.reply.errors);
         if self.client.outbox.is_some() && self.writer.is_none() {
             self.start_writer()?;
@@ -58,7 +67,10 @@ impl Session<'_> {
                 self.reader.get_mut().wait_for_room(&outbox, limit)?;
                 outbox.push_part(part);
             }
-            outbox.end_reply();
+            match are_last {
+                true => outbox.close(),
+                false => outbox.end_reply(),
+            }
         } else if sent == 0 {
             return Ok(());
         } else {
