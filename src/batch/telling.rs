@@ -38,7 +38,7 @@ impl Batch<'_> {
         result
     }
 
-    /// What was published last comes to the client, so that its next message may join it, and back.
+    /// What was published last comes to the client, so that its next message may join it. A second call puts it back.
     fn exchange_published(&mut self, client: &mut Client) {
         if let Some(Parcel::Published(messages, charge)) = self.parcels.last_mut() {
             std::mem::swap(messages, &mut client.published);
