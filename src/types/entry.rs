@@ -18,17 +18,17 @@
 //!                                                        Zset      a listpack of members and scores
 //! ```
 //!
-//! What is too large for that is [`Large`], behind a pointer (larges.rs): moved, not copied, and growing in place. A
-//! large string may be shared, with replies that have not left yet (resp/reply.rs) and after COPY;
-//! whoever changes a shared one copies it first, under the exclusive lock.
+//! What is too large for that is [`Large`], under a number (larges.rs): moved, not copied, and growing in place. It
+//! may be shared: after COPY, with a snapshot (copies.rs), and a string with replies that have not left yet
+//! (resp/reply.rs). Whoever changes a shared one copies it first, under the exclusive lock.
 //!
 //! A [`Stored`] means nothing without the heap that has its piece, so whoever looks at one is given both,
 //! as an [`Entry`], and whoever changes one an [`EntryMut`]. One that is in no table has a heap of
 //! its own: [`Loose`].
 //!
 //! **How Redis does it**: object.c: an `robj` header of 16 bytes with an access time, and key, header,
-//! value and deadline apart: four allocations where a small entry has one. It copies a string for
-//! COPY and into each reply, and so can always change it where it lies.
+//! value and deadline apart: four allocations where a small entry has one. It copies a value for
+//! COPY and a string into each reply, and so can always change it where it lies.
 
 use super::hash::Field;
 use super::heap::{Heap, Length, Piece};
